@@ -1,0 +1,29 @@
+"""Names that other systems define, and numbers that several parts must agree on, each written once."""
+
+from __future__ import annotations
+
+# Network Plumbing Working Group, "Kubernetes Network Custom Resource Definition De-facto Standard", v1.3.
+STATUS_ANNOTATION = "k8s.v1.cni.cncf.io/network-status"
+OLD_STATUS_ANNOTATION = "k8s.v1.cni.cncf.io/networks-status"
+NETWORKS_ANNOTATION = "k8s.v1.cni.cncf.io/networks"
+
+# The one documented range of ports, closed on eth0 where a policy can: the join (TCP) and the preflight's
+# probes (UDP) use the first, PyTorch's store the others, one for each restart in turn.
+PORT_FIRST = 29500
+PORT_LAST = 29599
+JOIN_PORT = PORT_FIRST
+STORE_PORTS = range(PORT_FIRST + 1, PORT_LAST + 1)
+
+# The local backend's addresses: rail r is fcbb:0:800:(ffff-r)::/64, node n of it has interface part n + 1.
+LOCAL_PREFIXES = tuple(f"fcbb:0:800:{0xFFFF - r:x}" for r in range(8))
+LOCAL_FRONTEND = "172.30.0.0/16"
+LOCAL_ATTACHMENTS = ("default/backend-network",) + tuple(f"default/backend-network-{r}" for r in range(2, 9))
+LOCAL_PRIMARY = "frontend"
+
+RECEIPT_SCHEMA = "torchnet.receipt/1"
+ENV_PREFIX = "TORCHNET_"
+
+
+def rail_interface(rail: int) -> str:
+    """``net1`` for rail 0: the names that Multus gives by default and torchnet always asks for."""
+    return f"net{rail + 1}"
