@@ -1,10 +1,10 @@
-"""Pins every version that `uv run` may choose: rewrites `[tool.uv] constraint-dependencies` in pyproject.toml.
+"""Pins every version that `uv run` may choose: rewrites `constraint-dependencies` in pyproject.toml.
 
     uv run tools/constraints.py
 
-`uv pip compile --universal` resolves all extras and groups for every supported Python and system at once.  The pins
-live in pyproject.toml since `uv run` obeys no other list without a lock file (UV_CONSTRAINT is for `uv pip` alone),
-and a lock file would name the registry of whoever wrote it.
+`uv pip compile --universal` resolves all extras and groups for every supported Python and system at once.
+The pins live in pyproject.toml since `uv run` obeys no other list without a lock file (UV_CONSTRAINT is for
+`uv pip` alone), and a lock file would name the registry of whoever wrote it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ BLOCK = re.compile(re.escape(BEGIN) + r".*?" + re.escape(END), re.DOTALL)
 
 
 def compiled(text: str) -> list[str]:
-    """The newest versions that fit ``text``, a pyproject without pins: one requirement a line, with markers."""
-    groups = re.findall(r"^([a-z]+) = \[", text.split("[dependency-groups]")[1].split("\n[")[0], re.MULTILINE)
+    """The newest versions that fit ``text``, a pyproject without pins: requirements with markers."""
+    section = text.partition("[dependency-groups]")[2].partition("\n[")[0]
+    groups = re.findall(r"^([a-z]+) = \[", section, re.MULTILINE)
     command = ["uv", "pip", "compile", "--universal", "--no-header", "--no-annotate", "--all-extras"]
     command += [f"--group=pyproject.toml:{group}" for group in groups]
     command += ["--python-version=3.10", "--no-python-downloads", "pyproject.toml"]  # 3.10: the oldest
@@ -32,18 +33,14 @@ def compiled(text: str) -> list[str]:
         done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
     # Both systems of `[tool.uv] environments` stand in each line that they share: true wherever it is read.
     both = "sys_platform == 'darwin' or sys_platform == 'linux'"
-    lines = [
-        line.replace(f" and ({both})", "").replace(f" ; {both}", "") for line in done.stdout.splitlines()
-    ]
-    return [line for line in lines if line]
+    shorter = done.stdout.replace(f" and ({both})", "").replace(f" ; {both}", "")
+    return [line for line in shorter.splitlines() if line]
 
 
 def main() -> None:
     text = PYPROJECT.read_text()
     if len(BLOCK.findall(text)) != 1:
-        sys.exit(
-            f"{PYPROJECT}: the block of pins isn't there once; put this back under [tool.uv]:\n{BEGIN}{END}"
-        )
+        sys.exit(f"{PYPROJECT.name}: no block of pins; put this back under [tool.uv]:\n{BEGIN}{END}")
     pins = compiled(BLOCK.sub("", text))
     lines = "".join(f'    "{pin.replace(chr(34), chr(39))}",\n' for pin in pins)
     PYPROJECT.write_text(BLOCK.sub(lambda _: BEGIN + lines + END, text))
