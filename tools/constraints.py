@@ -31,10 +31,21 @@ def compiled(text: str) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "pyproject.toml").write_text(text)
         done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
-    # Both systems of `[tool.uv] environments` stand in each line that they share: true wherever it is read.
-    both = "sys_platform == 'darwin' or sys_platform == 'linux'"
-    shorter = done.stdout.replace(f" and ({both})", "").replace(f" ; {both}", "")
-    return [line for line in shorter.splitlines() if line]
+    return [shorter(line) for line in done.stdout.splitlines() if line]
+
+
+def shorter(pin: str) -> str:
+    """``pin`` with what its marker says about Pythons alone: a pin of a package that a system lacks is idle.
+
+    A marker that cannot be cut so, since a Python stands under an `or`, stays as it is.
+    """
+    requirement, _, marker = pin.partition(" ; ")
+    clause = r"python_full_version [<>=!]+ '[^']+'"
+    pythons = re.match(rf"{clause}(?: and {clause})*", marker)
+    rest = marker[pythons.end() :] if pythons else marker
+    if "python" in rest.replace("platform_python_implementation", ""):
+        return pin
+    return f"{requirement} ; {pythons[0]}" if pythons else requirement
 
 
 def main() -> None:
