@@ -1,0 +1,131 @@
+"""Messages over a stream socket: a length of four bytes, then JSON.  The one format between agents, and to the runtime.
+
+Writing never blocks: an agent that waited for a slow reader would seem dead to the others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from torchnet.agent.loop import Loop
+
+LENGTH = struct.Struct("!I")
+LIMIT = 8 << 20
+Message = dict[str, Any]
+
+
+def pack(message: Message) -> bytes:
+    data = json.dumps(message, separators=(",", ":")).encode()
+    return LENGTH.pack(len(data)) + data
+
+
+class Frames:
+    """One end of a message stream, served by a loop.
+
+    ``on_message`` gets each message; ``on_close`` is called once, when the other end is gone or talks nonsense.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        sock: socket.socket,
+        on_message: Callable[[Message], None],
+        on_close: Callable[[], None],
+        *,
+        received: bytes = b"",
+        on_drain: Callable[[], None] | None = None,
+    ) -> None:
+        sock.setblocking(False)
+        self.socket = sock
+        self._loop = loop
+        self._on_message = on_message
+        self._on_close = on_close
+        self._on_drain = on_drain
+        self._in = bytearray(received)
+        self._out = bytearray()
+        self.closed = False
+        loop.watch(sock, self._readable)
+        if received:
+            loop.later(0, self._deliver)
+
+    @property
+    def pending(self) -> int:
+        """Bytes that wait to be taken by the other end."""
+        return len(self._out)
+
+    def send(self, message: Message) -> None:
+        """Queue a message; after the close it is dropped."""
+        if not self.closed:
+            self._out += pack(message)
+            self._writable()
+
+    def close(self) -> None:
+        """Close this end, without a call to ``on_close``."""
+        if not self.closed:
+            self.closed = True
+            self._loop.watch(self.socket)
+            self.socket.close()
+
+    def flush(self, seconds: float) -> None:
+        """Before the process ends: wait until the other end has taken everything, or the time is up."""
+        if not self.closed and self._out:
+            with contextlib.suppress(OSError):
+                self.socket.settimeout(seconds)
+                self.socket.sendall(self._out)
+                self._out.clear()
+
+    def _readable(self) -> None:
+        try:
+            data = self.socket.recv(1 << 18)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._gone()
+            return
+        self._in += data
+        self._deliver()
+
+    def _deliver(self) -> None:
+        while not self.closed and len(self._in) >= LENGTH.size:
+            (length,) = LENGTH.unpack_from(self._in)
+            if length > LIMIT:
+                self._gone()
+                return
+            if len(self._in) < LENGTH.size + length:
+                return
+            data = bytes(self._in[LENGTH.size : LENGTH.size + length])
+            del self._in[: LENGTH.size + length]
+            try:
+                message = json.loads(data)
+            except (ValueError, RecursionError):
+                message = None
+            if not isinstance(message, dict):
+                self._gone()
+                return
+            self._on_message(message)
+
+    def _writable(self) -> None:
+        was = len(self._out)
+        try:
+            if self._out:
+                del self._out[: self.socket.send(self._out)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            # What the other end said last may still be unread: the reading side notices the end.
+            self._out.clear()
+        self._loop.watch(self.socket, self._readable, self._writable if self._out else None)
+        if was > len(self._out) and not self._out and self._on_drain is not None:
+            self._on_drain()
+
+    def _gone(self) -> None:
+        if not self.closed:
+            self.close()
+            self._on_close()

@@ -1,0 +1,89 @@
+"""What an agent tells its runtime: events, as plain dicts with a key ``event``.
+
+    phase           node, phase, text         a phase's state: "4/4 joined"
+    notice          node, level, text         something that people should read
+    started         node, attempt, ranks, pids
+    output          rank, stream, data, end   a line of a process; end "" when it is not finished
+    failure         the fields of Failure     what stopped the job
+    stall           text                      who waits for whom, with stacks
+    worker_receipt  receipt                   one worker's account
+    receipt         receipt                   the job's
+    end             node, code                the agent is done
+
+Locally they go to the launcher over a socket; in a pod they are text on the standard streams, which its log keeps.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol
+
+from torchnet.network.text import printable
+
+Event = dict[str, Any]
+Kind = Literal["script", "network", "lost", "timeout", "interrupted", "internal", "usage"]
+BACKLOG = 1 << 20  # bytes; above it, processes' output is not read until the reader has caught up
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a job stopped.  ``code`` is the launcher's exit code, ``at`` a unix time, ``tail`` the process's last lines."""
+
+    kind: Kind
+    text: str
+    code: int
+    rank: int | None = None
+    node: str | None = None
+    at: float = 0.0
+    tail: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, data: dict[str, Any]) -> Failure:
+        return cls(**{name: data[name] for name in cls.__dataclass_fields__ if name in data})
+
+    def event(self) -> Event:
+        return {"event": "failure", **asdict(self)}
+
+
+class Reporter(Protocol):
+    """Where an agent's events go."""
+
+    def send(self, event: Event) -> None: ...
+
+    @property
+    def pending(self) -> int: ...
+
+    def flush(self, seconds: float) -> None: ...
+
+
+class TextReporter:
+    """Events as lines for people, on the standard streams: a pod's log."""
+
+    pending = 0
+
+    def __init__(self, write: Callable[[str, str], None] | None = None) -> None:
+        self._write = write or _write
+
+    def send(self, event: Event) -> None:
+        kind = event["event"]
+        if kind == "output":
+            self._write(event["stream"], f"[{event['rank']}] {printable(event['data'])}\n")
+        elif kind in ("receipt", "worker_receipt"):
+            name = "receipt" if kind == "receipt" else "worker receipt"
+            self._write("stderr", f"torchnet: {name}: {json.dumps(event['receipt'], separators=(',', ':'))}\n")
+        elif kind == "phase":
+            self._write("stderr", f"torchnet: {event['phase']}: {event['text']}\n")
+        elif kind in ("notice", "failure", "stall"):
+            self._write("stderr", f"torchnet: {event['text']}\n")
+
+    def flush(self, seconds: float) -> None:
+        sys.stdout.flush()
+
+
+def _write(stream: str, text: str) -> None:
+    file = sys.stdout if stream == "stdout" else sys.stderr
+    file.write(text)
+    file.flush()

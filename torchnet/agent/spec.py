@@ -1,0 +1,72 @@
+"""What an agent is told: one worker's part of a job, as plain data that fits an environment variable or a file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class AgentSpec:
+    """One worker of a job.
+
+    ``command`` is what each process runs, without the interpreter: a script and its arguments, a module's name and its
+    arguments (``entry="module"``), or a program (``entry="program"``).  All times are seconds.
+    """
+
+    run_id: str
+    nnodes: int
+    node_rank: int
+    nproc_per_node: int
+    command: tuple[str, ...]
+    token: str
+    python: str
+    name: str
+    entry: Literal["script", "module", "program"] = "script"
+    network: str = "multus-status"  # how the receipt calls the source of addresses
+    runtime: str = "local"
+    attachments: tuple[str, ...] = ()
+    family: Literal["auto", "ipv4", "ipv6"] = "auto"
+    preflight: Literal["auto", "full"] = "auto"
+    loopback: bool = False
+    max_restarts: int = 0
+    grace: float = 10.0
+    link_grace: float = 5.0
+    stall_timeout: float = 300.0
+    stall_action: Literal["report", "stop"] = "report"
+    start_timeout: float = 300.0
+    log_dir: str = ""
+    tee: str = "0"
+    redirects: str = "0"
+    stdin_rank: int | None = None
+    env: dict[str, str] = field(default_factory=dict)
+    gpus: tuple[str, ...] | None = None  # this worker's share of the machine's; None leaves the variables alone
+    hostid: str = ""  # for NCCL, where several workers share one machine
+    cpus: float | None = None  # processors for each process, where workers share a machine
+    min_share: float | None = None
+
+    @property
+    def world_size(self) -> int:
+        return self.nnodes * self.nproc_per_node
+
+    @property
+    def ranks(self) -> range:
+        """The global ranks of this worker's processes."""
+        first = self.node_rank * self.nproc_per_node
+        return range(first, first + self.nproc_per_node)
+
+    def dumps(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def loads(cls, text: str) -> AgentSpec:
+        """The inverse of :meth:`dumps`; unknown fields of a newer launcher are ignored.
+
+        Raises:
+            ValueError, TypeError: it is none.
+        """
+        data: dict[str, Any] = json.loads(text)
+        known = {f.name for f in fields(cls)}
+        values = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items() if name in known}
+        return cls(**values)

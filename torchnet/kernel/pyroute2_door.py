@@ -1,0 +1,51 @@
+"""pyroute2's submodules without its ``__init__``, which imports 163 modules in 0.35 s to re-export all of them.
+
+A package that was put into ``sys.modules`` beforehand is not executed when a submodule is imported.  The stand-in here
+becomes the whole package on the first use of a name that it lacks, so that a script which imports pyroute2 itself
+notices nothing.  (``importlib.util.LazyLoader`` was tried: importing a submodule reads ``__path__``, which loads it.)
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+
+class _LazyPackage(ModuleType):
+    def __init__(self, spec: ModuleSpec) -> None:
+        super().__init__(spec.name)
+        self.__spec__ = spec
+        self.__loader__ = spec.loader
+        self.__path__ = list(spec.submodule_search_locations or [])
+        self.__file__ = spec.origin
+        self.__package__ = spec.name
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if importlib.util.find_spec(f"{self.__name__}.{name}") is not None:
+            return importlib.import_module(f"{self.__name__}.{name}")
+        spec = self.__spec__
+        if self.__class__ is _LazyPackage and spec is not None and spec.loader is not None:
+            self.__class__ = ModuleType  # type: ignore[assignment]  # once: the next miss is a plain miss
+            spec.loader.exec_module(self)
+            return getattr(self, name)
+        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+
+
+def prepare() -> None:
+    """Make ``from pyroute2.netlink… import …`` cheap; does nothing where pyroute2 is loaded already.
+
+    Raises:
+        ModuleNotFoundError: pyroute2 is neither installed nor in the zip that torchnet was imported from.
+    """
+    if "pyroute2" in sys.modules:
+        return
+    spec = importlib.util.find_spec("pyroute2")
+    if spec is None:
+        raise ModuleNotFoundError("pyroute2 is missing: pip install pyroute2", name="pyroute2")
+    sys.modules["pyroute2"] = _LazyPackage(spec)

@@ -1,0 +1,82 @@
+"""The system calls that Python 3.10's standard library lacks: namespaces, mounts, prctl, capabilities."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+
+NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = (
+    0x00020000,
+    0x04000000,
+    0x08000000,
+    0x10000000,
+    0x20000000,
+    0x40000000,
+)
+MS_BIND, MS_REC, MS_PRIVATE, MS_NOSUID, MS_NODEV, MS_NOEXEC = 4096, 16384, 1 << 18, 2, 4, 8
+MNT_DETACH = 2
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER = 1, 4, 24, 36
+_PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
+_CAPSET = {"x86_64": 126, "aarch64": 91, "ppc64le": 184, "s390x": 185, "riscv64": 91}
+_CAPABILITY_VERSION_3 = 0x20080522
+_LAST_CAPABILITY = 63
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, call: str) -> None:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), call)
+
+
+def unshare(flags: int) -> None:
+    """unshare(2): move this process into new namespaces."""
+    _check(_libc.unshare(flags), "unshare")
+
+
+def setns(descriptor: int, kind: int) -> None:
+    """setns(2): move this thread into the namespace behind an open descriptor."""
+    _check(_libc.setns(descriptor, kind), "setns")
+
+
+def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
+    """mount(2)."""
+    arguments = (os.fsencode(source), os.fsencode(target), kind.encode() or None)
+    result = _libc.mount(*arguments, ctypes.c_ulong(flags), data.encode() or None)
+    _check(result, f"mount {kind or source} on {target}")
+
+
+def umount(target: str) -> None:
+    """umount2(2), lazily."""
+    _check(_libc.umount2(os.fsencode(target), MNT_DETACH), f"umount {target}")
+
+
+def die_with_parent(signal: int, parent: int) -> None:
+    """Have the kernel send ``signal`` to this process when its parent ends; exits at once if it has already.
+
+    The kernel forgets the wish when credentials change (kernel/cred.c, commit_creds), so call this after unshare(2).
+    """
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal, 0, 0, 0), "prctl")
+    if os.getppid() != parent:
+        os._exit(128 + signal)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parents end (PR_SET_CHILD_SUBREAPER), so that none gets away."""
+    _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl")
+
+
+def drop_privileges() -> None:
+    """Give up all capabilities for good, as in a "restricted" pod: of this process and whatever it starts."""
+    _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    for capability in range(_LAST_CAPABILITY + 1):
+        if _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
+            break
+    header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0))
+    nothing = ctypes.create_string_buffer(24)
+    _check(_libc.syscall(_CAPSET[os.uname().machine], header, nothing), "capset")
+    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
+    # The change of capabilities made /proc/self root's (commit_creds again); the process is the user's own.
+    _check(_libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0), "prctl")

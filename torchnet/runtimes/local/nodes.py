@@ -1,0 +1,78 @@
+"""One local node: a process that looks, from inside, like a pod's first."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+from torchnet.kernel import syscalls
+from torchnet.runtimes.local import plan
+
+Step = Callable[[tuple[str, Callable[[], None]]], None]
+
+
+def start_node(node: plan.Node, namespace: int, step: Step, main: Callable[[int], int]) -> int:
+    """Fork the node's first process into the network ``namespace``; returns its pid as this process sees it."""
+    # Only children go into a new PID namespace; going back to the own one first allows the next call.
+    step(("pid namespace", lambda: syscalls.unshare(syscalls.NEWPID)))
+    child = os.fork()
+    if child == 0:
+        _run(node, namespace, step, main)
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    syscalls.setns(own, syscalls.NEWPID)
+    os.close(own)
+    return child
+
+
+def _run(node: plan.Node, namespace: int, step: Step, main: Callable[[int], int]) -> NoReturn:
+    code = 70
+    try:
+        syscalls.die_with_parent(signal.SIGKILL, 0)
+        syscalls.setns(namespace, syscalls.NEWNET)
+        step(("node's namespaces", lambda: syscalls.unshare(syscalls.NEWNS | syscalls.NEWUTS | syscalls.NEWIPC)))
+        socket.sethostname(node.name)
+        step(("proc", lambda: _mounts(node)))
+        syscalls.drop_privileges()
+        code = main(node.rank)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code & 0xFF)
+
+
+def _mounts(node: plan.Node) -> None:
+    flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
+    syscalls.mount("proc", "/proc", "proc", flags)
+    _fresh_sys(flags)
+    # Shared memory of its own, as a pod has it: what killed processes leave there goes with the node.
+    syscalls.mount("tmpfs", "/dev/shm", "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=1777")
+    _hosts_file(plan.hosts(node))
+
+
+def _fresh_sys(flags: int) -> None:
+    """/sys of this network namespace, with the machine's control groups where they were."""
+    shelf = "/dev/shm"  # any directory that is covered again right away
+    with contextlib.suppress(OSError):
+        syscalls.mount("/sys/fs/cgroup", shelf, flags=syscalls.MS_BIND | syscalls.MS_REC)
+    syscalls.mount("sysfs", "/sys", "sysfs", flags)
+    with contextlib.suppress(OSError):
+        syscalls.mount(shelf, "/sys/fs/cgroup", flags=syscalls.MS_BIND | syscalls.MS_REC)
+        syscalls.umount(shelf)
+
+
+def _hosts_file(text: str) -> None:
+    """The node's own /etc/hosts, which its agent can write to: a file in memory, bound over the machine's."""
+    target = os.path.realpath("/etc/hosts")
+    if not os.path.exists(target):
+        return
+    # A file system in memory can be unmounted by name while a file of it stays in use.
+    syscalls.mount("tmpfs", "/mnt", "tmpfs", 0, "size=4m,mode=755")
+    with open("/mnt/hosts", "w") as file:
+        file.write(text)
+    syscalls.mount("/mnt/hosts", target, flags=syscalls.MS_BIND)
+    syscalls.umount("/mnt")

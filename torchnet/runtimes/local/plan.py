@@ -1,0 +1,100 @@
+"""Who is where on the local networks: names, addresses and MACs of each node, and its network-status (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torchnet import names
+from torchnet.network import status
+
+FIRST_INDEX = 10  # a new network namespace may come with tunnel devices of loaded modules: stay above them
+GATEWAY, DNS = "172.30.0.2", "172.30.0.3"  # where slirp4netns puts them: the second and third address
+FRONTEND_PREFIX = 16
+
+
+@dataclass(frozen=True)
+class Port:
+    """One interface of a node. ``parent`` is the name of the ens5 below net1, in the fabric; "" for eth0."""
+
+    interface: str
+    index: int
+    address: str
+    prefix: int
+    mac: str
+    port: str
+    parent: str
+
+
+@dataclass(frozen=True)
+class Node:
+    rank: int
+    name: str
+    frontend: Port
+    backend: tuple[Port, ...]
+
+    def ports(self) -> Iterator[Port]:
+        yield self.frontend
+        yield from self.backend
+
+
+def node(rank: int, rails: int) -> Node:
+    """Node ``rank`` with eth0 and net1 to net``rails``; ranks up to 9,999 have addresses of their own."""
+    high, low = rank >> 8, rank & 255
+    eth0 = Port(
+        interface="eth0",
+        index=FIRST_INDEX,
+        address=f"172.30.{1 + rank // 250}.{1 + rank % 250}",
+        prefix=FRONTEND_PREFIX,
+        mac=f"02:e0:00:00:{high:02x}:{low:02x}",
+        port=f"eth0.{rank}",
+        parent="",
+    )
+    backend = tuple(
+        Port(
+            interface=names.rail_interface(rail),
+            index=FIRST_INDEX + 1 + rail,
+            address=f"{names.LOCAL_PREFIXES[rail]}::{rank + 1:x}",
+            prefix=64,
+            mac=f"02:fc:bb:{rail:02x}:{high:02x}:{low:02x}",
+            port=f"back{rail}.{rank}",
+            parent=f"ens{5 + rail}.{rank}",
+        )
+        for rail in range(rails)
+    )
+    return Node(rank, f"node-{rank}", eth0, backend)
+
+
+def network_status(node: Node) -> str:
+    """The annotation as Multus writes it for a pod with these interfaces (the Multi-Network specification, v1.3)."""
+    primary = status.StatusEntry(
+        name=names.LOCAL_PRIMARY,
+        interface="eth0",
+        ips=(node.frontend.address,),
+        mac=node.frontend.mac,
+        mtu=None,
+        default=True,
+        gateway=("<nil>",),
+    )
+    backend = tuple(
+        status.StatusEntry(
+            name=names.LOCAL_ATTACHMENTS[rail],
+            interface=port.interface,
+            ips=(port.address,),
+            mac=port.mac,
+            mtu=None,
+            default=False,
+            gateway=(),
+        )
+        for rail, port in enumerate(node.backend)
+    )
+    return status.render((primary, *backend))
+
+
+def hosts(node: Node) -> str:
+    """/etc/hosts of the node; its own name leads to eth0, as the kubelet writes it for a pod."""
+    return (
+        "127.0.0.1\tlocalhost\n"
+        "::1\tlocalhost ip6-localhost ip6-loopback\n"
+        f"{node.frontend.address}\t{node.name}\n"
+    )
