@@ -1,0 +1,7 @@
+"""The command line: ``torchnet`` and ``python -m torchnet``. Imports nothing heavy before it is needed."""
+
+from __future__ import annotations
+
+from torchnet.cli.entry import main
+
+__all__ = ["main"]

@@ -1,0 +1,10 @@
+"""``python -m torchnet``."""
+
+from __future__ import annotations
+
+import sys
+
+from torchnet.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""The typer application. It parses only: each command puts what is to be done into `Choice`, and `parse` hands
+that back, so that the commands' errors never pass through typer's own handling of exceptions and exit codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import typer
+from typer.main import get_command
+
+from torchnet.cli import agent, env, launch
+
+
+@dataclass
+class Choice:
+    """What the command line asks for; None while typer has only printed help or a version."""
+
+    action: Callable[[], int] | None = None
+
+
+app = typer.Typer(
+    name="torchnet",
+    help="Runs PyTorch scripts on many workers over the backend network, and proves what carried the bytes.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 110},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            number = version("torchnet-launch")
+        except PackageNotFoundError:
+            number = "(not installed)"
+        typer.echo(f"torchnet {number}")
+        raise typer.Exit
+
+
+@app.callback()
+def _torchnet(
+    _asked: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the version.", show_default=False
+    ),
+) -> None:
+    pass
+
+
+launch.register(app)
+env.register(app)
+agent.register(app)
+
+
+def parse(argv: list[str]) -> Callable[[], int] | int:
+    """The action that ``argv`` asks for, or an exit code where typer has said all there is to say."""
+    choice = Choice()
+    try:
+        get_command(app).main(args=argv, prog_name="torchnet", obj=choice)
+    except SystemExit as end:
+        if choice.action is None:
+            return end.code if isinstance(end.code, int) else 0
+    assert choice.action is not None
+    return choice.action

@@ -1,0 +1,166 @@
+"""The job as one frozen value. Constructing it checks it, and looks at nothing outside it.
+
+Every field's path, flag and meaning stand in `torchnet.spec.fields`; where the values come from is the
+business of `torchnet.spec.resolve`. Relative paths are relative to the directory that the launch is started in.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    model_validator,
+)
+
+from torchnet.spec import values, words
+
+YEAR = 366 * 86400.0
+LOOPBACK = "loopback"
+
+Whole = Annotated[int, BeforeValidator(values.parse_whole)]
+Switch = Annotated[bool, BeforeValidator(values.parse_switch)]
+Duration = Annotated[float, BeforeValidator(values.parse_duration), Field(ge=0, le=YEAR)]
+Limit = Annotated[float, BeforeValidator(values.parse_duration), Field(gt=0, le=YEAR)]
+Rate = Annotated[int, BeforeValidator(values.parse_rate), Field(ge=1_000, le=10**13)]
+Share = Annotated[float, BeforeValidator(values.parse_number), Field(ge=0, le=1)]
+# Pydantic's own str refuses lone surrogates, which is how Python holds undecodable bytes of a command line; a
+# script's arguments have to arrive as they were typed, so these are checked here alone.
+Text = Annotated[str, PlainValidator(words.parse_nonempty)]
+Texts = Annotated[tuple[str, ...], PlainValidator(words.parse_texts)]
+Names = Annotated[tuple[str, ...], PlainValidator(words.parse_list)]
+Variables = Annotated[dict[str, str], PlainValidator(words.parse_variables)]
+Streams = Annotated[str, PlainValidator(words.parse_streams)]
+Ranks = Annotated[tuple[int, ...], PlainValidator(values.parse_ranks)]
+
+
+def _nodes(value: object) -> int:
+    """torchrun's ``MIN:MAX`` is taken where it asks for one number of nodes."""
+    first, colon, last = value.partition(":") if isinstance(value, str) else ("", "", "")
+    if not colon:
+        return values.parse_whole(value)
+    try:
+        low, high = values.parse_whole(first), values.parse_whole(last)
+    except ValueError:
+        raise ValueError("is not a whole number") from None
+    if low != high:
+        raise ValueError(
+            "asks for an elastic job; torchnet runs a fixed number of nodes, since the paths between all of "
+            "them are checked before the start"
+        )
+    return low
+
+
+def _processes(value: object) -> int | str:
+    if isinstance(value, str) and value in ("gpu", "cpu", "auto"):
+        return value
+    count = values.parse_whole(value)
+    if not 1 <= count <= 1024:
+        raise ValueError("is out of range")
+    return count
+
+
+def _local_networks(names: tuple[str, ...]) -> tuple[str, ...]:
+    if names not in ((), (LOOPBACK,)):
+        raise ValueError("names a network that this machine does not have")
+    return names
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Network(_Group):
+    """The backend: what carries the collectives."""
+
+    networks: Annotated[Names, AfterValidator(_local_networks)] = ()
+    """``()`` for two networks of the job's own, ``("loopback",)`` for none."""
+    rails: Annotated[Whole, Field(ge=1, le=8)] = 1
+    rate: Rate | None = None
+    """Bits per second of each rail; None is unlimited."""
+    mtu: Annotated[Whole, Field(ge=1280, le=65535)] = 9000
+    """Bytes. IPv6 needs 1280 (RFC 8200, section 5)."""
+    family: Literal["auto", "ipv4", "ipv6"] = "auto"
+    preflight: Literal["auto", "full"] = "auto"
+
+    @model_validator(mode="after")
+    def _loopback_has_no_shape(self) -> Network:
+        told = [name for name in ("rails", "rate", "mtu") if name in self.model_fields_set]
+        if self.networks == (LOOPBACK,) and told:
+            raise ValueError(f"loopback has no {' and no '.join(told)} to set: leave out one or the other")
+        return self
+
+
+class Run(_Group):
+    """What happens while it runs. Times are seconds."""
+
+    max_restarts: Annotated[Whole, Field(ge=0, le=1000)] = 0
+    grace: Duration = 10.0
+    link_grace: Duration = 5.0
+    stall_timeout: Duration = 300.0
+    """0 is off."""
+    stall_action: Literal["report", "stop"] = "report"
+    start_timeout: Limit = 300.0
+    timeout: Limit | None = None
+    stdin_rank: Annotated[Whole, Field(ge=0, lt=values.RANK_LIMIT)] | None = None
+
+
+class Output(_Group):
+    """What is shown and kept."""
+
+    log_dir: Text | None = None
+    tee: Streams = "0"
+    redirects: Streams = "0"
+    ranks: Ranks = ()
+    """Sorted; () is all."""
+    json_path: Text | None = Field(default=None, alias="json")
+    min_share: Share | None = None
+    quiet: Switch = False
+
+
+class JobSpec(_Group):
+    """Everything that was asked for. Raises `pydantic.ValidationError` with every wrong field at once."""
+
+    on: Literal["local"] = "local"
+    script: Text
+    args: Texts = ()
+    module: Switch = False
+    no_python: Switch = False
+    nnodes: Annotated[int, BeforeValidator(_nodes), Field(ge=1, le=10_000)] = 2
+    nproc_per_node: Annotated[int | Literal["gpu", "cpu", "auto"], PlainValidator(_processes)] | None = None
+    """None: the node's share of the GPUs, else 1."""
+    standalone: Switch = False
+    run_id: Annotated[str, PlainValidator(words.parse_label)] | None = None
+    """None: made up at launch, so that a job is the same value each time."""
+    env: Variables = Field(default_factory=dict)
+    network: Network = Network()
+    run: Run = Run()
+    output: Output = Output()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_node(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "nnodes" not in data and data.get("standalone") is True:
+            return {**data, "nnodes": 1}
+        return data
+
+    @model_validator(mode="after")
+    def _agrees(self) -> JobSpec:
+        wrong = []
+        if self.standalone and self.nnodes != 1:
+            wrong.append(f"standalone is one node, and nnodes is {self.nnodes}: leave out one of them")
+        if self.module and self.no_python:
+            wrong.append("module and no_python exclude each other: a module needs Python")
+        if isinstance(self.nproc_per_node, int):
+            world = self.nnodes * self.nproc_per_node
+            asked = [*self.output.ranks, *(() if self.run.stdin_rank is None else (self.run.stdin_rank,))]
+            if asked and max(asked) >= world:
+                wrong.append(f"rank {max(asked)} is asked for, and the job's are 0 to {world - 1}")
+        if wrong:
+            raise ValueError("\n".join(wrong))
+        return self
