@@ -1,8 +1,8 @@
 """All checks in one command, the same before a commit and in CI: format, lint, types, layers.
 
-    uv run tools/check.py           # all of them; says which failed
-    uv run tools/check.py --fix     # formats and repairs first what can be repaired
-    uv run tools/check.py layers    # one of them
+uv run tools/check.py           # all of them; says which failed
+uv run tools/check.py --fix     # formats and repairs first what can be repaired
+uv run tools/check.py layers    # one of them
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ FIXES = [["ruff", "check", "--quiet", "--fix-only"], ["ruff", "format", "--quiet
 def main(arguments: list[str]) -> int:
     unknown = [word for word in arguments if word not in (*CHECKS, "--fix")]
     if unknown:
-        print(f"no such check: {', '.join(unknown)}; there are {', '.join(CHECKS)} and --fix", file=sys.stderr)
+        print(
+            f"no such check: {', '.join(unknown)}; there are {', '.join(CHECKS)} and --fix", file=sys.stderr
+        )
         return 2
     for command in FIXES if "--fix" in arguments else []:
         subprocess.run(command, cwd=ROOT, check=False)

@@ -1,0 +1,108 @@
+"""Each import contract of pyproject.toml, broken on purpose in a copy: else it may be guarding nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+# contract -> the module that gets a line, and the line; several where a contract has several halves.
+PLANTS = [
+    ("layers", "network/status.py", "import torchnet.agent"),
+    ("layers", "network/select.py", "import torchnet.kernel"),
+    ("layers", "kernel/__init__.py", "import torchnet.training"),
+    ("layers", "agent/__init__.py", "import torchnet.spec"),
+    ("layers", "spec/__init__.py", "import torchnet.runtimes.local"),
+    ("layers", "runtimes/__init__.py", "def later():\n    import torchnet.cli"),
+    ("layers", "names.py", "import torchnet.errors"),
+    ("layers", "newcomer.py", "pass"),
+    ("door-pyroute2", "runtimes/local/__init__.py", "from pyroute2 import NDB"),
+    ("door-torch", "agent/__init__.py", "def later():\n    import torch.distributed"),
+    ("door-pydantic", "ui/__init__.py", "import pydantic"),
+    ("door-typer", "spec/__init__.py", "import typer"),
+    ("no-door", "runtimes/__init__.py", "import kubernetes.client"),
+    ("no-door", "ui/__init__.py", "def later():\n    from rich.table import Table"),
+    ("agent-travels", "agent/__init__.py", "import yaml"),
+    ("agent-travels", "network/__init__.py", "import numpy as np"),
+    ("agent-travels", "errors.py", "import tomli"),
+]
+
+
+def contracts() -> dict[str, str]:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    return {contract["id"]: contract["name"] for contract in settings["tool"]["importlinter"]["contracts"]}
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    for folder in ("torchnet", "tools"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def lint(folder: Path) -> str:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from importlinter.cli import lint_imports_command as run; run()",
+            "--no-logo",
+        ],
+        cwd=folder,
+        # The copy goes before the package that is installed.
+        env={**os.environ, "PYTHONPATH": str(folder), "COLUMNS": "200", "NO_COLOR": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return done.stdout
+
+
+def test_the_contracts_are_kept(copy: Path) -> None:
+    assert f"Contracts: {len(contracts())} kept, 0 broken." in lint(copy)
+
+
+@pytest.mark.parametrize(("contract", "module", "line"), PLANTS)
+def test_a_planted_import_breaks_its_contract(copy: Path, contract: str, module: str, line: str) -> None:
+    with (copy / "torchnet" / module).open("a") as file:
+        file.write(f"\n{line}\n")
+    output = lint(copy)
+    assert f"{contracts()[contract]} BROKEN" in output, output
+
+
+def test_each_contract_has_a_planted_violation() -> None:
+    assert contracts().keys() == {contract for contract, _, _ in PLANTS}
+
+
+def test_training_on_import_costs_neither_torch_nor_tables() -> None:
+    """What is lazy stays lazy: importing every module loads no torch, rich or kubernetes."""
+    modules = sorted(
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in (ROOT / "torchnet").rglob("*.py")
+        if path.name != "__main__.py" and "cli" not in path.parts
+    )
+    code = "import sys, importlib\nfor name in sys.argv[1:]: importlib.import_module(name)\n"
+    code += "print(*sorted({'torch', 'rich', 'typer', 'kubernetes', 'numpy'} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *modules],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.split() == []
