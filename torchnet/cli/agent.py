@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
+
+from torchnet.cli.options import RawCommand
 
 
 def register(app: typer.Typer) -> None:
     """Add the hidden command; its arguments are the agent's own."""
-    app.command(
-        "agent",
-        hidden=True,
-        add_help_option=False,
-        context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
-    )(_agent)
+    app.command("agent", cls=RawCommand, hidden=True, add_help_option=False)(_agent)
 
 
-def _agent(context: typer.Context, arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+def _agent(context: typer.Context) -> None:
+    arguments = list(context.args)
+
     def act() -> int:
         from torchnet.agent.command import main
 
-        return int(main(arguments or []))
+        return int(main(arguments))
 
     context.obj.action = act

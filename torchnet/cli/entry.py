@@ -15,7 +15,8 @@ TRACEBACK_VARIABLE = "TORCHNET_TRACEBACK"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``torchnet`` with ``argv`` (without the program's name; default: the process's own).
 
-    Returns the exit code and never raises: every failure ends as text on stderr and one of the codes in `torchnet.errors`.
+    Returns the exit code and never raises: every failure ends as text on stderr, and as one of the codes in
+    `torchnet.errors`, 130 for Ctrl-C, or 141 where nobody reads stdout any more.
     """
     return _guard(lambda: _run(list(sys.argv[1:] if argv is None else argv)))
 
@@ -32,26 +33,32 @@ def _guard(action: Callable[[], int]) -> int:
     try:
         code = action()
         sys.stdout.flush()
-        return code
     except TorchnetError as error:
         say(f"torchnet: {error}")
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # `torchnet launch --help | head -1`: nobody reads on. At its end Python would flush again and complain.
+        # `torchnet launch --help | head -1`: nobody reads on, and Python's flush at exit must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return BROKEN_PIPE
     except Exception as error:
-        if os.environ.get(TRACEBACK_VARIABLE) == "1":
-            import traceback
+        return _own_error(error)
+    return code
 
-            traceback.print_exc()
-        say(
-            f"torchnet: torchnet's own error, not the script's: {type(error).__name__}: {error}\n"
-            f"  fix: run it again with {TRACEBACK_VARIABLE}=1 and report what it prints"
-        )
-        return INTERNAL
+
+def _own_error(error: Exception) -> int:
+    from torchnet.network.text import printable
+
+    again = f"run it again with {TRACEBACK_VARIABLE}=1 and report what it prints"
+    if os.environ.get(TRACEBACK_VARIABLE) == "1":
+        import traceback
+
+        traceback.print_exc()
+        again = "report the lines above"
+    what = f"{type(error).__name__}: {error}"
+    say(f"torchnet: torchnet's own error, not the script's: {printable(what, 500)}\n  fix: {again}")
+    return INTERNAL
 
 
 def say(text: str) -> None:
@@ -59,7 +66,7 @@ def say(text: str) -> None:
     try:
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):
         pass
 
 

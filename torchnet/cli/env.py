@@ -3,52 +3,63 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from torchnet.cli.options import PlainCommand
 from torchnet.errors import UsageError
 
+if TYPE_CHECKING:
+    from torchnet.network.environment import Variable
+
 FORMATS = ("table", "json")
+EXPLAIN = "Each variable with its value, reason and source."
+HEADINGS = ("VARIABLE", "VALUE", "WHY", "IF YOU SET IT", "SOURCE")
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("env", help="Show the environment of a worker's script.")(_env)
+    app.command("env", cls=PlainCommand, help="Show the environment that torchnet gives to a script.")(_env)
 
 
 def _env(
     context: typer.Context,
-    explain: bool = typer.Option(
-        False, "--explain", help="Each variable with an example, its reason and source."
-    ),
-    output: str = typer.Option("table", "-o", metavar="|".join(FORMATS), help="Form of the output."),
+    explain: Annotated[bool, typer.Option("--explain", help=EXPLAIN)] = False,
+    form: Annotated[str, typer.Option("-o", metavar="|".join(FORMATS), help="Form of the table.")] = FORMATS[
+        0
+    ],
 ) -> None:
-    context.obj.action = partial(run, explain, output)
+    context.obj.action = partial(run, explain, form)
 
 
-def run(explain: bool, output: str) -> int:
+def run(explain: bool, form: str) -> int:
     """Print the table; the exit code."""
-    if output not in FORMATS:
-        raise UsageError(f"-o {output!r} is not a form of the table; valid: {', '.join(FORMATS)}")
+    if form not in FORMATS:
+        raise UsageError(f"-o {form!r} is not a form of the table; valid: {', '.join(FORMATS)}")
     if not explain:
         raise UsageError(
-            "this is no worker, so there is no environment to show",
-            fix="torchnet env --explain shows the table with examples",
+            "this machine is no worker of a job, so there is no environment to show",
+            fix="torchnet env --explain shows what every worker's script gets, and why",
         )
-    from torchnet.network.environment import explain as table
+    from torchnet.network.environment import explain as explained
 
-    rows = [_row(variable) for variable in table()]
-    sys.stdout.write(json.dumps(rows, indent=2) + "\n" if output == "json" else _table(rows))
+    variables = explained()
+    if form == "json":
+        sys.stdout.write(json.dumps([asdict(variable) for variable in variables], indent=2) + "\n")
+        return 0
+    from torchnet.cli.table import table
+
+    # In a pipe there is no width to fit in; COLUMNS decides there as well as on a terminal.
+    width = shutil.get_terminal_size((160, 24)).columns
+    sys.stdout.write(table(HEADINGS, [_row(variable) for variable in variables], width))
     return 0
 
 
-def _row(variable: Any) -> dict[str, str]:
-    return {name: str(text) for name, text in asdict(variable).items()}
-
-
-def _table(rows: list[dict[str, str]]) -> str:
-    return "\n".join(f"{r['name']}={r['value']}\n    {r['reason']} [{r['source']}]" for r in rows) + "\n"
+def _row(variable: Variable) -> tuple[str, str, str, str, str]:
+    yours = "it is replaced" if variable.owned else f"it is kept; {variable.consequence}".rstrip("; ")
+    return (variable.name, variable.value, variable.reason, yours, variable.source)

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from torchnet.cli.options import GroupedCommand, field_parameters, given_fields
+from torchnet.cli.options import PlainCommand, field_parameters, given_fields, parameter
 from torchnet.errors import UsageError
 
 FORMATS = ("yaml", "json")
@@ -27,11 +27,12 @@ def register(app: typer.Typer) -> None:
     """Add the command, its options made from the table of fields."""
     app.command(
         "launch",
-        cls=GroupedCommand,
+        cls=PlainCommand,
         help=HELP,
         short_help="Run a script on many workers.",
-        options_metavar="[FLAGS]",
+        options_metavar="[FLAGS] SCRIPT [ARGS]...",
         context_settings={
+            "allow_extra_args": True,
             # What follows the script is the script's, be it --help or a flag of ours.
             "allow_interspersed_args": False,
             "token_normalize_func": _dashes,
@@ -46,47 +47,36 @@ def _dashes(name: str) -> str:
 
 def _command() -> Any:
     def launch(context: typer.Context, **values: Any) -> None:
-        context.obj.action = partial(run, values)
+        context.obj.action = partial(run, values, list(context.args))
 
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    own: dict[str, tuple[Any, Any]] = {
-        "script": (str | None, typer.Argument(None, metavar="SCRIPT", show_default=False)),
-        "arguments": (list[str] | None, typer.Argument(None, metavar="ARGS", show_default=False)),
-        "config": (
-            str | None,
-            typer.Option(
-                None, "--config", metavar="FILE", help="Job file (TOML); its paths are relative to it."
-            ),
-        ),
-        "dry_run": (bool, typer.Option(False, "--dry-run", help="Show the resolved job, and run nothing.")),
-        "output": (
-            str | None,
-            typer.Option(None, "-o", metavar="|".join(FORMATS), help="Form of the dry run. [yaml]"),
-        ),
-    }
-    signature = [
-        inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
-        *(
-            inspect.Parameter(name, keyword, default=default, annotation=kind)
-            for name, (kind, default) in own.items()
-        ),
-        *field_parameters(),
-    ]
-    launch.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
+    config = typer.Option(
+        None, "--config", metavar="FILE", help="Job file (TOML); its paths are relative to it."
+    )
+    dry_run = typer.Option(None, "--dry-run", help="Show the resolved job, and run nothing.")
+    form = typer.Option(None, "-o", metavar="|".join(FORMATS), help="Form of the dry run. [yaml]")
+    launch.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
+            *field_parameters(),
+            parameter("config", str, config),
+            parameter("dry_run", bool, dry_run),
+            parameter("form", str, form),
+        ]
+    )
     launch.__annotations__ = {}
     return launch
 
 
-def run(values: dict[str, Any]) -> int:
-    """What the command does with typer's ``values``; the exit code."""
+def run(values: dict[str, Any], words: list[str]) -> int:
+    """What the command does with its options' ``values`` and with the script and its arguments."""
     from torchnet.cli.entry import say
     from torchnet.cli.torchrun import warnings
     from torchnet.spec.resolve import resolve
 
-    form = _form(values["output"], values["dry_run"])
+    form = _form(values["form"], bool(values["dry_run"]))
     flags = given_fields(values)
-    if values["script"] is not None:
-        flags |= {"script": values["script"], "args": tuple(values["arguments"] or ())}
+    if words:
+        flags |= {"script": words[0], "args": tuple(words[1:])}
     resolved = resolve(flags, os.environ, os.getcwd(), values["config"])
     for line in (*warnings(values), *resolved.warnings):
         say(f"torchnet: {line}")

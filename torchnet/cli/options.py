@@ -6,28 +6,73 @@ import inspect
 from typing import Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from torchnet.cli.torchrun import FOREIGN
 from torchnet.spec.fields import FIELDS, GROUPS, Field
 
-HERE = "Here and now"
+OWN_GROUP = "This command"
 
 
-class GroupedCommand(TyperCommand):
-    """A command whose help lists its options under headings, in plain text."""
+class PlainGroup(TyperGroup):
+    """The top level: its own options are switches, whose values typer leaves alone if they are booleans."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """``--help``, with False instead of None for "not given": None would go through pydantic."""
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.default = False
+        return option
+
+
+class PlainCommand(TyperCommand):
+    """A command whose values stay as they were typed, and whose help lists the options under headings.
+
+    Typer hands every value to pydantic. That costs 0.1 s, even for ``--help`` and for options that were not
+    given, and it refuses arguments that are no UTF-8, which belong to the script. So the values go around it,
+    into the callback's parameters and ``context.args``; `torchnet.spec` checks them.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the options that were given into ``ctx.params`` and all that follows them into ``ctx.args``."""
+        if ctx.resilient_parsing:
+            return super().parse_args(ctx, args)
+        try:
+            options, ctx.args, _ = self.make_parser(ctx).parse_args(list(args))
+        except Exception as error:
+            # Some of click's errors leave out the context, and with it the usage and the next command.
+            if getattr(error, "ctx", ctx) is None:
+                error.ctx, error.cmd = ctx, self  # type: ignore[attr-defined]
+            raise
+        asked_for_help = self.get_help_option(ctx)
+        if asked_for_help is not None and options.pop(asked_for_help.name, False):
+            typer.echo(ctx.get_help())
+            ctx.exit()
+        if ctx.args and not ctx.allow_extra_args:
+            ctx.fail(f"{ctx.args[0]!r} is one argument too many")
+        ctx.params = options
+        return list(ctx.args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Arguments, then the table's groups in order, then whatever has no group."""
-        headings: dict[str, list[tuple[str, str]]] = {group: [] for group in (*GROUPS, HERE)}
+        """The table's groups in their order, then the command's own options."""
+        headings: dict[str, list[tuple[str, str]]] = {group: [] for group in (*GROUPS, OWN_GROUP)}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
-            if record is not None and parameter.param_type_name == "option":
-                headings[getattr(parameter, "rich_help_panel", None) or HERE].append(record)
+            if record is not None:
+                headings[getattr(parameter, "rich_help_panel", None) or OWN_GROUP].append(record)
         for heading, records in headings.items():
             if records:
                 with formatter.section(heading):
                     formatter.write_dl(records)
+
+
+class RawCommand(TyperCommand):
+    """A command that leaves its whole argument vector to somebody else, in ``context.args``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse nothing, not even ``--help`` and ``--``."""
+        ctx.args = list(args)
+        return list(args)
 
 
 def parameter_name(field: Field) -> str:
@@ -37,22 +82,27 @@ def parameter_name(field: Field) -> str:
 
 def field_parameters() -> list[inspect.Parameter]:
     """A keyword parameter for each field that has a flag, and for each of torchrun's meaningless ones."""
-    parameters = [_parameter(parameter_name(field), _option(field), field) for field in FIELDS if field.flag]
+    parameters = []
+    for field in FIELDS:
+        if field.flag:
+            kind: Any = bool if field.switch else list[str] if field.repeat else str
+            parameters.append(parameter(parameter_name(field), kind, _option(field)))
     for one in FOREIGN:
-        option = typer.Option(None, one.flag, hidden=True)
-        kind = bool | None if one.switch else str | None
-        parameters.append(
-            inspect.Parameter(one.parameter, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind)
-        )
+        kind = bool if one.switch else str
+        parameters.append(parameter(one.parameter, kind, typer.Option(None, one.flag, hidden=True)))
     return parameters
 
 
+def parameter(name: str, kind: Any, option: Any) -> inspect.Parameter:
+    """A keyword parameter for a command's ``__signature__``; None is "not given"."""
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None)
+
+
 def _option(field: Field) -> Any:
-    names = [name for name in (field.flag, field.short) if name]
     default = f" [{field.default}]" if field.default else ""
     return typer.Option(
         None,
-        *names,
+        *(name for name in (field.flag, field.short) if name),
         help=field.help + default,
         metavar=None if field.switch else field.metavar,
         show_default=False,
@@ -60,12 +110,7 @@ def _option(field: Field) -> Any:
     )
 
 
-def _parameter(name: str, option: Any, field: Field) -> inspect.Parameter:
-    kind: Any = bool | None if field.switch else list[str] | None if field.repeat else str | None
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind)
-
-
 def given_fields(values: dict[str, Any]) -> dict[str, object]:
-    """The fields that were on the command line, by path; typer's None and [] mean that they were not."""
+    """The fields that were on the command line, by path; None is typer's for those that were not."""
     named = {field.path: values.get(parameter_name(field)) for field in FIELDS if field.flag}
-    return {path: value for path, value in named.items() if value is not None and value != []}
+    return {path: value for path, value in named.items() if value is not None}

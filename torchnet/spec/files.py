@@ -12,10 +12,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from torchnet.network.text import printable
 from torchnet.spec.fields import BY_PATH, TABLES
 from torchnet.spec.layers import JOB_FILE, PROJECT_FILE, Layer, Origin, Value
 from torchnet.spec.problems import Problem, did_you_mean
-from torchnet.spec.words import escape, quote
+from torchnet.spec.words import quote
 
 SIZE_LIMIT = 1 << 20
 PROJECT_NAMES = ("torchnet.toml", "pyproject.toml")
@@ -57,7 +58,7 @@ def _read_project(layer: Layer, path: Path, cwd: Path) -> bool:
     """Fill ``layer`` from ``path``; False where the search goes on."""
     shown = os.path.relpath(path, cwd)
     if not _is_ours(path, cwd):
-        layer.warnings.append(f"{escape(shown)} is another user's and is not read; --config reads it")
+        layer.warnings.append(f"{printable(shown)} is another user's and is not read; --config reads it")
         return False
     is_pyproject = path.name == "pyproject.toml"
     try:
@@ -117,7 +118,7 @@ def _load(path: Path, marker: bytes = b"") -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise _Unusable(f"is not UTF-8 (byte {error.start}), so it is no TOML") from None
     except ValueError as error:
-        raise _Unusable(f"is no TOML: {escape(str(error))}") from None
+        raise _Unusable(f"is no TOML: {printable(str(error))}") from None
     except RecursionError:
         raise _Unusable("is nested too deeply") from None
 

@@ -1,7 +1,7 @@
 """The job as one frozen value. Constructing it checks it, and looks at nothing outside it.
 
 Every field's path, flag and meaning stand in `torchnet.spec.fields`; where the values come from is the
-business of `torchnet.spec.resolve`. Relative paths are relative to the directory that the launch is started in.
+business of `torchnet.spec.resolve`. Relative paths are relative to where the launch is started.
 """
 
 from __future__ import annotations

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torchnet.errors import UsageError
+from torchnet.network.text import printable
 from torchnet.spec.fields import BY_PATH, FIELDS
-from torchnet.spec.words import escape, quote
+from torchnet.spec.words import quote
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -30,9 +31,9 @@ class Problem:
     valid: str = ""
 
     def __str__(self) -> str:
-        where = f" (from {escape(self.where)})" if self.where else ""
+        where = f" (from {printable(self.where)})" if self.where else ""
         valid = f"; valid: {self.valid}" if self.valid else ""
-        return f"{escape(self.path)}: {self.what}{where}{valid}"
+        return f"{printable(self.path)}: {self.what}{where}{valid}"
 
 
 class SpecError(UsageError):

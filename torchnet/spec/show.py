@@ -1,8 +1,8 @@
 """The dry run: a resolved job as YAML or JSON, each value with its origin. The same bytes for the same job.
 
 The YAML is written here because each value carries its origin as a comment, which no library's dumper keeps.
-The shape is flat (scalars, lists of scalars, four tables), and every string is double-quoted, so that none can
-turn into a number, a boolean or a tag when it is read again.
+The shape is flat (scalars, lists of scalars, four tables), and every string is double-quoted, so that none
+can turn into a number, a boolean or a tag when it is read again.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from torchnet.network.text import printable
 from torchnet.spec.fields import FIELDS, Field
 from torchnet.spec.layers import Origin
 from torchnet.spec.model import JobSpec
 from torchnet.spec.values import format_duration, format_rate
-from torchnet.spec.words import escape
 
 # Words that YAML 1.1 reads as a boolean or null when they stand bare as a key; "on" is one of our own fields.
 _RESERVED = frozenset(("on", "off", "yes", "no", "y", "n", "true", "false", "null"))
@@ -79,7 +79,7 @@ def _lines(job: JobSpec, origins: Mapping[str, Origin]) -> Iterator[str]:
 
 
 def _comment(origin: Origin | None, meaning: str = "") -> str:
-    where = escape(origin.where) if origin else "default"
+    where = printable(origin.where) if origin else "default"
     return f"  # {meaning}, {where}" if meaning else f"  # {where}"
 
 
@@ -104,7 +104,9 @@ def _key(name: str) -> str:
 
 def _scalar(value: Any) -> str:
     if isinstance(value, str):
-        return f'"{escape(value)}"'
+        # What is not printable becomes \xNN, \uNNNN or \UNNNNNNNN, which are YAML's escapes, too.
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{printable(escaped)}"'
     if isinstance(value, float):
         # YAML 1.1 takes 1e-05 for a string: its floats need a point.
         return re.sub(r"^(-?\d+)e", r"\1.0e", repr(value))

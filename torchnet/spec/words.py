@@ -4,50 +4,33 @@ from __future__ import annotations
 
 import re
 
+from torchnet.network.text import printable
+
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _STREAMS = re.compile(r"[0-3]|[0-9]{1,5}:[0-3](,[0-9]{1,5}:[0-3])*")
-_SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r", '"': '\\"', "\\": "\\\\"}
+_SHOWN = 80
 
 
-def escape(text: str) -> str:
-    """``text`` with everything that a terminal could act on written as an escape that YAML and Python know.
-
-    Control characters, ANSI sequences, bidirectional overrides and undecodable bytes (which Python keeps as
-    lone surrogates) are not printable in Unicode's sense; they become ``\\xHH``, ``\\uHHHH``, ``\\UHHHHHHHH``.
-    """
-    if text.isprintable() and '"' not in text and "\\" not in text:
-        return text
-    return "".join(_escape_one(char) for char in text)
-
-
-def _escape_one(char: str) -> str:
-    if char in _SHORT:
-        return _SHORT[char]
-    if char.isprintable():
-        return char
-    code = ord(char)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-def quote(value: object, limit: int = 80) -> str:
-    """A value for an error message: escaped, text in double quotes, cut at ``limit`` characters."""
-    text = value if isinstance(value, str) else repr(value) if not isinstance(value, int) else _number(value)
-    cut = text if len(text) <= limit else text[: limit - 1] + "…"
-    if isinstance(value, str):
-        return f'"{escape(cut)}"'
-    return "".join(char if char.isprintable() else _escape_one(char) for char in cut)
-
-
-def _number(value: int) -> str:
+def quote(value: object) -> str:
+    """A value for a message: text in double quotes, nothing a terminal could act on, and not too long."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    # Python refuses to print integers of more than 4,300 digits, and TOML may bring one.
-    return str(value) if -(10**30) < value < 10**30 else "a number of more than 30 digits"
+    if isinstance(value, int) and abs(value) >= 10**30:
+        # Python itself refuses to print integers of more than 4,300 digits, and a TOML file may bring one.
+        return "a number of more than 30 digits"
+    if not isinstance(value, str):
+        return printable(repr(value), _SHOWN)
+    shown = printable(value, _SHOWN)
+    return (
+        f'"{shown}"'
+        if len(value) <= _SHOWN
+        else f'"{shown[: shown.rindex("… (")]}…" ({len(value)} characters)'
+    )
 
 
 def parse_text(value: object) -> str:
-    """Any text that can be an argument of a process: not empty of type, and without NUL.
+    """Any text that can be an argument of a process.
 
     Undecodable bytes of the command line are kept (as lone surrogates) and reach the script unchanged.
     """
@@ -75,10 +58,10 @@ def parse_texts(value: object) -> tuple[str, ...]:
 
 def parse_list(value: object) -> tuple[str, ...]:
     """Names from a list, or from text with commas between them (a flag may repeat, a variable cannot)."""
-    items = value.split(",") if isinstance(value, str) else value
+    items = [value] if isinstance(value, str) else value
     if not isinstance(items, (list, tuple)) or not all(isinstance(item, str) for item in items):
         raise ValueError("is not a list of names")
-    return tuple(parse_nonempty(part.strip()) for item in items for part in item.split(",") if item)
+    return tuple(parse_nonempty(part.strip()) for item in items for part in item.split(","))
 
 
 def parse_label(value: object) -> str:
@@ -96,25 +79,30 @@ def parse_variables(value: object) -> dict[str, str]:
     """Environment variables by name; numbers and booleans of a TOML file become text."""
     if not isinstance(value, dict):
         raise ValueError("is not a table of variables")
-    return {check_variable(name): _variable_text(text) for name, text in value.items()}
+    return {check_variable(name): _variable_text(name, text) for name, text in value.items()}
 
 
 def check_variable(name: object) -> str:
-    """The name of an environment variable that every shell can export (POSIX XBD 8.1)."""
+    """The name of an environment variable that every shell can export (POSIX.1-2017, XBD 8.1)."""
     if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
-        raise ValueError(f"has the name {quote(name)}, which is no variable's")
+        raise ValueError(f"has the name {quote(name)}, and no shell can export that")
     return name
 
 
-def _variable_text(value: object) -> str:
+def _variable_text(name: str, value: object) -> str:
     if isinstance(value, bool):
         return "1" if value else "0"
-    return parse_text(str(value) if isinstance(value, (int, float)) else value)
+    if isinstance(value, (int, float)) and abs(value) < 1e30:
+        return str(value)
+    try:
+        return parse_text(value)
+    except ValueError as error:
+        raise ValueError(f"has a value for {name} that {error}") from None
 
 
 def parse_streams(value: object) -> str:
-    """torchrun's ``--tee``, ``--redirects``: ``"3"`` (1 stdout, 2 stderr), by local rank ``"0:1,1:3"``."""
-    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    """torchrun's ``--tee``, ``--redirects``: ``"3"`` (1 stdout, 2 stderr), or by local rank ``"0:1,1:3"``."""
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 3 else value
     if not isinstance(text, str) or not _STREAMS.fullmatch(text):
         raise ValueError("is neither 0 to 3 nor a list of LOCAL_RANK:0..3")
     return text

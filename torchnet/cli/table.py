@@ -1,0 +1,60 @@
+"""A table as plain text, wrapped to a width. Rich would cost 0.1 s to import and colour nothing here."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+GAP = 2
+NARROWEST = 16
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> str:
+    """``rows`` under ``headings`` in columns, no line longer than ``width`` (characters, 40 at least).
+
+    The first column is never broken, for its names are copied. Where the others would get too narrow, each
+    row becomes a paragraph instead: the first cell, then the others indented below it.
+    """
+    width = max(40, width)
+    first = max(len(row[0]) for row in (headings, *rows))
+    widths = _shares([headings, *rows], width - first)
+    if min(widths, default=width) < NARROWEST:
+        return "".join(_paragraph(headings, row, width) for row in rows)
+    lines = [line for row in (headings, *rows) for line in _lines(row, [first, *widths])]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _shares(rows: Sequence[Sequence[str]], room: int) -> list[int]:
+    """Widths for all columns but the first: what each needs, or its share of what the narrower ones leave."""
+    needs = [max(len(row[column]) for row in rows) for column in range(1, len(rows[0]))]
+    widths = [0] * len(needs)
+    left, columns = room - GAP * len(needs), len(needs)
+    for column in sorted(range(len(needs)), key=needs.__getitem__):
+        widths[column] = max(1, min(needs[column], left // columns))
+        left -= widths[column]
+        columns -= 1
+    return widths
+
+
+def _lines(row: Sequence[str], widths: Sequence[int]) -> list[str]:
+    cells = [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths, strict=True)]
+    height = max(len(cell) for cell in cells)
+    return [
+        (" " * GAP)
+        .join(
+            (cell[line] if line < len(cell) else "").ljust(width)
+            for cell, width in zip(cells, widths, strict=True)
+        )
+        .rstrip()
+        for line in range(height)
+    ]
+
+
+def _paragraph(headings: Sequence[str], row: Sequence[str], width: int) -> str:
+    lines = [row[0]]
+    for heading, cell in zip(headings[1:], row[1:], strict=True):
+        label = f"  {heading}: "
+        lines += textwrap.wrap(cell, width, initial_indent=label, subsequent_indent="    ") or [
+            label.rstrip()
+        ]
+    return "\n".join(lines) + "\n\n"
