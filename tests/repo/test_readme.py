@@ -1,0 +1,119 @@
+"""What the documents for people say is true: commands, flags, names, files and links."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Result
+from tools.readme import blocks, command
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+BOOTSTRAP = "python3 -m pip install -qq --target .uv uv && .uv/bin/uv run "
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def shell_lines() -> list[str]:
+    """Every command of the documents, without the way uv comes to the machine, and without comments."""
+    lines = [line for name in DOCUMENTS for block in blocks(text(name)) for line in block.splitlines()]
+    return [shlex.join(shlex.split(line.removeprefix(BOOTSTRAP), comments=True)) for line in lines if line]
+
+
+TORCHNET_LINES = sorted({line for line in shell_lines() if line.startswith("torchnet ")})
+
+
+@pytest.mark.parametrize("name", ["train", "tests"])
+def test_ci_runs_the_readmes_own_commands(name: str) -> None:
+    printed = subprocess.run(
+        [sys.executable, "tools/readme.py", name], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    assert printed == command(name)
+    assert text("README.md").count(f"```sh\n{printed}\n```") == 1
+    assert f"{name}=$(python3 tools/readme.py {name})" in text(".ci/run")
+    assert f'bash -c "${name}"\n' in text(".ci/run")
+
+
+def test_ci_has_no_copy_of_them() -> None:
+    assert "pip install" not in text(".ci/run")
+    assert "pytest" not in text(".ci/run")
+
+
+def test_the_two_commands_differ_in_what_uv_runs_alone() -> None:
+    assert command("train").startswith(f"{BOOTSTRAP}torchnet launch ")
+    assert command("tests") == f"{BOOTSTRAP}pytest"
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(TORCHNET_LINES) >= 6
+
+
+@pytest.mark.parametrize("line", TORCHNET_LINES)
+def test_each_command_line_is_understood(torchnet: Callable[..., Result], line: str, tmp_path: Path) -> None:
+    words = shlex.split(line)[1:]
+    if words[0] == "launch":
+        words[1:1] = [] if "--dry-run" in words else ["--dry-run"]
+    done = torchnet(*words, cwd=tmp_path)
+    assert (done.code, done.stderr) == (0, "")
+    assert done.stdout
+
+
+def test_each_flag_exists(torchnet: Callable[..., Result]) -> None:
+    """All words like --this in README; those of other programs stand in shell blocks with their program."""
+    prose = re.sub(r"^```.*?^```$", "", text("README.md"), flags=re.DOTALL | re.MULTILINE)
+    shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", prose))
+    known = set(re.findall(r"--[a-z][a-z-]+", torchnet("launch", "--help").stdout))
+    assert len(shown) > 10
+    assert shown - known == set()
+
+
+def test_each_variable_exists(torchnet: Callable[..., Result]) -> None:
+    shown = set(re.findall(r"`([A-Z][A-Z]+_[A-Z_]+)`", text("README.md"))) - {"CUDA_VISIBLE_DEVICES"}
+    assert "MASTER_ADDR" in shown
+    output = torchnet("env", "--explain").stdout
+    assert {name for name in shown if f"{name}=" not in output} == set()
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_each_file_that_is_named_exists(name: str) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", text(name))
+    quoted = re.findall(r"`([\w.-]+(?:/[\w.-]+)+/?)`", text(name))
+    scripts = [
+        word for line in shell_lines() for word in line.split() if re.fullmatch(r"[\w.-]+/[\w./-]+", word)
+    ]
+    local = [path for path in [*links, *quoted, *scripts] if "://" not in path]
+    assert [path for path in local if not (ROOT / path).exists()] == []
+
+
+def test_the_python_examples_name_what_exists() -> None:
+    import torchnet
+
+    found = re.findall(r"^```python\n(.*?)^```$", text("README.md"), re.DOTALL | re.MULTILINE)
+    names = {
+        node.attr
+        for example in found
+        for node in ast.walk(ast.parse(example))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "torchnet"
+    }
+    assert {"init", "traffic"} <= names
+    assert names <= set(torchnet.__all__)
+
+
+def test_contributing_is_one_page_and_has_the_way_of_a_launch() -> None:
+    page = text("CONTRIBUTING.md")
+    assert len(page.splitlines()) <= 70
+    for package in sorted((ROOT / "torchnet").iterdir()):
+        if package.is_dir() and package.name != "__pycache__":
+            assert package.name in page, f"torchnet/{package.name} is missing in CONTRIBUTING.md"
