@@ -1,0 +1,87 @@
+"""The local runtime: two networks on this machine, an agent in each node, and the same code as in a pod.
+
+    gpus ── workers (what each agent is told) ── sandbox (namespaces, fabric, nodes) ── session (events, signals, end)
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Mapping
+
+from torchnet.agent import main as agent
+from torchnet.errors import UsageError
+from torchnet.network.sources import AddressSource, MultusStatus
+from torchnet.runtimes.local import gpus, loopback, plan, sandbox, workers
+from torchnet.runtimes.local.internet import Internet
+from torchnet.runtimes.local.link import Links, Reporter
+from torchnet.runtimes.local.session import Session
+from torchnet.spec.layers import Origin
+from torchnet.spec.model import LOOPBACK, JobSpec
+from torchnet.ui.console import Console
+from torchnet.ui.save import write_json
+
+
+def launch(job: JobSpec, origins: Mapping[str, Origin]) -> int:
+    """Run the job on this machine; prints, writes the receipt, and returns the exit code.
+
+    Raises:
+        UsageError: the job asks for what this machine does not have.
+        RefusedError: namespaces are refused; the message names the mechanism and a fix.
+    """
+    if (job.output.redirects not in ("", "0") or job.output.tee not in ("", "0")) and not job.output.log_dir:
+        raise UsageError("--tee and --redirects write files", fix="say where: --log-dir DIR")
+    on_loopback = job.network.networks == (LOOPBACK,)
+    cpus = len(os.sched_getaffinity(0))
+    shares = gpus.share(job.nnodes, job.nproc_per_node, gpus.visible({**os.environ, **job.env}), cpus)
+    run_id = job.run_id or workers.run_name(job.script, secrets.token_hex(3))
+    specs = workers.agent_specs(
+        job,
+        run_id=run_id,
+        token=secrets.token_hex(16),
+        shares=shares,
+        python=sys.executable,
+        cpus=cpus,
+        loopback=on_loopback,
+    )
+    links = Links(job.nnodes)
+    internet = Internet()
+    nodes = [plan.node(rank, job.network.rails) for rank in range(job.nnodes)]
+
+    def main(rank: int) -> int:
+        mine = links.in_node(rank)
+        source = loopback.Source(rank) if on_loopback else _source(nodes, rank, specs[rank].attachments)
+        return agent.run(specs[rank], source, lambda loop, worker: Reporter(loop, mine, worker))
+
+    console = Console(
+        world_size=specs[0].world_size, ranks=job.output.ranks, quiet=job.output.quiet
+    )
+    running: sandbox.Sandbox | loopback.Loopback
+    if on_loopback:
+        running = loopback.Loopback(job.nnodes, main, ())
+    else:
+        running = sandbox.start(
+            nodes, main, rate=job.network.rate, mtu=job.network.mtu, internet=internet.available
+        )
+        internet.attach(running.init_pid)
+    notes = [shares.note] if shares.note else []
+    if on_loopback:
+        notes.append("on loopback, as asked: no second network is used, and nothing is proved")
+    elif internet.note:
+        notes.append(internet.note)
+    for note in notes:
+        console.event({"event": "notice", "node": None, "level": "info", "text": note})
+    receipt = Session(specs, running, links, console).run(job.run.timeout)
+    internet.close()
+    console.event({"event": "receipt", "receipt": receipt})
+    console.close()
+    code = int(receipt["exit_code"])
+    if job.output.json_path:
+        code = write_json(job.output.json_path, receipt) or code
+    return code
+
+
+def _source(nodes: list[plan.Node], rank: int, attachments: tuple[str, ...]) -> AddressSource:
+    """What Multus would have written for this node's pod, and for rank 0's."""
+    return MultusStatus(plan.network_status(nodes[rank]), plan.network_status(nodes[0]), attachments)

@@ -1,0 +1,157 @@
+"""The account of a worker's traffic, from two witnesses of the kernel.
+
+The first is every TCP connection's own count, by remote address: it tells who exchanged how much with whom.  The second
+is each interface's counter, which also sees what is not TCP, and headers.  Neither can be fooled by the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from torchnet.kernel import links, sockets
+from torchnet.kernel.links import Counters
+from torchnet.network.table import Table
+
+# What a segment costs an interface beside its payload: Ethernet, IPv6 and TCP with options, rounded up.
+HEADER_BYTES = 14 + 40 + 60
+
+
+@dataclass
+class Flow:
+    """Bytes in both directions, and the segments that carried them."""
+
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    segments_out: int = 0
+    segments_in: int = 0
+
+    def add(self, socket: sockets.SocketBytes, base: sockets.SocketBytes | None = None) -> None:
+        self.sent_bytes += socket.sent_bytes - (base.sent_bytes if base else 0)
+        self.received_bytes += socket.received_bytes - (base.received_bytes if base else 0)
+        self.segments_out += socket.segments_out - (base.segments_out if base else 0)
+        self.segments_in += socket.segments_in - (base.segments_in if base else 0)
+
+    @property
+    def total(self) -> int:
+        return self.sent_bytes + self.received_bytes
+
+
+@dataclass
+class Traffic:
+    """What was exchanged since the account was opened.
+
+    ``peers``: by (peer's node rank, own interface); ``others``: by own interface, with whoever is no worker of the job;
+    ``control``: torchnet's own connections, by interface; ``counters``: the interfaces' own; ``complete``: whether the
+    first witness saw everything.
+    """
+
+    peers: dict[tuple[int, str], Flow] = field(default_factory=dict)
+    others: dict[str, Flow] = field(default_factory=dict)
+    control: dict[str, Flow] = field(default_factory=dict)
+    counters: dict[str, Counters] = field(default_factory=dict)
+    complete: bool = True
+
+    def on_interface(self, interface: str) -> Flow:
+        """Everything that the first witness saw on an interface."""
+        total = Flow()
+        flows = [flow for (_, name), flow in self.peers.items() if name == interface]
+        flows += [table[interface] for table in (self.others, self.control) if interface in table]
+        for flow in flows:
+            total.sent_bytes += flow.sent_bytes
+            total.received_bytes += flow.received_bytes
+            total.segments_out += flow.segments_out
+            total.segments_in += flow.segments_in
+        return total
+
+    def peer_bytes(self) -> int:
+        return sum(flow.total for flow in self.peers.values())
+
+
+class Account:
+    """Opened right before the processes start; :meth:`poll` when ``closed`` is readable, :meth:`read` at any time."""
+
+    def __init__(self, table: Table, own_rank: int, control_port: int) -> None:
+        self.closed = sockets.Destroyed()
+        self._own_rank = own_rank
+        self._control_port = control_port
+        self._peers: dict[str, int] = {}
+        self.learn(table)
+        self._interfaces = _by_address()
+        self._base = {socket.cookie: socket for socket in sockets.dump()}
+        self._counters = links.counters()
+        self._gone = Traffic()  # sums of closed connections, so that many of them cost no memory
+
+    def learn(self, table: Table) -> None:
+        """The workers' addresses; those of earlier attempts stay known."""
+        for row in table.rows:
+            for address in (*(rail.address for rail in row.rails), *row.eth0):
+                self._peers[address] = row.node_rank
+
+    def poll(self) -> None:
+        """Take the final figures of connections that have closed."""
+        for socket in self.closed.read():
+            self._count(self._gone, socket)
+
+    def read(self) -> Traffic:
+        """The account up to now."""
+        self.poll()
+        traffic = Traffic(complete=not self.closed.lost)
+        _merge(traffic, self._gone)
+        with contextlib.suppress(OSError):
+            self._interfaces.update(_by_address())
+        for socket in sockets.dump():
+            self._count(traffic, socket)
+        now = links.counters()
+        for name, counter in now.items():
+            base = self._counters.get(name, Counters(0, 0))
+            traffic.counters[name] = Counters(
+                counter.sent_bytes - base.sent_bytes, counter.received_bytes - base.received_bytes
+            )
+        return traffic
+
+    def stuck(self, table: Table, own: str) -> list[str]:
+        """A sentence for each peer that does not acknowledge what was sent to it."""
+        waiting: dict[tuple[int, str], int] = {}
+        for socket in sockets.dump():
+            peer = self._peers.get(socket.remote)
+            if peer is not None and peer != self._own_rank and socket.unacknowledged and socket.backoff > 1:
+                key = peer, self._interfaces.get(socket.local, "?")
+                waiting[key] = waiting.get(key, 0) + socket.unacknowledged
+        return [
+            f"{own}: {count} packets to {table.rows[peer].name} over {interface} stay unacknowledged: packets are lost"
+            for (peer, interface), count in sorted(waiting.items())
+        ]
+
+    def close(self) -> None:
+        self.closed.close()
+
+    def _count(self, traffic: Traffic, socket: sockets.SocketBytes) -> None:
+        interface = self._interfaces.get(socket.local, "")
+        peer = self._peers.get(socket.remote)
+        if interface in ("", "lo") or peer == self._own_rank:
+            return  # within the worker
+        base = self._base.get(socket.cookie)
+        if self._control_port in (socket.local_port, socket.remote_port):
+            traffic.control.setdefault(interface, Flow()).add(socket, base)
+        elif peer is None:
+            traffic.others.setdefault(interface, Flow()).add(socket, base)
+        else:
+            traffic.peers.setdefault((peer, interface), Flow()).add(socket, base)
+
+
+def _merge(into: Traffic, other: Traffic) -> None:
+    for key, flow in other.peers.items():
+        into.peers[key] = Flow(**vars(flow))
+    for name, flow in other.others.items():
+        into.others[name] = Flow(**vars(flow))
+    for name, flow in other.control.items():
+        into.control[name] = Flow(**vars(flow))
+
+
+def _by_address() -> dict[str, str]:
+    pairs: Iterable[tuple[str, str]] = (
+        (address.ip, name) for name, interface in links.interfaces().items() for address in interface.addresses
+    )
+    return dict(pairs)

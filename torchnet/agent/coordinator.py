@@ -1,0 +1,353 @@
+"""Rank 0's second role: it gathers the workers, says when to start, and settles how the job ended.
+
+    gathering ─ table ─> checking ─ start ─> running ─ stop ─> stopping ─┬─ table ─> checking   (a restart)
+                                        └─ all ended ──────────────────┴─ receipts ─> over
+
+Every state waits for one message from each worker that is still there.  A worker whose connection ends, or from which
+nothing is heard for long, is lost; the first failure is the job's, and is what everybody is told.
+"""
+
+from __future__ import annotations
+
+import base64
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torchnet import names
+from torchnet.agent.door import Door, unpack_row
+from torchnet.agent.frames import Frames, Message
+from torchnet.agent.loop import Loop
+from torchnet.agent.report import Failure
+from torchnet.agent.spec import AgentSpec
+from torchnet.agent.stall import StallWatch
+from torchnet.errors import NetworkError
+from torchnet.network import plan
+from torchnet.network.select import Rail
+from torchnet.network.table import Row, Table, check, encode, refusal
+
+BEAT_SECONDS = 1.0
+# Failures that arrive this close together are ordered by when they happened: a process that died takes its peers'
+# connections with it, and their errors may be heard of first.
+_SETTLE_SECONDS = 0.25
+_RECEIPT_SECONDS = 5.0
+
+
+def silence_seconds(link_grace: float) -> float:
+    """After how long without a word a worker is lost: a flap of ``link_grace`` and TCP's retransmission fit in."""
+    return 2 * link_grace + 3.0
+
+
+@dataclass
+class Member:
+    """A worker, as the coordinator knows it."""
+
+    row: Row
+    frames: Frames
+    heard: float = field(default_factory=time.monotonic)
+    waiting: bool = False  # for its next answer in the present state
+    receipt: dict[str, Any] | None = None
+    codes: dict[str, int] = field(default_factory=dict)
+
+
+Report = Callable[[dict[str, Any]], None]
+
+
+class Coordinator:
+    """Runs in rank 0's agent, beside its worker.
+
+    Args:
+        report: where events for people go.
+        assemble: makes the job's receipt of the workers' and of how it ended.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        spec: AgentSpec,
+        rails: tuple[Rail, ...],
+        report: Report,
+        assemble: Callable[..., dict[str, Any]],
+    ) -> None:
+        self._loop = loop
+        self._spec = spec
+        self._report = report
+        self._assemble = assemble
+        self._members: dict[int, Member] = {}
+        self._state = "gathering"
+        self._attempt = 0
+        self._failure: Failure | None = None
+        self._candidates: list[Failure] = []
+        self._began = time.time()
+        self._run_began: float | None = None
+        self._paths = 0
+        self._door = Door(loop, spec.token, rails[0].address, names.JOIN_PORT, self._welcome)
+        self._start_timer = loop.later(spec.start_timeout, self._late)
+        self._beat = loop.every(BEAT_SECONDS, self._beats)
+        self._stall = StallWatch(spec, self._ask_stacks)
+
+    # -- gathering -----------------------------------------------------------------------------------------------
+
+    def _welcome(self, sock: socket.socket, message: dict[str, Any], rest: bytes) -> None:
+        try:
+            row = unpack_row(message["row"])
+            run, size = message["run"], message["nnodes"]
+        except (KeyError, TypeError, ValueError, NetworkError):
+            sock.close()
+            return
+        self.add(sock, row, rest, run=run, size=size)
+
+    def add(self, sock: socket.socket, row: Row, rest: bytes = b"", *, run: str = "", size: int = 0) -> None:
+        """Let a worker in whose connection has proved the token (or is rank 0's own)."""
+        rank = row.node_rank
+        member = Member(row, None)  # type: ignore[arg-type]
+        member.frames = Frames(
+            self._loop, sock, lambda m: self._heard(member, m), lambda: self._lost(member), received=rest
+        )
+        wrong = ""
+        if run and run != self._spec.run_id:
+            wrong = f"it belongs to run {run}, this is run {self._spec.run_id}"
+        elif size and size != self._spec.nnodes:
+            wrong = f"it was started with --nnodes {size}, this job has {self._spec.nnodes}"
+        elif not 0 <= rank < self._spec.nnodes:
+            wrong = f"its node rank {rank} is not below the {self._spec.nnodes} nodes of this job"
+        elif self._state != "gathering":
+            wrong = "the job has started without it"
+        elif rank in self._members and self._members[rank].row.uid == row.uid:
+            self._members.pop(rank).frames.close()  # the same worker again, after a connection that broke
+        elif rank in self._members:
+            other = self._members[rank].row
+            wrong = f"node rank {rank} is taken by {other.name} ({other.rails[0].address})"
+        if wrong:
+            failure = Failure("network", f"{row.name} was not let in: {wrong}", 4, node=row.name, at=time.time())
+            member.frames.send({"op": "stop", "failure": asdict(failure), "final": True})
+            self._loop.later(2.0, member.frames.close)
+            self._report({"event": "notice", "node": rank, "level": "warning", "text": failure.text})
+            return
+        self._members[rank] = member
+        self._phase("join", f"{len(self._members)}/{self._spec.nnodes} joined")
+        if len(self._members) == self._spec.nnodes:
+            self._start_timer.cancel()
+            self._send_table()
+
+    def _late(self) -> None:
+        missing = [str(rank) for rank in range(self._spec.nnodes) if rank not in self._members]
+        wrong = f"; {self._door.refused} connections had a wrong token" if self._door.refused else ""
+        text = (
+            f"{len(self._members)}/{self._spec.nnodes} workers joined within {self._spec.start_timeout:g} s; "
+            f"missing: node rank {', '.join(missing[:8])}{' …' if len(missing) > 8 else ''}{wrong}"
+        )
+        self._fail(Failure("timeout", text, 124, at=time.time()))
+
+    # -- checking ------------------------------------------------------------------------------------------------
+
+    def _send_table(self) -> None:
+        table = Table(tuple(self._members[rank].row for rank in sorted(self._members)))
+        problems = check(table)
+        if problems:
+            error = refusal(problems)
+            self._fail(Failure("network", str(error), 4, node=problems[0].nodes[0] if problems[0].nodes else None))
+            return
+        self._paths = 0
+        self._enter("checking")
+        data = base64.b64encode(encode(table)).decode()
+        self._broadcast({"op": "table", "attempt": self._attempt, "table": data})
+
+    def _checked(self, member: Member, message: Message) -> None:
+        problems = message.get("problems") or []
+        if problems:
+            text = "preflight: " + "\n".join(str(p) for p in problems[:4])
+            if len(problems) > 4:
+                text += f"\n… and {len(problems) - 4} more paths from {member.row.name}"
+            self._fail(Failure("network", text, 4, node=member.row.name, at=time.time()))
+            return
+        self._paths += int(message.get("paths", 0))
+        if self._all_answered(member):
+            mtu = self._members[0].row.rails[0].mtu if self._members[0].row.rails else 0
+            wanted = plan.paths(self._spec.nnodes, self._spec.preflight) * len(member.row.rails)
+            self._phase("preflight", f"{self._paths}/{wanted} paths at {mtu} bytes")
+            self._enter("running")
+            self._run_began = time.time()
+            self._stall.begin(len(self._members))
+            self._broadcast({"op": "start", "attempt": self._attempt, "port": self._store_port()})
+
+    def _store_port(self) -> int:
+        """A free port for PyTorch's store, another one for each attempt: the last one's may linger in TIME_WAIT."""
+        count = len(names.STORE_PORTS)
+        for step in range(count):
+            port = names.STORE_PORTS[(self._attempt * 7 + step) % count]
+            with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+                try:
+                    probe.bind(("::", port))
+                except OSError:
+                    continue
+                return port
+        raise NetworkError(
+            f"no free port for the store between {names.PORT_FIRST + 1} and {names.PORT_LAST} on {self._spec.name}",
+            fix="ss -tlnp",
+        )
+
+    # -- running -------------------------------------------------------------------------------------------------
+
+    def _heard(self, member: Member, message: Message) -> None:
+        member.heard = time.monotonic()
+        op = message.get("op")
+        if op == "beat":
+            self._stall.beat(member.row.node_rank, message)
+        elif op == "checked" and self._state == "checking":
+            self._checked(member, message)
+        elif op == "failed":
+            self._fail(Failure.read(message["failure"]))
+        elif op == "ended" and self._state == "running":
+            member.codes = message["codes"]
+            self._stall.gone(member.row.node_rank)
+            if self._all_answered(member):
+                self._finish()
+        elif op == "stopped" and self._state == "stopping":
+            member.codes = message["codes"]
+            if message.get("row"):
+                member.row = unpack_row(message["row"])
+            if self._all_answered(member):
+                self._after_stop()
+        elif op == "stacks":
+            text = self._stall.stacks(member.row.node_rank, message)
+            if text:
+                self._stalled(text)
+        elif op == "receipt" and self._state == "receipts":
+            member.receipt = message["receipt"]
+            if self._all_answered(member):
+                self._over()
+
+    def _lost(self, member: Member) -> None:
+        if self._members.get(member.row.node_rank) is not member:
+            return
+        if self._state in ("receipts", "over"):
+            member.waiting = False
+            if self._state == "receipts" and not any(m.waiting for m in self._members.values()):
+                self._over()
+            return
+        del self._members[member.row.node_rank]
+        if self._state == "gathering":
+            self._phase("join", f"{len(self._members)}/{self._spec.nnodes} joined ({member.row.name} went away)")
+            return
+        text = f"lost {member.row.name} (node rank {member.row.node_rank}): its agent's connection ended"
+        self._fail(Failure("lost", text, 70, node=member.row.name, at=time.time()))
+
+    def _beats(self) -> None:
+        now = time.monotonic()
+        self._broadcast({"op": "beat"})
+        silence = silence_seconds(self._spec.link_grace)
+        for member in list(self._members.values()):
+            if now - member.heard > silence and self._state in ("checking", "running", "stopping"):
+                address = member.row.rails[0].address if member.row.rails else "?"
+                text = (
+                    f"lost {member.row.name} (node rank {member.row.node_rank}): nothing heard from it over "
+                    f"{address} for {now - member.heard:.0f} s"
+                )
+                del self._members[member.row.node_rank]
+                member.frames.close()
+                self._fail(Failure("network", text, 4, node=member.row.name, at=time.time() - silence))
+        if self._state == "running":
+            self._stall.tick()
+
+    def _ask_stacks(self) -> None:
+        self._broadcast({"op": "stacks"})
+
+    def _stalled(self, text: str) -> None:
+        self._report({"event": "stall", "text": text})
+        if self._spec.stall_action == "stop":
+            first = text.splitlines()[0]
+            self._fail(Failure("timeout", first, 124, at=time.time()))
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def _fail(self, failure: Failure) -> None:
+        """Take note of a failure; the first to have happened stops the job, a moment later."""
+        if self._failure is not None or self._state in ("receipts", "over"):
+            return
+        self._candidates.append(failure)
+        if len(self._candidates) == 1:
+            self._loop.later(_SETTLE_SECONDS if failure.kind in ("script", "lost") else 0.0, self._stop)
+
+    def _stop(self) -> None:
+        order = {"interrupted": 0, "script": 1, "lost": 2}
+        started = self._state == "running"
+        failure = min(self._candidates, key=lambda f: (f.at, order.get(f.kind, 3)))
+        lost = next((f for f in self._candidates if f.kind == "lost"), None)
+        if lost is not None and failure.kind == "script":
+            failure = lost  # the processes fail because their peers' worker went away, not the other way round
+        self._failure = failure
+        restart = (
+            started
+            and failure.kind in ("script",)
+            and self._attempt < self._spec.max_restarts
+            and len(self._members) == self._spec.nnodes
+        )
+        self._report(failure.event() | {"restart": restart})
+        self._start_timer.cancel()
+        self._enter("stopping")
+        self._broadcast({"op": "stop", "failure": asdict(failure), "restart": restart})
+        self._restart = restart
+        self._deadline(self._spec.grace + 5.0, self._after_stop)
+
+    def _after_stop(self) -> None:
+        if self._state != "stopping":
+            return
+        if self._restart and len(self._members) == self._spec.nnodes:
+            self._attempt += 1
+            assert self._failure is not None
+            text = f"restart {self._attempt} of {self._spec.max_restarts}, because {self._failure.text}"
+            self._report({"event": "notice", "node": None, "level": "warning", "text": text})
+            self._failure = None
+            self._candidates = []
+            self._send_table()
+        else:
+            self._finish()
+
+    def _finish(self) -> None:
+        self._enter("receipts")
+        self._broadcast({"op": "receipt"})
+        self._deadline(_RECEIPT_SECONDS, self._over)
+
+    def _over(self) -> None:
+        if self._state != "receipts":
+            return
+        self._enter("over")
+        receipt = self._assemble(
+            spec=self._spec,
+            receipts=[m.receipt for m in self._members.values() if m.receipt],
+            failure=self._failure,
+            began=self._began,
+            restarts=self._attempt,
+        )
+        self._report({"event": "receipt", "receipt": receipt})
+        final = {"op": "over", "code": receipt["exit_code"], "reason": receipt["reason"]}
+        self._broadcast(final)
+        self._door.close()
+        self._beat.cancel()
+
+    # -- helpers -------------------------------------------------------------------------------------------------
+
+    def _enter(self, state: str) -> None:
+        self._state = state
+        for member in self._members.values():
+            member.waiting = True
+        if not self._members and state in ("stopping", "receipts"):
+            self._loop.later(0, self._after_stop if state == "stopping" else self._over)
+
+    def _deadline(self, seconds: float, function: Callable[[], None]) -> None:
+        state, attempt = self._state, self._attempt
+        self._loop.later(seconds, lambda: function() if (self._state, self._attempt) == (state, attempt) else None)
+
+    def _all_answered(self, member: Member) -> bool:
+        member.waiting = False
+        return not any(m.waiting for m in self._members.values())
+
+    def _broadcast(self, message: Message) -> None:
+        for member in list(self._members.values()):
+            member.frames.send(message)
+
+    def _phase(self, phase: str, text: str) -> None:
+        self._report({"event": "phase", "node": self._spec.node_rank, "phase": phase, "text": text})

@@ -1,0 +1,62 @@
+"""Phase 1: this worker's own rails, from the address source and from the kernel, which must agree."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+from torchnet.agent.spec import AgentSpec
+from torchnet.errors import NetworkError
+from torchnet.kernel import links
+from torchnet.network.select import Rail, TentativeError, select_rail
+from torchnet.network.sources import AddressSource
+from torchnet.network.table import RailRow, Row
+
+# Duplicate address detection takes 1.8 s on a fresh macvlan; a kernel that is asked for more probes takes longer.
+DETECTION_SECONDS = 6.0
+_POLL_SECONDS = 0.05
+
+
+def discover(spec: AgentSpec, source: AddressSource) -> tuple[Rail, ...]:
+    """The rails of this worker, in order; waits for duplicate address detection where the kernel runs it.
+
+    Raises:
+        NetworkError: a rail is missing or cannot be used; all that are wrong, each with its fix.
+    """
+    deadline = time.monotonic() + DETECTION_SECONDS
+    while True:
+        entries = source.attachments()
+        present = links.interfaces()
+        rails: list[Rail] = []
+        errors: list[NetworkError] = []
+        for number, entry in enumerate(entries):
+            interface = present.get(entry.interface or "")
+            try:
+                rails.append(select_rail(spec.name, number, entry.name, entry, interface, spec.family))
+            except NetworkError as error:
+                errors.append(error)
+        if not errors:
+            return tuple(rails)
+        if not all(isinstance(error, TentativeError) for error in errors) or time.monotonic() > deadline:
+            final = [error for error in errors if not isinstance(error, TentativeError)] or errors
+            raise NetworkError("\n".join(error.text for error in final), fix="\n".join(e.fix for e in final if e.fix))
+        time.sleep(_POLL_SECONDS)
+
+
+def own_row(spec: AgentSpec, rails: tuple[Rail, ...]) -> Row:
+    """What the others must know of this worker."""
+    backend = {rail.interface for rail in rails}
+    others = tuple(
+        address.ip
+        for name, interface in links.interfaces().items()
+        if name not in backend and name != "lo"
+        for address in interface.addresses
+        if address.scope == "global"
+    )
+    return Row(
+        node_rank=spec.node_rank,
+        name=spec.name,
+        uid=socket.gethostname() if not spec.name else spec.name,
+        rails=tuple(RailRow(rail.interface, rail.address, rail.mtu) for rail in rails),
+        eth0=others[:4],
+    )

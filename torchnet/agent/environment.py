@@ -1,0 +1,74 @@
+"""Phase 4: the variables of this worker's processes, from the table in torchnet.network and what is here."""
+
+from __future__ import annotations
+
+import os
+import pwd
+
+from torchnet.agent import libuv
+from torchnet.agent.rdma import devices
+from torchnet.agent.spec import AgentSpec
+from torchnet.network.environment import build, covering_prefix, merge
+from torchnet.network.select import Rail
+from torchnet.network.table import Table
+from torchnet.network.variables import EnvironmentInputs
+
+
+class Environment:
+    """The environments of one attempt: ``of(local rank, error file)``."""
+
+    def __init__(self, spec: AgentSpec, table: Table, rails: tuple[Rail, ...], port: int, attempt: int) -> None:
+        self._spec = spec
+        self._user = {**os.environ, **spec.env}
+        self._home = _home(self._user)
+        rdma = devices()
+        family = 6 if rails[0].family == 6 else 4
+        self._fixed = {
+            "world_size": spec.world_size,
+            "nnodes": spec.nnodes,
+            "nproc": spec.nproc_per_node,
+            "node_rank": spec.node_rank,
+            "run_id": spec.run_id,
+            "rails": tuple((rail.interface, rail.address) for rail in rails),
+            "family": family,
+            "master_addr": table.rows[0].rails[0].address,
+            "master_port": port,
+            "restart_count": attempt,
+            "max_restarts": spec.max_restarts,
+            "hostid": spec.hostid or None,
+            "cpus_per_rank": max(1, int(spec.cpus)) if spec.cpus else None,
+            "gpus": spec.gpus,
+            "libuv": None if spec.entry == "program" else libuv.probe(),
+            "rdma": rdma,
+            "rdma_prefix": covering_prefix([f"{r.address}/{r.prefix}" for r in rails]) if rdma else None,
+            "loopback": spec.loopback,
+            "user": None if _known() else "torchnet",
+            "home": self._home,
+            "cache_dir": f"{self._home}/torchinductor" if self._home else None,
+        }
+
+    def of(self, local_rank: int, error_file: str) -> dict[str, str]:
+        return merge(self._user, build(self._inputs(local_rank, error_file)))[0]
+
+    def warnings(self) -> tuple[str, ...]:
+        """What the user set and what follows from it."""
+        return merge(self._user, build(self._inputs(0, "")))[1]
+
+    def _inputs(self, local_rank: int, error_file: str) -> EnvironmentInputs:
+        rank = self._spec.ranks[0] + local_rank
+        return EnvironmentInputs(rank=rank, local_rank=local_rank, error_file=error_file, **self._fixed)  # type: ignore[arg-type]
+
+
+def _known() -> bool:
+    """Whether this uid has a name; getpass.getuser(), which torch's inductor calls, fails without one."""
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        return False
+    return True
+
+
+def _home(env: dict[str, str]) -> str | None:
+    """A writable HOME where the own is none, as for a uid without an entry in a pod."""
+    home = env.get("HOME", "/")
+    return None if os.access(home, os.W_OK) else "/tmp"

@@ -1,0 +1,190 @@
+"""This worker's processes: started together, stopped together, with nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from torchnet.agent import tree
+from torchnet.agent.loop import Loop
+from torchnet.agent.process import Process
+from torchnet.agent.report import Reporter, BACKLOG
+from torchnet.agent.spec import AgentSpec
+from torchnet.kernel import syscalls
+
+_LEFTOVER_SECONDS = 2.0  # for what the processes themselves started and left
+_POLL_SECONDS = 0.05
+
+
+class Gang:
+    """The processes of one worker, over all attempts.
+
+    ``ended(process)`` is called for each that ends by itself; :meth:`stop` ends the others.
+    """
+
+    def __init__(self, loop: Loop, spec: AgentSpec, reporter: Reporter, ended: Callable[[Process], None]) -> None:
+        self._loop = loop
+        self._spec = spec
+        self._reporter = reporter
+        self._ended = ended
+        self._stopping = False
+        self._paused = False
+        self._scratch: Path | None = None
+        self.processes: dict[int, Process] = {}
+        if os.getpid() != 1:
+            syscalls.adopt_orphans()
+        loop.on_signal(signal.SIGCHLD, self._reap)
+        loop.every(_POLL_SECONDS, self._pressure)
+
+    def start(self, attempt: int, environment: Callable[[int, str], dict[str, str]]) -> None:
+        """Start all; ``environment(local rank, error file)`` gives each its variables.
+
+        Raises:
+            OSError: the program cannot be executed.
+        """
+        self._stopping = False
+        self.processes = {}
+        for local, rank in enumerate(self._spec.ranks):
+            error_file = str(self._folder() / f"error-{attempt}-{local}.json")
+            self.processes[rank] = Process(
+                self._loop,
+                rank,
+                self._argv(),
+                with_site(environment(local, error_file)),
+                emit=self._emitter(rank),
+                exited=self._exited,
+                stdin=sys.__stdin__ if rank == self._spec.stdin_rank and sys.__stdin__ else subprocess.DEVNULL,
+                log=self._log(rank, attempt),
+                error_file=error_file,
+            )
+        started = {"ranks": list(self.processes), "pids": [p.pid for p in self.processes.values()]}
+        self._reporter.send({"event": "started", "node": self._spec.node_rank, "attempt": attempt, **started})
+
+    @property
+    def running(self) -> int:
+        return sum(1 for process in self.processes.values() if not process.ended)
+
+    def codes(self) -> dict[str, int]:
+        """Exit codes by rank, of those that have ended."""
+        return {str(rank): p.code for rank, p in self.processes.items() if p.code is not None}
+
+    def stop(self, done: Callable[[], None], grace: float | None = None) -> None:
+        """SIGTERM to everything below this agent, SIGKILL after ``grace`` seconds; then ``done``."""
+        self._stopping = True
+        self.thaw()
+        # What is left when the processes themselves have ended well gets a shorter time.
+        patience = grace if grace is not None else self._spec.grace if self.running else _LEFTOVER_SECONDS
+        deadline = time.monotonic() + patience
+        tree.signal_all(signal.SIGTERM)
+
+        def poll() -> None:
+            self._reap()
+            left = tree.descendants()
+            if not left and not self.running:
+                done()
+                return
+            if time.monotonic() >= deadline:
+                tree.signal_all(signal.SIGKILL)
+            self._loop.later(_POLL_SECONDS if time.monotonic() < deadline else 0.01, poll)
+
+        self._loop.later(0, poll)
+
+    def freeze(self) -> None:
+        """Ctrl-Z: all of them stop until :meth:`thaw`."""
+        tree.signal_all(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        tree.signal_all(signal.SIGCONT)
+
+    def close(self) -> None:
+        if self._scratch is not None:
+            for file in self._scratch.iterdir():
+                file.unlink()
+            self._scratch.rmdir()
+
+    def _argv(self) -> list[str]:
+        if self._spec.entry == "program":
+            return list(self._spec.command)
+        flags = ["-u", "-m"] if self._spec.entry == "module" else ["-u"]
+        return [self._spec.python, *flags, *self._spec.command]
+
+    def _emitter(self, rank: int) -> Callable[[str, str, str], None]:
+        hidden = _streams(self._spec.redirects, rank, self._spec) if self._spec.log_dir else set()
+        node = self._spec.node_rank
+
+        def emit(stream: str, text: str, end: str) -> None:
+            if stream not in hidden:
+                event = {"event": "output", "node": node, "rank": rank, "stream": stream, "data": text, "end": end}
+                self._reporter.send(event)
+
+        return emit
+
+    def _log(self, rank: int, attempt: int) -> IO[bytes] | None:
+        if not self._spec.log_dir:
+            return None
+        name = f"rank-{rank}.log" if not attempt else f"rank-{rank}.restart-{attempt}.log"
+        folder = Path(self._spec.log_dir)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return open(folder / name, "wb")
+        except OSError as error:
+            text = f"no log of rank {rank}: {folder / name}: {error.strerror}"
+            self._reporter.send({"event": "notice", "node": self._spec.node_rank, "level": "warning", "text": text})
+            return None
+
+    def _folder(self) -> Path:
+        if self._scratch is None:
+            # Memory, and in a node or pod of its own: it goes with it, however that ends.
+            place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+            self._scratch = Path(tempfile.mkdtemp(prefix="torchnet-", dir=place))
+        return self._scratch
+
+    def _reap(self) -> None:
+        by_pid = {process.pid: process for process in self.processes.values()}
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if not pid:
+                    break
+                if pid in by_pid:
+                    by_pid[pid].reaped(status)
+
+    def _exited(self, process: Process) -> None:
+        if not self._stopping:
+            self._ended(process)
+
+    def _pressure(self) -> None:
+        """Stop reading output while the reader of ours does not keep up."""
+        slow = self._reporter.pending > BACKLOG
+        if slow != self._paused:
+            self._paused = slow
+            for process in self.processes.values():
+                if process.pid and not process.ended:
+                    process.pause() if slow else process.resume()
+
+
+def with_site(env: dict[str, str]) -> dict[str, str]:
+    """The environment with this package's ``site`` folder (or its place in the zip) first on PYTHONPATH."""
+    site = os.path.join(os.path.dirname(__file__), "site")
+    return {**env, "PYTHONPATH": os.pathsep.join([site, *filter(None, [env.get("PYTHONPATH", "")])])}
+
+
+def _streams(value: str, rank: int, spec: AgentSpec) -> set[str]:
+    """torchrun's notation: "0" to "3" for all ranks of a worker, or "0:1,1:3" by local rank."""
+    bits = 0
+    if ":" in value:
+        for part in value.split(","):
+            local, _, stream = part.partition(":")
+            if int(local) == rank - spec.ranks[0]:
+                bits = int(stream)
+    else:
+        bits = int(value or 0)
+    return {name for bit, name in ((1, "stdout"), (2, "stderr")) if bits & bit}

@@ -1,0 +1,47 @@
+"""The peers in the worker's own hosts file, so that no look-up of their addresses leaves the machine.
+
+TCPStore looks up the name of each address that it connects to or from, and waits for the answer (pytorch#159007):
+5 s a connection where the reverse zone is not served.
+"""
+
+from __future__ import annotations
+
+import os
+
+from torchnet.network.table import Table
+
+PATH = "/etc/hosts"
+_BEGIN, _END = "# torchnet: the job's workers", "# torchnet: end"
+
+
+def add_peers(table: Table, path: str = PATH) -> bool:
+    """Write a line for each worker and rail; False where the file is not ours to write.
+
+    Names lead to the backend; eth0's addresses get a name, too, since the store may look those up as well.
+    """
+    try:
+        with open(path) as file:
+            kept = _without_ours(file.read())
+        text = kept + "\n".join([_BEGIN, *_lines(table), _END]) + "\n"
+        with open(path, "r+") as file:  # in place: in a pod the file itself is a mount
+            file.write(text)
+            file.truncate()
+    except OSError:
+        return False
+    return os.path.getsize(path) == len(text.encode())
+
+
+def _lines(table: Table) -> list[str]:
+    lines = []
+    for row in table.rows:
+        for number, rail in enumerate(row.rails):
+            lines.append(f"{rail.address}\t{row.name}{'' if number == 0 else f'-rail{number + 1}'}")
+        lines += [f"{address}\t{row.name}-frontend" for address in row.eth0]
+    return lines
+
+
+def _without_ours(text: str) -> str:
+    if _BEGIN in text:
+        before, _, rest = text.partition(_BEGIN)
+        text = before + rest.partition(_END + "\n")[2]
+    return text if not text or text.endswith("\n") else text + "\n"

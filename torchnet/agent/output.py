@@ -1,0 +1,74 @@
+"""From a process's bytes to lines, whatever the bytes are."""
+
+from __future__ import annotations
+
+import codecs
+from collections import deque
+from collections.abc import Callable
+
+# A line without an end is passed on in pieces of this many characters.
+PIECE = 64 << 10
+TAIL_LINES, TAIL_CHARACTERS = 20, 2000
+
+Emit = Callable[[str, str], None]
+
+
+class Lines:
+    """Cuts one stream of a process into lines.
+
+    ``emit(text, end)`` gets each line and its end, ``"\\n"`` or ``"\\r"`` (progress bars rewrite a line with it); an
+    unfinished line, such as a prompt, has the end ``""`` and comes out when :meth:`idle` is called.  Bytes that are no
+    UTF-8 come out as ``\\xNN``.
+    """
+
+    def __init__(self, emit: Emit, tail: deque[str] | None = None) -> None:
+        self._emit = emit
+        self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+        self._rest = ""
+        self._tail = tail if tail is not None else deque(maxlen=TAIL_LINES)
+        self._line = ""
+
+    def feed(self, data: bytes) -> None:
+        text = self._rest + self._decoder.decode(data)
+        start = 0
+        while True:
+            ends = [i for i in (text.find("\n", start), text.find("\r", start)) if i >= 0]
+            if not ends:
+                break
+            end = min(ends)
+            if text[end] == "\r" and end + 1 == len(text):
+                break  # perhaps half of "\r\n": the next bytes tell, or idle()
+            width = 2 if text[end : end + 2] == "\r\n" else 1
+            self._out(text[start:end], "\n" if width == 2 else text[end])
+            start = end + width
+        self._rest = text[start:]
+        while len(self._rest) > PIECE:
+            self._out(self._rest[:PIECE], "")
+            self._rest = self._rest[PIECE:]
+
+    def idle(self) -> None:
+        """Nothing came for a moment: what there is of a line is shown."""
+        if self._rest.endswith("\r"):
+            self._out(self._rest[:-1], "\r")
+        elif self._rest:
+            self._out(self._rest, "")
+        self._rest = ""
+
+    def close(self) -> None:
+        """The stream has ended."""
+        self._rest += self._decoder.decode(b"", True)
+        if self._rest or self._line:
+            self._out(self._rest.rstrip("\r"), "\n")
+        self._rest = ""
+
+    @property
+    def waiting(self) -> bool:
+        return bool(self._rest)
+
+    def _out(self, text: str, end: str) -> None:
+        self._emit(text, end)
+        self._line += text[: TAIL_CHARACTERS - len(self._line)] if len(self._line) < TAIL_CHARACTERS else ""
+        if end == "\n" and self._line.strip():
+            self._tail.append(self._line)
+        if end:
+            self._line = ""

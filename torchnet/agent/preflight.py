@@ -1,0 +1,228 @@
+"""Phase 3: is every path really there?  Each ordered pair, rail i to rail i, at the rail's full packet size.
+
+Neither Gloo nor NCCL binds the sockets that it connects with: the kernel's routing table decides which card sends.  So
+for each peer the route is looked up first, and must leave through the rail with the own address as its source; then a
+datagram as large as the MTU goes there, may not be fragmented, and comes back.  A smaller one tells a path that is too
+narrow from one that is not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torchnet import names
+from torchnet.agent.loop import Loop, Timer
+from torchnet.kernel import links
+from torchnet.kernel.netlink import Netlink
+from torchnet.network.select import Rail
+from torchnet.network.table import Table
+
+_HEADERS = {4: 28, 6: 48}  # IP and UDP
+_SMALL = {4: 576, 6: 1280}  # what every path of the family must carry (RFC 791, RFC 8200)
+_LARGEST = 65000  # lo's MTU is larger than any datagram
+_WINDOW = 16  # unanswered at a time: a burst of all of them would not fit the peers' receive buffers
+_RETRY_SECONDS = 0.15  # and longer each time; a new neighbour is still being resolved at the first
+_PUMP_SECONDS = 0.02
+_DEADLINE_SECONDS, _DEADLINE_SECONDS_EACH = 2.5, 0.02
+_TAG = 8
+_HEAD = struct.Struct("!4sBHI")  # magic, question or answer, rail, number
+_ASK, _TELL = 0, 1
+_IPV6_MTU_DISCOVER, _IPV6_DONTFRAG, _PMTU_PROBE = 23, 62, 3
+
+
+@dataclass
+class _Probe:
+    peer: int
+    rail: int
+    large: int = 0  # the datagrams' numbers, which their answers carry
+    small: int = 0
+    tries: int = 0
+    due: float = 0.0
+    answered: bool = False
+    narrow: bool = False  # the small one was answered
+
+
+class Preflight:
+    """Answers the peers' probes as long as it is open, and sends its own when told to."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        key: bytes,
+        rails: tuple[Rail, ...],
+        *,
+        port: int = names.JOIN_PORT,
+        loopback: bool = False,
+    ) -> None:
+        self._loop = loop
+        self._key = key
+        self._rails = rails
+        self._port = port
+        self._loopback = loopback
+        self._probes: list[_Probe] = []
+        self._numbers: dict[int, _Probe] = {}
+        self._pump: Timer | None = None
+        self._done: Callable[[list[str]], None] | None = None
+        self._sockets = [_socket(rail, port) for rail in rails]
+        for number, sock in enumerate(self._sockets):
+            loop.watch(sock, lambda number=number: self._read(number))  # type: ignore[misc]
+
+    def close(self) -> None:
+        if self._pump is not None:
+            self._pump.cancel()
+        for sock in self._sockets:
+            self._loop.watch(sock)
+            sock.close()
+        self._sockets = []
+
+    def check(self, table: Table, own: int, peers: tuple[int, ...], done: Callable[[list[str]], None]) -> None:
+        """Probe ``peers`` (node ranks); ``done`` gets a sentence for each path that is not right, or nothing."""
+        problems = [] if self._loopback else self._routes(table, own, peers)
+        if problems or not peers:
+            done(problems)
+            return
+        self._table, self._own, self._done = table, own, done
+        self._probes = [_Probe(peer, rail) for peer in peers for rail in range(len(self._rails))]
+        self._numbers = {}
+        for probe in self._probes:
+            probe.large, probe.small = (int.from_bytes(os.urandom(4), "big") for _ in range(2))
+            self._numbers[probe.large] = self._numbers[probe.small] = probe
+        self._deadline = time.monotonic() + _DEADLINE_SECONDS + len(self._probes) * _DEADLINE_SECONDS_EACH
+        self._pump = self._loop.every(_PUMP_SECONDS, self._send)
+        self._send()
+
+    def _send(self) -> None:
+        now = time.monotonic()
+        if now > self._deadline:
+            self._finish()
+            return
+        waiting = sum(1 for probe in self._probes if not probe.answered and probe.due > now)
+        for probe in self._probes:
+            if waiting >= _WINDOW:
+                return
+            if probe.answered or probe.due > now:
+                continue
+            waiting += 1
+            probe.due = now + _RETRY_SECONDS * (probe.tries + 1)
+            probe.tries += 1
+            rail = self._rails[probe.rail]
+            self._datagram(probe, probe.large, min(rail.mtu, _LARGEST))
+            if probe.tries > 2:
+                self._datagram(probe, probe.small, min(rail.mtu, _SMALL[rail.family]))
+
+    def _datagram(self, probe: _Probe, number: int, size: int) -> None:
+        rail = self._rails[probe.rail]
+        body = self._packet(_ASK, probe.rail, number, size - _HEADERS[rail.family])
+        address = self._table.rows[probe.peer].rails[probe.rail].address
+        with contextlib.suppress(OSError):  # sent again; what stays unanswered is judged in the end
+            self._sockets[probe.rail].sendto(body, (address, self._port))
+
+    def _finish(self) -> None:
+        if self._pump is not None:
+            self._pump.cancel()
+        if self._done is not None:
+            done, self._done = self._done, None
+            done(self._judge(self._table, self._own))
+
+    def _routes(self, table: Table, own: int, peers: tuple[int, ...]) -> list[str]:
+        problems = []
+        index_names = dict(socket.if_nameindex())
+        with Netlink() as netlink:
+            for peer in peers:
+                for rail, theirs in zip(self._rails, table.rows[peer].rails, strict=True):
+                    pair = f"{table.rows[own].name} to {table.rows[peer].name} ({theirs.address})"
+                    try:
+                        route = links.route(theirs.address, netlink, names=index_names)
+                    except OSError as error:
+                        problems.append(
+                            f"{pair}: no route: {error.strerror}; "
+                            f"fix: ip route add {theirs.address} dev {rail.interface} src {rail.address}"
+                        )
+                        continue
+                    if route.interface != rail.interface or route.source != rail.address:
+                        problems.append(
+                            f"{pair}: the route leaves through {route.interface} with source {route.source}, not through "
+                            f"{rail.interface} with {rail.address}; "
+                            f"fix: ip route replace {theirs.address} dev {rail.interface} src {rail.address}"
+                        )
+        return problems
+
+    def _read(self, rail: int) -> None:
+        sock = self._sockets[rail]
+        for _ in range(256):
+            try:
+                data, sender = sock.recvfrom(1 << 16)
+            except OSError:  # nothing more, or the answer to an earlier datagram (port unreachable)
+                return
+            if len(data) < _HEAD.size + _TAG:
+                continue
+            magic, kind, number_of_rail, number = _HEAD.unpack_from(data)
+            if magic != b"tnet" or not hmac.compare_digest(data[_HEAD.size : _HEAD.size + _TAG], self._tag(data)):
+                continue
+            if kind == _ASK and number_of_rail == rail:
+                try:
+                    sock.sendto(self._packet(_TELL, rail, number, len(data)), sender)
+                except OSError:
+                    continue
+            elif kind == _TELL and number in self._numbers:
+                probe = self._numbers[number]
+                if number == probe.large:
+                    probe.answered = True
+                else:
+                    probe.narrow = True
+        if self._done is not None:
+            if all(probe.answered for probe in self._probes):
+                self._finish()
+            else:
+                self._send()
+
+    def _judge(self, table: Table, own: int) -> list[str]:
+        problems = []
+        for probe in self._probes:
+            if probe.answered:
+                continue
+            rail, theirs = self._rails[probe.rail], table.rows[probe.peer].rails[probe.rail]
+            pair = f"{table.rows[own].name} {rail.interface} to {table.rows[probe.peer].name} ({theirs.address})"
+            if probe.narrow:
+                problems.append(
+                    f"{pair}: reached at {_SMALL[rail.family]} bytes, not at the full {rail.mtu}: something on the path "
+                    f"carries less; fix: raise the MTU of the switch or of the parent card, or lower {rail.interface}'s "
+                    "on all workers"
+                )
+            else:
+                problems.append(
+                    f"{pair}: not reached from {rail.address} within {_DEADLINE_SECONDS:g} s; "
+                    f"fix: ping -I {rail.interface} {theirs.address} on {table.rows[own].name}; check the switch, a MAC "
+                    "filter, and that the agent there still runs"
+                )
+        return problems
+
+    def _packet(self, kind: int, rail: int, number: int, size: int) -> bytes:
+        head = _HEAD.pack(b"tnet", kind, rail, number)
+        return (head + self._tag(head)).ljust(size, b"\0")
+
+    def _tag(self, data: bytes) -> bytes:
+        return hmac.new(self._key, data[: _HEAD.size], hashlib.sha256).digest()[:_TAG]
+
+
+def _socket(rail: Rail, port: int) -> socket.socket:
+    family = links.family_of(rail.address)
+    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTU_PROBE)
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_DONTFRAG, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, 10, _PMTU_PROBE)  # IP_MTU_DISCOVER
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+    sock.bind((rail.address, port))
+    sock.setblocking(False)
+    return sock

@@ -1,0 +1,186 @@
+"""One training process: started with its environment, its output cut into lines, its end explained."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import IO, Any
+
+from torchnet.agent import output
+from torchnet.agent.loop import Loop
+from torchnet.kernel import syscalls
+
+STACKS_SIGNAL = signal.SIGRTMIN + 11
+IDLE_SECONDS = 0.1
+_READ = 64 << 10
+_EOF_SECONDS = 0.5  # a grandchild may hold a pipe open long after the process has ended
+
+Emit = Callable[[str, str, str], None]  # stream, text, end
+
+
+class Process:
+    """A rank.  ``exited`` is called once, when it has ended and its output was read."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        rank: int,
+        argv: list[str],
+        env: Mapping[str, str],
+        *,
+        emit: Emit,
+        exited: Callable[[Process], None],
+        stdin: int | IO[Any],
+        log: IO[bytes] | None,
+        error_file: str,
+    ) -> None:
+        self.rank = rank
+        self.code: int | None = None
+        self.ended_at = 0.0
+        self.tail: deque[str] = deque(maxlen=output.TAIL_LINES)
+        self._loop = loop
+        self._emit = emit
+        self._exited = exited
+        self._log = log
+        self._error_file = error_file
+        self._stacks = os.memfd_create("torchnet-stacks", 0)
+        parent = os.getpid()
+        # A process that outlives its agent would go on training for nobody.
+        self._popen = subprocess.Popen(
+            argv,
+            env={**env, "TORCHNET_STACKS": f"{int(STACKS_SIGNAL)}:{self._stacks}"},
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            pass_fds=(self._stacks,),
+            preexec_fn=lambda: syscalls.die_with_parent(signal.SIGKILL, parent),
+        )
+        self.pid = self._popen.pid
+        self._lines: dict[str, output.Lines] = {}
+        self._files: dict[str, IO[bytes]] = {}
+        for name, file in (("stdout", self._popen.stdout), ("stderr", self._popen.stderr)):
+            assert file is not None
+            os.set_blocking(file.fileno(), False)
+            self._files[name] = file
+            self._lines[name] = output.Lines(lambda text, end, name=name: emit(name, text, end), self.tail)  # type: ignore[misc]
+        self.resume()
+
+    def pause(self) -> None:
+        """Leave the output in its pipes: whoever shows it is slow, and the process is to wait for that, too."""
+        for file in self._files.values():
+            self._loop.watch(file)
+
+    def resume(self) -> None:
+        for name, file in self._files.items():
+            self._loop.watch(file, lambda name=name: self._read(name))  # type: ignore[misc]
+
+    def reaped(self, status: int) -> None:
+        """The process has ended with this wait status; the rest of its output may still come."""
+        code = os.waitstatus_to_exitcode(status)
+        self._popen.returncode = code
+        self.code = code if code >= 0 else 128 - code
+        self.ended_at = time.time()
+        self._loop.later(_EOF_SECONDS if self._files else 0.0, self._finish)
+
+    @property
+    def ended(self) -> bool:
+        return self.code is not None
+
+    def cause(self) -> str:
+        """What the process said of its own end: the error file that torch's ``@record`` writes, or ""."""
+        try:
+            with open(self._error_file) as file:
+                message = json.load(file)["message"]
+            text = message["message"] if isinstance(message, dict) else message
+            return str(text).strip()[: output.TAIL_CHARACTERS]
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+
+    def ask_stacks(self) -> bool:
+        """Have the process write its stacks down; False where it cannot (no Python, or ``-I``)."""
+        if self.ended or not _catches(self.pid, int(STACKS_SIGNAL)):
+            return False
+        os.ftruncate(self._stacks, 0)
+        os.lseek(self._stacks, 0, os.SEEK_SET)  # the offset is shared with the process
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, STACKS_SIGNAL)
+        return True
+
+    def read_stacks(self) -> str:
+        size = os.fstat(self._stacks).st_size
+        return os.pread(self._stacks, min(size, 256 << 10), 0).decode(errors="replace")
+
+    def _read(self, name: str) -> None:
+        file = self._files[name]
+        try:
+            data = os.read(file.fileno(), _READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._close(name)
+            if self.ended and not self._files:
+                self._finish()
+            return
+        if self._log is not None:
+            try:
+                self._log.write(data)
+                self._log.flush()
+            except OSError as error:
+                self._log = None
+                self._emit("stderr", f"torchnet: the log of rank {self.rank} ends here: {error.strerror}", "\n")
+        lines = self._lines[name]
+        lines.feed(data)
+        if lines.waiting:
+            self._loop.later(IDLE_SECONDS, lambda rest=len(data): self._idle(name))  # type: ignore[misc]
+
+    def _idle(self, name: str) -> None:
+        if name in self._files:
+            self._lines[name].idle()
+
+    def _close(self, name: str) -> None:
+        file = self._files.pop(name)
+        self._loop.watch(file)
+        file.close()
+        self._lines[name].close()
+
+    def _finish(self) -> None:
+        for name in list(self._files):
+            self._read_rest(name)
+            self._close(name)
+        if self._stacks >= 0:
+            os.close(self._stacks)
+            self._stacks = -1
+            if self._log is not None:
+                self._log.close()
+            self._exited(self)
+
+    def _read_rest(self, name: str) -> None:
+        for _ in range(64):
+            try:
+                data = os.read(self._files[name].fileno(), _READ)
+            except OSError:
+                return
+            if not data:
+                return
+            self._lines[name].feed(data)
+
+
+def _catches(pid: int, number: int) -> bool:
+    """Whether the process has a handler for the signal (SigCgt in proc(5)); without one it would die of it."""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            for line in file:
+                if line.startswith("SigCgt:"):
+                    return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    except (OSError, ValueError):
+        pass
+    return False

@@ -1,0 +1,204 @@
+"""Phase 6: the receipt.  Each worker writes its own; the job's is made of them, wherever they meet.
+
+Shapes are plain dicts (torchnet/receipt.schema.json describes the job's), made here alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torchnet import names
+from torchnet.agent.account import HEADER_BYTES, Traffic
+from torchnet.agent.report import Failure
+from torchnet.agent.spec import AgentSpec
+from torchnet.agent.watch import Flap
+from torchnet.network.select import Rail
+from torchnet.network.table import Table
+
+_TOLERANCE = 0.02  # by which the witnesses may differ
+_SLACK_BYTES = 128 << 10  # neighbour discovery and the like, over a whole run
+_IMBALANCE = 0.5  # a rail that carried less than half of the busiest one's bytes
+
+
+def worker(
+    spec: AgentSpec,
+    table: Table,
+    rails: Sequence[Rail],
+    traffic: Traffic | None,
+    codes: Mapping[str, int],
+    flaps: Sequence[Flap],
+    rdma: Mapping[str, int],
+) -> dict[str, Any]:
+    """One worker's account: what its node did and saw.  ``traffic`` is None when the processes never started."""
+    backend = {rail.interface for rail in rails}
+    traffic = traffic or Traffic(complete=False)
+    findings = _disagreements(spec, traffic, backend)
+    interfaces = {
+        name: {
+            "role": "backend" if name in backend else "frontend" if name == "eth0" else "other",
+            "sent_bytes": counter.sent_bytes,
+            "received_bytes": counter.received_bytes,
+        }
+        for name, counter in sorted(traffic.counters.items())
+        if name != "lo" or spec.loopback
+    }
+    peers = [
+        {
+            "node": table.rows[rank].name if rank < len(table.rows) else str(rank),
+            "interface": interface,
+            "sent_bytes": flow.sent_bytes,
+            "received_bytes": flow.received_bytes,
+        }
+        for (rank, interface), flow in sorted(traffic.peers.items())
+    ]
+    return {
+        "node": spec.name,
+        "node_rank": spec.node_rank,
+        "interfaces": interfaces,
+        "peer_bytes": traffic.peer_bytes(),
+        "other_bytes": sum(flow.total for flow in traffic.others.values()),
+        "peers": peers,
+        "rdma_bytes": dict(rdma),
+        "proof": "measured" if traffic.complete else "inferred" if traffic.counters else "unknown",
+        "codes": dict(codes),
+        "flaps": [vars(flap) for flap in flaps],
+        "findings": findings,
+    }
+
+
+def _disagreements(spec: AgentSpec, traffic: Traffic, backend: set[str]) -> list[str]:
+    if spec.loopback:
+        return []
+    found = []
+    for name in sorted(backend | ({"eth0"} & traffic.counters.keys())):
+        counter, flow = traffic.counters.get(name), traffic.on_interface(name)
+        if counter is None:
+            continue
+        for word, seen, said, segments in (
+            ("sent", counter.sent_bytes, flow.sent_bytes, flow.segments_out),
+            ("received", counter.received_bytes, flow.received_bytes, flow.segments_in),
+        ):
+            least, most = said, said + segments * HEADER_BYTES
+            if seen < least * (1 - _TOLERANCE) - _SLACK_BYTES:
+                found.append(
+                    f"{spec.name}: connections from {name}'s address {word} {said} bytes, the interface only {seen}: "
+                    "they used another one"
+                )
+            elif seen > most * (1 + _TOLERANCE) + _SLACK_BYTES:
+                found.append(
+                    f"{spec.name}: {name} {word} {seen} bytes, its TCP connections only {said}: the rest is other "
+                    "traffic (UDP, or processes outside of the job)"
+                )
+    return found
+
+
+def job(
+    *,
+    spec: AgentSpec,
+    receipts: Sequence[dict[str, Any]],
+    failure: Failure | None,
+    began: float,
+    restarts: int,
+    now: float | None = None,
+) -> dict[str, Any]:
+    """The job's receipt (torchnet.receipt/1) of those workers' that could be had."""
+    receipts = sorted(receipts, key=lambda receipt: int(receipt["node_rank"]))
+    rails = _rails(receipts)
+    share, proof, why = _share(spec, receipts, rails)
+    findings = [text for receipt in receipts for text in receipt["findings"]]
+    missing = spec.nnodes - len(receipts)
+    if missing:
+        findings.append(f"{missing} of {spec.nnodes} workers left no receipt")
+    findings += _imbalance(rails)
+    code, reason = (failure.code, failure.text) if failure else (0, "done")
+    if failure is None and spec.min_share is not None and (share is None or share < spec.min_share):
+        seen = f"{why}" if share is None else f"{share:.4f}"
+        code, reason = 5, f"the backend's share is below --min-share {spec.min_share:g}: {seen}"
+    ranks = [
+        {
+            "rank": rank,
+            "local_rank": rank % spec.nproc_per_node,
+            "node": receipt["node"],
+            "exit_code": receipt["codes"].get(str(rank)),
+        }
+        for receipt in receipts
+        for rank in range(
+            receipt["node_rank"] * spec.nproc_per_node, (receipt["node_rank"] + 1) * spec.nproc_per_node
+        )
+    ]
+    return {
+        "schema": names.RECEIPT_SCHEMA,
+        "run_id": spec.run_id,
+        "runtime": spec.runtime,
+        "network": spec.network,
+        "exit_code": code,
+        "reason": reason,
+        "failure": vars(failure) if failure else None,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
+        "duration_s": round((now if now is not None else time.time()) - began, 3),
+        "nnodes": spec.nnodes,
+        "nproc_per_node": spec.nproc_per_node,
+        "world_size": spec.world_size,
+        "restarts": restarts,
+        "backend_share": share,
+        "proof": proof,
+        "proof_reason": why,
+        "min_share": spec.min_share,
+        "ranks": ranks,
+        "rails": rails,
+        "nodes": [{key: value for key, value in receipt.items() if key != "codes"} for receipt in receipts],
+        "findings": findings,
+    }
+
+
+def _rails(receipts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    carried: dict[str, int] = {}
+    for receipt in receipts:
+        for name, interface in receipt["interfaces"].items():
+            if interface["role"] == "backend":
+                carried.setdefault(name, 0)
+        for peer in receipt["peers"]:
+            if peer["interface"] in carried:
+                carried[peer["interface"]] += peer["sent_bytes"] + peer["received_bytes"]
+    total = sum(carried.values())
+    return [
+        {"interface": name, "peer_bytes": count, "share": round(count / total, 6) if total else None}
+        for name, count in sorted(carried.items())
+    ]
+
+
+def _share(
+    spec: AgentSpec, receipts: Sequence[dict[str, Any]], rails: Sequence[dict[str, Any]]
+) -> tuple[float | None, str, str]:
+    """(share, proof, why): never a number without bytes behind it."""
+    if spec.loopback:
+        return None, "unknown", "loopback: no network was used"
+    if spec.nnodes == 1:
+        return None, "unknown", "one node: nothing crosses a network"
+    backend = sum(rail["peer_bytes"] for rail in rails)
+    rdma = sum(count for receipt in receipts for count in receipt.get("rdma_bytes", {}).values())
+    everything = sum(receipt["peer_bytes"] for receipt in receipts)
+    if not receipts:
+        return None, "unknown", "no worker left a receipt"
+    if everything + rdma == 0:
+        return None, "unknown", "the workers exchanged nothing"
+    share = round((backend + rdma) / (everything + rdma), 6)
+    if rdma:
+        return share, "inferred", "RDMA is counted by port, not by peer"
+    if len(receipts) < spec.nnodes or any(receipt["proof"] != "measured" for receipt in receipts):
+        return share, "inferred", "not every connection of every worker was seen to its end"
+    return share, "measured", "each TCP connection's count, by peer"
+
+
+def _imbalance(rails: Sequence[dict[str, Any]]) -> list[str]:
+    if len(rails) < 2:
+        return []
+    most = max(rails, key=lambda rail: int(rail["peer_bytes"]))
+    return [
+        f"rails are unequal: {rail['interface']} carried {rail['peer_bytes']} bytes, "
+        f"{most['interface']} {most['peer_bytes']}"
+        for rail in rails
+        if rail["peer_bytes"] < _IMBALANCE * most["peer_bytes"]
+    ]

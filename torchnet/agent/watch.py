@@ -1,0 +1,91 @@
+"""The rails while the job runs: a link or an address that goes is named at once, and stops the job when it stays away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torchnet.agent.loop import Loop, Timer
+from torchnet.kernel import links
+from torchnet.network.select import Rail
+
+
+@dataclass(frozen=True)
+class Flap:
+    """A rail that was gone for a while: ``at_s`` seconds after the start, for ``duration_s``."""
+
+    interface: str
+    at_s: float
+    duration_s: float
+
+
+class RailWatch:
+    """Calls ``notice`` when a rail goes and when it is back, and ``lost`` when it was away longer than ``grace``."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        rails: tuple[Rail, ...],
+        grace: float,
+        notice: Callable[[str], None],
+        lost: Callable[[str], None],
+    ) -> None:
+        self._loop = loop
+        self._rails = rails
+        self._grace = grace
+        self._notice = notice
+        self._lost = lost
+        self._began = time.monotonic()
+        self._away: dict[str, tuple[float, Timer]] = {}
+        self.flaps: list[Flap] = []
+        self._netlink = links.watcher()
+        loop.watch(self._netlink, self._changed)
+
+    def close(self) -> None:
+        """Stop watching; a rail that is still away counts as a flap up to now."""
+        self._loop.watch(self._netlink)
+        self._netlink.close()
+        for interface, (since, timer) in self._away.items():
+            timer.cancel()
+            self._record(interface, since)
+        self._away.clear()
+
+    def _changed(self) -> None:
+        try:
+            if not links.changes(self._netlink):
+                return
+        except OSError:
+            pass  # the kernel dropped some events: look at everything, as after any of them
+        present = links.interfaces()
+        for rail in self._rails:
+            what = _wrong(rail, present.get(rail.interface))
+            if what and rail.interface not in self._away:
+                reason = f"{rail.interface} ({rail.address}) {what}"
+                timer = self._loop.later(self._grace, lambda reason=reason: self._gone(reason))  # type: ignore[misc]
+                self._away[rail.interface] = time.monotonic(), timer
+                self._notice(f"{reason}; the job stops if it is not back within {self._grace:g} s")
+            elif not what and rail.interface in self._away:
+                since, timer = self._away.pop(rail.interface)
+                timer.cancel()
+                self._record(rail.interface, since)
+                self._notice(f"{rail.interface} is back after {time.monotonic() - since:.1f} s")
+
+    def _gone(self, reason: str) -> None:
+        self._lost(f"{reason} for more than {self._grace:g} s")
+
+    def _record(self, interface: str, since: float) -> None:
+        now = time.monotonic()
+        self.flaps.append(Flap(interface, round(since - self._began, 3), round(now - since, 3)))
+
+
+def _wrong(rail: Rail, interface: links.Interface | None) -> str:
+    if interface is None:
+        return "was removed"
+    if not interface.up:
+        return "was set down"
+    if not interface.carrier:
+        return "lost its carrier"
+    if all(address.ip != rail.address for address in interface.addresses):
+        return "lost its address"
+    return ""

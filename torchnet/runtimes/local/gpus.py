@@ -1,0 +1,74 @@
+"""The machine's GPUs, shared out among the local nodes."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torchnet.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How many processes a node runs, each node's GPUs (None: the machine has none), and a line for the user."""
+
+    nproc: int
+    gpus: tuple[tuple[str, ...], ...] | None
+    note: str = ""
+
+
+def visible(environ: Mapping[str, str], device_folder: str = "/dev") -> tuple[str, ...]:
+    """The GPUs that processes started here may use, as CUDA_VISIBLE_DEVICES names them.
+
+    Counted by their device files: asking CUDA or NVML would load a driver library into the launcher.
+    """
+    asked = environ.get("CUDA_VISIBLE_DEVICES")
+    if asked is not None:
+        return tuple(part.strip() for part in asked.split(",") if part.strip() and part.strip() != "-1")
+    try:
+        found = [name[6:] for name in os.listdir(device_folder) if re.fullmatch(r"nvidia\d+", name)]
+    except OSError:
+        return ()
+    return tuple(map(str, range(len(found))))
+
+
+def share(nnodes: int, asked: int | str | None, gpus: tuple[str, ...], cpus: int) -> Shares:
+    """Split ``gpus`` over ``nnodes`` nodes; ``asked`` is ``--nproc-per-node``, None where only the default speaks.
+
+    Raises:
+        UsageError: more processes than GPUs were asked for, or "gpu" where there is none.
+    """
+    each = len(gpus) // nnodes
+    if asked == "cpu":
+        return Shares(max(1, cpus // nnodes), _none(nnodes) if gpus else None)
+    if asked == "gpu" and not each:
+        raise UsageError(
+            f"--nproc-per-node gpu: {len(gpus)} GPUs for {nnodes} nodes", fix="use --nproc-per-node cpu, or fewer nodes"
+        )
+    if isinstance(asked, int):
+        if gpus and asked * nnodes > len(gpus):
+            raise UsageError(
+                f"{nnodes} nodes × {asked} processes = {asked * nnodes} processes, but this machine has {len(gpus)} "
+                "GPUs: NCCL refuses two processes on one",
+                fix=f"--nnodes {min(nnodes, len(gpus))} --nproc-per-node {max(1, len(gpus) // nnodes)}, "
+                "or CUDA_VISIBLE_DEVICES= to run on the CPU",
+            )
+        return Shares(asked, _split(gpus, nnodes, asked) if gpus else None)
+    if each:
+        return Shares(each, _split(gpus, nnodes, each))
+    if asked == "auto" and not gpus:
+        return Shares(max(1, cpus // nnodes), None)
+    if gpus:
+        note = f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''} for {nnodes} nodes: running on the CPU (--nnodes 1 uses it)"
+        return Shares(1, _none(nnodes), note)
+    return Shares(1, None)
+
+
+def _split(gpus: tuple[str, ...], nnodes: int, each: int) -> tuple[tuple[str, ...], ...]:
+    return tuple(gpus[node * each : (node + 1) * each] for node in range(nnodes))
+
+
+def _none(nnodes: int) -> tuple[tuple[str, ...], ...]:
+    return ((),) * nnodes

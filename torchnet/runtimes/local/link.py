@@ -1,0 +1,78 @@
+"""Between the launcher and its nodes' agents: events one way, orders the other, over a socket pair each."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from torchnet.agent.frames import Frames
+from torchnet.agent.loop import Loop
+from torchnet.agent.report import Event, Failure
+from torchnet.agent.worker import Worker
+
+
+class Reporter:
+    """The agent's end: sends events, obeys ``stop``, ``freeze`` and ``thaw``."""
+
+    def __init__(self, loop: Loop, sock: socket.socket, worker: Callable[[], Worker]) -> None:
+        self._worker = worker
+        self._frames = Frames(loop, sock, self._order, self._alone)
+
+    def send(self, event: Event) -> None:
+        self._frames.send(event)
+
+    @property
+    def pending(self) -> int:
+        return self._frames.pending
+
+    def flush(self, seconds: float) -> None:
+        with contextlib.suppress(OSError):
+            self._frames.flush(seconds)
+
+    def _order(self, order: dict[str, Any]) -> None:
+        op = order.get("op")
+        if op == "stop":
+            self._worker().interrupt(Failure.read(order["failure"]))
+        elif op in ("freeze", "thaw"):
+            self._worker().freeze(op == "freeze")
+            self.send({"event": "frozen", "frozen": op == "freeze"})
+
+    def _alone(self) -> None:
+        """The launcher is gone; the kernel is about to end this process, too."""
+
+
+class Links:
+    """The launcher's ends."""
+
+    def __init__(self, count: int) -> None:
+        pairs = [socket.socketpair() for _ in range(count)]
+        self.ours = [pair[0] for pair in pairs]
+        self.theirs = [pair[1] for pair in pairs]
+        self.frames: dict[int, Frames] = {}
+
+    def in_node(self, rank: int) -> socket.socket:
+        """In the node: keep its own end and close all others."""
+        mine = self.theirs[rank]
+        for sock in (*self.ours, *self.theirs):
+            if sock is not mine:
+                sock.close()
+        return mine
+
+    def begin(self, loop: Loop, event: Callable[[int, Event], None], gone: Callable[[int], None]) -> None:
+        """In the launcher, once the nodes exist."""
+        for sock in self.theirs:
+            sock.close()
+        for rank, sock in enumerate(self.ours):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+            self.frames[rank] = Frames(
+                loop, sock, lambda e, rank=rank: event(rank, e), lambda rank=rank: gone(rank)  # type: ignore[misc]
+            )
+
+    def order(self, order: dict[str, Any], *, but: int | None = None) -> None:
+        for rank, frames in self.frames.items():
+            if rank != but:
+                frames.send(order)
+
+
