@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 GAP = 2
-NARROWEST = 16
+NARROWEST = 24
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> str:
@@ -37,24 +37,31 @@ def _shares(rows: Sequence[Sequence[str]], room: int) -> list[int]:
 
 
 def _lines(row: Sequence[str], widths: Sequence[int]) -> list[str]:
-    cells = [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths, strict=True)]
-    height = max(len(cell) for cell in cells)
-    return [
-        (" " * GAP)
-        .join(
-            (cell[line] if line < len(cell) else "").ljust(width)
-            for cell, width in zip(cells, widths, strict=True)
-        )
-        .rstrip()
-        for line in range(height)
-    ]
+    cells = [_wrap(cell, width) for cell, width in zip(row, widths, strict=True)]
+    lines = []
+    for number in range(max(len(cell) for cell in cells)):
+        parts = (cell[number] if number < len(cell) else "" for cell in cells)
+        padded = (part.ljust(width) for part, width in zip(parts, widths, strict=True))
+        lines.append((" " * GAP).join(padded).rstrip())
+    return lines
 
 
 def _paragraph(headings: Sequence[str], row: Sequence[str], width: int) -> str:
     lines = [row[0]]
     for heading, cell in zip(headings[1:], row[1:], strict=True):
-        label = f"  {heading}: "
-        lines += textwrap.wrap(cell, width, initial_indent=label, subsequent_indent="    ") or [
-            label.rstrip()
-        ]
+        lines += _wrap(cell, width, f"  {heading}: ", "    ")
     return "\n".join(lines) + "\n\n"
+
+
+def _wrap(cell: str, width: int, first: str = "", others: str = "") -> list[str]:
+    """The lines of ``cell``, one at least. Paths are broken after a slash, where textwrap would not."""
+    breakable = cell.replace("/", "/\v")
+    lines = textwrap.wrap(
+        breakable,
+        width,
+        initial_indent=first,
+        subsequent_indent=others,
+        replace_whitespace=False,
+        break_on_hyphens=False,
+    )
+    return [line.replace("\v", "") for line in lines] or [first.rstrip()]

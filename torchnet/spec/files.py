@@ -14,7 +14,7 @@ from typing import Any
 
 from torchnet.network.text import printable
 from torchnet.spec.fields import BY_PATH, TABLES
-from torchnet.spec.layers import JOB_FILE, PROJECT_FILE, Layer, Origin, Value
+from torchnet.spec.layers import JOB_FILE, PROJECT_FILE, Layer, Origin, Value, put_variable
 from torchnet.spec.problems import Problem, did_you_mean
 from torchnet.spec.words import quote
 
@@ -133,7 +133,7 @@ def _fill(layer: Layer, document: dict[str, Any], keys: str, base: str) -> None:
         name = key.replace("-", "_")
         if name == "env" and isinstance(raw, dict):
             for variable, text in raw.items():
-                put(f"env.{variable}", text)
+                put_variable(layer, variable, text, f"{keys}env.{variable}")
         elif name in TABLES and isinstance(raw, dict):
             for inner, value in raw.items():
                 _put_known(layer, f"{name}.{inner.replace('-', '_')}", value, keys, put)

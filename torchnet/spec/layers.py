@@ -9,7 +9,7 @@ from typing import Any
 from torchnet.names import ENV_PREFIX
 from torchnet.spec.fields import BY_PATH, FIELDS
 from torchnet.spec.problems import Problem, did_you_mean
-from torchnet.spec.words import check_variable, quote
+from torchnet.spec.words import parse_variables, quote
 
 FLAG, ENVIRONMENT, DEFAULT = "flag", "environment", "default"
 JOB_FILE, PROJECT_FILE = "job file", "project file"
@@ -67,15 +67,20 @@ def _pairs(layer: Layer, raw: object) -> None:
     valid = BY_PATH["env"].valid
     for pair in raw if isinstance(raw, (list, tuple)) else (raw,):
         name, equals, text = str(pair).partition("=")
-        try:
-            check_variable(name)
-        except ValueError as error:
-            layer.problems.append(Problem("env", f"{quote(pair)} {error}", "--env", valid))
-            continue
         if not equals:
             layer.problems.append(Problem("env", f"{quote(pair)} has no =", "--env", valid))
-            continue
-        layer.values[f"env.{name}"] = Value(text, Origin(FLAG, "--env"))
+        else:
+            put_variable(layer, name, text, "--env")
+
+
+def put_variable(layer: Layer, name: str, raw: object, where: str) -> None:
+    """A variable for the script; a wrong name or value becomes a problem of its own."""
+    try:
+        parse_variables({name: raw})
+    except ValueError as error:
+        layer.problems.append(Problem("env", str(error), where, BY_PATH["env"].valid))
+    else:
+        layer.values[f"env.{name}"] = Value(raw, Origin(layer.name, where))
 
 
 def from_environment(environ: Mapping[str, str]) -> Layer:

@@ -92,7 +92,7 @@ class Network(_Group):
     def _loopback_has_no_shape(self) -> Network:
         told = [name for name in ("rails", "rate", "mtu") if name in self.model_fields_set]
         if self.networks == (LOOPBACK,) and told:
-            raise ValueError(f"loopback has no {' and no '.join(told)} to set: leave out one or the other")
+            raise ValueError(f"network.networks: loopback has no {' and no '.join(told)} to set")
         return self
 
 
@@ -153,14 +153,18 @@ class JobSpec(_Group):
     def _agrees(self) -> JobSpec:
         wrong = []
         if self.standalone and self.nnodes != 1:
-            wrong.append(f"standalone is one node, and nnodes is {self.nnodes}: leave out one of them")
+            wrong.append(f"standalone: is one node, and nnodes is {self.nnodes}")
         if self.module and self.no_python:
-            wrong.append("module and no_python exclude each other: a module needs Python")
+            wrong.append("no_python: excludes module, which needs Python")
         if isinstance(self.nproc_per_node, int):
-            world = self.nnodes * self.nproc_per_node
-            asked = [*self.output.ranks, *(() if self.run.stdin_rank is None else (self.run.stdin_rank,))]
-            if asked and max(asked) >= world:
-                wrong.append(f"rank {max(asked)} is asked for, and the job's are 0 to {world - 1}")
+            last = self.nnodes * self.nproc_per_node - 1
+            if self.output.ranks and self.output.ranks[-1] > last:
+                wrong.append(
+                    f"output.ranks: holds {self.output.ranks[-1]}, and the job's ranks are 0 to {last}"
+                )
+            if self.run.stdin_rank is not None and self.run.stdin_rank > last:
+                wrong.append(f"run.stdin_rank: is {self.run.stdin_rank}, and the job's ranks are 0 to {last}")
         if wrong:
+            # Read by torchnet.spec.problems: a line for each, beginning with the field's path.
             raise ValueError("\n".join(wrong))
         return self

@@ -64,12 +64,20 @@ def _problems(detail: Any, origins: Mapping[str, Origin]) -> list[Problem]:
         path = path.rpartition(".")[0]
     reason = str(detail.get("ctx", {}).get("error", ""))
     if path not in BY_PATH:
-        return [Problem(path or "job", line) for line in (reason or detail["msg"]).splitlines()]
+        lines = (line.partition(": ") for line in (reason or detail["msg"]).splitlines())
+        return [_between_fields(head, tail, path, origins) for head, _, tail in lines]
     where = origins[path].where if path in origins else ""
     if detail["type"] == "missing":
         return [Problem(path, "is missing", valid=BY_PATH[path].valid)]
     what = f"{quote(detail['input'])} {reason or _said(detail['type'])}"
     return [Problem(path, what, where, BY_PATH[path].valid)]
+
+
+def _between_fields(head: str, tail: str, path: str, origins: Mapping[str, Origin]) -> Problem:
+    """What the model says about several fields together: "path: what", or about a whole table."""
+    if head not in BY_PATH:
+        return Problem(path or "job", f"{head}: {tail}" if tail else head)
+    return Problem(head, tail, origins[head].where if head in origins else "")
 
 
 def _said(kind: str) -> str:

@@ -79,13 +79,13 @@ def parse_variables(value: object) -> dict[str, str]:
     """Environment variables by name; numbers and booleans of a TOML file become text."""
     if not isinstance(value, dict):
         raise ValueError("is not a table of variables")
-    return {check_variable(name): _variable_text(name, text) for name, text in value.items()}
+    return {_variable_name(name): _variable_text(name, text) for name, text in value.items()}
 
 
-def check_variable(name: object) -> str:
-    """The name of an environment variable that every shell can export (POSIX.1-2017, XBD 8.1)."""
+def _variable_name(name: object) -> str:
+    """As every shell can export it (POSIX.1-2017, XBD 8.1)."""
     if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
-        raise ValueError(f"has the name {quote(name)}, and no shell can export that")
+        raise ValueError(f"{quote(name)} is no variable's name")
     return name
 
 
@@ -97,7 +97,7 @@ def _variable_text(name: str, value: object) -> str:
     try:
         return parse_text(value)
     except ValueError as error:
-        raise ValueError(f"has a value for {name} that {error}") from None
+        raise ValueError(f"the value of {name} {error}") from None
 
 
 def parse_streams(value: object) -> str:
