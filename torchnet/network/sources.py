@@ -1,8 +1,8 @@
 """Where a worker learns its own attachments and rank 0's addresses: one small protocol, two sources.
 
-``multus-status`` reads the annotation that Multus writes; ``host:IFNAME,…`` takes the named interfaces as they
-are (pods on the host's network, machines without Kubernetes). Neither touches the kernel or the API: their
-text comes from the caller.
+``multus-status`` reads the annotation that Multus writes; ``host:IFNAME,…`` takes the named interfaces as
+they are (pods on the host's network, machines without Kubernetes). Neither touches the kernel or the API:
+the caller brings their text.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from torchnet.errors import NetworkError, StatusError, UsageError
+from torchnet.names import NETWORKS_ANNOTATION
 from torchnet.network.select import Family
 from torchnet.network.status import StatusEntry, canonical, parse
 from torchnet.network.text import listed, printable
@@ -26,7 +27,7 @@ class AddressSource(Protocol):
     """What the agent asks for addresses. Resource claims (DRA) would be a third one."""
 
     def attachments(self) -> tuple[StatusEntry, ...]:
-        """This worker's backend attachments, rail by rail, each with its ``interface``. Raises NetworkError."""
+        """This worker's backend attachments, rail by rail, each with an interface. Raises NetworkError."""
 
     def rank0(self) -> tuple[str, ...]:
         """Rank 0's addresses, rail by rail. May be asked again until the barrier. Raises NetworkError."""
@@ -51,7 +52,9 @@ def parse_source(text: str) -> SourceChoice:
         raise UsageError(f'address source "{printable(text, 80)}" is unknown{meant}', fix=f"use {CHOICES}")
     names = tuple(rest.split(","))
     wrong = [problem for problem in map(interface_problem, names) if problem]
-    wrong += [f"{printable(name)} stands twice" for name in dict.fromkeys(names) if name and names.count(name) > 1]
+    wrong += [
+        f"{printable(name)} stands twice" for name in dict.fromkeys(names) if name and names.count(name) > 1
+    ]
     if wrong:
         raise UsageError(f'address source "{printable(text, 80)}": ' + "; ".join(wrong), fix=f"use {CHOICES}")
     return SourceChoice("host", names)
@@ -78,15 +81,15 @@ class MultusStatus:
         own_text: this pod's annotation.
         rank0_text: rank 0's, or a function that reads it anew at each call (it may be another pod meanwhile).
         attachments: the attachments that are rails, in rail order: ``NAMESPACE/NAD``, ``NAD``, or with
-            ``@INTERFACE`` where one NAD serves several rails; a NAD that stands n times takes its n interfaces in
-            order. None: every entry but the primary network's, ordered by interface.
+            ``@INTERFACE`` where one NAD serves several rails; a NAD that stands n times takes its n
+            interfaces in order. None: every entry but the primary network's, ordered by interface.
         family: which of rank 0's addresses :meth:`rank0` gives where an entry has both kinds.
     """
 
     def __init__(
         self,
         own_text: str | bytes | None,
-        rank0_text: str | bytes | None | Callable[[], str | bytes | None],
+        rank0_text: Callable[[], str | bytes | None] | str | bytes | None,
         attachments: tuple[str, ...] | None = None,
         *,
         family: Family = "auto",
@@ -119,7 +122,9 @@ class HostInterfaces:
     def __init__(self, spec: str, rank0: tuple[str, ...]) -> None:
         choice = parse_source(spec)
         if choice.kind != "host":
-            raise UsageError(f'"{printable(spec, 80)}" names no host interfaces', fix="use host:IFNAME[,IFNAME…]")
+            raise UsageError(
+                f'"{printable(spec, 80)}" names no host interfaces', fix="use host:IFNAME[,IFNAME…]"
+            )
         self._interfaces = choice.interfaces
         self._rank0 = tuple(_literal(text) for text in rank0)
         if len(self._rank0) not in (0, 1, len(self._interfaces)):
@@ -136,14 +141,17 @@ class HostInterfaces:
 
 
 def _rails(entries: tuple[StatusEntry, ...], wanted: tuple[str, ...] | None) -> tuple[StatusEntry, ...]:
-    # A primary CNI with several interfaces writes several entries under its one name, a single one of them default.
+    # A primary CNI with several interfaces writes several entries under its one name, a single one of them
+    # default.
     primary = {entry.name for entry in entries if entry.default}
     backend = sorted((entry for entry in entries if entry.name not in primary), key=_by_interface)
     have = f"it has {listed([_label(entry) for entry in entries], 8) or 'no entries'}"
-    fix = "compare the pod's k8s.v1.cni.cncf.io/networks with its network-status; the NAD needs a cniVersion and an ipam"
+    fix = f"compare the pod's {NETWORKS_ANNOTATION} with it; the attachment needs a cniVersion and an ipam"
     if wanted is None:
         if not backend:
-            raise NetworkError(f"network-status names no attachment beside the primary network; {have}", fix=fix)
+            raise NetworkError(
+                f"network-status names no attachment beside the primary network; {have}", fix=fix
+            )
         chosen = backend
     else:
         chosen, missing = [], []
@@ -152,7 +160,9 @@ def _rails(entries: tuple[StatusEntry, ...], wanted: tuple[str, ...] | None) -> 
             found = [entry for entry in left if _matches(want, entry)]
             if len({entry.name for entry in found}) > 1:
                 names = listed([entry.name for entry in found], 8)
-                raise NetworkError(f"{printable(want, 120)} could be each of {names}", fix="write it as NAMESPACE/NAME")
+                raise NetworkError(
+                    f"{printable(want, 120)} could be each of {names}", fix="write it as NAMESPACE/NAME"
+                )
             if not found:
                 missing.append(want)
                 continue
@@ -191,7 +201,9 @@ def _address(entry: StatusEntry, family: Family) -> str:
     six = [ip for ip in entry.ips if ":" in ip]
     of_family = {"ipv4": four, "ipv6": six, "auto": six or four}[family]
     if not of_family:
-        raise NetworkError(f"{_label(entry)} has no {family} address, only {listed(entry.ips)}", fix="use --family auto")
+        raise NetworkError(
+            f"{_label(entry)} has no {family} address, only {listed(entry.ips)}", fix="use --family auto"
+        )
     return of_family[0]
 
 
@@ -201,7 +213,7 @@ def _literal(text: str) -> str:
     if address is None or ipaddress.ip_address(address).is_link_local:
         raise UsageError(
             f'"{printable(text, 80)}" is no global IP address of rank 0',
-            fix="give the literal that `ip address` shows on rank 0's backend interface, without prefix length",
+            fix="give what `ip address` shows on rank 0's backend interface, without prefix length",
         )
     return address
 
