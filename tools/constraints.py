@@ -43,7 +43,10 @@ def shorter(pin: str) -> str:
     clause = r"python_full_version [<>=!]+ '[^']+'"
     pythons = re.match(rf"{clause}(?: and {clause})*", marker)
     rest = marker[pythons.end() :] if pythons else marker
-    if "python" in rest.replace("platform_python_implementation", ""):
+    flat = rest
+    while "(" in flat:
+        flat = re.sub(r"\([^()]*\)", "…", flat)
+    if "python_full_version" in rest or (pythons and " or " in flat):
         return pin
     return f"{requirement} ; {pythons[0]}" if pythons else requirement
 

@@ -29,6 +29,7 @@ PLANTS = [
     ("layers", "newcomer.py", "pass"),
     ("door-pyroute2", "runtimes/local/__init__.py", "from pyroute2 import NDB"),
     ("door-torch", "agent/__init__.py", "def later():\n    import torch.distributed"),
+    ("door-subprocess", "runtimes/local/__init__.py", "import subprocess"),
     ("door-pydantic", "ui/__init__.py", "import pydantic"),
     ("door-typer", "spec/__init__.py", "import typer"),
     ("no-door", "runtimes/__init__.py", "import kubernetes.client"),
@@ -93,7 +94,7 @@ def test_training_on_import_costs_neither_torch_nor_tables() -> None:
     modules = sorted(
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for path in (ROOT / "torchnet").rglob("*.py")
-        if path.name != "__main__.py" and "cli" not in path.parts
+        if path.name != "__main__.py" and "cli" not in path.parts and (path.parent / "__init__.py").exists()
     )
     code = "import sys, importlib\nfor name in sys.argv[1:]: importlib.import_module(name)\n"
     code += "print(*sorted({'torch', 'rich', 'typer', 'kubernetes', 'numpy'} & set(sys.modules)))"
