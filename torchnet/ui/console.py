@@ -1,0 +1,221 @@
+"""What people see of a job: consumes the events that the agents send, prints the ranks' lines and torchnet's
+own.
+
+The script's standard output goes to standard output, everything else to standard error. torchnet's own lines
+begin with ``torchnet:``, a rank's with ``[rank N]``; neither can be mistaken for the other.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TextIO
+
+from torchnet.network.text import printable
+from torchnet.ui.lines import RankLines
+from torchnet.ui.progress import Progress
+from torchnet.ui.sanitize import RESET, clean
+from torchnet.ui.stream import streams
+
+Event = Mapping[str, Any]
+_BOLD, _RED, _YELLOW = "\x1b[1m", "\x1b[1;31m", "\x1b[1;33m"
+
+
+class Console:
+    """Prints events until ``close``, which repeats the root cause. For one thread; never raises for what it
+    is told.
+
+    ``ranks``: whose output is shown (empty: everybody's); failures are shown in any case, with their last
+    lines. ``quiet``: neither phases nor notices below "warning". ``tty`` and ``color`` overrule what the
+    streams are. A stream that breaks (its reader has gone, the disk is full) is given up with one line on the
+    other; the job goes on.
+    """
+
+    def __init__(
+        self,
+        stderr: TextIO | None = None,
+        stdout: TextIO | None = None,
+        *,
+        world_size: int,
+        color: bool | None = None,
+        ranks: Collection[int] = (),
+        quiet: bool = False,
+        tty: bool | None = None,
+        environ: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._err, self._out = streams(
+            stderr or sys.stderr,
+            stdout or sys.stdout,
+            environ=os.environ if environ is None else environ,
+            tty=tty,
+            color=color,
+        )
+        self._ranks = frozenset(ranks)
+        self._quiet = quiet
+        single = world_size == 1 or len(self._ranks) == 1
+        self._lines = RankLines(self._err, self._out, world_size=world_size, single=single, clock=clock)
+        self._progress = Progress(self._err, self._own)
+        self._failures: list[Event] = []
+        self._cause: Event | None = None  # as the job's receipt has it
+        self._after_failure = False  # something was printed after the first failure
+
+    def event(self, event: Event) -> None:
+        """Print what one event says; kinds that are not known (from a newer agent) are passed over."""
+        handler = getattr(self, f"_on_{event.get('event')}", None)
+        if handler is not None:
+            try:
+                handler(event)
+            except (KeyError, TypeError, ValueError) as error:
+                self._say(
+                    f"an event that cannot be read ({type(error).__name__}: {error}): {event}", "warning"
+                )
+            if event.get("event") != "phase" and not self._quiet:
+                self._progress.redraw()
+        self.tick()
+
+    def tick(self) -> None:
+        """Call this now and then (every 0.1 s, say), so that the newest state of a progress bar is shown in
+        time.
+        """
+        self._lines.tick()
+        for broken, other in ((self._out, self._err), (self._err, self._out)):
+            error = broken.failed_now()
+            if error is not None:
+                name = "standard output" if broken is self._out else "standard error"
+                other.line(
+                    self._own(f"{name} is given up: {getattr(error, 'strerror', None) or error}", "warning")
+                )
+
+    def typed(self) -> None:
+        """A line typed on the terminal has been echoed there (stdin forwarded to a rank): the cursor is below
+        it.
+        """
+        for stream in (self._err, self._out):
+            if stream.tty and not stream.surface.transient:
+                stream.surface.owner = None
+
+    def write(self, text: str) -> None:
+        """Several lines of torchnet's own making (a table), on standard error as they are."""
+        self._after_failure = True
+        for line in text.splitlines():
+            self._err.line(clean(line, colour=self._err.color))
+
+    def close(self) -> None:
+        """Finish what is unfinished and repeat the root cause, if the job failed; safe to call again."""
+        self._lines.flush()
+        self._progress.finish()
+        for stream in (self._err, self._out):
+            stream.close_line()
+        failures, self._failures = self._failures, []
+        cause, self._cause = self._cause, None
+        cause = cause or min(failures, key=_at, default=None)
+        if cause is not None and (self._after_failure or cause.get("tail") or not failures):
+            self._root_cause(cause)
+        self.tick()
+
+    def _on_phase(self, event: Event) -> None:
+        if not self._quiet:
+            self._progress.phase(int(event["node"]), str(event["phase"]), str(event.get("text", "")))
+
+    def _on_notice(self, event: Event) -> None:
+        level = str(event.get("level", "info"))
+        if self._quiet and level == "info":
+            return
+        node = event.get("node")
+        self._say(f"{'' if node is None else f'node {node}: '}{event.get('text', '')}", level)
+
+    def _on_started(self, event: Event) -> None:
+        self._progress.finish()
+        if int(event.get("attempt", 0)) > 0:  # a restart forgives what was before it
+            self._failures.clear()
+
+    def _on_output(self, event: Event) -> None:
+        rank = int(event["rank"])
+        if self._ranks and rank not in self._ranks:
+            return
+        self._progress.finish()
+        name, end = event.get("stream"), str(event.get("end", "\n"))
+        self._after_failure = self._after_failure or bool(self._failures)
+        self._lines.write(rank, "stdout" if name == "stdout" else "stderr", str(event.get("data", "")), end)
+
+    def _on_failure(self, event: Event) -> None:
+        self._progress.finish()
+        if event.get("restart"):
+            self._say(_text(event), "warning")
+        elif not any(_same(event, known) for known in self._failures):
+            self._say(_text(event), "error")
+            self._after_failure = self._after_failure or bool(self._failures)
+            self._failures.append(event)
+
+    def _on_stall(self, event: Event) -> None:
+        self._say(str(event.get("text", "")), "warning")
+
+    def _on_receipt(self, event: Event) -> None:
+        from torchnet.receipt_model import Receipt, ValidationError
+        from torchnet.ui.receipt import render
+
+        self._progress.finish()
+        receipt = event["receipt"]
+        if isinstance(receipt, Mapping) and isinstance(receipt.get("failure"), Mapping):
+            self._cause = receipt["failure"]
+        try:
+            table = render(
+                Receipt.model_validate(receipt),
+                columns=self._err.columns if self._err.tty else None,
+                color=self._err.color,
+            )
+        except ValidationError as error:
+            self._say(f"the receipt cannot be read: {error}", "error")
+        else:
+            self.write(table)
+
+    def _say(self, text: str, level: str = "info") -> None:
+        """Torchnet's own words: each line escaped, further lines indented below the first."""
+        self._after_failure = self._after_failure or bool(self._failures)
+        first, *others = text.splitlines() or [""]
+        self._err.line(self._own(printable(first), level))
+        for line in others:
+            self._err.line(self._own("  " + printable(line.expandtabs())))
+
+    def _own(self, text: str, level: str = "info") -> str:
+        word = "" if level == "info" else f"{level}: "
+        if not self._err.color:
+            return f"torchnet: {word}{text}"
+        if word:
+            word = f"{_RED if level == 'error' else _YELLOW}{word}{RESET}"
+        return f"{_BOLD}torchnet:{RESET} {word}{text}"
+
+    def _root_cause(self, cause: Event) -> None:
+        first, *others = _text(cause).splitlines()
+        facts = []
+        for value, said in ((cause.get("rank"), "rank {}"), (cause.get("code"), "exit code {}")):
+            if value is not None and said.format(value).removeprefix("exit ") not in first:
+                facts.append(said.format(value))
+        if facts:
+            first += f" ({', '.join(facts)})"
+        self._say("\n".join(["root cause: " + first, *others]), "error")
+        tail = [str(line) for line in cause.get("tail") or ()]
+        rank = cause.get("rank")
+        if tail:
+            self._err.line(
+                self._own("its last lines:" if rank is None else f"the last lines of rank {rank}:")
+            )
+        prefix = "" if rank is None else self._lines.prefix(int(rank), self._err)
+        for line in tail:
+            self._err.line(prefix + clean(line, colour=self._err.color))
+
+
+def _text(failure: Event) -> str:
+    return str(failure.get("text") or f"a failure of the kind {failure.get('kind')!r}")
+
+
+def _at(failure: Event) -> float:
+    at = failure.get("at")
+    return float(at) if isinstance(at, int | float) else 0.0
+
+
+def _same(one: Event, other: Event) -> bool:
+    return all(one.get(key) == other.get(key) for key in ("kind", "rank", "node", "code", "text"))

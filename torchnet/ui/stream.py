@@ -1,0 +1,179 @@
+"""Where lines are written: a terminal or a pipe, with the one line on it that may be unfinished."""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Hashable, Mapping
+from typing import TextIO
+
+ERASE = "\r\x1b[K"  # to the first column, and the line cleared: the only movement that torchnet itself makes
+COLUMNS = 80  # of anything that is no terminal
+
+
+class Surface:
+    """What is written on: two streams that are one terminal, or one pipe, share it, and so know each other's
+    lines.
+
+    ``owner`` names who has left the last line unfinished; ``transient`` that this line is erased, not closed.
+    """
+
+    def __init__(self) -> None:
+        self.owner: Hashable = None
+        self.transient = False
+
+
+class Stream:
+    """One output stream. Writing to it never raises: one that is closed at the other end, or full, is given
+    up.
+
+    ``tty`` and ``color`` are found out where they are None: colours are for terminals, unless NO_COLOR
+    (first) or FORCE_COLOR say otherwise (https://no-color.org, https://force-color.org; the order is that of
+    Python 3.13). A terminal of the kind "dumb" gets neither colours nor rewritten lines.
+    """
+
+    def __init__(
+        self,
+        file: TextIO,
+        *,
+        surface: Surface,
+        environ: Mapping[str, str],
+        tty: bool | None = None,
+        color: bool | None = None,
+    ) -> None:
+        self.file = file
+        self.surface = surface
+        self.tty = (_isatty(file) if tty is None else tty) and environ.get("TERM") != "dumb"
+        self.color = _wants_color(self.tty, environ) if color is None else color
+        self.error: OSError | ValueError | None = None
+        self._reported = False
+        self._descriptor = _descriptor(file)
+        self._encoding = getattr(file, "encoding", None) or "utf-8"
+
+    @property
+    def columns(self) -> int:
+        """The terminal's width now; 80 for a pipe or a file."""
+        if self._descriptor is None or not self.tty:
+            return COLUMNS
+        try:
+            return os.get_terminal_size(self._descriptor).columns or COLUMNS
+        except OSError:
+            return COLUMNS
+
+    def line(self, text: str) -> None:
+        """A whole line."""
+        self._write(self._finish() + text + "\n")
+
+    def part(self, owner: Hashable, first: str, text: str) -> None:
+        """A piece of a line that stays unfinished: ``first`` + text, or the text alone if the line was the
+        owner's.
+        """
+        if self.surface.owner != owner:
+            text = self._finish() + first + text
+        self.surface.owner, self.surface.transient = owner, False
+        self._write(text)
+
+    def rewrite(self, owner: Hashable, text: str, *, transient: bool = False) -> None:
+        """The owner's line, written anew in place; for terminals alone, and for texts that fit the width."""
+        start = ERASE if self.surface.owner == owner else self._finish()
+        self.surface.owner, self.surface.transient = owner, transient
+        self._write(start + text)
+
+    def end(self, owner: Hashable, text: str | None = None) -> None:
+        """End the owner's unfinished line, if it is still there; with a text, write it in the line's place
+        before.
+        """
+        if self.surface.owner == owner:
+            self.surface.owner = None
+            self._write("\n" if text is None else f"{ERASE}{text}\n")
+        elif text is not None:
+            self.line(text)
+
+    def erase(self, owner: Hashable) -> None:
+        """Take the owner's line back, if it is still there."""
+        if self.surface.owner == owner:
+            self.surface.owner = None
+            self._write(ERASE)
+
+    def close_line(self) -> None:
+        """End whatever line is unfinished, whosever it is."""
+        text = self._finish()
+        if text:
+            self._write(text)
+
+    def failed_now(self) -> OSError | ValueError | None:
+        """Why this stream was given up; told once."""
+        if self.error is None or self._reported:
+            return None
+        self._reported = True
+        return self.error
+
+    def _finish(self) -> str:
+        owner, self.surface.owner = self.surface.owner, None
+        return "" if owner is None else ERASE if self.surface.transient else "\n"
+
+    def _write(self, text: str) -> None:
+        if self.error is not None:
+            return
+        try:
+            self.file.flush()
+            # Past the text layer, whose encoding may know less than Unicode (LANG=C) and would raise.
+            data = text.encode(self._encoding, "backslashreplace")
+            if self._descriptor is None:
+                self.file.write(data.decode(self._encoding))
+                self.file.flush()
+            else:
+                _write_all(self._descriptor, data)
+        except (OSError, ValueError) as error:  # ValueError: the file object is closed
+            self.error = error
+
+
+def streams(
+    stderr: TextIO, stdout: TextIO, *, environ: Mapping[str, str], tty: bool | None, color: bool | None
+) -> tuple[Stream, Stream]:
+    """The two streams, on one surface if both are the same terminal, pipe or file."""
+    surface = Surface()
+    other = surface if _identity(stderr) == _identity(stdout) else Surface()
+    return (
+        Stream(stderr, surface=surface, environ=environ, tty=tty, color=color),
+        Stream(stdout, surface=other, environ=environ, tty=tty, color=color),
+    )
+
+
+def _wants_color(tty: bool, environ: Mapping[str, str]) -> bool:
+    if environ.get("NO_COLOR"):
+        return False
+    forced = environ.get("FORCE_COLOR", "")
+    return forced != "0" if forced else tty
+
+
+def _isatty(file: TextIO) -> bool:
+    try:
+        return file.isatty()
+    except ValueError:
+        return False
+
+
+def _descriptor(file: TextIO) -> int | None:
+    try:
+        return file.fileno()
+    except (OSError, ValueError):  # a StringIO, or closed
+        return None
+
+
+def _identity(file: TextIO) -> Hashable:
+    descriptor = _descriptor(file)
+    if descriptor is None:
+        return id(file)
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    """Write all of it; a terminal that another program has left non-blocking is waited for."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(descriptor, view) :]
+        except BlockingIOError:
+            select.select([], [descriptor], [])
