@@ -26,6 +26,10 @@ class _Unusable(Exception):
     """Why a file gives no values; becomes a `Problem` of that file."""
 
 
+class _Unread(_Unusable):
+    """The file was not even read, so whether it means torchnet is unknown."""
+
+
 def from_job_file(path: str, cwd: Path) -> Layer:
     """The job file of ``--config``; anything wrong with it is in the layer's problems."""
     layer = Layer(JOB_FILE)
@@ -64,6 +68,9 @@ def _read_project(layer: Layer, path: Path, cwd: Path) -> bool:
     try:
         document: Any = _load(path, marker=b"torchnet" if is_pyproject else b"")
     except _Unusable as error:
+        if is_pyproject and isinstance(error, _Unread):
+            layer.warnings.append(f"{printable(shown)} {error}; it is left out")
+            return False
         layer.problems.append(Problem(shown, str(error)))
         return True
     keys = f"{shown}: "
@@ -99,18 +106,18 @@ def _load(path: Path, marker: bytes = b"") -> dict[str, Any]:
         raise _Unusable(f"is {path.suffix[1:].upper()} by its name, and TOML is expected")
     try:
         if stat.S_ISDIR(os.stat(path).st_mode):
-            raise _Unusable("is a directory")
+            raise _Unread("is a directory")
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size > SIZE_LIMIT:
-                raise _Unusable(f"has {size} bytes, and {SIZE_LIMIT} are read at most")
+                raise _Unread(f"has {size} bytes, and {SIZE_LIMIT} are read at most")
             data = file.read(SIZE_LIMIT + 1)
     except OSError as error:
-        raise _Unusable((error.strerror or str(error)).lower()) from None
+        raise _Unread((error.strerror or str(error)).lower()) from None
     except ValueError:
-        raise _Unusable("has a NUL character in its name") from None
+        raise _Unread("has a NUL character in its name") from None
     if len(data) > SIZE_LIMIT:
-        raise _Unusable(f"goes on after {SIZE_LIMIT} bytes, and no more are read")
+        raise _Unread(f"goes on after {SIZE_LIMIT} bytes, and no more are read")
     if marker not in data:
         return {}
     try:

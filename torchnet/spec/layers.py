@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torchnet.names import ENV_PREFIX
 from torchnet.spec.fields import BY_PATH, FIELDS
-from torchnet.spec.problems import Problem, did_you_mean
+from torchnet.spec.problems import Problem
 from torchnet.spec.words import parse_variables, quote
 
 FLAG, ENVIRONMENT, DEFAULT = "flag", "environment", "default"
@@ -87,16 +88,18 @@ def from_environment(environ: Mapping[str, str]) -> Layer:
     """The ``TORCHNET_*`` variables; an empty one counts as unset, as in ``VAR= torchnet …``."""
     layer = Layer(ENVIRONMENT)
     known = {one.env: one.path for one in FIELDS if one.env}
+    suffixes = [variable.removeprefix(ENV_PREFIX) for variable in known]
     for name in sorted(environ):
         if not name.startswith(ENV_PREFIX) or not environ[name]:
             continue
         if name in known:
             layer.values[known[name]] = Value(environ[name], Origin(ENVIRONMENT, name))
             continue
-        near = did_you_mean(name, known)
+        near = difflib.get_close_matches(name.removeprefix(ENV_PREFIX), suffixes, n=1, cutoff=0.8)
         if near:
-            # Not an error: other parts of torchnet set variables of this prefix too, for its workers.
-            layer.warnings.append(f"the environment variable {quote(name)} is not read{near}")
+            # Not an error: other parts of torchnet have variables of this prefix too.
+            hint = f"did you mean {ENV_PREFIX}{near[0]}?"
+            layer.warnings.append(f"the environment variable {quote(name)} is not read; {hint}")
     return layer
 
 
