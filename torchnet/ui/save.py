@@ -37,7 +37,7 @@ def problem(path: str) -> str | None:
 def write_json(
     path: str, receipt: Mapping[str, Any], *, stdout: TextIO | None = None, stderr: TextIO | None = None
 ) -> str | None:
-    """Write ``receipt`` as JSON to ``path``; "-" is standard output. Gives why it could not be stored, or None.
+    """Write ``receipt`` as JSON to ``path``; "-" is standard output. Returns why it failed, or None.
 
     A regular file is replaced as a whole: a new file beside it, fsync, rename. A symbolic link is followed; a
     device or a named pipe is written to. Directories are not made.
