@@ -20,6 +20,7 @@ from torchnet.network.select import Family
 from torchnet.network.status import StatusEntry, canonical, parse
 from torchnet.network.text import listed, printable
 
+_FIX = f"compare the pod's {NETWORKS_ANNOTATION} with it; the attachment needs a cniVersion and an ipam"
 CHOICES = "multus-status, or host:IFNAME[,IFNAME…] (such as host:eth1,eth2)"
 
 
@@ -82,7 +83,7 @@ class MultusStatus:
         rank0_text: rank 0's, or a function that reads it anew at each call (it may be another pod meanwhile).
         attachments: the attachments that are rails, in rail order: ``NAMESPACE/NAD``, ``NAD``, or with
             ``@INTERFACE`` where one NAD serves several rails; a NAD that stands n times takes its n
-            interfaces in order. None: every entry but the primary network's, ordered by interface.
+            interfaces in order. None or (): every entry but the primary network's, ordered by interface.
         family: which of rank 0's addresses :meth:`rank0` gives where an entry has both kinds.
     """
 
@@ -141,46 +142,51 @@ class HostInterfaces:
 
 
 def _rails(entries: tuple[StatusEntry, ...], wanted: tuple[str, ...] | None) -> tuple[StatusEntry, ...]:
-    # A primary CNI with several interfaces writes several entries under its one name, a single one of them
-    # default.
-    primary = {entry.name for entry in entries if entry.default}
-    backend = sorted((entry for entry in entries if entry.name not in primary), key=_by_interface)
-    have = f"it has {listed([_label(entry) for entry in entries], 8) or 'no entries'}"
-    fix = f"compare the pod's {NETWORKS_ANNOTATION} with it; the attachment needs a cniVersion and an ipam"
-    if wanted is None:
-        if not backend:
-            raise NetworkError(
-                f"network-status names no attachment beside the primary network; {have}", fix=fix
-            )
-        chosen = backend
-    else:
-        chosen, missing = [], []
-        left = list(backend)
-        for want in wanted:
-            found = [entry for entry in left if _matches(want, entry)]
-            if len({entry.name for entry in found}) > 1:
-                names = listed([entry.name for entry in found], 8)
-                raise NetworkError(
-                    f"{printable(want, 120)} could be each of {names}", fix="write it as NAMESPACE/NAME"
-                )
-            if not found:
-                missing.append(want)
-                continue
-            left.remove(found[0])
-            chosen.append(found[0])
-        if missing:
-            raise NetworkError(f"network-status has no entry for {listed(missing, 8)}; {have}", fix=fix)
-    _check_complete(chosen, fix)
+    """The entries that are rails, in rail order, complete; a NetworkError says all that is missing."""
+    # A primary CNI with several interfaces writes an entry for each under its one name (no NAMESPACE/), and
+    # only one of them is the default.
+    primary = {entry.name for entry in entries if entry.default and "/" not in entry.name}
+    backend = [entry for entry in entries if not entry.default and entry.name not in primary]
+    backend.sort(key=_by_interface)
+    chosen = _matched(backend, wanted, entries) if wanted else backend
+    if not chosen:
+        raise NetworkError(f"network-status names none but the primary network; {_have(entries)}", fix=_FIX)
+    _check_complete(chosen)
     return tuple(chosen)
 
 
-def _check_complete(chosen: list[StatusEntry], fix: str) -> None:
+def _matched(
+    backend: list[StatusEntry], wanted: tuple[str, ...], entries: tuple[StatusEntry, ...]
+) -> list[StatusEntry]:
+    left = list(backend)
+    taken: dict[int, StatusEntry] = {}
+    # Those with an @INTERFACE first, or a bare name before them would take their entry.
+    for position in sorted(range(len(wanted)), key=lambda position: "@" not in wanted[position]):
+        want = wanted[position]
+        found = [entry for entry in left if _matches(want, entry)]
+        if len({entry.name for entry in found}) > 1:
+            names = listed([entry.name for entry in found], 8)
+            raise NetworkError(
+                f"{printable(want, 120)} could be each of {names}", fix="write it as NAMESPACE/NAD"
+            )
+        if found:
+            taken[position] = found[0]
+            left.remove(found[0])
+    missing = [want for position, want in enumerate(wanted) if position not in taken]
+    if missing:
+        raise NetworkError(
+            f"network-status has no entry for {listed(missing, 8)}; {_have(entries)}", fix=_FIX
+        )
+    return [taken[position] for position in range(len(wanted))]
+
+
+def _check_complete(chosen: list[StatusEntry]) -> None:
     wrong = [f"{printable(e.name, 120)} without an interface" for e in chosen if not e.interface]
     wrong += [f"{_label(e)} without an address" for e in chosen if e.interface and not e.ips]
     names = [e.interface for e in chosen if e.interface]
     wrong += [f"{printable(name, 40)} twice" for name in dict.fromkeys(names) if names.count(name) > 1]
     if wrong:
-        raise NetworkError(f"network-status has {'; '.join(wrong[:8])}", fix=fix)
+        raise NetworkError(f"network-status has {'; '.join(wrong[:8])}", fix=_FIX)
 
 
 def _matches(want: str, entry: StatusEntry) -> bool:
@@ -191,13 +197,13 @@ def _matches(want: str, entry: StatusEntry) -> bool:
 
 
 def _by_interface(entry: StatusEntry) -> tuple[tuple[int, int, str], ...]:
-    """net2 before net10."""
-    parts = re.findall(r"[0-9]+|[^0-9]+", entry.interface or "")
-    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts)
+    """net2 before net10. Real names have 15 bytes; hostile digits beyond would not even convert."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", (entry.interface or "")[:64])
+    return tuple((0, int(part), "") if part[0] in "0123456789" else (1, 0, part) for part in parts)
 
 
 def _address(entry: StatusEntry, family: Family) -> str:
-    four = [ip for ip in entry.ips if "." in ip]
+    four = [ip for ip in entry.ips if ":" not in ip]
     six = [ip for ip in entry.ips if ":" in ip]
     of_family = {"ipv4": four, "ipv6": six, "auto": six or four}[family]
     if not of_family:
@@ -216,6 +222,10 @@ def _literal(text: str) -> str:
             fix="give what `ip address` shows on rank 0's backend interface, without prefix length",
         )
     return address
+
+
+def _have(entries: tuple[StatusEntry, ...]) -> str:
+    return f"it has {listed([_label(entry) for entry in entries], 8) or 'no entries'}"
 
 
 def _label(entry: StatusEntry) -> str:

@@ -123,6 +123,7 @@ def _threads(i: Inputs) -> str | None:
 _AGENT = "torch/distributed/elastic/agent/server/local_elastic_agent.py"
 _INIT = "torch.distributed's documentation, environment variable initialization"
 _NCCL = "NCCL's user guide, environment variables"
+_SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT"
 _LEAVES = "its traffic may leave the backend"
 _GID = "RoCE may use a GID that is not the rail's address"
 
@@ -160,6 +161,9 @@ RULES: tuple[Rule, ...] = (
     _owned("TORCHELASTIC_ERROR_FILE", "a file for each process", lambda i: i.error_file,
            "@record writes the exception there, and torchnet reads the root cause from it.",
            "torch/distributed/elastic/multiprocessing/errors/__init__.py"),
+    Rule("TORCHELASTIC_SIGNALS_TO_HANDLE", _SIGNALS, lambda _: _SIGNALS,
+         "As under torchrun, for scripts that start processes through torch.distributed.elastic.",
+         "torch/distributed/launcher/api.py", consequence="processes that the script starts take other signals"),
     # Where they meet.
     _owned("MASTER_ADDR", "rank 0's address on net1", lambda i: i.master_addr,
            "Rank 0's store on the first rail; a bare literal, since brackets do not resolve and a name could "
