@@ -20,10 +20,12 @@ from torchnet import names
 from torchnet.agent.door import Door, unpack_row
 from torchnet.agent.frames import Frames, Message
 from torchnet.agent.loop import Loop
+from torchnet.agent.preflight import wrong_route
 from torchnet.agent.report import Failure
 from torchnet.agent.spec import AgentSpec
 from torchnet.agent.stall import StallWatch
 from torchnet.errors import NetworkError
+from torchnet.kernel import sockets
 from torchnet.network import plan
 from torchnet.network.select import Rail
 from torchnet.network.table import Row, Table, check, encode, refusal
@@ -33,6 +35,7 @@ BEAT_SECONDS = 1.0
 # connections with it, and their errors may be heard of first.
 _SETTLE_SECONDS = 0.25
 _RECEIPT_SECONDS = 5.0
+_SILENT_SECONDS = 3.5  # beats come once a second
 
 
 def silence_seconds(link_grace: float) -> float:
@@ -73,6 +76,7 @@ class Coordinator:
     ) -> None:
         self._loop = loop
         self._spec = spec
+        self._rails = rails
         self._report = report
         self._assemble = assemble
         self._members: dict[int, Member] = {}
@@ -83,10 +87,11 @@ class Coordinator:
         self._began = time.time()
         self._run_began: float | None = None
         self._paths = 0
+        self._restart = False
         self._door = Door(loop, spec.token, rails[0].address, names.JOIN_PORT, self._welcome)
         self._start_timer = loop.later(spec.start_timeout, self._late)
         self._beat = loop.every(BEAT_SECONDS, self._beats)
-        self._stall = StallWatch(spec, self._ask_stacks)
+        self._stall = StallWatch(spec, self._ask_stacks, self._stalled)
 
     # -- gathering -----------------------------------------------------------------------------------------------
 
@@ -212,9 +217,7 @@ class Coordinator:
             if self._all_answered(member):
                 self._after_stop()
         elif op == "stacks":
-            text = self._stall.stacks(member.row.node_rank, message)
-            if text:
-                self._stalled(text)
+            self._stall.stacks(member.row.node_rank, message)
         elif op == "receipt" and self._state == "receipts":
             member.receipt = message["receipt"]
             if self._all_answered(member):
@@ -239,6 +242,8 @@ class Coordinator:
         now = time.monotonic()
         self._broadcast({"op": "beat"})
         silence = silence_seconds(self._spec.link_grace)
+        if self._state in ("stopping", "receipts") and self._failure is not None and self._failure.kind == "network":
+            self._drop_silent(now)
         for member in list(self._members.values()):
             if now - member.heard > silence and self._state in ("checking", "running", "stopping"):
                 address = member.row.rails[0].address if member.row.rails else "?"
@@ -251,13 +256,31 @@ class Coordinator:
                 self._fail(Failure("network", text, 4, node=member.row.name, at=time.time() - silence))
         if self._state == "running":
             self._stall.tick()
+        elif self._state == "gathering":
+            self._unanswered()
+
+    def _drop_silent(self, now: float) -> None:
+        """Nobody waits for the last words of a worker that a broken network keeps from being heard."""
+        for member in [m for m in self._members.values() if m.waiting and now - m.heard > _SILENT_SECONDS]:
+            del self._members[member.row.node_rank]
+            member.frames.close()
+        if not any(member.waiting for member in self._members.values()):
+            self._after_stop() if self._state == "stopping" else self._over()
+
+    def _unanswered(self) -> None:
+        """Workers that knock and do not hear our answer: is it our route to them that is wrong?"""
+        for address in () if self._spec.loopback else sockets.half_open(names.JOIN_PORT):
+            problem = wrong_route(self._spec.name, "a worker that wants to join", self._rails[0], address)
+            if problem:
+                self._fail(Failure("network", problem, 4, node=self._spec.name, at=time.time()))
+                return
 
     def _ask_stacks(self) -> None:
         self._broadcast({"op": "stacks"})
 
-    def _stalled(self, text: str) -> None:
+    def _stalled(self, text: str, begun: bool) -> None:
         self._report({"event": "stall", "text": text})
-        if self._spec.stall_action == "stop":
+        if self._spec.stall_action == "stop" and begun:
             first = text.splitlines()[0]
             self._fail(Failure("timeout", first, 124, at=time.time()))
 
@@ -279,7 +302,7 @@ class Coordinator:
         if lost is not None and failure.kind == "script":
             failure = lost  # the processes fail because their peers' worker went away, not the other way round
         self._failure = failure
-        restart = (
+        self._restart = restart = (
             started
             and failure.kind in ("script",)
             and self._attempt < self._spec.max_restarts
@@ -289,7 +312,6 @@ class Coordinator:
         self._start_timer.cancel()
         self._enter("stopping")
         self._broadcast({"op": "stop", "failure": asdict(failure), "restart": restart})
-        self._restart = restart
         self._deadline(self._spec.grace + 5.0, self._after_stop)
 
     def _after_stop(self) -> None:

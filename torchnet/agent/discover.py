@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 
@@ -23,6 +24,8 @@ def discover(spec: AgentSpec, source: AddressSource) -> tuple[Rail, ...]:
     Raises:
         NetworkError: a rail is missing or cannot be used; all that are wrong, each with its fix.
     """
+    if spec.loopback:
+        return _on_loopback(source)
     deadline = time.monotonic() + DETECTION_SECONDS
     while True:
         entries = source.attachments()
@@ -43,20 +46,27 @@ def discover(spec: AgentSpec, source: AddressSource) -> tuple[Rail, ...]:
         time.sleep(_POLL_SECONDS)
 
 
+def _on_loopback(source: AddressSource) -> tuple[Rail, ...]:
+    """lo, as the user asked for: all of 127.0.0.0/8 is there without being listed, and none of it is a network."""
+    (entry,) = source.attachments()
+    lo = links.interfaces()["lo"]
+    return (Rail(0, entry.name, lo.name, entry.ips[0], 4, 8, lo.mtu),)
+
+
 def own_row(spec: AgentSpec, rails: tuple[Rail, ...]) -> Row:
     """What the others must know of this worker."""
     backend = {rail.interface for rail in rails}
     others = tuple(
         address.ip
         for name, interface in links.interfaces().items()
-        if name not in backend and name != "lo"
+        if name not in backend and name != "lo" and not spec.loopback
         for address in interface.addresses
         if address.scope == "global"
     )
     return Row(
         node_rank=spec.node_rank,
         name=spec.name,
-        uid=socket.gethostname() if not spec.name else spec.name,
+        uid=f"{spec.name}/{os.getpid()}/{socket.gethostname()}",
         rails=tuple(RailRow(rail.interface, rail.address, rail.mtu) for rail in rails),
         eth0=others[:4],
     )

@@ -133,27 +133,14 @@ class Preflight:
             done(self._judge(self._table, self._own))
 
     def _routes(self, table: Table, own: int, peers: tuple[int, ...]) -> list[str]:
-        problems = []
         index_names = dict(socket.if_nameindex())
         with Netlink() as netlink:
-            for peer in peers:
-                for rail, theirs in zip(self._rails, table.rows[peer].rails, strict=True):
-                    pair = f"{table.rows[own].name} to {table.rows[peer].name} ({theirs.address})"
-                    try:
-                        route = links.route(theirs.address, netlink, names=index_names)
-                    except OSError as error:
-                        problems.append(
-                            f"{pair}: no route: {error.strerror}; "
-                            f"fix: ip route add {theirs.address} dev {rail.interface} src {rail.address}"
-                        )
-                        continue
-                    if route.interface != rail.interface or route.source != rail.address:
-                        problems.append(
-                            f"{pair}: the route leaves through {route.interface} with source {route.source}, not through "
-                            f"{rail.interface} with {rail.address}; "
-                            f"fix: ip route replace {theirs.address} dev {rail.interface} src {rail.address}"
-                        )
-        return problems
+            found = [
+                wrong_route(table.rows[own].name, table.rows[peer].name, rail, theirs.address, netlink, index_names)
+                for peer in peers
+                for rail, theirs in zip(self._rails, table.rows[peer].rails, strict=True)
+            ]
+        return [problem for problem in found if problem]
 
     def _read(self, rail: int) -> None:
         sock = self._sockets[rail]
@@ -161,7 +148,7 @@ class Preflight:
             try:
                 data, sender = sock.recvfrom(1 << 16)
             except OSError:  # nothing more, or the answer to an earlier datagram (port unreachable)
-                return
+                break
             if len(data) < _HEAD.size + _TAG:
                 continue
             magic, kind, number_of_rail, number = _HEAD.unpack_from(data)
@@ -211,6 +198,29 @@ class Preflight:
 
     def _tag(self, data: bytes) -> bytes:
         return hmac.new(self._key, data[: _HEAD.size], hashlib.sha256).digest()[:_TAG]
+
+
+def wrong_route(
+    own: str,
+    peer: str,
+    rail: Rail,
+    address: str,
+    netlink: Netlink | None = None,
+    index_names: dict[int, str] | None = None,
+) -> str:
+    """What is wrong with the kernel's route from ``rail`` to a peer's ``address``, with the fix; "" when it is right."""
+    pair = f"{own} to {peer} ({address})"
+    fix = f"fix: ip route replace {address} dev {rail.interface} src {rail.address}"
+    try:
+        route = links.route(address, netlink, names=index_names)
+    except OSError as error:
+        return f"{pair}: no route: {error.strerror}; {fix}"
+    if route.interface == rail.interface and route.source == rail.address:
+        return ""
+    return (
+        f"{pair}: the route leaves through {route.interface} with source {route.source or 'none'}, not through "
+        f"{rail.interface} with {rail.address}; {fix}"
+    )
 
 
 def _socket(rail: Rail, port: int) -> socket.socket:

@@ -112,7 +112,7 @@ def job(
     if missing:
         findings.append(f"{missing} of {spec.nnodes} workers left no receipt")
     findings += _imbalance(rails)
-    code, reason = (failure.code, failure.text) if failure else (0, "done")
+    code, reason = (failure.code, failure.text.partition("\n")[0]) if failure else (0, "done")
     if failure is None and spec.min_share is not None and (share is None or share < spec.min_share):
         seen = f"{why}" if share is None else f"{share:.4f}"
         code, reason = 5, f"the backend's share is below --min-share {spec.min_share:g}: {seen}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torchnet.agent.spec import AgentSpec
@@ -18,11 +18,14 @@ _SHOWN_FRAMES = 12
 
 
 class StallWatch:
-    """Rank 0's watch over all workers' traffic.  ``ask`` is called when nothing has moved for ``stall_timeout``."""
+    """Rank 0's watch over all workers' traffic.  ``ask`` is called when nothing has moved for ``stall_timeout``,
+    ``report`` with the explanation, and whether anything had been exchanged before, once the workers have answered or
+    had the time to."""
 
-    def __init__(self, spec: AgentSpec, ask: Callable[[], None]) -> None:
+    def __init__(self, spec: AgentSpec, ask: Callable[[], None], report: Callable[[str, bool], None]) -> None:
         self._spec = spec
         self._ask = ask
+        self._report = report
         self._bytes: dict[int, int] = {}
         self._mark = (time.monotonic(), 0)
         self._members: set[int] = set()
@@ -53,53 +56,68 @@ class StallWatch:
         if total - self._mark[1] >= _STILL_BYTES * self._spec.nnodes:
             self._mark = (now, total)
             self._reported = False
+            self._asked = 0.0
+        elif self._asked and now - self._asked > _ANSWER_SECONDS:
+            self._told()
         elif now - self._mark[0] >= self._spec.stall_timeout and not self._reported:
             self._reported = True
             self._asked = now
             self._answers = {}
             self._ask()
 
-    def stacks(self, node_rank: int, message: dict[str, Any]) -> str:
-        """A worker's answer; the report, once all that can have answered."""
-        if not self._asked:
-            return ""
-        self._answers[node_rank] = message
-        if not self._members <= self._answers.keys():
-            return ""
+    def stacks(self, node_rank: int, message: dict[str, Any]) -> None:
+        """A worker's answer to being asked."""
+        if self._asked:
+            self._answers[node_rank] = message
+            if self._members <= self._answers.keys():
+                self._told()
+
+    def _told(self) -> None:
         self._asked = 0.0
-        return explain(time.monotonic() - self._mark[0], self._answers)
+        silent = sorted(self._members - self._answers.keys())
+        text = explain(time.monotonic() - self._mark[0], self._answers, silent)
+        # Before anything has been exchanged the processes are most likely still loading: that is told, and no reason
+        # to stop a job.
+        self._report(text, sum(self._bytes.values()) > 0)
 
 
-def explain(seconds: float, answers: dict[int, dict[str, Any]]) -> str:
-    """The report: one sentence on who waits for whom, each path that is stuck, each rank's stack."""
-    places: dict[int, tuple[str, bool]] = {}
+def explain(seconds: float, answers: dict[int, dict[str, Any]], silent: Sequence[int] = ()) -> str:
+    """The report: one sentence on who waits for whom, each path that is stuck, each rank's stack.
+
+    ``silent``: node ranks that did not answer.
+    """
+    waiting: dict[str, list[int]] = {}
+    elsewhere: list[str] = []
     stacks: list[str] = []
-    stuck: list[str] = []
-    for answer in answers.values():
-        for rank, text in sorted((int(rank), text) for rank, text in answer.get("stacks", {}).items()):
-            frames = main_thread(text)
-            places[rank] = place(frames)
-            stacks.append(f"rank {rank}: " + ("no Python stack to be had" if not frames else ""))
-            stacks += [f"    {frame}" for frame in frames[:_SHOWN_FRAMES]]
-        stuck += answer.get("stuck", [])
-    waiting = sorted(rank for rank, (_, inside) in places.items() if inside)
-    elsewhere = sorted(rank for rank, (_, inside) in places.items() if not inside)
+    stuck = [line for _, answer in sorted(answers.items()) for line in answer.get("stuck", [])]
+    dumps = {int(rank): text for answer in answers.values() for rank, text in answer.get("stacks", {}).items()}
+    for rank, text in sorted(dumps.items()):
+        frames = main_thread(text)
+        where, inside = place(frames)
+        if inside:
+            waiting.setdefault(where, []).append(rank)
+        elif frames:
+            elsewhere.append(f"rank {rank} at {where}")
+        stacks.append(f"rank {rank}:" if frames else f"rank {rank}: no Python stack to be had")
+        stacks += [f"    {frame}" for frame in frames[:_SHOWN_FRAMES]]
     lines = [f"stalled: almost nothing passed between the workers for {seconds:.0f} s, while all processes live"]
-    if waiting and elsewhere:
-        where = ", ".join(f"rank {rank} at {places[rank][0]}" for rank in elsewhere[:4])
-        lines.append(f"ranks {_list(waiting)} wait in {places[waiting[0]][0]} for {where}")
-    elif waiting:
-        lines.append(f"all ranks wait for each other: {_list(waiting)} in {places[waiting[0]][0]}")
+    who = "; ".join(f"{_ranks(ranks)} in {where}" for where, ranks in waiting.items())
+    if silent:
+        lines.append(f"no answer from node rank {', '.join(map(str, silent[:8]))}: its agent is cut off, too")
+    if who and elsewhere:
+        lines.append(f"waiting: {who}; for: {', '.join(elsewhere[:4])}")
+    elif who:
+        lines.append(f"waiting, and nobody is elsewhere: {who}")
     elif elsewhere:
-        lines.append("no rank waits for another: " + ", ".join(f"rank {r} at {places[r][0]}" for r in elsewhere[:4]))
-    lines += stuck
-    return "\n".join(lines + stacks)
+        lines.append(f"nobody waits in torch: {', '.join(elsewhere[:4])}")
+    return "\n".join(lines + stuck + stacks)
 
 
 def main_thread(text: str) -> list[str]:
     """The main thread's frames of a faulthandler dump, innermost first: it is the last thread listed."""
     thread = re.split(r"^(?:Current thread|Thread) .*$", text, flags=re.MULTILINE)[-1]
-    return [line.strip() for line in thread.splitlines() if _FRAME.match(line)]
+    frames = [line.strip() for line in thread.splitlines() if _FRAME.match(line)]
+    return [frame for frame in frames if not frame.startswith('File "<frozen importlib')]
 
 
 def place(frames: list[str]) -> tuple[str, bool]:
@@ -109,14 +127,14 @@ def place(frames: list[str]) -> tuple[str, bool]:
         match = _FRAME.match(frame)
         assert match is not None
         if _TORCH.search(match["file"]):
-            if "wrapper" not in match["function"]:
+            if match["function"] not in ("wrapper", "<module>"):
                 inside = match["function"]
-            inside = inside or match["function"]
             continue
         spot = f"{match['file'].rpartition('/')[2]}:{match['line']}"
         return (f"{inside} ({spot})", True) if inside else (f"{spot} in {match['function']}", False)
     return inside or "an unknown place", bool(inside)
 
 
-def _list(ranks: list[int]) -> str:
-    return ", ".join(map(str, ranks[:8])) + (f" and {len(ranks) - 8} more" if len(ranks) > 8 else "")
+def _ranks(ranks: list[int]) -> str:
+    shown = ", ".join(map(str, ranks[:8])) + (f" and {len(ranks) - 8} more" if len(ranks) > 8 else "")
+    return f"rank{'s' if len(ranks) > 1 else ''} {shown}"

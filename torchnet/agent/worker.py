@@ -22,19 +22,20 @@ from torchnet.agent.frames import Frames, Message
 from torchnet.agent.gang import Gang
 from torchnet.agent.handshake import probe_key
 from torchnet.agent.loop import Loop
-from torchnet.agent.preflight import Preflight
+from torchnet.agent.preflight import Preflight, wrong_route
 from torchnet.agent.process import Process
 from torchnet.agent.rdma import port_bytes
 from torchnet.agent.report import Failure, Reporter
 from torchnet.agent.spec import AgentSpec
 from torchnet.agent.watch import RailWatch
-from torchnet.errors import NetworkError, TorchnetError
+from torchnet.errors import NetworkError, RefusedError, TorchnetError
 from torchnet.network import plan
 from torchnet.network.select import Rail
 from torchnet.network.sources import AddressSource
 from torchnet.network.table import Table, decode
 
 _STACKS_SECONDS = 0.5  # until processes have written their stacks down
+_SAID_AFTER = 10  # tries to join, about 10 s
 _ALONE_SECONDS = 3.0  # how long a worker that must stop waits for the coordinator's word
 
 
@@ -82,7 +83,7 @@ class Worker:
                 self._connected(ours)
             else:
                 self._deadline = time.monotonic() + self._spec.start_timeout
-                self._knock(pack_row(row), 0.01)
+                self._knock(pack_row(row))
         except TorchnetError as error:
             self._alone(Failure("network", str(error), error.exit_code, node=self._spec.name, at=time.time()))
         except OSError as error:
@@ -90,33 +91,49 @@ class Worker:
             self._alone(Failure("network", text, 4, node=self._spec.name, at=time.time()))
         self._loop.every(BEAT_SECONDS, self._beat)
 
-    def _knock(self, row: str, pause: float) -> None:
+    def _knock(self, row: str, tries: int = 0) -> None:
         """Try to join; again until the deadline, since rank 0 may come later, or be another one meanwhile."""
         if self._state != "joining":
             return
-        why = ""
+        hello = {"row": row, "run": self._spec.run_id, "nnodes": self._spec.nnodes}
         try:
             rank0 = self._source.rank0()[0]
-            if rank0 == self._rails[0].address and not self._spec.loopback:
-                raise NetworkError(
-                    f"{self._spec.name} has rank 0's address {rank0} on {self._rails[0].interface}",
-                    fix="recreate one of the two; an ipam with one pool for all nodes keeps addresses apart",
-                )
-            hello = {"row": row, "run": self._spec.run_id, "nnodes": self._spec.nnodes}
-            self._connected(enter(self._spec.token, self._rails[0].address, rank0, names.JOIN_PORT, hello, 2.0))
+            self._reachable(rank0)
+            patience = min(2.0, 0.25 * (tries + 1))  # this thread serves nothing else meanwhile
+            self._connected(enter(self._spec.token, self._rails[0].address, rank0, names.JOIN_PORT, hello, patience))
             return
-        except (OSError, ValueError) as error:
-            why = str(error)
-        except (NetworkError, IndexError) as error:
-            if "has rank 0's address" in str(error):
-                self._alone(Failure("network", str(error), 4, node=self._spec.name, at=time.time()))
-                return
+        except RefusedError as error:
+            self._alone(Failure("network", str(error), 4, node=self._spec.name, at=time.time()))
+            return
+        except (OSError, ValueError, NetworkError, IndexError) as error:
             why = str(error)
         if time.monotonic() > self._deadline:
             text = f"{self._spec.name} could not join rank 0 within {self._spec.start_timeout:g} s: {why}"
             self._alone(Failure("timeout", text, 124, node=self._spec.name, at=time.time()))
             return
-        self._loop.later(pause, lambda: self._knock(row, min(pause * 2, 0.5)))
+        if tries == _SAID_AFTER:
+            self._notice("warning", f"{self._spec.name} has not reached rank 0 yet: {why}; trying on")
+        self._loop.later(min(0.01 * 2**tries, 0.5), lambda: self._knock(row, tries + 1))
+
+    def _reachable(self, rank0: str) -> None:
+        """Refuse at once what no waiting mends."""
+        rail = self._rails[0]
+        if self._spec.loopback:
+            return
+        if rank0 == rail.address:
+            raise RefusedError(
+                f"{self._spec.name} has rank 0's address {rank0} on {rail.interface}",
+                fix="recreate one of the two; an ipam with one pool for all nodes keeps addresses apart",
+            )
+        if (":" in rank0) != (rail.family == 6):
+            raise RefusedError(
+                f"{self._spec.name} has IPv{rail.family} {rail.address} on {rail.interface}, rank 0 has {rank0}: the "
+                "families are mixed",
+                fix="give all workers addresses of one family, or choose one with --family",
+            )
+        problem = wrong_route(self._spec.name, "rank 0", rail, rank0)
+        if problem:
+            raise RefusedError(problem)
 
     def _connected(self, sock: socket.socket) -> None:
         self._heard = time.monotonic()
@@ -172,7 +189,7 @@ class Worker:
                     self._loop,
                     self._rails,
                     self._spec.link_grace,
-                    lambda text: self._notice("warning", f"{self._spec.name}: {text}"),
+                    lambda text: self._notice("warning", text),
                     self._rail_lost,
                 )
         else:
@@ -229,9 +246,10 @@ class Worker:
 
     def _rail_lost(self, text: str) -> None:
         failure = Failure("network", f"{self._spec.name}: {text}", 4, node=self._spec.name, at=time.time())
-        self._failed(failure)
-        # The coordinator is most likely behind that very link.
-        self._loop.later(_ALONE_SECONDS, lambda: self._alone(failure) if self._state == "running" else None)
+        if text.startswith(self._rails[0].interface):
+            self._alone(failure)  # the coordinator is behind that very link
+        else:
+            self._failed(failure)
 
     def _alone(self, failure: Failure) -> None:
         """Stop without the others: they are told by the runtime, or notice the silence."""

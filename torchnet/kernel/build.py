@@ -24,6 +24,7 @@ _UP = 1
 _IFA_F_NODAD = 0x02
 _NUD_PERMANENT = 0x80
 _ROOT = 0xFFFFFFFF
+_PORT_DISABLED, _PORT_FORWARDING = 0, 3
 
 
 def bridge(name: str, *, index: int, mtu: int = 1500) -> bytes:
@@ -63,13 +64,50 @@ def up(index: int) -> bytes:
     return encode(message, SETLINK, 0)
 
 
-def address(index: int, ip: str, prefix: int) -> bytes:
-    """An address without duplicate address detection: whoever builds the network gives the addresses out itself."""
-    message = ifaddrmsg()
-    message["index"], message["family"], message["prefixlen"] = index, family_of(ip), prefix
-    message["flags"] = _IFA_F_NODAD if message["family"] == socket.AF_INET6 else 0
-    message["attrs"] = [("IFA_LOCAL", ip), ("IFA_ADDRESS", ip)]
+def down(index: int) -> bytes:
+    message = ifinfmsg()
+    message["index"] = index
+    message["change"] = _UP
+    return encode(message, SETLINK, 0)
+
+
+def set_mtu(index: int, mtu: int) -> bytes:
+    message = ifinfmsg()
+    message["index"] = index
+    message["attrs"] = [("IFLA_MTU", mtu)]
+    return encode(message, SETLINK, 0)
+
+
+def blocked_port(index: int, blocked: bool) -> bytes:
+    """A bridge port that keeps its carrier, and forwards nothing while ``blocked``."""
+    message = ifinfmsg()
+    message["family"] = socket.AF_BRIDGE if hasattr(socket, "AF_BRIDGE") else 7
+    message["index"] = index
+    state = _PORT_DISABLED if blocked else _PORT_FORWARDING
+    nested = 0x8000  # NLA_F_NESTED: without it the kernel takes the attribute for a single state of old
+    message["attrs"] = [("IFLA_PROTINFO", {"attrs": [("IFLA_BRPORT_STATE", state)]}, nested)]
+    return encode(message, SETLINK, 0)
+
+
+def address(index: int, ip: str, prefix: int, *, detect: bool = False) -> bytes:
+    """An address; without duplicate address detection, since whoever builds the network gives them out itself."""
+    message = _address(index, ip, prefix)
+    message["flags"] = 0 if detect or message["family"] == socket.AF_INET else _IFA_F_NODAD
     return encode(message, NEWADDR, _CREATE | _EXCL)
+
+
+def no_address(index: int, ip: str, prefix: int) -> bytes:
+    return encode(_address(index, ip, prefix), DELADDR, 0)
+
+
+def host_route(ip: str, index: int) -> bytes:
+    """A route to one address, through an interface."""
+    message = rtmsg()
+    message["family"], message["table"] = family_of(ip), 254
+    message["dst_len"] = 128 if message["family"] == socket.AF_INET6 else 32
+    message["proto"], message["type"], message["scope"] = 3, 1, 0
+    message["attrs"] = [("RTA_DST", ip), ("RTA_OIF", index)]
+    return encode(message, NEWROUTE, _CREATE | _REPLACE)
 
 
 def default_route(gateway: str) -> bytes:
@@ -119,6 +157,13 @@ def index_of(netlink: Netlink, name: str) -> int:
     answer = ifinfmsg(netlink.get(encode(message, 18, 0))[1])
     answer.decode()
     return int(answer["index"])
+
+
+def _address(index: int, ip: str, prefix: int) -> Any:
+    message = ifaddrmsg()
+    message["index"], message["family"], message["prefixlen"] = index, family_of(ip), prefix
+    message["attrs"] = [("IFA_LOCAL", ip), ("IFA_ADDRESS", ip)]
+    return message
 
 
 def _link(name: str, kind: str, attributes: list[tuple[str, Any]], data: Any, *, up: bool = False,

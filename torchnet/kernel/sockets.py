@@ -22,8 +22,8 @@ _MESSAGE = struct.Struct("=BBBB HH16s16sIII IIIII".replace(" ", ""))
 _BY_FAMILY = 20
 _INFO = 2  # INET_DIAG_INFO
 _GROUPS_TCP_DESTROY = (1, 3)  # SKNLGRP_INET_TCP_DESTROY, SKNLGRP_INET6_TCP_DESTROY
-_LISTEN, _TIME_WAIT = 10, 6
-_STATES = 0xFFF & ~(1 << _LISTEN) & ~(1 << _TIME_WAIT) & ~(1 << 3)  # SYN_RECV has no socket yet
+_SYN_RECV, _TIME_WAIT, _LISTEN = 3, 6, 10
+_STATES = 0xFFF & ~(1 << _LISTEN) & ~(1 << _TIME_WAIT) & ~(1 << _SYN_RECV)  # has no socket yet
 # struct tcp_info: offsets of the 64-bit counters and of the fields that tell a stalled peer.
 _BYTES_ACKED, _BYTES_RECEIVED, _SEGS_OUT, _SEGS_IN, _BYTES_SENT, _BYTES_RETRANS = 120, 128, 136, 140, 200, 208
 _BACKOFF, _UNACKED, _RETRANSMITS = 4, 24, 2
@@ -49,13 +49,18 @@ class SocketBytes:
     state: int
 
 
-def dump(netlink: Netlink | None = None) -> list[SocketBytes]:
+def half_open(port: int) -> list[str]:
+    """The remote addresses that try to connect to ``port`` here, and do not get our answer (state SYN_RECV)."""
+    return [socket.remote for socket in dump(states=1 << _SYN_RECV) if socket.local_port == port]
+
+
+def dump(netlink: Netlink | None = None, *, states: int = _STATES) -> list[SocketBytes]:
     """Every open TCP connection of this network namespace."""
     own = Netlink(SOCK_DIAG) if netlink is None else netlink
     try:
         found = []
         for family in (socket.AF_INET, socket.AF_INET6):
-            request = _REQUEST.pack(family, socket.IPPROTO_TCP, 1 << (_INFO - 1), 0, _STATES, 0, 0, b"", b"", 0, 0, 0)
+            request = _REQUEST.pack(family, socket.IPPROTO_TCP, 1 << (_INFO - 1), 0, states, 0, 0, b"", b"", 0, 0, 0)
             header = HEADER.pack(HEADER.size + len(request), _BY_FAMILY, 0, 0, 0)
             for kind, message in own.dump(header + request):
                 if kind == _BY_FAMILY:

@@ -138,6 +138,15 @@ FIELDS = (
         "HOW",
     ),
     Field(
+        "network.faults",
+        "--fault",
+        "Fault planted in the local networks, to see what happens; may repeat.",
+        "NODE:INTERFACE:KIND[=VALUE][@SECONDS[+SECONDS]], as in node-1:net1:no-carrier@2+3",
+        "none",
+        "FAULT",
+        repeat=True,
+    ),
+    Field(
         "run.max_restarts",
         "--max-restarts",
         "Restarts of the whole group after a failure.",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import stat
 import sys
 from pathlib import Path
@@ -19,6 +20,9 @@ from torchnet.spec.problems import Problem, did_you_mean
 from torchnet.spec.words import quote
 
 SIZE_LIMIT = 1 << 20
+# The standard library's reader takes minutes for a key of 100,000 parts; a key has three here.
+_LONG_KEY = re.compile(rb"""(?:\.[ \t]*(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')[ \t]*){64}""")
+_HINTS = 20
 PROJECT_NAMES = ("torchnet.toml", "pyproject.toml")
 
 
@@ -120,6 +124,8 @@ def _load(path: Path, marker: bytes = b"") -> dict[str, Any]:
         raise _Unread(f"goes on after {SIZE_LIMIT} bytes, and no more are read")
     if marker not in data:
         return {}
+    if _LONG_KEY.search(data):
+        raise _Unusable("has a key of more than 64 parts")
     try:
         return _toml().loads(data.decode())  # type: ignore[no-any-return]
     except UnicodeDecodeError as error:
@@ -155,6 +161,8 @@ def _put_known(layer: Layer, path: str, raw: Any, keys: str, put: Any) -> None:
         put(path, raw)
     elif path in layer.values:
         layer.problems.append(Problem(path, "stands there twice, with - and with _", keys + path))
+    elif len(layer.problems) >= _HINTS:
+        layer.problems.append(Problem(path, "there is no such field", keys + path))
     else:
         # "rate" at the top is most likely the network's, so a bare name is compared with the last parts too.
         tails = {known.rpartition(".")[2]: known for known in BY_PATH}

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from torchnet.spec import values, words
+from torchnet.spec import faults, values, words
 
 YEAR = 366 * 86400.0
 LOOPBACK = "loopback"
@@ -71,6 +71,15 @@ def _local_networks(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def _faults(texts: tuple[str, ...]) -> tuple[str, ...]:
+    for text in texts:
+        try:
+            faults.parse(text)
+        except ValueError as error:
+            raise ValueError(f"{text!r} {error}") from None
+    return texts
+
+
 class _Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
@@ -87,10 +96,12 @@ class Network(_Group):
     """Bytes. IPv6 needs 1280 (RFC 8200, section 5)."""
     family: Literal["auto", "ipv4", "ipv6"] = "auto"
     preflight: Literal["auto", "full"] = "auto"
+    faults: Annotated[Names, AfterValidator(_faults)] = ()
+    """Read by `torchnet.spec.faults.parse`."""
 
     @model_validator(mode="after")
     def _loopback_has_no_shape(self) -> Network:
-        told = [name for name in ("rails", "rate", "mtu") if name in self.model_fields_set]
+        told = [name for name in ("rails", "rate", "mtu", "faults") if name in self.model_fields_set]
         if self.networks == (LOOPBACK,) and told:
             raise ValueError(f"network.networks: loopback has no {' and no '.join(told)} to set")
         return self

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import os
+import re
 import stat
 import warnings
 
@@ -42,6 +43,8 @@ def _check_file(path: str) -> str:
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
+        if re.fullmatch(r"python[0-9.]*", os.path.basename(path)):
+            return "Python is started by torchnet itself; leave it out"
         return f"there is no such file{_near(path)}"
     except OSError as error:
         return f"it cannot be looked at ({error.strerror})"

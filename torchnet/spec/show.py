@@ -56,6 +56,8 @@ def _plain(job: JobSpec) -> dict[str, Any]:
         table, dot, name = field.path.rpartition(".")
         place = document.setdefault(table, {}) if dot else document
         value = value_at(job, field)
+        if isinstance(value, dict):
+            value = dict(sorted(value.items()))
         place[name] = list(value) if isinstance(value, tuple) else value
     return document
 

@@ -14,9 +14,11 @@ from torchnet.agent import main as agent
 from torchnet.errors import UsageError
 from torchnet.network.sources import AddressSource, MultusStatus
 from torchnet.runtimes.local import gpus, loopback, plan, sandbox, workers
+from torchnet.runtimes.local.faults import Planted, check
 from torchnet.runtimes.local.internet import Internet
 from torchnet.runtimes.local.link import Links, Reporter
 from torchnet.runtimes.local.session import Session
+from torchnet.spec.faults import parse
 from torchnet.spec.layers import Origin
 from torchnet.spec.model import LOOPBACK, JobSpec
 from torchnet.ui.console import Console
@@ -45,9 +47,11 @@ def launch(job: JobSpec, origins: Mapping[str, Origin]) -> int:
         cpus=cpus,
         loopback=on_loopback,
     )
+    planted = tuple(parse(text) for text in job.network.faults)
+    check(planted, job.nnodes, job.network.rails)
     links = Links(job.nnodes)
     internet = Internet()
-    nodes = [plan.node(rank, job.network.rails) for rank in range(job.nnodes)]
+    nodes = Planted(planted).readdressed([plan.node(rank, job.network.rails) for rank in range(job.nnodes)])
 
     def main(rank: int) -> int:
         mine = links.in_node(rank)
@@ -61,9 +65,8 @@ def launch(job: JobSpec, origins: Mapping[str, Origin]) -> int:
     if on_loopback:
         running = loopback.Loopback(job.nnodes, main, ())
     else:
-        running = sandbox.start(
-            nodes, main, rate=job.network.rate, mtu=job.network.mtu, internet=internet.available
-        )
+        shape = sandbox.Shape(job.network.rate, job.network.mtu, internet.available, planted)
+        running = sandbox.start(nodes, main, shape)
         internet.attach(running.init_pid)
     notes = [shares.note] if shares.note else []
     if on_loopback:

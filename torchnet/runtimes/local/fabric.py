@@ -12,11 +12,13 @@ The bridges have no address: nodes reach each other through these links and in n
 from __future__ import annotations
 
 import os
+from errno import EINVAL, ENETDOWN, ENODEV
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from torchnet.kernel import build, syscalls
 from torchnet.kernel.netlink import Netlink
+from torchnet.runtimes.local.faults import Planted
 from torchnet.runtimes.local.plan import GATEWAY, Node
 
 _FRONT = FIRST = 100  # indexes in the fabric: bridges from here on, then the ports in the order of the nodes
@@ -28,13 +30,18 @@ class Fabric:
     """Built networks: the descriptor of each node's network namespace, in the order of the nodes."""
 
     namespaces: list[int]
+    bridges: Netlink
+    inside: list[Netlink]
+    """A socket in each node's namespace."""
 
-    def close(self) -> None:
+    def close_namespaces(self) -> None:
         for descriptor in self.namespaces:
             os.close(descriptor)
 
 
-def build_fabric(nodes: Sequence[Node], *, rate: int | None, mtu: int, internet: bool) -> Fabric:
+def build_fabric(
+    nodes: Sequence[Node], *, rate: int | None, mtu: int, internet: bool, planted: Planted | None = None
+) -> Fabric:
     """Make the networks in the network namespace that this process is in, and one namespace for each node.
 
     Args:
@@ -48,59 +55,83 @@ def build_fabric(nodes: Sequence[Node], *, rate: int | None, mtu: int, internet:
     _sysctl("net/ipv6/conf/all/disable_ipv6", "1")
     _sysctl("net/ipv6/conf/default/disable_ipv6", "1")
     own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    with Netlink() as fabric:
-        namespaces, sockets = _namespaces(len(nodes), own)
-        os.close(own)
-        rails = len(nodes[0].backend)
-        links = [build.up(1), build.bridge("front", index=_FRONT)]
-        links += [build.bridge(f"back{rail}", mtu=mtu, index=_BACK + rail) for rail in range(rails)]
-        shapers = []
-        index = _BACK + rails
-        for node, namespace in zip(nodes, namespaces, strict=True):
-            eth0 = node.frontend
-            links.append(
-                build.veth(eth0.port, "eth0", mtu=1500, master=_FRONT, index=index, peer_namespace=namespace,
-                           peer_mac=eth0.mac, peer_index=eth0.index)  # fmt: skip
-            )
-            index += 1
-            for rail, port in enumerate(node.backend):
-                inner, outer = index, index + 1
-                index += 2
-                links.append(build.veth(port.port, port.parent, mtu=mtu, master=_BACK + rail, index=outer,
-                                        peer_index=inner))  # fmt: skip
-                links.append(build.up(inner))
+    planted = planted or Planted()
+    fabric = Netlink()
+    namespaces, sockets = _namespaces(nodes, own, planted)
+    os.close(own)
+    rails = len(nodes[0].backend)
+    links = [build.up(1), build.bridge("front", index=_FRONT)]
+    links += [build.bridge(f"back{rail}", mtu=mtu, index=_BACK + rail) for rail in range(rails)]
+    late: list[bytes] = []
+    index = _BACK + rails
+    for node, namespace in zip(nodes, namespaces, strict=True):
+        eth0 = node.frontend
+        links.append(
+            build.veth(eth0.port, "eth0", mtu=1500, master=_FRONT, index=index, peer_namespace=namespace,
+                       peer_mac=eth0.mac, peer_index=eth0.index)  # fmt: skip
+        )
+        index += 1
+        for rail, port in enumerate(node.backend):
+            inner, outer = index, index + 1
+            index += 2
+            own_mtu = int(planted.has(node, port, "mtu") or mtu)
+            links.append(build.veth(port.port, port.parent, mtu=mtu, master=_BACK + rail, index=outer,
+                                    peer_index=inner))  # fmt: skip
+            links.append(build.up(inner))
+            if planted.has(node, port, "no-interface") is None:
                 links.append(build.macvlan(port.interface, parent=inner, namespace=namespace, mac=port.mac,
-                                           index=port.index, mtu=mtu))  # fmt: skip
-                if rate:
-                    shapers += [build.shaper(inner, rate, mtu), build.shaper(outer, rate, mtu)]
-        fabric.batch(links)
-        fabric.batch(shapers)
-        gateway = [build.default_route(GATEWAY)] if internet else []
-        neighbours = _neighbours(nodes)
-        for node, netlink in zip(nodes, sockets, strict=True):
-            ports = list(node.ports())
-            netlink.batch(
-                [build.up(1)]
-                + [build.address(port.index, port.address, port.prefix) for port in ports]
-                + [build.up(port.index) for port in ports]
-                + gateway
-                + [message for rank, message in neighbours if rank != node.rank]
-            )
-            netlink.close()
-    return Fabric(namespaces)
+                                           index=port.index, mtu=own_mtu))  # fmt: skip
+            if rate:
+                late += [build.shaper(inner, rate, mtu), build.shaper(outer, rate, mtu)]
+            if planted.has(node, port, "narrow") is not None:
+                # The far end of the cable takes smaller packets than the interface may send.
+                late.append(build.set_mtu(outer, int(planted.has(node, port, "narrow") or mtu)))
+            if planted.has(node, port, "no-carrier") is not None:
+                late.append(build.down(outer))
+            if planted.has(node, port, "lossy") is not None:
+                late.append(build.blocked_port(outer, True))
+    fabric.batch(links)
+    fabric.batch(late)
+    neighbours = _neighbours(nodes)
+    for node, netlink in zip(nodes, sockets, strict=True):
+        netlink.batch(_inside(node, nodes, planted))
+        netlink.batch([build.default_route(GATEWAY)] if internet else [])
+        # A neighbour on an interface that a fault left out or down is none of ours.
+        netlink.batch([m for rank, m in neighbours if rank != node.rank], ignore=frozenset({ENODEV, EINVAL, ENETDOWN}))
+    return Fabric(namespaces, fabric, sockets)
 
 
-def _namespaces(count: int, own: int) -> tuple[list[int], list[Netlink]]:
+def _inside(node: Node, nodes: Sequence[Node], planted: Planted) -> list[bytes]:
+    """What is set inside of a node's namespace."""
+    messages = [build.up(1)]
+    for port in node.ports():
+        if planted.has(node, port, "no-interface") is not None:
+            continue
+        detect = planted.has(node, port, "duplicate-detection") is not None
+        addresses = planted.addresses(node, port)
+        messages += [build.address(port.index, ip, prefix, detect=detect) for ip, prefix in addresses]
+        if planted.has(node, port, "down") is None:
+            messages.append(build.up(port.index))
+        wrong = planted.has(node, port, "wrong-route")
+        if wrong:
+            rail = node.backend.index(port)
+            messages.append(build.up(node.frontend.index))
+            messages.append(build.host_route(nodes[int(wrong[5:])].backend[rail].address, node.frontend.index))
+    return messages
+
+
+def _namespaces(nodes: Sequence[Node], own: int, planted: Planted) -> tuple[list[int], list[Netlink]]:
     """New network namespaces as descriptors, and a netlink socket inside of each."""
     namespaces, sockets = [], []
-    for _ in range(count):
+    for node in nodes:
         syscalls.unshare(syscalls.NEWNET)
         namespaces.append(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
         # As a pod should have it: no stray SLAAC addresses (CVE-2020-10749), addresses that survive a flap, and no
         # duplicate address detection for addresses that only we give out (it takes 1.8 s).
         _sysctl("net/ipv6/conf/default/accept_ra", "0")
         _sysctl("net/ipv6/conf/default/keep_addr_on_down", "1")
-        _sysctl("net/ipv6/conf/default/dad_transmits", "0")
+        if all(planted.has(node, port, "duplicate-detection") is None for port in node.backend):
+            _sysctl("net/ipv6/conf/default/dad_transmits", "0")
         sockets.append(Netlink())
     syscalls.setns(own, syscalls.NEWNET)
     return namespaces, sockets

@@ -13,17 +13,33 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from torchnet.errors import RefusedError, TorchnetError
 from torchnet.kernel import syscalls
 from torchnet.runtimes.local import idmap, refusal
 from torchnet.runtimes.local.fabric import build_fabric
+from torchnet.runtimes.local.faults import Planted, carry_out
 from torchnet.runtimes.local.nodes import start_node
 from torchnet.runtimes.local.plan import Node
+from torchnet.spec.faults import Fault
 
+_FAULT_SECONDS = 0.02  # how exactly timed faults come
 NodeMain = Callable[[int], int]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the networks are to be like: bits per second of a backend link in each direction (None: as fast as it
+    goes), the backend's MTU in bytes, whether nodes have a way out, and planted faults."""
+
+    rate: int | None = None
+    mtu: int = 9000
+    internet: bool = False
+    faults: tuple[Fault, ...] = ()
 
 
 class Sandbox:
@@ -49,16 +65,7 @@ class Sandbox:
             self.control.close()
 
 
-def start(
-    nodes: Sequence[Node],
-    main: NodeMain,
-    *,
-    rate: int | None,
-    mtu: int,
-    internet: bool,
-    keep: Sequence[int] = (),
-    close: Sequence[int] = (),
-) -> Sandbox:
+def start(nodes: Sequence[Node], main: NodeMain, shape: Shape, *, close: Sequence[int] = ()) -> Sandbox:
     """Make the namespaces and networks and start ``main(rank)`` in each node, with standard streams as they are here.
 
     Args:
@@ -72,7 +79,7 @@ def start(
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _guarded(theirs, lambda: _supervise(theirs, parent, nodes, main, rate, mtu, internet, (ours.fileno(), *close)))
+        _guarded(theirs, lambda: _supervise(theirs, parent, nodes, main, shape, (ours.fileno(), *close)))
     theirs.close()
     sandbox = Sandbox(pid, ours)
     try:
@@ -85,6 +92,7 @@ def start(
 
 def _handshake(sandbox: Sandbox) -> None:
     lines = read_lines(sandbox.control)
+    ready = False
     for message in lines:
         if "unshared" in message:
             try:
@@ -97,15 +105,18 @@ def _handshake(sandbox: Sandbox) -> None:
             raise refusal.explain(step, OSError(code, text))
         elif "broken" in message:
             raise TorchnetError(f"the local networks could not be built: {message['broken']}")
+        elif "init" in message:
+            sandbox.init_pid = message["init"]
         elif "ready" in message:
-            sandbox.init_pid = message["ready"]
+            ready = True
+        if ready and sandbox.init_pid:
             return
     raise RefusedError("the sandbox ended while it was being made", fix="dmesg | tail")
 
 
 def read_lines(control: socket.socket) -> Any:
     """The JSON lines that the sandbox writes, as they come."""
-    with control.makefile("rb", buffering=0, closefd=False) if False else control.makefile("rb") as file:  # noqa: SIM210
+    with control.makefile("rb") as file:
         for line in file:
             yield json.loads(line)
 
@@ -115,9 +126,7 @@ def _supervise(
     parent: int,
     nodes: Sequence[Node],
     main: NodeMain,
-    rate: int | None,
-    mtu: int,
-    internet: bool,
+    shape: Shape,
     close: Sequence[int],
 ) -> NoReturn:
     os.setsid()  # Ctrl-C and a closed terminal reach torchnet alone, which then stops the job in order
@@ -130,33 +139,38 @@ def _supervise(
     syscalls.die_with_parent(signal.SIGKILL, parent)
     kinds = syscalls.NEWPID | syscalls.NEWNS | syscalls.NEWNET | syscalls.NEWUTS | syscalls.NEWIPC
     _step(control, "namespaces", lambda: syscalls.unshare(kinds))
-    supervisor = os.getpid()
-    del supervisor
     child = os.fork()
     if child == 0:
-        _guarded(control, lambda: _init(control, nodes, main, rate, mtu, internet))
-    _tell(control, {"init": child})
+        _guarded(control, lambda: _init(control, nodes, main, shape))
+    _tell(control, {"init": child})  # its number out here
     control.close()
     _, status = os.waitpid(child, 0)
     os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
 
-def _init(
-    control: socket.socket, nodes: Sequence[Node], main: NodeMain, rate: int | None, mtu: int, internet: bool
-) -> NoReturn:
-    syscalls.die_with_parent(signal.SIGKILL, 0)  # the parent is outside of this PID namespace, so its number is 0
+def _init(control: socket.socket, nodes: Sequence[Node], main: NodeMain, shape: Shape) -> NoReturn:
+    syscalls.die_with_parent(signal.SIGKILL, 0)  # the parent is outside of this PID namespace: its number is 0
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _step(control, "mounts", lambda: syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE))
     _step(control, "proc", mount_proc)
-    fabric = build_fabric(nodes, rate=rate, mtu=mtu, internet=internet)
+    planted = Planted(shape.faults)
+    fabric = build_fabric(nodes, rate=shape.rate, mtu=shape.mtu, internet=shape.internet, planted=planted)
     running: dict[int, int] = {}
     for node, namespace in zip(nodes, fabric.namespaces, strict=True):
         running[start_node(node, namespace, lambda what: _step(control, what[0], what[1]), main)] = node.rank
-    fabric.close()
-    _tell(control, {"ready": os.getpid()})
+    fabric.close_namespaces()
+    _tell(control, {"ready": True})
+    steps = planted.timed()
+    began = time.monotonic()
     while running:
-        pid, status = os.wait()
-        if pid in running:
+        if steps and time.monotonic() - began >= steps[0][0]:
+            _, fault, comes = steps.pop(0)
+            carry_out(fault, comes, nodes[fault.node], fabric.inside[fault.node], fabric.bridges)
+            continue
+        pid, status = os.waitpid(-1, os.WNOHANG if steps else 0)
+        if not pid:
+            time.sleep(_FAULT_SECONDS)
+        elif pid in running:
             _tell(control, {"node": running.pop(pid), "status": os.waitstatus_to_exitcode(status)})
     os._exit(0)
 

@@ -85,8 +85,8 @@ class Session:
             self._console.event(event)
             if kind == "failure" and not event.get("restart"):
                 failure = Failure.read(event)
-                if "restart" not in event:  # not the coordinator's, which tells the others itself
-                    self._others(rank, failure)
+                # The coordinator tells those that have joined; the others hear of it from here.
+                self._links.order({"op": "stop", "failure": asdict(failure)}, but=rank)
                 if self._failure is None:
                     self._failure = failure
                     self._patience()
@@ -114,9 +114,6 @@ class Session:
             self._loop.later(0.5, lambda: self._stop(failure) if self._failure is None else None)
         if not self._running:
             self._loop.stop()
-
-    def _others(self, rank: int, failure: Failure) -> None:
-        self._links.order({"op": "stop", "failure": asdict(failure)}, but=rank)
 
     def _stop(self, failure: Failure) -> None:
         if self._failure is None:
@@ -162,16 +159,22 @@ class Session:
     # -- the end -------------------------------------------------------------------------------------------------
 
     def _settle(self) -> dict[str, Any]:
-        if self._receipt is None:
-            self._receipt = receipt.job(
+        made = self._receipt
+        if made is None or len(made["nodes"]) < len(self._worker_receipts):
+            # Rank 0 went early, or could not hear all of them; here they are all known.
+            failure = self._failure
+            if made is not None:
+                failure = Failure.read(made["failure"]) if made["failure"] else None
+            elif failure is None:
+                failure = Failure("internal", "the job ended without a receipt", 70, at=time.time())
+            made = receipt.job(
                 spec=self._specs[0],
                 receipts=list(self._worker_receipts.values()),
-                failure=self._failure
-                or Failure("internal", "the job ended without a receipt", 70, at=time.time()),
+                failure=failure,
                 began=self._began,
                 restarts=self._restarts,
             )
-        return self._receipt
+        return made
 
 
 Main = Callable[[int], int]
