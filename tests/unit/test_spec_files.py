@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -190,6 +191,32 @@ def test_deep_nesting_is_one_problem(tmp_path: Path, text: str) -> None:
     (tmp_path / "job.toml").write_text(text)
     message = refused(tmp_path, "job.toml")
     assert len(message) < 1000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" + "a." * 520_000 + "a]",
+        "a." * 520_000 + "a=1",
+        '"a" . ' * 170_000 + "a=1",
+        "x = " + "[" * 1_040_000,
+    ],
+    ids=["table", "key", "quoted", "array"],
+)
+def test_no_file_takes_long(tmp_path: Path, text: str) -> None:
+    (tmp_path / "job.toml").write_text(text)
+    before = time.process_time()
+    assert len(refused(tmp_path, "job.toml")) < 1000
+    assert time.process_time() - before < 2
+
+
+def test_thousands_of_unknown_keys_are_told_shortly(tmp_path: Path) -> None:
+    (tmp_path / "job.toml").write_text("".join(f"key{number} = 1\n" for number in range(50_000)))
+    before = time.process_time()
+    message = refused(tmp_path, "job.toml")
+    assert time.process_time() - before < 4
+    assert "50000 things" in message
+    assert len(message) < 10_000
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,7 @@ def test_every_variable_of_the_table_is_read(tmp_path: Path) -> None:
         "run_id": "a",
         "network.networks": "",
         "network.rate": "1gbit",
+        "network.faults": "node-1:net1:no-carrier@2+3",
         "network.family": "ipv6",
         "network.preflight": "full",
         "run.stall_action": "stop",

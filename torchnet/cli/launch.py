@@ -77,7 +77,8 @@ def run(values: dict[str, Any], words: list[str]) -> int:
     flags = given_fields(values)
     if words:
         flags |= {"script": words[0], "args": tuple(words[1:])}
-    resolved = resolve(flags, os.environ, os.getcwd(), values["config"])
+    cwd = _working_directory()
+    resolved = resolve(flags, os.environ, cwd, values["config"])
     for line in (*warnings(values), *resolved.warnings):
         say(f"torchnet: {line}")
     if values["dry_run"]:
@@ -88,13 +89,21 @@ def run(values: dict[str, Any], words: list[str]) -> int:
 
     from torchnet.spec.script import check_script
 
-    wrong = check_script(resolved.job, os.getcwd())
+    wrong = check_script(resolved.job, cwd)
     if wrong:
         raise UsageError("\n  ".join(["the script cannot be run:", *wrong]), fix="torchnet launch --help")
 
     from torchnet.runtimes.local import launch
 
     return int(launch(resolved.job, resolved.origins))
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError as error:
+        what = f"the working directory cannot be told ({error.strerror}); it may have been removed"
+        raise UsageError(what, fix="cd to an existing directory") from None
 
 
 def _form(asked: str | None, dry_run: bool) -> str:

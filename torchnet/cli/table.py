@@ -17,21 +17,21 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) ->
     """
     width = max(40, width)
     first = max(len(row[0]) for row in (headings, *rows))
-    widths = _shares([headings, *rows], width - first)
-    if min(widths, default=width) < NARROWEST:
+    needs = [max(len(row[column]) for row in (headings, *rows)) for column in range(1, len(headings))]
+    widths = _shares(needs, width - first - GAP * len(needs))
+    if any(got < min(need, NARROWEST) for got, need in zip(widths, needs, strict=True)):
         return "".join(_paragraph(headings, row, width) for row in rows)
     lines = [line for row in (headings, *rows) for line in _lines(row, [first, *widths])]
     return "".join(f"{line}\n" for line in lines)
 
 
-def _shares(rows: Sequence[Sequence[str]], room: int) -> list[int]:
-    """Widths for all columns but the first: what each needs, or its share of what the narrower ones leave."""
-    needs = [max(len(row[column]) for row in rows) for column in range(1, len(rows[0]))]
+def _shares(needs: Sequence[int], room: int) -> list[int]:
+    """Widths of columns: what each needs, or its share of what the narrower ones leave of ``room``."""
     widths = [0] * len(needs)
-    left, columns = room - GAP * len(needs), len(needs)
+    columns = len(needs)
     for column in sorted(range(len(needs)), key=needs.__getitem__):
-        widths[column] = max(1, min(needs[column], left // columns))
-        left -= widths[column]
+        widths[column] = max(1, min(needs[column], room // columns))
+        room -= widths[column]
         columns -= 1
     return widths
 
