@@ -25,6 +25,8 @@ DEADLINE = 300  # seconds for one test; most take less than one
 
 # Inherited by whatever the tests start, so that it is found wherever it ends up.
 os.environ[MARK] = uuid.uuid4().hex
+# What the tests start may keep compiled files: compiling torch at each start takes longer than most deadlines.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture(autouse=True)
