@@ -24,20 +24,20 @@ from torchnet.network.environment import (
     merge,
 )
 
-# One of four processes on two nodes with two rails each.
+# One of six processes on two nodes with two rails each.
 INPUTS = EnvironmentInputs(
-    rank=3,
+    rank=4,
     local_rank=1,
-    world_size=4,
+    world_size=6,
     nnodes=2,
-    nproc=2,
+    nproc=3,
     node_rank=1,
     run_id="quiet-otter",
     rails=(("net1", "fcbb:0:800:ffff::2"), ("net2", "fcbb:0:800:fffe::2")),
     family=6,
     master_addr="fcbb:0:800:ffff::1",
     master_port=29501,
-    error_file="/tmp/errors/3.json",
+    error_file="/tmp/errors/4.json",
     restart_count=1,
     max_restarts=2,
 )
@@ -50,20 +50,20 @@ def values(inputs: EnvironmentInputs) -> dict[str, str]:
 
 def test_the_whole_table() -> None:
     assert values(INPUTS) == {
-        "RANK": "3",
-        "WORLD_SIZE": "4",
+        "RANK": "4",
+        "WORLD_SIZE": "6",
         "LOCAL_RANK": "1",
-        "LOCAL_WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "3",
         "GROUP_RANK": "1",
         "GROUP_WORLD_SIZE": "2",
         "NODE_RANK": "1",
         "ROLE_NAME": "default",
-        "ROLE_RANK": "3",
-        "ROLE_WORLD_SIZE": "4",
+        "ROLE_RANK": "4",
+        "ROLE_WORLD_SIZE": "6",
         "TORCHELASTIC_RUN_ID": "quiet-otter",
         "TORCHELASTIC_RESTART_COUNT": "1",
         "TORCHELASTIC_MAX_RESTARTS": "2",
-        "TORCHELASTIC_ERROR_FILE": "/tmp/errors/3.json",
+        "TORCHELASTIC_ERROR_FILE": "/tmp/errors/4.json",
         "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGHUP,SIGQUIT",
         "TORCHELASTIC_USE_AGENT_STORE": "False",
         "MASTER_ADDR": "fcbb:0:800:ffff::1",
@@ -183,9 +183,9 @@ def test_equal_values_warn_of_nothing() -> None:
 
 
 def test_a_stale_identity_is_replaced_and_said_once() -> None:
-    stale = {"MASTER_ADDR": "10.0.0.9", "RANK": "7", "WORLD_SIZE": "4"}
+    stale = {"MASTER_ADDR": "10.0.0.9", "RANK": "7", "WORLD_SIZE": "6"}
     env, warnings = merge(stale, build(INPUTS))
-    assert (env["MASTER_ADDR"], env["RANK"]) == ("fcbb:0:800:ffff::1", "3")
+    assert (env["MASTER_ADDR"], env["RANK"]) == ("fcbb:0:800:ffff::1", "4")
     assert warnings == (
         "RANK, WORLD_SIZE, MASTER_ADDR of your environment: replaced, torchnet gives each process its own",
     )
@@ -285,6 +285,7 @@ def test_everything_that_torchrun_sets(tmp_path: Path) -> None:
             rank=1,
             world_size=2,
             nnodes=1,
+            nproc=2,
             node_rank=0,
             restart_count=0,
             run_id=theirs["TORCHELASTIC_RUN_ID"],

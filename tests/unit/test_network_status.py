@@ -115,6 +115,20 @@ def test_missing(text: str | bytes | None) -> None:
     assert "is missing or empty" in refused(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[", "is no JSON: Expecting value at line 1, column 2"),
+        ("[] x", "is no JSON: Extra data at line 1, column 4"),
+        (b'["\xff"]', "is no UTF-8 at byte 2"),
+        ("[NaN]", "NaN is no number"),
+        ("[" + "9" * 21 + "]", "a number of 21 digits"),
+    ],
+)
+def test_no_json(text: str | bytes, said: str) -> None:
+    assert said in refused(text)
+
+
 def test_empty_array_is_no_error() -> None:
     assert parse("[]") == ()
 
@@ -179,7 +193,7 @@ def test_nil_is_dropped_and_addresses_are_canonical() -> None:
 def test_hostile_strings_are_data(hostile: str) -> None:
     entry = StatusEntry(hostile, hostile, mac=hostile)
     assert parse(json.dumps([{"name": hostile, "interface": hostile, "mac": hostile}])) == (entry,)
-    assert parse(render([entry])) == (entry,)
+    assert parse(render([entry]).encode("utf-8")) == (entry,)
 
 
 def test_hostile_strings_in_errors_are_escaped() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import tracemalloc
 import uuid
 import zlib
 from dataclasses import replace
@@ -93,10 +94,41 @@ def test_decode_is_total_on_other_columns(column: str, value: Any) -> None:
 
 
 def test_a_bomb_is_not_inflated() -> None:
-    bomb = zlib.compress(b" " * (4 * MAX_SIZE), 9)
-    assert len(bomb) < 40_000
-    with pytest.raises(NetworkError, match="larger than"):
-        decode(bomb)
+    bomb = zlib.compress(b" " * (8 * MAX_SIZE), 9)
+    assert len(bomb) < 80_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(NetworkError, match="larger than"):
+            decode(bomb)
+        assert tracemalloc.get_traced_memory()[1] < 3 * MAX_SIZE
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("rank", [0, 1.0], "node rank"),
+        ("rank", [0, True], "node rank"),
+        ("rank", [0, 10_000], "node rank"),
+        ("rank", [0], "unequal length"),
+        ("kind", [0, 1], "kind"),
+        ("uid", ["a", None], "UID"),
+        ("uid", ["a", "x" * 254], "UID"),
+        ("address", [["fcbb::1"], []], "another number of rails"),
+        ("address", [["fcbb::1"], ["fcbb::2", "fcbb::3"]], "another number of rails"),
+        ("address", [["fcbb::1"], ["$(reboot)"]], "no IP address"),
+        ("eth0", [["a"], []], "no IP address"),
+        ("kinds", [[["net1", -1]]], "MTU"),
+        ("kinds", [[["net1" * 4, 9000]]], "interface"),
+        ("kinds", None, "no list of kinds"),
+        ("format", 2, "another format"),
+    ],
+)
+def test_wrong_columns(column: str, value: Any, said: str) -> None:
+    good = json.loads(zlib.decompress(encode(job(2))))
+    with pytest.raises(NetworkError, match=said):
+        decode(zlib.compress(json.dumps({**good, column: value}).encode()))
 
 
 @pytest.mark.parametrize(
