@@ -16,7 +16,8 @@ CHECKS = {
     "format": ["ruff", "format", "--check", "--quiet", "--diff"],
     "lint": ["ruff", "check", "--quiet"],
     "types": ["mypy", "--no-error-summary"],
-    "layers": ["lint-imports", "--no-logo"],
+    # Its cache keeps an import of a module that was missing as one of the package above it.
+    "layers": ["lint-imports", "--no-logo", "--no-cache"],
 }
 FIXES = [["ruff", "check", "--quiet", "--fix-only"], ["ruff", "format", "--quiet"]]
 
