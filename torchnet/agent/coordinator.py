@@ -242,8 +242,9 @@ class Coordinator:
         now = time.monotonic()
         self._broadcast({"op": "beat"})
         silence = silence_seconds(self._spec.link_grace)
-        if self._state in ("stopping", "receipts") and self._failure is not None and self._failure.kind == "network":
-            self._drop_silent(now)
+        if self._state in ("stopping", "receipts"):
+            broken = self._failure is not None and self._failure.kind in ("network", "timeout")
+            self._drop_silent(now, _SILENT_SECONDS if broken else silence)
         for member in list(self._members.values()):
             if now - member.heard > silence and self._state in ("checking", "running", "stopping"):
                 address = member.row.rails[0].address if member.row.rails else "?"
@@ -259,12 +260,13 @@ class Coordinator:
         elif self._state == "gathering":
             self._unanswered()
 
-    def _drop_silent(self, now: float) -> None:
+    def _drop_silent(self, now: float, limit: float) -> None:
         """Nobody waits for the last words of a worker that a broken network keeps from being heard."""
-        for member in [m for m in self._members.values() if m.waiting and now - m.heard > _SILENT_SECONDS]:
+        silent = [m for m in self._members.values() if m.waiting and now - m.heard > limit]
+        for member in silent:
             del self._members[member.row.node_rank]
             member.frames.close()
-        if not any(member.waiting for member in self._members.values()):
+        if silent and not any(member.waiting for member in self._members.values()):
             self._after_stop() if self._state == "stopping" else self._over()
 
     def _unanswered(self) -> None:

@@ -64,6 +64,15 @@ def up(index: int) -> bytes:
     return encode(message, SETLINK, 0)
 
 
+def port(index: int, master: int) -> bytes:
+    """Put an interface that exists into a bridge, and set it up."""
+    message = ifinfmsg()
+    message["index"] = index
+    message["flags"] = message["change"] = _UP
+    message["attrs"] = [("IFLA_MASTER", master)]
+    return encode(message, SETLINK, 0)
+
+
 def down(index: int) -> bytes:
     message = ifinfmsg()
     message["index"] = index

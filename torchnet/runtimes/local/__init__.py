@@ -50,7 +50,7 @@ def launch(job: JobSpec, origins: Mapping[str, Origin]) -> int:
     planted = tuple(parse(text) for text in job.network.faults)
     check(planted, job.nnodes, job.network.rails)
     links = Links(job.nnodes)
-    internet = Internet()
+    internet = Internet(wanted=not on_loopback)
     nodes = Planted(planted).readdressed([plan.node(rank, job.network.rails) for rank in range(job.nnodes)])
 
     def main(rank: int) -> int:
@@ -75,8 +75,10 @@ def launch(job: JobSpec, origins: Mapping[str, Origin]) -> int:
         notes.append(internet.note)
     for note in notes:
         console.event({"event": "notice", "node": None, "level": "info", "text": note})
-    receipt = Session(specs, running, links, console).run(job.run.timeout)
-    internet.close()
+    try:
+        receipt = Session(specs, running, links, console).run(job.run.timeout)
+    finally:
+        internet.close()
     console.event({"event": "receipt", "receipt": receipt})
     console.close()
     code = int(receipt["exit_code"])

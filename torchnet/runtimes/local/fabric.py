@@ -16,13 +16,14 @@ from errno import EINVAL, ENETDOWN, ENODEV
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from torchnet.kernel import build, syscalls
+from torchnet.kernel import build, syscalls, tap
 from torchnet.kernel.netlink import Netlink
 from torchnet.runtimes.local.faults import Planted
 from torchnet.runtimes.local.plan import GATEWAY, Node
 
 _FRONT = FIRST = 100  # indexes in the fabric: bridges from here on, then the ports in the order of the nodes
 _BACK = _FRONT + 1
+TAP = "internet"
 
 
 @dataclass
@@ -91,6 +92,9 @@ def build_fabric(
             if planted.has(node, port, "lossy") is not None:
                 late.append(build.blocked_port(outer, True))
     fabric.batch(links)
+    if internet:
+        tap.make(TAP)
+        fabric.batch([build.port(build.index_of(fabric, TAP), _FRONT)])
     fabric.batch(late)
     neighbours = _neighbours(nodes)
     for node, netlink in zip(nodes, sockets, strict=True):

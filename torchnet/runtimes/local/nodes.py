@@ -16,27 +16,29 @@ from torchnet.runtimes.local import plan
 Step = Callable[[tuple[str, Callable[[], None]]], None]
 
 
-def start_node(node: plan.Node, namespace: int, step: Step, main: Callable[[int], int]) -> int:
+def start_node(
+    node: plan.Node, namespace: int, step: Step, main: Callable[[int], int], *, internet: bool = False
+) -> int:
     """Fork the node's first process into the network ``namespace``; returns its pid as this process sees it."""
     # Only children go into a new PID namespace; going back to the own one first allows the next call.
     step(("pid namespace", lambda: syscalls.unshare(syscalls.NEWPID)))
     child = os.fork()
     if child == 0:
-        _run(node, namespace, step, main)
+        _run(node, namespace, step, main, internet)
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     syscalls.setns(own, syscalls.NEWPID)
     os.close(own)
     return child
 
 
-def _run(node: plan.Node, namespace: int, step: Step, main: Callable[[int], int]) -> NoReturn:
+def _run(node: plan.Node, namespace: int, step: Step, main: Callable[[int], int], internet: bool) -> NoReturn:
     code = 70
     try:
         syscalls.die_with_parent(signal.SIGKILL, 0)
         syscalls.setns(namespace, syscalls.NEWNET)
         step(("node's namespaces", lambda: syscalls.unshare(syscalls.NEWNS | syscalls.NEWUTS | syscalls.NEWIPC)))
         socket.sethostname(node.name)
-        step(("proc", lambda: _mounts(node)))
+        step(("proc", lambda: _mounts(node, internet)))
         syscalls.drop_privileges()
         code = main(node.rank)
     except BaseException:
@@ -45,13 +47,16 @@ def _run(node: plan.Node, namespace: int, step: Step, main: Callable[[int], int]
         os._exit(code & 0xFF)
 
 
-def _mounts(node: plan.Node) -> None:
+def _mounts(node: plan.Node, internet: bool) -> None:
     flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
     syscalls.mount("proc", "/proc", "proc", flags)
     _fresh_sys(flags)
     # Shared memory of its own, as a pod has it: what killed processes leave there goes with the node.
     syscalls.mount("tmpfs", "/dev/shm", "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=1777")
-    _hosts_file(plan.hosts(node))
+    files = {"/etc/hosts": plan.hosts(node)}
+    if internet:
+        files["/etc/resolv.conf"] = f"nameserver {plan.DNS}\n"
+    _files(files)
 
 
 def _fresh_sys(flags: int) -> None:
@@ -65,14 +70,15 @@ def _fresh_sys(flags: int) -> None:
         syscalls.umount(shelf)
 
 
-def _hosts_file(text: str) -> None:
-    """The node's own /etc/hosts, which its agent can write to: a file in memory, bound over the machine's."""
-    target = os.path.realpath("/etc/hosts")
-    if not os.path.exists(target):
-        return
-    # A file system in memory can be unmounted by name while a file of it stays in use.
+def _files(texts: dict[str, str]) -> None:
+    """The node's own versions of files, in memory, bound over the machine's; its agent can write to them."""
+    # A file system in memory can be unmounted by name while files of it stay in use.
     syscalls.mount("tmpfs", "/mnt", "tmpfs", 0, "size=4m,mode=755")
-    with open("/mnt/hosts", "w") as file:
-        file.write(text)
-    syscalls.mount("/mnt/hosts", target, flags=syscalls.MS_BIND)
+    for path, text in texts.items():
+        target = os.path.realpath(path)
+        if os.path.exists(target):
+            source = f"/mnt/{os.path.basename(path)}"
+            with open(source, "w") as file:
+                file.write(text)
+            syscalls.mount(source, target, flags=syscalls.MS_BIND)
     syscalls.umount("/mnt")

@@ -157,7 +157,8 @@ def _init(control: socket.socket, nodes: Sequence[Node], main: NodeMain, shape: 
     fabric = build_fabric(nodes, rate=shape.rate, mtu=shape.mtu, internet=shape.internet, planted=planted)
     running: dict[int, int] = {}
     for node, namespace in zip(nodes, fabric.namespaces, strict=True):
-        running[start_node(node, namespace, lambda what: _step(control, what[0], what[1]), main)] = node.rank
+        step = lambda what: _step(control, what[0], what[1])  # noqa: E731
+        running[start_node(node, namespace, step, main, internet=shape.internet)] = node.rank
     fabric.close_namespaces()
     _tell(control, {"ready": True})
     steps = planted.timed()
