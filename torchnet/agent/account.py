@@ -152,6 +152,8 @@ def _merge(into: Traffic, other: Traffic) -> None:
 
 def _by_address() -> dict[str, str]:
     pairs: Iterable[tuple[str, str]] = (
-        (address.ip, name) for name, interface in links.interfaces().items() for address in interface.addresses
+        (address.ip, name)
+        for name, interface in links.interfaces().items()
+        for address in interface.addresses
     )
     return dict(pairs)

@@ -43,15 +43,37 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--nnodes", type=_count, default=_environment("NNODES", 1), help="workers of the job [%(default)s]")
-    add("--node-rank", type=int, default=_environment("NODE_RANK", _completion_index()), help="this one's number [%(default)s]")
-    add("--nproc-per-node", type=_count, default=_environment("NPROC_PER_NODE", 1), help="processes here [%(default)s]")
-    add("--run-id", default=os.environ.get("TORCHNET_RUN_ID", "run"), help="the job's name, the same everywhere [%(default)s]")
-    add("--name", default=socket.gethostname(), help="this worker's name, its own among all workers [%(default)s]")
+    add(
+        "--node-rank",
+        type=int,
+        default=_environment("NODE_RANK", _completion_index()),
+        help="this one's number [%(default)s]",
+    )
+    add(
+        "--nproc-per-node",
+        type=_count,
+        default=_environment("NPROC_PER_NODE", 1),
+        help="processes here [%(default)s]",
+    )
+    add(
+        "--run-id",
+        default=os.environ.get("TORCHNET_RUN_ID", "run"),
+        help="the job's name, the same everywhere [%(default)s]",
+    )
+    add(
+        "--name",
+        default=socket.gethostname(),
+        help="this worker's name, its own among all workers [%(default)s]",
+    )
     add("--address-source", default=os.environ.get("TORCHNET_ADDRESS_SOURCE", "multus-status"),
         help="multus-status, or host:IFNAME,… [%(default)s]")  # fmt: skip
     add("--status-file", help="with multus-status: a file with this pod's network-status")
     add("--rank0-status-file", help="… and one with rank 0's, read again at each try")
-    add("--rank0", default=os.environ.get("TORCHNET_RANK0", ""), help="rank 0's address on each rail, by commas")
+    add(
+        "--rank0",
+        default=os.environ.get("TORCHNET_RANK0", ""),
+        help="rank 0's address on each rail, by commas",
+    )
     add("--attachment", action="append", default=[], help="NAMESPACE/NAME of a rail, in order; may repeat")
     add("--family", choices=("auto", "ipv4", "ipv6"), default="auto")
     add("--preflight", choices=("auto", "full"), default="auto")
@@ -74,7 +96,8 @@ def _parser() -> argparse.ArgumentParser:
 def _spec(options: argparse.Namespace) -> AgentSpec:
     if not 0 <= options.node_rank < options.nnodes:
         raise UsageError(
-            f"--node-rank {options.node_rank} is not within 0 … {options.nnodes - 1}", fix="--nnodes and --node-rank"
+            f"--node-rank {options.node_rank} is not within 0 … {options.nnodes - 1}",
+            fix="--nnodes and --node-rank",
         )
     return AgentSpec(
         run_id=options.run_id,
@@ -92,9 +115,18 @@ def _spec(options: argparse.Namespace) -> AgentSpec:
         **{
             name: getattr(options, name)
             for name in (
-                "family", "preflight", "max_restarts", "grace", "link_grace", "stall_timeout", "stall_action",
-                "start_timeout", "log_dir", "min_share", "stdin_rank",
-            )  # fmt: skip
+                "family",
+                "preflight",
+                "max_restarts",
+                "grace",
+                "link_grace",
+                "stall_timeout",
+                "stall_action",
+                "start_timeout",
+                "log_dir",
+                "min_share",
+                "stdin_rank",
+            )
         },
     )
 
@@ -125,7 +157,8 @@ def _token(nnodes: int) -> str:
         token = Path(file).read_text().strip()
     if not token and nnodes > 1:
         raise UsageError(
-            "the workers need one secret in common", fix="export TORCHNET_TOKEN=… (or TORCHNET_TOKEN_FILE=FILE) on all of them"
+            "the workers need one secret in common",
+            fix="export TORCHNET_TOKEN=… (or TORCHNET_TOKEN_FILE=FILE) on all of them",
         )
     return token or secrets.token_hex(16)
 
@@ -177,5 +210,5 @@ def run_as_program(argv: Sequence[str]) -> int:
     try:
         return main(argv)
     except TorchnetError as error:
-        print(f"torchnet: {error}", file=sys.stderr)
+        sys.stderr.write(f"torchnet: {error}\n")
         return error.exit_code

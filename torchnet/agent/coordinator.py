@@ -126,7 +126,9 @@ class Coordinator:
             other = self._members[rank].row
             wrong = f"node rank {rank} is taken by {other.name} ({other.rails[0].address})"
         if wrong:
-            failure = Failure("network", f"{row.name} was not let in: {wrong}", 4, node=row.name, at=time.time())
+            failure = Failure(
+                "network", f"{row.name} was not let in: {wrong}", 4, node=row.name, at=time.time()
+            )
             member.frames.send({"op": "stop", "failure": asdict(failure), "final": True})
             self._loop.later(2.0, member.frames.close)
             self._report({"event": "notice", "node": rank, "level": "warning", "text": failure.text})
@@ -153,7 +155,9 @@ class Coordinator:
         problems = check(table)
         if problems:
             error = refusal(problems)
-            self._fail(Failure("network", str(error), 4, node=problems[0].nodes[0] if problems[0].nodes else None))
+            self._fail(
+                Failure("network", str(error), 4, node=problems[0].nodes[0] if problems[0].nodes else None)
+            )
             return
         self._paths = 0
         self._enter("checking")
@@ -233,7 +237,9 @@ class Coordinator:
             return
         del self._members[member.row.node_rank]
         if self._state == "gathering":
-            self._phase("join", f"{len(self._members)}/{self._spec.nnodes} joined ({member.row.name} went away)")
+            self._phase(
+                "join", f"{len(self._members)}/{self._spec.nnodes} joined ({member.row.name} went away)"
+            )
             return
         text = f"lost {member.row.name} (node rank {member.row.node_rank}): its agent's connection ended"
         self._fail(Failure("lost", text, 70, node=member.row.name, at=time.time()))
@@ -302,7 +308,9 @@ class Coordinator:
         failure = min(self._candidates, key=lambda f: (f.at, order.get(f.kind, 3)))
         lost = next((f for f in self._candidates if f.kind == "lost"), None)
         if lost is not None and failure.kind == "script":
-            failure = lost  # the processes fail because their peers' worker went away, not the other way round
+            failure = (
+                lost  # the processes fail because their peers' worker went away, not the other way round
+            )
         self._failure = failure
         self._restart = restart = (
             started
@@ -363,7 +371,9 @@ class Coordinator:
 
     def _deadline(self, seconds: float, function: Callable[[], None]) -> None:
         state, attempt = self._state, self._attempt
-        self._loop.later(seconds, lambda: function() if (self._state, self._attempt) == (state, attempt) else None)
+        self._loop.later(
+            seconds, lambda: function() if (self._state, self._attempt) == (state, attempt) else None
+        )
 
     def _all_answered(self, member: Member) -> bool:
         member.waiting = False

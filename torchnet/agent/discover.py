@@ -42,7 +42,9 @@ def discover(spec: AgentSpec, source: AddressSource) -> tuple[Rail, ...]:
             return tuple(rails)
         if not all(isinstance(error, TentativeError) for error in errors) or time.monotonic() > deadline:
             final = [error for error in errors if not isinstance(error, TentativeError)] or errors
-            raise NetworkError("\n".join(error.text for error in final), fix="\n".join(e.fix for e in final if e.fix))
+            raise NetworkError(
+                "\n".join(error.text for error in final), fix="\n".join(e.fix for e in final if e.fix)
+            )
         time.sleep(_POLL_SECONDS)
 
 

@@ -85,7 +85,10 @@ class Door:
         if not data or length > _ANSWER_LIMIT or len(buffer) > _ANSWER_LIMIT + LENGTH.size:
             self._away(sock)
         elif length and len(buffer) >= LENGTH.size + length:
-            signed, rest = bytes(buffer[LENGTH.size : LENGTH.size + length]), bytes(buffer[LENGTH.size + length :])
+            signed, rest = (
+                bytes(buffer[LENGTH.size : LENGTH.size + length]),
+                bytes(buffer[LENGTH.size + length :]),
+            )
             try:
                 message, proof = handshake.check(self._token, challenge, _object(signed))
             except (ValueError, RecursionError):
@@ -107,7 +110,9 @@ class Door:
             sock.close()
 
 
-def enter(token: str, own: str, rank0: str, port: int, message: dict[str, Any], seconds: float) -> socket.socket:
+def enter(
+    token: str, own: str, rank0: str, port: int, message: dict[str, Any], seconds: float
+) -> socket.socket:
     """The client's side: connect from the address ``own`` to rank 0's, prove the token, introduce oneself.
 
     Returns:
@@ -160,7 +165,9 @@ def _exactly(sock: socket.socket, count: int) -> bytes:
     while len(data) < count:
         part = sock.recv(count - len(data))
         if not part:
-            raise ValueError("it closed the connection: the token is another job's, or something else listens there")
+            raise ValueError(
+                "it closed the connection: the token is another job's, or something else listens there"
+            )
         data += part
     return data
 
@@ -170,4 +177,3 @@ def _object(data: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("not an object")
     return value
-

@@ -17,7 +17,9 @@ from torchnet.network.variables import EnvironmentInputs
 class Environment:
     """The environments of one attempt: ``of(local rank, error file)``."""
 
-    def __init__(self, spec: AgentSpec, table: Table, rails: tuple[Rail, ...], port: int, attempt: int) -> None:
+    def __init__(
+        self, spec: AgentSpec, table: Table, rails: tuple[Rail, ...], port: int, attempt: int
+    ) -> None:
         self._spec = spec
         self._user = {**os.environ, **spec.env}
         self._home = _home(self._user)

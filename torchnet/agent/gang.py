@@ -16,7 +16,7 @@ from typing import IO
 from torchnet.agent import tree
 from torchnet.agent.loop import Loop
 from torchnet.agent.process import Process
-from torchnet.agent.report import Reporter, BACKLOG
+from torchnet.agent.report import BACKLOG, Reporter
 from torchnet.agent.spec import AgentSpec
 from torchnet.kernel import syscalls
 
@@ -30,7 +30,9 @@ class Gang:
     ``ended(process)`` is called for each that ends by itself; :meth:`stop` ends the others.
     """
 
-    def __init__(self, loop: Loop, spec: AgentSpec, reporter: Reporter, ended: Callable[[Process], None]) -> None:
+    def __init__(
+        self, loop: Loop, spec: AgentSpec, reporter: Reporter, ended: Callable[[Process], None]
+    ) -> None:
         self._loop = loop
         self._spec = spec
         self._reporter = reporter
@@ -61,7 +63,9 @@ class Gang:
                 with_site(environment(local, error_file)),
                 emit=self._emitter(rank),
                 exited=self._exited,
-                stdin=sys.__stdin__ if rank == self._spec.stdin_rank and sys.__stdin__ else subprocess.DEVNULL,
+                stdin=sys.__stdin__
+                if rank == self._spec.stdin_rank and sys.__stdin__
+                else subprocess.DEVNULL,
                 log=self._log(rank, attempt),
                 error_file=error_file,
             )
@@ -122,7 +126,14 @@ class Gang:
 
         def emit(stream: str, text: str, end: str) -> None:
             if stream not in hidden:
-                event = {"event": "output", "node": node, "rank": rank, "stream": stream, "data": text, "end": end}
+                event = {
+                    "event": "output",
+                    "node": node,
+                    "rank": rank,
+                    "stream": stream,
+                    "data": text,
+                    "end": end,
+                }
                 self._reporter.send(event)
 
         return emit
@@ -137,7 +148,9 @@ class Gang:
             return open(folder / name, "wb")
         except OSError as error:
             text = f"no log of rank {rank}: {folder / name}: {error.strerror}"
-            self._reporter.send({"event": "notice", "node": self._spec.node_rank, "level": "warning", "text": text})
+            self._reporter.send(
+                {"event": "notice", "node": self._spec.node_rank, "level": "warning", "text": text}
+            )
             return None
 
     def _folder(self) -> Path:

@@ -37,7 +37,11 @@ def answer(token: str, challenged: bytes, message: dict[str, Any]) -> tuple[dict
     nonce = os.urandom(NONCE_BYTES)
     text = json.dumps(message, separators=(",", ":"))
     both = challenged[len(MAGIC) :] + nonce
-    signed = {"nonce": nonce.hex(), "message": text, "proof": _sign(token, b"client" + both + text.encode()).hex()}
+    signed = {
+        "nonce": nonce.hex(),
+        "message": text,
+        "proof": _sign(token, b"client" + both + text.encode()).hex(),
+    }
     return signed, _sign(token, b"server" + both)
 
 
@@ -54,7 +58,9 @@ def check(token: str, challenged: bytes, signed: dict[str, Any]) -> tuple[dict[s
     except (KeyError, TypeError, ValueError):
         raise ValueError("not an answer") from None
     both = challenged[len(MAGIC) :] + nonce
-    if len(nonce) != NONCE_BYTES or not hmac.compare_digest(proof, _sign(token, b"client" + both + text.encode())):
+    if len(nonce) != NONCE_BYTES or not hmac.compare_digest(
+        proof, _sign(token, b"client" + both + text.encode())
+    ):
         raise ValueError("wrong token")
     message = json.loads(text)
     if not isinstance(message, dict):

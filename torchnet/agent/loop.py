@@ -95,10 +95,7 @@ class Loop:
         while self._running:
             for key, mask in self._selector.select(self._due()):
                 self._serve(key.fileobj, key.data, mask)
-            while self._running and self._timers and self._timers[0][0] <= time.monotonic():
-                timer = heapq.heappop(self._timers)[2]
-                if not timer.cancelled:
-                    timer.function()
+            self._call_due()
 
     def stop(self) -> None:
         self._running = False
@@ -119,8 +116,18 @@ class Loop:
             write()
         # The first call may have changed or closed the descriptor.
         with contextlib.suppress(KeyError, ValueError):
-            if mask & selectors.EVENT_READ and self._selector.get_key(file).data[0] is read and read is not None:
+            if (
+                mask & selectors.EVENT_READ
+                and self._selector.get_key(file).data[0] is read
+                and read is not None
+            ):
                 read()
+
+    def _call_due(self) -> None:
+        while self._running and self._timers and self._timers[0][0] <= time.monotonic():
+            timer = heapq.heappop(self._timers)[2]
+            if not timer.cancelled:
+                timer.function()
 
     def _due(self) -> float | None:
         while self._timers and self._timers[0][2].cancelled:

@@ -83,7 +83,9 @@ class Preflight:
             sock.close()
         self._sockets = []
 
-    def check(self, table: Table, own: int, peers: tuple[int, ...], done: Callable[[list[str]], None]) -> None:
+    def check(
+        self, table: Table, own: int, peers: tuple[int, ...], done: Callable[[list[str]], None]
+    ) -> None:
         """Probe ``peers`` (node ranks); ``done`` gets a sentence for each path that is not right, or nothing."""
         problems = [] if self._loopback else self._routes(table, own, peers)
         if problems or not peers:
@@ -136,7 +138,9 @@ class Preflight:
         index_names = dict(socket.if_nameindex())
         with Netlink() as netlink:
             found = [
-                wrong_route(table.rows[own].name, table.rows[peer].name, rail, theirs.address, netlink, index_names)
+                wrong_route(
+                    table.rows[own].name, table.rows[peer].name, rail, theirs.address, netlink, index_names
+                )
                 for peer in peers
                 for rail, theirs in zip(self._rails, table.rows[peer].rails, strict=True)
             ]
@@ -152,7 +156,9 @@ class Preflight:
             if len(data) < _HEAD.size + _TAG:
                 continue
             magic, kind, number_of_rail, number = _HEAD.unpack_from(data)
-            if magic != b"tnet" or not hmac.compare_digest(data[_HEAD.size : _HEAD.size + _TAG], self._tag(data)):
+            if magic != b"tnet" or not hmac.compare_digest(
+                data[_HEAD.size : _HEAD.size + _TAG], self._tag(data)
+            ):
                 continue
             if kind == _ASK and number_of_rail == rail:
                 try:
@@ -177,18 +183,20 @@ class Preflight:
             if probe.answered:
                 continue
             rail, theirs = self._rails[probe.rail], table.rows[probe.peer].rails[probe.rail]
-            pair = f"{table.rows[own].name} {rail.interface} to {table.rows[probe.peer].name} ({theirs.address})"
+            pair = (
+                f"{table.rows[own].name} {rail.interface} to {table.rows[probe.peer].name} ({theirs.address})"
+            )
             if probe.narrow:
                 problems.append(
-                    f"{pair}: reached at {_SMALL[rail.family]} bytes, not at the full {rail.mtu}: something on the path "
-                    f"carries less; fix: raise the MTU of the switch or of the parent card, or lower {rail.interface}'s "
-                    "on all workers"
+                    f"{pair}: reached at {_SMALL[rail.family]} bytes, not at the full {rail.mtu}: something on the "
+                    "path carries less; fix: raise the MTU of the switch or of the parent card, or lower "
+                    f"{rail.interface}'s on all workers"
                 )
             else:
                 problems.append(
                     f"{pair}: not reached from {rail.address} within {_DEADLINE_SECONDS:g} s; "
-                    f"fix: ping -I {rail.interface} {theirs.address} on {table.rows[own].name}; check the switch, a MAC "
-                    "filter, and that the agent there still runs"
+                    f"fix: ping -I {rail.interface} {theirs.address} on {table.rows[own].name}; check the switch, "
+                    "a MAC filter, and that the agent there still runs"
                 )
         return problems
 
@@ -208,7 +216,7 @@ def wrong_route(
     netlink: Netlink | None = None,
     index_names: dict[int, str] | None = None,
 ) -> str:
-    """What is wrong with the kernel's route from ``rail`` to a peer's ``address``, with the fix; "" when it is right."""
+    """What is wrong with the kernel's route from ``rail`` to a peer's ``address``, with the fix; or ""."""
     pair = f"{own} to {peer} ({address})"
     fix = f"fix: ip route replace {address} dev {rail.interface} src {rail.address}"
     try:

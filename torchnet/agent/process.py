@@ -60,7 +60,7 @@ class Process:
             stderr=subprocess.PIPE,
             start_new_session=True,
             pass_fds=(self._stacks,),
-            preexec_fn=lambda: syscalls.die_with_parent(signal.SIGKILL, parent),
+            preexec_fn=lambda: syscalls.die_with_parent(signal.SIGKILL, parent),  # noqa: PLW1509  # no threads here
         )
         self.pid = self._popen.pid
         self._lines: dict[str, output.Lines] = {}
@@ -136,11 +136,13 @@ class Process:
                 self._log.flush()
             except OSError as error:
                 self._log = None
-                self._emit("stderr", f"torchnet: the log of rank {self.rank} ends here: {error.strerror}", "\n")
+                self._emit(
+                    "stderr", f"torchnet: the log of rank {self.rank} ends here: {error.strerror}", "\n"
+                )
         lines = self._lines[name]
         lines.feed(data)
         if lines.waiting:
-            self._loop.later(IDLE_SECONDS, lambda rest=len(data): self._idle(name))  # type: ignore[misc]
+            self._loop.later(IDLE_SECONDS, lambda: self._idle(name))
 
     def _idle(self, name: str) -> None:
         if name in self._files:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 
 ROOT = "/sys/class/infiniband"
-_WORD_BYTES = 4  # port_xmit_data and port_rcv_data count four bytes (InfiniBand Architecture 1.3, PortCountersExtended)
+_WORD_BYTES = (
+    4  # port_xmit_data and port_rcv_data count four bytes (InfiniBand Architecture 1.3, PortCountersExtended)
+)
 
 
 def devices(root: str = ROOT) -> tuple[str, ...]:
@@ -24,7 +26,9 @@ def port_bytes(root: str = ROOT) -> dict[str, int]:
         for port in sorted(os.listdir(ports)) if os.path.isdir(ports) else ():
             folder = os.path.join(ports, port, "counters")
             try:
-                words = sum(_number(os.path.join(folder, name)) for name in ("port_xmit_data", "port_rcv_data"))
+                words = sum(
+                    _number(os.path.join(folder, name)) for name in ("port_xmit_data", "port_rcv_data")
+                )
             except (OSError, ValueError):
                 continue  # a pod may see the device, but not its counters
             found[f"{device}/{port}"] = words * _WORD_BYTES

@@ -30,7 +30,7 @@ BACKLOG = 1 << 20  # bytes; above it, processes' output is not read until the re
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a job stopped.  ``code`` is the launcher's exit code, ``at`` a unix time, ``tail`` the process's last lines."""
+    """Why a job stopped.  ``code`` is the launcher's exit code, ``at`` unix time, ``tail`` a process's last lines."""
 
     kind: Kind
     text: str
@@ -73,13 +73,15 @@ class TextReporter:
             self._write(event["stream"], f"[{event['rank']}] {printable(event['data'])}\n")
         elif kind in ("receipt", "worker_receipt"):
             name = "receipt" if kind == "receipt" else "worker receipt"
-            self._write("stderr", f"torchnet: {name}: {json.dumps(event['receipt'], separators=(',', ':'))}\n")
+            self._write(
+                "stderr", f"torchnet: {name}: {json.dumps(event['receipt'], separators=(',', ':'))}\n"
+            )
         elif kind == "phase":
             self._write("stderr", f"torchnet: {event['phase']}: {event['text']}\n")
         elif kind in ("notice", "failure", "stall"):
             self._write("stderr", f"torchnet: {event['text']}\n")
 
-    def flush(self, seconds: float) -> None:
+    def flush(self, seconds: float) -> None:  # noqa: ARG002  # each line was flushed
         sys.stdout.flush()
 
 

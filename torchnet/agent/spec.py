@@ -41,7 +41,9 @@ class AgentSpec:
     redirects: str = "0"
     stdin_rank: int | None = None
     env: dict[str, str] = field(default_factory=dict)
-    gpus: tuple[str, ...] | None = None  # this worker's share of the machine's; None leaves the variables alone
+    gpus: tuple[str, ...] | None = (
+        None  # this worker's share of the machine's; None leaves the variables alone
+    )
     hostid: str = ""  # for NCCL, where several workers share one machine
     cpus: float | None = None  # processors for each process, where workers share a machine
     min_share: float | None = None
@@ -66,7 +68,9 @@ class AgentSpec:
         Raises:
             ValueError, TypeError: it is none.
         """
-        data: dict[str, Any] = json.loads(text)
+        data: Any = json.loads(text)
         known = {f.name for f in fields(cls)}
-        values = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items() if name in known}
+        values: dict[str, Any] = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in data.items() if name in known
+        }
         return cls(**values)

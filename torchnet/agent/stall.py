@@ -90,7 +90,9 @@ def explain(seconds: float, answers: dict[int, dict[str, Any]], silent: Sequence
     elsewhere: list[str] = []
     stacks: list[str] = []
     stuck = [line for _, answer in sorted(answers.items()) for line in answer.get("stuck", [])]
-    dumps = {int(rank): text for answer in answers.values() for rank, text in answer.get("stacks", {}).items()}
+    dumps = {
+        int(rank): text for answer in answers.values() for rank, text in answer.get("stacks", {}).items()
+    }
     for rank, text in sorted(dumps.items()):
         frames = main_thread(text)
         where, inside = place(frames)
@@ -100,7 +102,9 @@ def explain(seconds: float, answers: dict[int, dict[str, Any]], silent: Sequence
             elsewhere.append(f"rank {rank} at {where}")
         stacks.append(f"rank {rank}:" if frames else f"rank {rank}: no Python stack to be had")
         stacks += [f"    {frame}" for frame in frames[:_SHOWN_FRAMES]]
-    lines = [f"stalled: almost nothing passed between the workers for {seconds:.0f} s, while all processes live"]
+    lines = [
+        f"stalled: almost nothing passed between the workers for {seconds:.0f} s, while all processes live"
+    ]
     who = "; ".join(f"{_ranks(ranks)} in {where}" for where, ranks in waiting.items())
     if silent:
         lines.append(f"no answer from node rank {', '.join(map(str, silent[:8]))}: its agent is cut off, too")

@@ -1,4 +1,4 @@
-"""The rails while the job runs: a link or an address that goes is named at once, and stops the job when it stays away."""
+"""The rails while the job runs: one that goes is named at once, and stops the job when it stays away."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torchnet.agent.loop import Loop, Timer
 from torchnet.kernel import links
-from torchnet.network.select import Rail
+from torchnet.network.select import Interface, Rail
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class RailWatch:
         self.flaps.append(Flap(interface, round(since - self._began, 3), round(now - since, 3)))
 
 
-def _wrong(rail: Rail, interface: links.Interface | None) -> str:
+def _wrong(rail: Rail, interface: Interface | None) -> str:
     if interface is None:
         return "was removed"
     if not interface.up:

@@ -77,7 +77,9 @@ class Worker:
                 self._loop, probe_key(self._spec.token), self._rails, loopback=self._spec.loopback
             )
             if self._spec.node_rank == 0:
-                self._coordinator = Coordinator(self._loop, self._spec, self._rails, self._reporter.send, receipt.job)
+                self._coordinator = Coordinator(
+                    self._loop, self._spec, self._rails, self._reporter.send, receipt.job
+                )
                 ours, theirs = socket.socketpair()
                 self._coordinator.add(theirs, row)
                 self._connected(ours)
@@ -100,7 +102,9 @@ class Worker:
             rank0 = self._source.rank0()[0]
             self._reachable(rank0)
             patience = min(2.0, 0.25 * (tries + 1))  # this thread serves nothing else meanwhile
-            self._connected(enter(self._spec.token, self._rails[0].address, rank0, names.JOIN_PORT, hello, patience))
+            self._connected(
+                enter(self._spec.token, self._rails[0].address, rank0, names.JOIN_PORT, hello, patience)
+            )
             return
         except RefusedError as error:
             self._alone(Failure("network", str(error), 4, node=self._spec.name, at=time.time()))
@@ -166,7 +170,9 @@ class Worker:
     def _check(self) -> None:
         assert self._preflight is not None
         if not hosts.add_peers(self._table) and self._attempt == 0 and not self._spec.loopback:
-            self._notice("warning", f"{hosts.PATH} is not writable: the store's reverse look-ups may take long")
+            self._notice(
+                "warning", f"{hosts.PATH} is not writable: the store's reverse look-ups may take long"
+            )
         own = self._spec.node_rank
         peers = plan.peers(own, self._spec.nnodes, self._spec.preflight)
 
@@ -277,7 +283,9 @@ class Worker:
             self._alone(failure)
         else:
             self._send({"op": "failed", "failure": asdict(failure)})
-            self._loop.later(_ALONE_SECONDS, lambda: self._alone(failure) if self._state == "running" else None)
+            self._loop.later(
+                _ALONE_SECONDS, lambda: self._alone(failure) if self._state == "running" else None
+            )
 
     def freeze(self, frozen: bool) -> None:
         self._frozen = frozen
@@ -321,9 +329,14 @@ class Worker:
             self._watch = None
         rdma = {name: count - self._rdma.get(name, 0) for name, count in port_bytes().items()}
         made = receipt.worker(
-            self._spec, self._table, self._rails, traffic, self._gang.codes(), flaps,
+            self._spec,
+            self._table,
+            self._rails,
+            traffic,
+            self._gang.codes(),
+            flaps,
             {name: count for name, count in rdma.items() if count},
-        )  # fmt: skip
+        )
         self._reporter.send({"event": "worker_receipt", "receipt": made})
         self._send({"op": "receipt", "receipt": made})
 
@@ -332,7 +345,9 @@ class Worker:
         self.code = code
         self._reporter.send({"event": "end", "node": self._spec.node_rank, "code": code})
         # Rank 0's agent has to pass the last word on before it goes.
-        self._loop.later(0.05 if self._spec.node_rank == 0 and self._spec.nnodes > 1 else 0.0, self._loop.stop)
+        self._loop.later(
+            0.05 if self._spec.node_rank == 0 and self._spec.nnodes > 1 else 0.0, self._loop.stop
+        )
 
     def close(self) -> None:
         """Give everything back."""
@@ -370,5 +385,11 @@ def explain_end(process: Process, spec: AgentSpec) -> Failure:
     if cause:
         text += f": {cause}"
     return Failure(
-        "script", text, process.code, rank=process.rank, node=spec.name, at=process.ended_at, tail=list(process.tail)
+        "script",
+        text,
+        process.code,
+        rank=process.rank,
+        node=spec.name,
+        at=process.ended_at,
+        tail=list(process.tail),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torchnet.kernel.netlink import Netlink, encode
 from torchnet.network.select import Address, Interface
@@ -18,7 +18,7 @@ NEWLINK, DELLINK, GETLINK, NEWADDR, DELADDR, GETADDR, GETROUTE = 16, 17, 18, 20,
 GROUP_LINK, GROUP_IPV4_ADDRESS, GROUP_IPV6_ADDRESS = 1, 5, 9
 _IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
 _IFA_DADFAILED, _IFA_DEPRECATED, _IFA_TENTATIVE, _IFA_PERMANENT = 0x08, 0x20, 0x40, 0x80
-_SCOPES = {0: "global", 253: "link", 254: "host"}
+_SCOPES: dict[int, Literal["global", "link", "host"]] = {0: "global", 253: "link", 254: "host"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Route:
 
 def interfaces(netlink: Netlink | None = None) -> dict[str, Interface]:
     """All interfaces with their addresses, by name."""
-    with _borrowed(netlink) as nl:
+    with _Borrowed(netlink) as nl:
         links = [_decoded(ifinfmsg, message) for _, message in nl.dump(encode(ifinfmsg(), GETLINK, 0))]
         found: dict[int, list[Address]] = {}
         for _, message in nl.dump(encode(ifaddrmsg(), GETADDR, 0)):
@@ -66,7 +66,7 @@ def counters(netlink: Netlink | None = None) -> dict[str, Counters]:
     From netlink and not from /sys/class/net, which shows the namespace that it was mounted in.
     """
     result = {}
-    with _borrowed(netlink) as nl:
+    with _Borrowed(netlink) as nl:
         for _, message in nl.dump(encode(ifinfmsg(), GETLINK, 0)):
             link = _decoded(ifinfmsg, message)
             stats = link.get_attr("IFLA_STATS64")
@@ -85,11 +85,11 @@ def route(address: str, netlink: Netlink | None = None, *, names: dict[int, str]
     message["family"] = family_of(address)
     message["dst_len"] = 128 if message["family"] == socket.AF_INET6 else 32
     message["attrs"] = [("RTA_DST", address)]
-    with _borrowed(netlink) as nl:
+    with _Borrowed(netlink) as nl:
         answer = _decoded(rtmsg, nl.get(encode(message, GETROUTE, 0))[1])
     index = answer.get_attr("RTA_OIF")
     if names is None:
-        names = {i: n for i, n in socket.if_nameindex()}
+        names = dict(socket.if_nameindex())
     return Route(names.get(index, f"interface {index}"), answer.get_attr("RTA_PREFSRC") or "")
 
 
@@ -108,7 +108,7 @@ def family_of(address: str) -> int:
 
 
 def _address(message: Any) -> Address:
-    family = 6 if message["family"] == socket.AF_INET6 else 4
+    family: Literal[4, 6] = 6 if message["family"] == socket.AF_INET6 else 4
     flags = message.get_attr("IFA_FLAGS")
     if flags is None:
         flags = message["flags"]
@@ -130,7 +130,7 @@ def _decoded(kind: Any, message: bytes) -> Any:
     return decoded
 
 
-class _borrowed:
+class _Borrowed:
     """The caller's socket, left open; or one of our own, closed at the end."""
 
     def __init__(self, netlink: Netlink | None) -> None:

@@ -44,6 +44,7 @@ class Netlink:
         for group in groups:
             self.socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
         self._sequence = 0
+        self._queue: list[tuple[int, bytes]] = []
 
     def fileno(self) -> int:
         return self.socket.fileno()
@@ -126,7 +127,9 @@ class Netlink:
     def _numbered(self, message: bytes, flags: int) -> bytes:
         self._sequence += 1
         length, kind, old, _, _ = HEADER.unpack_from(message)
-        return HEADER.pack(length, kind, old | flags | NLM_F_REQUEST, self._sequence, 0) + message[HEADER.size :]
+        return (
+            HEADER.pack(length, kind, old | flags | NLM_F_REQUEST, self._sequence, 0) + message[HEADER.size :]
+        )
 
     def _answers(self, sequence: int) -> Iterator[tuple[int, bytes]]:
         while True:
@@ -139,8 +142,6 @@ class Netlink:
                     code = -struct.unpack_from("=i", message, HEADER.size)[0]
                     raise OSError(code, os.strerror(code))
                 yield kind, message
-
-    _queue: list[tuple[int, bytes]] = []
 
     def _next(self) -> tuple[int, int, int, bytes]:
         if not self._queue:

@@ -60,7 +60,9 @@ def dump(netlink: Netlink | None = None, *, states: int = _STATES) -> list[Socke
     try:
         found = []
         for family in (socket.AF_INET, socket.AF_INET6):
-            request = _REQUEST.pack(family, socket.IPPROTO_TCP, 1 << (_INFO - 1), 0, states, 0, 0, b"", b"", 0, 0, 0)
+            request = _REQUEST.pack(
+                family, socket.IPPROTO_TCP, 1 << (_INFO - 1), 0, states, 0, 0, b"", b"", 0, 0, 0
+            )
             header = HEADER.pack(HEADER.size + len(request), _BY_FAMILY, 0, 0, 0)
             for kind, message in own.dump(header + request):
                 if kind == _BY_FAMILY:

@@ -1,6 +1,6 @@
 """The local runtime: two networks on this machine, an agent in each node, and the same code as in a pod.
 
-    gpus ── workers (what each agent is told) ── sandbox (namespaces, fabric, nodes) ── session (events, signals, end)
+gpus ── workers (what each agent is told) ── sandbox (namespaces, fabric, nodes) ── session (events, signals, end)
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torchnet.ui.console import Console
 from torchnet.ui.save import write_json
 
 
-def launch(job: JobSpec, origins: Mapping[str, Origin]) -> int:
+def launch(job: JobSpec, origins: Mapping[str, Origin]) -> int:  # noqa: ARG001  # what a runtime gets
     """Run the job on this machine; prints, writes the receipt, and returns the exit code.
 
     Raises:
@@ -58,9 +58,7 @@ def launch(job: JobSpec, origins: Mapping[str, Origin]) -> int:
         source = loopback.Source(rank) if on_loopback else _source(nodes, rank, specs[rank].attachments)
         return agent.run(specs[rank], source, lambda loop, worker: Reporter(loop, mine, worker))
 
-    console = Console(
-        world_size=specs[0].world_size, ranks=job.output.ranks, quiet=job.output.quiet
-    )
+    console = Console(world_size=specs[0].world_size, ranks=job.output.ranks, quiet=job.output.quiet)
     running: sandbox.Sandbox | loopback.Loopback
     if on_loopback:
         running = loopback.Loopback(job.nnodes, main, ())
@@ -83,7 +81,7 @@ def launch(job: JobSpec, origins: Mapping[str, Origin]) -> int:
     console.close()
     code = int(receipt["exit_code"])
     if job.output.json_path:
-        code = write_json(job.output.json_path, receipt) or code
+        write_json(job.output.json_path, receipt)
     return code
 
 

@@ -12,9 +12,9 @@ The bridges have no address: nodes reach each other through these links and in n
 from __future__ import annotations
 
 import os
-from errno import EINVAL, ENETDOWN, ENODEV
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from errno import EINVAL, ENETDOWN, ENODEV
 
 from torchnet.kernel import build, syscalls, tap
 from torchnet.kernel.netlink import Netlink
@@ -68,20 +68,39 @@ def build_fabric(
     for node, namespace in zip(nodes, namespaces, strict=True):
         eth0 = node.frontend
         links.append(
-            build.veth(eth0.port, "eth0", mtu=1500, master=_FRONT, index=index, peer_namespace=namespace,
-                       peer_mac=eth0.mac, peer_index=eth0.index)  # fmt: skip
+            build.veth(
+                eth0.port,
+                "eth0",
+                mtu=1500,
+                master=_FRONT,
+                index=index,
+                peer_namespace=namespace,
+                peer_mac=eth0.mac,
+                peer_index=eth0.index,
+            )
         )
         index += 1
         for rail, port in enumerate(node.backend):
             inner, outer = index, index + 1
             index += 2
             own_mtu = int(planted.has(node, port, "mtu") or mtu)
-            links.append(build.veth(port.port, port.parent, mtu=mtu, master=_BACK + rail, index=outer,
-                                    peer_index=inner))  # fmt: skip
+            links.append(
+                build.veth(
+                    port.port, port.parent, mtu=mtu, master=_BACK + rail, index=outer, peer_index=inner
+                )
+            )
             links.append(build.up(inner))
             if planted.has(node, port, "no-interface") is None:
-                links.append(build.macvlan(port.interface, parent=inner, namespace=namespace, mac=port.mac,
-                                           index=port.index, mtu=own_mtu))  # fmt: skip
+                links.append(
+                    build.macvlan(
+                        port.interface,
+                        parent=inner,
+                        namespace=namespace,
+                        mac=port.mac,
+                        index=port.index,
+                        mtu=own_mtu,
+                    )
+                )
             if rate:
                 late += [build.shaper(inner, rate, mtu), build.shaper(outer, rate, mtu)]
             if planted.has(node, port, "narrow") is not None:
@@ -101,7 +120,9 @@ def build_fabric(
         netlink.batch(_inside(node, nodes, planted))
         netlink.batch([build.default_route(GATEWAY)] if internet else [])
         # A neighbour on an interface that a fault left out or down is none of ours.
-        netlink.batch([m for rank, m in neighbours if rank != node.rank], ignore=frozenset({ENODEV, EINVAL, ENETDOWN}))
+        netlink.batch(
+            [m for rank, m in neighbours if rank != node.rank], ignore=frozenset({ENODEV, EINVAL, ENETDOWN})
+        )
     return Fabric(namespaces, fabric, sockets)
 
 
@@ -120,7 +141,9 @@ def _inside(node: Node, nodes: Sequence[Node], planted: Planted) -> list[bytes]:
         if wrong:
             rail = node.backend.index(port)
             messages.append(build.up(node.frontend.index))
-            messages.append(build.host_route(nodes[int(wrong[5:])].backend[rail].address, node.frontend.index))
+            messages.append(
+                build.host_route(nodes[int(wrong[5:])].backend[rail].address, node.frontend.index)
+            )
     return messages
 
 
@@ -144,7 +167,9 @@ def _namespaces(nodes: Sequence[Node], own: int, planted: Planted) -> tuple[list
 def _neighbours(nodes: Iterable[Node]) -> list[tuple[int, bytes]]:
     # Every node has the same interface indexes, so that one message serves all of them.
     return [
-        (node.rank, build.neighbour(port.index, port.address, port.mac)) for node in nodes for port in node.ports()
+        (node.rank, build.neighbour(port.index, port.address, port.mac))
+        for node in nodes
+        for port in node.ports()
     ]
 
 

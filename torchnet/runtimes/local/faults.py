@@ -19,7 +19,9 @@ def check(faults: Sequence[Fault], nnodes: int, rails: int) -> None:
         others = [int(fault.value[5:])] if fault.kind == "wrong-route" else []
         for node in (fault.node, *others):
             if node >= nnodes:
-                raise UsageError(f"--fault: there is no node-{node}", fix=f"the nodes are node-0 to node-{nnodes - 1}")
+                raise UsageError(
+                    f"--fault: there is no node-{node}", fix=f"the nodes are node-0 to node-{nnodes - 1}"
+                )
         if fault.interface.startswith("net") and int(fault.interface[3:]) > rails:
             raise UsageError(f"--fault: there is no {fault.interface}", fix=f"--rails {fault.interface[3:]}")
 
@@ -33,7 +35,11 @@ class Planted:
     def has(self, node: Node, port: Port, kind: str) -> str | None:
         """The value of such a fault that is there from the start ("" for none), or None."""
         for fault in self.faults:
-            if (fault.node, fault.interface, fault.kind) == (node.rank, port.interface, kind) and fault.at is None:
+            if (fault.node, fault.interface, fault.kind) == (
+                node.rank,
+                port.interface,
+                kind,
+            ) and fault.at is None:
                 return fault.value
         return None
 

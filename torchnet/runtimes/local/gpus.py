@@ -45,7 +45,8 @@ def share(nnodes: int, asked: int | str | None, gpus: tuple[str, ...], cpus: int
         return Shares(max(1, cpus // nnodes), _none(nnodes) if gpus else None)
     if asked == "gpu" and not each:
         raise UsageError(
-            f"--nproc-per-node gpu: {len(gpus)} GPUs for {nnodes} nodes", fix="use --nproc-per-node cpu, or fewer nodes"
+            f"--nproc-per-node gpu: {len(gpus)} GPUs for {nnodes} nodes",
+            fix="use --nproc-per-node cpu, or fewer nodes",
         )
     if isinstance(asked, int):
         if gpus and asked * nnodes > len(gpus):
@@ -61,7 +62,8 @@ def share(nnodes: int, asked: int | str | None, gpus: tuple[str, ...], cpus: int
     if asked == "auto" and not gpus:
         return Shares(max(1, cpus // nnodes), None)
     if gpus:
-        note = f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''} for {nnodes} nodes: running on the CPU (--nnodes 1 uses it)"
+        count = f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''}"
+        note = f"{count} for {nnodes} nodes: running on the CPU (--nnodes {len(gpus)} would use it)"
         return Shares(1, _none(nnodes), note)
     return Shares(1, None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -67,12 +68,13 @@ class Links:
         for rank, sock in enumerate(self.ours):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
             self.frames[rank] = Frames(
-                loop, sock, lambda e, rank=rank: event(rank, e), lambda rank=rank: gone(rank)  # type: ignore[misc]
+                loop,
+                sock,
+                functools.partial(event, rank),
+                functools.partial(gone, rank),
             )
 
     def order(self, order: dict[str, Any], *, but: int | None = None) -> None:
         for rank, frames in self.frames.items():
             if rank != but:
                 frames.send(order)
-
-

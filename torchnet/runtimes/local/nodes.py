@@ -36,7 +36,12 @@ def _run(node: plan.Node, namespace: int, step: Step, main: Callable[[int], int]
     try:
         syscalls.die_with_parent(signal.SIGKILL, 0)
         syscalls.setns(namespace, syscalls.NEWNET)
-        step(("node's namespaces", lambda: syscalls.unshare(syscalls.NEWNS | syscalls.NEWUTS | syscalls.NEWIPC)))
+        step(
+            (
+                "node's namespaces",
+                lambda: syscalls.unshare(syscalls.NEWNS | syscalls.NEWUTS | syscalls.NEWIPC),
+            )
+        )
         socket.sethostname(node.name)
         step(("proc", lambda: _mounts(node, internet)))
         syscalls.drop_privileges()

@@ -39,7 +39,10 @@ def explain(step: str, error: OSError, facts: Facts | None = None) -> RefusedErr
 def judge(step: str, code: int, facts: Facts) -> tuple[str, str]:
     """(mechanism, fix) for a refusal with errno ``code``."""
     if code == errno.ENOSYS:
-        return "the kernel was built without this kind of namespace", "use a kernel with CONFIG_USER_NS and CONFIG_NET_NS"
+        return (
+            "the kernel was built without this kind of namespace",
+            "use a kernel with CONFIG_USER_NS and CONFIG_NET_NS",
+        )
     if code in (errno.EOPNOTSUPP, errno.ENODEV):
         return "the kernel lacks a kind of link", "sudo modprobe -a veth bridge macvlan sch_tbf"
     if facts.max_user_namespaces == 0 or code in (errno.ENOSPC, errno.EUSERS):
@@ -80,8 +83,10 @@ def gather() -> Facts:
         userns_clone=_flag("/proc/sys/kernel/unprivileged_userns_clone"),
         max_user_namespaces=_number("/proc/sys/user/max_user_namespaces"),
         seccomp="Seccomp:\t2" in _text("/proc/self/status"),
-        proc_covered=any(len(f := line.split()) > 4 and f[4].startswith("/proc/") and f[4] != "/proc/sys/fs/binfmt_misc"
-                         for line in _text("/proc/self/mountinfo").splitlines()),  # fmt: skip
+        proc_covered=any(
+            len(f := line.split()) > 4 and f[4].startswith("/proc/") and f[4] != "/proc/sys/fs/binfmt_misc"
+            for line in _text("/proc/self/mountinfo").splitlines()
+        ),
         chroot=_chroot(),
     )
 

@@ -149,7 +149,9 @@ def _supervise(
 
 
 def _init(control: socket.socket, nodes: Sequence[Node], main: NodeMain, shape: Shape) -> NoReturn:
-    syscalls.die_with_parent(signal.SIGKILL, 0)  # the parent is outside of this PID namespace: its number is 0
+    syscalls.die_with_parent(
+        signal.SIGKILL, 0
+    )  # the parent is outside of this PID namespace: its number is 0
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _step(control, "mounts", lambda: syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE))
     _step(control, "proc", mount_proc)

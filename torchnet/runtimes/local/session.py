@@ -108,7 +108,11 @@ class Session:
         if rank not in self._said_end and self._failure is None:
             name = self._specs[rank].name
             failure = Failure(
-                "lost", f"lost {name} (node rank {rank}): its agent ended without a word", 70, node=name, at=time.time()
+                "lost",
+                f"lost {name} (node rank {rank}): its agent ended without a word",
+                70,
+                node=name,
+                at=time.time(),
             )
             # The coordinator notices, too, where there is one already; if so it stops the others in order.
             self._loop.later(0.5, lambda: self._stop(failure) if self._failure is None else None)
@@ -134,7 +138,9 @@ class Session:
         self._interrupted += 1
         name = signal.Signals(number).name
         if self._interrupted > 1:
-            self._failure = self._failure or Failure("interrupted", f"stopped by {name}", code, at=time.time())
+            self._failure = self._failure or Failure(
+                "interrupted", f"stopped by {name}", code, at=time.time()
+            )
             self._loop.stop()
             return
         if number == signal.SIGINT:

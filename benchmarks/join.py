@@ -1,0 +1,114 @@
+"""The join of many workers: seconds until all have the table, messages and bytes for each.
+
+    uv run benchmarks/join.py
+
+The coordinator is the agent's own, in a process of its own; the workers are real connections that prove the token and
+take the table, from a second process.  Each reads the whole table; one in a hundred also decodes it, as every worker
+does on its own machine (here they would share two cores).
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import resource
+import time
+from typing import Any
+
+from benchmarks.machine import facts
+from torchnet import names
+from torchnet.agent import receipt
+from torchnet.agent.coordinator import Coordinator
+from torchnet.agent.door import enter, pack_row
+from torchnet.agent.frames import Frames
+from torchnet.agent.loop import Loop
+from torchnet.agent.spec import AgentSpec
+from torchnet.network.select import Rail
+from torchnet.network.table import RailRow, Row, decode
+
+TOKEN = "benchmark"
+
+
+def spec(nnodes: int, rank: int = 0) -> AgentSpec:
+    return AgentSpec(
+        run_id="join",
+        nnodes=nnodes,
+        node_rank=rank,
+        nproc_per_node=8,
+        command=("train.py",),
+        token=TOKEN,
+        python="python3",
+        name=f"train-{rank}-x7k2p",
+        loopback=True,
+        start_timeout=60.0,
+    )
+
+
+def row(rank: int) -> Row:
+    rails = (RailRow("net1", f"fcbb:0:800:ffff::{rank + 1:x}", 9000),)
+    return Row(rank, f"train-{rank}-x7k2p", os.urandom(8).hex(), rails, (f"10.244.{rank >> 8}.{rank & 255}",))
+
+
+def coordinate(nnodes: int) -> None:
+    """Rank 0's side, until the other process ends it."""
+    loop = Loop()
+    Coordinator(
+        loop, spec(nnodes), (Rail(0, "x", "lo", "127.0.0.1", 4, 8, 65536),), lambda _event: None, receipt.job
+    )
+    loop.run()
+
+
+def join(nnodes: int) -> tuple[float, float, float]:
+    """(seconds, messages for each worker, bytes received by each)."""
+    child = os.fork()
+    if child == 0:
+        coordinate(nnodes)
+    loop = Loop()
+    tables: list[int] = []
+    messages = received = 0
+
+    def heard(message: dict[str, Any]) -> None:
+        nonlocal messages, received
+        messages += 1
+        if message["op"] == "table":
+            received += len(message["table"])
+            if len(tables) % 100 == 0:
+                assert len(decode(base64.b64decode(message["table"])).rows) == nnodes
+            tables.append(1)
+            if len(tables) == nnodes:
+                loop.stop()
+
+    began = time.monotonic()
+    frames = []
+    for rank in range(nnodes):
+        hello = {"row": pack_row(row(rank)), "run": "join", "nnodes": nnodes}
+        while True:
+            try:
+                sock = enter(TOKEN, "127.0.0.1", "127.0.0.1", names.JOIN_PORT, hello, 5.0)
+                break
+            except ConnectionRefusedError:
+                began = time.monotonic()  # the coordinator does not listen yet
+        messages += 1
+        frames.append(Frames(loop, sock, heard, lambda: None))
+    loop.run()
+    taken = time.monotonic() - began
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    for frame in frames:
+        frame.close()
+    loop.close()
+    return taken, messages / nnodes, received / nnodes
+
+
+def main() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+    print(facts())
+    print(f"{'workers':>8} {'seconds':>8} {'messages each':>14} {'table bytes each':>17}")
+    for nnodes in (10, 100, 1000):
+        taken, messages, received = join(nnodes)
+        print(f"{nnodes:8} {taken:8.2f} {messages:14.1f} {received:17.0f}")
+
+
+if __name__ == "__main__":
+    main()
