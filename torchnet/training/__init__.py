@@ -1,0 +1,10 @@
+"""What training scripts use: `torchnet.init()` and `torchnet.traffic()`.
+
+Standard library and `torchnet.kernel` alone; torch is imported inside the functions that need it, so that
+`torchnet.traffic()` works in programs without torch, too.
+"""
+
+from torchnet.training.group import Context, init
+from torchnet.training.meter import Bytes, Peer, Traffic, traffic
+
+__all__ = ["Bytes", "Context", "Peer", "Traffic", "init", "traffic"]

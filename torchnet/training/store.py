@@ -1,0 +1,100 @@
+"""The store in which the ranks find each other, listening on one address alone where that can be done.
+
+torch's TCPStore listens on every interface, whatever MASTER_ADDR says, and asks nobody for a password; who
+reaches it can run code (SECURITY.md of PyTorch). It takes a socket that is already bound, though
+(``master_listen_fd``, with libuv and without): so rank 0 binds one to MASTER_ADDR, which under torchnet is
+net1's address, and eth0 stays closed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import warnings
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from torchnet.errors import UsageError
+from torchnet.network.text import printable
+from torchnet.training.world import World
+
+if TYPE_CHECKING:
+    from torch.distributed import Store, TCPStore
+
+DEFAULT_TIMEOUT = timedelta(minutes=30)  # torch's own, torch/distributed/constants.py
+
+# Kept to the end of the process: others may still ask rank 0's when it is done with the group, and a second group of
+# the same process finds it again at the same port.
+_kept: dict[tuple[str, int, int], TCPStore] = {}
+
+
+def connect(world: World, timeout: timedelta | None) -> Store:
+    """The store of all ranks: served by rank 0, or by torchrun's agent where that says so.
+
+    Raises:
+        UsageError: MASTER_PORT is taken, or MASTER_ADDR is no address and no known name.
+        torch.distributed.DistNetworkError, DistStoreError: the store did not answer within ``timeout``.
+    """
+    from torch.distributed import TCPStore
+
+    key = (world.address, world.port, os.getpid())
+    if key not in _kept:
+        serves = world.rank == 0 and not world.agent_store
+        descriptor = listen(world.address, world.port) if serves else None
+        _kept[key] = TCPStore(
+            world.address,
+            world.port if descriptor is None else _port(descriptor),
+            world.world_size if not world.agent_store else None,
+            serves,
+            timeout=timeout or DEFAULT_TIMEOUT,
+            multi_tenant=not world.agent_store,
+            master_listen_fd=descriptor,
+            use_libuv=world.libuv,
+        )
+    return _kept[key]
+
+
+def listen(address: str, port: int) -> int | None:
+    """A descriptor that listens on ``address`` and ``port`` alone; None if the address is not this machine's.
+
+    That happens where MASTER_ADDR is a name or an address that is translated on the way (a Service, NAT); the
+    store then listens everywhere, as torch does, and a warning says so.
+    """
+    try:
+        found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise UsageError(
+            f"MASTER_ADDR is {printable(address, 80)}, which is no address and no known name ({error})",
+            fix="give rank 0's address as a bare literal, such as fcbb:0:800:ffff::a",
+        ) from None
+    for family, kind, protocol, _, where in found:
+        try:
+            listening = socket.socket(family, kind, protocol)
+        except OSError:
+            continue  # a family that this kernel does not have
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(where)
+            listening.listen(4096)
+            return listening.detach()
+        except OSError as error:
+            listening.close()
+            if error.errno == errno.EADDRINUSE:
+                raise UsageError(
+                    f"MASTER_PORT {port} on {printable(address, 80)} is in use by another program",
+                    fix=f"see which: ss -ltnp 'sport = :{port}'; or set another MASTER_PORT for all ranks",
+                ) from None
+            if error.errno != errno.EADDRNOTAVAIL:
+                raise
+    warnings.warn(
+        f"MASTER_ADDR {printable(address, 80)} is no address of this machine: the store listens on all of them",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+    return None
+
+
+def _port(descriptor: int) -> int:
+    with socket.socket(fileno=os.dup(descriptor)) as listening:
+        return int(listening.getsockname()[1])
