@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torchnet.cli.table import table
@@ -29,6 +29,7 @@ def test_narrow_tables_become_paragraphs() -> None:
     assert shown == f"A_LONG_NAME_INDEED\n  WHY: {'w' * 30}\n  SOURCE: {'s' * 30}\n\n"
 
 
+@settings(deadline=None)
 @given(
     rows=st.lists(st.tuples(st.text("abc", max_size=10), WORDS, WORDS), max_size=4),
     width=st.integers(40, 200),

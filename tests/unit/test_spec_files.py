@@ -8,7 +8,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torchnet.spec.files import SIZE_LIMIT
@@ -172,7 +172,20 @@ def test_a_file_of_100_mb_is_refused_without_being_read(tmp_path: Path) -> None:
 
 
 def test_a_file_without_an_end_is_read_to_the_limit(tmp_path: Path) -> None:
-    assert "goes on after" in refused(tmp_path, "/dev/zero")
+    tracemalloc.start()
+    message = refused(tmp_path, "/dev/zero")
+    assert tracemalloc.get_traced_memory()[1] < 4 * SIZE_LIMIT
+    tracemalloc.stop()
+    assert "goes on after" in message
+
+
+@pytest.mark.parametrize("name", ["a\nb.toml", "\x1b[31m.toml", "\u202e.toml", "\udcff.toml"])
+def test_a_hostile_name_is_shown_escaped(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("nnodes = 0\nnodes = 1\n")
+    message = refused(tmp_path, name)
+    assert message.count(".toml: n") == 2
+    assert message.replace("\n", "").isprintable()
+    assert message.count("\n") == 3
 
 
 def test_a_large_project_file_is_no_reason_to_stop_unless_it_is_ours(tmp_path: Path) -> None:
@@ -246,6 +259,7 @@ def test_bytes_that_are_no_utf8(tmp_path: Path) -> None:
     assert "UTF-8" in refused(tmp_path, "job.toml")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_give_a_job_or_a_problem(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     folder = tmp_path_factory.mktemp("any")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -93,6 +93,7 @@ def test_the_job_is_frozen() -> None:
 LAYERS = ("flag", "environment", "job file", "project file")
 
 
+@settings(deadline=None)
 @given(present=st.sets(st.sampled_from(LAYERS)))
 def test_the_highest_layer_that_has_a_value_wins(
     tmp_path_factory: pytest.TempPathFactory, present: set[str]
@@ -312,6 +313,7 @@ def test_an_empty_variable_counts_as_unset(tmp_path: Path) -> None:
 TEXT = st.text(max_size=20)
 
 
+@settings(deadline=None)
 @given(flags=st.dictionaries(st.sampled_from(sorted(set(BY_PATH) - {"args", "env"})), TEXT, max_size=8))
 def test_any_flags_give_a_job_or_problems_of_theirs(flags: dict[str, object]) -> None:
     problems, message = [], ""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torchnet.spec.fields import FIELDS
@@ -87,6 +87,7 @@ def test_yaml_and_json_hold_the_same_job() -> None:
     assert job["env"] == {"NO": "1", "on": "2"}
 
 
+@settings(deadline=None)
 @given(
     args=st.lists(st.text(st.characters(exclude_characters="\0")), max_size=4),
     env=st.dictionaries(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torchnet.spec import values, words
@@ -39,6 +39,7 @@ PARSERS = (
 
 
 @pytest.mark.parametrize("parse", PARSERS, ids=lambda parse: parse.__name__)
+@settings(deadline=None)
 @given(value=ANYTHING)
 def test_a_parser_returns_or_says_what_is_wrong(parse: object, value: object) -> None:
     assert callable(parse)
@@ -85,6 +86,7 @@ def test_tcs_bytes_per_second_are_not_guessed_at() -> None:
         values.parse_rate("1gbps")
 
 
+@settings(deadline=None)
 @given(st.integers(min_value=1, max_value=10**13))
 def test_a_rate_survives_being_shown(bits: int) -> None:
     assert values.parse_rate(values.format_rate(bits)) == bits
@@ -117,6 +119,7 @@ def test_what_is_no_duration(text: object) -> None:
         values.parse_duration(text)
 
 
+@settings(deadline=None)
 @given(st.integers(min_value=0, max_value=10**7))
 def test_a_whole_duration_survives_being_shown(seconds: int) -> None:
     assert values.parse_duration(values.format_duration(float(seconds))) == seconds
@@ -153,6 +156,7 @@ def test_what_are_no_ranks(text: object) -> None:
         values.parse_ranks(text)
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(min_value=0, max_value=5000)))
 def test_ranks_survive_being_written(ranks: set[int]) -> None:
     assert values.parse_ranks(",".join(map(str, ranks))) == tuple(sorted(ranks))
@@ -211,6 +215,7 @@ def test_arguments_that_are_no_unicode_stay_as_they_are() -> None:
     assert words.parse_texts(["\udcff", "a\nb", ""]) == ("\udcff", "a\nb", "")
 
 
+@settings(deadline=None)
 @given(ANYTHING)
 def test_a_quoted_value_is_short_and_harmless(value: object) -> None:
     shown = words.quote(value)
