@@ -81,6 +81,12 @@ def test_each_export_exists_and_stands_once() -> None:
     assert [name for name in torchnet.__all__ if not (getattr(torchnet, name).__doc__ or "").strip()] == []
 
 
+def test_the_version_is_one() -> None:
+    import torchnet
+
+    assert torchnet.__version__ == SETTINGS["project"]["version"]
+
+
 def test_each_dependency_is_pinned() -> None:
     pins = {re.split(r"[ =;]", pin)[0] for pin in SETTINGS["tool"]["uv"]["constraint-dependencies"]}
     asked = [
