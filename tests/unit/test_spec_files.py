@@ -65,6 +65,8 @@ def test_paths_of_a_file_are_relative_to_it_and_names_stay_names(tmp_path: Path)
     ):
         (tmp_path / "sub" / "job.toml").write_text(text)
         assert resolve({}, {}, tmp_path, "sub/job.toml").job.script == script
+    (tmp_path / "sub" / "job.toml").write_text('output.json = "-"')
+    assert launched(tmp_path, "sub/job.toml").job.output.json_path == "-"
 
 
 def test_the_nearest_project_file_counts(tmp_path: Path) -> None:
@@ -130,6 +132,8 @@ def test_a_project_file_of_another_user_is_not_read(tmp_path: Path) -> None:
         ("[env]\nA = [1]", "is not text"),
         ('args = ["\\u0000"]', "NUL"),
         ("args = [1]", "is not text"),
+        (f'args = ["{"x" * 131_072}"]', "131072 bytes"),
+        (f'env.A = "{"é" * 65_536}"', "131072 bytes"),
         ("nnodes = true", "is not a whole number"),
         ("nnodes = 2.5", "is not a whole number"),
         (f"nnodes = 0x{'f' * 10_000}", "too large"),

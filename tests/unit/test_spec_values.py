@@ -215,6 +215,11 @@ def test_arguments_that_are_no_unicode_stay_as_they_are() -> None:
     assert words.parse_texts(["\udcff", "a\nb", ""]) == ("\udcff", "a\nb", "")
 
 
+def test_half_a_surrogate_pair_cannot_be_given_to_a_process() -> None:
+    with pytest.raises(ValueError, match="surrogate"):
+        words.parse_text("\ud800")
+
+
 @settings(deadline=None)
 @given(ANYTHING)
 def test_a_quoted_value_is_short_and_harmless(value: object) -> None:

@@ -213,8 +213,8 @@ FIELDS = (
     Field(
         "output.json",
         "--json",
-        "File for the receipt, as JSON.",
-        "the path of a file",
+        "File for the receipt, as JSON; - is stdout.",
+        "the path of a file, or - for stdout",
         "none",
         "FILE",
         is_path=True,

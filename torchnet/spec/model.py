@@ -22,6 +22,7 @@ from torchnet.spec import faults, values, words
 
 YEAR = 366 * 86400.0
 LOOPBACK = "loopback"
+STDOUT = "-"
 
 Whole = Annotated[int, BeforeValidator(values.parse_whole)]
 Switch = Annotated[bool, BeforeValidator(values.parse_switch)]
@@ -130,6 +131,7 @@ class Output(_Group):
     ranks: Ranks = ()
     """Sorted; () is all."""
     json_path: Text | None = Field(default=None, alias="json")
+    """``"-"`` is standard output."""
     min_share: Share | None = None
     quiet: Switch = False
 

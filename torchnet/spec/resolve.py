@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torchnet.spec.fields import FIELDS
 from torchnet.spec.files import from_job_file, from_project
 from torchnet.spec.layers import DEFAULT, Layer, Origin, Value, from_environment, from_flags, merge
-from torchnet.spec.model import JobSpec
+from torchnet.spec.model import STDOUT, JobSpec
 from torchnet.spec.problems import SpecError, from_validation
 from torchnet.spec.values import parse_switch
 
@@ -98,7 +98,7 @@ def _anchored(path: str, value: Value, merged: Mapping[str, Value]) -> Any:
     if path == "script":
         if _is_on(merged, "module") or (_is_on(merged, "no_python") and os.sep not in value.raw):
             return value.raw
-    elif path not in ("output.log_dir", "output.json"):
+    elif path not in ("output.log_dir", "output.json") or value.raw == STDOUT:
         return value.raw
     return os.path.join(value.base, value.raw)
 

@@ -10,6 +10,8 @@ _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _STREAMS = re.compile(r"[0-3]|[0-9]{1,5}:[0-3](,[0-9]{1,5}:[0-3])*")
 _SHOWN = 80
+_TEXT_LIMIT = 128 * 1024 - 256
+"""Bytes. Linux takes 128 KiB for one argument or variable (MAX_ARG_STRLEN); the rest is for NAME=."""
 
 
 def quote(value: object) -> str:
@@ -38,6 +40,14 @@ def parse_text(value: object) -> str:
         raise ValueError("is not text")
     if "\0" in value:
         raise ValueError("holds a NUL character, which no process can be given")
+    try:
+        size = len(value.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        raise ValueError("holds half of a surrogate pair, which is no character") from None
+    if size > _TEXT_LIMIT:
+        raise ValueError(
+            f"has {size} bytes, and a process is given {_TEXT_LIMIT} at most; a file can hold more"
+        )
     return value
 
 
