@@ -35,6 +35,14 @@ def torchnet(*words: str | bytes, cwd: Path = ROOT, **environ: str) -> subproces
     )
 
 
+def shell(words: str) -> subprocess.CompletedProcess[str]:
+    """``torchnet WORDS`` by a shell, for its redirections."""
+    command = f"{sys.executable} -m torchnet {words}"
+    return subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
 def loaded(*words: str) -> set[str]:
     """The top-level modules in ``sys.modules`` after ``torchnet WORDS``."""
     code = "import sys; from torchnet.cli import main; main(sys.argv[1:]); print('\\n', *sys.modules, file=sys.stderr)"
@@ -151,15 +159,22 @@ def test_explain_is_a_table_that_fits(tmp_path: Path) -> None:
 
 def test_a_closed_pipe_is_no_error_message() -> None:
     for words in ("launch --help", "launch --dry-run x.py", "env --explain"):
-        ran = subprocess.run(
-            ["bash", "-c", f"{sys.executable} -m torchnet {words} | true"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert ran.stderr == ""
+        assert shell(f"{words} | true").stderr == ""
+
+
+@pytest.mark.parametrize("words", ["launch --dry-run x.py", "env --explain", "env --explain -o json"])
+def test_a_full_disk_is_named(words: str) -> None:
+    ran = shell(f"{words} > /dev/full")
+    assert ran.returncode == 70
+    assert ran.stderr == "torchnet: stdout cannot be written (No space left on device)\n"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_trouble(closed: str) -> None:
+    ran = shell(f"launch --dry-run x.py {closed}")
+    assert ran.returncode == 0
+    assert ran.stderr == ""
+    assert shell(f"launch --nnodes 0 x.py {closed}").returncode == 2
 
 
 def test_a_terminal_without_unicode_gets_escapes(tmp_path: Path) -> None:

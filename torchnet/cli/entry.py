@@ -29,7 +29,7 @@ def _run(argv: list[str]) -> int:
 
 
 def _guard(action: Callable[[], int]) -> int:
-    _never_unencodable()
+    _prepare_streams()
     try:
         code = action()
         sys.stdout.flush()
@@ -39,8 +39,8 @@ def _guard(action: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # `torchnet launch --help | head -1`: nobody reads on, and Python's flush at exit must not complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        # `torchnet launch --help | head -1`: nobody reads on.
+        _abandon_stdout()
         return BROKEN_PIPE
     except Exception as error:
         return _own_error(error)
@@ -66,12 +66,37 @@ def say(text: str) -> None:
     try:
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError):
         pass
 
 
-def _never_unencodable() -> None:
-    """A name that the terminal's encoding lacks is shown as an escape; it must not end the command."""
+def emit(text: str) -> None:
+    """``text`` on stdout, at once. A full disk is named; a reader that has gone stays a `BrokenPipeError`."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _abandon_stdout()
+        raise TorchnetError(f"stdout cannot be written ({error.strerror})") from None
+
+
+def _abandon_stdout() -> None:
+    """What is still buffered goes nowhere, else Python would try again at its end and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _prepare_streams() -> None:
+    """Standard streams that exist, and that show as an escape what the terminal's encoding lacks."""
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        # Started with `>&-`: the next file or socket opened would get the number 1, and our output.
+        while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+            os.set_inheritable(number, True)
+        os.close(number)
+        sys.stdin = sys.stdin or os.fdopen(0)
+        sys.stdout = sys.stdout or os.fdopen(1, "w")
+        sys.stderr = sys.stderr or os.fdopen(2, "w")
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:

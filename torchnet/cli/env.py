@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from torchnet.cli.entry import emit
 from torchnet.cli.options import PlainCommand
 from torchnet.errors import UsageError
 
@@ -50,13 +50,13 @@ def run(explain: bool, form: str) -> int:
 
     variables = explained()
     if form == "json":
-        sys.stdout.write(json.dumps([asdict(variable) for variable in variables], indent=2) + "\n")
+        emit(json.dumps([asdict(variable) for variable in variables], indent=2) + "\n")
         return 0
     from torchnet.cli.table import table
 
     # In a pipe there is no width to fit in; COLUMNS decides there as well as on a terminal.
     width = shutil.get_terminal_size((160, 24)).columns
-    sys.stdout.write(table(HEADINGS, [_row(variable) for variable in variables], width))
+    emit(table(HEADINGS, [_row(variable) for variable in variables], width))
     return 0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import sys
 from functools import partial
 from typing import Any
 
@@ -69,7 +68,7 @@ def _command() -> Any:
 
 def run(values: dict[str, Any], words: list[str]) -> int:
     """What the command does with its options' ``values`` and with the script and its arguments."""
-    from torchnet.cli.entry import say
+    from torchnet.cli.entry import emit, say
     from torchnet.cli.torchrun import warnings
     from torchnet.spec.resolve import resolve
 
@@ -84,7 +83,7 @@ def run(values: dict[str, Any], words: list[str]) -> int:
     if values["dry_run"]:
         from torchnet.spec.show import as_json, as_yaml
 
-        sys.stdout.write((as_json if form == "json" else as_yaml)(resolved.job, resolved.origins))
+        emit((as_json if form == "json" else as_yaml)(resolved.job, resolved.origins))
         return 0
 
     from torchnet.spec.script import check_script

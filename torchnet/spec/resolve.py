@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from torchnet.spec.fields import FIELDS
+from torchnet.spec.fields import BY_PATH, FIELDS
 from torchnet.spec.files import from_job_file, from_project
 from torchnet.spec.layers import DEFAULT, Layer, Origin, Value, from_environment, from_flags, merge
 from torchnet.spec.model import STDOUT, JobSpec
@@ -98,7 +98,7 @@ def _anchored(path: str, value: Value, merged: Mapping[str, Value]) -> Any:
     if path == "script":
         if _is_on(merged, "module") or (_is_on(merged, "no_python") and os.sep not in value.raw):
             return value.raw
-    elif path not in ("output.log_dir", "output.json") or value.raw == STDOUT:
+    elif path not in BY_PATH or not BY_PATH[path].is_path or value.raw == STDOUT:
         return value.raw
     return os.path.join(value.base, value.raw)
 
