@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torchnet import names
+from torchnet.agent.admission import objection, store_port
 from torchnet.agent.door import Door, unpack_row
 from torchnet.agent.frames import Frames, Message
 from torchnet.agent.loop import Loop
@@ -104,27 +105,16 @@ class Coordinator:
             return
         self.add(sock, row, rest, run=run, size=size)
 
-    def add(self, sock: socket.socket, row: Row, rest: bytes = b"", *, run: str = "", size: int = 0) -> None:
+    def add(self, sock: socket.socket, row: Row, rest: bytes = b"", *, run: str, size: int) -> None:
         """Let a worker in whose connection has proved the token (or is rank 0's own)."""
         rank = row.node_rank
         member = Member(row, None)  # type: ignore[arg-type]
         member.frames = Frames(
             self._loop, sock, lambda m: self._heard(member, m), lambda: self._lost(member), received=rest
         )
-        wrong = ""
-        if run and run != self._spec.run_id:
-            wrong = f"it belongs to run {run}, this is run {self._spec.run_id}"
-        elif size and size != self._spec.nnodes:
-            wrong = f"it was started with --nnodes {size}, this job has {self._spec.nnodes}"
-        elif not 0 <= rank < self._spec.nnodes:
-            wrong = f"its node rank {rank} is not below the {self._spec.nnodes} nodes of this job"
-        elif self._state != "gathering":
-            wrong = "the job has started without it"
-        elif rank in self._members and self._members[rank].row.uid == row.uid:
-            self._members.pop(rank).frames.close()  # the same worker again, after a connection that broke
-        elif rank in self._members:
-            other = self._members[rank].row
-            wrong = f"node rank {rank} is taken by {other.name} ({other.rails[0].address})"
+        present = {rank: other.row for rank, other in self._members.items()}
+        late = self._state != "gathering"
+        wrong = objection(self._spec, present, row, run, size, late=late)
         if wrong:
             failure = Failure(
                 "network", f"{row.name} was not let in: {wrong}", 4, node=row.name, at=time.time()
@@ -133,6 +123,8 @@ class Coordinator:
             self._loop.later(2.0, member.frames.close)
             self._report({"event": "notice", "node": rank, "level": "warning", "text": failure.text})
             return
+        if rank in self._members:  # the same worker again, after a connection that broke
+            self._members.pop(rank).frames.close()
         self._members[rank] = member
         self._phase("join", f"{len(self._members)}/{self._spec.nnodes} joined")
         if len(self._members) == self._spec.nnodes:
@@ -180,23 +172,9 @@ class Coordinator:
             self._enter("running")
             self._run_began = time.time()
             self._stall.begin(len(self._members))
-            self._broadcast({"op": "start", "attempt": self._attempt, "port": self._store_port()})
-
-    def _store_port(self) -> int:
-        """A free port for PyTorch's store, another one for each attempt: the last one's may linger in TIME_WAIT."""
-        count = len(names.STORE_PORTS)
-        for step in range(count):
-            port = names.STORE_PORTS[(self._attempt * 7 + step) % count]
-            with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
-                try:
-                    probe.bind(("::", port))
-                except OSError:
-                    continue
-                return port
-        raise NetworkError(
-            f"no free port for the store between {names.PORT_FIRST + 1} and {names.PORT_LAST} on {self._spec.name}",
-            fix="ss -tlnp",
-        )
+            self._broadcast(
+                {"op": "start", "attempt": self._attempt, "port": store_port(self._spec, self._attempt)}
+            )
 
     # -- running -------------------------------------------------------------------------------------------------
 

@@ -16,26 +16,27 @@ from torchnet.agent import hosts, receipt
 from torchnet.agent.account import Account
 from torchnet.agent.coordinator import BEAT_SECONDS, Coordinator, silence_seconds
 from torchnet.agent.discover import discover, own_row
-from torchnet.agent.door import enter, pack_row
+from torchnet.agent.door import pack_row
+from torchnet.agent.ending import explain_end
 from torchnet.agent.environment import Environment
 from torchnet.agent.frames import Frames, Message
 from torchnet.agent.gang import Gang
 from torchnet.agent.handshake import probe_key
+from torchnet.agent.knock import Knock
 from torchnet.agent.loop import Loop
-from torchnet.agent.preflight import Preflight, wrong_route
+from torchnet.agent.preflight import Preflight
 from torchnet.agent.process import Process
 from torchnet.agent.rdma import port_bytes
 from torchnet.agent.report import Failure, Reporter
 from torchnet.agent.spec import AgentSpec
 from torchnet.agent.watch import RailWatch
-from torchnet.errors import NetworkError, RefusedError, TorchnetError
+from torchnet.errors import NetworkError, TorchnetError
 from torchnet.network import plan
 from torchnet.network.select import Rail
 from torchnet.network.sources import AddressSource
 from torchnet.network.table import Table, decode
 
 _STACKS_SECONDS = 0.5  # until processes have written their stacks down
-_SAID_AFTER = 10  # tries to join, about 10 s
 _ALONE_SECONDS = 3.0  # how long a worker that must stop waits for the coordinator's word
 
 
@@ -51,6 +52,7 @@ class Worker:
         self._channel: Frames | None = None
         self._coordinator: Coordinator | None = None
         self._preflight: Preflight | None = None
+        self._knock: Knock | None = None
         self._watch: RailWatch | None = None
         self._account: Account | None = None
         self._rails: tuple[Rail, ...] = ()
@@ -81,63 +83,25 @@ class Worker:
                     self._loop, self._spec, self._rails, self._reporter.send, receipt.job
                 )
                 ours, theirs = socket.socketpair()
-                self._coordinator.add(theirs, row)
+                self._coordinator.add(theirs, row, run=self._spec.run_id, size=self._spec.nnodes)
                 self._connected(ours)
             else:
-                self._deadline = time.monotonic() + self._spec.start_timeout
-                self._knock(pack_row(row))
+                self._knock = Knock(
+                    self._loop,
+                    self._spec,
+                    self._source,
+                    self._rails[0],
+                    row,
+                    entered=self._connected,
+                    failed=self._alone,
+                    notice=lambda text: self._notice("warning", text),
+                )
         except TorchnetError as error:
             self._alone(Failure("network", str(error), error.exit_code, node=self._spec.name, at=time.time()))
         except OSError as error:
             text = f"{self._spec.name}: the join's port {names.JOIN_PORT} cannot be opened: {error.strerror}"
             self._alone(Failure("network", text, 4, node=self._spec.name, at=time.time()))
         self._loop.every(BEAT_SECONDS, self._beat)
-
-    def _knock(self, row: str, tries: int = 0) -> None:
-        """Try to join; again until the deadline, since rank 0 may come later, or be another one meanwhile."""
-        if self._state != "joining":
-            return
-        hello = {"row": row, "run": self._spec.run_id, "nnodes": self._spec.nnodes}
-        try:
-            rank0 = self._source.rank0()[0]
-            self._reachable(rank0)
-            patience = min(2.0, 0.25 * (tries + 1))  # this thread serves nothing else meanwhile
-            self._connected(
-                enter(self._spec.token, self._rails[0].address, rank0, names.JOIN_PORT, hello, patience)
-            )
-            return
-        except RefusedError as error:
-            self._alone(Failure("network", str(error), 4, node=self._spec.name, at=time.time()))
-            return
-        except (OSError, ValueError, NetworkError, IndexError) as error:
-            why = str(error)
-        if time.monotonic() > self._deadline:
-            text = f"{self._spec.name} could not join rank 0 within {self._spec.start_timeout:g} s: {why}"
-            self._alone(Failure("timeout", text, 124, node=self._spec.name, at=time.time()))
-            return
-        if tries == _SAID_AFTER:
-            self._notice("warning", f"{self._spec.name} has not reached rank 0 yet: {why}; trying on")
-        self._loop.later(min(0.01 * 2**tries, 0.5), lambda: self._knock(row, tries + 1))
-
-    def _reachable(self, rank0: str) -> None:
-        """Refuse at once what no waiting mends."""
-        rail = self._rails[0]
-        if self._spec.loopback:
-            return
-        if rank0 == rail.address:
-            raise RefusedError(
-                f"{self._spec.name} has rank 0's address {rank0} on {rail.interface}",
-                fix="recreate one of the two; an ipam with one pool for all nodes keeps addresses apart",
-            )
-        if (":" in rank0) != (rail.family == 6):
-            raise RefusedError(
-                f"{self._spec.name} has IPv{rail.family} {rail.address} on {rail.interface}, rank 0 has {rank0}: the "
-                "families are mixed",
-                fix="give all workers addresses of one family, or choose one with --family",
-            )
-        problem = wrong_route(self._spec.name, "rank 0", rail, rank0)
-        if problem:
-            raise RefusedError(problem)
 
     def _connected(self, sock: socket.socket) -> None:
         self._heard = time.monotonic()
@@ -262,6 +226,8 @@ class Worker:
         if self._failure is not None or self._state == "over":
             return
         self._reporter.send(failure.event())
+        if self._knock is not None:
+            self._knock.cancel()
         if self._channel is not None:
             self._channel.close()
         self._stop(failure, restart=False)
@@ -362,34 +328,3 @@ class Worker:
 
     def _notice(self, level: str, text: str) -> None:
         self._reporter.send({"event": "notice", "node": self._spec.node_rank, "level": level, "text": text})
-
-
-def explain_end(process: Process, spec: AgentSpec) -> Failure:
-    """Why a process that ended with an error did so, as far as it can be known from outside."""
-    assert process.code is not None
-    if process.code > 128:
-        try:
-            import signal
-
-            name = signal.Signals(process.code - 128).name
-        except ValueError:
-            name = f"signal {process.code - 128}"
-        text = f"rank {process.rank} on {spec.name} was killed by {name} (exit code {process.code})"
-        if name == "SIGKILL":
-            text += "; where nobody did it by hand, memory ran out (dmesg tells)"
-        elif name == "SIGBUS":
-            text += "; often /dev/shm is full (DataLoader workers)"
-    else:
-        text = f"rank {process.rank} on {spec.name} exited with code {process.code}"
-    cause = process.cause()
-    if cause:
-        text += f": {cause}"
-    return Failure(
-        "script",
-        text,
-        process.code,
-        rank=process.rank,
-        node=spec.name,
-        at=process.ended_at,
-        tail=list(process.tail),
-    )

@@ -1,0 +1,101 @@
+"""Phase 2, a worker's side: to rank 0's door, again and again until it is let in."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+
+from torchnet import names
+from torchnet.agent.door import enter, pack_row
+from torchnet.agent.loop import Loop
+from torchnet.agent.preflight import wrong_route
+from torchnet.agent.report import Failure
+from torchnet.agent.spec import AgentSpec
+from torchnet.errors import NetworkError, RefusedError
+from torchnet.network.select import Rail
+from torchnet.network.sources import AddressSource
+from torchnet.network.table import Row
+
+_SAID_AFTER = 10  # tries, about 10 s
+
+
+class Knock:
+    """Tries until ``start_timeout``: rank 0 may come later, or be another one meanwhile, so it is looked up each time.
+
+    Ends with a call of ``entered(connection)`` or ``failed(failure)``; ``notice`` gets a sentence when it takes long.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        spec: AgentSpec,
+        source: AddressSource,
+        rail: Rail,
+        row: Row,
+        entered: Callable[[socket.socket], None],
+        failed: Callable[[Failure], None],
+        notice: Callable[[str], None],
+    ) -> None:
+        self._loop = loop
+        self._spec = spec
+        self._source = source
+        self._rail = rail
+        self._hello = {"row": pack_row(row), "run": spec.run_id, "nnodes": spec.nnodes}
+        self._entered = entered
+        self._failed = failed
+        self._notice = notice
+        self._deadline = time.monotonic() + spec.start_timeout
+        self._tries = 0
+        self._timer = loop.later(0, self._try)
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+    def _try(self) -> None:
+        self._tries += 1
+        try:
+            rank0 = self._source.rank0()[0]
+            self._reachable(rank0)
+            patience = min(2.0, 0.25 * self._tries)  # this thread serves nothing else meanwhile
+            connection = enter(
+                self._spec.token, self._rail.address, rank0, names.JOIN_PORT, self._hello, patience
+            )
+        except RefusedError as error:
+            self._fail("network", str(error), 4)
+        except (OSError, ValueError, NetworkError, IndexError) as error:
+            self._again(str(error))
+        else:
+            self._entered(connection)
+
+    def _again(self, why: str) -> None:
+        if time.monotonic() > self._deadline:
+            seconds = f"{self._spec.start_timeout:g} s"
+            self._fail("timeout", f"{self._spec.name} could not join rank 0 within {seconds}: {why}", 124)
+            return
+        if self._tries == _SAID_AFTER:
+            self._notice(f"{self._spec.name} has not reached rank 0 yet: {why}; trying on")
+        self._timer = self._loop.later(min(0.01 * 2 ** min(self._tries, 6), 0.5), self._try)
+
+    def _reachable(self, rank0: str) -> None:
+        """Refuse at once what no waiting mends."""
+        own, rail = self._spec.name, self._rail
+        if self._spec.loopback:
+            return
+        if rank0 == rail.address:
+            raise RefusedError(
+                f"{own} has rank 0's address {rank0} on {rail.interface}",
+                fix="recreate one of the two; an ipam with one pool for all nodes keeps addresses apart",
+            )
+        if (":" in rank0) != (rail.family == 6):
+            raise RefusedError(
+                f"{own} has IPv{rail.family} {rail.address} on {rail.interface}, rank 0 has {rank0}: the families "
+                "are mixed",
+                fix="give all workers addresses of one family, or choose one with --family",
+            )
+        problem = wrong_route(own, "rank 0", rail, rank0)
+        if problem:
+            raise RefusedError(problem)
+
+    def _fail(self, kind: str, text: str, code: int) -> None:
+        self._failed(Failure(kind, text, code, node=self._spec.name, at=time.time()))  # type: ignore[arg-type]
