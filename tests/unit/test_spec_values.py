@@ -25,7 +25,6 @@ PARSERS = (
     values.parse_number,
     values.parse_switch,
     values.parse_rate,
-    values.parse_size,
     values.parse_duration,
     values.parse_ranks,
     words.parse_text,
@@ -123,13 +122,6 @@ def test_what_is_no_duration(text: object) -> None:
 @given(st.integers(min_value=0, max_value=10**7))
 def test_a_whole_duration_survives_being_shown(seconds: int) -> None:
     assert values.parse_duration(values.format_duration(float(seconds))) == seconds
-
-
-@pytest.mark.parametrize(
-    ("text", "size"), [("64MiB", 64 << 20), ("10MB", 10**7), ("1.5kB", 1500), (4096, 4096), ("1b", 1)]
-)
-def test_sizes(text: object, size: int) -> None:
-    assert values.parse_size(text) == size
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,6 @@ _RATE_UNITS = {"": 1, "bit": 1} | {
     for power, prefix in enumerate("kmgt", start=1)
     for i in ("", "i")
 }
-_SIZE_UNITS = {"": 1, "b": 1} | {
-    f"{prefix}{i}b": (1024 if i else 1000) ** power
-    for power, prefix in enumerate("kmgt", start=1)
-    for i in ("", "i")
-}
 _DURATION_UNITS = {
     "ms": 0.001,
     "s": 1.0,
@@ -102,14 +97,6 @@ def format_rate(rate: int) -> str:
             fraction = f".{rest:03d}".rstrip("0") if rest else ""
             return f"{whole}{fraction}{prefix}bit"
     return f"{rate}bit"
-
-
-def parse_size(value: object) -> int:
-    """Bytes from ``"64MiB"``, ``"10MB"`` or a bare number of bytes."""
-    size = _scaled(value, _SIZE_UNITS)
-    if size is None:
-        raise ValueError("is not a size")
-    return size
 
 
 def parse_duration(value: object) -> float:

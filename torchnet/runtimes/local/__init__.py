@@ -32,8 +32,8 @@ def launch(job: JobSpec, origins: Mapping[str, Origin]) -> int:  # noqa: ARG001 
         UsageError: the job asks for what this machine does not have.
         RefusedError: namespaces are refused; the message names the mechanism and a fix.
     """
-    if (job.output.redirects not in ("", "0") or job.output.tee not in ("", "0")) and not job.output.log_dir:
-        raise UsageError("--tee and --redirects write files", fix="say where: --log-dir DIR")
+    if job.output.redirects.strip("0:, ") and not job.output.log_dir:
+        raise UsageError("--redirects sends output to files alone", fix="say where: --log-dir DIR")
     on_loopback = job.network.networks == (LOOPBACK,)
     cpus = len(os.sched_getaffinity(0))
     shares = gpus.share(job.nnodes, job.nproc_per_node, gpus.visible({**os.environ, **job.env}), cpus)
@@ -61,10 +61,10 @@ def launch(job: JobSpec, origins: Mapping[str, Origin]) -> int:  # noqa: ARG001 
     console = Console(world_size=specs[0].world_size, ranks=job.output.ranks, quiet=job.output.quiet)
     running: sandbox.Sandbox | loopback.Loopback
     if on_loopback:
-        running = loopback.Loopback(job.nnodes, main, ())
+        running = loopback.Loopback(job.nnodes, main)
     else:
         shape = sandbox.Shape(job.network.rate, job.network.mtu, internet.available, planted)
-        running = sandbox.start(nodes, main, shape)
+        running = sandbox.start(nodes, main, shape, node_files=links.descriptors())
         internet.attach(running.init_pid)
     notes = [shares.note] if shares.note else []
     if on_loopback:

@@ -53,6 +53,10 @@ class Links:
         self.theirs = [pair[1] for pair in pairs]
         self.frames: dict[int, Frames] = {}
 
+    def descriptors(self) -> list[int]:
+        """All ends, which processes between launcher and nodes have to close."""
+        return [sock.fileno() for sock in (*self.ours, *self.theirs)]
+
     def in_node(self, rank: int) -> socket.socket:
         """In the node: keep its own end and close all others."""
         mine = self.theirs[rank]

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from torchnet.kernel import syscalls
 from torchnet.network.status import StatusEntry
@@ -15,7 +15,7 @@ from torchnet.network.status import StatusEntry
 class Loopback:
     """The nodes' processes; the counterpart of a sandbox."""
 
-    def __init__(self, count: int, main: Callable[[int], int], close: Sequence[int]) -> None:
+    def __init__(self, count: int, main: Callable[[int], int]) -> None:
         parent = os.getpid()
         self._pids: list[int] = []
         for rank in range(count):
@@ -25,14 +25,15 @@ class Loopback:
                 try:
                     os.setsid()
                     syscalls.die_with_parent(signal.SIGKILL, parent)
-                    for descriptor in close:
-                        os.close(descriptor)
                     code = main(rank)
                 except BaseException:
                     traceback.print_exc()
                 finally:
                     os._exit(code & 0xFF)
             self._pids.append(pid)
+
+    def complaint(self) -> None:
+        """Nothing has to be set up here that could be refused."""
 
     def kill(self) -> None:
         """End all; each agent's processes end with it."""

@@ -58,6 +58,17 @@ class Sandbox:
                 os.kill(self.pid, signal.SIGKILL)
             self.wait()
 
+    def complaint(self) -> TorchnetError | None:
+        """What a node that could not be set up said of it, if one did."""
+        self.control.setblocking(False)
+        with contextlib.suppress(OSError, ValueError):
+            for line in self.control.recv(64 << 10).splitlines():
+                message = json.loads(line)
+                if "refused" in message:
+                    step, code, text = message["refused"]
+                    return refusal.explain(step, OSError(code, text))
+        return None
+
     def wait(self) -> None:
         if not self._ended:
             os.waitpid(self.pid, 0)
@@ -65,12 +76,13 @@ class Sandbox:
             self.control.close()
 
 
-def start(nodes: Sequence[Node], main: NodeMain, shape: Shape, *, close: Sequence[int] = ()) -> Sandbox:
+def start(nodes: Sequence[Node], main: NodeMain, shape: Shape, *, node_files: Sequence[int] = ()) -> Sandbox:
     """Make the namespaces and networks and start ``main(rank)`` in each node, with standard streams as they are here.
 
     Args:
         main: runs in the node as pid 1, without capabilities; its result is the node's exit code.
-        close: descriptors of this process that are no business of the sandbox.
+        node_files: descriptors for the nodes alone, which the processes above them close: who holds the other end
+            of a node's socket is to notice the node's end.
 
     Raises:
         RefusedError: the kernel, or a policy around this process, refuses namespaces; names which and how to allow it.
@@ -79,7 +91,8 @@ def start(nodes: Sequence[Node], main: NodeMain, shape: Shape, *, close: Sequenc
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _guarded(theirs, lambda: _supervise(theirs, parent, nodes, main, shape, (ours.fileno(), *close)))
+        ours.close()
+        _guarded(theirs, lambda: _supervise(theirs, parent, nodes, main, shape, node_files))
     theirs.close()
     sandbox = Sandbox(pid, ours)
     try:
@@ -127,11 +140,9 @@ def _supervise(
     nodes: Sequence[Node],
     main: NodeMain,
     shape: Shape,
-    close: Sequence[int],
+    node_files: Sequence[int],
 ) -> NoReturn:
     os.setsid()  # Ctrl-C and a closed terminal reach torchnet alone, which then stops the job in order
-    for descriptor in close:
-        os.close(descriptor)
     _step(control, "user namespace", lambda: syscalls.unshare(syscalls.NEWUSER))
     _tell(control, {"unshared": True})
     if control.recv(7) != b"mapped\n":
@@ -141,14 +152,17 @@ def _supervise(
     _step(control, "namespaces", lambda: syscalls.unshare(kinds))
     child = os.fork()
     if child == 0:
-        _guarded(control, lambda: _init(control, nodes, main, shape))
+        _guarded(control, lambda: _init(control, nodes, main, shape, node_files))
+    _close(node_files)
     _tell(control, {"init": child})  # its number out here
     control.close()
     _, status = os.waitpid(child, 0)
     os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
 
-def _init(control: socket.socket, nodes: Sequence[Node], main: NodeMain, shape: Shape) -> NoReturn:
+def _init(
+    control: socket.socket, nodes: Sequence[Node], main: NodeMain, shape: Shape, node_files: Sequence[int]
+) -> NoReturn:
     syscalls.die_with_parent(
         signal.SIGKILL, 0
     )  # the parent is outside of this PID namespace: its number is 0
@@ -162,6 +176,7 @@ def _init(control: socket.socket, nodes: Sequence[Node], main: NodeMain, shape: 
         step = lambda what: _step(control, what[0], what[1])  # noqa: E731
         running[start_node(node, namespace, step, main, internet=shape.internet)] = node.rank
     fabric.close_namespaces()
+    _close(node_files)
     _tell(control, {"ready": True})
     steps = planted.timed()
     began = time.monotonic()
@@ -182,6 +197,11 @@ def mount_proc() -> None:
     """A /proc of the PID namespace that this process is in."""
     flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
     syscalls.mount("proc", "/proc", "proc", flags)
+
+
+def _close(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def _step(control: socket.socket, name: str, action: Callable[[], None]) -> None:

@@ -13,6 +13,7 @@ from torchnet.agent import receipt
 from torchnet.agent.loop import Loop
 from torchnet.agent.report import Event, Failure
 from torchnet.agent.spec import AgentSpec
+from torchnet.errors import TorchnetError
 from torchnet.runtimes.local.link import Links
 from torchnet.ui.console import Console
 
@@ -24,6 +25,8 @@ class Nodes(Protocol):
     """What runs the nodes: a sandbox, or processes on loopback."""
 
     def kill(self) -> None: ...
+
+    def complaint(self) -> TorchnetError | None: ...
 
     def wait(self) -> None: ...
 
@@ -107,6 +110,10 @@ class Session:
         self._running.discard(rank)
         if rank not in self._said_end and self._failure is None:
             name = self._specs[rank].name
+            complaint = self._nodes.complaint()
+            if complaint is not None:
+                self._stop(Failure("network", str(complaint), complaint.exit_code, node=name, at=time.time()))
+                return
             failure = Failure(
                 "lost",
                 f"lost {name} (node rank {rank}): its agent ended without a word",
