@@ -42,7 +42,7 @@ class Job:
 
     def __init__(
         self,
-        *arguments: str | Path,
+        *arguments: object,
         command: Sequence[str] = (*TORCHNET, "launch"),
         env: dict[str, str] | None = None,
         popen: Any = None,
@@ -153,7 +153,7 @@ class Job:
                 return
 
 
-def run(*arguments: str | Path, seconds: float = PATIENCE, **options: Any) -> Ended:
+def run(*arguments: object, seconds: float = PATIENCE, **options: Any) -> Ended:
     """A job from its start to its end."""
     with Job(*arguments, **options) as job:
         return job.finish(seconds)
