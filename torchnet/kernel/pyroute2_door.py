@@ -15,6 +15,9 @@ from types import ModuleType
 from typing import Any
 
 
+_ONLY_EXECUTED = ("__all__", "__version__")  # without them `from pyroute2 import *` would import nothing
+
+
 class _LazyPackage(ModuleType):
     def __init__(self, spec: ModuleSpec) -> None:
         super().__init__(spec.name)
@@ -25,16 +28,24 @@ class _LazyPackage(ModuleType):
         self.__package__ = spec.name
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        if importlib.util.find_spec(f"{self.__name__}.{name}") is not None:
+        if name.startswith("__") and name not in _ONLY_EXECUTED:
+            raise AttributeError(name)  # what the import system and introspection ask of any module
+        if name not in _ONLY_EXECUTED and importlib.util.find_spec(f"{self.__name__}.{name}") is not None:
             return importlib.import_module(f"{self.__name__}.{name}")
+        self._execute()
+        return getattr(self, name)
+
+    def __dir__(self) -> list[str]:
+        self._execute()
+        return dir(self)
+
+    def _execute(self) -> None:
+        """Become the whole package; from then on a missing name is a plain miss."""
         spec = self.__spec__
-        if self.__class__ is _LazyPackage and spec is not None and spec.loader is not None:
-            self.__class__ = ModuleType  # type: ignore[assignment]  # once: the next miss is a plain miss
-            spec.loader.exec_module(self)
-            return getattr(self, name)
-        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        assert spec is not None
+        assert spec.loader is not None
+        self.__class__ = ModuleType  # type: ignore[assignment]
+        spec.loader.exec_module(self)
 
 
 def prepare() -> None:

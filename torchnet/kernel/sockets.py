@@ -11,6 +11,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from errno import ENOBUFS
 
 from torchnet.kernel.netlink import HEADER, SOCK_DIAG, Netlink
 
@@ -32,7 +33,8 @@ _BACKOFF, _UNACKED, _RETRANSMITS = 4, 24, 2
 @dataclass(frozen=True)
 class SocketBytes:
     """One TCP connection's account.  Addresses are literals (IPv4-mapped ones as IPv4); bytes are payload, without
-    retransmissions; ``cookie`` identifies the socket as long as the namespace lives."""
+    retransmissions, but the kernel counts the other end's FIN as one received byte; ``cookie`` identifies the socket as
+    long as the namespace lives."""
 
     local: str
     remote: str
@@ -85,12 +87,17 @@ class Destroyed:
 
     def read(self) -> Iterator[SocketBytes]:
         """Those that have closed since the last call, without waiting."""
-        try:
-            for kind, message in self.netlink.events():
-                if kind == _BY_FAMILY:
-                    yield _parse(message)
-        except OSError:
-            self.lost = True
+        while True:
+            try:
+                for kind, message in self.netlink.events():
+                    if kind == _BY_FAMILY and (found := _parse(message)).remote_port:
+                        yield found  # else it only listened, or never came to a connection
+                return
+            except OSError as error:
+                self.lost = True
+                if error.errno != ENOBUFS:
+                    return
+                # What did fit into the buffer still waits behind this error.
 
     def close(self) -> None:
         self.netlink.close()
@@ -106,7 +113,7 @@ def _parse(message: bytes) -> SocketBytes:
         remote=_literal(family, fields[7]),
         local_port=sport,
         remote_port=dport,
-        sent_bytes=max(0, _u64(info, _BYTES_SENT) - _u64(info, _BYTES_RETRANS)) or _u64(info, _BYTES_ACKED),
+        sent_bytes=_sent(info),
         received_bytes=_u64(info, _BYTES_RECEIVED),
         segments_out=_u32(info, _SEGS_OUT),
         segments_in=_u32(info, _SEGS_IN),
@@ -116,6 +123,12 @@ def _parse(message: bytes) -> SocketBytes:
         cookie=fields[9] | fields[10] << 32,
         state=state,
     )
+
+
+def _sent(info: bytes) -> int:
+    if len(info) >= _BYTES_RETRANS + 8:
+        return max(0, _u64(info, _BYTES_SENT) - _u64(info, _BYTES_RETRANS))
+    return _u64(info, _BYTES_ACKED)  # kernels before 4.19; the SYN counts as a byte there
 
 
 def _attribute(message: bytes, offset: int, wanted: int) -> bytes:
