@@ -24,7 +24,7 @@ _KINDS = (
 
 
 def isolated(test: Callable[_P, None]) -> Callable[_P, None]:
-    """Run the test as root of new user, network, mount, PID, UTS and IPC namespaces; lo is up, else nothing is there."""
+    """Run the test as root of new user, network, mount, PID, UTS and IPC namespaces, where only lo is up."""
 
     @functools.wraps(test)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> None:

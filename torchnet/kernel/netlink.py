@@ -18,7 +18,8 @@ HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 ERROR, DONE = 2, 3
 ROUTE, SOCK_DIAG = 0, 4  # NETLINK_ROUTE, NETLINK_SOCK_DIAG
 _SOL_NETLINK, _EXT_ACK, _ADD_MEMBERSHIP = 270, 11, 1
-_FLAG_ACK_TLVS, _FLAG_CAPPED = 0x200, 0x100
+_FLAG_ACK_TLVS, _FLAG_CAPPED, _FLAG_INTERRUPTED = 0x200, 0x100, 0x10
+_CONSISTENT_TRIES = 10
 _BATCH = 128  # acknowledgements of a batch must fit the receive buffer
 
 
@@ -89,10 +90,18 @@ class Netlink:
             if error is not None:
                 raise error
 
-    def dump(self, message: bytes) -> Iterator[tuple[int, bytes]]:
-        """Every answer to a dump request, as (type, whole message)."""
-        self.socket.send(self._numbered(message, NLM_F_DUMP))
-        return self._answers(self._sequence)
+    def dump(self, message: bytes) -> list[tuple[int, bytes]]:
+        """Every answer to a dump request, as (type, whole message); asked again where the table changed meanwhile.
+
+        Raises:
+            OSError: the kernel's answer, at the beginning or, in its DONE, at the end.
+        """
+        for _ in range(_CONSISTENT_TRIES):
+            self.socket.send(self._numbered(message, NLM_F_DUMP))
+            answers, interrupted = self._answers(self._sequence)
+            if not interrupted:
+                break
+        return answers
 
     def get(self, message: bytes) -> tuple[int, bytes]:
         """The one answer to a question such as "which route leads there?".
@@ -131,17 +140,22 @@ class Netlink:
             HEADER.pack(length, kind, old | flags | NLM_F_REQUEST, self._sequence, 0) + message[HEADER.size :]
         )
 
-    def _answers(self, sequence: int) -> Iterator[tuple[int, bytes]]:
+    def _answers(self, sequence: int) -> tuple[list[tuple[int, bytes]], bool]:
+        # All of them at once: the kernel refuses another dump on the socket (EBUSY) before one has been read.
+        answers: list[tuple[int, bytes]] = []
+        interrupted = False
         while True:
             for kind, message in _split(self.socket.recv(1 << 18)):
-                if HEADER.unpack_from(message)[3] != sequence:
+                _, _, flags, number, _ = HEADER.unpack_from(message)
+                if number != sequence:
                     continue
-                if kind == DONE:
-                    return
-                if kind == ERROR:
-                    code = -struct.unpack_from("=i", message, HEADER.size)[0]
-                    raise OSError(code, os.strerror(code))
-                yield kind, message
+                interrupted = interrupted or bool(flags & _FLAG_INTERRUPTED)
+                if kind in (DONE, ERROR):
+                    code = -struct.unpack_from("=i", message, HEADER.size)[0] if len(message) > HEADER.size else 0
+                    if code > 0:
+                        raise OSError(code, os.strerror(code))
+                    return answers, interrupted
+                answers.append((kind, message))
 
     def _next(self) -> tuple[int, int, int, bytes]:
         if not self._queue:

@@ -14,7 +14,6 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-
 _ONLY_EXECUTED = ("__all__", "__version__")  # without them `from pyroute2 import *` would import nothing
 
 
