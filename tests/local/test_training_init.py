@@ -91,7 +91,7 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 
 def ranks(script: str, count: int = 2, **env: str) -> list[str]:
-    processes = []
+    processes: list[subprocess.Popen[str]] = []
     for rank in range(count):
         own = {
             "RANK": str(rank),
@@ -100,7 +100,12 @@ def ranks(script: str, count: int = 2, **env: str) -> list[str]:
             "LOCAL_WORLD_SIZE": str(count),
         }
         processes.append(start(script, env={**own, **env}))
-    return [finish(process) for process in processes]
+    try:
+        return [finish(process) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
 
 
 def free_port() -> str:
@@ -261,6 +266,22 @@ ip address add 172.30.0.2/16 dev eth0
 ip address add fcbb:0:800:ffff::a/64 dev net1 nodad
 exec "$@"
 """
+
+
+@torch_is_here
+def test_a_single_process_is_closed_on_eth0_though_its_name_leads_there(tmp_path: Path) -> None:
+    (tmp_path / "hosts").write_text(f"127.0.0.1 localhost\n172.30.0.2 {socket.gethostname()}\n")
+    script = """
+    if torchnet.init("gloo").world_size == 1:
+        assert {address for address, _ in listening()} <= {"127.0.0.1", "::1"}, listening()
+    dist.destroy_process_group()
+    # Gloo's own way, or the lines above would prove nothing.
+    del os.environ["GLOO_SOCKET_IFNAME"]
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    assert "172.30.0.2" in {address for address, _ in listening()}, listening()
+    """
+    steps = f"mount --bind '{tmp_path}/hosts' /etc/hosts\n{WORKER}"
+    run(script, command=("unshare", "-Urnm", "sh", "-ec", steps, "sh", sys.executable))
 
 
 @torch_is_here

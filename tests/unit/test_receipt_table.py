@@ -30,7 +30,7 @@ def many(count: int) -> list[dict[str, Any]]:
 
 def test_the_whole_table() -> None:
     assert table(min_share=0.95).splitlines() == [
-        "receipt of train-7f3a: 2 nodes × 1 process, 12.3 s: done",
+        "torchnet: receipt of train-7f3a: 2 nodes × 1 process, 12.3 s: done",
         "",
         "node, interface        role             sent    received  with peers with others",
         "node-0                                                      405.3 MB    12.00 kB",
@@ -115,6 +115,9 @@ def test_uneven_rails_are_named_and_even_ones_are_not() -> None:
     assert even.endswith("over net1, net2")
     assert "uneven: net2 carried 25 % of what net1 did" in table(rails=rails(100, 25))
     assert "uneven: net2 carried 0 % of what net1 did" in table(rails=rails(100, 0))
+    assert "uneven" not in table(
+        rails=rails(100, 25), findings=["rails are unequal: net2 carried 25 bytes, net1 100"]
+    )
     assert "rails:" not in table()
 
 

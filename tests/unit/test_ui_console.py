@@ -6,6 +6,8 @@ import io
 import os
 import pty
 import select
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -587,13 +589,12 @@ def test_a_full_disk_does_not_stop_the_job() -> None:
 
 
 def test_a_slow_reader_of_a_non_blocking_pipe_gets_all() -> None:
-    import threading
-
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     got = bytearray()
 
     def read() -> None:
+        time.sleep(0.2)  # the pipe is full by then
         while data := os.read(reading, 1000):
             got.extend(data)
 

@@ -75,7 +75,7 @@ def exchanged(receipt: Receipt) -> int:
 def _title(receipt: Receipt) -> str:
     restarts = f", {counted(receipt.restarts, 'restart')}" if receipt.restarts else ""
     return (
-        f"receipt of {printable(receipt.run_id)}: {counted(receipt.nnodes, 'node')} × "
+        f"torchnet: receipt of {printable(receipt.run_id)}: {counted(receipt.nnodes, 'node')} × "
         f"{counted(receipt.nproc_per_node, 'process')}, {seconds(receipt.duration_s)}{restarts}: "
         f"{printable(receipt.reason)}"
     )
@@ -162,7 +162,8 @@ def _rails(receipt: Receipt) -> Iterator[str]:
     ]
     text = "rails: " + ", ".join(parts)
     least, most = min(rails, key=lambda r: r.peer_bytes), max(rails, key=lambda r: r.peer_bytes)
-    if most.peer_bytes > UNEVEN * least.peer_bytes:
+    said = any(f"{least.interface} carried" in finding for finding in receipt.findings)  # by the agents
+    if most.peer_bytes > UNEVEN * least.peer_bytes and not said:
         low, high = printable(least.interface), printable(most.interface)
         text += f"; uneven: {low} carried {percent(least.peer_bytes / most.peer_bytes)} of what {high} did"
     yield text
