@@ -1,6 +1,6 @@
 """The join of many workers: seconds until all have the table, messages and bytes for each.
 
-    uv run benchmarks/join.py
+    uv run -m benchmarks.join
 
 The coordinator is the agent's own, in a process of its own; the workers are real connections that prove the token and
 take the table, from a second process.  Each reads the whole table; one in a hundred also decodes it, as every worker

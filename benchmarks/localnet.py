@@ -1,6 +1,6 @@
 """64 local nodes: how long until they are up, against the same links by `ip -batch`, and all their paths checked.
 
-    uv run benchmarks/localnet.py [NODES]
+    uv run -m benchmarks.localnet [NODES]
 
 Both sides make the same: two bridges, a namespace for each node with a veth, a macvlan on a veth and two addresses.
 torchnet's also has permanent neighbours, a process, a /proc, a /sys and a hosts file in each node.

@@ -1,6 +1,6 @@
 """From the command to the end of a first all-reduce of two ranks: torchnet, its two networks included, and torchrun.
 
-    uv run benchmarks/startup.py [PAIRS]
+    uv run -m benchmarks.startup [PAIRS]
 
 Runs alternate, so that whatever else the machine does meets both; each pair gives one ratio.
 """
