@@ -114,6 +114,8 @@ class NodeReceipt(_Part):
     other_bytes: Bytes
     """Sent to and received from anybody else: data, checkpoints, metrics."""
     peers: tuple[PeerBytes, ...] = ()
+    rdma_bytes: dict[str, Bytes] = {}
+    """Sent and received by each RDMA port (``mlx5_0/1``), where there are some: the kernel's counts do not see them."""
     proof: Proof = "unknown"
     flaps: tuple[Flap, ...] = ()
     findings: tuple[str, ...] = ()

@@ -26,6 +26,7 @@ def receipt(**fields: Any) -> dict[str, Any]:
                     "received_bytes": 202_650_000,
                 }
             ],
+            "rdma_bytes": {},
             "proof": "measured",
             "flaps": [],
             "findings": [],

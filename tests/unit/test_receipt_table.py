@@ -171,6 +171,10 @@ def test_bytes_exchanged_are_counted_once() -> None:
     lost = Receipt.model_validate(receipt(nodes=receipt()["nodes"][:1]))
     assert exchanged(lost) == 405_300_000  # the other's receipt is missing: this one has seen both directions
     assert exchanged(Receipt.model_validate(receipt(nodes=many(4)))) == 2 * 405_300_000
+    nodes = receipt()["nodes"]
+    for node in nodes:
+        node["rdma_bytes"] = {"mlx5_0/1": 1_000_000_000}
+    assert exchanged(Receipt.model_validate(receipt(nodes=nodes))) == 1_405_300_000
 
 
 @pytest.mark.parametrize(

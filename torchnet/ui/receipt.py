@@ -67,9 +67,10 @@ def exchanged(receipt: Receipt) -> int:
         for peer in node.peers:
             pairs.setdefault((node.node, peer.node), [0, 0])[0] += peer.sent_bytes
             pairs.setdefault((peer.node, node.node), [0, 0])[1] += peer.received_bytes
+    rdma = sum(sum(node.rdma_bytes.values()) for node in receipt.nodes) // 2
     if pairs:
-        return sum(max(pair) for pair in pairs.values())
-    return sum(node.peer_bytes for node in receipt.nodes) // 2
+        return rdma + sum(max(pair) for pair in pairs.values())
+    return rdma + sum(node.peer_bytes for node in receipt.nodes) // 2
 
 
 def _title(receipt: Receipt) -> str:
