@@ -1,0 +1,150 @@
+"""Trains a small GPT, sharded with FSDP2, on the source text of Python's own standard library.
+
+torchnet launch lm.py, torchrun --nproc-per-node 2 lm.py, or python lm.py. Needs torch 2.7, nothing else."""
+
+import argparse
+import io
+import os
+import re
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does: in so small a model more threads only wait
+with warnings.catch_warnings():  # where NumPy is missing, which nothing here needs, importing torch warns
+    warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
+    import torch
+if torch.__version__ < "2.7.0a0":
+    raise SystemExit(f"lm.py: FSDP2 on CPUs needs torch 2.7, not {torch.__version__}: pip install -U torch")
+
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.distributed.fsdp import fully_shard
+
+CONTEXT, VOCABULARY, DIM, BLOCKS = 64, 2048, 128, 3  # tokens seen at once, tokens known, size of the model
+EVERY = 20  # steps from one line, and one checkpoint, to the next
+
+
+def corpus() -> tuple[Tensor, Tensor, list[bytes]]:
+    """The tokens to train on, those of a held-out tenth of the files, and what each token stands for: a
+    frequent word, indent or operator, or else a single byte, so that nothing is unknown."""
+    texts = [path.read_bytes() for path in sorted(Path(os.__file__).parent.glob("*.py"))]
+    if sum(map(len, texts)) < 1_000_000:
+        raise SystemExit(f"lm.py: too little source beside {os.__file__}; take a Python with .py files there")
+    split = re.compile(rb" ?[A-Za-z]+|\n *| ?[^\w\s]+|.", re.DOTALL).findall
+    training = [piece for number, text in enumerate(texts) if number % 10 != 9 for piece in split(text)]
+    held_out = [piece for text in texts[9::10] for piece in split(text)]
+    frequent = Counter(piece for piece in training if len(piece) > 1).most_common(VOCABULARY - 256)
+    vocabulary = [bytes([value]) for value in range(256)] + [piece for piece, _ in frequent]
+    numbers = {piece: (number,) for number, piece in enumerate(vocabulary)}
+
+    def encode(pieces: list[bytes]) -> Tensor:  # rare pieces by their bytes, whose numbers are their values
+        return torch.tensor([number for piece in pieces for number in numbers.get(piece, piece)])
+
+    return encode(training), encode(held_out), vocabulary
+
+
+class GPT(nn.Module):
+    """From tokens (batch, time) to the logits of those that follow (batch, time, VOCABULARY)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        kind = {"dropout": 0.0, "activation": "gelu", "batch_first": True, "norm_first": True}
+        blocks = [nn.TransformerEncoderLayer(DIM, DIM // 32, 4 * DIM, **kind) for _ in range(BLOCKS)]
+        self.token, self.position = nn.Embedding(VOCABULARY, DIM), nn.Parameter(torch.zeros(CONTEXT, DIM))
+        self.blocks = nn.ModuleList(blocks)
+        self.norm, self.head = nn.LayerNorm(DIM), nn.Linear(DIM, VOCABULARY)
+        nn.init.normal_(self.token.weight, std=0.02)
+        for block in blocks:  # blocks that begin as the identity learn sooner
+            nn.init.zeros_(block.self_attn.out_proj.weight)
+            nn.init.zeros_(block.linear2.weight)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        mask = nn.Transformer.generate_square_subsequent_mask(tokens.shape[1], device=tokens.device)
+        x = self.token(tokens) + self.position[: tokens.shape[1]]
+        for block in self.blocks:
+            x = block(x, src_mask=mask, is_causal=True)
+        return self.head(self.norm(x))
+
+
+def load(path: Path | None) -> dict:
+    """The checkpoint, or {}: read by rank 0, since others may not see the file, and broadcast."""
+    data = bytearray(path.read_bytes() if path and path.exists() and dist.get_rank() == 0 else b"")
+    size = torch.tensor(len(data))
+    dist.broadcast(size, src=0)
+    if size:  # as bytes, into the memory of `data`: the collectives for objects need NumPy
+        data = data or bytearray(int(size))
+        dist.broadcast(torch.frombuffer(data, dtype=torch.uint8), src=0)
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True) if size else {}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Trains a small GPT on the source of Python's library.")
+    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--batch-size", type=int, default=8, help=f"{CONTEXT} tokens each, per rank and step")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--checkpoint", type=Path, help=f"saved every {EVERY} steps, and resumed from")
+    args = parser.parse_args()
+    training, held_out, vocabulary = corpus()
+    device, backend = torch.device("cpu"), "gloo"
+    if int(os.environ.get("LOCAL_WORLD_SIZE", 1)) <= torch.cuda.device_count():  # NCCL: one GPU for each rank
+        device, backend = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))), "cpu:gloo,cuda:nccl"
+        torch.cuda.set_device(device)
+    alone = {} if "RANK" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
+    dist.init_process_group(backend, **alone)
+    rank, world = dist.get_rank(), dist.get_world_size()
+    torch.manual_seed(args.seed)  # every rank builds the same model, and keeps its shard
+    model = GPT().to(device)
+    mesh = dist.init_device_mesh(device.type, (world,))
+    for module in [*model.blocks, model]:  # each block's weights are gathered when it is their turn
+        fully_shard(module, mesh=mesh)
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+    whole = StateDictOptions(full_state_dict=True, cpu_offload=True)  # no shards, and on rank 0 alone
+    if state := load(args.checkpoint):
+        set_state_dict(model, optimizer, **state["parts"], options=whole)
+
+    def loss_of(windows: Tensor) -> Tensor:
+        windows = windows.to(device)
+        return nn.functional.cross_entropy(model(windows[:, :-1]).flatten(0, 1), windows[:, 1:].flatten())
+
+    since = time.perf_counter()
+    for step in range(state.get("steps", 0), args.steps):
+        for group in optimizer.param_groups:  # the learning rate rises for 20 steps, then falls to zero
+            group["lr"] = 3e-3 * min((step + 1) / 20, 1 - step / args.steps)
+        random = torch.Generator().manual_seed(args.seed + step * world + rank)
+        starts = torch.randint(len(training) - CONTEXT, (args.batch_size, 1), generator=random)
+        loss = loss_of(training[starts + torch.arange(CONTEXT + 1)])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if (step + 1) % EVERY == 0:
+            dist.all_reduce(mean := loss.detach() / world)
+            speed = EVERY * world * args.batch_size * CONTEXT / (time.perf_counter() - since)
+            if rank == 0:
+                print(f"step {step + 1} of {args.steps}: loss {mean:.3f}, {speed:.0f} tokens/s", flush=True)
+            if args.checkpoint:
+                weights, moments = get_state_dict(model, optimizer, options=whole)
+                parts = {"model_state_dict": weights, "optim_state_dict": moments}
+                if rank == 0:  # written aside and renamed: whoever is killed meanwhile leaves the old one
+                    torch.save({"steps": step + 1, "parts": parts}, f"{args.checkpoint}.new")
+                    os.replace(f"{args.checkpoint}.new", args.checkpoint)
+            since = time.perf_counter()
+
+    torch.set_grad_enabled(False)
+    dist.all_reduce(mean := loss_of(held_out.unfold(0, CONTEXT + 1, CONTEXT + 1)[rank::world][:64]) / world)
+    weights, _ = get_state_dict(model, (), options=whole)
+    dist.destroy_process_group()
+    if rank == 0:
+        print(f"held-out loss {mean:.3f}")
+        model, tokens = GPT(), [vocabulary.index(b"\n"), vocabulary.index(b"def")]  # one whole model, alone
+        model.load_state_dict(weights)
+        for _ in range(150):  # each drawn from the 40 likeliest
+            best = model(torch.tensor([tokens[-CONTEXT:]]))[0, -1].topk(40)
+            tokens.append(int(best.indices[torch.multinomial((best.values / 0.8).softmax(0), 1)]))
+        print(b"".join(vocabulary[token] for token in tokens).decode("ascii", "backslashreplace"))
+
+
+if __name__ == "__main__":
+    main()

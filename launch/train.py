@@ -1,0 +1,145 @@
+"""Trains a small network on handwritten digits with DistributedDataParallel, and tests it on unseen ones.
+
+torchnet launch train.py, torchrun --nproc-per-node 2 train.py, or python train.py. Needs torch and nothing
+else; the data lies beside the script, and DIGITS.md says where it comes from."""
+
+import argparse
+import csv
+import gzip
+import io
+import os
+import socket
+import time
+import warnings
+from itertools import pairwise
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does: in so small a model more threads only wait
+with warnings.catch_warnings():  # where NumPy is missing, which nothing here needs, importing torch warns
+    warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
+    import torch
+
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Trains a small network on handwritten digits.")
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=10**9, help="stop after so many optimizer steps")
+    parser.add_argument("--batch-size", type=int, default=64, help="images per step, all ranks together")
+    parser.add_argument("--seed", type=int, default=0, help="of the first weights and of the images' order")
+    parser.add_argument("--model", choices=["small", "large"], default="small", help="large: 55 MB a step")
+    parser.add_argument("--compress", choices=["none", "bf16"], default="none", help="how gradients travel")
+    parser.add_argument("--checkpoint", type=Path, help="saved after every epoch, and resumed from")
+    return parser.parse_args()
+
+
+def join() -> torch.device:
+    """Joins the process group that the launcher's environment describes, and prints how."""
+    device, backend = torch.device("cpu"), "gloo"
+    if int(os.environ.get("LOCAL_WORLD_SIZE", 1)) <= torch.cuda.device_count():  # NCCL: one GPU for each rank
+        device, backend = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))), "cpu:gloo,cuda:nccl"
+        torch.cuda.set_device(device)
+    if "RANK" in os.environ:
+        dist.init_process_group(backend)
+        # Connecting a UDP socket sends nothing, but asks the kernel which of our addresses rank 0 would see.
+        host, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(address)
+            route = f"from {probe.getsockname()[0]} to {probe.getpeername()[0]}"
+    else:  # started by hand: a world of one, which needs no address
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        route = "alone"
+    print(f"rank {dist.get_rank()} of {dist.get_world_size()}: {backend} on {device}, {route}", flush=True)
+    return device
+
+
+def digits() -> tuple[Tensor, Tensor]:
+    """Images (1797, 1, 8, 8) with values in 0..1, and their labels (1797,)."""
+    with gzip.open(Path(__file__).with_name("digits.csv.gz"), "rt") as file:
+        rows = torch.tensor([[int(value) for value in row] for row in csv.reader(file)])
+    return rows[:, :64].reshape(-1, 1, 8, 8) / 16, rows[:, 64]
+
+
+def network(model: str) -> nn.Module:
+    """From images to logits (batch, 10). No batch norm: its statistics would depend on the ranks' number."""
+    layers = [nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU()]
+    layers += [nn.MaxPool2d(2), nn.Flatten()]
+    widths = [512] if model == "small" else [512, 2048, 2048, 2048, 2048]
+    for inputs, outputs in pairwise(widths):  # several: DDP sends one layer while it computes another
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], 10))
+
+
+def load(path: Path | None) -> dict:
+    """The checkpoint, or {}: read by rank 0, since others may not see the file, and broadcast."""
+    data = bytearray(path.read_bytes() if path and path.exists() and dist.get_rank() == 0 else b"")
+    size = torch.tensor(len(data))
+    dist.broadcast(size, src=0)
+    if size:  # as bytes, into the memory of `data`: the collectives for objects need NumPy
+        data = data or bytearray(int(size))
+        dist.broadcast(torch.frombuffer(data, dtype=torch.uint8), src=0)
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True) if size else {}
+
+
+def main() -> None:
+    args = arguments()
+    device = join()
+    rank, world = dist.get_rank(), dist.get_world_size()
+    images, labels = (tensor.to(device) for tensor in digits())
+    held_out = torch.arange(len(images), device=device) % 5 == 4
+    training = (~held_out).nonzero().flatten()
+
+    torch.manual_seed(args.seed)
+    model = network(args.model).to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    if state := load(args.checkpoint):
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    parallel = nn.parallel.DistributedDataParallel(model)
+    if args.compress == "bf16":
+        parallel.register_comm_hook(None, bf16_compress_hook)
+
+    for epoch in range(state.get("epochs", 0), args.epochs):
+        for group in optimizer.param_groups:
+            group["lr"] = {"small": 3e-3, "large": 3e-4}[args.model] * (1 - epoch / args.epochs)
+        random = torch.Generator().manual_seed(args.seed + epoch)  # a resumed training sees the same order
+        order = training[torch.randperm(len(training), generator=random).to(device)]
+        batches = order.split(args.batch_size)[: args.steps]
+        if not batches:
+            break
+        total, since = torch.zeros((), device=device), time.perf_counter()
+        for batch in batches:
+            mine = batch[rank::world]  # shares differ by one image, and may be empty
+            loss = nn.functional.cross_entropy(parallel(images[mine]), labels[mine], reduction="sum")
+            optimizer.zero_grad()
+            (loss * world / len(batch)).backward()  # DDP's mean over ranks becomes the mean over the images
+            optimizer.step()
+            total += loss.detach()
+        dist.all_reduce(total)
+        args.steps -= len(batches)
+        seen = sum(map(len, batches))
+        if rank == 0:
+            speed = len(batches) / (time.perf_counter() - since)
+            loss = total / seen
+            print(f"epoch {epoch + 1} of {args.epochs}: loss {loss:.4f}, {speed:.1f} steps/s", flush=True)
+        if rank == 0 and args.checkpoint and seen == len(training):
+            state = {"epochs": epoch + 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            torch.save(state, f"{args.checkpoint}.new")  # written aside and renamed: whoever is killed
+            os.replace(f"{args.checkpoint}.new", args.checkpoint)  # meanwhile leaves the old one whole
+
+    test = held_out.nonzero().flatten()
+    with torch.no_grad():
+        mine = test[rank::world]
+        right = (model(images[mine]).argmax(1) == labels[mine]).sum()
+    dist.all_reduce(right)
+    dist.destroy_process_group()
+    if rank == 0:
+        print(f"held-out accuracy {100 * right / len(test):.1f} % ({right} of {len(test)})")
+
+
+if __name__ == "__main__":
+    main()
