@@ -73,6 +73,34 @@ def test_42_stays_42_whichever_rank_it_comes_from(fail: Path, tmp_path: Path, ra
     assert len(found["nodes"]) == 2, "both workers' receipts are kept"
 
 
+def test_what_a_failed_rank_started_does_not_delay_its_failure(tmp_path: Path) -> None:
+    """A data loader's processes hold their parent's output open; the peers' errors must not overtake it."""
+    start = """
+        import subprocess
+        if rank == 1:
+            subprocess.Popen(["sleep", "60"])
+    """
+    done = run(script(tmp_path, MEET + start + FAIL), 1, "exit", 42)
+    assert done.code == 42, done.stderr
+    assert "root cause: rank 1 on node-1 exited with code 42" in done.stderr
+
+
+def test_a_rank_that_ends_well_hides_no_failure_beside_it(tmp_path: Path) -> None:
+    text = """
+        import os, subprocess, sys, time
+        if os.environ["RANK"] == "0":
+            while not os.path.exists("failed"):
+                time.sleep(0.01)
+            time.sleep(0.1)
+        else:
+            subprocess.Popen(["sleep", "60"])  # this one's output stays open
+            open("failed", "w").close()
+            sys.exit(3)
+    """
+    done = run("--standalone", "--nproc-per-node", 2, script(tmp_path, text), cwd=tmp_path)
+    assert done.code == 3, done.stderr
+
+
 def test_the_root_cause_stands_at_the_end(fail: Path) -> None:
     done = run(fail, 1, "exit", 7)
     assert done.code == 7

@@ -40,10 +40,12 @@ class Gang:
         self._stopping = False
         self._paused = False
         self._scratch: Path | None = None
+        self._reaped: list[tuple[int, int, float]] = []
         self.processes: dict[int, Process] = {}
         if os.getpid() != 1:
             syscalls.adopt_orphans()
-        loop.on_signal(signal.SIGCHLD, self._reap)
+        # Who ended first is the cause of what follows, also when this loop is busy just then.
+        loop.on_signal(signal.SIGCHLD, self._reap, at_once=self._collect)
         loop.every(_POLL_SECONDS, self._pressure)
 
     def start(self, attempt: int, environment: Callable[[int, str], dict[str, str]]) -> None:
@@ -74,7 +76,8 @@ class Gang:
 
     @property
     def running(self) -> int:
-        return sum(1 for process in self.processes.values() if not process.ended)
+        """How many have not ended, or wrote what has not been read."""
+        return sum(1 for process in self.processes.values() if not process.finished)
 
     def codes(self) -> dict[str, int]:
         """Exit codes by rank, of those that have ended."""
@@ -107,6 +110,12 @@ class Gang:
 
     def thaw(self) -> None:
         tree.signal_all(signal.SIGCONT)
+
+    def keep(self, name: str, data: bytes) -> str:
+        """A file for the processes to read; returns its path."""
+        path = self._folder() / name
+        path.write_bytes(data)
+        return str(path)
 
     def close(self) -> None:
         if self._scratch is not None:
@@ -160,15 +169,21 @@ class Gang:
             self._scratch = Path(tempfile.mkdtemp(prefix="torchnet-", dir=place))
         return self._scratch
 
-    def _reap(self) -> None:
-        by_pid = {process.pid: process for process in self.processes.values()}
+    def _collect(self) -> None:
         with contextlib.suppress(ChildProcessError):
             while True:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if not pid:
                     break
-                if pid in by_pid:
-                    by_pid[pid].reaped(status)
+                self._reaped.append((pid, status, time.time()))
+
+    def _reap(self) -> None:
+        self._collect()
+        by_pid = {process.pid: process for process in self.processes.values()}
+        while self._reaped:
+            pid, status, at = self._reaped.pop(0)
+            if pid in by_pid:
+                by_pid[pid].reaped(status, at)
 
     def _exited(self, process: Process) -> None:
         if not self._stopping:
@@ -180,7 +195,7 @@ class Gang:
         if slow != self._paused:
             self._paused = slow
             for process in self.processes.values():
-                if process.pid and not process.ended:
+                if not process.finished:
                     process.pause() if slow else process.resume()
 
 

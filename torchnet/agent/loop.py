@@ -80,14 +80,16 @@ class Loop:
         timer.function = call
         return timer
 
-    def on_signal(self, number: int, function: Callable[[], None]) -> None:
-        """Call ``function`` from the loop, not from the handler, after each signal ``number``."""
+    def on_signal(
+        self, number: int, function: Callable[[], None], *, at_once: Callable[[], None] = lambda: None
+    ) -> None:
+        """Call ``function`` from the loop after each signal ``number``; ``at_once`` in the handler, before."""
         if self._wakeup is None:
             self._wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
             signal.set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
             self.watch(self._wakeup[0], self._signals)
         self._handlers[number] = function
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, lambda *_: at_once())
 
     def run(self) -> None:
         """Serve until :meth:`stop`."""

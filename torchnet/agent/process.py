@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import IO, Any
@@ -43,6 +42,7 @@ class Process:
         self.rank = rank
         self.code: int | None = None
         self.ended_at = 0.0
+        self.finished = False
         self.tail: deque[str] = deque(maxlen=output.TAIL_LINES)
         self._loop = loop
         self._emit = emit
@@ -81,13 +81,15 @@ class Process:
         for name, file in self._files.items():
             self._loop.watch(file, lambda name=name: self._read(name))  # type: ignore[misc]
 
-    def reaped(self, status: int) -> None:
-        """The process has ended with this wait status; the rest of its output may still come."""
+    def reaped(self, status: int, at: float) -> None:
+        """The process has ended, with this wait status, at this unix time; what it wrote is in its pipes by now."""
         code = os.waitstatus_to_exitcode(status)
         self._popen.returncode = code
         self.code = code if code >= 0 else 128 - code
-        self.ended_at = time.time()
-        self._loop.later(_EOF_SECONDS if self._files else 0.0, self._finish)
+        self.ended_at = at
+        # What it started may go on writing.  After a failure that is not waited for: the peers' errors are on their
+        # way, and the cause is to be known before them.
+        self._loop.later(_EOF_SECONDS if self._files and not code else 0.0, self._finish)
 
     @property
     def ended(self) -> bool:
@@ -130,6 +132,11 @@ class Process:
             if self.ended and not self._files:
                 self._finish()
             return
+        self._take(name, data)
+        if self._lines[name].waiting:
+            self._loop.later(IDLE_SECONDS, lambda: self._idle(name))
+
+    def _take(self, name: str, data: bytes) -> None:
         if self._log is not None:
             try:
                 self._log.write(data)
@@ -139,10 +146,7 @@ class Process:
                 self._emit(
                     "stderr", f"torchnet: the log of rank {self.rank} ends here: {error.strerror}", "\n"
                 )
-        lines = self._lines[name]
-        lines.feed(data)
-        if lines.waiting:
-            self._loop.later(IDLE_SECONDS, lambda: self._idle(name))
+        self._lines[name].feed(data)
 
     def _idle(self, name: str) -> None:
         if name in self._files:
@@ -155,15 +159,16 @@ class Process:
         self._lines[name].close()
 
     def _finish(self) -> None:
+        if self.finished:
+            return
+        self.finished = True
         for name in list(self._files):
             self._read_rest(name)
             self._close(name)
-        if self._stacks >= 0:
-            os.close(self._stacks)
-            self._stacks = -1
-            if self._log is not None:
-                self._log.close()
-            self._exited(self)
+        os.close(self._stacks)
+        if self._log is not None:
+            self._log.close()
+        self._exited(self)
 
     def _read_rest(self, name: str) -> None:
         for _ in range(64):
@@ -173,7 +178,7 @@ class Process:
                 return
             if not data:
                 return
-            self._lines[name].feed(data)
+            self._take(name, data)
 
 
 def _catches(pid: int, number: int) -> bool:

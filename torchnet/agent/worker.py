@@ -34,7 +34,7 @@ from torchnet.errors import NetworkError, TorchnetError
 from torchnet.network import plan
 from torchnet.network.select import Rail
 from torchnet.network.sources import AddressSource
-from torchnet.network.table import Table, decode
+from torchnet.network.table import Table, decode, encode
 
 _STACKS_SECONDS = 0.5  # until processes have written their stacks down
 _ALONE_SECONDS = 3.0  # how long a worker that must stop waits for the coordinator's word
@@ -166,6 +166,7 @@ class Worker:
             self._account.learn(self._table)
         self._state = "running"
         try:
+            environment.table = self._gang.keep(f"table-{self._attempt}", encode(self._table))
             self._gang.start(self._attempt, environment.of)
         except OSError as error:
             text = f"{self._spec.command[0]} cannot be run on {self._spec.name}: {error.strerror}"
@@ -200,7 +201,7 @@ class Worker:
             return
         if process.code:
             self._failed(explain_end(process, self._spec))
-        elif not self._gang.running:
+        elif not self._gang.running and not any(self._gang.codes().values()):
             # What the processes left behind is ended before the account is closed.
             self._state = "ended"
             self._gang.stop(
@@ -288,7 +289,7 @@ class Worker:
     def _close_account(self) -> None:
         if self._state == "over":
             return
-        traffic = self._account.read() if self._account else None
+        traffic = self._account.settle() if self._account else None
         flaps = self._watch.flaps if self._watch else []
         if self._watch is not None:
             self._watch.close()
