@@ -22,6 +22,7 @@ LOCAL_PRIMARY = "frontend"
 
 RECEIPT_SCHEMA = "torchnet.receipt/1"
 ENV_PREFIX = "TORCHNET_"
+TABLE_VARIABLE = "TORCHNET_TABLE"  # for scripts: the path of the job's encoded table
 
 
 def rail_interface(rail: int) -> str:

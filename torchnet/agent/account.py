@@ -7,6 +7,8 @@ is each interface's counter, which also sees what is not TCP, and headers.  Neit
 from __future__ import annotations
 
 import contextlib
+import select
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -16,6 +18,7 @@ from torchnet.network.table import Table
 
 # What a segment costs an interface beside its payload: Ethernet, IPv6 and TCP with options, rounded up.
 HEADER_BYTES = 14 + 40 + 60
+_QUIET_SECONDS, _SETTLE_SECONDS = 0.03, 0.5
 
 
 @dataclass
@@ -93,6 +96,17 @@ class Account:
         """Take the final figures of connections that have closed."""
         for socket in self.closed.read():
             self._count(self._gone, socket)
+
+    def settle(self) -> Traffic:
+        """The account at the end.
+
+        The kernel tells of a closed connection from a work queue (net/core/sock_diag.c), a moment after it has left
+        the dump: wait until nothing more comes.
+        """
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        while select.select([self.closed], [], [], _QUIET_SECONDS)[0] and time.monotonic() < deadline:
+            self.poll()
+        return self.read()
 
     def read(self) -> Traffic:
         """The account up to now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 
+from torchnet import names
 from torchnet.agent import libuv
 from torchnet.agent.rdma import devices
 from torchnet.agent.spec import AgentSpec
@@ -15,7 +16,12 @@ from torchnet.network.variables import EnvironmentInputs
 
 
 class Environment:
-    """The environments of one attempt: ``of(local rank, error file)``."""
+    """The environments of one attempt: ``of(local rank, error file)``.
+
+    ``table`` is the path of the job's table, by which torchnet.traffic() names the peers.
+    """
+
+    table = ""
 
     def __init__(
         self, spec: AgentSpec, table: Table, rails: tuple[Rail, ...], port: int, attempt: int
@@ -50,7 +56,8 @@ class Environment:
         }
 
     def of(self, local_rank: int, error_file: str) -> dict[str, str]:
-        return merge(self._user, build(self._inputs(local_rank, error_file)))[0]
+        env = merge(self._user, build(self._inputs(local_rank, error_file)))[0]
+        return {**env, names.TABLE_VARIABLE: self.table}
 
     def warnings(self) -> tuple[str, ...]:
         """What the user set and what follows from it."""

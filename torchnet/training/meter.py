@@ -21,7 +21,6 @@ from torchnet.errors import NetworkError
 if TYPE_CHECKING:
     from torchnet.kernel.sockets import Destroyed, SocketBytes
 
-TABLE_VARIABLE = "TORCHNET_TABLE"
 LOOPBACK = "lo"
 _QUIET_SECONDS, _SETTLE_SECONDS = 0.02, 0.25  # no word of a closed connection for so long; at most waited for
 
@@ -192,7 +191,7 @@ class _Directory:
     """
 
     def __init__(self) -> None:
-        self._names = _names_by_address(os.environ.get(TABLE_VARIABLE, ""))
+        self._names = _names_by_address(os.environ.get(names.TABLE_VARIABLE, ""))
         self._own: dict[str, str] = {}
         self._learn()
 
@@ -249,7 +248,9 @@ def _names_by_address(path: str) -> dict[str, str]:
         with open(path, "rb") as file:
             table = decode(file.read())
     except (OSError, NetworkError) as error:
-        warnings.warn(f"{TABLE_VARIABLE}: {error}; peers are named by address", RuntimeWarning, stacklevel=5)
+        warnings.warn(
+            f"{names.TABLE_VARIABLE}: {error}; peers are named by address", RuntimeWarning, stacklevel=5
+        )
         return {}
     return {
         address: row.name

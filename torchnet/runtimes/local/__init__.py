@@ -22,7 +22,7 @@ from torchnet.spec.faults import parse
 from torchnet.spec.layers import Origin
 from torchnet.spec.model import LOOPBACK, JobSpec
 from torchnet.ui.console import Console
-from torchnet.ui.save import write_json
+from torchnet.ui.save import problem, write_json
 
 
 def launch(job: JobSpec, origins: Mapping[str, Origin]) -> int:  # noqa: ARG001  # what a runtime gets
@@ -67,6 +67,10 @@ def launch(job: JobSpec, origins: Mapping[str, Origin]) -> int:  # noqa: ARG001 
         running = sandbox.start(nodes, main, shape, node_files=links.descriptors())
         internet.attach(running.init_pid)
     notes = [shares.note] if shares.note else []
+    unwritable = problem(job.output.json_path) if job.output.json_path else None
+    if unwritable:
+        text = f"--json {job.output.json_path}: {unwritable}; the receipt will go to standard output"
+        console.event({"event": "notice", "node": None, "level": "warning", "text": text})
     if on_loopback:
         notes.append("on loopback, as asked: no second network is used, and nothing is proved")
     elif internet.note:
