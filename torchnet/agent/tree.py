@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import time
 
 
 def descendants() -> list[int]:
@@ -34,6 +36,13 @@ def signal_all(number: int) -> int:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
     return len(pids)
+
+
+def kill_all(seconds: float = 5.0) -> None:
+    """SIGKILL until nothing is left: what is started meanwhile is found by the next look."""
+    deadline = time.monotonic() + seconds
+    while signal_all(signal.SIGKILL) and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def _parent(pid: int) -> int | None:

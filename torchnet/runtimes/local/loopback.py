@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import traceback
 from collections.abc import Callable
 
+from torchnet.agent import tree
 from torchnet.kernel import syscalls
 from torchnet.network.status import StatusEntry
 
@@ -17,6 +17,7 @@ class Loopback:
 
     def __init__(self, count: int, main: Callable[[int], int]) -> None:
         parent = os.getpid()
+        syscalls.adopt_orphans()  # no PID namespace does it here
         self._pids: list[int] = []
         for rank in range(count):
             pid = os.fork()
@@ -24,7 +25,8 @@ class Loopback:
                 code = 70
                 try:
                     os.setsid()
-                    syscalls.die_with_parent(signal.SIGKILL, parent)
+                    # Not SIGKILL: the agent is to end what its processes started, first.
+                    syscalls.die_with_parent(signal.SIGTERM, parent)
                     code = main(rank)
                 except BaseException:
                     traceback.print_exc()
@@ -36,10 +38,8 @@ class Loopback:
         """Nothing has to be set up here that could be refused."""
 
     def kill(self) -> None:
-        """End all; each agent's processes end with it."""
-        for pid in self._pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        """End all at once, wherever it has detached itself to."""
+        tree.kill_all()
         self.wait()
 
     def wait(self) -> None:

@@ -1,0 +1,127 @@
+"""Signals to torchnet: what stops a job in order, what at once, and which code it ends with."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.jobs import PATIENCE, Job, descendants, lines, receipt, script, until
+
+POLITE = """
+    import os, signal, sys, time
+
+    def stop(number, frame):
+        print("saving", signal.Signals(number).name, flush=True)
+        time.sleep(0.3)
+        print("saved", flush=True)
+        sys.exit(0)
+
+    signal.signal(signal.SIGTERM, stop)
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+STUBBORN = """
+    import signal, time
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+def ready(job: Job, ranks: int = 2) -> None:
+    for rank in range(ranks):
+        job.wait_for(rf"\[rank {rank}\] ready", on="stdout")
+
+
+@pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGHUP", 129), ("SIGTERM", 143)])
+def test_one_signal_stops_the_job_in_order(tmp_path: Path, number: str, code: int) -> None:
+    """Row 5: within 10 s; the scripts hear SIGTERM and may save, and the receipt is there."""
+    path = tmp_path / "receipt.json"
+    with Job("--json", path, script(tmp_path, POLITE)) as job:
+        ready(job)
+        sent = job.send(getattr(signal, number))
+        done = job.finish()
+    assert done.code == code, done.stderr
+    assert done.at - sent < 10
+    for rank in (0, 1):
+        assert lines(done.stdout, rank) == ["ready", "saving SIGTERM", "saved"]
+    found = receipt(path)
+    assert (found["exit_code"], found["reason"]) == (code, f"stopped by {number}")
+    assert (found["failure"]["kind"], found["failure"]["rank"]) == ("interrupted", None)
+    assert len(found["nodes"]) == 2
+    assert f"root cause: stopped by {number}" in done.stderr
+
+
+def test_the_second_ctrl_c_ends_everything_at_once(tmp_path: Path) -> None:
+    """Row 6."""
+    path = tmp_path / "receipt.json"
+    with Job("--json", path, script(tmp_path, STUBBORN)) as job:
+        ready(job)
+        job.send(signal.SIGINT)
+        job.wait_for("stopping .once more ends it at once")
+        ranks = list(job.ranks().values())
+        sent = job.send(signal.SIGINT)
+        done = job.finish()
+    assert done.code == 130
+    assert done.at - sent < 3  # the grace would be 10
+    assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
+    assert receipt(path)["exit_code"] == 130
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_who_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path, number: str) -> None:
+    """Row 7: after --grace, not after 30 s, and not before."""
+    path = tmp_path / "receipt.json"
+    with Job("--grace", "1", "--json", path, script(tmp_path, STUBBORN)) as job:
+        ready(job)
+        sent = job.send(getattr(signal, number))
+        done = job.finish()
+    assert done.code == (130 if number == "SIGINT" else 143)
+    assert 1 <= done.at - sent < 4
+    assert [rank["exit_code"] for rank in receipt(path)["ranks"]] == [137, 137]
+
+
+def test_one_stubborn_rank_does_not_hold_up_a_failure(tmp_path: Path) -> None:
+    """Row 7, after a failure elsewhere: the failing rank's code stays the job's."""
+    text = """
+        import os, signal, sys, time
+        if os.environ["RANK"] == "1":
+            time.sleep(0.5)
+            sys.exit(3)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(600)
+    """
+    with Job("--grace", "1", script(tmp_path, text)) as job:
+        named = job.wait_for("rank 1 on node-1 exited with code 3")
+        done = job.finish()
+    assert done.code == 3
+    assert done.at - named < 4
+
+
+@pytest.mark.parametrize("delay", [0, 0.02, 0.05, 0.1, 0.2])
+def test_ctrl_c_while_the_nodes_are_being_made(tmp_path: Path, delay: float) -> None:
+    with Job(script(tmp_path, POLITE)) as job:
+        until(lambda: descendants(job.pid), "the first process exists")
+        time.sleep(delay)
+        sent = job.send(signal.SIGINT)
+        done = job.finish()
+    assert done.code == 130, done.stderr
+    assert done.at - sent < 10
+
+
+def test_the_terminals_group_gets_the_signal_and_only_torchnet_acts_on_it(tmp_path: Path) -> None:
+    """Ctrl-C goes to the whole foreground group of a terminal; the nodes' processes are not in it."""
+    with Job(script(tmp_path, POLITE), start_new_session=True) as job:
+        ready(job)
+        group = os.getpgid(job.pid)
+        inside = [pid for pid in descendants(job.pid) if os.getpgid(pid) == group]
+        assert inside == []
+        os.killpg(group, signal.SIGINT)
+        done = job.finish(PATIENCE)
+    assert done.code == 130
+    assert lines(done.stdout, 0) == ["ready", "saving SIGTERM", "saved"]
