@@ -237,7 +237,7 @@ def test_unequal_mtus_name_both_values() -> None:
         changed(job(4, 2), 3, rails=(job(4, 2).rows[3].rails[0], *rail("fcbb::4", 1500, "net2")))
     )
     assert problem.kind == "mtu"
-    assert problem.text.startswith("rail 2: MTU 1500 on train-x7k2p-worker-3, MTU 9000 on ")
+    assert problem.text.startswith("rail 2 (net2): MTU 1500 on train-x7k2p-worker-3, MTU 9000 on ")
     assert problem.nodes == ("train-x7k2p-worker-3", "train-x7k2p-worker-0")
 
 
