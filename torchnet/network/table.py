@@ -125,8 +125,8 @@ def check(table: Table) -> list[Problem]:
     found += _unequal("family", versions, lambda version: f"IPv{version}", _ONE_FAMILY)
     for index in range(max((len(row.rails) for row in rows), default=0)):
         sizes = ((row.rails[index].mtu, row) for row in rows if index < len(row.rails))
-        named = dict.fromkeys(row.rails[index].interface for row in rows if index < len(row.rails))
-        where = f"rail {index + 1} ({listed(list(named), 4)}): "
+        interfaces = dict.fromkeys(row.rails[index].interface for row in rows if index < len(row.rails))
+        where = f"rail {index + 1} ({listed(list(interfaces))}): "
         found += _unequal("mtu", sizes, lambda mtu: f"MTU {mtu}", _ONE_MTU, where)
     return found
 
