@@ -19,6 +19,7 @@ from typing import Any
 from torchnet import names
 from torchnet.agent.admission import objection, store_port
 from torchnet.agent.door import Door, unpack_row
+from torchnet.agent.ending import is_echo
 from torchnet.agent.frames import Frames, Message
 from torchnet.agent.loop import Loop
 from torchnet.agent.preflight import wrong_route
@@ -35,6 +36,9 @@ BEAT_SECONDS = 1.0
 # Failures that arrive this close together are ordered by when they happened: a process that died takes its peers'
 # connections with it, and their errors may be heard of first.
 _SETTLE_SECONDS = 0.25
+_ECHO_SECONDS = (
+    1.0  # how long the cause of what looks like an echo is waited for: busy machines are slow to tell
+)
 _RECEIPT_SECONDS = 5.0
 _SILENT_SECONDS = 3.5  # beats come once a second
 
@@ -277,13 +281,15 @@ class Coordinator:
         if self._failure is not None or self._state in ("receipts", "over"):
             return
         self._candidates.append(failure)
-        if len(self._candidates) == 1:
-            self._loop.later(_SETTLE_SECONDS if failure.kind in ("script", "lost") else 0.0, self._stop)
+        settle = _SETTLE_SECONDS if failure.kind in ("script", "lost") else 0.0
+        self._loop.later(_ECHO_SECONDS if is_echo(failure) else settle, self._stop)
 
     def _stop(self) -> None:
+        if self._failure is not None or not self._candidates:
+            return
         order = {"interrupted": 0, "script": 1, "lost": 2}
         started = self._state == "running"
-        failure = min(self._candidates, key=lambda f: (f.at, order.get(f.kind, 3)))
+        failure = min(self._candidates, key=lambda f: (is_echo(f), f.at, order.get(f.kind, 3)))
         lost = next((f for f in self._candidates if f.kind == "lost"), None)
         if lost is not None and failure.kind == "script":
             failure = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 
 from torchnet.agent.process import Process
@@ -12,6 +13,13 @@ _HINTS = {
     "SIGKILL": "where nobody did it by hand, memory ran out (dmesg tells)",
     "SIGBUS": "often /dev/shm is full (DataLoader workers need it)",
 }
+
+# What Python, Gloo, NCCL and torch's store say when the other end of a connection has gone.
+_ECHO = re.compile(
+    r"connection (was )?(likely )?(closed|reset|refused|aborted)|closed by (remote )?peer|broken ?pipe"
+    r"|connection\w*error|ncclRemoteError|remote (process|server|peer)",
+    re.IGNORECASE,
+)
 
 
 def explain_end(process: Process, spec: AgentSpec) -> Failure:
@@ -27,8 +35,18 @@ def explain_end(process: Process, spec: AgentSpec) -> Failure:
     if cause:
         text += f": {cause}"
     return Failure(
-        "script", text, code, rank=process.rank, node=spec.name, at=process.ended_at, tail=list(process.tail)
+        "script", text, code, rank=process.rank, node=spec.name, at=process.ended_at, tail=process.tail()
     )
+
+
+def is_echo(failure: Failure) -> bool:
+    """Whether a process seems to have failed because another one did: its last words are of a connection that ended.
+
+    A process that a signal ended did not fail by itself; only SIGABRT is what NCCL and C++ end with, too.
+    """
+    if failure.kind != "script" or (failure.code > 128 and failure.code != 128 + signal.SIGABRT):
+        return False
+    return any(_ECHO.search(line) for line in (failure.text, *failure.tail))
 
 
 def _signal_name(number: int) -> str:

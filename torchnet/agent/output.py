@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -11,6 +12,7 @@ PIECE = 64 << 10
 TAIL_LINES, TAIL_CHARACTERS = 20, 2000
 
 Emit = Callable[[str, str], None]
+Tail = deque[tuple[float, str]]  # when (monotonic) a line ended, and the line
 
 
 class Lines:
@@ -21,7 +23,7 @@ class Lines:
     UTF-8 come out as ``\\xNN``.
     """
 
-    def __init__(self, emit: Emit, tail: deque[str] | None = None) -> None:
+    def __init__(self, emit: Emit, tail: Tail | None = None) -> None:
         self._emit = emit
         self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
         self._rest = ""
@@ -69,6 +71,6 @@ class Lines:
         self._emit(text, end)
         self._line += text[: TAIL_CHARACTERS - len(self._line)] if len(self._line) < TAIL_CHARACTERS else ""
         if end == "\n" and self._line.strip():
-            self._tail.append(self._line)
+            self._tail.append((time.monotonic(), self._line))
         if end:
             self._line = ""

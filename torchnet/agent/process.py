@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import IO, Any
@@ -18,6 +19,7 @@ from torchnet.kernel import syscalls
 STACKS_SIGNAL = signal.SIGRTMIN + 11
 IDLE_SECONDS = 0.1
 _READ = 64 << 10
+_LAST_WORDS_SECONDS = 1.0
 _EOF_SECONDS = 0.5  # a grandchild may hold a pipe open long after the process has ended
 
 Emit = Callable[[str, str, str], None]  # stream, text, end
@@ -43,7 +45,6 @@ class Process:
         self.code: int | None = None
         self.ended_at = 0.0
         self.finished = False
-        self.tail: deque[str] = deque(maxlen=output.TAIL_LINES)
         self._loop = loop
         self._emit = emit
         self._exited = exited
@@ -64,12 +65,17 @@ class Process:
         )
         self.pid = self._popen.pid
         self._lines: dict[str, output.Lines] = {}
+        self._tails: dict[str, output.Tail] = {}
         self._files: dict[str, IO[bytes]] = {}
         for name, file in (("stdout", self._popen.stdout), ("stderr", self._popen.stderr)):
             assert file is not None
             os.set_blocking(file.fileno(), False)
             self._files[name] = file
-            self._lines[name] = output.Lines(lambda text, end, name=name: emit(name, text, end), self.tail)  # type: ignore[misc]
+            self._tails[name] = deque(maxlen=output.TAIL_LINES)
+            self._lines[name] = output.Lines(
+                lambda text, end, name=name: emit(name, text, end),  # type: ignore[misc]
+                self._tails[name],
+            )
         self.resume()
 
     def pause(self) -> None:
@@ -94,6 +100,15 @@ class Process:
     @property
     def ended(self) -> bool:
         return self.code is not None
+
+    def tail(self) -> list[str]:
+        """Its last lines.  Two pipes have no order between them: what standard error said right before the end, which
+        may be a traceback, stands last, and is not displaced by what standard output still held.
+        """
+        since = time.monotonic() - _LAST_WORDS_SECONDS
+        last = [entry for entry in self._tails["stderr"] if entry[0] >= since]
+        before = [entry for tail in self._tails.values() for entry in tail if entry not in last]
+        return [line for _, line in [*sorted(before), *last][-output.TAIL_LINES :]]
 
     def cause(self) -> str:
         """What the process said of its own end: the error file that torch's ``@record`` writes, or ""."""
