@@ -130,7 +130,11 @@ class Gang:
         return [self._spec.python, *flags, *self._spec.command]
 
     def _emitter(self, rank: int) -> Callable[[str, str, str], None]:
-        hidden = _streams(self._spec.redirects, rank, self._spec) if self._spec.log_dir else set()
+        spec = self._spec
+        # As under torchrun, what is teed is shown, also where it is redirected.
+        hidden = (
+            _streams(spec.redirects, rank, spec) - _streams(spec.tee, rank, spec) if spec.log_dir else set()
+        )
         node = self._spec.node_rank
 
         def emit(stream: str, text: str, end: str) -> None:
