@@ -6,8 +6,6 @@ TCPStore looks up the name of each address that it connects to or from, and wait
 
 from __future__ import annotations
 
-import os
-
 from torchnet.network.table import Table
 
 PATH = "/etc/hosts"
@@ -19,16 +17,28 @@ def add_peers(table: Table, path: str = PATH) -> bool:
 
     Names lead to the backend; eth0's addresses get a name, too, since the store may look those up as well.
     """
+    return _replaced("\n".join([_BEGIN, *_lines(table), _END]) + "\n", path)
+
+
+def remove_peers(path: str = PATH) -> None:
+    """Take the lines out again: the file may be the machine's own, and other jobs have other addresses."""
+    _replaced("", path)
+
+
+def _replaced(ours: str, path: str) -> bool:
     try:
-        with open(path) as file:
-            kept = _without_ours(file.read())
-        text = kept + "\n".join([_BEGIN, *_lines(table), _END]) + "\n"
-        with open(path, "r+") as file:  # in place: in a pod the file itself is a mount
-            file.write(text)
-            file.truncate()
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+            old = file.read()
+        kept = _without_ours(old)
+        text = kept + ("\n" if ours and kept and not kept.endswith("\n") else "") + ours
+        if text != old:
+            # In place: in a pod the file itself is a mount.
+            with open(path, "r+", encoding="utf-8", errors="surrogateescape", newline="") as file:
+                file.write(text)
+                file.truncate()
     except OSError:
         return False
-    return os.path.getsize(path) == len(text.encode())
+    return True
 
 
 def _lines(table: Table) -> list[str]:
@@ -44,4 +54,4 @@ def _without_ours(text: str) -> str:
     if _BEGIN in text:
         before, _, rest = text.partition(_BEGIN)
         text = before + rest.partition(_END + "\n")[2]
-    return text if not text or text.endswith("\n") else text + "\n"
+    return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 import time
 from collections import deque
 from collections.abc import Callable
@@ -10,6 +11,9 @@ from collections.abc import Callable
 # A line without an end is passed on in pieces of this many characters.
 PIECE = 64 << 10
 TAIL_LINES, TAIL_CHARACTERS = 20, 2000
+
+# "\r" as the last character is perhaps half of "\r\n": the next bytes tell, or Lines.idle().
+_END = re.compile(r"\r\n|\n|\r(?!\Z)")
 
 Emit = Callable[[str, str], None]
 Tail = deque[tuple[float, str]]  # when (monotonic) a line ended, and the line
@@ -33,16 +37,9 @@ class Lines:
     def feed(self, data: bytes) -> None:
         text = self._rest + self._decoder.decode(data)
         start = 0
-        while True:
-            ends = [i for i in (text.find("\n", start), text.find("\r", start)) if i >= 0]
-            if not ends:
-                break
-            end = min(ends)
-            if text[end] == "\r" and end + 1 == len(text):
-                break  # perhaps half of "\r\n": the next bytes tell, or idle()
-            width = 2 if text[end : end + 2] == "\r\n" else 1
-            self._out(text[start:end], "\n" if width == 2 else text[end])
-            start = end + width
+        for end in _END.finditer(text):
+            self._out(text[start : end.start()], "\r" if end[0] == "\r" else "\n")
+            start = end.end()
         self._rest = text[start:]
         while len(self._rest) > PIECE:
             self._out(self._rest[:PIECE], "")

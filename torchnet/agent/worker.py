@@ -62,6 +62,7 @@ class Worker:
         self._failure: Failure | None = None
         self._state = "joining"
         self._frozen = False
+        self._named = False
         self._rdma = port_bytes()
         self._gang = Gang(loop, spec, reporter, self._ended)
 
@@ -133,10 +134,11 @@ class Worker:
 
     def _check(self) -> None:
         assert self._preflight is not None
-        if not hosts.add_peers(self._table) and self._attempt == 0 and not self._spec.loopback:
-            self._notice(
-                "warning", f"{hosts.PATH} is not writable: the store's reverse look-ups may take long"
-            )
+        if not self._spec.loopback:  # there the file is the machine's, and 127.0.0.1 has its name
+            self._named = hosts.add_peers(self._table)
+            if not self._named and self._attempt == 0:
+                text = f"{hosts.PATH} is not writable: the store's reverse look-ups may take long"
+                self._notice("warning", text)
         own = self._spec.node_rank
         peers = plan.peers(own, self._spec.nnodes, self._spec.preflight)
 
@@ -319,6 +321,8 @@ class Worker:
     def close(self) -> None:
         """Give everything back."""
         self._gang.close()
+        if self._named:
+            hosts.remove_peers()
         for part in (self._preflight, self._watch, self._account):
             if part is not None:
                 part.close()
