@@ -1,0 +1,70 @@
+"""Workers and their accounts to make receipts of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torchnet.agent.account import HEADER_BYTES, Flow, Traffic
+from torchnet.agent.receipt import job, worker
+from torchnet.agent.report import Failure
+from torchnet.agent.spec import AgentSpec
+from torchnet.kernel.links import Counters
+from torchnet.network.select import Rail
+from torchnet.network.table import RailRow, Row, Table
+
+MB = 1_000_000
+
+
+def spec(rank: int = 0, nnodes: int = 2, nproc: int = 2, **fields: Any) -> AgentSpec:
+    return AgentSpec(
+        "run-1", nnodes, rank, nproc, ("train.py",), "token", "python3", f"node-{rank}", **fields
+    )
+
+
+def rails(count: int = 1) -> tuple[Rail, ...]:
+    return tuple(
+        Rail(n, f"default/backend-{n}", f"net{n + 1}", f"fd00:{n}::1", 6, 64, 9000) for n in range(count)
+    )
+
+
+def table(nnodes: int = 2) -> Table:
+    return Table(
+        tuple(Row(n, f"node-{n}", f"u{n}", (RailRow("net1", f"fd00::{n}", 9000),)) for n in range(nnodes))
+    )
+
+
+def flow(megabytes: float, segments: int = 0) -> Flow:
+    return Flow(int(megabytes * MB), int(megabytes * MB), segments, segments)
+
+
+def counted(megabytes: float, segments: int = 0) -> Counters:
+    count = int(megabytes * MB) + segments * HEADER_BYTES
+    return Counters(count, count)
+
+
+def traffic(peers: dict[tuple[int, str], Flow], counters: dict[str, Counters], **fields: Any) -> Traffic:
+    return Traffic(peers=peers, counters=counters, **fields)
+
+
+def made(
+    rank: int, peers: dict[tuple[int, str], Flow], *, count: int = 1, complete: bool = True
+) -> dict[str, Any]:
+    """A worker's receipt whose counters agree with its connections."""
+    seen: dict[str, Counters] = {f"net{n + 1}": Counters(0, 0) for n in range(count)} | {
+        "eth0": Counters(0, 0)
+    }
+    for (_, name), one in peers.items():
+        seen[name] = Counters(
+            seen[name].sent_bytes + one.sent_bytes, seen[name].received_bytes + one.received_bytes
+        )
+    codes = {str(r): 0 for r in spec(rank).ranks}
+    return worker(spec(rank), table(), rails(count), traffic(peers, seen, complete=complete), codes, [], {})
+
+
+def whole(
+    *receipts: dict[str, Any], failure: Failure | None = None, restarts: int = 0, **fields: Any
+) -> dict[str, Any]:
+    made_of = spec(**{"nnodes": 2, **fields})
+    return job(
+        spec=made_of, receipts=receipts, failure=failure, began=1e9, restarts=restarts, now=1e9 + 12.3456
+    )
