@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
-
 from torchnet import names
 from torchnet.agent.spec import AgentSpec
 from torchnet.errors import NetworkError
 from torchnet.network.table import Row
 
 
-def objection(
-    spec: AgentSpec, present: Mapping[int, Row], row: Row, run: str, nnodes: int, *, late: bool
-) -> str:
+def objection(spec: AgentSpec, other: Row | None, row: Row, run: str, nnodes: int, *, late: bool) -> str:
     """Why a worker that knows the token may still not come in, or "".
 
-    ``run`` and ``nnodes`` are what it was started with; a worker that is there already may come again.
+    ``run`` and ``nnodes`` are what it was started with, ``other`` is who has its rank already; the same worker may come
+    again.
     """
     if run != spec.run_id:
         return f"it belongs to run {run}, this is run {spec.run_id}"
@@ -26,7 +23,6 @@ def objection(
         return f"its node rank {row.node_rank} is not below the {spec.nnodes} nodes of this job"
     if late:
         return "the job has started without it"
-    other = present.get(row.node_rank)
     if other is not None and other.uid != row.uid:
         return f"node rank {row.node_rank} is taken by {other.name} ({other.rails[0].address})"
     return ""

@@ -20,7 +20,7 @@ from torchnet import names
 from torchnet.agent.admission import objection, store_port
 from torchnet.agent.door import Door, unpack_row
 from torchnet.agent.ending import is_echo
-from torchnet.agent.frames import Frames, Message
+from torchnet.agent.frames import Frames, Message, pack
 from torchnet.agent.loop import Loop
 from torchnet.agent.preflight import wrong_route
 from torchnet.agent.report import Failure
@@ -116,9 +116,9 @@ class Coordinator:
         member.frames = Frames(
             self._loop, sock, lambda m: self._heard(member, m), lambda: self._lost(member), received=rest
         )
-        present = {rank: other.row for rank, other in self._members.items()}
+        present = self._members.get(rank)
         late = self._state != "gathering"
-        wrong = objection(self._spec, present, row, run, size, late=late)
+        wrong = objection(self._spec, present.row if present else None, row, run, size, late=late)
         if wrong:
             failure = Failure(
                 "network", f"{row.name} was not let in: {wrong}", 4, node=row.name, at=time.time()
@@ -364,8 +364,9 @@ class Coordinator:
         return not any(m.waiting for m in self._members.values())
 
     def _broadcast(self, message: Message) -> None:
+        packed = pack(message)  # once: the table is the same for all
         for member in list(self._members.values()):
-            member.frames.send(message)
+            member.frames.send_packed(packed)
 
     def _phase(self, phase: str, text: str) -> None:
         self._report({"event": "phase", "node": self._spec.node_rank, "phase": phase, "text": text})

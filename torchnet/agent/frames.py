@@ -49,6 +49,7 @@ class Frames:
         self._in = bytearray(received)
         self._out = bytearray()
         self.closed = False
+        self._held = False
         loop.watch(sock, self._readable)
         if received:
             loop.later(0, self._deliver)
@@ -60,8 +61,12 @@ class Frames:
 
     def send(self, message: Message) -> None:
         """Queue a message; after the close it is dropped."""
+        self.send_packed(pack(message))
+
+    def send_packed(self, data: bytes) -> None:
+        """The same for a message that is packed already."""
         if not self.closed:
-            self._out += pack(message)
+            self._out += data
             self._writable()
 
     def close(self) -> None:
@@ -71,11 +76,17 @@ class Frames:
             self._loop.watch(self.socket)
             self.socket.close()
 
-    def flush(self, seconds: float) -> None:
-        """Before the process ends: wait until the other end has taken everything, or the time is up."""
+    def hold(self, held: bool) -> None:
+        """Leave what comes where it is, so that the other end notices and waits."""
+        if held != self._held and not self.closed:
+            self._held = held
+            self._watch()
+
+    def flush(self) -> None:
+        """Before the process ends: wait until the other end has taken everything, or is gone."""
         if not self.closed and self._out:
             with contextlib.suppress(OSError):
-                self.socket.settimeout(seconds)
+                self.socket.settimeout(None)
                 self.socket.sendall(self._out)
                 self._out.clear()
 
@@ -121,9 +132,13 @@ class Frames:
         except OSError:
             # What the other end said last may still be unread: the reading side notices the end.
             self._out.clear()
-        self._loop.watch(self.socket, self._readable, self._writable if self._out else None)
+        self._watch()
         if was > len(self._out) and not self._out and self._on_drain is not None:
             self._on_drain()
+
+    def _watch(self) -> None:
+        read, write = None if self._held else self._readable, self._writable if self._out else None
+        self._loop.watch(self.socket, read, write)
 
     def _gone(self) -> None:
         if not self.closed:

@@ -18,7 +18,6 @@ from torchnet.agent.worker import Worker
 from torchnet.network.sources import AddressSource
 
 _SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
-_FLUSH_SECONDS = 5.0
 
 
 def run(
@@ -47,7 +46,7 @@ def run(
         loop.run()
     finally:
         worker.close()
-    told.flush(_FLUSH_SECONDS)
+    told.flush()
     return worker.code
 
 

@@ -56,7 +56,7 @@ class Reporter(Protocol):
     @property
     def pending(self) -> int: ...
 
-    def flush(self, seconds: float) -> None: ...
+    def flush(self) -> None: ...
 
 
 class TextReporter:
@@ -81,7 +81,7 @@ class TextReporter:
         elif kind in ("notice", "failure", "stall"):
             self._write("stderr", f"torchnet: {event['text']}\n")
 
-    def flush(self, seconds: float) -> None:  # noqa: ARG002  # each line was flushed
+    def flush(self) -> None:
         sys.stdout.flush()
 
 

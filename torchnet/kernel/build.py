@@ -15,8 +15,6 @@ from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg  # isort: skip
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg  # isort: skip
 from pyroute2.netlink.rtnl.ndmsg import ndmsg  # isort: skip
 from pyroute2.netlink.rtnl.rtmsg import rtmsg  # isort: skip
-from pyroute2.netlink.rtnl.tcmsg import tcmsg  # isort: skip
-from pyroute2.netlink.rtnl.tcmsg import sched_tbf  # isort: skip
 
 NEWLINK, SETLINK, NEWADDR, DELADDR, NEWROUTE, NEWNEIGH, NEWQDISC = 16, 19, 20, 21, 24, 28, 36
 _CREATE, _EXCL, _REPLACE = 0x400, 0x200, 0x100
@@ -141,6 +139,9 @@ def neighbour(index: int, ip: str, mac: str) -> bytes:
 
 def shaper(index: int, rate: int, mtu: int) -> bytes:
     """A token bucket of ``rate`` bits a second on what leaves by the interface, with 20 ms of queue (tc-tbf(8))."""
+    # Forty modules, which a network without a rate does not need.
+    from pyroute2.netlink.rtnl.tcmsg import sched_tbf, tcmsg
+
     message = tcmsg()
     message["index"], message["parent"], message["handle"] = index, _ROOT, 0x10000
     # A burst of 2 ms keeps the timer's granularity out of the rate; a packet's segments (64 KiB) must fit in any case.
