@@ -17,7 +17,7 @@ from torchnet.network.text import printable
 from torchnet.ui.lines import RankLines
 from torchnet.ui.progress import Progress
 from torchnet.ui.sanitize import RESET, clean
-from torchnet.ui.stream import streams
+from torchnet.ui.stream import Surface, streams
 
 Event = Mapping[str, Any]
 _BOLD, _RED, _YELLOW = "\x1b[1m", "\x1b[1;31m", "\x1b[1;33m"
@@ -89,6 +89,20 @@ class Console:
                     self._own(f"{name} is given up: {getattr(error, 'strerror', None) or error}", "warning")
                 )
 
+    @property
+    def pending(self) -> int:
+        """Bytes that wait for whoever reads: events should not be given faster than they can be shown."""
+        return sum(surface.pending for surface in self._surfaces())
+
+    def waiting(self) -> list[int]:
+        """Descriptors that :meth:`push` should be called for when they are writable."""
+        return [fd for surface in self._surfaces() if (fd := surface.waiting) is not None]
+
+    def push(self) -> None:
+        """Write on, as far as the readers take it."""
+        for surface in self._surfaces():
+            surface.push()
+
     def typed(self) -> None:
         """A line typed on the terminal has been echoed there (stdin forwarded to a rank): the cursor is below
         it.
@@ -103,8 +117,11 @@ class Console:
         for line in text.splitlines():
             self._err.line(clean(line, colour=self._err.color))
 
-    def close(self) -> None:
-        """Finish what is unfinished and repeat the root cause, if the job failed; safe to call again."""
+    def close(self, patience: float | None = None) -> None:
+        """Finish what is unfinished and repeat the root cause, if the job failed; safe to call again.
+
+        ``patience``: seconds for a reader who does not read; None waits for him.
+        """
         self._lines.flush()
         self._progress.finish()
         for stream in (self._err, self._out):
@@ -114,7 +131,16 @@ class Console:
         cause = cause or min(failures, key=_at, default=None)
         if cause is not None and (self._after_failure or cause.get("tail") or not failures):
             self._root_cause(cause)
+        for surface in self._surfaces():
+            surface.push(patience)
+            if surface.pending:
+                surface.give_up()
         self.tick()
+        self.push()
+
+    def _surfaces(self) -> list[Surface]:
+        """Standard error's first: it is the one that tells of the other."""
+        return list(dict.fromkeys((self._err.surface, self._out.surface)))
 
     def _on_phase(self, event: Event) -> None:
         if not self._quiet:

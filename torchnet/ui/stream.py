@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import select
+import stat
+import time
+from collections import deque
 from collections.abc import Hashable, Mapping
 from typing import TextIO
 
 ERASE = "\r\x1b[K"  # to the first column, and the line cleared: the only movement that torchnet itself makes
 COLUMNS = 80  # of anything that is no terminal
+_AT_ONCE = select.PIPE_BUF  # bytes that a pipe takes without blocking when it is ready (pipe(7))
 
 
 class Surface:
     """What is written on: two streams that are one terminal, or one pipe, share it, and so know each other's
-    lines.
+    lines. What a slow reader does not take at once waits here, in order, and nobody waits for it.
 
     ``owner`` names who has left the last line unfinished; ``transient`` that this line is erased, not closed.
     """
@@ -21,6 +25,39 @@ class Surface:
     def __init__(self) -> None:
         self.owner: Hashable = None
         self.transient = False
+        self.pending = 0
+        """Bytes that wait for the reader."""
+        self._queue: deque[tuple[Stream, memoryview]] = deque()
+
+    @property
+    def waiting(self) -> int | None:
+        """The descriptor that has to become writable before anything more can be written; None if nothing waits."""
+        return self._queue[0][0].descriptor if self._queue else None
+
+    def put(self, stream: Stream, data: bytes) -> None:
+        """Write ``data`` by this stream when what was put before is written."""
+        self._queue.append((stream, memoryview(data)))
+        self.pending += len(data)
+        self.push()
+
+    def push(self, seconds: float | None = 0.0) -> None:
+        """Write what waits, as far as the reader takes it within so many seconds (None: whenever that is)."""
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while self._queue:
+            stream, data = self._queue.popleft()
+            written = stream.write_some(data, deadline)
+            self.pending -= written
+            if written < len(data):
+                self._queue.appendleft((stream, data[written:]))
+            if not written:
+                return
+
+    def give_up(self) -> None:
+        """Nobody reads: what waits is dropped, and so is what is written later."""
+        while self._queue:
+            stream, data = self._queue.popleft()
+            self.pending -= len(data)
+            stream.error = stream.error or OSError("nobody reads it")
 
 
 class Stream:
@@ -47,16 +84,17 @@ class Stream:
         self.color = _wants_color(self.tty, environ) if color is None else color
         self.error: OSError | ValueError | None = None
         self._reported = False
-        self._descriptor = _descriptor(file)
+        self.descriptor = _descriptor(file)
+        self._at_once = _AT_ONCE if self.descriptor is None or _may_block(self.descriptor) else 1 << 20
         self._encoding = getattr(file, "encoding", None) or "utf-8"
 
     @property
     def columns(self) -> int:
         """The terminal's width now; 80 for a pipe or a file."""
-        if self._descriptor is None or not self.tty:
+        if self.descriptor is None or not self.tty:
             return COLUMNS
         try:
-            return os.get_terminal_size(self._descriptor).columns or COLUMNS
+            return os.get_terminal_size(self.descriptor).columns or COLUMNS
         except OSError:
             return COLUMNS
 
@@ -108,6 +146,26 @@ class Stream:
         self._reported = True
         return self.error
 
+    def write_some(self, data: memoryview, deadline: float | None) -> int:
+        """Write the beginning of ``data``; how much that was: 0 if the reader took nothing until the deadline."""
+        assert self.descriptor is not None
+        ready = select.poll()
+        ready.register(self.descriptor, select.POLLOUT)
+        while self.error is None:
+            left = None if deadline is None else max(0.0, (deadline - time.monotonic()) * 1000)
+            try:
+                # More than a pipe's atomic size could block in the middle, and signals would wait with it.
+                return os.write(self.descriptor, data[: self._at_once]) if ready.poll(left) else 0
+            except BlockingIOError:
+                time.sleep(
+                    0.01
+                )  # another program has left the terminal non-blocking, and it is full after all
+                if left == 0:
+                    return 0
+            except OSError as error:
+                self.error = error
+        return len(data)  # a stream that has failed takes everything
+
     def _finish(self) -> str:
         owner, self.surface.owner = self.surface.owner, None
         return "" if owner is None else ERASE if self.surface.transient else "\n"
@@ -119,11 +177,11 @@ class Stream:
             self.file.flush()
             # Past the text layer, whose encoding may know less than Unicode (LANG=C) and would raise.
             data = text.encode(self._encoding, "backslashreplace")
-            if self._descriptor is None:
+            if self.descriptor is None:
                 self.file.write(data.decode(self._encoding))
                 self.file.flush()
-            else:
-                _write_all(self._descriptor, data)
+            elif data:
+                self.surface.put(self, data)
         except (OSError, ValueError) as error:  # ValueError: the file object is closed
             self.error = error
 
@@ -169,11 +227,5 @@ def _identity(file: TextIO) -> Hashable:
     return status.st_dev, status.st_ino
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    """Write all of it; a terminal that another program has left non-blocking is waited for."""
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(descriptor, view) :]
-        except BlockingIOError:
-            select.select([], [descriptor], [])
+def _may_block(descriptor: int) -> bool:
+    return not stat.S_ISREG(os.fstat(descriptor).st_mode)

@@ -24,6 +24,8 @@ from torchnet.spec.model import LOOPBACK, JobSpec
 from torchnet.ui.console import Console
 from torchnet.ui.save import problem, write_json
 
+_STOPPED_SECONDS = 2.0  # for a reader who does not read, where the job was to end now
+
 
 def launch(job: JobSpec, origins: Mapping[str, Origin]) -> int:  # noqa: ARG001  # what a runtime gets
     """Run the job on this machine; prints, writes the receipt, and returns the exit code.
@@ -82,7 +84,8 @@ def launch(job: JobSpec, origins: Mapping[str, Origin]) -> int:  # noqa: ARG001 
     finally:
         internet.close()
     console.event({"event": "receipt", "receipt": receipt})
-    console.close()
+    stopped = receipt["failure"] is not None and receipt["failure"]["kind"] in ("interrupted", "timeout")
+    console.close(_STOPPED_SECONDS if stopped else None)
     code = int(receipt["exit_code"])
     if job.output.json_path:
         write_json(job.output.json_path, receipt)

@@ -30,9 +30,10 @@ class Reporter:
     def pending(self) -> int:
         return self._frames.pending
 
-    def flush(self, seconds: float) -> None:
+    def flush(self) -> None:
+        # A slow reader of the launcher's output is waited for; when the launcher ends, this does, too.
         with contextlib.suppress(OSError):
-            self._frames.flush(seconds)
+            self._frames.flush()
 
     def _order(self, order: dict[str, Any]) -> None:
         op = order.get("op")
@@ -81,6 +82,11 @@ class Links:
                 functools.partial(event, rank),
                 functools.partial(gone, rank),
             )
+
+    def hold(self, held: bool) -> None:
+        """Take no events for a while; the nodes' processes wait in their turn when they have said too much."""
+        for frames in self.frames.values():
+            frames.hold(held)
 
     def order(self, order: dict[str, Any], *, but: int | None = None) -> None:
         for rank, frames in self.frames.items():

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from torchnet.agent import receipt
 from torchnet.agent.loop import Loop
-from torchnet.agent.report import Event, Failure
+from torchnet.agent.report import BACKLOG, Event, Failure
 from torchnet.agent.spec import AgentSpec
 from torchnet.errors import TorchnetError
 from torchnet.runtimes.local.link import Links
@@ -50,6 +50,7 @@ class Session:
         self._interrupted = 0
         self._awaiting_freeze: set[int] = set()
         self._rows: dict[int, str] = {}
+        self._watched: set[int] = set()
         links.begin(self._loop, self._event, self._gone)
 
     def run(self, timeout: float | None) -> dict[str, Any]:
@@ -57,7 +58,7 @@ class Session:
         for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)):
             self._loop.on_signal(number, lambda number=number, code=code: self._signal(number, code))  # type: ignore[misc]
         self._loop.on_signal(signal.SIGTSTP, self._suspend)
-        self._loop.every(_TICK_SECONDS, self._console.tick)
+        self._loop.every(_TICK_SECONDS, self._tick)
         if timeout:
             text = f"the job ran longer than --timeout {timeout:g} s"
             self._loop.later(timeout, lambda: self._stop(Failure("timeout", text, 124, at=time.time())))
@@ -67,6 +68,25 @@ class Session:
             self._nodes.kill()
             self._loop.close()
         return self._settle()
+
+    # -- what is shown -------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        self._console.tick()
+        self._pace()
+
+    def _pace(self) -> None:
+        """Take events no faster than they can be shown, without ever waiting for who reads: signals must work."""
+        waiting = set(self._console.waiting())
+        for descriptor in waiting ^ self._watched:
+            self._loop.watch(descriptor, write=self._push if descriptor in waiting else None)
+        self._watched = waiting
+        # A job that is being stopped is seen to its end.
+        self._links.hold(self._console.pending > BACKLOG and self._failure is None)
+
+    def _push(self) -> None:
+        self._console.push()
+        self._pace()
 
     # -- events --------------------------------------------------------------------------------------------------
 
@@ -86,6 +106,7 @@ class Session:
             if kind == "started":
                 self._restarts = max(self._restarts, int(event["attempt"]))
             self._console.event(event)
+            self._pace()
             if kind == "failure" and not event.get("restart"):
                 failure = Failure.read(event)
                 # The coordinator tells those that have joined; the others hear of it from here.
@@ -130,6 +151,7 @@ class Session:
         if self._failure is None:
             self._failure = failure
             self._console.event(failure.event())
+            self._pace()
             self._patience()
         self._links.order({"op": "stop", "failure": asdict(failure)})
         if not self._running:
