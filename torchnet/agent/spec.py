@@ -69,6 +69,8 @@ class AgentSpec:
             ValueError, TypeError: it is none.
         """
         data: Any = json.loads(text)
+        if not isinstance(data, dict):
+            raise ValueError("no specification of a worker")
         known = {f.name for f in fields(cls)}
         values: dict[str, Any] = {
             name: tuple(v) if isinstance(v, list) else v for name, v in data.items() if name in known

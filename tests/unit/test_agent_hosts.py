@@ -1,0 +1,122 @@
+"""Peers in the hosts file: added, replaced, taken out again, whatever else stands there."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.users import User
+from torchnet.agent.hosts import add_peers, remove_peers
+from torchnet.network.table import RailRow, Row, Table
+
+OLD = b"127.0.0.1\tlocalhost\n10.0.0.7 box # caf\xe9\r\n"
+
+
+def table(*last: int) -> Table:
+    return Table(
+        tuple(
+            Row(
+                rank,
+                f"node-{rank}",
+                f"u{rank}",
+                (RailRow("net1", f"fd00::{n}", 9000), RailRow("net2", f"fd01::{n}", 9000)),
+                (f"172.30.1.{n}",),
+            )
+            for rank, n in enumerate(last)
+        )
+    )
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Path:
+    path = tmp_path / "hosts"
+    path.write_bytes(OLD)
+    return path
+
+
+def test_each_rail_and_eth0_has_a_line(hosts: Path) -> None:
+    assert add_peers(table(1, 2), str(hosts))
+    text = hosts.read_bytes()
+    assert text.startswith(OLD)
+    lines = [line.split("\t") for line in text[len(OLD) :].decode().splitlines() if not line.startswith("#")]
+    assert lines == [
+        ["fd00::1", "node-0"],
+        ["fd01::1", "node-0-rail2"],
+        ["172.30.1.1", "node-0-frontend"],
+        ["fd00::2", "node-1"],
+        ["fd01::2", "node-1-rail2"],
+        ["172.30.1.2", "node-1-frontend"],
+    ]
+
+
+def test_it_is_idempotent_and_a_restart_replaces(hosts: Path) -> None:
+    for _ in range(3):
+        assert add_peers(table(1, 2), str(hosts))
+    once = hosts.read_bytes()
+    assert once.count(b"node-0\n") == 1
+    assert add_peers(table(1, 2, 3), str(hosts))
+    assert hosts.read_bytes().count(b"node-2\n") == 1
+    assert add_peers(table(9), str(hosts))
+    shorter = hosts.read_bytes()
+    assert b"node-1" not in shorter
+    assert shorter.count(b"fd00::9") == 1
+    assert shorter.startswith(OLD)
+
+
+def test_what_stood_behind_our_lines_stays(hosts: Path) -> None:
+    add_peers(table(1), str(hosts))
+    with hosts.open("ab") as file:
+        file.write(b"10.9.9.9 later\n")
+    add_peers(table(2), str(hosts))
+    assert b"10.9.9.9 later\n" in hosts.read_bytes()
+    remove_peers(str(hosts))
+    assert hosts.read_bytes() == OLD + b"10.9.9.9 later\n"
+
+
+@settings(deadline=None)
+@given(st.binary())
+def test_any_file_is_the_same_again_afterwards(tmp_path_factory: pytest.TempPathFactory, old: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "any-hosts"
+    path.write_bytes(old)
+    assert add_peers(table(1, 2), str(path))
+    assert b"\nfd00::2\tnode-1\n" in path.read_bytes()
+    remove_peers(str(path))
+    end = b"" if old.endswith(b"\n") or not old else b"\n"
+    assert path.read_bytes() == old + end
+
+
+def test_lines_whose_end_is_missing_are_replaced(hosts: Path) -> None:
+    add_peers(table(1, 2), str(hosts))
+    whole = hosts.read_bytes()
+    hosts.write_bytes(whole[:-20])
+    add_peers(table(1, 2), str(hosts))
+    assert hosts.read_bytes() == whole
+
+
+def test_it_is_written_in_place(hosts: Path) -> None:
+    before = hosts.stat().st_ino
+    add_peers(table(1), str(hosts))
+    assert hosts.stat().st_ino == before  # in a pod the file itself is a mount
+    remove_peers(str(hosts))
+    assert hosts.stat().st_ino == before
+
+
+def test_a_missing_file_and_a_folder_are_not_ours_to_write(tmp_path: Path) -> None:
+    assert not add_peers(table(1), str(tmp_path / "missing"))
+    assert not add_peers(table(1), str(tmp_path))
+    remove_peers(str(tmp_path / "missing"))
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_unwritable_file_is_left_alone(as_user: User) -> None:
+    path = as_user.home / "hosts"
+    path.write_bytes(OLD)  # root's
+    code = "from tests.unit.test_agent_hosts import *\nprint(add_peers(table(1), 'hosts'), remove_peers('hosts'))"
+    done = as_user.run(sys.executable, "-c", code)
+    assert done.stdout == "False None\n", done.stderr
+    assert path.read_bytes() == OLD
