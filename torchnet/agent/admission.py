@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+
 from torchnet import names
 from torchnet.agent.spec import AgentSpec
 from torchnet.errors import NetworkError
