@@ -83,6 +83,12 @@ class Preflight:
             sock.close()
         self._sockets = []
 
+    def forget(self) -> None:
+        """Give up a check that still runs; the peers' probes are answered as before."""
+        if self._pump is not None:
+            self._pump.cancel()
+        self._done = None
+
     def check(
         self, table: Table, own: int, peers: tuple[int, ...], done: Callable[[list[str]], None]
     ) -> None:

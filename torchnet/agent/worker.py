@@ -72,7 +72,7 @@ class Worker:
         """Discover and join; everything else follows from messages."""
         try:
             self._rails = discover(self._spec, self._source)
-            row = own_row(self._spec, self._rails)
+            self._row = row = own_row(self._spec, self._rails)
             self._reporter.send({"event": "row", "node": self._spec.node_rank, "row": pack_row(row)})
             for text in {note for rail in self._rails for note in rail.notes}:
                 self._notice("info", text)
@@ -87,22 +87,34 @@ class Worker:
                 self._coordinator.add(theirs, row, run=self._spec.run_id, size=self._spec.nnodes)
                 self._connected(ours)
             else:
-                self._knock = Knock(
-                    self._loop,
-                    self._spec,
-                    self._source,
-                    self._rails[0],
-                    row,
-                    entered=self._connected,
-                    failed=self._alone,
-                    notice=lambda text: self._notice("warning", text),
-                )
+                self._look_for_rank0()
         except TorchnetError as error:
             self._alone(Failure("network", str(error), error.exit_code, node=self._spec.name, at=time.time()))
         except OSError as error:
             text = f"{self._spec.name}: the join's port {names.JOIN_PORT} cannot be opened: {error.strerror}"
             self._alone(Failure("network", text, 4, node=self._spec.name, at=time.time()))
         self._loop.every(BEAT_SECONDS, self._beat)
+
+    def _look_for_rank0(self) -> None:
+        self._knock = Knock(
+            self._loop,
+            self._spec,
+            self._source,
+            self._rails[0],
+            self._row,
+            entered=self._connected,
+            failed=self._alone,
+            notice=lambda text: self._notice("warning", text),
+        )
+
+    def _rank0_went(self) -> None:
+        """Before the start nothing is lost with rank 0: whoever takes its place is joined anew, for a table of its own."""
+        self._notice("warning", "rank 0 went away before the start: looking for it again")
+        assert self._preflight is not None
+        self._preflight.forget()
+        self._state = "joining"
+        self._table = Table(())
+        self._look_for_rank0()
 
     def _connected(self, sock: socket.socket) -> None:
         self._heard = time.monotonic()
@@ -120,10 +132,10 @@ class Worker:
             self._check()
         elif op == "start":
             self._start(message["port"])
+        elif op == "stop" and message.get("final"):
+            self._alone(Failure.read(message["failure"]))  # not let in: nobody waits for this worker's last words
         elif op == "stop":
             self._stop(Failure.read(message["failure"]), restart=bool(message.get("restart")))
-            if message.get("final"):
-                self._alone(Failure.read(message["failure"]))
         elif op == "stacks":
             asked = [process for process in self._gang.processes.values() if process.ask_stacks()]
             self._loop.later(_STACKS_SECONDS, lambda: self._stacks(asked))
@@ -242,6 +254,9 @@ class Worker:
         if self._failure is not None:  # known already: only the coordinator's last word is missing
             self._gang.stop(lambda: self._stopped(False))
             return
+        if self._spec.node_rank and self._account is None:
+            self._rank0_went()
+            return
         rank0 = self._table.rows[0].name if self._table.rows else "rank 0"
         text = f"lost {rank0} (node rank 0): its agent's connection to {self._spec.name} ended"
         self._alone(Failure("lost", text, 70, node=rank0, at=time.time()))
@@ -270,8 +285,12 @@ class Worker:
             and not self._channel.closed
             and self._spec.node_rank
             and silence > silence_seconds(self._spec.link_grace)
-            and self._state in ("running", "preflight")
+            and self._state in ("joining", "running", "preflight")
         ):
+            if self._account is None:
+                self._channel.close()
+                self._rank0_went()
+                return
             rank0 = self._table.rows[0] if self._table.rows else None
             where = f"{rank0.name} ({rank0.rails[0].address})" if rank0 else "rank 0"
             text = f"{self._spec.name}: nothing heard from {where} over {self._rails[0].interface} for {silence:.0f} s"

@@ -1,0 +1,199 @@
+"""The join among real agents: late ones, wrong ones, missing ones, and a rank 0 that is replaced."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.agents import events, in_nodes, run_agent, spec, status, wait
+from torchnet.network.sources import MultusStatus
+
+SCRIPT = """
+import os, sys, time
+folder, rank = sys.argv[1], os.environ["RANK"]
+open(os.path.join(folder, "ran-" + rank + "-" + os.environ["MASTER_ADDR"]), "w").close()
+deadline = time.monotonic() + 20
+while os.path.exists(os.path.join(folder, "hold")) and time.monotonic() < deadline:
+    time.sleep(0.02)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    return tmp_path
+
+
+def ran(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("ran-*"))
+
+
+RANK0 = "fcbb:0:800:ffff::1"
+
+
+def failure(folder: Path, name: str) -> dict[str, object]:
+    (found,) = events(folder, name, "failure")
+    return found
+
+
+def test_a_late_worker_is_told_why(folder: Path) -> None:
+    (folder / "hold").touch()
+
+    def late() -> int:
+        wait(lambda: len(ran(folder)) == 2)
+        code = run_agent(folder, spec(folder, 1, 2, name="late"), 2)
+        (folder / "hold").unlink()
+        return code
+
+    codes = in_nodes(
+        [
+            lambda: run_agent(folder, spec(folder, 0, 2), 0),
+            lambda: run_agent(folder, spec(folder, 1, 2), 1),
+            late,
+        ]
+    )
+    assert codes == [0, 0, 4]
+    said = failure(folder, "late")
+    assert said["text"] == "late was not let in: the job has started without it"
+    assert (said["kind"], said["code"], said["node"]) == ("network", 4, "late")
+    (notice,) = (event for event in events(folder, "node-0", "notice") if event["level"] == "warning")
+    assert notice["text"] == said["text"]
+    assert ran(folder) == [f"ran-0-{RANK0}", f"ran-1-{RANK0}"]
+    (began,), (ended,) = (events(folder, "late", kind) for kind in ("row", "end"))
+    assert ended["at"] - began["at"] < 5
+
+
+# Name: what is wrong about the worker that comes second, and what it is told.
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "node rank taken": ({}, "node rank 1 is taken by node-1 \\(fcbb:0:800:ffff::2\\)"),
+    "another run": ({"run_id": "other"}, "it belongs to run other, this is run the-run"),
+    "another size": ({"nnodes": 5}, "it was started with --nnodes 5, this job has 3"),
+}
+
+
+def test_workers_that_are_not_of_this_job_are_told_and_harm_nobody(folder: Path) -> None:
+    def first(rank: int) -> int:
+        return run_agent(folder, spec(folder, rank, 3), rank)
+
+    def wrong(number: int, case: str) -> int:
+        wait(lambda: any("2/3" in event["text"] for event in events(folder, "node-0", "phase")))
+        fields = {"nnodes": 3, "name": f"wrong-{number}", **WRONG[case][0]}
+        told = spec(folder, 1, **fields)
+        return run_agent(folder, told, 3 + number)
+
+    def last() -> int:
+        wait(lambda: all(events(folder, f"wrong-{n}", "end") for n in range(len(WRONG))))
+        return run_agent(folder, spec(folder, 2, 3), 2)
+
+    roles = [lambda: first(0), lambda: first(1), last]
+    roles += [lambda n=n, case=case: wrong(n, case) for n, case in enumerate(WRONG)]  # type: ignore[misc]
+    assert in_nodes(roles) == [0, 0, 0, 4, 4, 4]
+    for number, case in enumerate(WRONG):
+        text = str(failure(folder, f"wrong-{number}")["text"])
+        assert text.startswith(f"wrong-{number} was not let in: ")
+        assert WRONG[case][1] in text
+    assert len(ran(folder)) == 3
+
+
+def test_the_same_worker_may_come_again_after_a_broken_connection(folder: Path) -> None:
+    """Its first connection ends before all are there; what it left behind does not count as a taken rank."""
+
+    def broken() -> int:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(run_agent(folder, spec(folder, 1, 3), 1, log="first"))
+        wait(lambda: any("2/3" in event["text"] for event in events(folder, "node-0", "phase")))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        wait(lambda: any("went away" in event["text"] for event in events(folder, "node-0", "phase")))
+        return run_agent(folder, spec(folder, 1, 3), 1)
+
+    def last() -> int:
+        wait(lambda: sum("2/3" in event["text"] for event in events(folder, "node-0", "phase")) == 2)
+        return run_agent(folder, spec(folder, 2, 3), 2)
+
+    assert in_nodes([lambda: run_agent(folder, spec(folder, 0, 3), 0), broken, last]) == [0, 0, 0]
+    assert len(ran(folder)) == 3
+
+
+def test_a_wrong_token_is_no_way_in_and_is_told_on_both_sides(folder: Path) -> None:
+    roles = [
+        lambda: run_agent(folder, spec(folder, 0, 2, start_timeout=4.0), 0),
+        lambda: run_agent(folder, spec(folder, 1, 2, start_timeout=3.0, token="another"), 1),
+    ]
+    assert in_nodes(roles) == [124, 124]
+    assert "the token is another job's" in str(failure(folder, "node-1")["text"])
+    text = str(failure(folder, "node-0")["text"])
+    assert text.startswith("1/2 workers joined within 4 s; missing: node rank 1; ")
+    assert text.endswith("connections had a wrong token")
+    assert ran(folder) == []
+
+
+def test_the_start_timeout_names_who_is_missing(folder: Path) -> None:
+    roles = [lambda n=n: run_agent(folder, spec(folder, 2 * n, 5, start_timeout=3.0), n) for n in range(2)]
+    began = time.monotonic()
+    assert in_nodes(roles) == [124, 124]
+    assert 3 <= time.monotonic() - began < 15
+    assert failure(folder, "node-0")["text"] == "2/5 workers joined within 3 s; missing: node rank 1, 3, 4"
+    assert failure(folder, "node-0")["kind"] == "timeout"
+    assert ran(folder) == []
+
+
+def test_rank_0_is_looked_up_again_at_each_try(folder: Path) -> None:
+    """Its first address belongs to nobody who answers: the pod was replaced meanwhile."""
+    asked = 0
+
+    def where() -> str:
+        nonlocal asked
+        asked += 1
+        return status(1) if asked < 3 else status(0)
+
+    source = MultusStatus(status(2), where, spec(folder, 1, 2).attachments)
+    roles = [
+        lambda: run_agent(folder, spec(folder, 0, 2), 0),
+        lambda: 0,
+        lambda: run_agent(folder, spec(folder, 1, 2), 2, source),
+    ]
+    assert in_nodes(roles) == [0, 0, 0]
+    assert ran(folder) == [f"ran-0-{RANK0}", f"ran-1-{RANK0}"]
+
+
+def test_a_rank_0_that_is_replaced_before_the_start_is_joined_anew(folder: Path) -> None:
+    new = folder / "new"
+
+    def old() -> int:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(run_agent(folder, spec(folder, 0, 3), 0, log="old"))
+        wait(lambda: any("2/3" in event["text"] for event in events(folder, "old", "phase")))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        new.touch()
+        return 0
+
+    def replaced() -> int:
+        wait(new.exists)
+        return run_agent(folder, spec(folder, 0, 3, name="node-0b"), 3)
+
+    def member(rank: int) -> int:
+        source = MultusStatus(
+            status(rank), lambda: status(3 if new.exists() else 0), spec(folder, 1, 3).attachments
+        )
+        return run_agent(folder, spec(folder, rank, 3), rank, source)
+
+    def last() -> int:
+        wait(lambda: any("2/3" in event["text"] for event in events(folder, "node-0b", "phase")))
+        return member(2)
+
+    assert in_nodes([old, lambda: member(1), last, replaced]) == [0, 0, 0, 0]
+    address = "fcbb:0:800:ffff::4"
+    assert ran(folder) == [f"ran-{rank}-{address}" for rank in range(3)]
+    assert any(
+        "rank 0 went away before the start" in event["text"] for event in events(folder, "node-1", "notice")
+    )
+    assert events(folder, "node-1", "failure") == []
