@@ -70,7 +70,7 @@ def test_a_late_worker_is_told_why(folder: Path) -> None:
 
 # Name: what is wrong about the worker that comes second, and what it is told.
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "node rank taken": ({}, "node rank 1 is taken by node-1 \\(fcbb:0:800:ffff::2\\)"),
+    "node rank taken": ({}, "node rank 1 is taken by node-1 (fcbb:0:800:ffff::2)"),
     "another run": ({"run_id": "other"}, "it belongs to run other, this is run the-run"),
     "another size": ({"nnodes": 5}, "it was started with --nnodes 5, this job has 3"),
 }
