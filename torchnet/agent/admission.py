@@ -1,13 +1,17 @@
-"""Whom rank 0 lets into the job, and the port that it gives to PyTorch's store."""
+"""Whom rank 0 lets into the job, room for all of them, and the port that it gives to PyTorch's store."""
 
 from __future__ import annotations
 
+import resource
 import socket
 
 from torchnet import names
+from torchnet.agent.door import STRANGERS
 from torchnet.agent.spec import AgentSpec
 from torchnet.errors import NetworkError
 from torchnet.network.table import Row
+
+_OWN_FILES, _PROCESS_FILES = 64, 8  # the agent's own, and for each process pipes, stacks and a log
 
 
 def objection(spec: AgentSpec, other: Row | None, row: Row, run: str, nnodes: int, *, late: bool) -> str:
@@ -27,6 +31,26 @@ def objection(spec: AgentSpec, other: Row | None, row: Row, run: str, nnodes: in
     if other is not None and other.uid != row.uid:
         return f"node rank {row.node_rank} is taken by {other.name} ({other.rails[0].address})"
     return ""
+
+
+def make_room(spec: AgentSpec) -> None:
+    """Allow this process a descriptor for each worker and for strangers; what is usually allowed is 1,024.
+
+    Raises:
+        NetworkError: the hard limit does not reach for the workers.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    least = spec.nnodes + _OWN_FILES + _PROCESS_FILES * spec.nproc_per_node
+    wanted = least + STRANGERS
+    if hard != resource.RLIM_INFINITY:
+        if hard < least:
+            raise NetworkError(
+                f"{spec.name} may open {hard} files, and rank 0 of {spec.nnodes} workers needs {least}",
+                fix="ulimit -Hn (in a pod, the container runtime's LimitNOFILE)",
+            )
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def store_port(spec: AgentSpec, attempt: int) -> int:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torchnet import names
-from torchnet.agent.admission import objection, store_port
+from torchnet.agent.admission import make_room, objection, store_port
 from torchnet.agent.door import Door, unpack_row
 from torchnet.agent.ending import is_echo
 from torchnet.agent.frames import Frames, Message, pack
@@ -93,6 +93,7 @@ class Coordinator:
         self._run_began: float | None = None
         self._paths = 0
         self._restart = False
+        make_room(spec)
         self._door = Door(loop, spec.token, rails[0].address, names.JOIN_PORT, self._welcome)
         self._start_timer = loop.later(spec.start_timeout, self._late)
         self._beat = loop.every(BEAT_SECONDS, self._beats)

@@ -108,7 +108,7 @@ class Worker:
         )
 
     def _rank0_went(self) -> None:
-        """Before the start nothing is lost with rank 0: whoever takes its place is joined anew, for a table of its own."""
+        """Before the start nothing is lost with rank 0: whoever takes its place is joined, for a table of its own."""
         self._notice("warning", "rank 0 went away before the start: looking for it again")
         assert self._preflight is not None
         self._preflight.forget()

@@ -1,0 +1,173 @@
+"""10,000 peers (fault 23): bounded time, memory and descriptors in everything that a worker does with them."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import time
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.agents import spec
+from tests.namespaces import isolated
+from torchnet.agent import receipt
+from torchnet.agent.account import Account
+from torchnet.agent.coordinator import Coordinator
+from torchnet.agent.door import STRANGERS, enter, pack_row
+from torchnet.agent.hosts import add_peers
+from torchnet.agent.loop import Loop
+from torchnet.agent.preflight import Preflight
+from torchnet.errors import NetworkError
+from torchnet.network import plan
+from torchnet.network.select import Rail
+from torchnet.network.status import parse
+from torchnet.network.table import RailRow, Row, Table, check, decode, encode
+from torchnet.runtimes.local.loopback import address
+
+MANY = 10_000
+MB = 1 << 20
+
+
+def row(rank: int) -> Row:
+    rails = (RailRow("lo", address(rank), 65536), RailRow("net2", f"fd01::{rank + 1:x}", 9000))
+    return Row(
+        rank, f"worker-{rank}", f"uid-{rank:x}-{rank * 7919:x}", rails, (f"10.{rank >> 8}.{rank & 255}.1",)
+    )
+
+
+TABLE = Table(tuple(row(rank) for rank in range(MANY)))
+
+
+def measured(action: Callable[[], object], *, seconds: float, megabytes: float) -> None:
+    """AssertionError when it takes more processor time or memory; twice, since tracing costs time."""
+    before = time.process_time()
+    action()
+    assert time.process_time() - before < seconds
+    tracemalloc.start()
+    try:
+        action()
+        assert tracemalloc.get_traced_memory()[1] < megabytes * MB
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_table_is_small_and_quickly_read() -> None:
+    data = encode(TABLE)
+    assert len(data) < 40 * MANY
+    assert decode(data) == TABLE
+    measured(lambda: decode(data), seconds=5, megabytes=60)
+    measured(lambda: encode(TABLE), seconds=5, megabytes=60)
+    measured(lambda: check(TABLE), seconds=3, megabytes=60)
+
+
+def test_the_plan_stays_short_and_joins_all() -> None:
+    most = 0
+    reached = {0}
+    for rank in range(MANY):
+        peers = plan.peers(rank, MANY)
+        most = max(most, len(peers))
+        if rank in reached:
+            reached.update(peers)
+    assert most <= 15
+    assert len(reached) == MANY
+    measured(lambda: plan.paths(MANY), seconds=3, megabytes=5)
+
+
+def test_a_status_of_many_interfaces_is_read_in_bounded_memory() -> None:
+    entry = '{"name":"ns/net-%d","interface":"net%d","ips":["fd00::%x"],"mac":"02:00:00:00:00:01"}'
+    entries = ",".join(entry % (n, n, n) for n in range(9000))
+    text = f"[{entries}]"
+    assert len(text) < MB
+    assert len(parse(text)) == 9000
+    measured(lambda: parse(text), seconds=5, megabytes=60)
+
+
+def test_the_hosts_file_is_written_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "hosts"
+    path.write_text("127.0.0.1 localhost\n")
+    measured(lambda: add_peers(TABLE, str(path)), seconds=2, megabytes=30)
+    assert path.read_text().count("\n") == 3 * MANY + 3
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def rails(rank: int) -> tuple[Rail, ...]:
+    return (Rail(0, "loopback", "lo", address(rank), 4, 8, 65536),)
+
+
+@isolated
+def test_a_preflight_and_an_account_among_many_need_few_descriptors() -> None:
+    table = Table(tuple(Row(r.node_rank, r.name, r.uid, r.rails[:1], r.eth0) for r in TABLE.rows))
+    loop = Loop()
+    peers = plan.peers(0, MANY)
+    others = [Preflight(loop, b"key", rails(rank), loopback=True) for rank in peers]
+    before = descriptors()
+    own = Preflight(loop, b"key", rails(0), loopback=True)
+    answers: list[list[str]] = []
+
+    def done(problems: list[str]) -> None:
+        answers.append(problems)
+        loop.stop()
+
+    own.check(table, 0, peers, done)
+    loop.run()
+    assert answers == [[]]
+    assert descriptors() - before == 1
+    measured(lambda: Account(table, 0, 29500).read(), seconds=3, megabytes=30)
+    before = descriptors()
+    account = Account(table, 0, 29500)
+    account.read()
+    assert descriptors() - before <= 1
+    account.close()
+    for preflight in (own, *others):
+        preflight.close()
+    loop.close()
+
+
+def coordinator(loop: Loop, nnodes: int) -> Coordinator:
+    told = spec(Path("/nowhere"), 0, nnodes, loopback=True)
+    return Coordinator(loop, told, rails(0), lambda _event: None, receipt.job)
+
+
+@isolated
+def test_rank_0_allows_itself_a_descriptor_for_each_worker() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
+    loop = Loop()
+    joined: list[socket.socket] = []
+    coordinator(loop, 200)
+    pid = os.fork()
+    if pid == 0:
+        for rank in range(1, 190):
+            hello = {"row": pack_row(TABLE.rows[rank]), "run": "the-run", "nnodes": 200}
+            joined.append(enter("the token of the tests", address(rank), address(0), 29500, hello, 20.0))
+        os._exit(0)
+    ended: list[int] = []
+
+    def look() -> None:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            ended.append(status)
+            loop.stop()
+
+    loop.every(0.02, look)
+    loop.run()
+    assert ended == [0]
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (200 + 64 + 8 + STRANGERS, hard)
+    loop.close()
+
+
+@isolated
+def test_a_hard_limit_that_is_too_low_is_told_before_anybody_joins() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, 150))
+    with pytest.raises(
+        NetworkError, match="may open 150 files, and rank 0 of 200 workers needs 272"
+    ) as caught:
+        coordinator(Loop(), 200)
+    assert "ulimit -Hn" in caught.value.fix
