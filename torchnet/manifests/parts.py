@@ -1,0 +1,84 @@
+"""Pieces that several manifests are built from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+SYSTEM = "kube-system"
+
+# CNI plugins and their configuration must reach nodes that are cordoned, not ready or reserved: a node without
+# them starts pods without their second network.
+EVERYWHERE = [
+    {"operator": "Exists", "effect": "NoSchedule"},
+    {"operator": "Exists", "effect": "NoExecute"},
+]
+
+# As Pod Security "restricted" wants it of a pod and of a container.
+RESTRICTED_POD: dict[str, Any] = {
+    "runAsNonRoot": True,
+    "runAsUser": 1000,
+    "runAsGroup": 1000,
+    "fsGroup": 1000,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+RESTRICTED: dict[str, Any] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+
+def resources(cpu: str, memory: str, cpu_limit: str, memory_limit: str) -> dict[str, Any]:
+    """Requests and limits of a container, as Kubernetes' quantities (``100m``, ``64Mi``)."""
+    return {
+        "requests": {"cpu": cpu, "memory": memory},
+        "limits": {"cpu": cpu_limit, "memory": memory_limit},
+    }
+
+
+def host_path(name: str, path: str) -> dict[str, Any]:
+    """A volume that is a directory of the node, made where it is missing."""
+    return {"name": name, "hostPath": {"path": path, "type": "DirectoryOrCreate"}}
+
+
+def mount(name: str, path: str, **more: Any) -> dict[str, Any]:
+    """Where a container sees a volume."""
+    return {"name": name, "mountPath": path, **more}
+
+
+def from_field(name: str, path: str) -> dict[str, Any]:
+    """An environment variable that holds a field of the pod."""
+    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+
+def rule(groups: list[str], resource: list[str], verbs: list[str], **more: Any) -> dict[str, Any]:
+    """A rule of a Role or ClusterRole."""
+    return {"apiGroups": groups, "resources": resource, "verbs": verbs, **more}
+
+
+def service_account(name: str, namespace: str) -> dict[str, Any]:
+    """A ServiceAccount."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {"name": name, "namespace": namespace},
+    }
+
+
+def role(name: str, rules: list[dict[str, Any]], namespace: str | None = None) -> dict[str, Any]:
+    """A Role, or a ClusterRole where there is no namespace."""
+    metadata = {"name": name, "namespace": namespace} if namespace else {"name": name}
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "Role" if namespace else "ClusterRole",
+        "metadata": metadata,
+        "rules": rules,
+    }
+
+
+def binding(name: str, role: str, account: tuple[str, str], namespace: str | None = None) -> dict[str, Any]:
+    """Bind ``role`` to ``account`` (name, namespace): a RoleBinding, or a ClusterRoleBinding."""
+    kind = "Role" if namespace else "ClusterRole"
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": f"{kind}Binding",
+        "metadata": {"name": name, "namespace": namespace} if namespace else {"name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role},
+        "subjects": [{"kind": "ServiceAccount", "name": account[0], "namespace": account[1]}],
+    }

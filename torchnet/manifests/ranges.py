@@ -1,0 +1,59 @@
+"""Ranges of addresses, as people write them and as the IPAM plugins want them. Pure functions."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TypeAlias
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def parse_range(text: str) -> Network:
+    """``fcbb:0:0800:ffff::/64`` as a network, normalised; bits of the host part are dropped.
+
+    Raises `ValueError` with what is valid. The plugins need four addresses at least.
+    """
+    if "/" not in text or not text.isascii() or "%" in text:
+        raise ValueError("valid: a network with its prefix length, such as fcbb:0:800:ffff::/64")
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError("valid: a network with its prefix length, such as fcbb:0:800:ffff::/64") from None
+    if network.num_addresses < 4:
+        raise ValueError(f"it has {network.num_addresses} addresses, and a second network needs 4 at least")
+    if network.prefixlen < 8:
+        raise ValueError("it covers what belongs to others; valid: a prefix length of 8 at least")
+    for what in ("is_multicast", "is_loopback", "is_link_local", "is_unspecified"):
+        if getattr(network, what):
+            kind = what.removeprefix("is_").replace("_", "-")
+            raise ValueError(f"{network} is {kind}; valid: a private or global network")
+    return network
+
+
+def within(part: Network, whole: Network) -> bool:
+    """Whether all of ``part`` is in ``whole``."""
+    return part.version == whole.version and part.network_address in whole and part.broadcast_address in whole
+
+
+def overlap(one: Network, other: Network) -> bool:
+    """Whether the two share an address."""
+    return one.version == other.version and (one.network_address in other or other.network_address in one)
+
+
+def ends(part: Network, whole: Network) -> tuple[Address, Address]:
+    """The first and last address that can be given out of ``part``, a slice of the network ``whole``.
+
+    The first of any slice is left out (it is the subnet-router anycast address, RFC 4291 2.6.1, and with IPv4
+    the network's own), and so is the last of an IPv4 network, its broadcast address.
+    """
+    last = part.broadcast_address
+    if part.version == 4 and last == whole.broadcast_address:
+        last -= 1
+    return part.network_address + 1, last
+
+
+def upper_half(network: Network) -> Network:
+    """The upper half: Whereabouts gives out the lowest free address, and of an IPv6 /64 only the lower half."""
+    _, upper = network.subnets(prefixlen_diff=1)
+    return upper
