@@ -58,13 +58,11 @@ class Job:
         self._text = {"stdout": bytearray(), "stderr": bytearray()}
         self._times: dict[str, list[tuple[int, float]]] = {"stdout": [], "stderr": []}
         self._news = threading.Condition()
-        self._readers = []
+        self._readers: list[threading.Thread] = []
         for name in ("stdout", "stderr"):
             file = getattr(self.process, name)
             if file is not None and read:
-                reader = threading.Thread(target=self._read, args=(name, file.fileno()), daemon=True)
-                self._readers.append(reader)
-                reader.start()
+                self.listen(name, file.fileno())
 
     @staticmethod
     def _pipes(options: dict[str, Any]) -> dict[str, Any]:
@@ -87,6 +85,12 @@ class Job:
     @property
     def pid(self) -> int:
         return self.process.pid
+
+    def listen(self, name: str, descriptor: int) -> None:
+        """Take ``stdout`` or ``stderr`` from this descriptor."""
+        reader = threading.Thread(target=self._read, args=(name, descriptor), daemon=True)
+        self._readers.append(reader)
+        reader.start()
 
     def text(self, name: str) -> str:
         """What ``stdout`` or ``stderr`` has brought so far."""
