@@ -181,22 +181,26 @@ class Console:
 
     def _on_receipt(self, event: Event) -> None:
         from torchnet.receipt_model import Receipt, ValidationError
-        from torchnet.ui.receipt import render
+        from torchnet.ui.receipt import render, started
 
         self._progress.finish()
         receipt = event["receipt"]
         if isinstance(receipt, Mapping) and isinstance(receipt.get("failure"), Mapping):
             self._cause = receipt["failure"]
         try:
+            read = Receipt.model_validate(receipt)
             table = render(
-                Receipt.model_validate(receipt),
+                read,
                 columns=self._err.columns if self._err.tty else None,
                 color=self._err.color,
             )
         except ValidationError as error:
             self._say(f"the receipt cannot be read: {error}", "error")
         else:
+            before = self._after_failure
             self.write(table)
+            # One line does not push the cause out of sight: it need not be said twice.
+            self._after_failure = self._after_failure if started(read) else before
 
     def _say(self, text: str, level: str = "info") -> None:
         """Torchnet's own words: each line escaped, further lines indented below the first."""

@@ -32,6 +32,8 @@ def render(receipt: Receipt, *, columns: int | None = None, color: bool = False)
         lines = [text] if columns is None else _wrapped(text, max(20, columns - 1))
         return "\n".join(f"\x1b[{style}m{line}{RESET}" if color and style else line for line in lines)
 
+    if not started(receipt):
+        return sentence(_nothing_started(receipt), _BOLD)
     width = min(max(20, (columns or 80) - 1 - _ROLE - 4 * _NUMBER), 40)
     header = _row("node, interface", "role", ("sent", "received", "with peers", "with others"), width)
     out = [sentence(_title(receipt), _BOLD), "", f"\x1b[{_BOLD}m{header}{RESET}" if color else header]
@@ -71,6 +73,15 @@ def exchanged(receipt: Receipt) -> int:
     if pairs:
         return rdma + sum(max(pair) for pair in pairs.values())
     return rdma + sum(node.peer_bytes for node in receipt.nodes) // 2
+
+
+def started(receipt: Receipt) -> bool:
+    """Whether the script's processes ever ran: a job that was refused has nothing to account for."""
+    return receipt.failure is None or not receipt.nodes or any(node.interfaces for node in receipt.nodes)
+
+
+def _nothing_started(receipt: Receipt) -> str:
+    return f"torchnet: {printable(receipt.run_id)}: nothing was started; exit code {receipt.exit_code}"
 
 
 def _title(receipt: Receipt) -> str:
