@@ -1,0 +1,193 @@
+"""`torchnet agent` by hand: two machines, a cable, no launcher; from the package, and from one zip alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.jobs import script
+from tests.namespaces import Space, cable, isolated
+from torchnet.kernel import syscalls
+
+PARTS = ("__init__.py", "names.py", "errors.py", "agent", "kernel", "network")
+ADDRESSES = ("fd00:7::1", "fd00:7::2")
+# What the agent's command loads of pyroute2, seen from outside.
+LOADED = """
+import sys, torchnet.agent.command
+print(*sorted(m.__file__ for n, m in sys.modules.items() if n.partition(".")[0] == "pyroute2"), sep="\\n")
+"""
+TALK = """
+    import os, socket, sys, time
+    rank, hangs = os.environ["RANK"], sys.argv[1:] == ["hang"]
+    def wait_for_the_other(connection):
+        connection.recv(1)
+    if rank == "0":
+        server = socket.create_server((os.environ["MASTER_ADDR"], 7000), family=socket.AF_INET6)
+        connection, _ = server.accept()
+        count = 0
+        while count < 1_000_000:
+            count += len(connection.recv(1 << 16))
+    else:
+        for _ in range(200):
+            try:
+                connection = socket.create_connection(("machine-0", 7000))
+                break
+            except OSError:
+                time.sleep(0.05)
+        connection.sendall(bytes(1_000_000))
+    print("talked over", os.environ["GLOO_SOCKET_IFNAME"], flush=True)
+    if hangs:
+        wait_for_the_other(connection)
+"""
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The agent as it travels: its own modules and those of pyroute2 that it loads."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    path = tmp_path_factory.mktemp("zip") / "agent.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for part in PARTS:
+            place = ROOT / "torchnet" / part
+            for module in [place] if place.is_file() else sorted(place.rglob("*.py")):
+                file.write(module, module.relative_to(ROOT))
+        for name in done.stdout.split():
+            module = Path(name)
+            file.write(module, Path("pyroute2", *module.parts[module.parts.index("pyroute2") + 1 :]))
+    return path
+
+
+def test_the_archive_is_small_enough_for_a_configmap(archive: Path) -> None:
+    assert archive.stat().st_size <= 200 * 1024
+    names = zipfile.ZipFile(archive).namelist()
+    assert "torchnet/agent/site/sitecustomize.py" in names
+    assert not [name for name in names if name.startswith(("torchnet/cli", "torchnet/spec", "torchnet/ui"))]
+
+
+class Way:
+    """How the agent is started: from the package, or from the zip with no folder of installed packages at all."""
+
+    def __init__(self, archive: Path | None) -> None:
+        self.path = str(archive or ROOT)
+        if archive is None:
+            self.command = [sys.executable, "-m", "torchnet", "agent"]
+        else:
+            code = "import sys; from torchnet.agent.command import run_as_program as run; sys.exit(run(sys.argv[1:]))"
+            self.command = [sys.executable, "-S", "-c", code]
+
+
+def pair(folder: Path, way: Way, *words: object) -> list[tuple[int, str, str]]:
+    """Run a job of two workers, each with an eth1 and an /etc/hosts of its own: (code, stdout, stderr) of each."""
+    far = Space()
+    cable("eth1", "eth1", far, addresses=((f"{ADDRESSES[0]}/64", f"{ADDRESSES[1]}/64"),))
+    agents = []
+    for rank in (0, 1):
+        hosts = folder / f"hosts-{rank}"
+        hosts.write_text("127.0.0.1 localhost\n")
+
+        def enter(rank: int = rank, hosts: Path = hosts) -> None:
+            if rank:
+                syscalls.setns(far.descriptor, syscalls.NEWNET)
+            syscalls.unshare(syscalls.NEWNS)
+            syscalls.mount(str(hosts), os.path.realpath("/etc/hosts"), flags=syscalls.MS_BIND)
+
+        flags = [
+            "--nnodes",
+            "2",
+            "--node_rank",
+            str(rank),
+            "--name",
+            f"machine-{rank}",
+            "--start-timeout",
+            "30",
+        ]
+        flags += ["--address-source", "host:eth1", "--rank0", ADDRESSES[0], *map(str, words)]
+        agents.append(
+            subprocess.Popen(
+                [*way.command, *flags],
+                env={**os.environ, "PYTHONPATH": way.path, "TORCHNET_TOKEN": "of this test"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=folder,  # not where the package is: `python -c` looks there first
+                preexec_fn=enter,  # noqa: PLW1509  # one thread
+            )
+        )
+    said = [agent.communicate(timeout=90) for agent in agents]
+    # The machine's own hosts file is as it was.
+    assert [(folder / f"hosts-{rank}").read_text() for rank in (0, 1)] == ["127.0.0.1 localhost\n"] * 2
+    return [(agent.returncode, *texts) for agent, texts in zip(agents, said, strict=True)]
+
+
+def receipt(stderr: str) -> dict[str, Any]:
+    (line,) = re.findall(r"^torchnet: receipt: (.*)$", stderr, re.MULTILINE)
+    found: dict[str, Any] = json.loads(line)
+    return found
+
+
+@pytest.mark.parametrize("form", ["package", "zip"])
+def test_a_whole_job_of_two_agents(form: str, archive: Path, tmp_path: Path) -> None:
+    _whole(tmp_path, Way(archive if form == "zip" else None))
+
+
+@isolated
+def _whole(folder: Path, way: Way) -> None:
+    first, second = pair(folder, way, script(folder, TALK))
+    for rank, (code, out, err) in enumerate((first, second)):
+        assert code == 0, err
+        assert out == f"[{rank}] talked over eth1\n"
+    assert "torchnet: join: 2/2 joined\n" in first[2]
+    assert "torchnet: preflight: 2/2 paths at 1500 bytes\n" in first[2]
+    assert "torchnet: receipt: " not in second[2]
+    found = receipt(first[2])
+    assert (found["runtime"], found["network"]) == ("agent", "host")
+    assert (found["backend_share"], found["proof"], found["exit_code"]) == (1, "measured", 0)
+    assert [node["node"] for node in found["nodes"]] == ["machine-0", "machine-1"]
+    assert found["nodes"][1]["peers"][0]["sent_bytes"] == pytest.approx(1_000_000, abs=2)
+    assert found["findings"] == []
+
+
+def test_stacks_come_from_inside_of_the_zip(archive: Path, tmp_path: Path) -> None:
+    """The module that writes them stands in the zip, too, and is found by the training process."""
+    _stacks(tmp_path, Way(archive))
+
+
+@isolated
+def _stacks(folder: Path, way: Way) -> None:
+    words = ("--stall-timeout", "2", "--stall-action", "stop", script(folder, TALK), "hang")
+    (code, _, err), (other, _, _) = pair(folder, way, *words)
+    assert (code, other) == (124, 124), err
+    assert "torchnet: stalled: almost nothing passed between the workers for" in err
+    for rank in (0, 1):
+        stack = err[err.index(f"rank {rank}:\n") :].splitlines()[1:3]
+        assert "in wait_for_the_other" in stack[0]
+        assert "in <module>" in stack[1]
+
+
+def test_the_zip_needs_nothing_that_is_installed(archive: Path) -> None:
+    code = (
+        "import sys, torchnet.agent.command, pyroute2\n"
+        "print(*{m.__file__.partition('agent.zip')[1] for n, m in sys.modules.items()"
+        " if n.partition('.')[0] in ('torchnet', 'pyroute2')}, 'site' in sys.modules)"
+    )
+    environment = {"PYTHONPATH": str(archive), "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        cwd=archive.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "agent.zip False\n"
