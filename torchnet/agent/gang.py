@@ -126,8 +126,11 @@ class Gang:
     def _argv(self) -> list[str]:
         if self._spec.entry == "program":
             return list(self._spec.command)
-        flags = ["-u", "-m"] if self._spec.entry == "module" else ["-u"]
-        return [self._spec.python, *flags, *self._spec.command]
+        name, *arguments = self._spec.command
+        if self._spec.entry == "module":
+            return [self._spec.python, "-u", "-m", name, *arguments]
+        path = f"./{name}" if name.startswith("-") else name  # Python would take it for an option of its own
+        return [self._spec.python, "-u", path, *arguments]
 
     def _emitter(self, rank: int) -> Callable[[str, str, str], None]:
         spec = self._spec
