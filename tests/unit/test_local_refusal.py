@@ -20,6 +20,14 @@ MECHANISMS = {
     ),
     ("links", errno.ENODEV, Facts()): ("lacks a kind of link", "modprobe"),
     ("user namespace", ENOSPC, Facts()): ("max_user_namespaces", "sysctl -w user.max_user_namespaces=15000"),
+    ("links", ENOSPC, Facts(max_user_namespaces=99, max_net_namespaces=0)): (
+        "max_net_namespaces",
+        "sysctl -w user.max_net_namespaces=15000",
+    ),
+    ("user namespace", ENOSPC, Facts(max_user_namespaces=0, max_net_namespaces=0)): (
+        "max_user_namespaces",
+        "sysctl",
+    ),
     ("user namespace", errno.EUSERS, Facts()): ("max_user_namespaces", "sysctl"),
     ("user namespace", EPERM, Facts(max_user_namespaces=0)): ("max_user_namespaces", "sysctl"),
     ("user namespace", EPERM, Facts(userns_clone=False)): (

@@ -26,6 +26,13 @@ class Facts:
     container: bool = False
     proc_covered: bool = False
     chroot: bool = False
+    max_net_namespaces: int | None = None
+
+
+# What the kernel says of itself or of a policy; anything else that fails is torchnet's own error.
+REFUSALS = frozenset(
+    (errno.EPERM, errno.EACCES, errno.ENOSPC, errno.EUSERS, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENODEV)
+)
 
 
 def explain(step: str, error: OSError, facts: Facts | None = None) -> RefusedError:
@@ -46,10 +53,10 @@ def judge(step: str, code: int, facts: Facts) -> tuple[str, str]:
     if code in (errno.EOPNOTSUPP, errno.ENODEV):
         return "the kernel lacks a kind of link", "sudo modprobe -a veth bridge macvlan sch_tbf"
     if facts.max_user_namespaces == 0 or code in (errno.ENOSPC, errno.EUSERS):
-        return (
-            "the sysctl user.max_user_namespaces allows no more of them",
-            "sudo sysctl -w user.max_user_namespaces=15000",
-        )
+        # Clusters for computing set the one for networks to 0, and leave the others.
+        users, nets = facts.max_user_namespaces, facts.max_net_namespaces
+        name = f"user.max_{'net' if users and nets is not None and nets < users else 'user'}_namespaces"
+        return f"the sysctl {name} allows no more of them", f"sudo sysctl -w {name}=15000"
     if facts.userns_clone is False:
         return (
             "the sysctl kernel.unprivileged_userns_clone is 0",
@@ -88,6 +95,7 @@ def gather() -> Facts:
             for line in _text("/proc/self/mountinfo").splitlines()
         ),
         chroot=_chroot(),
+        max_net_namespaces=_number("/proc/sys/user/max_net_namespaces"),
     )
 
 

@@ -170,7 +170,12 @@ def _init(
     _step(control, "mounts", lambda: syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE))
     _step(control, "proc", mount_proc)
     planted = Planted(shape.faults)
-    fabric = build_fabric(nodes, rate=shape.rate, mtu=shape.mtu, internet=shape.internet, planted=planted)
+    try:
+        fabric = build_fabric(nodes, rate=shape.rate, mtu=shape.mtu, internet=shape.internet, planted=planted)
+    except OSError as error:
+        if error.errno not in refusal.REFUSALS:
+            raise
+        _refuse(control, "links", error)
     running: dict[int, int] = {}
     for node, namespace in zip(nodes, fabric.namespaces, strict=True):
         step = lambda what: _step(control, what[0], what[1])  # noqa: E731
@@ -208,8 +213,12 @@ def _step(control: socket.socket, name: str, action: Callable[[], None]) -> None
     try:
         action()
     except OSError as error:
-        _tell(control, {"refused": [name, error.errno, error.strerror]})
-        os._exit(1)
+        _refuse(control, name, error)
+
+
+def _refuse(control: socket.socket, name: str, error: OSError) -> NoReturn:
+    _tell(control, {"refused": [name, error.errno, error.strerror]})
+    os._exit(1)
 
 
 def _tell(control: socket.socket, message: dict[str, Any]) -> None:
