@@ -97,6 +97,21 @@ def _accounted(kind: str) -> None:
 
 
 @isolated
+def test_a_side_that_has_closed_and_only_waits_is_accounted_once() -> None:
+    """The kernel lists what is left of it (FIN_WAIT2) with its cookie, but without any figures."""
+    destroyed = Destroyed()
+    with connection(socket.AF_INET, "127.0.0.1") as (client, accepted, port):
+        client.sendall(bytes(5000))
+        receive(accepted, 5000)
+        client.close()
+        (gone,) = until(destroyed, 1)
+        assert (gone.remote_port, gone.sent_bytes) == (port, 5000)
+        assert ip("-tnH state fin-wait-2", tool="ss")
+        (left,) = sockets.dump()
+        assert (left.local_port, left.received_bytes) == (port, 5001)
+
+
+@isolated
 def test_many_connections_that_close_quickly_are_all_seen() -> None:
     destroyed = Destroyed()
     sent: Counter[int] = Counter()

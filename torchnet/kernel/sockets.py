@@ -67,7 +67,8 @@ def dump(netlink: Netlink | None = None, *, states: int = _STATES) -> list[Socke
             )
             header = HEADER.pack(HEADER.size + len(request), _BY_FAMILY, 0, 0, 0)
             for kind, message in own.dump(header + request):
-                if kind == _BY_FAMILY:
+                # What is left of a closed socket is listed as FIN_WAIT2 with its cookie, and without figures.
+                if kind == _BY_FAMILY and (_info(message) or states != _STATES):
                     found.append(_parse(message))
         return found
     finally:
@@ -107,7 +108,7 @@ def _parse(message: bytes) -> SocketBytes:
     fields = _MESSAGE.unpack_from(message, HEADER.size)
     family, state = fields[0], fields[1]
     sport, dport = socket.ntohs(fields[4]), socket.ntohs(fields[5])
-    info = _attribute(message, HEADER.size + _MESSAGE.size, _INFO)
+    info = _info(message)
     return SocketBytes(
         local=_literal(family, fields[6]),
         remote=_literal(family, fields[7]),
@@ -123,6 +124,10 @@ def _parse(message: bytes) -> SocketBytes:
         cookie=fields[9] | fields[10] << 32,
         state=state,
     )
+
+
+def _info(message: bytes) -> bytes:
+    return _attribute(message, HEADER.size + _MESSAGE.size, _INFO)
 
 
 def _sent(info: bytes) -> int:
