@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import socket
+import zlib
 
 from torchnet import names
 from torchnet.agent.door import STRANGERS
@@ -56,12 +57,15 @@ def make_room(spec: AgentSpec) -> None:
 def store_port(spec: AgentSpec, attempt: int) -> int:
     """A free port for PyTorch's store, another one for each attempt: the last one's may linger in TIME_WAIT.
 
+    Jobs that share a network namespace begin at different ports, so that two that start together do not take one.
+
     Raises:
         NetworkError: none of the documented range is free.
     """
     count = len(names.STORE_PORTS)
+    first = zlib.crc32(spec.run_id.encode()) + attempt * 7
     for step in range(count):
-        port = names.STORE_PORTS[(attempt * 7 + step) % count]
+        port = names.STORE_PORTS[(first + step) % count]
         with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
             try:
                 probe.bind(("::", port))

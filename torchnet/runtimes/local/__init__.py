@@ -55,9 +55,13 @@ def launch(job: JobSpec, origins: Mapping[str, Origin]) -> int:  # noqa: ARG001 
     internet = Internet(wanted=not on_loopback)
     nodes = Planted(planted).readdressed([plan.node(rank, job.network.rails) for rank in range(job.nnodes)])
 
+    block = loopback.free_block() if on_loopback else 0
+
     def main(rank: int) -> int:
         mine = links.in_node(rank)
-        source = loopback.Source(rank) if on_loopback else _source(nodes, rank, specs[rank].attachments)
+        source = (
+            loopback.Source(rank, block) if on_loopback else _source(nodes, rank, specs[rank].attachments)
+        )
         return agent.run(specs[rank], source, lambda loop, worker: Reporter(loop, mine, worker))
 
     console = Console(world_size=specs[0].world_size, ranks=job.output.ranks, quiet=job.output.quiet)

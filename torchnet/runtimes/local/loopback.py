@@ -1,13 +1,18 @@
-"""``--network loopback``: the same agents on 127.0.0.1, .2, …, without namespaces; it proves nothing, and says so."""
+"""``--network loopback``: the same agents on addresses of 127.0.0.0/8, without namespaces; it proves nothing, and says
+so."""
 
 from __future__ import annotations
 
 import os
+import random
 import signal
+import socket
 import traceback
 from collections.abc import Callable
 
+from torchnet import names
 from torchnet.agent import tree
+from torchnet.errors import RefusedError
 from torchnet.kernel import syscalls
 from torchnet.network.status import StatusEntry
 
@@ -48,20 +53,40 @@ class Loopback:
         self._pids = []
 
 
-def address(rank: int) -> str:
-    """Node ``rank``'s address; all of 127.0.0.0/8 is the machine's own."""
+def address(rank: int, block: int = 0) -> str:
+    """Node ``rank``'s address in 127.``block``.0.0/16; all of 127.0.0.0/8 is the machine's own."""
     number = rank + 1
-    return f"127.{number >> 16}.{number >> 8 & 255}.{number & 255}"
+    return f"127.{block}.{number >> 8}.{number & 255}"
+
+
+def free_block() -> int:
+    """A block that no other job uses: several may run on one machine, and all of them join at the same port.
+
+    Raises:
+        RefusedError: there is none.
+    """
+    for block in random.sample(range(1, 255), 254):
+        with socket.socket() as probe:
+            try:
+                probe.bind((address(0, block), names.JOIN_PORT))
+            except OSError as error:
+                why = error.strerror
+                continue
+            return block
+    raise RefusedError(
+        f"no address of 127.0.0.0/8 is free for the join at port {names.JOIN_PORT}: {why}", fix="ss -tln"
+    )
 
 
 class Source:
     """The address source of a node on loopback: one rail, which is lo."""
 
-    def __init__(self, rank: int) -> None:
+    def __init__(self, rank: int, block: int = 0) -> None:
         self._rank = rank
+        self._block = block
 
     def attachments(self) -> tuple[StatusEntry, ...]:
-        return (StatusEntry(name="loopback", interface="lo", ips=(address(self._rank),)),)
+        return (StatusEntry(name="loopback", interface="lo", ips=(address(self._rank, self._block),)),)
 
     def rank0(self) -> tuple[str, ...]:
-        return (address(0),)
+        return (address(0, self._block),)

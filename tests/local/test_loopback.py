@@ -1,0 +1,39 @@
+"""Jobs on loopback, side by side on one machine."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from tests.jobs import Job, lines, script
+
+MEET = """
+    import os, socket, time
+    place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    if os.environ["RANK"] == "0":
+        # As torch's store does it: on all addresses of the machine.
+        server = socket.create_server(("", place[1]))
+        print(server.accept()[0].recv(10).decode())
+        time.sleep(1)
+    else:
+        for _ in range(600):
+            try:
+                peer = socket.create_connection(place)
+                break
+            except OSError:
+                time.sleep(0.05)
+        peer.sendall(os.environ["TORCHELASTIC_RUN_ID"].encode())
+"""
+
+
+def test_jobs_on_one_machine_do_not_meet(tmp_path: Path) -> None:
+    meet = script(tmp_path, MEET)
+    with contextlib.ExitStack() as stack:
+        jobs = [
+            stack.enter_context(Job("--network", "loopback", "--run-id", f"job-{number}", meet))
+            for number in range(3)
+        ]
+        for number, job in enumerate(jobs):
+            done = job.finish()
+            assert done.code == 0, done.stderr
+            assert lines(done.stdout, 0) == [f"job-{number}"]
