@@ -69,10 +69,10 @@ def run_agent(
 
 
 def in_nodes(
-    roles: Sequence[Role], shape: sandbox.Shape | None = None, seconds: float = PATIENCE
+    roles: Sequence[Role], shape: sandbox.Shape | None = None, *, rails: int = 1, seconds: float = PATIENCE
 ) -> list[int]:
     """Run each role as the first process of a node of its own; the codes that they end with."""
-    nodes = [plan.node(rank, 1) for rank in range(len(roles))]
+    nodes = [plan.node(rank, rails) for rank in range(len(roles))]
     running = sandbox.start(nodes, lambda rank: roles[rank](), shape or sandbox.Shape())
     codes: dict[int, int] = {}
     try:

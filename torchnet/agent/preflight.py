@@ -31,7 +31,9 @@ _LARGEST = 65000  # lo's MTU is larger than any datagram
 _WINDOW = 16  # unanswered at a time: a burst of all of them would not fit the peers' receive buffers
 _RETRY_SECONDS = 0.15  # and longer each time; a new neighbour is still being resolved at the first
 _PUMP_SECONDS = 0.02
+# Without an answer for so long it is over.  While answers still come, as from 64 agents on two processors, it goes on.
 _DEADLINE_SECONDS, _DEADLINE_SECONDS_EACH = 2.5, 0.02
+_LATEST_SECONDS = 8.0
 _TAG = 8
 _HEAD = struct.Struct("!4sBHI")  # magic, question or answer, rail, number
 _ASK, _TELL = 0, 1
@@ -103,7 +105,8 @@ class Preflight:
         for probe in self._probes:
             probe.large, probe.small = (int.from_bytes(os.urandom(4), "big") for _ in range(2))
             self._numbers[probe.large] = self._numbers[probe.small] = probe
-        self._deadline = time.monotonic() + _DEADLINE_SECONDS + len(self._probes) * _DEADLINE_SECONDS_EACH
+        now, more = time.monotonic(), len(self._probes) * _DEADLINE_SECONDS_EACH
+        self._deadline, self._latest = now + _DEADLINE_SECONDS + more, now + _LATEST_SECONDS + more
         self._pump = self._loop.every(_PUMP_SECONDS, self._send)
         self._send()
 
@@ -173,6 +176,10 @@ class Preflight:
                     continue
             elif kind == _TELL and number in self._numbers:
                 probe = self._numbers[number]
+                if not probe.answered and (number == probe.large or not probe.narrow):
+                    self._deadline = max(
+                        self._deadline, min(self._latest, time.monotonic() + _DEADLINE_SECONDS)
+                    )
                 if number == probe.large:
                     probe.answered = True
                 else:
