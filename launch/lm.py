@@ -10,6 +10,7 @@ import time
 import warnings
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does: in so small a model more threads only wait
 with warnings.catch_warnings():  # where NumPy is missing, which nothing here needs, importing torch warns
@@ -27,7 +28,7 @@ CONTEXT, VOCABULARY, DIM, BLOCKS = 64, 2048, 128, 3  # tokens seen at once, toke
 EVERY = 20  # steps from one line, and one checkpoint, to the next
 
 
-def corpus() -> tuple[Tensor, Tensor, list[bytes]]:
+def corpus(device: torch.device) -> tuple[Tensor, Tensor, list[bytes]]:
     """The tokens to train on, those of a held-out tenth of the files, and what each token stands for: a
     frequent word, indent or operator, or else a single byte, so that nothing is unknown."""
     texts = [path.read_bytes() for path in sorted(Path(os.__file__).parent.glob("*.py"))]
@@ -38,12 +39,10 @@ def corpus() -> tuple[Tensor, Tensor, list[bytes]]:
     held_out = [piece for text in texts[9::10] for piece in split(text)]
     frequent = Counter(piece for piece in training if len(piece) > 1).most_common(VOCABULARY - 256)
     vocabulary = [bytes([value]) for value in range(256)] + [piece for piece, _ in frequent]
-    numbers = {piece: (number,) for number, piece in enumerate(vocabulary)}
-
-    def encode(pieces: list[bytes]) -> Tensor:  # rare pieces by their bytes, whose numbers are their values
-        return torch.tensor([number for piece in pieces for number in numbers.get(piece, piece)])
-
-    return encode(training), encode(held_out), vocabulary
+    ids = {piece: (number,) for number, piece in enumerate(vocabulary)}
+    # A rare piece goes as its bytes, whose ids are their values.
+    encoded = [[i for piece in part for i in ids.get(piece, piece)] for part in (training, held_out)]
+    return torch.tensor(encoded[0], device=device), torch.tensor(encoded[1], device=device), vocabulary
 
 
 class GPT(nn.Module):
@@ -51,7 +50,7 @@ class GPT(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        kind = {"dropout": 0.0, "activation": "gelu", "batch_first": True, "norm_first": True}
+        kind: Any = {"dropout": 0.0, "activation": "gelu", "batch_first": True, "norm_first": True}
         blocks = [nn.TransformerEncoderLayer(DIM, DIM // 32, 4 * DIM, **kind) for _ in range(BLOCKS)]
         self.token, self.position = nn.Embedding(VOCABULARY, DIM), nn.Parameter(torch.zeros(CONTEXT, DIM))
         self.blocks = nn.ModuleList(blocks)
@@ -69,7 +68,7 @@ class GPT(nn.Module):
         return self.head(self.norm(x))
 
 
-def load(path: Path | None) -> dict:
+def load(path: Path | None) -> dict[str, Any]:
     """The checkpoint, or {}: read by rank 0, since others may not see the file, and broadcast."""
     data = bytearray(path.read_bytes() if path and path.exists() and dist.get_rank() == 0 else b"")
     size = torch.tensor(len(data))
@@ -87,14 +86,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--checkpoint", type=Path, help=f"saved every {EVERY} steps, and resumed from")
     args = parser.parse_args()
-    training, held_out, vocabulary = corpus()
     device, backend = torch.device("cpu"), "gloo"
-    if int(os.environ.get("LOCAL_WORLD_SIZE", 1)) <= torch.cuda.device_count():  # NCCL: one GPU for each rank
-        device, backend = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))), "cpu:gloo,cuda:nccl"
+    if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) <= torch.cuda.device_count():  # NCCL: a GPU for each
+        device, backend = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))), "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(device)
-    alone = {} if "RANK" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
+    alone: Any = {} if "RANK" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
     dist.init_process_group(backend, **alone)
     rank, world = dist.get_rank(), dist.get_world_size()
+    training, held_out, vocabulary = corpus(device)
     torch.manual_seed(args.seed)  # every rank builds the same model, and keeps its shard
     model = GPT().to(device)
     mesh = dist.init_device_mesh(device.type, (world,))
@@ -106,13 +105,11 @@ def main() -> None:
         set_state_dict(model, optimizer, **state["parts"], options=whole)
 
     def loss_of(windows: Tensor) -> Tensor:
-        windows = windows.to(device)
         return nn.functional.cross_entropy(model(windows[:, :-1]).flatten(0, 1), windows[:, 1:].flatten())
 
     since = time.perf_counter()
     for step in range(state.get("steps", 0), args.steps):
-        for group in optimizer.param_groups:  # the learning rate rises for 20 steps, then falls to zero
-            group["lr"] = 3e-3 * min((step + 1) / 20, 1 - step / args.steps)
+        optimizer.param_groups[0]["lr"] = 3e-3 * min((step + 1) / 20, 1 - step / args.steps)  # up, then down
         random = torch.Generator().manual_seed(args.seed + step * world + rank)
         starts = torch.randint(len(training) - CONTEXT, (args.batch_size, 1), generator=random)
         loss = loss_of(training[starts + torch.arange(CONTEXT + 1)])
@@ -135,7 +132,6 @@ def main() -> None:
     torch.set_grad_enabled(False)
     dist.all_reduce(mean := loss_of(held_out.unfold(0, CONTEXT + 1, CONTEXT + 1)[rank::world][:64]) / world)
     weights, _ = get_state_dict(model, (), options=whole)
-    dist.destroy_process_group()
     if rank == 0:
         print(f"held-out loss {mean:.3f}")
         model, tokens = GPT(), [vocabulary.index(b"\n"), vocabulary.index(b"def")]  # one whole model, alone
@@ -143,7 +139,10 @@ def main() -> None:
         for _ in range(150):  # each drawn from the 40 likeliest
             best = model(torch.tensor([tokens[-CONTEXT:]]))[0, -1].topk(40)
             tokens.append(int(best.indices[torch.multinomial((best.values / 0.8).softmax(0), 1)]))
-        print(b"".join(vocabulary[token] for token in tokens).decode("ascii", "backslashreplace"))
+        print(b"".join(vocabulary[token] for token in tokens).decode("ascii", "backslashreplace"), flush=True)
+    # Wait for rank 0, and for Gloo's threads to let go of the tensors: a process that ends before may abort.
+    dist.barrier(device_ids=[device.index] if device.type == "cuda" else None)
+    dist.destroy_process_group()
 
 
 if __name__ == "__main__":

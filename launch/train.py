@@ -13,6 +13,7 @@ import time
 import warnings
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does: in so small a model more threads only wait
 with warnings.catch_warnings():  # where NumPy is missing, which nothing here needs, importing torch warns
@@ -20,6 +21,7 @@ with warnings.catch_warnings():  # where NumPy is missing, which nothing here ne
     import torch
 
 import torch.distributed as dist
+import torch.distributed.nn.functional  # now: its defaults would keep a group that is there already alive
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 
@@ -39,8 +41,8 @@ def arguments() -> argparse.Namespace:
 def join() -> torch.device:
     """Joins the process group that the launcher's environment describes, and prints how."""
     device, backend = torch.device("cpu"), "gloo"
-    if int(os.environ.get("LOCAL_WORLD_SIZE", 1)) <= torch.cuda.device_count():  # NCCL: one GPU for each rank
-        device, backend = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))), "cpu:gloo,cuda:nccl"
+    if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) <= torch.cuda.device_count():  # NCCL: a GPU for each
+        device, backend = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))), "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(device)
     if "RANK" in os.environ:
         dist.init_process_group(backend)
@@ -74,7 +76,7 @@ def network(model: str) -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(widths[-1], 10))
 
 
-def load(path: Path | None) -> dict:
+def load(path: Path | None) -> dict[str, Any]:
     """The checkpoint, or {}: read by rank 0, since others may not see the file, and broadcast."""
     data = bytearray(path.read_bytes() if path and path.exists() and dist.get_rank() == 0 else b"")
     size = torch.tensor(len(data))
@@ -85,9 +87,8 @@ def load(path: Path | None) -> dict:
     return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True) if size else {}
 
 
-def main() -> None:
-    args = arguments()
-    device = join()
+def train(args: argparse.Namespace, device: torch.device) -> None:
+    """Trains and tests, and prints how well; all ranks together."""
     rank, world = dist.get_rank(), dist.get_world_size()
     images, labels = (tensor.to(device) for tensor in digits())
     held_out = torch.arange(len(images), device=device) % 5 == 4
@@ -104,8 +105,8 @@ def main() -> None:
         parallel.register_comm_hook(None, bf16_compress_hook)
 
     for epoch in range(state.get("epochs", 0), args.epochs):
-        for group in optimizer.param_groups:
-            group["lr"] = {"small": 3e-3, "large": 3e-4}[args.model] * (1 - epoch / args.epochs)
+        rate = {"small": 3e-3, "large": 3e-4}[args.model] * (1 - epoch / args.epochs)
+        optimizer.param_groups[0]["lr"] = rate
         random = torch.Generator().manual_seed(args.seed + epoch)  # a resumed training sees the same order
         order = training[torch.randperm(len(training), generator=random).to(device)]
         batches = order.split(args.batch_size)[: args.steps]
@@ -136,10 +137,12 @@ def main() -> None:
         mine = test[rank::world]
         right = (model(images[mine]).argmax(1) == labels[mine]).sum()
     dist.all_reduce(right)
-    dist.destroy_process_group()
     if rank == 0:
         print(f"held-out accuracy {100 * right / len(test):.1f} % ({right} of {len(test)})")
 
 
 if __name__ == "__main__":
-    main()
+    options = arguments()
+    train(options, join())
+    # DDP has let go of the group, so this ends Gloo's threads; a process that ends before they do may abort.
+    dist.destroy_process_group()
