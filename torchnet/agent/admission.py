@@ -62,16 +62,18 @@ def store_port(spec: AgentSpec, attempt: int) -> int:
     Raises:
         NetworkError: none of the documented range is free.
     """
+    dual = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if dual else socket.AF_INET
     count = len(names.STORE_PORTS)
     first = zlib.crc32(spec.run_id.encode()) + attempt * 7
     for step in range(count):
         port = names.STORE_PORTS[(first + step) % count]
-        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
-            try:
-                probe.bind(("::", port))
-            except OSError:
-                continue
-            return port
+        try:
+            # On all interfaces, as the store will: [::], or 0.0.0.0 on a kernel without IPv6.
+            with socket.create_server(("", port), family=family, dualstack_ipv6=dual):
+                return port
+        except OSError:
+            continue
     raise NetworkError(
         f"no free port for the store between {names.PORT_FIRST + 1} and {names.PORT_LAST} on {spec.name}",
         fix="ss -tlnp",

@@ -11,7 +11,6 @@ import secrets
 import socket
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from torchnet.agent import main as agent
 from torchnet.agent.report import TextReporter
@@ -154,7 +153,7 @@ def _token(nnodes: int) -> str:
     token = os.environ.pop("TORCHNET_TOKEN", "")
     file = os.environ.get("TORCHNET_TOKEN_FILE", "")
     if not token and file:
-        token = Path(file).read_text().strip()
+        token = _read(file).strip()
     if not token and nnodes > 1:
         raise UsageError(
             "the workers need one secret in common",

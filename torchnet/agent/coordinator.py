@@ -90,7 +90,6 @@ class Coordinator:
         self._failure: Failure | None = None
         self._candidates: list[Failure] = []
         self._began = time.time()
-        self._run_began: float | None = None
         self._paths = 0
         self._restart = False
         make_room(spec)
@@ -174,12 +173,17 @@ class Coordinator:
             mtu = self._members[0].row.rails[0].mtu if self._members[0].row.rails else 0
             wanted = plan.paths(self._spec.nnodes, self._spec.preflight) * len(member.row.rails)
             self._phase("preflight", f"{self._paths}/{wanted} paths at {mtu} bytes")
-            self._enter("running")
-            self._run_began = time.time()
-            self._stall.begin(len(self._members))
-            self._broadcast(
-                {"op": "start", "attempt": self._attempt, "port": store_port(self._spec, self._attempt)}
-            )
+            self._start()
+
+    def _start(self) -> None:
+        try:
+            port = store_port(self._spec, self._attempt)
+        except NetworkError as error:
+            self._fail(Failure("network", str(error), 4, node=self._spec.name, at=time.time()))
+            return
+        self._enter("running")
+        self._stall.begin(len(self._members))
+        self._broadcast({"op": "start", "attempt": self._attempt, "port": port})
 
     # -- running -------------------------------------------------------------------------------------------------
 
@@ -195,7 +199,8 @@ class Coordinator:
         elif op == "ended" and self._state == "running":
             member.codes = message["codes"]
             self._stall.gone(member.row.node_rank)
-            if self._all_answered(member):
+            # A failure that is about to be settled goes before a good end.
+            if self._all_answered(member) and not self._candidates:
                 self._finish()
         elif op == "stopped" and self._state == "stopping":
             member.codes = message["codes"]
@@ -219,6 +224,8 @@ class Coordinator:
                 self._over()
             return
         del self._members[member.row.node_rank]
+        if self._state == "gathering" and self._candidates:
+            return
         if self._state == "gathering":
             self._phase(
                 "join", f"{len(self._members)}/{self._spec.nnodes} joined ({member.row.name} went away)"
@@ -234,8 +241,18 @@ class Coordinator:
         if self._state in ("stopping", "receipts"):
             broken = self._failure is not None and self._failure.kind in ("network", "timeout")
             self._drop_silent(now, _SILENT_SECONDS if broken else silence)
-        for member in list(self._members.values()):
-            if now - member.heard > silence and self._state in ("checking", "running", "stopping"):
+        others = [member for member in self._members.values() if member.row.node_rank != self._spec.node_rank]
+        gone = [member for member in others if now - member.heard > silence]
+        if len(gone) > 1 and len(gone) == len(others) and self._state in ("checking", "running"):
+            own = self._members[self._spec.node_rank].row
+            text = (
+                f"{own.name} (node rank {own.node_rank}) hears nothing from any of the {len(gone)} other workers over "
+                f"{own.rails[0].interface}: it is the one that is cut off"
+            )
+            self._fail(Failure("network", text, 4, node=own.name, at=time.time() - silence))
+            return
+        for member in gone:
+            if self._state in ("checking", "running", "stopping"):
                 address = member.row.rails[0].address if member.row.rails else "?"
                 text = (
                     f"lost {member.row.name} (node rank {member.row.node_rank}): nothing heard from it over "

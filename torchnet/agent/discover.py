@@ -16,6 +16,7 @@ from torchnet.network.table import RailRow, Row
 # Duplicate address detection takes 1.8 s on a fresh macvlan; a kernel that is asked for more probes takes longer.
 DETECTION_SECONDS = 6.0
 _POLL_SECONDS = 0.05
+_OTHER_ADDRESSES = 32  # link-local ones included; a bound for hosts with very many
 
 
 def discover(spec: AgentSpec, source: AddressSource) -> tuple[Rail, ...]:
@@ -56,19 +57,19 @@ def _on_loopback(source: AddressSource) -> tuple[Rail, ...]:
 
 
 def own_row(spec: AgentSpec, rails: tuple[Rail, ...]) -> Row:
-    """What the others must know of this worker."""
-    backend = {rail.interface for rail in rails}
+    """What the others must know of this worker: its rails, and every other address that bytes could go to."""
+    own = {rail.address for rail in rails}
     others = tuple(
         address.ip
         for name, interface in links.interfaces().items()
-        if name not in backend and name != "lo" and not spec.loopback
+        if name != "lo" and not spec.loopback
         for address in interface.addresses
-        if address.scope == "global"
+        if address.ip not in own
     )
     return Row(
         node_rank=spec.node_rank,
         name=spec.name,
         uid=f"{spec.name}/{os.getpid()}/{socket.gethostname()}",
         rails=tuple(RailRow(rail.interface, rail.address, rail.mtu) for rail in rails),
-        eth0=others[:4],
+        eth0=others[:_OTHER_ADDRESSES],
     )

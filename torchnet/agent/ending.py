@@ -14,19 +14,21 @@ _HINTS = {
     "SIGBUS": "often /dev/shm is full (DataLoader workers need it)",
 }
 
-# What Python, Gloo, NCCL and torch's store say when the other end of a connection has gone.
+# What Python, Gloo, NCCL and torch's store say when the other end of a connection has gone.  A connection that was
+# refused is none that a peer took along, and what names a web address was to nobody of this job.
 _ECHO = re.compile(
-    r"connection (was )?(likely )?(closed|reset|refused|aborted)|closed by (remote )?peer|broken ?pipe"
-    r"|connection\w*error|ncclRemoteError|remote (process|server|peer)",
+    r"connection (was )?(likely )?(closed|reset|aborted)|closed by (remote )?peer|broken ?pipe"
+    r"|connection(reset|aborted)error|ncclRemoteError|remote (process|server|peer)",
     re.IGNORECASE,
 )
+_ELSEWHERE = re.compile(r"https?\b|\bhost=|port=\d", re.IGNORECASE)
 
 
 def explain_end(process: Process, spec: AgentSpec) -> Failure:
     """The failure that a process's end is: its own exit code, what it said of the cause, and its last lines."""
     code = process.code or 0
-    if code > 128:
-        name = _signal_name(code - 128)
+    if process.signal:
+        name = _signal_name(process.signal)
         hint = f"; {_HINTS[name]}" if name in _HINTS else ""
         text = f"rank {process.rank} on {spec.name} was killed by {name} (exit code {code}){hint}"
     else:
@@ -46,7 +48,8 @@ def is_echo(failure: Failure) -> bool:
     """
     if failure.kind != "script" or (failure.code > 128 and failure.code != 128 + signal.SIGABRT):
         return False
-    return any(_ECHO.search(line) for line in (failure.text, *failure.tail))
+    said = (failure.text, *failure.tail)
+    return any(_ECHO.search(line) for line in said) and not any(_ELSEWHERE.search(line) for line in said)
 
 
 def _signal_name(number: int) -> str:

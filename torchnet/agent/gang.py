@@ -58,17 +58,18 @@ class Gang:
         self.processes = {}
         for local, rank in enumerate(self._spec.ranks):
             error_file = str(self._folder() / f"error-{attempt}-{local}.json")
+            log = self._log(rank, attempt)
             self.processes[rank] = Process(
                 self._loop,
                 rank,
                 self._argv(),
                 with_site(environment(local, error_file)),
-                emit=self._emitter(rank),
+                emit=self._emitter(rank, log is not None),
                 exited=self._exited,
                 stdin=sys.__stdin__
                 if rank == self._spec.stdin_rank and sys.__stdin__
                 else subprocess.DEVNULL,
-                log=self._log(rank, attempt),
+                log=log,
                 error_file=error_file,
             )
         started = {"ranks": list(self.processes), "pids": [p.pid for p in self.processes.values()]}
@@ -83,12 +84,12 @@ class Gang:
         """Exit codes by rank, of those that have ended."""
         return {str(rank): p.code for rank, p in self.processes.items() if p.code is not None}
 
-    def stop(self, done: Callable[[], None], grace: float | None = None) -> None:
-        """SIGTERM to everything below this agent, SIGKILL after ``grace`` seconds; then ``done``."""
+    def stop(self, done: Callable[[], None]) -> None:
+        """SIGTERM to everything below this agent, SIGKILL after the grace; then ``done``."""
         self._stopping = True
         self.thaw()
         # What is left when the processes themselves have ended well gets a shorter time.
-        patience = grace if grace is not None else self._spec.grace if self.running else _LEFTOVER_SECONDS
+        patience = self._spec.grace if self.running else _LEFTOVER_SECONDS
         deadline = time.monotonic() + patience
         tree.signal_all(signal.SIGTERM)
 
@@ -132,12 +133,10 @@ class Gang:
         path = f"./{name}" if name.startswith("-") else name  # Python would take it for an option of its own
         return [self._spec.python, "-u", path, *arguments]
 
-    def _emitter(self, rank: int) -> Callable[[str, str, str], None]:
+    def _emitter(self, rank: int, kept: bool) -> Callable[[str, str, str], None]:
         spec = self._spec
-        # As under torchrun, what is teed is shown, also where it is redirected.
-        hidden = (
-            _streams(spec.redirects, rank, spec) - _streams(spec.tee, rank, spec) if spec.log_dir else set()
-        )
+        # As under torchrun, what is teed is shown, also where it is redirected; and so is what no file keeps.
+        hidden = _streams(spec.redirects, rank, spec) - _streams(spec.tee, rank, spec) if kept else set()
         node = self._spec.node_rank
 
         def emit(stream: str, text: str, end: str) -> None:

@@ -46,7 +46,9 @@ def _lines(table: Table) -> list[str]:
     for row in table.rows:
         for number, rail in enumerate(row.rails):
             lines.append(f"{rail.address}\t{row.name}{'' if number == 0 else f'-rail{number + 1}'}")
-        lines += [f"{address}\t{row.name}-frontend" for address in row.eth0]
+        # Link-local addresses belong to an interface as well, which a hosts file cannot say.
+        frontend = [address for address in row.eth0 if not address.startswith("fe80:")]
+        lines += [f"{address}\t{row.name}-frontend" for address in frontend]
     return lines
 
 

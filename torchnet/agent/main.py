@@ -39,6 +39,8 @@ def run(
     worker = Worker(loop, spec, source, told)
     holder.append(worker)
     for number, code in _SIGNALS.items():
+        if signal.getsignal(number) == signal.SIG_IGN:
+            continue  # nohup's wish
         loop.on_signal(number, lambda number=number, code=code: worker.interrupt(by_signal(number, code)))  # type: ignore[misc]
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     loop.later(0, worker.begin)

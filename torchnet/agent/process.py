@@ -43,6 +43,7 @@ class Process:
     ) -> None:
         self.rank = rank
         self.code: int | None = None
+        self.signal = 0  # that ended it; 0 when it exited by itself, whatever its code
         self.ended_at = 0.0
         self.finished = False
         self._loop = loop
@@ -91,6 +92,7 @@ class Process:
         """The process has ended, with this wait status, at this unix time; what it wrote is in its pipes by now."""
         code = os.waitstatus_to_exitcode(status)
         self._popen.returncode = code
+        self.signal = max(0, -code)
         self.code = code if code >= 0 else 128 - code
         self.ended_at = at
         # What it started may go on writing.  After a failure that is not waited for: the peers' errors are on their

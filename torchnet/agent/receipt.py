@@ -187,6 +187,8 @@ def _share(
     share = round((backend + rdma) / (everything + rdma), 6)
     if rdma:
         return share, "inferred", "RDMA is counted by port, not by peer"
+    if any(receipt["findings"] for receipt in receipts):
+        return share, "inferred", "the two witnesses disagree (see the findings)"
     if len(receipts) < spec.nnodes or any(receipt["proof"] != "measured" for receipt in receipts):
         return share, "inferred", "not every connection of every worker was seen to its end"
     return share, "measured", "each TCP connection's count, by peer"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ class RailWatch:
         rails: tuple[Rail, ...],
         grace: float,
         notice: Callable[[str], None],
-        lost: Callable[[str], None],
+        lost: Callable[[Rail, str], None],
     ) -> None:
         self._loop = loop
         self._rails = rails
@@ -41,6 +42,7 @@ class RailWatch:
         self.flaps: list[Flap] = []
         self._netlink = links.watcher()
         loop.watch(self._netlink, self._changed)
+        self._look()  # one may have gone since the preflight
 
     def close(self) -> None:
         """Stop watching; a rail that is still away counts as a flap up to now."""
@@ -57,12 +59,15 @@ class RailWatch:
                 return
         except OSError:
             pass  # the kernel dropped some events: look at everything, as after any of them
+        self._look()
+
+    def _look(self) -> None:
         present = links.interfaces()
         for rail in self._rails:
             what = _wrong(rail, present.get(rail.interface))
             if what and rail.interface not in self._away:
                 reason = f"{rail.interface} ({rail.address}) {what}"
-                timer = self._loop.later(self._grace, lambda reason=reason: self._gone(reason))  # type: ignore[misc]
+                timer = self._loop.later(self._grace, functools.partial(self._gone, rail, reason))
                 self._away[rail.interface] = time.monotonic(), timer
                 self._notice(f"{reason}; the job stops if it is not back within {self._grace:g} s")
             elif not what and rail.interface in self._away:
@@ -71,8 +76,8 @@ class RailWatch:
                 self._record(rail.interface, since)
                 self._notice(f"{rail.interface} is back after {time.monotonic() - since:.1f} s")
 
-    def _gone(self, reason: str) -> None:
-        self._lost(f"{reason} for more than {self._grace:g} s")
+    def _gone(self, rail: Rail, reason: str) -> None:
+        self._lost(rail, f"{reason} for more than {self._grace:g} s")
 
     def _record(self, interface: str, since: float) -> None:
         now = time.monotonic()

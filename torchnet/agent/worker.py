@@ -133,7 +133,9 @@ class Worker:
         elif op == "start":
             self._start(message["port"])
         elif op == "stop" and message.get("final"):
-            self._alone(Failure.read(message["failure"]))  # not let in: nobody waits for this worker's last words
+            self._alone(
+                Failure.read(message["failure"])
+            )  # not let in: nobody waits for this worker's last words
         elif op == "stop":
             self._stop(Failure.read(message["failure"]), restart=bool(message.get("restart")))
         elif op == "stacks":
@@ -191,8 +193,7 @@ class Worker:
             return
         self._failure = None if restart else failure
         self._state = "stopping"
-        grace = 0.0 if failure.kind == "interrupted" and failure.text.endswith("at once") else None
-        self._gang.stop(lambda: self._stopped(restart), grace)
+        self._gang.stop(lambda: self._stopped(restart))
 
     def _stopped(self, restart: bool) -> None:
         message: Message = {"op": "stopped", "attempt": self._attempt, "codes": self._gang.codes()}
@@ -229,9 +230,9 @@ class Worker:
         else:
             self._send({"op": "failed", "failure": asdict(failure)})
 
-    def _rail_lost(self, text: str) -> None:
+    def _rail_lost(self, rail: Rail, text: str) -> None:
         failure = Failure("network", f"{self._spec.name}: {text}", 4, node=self._spec.name, at=time.time())
-        if text.startswith(self._rails[0].interface):
+        if rail.index == 0:
             self._alone(failure)  # the coordinator is behind that very link
         else:
             self._failed(failure)
@@ -267,9 +268,8 @@ class Worker:
             self._alone(failure)
         else:
             self._send({"op": "failed", "failure": asdict(failure)})
-            self._loop.later(
-                _ALONE_SECONDS, lambda: self._alone(failure) if self._state == "running" else None
-            )
+            waiting = ("running", "ended")
+            self._loop.later(_ALONE_SECONDS, lambda: self._alone(failure) if self._state in waiting else None)
 
     def freeze(self, frozen: bool) -> None:
         self._frozen = frozen
@@ -285,7 +285,7 @@ class Worker:
             and not self._channel.closed
             and self._spec.node_rank
             and silence > silence_seconds(self._spec.link_grace)
-            and self._state in ("joining", "running", "preflight")
+            and self._state in ("joining", "running", "ended", "preflight")
         ):
             if self._account is None:
                 self._channel.close()

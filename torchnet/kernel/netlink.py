@@ -151,7 +151,11 @@ class Netlink:
                     continue
                 interrupted = interrupted or bool(flags & _FLAG_INTERRUPTED)
                 if kind in (DONE, ERROR):
-                    code = -struct.unpack_from("=i", message, HEADER.size)[0] if len(message) > HEADER.size else 0
+                    code = (
+                        -struct.unpack_from("=i", message, HEADER.size)[0]
+                        if len(message) > HEADER.size
+                        else 0
+                    )
                     if code > 0:
                         raise OSError(code, os.strerror(code))
                     return answers, interrupted

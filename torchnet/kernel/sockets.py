@@ -131,9 +131,16 @@ def _info(message: bytes) -> bytes:
 
 
 def _sent(info: bytes) -> int:
-    if len(info) >= _BYTES_RETRANS + 8:
-        return max(0, _u64(info, _BYTES_SENT) - _u64(info, _BYTES_RETRANS))
-    return _u64(info, _BYTES_ACKED)  # kernels before 4.19; the SYN counts as a byte there
+    """Payload that has reached the other end, each byte once.
+
+    Not bytes_sent less bytes_retrans alone: a segment that the own queueing discipline drops (a shaped link does)
+    counts as sent each time, and as retransmitted never (net/ipv4/tcp_output.c, __tcp_transmit_skb).  Not bytes_acked
+    alone: SYN and FIN count as a byte each there.
+    """
+    acked = _u64(info, _BYTES_ACKED)
+    if len(info) < _BYTES_RETRANS + 8:
+        return acked  # kernels before 4.19
+    return min(acked, max(0, _u64(info, _BYTES_SENT) - _u64(info, _BYTES_RETRANS)))
 
 
 def _attribute(message: bytes, offset: int, wanted: int) -> bytes:

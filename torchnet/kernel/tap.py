@@ -16,6 +16,13 @@ def usable() -> bool:
     return os.access(DEVICE, os.R_OK | os.W_OK)
 
 
+def trouble() -> str:
+    """Why it is not usable, with what helps."""
+    if not os.path.exists(DEVICE):
+        return "does not exist (sudo modprobe tun)"
+    return f"is closed to this user (sudo chmod 666 {DEVICE})"
+
+
 def make(name: str) -> None:
     """Make the TAP device ``name`` in this network namespace; netlink has no message for it.
 

@@ -52,7 +52,7 @@ def _addresses(options: Options, given: dict[str, Any]) -> list[str]:
             "--ipam host-local counts on each node by itself, so two nodes would give out the same address: "
             "give each node its part of the range with --slice NODE=CIDR, or use --ipam whereabouts"
         )
-    if options.slices and options.ipam != "host-local":
+    elif options.slices and options.ipam != "host-local":
         problems.append(f"--slice is for --ipam host-local, not for {options.ipam}")
     for field, flag in (("exclude", "--exclude"), ("log_file", "--log-file")):
         if field in given and options.ipam != "whereabouts":
@@ -60,6 +60,8 @@ def _addresses(options: Options, given: dict[str, Any]) -> list[str]:
     for part in options.exclude:
         if not within(part, options.range):
             problems.append(f"--exclude {part} is not within the range {options.range}")
+        elif part == options.range:
+            problems.append(f"--exclude {part} leaves no address of the range")
     return problems
 
 

@@ -22,9 +22,10 @@ from torchnet.manifests.options import (
     WHEREABOUTS,
     Options,
 )
-from torchnet.manifests.ranges import Network, parse_range
+from torchnet.manifests.ranges import Network, parse_part, parse_range
 from torchnet.network.text import printable
 
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 LONGEST_NAME = 63 - len("-slices")
 
 
@@ -53,7 +54,7 @@ def _one_of(*valid: str) -> Callable[[str], str]:
 def _label(text: str, longest: int = 63) -> str:
     if len(text) > longest:
         raise ValueError(f"it has {len(text)} characters, and {longest} is the most")
-    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", text):
+    if not _LABEL.fullmatch(text):
         raise ValueError(
             "valid: a DNS label: small letters, digits and -, from letter or digit to letter or digit"
         )
@@ -71,21 +72,29 @@ def _interface(text: str) -> str:
     return text
 
 
+# distribution/reference, its grammar of image names.
+_HOST = r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(\.[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*(:[0-9]{1,5})?"
+_PART = r"[a-z0-9]+([._-]+[a-z0-9]+)*"
+_REGISTRY = re.compile(rf"{_HOST}(/{_PART})*")
+# The first part is a host only where it looks like one: it has a dot or a port.
+_IMAGE = re.compile(
+    rf"((?=[^/]*[.:]|localhost/){_HOST}/)?{_PART}(/{_PART})*"
+    r"(:(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?(@sha256:[0-9a-f]{64})?"
+)
+_LONGEST_IMAGE = 255
+
+
 def _registry(text: str) -> str:
-    text = text.rstrip("/")
     if "://" in text:
         raise ValueError("valid: HOST[:PORT][/PATH], without https://")
-    if not re.fullmatch(r"[a-zA-Z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9._-]+)*", text) or len(text) > 200:
+    if len(text) > _LONGEST_IMAGE or not _REGISTRY.fullmatch(text.removesuffix("/")):
         raise ValueError("valid: HOST[:PORT][/PATH], the path in small letters")
-    return text
+    return text.removesuffix("/")
 
 
 def _image(text: str) -> str:
-    form = (
-        r"[a-zA-Z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9._-]+)*(:(?P<tag>[\w][\w.-]{0,127}))?(@sha256:[0-9a-f]{64})?"
-    )
-    match = re.fullmatch(form, text, re.ASCII)
-    if match is None or len(text) > 500:
+    match = _IMAGE.fullmatch(text) if len(text) <= _LONGEST_IMAGE else None
+    if match is None:
         raise ValueError("valid: REGISTRY/NAME:TAG")
     if "@" not in text and match["tag"] in (None, "latest"):
         raise ValueError("it names no version; valid: REGISTRY/NAME:TAG, TAG not latest")
@@ -110,12 +119,8 @@ def _path(text: str) -> str:
 
 def _slice(text: str) -> tuple[str, Network]:
     node, equals, part = text.partition("=")
-    labels = node.split(".")
-    if (
-        not equals
-        or len(node) > 253
-        or not all(re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", x) for x in labels)
-    ):
+    # A node's name is a DNS subdomain.
+    if not equals or len(node) > 253 or not all(_LABEL.fullmatch(label) for label in node.split(".")):
         raise ValueError("valid: NODE=RANGE, such as node1=fcbb:0:800:ffff:1::/80")
     return node, parse_range(part)
 
@@ -136,7 +141,7 @@ TABLE = (
            (BACKEND,)),
     Option("range", "--range", "CIDR", "The backend's addresses. [fcbb:0:800:ffff::/64]", parse_range,
            (BACKEND, EXAMPLE)),
-    Option("exclude", "--exclude", "CIDR", "A part of it that Whereabouts leaves alone; repeatable.", parse_range,
+    Option("exclude", "--exclude", "CIDR", "A part of it that Whereabouts leaves alone; repeatable.", parse_part,
            (BACKEND,), repeat=True),
     Option("ipam", "--ipam", "|".join(IPAMS), "Who gives the addresses. [whereabouts]", _one_of(*IPAMS),
            (BACKEND, EXAMPLE)),

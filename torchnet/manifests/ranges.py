@@ -9,17 +9,25 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-def parse_range(text: str) -> Network:
+_VALID = "valid: a network with its prefix length, such as fcbb:0:800:ffff::/64"
+
+
+def parse_part(text: str) -> Network:
     """``fcbb:0:0800:ffff::/64`` as a network, normalised; bits of the host part are dropped.
 
-    Raises `ValueError` with what is valid. The plugins need four addresses at least.
+    Raises `ValueError` with what is valid.
     """
     if "/" not in text or not text.isascii() or "%" in text:
-        raise ValueError("valid: a network with its prefix length, such as fcbb:0:800:ffff::/64")
+        raise ValueError(_VALID)
     try:
-        network = ipaddress.ip_network(text, strict=False)
+        return ipaddress.ip_network(text, strict=False)
     except ValueError:
-        raise ValueError("valid: a network with its prefix length, such as fcbb:0:800:ffff::/64") from None
+        raise ValueError(_VALID) from None
+
+
+def parse_range(text: str) -> Network:
+    """A network to give out addresses of: as `parse_part`, large enough (4 addresses) and not reserved."""
+    network = parse_part(text)
     if network.num_addresses < 4:
         raise ValueError(f"it has {network.num_addresses} addresses, and a second network needs 4 at least")
     if network.prefixlen < 8:

@@ -28,7 +28,7 @@ KINDS = {
 _TIMED = ("no-address", "down", "no-carrier", "mtu", "lossy")
 _VALUED = ("mtu", "narrow", "address", "add-address", "wrong-route")
 _FORM = re.compile(
-    r"node-(?P<node>\d{1,4}):(?P<interface>eth0|net[1-8]):(?P<kind>[a-z-]+)(?:=(?P<value>[^@]+))?"
+    r"node-(?P<node>\d{1,4}):(?P<interface>net[1-8]):(?P<kind>[a-z-]+)(?:=(?P<value>[^@]+))?"
     r"(?:@(?P<at>\d+(?:\.\d+)?)(?:\+(?P<last>\d+(?:\.\d+)?))?)?"
 )
 
@@ -63,8 +63,8 @@ def parse(text: str) -> Fault:
         raise ValueError(f"{kind} {'needs a value: ' + KINDS[kind] if kind in _VALUED else 'takes no value'}")
     if at is not None and kind not in _TIMED:
         raise ValueError(f"{kind} cannot come later; these can: {', '.join(_TIMED)}")
-    if kind in ("mtu", "narrow") and not (value.isdigit() and 68 <= int(value) <= 65535):
-        raise ValueError(f"{kind}={value} is no number of bytes from 68 to 65535")
+    if kind in ("mtu", "narrow") and not (value.isdigit() and 1280 <= int(value) <= 65535):
+        raise ValueError(f"{kind}={value} is no number of bytes from 1280, IPv6's least, to 65535")
     if kind in ("address", "add-address"):
         try:
             ipaddress.ip_interface(value)

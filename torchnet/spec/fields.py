@@ -116,7 +116,7 @@ FIELDS = (
         "network.rate",
         "--rate",
         "Rate of each rail, as tc writes it: 1gbit, 100mbit.",
-        "1gbit, 2.5gbit, 100mbit, … from 1kbit to 10tbit",
+        "1gbit, 2.5gbit, 100mbit, … from 1mbit to 30gbit",
         "unlimited",
         "RATE",
     ),

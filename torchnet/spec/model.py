@@ -28,7 +28,7 @@ Whole = Annotated[int, BeforeValidator(values.parse_whole)]
 Switch = Annotated[bool, BeforeValidator(values.parse_switch)]
 Duration = Annotated[float, BeforeValidator(values.parse_duration), Field(ge=0, le=YEAR)]
 Limit = Annotated[float, BeforeValidator(values.parse_duration), Field(gt=0, le=YEAR)]
-Rate = Annotated[int, BeforeValidator(values.parse_rate), Field(ge=1_000, le=10**13)]
+Rate = Annotated[int, BeforeValidator(values.parse_rate), Field(ge=1_000_000, le=30_000_000_000)]
 Share = Annotated[float, BeforeValidator(values.parse_number), Field(ge=0, le=1)]
 # Pydantic's own str refuses lone surrogates, which is how Python holds undecodable bytes of a command line; a
 # script's arguments have to arrive as they were typed, so these are checked here alone.
@@ -167,6 +167,11 @@ class JobSpec(_Group):
         wrong = []
         if self.standalone and self.nnodes != 1:
             wrong.append(f"standalone: is one node, and nnodes is {self.nnodes}")
+        if self.output.redirects.strip("0:, ") and not self.output.log_dir:
+            wrong.append("redirects sends output to files alone: say where, with log_dir")
+        if self.output.min_share and self.nnodes == 1:
+            wrong.append("min_share needs two nodes: what one node does crosses no network")
+        wrong += self._faults_elsewhere()
         if self.module and self.no_python:
             wrong.append("no_python: excludes module, which needs Python")
         if isinstance(self.nproc_per_node, int):
@@ -181,3 +186,17 @@ class JobSpec(_Group):
             # Read by torchnet.spec.problems: a line for each, beginning with the field's path.
             raise ValueError("\n".join(wrong))
         return self
+
+    def _faults_elsewhere(self) -> list[str]:
+        """Faults on nodes or rails that the job does not have."""
+        wrong = []
+        for text in self.network.faults:
+            fault = faults.parse(text)
+            nodes = [fault.node, *([int(fault.value[5:])] if fault.kind == "wrong-route" else [])]
+            if max(nodes) >= self.nnodes:
+                wrong.append(f"{text}: there is no node-{max(nodes)}, only node-0 to node-{self.nnodes - 1}")
+            if int(fault.interface[3:]) > self.network.rails:
+                wrong.append(f"{text}: there is no {fault.interface} with {self.network.rails} rails")
+            if fault.kind in ("mtu", "narrow") and int(fault.value) > self.network.mtu:
+                wrong.append(f"{text}: more than the network's mtu, {self.network.mtu}")
+        return wrong

@@ -197,6 +197,8 @@ class Console:
         except ValidationError as error:
             self._say(f"the receipt cannot be read: {error}", "error")
         else:
+            if self._quiet:
+                return  # the exit code tells, and the root cause; --json has it all
             before = self._after_failure
             self.write(table)
             # One line does not push the cause out of sight: it need not be said twice.

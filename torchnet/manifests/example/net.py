@@ -67,11 +67,11 @@ def ipv4(name: str) -> ipaddress.IPv4Interface | None:
 def show() -> None:
     for name, size in interfaces().items():
         own = [str(ipv4(name))] if ipv4(name) else []
-        for interface, address, prefix, flags in ipv6():
+        for interface, address, prefix, flags in sorted(ipv6(), key=lambda row: row[1].is_link_local):
             if interface == name:
                 state = " tentative" * bool(flags & TENTATIVE) + " duplicate" * bool(flags & DUPLICATE)
                 own.append(f"{address}/{prefix}{state}")
-        print(f"{name:8} mtu {size:<6} {'  '.join(own)}")
+        print(f"{name:8} mtu {size:<6} {'  '.join(own)}".rstrip())
 
 
 def probe(host: str) -> None:

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-INTERFACE = os.environ["GLOO_SOCKET_IFNAME"]
+INTERFACE = os.environ.get("INTERFACE", "net1")
 STEPS, BATCH, WIDTH = 60, 64, 512
 JOB = os.environ.get("JOB_FOLDER", "/job")
 DONE = "/tmp/done"

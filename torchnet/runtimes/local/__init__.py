@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from torchnet.agent import main as agent
 from torchnet.errors import UsageError
 from torchnet.network.sources import AddressSource, MultusStatus
-from torchnet.runtimes.local import gpus, loopback, plan, sandbox, workers
-from torchnet.runtimes.local.faults import Planted, check
+from torchnet.runtimes.local import descriptors, gpus, loopback, plan, sandbox, workers
+from torchnet.runtimes.local.faults import Planted
 from torchnet.runtimes.local.internet import Internet
 from torchnet.runtimes.local.link import Links, Reporter
 from torchnet.runtimes.local.session import Session
@@ -34,11 +34,10 @@ def launch(job: JobSpec, origins: Mapping[str, Origin]) -> int:  # noqa: ARG001 
         UsageError: the job asks for what this machine does not have.
         RefusedError: namespaces are refused; the message names the mechanism and a fix.
     """
-    if job.output.redirects.strip("0:, ") and not job.output.log_dir:
-        raise UsageError("--redirects sends output to files alone", fix="say where: --log-dir DIR")
     on_loopback = job.network.networks == (LOOPBACK,)
     cpus = len(os.sched_getaffinity(0))
     shares = gpus.share(job.nnodes, job.nproc_per_node, gpus.visible({**os.environ, **job.env}), cpus)
+    _check_ranks(job, job.nnodes * shares.nproc)
     run_id = job.run_id or workers.run_name(job.script, secrets.token_hex(3))
     specs = workers.agent_specs(
         job,
@@ -50,7 +49,7 @@ def launch(job: JobSpec, origins: Mapping[str, Origin]) -> int:  # noqa: ARG001 
         loopback=on_loopback,
     )
     planted = tuple(parse(text) for text in job.network.faults)
-    check(planted, job.nnodes, job.network.rails)
+    descriptors.allow(job.nnodes)
     links = Links(job.nnodes)
     internet = Internet(wanted=not on_loopback)
     nodes = Planted(planted).readdressed([plan.node(rank, job.network.rails) for rank in range(job.nnodes)])
@@ -84,7 +83,7 @@ def launch(job: JobSpec, origins: Mapping[str, Origin]) -> int:  # noqa: ARG001 
     for note in notes:
         console.event({"event": "notice", "node": None, "level": "info", "text": note})
     try:
-        receipt = Session(specs, running, links, console).run(job.run.timeout)
+        receipt = Session(specs, running, links, console).run(job.run.timeout, internet.trouble)
     finally:
         internet.close()
     console.event({"event": "receipt", "receipt": receipt})
@@ -99,3 +98,13 @@ def launch(job: JobSpec, origins: Mapping[str, Origin]) -> int:  # noqa: ARG001 
 def _source(nodes: list[plan.Node], rank: int, attachments: tuple[str, ...]) -> AddressSource:
     """What Multus would have written for this node's pod, and for rank 0's."""
     return MultusStatus(plan.network_status(nodes[rank]), plan.network_status(nodes[0]), attachments)
+
+
+def _check_ranks(job: JobSpec, world_size: int) -> None:
+    """The specification could not: how many processes a node runs may depend on the machine's GPUs."""
+    stdin = () if job.run.stdin_rank is None else (job.run.stdin_rank,)
+    asked = max((*job.output.ranks, *stdin), default=0)
+    if asked >= world_size:
+        raise UsageError(
+            f"rank {asked} is asked for, and the job's are 0 to {world_size - 1}", fix="--nproc-per-node N"
+        )

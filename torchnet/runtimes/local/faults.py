@@ -6,24 +6,10 @@ import ipaddress
 from collections.abc import Sequence
 from dataclasses import replace
 
-from torchnet.errors import UsageError
 from torchnet.kernel import build
 from torchnet.kernel.netlink import Netlink
 from torchnet.runtimes.local.plan import Node, Port
 from torchnet.spec.faults import Fault
-
-
-def check(faults: Sequence[Fault], nnodes: int, rails: int) -> None:
-    """Raises UsageError for a fault on a node or rail that the job does not have."""
-    for fault in faults:
-        others = [int(fault.value[5:])] if fault.kind == "wrong-route" else []
-        for node in (fault.node, *others):
-            if node >= nnodes:
-                raise UsageError(
-                    f"--fault: there is no node-{node}", fix=f"the nodes are node-0 to node-{nnodes - 1}"
-                )
-        if fault.interface.startswith("net") and int(fault.interface[3:]) > rails:
-            raise UsageError(f"--fault: there is no {fault.interface}", fix=f"--rails {fault.interface[3:]}")
 
 
 class Planted:
@@ -79,13 +65,13 @@ class Planted:
         return sorted(steps, key=lambda step: step[0])
 
 
-def carry_out(fault: Fault, comes: bool, node: Node, inside: Netlink, fabric: Netlink) -> None:
-    """Let a timed fault come or go; ``inside`` is a socket in the node's namespace."""
+def carry_out(fault: Fault, comes: bool, node: Node, inside: Netlink, fabric: Netlink, mtu: int) -> None:
+    """Let a timed fault come or go; ``inside`` is a socket in the node's namespace, ``mtu`` the backend's."""
     port = next(port for port in node.ports() if port.interface == fault.interface)
     if fault.kind == "down":
         inside.request(build.down(port.index) if comes else build.up(port.index))
     elif fault.kind == "mtu":
-        inside.request(build.set_mtu(port.index, int(fault.value)))
+        inside.request(build.set_mtu(port.index, int(fault.value) if comes else mtu))
     elif fault.kind == "no-address":
         change = build.no_address if comes else build.address
         inside.request(change(port.index, port.address, port.prefix))

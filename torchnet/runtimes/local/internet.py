@@ -27,7 +27,7 @@ class Internet:
         self._program = shutil.which(_PROGRAM) if wanted else None
         self._why = f"{_PROGRAM} is not installed" if self._program is None else ""
         if self._program is not None and not tap.usable():
-            self._program, self._why = None, f"{tap.DEVICE} is closed to this user"
+            self._program, self._why = None, f"{tap.DEVICE} {tap.trouble()}"
         self._process: subprocess.Popen[bytes] | None = None
         self._exit = -1
 
@@ -63,6 +63,12 @@ class Internet:
             command, pass_fds=(read,), stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
         )
         os.close(read)
+
+    def trouble(self) -> str:
+        """What people should know of it once it had the time to start, or ""."""
+        if self._process is None or self._process.poll() is None:
+            return ""
+        return f"the nodes have no way to the internet: {_PROGRAM} ended with code {self._process.returncode}"
 
     def close(self) -> None:
         if self._process is not None:

@@ -18,6 +18,7 @@ from torchnet.runtimes.local.link import Links
 from torchnet.ui.console import Console
 
 _TICK_SECONDS = 0.1
+_LOOK_SECONDS = 1.0
 _FREEZE_SECONDS = 2.0
 
 
@@ -53,9 +54,17 @@ class Session:
         self._watched: set[int] = set()
         links.begin(self._loop, self._event, self._gone)
 
-    def run(self, timeout: float | None) -> dict[str, Any]:
-        """Serve until the end.  ``timeout``: seconds for the whole job."""
+    def run(self, timeout: float | None, look: Callable[[], str] = lambda: "") -> dict[str, Any]:
+        """Serve until the end.
+
+        Args:
+            timeout: seconds for the whole job.
+            look: called once, a second after the start, for something that people should know by then.
+        """
+        self._loop.later(_LOOK_SECONDS, lambda: self._notice(look()))
         for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)):
+            if signal.getsignal(number) == signal.SIG_IGN:
+                continue  # nohup's wish, or that of a shell's &
             self._loop.on_signal(number, lambda number=number, code=code: self._signal(number, code))  # type: ignore[misc]
         self._loop.on_signal(signal.SIGTSTP, self._suspend)
         self._loop.every(_TICK_SECONDS, self._tick)
@@ -67,6 +76,8 @@ class Session:
         finally:
             self._nodes.kill()
             self._loop.close()
+            for number in (signal.SIGINT, signal.SIGHUP):  # one more of them must not cost the receipt
+                signal.signal(number, signal.SIG_IGN)
         return self._settle()
 
     # -- what is shown -------------------------------------------------------------------------------------------
@@ -114,6 +125,10 @@ class Session:
                 if self._failure is None:
                     self._failure = failure
                     self._patience()
+
+    def _notice(self, text: str) -> None:
+        if text:
+            self._console.event({"event": "notice", "node": None, "level": "warning", "text": text})
 
     def _duplicates(self, rank: int, row: str) -> None:
         """Two nodes with one address: neither may ever reach the join's table, so it is looked for here, too."""
@@ -210,6 +225,3 @@ class Session:
                 restarts=self._restarts,
             )
         return made
-
-
-Main = Callable[[int], int]
