@@ -97,6 +97,8 @@ def test_every_flag_of_the_table_is_an_option_in_both_spellings(dry: Dry) -> Non
             if not flag:
                 continue
             words = [flag] if field.switch else [flag, values.get(field.path, "1")]
+            if field.path == "output.redirects":
+                words += ["--log-dir", "logs"]
             if field.path == "network.mtu":
                 words = [flag, "1500"]
             job = dry(*words, "train.py")

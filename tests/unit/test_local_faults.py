@@ -9,14 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torchnet.errors import UsageError
 from torchnet.runtimes.local import plan
-from torchnet.runtimes.local.faults import Planted, check
+from torchnet.runtimes.local.faults import Planted
 from torchnet.spec.faults import _TIMED, _VALUED, KINDS, Fault, parse
+from torchnet.spec.problems import SpecError
+from torchnet.spec.resolve import resolve
 
 VALUES = {
-    "mtu": st.integers(68, 65535).map(str),
-    "narrow": st.integers(68, 65535).map(str),
+    "mtu": st.integers(1280, 65535).map(str),
+    "narrow": st.integers(1280, 65535).map(str),
     "address": st.sampled_from(["10.0.0.1", "fd00::1/64", "10.1.0.0/8"]),
     "add-address": st.sampled_from(["10.0.0.1", "fd00::1/64"]),
     "wrong-route": st.integers(0, 9999).map(lambda n: f"node-{n}"),
@@ -30,7 +31,7 @@ def faults(draw: st.DrawFn) -> Fault:
     seconds = st.integers(0, 1000).map(lambda n: n / 4)
     at = draw(st.none() | seconds) if kind in _TIMED else None
     last = draw(st.none() | seconds) if at is not None else None
-    interface = draw(st.sampled_from(["eth0", "net1", "net8"]))
+    interface = draw(st.sampled_from(["net1", "net8"]))
     return Fault(draw(st.integers(0, 9999)), interface, kind, value, at, last)
 
 
@@ -46,6 +47,7 @@ def test_a_fault_is_read_as_it_was_written(fault: Fault) -> None:
 WRONG = {
     "": "is not NODE:INTERFACE:KIND",
     "node-1:net1": "is not NODE:INTERFACE:KIND",
+    "node-1:eth0:down": "is not NODE:INTERFACE:KIND",
     "node-1:net9:down": "is not NODE:INTERFACE:KIND",
     "node-12345:net1:down": "is not NODE:INTERFACE:KIND",
     "node-1:net1:down@": "is not NODE:INTERFACE:KIND",
@@ -54,7 +56,7 @@ WRONG = {
     "node-1:net1:explode": "the kinds: no-interface, no-address",
     "node-1:net1:mtu": "mtu needs a value: =BYTES",
     "node-1:net1:down=3": "down takes no value",
-    "node-1:net1:mtu=9": "no number of bytes from 68 to 65535",
+    "node-1:net1:mtu=9": "no number of bytes from 1280, IPv6's least, to 65535",
     "node-1:net1:mtu=x": "no number of bytes",
     "node-1:net1:address=fe": "fe is no address",
     "node-1:net1:wrong-route=eth0": "eth0 is no node",
@@ -75,16 +77,18 @@ def test_any_other_text_is_a_value_error(text: str) -> None:
         parse(text)
 
 
-def test_faults_on_nodes_and_rails_that_are_not_there_are_refused() -> None:
-    check([parse("node-1:net2:down")], nnodes=2, rails=2)
-    for text, fix in {
-        "node-2:net1:down": "node-0 to node-1",
-        "node-1:net3:down": "--rails 3",
-        "node-1:net1:wrong-route=node-5": "node-0 to node-1",
-    }.items():
-        with pytest.raises(UsageError) as caught:
-            check([parse(text)], nnodes=2, rails=2)
-        assert fix in caught.value.fix
+def test_faults_that_the_job_has_no_place_for_are_refused_all_at_once() -> None:
+    resolve({"script": "train.py", "network.faults": ["node-1:net2:down"], "network.rails": 2}, {})
+    wrong = {
+        "node-2:net1:down": "only node-0 to node-1",
+        "node-1:net3:down": "no net3 with 2 rails",
+        "node-1:net1:wrong-route=node-5": "no node-5",
+        "node-1:net1:mtu=9500": "more than the network's mtu, 9000",
+    }
+    with pytest.raises(SpecError) as caught:
+        resolve({"script": "train.py", "network.faults": list(wrong), "network.rails": 2}, {})
+    for text, said in wrong.items():
+        assert f"{text}: " in str(caught.value) and said in str(caught.value)
 
 
 def test_faults_of_addresses_change_the_nodes_and_their_status() -> None:

@@ -509,11 +509,14 @@ def test_the_cause_in_the_receipt_counts() -> None:
 
 
 def test_the_receipt_is_a_table_on_standard_error() -> None:
-    screen = Screen(quiet=True)
+    screen = Screen()
     screen.console.event({"event": "receipt", "receipt": receipt()})
     assert screen.stdout == ""
     last = "backend share 99.97 % (measured) of 405.3 MB exchanged between the workers, over net1"
     assert screen.stderr.splitlines()[-1] == last
+    quiet = Screen(quiet=True)
+    quiet.console.event({"event": "receipt", "receipt": receipt()})
+    assert quiet.stdout == quiet.stderr == ""
 
 
 def test_a_receipt_that_cannot_be_read_is_told() -> None:
