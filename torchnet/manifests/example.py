@@ -43,8 +43,8 @@ def head(options: Options) -> str:
     return (
         f"Pods that train together over {_INTERFACE}, the attachment {namespace}/{network}: {pods}"
         f"{', ...' if options.workers > 2 else ''}.\n"
-        "They stay for 15 minutes after the training, so that you can look around in them, and then end; at once "
-        f"with\n  kubectl exec -n {options.namespace} POD -- touch /tmp/done"
+        "They are Ready when they have trained. They stay for 15 minutes, so that you can look around in them, "
+        f"and then end; at once with\n  kubectl exec -n {options.namespace} POD -- touch /tmp/done"
     )
 
 
@@ -91,11 +91,12 @@ def _notes(options: Options, rank: int) -> dict[str, str]:
     if rank:
         return {}
     notes = {
-        "metadata.annotations": "The interface is always named: by default it is net1, net2 ... in the order of all "
-        "networks of the pod, the cluster's own among them.",
+        f"metadata.annotations.{NETWORKS_ANNOTATION}": "The interface is always named: by default it is net1, net2 "
+        "... in the order of all networks of the pod, the cluster's own among them.",
         "spec.containers[0].env[3]": "Gloo wants the exact name, NCCL `=` and the name: net1 alone would also "
         "match net10.",
         "spec.containers[0].env[5]": "One thread, as there is one CPU: PyTorch would take one per core of the node.",
+        "spec.containers[0].readinessProbe": "Ready is who has trained.",
         "spec.containers[0].volumeMounts": "The /etc/hosts knows all pods' addresses on net1: PyTorch's store looks "
         "up the name of each address that connects to it, and a slow name server would hold it up.",
         "spec.initContainers": "Ends when all pods have their address on net1; it alone has the token.",
@@ -151,7 +152,10 @@ def _pod(options: Options, rank: int) -> dict[str, Any]:
             "name": name,
             "namespace": options.namespace,
             "labels": _LABELS,
-            "annotations": {NETWORKS_ANNOTATION: json.dumps([attachment])},
+            "annotations": {
+                "kubectl.kubernetes.io/default-container": "pytorch",
+                NETWORKS_ANNOTATION: json.dumps([attachment]),
+            },
         },
         "spec": spec,
     }
@@ -193,7 +197,7 @@ def _trainer(options: Options, rank: int) -> dict[str, Any]:
         "OMP_NUM_THREADS": "1",
         "HOME": "/tmp",
         "USER": "pytorch",
-        "LINGER_SECONDS": "900",
+        "STAY_SECONDS": "900",
     }
     if static:
         variables["MASTER_ADDR"] = _addresses(options)[0].partition("/")[0]
@@ -208,6 +212,7 @@ def _trainer(options: Options, rank: int) -> dict[str, Any]:
         "image": _image(options),
         "command": ["python3", "/example/train.py"],
         "env": [{"name": name, "value": value} for name, value in variables.items()],
+        "readinessProbe": {"exec": {"command": ["test", "-e", "/tmp/trained"]}, "periodSeconds": 2},
         "resources": resources("250m", "512Mi", "1", "2Gi"),
         "securityContext": RESTRICTED | {"readOnlyRootFilesystem": True},
         "terminationMessagePolicy": "FallbackToLogsOnError",

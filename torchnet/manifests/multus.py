@@ -59,6 +59,7 @@ def manifests(options: Options) -> list[Manifest]:
 
 
 _NOTES = {
+    "spec.minReadySeconds": "The image has no shell to ask for the file; a start that fails ends well before that.",
     "spec.updateStrategy": "A node whose Multus is being replaced refuses new pods for a few seconds.",
     f"{_CONTAINER}.args": "auto: the configuration of the primary CNI, the first one by name, is wrapped into "
     "00-multus.conf or 00-multus.conflist.\n"
@@ -104,6 +105,7 @@ def _daemon_set(image: str) -> dict[str, Any]:
         "metadata": {"name": "kube-multus-ds", "namespace": SYSTEM, "labels": _LABELS},
         "spec": {
             "selector": {"matchLabels": {"name": "multus"}},
+            "minReadySeconds": 5,
             "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "10%"}},
             "template": {
                 "metadata": {"labels": _LABELS},

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 INTERFACE = os.environ.get("INTERFACE", "net1")
 STEPS, BATCH, WIDTH = 60, 64, 512
 JOB = os.environ.get("JOB_FOLDER", "/job")
-DONE = "/tmp/done"
+STATE = "/tmp"  # of the pod: `trained` appears there, and `done` ends it
 
 
 def octets() -> dict[str, int]:
@@ -77,13 +77,16 @@ def main() -> None:
     print(f"rank {rank}: trained over {INTERFACE}", flush=True)
 
 
-def linger() -> None:
+def stay(seconds: float) -> None:
     """Stay for a while, so that people can look around in the pod; `touch /tmp/done` ends it."""
-    until = time.monotonic() + float(os.environ.get("LINGER_SECONDS", "0"))
-    while time.monotonic() < until and not os.path.exists(DONE):
+    with open(f"{STATE}/trained", "w"):
+        pass
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not os.path.exists(f"{STATE}/done"):
         time.sleep(0.5)
 
 
 if __name__ == "__main__":
     main()
-    linger()
+    if "STAY_SECONDS" in os.environ:
+        stay(float(os.environ["STAY_SECONDS"]))
