@@ -77,7 +77,7 @@ def in_nodes(
     codes: dict[int, int] = {}
     try:
         running.control.settimeout(seconds)
-        for message in sandbox.read_lines(running.control):
+        for message in running.messages():
             if "node" in message:
                 codes[message["node"]] = message["status"]
     finally:

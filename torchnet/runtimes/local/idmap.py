@@ -20,7 +20,7 @@ def write(pid: int) -> None:
             _write(pid, "gid_map", _whole("gid_map"))
             return
         except PermissionError:
-            pass  # root in a container without CAP_SETUID is like anybody else
+            pass  # without CAP_SETUID root is like anybody else; its own number needs CAP_SETFCAP then
     _write(pid, "setgroups", "deny")
     _write(pid, "uid_map", f"{os.geteuid()} {os.geteuid()} 1")
     _write(pid, "gid_map", f"{os.getegid()} {os.getegid()} 1")

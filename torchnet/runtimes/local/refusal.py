@@ -27,6 +27,7 @@ class Facts:
     proc_covered: bool = False
     chroot: bool = False
     max_net_namespaces: int | None = None
+    root: bool = False
 
 
 # What the kernel says of itself or of a policy; anything else that fails is torchnet's own error.
@@ -57,6 +58,12 @@ def judge(step: str, code: int, facts: Facts) -> tuple[str, str]:
         users, nets = facts.max_user_namespaces, facts.max_net_namespaces
         name = f"user.max_{'net' if users and nets is not None and nets < users else 'user'}_namespaces"
         return f"the sysctl {name} allows no more of them", f"sudo sysctl -w {name}=15000"
+    if step == "uid_map" and facts.root:
+        return (
+            "this root may not give the number 0 to a new namespace: it lacks CAP_SETFCAP, as in a pod, or inside of "
+            "another launch",
+            "docker run --cap-add SETFCAP …, or start it outside",
+        )
     if facts.userns_clone is False:
         return (
             "the sysctl kernel.unprivileged_userns_clone is 0",
@@ -95,6 +102,7 @@ def gather() -> Facts:
             for line in _text("/proc/self/mountinfo").splitlines()
         ),
         chroot=_chroot(),
+        root=os.geteuid() == 0,
         max_net_namespaces=_number("/proc/sys/user/max_net_namespaces"),
     )
 

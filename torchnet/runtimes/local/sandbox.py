@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -49,7 +49,32 @@ class Sandbox:
         self.pid = pid
         self.control = control
         self.init_pid = 0
+        self._unread = b""
         self._ended = False
+
+    def messages(self, *, wait: bool = True) -> Iterator[dict[str, Any]]:
+        """What the sandbox says, as it comes; without ``wait`` only what has come.
+
+        Raises:
+            TorchnetError: it says that it could not be made as it was to be.
+        """
+        while True:
+            while b"\n" in self._unread:
+                line, _, self._unread = self._unread.partition(b"\n")
+                message = json.loads(line)
+                if "refused" in message:
+                    step, code, text = message["refused"]
+                    raise refusal.explain(step, OSError(code, text))
+                if "broken" in message:
+                    raise TorchnetError(f"the local networks could not be built: {message['broken']}")
+                yield message
+            try:
+                data = self.control.recv(64 << 10, 0 if wait else socket.MSG_DONTWAIT)
+            except (BlockingIOError, ConnectionError):
+                return
+            if not data:
+                return
+            self._unread += data
 
     def kill(self) -> None:
         """End everything in it at once; returns when the kernel has taken it away."""
@@ -59,14 +84,17 @@ class Sandbox:
             self.wait()
 
     def complaint(self) -> TorchnetError | None:
-        """What a node that could not be set up said of it, if one did."""
-        self.control.setblocking(False)
-        with contextlib.suppress(OSError, ValueError):
-            for line in self.control.recv(64 << 10).splitlines():
-                message = json.loads(line)
-                if "refused" in message:
-                    step, code, text = message["refused"]
-                    return refusal.explain(step, OSError(code, text))
+        """What a node that could not be set up said of it, or why there is no sandbox any more; None: nothing."""
+        try:
+            for _ in self.messages(wait=False):
+                pass
+        except TorchnetError as error:
+            return error
+        with contextlib.suppress(ChildProcessError):
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self._ended = True
+                return _ended_by(os.waitstatus_to_exitcode(status))
         return None
 
     def wait(self) -> None:
@@ -104,20 +132,14 @@ def start(nodes: Sequence[Node], main: NodeMain, shape: Shape, *, node_files: Se
 
 
 def _handshake(sandbox: Sandbox) -> None:
-    lines = read_lines(sandbox.control)
     ready = False
-    for message in lines:
+    for message in sandbox.messages():
         if "unshared" in message:
             try:
                 idmap.write(sandbox.pid)
             except OSError as error:
                 raise refusal.explain("uid_map", error) from error
             sandbox.control.sendall(b"mapped\n")
-        elif "refused" in message:
-            step, code, text = message["refused"]
-            raise refusal.explain(step, OSError(code, text))
-        elif "broken" in message:
-            raise TorchnetError(f"the local networks could not be built: {message['broken']}")
         elif "init" in message:
             sandbox.init_pid = message["init"]
         elif "ready" in message:
@@ -127,11 +149,15 @@ def _handshake(sandbox: Sandbox) -> None:
     raise RefusedError("the sandbox ended while it was being made", fix="dmesg | tail")
 
 
-def read_lines(control: socket.socket) -> Any:
-    """The JSON lines that the sandbox writes, as they come."""
-    with control.makefile("rb") as file:
-        for line in file:
-            yield json.loads(line)
+def _ended_by(code: int) -> TorchnetError | None:
+    number = code - 128 if code > 128 else -code
+    if number <= 0:
+        return None  # all nodes have ended, and so has it
+    return TorchnetError(
+        f"the process that holds the networks was killed by {signal.Signals(number).name}, and all nodes with it; where "
+        "nobody did it by hand, memory ran out",
+        fix="dmesg | tail",
+    )
 
 
 def _supervise(
@@ -157,7 +183,8 @@ def _supervise(
     _tell(control, {"init": child})  # its number out here
     control.close()
     _, status = os.waitpid(child, 0)
-    os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+    code = os.waitstatus_to_exitcode(status)
+    os._exit(code if code >= 0 else 128 - code)
 
 
 def _init(

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from torchnet.agent import receipt
 from torchnet.agent.loop import Loop
-from torchnet.agent.report import BACKLOG, Event, Failure
+from torchnet.agent.report import BACKLOG, Event, Failure, Kind
 from torchnet.agent.spec import AgentSpec
 from torchnet.errors import TorchnetError
 from torchnet.runtimes.local.link import Links
@@ -19,6 +19,7 @@ from torchnet.ui.console import Console
 
 _TICK_SECONDS = 0.1
 _LOOK_SECONDS = 1.0
+_WORD_SECONDS = 0.5
 _FREEZE_SECONDS = 2.0
 
 
@@ -145,20 +146,22 @@ class Session:
     def _gone(self, rank: int) -> None:
         self._running.discard(rank)
         if rank not in self._said_end and self._failure is None:
+            # The coordinator notices, too, where there is one already, and then stops the others in order.
+            self._loop.later(_WORD_SECONDS, lambda: self._without_a_word(rank))
+        elif not self._running:
+            self._loop.stop()
+
+    def _without_a_word(self, rank: int) -> None:
+        if self._failure is None:
             name = self._specs[rank].name
             complaint = self._nodes.complaint()
             if complaint is not None:
-                self._stop(Failure("network", str(complaint), complaint.exit_code, node=name, at=time.time()))
-                return
-            failure = Failure(
-                "lost",
-                f"lost {name} (node rank {rank}): its agent ended without a word",
-                70,
-                node=name,
-                at=time.time(),
-            )
-            # The coordinator notices, too, where there is one already; if so it stops the others in order.
-            self._loop.later(0.5, lambda: self._stop(failure) if self._failure is None else None)
+                kind: Kind = "network" if complaint.exit_code == 4 else "internal"
+                failure = Failure(kind, str(complaint), complaint.exit_code, node=name, at=time.time())
+            else:
+                text = f"lost {name} (node rank {rank}): its agent ended without a word"
+                failure = Failure("lost", text, 70, node=name, at=time.time())
+            self._stop(failure)
         if not self._running:
             self._loop.stop()
 
