@@ -170,7 +170,7 @@ def test_a_watcher_hears_of_links_and_addresses_within_a_moment() -> None:
             "address add 10.5.5.5/32 dev eth0",
             "address add fd12::1/64 dev net1 nodad",
             "address del 10.5.5.5/32 dev eth0",
-            "link set net1 down",
+            "link set net1 mtu 8000",
         )
         for change in changes:
             ip(change)
