@@ -2,14 +2,12 @@
 
     TorchnetError              70  torchnet's own error (a defect, or the base of the others)
     ├── UsageError              2  a flag, a file or a script that cannot be used as given
-    ├── NetworkError            4  the network: discovery, join, preflight, namespaces refused, backend lost
-    │   ├── RefusedError        4  the kernel refused namespaces; names the mechanism and one fix
-    │   └── StatusError         4  the network-status annotation cannot be read
-    ├── ShareError              5  the backend carried less than ``--min-share``
-    ├── LostWorkerError        70  a worker's agent vanished
-    └── DeadlineError         124  a time-out that was asked for ran out
+    └── NetworkError            4  the network: discovery, join, preflight, namespaces refused
+        ├── RefusedError        4  refused for good: no waiting mends it; names the mechanism and one fix
+        └── StatusError         4  the network-status annotation cannot be read
 
-A failing script has no class here: its own exit code is handed on as it is.
+What ends a job that has begun is no exception but a ``Failure`` (torchnet.agent.report): a script's own exit code, a
+lost link or worker, a time-out, a share that was not reached.
 """
 
 from __future__ import annotations
@@ -43,15 +41,3 @@ class RefusedError(NetworkError):
 
 class StatusError(NetworkError):
     pass
-
-
-class ShareError(TorchnetError):
-    exit_code = 5
-
-
-class LostWorkerError(TorchnetError):
-    exit_code = 70
-
-
-class DeadlineError(TorchnetError):
-    exit_code = 124

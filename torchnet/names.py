@@ -4,7 +4,6 @@ from __future__ import annotations
 
 # Network Plumbing Working Group, "Kubernetes Network Custom Resource Definition De-facto Standard", v1.3.
 STATUS_ANNOTATION = "k8s.v1.cni.cncf.io/network-status"
-OLD_STATUS_ANNOTATION = "k8s.v1.cni.cncf.io/networks-status"
 NETWORKS_ANNOTATION = "k8s.v1.cni.cncf.io/networks"
 
 # The one documented range of ports, closed on eth0 where a policy can: the join (TCP) and the preflight's

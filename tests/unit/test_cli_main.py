@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from torchnet.cli import entry
-from torchnet.errors import LostWorkerError, NetworkError, UsageError
+from torchnet.errors import NetworkError, TorchnetError, UsageError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HEAVY = ("torch", "kubernetes", "pydantic", "rich", "pyroute2")
@@ -208,7 +208,7 @@ def act(error: BaseException, capsys: pytest.CaptureFixture[str]) -> tuple[int, 
     return code, capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("kind", "code"), [(UsageError, 2), (NetworkError, 4), (LostWorkerError, 70)])
+@pytest.mark.parametrize(("kind", "code"), [(UsageError, 2), (NetworkError, 4), (TorchnetError, 70)])
 def test_errors_of_ours_are_text_and_their_code(
     kind: type[UsageError], code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -88,7 +88,8 @@ def test_faults_that_the_job_has_no_place_for_are_refused_all_at_once() -> None:
     with pytest.raises(SpecError) as caught:
         resolve({"script": "train.py", "network.faults": list(wrong), "network.rails": 2}, {})
     for text, said in wrong.items():
-        assert f"{text}: " in str(caught.value) and said in str(caught.value)
+        assert f"{text}: " in str(caught.value)
+        assert said in str(caught.value)
 
 
 def test_faults_of_addresses_change_the_nodes_and_their_status() -> None:

@@ -215,7 +215,12 @@ def test_counts() -> None:
 
 def test_a_job_that_was_refused_has_no_table_of_zeros() -> None:
     nodes = [{**node, "interfaces": {}, "peers": []} for node in receipt()["nodes"]]
-    failure = {"kind": "network", "text": "MTU 1500 on node-1", "code": 4, "rank": None, "node": "node-1", "tail": [], "at": 1.0}
-    refused = {"nodes": nodes, "exit_code": 4, "reason": "MTU 1500 on node-1", "failure": failure}
+    failure = {"kind": "network", "text": "MTU 1500 on node-1", "code": 4, "node": "node-1", "at": 1.0}
+    refused: dict[str, Any] = {
+        "nodes": nodes,
+        "exit_code": 4,
+        "reason": "MTU 1500 on node-1",
+        "failure": failure,
+    }
     assert table(**refused) == "torchnet: train-7f3a: nothing was started; exit code 4"
     assert "with peers" in table(**refused | {"nodes": receipt()["nodes"]})

@@ -141,14 +141,6 @@ def test_both_streams_on_one_terminal_know_each_other() -> None:
     assert screen.stdout == "[rank 0] one \n[rank 0] warning\n[rank 0] two\n"
 
 
-def test_after_a_typed_line_the_cursor_is_below_it() -> None:
-    screen = Screen(world_size=1, tty=True, color=False, one=True)
-    screen.output(0, "(Pdb) ", end="")
-    screen.console.typed()
-    screen.output(0, "1")
-    assert screen.stdout == "[rank 0] (Pdb) [rank 0] 1\n"  # the terminal itself has shown "p x" and a newline
-
-
 def test_close_ends_what_is_unfinished() -> None:
     screen = Screen()
     screen.output(0, "unfinished", end="")

@@ -46,7 +46,9 @@ FOREIGN = (
     Foreign("--duplicate-stderr-filters", _FILES),
     Foreign("--logs-specs", _FILES),
     Foreign("--numa-binding", "the processes are left to the kernel's scheduler"),
-    Foreign("--signals-to-handle", "SIGTERM, SIGINT, SIGHUP and SIGQUIT always reach the script"),
+    Foreign(
+        "--signals-to-handle", "the script gets SIGTERM, whichever of SIGTERM, SIGINT and SIGHUP torchnet got"
+    ),
     Foreign("--shutdown-timeout", "the time from SIGTERM to SIGKILL is --grace"),
     Foreign("--virtual-local-rank", "LOCAL_RANK is the process's number on its node", switch=True),
 )

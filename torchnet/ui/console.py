@@ -103,14 +103,6 @@ class Console:
         for surface in self._surfaces():
             surface.push()
 
-    def typed(self) -> None:
-        """A line typed on the terminal has been echoed there (stdin forwarded to a rank): the cursor is below
-        it.
-        """
-        for stream in (self._err, self._out):
-            if stream.tty and not stream.surface.transient:
-                stream.surface.owner = None
-
     def write(self, text: str) -> None:
         """Several lines of torchnet's own making (a table), on standard error as they are."""
         self._after_failure = True

@@ -89,7 +89,8 @@ def _title(receipt: Receipt) -> str:
     return (
         f"torchnet: receipt of {printable(receipt.run_id)}: {counted(receipt.nnodes, 'node')} × "
         f"{counted(receipt.nproc_per_node, 'process')}, {seconds(receipt.duration_s)}{restarts}: "
-        f"{printable(receipt.reason)}"
+        # A failure's whole text stands above as the error, and below as the root cause.
+        f"{f'exit code {receipt.exit_code}' if receipt.failure else printable(receipt.reason)}"
     )
 
 

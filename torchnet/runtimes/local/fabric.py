@@ -21,7 +21,7 @@ from torchnet.kernel.netlink import Netlink
 from torchnet.runtimes.local.faults import Planted
 from torchnet.runtimes.local.plan import GATEWAY, Node
 
-_FRONT = FIRST = 100  # indexes in the fabric: bridges from here on, then the ports in the order of the nodes
+_FRONT = 100  # indexes in the fabric: bridges from here on, then the ports in the order of the nodes
 _BACK = _FRONT + 1
 TAP = "internet"
 

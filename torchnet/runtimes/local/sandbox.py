@@ -154,8 +154,8 @@ def _ended_by(code: int) -> TorchnetError | None:
     if number <= 0:
         return None  # all nodes have ended, and so has it
     return TorchnetError(
-        f"the process that holds the networks was killed by {signal.Signals(number).name}, and all nodes with it; where "
-        "nobody did it by hand, memory ran out",
+        f"the process that holds the networks was killed by {signal.Signals(number).name}, and all nodes with it; "
+        "where nobody did it by hand, memory ran out",
         fix="dmesg | tail",
     )
 
