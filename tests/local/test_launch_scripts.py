@@ -89,7 +89,8 @@ def test_any_number_of_ranks_trains_the_same_network(alone: Ended) -> None:
     shared = by_hand(3, TRAIN)
     assert [one.stdout.count("\n") for one in shared[1:]] == [1, 1]  # rank 0 has the word
     assert "rank 1 of 3: gloo on cpu, from ::1 to ::1" in shared[1].stdout
-    assert losses(shared[0].stdout) == pytest.approx(losses(alone.stdout), abs=0.003)
+    # A mean over the ranks instead of over the images would be off by more than 0.001.
+    assert losses(shared[0].stdout)[:4] == pytest.approx(losses(alone.stdout)[:4], abs=0.0005)
     assert accuracy(shared[0].stdout) >= 95
 
 
@@ -120,9 +121,15 @@ def test_a_resumed_training_ends_as_an_uninterrupted_one(tmp_path: Path) -> None
 def test_a_killed_training_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "digits.pt"
     arguments = (TRAIN, "--model", "large", "--batch-size", 720, "--epochs", 1000, "--checkpoint", path)
-    with Job(*arguments, command=PYTHON) as job:  # saving takes most of its time
+
+    def changed() -> tuple[int, int]:  # when a file came or went, and when the checkpoint was written to
+        return tmp_path.stat().st_mtime_ns, path.stat().st_mtime_ns
+
+    with Job(*arguments, command=PYTHON) as job:
         until(path.exists, "a checkpoint", SECONDS)
         job.wait_for("^epoch 3 ", on="stdout", seconds=SECONDS)
+        before = changed()
+        until(lambda: changed() != before, "the next one being written", SECONDS)  # it has 160 MB
         job.send(signal.SIGKILL)
     with Job(*arguments, "--steps", 1, command=PYTHON) as job:
         ended = job.finish(SECONDS)
