@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -21,6 +22,11 @@ ROOT = Path(__file__).resolve().parent.parent
 TORCHNET = (sys.executable, "-m", "torchnet")
 PATIENCE = 60  # seconds for what has no documented deadline: the machine may be busy with other things
 _CHUNK = 1 << 16
+
+# A shell starts what runs in its background with SIGINT ignored; torchnet would respect that, and these tests send it.
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.SIG_DFL)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -112,6 +113,23 @@ def test_ctrl_c_while_the_nodes_are_being_made(tmp_path: Path, delay: float) -> 
         done = job.finish()
     assert done.code == 130, done.stderr
     assert done.at - sent < 10
+
+
+def test_nohup_is_respected(tmp_path: Path) -> None:
+    """Who starts it with SIGHUP ignored wants it to outlive the terminal."""
+    text = """
+        import os, time
+        print('ready', flush=True)
+        while not os.path.exists('go'):
+            time.sleep(0.05)
+    """
+    command = ("sh", "-c", 'trap "" HUP; exec "$@"', "sh", sys.executable, "-m", "torchnet", "launch")
+    with Job(script(tmp_path, text), command=command, cwd=tmp_path) as job:
+        ready(job)
+        job.send(signal.SIGHUP)
+        time.sleep(0.5)
+        (tmp_path / "go").touch()
+        assert job.finish().code == 0
 
 
 def test_the_terminals_group_gets_the_signal_and_only_torchnet_acts_on_it(tmp_path: Path) -> None:
