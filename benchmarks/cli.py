@@ -1,6 +1,8 @@
 """How long the command line's own pages take, against a Python that does nothing and against torchrun's.
 
     uv run -m benchmarks.cli [RUNS]
+
+Each is a process of its own, from start to end.
 """
 
 from __future__ import annotations
