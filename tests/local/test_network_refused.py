@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs import Ended, run, script
+from tests.jobs import Ended, receipt, run, script
 
 DEADLINE = 10  # seconds, as documented
 ONE, TWO, THREE = (f"fcbb:0:800:ffff::{n}" for n in (1, 2, 3))
@@ -145,17 +145,21 @@ REFUSED: dict[str, tuple[list[str], tuple[str, ...], list[str]]] = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_it_is_refused(case: str, marker: Path) -> None:
     faults, arguments, patterns = REFUSED[case]
-    ended = planted(marker, *faults, arguments=arguments)
+    file = marker.parent / "receipt.json"
+    ended = planted(marker, *faults, arguments=("--json", str(file), *arguments))
     assert ended.code == 4, ended.stderr
-    causes = re.findall(r"root cause: ((?:.|\n)*)", ended.stderr)
-    assert len(causes) == 1, ended.stderr
+    found = receipt(file)
+    said = found["failure"]["text"]
     for pattern in patterns:
-        assert re.search(pattern, causes[0]), f"no {pattern!r} in {causes[0]}"
+        assert re.search(pattern, said), f"no {pattern!r} in {said}"
+    for line in said.splitlines():
+        assert line.strip() in ended.stderr
+    assert "nothing was started; exit code 4" in ended.stderr
+    assert (found["failure"]["kind"], found["exit_code"]) == ("network", 4)
     assert ran(marker) == []
     assert ended.stdout == ""
-    seconds = re.search(r"process, ([0-9.]+) s: ", ended.stderr)
-    assert seconds
-    assert float(seconds[1]) < DEADLINE
+    assert found["duration_s"] < DEADLINE
+    assert [rank["exit_code"] for rank in found["ranks"] if rank["exit_code"] is not None] == []
 
 
 def test_ipv4_alone_on_all_nodes_works_and_says_so(marker: Path) -> None:

@@ -224,6 +224,10 @@ class Coordinator:
                 self._over()
             return
         del self._members[member.row.node_rank]
+        if self._state == "stopping":  # it was told to, and went without a last word
+            if not any(m.waiting for m in self._members.values()):
+                self._after_stop()
+            return
         if self._state == "gathering" and self._candidates:
             return
         if self._state == "gathering":

@@ -1,0 +1,76 @@
+"""The coordinator among workers that do not do as they are told."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.agents import spec
+from tests.namespaces import isolated
+from torchnet.agent import receipt
+from torchnet.agent.coordinator import Coordinator
+from torchnet.agent.frames import Frames
+from torchnet.agent.loop import Loop
+from torchnet.network.select import Rail
+from torchnet.network.table import RailRow, Row
+
+
+class Job:
+    """A coordinator and the other ends of its workers' connections."""
+
+    def __init__(self, mtus: list[int]) -> None:
+        self.loop = Loop()
+        self.events: list[dict[str, Any]] = []
+        self.heard: list[list[str]] = [[] for _ in mtus]
+        told = spec(Path("/nowhere"), 0, len(mtus), loopback=True)
+        rails = (Rail(0, "loopback", "lo", "127.0.0.1", 4, 8, 65536),)
+        self.coordinator = Coordinator(self.loop, told, rails, self.events.append, receipt.job)
+        self.ends: list[Frames] = []
+        for rank, mtu in enumerate(mtus):
+            ours, theirs = socket.socketpair()
+            row = Row(rank, f"node-{rank}", f"u{rank}", (RailRow("lo", f"127.0.0.{rank + 1}", mtu),))
+            self.coordinator.add(theirs, row, run=told.run_id, size=told.nnodes)
+            self.ends.append(Frames(self.loop, ours, lambda m, rank=rank: self.on(rank, m), lambda: None))  # type: ignore[misc]
+
+    def on(self, rank: int, message: dict[str, Any]) -> None:
+        self.heard[rank].append(message["op"])
+        if message["op"] == "stop" and rank == 1:
+            self.ends[1].close()  # told by somebody else as well, it has gone already
+        elif message["op"] == "stop":
+            self.ends[rank].send({"op": "stopped", "attempt": 0, "codes": {}})
+        elif message["op"] == "receipt":
+            self.ends[rank].send({"op": "receipt", "receipt": empty(rank)})
+        elif message["op"] == "over" and rank == 0:
+            self.loop.stop()
+
+
+def empty(rank: int) -> dict[str, Any]:
+    return {
+        "node": f"node-{rank}",
+        "node_rank": rank,
+        "interfaces": {},
+        "peers": [],
+        "peer_bytes": 0,
+        "other_bytes": 0,
+        "proof": "unknown",
+        "codes": {},
+        "flaps": [],
+        "findings": [],
+    }
+
+
+@isolated
+def test_nobody_waits_for_a_worker_that_went_while_it_was_stopped() -> None:
+    job = Job([9000, 9000, 1500])
+    job.loop.later(30, job.loop.stop)
+    began = time.monotonic()
+    job.loop.run()
+    assert time.monotonic() - began < 3
+    (made,) = (event["receipt"] for event in job.events if event["event"] == "receipt")
+    assert made["exit_code"] == 4
+    assert "MTU 1500 on node-2" in made["reason"]
+    assert [node["node"] for node in made["nodes"]] == ["node-0", "node-2"]
+    assert "1 of 3 workers left no receipt" in made["findings"]
+    assert job.heard[2][-1] == "over"
