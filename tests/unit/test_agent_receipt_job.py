@@ -103,6 +103,8 @@ def test_unequal_rails_are_named() -> None:
     assert found["backend_share"] == 1
     even = {(1, "net1"): flow(10), (1, "net2"): flow(6)}
     assert whole(made(0, even, count=2), made(1, {}, count=2))["findings"] == []
+    little = {(1, "net1"): flow(0.4), (1, "net2"): flow(0)}  # the store's alone
+    assert whole(made(0, little, count=2), made(1, {}, count=2))["findings"] == []
 
 
 def test_receipts_come_in_any_order() -> None:

@@ -20,6 +20,7 @@ from torchnet.network.table import Table
 _TOLERANCE = 0.02  # by which the witnesses may differ
 _SLACK_BYTES = 128 << 10  # neighbour discovery and the like, over a whole run
 _IMBALANCE = 0.5  # a rail that carried less than half of the busiest one's bytes
+_ENOUGH_BYTES = 1_000_000  # on the busiest: below, it is the store's and the handshakes', all on the first rail
 
 
 def worker(
@@ -198,6 +199,8 @@ def _imbalance(rails: Sequence[dict[str, Any]]) -> list[str]:
     if len(rails) < 2:
         return []
     most = max(rails, key=lambda rail: int(rail["peer_bytes"]))
+    if most["peer_bytes"] < _ENOUGH_BYTES:
+        return []
     return [
         f"rails are unequal: {rail['interface']} carried {rail['peer_bytes']} bytes, "
         f"{most['interface']} {most['peer_bytes']}"
