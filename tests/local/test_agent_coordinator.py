@@ -1,20 +1,25 @@
-"""The coordinator among workers that do not do as they are told."""
+"""Ends that come at odd moments: before the beginning, and while others are being stopped."""
 
 from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.agents import spec
 from tests.namespaces import isolated
+from torchnet.agent import main as agent
 from torchnet.agent import receipt
 from torchnet.agent.coordinator import Coordinator
 from torchnet.agent.frames import Frames
 from torchnet.agent.loop import Loop
+from torchnet.agent.report import Failure
+from torchnet.agent.worker import Worker
 from torchnet.network.select import Rail
 from torchnet.network.table import RailRow, Row
+from torchnet.runtimes.local import loopback
 
 
 class Job:
@@ -74,3 +79,28 @@ def test_nobody_waits_for_a_worker_that_went_while_it_was_stopped() -> None:
     assert [node["node"] for node in made["nodes"]] == ["node-0", "node-2"]
     assert "1 of 3 workers left no receipt" in made["findings"]
     assert job.heard[2][-1] == "over"
+
+
+@isolated
+def test_a_worker_that_is_told_to_stop_before_it_began_ends() -> None:
+    """The launcher may know of another node's failure before this one has looked at its addresses."""
+    told = spec(Path("/nowhere"), 0, 2, loopback=True)
+    failure = Failure("network", "node-1: it has no net1", 4)
+    events: list[dict[str, Any]] = []
+
+    class Impatient:
+        pending = 0
+
+        def __init__(self, loop: Loop, worker: Callable[[], Worker]) -> None:
+            loop.later(0, lambda: worker().interrupt(failure))
+
+        def send(self, event: dict[str, Any]) -> None:
+            events.append(event)
+
+        def flush(self) -> None:
+            pass
+
+    began = time.monotonic()
+    assert agent.run(told, loopback.Source(0), Impatient) == 4
+    assert time.monotonic() - began < 3
+    assert [event["event"] for event in events] == ["failure", "worker_receipt", "end"]

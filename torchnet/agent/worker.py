@@ -70,6 +70,8 @@ class Worker:
 
     def begin(self) -> None:
         """Discover and join; everything else follows from messages."""
+        if self._state != "joining":
+            return  # told to stop before it began
         try:
             self._rails = discover(self._spec, self._source)
             self._row = row = own_row(self._spec, self._rails)
