@@ -99,7 +99,7 @@ def main() -> None:
     mesh = dist.init_device_mesh(device.type, (world,))
     for module in [*model.blocks, model]:  # each block's weights are gathered when it is their turn
         fully_shard(module, mesh=mesh)
-    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=0.1, fused=True)
     whole = StateDictOptions(full_state_dict=True, cpu_offload=True)  # no shards, and on rank 0 alone
     if state := load(args.checkpoint):
         set_state_dict(model, optimizer, **state["parts"], options=whole)
@@ -109,7 +109,7 @@ def main() -> None:
 
     since = time.perf_counter()
     for step in range(state.get("steps", 0), args.steps):
-        optimizer.param_groups[0]["lr"] = 3e-3 * min((step + 1) / 20, 1 - step / args.steps)  # up, then down
+        optimizer.param_groups[0]["lr"] = 4e-3 * min((step + 1) / 30, 1 - step / args.steps)  # up, then down
         random = torch.Generator().manual_seed(args.seed + step * world + rank)
         starts = torch.randint(len(training) - CONTEXT, (args.batch_size, 1), generator=random)
         loss = loss_of(training[starts + torch.arange(CONTEXT + 1)])
