@@ -13,7 +13,7 @@ from tests.jobs import Job, receipt, run, script
 def test_a_script_that_ends_early_and_well_does_not_end_the_job(tmp_path: Path) -> None:
     text = """
         import os, time
-        time.sleep(1.5 * int(os.environ["RANK"]))
+        time.sleep(0.7 * int(os.environ["RANK"]))
         print("done")
     """
     done = run(script(tmp_path, text))

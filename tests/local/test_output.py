@@ -31,11 +31,14 @@ def test_each_line_has_its_rank_and_its_stream(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("ranks", "shown"), [("0,3", {0, 3}), ("1-2", {1, 2}), ("2", {2})])
-def test_ranks_filters_but_not_the_failure(tmp_path: Path, ranks: str, shown: set[int]) -> None:
+def test_ranks_filters(tmp_path: Path, ranks: str, shown: set[int]) -> None:
     done = run("--nproc-per-node", "2", "--ranks", ranks, script(tmp_path, STREAMS))
     assert done.code == 0, done.stderr
     for rank in range(4):
         assert bool(lines(done.stdout, rank)) == bool(lines(done.stderr, rank)) == (rank in shown)
+
+
+def test_a_failure_is_shown_whosever_lines_are(tmp_path: Path) -> None:
     fails = STREAMS + "    sys.exit('oh no' if rank == '0' else 0)\n"
     done = run("--ranks", "1", script(tmp_path, fails))
     assert done.code == 1

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.jobs import lines, run, script
+from tests.jobs import Job, lines, run, script, state, until
 
 JUNK = bytes(range(256)) + b"\r50%\r100%\n\x1b[2Jno newline \xff"
 TEXT = f"""
@@ -31,6 +32,31 @@ def test_each_rank_has_a_file_with_what_it_wrote(tmp_path: Path) -> None:
         assert f"err {rank}".encode() in written
         assert written.replace(f"err {rank}".encode(), b"") == JUNK + b"x" * 3_000_000
         assert lines(done.stdout, rank), "and it is shown, too"
+
+
+def test_what_waits_in_the_pipe_at_the_end_is_kept(tmp_path: Path) -> None:
+    """Its agent is held up while a process writes and fails, and a child keeps the pipe open."""
+    text = """
+        import fcntl, os, subprocess, time
+        fcntl.fcntl(1, 1031, 1 << 20)  # F_SETPIPE_SZ
+        subprocess.Popen(["sleep", "60"])
+        while not os.path.exists("go"):
+            time.sleep(0.01)
+        os.write(1, b"x" * 900_000)
+        os._exit(3)
+    """
+    arguments = ("--standalone", "--log-dir", tmp_path / "logs", script(tmp_path, text))
+    with Job(*arguments, cwd=tmp_path) as job:
+        until(job.ranks, "the rank runs")
+        agent, rank = job.agent(0), job.ranks()[0]
+        os.kill(agent, signal.SIGSTOP)
+        (tmp_path / "go").touch()
+        until(lambda: state(rank) == "Z", "it has ended")
+        os.kill(agent, signal.SIGCONT)
+        done = job.finish()
+    assert done.code == 3, done.stderr
+    assert (tmp_path / "logs" / "rank-0.log").read_bytes() == b"x" * 900_000
+    assert done.stdout.count("x") == 900_000
 
 
 def test_a_restart_has_a_file_of_its_own(tmp_path: Path) -> None:

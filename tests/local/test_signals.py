@@ -74,15 +74,14 @@ def test_the_second_ctrl_c_ends_everything_at_once(tmp_path: Path) -> None:
     assert receipt(path)["exit_code"] == 130
 
 
-@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
-def test_who_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path, number: str) -> None:
+def test_who_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path) -> None:
     """Row 7: after --grace, not after 30 s, and not before."""
     path = tmp_path / "receipt.json"
     with Job("--grace", "1", "--json", path, script(tmp_path, STUBBORN)) as job:
         ready(job)
-        sent = job.send(getattr(signal, number))
+        sent = job.send(signal.SIGTERM)
         done = job.finish()
-    assert done.code == (130 if number == "SIGINT" else 143)
+    assert done.code == 143
     assert 1 <= done.at - sent < 4
     assert [rank["exit_code"] for rank in receipt(path)["ranks"]] == [137, 137]
 
@@ -104,7 +103,7 @@ def test_one_stubborn_rank_does_not_hold_up_a_failure(tmp_path: Path) -> None:
     assert done.at - named < 4
 
 
-@pytest.mark.parametrize("delay", [0, 0.02, 0.05, 0.1, 0.2])
+@pytest.mark.parametrize("delay", [0, 0.03, 0.1, 0.3])
 def test_ctrl_c_while_the_nodes_are_being_made(tmp_path: Path, delay: float) -> None:
     with Job(script(tmp_path, POLITE)) as job:
         until(lambda: descendants(job.pid), "the first process exists")

@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-import pytest
-
 from tests.jobs import Job, receipt, script
 
 SLOW = 15  # seconds, longer than any silence that torchnet takes for a loss
@@ -81,16 +79,15 @@ def test_a_reader_that_pauses_loses_nothing(tmp_path: Path) -> None:
     assert "root cause: rank" in (tmp_path / "failing" / "stderr").read_text()
 
 
-@pytest.mark.parametrize(("number", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
-def test_signals_work_while_nobody_reads(tmp_path: Path, number: str, code: int) -> None:
+def test_signals_work_while_nobody_reads(tmp_path: Path) -> None:
     """Row 5, with `torchnet launch … | less`: torchnet itself waits for its reader."""
     with unread(tmp_path, script(tmp_path, PRINT), 50 * MB, 0) as job:
         full(job.process.stdout)
-        sent = job.send(getattr(signal, number))
-        assert job.process.wait(30) == code
+        sent = job.send(signal.SIGTERM)
+        assert job.process.wait(30) == 143
         assert time.monotonic() - sent < 10
-    assert receipt(tmp_path / "receipt.json")["exit_code"] == code
-    assert f"root cause: stopped by {number}" in (tmp_path / "stderr").read_text()
+    assert receipt(tmp_path / "receipt.json")["exit_code"] == 143
+    assert "root cause: stopped by SIGTERM" in (tmp_path / "stderr").read_text()
 
 
 def test_a_reader_that_leaves_ends_nothing(tmp_path: Path) -> None:
