@@ -71,6 +71,7 @@ def test_hostile_values_are_refused_by_every_flag(text: str) -> None:
 @pytest.mark.parametrize(
     ("field", "text"),
     [
+        ("name", "a" * 57),  # with -slices it has 64
         *(("master", text) for text in ("e" * 16, "a/b", "a:b", "eth 0", "%d")),
         *(
             ("registry", text)
