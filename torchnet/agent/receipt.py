@@ -20,7 +20,9 @@ from torchnet.network.table import Table
 _TOLERANCE = 0.02  # by which the witnesses may differ
 _SLACK_BYTES = 128 << 10  # neighbour discovery and the like, over a whole run
 _IMBALANCE = 0.5  # a rail that carried less than half of the busiest one's bytes
-_ENOUGH_BYTES = 1_000_000  # on the busiest: below, it is the store's and the handshakes', all on the first rail
+_ENOUGH_BYTES = (
+    1_000_000  # on the busiest: below, it is the store's and the handshakes', all on the first rail
+)
 
 
 def worker(
@@ -201,9 +203,9 @@ def _imbalance(rails: Sequence[dict[str, Any]]) -> list[str]:
     most = max(rails, key=lambda rail: int(rail["peer_bytes"]))
     if most["peer_bytes"] < _ENOUGH_BYTES:
         return []
-    return [
-        f"rails are unequal: {rail['interface']} carried {rail['peer_bytes']} bytes, "
-        f"{most['interface']} {most['peer_bytes']}"
+    less = [
+        f"{rail['interface']} carried {rail['peer_bytes']} bytes"
         for rail in rails
         if rail["peer_bytes"] < _IMBALANCE * most["peer_bytes"]
     ]
+    return [f"rails are unequal: {', '.join(less)}, {most['interface']} {most['peer_bytes']}"] if less else []

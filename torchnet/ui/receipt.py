@@ -224,7 +224,8 @@ def _why_unknown(receipt: Receipt) -> str:
 
 def _backends(receipt: Receipt) -> list[str]:
     if receipt.rails:
-        return [rail.interface for rail in receipt.rails]
+        used = [rail.interface for rail in receipt.rails if rail.peer_bytes]
+        return used or [rail.interface for rail in receipt.rails]
     return sorted(
         {name for node in receipt.nodes for name, i in node.interfaces.items() if i.role == "backend"}
     )
