@@ -16,7 +16,8 @@ WAIT = """
     import signal, sys, time
     signal.signal(signal.SIGTERM, lambda *_: (print("stopped", flush=True), sys.exit(0)))
     print("ready", flush=True)
-    time.sleep(600)
+    while True:
+        time.sleep(0.1)
 """
 # Each way to get away from one's parent: a background process, a session of its own, a daemon by double fork, one
 # that ignores every signal that can be ignored.

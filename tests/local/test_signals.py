@@ -23,7 +23,8 @@ POLITE = """
 
     signal.signal(signal.SIGTERM, stop)
     print("ready", flush=True)
-    time.sleep(600)
+    while True:  # Python hears a signal between two sleeps, if it comes right before one
+        time.sleep(0.1)
 """
 STUBBORN = """
     import signal, time
