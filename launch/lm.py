@@ -125,6 +125,7 @@ def main() -> None:
                 weights, moments = get_state_dict(model, optimizer, options=whole)
                 parts = {"model_state_dict": weights, "optim_state_dict": moments}
                 if rank == 0:  # written aside and renamed: whoever is killed meanwhile leaves the old one
+                    args.checkpoint.parent.mkdir(parents=True, exist_ok=True)
                     torch.save({"steps": step + 1, "parts": parts}, f"{args.checkpoint}.new")
                     os.replace(f"{args.checkpoint}.new", args.checkpoint)
             since = time.perf_counter()

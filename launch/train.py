@@ -129,6 +129,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
             print(f"epoch {epoch + 1} of {args.epochs}: loss {loss:.4f}, {speed:.1f} steps/s", flush=True)
         if rank == 0 and args.checkpoint and seen == len(training):
             state = {"epochs": epoch + 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            args.checkpoint.parent.mkdir(parents=True, exist_ok=True)
             torch.save(state, f"{args.checkpoint}.new")  # written aside and renamed: whoever is killed
             os.replace(f"{args.checkpoint}.new", args.checkpoint)  # meanwhile leaves the old one whole
 

@@ -105,8 +105,6 @@ def test_a_rank_may_have_no_share_of_a_batch() -> None:
 def test_a_resumed_training_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
     """Only rank 0 finds its file: the others have the checkpoint from it."""
     whole = by_hand(2, TRAIN, "--epochs", 4)[0]
-    for rank in (0, 1):
-        (tmp_path / str(rank)).mkdir()
     path = f"{tmp_path}/{{rank}}/digits.pt"
     first = by_hand(2, TRAIN, "--epochs", 4, "--steps", 2 * STEPS_PER_EPOCH + 5, checkpoint=path)[0]
     second = by_hand(2, TRAIN, "--epochs", 4, checkpoint=path)[0]
@@ -164,19 +162,18 @@ def test_train_ends_the_groups_threads_itself(tmp_path: Path) -> None:
 
 @needs_torch
 def test_lm_learns_and_resumes(tmp_path: Path) -> None:
-    for rank in (0, 1, 2):
-        (tmp_path / str(rank)).mkdir()
     path = f"{tmp_path}/{{rank}}/lm.pt"
-    first = by_hand(2, LM, "--steps", 40, checkpoint=path)
-    assert [len(losses(one.stdout)) for one in first] == [2, 0]
-    second = by_hand(3, LM, "--steps", 60, checkpoint=path)[0]  # on more ranks: the shards are cut anew
-    assert re.findall("^step .* of 60", second.stdout, re.MULTILINE) == ["step 60 of 60"]
+    first = by_hand(2, LM, "--steps", 20, "--batch-size", 4, checkpoint=path)
+    assert [len(losses(one.stdout)) for one in first] == [1, 0]
+    more = by_hand(3, LM, "--steps", 40, "--batch-size", 4, checkpoint=path)  # the shards are cut anew
+    second = more[0]
+    assert re.findall("^step .* of 40", second.stdout, re.MULTILINE) == ["step 40 of 40"]
     assert [file.name for file in tmp_path.rglob("*.*")] == ["lm.pt"]
 
     held_out = [
         float(re.findall(r"^held-out loss (\S+)$", one.stdout, re.MULTILINE)[0]) for one in (first[0], second)
     ]
-    assert 6 > losses(first[0].stdout)[0] > held_out[0] > held_out[1] > 2
+    assert 6.5 > held_out[0] > held_out[1] > 3  # 7.6 is what knowing nothing costs
     written = second.stdout.partition("held-out")[2].split("\n", 1)[1]
     assert written.startswith("\ndef")
     assert len(written) > 150
@@ -184,7 +181,7 @@ def test_lm_learns_and_resumes(tmp_path: Path) -> None:
 
 @needs_torch
 def test_lm_under_torchrun_and_alone() -> None:
-    done = run(2, LM, "--steps", 20, command=TORCHRUN, seconds=SECONDS)
+    done = run(2, LM, "--steps", 20, "--batch-size", 2, command=TORCHRUN, seconds=SECONDS)
     assert (done.code, len(losses(done.stdout))) == (0, 1), done.stderr
     done = run(LM, "--steps", 20, "--batch-size", 2, command=PYTHON, seconds=SECONDS)
     assert (done.code, done.stderr, len(losses(done.stdout))) == (0, "", 1)
