@@ -5,7 +5,6 @@ asyncio was tried: importing it costs 0.04 s in every worker, and what is needed
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import itertools
 import os
@@ -114,16 +113,17 @@ class Loop:
 
     def _serve(self, file: Any, callbacks: tuple[Any, Any], mask: int) -> None:
         read, write = callbacks
-        if mask & selectors.EVENT_WRITE and write is not None:
+        if mask & selectors.EVENT_WRITE and write is not None and self._still(file, 1, write):
             write()
-        # The first call may have changed or closed the descriptor.
-        with contextlib.suppress(KeyError, ValueError):
-            if (
-                mask & selectors.EVENT_READ
-                and self._selector.get_key(file).data[0] is read
-                and read is not None
-            ):
-                read()
+        if mask & selectors.EVENT_READ and read is not None and self._still(file, 0, read):
+            read()
+
+    def _still(self, file: Any, position: int, function: Callable[[], None]) -> bool:
+        """Whether it is still to be called: what ran since may have changed or closed the descriptor."""
+        try:
+            return bool(self._selector.get_key(file).data[position] is function)
+        except (KeyError, ValueError):
+            return False
 
     def _call_due(self) -> None:
         while self._running and self._timers and self._timers[0][0] <= time.monotonic():
