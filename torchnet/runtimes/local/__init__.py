@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from torchnet.agent import main as agent
 from torchnet.errors import UsageError
 from torchnet.network.sources import AddressSource, MultusStatus
-from torchnet.runtimes.local import descriptors, gpus, loopback, plan, sandbox, workers
+from torchnet.runtimes.local import descriptors, gpus, loopback, places, plan, sandbox, workers
 from torchnet.runtimes.local.faults import Planted
 from torchnet.runtimes.local.internet import Internet
 from torchnet.runtimes.local.link import Links, Reporter
@@ -38,6 +38,8 @@ def launch(job: JobSpec, origins: Mapping[str, Origin]) -> int:  # noqa: ARG001 
     cpus = len(os.sched_getaffinity(0))
     shares = gpus.share(job.nnodes, job.nproc_per_node, gpus.visible({**os.environ, **job.env}), cpus)
     _check_ranks(job, job.nnodes * shares.nproc)
+    if not on_loopback:
+        places.check(job)
     run_id = job.run_id or workers.run_name(job.script, secrets.token_hex(3))
     specs = workers.agent_specs(
         job,
