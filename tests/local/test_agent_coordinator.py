@@ -42,7 +42,7 @@ class Job:
     def on(self, rank: int, message: dict[str, Any]) -> None:
         self.heard[rank].append(message["op"])
         if message["op"] == "stop" and rank == 1:
-            self.ends[1].close()  # told by somebody else as well, it has gone already
+            self.loop.later(0.2, self.ends[1].close)  # told by somebody else as well, it goes without a word
         elif message["op"] == "stop":
             self.ends[rank].send({"op": "stopped", "attempt": 0, "codes": {}})
         elif message["op"] == "receipt":

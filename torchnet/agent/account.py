@@ -84,6 +84,8 @@ class Account:
         self._interfaces = _by_address()
         self._base = {socket.cookie: socket for socket in sockets.dump()}
         self._counters = links.counters()
+        self._open: dict[int, sockets.SocketBytes] = {}
+        self._seen: dict[int, sockets.SocketBytes] = {}  # those that were open in the last two reads
         self._gone = Traffic()  # sums of closed connections, so that many of them cost no memory
 
     def learn(self, table: Table) -> None:
@@ -96,6 +98,11 @@ class Account:
         """Take the final figures of connections that have closed."""
         for socket in self.closed.read():
             self._count(self._gone, socket)
+        for cookie in self.closed.forgotten:
+            if cookie in self._seen:  # a reset took its figures: what is known is at most a second old
+                self._count(self._gone, self._seen.pop(cookie))
+                self._gone.complete = False
+        self.closed.forgotten.clear()
 
     def settle(self) -> Traffic:
         """The account at the end.
@@ -111,11 +118,13 @@ class Account:
     def read(self) -> Traffic:
         """The account up to now."""
         self.poll()
-        traffic = Traffic(complete=not self.closed.lost)
+        traffic = Traffic(complete=self._gone.complete and not self.closed.lost)
         _merge(traffic, self._gone)
         with contextlib.suppress(OSError):
             self._interfaces.update(_by_address())
-        for socket in sockets.dump():
+        before, self._open = self._open, {socket.cookie: socket for socket in sockets.dump()}
+        self._seen = before | self._open
+        for socket in self._open.values():
             self._count(traffic, socket)
         now = links.counters()
         for name, counter in now.items():
