@@ -6,6 +6,7 @@ import array
 import contextlib
 import fcntl
 import os
+import re
 import signal
 import termios
 import time
@@ -54,6 +55,13 @@ def full(file: IO[Any] | None) -> None:
         fcntl.ioctl(file.fileno(), termios.FIONREAD, count)
 
 
+def resident(pid: int) -> int:
+    """Bytes of memory that a process has."""
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024
+
+
 def test_a_reader_that_pauses_loses_nothing(tmp_path: Path) -> None:
     """With 50 MB the scripts have to wait; with 1 MB they have long ended, well or not, when the reader is back."""
     text = script(tmp_path, PRINT)
@@ -83,6 +91,9 @@ def test_signals_work_while_nobody_reads(tmp_path: Path) -> None:
     """Row 5, with `torchnet launch … | less`: torchnet itself waits for its reader."""
     with unread(tmp_path, script(tmp_path, PRINT), 50 * MB, 0) as job:
         full(job.process.stdout)
+        before = resident(job.pid)
+        time.sleep(1)
+        assert resident(job.pid) - before < 4 * MB, "the scripts wait, not torchnet's memory"
         sent = job.send(signal.SIGTERM)
         assert job.process.wait(30) == 143
         assert time.monotonic() - sent < 10
