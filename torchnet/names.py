@@ -15,6 +15,8 @@ STORE_PORTS = range(PORT_FIRST + 1, PORT_LAST + 1)
 
 # The local backend's addresses: rail r is fcbb:0:800:(ffff-r)::/64, node n of it has interface part n + 1.
 LOCAL_PREFIXES = tuple(f"fcbb:0:800:{0xFFFF - r:x}" for r in range(8))
+# With --family ipv4, the same by the eighths of the network that RFC 2544 sets aside for tests.
+LOCAL_BACKEND4 = "198.18.0.0/15"
 LOCAL_FRONTEND = "172.30.0.0/16"
 LOCAL_ATTACHMENTS = ("default/backend-network",) + tuple(f"default/backend-network-{r}" for r in range(2, 9))
 LOCAL_PRIMARY = "frontend"

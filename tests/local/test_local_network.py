@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 from errno import EMSGSIZE, ENETUNREACH
+from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
 
@@ -135,9 +136,15 @@ def test_64_nodes_are_preflighted_in_all_pairs(tmp_path: Path) -> None:
     assert receipt(file)["findings"] == []
 
 
-def test_addresses_are_unique_up_to_the_largest_job() -> None:
-    nodes = [plan.node(rank, 8) for rank in range(10_000)]
+@pytest.mark.parametrize("ipv4", [False, True])
+def test_addresses_are_unique_up_to_the_largest_job(ipv4: bool) -> None:
+    nodes = [plan.node(rank, 8, ipv4=ipv4) for rank in range(10_000)]
     for what in ("address", "mac"):
         assert len({getattr(port, what) for node in nodes for port in node.ports()}) == 90_000
-    assert {len({port.address.rpartition("::")[0] for port in node.backend}) for node in nodes} == {8}
+    networks = {
+        rail: {ip_interface(f"{port.address}/{port.prefix}").network for port in ports}
+        for rail, ports in enumerate(zip(*(node.backend for node in nodes), strict=True))
+    }
+    assert [len(found) for found in networks.values()] == [1] * 8
+    assert len(set.union(*networks.values())) == 8
     assert len({node.name for node in nodes}) == 10_000

@@ -11,12 +11,14 @@ import importlib.util
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.jobs import ROOT, lines, receipt, run
 
 SCRIPTS = ROOT / "tests" / "local" / "scripts"
+needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
 SECONDS = 250  # most take some seconds; the machine may be busy with other things
 
 
@@ -28,11 +30,12 @@ class Case:
     says: str
     nproc: int = 1
     package: str = "torch"
-    env: dict[str, str] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=lambda: {"HF_HUB_OFFLINE": "1"})
 
 
-def ours(name: str, *arguments: str, says: str, nproc: int = 1, package: str = "torch") -> Case:
-    return Case((str(SCRIPTS / name), *arguments), says, nproc, package, {"HF_HUB_OFFLINE": "1"})
+def ours(name: str, *arguments: str, says: str, **fields: Any) -> Case:
+    return Case((str(SCRIPTS / name), *arguments), says, **fields)
 
 
 CASES = {
@@ -41,6 +44,7 @@ CASES = {
     ),
     "FSDP2, tensor parallel": ours("sharded.py", says=r"rank \d of 4: trained", nproc=2),
     "spawn": ours("spawns.py", says=r"rank \d of 2: 2000"),
+    "URL of an IPv4 address": ours("url.py", says=r"rank \d of 2: 2000", flags=("--family", "ipv4")),
     # These send objects, which torch does by way of NumPy.
     "checkpoint": ours("sharded.py", "checkpoint", says="restored", package="numpy"),
     "pipeline": ours("pipeline.py", says=r"rank \d of 2: piped", package="numpy"),
@@ -72,7 +76,7 @@ def test_a_script_of_another_launcher_runs_unmodified(name: str, tmp_path: Path)
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed (uv sync --group compat)")
     path = tmp_path / "receipt.json"
-    flags = (f"--nproc-per-node={case.nproc}", "--min-share=0.99", "--json", path)
+    flags = (*case.flags, f"--nproc-per-node={case.nproc}", "--min-share=0.99", "--json", path)
     done = run("--nnodes=2", *flags, *case.words, env=case.env, cwd=tmp_path, seconds=SECONDS)
     assert done.code == 0, done.stderr
     for rank in range(2 * case.nproc):
@@ -88,3 +92,11 @@ def test_a_script_of_another_launcher_runs_unmodified(name: str, tmp_path: Path)
     for node in found["nodes"]:
         assert node["peer_bytes"] > 1000
         assert node["interfaces"]["net1"]["sent_bytes"] > 1000
+
+
+@needs_torch
+def test_an_url_without_the_brackets_of_ipv6_is_explained() -> None:
+    done = run(SCRIPTS / "url.py", seconds=SECONDS)
+    assert done.code == 1
+    for text in ("MASTER_ADDR needs brackets", "init_method='env://'", "--family ipv4"):
+        assert text in done.stderr, done.stderr

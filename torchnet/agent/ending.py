@@ -14,6 +14,13 @@ _HINTS = {
     "SIGBUS": "often /dev/shm is full (DataLoader workers need it)",
 }
 
+# Python's words for the URL tcp://MASTER_ADDR:MASTER_PORT, written so, where MASTER_ADDR is an IPv6 address.
+_UNBRACKETED = re.compile(r"Port could not be cast to integer value as '[0-9a-f:]*:")
+_BRACKETS = (
+    "in an URL, MASTER_ADDR needs brackets when it is an IPv6 address: init_method='env://' takes it as it is, and "
+    "--family ipv4 makes it another (the local backend has both)"
+)
+
 # What Python, Gloo, NCCL and torch's store say when the other end of a connection has gone.  A connection that was
 # refused is none that a peer took along, and what names a web address was to nobody of this job.
 _ECHO = re.compile(
@@ -36,6 +43,8 @@ def explain_end(process: Process, spec: AgentSpec) -> Failure:
     cause = process.cause()
     if cause:
         text += f": {cause}"
+    if any(_UNBRACKETED.search(line) for line in process.tail()):
+        text += f"; {_BRACKETS}"
     return Failure(
         "script", text, code, rank=process.rank, node=spec.name, at=process.ended_at, tail=process.tail()
     )

@@ -54,7 +54,9 @@ def launch(job: JobSpec, origins: Mapping[str, Origin]) -> int:  # noqa: ARG001 
     descriptors.allow(job.nnodes)
     links = Links(job.nnodes)
     internet = Internet(wanted=not on_loopback)
-    nodes = Planted(planted).readdressed([plan.node(rank, job.network.rails) for rank in range(job.nnodes)])
+    ipv4 = job.network.family == "ipv4"
+    planned = [plan.node(rank, job.network.rails, ipv4=ipv4) for rank in range(job.nnodes)]
+    nodes = Planted(planted).readdressed(planned)
 
     block = loopback.free_block() if on_loopback else 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from torchnet.network import status
 FIRST_INDEX = 10  # a new network namespace may come with tunnel devices of loaded modules: stay above them
 GATEWAY, DNS = "172.30.0.2", "172.30.0.3"  # where slirp4netns puts them: the second and third address
 FRONTEND_PREFIX = 16
+_RAILS4 = tuple(ipaddress.IPv4Network(names.LOCAL_BACKEND4).subnets(3))
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,11 @@ class Node:
         yield from self.backend
 
 
-def node(rank: int, rails: int) -> Node:
-    """Node ``rank`` with eth0 and net1 to net``rails``; ranks up to 9,999 have addresses of their own."""
+def node(rank: int, rails: int, *, ipv4: bool = False) -> Node:
+    """Node ``rank`` with eth0 and net1 to net``rails``; ranks up to 9,999 have addresses of their own.
+
+    ``ipv4``: of the backend's addresses, for scripts that build an URL of MASTER_ADDR without brackets.
+    """
     high, low = rank >> 8, rank & 255
     eth0 = Port(
         interface="eth0",
@@ -54,8 +59,8 @@ def node(rank: int, rails: int) -> Node:
         Port(
             interface=names.rail_interface(rail),
             index=FIRST_INDEX + 1 + rail,
-            address=f"{names.LOCAL_PREFIXES[rail]}::{rank + 1:x}",
-            prefix=64,
+            address=str(_RAILS4[rail][rank + 1]) if ipv4 else f"{names.LOCAL_PREFIXES[rail]}::{rank + 1:x}",
+            prefix=_RAILS4[rail].prefixlen if ipv4 else 64,
             mac=f"02:fc:bb:{rail:02x}:{high:02x}:{low:02x}",
             port=f"back{rail}.{rank}",
             parent=f"ens{5 + rail}.{rank}",
