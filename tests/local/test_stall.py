@@ -91,7 +91,10 @@ def test_a_stall_stops_the_job_if_asked(tmp_path: Path) -> None:
     found = receipt(path)
     assert (found["exit_code"], found["failure"]["kind"]) == (124, "timeout")
     assert found["reason"].startswith("stalled: almost nothing passed between the workers for ")
-    assert [rank["exit_code"] for rank in found["ranks"]] == [143, 143]
+    codes = [rank["exit_code"] for rank in found["ranks"]]
+    # Whoever gets SIGTERM last may have failed by then, because its peer had gone.
+    assert 143 in codes
+    assert set(codes) <= {143, 1}
     # What it waited for stands before the end, and the sentence is the root cause.
     assert "in load_a_batch" in done.stderr
     assert "root cause: stalled: almost nothing passed" in done.stderr
