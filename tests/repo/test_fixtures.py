@@ -14,6 +14,7 @@ from tests.conftest import Result
 from tests.users import User
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+# Every way to skip, planted into test modules of a pytest run of their own: each must turn into a failure there.
 SKIPS = {
     "call": "import pytest\ndef test_one(): pytest.skip('no such thing here')",
     "mark": "import pytest\n@pytest.mark.skip(reason='no such thing here')\ndef test_one(): pass",

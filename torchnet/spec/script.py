@@ -128,4 +128,5 @@ def _is_archive(path: str) -> bool:
         with zipfile.ZipFile(path) as archive:
             return "__main__.py" in archive.namelist()
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        # NotImplementedError is zipfile's word for a file that asks for a newer version of the format.
         return False
