@@ -8,15 +8,9 @@ import socket
 import subprocess
 import sys
 import textwrap
-import warnings
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-import torchnet
-from torchnet.errors import UsageError
-from torchnet.training import store, world
 
 ROOT = Path(__file__).resolve().parents[2]
 torch_is_here = pytest.mark.skipif(
@@ -111,46 +105,6 @@ def ranks(script: str, count: int = 2, **env: str) -> list[str]:
 def free_port() -> str:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return str(server.getsockname()[1])
-
-
-# Importing it
-
-
-def test_importing_torchnet_is_quick_and_loads_nothing() -> None:
-    script = """
-    import sys, time
-    began = time.perf_counter()
-    import torchnet
-    print(time.perf_counter() - began)
-    loaded = {name.split(".")[0] for name in sys.modules}
-    assert not loaded & {"torch", "pyroute2", "pydantic", "typer", "rich"}, loaded
-    """
-    seconds = [
-        float(
-            subprocess.run(
-                [sys.executable, "-c", textwrap.dedent(script)],
-                env=CLEAN,
-                capture_output=True,
-                text=True,
-                check=True,
-            ).stdout
-        )
-        for _ in range(5)
-    ]
-    assert min(seconds) < 0.02
-
-
-def test_what_is_exported() -> None:
-    assert set(torchnet.__all__) <= set(dir(torchnet))
-    for name in torchnet.__all__:
-        assert getattr(torchnet, name) is getattr(torchnet, name)
-    with pytest.raises(AttributeError):
-        _ = torchnet.nothing
-
-
-def test_the_version_is_the_projects() -> None:
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert f'\nversion = "{torchnet.__version__}"\n' in text
 
 
 # One process
@@ -362,88 +316,3 @@ def test_the_ranks_agree_on_cuda() -> None:
     assert all("only 2 of 3 ranks have a CUDA device each" in text for text in mixed), mixed
     assert "rank 1 sees" in mixed[1], mixed
     """)
-
-
-# The variables
-
-
-def environment(**fields: str | None) -> dict[str, str]:
-    values: dict[str, str | None] = {
-        "RANK": "1",
-        "WORLD_SIZE": "4",
-        "MASTER_ADDR": "fcbb::a",
-        "MASTER_PORT": "29501",
-    }
-    return {name: value for name, value in {**values, **fields}.items() if value is not None}
-
-
-def test_a_world_is_read() -> None:
-    nothing = world.read({"HOME": "/"})
-    assert nothing is None
-    plain = world.read(environment())
-    assert plain is not None
-    assert (plain.rank, plain.world_size, plain.local_rank, plain.local_world_size) == (1, 4, None, 1)
-    assert (plain.node_rank, plain.libuv, plain.agent_store) == (1, True, False)
-    whole = world.read(environment(RANK="3", LOCAL_RANK="1", LOCAL_WORLD_SIZE="2", USE_LIBUV="0"))
-    assert whole is not None
-    assert (whole.local_rank, whole.local_world_size, whole.node_rank, whole.libuv) == (1, 2, 1, False)
-    named = world.read(
-        environment(GROUP_RANK="7", TORCHELASTIC_USE_AGENT_STORE="True", TORCHELASTIC_RESTART_COUNT="2")
-    )
-    assert named is not None
-    assert (named.node_rank, named.agent_store, named.attempt) == (7, True, 2)
-
-
-@pytest.mark.parametrize(
-    ("fields", "said"),
-    [
-        ({"RANK": None}, ["RANK is not set"]),
-        ({"RANK": ""}, ["RANK is not set"]),
-        ({"MASTER_PORT": None, "MASTER_ADDR": None}, ["MASTER_ADDR is not set", "MASTER_PORT is not set"]),
-        ({"RANK": "4"}, ["RANK is 4, not a whole number, 0 to 3"]),
-        (
-            {"RANK": "x\x1b", "WORLD_SIZE": "0"},
-            ["RANK is x\\x1b, not", "WORLD_SIZE is 0, not a whole number, 1 or more"],
-        ),
-        ({"MASTER_PORT": "0"}, ["MASTER_PORT is 0, not a whole number, 1 to 65535"]),
-        ({"MASTER_PORT": "65536"}, ["MASTER_PORT is 65536"]),
-        ({"LOCAL_RANK": "2", "LOCAL_WORLD_SIZE": "2"}, ["LOCAL_RANK is 2, not a whole number, 0 to 1"]),
-        ({"LOCAL_WORLD_SIZE": "5"}, ["LOCAL_WORLD_SIZE is 5, not a whole number, 1 to 4"]),
-        ({"MASTER_ADDR": "[fcbb::a]"}, ["MASTER_ADDR is [fcbb::a]: brackets"]),
-    ],
-)
-def test_what_is_missing_or_wrong_is_named(fields: dict[str, Any], said: list[str]) -> None:
-    with pytest.raises(UsageError) as caught:
-        world.read(environment(**fields))
-    for text in said:
-        assert text in str(caught.value)
-    assert "torchnet launch" in caught.value.fix
-
-
-# The socket
-
-
-def test_a_port_that_is_taken_is_named() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        with pytest.raises(UsageError, match=f"MASTER_PORT {port} on 127.0.0.1 is in use") as caught:
-            store.listen("127.0.0.1", port)
-        assert "ss -ltnp" in caught.value.fix
-
-
-def test_a_name_that_nobody_knows_is_named() -> None:
-    with pytest.raises(UsageError, match="no known name"):
-        store.listen("[::1]", 29501)
-
-
-def test_an_address_of_another_machine_is_left_to_torch() -> None:
-    with pytest.warns(RuntimeWarning, match=r"192.0.2.1 is no address of this machine"):
-        assert store.listen("192.0.2.1", 29501) is None
-
-
-def test_the_socket_is_not_inherited() -> None:
-    with warnings.catch_warnings():
-        descriptor = store.listen("127.0.0.1", 0)
-    assert descriptor is not None
-    assert not os.get_inheritable(descriptor)
-    os.close(descriptor)
