@@ -84,8 +84,8 @@ class Knock:
             return
         if rank0 == rail.address:
             raise RefusedError(
-                f"{own} has rank 0's address {rank0} on {rail.interface}",
-                fix="recreate one of the two; an ipam with one pool for all nodes keeps addresses apart",
+                f"address {rank0} belongs to rank 0 and to {own} ({rail.interface})",
+                fix="recreate one of them; an ipam with one pool for all nodes keeps addresses apart",
             )
         if (":" in rank0) != (rail.family == 6):
             raise RefusedError(
