@@ -15,6 +15,7 @@ from benchmarks.machine import facts, summary
 
 COMMANDS = {
     "python -c pass": ["-c", "pass"],
+    "import torchnet": ["-c", "import torchnet"],
     "torchnet --help": ["-m", "torchnet", "--help"],
     "torchnet launch --help": ["-m", "torchnet", "launch", "--help"],
     "torchnet launch --dry-run": ["-m", "torchnet", "launch", "--dry-run", "launch/train.py"],

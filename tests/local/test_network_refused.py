@@ -45,7 +45,7 @@ REFUSED: dict[str, tuple[list[str], tuple[str, ...], list[str]]] = {
     "rank 0's address twice": (
         [f"node-1:net1:address={ONE}"],
         (),
-        # Whoever sees both tables says so, or the worker that finds rank 0's address to be its own: who is first varies.
+        # Whoever knows both says so, or the worker that finds rank 0's address to be its own: who is first varies.
         [f"address {ONE} belongs to (node-0 .*net1.*,|rank 0 and to) node-1 .*net1", "fix: recreate one of them"],
     ),
     "another address twice": (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -67,19 +66,6 @@ def test_a_dry_run_loads_no_torch_and_no_kubernetes() -> None:
     modules = loaded("launch", "--dry-run", "train.py")
     assert "pydantic" in modules  # else this would be guarding nothing
     assert not modules & (set(HEAVY) - {"pydantic"})
-
-
-@pytest.mark.parametrize("words", [("--help",), ("launch", "--help")], ids=" ".join)
-def test_help_is_there_at_once(words: tuple[str, ...]) -> None:
-    """0.15 s of processor time, which is the clock's on a machine with nothing else to do."""
-    times: list[float] = []
-    while len(times) < 10 and min(times[1:], default=1.0) > 0.15:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        # The first run writes the byte code.
-        assert torchnet(*words, PYTHONDONTWRITEBYTECODE="").returncode == 0
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(times) <= 0.15
 
 
 def test_version() -> None:

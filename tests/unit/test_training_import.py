@@ -15,28 +15,16 @@ import torchnet
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_importing_torchnet_is_quick_and_loads_nothing() -> None:
+def test_importing_torchnet_loads_nothing() -> None:
     script = """
-    import sys, time
-    began = time.perf_counter()
+    import sys
     import torchnet
-    print(time.perf_counter() - began)
     loaded = {name.split(".")[0] for name in sys.modules}
+    assert "torchnet" in loaded
     assert not loaded & {"torch", "pyroute2", "pydantic", "typer", "rich"}, loaded
     """
-    seconds = [
-        float(
-            subprocess.run(
-                [sys.executable, "-c", textwrap.dedent(script)],
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-                capture_output=True,
-                text=True,
-                check=True,
-            ).stdout
-        )
-        for _ in range(5)
-    ]
-    assert min(seconds) < 0.02
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], env=env, check=True)
 
 
 def test_what_is_exported() -> None:
