@@ -92,6 +92,9 @@ def test_the_receipt_is_a_table_on_standard_error() -> None:
     quiet = Screen(quiet=True)
     quiet.console.event({"event": "receipt", "receipt": receipt()})
     assert quiet.stdout == quiet.stderr == ""
+    short = receipt(exit_code=5, reason="the backend's share is below --min-share 1: 0.9997", min_share=1.0)
+    quiet.console.event({"event": "receipt", "receipt": short})
+    assert quiet.stderr == "torchnet: error: the backend's share is below --min-share 1: 0.9997\n"
 
 
 def test_a_receipt_that_cannot_be_read_is_told() -> None:

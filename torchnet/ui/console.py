@@ -190,7 +190,10 @@ class Console:
             self._say(f"the receipt cannot be read: {error}", "error")
         else:
             if self._quiet:
-                return  # the exit code tells, and the root cause; --json has it all
+                # The root cause tells of a failure; a share that was not reached is none, and must be told.
+                if read.exit_code and read.failure is None:
+                    self._say(read.reason, "error")
+                return
             before = self._after_failure
             self.write(table)
             # One line does not push the cause out of sight: it need not be said twice.
