@@ -70,7 +70,9 @@ def watched(grace: float = 5.0) -> Iterator[None]:
 def _our_processes() -> list[int]:
     parents, found = {}, set()
     mark = f"{MARK}={os.environ[MARK]}".encode() if MARK in os.environ else None
-    session = os.getsid(0)
+    # 0 where the session's leader is outside of the own process namespace: then it says nothing, for the
+    # kernel's threads, which come and go, have it as well.
+    session = os.getsid(0) or None
     for pid in _pids():
         try:
             # The name, in parentheses, may hold anything; after it come state, parent, group, session.

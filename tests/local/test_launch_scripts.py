@@ -78,7 +78,8 @@ def test_train_alone(alone: Ended) -> None:
 def test_train_under_torchrun() -> None:
     done = run(2, TRAIN, "--compress", "bf16", command=TORCHRUN, seconds=SECONDS)
     assert done.code == 0, done.stderr
-    assert sorted(re.findall("^rank . of .: .* from", done.stdout, re.MULTILINE)) == [
+    # torchrun's processes write to one pipe: their lines may run together.
+    assert sorted(re.findall("rank . of .: gloo on cpu, from", done.stdout)) == [
         f"rank {rank} of 2: gloo on cpu, from" for rank in (0, 1)
     ]
     assert accuracy(done.stdout) >= 95

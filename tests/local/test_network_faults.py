@@ -173,5 +173,7 @@ def test_both_rails_carry_bytes(tmp_path: Path) -> None:
         carried = {
             name: one["sent_bytes"] + one["received_bytes"] for name, one in node["interfaces"].items()
         }
-        assert 3_000_000 < carried["net1"] < 3_100_000
-        assert 2_000_000 < carried["net2"] < 2_100_000
+        # With the headers, and with as many acknowledgements as a slow reader makes; a rail that carried
+        # the other's bytes would be off by two or three million.
+        assert 3_000_000 < carried["net1"] < 3_500_000
+        assert 2_000_000 < carried["net2"] < 2_500_000

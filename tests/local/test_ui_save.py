@@ -41,7 +41,7 @@ def test_a_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
 
 
 def test_a_read_only_disk_keeps_the_old_file(tmp_path: Path) -> None:
-    done = in_namespaces('mount -o remount,ro "$1"', tmp_path)
+    done = in_namespaces('mount -o remount,bind,ro "$1"', tmp_path)
     assert done.returncode == 3, done.stderr
     said, error, old, names = done.stderr.splitlines()
     assert said == f"{tmp_path} is not writable"
