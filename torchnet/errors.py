@@ -2,6 +2,7 @@
 
     TorchnetError              70  torchnet's own error (a defect, or the base of the others)
     ├── UsageError              2  a flag, a file or a script that cannot be used as given
+    ├── ClusterError            3  the API server cannot be reached, or forbids what is asked
     └── NetworkError            4  the network: discovery, join, preflight, namespaces refused
         ├── RefusedError        4  refused for good: no waiting mends it; names the mechanism and one fix
         └── StatusError         4  the network-status annotation cannot be read
@@ -29,6 +30,16 @@ class TorchnetError(Exception):
 
 class UsageError(TorchnetError):
     exit_code = 2
+
+
+class ClusterError(TorchnetError):
+    """``passing``: another try may do better (a connection that broke, 429, 5xx, a right that is only just given)."""
+
+    exit_code = 3
+
+    def __init__(self, text: str, *, fix: str = "", passing: bool = False) -> None:
+        super().__init__(text, fix=fix)
+        self.passing = passing
 
 
 class NetworkError(TorchnetError):
