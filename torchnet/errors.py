@@ -5,7 +5,8 @@
     ├── ClusterError            3  the API server cannot be reached, or forbids what is asked
     └── NetworkError            4  the network: discovery, join, preflight, namespaces refused
         ├── RefusedError        4  refused for good: no waiting mends it; names the mechanism and one fix
-        └── StatusError         4  the network-status annotation cannot be read
+        ├── StatusError         4  the network-status annotation cannot be read
+        └── NotYetError         -  ask again in some seconds; what it holds is the error when there is no time left
 
 What ends a job that has begun is no exception but a ``Failure`` (torchnet.agent.report): a script's own exit code, a
 lost link or worker, a time-out, a share that was not reached.
@@ -33,13 +34,7 @@ class UsageError(TorchnetError):
 
 
 class ClusterError(TorchnetError):
-    """``passing``: another try may do better (a connection that broke, 429, 5xx, a right that is only just given)."""
-
     exit_code = 3
-
-    def __init__(self, text: str, *, fix: str = "", passing: bool = False) -> None:
-        super().__init__(text, fix=fix)
-        self.passing = passing
 
 
 class NetworkError(TorchnetError):
@@ -52,3 +47,12 @@ class RefusedError(NetworkError):
 
 class StatusError(NetworkError):
     pass
+
+
+class NotYetError(NetworkError):
+    """What was asked for may come with time: ask again in ``seconds``, or give up with ``error``."""
+
+    def __init__(self, error: TorchnetError, seconds: float) -> None:
+        super().__init__(error.text, fix=error.fix)
+        self.error = error
+        self.seconds = seconds
