@@ -14,6 +14,7 @@ from torchnet.agent import main as agent
 from torchnet.agent import receipt
 from torchnet.agent.coordinator import Coordinator
 from torchnet.agent.frames import Frames
+from torchnet.agent.hello import Hello
 from torchnet.agent.loop import Loop
 from torchnet.agent.report import Failure
 from torchnet.agent.worker import Worker
@@ -36,7 +37,7 @@ class Job:
         for rank, mtu in enumerate(mtus):
             ours, theirs = socket.socketpair()
             row = Row(rank, f"node-{rank}", f"u{rank}", (RailRow("lo", f"127.0.0.{rank + 1}", mtu),))
-            self.coordinator.add(theirs, row, run=told.run_id, size=told.nnodes)
+            self.coordinator.add(theirs, Hello.of(told, row))
             self.ends.append(Frames(self.loop, ours, lambda m, rank=rank: self.on(rank, m), lambda: None))  # type: ignore[misc]
 
     def on(self, rank: int, message: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Whom rank 0 lets into the job, room for all of them, and the port that it gives to PyTorch's store."""
+"""Room for all workers on rank 0, and the port that it gives to PyTorch's store."""
 
 from __future__ import annotations
 
@@ -10,28 +10,8 @@ from torchnet import names
 from torchnet.agent.door import STRANGERS
 from torchnet.agent.spec import AgentSpec
 from torchnet.errors import NetworkError
-from torchnet.network.table import Row
 
 _OWN_FILES, _PROCESS_FILES = 64, 8  # the agent's own, and for each process pipes, stacks and a log
-
-
-def objection(spec: AgentSpec, other: Row | None, row: Row, run: str, nnodes: int, *, late: bool) -> str:
-    """Why a worker that knows the token may still not come in, or "".
-
-    ``run`` and ``nnodes`` are what it was started with, ``other`` is who has its rank already; the same worker may come
-    again.
-    """
-    if run != spec.run_id:
-        return f"it belongs to run {run}, this is run {spec.run_id}"
-    if nnodes != spec.nnodes:
-        return f"it was started with --nnodes {nnodes}, this job has {spec.nnodes}"
-    if not 0 <= row.node_rank < spec.nnodes:
-        return f"its node rank {row.node_rank} is not below the {spec.nnodes} nodes of this job"
-    if late:
-        return "the job has started without it"
-    if other is not None and other.uid != row.uid:
-        return f"node rank {row.node_rank} is taken by {other.name} ({other.rails[0].address})"
-    return ""
 
 
 def make_room(spec: AgentSpec) -> None:
@@ -64,10 +44,8 @@ def store_port(spec: AgentSpec, attempt: int) -> int:
     """
     dual = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if dual else socket.AF_INET
-    count = len(names.STORE_PORTS)
-    first = zlib.crc32(spec.run_id.encode()) + attempt * 7
-    for step in range(count):
-        port = names.STORE_PORTS[(first + step) % count]
+    for step in range(len(names.STORE_PORTS)):
+        port = usual_port(spec.run_id, attempt * 7 + step)
         try:
             # On all interfaces, as the store will: [::], or 0.0.0.0 on a kernel without IPv6.
             with socket.create_server(("", port), family=family, dualstack_ipv6=dual):
@@ -78,3 +56,8 @@ def store_port(spec: AgentSpec, attempt: int) -> int:
         f"no free port for the store between {names.PORT_FIRST + 1} and {names.PORT_LAST} on {spec.name}",
         fix="ss -tlnp",
     )
+
+
+def usual_port(run_id: str, step: int = 0) -> int:
+    """Where a run begins to look; without a join, where all its workers can expect the store."""
+    return names.STORE_PORTS[(zlib.crc32(run_id.encode()) + step) % len(names.STORE_PORTS)]

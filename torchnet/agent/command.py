@@ -10,13 +10,20 @@ import os
 import secrets
 import socket
 import sys
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 
+from torchnet.agent import flags
 from torchnet.agent import main as agent
-from torchnet.agent.report import TextReporter
+from torchnet.agent.log import TextReporter
+from torchnet.agent.report import Failure
 from torchnet.agent.spec import AgentSpec
+from torchnet.agent.state import State, StateSource
+from torchnet.agent.termination import Both, Termination
 from torchnet.errors import TorchnetError, UsageError
 from torchnet.network.sources import AddressSource, HostInterfaces, MultusStatus, parse_source
+from torchnet.network.static import StaticAddresses
 
 _STATUS_LIMIT = 2 << 20  # the parser refuses more than half of it, in its own words
 
@@ -27,90 +34,59 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         TorchnetError: what was asked for cannot be, with its exit code.
     """
-    options = _parser().parse_args(_dashed(list(argv)))
-    if not options.command:
+    options = flags.parse(argv)
+    spec = spec_of(options)
+    termination = Termination(spec, options.termination_log)
+    try:
+        return _run(options, spec, termination)
+    except TorchnetError as error:
+        kind = "usage" if isinstance(error, UsageError) else "network"
+        failure = Failure(kind, str(error), error.exit_code, node=spec.name, at=time.time())  # type: ignore[arg-type]
+        termination.send(failure.event())
+        raise
+
+
+def _run(options: argparse.Namespace, spec: AgentSpec, termination: Termination) -> int:
+    if not options.command and spec.phase != "prepare":
         raise UsageError("no script is named", fix="torchnet agent [FLAGS] SCRIPT [ARGS]...")
-    source = _source(options)
-    return agent.run(_spec(options), source, lambda _loop, _worker: TextReporter())
+    if spec.phase != "all" and not spec.state:
+        raise UsageError(f"--phase {spec.phase} needs a folder for the state", fix="--state DIR")
+    _workdir(options)
+    state = State.read(spec.state) if spec.phase == "work" else None
+    if state is not None:
+        spec = _as_prepared(spec, state)
+    source = source_of(options, spec) if state is None else StateSource(state)
+    return agent.run(
+        spec,
+        source,
+        lambda _loop, _worker: Both(TextReporter(), termination),
+        state.table if state is not None else None,
+    )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="torchnet agent",
-        description="Run one worker of a job: discover, join, preflight, run, receipt.",
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("--nnodes", type=_count, default=_environment("NNODES", 1), help="workers of the job [%(default)s]")
-    add(
-        "--node-rank",
-        type=int,
-        default=_environment("NODE_RANK", _completion_index()),
-        help="this one's number [%(default)s]",
-    )
-    add(
-        "--nproc-per-node",
-        type=_count,
-        default=_environment("NPROC_PER_NODE", 1),
-        help="processes here [%(default)s]",
-    )
-    add(
-        "--run-id",
-        default=os.environ.get("TORCHNET_RUN_ID", "run"),
-        help="the job's name, the same everywhere [%(default)s]",
-    )
-    add(
-        "--name",
-        default=socket.gethostname(),
-        help="this worker's name, its own among all workers [%(default)s]",
-    )
-    add("--address-source", default=os.environ.get("TORCHNET_ADDRESS_SOURCE", "multus-status"),
-        help="multus-status, or host:IFNAME,… [%(default)s]")  # fmt: skip
-    add("--status-file", help="with multus-status: a file with this pod's network-status")
-    add("--rank0-status-file", help="… and one with rank 0's, read again at each try")
-    add(
-        "--rank0",
-        default=os.environ.get("TORCHNET_RANK0", ""),
-        help="rank 0's address on each rail, by commas",
-    )
-    add("--attachment", action="append", default=[], help="NAMESPACE/NAME of a rail, in order; may repeat")
-    add("--family", choices=("auto", "ipv4", "ipv6"), default="auto")
-    add("--preflight", choices=("auto", "full"), default="auto")
-    add("--max-restarts", type=int, default=0)
-    add("--grace", type=float, default=10.0, metavar="SECONDS")
-    add("--link-grace", type=float, default=5.0, metavar="SECONDS")
-    add("--stall-timeout", type=float, default=300.0, metavar="SECONDS")
-    add("--stall-action", choices=("report", "stop"), default="report")
-    add("--start-timeout", type=float, default=300.0, metavar="SECONDS")
-    add("--log-dir", default="")
-    add("--min-share", type=float)
-    add("--stdin-rank", type=int)
-    kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("-m", "--module", action="store_true", help="the script is a module")
-    kind.add_argument("--no-python", action="store_true", help="the script is a program of its own")
-    add("command", nargs=argparse.REMAINDER, metavar="SCRIPT [ARGS]...")
-    return parser
-
-
-def _spec(options: argparse.Namespace) -> AgentSpec:
+def spec_of(options: argparse.Namespace, *, joins: bool = True) -> AgentSpec:
+    """What the flags and the environment say of this worker; a token is needed to join. Raises UsageError."""
     if not 0 <= options.node_rank < options.nnodes:
         raise UsageError(
             f"--node-rank {options.node_rank} is not within 0 … {options.nnodes - 1}",
-            fix="--nnodes and --node-rank",
+            fix="--nnodes (TORCHNET_NNODES) and --node-rank (TORCHNET_NODE_RANK, JOB_COMPLETION_INDEX)",
         )
+    in_phases = options.phase != "all"
+    name = f"{options.run_id}-{options.node_rank}" if in_phases else socket.gethostname()
     return AgentSpec(
         run_id=options.run_id,
         nnodes=options.nnodes,
         node_rank=options.node_rank,
         nproc_per_node=options.nproc_per_node,
         command=tuple(options.command),
-        token=_token(options.nnodes),
+        token=_token(options.nnodes) if joins else "",
         python=sys.executable,
-        name=options.name,
+        name=options.name or name,
         entry="module" if options.module else "program" if options.no_python else "script",
         network=options.address_source.partition(":")[0],
-        runtime="agent",
+        runtime="kubernetes" if in_phases else "agent",
         attachments=tuple(options.attachment),
+        uid=os.environ.get("POD_UID", ""),
         **{
             name: getattr(options, name)
             for name in (
@@ -125,27 +101,78 @@ def _spec(options: argparse.Namespace) -> AgentSpec:
                 "log_dir",
                 "min_share",
                 "stdin_rank",
+                "phase",
+                "state",
+                "start",
             )
         },
     )
 
 
-def _source(options: argparse.Namespace) -> AddressSource:
+def source_of(options: argparse.Namespace, spec: AgentSpec) -> AddressSource:
+    """Where the addresses come from. Raises TorchnetError."""
     rank0 = tuple(filter(None, options.rank0.split(",")))
-    if parse_source(options.address_source).kind == "host":
-        if not rank0 and options.node_rank:
-            raise UsageError("nobody says where rank 0 is", fix="--rank0 ADDRESS")
+    kind = parse_source(options.address_source).kind
+    if kind != "multus-status" and not rank0 and spec.node_rank:
+        raise UsageError("nobody says where rank 0 is", fix="--rank0 ADDRESS")
+    if kind == "host":
         return HostInterfaces(options.address_source, rank0)
+    if kind == "static":
+        return StaticAddresses(options.address_source, rank0, spec.attachments)
     if not options.status_file:
-        raise UsageError(
-            "multus-status needs this pod's network-status",
-            fix="--status-file FILE (a downward-API volume), or --address-source host:IFNAME",
-        )
-    other = options.rank0_status_file or (options.status_file if not options.node_rank else None)
+        return _by_api(spec)
+    other = options.rank0_status_file or (options.status_file if not spec.node_rank else None)
     if other is None:
         raise UsageError("multus-status needs rank 0's network-status", fix="--rank0-status-file FILE")
-    attachments = tuple(options.attachment) or None
-    return MultusStatus(_read(options.status_file), lambda: _read(other), attachments, family=options.family)
+    attachments = spec.attachments or None
+    return MultusStatus(_read(options.status_file), lambda: _read(other), attachments, family=spec.family)
+
+
+def _by_api(spec: AgentSpec) -> AddressSource:
+    """Only here, as few workers need http and ssl, which cost 0.03 s."""
+    from torchnet.agent.api import ApiServer
+    from torchnet.agent.pods import Own, PodSource
+    from torchnet.kernel import links
+
+    def address() -> str:
+        present = links.interfaces()
+        found = present["eth0"].addresses if "eth0" in present else ()
+        return next((a.ip for a in found if a.scope == "global"), "")
+
+    api = ApiServer.from_pod(os.environ)
+    environ = os.environ
+    own = Own(
+        namespace=environ.get("POD_NAMESPACE") or api.namespace(),
+        name=environ.get("POD_NAME", ""),
+        hostname=environ.get("HOSTNAME", ""),
+        address=address,
+    )
+    return PodSource(api, own, spec.attachments, family=spec.family)
+
+
+def _workdir(options: argparse.Namespace) -> None:
+    if options.code and options.phase != "work":
+        from torchnet.agent.unpack import unpack
+
+        unpack(options.code, options.workdir or ".")
+    if options.workdir and options.phase != "prepare":
+        try:
+            os.chdir(options.workdir)
+        except OSError as error:
+            raise UsageError(f"--workdir {options.workdir}: {error.strerror}") from None
+
+
+def _as_prepared(spec: AgentSpec, state: State) -> AgentSpec:
+    """The specification of the working container. Raises UsageError where the state is another worker's."""
+    told, kept = ((s.run_id, s.node_rank, s.nnodes, s.start) for s in (spec, state))
+    if told != kept:
+        names = ("--run-id", "--node-rank", "--nnodes", "--start")
+        wrong = [f"{n} {k} there, {t} here" for n, t, k in zip(names, told, kept, strict=True) if t != k]
+        raise UsageError(
+            f"the state in {spec.state} is another worker's: {', '.join(wrong)}",
+            fix="give both containers the same flags",
+        )
+    return replace(spec, uid=state.uid)
 
 
 def _token(nnodes: int) -> str:
@@ -168,40 +195,6 @@ def _read(path: str) -> str:
             return file.read(_STATUS_LIMIT)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", fix="is the volume mounted there?") from error
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("at least 1")
-    return number
-
-
-def _environment(name: str, default: int) -> int:
-    text = os.environ.get(f"TORCHNET_{name}", "")
-    return int(text) if text.isdigit() else default
-
-
-def _completion_index() -> int:
-    """An Indexed Job tells its pods their number."""
-    text = os.environ.get("JOB_COMPLETION_INDEX", "")
-    return int(text) if text.isdigit() else 0
-
-
-def _dashed(argv: list[str]) -> list[str]:
-    """``--node_rank`` as ``--node-rank``; what follows the script stays as it is."""
-    result: list[str] = []
-    takes_value = False
-    for number, word in enumerate(argv):
-        if not takes_value and not word.startswith("-"):
-            return result + argv[number:]
-        name, equals, value = word.partition("=")
-        takes_value = not takes_value and name.startswith("--") and not equals and name not in _SWITCHES
-        result.append(name.replace("_", "-") + equals + value if word.startswith("--") else word)
-    return result
-
-
-_SWITCHES = ("--module", "--no-python", "--no_python", "--help")
 
 
 def run_as_program(argv: Sequence[str]) -> int:

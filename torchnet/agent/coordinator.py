@@ -1,10 +1,18 @@
 """Rank 0's second role: it gathers the workers, says when to start, and settles how the job ended.
 
-    gathering ─ table ─> checking ─ start ─> running ─ stop ─> stopping ─┬─ table ─> checking   (a restart)
-                                        └─ all ended ──────────────────┴─ receipts ─> over
+    gathering ─ table ─> checking ─┬─ start ─> running ─ stop ─> stopping ─┬─ table ─> checking   (a restart)
+                                   │               └─ all ended ──────────┴─ receipts ─> leaving ─> over
+                                   └─ save ──> saving ─┬─ all saved ─> leaving ─> over       (rank 0 prepares)
+                                                       └─> gathering                         (rank 0 works already)
 
 Every state waits for one message from each worker that is still there.  A worker whose connection ends, or from which
-nothing is heard for long, is lost; the first failure is the job's, and is what everybody is told.
+nothing is heard for long, is lost; the first failure is the job's, and is what everybody is told.  When all is said,
+rank 0's own agent is told last, after the others have gone: with its pod its unsent words would go as well.
+
+In a pod, workers come twice: to prepare, and to work.  All are in one phase as a rule.  A pod that is replaced between
+the two makes them meet in different ones; then all are checked together, those that prepare save what they know and
+come again to work, and so does everybody when it is rank 0 that prepares.  Until the start a worker that goes away is
+waited for, as it or another in its place may come again.
 """
 
 from __future__ import annotations
@@ -13,26 +21,36 @@ import base64
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 from torchnet import names
-from torchnet.agent.admission import make_room, objection, store_port
+from torchnet.agent.admission import make_room, store_port
 from torchnet.agent.door import Door, unpack_row
-from torchnet.agent.ending import is_echo
-from torchnet.agent.frames import Frames, Message, pack
+from torchnet.agent.ending import first_of, is_echo
+from torchnet.agent.frames import Frames, Message
+from torchnet.agent.hello import Hello
 from torchnet.agent.loop import Loop
 from torchnet.agent.preflight import wrong_route
 from torchnet.agent.report import Failure
+from torchnet.agent.roll import Member, Roll
+from torchnet.agent.silence import (
+    BEAT_SECONDS,
+    SILENT_SECONDS,
+    cut_off,
+    lost,
+    missing,
+    silence_seconds,
+    silent,
+)
 from torchnet.agent.spec import AgentSpec
 from torchnet.agent.stall import StallWatch
 from torchnet.errors import NetworkError
 from torchnet.kernel import sockets
 from torchnet.network import plan
 from torchnet.network.select import Rail
-from torchnet.network.table import Row, Table, check, encode, refusal
+from torchnet.network.table import Table, check, encode, fingerprint, refusal
 
-BEAT_SECONDS = 1.0
 # Failures that arrive this close together are ordered by when they happened: a process that died takes its peers'
 # connections with it, and their errors may be heard of first.
 _SETTLE_SECONDS = 0.25
@@ -40,24 +58,7 @@ _ECHO_SECONDS = (
     1.0  # how long the cause of what looks like an echo is waited for: busy machines are slow to tell
 )
 _RECEIPT_SECONDS = 5.0
-_SILENT_SECONDS = 3.5  # beats come once a second
-
-
-def silence_seconds(link_grace: float) -> float:
-    """After how long without a word a worker is lost: a flap of ``link_grace`` and TCP's retransmission fit in."""
-    return 2 * link_grace + 3.0
-
-
-@dataclass
-class Member:
-    """A worker, as the coordinator knows it."""
-
-    row: Row
-    frames: Frames
-    heard: float = field(default_factory=time.monotonic)
-    waiting: bool = False  # for its next answer in the present state
-    receipt: dict[str, Any] | None = None
-    codes: dict[str, int] = field(default_factory=dict)
+_LEAVE_SECONDS = 2.0  # for the others to hear the last word
 
 
 Report = Callable[[dict[str, Any]], None]
@@ -84,14 +85,18 @@ class Coordinator:
         self._rails = rails
         self._report = report
         self._assemble = assemble
-        self._members: dict[int, Member] = {}
+        self._members = Roll()
         self._state = "gathering"
         self._attempt = 0
         self._failure: Failure | None = None
         self._candidates: list[Failure] = []
         self._began = time.time()
         self._paths = 0
+        self._round = 0  # of checking; answers to an earlier table do not count
         self._restart = False
+        self._table = Table(())
+        self._probing = True
+        self._last: Message = {}
         make_room(spec)
         self._door = Door(loop, spec.token, rails[0].address, names.JOIN_PORT, self._welcome)
         self._start_timer = loop.later(spec.start_timeout, self._late)
@@ -102,23 +107,24 @@ class Coordinator:
 
     def _welcome(self, sock: socket.socket, message: dict[str, Any], rest: bytes) -> None:
         try:
-            row = unpack_row(message["row"])
-            run, size = message["run"], message["nnodes"]
+            hello = Hello.read(message)
         except (KeyError, TypeError, ValueError, NetworkError):
             sock.close()
             return
-        self.add(sock, row, rest, run=run, size=size)
+        self.add(sock, hello, rest)
 
-    def add(self, sock: socket.socket, row: Row, rest: bytes = b"", *, run: str, size: int) -> None:
+    def add(self, sock: socket.socket, hello: Hello, rest: bytes = b"") -> None:
         """Let a worker in whose connection has proved the token (or is rank 0's own)."""
-        rank = row.node_rank
-        member = Member(row, None)  # type: ignore[arg-type]
+        row, rank = hello.row, hello.row.node_rank
+        member = Member(row, None, hello.phase, hello.known)  # type: ignore[arg-type]
         member.frames = Frames(
             self._loop, sock, lambda m: self._heard(member, m), lambda: self._lost(member), received=rest
         )
         present = self._members.get(rank)
-        late = self._state != "gathering"
-        wrong = objection(self._spec, present.row if present else None, row, run, size, late=late)
+        if present and self._spec.phase != "all" and time.monotonic() - present.heard > SILENT_SECONDS:
+            present = None  # its node died without a word, and this pod is in its place
+        late = self._state not in ("gathering", *self._repeatable)
+        wrong = hello.objection(self._spec, present.row if present else None, late=late)
         if wrong:
             failure = Failure(
                 "network", f"{row.name} was not let in: {wrong}", 4, node=row.name, at=time.time()
@@ -127,6 +133,8 @@ class Coordinator:
             self._loop.later(2.0, member.frames.close)
             self._report({"event": "notice", "node": rank, "level": "warning", "text": failure.text})
             return
+        if self._state != "gathering":
+            self._gather()
         if rank in self._members:  # the same worker again, after a connection that broke
             self._members.pop(rank).frames.close()
         self._members[rank] = member
@@ -135,19 +143,34 @@ class Coordinator:
             self._start_timer.cancel()
             self._send_table()
 
+    @property
+    def _repeatable(self) -> tuple[str, ...]:
+        """States from which the gathering may begin again, as nothing has started: pods are replaced, nodes are not."""
+        first = self._spec.phase != "all" and self._attempt == 0
+        return ("checking", "saving") if first else ()
+
+    def _gather(self) -> None:
+        """Wait for all workers once more."""
+        self._round += 1
+        self._enter("gathering")
+        self._start_timer.cancel()
+        self._start_timer = self._loop.later(self._spec.start_timeout, self._late)
+
     def _late(self) -> None:
-        missing = [str(rank) for rank in range(self._spec.nnodes) if rank not in self._members]
         wrong = f"; {self._door.refused} connections had a wrong token" if self._door.refused else ""
         text = (
             f"{len(self._members)}/{self._spec.nnodes} workers joined within {self._spec.start_timeout:g} s; "
-            f"missing: node rank {', '.join(missing[:8])}{' …' if len(missing) > 8 else ''}{wrong}"
+            f"missing: {missing(self._members, self._spec.nnodes)}{wrong}"
         )
-        self._fail(Failure("timeout", text, 124, at=time.time()))
+        if self._spec.phase == "work":  # all were in the preparation
+            self._fail(Failure("lost", f"after the preparation {text}", 70, at=time.time()))
+        else:
+            self._fail(Failure("timeout", text, 124, at=time.time()))
 
     # -- checking ------------------------------------------------------------------------------------------------
 
     def _send_table(self) -> None:
-        table = Table(tuple(self._members[rank].row for rank in sorted(self._members)))
+        table = self._members.table()
         problems = check(table)
         if problems:
             error = refusal(problems)
@@ -155,10 +178,16 @@ class Coordinator:
                 Failure("network", str(error), 4, node=problems[0].nodes[0] if problems[0].nodes else None)
             )
             return
+        self._table = table
         self._paths = 0
+        self._round += 1
         self._enter("checking")
         data = base64.b64encode(encode(table)).decode()
-        self._broadcast({"op": "table", "attempt": self._attempt, "table": data})
+        # Who was in the preparation has probed these very addresses.
+        known = {member.known for member in self._members.values()} == {fingerprint(table)}
+        self._probing = not known or self._attempt > 0
+        message = {"attempt": self._attempt, "round": self._round, "probe": self._probing, "table": data}
+        self._members.tell({"op": "table", **message})
 
     def _checked(self, member: Member, message: Message) -> None:
         problems = message.get("problems") or []
@@ -169,11 +198,33 @@ class Coordinator:
             self._fail(Failure("network", text, 4, node=member.row.name, at=time.time()))
             return
         self._paths += int(message.get("paths", 0))
-        if self._all_answered(member):
+        if self._members.answered(member):
             mtu = self._members[0].row.rails[0].mtu if self._members[0].row.rails else 0
             wanted = plan.paths(self._spec.nnodes, self._spec.preflight) * len(member.row.rails)
-            self._phase("preflight", f"{self._paths}/{wanted} paths at {mtu} bytes")
-            self._start()
+            seen = (
+                f"{self._paths}/{wanted} paths at {mtu} bytes"
+                if self._probing
+                else "the same as in the preparation"
+            )
+            self._phase("preflight", seen)
+            if any(member.phase == "prepare" for member in self._members.values()):
+                self._enter("saving")
+                self._members.tell({"op": "save"})
+            else:
+                self._start()
+
+    def _saved(self) -> None:
+        """All have written down what was verified: the preparation has ended, here or for those that were late."""
+        if self._spec.phase == "prepare":
+            self._leave({"op": "over", "code": 0, "reason": "prepared"})
+            return
+        for rank, member in list(self._members.items()):
+            if member.phase == "prepare":
+                member.frames.send({"op": "over", "code": 0, "reason": "prepared"})
+                del self._members[rank]  # it comes again
+            else:
+                member.known = fingerprint(self._table)
+        self._gather()
 
     def _start(self) -> None:
         try:
@@ -183,7 +234,7 @@ class Coordinator:
             return
         self._enter("running")
         self._stall.begin(len(self._members))
-        self._broadcast({"op": "start", "attempt": self._attempt, "port": port})
+        self._members.tell({"op": "start", "attempt": self._attempt, "port": port})
 
     # -- running -------------------------------------------------------------------------------------------------
 
@@ -192,40 +243,55 @@ class Coordinator:
         op = message.get("op")
         if op == "beat":
             self._stall.beat(member.row.node_rank, message)
-        elif op == "checked" and self._state == "checking":
-            self._checked(member, message)
         elif op == "failed":
             self._fail(Failure.read(message["failure"]))
+        elif op == "stacks":
+            self._stall.stacks(member.row.node_rank, message)
+        else:
+            self._answered(member, op, message)
+
+    def _answered(self, member: Member, op: Any, message: Message) -> None:
+        """An answer counts in the state that asked for it."""
+        now = message.get("round") == self._round
+        if op == "checked" and self._state == "checking" and now:
+            self._checked(member, message)
+        elif op == "saved" and self._state == "saving" and now:
+            if self._members.answered(member):
+                self._saved()
         elif op == "ended" and self._state == "running":
             member.codes = message["codes"]
             self._stall.gone(member.row.node_rank)
             # A failure that is about to be settled goes before a good end.
-            if self._all_answered(member) and not self._candidates:
+            if self._members.answered(member) and not self._candidates:
                 self._finish()
         elif op == "stopped" and self._state == "stopping":
             member.codes = message["codes"]
             if message.get("row"):
                 member.row = unpack_row(message["row"])
-            if self._all_answered(member):
+            if self._members.answered(member):
                 self._after_stop()
-        elif op == "stacks":
-            self._stall.stacks(member.row.node_rank, message)
         elif op == "receipt" and self._state == "receipts":
             member.receipt = message["receipt"]
-            if self._all_answered(member):
+            if self._members.answered(member):
                 self._over()
 
     def _lost(self, member: Member) -> None:
-        if self._members.get(member.row.node_rank) is not member:
+        if not self._members.holds(member):
             return
         if self._state in ("receipts", "over"):
             member.waiting = False
-            if self._state == "receipts" and not any(m.waiting for m in self._members.values()):
+            if self._state == "receipts" and self._members.complete():
                 self._over()
             return
+        if self._state == "leaving":
+            del self._members[member.row.node_rank]
+            self._left()
+            return
+        if self._state in self._repeatable and not self._candidates:
+            self._gather()
         del self._members[member.row.node_rank]
         if self._state == "stopping":  # it was told to, and went without a last word
-            if not any(m.waiting for m in self._members.values()):
+            if self._members.complete():
                 self._after_stop()
             return
         if self._state == "gathering" and self._candidates:
@@ -239,44 +305,33 @@ class Coordinator:
         self._fail(Failure("lost", text, 70, node=member.row.name, at=time.time()))
 
     def _beats(self) -> None:
-        now = time.monotonic()
-        self._broadcast({"op": "beat"})
-        silence = silence_seconds(self._spec.link_grace)
+        self._members.tell({"op": "beat"})
+        limit = silence_seconds(self._spec.link_grace)
         if self._state in ("stopping", "receipts"):
             broken = self._failure is not None and self._failure.kind in ("network", "timeout")
-            self._drop_silent(now, _SILENT_SECONDS if broken else silence)
-        others = [member for member in self._members.values() if member.row.node_rank != self._spec.node_rank]
-        gone = [member for member in others if now - member.heard > silence]
-        if len(gone) > 1 and len(gone) == len(others) and self._state in ("checking", "running"):
-            own = self._members[self._spec.node_rank].row
-            text = (
-                f"{own.name} (node rank {own.node_rank}) hears nothing from any of the {len(gone)} other workers over "
-                f"{own.rails[0].interface}: it is the one that is cut off"
-            )
-            self._fail(Failure("network", text, 4, node=own.name, at=time.time() - silence))
+            self._drop_silent(SILENT_SECONDS if broken else limit)
+        gone = silent(self._members, self._spec.node_rank, limit)
+        if len(gone) > 1 and len(gone) == len(self._members) - 1 and self._state in ("checking", "running"):
+            self._fail(cut_off(self._members[self._spec.node_rank], len(gone), limit))
             return
         for member in gone:
-            if self._state in ("checking", "running", "stopping"):
-                address = member.row.rails[0].address if member.row.rails else "?"
-                text = (
-                    f"lost {member.row.name} (node rank {member.row.node_rank}): nothing heard from it over "
-                    f"{address} for {now - member.heard:.0f} s"
-                )
-                del self._members[member.row.node_rank]
+            if self._state in self._repeatable:
                 member.frames.close()
-                self._fail(Failure("network", text, 4, node=member.row.name, at=time.time() - silence))
+                self._lost(member)
+            elif self._state in ("checking", "running", "stopping"):
+                self._members.drop(member)
+                self._fail(lost(member, limit))
         if self._state == "running":
             self._stall.tick()
         elif self._state == "gathering":
             self._unanswered()
 
-    def _drop_silent(self, now: float, limit: float) -> None:
+    def _drop_silent(self, limit: float) -> None:
         """Nobody waits for the last words of a worker that a broken network keeps from being heard."""
-        silent = [m for m in self._members.values() if m.waiting and now - m.heard > limit]
-        for member in silent:
-            del self._members[member.row.node_rank]
-            member.frames.close()
-        if silent and not any(member.waiting for member in self._members.values()):
+        unheard = [member for member in silent(self._members, -1, limit) if member.waiting]
+        for member in unheard:
+            self._members.drop(member)
+        if unheard and self._members.complete():
             self._after_stop() if self._state == "stopping" else self._over()
 
     def _unanswered(self) -> None:
@@ -288,7 +343,7 @@ class Coordinator:
                 return
 
     def _ask_stacks(self) -> None:
-        self._broadcast({"op": "stacks"})
+        self._members.tell({"op": "stacks"})
 
     def _stalled(self, text: str, begun: bool) -> None:
         self._report({"event": "stall", "text": text})
@@ -300,7 +355,7 @@ class Coordinator:
 
     def _fail(self, failure: Failure) -> None:
         """Take note of a failure; the first to have happened stops the job, a moment later."""
-        if self._failure is not None or self._state in ("receipts", "over"):
+        if self._failure is not None or self._state in ("receipts", "leaving", "over"):
             return
         self._candidates.append(failure)
         settle = _SETTLE_SECONDS if failure.kind in ("script", "lost") else 0.0
@@ -309,14 +364,8 @@ class Coordinator:
     def _stop(self) -> None:
         if self._failure is not None or not self._candidates:
             return
-        order = {"interrupted": 0, "script": 1, "lost": 2}
         started = self._state == "running"
-        failure = min(self._candidates, key=lambda f: (is_echo(f), f.at, order.get(f.kind, 3)))
-        lost = next((f for f in self._candidates if f.kind == "lost"), None)
-        if lost is not None and failure.kind == "script":
-            failure = (
-                lost  # the processes fail because their peers' worker went away, not the other way round
-            )
+        failure = first_of(self._candidates)
         self._failure = failure
         self._restart = restart = (
             started
@@ -327,7 +376,7 @@ class Coordinator:
         self._report(failure.event() | {"restart": restart})
         self._start_timer.cancel()
         self._enter("stopping")
-        self._broadcast({"op": "stop", "failure": asdict(failure), "restart": restart})
+        self._members.tell({"op": "stop", "failure": asdict(failure), "restart": restart})
         self._deadline(self._spec.grace + 5.0, self._after_stop)
 
     def _after_stop(self) -> None:
@@ -346,13 +395,12 @@ class Coordinator:
 
     def _finish(self) -> None:
         self._enter("receipts")
-        self._broadcast({"op": "receipt"})
+        self._members.tell({"op": "receipt"})
         self._deadline(_RECEIPT_SECONDS, self._over)
 
     def _over(self) -> None:
         if self._state != "receipts":
             return
-        self._enter("over")
         receipt = self._assemble(
             spec=self._spec,
             receipts=[m.receipt for m in self._members.values() if m.receipt],
@@ -361,17 +409,33 @@ class Coordinator:
             restarts=self._attempt,
         )
         self._report({"event": "receipt", "receipt": receipt})
-        final = {"op": "over", "code": receipt["exit_code"], "reason": receipt["reason"]}
-        self._broadcast(final)
+        self._leave({"op": "over", "code": receipt["exit_code"], "reason": receipt["reason"]})
+
+    def _leave(self, last: Message) -> None:
+        """Tell the others the last word, and this worker when they have gone."""
         self._door.close()
         self._beat.cancel()
+        self._start_timer.cancel()
+        self._last = last
+        self._enter("leaving")
+        self._members.tell(last, but=self._spec.node_rank)
+        self._deadline(_LEAVE_SECONDS, self._gone)
+        self._left()
+
+    def _left(self) -> None:
+        if set(self._members) <= {self._spec.node_rank}:
+            self._gone()
+
+    def _gone(self) -> None:
+        if self._state == "leaving":
+            self._state = "over"
+            self._members.tell(self._last)
 
     # -- helpers -------------------------------------------------------------------------------------------------
 
     def _enter(self, state: str) -> None:
         self._state = state
-        for member in self._members.values():
-            member.waiting = True
+        self._members.wait()
         if not self._members and state in ("stopping", "receipts"):
             self._loop.later(0, self._after_stop if state == "stopping" else self._over)
 
@@ -380,15 +444,6 @@ class Coordinator:
         self._loop.later(
             seconds, lambda: function() if (self._state, self._attempt) == (state, attempt) else None
         )
-
-    def _all_answered(self, member: Member) -> bool:
-        member.waiting = False
-        return not any(m.waiting for m in self._members.values())
-
-    def _broadcast(self, message: Message) -> None:
-        packed = pack(message)  # once: the table is the same for all
-        for member in list(self._members.values()):
-            member.frames.send_packed(packed)
 
     def _phase(self, phase: str, text: str) -> None:
         self._report({"event": "phase", "node": self._spec.node_rank, "phase": phase, "text": text})

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Callable
 
+from torchnet.agent.clock import Clock
+from torchnet.agent.loop import Loop
 from torchnet.agent.spec import AgentSpec
-from torchnet.errors import NetworkError
+from torchnet.errors import NetworkError, NotYetError, TorchnetError
 from torchnet.kernel import links
 from torchnet.network.select import Rail, TentativeError, select_rail
 from torchnet.network.sources import AddressSource
@@ -25,28 +28,91 @@ def discover(spec: AgentSpec, source: AddressSource) -> tuple[Rail, ...]:
     Raises:
         NetworkError: a rail is missing or cannot be used; all that are wrong, each with its fix.
     """
-    if spec.loopback:
-        return _on_loopback(source)
     deadline = time.monotonic() + DETECTION_SECONDS
     while True:
-        entries = source.attachments()
-        present = links.interfaces()
-        rails: list[Rail] = []
-        errors: list[NetworkError] = []
-        for number, entry in enumerate(entries):
-            interface = present.get(entry.interface or "")
-            try:
-                rails.append(select_rail(spec.name, number, entry.name, entry, interface, spec.family))
-            except NetworkError as error:
-                errors.append(error)
-        if not errors:
-            return tuple(rails)
-        if not all(isinstance(error, TentativeError) for error in errors) or time.monotonic() > deadline:
-            final = [error for error in errors if not isinstance(error, TentativeError)] or errors
-            raise NetworkError(
-                "\n".join(error.text for error in final), fix="\n".join(e.fix for e in final if e.fix)
-            )
+        try:
+            return look(spec, source)
+        except TentativeError:
+            if time.monotonic() > deadline:
+                raise
         time.sleep(_POLL_SECONDS)
+
+
+def look(spec: AgentSpec, source: AddressSource) -> tuple[Rail, ...]:
+    """:func:`discover` without waiting. Raises TentativeError where nothing but the detection's end is missing."""
+    if spec.loopback:
+        return _on_loopback(source)
+    entries = source.attachments()
+    present = links.interfaces()
+    rails: list[Rail] = []
+    errors: list[NetworkError] = []
+    for number, entry in enumerate(entries):
+        interface = present.get(entry.interface or "")
+        try:
+            rails.append(select_rail(spec.name, number, entry.name, entry, interface, spec.family))
+        except NetworkError as error:
+            errors.append(error)
+    if not errors:
+        return tuple(rails)
+    final = [error for error in errors if not isinstance(error, TentativeError)] or errors
+    text, fix = "\n".join(error.text for error in final), "\n".join(e.fix for e in final if e.fix)
+    first = final[0]
+    if isinstance(first, TentativeError):
+        raise TentativeError(text, fix=fix, interface=first.interface, address=first.address)
+    raise NetworkError(text, fix=fix)
+
+
+class Discovery:
+    """:func:`discover` for a loop that goes on meanwhile, and with a source that may know more with time (the API).
+
+    Ends with a call of ``found(rails)`` or ``failed(error)``.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        spec: AgentSpec,
+        source: AddressSource,
+        *,
+        found: Callable[[tuple[Rail, ...]], None],
+        failed: Callable[[TorchnetError], None],
+        clock: Clock,
+    ) -> None:
+        self._loop = loop
+        self._spec = spec
+        self._source = source
+        self._found = found
+        self._failed = failed
+        self._clock = clock
+        self._deadline = time.monotonic() + spec.start_timeout
+        self._detection = 0.0
+        self._timer = loop.later(0, self._try)
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+    def _try(self) -> None:
+        self._clock.waited()
+        try:
+            rails = look(self._spec, self._source)
+        except TentativeError as error:
+            self._detection = self._detection or time.monotonic() + DETECTION_SECONDS
+            self._again(error, _POLL_SECONDS, self._detection)
+        except NotYetError as error:
+            self._again(error.error, error.seconds, self._deadline)
+        except TorchnetError as error:
+            self._failed(error)
+        else:
+            self._clock.own()
+            self._clock.done("discover")
+            self._found(rails)
+
+    def _again(self, error: TorchnetError, seconds: float, deadline: float) -> None:
+        self._clock.own()
+        if time.monotonic() > deadline:
+            self._failed(error)
+            return
+        self._timer = self._loop.later(seconds, self._try)
 
 
 def _on_loopback(source: AddressSource) -> tuple[Rail, ...]:
@@ -69,7 +135,7 @@ def own_row(spec: AgentSpec, rails: tuple[Rail, ...]) -> Row:
     return Row(
         node_rank=spec.node_rank,
         name=spec.name,
-        uid=f"{spec.name}/{os.getpid()}/{socket.gethostname()}",
+        uid=spec.uid or f"{spec.name}/{os.getpid()}/{socket.gethostname()}",
         rails=tuple(RailRow(rail.interface, rail.address, rail.mtu) for rail in rails),
         eth0=others[:_OTHER_ADDRESSES],
     )

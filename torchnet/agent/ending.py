@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+from collections.abc import Sequence
 
 from torchnet.agent.process import Process
 from torchnet.agent.report import Failure
@@ -31,12 +32,15 @@ _ECHO = re.compile(
 _ELSEWHERE = re.compile(r"https?\b|\bhost=|port=\d", re.IGNORECASE)
 
 
-def explain_end(process: Process, spec: AgentSpec) -> Failure:
-    """The failure that a process's end is: its own exit code, what it said of the cause, and its last lines."""
+def explain_end(process: Process, spec: AgentSpec, memory: str = "") -> Failure:
+    """The failure that a process's end is: its own exit code, what it said of the cause, and its last lines.
+
+    ``memory`` says that the kernel killed for memory, where it told.
+    """
     code = process.code or 0
     if process.signal:
         name = _signal_name(process.signal)
-        hint = f"; {_HINTS[name]}" if name in _HINTS else ""
+        hint = f": {memory}" if memory else f"; {_HINTS[name]}" if name in _HINTS else ""
         text = f"rank {process.rank} on {spec.name} was killed by {name} (exit code {code}){hint}"
     else:
         text = f"rank {process.rank} on {spec.name} exited with code {code}"
@@ -59,6 +63,17 @@ def is_echo(failure: Failure) -> bool:
         return False
     said = (failure.text, *failure.tail)
     return any(_ECHO.search(line) for line in said) and not any(_ELSEWHERE.search(line) for line in said)
+
+
+def first_of(candidates: Sequence[Failure]) -> Failure:
+    """The failure that is the job's, among those that were told close together: causes before echoes, then by time.
+
+    Where a worker went away and processes of others failed, they failed because of it, not the other way round.
+    """
+    order = {"interrupted": 0, "script": 1, "lost": 2}
+    failure = min(candidates, key=lambda f: (is_echo(f), f.at, order.get(f.kind, 3)))
+    lost = next((f for f in candidates if f.kind == "lost"), None)
+    return lost if lost is not None and failure.kind == "script" else failure
 
 
 def _signal_name(number: int) -> str:

@@ -11,20 +11,20 @@ from torchnet.agent.rdma import devices
 from torchnet.agent.spec import AgentSpec
 from torchnet.network.environment import build, covering_prefix, merge
 from torchnet.network.select import Rail
-from torchnet.network.table import Table
 from torchnet.network.variables import EnvironmentInputs
 
 
 class Environment:
     """The environments of one attempt: ``of(local rank, error file)``.
 
-    ``table`` is the path of the job's table, by which torchnet.traffic() names the peers.
+    ``master`` is rank 0's address, ``port`` its store's; ``table`` is the path of the job's table, by which
+    torchnet.traffic() names the peers.
     """
 
     table = ""
 
     def __init__(
-        self, spec: AgentSpec, table: Table, rails: tuple[Rail, ...], port: int, attempt: int
+        self, spec: AgentSpec, master: str, rails: tuple[Rail, ...], port: int, attempt: int
     ) -> None:
         self._spec = spec
         self._user = {**os.environ, **spec.env}
@@ -39,7 +39,7 @@ class Environment:
             "run_id": spec.run_id,
             "rails": tuple((rail.interface, rail.address) for rail in rails),
             "family": family,
-            "master_addr": table.rows[0].rails[0].address,
+            "master_addr": master,
             "master_port": port,
             "restart_count": attempt,
             "max_restarts": spec.max_restarts,
@@ -58,6 +58,12 @@ class Environment:
     def of(self, local_rank: int, error_file: str) -> dict[str, str]:
         env = merge(self._user, build(self._inputs(local_rank, error_file)))[0]
         return {**env, names.TABLE_VARIABLE: self.table}
+
+    def given(self, local_rank: int) -> dict[str, str]:
+        """What torchnet adds to the user's own environment or replaces in it, without this worker's files."""
+        merged = merge(self._user, build(self._inputs(local_rank, "")))[0]
+        files = (names.TABLE_VARIABLE, "TORCHELASTIC_ERROR_FILE")
+        return {n: v for n, v in merged.items() if self._user.get(n) != v and n not in files}
 
     def warnings(self) -> tuple[str, ...]:
         """What the user set and what follows from it."""

@@ -6,6 +6,9 @@ TCPStore looks up the name of each address that it connects to or from, and wait
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from torchnet.agent.state import put
 from torchnet.network.table import Table
 
 PATH = "/etc/hosts"
@@ -17,7 +20,15 @@ def add_peers(table: Table, path: str = PATH) -> bool:
 
     Names lead to the backend; eth0's addresses get a name, too, since the store may look those up as well.
     """
-    return _replaced("\n".join([_BEGIN, *_lines(table), _END]) + "\n", path)
+    return _replaced(_block(table), path)
+
+
+def write_copy(table: Table, target: Path, path: str = PATH) -> None:
+    """A copy of the hosts file with the peers' names in it, to be mounted in another container. Raises OSError."""
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+        kept = _without_ours(file.read())
+    text = kept + ("" if not kept or kept.endswith("\n") else "\n") + _block(table)
+    put(target, text.encode("utf-8", "surrogateescape"))
 
 
 def remove_peers(path: str = PATH) -> None:
@@ -39,6 +50,10 @@ def _replaced(ours: str, path: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def _block(table: Table) -> str:
+    return "\n".join([_BEGIN, *_lines(table), _END]) + "\n"
 
 
 def _lines(table: Table) -> list[str]:

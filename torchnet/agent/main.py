@@ -1,6 +1,7 @@
 """The agent: one worker, from the discovery of its addresses to its receipt.
 
     discover ── join ── preflight ── environment ── run ── receipt
+    └───────── prepare ─────────┘    └────────── work ───────────┘   (in a pod, a container each)
 
 The same code runs in a local node and in a pod; they differ in the address source and in where events go.
 """
@@ -16,6 +17,7 @@ from torchnet.agent.report import Failure, Reporter
 from torchnet.agent.spec import AgentSpec
 from torchnet.agent.worker import Worker
 from torchnet.network.sources import AddressSource
+from torchnet.network.table import Table
 
 _SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
@@ -24,11 +26,13 @@ def run(
     spec: AgentSpec,
     source: AddressSource,
     reporter: Callable[[Loop, Callable[[], Worker]], Reporter],
+    verified: Table | None = None,
 ) -> int:
     """Run one worker to its end.
 
     Args:
         reporter: makes the reporter, given the loop and a way to reach the worker (for a runtime that gives orders).
+        verified: in phase work, the table that the preparation verified.
 
     Returns:
         The worker's exit code; see the README for their meaning.
@@ -36,7 +40,7 @@ def run(
     loop = Loop()
     holder: list[Worker] = []
     told = reporter(loop, lambda: holder[0])
-    worker = Worker(loop, spec, source, told)
+    worker = Worker(loop, spec, source, told, verified)
     holder.append(worker)
     for number, code in _SIGNALS.items():
         if signal.getsignal(number) == signal.SIG_IGN:

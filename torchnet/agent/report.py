@@ -5,6 +5,9 @@
     started         node, attempt, ranks, pids
     output          rank, stream, data, end   a line of a process; end "" when it is not finished
     failure         the fields of Failure     what stopped the job
+    told            the same                  what this agent was told, or heard by a signal: it will end
+    time            phase, own_s, waited_s    a phase has ended: torchnet's own time, and what it waited for others
+    own_time        own_s                     all of it, up to the script's start
     stall           text                      who waits for whom, with stacks
     worker_receipt  receipt                   one worker's account
     receipt         receipt                   the job's
@@ -15,13 +18,8 @@ Locally they go to the launcher over a socket; in a pod they are text on the sta
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
-
-from torchnet.network.text import printable
 
 Event = dict[str, Any]
 Kind = Literal["script", "network", "lost", "timeout", "interrupted", "internal", "usage"]
@@ -57,35 +55,3 @@ class Reporter(Protocol):
     def pending(self) -> int: ...
 
     def flush(self) -> None: ...
-
-
-class TextReporter:
-    """Events as lines for people, on the standard streams: a pod's log."""
-
-    pending = 0
-
-    def __init__(self, write: Callable[[str, str], None] | None = None) -> None:
-        self._write = write or _write
-
-    def send(self, event: Event) -> None:
-        kind = event["event"]
-        if kind == "output":
-            self._write(event["stream"], f"[{event['rank']}] {printable(event['data'])}\n")
-        elif kind in ("receipt", "worker_receipt"):
-            name = "receipt" if kind == "receipt" else "worker receipt"
-            self._write(
-                "stderr", f"torchnet: {name}: {json.dumps(event['receipt'], separators=(',', ':'))}\n"
-            )
-        elif kind == "phase":
-            self._write("stderr", f"torchnet: {event['phase']}: {event['text']}\n")
-        elif kind in ("notice", "failure", "stall"):
-            self._write("stderr", f"torchnet: {event['text']}\n")
-
-    def flush(self) -> None:
-        sys.stdout.flush()
-
-
-def _write(stream: str, text: str) -> None:
-    file = sys.stdout if stream == "stdout" else sys.stderr
-    file.write(text)
-    file.flush()

@@ -47,6 +47,11 @@ class AgentSpec:
     hostid: str = ""  # for NCCL, where several workers share one machine
     cpus: float | None = None  # processors for each process, where workers share a machine
     min_share: float | None = None
+    # Prepare and work are a pod's two containers; the folder `state` is what the first leaves for the second.
+    phase: Literal["all", "prepare", "work"] = "all"
+    state: str = ""
+    uid: str = ""  # the pod's; "" makes one up
+    start: str = ""  # which start of the whole job this is, where something restarts it (JobSet)
 
     @property
     def world_size(self) -> int:

@@ -1,6 +1,7 @@
 """A worker's way through a job: it does what the coordinator says, and looks after its own when nobody is there to say.
 
-Phases 2 to 6 of a launch, as seen from one worker: join, preflight, environment, run, receipt.
+Phases 1 to 3, and when 4 to 6 begin and end (torchnet.agent.work).  In a pod two containers share the way: the first
+ends after 3 with a state that it leaves (torchnet.agent.state), the second joins once more and goes on from there.
 """
 
 from __future__ import annotations
@@ -9,62 +10,82 @@ import base64
 import socket
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from torchnet import names
 from torchnet.agent import hosts, receipt
-from torchnet.agent.account import Account
-from torchnet.agent.coordinator import BEAT_SECONDS, Coordinator, silence_seconds
-from torchnet.agent.discover import discover, own_row
+from torchnet.agent.clock import Clock
+from torchnet.agent.coordinator import Coordinator
+from torchnet.agent.discover import Discovery, discover, own_row
 from torchnet.agent.door import pack_row
 from torchnet.agent.ending import explain_end
-from torchnet.agent.environment import Environment
 from torchnet.agent.frames import Frames, Message
-from torchnet.agent.gang import Gang
 from torchnet.agent.handshake import probe_key
+from torchnet.agent.hello import Hello
 from torchnet.agent.knock import Knock
 from torchnet.agent.loop import Loop
 from torchnet.agent.preflight import Preflight
 from torchnet.agent.process import Process
-from torchnet.agent.rdma import port_bytes
 from torchnet.agent.report import Failure, Reporter
+from torchnet.agent.silence import BEAT_SECONDS, silence_seconds
 from torchnet.agent.spec import AgentSpec
-from torchnet.agent.watch import RailWatch
+from torchnet.agent.state import State
+from torchnet.agent.work import Work
 from torchnet.errors import NetworkError, TorchnetError
 from torchnet.network import plan
 from torchnet.network.select import Rail
 from torchnet.network.sources import AddressSource
-from torchnet.network.table import Table, decode, encode
+from torchnet.network.table import Table, decode, fingerprint
 
 _STACKS_SECONDS = 0.5  # until processes have written their stacks down
 _ALONE_SECONDS = 3.0  # how long a worker that must stop waits for the coordinator's word
+HOSTS_COPY = "hosts"  # in the state's folder
 
 
 class Worker:
-    """One worker.  :meth:`begin` starts it; ``code`` is its exit code once the loop has ended."""
+    """One worker.  :meth:`begin` starts it; ``code`` is its exit code once the loop has ended.
 
-    def __init__(self, loop: Loop, spec: AgentSpec, source: AddressSource, reporter: Reporter) -> None:
+    Args:
+        verified: the table that an earlier container's preflight verified, in phase work.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        spec: AgentSpec,
+        source: AddressSource,
+        reporter: Reporter,
+        verified: Table | None = None,
+    ) -> None:
         self.code = 70
         self._loop = loop
         self._spec = spec
         self._source = source
         self._reporter = reporter
+        self._known = fingerprint(verified) if verified else ""
         self._channel: Frames | None = None
         self._coordinator: Coordinator | None = None
         self._preflight: Preflight | None = None
-        self._knock: Knock | None = None
-        self._watch: RailWatch | None = None
-        self._account: Account | None = None
+        self._search: Discovery | Knock | None = None
         self._rails: tuple[Rail, ...] = ()
         self._table = Table(())
-        self._attempt = 0
+        self._attempt = self._round = 0
         self._heard = time.monotonic()
         self._failure: Failure | None = None
         self._state = "joining"
         self._frozen = False
         self._named = False
-        self._rdma = port_bytes()
-        self._gang = Gang(loop, spec, reporter, self._ended)
+        self._clock = Clock(reporter.send)
+        self._work = Work(
+            loop,
+            spec,
+            reporter,
+            ended=self._ended,
+            lost=self._rail_lost,
+            notice=lambda text: self._notice("warning", text),
+        )
+        self._gang = self._work.gang
 
     # -- joining -------------------------------------------------------------------------------------------------
 
@@ -72,41 +93,55 @@ class Worker:
         """Discover and join; everything else follows from messages."""
         if self._state != "joining":
             return  # told to stop before it began
+        self._clock.own()
+        self._clock.done("start")
+        self._search = Discovery(
+            self._loop,
+            self._spec,
+            self._source,
+            found=self._discovered,
+            failed=lambda error: self._alone(self._own_failure("network", str(error), error.exit_code)),
+            clock=self._clock,
+        )
+        self._loop.every(BEAT_SECONDS, self._beat)
+
+    def _discovered(self, rails: tuple[Rail, ...]) -> None:
+        self._rails = rails
         try:
-            self._rails = discover(self._spec, self._source)
-            self._row = row = own_row(self._spec, self._rails)
+            self._row = row = own_row(self._spec, rails)
             self._reporter.send({"event": "row", "node": self._spec.node_rank, "row": pack_row(row)})
-            for text in {note for rail in self._rails for note in rail.notes}:
+            for text in {note for rail in rails for note in rail.notes}:
                 self._notice("info", text)
             self._preflight = Preflight(
-                self._loop, probe_key(self._spec.token), self._rails, loopback=self._spec.loopback
+                self._loop, probe_key(self._spec.token), rails, loopback=self._spec.loopback
             )
             if self._spec.node_rank == 0:
                 self._coordinator = Coordinator(
-                    self._loop, self._spec, self._rails, self._reporter.send, receipt.job
+                    self._loop, self._spec, rails, self._reporter.send, receipt.job
                 )
                 ours, theirs = socket.socketpair()
-                self._coordinator.add(theirs, row, run=self._spec.run_id, size=self._spec.nnodes)
+                self._coordinator.add(theirs, Hello.of(self._spec, row, self._known))
+                self._clock.own()
                 self._connected(ours)
             else:
                 self._look_for_rank0()
         except TorchnetError as error:
-            self._alone(Failure("network", str(error), error.exit_code, node=self._spec.name, at=time.time()))
+            self._alone(self._own_failure("network", str(error), error.exit_code))
         except OSError as error:
             text = f"{self._spec.name}: the join's port {names.JOIN_PORT} cannot be opened: {error.strerror}"
-            self._alone(Failure("network", text, 4, node=self._spec.name, at=time.time()))
-        self._loop.every(BEAT_SECONDS, self._beat)
+            self._alone(self._own_failure("network", text, 4))
 
     def _look_for_rank0(self) -> None:
-        self._knock = Knock(
+        self._search = Knock(
             self._loop,
             self._spec,
             self._source,
             self._rails[0],
-            self._row,
+            Hello.of(self._spec, self._row, self._known),
             entered=self._connected,
             failed=self._alone,
             notice=lambda text: self._notice("warning", text),
+            clock=self._clock,
         )
 
     def _rank0_went(self) -> None:
@@ -128,10 +163,15 @@ class Worker:
         self._heard = time.monotonic()
         op = message.get("op")
         if op == "table":
+            self._clock.waited()
+            if self._state in ("joining", "saved"):
+                self._clock.done("join")
             self._state = "preflight"
-            self._attempt = message["attempt"]
+            self._attempt, self._round = message["attempt"], message["round"]
             self._table = decode(base64.b64decode(message["table"]))
-            self._check()
+            self._check(probe=message["probe"])
+        elif op == "save":
+            self._save()
         elif op == "start":
             self._start(message["port"])
         elif op == "stop" and message.get("final"):
@@ -139,56 +179,76 @@ class Worker:
                 Failure.read(message["failure"])
             )  # not let in: nobody waits for this worker's last words
         elif op == "stop":
-            self._stop(Failure.read(message["failure"]), restart=bool(message.get("restart")))
+            failure = Failure.read(message["failure"])
+            if not message.get("restart"):
+                self._reporter.send({**failure.event(), "event": "told"})
+            self._stop(failure, restart=bool(message.get("restart")))
         elif op == "stacks":
             asked = [process for process in self._gang.processes.values() if process.ask_stacks()]
             self._loop.later(_STACKS_SECONDS, lambda: self._stacks(asked))
         elif op == "receipt":
             self._close_account()
         elif op == "over":
+            if self._state == "saved":
+                self._clock.waited()
+                self._clock.total()
             self._finish(int(message["code"]))
 
-    def _check(self) -> None:
+    def _check(self, *, probe: bool) -> None:
         assert self._preflight is not None
-        if not self._spec.loopback:  # there the file is the machine's, and 127.0.0.1 has its name
+        self._preflight.forget()  # of an earlier table, whose worker went away
+        # On loopback the file is the machine's, and 127.0.0.1 has its name; a preparing container leaves a copy.
+        if not self._spec.loopback and self._spec.phase != "prepare":
             self._named = hosts.add_peers(self._table)
             if not self._named and self._attempt == 0:
                 text = f"{hosts.PATH} is not writable: the store's reverse look-ups may take long"
                 self._notice("warning", text)
         own = self._spec.node_rank
-        peers = plan.peers(own, self._spec.nnodes, self._spec.preflight)
+        peers = plan.peers(own, self._spec.nnodes, self._spec.preflight) if probe else ()
+        number = self._round
 
         def done(problems: list[str]) -> None:
+            self._clock.own()
+            self._clock.done("preflight")
             paths = len(peers) * len(self._rails) if not problems else 0
-            self._send({"op": "checked", "attempt": self._attempt, "problems": problems, "paths": paths})
+            self._send({"op": "checked", "round": number, "problems": problems, "paths": paths})
 
         self._preflight.check(self._table, own, peers, done)
 
+    def _save(self) -> None:
+        """All paths are good: what the next container needs is written; one that works already keeps it in mind."""
+        self._clock.waited()
+        self._known = fingerprint(self._table)
+        self._state = "saved"
+        if self._spec.phase == "prepare":
+            rank0 = tuple(rail.address for rail in self._table.rows[0].rails)
+            spec, row = self._spec, self._row
+            state = State(
+                spec.run_id, spec.node_rank, spec.nnodes, row.uid, spec.start,
+                self._source.attachments(), rank0, self._table,
+            )  # fmt: skip
+            try:
+                hosts.write_copy(self._table, Path(spec.state) / HOSTS_COPY)
+                state.write(spec.state)
+            except OSError as error:
+                text = f"{spec.name}: the state cannot be written to {spec.state}: {error.strerror}"
+                self._failed(self._own_failure("internal", text, 70))
+                return
+        self._clock.own()
+        self._clock.done("save")
+        self._send({"op": "saved", "round": self._round})
+
     def _start(self, port: int) -> None:
-        environment = Environment(self._spec, self._table, self._rails, port, self._attempt)
-        if self._attempt == 0:
-            for warning in environment.warnings():
-                self._notice("warning", warning)
-        if self._account is None:
-            self._account = Account(self._table, self._spec.node_rank, names.JOIN_PORT)
-            self._loop.watch(self._account.closed, self._account.poll)
-            if not self._spec.loopback:
-                self._watch = RailWatch(
-                    self._loop,
-                    self._rails,
-                    self._spec.link_grace,
-                    lambda text: self._notice("warning", text),
-                    self._rail_lost,
-                )
-        else:
-            self._account.learn(self._table)
+        self._clock.waited()
         self._state = "running"
         try:
-            environment.table = self._gang.keep(f"table-{self._attempt}", encode(self._table))
-            self._gang.start(self._attempt, environment.of)
+            self._work.start(self._table, self._rails, port, self._attempt)
         except OSError as error:
             text = f"{self._spec.command[0]} cannot be run on {self._spec.name}: {error.strerror}"
-            self._failed(Failure("usage", text, 2, node=self._spec.name, at=time.time()))
+            self._failed(self._own_failure("usage", text, 2))
+        self._clock.own()
+        self._clock.done("spawn")
+        self._clock.total()
 
     def _stop(self, failure: Failure, *, restart: bool) -> None:
         if self._state == "over":
@@ -204,7 +264,7 @@ class Worker:
                 self._rails = discover(self._spec, self._source)
                 message["row"] = pack_row(own_row(self._spec, self._rails))
             except NetworkError as error:
-                self._failed(Failure("network", str(error), 4, node=self._spec.name, at=time.time()))
+                self._failed(self._own_failure("network", str(error), 4))
         self._send(message)
         if self._channel is None or self._channel.closed:
             self._close_account()
@@ -217,7 +277,8 @@ class Worker:
         if self._state != "running":
             return
         if process.code:
-            self._failed(explain_end(process, self._spec))
+            memory = self._work.out_of_memory() if process.signal == 9 else ""
+            self._failed(explain_end(process, self._spec, memory))
         elif not self._gang.running and not any(self._gang.codes().values()):
             # What the processes left behind is ended before the account is closed.
             self._state = "ended"
@@ -233,7 +294,7 @@ class Worker:
             self._send({"op": "failed", "failure": asdict(failure)})
 
     def _rail_lost(self, rail: Rail, text: str) -> None:
-        failure = Failure("network", f"{self._spec.name}: {text}", 4, node=self._spec.name, at=time.time())
+        failure = self._own_failure("network", f"{self._spec.name}: {text}", 4)
         if rail.index == 0:
             self._alone(failure)  # the coordinator is behind that very link
         else:
@@ -244,8 +305,8 @@ class Worker:
         if self._failure is not None or self._state == "over":
             return
         self._reporter.send(failure.event())
-        if self._knock is not None:
-            self._knock.cancel()
+        if self._search is not None:
+            self._search.cancel()
         if self._channel is not None:
             self._channel.close()
         self._stop(failure, restart=False)
@@ -257,7 +318,7 @@ class Worker:
         if self._failure is not None:  # known already: only the coordinator's last word is missing
             self._gang.stop(lambda: self._stopped(False))
             return
-        if self._spec.node_rank and self._account is None:
+        if self._spec.node_rank and not self._work.begun:
             self._rank0_went()
             return
         rank0 = self._table.rows[0].name if self._table.rows else "rank 0"
@@ -269,6 +330,7 @@ class Worker:
         if self._state == "joining" or self._channel is None or self._channel.closed:
             self._alone(failure)
         else:
+            self._reporter.send({**failure.event(), "event": "told"})
             self._send({"op": "failed", "failure": asdict(failure)})
             waiting = ("running", "ended")
             self._loop.later(_ALONE_SECONDS, lambda: self._alone(failure) if self._state in waiting else None)
@@ -279,7 +341,7 @@ class Worker:
         self._beat()
 
     def _beat(self) -> None:
-        moved = self._account.read().peer_bytes() if self._account and self._state == "running" else 0
+        moved = self._work.moved() if self._state == "running" else 0
         self._send({"op": "beat", "bytes": moved, "frozen": self._frozen})
         silence = time.monotonic() - self._heard
         if (
@@ -287,9 +349,9 @@ class Worker:
             and not self._channel.closed
             and self._spec.node_rank
             and silence > silence_seconds(self._spec.link_grace)
-            and self._state in ("joining", "running", "ended", "preflight")
+            and self._state in ("joining", "running", "ended", "preflight", "saved")
         ):
-            if self._account is None:
+            if not self._work.begun:
                 self._channel.close()
                 self._rank0_went()
                 return
@@ -301,32 +363,14 @@ class Worker:
     def _stacks(self, asked: list[Process]) -> None:
         stacks = {str(process.rank): "" for process in self._gang.processes.values() if not process.ended}
         stacks |= {str(process.rank): process.read_stacks() for process in asked if not process.ended}
-        self._send({"op": "stacks", "stacks": stacks, "stuck": self._stuck()})
-
-    def _stuck(self) -> list[str]:
-        """Connections whose bytes the other end does not acknowledge."""
-        return self._account.stuck(self._table, self._spec.name) if self._account else []
+        self._send({"op": "stacks", "stacks": stacks, "stuck": self._work.stuck(self._table)})
 
     # -- the end -------------------------------------------------------------------------------------------------
 
     def _close_account(self) -> None:
         if self._state == "over":
             return
-        traffic = self._account.settle() if self._account else None
-        flaps = self._watch.flaps if self._watch else []
-        if self._watch is not None:
-            self._watch.close()
-            self._watch = None
-        rdma = {name: count - self._rdma.get(name, 0) for name, count in port_bytes().items()}
-        made = receipt.worker(
-            self._spec,
-            self._table,
-            self._rails,
-            traffic,
-            self._gang.codes(),
-            flaps,
-            {name: count for name, count in rdma.items() if count},
-        )
+        made = self._work.receipt(self._table, self._rails)
         self._reporter.send({"event": "worker_receipt", "receipt": made})
         self._send({"op": "receipt", "receipt": made})
 
@@ -334,19 +378,15 @@ class Worker:
         self._state = "over"
         self.code = code
         self._reporter.send({"event": "end", "node": self._spec.node_rank, "code": code})
-        # Rank 0's agent has to pass the last word on before it goes.
-        self._loop.later(
-            0.05 if self._spec.node_rank == 0 and self._spec.nnodes > 1 else 0.0, self._loop.stop
-        )
+        self._loop.stop()
 
     def close(self) -> None:
         """Give everything back."""
-        self._gang.close()
+        self._work.close()
         if self._named:
             hosts.remove_peers()
-        for part in (self._preflight, self._watch, self._account):
-            if part is not None:
-                part.close()
+        if self._preflight is not None:
+            self._preflight.close()
 
     def _send(self, message: dict[str, Any]) -> None:
         if self._channel is not None:
@@ -354,3 +394,6 @@ class Worker:
 
     def _notice(self, level: str, text: str) -> None:
         self._reporter.send({"event": "notice", "node": self._spec.node_rank, "level": level, "text": text})
+
+    def _own_failure(self, kind: Any, text: str, code: int) -> Failure:
+        return Failure(kind, text, code, node=self._spec.name, at=time.time())

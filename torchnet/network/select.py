@@ -98,10 +98,10 @@ def select_rail(
     if interface is None:
         where.refuse(
             "the kernel has no such interface",
-            "compare `ip link` there with network-status; if it was removed, recreate the pod",
+            f"compare `ip link` there with {entry.origin}; if it was removed, recreate the pod",
         )
     if entry.interface != interface.name:
-        where.refuse(f"network-status says {printable(entry.interface, 40)} for it", _ASK)
+        where.refuse(f"{entry.origin} says {printable(entry.interface, 40)} for it", _ASK)
     if not interface.up:
         where.refuse("it is down", f"ip link set {where.interface} up")
     if not interface.carrier:
@@ -159,7 +159,7 @@ def _of_family(
             if interface.addresses
             else "no address"
         )
-        said = f", though network-status says {listed(entry.ips)}" if entry.ips else ""
+        said = f", though {entry.origin} says {listed(entry.ips)}" if entry.ips else ""
         where.refuse(
             f"it has {has}{said}",
             "find out what removed the address and recreate the worker"
@@ -209,7 +209,7 @@ def _check_agreement(where: _Where, entry: StatusEntry, interface: Interface) ->
     gone = [ip for ip in entry.ips if ip not in present]
     if gone:
         where.refuse(
-            f"network-status says {listed(entry.ips)}, the kernel has {_names(interface.addresses)}: "
+            f"{entry.origin} says {listed(entry.ips)}, the kernel has {_names(interface.addresses)}: "
             f"{listed(gone)} is not there",
             "the status is old or the address was replaced: recreate the worker",
         )
@@ -225,11 +225,11 @@ def _one(where: _Where, entry: StatusEntry, wanted: list[Address]) -> Address:
     named = [address for address in wanted if _ip(address) in entry.ips]
     if entry.ips and not named:
         where.refuse(
-            f"network-status says {listed(entry.ips)}, the address to use would be {_names(wanted)}",
-            "choose the --family that network-status has an address of",
+            f"{entry.origin} says {listed(entry.ips)}, the address to use would be {_names(wanted)}",
+            f"choose the --family that {entry.origin} has an address of",
         )
     if len(wanted) > 1 and not named == [first] == [a for a in wanted if a.permanent]:
-        said = f"network-status names {listed(entry.ips)}" if entry.ips else "nothing says which is meant"
+        said = f"{entry.origin} names {listed(entry.ips)}" if entry.ips else "nothing says which is meant"
         where.refuse(
             f"it has several global addresses ({_names(wanted)}), Gloo takes the first, and {said}",
             "leave one: remove the others, or set accept_ra=0 (tuning plugin) where a router makes them",

@@ -1,8 +1,9 @@
-"""Where a worker learns its own attachments and rank 0's addresses: one small protocol, two sources.
+"""Where a worker learns its own attachments and rank 0's addresses: one small protocol, several sources.
 
-``multus-status`` reads the annotation that Multus writes; ``host:IFNAME,…`` takes the named interfaces as
-they are (pods on the host's network, machines without Kubernetes). Neither touches the kernel or the API:
-the caller brings their text.
+``multus-status`` reads the annotation that Multus writes (by API: torchnet.agent.pods); ``host:IFNAME,…`` takes
+the named interfaces as they are (pods on the host's network, machines without Kubernetes); ``static:…``
+(torchnet.network.static) is told the addresses. None here touches the kernel or the API: the caller brings
+their text.
 """
 
 from __future__ import annotations
@@ -21,11 +22,15 @@ from torchnet.network.status import StatusEntry, canonical, parse
 from torchnet.network.text import listed, printable
 
 _FIX = f"compare the pod's {NETWORKS_ANNOTATION} with it; the attachment needs a cniVersion and an ipam"
-CHOICES = "multus-status, or host:IFNAME[,IFNAME…] (such as host:eth1,eth2)"
+CHOICES = "multus-status, host:IFNAME[,IFNAME…] (such as host:eth1,eth2), or static:net1=ADDRESS/LEN[,…]"
+_KINDS = {"multus-status": "", "host": ":IFNAME", "static": ":net1=ADDRESS/LEN"}
 
 
 class AddressSource(Protocol):
-    """What the agent asks for addresses. Resource claims (DRA) would be a third one."""
+    """What the agent asks for addresses. Resource claims (DRA) would be another one.
+
+    Both may raise NotYetError: asked again later, they may know more.
+    """
 
     def attachments(self) -> tuple[StatusEntry, ...]:
         """This worker's backend attachments, rail by rail, each with an interface. Raises NetworkError."""
@@ -38,7 +43,7 @@ class AddressSource(Protocol):
 class SourceChoice:
     """A parsed ``--address-source``: ``interfaces`` are the names after ``host:``."""
 
-    kind: Literal["multus-status", "host"]
+    kind: Literal["multus-status", "host", "static"]
     interfaces: tuple[str, ...] = ()
 
 
@@ -47,9 +52,11 @@ def parse_source(text: str) -> SourceChoice:
     kind, colon, rest = text.partition(":")
     if kind == "multus-status" and not colon:
         return SourceChoice("multus-status")
+    if kind == "static" and colon:
+        return SourceChoice("static")
     if kind != "host" or not colon:
-        close = difflib.get_close_matches(kind, ["multus-status", "host"], 1)
-        meant = f" (did you mean {close[0]}{':IFNAME' if close[0] == 'host' else ''}?)" if close else ""
+        close = difflib.get_close_matches(kind, _KINDS, 1)
+        meant = f" (did you mean {close[0]}{_KINDS[close[0]]}?)" if close else ""
         raise UsageError(f'address source "{printable(text, 80)}" is unknown{meant}', fix=f"use {CHOICES}")
     names = tuple(rest.split(","))
     wrong = [problem for problem in map(interface_problem, names) if problem]
@@ -127,7 +134,7 @@ class HostInterfaces:
                 f'"{printable(spec, 80)}" names no host interfaces', fix="use host:IFNAME[,IFNAME…]"
             )
         self._interfaces = choice.interfaces
-        self._rank0 = tuple(_literal(text) for text in rank0)
+        self._rank0 = tuple(literal(text) for text in rank0)
         if len(self._rank0) not in (0, 1, len(self._interfaces)):
             raise UsageError(
                 f"{len(self._rank0)} addresses of rank 0 for {len(self._interfaces)} interfaces",
@@ -213,7 +220,8 @@ def _address(entry: StatusEntry, family: Family) -> str:
     return of_family[0]
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
+    """Rank 0's address as people give it, brackets taken off. Raises UsageError."""
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     address = canonical(bare)
     if address is None or ipaddress.ip_address(address).is_link_local:

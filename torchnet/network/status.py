@@ -51,6 +51,7 @@ class StatusEntry:
     mtu: int | None = None
     default: bool = False
     gateway: tuple[str, ...] = ()
+    origin: str = "network-status"  # who says so, for messages
 
 
 def parse(text: str | bytes | None) -> tuple[StatusEntry, ...]:

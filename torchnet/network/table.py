@@ -7,6 +7,7 @@ rows took a third more.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import zlib
@@ -107,6 +108,14 @@ def decode(data: bytes) -> Table:
     if not isinstance(value, dict) or value.get("format") != _FORMAT:
         _refuse("has another format")
     return Table(_rows(value))
+
+
+def fingerprint(table: Table) -> str:
+    """Of what the preflight verified: who (rank, UID) has which addresses and MTUs; eth0 and names do not count."""
+    seen = [
+        [row.node_rank, row.uid, [[r.interface, r.address, r.mtu] for r in row.rails]] for row in table.rows
+    ]
+    return hashlib.sha256(json.dumps(seen).encode()).hexdigest()
 
 
 def check(table: Table) -> list[Problem]:

@@ -1,0 +1,70 @@
+"""``eval "$(torchnet env)"`` in a worker: its environment alone, for another launcher.
+
+Nobody is joined and no path is probed: the addresses are what the source and the kernel say.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from torchnet.agent import flags
+from torchnet.agent.admission import usual_port
+from torchnet.agent.command import source_of, spec_of
+from torchnet.agent.discover import discover
+from torchnet.agent.environment import Environment
+from torchnet.agent.spec import AgentSpec
+from torchnet.errors import NotYetError, UsageError
+from torchnet.network.sources import AddressSource
+
+_T = TypeVar("_T")
+_ABOUT = 'Print the environment of one process of this worker, for: eval "$(torchnet env)"'
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print ``export NAME='value'`` lines; the exit code. Raises TorchnetError."""
+    options = flags.parse(argv, "torchnet env", _ABOUT)
+    if not 0 <= options.local_rank < options.nproc_per_node:
+        most = options.nproc_per_node - 1
+        raise UsageError(
+            f"--local-rank {options.local_rank} is not within 0 … {most}", fix="--nproc-per-node"
+        )
+    spec = spec_of(options, joins=False)
+    return _print(spec, source_of(options, spec), options.local_rank)
+
+
+def _print(spec: AgentSpec, source: AddressSource, local_rank: int) -> int:
+    deadline = time.monotonic() + spec.start_timeout
+    rails = patiently(lambda: discover(spec, source), deadline)
+    own = rails[0].address
+    master = own if spec.node_rank == 0 else patiently(source.rank0, deadline)[0]
+    environment = Environment(spec, master, rails, usual_port(spec.run_id), 0)
+    for warning in environment.warnings():
+        sys.stderr.write(f"torchnet: {warning}\n")
+    sys.stderr.write("torchnet: the environment alone: no worker was joined, no path was checked\n")
+    sys.stdout.write(lines(environment.given(local_rank)))
+    sys.stdout.flush()
+    return 0
+
+
+def lines(variables: Mapping[str, str]) -> str:
+    """What a POSIX shell takes over by ``eval``, whatever the values hold."""
+    return "".join(
+        f"export {name}={shlex.quote(value)}\n" for name, value in variables.items() if _NAME.fullmatch(name)
+    )
+
+
+def patiently(question: Callable[[], _T], deadline: float) -> _T:
+    """The answer, asked for again while the source says that it may come. Raises TorchnetError."""
+    while True:
+        try:
+            return question()
+        except NotYetError as error:
+            if time.monotonic() + error.seconds > deadline:
+                raise error.error from None
+            time.sleep(error.seconds)

@@ -1,0 +1,108 @@
+"""Phases 4 to 6 on one worker: its processes in their environment, what is watched meanwhile, and its receipt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torchnet import names
+from torchnet.agent import memory, receipt
+from torchnet.agent.account import Account
+from torchnet.agent.environment import Environment
+from torchnet.agent.gang import Gang
+from torchnet.agent.loop import Loop
+from torchnet.agent.process import Process
+from torchnet.agent.rdma import port_bytes
+from torchnet.agent.report import Reporter
+from torchnet.agent.spec import AgentSpec
+from torchnet.agent.watch import RailWatch
+from torchnet.network.select import Rail
+from torchnet.network.table import Table, encode
+
+Notice = Callable[[str], None]
+
+
+class Work:
+    """The training on this worker, over all attempts.
+
+    Args:
+        ended: called with each process that ends by itself.
+        lost: called with a rail that stayed away, and what is to be said of it.
+        notice: gets sentences for people.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        spec: AgentSpec,
+        reporter: Reporter,
+        *,
+        ended: Callable[[Process], None],
+        lost: Callable[[Rail, str], None],
+        notice: Notice,
+    ) -> None:
+        self._loop = loop
+        self._spec = spec
+        self._lost = lost
+        self._notice = notice
+        self._account: Account | None = None
+        self._watch: RailWatch | None = None
+        self._rdma = port_bytes()
+        self._killed = memory.kills()
+        self.gang = Gang(loop, spec, reporter, ended)
+
+    @property
+    def begun(self) -> bool:
+        """Whether processes have been started, in any attempt."""
+        return self._account is not None
+
+    def start(self, table: Table, rails: tuple[Rail, ...], port: int, attempt: int) -> None:
+        """Start the processes. Raises OSError where the program cannot be executed."""
+        environment = Environment(self._spec, table.rows[0].rails[0].address, rails, port, attempt)
+        if attempt == 0:
+            for warning in environment.warnings():
+                self._notice(warning)
+        if self._account is None:
+            self._account = Account(table, self._spec.node_rank, names.JOIN_PORT)
+            self._loop.watch(self._account.closed, self._account.poll)
+            if not self._spec.loopback:
+                self._watch = RailWatch(self._loop, rails, self._spec.link_grace, self._notice, self._lost)
+        else:
+            self._account.learn(table)
+        environment.table = self.gang.keep(f"table-{attempt}", encode(table))
+        self.gang.start(attempt, environment.of)
+
+    def moved(self) -> int:
+        """Bytes exchanged with peers so far."""
+        return self._account.read().peer_bytes() if self._account else 0
+
+    def stuck(self, table: Table) -> list[str]:
+        """Connections whose bytes the other end does not acknowledge."""
+        return self._account.stuck(table, self._spec.name) if self._account else []
+
+    def out_of_memory(self) -> str:
+        """Of a process that was killed: whether the container's memory ran out, as the kernel counted, or ""."""
+        now = memory.kills()
+        if now is None or self._killed is None or now <= self._killed:
+            return ""
+        self._killed = now
+        limit = memory.limit()
+        return f"memory ran out: the limit of its container{f', {limit >> 20} MiB,' if limit else ''} was reached"
+
+    def receipt(self, table: Table, rails: tuple[Rail, ...]) -> dict[str, Any]:
+        """Close the account, and make this worker's receipt of it."""
+        traffic = self._account.settle() if self._account else None
+        flaps = self._watch.flaps if self._watch else []
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        rdma = {name: count - self._rdma.get(name, 0) for name, count in port_bytes().items()}
+        used = {name: count for name, count in rdma.items() if count}
+        return receipt.worker(self._spec, table, rails, traffic, self.gang.codes(), flaps, used)
+
+    def close(self) -> None:
+        """Give everything back."""
+        self.gang.close()
+        for part in (self._watch, self._account):
+            if part is not None:
+                part.close()
