@@ -1,0 +1,46 @@
+"""What is installed with kubectl: Multus and Whereabouts by the project's own manifests, JobSet by its module's."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tests.cluster import golang
+from tests.cluster import versions as v
+from tests.cluster.control_plane import kubectl
+from tests.cluster.shell import run
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+MANIFESTS = ROOT / "manifests"
+INSTALLED = ("daemonset/kube-multus-ds", "daemonset/whereabouts", "deployment/whereabouts-reconciler")
+
+
+def attachment(namespace: str, *more: str) -> str:
+    """The NetworkAttachmentDefinition as torchnet prints it, as macvlan: most machines' kernels have that."""
+    words = ("manifests", "backend-network", "--kind", "macvlan", "--namespace", namespace, *more)
+    return run(sys.executable, "-m", "torchnet", *words, cwd=ROOT)
+
+
+def apply_networks() -> None:
+    """Apply Multus and Whereabouts as the files in manifests/ are; their pods start as soon as there are nodes."""
+    kubectl("apply", "-f", MANIFESTS / "multus-install.yaml", "-f", MANIFESTS / "whereabouts-install.yaml")
+
+
+def wait_for_networks(seconds: float = 120) -> None:
+    for name in INSTALLED:
+        kubectl(
+            "-n", "kube-system", "rollout", "status", name, f"--timeout={seconds:g}s", timeout=seconds + 10
+        )
+
+
+def install_jobset() -> None:
+    """JobSet's controller with its webhooks, from the module's own configuration."""
+    configuration = golang.module_folder(v.JOBSET_MODULE, v.JOBSET_VERSION) / "config" / "default"
+    kubectl("apply", "--server-side", "-f", "-", input=kubectl("kustomize", configuration))
+    status = ("rollout", "status", "deployment/jobset-controller-manager", "--timeout=120s")
+    kubectl("-n", "jobset-system", *status, timeout=130)
+
+
+def remove_jobset() -> None:
+    configuration = golang.module_folder(v.JOBSET_MODULE, v.JOBSET_VERSION) / "config" / "default"
+    kubectl("delete", "--ignore-not-found", "-f", "-", input=kubectl("kustomize", configuration))

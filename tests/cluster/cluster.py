@@ -1,0 +1,166 @@
+"""The cluster as a whole, up and down, and what tests do with it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from signal import SIGKILL
+
+from tests.cluster import addons, control_plane, daemons, network, nodes, pki, recipes
+from tests.cluster.parts import together
+from tests.cluster.places import DISKS, KUBECONFIG, NODES, RUN
+from tests.cluster.shell import ClusterFailure, run, timed, wait_until
+from tests.cluster.versions import WORKER_IMAGE
+
+RUN_KINDS = "pods,jobs,configmaps,secrets,services,serviceaccounts,roles,rolebindings,networkpolicies"
+
+
+@dataclass(frozen=True)
+class Octets:
+    """What an interface has carried, in bytes."""
+
+    sent: int
+    received: int
+
+
+class Cluster:
+    """A running cluster: two nodes with Multus and Whereabouts, everything in namespaces of its own."""
+
+    kubeconfig: Path = KUBECONFIG
+    nodes = NODES
+    worker_image = WORKER_IMAGE
+    # For processes that talk to the API server: the network of the control plane, the machine's own files.
+    nsenter_prefix = control_plane.PREFIX
+
+    def kubectl(self, *arguments: str | Path, input: str | None = None, timeout: float = 120) -> str:  # noqa: A002
+        """kubectl as the administrator: its standard output, or ClusterFailure with what it said."""
+        return control_plane.kubectl(*arguments, input=input, timeout=timeout)
+
+    def environment(self) -> dict[str, str]:
+        """What a process needs beside ``nsenter_prefix`` to reach the cluster."""
+        return {"KUBECONFIG": str(self.kubeconfig)}
+
+    @contextmanager
+    def namespace(self, *, enforce: str = "restricted", attachment: bool = True) -> Iterator[str]:
+        """The name of a fresh namespace under Pod Security ``enforce``, with the attachment ``backend-network``."""
+        name = f"test-{uuid.uuid4().hex[:8]}"
+        self.kubectl("create", "namespace", name)
+        try:
+            self.kubectl("label", "namespace", name, f"pod-security.kubernetes.io/enforce={enforce}")
+            if attachment:
+                self.kubectl("apply", "-f", "-", input=addons.attachment(name))
+            # Pods are refused until the controllers have made these two.
+            for one in ("serviceaccount/default", "configmap/kube-root-ca.crt"):
+                wait_until(f"{name}'s {one}", 30, partial(_there, "-n", name, one))
+            yield name
+        finally:
+            self.kubectl("delete", "namespace", name, "--wait=true", timeout=180)
+
+    def run_objects(self, *selector: str) -> list[str]:
+        """All objects in all namespaces that carry a run's label, as kind/name."""
+        words = ("--all-namespaces", "--selector", ",".join(selector) or "torchnet/run", "-o", "name")
+        return self.kubectl("get", RUN_KINDS, *words).split()
+
+    def on_node(self, node: str, *command: str, timeout: float = 120) -> str:
+        """A command's output, run as on the node itself."""
+        return run(*nodes.inside(node), *command, timeout=timeout)
+
+    def ens5_counters(self, node: str) -> Octets:
+        """The backend card's own counters: what all pods of the node sent to and received from others."""
+        (link,) = json.loads(self.on_node(node, "ip", "-json", "-stats", "link", "show", "ens5"))
+        count = link["stats64"]
+        return Octets(count["tx"]["bytes"], count["rx"]["bytes"])
+
+    def cut_cable(self, node: str) -> None:
+        """Pull the cable of the node's ens5: net1 of its pods has no carrier any more."""
+        network.set_cable(node, connected=False)
+
+    def mend_cable(self, node: str) -> None:
+        network.set_cable(node, connected=True)
+
+    def restart_apiserver(self) -> None:
+        """Kill the API server and start it anew, some 3 s: open watches end without a word."""
+        control_plane.restart_apiserver()
+
+    def kill_kubelet(self, node: str) -> None:
+        """The node falls silent: NotReady after some 9 s, its pods are replaced after 20 s; containers run on."""
+        daemons.stop(f"{node}-kubelet", SIGKILL)
+
+    def start_kubelet(self, node: str) -> None:
+        nodes.start_kubelet(node)
+
+
+def is_up() -> bool:
+    return daemons.pid("apiserver") is not None
+
+
+def up(*, networks: bool = True) -> Cluster:
+    """Bring it up, some 15 s; whatever fails is taken down again."""
+    if not recipes.built():
+        raise ClusterFailure("the cluster is not built: python -m tests.cluster build")
+    if RUN.exists():
+        raise ClusterFailure("a cluster is up on this machine, or was left: python -m tests.cluster down")
+    if taken := network.in_the_way():
+        raise ClusterFailure(f"network namespaces of these names are there already: {', '.join(taken)}")
+    try:
+        RUN.mkdir(parents=True)
+        DISKS.mkdir(parents=True, exist_ok=True)
+        with timed("up"):
+            _start(networks)
+    except BaseException:
+        down()
+        raise
+    return Cluster()
+
+
+def _there(*words: str) -> bool:
+    return bool(control_plane.kubectl("get", *words, "-o", "name"))
+
+
+def _start(networks: bool) -> None:
+    together([network.make, pki.make, nodes.make_mount_points])
+    # The nodes' disks are laid while the API server starts.
+    failures: list[BaseException] = []
+
+    def start_nodes() -> None:
+        try:
+            together([partial(nodes.up, node) for node in NODES])
+        except BaseException as failure:
+            failures.append(failure)
+
+    beside = threading.Thread(target=start_nodes)
+    beside.start()
+    try:
+        control_plane.up()
+        if networks:
+            addons.apply_networks()
+    finally:
+        beside.join()
+    if failures:
+        raise failures[0]
+    for node in NODES:
+        wait_until(f"{node} to register", 60, partial(_there, f"node/{node}"))
+    control_plane.kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=60s")
+    if networks:
+        addons.wait_for_networks()
+
+
+def down() -> None:
+    """Take everything away but the built parts, also after a failure or a crash in the midst of it."""
+    for node in NODES:
+        daemons.stop(f"{node}-kubelet", SIGKILL)
+    control_plane.down()
+    for node in NODES:
+        nodes.down(node)
+    daemons.end(daemons.all_ours())
+    network.remove()
+    nodes.remove_mount_points()
+    shutil.rmtree(DISKS, ignore_errors=True)
+    shutil.rmtree(RUN, ignore_errors=True)

@@ -1,0 +1,91 @@
+"""The fixture `cluster`: brought up for the first test that asks for it, taken down after the last one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+from tests.cluster import addons, machine, recipes
+from tests.cluster import cluster as running
+from tests.cluster.addons import ROOT
+from tests.cluster.cluster import Cluster
+from tests.cluster.places import RUN
+from tests.cluster.traces import untouched
+from tests.leaks import watched
+
+HERE = Path(__file__).resolve().parent
+# With a cluster of `python -m tests.cluster up`: the tests use it, and leave it up.
+USE_VARIABLE = "TESTS_OF_TORCHNET_USE_CLUSTER"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Last of all: the others count what is on the machine, and none of them has to share it with a cluster."""
+
+    items.sort(key=lambda item: item.path.is_relative_to(HERE))
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """Two nodes with Multus and Whereabouts; built if need be. The machine is afterwards as it was before."""
+    if os.environ.get(USE_VARIABLE):
+        if not running.is_up():
+            pytest.fail(f"{USE_VARIABLE} is set, and no cluster is up: python -m tests.cluster up")
+        yield Cluster()
+        return
+    if found := machine.obstacles():
+        pytest.skip("no cluster on this machine: " + "; ".join(found))
+    if running.is_up():
+        pytest.fail(f"a cluster is up: {USE_VARIABLE}=1 uses it, `python -m tests.cluster down` ends it")
+    if RUN.exists():
+        running.down()
+    recipes.build()
+    with untouched(), watched(grace=20), _taken_down():
+        yield running.up()
+
+
+@contextmanager
+def _taken_down() -> Iterator[None]:
+    """Take the cluster down whatever happens: at the end, on SIGTERM, and also when this process is killed."""
+
+    def interrupted(number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(f"signal {number}")
+
+    old = signal.signal(signal.SIGTERM, interrupted)
+    # Reads until this process is gone or says that all is done.
+    watching = f"read -r word || exec {sys.executable} -m tests.cluster down"
+    with subprocess.Popen(
+        ["sh", "-c", watching], stdin=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True
+    ) as guard:
+        assert guard.stdin is not None
+        try:
+            yield
+        finally:
+            running.down()
+            guard.stdin.write("down\n")
+            guard.stdin.flush()
+            guard.wait()
+            signal.signal(signal.SIGTERM, old)
+
+
+@pytest.fixture(scope="session")
+def jobset(cluster: Cluster) -> None:
+    """JobSet's controller, with its webhooks, until the end of the session."""
+    addons.install_jobset()
+
+
+@pytest.fixture(autouse=True)
+def _no_objects_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After a test with the cluster there is no object of a run anywhere."""
+    yield
+    if "cluster" in request.fixturenames:
+        up: Cluster = request.getfixturevalue("cluster")
+        assert up.run_objects() == [], "the test left objects of a run"

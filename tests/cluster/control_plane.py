@@ -1,0 +1,91 @@
+"""etcd, API server, controller manager and scheduler: processes in the namespace `cp`."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from tests.cluster import recipes
+from tests.cluster.daemons import log, start, stop
+from tests.cluster.network import NETNS
+from tests.cluster.pki import PKI, SERVICE
+from tests.cluster.places import CONTROL_PLANE, CP_ADDRESS, KUBECONFIG, RUN, SERVICES
+from tests.cluster.shell import ClusterFailure, run, wait_until
+
+PREFIX = ("nsenter", f"--net={NETNS / CONTROL_PLANE}")
+ETCD = "http://127.0.0.1:2379"
+NAMES = ("etcd", "apiserver", "controller-manager", "scheduler")
+
+
+def kubectl_command() -> tuple[str, ...]:
+    """kubectl as the administrator, in the namespace from which the API server is reached."""
+    program = recipes.kubernetes.folder / "kubectl"
+    return (*PREFIX, "env", f"KUBECONFIG={KUBECONFIG}", str(program))
+
+
+def kubectl(*arguments: str | Path, input: str | None = None, timeout: float = 120) -> str:  # noqa: A002
+    """kubectl's standard output; ClusterFailure with its standard error."""
+    return run(*kubectl_command(), *arguments, input=input, timeout=timeout)
+
+
+def up() -> None:
+    """Start all four; the API server answers afterwards."""
+    peers = "http://127.0.0.1:2380"
+    start(
+        *("etcd", *PREFIX, "etcd", "--data-dir", RUN / "etcd", "--unsafe-no-fsync", "--logger=zap"),
+        *("--listen-client-urls", ETCD, "--advertise-client-urls", ETCD, "--listen-peer-urls", peers),
+        *("--initial-advertise-peer-urls", peers, "--initial-cluster", f"default={peers}"),
+    )
+    start_apiserver()
+    programs, root = recipes.kubernetes.folder, PKI / "ca.crt"
+    common = ("--leader-elect=false", "--authentication-skip-lookup")
+    # A silent node is NotReady after 8 s: some four of its leases' renewals.
+    start(
+        *("controller-manager", *PREFIX, programs / "kube-controller-manager", *common),
+        f"--kubeconfig={RUN / 'controller-manager.kubeconfig'}",
+        *("--use-service-account-credentials", f"--service-account-private-key-file={PKI / 'sa.key'}"),
+        *(f"--root-ca-file={root}", f"--cluster-signing-cert-file={root}"),
+        f"--cluster-signing-key-file={PKI / 'ca.key'}",
+        *("--node-monitor-period=1s", "--node-monitor-grace-period=8s"),
+    )
+    start(
+        *("scheduler", *PREFIX, programs / "kube-scheduler", *common),
+        f"--kubeconfig={RUN / 'scheduler.kubeconfig'}",
+    )
+
+
+def start_apiserver() -> None:
+    """Start the API server and wait until it is ready."""
+    # Port 443, as the service's: no proxy stands between. --enable-aggregator-routing: webhooks are called at
+    # their pods' addresses. Pods of a lost node are evicted after 10 s, not 300.
+    start(
+        *("apiserver", *PREFIX, recipes.kubernetes.folder / "kube-apiserver"),
+        *(f"--etcd-servers={ETCD}", "--secure-port=443", f"--advertise-address={CP_ADDRESS}"),
+        *(f"--service-cluster-ip-range={SERVICES}", "--enable-aggregator-routing", "--allow-privileged"),
+        *("--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction"),
+        *("--default-not-ready-toleration-seconds=10", "--default-unreachable-toleration-seconds=10"),
+        *(f"--client-ca-file={PKI / 'ca.crt'}", f"--tls-cert-file={PKI / 'apiserver.crt'}"),
+        *(f"--tls-private-key-file={PKI / 'apiserver.key'}", "--kubelet-preferred-address-types=InternalIP"),
+        f"--kubelet-certificate-authority={PKI / 'ca.crt'}",
+        f"--kubelet-client-certificate={PKI / 'kubelet-client.crt'}",
+        f"--kubelet-client-key={PKI / 'kubelet-client.key'}",
+        f"--service-account-issuer=https://{SERVICE}",
+        f"--service-account-key-file={PKI / 'sa.pub'}",
+        f"--service-account-signing-key-file={PKI / 'sa.key'}",
+    )
+    try:
+        wait_until("API server", 60, lambda: kubectl("get", "--raw", "/readyz") == "ok")
+    except ClusterFailure as failure:
+        raise ClusterFailure(f"{failure}\n{log('apiserver')[-3000:]}") from None
+
+
+def restart_apiserver() -> None:
+    """Kill it, so that open connections end without a word, and start it anew."""
+    stop("apiserver", signal.SIGKILL)
+    start_apiserver()
+
+
+def down() -> None:
+    """End all four, at once: nothing of theirs is kept."""
+    for name in NAMES[::-1]:
+        stop(name, signal.SIGKILL)

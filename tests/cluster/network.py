@@ -1,0 +1,103 @@
+"""The hosts and their cables: network namespaces for the control plane, each node, and the two switches.
+
+    cp      eth0 172.31.0.1   ──┐
+    node1   eth0 172.31.0.11  ──┼── mgmt, a bridge in the namespace `fabric`
+    node2   eth0 172.31.0.12  ──┘
+    node1   ens5  ──┐
+    node2   ens5  ──┴── back, a bridge in `fabric`, MTU 9000
+
+The machine's own namespace gets no interface and no route.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tests.cluster.places import (
+    API_ADDRESS,
+    CONTROL_PLANE,
+    CP_ADDRESS,
+    FABRIC,
+    NODES,
+    RUN,
+    SERVICES,
+    node_address,
+    pod_range,
+)
+from tests.cluster.shell import run
+
+NAMES = (FABRIC, CONTROL_PLANE, *NODES)
+NETNS = Path("/run/netns")
+BACKEND_MTU = 9000
+# Between the pods of a node the bridge of the primary network must not consult iptables.
+SYSCTLS = {
+    "net/ipv4/ip_forward": 1,
+    "net/ipv6/conf/all/forwarding": 1,
+    "net/bridge/bridge-nf-call-iptables": 0,
+    "net/bridge/bridge-nf-call-ip6tables": 0,
+}
+
+
+def cable(node: str, interface: str) -> str:
+    """The other end, in the namespace `fabric`, of a host's interface."""
+    return f"{node}-{interface}"
+
+
+def make() -> None:
+    """All namespaces, links, addresses and routes."""
+    if not NETNS.is_dir():
+        (RUN / "made-netns").touch()  # `ip netns` will make it, and leave it as a mount
+    for name in NAMES:
+        run("ip", "netns", "add", name)
+        _ip(name, "link set lo up")
+    _ip(FABRIC, "link add mgmt type bridge", "link set mgmt up")
+    _ip(FABRIC, f"link add back mtu {BACKEND_MTU} type bridge", "link set back up")
+    _wire(CONTROL_PLANE, "eth0", "mgmt", 1500)
+    _ip(CONTROL_PLANE, f"addr add {CP_ADDRESS}/24 dev eth0", f"addr add {API_ADDRESS}/32 dev lo")
+    for node in NODES:
+        _wire(node, "eth0", "mgmt", 1500)
+        _wire(node, "ens5", "back", BACKEND_MTU)
+        # No proxy for services: the only one that is needed, the API server's, is an address of `cp`.
+        _ip(node, f"addr add {node_address(node)}/24 dev eth0", f"route add default via {CP_ADDRESS}")
+        _ip(node, f"route add {SERVICES} via {CP_ADDRESS}")
+        script = "; ".join(
+            f"[ ! -e /proc/sys/{name} ] || echo {value} >/proc/sys/{name}" for name, value in SYSCTLS.items()
+        )
+        run("nsenter", f"--net={NETNS / node}", "sh", "-ec", script)
+    for node in NODES:
+        for name in (CONTROL_PLANE, *NODES):
+            if name != node:
+                _ip(name, f"route add {pod_range(node)} via {node_address(node)}")
+
+
+def remove() -> None:
+    """All of it; what is not there is no error."""
+    for name in NAMES:
+        if (NETNS / name).exists():
+            run("ip", "netns", "delete", name)
+    if (RUN / "made-netns").exists() and not os.listdir(NETNS):
+        run("umount", NETNS)
+        NETNS.rmdir()
+
+
+def in_the_way() -> list[str]:
+    """Namespaces of these names that are there already."""
+    return [name for name in NAMES if (NETNS / name).exists()]
+
+
+def set_cable(node: str, *, connected: bool, interface: str = "ens5") -> None:
+    """Pull a node's cable, or put it back in: the node's own end loses its carrier, its address stays."""
+    _ip(FABRIC, f"link set {cable(node, interface)} {'up' if connected else 'down'}")
+
+
+def _wire(host: str, interface: str, bridge: str, mtu: int) -> None:
+    port = cable(host, interface)
+    options = f"mtu {mtu} netns {FABRIC} type veth peer name {interface} mtu {mtu} netns {host}"
+    run("ip", "link", "add", port, *options.split())
+    _ip(FABRIC, f"link set {port} master {bridge} up")
+    _ip(host, f"link set {interface} up")
+
+
+def _ip(namespace: str, *lines: str) -> None:
+    run("ip", "-n", namespace, "-batch", "-", input="\n".join(lines) + "\n")

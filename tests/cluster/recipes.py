@@ -1,0 +1,146 @@
+"""The parts of the cluster: programs from Go modules, the worker's file system, and the store with all images."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.cluster import golang, images, store
+from tests.cluster import versions as v
+from tests.cluster.golang import build_programs
+from tests.cluster.parts import Part, forget_old, locked, together
+from tests.cluster.shell import ClusterFailure, run
+
+KUBERNETES_PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kubectl")
+# What the worker needs beside PyTorch: `ip` and `ping`, to look around with.
+WORKER_PACKAGES = "python3-minimal,python3-torch,iproute2,iputils-ping"
+
+
+def _kubernetes(folder: Path) -> None:
+    minor = v.KUBERNETES_VERSION.removeprefix("v1.")
+    version = "k8s.io/component-base/version"
+    build_programs(
+        folder,
+        v.KUBERNETES_MODULE,
+        v.KUBERNETES_VERSION,
+        {f"cmd/{name}": name for name in KUBERNETES_PROGRAMS},
+        variables={
+            f"{version}.gitVersion": v.KUBERNETES_VERSION,
+            f"{version}.gitMajor": "1",
+            f"{version}.gitMinor": minor.partition(".")[0],
+        },
+        staging=f"v0.{minor}",
+    )
+
+
+def _multus(folder: Path) -> None:
+    names = ("multus", "install_multus", "thin_entrypoint")
+    programs = {f"cmd/{name}": name for name in names} | {"cmd/passthru-cni": "passthru"}
+    variable = f"{v.MULTUS_MODULE}/pkg/multus.version"
+    build_programs(
+        folder, v.MULTUS_MODULE, v.MULTUS_VERSION, programs, variables={variable: v.MULTUS_VERSION}
+    )
+
+
+def _whereabouts(folder: Path) -> None:
+    programs = {
+        "cmd": "whereabouts",
+        "cmd/controlloop": "ip-control-loop",
+        "cmd/reconciler": "ip-reconciler",
+    }
+    variable = f"{v.WHEREABOUTS_MODULE}/pkg/version.Version"
+    version = v.WHEREABOUTS_VERSION
+    build_programs(folder, v.WHEREABOUTS_MODULE, version, programs, variables={variable: version})
+    scripts = golang.module_folder(v.WHEREABOUTS_MODULE, version) / "script"
+    for name in ("install-cni.sh", "lib.sh", "token-watcher.sh"):
+        (folder / name).write_bytes((scripts / name).read_bytes())
+
+
+def _jobset(folder: Path) -> None:
+    variable = f"{v.JOBSET_MODULE}/pkg/version.GitVersion"
+    version = v.JOBSET_VERSION
+    build_programs(folder, v.JOBSET_MODULE, version, {"": "manager"}, variables={variable: version})
+
+
+def _worker(folder: Path) -> None:
+    listed = run(
+        "apt-get", "indextargets", "--format", "$(REPO_URI)", "Origin: Debian", "Created-By: Packages"
+    )
+    if not listed:
+        raise ClusterFailure("apt knows no mirror of Debian: run `apt-get update`")
+    run(
+        *("mmdebstrap", "--variant=apt", f"--include={WORKER_PACKAGES}"),
+        "--dpkgopt=path-exclude=/usr/share/{doc,man,locale}/*",
+        *(v.DEBIAN_RELEASE, folder / "root.tar", f"deb {listed.split()[0]} {v.DEBIAN_RELEASE} main"),
+        timeout=1800,
+    )
+
+
+def _source(one: object) -> str:
+    """What a function or module does, as text: comments and line breaks of its source make no difference."""
+    return ast.unparse(ast.parse(inspect.getsource(one)))  # type: ignore[arg-type]
+
+
+def _part(name: str, make: Callable[[Path], None], *versions: str, needs: tuple[Part, ...] = ()) -> Part:
+    return Part(name, "\n".join([_source(make), *versions]), make, list(needs))
+
+
+_GO = _source(build_programs)
+kubernetes = _part("kubernetes", _kubernetes, _GO, v.KUBERNETES_VERSION, *KUBERNETES_PROGRAMS)
+multus = _part("multus", _multus, _GO, v.MULTUS_VERSION)
+whereabouts = _part("whereabouts", _whereabouts, _GO, v.WHEREABOUTS_VERSION)
+jobset = _part("jobset", _jobset, _GO, v.JOBSET_VERSION)
+worker = _part("worker", _worker, v.DEBIAN_RELEASE, WORKER_PACKAGES)
+
+
+def _images() -> list[images.Image]:
+    return [
+        store.pause(),
+        store.multus(multus.folder),
+        store.whereabouts(whereabouts.folder),
+        images.Image(
+            (v.JOBSET_IMAGE,),
+            files={"/manager": jobset.folder / "manager"},
+            entrypoint=("/manager",),
+            user="65532:65532",
+        ),
+        images.Image(v.WORKER_NAMES, root=worker.folder / "root.tar", command=("/usr/bin/python3",)),
+    ]
+
+
+def _store(folder: Path) -> None:
+    store.fill(folder, _images())
+
+
+image_store = _part(
+    "store",
+    _store,
+    *(_source(one) for one in (images, store, _images)),
+    *(v.PAUSE_IMAGE, v.MULTUS_IMAGE, v.WHEREABOUTS_IMAGE, v.JOBSET_IMAGE, *v.WORKER_NAMES),
+    needs=(worker, multus, whereabouts, jobset),
+)
+PARTS = [worker, multus, whereabouts, jobset, kubernetes, image_store]
+
+
+def built() -> bool:
+    """Whether everything is there as this checkout wants it."""
+    return all(part.built for part in PARTS)
+
+
+def build() -> None:
+    """Build what is missing, in the cache; at once if nothing is."""
+    if built():
+        return
+    with locked():
+        # Go has work for all cores by itself: its modules one after the other, the worker's packages beside them.
+        with_go = [kubernetes, multus, whereabouts, jobset]
+
+        def programs() -> None:
+            for part in with_go:
+                part.build()
+
+        together([worker.build, programs])
+        image_store.build()
+        forget_old(PARTS)
