@@ -1,0 +1,194 @@
+"""From objects to a running job: tried on the server first, then made in order, then owned by the workload.
+
+Made by POST, not by server-side apply: apply would merge into a run that has the same name already, and the server's
+answer "AlreadyExists" is free of races. ``torchnet`` is the field manager in any case.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torchnet import names
+from torchnet.errors import ClusterError, NetworkError, UsageError
+from torchnet.network.text import printable
+from torchnet.runtimes.kubernetes.door import MERGE_PATCH, Door, after_lost_answer
+from torchnet.runtimes.kubernetes.refused import Refused, is_rights
+from torchnet.runtimes.kubernetes.resources import NAD, WORKLOADS, kind_of
+
+Object = dict[str, Any]
+_QUERY = {"fieldManager": "torchnet", "fieldValidation": "Strict"}
+
+
+def check(door: Door, objects: Sequence[Object], pod: Object) -> None:
+    """Ask the server, without making anything, whether all ``objects`` and one ``pod`` of the workload would be taken.
+
+    Raises:
+        UsageError: there is a run of this name.
+        NetworkError: an attachment that the pods name does not exist.
+        ClusterError: the server refuses one; its own words and the object's name are in the text.
+    """
+    _taken(door, objects)
+    _attachments(door, pod)
+    for body in objects:
+        _post(door, body, dry=True)
+    own = {one["metadata"]["name"] for one in objects if one["kind"] == "ServiceAccount"}
+    tried = copy.deepcopy(pod)
+    if tried["spec"].get("serviceAccountName") in own:
+        # It does not exist yet, and a pod with an account that does not is refused for that alone.
+        tried["spec"].pop("serviceAccountName")
+    tried["metadata"]["name"] = f"{tried['metadata']['name'][:55]}-check"
+    _post(door, tried, dry=True)
+
+
+def create(door: Door, objects: Sequence[Object], made: Callable[[Object], None]) -> list[Object]:
+    """Make them in order; ``made`` is called after each. The server's own versions of them."""
+    results = []
+    for body in objects:
+        answer = _post(door, body, dry=False)
+        results.append(answer)
+        made(answer)
+    return results
+
+
+def own(door: Door, results: Sequence[Object]) -> str:
+    """Make the workload the owner of all that was made before it: whoever deletes the workload deletes all.
+
+    Returns why not, where the rights for that are missing; the run's label still finds everything.
+    """
+    workloads = [body for body in results if kind_of(body) in WORKLOADS]
+    if not workloads:
+        return ""
+    owner = workloads[0]
+    reference = {
+        "apiVersion": owner["apiVersion"],
+        "kind": owner["kind"],
+        "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"],
+    }
+    for body in results:
+        if kind_of(body) in WORKLOADS:
+            continue
+        kind, meta = kind_of(body), body["metadata"]
+        try:
+            door.call(
+                "PATCH",
+                kind.path(meta["namespace"], meta["name"]),
+                kind.call("patch", meta["namespace"], meta["name"]),
+                query={"fieldManager": "torchnet"},
+                body={"metadata": {"ownerReferences": [reference]}},
+                content=MERGE_PATCH,
+            )
+        except Refused as error:
+            if error.status == 404:
+                continue  # the run has been removed meanwhile
+            if is_rights(error.status, error.said):
+                return str(error)
+            raise
+    return ""
+
+
+def _taken(door: Door, objects: Sequence[Object]) -> None:
+    for body in objects:
+        kind, meta = kind_of(body), body["metadata"]
+        if kind not in WORKLOADS:
+            continue
+        namespace, name = meta["namespace"], meta["name"]
+        try:
+            found = door.call("GET", kind.path(namespace, name), kind.call("get", namespace, name))
+        except Refused as error:
+            if error.status == 404 or is_rights(error.status, error.said):
+                return
+            raise
+        raise taken(kind.name, namespace, name, found)
+
+
+def taken(kind: str, namespace: str, name: str, found: Mapping[str, Any]) -> UsageError:
+    """The name is in use."""
+    run = ((found.get("metadata") or {}).get("labels") or {}).get("torchnet/run")
+    what = f"the run {run}" if run else f"{kind} {name}, which is no run of torchnet's,"
+    status = found.get("status") or {}
+    state = next(
+        (one["type"].lower() for one in status.get("conditions") or () if one.get("status") == "True"),
+        str(status.get("phase") or "running").lower(),
+    )
+    fix = f"torchnet attach {run} -n {namespace}, or torchnet down {run} -n {namespace}" if run else ""
+    return UsageError(
+        f"{what} exists in namespace {namespace} ({printable(state, 40)})", fix=fix or "another --run-id"
+    )
+
+
+def _post(door: Door, body: Object, *, dry: bool) -> Object:
+    kind, meta = kind_of(body), body["metadata"]
+    namespace, name = meta["namespace"], meta["name"]
+    query = {**_QUERY, "dryRun": "All"} if dry else _QUERY
+    try:
+        return door.call(
+            "POST", kind.path(namespace), kind.call("create", namespace, name), query=query, body=body
+        )
+    except Refused as error:
+        if dry and kind.name == "RoleBinding" and error.status == 404:
+            return (
+                body  # its Role does not exist yet: for whoever may not bind any role, that cannot be tried
+            )
+        if error.status == 409 and after_lost_answer(error):
+            return door.call("GET", kind.path(namespace, name), kind.call("get", namespace, name))
+        if error.status == 409 and kind in WORKLOADS:
+            raise taken(kind.name, namespace, name, {"metadata": meta}) from None
+        if error.status == 404 and "." in kind.resource and "namespaces" not in error.said:
+            raise ClusterError(
+                f"the cluster has no {kind.resource} ({kind.api}), which {kind.name} {name} is one of: {error.said}",
+                fix="kubectl api-resources shows what it has",
+            ) from None
+        raise
+
+
+def _attachments(door: Door, pod: Object) -> None:
+    """Refuse attachments that do not exist: with them, each pod would hang before its start."""
+    namespace = pod["metadata"]["namespace"]
+    for where, name in attachments(pod["metadata"], namespace):
+        try:
+            door.call("GET", NAD.path(where, name), NAD.call("get", where, name), patience=10.0)
+        except Refused as error:
+            if error.status == 404:
+                raise missing(door, where, name) from None
+            if not is_rights(error.status, error.said):
+                raise
+            # Who may not read them has to wait for the CNI's own words.
+
+
+def missing(door: Door, namespace: str, name: str) -> NetworkError:
+    """There is no such attachment: the error, with those that are there."""
+    try:
+        listed = door.call("GET", NAD.path(namespace), NAD.call("list", namespace), patience=5.0)
+        known = [str(item["metadata"]["name"]) for item in listed.get("items") or ()]
+    except Refused as error:
+        if error.status == 404:
+            return NetworkError(
+                "the cluster knows no network attachments: Multus is not installed",
+                fix="torchnet manifests multus | kubectl apply -f -",
+            )
+        known = []
+    except ClusterError:
+        known = []
+    there = f"; it has {', '.join(printable(one) for one in known[:10])}" if known else ""
+    return NetworkError(
+        f"there is no network attachment {name} in namespace {namespace}{there}",
+        fix="--network NAMESPACE/NAME, or torchnet manifests backend-network | kubectl apply -f -",
+    )
+
+
+def attachments(metadata: Mapping[str, Any], namespace: str) -> list[tuple[str, str]]:
+    """(namespace, name) of the attachments that a pod's annotation names, each once."""
+    text = str((metadata.get("annotations") or {}).get(names.NETWORKS_ANNOTATION) or "")
+    found: list[tuple[str, str]] = []
+    if text.lstrip().startswith("["):
+        for entry in json.loads(text):
+            found.append((str(entry.get("namespace") or namespace), str(entry["name"])))
+    else:
+        for part in filter(None, (one.strip() for one in text.split(","))):
+            where, slash, name = part.partition("@")[0].rpartition("/")
+            found.append((where if slash else namespace, name))
+    return list(dict.fromkeys(found))

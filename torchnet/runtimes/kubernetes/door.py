@@ -1,0 +1,207 @@
+"""The one door to the API server: every call of this runtime is one of :class:`Door`'s.
+
+Paths and plain JSON instead of the client's generated classes: what is sent is what was rendered, and what comes back
+may hold fields that the client does not know. What the client brings is its way to the server (configuration, TLS,
+proxies, credentials and their renewal).
+
+429 and 5xx are tried again, as is a connection that fails, with jitter, honouring Retry-After, until ``patience``
+seconds have passed; 401 and 403 never are: rights do not come by asking again.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+from torchnet.errors import ClusterError
+from torchnet.network.text import printable
+from torchnet.runtimes.kubernetes.configuration import Access, load
+from torchnet.runtimes.kubernetes.refused import Call, Refused, Unreachable, refused
+
+JSON, MERGE_PATCH = "application/json", "application/merge-patch+json"
+METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+PATIENCE = 30.0  # seconds that a call is tried for
+_CONNECT, _READ = 10.0, 60.0
+_FIRST, _MOST = 0.2, 5.0  # seconds between two tries
+_LONGEST_BODY = 256 << 20
+
+Object = dict[str, Any]
+_LOST = object()
+
+
+class Stopped(Exception):
+    """The caller's event was set while a call was being tried again."""
+
+
+class Door:
+    """For several threads. ``stop``: once set, nothing is tried again any more."""
+
+    def __init__(
+        self, access: Access, *, patience: float = PATIENCE, stop: threading.Event | None = None
+    ) -> None:
+        self.access = access
+        self._patience = patience
+        self.stop = stop or threading.Event()
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        call: Call,
+        *,
+        query: Mapping[str, object] | None = None,
+        body: object = None,
+        content: str = JSON,
+        accept: str = JSON,
+        patience: float | None = None,
+    ) -> Object:
+        """The answer, as an object.
+
+        Raises:
+            Refused: the server said no.
+            Unreachable: no answer within ``patience`` seconds (default: the door's).
+        """
+        response = self._send(method, path, call, query, body, content, accept, _READ, patience)
+        try:
+            data = response.read(_LONGEST_BODY)
+        except _network_errors() as error:
+            raise self._unreachable(call, error) from None
+        finally:
+            response.release_conn()
+        try:
+            answer = json.loads(data) if data else {}
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise ClusterError(f"{self.access.place} answered {call} with something else than an object")
+        return answer
+
+    def stream(
+        self,
+        path: str,
+        call: Call,
+        *,
+        query: Mapping[str, object],
+        silence: float,
+        patience: float | None = None,
+    ) -> Any:
+        """An answer to be read as it comes (a watch, a log); ``silence``: seconds without a byte that end it."""
+        return self._send("GET", path, call, query, None, JSON, "*/*", silence, patience)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        call: Call,
+        query: Mapping[str, object] | None,
+        body: object,
+        content: str,
+        accept: str,
+        read: float,
+        patience: float | None,
+    ) -> Any:
+        until = time.monotonic() + (self._patience if patience is None else patience)
+        pause, sent = _FIRST, False
+        while True:
+            try:
+                response = self._once(method, path, query, body, content, accept, read)
+            except _network_errors() as error:
+                # An answer that was lost may have been a success: see the caller of "create" for what follows.
+                problem: ClusterError = self._unreachable(call, error)
+                asked, sent = 0.0, True
+            else:
+                if 200 <= response.status < 300:
+                    return response
+                answer = _rest(response)
+                problem = refused(call, response.status, answer)
+                if response.status != 429 and response.status < 500:
+                    if sent and method == "POST" and response.status == 409:
+                        problem.args = (*problem.args, _LOST)
+                    raise problem
+                asked = _retry_after(response.headers.get("Retry-After"))
+                problem = Unreachable(
+                    f"{self.access.place} is too busy to {call} (HTTP {response.status}): {problem.said}",
+                    fix="try again later; kubectl get --raw /readyz?verbose",
+                )
+            wait = max(asked, pause * random.uniform(0.5, 1.5))
+            pause = min(_MOST, pause * 2)
+            if time.monotonic() + wait > until:
+                raise problem
+            if self.stop.wait(wait):
+                raise problem
+
+    def _once(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, object] | None,
+        body: object,
+        content: str,
+        accept: str,
+        read: float,
+    ) -> Any:
+        import urllib3
+
+        client = self.access.client
+        headers = {"Accept": accept, "User-Agent": "torchnet"}
+        client.update_params_for_auth(headers, [], ["BearerToken"], path, method, None)
+        if body is not None:
+            headers["Content-Type"] = content
+        url = f"{self.access.server}{path}" + (f"?{urlencode(query)}" if query else "")
+        return client.rest_client.pool_manager.request(
+            method,
+            url,
+            headers=headers,
+            body=None if body is None else json.dumps(body),
+            timeout=urllib3.Timeout(connect=_CONNECT, read=read),
+            preload_content=False,
+            retries=False,
+        )
+
+    def _unreachable(self, call: Call, error: Exception) -> Unreachable:
+        what = " ".join(str(getattr(error, "reason", "") or error).split())
+        what = what.rpartition(">: ")[2] or type(error).__name__
+        return Unreachable(
+            f"no answer from {self.access.place} ({call}): {printable(what, 300)}",
+            fix="kubectl cluster-info" + (f" --context {self.access.context}" if self.access.context else ""),
+        )
+
+
+def connect(
+    kubeconfig: str | None = None, context: str | None = None, *, stop: threading.Event | None = None
+) -> Door:
+    """The door to the cluster that the options and the environment name; makes no call yet."""
+    return Door(load(kubeconfig, context), stop=stop)
+
+
+def after_lost_answer(error: Refused) -> bool:
+    """Whether an AlreadyExists may be the echo of the own first try, whose answer was lost."""
+    return error.status == 409 and error.args[-1:] == (_LOST,)
+
+
+def _network_errors() -> tuple[type[Exception], ...]:
+    from urllib3.exceptions import HTTPError
+
+    return HTTPError, OSError
+
+
+def _rest(response: Any) -> bytes:
+    try:
+        return bytes(response.read(1 << 20))
+    except _network_errors():
+        return b""
+    finally:
+        response.release_conn()
+
+
+def _retry_after(value: str | None) -> float:
+    """Seconds; a date, as HTTP allows and no API server sends, is taken as "soon"."""
+    try:
+        return max(0.0, float(value or 0))
+    except ValueError:
+        return 0.0

@@ -1,0 +1,191 @@
+"""How a run ended (pure): one exit code and one receipt, from rank 0's receipt or from the workers' last words.
+
+Rank 0's log has the whole receipt. Where it is gone, the termination messages have what matters: what the agents agreed
+on, and each worker's sums. The exit code is the same either way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from torchnet import names
+from torchnet.agent.report import Failure
+from torchnet.receipt_model import NodeReceipt, Receipt, ValidationError
+from torchnet.runtimes.kubernetes.facts import Facts
+from torchnet.runtimes.kubernetes.message import Message
+from torchnet.runtimes.kubernetes.pods import Worker
+
+_OURS = ("interrupted", "timeout")  # the launcher's own word goes before the agents', who only got a SIGTERM
+
+
+def settle(
+    facts: Facts,
+    workers: Mapping[int, Worker],
+    logged: object = None,
+    failure: Failure | None = None,
+    *,
+    restarts: int = 0,
+    now: float = 0.0,
+) -> dict[str, Any]:
+    """The job's receipt (torchnet.receipt/1).
+
+    Args:
+        logged: the receipt that rank 0's log holds, if it was read.
+        failure: what the launcher itself found: an interruption, a time-out, a lost pod.
+        now: unix time, where the cluster does not tell when the last worker ended.
+    """
+    messages = {rank: one.ended.message for rank, one in workers.items() if one.ended and one.ended.message}
+    made = _valid(logged, facts) or _assembled(facts, workers, messages, restarts, now)
+    _complete(made, facts, messages)
+    if failure is not None and (failure.kind in _OURS or made["failure"] is None):
+        told(made, failure)
+    return made
+
+
+def told(receipt: dict[str, Any], failure: Failure) -> None:
+    """Make ``failure`` the receipt's."""
+    receipt["failure"] = asdict(failure)
+    receipt["exit_code"], receipt["reason"] = failure.code, failure.text.partition("\n")[0]
+
+
+def first_failure(facts: Facts, workers: Mapping[int, Worker]) -> Failure | None:
+    """The failure that the workers' ends tell of: what the agents agreed on, else a worker that was lost.
+
+    An agent that was told to stop (SIGTERM) names that as its failure; whatever else one of them names was first.
+    """
+    said: list[Failure] = []
+    lost: list[Failure] = []
+    for rank, one in workers.items():
+        if one.ended is None:
+            continue
+        message = one.ended.message
+        if message is None:
+            if one.ended.code:
+                lost.append(_lost(facts, rank, one))
+        elif message.failure is not None:
+            said.append(message.failure)
+        elif message.code:
+            text = f"{facts.node(rank)} ended with exit code {message.code}"
+            said.append(Failure("internal", text, message.code, node=facts.node(rank), at=one.ended.at))
+    causes = [one for one in said if one.kind not in _OURS] or lost or said
+    return min(causes, key=lambda one: (one.at or float("inf"), one.rank is None), default=None)
+
+
+def _lost(facts: Facts, rank: int, one: Worker) -> Failure:
+    assert one.ended is not None
+    name = facts.node(rank)
+    where = f" on {one.node}" if one.node else ""
+    text = f"lost {name} (node rank {rank}{where}): {one.ended.why or 'its agent ended without a word'}"
+    return Failure("lost", text, 70, node=name, at=one.ended.at)
+
+
+def _valid(logged: object, facts: Facts) -> dict[str, Any] | None:
+    try:
+        read = Receipt.model_validate(logged)
+    except ValidationError:
+        return None
+    if read.run_id != facts.run:
+        return None
+    body: dict[str, Any] = read.model_dump(mode="json", by_alias=True)
+    return body
+
+
+def _complete(made: dict[str, Any], facts: Facts, messages: Mapping[int, Message]) -> None:
+    """Workers that rank 0 could not hear any more, but whose last words are here."""
+    there = {node["node_rank"] for node in made["nodes"]}
+    for rank, message in sorted(messages.items()):
+        if rank in there or message.receipt is None:
+            continue
+        node = _node(facts, rank, message.receipt)
+        if node is not None:
+            made["nodes"].append(node)
+    made["nodes"].sort(key=lambda node: node["node_rank"])
+
+
+def _assembled(
+    facts: Facts, workers: Mapping[int, Worker], messages: Mapping[int, Message], restarts: int, now: float
+) -> dict[str, Any]:
+    job = messages[0].job if 0 in messages and messages[0].job is not None else {}
+    failure = first_failure(facts, workers)
+    code, reason = (failure.code, failure.text.partition("\n")[0]) if failure else (0, "done")
+    if job and not (failure and failure.kind == "lost"):
+        code = min(255, int(job["exit_code"]))
+        reason = str(job.get("reason") or reason)
+    elif failure is None and len([one for one in workers.values() if one.ended]) < facts.nnodes:
+        gone = facts.nnodes - len([one for one in workers.values() if one.ended])
+        failure = Failure(
+            "internal", f"{gone} of {facts.nnodes} workers left no word of their end", 70, at=now
+        )
+        code, reason = 70, failure.text
+    share, proof, why = _share(job)
+    began = min((one.began for one in workers.values() if one.began), default=0.0) or facts.made or now
+    ended = max((one.ended.at for one in workers.values() if one.ended), default=0.0) or now
+    return {
+        "schema": names.RECEIPT_SCHEMA,
+        "run_id": facts.run,
+        "runtime": "kubernetes",
+        "network": "multus-status",
+        "exit_code": code,
+        "reason": reason,
+        "failure": asdict(replace(failure, code=code)) if failure and code else None,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
+        "duration_s": round(max(0.0, ended - began), 3),
+        "nnodes": facts.nnodes,
+        "nproc_per_node": facts.nproc_per_node,
+        "world_size": facts.nnodes * facts.nproc_per_node,
+        "restarts": restarts,
+        "backend_share": share,
+        "proof": proof,
+        "proof_reason": why,
+        "min_share": None,
+        "ranks": _ranks(facts, messages),
+        "rails": [],
+        "nodes": [],
+        "findings": ["rank 0's receipt is not in its log: this one is made of the workers' last words"],
+    }
+
+
+def _share(job: Mapping[str, Any]) -> tuple[float | None, str, str]:
+    share, proof = job.get("backend_share"), job.get("proof")
+    number = float(share) if isinstance(share, (int, float)) and not isinstance(share, bool) else -1.0
+    if 0 <= number <= 1 and proof in ("measured", "inferred"):
+        return number, str(proof), "as rank 0 told it at its end"
+    return None, "unknown", "rank 0 left no account of the whole job"
+
+
+def _node(facts: Facts, rank: int, receipt: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A worker's part of the receipt; None where its message holds something else."""
+    filled = {
+        "interfaces": {},
+        "peer_bytes": 0,
+        "other_bytes": 0,
+        **{key: value for key, value in receipt.items() if key != "codes"},
+        "node": facts.node(rank),
+        "node_rank": rank,
+    }
+    try:
+        body: dict[str, Any] = NodeReceipt.model_validate(filled).model_dump(mode="json")
+    except ValidationError:
+        return None
+    return body
+
+
+def _ranks(facts: Facts, messages: Mapping[int, Message]) -> list[dict[str, Any]]:
+    found = []
+    for node_rank, message in sorted(messages.items()):
+        codes = (message.receipt or {}).get("codes")
+        for local in range(facts.nproc_per_node):
+            rank = node_rank * facts.nproc_per_node + local
+            code = codes.get(str(rank)) if isinstance(codes, dict) else None
+            found.append(
+                {
+                    "rank": rank,
+                    "local_rank": local,
+                    "node": facts.node(node_rank),
+                    "exit_code": code if isinstance(code, int) else None,
+                }
+            )
+    return found

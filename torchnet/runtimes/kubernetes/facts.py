@@ -1,0 +1,63 @@
+"""What is to be known of a run besides its pods: its size, from the annotation that every workload carries."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from torchnet.errors import UsageError
+from torchnet.network.text import printable
+from torchnet.runtimes.kubernetes.pods import seconds
+from torchnet.runtimes.kubernetes.resources import JOBSET, RUN, SPEC, Kind, kind_of
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One run. ``made`` is unix time; ``name`` the workload's (a JobSet's, a Job's, or the first pod's)."""
+
+    run: str
+    namespace: str
+    kind: Kind
+    name: str
+    nnodes: int
+    nproc_per_node: int
+    made: float = 0.0
+
+    @property
+    def restarts(self) -> bool:
+        """Whether the cluster starts the gang again after a failure."""
+        return self.kind == JOBSET
+
+    def node(self, rank: int) -> str:
+        """A worker's name in all output."""
+        return f"{self.run}-{rank}"
+
+    @property
+    def command(self) -> str:
+        """The run as the commands take it."""
+        return f"{self.run} -n {self.namespace}"
+
+
+def facts(workload: dict[str, Any]) -> Facts:
+    """Of a Job, a JobSet or a plain Pod that bears a run's label.
+
+    Raises:
+        UsageError: its annotation is missing, or none of torchnet's.
+    """
+    meta = workload["metadata"]
+    run = str((meta.get("labels") or {}).get(RUN) or meta["name"])
+    text = (meta.get("annotations") or {}).get(SPEC)
+    try:
+        data = json.loads(text or "{}")
+        nnodes, nproc = int(data["nnodes"]), int(data["nproc_per_node"])
+        if not (1 <= nnodes <= 10_000 and 1 <= nproc <= 1024):
+            raise ValueError("a number is out of range")
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise UsageError(
+            f"{workload['kind']} {meta['name']} has no annotation {SPEC} that can be read"
+            f" ({printable(str(text), 80)}): torchnet cannot tell the run's size",
+            fix=f"kubectl get {kind_of(workload).resource} {meta['name']} -n {meta['namespace']} -o yaml",
+        ) from None
+    made = seconds(meta.get("creationTimestamp"))
+    return Facts(run, meta["namespace"], kind_of(workload), meta["name"], nnodes, nproc, made)

@@ -1,0 +1,98 @@
+"""All workers of a run, from the events of a watch (pure): the same state, whatever the events' order.
+
+A pod is known by its UID. Of two states of one pod the one with the higher resourceVersion counts (they can be compared
+within one resource: KEP-5504), and a pod that was deleted never comes back. So a list that is read again after a lost
+watch neither doubles nor undoes anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torchnet.runtimes.kubernetes.pods import Ended, Worker, age_key, rank_of, worker
+
+Pod = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Gone:
+    """A pod that was deleted; ``last`` is what was seen of it last."""
+
+    last: Pod
+
+
+class Gang:
+    """Feed it lists and events; :meth:`workers` is the state. ``restarts``: a pod may take another one's place
+    after the training has begun (JobSet)."""
+
+    def __init__(self, nnodes: int, *, restarts: bool = False) -> None:
+        self._nnodes = nnodes
+        self._restarts = restarts
+        self._pods: dict[str, Pod] = {}
+        self._gone: dict[str, _Gone] = {}
+
+    def event(self, kind: str, pod: Pod) -> None:
+        """One event of a watch: ADDED, MODIFIED or DELETED."""
+        uid = pod["metadata"]["uid"]
+        if rank_of(pod) is None:
+            return
+        newest = self._newer(uid, pod)
+        if kind == "DELETED" or uid in self._gone:
+            self._pods.pop(uid, None)
+            self._gone[uid] = _Gone(newest)
+        else:
+            self._pods[uid] = newest
+
+    def listed(self, pods: Iterable[Pod]) -> None:
+        """A whole list: what is not in it has been deleted meanwhile."""
+        pods = list(pods)
+        present = {pod["metadata"]["uid"] for pod in pods}
+        for uid in self._pods.keys() - present:
+            self._gone[uid] = _Gone(self._pods.pop(uid))
+        for pod in pods:
+            self.event("ADDED", pod)
+
+    def _newer(self, uid: str, pod: Pod) -> Pod:
+        known = self._pods.get(uid) or (self._gone[uid].last if uid in self._gone else None)
+        return pod if known is None or _version(pod) >= _version(known) else known
+
+    def workers(self) -> dict[int, Worker]:
+        """The worker of each rank that has, or had, a pod.
+
+        A rank's newest pod speaks for it. One that was deleted after its training had begun, or ended, stays its
+        worker (that it was lost, or how it ended, must not be forgotten); one that was deleted before makes room.
+        """
+        chosen: dict[int, tuple[tuple[bool, tuple[int, str, str]], Worker]] = {}
+        for pod, gone in [(p, False) for p in self._pods.values()] + [
+            (g.last, True) for g in self._gone.values()
+        ]:
+            one = worker(pod)
+            if gone and not one.started and one.ended is None:
+                continue
+            # Without restarts, whoever has trained is the worker: a replacement cannot take part in its job.
+            final = not self._restarts and (one.started or (gone and one.ended is not None))
+            key = (final, age_key(pod) if not final else _first(age_key(pod)))
+            if gone and one.stage != "ended":
+                one = replace(
+                    one, stage="ended", ended=Ended(70, None, "its pod was deleted, or its node is gone")
+                )
+            if one.rank < self._nnodes and (one.rank not in chosen or key > chosen[one.rank][0]):
+                chosen[one.rank] = (key, one)
+        return {rank: chosen[rank][1] for rank in sorted(chosen)}
+
+    def pods(self) -> dict[str, Pod]:
+        """The pods that exist, by name."""
+        return {pod["metadata"]["name"]: pod for pod in self._pods.values()}
+
+
+def _first(key: tuple[int, str, str]) -> tuple[int, str, str]:
+    """Turns the order around: of those that trained, the first is the job's."""
+    attempt, made, uid = key
+    return -attempt, "".join(chr(0x10FFFF - ord(c)) for c in made), uid
+
+
+def _version(pod: Pod) -> int:
+    text = str(pod["metadata"].get("resourceVersion") or "0")
+    return int(text) if text.isdigit() else 0

@@ -1,0 +1,114 @@
+"""Containers' logs, followed over the API: one thread for each, which puts lines into one queue.
+
+Threads, not asyncio: the official client is synchronous, each follower waits in one read, and there are a few dozen of
+them at most; an event loop would need a second client, with its own way to find the cluster.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from torchnet.errors import ClusterError
+from torchnet.runtimes.kubernetes.door import Door
+from torchnet.runtimes.kubernetes.lines import Resume, Stamped, stamped
+from torchnet.runtimes.kubernetes.refused import Refused, Unreachable
+from torchnet.runtimes.kubernetes.resources import POD
+from torchnet.runtimes.kubernetes.watch import lines
+
+_SILENCE = 600.0  # seconds without a line, after which the connection is made anew: it may be dead
+_LONGEST = 64 << 20  # bytes of a line, which may be 10,000 workers' receipt; longer ones come in pieces
+_RETRY = 1.0
+
+Line = Callable[[Stamped], None]
+
+
+class Follower:
+    """Follows the log of one container until it has ended and all of it has been read.
+
+    ``line`` gets each line once, in order; ``said`` gets remarks (a gap, an error); both in the follower's thread.
+    """
+
+    def __init__(
+        self,
+        door: Door,
+        namespace: str,
+        pod: str,
+        container: str,
+        *,
+        line: Line,
+        said: Callable[[str], None],
+        follow: bool = True,
+        tail: int | None = None,
+    ) -> None:
+        self._door, self._namespace, self._pod, self._container = door, namespace, pod, container
+        self._line, self._said, self._follow = line, said, follow
+        self._tail = tail  # so many lines of what was there already; None: all
+        self._resume = Resume()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._work, name=f"log of {pod}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def ended(self) -> None:
+        """The container has ended: what its log holds now is all."""
+        self._ended.set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether lines may still come."""
+        return self._thread.is_alive()
+
+    def join(self, seconds: float) -> None:
+        self._thread.join(max(0.0, seconds))
+
+    def _work(self) -> None:
+        try:
+            while True:
+                last = self._ended.is_set() or not self._follow
+                whole = self._read(follow=not last)
+                if (last and whole) or self._door.stop.is_set():
+                    return
+                # A stream that ends in order while the container is said to run: its end is known in a moment.
+                self._ended.wait(_RETRY if whole else 0.2)
+        except Refused as error:
+            # 404: the pod has been deleted, and its log with it. 400: no such container, or never started.
+            if error.status not in (400, 404):
+                self._said(f"the log of {self._pod} cannot be read: {error}")
+        except ClusterError as error:
+            self._said(f"the log of {self._pod} is lost: {error}")
+
+    def _read(self, *, follow: bool) -> bool:
+        """Read until the stream ends; whether it did so in good order."""
+        query: dict[str, object] = {"container": self._container, "timestamps": "true"}
+        if follow:
+            query["follow"] = "true"
+        if self._resume.since:
+            query["sinceTime"] = self._resume.since
+        elif self._tail is not None:
+            query["tailLines"] = self._tail
+        self._resume.again()
+        path = POD.path(self._namespace, self._pod, "log")
+        call = POD.call("get", self._namespace, self._pod, "log")
+        try:
+            response = self._door.stream(path, call, query=query, silence=_SILENCE, patience=120.0)
+            try:
+                for raw in lines(response, _LONGEST):
+                    self._take(stamped(raw))
+            finally:
+                response.close()
+        except Unreachable:
+            if not follow:
+                raise
+            return False
+        return True
+
+    def _take(self, line: Stamped) -> None:
+        if self._resume.take(line):
+            if self._resume.gap:
+                first, last = self._resume.gap
+                self._said(
+                    f"the log of {self._pod} has a gap: its lines between {first} and {last} were rotated away"
+                )
+            self._line(line)

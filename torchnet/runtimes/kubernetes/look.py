@@ -1,0 +1,144 @@
+"""Looks at what the pods' watch does not tell: the workload itself, and the events that say why a pod does not start.
+
+Asked for in a thread of its own, every few seconds and only while it matters; what may not be read is left out.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from torchnet.errors import ClusterError
+from torchnet.runtimes.kubernetes.door import Door
+from torchnet.runtimes.kubernetes.facts import Facts
+from torchnet.runtimes.kubernetes.pods import Worker
+from torchnet.runtimes.kubernetes.refused import Refused
+from torchnet.runtimes.kubernetes.resources import EVENT, POD
+from torchnet.runtimes.kubernetes.waiting import events_told
+
+_EVERY = 2.0  # seconds
+_EVENTS = 500  # of the namespace's warnings, the newest that the API server keeps
+
+
+class Look:
+    """For one thread, which never waits: answers are those of the last look."""
+
+    def __init__(self, door: Door, facts: Facts) -> None:
+        self._door, self._facts = door, facts
+        self._lock = threading.Lock()
+        self._workload: dict[str, Any] | None = None
+        self._gone = False
+        self._told: dict[str, str] = {}
+        self._forbidden: set[str] = set()
+        self._asked: dict[str, float] = {}
+        self._busy: set[str] = set()
+
+    def queued(self, workers: Mapping[int, Worker]) -> str:
+        """Why the whole run waits in a queue; "" if it does not."""
+        if len(workers) < self._facts.nnodes:
+            self._ask("workload")
+        with self._lock:
+            spec = (self._workload or {}).get("spec") or {}
+            status = (self._workload or {}).get("status") or {}
+        if spec.get("suspend") and not any(one.started for one in workers.values()):
+            said = next(
+                (
+                    one.get("message") or ""
+                    for one in status.get("conditions") or ()
+                    if one["type"] == "Suspended"
+                ),
+                "",
+            )
+            return f"queued: the {self._facts.kind.name} is suspended until its queue admits it" + (
+                f" ({said})" if said and said not in ("Job suspended", "jobset is suspended") else ""
+            )
+        gated = [one for one in workers.values() if one.stage == "queued"]
+        if gated and not any(one.stage != "queued" for one in workers.values()):
+            return gated[0].why
+        return ""
+
+    def told(self) -> dict[str, str]:
+        """The newest warnings by object's name."""
+        self._ask("events")
+        with self._lock:
+            return dict(self._told)
+
+    def over(self) -> bool:
+        """Whether a workload that restarts its pods has come to its end."""
+        self._ask("workload", every=0.5)
+        return self._condition("Completed", "Complete", "Failed") or self.gone()
+
+    def failed(self) -> bool:
+        """Whether the workload itself says that it has failed."""
+        self._ask("workload", every=0.5)
+        return self._condition("Failed")
+
+    def gone(self) -> bool:
+        """Whether the workload has been deleted."""
+        self._ask("workload")
+        with self._lock:
+            return self._gone
+
+    @property
+    def restarts(self) -> int:
+        """How often the cluster has started the gang again, as far as was looked."""
+        with self._lock:
+            status = (self._workload or {}).get("status") or {}
+        count = status.get("restarts", 0)
+        return count if isinstance(count, int) and count > 0 else 0
+
+    def _condition(self, *kinds: str) -> bool:
+        with self._lock:
+            status = (self._workload or {}).get("status") or {}
+        return any(
+            one.get("type") in kinds and one.get("status") == "True" for one in status.get("conditions") or ()
+        )
+
+    def _ask(self, what: str, every: float = _EVERY) -> None:
+        now = time.monotonic()
+        if what in self._busy or what in self._forbidden or now - self._asked.get(what, -1e9) < every:
+            return
+        self._asked[what] = now
+        self._busy.add(what)
+        action = self._look_at_workload if what == "workload" else self._look_at_events
+
+        def work() -> None:
+            try:
+                action()
+            except Refused as error:
+                if error.status in (401, 403):
+                    self._forbidden.add(what)
+            except ClusterError:
+                pass  # the watch tells of a cluster that does not answer
+            finally:
+                self._busy.discard(what)
+
+        threading.Thread(target=work, name=f"look at {what}", daemon=True).start()
+
+    def _look_at_workload(self) -> None:
+        kind, namespace, name = self._facts.kind, self._facts.namespace, self._facts.name
+        if kind is POD:
+            return
+        try:
+            found: dict[str, Any] | None = self._door.call(
+                "GET", kind.path(namespace, name), kind.call("get", namespace, name)
+            )
+        except Refused as error:
+            if error.status != 404:
+                raise
+            found = None
+        with self._lock:
+            self._gone = found is None
+            if found is not None:
+                self._workload = found
+
+    def _look_at_events(self) -> None:
+        namespace = self._facts.namespace
+        query = {"fieldSelector": "type=Warning", "limit": _EVENTS}
+        answer = self._door.call("GET", EVENT.path(namespace), EVENT.call("list", namespace), query=query)
+        # Names of other runs' pods are no key that is ever asked for.
+        told = events_told(answer.get("items") or ())
+        with self._lock:
+            self._told = told

@@ -1,0 +1,74 @@
+"""A container's termination message: the agent's last words, at most 4096 bytes, which outlive the pod's log.
+
+    {"torchnet": 1, "node": "RUN-3", "node_rank": 3, "phase": "prepare" | "work", "code": 42,
+     "failure": {"kind", "text", "code", "rank", "node", "at"} | null,
+     "receipt": the worker's receipt, shortened | null,
+     "job": {"exit_code", "reason", "backend_share", "proof"} | null    # rank 0's alone
+
+It comes from the pods' status, which whoever runs in the pod may write: it is data, and checked as such.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, cast, get_args
+
+from torchnet.agent.report import Failure, Kind
+
+_LONGEST = 4096  # the kubelet cuts them there
+
+
+@dataclass(frozen=True)
+class Message:
+    """``receipt`` is the worker's, as it is; ``job`` is rank 0's word on the whole job."""
+
+    node: str
+    node_rank: int
+    phase: str
+    code: int
+    failure: Failure | None = None
+    receipt: dict[str, Any] | None = None
+    job: dict[str, Any] | None = None
+
+
+def read(text: str | None) -> Message | None:
+    """The message, or None if an agent did not write this text, or not all of it."""
+    if not text or len(text) > _LONGEST:
+        return None
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(data, dict) or data.get("torchnet") != 1:
+        return None
+    code, rank, receipt, job = (data.get(key) for key in ("code", "node_rank", "receipt", "job"))
+    if not _whole(code) or not _whole(rank):
+        return None
+    return Message(
+        node=str(data.get("node") or ""),
+        node_rank=cast(int, rank),
+        phase=str(data.get("phase") or ""),
+        code=min(cast(int, code), 255),
+        failure=_failure(data.get("failure")),
+        receipt=receipt if isinstance(receipt, dict) else None,
+        job=job if isinstance(job, dict) and _whole(job.get("exit_code")) else None,
+    )
+
+
+def _failure(data: object) -> Failure | None:
+    if not isinstance(data, dict) or data.get("kind") not in get_args(Kind) or not _whole(data.get("code")):
+        return None
+    rank, node, at = data.get("rank"), data.get("node"), data.get("at")
+    return Failure(
+        kind=data["kind"],
+        text=str(data.get("text") or ""),
+        code=min(data["code"], 255),
+        rank=rank if _whole(rank) else None,
+        node=node if isinstance(node, str) else None,
+        at=float(at) if isinstance(at, (int, float)) else 0.0,
+    )
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -1,0 +1,121 @@
+"""The end of a run's objects: all that bears its label, what makes pods first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torchnet.runtimes.kubernetes.door import METADATA, Door
+from torchnet.runtimes.kubernetes.refused import Refused
+from torchnet.runtimes.kubernetes.resources import KINDS, POD, WORKLOADS, Kind, selector
+
+_PAUSE = 0.2
+
+
+@dataclass
+class Removal:
+    """``left``: objects that are still there, as KIND/NAME; ``problems``: why something could not be removed."""
+
+    removed: int = 0
+    left: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def stop(door: Door, namespace: str, run: str, *, grace: int | None = None) -> Removal:
+    """Delete the workload and its pods: SIGTERM now, SIGKILL after ``grace`` seconds (None: as the pods say).
+
+    ``grace=0`` ends them at once, without waiting for the nodes' word.
+    """
+    removal = Removal()
+    for kind in WORKLOADS:
+        if kind is POD:
+            continue
+        for name in _names(door, kind, namespace, run, removal):
+            _delete(door, kind, namespace, name, None, removal)
+    # Else the garbage collector would: later, and with the pods' own time.
+    query: dict[str, object] = {"labelSelector": selector(run)}
+    if grace is not None:
+        query["gracePeriodSeconds"] = grace
+    try:
+        door.call("DELETE", POD.path(namespace), POD.call("deletecollection", namespace), query=query)
+    except Refused as error:
+        if error.status != 403:
+            raise
+        for name in _names(door, POD, namespace, run, removal):
+            _delete(door, POD, namespace, name, grace, removal)
+    return removal
+
+
+def remove(
+    door: Door,
+    namespace: str,
+    run: str,
+    *,
+    patience: float,
+    grace: int | None = None,
+    alive: Callable[[], bool] = lambda: True,
+) -> Removal:
+    """Delete everything of a run and wait until it is gone, at most ``patience`` seconds, as long as ``alive()``.
+
+    Raises:
+        ClusterError: the API server cannot be reached.
+    """
+    total = stop(door, namespace, run, grace=grace)
+    for kind in KINDS:
+        if kind not in WORKLOADS:
+            for name in _names(door, kind, namespace, run, total):
+                _delete(door, kind, namespace, name, None, total)
+    until = time.monotonic() + patience
+    while True:
+        again = Removal()
+        total.left = []
+        for kind in KINDS:
+            for name in _names(door, kind, namespace, run, again):
+                total.left.append(f"{kind.plural}/{name}")
+                if kind is not POD:
+                    _delete(door, kind, namespace, name, None, again)  # made by a controller meanwhile
+        if not total.left or time.monotonic() > until or not alive():
+            return total
+        time.sleep(_PAUSE)
+
+
+def labelled(door: Door, namespace: str, run: str) -> list[str]:
+    """All that bears the run's label, as KIND/NAME, as far as it may be listed."""
+    return [
+        f"{kind.plural}/{name}" for kind in KINDS for name in _names(door, kind, namespace, run, Removal())
+    ]
+
+
+def _names(door: Door, kind: Kind, namespace: str, run: str, removal: Removal) -> Sequence[str]:
+    try:
+        answer: dict[str, Any] = door.call(
+            "GET",
+            kind.path(namespace),
+            kind.call("list", namespace),
+            query={"labelSelector": selector(run)},
+            accept=METADATA,
+        )
+    except Refused as error:
+        if error.status == 404:
+            return ()  # the cluster has no such kind
+        if error.status == 403:
+            # Who may not list roles (the built-in `edit`, say) could not make one either.
+            if kind in WORKLOADS and kind.name != "JobSet":
+                removal.problems.append(str(error))
+            return ()
+        raise
+    return [str(item["metadata"]["name"]) for item in answer.get("items") or ()]
+
+
+def _delete(door: Door, kind: Kind, namespace: str, name: str, grace: int | None, removal: Removal) -> None:
+    query: dict[str, object] = {"propagationPolicy": "Background"}
+    if grace is not None:
+        query["gracePeriodSeconds"] = grace
+    try:
+        door.call("DELETE", kind.path(namespace, name), kind.call("delete", namespace, name), query=query)
+        removal.removed += 1
+    except Refused as error:
+        if error.status != 404:
+            removal.problems.append(str(error))

@@ -1,0 +1,337 @@
+"""A run as its launcher lives through it: states and lines to the console, signals to the cluster, one exit code.
+
+One thread decides, this one; watch, logs, and slow calls have threads of their own and put what they have into queues.
+"""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torchnet.agent.report import BACKLOG, Failure
+from torchnet.errors import ClusterError
+from torchnet.runtimes.kubernetes.door import Door
+from torchnet.runtimes.kubernetes.end import first_failure, settle
+from torchnet.runtimes.kubernetes.facts import Facts
+from torchnet.runtimes.kubernetes.following import Files, Following
+from torchnet.runtimes.kubernetes.gang import Gang
+from torchnet.runtimes.kubernetes.lines import Event
+from torchnet.runtimes.kubernetes.look import Look
+from torchnet.runtimes.kubernetes.pods import Worker
+from torchnet.runtimes.kubernetes.remove import stop
+from torchnet.runtimes.kubernetes.signals import Signals
+from torchnet.runtimes.kubernetes.waiting import Waiting
+from torchnet.runtimes.kubernetes.watch import Watch
+from torchnet.ui.console import Console
+
+_TICK_SECONDS = 0.1
+_LINES_AT_ONCE = 2000
+_QUIET_SECONDS = 1.0  # before the first reasons are told: an ordinary start needs no words
+_APART_SECONDS = (
+    3.0  # for those that have joined to hear of a failure from its agent; then the others are stopped
+)
+_PATIENCE_SECONDS = 15.0  # beyond --grace, until a worker that does not end although it was told to is ended
+_DRAIN_SECONDS = 8.0  # for the logs' last lines
+_REMARKS = 1000  # different notices that are remembered, so that N agents' equal words are said once
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the launch asked for. Times are seconds. ``stops``: a signal stops the job, and a failure, too; attach only
+    looks on. ``detach``: return when all have started."""
+
+    start_timeout: float | None = None
+    timeout: float | None = None
+    grace: float = 10.0
+    ranks: tuple[int, ...] = ()
+    log_dir: str | None = None
+    stops: bool = True
+    detach: bool = False
+    tail: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``receipt`` is None for a launch that was left while its job runs on (``left``: why)."""
+
+    receipt: dict[str, Any] | None
+    code: int
+    left: str = ""
+
+
+class Session:
+    """:meth:`run` returns when all workers have ended, or when there is nobody to wait for any more."""
+
+    def __init__(self, door: Door, facts: Facts, console: Console, wishes: Wishes, signals: Signals) -> None:
+        self._door, self._facts, self._console, self._wishes = door, facts, console, wishes
+        self._signals = signals
+        self._gang = Gang(facts.nnodes, restarts=facts.restarts)
+        self._look = Look(door, facts)
+        self._waiting = Waiting(facts)
+        everybody = wishes.log_dir is not None
+        self._following = Following(door, facts, ranks=wishes.ranks, everybody=everybody, tail=wishes.tail)
+        self._files = Files(wishes.log_dir)
+        self._queue: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        self._workers: dict[int, Worker] = {}
+        self._listed = False
+        self._started = False
+        self._failure: Failure | None = None
+        self._broken: ClusterError | None = None
+        self._receipt: object = None
+        self._remarks: set[str] = set()
+        self._stopping: float | None = None  # when the job was told to end
+        self._stop_at: float | None = None
+        self._interrupted = 0
+        self._counted = 0.0  # of --start-timeout: time in a queue does not count
+        self._ticked = self._began = time.monotonic()
+
+    def run(self) -> Outcome:
+        """Serve until the end.
+
+        Raises:
+            ClusterError: the cluster cannot be asked any more; the job itself goes on.
+        """
+        put = self._queue.put
+        Watch(
+            self._door,
+            self._facts.namespace,
+            self._facts.run,
+            listed=lambda pods: put(("listed", pods)),
+            event=lambda kind, pod: put((kind, pod)),
+            failed=lambda error: put(("failed", error)),
+        ).start()
+        while True:
+            self._take_signals()
+            changed = self._take_states()
+            self._take_lines()
+            if self._broken is not None:
+                raise self._broken
+            if changed:
+                self._workers = self._gang.workers()
+                self._following.update(self._workers)
+            outcome = self._decide()
+            if outcome is not None:
+                return outcome
+            self._console.tick()
+            self._console.push()
+
+    # -- what comes ----------------------------------------------------------------------------------------------
+
+    def _take_states(self) -> bool:
+        """Everything that has come, waiting a moment for the first; whether there was something."""
+        changed = False
+        wait: float | None = _TICK_SECONDS
+        while True:
+            try:
+                kind, value = self._queue.get(timeout=wait) if wait else self._queue.get_nowait()
+            except queue.Empty:
+                return changed
+            wait, changed = None, True
+            if kind == "listed":
+                self._gang.listed(value)
+                self._listed = True
+            elif kind == "failed":
+                self._broken = value
+            else:
+                self._gang.event(kind, value)
+
+    def _take_lines(self) -> None:
+        for _ in range(_LINES_AT_ONCE):
+            # Who reads slowly slows down the followers, and the job as little as a log does.
+            if self._console.pending > BACKLOG and self._stopping is None:
+                return
+            event = self._following.take()
+            if event is None:
+                return
+            self._line(event)
+
+    def _line(self, event: Event) -> None:
+        kind = event["event"]
+        if kind == "receipt":
+            self._receipt = event["receipt"]
+        elif kind == "notice":
+            text = str(event["text"])
+            if text in self._remarks and not text.startswith("  "):
+                return
+            if len(self._remarks) < _REMARKS:
+                self._remarks.add(text)
+            self._console.event(event)
+        elif kind not in ("worker_receipt", "time"):
+            if kind == "output":
+                self._files.write(event["rank"], event["data"])
+                if self._files.problem:
+                    self._notice(self._files.problem, "warning")
+                    self._files.problem = ""
+            self._console.event(event)
+
+    def _take_signals(self) -> None:
+        for number in self._signals.take():
+            self._interrupted += 1
+            name, code = signal.Signals(number).name, 128 + number
+            if self._failure is None or self._failure.kind != "interrupted":
+                self._failure = Failure("interrupted", f"stopped by {name}", code, at=time.time())
+            if self._interrupted > 1 or not self._wishes.stops:
+                continue
+            if number == signal.SIGINT:
+                text = f"stopping (once more ends it at once, else after at most {self._wishes.grace:g} s)"
+                self._notice(text, "warning")
+            self._stop()
+
+    # -- what follows --------------------------------------------------------------------------------------------
+
+    def _decide(self) -> Outcome | None:
+        now = time.monotonic()
+        if self._failure is not None and self._failure.kind == "interrupted":
+            if not self._wishes.stops:
+                return Outcome(None, self._failure.code, "the job goes on")
+            if self._interrupted > 1:
+                stop(self._door, self._facts.namespace, self._facts.run, grace=0)
+                return self._end(drain=0.5)
+        if self._listed and self._all_ended():
+            return self._end()
+        if self._stopping is not None:
+            limit = self._wishes.grace + _PATIENCE_SECONDS
+            return self._end(drain=1.0) if now - self._stopping > limit else None
+        if self._wishes.stops and self._stop_at is not None and now >= self._stop_at:
+            self._stop()
+        self._look_for_failures(now)
+        if not self._started and self._start(now) and self._wishes.detach and self._failure is None:
+            return Outcome(None, 0, "all workers have started")
+        if self._wishes.timeout and now - self._began > self._wishes.timeout:
+            text = f"the job ran longer than --timeout {self._wishes.timeout:g} s"
+            self._fail(Failure("timeout", text, 124, at=time.time()))
+        return None
+
+    def _all_ended(self) -> bool:
+        ended = [one for one in self._workers.values() if one.ended is not None]
+        if self._stopping is not None and not self._gang.pods():
+            return True  # those that never came will not come any more
+        if self._facts.restarts and self._stopping is None:
+            return self._look.over() if ended else False
+        if len(ended) == self._facts.nnodes:
+            return True
+        # Removed by somebody else, or kept for so long that its pods are gone: nothing comes any more.
+        return not self._gang.pods() and (self._look.gone() or self._look.over())
+
+    def _look_for_failures(self, now: float) -> None:
+        """A worker that ended badly: its agent tells those that have joined; what does not end then is stopped."""
+        if self._stop_at is not None or (self._facts.restarts and not self._look.failed()):
+            return
+        found = first_failure(self._facts, self._workers)
+        if found is None:
+            return
+        if self._failure is None:
+            self._failure = found
+        if found.text.partition("\n")[0] not in self._remarks:
+            self._console.event(found.event())
+        apart = self._wishes.grace + _PATIENCE_SECONDS if self._started else _APART_SECONDS
+        self._stop_at = now + apart
+
+    def _start(self, now: float) -> bool:
+        """Whether all have started; says what holds up those that have not."""
+        queued = self._look.queued(self._workers)
+        passed, self._ticked = now - self._ticked, now
+        if not queued:
+            self._counted += passed
+        if len([one for one in self._workers.values() if one.started or one.ended]) == self._facts.nnodes:
+            self._started = True
+            return True
+        if now - self._began < _QUIET_SECONDS and not queued:
+            return False
+        told = self._look.told()
+        for text in self._waiting.lines(self._workers, told, queued):
+            self._notice(text, "info")
+        limit = self._wishes.start_timeout
+        if limit is not None and self._counted > limit and self._failure is None:
+            reasons = self._waiting.reasons(self._workers, told, queued)
+            shown = [f"{name}: {why}" for name, why in list(reasons.items())[:16]]
+            more = [f"and {len(reasons) - 16} more"] if len(reasons) > 16 else []
+            text = "\n".join([f"not all workers started within --start-timeout {limit:g} s", *shown, *more])
+            self._fail(Failure("timeout", text, 124, at=time.time()))
+        return False
+
+    def _fail(self, failure: Failure) -> None:
+        if self._failure is None or self._failure.kind not in ("interrupted", "timeout"):
+            self._failure = failure
+            self._console.event(failure.event())
+        self._stop()
+
+    def _stop(self) -> None:
+        """Tell the cluster to end the job; its last words still come."""
+        if self._stopping is not None or not self._wishes.stops:
+            return
+        self._stopping = time.monotonic()
+
+        def work() -> None:
+            try:
+                stop(self._door, self._facts.namespace, self._facts.run)
+            except ClusterError as error:
+                self._queue.put(("failed", error))
+
+        threading.Thread(target=work, name="stop", daemon=True).start()
+
+    def _end(self, drain: float = _DRAIN_SECONDS) -> Outcome:
+        """The logs to their ends, then the receipt."""
+        self._following.update(self._workers)
+        self._following.release()
+        until = time.monotonic() + drain
+        while self._following.busy and time.monotonic() < until and self._interrupted < 2:
+            self._take_signals()
+            self._take_lines()
+            self._console.tick()
+            time.sleep(0.02)
+        self._take_lines()
+        self._files.close()
+        self._door.stop.set()
+        receipt = settle(
+            self._facts,
+            self._workers,
+            self._receipt,
+            self._failure,
+            restarts=self._look.restarts,
+            now=time.time(),
+        )
+        return Outcome(receipt, int(receipt["exit_code"]))
+
+    def _notice(self, text: str, level: str) -> None:
+        self._console.event({"event": "notice", "node": None, "level": level, "text": text})
+
+
+def in_thread(action: Callable[[], Any], signals: Signals, patience: float = 5.0) -> Any:
+    """``action()`` in a thread, while signals are heard here; its result, or what it raised.
+
+    Raises:
+        Interrupted: a signal came. The call that was under way has been waited for, ``patience`` seconds at most.
+    """
+    done = threading.Event()
+    result: list[Any] = []
+
+    def work() -> None:
+        try:
+            result.append(action())
+        except BaseException as error:  # raised again in the thread that waits
+            result.append(error)
+        done.set()
+
+    threading.Thread(target=work, name="call", daemon=True).start()
+    while not done.wait(0.05):
+        taken = signals.take()
+        if taken:
+            done.wait(patience)
+            raise Interrupted(taken[0])
+    if isinstance(result[0], BaseException):
+        raise result[0]
+    return result[0]
+
+
+class Interrupted(Exception):
+    """A signal ended what was being done; ``number`` is the signal's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number

@@ -1,0 +1,92 @@
+"""What keeps workers from starting, told once per change (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torchnet.runtimes.kubernetes.facts import Facts
+from torchnet.runtimes.kubernetes.pods import Worker, seconds
+
+_LISTED = 16  # workers told one by one; further ones with the same reason are counted
+_LONGEST = 400  # characters of a reason
+# What the kubelet and the controllers say while they try; the pod's status has no word of it.
+_TELLING = ("FailedCreatePodSandBox", "FailedCreate", "FailedMount", "FailedAttachVolume", "NoNetworkFound")
+
+
+class Waiting:
+    """Turns states into lines; holds what was said."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+        self._said: dict[str, str] = {}
+        self._count = 0
+
+    def lines(self, workers: Mapping[int, Worker], told: Mapping[str, str], queued: str) -> list[str]:
+        """New lines for workers that have not started; ``told``: events' text by pod (and the workload's name);
+        ``queued``: why the whole run waits, if it does."""
+        reasons = self.reasons(workers, told, queued)
+        grouped: dict[str, list[str]] = {}
+        for name, why in reasons.items():
+            if self._said.get(name) != why:
+                self._said[name] = why
+                grouped.setdefault(why, []).append(name)
+        out = []
+        for why, group in grouped.items():
+            if len(group) > _LISTED:
+                out.append(f"{group[0]} and {len(group) - 1} more workers: {why}")
+            else:
+                out += [f"{name}: {why}" for name in group]
+        return out
+
+    def reasons(self, workers: Mapping[int, Worker], told: Mapping[str, str], queued: str) -> dict[str, str]:
+        """Why each worker that has not started has not."""
+        if queued:
+            return {self._facts.run: queued}
+        found: dict[str, str] = {}
+        absent = [rank for rank in range(self._facts.nnodes) if rank not in workers]
+        if absent:
+            why = told.get(self._facts.name) or "has no pod yet"
+            if len(absent) == self._facts.nnodes and self._facts.nnodes > 1:
+                found[self._facts.run] = f"no pod yet{': ' + why if self._facts.name in told else ''}"
+            else:
+                found |= {self._facts.node(rank): why for rank in absent}
+        for rank, one in workers.items():
+            if one.started or one.ended:
+                continue
+            why = one.why
+            if one.stage in ("creating", "unscheduled") and one.pod in told and not _says_more(one):
+                why = told[one.pod]
+            found[self._facts.node(rank)] = " ".join(why.split())[:_LONGEST]
+        return found
+
+
+def _says_more(one: Worker) -> bool:
+    """The status itself tells of an error: an image that cannot be pulled, no node that fits."""
+    return one.failing
+
+
+def events_told(events: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """The newest telling text of each object, from a list of Events."""
+    newest: dict[str, tuple[float, str]] = {}
+    for event in events:
+        if event.get("reason") not in _TELLING:
+            continue
+        name = str((event.get("involvedObject") or {}).get("name") or "")
+        meta = event.get("metadata") or {}
+        stamp = event.get("lastTimestamp") or event.get("eventTime") or meta.get("creationTimestamp")
+        text = f"{event['reason']}: {' '.join(str(event.get('message') or '').split())}"
+        at = seconds(stamp)
+        if name and (name not in newest or at >= newest[name][0]):
+            newest[name] = (at, _stable(text))
+    return {name: text for name, (_, text) in newest.items()}
+
+
+def _stable(text: str) -> str:
+    """Without the sandbox's id, which is another one at each try: the same reason is said once."""
+    words = [word for word in text.split(" ") if not _is_id(word.strip('"():,'))]
+    return " ".join(words)
+
+
+def _is_id(word: str) -> bool:
+    return len(word) == 64 and all(letter in "0123456789abcdef" for letter in word)
