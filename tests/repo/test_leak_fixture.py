@@ -97,5 +97,5 @@ def test_what_ends_within_the_grace_is_no_leak(tmp_path: Path) -> None:
 def test_a_session_whose_leader_is_outside_names_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is 0, as that of the kernel's threads: these come and go, and are not the tests'."""
     before = snapshot().processes
-    monkeypatch.setattr(os, "getsid", lambda pid: 0)
+    monkeypatch.setattr(os, "getsid", lambda *_: 0)
     assert not [line for line in snapshot().processes - before if "kthreadd" in line or "kworker" in line]
