@@ -31,7 +31,7 @@ def wrong(cwd: Path, flags: dict[str, object], **more: Any) -> SpecError:
 
 def test_the_table_and_the_model_hold_the_same_fields() -> None:
     job = JobSpec(script="x.py")
-    groups = {"network": job.network, "run": job.run, "output": job.output}
+    groups = {"network": job.network, "run": job.run, "output": job.output, "kubernetes": job.kubernetes}
     paths = {name for name in JobSpec.model_fields if name not in groups}
     for name, group in groups.items():
         paths |= {
@@ -143,11 +143,12 @@ def test_every_variable_of_the_table_is_read(tmp_path: Path) -> None:
         "output.min_share": "0.5",
         "output.quiet": "yes",
     }
+    (tmp_path / "3000").write_text("A=1\n")  # of --env-file
     environ = {field.env: samples.get(field.path, "3000") for field in FIELDS if field.env}
     environ |= {"TORCHNET_NNODES": "7", "TORCHNET_MAX_RESTARTS": "1", "TORCHNET_RAILS": "2"}
     resolved = asked(tmp_path, {}, environ)
     for field in FIELDS:
-        if environ.get(field.env):
+        if environ.get(field.env) and field.only != "kubernetes":
             assert resolved.origins[field.path].where == field.env
     assert resolved.job.nproc_per_node == "gpu"
     assert resolved.job.output.ranks == (0, 1, 2)
@@ -187,7 +188,7 @@ def test_wrong_values_of_all_layers_are_told_with_their_origins(tmp_path: Path) 
 
 
 VALID_WORDS = {
-    "on": ("kubernetes", "local"),
+    "on": ("cloud", "local"),
     "network.family": ("ipv5", "ipv6"),
     "network.preflight": ("none", "full"),
     "run.stall_action": ("kill", "stop"),

@@ -7,57 +7,15 @@ Nothing but the standard library is imported: ``torchnet launch --help`` has 0.1
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from torchnet.spec.field import GROUPS, PLACES, Field
+from torchnet.spec.kubernetes_fields import KUBERNETES_FIELDS
 
-from torchnet.names import ENV_PREFIX
-
-JOB, NETWORK, RUN, OUTPUT = "The job", "The network", "The run", "Output"
-GROUPS = (JOB, NETWORK, RUN, OUTPUT)
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """One field of the job.
-
-    ``path`` is its place in `JobSpec` and in a TOML file (``network.rate``); ``flag`` is empty where the
-    command line has no option for it (the script and its arguments); ``valid`` ends an error's "valid: …".
-    """
-
-    path: str
-    flag: str
-    help: str
-    valid: str
-    default: str = ""
-    metavar: str = "TEXT"
-    short: str = ""
-    switch: bool = False
-    repeat: bool = False
-    is_path: bool = False
-
-    @property
-    def group(self) -> str:
-        """The heading of ``--help`` under which it stands."""
-        table = {"network": NETWORK, "run": RUN, "output": OUTPUT}
-        return table.get(self.path.partition(".")[0], JOB) if "." in self.path else JOB
-
-    @property
-    def env(self) -> str:
-        """``TORCHNET_RATE`` for ``--rate``; empty for what only the command line and files can say."""
-        if not self.flag or self.path == "env":
-            return ""
-        return ENV_PREFIX + self.flag.lstrip("-").replace("-", "_").upper()
-
-    @property
-    def attribute(self) -> tuple[str, ...]:
-        """The attributes that lead to the value from a `JobSpec`."""
-        # Pydantic's models have a method `json` of their own.
-        return tuple("json_path" if part == "json" else part for part in self.path.split("."))
-
+__all__ = ["BY_PATH", "FIELDS", "GROUPS", "PLACES", "TABLES", "Field"]
 
 _DURATION = "10, 10s, 1.5s, 5min, 1h30m"
 
 FIELDS = (
-    Field("on", "--on", "Where the workers run.", "local", "local", "WHERE"),
+    Field("on", "--on", "Where the workers run: local, kubernetes.", ", ".join(PLACES), "local", "WHERE"),
     Field(
         "script",
         "",
@@ -103,15 +61,33 @@ FIELDS = (
         repeat=True,
     ),
     Field(
+        "env_file",
+        "--env-file",
+        "File of NAME=VALUE lines for the script's environment; may repeat. --env goes before it.",
+        "the path of a text file with NAME=VALUE lines",
+        metavar="FILE",
+        repeat=True,
+        is_path=True,
+    ),
+    Field(
         "network.networks",
         "--network",
-        "Backend network; locally nothing (two real networks) or loopback.",
-        "loopback, or nothing",
-        "two networks of its own",
+        "Backend network: [NAMESPACE/]NAME[*COUNT][=RESOURCE] of an attachment, may repeat for rails; locally nothing "
+        "(two real networks) or loopback.",
+        "with --on local: loopback, or nothing; with --on kubernetes: [NAMESPACE/]NAME[*COUNT][=RESOURCE]",
+        "locally two networks of its own",
         "NAME",
         repeat=True,
     ),
-    Field("network.rails", "--rails", "Backend networks per worker.", "a whole number from 1 to 8", "1", "N"),
+    Field(
+        "network.rails",
+        "--rails",
+        "Backend networks per worker, locally.",
+        "a whole number from 1 to 8",
+        "1",
+        "N",
+        only="local",
+    ),
     Field(
         "network.rate",
         "--rate",
@@ -119,8 +95,17 @@ FIELDS = (
         "1gbit, 2.5gbit, 100mbit, … from 1mbit to 30gbit",
         "unlimited",
         "RATE",
+        only="local",
     ),
-    Field("network.mtu", "--mtu", "MTU of the rails.", "a whole number from 1280 to 65535", "9000", "BYTES"),
+    Field(
+        "network.mtu",
+        "--mtu",
+        "MTU of the rails.",
+        "a whole number from 1280 to 65535",
+        "9000",
+        "BYTES",
+        only="local",
+    ),
     Field(
         "network.family",
         "--family",
@@ -145,6 +130,7 @@ FIELDS = (
         "none",
         "FAULT",
         repeat=True,
+        only="local",
     ),
     Field(
         "run.max_restarts",
@@ -181,6 +167,7 @@ FIELDS = (
         "a rank of the job, counted from 0",
         "none",
         "RANK",
+        only="local",
     ),
     Field(
         "output.log_dir",
@@ -190,6 +177,7 @@ FIELDS = (
         "none",
         "DIR",
         is_path=True,
+        only="local",
     ),
     Field(
         "output.tee",
@@ -199,6 +187,7 @@ FIELDS = (
         "0",
         "STREAMS",
         short="-t",
+        only="local",
     ),
     Field(
         "output.redirects",
@@ -208,6 +197,7 @@ FIELDS = (
         "0",
         "STREAMS",
         short="-r",
+        only="local",
     ),
     Field("output.ranks", "--ranks", "Ranks shown on the console.", "0,3 or 0-3", "all", "RANKS"),
     Field(
@@ -235,7 +225,8 @@ FIELDS = (
         short="-q",
         switch=True,
     ),
+    *KUBERNETES_FIELDS,
 )
 
 BY_PATH = {field.path: field for field in FIELDS}
-TABLES = ("network", "run", "output")
+TABLES = ("network", "run", "output", "kubernetes")

@@ -13,7 +13,7 @@ from torchnet.spec.problems import Problem
 from torchnet.spec.words import parse_variables, quote
 
 FLAG, ENVIRONMENT, DEFAULT = "flag", "environment", "default"
-JOB_FILE, PROJECT_FILE = "job file", "project file"
+JOB_FILE, PROJECT_FILE, ENV_FILE = "job file", "project file", "env file"
 COMMAND_LINE = "the command line"
 
 

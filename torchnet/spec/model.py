@@ -18,7 +18,8 @@ from pydantic import (
     model_validator,
 )
 
-from torchnet.spec import faults, values, words
+from torchnet.spec import faults, kubernetes, values, words
+from torchnet.spec.kubernetes import Kubernetes
 
 YEAR = 366 * 86400.0
 LOOPBACK = "loopback"
@@ -66,12 +67,6 @@ def _processes(value: object) -> int | str:
     return count
 
 
-def _local_networks(names: tuple[str, ...]) -> tuple[str, ...]:
-    if names not in ((), (LOOPBACK,)):
-        raise ValueError("names a network that this machine does not have")
-    return names
-
-
 def _faults(texts: tuple[str, ...]) -> tuple[str, ...]:
     for text in texts:
         try:
@@ -88,8 +83,9 @@ class _Group(BaseModel):
 class Network(_Group):
     """The backend: what carries the collectives."""
 
-    networks: Annotated[Names, AfterValidator(_local_networks)] = ()
-    """``()`` for two networks of the job's own, ``("loopback",)`` for none."""
+    networks: Names = ()
+    """Locally ``()`` for two networks of the job's own, ``("loopback",)`` for none; on Kubernetes attachments, which
+    `torchnet.spec.pods.parse_attachment` reads."""
     rails: Annotated[Whole, Field(ge=1, le=8)] = 1
     rate: Rate | None = None
     """Bits per second of each rail; None is unlimited."""
@@ -139,21 +135,24 @@ class Output(_Group):
 class JobSpec(_Group):
     """Everything that was asked for. Raises `pydantic.ValidationError` with every wrong field at once."""
 
-    on: Literal["local"] = "local"
+    on: Literal["local", "kubernetes"] = "local"
     script: Text
     args: Texts = ()
     module: Switch = False
     no_python: Switch = False
     nnodes: Annotated[int, BeforeValidator(_nodes), Field(ge=1, le=10_000)] = 2
     nproc_per_node: Annotated[int | Literal["gpu", "cpu", "auto"], PlainValidator(_processes)] | None = None
-    """None: the node's share of the GPUs, else 1."""
+    """None: the node's share of the GPUs (on Kubernetes its ``kubernetes.gpus``), else 1."""
     standalone: Switch = False
     run_id: Annotated[str, PlainValidator(words.parse_label)] | None = None
     """None: made up at launch, so that a job is the same value each time."""
     env: Variables = Field(default_factory=dict)
+    env_file: Names = ()
+    """Read by `torchnet.spec.resolve`, which puts their variables into ``env``."""
     network: Network = Network()
     run: Run = Run()
     output: Output = Output()
+    kubernetes: Kubernetes = Kubernetes()
 
     @model_validator(mode="before")
     @classmethod
@@ -171,6 +170,11 @@ class JobSpec(_Group):
             wrong.append("redirects sends output to files alone: say where, with log_dir")
         if self.output.min_share and self.nnodes == 1:
             wrong.append("min_share needs two nodes: what one node does crosses no network")
+        if self.on == "kubernetes":
+            wrong += kubernetes.wrong(self.kubernetes, self.network.networks, self.nnodes, self.run_id)
+            wrong += self._processes_elsewhere()
+        elif self.network.networks not in ((), (LOOPBACK,)):
+            wrong.append("network.networks: names a network that this machine does not have")
         wrong += self._faults_elsewhere()
         if self.module and self.no_python:
             wrong.append("no_python: excludes module, which needs Python")
@@ -186,6 +190,14 @@ class JobSpec(_Group):
             # Read by torchnet.spec.problems: a line for each, beginning with the field's path.
             raise ValueError("\n".join(wrong))
         return self
+
+    def _processes_elsewhere(self) -> list[str]:
+        """A number of processes that nobody here can count."""
+        if self.nproc_per_node == "gpu" and not self.kubernetes.gpus:
+            return ["nproc_per_node: is gpu, and the workers have none: say --gpus"]
+        if self.nproc_per_node == "cpu" and not self.kubernetes.cpus:
+            return ["nproc_per_node: is cpu, and nothing says how many a worker has: say --cpus"]
+        return []
 
     def _faults_elsewhere(self) -> list[str]:
         """Faults on nodes or rails that the job does not have."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchnet.errors import UsageError
 from torchnet.network.text import printable
-from torchnet.spec.fields import BY_PATH, FIELDS
+from torchnet.spec.fields import BY_PATH, FIELDS, TABLES
 from torchnet.spec.words import quote
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def from_validation(error: ValidationError, origins: Mapping[str, Origin]) -> li
 
 def _problems(detail: Any, origins: Mapping[str, Origin]) -> list[Problem]:
     path = ".".join(str(part) for part in detail["loc"])
-    while path and path not in BY_PATH and path not in ("network", "run", "output"):
+    while path and path not in BY_PATH and path not in TABLES:
         path = path.rpartition(".")[0]
     reason = str(detail.get("ctx", {}).get("error", ""))
     if path not in BY_PATH:
@@ -77,7 +77,7 @@ def _between_fields(head: str, tail: str, path: str, origins: Mapping[str, Origi
     """What the model says about several fields together: "path: what", or about a whole table."""
     if head not in BY_PATH:
         return Problem(path or "job", f"{head}: {tail}" if tail else head)
-    return Problem(head, tail, origins[head].where if head in origins else "")
+    return Problem(head, tail, origins[head].where if head in origins else "", BY_PATH[head].valid)
 
 
 def _said(kind: str) -> str:

@@ -10,11 +10,25 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from torchnet.spec.fields import BY_PATH, FIELDS
+from torchnet.network.text import printable
+from torchnet.spec import envfile
+from torchnet.spec.fields import BY_PATH, FIELDS, PLACES
 from torchnet.spec.files import from_job_file, from_project
-from torchnet.spec.layers import DEFAULT, Layer, Origin, Value, from_environment, from_flags, merge
-from torchnet.spec.model import STDOUT, JobSpec
-from torchnet.spec.problems import SpecError, from_validation
+from torchnet.spec.layers import (
+    DEFAULT,
+    ENV_FILE,
+    FLAG,
+    JOB_FILE,
+    PROJECT_FILE,
+    Layer,
+    Origin,
+    Value,
+    from_environment,
+    from_flags,
+    merge,
+)
+from torchnet.spec.model import LOOPBACK, STDOUT, JobSpec
+from torchnet.spec.problems import Problem, SpecError, from_validation
 from torchnet.spec.values import parse_switch
 
 
@@ -35,8 +49,10 @@ def resolve(
 ) -> Resolved:
     """Merge flags over ``TORCHNET_*`` over the job file over the project's file over the defaults.
 
-    ``flags`` maps field paths (``network.rate``) to what was typed. Reads the TOML files and nothing else of
-    the machine. Raises `torchnet.spec.problems.SpecError` with every problem of every layer.
+    ``flags`` maps field paths (``network.rate``) to what was typed. Reads the TOML files, those of ``--env-file`` and
+    nothing else of the machine. A flag that has no meaning where the job is to run is an error; in files and in
+    the environment it waits for another launch. Raises `torchnet.spec.problems.SpecError` with every problem of
+    every layer.
     """
     here = Path(os.path.abspath(cwd))
     layers = [from_flags(flags), from_environment(environ)]
@@ -45,18 +61,65 @@ def resolve(
     layers.append(from_project(here))
     _settle_standalone(layers)
     merged = merge(layers)
-    origins = {path: value.origin for path, value in merged.items()}
     problems = [problem for layer in layers for problem in layer.problems]
+    problems += _elsewhere(merged) + _env_files(merged, here)
+    origins = {path: value.origin for path, value in merged.items()}
     try:
         job = JobSpec.model_validate(_tree(merged))
     except ValidationError as error:
-        raise SpecError(problems + from_validation(error, origins)) from None
+        raise SpecError(problems + _needed(merged, from_validation(error, origins))) from None
     if problems:
         raise SpecError(problems)
     for field in FIELDS:
         origins.setdefault(field.path, Origin(DEFAULT, "default"))
     warnings = tuple(warning for layer in layers for warning in layer.warnings)
     return Resolved(job, origins, warnings)
+
+
+def _elsewhere(merged: dict[str, Value]) -> list[Problem]:
+    """Take out what has no meaning where the job runs; a problem for each that was typed as a flag."""
+    place = merged["on"].raw if "on" in merged else PLACES[0]
+    if place not in PLACES:
+        return []
+    found = []
+    for path in [path for path in merged if path in BY_PATH and BY_PATH[path].only not in ("", place)]:
+        value = merged.pop(path)
+        if value.origin.layer == FLAG:
+            what = f"has no meaning with --on {place}, only with --on {BY_PATH[path].only}"
+            found.append(Problem(path, what, value.origin.where))
+    # A project's file may name its cluster's networks, while the job is tried on this machine.
+    networks = merged.get("network.networks")
+    in_file = networks is not None and networks.origin.layer in (JOB_FILE, PROJECT_FILE)
+    if place == "local" and networks is not None and in_file and networks.raw not in (LOOPBACK, [LOOPBACK]):
+        del merged["network.networks"]
+    return found
+
+
+def _env_files(merged: dict[str, Value], here: Path) -> list[Problem]:
+    """The variables of ``--env-file``, below those that are named themselves; the last file wins."""
+    value = merged.get("env_file")
+    names = _anchored("env_file", value, merged) if value is not None else ()
+    found = []
+    for name in reversed(
+        [names] if isinstance(names, str) else names if isinstance(names, (list, tuple)) else ()
+    ):
+        variables, wrong = envfile.read(here / name) if isinstance(name, str) else ({}, [])
+        found += [Problem("env_file", f"{printable(name)}: {what}", "--env-file") for what in wrong]
+        for variable, (text, line) in variables.items():
+            where = Origin(ENV_FILE, f"{name}:{line}")
+            merged.setdefault(f"env.{variable}", Value(text, where))
+    return found
+
+
+def _needed(merged: Mapping[str, Value], problems: list[Problem]) -> list[Problem]:
+    """What a job on Kubernetes lacks, which pydantic comes to only where each field by itself is right."""
+    if "on" not in merged or merged["on"].raw != "kubernetes":
+        return problems
+    told = {problem.path for problem in problems}
+    missing = [
+        path for path in ("network.networks", "kubernetes.image") if path not in merged and path not in told
+    ]
+    return problems + [Problem(path, "is missing", valid=BY_PATH[path].valid) for path in missing]
 
 
 def _settle_standalone(layers: list[Layer]) -> None:
@@ -93,6 +156,8 @@ def _tree(merged: Mapping[str, Value]) -> dict[str, Any]:
 
 def _anchored(path: str, value: Value, merged: Mapping[str, Value]) -> Any:
     """A path in a file is relative to the file; modules and bare commands are no paths."""
+    if value.base and path in BY_PATH and BY_PATH[path].repeat and isinstance(value.raw, (list, tuple)):
+        return [_anchored(path, Value(item, value.origin, value.base), merged) for item in value.raw]
     if not value.base or not isinstance(value.raw, str) or not value.raw:
         return value.raw
     if path == "script":

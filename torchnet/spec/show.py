@@ -50,9 +50,14 @@ def value_at(job: JobSpec, field: Field) -> Any:
     return value
 
 
+def shown(job: JobSpec) -> list[Field]:
+    """The fields that have a meaning where ``job`` runs."""
+    return [field for field in FIELDS if field.only in ("", job.on)]
+
+
 def _plain(job: JobSpec) -> dict[str, Any]:
     document: dict[str, Any] = {}
-    for field in FIELDS:
+    for field in shown(job):
         table, dot, name = field.path.rpartition(".")
         place = document.setdefault(table, {}) if dot else document
         value = value_at(job, field)
@@ -64,14 +69,14 @@ def _plain(job: JobSpec) -> dict[str, Any]:
 
 def _lines(job: JobSpec, origins: Mapping[str, Origin]) -> Iterator[str]:
     table = ""
-    for field in FIELDS:
+    for field in shown(job):
         group, dot, name = field.path.rpartition(".")
         if dot and group != table:
             table = group
             yield f"{group}:"
         value = value_at(job, field)
         indent = "  " if dot else ""
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and value and not dot:
             yield f"{name}:"
             for key in sorted(value):
                 yield f"  {_key(key)}: {_scalar(value[key])}{_comment(origins.get(f'{name}.{key}'))}"
@@ -96,7 +101,9 @@ def _meaning(path: str, value: Any) -> str:
 def _flow(value: Any) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(_scalar(item) for item in value)}]"
-    return "{}" if isinstance(value, dict) else _scalar(value)
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_scalar(key)}: {_scalar(text)}' for key, text in sorted(value.items()))}}}"
+    return _scalar(value)
 
 
 def _key(name: str) -> str:
