@@ -7,12 +7,11 @@ from pathlib import Path
 
 from tests.cluster import recipes
 from tests.cluster.daemons import log, start, stop
-from tests.cluster.network import NETNS
 from tests.cluster.pki import PKI, SERVICE
-from tests.cluster.places import CONTROL_PLANE, CP_ADDRESS, KUBECONFIG, RUN, SERVICES
+from tests.cluster.places import CONTROL_PLANE, CP_ADDRESS, KUBECONFIG, RUN, SERVICES, namespace_file
 from tests.cluster.shell import ClusterFailure, run, wait_until
 
-PREFIX = ("nsenter", f"--net={NETNS / CONTROL_PLANE}")
+PREFIX = ("nsenter", f"--net={namespace_file(CONTROL_PLANE)}")
 ETCD = "http://127.0.0.1:2379"
 NAMES = ("etcd", "apiserver", "controller-manager", "scheduler")
 

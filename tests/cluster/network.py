@@ -6,29 +6,30 @@
     node1   ens5  ──┐
     node2   ens5  ──┴── back, a bridge in `fabric`, MTU 9000
 
-The machine's own namespace gets no interface and no route.
+Their names begin with `torchnet-`. The machine's own namespace gets no interface and no route.
 """
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from tests.cluster.places import (
     API_ADDRESS,
     CONTROL_PLANE,
     CP_ADDRESS,
     FABRIC,
+    NETNS,
     NODES,
     RUN,
     SERVICES,
+    namespace,
+    namespace_file,
     node_address,
     pod_range,
 )
 from tests.cluster.shell import run
 
 NAMES = (FABRIC, CONTROL_PLANE, *NODES)
-NETNS = Path("/run/netns")
 BACKEND_MTU = 9000
 # Between the pods of a node the bridge of the primary network must not consult iptables.
 SYSCTLS = {
@@ -49,7 +50,7 @@ def make() -> None:
     if not NETNS.is_dir():
         (RUN / "made-netns").touch()  # `ip netns` will make it, and leave it as a mount
     for name in NAMES:
-        run("ip", "netns", "add", name)
+        run("ip", "netns", "add", namespace(name))
         _ip(name, "link set lo up")
     _ip(FABRIC, "link add mgmt type bridge", "link set mgmt up")
     _ip(FABRIC, f"link add back mtu {BACKEND_MTU} type bridge", "link set back up")
@@ -64,7 +65,7 @@ def make() -> None:
         script = "; ".join(
             f"[ ! -e /proc/sys/{name} ] || echo {value} >/proc/sys/{name}" for name, value in SYSCTLS.items()
         )
-        run("nsenter", f"--net={NETNS / node}", "sh", "-ec", script)
+        run("nsenter", f"--net={namespace_file(node)}", "sh", "-ec", script)
     for node in NODES:
         for name in (CONTROL_PLANE, *NODES):
             if name != node:
@@ -74,8 +75,8 @@ def make() -> None:
 def remove() -> None:
     """All of it; what is not there is no error."""
     for name in NAMES:
-        if (NETNS / name).exists():
-            run("ip", "netns", "delete", name)
+        if namespace_file(name).exists():
+            run("ip", "netns", "delete", namespace(name))
     if (RUN / "made-netns").exists() and not os.listdir(NETNS):
         run("umount", NETNS)
         NETNS.rmdir()
@@ -83,7 +84,7 @@ def remove() -> None:
 
 def in_the_way() -> list[str]:
     """Namespaces of these names that are there already."""
-    return [name for name in NAMES if (NETNS / name).exists()]
+    return [namespace(name) for name in NAMES if namespace_file(name).exists()]
 
 
 def set_cable(node: str, *, connected: bool, interface: str = "ens5") -> None:
@@ -93,11 +94,11 @@ def set_cable(node: str, *, connected: bool, interface: str = "ens5") -> None:
 
 def _wire(host: str, interface: str, bridge: str, mtu: int) -> None:
     port = cable(host, interface)
-    options = f"mtu {mtu} netns {FABRIC} type veth peer name {interface} mtu {mtu} netns {host}"
-    run("ip", "link", "add", port, *options.split())
+    options = f"mtu {mtu} netns {namespace(FABRIC)} type veth peer name {interface} mtu {mtu}"
+    run("ip", "link", "add", port, *options.split(), "netns", namespace(host))
     _ip(FABRIC, f"link set {port} master {bridge} up")
     _ip(host, f"link set {interface} up")
 
 
-def _ip(namespace: str, *lines: str) -> None:
-    run("ip", "-n", namespace, "-batch", "-", input="\n".join(lines) + "\n")
+def _ip(host: str, *lines: str) -> None:
+    run("ip", "-n", namespace(host), "-batch", "-", input="\n".join(lines) + "\n")

@@ -13,9 +13,8 @@ from pathlib import Path
 
 from tests.cluster import cgroups, recipes
 from tests.cluster.daemons import log, pid, start, stop
-from tests.cluster.network import NETNS
 from tests.cluster.pki import PKI
-from tests.cluster.places import CGROUP, DISKS, RUN, node_address, pod_range
+from tests.cluster.places import CGROUP, DISKS, RUN, namespace_file, node_address, pod_range
 from tests.cluster.shell import ClusterFailure, run, wait_until
 from tests.cluster.versions import PAUSE_IMAGE
 
@@ -99,9 +98,20 @@ def _hold(node: str, disk: Path) -> None:
         mount --make-rshared /
         touch {disk}/held
         exec sleep infinity"""
-    prefix = ("nsenter", f"--net={NETNS / node}", "unshare", "--mount", "--uts", "--propagation", "private")
+    prefix = (
+        "nsenter",
+        f"--net={namespace_file(node)}",
+        "unshare",
+        "--mount",
+        "--uts",
+        "--propagation",
+        "private",
+    )
     start(f"{node}-holder", *prefix, "sh", "-ec", script)
-    wait_until(f"{node}'s mounts", 10, (disk / "held").exists, 0.02)
+    try:
+        wait_until(f"{node}'s mounts", 10, (disk / "held").exists, 0.02)
+    except ClusterFailure as failure:
+        raise ClusterFailure(f"{failure}\n{log(f'{node}-holder')}") from None
 
 
 def _fill(node: str, disk: Path) -> None:

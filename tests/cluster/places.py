@@ -21,9 +21,19 @@ CGROUP = "k8s.io"  # the parent of the containers' control groups, as containerd
 NODES = ("node1", "node2")
 CONTROL_PLANE = "cp"
 FABRIC = "fabric"
+NETNS = Path("/run/netns")
 CP_ADDRESS = "172.31.0.1"
 API_ADDRESS = "10.96.0.1"  # of the service `kubernetes`
 SERVICES = "10.96.0.0/16"
+
+
+def namespace(host: str) -> str:
+    """The name of a host's network namespace, as `ip netns` lists it: ``cp`` -> ``torchnet-cp``."""
+    return f"torchnet-{host}"
+
+
+def namespace_file(host: str) -> Path:
+    return NETNS / namespace(host)
 
 
 def node_address(node: str) -> str:
