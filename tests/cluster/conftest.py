@@ -86,6 +86,7 @@ def jobset(cluster: Cluster) -> None:
 def _no_objects_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """After a test with the cluster there is no object of a run anywhere."""
     yield
-    if "cluster" in request.fixturenames:
+    # A cluster that was up before can have other users.
+    if "cluster" in request.fixturenames and not os.environ.get(USE_VARIABLE):
         up: Cluster = request.getfixturevalue("cluster")
         assert up.run_objects() == [], "the test left objects of a run"

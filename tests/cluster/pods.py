@@ -1,0 +1,46 @@
+"""Pods for the cluster's own tests: one container that stays, attached to the backend network."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests.cluster.versions import WORKER_IMAGE
+from torchnet.names import NETWORKS_ANNOTATION, STATUS_ANNOTATION
+
+RESTRICTED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+# Lets `ping` do without CAP_NET_RAW; Pod Security allows it.
+PING = {"name": "net.ipv4.ping_group_range", "value": "0 2147483647"}
+
+
+def staying(name: str, node: str, namespace: str, *, restricted: bool = True) -> dict[str, Any]:
+    """A pod on ``node`` that sleeps, with net1 from the namespace's own attachment."""
+    network = {"name": "backend-network", "namespace": namespace, "interface": "net1"}
+    container: dict[str, Any] = {"name": "c", "image": WORKER_IMAGE, "command": ["sleep", "3600"]}
+    user: dict[str, Any] = {}
+    if restricted:
+        container["securityContext"] = RESTRICTED
+        profile = {"type": "RuntimeDefault"}
+        context = {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": profile, "sysctls": [PING]}
+        user = {"securityContext": context}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "annotations": {NETWORKS_ANNOTATION: json.dumps([network])}},
+        "spec": {
+            "nodeName": node,
+            "terminationGracePeriodSeconds": 0,
+            "automountServiceAccountToken": False,
+            "containers": [container],
+            **user,
+        },
+    }
+
+
+def status(pod: dict[str, Any], network: str) -> dict[str, Any]:
+    """The pod's network-status entry of one attachment."""
+    entries = json.loads(pod["metadata"]["annotations"][STATUS_ANNOTATION])
+    (entry,) = [entry for entry in entries if entry["name"] == network]
+    found: dict[str, Any] = entry
+    return found
