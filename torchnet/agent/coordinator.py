@@ -216,6 +216,8 @@ class Coordinator:
     def _saved(self) -> None:
         """All have written down what was verified: the preparation has ended, here or for those that were late."""
         if self._spec.phase == "prepare":
+            for member in [member for member in self._members.values() if member.phase == "work"]:
+                self._members.drop(member)  # it looks for this worker again, which will work, too
             self._leave({"op": "over", "code": 0, "reason": "prepared"})
             return
         for rank, member in list(self._members.items()):
