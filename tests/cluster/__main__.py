@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import sys
 
-from tests.cluster import addons, cluster, control_plane, machine, nodes, recipes
+from tests.cluster import addons, cluster, control_plane, golang, machine, nodes, recipes
 from tests.cluster.places import CACHE, KUBECONFIG, NODES
 from tests.cluster.shell import ClusterFailure, say, timed
 from tests.cluster.versions import WORKER_IMAGE
@@ -65,6 +65,8 @@ def main(arguments: list[str]) -> int:
         case ["down"]:
             with timed("down"):
                 cluster.down()
+        case ["go"]:  # for .ci/run: whether there is one that can build it
+            print(golang.go())
         case ["status"]:
             status()
         case ["jobset"]:

