@@ -29,3 +29,17 @@ TABLE_VARIABLE = "TORCHNET_TABLE"  # for scripts: the path of the job's encoded 
 def rail_interface(rail: int) -> str:
     """``net1`` for rail 0: the names that Multus gives by default and torchnet always asks for."""
     return f"net{rail + 1}"
+
+
+# Kubernetes: how a run's objects are found again.
+RUN_LABEL = "torchnet/run"
+NODE_RANK_LABEL = "torchnet/node-rank"  # of plain Pods; a Job's have the next one
+INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
+SPEC_ANNOTATION = "torchnet/spec"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+POLICY_ANNOTATION = "k8s.v1.cni.cncf.io/policy-for"
+COMMON_LABELS = {"app.kubernetes.io/name": "torchnet", "app.kubernetes.io/managed-by": "torchnet"}
+# … and what a worker's pod is made of.
+PREPARE, WORKER = "prepare", "worker"
+CODE_DIR, STATE_DIR, WORK_DIR, TOKEN_DIR = "/torchnet", "/torchnet-state", "/work", "/torchnet-token"
+AGENT_ZIP, CODE_ZIP, TOKEN_KEY = "torchnet.zip", "code.zip", "token"

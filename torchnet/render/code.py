@@ -1,0 +1,172 @@
+"""What travels to the pods: the script's folder and the agent, each as a zip with the same bytes each time.
+
+The folder is the one that the script stands in, with all below it; for a module (``-m``) and for a program
+(``--no-python``) it is the working directory. With ``--code image`` and ``--code pvc:…`` the agent travels alone.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from torchnet.errors import UsageError
+from torchnet.network.text import printable
+from torchnet.render.archive import Entry, zipped
+from torchnet.render.ignore import Rules, ignored, rules_above, rules_in
+from torchnet.render.travel import agent_zip
+from torchnet.spec.model import JobSpec
+from torchnet.spec.pods import parse_code
+
+LIMIT = (
+    1 << 20
+)  # of a ConfigMap's values together (k8s.io/kubernetes/pkg/apis/core/validation: MaxSecretSize)
+# Before anything is compressed: text rarely shrinks to a sixteenth, and nobody waits for a data set to be read.
+RAW_LIMIT, FILES_LIMIT = 16 * LIMIT, 20_000
+_NEVER = frozenset((".git", ".hg", ".svn", "__pycache__", ".venv"))
+_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Code:
+    """``script`` is what the agent is told to run; ``code_zip`` is None where the script is in the pod already."""
+
+    torchnet_zip: bytes
+    code_zip: bytes | None
+    script: str
+    left_out: tuple[str, ...] = ()
+    """Files that could not travel, each with its reason; not those that were asked to stay."""
+
+
+@dataclass
+class _Found:
+    """Files by the path in the archive: (path here, size, executable)."""
+
+    files: dict[str, tuple[str, int, bool]] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        return sum(size for _, size, _ in self.files.values())
+
+
+def gather(job: JobSpec, cwd: str | os.PathLike[str]) -> Code:
+    """Read what ``job`` needs from ``cwd``.
+
+    Raises:
+        UsageError: it is more than a ConfigMap holds; with the largest files' sizes and the ways out.
+    """
+    agent = agent_zip()
+    if parse_code(job.kubernetes.code).kind != "configmap":
+        return Code(agent, None, job.script)
+    root, script = _root(job, os.path.abspath(cwd))
+    found = _collect(root)
+    if found.size > RAW_LIMIT or len(found.files) > FILES_LIMIT:
+        raise _too_large(root, found, f"has {_size(found.size)} in {len(found.files)} files")
+    entries, left_out = [], list(found.left_out)
+    for name, (path, _, executable) in found.files.items():
+        try:
+            with open(path, "rb") as file:
+                entries.append(Entry(name, file.read(RAW_LIMIT + 1), executable))
+        except OSError as error:
+            left_out.append(f"{printable(name, 200)}: {(error.strerror or str(error)).lower()}")
+    code = zipped(entries)
+    if len(code) + len(agent) > LIMIT:
+        raise _too_large(root, found, f"has {_size(len(code))} when it is packed")
+    return Code(agent, code, script, tuple(left_out))
+
+
+def _root(job: JobSpec, cwd: str) -> tuple[str, str]:
+    """The folder that travels, and the script as it is called from there."""
+    if job.module:
+        return cwd, job.script
+    path = os.path.join(cwd, job.script)
+    if job.no_python:
+        inner = os.path.relpath(path, cwd)
+        is_here = os.sep in job.script and not inner.startswith("..")
+        return cwd, f"./{inner}" if is_here else job.script
+    if os.path.isdir(path):
+        return os.path.abspath(path), "."
+    return os.path.abspath(os.path.dirname(path)), os.path.basename(path)
+
+
+def _collect(root: str) -> _Found:
+    found = _Found()
+    for path, name, status in _walk(root, root, rules_above(root), found, (os.path.realpath(root),)):
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            found.left_out.append(f"{printable(name, 200)}: its name is no UTF-8")
+            continue
+        found.files[name.replace(os.sep, "/")] = (path, status.st_size, bool(status.st_mode & stat.S_IXUSR))
+        if len(found.files) > FILES_LIMIT:
+            break
+    return found
+
+
+def _walk(
+    folder: str, root: str, rules: list[Rules], found: _Found, chain: tuple[str, ...]
+) -> Iterator[tuple[str, str, os.stat_result]]:
+    """(path, path below ``root``, status) of each regular file; ``chain`` are the real folders on the way here."""
+    rules = rules_in(folder) + rules
+    try:
+        with os.scandir(folder) as scanned:
+            entries = sorted(scanned, key=lambda entry: entry.name)
+    except OSError as error:
+        found.left_out.append(
+            f"{printable(os.path.relpath(folder, root), 200)}/: {(error.strerror or '').lower()}"
+        )
+        return
+    for entry in entries:
+        name = os.path.relpath(entry.path, root)
+        if entry.name in _NEVER:
+            continue
+        reason = ""
+        try:
+            status = entry.stat()
+            is_folder = stat.S_ISDIR(status.st_mode)
+            if ignored(rules, entry.path, is_folder=is_folder and not entry.is_symlink()):
+                continue
+            real = os.path.realpath(entry.path) if entry.is_symlink() else ""
+            if real and os.path.commonpath([real, chain[0]]) != chain[0]:
+                reason = "leads out of the folder"
+            elif (
+                is_folder
+                and real
+                and (real in chain or any(one.startswith(f"{real}{os.sep}") for one in chain))
+            ):
+                reason = "leads to a folder that it is in"
+            elif is_folder:
+                if not os.path.exists(os.path.join(entry.path, "pyvenv.cfg")):
+                    yield from _walk(
+                        entry.path, root, rules, found, (*chain, real or os.path.realpath(entry.path))
+                    )
+            elif stat.S_ISREG(status.st_mode):
+                yield entry.path, name, status
+            else:
+                reason = "is no regular file"
+        except OSError as error:
+            reason = "leads nowhere" if entry.is_symlink() else (error.strerror or str(error)).lower()
+        if reason:
+            found.left_out.append(f"{printable(name, 200)}: {reason}")
+
+
+def _too_large(root: str, found: _Found, what: str) -> UsageError:
+    largest = sorted(found.files.items(), key=lambda item: (-item[1][1], item[0]))[:_SHOWN]
+    lines = [
+        f"the folder {printable(root, 200)} {what}, and a ConfigMap holds {_size(LIMIT)}, the agent's part of it:"
+    ]
+    lines += [f"{_size(size):>10}  {printable(name, 200)}" for name, (_, size, _) in largest]
+    return UsageError(
+        "\n  ".join(lines),
+        fix="name what stays here in a .torchnetignore; or --code image (the script is in the image), or "
+        "--code pvc:NAME/PATH (it is on a volume)",
+    )
+
+
+def _size(count: int) -> str:
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"

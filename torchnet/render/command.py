@@ -1,0 +1,72 @@
+"""What the two containers of a worker run: ``torchnet agent`` with every flag spelled out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from torchnet.names import AGENT_ZIP, CODE_DIR, CODE_ZIP, STATE_DIR, WORK_DIR, rail_interface
+from torchnet.render.attachments import Rail
+from torchnet.render.code import Code
+from torchnet.spec.grammar import amount
+from torchnet.spec.model import JobSpec
+
+# The Job controller sets it in each container; Kubernetes replaces $(NAME) in arguments.
+INDEX = "$(JOB_COMPLETION_INDEX)"
+
+
+def literal(text: str) -> str:
+    """``text`` as it has to stand in a command, an argument or a variable so that Kubernetes leaves it as it is.
+
+    There ``$(NAME)`` is replaced and ``$$`` is how a dollar is written (k8s.io/kubernetes/third_party/forked/golang/
+    expansion), even where no variable has that name.
+    """
+    return re.sub(r"\$(?=[($])", "$$", text)
+
+
+def processes(job: JobSpec) -> int:
+    """How many processes each worker starts."""
+    group = job.kubernetes
+    if isinstance(job.nproc_per_node, int):
+        return job.nproc_per_node
+    if job.nproc_per_node == "cpu" or (job.nproc_per_node == "auto" and not group.gpus):
+        return max(1, int(amount(group.cpus.partition(":")[0]))) if group.cpus else 1
+    return max(1, group.gpus)
+
+
+def command(job: JobSpec, run_id: str, phase: str, rails: list[Rail], code: Code) -> list[str]:
+    """The command of the container for ``phase``, prepare or work; the same for every worker."""
+    words = ["python3", f"{CODE_DIR}/{AGENT_ZIP}", "agent", "--phase", phase, "--state", STATE_DIR]
+    if phase == "prepare" and code.code_zip is not None:
+        words += ["--code", f"{CODE_DIR}/{CODE_ZIP}", "--workdir", WORK_DIR]
+    for flag, value in _flags(job, run_id, rails):
+        words += [flag, value]
+    words += ["--module"] if job.module else ["--no-python"] if job.no_python else []
+    return [*words, literal(code.script), *map(literal, job.args)]
+
+
+def _flags(job: JobSpec, run_id: str, rails: list[Rail]) -> Iterator[tuple[str, str]]:
+    run = job.run
+    yield "--run-id", run_id
+    yield "--nnodes", str(job.nnodes)
+    yield "--node-rank", INDEX
+    yield "--name", f"{run_id}-{INDEX}"
+    yield "--nproc-per-node", str(processes(job))
+    if job.kubernetes.static_ips:
+        # Each worker's own addresses stand in TORCHNET_ADDRESS_SOURCE.
+        yield "--rank0", ",".join(rail.addresses[0].partition("/")[0] for rail in rails)
+    else:
+        yield "--address-source", "multus-status"
+    for number, rail in enumerate(rails):
+        yield "--attachment", f"{rail.namespace}/{rail.name}@{rail_interface(number)}"
+    yield "--family", job.network.family
+    yield "--preflight", job.network.preflight
+    # A JobSet restarts the gang, so that the pods need not; both would multiply.
+    yield "--max-restarts", str(0 if job.kubernetes.form == "jobset" else run.max_restarts)
+    yield "--grace", f"{run.grace:g}"
+    yield "--link-grace", f"{run.link_grace:g}"
+    yield "--stall-timeout", f"{run.stall_timeout:g}"
+    yield "--stall-action", run.stall_action
+    yield "--start-timeout", f"{run.start_timeout:g}"
+    if job.output.min_share is not None:
+        yield "--min-share", f"{job.output.min_share:g}"

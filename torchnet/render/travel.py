@@ -1,0 +1,71 @@
+"""The agent as one zip: torchnet's own modules that run in a worker, and those of pyroute2 that they load.
+
+Found without importing either: the launcher's machine may be no Linux, where pyroute2 cannot be imported.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from torchnet.errors import TorchnetError
+from torchnet.render.archive import Entry, zipped
+
+PARTS = ("__init__.py", "agent", "errors.py", "kernel", "names.py", "network", "training")
+# The modules of pyroute2 that reading links, addresses, routes and sockets loads (torchnet.kernel); a test compares
+# them with what an agent really loads. `plugins` finds its modules by listing its folder: all of them travel.
+PYROUTE2 = (
+    "__init__.py",
+    "common.py",
+    "config/__init__.py",
+    "netlink/__init__.py",
+    "netlink/exceptions.py",
+    "netlink/rtnl/__init__.py",
+    "netlink/rtnl/ifaddrmsg.py",
+    "netlink/rtnl/ifinfmsg/__init__.py",
+    "netlink/rtnl/ifinfmsg/plugins",
+    "netlink/rtnl/iw_event.py",
+    "netlink/rtnl/rtmsg.py",
+)
+_FIX = "pip install --force-reinstall torchnet-launch"
+_MAIN = b"""\
+import sys
+
+from torchnet.agent.program import main
+
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def agent_zip() -> bytes:
+    """``python3 torchnet.zip agent …``; the same bytes each time.
+
+    Raises:
+        TorchnetError: pyroute2 is not installed, or is one that torchnet does not know.
+    """
+    entries = [Entry("__main__.py", _MAIN)]
+    own = Path(__file__).resolve().parent.parent
+    entries += _modules("torchnet", own, PARTS)
+    spec = importlib.util.find_spec("pyroute2")  # of a top-level package: nothing is executed
+    if spec is None or spec.origin is None:
+        raise TorchnetError(
+            "pyroute2 is not installed, and has to travel to the workers", fix="pip install pyroute2"
+        )
+    entries += _modules("pyroute2", Path(spec.origin).parent, PYROUTE2)
+    return zipped(entries)
+
+
+def _modules(package: str, folder: Path, parts: tuple[str, ...]) -> list[Entry]:
+    found = []
+    for part in parts:
+        place = folder / part
+        files = [place] if part.endswith(".py") else sorted(place.rglob("*.py"))
+        try:
+            found += [
+                Entry(f"{package}/{file.relative_to(folder).as_posix()}", file.read_bytes()) for file in files
+            ]
+        except OSError as error:
+            raise TorchnetError(f"{package}/{part}: {error.strerror}", fix=_FIX) from None
+        if not files:
+            raise TorchnetError(f"{package} has no {part}", fix=_FIX)
+    return found

@@ -1,0 +1,137 @@
+"""What starts the pods: an Indexed Job, a JobSet around one, or plain Pods."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import torchnet
+from torchnet import names
+from torchnet.render.attachments import Rail, networks, source
+from torchnet.render.command import processes
+from torchnet.spec.model import JobSpec
+
+REPLICATED = "w"  # short: it is a part of the hostname, RUN-w-0-INDEX
+_GROUP_LABEL, _GROUP_COUNT = "kueue.x-k8s.io/pod-group-name", "kueue.x-k8s.io/pod-group-total-count"
+_INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
+
+Named = Callable[..., dict[str, Any]]
+
+
+def of(
+    job: JobSpec, run_id: str, pods: dict[str, Any], rails: list[Rail], named: Named
+) -> list[dict[str, Any]]:
+    """The workload's objects; ``named`` gives each its metadata."""
+    form = job.kubernetes.form
+    about = {"nnodes": job.nnodes, "nproc_per_node": processes(job), "version": torchnet.__version__}
+    notes = {names.SPEC_ANNOTATION: json.dumps(about)}
+    if form == "pods":
+        return _pods(job, run_id, pods, rails, notes, named)
+    if form == "job":
+        body: dict[str, Any] = {"apiVersion": "batch/v1", "kind": "Job", "spec": _job(job, pods)}
+    else:
+        body = {"apiVersion": "jobset.x-k8s.io/v1alpha2", "kind": "JobSet", "spec": _jobset(job, pods)}
+    whole = named(run_id, body, notes)
+    if job.kubernetes.queue:
+        whole["metadata"]["labels"][names.QUEUE_LABEL] = job.kubernetes.queue
+    return [whole]
+
+
+def _job(job: JobSpec, pods: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "completionMode": "Indexed",
+        "completions": job.nnodes,
+        "parallelism": job.nnodes,
+        # `backoffLimit: 0` would delete the other pods at the first failure, with their logs and receipts.
+        "backoffLimitPerIndex": 0,
+        # Only what has really ended is replaced: two workers with one number would be one too many.
+        "podReplacementPolicy": "Failed",
+        # An evicted worker is replaced; until the barrier, the others find the new one.
+        "podFailurePolicy": {
+            "rules": [
+                {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+            ]
+        },
+        "template": pods,
+    }
+
+
+def _jobset(job: JobSpec, pods: dict[str, Any]) -> dict[str, Any]:
+    return {
+        # Spelt out what its webhooks would add: without them the controller stumbles over what is missing.
+        "network": {"enableDNSHostnames": True, "publishNotReadyAddresses": True},
+        "successPolicy": {"operator": "All"},
+        "failurePolicy": {"maxRestarts": job.run.max_restarts, "restartStrategy": "BlockingRecreate"},
+        "replicatedJobs": [
+            {
+                "name": REPLICATED,
+                "replicas": 1,
+                "template": {
+                    "metadata": {"labels": dict(pods["metadata"]["labels"])},
+                    "spec": _job(job, pods),
+                },
+            }
+        ],
+    }
+
+
+def _pods(
+    job: JobSpec, run_id: str, pods: dict[str, Any], rails: list[Rail], notes: dict[str, str], named: Named
+) -> list[dict[str, Any]]:
+    labels, annotations = pods["metadata"]["labels"], pods["metadata"].get("annotations", {})
+    if job.kubernetes.queue:
+        labels = labels | {names.QUEUE_LABEL: job.kubernetes.queue, _GROUP_LABEL: run_id}
+        annotations = annotations | {_GROUP_COUNT: str(job.nnodes)}
+    found = []
+    for index in range(job.nnodes):
+        variables = {_INDEX_VARIABLE: str(index)}
+        own = dict(annotations)
+        if job.kubernetes.static_ips:
+            variables["TORCHNET_ADDRESS_SOURCE"] = source(rails, index)
+            own[names.NETWORKS_ANNOTATION] = networks(rails, index)
+        body = {"apiVersion": "v1", "kind": "Pod", "spec": _with_variables(pods["spec"], variables)}
+        whole = named(f"{run_id}-{index}", body, {**own, **(notes if index == 0 else {})})
+        whole["metadata"]["labels"] = {**labels, names.NODE_RANK_LABEL: str(index)}
+        found.append(whole)
+    return found
+
+
+def _with_variables(spec: dict[str, Any], variables: dict[str, str]) -> dict[str, Any]:
+    """``spec`` with further variables in torchnet's two containers; what is the same is shared, not copied."""
+    more = [{"name": name, "value": value} for name, value in variables.items()]
+    changed = {}
+    for key in ("initContainers", "containers"):
+        changed[key] = [
+            one | {"env": [*more, *one.get("env", ())]}
+            if one["name"] in (names.PREPARE, names.WORKER)
+            else one
+            for one in spec[key]
+        ]
+    return spec | changed
+
+
+def pod_of(found: list[dict[str, Any]], index: int) -> dict[str, Any]:
+    """See `torchnet.render.objects.pod_of`."""
+    first = found[0]
+    if first["kind"] == "Pod":
+        return found[index]
+    spec, run_id, hostname = first["spec"], first["metadata"]["name"], first["metadata"]["name"]
+    labels: dict[str, str] = {}
+    if first["kind"] == "JobSet":
+        job = spec["replicatedJobs"][0]
+        hostname = f"{run_id}-{job['name']}-0"
+        labels = {
+            "jobset.sigs.k8s.io/jobset-name": run_id,
+            "jobset.sigs.k8s.io/replicatedjob-name": job["name"],
+        }
+        spec = job["template"]["spec"]
+    pods = spec["template"]
+    labels |= {names.INDEX_LABEL: str(index), "batch.kubernetes.io/job-name": hostname}
+    metadata = pods["metadata"] | {
+        "name": f"{hostname}-{index}-00000",
+        "namespace": first["metadata"]["namespace"],
+        "labels": {**pods["metadata"]["labels"], **labels},
+    }
+    made = _with_variables(pods["spec"], {_INDEX_VARIABLE: str(index)}) | {"hostname": f"{hostname}-{index}"}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": made}
