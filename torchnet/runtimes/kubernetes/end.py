@@ -18,6 +18,7 @@ from torchnet.runtimes.kubernetes.facts import Facts
 from torchnet.runtimes.kubernetes.message import Message
 from torchnet.runtimes.kubernetes.pods import Worker
 
+_FROM_WORDS = "rank 0's receipt is not in its log: this one is made of the workers' last words"
 _OURS = ("interrupted", "timeout")  # the launcher's own word goes before the agents', who only got a SIGTERM
 
 
@@ -121,6 +122,7 @@ def _assembled(
         )
         code, reason = 70, failure.text
     share, proof, why = _share(job)
+    ran = any(one.started for one in workers.values())
     began = min((one.began for one in workers.values() if one.began), default=0.0) or facts.made or now
     ended = max((one.ended.at for one in workers.values() if one.ended), default=0.0) or now
     return {
@@ -143,8 +145,8 @@ def _assembled(
         "min_share": None,
         "ranks": _ranks(facts, messages),
         "rails": [],
-        "nodes": [],
-        "findings": ["rank 0's receipt is not in its log: this one is made of the workers' last words"],
+        "nodes": [] if ran else [_node(facts, rank, {}) for rank in range(facts.nnodes)],
+        "findings": [_FROM_WORDS] if ran else [],
     }
 
 

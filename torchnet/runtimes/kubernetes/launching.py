@@ -18,6 +18,7 @@ from torchnet.ui.console import Console
 from torchnet.ui.save import write_json
 
 _REMOVAL_SECONDS = 30.0  # beyond the pods' grace, until objects that do not go are named
+_FORCE_SECONDS = 3.0  # for the kubelets to take away pods that have ended, or that never ran
 _STOPPED_SECONDS = 2.0  # for a reader who does not read, where the job was to end now
 
 Object = dict[str, Any]
@@ -118,6 +119,7 @@ def _clear(door: Door, known: Facts, wishes: Wishes, signals: Signals) -> None:
                 known.run,
                 patience=patience,
                 grace=grace,
+                force_after=_FORCE_SECONDS,
                 alive=lambda: not stopper.is_set(),
             )
         )

@@ -136,9 +136,12 @@ class Look:
 
     def _look_at_events(self) -> None:
         namespace = self._facts.namespace
-        query = {"fieldSelector": "type=Warning", "limit": _EVENTS}
-        answer = self._door.call("GET", EVENT.path(namespace), EVENT.call("list", namespace), query=query)
-        # Names of other runs' pods are no key that is ever asked for.
-        told = events_told(answer.get("items") or ())
+        events: list[dict[str, Any]] = []
+        for field in ("reason=Pulling", "type=Warning"):
+            query = {"fieldSelector": field, "limit": _EVENTS}
+            answer = self._door.call("GET", EVENT.path(namespace), EVENT.call("list", namespace), query=query)
+            events += answer.get("items") or ()
+        # Other runs' pods are among them; nobody ever asks for their names.
+        told = events_told(events)
         with self._lock:
             self._told = told

@@ -93,6 +93,8 @@ def _container(status: dict[str, Any], field: str, name: str) -> dict[str, Any]:
 def _stage(status: dict[str, Any], prepare: dict[str, Any], main: dict[str, Any]) -> tuple[Stage, str, bool]:
     if status.get("phase") in ("Succeeded", "Failed") or main.get("terminated"):
         return "ended", "", False
+    if (prepare.get("terminated") or {}).get("exitCode"):
+        return "ended", "", False  # restartPolicy is Never: the kubelet says so of the pod in a moment
     if main.get("running"):
         return "running", "", False
     scheduled = _condition(status, "PodScheduled")
@@ -109,8 +111,6 @@ def _stage(status: dict[str, Any], prepare: dict[str, Any], main: dict[str, Any]
         if reason and reason not in ("PodInitializing", "ContainerCreating"):
             return "creating", f"{reason}: {said}" if said else reason, True
     if prepare.get("terminated"):
-        if prepare["terminated"].get("exitCode"):
-            return "preparing", "its preparation failed", True
         return "prepared", "prepared; its training container is being started", False
     if scheduled.get("status") != "True":
         return "unscheduled", "not scheduled yet", False

@@ -55,9 +55,13 @@ def remove(
     *,
     patience: float,
     grace: int | None = None,
+    force_after: float | None = None,
     alive: Callable[[], bool] = lambda: True,
 ) -> Removal:
     """Delete everything of a run and wait until it is gone, at most ``patience`` seconds, as long as ``alive()``.
+
+    Pods that are still there after ``force_after`` seconds are taken out without their nodes' word: of workers that
+    have ended, or never ran, nothing more is to be heard.
 
     Raises:
         ClusterError: the API server cannot be reached.
@@ -67,7 +71,8 @@ def remove(
         if kind not in WORKLOADS:
             for name in _names(door, kind, namespace, run, total):
                 _delete(door, kind, namespace, name, None, total)
-    until = time.monotonic() + patience
+    began = time.monotonic()
+    until = began + patience
     while True:
         again = Removal()
         total.left = []
@@ -76,6 +81,9 @@ def remove(
                 total.left.append(f"{kind.plural}/{name}")
                 if kind is not POD:
                     _delete(door, kind, namespace, name, None, again)  # made by a controller meanwhile
+        if force_after is not None and time.monotonic() - began > force_after:
+            stop(door, namespace, run, grace=0)
+            force_after = None
         if not total.left or time.monotonic() > until or not alive():
             return total
         time.sleep(_PAUSE)

@@ -31,11 +31,12 @@ from torchnet.ui.console import Console
 
 _TICK_SECONDS = 0.1
 _LINES_AT_ONCE = 2000
-_QUIET_SECONDS = 1.0  # before the first reasons are told: an ordinary start needs no words
+_EVENTS_SECONDS = 2.0  # before events are asked for: an ordinary start needs none
 _APART_SECONDS = (
     3.0  # for those that have joined to hear of a failure from its agent; then the others are stopped
 )
 _PATIENCE_SECONDS = 15.0  # beyond --grace, until a worker that does not end although it was told to is ended
+_SETTLE_SECONDS = 0.5  # in which states that were on their way arrive
 _DRAIN_SECONDS = 8.0  # for the logs' last lines
 _REMARKS = 1000  # different notices that are remembered, so that N agents' equal words are said once
 
@@ -209,8 +210,13 @@ class Session:
 
     def _all_ended(self) -> bool:
         ended = [one for one in self._workers.values() if one.ended is not None]
-        if self._stopping is not None and not self._gang.pods():
-            return True  # those that never came will not come any more
+        if self._stopping is not None:
+            # Only whose containers have run has last words.
+            live = [
+                one for one in self._workers.values() if one.stage in ("preparing", "prepared", "running")
+            ]
+            if not live and time.monotonic() - self._stopping > _SETTLE_SECONDS:
+                return True
         if self._facts.restarts and self._stopping is None:
             return self._look.over() if ended else False
         if len(ended) == self._facts.nnodes:
@@ -241,10 +247,8 @@ class Session:
         if len([one for one in self._workers.values() if one.started or one.ended]) == self._facts.nnodes:
             self._started = True
             return True
-        if now - self._began < _QUIET_SECONDS and not queued:
-            return False
-        told = self._look.told()
-        for text in self._waiting.lines(self._workers, told, queued):
+        told = self._look.told() if now - self._began > _EVENTS_SECONDS else {}
+        for text in self._waiting.lines(self._workers, told, queued, now):
             self._notice(text, "info")
         limit = self._wishes.start_timeout
         if limit is not None and self._counted > limit and self._failure is None:

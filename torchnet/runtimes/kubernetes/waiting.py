@@ -9,9 +9,18 @@ from torchnet.runtimes.kubernetes.facts import Facts
 from torchnet.runtimes.kubernetes.pods import Worker, seconds
 
 _LISTED = 16  # workers told one by one; further ones with the same reason are counted
+_PULLING = "Pulling"
+_ORDINARY_SECONDS, _ERROR_SECONDS = 5.0, 1.0  # that a reason has held before it is worth a line
 _LONGEST = 400  # characters of a reason
 # What the kubelet and the controllers say while they try; the pod's status has no word of it.
-_TELLING = ("FailedCreatePodSandBox", "FailedCreate", "FailedMount", "FailedAttachVolume", "NoNetworkFound")
+_TELLING = (
+    "FailedCreatePodSandBox",
+    "FailedCreate",
+    "FailedMount",
+    "FailedAttachVolume",
+    "NoNetworkFound",
+    "Pulling",
+)
 
 
 class Waiting:
@@ -20,15 +29,33 @@ class Waiting:
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
         self._said: dict[str, str] = {}
-        self._count = 0
+        self._since: dict[str, tuple[str, float]] = {}
 
-    def lines(self, workers: Mapping[int, Worker], told: Mapping[str, str], queued: str) -> list[str]:
-        """New lines for workers that have not started; ``told``: events' text by pod (and the workload's name);
-        ``queued``: why the whole run waits, if it does."""
+    def lines(
+        self, workers: Mapping[int, Worker], told: Mapping[str, str], queued: str, now: float
+    ) -> list[str]:
+        """New lines for workers that have not started.
+
+        Args:
+            told: events' texts by the name of the pod, or of the workload.
+            queued: why the whole run waits, if it does.
+            now: seconds of any clock.
+        """
         reasons = self.reasons(workers, told, queued)
+        failing = {
+            self._facts.node(rank)
+            for rank, one in workers.items()
+            if one.failing or told.get(one.pod, _PULLING).partition(":")[0] != _PULLING
+        }
+        failing |= {self._facts.run} if queued or self._facts.name in told else set()
         grouped: dict[str, list[str]] = {}
         for name, why in reasons.items():
-            if self._said.get(name) != why:
+            before, since = self._since.get(name, ("", now))
+            if before != why:
+                since = now
+            self._since[name] = why, since
+            held = now - since >= (_ERROR_SECONDS if name in failing else _ORDINARY_SECONDS)
+            if held and self._said.get(name) != why:
                 self._said[name] = why
                 grouped.setdefault(why, []).append(name)
         out = []

@@ -1,0 +1,84 @@
+"""``torchnet status [RUN]``: the runs of a namespace, or one run with its workers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from torchnet.cli.places import add, place, run_of
+from torchnet.errors import UsageError
+
+if TYPE_CHECKING:
+    from torchnet.runtimes.kubernetes.runs import Row
+
+FORMATS = ("table", "json")
+HEADINGS = ("RUN", "WORKLOAD", "READY", "STATE", "AGE", "EXIT CODE")
+WORKER_HEADINGS = ("WORKER", "POD", "NODE", "STATE", "EXIT CODE")
+HELP = (
+    "Show the runs on a cluster: how many workers are ready, what state they are in and why, how they ended."
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    form = typer.Option(None, "-o", metavar="|".join(FORMATS), help="Form of the answer. [table]")
+    add(app, "status", run, about=HELP, short="Show the runs on a cluster.", options=[("form", str, form)])
+
+
+def run(words: list[str], given: dict[str, Any]) -> int:
+    """Print the rows; the exit code."""
+    from torchnet.cli.entry import emit
+    from torchnet.runtimes.kubernetes.commands import status
+    from torchnet.runtimes.kubernetes.runs import as_json
+
+    form = given.get("form", FORMATS[0])
+    if form not in FORMATS:
+        raise UsageError(f"-o {form!r} is not a form of the answer; valid: {', '.join(FORMATS)}")
+    name = run_of(words)
+    rows = status(place(given), name)
+    if form == "json":
+        emit(json.dumps([as_json(row) for row in rows], indent=2) + "\n")
+    elif not rows:
+        emit("no runs\n")
+    else:
+        emit(_table(rows))
+    return 0
+
+
+def _table(rows: list[Row]) -> str:
+    from torchnet.cli.table import table
+    from torchnet.ui.units import seconds
+
+    width = shutil.get_terminal_size((160, 24)).columns
+    text = table(
+        HEADINGS,
+        [
+            (
+                row.run,
+                row.workload,
+                f"{row.ready}/{row.total}",
+                f"{row.state}: {row.reason}" if row.reason else row.state,
+                seconds(row.age_s),
+                "" if row.exit_code is None else str(row.exit_code),
+            )
+            for row in rows
+        ],
+        width,
+    )
+    workers = [one for row in rows for one in row.workers]
+    if workers:
+        cells = [
+            (
+                one["worker"],
+                one["pod"],
+                one["node"],
+                f"{one['state']}: {one['reason']}" if one["reason"] else one["state"],
+                "" if one["exit_code"] is None else str(one["exit_code"]),
+            )
+            for one in workers
+        ]
+        text += "\n" + table(WORKER_HEADINGS, cells, width)
+    return text
