@@ -35,6 +35,7 @@ def rail_interface(rail: int) -> str:
 RUN_LABEL = "torchnet/run"
 NODE_RANK_LABEL = "torchnet/node-rank"  # of plain Pods; a Job's have the next one
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
+ATTEMPT_LABEL = "jobset.sigs.k8s.io/restart-attempt"
 SPEC_ANNOTATION = "torchnet/spec"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 POLICY_ANNOTATION = "k8s.v1.cni.cncf.io/policy-for"

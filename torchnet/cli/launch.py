@@ -5,12 +5,15 @@ from __future__ import annotations
 import inspect
 import os
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from torchnet.cli.options import PlainCommand, field_parameters, given_fields, parameter
 from torchnet.errors import UsageError
+
+if TYPE_CHECKING:
+    from torchnet.spec.resolve import Resolved
 
 FORMATS = ("yaml", "json")
 HELP = """\
@@ -51,7 +54,7 @@ def _command() -> Any:
     config = typer.Option(
         None, "--config", metavar="FILE", help="Job file (TOML); its paths are relative to it."
     )
-    dry_run = typer.Option(None, "--dry-run", help="Show the resolved job, and run nothing.")
+    dry_run = typer.Option(None, "--dry-run", help="Show the resolved job (on Kubernetes: its objects), and run nothing.")
     form = typer.Option(None, "-o", metavar="|".join(FORMATS), help="Form of the dry run. [yaml]")
     launch.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
@@ -80,6 +83,8 @@ def run(values: dict[str, Any], words: list[str]) -> int:
     resolved = resolve(flags, os.environ, cwd, values["config"])
     for line in (*warnings(values), *resolved.warnings):
         say(f"torchnet: {line}")
+    if resolved.job.on == "kubernetes":
+        return _on_kubernetes(resolved, cwd, form if values["dry_run"] else None)
     if values["dry_run"]:
         from torchnet.spec.show import as_json, as_yaml
 
@@ -95,6 +100,29 @@ def run(values: dict[str, Any], words: list[str]) -> int:
     from torchnet.runtimes.local import launch
 
     return int(launch(resolved.job, resolved.origins))
+
+
+def _on_kubernetes(resolved: Resolved, cwd: str, form: str | None) -> int:
+    """Print the objects in ``form``, or launch them where it is None."""
+    job = resolved.job
+    if form is None:
+        from torchnet.runtimes.kubernetes.launch import launch
+
+        return int(launch(job, resolved.origins, cwd))
+
+    from torchnet.cli.entry import emit, say
+    from torchnet.network.text import printable
+    from torchnet.render.kubeconfig import namespace
+    from torchnet.render.prepared import prepare
+    from torchnet.render.show import text
+
+    group = job.kubernetes
+    where = group.namespace or namespace(group.kubeconfig, group.context, os.environ)
+    prepared = prepare(job, cwd, where, os.environ)
+    for line in prepared.left_out:
+        say(f"torchnet: does not travel: {printable(line)}")
+    emit(text(prepared, form, job, resolved.origins))
+    return 0
 
 
 def _working_directory() -> str:

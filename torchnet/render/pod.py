@@ -120,7 +120,7 @@ def _prepare(job: JobSpec, run_id: str, code: Code, rails: list[Rail]) -> dict[s
         "name": names.PREPARE,
         "image": job.kubernetes.image,
         "command": command(job, run_id, "prepare", rails, code),
-        "env": _own_variables(),
+        "env": _own_variables(job),
         # The worker's own, so that the pod asks for no more than the worker, and its class of service stays.
         "resources": _resources(job),
         "securityContext": RESTRICTED,
@@ -148,7 +148,7 @@ def _worker(job: JobSpec, run_id: str, code: Code, rails: list[Rail]) -> dict[st
         # Pinned memory. Only root gets an added capability into its effective set.
         security = {"allowPrivilegeEscalation": False, "capabilities": {"add": ["IPC_LOCK"]}}
     return container | {
-        "env": [*_own_variables(), *_variables(job)],
+        "env": [*_own_variables(job), *_variables(job)],
         "resources": _resources(job, {**_gpus(job), **device_resources(rails)}),
         "securityContext": security,
         "terminationMessagePolicy": "File",
@@ -156,8 +156,11 @@ def _worker(job: JobSpec, run_id: str, code: Code, rails: list[Rail]) -> dict[st
     }
 
 
-def _own_variables() -> list[dict[str, Any]]:
+def _own_variables(job: JobSpec) -> list[dict[str, Any]]:
+    # Which start of the gang this is: pods of two starts are there side by side for a moment.
+    attempt = f"metadata.labels['{names.ATTEMPT_LABEL}']"
     return [
+        *([from_field("TORCHNET_START", attempt)] if job.kubernetes.form == "jobset" else []),
         from_field("POD_NAME", "metadata.name"),
         from_field("POD_NAMESPACE", "metadata.namespace"),
         from_field("POD_UID", "metadata.uid"),

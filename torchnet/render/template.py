@@ -1,149 +1,53 @@
-"""``--pod-template FILE``: the one door to PyYAML, and what such a file may say.
-
-Read as data alone and within bounds: 1 MiB, 20,000 values, 60 levels; no tags, and no aliases, since a few of them make
-a document of any size.
-"""
+"""``--pod-template FILE``: what such a file may say, and whether a merged pod is still a worker."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from torchnet import names
 from torchnet.errors import UsageError
 from torchnet.network.text import printable
 from torchnet.render.merge import MergeError, merge
+from torchnet.render.plain_yaml import YamlError, read_file
 
-SIZE_LIMIT, NODES_LIMIT, DEPTH_LIMIT = 1 << 20, 20_000, 60
 FORM = "metadata with labels and annotations, and a pod's spec"
 
 
-class _Wrong(Exception):
-    """What is wrong with the file, after its name."""
-
-
-def load(path: str | Path) -> dict[str, Any]:
+def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The patch in the file at ``path``. Raises UsageError."""
     try:
-        with open(path, "rb") as file:
-            data = file.read(SIZE_LIMIT + 1)
-        return parse(data)
-    except OSError as error:
-        what = (error.strerror or str(error)).lower()
-    except ValueError as error:
-        what = str(error)
-    except _Wrong as error:
-        what = str(error)
-    raise UsageError(f"--pod-template {printable(str(path), 200)}: {what}", fix=f"a YAML file with {FORM}")
+        return parse(read_file(path))
+    except YamlError as error:
+        raise UsageError(
+            f"--pod-template {printable(str(path), 200)}: {error}", fix=f"a YAML file with {FORM}"
+        ) from None
 
 
-def parse(data: bytes) -> dict[str, Any]:
-    """The patch in ``data``. Raises `_Wrong`."""
-    if len(data) > SIZE_LIMIT:
-        raise _Wrong(f"has more than {SIZE_LIMIT} bytes, and no more are read")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise _Wrong(f"is not UTF-8 (byte {error.start})") from None
-    document = _plain_yaml(text)
+def parse(document: Any) -> dict[str, Any]:
+    """``document`` as a patch of a PodTemplateSpec. Raises YamlError with all that is wrong."""
     if not isinstance(document, dict):
-        raise _Wrong("is no map")
+        raise YamlError("is no map")
     wrong = [
-        f"there is no field {printable(str(key), 80)} in it"
-        for key in document
-        if key not in ("metadata", "spec")
+        f"there is no field {printable(key, 80)} in it" for key in document if key not in ("metadata", "spec")
     ]
     for key in ("metadata", "spec"):
         if not isinstance(document.get(key, {}), dict):
             wrong.append(f"{key} is no map")
         elif key == "metadata":
             wrong += [
-                f"metadata.{printable(str(one), 80)} is not the template's to say"
+                f"metadata.{printable(one, 80)} is not the template's to say"
                 for one in document.get(key, {})
                 if one not in ("labels", "annotations")
             ]
     if wrong:
-        raise _Wrong("; ".join(wrong))
+        raise YamlError("; ".join(wrong))
     try:
         merge({}, document)
     except MergeError as error:
-        raise _Wrong(str(error)) from None
+        raise YamlError(str(error)) from None
     return document
-
-
-def _plain_yaml(text: str) -> Any:
-    import yaml
-
-    class Loader(yaml.SafeLoader):  # type: ignore[misc, unused-ignore]
-        """Plain data only: dates stay text, as they do for kubectl."""
-
-        yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
-            first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-        }
-
-    try:
-        depth = 0
-        for number, event in enumerate(yaml.parse(text, Loader)):
-            if isinstance(event, yaml.AliasEvent):
-                raise _Wrong(f"line {event.start_mark.line + 1}: aliases (*name) are not read; write it out")
-            if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
-                depth += 1
-            elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
-                depth -= 1
-            if depth > DEPTH_LIMIT or number > NODES_LIMIT:
-                raise _Wrong(
-                    "is nested too deeply" if depth > DEPTH_LIMIT else f"has more than {NODES_LIMIT} values"
-                )
-        loader = Loader(text)
-        try:
-            node = loader.get_single_node()
-            _check_keys(node, yaml)
-            document = loader.construct_document(node) if node is not None else None
-        finally:
-            loader.dispose()
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}: " if mark is not None else ""
-        raise _Wrong(f"{where}{printable(str(getattr(error, 'problem', None) or error), 200)}") from None
-    except (RecursionError, ValueError, OverflowError):
-        raise _Wrong("holds a value that cannot be read") from None
-    _check_plain(document, "")
-    return document
-
-
-def _check_keys(node: Any, yaml: Any) -> None:
-    """No key twice: PyYAML would take the last one in silence."""
-    if isinstance(node, yaml.MappingNode):
-        seen = set()
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
-                raise _Wrong(f"line {key.start_mark.line + 1}: a key is no plain text")
-            if key.value in seen:
-                raise _Wrong(f"line {key.start_mark.line + 1}: {printable(key.value, 80)} stands twice")
-            seen.add(key.value)
-            _check_keys(value, yaml)
-    elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _check_keys(item, yaml)
-
-
-def _check_plain(value: Any, place: str) -> None:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if not isinstance(key, str):
-                raise _Wrong(
-                    f"{place or 'the file'}: the key {printable(repr(key), 80)} is no text; put it into quotes"
-                )
-            _check_plain(inner, f"{place}.{key}".lstrip("."))
-    elif isinstance(value, list):
-        for number, inner in enumerate(value):
-            _check_plain(inner, f"{place}[{number}]")
-    elif isinstance(value, float) or not isinstance(value, (str, int, bool, type(None))):
-        raise _Wrong(
-            f"{printable(place, 200)}: {printable(repr(value), 80)} is neither text nor a whole number"
-        )
 
 
 def check_merged(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -> None:

@@ -177,7 +177,6 @@ FIELDS = (
         "none",
         "DIR",
         is_path=True,
-        only="local",
     ),
     Field(
         "output.tee",

@@ -172,7 +172,7 @@ class JobSpec(_Group):
             wrong.append("min_share needs two nodes: what one node does crosses no network")
         if self.on == "kubernetes":
             wrong += kubernetes.wrong(self.kubernetes, self.network.networks, self.nnodes, self.run_id)
-            wrong += self._processes_elsewhere()
+            wrong += self._processes_elsewhere() + self._undecodable()
         elif self.network.networks not in ((), (LOOPBACK,)):
             wrong.append("network.networks: names a network that this machine does not have")
         wrong += self._faults_elsewhere()
@@ -198,6 +198,19 @@ class JobSpec(_Group):
         if self.nproc_per_node == "cpu" and not self.kubernetes.cpus:
             return ["nproc_per_node: is cpu, and nothing says how many a worker has: say --cpus"]
         return []
+
+    def _undecodable(self) -> list[str]:
+        """What the API server cannot be told: its texts are UTF-8."""
+        texts = [("script", self.script), *(("args", text) for text in self.args)]
+        texts += [("env", text) for text in self.env.values()]
+        wrong = []
+        for path, text in texts:
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                line = f"{path}: {words.quote(text)} is no UTF-8, and Kubernetes takes nothing else"
+                wrong += [line] if line not in wrong else []
+        return wrong
 
     def _faults_elsewhere(self) -> list[str]:
         """Faults on nodes or rails that the job does not have."""
