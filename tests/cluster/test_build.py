@@ -17,6 +17,7 @@ from tests.cluster.addons import ROOT
 from tests.cluster.images import Image, pack
 from tests.cluster.parts import Part
 from tests.cluster.shell import ClusterFailure
+from torchnet.manifests.images import PYTORCH
 
 
 def test_ci_installs_what_it_is_made_of() -> None:
@@ -27,8 +28,8 @@ def test_ci_installs_what_it_is_made_of() -> None:
 def test_the_images_have_the_names_that_the_manifests_pin() -> None:
     texts = [path.read_text() for path in (ROOT / "manifests").glob("*.yaml")]
     named = {name for text in texts for name in re.findall(r"^ *image: (\S+)$", text, re.MULTILINE)}
-    assert named == {versions.MULTUS_IMAGE, versions.WHEREABOUTS_IMAGE, versions.PYTORCH}
-    assert versions.PYTORCH in versions.WORKER_NAMES
+    assert named == {versions.MULTUS_IMAGE, versions.WHEREABOUTS_IMAGE, PYTORCH}
+    assert PYTORCH in versions.WORKER_NAMES
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ DEADLINE = 300  # seconds
 TENTATIVE, DUPLICATE = 0x40, 0x08  # IFA_F_TENTATIVE, IFA_F_DADFAILED
 MTU_DISCOVER, DO = 10, 2  # IP_MTU_DISCOVER, IP_PMTUDISC_DO: Python has no names for them
 DONT_FRAGMENT = 62  # IPV6_DONTFRAG
+COMPLAINTS: set[str] = set()
 
 
 def interfaces() -> dict[str, int]:
@@ -141,6 +142,8 @@ def ask(pod: str) -> dict[str, Any] | None:
         form = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
         headers = {"Authorization": f"Bearer {token.read()}", "Accept": form}
     trusted = ssl.create_default_context(cafile=f"{TOKEN}/ca.crt")
+    # As kubectl does: Python 3.13 by itself refuses authorities without extensions that clusters' often lack.
+    trusted.verify_flags &= ~ssl.VERIFY_X509_STRICT
     request = urllib.request.Request(path, headers=headers)
     try:
         with urllib.request.urlopen(request, context=trusted, timeout=10) as answer:
@@ -151,7 +154,9 @@ def ask(pod: str) -> dict[str, Any] | None:
             sys.exit(f"the API server refuses to show the pod {pod}: {error}")
         return None
     except OSError as error:
-        print(f"the API server cannot be asked: {error}", flush=True)
+        if str(error) not in COMPLAINTS:  # once, not each second
+            print(f"the API server cannot be asked: {error}", flush=True)
+            COMPLAINTS.add(str(error))
         return None
 
 

@@ -1,0 +1,155 @@
+"""A Job of one's own, with the agent in it: what people write who do not launch."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.archive import make
+
+TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount"
+_RESTRICTED = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "runAsNonRoot": True,
+    "runAsUser": 1000,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+
+
+def objects(
+    folder: Path,
+    namespace: str,
+    name: str,
+    script: str,
+    *,
+    image: str,
+    workers: int = 2,
+    phases: bool = True,
+    words: tuple[str, ...] = (),
+    rights: bool = True,
+) -> list[dict[str, Any]]:
+    """Account with rights, code, token and an Indexed Job: in two containers, or (``phases=False``) in one.
+
+    Without ``phases`` nothing carries a label of torchnet's.
+    """
+    labels = {"torchnet/run": name} if phases else {"app": name}
+    meta = {"name": name, "namespace": namespace, "labels": labels}
+    archive = base64.b64encode(make(folder / "torchnet.zip").read_bytes()).decode()
+    rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]}
+    found: list[dict[str, Any]] = [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta},
+        {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": {"token": "of this test"}},
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": meta,
+            "binaryData": {"torchnet.zip": archive},
+            "data": {"script.py": script},
+        },
+    ]
+    if rights:
+        rbac = "rbac.authorization.k8s.io"
+        found += [
+            {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": meta, "rules": [rule]},
+            {
+                "apiVersion": f"{rbac}/v1",
+                "kind": "RoleBinding",
+                "metadata": meta,
+                "roleRef": {"apiGroup": rbac, "kind": "Role", "name": name},
+                "subjects": [{"kind": "ServiceAccount", "name": name}],
+            },
+        ]
+    return [*found, _job(namespace, name, labels, image, workers, phases, words)]
+
+
+def _job(
+    namespace: str,
+    name: str,
+    labels: dict[str, str],
+    image: str,
+    workers: int,
+    phases: bool,
+    words: tuple[str, ...],
+) -> dict[str, Any]:
+    def container(phase: str) -> dict[str, Any]:
+        flags = ["--run-id", name, "--nnodes", str(workers), "--attachment", f"{namespace}/backend-network"]
+        flags += ["--start-timeout", "60", *(("--phase", phase, "--state", "/state") if phases else ())]
+        mounts = [
+            {"name": "code", "mountPath": "/torchnet", "readOnly": True},
+            {"name": "token", "mountPath": "/token", "readOnly": True},
+            {"name": "state", "mountPath": "/state"},
+            {"name": "work", "mountPath": "/work"},
+        ]
+        if phase == "work" and phases:
+            mounts.append({"name": "state", "mountPath": "/etc/hosts", "subPath": "hosts"})
+        else:
+            mounts.append({"name": "account", "mountPath": TOKEN, "readOnly": True})
+        fields = {
+            "POD_NAME": "metadata.name",
+            "POD_NAMESPACE": "metadata.namespace",
+            "POD_UID": "metadata.uid",
+        }
+        refs = [{"name": n, "valueFrom": {"fieldRef": {"fieldPath": p}}} for n, p in fields.items()]
+        return {
+            "name": phase,
+            "image": image,
+            "imagePullPolicy": "IfNotPresent",
+            "command": ["python3", "/torchnet/torchnet.zip", "agent", *flags, *words, "/torchnet/script.py"],
+            "env": [*(refs if phases else []), {"name": "TORCHNET_TOKEN_FILE", "value": "/token/token"}],
+            "volumeMounts": mounts,
+            "workingDir": "/work",
+            "securityContext": _RESTRICTED,
+        }
+
+    account = [
+        {"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
+    ]
+    networks = [{"name": "backend-network", "namespace": namespace, "interface": "net1"}]
+    pod = {
+        "restartPolicy": "Never",
+        "serviceAccountName": name,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 5,
+        "securityContext": {"fsGroup": 1000},
+        "containers": [container("work")],
+        "initContainers": [container("prepare")] if phases else [],
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": labels},
+            }
+        ],
+        "volumes": [
+            {"name": "code", "configMap": {"name": name}},
+            {"name": "token", "secret": {"secretName": name}},
+            {"name": "state", "emptyDir": {}},
+            {"name": "work", "emptyDir": {}},
+            {"name": "account", "projected": {"sources": account}},
+        ],
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name, "namespace": namespace, "labels": labels},
+        "spec": {
+            "completionMode": "Indexed",
+            "completions": workers,
+            "parallelism": workers,
+            "backoffLimitPerIndex": 0,
+            "template": {
+                "metadata": {
+                    "labels": labels,
+                    "annotations": {"k8s.v1.cni.cncf.io/networks": json.dumps(networks)},
+                },
+                "spec": pod,
+            },
+        },
+    }

@@ -1,0 +1,130 @@
+"""The agent in real pods: two containers that share a state, or one in a Job of one's own."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.agent_job import objects
+from tests.cluster.cluster import Cluster
+from tests.cluster.shell import ClusterFailure
+
+TALK = """
+import os, sys, torch, torch.distributed as dist
+dist.init_process_group("gloo")
+one = torch.ones(1_000_000)
+dist.all_reduce(one)
+print("sum", one[0].item(), "on", os.environ["GLOO_SOCKET_IFNAME"], os.environ["HOME"], os.getuid(), flush=True)
+print("a word on stderr", file=sys.stderr, flush=True)
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    with cluster.namespace() as name:
+        yield name
+
+
+class Run:
+    """A Job that was applied, and its pods."""
+
+    def __init__(self, cluster: Cluster, folder: Path, namespace: str, script: str, **fields: Any) -> None:
+        self.cluster = cluster
+        self.namespace = namespace
+        self.workers = int(fields.get("workers", 2))
+        made = objects(folder, namespace, "train", script, image=cluster.worker_image, **fields)
+        document = {"apiVersion": "v1", "kind": "List", "items": made}
+        cluster.kubectl("create", "-f", "-", input=json.dumps(document))
+
+    def pods(self) -> list[dict[str, Any]]:
+        """By completion index."""
+        text = self.cluster.kubectl("get", "pods", "-n", self.namespace, "-l", "job-name=train", "-o", "json")
+        key = "batch.kubernetes.io/job-completion-index"
+        return sorted(json.loads(text)["items"], key=lambda pod: int(pod["metadata"]["annotations"][key]))
+
+    def ended(self, seconds: float = 90) -> list[dict[str, Any]]:
+        deadline = time.monotonic() + seconds
+        while True:
+            pods = self.pods()
+            if len(pods) == self.workers and all(
+                p["status"]["phase"] in ("Succeeded", "Failed") for p in pods
+            ):
+                return pods
+            if time.monotonic() > deadline:
+                raise AssertionError(self.story(pods))
+            time.sleep(0.3)
+
+    def succeeded(self) -> list[dict[str, Any]]:
+        """Its pods, all of which must have ended well."""
+        pods = self.ended()
+        bad = [pod for pod in pods if pod["status"]["phase"] != "Succeeded"]
+        assert not bad, self.story(pods)
+        return pods
+
+    def story(self, pods: list[dict[str, Any]]) -> str:
+        said = []
+        for pod in pods:
+            for container in ("prepare", "work"):
+                try:
+                    said.append(f"-- {pod['metadata']['name']} {container}\n{self.log(pod, container)}")
+                except ClusterFailure as error:
+                    said.append(f"-- {pod['metadata']['name']} {container}: {error}")
+        return "\n".join(said)
+
+    def log(self, pod: dict[str, Any], container: str) -> str:
+        words = ("-n", self.namespace, pod["metadata"]["name"], "-c", container)
+        return self.cluster.kubectl("logs", *words)
+
+
+def message(pod: dict[str, Any], container: str) -> dict[str, Any]:
+    statuses = [*pod["status"].get("initContainerStatuses", []), *pod["status"]["containerStatuses"]]
+    (found,) = (s["state"]["terminated"] for s in statuses if s["name"] == container)
+    told: dict[str, Any] = json.loads(found["message"])
+    assert told["code"] == found["exitCode"]
+    return told
+
+
+def test_two_containers_share_the_way(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
+    run = Run(cluster, tmp_path, namespace, TALK, workers=3)
+    pods = run.succeeded()
+    for rank, pod in enumerate(pods):
+        log, before = run.log(pod, "work"), run.log(pod, "prepare")
+        assert f"[{rank}] sum 3.0 on net1" in log
+        assert f"[{rank}!] a word on stderr" in log
+        for text in (log, before):
+            assert re.search(r"^torchnet: torchnet's own time: \d\.\d+ s$", text, re.MULTILINE), text
+        told = message(pod, "work")
+        assert (told["node"], told["node_rank"], told["phase"]) == (f"train-{rank}", rank, "work")
+        assert (told["failure"], told["receipt"]["proof"]) == (None, "measured")
+        assert message(pod, "prepare")["phase"] == "prepare"
+    assert message(pods[0], "work")["job"]["backend_share"] >= 0.99
+    assert "not writable" not in run.log(pods[0], "work")
+    (line,) = re.findall(r"^torchnet: receipt: (.*)$", run.log(pods[0], "work"), re.MULTILINE)
+    receipt = json.loads(line)
+    assert (receipt["runtime"], receipt["proof"], receipt["findings"]) == ("kubernetes", "measured", [])
+    assert [node["node"] for node in receipt["nodes"]] == ["train-0", "train-1", "train-2"]
+
+
+def test_one_container_in_a_job_of_ones_own(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
+    """No label of torchnet's, no POD_NAME: the pod is found by its address, rank 0 by the Job's own label."""
+    run = Run(cluster, tmp_path, namespace, TALK, phases=False)
+    pods = run.succeeded()
+    assert message(pods[0], "work")["job"]["exit_code"] == 0
+
+
+def test_without_rights_all_say_what_is_missing(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
+    run = Run(cluster, tmp_path, namespace, TALK, rights=False)
+    pods = run.ended()
+    for pod in pods:
+        told = message(pod, "prepare")
+        assert told["code"] == 3
+        assert f"get pods {pod['metadata']['name']} in namespace {namespace}: 403" in told["failure"]["text"]
+        assert "--service-account" in told["failure"]["text"]
