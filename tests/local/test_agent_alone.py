@@ -13,18 +13,13 @@ from typing import Any
 
 import pytest
 
+from tests.archive import make
 from tests.conftest import ROOT
 from tests.jobs import script
 from tests.namespaces import Space, cable, isolated
 from torchnet.kernel import syscalls
 
-PARTS = ("__init__.py", "names.py", "errors.py", "agent", "kernel", "network")
 ADDRESSES = ("fd00:7::1", "fd00:7::2")
-# What the agent's command loads of pyroute2, seen from outside.
-LOADED = """
-import sys, torchnet.agent.command
-print(*sorted(m.__file__ for n, m in sys.modules.items() if n.partition(".")[0] == "pyroute2"), sep="\\n")
-"""
 TALK = """
     import os, socket, sys, time
     rank, hangs = os.environ["RANK"], sys.argv[1:] == ["hang"]
@@ -52,20 +47,7 @@ TALK = """
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The agent as it travels: its own modules and those of pyroute2 that it loads."""
-    done = subprocess.run(
-        [sys.executable, "-c", LOADED], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
-    )
-    path = tmp_path_factory.mktemp("zip") / "agent.zip"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
-        for part in PARTS:
-            place = ROOT / "torchnet" / part
-            for module in [place] if place.is_file() else sorted(place.rglob("*.py")):
-                file.write(module, module.relative_to(ROOT))
-        for name in done.stdout.split():
-            module = Path(name)
-            file.write(module, Path("pyroute2", *module.parts[module.parts.index("pyroute2") + 1 :]))
-    return path
+    return make(tmp_path_factory.mktemp("zip") / "agent.zip")
 
 
 def test_the_archive_is_small_enough_for_a_configmap(archive: Path) -> None:
@@ -83,8 +65,7 @@ class Way:
         if archive is None:
             self.command = [sys.executable, "-m", "torchnet", "agent"]
         else:
-            code = "import sys; from torchnet.agent.command import run_as_program as run; sys.exit(run(sys.argv[1:]))"
-            self.command = [sys.executable, "-S", "-c", code]
+            self.command = [sys.executable, "-S", self.path, "agent"]
 
 
 def pair(folder: Path, way: Way, *words: object) -> list[tuple[int, str, str]]:

@@ -28,7 +28,7 @@ _SECONDS = 5.0  # for each step of a connection
 _WHOLE_SECONDS = 10.0  # for an answer; nothing else is served meanwhile
 _AGAIN_SECONDS = 0.5
 _LONGEST_RETRY_SECONDS = 60.0
-_KIND = "application/json;as={};g=meta.k8s.io;v1"
+_KIND = "application/json;as={};v=v1;g=meta.k8s.io"
 
 
 @dataclass(frozen=True)
