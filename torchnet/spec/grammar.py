@@ -16,7 +16,7 @@ from torchnet.spec.words import parse_label, parse_text, quote
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _QUALIFIED = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _QUANTITY = re.compile(
-    r"(?P<number>\d{1,15}(?:\.\d{0,9})?|\.\d{1,9})(?P<unit>[KMGTPE]i|[numkMGTPE]?|[eE][+-]?\d{1,2})"
+    r"(?P<number>[0-9]{1,15}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})(?P<unit>[KMGTPE]i|[numkMGTPE]?|[eE][+-]?[0-9]{1,2})"
 )
 _UNITS = {
     "n": Fraction(1, 10**9),
@@ -140,7 +140,11 @@ def parse_annotations(value: object) -> dict[str, str]:
 
 
 def _annotation(value: object) -> str:
-    text = _text(value)
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(text, str):
+        raise ValueError("is not text")
+    if "\0" in text:
+        raise ValueError("holds a NUL character")
     try:
         text.encode()
     except UnicodeEncodeError:

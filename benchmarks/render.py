@@ -1,0 +1,80 @@
+"""How long a job takes to become objects and YAML text, for 4 workers and for 10,000, and the zips before that.
+
+    uv run -m benchmarks.render [RUNS]
+
+Beside each time stands the text's size: a Job and a JobSet are as large for 10,000 workers as for 4; plain Pods are one
+object each.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from benchmarks.machine import facts, summary
+from torchnet.manifests.emit import Manifest, as_yaml
+from torchnet.render.code import Code, gather
+from torchnet.render.objects import objects
+from torchnet.render.travel import agent_zip
+from torchnet.spec.model import JobSpec
+
+SIZES = (4, 10_000)
+FORMS = ("job", "jobset", "pods")
+ROOT = Path(__file__).resolve().parent.parent
+
+Result = TypeVar("Result")
+
+
+def job(form: str, nnodes: int) -> JobSpec:
+    """train.py on ``nnodes`` workers."""
+    group: dict[str, Any] = {"image": "registry.example.com/pytorch:2.15", "workload": form, "gpus": 8}
+    network = {"networks": ["ml/backend-network"]}
+    return JobSpec.model_validate(
+        {
+            "on": "kubernetes",
+            "script": "launch/train.py",
+            "nnodes": nnodes,
+            "network": network,
+            "kubernetes": group,
+        }
+    )
+
+
+def text(form: str, nnodes: int, code: Code) -> str:
+    """The whole of a dry run but for the reading of files."""
+    found = objects(job(form, nnodes), "train", "ml", "secret", code)
+    return as_yaml([Manifest(body) for body in found])
+
+
+def timed(action: Callable[[], Result], runs: int) -> tuple[Result, list[float]]:
+    """The last result and each run's seconds."""
+    seconds = []
+    for _ in range(runs):
+        began = time.monotonic()
+        result = action()
+        seconds.append(time.monotonic() - began)
+    return result, seconds
+
+
+def main() -> None:
+    runs = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    print(facts())
+    agent, seconds = timed(agent_zip, runs)
+    print(f"{'the agent, zipped':34} {summary(seconds)}, {len(agent) / 1024:.0f} KiB")
+    code, seconds = timed(lambda: gather(job("job", 4), ROOT), runs)
+    print(
+        f"{'the agent and launch/, zipped':34} {summary(seconds)}, {len(code.code_zip or b'') / 1024:.0f} KiB more"
+    )
+    for form in FORMS:
+        for nnodes in SIZES:
+            whole, seconds = timed(lambda form=form, nnodes=nnodes: text(form, nnodes, code), runs)  # type: ignore[misc]
+            print(
+                f"{f'--as {form}, {nnodes:,} workers':34} {summary(seconds)}, {len(whole) / 1024:,.0f} KiB of YAML"
+            )
+
+
+if __name__ == "__main__":
+    main()
