@@ -15,6 +15,7 @@ from typing import Any
 
 from torchnet.errors import ClusterError
 from torchnet.network.text import listed, printable
+from torchnet.render.plain_yaml import YamlError, read_file
 
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _CONNECTIONS = 64  # kept open side by side: a follower for each pod's log, the watch, and the calls
@@ -84,6 +85,7 @@ def _from_files(configuration: Any, files: str, context: str | None) -> tuple[st
                 f"the kubeconfig has no context {printable(context)!r}; it has {listed(known, limit=10)}",
                 fix="kubectl config get-contexts",
             )
+        context = context or _first_current(files, known)
         load_kube_config(
             config_file=files, context=context, client_configuration=configuration, persist_config=False
         )
@@ -104,6 +106,19 @@ def _from_files(configuration: Any, files: str, context: str | None) -> tuple[st
         )
     chosen = next((one for one in contexts if one["name"] == context), current)
     return str(chosen["name"]), str(chosen["context"].get("namespace") or "default")
+
+
+def _first_current(files: str, known: list[str]) -> str | None:
+    """kubectl's rule for several files, the first that names a current context; the client takes the last."""
+    for path in files.split(os.pathsep):
+        try:
+            document = read_file(path)
+        except YamlError:
+            return None  # what it cannot read, the client may: its own rule then
+        name = document.get("current-context") if isinstance(document, dict) else None
+        if name:
+            return str(name) if name in known else None
+    return None
 
 
 def _from_pod(configuration: Any) -> tuple[str, str]:

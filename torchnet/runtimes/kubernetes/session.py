@@ -38,6 +38,7 @@ _APART_SECONDS = (
 _PATIENCE_SECONDS = 15.0  # beyond --grace, until a worker that does not end although it was told to is ended
 _SETTLE_SECONDS = 0.5  # in which states that were on their way arrive
 _DRAIN_SECONDS = 8.0  # for the logs' last lines
+_STOPPED_SECONDS = 1.5
 _REMARKS = 1000  # different notices that are remembered, so that N agents' equal words are said once
 
 
@@ -162,6 +163,12 @@ class Session:
             if len(self._remarks) < _REMARKS:
                 self._remarks.add(text)
             self._console.event(event)
+        elif kind == "phase":
+            # Both containers join; what the second one only repeats is no news.
+            said = f"{event['node']} {event['phase']}: {event['text']}"
+            if said not in self._remarks:
+                self._remarks.add(said)
+                self._console.event(event)
         elif kind not in ("worker_receipt", "time"):
             if kind == "output":
                 self._files.write(event["rank"], event["data"])
@@ -281,6 +288,10 @@ class Session:
 
     def _end(self, drain: float = _DRAIN_SECONDS) -> Outcome:
         """The logs to their ends, then the receipt."""
+        if self._stopping is not None:
+            drain = min(
+                drain, _STOPPED_SECONDS
+            )  # the pods are gone, and not every kubelet ends their streams
         self._following.update(self._workers)
         self._following.release()
         until = time.monotonic() + drain

@@ -1,0 +1,57 @@
+"""``torchnet launch --on kubernetes``: the job rendered, made, watched to its end, and removed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from torchnet.network.text import printable
+from torchnet.render.objects import pod_of
+from torchnet.render.prepared import prepare
+from torchnet.runtimes.kubernetes.door import connect
+from torchnet.runtimes.kubernetes.launching import see, start
+from torchnet.runtimes.kubernetes.session import Wishes
+from torchnet.runtimes.kubernetes.signals import Signals
+from torchnet.spec.layers import Origin
+from torchnet.spec.model import JobSpec
+from torchnet.ui.console import Console
+from torchnet.ui.save import problem
+
+
+def launch(job: JobSpec, origins: Mapping[str, Origin], cwd: str) -> int:  # noqa: ARG001  # what a runtime gets
+    """Run the job on the cluster; prints, writes the receipt, and returns the exit code.
+
+    Raises:
+        UsageError: what was asked for cannot be, or the run's name is taken.
+        NetworkError: an attachment does not exist.
+        ClusterError: the cluster cannot be reached, or refuses; nothing is left there then.
+    """
+    group = job.kubernetes
+    with Signals() as signals:
+        door = connect(group.kubeconfig, group.context)
+        prepared = prepare(job, cwd, group.namespace or door.access.namespace, os.environ)
+        nproc = job.nproc_per_node if isinstance(job.nproc_per_node, int) else max(1, group.gpus)
+        console = Console(world_size=job.nnodes * nproc, ranks=job.output.ranks, quiet=job.output.quiet)
+        for line in prepared.left_out:
+            _say(console, f"does not travel: {printable(line)}", "warning")
+        unwritable = problem(job.output.json_path) if job.output.json_path else None
+        if unwritable:
+            text = f"--json {job.output.json_path}: {unwritable}; the receipt will go to standard output"
+            _say(console, text, "warning")
+        known = start(door, prepared.objects, pod_of(prepared.objects), signals)
+        if isinstance(known, int):
+            return known
+        _say(console, f"run {known.run} in namespace {known.namespace}", "info")
+        wishes = Wishes(
+            start_timeout=job.run.start_timeout,
+            timeout=job.run.timeout,
+            grace=job.run.grace,
+            ranks=job.output.ranks,
+            log_dir=os.path.join(cwd, job.output.log_dir) if job.output.log_dir else None,
+            detach=group.detach,
+        )
+        return see(door, known, console, wishes, signals, keep=group.keep, json_path=job.output.json_path)
+
+
+def _say(console: Console, text: str, level: str) -> None:
+    console.event({"event": "notice", "node": None, "level": level, "text": text})
