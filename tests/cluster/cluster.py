@@ -125,7 +125,7 @@ def _there(*words: str) -> bool:
 
 
 def _start(networks: bool) -> None:
-    together([network.make, pki.make, nodes.make_mount_points])
+    together([network.make, pki.make])
     # The nodes' disks are laid while the API server starts.
     failures: list[BaseException] = []
 
@@ -161,6 +161,5 @@ def down() -> None:
         nodes.down(node)
     daemons.end(daemons.all_ours())
     network.remove()
-    nodes.remove_mount_points()
     shutil.rmtree(DISKS, ignore_errors=True)
     shutil.rmtree(RUN, ignore_errors=True)

@@ -6,7 +6,6 @@ hostPath volumes then work as on a machine of its own, and all mounts go when th
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -18,7 +17,9 @@ from tests.cluster.places import CGROUP, DISKS, RUN, namespace_file, node_addres
 from tests.cluster.shell import ClusterFailure, run, wait_until
 from tests.cluster.versions import PAUSE_IMAGE
 
-# What belongs to a node alone; each is a folder of its disk, and empty folders here where there were none.
+# Folders of the machine that a node sees with changes of its own, and what in them belongs to it alone: that is on
+# its disk. Overlays first, so that no mount point has to be made on the machine.
+SEEN = ("etc", "opt", "var/lib", "var/log")
 OWN = (
     "etc/cni",
     "etc/kubernetes",
@@ -91,7 +92,13 @@ def _hold(node: str, disk: Path) -> None:
     )
     script = f"""
         hostname {node}
-        for path in {" ".join(OWN)}; do mount --bind {disk}/$path /$path; done
+        cd {disk}
+        for path in {" ".join(SEEN)}; do
+            mkdir -p changes/$path work/$path
+            mount -t overlay -o lowerdir=/$path,upperdir=changes/$path,workdir=work/$path seen /$path
+        done
+        for path in {" ".join(OWN)}; do mkdir -p /$path; mount --bind $path /$path; done
+        cd /
         mount -t tmpfs -o mode=755 run /run
         mkdir -p /run/netns /run/settings
         {settings}
@@ -193,24 +200,3 @@ conf_dir = "/etc/cni/net.d"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
 """
-
-
-def make_mount_points() -> None:
-    """The empty folders that a node's mounts lie on; which were made here is kept, to be removed again."""
-    made = []
-    for path in OWN:
-        missing = Path("/", path)
-        chain = [folder for folder in (missing, *missing.parents) if not folder.exists()]
-        made += [str(folder) for folder in chain[::-1]]
-        missing.mkdir(parents=True, exist_ok=True)
-    with (RUN / "made-folders").open("a") as kept:
-        kept.write("".join(f"{folder}\n" for folder in made))
-
-
-def remove_mount_points() -> None:
-    kept = RUN / "made-folders"
-    for folder in reversed(kept.read_text().split() if kept.exists() else []):
-        try:
-            os.rmdir(folder)
-        except OSError:
-            pass  # somebody else uses it by now

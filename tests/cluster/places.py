@@ -10,11 +10,12 @@ CACHE_VARIABLE = "TESTS_OF_TORCHNET_CACHE"
 
 CACHE = Path(os.environ.get(CACHE_VARIABLE) or "/var/cache/torchnet-cluster")
 PARTS = CACHE / "parts"
+# Several clusters can stand side by side, each under a name of its own.
+NAME = os.environ.get("TESTS_OF_TORCHNET_NAME") or "torchnet"
 # The nodes' disks: on one file system with the built containerd store, which they hold by hard links.
-DISKS = CACHE / "disks"
+DISKS = CACHE / f"{NAME}-disks"
 
-# One cluster at a time: the names of its namespaces and its addresses are fixed.
-RUN = Path("/run/torchnet-cluster")
+RUN = Path(f"/run/{NAME}-cluster")
 KUBECONFIG = RUN / "admin.kubeconfig"
 CGROUP = "k8s.io"  # the parent of the containers' control groups, as containerd names it
 
@@ -29,7 +30,7 @@ SERVICES = "10.96.0.0/16"
 
 def namespace(host: str) -> str:
     """The name of a host's network namespace, as `ip netns` lists it: ``cp`` -> ``torchnet-cp``."""
-    return f"torchnet-{host}"
+    return f"{NAME}-{host}"
 
 
 def namespace_file(host: str) -> Path:
