@@ -140,6 +140,7 @@ class ApiServer:
                 raise ClusterError(f"the API server's answer to {ask} is longer than {LIMIT:,} bytes")
             if time.monotonic() > deadline:
                 raise TimeoutError("its answer takes too long")
+        response.read()  # nothing; read1() itself does not notice that the answer has ended, and the next needs that
         return response.status, response.headers.get("Retry-After", ""), bytes(body)
 
     def _request(self, target: str, headers: dict[str, str]) -> http.client.HTTPResponse:
