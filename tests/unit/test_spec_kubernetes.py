@@ -215,7 +215,7 @@ def test_flags_of_the_other_place_are_errors_that_name_both(tmp_path: Path) -> N
     for place in ("local", "kubernetes"):
         other = [field for field in FIELDS if field.only not in ("", place)]
         assert len(other) >= 7
-        flags: dict[str, object] = {"on": place, "script": "x.py"} | {field.path: "1" for field in other}
+        flags: dict[str, object] = {"on": place, "script": "x.py", **{field.path: "1" for field in other}}
         with pytest.raises(SpecError) as caught:
             resolve(BASE | flags if place == "kubernetes" else flags, {}, tmp_path)
         told = {problem.path: problem for problem in caught.value.problems}
@@ -294,7 +294,7 @@ def test_fixed_addresses_need_pods_and_say_so(tmp_path: Path) -> None:
 
 
 def test_there_is_a_range_for_each_rail_and_an_address_for_each_worker(tmp_path: Path) -> None:
-    two = {"network.networks": ["a*2"], "nnodes": "3"}
+    two: dict[str, object] = {"network.networks": ["a*2"], "nnodes": "3"}
     asked(tmp_path, two | {"kubernetes.static_ips": [RANGE, "10.0.0.1/24,10.0.0.2/24,10.0.0.9/24"]})
     assert "2" in wrong(tmp_path, two | {"kubernetes.static_ips": [RANGE]}).problems[0].what
     assert "on two rails" in str(wrong(tmp_path, two | {"kubernetes.static_ips": [RANGE, RANGE]}))
@@ -345,7 +345,7 @@ def test_a_range_gives_addresses_in_order(first: int, count: int, length: int) -
 def test_a_quantity_is_exact(text: str) -> None:
     match = re.fullmatch(r"([0-9.]+)(.*)", text)
     assert match
-    units = {"": 1, "m": Fraction(1, 1000), "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+    units: dict[str, Any] = {"": 1, "m": Fraction(1, 1000), "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
     units |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
     assert grammar.amount(text) == Fraction(match[1]) * units[match[2]]
 

@@ -1,0 +1,45 @@
+"""Jobs for Kubernetes and their objects, for the tests of rendering."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torchnet.render.code import Code
+from torchnet.render.objects import objects
+from torchnet.spec.model import JobSpec
+
+CODE = Code(b"PK agent", b"PK code", "train.py")
+FORMS = ("job", "jobset", "pods")
+
+
+def job(nnodes: int = 4, networks: tuple[str, ...] = ("backend-network",), **group: Any) -> JobSpec:
+    """A JobSpec; ``group`` are fields of its part ``kubernetes``, and those of the job itself by ``job_NAME``."""
+    whole: dict[str, Any] = {name[4:]: group.pop(name) for name in list(group) if name.startswith("job_")}
+    data = {"on": "kubernetes", "script": "train.py", "nnodes": nnodes, "network": {"networks": networks}}
+    return JobSpec.model_validate(data | whole | {"kubernetes": {"image": "r.example/pytorch:2.15"} | group})
+
+
+def render(
+    nnodes: int = 4, travels: Code = CODE, patch: dict[str, Any] | None = None, **more: Any
+) -> list[dict[str, Any]]:
+    """The objects of `job`, called ``train`` in namespace ``ml``."""
+    return objects(job(nnodes, **more), "train", "ml", "the secret", travels, patch)
+
+
+def only(found: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    """The one object of ``kind``."""
+    (one,) = [body for body in found if body["kind"] == kind]
+    return one
+
+
+def pod_template(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """The template of a Job's or JobSet's pods, or the first Pod."""
+    last = found[-1]
+    if last["kind"] == "JobSet":
+        last = last["spec"]["replicatedJobs"][0]["template"]
+    template: dict[str, Any] = (
+        last["spec"]["template"]
+        if "template" in last["spec"]
+        else next(one for one in found if one["kind"] == "Pod")
+    )
+    return template
