@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from torchnet.cli import agent, attach, down, env, launch, logs, manifests, status
+from torchnet.cli import agent, attach, down, env, launch, logs, manifests, status, verify
 from torchnet.cli.options import PlainGroup
 
 
@@ -56,7 +56,7 @@ def _torchnet(
     pass
 
 
-for command in (launch, status, logs, attach, down, env, manifests, agent):
+for command in (launch, status, logs, attach, down, env, manifests, verify, agent):
     command.register(app)
 
 

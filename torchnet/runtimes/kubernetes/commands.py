@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torchnet.network.text import listed
 from torchnet.runtimes.kubernetes import runs
+from torchnet.runtimes.kubernetes import verify as verification
 from torchnet.runtimes.kubernetes.door import Door, connect
 from torchnet.runtimes.kubernetes.facts import Facts
 from torchnet.runtimes.kubernetes.following import Following
 from torchnet.runtimes.kubernetes.gang import Gang
+from torchnet.runtimes.kubernetes.installed import Check
 from torchnet.runtimes.kubernetes.launching import see
 from torchnet.runtimes.kubernetes.remove import Removal, labelled, remove
 from torchnet.runtimes.kubernetes.resources import POD, selector
@@ -140,3 +142,21 @@ def down(place: Place, run: str | None, *, grace: int | None = None) -> tuple[st
             removal = Removal(left=labelled(door, namespace, name))
             removal.problems.append(f"stopped by {error}: still there: {listed(removal.left, limit=10)}")
             return name, removal
+
+
+def verify(place: Place, network: str, image: str, said: Callable[[Check], None]) -> int:
+    """Run the verification; ``said`` gets each check as it is done. 0, 4, or 128 + a signal's number.
+
+    Args:
+        network: ``[NAMESPACE/]NAME`` of the attachment.
+    """
+    with Signals() as signals:
+        door, namespace = place.door()
+        where, slash, name = network.rpartition("/")
+        target = (where if slash else namespace, name)
+        bad = False
+        for check in verification.verify(door, namespace, target, image, lambda: not signals.waiting):
+            said(check)
+            bad = bad or not check.good
+        taken = signals.take()
+    return 128 + taken[0] if taken else 4 if bad else 0

@@ -13,7 +13,7 @@ from torchnet.runtimes.kubernetes.door import Door
 from torchnet.runtimes.kubernetes.end import first_failure
 from torchnet.runtimes.kubernetes.facts import Facts, facts
 from torchnet.runtimes.kubernetes.gang import Gang
-from torchnet.runtimes.kubernetes.pods import Worker
+from torchnet.runtimes.kubernetes.pods import Worker, seconds
 from torchnet.runtimes.kubernetes.refused import Refused
 from torchnet.runtimes.kubernetes.resources import JOB, JOBSET, POD, RUN, WORKLOADS, Kind, selector
 
@@ -99,7 +99,15 @@ def rows(door: Door, namespace: str, run: str | None = None) -> list[Row]:
 
 
 def _row(workload: Object, pods: Sequence[Object], *, detailed: bool) -> Row:
-    known = facts(workload)
+    try:
+        known = facts(workload)
+    except UsageError as error:
+        # One damaged run (or what a verification left) must not hide the others.
+        meta = workload["metadata"]
+        age = round(max(0.0, time.time() - seconds(meta.get("creationTimestamp"))), 0)
+        name = str((meta.get("labels") or {}).get(RUN))
+        why = printable(error.text, 200)
+        return Row(name, meta["namespace"], workload["kind"], 0, len(pods), "unknown", why, age, None)
     gang = Gang(known.nnodes, restarts=known.restarts)
     gang.listed(pods)
     workers = gang.workers()

@@ -1,0 +1,74 @@
+"""``torchnet verify``: whether a cluster's backend network is there, and carries full packets between its nodes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from torchnet.cli.places import add, label, place
+from torchnet.errors import UsageError
+
+if TYPE_CHECKING:
+    from torchnet.runtimes.kubernetes.installed import Check
+
+HELP = """\
+Verify a cluster's backend network: what is installed, and two test pods that reach each other over it.
+
+The pods run in -n's namespace, under Pod Security "restricted", and are removed in every case.
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    network = typer.Option(
+        None, "--network", metavar="[NS/]NAD", help="The attachment. [backend-network in the namespace]"
+    )
+    image = typer.Option(
+        None, "--image", metavar="IMAGE", help="Of the test pods: any with Python. [PyTorch's]"
+    )
+    options = [("network", str, network), ("image", str, image)]
+    add(
+        app,
+        "verify",
+        run,
+        about=HELP,
+        short="Verify a cluster's backend network.",
+        options=options,
+        words="[FLAGS]",
+    )
+
+
+def run(words: list[str], given: dict[str, Any]) -> int:
+    """Print a line for each check; 0 if all are good, 4 if the network is not."""
+    from torchnet.manifests.images import PYTORCH
+    from torchnet.network.text import printable
+    from torchnet.runtimes.kubernetes.commands import verify
+    from torchnet.spec.grammar import parse_image
+
+    if words:
+        raise UsageError(
+            f'"{printable(words[0], 80)}" is one argument too many', fix="torchnet verify --help"
+        )
+    network = _network(str(given.get("network", "backend-network")))
+    try:
+        image = parse_image(str(given.get("image", PYTORCH)))
+    except ValueError as error:
+        raise UsageError(f"--image {given['image']!r} {error}") from None
+    return verify(place(given), network, image, _say)
+
+
+def _network(text: str) -> str:
+    from torchnet.spec.words import parse_label
+
+    for part in text.split("/", 1):
+        label(part, "--network", parse_label)
+    return text
+
+
+def _say(check: Check) -> None:
+    from torchnet.cli.entry import emit
+
+    emit(f"{'ok  ' if check.good else 'FAIL'}  {check.name}: {check.evidence}\n")
+    if not check.good and check.fix:
+        emit(f"      fix: {check.fix}\n")
