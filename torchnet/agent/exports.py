@@ -6,7 +6,6 @@ Nobody is joined and no path is probed: the addresses are what the source and th
 from __future__ import annotations
 
 import re
-import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ from torchnet.agent.command import source_of, spec_of
 from torchnet.agent.discover import discover
 from torchnet.agent.environment import Environment
 from torchnet.agent.spec import AgentSpec
-from torchnet.errors import NotYetError, UsageError
+from torchnet.errors import NotYetError, TorchnetError, UsageError
 from torchnet.network.sources import AddressSource
 
 _T = TypeVar("_T")
@@ -35,7 +34,11 @@ def main(argv: Sequence[str]) -> int:
             f"--local-rank {options.local_rank} is not within 0 … {most}", fix="--nproc-per-node"
         )
     spec = spec_of(options, joins=False)
-    return _print(spec, source_of(options, spec), options.local_rank)
+    try:
+        return _print(spec, source_of(options, spec), options.local_rank)
+    except TorchnetError:
+        sys.stdout.write("false\n")  # so that `eval` fails, too, where a script looks at that
+        raise
 
 
 def _print(spec: AgentSpec, source: AddressSource, local_rank: int) -> int:
@@ -54,9 +57,8 @@ def _print(spec: AgentSpec, source: AddressSource, local_rank: int) -> int:
 
 def lines(variables: Mapping[str, str]) -> str:
     """What a POSIX shell takes over by ``eval``, whatever the values hold."""
-    return "".join(
-        f"export {name}={shlex.quote(value)}\n" for name, value in variables.items() if _NAME.fullmatch(name)
-    )
+    quoted = {name: value.replace("'", "'\\''") for name, value in variables.items() if _NAME.fullmatch(name)}
+    return "".join(f"export {name}='{value}'\n" for name, value in quoted.items())
 
 
 def patiently(question: Callable[[], _T], deadline: float) -> _T:

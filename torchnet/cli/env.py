@@ -1,12 +1,16 @@
-"""``torchnet env``: the variables that a worker's script sees, and why each is what it is."""
+"""``torchnet env``: the variables that a worker's script sees, and why each is what it is; in a worker, its own.
+
+``eval "$(torchnet env)"`` takes the flags of ``torchnet agent``, and is the agent's own (torchnet.agent.exports).
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,9 +26,26 @@ EXPLAIN = "Each variable with its value, reason and source."
 HEADINGS = ("VARIABLE", "VALUE", "WHY", "IF YOU SET IT", "SOURCE")
 
 
+HELP = """Show the environment that torchnet gives to a script. In a pod or with the flags of `torchnet agent`,
+without these options: print it for another launcher, as in  eval "$(torchnet env)"."""
+_OWN = ("--explain", "-o", "--help", "-h")
+_PLACE = ("KUBERNETES_SERVICE_HOST", "TORCHNET_ADDRESS_SOURCE")  # one of them is set in a worker
+
+
+class _Command(PlainCommand):
+    """Its own options, or else the agent's, which are left to it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        own = any(word.startswith(_OWN) for word in args)
+        super().parse_args(ctx, args if own else [])
+        if not own:
+            ctx.args = list(args)
+        return list(ctx.args)
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("env", cls=PlainCommand, help="Show the environment that torchnet gives to a script.")(_env)
+    app.command("env", cls=_Command, help=HELP)(_env)
 
 
 def _env(
@@ -34,13 +55,17 @@ def _env(
         0
     ],
 ) -> None:
-    context.obj.action = partial(run, explain, form)
+    context.obj.action = partial(run, explain, form, tuple(context.args))
 
 
-def run(explain: bool, form: str) -> int:
-    """Print the table; the exit code."""
+def run(explain: bool, form: str, arguments: tuple[str, ...] = ()) -> int:
+    """Print the table, or this worker's environment; the exit code."""
     if form not in FORMATS:
         raise UsageError(f"-o {form!r} is not a form of the table; valid: {', '.join(FORMATS)}")
+    if not explain and (arguments or any(os.environ.get(name) for name in _PLACE)):
+        from torchnet.agent.exports import main
+
+        return int(main(arguments))
     if not explain:
         raise UsageError(
             "this machine is no worker of a job, so there is no environment to show",
