@@ -25,6 +25,7 @@ PYROUTE2 = (
     "netlink/rtnl/ifinfmsg/__init__.py",
     "netlink/rtnl/ifinfmsg/plugins",
     "netlink/rtnl/iw_event.py",
+    "netlink/rtnl/ndmsg.py",
     "netlink/rtnl/rtmsg.py",
 )
 _FIX = "pip install --force-reinstall torchnet-launch"
