@@ -87,7 +87,31 @@ def test_it_runs_with_nothing_installed(archive: Path) -> None:
     assert "Traceback" not in wrong.stderr
 
 
-def test_training_scripts_find_torchnet_in_it(archive: Path) -> None:
+def test_training_scripts_find_torchnet_behind_what_the_image_has(archive: Path, tmp_path: Path) -> None:
+    code = "import sys, torchnet; print(torchnet.__file__, torchnet.__version__, sys.path[-1])"
+    site = f"{archive}/torchnet/agent/site"  # as the agent puts it before each process
+    for paths, place in ((site, str(archive)), (f"{site}:{tmp_path}", str(tmp_path))):
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-s",
+                "-c",
+                f"import sys; sys.path[:] = [p for p in sys.path if p != {str(ROOT)!r}]; {code}",
+            ],
+            env={"PYTHONPATH": paths, "PATH": os.environ["PATH"]},
+            cwd=archive.parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        where, _, last = done.stdout.split()
+        assert (where, last) == (f"{place}/torchnet/__init__.py", str(archive))
+        # An image with a torchnet of its own: the next round.
+        (tmp_path / "torchnet").mkdir(exist_ok=True)
+        (tmp_path / "torchnet" / "__init__.py").write_text("__version__ = 'own'\n")
+
+
+def test_the_zip_on_the_path_is_enough_to_import_it(archive: Path) -> None:
     code = "import torchnet, sys; print(torchnet.init, torchnet.__file__)"
     environment = {"PYTHONPATH": str(archive), "PATH": os.environ["PATH"]}
     done = subprocess.run(

@@ -19,6 +19,15 @@ def _stacks() -> None:
             faulthandler.register(number, file=descriptor, all_threads=True)
 
 
+def _torchnet() -> None:
+    """``import torchnet`` finds what came along with the agent: last on the path, after what the image has itself."""
+    root = os.path.abspath(__file__)
+    for _ in range(4):
+        root = os.path.dirname(root)
+    if os.path.isfile(root):  # the zip
+        sys.path.append(root)
+
+
 def _next() -> None:
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != here]
@@ -34,4 +43,5 @@ try:
     _stacks()
 except (ImportError, OSError, ValueError):
     pass  # no /proc, or not started by the agent: then nobody asks
+_torchnet()
 _next()
