@@ -1,0 +1,194 @@
+"""One exit code and one receipt, from rank 0's log or from the workers' last words."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.kubernetes_objects import RUN, ended, facts, failure, message, pod, running, terminated
+from torchnet.agent.report import Failure
+from torchnet.receipt_model import Receipt
+from torchnet.runtimes.kubernetes import message as messages
+from torchnet.runtimes.kubernetes.end import first_failure, settle
+from torchnet.runtimes.kubernetes.gang import Gang
+from torchnet.runtimes.kubernetes.pods import Worker
+
+ACCOUNT: dict[str, Any] = {
+    "interfaces": {"net1": {"role": "backend", "sent_bytes": 100, "received_bytes": 200}},
+    "peer_bytes": 250,
+    "other_bytes": 0,
+    "proof": "measured",
+    "codes": {},
+    "flaps": [],
+    "findings": [],
+}
+JOB = {"exit_code": 0, "reason": "done", "backend_share": 0.995, "proof": "measured"}
+
+
+def workers(*pods: dict[str, Any], nnodes: int = 4) -> dict[int, Worker]:
+    gang = Gang(nnodes)
+    gang.listed(pods)
+    return gang.workers()
+
+
+def gang_of(codes: list[int], **more: Any) -> dict[int, Worker]:
+    """Four workers with these codes; rank 0 has a word on the job."""
+    code = max(codes)
+    why = failure(code=code) if code else None
+    job = JOB | ({"exit_code": code, "reason": why["text"]} if why else {})
+    return workers(
+        *(
+            ended(rank, one, message(rank, one, failure=why, receipt=ACCOUNT, job=job if rank == 0 else None))
+            for rank, one in enumerate(codes)
+        )
+    )
+
+
+def test_a_clean_end_without_the_log_is_a_whole_receipt() -> None:
+    made = Receipt.model_validate(settle(facts(), gang_of([0, 0, 0, 0])))
+    assert (made.exit_code, made.reason, made.backend_share, made.proof) == (0, "done", 0.995, "measured")
+    assert [node.node for node in made.nodes] == [f"{RUN}-{rank}" for rank in range(4)]
+    assert made.nodes[2].interfaces["net1"].received_bytes == 200
+    assert (made.started, made.duration_s) == ("2026-01-01T00:00:05Z", 20.0)
+
+
+def test_the_first_failing_ranks_code_is_the_jobs_also_without_rank_0() -> None:
+    found = gang_of([42, 42, 42, 42])
+    assert settle(facts(), found)["exit_code"] == 42
+    del found[0]
+    made = settle(facts(), found)
+    assert (made["exit_code"], made["failure"]["rank"]) == (42, 3)
+    assert made["backend_share"] is None
+    assert made["proof"] == "unknown"
+
+
+def test_the_logs_receipt_goes_before_last_words_and_is_completed_by_them() -> None:
+    logged = settle(facts(), gang_of([0, 0, 0, 0])) | {"backend_share": 0.5, "findings": []}
+    logged["nodes"] = logged["nodes"][:2]
+    made = settle(facts(), gang_of([0, 0, 0, 0]), logged)
+    assert made["backend_share"] == 0.5
+    assert [node["node_rank"] for node in made["nodes"]] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "logged", [None, {}, [], "x", {"schema": "torchnet.receipt/1"}, {"run_id": "of-another"}]
+)
+def test_what_is_no_receipt_of_this_run_is_not_taken(logged: object) -> None:
+    assert settle(facts(), gang_of([0, 0, 0, 0]), logged)["backend_share"] == 0.995
+
+
+def test_another_runs_receipt_in_the_log_is_not_taken() -> None:
+    other = settle(facts(), gang_of([0, 0, 0, 0])) | {"run_id": "another", "exit_code": 9}
+    assert settle(facts(), gang_of([0, 0, 0, 0]), other)["exit_code"] == 0
+
+
+def test_an_agent_that_was_killed_is_a_lost_worker() -> None:
+    killed = pod(1, phase="Failed", worker=terminated(137, None, "OOMKilled"))
+    found = workers(ended(0, 0, message(0, job=JOB)), killed, ended(2), ended(3))
+    made = settle(facts(), found)
+    assert made["exit_code"] == 70
+    assert "lost train-1a2b3c-1 (node rank 1 on node1)" in made["reason"]
+    assert "OOMKilled" in made["reason"]
+
+
+def test_a_cause_goes_before_those_that_were_only_told_to_stop() -> None:
+    stopped = failure("interrupted", 143, at=1.0, text="stopped by SIGTERM")
+    found = workers(
+        ended(0, 143, message(0, 143, failure=stopped)), ended(1, 42, message(1, 42, failure=failure(at=5.0)))
+    )
+    first = first_failure(facts(), found)
+    assert first is not None
+    assert (first.kind, first.code) == ("script", 42)
+
+
+def test_the_launchers_own_word_goes_before_a_sigterm_that_the_agents_got() -> None:
+    stopped = failure("interrupted", 143, text="stopped by SIGTERM")
+    found = workers(*(ended(rank, 143, message(rank, 143, failure=stopped)) for rank in range(4)))
+    mine = Failure("interrupted", "stopped by SIGINT", 130, at=2.0)
+    made = settle(facts(), found, failure=mine)
+    assert (made["exit_code"], made["reason"]) == (130, "stopped by SIGINT")
+    lost = Failure("lost", "lost a worker", 70, at=2.0)
+    agreed = settle(facts(), gang_of([42, 42, 42, 42]), failure=lost)
+    assert agreed["exit_code"] == 42  # they agreed on something else, which was first
+
+
+def test_workers_of_whom_nothing_is_known_are_no_success() -> None:
+    assert settle(facts(), {}, now=1_700_000_100.0)["exit_code"] == 70
+    assert (
+        settle(facts(), workers(ended(0), ended(1), pod(2, worker=running(), phase="Running")))["exit_code"]
+        == 70
+    )
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.text(max_size=200),
+            st.builds(
+                json.dumps,
+                st.recursive(
+                    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.floats(),
+                    lambda inner: (
+                        st.lists(inner, max_size=3)
+                        | st.dictionaries(
+                            st.sampled_from(
+                                [
+                                    "torchnet",
+                                    "code",
+                                    "failure",
+                                    "receipt",
+                                    "job",
+                                    "node_rank",
+                                    "kind",
+                                    "exit_code",
+                                    "backend_share",
+                                    "codes",
+                                    "interfaces",
+                                ]
+                            ),
+                            inner,
+                            max_size=6,
+                        )
+                    ),
+                ),
+            ),
+        ),
+        min_size=4,
+        max_size=4,
+    ),
+    st.lists(st.integers(0, 255), min_size=4, max_size=4),
+)
+def test_any_last_words_give_a_receipt_that_can_be_read(texts: list[str], codes: list[int]) -> None:
+    found = workers(*(ended(rank, codes[rank], texts[rank]) for rank in range(4)))
+    made = Receipt.model_validate(settle(facts(), found, now=1_700_000_100.0))
+    if made.exit_code == 0:
+        assert not any(codes), "a worker failed, and the job is called a success"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "",
+        "Traceback …",
+        "[]",
+        '{"torchnet": 2}',
+        '{"torchnet": 1}',
+        message(code=-1),
+        message() + " " * 5000,
+    ],
+)
+def test_what_no_agent_wrote_is_no_message(text: str | None) -> None:
+    assert messages.read(text) is None
+
+
+def test_a_message_is_read_whole() -> None:
+    found = messages.read(message(3, 42, failure=failure(), job=JOB))
+    assert found is not None
+    assert found.failure is not None
+    assert found.job == JOB
+    assert (found.node_rank, found.code, found.failure.rank, found.failure.kind) == (3, 42, 3, "script")

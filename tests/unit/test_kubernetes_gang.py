@@ -1,0 +1,167 @@
+"""The workers of a run, from the events of a watch: the same state, whatever their order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.kubernetes_objects import ended, message, pod, running, terminated, waiting
+from torchnet.runtimes.kubernetes.gang import Gang
+from torchnet.runtimes.kubernetes.pods import worker
+
+# A pod's life as the watch tells it, from its making to its removal.
+LIFE = (
+    {"scheduled": {"status": "False", "reason": "Unschedulable", "message": "0/2 nodes are available"}},
+    {"prepare": waiting("PodInitializing"), "worker": waiting("PodInitializing")},
+    {"prepare": running(), "worker": waiting("PodInitializing")},
+    {"prepare": terminated(0), "worker": waiting("PodInitializing")},
+    {"phase": "Running", "prepare": terminated(0), "worker": running()},
+    {"phase": "Succeeded", "prepare": terminated(0), "worker": terminated(0, message())},
+)
+Event = tuple[str, dict[str, Any]]
+
+
+@st.composite
+def lives(draw: st.DrawFn) -> list[list[Event]]:
+    """The events of some pods, several of them of one rank."""
+    found = []
+    for number in range(draw(st.integers(1, 5))):
+        rank, steps = draw(st.integers(0, 2)), draw(st.integers(1, len(LIFE)))
+        made = f"2026-01-01T00:00:0{number}Z"
+        base = draw(st.integers(1, 50))
+        events: list[Event] = [
+            (
+                "MODIFIED" if step else "ADDED",
+                pod(rank, uid=f"u{number}", version=base + step, made=made, **LIFE[step]),
+            )
+            for step in range(steps)
+        ]
+        if draw(st.booleans()):
+            last = events[-1][1]
+            gone = last | {"metadata": last["metadata"] | {"resourceVersion": str(base + steps)}}
+            events.append(("DELETED", gone))
+        found.append(events)
+    return found
+
+
+def fed(events: list[Event]) -> Gang:
+    gang = Gang(3)
+    for kind, body in events:
+        gang.event(kind, body)
+    return gang
+
+
+@given(lives(), st.randoms(use_true_random=False))
+def test_any_order_of_events_gives_the_same_state(pods: list[list[Event]], random: Any) -> None:
+    events = [event for life in pods for event in life]
+    expected = fed(events).workers()
+    shuffled = [*events, *random.sample(events, len(events) // 2)]  # some twice
+    random.shuffle(shuffled)
+    assert fed(shuffled).workers() == expected
+
+
+@given(lives(), st.data())
+def test_a_list_in_the_middle_neither_doubles_nor_undoes_anything(
+    pods: list[list[Event]], data: st.DataObject
+) -> None:
+    """410 Gone: what is lost of the stream is made up for by the list, at whatever moment it is read."""
+    events = [event for life in pods for event in life]
+    gang, expected = Gang(3), fed(events)
+    cut = data.draw(st.integers(0, len(events)))
+    present: dict[str, dict[str, Any]] = {}
+    for kind, body in events[:cut]:
+        present[body["metadata"]["uid"]] = body
+        if kind == "DELETED":
+            del present[body["metadata"]["uid"]]
+            gang.event(kind, body)
+    gang.listed(present.values())
+    gang.listed(present.values())  # and once more
+    for kind, body in events[cut:]:
+        gang.event(kind, body)
+    assert gang.workers() == expected.workers()
+
+
+def test_a_pod_that_was_replaced_before_its_training_leaves_its_place_to_the_new_one() -> None:
+    gang = Gang(1)
+    gang.event("ADDED", pod(uid="old", prepare=running()))
+    gang.event("DELETED", pod(uid="old", prepare=running(), version=2))
+    gang.event("ADDED", pod(uid="new", version=3, made="2026-01-01T00:01:00Z", prepare=running()))
+    assert gang.workers()[0].uid == "new"
+
+
+def test_a_pod_that_trained_and_was_deleted_is_lost_whoever_comes_after_it() -> None:
+    gang = Gang(1)
+    gang.event("ADDED", pod(uid="old", phase="Running", worker=running()))
+    gang.event("DELETED", pod(uid="old", phase="Running", worker=running(), version=2))
+    gang.event("ADDED", pod(uid="new", version=3, made="2026-01-01T00:01:00Z", prepare=running()))
+    found = gang.workers()[0]
+    assert found.uid == "old"
+    assert found.ended is not None
+    assert found.ended.code == 70
+    assert "deleted" in found.ended.why
+
+
+def test_with_a_jobset_the_newest_attempt_counts() -> None:
+    gang = Gang(1, restarts=True)
+    gang.event("ADDED", ended(0, 70, uid="old", attempt=0))
+    gang.event("ADDED", pod(uid="new", attempt=1, phase="Running", worker=running()))
+    assert gang.workers()[0].uid == "new"
+
+
+def test_a_deleted_pod_whose_end_was_seen_keeps_its_code() -> None:
+    gang = Gang(1)
+    gang.event("ADDED", ended(0, 42))
+    gang.event("DELETED", ended(0, 42, version=2))
+    last = gang.workers()[0].ended
+    assert last is not None
+    assert last.code == 42
+
+
+def test_states_and_reasons() -> None:
+    image = waiting("ImagePullBackOff", 'Back-off pulling image "nosuch:1"')
+    for body, stage, said in (
+        (
+            pod(scheduled={"status": "False", "reason": "Unschedulable", "message": "2 Insufficient cpu"}),
+            "unscheduled",
+            "Insufficient cpu",
+        ),
+        (pod(scheduled={"status": "False", "reason": "SchedulingGated"}), "queued", "queued"),
+        (pod(prepare=image), "creating", 'ImagePullBackOff: Back-off pulling image "nosuch:1"'),
+        (
+            pod(prepare=waiting("CreateContainerConfigError", 'secret "x" not found')),
+            "creating",
+            'secret "x" not found',
+        ),
+        (pod(prepare=running()), "preparing", "prepares"),
+        (pod(phase="Running", worker=running()), "running", ""),
+    ):
+        found = worker(body)
+        assert (found.stage, said in found.why) == (stage, True), found
+
+
+def test_ends_tell_what_the_cluster_says() -> None:
+    oom = worker(ended(1, 137, "", uid="x") | {}).ended
+    assert oom is not None
+    assert oom.message is None
+    assert "exit code 137" in oom.why
+    killed = pod(1, phase="Failed", worker=terminated(137, None, "OOMKilled"))
+    found = worker(killed).ended
+    assert found is not None
+    assert "OOMKilled" in found.why
+    evicted = worker(pod(1, phase="Failed", reason="Evicted", message="The node was low on memory.")).ended
+    assert evicted is not None
+    assert evicted.code == 70
+    assert "low on memory" in evicted.why
+
+
+def test_a_failed_preparation_is_an_end_with_its_message() -> None:
+    words = message(2, 4, phase="prepare")
+    failed = pod(2, prepare=terminated(4, words), worker=waiting("PodInitializing"))
+    found = worker(failed)
+    assert found.ended is not None
+    assert found.ended.code == 4
+    assert not found.started
+    assert found.ended.message is not None
+    assert found.ended.message.phase == "prepare"
