@@ -85,5 +85,5 @@ def _known() -> bool:
 
 def _home(env: dict[str, str]) -> str | None:
     """A writable HOME where the own is none, as for a uid without an entry in a pod."""
-    home = env.get("HOME", "/")
-    return None if os.access(home, os.W_OK) else "/tmp"
+    home = env.get("HOME")
+    return None if home and os.access(home, os.W_OK) else "/tmp"

@@ -1,0 +1,62 @@
+"""The environment for another launcher, and addresses that are given."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from torchnet.agent import exports
+from torchnet.errors import UsageError
+from torchnet.network.sources import parse_source
+from torchnet.network.static import StaticAddresses, pairs
+
+VALUES = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=30)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.dictionaries(st.text(min_size=1, max_size=6), VALUES, max_size=4))
+def test_a_shell_takes_over_the_very_values(values: dict[str, str]) -> None:
+    values = {f"T_{name}": value for name, value in values.items()}
+    text = exports.lines(values)
+    good = {name: value for name, value in values.items() if f"export {name}=" in text}
+    shown = " ".join(f'"${{{name}}}"' for name in good)
+    done = subprocess.run(
+        ["sh", "-c", f'eval "$0"; printf "%s\\0" {shown}', text], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split("\0")[:-1] == (list(good.values()) or [""])
+    assert done.stderr == ""
+
+
+def test_names_that_are_none_are_left_out() -> None:
+    assert exports.lines({"A": "it's", "B-C": "x", "D=$(reboot)": "x", "": "x"}) == "export A='it'\\''s'\n"
+
+
+def test_static_addresses() -> None:
+    source = StaticAddresses("static:net1=FD00::1/64,net2=10.0.0.1/24", ("[fd00::9]",), ("ml/a@net1",))
+    assert [(e.name, e.interface, e.ips, e.origin) for e in source.attachments()] == [
+        ("ml/a", "net1", ("fd00::1",), "--address-source"),
+        ("static:net2", "net2", ("10.0.0.1",), "--address-source"),
+    ]
+    assert source.rank0() == ("fd00::9",)
+    assert parse_source("static:net1=fd00::1/64").kind == "static"
+
+
+def test_every_wrong_static_address_is_named() -> None:
+    with pytest.raises(UsageError) as caught:
+        pairs(
+            "static:net1=fd00::1/64,net1=fd00::2/64,net2=x,=fd00::3,net4=fe80::1,net5=fd00::1/x,net6=10.0.0.1/33"
+        )
+    text = str(caught.value)
+    for part in (
+        "net1 stands twice",
+        '"x" for net2',
+        "an interface name is empty",
+        '"fe80::1" for net4',
+        "net5",
+        "net6",
+    ):
+        assert part in text
+    assert "static:net1=ADDRESS/LEN" in caught.value.fix
