@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -45,18 +46,32 @@ def as_json(manifests: Sequence[Manifest]) -> str:
 
 
 def as_yaml(manifests: Sequence[Manifest], head: str = "") -> str:
-    """A document for each object, with its notes as comments; ``head`` becomes a comment above all."""
-    texts = ["".join(f"{line}\n" for line in _document(manifest)) for manifest in manifests]
+    """A document for each object, with its notes as comments; ``head`` becomes a comment above all.
+
+    What several objects share (the same list or dict, not an equal one) is written once and copied from then on:
+    ten thousand pods of one template differ in little.
+    """
+    seen: _Seen = {}
+    texts = [_document(manifest, seen) for manifest in manifests]
     comment = "".join(f"{line}\n" for line in _comment(head))
     return f"{comment}---\n" + "---\n".join(texts)
 
 
-def _document(manifest: Manifest) -> list[str]:
+_Seen = dict[tuple[int, str], str]
+_Notes = dict[str, str]
+
+
+def _document(manifest: Manifest, seen: _Seen) -> str:
     notes = dict(manifest.notes)
-    lines = [*_comment(notes.pop("", "")), *_mapping(manifest.body, "", notes)]
+    text = _note("", notes, "") + _mapping(manifest.body, "", notes, "", {} if notes else seen)
     if notes:
         raise ValueError(f"notes on places that do not exist: {', '.join(sorted(notes))}")
-    return lines
+    return text
+
+
+def _note(place: str, notes: _Notes, indent: str) -> str:
+    """The comment at ``place``, which is taken out of ``notes``."""
+    return "".join(f"{indent}{line}\n" for line in _comment(notes.pop(place))) if place in notes else ""
 
 
 def _comment(text: str) -> Iterator[str]:
@@ -74,68 +89,95 @@ def _filled(text: str) -> Iterator[str]:
             yield from textwrap.wrap(" ".join(group), WIDTH, break_on_hyphens=False, break_long_words=False)
 
 
-def _mapping(value: Mapping[str, Any], path: str, notes: dict[str, str]) -> Iterator[str]:
+def _mapping(value: Mapping[str, Any], path: str, notes: _Notes, indent: str, seen: _Seen) -> str:
+    parts = []
     for key, item in value.items():
         place = f"{path}.{key}" if path else key
-        yield from _comment(notes.pop(place, ""))
-        yield from _entry(f"{_scalar(key)}:", item, place, notes)
+        note = _note(place, notes, indent) if notes else ""
+        parts.append(f"{note}{indent}{_scalar(key)}:{_value(item, place, notes, indent, seen)}")
+    return "".join(parts)
 
 
-def _entry(name: str, item: Any, place: str, notes: dict[str, str]) -> Iterator[str]:
+def _value(item: Any, place: str, notes: _Notes, indent: str, seen: _Seen) -> str:
+    """What stands after a key and its colon, with the line's end."""
+    if isinstance(item, str):
+        return f" {_block(item, f'{indent}  ')}" if _is_block(item) else f" {_text(item)}\n"
     if isinstance(item, Mapping) and item:
-        yield name
-        yield from (f"  {line}" if line else "" for line in _mapping(item, place, notes))
-    elif isinstance(item, (list, tuple)) and item:
-        yield name
-        yield from _items(item, place, notes)
-    elif isinstance(item, str) and _is_block(item):
-        yield from _block(name, item)
-    else:
-        yield f"{name} {_scalar(item)}"
+        return "\n" + _once(_mapping, item, place, notes, f"{indent}  ", seen)
+    if isinstance(item, (list, tuple)) and item:
+        return "\n" + _once(_items, item, place, notes, indent, seen)
+    return f" {_scalar(item)}\n"
 
 
-def _items(value: Sequence[Any], path: str, notes: dict[str, str]) -> Iterator[str]:
+def _once(write: Callable[..., str], item: Any, place: str, notes: _Notes, indent: str, seen: _Seen) -> str:
+    """``write``, or what it wrote before: kept from the second time on, for most is met only once."""
+    key = (id(item), indent)
+    text = seen.get(key)
+    if text:
+        return text
+    written = write(item, place, notes, indent, seen)
+    seen[key] = "" if text is None else written
+    return written
+
+
+def _items(value: Sequence[Any], path: str, notes: _Notes, indent: str, seen: _Seen) -> str:
+    deeper = f"{indent}  "
+    parts = []
     for number, item in enumerate(value):
         place = f"{path}[{number}]"
-        yield from _comment(notes.pop(place, ""))
+        if notes:
+            parts.append(_note(place, notes, indent))
         if isinstance(item, Mapping) and item:
-            lines = list(_mapping(item, place, notes))
+            text = _once(_mapping, item, place, notes, deeper, seen)
         elif isinstance(item, (list, tuple)) and item:
-            lines = list(_items(item, place, notes))
+            text = _once(_items, item, place, notes, deeper, seen)
         elif isinstance(item, str) and _is_block(item):
-            lines = list(_block("", item))
+            text = f"{deeper}{_block(item, f'{deeper}  ')}"
         else:
-            lines = [_scalar(item)]
-        for count, line in enumerate(lines):
-            yield f"{'  ' if count else '- '}{line}" if line else ""
+            text = f"{deeper}{_scalar(item)}\n"
+        parts.append(f"{indent}- {text[len(deeper) :]}")
+    return "".join(parts)
 
 
 def _is_block(text: str) -> bool:
     """Whether a literal block gives back ``text`` exactly, without an indentation indicator."""
+    if "\n" not in text:
+        return False
     lines = text.removesuffix("\n").split("\n")
     return (
-        "\n" in text
-        and all(line.isprintable() for line in lines)
+        all(line.isprintable() for line in lines)
         and bool(lines[0].strip())
         and not lines[0].startswith(" ")
         and bool(lines[-1].strip())
     )
 
 
-def _block(name: str, text: str) -> Iterator[str]:
-    yield f"{name} |{'' if text.endswith(chr(10)) else '-'}".lstrip()
-    yield from (f"  {line}" if line else "" for line in text.removesuffix("\n").split("\n"))
+def _block(text: str, indent: str) -> str:
+    lines = text.removesuffix("\n").split("\n")
+    return f"|{'' if text.endswith(chr(10)) else '-'}\n" + "".join(
+        f"{indent}{line}\n" if line else "\n" for line in lines
+    )
+
+
+@lru_cache(maxsize=4096)
+def _short(value: str) -> str:
+    if _BARE.fullmatch(value) and value.lower() not in _RESERVED:
+        return value
+    if '"' in value and value.isprintable():
+        return "'" + value.replace("'", "''") + "'"
+    # What is not printable becomes \xNN, \uNNNN or \UNNNNNNNN, which are YAML's escapes, too.
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{printable(escaped)}"'
+
+
+def _text(value: str) -> str:
+    # Names come again and again; archives do not, and are not kept.
+    return _short(value) if len(value) <= 80 else _short.__wrapped__(value)
 
 
 def _scalar(value: Any) -> str:
     if isinstance(value, str):
-        if _BARE.fullmatch(value) and value.lower() not in _RESERVED:
-            return value
-        if '"' in value and value.isprintable():
-            return "'" + value.replace("'", "''") + "'"
-        # What is not printable becomes \xNN, \uNNNN or \UNNNNNNNN, which are YAML's escapes, too.
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{printable(escaped)}"'
+        return _text(value)
     if value is None or isinstance(value, (bool, int)):
         return json.dumps(value)
     if isinstance(value, Mapping) and not value:
