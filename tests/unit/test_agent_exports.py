@@ -23,11 +23,10 @@ def test_a_shell_takes_over_the_very_values(values: dict[str, str]) -> None:
     text = exports.lines(values)
     good = {name: value for name, value in values.items() if f"export {name}=" in text}
     shown = " ".join(f'"${{{name}}}"' for name in good)
-    done = subprocess.run(
-        ["sh", "-c", f'eval "$0"; printf "%s\\0" {shown}', text], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split("\0")[:-1] == (list(good.values()) or [""])
-    assert done.stderr == ""
+    words = ["sh", "-c", f'eval "$0"; printf "%s\\0" {shown}', text]
+    done = subprocess.run(words, capture_output=True, check=True)
+    assert done.stdout.decode().split("\0")[:-1] == (list(good.values()) or [""])
+    assert done.stderr == b""
 
 
 def test_names_that_are_none_are_left_out() -> None:

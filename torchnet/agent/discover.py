@@ -19,6 +19,7 @@ from torchnet.network.table import RailRow, Row
 # Duplicate address detection takes 1.8 s on a fresh macvlan; a kernel that is asked for more probes takes longer.
 DETECTION_SECONDS = 6.0
 _POLL_SECONDS = 0.05
+_SAID_SECONDS = 4.0  # without addresses
 _OTHER_ADDRESSES = 32  # link-local ones included; a bound for hosts with very many
 
 
@@ -65,7 +66,7 @@ def look(spec: AgentSpec, source: AddressSource) -> tuple[Rail, ...]:
 class Discovery:
     """:func:`discover` for a loop that goes on meanwhile, and with a source that may know more with time (the API).
 
-    Ends with a call of ``found(rails)`` or ``failed(error)``.
+    Ends with a call of ``found(rails)`` or ``failed(error)``; ``notice`` gets a sentence when it takes long.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Discovery:
         *,
         found: Callable[[tuple[Rail, ...]], None],
         failed: Callable[[TorchnetError], None],
+        notice: Callable[[str], None],
         clock: Clock,
     ) -> None:
         self._loop = loop
@@ -83,7 +85,9 @@ class Discovery:
         self._source = source
         self._found = found
         self._failed = failed
+        self._notice = notice
         self._clock = clock
+        self._said_after = time.monotonic() + _SAID_SECONDS
         self._deadline = time.monotonic() + spec.start_timeout
         self._detection = 0.0
         self._timer = loop.later(0, self._try)
@@ -112,6 +116,9 @@ class Discovery:
         if time.monotonic() > deadline:
             self._failed(error)
             return
+        if time.monotonic() > self._said_after:
+            self._said_after = deadline
+            self._notice(f"{self._spec.name} waits for its addresses: {error.text}")
         self._timer = self._loop.later(seconds, self._try)
 
 

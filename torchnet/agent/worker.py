@@ -101,6 +101,7 @@ class Worker:
             self._source,
             found=self._discovered,
             failed=lambda error: self._alone(self._own_failure("network", str(error), error.exit_code)),
+            notice=lambda text: self._notice("warning", text),
             clock=self._clock,
         )
         self._loop.every(BEAT_SECONDS, self._beat)

@@ -1,0 +1,256 @@
+"""Rank 0 while others come, go and come again: what it asks of whom, before anything has started."""
+
+from __future__ import annotations
+
+import base64
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.agents import spec
+from tests.namespaces import isolated
+from torchnet.agent import coordinator, receipt
+from torchnet.agent.coordinator import Coordinator
+from torchnet.agent.frames import Frames
+from torchnet.agent.hello import Hello
+from torchnet.agent.loop import Loop
+from torchnet.network.select import Rail
+from torchnet.network.table import RailRow, Row, Table, decode, fingerprint
+
+RAILS = (Rail(0, "loopback", "lo", "127.0.0.1", 4, 8, 65536),)
+
+
+class Other:
+    """The other end of a worker's connection; it hears, and says what the test tells it to."""
+
+    def __init__(self, job: Job, rank: int, uid: str, phase: str, known: str) -> None:
+        ours, theirs = socket.socketpair()
+        row = Row(rank, f"run-{rank}", uid, (RailRow("lo", f"127.0.0.{rank + 1}", 65536),))
+        self.rank = rank
+        self.heard: list[dict[str, Any]] = []
+        self.gone = False
+        self.frames = Frames(job.loop, theirs, self.heard.append, self._cut)
+        job.coordinator.add(ours, Hello(row, job.told.run_id, job.told.nnodes, phase, known=known))
+
+    def _cut(self) -> None:
+        self.gone = True
+
+    def ops(self) -> list[str]:
+        return [message["op"] for message in self.heard if message["op"] != "beat"]
+
+    def last(self, op: str) -> dict[str, Any]:
+        return [message for message in self.heard if message["op"] == op][-1]
+
+    def say(self, op: str, **fields: Any) -> None:
+        self.frames.send({"op": op, **fields})
+
+    def checked(self, problems: tuple[str, ...] = (), **fields: Any) -> None:
+        self.say(
+            "checked",
+            **{"round": self.last("table")["round"], "problems": list(problems), "paths": 2, **fields},
+        )
+
+    def saved(self) -> None:
+        self.say("saved", round=self.last("table")["round"])
+
+
+class Job:
+    """A coordinator of three workers in ``phase``, rank 0's own among them, and a loop that a test turns."""
+
+    def __init__(self, phase: str, known: str = "", **fields: Any) -> None:
+        self.loop = Loop()
+        self.told = spec(Path("/nowhere"), 0, 3, loopback=True, phase=phase, **fields)
+        self.phase = phase
+        self.known = known
+        self.events: list[dict[str, Any]] = []
+        self.coordinator = Coordinator(self.loop, self.told, RAILS, self.events.append, receipt.job)
+
+    def join(self, rank: int, uid: str = "", phase: str = "", known: str | None = None) -> Other:
+        known = self.known if known is None else known
+        other = Other(self, rank, uid or f"u{rank}", phase or self.phase, known)
+        self.turn()
+        return other
+
+    def close(self) -> None:
+        self.coordinator._door.close()
+
+    def turn(self, seconds: float = 0.05) -> None:
+        self.loop.later(seconds, self.loop.stop)
+        self.loop.run()
+
+    def say(self, others: list[Other], what: Callable[[Other], None]) -> None:
+        for other in others:
+            what(other)
+        self.turn()
+
+    def texts(self, kind: str) -> list[str]:
+        return [event["text"] for event in self.events if event["event"] == kind]
+
+
+def uids(other: Other) -> list[str]:
+    return [row.uid for row in decode(base64.b64decode(other.last("table")["table"])).rows]
+
+
+@isolated
+def test_who_goes_while_paths_are_checked_is_waited_for() -> None:
+    job = Job("prepare")
+    zero, one, two = (job.join(rank) for rank in range(3))
+    assert zero.ops() == one.ops() == two.ops() == ["table"]
+    zero.checked()
+    two.frames.close()
+    job.turn()
+    one.checked()  # of the table that does not count any more
+    job.turn()
+    assert one.ops() == ["table"]
+    assert job.texts("failure") == []
+    again = job.join(2, "another")
+    assert [uids(other) for other in (zero, one, again)] == [["u0", "u1", "another"]] * 3
+    job.say([zero, one, again], lambda other: other.checked(round=1))
+    assert one.ops() == ["table", "table"]
+    job.say([zero, one, again], lambda other: other.checked())
+    assert one.ops() == ["table", "table", "save"]
+
+
+@isolated
+def test_a_problem_on_the_way_to_a_pod_that_went_is_none() -> None:
+    job = Job("prepare")
+    zero, one, two = (job.join(rank) for rank in range(3))
+    two.frames.close()
+    job.turn()
+    one.checked(("run-1 to run-2: not reached",))
+    zero.checked()
+    job.turn()
+    assert job.texts("failure") == []
+    assert one.ops() == ["table"]
+
+
+@isolated
+def test_nobody_is_waited_for_where_pods_are_not_replaced() -> None:
+    job = Job("all")
+    zero, one, two = (job.join(rank) for rank in range(3))
+    two.frames.close()
+    job.turn(0.5)
+    assert zero.ops() == one.ops() == ["table", "stop"]
+    assert job.texts("failure") == ["lost run-2 (node rank 2): its agent's connection ended"]
+
+
+@isolated
+def test_rank_0_hears_the_end_when_the_others_have_gone() -> None:
+    job = Job("prepare")
+    zero, one, two = (job.join(rank) for rank in range(3))
+    job.say([zero, one, two], lambda other: other.checked())
+    job.say([zero, one, two], lambda other: other.saved())
+    assert one.last("over")["code"] == two.last("over")["code"] == 0
+    assert zero.ops() == ["table", "save"]
+    one.frames.close()
+    job.turn()
+    assert zero.ops() == ["table", "save"]
+    two.frames.close()
+    job.turn()
+    assert zero.last("over")["code"] == 0
+
+
+@isolated
+def test_a_worker_that_keeps_its_connection_does_not_hold_the_end_for_long() -> None:
+    job = Job("prepare")
+    others = [job.join(rank) for rank in range(3)]
+    job.say(others, lambda other: other.checked())
+    job.say(others, lambda other: other.saved())
+    job.turn(coordinator._LEAVE_SECONDS + 0.2)
+    assert others[0].ops()[-1] == "over"
+
+
+@isolated
+def test_a_pod_that_goes_while_all_save_is_waited_for() -> None:
+    job = Job("prepare")
+    zero, one, two = (job.join(rank) for rank in range(3))
+    job.say([zero, one, two], lambda other: other.checked())
+    job.say([zero, one], lambda other: other.saved())
+    two.frames.close()
+    job.turn()
+    assert one.ops() == ["table", "save"]
+    again = job.join(2, "another")
+    job.say([zero, one, again], lambda other: other.checked())
+    job.say([zero, one, again], lambda other: other.saved())
+    assert [other.ops()[-1] for other in (one, again)] == ["over", "over"]
+
+
+@isolated
+def test_what_all_have_verified_is_not_probed_again_and_anything_else_is() -> None:
+    rows = tuple(Row(n, f"run-{n}", f"u{n}", (RailRow("lo", f"127.0.0.{n + 1}", 65536),)) for n in range(3))
+    known = fingerprint(Table(rows))
+    job = Job("work", known)
+    others = [job.join(rank) for rank in range(3)]
+    assert [other.last("table")["probe"] for other in others] == [False] * 3
+    job.say(others, lambda other: other.checked(paths=0))
+    assert others[1].ops() == ["table", "start"]
+    assert "the same as in the preparation" in job.texts("phase")
+    for other in ("", "another fingerprint"):
+        job.close()
+        job = Job("work", known)
+        job.join(0)
+        job.join(1, known=other)
+        assert job.join(2).last("table")["probe"] is True
+
+
+@isolated
+def test_a_pod_that_prepares_meets_those_that_work() -> None:
+    job = Job("work", "verified before")
+    zero, one = (job.join(rank) for rank in range(2))
+    new = job.join(2, "new", phase="prepare", known="")
+    everybody = [zero, one, new]
+    assert [other.last("table")["probe"] for other in everybody] == [True] * 3
+    job.say(everybody, lambda other: other.checked())
+    assert [other.ops()[-1] for other in everybody] == ["save"] * 3
+    job.say(everybody, lambda other: other.saved())
+    # It goes to its other container; the others stay where they are.
+    assert new.last("over")["code"] == 0
+    assert zero.ops() == one.ops() == ["table", "save"]
+    rows = decode(base64.b64decode(new.last("table")["table"]))
+    back = job.join(2, "new", known=fingerprint(rows))
+    assert [other.last("table")["probe"] for other in (zero, one, back)] == [False] * 3
+    job.say([zero, one, back], lambda other: other.checked(paths=0))
+    assert [other.ops()[-1] for other in (zero, one, back)] == ["start"] * 3
+
+
+@isolated
+def test_those_that_work_come_again_to_a_rank_0_that_prepares() -> None:
+    job = Job("prepare")
+    zero = job.join(0)
+    one, two = (job.join(rank, phase="work", known="verified before") for rank in (1, 2))
+    everybody = [zero, one, two]
+    job.say(everybody, lambda other: other.checked())
+    job.say(everybody, lambda other: other.saved())
+    job.turn()
+    # Not told that it is over: their work is to come, with the other container of rank 0.
+    assert one.ops() == two.ops() == ["table", "save"]
+    assert one.gone
+    assert two.gone
+    assert zero.last("over")["code"] == 0
+
+
+@isolated
+def test_a_rank_whose_pod_died_without_a_word_is_given_to_another() -> None:
+    job = Job("prepare")
+    job.join(0)
+    job.join(1, "old")
+    refused = job.join(1, "new")
+    assert "node rank 1 is taken by run-1" in refused.last("stop")["failure"]["text"]
+    job.coordinator._members[1].heard -= 10  # nothing for so long
+    job.join(1, "new")
+    two = job.join(2)
+    assert uids(two) == ["u0", "new", "u2"]
+
+
+@isolated
+@pytest.mark.parametrize(("phase", "code"), [("prepare", 124), ("work", 70), ("all", 124)])
+def test_the_time_for_all_to_come_begins_again_with_each_gathering(phase: str, code: int) -> None:
+    job = Job(phase, start_timeout=1.0)
+    zero, one = (job.join(rank) for rank in range(2))
+    job.turn(1.2)
+    assert zero.last("stop")["failure"]["code"] == code
+    assert "missing: node rank 2" in zero.last("stop")["failure"]["text"]
+    assert one.ops() == ["stop"]
