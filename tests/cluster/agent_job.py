@@ -30,6 +30,7 @@ def objects(
     phases: bool = True,
     words: tuple[str, ...] = (),
     rights: bool = True,
+    memory: str = "",
 ) -> list[dict[str, Any]]:
     """Account with rights, code, token and an Indexed Job: in two containers, or (``phases=False``) in one.
 
@@ -62,7 +63,7 @@ def objects(
                 "subjects": [{"kind": "ServiceAccount", "name": name}],
             },
         ]
-    return [*found, _job(namespace, name, labels, image, workers, phases, words)]
+    return [*found, _job(namespace, name, labels, image, workers, phases, words, memory)]
 
 
 def _job(
@@ -73,6 +74,7 @@ def _job(
     workers: int,
     phases: bool,
     words: tuple[str, ...],
+    memory: str,
 ) -> dict[str, Any]:
     def container(phase: str) -> dict[str, Any]:
         flags = ["--run-id", name, "--nnodes", str(workers), "--attachment", f"{namespace}/backend-network"]
@@ -102,6 +104,7 @@ def _job(
             "volumeMounts": mounts,
             "workingDir": "/work",
             "securityContext": _RESTRICTED,
+            "resources": {"limits": {"memory": memory}} if memory else {},
         }
 
     account = [

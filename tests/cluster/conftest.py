@@ -17,6 +17,7 @@ from tests.cluster import addons, machine, recipes
 from tests.cluster import cluster as running
 from tests.cluster.addons import ROOT
 from tests.cluster.cluster import Cluster
+from tests.cluster.launcher import Launcher
 from tests.cluster.places import RUN
 from tests.cluster.traces import untouched
 from tests.leaks import watched
@@ -90,3 +91,10 @@ def _no_objects_left(request: pytest.FixtureRequest) -> Iterator[None]:
     if "cluster" in request.fixturenames and not os.environ.get(USE_VARIABLE):
         up: Cluster = request.getfixturevalue("cluster")
         assert up.run_objects() == [], "the test left objects of a run"
+
+
+@pytest.fixture
+def launcher(cluster: Cluster, tmp_path: Path) -> Iterator[Launcher]:
+    """torchnet's command in a namespace of its own, which is under Pod Security "restricted"."""
+    with cluster.namespace() as namespace:
+        yield Launcher(cluster, namespace, tmp_path)

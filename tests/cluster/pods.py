@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from tests.cluster.cluster import Cluster
+from tests.cluster.shell import wait_until
 from tests.cluster.versions import WORKER_IMAGE
 from torchnet.names import NETWORKS_ANNOTATION, STATUS_ANNOTATION
 
@@ -14,9 +16,14 @@ RESTRICTED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"
 PING = {"name": "net.ipv4.ping_group_range", "value": "0 2147483647"}
 
 
-def staying(name: str, node: str, namespace: str, *, restricted: bool = True) -> dict[str, Any]:
-    """A pod on ``node`` that sleeps, with net1 from the namespace's own attachment."""
-    network = {"name": "backend-network", "namespace": namespace, "interface": "net1"}
+def staying(
+    name: str, node: str, namespace: str, *, restricted: bool = True, network: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """A pod on ``node`` that sleeps, with net1 from an attachment in its namespace.
+
+    ``network`` is what its annotation says beside or instead of the usual.
+    """
+    attached = {"name": "backend-network", "namespace": namespace, "interface": "net1"} | (network or {})
     container: dict[str, Any] = {"name": "c", "image": WORKER_IMAGE, "command": ["sleep", "3600"]}
     user: dict[str, Any] = {}
     if restricted:
@@ -27,7 +34,7 @@ def staying(name: str, node: str, namespace: str, *, restricted: bool = True) ->
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "annotations": {NETWORKS_ANNOTATION: json.dumps([network])}},
+        "metadata": {"name": name, "annotations": {NETWORKS_ANNOTATION: json.dumps([attached])}},
         "spec": {
             "nodeName": node,
             "terminationGracePeriodSeconds": 0,
@@ -36,6 +43,12 @@ def staying(name: str, node: str, namespace: str, *, restricted: bool = True) ->
             **user,
         },
     }
+
+
+def wait_for_address(cluster: Cluster, namespace: str, pod: str) -> None:
+    """Until net1's address can be used: a fresh one is tentative for some 2 s, and answers nobody."""
+    tentative = ("exec", pod, "--", "ip", "-6", "address", "show", "dev", "net1", "tentative")
+    wait_until(f"{pod}'s address", 30, lambda: not cluster.kubectl("-n", namespace, *tentative))
 
 
 def status(pod: dict[str, Any], network: str) -> dict[str, Any]:

@@ -128,3 +128,47 @@ def test_without_rights_all_say_what_is_missing(cluster: Cluster, namespace: str
         assert told["code"] == 3
         assert f"get pods {pod['metadata']['name']} in namespace {namespace}: 403" in told["failure"]["text"]
         assert "--service-account" in told["failure"]["text"]
+
+
+GREEDY = """
+import os, sys
+from time import sleep
+if os.environ["RANK"] == "1":
+    kept = []
+    while True:
+        kept.append(bytearray(b"x" * (8 << 20)))
+sleep(60)
+"""
+
+
+def test_a_process_that_runs_out_of_memory_is_named(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
+    run = Run(cluster, tmp_path, namespace, GREEDY, memory="160Mi")
+    pods = run.ended()
+    for pod in pods:
+        told = message(pod, "work")
+        assert (told["code"], told["failure"]["rank"]) == (137, 1), told
+        assert (
+            "was killed by SIGKILL (exit code 137): memory ran out: the limit of its container, 160 MiB"
+            in (told["failure"]["text"])
+        )
+
+
+COUNT = """
+import time
+with open("/proc/net/dev") as file:
+    print(next(line for line in file if "eth0:" in line), flush=True)
+"""
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_discovery_asks_for_little_and_the_same_for_any_number(
+    cluster: Cluster, namespace: str, tmp_path: Path, workers: int
+) -> None:
+    """Everything on eth0 up to the script, TLS included: nothing else goes there."""
+    run = Run(cluster, tmp_path, namespace, COUNT, workers=workers)
+    for rank, pod in enumerate(run.succeeded()):
+        (line,) = re.findall(r"eth0: *(.*)", run.log(pod, "work"))
+        figures = line.split()
+        received, sent = int(figures[0]), int(figures[8])
+        assert received + sent <= (10_000 if rank == 0 else 20_000), (rank, received, sent)
+        print(rank, received, sent)

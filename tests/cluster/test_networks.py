@@ -10,7 +10,7 @@ import pytest
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.network import BACKEND_MTU
-from tests.cluster.pods import status, staying
+from tests.cluster.pods import status, staying, wait_for_address
 from tests.cluster.shell import ClusterFailure
 
 RANGE = ipaddress.IPv6Network("fcbb:0:800:ffff::/64")
@@ -26,6 +26,8 @@ def namespace(cluster: Cluster) -> Iterator[str]:
         for pod, node in PODS.items():
             cluster.kubectl("-n", name, "apply", "-f", "-", input=json.dumps(staying(pod, node, name)))
         cluster.kubectl("-n", name, "wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s")
+        for pod in PODS:
+            wait_for_address(cluster, name, pod)
         yield name
 
 

@@ -172,7 +172,7 @@ def _short(value: str) -> str:
 
 def _text(value: str) -> str:
     # Names come again and again; archives do not, and are not kept.
-    return _short(value) if len(value) <= 80 else _short.__wrapped__(value)
+    return _short(value) if len(value) <= 400 else _short.__wrapped__(value)
 
 
 def _scalar(value: Any) -> str:

@@ -83,17 +83,23 @@ def _pods(
     if job.kubernetes.queue:
         labels = labels | {names.QUEUE_LABEL: job.kubernetes.queue, _GROUP_LABEL: run_id}
         annotations = annotations | {_GROUP_COUNT: str(job.nnodes)}
+    # What all pods have in common is one and the same dict: so it is written as text only once.
+    namespace = named(run_id, {"apiVersion": "v1", "kind": "Pod"})["metadata"]["namespace"]
     found = []
     for index in range(job.nnodes):
         variables = {_INDEX_VARIABLE: str(index)}
-        own = dict(annotations)
+        own = annotations
         if job.kubernetes.static_ips:
             variables["TORCHNET_ADDRESS_SOURCE"] = source(rails, index)
-            own[names.NETWORKS_ANNOTATION] = networks(rails, index)
-        body = {"apiVersion": "v1", "kind": "Pod", "spec": _with_variables(pods["spec"], variables)}
-        whole = named(f"{run_id}-{index}", body, {**own, **(notes if index == 0 else {})})
-        whole["metadata"]["labels"] = {**labels, names.NODE_RANK_LABEL: str(index)}
-        found.append(whole)
+            own = own | {names.NETWORKS_ANNOTATION: networks(rails, index)}
+        metadata = {
+            "name": f"{run_id}-{index}",
+            "namespace": namespace,
+            "labels": {**labels, names.NODE_RANK_LABEL: str(index)},
+            "annotations": own if index else own | notes,
+        }
+        spec = _with_variables(pods["spec"], variables)
+        found.append({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
     return found
 
 

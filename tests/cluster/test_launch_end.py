@@ -1,0 +1,185 @@
+"""A launch on the cluster and its end: exit codes, receipts, and nothing left under the run's label."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+
+from tests.cluster.launcher import ROOT, Launcher
+
+SLOW = """\
+    import os, sys, time
+    print("begun", os.environ["RANK"], flush=True)
+    for number in range(600):
+        print("tick", number, flush=True)
+        time.sleep(0.2)
+"""
+
+
+def test_training_on_four_pods_over_two_nodes_is_proved(launcher: Launcher) -> None:
+    """The stock image has neither torchnet nor pyroute2; the nodes' own cards are the second witness."""
+    for name in ("train.py", "digits.csv.gz"):
+        shutil.copy(ROOT / "launch" / name, launcher.folder)
+    before = {node: launcher.cluster.ens5_counters(node) for node in launcher.cluster.nodes}
+    words = launcher.words(
+        "--json", "receipt.json", "--min-share", "0.99", "--spread", "hard", "--keep", "--run-id", "train"
+    )
+    ran = launcher.run(*words, "train.py", "--epochs", "2", "--model", "large", "--steps", "4", timeout=400)
+    assert ran.code == 0, ran.err
+    carried = {
+        node: launcher.cluster.ens5_counters(node).sent - before[node].sent for node in launcher.cluster.nodes
+    }
+    receipt = json.loads((launcher.folder / "receipt.json").read_text())
+    assert receipt["backend_share"] >= 0.99
+    assert receipt["proof"] == "measured"
+    assert receipt["runtime"] == "kubernetes"
+    where = {
+        one["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"]: one["spec"]["nodeName"]
+        for one in launcher.pods()
+    }
+    assert sorted(where.values()) == ["node1", "node1", "node2", "node2"]
+    # What went to a worker on the other node left through the card; the rest stayed on the node.
+    names = {f"train-{index}": node for index, node in where.items()}
+    for node in launcher.cluster.nodes:
+        crossed = sum(
+            peer["sent_bytes"]
+            for one in receipt["nodes"]
+            if names[one["node"]] == node
+            for peer in one["peers"]
+            if names[peer["node"]] != node
+        )
+        assert crossed > 50_000_000, "the positive control: something must have crossed"
+        assert abs(carried[node] - crossed) <= 0.05 * crossed, (node, carried[node], crossed)
+    assert launcher.run("down", "-n", launcher.namespace).code == 0
+    assert launcher.left() == []
+
+
+def test_the_first_failing_ranks_code_is_the_launchers_and_is_kept(launcher: Launcher) -> None:
+    script = launcher.script(
+        """\
+        import os, sys, time
+        print("begun", flush=True)
+        if os.environ["RANK"] == "3":
+            time.sleep(1)
+            print("going", file=sys.stderr, flush=True)
+            sys.exit(42)
+        time.sleep(300)
+        """
+    )
+    ran = launcher.run(*launcher.words("--keep", "--log-dir", "logs", "--grace", "2"), script)
+    assert ran.code == 42, ran.err
+    assert ran.out.count("begun") == 4
+    assert "[rank 3] going" in ran.err
+    assert "root cause: rank 3" in ran.err
+    assert (launcher.folder / "logs" / "rank-3.log").read_text().splitlines() == ["begun", "going"]
+    # What the pods keep is enough for the same answer, once more and later.
+    again = launcher.run("attach", "-n", launcher.namespace, "--json", "-")
+    assert again.code == 42, again.err
+    receipt = json.loads(again.out[again.out.index("{\n") :])
+    assert (receipt["exit_code"], receipt["failure"]["rank"]) == (42, 3)
+    assert len(receipt["nodes"]) == 4
+    (row,) = json.loads(launcher.run("status", "-n", launcher.namespace, "-o", "json").out)
+    assert (row["state"], row["exit_code"], row["total"]) == ("failed", 42, 4)
+    assert launcher.run("down", "-n", launcher.namespace).code == 0
+    assert launcher.left() == []
+
+
+def test_ctrl_c_stops_the_job_and_removes_it(launcher: Launcher) -> None:
+    script = launcher.script(
+        """\
+        import signal, sys, time
+        def stop(*_):
+            print("saved", flush=True)
+            sys.exit(1)
+        signal.signal(signal.SIGTERM, stop)
+        print("begun", flush=True)
+        time.sleep(300)
+        """
+    )
+    process = launcher.start(*launcher.words("--grace", "5"), script)
+    launcher.wait(lambda: launcher.training(4))
+    time.sleep(3)
+    began = time.monotonic()
+    process.send_signal(2)
+    ran = launcher.ended(process, began)
+    assert ran.code == 130, ran.err
+    assert ran.seconds < 10
+    assert ran.out.count("saved") == 4, "last words are read"
+    assert launcher.left() == []
+
+
+def test_ctrl_c_twice_ends_it_at_once(launcher: Launcher) -> None:
+    script = launcher.script(
+        """\
+        import signal, time
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        print("begun", flush=True)
+        time.sleep(300)
+        """
+    )
+    process = launcher.start(*launcher.words("--grace", "60", nnodes=2), script)
+    launcher.wait(lambda: launcher.training(2))
+    process.send_signal(2)
+    time.sleep(1)
+    began = time.monotonic()
+    process.send_signal(2)
+    ran = launcher.ended(process, began)
+    assert ran.code == 130, ran.err
+    assert ran.seconds < 8
+    launcher.wait(lambda: launcher.left() == [], 5)
+
+
+def test_a_hangup_and_a_signal_before_anything_has_started(launcher: Launcher) -> None:
+    script = launcher.script(SLOW)
+    process = launcher.start(*launcher.words(nnodes=2), script)
+    launcher.wait(lambda: launcher.left() != [])
+    began = time.monotonic()
+    process.send_signal(1)
+    ran = launcher.ended(process, began)
+    assert ran.code == 129, ran.err
+    assert ran.seconds < 15
+    assert launcher.left() == []
+
+
+def test_a_launcher_that_is_killed_leaves_a_job_that_goes_on(launcher: Launcher) -> None:
+    script = launcher.script(SLOW.replace("600", "60") + "    sys.exit(7)\n")
+    process = launcher.start(*launcher.words("--run-id", "orphan", "--grace", "2", nnodes=2), script)
+    launcher.wait(lambda: launcher.training(2))
+    process.send_signal(9)
+    process.communicate()
+    rows = launcher.run("status", "orphan", "-n", launcher.namespace)
+    assert "orphan" in rows.out
+    ran = launcher.run("attach", "-n", launcher.namespace)
+    assert ran.code == 7, ran.err
+    assert "receipt of orphan" in ran.err
+    again = launcher.run(*launcher.words("--run-id", "orphan", nnodes=2), script)
+    assert again.code == 2, again.err
+    assert "torchnet attach orphan" in again.err
+    assert launcher.run("down", "orphan", "-n", launcher.namespace).code == 0
+    assert launcher.left() == []
+
+
+def test_detached_it_returns_when_all_have_started(launcher: Launcher) -> None:
+    script = launcher.script(SLOW.replace("600", "40"))
+    ran = launcher.run(*launcher.words("--run-id", "away", "--detach", nnodes=2), script)
+    assert ran.code == 0, ran.err
+    for command in ("attach", "logs", "down"):
+        assert f"torchnet {command} away -n {launcher.namespace}" in ran.err
+    assert launcher.training(2)
+    logs = launcher.run("logs", "away", "-n", launcher.namespace, "-f", "--ranks", "1")
+    assert logs.code == 0, logs.err
+    numbers = [line.rpartition(" ")[2] for line in logs.out.splitlines() if "tick" in line]
+    assert numbers == [str(number) for number in range(40)], "each line once, in order"
+    assert "[rank 0]" not in logs.out
+    assert launcher.run("attach", "-n", launcher.namespace).code == 0
+    assert launcher.run("down", "-n", launcher.namespace).code == 0
+    assert launcher.left() == []
+
+
+def test_the_time_for_the_whole_job(launcher: Launcher) -> None:
+    script = launcher.script(SLOW)
+    ran = launcher.run(*launcher.words("--timeout", "12s", "--grace", "2", nnodes=2), script)
+    assert ran.code == 124, ran.err
+    assert "--timeout 12 s" in ran.err
+    assert launcher.left() == []

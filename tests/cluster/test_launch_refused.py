@@ -1,0 +1,124 @@
+"""What a cluster refuses, and what never starts: told with the reason, within its deadline, and nothing left."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.cluster.launcher import Launcher
+
+SCRIPT = "print('hello', flush=True)\n"
+
+
+def test_an_image_that_does_not_exist(launcher: Launcher) -> None:
+    script = launcher.script(SCRIPT)
+    words = launcher.words("--start-timeout", "25s", nnodes=2, image="127.0.0.1:1/nosuch/image:1")
+    ran = launcher.run(*words, script)
+    assert ran.code == 124, ran.err
+    assert "ErrImagePull" in ran.err or "ImagePullBackOff" in ran.err
+    assert "127.0.0.1:1/nosuch/image:1" in ran.err
+    assert ran.err.count("-0: ErrImagePull") <= 1, "once per change"
+    assert 25 < ran.seconds < 45
+    assert launcher.left() == []
+
+
+def test_an_attachment_that_does_not_exist(launcher: Launcher) -> None:
+    ran = launcher.run(*launcher.words(network="nosuch"), launcher.script(SCRIPT))
+    assert ran.code == 4, ran.err
+    assert "no network attachment nosuch" in ran.err
+    assert "it has backend-network" in ran.err
+    assert launcher.left() == []
+
+
+def test_a_quota_of_zero(launcher: Launcher) -> None:
+    launcher.cluster.kubectl("create", "quota", "none", "-n", launcher.namespace, "--hard=pods=0")
+    launcher.wait(
+        lambda: "pods: 0/0" in launcher.cluster.kubectl("get", "quota", "none", "-n", launcher.namespace)
+    )
+    ran = launcher.run(*launcher.words(), launcher.script(SCRIPT))
+    assert ran.code == 3, ran.err
+    assert "exceeded quota: none" in ran.err
+    assert "kubectl describe quota" in ran.err
+    assert launcher.left() == []
+
+
+def test_more_than_any_node_has(launcher: Launcher) -> None:
+    ran = launcher.run(
+        *launcher.words("--start-timeout", "8s", "--cpus", "900", nnodes=1), launcher.script(SCRIPT)
+    )
+    assert ran.code == 124, ran.err
+    assert "Insufficient cpu" in ran.err
+    assert launcher.left() == []
+
+
+def test_what_pod_security_forbids_is_refused_before_anything_exists(launcher: Launcher) -> None:
+    """The Job itself is taken by such a namespace; only its pods would not be."""
+    ran = launcher.run(*launcher.words("--security", "rdma"), launcher.script(SCRIPT))
+    assert ran.code == 3, ran.err
+    assert "violates PodSecurity" in ran.err
+    assert "not allowed" not in ran.err
+    assert launcher.left() == []
+
+
+def test_a_namespace_that_does_not_exist(launcher: Launcher) -> None:
+    words = launcher.words()
+    words[words.index("-n") + 1] = "no-such-namespace"
+    ran = launcher.run(*words, launcher.script(SCRIPT))
+    assert ran.code in (3, 4), ran.err
+    assert "no-such-namespace" in ran.err
+
+
+@pytest.fixture
+def user(launcher: Launcher) -> str:
+    """A kubeconfig of somebody without rights; bind what the test is about."""
+    namespace, kubectl = launcher.namespace, launcher.cluster.kubectl
+    kubectl("create", "serviceaccount", "someone", "-n", namespace)
+    token = kubectl("create", "token", "someone", "-n", namespace).strip()
+    config = json.loads(kubectl("config", "view", "--raw", "--minify", "-o", "json"))
+    config["users"][0]["user"] = {"token": token}
+    path = launcher.folder / "someone.kubeconfig"
+    path.write_text(json.dumps(config))
+    return str(path)
+
+
+def test_a_namespace_without_rights(launcher: Launcher, user: str) -> None:
+    ran = launcher.run(*launcher.words("--kubeconfig", user), launcher.script(SCRIPT))
+    assert ran.code == 3, ran.err
+    assert "not allowed to create" in ran.err
+    assert f"kubectl auth can-i create configmaps -n {launcher.namespace}" in ran.err
+    assert launcher.left() == []
+
+
+def test_the_built_in_role_edit_can_launch_with_an_account(launcher: Launcher, user: str) -> None:
+    namespace, kubectl = launcher.namespace, launcher.cluster.kubectl
+    kubectl(
+        "create",
+        "rolebinding",
+        "someone",
+        "--clusterrole=edit",
+        f"--serviceaccount={namespace}:someone",
+        "-n",
+        namespace,
+    )
+    kubectl("create", "serviceaccount", "workers", "-n", namespace)
+    kubectl("create", "role", "workers", "--verb=get,list", "--resource=pods", "-n", namespace)
+    kubectl(
+        "create",
+        "rolebinding",
+        "workers",
+        "--role=workers",
+        f"--serviceaccount={namespace}:workers",
+        "-n",
+        namespace,
+    )
+    refused = launcher.run(*launcher.words("--kubeconfig", user, nnodes=2), launcher.script(SCRIPT))
+    assert refused.code == 3, refused.err
+    assert "roles" in refused.err
+    ran = launcher.run(
+        *launcher.words("--kubeconfig", user, "--service-account", "workers", nnodes=2),
+        launcher.script(SCRIPT),
+    )
+    assert ran.code == 0, ran.err
+    assert ran.out.count("hello") == 2
+    assert launcher.left() == []
