@@ -94,7 +94,7 @@ def _mapping(value: Mapping[str, Any], path: str, notes: _Notes, indent: str, se
     for key, item in value.items():
         place = f"{path}.{key}" if path else key
         note = _note(place, notes, indent) if notes else ""
-        parts.append(f"{note}{indent}{_scalar(key)}:{_value(item, place, notes, indent, seen)}")
+        parts.append(f"{note}{indent}{_text(key)}:{_value(item, place, notes, indent, seen)}")
     return "".join(parts)
 
 
@@ -102,7 +102,7 @@ def _value(item: Any, place: str, notes: _Notes, indent: str, seen: _Seen) -> st
     """What stands after a key and its colon, with the line's end."""
     if isinstance(item, str):
         return f" {_block(item, f'{indent}  ')}" if _is_block(item) else f" {_text(item)}\n"
-    if isinstance(item, Mapping) and item:
+    if isinstance(item, (dict, Mapping)) and item:
         return "\n" + _once(_mapping, item, place, notes, f"{indent}  ", seen)
     if isinstance(item, (list, tuple)) and item:
         return "\n" + _once(_items, item, place, notes, indent, seen)
@@ -127,7 +127,7 @@ def _items(value: Sequence[Any], path: str, notes: _Notes, indent: str, seen: _S
         place = f"{path}[{number}]"
         if notes:
             parts.append(_note(place, notes, indent))
-        if isinstance(item, Mapping) and item:
+        if isinstance(item, (dict, Mapping)) and item:
             text = _once(_mapping, item, place, notes, deeper, seen)
         elif isinstance(item, (list, tuple)) and item:
             text = _once(_items, item, place, notes, deeper, seen)
