@@ -164,11 +164,14 @@ with open("/proc/net/dev") as file:
 def test_discovery_asks_for_little_and_the_same_for_any_number(
     cluster: Cluster, namespace: str, tmp_path: Path, workers: int
 ) -> None:
-    """Everything on eth0 up to the script, TLS included: nothing else goes there."""
+    """Everything on eth0 up to the script, with TLS: one question of rank 0, two of the others.
+
+    An answer is 7 KB here, 5.5 of them managedFields, which the API server leaves in an object's metadata.
+    """
     run = Run(cluster, tmp_path, namespace, COUNT, workers=workers)
     for rank, pod in enumerate(run.succeeded()):
         (line,) = re.findall(r"eth0: *(.*)", run.log(pod, "work"))
         figures = line.split()
         received, sent = int(figures[0]), int(figures[8])
-        assert received + sent <= (10_000 if rank == 0 else 20_000), (rank, received, sent)
-        print(rank, received, sent)
+        assert received <= (16_000 if rank == 0 else 24_000)
+        assert sent <= 6_000

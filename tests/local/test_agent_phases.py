@@ -203,8 +203,7 @@ def test_a_rank_0_that_is_replaced_elsewhere_after_the_preparation_ends_the_job_
 
 
 def test_a_worker_that_does_not_come_to_work_is_lost(folder: Path) -> None:
-    fields = {"start_timeout": 4.0}
-    pods = [Pod(folder, rank, 3, **fields) for rank in range(3)]
+    pods = [Pod(folder, rank, 3, start_timeout=4.0) for rank in range(3)]
     assert in_nodes([pods[0].both, pods[1].both, pods[2].prepare]) == [70, 70, 0]
     (said,) = texts(folder, "uid-0-work", "failure")
     assert said == "after the preparation 2/3 workers joined within 4 s; missing: node rank 2"

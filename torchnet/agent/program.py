@@ -10,8 +10,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-import torchnet
-from torchnet import __version__
 from torchnet.errors import TorchnetError
 
 _FOLDER = "agent"  # in the state's
@@ -37,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
         sys.stderr.write(f"torchnet: {error}\n")
         return error.exit_code
     if command == "--version":
-        sys.stdout.write(f"torchnet {__version__}\n")
+        sys.stdout.write(f"torchnet {sys.modules['torchnet'].__version__}\n")
         return 0
     sys.stderr.write(_USAGE)
     return 2
@@ -62,7 +60,7 @@ def _settle(argv: Sequence[str]) -> None:
         return  # read-only, or full
     sys.dont_write_bytecode = False  # whatever the image says: it is for this very thing
     sys.path.insert(0, place)
-    for package in (torchnet, sys.modules["torchnet.agent"]):
+    for package in (sys.modules["torchnet"], sys.modules["torchnet.agent"]):
         name = package.__name__.replace(".", os.sep)
         package.__path__ = [os.path.join(place, name)]
     sys.path_importer_cache.clear()
