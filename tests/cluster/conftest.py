@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from tests.cluster.addons import ROOT
 from tests.cluster.cluster import Cluster
 from tests.cluster.launcher import Launcher
 from tests.cluster.places import RUN
-from tests.cluster.traces import untouched
+from tests.cluster.traces import routes, untouched
 from tests.leaks import watched
 
 HERE = Path(__file__).resolve().parent
@@ -50,7 +51,11 @@ def cluster() -> Iterator[Cluster]:
         running.down()
     recipes.build()
     with untouched(), watched(grace=20), _taken_down():
-        yield running.up()
+        before = socket.if_nameindex(), routes()
+        up = running.up()
+        # Not even while it is up: everything is in namespaces.
+        assert before == (socket.if_nameindex(), routes()), "the cluster changed the machine's own network"
+        yield up
 
 
 @contextmanager

@@ -15,16 +15,22 @@ def traces() -> set[str]:
     """Mounts, routes, settings, control groups and folders, a line for each."""
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     found = {f"mount: {line.split()[4]}" for line in mounts}
-    for family in ("-4", "-6"):
-        routes = subprocess.run(
-            ["ip", family, "route", "show", "table", "all"], capture_output=True, text=True, check=True
-        )
-        found |= {f"route: {line.strip()}" for line in routes.stdout.splitlines()}
+    found |= routes()
     for name in nodes.SETTINGS:
         found.add(f"setting: {name} = {Path('/proc/sys', name).read_text().strip()}")
     found |= {f"control group: {path}" for path in cgroups.folders(CGROUP)}
     folders = [RUN, DISKS, Path("/run/netns"), *(Path("/", path) for path in nodes.OWN)]
     return found | {f"folder: {path}" for path in folders if path.exists()}
+
+
+def routes() -> set[str]:
+    """The machine's own routes, of both families and all tables."""
+    found = set()
+    for family in ("-4", "-6"):
+        command = ["ip", family, "route", "show", "table", "all"]
+        listed = subprocess.run(command, capture_output=True, text=True, check=True)
+        found |= {f"route: {line.strip()}" for line in listed.stdout.splitlines()}
+    return found
 
 
 @contextmanager
