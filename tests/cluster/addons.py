@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.cluster import golang
-from tests.cluster import versions as v
+from tests.cluster import recipes
 from tests.cluster.control_plane import kubectl
 from tests.cluster.shell import run
 
@@ -35,12 +34,6 @@ def wait_for_networks(seconds: float = 120) -> None:
 
 def install_jobset() -> None:
     """JobSet's controller with its webhooks, from the module's own configuration."""
-    configuration = golang.module_folder(v.JOBSET_MODULE, v.JOBSET_VERSION) / "config" / "default"
-    kubectl("apply", "--server-side", "-f", "-", input=kubectl("kustomize", configuration))
+    kubectl("apply", "--server-side", "-f", recipes.jobset_manifest.folder / "jobset.yaml")
     status = ("rollout", "status", "deployment/jobset-controller-manager", "--timeout=120s")
     kubectl("-n", "jobset-system", *status, timeout=130)
-
-
-def remove_jobset() -> None:
-    configuration = golang.module_folder(v.JOBSET_MODULE, v.JOBSET_VERSION) / "config" / "default"
-    kubectl("delete", "--ignore-not-found", "-f", "-", input=kubectl("kustomize", configuration))

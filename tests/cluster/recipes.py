@@ -64,6 +64,14 @@ def _jobset(folder: Path) -> None:
     build_programs(folder, v.JOBSET_MODULE, version, {"": "manager"}, variables={variable: version})
 
 
+def _jobset_manifest(folder: Path) -> None:
+    configuration = golang.module_folder(v.JOBSET_MODULE, v.JOBSET_VERSION) / "config" / "default"
+    text = run(kubernetes.folder / "kubectl", "kustomize", configuration)
+    if f"image: {v.JOBSET_IMAGE}\n" not in text:
+        raise ClusterFailure(f"JobSet's own configuration names another image than {v.JOBSET_IMAGE}")
+    (folder / "jobset.yaml").write_text(text)
+
+
 def _worker(folder: Path) -> None:
     listed = run(
         "apt-get", "indextargets", "--format", "$(REPO_URI)", "Origin: Debian", "Created-By: Packages"
@@ -92,6 +100,7 @@ kubernetes = _part("kubernetes", _kubernetes, _GO, v.KUBERNETES_VERSION, *KUBERN
 multus = _part("multus", _multus, _GO, v.MULTUS_VERSION)
 whereabouts = _part("whereabouts", _whereabouts, _GO, v.WHEREABOUTS_VERSION)
 jobset = _part("jobset", _jobset, _GO, v.JOBSET_VERSION)
+jobset_manifest = _part("jobset-manifest", _jobset_manifest, v.JOBSET_VERSION, needs=(kubernetes,))
 worker = _part("worker", _worker, v.DEBIAN_RELEASE, WORKER_PACKAGES)
 
 
@@ -121,7 +130,7 @@ image_store = _part(
     *(v.PAUSE_IMAGE, v.MULTUS_IMAGE, v.WHEREABOUTS_IMAGE, v.JOBSET_IMAGE, *v.WORKER_NAMES),
     needs=(worker, multus, whereabouts, jobset),
 )
-PARTS = [worker, multus, whereabouts, jobset, kubernetes, image_store]
+PARTS = [worker, multus, whereabouts, jobset, kubernetes, jobset_manifest, image_store]
 
 
 def built() -> bool:
@@ -135,7 +144,7 @@ def build() -> None:
         return
     with locked():
         # Go has work for all cores by itself: its modules one after the other, the worker's packages beside them.
-        with_go = [kubernetes, multus, whereabouts, jobset]
+        with_go = [kubernetes, multus, whereabouts, jobset, jobset_manifest]
 
         def programs() -> None:
             for part in with_go:
