@@ -105,3 +105,40 @@ def test_a_worker_that_is_told_to_stop_before_it_began_ends() -> None:
     assert agent.run(told, loopback.Source(0), Impatient) == 4
     assert time.monotonic() - began < 3
     assert [event["event"] for event in events] == ["failure", "worker_receipt", "end"]
+
+
+@isolated
+def test_a_pod_that_is_evicted_before_the_start_goes_alone() -> None:
+    """Another takes its place, so the others are not told to stop; where nodes are not replaced, they are."""
+    for phase, heard in (("prepare", []), ("work", []), ("all", ["failed"])):
+        loop = Loop()
+        ours, theirs = socket.socketpair()
+        events: list[dict[str, Any]] = []
+        told = spec(Path("/nowhere"), 1, 2, loopback=True, phase=phase)
+        worker = Worker(loop, told, loopback.Source(1), _Events(events))
+        messages: list[str] = []
+        Frames(loop, theirs, lambda message, kept=messages: kept.append(message["op"]), lambda: None)  # type: ignore[misc]
+        worker._connected(ours)
+        worker._state = "preflight"
+        worker.interrupt(agent.by_signal(15, 143))
+        loop.later(0.3, loop.stop)
+        loop.run()
+        assert messages == heard
+        assert worker.code == (143 if phase != "all" else 70)
+        assert [event["text"] for event in events if event["event"] in ("failure", "told")] == [
+            "stopped by SIGTERM"
+        ]
+        worker.close()
+
+
+class _Events:
+    pending = 0
+
+    def __init__(self, kept: list[dict[str, Any]]) -> None:
+        self._kept = kept
+
+    def send(self, event: dict[str, Any]) -> None:
+        self._kept.append(event)
+
+    def flush(self) -> None:
+        pass

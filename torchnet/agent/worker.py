@@ -328,7 +328,9 @@ class Worker:
 
     def interrupt(self, failure: Failure) -> None:
         """Stop the job from here: a signal, or the runtime's word."""
-        if self._state == "joining" or self._channel is None or self._channel.closed:
+        # A pod that is evicted before the start is replaced: the others wait for the new one, they do not end with it.
+        replaced = self._spec.phase != "all" and not self._work.begun
+        if self._state == "joining" or replaced or self._channel is None or self._channel.closed:
             self._alone(failure)
         else:
             self._reporter.send({**failure.event(), "event": "told"})
