@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import pytest
 
 from torchnet.agent.api import ApiServer, Ask, NotDoneError
-from torchnet.agent.pods import INDEX_LABEL, RANK_LABEL, RUN_LABEL, Own, PodSource
+from torchnet.agent.pods import Own, PodSource
 from torchnet.errors import ClusterError, NotYetError, StatusError
-from torchnet.names import NETWORKS_ANNOTATION, STATUS_ANNOTATION
+from torchnet.names import INDEX_LABEL, NETWORKS_ANNOTATION, NODE_RANK_LABEL, RUN_LABEL, STATUS_ANNOTATION
 from torchnet.network.status import StatusEntry, render
 
 __all__ = [
@@ -92,7 +92,7 @@ def test_no_pod_of_that_name_is_no_error(world: World) -> None:
 def test_rank_0_is_found_by_the_labels_that_the_own_pod_has(world: World) -> None:
     cases: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         "run": ({RUN_LABEL: "r", INDEX_LABEL: "1"}, {RUN_LABEL: "r", INDEX_LABEL: "0"}),
-        "plain": ({RUN_LABEL: "p", RANK_LABEL: "1"}, {RUN_LABEL: "p", RANK_LABEL: "0"}),
+        "plain": ({RUN_LABEL: "p", NODE_RANK_LABEL: "1"}, {RUN_LABEL: "p", NODE_RANK_LABEL: "0"}),
         "own-job": (
             {"batch.kubernetes.io/job-name": "j", INDEX_LABEL: "1"},
             {"batch.kubernetes.io/job-name": "j", INDEX_LABEL: "0"},

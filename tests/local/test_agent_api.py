@@ -14,9 +14,9 @@ from tests.api_contract import *  # noqa: F403
 from tests.api_contract import status
 from tests.api_server import FORBIDDEN, GOOD, Server
 from torchnet.agent.api import LIMIT, ApiServer, Ask, NotDoneError
-from torchnet.agent.pods import ATTEMPT_LABEL, INDEX_LABEL, RUN_LABEL, Own, PodSource
+from torchnet.agent.pods import Own, PodSource
 from torchnet.errors import ClusterError, NetworkError, NotYetError
-from torchnet.names import STATUS_ANNOTATION
+from torchnet.names import ATTEMPT_LABEL, INDEX_LABEL, RUN_LABEL, STATUS_ANNOTATION
 
 ACCOUNTS = {"good": GOOD, "forbidden": FORBIDDEN, "unknown": "expired"}
 OWN, ZERO = {RUN_LABEL: "r", INDEX_LABEL: "1"}, {RUN_LABEL: "r", INDEX_LABEL: "0"}

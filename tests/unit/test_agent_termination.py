@@ -68,7 +68,8 @@ def test_the_message_is_there_as_soon_as_something_fails(tmp_path: Path) -> None
     assert (early["phase"], early["code"], early["failure"]["kind"]) == ("work", 143, "interrupted")
     made.send(Failure("lost", "lost run-1", 70).event())
     made.send({"event": "end", "code": 70})
-    late = json.loads(path.read_bytes())  # the shorter one leaves nothing of the longer
+    late = json.loads(path.read_bytes())
+    assert path.read_bytes().endswith(b"}")  # the shorter one leaves nothing of the longer
     assert (late["code"], late["failure"]["text"]) == (70, "lost run-1")
 
 

@@ -14,15 +14,19 @@ from typing import Any
 
 from torchnet.agent.api import ApiServer, Ask, NotDoneError
 from torchnet.errors import ClusterError, NetworkError, NotYetError, StatusError, TorchnetError
-from torchnet.names import NETWORKS_ANNOTATION, STATUS_ANNOTATION
+from torchnet.names import (
+    ATTEMPT_LABEL,
+    INDEX_LABEL,
+    NETWORKS_ANNOTATION,
+    NODE_RANK_LABEL,
+    RUN_LABEL,
+    STATUS_ANNOTATION,
+)
 from torchnet.network.select import Family
 from torchnet.network.sources import MultusStatus
 from torchnet.network.status import StatusEntry
 from torchnet.network.text import printable
 
-RUN_LABEL, RANK_LABEL = "torchnet/run", "torchnet/node-rank"
-INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
-ATTEMPT_LABEL = "jobset.sigs.k8s.io/restart-attempt"
 # Before Kubernetes 1.27 without a prefix; the first that the own pod has is used.
 _JOB_LABELS = (
     "batch.kubernetes.io/controller-uid",
@@ -204,14 +208,14 @@ class _Pace:
 
 def selector(own: Pod) -> str:
     """The labels by which rank 0's pod is found, given the own pod. Raises ClusterError where nothing tells."""
-    rank = RANK_LABEL if RANK_LABEL in own.labels else INDEX_LABEL
+    rank = NODE_RANK_LABEL if NODE_RANK_LABEL in own.labels else INDEX_LABEL
     for label in (RUN_LABEL, *_JOB_LABELS):
         if own.labels.get(label) and (rank in own.labels or label == RUN_LABEL):
             return f"{label}={own.labels[label]},{rank}=0"
     raise ClusterError(
         f"nothing tells which pod is rank 0: {own.name} is of no Indexed Job, and has no labels {RUN_LABEL} and "
-        f"{RANK_LABEL}",
-        fix=f"label the pods {RUN_LABEL}=NAME and {RANK_LABEL}=0, 1, …, or give the agents --rank0 ADDRESS",
+        f"{NODE_RANK_LABEL}",
+        fix=f"label the pods {RUN_LABEL}=NAME and {NODE_RANK_LABEL}=0, 1, …, or give the agents --rank0 ADDRESS",
     )
 
 
