@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.cluster import golang, recipes
 from tests.cluster.shell import ClusterFailure, run
+from tests.cluster.store import BUSYBOX
 from tests.cluster.versions import DEBIAN_PROGRAMS
 
 LINKS = {
@@ -22,6 +23,8 @@ def obstacles() -> list[str]:
         return ["only root can make the nodes' networks and mounts"]
     found = []
     packages = sorted({package for path, package in DEBIAN_PROGRAMS.items() if not Path(path).exists()})
+    if BUSYBOX.exists() and not _static(BUSYBOX):
+        packages.append("busybox-static")  # the other one would find no libraries in an image
     if packages and not Path("/etc/debian_version").exists():
         found.append(f"its parts are Debian's packages, and this is no Debian: {' '.join(packages)}")
     elif packages:
@@ -34,6 +37,15 @@ def obstacles() -> list[str]:
     if not packages:
         found += _links()
     return found
+
+
+def _static(program: Path) -> bool:
+    """`ldd` fails for a program that needs no libraries."""
+    try:
+        run("ldd", program)
+    except ClusterFailure:
+        return True
+    return False
 
 
 def _links() -> list[str]:

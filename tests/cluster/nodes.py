@@ -171,6 +171,9 @@ def _kubelet(node: str) -> dict[str, object]:
         },
         "authorization": {"mode": "Webhook"},
         "resolvConf": "/etc/kubernetes/resolv.conf",
+        # Nobody serves it, and each look-up fails at once; without it the kubelet complains of each pod.
+        "clusterDNS": ["127.0.0.1"],
+        "clusterDomain": "cluster.local",
         "containerRuntimeEndpoint": f"unix://{SOCKET}",
         # Two nodes on one machine: neither owns its control groups or its disk.
         "cgroupDriver": "cgroupfs",
