@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 
 from tests.api_server import FORBIDDEN, Server
 from tests.archive import make
+from tests.conftest import Result
 from tests.namespaces import Space, cable, isolated
 from torchnet.agent.api import ACCOUNT
 from torchnet.kernel import syscalls
@@ -276,6 +278,20 @@ def _environment(folder: Path) -> None:
         server.state.pods.clear()
         ((code, out, err),) = ended([pods.start(1, "--start-timeout", "1", command="env")])
         assert (code, out) == (3, "false\n")
+
+
+def test_the_environment_of_a_machine_of_ones_own(torchnet: Callable[..., Result]) -> None:
+    words = ("--address-source", "host:lo", "--nnodes", "3", "--node-rank", "2", "--rank0", "10.0.0.1")
+    done = torchnet("env", *words, "--run-id", "it's $(x)")
+    assert done.code == 0
+    lines = done.stdout.splitlines()
+    assert "export MASTER_ADDR='10.0.0.1'" in lines
+    assert "export TORCHELASTIC_RUN_ID='it'\\''s $(x)'" in lines
+    assert "export RANK='2'" in lines
+    failed = torchnet("env", "--address-source", "host:none7")
+    assert (failed.code, failed.stdout) == (4, "false\n")
+    assert torchnet("env", "--local-rank", "1", "--address-source", "host:lo").code == 2
+    assert torchnet("env", "--explain").code == 0
 
 
 @pytest.mark.parametrize(
