@@ -99,6 +99,17 @@ def test_json_is_one_list_of_the_same_objects(objects: list[dict[str, Any]]) -> 
     assert document == {"apiVersion": "v1", "kind": "List", "items": objects}
 
 
+def test_what_is_shared_is_written_at_each_of_its_places() -> None:
+    """As the pods of one template are: the same dicts, at the same and at other depths."""
+    inner = {"x": "a\nb\n\nc\n", "y": [1, {"z": "w"}]}
+    listed = [inner, [inner], "a\nb"]
+    one = {"a": inner, "b": {"c": inner, "d": listed}, "e": listed, "f": [[listed], {"g": inner}]}
+    objects = [one, {"deeper": {"still": one}}, one, {"e": listed}]
+    assert list(yaml.safe_load_all(as_yaml([Manifest(body) for body in objects]))) == objects
+    alone = "".join(as_yaml([Manifest(body)]) for body in objects)
+    assert as_yaml([Manifest(body) for body in objects]) == alone
+
+
 def test_text_of_several_lines_can_be_read() -> None:
     text = as_yaml([Manifest({"data": {"a.py": 'print("x")\n\n# y\n', "b": "one\ntwo"}})])
     assert text == '---\ndata:\n  a.py: |\n    print("x")\n\n    # y\n  b: |-\n    one\n    two\n'
