@@ -104,7 +104,7 @@ def test_what_is_shared_is_written_at_each_of_its_places() -> None:
     inner = {"x": "a\nb\n\nc\n", "y": [1, {"z": "w"}]}
     listed = [inner, [inner], "a\nb"]
     one = {"a": inner, "b": {"c": inner, "d": listed}, "e": listed, "f": [[listed], {"g": inner}]}
-    objects = [one, {"deeper": {"still": one}}, one, {"e": listed}]
+    objects: list[dict[str, Any]] = [one, {"deeper": {"still": one}}, one, {"e": listed}]
     assert list(yaml.safe_load_all(as_yaml([Manifest(body) for body in objects]))) == objects
     alone = "".join(as_yaml([Manifest(body)]) for body in objects)
     assert as_yaml([Manifest(body) for body in objects]) == alone

@@ -54,7 +54,9 @@ def _command() -> Any:
     config = typer.Option(
         None, "--config", metavar="FILE", help="Job file (TOML); its paths are relative to it."
     )
-    dry_run = typer.Option(None, "--dry-run", help="Show the resolved job (on Kubernetes: its objects), and run nothing.")
+    dry_run = typer.Option(
+        None, "--dry-run", help="Show the resolved job (on Kubernetes: its objects), and run nothing."
+    )
     form = typer.Option(None, "-o", metavar="|".join(FORMATS), help="Form of the dry run. [yaml]")
     launch.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
