@@ -19,6 +19,7 @@ from tests.unit.rendered import job
 from torchnet.errors import UsageError
 from torchnet.render import code as code_module
 from torchnet.render.code import Code, gather
+from torchnet.render.identity import user_key
 
 
 @pytest.fixture(autouse=True)
@@ -119,6 +120,14 @@ def test_what_never_travels(tmp_path: Path) -> None:
         "a/b.py",
     )
     assert files(read(tmp_path)) == ["a/b.py", "train.py"]
+
+
+def test_the_key_of_runs_secrets_never_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / ".config"))
+    user_key(os.environ)
+    write(tmp_path, "train.py", ".config/torchnet/other")
+    (tmp_path / "link").symlink_to(".config/torchnet/key")
+    assert files(read(tmp_path)) == [".config/torchnet/other", "train.py"]
 
 
 def test_what_cannot_travel_is_named(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from torchnet.errors import UsageError
 from torchnet.network.text import printable
 from torchnet.render.archive import Entry, zipped
+from torchnet.render.identity import key_path
 from torchnet.render.ignore import Rules, ignored, rules_above, rules_in
 from torchnet.render.travel import agent_zip
 from torchnet.spec.model import JobSpec
@@ -61,7 +62,8 @@ def gather(job: JobSpec, cwd: str | os.PathLike[str]) -> Code:
     if parse_code(job.kubernetes.code).kind != "configmap":
         return Code(agent, None, job.script)
     root, script = _root(job, os.path.abspath(cwd))
-    found = _collect(root)
+    # A script in the home folder must not take the key of all runs' secrets along.
+    found = _collect(root, os.path.realpath(key_path(os.environ)))
     if found.size > RAW_LIMIT or len(found.files) > FILES_LIMIT:
         raise _too_large(root, found, f"has {_size(found.size)} in {len(found.files)} files")
     entries, left_out = [], list(found.left_out)
@@ -91,9 +93,11 @@ def _root(job: JobSpec, cwd: str) -> tuple[str, str]:
     return os.path.abspath(os.path.dirname(path)), os.path.basename(path)
 
 
-def _collect(root: str) -> _Found:
+def _collect(root: str, secret: str) -> _Found:
     found = _Found()
     for path, name, status in _walk(root, root, rules_above(root), found, (os.path.realpath(root),)):
+        if os.path.realpath(path) == secret:
+            continue
         try:
             name.encode()
         except UnicodeEncodeError:
