@@ -192,3 +192,30 @@ def test_a_message_is_read_whole() -> None:
     assert found.failure is not None
     assert found.job == JOB
     assert (found.node_rank, found.code, found.failure.rank, found.failure.kind) == (3, 42, 3, "script")
+
+
+def test_a_pod_that_was_taken_away_is_lost_unless_all_were() -> None:
+    stopped = failure("interrupted", 143, text="stopped by SIGTERM", node=None)
+    pods = [ended(rank, 143, message(rank, 143, failure=stopped)) for rank in range(4)]
+    pods[1]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:20Z"
+    made = settle(facts(), workers(*pods))
+    assert made["exit_code"] == 70
+    assert made["reason"] == f"lost {RUN}-1 (node rank 1 on node1): its pod was deleted"
+    # Later, when the pod itself is no more.
+    assert settle(facts(), workers(pods[0], *pods[2:]))["exit_code"] == 70
+    for one in pods:
+        one["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:20Z"
+    assert settle(facts(), workers(*pods))["exit_code"] == 143
+
+
+def test_an_eviction_is_told_in_the_clusters_words() -> None:
+    stopped = failure("interrupted", 143, text="stopped by SIGTERM", node=None)
+    pods = [ended(rank, 143, message(rank, 143, failure=stopped)) for rank in range(2)]
+    said = {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting",
+    }
+    pods[1]["status"]["conditions"].append(said)
+    assert "Eviction API: evicting" in settle(facts(2), workers(*pods, nnodes=2))["reason"]

@@ -7,7 +7,7 @@ on, and each worker's sums. The exit code is the same either way.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -41,6 +41,10 @@ def settle(
     messages = {rank: one.ended.message for rank, one in workers.items() if one.ended and one.ended.message}
     made = _valid(logged, facts) or _assembled(facts, workers, messages, restarts, now)
     _complete(made, facts, messages)
+    found = first_failure(facts, workers)
+    told_to_stop = made["failure"] is not None and made["failure"]["kind"] == "interrupted"
+    if told_to_stop and found is not None and found.kind == "lost":
+        told(made, found)
     if failure is not None and (failure.kind in _OURS or made["failure"] is None):
         told(made, failure)
     return made
@@ -55,7 +59,9 @@ def told(receipt: dict[str, Any], failure: Failure) -> None:
 def first_failure(facts: Facts, workers: Mapping[int, Worker]) -> Failure | None:
     """The failure that the workers' ends tell of: what the agents agreed on, else a worker that was lost.
 
-    An agent that was told to stop (SIGTERM) names that as its failure; whatever else one of them names was first.
+    An agent that was told to stop (SIGTERM) names that as its failure; whatever else one of them names was first. Where
+    nothing else is named, and only some of the pods were taken away, those are lost workers; where all were, somebody
+    has stopped the job.
     """
     said: list[Failure] = []
     lost: list[Failure] = []
@@ -71,8 +77,26 @@ def first_failure(facts: Facts, workers: Mapping[int, Worker]) -> Failure | None
         elif message.code:
             text = f"{facts.node(rank)} ended with exit code {message.code}"
             said.append(Failure("internal", text, message.code, node=facts.node(rank), at=one.ended.at))
-    causes = [one for one in said if one.kind not in _OURS] or lost or said
+    causes = (
+        [one for one in said if one.kind not in _OURS] or lost or _taken_away(facts, workers, said) or said
+    )
     return min(causes, key=lambda one: (one.at or float("inf"), one.rank is None), default=None)
+
+
+def _taken_away(facts: Facts, workers: Mapping[int, Worker], said: Sequence[Failure]) -> list[Failure]:
+    """Where agents were told to stop by a SIGTERM: the pods that were taken away while others stayed."""
+    stopped = [one for one in said if one.kind == "interrupted"]
+    if not stopped or all(one.leaving for one in workers.values()):
+        return []
+    found = []
+    for rank in range(facts.nnodes):
+        one = workers.get(rank)
+        why = "its pod was deleted" if one is None else one.leaving
+        if why:
+            where = f" on {one.node}" if one is not None and one.node else ""
+            text = f"lost {facts.node(rank)} (node rank {rank}{where}): {why}"
+            found.append(Failure("lost", text, 70, node=facts.node(rank), at=min(one.at for one in stopped)))
+    return found
 
 
 def _lost(facts: Facts, rank: int, one: Worker) -> Failure:

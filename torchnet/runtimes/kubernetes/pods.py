@@ -45,6 +45,8 @@ class Worker:
     ended: Ended | None = None
     failing: bool = False
     """What holds it up is an error, no matter of waiting alone."""
+    leaving: str = ""
+    """Why its pod is taken away, where it is: deleted, evicted, preempted."""
 
 
 def rank_of(pod: dict[str, Any]) -> int | None:
@@ -81,6 +83,7 @@ def worker(pod: dict[str, Any]) -> Worker:
         node=(pod.get("spec") or {}).get("nodeName") or "",
         ended=_ended(status, prepare, main) if stage == "ended" else None,
         failing=failing,
+        leaving=_leaving(meta, status),
     )
 
 
@@ -133,6 +136,14 @@ def _ended(status: dict[str, Any], prepare: dict[str, Any], main: dict[str, Any]
         disruption.get("message") or status.get("message") or status.get("reason") or "the cluster ended it"
     )
     return Ended(0 if status.get("phase") == "Succeeded" else 70, None, " ".join(str(said).split()))
+
+
+def _leaving(meta: dict[str, Any], status: dict[str, Any]) -> str:
+    disruption = _condition(status, "DisruptionTarget")
+    if disruption.get("status") == "True":
+        said = disruption.get("message") or disruption.get("reason") or ""
+        return f"its pod was taken away: {' '.join(str(said).split())}"
+    return "its pod was deleted" if meta.get("deletionTimestamp") else ""
 
 
 def _why(status: dict[str, Any], done: dict[str, Any], code: int) -> str:
