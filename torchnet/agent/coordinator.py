@@ -17,39 +17,31 @@ waited for, as it or another in its place may come again.
 
 from __future__ import annotations
 
-import base64
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from torchnet import names
-from torchnet.agent.admission import make_room, store_port
-from torchnet.agent.door import Door, unpack_row
+from torchnet.agent.admission import store_port
+from torchnet.agent.door import unpack_row
 from torchnet.agent.ending import first_of, is_echo
-from torchnet.agent.frames import Frames, Message
-from torchnet.agent.hello import Hello
+from torchnet.agent.frames import Message
+from torchnet.agent.gathering import Gathering, Report
 from torchnet.agent.loop import Loop
-from torchnet.agent.preflight import wrong_route
 from torchnet.agent.report import Failure
-from torchnet.agent.roll import Member, Roll
+from torchnet.agent.roll import Member
 from torchnet.agent.silence import (
     BEAT_SECONDS,
     SILENT_SECONDS,
     cut_off,
     lost,
-    missing,
     silence_seconds,
     silent,
 )
 from torchnet.agent.spec import AgentSpec
 from torchnet.agent.stall import StallWatch
 from torchnet.errors import NetworkError
-from torchnet.kernel import sockets
-from torchnet.network import plan
 from torchnet.network.select import Rail
-from torchnet.network.table import Table, check, encode, fingerprint, refusal
 
 # Failures that arrive this close together are ordered by when they happened: a process that died takes its peers'
 # connections with it, and their errors may be heard of first.
@@ -61,10 +53,7 @@ _RECEIPT_SECONDS = 5.0
 _LEAVE_SECONDS = 2.0  # for the others to hear the last word
 
 
-Report = Callable[[dict[str, Any]], None]
-
-
-class Coordinator:
+class Coordinator(Gathering):
     """Runs in rank 0's agent, beside its worker.
 
     Args:
@@ -80,153 +69,17 @@ class Coordinator:
         report: Report,
         assemble: Callable[..., dict[str, Any]],
     ) -> None:
-        self._loop = loop
-        self._spec = spec
-        self._rails = rails
-        self._report = report
+        super().__init__(loop, spec, rails, report)
         self._assemble = assemble
-        self._members = Roll()
-        self._state = "gathering"
-        self._attempt = 0
         self._failure: Failure | None = None
         self._candidates: list[Failure] = []
         self._began = time.time()
-        self._paths = 0
-        self._round = 0  # of checking; answers to an earlier table do not count
         self._restart = False
-        self._table = Table(())
-        self._probing = True
         self._last: Message = {}
-        make_room(spec)
-        self._door = Door(loop, spec.token, rails[0].address, names.JOIN_PORT, self._welcome)
-        self._start_timer = loop.later(spec.start_timeout, self._late)
         self._beat = loop.every(BEAT_SECONDS, self._beats)
         self._stall = StallWatch(spec, self._ask_stacks, self._stalled)
 
-    # -- gathering -----------------------------------------------------------------------------------------------
-
-    def _welcome(self, sock: socket.socket, message: dict[str, Any], rest: bytes) -> None:
-        try:
-            hello = Hello.read(message)
-        except (KeyError, TypeError, ValueError, NetworkError):
-            sock.close()
-            return
-        self.add(sock, hello, rest)
-
-    def add(self, sock: socket.socket, hello: Hello, rest: bytes = b"") -> None:
-        """Let a worker in whose connection has proved the token (or is rank 0's own)."""
-        row, rank = hello.row, hello.row.node_rank
-        member = Member(row, None, hello.phase, hello.known)  # type: ignore[arg-type]
-        member.frames = Frames(
-            self._loop, sock, lambda m: self._heard(member, m), lambda: self._lost(member), received=rest
-        )
-        present = self._members.get(rank)
-        if present and self._spec.phase != "all" and time.monotonic() - present.heard > SILENT_SECONDS:
-            present = None  # its node died without a word, and this pod is in its place
-        late = self._state not in ("gathering", *self._repeatable)
-        wrong = hello.objection(self._spec, present.row if present else None, late=late)
-        if wrong:
-            failure = Failure(
-                "network", f"{row.name} was not let in: {wrong}", 4, node=row.name, at=time.time()
-            )
-            member.frames.send({"op": "stop", "failure": asdict(failure), "final": True})
-            self._loop.later(2.0, member.frames.close)
-            self._report({"event": "notice", "node": rank, "level": "warning", "text": failure.text})
-            return
-        if self._state != "gathering":
-            self._gather()
-        if rank in self._members:  # the same worker again, after a connection that broke
-            self._members.pop(rank).frames.close()
-        self._members[rank] = member
-        self._phase("join", f"{len(self._members)}/{self._spec.nnodes} joined")
-        if len(self._members) == self._spec.nnodes:
-            self._start_timer.cancel()
-            self._send_table()
-
-    @property
-    def _repeatable(self) -> tuple[str, ...]:
-        """States from which the gathering may begin again, as nothing has started: pods are replaced, nodes are not."""
-        first = self._spec.phase != "all" and self._attempt == 0
-        return ("checking", "saving") if first else ()
-
-    def _gather(self) -> None:
-        """Wait for all workers once more."""
-        self._round += 1
-        self._enter("gathering")
-        self._start_timer.cancel()
-        self._start_timer = self._loop.later(self._spec.start_timeout, self._late)
-
-    def _late(self) -> None:
-        wrong = f"; {self._door.refused} connections had a wrong token" if self._door.refused else ""
-        text = (
-            f"{len(self._members)}/{self._spec.nnodes} workers joined within {self._spec.start_timeout:g} s; "
-            f"missing: {missing(self._members, self._spec.nnodes)}{wrong}"
-        )
-        if self._spec.phase == "work":  # all were in the preparation
-            self._fail(Failure("lost", f"after the preparation {text}", 70, at=time.time()))
-        else:
-            self._fail(Failure("timeout", text, 124, at=time.time()))
-
-    # -- checking ------------------------------------------------------------------------------------------------
-
-    def _send_table(self) -> None:
-        table = self._members.table()
-        problems = check(table)
-        if problems:
-            error = refusal(problems)
-            self._fail(
-                Failure("network", str(error), 4, node=problems[0].nodes[0] if problems[0].nodes else None)
-            )
-            return
-        self._table = table
-        self._paths = 0
-        self._round += 1
-        self._enter("checking")
-        data = base64.b64encode(encode(table)).decode()
-        # Who was in the preparation has probed these very addresses.
-        known = {member.known for member in self._members.values()} == {fingerprint(table)}
-        self._probing = not known or self._attempt > 0
-        message = {"attempt": self._attempt, "round": self._round, "probe": self._probing, "table": data}
-        self._members.tell({"op": "table", **message})
-
-    def _checked(self, member: Member, message: Message) -> None:
-        problems = message.get("problems") or []
-        if problems:
-            text = "preflight: " + "\n".join(str(p) for p in problems[:4])
-            if len(problems) > 4:
-                text += f"\n… and {len(problems) - 4} more paths from {member.row.name}"
-            self._fail(Failure("network", text, 4, node=member.row.name, at=time.time()))
-            return
-        self._paths += int(message.get("paths", 0))
-        if self._members.answered(member):
-            mtu = self._members[0].row.rails[0].mtu if self._members[0].row.rails else 0
-            wanted = plan.paths(self._spec.nnodes, self._spec.preflight) * len(member.row.rails)
-            seen = (
-                f"{self._paths}/{wanted} paths at {mtu} bytes"
-                if self._probing
-                else "the same as in the preparation"
-            )
-            self._phase("preflight", seen)
-            if any(member.phase == "prepare" for member in self._members.values()):
-                self._enter("saving")
-                self._members.tell({"op": "save"})
-            else:
-                self._start()
-
-    def _saved(self) -> None:
-        """All have written down what was verified: the preparation has ended, here or for those that were late."""
-        if self._spec.phase == "prepare":
-            for member in [member for member in self._members.values() if member.phase == "work"]:
-                self._members.drop(member)  # it looks for this worker again, which will work, too
-            self._leave({"op": "over", "code": 0, "reason": "prepared"})
-            return
-        for rank, member in list(self._members.items()):
-            if member.phase == "prepare":
-                member.frames.send({"op": "over", "code": 0, "reason": "prepared"})
-                del self._members[rank]  # it comes again
-            else:
-                member.known = fingerprint(self._table)
-        self._gather()
+    # -- running -------------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
         try:
@@ -237,8 +90,6 @@ class Coordinator:
         self._enter("running")
         self._stall.begin(len(self._members))
         self._members.tell({"op": "start", "attempt": self._attempt, "port": port})
-
-    # -- running -------------------------------------------------------------------------------------------------
 
     def _heard(self, member: Member, message: Message) -> None:
         member.heard = time.monotonic()
@@ -289,7 +140,7 @@ class Coordinator:
             del self._members[member.row.node_rank]
             self._left()
             return
-        if self._state in self._repeatable and not self._candidates:
+        if self._state in self.repeatable and not self._candidates:
             self._gather()
         del self._members[member.row.node_rank]
         if self._state == "stopping":  # it was told to, and went without a last word
@@ -317,7 +168,7 @@ class Coordinator:
             self._fail(cut_off(self._members[self._spec.node_rank], len(gone), limit))
             return
         for member in gone:
-            if self._state in self._repeatable:
+            if self._state in self.repeatable:
                 member.frames.close()
                 self._lost(member)
             elif self._state in ("checking", "running", "stopping"):
@@ -335,14 +186,6 @@ class Coordinator:
             self._members.drop(member)
         if unheard and self._members.complete():
             self._after_stop() if self._state == "stopping" else self._over()
-
-    def _unanswered(self) -> None:
-        """Workers that knock and do not hear our answer: is it our route to them that is wrong?"""
-        for address in () if self._spec.loopback else sockets.half_open(names.JOIN_PORT):
-            problem = wrong_route(self._spec.name, "a worker that wants to join", self._rails[0], address)
-            if problem:
-                self._fail(Failure("network", problem, 4, node=self._spec.name, at=time.time()))
-                return
 
     def _ask_stacks(self) -> None:
         self._members.tell({"op": "stacks"})
@@ -446,6 +289,3 @@ class Coordinator:
         self._loop.later(
             seconds, lambda: function() if (self._state, self._attempt) == (state, attempt) else None
         )
-
-    def _phase(self, phase: str, text: str) -> None:
-        self._report({"event": "phase", "node": self._spec.node_rank, "phase": phase, "text": text})

@@ -10,7 +10,6 @@ import base64
 import socket
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from torchnet import names
@@ -26,11 +25,11 @@ from torchnet.agent.hello import Hello
 from torchnet.agent.knock import Knock
 from torchnet.agent.loop import Loop
 from torchnet.agent.preflight import Preflight
+from torchnet.agent.prepare import leave
 from torchnet.agent.process import Process
 from torchnet.agent.report import Failure, Reporter
 from torchnet.agent.silence import BEAT_SECONDS, silence_seconds
 from torchnet.agent.spec import AgentSpec
-from torchnet.agent.state import State
 from torchnet.agent.work import Work
 from torchnet.errors import NetworkError, TorchnetError
 from torchnet.network import plan
@@ -40,7 +39,6 @@ from torchnet.network.table import Table, decode, fingerprint
 
 _STACKS_SECONDS = 0.5  # until processes have written their stacks down
 _ALONE_SECONDS = 3.0  # how long a worker that must stop waits for the coordinator's word
-HOSTS_COPY = "hosts"  # in the state's folder
 
 
 class Worker:
@@ -222,17 +220,12 @@ class Worker:
         self._known = fingerprint(self._table)
         self._state = "saved"
         if self._spec.phase == "prepare":
-            rank0 = tuple(rail.address for rail in self._table.rows[0].rails)
-            spec, row = self._spec, self._row
-            state = State(
-                spec.run_id, spec.node_rank, spec.nnodes, row.uid, spec.start,
-                self._source.attachments(), rank0, self._table,
-            )  # fmt: skip
             try:
-                hosts.write_copy(self._table, Path(spec.state) / HOSTS_COPY)
-                state.write(spec.state)
+                leave(self._spec, self._row, self._source.attachments(), self._table)
             except OSError as error:
-                text = f"{spec.name}: the state cannot be written to {spec.state}: {error.strerror}"
+                text = (
+                    f"{self._spec.name}: the state cannot be written to {self._spec.state}: {error.strerror}"
+                )
                 self._failed(self._own_failure("internal", text, 70))
                 return
         self._clock.own()

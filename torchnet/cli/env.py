@@ -36,7 +36,7 @@ class _Command(PlainCommand):
     """Its own options, or else the agent's, which are left to it."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        own = any(word.startswith(_OWN) for word in args)
+        own = not any(word.startswith("-") for word in args) or any(word.startswith(_OWN) for word in args)
         super().parse_args(ctx, args if own else [])
         if not own:
             ctx.args = list(args)
