@@ -6,6 +6,7 @@ hostPath volumes then work as on a machine of its own, and all mounts go when th
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -14,7 +15,7 @@ from tests.cluster import cgroups, recipes
 from tests.cluster.daemons import log, pid, start, stop
 from tests.cluster.pki import PKI
 from tests.cluster.places import CGROUP, DISKS, RUN, namespace_file, node_address, pod_range
-from tests.cluster.shell import ClusterFailure, run, wait_until
+from tests.cluster.shell import ClusterFailure, wait_until
 from tests.cluster.versions import PAUSE_IMAGE
 
 # Folders of the machine that a node sees with changes of its own, and what in them belongs to it alone: that is on
@@ -30,6 +31,8 @@ OWN = (
     "var/log/containers",
     "var/log/pods",
 )
+STORE = "var/lib/containerd"
+SNAPSHOTS = "io.containerd.snapshotter.v1.overlayfs/snapshots"
 # The kubelet sets these for the whole machine; it finds files with the values that it wants.
 SETTINGS = {
     "vm/overcommit_memory": "1",
@@ -74,7 +77,7 @@ def down(node: str) -> None:
     for name in ("kubelet", "containerd"):
         stop(f"{node}-{name}", signal.SIGKILL)
     # The disk knows them, also where containerd has been killed: it names their control groups by their ids.
-    known = DISKS / node / "var/lib/containerd/io.containerd.grpc.v1.cri"
+    known = DISKS / node / STORE / "io.containerd.grpc.v1.cri"
     cgroups.end(
         [f"{CGROUP}/{path.name}" for kind in ("containers", "sandboxes") for path in known.glob(f"{kind}/*")]
     )
@@ -98,6 +101,11 @@ def _hold(node: str, disk: Path) -> None:
             mount -t overlay -o lowerdir=/$path,upperdir=changes/$path,workdir=work/$path seen /$path
         done
         for path in {" ".join(OWN)}; do mkdir -p /$path; mount --bind $path /$path; done
+        for path in {recipes.image_store.folder / SNAPSHOTS}/*; do
+            unpacked=/{STORE}/{SNAPSHOTS}/${{path##*/}}
+            mount --bind $path $unpacked
+            mount -o remount,bind,ro $unpacked
+        done
         cd /
         mount -t tmpfs -o mode=755 run /run
         mkdir -p /run/netns /run/settings
@@ -126,13 +134,7 @@ def _fill(node: str, disk: Path) -> None:
     shutil.rmtree(disk, ignore_errors=True)
     for path in OWN:
         (disk / path).mkdir(parents=True)
-    # What has been imported is never written in place, but for containerd's databases.
-    root = disk / "var/lib/containerd"
-    run("cp", "--archive", "--link", f"{recipes.image_store.folder}/.", root)
-    for database in root.rglob("*.db"):
-        copy = database.with_suffix(".copy")
-        shutil.copyfile(database, copy)
-        copy.replace(database)
+    _fill_store(disk / STORE)
     shutil.copytree("/usr/lib/cni", disk / "opt/cni/bin")
     files = {
         "etc/cni/net.d/10-primary.conflist": json.dumps(_primary(node), indent=1),
@@ -147,6 +149,24 @@ def _fill(node: str, disk: Path) -> None:
     for name in ("ca.crt", f"{node}.crt", f"{node}.key"):
         shutil.copy(PKI / name, disk / "etc/kubernetes" / name)
     shutil.copy(RUN / f"{node}.kubeconfig", disk / "etc/kubernetes/kubeconfig")
+
+
+def _fill_store(root: Path) -> None:
+    """containerd's root: the built store's folders, its blobs by hard links, its databases as copies.
+
+    The images' unpacked files are not copied: they are mounted, see ``_hold``.
+    """
+    store = recipes.image_store.folder
+    for folder, below, names in os.walk(store):
+        here = root / Path(folder).relative_to(store)
+        here.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            copy = shutil.copyfile if name.endswith(".db") else os.link
+            copy(Path(folder, name), here / name)
+        if Path(folder) == store / SNAPSHOTS:
+            for name in below:
+                (here / name).mkdir()
+            below.clear()
 
 
 def _primary(node: str) -> dict[str, object]:

@@ -12,7 +12,7 @@ CACHE = Path(os.environ.get(CACHE_VARIABLE) or "/var/cache/torchnet-cluster")
 PARTS = CACHE / "parts"
 # Several clusters can stand side by side, each under a name of its own.
 NAME = os.environ.get("TESTS_OF_TORCHNET_NAME") or "torchnet"
-# The nodes' disks: on one file system with the built containerd store, which they hold by hard links.
+# The nodes' disks: on one file system with the built containerd store, whose blobs they hold by hard links.
 DISKS = CACHE / f"{NAME}-disks"
 
 RUN = Path(f"/run/{NAME}-cluster")

@@ -1,4 +1,4 @@
-"""containerd's root folder with all images in it, imported and unpacked once; each node gets a copy by hard links."""
+"""containerd's root folder with all images in it, imported and unpacked once: the nodes start from it."""
 
 from __future__ import annotations
 
