@@ -29,7 +29,9 @@ NET1, ETH0 = ("fd00:7::1", "fd00:7::2"), ("fd00:8::1", "fd00:8::2")
 INDEX = "batch.kubernetes.io/job-completion-index"
 SCRIPT = """
 import os, signal, sys, time
+import torchnet  # nothing is installed: it came along
 from part.of_it import WORD
+assert torchnet.init and torchnet.__version__
 print(WORD, os.getcwd(), os.environ["MASTER_ADDR"], os.environ["HOME"], *sys.argv[1:], flush=True)
 if sys.argv[1:] == ["fail"] and os.environ["RANK"] == "1":
     print("what went wrong", file=sys.stderr)

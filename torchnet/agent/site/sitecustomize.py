@@ -24,7 +24,8 @@ def _torchnet() -> None:
     root = os.path.abspath(__file__)
     for _ in range(4):
         root = os.path.dirname(root)
-    if os.path.isfile(root):  # the zip
+    # The zip, or what a pod's first container unpacked of it; not the place of installed packages.
+    if os.path.isfile(root) or os.path.isfile(os.path.join(root, "__main__.py")):
         sys.path.append(root)
 
 
