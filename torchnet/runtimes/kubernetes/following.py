@@ -65,7 +65,7 @@ class Following:
         key = one.uid, container
         if begun and key not in self._followers:
             name = self._facts.node(one.rank)
-            put = lambda line: self._queue.put(event(line.text, one.rank, name))  # noqa: E731
+            put = lambda line: self._queue.put({**event(line.text, one.rank, name), "uid": one.uid})  # noqa: E731
             follower = Follower(
                 self._door,
                 self._facts.namespace,

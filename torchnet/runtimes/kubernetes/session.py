@@ -84,7 +84,7 @@ class Session:
         self._started = False
         self._failure: Failure | None = None
         self._broken: ClusterError | None = None
-        self._receipt: object = None
+        self._receipts: dict[str, object] = {}  # by the pod's uid: of several attempts the last one's counts
         self._remarks: set[str] = set()
         self._stopping: float | None = None  # when the job was told to end
         self._stop_at: float | None = None
@@ -155,7 +155,7 @@ class Session:
     def _line(self, event: Event) -> None:
         kind = event["event"]
         if kind == "receipt":
-            self._receipt = event["receipt"]
+            self._receipts[event["uid"]] = event["receipt"]
         elif kind == "notice":
             text = str(event["text"])
             if text in self._remarks and not text.startswith("  "):
@@ -306,7 +306,7 @@ class Session:
         receipt = settle(
             self._facts,
             self._workers,
-            self._receipt,
+            self._receipts.get(self._workers[0].uid) if 0 in self._workers else None,
             self._failure,
             restarts=self._look.restarts,
             now=time.time(),
