@@ -29,9 +29,10 @@ NET1, ETH0 = ("fd00:7::1", "fd00:7::2"), ("fd00:8::1", "fd00:8::2")
 INDEX = "batch.kubernetes.io/job-completion-index"
 SCRIPT = """
 import os, signal, sys, time
-import torchnet  # nothing is installed: it came along
 from part.of_it import WORD
-assert torchnet.init and torchnet.__version__
+# What came along with the agent can be imported, after whatever is installed.
+assert sys.path[-1].endswith("/state/agent"), sys.path
+assert os.path.isfile(sys.path[-1] + "/torchnet/training/__init__.py")
 print(WORD, os.getcwd(), os.environ["MASTER_ADDR"], os.environ["HOME"], *sys.argv[1:], flush=True)
 if sys.argv[1:] == ["fail"] and os.environ["RANK"] == "1":
     print("what went wrong", file=sys.stderr)
