@@ -252,6 +252,9 @@ PATTERNS = st.lists(
             "[ab]",
             "!/b",
             "a/b",
+            "d/**",
+            "!d/b/a",
+            "**/b/*",
             "\\!a",
             "*b",
         ]
@@ -261,7 +264,7 @@ PATTERNS = st.lists(
 PATHS = ["a", "b", "c/a", "c/b", "d/a/b", "d/b/a", "!a", "e/ab"]
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(top=PATTERNS, inner=PATTERNS)
 def test_the_same_files_as_git_would_take(tmp_path: Path, top: list[str], inner: list[str]) -> None:
     root = tmp_path / "repo"

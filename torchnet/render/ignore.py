@@ -7,9 +7,9 @@ that is left out cannot be brought back. In one folder ``.torchnetignore`` goes 
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 NAMES = (".torchnetignore", ".gitignore")
 _LIMIT = 1 << 20
@@ -17,16 +17,15 @@ _LIMIT = 1 << 20
 
 @dataclass(frozen=True)
 class Rules:
-    """The patterns of one ignore file, for what lies below ``folder``."""
+    """The patterns of one ignore file, for what lies below ``folder``: (leaves out, expression), the last one first."""
 
     folder: str
-    spec: Any
+    patterns: tuple[tuple[bool, re.Pattern[str]], ...]
 
     def decides(self, path: str, *, is_folder: bool) -> bool | None:
         """True: left out; False: kept; None: it says nothing of ``path``."""
         inner = os.path.relpath(path, self.folder) + ("/" if is_folder else "")
-        result: bool | None = self.spec.check_file(inner).include
-        return result
+        return next((leaves for leaves, pattern in self.patterns if pattern.search(inner)), None)
 
 
 def rules_in(folder: str) -> list[Rules]:
@@ -74,14 +73,23 @@ def _lines(path: str) -> list[str]:
         return []
 
 
-def _compile(lines: list[str]) -> Any:
+def _compile(lines: list[str]) -> tuple[tuple[bool, re.Pattern[str]], ...]:
+    """pathspec's expressions, made to fit an entry itself and not what lies in it.
+
+    Folders that are left out are not entered, so what is in them needs no pattern. To git, ``!a`` says nothing of
+    ``a/b``, and ``a/**`` nothing of ``a``; pathspec answers for both. Where its expressions come to look different,
+    what is replaced here is not found and pathspec's answers stay.
+    """
     from pathspec import GitIgnoreSpec
 
-    kept = []
+    found = []
     for line in lines:
         try:
-            GitIgnoreSpec.from_lines([line])
+            patterns = GitIgnoreSpec.from_lines([line]).patterns
         except ValueError:
             continue  # git takes a pattern that it cannot read for one that fits nothing
-        kept.append(line)
-    return GitIgnoreSpec.from_lines(kept)
+        for pattern in patterns:
+            if pattern.include is not None and pattern.regex is not None:
+                text = pattern.regex.pattern.replace("(?P<ps_d>/)", r"/\Z")
+                found.append((pattern.include, re.compile(f"{text}." if text.endswith("/") else text)))
+    return tuple(reversed(found))
