@@ -165,3 +165,23 @@ def test_a_failed_preparation_is_an_end_with_its_message() -> None:
     assert not found.started
     assert found.ended.message is not None
     assert found.ended.message.phase == "prepare"
+
+
+EVICTED = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
+
+
+def test_an_evicted_pod_that_never_trained_makes_room_before_its_replacement_is_there() -> None:
+    body = pod(phase="Failed", prepare={"terminated": {"exitCode": 143}}, conditions=[EVICTED])
+    for replaces in (True, False):
+        gang = Gang(1, replaces=replaces)
+        gang.event("ADDED", body)
+        assert bool(gang.workers()) is not replaces
+        gang.event("DELETED", body)
+        assert bool(gang.workers()) is not replaces
+
+
+def test_an_evicted_pod_that_has_trained_is_a_lost_worker() -> None:
+    gang = Gang(1, replaces=True)
+    ended = {"terminated": {"exitCode": 143}}
+    gang.event("ADDED", pod(phase="Failed", worker=ended, conditions=[EVICTED]))
+    assert gang.workers()[0].ended is not None

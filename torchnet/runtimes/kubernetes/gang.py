@@ -25,11 +25,13 @@ class _Gone:
 
 class Gang:
     """Feed it lists and events; :meth:`workers` is the state. ``restarts``: a pod may take another one's place
-    after the training has begun (JobSet)."""
+    after the training has begun (JobSet). ``replaces``: the workload makes another pod for one that the cluster has
+    taken away (all but plain Pods)."""
 
-    def __init__(self, nnodes: int, *, restarts: bool = False) -> None:
+    def __init__(self, nnodes: int, *, restarts: bool = False, replaces: bool = False) -> None:
         self._nnodes = nnodes
         self._restarts = restarts
+        self._replaces = replaces
         self._pods: dict[str, Pod] = {}
         self._gone: dict[str, _Gone] = {}
 
@@ -62,7 +64,8 @@ class Gang:
         """The worker of each rank that has, or had, a pod.
 
         A rank's newest pod speaks for it. One that was deleted after its training had begun, or ended, stays its
-        worker (that it was lost, or how it ended, must not be forgotten); one that was deleted before makes room.
+        worker (that it was lost, or how it ended, must not be forgotten); one that was deleted before makes room, and
+        so does one that was evicted before and is replaced.
         """
         chosen: dict[int, tuple[tuple[bool, tuple[int, str, str]], Worker]] = {}
         for pod, gone in [(p, False) for p in self._pods.values()] + [
@@ -70,6 +73,8 @@ class Gang:
         ]:
             one = worker(pod)
             if gone and not one.started and one.ended is None:
+                continue
+            if self._replaces and one.disrupted and not one.started and one.ended is not None:
                 continue
             # Without restarts, whoever has trained is the worker: a replacement cannot take part in its job.
             final = not self._restarts and (one.started or (gone and one.ended is not None))

@@ -47,6 +47,10 @@ class Worker:
     """What holds it up is an error, no matter of waiting alone."""
     leaving: str = ""
     """Why its pod is taken away, where it is: deleted, evicted, preempted."""
+    disrupted: bool = False
+    """It is the cluster that takes it away: a Job makes another pod in its place."""
+    patience: float = 0.0
+    """Seconds that the pod gets for its end, where it is deleted."""
 
 
 def rank_of(pod: dict[str, Any]) -> int | None:
@@ -84,6 +88,8 @@ def worker(pod: dict[str, Any]) -> Worker:
         ended=_ended(status, prepare, main) if stage == "ended" else None,
         failing=failing,
         leaving=_leaving(meta, status),
+        disrupted=_condition(status, "DisruptionTarget").get("status") == "True",
+        patience=float(meta.get("deletionGracePeriodSeconds") or 0),
     )
 
 

@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torchnet.agent.report import BACKLOG, Failure
@@ -22,8 +22,9 @@ from torchnet.runtimes.kubernetes.following import Files, Following
 from torchnet.runtimes.kubernetes.gang import Gang
 from torchnet.runtimes.kubernetes.lines import Event
 from torchnet.runtimes.kubernetes.look import Look
-from torchnet.runtimes.kubernetes.pods import Worker
+from torchnet.runtimes.kubernetes.pods import Ended, Worker
 from torchnet.runtimes.kubernetes.remove import stop
+from torchnet.runtimes.kubernetes.resources import POD
 from torchnet.runtimes.kubernetes.signals import Signals
 from torchnet.runtimes.kubernetes.waiting import Waiting
 from torchnet.runtimes.kubernetes.watch import Watch
@@ -36,6 +37,7 @@ _APART_SECONDS = (
     3.0  # for those that have joined to hear of a failure from its agent; then the others are stopped
 )
 _PATIENCE_SECONDS = 15.0  # beyond --grace, until a worker that does not end although it was told to is ended
+_UNHEARD_SECONDS = 5.0  # beyond the time that a pod gets for its end, until its node is lost
 _SETTLE_SECONDS = 0.5  # in which states that were on their way arrive
 _DRAIN_SECONDS = 8.0  # for the logs' last lines
 _STOPPED_SECONDS = 1.5
@@ -72,7 +74,7 @@ class Session:
     def __init__(self, door: Door, facts: Facts, console: Console, wishes: Wishes, signals: Signals) -> None:
         self._door, self._facts, self._console, self._wishes = door, facts, console, wishes
         self._signals = signals
-        self._gang = Gang(facts.nnodes, restarts=facts.restarts)
+        self._gang = Gang(facts.nnodes, restarts=facts.restarts, replaces=facts.kind is not POD)
         self._look = Look(door, facts)
         self._waiting = Waiting(facts)
         everybody = wishes.log_dir is not None
@@ -80,6 +82,8 @@ class Session:
         self._files = Files(wishes.log_dir)
         self._queue: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._workers: dict[int, Worker] = {}
+        self._leaving: dict[str, float] = {}  # since when pods, by their UID, are taken away
+        self._unheard: set[int] = set()
         self._listed = False
         self._started = False
         self._failure: Failure | None = None
@@ -200,6 +204,8 @@ class Session:
             if self._interrupted > 1:
                 stop(self._door, self._facts.namespace, self._facts.run, grace=0)
                 return self._end(drain=0.5)
+        if self._stopping is None:
+            self._look_at_leaving(now)
         if self._listed and self._all_ended():
             return self._end()
         if self._stopping is not None:
@@ -214,6 +220,20 @@ class Session:
             text = f"the job ran longer than --timeout {self._wishes.timeout:g} s"
             self._fail(Failure("timeout", text, 124, at=time.time()))
         return None
+
+    def _look_at_leaving(self, now: float) -> None:
+        """Pods that are taken away are named; one that does not end in its time is on a node that is lost."""
+        for rank, one in self._workers.items():
+            if not one.leaving or one.ended is not None:
+                continue
+            if one.uid not in self._leaving:
+                self._leaving[one.uid] = now
+                where = f" on {one.node}" if one.node else ""
+                self._notice(f"{self._facts.node(rank)}{where}: {one.leaving}", "warning")
+            elif now - self._leaving[one.uid] > one.patience + _UNHEARD_SECONDS:
+                self._unheard.add(rank)
+                why = f"{one.leaving}; its node does not say that it has ended"
+                self._workers[rank] = replace(one, stage="ended", ended=Ended(70, None, why))
 
     def _all_ended(self) -> bool:
         ended = [one for one in self._workers.values() if one.ended is not None]
@@ -243,7 +263,8 @@ class Session:
         if found.text.partition("\n")[0] not in self._remarks:
             self._console.event(found.event())
         apart = self._wishes.grace + _PATIENCE_SECONDS if self._started else _APART_SECONDS
-        self._stop_at = now + apart
+        # Of a lost node the other agents may know nothing: the network can be as good as before.
+        self._stop_at = now if self._unheard else now + apart
 
     def _start(self, now: float) -> bool:
         """Whether all have started; says what holds up those that have not."""
