@@ -21,6 +21,9 @@ from tests.cluster.versions import WORKER_IMAGE
 
 RUN_KINDS = "pods,jobs,configmaps,secrets,services,serviceaccounts,roles,rolebindings,networkpolicies"
 
+# Where they are installed.
+RUN_KINDS_ON_TOP = ("jobsets.jobset.x-k8s.io", "multi-networkpolicies.k8s.cni.cncf.io")
+
 
 @dataclass(frozen=True)
 class Octets:
@@ -66,7 +69,11 @@ class Cluster:
     def run_objects(self, *selector: str) -> list[str]:
         """All objects in all namespaces that carry a run's label, as kind/name."""
         words = ("--all-namespaces", "--selector", ",".join(selector) or "torchnet/run", "-o", "name")
-        return self.kubectl("get", RUN_KINDS, *words).split()
+        found = self.kubectl("get", RUN_KINDS, *words).split()
+        for kind in RUN_KINDS_ON_TOP:
+            if self.kubectl("get", "customresourcedefinition", kind, "--ignore-not-found", "-o", "name"):
+                found += self.kubectl("get", kind, *words).split()
+        return found
 
     def on_node(self, node: str, *command: str, timeout: float = 120) -> str:
         """A command's output, run as on the node itself."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,6 +45,28 @@ def test_a_second_cluster_of_the_name_is_refused(cluster: Cluster) -> None:
     assert again.returncode == 1
     assert "a cluster is up on this machine" in again.stderr
     assert command("kubectl", "get", "nodes").returncode == 0
+
+
+def test_an_object_of_a_run_is_seen_until_its_namespace_goes(cluster: Cluster, jobset: None) -> None:
+    def seen() -> list[str]:
+        return cluster.run_objects("torchnet/run=planted")
+
+    job = {"template": {"spec": {"template": {"spec": {"containers": []}}}}, "name": "workers", "replicas": 0}
+    objects: list[dict[str, Any]] = [
+        {"apiVersion": "v1", "kind": "ConfigMap"},
+        {
+            "apiVersion": "jobset.x-k8s.io/v1alpha2",
+            "kind": "JobSet",
+            "spec": {"suspend": True, "replicatedJobs": [job]},
+        },
+    ]
+    with cluster.namespace() as namespace:
+        assert seen() == []
+        for body in objects:
+            named = {"name": "planted", "labels": {"torchnet/run": "planted"}, "namespace": namespace}
+            cluster.kubectl("create", "-f", "-", input=json.dumps(body | {"metadata": named}))
+        assert seen() == ["configmap/planted", "jobset.jobset.x-k8s.io/planted"]
+    assert seen() == []
 
 
 def test_a_trace_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
