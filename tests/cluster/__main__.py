@@ -1,13 +1,17 @@
 """A real two-node Kubernetes cluster on this machine, with Multus and Whereabouts.
 
 uv run -m tests.cluster build             builds its parts, once: some 12 minutes, 5 GB
-uv run -m tests.cluster up                brings it up: some 15 s, 2 GB of memory; builds first where needed
+uv run -m tests.cluster up                brings it up: some 20 s, 2 GB of memory; builds first where needed
 uv run -m tests.cluster kubectl get pods  kubectl as its administrator
 uv run -m tests.cluster exec COMMAND      a command that reaches its API server: torchnet, a shell
 uv run -m tests.cluster node NODE COMMAND a command on a node
 uv run -m tests.cluster jobset            installs JobSet's controller in it
 uv run -m tests.cluster status            whether it is built and up, and how to use it
 uv run -m tests.cluster down              takes it away; only the built parts stay
+
+TESTS_OF_TORCHNET_CACHE=FOLDER      where the built parts are; /var/cache/torchnet-cluster
+TESTS_OF_TORCHNET_NAME=NAME         another cluster beside the first
+TESTS_OF_TORCHNET_USE_CLUSTER=1     pytest uses the one that is up, and leaves it up
 """
 
 from __future__ import annotations
