@@ -50,7 +50,7 @@ class Run:
         key = "batch.kubernetes.io/job-completion-index"
         return sorted(json.loads(text)["items"], key=lambda pod: int(pod["metadata"]["annotations"][key]))
 
-    def ended(self, seconds: float = 90) -> list[dict[str, Any]]:
+    def ended(self, seconds: float = 240) -> list[dict[str, Any]]:
         deadline = time.monotonic() + seconds
         while True:
             pods = self.pods()
