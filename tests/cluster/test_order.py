@@ -1,0 +1,17 @@
+"""The cluster is up only while its own tests run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.cluster.addons import ROOT
+
+
+def test_the_clusters_tests_come_last_whatever_was_named_first() -> None:
+    files = ["tests/cluster/test_jobset.py", "tests/unit/test_ui_sanitize.py"]
+    words = ("-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *files)
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=True)
+    order = [line.partition("::")[0] for line in done.stdout.splitlines() if "::" in line]
+    assert set(order) == set(files)
+    assert order == sorted(order, key=files[::-1].index)
