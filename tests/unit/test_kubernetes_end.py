@@ -219,3 +219,20 @@ def test_an_eviction_is_told_in_the_clusters_words() -> None:
     }
     pods[1]["status"]["conditions"].append(said)
     assert "Eviction API: evicting" in settle(facts(2), workers(*pods, nnodes=2))["reason"]
+
+
+def test_rank_0_that_waited_in_vain_for_a_worker_that_had_failed_is_not_the_cause() -> None:
+    """Where no launcher stops the others: rank 0 only knows that somebody did not join."""
+    early = failure("network", 4, at=5.0, text="train-1a2b3c-1: net1: no such interface")
+    late = failure("timeout", 124, at=50.0, text="1/2 workers joined within 45 s; missing: node rank 1")
+
+    def prepared(rank: int, code: int, why: dict[str, Any]) -> dict[str, Any]:
+        job = {"exit_code": code, "reason": why["text"]} if rank == 0 else None
+        told = message(rank, code, failure=why, phase="prepare", job=job)
+        return pod(rank, phase="Failed", prepare={"terminated": {"exitCode": code, "message": told}})
+
+    made = settle(facts(2), workers(prepared(0, 124, late), prepared(1, 4, early), nnodes=2))
+    assert (made["exit_code"], made["reason"]) == (4, early["text"])
+    first = early | {"at": 60.0}
+    made = settle(facts(2), workers(prepared(0, 124, late), prepared(1, 4, first), nnodes=2))
+    assert (made["exit_code"], made["reason"]) == (124, late["text"])

@@ -43,7 +43,12 @@ def look(spec: AgentSpec, source: AddressSource) -> tuple[Rail, ...]:
     """:func:`discover` without waiting. Raises TentativeError where nothing but the detection's end is missing."""
     if spec.loopback:
         return _on_loopback(source)
-    entries = source.attachments()
+    try:
+        entries = source.attachments()
+    except NotYetError:
+        raise
+    except NetworkError as error:  # of what a cluster says, only the worker knows whose it is
+        raise NetworkError(f"{spec.name}: {error.text}", fix=error.fix) from None
     present = links.interfaces()
     rails: list[Rail] = []
     errors: list[NetworkError] = []

@@ -66,11 +66,15 @@ class Work:
             self._account = Account(table, self._spec.node_rank, names.JOIN_PORT)
             self._loop.watch(self._account.closed, self._account.poll)
             if not self._spec.loopback:
-                self._watch = RailWatch(self._loop, rails, self._spec.link_grace, self._notice, self._lost)
+                self._watch = RailWatch(self._loop, rails, self._spec.link_grace, self._told, self._lost)
         else:
             self._account.learn(table)
         environment.table = self.gang.keep(f"table-{attempt}", encode(table))
         self.gang.start(attempt, environment.of)
+
+    def _told(self, text: str) -> None:
+        """A rail's fate. A pod's log does not say whose it is; the local console does."""
+        self._notice(text if self._spec.phase == "all" else f"{self._spec.name}: {text}")
 
     def moved(self) -> int:
         """Bytes exchanged with peers so far."""

@@ -42,12 +42,20 @@ def settle(
     made = _valid(logged, facts) or _assembled(facts, workers, messages, restarts, now)
     _complete(made, facts, messages)
     found = first_failure(facts, workers)
-    told_to_stop = made["failure"] is not None and made["failure"]["kind"] == "interrupted"
-    if told_to_stop and found is not None and found.kind == "lost":
-        told(made, found)
+    if found is not None and made["failure"] is not None:
+        told_to_stop = made["failure"]["kind"] == "interrupted" and found.kind == "lost"
+        if told_to_stop or _waited_in_vain(workers, messages, found):
+            told(made, found)
     if failure is not None and (failure.kind in _OURS or made["failure"] is None):
         told(made, failure)
     return made
+
+
+def _waited_in_vain(workers: Mapping[int, Worker], messages: Mapping[int, Message], found: Failure) -> bool:
+    """Whether rank 0 ran out of time for a worker that had failed before it could join, and tell of it."""
+    said = messages[0].failure if 0 in messages else None
+    waited = said is not None and said.kind == "timeout" and 0 < found.at < said.at
+    return waited and found.kind not in _OURS and not any(one.started for one in workers.values())
 
 
 def told(receipt: dict[str, Any], failure: Failure) -> None:
