@@ -37,7 +37,9 @@ class Look:
 
     def queued(self, workers: Mapping[int, Worker]) -> str:
         """Why the whole run waits in a queue; "" if it does not."""
-        if len(workers) < self._facts.nnodes:
+        with self._lock:
+            suspended = ((self._workload or {}).get("spec") or {}).get("suspend")
+        if suspended or len(workers) < self._facts.nnodes:
             self._ask("workload")
         with self._lock:
             spec = (self._workload or {}).get("spec") or {}

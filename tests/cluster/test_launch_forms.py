@@ -1,0 +1,92 @@
+"""The other workloads, a run that kubectl made, and one that waits in a queue."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from tests.cluster.launcher import Launcher
+
+HELLO = """\
+    import os, sys, time
+    print("hello", os.environ["RANK"], flush=True)
+    time.sleep(1)
+    if len(sys.argv) > 1 and os.environ["RANK"] == "1" and not os.path.exists("/restarted/marker"):
+        sys.exit(9)
+"""
+
+
+@pytest.mark.parametrize("form", ["jobset", "pods"])
+def test_the_other_workloads(launcher: Launcher, jobset: None, form: str) -> None:
+    ran = launcher.run(*launcher.words("--as", form, nnodes=2), launcher.script(HELLO))
+    assert ran.code == 0, ran.err
+    assert sorted(ran.out.splitlines()) == ["[rank 0] hello 0", "[rank 1] hello 1"]
+    assert launcher.left() == []
+
+
+def test_a_gang_that_is_started_again_and_fails_again(launcher: Launcher, jobset: None) -> None:
+    """The first attempt's end is not the job's."""
+    words = launcher.words(
+        "--as", "jobset", "--max-restarts", "1", "--grace", "2", "--json", "r.json", nnodes=2
+    )
+    ran = launcher.run(*words, launcher.script(HELLO), "fail")
+    assert ran.code == 9, ran.err
+    assert ran.out.count("hello 1") == 2, "both attempts are shown"
+    assert json.loads((launcher.folder / "r.json").read_text())["exit_code"] == 9
+    assert launcher.left() == []
+
+
+def test_what_kubectl_applied_is_a_run_like_any_other(launcher: Launcher) -> None:
+    """The same text twice; queued (suspended) first, then attached to its end."""
+    words = [
+        *launcher.words("--run-id", "applied", "--dry-run", "-o", "json", nnodes=2),
+        launcher.script(HELLO),
+    ]
+    first, second = launcher.run(*words), launcher.run(*words)
+    assert first.code == 0, first.err
+    assert first.out == second.out
+    objects = json.loads(first.out)
+    for one in objects["items"]:
+        if one["kind"] == "Job":
+            one["spec"]["suspend"] = True
+    kubectl = launcher.cluster.kubectl
+    kubectl("apply", "--server-side", "-f", "-", input=json.dumps(objects))
+    (row,) = json.loads(launcher.run("status", "applied", "-n", launcher.namespace, "-o", "json").out)
+    assert row["state"] == "queued"
+    kubectl(
+        "patch",
+        "job",
+        "applied",
+        "-n",
+        launcher.namespace,
+        "--type=merge",
+        "-p",
+        '{"spec":{"suspend":false}}',
+    )
+    ran = launcher.run("attach", "applied", "-n", launcher.namespace)
+    assert ran.code == 0, ran.err
+    assert "hello 1" in ran.out
+    assert launcher.run("down", "-n", launcher.namespace).code == 0
+    assert launcher.left() == []
+
+
+def test_time_in_a_queue_does_not_count(launcher: Launcher) -> None:
+    words = launcher.words(
+        "--run-id", "waits", "--start-timeout", "10s", "--node-selector", "no=such", nnodes=2
+    )
+    process = launcher.start(*words, launcher.script(HELLO))
+    began = time.monotonic()
+    launcher.wait(lambda: len(launcher.pods()) == 2)
+    kubectl, patch = launcher.cluster.kubectl, '{{"spec":{{"suspend":{}}}}}'
+    kubectl("patch", "job", "waits", "-n", launcher.namespace, "--type=merge", "-p", patch.format("true"))
+    time.sleep(15)
+    assert process.poll() is None, "the deadline passed in the queue"
+    kubectl("patch", "job", "waits", "-n", launcher.namespace, "--type=merge", "-p", patch.format("false"))
+    ran = launcher.ended(process, began)
+    assert ran.code == 124, ran.err
+    assert "queued: the Job is suspended" in ran.err
+    assert "node(s) didn't match" in ran.err
+    assert ran.seconds > 22
+    assert launcher.left() == []
