@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -75,14 +77,34 @@ def _internal(name: str) -> str:
 
 
 def place(given: dict[str, Any]) -> Place:
-    """Where to look."""
+    """Where to look: what was typed, else where `torchnet launch` would go from here."""
     from torchnet.runtimes.kubernetes.commands import Place
     from torchnet.spec.words import parse_label
 
-    namespace = given.get("namespace")
+    settings = _settings()
+    namespace = given.get("namespace", settings.get("namespace"))
     if namespace is not None:
         namespace = label(namespace, "-n", parse_label)
-    return Place(namespace, given.get("context_"), given.get("kubeconfig"))
+    return Place(
+        namespace,
+        given.get("context_", settings.get("context")),
+        given.get("kubeconfig", settings.get("kubeconfig")),
+    )
+
+
+def _settings() -> dict[str, str]:
+    """The cluster and namespace of the environment and the project's file, as a launch takes them."""
+    from torchnet.spec.files import from_project
+    from torchnet.spec.layers import from_environment, merge
+
+    here = Path.cwd()
+    merged = merge([from_environment(os.environ), from_project(here)])
+    found = {}
+    for name in ("namespace", "context", "kubeconfig"):
+        value = merged.get(f"kubernetes.{name}")
+        if value is not None and isinstance(value.raw, str):
+            found[name] = str(here / value.base / value.raw) if name == "kubeconfig" else value.raw
+    return found
 
 
 def run_of(words: Sequence[str]) -> str | None:

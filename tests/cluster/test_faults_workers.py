@@ -1,0 +1,151 @@
+"""Workers that are killed, evicted or misled: who is named, what is kept, with which code it ends."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.cluster import Cluster
+from tests.cluster.faults import WAIT, Launched, kill, no_kubelet, pods, rank_of
+from tests.cluster.launcher import Launcher
+from tests.jobs import lines, until
+
+
+@pytest.fixture(scope="module")
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """One for all of these tests: each leaves it as it was."""
+    with cluster.namespace() as name:
+        yield name
+
+
+@pytest.fixture
+def launcher(cluster: Cluster, namespace: str, tmp_path: Path) -> Launcher:
+    return Launcher(cluster, namespace, tmp_path)
+
+
+def ready(job: Launched, nnodes: int = 2, attempt: int = 0) -> None:
+    for rank in range(nnodes):
+        job.wait_for(rf"\[rank {rank}\] ready {attempt} ", on="stdout")
+
+
+def test_a_killed_script_is_named_and_the_others_are_stopped(launcher: Launcher) -> None:
+    """Row 1: named within 2 s, its code kept."""
+    with Launched(launcher, "row1", WAIT, arguments=(0,)) as job:
+        ready(job)
+        killed = kill(job.script_of(1))
+        named = job.wait_for("^torchnet: rank 1 on row1-1 was killed by SIGKILL")
+        done = job.finish()
+    assert named - killed < 2
+    assert done.code == 137, done.stderr
+    assert lines(done.stdout, 0)[-1] == "stopped"
+    found = job.receipt()
+    assert (found["failure"]["rank"], found["failure"]["code"]) == (1, 137)
+    assert [node["node"] for node in found["nodes"]] == ["row1-0", "row1-1"]
+    assert launcher.left() == []
+
+
+def test_a_killed_script_with_a_restart_left(launcher: Launcher) -> None:
+    """Row 2: one restart of the whole group, in the same pods, with another port; then success."""
+    with Launched(launcher, "row2", WAIT, "--max-restarts", "1", arguments=(0,)) as job:
+        ready(job)
+        kill(job.script_of(1))
+        ready(job, attempt=1)
+        done = job.finish()
+    assert done.code == 0, done.stderr
+    for rank in (0, 1):
+        first, second = (re.findall(rf"^\[rank {rank}\] +ready {n} (\d+)$", done.stdout, re.MULTILINE)
+                         for n in (0, 1))  # fmt: skip
+        assert len(first) == len(second) == 1, done.stdout
+        assert first != second
+    assert job.receipt()["restarts"] == 1
+    assert launcher.left() == []
+
+
+def test_a_killed_agent_is_lost(launcher: Launcher) -> None:
+    """Row 29: named within 5 s, the others stop, exit 70, their receipts kept."""
+    with Launched(launcher, "row29", WAIT, arguments=(0,), nnodes=3) as job:
+        ready(job, 3)
+        killed = kill(job.agent_of(1))
+        named = job.wait_for("^torchnet: .*lost.*row29-1")
+        done = job.finish()
+    assert named - killed < 5
+    assert done.code == 70, done.stderr
+    assert [lines(done.stdout, rank)[-1] for rank in (0, 2)] == ["stopped", "stopped"]
+    found = job.receipt()
+    assert (found["failure"]["kind"], found["failure"]["node"]) == ("lost", "row29-1")
+    assert {"row29-0", "row29-2"} <= {node["node"] for node in found["nodes"]}
+    assert launcher.left() == []
+
+
+def test_rank_0_is_evicted_while_others_join(launcher: Launcher) -> None:
+    """Row 28: its replacement, which has another address, is found; nobody starts with half a table."""
+    with Launched(launcher, "row28", WAIT, arguments=(9,), nnodes=3, held=(2,)) as job:
+        job.joined(job.preparing(0), 1)
+        (old,) = [pod["metadata"]["name"] for pod in pods(launcher, "row28") if rank_of(pod) == 0]
+        eviction = (
+            f'{{"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {{"name": "{old}", '
+            f'"namespace": "{launcher.namespace}"}}}}'
+        )
+        path = f"/api/v1/namespaces/{launcher.namespace}/pods/{old}/eviction"
+        launcher.cluster.kubectl("create", "--raw", path, "-f", "-", input=eviction)
+        evicted = time.monotonic()
+
+        def replaced() -> bool:
+            return any(pod["metadata"]["name"] != old for pod in pods(launcher, "row28") if rank_of(pod) == 0)
+
+        until(replaced, "another pod of rank 0")
+        job.release(2)
+        done = job.finish()
+    assert done.code == 0, done.stderr
+    assert time.monotonic() - evicted < 60
+    assert [lines(done.stdout, rank)[0].split()[:2] for rank in range(3)] == [["ready", "0"]] * 3
+    assert len(job.receipt()["nodes"]) == 3
+    assert launcher.left() == []
+
+
+# Everything that a terminal, YAML, JSON, a shell or Kubernetes itself could take for its own.
+HOSTILE = (
+    "one\ntwo: {}\t\x1b[31mred\x1b]0;title\x07 $(id) $(HOME) ${HOME} `id` \u202eabc\u2066 \u2028 \"'\\ %s {0}"
+)
+
+
+def test_hostile_values_are_data(launcher: Launcher) -> None:
+    """Row 20: in annotations and variables, unchanged in the API and in the script, escaped on the terminal."""
+    text = """
+        import os
+        print("value", ascii(os.environ["HOSTILE"]), flush=True)
+        print(os.environ["HOSTILE"], flush=True)
+    """
+    words = ("--keep", "--annotation", f"example.com/x={HOSTILE}", "--env", f"HOSTILE={HOSTILE}")
+    with Launched(launcher, "row20", text, *words) as job:
+        done = job.finish()
+    assert done.code == 0, done.stderr
+    for rank in (0, 1):
+        assert lines(done.stdout, rank)[0] == f"value {HOSTILE!a}"
+    for stream in (done.stdout, done.stderr):
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202e\u2066]", stream), ascii(stream)
+    annotated = [pod["metadata"]["annotations"]["example.com/x"] for pod in pods(launcher, "row20")]
+    assert annotated == [HOSTILE, HOSTILE]
+    shown = launcher.run("status", "row20", "-n", launcher.namespace)
+    assert (shown.code, "\x1b" in shown.out + shown.err) == (0, False)
+    assert launcher.run("down", "row20", "-n", launcher.namespace).code == 0
+    assert launcher.left() == []
+
+
+def test_a_node_that_is_lost_ends_the_job(launcher: Launcher) -> None:
+    """Its kubelet killed: the worker there is named, exit 70."""
+    with Launched(launcher, "lostnode", WAIT, "--spread", "hard", arguments=(0,)) as job:
+        ready(job)
+        node = job.where()[1]
+        with no_kubelet(launcher.cluster, node) as killed:
+            named = job.wait_for(f"^torchnet: lostnode-1 on {node}: its pod was taken away", seconds=90)
+            done = job.finish()
+    assert named - killed < 30
+    assert done.at - killed < 60
+    assert done.code == 70, done.stderr
+    assert f"lost lostnode-1 (node rank 1 on {node})" in done.stderr
+    until(lambda: launcher.left() == [], "the lost node's pods are gone", 60)
