@@ -189,8 +189,8 @@ KUBERNETES_FIELDS = (
     _field(
         "kubernetes.static_ips",
         "--static-ips",
-        "Workers' addresses on a rail: FIRST-LAST/LENGTH, or a list; may repeat, one for each rail of an attachment with "
-        "--ipam static. No pod asks the API server then.",
+        "Workers' addresses on a rail: FIRST-LAST/LENGTH, or a list; may repeat, one for each rail, whose "
+        "attachment has --ipam static. No pod asks the API server then.",
         "FIRST-LAST/LENGTH or ADDRESS/LENGTH,…, as in fcbb:0:800:ffff::100-fcbb:0:800:ffff::1ff/64",
         metavar="RANGE",
         repeat=True,
