@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from torchnet.names import STORE_PORTS
 from torchnet.network.text import printable
 from torchnet.render.objects import pod_of
 from torchnet.render.prepared import prepare
@@ -42,6 +43,8 @@ def launch(job: JobSpec, origins: Mapping[str, Origin], cwd: str) -> int:  # noq
         if isinstance(known, int):
             return known
         _say(console, f"run {known.run} in namespace {known.namespace}", "info")
+        if text := remains_open(job):
+            _say(console, text, "info")
         wishes = Wishes(
             start_timeout=job.run.start_timeout,
             timeout=job.run.timeout,
@@ -51,6 +54,17 @@ def launch(job: JobSpec, origins: Mapping[str, Origin], cwd: str) -> int:  # noq
             detach=group.detach,
         )
         return see(door, known, console, wishes, signals, keep=group.keep, json_path=job.output.json_path)
+
+
+def remains_open(job: JobSpec) -> str:
+    """What no policy of the run closes, in one line: NetworkPolicy ends at eth0. "" where nothing is open."""
+    if job.nnodes == 1 or job.kubernetes.multi_network_policy:
+        return ""
+    ports = f"{STORE_PORTS[0]}-{STORE_PORTS[-1]}"
+    return (
+        f"open: PyTorch's store asks nobody for a proof, and whoever is on the backend network reaches its ports "
+        f"({ports}); --multi-network-policy closes them"
+    )
 
 
 def _say(console: Console, text: str, level: str) -> None:

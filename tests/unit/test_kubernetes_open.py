@@ -1,0 +1,27 @@
+"""What the start of a run on a cluster says of the ports that stay open."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from torchnet.runtimes.kubernetes.launch import remains_open
+from torchnet.spec.model import JobSpec
+
+
+def job(nnodes: int, **kubernetes: Any) -> JobSpec:
+    said = {"on": "kubernetes", "script": "train.py", "nnodes": nnodes}
+    return JobSpec.model_validate({**said, "kubernetes": {"image": "example.com/pytorch:1", **kubernetes}})
+
+
+def test_the_stores_ports_are_named_with_the_way_to_close_them() -> None:
+    said = remains_open(job(2))
+    assert "29501-29599" in said
+    assert "--multi-network-policy" in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("closed", [job(2, multi_network_policy=True), job(1)], ids=["policy", "one worker"])
+def test_nothing_is_said_where_nothing_is_open(closed: JobSpec) -> None:
+    assert remains_open(closed) == ""
