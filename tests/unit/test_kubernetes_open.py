@@ -11,7 +11,12 @@ from torchnet.spec.model import JobSpec
 
 
 def job(nnodes: int, **kubernetes: Any) -> JobSpec:
-    said = {"on": "kubernetes", "script": "train.py", "nnodes": nnodes}
+    said = {
+        "on": "kubernetes",
+        "script": "train.py",
+        "nnodes": nnodes,
+        "network": {"networks": ("backend-network",)},
+    }
     return JobSpec.model_validate({**said, "kubernetes": {"image": "example.com/pytorch:1", **kubernetes}})
 
 
