@@ -83,7 +83,7 @@ class Session:
         self._queue: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._workers: dict[int, Worker] = {}
         self._leaving: dict[str, float] = {}  # since when pods, by their UID, are taken away
-        self._unheard: set[int] = set()
+        self._unheard: dict[int, Worker] = {}  # what became of those whose nodes are lost
         self._listed = False
         self._started = False
         self._failure: Failure | None = None
@@ -119,6 +119,10 @@ class Session:
                 raise self._broken
             if changed:
                 self._workers = self._gang.workers()
+                for rank, one in self._unheard.items():
+                    known = self._workers.get(rank)
+                    if known is None or (known.uid == one.uid and known.ended is None):
+                        self._workers[rank] = one
                 self._following.update(self._workers)
             outcome = self._decide()
             if outcome is not None:
@@ -231,9 +235,9 @@ class Session:
                 where = f" on {one.node}" if one.node else ""
                 self._notice(f"{self._facts.node(rank)}{where}: {one.leaving}", "warning")
             elif now - self._leaving[one.uid] > one.patience + _UNHEARD_SECONDS:
-                self._unheard.add(rank)
                 why = f"{one.leaving}; its node does not say that it has ended"
-                self._workers[rank] = replace(one, stage="ended", ended=Ended(70, None, why))
+                lost = replace(one, stage="ended", ended=Ended(70, None, why))
+                self._unheard[rank] = self._workers[rank] = lost
 
     def _all_ended(self) -> bool:
         ended = [one for one in self._workers.values() if one.ended is not None]
