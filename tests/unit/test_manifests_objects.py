@@ -175,7 +175,7 @@ def test_every_configuration_gives_a_network_status_entry(name: str, given: dict
             assert str(ipaddress.ip_network(range_)) == range_
         assert main.get("capabilities") == ({"ips": True} if given.get("ipam") == "static" else None)
         version = ipaddress.ip_network(given.get("range", "fcbb::/64")).version
-        sysctl = {"net.ipv6.conf.IFNAME.accept_ra": "0"}
+        sysctl = {"net.ipv6.conf.IFNAME.accept_ra": "0", "net.ipv6.conf.IFNAME.ndisc_notify": "1"}
         assert others == ([{"type": "tuning", "sysctl": sysctl}] if version == 6 else [])
 
 

@@ -84,7 +84,10 @@ def config(options: Options, part: Network | None = None) -> str:
     if options.range.version == 6:
         # A router advertisement on the backend must bring neither stray addresses nor a default route
         # (CVE-2020-10749). Not for IPv4: where IPv6 is off on a node, the file is missing and tuning fails.
-        plugins.append({"type": "tuning", "sysctl": {"net.ipv6.conf.IFNAME.accept_ra": "0"}})
+        # An address that is given to another pod is announced: for up to 50 s its peers would send to the old one.
+        settings = {"accept_ra": "0", "ndisc_notify": "1"}
+        sysctl = {f"net.ipv6.conf.IFNAME.{name}": value for name, value in settings.items()}
+        plugins.append({"type": "tuning", "sysctl": sysctl})
     return json.dumps({"cniVersion": CNI_VERSION, "name": options.name, "plugins": plugins}, indent=2) + "\n"
 
 
