@@ -48,6 +48,7 @@ def reference(data: bytes) -> list[tuple[str, str]]:
 @example([b"\r", b"\r"])
 @example([b"\xe4\xb8", b"\xad\n"])
 @example([b"\xe4\xb8"])
+@example([b"\r", b"\xc2"])
 def test_what_comes_out_is_what_went_in(chunks: list[bytes]) -> None:
     assert emitted(list(chunks)) == reference(b"".join(chunks))
 

@@ -35,7 +35,9 @@ class Lines:
         self._line = ""
 
     def feed(self, data: bytes) -> None:
-        text = self._rest + self._decoder.decode(data)
+        self._cut(self._rest + self._decoder.decode(data))
+
+    def _cut(self, text: str) -> None:
         start = 0
         for end in _END.finditer(text):
             self._out(text[start : end.start()], "\r" if end[0] == "\r" else "\n")
@@ -55,7 +57,7 @@ class Lines:
 
     def close(self) -> None:
         """The stream has ended."""
-        self._rest += self._decoder.decode(b"", True)
+        self._cut(self._rest + self._decoder.decode(b"", True))  # half a character may follow a "\r"
         if self._rest or self._line:
             self._out(self._rest.rstrip("\r"), "\n")
         self._rest = ""
