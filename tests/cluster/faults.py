@@ -1,217 +1,29 @@
-"""Faults for a run on the cluster: a launch that is listened to, its processes as the nodes see them, its networks."""
+"""Faults for a run on the cluster: of its processes, of its pods' networks, of the nodes and of what is between them.
+
+Whatever is done to a node is undone at the end of its ``with`` block.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 from tests.cluster import network
 from tests.cluster.cluster import Cluster
-from tests.cluster.launcher import Launcher
 from tests.cluster.places import FABRIC, namespace
 from tests.cluster.shell import run
-from tests.jobs import TORCHNET, Job, environment, parent, receipt, state, until
-from torchnet.names import JOIN_PORT, STATUS_ANNOTATION
-
-# Rank 1 sends to rank 0 and waits for its answer, over and over, until a file `enough` is in its working directory.
-TALK = """
-    import os, socket, time
-    if os.environ["RANK"] == "0":
-        server = socket.create_server((os.environ["MASTER_ADDR"], 7000), family=socket.AF_INET6)
-        connection, _ = server.accept()
-        while data := connection.recv(4000):
-            connection.sendall(data)
-    else:
-        for _ in range(200):
-            try:
-                connection = socket.create_connection((os.environ["MASTER_ADDR"], 7000))
-                break
-            except OSError:
-                time.sleep(0.05)
-        print("talking", flush=True)
-        counted = 0
-        while not os.path.exists("enough"):
-            connection.sendall(b"x" * 4000)
-            left = 4000
-            while left:
-                left -= len(connection.recv(left))
-            counted += 1
-            if counted % 50 == 0:
-                print("exchanged", counted, flush=True)
-            time.sleep(0.02)
-        print("done", flush=True)
-"""
-WAIT = """
-    import os, signal, sys, time
-    signal.signal(signal.SIGTERM, lambda *_: (print("stopped", flush=True), sys.exit(0)))
-    attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-    print("ready", attempt, os.environ["MASTER_PORT"], flush=True)
-    while attempt == int(sys.argv[1]):
-        time.sleep(0.05)
-"""
+from tests.jobs import environment, state
 
 
-class Launched(Job):
-    """``torchnet launch`` in the launcher's namespace; ``processes`` are the pods', with the pids of this machine.
-
-    Args:
-        name: of the run.
-        words: further flags; ``arguments`` are the script's.
-        held: ranks whose pods wait before their preparation until :meth:`release`.
-    """
-
-    def __init__(
-        self,
-        launcher: Launcher,
-        name: str,
-        text: str,
-        *words: object,
-        arguments: tuple[object, ...] = (),
-        nnodes: int = 2,
-        held: tuple[int, ...] = (),
-    ) -> None:
-        self.launcher, self.name = launcher, name
-        flags: list[object] = ["--run-id", name, "--start-timeout", "60", "--json", self.file, *words]
-        if held:
-            template = launcher.folder / f"{name}-held.json"
-            template.write_text(json.dumps(_holding(launcher.cluster, held)))
-            flags += ["--pod-template", template]
-        made = launcher.words(*map(str, flags), nnodes=nnodes)
-        script = launcher.script(text, f"{name}.py")
-        words = (*made, script, *arguments)
-        place, variables = launcher.folder, _clean(launcher)
-        super().__init__(*words, command=command(launcher.cluster), env=variables, cwd=place)
-
-    def __enter__(self) -> Launched:
-        return self
-
-    def __exit__(self, *what: object) -> None:
-        killed = self.process.poll() is None
-        super().__exit__(*what)
-        if killed:
-            self.launcher.run("down", self.name, "-n", self.launcher.namespace)
-
-    @property
-    def file(self) -> Path:
-        return self.launcher.folder / f"{self.name}.json"
-
-    def script_of(self, rank: int, seconds: float = 60) -> int:
-        """The pid of a rank's script, once it runs."""
-        return _pid(self.launcher.namespace, self.name, rank, seconds, RANK=str(rank))
-
-    def agent_of(self, rank: int) -> int:
-        """The pid of the agent whose training container a rank's script runs in."""
-        return parent(self.script_of(rank))
-
-    def holder(self, rank: int) -> int:
-        """The pid of the shell that keeps a held pod waiting; it is in the pod's network."""
-        return _pid(self.launcher.namespace, self.name, rank, 60, HOLDS=str(rank))
-
-    def joined(self, rank0: int, others: int) -> None:
-        """Wait until rank 0, whose agent's pid this is, listens and has connections from so many other workers."""
-        path = Path(f"/proc/{rank0}/net/tcp6")
-        port = f":{JOIN_PORT:04X}"
-
-        def there() -> bool:
-            rows = [line.split() for line in path.read_text().splitlines()[1:]]
-            states = [row[3] for row in rows if row[1].endswith(port)]
-            return "0A" in states and states.count("01") >= others  # LISTEN, ESTABLISHED
-
-        until(there, f"{others} connections to the join port")
-
-    def preparing(self, rank: int) -> int:
-        """The pid of the agent in the init container of a rank's pod."""
-        return _pid(self.launcher.namespace, self.name, rank, 60, TORCHNET_TOKEN_FILE="/torchnet-token/token")
-
-    def release(self, rank: int) -> None:
-        Path(f"/proc/{self.holder(rank)}/root/tmp/go").touch()
-
-    def where(self) -> dict[int, str]:
-        """The node of each rank's pod."""
-        return {rank_of(pod): pod["spec"]["nodeName"] for pod in pods(self.launcher, self.name)}
-
-    def address(self, rank: int, seconds: float = 60) -> str:
-        """net1's address of a rank's pod, once Multus has told it."""
-        return self.addresses(rank, seconds)["net1"]
-
-    def addresses(self, rank: int, seconds: float = 60) -> dict[str, str]:
-        """The addresses of a rank's newest pod by interface, as network-status tells them."""
-        found: dict[str, str] = {}
-
-        def told() -> bool:
-            made = [pod for pod in pods(self.launcher, self.name) if rank_of(pod) == rank]
-            made.sort(key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
-            text = made[-1]["metadata"].get("annotations", {}).get(STATUS_ANNOTATION) if made else None
-            found.update({one["interface"]: one["ips"][0] for one in json.loads(text or "[]")})
-            return bool(found)
-
-        until(told, f"network-status of {self.name}-{rank}", seconds)
-        return found
-
-    def receipt(self) -> dict[str, Any]:
-        return receipt(self.file)
-
-
-def command(cluster: Cluster) -> tuple[str, ...]:
-    """torchnet's command where the API server is reached."""
-    return (*cluster.nsenter_prefix, *TORCHNET)
-
-
-def _clean(launcher: Launcher) -> dict[str, str]:
-    return launcher.cluster.environment() | {"XDG_CONFIG_HOME": str(launcher.folder / "xdg")}
-
-
-@contextlib.contextmanager
-def by_hand(launcher: Launcher, objects: list[dict[str, Any]]) -> Iterator[Job]:
-    """``objects`` of one run made with kubectl, and ``torchnet attach`` that looks on; nothing stays."""
-    name = objects[0]["metadata"]["labels"]["torchnet/run"]
-    document = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
-    launcher.cluster.kubectl("create", "-f", "-", input=document)
-    words = ("attach", name, "-n", launcher.namespace, "--json", launcher.folder / "receipt.json")
-    try:
-        with Job(*words, command=command(launcher.cluster), env=_clean(launcher)) as job:
-            yield job
-    finally:
-        done = launcher.run("down", name, "-n", launcher.namespace)
-    assert done.code == 0, done.err
-    assert launcher.left() == []
-
-
-def rendered(
-    launcher: Launcher, text: str, *words: str, network: str = "backend-network"
-) -> list[dict[str, Any]]:
-    """The objects of a run of two plain Pods, as ``--dry-run`` prints them."""
-    made = launcher.words("--as", "pods", "--dry-run", "-o", "json", *words, nnodes=2, network=network)
-    done = launcher.run(*made, launcher.script(text))
-    assert done.code == 0, done.err
-    document = json.loads(done.out)
-    found: list[dict[str, Any]] = document["items"] if isinstance(document, dict) else document
-    return found
-
-
-def rank_of(pod: dict[str, Any]) -> int:
-    labels = pod["metadata"]["labels"]
-    return int(labels.get("torchnet/node-rank", labels.get("batch.kubernetes.io/job-completion-index")))
-
-
-def pods(launcher: Launcher, name: str) -> list[dict[str, Any]]:
-    """The pods of one run, by rank."""
-    words = ("get", "pods", "-n", launcher.namespace, "-l", f"torchnet/run={name}", "-o", "json")
-    return sorted(json.loads(launcher.cluster.kubectl(*words))["items"], key=rank_of)
-
-
-def never_started(pods: list[dict[str, Any]]) -> bool:
-    """Whether no training container of these pods has ever been started."""
-    states = [one["state"] for pod in pods for one in pod["status"].get("containerStatuses", ())]
-    return len(states) == len(pods) and all("waiting" in one for one in states)
+def within(seconds: float, what: str, since: float, until: float) -> None:
+    """``what`` came in its time; ``pytest -rP`` shows how long it took."""
+    print(f"{what}: {until - since:.1f} s, at most {seconds:g} s")
+    assert until - since < seconds, f"{what}: {until - since:.1f} s"
 
 
 @contextlib.contextmanager
@@ -289,35 +101,3 @@ def process(pod: str, **variables: str) -> int:
             if all(found.get(key) == value for key, value in variables.items()):
                 return int(name)
     return 0
-
-
-def _pid(namespace: str, name: str, rank: int, seconds: float, **variables: str) -> int:
-    """The pid of a run's process that has these variables."""
-    wanted = {"POD_NAMESPACE": namespace, "JOB_COMPLETION_INDEX": str(rank), **variables}
-    found = 0
-
-    def there() -> bool:
-        nonlocal found
-        found = process(f"{name}-{rank}-", **wanted)
-        return found != 0
-
-    until(there, f"a process of {name}-{rank} with {variables}", seconds)
-    return found
-
-
-def _holding(cluster: Cluster, ranks: tuple[int, ...]) -> dict[str, Any]:
-    """A pod template: the pods of these ranks wait for a file before their preparation."""
-    text = " ".join(map(str, ranks))
-    line = f"case ' {text} ' in *\" $JOB_COMPLETION_INDEX \"*) "
-    line += "HOLDS=$JOB_COMPLETION_INDEX exec sh -c 'until [ -e /tmp/go ]; do sleep 0.1; done';; esac"
-    told = {"POD_NAMESPACE": "metadata.namespace", "POD_NAME": "metadata.name"}
-    fields = [{"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in told.items()]
-    holder = {
-        "name": "hold",
-        "image": cluster.worker_image,
-        "command": ["sh", "-c", line],
-        "env": fields,
-        "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "1", "memory": "64Mi"}},
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-    }
-    return {"spec": {"initContainers": [holder]}}
