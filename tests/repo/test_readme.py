@@ -79,7 +79,9 @@ def test_each_flag_exists(torchnet: Callable[..., Result]) -> None:
     """All words like --this in README; those of other programs stand in shell blocks with their program."""
     prose = re.sub(r"^```.*?^```$", "", text("README.md"), flags=re.DOTALL | re.MULTILINE)
     shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", prose))
-    known = set(re.findall(r"--[a-z][a-z-]+", torchnet("launch", "--help").stdout)) | {"--server-side"}  # kubectl's
+    known = set(re.findall(r"--[a-z][a-z-]+", torchnet("launch", "--help").stdout)) | {
+        "--server-side"
+    }  # kubectl's
     assert len(shown) > 10
     assert shown - known == set()
 
