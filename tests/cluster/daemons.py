@@ -69,12 +69,12 @@ def end(numbers: list[int], how: signal.Signals = signal.SIGKILL) -> None:
 
 
 def running(number: int) -> bool:
-    """Whether a process has not ended: a zombie has."""
+    """Whether a process has not ended: a zombie has, once its threads have, which hold its ports until then."""
     try:
         state = Path(f"/proc/{number}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+        return state not in "ZX" or len(os.listdir(f"/proc/{number}/task")) > 1
     except OSError:
         return False
-    return state not in "ZX"
 
 
 def _signal(number: int, how: signal.Signals) -> None:
