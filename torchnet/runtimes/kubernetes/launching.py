@@ -18,7 +18,10 @@ from torchnet.ui.console import Console
 from torchnet.ui.save import write_json
 
 _REMOVAL_SECONDS = 30.0  # beyond the pods' grace, until objects that do not go are named
-_FORCE_SECONDS = 3.0  # for the kubelets to take away pods that have ended, or that never ran
+# For the kubelets to take away pods that have ended, or that never ran. Not less: a pod that is taken out by force
+# gives its address back while it still has it (Whereabouts watches the API), and the next run's pod then fails its
+# duplicate address detection.
+_FORCE_SECONDS = 12.0
 _STOPPED_SECONDS = 2.0  # for a reader who does not read, where the job was to end now
 
 Object = dict[str, Any]
