@@ -42,5 +42,8 @@ POLICY_ANNOTATION = "k8s.v1.cni.cncf.io/policy-for"
 COMMON_LABELS = {"app.kubernetes.io/name": "torchnet", "app.kubernetes.io/managed-by": "torchnet"}
 # … and what a worker's pod is made of.
 PREPARE, WORKER = "prepare", "worker"
-CODE_DIR, STATE_DIR, WORK_DIR, TOKEN_DIR = "/torchnet", "/torchnet-state", "/work", "/torchnet-token"
+CODE_DIR, STATE_DIR, TOKEN_DIR = "/torchnet", "/torchnet-state", "/torchnet-token"
+WORK_DIR = "/torchnet-work"  # where the script's folder is unpacked, and the scripts run
+SCRIPT_DIR = "/code"  # … or where the volume of --code pvc: stands
+API_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"  # where clients in pods look for their account
 AGENT_ZIP, CODE_ZIP, TOKEN_KEY = "torchnet.zip", "code.zip", "token"

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from tests.unit.pod_security import containers
+from torchnet.manifests.emit import Manifest, as_yaml
 from torchnet.render.code import Code
 from torchnet.render.objects import objects
 from torchnet.spec.model import JobSpec
 
 CODE = Code(b"PK agent", b"PK code", "train.py")
 FORMS = ("job", "jobset", "pods")
+each_form = pytest.mark.parametrize("form", FORMS)
 
 
 def job(nnodes: int = 4, networks: tuple[str, ...] = ("backend-network",), **group: Any) -> JobSpec:
@@ -43,3 +48,17 @@ def pod_template(found: list[dict[str, Any]]) -> dict[str, Any]:
         else next(one for one in found if one["kind"] == "Pod")
     )
     return template
+
+
+def text_of(found: list[dict[str, Any]]) -> str:
+    return as_yaml([Manifest(body) for body in found])
+
+
+def command_of(spec: dict[str, Any], name: str) -> list[str]:
+    command: list[str] = next(one for one in containers(spec) if one["name"] == name)["command"]
+    return command
+
+
+def env_of(spec: dict[str, Any], name: str = "worker") -> dict[str, Any]:
+    container = next(one for one in containers(spec) if one["name"] == name)
+    return {one["name"]: one.get("value", one.get("valueFrom")) for one in container["env"]}

@@ -95,7 +95,7 @@ def test_every_flag_of_the_table_is_an_option_in_both_spellings(dry: Dry) -> Non
     Path("1").write_text("")  # of --env-file; the fixture's folder is the current one
     for field in FIELDS:
         if field.only == "kubernetes":
-            continue  # a dry run shows objects there: test_spec_kubernetes.py
+            continue  # a dry run shows objects there: test_spec_kubernetes_values.py
         for flag in (field.flag, field.flag.replace("-", "_").replace("__", "--", 1), field.short):
             if not flag:
                 continue

@@ -18,10 +18,10 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from torchnet.errors import ClusterError, NotYetError
+from torchnet.names import API_DIR
 from torchnet.network.bounded import loads
 from torchnet.network.text import printable
 
-ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 LIMIT = 2 << 20  # all annotations of an object are at most 256 KiB
 _DEPTH = 64
 _SECONDS = 5.0  # for each step of a connection
@@ -64,14 +64,14 @@ class Ask:
 class ApiServer:
     """The API server of the cluster that this pod is in.  Its connection is kept for the next question."""
 
-    def __init__(self, host: str, port: int, folder: str = ACCOUNT) -> None:
+    def __init__(self, host: str, port: int, folder: str = API_DIR) -> None:
         self._host = host
         self._port = port
         self._folder = folder
         self._connection: http.client.HTTPSConnection | None = None
 
     @classmethod
-    def from_pod(cls, environ: Mapping[str, str], folder: str = ACCOUNT) -> ApiServer:
+    def from_pod(cls, environ: Mapping[str, str], folder: str = API_DIR) -> ApiServer:
         """Raises ClusterError outside of a pod, or where the pod has no token."""
         host = environ.get("KUBERNETES_SERVICE_HOST", "").strip("[]")
         port = environ.get("KUBERNETES_SERVICE_PORT_HTTPS") or environ.get("KUBERNETES_SERVICE_PORT") or "443"

@@ -39,6 +39,8 @@ def unpack(archive: str, folder: str) -> int:
         where = getattr(error, "filename", None) or archive
         text = f"{printable(str(where), 200)}: {error.strerror or error}"
         raise UsageError(text, fix=f"is {folder} writable?") from None
+    # zipfile says NotImplementedError of a compression or a version of the format that it cannot read, and
+    # RuntimeError of an encrypted file.
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise UsageError(f"{archive} is no zip that can be read: {printable(str(error), 200)}") from None
 

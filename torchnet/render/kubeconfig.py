@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from torchnet.errors import UsageError
+from torchnet.names import API_DIR
 from torchnet.network.text import printable
 from torchnet.render.plain_yaml import YamlError, read_file
 from torchnet.spec.words import parse_label
 
 DEFAULT = "default"
-_IN_CLUSTER = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
 
 def namespace(kubeconfig: str | None, context: str | None, environ: Mapping[str, str]) -> str:
@@ -64,7 +64,7 @@ def _checked(name: str) -> str:
 
 def _own() -> str:
     try:
-        with open(_IN_CLUSTER, encoding="utf-8") as file:
+        with open(f"{API_DIR}/namespace", encoding="utf-8") as file:
             return _checked(file.read(256).strip())
     except (OSError, UnicodeDecodeError):
         return DEFAULT

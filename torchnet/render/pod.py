@@ -16,8 +16,6 @@ from torchnet.render.template import check_merged
 from torchnet.spec.model import JobSpec
 from torchnet.spec.pods import parse_code, parse_secret, parse_toleration, parse_volume
 
-API_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"
-SCRIPT_DIR = "/code"
 # Between SIGTERM and the agent's own end: its processes' grace, the others' receipts, the last lines.
 _GRACE_MARGIN = 10
 _DEADLINE_MARGIN = 60
@@ -115,7 +113,7 @@ def _prepare(job: JobSpec, run_id: str, code: Code, rails: list[Rail]) -> dict[s
         mount("work", names.WORK_DIR),
     ]
     if not job.kubernetes.static_ips:
-        mounts.append(mount("api", API_DIR, readOnly=True))
+        mounts.append(mount("api", names.API_DIR, readOnly=True))
     return {
         "name": names.PREPARE,
         "image": job.kubernetes.image,
@@ -138,7 +136,7 @@ def _worker(job: JobSpec, run_id: str, code: Code, rails: list[Rail]) -> dict[st
         "command": command(job, run_id, "work", rails, code),
     }
     if place.kind != "image":
-        container["workingDir"] = names.WORK_DIR if place.kind == "configmap" else SCRIPT_DIR
+        container["workingDir"] = names.WORK_DIR if place.kind == "configmap" else names.SCRIPT_DIR
     secrets = [parse_secret(text) for text in group.secrets]
     sources = [{"secretRef": {"name": secret.name}} for secret in secrets if not secret.path]
     if sources:
@@ -204,7 +202,7 @@ def _worker_mounts(job: JobSpec) -> list[dict[str, Any]]:
         mount("shm", "/dev/shm"),
     ]
     if place.kind == "pvc":
-        mounts.append(mount("script", SCRIPT_DIR, **({"subPath": place.path} if place.path else {})))
+        mounts.append(mount("script", names.SCRIPT_DIR, **({"subPath": place.path} if place.path else {})))
     for text in job.kubernetes.volumes:
         volume = parse_volume(text)
         mounts.append(mount(volume.name, volume.path, **({"readOnly": True} if volume.read_only else {})))

@@ -9,6 +9,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
+from torchnet import names
 from torchnet.spec.grammar import (
     parse_label_value,
     parse_mount_path,
@@ -23,9 +24,11 @@ from torchnet.spec.words import parse_label
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 RAILS_LIMIT = 64
 _NETWORK = re.compile(r"(?P<name>[^*=]*)(?:\*(?P<count>[0-9]{1,4}))?(?:=(?P<resource>.*))?", re.DOTALL)
-# Where torchnet itself mounts something.
-TAKEN = ("/torchnet", "/torchnet-token", "/torchnet-state", "/work", "/dev/shm", "/etc/hosts", "/code", "/proc", "/sys",
-         "/var/run/secrets/kubernetes.io/serviceaccount")  # fmt: skip
+# Where torchnet, the kubelet or the container runtime itself mounts something.
+TAKEN = (
+    *(names.CODE_DIR, names.STATE_DIR, names.TOKEN_DIR, names.WORK_DIR, names.SCRIPT_DIR, names.API_DIR),
+    *("/dev/shm", "/etc/hosts", "/proc", "/sys"),
+)
 
 
 @dataclass(frozen=True)

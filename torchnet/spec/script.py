@@ -127,6 +127,6 @@ def _is_archive(path: str) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return "__main__.py" in archive.namelist()
+    # zipfile says NotImplementedError of a file that asks for a newer version of the format.
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
-        # NotImplementedError is zipfile's word for a file that asks for a newer version of the format.
         return False

@@ -1,0 +1,48 @@
+"""Manifests with the options that the tests try, and what is in their objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torchnet.manifests.flags import parse
+from torchnet.manifests.options import BACKEND, EXAMPLE, MULTUS, RBAC, WHEREABOUTS
+from torchnet.manifests.render import render
+
+Object = dict[str, Any]
+SLICES = ["node1=fcbb:0:800:ffff:1::/80", "node2.example=fcbb:0:800:ffff:2::/80"]
+CASES: list[tuple[str, dict[str, Any]]] = [
+    (MULTUS, {}),
+    (WHEREABOUTS, {}),
+    (RBAC, {"namespace": "ml"}),
+    *((BACKEND, {"kind": kind}) for kind in ("ipvlan", "macvlan", "bridge")),
+    *((BACKEND, {"kind": "macvlan", "mode": mode}) for mode in ("private", "vepa")),
+    *((BACKEND, {"mode": mode, "slices": SLICES}) for mode in ("l2", "l3", "l3s")),
+    *((BACKEND, {"kind": kind, "slices": SLICES}) for kind in ("macvlan", "bridge")),
+    (BACKEND, {"ipam": "static", "name": "a" * 56, "namespace": "b" * 63}),
+    (BACKEND, {"range": "10.0.0.0/24", "mtu": "1500", "exclude": ["10.0.0.0/28", "10.0.0.7/32"]}),
+    (BACKEND, {"range": "10.0.0.0/24", "slices": ["a=10.0.0.0/25", "b=10.0.0.128/25"]}),
+    (BACKEND, {"log_file": "/var/log/whereabouts.log", "master": "bond0.100"}),
+    (EXAMPLE, {}),
+    (EXAMPLE, {"namespace": "ml", "network": "networks/rail-1", "workers": "1"}),
+    (EXAMPLE, {"namespace": "ml", "network": "rail-1", "workers": "100"}),
+    (EXAMPLE, {"ipam": "static", "range": "10.1.0.0/16"}),
+    (EXAMPLE, {"ipam": "static", "network": "backend-network-static", "namespace": "ml"}),
+]
+IDS = [f"{name} {' '.join(f'{k}={v}' for k, v in given.items())}"[:60] for name, given in CASES]
+
+
+def objects(name: str, given: dict[str, Any]) -> list[Object]:
+    return [dict(manifest.body) for manifest in render(name, parse(name, given))[0]]
+
+
+def pod_specs(body: Object) -> Iterator[Object]:
+    if body["kind"] == "Pod":
+        yield body["spec"]
+    elif body["kind"] in ("DaemonSet", "Deployment"):
+        yield body["spec"]["template"]["spec"]
+
+
+def containers(body: Object) -> Iterator[Object]:
+    for spec in pod_specs(body):
+        yield from (*spec["containers"], *spec.get("initContainers", []))

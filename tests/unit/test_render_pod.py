@@ -1,0 +1,176 @@
+"""A worker's pod: its security, resources, flags and mounts, and what the user's template changes of it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from tests.unit.pod_security import containers, restricted
+from tests.unit.rendered import FORMS, command_of, env_of, pod_template, render
+from torchnet import names
+from torchnet.errors import UsageError
+from torchnet.render.objects import pod_of
+
+FIXED: dict[str, Any] = {"static_ips": ["10.0.0.1-10.0.0.9/24"]}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [*({"workload": form} | one for form in FORMS for one in ({}, {"code": "pvc:a/b"}, {"gpus": 8})), FIXED],
+    ids=str,
+)
+def test_pod_security_restricted_holds(more: dict[str, Any]) -> None:
+    found = render(volumes=["pvc:a:/a", "configmap:c:/c", "emptydir:/e"], secrets=["s:/s"], **more)
+    assert list(restricted(pod_of(found)["spec"])) == []
+
+
+def test_the_check_of_pod_security_finds_what_is_forbidden() -> None:
+    spec = pod_template(render(security="rdma", volumes=["hostpath:/dev:/d"]))["spec"]
+    found = " ".join(restricted(spec))
+    for part in ("hostPath", "IPC_LOCK", "worker is root", "prepare may be root", "worker keeps"):
+        assert part in found
+
+
+def test_rdma_is_root_with_locked_memory() -> None:
+    spec = pod_template(render(security="rdma"))["spec"]
+    assert spec["securityContext"]["runAsUser"] == 0
+    assert spec["containers"][0]["securityContext"]["capabilities"]["add"] == ["IPC_LOCK"]
+    assert "add" not in spec["initContainers"][0]["securityContext"]["capabilities"]
+    assert "HOME" not in env_of(spec)
+
+
+@pytest.mark.parametrize(
+    ("more", "requests", "limits"),
+    [
+        ({}, ("1", "2Gi"), ("1", "2Gi")),
+        ({"job_nproc_per_node": 3}, ("3", "6Gi"), ("3", "6Gi")),
+        ({"gpus": 8}, ("32", "128Gi"), ("32", "128Gi")),
+        ({"cpus": "500m:2", "memory": "1Gi:4Gi"}, ("500m", "1Gi"), ("2", "4Gi")),
+    ],
+    ids=str,
+)
+def test_every_container_has_requests_and_limits(more: dict[str, Any], requests: Any, limits: Any) -> None:
+    for one in containers(pod_template(render(**more))["spec"]):
+        for what, expected in (("requests", requests), ("limits", limits)):
+            assert (one["resources"][what]["cpu"], one["resources"][what]["memory"]) == expected
+        gpus = one["resources"]["limits"].get("nvidia.com/gpu")
+        assert gpus == (str(more["gpus"]) if "gpus" in more and one["name"] == "worker" else None)
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({}, "1"),
+        ({"gpus": 4}, "4"),
+        ({"gpus": 4, "job_nproc_per_node": 2}, "2"),
+        ({"gpus": 4, "job_nproc_per_node": "gpu"}, "4"),
+        ({"cpus": "6:8", "job_nproc_per_node": "cpu"}, "6"),
+        ({"cpus": "500m", "job_nproc_per_node": "cpu"}, "1"),
+        ({"gpus": 2, "cpus": "6", "job_nproc_per_node": "auto"}, "2"),
+        ({"cpus": "6", "job_nproc_per_node": "auto"}, "6"),
+    ],
+    ids=str,
+)
+def test_how_many_processes_a_worker_has(more: dict[str, Any], expected: str) -> None:
+    words = command_of(pod_template(render(**more))["spec"], "worker")
+    assert words[words.index("--nproc-per-node") + 1] == expected
+
+
+def test_the_flags_in_common_reach_the_pod() -> None:
+    found = render(
+        volumes=["d=pvc:claim:/data:ro", "emptydir:1Gi:/scratch"],
+        secrets=["keys", "files:/etc/files"],
+        node_selector={"zone": "a"},
+        tolerations=["gpu=yes:NoSchedule", "spot"],
+        priority_class="high",
+        spread="hard",
+        image_pull_secrets=["pull"],
+        shm_size="8Gi",
+        job_env={"A": "1"},
+        job_run={"grace": 2.5, "timeout": 3600, "start_timeout": 60},
+    )
+    spec = pod_template(found)["spec"]
+    worker = spec["containers"][0]
+    mounts = {mount["mountPath"]: mount for mount in worker["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    assert mounts["/data"] == {"name": "d", "mountPath": "/data", "readOnly": True}
+    assert volumes["d"]["persistentVolumeClaim"] == {"claimName": "claim", "readOnly": True}
+    assert volumes[mounts["/scratch"]["name"]]["emptyDir"] == {"sizeLimit": "1Gi"}
+    assert volumes[mounts["/etc/files"]["name"]]["secret"]["secretName"] == "files"
+    assert worker["envFrom"] == [{"secretRef": {"name": "keys"}}]
+    assert spec["nodeSelector"] == {"zone": "a"}
+    assert spec["tolerations"] == [
+        {"key": "gpu", "operator": "Equal", "value": "yes", "effect": "NoSchedule"},
+        {"key": "spot", "operator": "Exists"},
+    ]
+    assert (spec["priorityClassName"], spec["imagePullSecrets"]) == ("high", [{"name": "pull"}])
+    assert spec["topologySpreadConstraints"][0]["whenUnsatisfiable"] == "DoNotSchedule"
+    assert volumes["shm"]["emptyDir"] == {"medium": "Memory", "sizeLimit": "8Gi"}
+    assert env_of(spec)["A"] == "1"
+    assert "A" not in env_of(spec, "prepare")
+    assert spec["terminationGracePeriodSeconds"] >= 3 + 5
+    assert spec["activeDeadlineSeconds"] >= 3660
+    assert "topologySpreadConstraints" not in pod_template(render(spread="none"))["spec"]
+
+
+def test_hosts_are_there_without_root() -> None:
+    spec = pod_template(render())["spec"]
+    worker = {mount["mountPath"]: mount for mount in spec["containers"][0]["volumeMounts"]}
+    assert worker["/etc/hosts"] == {
+        "name": "state",
+        "mountPath": "/etc/hosts",
+        "subPath": "hosts",
+        "readOnly": True,
+    }
+    assert "/etc/hosts" not in {mount["mountPath"] for mount in spec["initContainers"][0]["volumeMounts"]}
+
+
+# -- the user's template
+
+
+def test_a_template_is_merged_into_every_worker() -> None:
+    patch = {
+        "metadata": {"labels": {"a": "b"}},
+        "spec": {
+            "hostname": None,
+            "dnsPolicy": "None",
+            "containers": [
+                {
+                    "name": "worker",
+                    "env": [{"name": "NCCL_DEBUG", "value": "INFO"}],
+                    "resources": {"limits": {"cpu": "8"}},
+                },
+                {"name": "sidecar", "image": "s:1"},
+            ],
+        },
+    }
+    for form in FORMS:
+        for index in (0, 3):
+            made = pod_of(render(workload=form, patch=patch), index)
+            assert made["metadata"]["labels"]["a"] == "b"
+            assert made["spec"]["dnsPolicy"] == "None"
+            env = env_of(made["spec"])
+            assert (env["NCCL_DEBUG"], env["JOB_COMPLETION_INDEX"]) == ("INFO", str(index))
+            assert "sidecar" in [one["name"] for one in made["spec"]["containers"]]
+
+
+@pytest.mark.parametrize(
+    ("patch", "part"),
+    [
+        ({"metadata": {"labels": {"torchnet/run": "x"}}}, "torchnet/run"),
+        ({"metadata": {"labels": None}}, "torchnet/run"),
+        ({"metadata": {"annotations": {names.NETWORKS_ANNOTATION: "[]"}}}, "--network"),
+        ({"spec": {"restartPolicy": "Always"}}, "restartPolicy"),
+        ({"spec": {"containers": [{"name": "worker", "$patch": "delete"}]}}, "worker is gone"),
+        ({"spec": {"initContainers": [{"$patch": "replace"}, {"name": "x"}]}}, "prepare is gone"),
+        ({"spec": {"containers": [{"name": "worker", "command": ["sleep"]}]}}, "command of worker"),
+        ({"spec": {"containers": [{"name": "worker", "args": ["x"]}]}}, "command of worker"),
+        ({"spec": None}, "prepare is gone"),
+    ],
+    ids=str,
+)
+def test_a_template_cannot_make_a_worker_something_else(patch: dict[str, Any], part: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(part)):
+        render(patch=patch)
