@@ -12,17 +12,12 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from torchnet import names
-from torchnet.agent import hosts, receipt
+from torchnet.agent import hosts
 from torchnet.agent.clock import Clock
-from torchnet.agent.coordinator import Coordinator
-from torchnet.agent.discover import Discovery, discover, own_row
 from torchnet.agent.door import pack_row
 from torchnet.agent.ending import explain_end
+from torchnet.agent.entry import Entry
 from torchnet.agent.frames import Frames, Message
-from torchnet.agent.handshake import probe_key
-from torchnet.agent.hello import Hello
-from torchnet.agent.knock import Knock
 from torchnet.agent.loop import Loop
 from torchnet.agent.preflight import Preflight
 from torchnet.agent.prepare import leave
@@ -31,7 +26,7 @@ from torchnet.agent.report import Failure, Reporter
 from torchnet.agent.silence import BEAT_SECONDS, silence_seconds
 from torchnet.agent.spec import AgentSpec
 from torchnet.agent.work import Work
-from torchnet.errors import NetworkError, TorchnetError
+from torchnet.errors import NetworkError
 from torchnet.network import plan
 from torchnet.network.select import Rail
 from torchnet.network.sources import AddressSource
@@ -63,10 +58,6 @@ class Worker:
         self._reporter = reporter
         self._known = fingerprint(verified) if verified else ""
         self._channel: Frames | None = None
-        self._coordinator: Coordinator | None = None
-        self._preflight: Preflight | None = None
-        self._search: Discovery | Knock | None = None
-        self._rails: tuple[Rail, ...] = ()
         self._table = Table(())
         self._attempt = self._round = 0
         self._heard = time.monotonic()
@@ -75,6 +66,9 @@ class Worker:
         self._frozen = False
         self._named = False
         self._clock = Clock(reporter.send)
+        self._entry = Entry(
+            loop, spec, source, reporter, self._clock, entered=self._connected, failed=self._alone
+        )
         self._work = Work(
             loop,
             spec,
@@ -93,64 +87,16 @@ class Worker:
             return  # told to stop before it began
         self._clock.own()
         self._clock.done("start")
-        self._search = Discovery(
-            self._loop,
-            self._spec,
-            self._source,
-            found=self._discovered,
-            failed=lambda error: self._alone(self._own_failure("network", str(error), error.exit_code)),
-            notice=lambda text: self._notice("warning", text),
-            clock=self._clock,
-        )
+        self._entry.begin(self._known)
         self._loop.every(BEAT_SECONDS, self._beat)
-
-    def _discovered(self, rails: tuple[Rail, ...]) -> None:
-        self._rails = rails
-        try:
-            self._row = row = own_row(self._spec, rails)
-            self._reporter.send({"event": "row", "node": self._spec.node_rank, "row": pack_row(row)})
-            for text in {note for rail in rails for note in rail.notes}:
-                self._notice("info", text)
-            self._preflight = Preflight(
-                self._loop, probe_key(self._spec.token), rails, loopback=self._spec.loopback
-            )
-            if self._spec.node_rank == 0:
-                self._coordinator = Coordinator(
-                    self._loop, self._spec, rails, self._reporter.send, receipt.job
-                )
-                ours, theirs = socket.socketpair()
-                self._coordinator.add(theirs, Hello.of(self._spec, row, self._known))
-                self._clock.own()
-                self._connected(ours)
-            else:
-                self._look_for_rank0()
-        except TorchnetError as error:
-            self._alone(self._own_failure("network", str(error), error.exit_code))
-        except OSError as error:
-            text = f"{self._spec.name}: the join's port {names.JOIN_PORT} cannot be opened: {error.strerror}"
-            self._alone(self._own_failure("network", text, 4))
-
-    def _look_for_rank0(self) -> None:
-        self._search = Knock(
-            self._loop,
-            self._spec,
-            self._source,
-            self._rails[0],
-            Hello.of(self._spec, self._row, self._known),
-            entered=self._connected,
-            failed=self._alone,
-            notice=lambda text: self._notice("warning", text),
-            clock=self._clock,
-        )
 
     def _rank0_went(self) -> None:
         """Before the start nothing is lost with rank 0: whoever takes its place is joined, for a table of its own."""
         self._notice("warning", "rank 0 went away before the start: looking for it again")
-        assert self._preflight is not None
-        self._preflight.forget()
+        self._forget_paths()
         self._state = "joining"
         self._table = Table(())
-        self._look_for_rank0()
+        self._entry.again(self._known)
 
     def _connected(self, sock: socket.socket) -> None:
         self._heard = time.monotonic()
@@ -194,8 +140,7 @@ class Worker:
             self._finish(int(message["code"]))
 
     def _check(self, *, probe: bool) -> None:
-        assert self._preflight is not None
-        self._preflight.forget()  # of an earlier table, whose worker went away
+        preflight = self._forget_paths()
         # On loopback the file is the machine's, and 127.0.0.1 has its name; a preparing container leaves a copy.
         if not self._spec.loopback and self._spec.phase != "prepare":
             self._named = hosts.add_peers(self._table)
@@ -209,10 +154,17 @@ class Worker:
         def done(problems: list[str]) -> None:
             self._clock.own()
             self._clock.done("preflight")
-            paths = len(peers) * len(self._rails) if not problems else 0
+            paths = len(peers) * len(self._entry.rails) if not problems else 0
             self._send({"op": "checked", "round": number, "problems": problems, "paths": paths})
 
-        self._preflight.check(self._table, own, peers, done)
+        preflight.check(self._table, own, peers, done)
+
+    def _forget_paths(self) -> Preflight:
+        """What was checked, or still is, for an earlier table, whose worker went away."""
+        preflight = self._entry.preflight
+        assert preflight is not None
+        preflight.forget()
+        return preflight
 
     def _save(self) -> None:
         """All paths are good: what the next container needs is written; one that works already keeps it in mind."""
@@ -221,7 +173,7 @@ class Worker:
         self._state = "saved"
         if self._spec.phase == "prepare":
             try:
-                leave(self._spec, self._row, self._source.attachments(), self._table)
+                leave(self._spec, self._entry.row, self._source.attachments(), self._table)
             except OSError as error:
                 text = (
                     f"{self._spec.name}: the state cannot be written to {self._spec.state}: {error.strerror}"
@@ -236,7 +188,7 @@ class Worker:
         self._clock.waited()
         self._state = "running"
         try:
-            self._work.start(self._table, self._rails, port, self._attempt)
+            self._work.start(self._table, self._entry.rails, port, self._attempt)
         except OSError as error:
             text = f"{self._spec.command[0]} cannot be run on {self._spec.name}: {error.strerror}"
             self._failed(self._own_failure("usage", text, 2))
@@ -255,8 +207,7 @@ class Worker:
         message: Message = {"op": "stopped", "attempt": self._attempt, "codes": self._gang.codes()}
         if restart:
             try:
-                self._rails = discover(self._spec, self._source)
-                message["row"] = pack_row(own_row(self._spec, self._rails))
+                message["row"] = pack_row(self._entry.renew())
             except NetworkError as error:
                 self._failed(self._own_failure("network", str(error), 4))
         self._send(message)
@@ -299,8 +250,7 @@ class Worker:
         if self._failure is not None or self._state == "over":
             return
         self._reporter.send(failure.event())
-        if self._search is not None:
-            self._search.cancel()
+        self._entry.cancel()
         if self._channel is not None:
             self._channel.close()
         self._stop(failure, restart=False)
@@ -353,7 +303,8 @@ class Worker:
                 return
             rank0 = self._table.rows[0] if self._table.rows else None
             where = f"{rank0.name} ({rank0.rails[0].address})" if rank0 else "rank 0"
-            text = f"{self._spec.name}: nothing heard from {where} over {self._rails[0].interface} for {silence:.0f} s"
+            over = self._entry.rails[0].interface
+            text = f"{self._spec.name}: nothing heard from {where} over {over} for {silence:.0f} s"
             self._alone(Failure("network", text, 4, node=self._spec.name, at=time.time() - silence))
 
     def _stacks(self, asked: list[Process]) -> None:
@@ -366,7 +317,7 @@ class Worker:
     def _close_account(self) -> None:
         if self._state == "over":
             return
-        made = self._work.receipt(self._table, self._rails)
+        made = self._work.receipt(self._table, self._entry.rails)
         self._reporter.send({"event": "worker_receipt", "receipt": made})
         self._send({"op": "receipt", "receipt": made})
 
@@ -381,8 +332,7 @@ class Worker:
         self._work.close()
         if self._named:
             hosts.remove_peers()
-        if self._preflight is not None:
-            self._preflight.close()
+        self._entry.close()
 
     def _send(self, message: dict[str, Any]) -> None:
         if self._channel is not None:

@@ -1,0 +1,130 @@
+"""A worker's way into the job: its addresses, the ports that others reach it by, and a connection to the coordinator.
+
+The coordinator is in the agent of node rank 0 itself; another worker knocks at its address.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+
+from torchnet import names
+from torchnet.agent import receipt
+from torchnet.agent.clock import Clock
+from torchnet.agent.coordinator import Coordinator
+from torchnet.agent.discover import Discovery, discover, own_row
+from torchnet.agent.door import pack_row
+from torchnet.agent.handshake import probe_key
+from torchnet.agent.hello import Hello
+from torchnet.agent.knock import Knock
+from torchnet.agent.loop import Loop
+from torchnet.agent.preflight import Preflight
+from torchnet.agent.report import Failure, Reporter
+from torchnet.agent.spec import AgentSpec
+from torchnet.errors import TorchnetError
+from torchnet.network.select import Rail
+from torchnet.network.sources import AddressSource
+from torchnet.network.table import Row
+
+
+class Entry:
+    """Ends with a call of ``entered(connection)`` or ``failed(failure)``.
+
+    Before ``entered`` is called, ``rails``, ``row`` and ``preflight`` are there.
+    """
+
+    row: Row
+
+    def __init__(
+        self,
+        loop: Loop,
+        spec: AgentSpec,
+        source: AddressSource,
+        reporter: Reporter,
+        clock: Clock,
+        *,
+        entered: Callable[[socket.socket], None],
+        failed: Callable[[Failure], None],
+    ) -> None:
+        self._loop, self._spec, self._source = loop, spec, source
+        self._reporter, self._clock = reporter, clock
+        self._entered, self._failed = entered, failed
+        self.rails: tuple[Rail, ...] = ()
+        self.preflight: Preflight | None = None
+        self._search: Discovery | Knock | None = None
+        self._known = ""
+
+    def begin(self, known: str) -> None:
+        """Discover and join. ``known``: the fingerprint of a table whose paths are verified already, or ""."""
+        self._known = known
+        self._search = Discovery(
+            self._loop,
+            self._spec,
+            self._source,
+            found=self._discovered,
+            failed=lambda error: self._refused(str(error), error.exit_code),
+            notice=lambda text: self._notice("warning", text),
+            clock=self._clock,
+        )
+
+    def again(self, known: str) -> None:
+        """Join once more, whoever is rank 0 now; for any other worker, once its row is there."""
+        self._known = known
+        self._search = Knock(
+            self._loop,
+            self._spec,
+            self._source,
+            self.rails[0],
+            Hello.of(self._spec, self.row, known),
+            entered=self._entered,
+            failed=self._failed,
+            notice=lambda text: self._notice("warning", text),
+            clock=self._clock,
+        )
+
+    def renew(self) -> Row:
+        """The row as it is now, for a restart. Raises `NetworkError`."""
+        self.rails = discover(self._spec, self._source)
+        self.row = own_row(self._spec, self.rails)
+        return self.row
+
+    def cancel(self) -> None:
+        """Look for nothing any more."""
+        if self._search is not None:
+            self._search.cancel()
+
+    def close(self) -> None:
+        """Give the preflight's ports back."""
+        if self.preflight is not None:
+            self.preflight.close()
+
+    def _discovered(self, rails: tuple[Rail, ...]) -> None:
+        self.rails = rails
+        spec = self._spec
+        try:
+            self.row = own_row(spec, rails)
+            self._reporter.send({"event": "row", "node": spec.node_rank, "row": pack_row(self.row)})
+            for text in {note for rail in rails for note in rail.notes}:
+                self._notice("info", text)
+            self.preflight = Preflight(self._loop, probe_key(spec.token), rails, loopback=spec.loopback)
+            if spec.node_rank == 0:
+                coordinator = Coordinator(self._loop, spec, rails, self._reporter.send, receipt.job)
+                ours, theirs = socket.socketpair()
+                coordinator.add(theirs, Hello.of(spec, self.row, self._known))
+                self._clock.own()
+                self._entered(ours)
+            else:
+                self.again(self._known)
+        except TorchnetError as error:
+            self._refused(str(error), error.exit_code)
+        except OSError as error:
+            self._refused(
+                f"{spec.name}: the join's port {names.JOIN_PORT} cannot be opened: {error.strerror}", 4
+            )
+
+    def _refused(self, text: str, code: int) -> None:
+        self._failed(Failure("network", text, code, node=self._spec.name, at=time.time()))
+
+    def _notice(self, level: str, text: str) -> None:
+        self._reporter.send({"event": "notice", "node": self._spec.node_rank, "level": level, "text": text})
