@@ -15,10 +15,11 @@ from torchnet.runtimes.kubernetes.facts import Facts
 from torchnet.runtimes.kubernetes.following import Following
 from torchnet.runtimes.kubernetes.gang import Gang
 from torchnet.runtimes.kubernetes.installed import Check
+from torchnet.runtimes.kubernetes.interruptible import Interrupted, in_thread
 from torchnet.runtimes.kubernetes.launching import see
 from torchnet.runtimes.kubernetes.remove import Removal, labelled, remove
 from torchnet.runtimes.kubernetes.resources import POD, selector
-from torchnet.runtimes.kubernetes.session import Interrupted, Wishes, in_thread
+from torchnet.runtimes.kubernetes.session import Wishes
 from torchnet.runtimes.kubernetes.signals import Signals
 from torchnet.runtimes.kubernetes.watch import Watch
 from torchnet.ui.console import Console
@@ -120,7 +121,7 @@ class _Logs:
             self._gang.event(kind, pod)
 
 
-def down(place: Place, run: str | None, *, grace: int | None = None) -> tuple[str, Removal]:
+def down(place: Place, run: str | None, *, now: bool = False) -> tuple[str, Removal]:
     """Stop and remove a run: its name, and what came of it.
 
     Raises:
@@ -136,7 +137,7 @@ def down(place: Place, run: str | None, *, grace: int | None = None) -> tuple[st
         name = run
         try:
             return name, in_thread(
-                lambda: remove(door, namespace, name, patience=_REMOVAL_SECONDS, grace=grace), signals
+                lambda: remove(door, namespace, name, patience=_REMOVAL_SECONDS, now=now, force=now), signals
             )
         except Interrupted as error:
             removal = Removal(left=labelled(door, namespace, name))

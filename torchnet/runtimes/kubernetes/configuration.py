@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from torchnet.errors import ClusterError
+from torchnet.names import API_DIR
 from torchnet.network.text import listed, printable
 from torchnet.render.plain_yaml import YamlError, read_file
 
-_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _CONNECTIONS = 64  # kept open side by side: a follower for each pod's log, the watch, and the calls
 
 
@@ -126,7 +126,7 @@ def _from_pod(configuration: Any) -> tuple[str, str]:
 
     try:
         load_incluster_config(client_configuration=configuration)
-        return "", (_ACCOUNT / "namespace").read_text().strip()
+        return "", Path(API_DIR, "namespace").read_text().strip()
     except (ConfigException, OSError) as error:
         raise ClusterError(
             f"this pod's account cannot be used: {error}",

@@ -11,17 +11,14 @@ from torchnet.network.text import listed
 from torchnet.runtimes.kubernetes import create, remove
 from torchnet.runtimes.kubernetes.door import Door
 from torchnet.runtimes.kubernetes.facts import Facts, facts
+from torchnet.runtimes.kubernetes.interruptible import Interrupted, in_thread
 from torchnet.runtimes.kubernetes.resources import WORKLOADS, kind_of
-from torchnet.runtimes.kubernetes.session import Interrupted, Outcome, Session, Wishes, in_thread
+from torchnet.runtimes.kubernetes.session import Outcome, Session, Wishes
 from torchnet.runtimes.kubernetes.signals import Signals
 from torchnet.ui.console import Console
 from torchnet.ui.save import write_json
 
 _REMOVAL_SECONDS = 30.0  # beyond the pods' grace, until objects that do not go are named
-# For the kubelets to take away pods that have ended, or that never ran. Not less: a pod that is taken out by force
-# gives its address back while it still has it (Whereabouts watches the API), and the next run's pod then fails its
-# duplicate address detection.
-_FORCE_SECONDS = 12.0
 _STOPPED_SECONDS = 2.0  # for a reader who does not read, where the job was to end now
 
 Object = dict[str, Any]
@@ -46,7 +43,10 @@ def start(
         if made and not keep:
             first = made[0]["metadata"]
             run = first["labels"]["torchnet/run"]
-            _tell(remove.remove(door, first["namespace"], run, patience=_REMOVAL_SECONDS, grace=0), run)
+            removal = remove.remove(
+                door, first["namespace"], run, patience=_REMOVAL_SECONDS, now=True, force=True
+            )
+            _tell(removal, run)
         if isinstance(error, Interrupted):
             return 128 + error.number
         raise
@@ -113,7 +113,7 @@ def _clear(door: Door, known: Facts, wishes: Wishes, signals: Signals) -> None:
     stopper = threading.Event()
     result: list[remove.Removal] = []
 
-    def work(grace: int | None) -> None:
+    def work(now: bool) -> None:
         patience = wishes.grace + _REMOVAL_SECONDS
         result.append(
             remove.remove(
@@ -121,17 +121,17 @@ def _clear(door: Door, known: Facts, wishes: Wishes, signals: Signals) -> None:
                 known.namespace,
                 known.run,
                 patience=patience,
-                grace=grace,
-                force_after=_FORCE_SECONDS,
+                now=now,
+                force=True,
                 alive=lambda: not stopper.is_set(),
             )
         )
 
     try:
-        in_thread(lambda: work(None), signals)
+        in_thread(lambda: work(False), signals)
     except Interrupted:
         stopper.set()
-        work(0)
+        work(True)
     if result:
         _tell(result[-1], known.command)
 

@@ -12,6 +12,11 @@ from torchnet.runtimes.kubernetes.refused import Refused
 from torchnet.runtimes.kubernetes.resources import KINDS, POD, WORKLOADS, Kind, selector
 
 _PAUSE = 0.2
+# Where workers are to end now: their nodes still get a second, and take the pods out themselves. A pod that is taken
+# out without its node (0) gives its address back while it still has it, as Whereabouts watches the API: the next run's
+# pod then fails its duplicate address detection. So that is left for nodes that say nothing for so long:
+_NOW_SECONDS = 1
+_FORCE_SECONDS = 12.0
 
 
 @dataclass
@@ -23,11 +28,12 @@ class Removal:
     problems: list[str] = field(default_factory=list)
 
 
-def stop(door: Door, namespace: str, run: str, *, grace: int | None = None) -> Removal:
-    """Delete the workload and its pods: SIGTERM now, SIGKILL after ``grace`` seconds (None: as the pods say).
+def stop(door: Door, namespace: str, run: str, *, now: bool = False) -> Removal:
+    """Delete the workload and its pods: SIGTERM, and SIGKILL when their own time is over (``now``: in a second)."""
+    return _stop(door, namespace, run, _NOW_SECONDS if now else None)
 
-    ``grace=0`` ends them at once, without waiting for the nodes' word.
-    """
+
+def _stop(door: Door, namespace: str, run: str, grace: int | None) -> Removal:
     removal = Removal()
     for kind in WORKLOADS:
         if kind is POD:
@@ -54,19 +60,19 @@ def remove(
     run: str,
     *,
     patience: float,
-    grace: int | None = None,
-    force_after: float | None = None,
+    now: bool = False,
+    force: bool = False,
     alive: Callable[[], bool] = lambda: True,
 ) -> Removal:
     """Delete everything of a run and wait until it is gone, at most ``patience`` seconds, as long as ``alive()``.
 
-    Pods that are still there after ``force_after`` seconds are taken out without their nodes' word: of workers that
-    have ended, or never ran, nothing more is to be heard.
+    With ``force``, pods that are still there after 12 seconds are taken out without their nodes' word: right for
+    workers that have ended, or never ran, as nothing more is to be heard of them.
 
     Raises:
         ClusterError: the API server cannot be reached.
     """
-    total = stop(door, namespace, run, grace=grace)
+    total = stop(door, namespace, run, now=now)
     for kind in KINDS:
         if kind not in WORKLOADS:
             for name in _names(door, kind, namespace, run, total):
@@ -81,9 +87,9 @@ def remove(
                 total.left.append(f"{kind.plural}/{name}")
                 if kind is not POD:
                     _delete(door, kind, namespace, name, None, again)  # made by a controller meanwhile
-        if force_after is not None and time.monotonic() - began > force_after:
-            stop(door, namespace, run, grace=0)
-            force_after = None
+        if force and time.monotonic() - began > _FORCE_SECONDS:
+            _stop(door, namespace, run, 0)
+            force = False
         if not total.left or time.monotonic() > until or not alive():
             return total
         time.sleep(_PAUSE)

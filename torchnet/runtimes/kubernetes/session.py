@@ -9,18 +9,17 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torchnet.agent.report import BACKLOG, Failure
+from torchnet.agent.report import Failure
 from torchnet.errors import ClusterError
 from torchnet.runtimes.kubernetes.door import Door
 from torchnet.runtimes.kubernetes.end import first_failure, settle
 from torchnet.runtimes.kubernetes.facts import Facts
 from torchnet.runtimes.kubernetes.following import Files, Following
 from torchnet.runtimes.kubernetes.gang import Gang
-from torchnet.runtimes.kubernetes.lines import Event
+from torchnet.runtimes.kubernetes.heard import Heard
 from torchnet.runtimes.kubernetes.look import Look
 from torchnet.runtimes.kubernetes.pods import Ended, Worker
 from torchnet.runtimes.kubernetes.remove import stop
@@ -31,7 +30,6 @@ from torchnet.runtimes.kubernetes.watch import Watch
 from torchnet.ui.console import Console
 
 _TICK_SECONDS = 0.1
-_LINES_AT_ONCE = 2000
 _EVENTS_SECONDS = 2.0  # before events are asked for: an ordinary start needs none
 _APART_SECONDS = (
     3.0  # for those that have joined to hear of a failure from its agent; then the others are stopped
@@ -41,7 +39,6 @@ _UNHEARD_SECONDS = 5.0  # beyond the time that a pod gets for its end, until its
 _SETTLE_SECONDS = 0.5  # in which states that were on their way arrive
 _DRAIN_SECONDS = 8.0  # for the logs' last lines
 _STOPPED_SECONDS = 1.5
-_REMARKS = 1000  # different notices that are remembered, so that N agents' equal words are said once
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ class Session:
         self._waiting = Waiting(facts)
         everybody = wishes.log_dir is not None
         self._following = Following(door, facts, ranks=wishes.ranks, everybody=everybody, tail=wishes.tail)
-        self._files = Files(wishes.log_dir)
+        self._heard = Heard(console, self._following.take, Files(wishes.log_dir))
         self._queue: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._workers: dict[int, Worker] = {}
         self._leaving: dict[str, float] = {}  # since when pods, by their UID, are taken away
@@ -88,8 +85,6 @@ class Session:
         self._started = False
         self._failure: Failure | None = None
         self._broken: ClusterError | None = None
-        self._receipts: dict[str, object] = {}  # by the pod's uid: of several attempts the last one's counts
-        self._remarks: set[str] = set()
         self._stopping: float | None = None  # when the job was told to end
         self._stop_at: float | None = None
         self._interrupted = 0
@@ -114,7 +109,7 @@ class Session:
         while True:
             self._take_signals()
             changed = self._take_states()
-            self._take_lines()
+            self._heard.take(all_of_it=self._stopping is not None)
             if self._broken is not None:
                 raise self._broken
             if changed:
@@ -150,41 +145,6 @@ class Session:
             else:
                 self._gang.event(kind, value)
 
-    def _take_lines(self) -> None:
-        for _ in range(_LINES_AT_ONCE):
-            # Who reads slowly slows down the followers, and the job as little as a log does.
-            if self._console.pending > BACKLOG and self._stopping is None:
-                return
-            event = self._following.take()
-            if event is None:
-                return
-            self._line(event)
-
-    def _line(self, event: Event) -> None:
-        kind = event["event"]
-        if kind == "receipt":
-            self._receipts[event["uid"]] = event["receipt"]
-        elif kind == "notice":
-            text = str(event["text"])
-            if text in self._remarks and not text.startswith("  "):
-                return
-            if len(self._remarks) < _REMARKS:
-                self._remarks.add(text)
-            self._console.event(event)
-        elif kind == "phase":
-            # Both containers join; what the second one only repeats is no news.
-            said = f"{event['node']} {event['phase']}: {event['text']}"
-            if said not in self._remarks:
-                self._remarks.add(said)
-                self._console.event(event)
-        elif kind not in ("worker_receipt", "time"):
-            if kind == "output":
-                self._files.write(event["rank"], event["data"])
-                if self._files.problem:
-                    self._notice(self._files.problem, "warning")
-                    self._files.problem = ""
-            self._console.event(event)
-
     def _take_signals(self) -> None:
         for number in self._signals.take():
             self._interrupted += 1
@@ -206,7 +166,7 @@ class Session:
             if not self._wishes.stops:
                 return Outcome(None, self._failure.code, "the job goes on")
             if self._interrupted > 1:
-                stop(self._door, self._facts.namespace, self._facts.run, grace=0)
+                stop(self._door, self._facts.namespace, self._facts.run, now=True)
                 return self._end(drain=0.5)
         if self._stopping is None:
             self._look_at_leaving(now)
@@ -264,7 +224,7 @@ class Session:
             return
         if self._failure is None:
             self._failure = found
-        if found.text.partition("\n")[0] not in self._remarks:
+        if not self._heard.said(found.text.partition("\n")[0]):
             self._console.event(found.event())
         apart = self._wishes.grace + _PATIENCE_SECONDS if self._started else _APART_SECONDS
         # Of a lost node the other agents may know nothing: the network can be as good as before.
@@ -322,16 +282,16 @@ class Session:
         until = time.monotonic() + drain
         while self._following.busy and time.monotonic() < until and self._interrupted < 2:
             self._take_signals()
-            self._take_lines()
+            self._heard.take(all_of_it=self._stopping is not None)
             self._console.tick()
             time.sleep(0.02)
-        self._take_lines()
-        self._files.close()
+        self._heard.take(all_of_it=self._stopping is not None)
+        self._heard.close()
         self._door.stop.set()
         receipt = settle(
             self._facts,
             self._workers,
-            self._receipts.get(self._workers[0].uid) if 0 in self._workers else None,
+            self._heard.receipts.get(self._workers[0].uid) if 0 in self._workers else None,
             self._failure,
             restarts=self._look.restarts,
             now=time.time(),
@@ -340,38 +300,3 @@ class Session:
 
     def _notice(self, text: str, level: str) -> None:
         self._console.event({"event": "notice", "node": None, "level": level, "text": text})
-
-
-def in_thread(action: Callable[[], Any], signals: Signals, patience: float = 5.0) -> Any:
-    """``action()`` in a thread, while signals are heard here; its result, or what it raised.
-
-    Raises:
-        Interrupted: a signal came. The call that was under way has been waited for, ``patience`` seconds at most.
-    """
-    done = threading.Event()
-    result: list[Any] = []
-
-    def work() -> None:
-        try:
-            result.append(action())
-        except BaseException as error:  # raised again in the thread that waits
-            result.append(error)
-        done.set()
-
-    threading.Thread(target=work, name="call", daemon=True).start()
-    while not done.wait(0.05):
-        taken = signals.take()
-        if taken:
-            done.wait(patience)
-            raise Interrupted(taken[0])
-    if isinstance(result[0], BaseException):
-        raise result[0]
-    return result[0]
-
-
-class Interrupted(Exception):
-    """A signal ended what was being done; ``number`` is the signal's."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number

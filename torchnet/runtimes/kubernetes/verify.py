@@ -76,7 +76,7 @@ def _pods(
     except NetworkError as error:
         yield Check("test pods", False, error.text, error.fix)
     finally:
-        removal = remove(Door(door.access), namespace, run, patience=_REMOVAL_SECONDS, force_after=12.0)
+        removal = remove(Door(door.access), namespace, run, patience=_REMOVAL_SECONDS, force=True)
     if removal.left:
         fix = f"torchnet down {run} -n {namespace}"
         yield Check("cleaned up", False, f"still there: {listed(removal.left)}", fix)
