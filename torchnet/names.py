@@ -23,6 +23,7 @@ LOCAL_PRIMARY = "frontend"
 
 RECEIPT_SCHEMA = "torchnet.receipt/1"
 ENV_PREFIX = "TORCHNET_"
+START_VARIABLE = "TORCHNET_START"  # of agents: which start of the whole gang this is
 TABLE_VARIABLE = "TORCHNET_TABLE"  # for scripts: the path of the job's encoded table
 
 

@@ -120,7 +120,7 @@ def source_of(options: argparse.Namespace, spec: AgentSpec) -> AddressSource:
     if kind == "static":
         return StaticAddresses(options.address_source, rank0, spec.attachments)
     if not options.status_file:
-        return _by_api(spec)
+        return _by_api(spec, options.rank0_labels)
     other = options.rank0_status_file or (options.status_file if not spec.node_rank else None)
     if other is None:
         raise UsageError("multus-status needs rank 0's network-status", fix="--rank0-status-file FILE")
@@ -128,9 +128,10 @@ def source_of(options: argparse.Namespace, spec: AgentSpec) -> AddressSource:
     return MultusStatus(_read(options.status_file), lambda: _read(other), attachments, family=spec.family)
 
 
-def _by_api(spec: AgentSpec) -> AddressSource:
+def _by_api(spec: AgentSpec, rank0_labels: str) -> AddressSource:
     """Only here, as few workers need http and ssl, which cost 0.03 s."""
     from torchnet.agent.api import ApiServer
+    from torchnet.agent.discover import sure_attachments
     from torchnet.agent.pods import Own, PodSource
     from torchnet.kernel import links
 
@@ -146,6 +147,9 @@ def _by_api(spec: AgentSpec) -> AddressSource:
         name=environ.get("POD_NAME", ""),
         hostname=environ.get("HOSTNAME", ""),
         address=address,
+        # Rank 0's own network-status is what the others go by: there the two are compared.
+        seen=lambda: sure_attachments(spec) if spec.node_rank else None,
+        rank0=rank0_labels,
     )
     return PodSource(api, own, spec.attachments, family=spec.family)
 

@@ -14,6 +14,7 @@ from torchnet.errors import NetworkError, NotYetError, TorchnetError
 from torchnet.kernel import links
 from torchnet.network.select import Rail, TentativeError, select_rail
 from torchnet.network.sources import AddressSource
+from torchnet.network.status import StatusEntry
 from torchnet.network.table import RailRow, Row
 
 # Duplicate address detection takes 1.8 s on a fresh macvlan; a kernel that is asked for more probes takes longer.
@@ -66,6 +67,26 @@ def look(spec: AgentSpec, source: AddressSource) -> tuple[Rail, ...]:
     if isinstance(first, TentativeError):
         raise TentativeError(text, fix=fix, interface=first.interface, address=first.address)
     raise NetworkError(text, fix=fix)
+
+
+def sure_attachments(spec: AgentSpec) -> tuple[StatusEntry, ...] | None:
+    """The attachments ``NAMESPACE/NAME@INTERFACE`` where the kernel leaves no doubt of each one's address, else None.
+
+    They have no addresses, as of those that ``host:`` names.
+    """
+    present = links.interfaces()
+    entries = []
+    for number, wanted in enumerate(spec.attachments):
+        name, _, interface = wanted.partition("@")
+        entry = StatusEntry(name, interface or None)
+        try:
+            select_rail(spec.name, number, name, entry, present.get(interface), spec.family)
+        except TentativeError:
+            pass  # its detection is waited for in any case
+        except NetworkError:
+            return None
+        entries.append(entry)
+    return tuple(entries) or None
 
 
 class Discovery:

@@ -7,6 +7,8 @@ import os
 import socket
 from collections.abc import Sequence
 
+from torchnet import names
+
 _SWITCHES = ("--module", "--no-python", "--no_python", "--help")
 
 
@@ -69,7 +71,18 @@ def _network(made: argparse.ArgumentParser) -> None:
         default=os.environ.get("TORCHNET_RANK0", ""),
         help="rank 0's address on each rail, by commas",
     )
-    add("--attachment", action="append", default=[], help="NAMESPACE/NAME of a rail, in order; may repeat")
+    add(
+        "--rank0-labels",
+        default="",
+        metavar="KEY=VALUE,…",
+        help="multus-status: the labels of rank 0's pod [those by which the own pod belongs to it]",
+    )
+    add(
+        "--attachment",
+        action="append",
+        default=[],
+        help="NAMESPACE/NAME[@INTERFACE] of a rail, in order; may repeat",
+    )
     add("--family", choices=("auto", "ipv4", "ipv6"), default="auto")
     add("--preflight", choices=("auto", "full"), default="auto")
 
@@ -88,7 +101,7 @@ def _pod(made: argparse.ArgumentParser) -> None:
     add("--termination-log", metavar="PATH", help="how it ended, as JSON [/dev/termination-log if it exists]")
     add(
         "--start",
-        default=os.environ.get("TORCHNET_START", ""),
+        default=os.environ.get(names.START_VARIABLE, ""),
         help="which start of the whole job this is, where something restarts it [%(default)s]",
     )
 

@@ -1,39 +1,28 @@
 """The address source of a pod: network-status of its own pod and of rank 0's, asked of the API server.
 
-Two questions a worker, both for metadata alone, however many workers there are; rank 0's is repeated only while it is
-not there yet, has no status yet, or does not answer.
+One question a worker, for metadata alone, however many workers there are: rank 0 asks for its own pod, as the others
+go by what it says there, and the others ask for rank 0's, again only while it is not there yet, has no status yet, or
+does not answer. Of its own pod another worker asks only what its kernel leaves open: an answer has 7 KB, most of it
+managedFields, which the API server leaves in an object's metadata.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torchnet.agent.api import ApiServer, Ask, NotDoneError
+from torchnet.agent.pod_metadata import Pod, newest, selector
 from torchnet.errors import ClusterError, NetworkError, NotYetError, StatusError, TorchnetError
-from torchnet.names import (
-    ATTEMPT_LABEL,
-    INDEX_LABEL,
-    NETWORKS_ANNOTATION,
-    NODE_RANK_LABEL,
-    RUN_LABEL,
-    STATUS_ANNOTATION,
-)
+from torchnet.names import NETWORKS_ANNOTATION, STATUS_ANNOTATION
 from torchnet.network.select import Family
 from torchnet.network.sources import MultusStatus
 from torchnet.network.status import StatusEntry
 from torchnet.network.text import printable
 
-# Before Kubernetes 1.27 without a prefix; the first that the own pod has is used.
-_JOB_LABELS = (
-    "batch.kubernetes.io/controller-uid",
-    "batch.kubernetes.io/job-name",
-    "controller-uid",
-    "job-name",
-)
 _LIVE = "status.phase!=Failed,status.phase!=Succeeded"
 
 _STATUS_SECONDS = 5.0  # the status is written before a pod's first container starts; caches may lag
@@ -44,37 +33,18 @@ _FRESH_SECONDS = 3.0  # how long an address that does not answer yet is believed
 
 @dataclass(frozen=True)
 class Own:
-    """What a pod knows of itself; ``address`` gives its address on eth0, asked only where no name helps."""
+    """What a pod knows of itself; ``address`` gives its address on eth0, asked only where no name helps.
+
+    ``seen`` gives the attachments as far as the kernel alone leaves no doubt, else None; ``rank0`` is the selector of
+    rank 0's pod, if somebody has said it.
+    """
 
     namespace: str
     name: str = ""
     hostname: str = ""
     address: Callable[[], str] = field(default=lambda: "")
-
-
-@dataclass(frozen=True)
-class Pod:
-    """The part of a pod's metadata that counts here."""
-
-    name: str
-    labels: Mapping[str, str]
-    annotations: Mapping[str, str]
-    created: str
-    ending: bool
-
-    @classmethod
-    def read(cls, value: Any) -> Pod:
-        """Of one object of an answer. Raises ClusterError where it is none."""
-        data = value.get("metadata") if isinstance(value, dict) else None
-        if not isinstance(data, dict) or not isinstance(data.get("name"), str):
-            raise ClusterError("the API server's answer holds something that is no pod")
-        return cls(
-            name=data["name"],
-            labels=_texts(data.get("labels")),
-            annotations=_texts(data.get("annotations")),
-            created=str(data.get("creationTimestamp") or ""),
-            ending=bool(data.get("deletionTimestamp")),
-        )
+    seen: Callable[[], tuple[StatusEntry, ...] | None] = field(default=lambda: None)
+    rank0: str = ""
 
 
 class PodSource:
@@ -104,6 +74,8 @@ class PodSource:
 
     def attachments(self) -> tuple[StatusEntry, ...]:
         if self._pod is None:
+            if (seen := self._own.seen()) is not None:
+                return seen
             pod = self._patiently(self._find)
             if pod.annotations.get(STATUS_ANNOTATION) is None:
                 raise self._no_status(pod)
@@ -129,8 +101,9 @@ class PodSource:
         return self._rank0
 
     def _ask_rank0(self) -> tuple[str, ...]:
-        own = self._pod or self._find()
-        ask = Ask(self._own.namespace, labels=selector(own), fields=_LIVE)
+        own = self._pod or (None if self._own.rank0 else self._find())
+        labels = self._own.rank0 if own is None else selector(own)
+        ask = Ask(self._own.namespace, labels=labels, fields=_LIVE)
         found = (self._api.get(ask) or {}).get("items")
         pods = [Pod.read(item) for item in (found if isinstance(found, list) else [])]
         pod = newest(own, pods)
@@ -206,26 +179,6 @@ class _Pace:
         return seconds
 
 
-def selector(own: Pod) -> str:
-    """The labels by which rank 0's pod is found, given the own pod. Raises ClusterError where nothing tells."""
-    rank = NODE_RANK_LABEL if NODE_RANK_LABEL in own.labels else INDEX_LABEL
-    for label in (RUN_LABEL, *_JOB_LABELS):
-        if own.labels.get(label) and (rank in own.labels or label == RUN_LABEL):
-            return f"{label}={own.labels[label]},{rank}=0"
-    raise ClusterError(
-        f"nothing tells which pod is rank 0: {own.name} is of no Indexed Job, and has no labels {RUN_LABEL} and "
-        f"{NODE_RANK_LABEL}",
-        fix=f"label the pods {RUN_LABEL}=NAME and {NODE_RANK_LABEL}=0, 1, …, or give the agents --rank0 ADDRESS",
-    )
-
-
-def newest(own: Pod, pods: Sequence[Pod]) -> Pod | None:
-    """Rank 0's pod among those found: of the own restart attempt, not on its way out, the last that was made."""
-    attempt = own.labels.get(ATTEMPT_LABEL)
-    live = [pod for pod in pods if not pod.ending and pod.labels.get(ATTEMPT_LABEL) == attempt]
-    return max(live, key=lambda pod: (pod.created, pod.name), default=None)
-
-
 def _unserved(pod: Pod, asked: str | None, own: Own) -> StatusError:
     """Why there is no network-status (the symptoms that are known), as far as the pod itself tells."""
     if not asked:
@@ -243,8 +196,3 @@ def _unserved(pod: Pod, asked: str | None, own: Own) -> StatusError:
 
 def _see(pod: Pod, own: Own) -> str:
     return f"kubectl describe pod {pod.name} -n {own.namespace}"
-
-
-def _texts(value: Any) -> dict[str, str]:
-    items = value.items() if isinstance(value, dict) else ()
-    return {name: text for name, text in items if isinstance(text, str)}

@@ -5,7 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from torchnet.names import AGENT_ZIP, CODE_DIR, CODE_ZIP, STATE_DIR, WORK_DIR, rail_interface
+from torchnet.names import (
+    AGENT_ZIP,
+    ATTEMPT_LABEL,
+    CODE_DIR,
+    CODE_ZIP,
+    INDEX_LABEL,
+    NODE_RANK_LABEL,
+    RUN_LABEL,
+    START_VARIABLE,
+    STATE_DIR,
+    WORK_DIR,
+    rail_interface,
+)
 from torchnet.render.attachments import Rail
 from torchnet.render.code import Code
 from torchnet.spec.grammar import amount
@@ -45,6 +57,14 @@ def command(job: JobSpec, run_id: str, phase: str, rails: list[Rail], code: Code
     return [*words, literal(code.script), *map(literal, job.args)]
 
 
+def _rank0_labels(job: JobSpec, run_id: str) -> str:
+    """So that a worker need not ask for its own pod first, whose labels would tell, too."""
+    rank = NODE_RANK_LABEL if job.kubernetes.form == "pods" else INDEX_LABEL
+    # Pods of two starts of a gang are there side by side for a moment.
+    start = f",{ATTEMPT_LABEL}=$({START_VARIABLE})" if job.kubernetes.form == "jobset" else ""
+    return f"{RUN_LABEL}={run_id},{rank}=0{start}"
+
+
 def _flags(job: JobSpec, run_id: str, rails: list[Rail]) -> Iterator[tuple[str, str]]:
     run = job.run
     yield "--run-id", run_id
@@ -57,6 +77,7 @@ def _flags(job: JobSpec, run_id: str, rails: list[Rail]) -> Iterator[tuple[str, 
         yield "--rank0", ",".join(rail.addresses[0].partition("/")[0] for rail in rails)
     else:
         yield "--address-source", "multus-status"
+        yield "--rank0-labels", _rank0_labels(job, run_id)
     for number, rail in enumerate(rails):
         yield "--attachment", f"{rail.namespace}/{rail.name}@{rail_interface(number)}"
     yield "--family", job.network.family

@@ -158,7 +158,7 @@ def _own_variables(job: JobSpec) -> list[dict[str, Any]]:
     # Which start of the gang this is: pods of two starts are there side by side for a moment.
     attempt = f"metadata.labels['{names.ATTEMPT_LABEL}']"
     return [
-        *([from_field("TORCHNET_START", attempt)] if job.kubernetes.form == "jobset" else []),
+        *([from_field(names.START_VARIABLE, attempt)] if job.kubernetes.form == "jobset" else []),
         from_field("POD_NAME", "metadata.name"),
         from_field("POD_NAMESPACE", "metadata.namespace"),
         from_field("POD_UID", "metadata.uid"),
