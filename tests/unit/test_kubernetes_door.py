@@ -6,86 +6,21 @@ in tests/cluster.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.unit.api_answers import Server, kubeconfig, serving
 from torchnet.errors import ClusterError
 from torchnet.runtimes.kubernetes.configuration import load
 from torchnet.runtimes.kubernetes.door import Door, connect
 from torchnet.runtimes.kubernetes.refused import Refused, Unreachable
 from torchnet.runtimes.kubernetes.resources import JOB, POD
 
-Answer = tuple[int, dict[str, str], Any]
-
-
-class Server:
-    """Answers with ``answers`` in turn, the last one for ever; keeps what was asked."""
-
-    def __init__(self) -> None:
-        self.answers: list[Answer] = [(200, {}, {})]
-        self.asked: list[tuple[float, str, str, dict[str, str]]] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def _answer(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                outer.asked.append((time.monotonic(), self.command, self.path, dict(self.headers)))
-                status, headers, body = outer.answers[0] if len(outer.answers) == 1 else outer.answers.pop(0)
-                if status == 0:
-                    self.close_connection = True
-                    return
-                data = body if isinstance(body, bytes) else json.dumps(body).encode()
-                self.send_response(status)
-                for name, value in {**headers, "Content-Length": str(len(data))}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(data)
-
-            do_GET = do_POST = do_DELETE = do_PATCH = _answer  # noqa: N815
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    made = Server()
-    yield made
-    made.close()
-
-
-def kubeconfig(
-    path: Path, server: str, *, name: str = "here", current: str | None = None, **user: Any
-) -> Path:
-    body = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": current if current is not None else name,
-        "clusters": [{"name": name, "cluster": {"server": server}}],
-        "users": [{"name": name, "user": user or {"token": "t0ken"}}],
-        "contexts": [
-            {"name": name, "context": {"cluster": name, "user": name, "namespace": f"ns-of-{name}"}}
-        ],
-    }
-    path.write_text(json.dumps(body))
-    return path
+server = pytest.fixture(serving)
 
 
 @pytest.fixture
