@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pytest
@@ -29,6 +30,18 @@ __all__ = [
 ]
 
 
+@dataclass(frozen=True)
+class PodState:
+    """How far a pod is."""
+
+    phase: str = "Running"
+    address: str = ""
+    ending: bool = False
+
+
+RUNNING = PodState()
+
+
 class World(Protocol):
     """An API server and pods in it that a test makes; they go when it ends."""
 
@@ -38,19 +51,13 @@ class World(Protocol):
         """As it is seen with the account ``good``, ``forbidden`` or ``unknown``."""
 
     def put(
-        self,
-        name: str,
-        labels: dict[str, str],
-        annotations: dict[str, str],
-        *,
-        phase: str = "Running",
-        address: str = "",
-        ending: bool = False,
+        self, name: str, labels: dict[str, str], annotations: dict[str, str], state: PodState = RUNNING
     ) -> None: ...
 
 
-def status(address: str) -> str:
-    return render((StatusEntry("cilium", "eth0", ("10.0.0.9",)), StatusEntry("ml/net", "net1", (address,))))
+def status(address: str, frontend: str = "10.0.0.9") -> str:
+    """A pod's network-status: eth0 with ``frontend``, and net1 with ``address``."""
+    return render((StatusEntry("cilium", "eth0", (frontend,)), StatusEntry("ml/net", "net1", (address,))))
 
 
 def patiently(question: Callable[[], Any], seconds: float = 20) -> Any:
@@ -110,8 +117,8 @@ def test_rank_0_is_found_by_the_labels_that_the_own_pod_has(world: World) -> Non
 def test_pods_that_have_ended_or_are_ending_are_not_rank_0(world: World) -> None:
     labels = {RUN_LABEL: "r", INDEX_LABEL: "0"}
     world.put("own", {RUN_LABEL: "r", INDEX_LABEL: "1"}, {STATUS_ANNOTATION: status("fd00::1")})
-    world.put("failed", labels, {STATUS_ANNOTATION: status("fd00::f")}, phase="Failed")
-    world.put("ending", labels, {STATUS_ANNOTATION: status("fd00::e")}, ending=True)
+    world.put("failed", labels, {STATUS_ANNOTATION: status("fd00::f")}, PodState("Failed"))
+    world.put("ending", labels, {STATUS_ANNOTATION: status("fd00::e")}, PodState(ending=True))
     seen = source(world, name="own")
     with pytest.raises(NotYetError, match="rank 0's pod is not there yet"):
         seen.rank0()
@@ -120,7 +127,7 @@ def test_pods_that_have_ended_or_are_ending_are_not_rank_0(world: World) -> None
 
 
 def test_a_name_that_helps_not_gives_way_to_the_address(world: World) -> None:
-    world.put("pod-x7k2p", {}, {STATUS_ANNOTATION: status("fd00::1")}, address="10.244.77.7")
+    world.put("pod-x7k2p", {}, {STATUS_ANNOTATION: status("fd00::1")}, PodState(address="10.244.77.7"))
     seen = source(world, hostname="pod-1", address=lambda: "10.244.77.7")
     assert [entry.ips for entry in patiently(seen.attachments)] == [("fd00::1",)]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.archive import make
+from torchnet.names import API_DIR, WORK_DIR
 
-TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount"
 _RESTRICTED = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
@@ -83,12 +83,12 @@ def _job(
             {"name": "code", "mountPath": "/torchnet", "readOnly": True},
             {"name": "token", "mountPath": "/token", "readOnly": True},
             {"name": "state", "mountPath": "/state"},
-            {"name": "work", "mountPath": "/work"},
+            {"name": "work", "mountPath": WORK_DIR},
         ]
         if phase == "work" and phases:
             mounts.append({"name": "state", "mountPath": "/etc/hosts", "subPath": "hosts"})
         else:
-            mounts.append({"name": "account", "mountPath": TOKEN, "readOnly": True})
+            mounts.append({"name": "account", "mountPath": API_DIR, "readOnly": True})
         fields = {
             "POD_NAME": "metadata.name",
             "POD_NAMESPACE": "metadata.namespace",
@@ -102,7 +102,7 @@ def _job(
             "command": ["python3", "/torchnet/torchnet.zip", "agent", *flags, *words, "/torchnet/script.py"],
             "env": [*(refs if phases else []), {"name": "TORCHNET_TOKEN_FILE", "value": "/token/token"}],
             "volumeMounts": mounts,
-            "workingDir": "/work",
+            "workingDir": WORK_DIR,
             "securityContext": _RESTRICTED,
             "resources": {"limits": {"memory": memory}} if memory else {},
         }

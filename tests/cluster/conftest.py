@@ -99,7 +99,20 @@ def _no_objects_left(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture
-def launcher(cluster: Cluster, tmp_path: Path) -> Iterator[Launcher]:
-    """torchnet's command in a namespace of its own, which is under Pod Security "restricted"."""
-    with cluster.namespace() as namespace:
-        yield Launcher(cluster, namespace, tmp_path)
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """One for this test, under Pod Security "restricted"."""
+    with cluster.namespace() as name:
+        yield name
+
+
+@pytest.fixture(scope="module")
+def module_namespace(cluster: Cluster) -> Iterator[str]:
+    """The same for all tests of a module, which sets its ``namespace`` to it."""
+    with cluster.namespace() as name:
+        yield name
+
+
+@pytest.fixture
+def launcher(cluster: Cluster, namespace: str, tmp_path: Path) -> Launcher:
+    """torchnet's command in the test's namespace."""
+    return Launcher(cluster, namespace, tmp_path)

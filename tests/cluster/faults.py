@@ -1,6 +1,6 @@
 """Faults for a run on the cluster: of its processes, of its pods' networks, of the nodes and of what is between them.
 
-Whatever is done to a node is undone at the end of its ``with`` block.
+Whatever is done to a node is undone at the end of its ``with`` block, which is given when it was done (monotonic).
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tests.cluster import network
 from tests.cluster.cluster import Cluster
 from tests.cluster.places import FABRIC, namespace
 from tests.cluster.shell import run
 from tests.jobs import environment, state
+
+Fault = contextlib.AbstractContextManager[float]
 
 
 def within(seconds: float, what: str, since: float, until: float) -> None:
@@ -27,50 +29,47 @@ def within(seconds: float, what: str, since: float, until: float) -> None:
 
 
 @contextlib.contextmanager
-def cable_cut(cluster: Cluster, node: str) -> Iterator[float]:
-    """The node's ens5 without carrier; gives when that was (monotonic)."""
-    cluster.cut_cable(node)
+def _until_undone(do: Callable[[], object], undo: Callable[[], object]) -> Iterator[float]:
+    do()
     try:
         yield time.monotonic()
     finally:
-        cluster.mend_cable(node)
+        undo()
 
 
-@contextlib.contextmanager
-def packets_lost(*nodes: str) -> Iterator[float]:
-    """The switch between the nodes' ens5 forwards nothing, while both have carrier; gives when that was."""
+def cable_cut(cluster: Cluster, node: str) -> Fault:
+    """The node's ens5 without carrier."""
+    return _until_undone(lambda: cluster.cut_cable(node), lambda: cluster.mend_cable(node))
+
+
+def packets_lost(*nodes: str) -> Fault:
+    """The switch between the nodes' ens5 forwards nothing, while both have carrier."""
 
     def isolated(word: str) -> None:
         for node in nodes:
             port = network.cable(node, "ens5")
             run("bridge", "-n", namespace(FABRIC), "link", "set", "dev", port, "isolated", word)
 
-    isolated("on")
-    try:
-        yield time.monotonic()
-    finally:
-        isolated("off")
+    return _until_undone(lambda: isolated("on"), lambda: isolated("off"))
 
 
-@contextlib.contextmanager
-def mtu(cluster: Cluster, node: str, size: int) -> Iterator[None]:
+def mtu(cluster: Cluster, node: str, size: int) -> Fault:
     """The node's ens5 with another MTU, which the net1 of new pods takes over."""
-    cluster.on_node(node, "ip", "link", "set", "ens5", "mtu", str(size))
-    try:
-        yield
-    finally:
-        cluster.on_node(node, "ip", "link", "set", "ens5", "mtu", str(network.BACKEND_MTU))
+
+    def give(value: int) -> None:
+        cluster.on_node(node, "ip", "link", "set", "ens5", "mtu", str(value))
+
+    return _until_undone(lambda: give(size), lambda: give(network.BACKEND_MTU))
 
 
-@contextlib.contextmanager
-def no_kubelet(cluster: Cluster, node: str) -> Iterator[float]:
-    """The node's kubelet killed: for the cluster the node is lost; gives when that was. Ready again afterwards."""
-    cluster.kill_kubelet(node)
-    try:
-        yield time.monotonic()
-    finally:
+def no_kubelet(cluster: Cluster, node: str) -> Fault:
+    """The node's kubelet killed: for the cluster the node is lost. Ready again afterwards."""
+
+    def ready() -> None:
         cluster.start_kubelet(node)
         cluster.kubectl("wait", "--for=condition=Ready", f"node/{node}", "--timeout=60s")
+
+    return _until_undone(lambda: cluster.kill_kubelet(node), ready)
 
 
 def kill(pid: int) -> float:

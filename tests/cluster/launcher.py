@@ -65,6 +65,12 @@ class Launcher:
             text=True,
         )
 
+    def started(self, text: str, *words: str, nnodes: int = 2) -> subprocess.Popen[str]:
+        """A launch of this script whose training containers all run."""
+        process = self.start(*self.words(*words, nnodes=nnodes), self.script(text))
+        self.wait(lambda: self.training(nnodes))
+        return process
+
     def run(self, *words: str, timeout: float = 180, **environ: str) -> Ran:
         began = time.monotonic()
         return self.ended(self.start(*words, **environ), began, timeout)
@@ -78,6 +84,12 @@ class Launcher:
                 process.communicate()
         assert "Traceback" not in err, err
         return Ran(process.returncode, out, err, time.monotonic() - began)
+
+    def signalled(self, process: subprocess.Popen[str], number: int) -> Ran:
+        """How a launch ends that is sent this signal."""
+        began = time.monotonic()
+        process.send_signal(number)
+        return self.ended(process, began)
 
     def left(self) -> list[str]:
         """Objects of runs that are still in the namespace."""

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests import api_contract
+from tests.api_contract import RUNNING, PodState
 from tests.cluster.cluster import Cluster
 from tests.conftest import ROOT
 from torchnet.agent.api import ApiServer
@@ -41,27 +42,20 @@ class Real:
         return ApiServer(*self._at, str(place))
 
     def put(
-        self,
-        name: str,
-        labels: dict[str, str],
-        annotations: dict[str, str],
-        *,
-        phase: str = "Running",
-        address: str = "",
-        ending: bool = False,
+        self, name: str, labels: dict[str, str], annotations: dict[str, str], state: PodState = RUNNING
     ) -> None:
         metadata: dict[str, Any] = {"name": name, "labels": labels, "annotations": annotations}
-        if ending:
+        if state.ending:
             metadata["finalizers"] = [_FINALIZER]
         container = {"name": "c", "image": "none"}
         spec = {"schedulerName": "nobody", "containers": [container], "automountServiceAccountToken": False}
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
         self._kubectl("create", "-f", "-", input=json.dumps(pod))
-        status: dict[str, Any] = {"phase": phase}
-        if address:
-            status |= {"podIP": address, "podIPs": [{"ip": address}]}
+        status: dict[str, Any] = {"phase": state.phase}
+        if state.address:
+            status |= {"podIP": state.address, "podIPs": [{"ip": state.address}]}
         self._kubectl("patch", "pod", name, "--subresource=status", "-p", json.dumps({"status": status}))
-        if ending:
+        if state.ending:
             self._kubectl("delete", "pod", name, "--wait=false", "--grace-period=0")
 
     def close(self) -> None:

@@ -5,68 +5,21 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.cluster import addons
-from tests.cluster.cluster import Cluster
-from tests.cluster.faults import (
-    cable_cut,
-    in_network,
-    mtu,
-    packets_lost,
-    within,
-)
+from tests.cluster.faults import cable_cut, in_network, mtu, packets_lost, within
 from tests.cluster.launched import Launched, by_hand, never_started, pods, rendered
 from tests.cluster.launcher import Launcher
 from tests.jobs import until
+from tests.scripts import RAN, TALK
 from torchnet.names import NETWORKS_ANNOTATION
-
-# Rank 1 sends to rank 0 and waits for its answer, over and over, for as long as it can.
-TALK = """
-    import os, socket, time
-    if os.environ["RANK"] == "0":
-        server = socket.create_server((os.environ["MASTER_ADDR"], 7000), family=socket.AF_INET6)
-        connection, _ = server.accept()
-        while data := connection.recv(4000):
-            connection.sendall(data)
-    else:
-        for _ in range(200):
-            try:
-                connection = socket.create_connection((os.environ["MASTER_ADDR"], 7000))
-                break
-            except OSError:
-                time.sleep(0.05)
-        print("talking", flush=True)
-        counted = 0
-        while True:
-            connection.sendall(b"x" * 4000)
-            left = 4000
-            while left:
-                left -= len(connection.recv(left))
-            counted += 1
-            if counted % 50 == 0:
-                print("exchanged", counted, flush=True)
-            time.sleep(0.02)
-"""
-RAN = """
-    import os
-    print("ran", os.environ["GLOO_SOCKET_IFNAME"], flush=True)
-"""
-
-
-@pytest.fixture(scope="module")
-def namespace(cluster: Cluster) -> Iterator[str]:
-    """One for all of these tests: each leaves it as it was."""
-    with cluster.namespace() as name:
-        yield name
 
 
 @pytest.fixture
-def launcher(cluster: Cluster, namespace: str, tmp_path: Path) -> Launcher:
-    return Launcher(cluster, namespace, tmp_path)
+def namespace(module_namespace: str) -> str:
+    return module_namespace  # each of these tests leaves it as it was
 
 
 def test_a_worker_without_net1_is_refused(launcher: Launcher) -> None:
@@ -152,7 +105,8 @@ def test_mtu_1500_on_one_node(launcher: Launcher) -> None:
 def test_a_nodes_cable(launcher: Launcher) -> None:
     """Row 8: a flap of 2 s is survived and in the receipt; a cut is named within 5 s and stops the job."""
     cluster = launcher.cluster
-    with Launched(launcher, "row8", TALK, "--spread", "hard", "--link-grace", "3") as job:
+    words = ("--spread", "hard", "--link-grace", "3")
+    with Launched(launcher, "row8", TALK, *words, arguments=("inf",)) as job:
         job.wait_for("exchanged 50", on="stdout")
         node = job.where()[1]
         address = job.address(1)
@@ -183,8 +137,8 @@ def test_a_nodes_cable(launcher: Launcher) -> None:
 
 def test_packets_are_lost_while_there_is_carrier(launcher: Launcher) -> None:
     """Row 9: a stall is told within its time-out and stops the job where that was asked for."""
-    stall = ("--stall-timeout", "3", "--stall-action", "stop")
-    with Launched(launcher, "row9", TALK, "--spread", "hard", *stall) as job:
+    words = ("--spread", "hard", "--stall-timeout", "3", "--stall-action", "stop")
+    with Launched(launcher, "row9", TALK, *words, arguments=("inf",)) as job:
         job.wait_for("exchanged 50", on="stdout")
         with packets_lost(*launcher.cluster.nodes) as lost:
             told = job.wait_for("stalled: almost nothing passed between the workers for [3-9] s")

@@ -5,37 +5,23 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cluster import nodes
-from tests.cluster.cluster import Cluster
 from tests.cluster.faults import process, python_in_network
 from tests.cluster.launched import Launched
 from tests.cluster.launcher import Launcher
 from tests.cluster.places import node_address
 from tests.cluster.pods import staying
 from tests.jobs import until
-
-RAN = """
-    import os
-    print("ran", os.environ["GLOO_SOCKET_IFNAME"], flush=True)
-"""
-
-
-@pytest.fixture(scope="module")
-def namespace(cluster: Cluster) -> Iterator[str]:
-    """One for all of these tests: each leaves it as it was."""
-    with cluster.namespace() as name:
-        yield name
+from tests.scripts import RAN
 
 
 @pytest.fixture
-def launcher(cluster: Cluster, namespace: str, tmp_path: Path) -> Launcher:
-    return Launcher(cluster, namespace, tmp_path)
+def namespace(module_namespace: str) -> str:
+    return module_namespace  # each of these tests leaves it as it was
 
 
 # Knocks at both addresses of rank 0 in each way, and prints what it was given: bytes, or the error's name.

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.cluster.cluster import Cluster
 from tests.cluster.faults import kill, no_kubelet, within
 from tests.cluster.launched import Launched, pods, rank_of
 from tests.cluster.launcher import Launcher
@@ -26,16 +23,9 @@ WAIT = """
 """
 
 
-@pytest.fixture(scope="module")
-def namespace(cluster: Cluster) -> Iterator[str]:
-    """One for all of these tests: each leaves it as it was."""
-    with cluster.namespace() as name:
-        yield name
-
-
 @pytest.fixture
-def launcher(cluster: Cluster, namespace: str, tmp_path: Path) -> Launcher:
-    return Launcher(cluster, namespace, tmp_path)
+def namespace(module_namespace: str) -> str:
+    return module_namespace  # each of these tests leaves it as it was
 
 
 def ready(job: Launched, nnodes: int = 2, attempt: int = 0) -> None:

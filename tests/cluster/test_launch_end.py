@@ -86,8 +86,7 @@ def test_the_first_failing_ranks_code_is_the_launchers_and_is_kept(launcher: Lau
 
 
 def test_ctrl_c_stops_the_job_and_removes_it(launcher: Launcher) -> None:
-    script = launcher.script(
-        """\
+    text = """\
         import signal, sys, time
         def stop(*_):
             print("saved", flush=True)
@@ -96,13 +95,9 @@ def test_ctrl_c_stops_the_job_and_removes_it(launcher: Launcher) -> None:
         print("begun", flush=True)
         time.sleep(300)
         """
-    )
-    process = launcher.start(*launcher.words("--grace", "5"), script)
-    launcher.wait(lambda: launcher.training(4))
+    process = launcher.started(text, "--grace", "5", nnodes=4)
     time.sleep(3)
-    began = time.monotonic()
-    process.send_signal(2)
-    ran = launcher.ended(process, began)
+    ran = launcher.signalled(process, 2)
     assert ran.code == 130, ran.err
     assert ran.seconds < 10
     assert ran.out.count("saved") == 4, "last words are read"
@@ -110,21 +105,16 @@ def test_ctrl_c_stops_the_job_and_removes_it(launcher: Launcher) -> None:
 
 
 def test_ctrl_c_twice_ends_it_at_once(launcher: Launcher) -> None:
-    script = launcher.script(
-        """\
+    text = """\
         import signal, time
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         print("begun", flush=True)
         time.sleep(300)
         """
-    )
-    process = launcher.start(*launcher.words("--grace", "60", nnodes=2), script)
-    launcher.wait(lambda: launcher.training(2))
+    process = launcher.started(text, "--grace", "60")
     process.send_signal(2)
     time.sleep(1)
-    began = time.monotonic()
-    process.send_signal(2)
-    ran = launcher.ended(process, began)
+    ran = launcher.signalled(process, 2)
     assert ran.code == 130, ran.err
     assert ran.seconds < 8
     launcher.wait(lambda: launcher.left() == [], 5)
@@ -134,18 +124,15 @@ def test_a_hangup_and_a_signal_before_anything_has_started(launcher: Launcher) -
     script = launcher.script(SLOW)
     process = launcher.start(*launcher.words(nnodes=2), script)
     launcher.wait(lambda: launcher.left() != [])
-    began = time.monotonic()
-    process.send_signal(1)
-    ran = launcher.ended(process, began)
+    ran = launcher.signalled(process, 1)
     assert ran.code == 129, ran.err
     assert ran.seconds < 15
     assert launcher.left() == []
 
 
 def test_a_launcher_that_is_killed_leaves_a_job_that_goes_on(launcher: Launcher) -> None:
-    script = launcher.script(SLOW.replace("600", "60") + "    sys.exit(7)\n")
-    process = launcher.start(*launcher.words("--run-id", "orphan", "--grace", "2", nnodes=2), script)
-    launcher.wait(lambda: launcher.training(2))
+    text = SLOW.replace("600", "60") + "    sys.exit(7)\n"
+    process = launcher.started(text, "--run-id", "orphan", "--grace", "2")
     process.send_signal(9)
     process.communicate()
     rows = launcher.run("status", "orphan", "-n", launcher.namespace)
@@ -153,7 +140,7 @@ def test_a_launcher_that_is_killed_leaves_a_job_that_goes_on(launcher: Launcher)
     ran = launcher.run("attach", "-n", launcher.namespace)
     assert ran.code == 7, ran.err
     assert "receipt of orphan" in ran.err
-    again = launcher.run(*launcher.words("--run-id", "orphan", nnodes=2), script)
+    again = launcher.run(*launcher.words("--run-id", "orphan", nnodes=2), launcher.script(text))
     assert again.code == 2, again.err
     assert "torchnet attach orphan" in again.err
     assert launcher.run("down", "orphan", "-n", launcher.namespace).code == 0

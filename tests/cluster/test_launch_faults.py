@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 from tests.cluster.launcher import Launcher
@@ -16,8 +17,7 @@ TICKS = """\
 
 def test_the_api_server_restarted_in_mid_watch(launcher: Launcher) -> None:
     """Watch and logs are taken up again: every line once, and the end is not missed."""
-    process = launcher.start(*launcher.words("--log-dir", "logs", nnodes=2), launcher.script(TICKS))
-    launcher.wait(lambda: launcher.training(2))
+    process = launcher.started(TICKS, "--log-dir", "logs")
     time.sleep(4)
     launcher.cluster.restart_apiserver()
     ran = launcher.ended(process, time.monotonic())
@@ -30,10 +30,7 @@ def test_the_api_server_restarted_in_mid_watch(launcher: Launcher) -> None:
 
 
 def test_a_pod_that_is_deleted_in_mid_run_is_lost(launcher: Launcher) -> None:
-    process = launcher.start(
-        *launcher.words("--grace", "2", nnodes=2), launcher.script(TICKS.replace("100", "1000"))
-    )
-    launcher.wait(lambda: launcher.training(2))
+    process = launcher.started(TICKS.replace("100", "1000"), "--grace", "2")
     time.sleep(3)
     name = next(one["metadata"]["name"] for one in launcher.pods() if "-1-" in one["metadata"]["name"])
     launcher.cluster.kubectl("delete", "pod", name, "-n", launcher.namespace, "--grace-period=0", "--force")
@@ -59,15 +56,12 @@ def test_rights_that_are_taken_away_in_mid_run_end_the_launcher_not_the_job(laun
         "-n",
         namespace,
     )
-    import json
-
     config = json.loads(kubectl("config", "view", "--raw", "--minify", "-o", "json"))
     config["users"][0]["user"] = {"token": kubectl("create", "token", "someone", "-n", namespace).strip()}
     path = launcher.folder / "someone.kubeconfig"
     path.write_text(json.dumps(config))
-    words = launcher.words("--kubeconfig", str(path), "--run-id", "watched", nnodes=2)
-    process = launcher.start(*words, launcher.script(TICKS.replace("100", "1000")))
-    launcher.wait(lambda: launcher.training(2))
+    words = ("--kubeconfig", str(path), "--run-id", "watched")
+    process = launcher.started(TICKS.replace("100", "1000"), *words)
     kubectl("delete", "rolebinding", "someone", "-n", namespace)
     launcher.cluster.restart_apiserver()  # an open watch is not asked for its rights again
     ran = launcher.ended(process, time.monotonic())

@@ -10,6 +10,8 @@ import pytest
 
 from tests.agent_pods import Pod, kill
 from tests.agents import events, in_nodes, status, wait
+from tests.jobs import script
+from tests.scripts import ran
 from torchnet.agent import knock
 from torchnet.agent.state import State
 from torchnet.runtimes.local import sandbox
@@ -27,12 +29,7 @@ PREFIX = "fcbb:0:800:ffff::"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "script.py").write_text(SCRIPT)
-    return tmp_path
-
-
-def ran(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.glob("ran-*"))
+    return script(tmp_path, SCRIPT).parent
 
 
 def texts(folder: Path, log: str, kind: str) -> list[str]:

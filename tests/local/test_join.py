@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from tests.agents import events, in_nodes, run_agent, spec, status, wait
+from tests.jobs import script
+from tests.scripts import ran
 from torchnet.network.sources import MultusStatus
 
 SCRIPT = """
@@ -25,12 +27,7 @@ while os.path.exists(os.path.join(folder, "hold")) and time.monotonic() < deadli
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "script.py").write_text(SCRIPT)
-    return tmp_path
-
-
-def ran(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.glob("ran-*"))
+    return script(tmp_path, SCRIPT).parent
 
 
 RANK0 = "fcbb:0:800:ffff::1"

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.agents import events, in_nodes, run_agent, spec, wait
+from tests.jobs import script
 from tests.namespaces import isolated
+from tests.scripts import ran
 from torchnet import names
 from torchnet.agent import door, handshake
 from torchnet.agent.door import STRANGERS, Door
@@ -29,8 +31,7 @@ RANK0 = "fcbb:0:800:ffff::1"
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     text = "import os, sys\nopen(os.path.join(sys.argv[1], 'ran-' + os.environ['RANK']), 'w').close()\n"
-    (tmp_path / "script.py").write_text(text)
-    return tmp_path
+    return script(tmp_path, text).parent
 
 
 def bother(kind: int) -> socket.socket:
@@ -68,7 +69,7 @@ def test_a_thousand_strangers_do_not_harm_a_join(folder: Path) -> None:
 
     roles = [lambda n=n: worker(n) for n in range(WORKERS)]
     assert in_nodes([*roles, stranger]) == [0] * (WORKERS + 1)
-    assert len(list(folder.glob("ran-*"))) == WORKERS
+    assert len(ran(folder)) == WORKERS
     phases = [event["text"] for event in events(folder, "node-0", "phase")]
     assert f"{WORKERS}/{WORKERS} joined" in phases
     assert not any("went away" in text for text in phases)

@@ -11,37 +11,9 @@ from typing import Any
 import pytest
 
 from tests.jobs import Job, receipt, script
+from tests.scripts import TALK
 
 AT = 3  # seconds after the nodes exist: by then the script runs, also on a busy machine
-
-# Rank 1 sends to rank 0 and waits for its answer, over and over; the file holds the time of the last exchange.
-TALK = """
-    import os, socket, sys, time
-    seconds, file = float(sys.argv[1]), sys.argv[2]
-    end = time.monotonic() + seconds
-    if os.environ["RANK"] == "0":
-        server = socket.create_server((os.environ["MASTER_ADDR"], 7000), family=socket.AF_INET6)
-        connection, _ = server.accept()
-        while data := connection.recv(4000):
-            connection.sendall(data)
-            with open(file, "w") as out:
-                out.write(str(time.monotonic()))
-    else:
-        for _ in range(200):
-            try:
-                connection = socket.create_connection((os.environ["MASTER_ADDR"], 7000))
-                break
-            except OSError:
-                time.sleep(0.05)
-        print("talking", flush=True)
-        while time.monotonic() < end:
-            connection.sendall(b"x" * 4000)
-            left = 4000
-            while left:
-                left -= len(connection.recv(left))
-            time.sleep(0.02)
-        print("done", flush=True)
-"""
 
 
 class Talk:

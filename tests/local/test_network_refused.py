@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.jobs import Ended, receipt, run, script
+from tests.scripts import ran
 
 DEADLINE = 10  # seconds, as documented
 ONE, TWO, THREE = (f"fcbb:0:800:ffff::{n}" for n in (1, 2, 3))
@@ -22,10 +23,6 @@ def marker(tmp_path: Path) -> Path:
         print("ran", os.environ["GLOO_SOCKET_IFNAME"], os.environ["MASTER_ADDR"])
     """
     return script(tmp_path, text)
-
-
-def ran(marker: Path) -> list[str]:
-    return sorted(path.name for path in marker.parent.glob("ran-*"))
 
 
 def planted(marker: Path, *faults: str, arguments: tuple[str, ...] = ()) -> Ended:
@@ -157,7 +154,7 @@ def test_it_is_refused(case: str, marker: Path) -> None:
         assert line.strip() in ended.stderr
     assert "nothing was started; exit code 4" in ended.stderr
     assert (found["failure"]["kind"], found["exit_code"]) == ("network", 4)
-    assert ran(marker) == []
+    assert ran(marker.parent) == []
     assert ended.stdout == ""
     assert found["duration_s"] < DEADLINE
     assert [rank["exit_code"] for rank in found["ranks"] if rank["exit_code"] is not None] == []
@@ -171,13 +168,13 @@ def test_ipv4_alone_on_all_nodes_works_and_says_so(marker: Path) -> None:
         said = f"node-{node}: net1 .*it has no global IPv6 address, so IPv4 is used \\(10.7.0.{node + 1}\\)"
         assert re.search(said, ended.stderr)
     assert ended.stdout.count("ran net1 10.7.0.1\n") == 2
-    assert ran(marker) == ["ran-0", "ran-1"]
+    assert ran(marker.parent) == ["ran-0", "ran-1"]
 
 
 def test_duplicate_detection_is_waited_for(marker: Path) -> None:
     ended = planted(marker, "node-1:net1:duplicate-detection")
     assert ended.code == 0, ended.stderr
-    assert ran(marker) == ["ran-0", "ran-1"]
+    assert ran(marker.parent) == ["ran-0", "ran-1"]
     seconds = re.search(r"process, ([0-9.]+) s: ", ended.stderr)
     assert seconds
     assert float(seconds[1]) > 1  # else the kernel did not detect anything, and nothing was shown

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import torchnet
-from tests.local.test_training_init import CLEAN
+from tests.training import CLEAN
 from torchnet.network.table import RailRow, Row, Table, encode
 from torchnet.training import Bytes
 from torchnet.training.meter import _since

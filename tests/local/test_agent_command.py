@@ -1,0 +1,67 @@
+"""The agent's command line: `torchnet env` in a pod and on a machine of one's own, and what cannot be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Result
+from tests.containers import NET1, Pods, ended, served
+from tests.namespaces import isolated
+
+
+@isolated
+def test_the_environment_alone(tmp_path: Path) -> None:
+    pods = Pods(tmp_path)
+    with served(pods) as server:
+        words = ("--nproc-per-node", "2", "--local-rank", "1")
+        ((code, out, err),) = ended([pods.start(1, *words, command="env")])
+        assert code == 0, err
+        lines = out.splitlines()
+        for line in ("RANK='3'", "WORLD_SIZE='4'", f"MASTER_ADDR='{NET1[0]}'", "GLOO_SOCKET_IFNAME='net1'"):
+            assert f"export {line}" in lines
+        assert all(line.startswith("export ") for line in lines)
+        assert "no worker was joined" in err
+        server.state.pods.clear()
+        ((code, out, err),) = ended([pods.start(1, "--start-timeout", "1", command="env")])
+        assert (code, out) == (3, "false\n")
+
+
+def test_the_environment_of_a_machine_of_ones_own(torchnet: Callable[..., Result]) -> None:
+    words = ("--address-source", "host:lo", "--nnodes", "3", "--node-rank", "2", "--rank0", "10.0.0.1")
+    done = torchnet("env", *words, "--run-id", "it's $(x)")
+    assert done.code == 0
+    lines = done.stdout.splitlines()
+    assert "export MASTER_ADDR='10.0.0.1'" in lines
+    assert "export TORCHELASTIC_RUN_ID='it'\\''s $(x)'" in lines
+    assert "export RANK='2'" in lines
+    failed = torchnet("env", "--address-source", "host:none7")
+    assert (failed.code, failed.stdout) == (4, "false\n")
+    assert torchnet("env", "--local-rank", "1", "--address-source", "host:lo").code == 2
+    assert torchnet("env", "--explain").code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("--phase", "work", "x.py"), "--phase work needs a folder for the state"),
+        (("--phase", "work", "--state", "/none", "x.py"), "/none/state.json: No such file"),
+        (("--phase", "all"), "no script is named"),
+        (("--phase", "prepare", "--state", "/tmp", "--code", "/none.zip"), "/none.zip: No such file"),
+        (("--address-source", "static:net1", "x.py"), 'address source "static:net1"'),
+        (("--workdir", "/none", "x.py"), "--workdir /none: No such file"),
+    ],
+)
+def test_what_cannot_be_is_told_on_both_ways(
+    torchnet: Callable[..., Result], tmp_path: Path, words: tuple[str, ...], why: str
+) -> None:
+    log = tmp_path / "log"
+    done = torchnet("agent", "--termination-log", str(log), *words)
+    assert done.code == 2
+    assert why in done.stderr
+    told = json.loads(log.read_text())
+    assert (told["code"], told["failure"]["kind"]) == (2, "usage")
+    assert why in told["failure"]["text"]
