@@ -10,6 +10,9 @@ from typing import Any
 from tests.archive import make
 from torchnet.names import API_DIR, WORK_DIR
 
+_SCRIPT = "/torchnet/script.py"
+_AGENT = ("python3", "/torchnet/torchnet.zip", "agent")
+_SHELL = ("sh", "-ec", f'eval "$(python3 /torchnet/torchnet.zip env "$@")"; exec python3 {_SCRIPT}', "sh")
 _RESTRICTED = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
@@ -28,13 +31,15 @@ def objects(
     image: str,
     workers: int = 2,
     phases: bool = True,
+    joins: bool = True,
     words: tuple[str, ...] = (),
     rights: bool = True,
     memory: str = "",
 ) -> list[dict[str, Any]]:
     """Account with rights, code, token and an Indexed Job: in two containers, or (``phases=False``) in one.
 
-    Without ``phases`` nothing carries a label of torchnet's.
+    Without ``phases`` nothing carries a label of torchnet's. Without ``joins`` a shell takes the environment alone from
+    torchnet, and starts the script by itself.
     """
     labels = {"torchnet/run": name} if phases else {"app": name}
     meta = {"name": name, "namespace": namespace, "labels": labels}
@@ -63,7 +68,7 @@ def objects(
                 "subjects": [{"kind": "ServiceAccount", "name": name}],
             },
         ]
-    return [*found, _job(namespace, name, labels, image, workers, phases, words, memory)]
+    return [*found, _job(namespace, name, labels, image, workers, phases, joins, words, memory)]
 
 
 def _job(
@@ -73,6 +78,7 @@ def _job(
     image: str,
     workers: int,
     phases: bool,
+    joins: bool,
     words: tuple[str, ...],
     memory: str,
 ) -> dict[str, Any]:
@@ -99,7 +105,7 @@ def _job(
             "name": phase,
             "image": image,
             "imagePullPolicy": "IfNotPresent",
-            "command": ["python3", "/torchnet/torchnet.zip", "agent", *flags, *words, "/torchnet/script.py"],
+            "command": [*(_AGENT if joins else _SHELL), *flags, *words, *([_SCRIPT] if joins else [])],
             "env": [*(refs if phases else []), {"name": "TORCHNET_TOKEN_FILE", "value": "/token/token"}],
             "volumeMounts": mounts,
             "workingDir": WORK_DIR,

@@ -102,6 +102,16 @@ class Launcher:
         found: list[dict[str, Any]] = json.loads(self.cluster.kubectl(*words))["items"]
         return found
 
+    def version(self) -> str:
+        """The resourceVersion of the namespace's list of pods, from which a watch would go on."""
+        listed = json.loads(self.cluster.kubectl("get", "--raw", f"/api/v1/namespaces/{self.namespace}/pods"))
+        return str(listed["metadata"]["resourceVersion"])
+
+    def changes_since(self, version: str) -> str:
+        """What a watch on the namespace's pods is told that goes on from this version, within a second."""
+        query = f"watch=1&timeoutSeconds=1&resourceVersion={version}"
+        return self.cluster.kubectl("get", "--raw", f"/api/v1/namespaces/{self.namespace}/pods?{query}")
+
     def wait(self, what: Callable[[], bool], seconds: float = 90) -> None:
         until = time.monotonic() + seconds
         while not what():

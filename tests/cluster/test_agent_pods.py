@@ -113,6 +113,16 @@ def test_one_container_in_a_job_of_ones_own(cluster: Cluster, namespace: str, tm
     assert message(pods[0], "work")["job"]["exit_code"] == 0
 
 
+def test_the_environment_alone_for_a_script_that_a_shell_starts(
+    cluster: Cluster, namespace: str, tmp_path: Path
+) -> None:
+    run = Run(cluster, tmp_path, namespace, TALK, phases=False, joins=False)
+    for pod in run.succeeded():
+        log = run.log(pod, "work")
+        assert "sum 2.0 on net1" in log
+        assert "no worker was joined, no path was checked" in log
+
+
 def test_without_rights_all_say_what_is_missing(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
     run = Run(cluster, tmp_path, namespace, TALK, rights=False)
     pods = run.ended()
