@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from torchnet.cli.options import PlainCommand, field_parameters, given_fields, parameter
+from torchnet.cli.places import working_directory
 from torchnet.errors import UsageError
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def run(values: dict[str, Any], words: list[str]) -> int:
     flags = given_fields(values)
     if words:
         flags |= {"script": words[0], "args": tuple(words[1:])}
-    cwd = _working_directory()
+    cwd = working_directory()
     resolved = resolve(flags, os.environ, cwd, values["config"])
     for line in (*warnings(values), *resolved.warnings):
         say(f"torchnet: {line}")
@@ -125,14 +126,6 @@ def _on_kubernetes(resolved: Resolved, cwd: str, form: str | None) -> int:
         say(f"torchnet: does not travel: {printable(line)}")
     emit(text(prepared, form, job, resolved.origins))
     return 0
-
-
-def _working_directory() -> str:
-    try:
-        return os.getcwd()
-    except OSError as error:
-        what = f"the working directory cannot be told ({error.strerror}); it may have been removed"
-        raise UsageError(what, fix="cd to an existing directory") from None
 
 
 def _form(asked: str | None, dry_run: bool) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,13 @@ from torchnet.errors import UsageError
 
 if TYPE_CHECKING:
     from torchnet.runtimes.kubernetes.commands import Place
+    from torchnet.spec.layers import Value
+    from torchnet.spec.problems import Problem
 
 Options = Sequence[tuple[str, Any, Any]]
 """(parameter's name, type, typer's option) each."""
+_READ = ("namespace", "context", "kubeconfig")
+_WHAT_THERE_IS = "kubectl config get-contexts, kubectl get namespaces"
 
 
 def _where() -> list[tuple[str, Any, Any]]:
@@ -77,54 +81,73 @@ def _internal(name: str) -> str:
 
 
 def place(given: dict[str, Any]) -> Place:
-    """Where to look: what was typed, else where `torchnet launch` would go from here."""
+    """Where to look: what was typed, else where `torchnet launch` would go from here. Prints the files' warnings.
+
+    Raises:
+        SpecError: a file, a variable or an option that a launch would refuse, too.
+    """
+    from torchnet.cli.entry import say
     from torchnet.runtimes.kubernetes.commands import Place
-    from torchnet.spec.words import parse_label
-
-    settings = _settings()
-    namespace = given.get("namespace", settings.get("namespace"))
-    if namespace is not None:
-        namespace = label(namespace, "-n", parse_label)
-    return Place(
-        namespace,
-        given.get("context_", settings.get("context")),
-        given.get("kubeconfig", settings.get("kubeconfig")),
-    )
-
-
-def _settings() -> dict[str, str]:
-    """The cluster and namespace of the environment and the project's file, as a launch takes them."""
     from torchnet.spec.files import from_project
-    from torchnet.spec.layers import from_environment, merge
+    from torchnet.spec.layers import from_environment, from_flags, merge
+    from torchnet.spec.problems import NEXT, SpecError
 
-    here = Path.cwd()
-    merged = merge([from_environment(os.environ), from_project(here)])
-    found = {}
-    for name in ("namespace", "context", "kubeconfig"):
-        value = merged.get(f"kubernetes.{name}")
-        if value is not None and isinstance(value.raw, str):
-            found[name] = str(here / value.base / value.raw) if name == "kubeconfig" else value.raw
-    return found
+    typed = {f"kubernetes.{name}": given[_internal(name)] for name in _READ if _internal(name) in given}
+    layers = [from_flags(typed), from_environment(os.environ), from_project(Path(working_directory()))]
+    unusable = [problem for layer in layers for problem in layer.problems]
+    found, wrong = _read(merge(layers))
+    if unusable or wrong:
+        # Nothing is left out: the kubeconfig's own default may be another cluster.
+        raise SpecError(
+            unusable + wrong, about="the way to the cluster", fix=NEXT if unusable else _WHAT_THERE_IS
+        )
+    for layer in layers:
+        for line in layer.warnings:
+            say(f"torchnet: {line}")
+    return Place(**found)
+
+
+def _read(merged: Mapping[str, Value]) -> tuple[dict[str, str], list[Problem]]:
+    """What the layers say of the three values that a place has, and what is wrong with those."""
+    from torchnet.spec.fields import BY_PATH
+    from torchnet.spec.problems import Problem
+    from torchnet.spec.words import parse_label, parse_nonempty, quote
+
+    found, wrong = {}, []
+    for name in _READ:
+        path = f"kubernetes.{name}"
+        value = merged.get(path)
+        if value is None:
+            continue
+        try:
+            text = (parse_label if name == "namespace" else parse_nonempty)(value.raw)
+        except ValueError as error:
+            what, valid = f"{quote(value.raw)} {error}", BY_PATH[path].valid
+            wrong.append(Problem(path, what, value.origin.where, valid))
+        else:
+            found[name] = os.path.join(value.base, text) if BY_PATH[path].is_path else text
+    return found, wrong
+
+
+def working_directory() -> str:
+    """The working directory. Raises UsageError where it is gone."""
+    try:
+        return os.getcwd()
+    except OSError as error:
+        what = f"the working directory cannot be told ({error.strerror}); it may have been removed"
+        raise UsageError(what, fix="cd to an existing directory") from None
 
 
 def run_of(words: Sequence[str]) -> str | None:
     """The run that is named, if one is; checked before any call."""
-    from torchnet.network.text import printable
-    from torchnet.spec.words import parse_label
+    from torchnet.spec.words import parse_label, quote
 
     if len(words) > 1:
-        raise UsageError(f'"{printable(words[1], 80)}" is one argument too many: one RUN at a time')
-    return label(words[0], "RUN", parse_label) if words else None
-
-
-def label(text: str, what: str, parse: Callable[[str], str]) -> str:
-    """``text`` as a DNS label, which names of runs and namespaces are."""
-    from torchnet.network.text import printable
-
+        raise UsageError(f"{quote(words[1])} is one argument too many: one RUN at a time")
     try:
-        return parse(text)
+        return parse_label(words[0]) if words else None
     except ValueError as error:
-        raise UsageError(f'{what} "{printable(text, 80)}" {error}', fix="torchnet status") from None
+        raise UsageError(f"RUN {quote(words[0])} {error}", fix="torchnet status") from None
 
 
 def ranks_of(given: dict[str, Any]) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from torchnet.cli.places import add, label, place
+from torchnet.cli.places import add, place
 from torchnet.errors import UsageError
 
 if TYPE_CHECKING:
@@ -59,10 +59,15 @@ def run(words: list[str], given: dict[str, Any]) -> int:
 
 
 def _network(text: str) -> str:
-    from torchnet.spec.words import parse_label
+    """``text`` where it is ``[NAMESPACE/]NAME``, as --network of a launch takes it."""
+    from torchnet.spec.grammar import parse_namespaced
+    from torchnet.spec.words import quote
 
-    for part in text.split("/", 1):
-        label(part, "--network", parse_label)
+    try:
+        parse_namespaced(text)
+    except ValueError as error:
+        fix = "kubectl get network-attachment-definitions -A"
+        raise UsageError(f"--network {quote(text)} {error}", fix=fix) from None
     return text
 
 

@@ -37,16 +37,16 @@ class Problem:
 
 
 class SpecError(UsageError):
-    """The job cannot be run as asked for; ``problems`` holds all reasons."""
+    """What ``about`` names cannot be used as asked for; ``problems`` holds all reasons."""
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    def __init__(self, problems: Iterable[Problem], *, about: str = "this job", fix: str = NEXT) -> None:
         order = {field.path: place for place, field in enumerate(FIELDS)}
         self.problems = tuple(sorted(problems, key=lambda one: order.get(one.path, len(order))))
         shown = [f"  {problem}" for problem in self.problems[:_LINES]]
         if len(self.problems) > _LINES:
             shown.append(f"  … and {len(self.problems) - _LINES} more")
         count = "one thing is" if len(self.problems) == 1 else f"{len(self.problems)} things are"
-        super().__init__("\n".join([f"{count} wrong with this job:", *shown]), fix=NEXT)
+        super().__init__("\n".join([f"{count} wrong with {about}:", *shown]), fix=fix)
 
 
 def from_validation(error: ValidationError, origins: Mapping[str, Origin]) -> list[Problem]:
