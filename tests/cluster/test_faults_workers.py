@@ -131,8 +131,12 @@ def test_hostile_values_are_data(launcher: Launcher) -> None:
         assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202e\u2066]", stream), ascii(stream)
     annotated = [pod["metadata"]["annotations"]["example.com/x"] for pod in pods(launcher, "row20")]
     assert annotated == [HOSTILE, HOSTILE]
+    kubectl = launcher.cluster.kubectl
+    kubectl("annotate", "--overwrite", "job", "row20", "-n", launcher.namespace, f"torchnet/spec={HOSTILE}")
     shown = launcher.run("status", "row20", "-n", launcher.namespace)
-    assert (shown.code, "\x1b" in shown.out + shown.err) == (0, False)
+    assert shown.code == 0, shown.err
+    assert "\\x1b[31mred" in shown.out, "why the run's size is unknown"
+    assert "\x1b" not in shown.out + shown.err
     assert launcher.run("down", "row20", "-n", launcher.namespace).code == 0
     assert launcher.left() == []
 

@@ -18,6 +18,7 @@ from torchnet.runtimes.kubernetes.refused import Refused
 from torchnet.runtimes.kubernetes.resources import JOB, JOBSET, POD, RUN, WORKLOADS, Kind, selector
 
 Object = dict[str, Any]
+_REASON = 200  # characters of what the cluster says of a run or a worker
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def _row(workload: Object, pods: Sequence[Object], *, detailed: bool) -> Row:
         meta = workload["metadata"]
         age = round(max(0.0, time.time() - seconds(meta.get("creationTimestamp"))), 0)
         name = str((meta.get("labels") or {}).get(RUN))
-        why = printable(error.text, 200)
+        why = printable(error.text, _REASON)
         return Row(name, meta["namespace"], workload["kind"], 0, len(pods), "unknown", why, age, None)
     gang = Gang(known.nnodes, restarts=known.restarts)
     gang.listed(pods)
@@ -118,7 +119,7 @@ def _row(workload: Object, pods: Sequence[Object], *, detailed: bool) -> Row:
             "pod": one.pod,
             "node": one.node,
             "state": one.stage,
-            "reason": one.why or (one.ended.why if one.ended else ""),
+            "reason": printable(one.why or (one.ended.why if one.ended else ""), _REASON),
             "exit_code": one.ended.code if one.ended else None,
         }
         for rank, one in workers.items()
@@ -130,7 +131,7 @@ def _row(workload: Object, pods: Sequence[Object], *, detailed: bool) -> Row:
         ready=sum(one.started and one.ended is None for one in workers.values()),
         total=known.nnodes,
         state=state,
-        reason=printable(reason, 200),
+        reason=printable(reason, _REASON),
         age_s=round(max(0.0, time.time() - known.made), 0),
         exit_code=code,
         workers=details if detailed else (),
