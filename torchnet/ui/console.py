@@ -8,18 +8,25 @@ begin with ``torchnet:``, a rank's with ``[rank N]``; neither can be mistaken fo
 from __future__ import annotations
 
 import os
+import reprlib
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from torchnet.network.text import printable
+from torchnet.ui.cause import Cause
 from torchnet.ui.lines import RankLines
 from torchnet.ui.progress import Progress
 from torchnet.ui.sanitize import RESET, clean
 from torchnet.ui.stream import Surface, streams
 
+if TYPE_CHECKING:
+    from torchnet.receipt_model import ValidationError
+
 Event = Mapping[str, Any]
+# What values of wrong types, sizes and depths raise where they are used.
+_MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _BOLD, _RED, _YELLOW = "\x1b[1m", "\x1b[1;31m", "\x1b[1;33m"
 
 
@@ -58,21 +65,21 @@ class Console:
         single = world_size == 1 or len(self._ranks) == 1
         self._lines = RankLines(self._err, self._out, world_size=world_size, single=single, clock=clock)
         self._progress = Progress(self._err, self._own)
-        self._failures: list[Event] = []
-        self._cause: Event | None = None  # as the job's receipt has it
+        self._failures: list[Cause] = []
+        self._cause: Cause | None = None  # as the job's receipt has it
         self._after_failure = False  # something was printed after the first failure
 
     def event(self, event: Event) -> None:
         """Print what one event says; kinds that are not known (from a newer agent) are passed over."""
-        handler = getattr(self, f"_on_{event.get('event')}", None)
+        kind = event.get("event")
+        handler = getattr(self, f"_on_{kind}", None) if isinstance(kind, str) else None
         if handler is not None:
             try:
                 handler(event)
-            except (KeyError, TypeError, ValueError) as error:
-                self._say(
-                    f"an event that cannot be read ({type(error).__name__}: {error}): {event}", "warning"
-                )
-            if event.get("event") != "phase" and not self._quiet:
+            except _MALFORMED as error:
+                why = f"{type(error).__name__}: {printable(str(error), 200)}"
+                self._say(f"an event that cannot be read ({why}): {reprlib.repr(event)}", "warning")
+            if kind != "phase" and not self._quiet:
                 self._progress.redraw()
         self.tick()
 
@@ -103,12 +110,6 @@ class Console:
         for surface in self._surfaces():
             surface.push()
 
-    def write(self, text: str) -> None:
-        """Several lines of torchnet's own making (a table), on standard error as they are."""
-        self._after_failure = True
-        for line in text.splitlines():
-            self._err.line(clean(line, colour=self._err.color))
-
     def close(self, patience: float | None = None) -> None:
         """Finish what is unfinished and repeat the root cause, if the job failed; safe to call again.
 
@@ -120,8 +121,8 @@ class Console:
             stream.close_line()
         failures, self._failures = self._failures, []
         cause, self._cause = self._cause, None
-        cause = cause or min(failures, key=_at, default=None)
-        if cause is not None and (self._after_failure or cause.get("tail") or not failures):
+        cause = cause or min(failures, key=lambda failure: failure.at, default=None)
+        if cause is not None and (self._after_failure or cause.tail or not failures):
             self._root_cause(cause)
         for surface in self._surfaces():
             surface.push(patience)
@@ -161,12 +162,13 @@ class Console:
 
     def _on_failure(self, event: Event) -> None:
         self._progress.finish()
+        cause = Cause.read(event)
         if event.get("restart"):
-            self._say(_text(event), "warning")
-        elif not any(_same(event, known) for known in self._failures):
-            self._say(_text(event), "error")
+            self._say(cause.text, "warning")
+        elif cause not in self._failures:
+            self._say(cause.text, "error")
             self._after_failure = self._after_failure or bool(self._failures)
-            self._failures.append(event)
+            self._failures.append(cause)
 
     def _on_stall(self, event: Event) -> None:
         self._say(str(event.get("text", "")), "warning")
@@ -176,28 +178,23 @@ class Console:
         from torchnet.ui.receipt import render, started
 
         self._progress.finish()
-        receipt = event["receipt"]
-        if isinstance(receipt, Mapping) and isinstance(receipt.get("failure"), Mapping):
-            self._cause = receipt["failure"]
         try:
-            read = Receipt.model_validate(receipt)
-            table = render(
-                read,
-                columns=self._err.columns if self._err.tty else None,
-                color=self._err.color,
-            )
+            read = Receipt.model_validate(event["receipt"])
         except ValidationError as error:
-            self._say(f"the receipt cannot be read: {error}", "error")
-        else:
-            if self._quiet:
-                # The root cause tells of a failure; a share that was not reached is none, and must be told.
-                if read.exit_code and read.failure is None:
-                    self._say(read.reason, "error")
-                return
-            before = self._after_failure
-            self.write(table)
-            # One line does not push the cause out of sight: it need not be said twice.
-            self._after_failure = self._after_failure if started(read) else before
+            self._say(f"the receipt cannot be read: {_wrong(error)}", "error")
+            return
+        if read.failure is not None:
+            self._cause = Cause.read(vars(read.failure))
+        if self._quiet:
+            # The root cause tells of a failure; a share that was not reached is none, and must be told.
+            if read.exit_code and read.failure is None:
+                self._say(read.reason, "error")
+            return
+        columns = self._err.columns if self._err.tty else None
+        for line in render(read, columns=columns, color=self._err.color).splitlines():
+            self._err.line(clean(line, colour=self._err.color))
+        # One line does not push the cause out of sight: it need not be said twice.
+        self._after_failure = self._after_failure or started(read)
 
     def _say(self, text: str, level: str = "info") -> None:
         """Torchnet's own words: each line escaped, further lines indented below the first."""
@@ -208,41 +205,26 @@ class Console:
             self._err.line(self._own("  " + printable(line.expandtabs())))
 
     def _own(self, text: str, level: str = "info") -> str:
-        word = "" if level == "info" else f"{level}: "
+        word = "" if level == "info" else f"{printable(level, 20)}: "
         if not self._err.color:
             return f"torchnet: {word}{text}"
         if word:
             word = f"{_RED if level == 'error' else _YELLOW}{word}{RESET}"
         return f"{_BOLD}torchnet:{RESET} {word}{text}"
 
-    def _root_cause(self, cause: Event) -> None:
-        first, *others = _text(cause).splitlines()
-        facts = []
-        for value, said in ((cause.get("rank"), "rank {}"), (cause.get("code"), "exit code {}")):
-            if value is not None and said.format(value).removeprefix("exit ") not in first:
-                facts.append(said.format(value))
-        if facts:
-            first += f" ({', '.join(facts)})"
-        self._say("\n".join(["root cause: " + first, *others]), "error")
-        tail = [str(line) for line in cause.get("tail") or ()]
-        rank = cause.get("rank")
-        if tail:
-            self._err.line(
-                self._own("its last lines:" if rank is None else f"the last lines of rank {rank}:")
-            )
-        prefix = "" if rank is None else self._lines.prefix(int(rank), self._err)
-        for line in tail:
+    def _root_cause(self, cause: Cause) -> None:
+        self._say(f"root cause: {cause.whole}", "error")
+        rank, prefix, whose = cause.rank, "", "its last lines:"
+        if rank is not None:
+            prefix, whose = self._lines.prefix(rank, self._err), f"the last lines of rank {rank}:"
+        if cause.tail:
+            self._err.line(self._own(whose))
+        for line in cause.tail:
             self._err.line(prefix + clean(line, colour=self._err.color))
 
 
-def _text(failure: Event) -> str:
-    return str(failure.get("text") or f"a failure of the kind {failure.get('kind')!r}")
-
-
-def _at(failure: Event) -> float:
-    at = failure.get("at")
-    return float(at) if isinstance(at, int | float) else 0.0
-
-
-def _same(one: Event, other: Event) -> bool:
-    return all(one.get(key) == other.get(key) for key in ("kind", "rank", "node", "code", "text"))
+def _wrong(error: ValidationError) -> str:
+    """The first thing that is wrong, and how many more there are."""
+    first, *others = error.errors(include_url=False, include_context=False, include_input=False)
+    where = ".".join(map(str, first["loc"])) or "the whole"
+    return f"{where}: {first['msg']}" + (f" (and {len(others)} more)" if others else "")
