@@ -58,7 +58,7 @@ def _env(
     context.obj.action = partial(run, explain, form, tuple(context.args))
 
 
-def run(explain: bool, form: str, arguments: tuple[str, ...] = ()) -> int:
+def run(explain: bool, form: str, arguments: tuple[str, ...]) -> int:
     """Print the table, or this worker's environment; the exit code."""
     if form not in FORMATS:
         raise UsageError(f"-o {form!r} is not a form of the table; valid: {', '.join(FORMATS)}")

@@ -49,7 +49,7 @@ def add(
     *,
     about: str,
     short: str,
-    options: Options = (),
+    options: Options,
     words: str = "[RUN] [FLAGS]",
 ) -> None:
     """Add a command; ``action`` gets the words on its command line and its options' values that were given."""

@@ -9,7 +9,6 @@ anything else prints.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -47,7 +46,7 @@ class RankLines:
         *,
         world_size: int,
         single: bool,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float],
     ) -> None:
         self._streams = {"stderr": stderr, "stdout": stdout}
         self._width = len(str(max(0, world_size - 1)))

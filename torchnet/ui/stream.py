@@ -75,8 +75,8 @@ class Stream:
         *,
         surface: Surface,
         environ: Mapping[str, str],
-        tty: bool | None = None,
-        color: bool | None = None,
+        tty: bool | None,
+        color: bool | None,
     ) -> None:
         self.file = file
         self.surface = surface
@@ -126,12 +126,6 @@ class Stream:
             self._write("\n" if text is None else f"{ERASE}{text}\n")
         elif text is not None:
             self.line(text)
-
-    def erase(self, owner: Hashable) -> None:
-        """Take the owner's line back, if it is still there."""
-        if self.surface.owner == owner:
-            self.surface.owner = None
-            self._write(ERASE)
 
     def close_line(self) -> None:
         """End whatever line is unfinished, whosever it is."""
