@@ -50,7 +50,7 @@ def test_a_pod_that_is_deleted_in_mid_run_is_lost(launcher: Launcher) -> None:
 
 
 def test_rights_that_are_taken_away_in_mid_run_end_the_launcher_not_the_job(launcher: Launcher) -> None:
-    """401 and 403: the verb and the resource are named, and the server is not stormed."""
+    """403 to a watch that is taken up again: the verb and the resource are named, and the way back to the job."""
     namespace, kubectl = launcher.namespace, launcher.cluster.kubectl
     kubectl("create", "serviceaccount", "someone", "-n", namespace)
     kubectl(

@@ -31,10 +31,10 @@ def check(door: Door, objects: Sequence[Object], pod: Object) -> None:
         ClusterError: the server refuses one; its own words and the object's name are in the text.
     """
     _taken(door, objects)
-    _attachments(door, pod)
     for body in objects:
         if kind_of(body) is not POD:  # one pod stands for all of them
             _post(door, body, dry=True)
+    _attachments(door, pod)  # in a namespace that is not there, that alone would be told of
     own = {one["metadata"]["name"] for one in objects if one["kind"] == "ServiceAccount"}
     tried = copy.deepcopy(pod)
     if tried["spec"].get("serviceAccountName") in own:
