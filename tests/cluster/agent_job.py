@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.archive import make
-from torchnet.names import API_DIR, WORK_DIR
+from torchnet.names import API_DIR, INDEX_LABEL, RUN_LABEL, WORK_DIR
 
 _SCRIPT = "/torchnet/script.py"
 _AGENT = ("python3", "/torchnet/torchnet.zip", "agent")
@@ -38,10 +38,11 @@ def objects(
 ) -> list[dict[str, Any]]:
     """Account with rights, code, token and an Indexed Job: in two containers, or (``phases=False``) in one.
 
-    Without ``phases`` nothing carries a label of torchnet's. Without ``joins`` a shell takes the environment alone from
-    torchnet, and starts the script by itself.
+    With ``phases`` a worker is told what a launcher tells it: its rail's interface, and the labels of rank 0's pod.
+    Without, it asks the API for both, and nothing carries a label of torchnet's. Without ``joins`` a shell takes the
+    environment alone from torchnet, and starts the script by itself.
     """
-    labels = {"torchnet/run": name} if phases else {"app": name}
+    labels = {RUN_LABEL: name} if phases else {"app": name}
     meta = {"name": name, "namespace": namespace, "labels": labels}
     archive = base64.b64encode(make(folder / "torchnet.zip").read_bytes()).decode()
     rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]}
@@ -83,8 +84,11 @@ def _job(
     memory: str,
 ) -> dict[str, Any]:
     def container(phase: str) -> dict[str, Any]:
-        flags = ["--run-id", name, "--nnodes", str(workers), "--attachment", f"{namespace}/backend-network"]
-        flags += ["--start-timeout", "60", *(("--phase", phase, "--state", "/state") if phases else ())]
+        flags = ["--run-id", name, "--nnodes", str(workers), "--start-timeout", "60", "--attachment"]
+        flags.append(f"{namespace}/backend-network{'@net1' if phases else ''}")
+        if phases:
+            flags += ["--phase", phase, "--state", "/state"]
+            flags += ["--rank0-labels", f"{RUN_LABEL}={name},{INDEX_LABEL}=0"]
         mounts = [
             {"name": "code", "mountPath": "/torchnet", "readOnly": True},
             {"name": "token", "mountPath": "/token", "readOnly": True},
