@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
+from torchnet.names import MAX_RAILS
 from torchnet.spec import grammar, pods, values, words
 
 Whole = Annotated[int, BeforeValidator(values.parse_whole)]
@@ -130,8 +131,8 @@ def wrong(group: Kubernetes, networks: tuple[str, ...], nnodes: int, run_id: str
             rails += pods.parse_attachment(text).count
         except ValueError as error:
             found.append(f"network.networks: {words.quote(text)} {error}")
-    if rails > pods.RAILS_LIMIT:
-        found.append(f"network.networks: {rails} rails, and {pods.RAILS_LIMIT} are the most")
+    if rails > MAX_RAILS:
+        found.append(f"network.networks: {rails} rails, and {MAX_RAILS} are the most")
     if run_id is not None:
         found += wrong_run_id(run_id, group.form, nnodes)
     if group.static_ips:
