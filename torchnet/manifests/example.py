@@ -100,7 +100,7 @@ def _notes(options: Options, rank: int) -> dict[str, str]:
         "spec.containers[0].volumeMounts": "The /etc/hosts knows all pods' addresses on net1: PyTorch's store looks "
         "up the name of each address that connects to it, and a slow name server would hold it up.",
         "spec.initContainers": "Ends when all pods have their address on net1; it alone has the token.",
-        "spec.topologySpreadConstraints": "On different nodes where there are several: that is what net1 is for.",
+        "spec.topologySpreadConstraints": "Evenly over the nodes where possible: net1 is for what is between them.",
     }
     if options.ipam == "static":
         notes["spec.initContainers"] = (
