@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
 from torchnet.names import MAX_RAILS
-from torchnet.spec import grammar, pods, values, words
+from torchnet.spec import grammar, images, pods, values, words
 
 Whole = Annotated[int, BeforeValidator(values.parse_whole)]
 Switch = Annotated[bool, BeforeValidator(values.parse_switch)]
@@ -78,7 +78,7 @@ class Kubernetes(BaseModel):
     """None: the kubeconfig context's, else ``default``."""
     context: Text | None = None
     kubeconfig: Text | None = None
-    image: Annotated[str, PlainValidator(grammar.parse_image)] | None = None
+    image: Annotated[str, PlainValidator(images.parse_image)] | None = None
     workload: Literal["job", "jobset", "pods"] | None = None
     """None: job; pods with ``static_ips``."""
     gpus: Annotated[Whole, Field(ge=0, le=64)] = 0
