@@ -18,6 +18,7 @@ from torchnet.manifests.options import Options
 from torchnet.manifests.parts import (
     RESTRICTED,
     RESTRICTED_POD,
+    api_access,
     binding,
     mount,
     resources,
@@ -228,13 +229,4 @@ def _volumes(static: bool) -> list[dict[str, Any]]:
     ]
     if static:
         return volumes
-    token = [
-        {"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}},
-        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
-        {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
-    ]
-    return [
-        *volumes,
-        {"name": "job", "emptyDir": {"sizeLimit": "1Mi"}},
-        {"name": "token", "projected": {"sources": token}},
-    ]
+    return [*volumes, {"name": "job", "emptyDir": {"sizeLimit": "1Mi"}}, api_access("token")]
