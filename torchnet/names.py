@@ -13,6 +13,9 @@ PORT_LAST = 29599
 JOIN_PORT = PORT_FIRST
 STORE_PORTS = range(PORT_FIRST + 1, PORT_LAST + 1)
 
+# Rails of one worker. Clouds give up to 16 network cards to a machine (`vf*16`); the size of a job's table is bounded
+# for so many (torchnet.network.table).
+MAX_RAILS = 16
 # The local backend's addresses: rail r is fcbb:0:800:(ffff-r)::/64, node n of it has interface part n + 1.
 LOCAL_PREFIXES = tuple(f"fcbb:0:800:{0xFFFF - r:x}" for r in range(8))
 # With --family ipv4, the same by the eighths of the network that RFC 2544 sets aside for tests.

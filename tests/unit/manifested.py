@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from torchnet.manifests import slices
 from torchnet.manifests.flags import parse
 from torchnet.manifests.options import BACKEND, EXAMPLE, MULTUS, RBAC, WHEREABOUTS
 from torchnet.manifests.render import render
@@ -34,6 +38,27 @@ IDS = [f"{name} {' '.join(f'{k}={v}' for k, v in given.items())}"[:60] for name,
 
 def objects(name: str, given: dict[str, Any]) -> list[Object]:
     return [dict(manifest.body) for manifest in render(name, parse(name, given))[0]]
+
+
+def nodes_of(config_map: Object) -> list[str]:
+    """The nodes that a ConfigMap of slices has a row for."""
+    head, *rows = config_map["data"][slices.NODES].splitlines()
+    assert head.split()[0] == "NODE"
+    return [row.split()[0] for row in rows]
+
+
+def file_of(config_map: Object, node: str) -> str:
+    """A node's file as its pod makes it of the ConfigMap: by the same program."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in config_map["data"].items():
+            (Path(folder) / name).write_text(text)
+        return subprocess.run(
+            ["awk", "-v", f"node={node}", slices.FILL, slices.NODES, slices.TEMPLATE],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        ).stdout
 
 
 def pod_specs(body: Object) -> Iterator[Object]:

@@ -19,8 +19,13 @@ Net = Callable[..., "subprocess.CompletedProcess[str]"]
 def net_in(tmp_path: Path) -> Net:
     """For a fixture: ``net("show")`` is net.py in this machine's network, with what the pod gives it."""
 
-    def run(*words: str, port: int = 0, limit: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
-        text = (FOLDER / "net.py").read_text().replace("DEADLINE = 300", f"DEADLINE = {limit}")
+    def run(
+        *words: str, port: int = 0, limit: float = 300, patience: float = 6, **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        text = (FOLDER / "net.py").read_text()
+        for name, usual, seconds in (("DEADLINE", 300, limit), ("PATIENCE", 6, patience)):
+            assert f"\n{name} = {usual} " in text
+            text = text.replace(f"\n{name} = {usual} ", f"\n{name} = {seconds} ")
         (tmp_path / "net.py").write_text(text)
         variables = {
             "KUBERNETES_SERVICE_HOST": "127.0.0.1",

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.unit.manifested import CASES, IDS, SLICES, Object, containers, objects
+from tests.unit.manifested import CASES, IDS, SLICES, Object, containers, file_of, nodes_of, objects
+from torchnet.cli import main
+from torchnet.manifests import slices
 from torchnet.manifests.options import BACKEND
 
 
@@ -17,7 +21,7 @@ def configurations(all_objects: list[Object]) -> list[Object]:
     texts = [body["spec"]["config"] for body in all_objects if "config" in body.get("spec", {})]
     for body in all_objects:
         if body["kind"] == "ConfigMap":
-            texts += [text for key, text in body["data"].items() if key.endswith(".conflist")]
+            texts += [file_of(body, node) for node in nodes_of(body)] if slices.NODES in body["data"] else []
     return [json.loads(text) for text in texts]
 
 
@@ -90,7 +94,50 @@ def test_an_ipv4_part_leaves_out_what_is_no_address() -> None:
 def test_an_attachment_with_parts_has_no_spec_and_the_files_its_name() -> None:
     attachment, files, daemon = objects(BACKEND, {"name": "rail-2", "slices": SLICES})
     assert "spec" not in attachment
-    assert list(files["data"]) == ["node1.conflist", "node2.example.conflist"]
+    assert nodes_of(files) == ["node1", "node2.example"]
     variables = {one["name"]: one.get("value") for one in next(containers(daemon))["env"]}
-    assert variables["SOURCE"] == "/slices/$(NODE_NAME).conflist"
+    (mounted,) = [one for one in next(containers(daemon))["volumeMounts"] if one["name"] == "slices"]
+    assert variables["SLICES"] == mounted["mountPath"]
     assert variables["TARGET"] == "/host/etc/cni/multus/net.d/rail-2.conflist"
+
+
+def many(count: int) -> list[str]:
+    """Parts for so many nodes, which are called as a cloud calls them."""
+    return [
+        f"ip-10-0-{n // 250}-{n % 250}.eu-central-1.compute.internal=fcbb:0:800:ffff:{n + 1:x}::/80"
+        for n in range(count)
+    ]
+
+
+def printed(capsys: pytest.CaptureFixture[str], parts: list[str]) -> tuple[int, str, str]:
+    code = main(["manifests", BACKEND, *(word for part in parts for word in ("--slice", part))])
+    return code, *capsys.readouterr()
+
+
+def test_parts_for_1700_nodes_pass_through_kubectl_apply(capsys: pytest.CaptureFixture[str]) -> None:
+    code, text, said = printed(capsys, many(1700))
+    assert (code, said) == (0, "")
+    _, files, _ = yaml.safe_load_all(text)
+    # kubectl apply keeps the object as JSON in an annotation, and all annotations have 262,144 bytes together.
+    assert len(json.dumps(files, separators=(",", ":"))) < 200_000
+    node, _, part = many(1700)[1234].partition("=")
+    (pool,) = json.loads(file_of(files, node))["plugins"][0]["ipam"]["ranges"]
+    first, last = (ipaddress.IPv6Address(pool[0][key]) for key in ("rangeStart", "rangeEnd"))
+    network = ipaddress.IPv6Network(part)
+    assert (first, last) == (network[1], network[-1])
+
+
+def test_more_than_kubectl_apply_takes_is_told_and_more_than_a_configmap_holds_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, text, said = printed(capsys, many(4000))
+    assert (code, len(list(yaml.safe_load_all(text)))) == (0, 3)
+    assert re.fullmatch(
+        r"torchnet: ConfigMap kube-system/backend-network-slices has 4[0-9]{2},[0-9]{3} bytes, "
+        r"and kubectl apply takes 261,888: kubectl apply --server-side -f -\n",
+        said,
+    )
+    code, text, said = printed(capsys, many(11_000))
+    assert (code, text) == (2, "")
+    assert re.search(r"would hold 1,[0-9]{3},[0-9]{3} bytes, and a ConfigMap holds 1,048,576", said)
+    assert "--name" in said

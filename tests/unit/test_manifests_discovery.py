@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -114,12 +115,26 @@ def test_discovery_waits_for_pods_that_are_late_and_for_a_server_that_is_ill(api
 
 
 @pytest.mark.parametrize("code", [401, 403])
-def test_discovery_ends_at_once_where_it_has_no_right(api: Api, net: Net, code: int) -> None:
-    api.codes = [code]
-    ran = net("discover", "first", port=api.port)
+def test_discovery_ends_soon_where_it_has_no_right(api: Api, net: Net, code: int) -> None:
+    api.codes = [code] * 100
+    began = time.monotonic()
+    ran = net("discover", "first", port=api.port, patience=1.5)
     assert ran.returncode == 1
     assert re.fullmatch(rf"the API server refuses to show the pod first: HTTP Error {code}.*\n", ran.stderr)
-    assert len(api.asked) == 1
+    assert time.monotonic() - began > 1.5
+    assert 2 <= len(api.asked) <= 3
+
+
+def test_discovery_waits_for_a_role_that_came_just_before_the_pods(api: Api, net: Net) -> None:
+    """Two refusals, an answer, and later another refusal: none lasts as long as the patience."""
+    api.codes = [401, 403, 200, 403]
+    api.pods = {ME: []}
+    timer = threading.Timer(2.5, lambda: api.pods.update({ME: [entry(OWN)]}))
+    timer.start()
+    ran = net("discover", ME, port=api.port, patience=2.5)
+    timer.join()
+    assert (ran.returncode, ran.stdout) == (0, f"{ME} has {OWN}\n"), ran.stderr
+    assert len(api.asked) == 5
 
 
 def test_discovery_gives_up_after_its_deadline_and_names_who_is_missing(api: Api, net: Net) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.unit.manifested import file_of, nodes_of
 from torchnet.cli import main
 from torchnet.manifests.files import FILES
 from torchnet.manifests.flags import parse
@@ -141,7 +142,8 @@ def rendered(**given: Any) -> dict[str, Any]:
     """The configuration that torchnet renders; with parts of the range, the first node's."""
     manifests, _ = render(BACKEND, parse(BACKEND, given))
     first = manifests[0].body
-    text = first["spec"]["config"] if "spec" in first else next(iter(manifests[1].body["data"].values()))
+    parts = dict(manifests[1].body) if "spec" not in first else {}
+    text = file_of(parts, nodes_of(parts)[0]) if parts else first["spec"]["config"]
     configuration: dict[str, Any] = json.loads(text)
     return configuration
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.manifested import CASES, IDS, Object, containers, objects, pod_specs
 from torchnet.manifests.crds import attachments, pools, reservations, slice_pools
-from torchnet.manifests.options import EXAMPLE, MULTUS, NAMES, RBAC, WHEREABOUTS
+from torchnet.manifests.options import MULTUS, NAMES, RBAC, WHEREABOUTS
 
 MIRROR = "mirror.example:5000/all"
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -124,12 +124,46 @@ def test_the_daemons_reach_every_node_and_outlive_pressure(name: str) -> None:
     assert daemon["spec"]["template"]["metadata"]["labels"]["app"] == name.removesuffix("-install")
 
 
+NETWORKS = (["k8s.cni.cncf.io"], ["network-attachment-definitions"])
+EVENTS = (["", "events.k8s.io"], ["events"])
+POOLS = ["ippools", "overlappingrangeipreservations", "nodeslicepools"]
+PODS = ["pytorch-training", "pytorch-worker-0", "pytorch-worker-1"]
+# Word for word, so that a right more is a decision: what each program asks the API server for, by role.
+RIGHTS: dict[tuple[str, str | None, str], list[tuple[Any, ...]]] = {
+    ("ClusterRole", None, "multus"): [
+        (*NETWORKS, ["get"]),
+        ([""], ["pods"], ["get"]),
+        ([""], ["pods/status"], ["update"]),
+        (*EVENTS, ["create", "patch", "update"]),
+    ],
+    ("ClusterRole", None, "whereabouts-cni"): [
+        (["whereabouts.cni.cncf.io"], POOLS, ["get", "list", "watch", "create", "update", "patch", "delete"]),
+        ([""], ["pods"], ["get", "list", "watch"]),
+        ([""], ["nodes"], ["get"]),
+        (*NETWORKS, ["get", "list", "watch"]),
+        (*EVENTS, ["get", "create", "patch", "update"]),
+    ],
+    ("Role", "kube-system", "whereabouts"): [
+        (["coordination.k8s.io"], ["leases"], ["get", "create", "update"]),
+    ],
+    ("Role", "default", "torchnet"): [([""], ["pods"], ["get", "list"])],
+    # People's, as the built-in role view gives them.
+    ("ClusterRole", None, "torchnet-view-networks"): [(*NETWORKS, ["get", "list", "watch"])],
+    ("Role", "default", "pytorch-example"): [([""], ["pods"], ["get"], PODS)],
+}
+
+
 def test_rights_are_what_is_used_and_no_more() -> None:
-    for name in (MULTUS, WHEREABOUTS, RBAC, EXAMPLE):
+    keys = ("apiGroups", "resources", "verbs", "resourceNames")
+    found = {}
+    for name in NAMES:
         for body in objects(name, {}):
-            for rule in body.get("rules", []):
-                assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
-                assert not {"secrets", "pods/exec", "configmaps"} & set(rule["resources"])
+            if body["kind"] in ("Role", "ClusterRole"):
+                assert all(set(rule) <= set(keys) for rule in body["rules"])
+                rules = [tuple(rule[key] for key in keys if key in rule) for rule in body["rules"]]
+                metadata = body["metadata"]
+                found[body["kind"], metadata.get("namespace"), metadata["name"]] = rules
+    assert found == RIGHTS
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,14 @@ def test_hostile_values_are_refused_by_every_flag(text: str) -> None:
         *(("master", text) for text in ("e" * 16, "a/b", "a:b", "eth 0", "%d")),
         *(
             ("registry", text)
-            for text in ("https://r.example", "r.example/A", "r.example:", "r.example//x", "r@x")
+            for text in (
+                "https://r.example",
+                "r.example/A",
+                "r.example:",
+                "r.example//x",
+                "r@x",
+                "r.example/a..b",
+            )
         ),
         *(
             ("range", text)
@@ -113,6 +120,11 @@ def test_values_of_the_wrong_kind(field: str, text: str) -> None:
         "x/../y:1",
         "x:1\n",
         "x@sha256:12",
+        # What a runtime would refuse on each node (distribution/reference).
+        "r.example/a..b:1",
+        "r.example/a.-b:1",
+        "r.example/a___b:1",
+        f"r.example/{'a' * 250}:1",
     ],
 )
 def test_an_image_without_a_version_is_refused(text: str) -> None:
@@ -120,7 +132,16 @@ def test_an_image_without_a_version_is_refused(text: str) -> None:
         parse("pytorch-pod-example", {"image": text})
 
 
-@pytest.mark.parametrize("text", ["x:1", "r.example:5000/a/b:v1.2-rc", f"r.example/x@sha256:{'0' * 64}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x:1",
+        "r.example:5000/a/b:v1.2-rc",
+        f"r.example/x@sha256:{'0' * 64}",
+        "[fd00::5]:5000/a__b/c--d:1",
+        f"r.example/{'a' * 245}:{'1' * 128}",
+    ],
+)
 def test_an_image_by_version_is_taken_as_it_is(capsys: CAPTURE, text: str) -> None:
     assert main(["manifests", "pytorch-pod-example", "--image", text]) == 0
     pods = [body for body in yaml.safe_load_all(capsys.readouterr().out) if body["kind"] == "Pod"]

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests.unit.manifested import Object, file_of
 from tests.unit.net_script import FOLDER, OWN, Net, net_in
 from torchnet.manifests.flags import parse
 from torchnet.manifests.options import BACKEND, EXAMPLE, MULTUS, WHEREABOUTS
 from torchnet.manifests.render import render
+from torchnet.manifests.slices import TEMPLATE
 
 net = pytest.fixture(net_in)
 
@@ -110,35 +115,110 @@ def test_the_shells_scripts_are_scripts(script: str) -> None:
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
-def test_a_nodes_file_is_brought_whole_and_brought_up_to_date(tmp_path: Path) -> None:
+def given(node: str, *, part: int, mode: str = "l2") -> Object:
+    """The ConfigMap that gives ``node`` a part of the range, and another the next one."""
+    parts = [f"{node}=fcbb:0:800:ffff:{part}::/80", f"other=fcbb:0:800:ffff:{part + 1}::/80"]
+    manifests, _ = render(BACKEND, parse(BACKEND, {"slices": parts, "mode": mode}))
+    return dict(manifests[1].body)
+
+
+def bring(folder: Path, config_map: Object) -> None:
+    """As the kubelet does: all of a ConfigMap's files in a folder, which then takes the place of the old one."""
+    new = folder.with_name(f"slices-{time.monotonic_ns()}")
+    new.mkdir()
+    for name, text in config_map["data"].items():
+        (new / name).write_text(text)
+    link = folder.with_name("link")
+    link.symlink_to(new)
+    link.replace(folder)
+
+
+# As in the image, whose programs are all busybox, and as on this machine.
+SHELLS = ["busybox", "sh"]
+
+
+@pytest.fixture(params=SHELLS)
+def programs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A PATH."""
+    path = os.environ["PATH"]
+    if request.param == "sh":
+        return path
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        pytest.skip("busybox is missing, which the image's shell is")
+    folder = tmp_path_factory.mktemp("bin")
+    for name in ("sh", "awk", "cmp", "mv", "rm", "sleep"):
+        (folder / name).symlink_to(busybox)
+    return str(folder)
+
+
+def test_a_nodes_file_is_brought_whole_kept_up_to_date_and_removed(tmp_path: Path, programs: str) -> None:
     manifests, _ = render(BACKEND, parse(BACKEND, {"slices": ["a=fcbb:0:800:ffff:1::/80"]}))
     (container,) = manifests[-1].body["spec"]["template"]["spec"]["containers"]
     *_, script = container["command"]
-    *_, ready = container["readinessProbe"]["exec"]["command"]
-    source, target = tmp_path / "source", tmp_path / "backend-network.conflist"
-    env = {**os.environ, "NODE_NAME": "a", "SOURCE": str(source), "TARGET": str(target)}
+    *_, probe = container["readinessProbe"]["exec"]["command"]
+    folder, target = tmp_path / "slices", tmp_path / "net.d" / "backend-network.conflist"
+    target.parent.mkdir()
+    fill = next(one["value"] for one in container["env"] if one["name"] == "FILL")
+    # A name that a program could take for the number that the other node is called.
+    env = {"PATH": programs, "NODE_NAME": "1e3", "FILL": fill, "SLICES": str(folder), "TARGET": str(target)}
+    shell = shutil.which("sh", path=programs)
+    assert shell
+
+    def ready() -> bool:
+        done = subprocess.run([shell, "-c", probe], env=env, check=False, stderr=subprocess.DEVNULL)
+        return done.returncode == 0
+
+    bring(folder, given("1000", part=1))
     with subprocess.Popen(
-        ["sh", "-c", script.replace("sleep 10", "sleep 0.05")],
+        [shell, "-c", script.replace("sleep 10", "sleep 0.05")],
         env=env,
         stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
     ) as copier:
         assert copier.stdout is not None
+        too_late = threading.Timer(20, os.killpg, (copier.pid, signal.SIGKILL))
+        too_late.start()
+
+        def says(text: str) -> None:
+            for line in copier.stdout:  # type: ignore[union-attr]
+                if text in line:
+                    return
+            raise AssertionError(f"it ended without {text}")
+
         try:
-            assert copier.stdout.readline() == "no part of the range is given to a\n"
-            assert subprocess.run(["sh", "-c", ready], env=env, check=False).returncode != 0
-            for text in ("one\n", "two\n"):
-                source.write_text(text)
-                while "written" not in copier.stdout.readline():
-                    pass
-                assert target.read_text() == text
-                assert subprocess.run(["sh", "-c", ready], env=env, check=False).returncode == 0
+            says("no part of the range is given to 1e3")
+            assert not ready()
+            for part in (3, 5):
+                bring(folder, given("1e3", part=part))
+                says("is written")
+                (pool,) = json.loads(target.read_text())["plugins"][0]["ipam"]["ranges"]
+                assert pool[0]["rangeStart"] == f"fcbb:0:800:ffff:{part}::1"
+                assert target.read_text() == file_of(given("1e3", part=part), "1e3")
+                assert ready()
+            # What is half a ConfigMap's or none changes nothing.
+            whole = target.read_text()
+            mixed: Object = given("1e3", part=7)
+            mixed["data"][TEMPLATE] = given("1e3", part=7, mode="l3")["data"][TEMPLATE]
+            empty: Object = {"data": {}}
+            for config_map in (mixed, empty):
+                bring(folder, config_map)
+                says("cannot be read")
+                assert target.read_text() == whole
+                assert not ready()
+            # Its part goes, perhaps to another node: so does the file.
+            bring(folder, given("1000", part=5))
+            says(f"{target} is removed")
+            assert not target.exists()
+            assert not ready()
             began = time.monotonic()
             copier.terminate()
             assert copier.wait(10) == 0
             assert time.monotonic() - began < 5
         finally:
+            too_late.cancel()
             with suppress(ProcessLookupError):
                 os.killpg(copier.pid, signal.SIGKILL)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["backend-network.conflist", "source"]
+    assert list(target.parent.iterdir()) == []

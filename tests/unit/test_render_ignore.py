@@ -39,6 +39,71 @@ def test_the_key_of_runs_secrets_never_travels(tmp_path: Path, monkeypatch: pyte
     assert files(read(tmp_path)) == [".config/torchnet/other", "train.py"]
 
 
+PEM = "-----BEGIN {}-----\nAAAA\n-----END {}-----\n"
+CERTIFICATE = PEM.format(*["CERTIFICATE"] * 2)
+KEYS = [PEM.format(kind, kind) for kind in ("PRIVATE KEY", "RSA PRIVATE KEY", "OPENSSH PRIVATE KEY")]
+
+
+def test_keys_do_not_travel_and_the_user_is_told(tmp_path: Path) -> None:
+    stay = [
+        *(
+            ".ssh/config",
+            "a/.ssh/x",
+            ".aws/credentials",
+            ".azure/x",
+            ".gcloud/x",
+            ".config/gcloud/x",
+            ".kube/config",
+        ),
+        *(
+            ".gnupg/x",
+            ".docker/config.json",
+            ".netrc",
+            ".pypirc",
+            ".npmrc",
+            ".git-credentials",
+            ".env",
+            "a/.env",
+        ),
+        ".cache/huggingface/token",
+    ]
+    go = [".config/app", ".cache/huggingface/hub/x", ".envs", "env", "a/ssh/x", ".gitignore2", "kube/config"]
+    write(tmp_path, "train.py", *stay, *go)
+    for number, key in enumerate(KEYS):
+        write(tmp_path, f"id_{number}", text=key)
+    write(tmp_path, "server.pem", text=f"\n{CERTIFICATE}{KEYS[0]}")
+    write(tmp_path, "ca.pem", text=CERTIFICATE)
+    write(tmp_path, "keys.py", text=f'KEY = """\n{KEYS[0]}"""\n')
+    (tmp_path / "linked").symlink_to(".ssh")
+    (tmp_path / "linked-file").symlink_to(".ssh/config")
+    write(tmp_path, ".env2/.env/pyvenv.cfg")  # an environment for Python is nothing to tell of
+    code = read(tmp_path)
+    assert files(code) == sorted(["train.py", "ca.pem", "keys.py", *go])
+    told = dict(line.split(": ", 1) for line in code.left_out)
+    assert set(told.values()) == {
+        "may hold keys, which a ConfigMap would show to others; --secret NAME brings them"
+    }
+    folders = {
+        ".ssh/",
+        "a/.ssh/",
+        ".aws/",
+        ".azure/",
+        ".gcloud/",
+        ".config/gcloud/",
+        ".kube/",
+        ".gnupg/",
+        ".docker/",
+    }
+    named = {name for name in stay if not any(name.startswith(folder) for folder in folders)}
+    assert set(told) == {*folders, *named, "id_0", "id_1", "id_2", "server.pem", "linked/", "linked-file"}
+
+
+def test_keys_that_are_told_to_stay_are_not_told_of(tmp_path: Path) -> None:
+    write(tmp_path, "train.py", ".env", ".ssh/id")
+    write(tmp_path, ".gitignore", text=".env\n.ssh/\n")
+    assert read(tmp_path).left_out == ()
+
+
 def test_what_cannot_travel_is_named(tmp_path: Path) -> None:
     write(tmp_path, "train.py", "folder/a.py", "data.txt")
     outside = tmp_path.parent / f"{tmp_path.name}-outside"

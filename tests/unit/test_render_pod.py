@@ -12,6 +12,7 @@ from tests.unit.rendered import FORMS, command_of, env_of, pod_template, render
 from torchnet import names
 from torchnet.errors import UsageError
 from torchnet.render.objects import pod_of
+from torchnet.spec.fields import BY_PATH
 
 FIXED: dict[str, Any] = {"static_ips": ["10.0.0.1-10.0.0.9/24"]}
 
@@ -85,7 +86,6 @@ def test_the_flags_in_common_reach_the_pod() -> None:
         node_selector={"zone": "a"},
         tolerations=["gpu=yes:NoSchedule", "spot"],
         priority_class="high",
-        spread="hard",
         image_pull_secrets=["pull"],
         shm_size="8Gi",
         job_env={"A": "1"},
@@ -106,12 +106,25 @@ def test_the_flags_in_common_reach_the_pod() -> None:
         {"key": "spot", "operator": "Exists"},
     ]
     assert (spec["priorityClassName"], spec["imagePullSecrets"]) == ("high", [{"name": "pull"}])
-    assert spec["topologySpreadConstraints"][0]["whenUnsatisfiable"] == "DoNotSchedule"
     assert volumes["shm"]["emptyDir"] == {"medium": "Memory", "sizeLimit": "8Gi"}
     assert env_of(spec)["A"] == "1"
     assert "A" not in env_of(spec, "prepare")
     assert spec["terminationGracePeriodSeconds"] >= 3 + 5
     assert spec["activeDeadlineSeconds"] >= 3660
+
+
+@pytest.mark.parametrize(("spread", "else_"), [("soft", "ScheduleAnyway"), ("hard", "DoNotSchedule")])
+def test_workers_are_spread_as_the_flags_help_says(spread: str, else_: str) -> None:
+    """Evenly, so that four workers have a place on two nodes; not one on each node."""
+    assert pod_template(render(spread=spread))["spec"]["topologySpreadConstraints"] == [
+        {
+            "maxSkew": 1,
+            "topologyKey": "kubernetes.io/hostname",
+            "whenUnsatisfiable": else_,
+            "labelSelector": {"matchLabels": {"torchnet/run": "train"}},
+        }
+    ]
+    assert BY_PATH["kubernetes.spread"].help.startswith("Workers evenly over the nodes: none, soft")
     assert "topologySpreadConstraints" not in pod_template(render(spread="none"))["spec"]
 
 

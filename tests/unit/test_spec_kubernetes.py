@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from tests.unit.asked_kubernetes import BASE, asked, wrong
+from torchnet.names import MAX_RAILS
 from torchnet.spec.fields import FIELDS
 from torchnet.spec.problems import SpecError
 from torchnet.spec.resolve import resolve
 
 
 @pytest.mark.parametrize(
-    "text", ["a", "ns/a", "a*2", "a=x.example/vf", "ns/a*8=x.example/vf", "a*64", "a.b"], ids=str
+    "text", ["a", "ns/a", "a*2", "a=x.example/vf", "ns/a*8=x.example/vf", f"a*{MAX_RAILS}", "a.b"], ids=str
 )
 def test_networks(tmp_path: Path, text: str) -> None:
     assert asked(tmp_path, {"network.networks": [text]}).job.network.networks == (text,)
@@ -21,7 +22,21 @@ def test_networks(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["A", "a/b/c", "a*0", "a*65", "a*", "a=", "a=vf", "ns/", "/a", "../a", "a b", f"{'n' * 64}/a", "a\0"],
+    [
+        "A",
+        "a/b/c",
+        "a*0",
+        f"a*{MAX_RAILS + 1}",
+        "a*",
+        "a=",
+        "a=vf",
+        "ns/",
+        "/a",
+        "../a",
+        "a b",
+        f"{'n' * 64}/a",
+        "a\0",
+    ],
     ids=ascii,
 )
 def test_networks_that_cannot_be(tmp_path: Path, text: str) -> None:
@@ -30,7 +45,10 @@ def test_networks_that_cannot_be(tmp_path: Path, text: str) -> None:
 
 
 def test_rails_of_several_networks_are_counted_together(tmp_path: Path) -> None:
-    assert "65 rails" in str(wrong(tmp_path, {"network.networks": ["a*64", "b"]}))
+    most = [f"a*{MAX_RAILS - 1}", "b"]
+    assert asked(tmp_path, {"network.networks": most}).job.network.networks == tuple(most)
+    said = str(wrong(tmp_path, {"network.networks": [*most, "c"]}))
+    assert f"{MAX_RAILS + 1} rails, and {MAX_RAILS} are the most" in said
 
 
 def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:

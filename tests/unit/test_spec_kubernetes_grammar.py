@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.asked_kubernetes import asked, wrong
-from torchnet.spec import grammar, pods
+from torchnet.spec import grammar, images, pods
 
 # -- names that are made of the run's
 
@@ -135,7 +135,13 @@ def test_no_text_is_more_than_refused(text: str) -> None:
             pods.parse_toleration,
             pods.parse_code,
         ),
-        *(grammar.parse_qualified, grammar.parse_quantity, grammar.parse_image, grammar.parse_mount_path),
+        *(
+            grammar.parse_qualified,
+            grammar.parse_quantity,
+            images.parse_image,
+            images.parse_registry,
+            grammar.parse_mount_path,
+        ),
     ):
         try:
             parse(text)

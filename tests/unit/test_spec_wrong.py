@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.asked import asked, wrong
+from torchnet.names import LOCAL_PREFIXES
 from torchnet.spec.fields import BY_PATH
 from torchnet.spec.problems import SpecError
 from torchnet.spec.resolve import resolve
@@ -65,7 +66,7 @@ def test_choices_are_listed_where_none_was_met(tmp_path: Path, path: str, words:
 BOUNDS = {
     "nnodes": ("0", "1", "10000", "10001"),
     "nproc_per_node": ("0", "1", "1024", "1025"),
-    "network.rails": ("0", "1", "8", "9"),
+    "network.rails": ("0", "1", str(len(LOCAL_PREFIXES)), str(len(LOCAL_PREFIXES) + 1)),
     "network.rate": ("999999", "1mbit", "30gbit", "30000000001"),
     "network.mtu": ("1279", "1280", "65535", "65536"),
     "run.max_restarts": ("-1", "0", "1000", "1001"),

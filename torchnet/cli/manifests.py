@@ -55,7 +55,8 @@ def _command() -> Any:
 
 def run(words: list[str], given: dict[str, Any]) -> int:
     """Print the manifest that the one of ``words`` names, with the flags ``given`` by field."""
-    from torchnet.cli.entry import emit
+    from torchnet.cli.entry import emit, say
+    from torchnet.manifests import sizes
     from torchnet.manifests.emit import as_json, as_yaml
     from torchnet.manifests.flags import parse, parse_name
     from torchnet.manifests.render import SUMMARIES, render
@@ -75,6 +76,8 @@ def run(words: list[str], given: dict[str, Any]) -> int:
     name = parse_name(words[0])
     options = parse(name, given, wrong)
     objects, head = render(name, options)
+    for line in sizes.check(objects):
+        say(f"torchnet: {line}")
     emit(as_json(objects) if form == "json" else as_yaml(objects, f"{_typed(name, given)}\n\n{head}"))
     return 0
 

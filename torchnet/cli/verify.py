@@ -44,7 +44,7 @@ def run(words: list[str], given: dict[str, Any]) -> int:
     from torchnet.manifests.images import PYTORCH
     from torchnet.network.text import printable
     from torchnet.runtimes.kubernetes.commands import verify
-    from torchnet.spec.grammar import parse_image
+    from torchnet.spec.images import parse_image
 
     if words:
         raise UsageError(

@@ -62,24 +62,32 @@ def manifests(options: Options) -> list[Manifest]:
         "metadata": {"name": options.name, "namespace": options.namespace},
     }
     if options.slices:
-        files = {node: config(options, part) for node, part in options.slices}
+        parts = {node: own(options, part) for node, part in options.slices}
         note = (
             f"No spec: the configuration is a file on each node, {slices.FOLDER}/{options.name}.conflist, since each "
             "node has its own addresses. Multus finds it by the name in it."
         )
-        return [Manifest(body, {"metadata": note}), *slices.manifests(options, files)]
+        return [Manifest(body, {"metadata": note}), *slices.manifests(options, config(options), parts)]
     return [Manifest(body | {"spec": {"config": config(options)}})]
 
 
-def config(options: Options, part: Network | None = None) -> str:
-    """The CNI configuration as JSON text; ``part`` are the addresses of the node that it is for."""
+def own(options: Options, part: Network) -> dict[str, str]:
+    """What differs in the configuration of the node that is given ``part``: text by the name of its place there."""
+    if options.mode in ROUTED:
+        return {"SUBNET": str(part)}
+    first, last = ends(part, options.range)
+    return {"FIRST": str(first), "LAST": str(last)}
+
+
+def config(options: Options) -> str:
+    """The CNI configuration as JSON text; with slices there are ``@NAME@`` in it where nodes differ (`own`)."""
     plugin = _plugin(options)
     if options.mtu is not None:
         plugin["mtu"] = options.mtu
     if options.ipam == "static":
         # The plugin then takes the annotation's "ips" from its runtimeConfig.
         plugin["capabilities"] = {"ips": True}
-    plugin["ipam"] = _ipam(options, part)
+    plugin["ipam"] = _ipam(options)
     plugins = [plugin]
     if options.range.version == 6:
         # A router advertisement on the backend must bring neither stray addresses nor a default route
@@ -97,10 +105,10 @@ def _plugin(options: Options) -> dict[str, Any]:
     return {"type": options.kind, "master": options.master, "mode": options.mode}
 
 
-def _ipam(options: Options, part: Network | None) -> dict[str, Any]:
+def _ipam(options: Options) -> dict[str, Any]:
     if options.ipam == "static":
         return {"type": "static"}
-    if part is None:
+    if not options.slices:
         ipam: dict[str, Any] = {"type": "whereabouts", "range": str(options.range)}
         if options.exclude:
             ipam["exclude"] = [str(one) for one in options.exclude]
@@ -111,12 +119,11 @@ def _ipam(options: Options, part: Network | None) -> dict[str, Any]:
         # The other nodes' pods are not on this link: a route leads to them, and the node forwards.
         return {
             "type": "host-local",
-            "ranges": [[{"subnet": str(part)}]],
+            "ranges": [[{"subnet": "@SUBNET@"}]],
             "routes": [{"dst": str(options.range)}],
         }
     # All pods are on one link: the whole range is the subnet, and only what the node gives out is its own.
-    first, last = ends(part, options.range)
     return {
         "type": "host-local",
-        "ranges": [[{"subnet": str(options.range), "rangeStart": str(first), "rangeEnd": str(last)}]],
+        "ranges": [[{"subnet": str(options.range), "rangeStart": "@FIRST@", "rangeEnd": "@LAST@"}]],
     }

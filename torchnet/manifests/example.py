@@ -18,6 +18,7 @@ from torchnet.manifests.options import Options
 from torchnet.manifests.parts import (
     RESTRICTED,
     RESTRICTED_POD,
+    api_access,
     binding,
     mount,
     resources,
@@ -100,7 +101,7 @@ def _notes(options: Options, rank: int) -> dict[str, str]:
         "spec.containers[0].volumeMounts": "The /etc/hosts knows all pods' addresses on net1: PyTorch's store looks "
         "up the name of each address that connects to it, and a slow name server would hold it up.",
         "spec.initContainers": "Ends when all pods have their address on net1; it alone has the token.",
-        "spec.topologySpreadConstraints": "On different nodes where there are several: that is what net1 is for.",
+        "spec.topologySpreadConstraints": "Evenly over the nodes where possible: net1 is for what is between them.",
     }
     if options.ipam == "static":
         notes["spec.initContainers"] = (
@@ -228,13 +229,4 @@ def _volumes(static: bool) -> list[dict[str, Any]]:
     ]
     if static:
         return volumes
-    token = [
-        {"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}},
-        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
-        {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
-    ]
-    return [
-        *volumes,
-        {"name": "job", "emptyDir": {"sizeLimit": "1Mi"}},
-        {"name": "token", "projected": {"sources": token}},
-    ]
+    return [*volumes, {"name": "job", "emptyDir": {"sizeLimit": "1Mi"}}, api_access("token")]

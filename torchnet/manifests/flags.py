@@ -24,8 +24,10 @@ from torchnet.manifests.options import (
 )
 from torchnet.manifests.ranges import Network, parse_part, parse_range
 from torchnet.network.text import printable
+from torchnet.spec.grammar import parse_subdomain
+from torchnet.spec.images import parse_image, parse_registry
+from torchnet.spec.words import parse_label
 
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 LONGEST_NAME = 63 - len("-slices")
 
 
@@ -51,18 +53,28 @@ def _one_of(*valid: str) -> Callable[[str], str]:
     return parse
 
 
-def _label(text: str, longest: int = 63) -> str:
-    if len(text) > longest:
-        raise ValueError(f"it has {len(text)} characters, and {longest} is the most")
-    if not _LABEL.fullmatch(text):
-        raise ValueError(
-            "valid: a DNS label: small letters, digits and -, from letter or digit to letter or digit"
-        )
-    return text
+def _as(grammar: Callable[[object], str], valid: str, what: str = "it") -> Callable[[str], str]:
+    """One of the grammars of `torchnet.spec`, with what it takes."""
+
+    def parse(text: str) -> str:
+        try:
+            return grammar(text)
+        except ValueError as error:
+            raise ValueError(f"{what} {error}; valid: {valid}") from None
+
+    return parse
+
+
+_label = _as(
+    parse_label,
+    "a DNS label: small letters, digits and -, from letter or digit to letter or digit, 63 characters at most",
+)
 
 
 def _name(text: str) -> str:
-    return _label(text, LONGEST_NAME)
+    if len(text) > LONGEST_NAME:
+        raise ValueError(f"it has {len(text)} characters, and {LONGEST_NAME} is the most")
+    return _label(text)
 
 
 def _interface(text: str) -> str:
@@ -72,33 +84,8 @@ def _interface(text: str) -> str:
     return text
 
 
-# distribution/reference, its grammar of image names.
-_HOST = r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(\.[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*(:[0-9]{1,5})?"
-_PART = r"[a-z0-9]+([._-]+[a-z0-9]+)*"
-_REGISTRY = re.compile(rf"{_HOST}(/{_PART})*")
-# The first part is a host only where it looks like one: it has a dot or a port.
-_IMAGE = re.compile(
-    rf"((?=[^/]*[.:]|localhost/){_HOST}/)?{_PART}(/{_PART})*"
-    r"(:(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?(@sha256:[0-9a-f]{64})?"
-)
-_LONGEST_IMAGE = 255
-
-
-def _registry(text: str) -> str:
-    if "://" in text:
-        raise ValueError("valid: HOST[:PORT][/PATH], without https://")
-    if len(text) > _LONGEST_IMAGE or not _REGISTRY.fullmatch(text.removesuffix("/")):
-        raise ValueError("valid: HOST[:PORT][/PATH], the path in small letters")
-    return text.removesuffix("/")
-
-
-def _image(text: str) -> str:
-    match = _IMAGE.fullmatch(text) if len(text) <= _LONGEST_IMAGE else None
-    if match is None:
-        raise ValueError("valid: REGISTRY/NAME:TAG")
-    if "@" not in text and match["tag"] in (None, "latest"):
-        raise ValueError("it names no version; valid: REGISTRY/NAME:TAG, TAG not latest")
-    return text
+_registry = _as(parse_registry, "HOST[:PORT][/PATH], without https://, the path in small letters")
+_image = _as(parse_image, "REGISTRY/NAME:TAG, TAG not latest")
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
@@ -117,12 +104,17 @@ def _path(text: str) -> str:
     return text
 
 
+_SLICE = "NODE=RANGE, such as node1=fcbb:0:800:ffff:1::/80"
+
+
+_node = _as(parse_subdomain, _SLICE, "its node")
+
+
 def _slice(text: str) -> tuple[str, Network]:
     node, equals, part = text.partition("=")
-    # A node's name is a DNS subdomain.
-    if not equals or len(node) > 253 or not all(_LABEL.fullmatch(label) for label in node.split(".")):
-        raise ValueError("valid: NODE=RANGE, such as node1=fcbb:0:800:ffff:1::/80")
-    return node, parse_range(part)
+    if not equals:
+        raise ValueError(f"valid: {_SLICE}")
+    return _node(node), parse_range(part)
 
 
 def _network(text: str) -> tuple[str, str]:

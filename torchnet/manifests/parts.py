@@ -42,6 +42,16 @@ def mount(name: str, path: str, **more: Any) -> dict[str, Any]:
     return {"name": name, "mountPath": path, **more}
 
 
+def api_access(name: str, **more: Any) -> dict[str, Any]:
+    """A volume with what a client of the API server needs, for the one container of a pod that is one."""
+    sources = [
+        {"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
+    ]
+    return {"name": name, "projected": {**more, "sources": sources}}
+
+
 def from_field(name: str, path: str) -> dict[str, Any]:
     """An environment variable that holds a field of the pod."""
     return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}

@@ -23,8 +23,11 @@ these objects for each run, which takes the role admin. With fixed addresses non
 
 
 def discovery_rules() -> list[dict[str, Any]]:
-    """A worker asks for its own pod and for rank 0's, which is found by its label: RBAC cannot narrow a list."""
-    return [rule([""], ["pods"], ["get", "list", "watch"])]
+    """Of every account that workers run under, made here or for one run.
+
+    A worker asks for its own pod and for rank 0's, which is found by its label: RBAC cannot narrow a list.
+    """
+    return [rule([""], ["pods"], ["get", "list"])]
 
 
 def manifests(options: Options) -> list[Manifest]:

@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from torchnet.errors import NetworkError
+from torchnet.names import MAX_RAILS
 from torchnet.network.bounded import loads
 from torchnet.network.status import canonical
 from torchnet.network.text import listed, printable
 
-# 10,000 workers with 8 rails are 4 MB of JSON. The worst 8 MiB of JSON become about 200 MB of objects, which
-# only a rank 0 that holds the job's token could send.
-MAX_SIZE = 8 << 20
+# 10,000 workers with 16 rails are 4.6 MB of JSON, with the longest names and addresses 8.4 MB. The worst 12 MiB of
+# JSON become about 300 MB of objects, which only a rank 0 that holds the job's token could send.
+MAX_SIZE = 12 << 20
 MAX_ROWS = 10_000
-MAX_RAILS = 8
 _FORMAT = 1
 _COLUMNS = ("kind", "rank", "name", "uid", "address", "eth0")
 # Names go into hosts files: nothing that could begin another field or line there.
@@ -89,8 +89,8 @@ def encode(table: Table) -> bytes:
 def decode(data: bytes) -> Table:
     """The table of :func:`encode`'s bytes.
 
-    Raises NetworkError for anything else: no zlib stream or not exactly one, more than 8 MiB of JSON, wrong
-    types, no IP addresses, names that cannot stand in a hosts file, more than 10,000 rows or 8 rails.
+    Raises NetworkError for anything else: no zlib stream or not exactly one, more than 12 MiB of JSON, wrong
+    types, no IP addresses, names that cannot stand in a hosts file, more than 10,000 rows or 16 rails.
     """
     unpack = zlib.decompressobj()
     try:

@@ -16,6 +16,8 @@ from torchnet.network.text import printable
 from torchnet.render.archive import Entry, zipped
 from torchnet.render.identity import key_path
 from torchnet.render.ignore import Rules, ignored, rules_above, rules_in
+from torchnet.render.private import REASON as PRIVATE
+from torchnet.render.private import is_key, is_private
 from torchnet.render.travel import agent_zip
 from torchnet.spec.model import JobSpec
 from torchnet.spec.pods import parse_code
@@ -70,9 +72,14 @@ def gather(job: JobSpec, cwd: str | os.PathLike[str]) -> Code:
     for name, (path, _, executable) in found.files.items():
         try:
             with open(path, "rb") as file:
-                entries.append(Entry(name, file.read(RAW_LIMIT + 1), executable))
+                data = file.read(RAW_LIMIT + 1)
         except OSError as error:
             left_out.append(f"{printable(name, 200)}: {(error.strerror or str(error)).lower()}")
+            continue
+        if is_key(data):
+            left_out.append(f"{printable(name, 200)}: {PRIVATE}")
+        else:
+            entries.append(Entry(name, data, executable))
     code = zipped(entries)
     if len(code) + len(agent) > LIMIT:
         raise _too_large(root, found, f"has {_size(len(code))} when it is packed")
@@ -133,19 +140,16 @@ def _walk(
             if ignored(rules, entry.path, is_folder=is_folder and not entry.is_symlink()):
                 continue
             real = os.path.realpath(entry.path) if entry.is_symlink() else ""
-            if real and os.path.commonpath([real, chain[0]]) != chain[0]:
-                reason = "leads out of the folder"
-            elif (
-                is_folder
-                and real
-                and (real in chain or any(one.startswith(f"{real}{os.sep}") for one in chain))
-            ):
-                reason = "leads to a folder that it is in"
+            if real and (reason := _wrong_link(real, chain, is_folder=is_folder)):
+                pass
+            elif is_folder and os.path.exists(os.path.join(entry.path, "pyvenv.cfg")):
+                continue
+            elif _is_private(name) or (real and _is_private(os.path.relpath(real, chain[0]))):
+                name, reason = name + "/" * is_folder, PRIVATE
             elif is_folder:
-                if not os.path.exists(os.path.join(entry.path, "pyvenv.cfg")):
-                    yield from _walk(
-                        entry.path, root, rules, found, (*chain, real or os.path.realpath(entry.path))
-                    )
+                yield from _walk(
+                    entry.path, root, rules, found, (*chain, real or os.path.realpath(entry.path))
+                )
             elif stat.S_ISREG(status.st_mode):
                 yield entry.path, name, status
             else:
@@ -154,6 +158,18 @@ def _walk(
             reason = "leads nowhere" if entry.is_symlink() else (error.strerror or str(error)).lower()
         if reason:
             found.left_out.append(f"{printable(name, 200)}: {reason}")
+
+
+def _wrong_link(real: str, chain: tuple[str, ...], *, is_folder: bool) -> str:
+    if os.path.commonpath([real, chain[0]]) != chain[0]:
+        return "leads out of the folder"
+    if is_folder and (real in chain or any(one.startswith(f"{real}{os.sep}") for one in chain)):
+        return "leads to a folder that it is in"
+    return ""
+
+
+def _is_private(path: str) -> bool:
+    return is_private(path.replace(os.sep, "/"))
 
 
 def _too_large(root: str, found: _Found, what: str) -> UsageError:

@@ -8,7 +8,8 @@ from typing import Any
 
 from torchnet import names
 from torchnet.errors import UsageError
-from torchnet.manifests.parts import rule
+from torchnet.manifests.parts import binding, role, service_account
+from torchnet.manifests.rbac import discovery_rules
 from torchnet.render import workloads
 from torchnet.render.attachments import rails_of
 from torchnet.render.code import Code
@@ -86,15 +87,8 @@ def _code(code: Code) -> dict[str, Any]:
 
 
 def _rights(run_id: str, namespace: str) -> list[dict[str, Any]]:
-    """To ask for the own pod and for rank 0's, which is found by its label: RBAC cannot narrow a list."""
-    group = "rbac.authorization.k8s.io"
     return [
-        {"apiVersion": "v1", "kind": "ServiceAccount", "automountServiceAccountToken": False},
-        {"apiVersion": f"{group}/v1", "kind": "Role", "rules": [rule([""], ["pods"], ["get", "list"])]},
-        {
-            "apiVersion": f"{group}/v1",
-            "kind": "RoleBinding",
-            "roleRef": {"apiGroup": group, "kind": "Role", "name": run_id},
-            "subjects": [{"kind": "ServiceAccount", "name": run_id, "namespace": namespace}],
-        },
+        service_account(run_id, namespace) | {"automountServiceAccountToken": False},
+        role(run_id, discovery_rules(), namespace),
+        binding(run_id, run_id, (run_id, namespace), namespace),
     ]

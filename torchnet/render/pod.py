@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from torchnet import names
-from torchnet.manifests.parts import RESTRICTED, RESTRICTED_POD, from_field, mount
+from torchnet.manifests.parts import RESTRICTED, RESTRICTED_POD, api_access, from_field, mount
 from torchnet.render.attachments import Rail, device_resources, networks
 from torchnet.render.code import Code
 from torchnet.render.command import command, literal, processes
@@ -232,7 +232,7 @@ def _volumes(job: JobSpec, run_id: str) -> list[dict[str, Any]]:
         {"name": "shm", "emptyDir": shm},
     ]
     if not group.static_ips:
-        volumes.append({"name": "api", "projected": {"defaultMode": 0o440, "sources": _api_sources()}})
+        volumes.append(api_access("api", defaultMode=0o440))
     if place.kind == "pvc":
         volumes.append({"name": "script", "persistentVolumeClaim": {"claimName": place.claim}})
     volumes += [_user_volume(text) for text in group.volumes]
@@ -245,14 +245,6 @@ def _volumes(job: JobSpec, run_id: str) -> list[dict[str, Any]]:
                 }
             )
     return volumes
-
-
-def _api_sources() -> list[dict[str, Any]]:
-    return [
-        {"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}},
-        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
-        {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
-    ]
 
 
 def _user_volume(text: str) -> dict[str, Any]:

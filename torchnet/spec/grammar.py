@@ -1,8 +1,8 @@
-"""Kubernetes' own grammars: names, labels, annotations, quantities, images. All pure.
+"""Kubernetes' own grammars: names, labels, annotations, quantities. All pure.
 
-As k8s.io/apimachinery/pkg/{util/validation,api/resource} and github.com/distribution/reference have them, so that what
-the API server would refuse is refused before any call.  Each ``parse_*`` returns the value or raises `ValueError` with
-the end of a sentence that begins with the value.
+As k8s.io/apimachinery/pkg/{util/validation,api/resource} have them, so that what the API server would refuse is refused
+before any call.  Each ``parse_*`` returns the value or raises `ValueError` with the end of a sentence that begins with
+the value.
 """
 
 from __future__ import annotations
@@ -26,14 +26,6 @@ _UNITS = {
     **{unit: Fraction(1000 ** (place + 1)) for place, unit in enumerate("kMGTPE")},
     **{f"{unit}i": Fraction(1024 ** (place + 1)) for place, unit in enumerate("KMGTPE")},
 }
-# distribution/reference: the first part is a host only where it looks like one: it has a dot, a port, or is localhost.
-_HOST = r"[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?)*(:[0-9]{1,5})?"
-_PART = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
-_IMAGE = re.compile(
-    rf"((?=[^/]*[.:]|localhost/){_HOST}/)?{_PART}(/{_PART})*"
-    r"(?P<tag>:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?P<digest>@sha256:[0-9a-f]{64})?"
-)
-_LONGEST_IMAGE = 512
 ANNOTATIONS_LIMIT = 262_144
 """Bytes of all keys and values of one object's annotations together."""
 _CONFIG_KEY = re.compile(r"[-._A-Za-z0-9]{1,253}")
@@ -180,21 +172,6 @@ def parse_span(value: object) -> str:
     low = parse_quantity(request)
     if colon and amount(parse_quantity(limit)) < amount(low):
         raise ValueError("asks for more than its own limit")
-    return text
-
-
-def parse_image(value: object) -> str:
-    """An image with a tag or digest: one without either is another image tomorrow."""
-    text = _text(value)
-    match = _IMAGE.fullmatch(text) if len(text) <= _LONGEST_IMAGE else None
-    if match is None:
-        raise ValueError("is not an image's name")
-    if not match["tag"] and not match["digest"]:
-        raise ValueError("names no version")
-    if match["tag"] == ":latest" and not match["digest"]:
-        raise ValueError(
-            "is whatever is the latest: workers that start at different times may get different ones"
-        )
     return text
 
 

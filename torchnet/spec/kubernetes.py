@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
-from torchnet.spec import grammar, pods, values, words
+from torchnet.names import MAX_RAILS
+from torchnet.spec import grammar, images, pods, values, words
 
 Whole = Annotated[int, BeforeValidator(values.parse_whole)]
 Switch = Annotated[bool, BeforeValidator(values.parse_switch)]
@@ -77,7 +78,7 @@ class Kubernetes(BaseModel):
     """None: the kubeconfig context's, else ``default``."""
     context: Text | None = None
     kubeconfig: Text | None = None
-    image: Annotated[str, PlainValidator(grammar.parse_image)] | None = None
+    image: Annotated[str, PlainValidator(images.parse_image)] | None = None
     workload: Literal["job", "jobset", "pods"] | None = None
     """None: job; pods with ``static_ips``."""
     gpus: Annotated[Whole, Field(ge=0, le=64)] = 0
@@ -130,8 +131,8 @@ def wrong(group: Kubernetes, networks: tuple[str, ...], nnodes: int, run_id: str
             rails += pods.parse_attachment(text).count
         except ValueError as error:
             found.append(f"network.networks: {words.quote(text)} {error}")
-    if rails > pods.RAILS_LIMIT:
-        found.append(f"network.networks: {rails} rails, and {pods.RAILS_LIMIT} are the most")
+    if rails > MAX_RAILS:
+        found.append(f"network.networks: {rails} rails, and {MAX_RAILS} are the most")
     if run_id is not None:
         found += wrong_run_id(run_id, group.form, nnodes)
     if group.static_ips:

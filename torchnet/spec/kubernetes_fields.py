@@ -127,7 +127,7 @@ KUBERNETES_FIELDS = (
     _field(
         "kubernetes.spread",
         "--spread",
-        "Workers on different nodes: none, soft (where possible), hard.",
+        "Workers evenly over the nodes: none, soft (where possible), hard (else they wait).",
         "none, soft, hard",
         "soft",
         "HOW",

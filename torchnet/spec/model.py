@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from torchnet.names import LOCAL_PREFIXES
 from torchnet.spec import faults, kubernetes, values, words
 from torchnet.spec.kubernetes import Kubernetes
 
@@ -86,7 +87,7 @@ class Network(_Group):
     networks: Names = ()
     """Locally ``()`` for two networks of the job's own, ``("loopback",)`` for none; on Kubernetes attachments, which
     `torchnet.spec.pods.parse_attachment` reads."""
-    rails: Annotated[Whole, Field(ge=1, le=8)] = 1
+    rails: Annotated[Whole, Field(ge=1, le=len(LOCAL_PREFIXES))] = 1
     rate: Rate | None = None
     """Bits per second of each rail; None is unlimited."""
     mtu: Annotated[Whole, Field(ge=1280, le=65535)] = 9000

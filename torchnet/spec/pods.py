@@ -22,7 +22,6 @@ from torchnet.spec.grammar import (
 from torchnet.spec.words import parse_label
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-RAILS_LIMIT = 64
 _NETWORK = re.compile(r"(?P<name>[^*=]*)(?:\*(?P<count>[0-9]{1,4}))?(?:=(?P<resource>.*))?", re.DOTALL)
 # Where torchnet, the kubelet or the container runtime itself mounts something.
 TAKEN = (
@@ -51,8 +50,8 @@ def parse_attachment(text: str) -> Attachment:
         raise ValueError("is not [NAMESPACE/]NAME[*COUNT][=RESOURCE]")
     namespace, name = parse_namespaced(match["name"])
     count = int(match["count"] or 1)
-    if not 1 <= count <= RAILS_LIMIT:
-        raise ValueError(f"asks for {count} rails, and 1 to {RAILS_LIMIT} can be")
+    if not 1 <= count <= names.MAX_RAILS:
+        raise ValueError(f"asks for {count} rails, and 1 to {names.MAX_RAILS} can be")
     return Attachment(
         namespace, name, count, parse_resource(match["resource"]) if match["resource"] is not None else ""
     )

@@ -25,10 +25,12 @@ JOB = os.environ.get("JOB_FOLDER", "/job")
 TOKEN = os.environ.get("TOKEN_FOLDER", "/var/run/secrets/torchnet")
 STATUS = "k8s.v1.cni.cncf.io/network-status"
 DEADLINE = 300  # seconds
+PATIENCE = 6  # seconds: a role that came just before the pods is not known everywhere at once
 TENTATIVE, DUPLICATE = 0x40, 0x08  # IFA_F_TENTATIVE, IFA_F_DADFAILED
 MTU_DISCOVER, DO = 10, 2  # IP_MTU_DISCOVER, IP_PMTUDISC_DO: Python has no names for them
 DONT_FRAGMENT = 62  # IPV6_DONTFRAG
 COMPLAINTS: set[str] = set()
+REFUSED: dict[str, float] = {}  # since when, by pod
 
 
 def interfaces() -> dict[str, int]:
@@ -148,9 +150,11 @@ def ask(pod: str) -> dict[str, Any] | None:
     try:
         with urllib.request.urlopen(request, context=trusted, timeout=10) as answer:
             metadata: dict[str, Any] = json.load(answer)["metadata"]
-            return metadata
+        REFUSED.pop(pod, None)
+        return metadata
     except urllib.error.HTTPError as error:
-        if error.code in (401, 403):
+        now = time.monotonic()
+        if error.code in (401, 403) and now - REFUSED.setdefault(pod, now) >= PATIENCE:
             sys.exit(f"the API server refuses to show the pod {pod}: {error}")
         return None
     except OSError as error:
