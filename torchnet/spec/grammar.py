@@ -36,7 +36,6 @@ _IMAGE = re.compile(
 _LONGEST_IMAGE = 512
 ANNOTATIONS_LIMIT = 262_144
 """Bytes of all keys and values of one object's annotations together."""
-_CONFIG_KEY = re.compile(r"[-._A-Za-z0-9]{1,253}")
 
 
 def parse_subdomain(value: object) -> str:
@@ -195,14 +194,6 @@ def parse_image(value: object) -> str:
         raise ValueError(
             "is whatever is the latest: workers that start at different times may get different ones"
         )
-    return text
-
-
-def parse_key(value: object) -> str:
-    """A file's name in a ConfigMap or Secret."""
-    text = _text(value)
-    if not _CONFIG_KEY.fullmatch(text) or text in (".", "..") or text.startswith(".."):
-        raise ValueError("is not a key of a ConfigMap or Secret")
     return text
 
 
