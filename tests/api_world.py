@@ -56,9 +56,10 @@ class Time:
         return self.now
 
 
-def pods(world: Fake, clock: Time | None = None, account: str = "good") -> PodSource:
+def pods(world: Fake, clock: Time | None = None, account: str = "good", rank0: str = "") -> PodSource:
     clocked = {"clock": clock} if clock else {}
-    return PodSource(world.api(account), Own("ml", "own"), ("ml/net",), chance=lambda: 0.5, **clocked)  # type: ignore[arg-type]
+    own = Own("ml", "own", rank0=rank0)
+    return PodSource(world.api(account), own, ("ml/net",), chance=lambda: 0.5, **clocked)  # type: ignore[arg-type]
 
 
 def both(world: Fake) -> None:

@@ -115,7 +115,9 @@ class NodeReceipt(_Part):
     """Sent to and received from anybody else: data, checkpoints, metrics."""
     peers: tuple[PeerBytes, ...] = ()
     rdma_bytes: dict[str, Bytes] = {}
-    """Sent and received by each RDMA port (``mlx5_0/1``), where there are some: the kernel's counts do not see them."""
+    """Sent and received by each RDMA port (``mlx5_0/1``) on a rail: the kernel's counts do not see them."""
+    rdma_stray: dict[str, Bytes] = {}
+    """The same, where nothing tells which port is on a rail: the share is unknown then."""
     proof: Proof = "unknown"
     flaps: tuple[Flap, ...] = ()
     findings: tuple[str, ...] = ()

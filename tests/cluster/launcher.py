@@ -68,7 +68,12 @@ class Launcher:
     def started(self, text: str, *words: str, nnodes: int = 2) -> subprocess.Popen[str]:
         """A launch of this script whose training containers all run."""
         process = self.start(*self.words(*words, nnodes=nnodes), self.script(text))
-        self.wait(lambda: self.training(nnodes))
+
+        def running() -> bool:
+            assert process.poll() is None, f"the launch has ended: {process.communicate()[1]}"
+            return self.training(nnodes)
+
+        self.wait(running)
         return process
 
     def run(self, *words: str, timeout: float = 180, **environ: str) -> Ran:

@@ -130,6 +130,26 @@ def test_a_connection_that_is_reset_keeps_what_was_seen_of_it_and_the_account_is
 
 
 @isolated
+def test_an_address_of_several_workers_is_nobodys() -> None:
+    """As docker0's, or that of a node's own DNS server, which every worker reports."""
+    world()
+    rows = [Row(r.node_rank, r.name, r.uid, r.rails, (*r.eth0, STRANGER)) for r in TABLE.rows]
+    account = Account(TABLE, 0, names.JOIN_PORT)
+    account.learn(Table(tuple(rows)))
+    send(STRANGER, 70_000)
+    send("172.30.0.2", 20_000)
+    send(PEER, 10_000)
+    seen = figures(account.settle())
+    # The last acknowledgements of what has just been closed may be missing.
+    assert {name: round(count, -4) for name, count in seen.items()} == {
+        "others/net1": 70_000,
+        "1/eth0": 20_000,
+        "1/net1": 10_000,
+    }
+    account.close()
+
+
+@isolated
 def test_lost_events_make_the_account_incomplete() -> None:
     world()
     account = Account(TABLE, 0, names.JOIN_PORT)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Result
+from tests.archive import make
+from tests.conftest import ROOT, Result
 from tests.containers import NET1, Pods, ended, served
+from tests.jobs import script
 from tests.namespaces import isolated
 
 
@@ -40,8 +45,72 @@ def test_the_environment_of_a_machine_of_ones_own(torchnet: Callable[..., Result
     assert "export RANK='2'" in lines
     failed = torchnet("env", "--address-source", "host:none7")
     assert (failed.code, failed.stdout) == (4, "false\n")
-    assert torchnet("env", "--local-rank", "1", "--address-source", "host:lo").code == 2
     assert torchnet("env", "--explain").code == 0
+
+
+WRONG = {
+    ("--local-rank", "9"): "--local-rank 9 is not within 0 … 0",
+    ("--node-rank", "3"): "--node-rank 3 is not within 0 … 0",
+    ("--bogus",): "unrecognized arguments: --bogus",
+    ("--nnodes", "2", "--node-rank", "1"): "nobody says where rank 0 is",
+    ("--nnodes", "1", "train.py"): "runs nothing, not train.py either",
+    ("train.py",): "runs nothing, not train.py either",
+    ("TORCHNET_NNODES=4 ",): "TORCHNET_NNODES='4 ' is no number",
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_a_shell_notices_that_there_is_no_environment(
+    torchnet: Callable[..., Result], words: tuple[str, ...]
+) -> None:
+    env = {"TORCHNET_ADDRESS_SOURCE": "host:lo"}
+    if "=" in words[0]:
+        env |= dict([words[0].split("=")])
+        words = ()
+    done = torchnet("env", *words, env=env)
+    assert (done.code, done.stdout) == (2, "false\n")
+    assert [why for why in WRONG.values() if why in done.stderr]
+
+
+def test_help_is_no_failure_and_a_machine_that_is_no_worker_is_one(
+    torchnet: Callable[..., Result], tmp_path: Path
+) -> None:
+    done = torchnet("env", "--help")
+    assert done.code == 0
+    assert "false\n" not in done.stdout
+    archive = make(tmp_path / "torchnet.zip")
+    done_by_zip = subprocess.run(
+        [sys.executable, "-S", archive, "env", "--help"], capture_output=True, text=True, check=True
+    )
+    assert done_by_zip.stdout.startswith("usage: torchnet env")
+    assert "false\n" not in done_by_zip.stdout
+    none = torchnet("env")
+    assert (none.code, none.stdout) == (2, "false\n")
+
+
+def test_values_are_printed_as_they_are_whatever_the_encoding_of_the_output() -> None:
+    words = ("env", "--address-source", "host:lo", "--run-id", "caf\u00e9")
+    done = subprocess.run(
+        [sys.executable, "-m", "torchnet", *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=True,
+    )
+    assert "export TORCHELASTIC_RUN_ID='caf\u00e9'\n".encode() in done.stdout
+
+
+@isolated
+def test_an_output_that_lacks_a_character_shows_an_escape(tmp_path: Path) -> None:
+    archive = make(tmp_path / "torchnet.zip")
+    path = script(tmp_path, "import sys; sys.stdout.buffer.write('caf\u00e9\\n'.encode())")
+    done = subprocess.run(
+        [sys.executable, "-S", archive, "agent", "--address-source", "host:lo", path],
+        env={"PATH": os.environ["PATH"], "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "[0] caf\\xe9\n"), done.stderr
 
 
 @pytest.mark.parametrize(

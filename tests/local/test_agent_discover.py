@@ -11,7 +11,7 @@ import pytest
 from tests.agents import spec
 from tests.namespaces import Space, cable, ip, isolated
 from torchnet.agent import discover as discovery
-from torchnet.agent.discover import discover, own_row
+from torchnet.agent.discover import discover, own_row, sure_attachments
 from torchnet.errors import NetworkError
 from torchnet.network.sources import HostInterfaces, MultusStatus
 from torchnet.network.status import StatusEntry, render
@@ -92,6 +92,24 @@ def test_duplicate_detection_is_waited_for_and_no_longer_than_it_may_take() -> N
     with pytest.raises(NetworkError, match="fd00::6/64 is still tentative"):
         discover(told(), HostInterfaces("host:net1", ()))
     assert 0.5 <= time.monotonic() - began < 3
+
+
+@isolated
+def test_an_address_with_a_lifetime_or_a_deprecated_one_leaves_a_doubt() -> None:
+    far = Space()
+    cable("net1", "net1", far, addresses=(("fd00::1/64", FAR),))
+    cable("net2", "net2", far)
+    one = spec(Path("/nowhere"), 1, 2, attachments=("ml/net@net1",))
+    assert sure_attachments(one) == (StatusEntry("ml/net", "net1"),)
+    two = spec(Path("/nowhere"), 1, 2, attachments=("ml/net@net1", "ml/other@net2"))
+    for words in ("valid_lft 3600 preferred_lft 3600", "preferred_lft 0"):
+        ip(f"address add fd01::1/64 dev net2 nodad {words}")
+        assert sure_attachments(two) is None  # one that a router made, or that is on its way out
+        ip("address del fd01::1/64 dev net2")
+    ip("address add fd01::1/64 dev net2 nodad")
+    found = sure_attachments(two)
+    assert found is not None
+    assert [entry.interface for entry in found] == ["net1", "net2"]
 
 
 @isolated

@@ -59,7 +59,7 @@ def test_a_whole_job_is_prepared_and_then_worked(folder: Path) -> None:
         assert state.rank0 == (f"{PREFIX}1",)
         assert [entry.interface for entry in state.attachments] == ["net1"]
         hosts = (pod.state / "hosts").read_text()
-        assert f"{PREFIX}2\trun-1\n" in hosts
+        assert f"{PREFIX}2\trun-1\t# torchnet 'the-run'\n" in hosts
         assert "localhost" in hosts
         assert [path.name for path in sorted(pod.state.iterdir())] == ["hosts", "state.json"]
     # No receipt of a preparation that went well, one of the work.

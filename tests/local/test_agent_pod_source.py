@@ -28,6 +28,31 @@ def test_two_questions_over_one_connection_are_all(world: Fake) -> None:
     assert world.server.state.connections == 1
 
 
+def test_the_labels_of_rank_0_that_somebody_names_count_even_where_the_own_pod_is_known(world: Fake) -> None:
+    both(world)
+    world.put("lead", {"app": "lead"}, {STATUS_ANNOTATION: status("fd00::b")})
+    seen = pods(world, rank0="app=lead")
+    assert seen.rank0() == ("fd00::b",)
+    assert world.server.state.asked[0].startswith("GET /api/v1/namespaces/ml/pods?")
+    seen = pods(world, rank0="app=lead")
+    seen.attachments()
+    assert seen.rank0() == ("fd00::b",)
+
+
+def test_the_own_pod_is_asked_for_once_however_often_rank_0_is(world: Fake) -> None:
+    world.put("own", OWN, {STATUS_ANNOTATION: status("fd00::1")})
+    clock = Time()
+    seen = pods(world, clock)
+    for _ in range(5):
+        with pytest.raises(NotYetError, match="rank 0's pod is not there yet"):
+            seen.rank0()
+        clock.now += 10
+    world.put("zero", ZERO, {STATUS_ANNOTATION: status("fd00::a")})
+    assert seen.rank0() == ("fd00::a",)
+    asked = [line.partition("?")[0].rpartition("/")[2] for line in world.server.state.asked]
+    assert asked == ["own", *["pods"] * 6]
+
+
 def test_an_address_that_does_not_answer_is_asked_for_again_and_another_pod_is_found(world: Fake) -> None:
     both(world)
     clock = Time()

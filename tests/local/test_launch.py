@@ -150,7 +150,7 @@ def test_each_node_has_a_name_and_knows_the_others(seen: list[dict[str, Any]]) -
             "fcbb:0:800:ffff::2\tnode-1",
             "172.30.1.2\tnode-1-frontend",
         ):
-            assert line in saw["hosts"].splitlines()
+            assert f"{line}\t# torchnet '{saw['env']['TORCHELASTIC_RUN_ID']}'" in saw["hosts"].splitlines()
         # Its own frontend address is first of all the host's name, as in a pod.
         own = rank // EACH
         named = [f"node-{node}" + ("" if node == own else "-frontend") for node in range(NODES)]

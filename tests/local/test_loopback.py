@@ -7,6 +7,10 @@ from pathlib import Path
 
 from tests.jobs import Job, lines, script
 
+WAIT = """
+    import time
+    time.sleep(4)
+"""
 MEET = """
     import os, socket, time
     place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
@@ -37,3 +41,12 @@ def test_jobs_on_one_machine_do_not_meet(tmp_path: Path) -> None:
             done = job.finish()
             assert done.code == 0, done.stderr
             assert lines(done.stdout, 0) == [f"job-{number}"]
+
+
+def test_nobody_takes_a_job_for_stalled_whose_bytes_are_not_counted(tmp_path: Path) -> None:
+    words = ("--stall-timeout", "1", "--stall-action", "stop", script(tmp_path, WAIT))
+    with Job("--network", "loopback", *words) as job:
+        done = job.finish()
+    assert done.code == 0, done.stderr
+    assert "stalled:" not in done.stderr
+    assert done.stderr.count("--stall-action stop: on loopback no bytes are counted") == 1

@@ -27,6 +27,7 @@ def receipt(**fields: Any) -> dict[str, Any]:
                 }
             ],
             "rdma_bytes": {},
+            "rdma_stray": {},
             "proof": "measured",
             "flaps": [],
             "findings": [],

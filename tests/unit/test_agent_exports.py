@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torchnet.agent import exports
+from torchnet.agent import exports, flags
 from torchnet.errors import UsageError
 from torchnet.network.sources import parse_source
 from torchnet.network.static import StaticAddresses, pairs
@@ -27,6 +27,40 @@ def test_a_shell_takes_over_the_very_values(values: dict[str, str]) -> None:
     done = subprocess.run(words, capture_output=True, check=True)
     assert done.stdout.decode().split("\0")[:-1] == (list(good.values()) or [""])
     assert done.stderr == b""
+
+
+NUMBERS = {"NNODES": "nnodes", "NODE_RANK": "node_rank", "NPROC_PER_NODE": "nproc_per_node"}
+
+
+@pytest.mark.parametrize("variable", [*(f"TORCHNET_{name}" for name in NUMBERS), "JOB_COMPLETION_INDEX"])
+@pytest.mark.parametrize("value", ["4 ", "four", "-1", "²", "1e3", "9" * 5000])
+def test_a_number_of_the_environment_that_is_none_is_named(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UsageError) as caught:
+        flags.parse(["x.py"])
+    assert str(caught.value).startswith(f"{variable}={value!r} is no number of at least ")
+
+
+def test_numbers_come_from_the_flags_the_environment_or_are_the_least(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def numbers(*words: str) -> list[int]:
+        options = flags.parse(words)
+        return [getattr(options, name) for name in NUMBERS.values()]
+
+    for name in (*(f"TORCHNET_{name}" for name in NUMBERS), "JOB_COMPLETION_INDEX"):
+        monkeypatch.setenv(name, "")
+    assert numbers() == [1, 0, 1]
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "3")
+    monkeypatch.setenv("TORCHNET_NNODES", "9")
+    assert numbers() == [9, 3, 1]
+    monkeypatch.setenv("TORCHNET_NODE_RANK", "0")
+    monkeypatch.setenv("TORCHNET_NPROC_PER_NODE", "0")
+    assert numbers("--nproc-per-node", "2") == [9, 0, 2]  # what a flag says is not looked up
+    with pytest.raises(UsageError, match="TORCHNET_NPROC_PER_NODE='0' is no number of at least 1"):
+        numbers()
 
 
 def test_names_that_are_none_are_left_out() -> None:

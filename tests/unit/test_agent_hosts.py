@@ -40,10 +40,11 @@ def hosts(tmp_path: Path) -> Path:
 
 
 def test_each_rail_and_eth0_has_a_line(hosts: Path) -> None:
-    assert add_peers(table(1, 2), str(hosts))
+    assert add_peers(table(1, 2), "a", str(hosts))
     text = hosts.read_bytes()
     assert text.startswith(OLD)
-    lines = [line.split("\t") for line in text[len(OLD) :].decode().splitlines() if not line.startswith("#")]
+    lines = [line.split("\t") for line in text[len(OLD) :].decode().splitlines()]
+    assert {line.pop() for line in lines} == {"# torchnet 'a'"}
     assert lines == [
         ["fd00::1", "node-0"],
         ["fd01::1", "node-0-rail2"],
@@ -56,12 +57,12 @@ def test_each_rail_and_eth0_has_a_line(hosts: Path) -> None:
 
 def test_it_is_idempotent_and_a_restart_replaces(hosts: Path) -> None:
     for _ in range(3):
-        assert add_peers(table(1, 2), str(hosts))
+        assert add_peers(table(1, 2), "a", str(hosts))
     once = hosts.read_bytes()
-    assert once.count(b"node-0\n") == 1
-    assert add_peers(table(1, 2, 3), str(hosts))
-    assert hosts.read_bytes().count(b"node-2\n") == 1
-    assert add_peers(table(9), str(hosts))
+    assert once.count(b"\tnode-0\t") == 1
+    assert add_peers(table(1, 2, 3), "a", str(hosts))
+    assert hosts.read_bytes().count(b"\tnode-2\t") == 1
+    assert add_peers(table(9), "a", str(hosts))
     shorter = hosts.read_bytes()
     assert b"node-1" not in shorter
     assert shorter.count(b"fd00::9") == 1
@@ -69,12 +70,12 @@ def test_it_is_idempotent_and_a_restart_replaces(hosts: Path) -> None:
 
 
 def test_what_stood_behind_our_lines_stays(hosts: Path) -> None:
-    add_peers(table(1), str(hosts))
+    add_peers(table(1), "a", str(hosts))
     with hosts.open("ab") as file:
         file.write(b"10.9.9.9 later\n")
-    add_peers(table(2), str(hosts))
+    add_peers(table(2), "a", str(hosts))
     assert b"10.9.9.9 later\n" in hosts.read_bytes()
-    remove_peers(str(hosts))
+    remove_peers("a", str(hosts))
     assert hosts.read_bytes() == OLD + b"10.9.9.9 later\n"
 
 
@@ -83,33 +84,51 @@ def test_what_stood_behind_our_lines_stays(hosts: Path) -> None:
 def test_any_file_is_the_same_again_afterwards(tmp_path_factory: pytest.TempPathFactory, old: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "any-hosts"
     path.write_bytes(old)
-    assert add_peers(table(1, 2), str(path))
-    assert b"\nfd00::2\tnode-1\n" in path.read_bytes()
-    remove_peers(str(path))
+    assert add_peers(table(1, 2), "a", str(path))
+    assert b"\nfd00::2\tnode-1\t# torchnet 'a'\n" in path.read_bytes()
+    remove_peers("a", str(path))
     end = b"" if old.endswith(b"\n") or not old else b"\n"
     assert path.read_bytes() == old + end
 
 
-def test_lines_whose_end_is_missing_are_replaced(hosts: Path) -> None:
-    add_peers(table(1, 2), str(hosts))
-    whole = hosts.read_bytes()
-    hosts.write_bytes(whole[:-20])
-    add_peers(table(1, 2), str(hosts))
-    assert hosts.read_bytes() == whole
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_jobs_on_one_machine_leave_each_others_lines(hosts: Path, first: str) -> None:
+    add_peers(table(1), "a", str(hosts))
+    add_peers(table(2), "b", str(hosts))
+    add_peers(table(3), "a", str(hosts))
+    with hosts.open("ab") as file:
+        file.write(b"10.9.9.9\tlater\n")
+    text = hosts.read_text("latin-1")
+    assert ("fd00::1\t" in text, "fd00::2\t" in text, "fd00::3\t" in text) == (False, True, True)
+    second = "b" if first == "a" else "a"
+    remove_peers(first, str(hosts))
+    assert f"# torchnet '{second}'" in hosts.read_text("latin-1")
+    remove_peers(second, str(hosts))
+    assert hosts.read_bytes() == OLD + b"10.9.9.9\tlater\n"
+
+
+def test_any_run_id_is_one_mark(hosts: Path) -> None:
+    odd = ("a", "a b", "'a'", "a\n10.0.0.1\tgoogle.com", "#.*", "\u20ac")
+    for run_id in odd:
+        add_peers(table(1), run_id, str(hosts))
+    assert hosts.read_bytes().count(b"\n") == OLD.count(b"\n") + 3 * len(odd)
+    for run_id in odd:
+        remove_peers(run_id, str(hosts))
+    assert hosts.read_bytes() == OLD
 
 
 def test_it_is_written_in_place(hosts: Path) -> None:
     before = hosts.stat().st_ino
-    add_peers(table(1), str(hosts))
+    add_peers(table(1), "a", str(hosts))
     assert hosts.stat().st_ino == before  # in a pod the file itself is a mount
-    remove_peers(str(hosts))
+    remove_peers("a", str(hosts))
     assert hosts.stat().st_ino == before
 
 
 def test_a_missing_file_and_a_folder_are_not_ours_to_write(tmp_path: Path) -> None:
-    assert not add_peers(table(1), str(tmp_path / "missing"))
-    assert not add_peers(table(1), str(tmp_path))
-    remove_peers(str(tmp_path / "missing"))
+    assert not add_peers(table(1), "a", str(tmp_path / "missing"))
+    assert not add_peers(table(1), "a", str(tmp_path))
+    remove_peers("a", str(tmp_path / "missing"))
     assert os.listdir(tmp_path) == []
 
 

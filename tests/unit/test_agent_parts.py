@@ -1,4 +1,4 @@
-"""Small pure parts of the agent: what it is told, streams, RDMA counters, the look at torch's library, probes."""
+"""Small pure parts of the agent: what it is told, streams, the look at torch's library, probes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torchnet.agent import libuv, preflight, rdma
+from torchnet.agent import libuv, preflight
 from torchnet.agent.gang import _streams, with_site
 from torchnet.agent.loop import Loop
 from torchnet.agent.preflight import Preflight, wrong_route
@@ -96,26 +96,6 @@ def test_the_site_folder_comes_first_and_keeps_the_users_path() -> None:
     assert rest == ["/a", "/b"]
     assert with_site({})["PYTHONPATH"] == site
     assert with_site({"X": "1"})["X"] == "1"
-
-
-def port(root: Path, device: str, number: str, sent: object, received: object) -> None:
-    folder = root / device / "ports" / number / "counters"
-    folder.mkdir(parents=True)
-    (folder / "port_xmit_data").write_text(f"{sent}\n")
-    (folder / "port_rcv_data").write_text(f"{received}\n")
-
-
-def test_rdma_counters_count_words_of_four_bytes(tmp_path: Path) -> None:
-    port(tmp_path, "mlx5_1", "1", 1000, 24)
-    port(tmp_path, "mlx5_0", "1", 7, 0)
-    port(tmp_path, "mlx5_0", "2", 0, 0)
-    port(tmp_path, "broken", "1", "not a number", 5)
-    (tmp_path / "hidden" / "ports" / "1").mkdir(parents=True)  # as in a pod: the device, without counters
-    (tmp_path / "bare").mkdir()
-    assert rdma.devices(str(tmp_path)) == ("bare", "broken", "hidden", "mlx5_0", "mlx5_1")
-    assert rdma.port_bytes(str(tmp_path)) == {"mlx5_0/1": 28, "mlx5_0/2": 0, "mlx5_1/1": 4096}
-    assert rdma.devices(str(tmp_path / "none")) == ()
-    assert rdma.port_bytes(str(tmp_path / "none")) == {}
 
 
 def test_a_library_without_libuv_is_told_from_one_that_cannot_be_read(tmp_path: Path) -> None:

@@ -19,7 +19,14 @@ def test_a_worker_tells_interfaces_peers_and_others_apart() -> None:
         control={"net1": Flow(1000, 2000)},
     )
     found = worker(
-        spec(), table(), rails(), seen, {"0": 0, "1": 3}, [Flap("net1", 1.5, 2.5)], {"mlx5_0/1": 77}
+        spec(),
+        table(),
+        rails(),
+        seen,
+        {"0": 0, "1": 3},
+        [Flap("net1", 1.5, 2.5)],
+        {"mlx5_0/1": 77, "mlx5_1/1": 5},
+        ("mlx5_0",),
     )
     assert list(found["interfaces"]) == ["docker0", "eth0", "net1"]
     assert {name: one["role"] for name, one in found["interfaces"].items()} == {
@@ -34,7 +41,7 @@ def test_a_worker_tells_interfaces_peers_and_others_apart() -> None:
     ]
     assert (found["proof"], found["findings"]) == ("measured", [])
     assert found["flaps"] == [{"interface": "net1", "at_s": 1.5, "duration_s": 2.5}]
-    assert found["rdma_bytes"] == {"mlx5_0/1": 77}
+    assert (found["rdma_bytes"], found["rdma_stray"]) == ({"mlx5_0/1": 77}, {})
     assert found["codes"] == {"0": 0, "1": 3}
 
 
@@ -42,6 +49,16 @@ def test_a_worker_whose_processes_never_started_knows_nothing() -> None:
     found = worker(spec(), table(), rails(), None, {}, [], {})
     assert (found["proof"], found["peer_bytes"], found["interfaces"]) == ("unknown", 0, {})
     assert found["findings"] == []
+
+
+def test_rdma_on_no_rail_is_not_the_backends() -> None:
+    ports = {"mlx5_0/1": MB, "mlx5_2/1": 9 * MB}
+    told = worker(spec(), table(), rails(), traffic({}, {}), {}, [], ports, ("mlx5_0",))
+    assert (told["rdma_bytes"], told["rdma_stray"]) == ({"mlx5_0/1": MB}, {})
+    (finding,) = told["findings"]
+    assert finding.startswith("node-0: mlx5_2/1, on no rail, moved 9000000 bytes by RDMA")
+    unmapped = worker(spec(), table(), rails(), traffic({}, {}), {}, [], ports)
+    assert (unmapped["rdma_bytes"], unmapped["rdma_stray"], unmapped["findings"]) == ({}, ports, [])
 
 
 def test_a_peer_beyond_the_table_keeps_its_number() -> None:

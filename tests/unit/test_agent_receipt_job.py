@@ -91,6 +91,16 @@ def test_rdma_counts_for_the_backend_and_is_inferred() -> None:
     assert "RDMA" in found["proof_reason"]
 
 
+def test_rdma_of_which_nothing_tells_where_it_went_makes_the_share_unknown() -> None:
+    one, two = made(0, {(1, "net1"): flow(1)}), made(1, {(0, "net1"): flow(1)})
+    two["rdma_stray"] = {"mlx5_0/1": 18 * MB}
+    found = whole(one, two)
+    assert (found["backend_share"], found["proof"]) == (None, "unknown")
+    assert found["proof_reason"].endswith("nothing tells whether they are on a rail: node-1 mlx5_0/1")
+    assert whole(one, two, min_share=0.5)["exit_code"] == 5
+    assert found["nodes"][1]["rdma_stray"] == two["rdma_stray"]
+
+
 def test_unequal_rails_are_named() -> None:
     peers = {(1, "net1"): flow(10), (1, "net2"): flow(4)}
     back = {(0, "net1"): flow(10), (0, "net2"): flow(4)}

@@ -19,7 +19,18 @@ from torchnet.agent import frames
 from torchnet.errors import NetworkError
 from torchnet.names import MAX_RAILS
 from torchnet.network.status import canonical
-from torchnet.network.table import MAX_ROWS, MAX_SIZE, RailRow, Row, Table, check, decode, encode, refusal
+from torchnet.network.table import (
+    MAX_ROWS,
+    MAX_SIZE,
+    RailRow,
+    Row,
+    Table,
+    check,
+    decode,
+    encode,
+    owners,
+    refusal,
+)
 
 ADDRESSES = st.ip_addresses().map(lambda ip: canonical(str(ip)) or "")
 RAILS = st.builds(RailRow, st.text(max_size=15), ADDRESSES, st.integers(0, 65535))
@@ -296,3 +307,15 @@ def test_a_refusal_stays_short() -> None:
     one = Table(tuple(replace(row, rails=rail("fcbb::1")) for row in job(10_000).rows))
     assert len(check(one)[0].text) < 400
     assert len(check(one)[0].nodes) == 10_000
+
+
+def test_an_address_that_several_workers_have_beside_their_rails_is_nobodys() -> None:
+    rails = [(RailRow("net1", f"fd00::{n}", 1500),) for n in range(3)]
+    beside = [("10.0.0.1", "172.17.0.1"), ("10.0.0.2", "172.17.0.1", "10.0.0.2"), ("172.17.0.1", "fd00::1")]
+    rows = tuple(Row(n, f"w{n}", f"u{n}", rails[n], beside[n]) for n in range(3))
+    assert owners(Table(rows)) == {
+        "10.0.0.1": 0,
+        "10.0.0.2": 1,
+        "172.17.0.1": None,
+        **{f"fd00::{n}": n for n in range(3)},
+    }

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from torchnet.kernel import links, sockets
 from torchnet.kernel.links import Counters
-from torchnet.network.table import Table
+from torchnet.network.table import Table, owners
 
 # What a segment costs an interface beside its payload: Ethernet, IPv6 and TCP with options, rounded up.
 HEADER_BYTES = 14 + 40 + 60
@@ -79,7 +79,7 @@ class Account:
         self.closed = sockets.Destroyed()
         self._own_rank = own_rank
         self._control_port = control_port
-        self._peers: dict[str, int] = {}
+        self._peers: dict[str, int | None] = {}
         self.learn(table)
         self._interfaces = _by_address()
         self._base = {socket.cookie: socket for socket in sockets.dump()}
@@ -90,9 +90,7 @@ class Account:
 
     def learn(self, table: Table) -> None:
         """The workers' addresses; those of earlier attempts stay known."""
-        for row in table.rows:
-            for address in (*(rail.address for rail in row.rails), *row.eth0):
-                self._peers[address] = row.node_rank
+        self._peers.update(owners(table))
 
     def poll(self) -> None:
         """Take the final figures of connections that have closed."""

@@ -199,12 +199,3 @@ def _read(path: str) -> str:
             return file.read(_STATUS_LIMIT)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", fix="is the volume mounted there?") from error
-
-
-def run_as_program(argv: Sequence[str]) -> int:
-    """:func:`main`, with errors told as people read them."""
-    try:
-        return main(argv)
-    except TorchnetError as error:
-        sys.stderr.write(f"torchnet: {error}\n")
-        return error.exit_code

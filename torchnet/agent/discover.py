@@ -72,15 +72,19 @@ def look(spec: AgentSpec, source: AddressSource) -> tuple[Rail, ...]:
 def sure_attachments(spec: AgentSpec) -> tuple[StatusEntry, ...] | None:
     """The attachments ``NAMESPACE/NAME@INTERFACE`` where the kernel leaves no doubt of each one's address, else None.
 
-    They have no addresses, as of those that ``host:`` names.
+    They have no addresses, as of those that ``host:`` names. An address with a lifetime may be a router's, not the
+    attachment's, and a deprecated one is on its way out: network-status tells which is meant.
     """
     present = links.interfaces()
     entries = []
     for number, wanted in enumerate(spec.attachments):
         name, _, interface = wanted.partition("@")
         entry = StatusEntry(name, interface or None)
+        found = present.get(interface)
+        if found and any(a.scope == "global" and (a.deprecated or not a.permanent) for a in found.addresses):
+            return None
         try:
-            select_rail(spec.name, number, name, entry, present.get(interface), spec.family)
+            select_rail(spec.name, number, name, entry, found, spec.family)
         except TentativeError:
             pass  # its detection is waited for in any case
         except NetworkError:

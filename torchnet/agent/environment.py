@@ -7,7 +7,7 @@ import pwd
 
 from torchnet import names
 from torchnet.agent import libuv
-from torchnet.agent.rdma import devices
+from torchnet.agent.rdma import devices, on_rails
 from torchnet.agent.spec import AgentSpec
 from torchnet.network.environment import build, covering_prefix, merge
 from torchnet.network.select import Rail
@@ -18,7 +18,7 @@ class Environment:
     """The environments of one attempt: ``of(local rank, error file)``.
 
     ``master`` is rank 0's address, ``port`` its store's; ``table`` is the path of the job's table, by which
-    torchnet.traffic() names the peers.
+    torchnet.traffic() names the peers; ``rdma`` are the RDMA devices on the rails.
     """
 
     table = ""
@@ -29,7 +29,7 @@ class Environment:
         self._spec = spec
         self._user = {**os.environ, **spec.env}
         self._home = _home(self._user)
-        rdma = devices()
+        self.rdma = () if spec.loopback else on_rails([(r.interface, r.address) for r in rails])
         family = 6 if rails[0].family == 6 else 4
         self._fixed = {
             "world_size": spec.world_size,
@@ -47,8 +47,8 @@ class Environment:
             "cpus_per_rank": max(1, int(spec.cpus)) if spec.cpus else None,
             "gpus": spec.gpus,
             "libuv": None if spec.entry == "program" else libuv.probe(),
-            "rdma": rdma,
-            "rdma_prefix": covering_prefix([f"{r.address}/{r.prefix}" for r in rails]) if rdma else None,
+            "rdma": self.rdma,
+            "rdma_prefix": covering_prefix([f"{r.address}/{r.prefix}" for r in rails]) if self.rdma else None,
             "loopback": spec.loopback,
             "user": None if _known() else "torchnet",
             "home": self._home,
@@ -66,8 +66,14 @@ class Environment:
         return {n: v for n, v in merged.items() if self._user.get(n) != v and n not in files}
 
     def warnings(self) -> tuple[str, ...]:
-        """What the user set and what follows from it."""
-        return merge(self._user, build(self._inputs(0, "")))[1]
+        """What the user set and what follows from it; RDMA devices that are left unused."""
+        found = merge(self._user, build(self._inputs(0, "")))[1]
+        if self.rdma or self._spec.loopback or "NCCL_NET" in self._user or not (unused := devices()):
+            return found
+        text = (
+            f"{', '.join(unused)}: on no rail's card, as far as /sys tells, so NCCL uses TCP; if one is, set "
+        )
+        return (*found, f"{text}NCCL_NET=IB and NCCL_IB_HCA=DEVICE")
 
     def _inputs(self, local_rank: int, error_file: str) -> EnvironmentInputs:
         rank = self._spec.ranks[0] + local_rank

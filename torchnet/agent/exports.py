@@ -5,6 +5,7 @@ Nobody is joined and no path is probed: the addresses are what the source and th
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
@@ -16,32 +17,40 @@ from torchnet.agent.admission import usual_port
 from torchnet.agent.command import source_of, spec_of
 from torchnet.agent.discover import discover
 from torchnet.agent.environment import Environment
-from torchnet.agent.spec import AgentSpec
-from torchnet.errors import NotYetError, TorchnetError, UsageError
-from torchnet.network.sources import AddressSource
+from torchnet.errors import NotYetError, UsageError
 
 _T = TypeVar("_T")
 _ABOUT = 'Print the environment of one process of this worker, for: eval "$(torchnet env)"'
+FAILS = "false\n"
+"""What ``eval`` is given where there is no environment, so that it fails, too."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def main(argv: Sequence[str]) -> int:
     """Print ``export NAME='value'`` lines; the exit code. Raises TorchnetError."""
+    try:
+        return _main(argv)
+    except BaseException as error:
+        if not isinstance(error, SystemExit) or error.code:  # --help is no failure
+            sys.stdout.write(FAILS)
+            sys.stdout.flush()
+        raise
+
+
+def _main(argv: Sequence[str]) -> int:
     options = flags.parse(argv, "torchnet env", _ABOUT)
+    if options.command:
+        raise UsageError(
+            f"torchnet env runs nothing, not {options.command[0]} either",
+            fix='eval "$(torchnet env)" && …',
+        )
     if not 0 <= options.local_rank < options.nproc_per_node:
         most = options.nproc_per_node - 1
         raise UsageError(
             f"--local-rank {options.local_rank} is not within 0 … {most}", fix="--nproc-per-node"
         )
     spec = spec_of(options, joins=False)
-    try:
-        return _print(spec, source_of(options, spec), options.local_rank)
-    except TorchnetError:
-        sys.stdout.write("false\n")  # so that `eval` fails, too, where a script looks at that
-        raise
-
-
-def _print(spec: AgentSpec, source: AddressSource, local_rank: int) -> int:
+    source = source_of(options, spec)
     deadline = time.monotonic() + spec.start_timeout
     rails = patiently(lambda: discover(spec, source), deadline)
     own = rails[0].address
@@ -50,7 +59,8 @@ def _print(spec: AgentSpec, source: AddressSource, local_rank: int) -> int:
     for warning in environment.warnings():
         sys.stderr.write(f"torchnet: {warning}\n")
     sys.stderr.write("torchnet: the environment alone: no worker was joined, no path was checked\n")
-    sys.stdout.write(lines(environment.given(local_rank)))
+    # Bytes, as the environment has them: an encoding that lacks a character would change a value.
+    sys.stdout.buffer.write(os.fsencode(lines(environment.given(options.local_rank))))
     sys.stdout.flush()
     return 0
 

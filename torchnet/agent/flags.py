@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import socket
 from collections.abc import Sequence
 
 from torchnet import names
+from torchnet.errors import UsageError
 
+# What they are at least, and without any word of it; where the environment says it.
+_NUMBERS: dict[str, tuple[int, tuple[str, ...]]] = {
+    "nnodes": (1, ("TORCHNET_NNODES",)),
+    "node_rank": (0, ("TORCHNET_NODE_RANK", "JOB_COMPLETION_INDEX")),
+    "nproc_per_node": (1, ("TORCHNET_NPROC_PER_NODE",)),
+}
 _SWITCHES = ("--module", "--no-python", "--no_python", "--help")
 
 
 def parse(argv: Sequence[str], prog: str = "torchnet agent", about: str = "") -> argparse.Namespace:
-    """The flags, and ``command`` for what follows them. Exits with 2 where one is wrong, as argparse does."""
-    return parser(prog, about).parse_args(dashed(list(argv)))
+    """The flags, and ``command`` for what follows them. Exits with 2 where one is wrong, as argparse does.
+
+    Raises UsageError where a number in the environment is none.
+    """
+    options = parser(prog, about).parse_args(dashed(list(argv)))
+    for name, (least, variables) in _NUMBERS.items():
+        if getattr(options, name) is None:
+            setattr(options, name, _number(least, variables))
+    return options
 
 
 def parser(prog: str, about: str = "") -> argparse.ArgumentParser:
@@ -33,19 +48,9 @@ def parser(prog: str, about: str = "") -> argparse.ArgumentParser:
 
 def _job(made: argparse.ArgumentParser) -> None:
     add = made.add_argument
-    add("--nnodes", type=_count, default=_environment("NNODES", 1), help="workers of the job [%(default)s]")
-    add(
-        "--node-rank",
-        type=int,
-        default=_environment("NODE_RANK", _completion_index()),
-        help="this one's number; an Indexed Job gives it [%(default)s]",
-    )
-    add(
-        "--nproc-per-node",
-        type=_count,
-        default=_environment("NPROC_PER_NODE", 1),
-        help="processes here [%(default)s]",
-    )
+    add("--nnodes", type=_count, help="workers of the job [1]")
+    add("--node-rank", type=int, help="this one's number; an Indexed Job gives it [0]")
+    add("--nproc-per-node", type=_count, help="processes here [1]")
     add(
         "--run-id",
         default=os.environ.get("TORCHNET_RUN_ID", "run"),
@@ -143,12 +148,13 @@ def _count(text: str) -> int:
     return number
 
 
-def _environment(name: str, default: int) -> int:
-    text = os.environ.get(f"TORCHNET_{name}", "")
-    return int(text) if text.isdigit() else default
-
-
-def _completion_index() -> int:
-    """An Indexed Job tells its pods their number."""
-    text = os.environ.get("JOB_COMPLETION_INDEX", "")
-    return int(text) if text.isdigit() else 0
+def _number(least: int, variables: Sequence[str]) -> int:
+    """Of the first variable that is set, else ``least``: a default for a typing error would start another job."""
+    for variable in variables:
+        if text := os.environ.get(variable):
+            if not re.fullmatch("[0-9]{1,9}", text) or int(text) < least:
+                raise UsageError(
+                    f"{variable}={text!r} is no number of at least {least}", fix=f"unset {variable}"
+                )
+            return int(text)
+    return least

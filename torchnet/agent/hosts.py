@@ -6,42 +6,41 @@ TCPStore looks up the name of each address that it connects to or from, and wait
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from torchnet.agent.state import put
 from torchnet.network.table import Table
 
 PATH = "/etc/hosts"
-_BEGIN, _END = "# torchnet: the job's workers", "# torchnet: end"
 
 
-def add_peers(table: Table, path: str = PATH) -> bool:
+def add_peers(table: Table, run_id: str, path: str = PATH) -> bool:
     """Write a line for each worker and rail; False where the file is not ours to write.
 
-    Names lead to the backend; eth0's addresses get a name, too, since the store may look those up as well.
+    Names lead to the backend; eth0's addresses get a name, too, since the store may look those up as well. Each line
+    tells whose it is: the file may be the machine's own, and hold other jobs' lines.
     """
-    return _replaced(_block(table), path)
+    return _replaced(_lines(table, run_id), run_id, path)
 
 
-def write_copy(table: Table, target: Path, path: str = PATH) -> None:
+def write_copy(table: Table, run_id: str, target: Path, path: str = PATH) -> None:
     """A copy of the hosts file with the peers' names in it, to be mounted in another container. Raises OSError."""
     with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-        kept = _without_ours(file.read())
-    text = kept + ("" if not kept or kept.endswith("\n") else "\n") + _block(table)
+        text = _with(file.read(), _lines(table, run_id), run_id)
     put(target, text.encode("utf-8", "surrogateescape"))
 
 
-def remove_peers(path: str = PATH) -> None:
-    """Take the lines out again: the file may be the machine's own, and other jobs have other addresses."""
-    _replaced("", path)
+def remove_peers(run_id: str, path: str = PATH) -> None:
+    """Take the job's lines out again: another one has other addresses."""
+    _replaced("", run_id, path)
 
 
-def _replaced(ours: str, path: str) -> bool:
+def _replaced(ours: str, run_id: str, path: str) -> bool:
     try:
         with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
             old = file.read()
-        kept = _without_ours(old)
-        text = kept + ("\n" if ours and kept and not kept.endswith("\n") else "") + ours
+        text = _with(old, ours, run_id)
         if text != old:
             # In place: in a pod the file itself is a mount.
             with open(path, "r+", encoding="utf-8", errors="surrogateescape", newline="") as file:
@@ -52,11 +51,16 @@ def _replaced(ours: str, path: str) -> bool:
     return True
 
 
-def _block(table: Table) -> str:
-    return "\n".join([_BEGIN, *_lines(table), _END]) + "\n"
+def _with(old: str, ours: str, run_id: str) -> str:
+    kept = re.sub(f"(?m)^[^#\n]*{re.escape(_mark(run_id))}\n", "", old)
+    return kept + ("\n" if ours and kept and not kept.endswith("\n") else "") + ours
 
 
-def _lines(table: Table) -> list[str]:
+def _mark(run_id: str) -> str:
+    return f"\t# torchnet {run_id!a}"
+
+
+def _lines(table: Table, run_id: str) -> str:
     lines = []
     for row in table.rows:
         for number, rail in enumerate(row.rails):
@@ -64,11 +68,4 @@ def _lines(table: Table) -> list[str]:
         # Link-local addresses belong to an interface as well, which a hosts file cannot say.
         frontend = [address for address in row.eth0 if not address.startswith("fe80:")]
         lines += [f"{address}\t{row.name}-frontend" for address in frontend]
-    return lines
-
-
-def _without_ours(text: str) -> str:
-    if _BEGIN in text:
-        before, _, rest = text.partition(_BEGIN)
-        text = before + rest.partition(_END + "\n")[2]
-    return text
+    return "".join(f"{line}{_mark(run_id)}\n" for line in lines)

@@ -9,13 +9,8 @@ from typing import Any
 from torchnet.errors import ClusterError
 from torchnet.names import ATTEMPT_LABEL, INDEX_LABEL, NODE_RANK_LABEL, RUN_LABEL
 
-# Before Kubernetes 1.27 without a prefix; the first that the own pod has is used.
-_JOB_LABELS = (
-    "batch.kubernetes.io/controller-uid",
-    "batch.kubernetes.io/job-name",
-    "controller-uid",
-    "job-name",
-)
+# The first that the own pod has is used; those without a prefix are older than the index's label (Kubernetes 1.28).
+_JOB_LABELS = ("batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name")
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,8 @@ class PodSource:
         self._clock = clock
         self._pace = _Pace(chance)
         self._since: dict[str, float] = {}
-        self._pod: Pod | None = None
+        self._pod: Pod | None = None  # with its status
+        self._found: Pod | None = None
         self._rank0: tuple[str, ...] = ()
         self._why: NotYetError | None = None
         self._next = 0.0
@@ -76,7 +77,7 @@ class PodSource:
         if self._pod is None:
             if (seen := self._own.seen()) is not None:
                 return seen
-            pod = self._patiently(self._find)
+            self._found = pod = self._patiently(self._find)
             if pod.annotations.get(STATUS_ANNOTATION) is None:
                 raise self._no_status(pod)
             self._pod = pod
@@ -101,8 +102,10 @@ class PodSource:
         return self._rank0
 
     def _ask_rank0(self) -> tuple[str, ...]:
-        own = self._pod or (None if self._own.rank0 else self._find())
-        labels = self._own.rank0 if own is None else selector(own)
+        if self._found is None and not self._own.rank0:
+            self._found = self._find()
+        own = self._found
+        labels = self._own.rank0 or (selector(own) if own else "")
         ask = Ask(self._own.namespace, labels=labels, fields=_LIVE)
         found = (self._api.get(ask) or {}).get("items")
         pods = [Pod.read(item) for item in (found if isinstance(found, list) else [])]

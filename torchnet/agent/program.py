@@ -6,6 +6,7 @@ unpacks the modules beside the state, where Python keeps what it has compiled fo
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,9 @@ def main(argv: Sequence[str]) -> int:
     """Run a command; its exit code. Errors of torchnet's are told as people read them."""
     command, rest = (argv[0], argv[1:]) if argv else ("", [])
     _settle(rest)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what an encoding lacks is shown as an escape
+            stream.reconfigure(errors="backslashreplace")
     try:
         if command == "agent":
             from torchnet.agent.command import main as agent

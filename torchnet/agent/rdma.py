@@ -2,28 +2,82 @@
 
 from __future__ import annotations
 
+import glob
+import ipaddress
 import os
+from collections.abc import Collection, Iterable, Mapping
 
-ROOT = "/sys/class/infiniband"
+ROOT, NET = "/sys/class/infiniband", "/sys/class/net"
+NODES = "/dev/infiniband"
 _WORD_BYTES = (
     4  # port_xmit_data and port_rcv_data count four bytes (InfiniBand Architecture 1.3, PortCountersExtended)
 )
 
 
-def devices(root: str = ROOT) -> tuple[str, ...]:
-    """Their names (``mlx5_0``), in order."""
+def devices(root: str = ROOT, nodes: str = NODES) -> tuple[str, ...]:
+    """Their names (``mlx5_0``), in order: none in a container that can open none, but shows those of its machine."""
+    return tuple(sorted(_names(root))) if any(n.startswith("uverbs") for n in _names(nodes)) else ()
+
+
+def on_rails(
+    rails: Iterable[tuple[str, str]], root: str = ROOT, net: str = NET, nodes: str = NODES
+) -> tuple[str, ...]:
+    """The devices of the cards that carry the rails, each (interface, address).
+
+    RoCE has a GID for each address of its card's interfaces, children included, even where the card itself is in
+    another network namespace, as under a pod's macvlan. Else the card is below the interface.
+    """
+    rails = tuple(rails)
+    cards = {name for interface, _ in rails for name in _below(interface, net)}
+    own = {_packed(address) for _, address in rails}
+    return tuple(
+        device
+        for device in devices(root, nodes)
+        if cards.intersection(_names(os.path.join(root, device, "device", "net")))
+        or not own.isdisjoint(_gids(os.path.join(root, device)))
+    )
+
+
+def _below(interface: str, net: str) -> set[str]:
+    """An interface and what it is made of: a VLAN's card, a bond's, a macvlan's. Only in the own namespace."""
+    found, new = set[str](), {interface}
+    while new:
+        found |= new
+        lower = {n[6:] for one in new for n in _names(os.path.join(net, one)) if n.startswith("lower_")}
+        new = lower - found
+    return found
+
+
+def _packed(address: str) -> str:
+    """As a GID without its colons."""
+    digits = ipaddress.ip_address(address).packed.hex()
+    return digits if len(digits) == 32 else f"ffff{digits}".rjust(32, "0")
+
+
+def _gids(device: str) -> set[str]:
+    found = set()
+    for path in glob.glob(f"{glob.escape(device)}/ports/*/gids/*"):
+        try:
+            with open(path) as file:
+                found.add(file.read().strip().replace(":", ""))
+        except OSError:
+            continue  # an empty entry
+    return found
+
+
+def _names(folder: str) -> list[str]:
     try:
-        return tuple(sorted(os.listdir(root)))
+        return os.listdir(folder)
     except OSError:
-        return ()
+        return []
 
 
-def port_bytes(root: str = ROOT) -> dict[str, int]:
+def port_bytes(root: str = ROOT, nodes: str = NODES) -> dict[str, int]:
     """Bytes sent and received so far by each port that has counters, by ``DEVICE/PORT``."""
     found: dict[str, int] = {}
-    for device in devices(root):
+    for device in devices(root, nodes):
         ports = os.path.join(root, device, "ports")
-        for port in sorted(os.listdir(ports)) if os.path.isdir(ports) else ():
+        for port in sorted(_names(ports)):
             folder = os.path.join(ports, port, "counters")
             try:
                 words = sum(
@@ -33,6 +87,11 @@ def port_bytes(root: str = ROOT) -> dict[str, int]:
                 continue  # a pod may see the device, but not its counters
             found[f"{device}/{port}"] = words * _WORD_BYTES
     return found
+
+
+def of_devices(ports: Mapping[str, int], names: Collection[str]) -> dict[str, int]:
+    """Of what :func:`port_bytes` gives, the part of some devices."""
+    return {port: count for port, count in ports.items() if port.partition("/")[0] in names}
 
 
 def _number(path: str) -> int:

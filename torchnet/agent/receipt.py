@@ -6,11 +6,12 @@ Shapes are plain dicts (torchnet/receipt.schema.json describes the job's), made 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from torchnet import names
 from torchnet.agent.account import HEADER_BYTES, Traffic
+from torchnet.agent.rdma import of_devices
 from torchnet.agent.report import Failure
 from torchnet.agent.spec import AgentSpec
 from torchnet.agent.watch import Flap
@@ -33,11 +34,22 @@ def worker(
     codes: Mapping[str, int],
     flaps: Sequence[Flap],
     rdma: Mapping[str, int],
+    hcas: Collection[str] = (),
 ) -> dict[str, Any]:
-    """One worker's account: what its node did and saw.  ``traffic`` is None when the processes never started."""
+    """One worker's account: what its node did and saw.  ``traffic`` is None when the processes never started.
+
+    ``rdma``: what each port moved; ``hcas``: the devices on the rails.  Those alone count for the backend.
+    """
     backend = {rail.interface for rail in rails}
     traffic = traffic or Traffic(complete=False)
     findings = _disagreements(spec, traffic, backend)
+    on_rails = of_devices(rdma, hcas)
+    stray = {port: count for port, count in rdma.items() if port not in on_rails}
+    if hcas and sum(stray.values()) > sum(on_rails.values()) + _SLACK_BYTES:
+        findings.append(
+            f"{spec.name}: {', '.join(stray)}, on no rail, moved {sum(stray.values())} bytes by RDMA: others' traffic, "
+            "or NCCL_IB_HCA and UCX_NET_DEVICES were set otherwise"
+        )
     interfaces = {
         name: {
             "role": "backend" if name in backend else "frontend" if name == "eth0" else "other",
@@ -63,7 +75,8 @@ def worker(
         "peer_bytes": traffic.peer_bytes(),
         "other_bytes": sum(flow.total for flow in traffic.others.values()),
         "peers": peers,
-        "rdma_bytes": dict(rdma),
+        "rdma_bytes": on_rails,
+        "rdma_stray": {} if hcas else stray,
         "proof": "measured" if traffic.complete else "inferred" if traffic.counters else "unknown",
         "codes": dict(codes),
         "flaps": [vars(flap) for flap in flaps],
@@ -185,6 +198,14 @@ def _share(
     everything = sum(receipt["peer_bytes"] for receipt in receipts)
     if not receipts:
         return None, "unknown", "no worker left a receipt"
+    stray = [f"{r['node']} {port}" for r in receipts for port in r.get("rdma_stray", ())]
+    if stray:
+        said = f"{', '.join(stray[:4])}{' and more' if len(stray) > 4 else ''}"
+        return (
+            None,
+            "unknown",
+            f"bytes went by RDMA ports of which nothing tells whether they are on a rail: {said}",
+        )
     if everything + rdma == 0:
         return None, "unknown", "the workers exchanged nothing"
     share = round((backend + rdma) / (everything + rdma), 6)

@@ -12,7 +12,7 @@ from torchnet.agent.environment import Environment
 from torchnet.agent.gang import Gang
 from torchnet.agent.loop import Loop
 from torchnet.agent.process import Process
-from torchnet.agent.rdma import port_bytes
+from torchnet.agent.rdma import of_devices, port_bytes
 from torchnet.agent.report import Reporter
 from torchnet.agent.spec import AgentSpec
 from torchnet.agent.watch import RailWatch
@@ -48,6 +48,7 @@ class Work:
         self._account: Account | None = None
         self._watch: RailWatch | None = None
         self._rdma = port_bytes()
+        self._hcas: tuple[str, ...] = ()
         self._killed = memory.kills()
         self.gang = Gang(loop, spec, reporter, ended)
 
@@ -62,6 +63,10 @@ class Work:
         if attempt == 0:
             for warning in environment.warnings():
                 self._notice(warning)
+            if self._spec.loopback and self._spec.stall_action == "stop" and not self._spec.node_rank:
+                self._notice(
+                    "--stall-action stop: on loopback no bytes are counted, so a stall is not noticed"
+                )
         if self._account is None:
             self._account = Account(table, self._spec.node_rank, names.JOIN_PORT)
             self._loop.watch(self._account.closed, self._account.poll)
@@ -69,6 +74,7 @@ class Work:
                 self._watch = RailWatch(self._loop, rails, self._spec.link_grace, self._told, self._lost)
         else:
             self._account.learn(table)
+        self._hcas = environment.rdma
         environment.table = self.gang.keep(f"table-{attempt}", encode(table))
         self.gang.start(attempt, environment.of)
 
@@ -77,8 +83,18 @@ class Work:
         self._notice(text if self._spec.phase == "all" else f"{self._spec.name}: {text}")
 
     def moved(self) -> int:
-        """Bytes exchanged with peers so far."""
-        return self._account.read().peer_bytes() if self._account else 0
+        """Bytes exchanged with peers so far; by RDMA, which does not say with whom, all those of the rails' devices."""
+        if self._account is None:
+            return 0
+        ports = self._ports()
+        # Where none is known to be on a rail, any may be: a stall unseen does less harm than a good job's end.
+        rdma = of_devices(ports, self._hcas) if self._hcas else ports
+        return self._account.read().peer_bytes() + sum(rdma.values())
+
+    def _ports(self) -> dict[str, int]:
+        """What each RDMA port has moved so far."""
+        now = port_bytes().items()
+        return {name: count for name, total in now if (count := total - self._rdma.get(name, 0)) > 0}
 
     def stuck(self, table: Table) -> list[str]:
         """Connections whose bytes the other end does not acknowledge."""
@@ -100,9 +116,8 @@ class Work:
         if self._watch is not None:
             self._watch.close()
             self._watch = None
-        rdma = {name: count - self._rdma.get(name, 0) for name, count in port_bytes().items()}
-        used = {name: count for name, count in rdma.items() if count}
-        return receipt.worker(self._spec, table, rails, traffic, self.gang.codes(), flaps, used)
+        codes = self.gang.codes()
+        return receipt.worker(self._spec, table, rails, traffic, codes, flaps, self._ports(), self._hcas)
 
     def close(self) -> None:
         """Give everything back."""

@@ -143,7 +143,7 @@ class Worker:
         preflight = self._forget_paths()
         # On loopback the file is the machine's, and 127.0.0.1 has its name; a preparing container leaves a copy.
         if not self._spec.loopback and self._spec.phase != "prepare":
-            self._named = hosts.add_peers(self._table)
+            self._named = hosts.add_peers(self._table, self._spec.run_id)
             if not self._named and self._attempt == 0:
                 text = f"{hosts.PATH} is not writable: the store's reverse look-ups may take long"
                 self._notice("warning", text)
@@ -331,7 +331,7 @@ class Worker:
         """Give everything back."""
         self._work.close()
         if self._named:
-            hosts.remove_peers()
+            hosts.remove_peers(self._spec.run_id)
         self._entry.close()
 
     def _send(self, message: dict[str, Any]) -> None:

@@ -33,10 +33,10 @@ _PLACE = ("KUBERNETES_SERVICE_HOST", "TORCHNET_ADDRESS_SOURCE")  # one of them i
 
 
 class _Command(PlainCommand):
-    """Its own options, or else the agent's, which are left to it."""
+    """Its own options, or else the agent's words, which are left to it."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        own = not any(word.startswith("-") for word in args) or any(word.startswith(_OWN) for word in args)
+        own = not args or any(word.startswith(_OWN) for word in args)
         super().parse_args(ctx, args if own else [])
         if not own:
             ctx.args = list(args)
@@ -67,6 +67,9 @@ def run(explain: bool, form: str, arguments: tuple[str, ...]) -> int:
 
         return int(main(arguments))
     if not explain:
+        from torchnet.agent.exports import FAILS
+
+        emit(FAILS)
         raise UsageError(
             "this machine is no worker of a job, so there is no environment to show",
             fix="torchnet env --explain shows what every worker's script gets, and why",

@@ -118,6 +118,15 @@ def fingerprint(table: Table) -> str:
     return hashlib.sha256(json.dumps(seen).encode()).hexdigest()
 
 
+def owners(table: Table) -> dict[str, int | None]:
+    """Each address's node rank; None where several workers have it beside their rails, as docker0's or a node's DNS."""
+    found: dict[str, int | None] = {}
+    for row in table.rows:
+        for address in row.eth0:
+            found[address] = None if found.get(address, row.node_rank) != row.node_rank else row.node_rank
+    return found | {rail.address: row.node_rank for row in table.rows for rail in row.rails}
+
+
 def check(table: Table) -> list[Problem]:
     """Everything that keeps the job from starting, all at once; linear time (10,000 rows: about 0.1 s)."""
     rows = table.rows

@@ -28,7 +28,6 @@ _UNITS = {
 }
 ANNOTATIONS_LIMIT = 262_144
 """Bytes of all keys and values of one object's annotations together."""
-_CONFIG_KEY = re.compile(r"[-._A-Za-z0-9]{1,253}")
 
 
 def parse_subdomain(value: object) -> str:
@@ -172,14 +171,6 @@ def parse_span(value: object) -> str:
     low = parse_quantity(request)
     if colon and amount(parse_quantity(limit)) < amount(low):
         raise ValueError("asks for more than its own limit")
-    return text
-
-
-def parse_key(value: object) -> str:
-    """A file's name in a ConfigMap or Secret."""
-    text = _text(value)
-    if not _CONFIG_KEY.fullmatch(text) or text in (".", "..") or text.startswith(".."):
-        raise ValueError("is not a key of a ConfigMap or Secret")
     return text
 
 

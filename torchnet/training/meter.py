@@ -242,7 +242,7 @@ def traffic() -> Traffic:
 def _names_by_address(path: str) -> dict[str, str]:
     if not path:
         return {}
-    from torchnet.network.table import decode
+    from torchnet.network.table import decode, owners
 
     try:
         with open(path, "rb") as file:
@@ -252,11 +252,8 @@ def _names_by_address(path: str) -> dict[str, str]:
             f"{names.TABLE_VARIABLE}: {error}; peers are named by address", RuntimeWarning, stacklevel=5
         )
         return {}
-    return {
-        address: row.name
-        for row in table.rows
-        for address in (*(rail.address for rail in row.rails), *row.eth0)
-    }
+    named = {row.node_rank: row.name for row in table.rows}
+    return {address: named[rank] for address, rank in owners(table).items() if rank is not None}
 
 
 def _counters() -> dict[str, Bytes]:

@@ -1,0 +1,144 @@
+"""RDMA devices as /sys shows them: which are on the rails, and what they have moved."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.agents import spec
+from torchnet.agent import environment, rdma, work
+from torchnet.agent.account import Account
+from torchnet.agent.environment import Environment
+from torchnet.agent.loop import Loop
+from torchnet.agent.work import Work
+from torchnet.network.select import Rail
+from torchnet.network.table import Table
+
+
+def port(root: Path, device: str, number: str, sent: object, received: object) -> None:
+    folder = root / device / "ports" / number / "counters"
+    folder.mkdir(parents=True)
+    (folder / "port_xmit_data").write_text(f"{sent}\n")
+    (folder / "port_rcv_data").write_text(f"{received}\n")
+
+
+@pytest.fixture
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A /dev/infiniband by which processes can open RDMA devices."""
+    folder = tmp_path_factory.mktemp("nodes")
+    (folder / "uverbs0").touch()
+    return str(folder)
+
+
+def test_rdma_counters_count_words_of_four_bytes(tmp_path: Path, nodes: str) -> None:
+    port(tmp_path, "mlx5_1", "1", 1000, 24)
+    port(tmp_path, "mlx5_0", "1", 7, 0)
+    port(tmp_path, "mlx5_0", "2", 0, 0)
+    port(tmp_path, "broken", "1", "not a number", 5)
+    (tmp_path / "hidden" / "ports" / "1").mkdir(parents=True)  # as in a pod: the device, without counters
+    (tmp_path / "bare").mkdir()
+    assert rdma.devices(str(tmp_path), nodes) == ("bare", "broken", "hidden", "mlx5_0", "mlx5_1")
+    assert rdma.port_bytes(str(tmp_path), nodes) == {"mlx5_0/1": 28, "mlx5_0/2": 0, "mlx5_1/1": 4096}
+    assert rdma.devices(str(tmp_path / "none"), nodes) == ()
+    assert rdma.port_bytes(str(tmp_path / "none"), nodes) == {}
+    # A container shows its machine's devices, whether or not it may open them.
+    assert rdma.devices(str(tmp_path), str(tmp_path / "none")) == ()
+    assert rdma.port_bytes(str(tmp_path), str(tmp_path / "none")) == {}
+
+
+class Cards:
+    """A machine's /sys/class/infiniband and /sys/class/net."""
+
+    def __init__(self, folder: Path, nodes: str) -> None:
+        self._root, self._net, self._nodes = folder / "infiniband", folder / "net", nodes
+
+    def device(self, name: str, *interfaces: str, gids: tuple[str, ...] = ()) -> None:
+        for interface in interfaces:
+            (self._root / name / "device" / "net" / interface).mkdir(parents=True)
+        folder = self._root / name / "ports" / "1" / "gids"
+        folder.mkdir(parents=True)
+        for number, gid in enumerate(gids):
+            (folder / str(number)).write_text(f"{gid}\n")
+        (folder / "255").mkdir()  # one that cannot be read
+
+    def above(self, interface: str, *lower: str) -> None:
+        for name in lower:
+            (self._net / interface / f"lower_{name}").mkdir(parents=True)
+
+    def on(self, *rails: tuple[str, str]) -> tuple[str, ...]:
+        return rdma.on_rails(rails, str(self._root), str(self._net), self._nodes)
+
+
+def test_rdma_devices_on_rails_are_told_from_the_frontends(tmp_path: Path, nodes: str) -> None:
+    cards = Cards(tmp_path, nodes)
+    cards.device("mlx5_0", "eth0")
+    cards.device("mlx5_1", "net1")  # a virtual function in the pod
+    cards.device("mlx5_2", "ens2", "ens3")
+    gid = "fd00:0001:0000:0000:0000:0000:0000:0009"
+    # The card is in the host's namespace, its child here: only the GIDs tell.
+    cards.device("mlx5_3", gids=("0000:" * 7 + "0000", gid))
+    cards.device("mlx5_4", gids=("0000:0000:0000:0000:0000:ffff:0a01:0203",))
+    cards.above("net2", "bond0", "loop")
+    cards.above("bond0", "ens2")
+    cards.above("loop", "net2")
+    assert cards.on(("net1", "fd00::1")) == ("mlx5_1",)
+    assert cards.on(("net2", "fd00::1")) == ("mlx5_2",)
+    assert cards.on(("net9", "fd00:1::9")) == ("mlx5_3",)
+    assert cards.on(("net9", "10.1.2.3")) == ("mlx5_4",)
+    assert cards.on(("net1", "fd00::1"), ("net9", "10.1.2.3")) == ("mlx5_1", "mlx5_4")
+    assert cards.on(("net9", "fd00::1")) == ()
+    (Path(nodes) / "uverbs0").unlink()
+    assert cards.on(("net1", "fd00::1")) == ()
+
+
+def test_only_devices_on_rails_reach_the_environment(
+    tmp_path: Path, nodes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, net = str(tmp_path / "infiniband"), str(tmp_path / "net")
+    monkeypatch.setattr(environment, "on_rails", partial(rdma.on_rails, root=root, net=net, nodes=nodes))
+    monkeypatch.setattr(environment, "devices", partial(rdma.devices, root, nodes))
+    monkeypatch.delenv("NCCL_NET", raising=False)
+    cards = Cards(tmp_path, nodes)
+    cards.device("mlx5_0", "eth0")
+
+    def made(**fields: Any) -> Environment:
+        rails = (Rail(0, "ml/net", "net1", "fd00::1", 6, 64, 9000),)
+        return Environment(spec(entry="program", **fields), "fd00::1", rails, 29501, 0)
+
+    given = made().given(0)
+    assert (given["NCCL_NET"], given.get("NCCL_IB_HCA")) == ("Socket", None)
+    (warning,) = [text for text in made().warnings() if "mlx5_0" in text]
+    assert "set NCCL_NET=IB and NCCL_IB_HCA=" in warning
+    for quiet in (made(loopback=True), made(env={"NCCL_NET": "IB"})):
+        assert not [text for text in quiet.warnings() if "mlx5_0" in text]
+    cards.device("mlx5_1", "net1")
+    given = made().given(0)
+    assert (given.get("NCCL_NET"), given["NCCL_IB_HCA"]) == (None, "=mlx5_1")
+    assert (given["NCCL_IB_ADDR_RANGE"], made().rdma) == ("fd00::/64", ("mlx5_1",))
+    assert not [text for text in made().warnings() if "mlx5_" in text]
+
+
+def test_bytes_by_rdma_are_a_jobs_movement(
+    tmp_path: Path, nodes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "port_bytes", partial(rdma.port_bytes, str(tmp_path), nodes))
+    port(tmp_path, "mlx5_0", "1", 100, 0)
+    port(tmp_path, "mlx5_1", "1", 100, 0)
+    loop = Loop()
+    one = Work(loop, spec(), None, ended=print, lost=print, notice=print)  # type: ignore[arg-type]
+    try:
+        assert one.moved() == 0
+        one._account = Account(Table(()), 0, 29500)
+        assert one.moved() == 0
+        (tmp_path / "mlx5_1" / "ports" / "1" / "counters" / "port_rcv_data").write_text("25\n")
+        assert one.moved() == 100  # nothing tells what is on a rail: any may be
+        one._hcas = ("mlx5_1",)
+        assert one.moved() == 100
+        one._hcas = ("mlx5_0",)
+        assert one.moved() == 0
+    finally:
+        one.close()
+        loop.close()
