@@ -25,9 +25,9 @@ class Server:
             protocol_version = "HTTP/1.1"
 
             def _answer(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                said = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 outer.asked.append((time.monotonic(), self.command, self.path, dict(self.headers)))
-                status, headers, body = outer.answers[0] if len(outer.answers) == 1 else outer.answers.pop(0)
+                status, headers, body = outer.answer(self.command, self.path, said)
                 if status == 0:
                     self.close_connection = True
                     return
@@ -46,6 +46,9 @@ class Server:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def answer(self, method: str, path: str, said: bytes) -> Answer:
+        return self.answers[0] if len(self.answers) == 1 else self.answers.pop(0)
 
     def close(self) -> None:
         self._server.shutdown()

@@ -236,3 +236,14 @@ def test_rank_0_that_waited_in_vain_for_a_worker_that_had_failed_is_not_the_caus
     first = early | {"at": 60.0}
     made = settle(facts(2), workers(prepared(0, 124, late), prepared(1, 4, first), nnodes=2))
     assert (made["exit_code"], made["reason"]) == (124, late["text"])
+
+
+@pytest.mark.parametrize("own", ["interrupted", "timeout"])
+def test_a_failure_that_the_agents_met_before_the_launchers_own_word_stays_the_jobs(own: Any) -> None:
+    """They take their time to stop each other: a signal in it comes before the launcher has heard of the failure."""
+    mine = Failure(own, "stopped by SIGINT", 130, at=1003.0)
+    assert settle(facts(), gang_of([42, 42, 42, 42]), failure=mine)["exit_code"] == 42
+    early = Failure(own, "stopped by SIGINT", 130, at=999.0)
+    assert settle(facts(), gang_of([42, 42, 42, 42]), failure=early)["exit_code"] == 130
+    killed = workers(*(pod(rank, phase="Failed", worker=terminated(137)) for rank in range(4)))
+    assert settle(facts(), killed, failure=Failure(own, "stopped by SIGINT", 130, at=2e9))["exit_code"] == 130

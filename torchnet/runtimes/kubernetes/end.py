@@ -20,6 +20,7 @@ from torchnet.runtimes.kubernetes.pods import Worker
 
 _FROM_WORDS = "rank 0's receipt is not in its log: this one is made of the workers' last words"
 _OURS = ("interrupted", "timeout")  # the launcher's own word goes before the agents', who only got a SIGTERM
+_CAUSES = ("script", "network", "usage")  # that no stop brings about
 
 
 def settle(
@@ -46,9 +47,22 @@ def settle(
         told_to_stop = made["failure"]["kind"] == "interrupted" and found.kind == "lost"
         if told_to_stop or _waited_in_vain(workers, messages, found):
             told(made, found)
-    if failure is not None and (failure.kind in _OURS or made["failure"] is None):
+    if failure is not None and not _was_first(made["failure"], failure):
         told(made, failure)
     return made
+
+
+def _was_first(said: Mapping[str, Any] | None, own: Failure) -> bool:
+    """Whether the agents' failure goes before the launcher's own: they may have met it a while before it is heard of.
+
+    What they say of a later time is what a job that is being stopped looks like from inside, and so is a lost worker
+    at any time: the cluster's clock has whole seconds, and is another one.
+    """
+    if said is None or (own.kind == said["kind"] == "lost" and not said["at"]):
+        return False  # pods that the launcher has removed since are gone without a word, too
+    if own.kind not in _OURS:
+        return True
+    return said["kind"] in _CAUSES and 0 < said["at"] < own.at
 
 
 def _waited_in_vain(workers: Mapping[int, Worker], messages: Mapping[int, Message], found: Failure) -> bool:

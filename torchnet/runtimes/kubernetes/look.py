@@ -78,7 +78,7 @@ class Look:
         return self._condition("Failed")
 
     def gone(self) -> bool:
-        """Whether the workload has been deleted."""
+        """Whether the workload has been deleted; never of plain pods, which the watch tells of."""
         self._ask("workload")
         with self._lock:
             return self._gone
