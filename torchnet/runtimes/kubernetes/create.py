@@ -44,24 +44,39 @@ def check(door: Door, objects: Sequence[Object], pod: Object) -> None:
     _post(door, tried, dry=True)
 
 
-def create(door: Door, objects: Sequence[Object], made: Callable[[Object], None]) -> list[Object]:
-    """Make them in order; ``made`` is called after each. The server's own versions of them."""
+def create(
+    door: Door,
+    objects: Sequence[Object],
+    made: Callable[[Object], None],
+    stopped: Callable[[], bool] = lambda: False,
+) -> list[Object]:
+    """Make them in order, until ``stopped()``; ``made`` is called after each. The server's own versions of them.
+
+    Raises:
+        UsageError: there is a run of this name.
+        ClusterError: the server refuses one, or cannot be reached; it may have made it all the same then.
+    """
     results = []
     for body in objects:
+        if stopped():
+            break
         answer = _post(door, body, dry=False)
         results.append(answer)
         made(answer)
     return results
 
 
-def own(door: Door, results: Sequence[Object]) -> str:
+def own(door: Door, results: Sequence[Object]) -> None:
     """Make the workload the owner of all that was made before it: whoever deletes the workload deletes all.
 
-    Returns why not, where the rights for that are missing; the run's label still finds everything.
+    Where the rights for that are missing, the run's label still finds everything.
+
+    Raises:
+        ClusterError: the server cannot be reached, or refuses for another reason.
     """
     workloads = [body for body in results if kind_of(body) in WORKLOADS]
     if not workloads:
-        return ""
+        return
     owner = workloads[0]
     reference = {
         "apiVersion": owner["apiVersion"],
@@ -86,9 +101,17 @@ def own(door: Door, results: Sequence[Object]) -> str:
             if error.status == 404:
                 continue  # the run has been removed meanwhile
             if is_rights(error.status, error.said):
-                return str(error)
+                return
             raise
-    return ""
+
+
+def is_taken(error: BaseException) -> bool:
+    """Whether what :func:`create` raised means that an object of this name is there already: somebody else's."""
+    if isinstance(error, Refused):
+        return (
+            error.status == 409 and error.reason != "Conflict"
+        )  # a quota's, say, which is no matter of names
+    return isinstance(error, UsageError)
 
 
 def _taken(door: Door, objects: Sequence[Object]) -> None:
@@ -134,9 +157,9 @@ def _post(door: Door, body: Object, *, dry: bool) -> Object:
             return (
                 body  # its Role does not exist yet: for whoever may not bind any role, that cannot be tried
             )
-        if error.status == 409 and after_lost_answer(error):
+        if is_taken(error) and after_lost_answer(error):
             return door.call("GET", kind.path(namespace, name), kind.call("get", namespace, name))
-        if error.status == 409 and kind in WORKLOADS:
+        if is_taken(error) and kind in WORKLOADS:
             raise taken(kind.name, namespace, name, {"metadata": meta}) from None
         if error.status == 404 and "." in kind.resource and "namespaces" not in error.said:
             raise ClusterError(
