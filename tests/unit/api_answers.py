@@ -14,7 +14,10 @@ Answer = tuple[int, dict[str, str], Any]
 
 
 class Server:
-    """Answers with ``answers`` in turn, the last one for ever; keeps what was asked."""
+    """Answers with ``answers`` in turn, the last one for ever; keeps what was asked.
+
+    Status 0 is a connection that is cut without an answer; a Content-Length beyond the body's is an answer that is cut.
+    """
 
     def __init__(self) -> None:
         self.answers: list[Answer] = [(200, {}, {})]
@@ -33,10 +36,11 @@ class Server:
                     return
                 data = body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_response(status)
-                for name, value in {**headers, "Content-Length": str(len(data))}.items():
+                for name, value in {"Content-Length": str(len(data)), **headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(data)
+                self.close_connection = int(headers.get("Content-Length") or 0) > len(data)
 
             do_GET = do_POST = do_DELETE = do_PATCH = _answer  # noqa: N815
 

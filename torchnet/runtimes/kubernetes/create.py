@@ -16,7 +16,7 @@ from torchnet.errors import ClusterError, NetworkError, UsageError
 from torchnet.network.text import printable
 from torchnet.runtimes.kubernetes.door import MERGE_PATCH, Door, after_lost_answer
 from torchnet.runtimes.kubernetes.refused import Refused, is_rights
-from torchnet.runtimes.kubernetes.resources import NAD, POD, WORKLOADS, kind_of
+from torchnet.runtimes.kubernetes.resources import NAD, POD, RUN, WORKLOADS, kind_of
 
 Object = dict[str, Any]
 _QUERY = {"fieldManager": "torchnet", "fieldValidation": "Strict"}
@@ -157,16 +157,51 @@ def _post(door: Door, body: Object, *, dry: bool) -> Object:
             return (
                 body  # its Role does not exist yet: for whoever may not bind any role, that cannot be tried
             )
-        if is_taken(error) and after_lost_answer(error):
-            return door.call("GET", kind.path(namespace, name), kind.call("get", namespace, name))
-        if is_taken(error) and kind in WORKLOADS:
-            raise taken(kind.name, namespace, name, {"metadata": meta}) from None
+        if is_taken(error):
+            found = _there(door, body)
+            if after_lost_answer(error) and _same(found, body):
+                return found
+            # Who may not read it has its name for a sign: no other tool gives such names.
+            raise (taken if kind in WORKLOADS else _left_over)(
+                kind.name, namespace, name, found or body
+            ) from None
         if error.status == 404 and "." in kind.resource and "namespaces" not in error.said:
             raise ClusterError(
                 f"the cluster has no {kind.resource} ({kind.api}), which {kind.name} {name} is one of: {error.said}",
                 fix="kubectl api-resources shows what it has",
             ) from None
         raise
+
+
+def _left_over(kind: str, namespace: str, name: str, found: Mapping[str, Any]) -> UsageError:
+    """The name of something that only belongs to a run is in use, and the run itself may be gone."""
+    run = ((found.get("metadata") or {}).get("labels") or {}).get(RUN)
+    if not run:
+        text = f"{kind} {name}, which is none of torchnet's, exists in namespace {namespace}"
+        return UsageError(text, fix="another --run-id")
+    text = f"{kind} {name} of the run {run} exists in namespace {namespace}"
+    return UsageError(text, fix=f"torchnet down {run} -n {namespace}")
+
+
+def _there(door: Door, body: Object) -> Object:
+    """The object as the server has it; {} where it has gone, or may not be read."""
+    kind, namespace, name = kind_of(body), body["metadata"]["namespace"], body["metadata"]["name"]
+    try:
+        return door.call("GET", kind.path(namespace, name), kind.call("get", namespace, name))
+    except Refused:
+        return {}
+
+
+def _same(found: Object, body: Object) -> bool:
+    """Whether ``found`` can be what ``body`` made: what an earlier run of the name left has other contents."""
+    there, meta = found.get("metadata") or {}, body["metadata"]
+    if not there or there.get("deletionTimestamp"):
+        return False
+    signs = all(
+        (meta.get(field) or {}).items() <= (there.get(field) or {}).items()
+        for field in ("labels", "annotations")
+    )
+    return signs and all(found.get(field) == body.get(field) for field in ("data", "binaryData"))
 
 
 def _attachments(door: Door, pod: Object) -> None:
