@@ -204,7 +204,7 @@ class Session:
         if len([one for one in self._workers.values() if one.started or one.ended]) == self._facts.nnodes:
             self._started = True
             return True
-        told = self._look.told() if now - self._began > _EVENTS_SECONDS else {}
+        told = self._look.told(self._workers) if now - self._began > _EVENTS_SECONDS else {}
         for text in self._waiting.lines(self._workers, told, queued, now):
             self._notice(text, "info")
         limit = self._wishes.start_timeout
