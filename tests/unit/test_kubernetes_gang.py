@@ -176,7 +176,7 @@ def test_a_failed_preparation_is_an_end_with_its_message() -> None:
     assert found.ended.code == 4
     assert not found.started
     assert found.ended.message is not None
-    assert found.ended.message.phase == "prepare"
+    assert found.ended.message.code == 4
 
 
 EVICTED = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}

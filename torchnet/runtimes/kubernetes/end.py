@@ -13,7 +13,7 @@ from typing import Any
 
 from torchnet import names
 from torchnet.agent.report import Failure
-from torchnet.receipt_model import NodeReceipt, Receipt, ValidationError
+from torchnet.receipt_model import NodeReceipt, Receipt
 from torchnet.runtimes.kubernetes.facts import Facts
 from torchnet.runtimes.kubernetes.message import Message
 from torchnet.runtimes.kubernetes.pods import Worker
@@ -96,9 +96,9 @@ def first_failure(facts: Facts, workers: Mapping[int, Worker]) -> Failure | None
                 lost.append(_lost(facts, rank, one))
         elif message.failure is not None:
             said.append(message.failure)
-        elif message.code:
-            text = f"{facts.node(rank)} ended with exit code {message.code}"
-            said.append(Failure("internal", text, message.code, node=facts.node(rank), at=one.ended.at))
+        elif code := message.code or one.ended.code:  # whose last word is 0 may have been killed behind it
+            text = f"{facts.node(rank)} ended with exit code {code}"
+            said.append(Failure("internal", text, code, node=facts.node(rank), at=one.ended.at))
     causes = (
         [one for one in said if one.kind not in _OURS] or lost or _taken_away(facts, workers, said) or said
     )
@@ -131,13 +131,10 @@ def _lost(facts: Facts, rank: int, one: Worker) -> Failure:
 
 def _valid(logged: object, facts: Facts) -> dict[str, Any] | None:
     try:
-        read = Receipt.model_validate(logged)
-    except ValidationError:
+        body: dict[str, Any] = Receipt.model_validate(logged).model_dump(mode="json", by_alias=True)
+    except (ValueError, RecursionError):  # pydantic's own, and what is nested too deeply
         return None
-    if read.run_id != facts.run:
-        return None
-    body: dict[str, Any] = read.model_dump(mode="json", by_alias=True)
-    return body
+    return body if body["run_id"] == facts.run else None
 
 
 def _complete(made: dict[str, Any], facts: Facts, messages: Mapping[int, Message]) -> None:
@@ -216,7 +213,7 @@ def _node(facts: Facts, rank: int, receipt: Mapping[str, Any]) -> dict[str, Any]
     }
     try:
         body: dict[str, Any] = NodeReceipt.model_validate(filled).model_dump(mode="json")
-    except ValidationError:
+    except (ValueError, RecursionError):  # pydantic's own, and what is nested too deeply
         return None
     return body
 

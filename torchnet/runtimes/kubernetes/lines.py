@@ -13,10 +13,11 @@ A script cannot imitate the agent's lines: its own all begin with a rank in brac
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from typing import Any
+
+from torchnet.runtimes.kubernetes.foreign import loads
 
 Event = dict[str, Any]
 _OUTPUT = re.compile(r"\[(\d{1,7})(!?)\] ?")
@@ -58,8 +59,8 @@ def event(text: str, node: int, pod: str) -> Event:
     for name in ("receipt", "worker receipt"):
         if said.startswith(f"{name}: {{"):
             try:
-                body = json.loads(said[len(name) + 2 :])
-            except (ValueError, RecursionError):
+                body = loads(said[len(name) + 2 :])
+            except ValueError:
                 break
             return {"event": name.replace(" ", "_"), "receipt": body}
     if _TIME.fullmatch(said):

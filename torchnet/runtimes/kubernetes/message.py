@@ -10,11 +10,11 @@ It comes from the pods' status, which whoever runs in the pod may write: it is d
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
 from torchnet.agent.report import Failure, Kind
+from torchnet.runtimes.kubernetes.foreign import loads, number
 
 _LONGEST = 4096  # the kubelet cuts them there
 
@@ -23,9 +23,6 @@ _LONGEST = 4096  # the kubelet cuts them there
 class Message:
     """``receipt`` is the worker's, as it is; ``job`` is rank 0's word on the whole job."""
 
-    node: str
-    node_rank: int
-    phase: str
     code: int
     failure: Failure | None = None
     receipt: dict[str, Any] | None = None
@@ -37,8 +34,8 @@ def read(text: str | None) -> Message | None:
     if not text or len(text) > _LONGEST:
         return None
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
+        data = loads(text)
+    except ValueError:
         return None
     if not isinstance(data, dict) or data.get("torchnet") != 1:
         return None
@@ -46,19 +43,25 @@ def read(text: str | None) -> Message | None:
     if not _whole(code) or not _whole(rank):
         return None
     return Message(
-        node=str(data.get("node") or ""),
-        node_rank=cast(int, rank),
-        phase=str(data.get("phase") or ""),
         code=min(cast(int, code), 255),
         failure=_failure(data.get("failure")),
         receipt=receipt if isinstance(receipt, dict) else None,
-        job=job if isinstance(job, dict) and _whole(job.get("exit_code")) else None,
+        job=_job(job),
     )
+
+
+def _job(data: object) -> dict[str, Any] | None:
+    if not isinstance(data, dict) or not _whole(data.get("exit_code")):
+        return None
+    share = {"backend_share": number(data["backend_share"])} if "backend_share" in data else {}
+    return data | share
 
 
 def _failure(data: object) -> Failure | None:
     if not isinstance(data, dict) or data.get("kind") not in get_args(Kind) or not _whole(data.get("code")):
         return None
+    if not data["code"]:
+        return None  # success is no failure
     rank, node, at = data.get("rank"), data.get("node"), data.get("at")
     return Failure(
         kind=data["kind"],
@@ -66,7 +69,7 @@ def _failure(data: object) -> Failure | None:
         code=min(data["code"], 255),
         rank=rank if _whole(rank) else None,
         node=node if isinstance(node, str) else None,
-        at=float(at) if isinstance(at, (int, float)) else 0.0,
+        at=number(at) or 0.0,
     )
 
 
