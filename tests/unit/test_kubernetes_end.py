@@ -127,7 +127,8 @@ def test_workers_of_whom_nothing_is_known_are_no_success() -> None:
     )
 
 
-NUMBERS = st.integers() | st.floats() | st.sampled_from([10**400, -(10**400), 2**64, 1e308])
+ODD = [10**400, -(10**400), 2**64, float("nan"), float("inf"), float("-inf")]
+NUMBERS = st.integers() | st.floats() | st.sampled_from(ODD)
 KEYS = (
     *("torchnet", "code", "failure", "receipt", "job", "node_rank", "kind", "text", "rank", "node", "at"),
     *("exit_code", "reason", "backend_share", "proof", "codes", "interfaces", "peer_bytes", "more"),
@@ -207,7 +208,7 @@ def test_a_hostile_receipt_in_the_log_by_name() -> None:
     whole = settle(facts(1), workers(ended(0), nnodes=1))
     for more in ("NaN", "1e999", "1" * 400, nested(300)):
         line = "torchnet: receipt: " + json.dumps(whole | {"more": "?"}).replace('"?"', more)
-        logged = event(line, 0, "r-0")["receipt"]
+        logged = event(line, 0, "r-0").get("receipt")
         receipt = settle(facts(1), workers(ended(0), nnodes=1), logged)
         assert write_json("-", receipt, stdout=io.StringIO()) is None
 

@@ -11,13 +11,12 @@ from collections.abc import Callable
 
 from torchnet.errors import ClusterError
 from torchnet.runtimes.kubernetes.door import Door
-from torchnet.runtimes.kubernetes.lines import Resume, Stamped, stamped
+from torchnet.runtimes.kubernetes.lines import LONGEST, Resume, Stamped, stamped
 from torchnet.runtimes.kubernetes.refused import Refused, Unreachable
 from torchnet.runtimes.kubernetes.resources import POD
 from torchnet.runtimes.kubernetes.watch import lines
 
 _SILENCE = 600.0  # seconds without a line, after which the connection is made anew: it may be dead
-_LONGEST = 64 << 20  # bytes of a line, which may be 10,000 workers' receipt; longer ones come in pieces
 _RETRY = 1.0
 
 Line = Callable[[Stamped], None]
@@ -94,7 +93,7 @@ class Follower:
         try:
             response = self._door.stream(path, call, query=query, silence=_SILENCE, patience=120.0)
             try:
-                for raw in lines(response, _LONGEST):
+                for raw in lines(response, LONGEST):
                     self._take(stamped(raw))
             finally:
                 response.close()

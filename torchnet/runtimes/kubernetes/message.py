@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any, cast, get_args
 
 from torchnet.agent.report import Failure, Kind
-from torchnet.runtimes.kubernetes.foreign import loads, number
+from torchnet.network.bounded import loads
 
 _LONGEST = 4096  # the kubelet cuts them there
+_DEEPEST = 32  # an agent's have 5 levels
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,10 @@ class Message:
 
 def read(text: str | None) -> Message | None:
     """The message, or None if an agent did not write this text, or not all of it."""
-    if not text or len(text) > _LONGEST:
+    if not text:
         return None
     try:
-        data = loads(text)
+        data = loads(text, max_size=_LONGEST, max_depth=_DEEPEST)
     except ValueError:
         return None
     if not isinstance(data, dict) or data.get("torchnet") != 1:
@@ -46,15 +47,8 @@ def read(text: str | None) -> Message | None:
         code=min(cast(int, code), 255),
         failure=_failure(data.get("failure")),
         receipt=receipt if isinstance(receipt, dict) else None,
-        job=_job(job),
+        job=job if isinstance(job, dict) and _whole(job.get("exit_code")) else None,
     )
-
-
-def _job(data: object) -> dict[str, Any] | None:
-    if not isinstance(data, dict) or not _whole(data.get("exit_code")):
-        return None
-    share = {"backend_share": number(data["backend_share"])} if "backend_share" in data else {}
-    return data | share
 
 
 def _failure(data: object) -> Failure | None:
@@ -69,7 +63,7 @@ def _failure(data: object) -> Failure | None:
         code=min(data["code"], 255),
         rank=rank if _whole(rank) else None,
         node=node if isinstance(node, str) else None,
-        at=number(at) or 0.0,
+        at=float(at) if isinstance(at, (int, float)) else 0.0,
     )
 
 
