@@ -127,7 +127,7 @@ def test_workers_of_whom_nothing_is_known_are_no_success() -> None:
     )
 
 
-ODD = [10**400, -(10**400), 2**64, float("nan"), float("inf"), float("-inf")]
+ODD = [10**400, 2**64, float("nan"), float("inf"), float("-inf")]
 NUMBERS = st.integers() | st.floats() | st.sampled_from(ODD)
 KEYS = (
     *("torchnet", "code", "failure", "receipt", "job", "node_rank", "kind", "text", "rank", "node", "at"),
@@ -137,7 +137,7 @@ THINGS = st.recursive(
     st.none() | st.booleans() | st.text(max_size=5) | NUMBERS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=6),
 )
-CODES = st.integers(0, 255) | st.just(10**400)
+CODES = st.integers(0, 255)
 
 
 def like(body: dict[str, Any], **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
@@ -189,6 +189,7 @@ def nested(depth: int) -> str:
     [
         message(failure=failure(at=float("nan"))),
         message(failure=failure(at=10**400)),
+        message(failure=failure(code=10**400)),
         message(failure=failure()).replace("1000.0", "1e999"),
         message(job=JOB | {"backend_share": 10**400}),
         message(receipt=ACCOUNT | {"more": float("inf")}),
