@@ -70,6 +70,22 @@ class Door:
             raise ClusterError(f"{self.access.place} answered {call} with something else than an object")
         return answer
 
+    def read(
+        self,
+        path: str,
+        call: Call,
+        *,
+        query: Mapping[str, object],
+        silence: float = _READ,
+        patience: float | None = None,
+    ) -> bytes:
+        """An answer that is no object (a log as it is now), whole.
+
+        Raises: as :meth:`call` does.
+        """
+        data: bytes = self._send("GET", path, call, query, None, JSON, "*/*", silence, patience, take=_whole)
+        return data
+
     def stream(
         self,
         path: str,
