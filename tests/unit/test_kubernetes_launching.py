@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.api_answers import Answer
 from tests.unit.api_store import Store, door, refusal, storing
-from tests.unit.kubernetes_objects import NAMESPACE, RUN, ended, facts, failure, message
+from tests.unit.kubernetes_objects import NAMESPACE, RUN, ended, facts, failure, message, pod, running
+from torchnet.errors import TorchnetError
 from torchnet.runtimes.kubernetes.closing import close
 from torchnet.runtimes.kubernetes.launching import see
 from torchnet.runtimes.kubernetes.signals import Signals
@@ -107,6 +109,29 @@ def test_on_standard_output_it_goes_behind_everything(
     store.faults = [("DELETE", "", EXPIRED)]
     assert seen.see(0, json_path="-") == 0
     assert json.loads(capsys.readouterr().out)["run_id"] == RUN
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "said"),
+    [
+        ((200, {}, b'{"type": "ERROR", "object": {"code": "many"}}\n'), 70, "the watch on the pods"),
+        (EXPIRED, 3, "the token has expired"),
+    ],
+)
+def test_a_watch_that_ends_is_told_with_its_exit_code_and_the_job_goes_on(
+    store: Store, tmp_path: Path, signals: Signals, answer: Answer, code: int, said: str
+) -> None:
+    store.faults = [("GET", "watch=true", answer)]
+    store.put(pod(0, phase="Running", worker=running()))
+    err = io.StringIO()
+    console = Console(err, io.StringIO(), world_size=2, color=False, tty=False)
+    with pytest.raises(TorchnetError) as caught:
+        see(door(store, tmp_path), facts(2), console, Wishes(), signals, keep=False, json_path=None)
+    assert caught.value.exit_code == code
+    assert said in caught.value.text
+    assert f"the run {RUN} goes on" in caught.value.text
+    assert f"torchnet attach {RUN}" in caught.value.fix
+    assert store.deleted == []
 
 
 def test_what_is_kept_is_named(store: Store, seen: Seen) -> None:

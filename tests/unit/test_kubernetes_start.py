@@ -107,7 +107,7 @@ def test_another_launchs_run_of_the_same_name_stays(store: Store, started: Start
 def test_the_first_object_of_another_launch_stays_too(store: Store, started: Started) -> None:
     store.faults = [("POST", "/configmaps.*dryRun", (201, {}, CODE))]
     store.put(CODE)
-    with pytest.raises(ClusterError, match="already exists"):
+    with pytest.raises(UsageError, match=f"ConfigMap {RUN}-code of the run {RUN} exists in namespace"):
         started.start()
     assert store.names() == [f"ConfigMap/{RUN}-code"]
 

@@ -9,6 +9,7 @@ from torchnet.errors import ClusterError
 from torchnet.runtimes.kubernetes import runs
 from torchnet.runtimes.kubernetes import verify as verification
 from torchnet.runtimes.kubernetes.door import Door, connect
+from torchnet.runtimes.kubernetes.following import allow
 from torchnet.runtimes.kubernetes.installed import Check
 from torchnet.runtimes.kubernetes.interruptible import Interrupted, in_thread
 from torchnet.runtimes.kubernetes.launching import see
@@ -47,6 +48,7 @@ def attach(place: Place, run: str | None, *, ranks: Sequence[int], quiet: bool, 
     with Signals() as signals:
         door, namespace = place.door()
         known = runs.find(door, namespace, run)
+        allow(known.nnodes, known.nproc_per_node, ranks, everybody=False)
         console = Console(world_size=known.nnodes * known.nproc_per_node, ranks=ranks, quiet=quiet)
         wishes = Wishes(ranks=tuple(ranks), stops=False, tail=_TAIL)
         return see(door, known, console, wishes, signals, keep=True, json_path=json_path)

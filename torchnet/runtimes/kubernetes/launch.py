@@ -10,6 +10,7 @@ from torchnet.network.text import printable
 from torchnet.render.objects import pod_of
 from torchnet.render.prepared import prepare
 from torchnet.runtimes.kubernetes.door import connect
+from torchnet.runtimes.kubernetes.following import allow
 from torchnet.runtimes.kubernetes.launching import see
 from torchnet.runtimes.kubernetes.signals import Signals
 from torchnet.runtimes.kubernetes.starting import start
@@ -36,6 +37,7 @@ def launch(job: JobSpec, origins: Mapping[str, Origin], cwd: str) -> int:  # noq
         console = Console(world_size=job.nnodes * nproc, ranks=job.output.ranks, quiet=job.output.quiet)
         for line in prepared.left_out:
             _say(console, f"does not travel: {printable(line)}", "warning")
+        allow(job.nnodes, nproc, job.output.ranks, everybody=False, files=bool(job.output.log_dir))
         unwritable = problem(job.output.json_path) if job.output.json_path else None
         if unwritable:
             text = f"--json {job.output.json_path}: {unwritable}; the receipt will go to standard output"

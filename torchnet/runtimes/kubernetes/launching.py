@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torchnet.errors import ClusterError
+from torchnet.errors import ClusterError, TorchnetError
 from torchnet.runtimes.kubernetes.clearing import clear
 from torchnet.runtimes.kubernetes.closing import close
 from torchnet.runtimes.kubernetes.door import Door
@@ -30,12 +30,13 @@ def see(
 
     Raises:
         ClusterError: the cluster cannot be asked any more while the job goes on. A removal that fails is only told.
+        TorchnetError: the same for a defect of torchnet's own.
     """
     try:
         outcome = Session(door, known, console, wishes, signals).run()
-    except ClusterError as error:
+    except TorchnetError as error:
         close(console, signals)
-        raise ClusterError(
+        raise (ClusterError if isinstance(error, ClusterError) else TorchnetError)(
             f"{error.text}\n  the run {known.run} goes on",
             fix=f"torchnet attach {known.command}, or torchnet down {known.command}"
             + (f"; {error.fix}" if error.fix else ""),

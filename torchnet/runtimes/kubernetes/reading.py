@@ -6,11 +6,11 @@ import threading
 import time
 from collections.abc import Sequence
 
-from torchnet.errors import ClusterError
+from torchnet.errors import TorchnetError
 from torchnet.runtimes.kubernetes.closing import close
 from torchnet.runtimes.kubernetes.door import Door
 from torchnet.runtimes.kubernetes.facts import Facts
-from torchnet.runtimes.kubernetes.following import Files, Following
+from torchnet.runtimes.kubernetes.following import Files, Following, allow
 from torchnet.runtimes.kubernetes.gang import Gang
 from torchnet.runtimes.kubernetes.heard import Heard
 from torchnet.runtimes.kubernetes.resources import POD, selector
@@ -22,7 +22,11 @@ _TURN_SECONDS = 0.05
 
 
 class Reading:
-    """The workers' states are needed to know what there is to read, and when it ends."""
+    """The workers' states are needed to know what there is to read, and when it ends.
+
+    Raises:
+        UsageError: more is to be followed than this machine allows open files.
+    """
 
     def __init__(
         self, door: Door, known: Facts, console: Console, ranks: Sequence[int], follow: bool
@@ -30,9 +34,11 @@ class Reading:
         self._door, self._known, self._console, self._follow = door, known, console, follow
         self._gang = Gang(known.nnodes, restarts=known.restarts, replaces=known.kind is not POD)
         self._lock = threading.Lock()
+        if follow:
+            allow(known.nnodes, known.nproc_per_node, ranks, everybody=not ranks)
         self._following = Following(door, known, ranks=ranks, everybody=not ranks, follow=follow)
         self._heard = Heard(console, self._following.take, Files(None))
-        self._failed: list[ClusterError] = []
+        self._failed: list[TorchnetError] = []
 
     def show(self, signals: Signals) -> int:
         """Print; 0, or 128 + a signal's number.

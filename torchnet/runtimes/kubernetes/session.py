@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from torchnet.agent.report import Failure
-from torchnet.errors import ClusterError
+from torchnet.errors import ClusterError, TorchnetError
 from torchnet.runtimes.kubernetes.door import Door
 from torchnet.runtimes.kubernetes.end import first_failure, settle
 from torchnet.runtimes.kubernetes.facts import Facts
@@ -60,7 +60,7 @@ class Session:
         self._listed = False
         self._started = False
         self._failure: Failure | None = None
-        self._broken: ClusterError | None = None
+        self._broken: TorchnetError | None = None
         self._stopping: float | None = None  # when the job was told to end
         self._stop_at: float | None = None
         self._interrupted = 0
@@ -72,6 +72,7 @@ class Session:
 
         Raises:
             ClusterError: the cluster cannot be asked any more; the job itself goes on.
+            TorchnetError: nor can it where a thread of the launcher had a defect.
         """
         put = self._queue.put
         Watch(
