@@ -16,6 +16,7 @@ from torchnet.runtimes.kubernetes.launching import see
 from torchnet.runtimes.kubernetes.reading import Reading
 from torchnet.runtimes.kubernetes.remove import Removal, labelled, remove
 from torchnet.runtimes.kubernetes.signals import Signals
+from torchnet.runtimes.kubernetes.survey import find, survey
 from torchnet.runtimes.kubernetes.wishes import Wishes
 from torchnet.ui.console import Console
 
@@ -37,17 +38,17 @@ class Place:
         return door, self.namespace or door.access.namespace
 
 
-def status(place: Place, run: str | None) -> list[runs.Row]:
+def status(place: Place, run: str | None) -> runs.Table:
     """The rows of all runs, or of this one, with its workers."""
     door, namespace = place.door()
-    return runs.rows(door, namespace, run)
+    return runs.table(door, namespace, run)
 
 
 def attach(place: Place, run: str | None, *, ranks: Sequence[int], quiet: bool, json_path: str | None) -> int:
     """Show the rest of a run, and give its exit code. A signal leaves it alone."""
     with Signals() as signals:
         door, namespace = place.door()
-        known = runs.find(door, namespace, run)
+        known = find(door, namespace, run)
         allow(known.nnodes, known.nproc_per_node, ranks, everybody=False)
         console = Console(world_size=known.nnodes * known.nproc_per_node, ranks=ranks, quiet=quiet)
         wishes = Wishes(ranks=tuple(ranks), stops=False, tail=_TAIL)
@@ -62,7 +63,7 @@ def logs(place: Place, run: str | None, *, ranks: Sequence[int], follow: bool) -
     """
     with Signals() as signals:
         door, namespace = place.door()
-        known = runs.find(door, namespace, run)
+        known = find(door, namespace, run)
         console = Console(world_size=known.nnodes * known.nproc_per_node, ranks=ranks)
         return Reading(door, known, console, ranks, follow).show(signals)
 
@@ -86,11 +87,11 @@ def down(place: Place, run: str | None, *, now: bool = False) -> Down:
     """
     with Signals() as signals:
         door, namespace = place.door()
-        there = runs.workloads(door, namespace, run)
+        there = survey(door, namespace, run)
         if run is None:
-            run = runs.only(list(there), namespace)
-        elif run not in there and not labelled(door, namespace, run):
-            runs.find(door, namespace, run)  # says so
+            run = there.only()
+        elif run not in there.names and not labelled(door, namespace, run):
+            raise there.missing(run)
         name = run
         try:
             removal = in_thread(
