@@ -14,7 +14,10 @@ Answer = tuple[int, dict[str, str], Any]
 
 
 class Server:
-    """Answers with ``answers`` in turn, the last one for ever; keeps what was asked."""
+    """Answers with ``answers`` in turn, the last one for ever; keeps what was asked.
+
+    Status 0 is a connection that is cut without an answer; a Content-Length beyond the body's is an answer that is cut.
+    """
 
     def __init__(self) -> None:
         self.answers: list[Answer] = [(200, {}, {})]
@@ -25,18 +28,19 @@ class Server:
             protocol_version = "HTTP/1.1"
 
             def _answer(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                said = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 outer.asked.append((time.monotonic(), self.command, self.path, dict(self.headers)))
-                status, headers, body = outer.answers[0] if len(outer.answers) == 1 else outer.answers.pop(0)
+                status, headers, body = outer.answer(self.command, self.path, said)
                 if status == 0:
                     self.close_connection = True
                     return
                 data = body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_response(status)
-                for name, value in {**headers, "Content-Length": str(len(data))}.items():
+                for name, value in {"Content-Length": str(len(data)), **headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(data)
+                self.close_connection = int(headers.get("Content-Length") or 0) > len(data)
 
             do_GET = do_POST = do_DELETE = do_PATCH = _answer  # noqa: N815
 
@@ -46,6 +50,9 @@ class Server:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def answer(self, method: str, path: str, said: bytes) -> Answer:
+        return self.answers[0] if len(self.answers) == 1 else self.answers.pop(0)
 
     def close(self) -> None:
         self._server.shutdown()

@@ -6,13 +6,14 @@ import json
 from typing import Any
 
 from torchnet.runtimes.kubernetes.facts import Facts
-from torchnet.runtimes.kubernetes.resources import JOB, JOBSET
+from torchnet.runtimes.kubernetes.resources import JOB, JOBSET, POD
 
 RUN, NAMESPACE = "train-1a2b3c", "ml"
 
 
-def facts(nnodes: int = 4, *, jobset: bool = False, nproc: int = 1) -> Facts:
-    return Facts(RUN, NAMESPACE, JOBSET if jobset else JOB, RUN, nnodes, nproc, 1_700_000_000.0)
+def facts(nnodes: int = 4, *, jobset: bool = False, pods: bool = False, nproc: int = 1) -> Facts:
+    kind = POD if pods else JOBSET if jobset else JOB
+    return Facts(RUN, NAMESPACE, kind, RUN, nnodes, nproc, 1_700_000_000.0)
 
 
 def message(rank: int = 0, code: int = 0, **more: Any) -> str:
@@ -58,6 +59,8 @@ def pod(
     if worker is not None:
         body["containerStatuses"] = [{"name": "worker", "state": worker}]
     return {
+        "apiVersion": "v1",
+        "kind": "Pod",
         "metadata": {
             "name": f"{RUN}-{rank}-{uid or 'abcde'}",
             "namespace": NAMESPACE,
@@ -69,6 +72,19 @@ def pod(
         "spec": {"nodeName": "node1"},
         "status": body,
     }
+
+
+def job(nnodes: int = 4) -> dict[str, Any]:
+    """The workload of such a run."""
+    about = json.dumps({"nnodes": nnodes, "nproc_per_node": 1})
+    return {"apiVersion": "batch/v1", "kind": "Job", "spec": {}, "status": {}} | {
+        "metadata": labelled(RUN) | {"annotations": {"torchnet/spec": about}}
+    }
+
+
+def labelled(name: str) -> dict[str, Any]:
+    """Metadata of one of the run's objects."""
+    return {"name": name, "namespace": NAMESPACE, "labels": {"torchnet/run": RUN}}
 
 
 def waiting(reason: str, text: str = "") -> dict[str, Any]:

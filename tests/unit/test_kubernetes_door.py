@@ -16,7 +16,7 @@ import pytest
 from tests.unit.api_answers import Server, kubeconfig, serving
 from torchnet.errors import ClusterError
 from torchnet.runtimes.kubernetes.configuration import load
-from torchnet.runtimes.kubernetes.door import Door, connect
+from torchnet.runtimes.kubernetes.door import Door, after_lost_answer, connect
 from torchnet.runtimes.kubernetes.refused import Refused, Unreachable
 from torchnet.runtimes.kubernetes.resources import JOB, POD
 
@@ -95,18 +95,65 @@ def test_rights_do_not_come_by_asking_again(
     assert [text for text in said if text not in str(caught.value)] == []
 
 
-def test_admissions_words_are_shown_as_they_are(server: Server, door: Door) -> None:
-    text = 'pods "x" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true'
+@pytest.mark.parametrize(
+    "text",
+    [
+        'pods "x" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true',
+        'admission webhook "images.example.org" denied the request: you cannot use this registry',
+        'pods "x" is forbidden: the registry cannot be used',
+    ],
+)
+def test_admissions_words_are_shown_as_they_are(server: Server, door: Door, text: str) -> None:
     server.answers = [(403, {}, {"message": text})]
     with pytest.raises(Refused) as caught:
         door.call("POST", POD.path("ml"), POD.call("create", "ml", "x"), body={})
     assert text in str(caught.value)
     assert "not allowed" not in str(caught.value)
+    assert "can-i" not in str(caught.value)
 
 
 def test_a_broken_connection_is_tried_again(server: Server, door: Door) -> None:
     server.answers = [(0, {}, {}), (0, {}, {}), (200, {}, {"a": 1})]
     assert list_pods(door) == {"a": 1}
+
+
+CUT = {"Content-Length": "1000"}
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE", "PATCH"])
+def test_an_answer_that_breaks_off_is_asked_for_again(server: Server, door: Door, method: str) -> None:
+    server.answers = [(200, CUT, {"a": 0}), (200, CUT, {"a": 0}), (200, {}, {"a": 1})]
+    assert door.call(method, POD.path("ml"), POD.call("list", "ml")) == {"a": 1}
+    assert len(server.asked) == 3
+
+
+def test_answers_that_break_off_for_too_long_are_an_unreachable_server(server: Server, door: Door) -> None:
+    server.answers = [(200, CUT, {"a": 0})]
+    with pytest.raises(Unreachable, match="no answer from"):
+        list_pods(door)
+    assert len(server.asked) > 2
+
+
+EXISTS = {"reason": "AlreadyExists", "message": 'pods "x" already exists'}
+
+
+@pytest.mark.parametrize(
+    ("first", "echo"),
+    [
+        ((0, {}, {}), True),  # the connection was cut
+        ((201, CUT, {}), True),
+        ((504, {}, {"message": "the gateway's time is over"}), True),
+        ((429, {}, {"message": "slow down"}), False),  # refused before anything was done
+    ],
+)
+def test_already_exists_after_a_lost_answer_may_be_the_own_try(
+    server: Server, door: Door, first: Any, echo: bool
+) -> None:
+    server.answers = [first, (409, {}, EXISTS)]
+    with pytest.raises(Refused) as caught:
+        door.call("POST", POD.path("ml"), POD.call("create", "ml", "x"), body={})
+    assert after_lost_answer(caught.value) is echo
+    assert caught.value.reason == "AlreadyExists"
 
 
 def test_a_server_that_is_not_there(tmp_path: Path) -> None:
@@ -129,7 +176,7 @@ def test_a_stopped_door_waits_no_longer(server: Server, door: Door) -> None:
     assert time.monotonic() - began < 2.0
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"[1]", b'"x"'])
+@pytest.mark.parametrize("body", [b"<html>", b"[1]", b'"x"', b"[" * 100_000])
 def test_an_answer_that_is_no_object(server: Server, door: Door, body: bytes) -> None:
     server.answers = [(200, {}, body)]
     with pytest.raises(ClusterError, match="something else"):

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.kubernetes_objects import RUN, ended, facts, failure, message, pod, running, terminated
-from torchnet.agent.report import Failure
+from torchnet.agent.report import Failure, Kind
 from torchnet.receipt_model import Receipt
 from torchnet.runtimes.kubernetes import message as messages
 from torchnet.runtimes.kubernetes.end import first_failure, settle
 from torchnet.runtimes.kubernetes.gang import Gang
+from torchnet.runtimes.kubernetes.lines import event
 from torchnet.runtimes.kubernetes.pods import Worker
+from torchnet.ui.save import write_json
 
 ACCOUNT: dict[str, Any] = {
     "interfaces": {"net1": {"role": "backend", "sent_bytes": 100, "received_bytes": 200}},
@@ -124,39 +127,38 @@ def test_workers_of_whom_nothing_is_known_are_no_success() -> None:
     )
 
 
+ODD = [10**400, 2**64, float("nan"), float("inf"), float("-inf")]
+NUMBERS = st.integers() | st.floats() | st.sampled_from(ODD)
+KEYS = (
+    *("torchnet", "code", "failure", "receipt", "job", "node_rank", "kind", "text", "rank", "node", "at"),
+    *("exit_code", "reason", "backend_share", "proof", "codes", "interfaces", "peer_bytes", "more"),
+)
+THINGS = st.recursive(
+    st.none() | st.booleans() | st.text(max_size=5) | NUMBERS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=6),
+)
+CODES = st.integers(0, 255)
+
+
+def like(body: dict[str, Any], **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """What an agent writes, at times with a part replaced by something that may be anything."""
+    whole = st.fixed_dictionaries({key: st.just(value) for key, value in body.items()} | fields)
+    other = st.dictionaries(st.sampled_from(sorted(body)), THINGS, max_size=1)
+    return st.builds(lambda one, more: one | more, whole, other)
+
+
+FAILURES = like(failure(), kind=st.sampled_from(get_args(Kind)), code=CODES, at=NUMBERS, rank=NUMBERS)
+JOBS = like(JOB, exit_code=CODES, backend_share=NUMBERS, proof=st.sampled_from(["measured", "inferred"]))
+RECEIPTS = like(ACCOUNT, peer_bytes=NUMBERS, more=THINGS)
+MESSAGES = st.builds(
+    lambda code, why, receipt, job: message(code=code, failure=why, receipt=receipt, job=job),
+    *(CODES, st.none() | FAILURES, st.none() | RECEIPTS, st.none() | JOBS),
+)
+
+
 @given(
     st.lists(
-        st.one_of(
-            st.text(max_size=200),
-            st.builds(
-                json.dumps,
-                st.recursive(
-                    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.floats(),
-                    lambda inner: (
-                        st.lists(inner, max_size=3)
-                        | st.dictionaries(
-                            st.sampled_from(
-                                [
-                                    "torchnet",
-                                    "code",
-                                    "failure",
-                                    "receipt",
-                                    "job",
-                                    "node_rank",
-                                    "kind",
-                                    "exit_code",
-                                    "backend_share",
-                                    "codes",
-                                    "interfaces",
-                                ]
-                            ),
-                            inner,
-                            max_size=6,
-                        )
-                    ),
-                ),
-            ),
-        ),
+        st.text(max_size=200) | st.builds(json.dumps, THINGS) | MESSAGES,
         min_size=4,
         max_size=4,
     ),
@@ -164,9 +166,52 @@ def test_workers_of_whom_nothing_is_known_are_no_success() -> None:
 )
 def test_any_last_words_give_a_receipt_that_can_be_read(texts: list[str], codes: list[int]) -> None:
     found = workers(*(ended(rank, codes[rank], texts[rank]) for rank in range(4)))
-    made = Receipt.model_validate(settle(facts(), found, now=1_700_000_100.0))
-    if made.exit_code == 0:
+    receipt = settle(facts(), found, now=1_700_000_100.0)
+    assert write_json("-", receipt, stdout=io.StringIO()) is None
+    made = Receipt.model_validate(receipt)
+    first = messages.read(texts[0])
+    agreed = first is not None and first.job is not None and first.job["exit_code"] == 0
+    if made.exit_code == 0 and not agreed:
         assert not any(codes), "a worker failed, and the job is called a success"
+
+
+def test_a_worker_that_was_killed_behind_its_last_word_has_failed() -> None:
+    made = settle(facts(2), workers(ended(0), ended(1, 137, message(1, 0)), nnodes=2))
+    assert (made["exit_code"], made["reason"]) == (137, f"{RUN}-1 ended with exit code 137")
+
+
+def nested(depth: int) -> str:
+    return "[" * depth + "]" * depth
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        message(failure=failure(at=float("nan"))),
+        message(failure=failure(at=10**400)),
+        message(failure=failure(code=10**400)),
+        message(failure=failure()).replace("1000.0", "1e999"),
+        message(job=JOB | {"backend_share": 10**400}),
+        message(receipt=ACCOUNT | {"more": float("inf")}),
+        message(receipt=ACCOUNT | {"peer_bytes": 10**400}),
+        message(receipt=ACCOUNT | {"more": "?"}).replace('"?"', nested(300)),
+    ],
+)
+def test_hostile_last_words_by_name(text: str) -> None:
+    receipt = settle(facts(1), workers(ended(0, 1, text), nnodes=1), now=1_700_000_100.0)
+    shown = io.StringIO()
+    assert write_json("-", receipt, stdout=shown) is None
+    # Every number can be counted with.
+    json.loads(shown.getvalue(), parse_int=lambda digits: float(int(digits)))
+
+
+def test_a_hostile_receipt_in_the_log_by_name() -> None:
+    whole = settle(facts(1), workers(ended(0), nnodes=1))
+    for more in ("NaN", "1e999", "1" * 400, nested(300)):
+        line = "torchnet: receipt: " + json.dumps(whole | {"more": "?"}).replace('"?"', more)
+        logged = event(line, 0, "r-0").get("receipt")
+        receipt = settle(facts(1), workers(ended(0), nnodes=1), logged)
+        assert write_json("-", receipt, stdout=io.StringIO()) is None
 
 
 @pytest.mark.parametrize(
@@ -191,7 +236,7 @@ def test_a_message_is_read_whole() -> None:
     assert found is not None
     assert found.failure is not None
     assert found.job == JOB
-    assert (found.node_rank, found.code, found.failure.rank, found.failure.kind) == (3, 42, 3, "script")
+    assert (found.code, found.failure.rank, found.failure.kind) == (42, 3, "script")
 
 
 def test_a_pod_that_was_taken_away_is_lost_unless_all_were() -> None:
@@ -236,3 +281,14 @@ def test_rank_0_that_waited_in_vain_for_a_worker_that_had_failed_is_not_the_caus
     first = early | {"at": 60.0}
     made = settle(facts(2), workers(prepared(0, 124, late), prepared(1, 4, first), nnodes=2))
     assert (made["exit_code"], made["reason"]) == (124, late["text"])
+
+
+@pytest.mark.parametrize("own", ["interrupted", "timeout"])
+def test_a_failure_that_the_agents_met_before_the_launchers_own_word_stays_the_jobs(own: Any) -> None:
+    """They take their time to stop each other: a signal in it comes before the launcher has heard of the failure."""
+    mine = Failure(own, "stopped by SIGINT", 130, at=1003.0)
+    assert settle(facts(), gang_of([42, 42, 42, 42]), failure=mine)["exit_code"] == 42
+    early = Failure(own, "stopped by SIGINT", 130, at=999.0)
+    assert settle(facts(), gang_of([42, 42, 42, 42]), failure=early)["exit_code"] == 130
+    killed = workers(*(pod(rank, phase="Failed", worker=terminated(137)) for rank in range(4)))
+    assert settle(facts(), killed, failure=Failure(own, "stopped by SIGINT", 130, at=2e9))["exit_code"] == 130

@@ -91,6 +91,18 @@ def test_a_pod_that_was_replaced_before_its_training_leaves_its_place_to_the_new
     assert gang.workers()[0].uid == "new"
 
 
+def test_a_pod_that_was_deleted_before_its_training_is_lost_where_nobody_makes_another() -> None:
+    for replaces in (True, False):
+        gang = Gang(1, replaces=replaces)
+        gang.event("ADDED", pod(uid="old", prepare=running()))
+        gang.listed([])
+        found = gang.workers()
+        assert bool(found) is not replaces
+        assert replaces or (found[0].ended is not None and found[0].ended.code == 70)
+        gang.event("ADDED", pod(uid="new", version=3, made="2026-01-01T00:01:00Z", prepare=running()))
+        assert gang.workers()[0].uid == "new", "somebody has made one after all"
+
+
 def test_a_pod_that_trained_and_was_deleted_is_lost_whoever_comes_after_it() -> None:
     gang = Gang(1)
     gang.event("ADDED", pod(uid="old", phase="Running", worker=running()))
@@ -164,7 +176,7 @@ def test_a_failed_preparation_is_an_end_with_its_message() -> None:
     assert found.ended.code == 4
     assert not found.started
     assert found.ended.message is not None
-    assert found.ended.message.phase == "prepare"
+    assert found.ended.message.code == 4
 
 
 EVICTED = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}

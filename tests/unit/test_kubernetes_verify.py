@@ -9,7 +9,7 @@ import pytest
 
 from torchnet.errors import NetworkError
 from torchnet.runtimes.kubernetes.installed import configuration
-from torchnet.runtimes.kubernetes.verify import judge
+from torchnet.runtimes.kubernetes.verify_judge import judge
 from torchnet.runtimes.kubernetes.verify_pods import pod, scripts
 
 NETWORK = ("ml", "backend-network")
@@ -67,8 +67,26 @@ def test_what_is_wrong_is_named() -> None:
     assert "no answer to packets of 9000 bytes (MTU 9000 and 9000)" in narrow["full size, both ways"]
     stale = bad(tried(0, "node1", "fd00::99"), second)
     assert "network-status says fd00::99, the kernel fd00::1" in stale["addresses"]
-    assert "verify-0 has eth0" in bad(tried(0, "node1", interfaces=["eth0"]), second)["interfaces"]
+    assert "verify-0 on node1 has eth0" in bad(tried(0, "node1", interfaces=["eth0"]), second)["interfaces"]
     assert "Killed" in bad(first, (second[0], {"problem": "Killed"}))["full size, both ways"]
+
+
+@pytest.mark.parametrize("value", [None, 7.5, "x\x1b[2J", ["\x1b[2J"], [[1]], {"a": 1}, True, 10**30, -1])
+def test_what_pods_say_is_typed_before_it_is_shown(value: Any) -> None:
+    fields = ("interfaces", "addresses", "mtu", "reached", "size", "problem")
+    for field in fields:
+        second = tried(1, "node2", **{"reached": True, "size": 9000, field: value})
+        for check in judge((tried(0, "node1", **{field: value}), second), NETWORK, True):
+            assert check.evidence.isprintable()
+    odd = bad(tried(0, "node1"), tried(1, "node2", reached=True, size=value))
+    assert odd == {"full size, both ways": "it left no result (MTU 9000 and 9000)"}
+
+
+def test_a_pod_that_told_nothing_is_shown_with_its_last_words() -> None:
+    found = bad(
+        (tried(0, "node1")[0], {"problem": "no such file\x07"}), tried(1, "node2", reached=True, size=1)
+    )
+    assert found["interfaces"] == "verify-0 on node1 told nothing: no such file\\x07"
 
 
 def test_a_pod_without_a_status_is_told_with_its_node() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 from typing import Any
 
 from tests.unit.kubernetes_objects import RUN, facts, pod, running, waiting
@@ -70,6 +71,19 @@ def test_the_newest_event_counts_and_others_are_no_reason() -> None:
         ]
     )
     assert found == {"a": "FailedCreatePodSandBox: new"}
+
+
+def test_an_earlier_run_of_the_name_tells_nothing() -> None:
+    """Its events outlive it; the name is the same, the UID is not, nor the time."""
+    old = event("exceeded quota", name="job", reason="FailedCreate", at="2026-01-01T00:00:01Z")
+    old["involvedObject"]["uid"] = "of-the-earlier"
+    assert events_told([old], {"job": "of-this-one"}) == {}
+    assert events_told([old], {"job": "of-the-earlier"}) == {"job": "FailedCreate: exceeded quota"}
+    made = float(calendar.timegm((2026, 1, 1, 0, 0, 2)))
+    assert events_told([old], {}, since=made) == {}
+    assert events_told([old], {}, since=made - 1.0) == {"job": "FailedCreate: exceeded quota"}
+    bare = event("no UID", name="job", reason="FailedCreate", at="2026-01-01T00:00:05Z")
+    assert events_told([bare], {"job": "of-this-one"}, since=made) == {"job": "FailedCreate: no UID"}
 
 
 def test_a_job_that_may_make_no_pods_says_why() -> None:

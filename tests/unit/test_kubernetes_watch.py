@@ -12,7 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.unit.api_answers import Server, kubeconfig, serving
-from torchnet.errors import ClusterError
+from torchnet.errors import ClusterError, TorchnetError
+from torchnet.runtimes.kubernetes import watch
 from torchnet.runtimes.kubernetes.configuration import load
 from torchnet.runtimes.kubernetes.door import Door
 from torchnet.runtimes.kubernetes.watch import Watch
@@ -119,3 +120,36 @@ def test_a_right_that_is_taken_away_ends_it(server: Server, seen: Seen) -> None:
     assert isinstance(error, ClusterError)
     assert "watch pods in namespace ml" in str(error)
     assert len(server.asked) == 2, "no storm of questions"
+
+
+def test_an_event_that_cannot_be_read_is_made_up_for_by_a_new_list(
+    server: Server, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_UNREAD", 0.01)
+    unread = [
+        b"not JSON\n",
+        b"[1]\n",
+        b'{"type": "ADDED", "object": {"metadata": null}}\n',
+        b"[" * 100_000 + b"\n",
+    ]
+    for number, text in enumerate(unread):
+        server.answers += [listed(number, f"list-{number}"), (200, {}, text)]
+    server.answers += [listed(9, "last"), stream(("ADDED", pod("a", 10))), stream()]
+    del server.answers[0]
+    seen.watch.start()
+    told = seen.next(len(unread) + 2)
+    assert told == [
+        *(("listed", [f"list-{number}"]) for number in range(len(unread))),
+        ("listed", ["last"]),
+        ("ADDED", "a"),
+    ]
+
+
+def test_a_defect_ends_it_with_torchnets_own_exit_code(server: Server, seen: Seen) -> None:
+    server.answers = [listed(5), stream(("ERROR", {"code": "many"}))]
+    seen.watch.start()
+    (_, (kind, error)) = seen.next(2)
+    assert kind == "failed"
+    assert isinstance(error, TorchnetError)
+    assert error.exit_code == 70
+    assert "the watch on the pods of run failed: ValueError" in str(error)

@@ -123,6 +123,7 @@ def test_missing(text: str | bytes | None) -> None:
         (b'["\xff"]', "is no UTF-8 at byte 2"),
         ("[NaN]", "NaN is no number"),
         ("[" + "9" * 21 + "]", "a number of 21 digits"),
+        ("[1e999]", "a number beyond all bounds"),
     ],
 )
 def test_no_json(text: str | bytes, said: str) -> None:

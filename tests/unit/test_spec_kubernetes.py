@@ -125,6 +125,15 @@ def test_what_is_no_utf8_cannot_go_to_a_cluster(tmp_path: Path) -> None:
     assert sorted(paths) == ["args", "env"]
 
 
+@pytest.mark.parametrize(("path", "value"), [("output.json", "r.json"), ("output.log_dir", "logs")], ids=str)
+def test_who_detaches_writes_no_files(tmp_path: Path, path: str, value: str) -> None:
+    (problem,) = wrong(tmp_path, {"kubernetes.detach": True, path: value}).problems
+    assert problem.path == path
+    assert "torchnet attach RUN --json" in problem.what
+    asked(tmp_path, {path: value})
+    asked(tmp_path, {"kubernetes.detach": True})
+
+
 # -- variables from files
 
 

@@ -123,6 +123,20 @@ def test_nothing_raises_where_standard_output_is_gone_too() -> None:
     assert write_json("/dev/full", RESULT, stdout=closed, stderr=closed)
 
 
+def test_what_is_no_json_goes_to_standard_output_and_nothing_is_raised(tmp_path: Path) -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    things: list[Any] = [float("nan"), float("inf"), object(), {1, 2}, deep]
+    for path in (str(tmp_path / "receipt.json"), "-"):
+        for thing in things:
+            reason, out, err = save(path, {"exit_code": 0, "thing": thing})
+            assert reason
+            assert "could not be written" in err
+            assert thing is deep or "'exit_code': 0" in out
+    assert os.listdir(tmp_path) == []
+
+
 def test_problems_are_told_beforehand(tmp_path: Path) -> None:
     assert problem("-") is None
     assert problem(str(tmp_path / "new.json")) is None

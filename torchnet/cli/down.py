@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import typer
@@ -24,18 +25,35 @@ def register(app: typer.Typer) -> None:
 
 
 def run(words: list[str], given: dict[str, Any]) -> int:
-    """Remove it; 0 when nothing is left."""
+    """Remove it; 0 when nothing is left, or 128 + the number of a signal that came before.
+
+    Raises:
+        ClusterError: something is left.
+    """
     from torchnet.cli.entry import say
     from torchnet.network.text import listed
     from torchnet.runtimes.kubernetes.commands import down
 
-    name, removal = down(place(given), run_of(words), now=bool(given.get("now")))
-    if removal.problems or removal.left:
-        lines = [*dict.fromkeys(removal.problems)]
-        if removal.left:
-            lines.append(f"still there: {listed(removal.left, limit=10)}")
-        raise ClusterError(
-            "\n  ".join([f"the run {name} could not be removed whole:", *lines]), fix="torchnet down --now"
+    done = down(place(given), run_of(words), now=bool(given.get("now")))
+    removal, fix = done.removal, f"torchnet down {done.run} -n {done.namespace} --now"
+    lines = list(dict.fromkeys(removal.problems)) if removal else ["the cluster has not answered"]
+    if removal and removal.left:
+        lines.append(f"still there: {listed(removal.left, limit=10)}")
+    if done.number:
+        name = signal.Signals(done.number).name
+        say(
+            "\n  ".join(
+                [f"torchnet: {done.run}: stopped by {name} before all was gone:", *lines, f"fix: {fix}"]
+            )
         )
-    say(f"torchnet: {name}: nothing is left of it")
+        return 128 + done.number
+    if lines:
+        raise ClusterError("\n  ".join([f"the run {done.run} could not be removed whole:", *lines]), fix=fix)
+    if removal and removal.unseen:
+        kinds = listed(removal.unseen, limit=10)
+        say(
+            f"torchnet: {done.run}: nothing is left of it that may be listed; not looked at for want of rights: {kinds}"
+        )
+    else:
+        say(f"torchnet: {done.run}: nothing is left of it")
     return 0

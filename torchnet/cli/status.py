@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
 def run(words: list[str], given: dict[str, Any]) -> int:
     """Print the rows; the exit code."""
-    from torchnet.cli.entry import emit
+    from torchnet.cli.entry import emit, say
     from torchnet.runtimes.kubernetes.commands import status
     from torchnet.runtimes.kubernetes.runs import as_json
 
@@ -38,13 +38,16 @@ def run(words: list[str], given: dict[str, Any]) -> int:
     if form not in FORMATS:
         raise UsageError(f"-o {form!r} is not a form of the answer; valid: {', '.join(FORMATS)}")
     name = run_of(words)
-    rows = status(place(given), name)
+    answer = status(place(given), name)
+    rows = answer.rows
     if form == "json":
         emit(json.dumps([as_json(row) for row in rows], indent=2) + "\n")
     elif not rows:
-        emit("no runs\n")
+        emit("no runs that could be looked at\n" if answer.remark else "no runs\n")
     else:
         emit(_table(rows))
+    if answer.remark:
+        say(f"torchnet: warning: {answer.remark}")
     return 0
 
 

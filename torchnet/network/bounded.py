@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any, NoReturn
 
@@ -28,7 +29,7 @@ def loads(data: str | bytes, *, max_size: int, max_depth: int | None = None) -> 
     if max_depth is not None:
         _check_depth(text, max_depth)
     try:
-        return json.loads(text, parse_int=_integer, parse_constant=_constant)
+        return json.loads(text, parse_int=_integer, parse_float=_float, parse_constant=_constant)
     except json.JSONDecodeError as error:
         raise ValueError(f"is no JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except RecursionError:
@@ -57,6 +58,12 @@ def _integer(digits: str) -> int:
     if len(digits) > _DIGITS:
         raise ValueError(f"is no JSON to use: a number of {len(digits)} digits")
     return int(digits)
+
+
+def _float(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError("is no JSON to use: a number beyond all bounds")
+    return value
 
 
 def _constant(name: str) -> NoReturn:

@@ -29,6 +29,12 @@ OWN_ANNOTATIONS = (
 )
 
 
+_DETACHED = (
+    "with --detach nobody is there to write it; torchnet attach RUN --json FILE gets the receipt afterwards, "
+    "torchnet logs RUN the output"
+)
+
+
 def _each(parse: Callable[[str], Any]) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
     """Check every text of a list; the texts stay as they were written."""
 
@@ -116,9 +122,21 @@ class Kubernetes(BaseModel):
         return self.workload or ("pods" if self.static_ips else "job")
 
 
-def wrong(group: Kubernetes, networks: tuple[str, ...], nnodes: int, run_id: str | None) -> list[str]:
-    """What does not fit together in a job on Kubernetes, one line each that begins with a field's path."""
+def wrong(
+    group: Kubernetes,
+    networks: tuple[str, ...],
+    nnodes: int,
+    run_id: str | None,
+    written: tuple[str, ...] = (),
+) -> list[str]:
+    """What does not fit together in a job on Kubernetes, one line each that begins with a field's path.
+
+    Args:
+        written: the paths of the fields that name a file or a folder which the launcher is to write.
+    """
     found = []
+    if group.detach:
+        found += [f"{path}: {_DETACHED}" for path in written]
     if group.image is None:
         found.append("kubernetes.image: is missing: the pods need an image with Python and PyTorch")
     if not networks:

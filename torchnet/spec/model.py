@@ -172,7 +172,11 @@ class JobSpec(_Group):
         if self.output.min_share and self.nnodes == 1:
             wrong.append("min_share needs two nodes: what one node does crosses no network")
         if self.on == "kubernetes":
-            wrong += kubernetes.wrong(self.kubernetes, self.network.networks, self.nnodes, self.run_id)
+            files = {"output.json": self.output.json_path, "output.log_dir": self.output.log_dir}
+            written = tuple(path for path, value in files.items() if value is not None)
+            wrong += kubernetes.wrong(
+                self.kubernetes, self.network.networks, self.nnodes, self.run_id, written
+            )
             wrong += self._processes_elsewhere() + self._undecodable()
         elif self.network.networks not in ((), (LOOPBACK,)):
             wrong.append("network.networks: names a network that this machine does not have")

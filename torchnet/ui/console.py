@@ -110,11 +110,8 @@ class Console:
         for surface in self._surfaces():
             surface.push()
 
-    def close(self, patience: float | None = None) -> None:
-        """Finish what is unfinished and repeat the root cause, if the job failed; safe to call again.
-
-        ``patience``: seconds for a reader who does not read; None waits for him.
-        """
+    def finish(self) -> None:
+        """Finish what is unfinished and repeat the root cause, if the job failed; waits for nobody."""
         self._lines.flush()
         self._progress.finish()
         for stream in (self._err, self._out):
@@ -124,6 +121,13 @@ class Console:
         cause = cause or min(failures, key=lambda failure: failure.at, default=None)
         if cause is not None and (self._after_failure or cause.tail or not failures):
             self._root_cause(cause)
+
+    def close(self, patience: float | None = None) -> None:
+        """Finish, and write all of it; safe to call again.
+
+        ``patience``: seconds for a reader who does not read; None waits for him.
+        """
+        self.finish()
         for surface in self._surfaces():
             surface.push(patience)
             if surface.pending:

@@ -43,18 +43,21 @@ def write_json(
     device or a named pipe is written to. Directories are not made.
 
     If it cannot be stored, an old file stays as it was, the JSON goes to standard output, so that nothing is
-    lost, and one line to standard error says why. Nothing is raised, and the exit code stays the job's: a job
-    that was done is not undone by a full disk, and who asked for the file sees the line and has the result.
+    lost, and one line to standard error says why. So it is with a result that is no JSON (NaN, an object): it
+    goes there in Python's form. Nothing is raised, and the exit code stays the job's: a job that was done is not
+    undone by a full disk, and who asked for the file sees the line and has the result.
 
     The text is ASCII (all else is escaped), so it can be printed on any terminal.
     """
-    text = json.dumps(receipt, indent=2, allow_nan=False) + "\n"
-    if path == "-":
-        _print(text, stdout or sys.stdout)
-        return None
+    text = ""
     try:
+        text = json.dumps(receipt, indent=2, allow_nan=False) + "\n"
+        if path == "-":
+            _print(text, stdout or sys.stdout)
+            return None
         _store(path, text.encode("ascii"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        text = text or _as_python(receipt)
         reason = getattr(error, "strerror", None) or str(error)
         _print(text, stdout or sys.stdout)
         said = (
@@ -63,6 +66,13 @@ def write_json(
         _print(f"torchnet: error: {said}\n", stderr or sys.stderr)
         return reason
     return None
+
+
+def _as_python(receipt: object) -> str:
+    try:
+        return f"{receipt!a}\n"
+    except (ValueError, RecursionError):
+        return ""
 
 
 def _store(path: str, data: bytes) -> None:

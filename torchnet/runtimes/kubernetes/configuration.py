@@ -18,7 +18,9 @@ from torchnet.names import API_DIR
 from torchnet.network.text import listed, printable
 from torchnet.render.plain_yaml import YamlError, read_file
 
-_CONNECTIONS = 64  # kept open side by side: a follower for each pod's log, the watch, and the calls
+_CONNECTIONS = (
+    64  # kept open for the next call; of more, as many as there are followers, the rest is closed after use
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ def load(kubeconfig: str | None = None, context: str | None = None) -> Access:
     configuration.retries = False
     configuration.keep_alive = True
     configuration.connection_pool_maxsize = _CONNECTIONS
+    # It warns of each connection that it does not keep.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     paths = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
     files = [
         path for path in map(os.path.expanduser, paths.split(os.pathsep)) if path and os.path.exists(path)

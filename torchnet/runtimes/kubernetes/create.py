@@ -16,7 +16,7 @@ from torchnet.errors import ClusterError, NetworkError, UsageError
 from torchnet.network.text import printable
 from torchnet.runtimes.kubernetes.door import MERGE_PATCH, Door, after_lost_answer
 from torchnet.runtimes.kubernetes.refused import Refused, is_rights
-from torchnet.runtimes.kubernetes.resources import NAD, POD, WORKLOADS, kind_of
+from torchnet.runtimes.kubernetes.resources import NAD, POD, RUN, WORKLOADS, kind_of
 
 Object = dict[str, Any]
 _QUERY = {"fieldManager": "torchnet", "fieldValidation": "Strict"}
@@ -44,24 +44,39 @@ def check(door: Door, objects: Sequence[Object], pod: Object) -> None:
     _post(door, tried, dry=True)
 
 
-def create(door: Door, objects: Sequence[Object], made: Callable[[Object], None]) -> list[Object]:
-    """Make them in order; ``made`` is called after each. The server's own versions of them."""
+def create(
+    door: Door,
+    objects: Sequence[Object],
+    made: Callable[[Object], None],
+    stopped: Callable[[], bool] = lambda: False,
+) -> list[Object]:
+    """Make them in order, until ``stopped()``; ``made`` is called after each. The server's own versions of them.
+
+    Raises:
+        UsageError: there is a run of this name.
+        ClusterError: the server refuses one, or cannot be reached; it may have made it all the same then.
+    """
     results = []
     for body in objects:
+        if stopped():
+            break
         answer = _post(door, body, dry=False)
         results.append(answer)
         made(answer)
     return results
 
 
-def own(door: Door, results: Sequence[Object]) -> str:
+def own(door: Door, results: Sequence[Object]) -> None:
     """Make the workload the owner of all that was made before it: whoever deletes the workload deletes all.
 
-    Returns why not, where the rights for that are missing; the run's label still finds everything.
+    Where the rights for that are missing, the run's label still finds everything.
+
+    Raises:
+        ClusterError: the server cannot be reached, or refuses for another reason.
     """
     workloads = [body for body in results if kind_of(body) in WORKLOADS]
     if not workloads:
-        return ""
+        return
     owner = workloads[0]
     reference = {
         "apiVersion": owner["apiVersion"],
@@ -86,9 +101,17 @@ def own(door: Door, results: Sequence[Object]) -> str:
             if error.status == 404:
                 continue  # the run has been removed meanwhile
             if is_rights(error.status, error.said):
-                return str(error)
+                return
             raise
-    return ""
+
+
+def is_taken(error: BaseException) -> bool:
+    """Whether what :func:`create` raised means that an object of this name is there already: somebody else's."""
+    if isinstance(error, Refused):
+        return (
+            error.status == 409 and error.reason != "Conflict"
+        )  # a quota's, say, which is no matter of names
+    return isinstance(error, UsageError)
 
 
 def _taken(door: Door, objects: Sequence[Object]) -> None:
@@ -134,16 +157,51 @@ def _post(door: Door, body: Object, *, dry: bool) -> Object:
             return (
                 body  # its Role does not exist yet: for whoever may not bind any role, that cannot be tried
             )
-        if error.status == 409 and after_lost_answer(error):
-            return door.call("GET", kind.path(namespace, name), kind.call("get", namespace, name))
-        if error.status == 409 and kind in WORKLOADS:
-            raise taken(kind.name, namespace, name, {"metadata": meta}) from None
+        if is_taken(error):
+            found = _there(door, body)
+            if after_lost_answer(error) and _same(found, body):
+                return found
+            # Who may not read it has its name for a sign: no other tool gives such names.
+            raise (taken if kind in WORKLOADS else _left_over)(
+                kind.name, namespace, name, found or body
+            ) from None
         if error.status == 404 and "." in kind.resource and "namespaces" not in error.said:
             raise ClusterError(
                 f"the cluster has no {kind.resource} ({kind.api}), which {kind.name} {name} is one of: {error.said}",
                 fix="kubectl api-resources shows what it has",
             ) from None
         raise
+
+
+def _left_over(kind: str, namespace: str, name: str, found: Mapping[str, Any]) -> UsageError:
+    """The name of something that only belongs to a run is in use, and the run itself may be gone."""
+    run = ((found.get("metadata") or {}).get("labels") or {}).get(RUN)
+    if not run:
+        text = f"{kind} {name}, which is none of torchnet's, exists in namespace {namespace}"
+        return UsageError(text, fix="another --run-id")
+    text = f"{kind} {name} of the run {run} exists in namespace {namespace}"
+    return UsageError(text, fix=f"torchnet down {run} -n {namespace}")
+
+
+def _there(door: Door, body: Object) -> Object:
+    """The object as the server has it; {} where it has gone, or may not be read."""
+    kind, namespace, name = kind_of(body), body["metadata"]["namespace"], body["metadata"]["name"]
+    try:
+        return door.call("GET", kind.path(namespace, name), kind.call("get", namespace, name))
+    except Refused:
+        return {}
+
+
+def _same(found: Object, body: Object) -> bool:
+    """Whether ``found`` can be what ``body`` made: what an earlier run of the name left has other contents."""
+    there, meta = found.get("metadata") or {}, body["metadata"]
+    if not there or there.get("deletionTimestamp"):
+        return False
+    signs = all(
+        (meta.get(field) or {}).items() <= (there.get(field) or {}).items()
+        for field in ("labels", "annotations")
+    )
+    return signs and all(found.get(field) == body.get(field) for field in ("data", "binaryData"))
 
 
 def _attachments(door: Door, pod: Object) -> None:

@@ -4,8 +4,9 @@ Paths and plain JSON instead of the client's generated classes: what is sent is 
 may hold fields that the client does not know. What the client brings is its way to the server (configuration, TLS,
 proxies, credentials and their renewal).
 
-429 and 5xx are tried again, as is a connection that fails, with jitter, honouring Retry-After, until ``patience``
-seconds have passed; 401 and 403 never are: rights do not come by asking again.
+429 and 5xx are tried again, as is a connection that fails or an answer that breaks off, with jitter, honouring
+Retry-After, until ``patience`` seconds have passed; 401 and 403 never are: rights do not come by asking again. What
+comes as a stream is the caller's once it has begun.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -34,19 +35,13 @@ Object = dict[str, Any]
 _LOST = object()
 
 
-class Stopped(Exception):
-    """The caller's event was set while a call was being tried again."""
-
-
 class Door:
-    """For several threads. ``stop``: once set, nothing is tried again any more."""
+    """For several threads. Once :attr:`stop` is set, nothing is tried again any more."""
 
-    def __init__(
-        self, access: Access, *, patience: float = PATIENCE, stop: threading.Event | None = None
-    ) -> None:
+    def __init__(self, access: Access, *, patience: float = PATIENCE) -> None:
         self.access = access
         self._patience = patience
-        self.stop = stop or threading.Event()
+        self.stop = threading.Event()
 
     def call(
         self,
@@ -66,20 +61,30 @@ class Door:
             Refused: the server said no.
             Unreachable: no answer within ``patience`` seconds (default: the door's).
         """
-        response = self._send(method, path, call, query, body, content, accept, _READ, patience)
-        try:
-            data = response.read(_LONGEST_BODY)
-        except _network_errors() as error:
-            raise self._unreachable(call, error) from None
-        finally:
-            response.release_conn()
+        data = self._send(method, path, call, query, body, content, accept, _READ, patience, take=_whole)
         try:
             answer = json.loads(data) if data else {}
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
             raise ClusterError(f"{self.access.place} answered {call} with something else than an object")
         return answer
+
+    def read(
+        self,
+        path: str,
+        call: Call,
+        *,
+        query: Mapping[str, object],
+        silence: float = _READ,
+        patience: float | None = None,
+    ) -> bytes:
+        """An answer that is no object (a log as it is now), whole.
+
+        Raises: as :meth:`call` does.
+        """
+        data: bytes = self._send("GET", path, call, query, None, JSON, "*/*", silence, patience, take=_whole)
+        return data
 
     def stream(
         self,
@@ -91,7 +96,7 @@ class Door:
         patience: float | None = None,
     ) -> Any:
         """An answer to be read as it comes (a watch, a log); ``silence``: seconds without a byte that end it."""
-        return self._send("GET", path, call, query, None, JSON, "*/*", silence, patience)
+        return self._send("GET", path, call, query, None, JSON, "*/*", silence, patience, take=lambda it: it)
 
     def _send(
         self,
@@ -104,25 +109,29 @@ class Door:
         accept: str,
         read: float,
         patience: float | None,
+        *,
+        take: Callable[[Any], Any],
     ) -> Any:
         until = time.monotonic() + (self._patience if patience is None else patience)
         pause, sent = _FIRST, False
         while True:
             try:
                 response = self._once(method, path, query, body, content, accept, read)
+                if 200 <= response.status < 300:
+                    return take(response)
             except _network_errors() as error:
                 # An answer that was lost may have been a success: see the caller of "create" for what follows.
                 problem: ClusterError = self._unreachable(call, error)
                 asked, sent = 0.0, True
             else:
-                if 200 <= response.status < 300:
-                    return response
                 answer = _rest(response)
                 problem = refused(call, response.status, answer)
                 if response.status != 429 and response.status < 500:
                     if sent and method == "POST" and response.status == 409:
                         problem.args = (*problem.args, _LOST)
                     raise problem
+                # Nor does a gateway's time-out say that nothing was done.
+                sent = sent or response.status >= 500
                 asked = _retry_after(response.headers.get("Retry-After"))
                 problem = Unreachable(
                     f"{self.access.place} is too busy to {call} (HTTP {response.status}): {problem.said}",
@@ -172,15 +181,13 @@ class Door:
         )
 
 
-def connect(
-    kubeconfig: str | None = None, context: str | None = None, *, stop: threading.Event | None = None
-) -> Door:
+def connect(kubeconfig: str | None = None, context: str | None = None) -> Door:
     """The door to the cluster that the options and the environment name; makes no call yet."""
-    return Door(load(kubeconfig, context), stop=stop)
+    return Door(load(kubeconfig, context))
 
 
 def after_lost_answer(error: Refused) -> bool:
-    """Whether an AlreadyExists may be the echo of the own first try, whose answer was lost."""
+    """Whether an AlreadyExists may be the echo of an own try before, whose answer was lost, or an error."""
     return error.status == 409 and error.args[-1:] == (_LOST,)
 
 
@@ -188,6 +195,13 @@ def _network_errors() -> tuple[type[Exception], ...]:
     from urllib3.exceptions import HTTPError
 
     return HTTPError, OSError
+
+
+def _whole(response: Any) -> bytes:
+    try:
+        return bytes(response.read(_LONGEST_BODY))
+    finally:
+        response.release_conn()
 
 
 def _rest(response: Any) -> bytes:

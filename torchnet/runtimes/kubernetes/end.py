@@ -13,13 +13,14 @@ from typing import Any
 
 from torchnet import names
 from torchnet.agent.report import Failure
-from torchnet.receipt_model import NodeReceipt, Receipt, ValidationError
+from torchnet.receipt_model import NodeReceipt, Receipt
 from torchnet.runtimes.kubernetes.facts import Facts
 from torchnet.runtimes.kubernetes.message import Message
 from torchnet.runtimes.kubernetes.pods import Worker
 
 _FROM_WORDS = "rank 0's receipt is not in its log: this one is made of the workers' last words"
 _OURS = ("interrupted", "timeout")  # the launcher's own word goes before the agents', who only got a SIGTERM
+_CAUSES = ("script", "network", "usage")  # that no stop brings about
 
 
 def settle(
@@ -46,9 +47,22 @@ def settle(
         told_to_stop = made["failure"]["kind"] == "interrupted" and found.kind == "lost"
         if told_to_stop or _waited_in_vain(workers, messages, found):
             told(made, found)
-    if failure is not None and (failure.kind in _OURS or made["failure"] is None):
+    if failure is not None and not _was_first(made["failure"], failure):
         told(made, failure)
     return made
+
+
+def _was_first(said: Mapping[str, Any] | None, own: Failure) -> bool:
+    """Whether the agents' failure goes before the launcher's own: they may have met it a while before it is heard of.
+
+    What they say of a later time is what a job that is being stopped looks like from inside, and so is a lost worker
+    at any time: the cluster's clock has whole seconds, and is another one.
+    """
+    if said is None or (own.kind == said["kind"] == "lost" and not said["at"]):
+        return False  # pods that the launcher has removed since are gone without a word, too
+    if own.kind not in _OURS:
+        return True
+    return said["kind"] in _CAUSES and 0 < said["at"] < own.at
 
 
 def _waited_in_vain(workers: Mapping[int, Worker], messages: Mapping[int, Message], found: Failure) -> bool:
@@ -82,9 +96,9 @@ def first_failure(facts: Facts, workers: Mapping[int, Worker]) -> Failure | None
                 lost.append(_lost(facts, rank, one))
         elif message.failure is not None:
             said.append(message.failure)
-        elif message.code:
-            text = f"{facts.node(rank)} ended with exit code {message.code}"
-            said.append(Failure("internal", text, message.code, node=facts.node(rank), at=one.ended.at))
+        elif code := message.code or one.ended.code:  # whose last word is 0 may have been killed behind it
+            text = f"{facts.node(rank)} ended with exit code {code}"
+            said.append(Failure("internal", text, code, node=facts.node(rank), at=one.ended.at))
     causes = (
         [one for one in said if one.kind not in _OURS] or lost or _taken_away(facts, workers, said) or said
     )
@@ -117,13 +131,10 @@ def _lost(facts: Facts, rank: int, one: Worker) -> Failure:
 
 def _valid(logged: object, facts: Facts) -> dict[str, Any] | None:
     try:
-        read = Receipt.model_validate(logged)
-    except ValidationError:
+        body: dict[str, Any] = Receipt.model_validate(logged).model_dump(mode="json", by_alias=True)
+    except (ValueError, RecursionError):  # pydantic's own, and what is nested too deeply
         return None
-    if read.run_id != facts.run:
-        return None
-    body: dict[str, Any] = read.model_dump(mode="json", by_alias=True)
-    return body
+    return body if body["run_id"] == facts.run else None
 
 
 def _complete(made: dict[str, Any], facts: Facts, messages: Mapping[int, Message]) -> None:
@@ -202,7 +213,7 @@ def _node(facts: Facts, rank: int, receipt: Mapping[str, Any]) -> dict[str, Any]
     }
     try:
         body: dict[str, Any] = NodeReceipt.model_validate(filled).model_dump(mode="json")
-    except ValidationError:
+    except (ValueError, RecursionError):  # pydantic's own, and what is nested too deeply
         return None
     return body
 

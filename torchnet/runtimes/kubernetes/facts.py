@@ -14,7 +14,7 @@ from torchnet.runtimes.kubernetes.resources import JOBSET, RUN, SPEC, Kind, kind
 
 @dataclass(frozen=True)
 class Facts:
-    """One run. ``made`` is unix time; ``name`` the workload's (a JobSet's, a Job's, or the first pod's)."""
+    """One run. ``made`` is unix time; ``name`` and ``uid`` the workload's (a JobSet's, a Job's, or the first pod's)."""
 
     run: str
     namespace: str
@@ -23,6 +23,7 @@ class Facts:
     nnodes: int
     nproc_per_node: int
     made: float = 0.0
+    uid: str = ""
 
     @property
     def restarts(self) -> bool:
@@ -60,4 +61,5 @@ def facts(workload: dict[str, Any]) -> Facts:
             fix=f"kubectl get {kind_of(workload).resource} {meta['name']} -n {meta['namespace']} -o yaml",
         ) from None
     made = seconds(meta.get("creationTimestamp"))
-    return Facts(run, meta["namespace"], kind_of(workload), meta["name"], nnodes, nproc, made)
+    uid = str(meta.get("uid") or "")
+    return Facts(run, meta["namespace"], kind_of(workload), meta["name"], nnodes, nproc, made, uid)

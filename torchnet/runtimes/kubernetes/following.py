@@ -7,15 +7,29 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TextIO
 
+from torchnet.runtimes import descriptors
 from torchnet.runtimes.kubernetes.door import Door
 from torchnet.runtimes.kubernetes.facts import Facts
 from torchnet.runtimes.kubernetes.lines import Event, event
-from torchnet.runtimes.kubernetes.logs import Follower
+from torchnet.runtimes.kubernetes.logs import READERS, Follower, Readers
 from torchnet.runtimes.kubernetes.pods import PREPARE, WORKER, Worker
 
 ALL = 16  # workers up to which all are followed
 _WAITING = 20_000  # lines that may wait for the console; then the followers wait
 _TAIL = 200  # lines of a failing worker that was not followed before
+
+
+def allow(nnodes: int, nproc: int, ranks: Collection[int], *, everybody: bool, files: bool = False) -> None:
+    """Raise the limit of open files to what following these takes; ``files``: with a file for each rank.
+
+    Raises:
+        UsageError: more than the machine allows.
+    """
+    some = len({rank // nproc for rank in ranks} | {0}) if ranks else ALL
+    followed = nnodes if everybody or files else min(nnodes, some)
+    count = READERS + followed + (nnodes * nproc if files else 0)
+    what = f"the logs of {followed} workers" + (f" in {nnodes * nproc} files" if files else "")
+    descriptors.allow(count, what, "fewer workers: --ranks LIST" + (" without --log-dir" if files else ""))
 
 
 class Following:
@@ -37,6 +51,7 @@ class Following:
         self._tail, self._follow = tail, follow
         self._queue: queue.Queue[Event] = queue.Queue(_WAITING)
         self._followers: dict[tuple[str, str], Follower] = {}
+        self._readers = Readers()
 
     def update(self, workers: Mapping[int, Worker]) -> None:
         """Start followers where there is something to follow, and tell those whose container has ended."""
@@ -77,8 +92,13 @@ class Following:
                 tail=self._tail if container == PREPARE else tail,
             )
             self._followers[key] = follower
-            follower.start()
-        if ended and key in self._followers:
+            if ended:
+                follower.ended()
+            try:
+                follower.start(self._readers)
+            except RuntimeError as error:
+                self._remark(f"the log of {one.pod} cannot be read: {error}")
+        elif ended and key in self._followers:
             self._followers[key].ended()
 
     def _remark(self, text: str) -> None:

@@ -64,15 +64,15 @@ class Gang:
         """The worker of each rank that has, or had, a pod.
 
         A rank's newest pod speaks for it. One that was deleted after its training had begun, or ended, stays its
-        worker (that it was lost, or how it ended, must not be forgotten); one that was deleted before makes room, and
-        so does one that was evicted before and is replaced.
+        worker (that it was lost, or how it ended, must not be forgotten). One that was deleted or evicted before makes
+        room where the workload makes another; where none does, it is lost until somebody else has made one.
         """
         chosen: dict[int, tuple[tuple[bool, tuple[int, str, str]], Worker]] = {}
         for pod, gone in [(p, False) for p in self._pods.values()] + [
             (g.last, True) for g in self._gone.values()
         ]:
             one = worker(pod)
-            if gone and not one.started and one.ended is None:
+            if self._replaces and gone and not one.started and one.ended is None:
                 continue
             if self._replaces and one.disrupted and not one.started and one.ended is not None:
                 continue

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torchnet.network.text import listed, printable
 from torchnet.runtimes.kubernetes.create import missing
 from torchnet.runtimes.kubernetes.door import Door
-from torchnet.runtimes.kubernetes.refused import Refused
+from torchnet.runtimes.kubernetes.refused import Refused, is_rights
 from torchnet.runtimes.kubernetes.resources import DAEMONSET, NAD, NODE, POD
 
 SYSTEM = "kube-system"
@@ -46,21 +47,28 @@ def some(nodes: Sequence[str]) -> Check:
 
 
 def plugin(door: Door, title: str, app: str, nodes: Sequence[str]) -> Check:
+    """Whether a DaemonSet with this label runs on these nodes, in whatever namespace it was installed."""
     query = {"labelSelector": f"app={app}"}
     fix = f"torchnet manifests {app} | kubectl apply -f -"
-    sets = (
-        door.call("GET", DAEMONSET.path(SYSTEM), DAEMONSET.call("list", SYSTEM), query=query).get("items")
-        or ()
-    )
+    sets, where = _daemonsets(door, query)
     if not sets:
-        return Check(title, False, f"no DaemonSet with app={app} in {SYSTEM}", fix)
+        return Check(title, False, f"no DaemonSet with app={app} in {where}", fix)
     for one in sets:
-        status, name = one.get("status") or {}, one["metadata"]["name"]
+        status, meta = one.get("status") or {}, one["metadata"]
         wanted, ready = status.get("desiredNumberScheduled", 0), status.get("numberReady", 0)
         if ready < wanted:
-            evidence = f"DaemonSet {name}: {ready} of {wanted} Ready"
-            return Check(title, False, evidence, f"kubectl describe pods -n {SYSTEM} -l app={app}")
-    pods = door.call("GET", POD.path(SYSTEM), POD.call("list", SYSTEM), query=query).get("items") or ()
+            evidence = f"DaemonSet {meta['namespace']}/{meta['name']}: {ready} of {wanted} Ready"
+            fix = f"kubectl describe pods -n {meta['namespace']} -l app={app}"
+            return Check(title, False, evidence, fix)
+    namespaces = sorted({str(one["metadata"]["namespace"]) for one in sets})
+    pods = [
+        item
+        for namespace in namespaces
+        for item in door.call("GET", POD.path(namespace), POD.call("list", namespace), query=query).get(
+            "items"
+        )
+        or ()
+    ]
     running = {
         str((one.get("spec") or {}).get("nodeName"))
         for one in pods
@@ -68,12 +76,26 @@ def plugin(door: Door, title: str, app: str, nodes: Sequence[str]) -> Check:
     }
     without = [node for node in nodes if node not in running]
     if without:
-        fix = f"kubectl get pods -n {SYSTEM} -l app={app} -o wide"
+        fix = f"kubectl get pods -n {namespaces[0]} -l app={app} -o wide"
         return Check(title, False, f"not running on {listed(without, limit=8)}", fix)
     return Check(title, True, f"Running on {len(nodes)} of {len(nodes)} nodes")
 
 
-def attachment(door: Door, network: tuple[str, str]) -> Check:
+def _daemonsets(door: Door, query: dict[str, str]) -> tuple[Sequence[dict[str, Any]], str]:
+    """Those of the whole cluster, or of kube-system alone where no more may be looked at; and where that was."""
+    try:
+        found = door.call("GET", DAEMONSET.path(""), DAEMONSET.call("list", ""), query=query)
+        where = "any namespace"
+    except Refused as error:
+        if not is_rights(error.status, error.said):
+            raise
+        found = door.call("GET", DAEMONSET.path(SYSTEM), DAEMONSET.call("list", SYSTEM), query=query)
+        where = f"{SYSTEM} (other namespaces may not be looked into)"
+    return found.get("items") or (), where
+
+
+def attachment(door: Door, network: tuple[str, str]) -> tuple[Check, str]:
+    """The check, and what gives the addresses (its ipam's type; "" where that is not known)."""
     namespace, name = network
     title = f"attachment {namespace}/{name}"
     try:
@@ -82,8 +104,28 @@ def attachment(door: Door, network: tuple[str, str]) -> Check:
         if error.status != 404:
             raise
         absent = missing(door, namespace, name)
-        return Check(title, False, absent.text, absent.fix)
-    return configuration(title, str((found.get("spec") or {}).get("config") or ""))
+        return Check(title, False, absent.text, absent.fix), ""
+    text = str((found.get("spec") or {}).get("config") or "")
+    if not text:
+        evidence = "no configuration of its own: Multus takes each node's file, which only a pod can try"
+        return Check(title, True, evidence), ""
+    return configuration(title, text), _addresses_by(text)
+
+
+def _main(config: dict[str, Any]) -> dict[str, Any]:
+    """The plugin that makes the interface."""
+    plugins = config.get("plugins")
+    first = plugins[0] if isinstance(plugins, list) and plugins else None
+    return first if isinstance(first, dict) else config
+
+
+def _addresses_by(text: str) -> str:
+    try:
+        config = json.loads(text)
+    except (ValueError, RecursionError):
+        return ""
+    ipam = _main(config).get("ipam") if isinstance(config, dict) else None
+    return str(ipam.get("type") or "") if isinstance(ipam, dict) else ""
 
 
 def configuration(title: str, text: str) -> Check:
@@ -100,8 +142,7 @@ def configuration(title: str, text: str) -> Check:
     if not all(part.isascii() and part.isdigit() for part in parts) or tuple(map(int, parts)) < _OLDEST_CNI:
         evidence = f"cniVersion is {version!r}: below 0.3.1 Multus writes no network-status"
         return Check(title, False, printable(evidence, 200), 'add "cniVersion": "1.0.0" to its configuration')
-    plugins = config.get("plugins")
-    main = plugins[0] if isinstance(plugins, list) and plugins and isinstance(plugins[0], dict) else config
+    main = _main(config)
     kind = str(main.get("type") or "")
     if not kind:
         return Check(title, False, "its configuration has no type: no plugin would make the interface", fix)

@@ -10,9 +10,11 @@ from torchnet.network.text import printable
 from torchnet.render.objects import pod_of
 from torchnet.render.prepared import prepare
 from torchnet.runtimes.kubernetes.door import connect
-from torchnet.runtimes.kubernetes.launching import see, start
-from torchnet.runtimes.kubernetes.session import Wishes
+from torchnet.runtimes.kubernetes.following import allow
+from torchnet.runtimes.kubernetes.launching import see
 from torchnet.runtimes.kubernetes.signals import Signals
+from torchnet.runtimes.kubernetes.starting import start
+from torchnet.runtimes.kubernetes.wishes import Wishes
 from torchnet.spec.layers import Origin
 from torchnet.spec.model import JobSpec
 from torchnet.ui.console import Console
@@ -25,7 +27,7 @@ def launch(job: JobSpec, origins: Mapping[str, Origin], cwd: str) -> int:  # noq
     Raises:
         UsageError: what was asked for cannot be, or the run's name is taken.
         NetworkError: an attachment does not exist.
-        ClusterError: the cluster cannot be reached, or refuses; nothing is left there then.
+        ClusterError: the cluster cannot be reached, or refuses; nothing is left there then, or what is left was told.
     """
     group = job.kubernetes
     with Signals() as signals:
@@ -35,11 +37,12 @@ def launch(job: JobSpec, origins: Mapping[str, Origin], cwd: str) -> int:  # noq
         console = Console(world_size=job.nnodes * nproc, ranks=job.output.ranks, quiet=job.output.quiet)
         for line in prepared.left_out:
             _say(console, f"does not travel: {printable(line)}", "warning")
+        allow(job.nnodes, nproc, job.output.ranks, everybody=False, files=bool(job.output.log_dir))
         unwritable = problem(job.output.json_path) if job.output.json_path else None
         if unwritable:
             text = f"--json {job.output.json_path}: {unwritable}; the receipt will go to standard output"
             _say(console, text, "warning")
-        known = start(door, prepared.objects, pod_of(prepared.objects), signals)
+        known = start(door, prepared.objects, pod_of(prepared.objects), console, signals)
         if isinstance(known, int):
             return known
         _say(console, f"run {known.run} in namespace {known.namespace}", "info")

@@ -13,16 +13,18 @@ A script cannot imitate the agent's lines: its own all begin with a rank in brac
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from typing import Any
+
+from torchnet.network.bounded import loads
 
 Event = dict[str, Any]
 _OUTPUT = re.compile(r"\[(\d{1,7})(!?)\] ?")
 _TIME = re.compile(r"(?:\w+: |torchnet's own time: )\d+\.\d{3} s(?:, waited \d+\.\d{3} s)?")
 _PHASES = ("discover", "join", "preflight", "environment", "run")
 _OWN = "torchnet: "
+LONGEST = 64 << 20  # bytes of a line, which may be 10,000 workers' receipt; longer ones come in pieces
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,8 @@ def event(text: str, node: int, pod: str) -> Event:
     for name in ("receipt", "worker receipt"):
         if said.startswith(f"{name}: {{"):
             try:
-                body = json.loads(said[len(name) + 2 :])
-            except (ValueError, RecursionError):
+                body = loads(said[len(name) + 2 :], max_size=LONGEST)
+            except ValueError:
                 break
             return {"event": name.replace(" ", "_"), "receipt": body}
     if _TIME.fullmatch(said):

@@ -1,26 +1,67 @@
-"""Containers' logs, followed over the API: one thread for each, which puts lines into one queue.
+"""Containers' logs over the API: those that grow are followed, a thread and a connection for each; others are read.
 
-Threads, not asyncio: the official client is synchronous, each follower waits in one read, and there are a few dozen of
-them at most; an event loop would need a second client, with its own way to find the cluster.
+Threads, not asyncio: the official client is synchronous, and an event loop would need a second client, with its own way
+to find the cluster. Most times 16 workers at most are followed; with --log-dir, and by ``torchnet logs -f``, all are:
+up to 10,000, which wait in one read each. Logs that are whole are read by :data:`READERS` threads in turn.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 
 from torchnet.errors import ClusterError
 from torchnet.runtimes.kubernetes.door import Door
-from torchnet.runtimes.kubernetes.lines import Resume, Stamped, stamped
+from torchnet.runtimes.kubernetes.lines import LONGEST, Resume, Stamped, stamped
 from torchnet.runtimes.kubernetes.refused import Refused, Unreachable
 from torchnet.runtimes.kubernetes.resources import POD
-from torchnet.runtimes.kubernetes.watch import lines
+from torchnet.runtimes.kubernetes.watch import lines, own_error
 
 _SILENCE = 600.0  # seconds without a line, after which the connection is made anew: it may be dead
-_LONGEST = 64 << 20  # bytes of a line, which may be 10,000 workers' receipt; longer ones come in pieces
 _RETRY = 1.0
+READERS = 32
 
 Line = Callable[[Stamped], None]
+
+
+class Readers:
+    """Does what it is given in :data:`READERS` threads at most, which end when there is nothing left."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._left: deque[Callable[[], None]] = deque()
+        self._running = 0
+
+    def take(self, work: Callable[[], None]) -> None:
+        """Do ``work`` when it is its turn; it must not raise.
+
+        Raises:
+            RuntimeError: the machine allows no more threads, and there is none that could do it.
+        """
+        with self._lock:
+            self._left.append(work)
+            if self._running >= READERS:
+                return
+            self._running += 1
+        try:
+            threading.Thread(target=self._work, name="reader", daemon=True).start()
+        except RuntimeError:
+            with self._lock:
+                self._running -= 1
+                if self._running:
+                    return
+                self._left.remove(work)
+            raise
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._left:
+                    self._running -= 1
+                    return
+                work = self._left.popleft()
+            work()
 
 
 class Follower:
@@ -46,10 +87,22 @@ class Follower:
         self._tail = tail  # so many lines of what was there already; None: all
         self._resume = Resume()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._work, name=f"log of {pod}", daemon=True)
+        self._done = threading.Event()
 
-    def start(self) -> None:
-        self._thread.start()
+    def start(self, readers: Readers) -> None:
+        """Begin: among the ``readers`` where the log is whole, or only what it holds now is wanted.
+
+        Raises:
+            RuntimeError: the machine allows no more threads.
+        """
+        try:
+            if self._ended.is_set() or not self._follow:
+                readers.take(self._work)
+            else:
+                threading.Thread(target=self._work, name=f"log of {self._pod}", daemon=True).start()
+        except RuntimeError:
+            self._done.set()
+            raise
 
     def ended(self) -> None:
         """The container has ended: what its log holds now is all."""
@@ -58,14 +111,11 @@ class Follower:
     @property
     def busy(self) -> bool:
         """Whether lines may still come."""
-        return self._thread.is_alive()
-
-    def join(self, seconds: float) -> None:
-        self._thread.join(max(0.0, seconds))
+        return not self._done.is_set()
 
     def _work(self) -> None:
         try:
-            while True:
+            while not self._door.stop.is_set():
                 last = self._ended.is_set() or not self._follow
                 whole = self._read(follow=not last)
                 if (last and whole) or self._door.stop.is_set():
@@ -78,6 +128,10 @@ class Follower:
                 self._said(f"the log of {self._pod} cannot be read: {error}")
         except ClusterError as error:
             self._said(f"the log of {self._pod} is lost: {error}")
+        except Exception as error:
+            self._said(str(own_error(f"the follower of {self._pod}'s log", error)))
+        finally:
+            self._done.set()
 
     def _read(self, *, follow: bool) -> bool:
         """Read until the stream ends; whether it did so in good order."""
@@ -94,7 +148,7 @@ class Follower:
         try:
             response = self._door.stream(path, call, query=query, silence=_SILENCE, patience=120.0)
             try:
-                for raw in lines(response, _LONGEST):
+                for raw in lines(response, LONGEST):
                     self._take(stamped(raw))
             finally:
                 response.close()

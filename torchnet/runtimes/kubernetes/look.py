@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torchnet.errors import ClusterError
@@ -19,7 +19,9 @@ from torchnet.runtimes.kubernetes.resources import EVENT, POD
 from torchnet.runtimes.kubernetes.waiting import events_told
 
 _EVERY = 2.0  # seconds
-_EVENTS = 500  # of the namespace's warnings, the newest that the API server keeps
+# The API server gives events by their names, not by their age: the own ones may be on any page. Beyond these pages (of
+# warnings alone, 10,000) nothing is looked at: a namespace in such a state has other worries.
+_PAGE, _PAGES = 500, 20
 
 
 class Look:
@@ -31,6 +33,7 @@ class Look:
         self._workload: dict[str, Any] | None = None
         self._gone = False
         self._told: dict[str, str] = {}
+        self._uids: dict[str, str] = {}
         self._forbidden: set[str] = set()
         self._asked: dict[str, float] = {}
         self._busy: set[str] = set()
@@ -61,8 +64,11 @@ class Look:
             return gated[0].why
         return ""
 
-    def told(self) -> dict[str, str]:
-        """The newest warnings by object's name."""
+    def told(self, workers: Mapping[int, Worker]) -> dict[str, str]:
+        """The newest warnings of this run's objects, by their names."""
+        uids = {self._facts.name: self._facts.uid} if self._facts.uid else {}
+        with self._lock:
+            self._uids = uids | {one.pod: one.uid for one in workers.values()}
         self._ask("events")
         with self._lock:
             return dict(self._told)
@@ -78,7 +84,7 @@ class Look:
         return self._condition("Failed")
 
     def gone(self) -> bool:
-        """Whether the workload has been deleted."""
+        """Whether the workload has been deleted; never of plain pods, which the watch tells of."""
         self._ask("workload")
         with self._lock:
             return self._gone
@@ -137,13 +143,28 @@ class Look:
                 self._workload = found
 
     def _look_at_events(self) -> None:
-        namespace = self._facts.namespace
-        events: list[dict[str, Any]] = []
-        for field in ("reason=Pulling", "type=Warning"):
-            query = {"fieldSelector": field, "limit": _EVENTS}
-            answer = self._door.call("GET", EVENT.path(namespace), EVENT.call("list", namespace), query=query)
-            events += answer.get("items") or ()
+        with self._lock:
+            uids = self._uids
+        events = [one for field in ("reason=Pulling", "type=Warning") for one in self._events(field)]
         # Other runs' pods are among them; nobody ever asks for their names.
-        told = events_told(events)
+        told = events_told(events, uids, since=self._facts.made)
         with self._lock:
             self._told = told
+
+    def _events(self, field: str) -> Iterator[dict[str, Any]]:
+        namespace, rest = self._facts.namespace, ""
+        for _ in range(_PAGES):
+            query: dict[str, object] = {"fieldSelector": field, "limit": _PAGE}
+            query |= {"continue": rest} if rest else {}
+            try:
+                answer = self._door.call(
+                    "GET", EVENT.path(namespace), EVENT.call("list", namespace), query=query
+                )
+            except Refused as error:
+                if error.status == 410 and rest:
+                    return  # the list has become too old to go on in; what there was counts until the next look
+                raise
+            yield from answer.get("items") or ()
+            rest = str((answer.get("metadata") or {}).get("continue") or "")
+            if not rest:
+                return

@@ -10,22 +10,20 @@ It comes from the pods' status, which whoever runs in the pod may write: it is d
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
 from torchnet.agent.report import Failure, Kind
+from torchnet.network.bounded import loads
 
 _LONGEST = 4096  # the kubelet cuts them there
+_DEEPEST = 32  # an agent's have 5 levels
 
 
 @dataclass(frozen=True)
 class Message:
     """``receipt`` is the worker's, as it is; ``job`` is rank 0's word on the whole job."""
 
-    node: str
-    node_rank: int
-    phase: str
     code: int
     failure: Failure | None = None
     receipt: dict[str, Any] | None = None
@@ -34,11 +32,11 @@ class Message:
 
 def read(text: str | None) -> Message | None:
     """The message, or None if an agent did not write this text, or not all of it."""
-    if not text or len(text) > _LONGEST:
+    if not text:
         return None
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
+        data = loads(text, max_size=_LONGEST, max_depth=_DEEPEST)
+    except ValueError:
         return None
     if not isinstance(data, dict) or data.get("torchnet") != 1:
         return None
@@ -46,9 +44,6 @@ def read(text: str | None) -> Message | None:
     if not _whole(code) or not _whole(rank):
         return None
     return Message(
-        node=str(data.get("node") or ""),
-        node_rank=cast(int, rank),
-        phase=str(data.get("phase") or ""),
         code=min(cast(int, code), 255),
         failure=_failure(data.get("failure")),
         receipt=receipt if isinstance(receipt, dict) else None,
@@ -59,6 +54,8 @@ def read(text: str | None) -> Message | None:
 def _failure(data: object) -> Failure | None:
     if not isinstance(data, dict) or data.get("kind") not in get_args(Kind) or not _whole(data.get("code")):
         return None
+    if not data["code"]:
+        return None  # success is no failure
     rank, node, at = data.get("rank"), data.get("node"), data.get("at")
     return Failure(
         kind=data["kind"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,9 @@ from torchnet.errors import ClusterError
 from torchnet.network.text import printable
 
 _LONGEST = 2000  # characters of the server's own words
+# The API server's own form (k8s.io/apiserver). Admission's words may begin as it does and say "cannot", too, but speak
+# of no User.
+_RIGHTS = re.compile(r'(?:\S+(?: "[^"]*")? is )?forbidden: User ".*" cannot ')
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def _words(call: Call, status: int, said: str) -> tuple[str]:
 
 def is_rights(status: int, said: str) -> bool:
     """Whether a 403 is of missing rights; admission (Pod Security, quotas, policies) answers with 403, too."""
-    return status == 403 and " cannot " in said
+    return status == 403 and _RIGHTS.match(said) is not None
 
 
 def _fix(call: Call, status: int, said: str) -> str:

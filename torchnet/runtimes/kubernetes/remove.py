@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torchnet.runtimes.kubernetes.door import METADATA, Door
 from torchnet.runtimes.kubernetes.refused import Refused
-from torchnet.runtimes.kubernetes.resources import KINDS, POD, WORKLOADS, Kind, selector
+from torchnet.runtimes.kubernetes.resources import JOBSET, KINDS, POD, WORKLOADS, Kind, kind_of, selector
 
 _PAUSE = 0.2
 # Where workers are to end now: their nodes still get a second, and take the pods out themselves. A pod that is taken
@@ -21,11 +21,12 @@ _FORCE_SECONDS = 12.0
 
 @dataclass
 class Removal:
-    """``left``: objects that are still there, as KIND/NAME; ``problems``: why something could not be removed."""
+    """``left``: objects that are still there, as KIND/NAME; ``problems``: why something could not be removed;
+    ``unseen``: kinds that may not be listed, so that nothing is known of theirs."""
 
-    removed: int = 0
     left: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    unseen: list[str] = field(default_factory=list)
 
 
 def stop(door: Door, namespace: str, run: str, *, now: bool = False) -> Removal:
@@ -62,9 +63,10 @@ def remove(
     patience: float,
     now: bool = False,
     force: bool = False,
-    alive: Callable[[], bool] = lambda: True,
 ) -> Removal:
-    """Delete everything of a run and wait until it is gone, at most ``patience`` seconds, as long as ``alive()``.
+    """Delete everything of a run and wait until it is gone, or until the door's ``stop`` is set.
+
+    ``patience``: the most seconds, beyond those that the pods get for their own end.
 
     With ``force``, pods that are still there after 12 seconds are taken out without their nodes' word: right for
     workers that have ended, or never ran, as nothing more is to be heard of them.
@@ -77,22 +79,52 @@ def remove(
         if kind not in WORKLOADS:
             for name in _names(door, kind, namespace, run, total):
                 _delete(door, kind, namespace, name, None, total)
-    began = time.monotonic()
-    until = began + patience
+    began, own = time.monotonic(), 0.0
     while True:
         again = Removal()
         total.left = []
         for kind in KINDS:
-            for name in _names(door, kind, namespace, run, again):
-                total.left.append(f"{kind.plural}/{name}")
-                if kind is not POD:
-                    _delete(door, kind, namespace, name, None, again)  # made by a controller meanwhile
+            for meta in _listed(door, kind, namespace, run, again):
+                total.left.append(f"{kind.plural}/{meta['name']}")
+                if kind is POD:
+                    own = max(own, float(meta.get("deletionGracePeriodSeconds") or 0))
+                else:
+                    _delete(
+                        door, kind, namespace, meta["name"], None, again
+                    )  # made by a controller meanwhile
         if force and time.monotonic() - began > _FORCE_SECONDS:
             _stop(door, namespace, run, 0)
             force = False
-        if not total.left or time.monotonic() > until or not alive():
+        if not total.left or time.monotonic() > began + own + patience or door.stop.is_set():
             return total
-        time.sleep(_PAUSE)
+        door.stop.wait(_PAUSE)
+
+
+def those(door: Door, objects: Sequence[dict[str, Any]]) -> Removal:
+    """Delete these very objects, and nothing else of their run or of their names: the run is another's.
+
+    Raises:
+        ClusterError: the API server cannot be reached.
+    """
+    removal = Removal()
+    for body in objects:
+        kind, meta = kind_of(body), body["metadata"]
+        namespace, name = meta["namespace"], meta["name"]
+        options = {
+            "kind": "DeleteOptions",
+            "apiVersion": "v1",
+            "preconditions": {"uid": meta["uid"]},
+            "propagationPolicy": "Background",
+        }
+        try:
+            door.call(
+                "DELETE", kind.path(namespace, name), kind.call("delete", namespace, name), body=options
+            )
+        except Refused as error:
+            if error.status not in (404, 409):  # gone, or gone and there is another one
+                removal.problems.append(str(error))
+                removal.left.append(f"{kind.plural}/{name}")
+    return removal
 
 
 def labelled(door: Door, namespace: str, run: str) -> list[str]:
@@ -102,7 +134,12 @@ def labelled(door: Door, namespace: str, run: str) -> list[str]:
     ]
 
 
-def _names(door: Door, kind: Kind, namespace: str, run: str, removal: Removal) -> Sequence[str]:
+def _names(door: Door, kind: Kind, namespace: str, run: str, removal: Removal) -> list[str]:
+    return [str(meta["name"]) for meta in _listed(door, kind, namespace, run, removal)]
+
+
+def _listed(door: Door, kind: Kind, namespace: str, run: str, removal: Removal) -> list[dict[str, Any]]:
+    """The metadata of what bears the run's label."""
     try:
         answer: dict[str, Any] = door.call(
             "GET",
@@ -113,14 +150,16 @@ def _names(door: Door, kind: Kind, namespace: str, run: str, removal: Removal) -
         )
     except Refused as error:
         if error.status == 404:
-            return ()  # the cluster has no such kind
-        if error.status == 403:
-            # Who may not list roles (the built-in `edit`, say) could not make one either.
-            if kind in WORKLOADS and kind.name != "JobSet":
-                removal.problems.append(str(error))
-            return ()
-        raise
-    return [str(item["metadata"]["name"]) for item in answer.get("items") or ()]
+            return []  # the cluster has no such kind
+        if error.status != 403:
+            raise
+        if kind in WORKLOADS and kind is not JOBSET:
+            removal.problems.append(str(error))
+        elif kind.resource not in removal.unseen:
+            # The built-in `edit`, say: it could not make one either, but somebody else could.
+            removal.unseen.append(kind.resource)
+        return []
+    return [item["metadata"] for item in answer.get("items") or ()]
 
 
 def _delete(door: Door, kind: Kind, namespace: str, name: str, grace: int | None, removal: Removal) -> None:
@@ -129,7 +168,6 @@ def _delete(door: Door, kind: Kind, namespace: str, name: str, grace: int | None
         query["gracePeriodSeconds"] = grace
     try:
         door.call("DELETE", kind.path(namespace, name), kind.call("delete", namespace, name), query=query)
-        removal.removed += 1
     except Refused as error:
         if error.status != 404:
             removal.problems.append(str(error))

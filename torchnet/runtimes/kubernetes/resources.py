@@ -45,7 +45,6 @@ JOBSET = Kind("jobset.x-k8s.io/v1alpha2", "JobSet", "jobsets")
 EVENT = Kind("v1", "Event", "events")
 NODE = Kind("v1", "Node", "nodes")
 DAEMONSET = Kind("apps/v1", "DaemonSet", "daemonsets")
-NAMESPACE = Kind("v1", "Namespace", "namespaces")
 NAD = Kind("k8s.cni.cncf.io/v1", "NetworkAttachmentDefinition", "network-attachment-definitions")
 
 # In the order of removal: what makes pods goes first, and what pods use goes last.

@@ -1,4 +1,4 @@
-"""The runs of a namespace: found by their label, summed up for people and for programs."""
+"""The runs of a namespace, summed up for people and for programs."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from torchnet.errors import UsageError
-from torchnet.network.text import listed, printable
+from torchnet.network.text import printable
 from torchnet.runtimes.kubernetes.door import Door
 from torchnet.runtimes.kubernetes.end import first_failure
 from torchnet.runtimes.kubernetes.facts import Facts, facts
 from torchnet.runtimes.kubernetes.gang import Gang
 from torchnet.runtimes.kubernetes.pods import Worker, seconds
-from torchnet.runtimes.kubernetes.refused import Refused
-from torchnet.runtimes.kubernetes.resources import JOB, JOBSET, POD, RUN, WORKLOADS, Kind, selector
+from torchnet.runtimes.kubernetes.resources import JOBSET, POD, RUN, selector
+from torchnet.runtimes.kubernetes.survey import survey
 
 Object = dict[str, Any]
 _REASON = 200  # characters of what the cluster says of a run or a worker
@@ -37,66 +37,42 @@ class Row:
     workers: tuple[dict[str, Any], ...] = ()
 
 
-def workloads(door: Door, namespace: str, run: str | None = None) -> dict[str, Object]:
-    """The object that each run is known by: its JobSet, its Job, or its first pod.
+@dataclass(frozen=True)
+class Table:
+    """``remark``: what may be missing among the rows, and why."""
+
+    rows: list[Row]
+    remark: str = ""
+
+
+def table(door: Door, namespace: str, run: str | None = None) -> Table:
+    """All runs of the namespace, or this one, the newest first.
 
     Raises:
-        ClusterError: neither jobs nor pods may be listed, or the server cannot be reached.
+        UsageError: there is no such run.
+        ClusterError: jobs or pods may not be listed, or the server cannot be reached.
     """
+    there = survey(door, namespace, run)
+    if run is not None and run not in there.names:
+        raise there.missing(run)
     query = {"labelSelector": selector(run) if run else RUN}
-    found: dict[str, Object] = {}
-    for kind in (JOBSET, JOB, POD):
-        for item in _items(door, kind, namespace, query):
-            item |= {"apiVersion": kind.api, "kind": kind.name}
-            labels = item["metadata"].get("labels") or {}
-            if _made_by_another(item):
-                continue
-            found.setdefault(str(labels.get(RUN)), item)
-    return found
-
-
-def find(door: Door, namespace: str, run: str | None) -> Facts:
-    """The run of this name; without one, the only run that there is.
-
-    Raises:
-        UsageError: there is none, or there are several.
-    """
-    there = workloads(door, namespace, run)
-    if run is not None:
-        if run not in there:
-            raise UsageError(
-                f"there is no run {printable(run, 80)} in namespace {namespace}",
-                fix=f"torchnet status -n {namespace}",
-            )
-        return facts(there[run])
-    return facts(there[only(list(there), namespace)])
-
-
-def only(there: Sequence[str], namespace: str) -> str:
-    """The one name of ``there``."""
-    if not there:
-        raise UsageError(f"there is no run in namespace {namespace}", fix="-n ANOTHER, or torchnet launch …")
-    if len(there) > 1:
-        raise UsageError(
-            f"there are {len(there)} runs in namespace {namespace}: {listed(sorted(there), limit=20)}",
-            fix="name one of them",
-        )
-    return there[0]
-
-
-def rows(door: Door, namespace: str, run: str | None = None) -> list[Row]:
-    """All runs of the namespace, or this one, the newest first."""
-    there = workloads(door, namespace, run)
-    if run is not None and run not in there:
-        raise UsageError(
-            f"there is no run {printable(run, 80)} in namespace {namespace}",
-            fix=f"torchnet status -n {namespace}",
-        )
-    pods: dict[str, list[Object]] = {name: [] for name in there}
-    for pod in _items(door, POD, namespace, {"labelSelector": selector(run) if run else RUN}):
+    answer = door.call("GET", POD.path(namespace), POD.call("list", namespace), query=query)
+    pods: dict[str, list[Object]] = {name: [] for name in there.names}
+    for pod in answer.get("items") or ():
         pods.setdefault(str((pod["metadata"].get("labels") or {}).get(RUN)), []).append(pod)
-    found = [_row(body, pods[name], detailed=run is not None) for name, body in there.items()]
-    return sorted(found, key=lambda row: row.age_s)
+    found = [_row(body, pods[name], detailed=run is not None) for name, body in there.found.items()]
+    found += [
+        _unknown(body, pods[name], JOBSET.name, "its JobSet could not be looked at")
+        for name, body in there.hidden.items()
+    ]
+    return Table(sorted(found, key=lambda row: row.age_s), there.remark)
+
+
+def _unknown(body: Object, pods: Sequence[Object], workload: str, why: str) -> Row:
+    meta = body["metadata"]
+    age = round(max(0.0, time.time() - seconds(meta.get("creationTimestamp"))), 0)
+    name = str((meta.get("labels") or {}).get(RUN))
+    return Row(name, meta["namespace"], workload, 0, len(pods), "unknown", printable(why, _REASON), age, None)
 
 
 def _row(workload: Object, pods: Sequence[Object], *, detailed: bool) -> Row:
@@ -104,11 +80,7 @@ def _row(workload: Object, pods: Sequence[Object], *, detailed: bool) -> Row:
         known = facts(workload)
     except UsageError as error:
         # One damaged run (or what a verification left) must not hide the others.
-        meta = workload["metadata"]
-        age = round(max(0.0, time.time() - seconds(meta.get("creationTimestamp"))), 0)
-        name = str((meta.get("labels") or {}).get(RUN))
-        why = printable(error.text, _REASON)
-        return Row(name, meta["namespace"], workload["kind"], 0, len(pods), "unknown", why, age, None)
+        return _unknown(workload, pods, workload["kind"], error.text)
     gang = Gang(known.nnodes, restarts=known.restarts)
     gang.listed(pods)
     workers = gang.workers()
@@ -168,24 +140,6 @@ def _terminal(workload: Object) -> bool:
         one.get("type") in ("Complete", "Completed", "Failed") and one.get("status") == "True"
         for one in conditions
     )
-
-
-def _made_by_another(item: Object) -> bool:
-    """A JobSet's Jobs and a Job's pods bear the run's label, too."""
-    owners = item["metadata"].get("ownerReferences") or ()
-    return any(owner.get("controller") for owner in owners)
-
-
-def _items(door: Door, kind: Kind, namespace: str, query: dict[str, str]) -> list[Object]:
-    try:
-        answer = door.call("GET", kind.path(namespace), kind.call("list", namespace), query=query)
-    except Refused as error:
-        if error.status == 404 and kind is JOBSET:
-            return []
-        if error.status == 403 and kind in WORKLOADS and kind is JOBSET:
-            return []  # the built-in roles know nothing of JobSets unless JobSet was installed with its own
-        raise
-    return list(answer.get("items") or ())
 
 
 def as_json(row: Row) -> dict[str, Any]:

@@ -9,24 +9,25 @@ import queue
 import signal
 import threading
 import time
-from dataclasses import dataclass, replace
 from typing import Any
 
 from torchnet.agent.report import Failure
-from torchnet.errors import ClusterError
+from torchnet.errors import ClusterError, TorchnetError
 from torchnet.runtimes.kubernetes.door import Door
 from torchnet.runtimes.kubernetes.end import first_failure, settle
 from torchnet.runtimes.kubernetes.facts import Facts
 from torchnet.runtimes.kubernetes.following import Files, Following
 from torchnet.runtimes.kubernetes.gang import Gang
 from torchnet.runtimes.kubernetes.heard import Heard
+from torchnet.runtimes.kubernetes.leaving import Leaving
 from torchnet.runtimes.kubernetes.look import Look
-from torchnet.runtimes.kubernetes.pods import Ended, Worker
+from torchnet.runtimes.kubernetes.pods import Worker
 from torchnet.runtimes.kubernetes.remove import stop
 from torchnet.runtimes.kubernetes.resources import POD
 from torchnet.runtimes.kubernetes.signals import Signals
 from torchnet.runtimes.kubernetes.waiting import Waiting
 from torchnet.runtimes.kubernetes.watch import Watch
+from torchnet.runtimes.kubernetes.wishes import Outcome, Wishes
 from torchnet.ui.console import Console
 
 _TICK_SECONDS = 0.1
@@ -35,34 +36,10 @@ _APART_SECONDS = (
     3.0  # for those that have joined to hear of a failure from its agent; then the others are stopped
 )
 _PATIENCE_SECONDS = 15.0  # beyond --grace, until a worker that does not end although it was told to is ended
-_UNHEARD_SECONDS = 5.0  # beyond the time that a pod gets for its end, until its node is lost
 _SETTLE_SECONDS = 0.5  # in which states that were on their way arrive
 _DRAIN_SECONDS = 8.0  # for the logs' last lines
 _STOPPED_SECONDS = 1.5
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """What the launch asked for. Times are seconds. ``stops``: a signal stops the job, and a failure, too; attach only
-    looks on. ``detach``: return when all have started."""
-
-    start_timeout: float | None = None
-    timeout: float | None = None
-    grace: float = 10.0
-    ranks: tuple[int, ...] = ()
-    log_dir: str | None = None
-    stops: bool = True
-    detach: bool = False
-    tail: int | None = None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """``receipt`` is None for a launch that was left while its job runs on (``left``: why)."""
-
-    receipt: dict[str, Any] | None
-    code: int
-    left: str = ""
+_HURRIED_SECONDS = 0.5  # after a signal
 
 
 class Session:
@@ -79,12 +56,11 @@ class Session:
         self._heard = Heard(console, self._following.take, Files(wishes.log_dir))
         self._queue: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._workers: dict[int, Worker] = {}
-        self._leaving: dict[str, float] = {}  # since when pods, by their UID, are taken away
-        self._unheard: dict[int, Worker] = {}  # what became of those whose nodes are lost
+        self._leaving = Leaving(facts, lambda text: self._notice(text, "warning"))
         self._listed = False
         self._started = False
         self._failure: Failure | None = None
-        self._broken: ClusterError | None = None
+        self._broken: TorchnetError | None = None
         self._stopping: float | None = None  # when the job was told to end
         self._stop_at: float | None = None
         self._interrupted = 0
@@ -96,6 +72,7 @@ class Session:
 
         Raises:
             ClusterError: the cluster cannot be asked any more; the job itself goes on.
+            TorchnetError: nor can it where a thread of the launcher had a defect.
         """
         put = self._queue.put
         Watch(
@@ -107,17 +84,13 @@ class Session:
             failed=lambda error: put(("failed", error)),
         ).start()
         while True:
-            self._take_signals()
             changed = self._take_states()
             self._heard.take(all_of_it=self._stopping is not None)
             if self._broken is not None:
                 raise self._broken
             if changed:
                 self._workers = self._gang.workers()
-                for rank, one in self._unheard.items():
-                    known = self._workers.get(rank)
-                    if known is None or (known.uid == one.uid and known.ended is None):
-                        self._workers[rank] = one
+                self._leaving.correct(self._workers)
                 self._following.update(self._workers)
             outcome = self._decide()
             if outcome is not None:
@@ -145,33 +118,37 @@ class Session:
             else:
                 self._gang.event(kind, value)
 
-    def _take_signals(self) -> None:
+    def _take_signals(self) -> int | None:
+        """Stop the job at the first; the last that came, if one did. An earlier failure stays the job's."""
+        number = None
         for number in self._signals.take():
             self._interrupted += 1
-            name, code = signal.Signals(number).name, 128 + number
-            if self._failure is None or self._failure.kind != "interrupted":
-                self._failure = Failure("interrupted", f"stopped by {name}", code, at=time.time())
-            if self._interrupted > 1 or not self._wishes.stops:
+            if not self._wishes.stops or self._interrupted > 1:
                 continue
+            if self._failure is None:
+                text = f"stopped by {signal.Signals(number).name}"
+                self._failure = Failure("interrupted", text, 128 + number, at=time.time())
             if number == signal.SIGINT:
                 text = f"stopping (once more ends it at once, else after at most {self._wishes.grace:g} s)"
                 self._notice(text, "warning")
             self._stop()
+        return number
 
     # -- what follows --------------------------------------------------------------------------------------------
 
     def _decide(self) -> Outcome | None:
         now = time.monotonic()
-        if self._failure is not None and self._failure.kind == "interrupted":
-            if not self._wishes.stops:
-                return Outcome(None, self._failure.code, "the job goes on")
-            if self._interrupted > 1:
-                stop(self._door, self._facts.namespace, self._facts.run, now=True)
-                return self._end(drain=0.5)
         if self._stopping is None:
-            self._look_at_leaving(now)
+            self._leaving.look(self._workers, now)
         if self._listed and self._all_ended():
             return self._end()
+        # After that: a signal that comes when all have ended interrupts nothing but the reading of what they said.
+        number = self._take_signals()
+        if number is not None and not self._wishes.stops:
+            return Outcome(None, 128 + number, "the job goes on")
+        if self._interrupted > 1:
+            stop(self._door, self._facts.namespace, self._facts.run, now=True)
+            return self._end(drain=_HURRIED_SECONDS)
         if self._stopping is not None:
             limit = self._wishes.grace + _PATIENCE_SECONDS
             return self._end(drain=1.0) if now - self._stopping > limit else None
@@ -184,20 +161,6 @@ class Session:
             text = f"the job ran longer than --timeout {self._wishes.timeout:g} s"
             self._fail(Failure("timeout", text, 124, at=time.time()))
         return None
-
-    def _look_at_leaving(self, now: float) -> None:
-        """Pods that are taken away are named; one that does not end in its time is on a node that is lost."""
-        for rank, one in self._workers.items():
-            if not one.leaving or one.ended is not None:
-                continue
-            if one.uid not in self._leaving:
-                self._leaving[one.uid] = now
-                where = f" on {one.node}" if one.node else ""
-                self._notice(f"{self._facts.node(rank)}{where}: {one.leaving}", "warning")
-            elif now - self._leaving[one.uid] > one.patience + _UNHEARD_SECONDS:
-                why = f"{one.leaving}; its node does not say that it has ended"
-                lost = replace(one, stage="ended", ended=Ended(70, None, why))
-                self._unheard[rank] = self._workers[rank] = lost
 
     def _all_ended(self) -> bool:
         ended = [one for one in self._workers.values() if one.ended is not None]
@@ -212,8 +175,11 @@ class Session:
             return self._look.over() if ended else False
         if len(ended) == self._facts.nnodes:
             return True
-        # Removed by somebody else, or kept for so long that its pods are gone: nothing comes any more.
-        return not self._gang.pods() and (self._look.gone() or self._look.over())
+        if self._gang.pods():
+            return False
+        # Removed by somebody else, or kept for so long that its pods are gone: nothing comes any more. Plain pods were
+        # all made before they were listed, and nobody makes others.
+        return self._facts.kind is POD or self._look.gone() or self._look.over()
 
     def _look_for_failures(self, now: float) -> None:
         """A worker that ended badly: its agent tells those that have joined; what does not end then is stopped."""
@@ -228,7 +194,7 @@ class Session:
             self._console.event(found.event())
         apart = self._wishes.grace + _PATIENCE_SECONDS if self._started else _APART_SECONDS
         # Of a lost node the other agents may know nothing: the network can be as good as before.
-        self._stop_at = now if self._unheard else now + apart
+        self._stop_at = now if self._leaving.unheard else now + apart
 
     def _start(self, now: float) -> bool:
         """Whether all have started; says what holds up those that have not."""
@@ -239,7 +205,7 @@ class Session:
         if len([one for one in self._workers.values() if one.started or one.ended]) == self._facts.nnodes:
             self._started = True
             return True
-        told = self._look.told() if now - self._began > _EVENTS_SECONDS else {}
+        told = self._look.told(self._workers) if now - self._began > _EVENTS_SECONDS else {}
         for text in self._waiting.lines(self._workers, told, queued, now):
             self._notice(text, "info")
         limit = self._wishes.start_timeout
@@ -252,7 +218,7 @@ class Session:
         return False
 
     def _fail(self, failure: Failure) -> None:
-        if self._failure is None or self._failure.kind not in ("interrupted", "timeout"):
+        if self._failure is None:
             self._failure = failure
             self._console.event(failure.event())
         self._stop()
@@ -274,16 +240,17 @@ class Session:
     def _end(self, drain: float = _DRAIN_SECONDS) -> Outcome:
         """The logs to their ends, then the receipt."""
         if self._stopping is not None:
-            drain = min(
-                drain, _STOPPED_SECONDS
-            )  # the pods are gone, and not every kubelet ends their streams
+            # The pods are gone, and not every kubelet ends their streams.
+            drain = min(drain, _STOPPED_SECONDS)
         self._following.update(self._workers)
         self._following.release()
         until = time.monotonic() + drain
-        while self._following.busy and time.monotonic() < until and self._interrupted < 2:
-            self._take_signals()
+        while self._following.busy and time.monotonic() < until:
+            if self._signals.take():
+                until = min(until, time.monotonic() + _HURRIED_SECONDS)
             self._heard.take(all_of_it=self._stopping is not None)
             self._console.tick()
+            self._console.push()
             time.sleep(0.02)
         self._heard.take(all_of_it=self._stopping is not None)
         self._heard.close()

@@ -14,6 +14,8 @@ class Signals:
     """A context manager: inside it, these signals end nothing. One that was ignored before (nohup) stays so."""
 
     def __init__(self) -> None:
+        self.came = False
+        """Whether one has come at all; it may have been taken since."""
         self._came: deque[int] = deque()
         self._before: dict[int, Any] = {}
 
@@ -30,6 +32,7 @@ class Signals:
             signal.signal(number, handler)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.came = True
         self._came.append(number)  # no lock: a handler may come between any two steps of this thread
 
     def take(self) -> list[int]:

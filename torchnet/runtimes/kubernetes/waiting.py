@@ -82,28 +82,34 @@ class Waiting:
             if one.started or one.ended:
                 continue
             why = one.why
-            if one.stage in ("creating", "unscheduled") and one.pod in told and not _says_more(one):
-                why = told[one.pod]
+            if one.stage in ("creating", "unscheduled") and one.pod in told and not one.failing:
+                why = told[one.pod]  # a status that is an error says more than the events
             found[self._facts.node(rank)] = " ".join(why.split())[:_LONGEST]
         return found
 
 
-def _says_more(one: Worker) -> bool:
-    """The status itself tells of an error: an image that cannot be pulled, no node that fits."""
-    return one.failing
+def events_told(
+    events: Iterable[Mapping[str, Any]], uids: Mapping[str, str] | None = None, *, since: float = 0.0
+) -> dict[str, str]:
+    """The newest telling text of each object, from a list of Events.
 
-
-def events_told(events: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """The newest telling text of each object, from a list of Events."""
+    Args:
+        uids: by name, where known. A name alone may be an earlier run's: its events stay for an hour.
+        since: unix time, before which events tell of something else; for names that ``uids`` has not.
+    """
     newest: dict[str, tuple[float, str]] = {}
     for event in events:
         if event.get("reason") not in _TELLING:
             continue
-        name = str((event.get("involvedObject") or {}).get("name") or "")
+        about = event.get("involvedObject") or {}
+        name, uid = str(about.get("name") or ""), about.get("uid")
         meta = event.get("metadata") or {}
         stamp = event.get("lastTimestamp") or event.get("eventTime") or meta.get("creationTimestamp")
         text = f"{event['reason']}: {' '.join(str(event.get('message') or '').split())}"
         at = seconds(stamp)
+        known = (uids or {}).get(name)
+        if (uid != known) if known and uid else at < since:
+            continue
         if name and (name not in newest or at >= newest[name][0]):
             newest[name] = (at, _stable(text))
     return {name: text for name, (_, text) in newest.items()}

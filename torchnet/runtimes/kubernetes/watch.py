@@ -13,7 +13,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from torchnet.errors import ClusterError
+from torchnet.errors import TorchnetError
+from torchnet.network.text import printable
 from torchnet.runtimes.kubernetes.door import Door
 from torchnet.runtimes.kubernetes.refused import Refused, Unreachable, refused
 from torchnet.runtimes.kubernetes.resources import POD, selector
@@ -21,13 +22,17 @@ from torchnet.runtimes.kubernetes.resources import POD, selector
 _ROUND = 240  # seconds after which the server ends a stream in good order
 _SILENCE = 90.0  # without even a bookmark (one a minute): the connection is dead
 _PATIENCE = 300.0  # without an API server: the job goes on, but nobody can see it
+_UNREAD = 1.0  # seconds before a new list where an event could not be read
 _LONGEST = 8 << 20  # bytes of one event
 
 Pod = dict[str, Any]
 
 
 class Watch:
-    """Calls ``listed(pods)`` and ``event(kind, pod)`` from its thread; ``failed(error)`` when it gave up."""
+    """Calls ``listed(pods)`` and ``event(kind, pod)`` from its thread; ``failed(error)`` when it gave up.
+
+    It never ends without a word: what is no fault of the cluster's is torchnet's own error (exit code 70).
+    """
 
     def __init__(
         self,
@@ -37,7 +42,7 @@ class Watch:
         *,
         listed: Callable[[list[Pod]], None],
         event: Callable[[str, Pod], None],
-        failed: Callable[[ClusterError], None],
+        failed: Callable[[TorchnetError], None],
     ) -> None:
         self._door, self._namespace, self._run = door, namespace, run
         self._listed, self._event, self._failed = listed, event, failed
@@ -55,9 +60,14 @@ class Watch:
                 version = self._follow(version)
                 # Streams that end at once must not become a storm.
                 self._door.stop.wait(random.uniform(0.05, 0.3))
-        except ClusterError as error:
-            if not self._door.stop.is_set():
-                self._failed(error)
+        except TorchnetError as error:
+            self._give_up(error)
+        except Exception as error:
+            self._give_up(own_error(f"the watch on the pods of {self._run}", error))
+
+    def _give_up(self, error: TorchnetError) -> None:
+        if not self._door.stop.is_set():
+            self._failed(error)
 
     def _list(self) -> str:
         call = POD.call("list", self._namespace)
@@ -91,6 +101,9 @@ class Watch:
             raise
         try:
             for event in events(lines(response)):
+                if event is None:
+                    self._door.stop.wait(_UNREAD)
+                    return ""
                 kind, body = event["type"], event["object"]
                 if kind == "ERROR":
                     code = int(body.get("code") or 0)
@@ -137,14 +150,18 @@ def lines(response: Any, longest: int = _LONGEST) -> Iterator[bytes]:
         raise Unreachable(f"a stream of the API server broke: {type(error).__name__}") from None
 
 
-def events(texts: Iterator[bytes]) -> Iterator[dict[str, Any]]:
-    """Events of a watch; what is none is left out, and the next list makes up for it."""
+def events(texts: Iterator[bytes]) -> Iterator[dict[str, Any] | None]:
+    """Events of a watch; None for what is none: what it was to tell is then only known from a new list."""
     for text in texts:
         try:
             event = json.loads(text)
-        except ValueError:
-            continue
+        except (ValueError, RecursionError):
+            event = None
         body = event.get("object") if isinstance(event, dict) else None
-        if isinstance(body, dict) and isinstance(event.get("type"), str):
-            body.setdefault("metadata", {})
-            yield event
+        whole = isinstance(body, dict) and isinstance(body.setdefault("metadata", {}), dict)
+        yield event if whole and isinstance(event.get("type"), str) else None
+
+
+def own_error(what: str, error: Exception) -> TorchnetError:
+    """A defect, as it ended the thread that did ``what``."""
+    return TorchnetError(f"{what} failed: {type(error).__name__}: {printable(str(error), 300)}")

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from torchnet.agent import main as agent
 from torchnet.errors import UsageError
 from torchnet.network.sources import AddressSource, MultusStatus
-from torchnet.runtimes.local import descriptors, gpus, loopback, places, plan, sandbox, workers
+from torchnet.runtimes import descriptors
+from torchnet.runtimes.local import gpus, loopback, places, plan, sandbox, workers
 from torchnet.runtimes.local.faults import Planted
 from torchnet.runtimes.local.internet import Internet
 from torchnet.runtimes.local.link import Links, Reporter
@@ -24,6 +25,7 @@ from torchnet.spec.model import LOOPBACK, JobSpec
 from torchnet.ui.console import Console
 from torchnet.ui.save import problem, write_json
 
+_FILES = 6  # open ones for each node, in the launcher and in the process that builds the networks
 _STOPPED_SECONDS = 2.0  # for a reader who does not read, where the job was to end now
 
 
@@ -51,7 +53,7 @@ def launch(job: JobSpec, origins: Mapping[str, Origin]) -> int:  # noqa: ARG001 
         loopback=on_loopback,
     )
     planted = tuple(parse(text) for text in job.network.faults)
-    descriptors.allow(job.nnodes)
+    descriptors.allow(_FILES * job.nnodes, f"{job.nnodes} nodes", "fewer nodes")
     links = Links(job.nnodes)
     internet = Internet(wanted=not on_loopback)
     ipv4 = job.network.family == "ipv4"

@@ -1,0 +1,135 @@
+"""A real HTTP server that keeps objects as an API server does, by their paths, and fails where it is told to."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from tests.unit.api_answers import Answer, Server, kubeconfig
+from torchnet.runtimes.kubernetes.configuration import load
+from torchnet.runtimes.kubernetes.door import Door
+from torchnet.runtimes.kubernetes.resources import kind_of
+
+Object = dict[str, Any]
+_PATH = re.compile(r"(/.*/namespaces/[^/]+/[^/]+)(?:/([^/]+))?(?:/(log))?")
+
+
+def refusal(status: int, reason: str, said: str) -> Answer:
+    return status, {}, {"kind": "Status", "code": status, "reason": reason, "message": said}
+
+
+def forbidden(what: str) -> Answer:
+    return refusal(403, "Forbidden", f'{what} is forbidden: User "u" cannot do that')
+
+
+class Store(Server):
+    """``logs``: the worker containers', by the pods' names.
+
+    ``faults``: (method, pattern of the path, answer), the first that matches goes before the store; an event holds the
+    answer back until it is set. ``lingers``: seconds that deleted pods get for their end, and do not use: they stay
+    until they are deleted again with fewer.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.objects: dict[str, Object] = {}
+        self.logs: dict[str, str] = {}
+        self.faults: list[tuple[str, str, Answer | threading.Event]] = []
+        self.lingers = 0
+        self.deleted: list[str] = []
+        self._lock = threading.Lock()
+        self._count = 0
+
+    def answer(self, method: str, path: str, said: bytes) -> Answer:
+        for verb, pattern, fault in list(self.faults):
+            if verb == method and re.search(pattern, path):
+                if not isinstance(fault, threading.Event):
+                    return fault
+                fault.wait(30)
+        with self._lock:
+            return self._stored(method, path, json.loads(said) if said else {})
+
+    def put(self, body: Object) -> Object:
+        """Keep it as it is, with a UID."""
+        made = copy.deepcopy(body)
+        meta = made["metadata"]
+        self._count += 1
+        meta.setdefault("uid", f"uid-{self._count}")
+        meta.setdefault("resourceVersion", str(self._count))
+        self.objects[f"{kind_of(made).path(meta['namespace'], meta['name'])}"] = made
+        return made
+
+    def names(self) -> list[str]:
+        """KIND/NAME of all that is there."""
+        return sorted(f"{one['kind']}/{one['metadata']['name']}" for one in self.objects.values())
+
+    def wanted(self, method: str, pattern: str) -> int:
+        """How often this was asked for."""
+        return sum(verb == method and bool(re.search(pattern, path)) for _, verb, path, _ in self.asked)
+
+    def _stored(self, method: str, asked: str, said: Object) -> Answer:
+        url = urlsplit(asked)
+        query = {key: values[0] for key, values in parse_qs(url.query).items()}
+        found = _PATH.fullmatch(url.path)
+        assert found is not None, asked
+        place, name, log = found.groups()
+        if log:
+            return 200, {}, (self.logs.get(name, "") if query.get("container") == "worker" else "").encode()
+        if method == "POST":
+            path = f"{place}/{said['metadata']['name']}"
+            if path in self.objects:
+                return refusal(409, "AlreadyExists", f"{path} already exists")
+            return 201, {}, said if "dryRun" in query else self.put(said)
+        if name is None:
+            chosen = [path for path in self.objects if path.rpartition("/")[0] == place]
+            label, _, value = query.get("labelSelector", "").partition("=")
+            if value:
+                chosen = [
+                    path
+                    for path in chosen
+                    if (self.objects[path]["metadata"].get("labels") or {}).get(label) == value
+                ]
+            if method == "DELETE":
+                for path in chosen:
+                    self._delete(path, query)
+                return 200, {}, {}
+            if "watch" in query:
+                return 200, {}, b""
+            return 200, {}, {"metadata": {}, "items": [self.objects[path] for path in chosen]}
+        path = f"{place}/{name}"
+        if path not in self.objects:
+            return refusal(404, "NotFound", f"{path} not found")
+        if method == "DELETE":
+            if (
+                said.get("preconditions", {}).get("uid", self.objects[path]["metadata"]["uid"])
+                != (self.objects[path]["metadata"]["uid"])
+            ):
+                return refusal(409, "Conflict", "the UID in the precondition is another one")
+            self._delete(path, query)
+        return 200, {}, self.objects.get(path, {})
+
+    def _delete(self, path: str, query: dict[str, str]) -> None:
+        self.deleted.append(path)
+        seconds = min(self.lingers, int(query.get("gracePeriodSeconds", self.lingers)))
+        if self.objects[path]["kind"] == "Pod" and seconds > 1:
+            self.objects[path]["metadata"]["deletionGracePeriodSeconds"] = seconds
+            self.objects[path]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:30Z"
+        else:
+            del self.objects[path]
+
+
+def storing() -> Iterator[Store]:
+    """For a fixture."""
+    made = Store()
+    yield made
+    made.close()
+
+
+def door(store: Store, folder: Path, patience: float = 1.0) -> Door:
+    return Door(load(str(kubeconfig(folder / "config", store.address))), patience=patience)

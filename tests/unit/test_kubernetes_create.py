@@ -1,0 +1,99 @@
+"""Objects are made, or an error names whose place they would have taken."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.api_answers import Answer, Server, kubeconfig, serving
+from torchnet.errors import UsageError
+from torchnet.runtimes.kubernetes.configuration import load
+from torchnet.runtimes.kubernetes.create import create
+from torchnet.runtimes.kubernetes.door import Door
+
+EXISTS: Answer = (409, {}, {"reason": "AlreadyExists", "message": "already exists"})
+LOST: Answer = (504, {}, {"message": "the gateway's time is over"})
+
+server = pytest.fixture(serving)
+
+
+@pytest.fixture
+def door(server: Server, tmp_path: Path) -> Door:
+    return Door(load(str(kubeconfig(tmp_path / "config", server.address))), patience=3.0)
+
+
+def code(data: str = "new", **meta: Any) -> dict[str, Any]:
+    """A run's ConfigMap."""
+    labels = {"torchnet/run": "train-1"}
+    metadata = {"name": "train-1-code", "namespace": "ml", "labels": labels} | meta
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata,
+        "binaryData": {"code.zip": data},
+    }
+
+
+def job() -> dict[str, Any]:
+    meta = {"name": "train-1", "namespace": "ml", "labels": {"torchnet/run": "train-1"}}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": meta}
+
+
+def refusal(door: Door, body: dict[str, Any]) -> UsageError:
+    with pytest.raises(UsageError) as caught:
+        create(door, [body], lambda _: None)
+    return caught.value
+
+
+def test_what_an_earlier_run_of_the_name_left_is_told_with_the_way_to_remove_it(
+    server: Server, door: Door
+) -> None:
+    server.answers = [EXISTS, (200, {}, code("old"))]
+    error = refusal(door, code())
+    assert error.text == "ConfigMap train-1-code of the run train-1 exists in namespace ml"
+    assert error.fix == "torchnet down train-1 -n ml"
+
+
+def test_the_same_where_it_may_not_be_read(server: Server, door: Door) -> None:
+    server.answers = [EXISTS, (403, {}, {"message": "no"})]
+    assert refusal(door, code()).fix == "torchnet down train-1 -n ml"
+
+
+def test_somebody_elses_object_is_no_run_of_torchnets(server: Server, door: Door) -> None:
+    server.answers = [EXISTS, (200, {}, code("old", labels={}))]
+    error = refusal(door, code())
+    assert "none of torchnet's" in error.text
+    assert error.fix == "another --run-id"
+
+
+def test_a_workload_is_a_run_with_its_state(server: Server, door: Door) -> None:
+    there = job() | {"status": {"conditions": [{"type": "Suspended", "status": "True"}]}}
+    server.answers = [EXISTS, (200, {}, there)]
+    error = refusal(door, job())
+    assert error.text == "the run train-1 exists in namespace ml (suspended)"
+    assert "torchnet attach train-1 -n ml, or torchnet down train-1 -n ml" in error.fix
+
+
+def test_the_echo_of_a_try_whose_answer_was_lost_is_the_object(server: Server, door: Door) -> None:
+    made = copy.deepcopy(code()) | {"immutable": True}
+    made["metadata"]["uid"] = "u"
+    server.answers = [LOST, EXISTS, (200, {}, made)]
+    assert create(door, [code()], lambda _: None) == [made]
+
+
+@pytest.mark.parametrize("there", [code("old"), code(deletionTimestamp="2026-01-01T00:00:00Z")])
+def test_a_lost_answer_makes_no_other_object_the_own_one(
+    server: Server, door: Door, there: dict[str, Any]
+) -> None:
+    server.answers = [LOST, EXISTS, (200, {}, there)]
+    assert refusal(door, code()).fix == "torchnet down train-1 -n ml"
+
+
+def test_a_conflict_that_is_no_name_in_use_is_told_as_it_is(server: Server, door: Door) -> None:
+    said = "Operation cannot be fulfilled on resourcequotas: the object has been modified"
+    server.answers = [(409, {}, {"reason": "Conflict", "message": said})]
+    with pytest.raises(Exception, match="Operation cannot be fulfilled"):
+        create(door, [code()], lambda _: None)

@@ -1,0 +1,176 @@
+"""Many logs at once: threads and open files as many as are needed, and no follower that ends without a word."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.api_store import Store, door, storing
+from tests.unit.kubernetes_objects import ended, facts, pod, running, terminated
+from torchnet.errors import UsageError
+from torchnet.runtimes.kubernetes import logs
+from torchnet.runtimes.kubernetes.following import Following, allow
+from torchnet.runtimes.kubernetes.gang import Gang
+from torchnet.runtimes.kubernetes.pods import Worker
+from torchnet.runtimes.kubernetes.resources import POD
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+MANY = 100
+store = pytest.fixture(storing)
+
+
+def workers(*pods: dict[str, Any]) -> dict[int, Worker]:
+    gang = Gang(len(pods))
+    gang.listed(pods)
+    return gang.workers()
+
+
+def line(rank: int) -> str:
+    return f"2026-01-01T00:00:00.000000000Z [{rank}] hello\n"
+
+
+def threads(name: str) -> int:
+    return sum(one.name.startswith(name) for one in threading.enumerate())
+
+
+def soon(done: Callable[[], bool], seconds: float = 20.0) -> bool:
+    until = time.monotonic() + seconds
+    while not done() and time.monotonic() < until:
+        time.sleep(0.01)
+    return done()
+
+
+def drained(one: Following) -> list[dict[str, Any]]:
+    found = []
+    until = time.monotonic() + 30
+    while one.busy and time.monotonic() < until:
+        while (event := one.take()) is not None:
+            found.append(event)
+        time.sleep(0.01)
+    return found
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_logs_that_are_whole_are_read_by_a_bounded_number_of_threads(
+    store: Store, tmp_path: Path, follow: bool
+) -> None:
+    """Each pod of a big job that fails has failed: no thread for each of 10,000."""
+    held = threading.Event()
+    store.faults = [("GET", "/log", held)]
+    pods = [ended(rank) for rank in range(MANY)]
+    for rank, body in enumerate(pods):
+        store.logs[body["metadata"]["name"]] = line(rank)
+    one = Following(door(store, tmp_path), facts(MANY), everybody=True, follow=follow)
+    one.update(workers(*pods))
+    assert soon(lambda: len(store.asked) >= logs.READERS)
+    time.sleep(0.2)
+    assert (threads("reader"), threads("log of")) == (logs.READERS, 0)
+    assert one.busy
+    held.set()
+    heard = [event["rank"] for event in drained(one) if event["event"] == "output"]
+    assert sorted(heard) == list(range(MANY))
+    assert soon(lambda: threads("reader") == 0)
+
+
+def test_a_container_that_runs_has_a_follower_of_its_own(store: Store, tmp_path: Path) -> None:
+    held = threading.Event()
+    store.faults = [("GET", "/log", held)]
+    pods = [pod(rank, phase="Running", prepare=terminated(0), worker=running()) for rank in range(40)]
+    one = Following(door(store, tmp_path), facts(40), everybody=True)
+    one.update(workers(*pods))
+    assert soon(lambda: threads("log of") == 40), "none waits for another's end"
+    one.release()
+    held.set()
+    drained(one)
+    assert not one.busy
+
+
+def test_a_follower_with_a_defect_says_so(store: Store, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def broken(_: object) -> None:
+        raise KeyError("rank")
+
+    body = ended(0)
+    store.logs[body["metadata"]["name"]] = line(0)
+    one = logs.Follower(
+        door(store, tmp_path), "ml", body["metadata"]["name"], "worker", line=broken, said=said.append
+    )
+    one.ended()
+    one.start(logs.Readers())
+    assert soon(lambda: not one.busy)
+    assert said == [f"the follower of {body['metadata']['name']}'s log failed: KeyError: 'rank'"]
+
+
+def test_no_more_threads_are_a_remark(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    one = Following(door(store, tmp_path), facts(2), everybody=True)
+    bodies = ended(0), pod(1, phase="Running", prepare=terminated(0), worker=running())
+    with monkeypatch.context() as changed:
+        changed.setattr(threading.Thread, "start", start)
+        one.update(workers(*bodies))
+    assert {str(event["text"]) for event in drained(one)} == {
+        f"the log of {body['metadata']['name']} cannot be read: can't start new thread" for body in bodies
+    }
+
+
+def test_connections_that_are_not_kept_are_no_warning(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = door(store, tmp_path)
+    body = ended(0)
+    store.logs[body["metadata"]["name"]] = line(0)
+    path = POD.path("ml", body["metadata"]["name"], "log")
+    call = POD.call("get", "ml", body["metadata"]["name"], "log")
+    open_ones = [one.stream(path, call, query={"container": "worker"}, silence=10.0) for _ in range(80)]
+    for response in open_ones:
+        assert response.read() == line(0).encode()
+    assert [entry.getMessage() for entry in caplog.records if entry.levelno >= logging.WARNING] == []
+
+
+def test_the_limit_of_open_files_is_raised_as_far_as_needed() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 1024:
+        pytest.skip(f"{hard} open files are allowed here at most")
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        allow(16, 8, (), everybody=False)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 256, "enough already"
+        allow(50, 8, (), everybody=False, files=True)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (64 + logs.READERS + 50 + 400, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "need"),
+    [
+        ("10_000, 8, (), everybody=False, files=True", 64 + 32 + 10_000 + 80_000),
+        ("10_000, 8, (), everybody=True", 64 + 32 + 10_000),
+        ("10_000, 8, range(0, 8 * 5_000, 8), everybody=False", 64 + 32 + 5_000),
+        ("10_000, 8, (), everybody=False", 0),
+    ],
+)
+def test_more_than_the_machine_allows_is_refused_before_anything_is_made(arguments: str, need: int) -> None:
+    code = (
+        "import resource\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (512, 512))\n"
+        f"from torchnet.runtimes.kubernetes.following import allow\nallow({arguments})\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == (1 if need else 0), ran.stderr
+    if need:
+        assert UsageError.__name__ in ran.stderr
+        assert f"need {need} open files, and 512 are allowed here" in ran.stderr
+        assert f"fix: ulimit -n {need}, or fewer workers" in ran.stderr

@@ -1,0 +1,207 @@
+"""How a run ended is told and kept whatever becomes of its removal, and signals are heard until the end."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.api_answers import Answer
+from tests.unit.api_store import Store, door, refusal, storing
+from tests.unit.kubernetes_objects import NAMESPACE, RUN, ended, facts, failure, message, pod, running
+from torchnet.errors import TorchnetError
+from torchnet.runtimes.kubernetes.closing import close
+from torchnet.runtimes.kubernetes.launching import see
+from torchnet.runtimes.kubernetes.signals import Signals
+from torchnet.runtimes.kubernetes.wishes import Wishes
+from torchnet.ui.console import Console
+
+store = pytest.fixture(storing)
+EXPIRED = refusal(401, "Unauthorized", "the token has expired")
+
+
+class Seen:
+    def __init__(self, store: Store, folder: Path, signals: Signals) -> None:
+        self.err, self.out = io.StringIO(), io.StringIO()
+        self.json = folder / "receipt.json"
+        self._store, self._folder, self._signals = store, folder, signals
+
+    def see(self, code: int, *, keep: bool = False, json_path: str | None = None) -> int:
+        for rank in range(2):
+            why = failure("script", code) if code else None
+            self._store.put(ended(rank, code, message(rank, code, failure=why)))
+        console = Console(self.err, self.out, world_size=2, color=False, tty=False)
+        wishes = Wishes(grace=1)
+        one = door(self._store, self._folder)
+        path = json_path or str(self.json)
+        return see(one, facts(2), console, wishes, self._signals, keep=keep, json_path=path)
+
+
+@pytest.fixture
+def signals() -> Iterator[Signals]:
+    with Signals() as made:
+        yield made
+
+
+@pytest.fixture
+def seen(store: Store, tmp_path: Path, signals: Signals) -> Seen:
+    return Seen(store, tmp_path, signals)
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def after_deletion(store: Store, *actions: float) -> None:
+    """SIGINT so many seconds after the first object was deleted."""
+
+    def work() -> None:
+        while not store.deleted:
+            time.sleep(0.01)
+        for seconds in actions:
+            time.sleep(seconds)
+            interrupt()
+
+    threading.Thread(target=work, daemon=True).start()
+
+
+@pytest.mark.parametrize("code", [0, 42])
+def test_a_removal_that_fails_costs_neither_code_nor_cause_nor_file(
+    store: Store, seen: Seen, code: int
+) -> None:
+    store.faults = [("DELETE", "", EXPIRED)]
+    assert seen.see(code) == code
+    assert json.loads(seen.json.read_text())["exit_code"] == code
+    said = seen.err.getvalue()
+    assert "the token has expired" in said
+    assert f"torchnet down {RUN} -n {NAMESPACE}" in said
+    assert ("root cause" in said) is bool(code)
+
+
+def test_the_file_is_there_before_the_removal_begins(store: Store, seen: Seen) -> None:
+    """Whoever is killed while it waits for the removal has it."""
+    held = threading.Event()
+    store.faults = [("DELETE", "", held)]
+    found: list[bool] = []
+
+    def look() -> None:
+        while not store.wanted("DELETE", ""):
+            time.sleep(0.01)
+        found.append(seen.json.exists())
+        held.set()
+
+    threading.Thread(target=look, daemon=True).start()
+    assert seen.see(0) == 0
+    assert found == [True]
+    assert store.names() == []
+
+
+def test_on_standard_output_it_goes_behind_everything(
+    store: Store, seen: Seen, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.faults = [("DELETE", "", EXPIRED)]
+    assert seen.see(0, json_path="-") == 0
+    assert json.loads(capsys.readouterr().out)["run_id"] == RUN
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "said"),
+    [
+        ((200, {}, b'{"type": "ERROR", "object": {"code": "many"}}\n'), 70, "the watch on the pods"),
+        (EXPIRED, 3, "the token has expired"),
+    ],
+)
+def test_a_watch_that_ends_is_told_with_its_exit_code_and_the_job_goes_on(
+    store: Store, tmp_path: Path, signals: Signals, answer: Answer, code: int, said: str
+) -> None:
+    store.faults = [("GET", "watch=true", answer)]
+    store.put(pod(0, phase="Running", worker=running()))
+    err = io.StringIO()
+    console = Console(err, io.StringIO(), world_size=2, color=False, tty=False)
+    with pytest.raises(TorchnetError) as caught:
+        see(door(store, tmp_path), facts(2), console, Wishes(), signals, keep=False, json_path=None)
+    assert caught.value.exit_code == code
+    assert said in caught.value.text
+    assert f"the run {RUN} goes on" in caught.value.text
+    assert f"torchnet attach {RUN}" in caught.value.fix
+    assert store.deleted == []
+
+
+def test_what_is_kept_is_named(store: Store, seen: Seen) -> None:
+    assert seen.see(0, keep=True) == 0
+    assert f"torchnet down {RUN} -n {NAMESPACE}" in seen.err.getvalue()
+    assert len(store.names()) == 2
+
+
+def test_a_signal_in_the_removal_ends_the_pods_at_once(store: Store, seen: Seen) -> None:
+    store.lingers = 60
+    after_deletion(store, 0.5)
+    began = time.monotonic()
+    assert seen.see(0) == 0
+    assert time.monotonic() - began < 4, "not after a patience of its own"
+    assert store.names() == []
+    assert store.wanted("DELETE", "gracePeriodSeconds=1") == 1
+    assert "still there" not in seen.err.getvalue()
+
+
+def test_a_second_one_leaves_the_removal_and_says_what_is_left(store: Store, seen: Seen) -> None:
+    store.lingers = 60
+    store.faults = [("DELETE", "gracePeriodSeconds", (200, {}, {}))]  # pods that do not end
+    after_deletion(store, 0.5, 1.0)
+    began = time.monotonic()
+    assert seen.see(0) == 0
+    assert time.monotonic() - began < 6
+    assert seen.err.getvalue().count("still there") == 1
+    assert f"torchnet down {RUN} -n {NAMESPACE}" in seen.err.getvalue()
+
+
+class Unread:
+    """A console on a pipe that nobody reads, with more in it than a pipe takes."""
+
+    def __init__(self) -> None:
+        self.reading, writing = os.pipe()
+        self.file = os.fdopen(writing, "w")
+        self.console = Console(self.file, self.file, world_size=1, color=False, tty=False)
+        for number in range(4000):
+            self.console.event({"event": "output", "rank": 0, "stream": "stdout", "data": f"{number:060d}"})
+        assert self.console.pending
+
+
+@pytest.fixture
+def unread() -> Iterator[Unread]:
+    made = Unread()
+    yield made
+    os.close(made.reading)
+    made.file.close()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.5])
+def test_who_does_not_read_is_not_waited_for_after_a_signal(
+    unread: Unread, signals: Signals, seconds: float
+) -> None:
+    threading.Timer(seconds, interrupt).start()
+    began = time.monotonic()
+    close(unread.console, signals)
+    assert time.monotonic() - began < 5
+
+
+def test_who_reads_slowly_gets_everything(unread: Unread, signals: Signals) -> None:
+    got = bytearray()
+
+    def read() -> None:
+        time.sleep(0.5)
+        while not got.endswith(b"3999\n"):
+            got.extend(os.read(unread.reading, 1 << 16))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    close(unread.console, signals)
+    reader.join(10)
+    assert got.count(b"\n") == 4000

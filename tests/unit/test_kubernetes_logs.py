@@ -1,0 +1,99 @@
+"""``torchnet logs``: each line once, as fast as it is read, and an end also where there is nothing to wait for."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.api_store import Store, door, forbidden, storing
+from tests.unit.kubernetes_objects import ended, facts, message, pod, running
+from torchnet.agent.report import BACKLOG
+from torchnet.errors import ClusterError
+from torchnet.runtimes.kubernetes.reading import Reading
+from torchnet.runtimes.kubernetes.signals import Signals
+from torchnet.ui.console import Console
+
+store = pytest.fixture(storing)
+
+
+@pytest.fixture
+def signals() -> Iterator[Signals]:
+    with Signals() as made:
+        yield made
+
+
+def put(store: Store, body: dict[str, Any], lines: list[str]) -> None:
+    store.put(body)
+    text = "".join(f"2026-01-01T00:00:{at:012.9f}Z {line}\n" for at, line in enumerate(lines))
+    store.logs[body["metadata"]["name"]] = text
+
+
+def console(err: Any, out: Any) -> Console:
+    return Console(err, out, world_size=2, color=False, tty=False)
+
+
+def test_the_lines_of_all_workers_each_once(store: Store, tmp_path: Path, signals: Signals) -> None:
+    for rank in range(2):
+        put(
+            store,
+            ended(rank, 0, message(rank)),
+            [f"[{rank}] step 1", f"[{rank}] step 1", "torchnet: warning: x"],
+        )
+    err, out = io.StringIO(), io.StringIO()
+    one = Reading(door(store, tmp_path), facts(2), console(err, out), (), follow=False)
+    assert one.show(signals) == 0
+    assert out.getvalue().count("step 1") == 4
+    assert err.getvalue().count("warning: x") == 1, "what all agents say is said once"
+
+
+def test_followed_to_the_workers_end(store: Store, tmp_path: Path, signals: Signals) -> None:
+    put(store, ended(0, 0, message(0)), ["[0] done"])
+    out = io.StringIO()
+    one = Reading(door(store, tmp_path), facts(1), console(io.StringIO(), out), (), follow=True)
+    assert one.show(signals) == 0
+    assert out.getvalue().count("done") == 1
+
+
+def test_a_watch_that_gives_up_ends_it(store: Store, tmp_path: Path, signals: Signals) -> None:
+    """A right that is taken away, say: nobody would tell of the workers' end any more."""
+    put(store, pod(0, phase="Running", worker=running()), ["[0] step 1"])
+    store.faults = [("GET", "watch=true", forbidden("pods"))]
+    out = io.StringIO()
+    one = Reading(door(store, tmp_path), facts(1), console(io.StringIO(), out), (), follow=True)
+    began = time.monotonic()
+    with pytest.raises(ClusterError, match="watch pods"):
+        one.show(signals)
+    assert time.monotonic() - began < 7
+
+
+def test_no_more_is_taken_than_somebody_reads_and_a_signal_ends_it(
+    store: Store, tmp_path: Path, signals: Signals
+) -> None:
+    put(store, ended(0, 0, message(0)), [f"[0] {number:0200d}" for number in range(20_000)])
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as file:
+        shown = console(file, file)
+        one = Reading(door(store, tmp_path), facts(1), shown, (), follow=False)
+        most: list[int] = []
+
+        def work() -> None:
+            until = time.monotonic() + 2
+            while time.monotonic() < until:
+                most.append(shown.pending)
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        threading.Thread(target=work).start()
+        began = time.monotonic()
+        assert one.show(signals) == 130
+        assert time.monotonic() - began < 8
+        assert BACKLOG // 2 < max(most) < BACKLOG * 1.1
+        os.close(reading)

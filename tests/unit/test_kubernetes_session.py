@@ -1,0 +1,195 @@
+"""A launcher's loop against a server: whose word the job's end is, and when there is nobody to wait for any more."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.api_store import Store, door, storing
+from tests.unit.kubernetes_objects import (
+    NAMESPACE,
+    RUN,
+    ended,
+    facts,
+    failure,
+    job,
+    message,
+    pod,
+    running,
+    waiting,
+)
+from torchnet.runtimes.kubernetes.facts import Facts
+from torchnet.runtimes.kubernetes.session import Session
+from torchnet.runtimes.kubernetes.signals import Signals
+from torchnet.runtimes.kubernetes.wishes import Outcome, Wishes
+from torchnet.ui.console import Console
+
+store = pytest.fixture(storing)
+FAILED = failure("script", 42)
+ATTACHED = Wishes(stops=False)
+
+
+class Watched:
+    """A session on the store's pods."""
+
+    def __init__(self, store: Store, folder: Path, signals: Signals) -> None:
+        self.err = io.StringIO()
+        self._store, self._folder, self._signals = store, folder, signals
+
+    def run(self, known: Facts, wishes: Wishes) -> Outcome:
+        one = door(self._store, self._folder)
+        console = Console(self.err, io.StringIO(), world_size=known.nnodes, color=False, tty=False)
+        try:
+            return Session(one, known, console, wishes, self._signals).run()
+        finally:
+            one.stop.set()
+
+
+@pytest.fixture
+def watched(store: Store, tmp_path: Path) -> Iterator[Watched]:
+    with Signals() as signals:
+        yield Watched(store, tmp_path, signals)
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def interrupt_soon() -> None:
+    time.sleep(0.5)  # for what was asked for to be known
+    interrupt()
+
+
+def when_asked(store: Store, pattern: str, action: Any) -> None:
+    """``action()`` once this has been asked for."""
+
+    def work() -> None:
+        while not store.wanted("GET", pattern):
+            time.sleep(0.01)
+        action()
+
+    threading.Thread(target=work, daemon=True).start()
+
+
+def all_ended(store: Store, code: int = 0) -> None:
+    why = FAILED if code else None
+    for rank in range(2):
+        store.put(ended(rank, code, message(rank, code, failure=why)))
+
+
+@pytest.mark.parametrize("code", [0, 42])
+@pytest.mark.parametrize("wishes", [Wishes(), ATTACHED], ids=["launch", "attach"])
+def test_a_signal_when_all_have_ended_shortens_the_reading_alone(
+    store: Store, watched: Watched, code: int, wishes: Wishes
+) -> None:
+    """The last lines do not come, and whoever waits for them presses Ctrl-C."""
+    all_ended(store, code)
+    held = threading.Event()
+    store.faults = [("GET", "/log", held)]
+    when_asked(store, "/log", interrupt)
+    began = time.monotonic()
+    outcome = watched.run(facts(2), wishes)
+    held.set()
+    assert time.monotonic() - began < 5
+    assert outcome.receipt is not None
+    assert outcome.code == code
+    assert "SIGINT" not in outcome.receipt["reason"]
+    assert store.deleted == []
+
+
+def test_a_signal_after_a_failure_leaves_it_the_jobs(store: Store, watched: Watched) -> None:
+    """Rank 1 has failed, the others are being told: Ctrl-C in that time hurries it, and is not why it ended."""
+    store.put(pod(0, phase="Running", worker=running()))
+    store.put(ended(1, 42, message(1, 42, failure=FAILED)))
+    when_asked(store, "watch=true", interrupt_soon)
+    outcome = watched.run(facts(2), Wishes())
+    assert outcome.receipt is not None
+    assert (outcome.code, outcome.receipt["failure"]["kind"]) == (42, "script")
+    assert "stopping" in watched.err.getvalue()
+    assert store.names() == []
+
+
+def test_a_signal_before_any_end_is_why_the_job_ended(store: Store, watched: Watched) -> None:
+    for rank in range(2):
+        store.put(pod(rank, phase="Running", worker=running()))
+    when_asked(store, "watch=true", interrupt_soon)
+    outcome = watched.run(facts(2), Wishes())
+    assert outcome.receipt is not None
+    assert (outcome.code, outcome.receipt["reason"]) == (130, "stopped by SIGINT")
+    assert store.names() == []
+
+
+def test_attach_is_left_with_the_signals_code_and_the_job_goes_on(store: Store, watched: Watched) -> None:
+    store.put(pod(0, phase="Running", worker=running()))
+    store.put(ended(1, 42, message(1, 42, failure=FAILED)))
+    when_asked(store, "watch=true", interrupt_soon)
+    outcome = watched.run(facts(2), ATTACHED)
+    assert (outcome.receipt, outcome.code) == (None, 130)
+    assert len(store.names()) == 2
+
+
+def test_a_time_out_after_a_failure_leaves_it_the_jobs(store: Store, watched: Watched) -> None:
+    store.put(pod(0, phase="Running", worker=running()))
+    store.put(ended(1, 42, message(1, 42, failure=FAILED)))
+    outcome = watched.run(facts(2), Wishes(timeout=1.0))
+    assert outcome.code == 42
+
+
+def plain(rank: int, **more: Any) -> dict[str, Any]:
+    body = pod(rank, **more)
+    return body | {"metadata": body["metadata"] | {"name": f"{RUN}-{rank}"}}
+
+
+@pytest.mark.parametrize("wishes", [Wishes(), ATTACHED], ids=["launch", "attach"])
+def test_plain_pods_that_were_deleted_before_they_started_are_nobody_to_wait_for(
+    store: Store, watched: Watched, wishes: Wishes
+) -> None:
+    for rank in range(2):
+        store.put(plain(rank, prepare=waiting("PodInitializing")))
+    when_asked(store, "watch=true", store.objects.clear)
+    store.faults = [("GET", "watch=true", (410, {}, {"code": 410, "message": "too old"}))]
+    outcome = watched.run(facts(2, pods=True), wishes)
+    assert outcome.code == 70
+    assert outcome.receipt is not None
+    assert "its pod was deleted" in outcome.receipt["reason"]
+
+
+def test_plain_pods_that_are_gone_before_the_first_look(watched: Watched) -> None:
+    assert watched.run(facts(2, pods=True), ATTACHED).code == 70
+
+
+def test_one_plain_pod_that_was_deleted_before_it_started_is_a_lost_worker(
+    store: Store, watched: Watched
+) -> None:
+    """Nobody makes another one, and the others would wait for it until their own time is over."""
+    for rank in range(2):
+        store.put(plain(rank, prepare=running()))
+    gone = f"/api/v1/namespaces/{NAMESPACE}/pods/{RUN}-1"
+    when_asked(store, "watch=true", lambda: store.objects.pop(gone))
+    store.faults = [("GET", "watch=true", (410, {}, {"code": 410, "message": "too old"}))]
+    outcome = watched.run(facts(2, pods=True), Wishes(grace=1))
+    assert outcome.code == 70
+    assert f"lost {RUN}-1" in str(outcome.receipt)
+    assert store.names() == [], "the other one is stopped"
+
+
+def test_a_jobs_pod_that_was_deleted_before_it_started_is_made_anew(store: Store, watched: Watched) -> None:
+    store.put(job(1))
+    store.put(plain(0, prepare=waiting("PodInitializing")))
+    store.faults = [("GET", "watch=true", (410, {}, {"code": 410, "message": "too old"}))]
+
+    def replace() -> None:
+        del store.objects[f"/api/v1/namespaces/{NAMESPACE}/pods/{RUN}-0"]
+        time.sleep(1)
+        store.put(ended(0, 0, message(0), uid="new"))
+
+    when_asked(store, "watch=true", replace)
+    assert watched.run(facts(1), ATTACHED).code == 0

@@ -1,0 +1,159 @@
+"""A launch that fails or is stopped while its objects are made: nothing of it is left, nothing of another's goes."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.api_store import Store, door, forbidden, refusal, storing
+from tests.unit.kubernetes_objects import NAMESPACE, RUN, job, labelled, pod
+from torchnet.errors import ClusterError, UsageError
+from torchnet.runtimes.kubernetes import starting
+from torchnet.runtimes.kubernetes.facts import Facts
+from torchnet.runtimes.kubernetes.signals import Signals
+from torchnet.ui.console import Console
+
+CODE = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": labelled(f"{RUN}-code")}
+RENDERED: list[dict[str, Any]] = [CODE, job()]
+store = pytest.fixture(storing)
+
+
+class Started:
+    """A start at the store, with what it tells."""
+
+    def __init__(self, store: Store, folder: Path, signals: Signals) -> None:
+        self.err = io.StringIO()
+        self.door = door(store, folder)
+        self._signals = signals
+
+    def start(self) -> Facts | int:
+        console = Console(self.err, io.StringIO(), world_size=4, color=False, tty=False)
+        return starting.start(self.door, RENDERED, pod(0), console, self._signals)
+
+
+@pytest.fixture
+def started(store: Store, tmp_path: Path) -> Iterator[Started]:
+    with Signals() as signals:
+        yield Started(store, tmp_path, signals)
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def real(pattern: str) -> str:
+    return pattern + r"\?(?!.*dryRun)"  # no dry run
+
+
+def test_what_was_made_is_the_run(store: Store, started: Started) -> None:
+    known = started.start()
+    assert isinstance(known, Facts)
+    assert (known.run, known.nnodes) == (RUN, 4)
+    assert store.names() == [f"ConfigMap/{RUN}-code", f"Job/{RUN}"]
+
+
+def test_an_error_in_the_middle_leaves_nothing_and_is_the_one_that_is_raised(
+    store: Store, started: Started
+) -> None:
+    store.faults = [("POST", real("/jobs"), refusal(422, "Invalid", "spec.completions: invalid"))]
+    with pytest.raises(ClusterError, match=r"spec\.completions"):
+        started.start()
+    assert store.names() == []
+    assert started.err.getvalue() == ""
+
+
+def test_a_first_answer_that_was_lost_may_have_been_a_success(store: Store, started: Started) -> None:
+    """The object is there, and nobody here knows of it."""
+    store.put(CODE)
+    store.faults = [("POST", "/configmaps.*dryRun", (201, {}, CODE)), ("POST", "/configmaps", (0, {}, None))]
+    with pytest.raises(ClusterError, match="no answer"):
+        started.start()
+    assert store.names() == []
+
+
+def test_a_removal_that_fails_too_is_told_and_hides_nothing(store: Store, started: Started) -> None:
+    store.faults = [
+        ("POST", real("/jobs"), refusal(422, "Invalid", "spec.completions: invalid")),
+        ("GET", "labelSelector", refusal(401, "Unauthorized", "the token has expired")),
+    ]
+    with pytest.raises(ClusterError, match=r"spec\.completions"):
+        started.start()
+    assert "the token has expired" in started.err.getvalue()
+    assert f"torchnet down {RUN} -n {NAMESPACE}" in started.err.getvalue()
+
+
+def test_another_launchs_run_of_the_same_name_stays(store: Store, started: Started) -> None:
+    """It was made after the check; what was made here beside it goes."""
+    theirs = {"apiVersion": "v1", "kind": "Secret", "metadata": labelled(f"{RUN}-token")}
+    store.faults = [
+        ("GET", f"/jobs/{RUN}", refusal(404, "NotFound", "not found")),
+        ("POST", "/jobs.*dryRun", (201, {}, job())),
+    ]
+    store.put(job())
+    store.put(theirs)
+    with pytest.raises(UsageError, match="exists in namespace"):
+        started.start()
+    assert store.names() == [f"Job/{RUN}", f"Secret/{RUN}-token"]
+    assert store.deleted == [f"/api/v1/namespaces/{NAMESPACE}/configmaps/{RUN}-code"]
+
+
+def test_the_first_object_of_another_launch_stays_too(store: Store, started: Started) -> None:
+    store.faults = [("POST", "/configmaps.*dryRun", (201, {}, CODE))]
+    store.put(CODE)
+    with pytest.raises(UsageError, match=f"ConfigMap {RUN}-code of the run {RUN} exists in namespace"):
+        started.start()
+    assert store.names() == [f"ConfigMap/{RUN}-code"]
+
+
+def test_what_cannot_be_removed_beside_another_run_is_named(store: Store, started: Started) -> None:
+    store.faults = [
+        ("GET", f"/jobs/{RUN}", refusal(404, "NotFound", "not found")),
+        ("POST", "/jobs.*dryRun", (201, {}, job())),
+        ("DELETE", "/configmaps", forbidden("configmaps")),
+    ]
+    store.put(job())
+    with pytest.raises(UsageError):
+        started.start()
+    assert f"not removed: ConfigMap {RUN}-code" in started.err.getvalue()
+
+
+def test_after_a_signal_nothing_more_is_made(store: Store, started: Started) -> None:
+    """The answer to the first object comes after the signal."""
+    held = threading.Event()
+    store.faults = [("POST", real("/configmaps"), held)]
+    threading.Timer(0.5, interrupt).start()
+    threading.Timer(1.0, held.set).start()
+    assert started.start() == 130
+    assert store.names() == []
+    assert store.wanted("POST", real("/jobs")) == 0
+
+
+def test_what_is_made_only_after_the_patience_is_removed_too(store: Store, started: Started) -> None:
+    """The answer to the first object comes when all had been removed already."""
+    held = threading.Event()
+    store.faults = [("POST", real("/configmaps"), held)]
+    threading.Timer(0.3, interrupt).start()
+    threading.Timer(7.0, held.set).start()
+    assert started.start() == 130
+    assert held.is_set()
+    assert store.names() == []
+    assert store.wanted("POST", real("/jobs")) == 0
+
+
+def test_one_that_never_answers_is_told(
+    store: Store, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starting, "_LATE_SECONDS", 0.3)
+    held = threading.Event()
+    store.faults = [("POST", real("/configmaps"), held)]
+    threading.Timer(0.3, interrupt).start()
+    assert started.start() == 130
+    assert f"torchnet down {RUN} -n {NAMESPACE}" in started.err.getvalue()
+    held.set()

@@ -1,0 +1,169 @@
+"""torchnet verify at work, against a server that answers in order: what it looks at, and pods that do not do well."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.api_answers import Answer, Server, kubeconfig, serving
+from tests.unit.kubernetes_objects import pod, running, terminated, waiting
+from torchnet.errors import NetworkError
+from torchnet.runtimes.kubernetes import installed
+from torchnet.runtimes.kubernetes import verify as verification
+from torchnet.runtimes.kubernetes.configuration import load
+from torchnet.runtimes.kubernetes.door import Door
+from torchnet.runtimes.kubernetes.verify_live import LivePods
+
+NETWORK = ("ml", "backend-network")
+NODES = ["node1", "node2"]
+FORBIDDEN = 'daemonsets.apps is forbidden: User "eve" cannot list resource "daemonsets" at the cluster scope'
+
+server = pytest.fixture(serving)
+
+
+@pytest.fixture
+def door(server: Server, tmp_path: Path) -> Door:
+    return Door(load(str(kubeconfig(tmp_path / "config", server.address))), patience=1.0)
+
+
+def pods(door: Door, *, alive: bool = True) -> LivePods:
+    return LivePods(door, "ml", lambda: alive)
+
+
+def items(*bodies: dict[str, Any]) -> Answer:
+    return 200, {}, {"items": list(bodies)}
+
+
+def daemonset(namespace: str) -> dict[str, Any]:
+    status = {"desiredNumberScheduled": 2, "numberReady": 2}
+    return {"metadata": {"name": "kube-multus-ds", "namespace": namespace}, "status": status}
+
+
+def daemon(node: str) -> dict[str, Any]:
+    return {
+        "metadata": {"name": f"multus-{node}"},
+        "spec": {"nodeName": node},
+        "status": {"phase": "Running"},
+    }
+
+
+def paths(server: Server) -> list[str]:
+    return [path.partition("?")[0] for _, _, path, _ in server.asked]
+
+
+# -- what is installed --------------------------------------------------------------------------------------------
+
+
+def test_a_daemonset_is_found_wherever_it_was_installed(server: Server, door: Door) -> None:
+    server.answers = [items(daemonset("networking")), items(*map(daemon, NODES))]
+    check = installed.plugin(door, "Multus", "multus", NODES)
+    assert (check.good, check.evidence) == (True, "Running on 2 of 2 nodes")
+    assert paths(server) == ["/apis/apps/v1/daemonsets", "/api/v1/namespaces/networking/pods"]
+
+
+def test_who_may_not_look_everywhere_looks_into_kube_system_and_is_told(server: Server, door: Door) -> None:
+    server.answers = [(403, {}, {"message": FORBIDDEN}), items()]
+    check = installed.plugin(door, "Multus", "multus", NODES)
+    assert not check.good
+    assert (
+        check.evidence
+        == "no DaemonSet with app=multus in kube-system (other namespaces may not be looked into)"
+    )
+    assert paths(server)[1] == "/apis/apps/v1/namespaces/kube-system/daemonsets"
+
+
+@pytest.mark.parametrize(
+    ("config", "asked"),
+    [
+        ({"plugins": [{"type": "macvlan", "ipam": {"type": "whereabouts"}}]}, True),
+        ({"plugins": [{"type": "macvlan", "ipam": {"type": "host-local"}}]}, False),
+        ({"plugins": [{"type": "macvlan", "ipam": {"type": "static"}}]}, False),
+        ({"type": "macvlan", "ipam": {"type": "whereabouts"}}, True),
+        (None, False),  # its configuration is a file on each node
+    ],
+)
+def test_whereabouts_is_asked_for_where_it_gives_the_addresses(
+    server: Server, door: Door, config: dict[str, Any] | None, asked: bool
+) -> None:
+    spec = {} if config is None else {"config": json.dumps({"cniVersion": "1.0.0"} | config)}
+    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+    nodes = [{"metadata": {"name": name}, "status": ready} for name in NODES]
+    multus = [items(daemonset("kube-system")), items(*map(daemon, NODES))]
+    server.answers = [items(*nodes), *multus, (200, {}, {"spec": spec}), *(multus if asked else [])]
+    checks = list(verification.verify(door, "ml", NETWORK, "x:1", lambda: False))
+    assert [check.good for check in checks] == [True] * (4 if asked else 3), checks
+    assert ("Whereabouts" in [check.name for check in checks]) is asked
+
+
+# -- pods that do not do well -------------------------------------------------------------------------------------
+
+
+def test_an_image_without_python_is_told_at_once_in_the_runtimes_words(server: Server, door: Door) -> None:
+    said = 'exec: "python3": executable file not found in $PATH'
+    server.answers = [(200, {}, pod(0, phase="Failed", worker=terminated(128, said, "StartError")))]
+    began = time.monotonic()
+    with pytest.raises(NetworkError) as caught:
+        pods(door).wait("verify-0", "running", 90.0)
+    assert time.monotonic() - began < 5.0
+    assert "has ended: exit code 128: StartError" in caught.value.text
+    assert said in caught.value.text
+    assert "--image" in caught.value.fix
+
+
+def test_a_pod_that_ends_while_its_log_is_read_is_told_with_the_logs_end(server: Server, door: Door) -> None:
+    ended = pod(0, phase="Failed", worker=terminated(1))
+    server.answers = [
+        (200, {}, b"ModuleNotFoundError: x\n"),
+        (200, {}, ended),
+        (200, {}, b"ModuleNotFoundError: x\n"),
+    ]
+    with pytest.raises(NetworkError, match="exit code 1; it said: ModuleNotFoundError: x"):
+        pods(door).log("verify-0")
+
+
+def test_a_log_that_breaks_off_is_read_again_and_complaints_come_before_the_result(
+    server: Server, door: Door
+) -> None:
+    there: Answer = (200, {}, pod(0, phase="Running", worker=running()))
+    server.answers = [
+        (200, {"Content-Length": "1000"}, b"{"),
+        there,
+        (200, {}, b'net1 has no address yet\n{"mtu": 9000}\n'),
+    ]
+    assert pods(door).log("verify-0") == {"mtu": 9000}
+
+
+def test_a_pod_that_does_not_start_is_told_with_a_fix_for_this_namespace(server: Server, door: Door) -> None:
+    stuck = pod(0, worker=waiting("CreateContainerError", "no space left"))
+    server.answers = [(200, {}, stuck), items()]
+    with pytest.raises(NetworkError) as caught:
+        pods(door).wait("verify-0", "running", -1.0)
+    assert "is not running after -1 s: CreateContainerError: no space left" in caught.value.text
+    assert "kubectl get events -n ml" in caught.value.fix
+
+
+def test_a_second_pod_without_a_result_says_how_it_ended(server: Server, door: Door) -> None:
+    server.answers = [(200, {}, b"Traceback\nOSError: net1\n")]
+    body = pod(1, phase="Failed", worker=terminated(1))
+    assert pods(door).message(body) == {"problem": "exit code 1; it said: Traceback OSError: net1"}
+
+
+def test_ctrl_c_is_no_finding(server: Server, door: Door) -> None:
+    """It comes when all has been looked at, and the first pod is being waited for."""
+    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+    server.answers = [
+        items(*({"metadata": {"name": name}, "status": ready} for name in NODES)),
+        *(items(daemonset("kube-system")), items(*map(daemon, NODES))),
+        (200, {}, {"spec": {}}),
+        *((201, {}, {}), (201, {}, {})),
+        (200, {}, pod(0)),
+        (200, {}, {}),
+    ]
+    checks = list(verification.verify(door, "ml", NETWORK, "x:1", lambda: len(server.asked) < 7))
+    assert [check.name for check in checks if not check.good] == []
+    assert len(checks) == 3
+    assert "DELETE" in {method for _, method, _, _ in server.asked}, "the pods are removed"

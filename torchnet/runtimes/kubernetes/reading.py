@@ -1,0 +1,102 @@
+"""The logs of a run, printed: what they hold now, or all that comes until its workers have ended."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+
+from torchnet.errors import TorchnetError
+from torchnet.runtimes.kubernetes.closing import close
+from torchnet.runtimes.kubernetes.door import Door
+from torchnet.runtimes.kubernetes.facts import Facts
+from torchnet.runtimes.kubernetes.following import Files, Following, allow
+from torchnet.runtimes.kubernetes.gang import Gang
+from torchnet.runtimes.kubernetes.heard import Heard
+from torchnet.runtimes.kubernetes.resources import POD, selector
+from torchnet.runtimes.kubernetes.signals import Signals
+from torchnet.runtimes.kubernetes.watch import Watch
+from torchnet.ui.console import Console
+
+_TURN_SECONDS = 0.05
+
+
+class Reading:
+    """The workers' states are needed to know what there is to read, and when it ends.
+
+    Raises:
+        UsageError: more is to be followed than this machine allows open files.
+    """
+
+    def __init__(
+        self, door: Door, known: Facts, console: Console, ranks: Sequence[int], follow: bool
+    ) -> None:
+        self._door, self._known, self._console, self._follow = door, known, console, follow
+        self._gang = Gang(known.nnodes, restarts=known.restarts, replaces=known.kind is not POD)
+        self._lock = threading.Lock()
+        if follow:
+            allow(known.nnodes, known.nproc_per_node, ranks, everybody=not ranks)
+        self._following = Following(door, known, ranks=ranks, everybody=not ranks, follow=follow)
+        self._heard = Heard(console, self._following.take, Files(None))
+        self._failed: list[TorchnetError] = []
+
+    def show(self, signals: Signals) -> int:
+        """Print; 0, or 128 + a signal's number.
+
+        Raises:
+            ClusterError: the pods may not be listed, or watched, or the server cannot be reached.
+        """
+        pods = self._door.call(
+            "GET",
+            POD.path(self._known.namespace),
+            POD.call("list", self._known.namespace),
+            query={"labelSelector": selector(self._known.run)},
+        )
+        self._gang.listed(pods.get("items") or ())
+        if self._follow:
+            self._watch()
+        try:
+            number = self._print(signals)
+            for receipt in self._heard.receipts.values():
+                self._console.event({"event": "receipt", "receipt": receipt})
+        finally:
+            self._door.stop.set()
+            close(self._console, signals)
+        return 128 + number if number else 0
+
+    def _print(self, signals: Signals) -> int:
+        """Until there is nothing more to come, or a signal; its number."""
+        while True:
+            if taken := signals.take():
+                return taken[0]
+            if self._failed:
+                raise self._failed[0]
+            with self._lock:
+                workers = self._gang.workers()
+                there = bool(self._gang.pods())
+            self._following.update(workers)
+            self._heard.take(all_of_it=False)
+            self._console.tick()
+            self._console.push()
+            ended = all(one.ended for one in workers.values()) and len(workers) == self._known.nnodes
+            if not self._following.busy and (not self._follow or ended or not there):
+                return 0
+            time.sleep(_TURN_SECONDS)
+
+    def _watch(self) -> None:
+        Watch(
+            self._door,
+            self._known.namespace,
+            self._known.run,
+            listed=self._listed,
+            event=self._event,
+            failed=self._failed.append,
+        ).start()
+
+    def _listed(self, pods: list[dict[str, object]]) -> None:
+        with self._lock:
+            self._gang.listed(pods)
+
+    def _event(self, kind: str, pod: dict[str, object]) -> None:
+        with self._lock:
+            self._gang.event(kind, pod)

@@ -1,0 +1,30 @@
+"""What a launcher is to do with a run, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the launch asked for. Times are seconds. ``stops``: a signal stops the job, and a failure, too; attach only
+    looks on. ``detach``: return when all have started."""
+
+    start_timeout: float | None = None
+    timeout: float | None = None
+    grace: float = 10.0
+    ranks: tuple[int, ...] = ()
+    log_dir: str | None = None
+    stops: bool = True
+    detach: bool = False
+    tail: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``receipt`` is None for a launch that was left while its job runs on (``left``: why)."""
+
+    receipt: dict[str, Any] | None
+    code: int
+    left: str = ""
