@@ -198,14 +198,17 @@ def test_what_is_told_to_many_that_do_not_read_is_kept_once() -> None:
 
 
 def test_a_flush_writes_what_a_slow_reader_has_not_taken() -> None:
-    with ends() as (loop, end, theirs):
+    with ends() as (_loop, end, theirs):
         for number in range(300):
             end.frames.send({"n": number, "data": "x" * 10_000})
         assert end.frames.pending > 1_000_000
         got = bytearray()
-        reader = threading.Thread(
-            target=lambda: [got.extend(part) for part in iter(lambda: theirs.recv(999), b"")]
-        )
+
+        def read() -> None:
+            while part := theirs.recv(999):
+                got.extend(part)
+
+        reader = threading.Thread(target=read)
         reader.start()
         end.frames.flush()
         assert end.frames.pending == 0

@@ -1,4 +1,4 @@
-"""Rank 0's second role up to the start: who is there, whether all paths are good, and who has to come again.
+"""Rank 0's second role up to the start (who is there, are all paths good, who has to come again), and the last word.
 
 The first half of the states that torchnet.agent.coordinator draws; it has the second.
 """
@@ -22,7 +22,7 @@ from torchnet.agent.loop import Loop
 from torchnet.agent.preflight import wrong_route
 from torchnet.agent.report import Failure
 from torchnet.agent.roll import Member, Roll
-from torchnet.agent.silence import SILENT_SECONDS, missing
+from torchnet.agent.silence import BEAT_SECONDS, SILENT_SECONDS, missing
 from torchnet.agent.spec import AgentSpec
 from torchnet.errors import NetworkError
 from torchnet.kernel import sockets
@@ -31,10 +31,11 @@ from torchnet.network.select import Rail
 from torchnet.network.table import Table, check, encode, fingerprint, refusal
 
 Report = Callable[[dict[str, Any]], None]
+_LEAVE_SECONDS = 2.0  # for the others to hear the last word
 
 
 class Gathering(abc.ABC):
-    """The states gathering, checking and saving."""
+    """The states gathering, checking, saving and leaving."""
 
     def __init__(self, loop: Loop, spec: AgentSpec, rails: tuple[Rail, ...], report: Report) -> None:
         self._loop = loop
@@ -44,6 +45,7 @@ class Gathering(abc.ABC):
         self._members = Roll()
         self._state = "gathering"
         self._attempt = 0
+        self._last: Message = {}
         self._paths = 0
         self._round = 0  # of checking; answers to an earlier table do not count
         self._table = Table(())
@@ -51,6 +53,11 @@ class Gathering(abc.ABC):
         make_room(spec)
         self._door = Door(loop, spec.token, rails[0].address, names.JOIN_PORT, self._welcome)
         self._start_timer = loop.later(spec.start_timeout, self._late)
+        self._beat = loop.every(BEAT_SECONDS, self._beats)
+
+    @abc.abstractmethod
+    def _beats(self) -> None:
+        """Once a second, until the last word."""
 
     @abc.abstractmethod
     def _heard(self, member: Member, message: Message) -> None:
@@ -67,10 +74,6 @@ class Gathering(abc.ABC):
     @abc.abstractmethod
     def _fail(self, failure: Failure) -> None:
         """The job must not start."""
-
-    @abc.abstractmethod
-    def _leave(self, last: Message) -> None:
-        """All has been said but the last word."""
 
     @abc.abstractmethod
     def _enter(self, state: str) -> None:
@@ -200,6 +203,36 @@ class Gathering(abc.ABC):
             else:
                 member.known = fingerprint(self._table)
         self._gather()
+
+    # -- leaving -------------------------------------------------------------------------------------------------
+
+    def _leave(self, last: Message) -> None:
+        """Tell the others the last word, and this worker when they have gone."""
+        self._door.close()
+        self._beat.cancel()
+        self._start_timer.cancel()
+        self._last = last
+        self._enter("leaving")
+        self._members.tell(last, but=self._spec.node_rank)
+        self._deadline(_LEAVE_SECONDS, self._gone)
+        self._left()
+
+    def _left(self) -> None:
+        if set(self._members) <= {self._spec.node_rank}:
+            self._gone()
+
+    def _gone(self) -> None:
+        if self._state == "leaving":
+            self._state = "over"
+            self._members.tell(self._last)
+
+    # -- helpers -------------------------------------------------------------------------------------------------
+
+    def _deadline(self, seconds: float, function: Callable[[], None]) -> None:
+        state, attempt = self._state, self._attempt
+        self._loop.later(
+            seconds, lambda: function() if (self._state, self._attempt) == (state, attempt) else None
+        )
 
     def _unanswered(self) -> None:
         """Workers that knock and do not hear our answer: is it our route to them that is wrong?"""

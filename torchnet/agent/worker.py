@@ -278,8 +278,8 @@ class Worker:
         else:
             self._reporter.send({**failure.event(), "event": "told"})
             self._send({"op": "failed", "failure": asdict(failure)})
-            waiting = ("running", "ended")
-            self._loop.later(_ALONE_SECONDS, lambda: self._alone(failure) if self._state in waiting else None)
+            # Unless it was told to stop meanwhile.
+            self._loop.later(_ALONE_SECONDS, lambda: self._alone(failure))
 
     def freeze(self, frozen: bool) -> None:
         self._frozen = frozen
