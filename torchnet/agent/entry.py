@@ -68,6 +68,11 @@ class Entry:
             clock=self._clock,
         )
 
+    def cut(self) -> None:
+        """Join once more, as after a try that failed: the connection ended before a word came."""
+        assert isinstance(self._search, Knock)
+        self._search.cut()
+
     def again(self, known: str) -> None:
         """Join once more, whoever is rank 0 now; for any other worker, once its row is there."""
         self._known = known

@@ -84,36 +84,45 @@ class Gathering(abc.ABC):
     def _welcome(self, sock: socket.socket, message: dict[str, Any], rest: bytes) -> None:
         try:
             hello = Hello.read(message)
-        except (KeyError, TypeError, ValueError, NetworkError):
-            sock.close()
+        except (KeyError, TypeError, ValueError, OverflowError, NetworkError) as error:
+            what = str(error) if isinstance(error, NetworkError) else f"its introduction is none ({error!r})"
+            try:
+                name = f"the worker at {sock.getpeername()[0]}"
+            except OSError:  # it has gone
+                name = "a worker"
+            self._turn_away(sock, name, what)
             return
         self.add(sock, hello, rest)
+
+    def _turn_away(self, sock: socket.socket, name: str, why: str, rank: int | None = None) -> None:
+        text = f"{name} was not let in: {why}"
+        failure = Failure("network", text, 4, node=None if rank is None else name, at=time.time())
+        frames = Frames(self._loop, sock, lambda _message: None, lambda: None)
+        frames.send({"op": "stop", "failure": asdict(failure), "final": True})
+        self._loop.later(2.0, frames.close)
+        self._report({"event": "notice", "node": rank, "level": "warning", "text": text})
 
     def add(self, sock: socket.socket, hello: Hello, rest: bytes = b"") -> None:
         """Let a worker in whose connection has proved the token (or is rank 0's own)."""
         row, rank = hello.row, hello.row.node_rank
-        member = Member(row, None, hello.phase, hello.known)  # type: ignore[arg-type]
-        member.frames = Frames(
-            self._loop, sock, lambda m: self._heard(member, m), lambda: self._lost(member), received=rest
-        )
         present = self._members.get(rank)
         if present and self._spec.phase != "all" and time.monotonic() - present.heard > SILENT_SECONDS:
             present = None  # its node died without a word, and this pod is in its place
         late = self._state not in ("gathering", *self.repeatable)
         wrong = hello.objection(self._spec, present.row if present else None, late=late)
         if wrong:
-            failure = Failure(
-                "network", f"{row.name} was not let in: {wrong}", 4, node=row.name, at=time.time()
-            )
-            member.frames.send({"op": "stop", "failure": asdict(failure), "final": True})
-            self._loop.later(2.0, member.frames.close)
-            self._report({"event": "notice", "node": rank, "level": "warning", "text": failure.text})
+            self._turn_away(sock, row.name, wrong, rank)
             return
+        member = Member(row, None, hello.phase, hello.known)  # type: ignore[arg-type]
+        member.frames = Frames(
+            self._loop, sock, lambda m: self._heard(member, m), lambda: self._lost(member), received=rest
+        )
         if self._state != "gathering":
             self._gather()
         if rank in self._members:  # the same worker again, after a connection that broke
             self._members.pop(rank).frames.close()
         self._members[rank] = member
+        member.frames.send({"op": "beat"})  # it is let in
         self._phase("join", f"{len(self._members)}/{self._spec.nnodes} joined")
         if len(self._members) == self._spec.nnodes:
             self._start_timer.cancel()

@@ -63,7 +63,7 @@ class Worker:
         self._heard = time.monotonic()
         self._failure: Failure | None = None
         self._state = "joining"
-        self._frozen = False
+        self._frozen = self._welcome = False  # rank 0 has said something on this connection
         self._named = False
         self._clock = Clock(reporter.send)
         self._entry = Entry(
@@ -92,6 +92,9 @@ class Worker:
 
     def _rank0_went(self) -> None:
         """Before the start nothing is lost with rank 0: whoever takes its place is joined, for a table of its own."""
+        if not self._welcome:
+            self._entry.cut()
+            return
         self._notice("warning", "rank 0 went away before the start: looking for it again")
         self._forget_paths()
         self._state = "joining"
@@ -100,12 +103,14 @@ class Worker:
 
     def _connected(self, sock: socket.socket) -> None:
         self._heard = time.monotonic()
+        self._welcome = False
         self._channel = Frames(self._loop, sock, self._message, self._cut)
 
     # -- messages ------------------------------------------------------------------------------------------------
 
     def _message(self, message: Message) -> None:
         self._heard = time.monotonic()
+        self._welcome = True
         op = message.get("op")
         if op == "table":
             self._clock.waited()
