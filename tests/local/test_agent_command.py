@@ -116,6 +116,25 @@ def test_an_output_that_lacks_a_character_shows_an_escape(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("words", "why"),
     [
+        (("--name", "its name"), '--name "its name" is no name'),
+        (("--name", "-7"), '--name "-7" is no name'),
+        (("--name", "x" * 254), '--name "xxx'),
+        (("--run-id", "a\n::1 b"), '--run-id (TORCHNET_RUN_ID) "a\\x0a::1 b" is no name'),
+        (("--run-id", "r" * 252, "--phase", "prepare"), '--name "rrr'),
+    ],
+)
+def test_a_name_that_no_table_takes_is_told_by_its_flag(
+    torchnet: Callable[..., Result], words: tuple[str, ...], why: str
+) -> None:
+    done = torchnet("agent", *words, "x.py")
+    assert done.code == 2
+    assert why in done.stderr
+    assert "at most 253" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
         (("--phase", "work", "x.py"), "--phase work needs a folder for the state"),
         (("--phase", "work", "--state", "/none", "x.py"), "/none/state.json: No such file"),
         (("--phase", "all"), "no script is named"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,11 @@ import pytest
 from tests.agents import events, in_nodes, run_agent, spec, status, wait
 from tests.jobs import script
 from tests.scripts import ran
+from torchnet import names
+from torchnet.agent.door import Door, enter, pack_row
+from torchnet.agent.loop import Loop
 from torchnet.network.sources import MultusStatus
+from torchnet.network.table import Row
 
 SCRIPT = """
 import os, sys, time
@@ -95,6 +100,66 @@ def test_workers_that_are_not_of_this_job_are_told_and_harm_nobody(folder: Path)
         assert text.startswith(f"wrong-{number} was not let in: ")
         assert WRONG[case][1] in text
     assert len(ran(folder)) == 3
+
+
+def test_a_worker_whose_introduction_cannot_be_read_is_told(folder: Path) -> None:
+    roles = [
+        lambda: run_agent(folder, spec(folder, 0, 2, start_timeout=4.0), 0),
+        lambda: run_agent(folder, spec(folder, 1, 2, name="its name"), 1, log="wrong"),
+    ]
+    assert in_nodes(roles) == [124, 4]
+    said = failure(folder, "wrong")
+    assert said["code"] == 4
+    text = str(said["text"])
+    assert text.startswith("the worker at fcbb:0:800:ffff::2 was not let in: ")
+    assert "a name that cannot stand in a hosts file" in text
+    (notice,) = (event for event in events(folder, "node-0", "notice") if event["level"] == "warning")
+    assert notice["text"] == text
+
+
+@pytest.mark.parametrize("introduction", [{}, {"row": 5}, {"row": "x", "run": "r", "nnodes": float("inf")}])
+def test_whatever_a_worker_says_of_itself_rank_0_goes_on(folder: Path, introduction: dict[str, Any]) -> None:
+    def odd() -> int:
+        wait(lambda: events(folder, "node-0", "phase"))
+        said = {"row": pack_row(Row(1, "odd", "", ())), **introduction}
+        sock = enter("the token of the tests", f"{RANK0[:-1]}3", RANK0, names.JOIN_PORT, said, 5.0)
+        answer = sock.recv(4096)
+        assert b'"final":true' in answer
+        assert b"its introduction is none" in answer
+        (folder / "told").touch()
+        return 0
+
+    def last() -> int:
+        wait((folder / "told").exists)
+        return run_agent(folder, spec(folder, 1, 2), 1)
+
+    assert in_nodes([lambda: run_agent(folder, spec(folder, 0, 2), 0), last, odd]) == [0, 0, 0]
+
+
+def test_who_is_cut_off_without_a_word_knocks_slower_and_not_for_ever(folder: Path) -> None:
+    def rank0() -> int:
+        loop, times = Loop(), []
+
+        def welcome(sock: socket.socket, _message: dict[str, Any], _rest: bytes) -> None:
+            times.append(time.monotonic())
+            sock.close()
+
+        Door(loop, "the token of the tests", RANK0, names.JOIN_PORT, welcome)
+        loop.every(0.1, lambda: loop.stop() if events(folder, "node-1", "end") else None)
+        loop.run()
+        return len(times)
+
+    began = time.monotonic()
+    knocks, code = in_nodes([rank0, lambda: run_agent(folder, spec(folder, 1, 2, start_timeout=8.0), 1)])
+    assert 8 <= time.monotonic() - began < 20
+    assert code == 124
+    assert 10 <= knocks <= 25
+    said = failure(folder, "node-1")
+    assert said["text"] == (
+        "node-1 could not join rank 0 within 8 s: rank 0 ended the connection without a word"
+    )
+    (notice,) = (event for event in events(folder, "node-1", "notice") if event["level"] == "warning")
+    assert "has not reached rank 0 yet" in notice["text"]
 
 
 def test_the_same_worker_may_come_again_after_a_broken_connection(folder: Path) -> None:

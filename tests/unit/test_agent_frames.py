@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import socket
+import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from hypothesis import strategies as st
 
 from torchnet.agent.frames import LENGTH, LIMIT, Frames, pack
 from torchnet.agent.loop import Loop
+from torchnet.agent.roll import Member, Roll
+from torchnet.network.table import RailRow, Row
 
 quick = settings(deadline=None, max_examples=100)
 JSON = st.recursive(
@@ -158,6 +161,60 @@ def test_writing_never_blocks_and_is_told_when_drained() -> None:
         assert end.frames.pending == 0
         assert drained == [1]
         assert json.loads(got[LENGTH.size : len(pack(message))]) == message
+
+
+def test_what_is_told_to_many_that_do_not_read_is_kept_once() -> None:
+    """Rank 0's table: each worker takes it in its own time."""
+    loop = Loop()
+    pairs = [socket.socketpair() for _ in range(200)]
+    roll = Roll()
+    for rank, (ours, _) in enumerate(pairs):
+        row = Row(rank, f"node-{rank}", "", (RailRow("net1", f"fd00::{rank + 1:x}", 9000),))
+        roll[rank] = Member(row, Frames(loop, ours, lambda _m: None, lambda: None))
+    message = {"op": "table", "table": "x" * (4 << 20)}
+    tracemalloc.start()
+    try:
+        roll.tell({"op": "before"})
+        roll.tell(message)
+        roll.tell({"op": "after"})
+        assert tracemalloc.get_traced_memory()[1] < 6 * (4 << 20)
+    finally:
+        tracemalloc.stop()
+    assert all(member.frames.pending > 3 << 20 for member in roll.values())
+    got = b""
+    pairs[7][1].settimeout(0)
+    whole = pack({"op": "before"}) + pack(message) + pack({"op": "after"})
+    while len(got) < len(whole):
+        try:
+            got += pairs[7][1].recv(1 << 20)
+        except BlockingIOError:
+            serve(loop)
+    assert got == whole
+    assert roll[7].frames.pending == 0
+    for member, (_, theirs) in zip(roll.values(), pairs, strict=True):
+        member.frames.close()
+        theirs.close()
+    loop.close()
+
+
+def test_a_flush_writes_what_a_slow_reader_has_not_taken() -> None:
+    with ends() as (_loop, end, theirs):
+        for number in range(300):
+            end.frames.send({"n": number, "data": "x" * 10_000})
+        assert end.frames.pending > 1_000_000
+        got = bytearray()
+
+        def read() -> None:
+            while part := theirs.recv(999):
+                got.extend(part)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        end.frames.flush()
+        assert end.frames.pending == 0
+        end.frames.socket.shutdown(socket.SHUT_WR)
+        reader.join(30)
+        assert bytes(got) == b"".join(pack({"n": n, "data": "x" * 10_000}) for n in range(300))
 
 
 def test_after_the_close_nothing_is_sent_or_called() -> None:

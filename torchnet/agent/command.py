@@ -24,6 +24,8 @@ from torchnet.agent.termination import Both, Termination
 from torchnet.errors import TorchnetError, UsageError
 from torchnet.network.sources import AddressSource, HostInterfaces, MultusStatus, parse_source
 from torchnet.network.static import StaticAddresses
+from torchnet.network.table import NAME
+from torchnet.network.text import printable
 
 _STATUS_LIMIT = 2 << 20  # the parser refuses more than half of it, in its own words
 
@@ -73,6 +75,13 @@ def spec_of(options: argparse.Namespace, *, joins: bool = True) -> AgentSpec:
         )
     in_phases = options.phase != "all"
     name = f"{options.run_id}-{options.node_rank}" if in_phases else socket.gethostname()
+    name = options.name or name
+    for flag, text in (("--run-id (TORCHNET_RUN_ID)", options.run_id), ("--name", name)) if joins else ():
+        if not NAME.fullmatch(text):
+            raise UsageError(
+                f'{flag} "{printable(text, 80)}" is no name',
+                fix=f"{flag} of letters, digits, ., _ and -, at most 253, not with . or - at an end",
+            )
     return AgentSpec(
         run_id=options.run_id,
         nnodes=options.nnodes,
@@ -81,7 +90,7 @@ def spec_of(options: argparse.Namespace, *, joins: bool = True) -> AgentSpec:
         command=tuple(options.command),
         token=_token(options.nnodes) if joins else "",
         python=sys.executable,
-        name=options.name or name,
+        name=name,
         entry="module" if options.module else "program" if options.no_python else "script",
         network=options.address_source.partition(":")[0],
         runtime="kubernetes" if in_phases else "agent",

@@ -31,12 +31,14 @@ from torchnet.agent.loop import Loop
 from torchnet.agent.report import Failure
 from torchnet.agent.roll import Member
 from torchnet.agent.silence import (
-    BEAT_SECONDS,
+    RENEW_SECONDS,
     SILENT_SECONDS,
     cut_off,
     lost,
+    overdue,
     silence_seconds,
     silent,
+    went,
 )
 from torchnet.agent.spec import AgentSpec
 from torchnet.agent.stall import StallWatch
@@ -49,8 +51,8 @@ _SETTLE_SECONDS = 0.25
 _ECHO_SECONDS = (
     1.0  # how long the cause of what looks like an echo is waited for: busy machines are slow to tell
 )
+_STOP_SECONDS = 5.0  # beyond the grace
 _RECEIPT_SECONDS = 5.0
-_LEAVE_SECONDS = 2.0  # for the others to hear the last word
 
 
 class Coordinator(Gathering):
@@ -75,8 +77,6 @@ class Coordinator(Gathering):
         self._candidates: list[Failure] = []
         self._began = time.time()
         self._restart = False
-        self._last: Message = {}
-        self._beat = loop.every(BEAT_SECONDS, self._beats)
         self._stall = StallWatch(spec, self._ask_stacks, self._stalled)
 
     # -- running -------------------------------------------------------------------------------------------------
@@ -144,6 +144,7 @@ class Coordinator(Gathering):
             self._gather()
         del self._members[member.row.node_rank]
         if self._state == "stopping":  # it was told to, and went without a last word
+            self._fail(went(member))
             if self._members.complete():
                 self._after_stop()
             return
@@ -154,8 +155,7 @@ class Coordinator(Gathering):
                 "join", f"{len(self._members)}/{self._spec.nnodes} joined ({member.row.name} went away)"
             )
             return
-        text = f"lost {member.row.name} (node rank {member.row.node_rank}): its agent's connection ended"
-        self._fail(Failure("lost", text, 70, node=member.row.name, at=time.time()))
+        self._fail(went(member))
 
     def _beats(self) -> None:
         self._members.tell({"op": "beat"})
@@ -184,6 +184,7 @@ class Coordinator(Gathering):
         unheard = [member for member in silent(self._members, -1, limit) if member.waiting]
         for member in unheard:
             self._members.drop(member)
+            self._fail(lost(member, limit))
         if unheard and self._members.complete():
             self._after_stop() if self._state == "stopping" else self._over()
 
@@ -200,6 +201,9 @@ class Coordinator(Gathering):
 
     def _fail(self, failure: Failure) -> None:
         """Take note of a failure; the first to have happened stops the job, a moment later."""
+        if self._restart and failure.kind != "script":
+            self._halt(failure, restart=False)  # it would end what was to be restarted
+            return
         if self._failure is not None or self._state in ("receipts", "leaving", "over"):
             return
         self._candidates.append(failure)
@@ -209,25 +213,40 @@ class Coordinator(Gathering):
     def _stop(self) -> None:
         if self._failure is not None or not self._candidates:
             return
-        started = self._state == "running"
         failure = first_of(self._candidates)
-        self._failure = failure
-        self._restart = restart = (
-            started
-            and failure.kind in ("script",)
+        restart = (
+            self._state == "running"
+            and failure.kind == "script"
             and self._attempt < self._spec.max_restarts
             and len(self._members) == self._spec.nnodes
         )
+        others = [candidate for candidate in self._candidates if candidate.kind != "script"]
+        if restart and others:
+            failure, restart = others[0], False
+        self._halt(failure, restart=restart)
+
+    def _halt(self, failure: Failure, *, restart: bool) -> None:
+        self._failure, self._restart = failure, restart
         self._report(failure.event() | {"restart": restart})
         self._start_timer.cancel()
         self._enter("stopping")
         self._members.tell({"op": "stop", "failure": asdict(failure), "restart": restart})
-        self._deadline(self._spec.grace + 5.0, self._after_stop)
+        # Of a restart's addresses the last question may be asked at the end of their time.
+        seconds = self._spec.grace + _STOP_SECONDS + 2 * RENEW_SECONDS * restart
+        self._deadline(seconds, lambda: self._overdue(seconds))
+
+    def _overdue(self, seconds: float) -> None:
+        """What has not stopped would end the processes of a restart."""
+        late = [member for member in self._members.values() if member.waiting]
+        if self._restart and late:
+            self._fail(overdue(late, seconds))
+        self._after_stop()
 
     def _after_stop(self) -> None:
         if self._state != "stopping":
             return
-        if self._restart and len(self._members) == self._spec.nnodes:
+        if self._restart:
+            self._restart = False
             self._attempt += 1
             assert self._failure is not None
             text = f"restart {self._attempt} of {self._spec.max_restarts}, because {self._failure.text}"
@@ -256,26 +275,6 @@ class Coordinator(Gathering):
         self._report({"event": "receipt", "receipt": receipt})
         self._leave({"op": "over", "code": receipt["exit_code"], "reason": receipt["reason"]})
 
-    def _leave(self, last: Message) -> None:
-        """Tell the others the last word, and this worker when they have gone."""
-        self._door.close()
-        self._beat.cancel()
-        self._start_timer.cancel()
-        self._last = last
-        self._enter("leaving")
-        self._members.tell(last, but=self._spec.node_rank)
-        self._deadline(_LEAVE_SECONDS, self._gone)
-        self._left()
-
-    def _left(self) -> None:
-        if set(self._members) <= {self._spec.node_rank}:
-            self._gone()
-
-    def _gone(self) -> None:
-        if self._state == "leaving":
-            self._state = "over"
-            self._members.tell(self._last)
-
     # -- helpers -------------------------------------------------------------------------------------------------
 
     def _enter(self, state: str) -> None:
@@ -283,9 +282,3 @@ class Coordinator(Gathering):
         self._members.wait()
         if not self._members and state in ("stopping", "receipts"):
             self._loop.later(0, self._after_stop if state == "stopping" else self._over)
-
-    def _deadline(self, seconds: float, function: Callable[[], None]) -> None:
-        state, attempt = self._state, self._attempt
-        self._loop.later(
-            seconds, lambda: function() if (self._state, self._attempt) == (state, attempt) else None
-        )

@@ -8,12 +8,13 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from torchnet import names
 from torchnet.agent import receipt
 from torchnet.agent.clock import Clock
 from torchnet.agent.coordinator import Coordinator
-from torchnet.agent.discover import Discovery, discover, own_row
+from torchnet.agent.discover import Discovery, own_row
 from torchnet.agent.door import pack_row
 from torchnet.agent.handshake import probe_key
 from torchnet.agent.hello import Hello
@@ -21,17 +22,20 @@ from torchnet.agent.knock import Knock
 from torchnet.agent.loop import Loop
 from torchnet.agent.preflight import Preflight
 from torchnet.agent.report import Failure, Reporter
+from torchnet.agent.silence import RENEW_SECONDS
 from torchnet.agent.spec import AgentSpec
 from torchnet.errors import TorchnetError
 from torchnet.network.select import Rail
 from torchnet.network.sources import AddressSource
+from torchnet.network.status import StatusEntry
 from torchnet.network.table import Row
 
 
 class Entry:
     """Ends with a call of ``entered(connection)`` or ``failed(failure)``.
 
-    Before ``entered`` is called, ``rails``, ``row`` and ``preflight`` are there.
+    Before ``entered`` is called, ``rails``, ``row`` and ``preflight`` are there.  For the discovery it is the address
+    source, and keeps what the real one said: asked later, it may have to ask the API, or know less.
     """
 
     row: Row
@@ -54,19 +58,34 @@ class Entry:
         self.preflight: Preflight | None = None
         self._search: Discovery | Knock | None = None
         self._known = ""
+        self._entries: tuple[StatusEntry, ...] = ()
+
+    def attachments(self) -> tuple[StatusEntry, ...]:
+        """What the address source says now. Raises as it does."""
+        self._entries = self._source.attachments()
+        return self._entries
+
+    def rank0(self) -> tuple[str, ...]:
+        return self._source.rank0()
+
+    def verified(self) -> tuple[StatusEntry, ...]:
+        """The attachments of the rails; those that came without an address have the one that was chosen."""
+        return tuple(
+            entry
+            if entry.ips or rail.interface == "lo"  # of lo's addresses none may be named
+            else replace(entry, ips=(rail.address,), origin="the preparation")
+            for entry, rail in zip(self._entries, self.rails, strict=True)
+        )
 
     def begin(self, known: str) -> None:
         """Discover and join. ``known``: the fingerprint of a table whose paths are verified already, or ""."""
         self._known = known
-        self._search = Discovery(
-            self._loop,
-            self._spec,
-            self._source,
-            found=self._discovered,
-            failed=lambda error: self._refused(str(error), error.exit_code),
-            notice=lambda text: self._notice("warning", text),
-            clock=self._clock,
-        )
+        self._discover(self._spec, self._discovered, lambda error: self._refused(str(error), error.exit_code))
+
+    def cut(self) -> None:
+        """Join once more, as after a try that failed: the connection ended before a word came."""
+        assert isinstance(self._search, Knock)
+        self._search.cut()
 
     def again(self, known: str) -> None:
         """Join once more, whoever is rank 0 now; for any other worker, once its row is there."""
@@ -83,11 +102,20 @@ class Entry:
             clock=self._clock,
         )
 
-    def renew(self) -> Row:
-        """The row as it is now, for a restart. Raises `NetworkError`."""
-        self.rails = discover(self._spec, self._source)
-        self.row = own_row(self._spec, self.rails)
-        return self.row
+    def renew(self, done: Callable[[Row], None], failed: Callable[[str, int], None]) -> None:
+        """The row as it is now, for a restart, with the ports on its addresses; or an error and its exit code."""
+
+        def found(rails: tuple[Rail, ...]) -> None:
+            try:
+                self._bind(rails)
+            except OSError as error:
+                failed(self._closed(error), 4)
+                return
+            self.row = own_row(self._spec, rails)
+            done(self.row)
+
+        spec = replace(self._spec, start_timeout=min(self._spec.start_timeout, RENEW_SECONDS))
+        self._discover(spec, found, lambda error: failed(str(error), error.exit_code))
 
     def cancel(self) -> None:
         """Look for nothing any more."""
@@ -99,6 +127,35 @@ class Entry:
         if self.preflight is not None:
             self.preflight.close()
 
+    def _discover(
+        self,
+        spec: AgentSpec,
+        found: Callable[[tuple[Rail, ...]], None],
+        failed: Callable[[TorchnetError], None],
+    ) -> None:
+        self._search = Discovery(
+            self._loop,
+            spec,
+            self,
+            found=found,
+            failed=failed,
+            notice=lambda text: self._notice("warning", text),
+            clock=self._clock,
+        )
+
+    def _bind(self, rails: tuple[Rail, ...]) -> None:
+        """The preflight's ports, where they are not there yet. Raises OSError."""
+        if self.preflight is None or rails != self.rails:
+            self.close()
+            self.preflight = None
+            self.preflight = Preflight(
+                self._loop, probe_key(self._spec.token), rails, loopback=self._spec.loopback
+            )
+        self.rails = rails
+
+    def _closed(self, error: OSError) -> str:
+        return f"{self._spec.name}: the join's port {names.JOIN_PORT} cannot be opened: {error.strerror}"
+
     def _discovered(self, rails: tuple[Rail, ...]) -> None:
         self.rails = rails
         spec = self._spec
@@ -107,7 +164,7 @@ class Entry:
             self._reporter.send({"event": "row", "node": spec.node_rank, "row": pack_row(self.row)})
             for text in {note for rail in rails for note in rail.notes}:
                 self._notice("info", text)
-            self.preflight = Preflight(self._loop, probe_key(spec.token), rails, loopback=spec.loopback)
+            self._bind(rails)
             if spec.node_rank == 0:
                 coordinator = Coordinator(self._loop, spec, rails, self._reporter.send, receipt.job)
                 ours, theirs = socket.socketpair()
@@ -119,9 +176,7 @@ class Entry:
         except TorchnetError as error:
             self._refused(str(error), error.exit_code)
         except OSError as error:
-            self._refused(
-                f"{spec.name}: the join's port {names.JOIN_PORT} cannot be opened: {error.strerror}", 4
-            )
+            self._refused(self._closed(error), 4)
 
     def _refused(self, text: str, code: int) -> None:
         self._failed(Failure("network", text, code, node=self._spec.name, at=time.time()))

@@ -9,13 +9,16 @@ import contextlib
 import json
 import socket
 import struct
+from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 from torchnet.agent.loop import Loop
 
 LENGTH = struct.Struct("!I")
 LIMIT = 8 << 20
+_AT_ONCE = 64  # messages in one call; the kernel takes 1,024
 Message = dict[str, Any]
 
 
@@ -47,7 +50,8 @@ class Frames:
         self._on_close = on_close
         self._on_drain = on_drain
         self._in = bytearray(received)
-        self._out = bytearray()
+        self._out: deque[bytes] = deque()  # a table for thousands of workers is kept once
+        self._pending = self._sent = 0  # in all; of the first
         self.closed = False
         self._held = False
         loop.watch(sock, self._readable)
@@ -57,7 +61,7 @@ class Frames:
     @property
     def pending(self) -> int:
         """Bytes that wait to be taken by the other end."""
-        return len(self._out)
+        return self._pending
 
     def send(self, message: Message) -> None:
         """Queue a message; after the close it is dropped."""
@@ -66,7 +70,8 @@ class Frames:
     def send_packed(self, data: bytes) -> None:
         """The same for a message that is packed already."""
         if not self.closed:
-            self._out += data
+            self._out.append(data)
+            self._pending += len(data)
             self._writable()
 
     def close(self) -> None:
@@ -87,8 +92,9 @@ class Frames:
         if not self.closed and self._out:
             with contextlib.suppress(OSError):
                 self.socket.settimeout(None)
-                self.socket.sendall(self._out)
-                self._out.clear()
+                while self._out:
+                    self.socket.sendall(memoryview(self._out[0])[self._sent :])
+                    self._took(len(self._out[0]) - self._sent)
 
     def _readable(self) -> None:
         try:
@@ -123,18 +129,26 @@ class Frames:
             self._on_message(message)
 
     def _writable(self) -> None:
-        was = len(self._out)
+        was = self._pending
         try:
             if self._out:
-                del self._out[: self.socket.send(self._out)]
+                first, *more = islice(self._out, _AT_ONCE)
+                self._took(self.socket.sendmsg([memoryview(first)[self._sent :], *more]))
         except BlockingIOError:
             pass
         except OSError:
             # What the other end said last may still be unread: the reading side notices the end.
             self._out.clear()
+            self._pending = self._sent = 0
         self._watch()
-        if was > len(self._out) and not self._out and self._on_drain is not None:
+        if was > self._pending == 0 and self._on_drain is not None:
             self._on_drain()
+
+    def _took(self, count: int) -> None:
+        self._pending -= count
+        self._sent += count
+        while self._out and self._sent >= len(self._out[0]):
+            self._sent -= len(self._out.popleft())
 
     def _watch(self) -> None:
         read, write = None if self._held else self._readable, self._writable if self._out else None

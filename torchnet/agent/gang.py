@@ -39,6 +39,7 @@ class Gang:
         self._ended = ended
         self._stopping = False
         self._paused = False
+        self._stopped: Callable[[], None] | None = None
         self._scratch: Path | None = None
         self._reaped: list[tuple[int, int, float]] = []
         self.processes: dict[int, Process] = {}
@@ -85,8 +86,11 @@ class Gang:
         return {str(rank): p.code for rank, p in self.processes.items() if p.code is not None}
 
     def stop(self, done: Callable[[], None]) -> None:
-        """SIGTERM to everything below this agent, SIGKILL after the grace; then ``done``."""
+        """SIGTERM to everything below this agent, SIGKILL after the grace; then ``done``, the last one given."""
         self._stopping = True
+        under_way, self._stopped = self._stopped is not None, done
+        if under_way:
+            return
         self.thaw()
         # What is left when the processes themselves have ended well gets a shorter time.
         patience = self._spec.grace if self.running else _LEFTOVER_SECONDS
@@ -97,7 +101,9 @@ class Gang:
             self._reap()
             left = tree.descendants()
             if not left and not self.running:
-                done()
+                assert self._stopped is not None
+                last, self._stopped = self._stopped, None
+                last()
                 return
             if time.monotonic() >= deadline:
                 tree.signal_all(signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Rank 0's second role up to the start: who is there, whether all paths are good, and who has to come again.
+"""Rank 0's second role up to the start (who is there, are all paths good, who has to come again), and the last word.
 
 The first half of the states that torchnet.agent.coordinator draws; it has the second.
 """
@@ -22,7 +22,7 @@ from torchnet.agent.loop import Loop
 from torchnet.agent.preflight import wrong_route
 from torchnet.agent.report import Failure
 from torchnet.agent.roll import Member, Roll
-from torchnet.agent.silence import SILENT_SECONDS, missing
+from torchnet.agent.silence import BEAT_SECONDS, SILENT_SECONDS, missing
 from torchnet.agent.spec import AgentSpec
 from torchnet.errors import NetworkError
 from torchnet.kernel import sockets
@@ -31,10 +31,11 @@ from torchnet.network.select import Rail
 from torchnet.network.table import Table, check, encode, fingerprint, refusal
 
 Report = Callable[[dict[str, Any]], None]
+_LEAVE_SECONDS = 2.0  # for the others to hear the last word
 
 
 class Gathering(abc.ABC):
-    """The states gathering, checking and saving."""
+    """The states gathering, checking, saving and leaving."""
 
     def __init__(self, loop: Loop, spec: AgentSpec, rails: tuple[Rail, ...], report: Report) -> None:
         self._loop = loop
@@ -44,6 +45,7 @@ class Gathering(abc.ABC):
         self._members = Roll()
         self._state = "gathering"
         self._attempt = 0
+        self._last: Message = {}
         self._paths = 0
         self._round = 0  # of checking; answers to an earlier table do not count
         self._table = Table(())
@@ -51,6 +53,11 @@ class Gathering(abc.ABC):
         make_room(spec)
         self._door = Door(loop, spec.token, rails[0].address, names.JOIN_PORT, self._welcome)
         self._start_timer = loop.later(spec.start_timeout, self._late)
+        self._beat = loop.every(BEAT_SECONDS, self._beats)
+
+    @abc.abstractmethod
+    def _beats(self) -> None:
+        """Once a second, until the last word."""
 
     @abc.abstractmethod
     def _heard(self, member: Member, message: Message) -> None:
@@ -69,10 +76,6 @@ class Gathering(abc.ABC):
         """The job must not start."""
 
     @abc.abstractmethod
-    def _leave(self, last: Message) -> None:
-        """All has been said but the last word."""
-
-    @abc.abstractmethod
     def _enter(self, state: str) -> None:
         """Go into a state, in which an answer of each worker is waited for."""
 
@@ -81,36 +84,45 @@ class Gathering(abc.ABC):
     def _welcome(self, sock: socket.socket, message: dict[str, Any], rest: bytes) -> None:
         try:
             hello = Hello.read(message)
-        except (KeyError, TypeError, ValueError, NetworkError):
-            sock.close()
+        except (KeyError, TypeError, ValueError, OverflowError, NetworkError) as error:
+            what = str(error) if isinstance(error, NetworkError) else f"its introduction is none ({error!r})"
+            try:
+                name = f"the worker at {sock.getpeername()[0]}"
+            except OSError:  # it has gone
+                name = "a worker"
+            self._turn_away(sock, name, what)
             return
         self.add(sock, hello, rest)
+
+    def _turn_away(self, sock: socket.socket, name: str, why: str, rank: int | None = None) -> None:
+        text = f"{name} was not let in: {why}"
+        failure = Failure("network", text, 4, node=None if rank is None else name, at=time.time())
+        frames = Frames(self._loop, sock, lambda _message: None, lambda: None)
+        frames.send({"op": "stop", "failure": asdict(failure), "final": True})
+        self._loop.later(2.0, frames.close)
+        self._report({"event": "notice", "node": rank, "level": "warning", "text": text})
 
     def add(self, sock: socket.socket, hello: Hello, rest: bytes = b"") -> None:
         """Let a worker in whose connection has proved the token (or is rank 0's own)."""
         row, rank = hello.row, hello.row.node_rank
-        member = Member(row, None, hello.phase, hello.known)  # type: ignore[arg-type]
-        member.frames = Frames(
-            self._loop, sock, lambda m: self._heard(member, m), lambda: self._lost(member), received=rest
-        )
         present = self._members.get(rank)
         if present and self._spec.phase != "all" and time.monotonic() - present.heard > SILENT_SECONDS:
             present = None  # its node died without a word, and this pod is in its place
         late = self._state not in ("gathering", *self.repeatable)
         wrong = hello.objection(self._spec, present.row if present else None, late=late)
         if wrong:
-            failure = Failure(
-                "network", f"{row.name} was not let in: {wrong}", 4, node=row.name, at=time.time()
-            )
-            member.frames.send({"op": "stop", "failure": asdict(failure), "final": True})
-            self._loop.later(2.0, member.frames.close)
-            self._report({"event": "notice", "node": rank, "level": "warning", "text": failure.text})
+            self._turn_away(sock, row.name, wrong, rank)
             return
+        member = Member(row, None, hello.phase, hello.known)  # type: ignore[arg-type]
+        member.frames = Frames(
+            self._loop, sock, lambda m: self._heard(member, m), lambda: self._lost(member), received=rest
+        )
         if self._state != "gathering":
             self._gather()
         if rank in self._members:  # the same worker again, after a connection that broke
             self._members.pop(rank).frames.close()
         self._members[rank] = member
+        member.frames.send({"op": "beat"})  # it is let in
         self._phase("join", f"{len(self._members)}/{self._spec.nnodes} joined")
         if len(self._members) == self._spec.nnodes:
             self._start_timer.cancel()
@@ -200,6 +212,36 @@ class Gathering(abc.ABC):
             else:
                 member.known = fingerprint(self._table)
         self._gather()
+
+    # -- leaving -------------------------------------------------------------------------------------------------
+
+    def _leave(self, last: Message) -> None:
+        """Tell the others the last word, and this worker when they have gone."""
+        self._door.close()
+        self._beat.cancel()
+        self._start_timer.cancel()
+        self._last = last
+        self._enter("leaving")
+        self._members.tell(last, but=self._spec.node_rank)
+        self._deadline(_LEAVE_SECONDS, self._gone)
+        self._left()
+
+    def _left(self) -> None:
+        if set(self._members) <= {self._spec.node_rank}:
+            self._gone()
+
+    def _gone(self) -> None:
+        if self._state == "leaving":
+            self._state = "over"
+            self._members.tell(self._last)
+
+    # -- helpers -------------------------------------------------------------------------------------------------
+
+    def _deadline(self, seconds: float, function: Callable[[], None]) -> None:
+        state, attempt = self._state, self._attempt
+        self._loop.later(
+            seconds, lambda: function() if (self._state, self._attempt) == (state, attempt) else None
+        )
 
     def _unanswered(self) -> None:
         """Workers that knock and do not hear our answer: is it our route to them that is wrong?"""

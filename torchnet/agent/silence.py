@@ -6,9 +6,11 @@ import time
 
 from torchnet.agent.report import Failure
 from torchnet.agent.roll import Member, Roll
+from torchnet.network.text import listed
 
 BEAT_SECONDS = 1.0
 SILENT_SECONDS = 3.5  # beats come once a second
+RENEW_SECONDS = 10.0  # for a restart's addresses to be known
 
 
 def silence_seconds(link_grace: float) -> float:
@@ -28,6 +30,19 @@ def lost(member: Member, limit: float) -> Failure:
     passed = time.monotonic() - member.heard
     text = f"lost {row.name} (node rank {row.node_rank}): nothing heard from it over {address} for {passed:.0f} s"
     return Failure("network", text, 4, node=row.name, at=time.time() - limit)
+
+
+def went(member: Member) -> Failure:
+    row = member.row
+    text = f"lost {row.name} (node rank {row.node_rank}): its agent's connection ended"
+    return Failure("lost", text, 70, node=row.name, at=time.time())
+
+
+def overdue(members: list[Member], seconds: float) -> Failure:
+    """They have not stopped, so nothing can be started in their place."""
+    names = listed([f"{member.row.name} (node rank {member.row.node_rank})" for member in members])
+    text = f"lost {names}: not stopped {seconds:g} s after the word to, so there is no restart"
+    return Failure("lost", text, 70, node=members[0].row.name, at=time.time())
 
 
 def cut_off(own: Member, others: int, limit: float) -> Failure:

@@ -48,6 +48,15 @@ class RailWatch:
         """Stop watching; a rail that is still away counts as a flap up to now."""
         self._loop.watch(self._netlink)
         self._netlink.close()
+        self._settle()
+
+    def follow(self, rails: tuple[Rail, ...]) -> None:
+        """Those of a restart: what is away now is another matter."""
+        self._settle()
+        self._rails = rails
+        self._look()
+
+    def _settle(self) -> None:
         for interface, (since, timer) in self._away.items():
             timer.cancel()
             self._record(interface, since)

@@ -74,6 +74,8 @@ class Work:
                 self._watch = RailWatch(self._loop, rails, self._spec.link_grace, self._told, self._lost)
         else:
             self._account.learn(table)
+            if self._watch is not None:
+                self._watch.follow(rails)
         self._hcas = environment.rdma
         environment.table = self.gang.keep(f"table-{attempt}", encode(table))
         self.gang.start(attempt, environment.of)

@@ -26,7 +26,6 @@ from torchnet.agent.report import Failure, Reporter
 from torchnet.agent.silence import BEAT_SECONDS, silence_seconds
 from torchnet.agent.spec import AgentSpec
 from torchnet.agent.work import Work
-from torchnet.errors import NetworkError
 from torchnet.network import plan
 from torchnet.network.select import Rail
 from torchnet.network.sources import AddressSource
@@ -54,7 +53,6 @@ class Worker:
         self.code = 70
         self._loop = loop
         self._spec = spec
-        self._source = source
         self._reporter = reporter
         self._known = fingerprint(verified) if verified else ""
         self._channel: Frames | None = None
@@ -63,7 +61,7 @@ class Worker:
         self._heard = time.monotonic()
         self._failure: Failure | None = None
         self._state = "joining"
-        self._frozen = False
+        self._frozen = self._welcome = False  # rank 0 has said something on this connection
         self._named = False
         self._clock = Clock(reporter.send)
         self._entry = Entry(
@@ -92,6 +90,9 @@ class Worker:
 
     def _rank0_went(self) -> None:
         """Before the start nothing is lost with rank 0: whoever takes its place is joined, for a table of its own."""
+        if not self._welcome:
+            self._entry.cut()
+            return
         self._notice("warning", "rank 0 went away before the start: looking for it again")
         self._forget_paths()
         self._state = "joining"
@@ -100,12 +101,14 @@ class Worker:
 
     def _connected(self, sock: socket.socket) -> None:
         self._heard = time.monotonic()
+        self._welcome = False
         self._channel = Frames(self._loop, sock, self._message, self._cut)
 
     # -- messages ------------------------------------------------------------------------------------------------
 
     def _message(self, message: Message) -> None:
         self._heard = time.monotonic()
+        self._welcome = True
         op = message.get("op")
         if op == "table":
             self._clock.waited()
@@ -173,7 +176,7 @@ class Worker:
         self._state = "saved"
         if self._spec.phase == "prepare":
             try:
-                leave(self._spec, self._entry.row, self._source.attachments(), self._table)
+                leave(self._spec, self._entry.row, self._entry.verified(), self._table)
             except OSError as error:
                 text = (
                     f"{self._spec.name}: the state cannot be written to {self._spec.state}: {error.strerror}"
@@ -201,16 +204,18 @@ class Worker:
             return
         self._failure = None if restart else failure
         self._state = "stopping"
-        self._gang.stop(lambda: self._stopped(restart))
+        self._entry.cancel()
+        self._gang.stop(self._renew if restart else self._stopped)
 
-    def _stopped(self, restart: bool) -> None:
-        message: Message = {"op": "stopped", "attempt": self._attempt, "codes": self._gang.codes()}
-        if restart:
-            try:
-                message["row"] = pack_row(self._entry.renew())
-            except NetworkError as error:
-                self._failed(self._own_failure("network", str(error), 4))
-        self._send(message)
+    def _renew(self) -> None:
+        """The restart's addresses. Where they fail, the coordinator says once more that all must stop."""
+        self._entry.renew(
+            lambda row: self._stopped(row=pack_row(row)),
+            lambda text, code: self._failed(self._own_failure("network", text, code)),
+        )
+
+    def _stopped(self, **row: str) -> None:
+        self._send({"op": "stopped", "attempt": self._attempt, "codes": self._gang.codes(), **row})
         if self._channel is None or self._channel.closed:
             self._close_account()
             self._finish(self._failure.code if self._failure else 70)
@@ -250,7 +255,6 @@ class Worker:
         if self._failure is not None or self._state == "over":
             return
         self._reporter.send(failure.event())
-        self._entry.cancel()
         if self._channel is not None:
             self._channel.close()
         self._stop(failure, restart=False)
@@ -260,7 +264,7 @@ class Worker:
         if self._state == "over":
             return
         if self._failure is not None:  # known already: only the coordinator's last word is missing
-            self._gang.stop(lambda: self._stopped(False))
+            self._gang.stop(self._stopped)
             return
         if self._spec.node_rank and not self._work.begun:
             self._rank0_went()
@@ -278,8 +282,8 @@ class Worker:
         else:
             self._reporter.send({**failure.event(), "event": "told"})
             self._send({"op": "failed", "failure": asdict(failure)})
-            waiting = ("running", "ended")
-            self._loop.later(_ALONE_SECONDS, lambda: self._alone(failure) if self._state in waiting else None)
+            # Unless it was told to stop meanwhile.
+            self._loop.later(_ALONE_SECONDS, lambda: self._alone(failure))
 
     def freeze(self, frozen: bool) -> None:
         self._frozen = frozen

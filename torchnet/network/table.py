@@ -28,7 +28,7 @@ MAX_ROWS = 10_000
 _FORMAT = 1
 _COLUMNS = ("kind", "rank", "name", "uid", "address", "eth0")
 # Names go into hosts files: nothing that could begin another field or line there.
-_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?")
+NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?")
 
 _Kind = tuple[tuple[str, int], ...]
 
@@ -238,7 +238,7 @@ def _rows(value: dict[str, Any]) -> tuple[Row, ...]:
 def _row(kinds: list[_Kind], kind: Any, rank: Any, name: Any, uid: Any, address: Any, eth0: Any) -> Row:
     if not _whole(kind, len(kinds)) or not _whole(rank, MAX_ROWS):
         _refuse("has a wrong kind or node rank")
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not NAME.fullmatch(name):
         _refuse("has a name that cannot stand in a hosts file")
     if not isinstance(uid, str) or len(uid) > 253:
         _refuse("has a wrong UID")

@@ -1,0 +1,191 @@
+"""All stop for a restart, and something comes in between: a signal, a lost worker, one that does not stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.agents import spec
+from tests.namespaces import isolated
+from tests.rounds import Job, Other
+from torchnet.agent import coordinator
+from torchnet.agent import main as agent
+from torchnet.agent.frames import Frames
+from torchnet.agent.gang import Gang
+from torchnet.agent.loop import Loop
+from torchnet.agent.report import Failure
+from torchnet.agent.worker import Worker
+from torchnet.runtimes.local import loopback
+
+
+class Kept:
+    pending = 0
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+
+    def send(self, event: dict[str, Any]) -> None:
+        self.events.append(event)
+
+    def flush(self) -> None:
+        pass
+
+
+SCRIPT = Failure("script", "rank 1 on run-1 exited with code 7", 7, rank=1, node="run-1", at=1.0)
+SIGNAL = agent.by_signal(15, 143)
+
+
+def running(**fields: Any) -> tuple[Job, list[Other]]:
+    job = Job("all", max_restarts=3, grace=0.2, **fields)
+    others = [job.join(rank) for rank in range(3)]
+    job.say(others, lambda other: other.checked())
+    assert [other.ops() for other in others] == [["table", "start"]] * 3
+    return job, others
+
+
+def fails(job: Job, other: Other, failure: Failure, seconds: float = 0.05) -> None:
+    other.say("failed", failure=asdict(failure))
+    job.turn(seconds)
+
+
+def stopped(job: Job, others: list[Other]) -> None:
+    job.say(others, lambda other: other.say("stopped", attempt=0, codes={}))
+
+
+def ends(job: Job, others: list[Other]) -> dict[str, Any]:
+    """The receipt of a job whose workers have been asked for theirs."""
+    assert [other.ops()[-1] for other in others] == ["receipt"] * len(others)
+    job.turn(coordinator._RECEIPT_SECONDS + 0.2)
+    (made,) = (event["receipt"] for event in job.events if event["event"] == "receipt")
+    return made  # type: ignore[no-any-return]
+
+
+@isolated
+def test_a_signal_during_the_stop_before_a_restart_ends_the_job() -> None:
+    job, others = running()
+    fails(job, others[1], SCRIPT, 0.5)
+    assert [other.last("stop")["restart"] for other in others] == [True] * 3
+    stopped(job, others[:1])
+    fails(job, others[2], SIGNAL)
+    assert [other.last("stop")["restart"] for other in others] == [False] * 3
+    assert others[0].last("stop")["failure"]["text"] == "stopped by SIGTERM"
+    stopped(job, others)
+    made = ends(job, others)
+    assert (made["exit_code"], made["reason"], made["restarts"]) == (143, "stopped by SIGTERM", 0)
+
+
+@isolated
+def test_a_signal_close_to_the_failure_is_not_lost_either() -> None:
+    job, others = running()
+    fails(job, others[1], SCRIPT)
+    fails(job, others[2], SIGNAL)
+    assert others[0].last("stop")["restart"] is False
+    assert others[0].last("stop")["failure"]["kind"] == "interrupted"
+
+
+@isolated
+def test_another_script_that_fails_meanwhile_is_restarted_as_well() -> None:
+    job, others = running()
+    fails(job, others[1], SCRIPT, 0.5)
+    fails(job, others[2], SCRIPT)
+    stopped(job, others)
+    assert [other.ops() for other in others] == [["table", "start", "stop", "table"]] * 3
+
+
+@isolated
+def test_a_worker_that_goes_during_the_stop_before_a_restart_is_lost() -> None:
+    job, others = running()
+    fails(job, others[1], SCRIPT, 0.5)
+    others[2].frames.close()
+    job.turn()
+    stopped(job, others[:2])
+    made = ends(job, others[:2])
+    assert (made["exit_code"], made["failure"]["kind"]) == (70, "lost")
+    assert made["reason"] == "lost run-2 (node rank 2): its agent's connection ended"
+
+
+@isolated
+def test_a_worker_that_falls_silent_during_the_stop_before_a_restart_is_named() -> None:
+    job, others = running(link_grace=0.0)
+    fails(job, others[1], SCRIPT, 0.5)
+    stopped(job, others[:2])
+    for member in list(job.coordinator._members.values())[:2]:
+        member.heard += 60
+    job.coordinator._members[2].heard -= 60
+    job.turn(1.2)
+    stopped(job, others[:2])
+    made = ends(job, others[:2])
+    assert made["exit_code"] == 4
+    assert made["reason"].startswith("lost run-2 (node rank 2): nothing heard from it over 127.0.0.3")
+
+
+@isolated
+def test_a_worker_that_does_not_stop_gets_no_new_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its processes are still there: the end of the old ones would be the end of the new ones."""
+    for name in ("_STOP_SECONDS", "RENEW_SECONDS"):
+        monkeypatch.setattr(coordinator, name, 0.3)
+    job, others = running()
+    fails(job, others[1], SCRIPT, 0.5)
+    stopped(job, others[:2])
+    job.turn(1.0)
+    assert [other.ops()[2:] for other in others] == [["stop", "stop", "receipt"]] * 3
+    made = ends(job, others)
+    assert (made["exit_code"], made["failure"]["kind"]) == (70, "lost")
+    assert made["reason"].startswith("lost run-2 (node rank 2): not stopped 1.1 s after the word to")
+
+
+@isolated
+def test_a_signal_that_nobody_answers_stops_a_worker_in_any_state() -> None:
+    for state in ("stopping", "preflight", "running"):
+        loop, kept = Loop(), Kept()
+        ours, theirs = socket.socketpair()
+        worker = Worker(loop, spec(Path("/nowhere"), 1, 2, loopback=True), loopback.Source(1), kept)
+        messages: list[dict[str, Any]] = []
+        other = Frames(loop, theirs, messages.append, lambda: None)
+        worker._connected(ours)
+        worker._state = state
+        worker.interrupt(SIGNAL)
+        loop.later(5, loop.stop)
+        began = time.monotonic()
+        loop.run()
+        assert 2.9 < time.monotonic() - began < 4, state
+        assert worker.code == 143
+        assert messages[0]["op"] == "failed"
+        other.close()
+        worker.close()
+
+
+@isolated
+def test_two_words_to_stop_are_one_stop(tmp_path: Path) -> None:
+    """What the first began must not go on when the second has ended: it would end what is started then."""
+    (tmp_path / "script.py").write_text("import time; time.sleep(600)")
+    loop = Loop()
+    gang = Gang(loop, spec(tmp_path, 0, 1, grace=0.5), Kept(), lambda _process: None)
+    called: list[str] = []
+
+    def start() -> None:
+        gang.start(len(called), lambda _rank, _file: {"PATH": os.environ["PATH"]})
+
+    def second() -> None:
+        called.append("second")
+        start()
+        loop.later(1.0, loop.stop)
+
+    start()
+    gang.stop(lambda: called.append("first"))
+    gang.stop(second)
+    loop.run()
+    assert called == ["second"]
+    assert gang.running == 1
+    gang.stop(loop.stop)
+    loop.run()
+    assert gang.codes() == {"0": 128 + signal.SIGTERM}
+    gang.close()
+    loop.close()
