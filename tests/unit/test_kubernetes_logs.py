@@ -97,3 +97,24 @@ def test_no_more_is_taken_than_somebody_reads_and_a_signal_ends_it(
         assert time.monotonic() - began < 8
         assert BACKLOG // 2 < max(most) < BACKLOG * 1.1
         os.close(reading)
+
+
+def test_who_reads_slowly_gets_everything(store: Store, tmp_path: Path, signals: Signals) -> None:
+    """More than may wait at once: what is read makes room for what comes."""
+    put(store, ended(0, 0, message(0)), [f"[0] {number:0400d}" for number in range(6000)])
+    reading, writing = os.pipe()
+    got = bytearray()
+
+    def read() -> None:
+        time.sleep(1)
+        while data := os.read(reading, 1 << 16):
+            got.extend(data)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with os.fdopen(writing, "w") as file:
+        one = Reading(door(store, tmp_path), facts(1), console(file, file), (), follow=False)
+        assert one.show(signals) == 0
+    reader.join(10)
+    os.close(reading)
+    assert got.count(b"\n") == 6000

@@ -24,6 +24,7 @@ from tests.unit.kubernetes_objects import (
     message,
     pod,
     running,
+    terminated,
     waiting,
 )
 from torchnet.runtimes.kubernetes.facts import Facts
@@ -105,14 +106,24 @@ def test_a_signal_when_all_have_ended_shortens_the_reading_alone(
     assert store.deleted == []
 
 
-def test_a_signal_after_a_failure_leaves_it_the_jobs(store: Store, watched: Watched) -> None:
+KILLED = pod(1, phase="Failed", worker=terminated(137, None, "OOMKilled"))
+
+
+@pytest.mark.parametrize(
+    ("first", "code", "kind"),
+    [(ended(1, 42, message(1, 42, failure=FAILED)), 42, "script"), (KILLED, 70, "lost")],
+    ids=["script", "lost"],
+)
+def test_a_signal_after_a_failure_leaves_it_the_jobs(
+    store: Store, watched: Watched, first: dict[str, Any], code: int, kind: str
+) -> None:
     """Rank 1 has failed, the others are being told: Ctrl-C in that time hurries it, and is not why it ended."""
     store.put(pod(0, phase="Running", worker=running()))
-    store.put(ended(1, 42, message(1, 42, failure=FAILED)))
+    store.put(first)
     when_asked(store, "watch=true", interrupt_soon)
     outcome = watched.run(facts(2), Wishes())
     assert outcome.receipt is not None
-    assert (outcome.code, outcome.receipt["failure"]["kind"]) == (42, "script")
+    assert (outcome.code, outcome.receipt["failure"]["kind"]) == (code, kind)
     assert "stopping" in watched.err.getvalue()
     assert store.names() == []
 
@@ -138,9 +149,9 @@ def test_attach_is_left_with_the_signals_code_and_the_job_goes_on(store: Store, 
 
 def test_a_time_out_after_a_failure_leaves_it_the_jobs(store: Store, watched: Watched) -> None:
     store.put(pod(0, phase="Running", worker=running()))
-    store.put(ended(1, 42, message(1, 42, failure=FAILED)))
+    store.put(KILLED)
     outcome = watched.run(facts(2), Wishes(timeout=1.0))
-    assert outcome.code == 42
+    assert outcome.code == 70
 
 
 def plain(rank: int, **more: Any) -> dict[str, Any]:
