@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.api_store import Store, door, storing
+from tests.unit.api_store import Store, door, forbidden, storing
 from tests.unit.kubernetes_objects import (
     NAMESPACE,
     RUN,
@@ -204,3 +204,45 @@ def test_a_jobs_pod_that_was_deleted_before_it_started_is_made_anew(store: Store
 
     when_asked(store, "watch=true", replace)
     assert watched.run(facts(1), ATTACHED).code == 0
+
+
+def twice(store: Store) -> None:
+    """Ctrl-C once the job is known, and again once it has been told to end."""
+
+    def work() -> None:
+        interrupt_soon()
+        while not store.wanted("DELETE", "/pods"):
+            time.sleep(0.01)
+        interrupt()
+
+    when_asked(store, "watch=true", work)
+
+
+def test_the_second_signal_kills_what_runs_in_the_workers(store: Store, watched: Watched) -> None:
+    """And only there: what still prepares has nothing to be killed, and hears SIGTERM."""
+    store.put(pod(0, phase="Running", worker=running()))
+    store.put(pod(1))
+    store.lingers, store.faults = 60, [("GET", "/exec", (404, {}, {}))]
+    twice(store)
+    outcome = watched.run(facts(2), Wishes())
+    assert outcome.code == 130
+    (asked,) = {path for _, _, path, _ in store.asked if "/exec" in path}
+    assert f"/pods/{RUN}-0-abcde/exec?" in asked
+    assert "container=worker" in asked
+    assert "kill" in asked
+    assert "cannot be killed" not in watched.err.getvalue()
+    # The nodes are still at it: a second deletion would not hurry them, and by force would leave them at it.
+    assert store.wanted("DELETE", "gracePeriodSeconds") == 0
+
+
+def test_who_may_not_kill_them_is_told_that_they_have_their_time(store: Store, watched: Watched) -> None:
+    for rank in range(2):
+        store.put(pod(rank, phase="Running", worker=running()))
+    store.lingers, store.faults = 60, [("GET", "/exec", forbidden("pods/exec"))]
+    twice(store)
+    began = time.monotonic()
+    outcome = watched.run(facts(2), Wishes())
+    assert time.monotonic() - began < 15
+    assert outcome.code == 130
+    assert "the workers have their time to the end, as they cannot be killed" in watched.err.getvalue()
+    assert "create pods/exec" in watched.err.getvalue()

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -23,6 +24,7 @@ from torchnet.errors import ClusterError
 from torchnet.network.text import printable
 from torchnet.runtimes.kubernetes.configuration import Access, load
 from torchnet.runtimes.kubernetes.refused import Call, Refused, Unreachable, refused
+from torchnet.runtimes.kubernetes.resources import POD
 
 JSON, MERGE_PATCH = "application/json", "application/merge-patch+json"
 METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
@@ -97,6 +99,40 @@ class Door:
     ) -> Any:
         """An answer to be read as it comes (a watch, a log); ``silence``: seconds without a byte that end it."""
         return self._send("GET", path, call, query, None, JSON, "*/*", silence, patience, take=lambda it: it)
+
+    def execute(self, namespace: str, pod: str, container: str, words: Sequence[str]) -> None:
+        """Run a command in a container, to its end; what it says is not read. Tried once.
+
+        Raises:
+            Refused: the server said no.
+            Unreachable: no answer.
+        """
+        from kubernetes.client import ApiException
+        from kubernetes.stream.ws_client import websocket_call
+
+        client, path, call = (
+            self.access.client,
+            POD.path(namespace, pod, "exec"),
+            POD.call("create", namespace, pod, "exec"),
+        )
+        headers: dict[str, str] = {}
+        client.update_params_for_auth(headers, [], ["BearerToken"], path, "GET", None)
+        query = [("container", container), ("stdout", "true"), *(("command", word) for word in words)]
+        try:
+            websocket_call(
+                client.configuration,
+                "GET",
+                f"{self.access.server}{path}",
+                query_params=query,
+                headers=headers,
+                _request_timeout=_CONNECT,
+            )
+        except ApiException as error:
+            # The client has no word of its own for a refusal: it is in the reason.
+            refusal = re.search(r"Handshake status ([0-9]{3}) ", str(error.reason))
+            if refusal is None:
+                raise self._unreachable(call, error) from None
+            raise refused(call, int(refusal[1]), b"") from None
 
     def _send(
         self,

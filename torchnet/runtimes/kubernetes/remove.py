@@ -63,13 +63,14 @@ def remove(
     patience: float,
     now: bool = False,
     force: bool = False,
+    told: float | None = None,
 ) -> Removal:
     """Delete everything of a run and wait until it is gone, or until the door's ``stop`` is set.
 
     ``patience``: the most seconds, beyond those that the pods get for their own end.
 
-    With ``force``, pods that are still there after 12 seconds are taken out without their nodes' word: right for
-    workers that have ended, or never ran, as nothing more is to be heard of them.
+    With ``force``, pods that are still there 12 seconds after their time is over are taken out without their nodes'
+    word. ``told``: since when it runs, by the monotonic clock, where they were told to end before.
 
     Raises:
         ClusterError: the API server cannot be reached.
@@ -92,7 +93,7 @@ def remove(
                     _delete(
                         door, kind, namespace, meta["name"], None, again
                     )  # made by a controller meanwhile
-        if force and time.monotonic() - began > _FORCE_SECONDS:
+        if force and time.monotonic() > (began if told is None else told) + own + _FORCE_SECONDS:
             _stop(door, namespace, run, 0)
             force = False
         if not total.left or time.monotonic() > began + own + patience or door.stop.is_set():

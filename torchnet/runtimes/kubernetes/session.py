@@ -19,6 +19,7 @@ from torchnet.runtimes.kubernetes.facts import Facts
 from torchnet.runtimes.kubernetes.following import Files, Following
 from torchnet.runtimes.kubernetes.gang import Gang
 from torchnet.runtimes.kubernetes.heard import Heard
+from torchnet.runtimes.kubernetes.hurry import hurry
 from torchnet.runtimes.kubernetes.leaving import Leaving
 from torchnet.runtimes.kubernetes.look import Look
 from torchnet.runtimes.kubernetes.pods import Worker
@@ -39,7 +40,8 @@ _PATIENCE_SECONDS = 15.0  # beyond --grace, until a worker that does not end alt
 _SETTLE_SECONDS = 0.5  # in which states that were on their way arrive
 _DRAIN_SECONDS = 8.0  # for the logs' last lines
 _STOPPED_SECONDS = 1.5
-_HURRIED_SECONDS = 0.5  # after a signal
+_HURRY_SECONDS = 5.0  # for workers that are ended at once to say so
+_HURRIED_SECONDS = 0.5  # for the logs' last lines after a signal
 
 
 class Session:
@@ -64,6 +66,7 @@ class Session:
         self._stopping: float | None = None  # when the job was told to end
         self._stop_at: float | None = None
         self._interrupted = 0
+        self._hurried: float | None = None  # when all was to end at once
         self._counted = 0.0  # of --start-timeout: time in a queue does not count
         self._ticked = self._began = time.monotonic()
 
@@ -115,6 +118,8 @@ class Session:
                 self._listed = True
             elif kind == "failed":
                 self._broken = value
+            elif kind == "notice":
+                self._notice(value, "warning")
             else:
                 self._gang.event(kind, value)
 
@@ -146,9 +151,10 @@ class Session:
         number = self._take_signals()
         if number is not None and not self._wishes.stops:
             return Outcome(None, 128 + number, "the job goes on")
-        if self._interrupted > 1:
-            stop(self._door, self._facts.namespace, self._facts.run, now=True)
-            return self._end(drain=_HURRIED_SECONDS)
+        if self._interrupted > 1 and self._hurried is None:
+            self._hurry(now)
+        if self._hurried is not None:
+            return self._end(drain=_HURRIED_SECONDS) if now - self._hurried > _HURRY_SECONDS else None
         if self._stopping is not None:
             limit = self._wishes.grace + _PATIENCE_SECONDS
             return self._end(drain=1.0) if now - self._stopping > limit else None
@@ -237,6 +243,19 @@ class Session:
 
         threading.Thread(target=work, name="stop", daemon=True).start()
 
+    def _hurry(self, now: float) -> None:
+        """End at once what still runs; how it ended still comes."""
+        self._hurried = now
+        pods = [one.pod for one in self._workers.values() if one.stage == "running"]
+
+        def work() -> None:
+            if why := hurry(self._door, self._facts.namespace, pods):
+                self._queue.put(
+                    ("notice", f"the workers have their time to the end, as they cannot be killed: {why}")
+                )
+
+        threading.Thread(target=work, name="hurry", daemon=True).start()
+
     def _end(self, drain: float = _DRAIN_SECONDS) -> Outcome:
         """The logs to their ends, then the receipt."""
         if self._stopping is not None:
@@ -263,7 +282,7 @@ class Session:
             restarts=self._look.restarts,
             now=time.time(),
         )
-        return Outcome(receipt, int(receipt["exit_code"]))
+        return Outcome(receipt, int(receipt["exit_code"]), told=self._stopping)
 
     def _notice(self, text: str, level: str) -> None:
         self._console.event({"event": "notice", "node": None, "level": level, "text": text})
