@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import shutil
 import threading
@@ -78,6 +79,23 @@ class Cluster:
     def on_node(self, node: str, *command: str, timeout: float = 120) -> str:
         """A command's output, run as on the node itself."""
         return run(*nodes.inside(node), *command, timeout=timeout)
+
+    def given_back(self) -> set[str]:
+        """Addresses that pods still have on net1, though Whereabouts would give them to another pod.
+
+        It gives an address back first and takes away the interface after it, up to 3 s later: whoever gets the address
+        meanwhile fails its duplicate address detection.
+        """
+        look = "for one in /var/run/netns/*; do nsenter --net=$one ip -6 -o address show net1; done 2>/dev/null; true"
+        there: set[str] = set()
+        for node in self.nodes:
+            words = self.on_node(node, "sh", "-c", look).split()
+            there |= {word.partition("/")[0] for word in words if word.startswith("fcbb:") and "/" in word}
+        kept = set()
+        for pool in json.loads(self.kubectl("get", "ippools", "-A", "-o", "json"))["items"]:
+            first = int(ipaddress.ip_interface(pool["spec"]["range"]).network[0])
+            kept |= {str(ipaddress.ip_address(first + int(number))) for number in pool["spec"]["allocations"]}
+        return there - kept
 
     def ens5_counters(self, node: str) -> Octets:
         """The backend card's own counters: what all pods of the node sent to and received from others."""
