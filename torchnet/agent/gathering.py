@@ -186,12 +186,10 @@ class Gathering(abc.ABC):
         if self._members.answered(member):
             mtu = self._members[0].row.rails[0].mtu if self._members[0].row.rails else 0
             wanted = plan.paths(self._spec.nnodes, self._spec.preflight) * len(member.row.rails)
-            seen = (
-                f"{self._paths}/{wanted} paths at {mtu} bytes"
-                if self._probing
-                else "the same as in the preparation"
-            )
-            self._phase("preflight", seen)
+            if self._probing:
+                self._phase("preflight", f"{self._paths}/{wanted} paths at {mtu} bytes")
+            else:  # not the preflight's own: the console keeps each phase's last word
+                self._phase("paths", "the same as in the preparation")
             if any(member.phase == "prepare" for member in self._members.values()):
                 self._enter("saving")
                 self._members.tell({"op": "save"})
