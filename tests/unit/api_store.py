@@ -6,6 +6,7 @@ import copy
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,10 @@ class Store(Server):
         seconds = min(self.lingers, int(query.get("gracePeriodSeconds", self.lingers)))
         if self.objects[path]["kind"] == "Pod" and seconds > 1:
             self.objects[path]["metadata"]["deletionGracePeriodSeconds"] = seconds
-            self.objects[path]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:30Z"
+            over = time.gmtime(time.time() + seconds)
+            self.objects[path]["metadata"].setdefault(
+                "deletionTimestamp", time.strftime("%Y-%m-%dT%H:%M:%SZ", over)
+            )
         else:
             del self.objects[path]
 

@@ -46,6 +46,19 @@ def test_beyond_that_the_patience_ends(store: Store, tmp_path: Path) -> None:
     assert done.left == [f"pods/{pod(0)['metadata']['name']}"]
 
 
+def test_only_pods_whose_time_is_long_over_are_taken_out_by_force(store: Store, tmp_path: Path) -> None:
+    """Of a node that says nothing. One that still has its time is at its end's work, and would go on with it."""
+    store.put(pod(0, worker=running()))
+    lost = pod(1, worker=running())
+    lost["metadata"]["deletionTimestamp"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 20))
+    store.put(lost)
+    store.lingers = 3
+    done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=0.5, force=True)
+    assert done.left == [f"pods/{pod(0)['metadata']['name']}"]
+    (forced,) = [path for _, _, path, _ in store.asked if "gracePeriodSeconds=0" in path]
+    assert f"/pods/{lost['metadata']['name']}?" in forced
+
+
 def test_a_door_that_is_stopped_ends_the_waiting(store: Store, tmp_path: Path) -> None:
     store.put(pod(0, worker=running()))
     store.lingers = 60

@@ -25,19 +25,18 @@ def clear(
     signals: Signals,
     *,
     now: bool = False,
-    told: float | None = None,
 ) -> None:
     """Remove everything of a run; a signal ends the pods that are still there at once, the next one leaves them.
 
-    With ``now`` they are ended at once in any case; ``told`` is when the cluster was told to end them. What cannot be
-    removed is told, and raises nothing: how the job ended is not to be lost for it.
+    With ``now`` they are ended at once in any case. What cannot be removed is told, and raises nothing: how the job
+    ended is not to be lost for it.
     """
     removal: Removal | None = None
     for at_once in (True,) if now else (False, True):
         door = Door(access)  # whatever else has been told to stop, this has not
         try:
             removal = in_thread(
-                partial(_removed, door, namespace, run, at_once, told), signals, on_signal=door.stop.set
+                partial(_removed, door, namespace, run, at_once), signals, on_signal=door.stop.set
             )
             break
         except Interrupted as error:
@@ -57,8 +56,8 @@ def tell(console: Console, removal: Removal | None, namespace: str, run: str) ->
         console.event({"event": "notice", "node": None, "level": "warning", "text": text})
 
 
-def _removed(door: Door, namespace: str, run: str, now: bool, told: float | None) -> Removal:
+def _removed(door: Door, namespace: str, run: str, now: bool) -> Removal:
     try:
-        return remove(door, namespace, run, patience=_REMOVAL_SECONDS, now=now, force=True, told=told)
+        return remove(door, namespace, run, patience=_REMOVAL_SECONDS, now=now, force=True)
     except ClusterError as error:
         return Removal(problems=[str(error)])

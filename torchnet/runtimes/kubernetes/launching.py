@@ -57,7 +57,7 @@ def see(
     if json_path and json_path != "-":
         write_json(json_path, outcome.receipt)
     if removes:
-        clear(door.access, known.namespace, known.run, console, signals, told=outcome.told)
+        clear(door.access, known.namespace, known.run, console, signals)
     close(console, signals, stopped=stopped)
     if json_path == "-":
         write_json(json_path, outcome.receipt)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torchnet.runtimes.kubernetes.door import METADATA, Door
+from torchnet.runtimes.kubernetes.pods import seconds
 from torchnet.runtimes.kubernetes.refused import Refused
 from torchnet.runtimes.kubernetes.resources import JOBSET, KINDS, POD, WORKLOADS, Kind, kind_of, selector
 
@@ -31,11 +32,7 @@ class Removal:
 
 def stop(door: Door, namespace: str, run: str, *, now: bool = False) -> Removal:
     """Delete the workload and its pods: SIGTERM, and SIGKILL when their own time is over (``now``: in a second)."""
-    return _stop(door, namespace, run, _NOW_SECONDS if now else None)
-
-
-def _stop(door: Door, namespace: str, run: str, grace: int | None) -> Removal:
-    removal = Removal()
+    removal, grace = Removal(), _NOW_SECONDS if now else None
     for kind in WORKLOADS:
         if kind is POD:
             continue
@@ -63,14 +60,13 @@ def remove(
     patience: float,
     now: bool = False,
     force: bool = False,
-    told: float | None = None,
 ) -> Removal:
     """Delete everything of a run and wait until it is gone, or until the door's ``stop`` is set.
 
     ``patience``: the most seconds, beyond those that the pods get for their own end.
 
     With ``force``, pods that are still there 12 seconds after their time is over are taken out without their nodes'
-    word. ``told``: since when it runs, by the monotonic clock, where they were told to end before.
+    word: nothing more is to be heard of them.
 
     Raises:
         ClusterError: the API server cannot be reached.
@@ -87,18 +83,21 @@ def remove(
         for kind in KINDS:
             for meta in _listed(door, kind, namespace, run, again):
                 total.left.append(f"{kind.plural}/{meta['name']}")
-                if kind is POD:
-                    own = max(own, float(meta.get("deletionGracePeriodSeconds") or 0))
-                else:
-                    _delete(
-                        door, kind, namespace, meta["name"], None, again
-                    )  # made by a controller meanwhile
-        if force and time.monotonic() > (began if told is None else told) + own + _FORCE_SECONDS:
-            _stop(door, namespace, run, 0)
-            force = False
+                if kind is not POD:  # made by a controller meanwhile
+                    _delete(door, kind, namespace, meta["name"], None, again)
+                    continue
+                own = max(own, float(meta.get("deletionGracePeriodSeconds") or 0))
+                if force and _overdue(meta):
+                    _delete(door, POD, namespace, meta["name"], 0, again)
         if not total.left or time.monotonic() > began + own + patience or door.stop.is_set():
             return total
         door.stop.wait(_PAUSE)
+
+
+def _overdue(meta: dict[str, Any]) -> bool:
+    """Whether a pod has been given its time and more. Of a deleted pod the stamp is when its time is over."""
+    stamp = seconds(meta.get("deletionTimestamp"))
+    return bool(stamp) and time.time() > stamp + _FORCE_SECONDS
 
 
 def those(door: Door, objects: Sequence[dict[str, Any]]) -> Removal:

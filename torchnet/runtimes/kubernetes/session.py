@@ -282,7 +282,7 @@ class Session:
             restarts=self._look.restarts,
             now=time.time(),
         )
-        return Outcome(receipt, int(receipt["exit_code"]), told=self._stopping)
+        return Outcome(receipt, int(receipt["exit_code"]))
 
     def _notice(self, text: str, level: str) -> None:
         self._console.event({"event": "notice", "node": None, "level": level, "text": text})

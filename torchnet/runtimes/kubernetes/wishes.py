@@ -23,12 +23,8 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Outcome:
-    """``receipt`` is None for a launch that was left while its job runs on (``left``: why).
-
-    ``told``: when the cluster was told to end the job, by the monotonic clock; None if that was not necessary.
-    """
+    """``receipt`` is None for a launch that was left while its job runs on (``left``: why)."""
 
     receipt: dict[str, Any] | None
     code: int
     left: str = ""
-    told: float | None = None
