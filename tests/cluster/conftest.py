@@ -92,17 +92,19 @@ def jobset(cluster: Cluster) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_objects_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """After a test with the cluster there is no object of a run anywhere, and soon no address of its pods."""
+    """After a test with the cluster there is no object of a run anywhere, and before it no address of others' pods."""
+    if "cluster" not in request.fixturenames:
+        yield
+        return
+    up: Cluster = request.getfixturevalue("cluster")
+    # Not asserted: of addresses that Whereabouts did not give, nobody else can tell whether they are free.
+    until = time.monotonic() + _GIVEN_BACK_SECONDS
+    while up.given_back() and time.monotonic() < until:
+        time.sleep(0.2)
     yield
-    if "cluster" in request.fixturenames:
-        up: Cluster = request.getfixturevalue("cluster")
-        # A cluster that was up before can have other users.
-        if not os.environ.get(USE_VARIABLE):
-            assert up.run_objects() == [], "the test left objects of a run"
-        # Not asserted: of addresses that Whereabouts did not give, nobody else can tell whether they are free.
-        until = time.monotonic() + _GIVEN_BACK_SECONDS
-        while up.given_back() and time.monotonic() < until:
-            time.sleep(0.2)
+    # A cluster that was up before can have other users.
+    if not os.environ.get(USE_VARIABLE):
+        assert up.run_objects() == [], "the test left objects of a run"
 
 
 @pytest.fixture

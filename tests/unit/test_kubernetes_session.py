@@ -245,4 +245,4 @@ def test_who_may_not_kill_them_is_told_that_they_have_their_time(store: Store, w
     assert time.monotonic() - began < 15
     assert outcome.code == 130
     assert "the workers have their time to the end, as they cannot be killed" in watched.err.getvalue()
-    assert "create pods/exec" in watched.err.getvalue()
+    assert "get pods/exec" in watched.err.getvalue()

@@ -1,4 +1,5 @@
-"""The one door to the API server: every call of this runtime is one of :class:`Door`'s.
+"""The one door to the API server: every call of this runtime is one of :class:`Door`'s (but for a command in a
+container, which is no HTTP: torchnet.runtimes.kubernetes.execute).
 
 Paths and plain JSON instead of the client's generated classes: what is sent is what was rendered, and what comes back
 may hold fields that the client does not know. What the client brings is its way to the server (configuration, TLS,
@@ -13,10 +14,9 @@ from __future__ import annotations
 
 import json
 import random
-import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -24,7 +24,6 @@ from torchnet.errors import ClusterError
 from torchnet.network.text import printable
 from torchnet.runtimes.kubernetes.configuration import Access, load
 from torchnet.runtimes.kubernetes.refused import Call, Refused, Unreachable, refused
-from torchnet.runtimes.kubernetes.resources import POD
 
 JSON, MERGE_PATCH = "application/json", "application/merge-patch+json"
 METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
@@ -100,40 +99,6 @@ class Door:
         """An answer to be read as it comes (a watch, a log); ``silence``: seconds without a byte that end it."""
         return self._send("GET", path, call, query, None, JSON, "*/*", silence, patience, take=lambda it: it)
 
-    def execute(self, namespace: str, pod: str, container: str, words: Sequence[str]) -> None:
-        """Run a command in a container, to its end; what it says is not read. Tried once.
-
-        Raises:
-            Refused: the server said no.
-            Unreachable: no answer.
-        """
-        from kubernetes.client import ApiException
-        from kubernetes.stream.ws_client import websocket_call
-
-        client, path, call = (
-            self.access.client,
-            POD.path(namespace, pod, "exec"),
-            POD.call("create", namespace, pod, "exec"),
-        )
-        headers: dict[str, str] = {}
-        client.update_params_for_auth(headers, [], ["BearerToken"], path, "GET", None)
-        query = [("container", container), ("stdout", "true"), *(("command", word) for word in words)]
-        try:
-            websocket_call(
-                client.configuration,
-                "GET",
-                f"{self.access.server}{path}",
-                query_params=query,
-                headers=headers,
-                _request_timeout=_CONNECT,
-            )
-        except ApiException as error:
-            # The client has no word of its own for a refusal: it is in the reason.
-            refusal = re.search(r"Handshake status ([0-9]{3}) ", str(error.reason))
-            if refusal is None:
-                raise self._unreachable(call, error) from None
-            raise refused(call, int(refusal[1]), b"") from None
-
     def _send(
         self,
         method: str,
@@ -157,7 +122,7 @@ class Door:
                     return take(response)
             except _network_errors() as error:
                 # An answer that was lost may have been a success: see the caller of "create" for what follows.
-                problem: ClusterError = self._unreachable(call, error)
+                problem: ClusterError = self.unreachable(call, error)
                 asked, sent = 0.0, True
             else:
                 answer = _rest(response)
@@ -208,7 +173,8 @@ class Door:
             retries=False,
         )
 
-    def _unreachable(self, call: Call, error: Exception) -> Unreachable:
+    def unreachable(self, call: Call, error: Exception) -> Unreachable:
+        """No answer, in words."""
         what = " ".join(str(getattr(error, "reason", "") or error).split())
         what = what.rpartition(">: ")[2] or type(error).__name__
         return Unreachable(

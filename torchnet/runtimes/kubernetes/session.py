@@ -11,7 +11,7 @@ import threading
 import time
 from typing import Any
 
-from torchnet.agent.report import Failure
+from torchnet.agent.report import BACKLOG, Failure
 from torchnet.errors import ClusterError, TorchnetError
 from torchnet.runtimes.kubernetes.door import Door
 from torchnet.runtimes.kubernetes.end import first_failure, settle
@@ -263,14 +263,19 @@ class Session:
             drain = min(drain, _STOPPED_SECONDS)
         self._following.update(self._workers)
         self._following.release()
-        until = time.monotonic() + drain
-        while self._following.busy and time.monotonic() < until:
+        hurried, last = False, time.monotonic()
+        while self._following.busy and drain > 0:
             if self._signals.take():
-                until = min(until, time.monotonic() + _HURRIED_SECONDS)
+                hurried, drain = True, min(drain, _HURRIED_SECONDS)
             self._heard.take(all_of_it=self._stopping is not None)
             self._console.tick()
             self._console.push()
             time.sleep(0.02)
+            now = time.monotonic()
+            # Who reads slowly is waited for: only the logs' own time counts.
+            if hurried or self._stopping is not None or self._console.pending <= BACKLOG:
+                drain -= now - last
+            last = now
         self._heard.take(all_of_it=self._stopping is not None)
         self._heard.close()
         self._door.stop.set()
@@ -280,6 +285,7 @@ class Session:
             self._heard.receipts.get(self._workers[0].uid) if 0 in self._workers else None,
             self._failure,
             restarts=self._look.restarts,
+            killed=self._hurried is not None,
             now=time.time(),
         )
         return Outcome(receipt, int(receipt["exit_code"]))
