@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.agents import events, in_nodes, run_agent, spec, status
+from tests.agents import Log, events, in_nodes, run_agent, spec, status
 from tests.jobs import script
 from tests.namespaces import Space, cable, ip, isolated
+from torchnet.agent.clock import Clock
 from torchnet.agent.discover import sure_attachments
+from torchnet.agent.entry import Entry
 from torchnet.agent.loop import Loop
 from torchnet.agent.state import State
 from torchnet.agent.watch import RailWatch
@@ -22,6 +26,7 @@ from torchnet.network.select import Rail
 from torchnet.network.sources import MultusStatus
 from torchnet.network.status import StatusEntry
 from torchnet.network.table import decode
+from torchnet.runtimes.local.loopback import Source
 
 # Rank 1 fails once, when rank 0 is there; before, each does what the test wants of its node. Rank 0 takes no hint.
 SCRIPT = """
@@ -118,6 +123,31 @@ def test_a_restart_whose_addresses_are_refused_ends_the_job_with_that_error(fold
     assert (first["restart"], last["restart"]) == (True, False)
     assert last["text"] == str(CLUSTER)
     assert last["node"] == "node-1"
+
+
+class Exhausting(Log):
+    """No descriptor is left once addresses have been found again."""
+
+    found = 0
+
+    def send(self, event: dict[str, Any]) -> None:
+        super().send(event)
+        self.found += event.get("phase") == "discover"
+        if self.found == 2:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (0, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+
+@isolated
+def test_a_renewal_that_the_kernel_refuses_is_an_error_of_the_restart(tmp_path: Path) -> None:
+    loop, log = Loop(), Exhausting(tmp_path / "events")
+    told = spec(tmp_path, 1, 2, loopback=True)
+    refused: list[Any] = []
+    entry = Entry(loop, told, Source(1), log, Clock(log.send), entered=refused.append, failed=refused.append)
+    entry.begin("")
+    loop.later(0.3, lambda: entry.renew(refused.append, lambda *said: refused.append(said)))
+    loop.later(1.0, loop.stop)
+    loop.run()
+    assert refused == [("node-1: the kernel does not tell its interfaces: Too many open files", 4)]
 
 
 @isolated
