@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.agents import events, in_nodes, run_agent, spec, status
+from tests.agents import Log, events, in_nodes, run_agent, spec, status
 from tests.jobs import script
 from tests.namespaces import Space, cable, ip, isolated
+from torchnet.agent.clock import Clock
 from torchnet.agent.discover import sure_attachments
+from torchnet.agent.entry import Entry
 from torchnet.agent.loop import Loop
 from torchnet.agent.state import State
 from torchnet.agent.watch import RailWatch
@@ -22,20 +26,25 @@ from torchnet.network.select import Rail
 from torchnet.network.sources import MultusStatus
 from torchnet.network.status import StatusEntry
 from torchnet.network.table import decode
+from torchnet.runtimes.local.loopback import Source
 
-# Rank 1 fails once, when rank 0 is there; before, each does what the test wants of its node.
+# Rank 1 fails once, when rank 0 is there; before, each does what the test wants of its node. Rank 0 takes no hint.
 SCRIPT = """
-import base64, os, shutil, subprocess, sys, time
+import os, shutil, signal, subprocess, sys, time
 folder, rank, attempt = sys.argv[1], os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]
 shutil.copy(os.environ["TORCHNET_TABLE"], os.path.join(folder, f"table-{rank}-{attempt}"))
 if attempt == "0":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    there = os.path.join(folder, "there")
+    while rank == "1" and not os.path.exists(there):
+        time.sleep(0.02)
     commands = os.path.join(folder, "commands-" + rank)
     if os.path.exists(commands):
         subprocess.run(["sh", "-e", commands], check=True)
-    open(os.path.join(folder, "there-" + rank), "w").close()
-    while not all(os.path.exists(os.path.join(folder, "there-" + other)) for other in "01"):
-        time.sleep(0.02)
-    sys.exit(7) if rank == "1" else time.sleep(60)
+    if rank == "1":
+        sys.exit(7)
+    open(there, "w").close()
+    time.sleep(60)
 time.sleep(float(sys.argv[2]) if sys.argv[2:] else 0)
 """
 RANK0 = "fcbb:0:800:ffff::1"
@@ -116,9 +125,37 @@ def test_a_restart_whose_addresses_are_refused_ends_the_job_with_that_error(fold
     assert last["node"] == "node-1"
 
 
+class Exhausting(Log):
+    """No descriptor is left once addresses have been found again."""
+
+    found = 0
+
+    def send(self, event: dict[str, Any]) -> None:
+        super().send(event)
+        self.found += event.get("phase") == "discover"
+        if self.found == 2:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (0, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+
+@isolated
+def test_a_renewal_that_the_kernel_refuses_is_an_error_of_the_restart(tmp_path: Path) -> None:
+    loop, log = Loop(), Exhausting(tmp_path / "events")
+    told = spec(tmp_path, 1, 2, loopback=True)
+    refused: list[Any] = []
+    entry = Entry(loop, told, Source(1), log, Clock(log.send), entered=refused.append, failed=refused.append)
+    entry.begin("")
+    loop.later(0.3, lambda: entry.renew(refused.append, lambda *said: refused.append(said)))
+    loop.later(1.0, loop.stop)
+    loop.run()
+    assert refused == [("node-1: the kernel does not tell its interfaces: Too many open files", 4)]
+
+
 @isolated
 def test_a_restart_goes_over_the_addresses_and_mtus_of_then(tmp_path: Path) -> None:
-    """Net1's address is replaced (the control connection still has the old one), net2's taken away; the MTU changes."""
+    """Net1's address is replaced (the control connection still has the old one), net2's taken away; the MTU changes.
+
+    Rank 0 takes longer to stop than a rail may be away.
+    """
     folder = script(tmp_path, SCRIPT).parent
     far = Space()
     for net in (1, 2):
@@ -144,7 +181,7 @@ def test_a_restart_goes_over_the_addresses_and_mtus_of_then(tmp_path: Path) -> N
             if rank:
                 syscalls.setns(far.descriptor, syscalls.NEWNET)
             command = (str(folder / "script.py"), str(folder), "4")
-            told = spec(folder, rank, 2, max_restarts=1, grace=1.0, link_grace=1.5, command=command)
+            told = spec(folder, rank, 2, max_restarts=1, grace=4.0, link_grace=1.5, command=command)
             code = run_agent(
                 folder, told, rank, Changing(lambda n: entries(77 if n > 1 and rank else rank + 1), "fd01::1")
             )

@@ -89,7 +89,7 @@ def test_a_status_of_many_interfaces_is_read_in_bounded_memory() -> None:
 def test_the_hosts_file_is_written_at_once(tmp_path: Path) -> None:
     path = tmp_path / "hosts"
     path.write_text("127.0.0.1 localhost\n")
-    measured(lambda: add_peers(TABLE, "run", str(path)), seconds=2, megabytes=30)
+    measured(lambda: add_peers(TABLE, "run", path=str(path)), seconds=2, megabytes=30)
     assert path.read_text().count("\n") == 3 * MANY + 1
 
 

@@ -99,6 +99,11 @@ def test_rdma_of_which_nothing_tells_where_it_went_makes_the_share_unknown() -> 
     assert found["proof_reason"].endswith("nothing tells whether they are on a rail: node-1 mlx5_0/1")
     assert whole(one, two, min_share=0.5)["exit_code"] == 5
     assert found["nodes"][1]["rdma_stray"] == two["rdma_stray"]
+    # A port's own chatter is not the job's; that of a worker's ports together may be.
+    for most, proof in ((64 << 10, "measured"), ((64 << 10) + 1, "unknown")):
+        two["rdma_stray"] = {"mlx5_0/1": 64 << 10, "mlx5_1/1": most}
+        found = whole(one, two)
+        assert (found["proof"], found["nodes"][1]["rdma_stray"]) == (proof, two["rdma_stray"])
 
 
 def test_unequal_rails_are_named() -> None:

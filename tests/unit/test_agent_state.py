@@ -85,7 +85,7 @@ def test_a_copy_of_the_hosts_file_gets_the_peers(tmp_path: Path) -> None:
     own = tmp_path / "own"
     own.write_bytes(b"127.0.0.1\tlocalhost\n\xff odd")
     for _ in range(2):
-        hosts.write_copy(TABLE, "r", tmp_path / "copy", str(own))
+        hosts.write_copy(TABLE, "r", tmp_path / "copy", path=str(own))
     lines = (tmp_path / "copy").read_bytes().splitlines()
     assert lines[:2] == [b"127.0.0.1\tlocalhost", b"\xff odd"]
     assert lines.count(b"fd00::2\trun-1\t# torchnet 'r'") == 1

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import torchnet.agent
 from torchnet.agent.log import TextReporter
 from torchnet.runtimes.kubernetes.lines import Resume, Stamped, event, stamped
 
@@ -35,9 +38,16 @@ def test_a_script_cannot_speak_as_torchnet(text: str) -> None:
     assert {event(line, 0, "run-0")["event"] for line in lines} == {"output"}
 
 
+def test_each_phase_that_an_agent_tells_comes_back() -> None:
+    sources = "".join(path.read_text() for path in Path(torchnet.agent.__path__[0]).glob("*.py"))
+    told = re.findall(r'\._phase\(\s*"(\w+)"', sources)
+    assert len(told) == sources.count("._phase(") > 0
+    for name in set(told):
+        phase = {"event": "phase", "node": 0, "phase": name, "text": "4/4 joined"}
+        assert [event(line, 0, "r-0") for line in written(phase)] == [phase]
+
+
 def test_torchnets_own_lines() -> None:
-    phase = {"event": "phase", "node": 0, "phase": "join", "text": "4/4 joined"}
-    assert [event(line, 0, "r-0") for line in written(phase)] == [phase]
     receipt = {"event": "receipt", "receipt": {"schema": "torchnet.receipt/1"}}
     assert [event(line, 0, "r-0") for line in written(receipt)] == [receipt]
     time = {"event": "time", "phase": "join", "own_s": 0.012, "waited_s": 1.5}

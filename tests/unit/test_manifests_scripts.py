@@ -22,7 +22,7 @@ from tests.unit.net_script import FOLDER, OWN, Net, net_in
 from torchnet.manifests.flags import parse
 from torchnet.manifests.options import BACKEND, EXAMPLE, MULTUS, WHEREABOUTS
 from torchnet.manifests.render import render
-from torchnet.manifests.slices import TEMPLATE
+from torchnet.manifests.slices import NODES, TEMPLATE
 
 net = pytest.fixture(net_in)
 
@@ -202,8 +202,9 @@ def test_a_nodes_file_is_brought_whole_kept_up_to_date_and_removed(tmp_path: Pat
             whole = target.read_text()
             mixed: Object = given("1e3", part=7)
             mixed["data"][TEMPLATE] = given("1e3", part=7, mode="l3")["data"][TEMPLATE]
-            empty: Object = {"data": {}}
-            for config_map in (mixed, empty):
+            none: Object = {"data": {}}
+            halves = [{"data": {**mixed["data"], name: ""}} for name in (NODES, TEMPLATE)]
+            for config_map in (mixed, none, *halves):
                 bring(folder, config_map)
                 says("cannot be read")
                 assert target.read_text() == whole

@@ -12,7 +12,7 @@ from torchnet.agent.loop import Loop
 from torchnet.agent.spec import AgentSpec
 from torchnet.errors import NetworkError, NotYetError, TorchnetError
 from torchnet.kernel import links
-from torchnet.network.select import Rail, TentativeError, select_rail
+from torchnet.network.select import Interface, Rail, TentativeError, select_rail
 from torchnet.network.sources import AddressSource
 from torchnet.network.status import StatusEntry
 from torchnet.network.table import RailRow, Row
@@ -50,7 +50,7 @@ def look(spec: AgentSpec, source: AddressSource) -> tuple[Rail, ...]:
         raise
     except NetworkError as error:  # of what a cluster says, only the worker knows whose it is
         raise NetworkError(f"{spec.name}: {error.text}", fix=error.fix) from None
-    present = links.interfaces()
+    present = _present(spec)
     rails: list[Rail] = []
     errors: list[NetworkError] = []
     for number, entry in enumerate(entries):
@@ -159,12 +159,23 @@ def _on_loopback(source: AddressSource) -> tuple[Rail, ...]:
     return (Rail(0, entry.name, lo.name, entry.ips[0], 4, 8, lo.mtu),)
 
 
+def _present(spec: AgentSpec) -> dict[str, Interface]:
+    try:
+        return links.interfaces()
+    except OSError as error:
+        text = f"{spec.name}: the kernel does not tell its interfaces: {error.strerror or error}"
+        raise NetworkError(text) from None
+
+
 def own_row(spec: AgentSpec, rails: tuple[Rail, ...]) -> Row:
-    """What the others must know of this worker: its rails, and every other address that bytes could go to."""
+    """What the others must know of this worker: its rails, and every other address that bytes could go to.
+
+    Raises NetworkError.
+    """
     own = {rail.address for rail in rails}
     others = tuple(
         address.ip
-        for name, interface in links.interfaces().items()
+        for name, interface in _present(spec).items()
         if name != "lo" and not spec.loopback
         for address in interface.addresses
         if address.ip not in own

@@ -108,11 +108,13 @@ class Entry:
         def found(rails: tuple[Rail, ...]) -> None:
             try:
                 self._bind(rails)
+                self.row = own_row(self._spec, rails)
+            except TorchnetError as error:
+                failed(str(error), error.exit_code)
             except OSError as error:
                 failed(self._closed(error), 4)
-                return
-            self.row = own_row(self._spec, rails)
-            done(self.row)
+            else:
+                done(self.row)
 
         spec = replace(self._spec, start_timeout=min(self._spec.start_timeout, RENEW_SECONDS))
         self._discover(spec, found, lambda error: failed(str(error), error.exit_code))

@@ -15,7 +15,7 @@ from torchnet.network.table import Table
 PATH = "/etc/hosts"
 
 
-def add_peers(table: Table, run_id: str, path: str = PATH) -> bool:
+def add_peers(table: Table, run_id: str, *, path: str = PATH) -> bool:
     """Write a line for each worker and rail; False where the file is not ours to write.
 
     Names lead to the backend; eth0's addresses get a name, too, since the store may look those up as well. Each line
@@ -24,14 +24,14 @@ def add_peers(table: Table, run_id: str, path: str = PATH) -> bool:
     return _replaced(_lines(table, run_id), run_id, path)
 
 
-def write_copy(table: Table, run_id: str, target: Path, path: str = PATH) -> None:
+def write_copy(table: Table, run_id: str, target: Path, *, path: str = PATH) -> None:
     """A copy of the hosts file with the peers' names in it, to be mounted in another container. Raises OSError."""
     with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
         text = _with(file.read(), _lines(table, run_id), run_id)
     put(target, text.encode("utf-8", "surrogateescape"))
 
 
-def remove_peers(run_id: str, path: str = PATH) -> None:
+def remove_peers(run_id: str, *, path: str = PATH) -> None:
     """Take the job's lines out again: another one has other addresses."""
     _replaced("", run_id, path)
 

@@ -198,7 +198,12 @@ def _share(
     everything = sum(receipt["peer_bytes"] for receipt in receipts)
     if not receipts:
         return None, "unknown", "no worker left a receipt"
-    stray = [f"{r['node']} {port}" for r in receipts for port in r.get("rdma_stray", ())]
+    stray = [
+        f"{receipt['node']} {port}"
+        for receipt in receipts
+        if sum(receipt.get("rdma_stray", {}).values()) > _SLACK_BYTES
+        for port in receipt["rdma_stray"]
+    ]
     if stray:
         said = f"{', '.join(stray[:4])}{' and more' if len(stray) > 4 else ''}"
         return (

@@ -80,6 +80,11 @@ class Work:
         environment.table = self.gang.keep(f"table-{attempt}", encode(table))
         self.gang.start(attempt, environment.of)
 
+    def rest(self) -> None:
+        """Watch no rail until the next start: a restart's are those of then."""
+        if self._watch is not None:
+            self._watch.follow(())
+
     def _told(self, text: str) -> None:
         """A rail's fate. A pod's log does not say whose it is; the local console does."""
         self._notice(text if self._spec.phase == "all" else f"{self._spec.name}: {text}")

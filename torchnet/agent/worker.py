@@ -205,6 +205,8 @@ class Worker:
         self._failure = None if restart else failure
         self._state = "stopping"
         self._entry.cancel()
+        if restart:
+            self._work.rest()
         self._gang.stop(self._renew if restart else self._stopped)
 
     def _renew(self) -> None:

@@ -24,14 +24,17 @@ NODES, TEMPLATE = "nodes", "template.conflist"  # in the ConfigMap
 
 # For awk, which gets the node's name, the table and the template. A name is text even where it looks like a number
 # (1e3, 1000). The kubelet may exchange both files between the reading of one and of the other: then a place can stay
-# empty, which is no answer (2), as little as a file that cannot be read (1 or 2). 3: the node is not in the table.
+# empty, which is no answer (2), as little as an empty file or one that cannot be read (1 or 2). 3: the node is not in
+# the table.
 FILL = """\
+BEGIN { code = 2 }
 NR == 1 { for (i = 2; i <= NF; i++) place[i] = "@" $i "@" }
-NR == FNR { if ($1 "" == node) { found = 1; for (i in place) value[i] = $i } next }
-!found { exit 3 }
+FILENAME == ARGV[1] { if ($1 "" == node) { found = 1; for (i in place) value[i] = $i } next }
+!found { if (NR > FNR) code = 3; exit }
 { for (i in place) gsub(place[i], value[i]) }
-/@[A-Z]+@/ { exit 2 }
-{ print }
+/@[A-Z]+@/ { code = 2; exit }
+{ code = 0; print }
+END { exit code }
 """
 _FILLED = f'awk -v node="$NODE_NAME" "$FILL" "$SLICES/{NODES}" "$SLICES/{TEMPLATE}"'
 # The file lies under another ending until it is whole: Multus reads whatever ends in .conflist. It goes when the node
