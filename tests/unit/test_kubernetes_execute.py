@@ -42,7 +42,8 @@ class Kubelet:
         self._server = socket.create_server(("127.0.0.1", 0))
         self.address = f"http://127.0.0.1:{self._server.getsockname()[1]}"
         self._open: list[socket.socket] = []
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
 
     def _serve(self) -> None:
         while True:
@@ -57,7 +58,10 @@ class Kubelet:
     def _answer(self, connection: socket.socket) -> None:
         head = b""
         while b"\r\n\r\n" not in head:
-            head += connection.recv(65536)
+            part = connection.recv(65536)
+            if not part:
+                return
+            head += part
         self.asked.append(head.decode().splitlines()[0])
         key = re.findall(r"(?i)sec-websocket-key: (\S+)", head.decode())[0]
         told = base64.b64encode(
@@ -72,6 +76,8 @@ class Kubelet:
             connection.sendall(bytes([0x82, len(body)]) + body + bytes([0x88, 2, 3, 232]))
 
     def close(self) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
         self._server.close()
         for connection in self._open:
             connection.close()
