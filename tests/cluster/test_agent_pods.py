@@ -173,7 +173,7 @@ def test_discovery_asks_for_little_and_the_same_for_any_number(
     """Everything on eth0 up to the script, with TLS: one question of each worker, as of a launcher's.
 
     Rank 0 asks for its own pod, the others for rank 0's. An answer is 7 KB here, 5.5 of them managedFields, which the
-    API server leaves in an object's metadata; TLS, with the server's certificate, and the packets' headers are the rest.
+    API server leaves in an object's metadata; TLS and the packets' headers are the rest.
     """
     run = Run(cluster, tmp_path, namespace, COUNT, workers=workers)
     for pod in run.succeeded():

@@ -27,6 +27,7 @@ from tests.unit.kubernetes_objects import (
     terminated,
     waiting,
 )
+from torchnet.runtimes.kubernetes import session
 from torchnet.runtimes.kubernetes.facts import Facts
 from torchnet.runtimes.kubernetes.session import Session
 from torchnet.runtimes.kubernetes.signals import Signals
@@ -246,3 +247,34 @@ def test_who_may_not_kill_them_is_told_that_they_have_their_time(store: Store, w
     assert outcome.code == 130
     assert "the workers have their time to the end, as they cannot be killed" in watched.err.getvalue()
     assert "get pods/exec" in watched.err.getvalue()
+
+
+def test_who_reads_slowly_gets_every_line(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time for the logs' last lines is theirs alone: the reader pauses for longer."""
+    monkeypatch.setattr(session, "_DRAIN_SECONDS", 0.5)
+    one = ended(0, 0, message(0))
+    store.put(one)
+    count = 12000  # more than the console keeps
+    store.logs[one["metadata"]["name"]] = "".join(
+        f"2026-01-01T00:00:{number / 1000:012.9f}Z [0] {number:0400d}\n" for number in range(count)
+    )
+    reading, writing = os.pipe()
+    got = bytearray()
+
+    def read() -> None:
+        time.sleep(2)
+        while data := os.read(reading, 1 << 16):
+            got.extend(data)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    with os.fdopen(writing, "w") as out, Signals() as signals:
+        console = Console(io.StringIO(), out, world_size=1, color=False, tty=False)
+        outcome = Session(door(store, tmp_path), facts(1), console, Wishes(), signals).run()
+        console.close()
+    thread.join()
+    os.close(reading)
+    assert outcome.code == 0
+    assert [int(line.rpartition(b" ")[2]) for line in got.splitlines()] == list(range(count))

@@ -256,8 +256,9 @@ class Session:
 
         threading.Thread(target=work, name="hurry", daemon=True).start()
 
-    def _end(self, drain: float = _DRAIN_SECONDS) -> Outcome:
-        """The logs to their ends, then the receipt."""
+    def _end(self, drain: float | None = None) -> Outcome:
+        """The logs to their ends (within ``drain`` seconds), then the receipt."""
+        drain = _DRAIN_SECONDS if drain is None else drain
         if self._stopping is not None:
             # The pods are gone, and not every kubelet ends their streams.
             drain = min(drain, _STOPPED_SECONDS)
