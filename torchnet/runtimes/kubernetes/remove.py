@@ -101,7 +101,7 @@ def _overdue(meta: dict[str, Any]) -> bool:
 
 
 def those(door: Door, objects: Sequence[dict[str, Any]]) -> Removal:
-    """Delete these very objects, and nothing else of their run or of their names: the run is another's.
+    """Delete these very objects, pods in a second, and nothing else of their run or of their names.
 
     Raises:
         ClusterError: the API server cannot be reached.
@@ -110,12 +110,14 @@ def those(door: Door, objects: Sequence[dict[str, Any]]) -> Removal:
     for body in objects:
         kind, meta = kind_of(body), body["metadata"]
         namespace, name = meta["namespace"], meta["name"]
-        options = {
+        options: dict[str, object] = {
             "kind": "DeleteOptions",
             "apiVersion": "v1",
             "preconditions": {"uid": meta["uid"]},
             "propagationPolicy": "Background",
         }
+        if kind is POD:
+            options["gracePeriodSeconds"] = _NOW_SECONDS
         try:
             door.call(
                 "DELETE", kind.path(namespace, name), kind.call("delete", namespace, name), body=options
