@@ -44,8 +44,12 @@ def pause(seconds: float) -> None:
 
 @contextmanager
 def aside(*steps: Callable[[], object] | float) -> Iterator[None]:
-    """Take ``steps`` in a thread, numbers as pauses; what is left of them at the block's end is not taken."""
+    """Take ``steps`` in a thread, numbers as pauses; what is left of them at the block's end is not taken.
+
+    Raises what one of them raised, at the block's end.
+    """
     gate = _Gate()
+    failed: list[BaseException] = []
 
     def work() -> None:
         _own.gate = gate
@@ -57,6 +61,8 @@ def aside(*steps: Callable[[], object] | float) -> Iterator[None]:
                     pause(step)
         except _Left:
             pass
+        except BaseException as error:
+            failed.append(error)
 
     before = signal.getsignal(signal.SIGINT)
     if (
@@ -73,3 +79,5 @@ def aside(*steps: Callable[[], object] | float) -> Iterator[None]:
         thread.join(30)
         signal.signal(signal.SIGINT, before)
         assert not thread.is_alive()
+    if failed:
+        raise failed[0]
