@@ -85,6 +85,7 @@ def test_a_launchers_clock_that_is_wrong_forces_nothing(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int
 ) -> None:
     store.put(terminating(0, ago=20, grace=30))
+    store.lingers = 30
     real = time.time
     monkeypatch.setattr(ending, "_SILENT_SECONDS", 1.0)
     monkeypatch.setattr(time, "time", lambda: real() + 3600 * hours)
@@ -237,3 +238,10 @@ def test_those_very_objects_go_and_none_that_has_the_same_name(store: Store, tmp
     )
     assert (done.left, done.problems) == ([], [])
     assert store.names() == [f"Job/{facts().name}"]
+
+
+def test_of_those_very_objects_pods_get_a_second(store: Store, tmp_path: Path) -> None:
+    store.lingers = 30
+    assert removal.those(door(store, tmp_path), [store.put(pod(0))]).problems == []
+    (left,) = store.objects.values()
+    assert left["metadata"]["deletionGracePeriodSeconds"] == 1
