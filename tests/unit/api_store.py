@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 from tests.unit.api_answers import Answer, Server, kubeconfig
 from torchnet.runtimes.kubernetes.configuration import load
 from torchnet.runtimes.kubernetes.door import Door
+from torchnet.runtimes.kubernetes.pods import seconds as unix
 from torchnet.runtimes.kubernetes.resources import kind_of
 
 Object = dict[str, Any]
@@ -33,8 +34,8 @@ class Store(Server):
     """``logs``: the worker containers', by the pods' names.
 
     ``faults``: (method, pattern of the path, answer), the first that matches goes before the store; an event holds the
-    answer back until it is set. ``lingers``: seconds that deleted pods get for their end, and do not use: they stay
-    until they are deleted again with fewer.
+    answer back until it is set. ``lingers``: seconds that pods get for their end by their own spec: deleted ones stay
+    until they are taken out by force, or a :meth:`kubelet` says that they have ended.
     """
 
     def __init__(self) -> None:
@@ -80,6 +81,7 @@ class Store(Server):
         found = _PATH.fullmatch(url.path)
         assert found is not None, asked
         place, name, log = found.groups()
+        grace = query.get("gracePeriodSeconds", said.get("gracePeriodSeconds"))
         if log:
             return 200, {}, (self.logs.get(name, "") if query.get("container") == "worker" else "").encode()
         if method == "POST":
@@ -98,7 +100,7 @@ class Store(Server):
                 ]
             if method == "DELETE":
                 for path in chosen:
-                    self._delete(path, query)
+                    self._delete(path, grace)
                 return 200, {}, {}
             if "watch" in query:
                 return 200, {}, b""
@@ -112,20 +114,43 @@ class Store(Server):
                 != (self.objects[path]["metadata"]["uid"])
             ):
                 return refusal(409, "Conflict", "the UID in the precondition is another one")
-            self._delete(path, query)
+            self._delete(path, grace)
         return 200, {}, self.objects.get(path, {})
 
-    def _delete(self, path: str, query: dict[str, str]) -> None:
+    def kubelet(self, *pods: str) -> None:
+        """All that is being deleted has ended, or these pods."""
+        with self._lock:
+            for path, one in list(self.objects.items()):
+                meta = one["metadata"]
+                if "deletionTimestamp" in meta and (not pods or meta["name"] in pods):
+                    del self.objects[path]
+
+    def delete(self, path: str) -> None:
+        """As if somebody else had asked for it."""
+        with self._lock:
+            self._delete(path, None)
+
+    def _delete(self, path: str, asked: object) -> None:
+        """As rest.BeforeDelete has it: a later deletion can only shorten what the API tells of the time."""
         self.deleted.append(path)
-        seconds = min(self.lingers, int(query.get("gracePeriodSeconds", self.lingers)))
-        if self.objects[path]["kind"] == "Pod" and seconds > 1:
-            self.objects[path]["metadata"]["deletionGracePeriodSeconds"] = seconds
-            over = time.gmtime(time.time() + seconds)
-            self.objects[path]["metadata"].setdefault(
-                "deletionTimestamp", time.strftime("%Y-%m-%dT%H:%M:%SZ", over)
-            )
-        else:
+        meta = self.objects[path]["metadata"]
+        seconds = self.lingers if asked is None else int(str(asked))
+        if self.objects[path]["kind"] != "Pod" or not self.lingers or not seconds:
             del self.objects[path]
+            return
+        before = meta.get("deletionGracePeriodSeconds")
+        if "deletionTimestamp" in meta and (asked is None or before is None or seconds >= before):
+            return
+        over = time.time() + seconds
+        if "deletionTimestamp" in meta:
+            over = unix(meta["deletionTimestamp"]) - before + seconds
+        meta["deletionTimestamp"] = stamp(over)
+        meta["deletionGracePeriodSeconds"] = seconds
+
+
+def stamp(at: float) -> str:
+    """Unix time, as the API gives it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
 
 
 def storing() -> Iterator[Store]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from tests.unit.api_answers import kubeconfig
 from tests.unit.api_store import Store, forbidden, refusal, storing
+from tests.unit.aside import aside, interrupt, until
 from tests.unit.kubernetes_objects import NAMESPACE, RUN, job, pod, running
 from torchnet.cli import main
 from torchnet.runtimes.kubernetes import commands
@@ -30,14 +30,9 @@ def down(store: Store, tmp_path: Path) -> Down:
     return lambda *words: main(["down", *words, "-n", NAMESPACE, "--kubeconfig", path])
 
 
-def interrupt_when_deleted(store: Store) -> None:
-    def work() -> None:
-        while not store.wanted("DELETE", "/pods"):
-            time.sleep(0.01)
-        time.sleep(0.3)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=work, daemon=True).start()
+def interrupting(store: Store, *steps: Callable[[], object] | float) -> AbstractContextManager[None]:
+    """Ctrl-C shortly after the pods' deletion was asked for, then ``steps``."""
+    return aside(lambda: until(lambda: store.wanted("DELETE", "/pods")), 0.3, interrupt, *steps)
 
 
 def test_nothing_is_left(store: Store, down: Down, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,13 +63,30 @@ def test_what_does_not_go_is_named_with_the_run_that_is_meant(
     assert said.endswith(f"  {NEXT}\n")
 
 
+@pytest.mark.parametrize(("count", "said"), [(1, "1 pod is"), (2, "2 pods are")])
+def test_now_says_which_pods_it_cannot_hurry(
+    store: Store, down: Down, capsys: pytest.CaptureFixture[str], count: int, said: str
+) -> None:
+    store.lingers = 30
+    store.put(pod(1, phase="Running", worker=running()))
+    names = [pod(rank)["metadata"]["name"] for rank in range(count)]
+    for name in names:
+        store.delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{name}")
+    with aside(lambda: until(lambda: store.wanted("DELETE", "/jobs")), 1.0, store.kubelet):
+        assert down(RUN, "--now") == 0
+    line, last = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"torchnet: {said} ending already, and ")
+    assert line.endswith(" at most 30 s for it")
+    assert "nothing is left" in last
+
+
 def test_ctrl_c_leaves_it_at_once_with_its_own_code(
     store: Store, down: Down, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store.lingers = 60
-    interrupt_when_deleted(store)
     began = time.monotonic()
-    assert down(RUN) == 130
+    with interrupting(store):
+        assert down(RUN) == 130
     assert time.monotonic() - began < 4
     said = capsys.readouterr().err
     assert "stopped by SIGINT" in said
@@ -87,9 +99,8 @@ def test_ctrl_c_when_all_is_gone_already_changes_nothing(
 ) -> None:
     held = threading.Event()
     store.faults = [("DELETE", "/pods", held)]
-    interrupt_when_deleted(store)
-    threading.Timer(1.5, held.set).start()
-    assert down(RUN) == 0
+    with interrupting(store, 0.5, held.set):
+        assert down(RUN) == 0
     assert "nothing is left of it" in capsys.readouterr().err
 
 
@@ -97,8 +108,8 @@ def test_ctrl_c_while_the_cluster_does_not_answer(
     store: Store, down: Down, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store.faults = [("DELETE", "/pods", refusal(503, "ServiceUnavailable", "etcd is away"))]
-    interrupt_when_deleted(store)
     began = time.monotonic()
-    assert down(RUN) == 130
+    with interrupting(store):
+        assert down(RUN) == 130
     assert time.monotonic() - began < 4
     assert "etcd is away" in capsys.readouterr().err

@@ -17,7 +17,7 @@ import pytest
 from tests.unit.api_store import Store, door, storing
 from tests.unit.kubernetes_objects import ended, facts, pod, running, terminated
 from torchnet.errors import UsageError
-from torchnet.runtimes.kubernetes import logs
+from torchnet.runtimes.kubernetes import following, logs
 from torchnet.runtimes.kubernetes.following import Following, allow
 from torchnet.runtimes.kubernetes.gang import Gang
 from torchnet.runtimes.kubernetes.pods import Worker
@@ -38,8 +38,8 @@ def line(rank: int) -> str:
     return f"2026-01-01T00:00:00.000000000Z [{rank}] hello\n"
 
 
-def threads(name: str) -> int:
-    return sum(one.name.startswith(name) for one in threading.enumerate())
+def threads(name: str, before: set[threading.Thread]) -> int:
+    return sum(one.name.startswith(name) for one in threading.enumerate() if one not in before)
 
 
 def soon(done: Callable[[], bool], seconds: float = 20.0) -> bool:
@@ -70,15 +70,16 @@ def test_logs_that_are_whole_are_read_by_a_bounded_number_of_threads(
     for rank, body in enumerate(pods):
         store.logs[body["metadata"]["name"]] = line(rank)
     one = Following(door(store, tmp_path), facts(MANY), everybody=True, follow=follow)
+    before = set(threading.enumerate())
     one.update(workers(*pods))
     assert soon(lambda: len(store.asked) >= logs.READERS)
     time.sleep(0.2)
-    assert (threads("reader"), threads("log of")) == (logs.READERS, 0)
+    assert (threads("reader", before), threads("log of", before)) == (logs.READERS, 0)
     assert one.busy
     held.set()
     heard = [event["rank"] for event in drained(one) if event["event"] == "output"]
     assert sorted(heard) == list(range(MANY))
-    assert soon(lambda: threads("reader") == 0)
+    assert soon(lambda: threads("reader", before) == 0)
 
 
 def test_a_container_that_runs_has_a_follower_of_its_own(store: Store, tmp_path: Path) -> None:
@@ -86,8 +87,9 @@ def test_a_container_that_runs_has_a_follower_of_its_own(store: Store, tmp_path:
     store.faults = [("GET", "/log", held)]
     pods = [pod(rank, phase="Running", prepare=terminated(0), worker=running()) for rank in range(40)]
     one = Following(door(store, tmp_path), facts(40), everybody=True)
+    before = set(threading.enumerate())  # of tests before, which may end meanwhile
     one.update(workers(*pods))
-    assert soon(lambda: threads("log of") == 40), "none waits for another's end"
+    assert soon(lambda: threads("log of", before) == 40), "none waits for another's end"
     one.release()
     held.set()
     drained(one)
@@ -112,14 +114,23 @@ def test_a_follower_with_a_defect_says_so(store: Store, tmp_path: Path) -> None:
 
 
 def test_no_more_threads_are_a_remark(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
+    """Of the thread that takes what the followers give, which cannot wait for room."""
+    real = threading.Thread.start
 
+    def start(thread: threading.Thread) -> None:
+        if thread.name.startswith(("reader", "log of")):
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(following, "_WAITING", 1)
     one = Following(door(store, tmp_path), facts(2), everybody=True)
     bodies = ended(0), pod(1, phase="Running", prepare=terminated(0), worker=running())
     with monkeypatch.context() as changed:
         changed.setattr(threading.Thread, "start", start)
-        one.update(workers(*bodies))
+        taking = threading.Thread(target=one.update, args=(workers(*bodies),), daemon=True)
+        taking.start()
+        taking.join(10)
+    assert not taking.is_alive()
     assert {str(event["text"]) for event in drained(one)} == {
         f"the log of {body['metadata']['name']} cannot be read: can't start new thread" for body in bodies
     }

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
+from tests.unit.aside import aside, interrupt
 from torchnet.runtimes.kubernetes.interruptible import Interrupted, in_thread
 from torchnet.runtimes.kubernetes.signals import Signals
 
@@ -20,15 +21,10 @@ def signals() -> Iterator[Signals]:
         yield made
 
 
-def soon(number: int = signal.SIGINT, seconds: float = 0.2) -> None:
-    threading.Timer(seconds, os.kill, (os.getpid(), number)).start()
-
-
 def test_a_call_is_told_at_once_and_its_result_is_there(signals: Signals) -> None:
     told = threading.Event()
-    soon(signal.SIGHUP)
     began = time.monotonic()
-    with pytest.raises(Interrupted) as caught:
+    with aside(0.2, partial(interrupt, signal.SIGHUP)), pytest.raises(Interrupted) as caught:
         in_thread(lambda: told.wait(20) and "done", signals, on_signal=told.set)
     assert time.monotonic() - began < 2, "not after the patience"
     assert caught.value.number == signal.SIGHUP
@@ -42,16 +38,14 @@ def test_what_a_call_raised_meanwhile_is_not_lost(signals: Signals) -> None:
         told.wait(20)
         raise ValueError("its own")
 
-    soon()
-    with pytest.raises(Interrupted) as caught:
+    with aside(0.2, interrupt), pytest.raises(Interrupted) as caught:
         in_thread(fail, signals, on_signal=told.set)
     assert isinstance(caught.value.call.error, ValueError)
 
 
 def test_one_that_does_not_end_is_left_after_the_patience(signals: Signals) -> None:
     forever = threading.Event()
-    soon()
-    with pytest.raises(Interrupted) as caught:
+    with aside(0.2, interrupt), pytest.raises(Interrupted) as caught:
         in_thread(lambda: forever.wait(20), signals, patience=0.3)
     assert not caught.value.call.wait(0)
     assert caught.value.call.result() is None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import pytest
 
 from tests.unit.api_answers import Answer
 from tests.unit.api_store import Store, door, refusal, storing
+from tests.unit.aside import aside, interrupt, pause, until
 from tests.unit.kubernetes_objects import NAMESPACE, RUN, ended, facts, failure, message, pod, running
 from torchnet.errors import TorchnetError
 from torchnet.runtimes.kubernetes.closing import close
@@ -53,23 +53,6 @@ def signals() -> Iterator[Signals]:
 @pytest.fixture
 def seen(store: Store, tmp_path: Path, signals: Signals) -> Seen:
     return Seen(store, tmp_path, signals)
-
-
-def interrupt() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
-
-
-def after_deletion(store: Store, *actions: float) -> None:
-    """SIGINT so many seconds after the first object was deleted."""
-
-    def work() -> None:
-        while not store.deleted:
-            time.sleep(0.01)
-        for seconds in actions:
-            time.sleep(seconds)
-            interrupt()
-
-    threading.Thread(target=work, daemon=True).start()
 
 
 @pytest.mark.parametrize("code", [0, 42])
@@ -140,26 +123,53 @@ def test_what_is_kept_is_named(store: Store, seen: Seen) -> None:
     assert len(store.names()) == 2
 
 
-def test_a_signal_in_the_removal_ends_the_pods_at_once(store: Store, seen: Seen) -> None:
+def test_a_signal_in_the_removal_leaves_it_and_says_what_is_left(store: Store, seen: Seen) -> None:
+    """What is there has been told to end, and nothing would hurry it."""
     store.lingers = 60
-    after_deletion(store, 0.5)
-    began = time.monotonic()
-    assert seen.see(0) == 0
+    with aside(lambda: until(lambda: store.deleted), 0.5, interrupt):
+        began = time.monotonic()
+        assert seen.see(0) == 0
     assert time.monotonic() - began < 4, "not after a patience of its own"
-    assert store.names() == []
-    assert store.wanted("DELETE", "gracePeriodSeconds=1") == 1
-    assert "still there" not in seen.err.getvalue()
-
-
-def test_a_second_one_leaves_the_removal_and_says_what_is_left(store: Store, seen: Seen) -> None:
-    store.lingers = 60
-    store.faults = [("DELETE", "gracePeriodSeconds", (200, {}, {}))]  # pods that do not end
-    after_deletion(store, 0.5, 1.0)
-    began = time.monotonic()
-    assert seen.see(0) == 0
-    assert time.monotonic() - began < 6
+    assert store.wanted("DELETE", "gracePeriodSeconds") == 0
     assert seen.err.getvalue().count("still there") == 1
     assert f"torchnet down {RUN} -n {NAMESPACE}" in seen.err.getvalue()
+
+
+BROKEN: Answer = (200, {}, {"items": [{}]})  # no metadata
+
+
+@pytest.mark.parametrize("signalled", [False, True])
+def test_a_defect_in_the_removal_costs_neither_code_nor_file(
+    store: Store, seen: Seen, signalled: bool
+) -> None:
+    held = threading.Event()
+    store.faults = [("GET", "/secrets", held), ("GET", "/secrets", BROKEN)]
+
+    def work() -> None:
+        until(lambda: store.wanted("GET", "/secrets"))
+        if signalled:
+            interrupt()
+            pause(0.5)
+        held.set()
+
+    with aside(work):
+        assert seen.see(42) == 42
+    assert json.loads(seen.json.read_text())["exit_code"] == 42
+    assert "it failed: KeyError: 'metadata'" in seen.err.getvalue()
+    assert f"torchnet down {RUN} -n {NAMESPACE}" in seen.err.getvalue()
+
+
+def test_no_thread_for_the_removal_is_told(store: Store, seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "call":
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert seen.see(42) == 42
+    assert "can't start new thread" in seen.err.getvalue()
 
 
 class Unread:
@@ -186,9 +196,9 @@ def unread() -> Iterator[Unread]:
 def test_who_does_not_read_is_not_waited_for_after_a_signal(
     unread: Unread, signals: Signals, seconds: float
 ) -> None:
-    threading.Timer(seconds, interrupt).start()
     began = time.monotonic()
-    close(unread.console, signals)
+    with aside(seconds, interrupt):
+        close(unread.console, signals)
     assert time.monotonic() - began < 5
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.unit.api_store import Store, door, forbidden, storing
+from tests.unit.aside import aside, interrupt, pause
 from tests.unit.kubernetes_objects import ended, facts, message, pod, running
 from torchnet.agent.report import BACKLOG
 from torchnet.errors import ClusterError
@@ -84,16 +84,14 @@ def test_no_more_is_taken_than_somebody_reads_and_a_signal_ends_it(
         one = Reading(door(store, tmp_path), facts(1), shown, (), follow=False)
         most: list[int] = []
 
-        def work() -> None:
-            until = time.monotonic() + 2
-            while time.monotonic() < until:
+        def watch() -> None:
+            for _ in range(200):
                 most.append(shown.pending)
-                time.sleep(0.01)
-            os.kill(os.getpid(), signal.SIGINT)
+                pause(0.01)
 
-        threading.Thread(target=work).start()
         began = time.monotonic()
-        assert one.show(signals) == 130
+        with aside(watch, interrupt):
+            assert one.show(signals) == 130
         assert time.monotonic() - began < 8
         assert BACKLOG // 2 < max(most) < BACKLOG * 1.1
         os.close(reading)

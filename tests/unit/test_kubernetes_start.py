@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-import os
-import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,10 @@ from typing import Any
 import pytest
 
 from tests.unit.api_store import Store, door, forbidden, refusal, storing
-from tests.unit.kubernetes_objects import NAMESPACE, RUN, job, labelled, pod
+from tests.unit.aside import aside, interrupt, until
+from tests.unit.kubernetes_objects import NAMESPACE, RUN, job, labelled, pod, running
 from torchnet.errors import ClusterError, UsageError
-from torchnet.runtimes.kubernetes import starting
+from torchnet.runtimes.kubernetes import create, starting
 from torchnet.runtimes.kubernetes.facts import Facts
 from torchnet.runtimes.kubernetes.signals import Signals
 from torchnet.ui.console import Console
@@ -42,10 +42,6 @@ class Started:
 def started(store: Store, tmp_path: Path) -> Iterator[Started]:
     with Signals() as signals:
         yield Started(store, tmp_path, signals)
-
-
-def interrupt() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
 
 
 def real(pattern: str) -> str:
@@ -112,6 +108,74 @@ def test_the_first_object_of_another_launch_stays_too(store: Store, started: Sta
     assert store.names() == [f"ConfigMap/{RUN}-code"]
 
 
+def theirs_and_running(store: Store) -> list[str]:
+    """Another launch's run of the same name, made after the check."""
+    for body in (CODE, pod(0, phase="Running", worker=running())):
+        store.put(body)
+    return store.names()
+
+
+def test_another_launchs_pods_stay_where_their_object_cannot_be_read(store: Store, started: Started) -> None:
+    """That the name is in use is known by then."""
+    before = theirs_and_running(store)
+    store.faults = [
+        ("POST", "/configmaps.*dryRun", (201, {}, CODE)),
+        ("GET", f"/configmaps/{RUN}-code", refusal(503, "ServiceUnavailable", "etcd is away")),
+    ]
+    with pytest.raises(UsageError, match=f"ConfigMap {RUN}-code of the run {RUN} exists in namespace"):
+        started.start()
+    assert (store.names(), store.deleted) == (before, [])
+
+
+@pytest.mark.parametrize("seconds", [0.3, 6.5], ids=["soon", "late"])
+def test_another_launchs_pods_stay_after_a_signal_before_the_answer(
+    store: Store, started: Started, seconds: float
+) -> None:
+    """The answer, that the name is in use, comes after the signal, or after the patience for it."""
+    before = theirs_and_running(store)
+    held = threading.Event()
+    store.faults = [("POST", "/configmaps.*dryRun", (201, {}, CODE)), ("POST", "/configmaps", held)]
+
+    asked = lambda: until(lambda: store.wanted("POST", real("/configmaps")))  # noqa: E731
+    with aside(asked, interrupt, seconds, held.set):
+        assert started.start() == 130
+    assert held.is_set()
+    assert (store.names(), store.deleted) == (before, [])
+
+
+def test_another_launchs_pods_stay_after_a_signal_before_the_first_object(
+    store: Store, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing has been made here, and nothing asked for."""
+    before = theirs_and_running(store)
+    store.faults = [("POST", "/configmaps.*dryRun", (201, {}, CODE))]
+    real_create = create.create
+
+    def late(*given: Any) -> Any:
+        interrupt()
+        assert started.door.stop.wait(10)
+        return real_create(*given)
+
+    monkeypatch.setattr(create, "create", late)
+    assert started.start() == 130
+    assert (store.names(), store.deleted) == (before, [])
+
+
+def test_a_second_signal_ends_the_waiting_for_the_answer(store: Store, started: Started) -> None:
+    held = threading.Event()
+    store.faults = [("POST", real("/jobs"), held)]
+
+    asked = lambda: until(lambda: store.wanted("POST", real("/jobs")))  # noqa: E731
+    removed = lambda: until(lambda: store.deleted)  # noqa: E731
+    began = time.monotonic()
+    with aside(asked, interrupt, removed, interrupt):
+        assert started.start() == 130
+    assert time.monotonic() - began < 9
+    assert store.names() == [], "what is known to be made has gone before"
+    assert f"torchnet down {RUN} -n {NAMESPACE}" in started.err.getvalue()
+    held.set()
+
+
 def test_what_cannot_be_removed_beside_another_run_is_named(store: Store, started: Started) -> None:
     store.faults = [
         ("GET", f"/jobs/{RUN}", refusal(404, "NotFound", "not found")),
@@ -128,9 +192,8 @@ def test_after_a_signal_nothing_more_is_made(store: Store, started: Started) -> 
     """The answer to the first object comes after the signal."""
     held = threading.Event()
     store.faults = [("POST", real("/configmaps"), held)]
-    threading.Timer(0.5, interrupt).start()
-    threading.Timer(1.0, held.set).start()
-    assert started.start() == 130
+    with aside(0.5, interrupt, 0.5, held.set):
+        assert started.start() == 130
     assert store.names() == []
     assert store.wanted("POST", real("/jobs")) == 0
 
@@ -139,9 +202,8 @@ def test_what_is_made_only_after_the_patience_is_removed_too(store: Store, start
     """The answer to the first object comes when all had been removed already."""
     held = threading.Event()
     store.faults = [("POST", real("/configmaps"), held)]
-    threading.Timer(0.3, interrupt).start()
-    threading.Timer(7.0, held.set).start()
-    assert started.start() == 130
+    with aside(0.3, interrupt, 6.7, held.set):
+        assert started.start() == 130
     assert held.is_set()
     assert store.names() == []
     assert store.wanted("POST", real("/jobs")) == 0
@@ -153,7 +215,7 @@ def test_one_that_never_answers_is_told(
     monkeypatch.setattr(starting, "_LATE_SECONDS", 0.3)
     held = threading.Event()
     store.faults = [("POST", real("/configmaps"), held)]
-    threading.Timer(0.3, interrupt).start()
-    assert started.start() == 130
+    with aside(0.3, interrupt):
+        assert started.start() == 130
     assert f"torchnet down {RUN} -n {NAMESPACE}" in started.err.getvalue()
     held.set()

@@ -13,14 +13,15 @@ from torchnet.errors import ClusterError
 HELP = """\
 Stop a run and remove everything that bears its label.
 
-The workers get SIGTERM, and the time that the run gave them with --grace; with --now they are ended at once,
-after 12 seconds even where their nodes say nothing.
+The workers get SIGTERM, and the time that the run gave them with --grace; with --now they get a second,
+but for those that are being stopped already: no node shortens that. And with --now, workers that are still there 12
+seconds after their time are removed where their nodes say nothing.
 """
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    now = typer.Option(None, "--now", help="End the workers at once.")
+    now = typer.Option(None, "--now", help="A second for the workers, not --grace.")
     add(app, "down", run, about=HELP, short="Stop and remove a run.", options=[("now", bool, now)])
 
 
@@ -34,7 +35,12 @@ def run(words: list[str], given: dict[str, Any]) -> int:
     from torchnet.network.text import listed
     from torchnet.runtimes.kubernetes.commands import down
 
-    done = down(place(given), run_of(words), now=bool(given.get("now")))
+    def leaving(count: int, seconds: float) -> None:
+        one = count == 1
+        pods = "1 pod is" if one else f"{count} pods are"
+        say(f"torchnet: {pods} ending already, and {'has' if one else 'have'} at most {seconds:g} s for it")
+
+    done = down(place(given), run_of(words), now=bool(given.get("now")), leaving=leaving)
     removal, fix = done.removal, f"torchnet down {done.run} -n {done.namespace} --now"
     lines = list(dict.fromkeys(removal.problems)) if removal else ["the cluster has not answered"]
     if removal and removal.left:

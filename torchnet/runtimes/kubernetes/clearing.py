@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 
-from torchnet.errors import ClusterError
+from torchnet.errors import TorchnetError
 from torchnet.network.text import listed
 from torchnet.runtimes.kubernetes.configuration import Access
 from torchnet.runtimes.kubernetes.door import Door
 from torchnet.runtimes.kubernetes.interruptible import Interrupted, in_thread
 from torchnet.runtimes.kubernetes.remove import Removal, remove
 from torchnet.runtimes.kubernetes.signals import Signals
+from torchnet.runtimes.kubernetes.watch import own_error
 from torchnet.ui.console import Console
 
 _REMOVAL_SECONDS = 30.0  # beyond the pods' own time, until objects that do not go are named
@@ -26,23 +27,23 @@ def clear(
     *,
     now: bool = False,
 ) -> None:
-    """Remove everything of a run; a signal ends the pods that are still there at once, the next one leaves them.
+    """Remove everything of a run; a signal ends the waiting, and leaves what is there: it is being deleted.
 
-    With ``now`` they are ended at once in any case. What cannot be removed is told, and raises nothing: how the job
+    With ``now`` the pods get a second for their end. What cannot be removed is told, and raises nothing: how the job
     ended is not to be lost for it.
     """
-    removal: Removal | None = None
-    for at_once in (True,) if now else (False, True):
-        door = Door(access)  # whatever else has been told to stop, this has not
+    door = Door(access)  # whatever else has been told to stop, this has not
+    action = partial(remove, door, namespace, run, patience=_REMOVAL_SECONDS, now=now, force=True)
+    removal: Removal | None
+    try:
         try:
-            removal = in_thread(
-                partial(_removed, door, namespace, run, at_once), signals, on_signal=door.stop.set
-            )
-            break
+            removal = in_thread(action, signals, on_signal=door.stop.set)
         except Interrupted as error:
             removal = error.call.result()
-            if removal is not None and not removal.left and not removal.problems:
-                break
+    except TorchnetError as error:
+        removal = Removal(problems=[str(error)])
+    except Exception as error:
+        removal = Removal(problems=[str(own_error("it", error))])
     tell(console, removal, namespace, run)
 
 
@@ -54,10 +55,3 @@ def tell(console: Console, removal: Removal | None, namespace: str, run: str) ->
     if lines:
         text = "\n".join([f"the removal of {run}:", *lines, f"fix: torchnet down {run} -n {namespace}"])
         console.event({"event": "notice", "node": None, "level": "warning", "text": text})
-
-
-def _removed(door: Door, namespace: str, run: str, now: bool) -> Removal:
-    try:
-        return remove(door, namespace, run, patience=_REMOVAL_SECONDS, now=now, force=True)
-    except ClusterError as error:
-        return Removal(problems=[str(error)])

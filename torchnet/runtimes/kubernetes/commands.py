@@ -78,8 +78,14 @@ class Down:
     number: int = 0
 
 
-def down(place: Place, run: str | None, *, now: bool = False) -> Down:
-    """Stop and remove a run: what came of it.
+def down(
+    place: Place,
+    run: str | None,
+    *,
+    now: bool = False,
+    leaving: Callable[[int, float], None] = lambda *_: None,
+) -> Down:
+    """Stop and remove a run: what came of it; ``leaving`` as `torchnet.runtimes.kubernetes.remove` has it.
 
     Raises:
         UsageError: there is nothing that bears its label.
@@ -95,7 +101,9 @@ def down(place: Place, run: str | None, *, now: bool = False) -> Down:
         name = run
         try:
             removal = in_thread(
-                lambda: remove(door, namespace, name, patience=_REMOVAL_SECONDS, now=now, force=now),
+                lambda: remove(
+                    door, namespace, name, patience=_REMOVAL_SECONDS, now=now, force=now, leaving=leaving
+                ),
                 signals,
                 on_signal=door.stop.set,
             )

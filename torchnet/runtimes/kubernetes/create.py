@@ -184,11 +184,11 @@ def _left_over(kind: str, namespace: str, name: str, found: Mapping[str, Any]) -
 
 
 def _there(door: Door, body: Object) -> Object:
-    """The object as the server has it; {} where it has gone, or may not be read."""
+    """The object as the server has it; {} where it has gone, or cannot be read: that it was there is known."""
     kind, namespace, name = kind_of(body), body["metadata"]["namespace"], body["metadata"]["name"]
     try:
         return door.call("GET", kind.path(namespace, name), kind.call("get", namespace, name))
-    except Refused:
+    except ClusterError:
         return {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+from collections import deque
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TextIO
@@ -50,6 +51,7 @@ class Following:
         self._everybody = everybody
         self._tail, self._follow = tail, follow
         self._queue: queue.Queue[Event] = queue.Queue(_WAITING)
+        self._remarks: deque[Event] = deque()  # of the thread that takes, which must not wait for itself
         self._followers: dict[tuple[str, str], Follower] = {}
         self._readers = Readers()
 
@@ -87,7 +89,7 @@ class Following:
                 one.pod,
                 container,
                 line=put,
-                said=self._remark,
+                said=lambda text: self._queue.put(_remark(text)),
                 follow=self._follow,
                 tail=self._tail if container == PREPARE else tail,
             )
@@ -97,15 +99,14 @@ class Following:
             try:
                 follower.start(self._readers)
             except RuntimeError as error:
-                self._remark(f"the log of {one.pod} cannot be read: {error}")
+                self._remarks.append(_remark(f"the log of {one.pod} cannot be read: {error}"))
         elif ended and key in self._followers:
             self._followers[key].ended()
 
-    def _remark(self, text: str) -> None:
-        self._queue.put({"event": "notice", "node": None, "level": "warning", "text": text})
-
     def take(self) -> Event | None:
         """The next event, or None if there is none now."""
+        if self._remarks:
+            return self._remarks.popleft()
         try:
             return self._queue.get_nowait()
         except queue.Empty:
@@ -114,12 +115,17 @@ class Following:
     @property
     def busy(self) -> bool:
         """Whether more may come."""
-        return not self._queue.empty() or any(one.busy for one in self._followers.values())
+        waits = bool(self._remarks) or not self._queue.empty()
+        return waits or any(one.busy for one in self._followers.values())
 
     def release(self) -> None:
         """No line may come any more: followers that wait for an end are told."""
         for follower in self._followers.values():
             follower.ended()
+
+
+def _remark(text: str) -> Event:
+    return {"event": "notice", "node": None, "level": "warning", "text": text}
 
 
 class Files:

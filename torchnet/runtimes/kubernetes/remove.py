@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torchnet.runtimes.kubernetes.door import METADATA, Door
-from torchnet.runtimes.kubernetes.pods import seconds
+from torchnet.runtimes.kubernetes.ending import Ending
 from torchnet.runtimes.kubernetes.refused import Refused
 from torchnet.runtimes.kubernetes.resources import JOBSET, KINDS, POD, WORKLOADS, Kind, kind_of, selector
 
 _PAUSE = 0.2
-# Where workers are to end now: their nodes still get a second, and take the pods out themselves. A pod that is taken
-# out without its node (0) gives its address back while it still has it, as Whereabouts watches the API: the next run's
-# pod then fails its duplicate address detection. So that is left for nodes that say nothing for so long:
-_NOW_SECONDS = 1
-_FORCE_SECONDS = 12.0
+_NOW_SECONDS = 1  # not 0: so their nodes take the pods out themselves, with their addresses
 
 
 @dataclass
@@ -30,26 +26,58 @@ class Removal:
     unseen: list[str] = field(default_factory=list)
 
 
-def stop(door: Door, namespace: str, run: str, *, now: bool = False) -> Removal:
-    """Delete the workload and its pods: SIGTERM, and SIGKILL when their own time is over (``now``: in a second)."""
-    removal, grace = Removal(), _NOW_SECONDS if now else None
+def stop(door: Door, namespace: str, run: str) -> Removal:
+    """Delete the workload and its pods: SIGTERM, and SIGKILL when their own time is over."""
+    removal = Removal()
+    _workloads(door, namespace, run, removal)
+    if not _all_pods(door, namespace, run, {}):  # else the garbage collector would, later
+        _each(door, namespace, _names(door, POD, namespace, run, removal), None, removal)
+    return removal
+
+
+def _stop_now(
+    door: Door, namespace: str, run: str, ending: Ending, leaving: Callable[[int, float], None]
+) -> Removal:
+    """The same, in a second for each pod that is not being stopped already: that could not be hurried.
+
+    ``leaving``: as :func:`remove` has it.
+    """
+    removal = Removal()
+    there = _listed(door, POD, namespace, run, removal)
+    for meta in there:
+        ending.look(meta)
+    fresh = [str(meta["name"]) for meta in there if not meta.get("deletionTimestamp")]
+    if len(fresh) < len(there):
+        leaving(len(there) - len(fresh), ending.longest)
+    _workloads(door, namespace, run, removal)
+    # Before the garbage collector does, which would begin a stop with the pods' own time.
+    if len(fresh) < len(there) or not _all_pods(door, namespace, run, {"gracePeriodSeconds": _NOW_SECONDS}):
+        _each(door, namespace, fresh, _NOW_SECONDS, removal)
+    return removal
+
+
+def _workloads(door: Door, namespace: str, run: str, removal: Removal) -> None:
     for kind in WORKLOADS:
-        if kind is POD:
-            continue
-        for name in _names(door, kind, namespace, run, removal):
-            _delete(door, kind, namespace, name, None, removal)
-    # Else the garbage collector would: later, and with the pods' own time.
-    query: dict[str, object] = {"labelSelector": selector(run)}
-    if grace is not None:
-        query["gracePeriodSeconds"] = grace
+        if kind is not POD:
+            for name in _names(door, kind, namespace, run, removal):
+                _delete(door, kind, namespace, name, None, removal)
+
+
+def _all_pods(door: Door, namespace: str, run: str, query: dict[str, object]) -> bool:
+    """Delete the run's pods with one call; False where only one by one is allowed."""
+    query = {"labelSelector": selector(run), **query}
     try:
         door.call("DELETE", POD.path(namespace), POD.call("deletecollection", namespace), query=query)
     except Refused as error:
         if error.status != 403:
             raise
-        for name in _names(door, POD, namespace, run, removal):
-            _delete(door, POD, namespace, name, grace, removal)
-    return removal
+        return False
+    return True
+
+
+def _each(door: Door, namespace: str, names: Sequence[str], grace: int | None, removal: Removal) -> None:
+    for name in names:
+        _delete(door, POD, namespace, name, grace, removal)
 
 
 def remove(
@@ -60,10 +88,12 @@ def remove(
     patience: float,
     now: bool = False,
     force: bool = False,
+    leaving: Callable[[int, float], None] = lambda *_: None,
 ) -> Removal:
     """Delete everything of a run and wait until it is gone, or until the door's ``stop`` is set.
 
-    ``patience``: the most seconds, beyond those that the pods get for their own end.
+    ``patience``: the most seconds, beyond those that the pods get for their own end. With ``now``, that is a second for
+    those that are not being stopped already; ``leaving`` gets how many are, and how many seconds they have at most.
 
     With ``force``, pods that are still there 12 seconds after their time is over are taken out without their nodes'
     word: nothing more is to be heard of them.
@@ -71,37 +101,36 @@ def remove(
     Raises:
         ClusterError: the API server cannot be reached.
     """
-    total = stop(door, namespace, run, now=now)
+    ending = Ending()
+    total = _stop_now(door, namespace, run, ending, leaving) if now else stop(door, namespace, run)
     for kind in KINDS:
         if kind not in WORKLOADS:
             for name in _names(door, kind, namespace, run, total):
                 _delete(door, kind, namespace, name, None, total)
-    began, own = time.monotonic(), 0.0
+    began = time.monotonic()
+    problems: list[str] = []
     while True:
         again = Removal()
         total.left = []
         for kind in KINDS:
             for meta in _listed(door, kind, namespace, run, again):
                 total.left.append(f"{kind.plural}/{meta['name']}")
+                ending.look(meta)
                 if kind is not POD:  # made by a controller meanwhile
                     _delete(door, kind, namespace, meta["name"], None, again)
-                    continue
-                own = max(own, float(meta.get("deletionGracePeriodSeconds") or 0))
-                if force and _overdue(meta):
+                elif force and ending.silent(meta):
                     _delete(door, POD, namespace, meta["name"], 0, again)
-        if not total.left or time.monotonic() > began + own + patience or door.stop.is_set():
+        problems += again.problems
+        if not total.left or time.monotonic() > began + ending.longest + patience or door.stop.is_set():
+            # Where nothing is left, what went wrong on the way is no matter; that nobody may look is.
+            more = problems if total.left else again.problems
+            total.problems = list(dict.fromkeys([*total.problems, *more]))
             return total
         door.stop.wait(_PAUSE)
 
 
-def _overdue(meta: dict[str, Any]) -> bool:
-    """Whether a pod has been given its time and more. Of a deleted pod the stamp is when its time is over."""
-    stamp = seconds(meta.get("deletionTimestamp"))
-    return bool(stamp) and time.time() > stamp + _FORCE_SECONDS
-
-
 def those(door: Door, objects: Sequence[dict[str, Any]]) -> Removal:
-    """Delete these very objects, and nothing else of their run or of their names: the run is another's.
+    """Delete these very objects, pods in a second, and nothing else of their run or of their names.
 
     Raises:
         ClusterError: the API server cannot be reached.
@@ -110,12 +139,14 @@ def those(door: Door, objects: Sequence[dict[str, Any]]) -> Removal:
     for body in objects:
         kind, meta = kind_of(body), body["metadata"]
         namespace, name = meta["namespace"], meta["name"]
-        options = {
+        options: dict[str, object] = {
             "kind": "DeleteOptions",
             "apiVersion": "v1",
             "preconditions": {"uid": meta["uid"]},
             "propagationPolicy": "Background",
         }
+        if kind is POD:
+            options["gracePeriodSeconds"] = _NOW_SECONDS
         try:
             door.call(
                 "DELETE", kind.path(namespace, name), kind.call("delete", namespace, name), body=options

@@ -8,11 +8,11 @@ from typing import Any
 
 from torchnet.errors import ClusterError
 from torchnet.runtimes.kubernetes import create
-from torchnet.runtimes.kubernetes.clearing import clear, tell
+from torchnet.runtimes.kubernetes.clearing import clear
 from torchnet.runtimes.kubernetes.door import Door
 from torchnet.runtimes.kubernetes.facts import Facts, facts
-from torchnet.runtimes.kubernetes.interruptible import Interrupted, in_thread
-from torchnet.runtimes.kubernetes.remove import Removal, those
+from torchnet.runtimes.kubernetes.interruptible import Call, Interrupted, in_thread
+from torchnet.runtimes.kubernetes.remove import those
 from torchnet.runtimes.kubernetes.resources import RUN, WORKLOADS, kind_of
 from torchnet.runtimes.kubernetes.signals import Signals
 from torchnet.ui.console import Console
@@ -42,15 +42,10 @@ def start(
             on_signal=door.stop.set,
         )
     except Interrupted as error:
-        under_way = not error.call.wait(0)
-        _undo(door, rendered, made, error.call.error, console, signals)
-        if under_way:
-            # What was asked for last may have been made after all that was there had been looked at.
-            if error.call.wait(_LATE_SECONDS):
-                _undo(door, rendered, made, error.call.error, console, signals)
-            else:
-                meta = rendered[0]["metadata"]
-                tell(console, None, meta["namespace"], meta["labels"][RUN])
+        if _answered(door, made, error.call, signals):
+            _undo(door, rendered, made, error.call.error, console, signals)
+        else:
+            _untold(rendered, console)
         return 128 + error.number
     except Exception as error:
         _undo(door, rendered, made, error, console, signals)
@@ -58,6 +53,20 @@ def start(
     # Not waited for: the pods are on their way, and the run's label finds everything without it, too.
     threading.Thread(target=_own, args=(door, results), name="owner", daemon=True).start()
     return facts(next(body for body in results if kind_of(body) in WORKLOADS))
+
+
+def _answered(door: Door, made: Sequence[Object], call: Call, signals: Signals) -> bool:
+    """Whether all that was asked for has been answered, in some seconds; what is known to be made goes at once.
+
+    The last answer may be that the name is another's, and so is all that bears the label: nothing goes by that before.
+    """
+    if call.wait(0):
+        return True
+    _removed(door, made, signals)
+    try:
+        return bool(in_thread(lambda: call.wait(_LATE_SECONDS), signals, patience=0.0))
+    except Interrupted:
+        return call.wait(0)
 
 
 def _undo(
@@ -70,19 +79,39 @@ def _undo(
 ) -> None:
     """Remove the run, also where nothing is known to be made: an answer that was lost may have been a success."""
     meta = rendered[0]["metadata"]
-    namespace, run = meta["namespace"], meta["labels"][RUN]
-    if error is None or not create.is_taken(error):
-        clear(door.access, namespace, run, console, signals, now=True)
+    ours = any(kind_of(one) in WORKLOADS for one in made)
+    if (error is None and ours) or (error is not None and not create.is_taken(error)):
+        clear(door.access, meta["namespace"], meta["labels"][RUN], console, signals, now=True)
         return
-    # The name is another's, and so is all that bears its label, but for what was made here.
-    try:
-        removal = those(Door(door.access), made)
-    except ClusterError as problem:
-        removal = Removal(problems=[str(problem)])
-    if removal.problems:
+    # The name is another's, or may be, and so is all that bears its label, but for what was made here.
+    problems = _removed(door, made, signals)
+    if problems:
         names = ", ".join(f"{one['kind']} {one['metadata']['name']}" for one in made)
-        text = "\n".join([f"made beside the other run and not removed: {names}", *removal.problems])
-        console.event({"event": "notice", "node": None, "level": "warning", "text": text})
+        _warn(console, "\n".join([f"made here and not removed: {names}", *problems]))
+
+
+def _removed(door: Door, made: Sequence[Object], signals: Signals) -> list[str]:
+    """Remove these very objects; why that cannot be done."""
+    other = Door(door.access)  # whatever else has been told to stop, this has not
+    try:
+        return list(in_thread(lambda: those(other, made), signals, on_signal=other.stop.set).problems)
+    except Interrupted as error:
+        return ["it was left before its end"] if error.call.error or not error.call.wait(0) else []
+    except ClusterError as error:
+        return [str(error)]
+
+
+def _untold(rendered: Sequence[Object], console: Console) -> None:
+    """Name what may be left where the last answer never came."""
+    meta = rendered[0]["metadata"]
+    run, where = meta["labels"][RUN], f"-n {meta['namespace']}"
+    text = f"the cluster has not said whether all that was asked for of {run} was made"
+    fix = f"torchnet status {run} {where}; where it is this launch's: torchnet down {run} {where}"
+    _warn(console, f"{text}\nfix: {fix}")
+
+
+def _warn(console: Console, text: str) -> None:
+    console.event({"event": "notice", "node": None, "level": "warning", "text": text})
 
 
 def _own(door: Door, results: Sequence[Object]) -> None:
