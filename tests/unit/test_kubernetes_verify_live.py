@@ -121,8 +121,9 @@ def test_a_pod_that_ends_while_its_log_is_read_is_told_with_the_logs_end(server:
         (200, {}, ended),
         (200, {}, b"ModuleNotFoundError: x\n"),
     ]
-    with pytest.raises(NetworkError, match="exit code 1; it said: ModuleNotFoundError: x"):
+    with pytest.raises(NetworkError, match="exit code 1; it said: ModuleNotFoundError: x") as caught:
         pods(door).log("verify-0")
+    assert "once more" in caught.value.fix, "Python was there"
 
 
 def test_a_log_that_breaks_off_is_read_again_and_complaints_come_before_the_result(

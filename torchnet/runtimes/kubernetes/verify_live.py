@@ -19,6 +19,8 @@ from torchnet.runtimes.kubernetes.waiting import events_told
 Object = dict[str, Any]
 ANSWER_SECONDS = 60.0
 _PAUSE = 0.3
+_NOT_RUN = (126, 127, 128)  # a shell's and the kubelet's codes for a command that could not be run
+_AGAIN = "torchnet verify once more: an address that a pod had a moment ago can still be in use there"
 _LONGEST = 65536  # bytes of a test pod's log
 
 
@@ -74,9 +76,11 @@ class LivePods:
         return found if found is not None else {"problem": self._last_words(body)}
 
     def _still_there(self, body: Object) -> None:
-        if worker(body).ended is not None:
+        ended = worker(body).ended
+        if ended is not None:
             name = body["metadata"]["name"]
-            raise NetworkError(f"{name} has ended: {printable(self._last_words(body), 500)}", fix=NO_PYTHON)
+            fix = NO_PYTHON if ended.code in _NOT_RUN else _AGAIN
+            raise NetworkError(f"{name} has ended: {printable(self._last_words(body), 500)}", fix=fix)
 
     def _last_words(self, body: Object) -> str:
         ended = worker(body).ended
