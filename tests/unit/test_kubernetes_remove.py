@@ -118,6 +118,17 @@ def test_stamps_of_the_server_tell_how_late_it_is() -> None:
     assert known.silent(body)
 
 
+def test_a_pod_whose_node_has_been_silent_is_not_waited_for_anew(store: Store, tmp_path: Path) -> None:
+    """Nothing else was changed since its deletion: the date of the server's answers tells how long ago that was."""
+    lost = store.put(terminating(1, ago=60, grace=30))
+    lost["metadata"]["creationTimestamp"] = stamp(time.time() - 600)
+    store.lingers = 30
+    began = time.monotonic()
+    done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=5, force=True)
+    assert time.monotonic() - began < 5
+    assert (done.left, forced(store)) == ([], [lost["metadata"]["name"]])
+
+
 def test_a_time_that_is_shortened_later_is_not_the_nodes() -> None:
     known = ending.Ending()
     known.look(terminating(0, ago=14, grace=30)["metadata"])

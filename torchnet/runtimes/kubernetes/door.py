@@ -12,11 +12,13 @@ comes as a stream is the caller's once it has begun.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import threading
 import time
 from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -43,6 +45,8 @@ class Door:
         self.access = access
         self._patience = patience
         self.stop = threading.Event()
+        self.ahead = float("-inf")
+        """Of the server's clock (unix time) to this machine's monotonic one, as of the last answer."""
 
     def call(
         self,
@@ -118,6 +122,7 @@ class Door:
         while True:
             try:
                 response = self._once(method, path, query, body, content, accept, read)
+                self._compare(response.headers.get("Date"))
                 if 200 <= response.status < 300:
                     return take(response)
             except _network_errors() as error:
@@ -172,6 +177,10 @@ class Door:
             preload_content=False,
             retries=False,
         )
+
+    def _compare(self, date: str | None) -> None:
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            self.ahead = parsedate_to_datetime(date or "").timestamp() - time.monotonic()
 
     def unreachable(self, call: Call, error: Exception) -> Unreachable:
         """No answer, in words."""

@@ -7,7 +7,7 @@ A later deletion shortens the time that the API tells of, not the stop that a no
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torchnet.runtimes.kubernetes.pods import seconds
@@ -21,12 +21,14 @@ _SILENT_SECONDS = 12.0
 class Ending:
     """What is known from the objects of one removal, in the order in which they were seen.
 
-    The cluster's clock and this machine's are not the same. But each stamp that the server gives tells how late it was
-    there at least, and what has passed since is counted here: so a pod that was deleted long ago need not be waited for
-    anew, and no pod is for longer than its time, counted from when it was first seen.
+    The cluster's clock and this machine's are not the same. But each answer has the server's date, and each stamp in it
+    tells how late it was there at least, and what has passed since is counted here: so a pod that was deleted long ago
+    need not be waited for anew, and no pod is for longer than its time, counted from when it was first seen.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ahead: Callable[[], float] = lambda: float("-inf")) -> None:
+        """``ahead``: of the server's clock to this machine's monotonic one, as far as its answers tell."""
+        self._answers = ahead
         self._over: dict[str, float] = {}  # by UID, the server's time
         self._ahead = float("-inf")  # of the server's time, to this machine's monotonic one; at least
         self.longest = 0.0
@@ -48,4 +50,5 @@ class Ending:
     def silent(self, meta: Mapping[str, Any]) -> bool:
         """Whether this pod's time has long been over, so that nothing is to be heard of it any more."""
         over = self._over.get(str(meta["uid"]))
-        return over is not None and self._ahead + time.monotonic() > over + _SILENT_SECONDS
+        ahead = max(self._ahead, self._answers())
+        return over is not None and ahead + time.monotonic() > over + _SILENT_SECONDS

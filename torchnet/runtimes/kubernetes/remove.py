@@ -101,7 +101,7 @@ def remove(
     Raises:
         ClusterError: the API server cannot be reached.
     """
-    ending = Ending()
+    ending = Ending(lambda: door.ahead)
     total = _stop_now(door, namespace, run, ending, leaving) if now else stop(door, namespace, run)
     for kind in KINDS:
         if kind not in WORKLOADS:
