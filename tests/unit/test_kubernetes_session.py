@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.unit.api_store import Store, door, forbidden, storing
+from tests.unit.aside import aside, interrupt, until
 from tests.unit.kubernetes_objects import (
     NAMESPACE,
     RUN,
@@ -46,11 +46,13 @@ class Watched:
         self.err = io.StringIO()
         self._store, self._folder, self._signals = store, folder, signals
 
-    def run(self, known: Facts, wishes: Wishes) -> Outcome:
+    def run(self, known: Facts, wishes: Wishes, *steps: Callable[[], object] | float) -> Outcome:
+        """Its outcome, while ``steps`` are taken aside."""
         one = door(self._store, self._folder)
         console = Console(self.err, io.StringIO(), world_size=known.nnodes, color=False, tty=False)
         try:
-            return Session(one, known, console, wishes, self._signals).run()
+            with aside(*steps):
+                return Session(one, known, console, wishes, self._signals).run()
         finally:
             one.stop.set()
 
@@ -61,24 +63,9 @@ def watched(store: Store, tmp_path: Path) -> Iterator[Watched]:
         yield Watched(store, tmp_path, signals)
 
 
-def interrupt() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
-
-
-def interrupt_soon() -> None:
-    time.sleep(0.5)  # for what was asked for to be known
-    interrupt()
-
-
-def when_asked(store: Store, pattern: str, action: Any) -> None:
-    """``action()`` once this has been asked for."""
-
-    def work() -> None:
-        while not store.wanted("GET", pattern):
-            time.sleep(0.01)
-        action()
-
-    threading.Thread(target=work, daemon=True).start()
+def asked(store: Store, pattern: str, method: str = "GET") -> Callable[[], None]:
+    """A step: wait until this has been asked for."""
+    return lambda: until(lambda: store.wanted(method, pattern))
 
 
 def all_ended(store: Store, code: int = 0) -> None:
@@ -96,9 +83,8 @@ def test_a_signal_when_all_have_ended_shortens_the_reading_alone(
     all_ended(store, code)
     held = threading.Event()
     store.faults = [("GET", "/log", held)]
-    when_asked(store, "/log", interrupt)
     began = time.monotonic()
-    outcome = watched.run(facts(2), wishes)
+    outcome = watched.run(facts(2), wishes, asked(store, "/log"), interrupt)
     held.set()
     assert time.monotonic() - began < 5
     assert outcome.receipt is not None
@@ -121,8 +107,7 @@ def test_a_signal_after_a_failure_leaves_it_the_jobs(
     """Rank 1 has failed, the others are being told: Ctrl-C in that time hurries it, and is not why it ended."""
     store.put(pod(0, phase="Running", worker=running()))
     store.put(first)
-    when_asked(store, "watch=true", interrupt_soon)
-    outcome = watched.run(facts(2), Wishes())
+    outcome = watched.run(facts(2), Wishes(), lambda: until(watched.err.getvalue), interrupt)
     assert outcome.receipt is not None
     assert (outcome.code, outcome.receipt["failure"]["kind"]) == (code, kind)
     assert "stopping" in watched.err.getvalue()
@@ -132,8 +117,7 @@ def test_a_signal_after_a_failure_leaves_it_the_jobs(
 def test_a_signal_before_any_end_is_why_the_job_ended(store: Store, watched: Watched) -> None:
     for rank in range(2):
         store.put(pod(rank, phase="Running", worker=running()))
-    when_asked(store, "watch=true", interrupt_soon)
-    outcome = watched.run(facts(2), Wishes())
+    outcome = watched.run(facts(2), Wishes(), asked(store, "watch=true"), interrupt)
     assert outcome.receipt is not None
     assert (outcome.code, outcome.receipt["reason"]) == (130, "stopped by SIGINT")
     assert store.names() == []
@@ -142,8 +126,7 @@ def test_a_signal_before_any_end_is_why_the_job_ended(store: Store, watched: Wat
 def test_attach_is_left_with_the_signals_code_and_the_job_goes_on(store: Store, watched: Watched) -> None:
     store.put(pod(0, phase="Running", worker=running()))
     store.put(ended(1, 42, message(1, 42, failure=FAILED)))
-    when_asked(store, "watch=true", interrupt_soon)
-    outcome = watched.run(facts(2), ATTACHED)
+    outcome = watched.run(facts(2), ATTACHED, asked(store, "watch=true"), interrupt)
     assert (outcome.receipt, outcome.code) == (None, 130)
     assert len(store.names()) == 2
 
@@ -166,9 +149,8 @@ def test_plain_pods_that_were_deleted_before_they_started_are_nobody_to_wait_for
 ) -> None:
     for rank in range(2):
         store.put(plain(rank, prepare=waiting("PodInitializing")))
-    when_asked(store, "watch=true", store.objects.clear)
     store.faults = [("GET", "watch=true", (410, {}, {"code": 410, "message": "too old"}))]
-    outcome = watched.run(facts(2, pods=True), wishes)
+    outcome = watched.run(facts(2, pods=True), wishes, asked(store, "watch=true"), store.objects.clear)
     assert outcome.code == 70
     assert outcome.receipt is not None
     assert "its pod was deleted" in outcome.receipt["reason"]
@@ -185,9 +167,9 @@ def test_one_plain_pod_that_was_deleted_before_it_started_is_a_lost_worker(
     for rank in range(2):
         store.put(plain(rank, prepare=running()))
     gone = f"/api/v1/namespaces/{NAMESPACE}/pods/{RUN}-1"
-    when_asked(store, "watch=true", lambda: store.objects.pop(gone))
     store.faults = [("GET", "watch=true", (410, {}, {"code": 410, "message": "too old"}))]
-    outcome = watched.run(facts(2, pods=True), Wishes(grace=1))
+    steps = asked(store, "watch=true"), lambda: store.objects.pop(gone)
+    outcome = watched.run(facts(2, pods=True), Wishes(grace=1), *steps)
     assert outcome.code == 70
     assert f"lost {RUN}-1" in str(outcome.receipt)
     assert store.names() == [], "the other one is stopped"
@@ -198,25 +180,15 @@ def test_a_jobs_pod_that_was_deleted_before_it_started_is_made_anew(store: Store
     store.put(plain(0, prepare=waiting("PodInitializing")))
     store.faults = [("GET", "watch=true", (410, {}, {"code": 410, "message": "too old"}))]
 
-    def replace() -> None:
-        del store.objects[f"/api/v1/namespaces/{NAMESPACE}/pods/{RUN}-0"]
-        time.sleep(1)
-        store.put(ended(0, 0, message(0), uid="new"))
-
-    when_asked(store, "watch=true", replace)
-    assert watched.run(facts(1), ATTACHED).code == 0
+    gone = f"/api/v1/namespaces/{NAMESPACE}/pods/{RUN}-0"
+    made = lambda: store.put(ended(0, 0, message(0), uid="new"))  # noqa: E731
+    steps = asked(store, "watch=true"), lambda: store.objects.pop(gone), 1.0, made
+    assert watched.run(facts(1), ATTACHED, *steps).code == 0
 
 
-def twice(store: Store) -> None:
+def twice(store: Store) -> tuple[Callable[[], object], ...]:
     """Ctrl-C once the job is known, and again once it has been told to end."""
-
-    def work() -> None:
-        interrupt_soon()
-        while not store.wanted("DELETE", "/pods"):
-            time.sleep(0.01)
-        interrupt()
-
-    when_asked(store, "watch=true", work)
+    return asked(store, "watch=true"), interrupt, asked(store, "/pods", "DELETE"), interrupt
 
 
 def test_the_second_signal_kills_what_runs_in_the_workers(store: Store, watched: Watched) -> None:
@@ -224,13 +196,12 @@ def test_the_second_signal_kills_what_runs_in_the_workers(store: Store, watched:
     store.put(pod(0, phase="Running", worker=running()))
     store.put(pod(1))
     store.lingers, store.faults = 60, [("GET", "/exec", (404, {}, {}))]
-    twice(store)
-    outcome = watched.run(facts(2), Wishes())
+    outcome = watched.run(facts(2), Wishes(), *twice(store))
     assert outcome.code == 130
-    (asked,) = {path for _, _, path, _ in store.asked if "/exec" in path}
-    assert f"/pods/{RUN}-0-abcde/exec?" in asked
-    assert "container=worker" in asked
-    assert "kill" in asked
+    (path,) = {path for _, _, path, _ in store.asked if "/exec" in path}
+    assert f"/pods/{RUN}-0-abcde/exec?" in path
+    assert "container=worker" in path
+    assert "kill" in path
     assert "cannot be killed" not in watched.err.getvalue()
     # The nodes are still at it: a second deletion would not hurry them, and by force would leave them at it.
     assert store.wanted("DELETE", "gracePeriodSeconds") == 0
@@ -240,9 +211,8 @@ def test_who_may_not_kill_them_is_told_that_they_have_their_time(store: Store, w
     for rank in range(2):
         store.put(pod(rank, phase="Running", worker=running()))
     store.lingers, store.faults = 60, [("GET", "/exec", forbidden("pods/exec"))]
-    twice(store)
     began = time.monotonic()
-    outcome = watched.run(facts(2), Wishes())
+    outcome = watched.run(facts(2), Wishes(), *twice(store))
     assert time.monotonic() - began < 15
     assert outcome.code == 130
     assert "the workers have their time to the end, as they cannot be killed" in watched.err.getvalue()
