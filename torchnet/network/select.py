@@ -192,8 +192,8 @@ def _check_detection(where: _Where, wanted: list[Address]) -> None:
     if failed:
         where.refuse(
             f"duplicate address detection failed for {_names(failed)}: another machine on the segment has it",
-            "start again: a pod that has just ended may have had it still, as Whereabouts gives an address back before "
-            "the interface is gone; if it comes back, use an ipam with one pool for all nodes",
+            "recreate the worker (launch again): a pod that has just ended may have had it still, as Whereabouts gives "
+            "an address back before the interface is gone; if it comes back, use an ipam with one pool for all nodes",
         )
     tentative = [address for address in wanted if address.tentative]
     if tentative:
