@@ -71,6 +71,22 @@ def test_links_devices_and_bombs_are_refused(tmp_path: Path) -> None:
         unpack(str(tmp_path / "none.zip"), str(tmp_path / "work"))
 
 
+# Where a field stands in the file's own header and in the directory's entry (APPNOTE.TXT 4.3.7 and 4.3.12).
+BEYOND = {"encrypted": (6, 8, 1), "of an unknown compression": (8, 10, 77), "of a newer format": (4, 6, 99)}
+
+
+@pytest.mark.parametrize("what", BEYOND)
+def test_an_archive_that_python_cannot_read_is_refused(tmp_path: Path, what: str) -> None:
+    source = Path(archive(tmp_path / "code.zip", x=(b"x", 0)))
+    data = bytearray(source.read_bytes())
+    own, entry, value = BEYOND[what]
+    for start in (own, data.index(b"PK\1\2") + entry):
+        data[start : start + 2] = value.to_bytes(2, "little")
+    source.write_bytes(data)
+    with pytest.raises(UsageError, match="is no zip that can be read: .*(password|compression|version 9.9)"):
+        unpack(str(source), str(tmp_path / "work"))
+
+
 @settings(max_examples=60, deadline=None)
 @given(names=st.lists(st.text(st.sampled_from("ab./\\ é\u202e"), min_size=1, max_size=8), max_size=5))
 def test_whatever_an_archive_is_called_it_stays_inside(

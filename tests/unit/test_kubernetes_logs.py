@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from tests.unit.api_store import Store, door, forbidden, storing
 from tests.unit.aside import aside, interrupt, pause
 from tests.unit.kubernetes_objects import ended, facts, message, pod, running
+from tests.unit.slow_reader import slow_reader
 from torchnet.agent.report import BACKLOG
 from torchnet.errors import ClusterError
 from torchnet.runtimes.kubernetes.reading import Reading
@@ -100,19 +100,7 @@ def test_no_more_is_taken_than_somebody_reads_and_a_signal_ends_it(
 def test_who_reads_slowly_gets_everything(store: Store, tmp_path: Path, signals: Signals) -> None:
     """More than may wait at once: what is read makes room for what comes."""
     put(store, ended(0, 0, message(0)), [f"[0] {number:0400d}" for number in range(6000)])
-    reading, writing = os.pipe()
-    got = bytearray()
-
-    def read() -> None:
-        time.sleep(1)
-        while data := os.read(reading, 1 << 16):
-            got.extend(data)
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    with os.fdopen(writing, "w") as file:
+    with slow_reader(1) as (file, got):
         one = Reading(door(store, tmp_path), facts(1), console(file, file), (), follow=False)
         assert one.show(signals) == 0
-    reader.join(10)
-    os.close(reading)
     assert got.count(b"\n") == 6000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from tests.unit.kubernetes_objects import (
     terminated,
     waiting,
 )
+from tests.unit.slow_reader import slow_reader
 from torchnet.runtimes.kubernetes import session
 from torchnet.runtimes.kubernetes.facts import Facts
 from torchnet.runtimes.kubernetes.session import Session
@@ -230,21 +230,9 @@ def test_who_reads_slowly_gets_every_line(
     store.logs[one["metadata"]["name"]] = "".join(
         f"2026-01-01T00:00:{number / 1000:012.9f}Z [0] {number:0400d}\n" for number in range(count)
     )
-    reading, writing = os.pipe()
-    got = bytearray()
-
-    def read() -> None:
-        time.sleep(2)
-        while data := os.read(reading, 1 << 16):
-            got.extend(data)
-
-    thread = threading.Thread(target=read)
-    thread.start()
-    with os.fdopen(writing, "w") as out, Signals() as signals:
+    with slow_reader(2) as (out, got), Signals() as signals:
         console = Console(io.StringIO(), out, world_size=1, color=False, tty=False)
         outcome = Session(door(store, tmp_path), facts(1), console, Wishes(), signals).run()
         console.close()
-    thread.join()
-    os.close(reading)
     assert outcome.code == 0
     assert [int(line.rpartition(b" ")[2]) for line in got.splitlines()] == list(range(count))

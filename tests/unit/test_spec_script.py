@@ -53,6 +53,11 @@ def test_directories_and_archives(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
         archive.writestr("data", "x")
     assert "binary" in checked(tmp_path, "data.zip")
+    data = bytearray((tmp_path / "app.pyz").read_bytes())
+    needed = data.index(b"PK\1\2") + 6  # the version of the format, in the directory's entry
+    data[needed : needed + 2] = (99).to_bytes(2, "little")
+    (tmp_path / "newer.pyz").write_bytes(data)
+    assert "binary" in checked(tmp_path, "newer.pyz")
 
 
 @pytest.mark.parametrize(

@@ -39,9 +39,9 @@ def unpack(archive: str, folder: str) -> int:
         where = getattr(error, "filename", None) or archive
         text = f"{printable(str(where), 200)}: {error.strerror or error}"
         raise UsageError(text, fix=f"is {folder} writable?") from None
-    # zipfile says NotImplementedError of a compression or a version of the format that it cannot read, and
-    # RuntimeError of an encrypted file.
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    # RuntimeError is what zipfile raises for an encrypted file, and a subclass of it for a compression or a version of
+    # the format that this Python cannot read.
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise UsageError(f"{archive} is no zip that can be read: {printable(str(error), 200)}") from None
 
 

@@ -127,6 +127,6 @@ def _is_archive(path: str) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return "__main__.py" in archive.namelist()
-    # zipfile says NotImplementedError of a file that asks for a newer version of the format.
-    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+    # RuntimeError: zipfile raises a subclass of it for a file that asks for a newer version of the format.
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile):
         return False
