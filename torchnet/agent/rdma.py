@@ -9,9 +9,8 @@ from collections.abc import Collection, Iterable, Mapping
 
 ROOT, NET = "/sys/class/infiniband", "/sys/class/net"
 NODES = "/dev/infiniband"
-_WORD_BYTES = (
-    4  # port_xmit_data and port_rcv_data count four bytes (InfiniBand Architecture 1.3, PortCountersExtended)
-)
+# port_xmit_data and port_rcv_data count four bytes (InfiniBand Architecture 1.3, PortCountersExtended).
+_WORD_BYTES = 4
 
 
 def devices(root: str = ROOT, nodes: str = NODES) -> tuple[str, ...]:

@@ -83,6 +83,10 @@ class Console:
                 self._progress.redraw()
         self.tick()
 
+    def notice(self, text: str, level: str = "info") -> None:
+        """A word of the launcher's own; levels as agents have them: info, warning, error."""
+        self.event({"event": "notice", "node": None, "level": level, "text": text})
+
     def tick(self) -> None:
         """Call this now and then (every 0.1 s, say), so that the newest state of a progress bar is shown in
         time.

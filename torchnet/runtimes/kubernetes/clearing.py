@@ -54,4 +54,4 @@ def tell(console: Console, removal: Removal | None, namespace: str, run: str) ->
         lines.append(f"still there: {listed(removal.left, limit=10)}")
     if lines:
         text = "\n".join([f"the removal of {run}:", *lines, f"fix: torchnet down {run} -n {namespace}"])
-        console.event({"event": "notice", "node": None, "level": "warning", "text": text})
+        console.notice(text, "warning")

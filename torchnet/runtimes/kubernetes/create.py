@@ -13,10 +13,11 @@ from typing import Any
 
 from torchnet import names
 from torchnet.errors import ClusterError, NetworkError, UsageError
+from torchnet.names import RUN_LABEL
 from torchnet.network.text import printable
 from torchnet.runtimes.kubernetes.door import MERGE_PATCH, Door, after_lost_answer
 from torchnet.runtimes.kubernetes.refused import Refused, is_rights
-from torchnet.runtimes.kubernetes.resources import NAD, POD, RUN, WORKLOADS, kind_of
+from torchnet.runtimes.kubernetes.resources import NAD, POD, WORKLOADS, kind_of
 
 Object = dict[str, Any]
 _QUERY = {"fieldManager": "torchnet", "fieldValidation": "Strict"}
@@ -108,9 +109,8 @@ def own(door: Door, results: Sequence[Object]) -> None:
 def is_taken(error: BaseException) -> bool:
     """Whether what :func:`create` raised means that an object of this name is there already: somebody else's."""
     if isinstance(error, Refused):
-        return (
-            error.status == 409 and error.reason != "Conflict"
-        )  # a quota's, say, which is no matter of names
+        # A quota's Conflict, say, is no matter of names.
+        return error.status == 409 and error.reason != "Conflict"
     return isinstance(error, UsageError)
 
 
@@ -131,7 +131,7 @@ def _taken(door: Door, objects: Sequence[Object]) -> None:
 
 def taken(kind: str, namespace: str, name: str, found: Mapping[str, Any]) -> UsageError:
     """The name is in use."""
-    run = ((found.get("metadata") or {}).get("labels") or {}).get("torchnet/run")
+    run = _run_of(found)
     what = f"the run {run}" if run else f"{kind} {name}, which is no run of torchnet's,"
     status = found.get("status") or {}
     state = next(
@@ -154,9 +154,8 @@ def _post(door: Door, body: Object, *, dry: bool) -> Object:
         )
     except Refused as error:
         if dry and kind.name == "RoleBinding" and error.status == 404:
-            return (
-                body  # its Role does not exist yet: for whoever may not bind any role, that cannot be tried
-            )
+            # Its Role does not exist yet: for whoever may not bind any role, that cannot be tried.
+            return body
         if is_taken(error):
             found = _there(door, body)
             if after_lost_answer(error) and _same(found, body):
@@ -175,12 +174,16 @@ def _post(door: Door, body: Object, *, dry: bool) -> Object:
 
 def _left_over(kind: str, namespace: str, name: str, found: Mapping[str, Any]) -> UsageError:
     """The name of something that only belongs to a run is in use, and the run itself may be gone."""
-    run = ((found.get("metadata") or {}).get("labels") or {}).get(RUN)
+    run = _run_of(found)
     if not run:
         text = f"{kind} {name}, which is none of torchnet's, exists in namespace {namespace}"
         return UsageError(text, fix="another --run-id")
     text = f"{kind} {name} of the run {run} exists in namespace {namespace}"
     return UsageError(text, fix=f"torchnet down {run} -n {namespace}")
+
+
+def _run_of(found: Mapping[str, Any]) -> str | None:
+    return ((found.get("metadata") or {}).get("labels") or {}).get(RUN_LABEL)
 
 
 def _there(door: Door, body: Object) -> Object:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from torchnet.errors import UsageError
+from torchnet.names import RUN_LABEL, SPEC_ANNOTATION
 from torchnet.network.text import printable
 from torchnet.runtimes.kubernetes.pods import seconds
-from torchnet.runtimes.kubernetes.resources import JOBSET, RUN, SPEC, Kind, kind_of
+from torchnet.runtimes.kubernetes.resources import JOBSET, Kind, kind_of
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ def facts(workload: dict[str, Any]) -> Facts:
         UsageError: its annotation is missing, or none of torchnet's.
     """
     meta = workload["metadata"]
-    run = str((meta.get("labels") or {}).get(RUN) or meta["name"])
-    text = (meta.get("annotations") or {}).get(SPEC)
+    run = str((meta.get("labels") or {}).get(RUN_LABEL) or meta["name"])
+    text = (meta.get("annotations") or {}).get(SPEC_ANNOTATION)
     try:
         data = json.loads(text or "{}")
         nnodes, nproc = int(data["nnodes"]), int(data["nproc_per_node"])
@@ -56,7 +57,7 @@ def facts(workload: dict[str, Any]) -> Facts:
             raise ValueError("a number is out of range")
     except (ValueError, TypeError, KeyError, RecursionError):
         raise UsageError(
-            f"{workload['kind']} {meta['name']} has no annotation {SPEC} that can be read"
+            f"{workload['kind']} {meta['name']} has no annotation {SPEC_ANNOTATION} that can be read"
             f" ({printable(str(text), 80)}): torchnet cannot tell the run's size",
             fix=f"kubectl get {kind_of(workload).resource} {meta['name']} -n {meta['namespace']} -o yaml",
         ) from None

@@ -8,12 +8,13 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TextIO
 
+from torchnet.names import PREPARE, WORKER
 from torchnet.runtimes import descriptors
 from torchnet.runtimes.kubernetes.door import Door
 from torchnet.runtimes.kubernetes.facts import Facts
 from torchnet.runtimes.kubernetes.lines import Event, event
 from torchnet.runtimes.kubernetes.logs import READERS, Follower, Readers
-from torchnet.runtimes.kubernetes.pods import PREPARE, WORKER, Worker
+from torchnet.runtimes.kubernetes.pods import Worker
 
 ALL = 16  # workers up to which all are followed
 _WAITING = 20_000  # lines that may wait for the console; then the followers wait

@@ -75,5 +75,5 @@ class Heard:
         self._files.write(event["rank"], event["data"])
         if self._files.problem:
             text, self._files.problem = self._files.problem, ""
-            self._console.event({"event": "notice", "node": None, "level": "warning", "text": text})
+            self._console.notice(text, "warning")
         self._console.event(event)

@@ -12,11 +12,10 @@ import time
 from collections.abc import Collection
 
 from torchnet.errors import ClusterError
-from torchnet.names import AGENT_ZIP, CODE_DIR
+from torchnet.names import AGENT_ZIP, CODE_DIR, WORKER
 from torchnet.runtimes.kubernetes.door import Door
 from torchnet.runtimes.kubernetes.execute import execute
 from torchnet.runtimes.kubernetes.logs import Readers
-from torchnet.runtimes.kubernetes.pods import WORKER
 from torchnet.runtimes.kubernetes.refused import Refused
 
 _SECONDS = 20.0  # for all of them

@@ -36,18 +36,18 @@ def launch(job: JobSpec, origins: Mapping[str, Origin], cwd: str) -> int:  # noq
         nproc = job.nproc_per_node if isinstance(job.nproc_per_node, int) else max(1, group.gpus)
         console = Console(world_size=job.nnodes * nproc, ranks=job.output.ranks, quiet=job.output.quiet)
         for line in prepared.left_out:
-            _say(console, f"does not travel: {printable(line)}", "warning")
+            console.notice(f"does not travel: {printable(line)}", "warning")
         allow(job.nnodes, nproc, job.output.ranks, everybody=False, files=bool(job.output.log_dir))
         unwritable = problem(job.output.json_path) if job.output.json_path else None
         if unwritable:
             text = f"--json {job.output.json_path}: {unwritable}; the receipt will go to standard output"
-            _say(console, text, "warning")
+            console.notice(text, "warning")
         known = start(door, prepared.objects, pod_of(prepared.objects), console, signals)
         if isinstance(known, int):
             return known
-        _say(console, f"run {known.run} in namespace {known.namespace}", "info")
+        console.notice(f"run {known.run} in namespace {known.namespace}")
         if text := remains_open(job):
-            _say(console, text, "info")
+            console.notice(text)
         wishes = Wishes(
             start_timeout=job.run.start_timeout,
             timeout=job.run.timeout,
@@ -68,7 +68,3 @@ def remains_open(job: JobSpec) -> str:
         f"open: PyTorch's store asks nobody for a proof, and whoever is on the backend network reaches its ports "
         f"({ports}); --multi-network-policy closes them"
     )
-
-
-def _say(console: Console, text: str, level: str) -> None:
-    console.event({"event": "notice", "node": None, "level": level, "text": text})

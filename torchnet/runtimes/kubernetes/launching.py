@@ -68,11 +68,11 @@ def _next_commands(console: Console, known: Facts, words: Sequence[str]) -> None
     """The commands that go on with a run that is left."""
     commands = "\n".join(f"torchnet {word} {known.command}" for word in words)
     text = f"the run {known.run} is still there:\n{commands}"
-    console.event({"event": "notice", "node": None, "level": "info", "text": text})
+    console.notice(text)
 
 
 def _left(console: Console, known: Facts, outcome: Outcome) -> None:
     """The launcher goes, the job does not."""
     commands = "\n".join(f"torchnet {word} {known.command}" for word in ("attach", "logs", "status", "down"))
     text = f"{known.run}: {outcome.left}; next:\n{commands}"
-    console.event({"event": "notice", "node": None, "level": "info", "text": text})
+    console.notice(text)

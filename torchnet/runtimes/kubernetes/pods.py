@@ -11,10 +11,9 @@ import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from torchnet.names import ATTEMPT_LABEL, INDEX_LABEL, NODE_RANK_LABEL, PREPARE, WORKER
 from torchnet.runtimes.kubernetes.message import Message, read
-from torchnet.runtimes.kubernetes.resources import ATTEMPT, INDEX, RANK
 
-PREPARE, WORKER = "prepare", "worker"
 Stage = Literal["queued", "unscheduled", "creating", "preparing", "prepared", "running", "ended"]
 
 
@@ -56,14 +55,14 @@ class Worker:
 def rank_of(pod: dict[str, Any]) -> int | None:
     """The node rank that the pod's labels give it."""
     labels = pod["metadata"].get("labels") or {}
-    text = labels.get(RANK, labels.get(INDEX, ""))
+    text = labels.get(NODE_RANK_LABEL, labels.get(INDEX_LABEL, ""))
     return int(text) if text.isascii() and text.isdigit() and len(text) < 7 else None
 
 
 def age_key(pod: dict[str, Any]) -> tuple[int, str, str]:
     """Which of two pods of one rank is the newer: the gang's attempt, then the time they were made."""
     meta = pod["metadata"]
-    attempt = (meta.get("labels") or {}).get(ATTEMPT, "0")
+    attempt = (meta.get("labels") or {}).get(ATTEMPT_LABEL, "0")
     return int(attempt) if attempt.isdigit() else 0, meta.get("creationTimestamp") or "", meta["uid"]
 
 

@@ -6,11 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from torchnet.names import RUN_LABEL
 from torchnet.runtimes.kubernetes.refused import Call
-
-RUN, RANK, INDEX = "torchnet/run", "torchnet/node-rank", "batch.kubernetes.io/job-completion-index"
-ATTEMPT = "jobset.sigs.k8s.io/restart-attempt"
-SPEC = "torchnet/spec"
 
 
 @dataclass(frozen=True)
@@ -72,4 +69,4 @@ def kind_of(body: dict[str, Any]) -> Kind:
 
 def selector(run: str) -> str:
     """The label that finds all of a run."""
-    return f"{RUN}={run}"
+    return f"{RUN_LABEL}={run}"

@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from torchnet.errors import UsageError
+from torchnet.names import RUN_LABEL
 from torchnet.network.text import printable
 from torchnet.runtimes.kubernetes.door import Door
 from torchnet.runtimes.kubernetes.end import first_failure
 from torchnet.runtimes.kubernetes.facts import Facts, facts
 from torchnet.runtimes.kubernetes.gang import Gang
 from torchnet.runtimes.kubernetes.pods import Worker, seconds
-from torchnet.runtimes.kubernetes.resources import JOBSET, POD, RUN, selector
+from torchnet.runtimes.kubernetes.resources import JOBSET, POD, selector
 from torchnet.runtimes.kubernetes.survey import survey
 
 Object = dict[str, Any]
@@ -55,11 +56,11 @@ def table(door: Door, namespace: str, run: str | None = None) -> Table:
     there = survey(door, namespace, run)
     if run is not None and run not in there.names:
         raise there.missing(run)
-    query = {"labelSelector": selector(run) if run else RUN}
+    query = {"labelSelector": selector(run) if run else RUN_LABEL}
     answer = door.call("GET", POD.path(namespace), POD.call("list", namespace), query=query)
     pods: dict[str, list[Object]] = {name: [] for name in there.names}
     for pod in answer.get("items") or ():
-        pods.setdefault(str((pod["metadata"].get("labels") or {}).get(RUN)), []).append(pod)
+        pods.setdefault(str((pod["metadata"].get("labels") or {}).get(RUN_LABEL)), []).append(pod)
     found = [_row(body, pods[name], detailed=run is not None) for name, body in there.found.items()]
     found += [
         _unknown(body, pods[name], JOBSET.name, "its JobSet could not be looked at")
@@ -71,7 +72,7 @@ def table(door: Door, namespace: str, run: str | None = None) -> Table:
 def _unknown(body: Object, pods: Sequence[Object], workload: str, why: str) -> Row:
     meta = body["metadata"]
     age = round(max(0.0, time.time() - seconds(meta.get("creationTimestamp"))), 0)
-    name = str((meta.get("labels") or {}).get(RUN))
+    name = str((meta.get("labels") or {}).get(RUN_LABEL))
     return Row(name, meta["namespace"], workload, 0, len(pods), "unknown", printable(why, _REASON), age, None)
 
 

@@ -58,7 +58,7 @@ class Session:
         self._heard = Heard(console, self._following.take, Files(wishes.log_dir))
         self._queue: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._workers: dict[int, Worker] = {}
-        self._leaving = Leaving(facts, lambda text: self._notice(text, "warning"))
+        self._leaving = Leaving(facts, lambda text: self._console.notice(text, "warning"))
         self._listed = False
         self._started = False
         self._failure: Failure | None = None
@@ -119,7 +119,7 @@ class Session:
             elif kind == "failed":
                 self._broken = value
             elif kind == "notice":
-                self._notice(value, "warning")
+                self._console.notice(value, "warning")
             else:
                 self._gang.event(kind, value)
 
@@ -135,7 +135,7 @@ class Session:
                 self._failure = Failure("interrupted", text, 128 + number, at=time.time())
             if number == signal.SIGINT:
                 text = f"stopping (once more ends it at once, else after at most {self._wishes.grace:g} s)"
-                self._notice(text, "warning")
+                self._console.notice(text, "warning")
             self._stop()
         return number
 
@@ -213,7 +213,7 @@ class Session:
             return True
         told = self._look.told(self._workers) if now - self._began > _EVENTS_SECONDS else {}
         for text in self._waiting.lines(self._workers, told, queued, now):
-            self._notice(text, "info")
+            self._console.notice(text)
         limit = self._wishes.start_timeout
         if limit is not None and self._counted > limit and self._failure is None:
             reasons = self._waiting.reasons(self._workers, told, queued)
@@ -290,6 +290,3 @@ class Session:
             now=time.time(),
         )
         return Outcome(receipt, int(receipt["exit_code"]))
-
-    def _notice(self, text: str, level: str) -> None:
-        self._console.event({"event": "notice", "node": None, "level": level, "text": text})

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from torchnet.errors import ClusterError
+from torchnet.names import RUN_LABEL
 from torchnet.runtimes.kubernetes import create
 from torchnet.runtimes.kubernetes.clearing import clear
 from torchnet.runtimes.kubernetes.door import Door
 from torchnet.runtimes.kubernetes.facts import Facts, facts
 from torchnet.runtimes.kubernetes.interruptible import Call, Interrupted, in_thread
 from torchnet.runtimes.kubernetes.remove import those
-from torchnet.runtimes.kubernetes.resources import RUN, WORKLOADS, kind_of
+from torchnet.runtimes.kubernetes.resources import WORKLOADS, kind_of
 from torchnet.runtimes.kubernetes.signals import Signals
 from torchnet.ui.console import Console
 
@@ -81,13 +82,13 @@ def _undo(
     meta = rendered[0]["metadata"]
     ours = any(kind_of(one) in WORKLOADS for one in made)
     if (error is None and ours) or (error is not None and not create.is_taken(error)):
-        clear(door.access, meta["namespace"], meta["labels"][RUN], console, signals, now=True)
+        clear(door.access, meta["namespace"], meta["labels"][RUN_LABEL], console, signals, now=True)
         return
     # The name is another's, or may be, and so is all that bears its label, but for what was made here.
     problems = _removed(door, made, signals)
     if problems:
         names = ", ".join(f"{one['kind']} {one['metadata']['name']}" for one in made)
-        _warn(console, "\n".join([f"made here and not removed: {names}", *problems]))
+        console.notice("\n".join([f"made here and not removed: {names}", *problems]), "warning")
 
 
 def _removed(door: Door, made: Sequence[Object], signals: Signals) -> list[str]:
@@ -104,14 +105,10 @@ def _removed(door: Door, made: Sequence[Object], signals: Signals) -> list[str]:
 def _untold(rendered: Sequence[Object], console: Console) -> None:
     """Name what may be left where the last answer never came."""
     meta = rendered[0]["metadata"]
-    run, where = meta["labels"][RUN], f"-n {meta['namespace']}"
+    run, where = meta["labels"][RUN_LABEL], f"-n {meta['namespace']}"
     text = f"the cluster has not said whether all that was asked for of {run} was made"
     fix = f"torchnet status {run} {where}; where it is this launch's: torchnet down {run} {where}"
-    _warn(console, f"{text}\nfix: {fix}")
-
-
-def _warn(console: Console, text: str) -> None:
-    console.event({"event": "notice", "node": None, "level": "warning", "text": text})
+    console.notice(f"{text}\nfix: {fix}", "warning")
 
 
 def _own(door: Door, results: Sequence[Object]) -> None:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from torchnet.errors import ClusterError, UsageError
+from torchnet.names import RUN_LABEL
 from torchnet.network.text import listed, printable
 from torchnet.runtimes.kubernetes.door import Door
 from torchnet.runtimes.kubernetes.facts import Facts, facts
 from torchnet.runtimes.kubernetes.refused import Call, Refused
-from torchnet.runtimes.kubernetes.resources import JOB, JOBSET, POD, RUN, selector
+from torchnet.runtimes.kubernetes.resources import JOB, JOBSET, POD, selector
 
 Object = dict[str, Any]
 
@@ -80,7 +81,7 @@ def survey(door: Door, namespace: str, run: str | None = None) -> Survey:
     hidden: dict[str, Object] = {}
     unseen = None
     for kind in (JOBSET, JOB, POD):
-        query = {"labelSelector": selector(run) if run else RUN}
+        query = {"labelSelector": selector(run) if run else RUN_LABEL}
         try:
             answer = door.call("GET", kind.path(namespace), kind.call("list", namespace), query=query)
         except Refused as error:
@@ -91,7 +92,7 @@ def survey(door: Door, namespace: str, run: str | None = None) -> Survey:
             continue
         for item in answer.get("items") or ():
             item |= {"apiVersion": kind.api, "kind": kind.name}
-            name = str((item["metadata"].get("labels") or {}).get(RUN))
+            name = str((item["metadata"].get("labels") or {}).get(RUN_LABEL))
             maker = _maker(item)
             if not maker:
                 found.setdefault(name, item)

@@ -9,8 +9,7 @@ from typing import Any
 from torchnet import names
 from torchnet.manifests import files
 from torchnet.manifests.parts import RESTRICTED, RESTRICTED_POD, mount, resources
-from torchnet.runtimes.kubernetes.pods import WORKER
-from torchnet.runtimes.kubernetes.resources import RANK, RUN
+from torchnet.names import NODE_RANK_LABEL, RUN_LABEL, WORKER
 
 Object = dict[str, Any]
 INTERFACE = names.rail_interface(0)
@@ -37,7 +36,7 @@ def pod(
 ) -> Object:
     """Test pod ``index``; ``apart``: not on a node that has another one of this run."""
     metadata = _meta(run, namespace, f"{run}-{index}")
-    metadata["labels"][RANK] = str(index)
+    metadata["labels"][NODE_RANK_LABEL] = str(index)
     entry = {"name": network[1], "namespace": network[0], "interface": INTERFACE}
     metadata["annotations"] = {names.NETWORKS_ANNOTATION: json.dumps([entry])}
     container = {
@@ -60,14 +59,14 @@ def pod(
         "volumes": [{"name": "scripts", "configMap": {"name": run}}],
     }
     if apart:
-        term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {RUN: run}}}
+        term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {RUN_LABEL: run}}}
         spec["affinity"] = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
 def _meta(run: str, namespace: str, name: str) -> Object:
     labels = {
-        RUN: run,
+        RUN_LABEL: run,
         "app.kubernetes.io/name": "torchnet",
         "app.kubernetes.io/managed-by": "torchnet",
         "torchnet/verify": "true",

@@ -81,13 +81,13 @@ def launch(job: JobSpec, origins: Mapping[str, Origin]) -> int:  # noqa: ARG001 
     unwritable = problem(job.output.json_path) if job.output.json_path else None
     if unwritable:
         text = f"--json {job.output.json_path}: {unwritable}; the receipt will go to standard output"
-        console.event({"event": "notice", "node": None, "level": "warning", "text": text})
+        console.notice(text, "warning")
     if on_loopback:
         notes.append("on loopback, as asked: no second network is used, and nothing is proved")
     elif internet.note:
         notes.append(internet.note)
     for note in notes:
-        console.event({"event": "notice", "node": None, "level": "info", "text": note})
+        console.notice(note)
     try:
         receipt = Session(specs, running, links, console).run(job.run.timeout, internet.trouble)
     finally:

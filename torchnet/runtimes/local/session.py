@@ -129,7 +129,7 @@ class Session:
 
     def _notice(self, text: str) -> None:
         if text:
-            self._console.event({"event": "notice", "node": None, "level": "warning", "text": text})
+            self._console.notice(text, "warning")
 
     def _duplicates(self, rank: int, row: str) -> None:
         """Two nodes with one address: neither may ever reach the join's table, so it is looked for here, too."""
@@ -192,7 +192,7 @@ class Session:
             return
         if number == signal.SIGINT:
             text = f"stopping (once more ends it at once, else after at most {self._specs[0].grace:g} s)"
-            self._console.event({"event": "notice", "node": None, "level": "warning", "text": text})
+            self._console.notice(text, "warning")
         self._stop(Failure("interrupted", f"stopped by {name}", code, at=time.time()))
 
     def _suspend(self) -> None:
