@@ -144,6 +144,8 @@ def test_pyroute2_reads_the_same_dump_alike() -> None:
         assert own.received_bytes == info["tcpi_bytes_received"]
         assert (own.segments_out, own.segments_in) == (info["tcpi_segs_out"], info["tcpi_segs_in"])
         assert (own.unacknowledged, own.backoff) == (info["tcpi_unacked"], info["tcpi_backoff"])
+        assert (own.tried_bytes, own.mss) == (info["tcpi_bytes_sent"], info["tcpi_advmss"])
+        assert own.data_segments_in == info["tcpi_data_segs_in"]
         raw = sockets._info(answer)
         assert sockets._sent(raw[:192]) == info["tcpi_bytes_acked"]  # what a kernel before 4.19 gives
     assert sorted({own.sent_bytes for own in ours}) == [0, 31_000]

@@ -83,6 +83,19 @@ WITNESSES = {
 }
 
 
+@pytest.mark.parametrize(
+    ("sent", "received", "words"),
+    [(12.0, 12.0, []), (14.3, 12.0, ["sent"]), (12.0, 14.3, ["received"])],
+)
+def test_what_went_twice_is_no_others_traffic(sent: float, received: float, words: list[str]) -> None:
+    told = Flow(10 * MB, 10 * MB, resent_bytes=2 * MB, repeated_bytes=2 * MB)
+    counters = {"net1": Counters(int(sent * MB), int(received * MB)), "eth0": Counters(0, 0)}
+    found = worker(spec(), table(), rails(), traffic({(1, "net1"): told}, counters), {}, [], {})["findings"]
+    assert [text.partition(" bytes")[0] for text in found] == [
+        f"node-0: net1 {word} 14300000" for word in words
+    ]
+
+
 @pytest.mark.parametrize("interface", ["net1", "eth0"])
 @pytest.mark.parametrize("case", WITNESSES)
 def test_witnesses_that_disagree_by_more_than_two_percent(case: str, interface: str) -> None:

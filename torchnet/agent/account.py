@@ -23,18 +23,35 @@ _QUIET_SECONDS, _SETTLE_SECONDS = 0.03, 0.5
 
 @dataclass
 class Flow:
-    """Bytes in both directions, and the segments that carried them."""
+    """Bytes in both directions, and the segments that carried them.
+
+    ``resent_bytes`` and ``repeated_bytes`` are what of it an interface may have counted more than once, as a segment
+    was lost or came late: sent again, and at most received again.  The kernel does not count the latter: what fits into
+    the segments that carried data is its bound, and no more than all of it, so that small segments hide little.
+    """
 
     sent_bytes: int = 0
     received_bytes: int = 0
     segments_out: int = 0
     segments_in: int = 0
+    resent_bytes: int = 0
+    repeated_bytes: int = 0
 
     def add(self, socket: sockets.SocketBytes, base: sockets.SocketBytes | None = None) -> None:
-        self.sent_bytes += socket.sent_bytes - (base.sent_bytes if base else 0)
-        self.received_bytes += socket.received_bytes - (base.received_bytes if base else 0)
-        self.segments_out += socket.segments_out - (base.segments_out if base else 0)
-        self.segments_in += socket.segments_in - (base.segments_in if base else 0)
+        def since(field: str) -> int:
+            return int(getattr(socket, field)) - (int(getattr(base, field)) if base else 0)
+
+        sent, received = since("sent_bytes"), since("received_bytes")
+        self.sent_bytes += sent
+        self.received_bytes += received
+        self.segments_out += since("segments_out")
+        self.segments_in += since("segments_in")
+        self.resent_bytes += max(0, since("tried_bytes") - sent)
+        self.repeated_bytes += min(received, max(0, since("data_segments_in") * socket.mss - received))
+
+    def merge(self, other: Flow) -> None:
+        for name, count in vars(other).items():
+            setattr(self, name, getattr(self, name) + count)
 
     @property
     def total(self) -> int:
@@ -62,10 +79,7 @@ class Traffic:
         flows = [flow for (_, name), flow in self.peers.items() if name == interface]
         flows += [table[interface] for table in (self.others, self.control) if interface in table]
         for flow in flows:
-            total.sent_bytes += flow.sent_bytes
-            total.received_bytes += flow.received_bytes
-            total.segments_out += flow.segments_out
-            total.segments_in += flow.segments_in
+            total.merge(flow)
         return total
 
     def peer_bytes(self) -> int:

@@ -92,11 +92,11 @@ def _disagreements(spec: AgentSpec, traffic: Traffic, backend: set[str]) -> list
         counter, flow = traffic.counters.get(name), traffic.on_interface(name)
         if counter is None:
             continue
-        for word, seen, said, segments in (
-            ("sent", counter.sent_bytes, flow.sent_bytes, flow.segments_out),
-            ("received", counter.received_bytes, flow.received_bytes, flow.segments_in),
+        for word, seen, said, again, segments in (
+            ("sent", counter.sent_bytes, flow.sent_bytes, flow.resent_bytes, flow.segments_out),
+            ("received", counter.received_bytes, flow.received_bytes, flow.repeated_bytes, flow.segments_in),
         ):
-            least, most = said, said + segments * HEADER_BYTES
+            least, most = said, said + again + segments * HEADER_BYTES
             if seen < least * (1 - _TOLERANCE) - _SLACK_BYTES:
                 found.append(
                     f"{spec.name}: connections from {name}'s address {word} {said} bytes, the interface only {seen}: "

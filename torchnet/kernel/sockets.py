@@ -28,14 +28,15 @@ _SYN_RECV, _TIME_WAIT, _LISTEN = 3, 6, 10
 _STATES = 0xFFF & ~(1 << _LISTEN) & ~(1 << _TIME_WAIT) & ~(1 << _SYN_RECV)  # has no socket yet
 # struct tcp_info: offsets of the 64-bit counters and of the fields that tell a stalled peer.
 _BYTES_ACKED, _BYTES_RECEIVED, _SEGS_OUT, _SEGS_IN, _BYTES_SENT, _BYTES_RETRANS = 120, 128, 136, 140, 200, 208
-_BACKOFF, _UNACKED, _RETRANSMITS = 4, 24, 2
+_BACKOFF, _UNACKED, _ADVMSS, _DATA_SEGS_IN = 4, 24, 84, 152
 
 
 @dataclass(frozen=True)
 class SocketBytes:
     """One TCP connection's account.  Addresses are literals (IPv4-mapped ones as IPv4); bytes are payload, without
-    retransmissions, but the kernel counts the other end's FIN as one received byte; ``cookie`` identifies the socket as
-    long as the namespace lives."""
+    retransmissions, but the kernel counts the other end's FIN as one received byte; ``tried_bytes`` is payload with
+    retransmissions, and ``data_segments_in`` counts repeated ones, too, each of at most ``mss`` bytes; ``cookie``
+    identifies the socket as long as the namespace lives."""
 
     local: str
     remote: str
@@ -43,8 +44,11 @@ class SocketBytes:
     remote_port: int
     sent_bytes: int
     received_bytes: int
+    tried_bytes: int
     segments_out: int
     segments_in: int
+    data_segments_in: int
+    mss: int
     unacknowledged: int
     backoff: int
     inode: int
@@ -125,8 +129,11 @@ def _parse(message: bytes) -> SocketBytes:
         remote_port=dport,
         sent_bytes=_sent(info),
         received_bytes=_u64(info, _BYTES_RECEIVED),
+        tried_bytes=_u64(info, _BYTES_SENT),
         segments_out=_u32(info, _SEGS_OUT),
         segments_in=_u32(info, _SEGS_IN),
+        data_segments_in=_u32(info, _DATA_SEGS_IN),
+        mss=_u32(info, _ADVMSS),
         unacknowledged=_u32(info, _UNACKED),
         backoff=info[_BACKOFF] if len(info) > _BACKOFF else 0,
         inode=fields[15],
