@@ -141,9 +141,11 @@ def main() -> None:
             best = model(torch.tensor([tokens[-CONTEXT:]]))[0, -1].topk(40)
             tokens.append(int(best.indices[torch.multinomial((best.values / 0.8).softmax(0), 1)]))
         print(b"".join(vocabulary[token] for token in tokens).decode("ascii", "backslashreplace"), flush=True)
-    # Wait for rank 0, and for Gloo's threads to let go of the tensors: a process that ends before may abort.
-    dist.barrier(device_ids=[device.index] if device.type == "cuda" else None)
+    dist.barrier(device_ids=[device.index] if device.type == "cuda" else None)  # wait for rank 0
     dist.destroy_process_group()
+    # Torch's caches of the mesh hold the group, so that this did not end Gloo's threads: leave them the interpreter for
+    # a moment, to let go of their tensors. A process that ends before may abort.
+    time.sleep(0.1)
 
 
 if __name__ == "__main__":
