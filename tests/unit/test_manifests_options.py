@@ -243,6 +243,17 @@ def test_flags_may_stand_before_the_name_and_after(capsys: CAPTURE) -> None:
     assert (plugin["type"], plugin["mode"], plugin["mtu"]) == ("macvlan", "bridge", 1500)
 
 
+@pytest.mark.parametrize("name", ["backend-network", "pytorch-pod-example", "rbac"])
+def test_n_is_the_namespace_as_everywhere(capsys: CAPTURE, name: str) -> None:
+    texts = []
+    for flag in ("-n", "--namespace"):
+        assert main(["manifests", name, flag, "ml"]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1]
+    spaces = {body["metadata"].get("namespace") for body in yaml.safe_load_all(texts[0])}
+    assert "ml" in spaces <= {"ml", None}
+
+
 def test_a_thousand_nodes_are_checked_in_a_moment() -> None:
     slices = [f"node{n}=fcbb:0:800:ffff:{n:x}::/80" for n in range(1000)]
     began = time.monotonic()

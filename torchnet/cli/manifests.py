@@ -44,7 +44,8 @@ def _command() -> Any:
         inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
     ]
     for option in TABLE:
-        typed = typer.Option(None, option.flag, metavar=option.metavar, help=option.help, show_default=False)
+        flags = (option.flag, option.short) if option.short else (option.flag,)
+        typed = typer.Option(None, *flags, metavar=option.metavar, help=option.help, show_default=False)
         parameters.append(parameter(option.field, list[str] if option.repeat else str, typed))
     form = typer.Option(None, "-o", metavar="|".join(FORMATS), help="Form of the objects. [yaml]")
     parameters.append(parameter("form", str, form))

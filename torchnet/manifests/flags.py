@@ -42,6 +42,7 @@ class Option:
     parse: Callable[[str], Any]
     names: tuple[str, ...]
     repeat: bool = False
+    short: str = ""
 
 
 def _one_of(*valid: str) -> Callable[[str], str]:
@@ -142,7 +143,8 @@ TABLE = (
     Option("mtu", "--mtu", "BYTES", "net1's MTU. [the card's]", _whole(1280, 65535), (BACKEND,)),
     Option("log_file", "--log-file", "FILE", "Where Whereabouts logs its allocations on each node.", _path,
            (BACKEND,)),
-    Option("namespace", "--namespace", "NS", "The objects' namespace. [default]", _label, (BACKEND, EXAMPLE, RBAC)),
+    Option("namespace", "--namespace", "NS", "The objects' namespace. [default]", _label, (BACKEND, EXAMPLE, RBAC),
+           short="-n"),
     Option("name", "--name", "NAME", "The attachment's name. [backend-network]", _name, (BACKEND,)),
     Option("network", "--network", "[NS/]NAME", "The attachment that the pods use. [backend-network]", _network,
            (EXAMPLE,)),
