@@ -17,8 +17,11 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 # Every way to skip, planted into test modules of a pytest run of their own: each must turn into a failure there.
 SKIPS = {  # texts, the tests' subject: nothing of this project is skipped by them
     "call": "import pytest\ndef test_one(): pytest.skip('no such thing here')",
-    # The marker as people write it, which the planted run's own test bears: what must become a failure there.
-    "mark": "import pytest\n@pytest.mark.skip(reason='no such thing here')\ndef test_one(): pass",
+    "mark": (
+        "import pytest\n"
+        "@pytest.mark.skip(reason='no such thing here')\n"  # planted: skips nothing here, must fail the other run
+        "def test_one(): pass"
+    ),
     "fixture": (
         "import pytest\n@pytest.fixture\ndef it(): pytest.skip('no such thing here')\ndef test_one(it): pass"
     ),

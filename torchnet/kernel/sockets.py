@@ -28,7 +28,7 @@ _SYN_RECV, _TIME_WAIT, _LISTEN = 3, 6, 10
 _STATES = 0xFFF & ~(1 << _LISTEN) & ~(1 << _TIME_WAIT) & ~(1 << _SYN_RECV)  # has no socket yet
 # struct tcp_info: offsets of the 64-bit counters and of the fields that tell a stalled peer.
 _BYTES_ACKED, _BYTES_RECEIVED, _SEGS_OUT, _SEGS_IN, _BYTES_SENT, _BYTES_RETRANS = 120, 128, 136, 140, 200, 208
-_BACKOFF, _UNACKED, _ADVMSS, _DATA_SEGS_IN = 4, 24, 84, 152
+_BACKOFF, _SND_MSS, _UNACKED, _ADVMSS, _DATA_SEGS_IN, _DATA_SEGS_OUT = 4, 16, 24, 84, 152, 156
 
 
 @dataclass(frozen=True)
@@ -122,18 +122,21 @@ def _parse(message: bytes) -> SocketBytes:
     family, state = fields[0], fields[1]
     sport, dport = socket.ntohs(fields[4]), socket.ntohs(fields[5])
     info = _info(message)
+    tried, received, mss = _u64(info, _BYTES_SENT), _u64(info, _BYTES_RECEIVED), _u32(info, _ADVMSS)
+    data_out = unwrapped(_u32(info, _DATA_SEGS_OUT), tried, _u32(info, _SND_MSS))
+    data_in = unwrapped(_u32(info, _DATA_SEGS_IN), received, mss)
     return SocketBytes(
         local=_literal(family, fields[6]),
         remote=_literal(family, fields[7]),
         local_port=sport,
         remote_port=dport,
         sent_bytes=_sent(info),
-        received_bytes=_u64(info, _BYTES_RECEIVED),
-        tried_bytes=_u64(info, _BYTES_SENT),
-        segments_out=_u32(info, _SEGS_OUT),
-        segments_in=_u32(info, _SEGS_IN),
-        data_segments_in=_u32(info, _DATA_SEGS_IN),
-        mss=_u32(info, _ADVMSS),
+        received_bytes=received,
+        tried_bytes=tried,
+        segments_out=data_out + _difference(info, _SEGS_OUT, _DATA_SEGS_OUT),
+        segments_in=data_in + _difference(info, _SEGS_IN, _DATA_SEGS_IN),
+        data_segments_in=data_in,
+        mss=mss,
         unacknowledged=_u32(info, _UNACKED),
         backoff=info[_BACKOFF] if len(info) > _BACKOFF else 0,
         inode=fields[15],
@@ -157,6 +160,21 @@ def _sent(info: bytes) -> int:
     if len(info) < _BYTES_RETRANS + 8:
         return acked  # kernels before 4.19
     return min(acked, max(0, _u64(info, _BYTES_SENT) - _u64(info, _BYTES_RETRANS)))
+
+
+def unwrapped(segments: int, payload: int, mss: int) -> int:
+    """How many segments carried the payload; the kernel counts in 32 bits, 8 minutes of 100 Gbit/s at an MTU of 1,500.
+
+    It took payload / mss segments or some more, and what is nearest to that is right for the first dozens of turns.
+    Not the next above it: a card that joins segments has several counted as one.
+    """
+    turns = round((payload // mss - segments) / (1 << 32)) if mss else 0
+    return segments + (max(0, turns) << 32)
+
+
+def _difference(info: bytes, every: int, data: int) -> int:
+    """Segments without data: acknowledgements."""
+    return (_u32(info, every) - _u32(info, data)) % (1 << 32)
 
 
 def _attribute(message: bytes, offset: int, wanted: int) -> bytes:
