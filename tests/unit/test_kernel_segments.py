@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import struct
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from torchnet.kernel import sockets
 from torchnet.kernel.sockets import unwrapped
 
 MSS = 1440
@@ -29,3 +32,11 @@ def test_segments_that_a_card_has_joined_are_no_turns(frames: int, each: int) ->
 
 def test_an_unknown_size_changes_nothing() -> None:
     assert unwrapped(7, 1 << 60, 0) == 7
+
+
+@given(st.integers(0, TURN - 1), st.integers(0, TURN - 1))
+def test_acknowledgements_are_the_rest_whatever_has_turned(data: int, acknowledgements: int) -> None:
+    info = bytearray(232)  # struct tcp_info
+    struct.pack_into("=I", info, sockets._SEGS_IN, (data + acknowledgements) % TURN)
+    struct.pack_into("=I", info, sockets._DATA_SEGS_IN, data)
+    assert sockets._difference(bytes(info), sockets._SEGS_IN, sockets._DATA_SEGS_IN) == acknowledgements
