@@ -22,6 +22,8 @@ from torchnet.agent.gang import Gang
 from torchnet.agent.loop import Loop
 from torchnet.agent.report import Failure
 from torchnet.agent.worker import Worker
+from torchnet.errors import ClusterError, NotYetError
+from torchnet.network.status import StatusEntry
 from torchnet.runtimes.local import loopback
 
 
@@ -160,6 +162,31 @@ def test_a_signal_that_nobody_answers_stops_a_worker_in_any_state() -> None:
         assert messages[0]["op"] == "failed"
         other.close()
         worker.close()
+
+
+@isolated
+def test_a_word_to_stop_ends_the_search_for_a_restarts_addresses() -> None:
+    class Late(loopback.Source):
+        asked = 0
+
+        def attachments(self) -> tuple[StatusEntry, ...]:
+            self.asked += 1
+            raise NotYetError(ClusterError("the API server cannot be reached"), 0.4)
+
+    loop, source = Loop(), Late(1)
+    ours, theirs = socket.socketpair()
+    worker = Worker(loop, spec(Path("/nowhere"), 1, 2, loopback=True), source, Kept())
+    messages: list[dict[str, Any]] = []
+    other = Frames(loop, theirs, messages.append, lambda: None)
+    worker._connected(ours)
+    for after, failure, restart in ((0.0, SCRIPT, True), (0.2, SIGNAL, False)):
+        word = {"op": "stop", "failure": asdict(failure), "restart": restart}
+        loop.later(after, lambda word=word: other.send(word))  # type: ignore[misc]
+    loop.later(1.0, loop.stop)
+    loop.run()
+    assert (source.asked, messages) == (1, [{"op": "stopped", "attempt": 0, "codes": {}}])
+    other.close()
+    worker.close()
 
 
 @isolated
