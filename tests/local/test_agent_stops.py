@@ -15,7 +15,7 @@ import pytest
 from tests.agents import spec
 from tests.namespaces import isolated
 from tests.rounds import Job, Other
-from torchnet.agent import coordinator
+from torchnet.agent import coordinator, entry
 from torchnet.agent import main as agent
 from torchnet.agent.frames import Frames
 from torchnet.agent.gang import Gang
@@ -164,8 +164,13 @@ def test_a_signal_that_nobody_answers_stops_a_worker_in_any_state() -> None:
         worker.close()
 
 
+@pytest.mark.parametrize("word", [True, False])
 @isolated
-def test_a_word_to_stop_ends_the_search_for_a_restarts_addresses() -> None:
+def test_the_search_for_a_restarts_addresses_ends_by_a_word_to_stop_or_with_its_time(
+    monkeypatch: pytest.MonkeyPatch, word: bool
+) -> None:
+    monkeypatch.setattr(entry, "RENEW_SECONDS", 0.6)
+
     class Late(loopback.Source):
         asked = 0
 
@@ -179,12 +184,17 @@ def test_a_word_to_stop_ends_the_search_for_a_restarts_addresses() -> None:
     messages: list[dict[str, Any]] = []
     other = Frames(loop, theirs, messages.append, lambda: None)
     worker._connected(ours)
-    for after, failure, restart in ((0.0, SCRIPT, True), (0.2, SIGNAL, False)):
-        word = {"op": "stop", "failure": asdict(failure), "restart": restart}
-        loop.later(after, lambda word=word: other.send(word))  # type: ignore[misc]
-    loop.later(1.0, loop.stop)
+    other.send({"op": "stop", "failure": asdict(SCRIPT), "restart": True})
+    if word:
+        stop = {"op": "stop", "failure": asdict(SIGNAL), "restart": False}
+        loop.later(0.2, lambda: other.send(stop))
+    loop.later(1.5, loop.stop)
     loop.run()
-    assert (source.asked, messages) == (1, [{"op": "stopped", "attempt": 0, "codes": {}}])
+    if word:
+        assert (source.asked, messages) == (1, [{"op": "stopped", "attempt": 0, "codes": {}}])
+    else:
+        (failed,) = messages
+        assert (source.asked, failed["op"], failed["failure"]["code"]) == (3, "failed", 3)
     other.close()
     worker.close()
 
