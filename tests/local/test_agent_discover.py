@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from torchnet.agent.discover import discover, own_row, sure_attachments
 from torchnet.errors import NetworkError
 from torchnet.network.sources import HostInterfaces, MultusStatus
 from torchnet.network.status import StatusEntry, render
+from torchnet.runtimes.local.loopback import Source
 
 FAR = "fd00::2/64"
 
@@ -110,6 +113,16 @@ def test_an_address_with_a_lifetime_or_a_deprecated_one_leaves_a_doubt() -> None
     found = sure_attachments(two)
     assert found is not None
     assert [entry.interface for entry in found] == ["net1", "net2"]
+
+
+@isolated
+def test_a_kernel_that_does_not_tell_its_interfaces_is_an_error_and_leaves_a_doubt() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    one = spec(Path("/nowhere"), 1, 2, attachments=("ml/net@net1",))
+    assert sure_attachments(one) is None
+    for told, source in ((one, HostInterfaces("host:net1", ())), (replace(one, loopback=True), Source(1))):
+        with pytest.raises(NetworkError, match="^node-1: the kernel does not tell its interfaces: Too many"):
+            discover(told, source)
 
 
 @isolated

@@ -109,7 +109,8 @@ def test_what_all_have_verified_is_not_probed_again_and_anything_else_is() -> No
     assert [other.last("table")["probe"] for other in others] == [False] * 3
     job.say(others, lambda other: other.checked(paths=0))
     assert others[1].ops() == ["table", "start"]
-    assert "the same as in the preparation" in job.texts("phase")
+    told = [event["phase"] for event in job.events if event.get("text") == "the same as in the preparation"]
+    assert told == ["paths"]
     for other in ("", "another fingerprint"):
         job.close()
         job = Job("work", known)

@@ -14,7 +14,7 @@ from torchnet.agent.gang import with_site
 # A thread with the name of one of Gloo's computes outside of the interpreter, and needs it once afterwards: the end of
 # the interpreter would freeze it before it can write.
 THREAD = """
-    import ctypes, hashlib, sys, threading, types
+    import ctypes, hashlib, sys, threading, time, types
 
     name, times, path = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     sys.modules["torch.distributed"] = types.ModuleType("torch.distributed")
@@ -23,6 +23,8 @@ THREAD = """
     def work():
         ctypes.CDLL(None).prctl(15, name.encode(), 0, 0, 0)  # PR_SET_NAME
         begun.set()
+        if not times:
+            time.sleep(0.5)
         for _ in range(times):
             hashlib.sha512(data)  # 0.25 s
         with open(path, "w") as file:
@@ -39,6 +41,7 @@ THREAD = """
     [
         ("pt_gloo_runloop", 1, True, True),
         ("pt_gloo_runloop", 1, False, False),
+        ("pt_gloo_runloop", 0, True, False),  # it rests
         ("pt_other", 1, True, False),
         ("pt_gloo_runloop", 1000, True, False),  # not for ever
     ],

@@ -15,13 +15,15 @@ import pytest
 from tests.agents import spec
 from tests.namespaces import isolated
 from tests.rounds import Job, Other
-from torchnet.agent import coordinator
+from torchnet.agent import coordinator, entry
 from torchnet.agent import main as agent
 from torchnet.agent.frames import Frames
 from torchnet.agent.gang import Gang
 from torchnet.agent.loop import Loop
 from torchnet.agent.report import Failure
 from torchnet.agent.worker import Worker
+from torchnet.errors import ClusterError, NotYetError
+from torchnet.network.status import StatusEntry
 from torchnet.runtimes.local import loopback
 
 
@@ -160,6 +162,41 @@ def test_a_signal_that_nobody_answers_stops_a_worker_in_any_state() -> None:
         assert messages[0]["op"] == "failed"
         other.close()
         worker.close()
+
+
+@pytest.mark.parametrize("word", [True, False])
+@isolated
+def test_the_search_for_a_restarts_addresses_ends_by_a_word_to_stop_or_with_its_time(
+    monkeypatch: pytest.MonkeyPatch, word: bool
+) -> None:
+    monkeypatch.setattr(entry, "RENEW_SECONDS", 0.6)
+
+    class Late(loopback.Source):
+        asked = 0
+
+        def attachments(self) -> tuple[StatusEntry, ...]:
+            self.asked += 1
+            raise NotYetError(ClusterError("the API server cannot be reached"), 0.4)
+
+    loop, source = Loop(), Late(1)
+    ours, theirs = socket.socketpair()
+    worker = Worker(loop, spec(Path("/nowhere"), 1, 2, loopback=True), source, Kept())
+    messages: list[dict[str, Any]] = []
+    other = Frames(loop, theirs, messages.append, lambda: None)
+    worker._connected(ours)
+    other.send({"op": "stop", "failure": asdict(SCRIPT), "restart": True})
+    if word:
+        stop = {"op": "stop", "failure": asdict(SIGNAL), "restart": False}
+        loop.later(0.2, lambda: other.send(stop))
+    loop.later(1.5, loop.stop)
+    loop.run()
+    if word:
+        assert (source.asked, messages) == (1, [{"op": "stopped", "attempt": 0, "codes": {}}])
+    else:
+        (failed,) = messages
+        assert (source.asked, failed["op"], failed["failure"]["code"]) == (3, "failed", 3)
+    other.close()
+    worker.close()
 
 
 @isolated

@@ -117,7 +117,7 @@ def test_a_worker_whose_introduction_cannot_be_read_is_told(folder: Path) -> Non
     assert notice["text"] == text
 
 
-@pytest.mark.parametrize("introduction", [{}, {"row": 5}, {"row": "x", "run": "r", "nnodes": float("inf")}])
+@pytest.mark.parametrize("introduction", [{}, {"row": 5}, {"row": "x"}, {"run": "r", "nnodes": float("inf")}])
 def test_whatever_a_worker_says_of_itself_rank_0_goes_on(folder: Path, introduction: dict[str, Any]) -> None:
     def odd() -> int:
         wait(lambda: events(folder, "node-0", "phase"))

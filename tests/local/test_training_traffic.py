@@ -81,7 +81,7 @@ def on_two_nodes(script: str, tmp_path: Path, *, table: bool) -> None:
                 f"node-{n}",
                 "",
                 (RailRow("net1", f"fcbb:0:800:ffff::{n + 1}", 1500),),
-                (f"172.30.0.{n + 2}",),
+                (f"172.30.0.{n + 2}", "172.30.0.99"),
             )
             for n in range(2)
         ]
@@ -145,7 +145,7 @@ def test_bytes_are_counted_by_peer_and_interface(tmp_path: Path) -> None:
 def test_strangers_are_no_peers_and_torchnets_own_channel_is_none(tmp_path: Path) -> None:
     on_two_nodes(
         """
-        STRANGER = "172.30.0.99"  # the far node again, under an address that is in nobody's row
+        STRANGER = "172.30.0.99"  # the far node again, under an address that both workers have, as docker0's
         with torchnet.traffic() as t:
             connections = connect(NET1), connect(STRANGER), connect(NET1, 29500)
             for connection, count in zip(connections, (1000, 3000, 5000)):

@@ -85,10 +85,10 @@ WITNESSES = {
 
 @pytest.mark.parametrize(
     ("sent", "received", "words"),
-    [(12.0, 12.0, []), (14.3, 12.0, ["sent"]), (12.0, 14.3, ["received"])],
+    [(12.0, 13.0, []), (14.3, 13.0, ["sent"]), (12.0, 14.3, ["received"])],
 )
 def test_what_went_twice_is_no_others_traffic(sent: float, received: float, words: list[str]) -> None:
-    told = Flow(10 * MB, 10 * MB, resent_bytes=2 * MB, repeated_bytes=2 * MB)
+    told = Flow(10 * MB, 10 * MB, resent_bytes=2 * MB, repeated_bytes=3 * MB)
     counters = {"net1": Counters(int(sent * MB), int(received * MB)), "eth0": Counters(0, 0)}
     found = worker(spec(), table(), rails(), traffic({(1, "net1"): told}, counters), {}, [], {})["findings"]
     assert [text.partition(" bytes")[0] for text in found] == [

@@ -74,8 +74,7 @@ def spec_of(options: argparse.Namespace, *, joins: bool = True) -> AgentSpec:
             fix="--nnodes (TORCHNET_NNODES) and --node-rank (TORCHNET_NODE_RANK, JOB_COMPLETION_INDEX)",
         )
     in_phases = options.phase != "all"
-    name = f"{options.run_id}-{options.node_rank}" if in_phases else socket.gethostname()
-    name = options.name or name
+    name = options.name or (f"{options.run_id}-{options.node_rank}" if in_phases else socket.gethostname())
     for flag, text in (("--run-id (TORCHNET_RUN_ID)", options.run_id), ("--name", name)) if joins else ():
         if not NAME.fullmatch(text):
             raise UsageError(

@@ -43,7 +43,7 @@ def discover(spec: AgentSpec, source: AddressSource) -> tuple[Rail, ...]:
 def look(spec: AgentSpec, source: AddressSource) -> tuple[Rail, ...]:
     """:func:`discover` without waiting. Raises TentativeError where nothing but the detection's end is missing."""
     if spec.loopback:
-        return _on_loopback(source)
+        return _on_loopback(spec, source)
     try:
         entries = source.attachments()
     except NotYetError:
@@ -75,7 +75,10 @@ def sure_attachments(spec: AgentSpec) -> tuple[StatusEntry, ...] | None:
     They have no addresses, as of those that ``host:`` names. An address with a lifetime may be a router's, not the
     attachment's, and a deprecated one is on its way out: network-status tells which is meant.
     """
-    present = links.interfaces()
+    try:
+        present = _present(spec)
+    except NetworkError:
+        return None  # the look at the rails says so
     entries = []
     for number, wanted in enumerate(spec.attachments):
         name, _, interface = wanted.partition("@")
@@ -152,10 +155,10 @@ class Discovery:
         self._timer = self._loop.later(seconds, self._try)
 
 
-def _on_loopback(source: AddressSource) -> tuple[Rail, ...]:
+def _on_loopback(spec: AgentSpec, source: AddressSource) -> tuple[Rail, ...]:
     """lo, as the user asked for: all of 127.0.0.0/8 is there without being listed, and none of it is a network."""
     (entry,) = source.attachments()
-    lo = links.interfaces()["lo"]
+    lo = _present(spec)["lo"]
     return (Rail(0, entry.name, lo.name, entry.ips[0], 4, 8, lo.mtu),)
 
 

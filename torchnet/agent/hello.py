@@ -30,7 +30,7 @@ class Hello:
 
     @classmethod
     def read(cls, message: dict[str, Any]) -> Hello:
-        """Raises KeyError, TypeError, ValueError, NetworkError: it is none."""
+        """Raises KeyError, TypeError, ValueError, OverflowError, NetworkError: it is none."""
         texts = {name: str(message.get(name, "")) for name in ("start", "known")}
         phase = str(message.get("phase", "all"))
         return cls(unpack_row(message["row"]), str(message["run"]), int(message["nnodes"]), phase, **texts)

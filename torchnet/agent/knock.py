@@ -62,6 +62,7 @@ class Knock:
 
     def cut(self) -> None:
         """It was let in, and the connection ended before a word came: that was one more try."""
+        self._clock.waited()
         self._there = time.monotonic()
         self._again(ConnectionError("rank 0 ended the connection without a word"))
 

@@ -102,14 +102,14 @@ class PodSource:
         return self._rank0
 
     def _ask_rank0(self) -> tuple[str, ...]:
-        if self._found is None and not self._own.rank0:
-            self._found = self._find()
-        own = self._found
-        labels = self._own.rank0 or (selector(own) if own else "")
+        labels = self._own.rank0
+        if not labels:
+            self._found = self._found or self._find()
+            labels = selector(self._found)
         ask = Ask(self._own.namespace, labels=labels, fields=_LIVE)
         found = (self._api.get(ask) or {}).get("items")
         pods = [Pod.read(item) for item in (found if isinstance(found, list) else [])]
-        pod = newest(own, pods)
+        pod = newest(self._found, pods)
         if pod is None:
             said = f"rank 0's pod is not there yet ({printable(ask.labels, 200)} in {self._own.namespace})"
             raise self._later(

@@ -71,7 +71,7 @@ class RailWatch:
         self._look()
 
     def _look(self) -> None:
-        present = links.interfaces()
+        present = links.interfaces() if self._rails else {}
         for rail in self._rails:
             what = _wrong(rail, present.get(rail.interface))
             if what and rail.interface not in self._away:
