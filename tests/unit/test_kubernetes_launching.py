@@ -117,6 +117,25 @@ def test_a_watch_that_ends_is_told_with_its_exit_code_and_the_job_goes_on(
     assert store.deleted == []
 
 
+def test_a_job_that_is_left_is_named_with_the_ways_back_to_it(
+    store: Store, tmp_path: Path, signals: Signals
+) -> None:
+    for rank in range(2):
+        store.put(pod(rank, phase="Running", worker=running()))
+    err = io.StringIO()
+    console = Console(err, io.StringIO(), world_size=2, color=False, tty=False)
+    wishes = Wishes(detach=True)
+    code = see(door(store, tmp_path), facts(2), console, wishes, signals, keep=False, json_path=None)
+    assert (code, store.deleted) == (0, [])
+    ways = [
+        f"torchnet:   torchnet {word} {RUN} -n {NAMESPACE}" for word in ("attach", "logs", "status", "down")
+    ]
+    assert err.getvalue().splitlines()[-5:] == [
+        f"torchnet: {RUN}: all workers have started; next:",
+        *ways,
+    ]
+
+
 def test_what_is_kept_is_named(store: Store, seen: Seen) -> None:
     assert seen.see(0, keep=True) == 0
     assert f"torchnet down {RUN} -n {NAMESPACE}" in seen.err.getvalue()
@@ -199,6 +218,12 @@ def test_who_does_not_read_is_not_waited_for_after_a_signal(
     began = time.monotonic()
     with aside(seconds, interrupt):
         close(unread.console, signals)
+    assert time.monotonic() - began < 5
+
+
+def test_nor_where_the_job_was_to_end(unread: Unread, signals: Signals) -> None:
+    began = time.monotonic()
+    close(unread.console, signals, stopped=True)
     assert time.monotonic() - began < 5
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from tests.unit.kubernetes_objects import ended, facts, message, pod, running
 from tests.unit.slow_reader import slow_reader
 from torchnet.agent.report import BACKLOG
 from torchnet.errors import ClusterError
+from torchnet.runtimes.kubernetes.end import settle
+from torchnet.runtimes.kubernetes.pods import worker
 from torchnet.runtimes.kubernetes.reading import Reading
 from torchnet.runtimes.kubernetes.signals import Signals
 from torchnet.ui.console import Console
@@ -52,6 +55,19 @@ def test_the_lines_of_all_workers_each_once(store: Store, tmp_path: Path, signal
     assert one.show(signals) == 0
     assert out.getvalue().count("step 1") == 4
     assert err.getvalue().count("warning: x") == 1, "what all agents say is said once"
+
+
+def test_the_receipt_is_shown_behind_all_lines_and_once(
+    store: Store, tmp_path: Path, signals: Signals
+) -> None:
+    last = message(0)
+    receipt = settle(facts(1), {0: worker(ended(0, 0, last))})
+    put(store, ended(0, 0, last), [f"torchnet: receipt: {json.dumps(receipt)}", "torchnet: warning: x"])
+    err = io.StringIO()
+    one = Reading(door(store, tmp_path), facts(1), console(err, io.StringIO()), (), follow=False)
+    assert one.show(signals) == 0
+    warned, told, _ = err.getvalue().partition("receipt of")
+    assert ("warning: x" in warned, bool(told), err.getvalue().count("receipt of")) == (True, True, 1)
 
 
 def test_followed_to_the_workers_end(store: Store, tmp_path: Path, signals: Signals) -> None:

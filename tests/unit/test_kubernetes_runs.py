@@ -102,6 +102,21 @@ def test_a_cluster_without_jobsets_needs_no_remark(store: Store, tmp_path: Path,
     assert ([row.workload for row in found.rows], found.remark) == (["Job"], "")
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", '{"nnodes": 1e999, "nproc_per_node": 1}', '{"nnodes": 0, "nproc_per_node": 1}', "[" * 9],
+)
+def test_a_run_whose_size_cannot_be_read_hides_no_other(store: Store, tmp_path: Path, text: str) -> None:
+    damaged = workload(name="damaged")
+    damaged["metadata"]["labels"] = {"torchnet/run": "damaged"}
+    damaged["metadata"]["annotations"] = {"torchnet/spec": text}
+    store.put(damaged)
+    store.put(workload())
+    found = {row.run: row for row in table(door(store, tmp_path), NAMESPACE).rows}
+    assert (found["damaged"].state, found[RUN].total) == ("unknown", 2)
+    assert "torchnet cannot tell the run's size" in found["damaged"].reason
+
+
 def test_jobs_or_pods_that_may_not_be_listed_are_an_error(store: Store, tmp_path: Path) -> None:
     for kind in ("jobs", "pods"):
         said = f'{kind} is forbidden: User "eve" cannot list resource "{kind}"'

@@ -29,6 +29,7 @@ from tests.unit.kubernetes_objects import (
 from tests.unit.slow_reader import slow_reader
 from torchnet.runtimes.kubernetes import session
 from torchnet.runtimes.kubernetes.facts import Facts
+from torchnet.runtimes.kubernetes.resources import JOBSET
 from torchnet.runtimes.kubernetes.session import Session
 from torchnet.runtimes.kubernetes.signals import Signals
 from torchnet.runtimes.kubernetes.wishes import Outcome, Wishes
@@ -184,6 +185,24 @@ def test_a_jobs_pod_that_was_deleted_before_it_started_is_made_anew(store: Store
     made = lambda: store.put(ended(0, 0, message(0), uid="new"))  # noqa: E731
     steps = asked(store, "watch=true"), lambda: store.objects.pop(gone), 1.0, made
     assert watched.run(facts(1), ATTACHED, *steps).code == 0
+
+
+def test_a_jobsets_failed_attempt_is_not_the_end_while_it_starts_another(
+    store: Store, watched: Watched
+) -> None:
+    jobset = store.put(job(1) | {"apiVersion": JOBSET.api, "kind": JOBSET.name})
+    store.put(ended(0, 42, message(0, 42, failure=FAILED), attempt=0))
+    store.faults = [("GET", "watch=true", (410, {}, {"code": 410, "message": "too old"}))]
+
+    def restarted() -> None:
+        store.put(ended(0, 0, message(0), uid="new", attempt=1))
+        before = store.wanted("GET", "/pods")
+        until(lambda: store.wanted("GET", "/pods") > before + 3)  # a list among them, and its answer taken
+        jobset["status"] = {"restarts": 1, "conditions": [{"type": "Completed", "status": "True"}]}
+
+    outcome = watched.run(facts(1, jobset=True), Wishes(), asked(store, f"/jobsets/{RUN}$"), 1.0, restarted)
+    assert outcome.receipt is not None
+    assert (outcome.code, outcome.receipt["restarts"]) == (0, 1)
 
 
 def twice(store: Store) -> tuple[Callable[[], object], ...]:

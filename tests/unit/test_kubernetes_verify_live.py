@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,10 @@ from typing import Any
 import pytest
 
 from tests.unit.api_answers import Answer, Server, kubeconfig, serving
+from tests.unit.api_store import Store, forbidden, storing
+from tests.unit.aside import aside, interrupt, until
 from tests.unit.kubernetes_objects import pod, running, terminated, waiting
+from torchnet.cli import main
 from torchnet.errors import NetworkError
 from torchnet.runtimes.kubernetes import installed
 from torchnet.runtimes.kubernetes import verify as verification
@@ -23,6 +27,7 @@ NODES = ["node1", "node2"]
 FORBIDDEN = 'daemonsets.apps is forbidden: User "eve" cannot list resource "daemonsets" at the cluster scope'
 
 server = pytest.fixture(serving)
+store = pytest.fixture(storing)
 
 
 @pytest.fixture
@@ -97,6 +102,25 @@ def test_whereabouts_is_asked_for_where_it_gives_the_addresses(
     checks = list(verification.verify(door, "ml", NETWORK, "x:1", lambda: False))
     assert [check.good for check in checks] == [True] * (4 if asked else 3), checks
     assert ("Whereabouts" in [check.name for check in checks]) is asked
+
+
+def test_after_a_signal_no_pods_are_made(store: Store, tmp_path: Path) -> None:
+    """Though all else is good: nobody waits for them any more."""
+    held = threading.Event()
+    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+    store.faults = [
+        ("GET", "/nodes", held),
+        ("GET", "/nodes", items({"metadata": {"name": NODES[0]}, "status": ready})),
+        ("GET", "/daemonsets", items(daemonset("kube-system"))),
+        ("GET", r"/pods\?labelSelector=app", items(daemon(NODES[0]))),
+        ("GET", "/network-attachment-definitions/", (200, {}, {"spec": {}})),
+        ("POST", "", forbidden("pods")),
+    ]
+    place = ["-n", "ml", "--kubeconfig", str(kubeconfig(tmp_path / "config", store.address))]
+    with aside(lambda: until(lambda: store.wanted("GET", "/nodes")), interrupt, held.set):
+        assert main(["verify", "--network", "/".join(NETWORK), *place]) == 130
+    assert store.wanted("GET", "/network-attachment-definitions/") == 1
+    assert store.wanted("POST", "") == 0
 
 
 # -- pods that do not do well -------------------------------------------------------------------------------------

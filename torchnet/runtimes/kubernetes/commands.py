@@ -127,7 +127,7 @@ def verify(place: Place, network: str, image: str, said: Callable[[Check], None]
         where, slash, name = network.rpartition("/")
         target = (where if slash else namespace, name)
         bad = False
-        for check in verification.verify(door, namespace, target, image, lambda: not signals.waiting):
+        for check in verification.verify(door, namespace, target, image, lambda: not signals.came):
             said(check)
             bad = bad or not check.good
         taken = signals.take()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from torchnet.errors import UsageError
 from torchnet.names import RUN_LABEL, SPEC_ANNOTATION
+from torchnet.network.bounded import loads
 from torchnet.network.text import printable
 from torchnet.runtimes.kubernetes.pods import seconds
 from torchnet.runtimes.kubernetes.resources import JOBSET, Kind, kind_of
+
+_LONGEST, _DEEPEST = 256 << 10, 8  # what the API server allows of annotations; torchnet's own has one level
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,11 @@ def facts(workload: dict[str, Any]) -> Facts:
     run = str((meta.get("labels") or {}).get(RUN_LABEL) or meta["name"])
     text = (meta.get("annotations") or {}).get(SPEC_ANNOTATION)
     try:
-        data = json.loads(text or "{}")
+        data = loads(text or "{}", max_size=_LONGEST, max_depth=_DEEPEST)
         nnodes, nproc = int(data["nnodes"]), int(data["nproc_per_node"])
         if not (1 <= nnodes <= 10_000 and 1 <= nproc <= 1024):
             raise ValueError("a number is out of range")
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError):
         raise UsageError(
             f"{workload['kind']} {meta['name']} has no annotation {SPEC_ANNOTATION} that can be read"
             f" ({printable(str(text), 80)}): torchnet cannot tell the run's size",

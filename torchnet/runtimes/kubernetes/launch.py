@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from torchnet.names import STORE_PORTS
 from torchnet.network.text import printable
+from torchnet.render.command import processes
 from torchnet.render.objects import pod_of
 from torchnet.render.prepared import prepare
 from torchnet.runtimes.kubernetes.door import connect
@@ -33,7 +34,7 @@ def launch(job: JobSpec, origins: Mapping[str, Origin], cwd: str) -> int:  # noq
     with Signals() as signals:
         door = connect(group.kubeconfig, group.context)
         prepared = prepare(job, cwd, group.namespace or door.access.namespace, os.environ)
-        nproc = job.nproc_per_node if isinstance(job.nproc_per_node, int) else max(1, group.gpus)
+        nproc = processes(job)
         console = Console(world_size=job.nnodes * nproc, ranks=job.output.ranks, quiet=job.output.quiet)
         for line in prepared.left_out:
             console.notice(f"does not travel: {printable(line)}", "warning")

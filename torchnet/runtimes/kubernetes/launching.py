@@ -11,7 +11,7 @@ from torchnet.runtimes.kubernetes.door import Door
 from torchnet.runtimes.kubernetes.facts import Facts
 from torchnet.runtimes.kubernetes.session import Session
 from torchnet.runtimes.kubernetes.signals import Signals
-from torchnet.runtimes.kubernetes.wishes import Outcome, Wishes
+from torchnet.runtimes.kubernetes.wishes import Wishes
 from torchnet.ui.console import Console
 from torchnet.ui.save import write_json
 
@@ -43,7 +43,9 @@ def see(
         ) from None
     door.stop.set()
     if outcome.receipt is None:
-        _left(console, known, outcome)
+        _next_commands(
+            console, known, f"{known.run}: {outcome.left}; next", ("attach", "logs", "status", "down")
+        )
         close(console, signals)
         return outcome.code
     console.event({"event": "receipt", "receipt": outcome.receipt})
@@ -51,7 +53,7 @@ def see(
     stopped = failure is not None and failure["kind"] in ("interrupted", "timeout")
     removes = wishes.stops and not keep
     if not removes and not stopped:
-        _next_commands(console, known, ("logs", "down"))
+        _next_commands(console, known, f"the run {known.run} is still there", ("logs", "down"))
     console.finish()
     # Before the removal, which can take long. On standard output it goes behind all that waits there.
     if json_path and json_path != "-":
@@ -64,15 +66,7 @@ def see(
     return outcome.code
 
 
-def _next_commands(console: Console, known: Facts, words: Sequence[str]) -> None:
+def _next_commands(console: Console, known: Facts, said: str, words: Sequence[str]) -> None:
     """The commands that go on with a run that is left."""
     commands = "\n".join(f"torchnet {word} {known.command}" for word in words)
-    text = f"the run {known.run} is still there:\n{commands}"
-    console.notice(text)
-
-
-def _left(console: Console, known: Facts, outcome: Outcome) -> None:
-    """The launcher goes, the job does not."""
-    commands = "\n".join(f"torchnet {word} {known.command}" for word in ("attach", "logs", "status", "down"))
-    text = f"{known.run}: {outcome.left}; next:\n{commands}"
-    console.notice(text)
+    console.notice(f"{said}:\n{commands}")

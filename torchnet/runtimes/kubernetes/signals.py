@@ -41,7 +41,3 @@ class Signals:
         while self._came:
             taken.append(self._came.popleft())
         return taken
-
-    @property
-    def waiting(self) -> bool:
-        return bool(self._came)
