@@ -129,7 +129,7 @@ def wrong(
     networks: tuple[str, ...],
     nnodes: int,
     run_id: str | None,
-    written: tuple[str, ...] = (),
+    written: tuple[str, ...],
 ) -> list[str]:
     """What does not fit together in a job on Kubernetes, one line each that begins with a field's path.
 
