@@ -12,6 +12,8 @@ from torchnet.cli.places import place
 from torchnet.errors import UsageError
 
 PROJECT = '[kubernetes]\nnamespace = "ml"\ncontext = "prod"\nkubeconfig = "admin.conf"\n'
+# What shows how the files are written, and what a cluster has that they may name.
+FILES, CLUSTER = "torchnet launch --help", "kubectl config get-contexts, kubectl get namespaces"
 COMMANDS = ("status", "logs", "attach", "down", "verify")
 
 server = pytest.fixture(serving)
@@ -51,20 +53,20 @@ def test_the_environment_goes_before_it_and_what_is_typed_before_both(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "said", "fix"),
     [
-        ('[kubernetes]\nnamespase = "ml"\n', 'did you mean "kubernetes.namespace"?'),
-        ("[kubernetes\n", "torchnet.toml: is no TOML"),
-        ("kubernetes = 1\n", "is not a table"),
-        ("[kubernetes]\nnamespace = 3\n", "kubernetes.namespace: 3 is not text (from torchnet.toml"),
-        ('[kubernetes]\ncontext = ["a"]\n', "is not text"),
-        ('[kubernetes]\nnamespace = "A_B"\n', "is not a DNS label"),
-        ('[kubernetes]\nkubeconfig = ""\n', "is empty"),
+        ('[kubernetes]\nnamespase = "ml"\n', 'did you mean "kubernetes.namespace"?', FILES),
+        ("[kubernetes\n", "torchnet.toml: is no TOML", FILES),
+        ("kubernetes = 1\n", "is not a table", FILES),
+        ("[kubernetes]\nnamespace = 3\n", "kubernetes.namespace: 3 is not text (from torchnet.toml", CLUSTER),
+        ('[kubernetes]\ncontext = ["a"]\n', "is not text", CLUSTER),
+        ('[kubernetes]\nnamespace = "A_B"\n', "is not a DNS label", CLUSTER),
+        ('[kubernetes]\nkubeconfig = ""\n', "is empty", CLUSTER),
     ],
     ids=lambda text: str(text).strip(),
 )
 def test_a_file_that_cannot_be_used_is_refused_before_any_call(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str, fix: str
 ) -> None:
     """Not left out: what it names is another cluster than the kubeconfig's own default."""
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path / "config", server.address)))
@@ -72,7 +74,7 @@ def test_a_file_that_cannot_be_used_is_refused_before_any_call(
     with pytest.raises(UsageError, match="wrong with the way to the cluster") as caught:
         place({})
     assert said in caught.value.text
-    assert caught.value.fix
+    assert caught.value.fix == fix
     assert main(["down"]) == 2
     assert server.asked == []
 
@@ -116,7 +118,7 @@ def test_a_working_directory_that_is_gone(
     ("words", "fix"),
     [
         (("status", "Not_A_Label"), "torchnet status"),
-        (("status", "-n", "Not_A_Label"), "kubectl config get-contexts, kubectl get namespaces"),
+        (("status", "-n", "Not_A_Label"), CLUSTER),
         (("verify", "--network", "ml/Not_A_Name"), "kubectl get network-attachment-definitions -A"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,

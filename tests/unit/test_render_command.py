@@ -74,6 +74,37 @@ def test_the_agent_understands_every_flag(form: str) -> None:
         assert known.command == ["train.py", "--lr", "1"]
 
 
+START = {
+    "name": "TORCHNET_START",
+    "valueFrom": {"fieldRef": {"fieldPath": f"metadata.labels['{names.ATTEMPT_LABEL}']"}},
+}
+RANK0 = {
+    "job": ["torchnet/run=train", "batch.kubernetes.io/job-completion-index=0"],
+    # Of a gang's two starts, whose pods are there side by side, the pod's own.
+    "jobset": [
+        *("torchnet/run=train", "batch.kubernetes.io/job-completion-index=0"),
+        "jobset.sigs.k8s.io/restart-attempt=$(TORCHNET_START)",
+    ],
+    "pods": ["torchnet/run=train", "torchnet/node-rank=0"],
+}
+
+
+@each_form
+def test_rank_0_is_looked_for_by_labels_that_it_alone_has(form: str) -> None:
+    found = render(workload=form)
+    spec = pod_template(found)["spec"]
+    words = command_of(spec, "prepare")
+    said = words[words.index("--rank0-labels") + 1].split(",")
+    assert said == RANK0[form]
+    (init,) = spec["initContainers"]
+    # Kubernetes puts variables of the container's own into its command, and leaves others as they are.
+    assert (START in init["env"]) == (form == "jobset")
+    for index in range(4):
+        labels = pod_of(found, index)["metadata"]["labels"] | {names.ATTEMPT_LABEL: "$(TORCHNET_START)"}
+        has = [f"{key}={value}" in said for key, value in labels.items()]
+        assert (has.count(True) == len(said)) == (index == 0)
+
+
 # -- hostile texts are carried as data
 
 

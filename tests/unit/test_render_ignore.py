@@ -41,7 +41,10 @@ def test_the_key_of_runs_secrets_never_travels(tmp_path: Path, monkeypatch: pyte
 
 PEM = "-----BEGIN {}-----\nAAAA\n-----END {}-----\n"
 CERTIFICATE = PEM.format(*["CERTIFICATE"] * 2)
-KEYS = [PEM.format(kind, kind) for kind in ("PRIVATE KEY", "RSA PRIVATE KEY", "OPENSSH PRIVATE KEY")]
+KEYS = [
+    *(PEM.format(kind, kind) for kind in ("PRIVATE KEY", "RSA PRIVATE KEY", "OPENSSH PRIVATE KEY")),
+    "PuTTY-User-Key-File-3: ssh-ed25519\nEncryption: none\n",
+]
 
 
 def test_keys_do_not_travel_and_the_user_is_told(tmp_path: Path) -> None:
@@ -64,8 +67,11 @@ def test_keys_do_not_travel_and_the_user_is_told(tmp_path: Path) -> None:
             ".git-credentials",
             ".env",
             "a/.env",
+            ".envrc",
+            ".pgpass",
         ),
-        ".cache/huggingface/token",
+        *(".config/gh/hosts.yml", ".kaggle/kaggle.json", ".huggingface/token"),
+        *(".cache/huggingface/token", ".cache/huggingface/stored_tokens"),
     ]
     go = [".config/app", ".cache/huggingface/hub/x", ".envs", "env", "a/ssh/x", ".gitignore2", "kube/config"]
     write(tmp_path, "train.py", *stay, *go)
@@ -93,9 +99,13 @@ def test_keys_do_not_travel_and_the_user_is_told(tmp_path: Path) -> None:
         ".kube/",
         ".gnupg/",
         ".docker/",
+        ".config/gh/",
+        ".kaggle/",
+        ".huggingface/",
     }
     named = {name for name in stay if not any(name.startswith(folder) for folder in folders)}
-    assert set(told) == {*folders, *named, "id_0", "id_1", "id_2", "server.pem", "linked/", "linked-file"}
+    keys = {f"id_{number}" for number in range(len(KEYS))}
+    assert set(told) == {*folders, *named, *keys, "server.pem", "linked/", "linked-file"}
 
 
 def test_keys_that_are_told_to_stay_are_not_told_of(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torchnet import names
 from torchnet.errors import UsageError
 from torchnet.render.objects import pod_of
 from torchnet.spec.fields import BY_PATH
+from torchnet.spec.pods import parse_secret, parse_volume
 
 FIXED: dict[str, Any] = {"static_ips": ["10.0.0.1-10.0.0.9/24"]}
 
@@ -138,6 +139,23 @@ def test_hosts_are_there_without_root() -> None:
         "readOnly": True,
     }
     assert "/etc/hosts" not in {mount["mountPath"] for mount in spec["initContainers"][0]["volumeMounts"]}
+
+
+@pytest.mark.parametrize("more", [{}, {"code": "pvc:a/b"}], ids=str)
+def test_a_volume_cannot_stand_where_a_worker_has_something(more: dict[str, Any]) -> None:
+    paths = {
+        mount["mountPath"]
+        for one in containers(pod_template(render(**more))["spec"])
+        for mount in one["volumeMounts"]
+    }
+    assert len(paths) >= 7
+    for path in paths:
+        for place in (path, f"{path}/x"):
+            with pytest.raises(ValueError, match="torchnet or the system needs"):
+                parse_volume(f"emptydir:{place}")
+            with pytest.raises(ValueError, match="torchnet or the system needs"):
+                parse_secret(f"s:{place}")
+        assert parse_volume(f"emptydir:{path}-x").path == f"{path}-x"
 
 
 # -- the user's template

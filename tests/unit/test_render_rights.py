@@ -40,6 +40,8 @@ def test_the_token_of_the_api_is_the_init_containers_alone(form: str) -> None:
     assert "api" in mounts["prepare"]
     assert "api" not in mounts["worker"]
     assert "token" in mounts["prepare"] & mounts["worker"]
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    assert volumes["api"]["projected"]["defaultMode"] == volumes["token"]["secret"]["defaultMode"] == 0o440
 
 
 def test_the_secret_is_where_it_belongs_and_nowhere_else() -> None:

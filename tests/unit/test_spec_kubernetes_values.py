@@ -103,12 +103,17 @@ BAD = {
     "labels": [
         "torchnet/run=x",
         "app.kubernetes.io/managed-by=me",
+        "app.kubernetes.io/name=me",
         "a=\n",
         "é=a",
         f"{'x' * 254}/a=b",
         "a=b\0",
     ],
-    "annotations": ["torchnet/spec=x", "k8s.v1.cni.cncf.io/networks=[]", "no-value", "a b=c", "a=\udcff"],
+    "annotations": [
+        *("torchnet/spec=x", "k8s.v1.cni.cncf.io/networks=[]"),
+        *("k8s.v1.cni.cncf.io/network-status=[]", "k8s.v1.cni.cncf.io/policy-for=x"),
+        *("no-value", "a b=c", "a=\udcff"),
+    ],
     "code": ["git", "pvc:", "pvc:A/x", "pvc:a/../../etc", "pvc"],
     "token_secret": ["A"],
     "service_account": ["a/b"],

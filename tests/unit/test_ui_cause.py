@@ -51,9 +51,11 @@ def test_a_failure_that_was_the_last_word_is_not_said_twice() -> None:
 
 def test_one_failure_that_several_report_is_told_once() -> None:
     screen = Screen()
-    screen.failure()
-    screen.failure()
+    screen.failure(tail=["boom"], at=1.0)
+    screen.failure(tail=[], at=1.5)  # another agent heard of it a moment later, and has no lines
     assert screen.stderr.count("exited with code 42") == 1
+    screen.failure(rank=2)
+    assert screen.stderr.count("exited with code 42") == 2
 
 
 def test_a_restart_forgives() -> None:
@@ -81,6 +83,29 @@ def test_the_cause_in_the_receipt_counts() -> None:
     screen.console.event({"event": "receipt", "receipt": whole})
     screen.console.close()
     assert screen.stderr.splitlines()[-1] == "torchnet: error: root cause: lost node-1 (exit code 70)"
+
+
+def test_a_cause_that_others_talked_over_is_repeated_behind_a_receipt_of_one_line() -> None:
+    failure: dict[str, Any] = {
+        "kind": "network",
+        "rank": None,
+        "node": "node-1",
+        "code": 4,
+        "text": "no net1",
+        "tail": [],
+        "at": 1.0,
+    }
+    nodes = [node | {"interfaces": {}} for node in receipt()["nodes"]]
+    whole = receipt(failure=failure, exit_code=4, reason="no net1", nodes=nodes)
+    for talk in (False, True):
+        screen = Screen()
+        screen.failure(**failure)
+        if talk:
+            screen.notice("warning", "something else")
+        screen.console.event({"event": "receipt", "receipt": whole})
+        screen.console.close()
+        assert "nothing was started" in screen.stderr
+        assert screen.stderr.count("no net1") == 1 + talk
 
 
 def test_the_receipt_is_a_table_on_standard_error() -> None:

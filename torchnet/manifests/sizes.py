@@ -8,11 +8,11 @@ from typing import Any
 
 from torchnet.errors import UsageError
 from torchnet.manifests.emit import Manifest
+from torchnet.spec.grammar import ANNOTATIONS_LIMIT
 
-# Of all keys and values of an object's annotations (apimachinery, TotalAnnotationSizeLimitB). Without --server-side
-# kubectl keeps the whole object in one of them; the rest is for the annotation's name and what kubectl adds.
-APPLY_LIMIT = 262_144 - 256
-# Of a ConfigMap's values (core validation, MaxSecretSize).
+# Without --server-side kubectl keeps the whole object in an annotation; the rest is for its name and what kubectl adds.
+APPLY_LIMIT = ANNOTATIONS_LIMIT - 256
+# Of a ConfigMap's values together (k8s.io/kubernetes/pkg/apis/core/validation: MaxSecretSize).
 MAP_LIMIT = 1 << 20
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from torchnet.errors import UsageError
+from torchnet.manifests.sizes import MAP_LIMIT
 from torchnet.network.text import printable
 from torchnet.render.archive import Entry, zipped
 from torchnet.render.identity import key_path
@@ -22,11 +23,8 @@ from torchnet.render.travel import agent_zip
 from torchnet.spec.model import JobSpec
 from torchnet.spec.pods import parse_code
 
-LIMIT = (
-    1 << 20
-)  # of a ConfigMap's values together (k8s.io/kubernetes/pkg/apis/core/validation: MaxSecretSize)
 # Before anything is compressed: text rarely shrinks to a sixteenth, and nobody waits for a data set to be read.
-RAW_LIMIT, FILES_LIMIT = 16 * LIMIT, 20_000
+RAW_LIMIT, FILES_LIMIT = 16 * MAP_LIMIT, 20_000
 _NEVER = frozenset((".git", ".hg", ".svn", "__pycache__", ".venv"))
 _SHOWN = 6
 
@@ -81,7 +79,7 @@ def gather(job: JobSpec, cwd: str | os.PathLike[str]) -> Code:
         else:
             entries.append(Entry(name, data, executable))
     code = zipped(entries)
-    if len(code) + len(agent) > LIMIT:
+    if len(code) + len(agent) > MAP_LIMIT:
         raise _too_large(root, found, f"has {_size(len(code))} when it is packed")
     return Code(agent, code, script, tuple(left_out))
 
@@ -175,7 +173,7 @@ def _is_private(path: str) -> bool:
 def _too_large(root: str, found: _Found, what: str) -> UsageError:
     largest = sorted(found.files.items(), key=lambda item: (-item[1][1], item[0]))[:_SHOWN]
     lines = [
-        f"the folder {printable(root, 200)} {what}, and a ConfigMap holds {_size(LIMIT)}, the agent's part of it:"
+        f"the folder {printable(root, 200)} {what}, and a ConfigMap holds {_size(MAP_LIMIT)}, the agent's part of it:"
     ]
     lines += [f"{_size(size):>10}  {printable(name, 200)}" for name, (_, size, _) in largest]
     return UsageError(

@@ -27,7 +27,7 @@ _UNITS = {
     **{f"{unit}i": Fraction(1024 ** (place + 1)) for place, unit in enumerate("KMGTPE")},
 }
 ANNOTATIONS_LIMIT = 262_144
-"""Bytes of all keys and values of one object's annotations together."""
+"""Bytes of all keys and values of one object's annotations together (apimachinery: TotalAnnotationSizeLimitB)."""
 
 
 def parse_subdomain(value: object) -> str:

@@ -7,7 +7,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
-from torchnet.names import MAX_RAILS
+from torchnet.names import (
+    COMMON_LABELS,
+    MAX_RAILS,
+    NETWORKS_ANNOTATION,
+    POLICY_ANNOTATION,
+    STATUS_ANNOTATION,
+)
 from torchnet.spec import grammar, images, pods, values, words
 
 Whole = Annotated[int, BeforeValidator(values.parse_whole)]
@@ -20,13 +26,9 @@ Span = Annotated[str, PlainValidator(grammar.parse_span)]
 Labels = Annotated[dict[str, str], PlainValidator(grammar.parse_labels)]
 Annotations = Annotated[dict[str, str], PlainValidator(grammar.parse_annotations)]
 # Labels that torchnet finds its own objects by.
-OWN_LABELS = ("app.kubernetes.io/name", "app.kubernetes.io/managed-by")
+OWN_LABELS = tuple(COMMON_LABELS)
 OWN_PREFIX = "torchnet/"
-OWN_ANNOTATIONS = (
-    "k8s.v1.cni.cncf.io/networks",
-    "k8s.v1.cni.cncf.io/network-status",
-    "k8s.v1.cni.cncf.io/policy-for",
-)
+OWN_ANNOTATIONS = (NETWORKS_ANNOTATION, STATUS_ANNOTATION, POLICY_ANNOTATION)
 
 
 _DETACHED = (
@@ -127,7 +129,7 @@ def wrong(
     networks: tuple[str, ...],
     nnodes: int,
     run_id: str | None,
-    written: tuple[str, ...] = (),
+    written: tuple[str, ...],
 ) -> list[str]:
     """What does not fit together in a job on Kubernetes, one line each that begins with a field's path.
 

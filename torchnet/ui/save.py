@@ -60,15 +60,15 @@ def write_json(
         text = text or _as_python(receipt)
         reason = getattr(error, "strerror", None) or str(error)
         _print(text, stdout or sys.stdout)
-        said = (
-            f"{printable(path)} could not be written: {printable(reason)}; the result is on standard output"
-        )
+        where = "the result is on standard output" if text else "the result cannot be shown, either"
+        said = f"{printable(path)} could not be written: {printable(reason)}; {where}"
         _print(f"torchnet: error: {said}\n", stderr or sys.stderr)
         return reason
     return None
 
 
 def _as_python(receipt: object) -> str:
+    """Nothing where Python refuses, too: for lists in lists in lists, and for whole numbers of thousands of digits."""
     try:
         return f"{receipt!a}\n"
     except (ValueError, RecursionError):
