@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -16,6 +18,7 @@ from tests.unit.api_answers import Answer
 from tests.unit.api_store import Store, door, refusal, storing
 from tests.unit.aside import aside, interrupt, pause, until
 from tests.unit.kubernetes_objects import NAMESPACE, RUN, ended, facts, failure, message, pod, running
+from tests.unit.slow_reader import slow_reader
 from torchnet.errors import TorchnetError
 from torchnet.runtimes.kubernetes.closing import close
 from torchnet.runtimes.kubernetes.launching import see
@@ -29,15 +32,17 @@ EXPIRED = refusal(401, "Unauthorized", "the token has expired")
 
 class Seen:
     def __init__(self, store: Store, folder: Path, signals: Signals) -> None:
-        self.err, self.out = io.StringIO(), io.StringIO()
+        self.err = io.StringIO()
         self.json = folder / "receipt.json"
         self._store, self._folder, self._signals = store, folder, signals
 
-    def see(self, code: int, *, keep: bool = False, json_path: str | None = None) -> int:
+    def see(
+        self, code: int, *, keep: bool = False, json_path: str | None = None, out: TextIO | None = None
+    ) -> int:
         for rank in range(2):
             why = failure("script", code) if code else None
             self._store.put(ended(rank, code, message(rank, code, failure=why)))
-        console = Console(self.err, self.out, world_size=2, color=False, tty=False)
+        console = Console(self.err, out or io.StringIO(), world_size=2, color=False, tty=False)
         wishes = Wishes(grace=1)
         one = door(self._store, self._folder)
         path = json_path or str(self.json)
@@ -87,11 +92,18 @@ def test_the_file_is_there_before_the_removal_begins(store: Store, seen: Seen) -
 
 
 def test_on_standard_output_it_goes_behind_everything(
-    store: Store, seen: Seen, capsys: pytest.CaptureFixture[str]
+    store: Store, seen: Seen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also behind what still waits for a reader, more than a pipe takes."""
     store.faults = [("DELETE", "", EXPIRED)]
-    assert seen.see(0, json_path="-") == 0
-    assert json.loads(capsys.readouterr().out)["run_id"] == RUN
+    line = f"2026-01-01T00:00:00.000000000Z [0] {'x' * 100}\n"
+    store.logs[ended(0)["metadata"]["name"]] = line * 2000
+    with slow_reader(0.5) as (file, got):
+        monkeypatch.setattr(sys, "stdout", file)
+        assert seen.see(0, json_path="-", out=file) == 0
+    shown, begin, rest = got.partition(b"{")
+    assert shown.count(b"xxx\n") == 2000
+    assert json.loads(begin + rest)["run_id"] == RUN
 
 
 @pytest.mark.parametrize(
