@@ -15,23 +15,15 @@ from typing import Any
 import pytest
 
 from tests.unit.api_store import Store, door, storing
-from tests.unit.kubernetes_objects import ended, facts, pod, running, terminated
+from tests.unit.kubernetes_objects import ended, facts, pod, running, terminated, workers
 from torchnet.errors import UsageError
 from torchnet.runtimes.kubernetes import following, logs
 from torchnet.runtimes.kubernetes.following import Following, allow
-from torchnet.runtimes.kubernetes.gang import Gang
-from torchnet.runtimes.kubernetes.pods import Worker
 from torchnet.runtimes.kubernetes.resources import POD
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MANY = 100
 store = pytest.fixture(storing)
-
-
-def workers(*pods: dict[str, Any]) -> dict[int, Worker]:
-    gang = Gang(len(pods))
-    gang.listed(pods)
-    return gang.workers()
 
 
 def line(rank: int) -> str:
@@ -71,7 +63,7 @@ def test_logs_that_are_whole_are_read_by_a_bounded_number_of_threads(
         store.logs[body["metadata"]["name"]] = line(rank)
     one = Following(door(store, tmp_path), facts(MANY), everybody=True, follow=follow)
     before = set(threading.enumerate())
-    one.update(workers(*pods))
+    one.update(workers(*pods, nnodes=len(pods)))
     assert soon(lambda: len(store.asked) >= logs.READERS)
     time.sleep(0.2)
     assert (threads("reader", before), threads("log of", before)) == (logs.READERS, 0)
@@ -88,7 +80,7 @@ def test_a_container_that_runs_has_a_follower_of_its_own(store: Store, tmp_path:
     pods = [pod(rank, phase="Running", prepare=terminated(0), worker=running()) for rank in range(40)]
     one = Following(door(store, tmp_path), facts(40), everybody=True)
     before = set(threading.enumerate())  # of tests before, which may end meanwhile
-    one.update(workers(*pods))
+    one.update(workers(*pods, nnodes=len(pods)))
     assert soon(lambda: threads("log of", before) == 40), "none waits for another's end"
     one.release()
     held.set()

@@ -12,10 +12,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.unit.api_answers import Answer, Server, kubeconfig, serving
-from tests.unit.kubernetes_objects import RUN, facts, pod
+from tests.unit.kubernetes_objects import RUN, facts, pod, workers
 from torchnet.runtimes.kubernetes.configuration import load
 from torchnet.runtimes.kubernetes.door import Door
-from torchnet.runtimes.kubernetes.gang import Gang
 from torchnet.runtimes.kubernetes.look import Look
 from torchnet.runtimes.kubernetes.pods import Worker
 
@@ -39,12 +38,6 @@ def event(
 
 def page(*events: dict[str, Any], rest: str = "") -> Answer:
     return 200, {}, {"metadata": {"continue": rest} if rest else {}, "items": list(events)}
-
-
-def workers(*pods: dict[str, Any]) -> dict[int, Worker]:
-    gang = Gang(2)
-    gang.listed(pods)
-    return gang.workers()
 
 
 def settled(look: Look, there: dict[int, Worker], done: Callable[[], bool]) -> dict[str, str]:
