@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.api_answers import Answer, Server, kubeconfig, serving
+from tests.unit import api_answers
+from tests.unit.api_answers import Answer, Server, serving
 from torchnet.errors import UsageError
-from torchnet.runtimes.kubernetes.configuration import load
 from torchnet.runtimes.kubernetes.create import create
 from torchnet.runtimes.kubernetes.door import Door
 
@@ -18,11 +17,7 @@ EXISTS: Answer = (409, {}, {"reason": "AlreadyExists", "message": "already exist
 LOST: Answer = (504, {}, {"message": "the gateway's time is over"})
 
 server = pytest.fixture(serving)
-
-
-@pytest.fixture
-def door(server: Server, tmp_path: Path) -> Door:
-    return Door(load(str(kubeconfig(tmp_path / "config", server.address))), patience=3.0)
+door = pytest.fixture(api_answers.door)
 
 
 def code(data: str = "new", **meta: Any) -> dict[str, Any]:

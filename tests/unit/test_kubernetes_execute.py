@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.api_answers import kubeconfig
-from tests.unit.api_store import Store, door, refusal, storing
+from tests.unit.api_answers import door, kubeconfig
+from tests.unit.api_store import Store, refusal, storing
 from torchnet.errors import ClusterError
 from torchnet.runtimes.kubernetes import execute as executing
 from torchnet.runtimes.kubernetes import hurry as hurrying

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.api_store import Store, door, storing
+from tests.unit.api_answers import door
+from tests.unit.api_store import Store, storing
 from tests.unit.kubernetes_objects import ended, facts, pod, running, terminated, workers
 from torchnet.errors import UsageError
 from torchnet.runtimes.kubernetes import following, logs

@@ -14,8 +14,8 @@ from typing import TextIO
 
 import pytest
 
-from tests.unit.api_answers import Answer
-from tests.unit.api_store import Store, door, refusal, storing
+from tests.unit.api_answers import Answer, door
+from tests.unit.api_store import Store, refusal, storing
 from tests.unit.aside import aside, interrupt, pause, until
 from tests.unit.kubernetes_objects import NAMESPACE, RUN, ended, facts, failure, message, pod, running
 from tests.unit.slow_reader import slow_reader

@@ -11,10 +11,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.unit.api_answers import Answer, Server, kubeconfig, serving
+from tests.unit.api_answers import Answer, Server, door, serving
 from tests.unit.kubernetes_objects import RUN, facts, pod, workers
-from torchnet.runtimes.kubernetes.configuration import load
-from torchnet.runtimes.kubernetes.door import Door
 from torchnet.runtimes.kubernetes.look import Look
 from torchnet.runtimes.kubernetes.pods import Worker
 
@@ -26,7 +24,7 @@ server = pytest.fixture(serving)
 
 @pytest.fixture
 def look(server: Server, tmp_path: Path) -> Look:
-    return Look(Door(load(str(kubeconfig(tmp_path / "config", server.address))), patience=1.0), KNOWN)
+    return Look(door(server, tmp_path), KNOWN)
 
 
 def event(

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.api_answers import kubeconfig
-from tests.unit.api_store import Store, door, refusal, storing
+from tests.unit.api_answers import door, kubeconfig
+from tests.unit.api_store import Store, refusal, storing
 from tests.unit.kubernetes_objects import NAMESPACE, RUN, pod, running
 from tests.unit.test_cli_main import torchnet
 from torchnet.errors import ClusterError, UsageError

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.api_answers import Answer, Server, kubeconfig, serving
+from tests.unit import api_answers
+from tests.unit.api_answers import Answer, Server, serving
 from tests.unit.kubernetes_objects import pod, running, terminated, waiting
 from torchnet.errors import NetworkError
 from torchnet.runtimes.kubernetes import installed
 from torchnet.runtimes.kubernetes import verify as verification
-from torchnet.runtimes.kubernetes.configuration import load
 from torchnet.runtimes.kubernetes.door import Door
 from torchnet.runtimes.kubernetes.verify_live import LivePods
 
@@ -23,11 +22,7 @@ NODES = ["node1", "node2"]
 FORBIDDEN = 'daemonsets.apps is forbidden: User "eve" cannot list resource "daemonsets" at the cluster scope'
 
 server = pytest.fixture(serving)
-
-
-@pytest.fixture
-def door(server: Server, tmp_path: Path) -> Door:
-    return Door(load(str(kubeconfig(tmp_path / "config", server.address))), patience=1.0)
+door = pytest.fixture(api_answers.door)
 
 
 def pods(door: Door, *, alive: bool = True) -> LivePods:
