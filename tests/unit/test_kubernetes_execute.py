@@ -169,3 +169,4 @@ def test_a_program_ends_though_nobody_answers(kubelets: list[Kubelet], tmp_path:
         "time.sleep(1)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=8)
+    assert len(kubelet._open) == 2, "both were asked"
