@@ -184,46 +184,28 @@ def test_no_thread_for_the_removal_is_told(store: Store, seen: Seen, monkeypatch
     assert "can't start new thread" in seen.err.getvalue()
 
 
-class Unread:
-    """A console on a pipe that nobody reads, with more in it than a pipe takes."""
-
-    def __init__(self) -> None:
-        self.reading, writing = os.pipe()
-        self.file = os.fdopen(writing, "w")
-        self.console = Console(self.file, self.file, world_size=1, color=False, tty=False)
-        for number in range(4000):
-            self.console.event({"event": "output", "rank": 0, "stream": "stdout", "data": f"{number:060d}"})
-        assert self.console.pending
-
-
-@pytest.fixture
-def unread() -> Iterator[Unread]:
-    made = Unread()
-    yield made
-    os.close(made.reading)
-    made.file.close()
+def filled(file: TextIO) -> Console:
+    """A console with more in it than a pipe takes."""
+    console = Console(file, file, world_size=1, color=False, tty=False)
+    for number in range(4000):
+        console.event({"event": "output", "rank": 0, "stream": "stdout", "data": f"{number:060d}"})
+    assert console.pending
+    return console
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.5])
-def test_who_does_not_read_is_not_waited_for_after_a_signal(
-    unread: Unread, signals: Signals, seconds: float
-) -> None:
-    began = time.monotonic()
-    with aside(seconds, interrupt):
-        close(unread.console, signals)
-    assert time.monotonic() - began < 5
+def test_who_does_not_read_is_not_waited_for_after_a_signal(signals: Signals, seconds: float) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as file:
+        console = filled(file)
+        began = time.monotonic()
+        with aside(seconds, interrupt):
+            close(console, signals)
+        assert time.monotonic() - began < 5
+        os.close(reading)
 
 
-def test_who_reads_slowly_gets_everything(unread: Unread, signals: Signals) -> None:
-    got = bytearray()
-
-    def read() -> None:
-        time.sleep(0.5)
-        while not got.endswith(b"3999\n"):
-            got.extend(os.read(unread.reading, 1 << 16))
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    close(unread.console, signals)
-    reader.join(10)
-    assert got.count(b"\n") == 4000
+def test_who_reads_slowly_gets_everything(signals: Signals) -> None:
+    with slow_reader(0.5) as (file, got):
+        close(filled(file), signals)
+    assert got.splitlines() == [f"[rank 0] {number:060d}".encode() for number in range(4000)]
