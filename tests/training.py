@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import socket
@@ -13,10 +14,7 @@ import pytest
 
 from tests.jobs import ROOT
 
-torch_is_here = pytest.mark.skipif(
-    subprocess.run([sys.executable, "-c", "import torch"], capture_output=True, check=False).returncode != 0,
-    reason="torch is not installed",
-)
+needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
 
 # What every script below begins with: the ports that this process listens on, by address.
 BEGIN = """

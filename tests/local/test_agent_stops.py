@@ -113,11 +113,13 @@ def test_a_worker_that_goes_during_the_stop_before_a_restart_is_lost() -> None:
     assert made["reason"] == "lost run-2 (node rank 2): its agent's connection ended"
 
 
+@pytest.mark.parametrize("stops", [False, True])
 @isolated
-def test_a_worker_that_falls_silent_during_the_stop_before_a_restart_is_named() -> None:
+def test_a_worker_that_falls_silent_during_the_stop_before_a_restart_is_named(stops: bool) -> None:
+    """Also one that has stopped, while another has not."""
     job, others = running(link_grace=0.0)
     fails(job, others[1], SCRIPT, 0.5)
-    stopped(job, others[:2])
+    stopped(job, [others[0], others[2 if stops else 1]])
     for member in list(job.coordinator._members.values())[:2]:
         member.heard += 60
     job.coordinator._members[2].heard -= 60

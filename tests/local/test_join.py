@@ -13,12 +13,18 @@ import pytest
 
 from tests.agents import events, in_nodes, run_agent, spec, status, wait
 from tests.jobs import script
+from tests.rounds import RAILS
 from tests.scripts import ran
 from torchnet import names
+from torchnet.agent.clock import Clock
 from torchnet.agent.door import Door, enter, pack_row
+from torchnet.agent.hello import Hello
+from torchnet.agent.knock import GONE_SECONDS, Knock
 from torchnet.agent.loop import Loop
+from torchnet.agent.report import Failure
 from torchnet.network.sources import MultusStatus
 from torchnet.network.table import Row
+from torchnet.runtimes.local.loopback import Source
 
 SCRIPT = """
 import os, sys, time
@@ -134,6 +140,31 @@ def test_whatever_a_worker_says_of_itself_rank_0_goes_on(folder: Path, introduct
         return run_agent(folder, spec(folder, 1, 2), 1)
 
     assert in_nodes([lambda: run_agent(folder, spec(folder, 0, 2), 0), last, odd]) == [0, 0, 0]
+
+
+def test_a_rank_0_that_cuts_off_is_not_gone() -> None:
+    """To a container that only works, an address that nothing answers at is the end."""
+    told = spec(Path("/nowhere"), 1, 2, loopback=True, phase="work")
+    failed: list[Failure] = []
+    loop = Loop()
+    one = Knock(
+        loop,
+        told,
+        Source(1),
+        RAILS[0],
+        Hello.of(told, Row(1, "run-1", "", ())),
+        entered=lambda _connection: None,
+        failed=failed.append,
+        notice=lambda _text: None,
+        clock=Clock(lambda _event: None),
+    )
+    one._there -= 2 * GONE_SECONDS
+    one.cut()
+    assert failed == []
+    one._there -= 2 * GONE_SECONDS
+    one._again(OSError("no route to host"))
+    assert [failure.kind for failure in failed] == ["lost"]
+    loop.close()
 
 
 def test_who_is_cut_off_without_a_word_knocks_slower_and_not_for_ever(folder: Path) -> None:

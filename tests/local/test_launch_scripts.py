@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib.util
 import re
 import signal
 import socket
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.jobs import ROOT, Ended, Job, run, script, until
+from tests.training import needs_torch
 
 LAUNCH = ROOT / "launch"
 TRAIN, LM = LAUNCH / "train.py", LAUNCH / "lm.py"
@@ -22,8 +22,6 @@ PYTHON = (sys.executable,)
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
 SECONDS = 200  # the machine may be busy with other things
 STEPS_PER_EPOCH = 23  # 1,438 images in batches of 64
-
-needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
 
 
 def by_hand(count: int, file: Path, *arguments: object, checkpoint: str = "") -> list[Ended]:

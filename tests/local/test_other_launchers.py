@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from tests.jobs import ROOT, lines, receipt, run
+from tests.training import needs_torch
 
 SCRIPTS = ROOT / "tests" / "local" / "scripts"
-needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
 SECONDS = 250  # most take some seconds; the machine may be busy with other things
 
 

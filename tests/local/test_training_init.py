@@ -7,9 +7,9 @@ import sys
 import textwrap
 from pathlib import Path
 
-from tests.training import BEGIN, CLEAN, run, torch_is_here
+from tests.training import BEGIN, CLEAN, needs_torch, run
 
-pytestmark = torch_is_here
+pytestmark = needs_torch
 
 
 def test_a_group_that_is_there_is_left_as_it_is() -> None:

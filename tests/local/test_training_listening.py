@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.training import free_port, ranks, run, torch_is_here
+from tests.training import free_port, needs_torch, ranks, run
 
-pytestmark = torch_is_here
+pytestmark = needs_torch
 
 # net1 and eth0 as in a worker, without anything else: a namespace of its own.
 WORKER = """

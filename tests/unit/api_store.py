@@ -8,13 +8,10 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.unit.api_answers import Answer, Server, kubeconfig
-from torchnet.runtimes.kubernetes.configuration import load
-from torchnet.runtimes.kubernetes.door import Door
+from tests.unit.api_answers import Answer, Server
 from torchnet.runtimes.kubernetes.pods import seconds as unix
 from torchnet.runtimes.kubernetes.resources import kind_of
 
@@ -158,7 +155,3 @@ def storing() -> Iterator[Store]:
     made = Store()
     yield made
     made.close()
-
-
-def door(store: Store, folder: Path, patience: float = 1.0) -> Door:
-    return Door(load(str(kubeconfig(folder / "config", store.address))), patience=patience)

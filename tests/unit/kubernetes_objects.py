@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 from torchnet.runtimes.kubernetes.facts import Facts
+from torchnet.runtimes.kubernetes.gang import Gang
+from torchnet.runtimes.kubernetes.pods import Worker
 from torchnet.runtimes.kubernetes.resources import JOB, JOBSET, POD
 
 RUN, NAMESPACE = "train-1a2b3c", "ml"
@@ -110,3 +112,10 @@ def ended(rank: int, code: int = 0, text: str | None = None, **more: Any) -> dic
     phase = "Failed" if code else "Succeeded"
     done = terminated(code, message(rank, code) if text is None else text)
     return pod(rank, phase=phase, prepare=terminated(0), worker=done, **more)
+
+
+def workers(*pods: dict[str, Any], nnodes: int = 4) -> dict[int, Worker]:
+    """What a launcher makes of a list of the run's pods."""
+    gang = Gang(nnodes)
+    gang.listed(pods)
+    return gang.workers()

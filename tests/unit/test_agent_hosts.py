@@ -112,6 +112,7 @@ def test_any_run_id_is_one_mark(hosts: Path) -> None:
     for run_id in odd:
         add_peers(table(1), run_id, path=str(hosts))
     assert hosts.read_bytes().count(b"\n") == OLD.count(b"\n") + 3 * len(odd)
+    assert hosts.read_bytes()[len(OLD) :].isascii()
     for run_id in odd:
         remove_peers(run_id, path=str(hosts))
     assert hosts.read_bytes() == OLD

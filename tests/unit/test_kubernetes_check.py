@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.api_answers import Answer, Server, kubeconfig, serving
+from tests.unit import api_answers
+from tests.unit.api_answers import Answer, Server, serving
 from torchnet.errors import ClusterError, NetworkError
 from torchnet.names import NETWORKS_ANNOTATION
-from torchnet.runtimes.kubernetes.configuration import load
 from torchnet.runtimes.kubernetes.create import check
 from torchnet.runtimes.kubernetes.door import Door
 
@@ -18,11 +17,7 @@ MISSING: Answer = (404, {}, {"reason": "NotFound", "message": "not found"})
 TAKEN: Answer = (200, {}, {})
 
 server = pytest.fixture(serving)
-
-
-@pytest.fixture
-def door(server: Server, tmp_path: Path) -> Door:
-    return Door(load(str(kubeconfig(tmp_path / "config", server.address))), patience=3.0)
+door = pytest.fixture(api_answers.door)
 
 
 def body(api: str, kind: str, **meta: Any) -> dict[str, Any]:

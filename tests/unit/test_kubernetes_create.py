@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.api_answers import Answer, Server, kubeconfig, serving
+from tests.unit import api_answers
+from tests.unit.api_answers import Answer, Server, serving
 from torchnet.errors import UsageError
-from torchnet.runtimes.kubernetes.configuration import load
 from torchnet.runtimes.kubernetes.create import create
 from torchnet.runtimes.kubernetes.door import Door
+from torchnet.runtimes.kubernetes.refused import Refused
 
 EXISTS: Answer = (409, {}, {"reason": "AlreadyExists", "message": "already exists"})
 LOST: Answer = (504, {}, {"message": "the gateway's time is over"})
 
 server = pytest.fixture(serving)
-
-
-@pytest.fixture
-def door(server: Server, tmp_path: Path) -> Door:
-    return Door(load(str(kubeconfig(tmp_path / "config", server.address))), patience=3.0)
+door = pytest.fixture(api_answers.door)
 
 
 def code(data: str = "new", **meta: Any) -> dict[str, Any]:
@@ -95,5 +91,5 @@ def test_a_lost_answer_makes_no_other_object_the_own_one(
 def test_a_conflict_that_is_no_name_in_use_is_told_as_it_is(server: Server, door: Door) -> None:
     said = "Operation cannot be fulfilled on resourcequotas: the object has been modified"
     server.answers = [(409, {}, {"reason": "Conflict", "message": said})]
-    with pytest.raises(Exception, match="Operation cannot be fulfilled"):
+    with pytest.raises(Refused, match="Operation cannot be fulfilled"):
         create(door, [code()], lambda _: None)

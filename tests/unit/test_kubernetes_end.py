@@ -10,12 +10,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.kubernetes_objects import RUN, ended, facts, failure, message, pod, running, terminated
+from tests.unit.kubernetes_objects import (
+    RUN,
+    ended,
+    facts,
+    failure,
+    message,
+    pod,
+    running,
+    terminated,
+    workers,
+)
 from torchnet.agent.report import Failure, Kind
 from torchnet.receipt_model import Receipt
 from torchnet.runtimes.kubernetes import message as messages
 from torchnet.runtimes.kubernetes.end import first_failure, settle
-from torchnet.runtimes.kubernetes.gang import Gang
 from torchnet.runtimes.kubernetes.lines import event
 from torchnet.runtimes.kubernetes.pods import Worker
 from torchnet.ui.save import write_json
@@ -30,12 +39,6 @@ ACCOUNT: dict[str, Any] = {
     "findings": [],
 }
 JOB = {"exit_code": 0, "reason": "done", "backend_share": 0.995, "proof": "measured"}
-
-
-def workers(*pods: dict[str, Any], nnodes: int = 4) -> dict[int, Worker]:
-    gang = Gang(nnodes)
-    gang.listed(pods)
-    return gang.workers()
 
 
 def gang_of(codes: list[int], **more: Any) -> dict[int, Worker]:

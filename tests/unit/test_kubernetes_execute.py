@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.api_answers import kubeconfig
-from tests.unit.api_store import Store, door, refusal, storing
+from tests.unit.api_answers import door, kubeconfig
+from tests.unit.api_store import Store, refusal, storing
 from torchnet.errors import ClusterError
 from torchnet.runtimes.kubernetes import execute as executing
 from torchnet.runtimes.kubernetes import hurry as hurrying
@@ -169,3 +169,4 @@ def test_a_program_ends_though_nobody_answers(kubelets: list[Kubelet], tmp_path:
         "time.sleep(1)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=8)
+    assert len(kubelet._open) == 2, "both were asked"

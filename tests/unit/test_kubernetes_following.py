@@ -8,30 +8,23 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.api_store import Store, door, storing
-from tests.unit.kubernetes_objects import ended, facts, pod, running, terminated
+from tests.jobs import until
+from tests.unit.api_answers import door
+from tests.unit.api_store import Store, storing
+from tests.unit.kubernetes_objects import ended, facts, pod, running, terminated, workers
 from torchnet.errors import UsageError
 from torchnet.runtimes.kubernetes import following, logs
 from torchnet.runtimes.kubernetes.following import Following, allow
-from torchnet.runtimes.kubernetes.gang import Gang
-from torchnet.runtimes.kubernetes.pods import Worker
 from torchnet.runtimes.kubernetes.resources import POD
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MANY = 100
 store = pytest.fixture(storing)
-
-
-def workers(*pods: dict[str, Any]) -> dict[int, Worker]:
-    gang = Gang(len(pods))
-    gang.listed(pods)
-    return gang.workers()
 
 
 def line(rank: int) -> str:
@@ -42,20 +35,15 @@ def threads(name: str, before: set[threading.Thread]) -> int:
     return sum(one.name.startswith(name) for one in threading.enumerate() if one not in before)
 
 
-def soon(done: Callable[[], bool], seconds: float = 20.0) -> bool:
-    until = time.monotonic() + seconds
-    while not done() and time.monotonic() < until:
-        time.sleep(0.01)
-    return done()
-
-
 def drained(one: Following) -> list[dict[str, Any]]:
-    found = []
-    until = time.monotonic() + 30
-    while one.busy and time.monotonic() < until:
+    found: list[dict[str, Any]] = []
+
+    def all_of_it() -> bool:
         while (event := one.take()) is not None:
             found.append(event)
-        time.sleep(0.01)
+        return not one.busy
+
+    until(all_of_it, "all logs are read")
     return found
 
 
@@ -71,15 +59,15 @@ def test_logs_that_are_whole_are_read_by_a_bounded_number_of_threads(
         store.logs[body["metadata"]["name"]] = line(rank)
     one = Following(door(store, tmp_path), facts(MANY), everybody=True, follow=follow)
     before = set(threading.enumerate())
-    one.update(workers(*pods))
-    assert soon(lambda: len(store.asked) >= logs.READERS)
+    one.update(workers(*pods, nnodes=len(pods)))
+    until(lambda: len(store.asked) >= logs.READERS, "as many are asked for as there are readers")
     time.sleep(0.2)
     assert (threads("reader", before), threads("log of", before)) == (logs.READERS, 0)
     assert one.busy
     held.set()
     heard = [event["rank"] for event in drained(one) if event["event"] == "output"]
     assert sorted(heard) == list(range(MANY))
-    assert soon(lambda: threads("reader", before) == 0)
+    until(lambda: threads("reader", before) == 0, "the readers have ended")
 
 
 def test_a_container_that_runs_has_a_follower_of_its_own(store: Store, tmp_path: Path) -> None:
@@ -88,8 +76,8 @@ def test_a_container_that_runs_has_a_follower_of_its_own(store: Store, tmp_path:
     pods = [pod(rank, phase="Running", prepare=terminated(0), worker=running()) for rank in range(40)]
     one = Following(door(store, tmp_path), facts(40), everybody=True)
     before = set(threading.enumerate())  # of tests before, which may end meanwhile
-    one.update(workers(*pods))
-    assert soon(lambda: threads("log of", before) == 40), "none waits for another's end"
+    one.update(workers(*pods, nnodes=len(pods)))
+    until(lambda: threads("log of", before) == 40, "none waits for another's end")
     one.release()
     held.set()
     drained(one)
@@ -109,7 +97,7 @@ def test_a_follower_with_a_defect_says_so(store: Store, tmp_path: Path) -> None:
     )
     one.ended()
     one.start(logs.Readers())
-    assert soon(lambda: not one.busy)
+    until(lambda: not one.busy, "the follower has ended")
     assert said == [f"the follower of {body['metadata']['name']}'s log failed: KeyError: 'rank'"]
 
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import io
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
-from tests.unit.api_answers import Answer
-from tests.unit.api_store import Store, door, refusal, storing
+from tests.unit.api_answers import Answer, door
+from tests.unit.api_store import Store, refusal, storing
 from tests.unit.aside import aside, interrupt, pause, until
 from tests.unit.kubernetes_objects import NAMESPACE, RUN, ended, facts, failure, message, pod, running
+from tests.unit.slow_reader import slow_reader
 from torchnet.errors import TorchnetError
 from torchnet.runtimes.kubernetes.closing import close
 from torchnet.runtimes.kubernetes.launching import see
@@ -29,15 +33,17 @@ EXPIRED = refusal(401, "Unauthorized", "the token has expired")
 
 class Seen:
     def __init__(self, store: Store, folder: Path, signals: Signals) -> None:
-        self.err, self.out = io.StringIO(), io.StringIO()
+        self.err = io.StringIO()
         self.json = folder / "receipt.json"
         self._store, self._folder, self._signals = store, folder, signals
 
-    def see(self, code: int, *, keep: bool = False, json_path: str | None = None) -> int:
+    def see(
+        self, code: int, *, keep: bool = False, json_path: str | None = None, out: TextIO | None = None
+    ) -> int:
         for rank in range(2):
             why = failure("script", code) if code else None
             self._store.put(ended(rank, code, message(rank, code, failure=why)))
-        console = Console(self.err, self.out, world_size=2, color=False, tty=False)
+        console = Console(self.err, out or io.StringIO(), world_size=2, color=False, tty=False)
         wishes = Wishes(grace=1)
         one = door(self._store, self._folder)
         path = json_path or str(self.json)
@@ -87,11 +93,18 @@ def test_the_file_is_there_before_the_removal_begins(store: Store, seen: Seen) -
 
 
 def test_on_standard_output_it_goes_behind_everything(
-    store: Store, seen: Seen, capsys: pytest.CaptureFixture[str]
+    store: Store, seen: Seen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also behind what still waits for a reader, more than a pipe takes."""
     store.faults = [("DELETE", "", EXPIRED)]
-    assert seen.see(0, json_path="-") == 0
-    assert json.loads(capsys.readouterr().out)["run_id"] == RUN
+    line = f"2026-01-01T00:00:00.000000000Z [0] {'x' * 100}\n"
+    store.logs[ended(0)["metadata"]["name"]] = line * 2000
+    with slow_reader(0.5) as (file, got):
+        monkeypatch.setattr(sys, "stdout", file)
+        assert seen.see(0, json_path="-", out=file) == 0
+    shown, begin, rest = got.partition(b"{")
+    assert shown.count(b"xxx\n") == 2000
+    assert json.loads(begin + rest)["run_id"] == RUN
 
 
 @pytest.mark.parametrize(
@@ -191,52 +204,41 @@ def test_no_thread_for_the_removal_is_told(store: Store, seen: Seen, monkeypatch
     assert "can't start new thread" in seen.err.getvalue()
 
 
-class Unread:
-    """A console on a pipe that nobody reads, with more in it than a pipe takes."""
-
-    def __init__(self) -> None:
-        self.reading, writing = os.pipe()
-        self.file = os.fdopen(writing, "w")
-        self.console = Console(self.file, self.file, world_size=1, color=False, tty=False)
-        for number in range(4000):
-            self.console.event({"event": "output", "rank": 0, "stream": "stdout", "data": f"{number:060d}"})
-        assert self.console.pending
+def filled(file: TextIO) -> Console:
+    """A console with more in it than a pipe takes."""
+    console = Console(file, file, world_size=1, color=False, tty=False)
+    for number in range(4000):
+        console.event({"event": "output", "rank": 0, "stream": "stdout", "data": f"{number:060d}"})
+    assert console.pending
+    return console
 
 
-@pytest.fixture
-def unread() -> Iterator[Unread]:
-    made = Unread()
-    yield made
-    os.close(made.reading)
-    made.file.close()
+@contextmanager
+def unread() -> Iterator[Console]:
+    """A console whose reader does not read, and what it has to say does not fit into the pipe."""
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as file:
+        yield filled(file)
+        os.close(reading)
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.5])
-def test_who_does_not_read_is_not_waited_for_after_a_signal(
-    unread: Unread, signals: Signals, seconds: float
-) -> None:
-    began = time.monotonic()
-    with aside(seconds, interrupt):
-        close(unread.console, signals)
-    assert time.monotonic() - began < 5
+def test_who_does_not_read_is_not_waited_for_after_a_signal(signals: Signals, seconds: float) -> None:
+    with unread() as console:
+        began = time.monotonic()
+        with aside(seconds, interrupt):
+            close(console, signals)
+        assert time.monotonic() - began < 5
 
 
-def test_nor_where_the_job_was_to_end(unread: Unread, signals: Signals) -> None:
-    began = time.monotonic()
-    close(unread.console, signals, stopped=True)
-    assert time.monotonic() - began < 5
+def test_nor_where_the_job_was_to_end(signals: Signals) -> None:
+    with unread() as console:
+        began = time.monotonic()
+        close(console, signals, stopped=True)
+        assert time.monotonic() - began < 5
 
 
-def test_who_reads_slowly_gets_everything(unread: Unread, signals: Signals) -> None:
-    got = bytearray()
-
-    def read() -> None:
-        time.sleep(0.5)
-        while not got.endswith(b"3999\n"):
-            got.extend(os.read(unread.reading, 1 << 16))
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    close(unread.console, signals)
-    reader.join(10)
-    assert got.count(b"\n") == 4000
+def test_who_reads_slowly_gets_everything(signals: Signals) -> None:
+    with slow_reader(0.5) as (file, got):
+        close(filled(file), signals)
+    assert got.splitlines() == [f"[rank 0] {number:060d}".encode() for number in range(4000)]

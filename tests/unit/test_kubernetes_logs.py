@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.api_store import Store, door, forbidden, storing
+from tests.unit.api_answers import door
+from tests.unit.api_store import Store, forbidden, storing
 from tests.unit.aside import aside, interrupt, pause
 from tests.unit.kubernetes_objects import ended, facts, message, pod, running
 from tests.unit.slow_reader import slow_reader

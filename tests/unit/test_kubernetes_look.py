@@ -11,11 +11,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.unit.api_answers import Answer, Server, kubeconfig, serving
-from tests.unit.kubernetes_objects import RUN, facts, pod
-from torchnet.runtimes.kubernetes.configuration import load
-from torchnet.runtimes.kubernetes.door import Door
-from torchnet.runtimes.kubernetes.gang import Gang
+from tests.unit.api_answers import Answer, Server, door, serving
+from tests.unit.kubernetes_objects import RUN, facts, pod, workers
 from torchnet.runtimes.kubernetes.look import Look
 from torchnet.runtimes.kubernetes.pods import Worker
 
@@ -27,7 +24,7 @@ server = pytest.fixture(serving)
 
 @pytest.fixture
 def look(server: Server, tmp_path: Path) -> Look:
-    return Look(Door(load(str(kubeconfig(tmp_path / "config", server.address))), patience=1.0), KNOWN)
+    return Look(door(server, tmp_path), KNOWN)
 
 
 def event(
@@ -39,12 +36,6 @@ def event(
 
 def page(*events: dict[str, Any], rest: str = "") -> Answer:
     return 200, {}, {"metadata": {"continue": rest} if rest else {}, "items": list(events)}
-
-
-def workers(*pods: dict[str, Any]) -> dict[int, Worker]:
-    gang = Gang(2)
-    gang.listed(pods)
-    return gang.workers()
 
 
 def settled(look: Look, there: dict[int, Worker], done: Callable[[], bool]) -> dict[str, str]:

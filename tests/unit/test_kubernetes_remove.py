@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.api_store import Store, door, forbidden, stamp, storing
+from tests.unit.api_answers import door
+from tests.unit.api_store import Store, forbidden, stamp, storing
 from tests.unit.aside import aside, pause, until
 from tests.unit.kubernetes_objects import NAMESPACE, RUN, facts, job, labelled, pod, running
 from torchnet.runtimes.kubernetes import ending

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.api_answers import kubeconfig
-from tests.unit.api_store import Store, door, refusal, storing
+from tests.conftest import Result
+from tests.unit.api_answers import door, kubeconfig
+from tests.unit.api_store import Store, refusal, storing
 from tests.unit.kubernetes_objects import NAMESPACE, RUN, pod, running
-from tests.unit.test_cli_main import torchnet
 from torchnet.errors import ClusterError, UsageError
 from torchnet.runtimes.kubernetes.runs import table
 from torchnet.runtimes.kubernetes.survey import find, survey
@@ -80,15 +81,15 @@ def test_nothing_found_is_not_called_nothing_there(store: Store, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("jobset")
-def test_status_says_so(store: Store, tmp_path: Path) -> None:
-    path = str(kubeconfig(tmp_path / "config", store.address))
-    shown = torchnet("status", "-n", NAMESPACE, KUBECONFIG=path)
-    assert (shown.returncode, "its JobSet could not be looked at" in shown.stdout) == (0, True), shown.stderr
+def test_status_says_so(store: Store, tmp_path: Path, torchnet: Callable[..., Result]) -> None:
+    env = {"KUBECONFIG": str(kubeconfig(tmp_path / "config", store.address)), "COLUMNS": "100"}
+    shown = torchnet("status", "-n", NAMESPACE, env=env)
+    assert (shown.code, "its JobSet could not be looked at" in shown.stdout) == (0, True), shown.stderr
     assert "torchnet: warning: JobSets could not be looked at" in shown.stderr
     store.objects.clear()
-    shown = torchnet("status", "-n", NAMESPACE, KUBECONFIG=path)
+    shown = torchnet("status", "-n", NAMESPACE, env=env)
     assert shown.stdout == "no runs that could be looked at\n"
-    shown = torchnet("status", "-n", NAMESPACE, "-o", "json", KUBECONFIG=path)
+    shown = torchnet("status", "-n", NAMESPACE, "-o", "json", env=env)
     assert json.loads(shown.stdout) == []
     assert CAN_I in shown.stderr
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.api_store import Store, door, forbidden, refusal, storing
+from tests.unit.api_answers import door
+from tests.unit.api_store import Store, forbidden, refusal, storing
 from tests.unit.aside import aside, interrupt, until
 from tests.unit.kubernetes_objects import NAMESPACE, RUN, job, labelled, pod, running
 from torchnet.errors import ClusterError, UsageError

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit import api_answers
 from tests.unit.api_answers import Answer, Server, kubeconfig, serving
 from tests.unit.api_store import Store, forbidden, storing
 from tests.unit.aside import aside, interrupt, until
@@ -18,7 +19,6 @@ from torchnet.cli import main
 from torchnet.errors import NetworkError
 from torchnet.runtimes.kubernetes import installed
 from torchnet.runtimes.kubernetes import verify as verification
-from torchnet.runtimes.kubernetes.configuration import load
 from torchnet.runtimes.kubernetes.door import Door
 from torchnet.runtimes.kubernetes.verify_live import LivePods
 
@@ -28,11 +28,7 @@ FORBIDDEN = 'daemonsets.apps is forbidden: User "eve" cannot list resource "daem
 
 server = pytest.fixture(serving)
 store = pytest.fixture(storing)
-
-
-@pytest.fixture
-def door(server: Server, tmp_path: Path) -> Door:
-    return Door(load(str(kubeconfig(tmp_path / "config", server.address))), patience=1.0)
+door = pytest.fixture(api_answers.door)
 
 
 def pods(door: Door, *, alive: bool = True) -> LivePods:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import calendar
 from typing import Any
 
-from tests.unit.kubernetes_objects import RUN, facts, pod, running, waiting
-from torchnet.runtimes.kubernetes.gang import Gang
-from torchnet.runtimes.kubernetes.pods import Worker
+from tests.unit.kubernetes_objects import RUN, facts, pod, running, waiting, workers
 from torchnet.runtimes.kubernetes.waiting import Waiting, events_told
 
 BAD_IMAGE = waiting("ErrImagePull", 'failed to pull "nosuch:1": not found')
@@ -15,12 +13,6 @@ SANDBOX = (
     'Failed to create pod sandbox: rpc error: failed to setup network for sandbox "{}": plugin type="multus" failed: '
     "cannot find a network-attachment-definition (nosuch) in namespace (ml)"
 )
-
-
-def workers(*pods: dict[str, Any], nnodes: int = 4) -> dict[int, Worker]:
-    gang = Gang(nnodes)
-    gang.listed(pods)
-    return gang.workers()
 
 
 def event(

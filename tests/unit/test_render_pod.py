@@ -18,14 +18,29 @@ from torchnet.spec.pods import parse_secret, parse_volume
 FIXED: dict[str, Any] = {"static_ips": ["10.0.0.1-10.0.0.9/24"]}
 
 
-@pytest.mark.parametrize(
+each_kind = pytest.mark.parametrize(
     "more",
     [*({"workload": form} | one for form in FORMS for one in ({}, {"code": "pvc:a/b"}, {"gpus": 8})), FIXED],
     ids=str,
 )
-def test_pod_security_restricted_holds(more: dict[str, Any]) -> None:
+
+
+def spec_of(more: dict[str, Any]) -> dict[str, Any]:
     found = render(volumes=["pvc:a:/a", "configmap:c:/c", "emptydir:/e"], secrets=["s:/s"], **more)
-    assert list(restricted(pod_of(found)["spec"])) == []
+    spec: dict[str, Any] = pod_of(found)["spec"]
+    return spec
+
+
+@each_kind
+def test_pod_security_restricted_holds(more: dict[str, Any]) -> None:
+    assert list(restricted(spec_of(more))) == []
+
+
+@each_kind
+def test_every_mount_has_its_volume_and_every_volume_a_mount(more: dict[str, Any]) -> None:
+    spec = spec_of(more)
+    mounted = {mount["name"] for one in containers(spec) for mount in one["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in spec["volumes"]}
 
 
 def test_the_check_of_pod_security_finds_what_is_forbidden() -> None:
