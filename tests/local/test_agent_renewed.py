@@ -238,3 +238,25 @@ def test_the_rails_of_a_restart_are_watched() -> None:
     watch.close()
     assert [flap.interface for flap in watch.flaps] == ["net1", "net2"]
     loop.close()
+
+
+@isolated
+def test_a_kernel_that_does_not_answer_for_a_moment_is_asked_again() -> None:
+    cable("net1", "net1", Space(), addresses=(("fd01::1/64", "fd01::2/64"),))
+    rail = Rail(0, "n0", "net1", "fd01::1", 6, 64, 1500)
+    loop = Loop()
+    said: list[str] = []
+    lost: list[str] = []
+    watch = RailWatch(loop, (rail,), 0.5, said.append, lambda _rail, text: lost.append(text))
+    ip("link set net1 down")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    loop.later(1.5, loop.stop)  # asked twice, said once
+    loop.run()
+    assert said == ["the kernel does not tell its interfaces: Too many open files; asked again each second"]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    loop.later(2.0, loop.stop)
+    loop.run()
+    assert lost == ["net1 (fd01::1) was set down for more than 0.5 s"]
+    watch.close()
+    loop.close()

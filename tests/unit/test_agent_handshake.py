@@ -151,6 +151,8 @@ def test_the_keys_of_join_and_probes_differ() -> None:
 def test_rows_travel_as_text() -> None:
     row = Row(3, "node-3", "uid", (RailRow("net1", "fd00::4", 9000),), ("10.0.0.4",))
     assert unpack_row(pack_row(row)) == row
+    with pytest.raises(ValueError, match="without a rail"):
+        unpack_row(pack_row(Row(3, "node-3", "uid", (), ("10.0.0.4",))))
 
 
 @quick

@@ -157,6 +157,8 @@ def unpack_row(text: str) -> Row:
         ValueError, NetworkError: it is none.
     """
     (row,) = decode(base64.b64decode(text, validate=True)).rows
+    if not row.rails:
+        raise ValueError("a worker without a rail")
     return row
 
 

@@ -11,6 +11,9 @@ from torchnet.agent.loop import Loop, Timer
 from torchnet.kernel import links
 from torchnet.network.select import Interface, Rail
 
+# Seconds until the kernel is asked again that gave no answer.
+_LOOK_AGAIN = 1.0
+
 
 @dataclass(frozen=True)
 class Flap:
@@ -40,12 +43,14 @@ class RailWatch:
         self._began = time.monotonic()
         self._away: dict[str, tuple[float, Timer]] = {}
         self.flaps: list[Flap] = []
+        self._again, self._blind = Timer(0, self._look), False
         self._netlink = links.watcher()
         loop.watch(self._netlink, self._changed)
         self._look()  # one may have gone since the preflight
 
     def close(self) -> None:
         """Stop watching; a rail that is still away counts as a flap up to now."""
+        self._again.cancel()
         self._loop.watch(self._netlink)
         self._netlink.close()
         self._settle()
@@ -71,7 +76,17 @@ class RailWatch:
         self._look()
 
     def _look(self) -> None:
-        present = links.interfaces() if self._rails else {}
+        self._again.cancel()
+        try:
+            present = links.interfaces() if self._rails else {}
+        except OSError as error:  # no free descriptor or memory for a moment: no reason to end a training
+            self._again = self._loop.later(_LOOK_AGAIN, self._look)
+            if not self._blind:
+                text = f"the kernel does not tell its interfaces: {error.strerror or error}"
+                self._notice(f"{text}; asked again each second")
+            self._blind = True
+            return
+        self._blind = False
         for rail in self._rails:
             what = _wrong(rail, present.get(rail.interface))
             if what and rail.interface not in self._away:
