@@ -87,6 +87,21 @@ def test_it_runs_with_nothing_installed(archive: Path) -> None:
     assert "Traceback" not in wrong.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="pyroute2 is loaded on Linux alone")
+def test_each_of_its_modules_needs_no_other_than_its_own(archive: Path) -> None:
+    names = modules(archive, "torchnet") - {"torchnet.agent.site.sitecustomize"}  # acts when it is imported
+    names = {name for name in names if not name.startswith("torchnet.training")}  # with the image's torch
+    code = "import importlib, sys\nfor name in sys.argv[1:]: print(importlib.import_module(name).__file__)"
+    environment = {"PYTHONPATH": str(archive), "PATH": os.environ["PATH"]}
+    words = [sys.executable, "-S", "-c", code, *sorted(names)]
+    done = subprocess.run(
+        words, env=environment, cwd=archive.parent, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == len(names) > 50
+    assert {AGENT_ZIP in line for line in done.stdout.splitlines()} == {True}
+
+
 def test_training_scripts_find_torchnet_behind_what_the_image_has(archive: Path, tmp_path: Path) -> None:
     code = "import sys, torchnet; print(torchnet.__file__, torchnet.__version__, sys.path[-1])"
     site = f"{archive}/torchnet/agent/site"  # as the agent puts it before each process

@@ -11,7 +11,12 @@ from pathlib import Path
 from torchnet.errors import TorchnetError
 from torchnet.render.archive import Entry, zipped
 
-PARTS = ("__init__.py", "agent", "errors.py", "kernel", "names.py", "network", "training")
+# The kernel's door without what builds networks, which the launcher's machine does alone.
+KERNEL = ("__init__.py", "links.py", "netlink.py", "pyroute2_door.py", "sockets.py", "syscalls.py")
+PARTS = (
+    *("__init__.py", "agent", "errors.py", "names.py", "network", "training"),
+    *(f"kernel/{name}" for name in KERNEL),
+)
 # The modules of pyroute2 that reading links, addresses, routes and sockets loads (torchnet.kernel); a test compares
 # them with what an agent really loads. `plugins` finds its modules by listing its folder: all of them travel.
 PYROUTE2 = (
