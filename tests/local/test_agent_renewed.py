@@ -253,7 +253,7 @@ def test_a_kernel_that_does_not_answer_for_a_moment_is_asked_again() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     loop.later(1.5, loop.stop)  # asked twice, said once
     loop.run()
-    assert said == ["the kernel does not tell its interfaces: Too many open files; asked again each second"]
+    assert said == ["the rails cannot be looked at: Too many open files; tried again each second"]
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     loop.later(2.0, loop.stop)
     loop.run()

@@ -11,7 +11,7 @@ from torchnet.agent.loop import Loop, Timer
 from torchnet.kernel import links
 from torchnet.network.select import Interface, Rail
 
-# Seconds until the kernel is asked again that gave no answer.
+# Seconds after which a kernel that gave no answer is asked again.
 _LOOK_AGAIN = 1.0
 
 
@@ -43,14 +43,15 @@ class RailWatch:
         self._began = time.monotonic()
         self._away: dict[str, tuple[float, Timer]] = {}
         self.flaps: list[Flap] = []
-        self._again, self._blind = Timer(0, self._look), False
+        self._again: Timer | None = None  # where the kernel gave no answer
         self._netlink = links.watcher()
         loop.watch(self._netlink, self._changed)
         self._look()  # one may have gone since the preflight
 
     def close(self) -> None:
         """Stop watching; a rail that is still away counts as a flap up to now."""
-        self._again.cancel()
+        if self._again:
+            self._again.cancel()
         self._loop.watch(self._netlink)
         self._netlink.close()
         self._settle()
@@ -76,17 +77,17 @@ class RailWatch:
         self._look()
 
     def _look(self) -> None:
-        self._again.cancel()
+        again, self._again = self._again, None
+        if again:
+            again.cancel()
         try:
             present = links.interfaces() if self._rails else {}
         except OSError as error:  # no free descriptor or memory for a moment: no reason to end a training
             self._again = self._loop.later(_LOOK_AGAIN, self._look)
-            if not self._blind:
-                text = f"the kernel does not tell its interfaces: {error.strerror or error}"
-                self._notice(f"{text}; asked again each second")
-            self._blind = True
+            if not again:
+                why = error.strerror or error
+                self._notice(f"the rails cannot be looked at: {why}; tried again each second")
             return
-        self._blind = False
         for rail in self._rails:
             what = _wrong(rail, present.get(rail.interface))
             if what and rail.interface not in self._away:
