@@ -18,11 +18,11 @@ from torchnet.render.travel import agent_zip
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LOADED = """
-import importlib, pkgutil, sys, torchnet.agent, torchnet.kernel, torchnet.network, torchnet.training
-for package in (torchnet.agent, torchnet.kernel, torchnet.network, torchnet.training):
+import importlib, pkgutil, sys, torchnet.agent, torchnet.network, torchnet.training
+for package in (torchnet.agent, torchnet.network, torchnet.training):
     for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
         importlib.import_module(module.name)
-print(*sorted(n for n in sys.modules if n.partition(".")[0] == "pyroute2"), sep="\\n")
+print(*sorted(n for n in sys.modules if n.partition(".")[0] in ("pyroute2", "torchnet")), sep="\\n")
 """
 
 
@@ -43,14 +43,15 @@ def run(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="pyroute2 is loaded on Linux alone")
-def test_the_modules_of_pyroute2_are_those_that_an_agent_loads(archive: Path) -> None:
+def test_its_modules_are_those_that_an_agent_loads(archive: Path) -> None:
     done = run(sys.executable, "-c", LOADED, folder=ROOT)
     loaded = set(done.stdout.split())
     assert loaded, done.stderr
-    travelling = modules(archive, "pyroute2")
+    travelling = modules(archive, "pyroute2") | modules(archive, "torchnet")
     assert loaded - travelling == set()
-    # Whole are only the plugins, which pyroute2 finds by listing their folder.
-    assert {name for name in travelling - loaded if ".plugins." not in name} == set()
+    # Beside them only the plugins, which pyroute2 finds by listing their folder, and what Python itself starts.
+    beside = {name for name in travelling - loaded if ".plugins." not in name}
+    assert beside == {"torchnet.agent.site.sitecustomize"}
 
 
 def test_it_is_small_and_holds_what_workers_need_and_nothing_else(archive: Path) -> None:
@@ -85,21 +86,6 @@ def test_it_runs_with_nothing_installed(archive: Path) -> None:
     wrong = run(sys.executable, "-S", str(archive), "agent", folder=archive.parent)
     assert wrong.returncode == 2
     assert "Traceback" not in wrong.stderr
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="pyroute2 is loaded on Linux alone")
-def test_each_of_its_modules_needs_no_other_than_its_own(archive: Path) -> None:
-    names = modules(archive, "torchnet") - {"torchnet.agent.site.sitecustomize"}  # acts when it is imported
-    names = {name for name in names if not name.startswith("torchnet.training")}  # with the image's torch
-    code = "import importlib, sys\nfor name in sys.argv[1:]: print(importlib.import_module(name).__file__)"
-    environment = {"PYTHONPATH": str(archive), "PATH": os.environ["PATH"]}
-    words = [sys.executable, "-S", "-c", code, *sorted(names)]
-    done = subprocess.run(
-        words, env=environment, cwd=archive.parent, capture_output=True, text=True, check=False, timeout=60
-    )
-    assert done.stderr == ""
-    assert len(done.stdout.splitlines()) == len(names) > 50
-    assert {AGENT_ZIP in line for line in done.stdout.splitlines()} == {True}
 
 
 def test_training_scripts_find_torchnet_behind_what_the_image_has(archive: Path, tmp_path: Path) -> None:

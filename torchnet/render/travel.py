@@ -11,11 +11,20 @@ from pathlib import Path
 from torchnet.errors import TorchnetError
 from torchnet.render.archive import Entry, zipped
 
-# The kernel's door without what builds networks, which the launcher's machine does alone.
-KERNEL = ("__init__.py", "links.py", "netlink.py", "pyroute2_door.py", "sockets.py", "syscalls.py")
+# What builds networks (kernel/build.py, tap.py) stays: the launcher's machine does it alone.
 PARTS = (
-    *("__init__.py", "agent", "errors.py", "names.py", "network", "training"),
-    *(f"kernel/{name}" for name in KERNEL),
+    "__init__.py",
+    "agent",
+    "errors.py",
+    "kernel/__init__.py",
+    "kernel/links.py",
+    "kernel/netlink.py",
+    "kernel/pyroute2_door.py",
+    "kernel/sockets.py",
+    "kernel/syscalls.py",
+    "names.py",
+    "network",
+    "training",
 )
 # The modules of pyroute2 that reading links, addresses, routes and sockets loads (torchnet.kernel); a test compares
 # them with what an agent really loads. `plugins` finds its modules by listing its folder: all of them travel.
@@ -30,7 +39,6 @@ PYROUTE2 = (
     "netlink/rtnl/ifinfmsg/__init__.py",
     "netlink/rtnl/ifinfmsg/plugins",
     "netlink/rtnl/iw_event.py",
-    "netlink/rtnl/ndmsg.py",
     "netlink/rtnl/rtmsg.py",
 )
 _FIX = "pip install --force-reinstall torchnet-launch"
