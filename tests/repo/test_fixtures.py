@@ -15,11 +15,12 @@ from tests.users import User
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Every way to skip, planted into test modules of a pytest run of their own: each must turn into a failure there.
-SKIPS = {  # texts, the tests' subject: nothing of this project is skipped by them
+# They are texts: nothing of this project is skipped by them.
+SKIPS = {
     "call": "import pytest\ndef test_one(): pytest.skip('no such thing here')",
     "mark": (
         "import pytest\n"
-        "@pytest.mark.skip(reason='no such thing here')\n"  # planted: skips nothing here, must fail the other run
+        "@pytest.mark.skip(reason='no such thing here')\n"  # planted text: the other pytest must report it
         "def test_one(): pass"
     ),
     "fixture": (
