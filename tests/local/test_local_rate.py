@@ -25,7 +25,9 @@ def test_a_rate_is_what_the_line_carries(tmp_path: Path) -> None:
                 with socket.create_server((own, 7000 + turn), family=socket.AF_INET6) as server:
                     (tmp_path / f"listens-{turn}").touch()
                     connection, _ = server.accept()
-                    (tmp_path / f"rate-{turn}").write_text(str(rate(connection)))
+                    told = tmp_path / f"told-{turn}"
+                    told.write_text(str(rate(connection)))
+                    told.rename(tmp_path / f"rate-{turn}")  # whole, where the other looks for it
             else:
                 wait((tmp_path / f"listens-{turn}").exists)
                 sender = socket.create_connection((other, 7000 + turn))
