@@ -23,7 +23,7 @@ from torchnet.agent.knock import GONE_SECONDS, Knock
 from torchnet.agent.loop import Loop
 from torchnet.agent.report import Failure
 from torchnet.network.sources import MultusStatus
-from torchnet.network.table import Row
+from torchnet.network.table import RailRow, Row
 from torchnet.runtimes.local.loopback import Source
 
 SCRIPT = """
@@ -123,11 +123,21 @@ def test_a_worker_whose_introduction_cannot_be_read_is_told(folder: Path) -> Non
     assert notice["text"] == text
 
 
-@pytest.mark.parametrize("introduction", [{}, {"row": 5}, {"row": "x"}, {"run": "r", "nnodes": float("inf")}])
+@pytest.mark.parametrize(
+    "introduction",
+    [
+        {},
+        {"row": 5},
+        {"row": "x"},
+        {"run": "r", "nnodes": float("inf")},
+        {"row": pack_row(Row(1, "odd", "", ())), "run": "r", "nnodes": 2},
+    ],
+)
 def test_whatever_a_worker_says_of_itself_rank_0_goes_on(folder: Path, introduction: dict[str, Any]) -> None:
     def odd() -> int:
         wait(lambda: events(folder, "node-0", "phase"))
-        said = {"row": pack_row(Row(1, "odd", "", ())), **introduction}
+        rails = (RailRow("net1", f"{RANK0[:-1]}3", 1500),)
+        said = {"row": pack_row(Row(1, "odd", "", rails)), **introduction}
         sock = enter("the token of the tests", f"{RANK0[:-1]}3", RANK0, names.JOIN_PORT, said, 5.0)
         answer = sock.recv(4096)
         assert b'"final":true' in answer
