@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests import needs
 from torchnet import names
 from torchnet.agent import main as agent
 from torchnet.agent.spec import AgentSpec
@@ -72,6 +73,8 @@ def in_nodes(
     roles: Sequence[Role], shape: sandbox.Shape | None = None, *, rails: int = 1, seconds: float = PATIENCE
 ) -> list[int]:
     """Run each role as the first process of a node of its own; the codes that they end with."""
+    __tracebackhide__ = True
+    needs.networks()
     nodes = [plan.node(rank, rails) for rank in range(len(roles))]
     running = sandbox.start(nodes, lambda rank: roles[rank](), shape or sandbox.Shape())
     codes: dict[int, int] = {}

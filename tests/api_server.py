@@ -16,6 +16,8 @@ from ssl import PROTOCOL_TLS_SERVER, SSLContext
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests import needs
+
 ONE = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 LIST = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 GOOD, FORBIDDEN = "a-good-token", "a-token-without-rights"
@@ -166,6 +168,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 def certificate(folder: Path, host: str) -> None:
     """An authority's certificate and one for ``host``, without the extensions that Python 3.13 would insist on."""
+
+    needs.program("openssl")
 
     def openssl(*words: str) -> None:
         subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True, timeout=60)

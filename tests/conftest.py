@@ -14,6 +14,7 @@ from types import FrameType
 
 import pytest
 
+from tests import needs
 from tests.leaks import MARK, watched
 from tests.users import User, ordinary_user
 
@@ -97,6 +98,7 @@ def torchnet() -> Callable[..., Result]:
             timeout=timeout,
             check=False,
         )
+        needs.ended(done.stderr)
         assert traceback or "Traceback (most recent call last)" not in done.stderr, done.stderr
         return Result(done.returncode, done.stdout, done.stderr)
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests import needs
 from tests.schema import errors
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,6 +56,7 @@ class Job:
         read: bool = True,
         **options: Any,
     ) -> None:
+        self._as_user = popen is not None
         if popen is None:
             env = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
             options["args"] = [*command, *map(str, arguments)]
@@ -105,6 +107,7 @@ class Job:
 
     def wait_for(self, pattern: str, on: str = "stderr", seconds: float = PATIENCE) -> float:
         """When (monotonic) that stream showed the pattern; AssertionError if it does not within ``seconds``."""
+        __tracebackhide__ = True
         deadline = time.monotonic() + seconds
         with self._news:
             while True:
@@ -115,6 +118,7 @@ class Job:
                 if left <= 0 or not any(reader.is_alive() for reader in self._readers):
                     break
                 self._news.wait(min(left, 0.2))
+        needs.ended(self.text("stderr"), as_user=self._as_user)
         raise AssertionError(
             f"no {pattern!r} on {on} within {seconds} s\n{self.text('stdout')[-4000:]}\n{self.text('stderr')}"
         )
@@ -127,12 +131,14 @@ class Job:
 
     def finish(self, seconds: float = PATIENCE) -> Ended:
         """Wait for the end; torchnet itself must not have raised anything (the scripts' lines have a prefix)."""
+        __tracebackhide__ = True
         self.process.wait(seconds)
         at = time.monotonic()
         for reader in self._readers:
             reader.join(seconds)
         ended = Ended(self.process.returncode, self.text("stdout"), self.text("stderr"), at)
         assert not re.search("^Traceback", ended.stderr, re.MULTILINE), ended.stderr
+        needs.ended(ended.stderr, as_user=self._as_user)
         return ended
 
     def ranks(self) -> dict[int, int]:
@@ -165,6 +171,7 @@ class Job:
 
 def run(*arguments: object, seconds: float = PATIENCE, **options: Any) -> Ended:
     """A job from its start to its end."""
+    __tracebackhide__ = True
     with Job(*arguments, **options) as job:
         return job.finish(seconds)
 

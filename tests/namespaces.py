@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, ParamSpec
 
+from tests import needs
 from torchnet.kernel import syscalls
 
 _P = ParamSpec("_P")
@@ -28,6 +29,8 @@ def isolated(test: Callable[_P, None]) -> Callable[_P, None]:
 
     @functools.wraps(test)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        needs.networks()
+        needs.program("ip")
         read, write = os.pipe()
         parent = os.getpid()
         pid = os.fork()

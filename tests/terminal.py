@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from tests import needs
 from tests.jobs import PATIENCE, Ended, Job
 
 COLUMNS, ROWS = 100, 30
@@ -57,6 +58,7 @@ def on_terminal(
     *arguments: object, env: dict[str, str] | None = None, listen: bool = True, **options: Any
 ) -> Iterator[Terminal]:
     """Start a job whose controlling terminal, and all three streams, are a new pseudo-terminal."""
+    needs.networks()
     near, far = pty.openpty()
     fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     job = Job(

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests import needs
+
 # No entry in /etc/passwd, as for many users of containers; not 65534, which stands for "unmapped" in a
 # user namespace, so that wrong owners would look right.
 UID = 54321
@@ -54,6 +56,7 @@ class User:
             except BaseException:
                 process.kill()
                 raise
+        needs.ended(err or "", as_user=True)
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
 from tests.jobs import TORCHNET, Job, lines, receipt, run, script
 from tests.users import User
 
@@ -127,6 +128,7 @@ def test_a_script_that_may_not_be_read(tmp_path: Path, as_user: User) -> None:
 
 def small_disk(tmp_path: Path, before: str) -> list[str]:
     """What runs torchnet where ``tmp_path/disk`` is a file system of 64 kB, prepared by shell commands."""
+    needs.networks()
     disk = tmp_path / "disk"
     disk.mkdir()
     prepare = f'mount -t tmpfs -o size=64k none "$0" && cd "$0" && {before}'

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
 from tests.jobs import Job, descendants, lines, marked, parent, receipt, run, script, until
 
 WAIT = """
@@ -118,6 +119,7 @@ def test_nothing_is_left_of_a_job_whose_head_is_killed(tmp_path: Path, victim: s
 @pytest.mark.parametrize("delay", [0.0, 0.015, 0.03, 0.06, 0.1, 0.2, 0.4])
 def test_nothing_is_left_of_a_job_that_is_killed_while_it_is_made(tmp_path: Path, delay: float) -> None:
     """Row 3, at moments from the first process on to the scripts' start."""
+    needs.networks()
     mark = uuid.uuid4().hex
     with Job("--nnodes", "4", script(tmp_path, WAIT), env={"TEST_JOB": mark}) as job:
         until(lambda: descendants(job.pid), "the first process exists")

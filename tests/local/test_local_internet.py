@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import struct
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
 from tests.jobs import lines, run, script
 from tests.namespaces import ip, isolated
 from torchnet.kernel import syscalls, tap
@@ -75,8 +75,7 @@ def outside(resolver: Path) -> None:
 
 
 def test_scripts_reach_what_the_machine_reaches_but_its_loopback(tmp_path: Path) -> None:
-    if shutil.which("slirp4netns") is None:
-        pytest.skip("slirp4netns is not installed")
+    needs.program("slirp4netns")
     if not tap.usable():
         pytest.skip(f"{tap.DEVICE} is closed to this user")
     _reaches(script(tmp_path, SCRIPT), tmp_path / "resolv.conf")

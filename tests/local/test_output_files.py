@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
 from tests.jobs import Job, lines, run, script, state, until
 
 JUNK = bytes(range(256)) + b"\r50%\r100%\n\x1b[2Jno newline \xff"
@@ -119,6 +120,7 @@ def test_a_full_disk_ends_the_log_and_not_the_job(tmp_path: Path) -> None:
     folder = tmp_path / "small"
     folder.mkdir()
     mount = 'mount -t tmpfs -o size=1m none "$0" && exec "$@"'
+    needs.networks()
     command = ("unshare", "-Urm", "sh", "-c", mount, folder, sys.executable, "-m", "torchnet", "launch")
     done = run("--standalone", "--log-dir", folder, text, command=[str(word) for word in command])
     assert done.code == 0, done.stderr

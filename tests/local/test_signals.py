@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
 from tests.jobs import PATIENCE, Job, descendants, lines, receipt, script, until
 
 POLITE = """
@@ -106,6 +107,7 @@ def test_one_stubborn_rank_does_not_hold_up_a_failure(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("delay", [0, 0.03, 0.1, 0.3])
 def test_ctrl_c_while_the_nodes_are_being_made(tmp_path: Path, delay: float) -> None:
+    needs.networks()
     with Job(script(tmp_path, POLITE)) as job:
         until(lambda: descendants(job.pid), "the first process exists")
         time.sleep(delay)

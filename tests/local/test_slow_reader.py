@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from tests import needs
 from tests.jobs import Job, receipt, script
 
 SLOW = 15  # seconds, longer than any silence that torchnet takes for a loss
@@ -30,6 +31,7 @@ MB = 1_000_000
 @contextlib.contextmanager
 def unread(folder: Path, *arguments: object, **options: Any) -> Iterator[Job]:
     """A job whose standard output nobody reads; its standard error goes to the file "stderr"."""
+    needs.networks()
     folder.mkdir(exist_ok=True)
     with open(folder / "stderr", "wb") as stderr:
         with Job("--json", folder / "receipt.json", *arguments, read=False, stderr=stderr, **options) as job:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
 from tests.training import free_port, needs_torch, ranks, run
 
 pytestmark = needs_torch
@@ -74,6 +75,8 @@ def test_the_store_listens_on_its_address_alone(address: str, libuv: str) -> Non
 
 
 def test_a_single_process_is_closed_on_eth0_though_its_name_leads_there(tmp_path: Path) -> None:
+    needs.networks()
+    needs.program("ip")
     (tmp_path / "hosts").write_text(f"127.0.0.1 localhost\n172.30.0.2 {socket.gethostname()}\n")
     script = """
     if torchnet.init("gloo").world_size == 1:
@@ -89,6 +92,8 @@ def test_a_single_process_is_closed_on_eth0_though_its_name_leads_there(tmp_path
 
 
 def test_the_store_is_on_net1_and_closed_on_eth0() -> None:
+    needs.networks()
+    needs.program("ip")
     env = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "fcbb:0:800:ffff::a", "MASTER_PORT": "29501"}
     script = """
     with torchnet.init("gloo", timeout=60):

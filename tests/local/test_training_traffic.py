@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import torchnet
+from tests import needs
 from tests.training import CLEAN
 from torchnet.network.table import RailRow, Row, Table, encode
 from torchnet.training import Bytes
@@ -87,6 +88,8 @@ def on_two_nodes(script: str, tmp_path: Path, *, table: bool) -> None:
         ]
         (tmp_path / "table").write_bytes(encode(Table(tuple(rows))))
         env["TORCHNET_TABLE"] = str(tmp_path / "table")
+    needs.networks()
+    needs.program("ip")
     argv = [
         "unshare",
         "-Urnm",

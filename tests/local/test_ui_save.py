@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests import needs
+
 # In namespaces of its own: a file system of 16 KiB.
 IN_NAMESPACES = """
 mount -t tmpfs -o size=16k tmpfs "$1" && echo '{"old": true}' > "$1/receipt.json" && %s
@@ -24,6 +26,7 @@ exit $code
 
 
 def in_namespaces(step: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    needs.networks()
     command = ["unshare", "-Urm", "sh", "-c", IN_NAMESPACES % step, "sh", str(folder), sys.executable]
     root = Path(__file__).parents[2]
     return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60, check=False)

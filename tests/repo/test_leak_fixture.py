@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
 
+from tests import needs
+from tests.jobs import marked
 from tests.leaks import snapshot
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-# What sleeps is found by its length, and ended below whatever happens.
 SLEEP = "86399.25"
 
 PLANTS = {
@@ -50,31 +53,34 @@ def run_planted(folder: Path, body: str, *prefix: str) -> str:
     place.mkdir(parents=True)
     (place / "conftest.py").write_text(CONFTEST)
     (place / "test_planted.py").write_text(f"import subprocess, time\n\ndef test_planted():\n    {body}\n")
+    mark = (
+        uuid.uuid4().hex
+    )  # by which what was planted is found, though the tests within have marked it as theirs
     command = [*prefix, sys.executable, "-m", "pytest", "-p", "tests.conftest", "--rootdir", str(folder)]
     try:
         done = subprocess.run(
             [*command, "-p", "no:cacheprovider", "-W", "ignore", str(place)],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PLANTED": mark},
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
         )
     finally:
-        end_sleepers()
+        for pid in marked(mark):
+            os.kill(pid, signal.SIGKILL)
+    assert not [*marked(mark)]
     return done.stdout + done.stderr
-
-
-def end_sleepers() -> None:
-    for line in snapshot().processes:
-        if line.endswith(f"sleep {SLEEP}"):
-            os.kill(int(line.split()[1].rstrip(":")), 9)
 
 
 @pytest.mark.parametrize("plant", PLANTS)
 def test_a_planted_leak_is_caught(plant: str, tmp_path: Path) -> None:
     body, expected = PLANTS[plant]
+    if "unshare" in body or "ip " in body:
+        needs.networks()
+    if "ip " in body:
+        needs.program("ip")
     prefix = OWN_NETWORK if plant in ("link", "netns") else []
     output = run_planted(tmp_path, body, *prefix)
     assert "the test leaked" in output, output
@@ -84,6 +90,7 @@ def test_a_planted_leak_is_caught(plant: str, tmp_path: Path) -> None:
 
 def test_nothing_is_seen_where_nothing_leaks(tmp_path: Path) -> None:
     """Else the fixture might complain always, and the tests above would prove nothing."""
+    needs.networks()
     body = "subprocess.run(['unshare', '-Urn', 'true'], check=True)"
     output = run_planted(tmp_path, body)
     assert "1 passed in" in output, output

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import socket
 import ssl
 import subprocess
@@ -19,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests import needs
 from tests.unit.net_script import INTERFACE, NETWORK, OWN, Net, net_in
 
 STATUS = "k8s.v1.cni.cncf.io/network-status"
@@ -39,8 +39,7 @@ class Api:
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[Api]:
     """Serves pods' metadata at 127.0.0.1; leaves what a service account's folder holds in tmp_path."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl makes the server's certificate, and is missing")
+    needs.program("openssl")
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=api",
          "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "ca.crt"],

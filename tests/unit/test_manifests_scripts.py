@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
 from tests.unit.manifested import Object, file_of
 from tests.unit.net_script import FOLDER, OWN, Net, net_in
 from torchnet.manifests.flags import parse
@@ -143,9 +144,7 @@ def programs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     path = os.environ["PATH"]
     if request.param == "sh":
         return path
-    busybox = shutil.which("busybox")
-    if busybox is None:
-        pytest.skip("busybox is missing, which the image's shell is")
+    busybox = needs.program("busybox")
     folder = tmp_path_factory.mktemp("bin")
     for name in ("sh", "awk", "cmp", "mv", "rm", "sleep"):
         (folder / name).symlink_to(busybox)

@@ -1,0 +1,61 @@
+"""What the machine has of what tests need: where it is missing they are skipped, with the reason.
+
+CI has everything and allows no skip (tests/conftest.py): a torchnet that refuses wrongly hides nothing there.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+
+import pytest
+
+from torchnet.errors import RefusedError
+
+REFUSED = "this machine refuses to make the two networks: "
+# The package of each program that Debian's smallest images lack.
+PACKAGES = {"ip": "iproute2", "busybox": "busybox-static"}
+
+
+def networks() -> None:
+    """Skip the test where this machine lets this user make no namespaces or links."""
+    __tracebackhide__ = True  # pytest names the place that asked
+    if reason := _refusal():
+        pytest.skip(reason)
+
+
+def program(name: str) -> str:
+    """The program's path; where there is none the test is skipped."""
+    __tracebackhide__ = True
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"{name} is not installed (apt install {PACKAGES.get(name, name)})")
+    return path
+
+
+def ended(stderr: str, *, as_user: bool = False) -> None:
+    """Skip the test whose torchnet ended with the refusal that the machine would give any other as well.
+
+    ``as_user``: another user, who may be refused what root is allowed.
+    """
+    __tracebackhide__ = True
+    if stderr.startswith(f"torchnet: {REFUSED}"):
+        if as_user:
+            pytest.skip(stderr.splitlines()[0])
+        networks()
+
+
+@functools.cache
+def _refusal() -> str:
+    from torchnet.runtimes.local import plan, sandbox  # Linux alone
+
+    try:
+        running = sandbox.start([plan.node(0, 1)], lambda _rank: 0, sandbox.Shape())
+    except RefusedError as error:
+        return error.text
+    try:
+        for _ in running.messages():
+            pass
+    finally:
+        running.kill()
+    return ""
