@@ -143,7 +143,8 @@ class Job:
 
     def ranks(self) -> dict[int, int]:
         """The pid, as it is out here, of each rank's process."""
-        below = descendants(self.pid)
+        # The oldest of a rank comes last and stays: a daemon whose first parent has just ended looks like one, too.
+        below = sorted(descendants(self.pid), key=_started, reverse=True)
         named = {pid: environment(pid).get("RANK") for pid in below}
         return {
             int(rank): pid
@@ -228,6 +229,12 @@ def _stat(pid: int) -> list[str]:
         return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return []
+
+
+def _started(pid: int) -> int:
+    """When, in the kernel's ticks since it booted (starttime in proc(5)); 0 if the process has gone."""
+    state = _stat(pid)
+    return int(state[19]) if state else 0
 
 
 def environment(pid: int) -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests import needs
 from tests.jobs import ROOT, Job, parent, receipt, run, script, until
 
 MB = 1_000_000
@@ -77,6 +78,7 @@ for _ in range(count // len(block)):
 @contextmanager
 def stranger(job: Job, port: int, count: int) -> Iterator[None]:
     """A server that the first who connects reads ``count`` bytes from."""
+    needs.networks()
     until(lambda: len(job.ranks()) == 2, "both ranks run")
     above = parent(job.agent(0))  # the job's first process: in the namespace where the bridges are
     command = [sys.executable, "-c", SERVE, str(above), STRANGER, str(port), str(count)]
