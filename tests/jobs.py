@@ -56,7 +56,6 @@ class Job:
         read: bool = True,
         **options: Any,
     ) -> None:
-        self._as_user = popen is not None
         if popen is None:
             env = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
             options["args"] = [*command, *map(str, arguments)]
@@ -118,7 +117,7 @@ class Job:
                 if left <= 0 or not any(reader.is_alive() for reader in self._readers):
                     break
                 self._news.wait(min(left, 0.2))
-        needs.ended(self.text("stderr"), as_user=self._as_user)
+        needs.ended(self.text("stderr"))
         raise AssertionError(
             f"no {pattern!r} on {on} within {seconds} s\n{self.text('stdout')[-4000:]}\n{self.text('stderr')}"
         )
@@ -138,7 +137,7 @@ class Job:
             reader.join(seconds)
         ended = Ended(self.process.returncode, self.text("stdout"), self.text("stderr"), at)
         assert not re.search("^Traceback", ended.stderr, re.MULTILINE), ended.stderr
-        needs.ended(ended.stderr, as_user=self._as_user)
+        needs.ended(ended.stderr)
         return ended
 
     def ranks(self) -> dict[int, int]:

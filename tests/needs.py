@@ -33,15 +33,10 @@ def program(name: str) -> str:
     return path
 
 
-def ended(stderr: str, *, as_user: bool = False) -> None:
-    """Skip the test whose torchnet ended with the refusal that the machine would give any other as well.
-
-    ``as_user``: another user, who may be refused what root is allowed.
-    """
+def ended(stderr: str) -> None:
+    """Skip the test whose torchnet ended with the refusal that the machine would give any other as well."""
     __tracebackhide__ = True
     if stderr.startswith(f"torchnet: {REFUSED}"):
-        if as_user:
-            pytest.skip(stderr.splitlines()[0])
         networks()
 
 

@@ -69,6 +69,7 @@ def test_torchnets_own_lines_hold_no_control_characters(tmp_path: Path) -> None:
 
 def test_a_script_in_a_read_only_folder(tmp_path: Path, as_user: User) -> None:
     """An ordinary user runs a script of root's, from a folder where nothing can be written."""
+    as_user.networks()
     shelf = as_user.home.parent / f"{as_user.home.name}-shelf"
     shelf.mkdir(mode=0o755)
     try:

@@ -69,6 +69,7 @@ def finish(user: User, *arguments: object, **options: Any) -> Ended:
 
 
 def test_users_stay_who_they_are(as_user: User) -> None:
+    as_user.networks()
     script(as_user.home, LOOK)
     done = finish(as_user, "--json", "receipt.json", "script.py")
     assert done.code == 0, done.stderr
@@ -87,6 +88,7 @@ def test_users_stay_who_they_are(as_user: User) -> None:
 
 
 def test_the_receipt_is_the_same_for_users(as_user: User) -> None:
+    as_user.networks()
     script(as_user.home, WORK)
     done = finish(
         as_user, "--json", "receipt.json", "--min-share", "0.99", "--rate", "1gbit", "script.py", "end"
@@ -101,6 +103,7 @@ def test_the_receipt_is_the_same_for_users(as_user: User) -> None:
 def test_kill_leaves_nothing_of_a_users_job(as_user: User, victim: str) -> None:
     """Row 3."""
     mark = uuid.uuid4().hex
+    as_user.networks()
     script(as_user.home, WORK)
     with launch(as_user, "script.py", env={"TEST_JOB": mark}) as job:
         for rank in (0, 1):
@@ -113,6 +116,7 @@ def test_kill_leaves_nothing_of_a_users_job(as_user: User, victim: str) -> None:
 
 
 def test_ctrl_c_and_ctrl_z_of_a_users_job(as_user: User) -> None:
+    as_user.networks()
     script(as_user.home, WORK)
     with launch(as_user, "script.py") as job:
         job.wait_for(r"\[rank 1\] ready", on="stdout")
@@ -127,6 +131,7 @@ def test_ctrl_c_and_ctrl_z_of_a_users_job(as_user: User) -> None:
 
 def test_users_are_refused_as_root_is(as_user: User) -> None:
     """The others of test_refused.py make their machine in a namespace where everybody is root; here nobody is."""
+    as_user.networks()
     started = script(as_user.home, "open('started', 'w')")
     seccomp = (sys.executable, "-m", "tests.seccomp", sys.executable, "-m", "torchnet", "launch")
     done = finish(as_user, started, command=seccomp)

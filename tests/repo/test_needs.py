@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from tests import needs
 from tests.conftest import ROOT
+from tests.users import User
 
 SECCOMP = (sys.executable, "-m", "tests.seccomp")
 # A test for each door: namespaces of a test's own, nodes, a job to its end, one that is listened to, the command line.
@@ -58,5 +60,13 @@ def test_a_refusal_that_the_machine_does_not_give_is_no_reason() -> None:
     """Else a torchnet that refuses for nothing would skip its own tests."""
     needs.networks()
     needs.ended(f"torchnet: {needs.REFUSED}for no reason")
-    with pytest.raises(pytest.skip.Exception, match="for no reason"):
-        needs.ended(f"torchnet: {needs.REFUSED}for no reason", as_user=True)
+
+
+def test_what_a_user_alone_is_refused_is_skipped(as_user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_user.networks()
+    as_user_of_a_container = functools.partial(User.popen, as_user, *SECCOMP)
+    monkeypatch.setattr(
+        User, "popen", lambda _self, *words, **options: as_user_of_a_container(*words, **options)
+    )
+    with pytest.raises(pytest.skip.Exception, match="an ordinary user: .*a seccomp filter forbids"):
+        as_user.networks()
