@@ -230,10 +230,10 @@ def _stat(pid: int) -> list[str]:
         return []
 
 
-def _started(pid: int) -> int:
-    """When, in the kernel's ticks since it booted (starttime in proc(5)); 0 if the process has gone."""
+def _started(pid: int) -> tuple[int, int]:
+    """When, in the kernel's ticks since it booted (starttime in proc(5)), and as which of the same tick."""
     state = _stat(pid)
-    return int(state[19]) if state else 0
+    return int(state[19]) if state else 0, pid
 
 
 def environment(pid: int) -> dict[str, str]:

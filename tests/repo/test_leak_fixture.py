@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import needs
-from tests.jobs import marked
+from tests.jobs import marked, until
 from tests.leaks import snapshot
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -53,9 +54,8 @@ def run_planted(folder: Path, body: str, *prefix: str) -> str:
     place.mkdir(parents=True)
     (place / "conftest.py").write_text(CONFTEST)
     (place / "test_planted.py").write_text(f"import subprocess, time\n\ndef test_planted():\n    {body}\n")
-    mark = (
-        uuid.uuid4().hex
-    )  # by which what was planted is found, though the tests within have marked it as theirs
+    # By this what was planted is found: the tests within have marked it as theirs.
+    mark = uuid.uuid4().hex
     command = [*prefix, sys.executable, "-m", "pytest", "-p", "tests.conftest", "--rootdir", str(folder)]
     try:
         done = subprocess.run(
@@ -69,8 +69,9 @@ def run_planted(folder: Path, body: str, *prefix: str) -> str:
         )
     finally:
         for pid in marked(mark):
-            os.kill(pid, signal.SIGKILL)
-    assert not [*marked(mark)]
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        until(lambda: not any(marked(mark)), "what was planted has ended")
     return done.stdout + done.stderr
 
 
