@@ -15,6 +15,7 @@ from torchnet.agent import main as agent
 from torchnet.agent.spec import AgentSpec
 from torchnet.network.sources import AddressSource, MultusStatus
 from torchnet.runtimes.local import plan, sandbox
+from torchnet.runtimes.local.faults import Planted
 
 Role = Callable[[], int]
 PATIENCE = 60
@@ -75,8 +76,9 @@ def in_nodes(
     """Run each role as the first process of a node of its own; the codes that they end with."""
     __tracebackhide__ = True
     needs.networks()
-    nodes = [plan.node(rank, rails) for rank in range(len(roles))]
-    running = sandbox.start(nodes, lambda rank: roles[rank](), shape or sandbox.Shape())
+    shape = shape or sandbox.Shape()
+    nodes = Planted(shape.faults).readdressed([plan.node(rank, rails) for rank in range(len(roles))])
+    running = sandbox.start(nodes, lambda rank: roles[rank](), shape)
     codes: dict[int, int] = {}
     try:
         running.control.settimeout(seconds)

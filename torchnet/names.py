@@ -27,6 +27,7 @@ LOCAL_PRIMARY = "frontend"
 RECEIPT_SCHEMA = "torchnet.receipt/1"
 ENV_PREFIX = "TORCHNET_"
 START_VARIABLE = "TORCHNET_START"  # of agents: which start of the whole gang this is
+REPLACED_VARIABLE = "TORCHNET_REPLACED"  # of agents: how many pods were replaced for this worker already
 TABLE_VARIABLE = "TORCHNET_TABLE"  # for scripts: the path of the job's encoded table
 
 
@@ -39,6 +40,8 @@ def rail_interface(rail: int) -> str:
 RUN_LABEL = "torchnet/run"
 NODE_RANK_LABEL = "torchnet/node-rank"  # of plain Pods; a Job's have the next one
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
+# How many pods of an index a Job has replaced, where its policy ignored their ends; missing for none.
+IGNORED_ANNOTATION = "batch.kubernetes.io/job-index-ignored-failure-count"
 ATTEMPT_LABEL = "jobset.sigs.k8s.io/restart-attempt"
 SPEC_ANNOTATION = "torchnet/spec"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
@@ -46,6 +49,7 @@ POLICY_ANNOTATION = "k8s.v1.cni.cncf.io/policy-for"
 COMMON_LABELS = {"app.kubernetes.io/name": "torchnet", "app.kubernetes.io/managed-by": "torchnet"}
 # … and what a worker's pod is made of.
 PREPARE, WORKER = "prepare", "worker"
+REPLACE_CODE = 75  # of prepare: another pod could do (EX_TEMPFAIL of sysexits.h)
 CODE_DIR, STATE_DIR, TOKEN_DIR = "/torchnet", "/torchnet-state", "/torchnet-token"
 WORK_DIR = "/torchnet-work"  # where the script's folder is unpacked, and the scripts run
 SCRIPT_DIR = "/code"  # … or where the volume of --code pvc: stands

@@ -62,6 +62,15 @@ def mtu(cluster: Cluster, node: str, size: int) -> Fault:
     return _until_undone(lambda: give(size), lambda: give(network.BACKEND_MTU))
 
 
+def address(cluster: Cluster, node: str, address: str) -> Fault:
+    """An address of the backend on the node's own ens5, which pods of the other node may be given, too."""
+
+    def change(word: str, *more: str) -> None:
+        cluster.on_node(node, "ip", "address", word, address, "dev", "ens5", *more)
+
+    return _until_undone(lambda: change("add", "nodad"), lambda: change("del"))
+
+
 def no_kubelet(cluster: Cluster, node: str) -> Fault:
     """The node's kubelet killed: for the cluster the node is lost. Ready again afterwards."""
 

@@ -33,6 +33,7 @@ class Launched(Job):
         arguments: tuple[object, ...] = (),
         nnodes: int = 2,
         held: tuple[int, ...] = (),
+        network: str = "backend-network",
     ) -> None:
         self.launcher, self.name = launcher, name
         flags: list[object] = ["--run-id", name, "--start-timeout", "60", "--json", self.file, *words]
@@ -40,7 +41,7 @@ class Launched(Job):
             template = launcher.folder / f"{name}-held.json"
             template.write_text(json.dumps(_holding(launcher.cluster, held)))
             flags += ["--pod-template", template]
-        made = launcher.words(*map(str, flags), nnodes=nnodes)
+        made = launcher.words(*map(str, flags), nnodes=nnodes, network=network)
         script = launcher.script(text, f"{name}.py")
         words = (*made, script, *arguments)
         place, variables = launcher.folder, _clean(launcher)

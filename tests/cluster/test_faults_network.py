@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
@@ -9,7 +10,7 @@ import time
 import pytest
 
 from tests.cluster import addons
-from tests.cluster.faults import cable_cut, in_network, mtu, packets_lost, within
+from tests.cluster.faults import address, cable_cut, in_network, mtu, packets_lost, within
 from tests.cluster.launched import Launched, by_hand, never_started, pods, rendered
 from tests.cluster.launcher import Launcher
 from tests.jobs import until
@@ -73,6 +74,29 @@ def test_one_address_for_two_workers(launcher: Launcher, range_: str, length: in
         assert done.code == 4, done.stderr
         assert re.search(said, done.stderr), done.stderr
         assert never_started(pods(launcher, "row11"))
+
+
+def test_addresses_that_other_machines_have_for_a_while(launcher: Launcher) -> None:
+    """Row 11 as Whereabouts brings it about, where a pod's address is given on before its interface is gone."""
+    given = ("--range", "fcbb:0:800:dddd::/64", "--name", "taken")
+    launcher.cluster.kubectl("apply", "-f", "-", input=addons.attachment(launcher.namespace, *given))
+    with contextlib.ExitStack() as others:
+        # Between a node's own pods and its ens5 there is no path: so the addresses are the other node's.
+        for last in (1, 2):
+            others.enter_context(address(launcher.cluster, "node1", f"fcbb:0:800:dddd::{last}/64"))
+        words = ("--node-selector", "kubernetes.io/hostname=node2")
+        with Launched(launcher, "taken", TALK, *words, network="taken", arguments=("1",)) as job:
+            said = (
+                "taken-{}: .*failed for fcbb:0:800:dddd::[12]/64.*; another pod is made in this one's place"
+            )
+            for rank in (0, 1):
+                job.wait_for(said.format(rank))
+            others.close()
+            done = job.finish()
+    print(done.stderr)
+    assert done.code == 0, done.stderr
+    assert job.receipt()["backend_share"] > 0.99
+    assert launcher.left() == []
 
 
 def test_the_route_to_a_peer_leaves_through_eth0(launcher: Launcher) -> None:

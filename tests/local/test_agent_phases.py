@@ -96,6 +96,27 @@ def test_a_bad_path_ends_the_preparation_of_all_and_nothing_runs(folder: Path) -
     assert "MTU 1400" in texts(folder, "uid-2-prepare", "told")[0]
 
 
+@pytest.mark.parametrize(("replaced", "code"), [(0, 75), (2, 75), (3, 4), (None, 4)])
+def test_a_pod_whose_address_is_taken_asks_for_another_one_some_times(
+    folder: Path, replaced: int | None, code: int
+) -> None:
+    """The address is that of node 1, in which no agent runs."""
+
+    def there() -> int:
+        wait(lambda: events(folder, "uid-1-prepare", "end"))
+        return 0
+
+    faults = (Fault(2, "net1", "address", f"{PREFIX}2"), Fault(2, "net1", "duplicate-detection"))
+    pod = Pod(folder, 1, 2, node=2, replaced=replaced)
+    assert in_nodes([there, there, pod.prepare], sandbox.Shape(faults=faults)) == [0, 0, code]
+    kind = "replaced" if code == 75 else "failure"
+    (event,) = events(folder, "uid-1-prepare", kind)
+    assert (event["kind"], event["code"]) == ("network", code)
+    assert f"duplicate address detection failed for {PREFIX}2" in event["text"]
+    assert ("another pod is made" in event["text"]) is (code == 75)
+    assert ("fix: " in event["text"]) is (code == 4)
+
+
 def test_an_init_container_that_is_started_again_joins_again(folder: Path) -> None:
     def again() -> int:
         pod = Pod(folder, 1, 3)

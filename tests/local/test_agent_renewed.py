@@ -144,7 +144,8 @@ def test_a_renewal_that_the_kernel_refuses_is_an_error_of_the_restart(tmp_path: 
     loop, log = Loop(), Exhausting(tmp_path / "events")
     told = spec(tmp_path, 1, 2, loopback=True)
     refused: list[Any] = []
-    entry = Entry(loop, told, Source(1), log, Clock(log.send), entered=refused.append, failed=refused.append)
+    add = refused.append
+    entry = Entry(loop, told, Source(1), log, Clock(log.send), entered=add, failed=add, taken=add)
     entry.begin("")
     loop.later(0.3, lambda: entry.renew(refused.append, lambda *said: refused.append(said)))
     loop.later(1.0, loop.stop)

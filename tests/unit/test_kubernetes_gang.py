@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.kubernetes_objects import ended, message, pod, running, terminated, waiting
+from tests.unit.kubernetes_objects import ended, failure, message, pod, running, terminated, waiting
 from torchnet.runtimes.kubernetes.gang import Gang
 from torchnet.runtimes.kubernetes.pods import worker
 
@@ -196,4 +196,28 @@ def test_an_evicted_pod_that_has_trained_is_a_lost_worker() -> None:
     gang = Gang(1, replaces=True)
     ended = {"terminated": {"exitCode": 143}}
     gang.event("ADDED", pod(phase="Failed", worker=ended, conditions=[EVICTED]))
+    assert gang.workers()[0].ended is not None
+
+
+TAKEN = failure("network", 75, text="run-0: the address is taken; another pod is made in this one's place")
+
+
+def test_a_pod_that_asks_for_another_one_makes_room_and_its_words_are_kept() -> None:
+    words = message(0, 75, phase="prepare", failure=TAKEN)
+    old = pod(0, uid="old", phase="Failed", prepare=terminated(75, words))
+    for replaces in (True, False):
+        gang = Gang(1, replaces=replaces)
+        gang.event("ADDED", old)
+        assert bool(gang.workers()) is not replaces
+        assert gang.replaced() == ({0: TAKEN["text"]} if replaces else {})
+    gang = Gang(1, replaces=True)
+    gang.event("ADDED", old)
+    gang.event("ADDED", pod(0, uid="new", version=3, made="2026-01-01T00:01:00Z", prepare=running()))
+    assert gang.workers()[0].uid == "new"
+    assert gang.replaced() == {}
+
+
+def test_a_script_may_end_with_any_code() -> None:
+    gang = Gang(1, replaces=True)
+    gang.event("ADDED", ended(0, 75))
     assert gang.workers()[0].ended is not None

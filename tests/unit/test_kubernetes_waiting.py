@@ -98,3 +98,14 @@ def test_a_queue_speaks_for_all() -> None:
     said = Waiting(facts(4))
     said.lines({}, {}, "queued: suspended", 0.0)
     assert said.lines({}, {}, "queued: suspended", 2.0) == [f"{RUN}: queued: suspended"]
+
+
+def test_a_worker_without_a_pod_says_why_the_last_one_went() -> None:
+    said = Waiting(facts(2))
+    one = workers(pod(1, prepare=running()), nnodes=2)
+    words = {0: f"{RUN}-0: net1: its address is taken"}  # as its agent says it
+    assert said.lines(one, {}, "", 0.0, replaced=words) == []
+    assert f"{RUN}-0: net1: its address is taken" in said.lines(one, {}, "", 6.0, replaced=words)
+    assert said.reasons(one, {}, "")[f"{RUN}-0"] == "has no pod yet"
+    none = said.reasons({}, {}, "", replaced=words)
+    assert none == {f"{RUN}-0": "net1: its address is taken", f"{RUN}-1": "has no pod yet"}

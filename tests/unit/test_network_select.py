@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torchnet.errors import NetworkError
-from torchnet.network.select import Address, Family, Interface, Rail, TentativeError, select_rail
+from torchnet.network.select import Address, Family, Interface, Rail, TakenError, TentativeError, select_rail
 from torchnet.network.status import StatusEntry
 
 IP = "fcbb:0:800:ffff::1"
@@ -130,7 +130,8 @@ def test_tentative_is_told_apart() -> None:
 
 def test_dadfailed_is_final() -> None:
     error = refused(replace(SIX, dadfailed=True, tentative=True))
-    assert not isinstance(error, TentativeError)
+    assert isinstance(error, TakenError)
+    assert error.exit_code == 4
     assert IP in error.text
     assert "another machine" in error.text
 

@@ -101,9 +101,25 @@ def test_a_failed_worker_does_not_take_the_others_along() -> None:
     assert spec["backoffLimitPerIndex"] == 0
     assert "backoffLimit" not in spec
     assert spec["podReplacementPolicy"] == "Failed"
-    (rule,) = spec["podFailurePolicy"]["rules"]
-    assert rule == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    evicted, taken = spec["podFailurePolicy"]["rules"]
+    assert evicted == {
+        "action": "Ignore",
+        "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+    }
+    # Of the preparation alone: a script may end with what code it likes.
+    codes = {"containerName": "prepare", "operator": "In", "values": [75]}
+    assert taken == {"action": "Ignore", "onExitCodes": codes}
     assert "activeDeadlineSeconds" not in spec
+
+
+@each_form
+def test_a_worker_knows_how_often_it_was_replaced_where_it_can_be(form: str) -> None:
+    found = env_of(pod_template(render(workload=form))["spec"], "prepare")
+    if form == "pods":
+        assert "TORCHNET_REPLACED" not in found
+    else:
+        field = found["TORCHNET_REPLACED"]["fieldRef"]["fieldPath"]
+        assert field == "metadata.annotations['batch.kubernetes.io/job-index-ignored-failure-count']"
 
 
 def test_a_jobset_restarts_the_gang_and_spells_out_its_network() -> None:

@@ -95,6 +95,7 @@ def spec_of(options: argparse.Namespace, *, joins: bool = True) -> AgentSpec:
         runtime="kubernetes" if in_phases else "agent",
         attachments=tuple(options.attachment),
         uid=os.environ.get("POD_UID", ""),
+        replaced=_replaced(options.replaced),
         **{
             name: getattr(options, name)
             for name in (
@@ -199,6 +200,17 @@ def _token(nnodes: int) -> str:
             fix="export TORCHNET_TOKEN=… (or TORCHNET_TOKEN_FILE=FILE) on all of them",
         )
     return token or secrets.token_hex(16)
+
+
+def _replaced(text: str | None) -> int | None:
+    """Of an annotation that a pod has only once another one was replaced."""
+    if text is None:
+        return None
+    if text and not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise UsageError(
+            f'--replaced (TORCHNET_REPLACED) "{printable(text, 80)}" is no number', fix="0, or leave it out"
+        )
+    return int(text or 0)
 
 
 def _read(path: str) -> str:

@@ -12,7 +12,7 @@ from torchnet.agent.loop import Loop
 from torchnet.agent.spec import AgentSpec
 from torchnet.errors import NetworkError, NotYetError, TorchnetError
 from torchnet.kernel import links
-from torchnet.network.select import Interface, Rail, TentativeError, select_rail
+from torchnet.network.select import Interface, Rail, TakenError, TentativeError, select_rail
 from torchnet.network.sources import AddressSource
 from torchnet.network.status import StatusEntry
 from torchnet.network.table import RailRow, Row
@@ -66,7 +66,7 @@ def look(spec: AgentSpec, source: AddressSource) -> tuple[Rail, ...]:
     first = final[0]
     if isinstance(first, TentativeError):
         raise TentativeError(text, fix=fix, interface=first.interface, address=first.address)
-    raise NetworkError(text, fix=fix)
+    raise (TakenError if all(isinstance(e, TakenError) for e in final) else NetworkError)(text, fix=fix)
 
 
 def sure_attachments(spec: AgentSpec) -> tuple[StatusEntry, ...] | None:

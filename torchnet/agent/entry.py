@@ -25,14 +25,17 @@ from torchnet.agent.report import Failure, Reporter
 from torchnet.agent.silence import RENEW_SECONDS
 from torchnet.agent.spec import AgentSpec
 from torchnet.errors import TorchnetError
-from torchnet.network.select import Rail
+from torchnet.network.select import Rail, TakenError
 from torchnet.network.sources import AddressSource
 from torchnet.network.status import StatusEntry
 from torchnet.network.table import Row
 
+_REPLACED_AT_MOST = 3  # pods of one worker: a Job waits for 10, 20 and 40 s before it makes them
+
 
 class Entry:
-    """Ends with a call of ``entered(connection)`` or ``failed(failure)``.
+    """Ends with a call of ``entered(connection)``, ``failed(failure)``, or ``taken(failure)``: of this pod's address
+    another machine has, while another pod may do.
 
     Before ``entered`` is called, ``rails``, ``row`` and ``preflight`` are there.  For the discovery it is the address
     source, and keeps what the real one said: asked later, it may have to ask the API, or know less.
@@ -50,10 +53,11 @@ class Entry:
         *,
         entered: Callable[[socket.socket], None],
         failed: Callable[[Failure], None],
+        taken: Callable[[Failure], None],
     ) -> None:
         self._loop, self._spec, self._source = loop, spec, source
         self._reporter, self._clock = reporter, clock
-        self._entered, self._failed = entered, failed
+        self._entered, self._failed, self._taken = entered, failed, taken
         self.rails: tuple[Rail, ...] = ()
         self.preflight: Preflight | None = None
         self._search: Discovery | Knock | None = None
@@ -80,7 +84,7 @@ class Entry:
     def begin(self, known: str) -> None:
         """Discover and join. ``known``: the fingerprint of a table whose paths are verified already, or ""."""
         self._known = known
-        self._discover(self._spec, self._discovered, lambda error: self._refused(str(error), error.exit_code))
+        self._discover(self._spec, self._discovered, self._undiscovered)
 
     def cut(self) -> None:
         """Join once more, as after a try that failed: the connection ended before a word came."""
@@ -179,6 +183,15 @@ class Entry:
             self._refused(str(error), error.exit_code)
         except OSError as error:
             self._refused(self._closed(error), 4)
+
+    def _undiscovered(self, error: TorchnetError) -> None:
+        spec = self._spec
+        others = spec.phase == "prepare" and spec.replaced is not None and spec.replaced < _REPLACED_AT_MOST
+        if others and isinstance(error, TakenError):
+            text = f"{error.text}; another pod is made in this one's place"
+            self._taken(Failure("network", text, names.REPLACE_CODE, node=spec.name, at=time.time()))
+        else:
+            self._refused(str(error), error.exit_code)
 
     def _refused(self, text: str, code: int) -> None:
         self._failed(Failure("network", text, code, node=self._spec.name, at=time.time()))

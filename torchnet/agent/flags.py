@@ -109,6 +109,12 @@ def _pod(made: argparse.ArgumentParser) -> None:
         default=os.environ.get(names.START_VARIABLE, ""),
         help="which start of the whole job this is, where something restarts it [%(default)s]",
     )
+    add(
+        "--replaced",
+        default=os.environ.get(names.REPLACED_VARIABLE),
+        metavar="N",
+        help="prepare may end with 75 where the pod's address is taken, and another pod comes; N have come already",
+    )
 
 
 def _run(made: argparse.ArgumentParser) -> None:

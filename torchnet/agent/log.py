@@ -93,6 +93,9 @@ class TextReporter:
         if event["text"] not in self._said:
             self._on_failure(event)
 
+    def _on_replaced(self, event: Event) -> None:
+        self._say(event["text"])
+
     def _on_stall(self, event: Event) -> None:
         self._say(event["text"])
 

@@ -6,6 +6,7 @@
     output          rank, stream, data, end   a line of a process; end "" when it is not finished
     failure         the fields of Failure     what stopped the job
     told            the same                  what this agent was told, or heard by a signal: it will end
+    replaced        the same                  this pod cannot take part, and another one is made in its place
     time            phase, own_s, waited_s    a phase has ended: torchnet's own time, and what it waited for others
     own_time        own_s                     all of it, up to the script's start
     stall           text                      who waits for whom, with stacks

@@ -51,6 +51,7 @@ class AgentSpec:
     phase: Literal["all", "prepare", "work"] = "all"
     state: str = ""
     uid: str = ""  # the pod's; "" makes one up
+    replaced: int | None = None  # how many pods of this worker were replaced already; None: none ever is
     start: str = ""  # which start of the whole job this is, where something restarts it (JobSet)
 
     @property

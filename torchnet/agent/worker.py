@@ -65,7 +65,14 @@ class Worker:
         self._named = False
         self._clock = Clock(reporter.send)
         self._entry = Entry(
-            loop, spec, source, reporter, self._clock, entered=self._connected, failed=self._alone
+            loop,
+            spec,
+            source,
+            reporter,
+            self._clock,
+            entered=self._connected,
+            failed=self._alone,
+            taken=self._replaced,
         )
         self._work = Work(
             loop,
@@ -87,6 +94,11 @@ class Worker:
         self._clock.done("start")
         self._entry.begin(self._known)
         self._loop.every(BEAT_SECONDS, self._beat)
+
+    def _replaced(self, failure: Failure) -> None:
+        """This pod cannot take part. Nobody knows of it so far, and the one that comes in its place joins instead."""
+        self._reporter.send({**failure.event(), "event": "replaced"})
+        self._finish(failure.code)
 
     def _rank0_went(self) -> None:
         """Before the start nothing is lost with rank 0: whoever takes its place is joined, for a table of its own."""

@@ -63,6 +63,10 @@ class Rail:
     notes: tuple[str, ...] = ()
 
 
+class TakenError(NetworkError):
+    """Duplicate address detection failed. The kernel never lets it be used here; another pod may do."""
+
+
 class TentativeError(NetworkError):
     """Duplicate address detection still runs (about 2 s): ask again, refuse with this if it does not end."""
 
@@ -88,6 +92,7 @@ def select_rail(
 
     Raises:
         TentativeError: duplicate address detection still runs; the caller asks again.
+        TakenError: it found that another machine has the address.
         NetworkError: anything else that keeps the rail from being usable, or leaves open which address it is.
     """
     where = _Where(node, attachment, interface.name if interface else entry.interface if entry else None)
@@ -190,10 +195,11 @@ def _of_family(
 def _check_detection(where: _Where, wanted: list[Address]) -> None:
     failed = [address for address in wanted if address.dadfailed]
     if failed:
-        where.refuse(
-            f"duplicate address detection failed for {_names(failed)}: another machine on the segment has it",
-            "recreate the worker (launch again): a pod that has just ended may have had it still, as Whereabouts gives "
-            "an address back before the interface is gone; if it comes back, use an ipam with one pool for all nodes",
+        raise TakenError(
+            f"{where}: duplicate address detection failed for {_names(failed)}: another machine on the segment has it",
+            fix="recreate the worker (launch again): a pod that has just ended may have had it still, as Whereabouts "
+            "gives an address back before the interface is gone; if it comes back, use an ipam with one pool for all "
+            "nodes",
         )
     tentative = [address for address in wanted if address.tentative]
     if tentative:

@@ -157,7 +157,9 @@ def _worker(job: JobSpec, run_id: str, code: Code, rails: list[Rail]) -> dict[st
 def _own_variables(job: JobSpec) -> list[dict[str, Any]]:
     # Which start of the gang this is: pods of two starts are there side by side for a moment.
     attempt = f"metadata.labels['{names.ATTEMPT_LABEL}']"
+    ignored = f"metadata.annotations['{names.IGNORED_ANNOTATION}']"
     return [
+        *([from_field(names.REPLACED_VARIABLE, ignored)] if job.kubernetes.form != "pods" else []),
         *([from_field(names.START_VARIABLE, attempt)] if job.kubernetes.form == "jobset" else []),
         from_field("POD_NAME", "metadata.name"),
         from_field("POD_NAMESPACE", "metadata.namespace"),

@@ -14,6 +14,8 @@ from torchnet.spec.model import JobSpec
 
 REPLICATED = "w"  # short: it is a part of the hostname, RUN-w-0-INDEX
 _GROUP_LABEL, _GROUP_COUNT = "kueue.x-k8s.io/pod-group-name", "kueue.x-k8s.io/pod-group-total-count"
+# A pod that finds its address taken asks for another one so, a few times (torchnet.agent.entry).
+_REPLACE = {"containerName": names.PREPARE, "operator": "In", "values": [names.REPLACE_CODE]}
 _INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
 
 Named = Callable[..., dict[str, Any]]
@@ -50,7 +52,8 @@ def _job(job: JobSpec, pods: dict[str, Any]) -> dict[str, Any]:
         # An evicted worker is replaced; until the barrier, the others find the new one.
         "podFailurePolicy": {
             "rules": [
-                {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+                {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+                {"action": "Ignore", "onExitCodes": _REPLACE},
             ]
         },
         "template": pods,

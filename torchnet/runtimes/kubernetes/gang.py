@@ -26,7 +26,7 @@ class _Gone:
 class Gang:
     """Feed it lists and events; :meth:`workers` is the state. ``restarts``: a pod may take another one's place
     after the training has begun (JobSet). ``replaces``: the workload makes another pod for one that the cluster has
-    taken away (all but plain Pods)."""
+    taken away, or whose agent has asked for it (all but plain Pods)."""
 
     def __init__(self, nnodes: int, *, restarts: bool = False, replaces: bool = False) -> None:
         self._nnodes = nnodes
@@ -64,8 +64,9 @@ class Gang:
         """The worker of each rank that has, or had, a pod.
 
         A rank's newest pod speaks for it. One that was deleted after its training had begun, or ended, stays its
-        worker (that it was lost, or how it ended, must not be forgotten). One that was deleted or evicted before makes
-        room where the workload makes another; where none does, it is lost until somebody else has made one.
+        worker (that it was lost, or how it ended, must not be forgotten). One that was deleted or evicted before, or asks
+        for another one, makes room where the workload makes another; where none does, it is lost until somebody else
+        has made one.
         """
         chosen: dict[int, tuple[tuple[bool, tuple[int, str, str]], Worker]] = {}
         for pod, gone in [(p, False) for p in self._pods.values()] + [
@@ -74,7 +75,7 @@ class Gang:
             one = worker(pod)
             if self._replaces and gone and not one.started and one.ended is None:
                 continue
-            if self._replaces and one.disrupted and not one.started and one.ended is not None:
+            if self._replaces and one.replaced and not one.started and one.ended is not None:
                 continue
             # Without restarts, whoever has trained is the worker: a replacement cannot take part in its job.
             final = not self._restarts and (one.started or (gone and one.ended is not None))
@@ -86,6 +87,17 @@ class Gang:
             if one.rank < self._nnodes and (one.rank not in chosen or key > chosen[one.rank][0]):
                 chosen[one.rank] = (key, one)
         return {rank: chosen[rank][1] for rank in sorted(chosen)}
+
+    def replaced(self) -> dict[int, str]:
+        """Why ranks that have no worker have lost the last one: what its agent said."""
+        if not self._replaces:
+            return {}
+        present = self.workers()
+        found = [
+            one for one in map(worker, sorted(self._pods.values(), key=age_key)) if one.rank not in present
+        ]
+        said = {one.rank: one.ended.message for one in found if one.ended is not None}
+        return {rank: m.failure.text for rank, m in said.items() if m is not None and m.failure is not None}
 
     def pods(self) -> dict[str, Pod]:
         """The pods that exist, by name."""

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torchnet.names import ATTEMPT_LABEL, INDEX_LABEL, NODE_RANK_LABEL, PREPARE, WORKER
+from torchnet.names import ATTEMPT_LABEL, INDEX_LABEL, NODE_RANK_LABEL, PREPARE, REPLACE_CODE, WORKER
 from torchnet.runtimes.kubernetes.message import Message, read
 
 Stage = Literal["queued", "unscheduled", "creating", "preparing", "prepared", "running", "ended"]
@@ -46,8 +46,8 @@ class Worker:
     """What holds it up is an error, no matter of waiting alone."""
     leaving: str = ""
     """Why its pod is taken away, where it is: deleted, evicted, preempted."""
-    disrupted: bool = False
-    """It is the cluster that takes it away: a Job makes another pod in its place."""
+    replaced: bool = False
+    """A Job makes another pod in its place: the cluster takes it away, or its agent has asked for another one."""
     patience: float = 0.0
     """Seconds that the pod gets for its end, where it is deleted."""
 
@@ -87,7 +87,8 @@ def worker(pod: dict[str, Any]) -> Worker:
         ended=_ended(status, prepare, main) if stage == "ended" else None,
         failing=failing,
         leaving=_leaving(meta, status),
-        disrupted=_condition(status, "DisruptionTarget").get("status") == "True",
+        replaced=(prepare.get("terminated") or {}).get("exitCode") == REPLACE_CODE
+        or _condition(status, "DisruptionTarget").get("status") == "True",
         patience=float(meta.get("deletionGracePeriodSeconds") or 0),
     )
 

@@ -82,7 +82,7 @@ def _row(workload: Object, pods: Sequence[Object], *, detailed: bool) -> Row:
     except UsageError as error:
         # One damaged run (or what a verification left) must not hide the others.
         return _unknown(workload, pods, workload["kind"], error.text)
-    gang = Gang(known.nnodes, restarts=known.restarts)
+    gang = Gang(known.nnodes, restarts=known.restarts, replaces=known.kind is not POD)
     gang.listed(pods)
     workers = gang.workers()
     state, reason, code = _state(known, workload, workers)

@@ -212,11 +212,12 @@ class Session:
             self._started = True
             return True
         told = self._look.told(self._workers) if now - self._began > _EVENTS_SECONDS else {}
-        for text in self._waiting.lines(self._workers, told, queued, now):
+        replaced = self._gang.replaced()
+        for text in self._waiting.lines(self._workers, told, queued, now, replaced=replaced):
             self._console.notice(text)
         limit = self._wishes.start_timeout
         if limit is not None and self._counted > limit and self._failure is None:
-            reasons = self._waiting.reasons(self._workers, told, queued)
+            reasons = self._waiting.reasons(self._workers, told, queued, replaced=replaced)
             shown = [f"{name}: {why}" for name, why in list(reasons.items())[:16]]
             more = [f"and {len(reasons) - 16} more"] if len(reasons) > 16 else []
             text = "\n".join([f"not all workers started within --start-timeout {limit:g} s", *shown, *more])

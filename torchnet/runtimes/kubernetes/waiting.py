@@ -32,7 +32,13 @@ class Waiting:
         self._since: dict[str, tuple[str, float]] = {}
 
     def lines(
-        self, workers: Mapping[int, Worker], told: Mapping[str, str], queued: str, now: float
+        self,
+        workers: Mapping[int, Worker],
+        told: Mapping[str, str],
+        queued: str,
+        now: float,
+        *,
+        replaced: Mapping[int, str] | None = None,
     ) -> list[str]:
         """New lines for workers that have not started.
 
@@ -40,8 +46,9 @@ class Waiting:
             told: events' texts by the name of the pod, or of the workload.
             queued: why the whole run waits, if it does.
             now: seconds of any clock.
+            replaced: why ranks have no pod now, where it is known.
         """
-        reasons = self.reasons(workers, told, queued)
+        reasons = self.reasons(workers, told, queued, replaced=replaced)
         failing = {
             self._facts.node(rank)
             for rank, one in workers.items()
@@ -66,7 +73,14 @@ class Waiting:
                 out += [f"{name}: {why}" for name in group]
         return out
 
-    def reasons(self, workers: Mapping[int, Worker], told: Mapping[str, str], queued: str) -> dict[str, str]:
+    def reasons(
+        self,
+        workers: Mapping[int, Worker],
+        told: Mapping[str, str],
+        queued: str,
+        *,
+        replaced: Mapping[int, str] | None = None,
+    ) -> dict[str, str]:
         """Why each worker that has not started has not."""
         if queued:
             return {self._facts.run: queued}
@@ -74,10 +88,12 @@ class Waiting:
         absent = [rank for rank in range(self._facts.nnodes) if rank not in workers]
         if absent:
             why = told.get(self._facts.name) or "has no pod yet"
-            if len(absent) == self._facts.nnodes and self._facts.nnodes > 1:
+            last = {rank: text for rank, text in (replaced or {}).items() if rank in absent}
+            if len(absent) == self._facts.nnodes and self._facts.nnodes > 1 and not last:
                 found[self._facts.run] = f"no pod yet{': ' + why if self._facts.name in told else ''}"
             else:
-                found |= {self._facts.node(rank): why for rank in absent}
+                names = {rank: self._facts.node(rank) for rank in absent}
+                found |= {name: last.get(rank, why).removeprefix(f"{name}: ") for rank, name in names.items()}
         for rank, one in workers.items():
             if one.started or one.ended:
                 continue
