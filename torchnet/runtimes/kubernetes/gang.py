@@ -64,9 +64,9 @@ class Gang:
         """The worker of each rank that has, or had, a pod.
 
         A rank's newest pod speaks for it. One that was deleted after its training had begun, or ended, stays its
-        worker (that it was lost, or how it ended, must not be forgotten). One that was deleted or evicted before, or asks
-        for another one, makes room where the workload makes another; where none does, it is lost until somebody else
-        has made one.
+        worker (that it was lost, or how it ended, must not be forgotten). One that was deleted or evicted before, or
+        that asks for another one, makes room where the workload makes another; where none does, it is lost until
+        somebody else has made one.
         """
         chosen: dict[int, tuple[tuple[bool, tuple[int, str, str]], Worker]] = {}
         for pod, gone in [(p, False) for p in self._pods.values()] + [
