@@ -48,6 +48,7 @@ QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 POLICY_ANNOTATION = "k8s.v1.cni.cncf.io/policy-for"
 COMMON_LABELS = {"app.kubernetes.io/name": "torchnet", "app.kubernetes.io/managed-by": "torchnet"}
 # … and what a worker's pod is made of.
+JOBSET_JOB = "w"  # short: it is a part of the hostname, RUN-w-0-INDEX
 PREPARE, WORKER = "prepare", "worker"
 REPLACE_CODE = 75  # of prepare: another pod could do (EX_TEMPFAIL of sysexits.h)
 CODE_DIR, STATE_DIR, TOKEN_DIR = "/torchnet", "/torchnet-state", "/torchnet-token"

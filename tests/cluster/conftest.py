@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 
@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """Two nodes with Multus and Whereabouts; built if need be. The machine is afterwards as it was before."""
     if os.environ.get(USE_VARIABLE):
         if not running.is_up():
@@ -51,7 +51,10 @@ def cluster() -> Iterator[Cluster]:
         pytest.fail(f"a cluster is up: {USE_VARIABLE}=1 uses it, `python -m tests.cluster down` ends it")
     if RUN.exists():
         running.down()
-    recipes.build()
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    # The first build takes minutes: whoever waits sees what for.
+    with capture.global_and_fixture_disabled() if not recipes.built() else nullcontext():
+        recipes.build()
     with untouched(), watched(grace=20), _taken_down():
         before = socket.if_nameindex(), routes()
         up = running.up()

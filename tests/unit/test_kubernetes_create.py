@@ -90,6 +90,11 @@ def test_a_lost_answer_makes_no_other_object_the_own_one(
 
 def test_a_conflict_that_is_no_name_in_use_is_told_as_it_is(server: Server, door: Door) -> None:
     said = "Operation cannot be fulfilled on resourcequotas: the object has been modified"
-    server.answers = [(409, {}, {"reason": "Conflict", "message": said})]
+    conflict: Answer = (409, {}, {"reason": "Conflict", "message": said})
+    server.answers = [conflict]
     with pytest.raises(Refused, match="Operation cannot be fulfilled"):
         create(door, [code()], lambda _: None)
+    # Of two that a quota counts at the same moment, one is refused, and nothing was made.
+    made = {"metadata": {"name": "train-1"}}
+    server.answers = [conflict, conflict, (201, {}, made)]
+    assert create(door, [code()], lambda _: None) == [made]

@@ -206,6 +206,29 @@ def test_a_jobsets_failed_attempt_is_not_the_end_while_it_starts_another(
     assert (outcome.code, outcome.receipt["restarts"]) == (0, 1)
 
 
+def test_a_jobset_that_has_ended_is_waited_for_until_the_watch_knows_it_too(
+    store: Store, watched: Watched
+) -> None:
+    """What it says of itself may be ahead of what its last pods' watch has brought."""
+    jobset = store.put(job(1) | {"apiVersion": JOBSET.api, "kind": JOBSET.name})
+    jobset["status"] = {"restarts": 1, "conditions": [{"type": "Completed", "status": "True"}]}
+    store.put(ended(0, 42, message(0, 42, failure=FAILED), attempt=0))
+    store.faults = [("GET", "watch=true", (410, {}, {"code": 410, "message": "too old"}))]
+    last = lambda: store.put(ended(0, 0, message(0), uid="new", attempt=1))  # noqa: E731
+    outcome = watched.run(facts(1, jobset=True), Wishes(), asked(store, f"/jobsets/{RUN}$"), 1.0, last)
+    assert outcome.code == 0
+
+
+def test_a_jobset_whose_last_pods_are_never_seen_is_not_waited_for_for_ever(
+    store: Store, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_BEHIND_SECONDS", 1.0)
+    jobset = store.put(job(1) | {"apiVersion": JOBSET.api, "kind": JOBSET.name})
+    jobset["status"] = {"restarts": 1, "conditions": [{"type": "Failed", "status": "True"}]}
+    store.put(ended(0, 42, message(0, 42, failure=FAILED), attempt=0))
+    assert watched.run(facts(1, jobset=True), Wishes()).code == 42
+
+
 def twice(store: Store) -> tuple[Callable[[], object], ...]:
     """Ctrl-C once the job is known, and again once it has been told to end."""
     return asked(store, "watch=true"), interrupt, asked(store, "/pods", "DELETE"), interrupt

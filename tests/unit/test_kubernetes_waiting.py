@@ -109,3 +109,10 @@ def test_a_worker_without_a_pod_says_why_the_last_one_went() -> None:
     assert said.reasons(one, {}, "")[f"{RUN}-0"] == "has no pod yet"
     none = said.reasons({}, {}, "", replaced=words)
     assert none == {f"{RUN}-0": "net1: its address is taken", f"{RUN}-1": "has no pod yet"}
+
+
+def test_a_jobset_has_no_pods_where_its_job_cannot_make_them() -> None:
+    said = Waiting(facts(2, jobset=True))
+    told = {f"{RUN}-w-0": "FailedCreate: exceeded quota: none"}
+    assert said.lines({}, told, "", 0.0) == []
+    assert said.lines({}, told, "", 1.5) == [f"{RUN}: no pod yet: FailedCreate: exceeded quota: none"]

@@ -21,7 +21,7 @@ from torchnet.agent.report import Failure
 from torchnet.agent.spec import AgentSpec
 from torchnet.agent.state import State, StateSource
 from torchnet.agent.termination import Both, Termination
-from torchnet.errors import TorchnetError, UsageError
+from torchnet.errors import NetworkError, TorchnetError, UsageError
 from torchnet.network.sources import AddressSource, HostInterfaces, MultusStatus, parse_source
 from torchnet.network.static import StaticAddresses
 from torchnet.network.table import NAME
@@ -145,7 +145,13 @@ def _by_api(spec: AgentSpec, rank0_labels: str) -> AddressSource:
     from torchnet.kernel import links
 
     def address() -> str:
-        present = links.interfaces()
+        try:
+            present = links.interfaces()
+        except OSError as error:
+            text = f"the kernel does not tell this pod's interfaces: {error.strerror or error}"
+            raise NetworkError(
+                text, fix="POD_NAME says which pod this is: a fieldRef to metadata.name"
+            ) from None
         found = present["eth0"].addresses if "eth0" in present else ()
         return next((a.ip for a in found if a.scope == "global"), "")
 

@@ -12,7 +12,6 @@ from torchnet.render.attachments import Rail, networks, source
 from torchnet.render.command import processes
 from torchnet.spec.model import JobSpec
 
-REPLICATED = "w"  # short: it is a part of the hostname, RUN-w-0-INDEX
 _GROUP_LABEL, _GROUP_COUNT = "kueue.x-k8s.io/pod-group-name", "kueue.x-k8s.io/pod-group-total-count"
 # A pod that finds its address taken asks for another one so, a few times (torchnet.agent.entry).
 _REPLACE = {"containerName": names.PREPARE, "operator": "In", "values": [names.REPLACE_CODE]}
@@ -68,7 +67,7 @@ def _jobset(job: JobSpec, pods: dict[str, Any]) -> dict[str, Any]:
         "failurePolicy": {"maxRestarts": job.run.max_restarts, "restartStrategy": "BlockingRecreate"},
         "replicatedJobs": [
             {
-                "name": REPLICATED,
+                "name": names.JOBSET_JOB,
                 "replicas": 1,
                 "template": {
                     "metadata": {"labels": dict(pods["metadata"]["labels"])},

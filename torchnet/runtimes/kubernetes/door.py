@@ -6,7 +6,8 @@ may hold fields that the client does not know. What the client brings is its way
 proxies, credentials and their renewal).
 
 429 and 5xx are tried again, as is a connection that fails or an answer that breaks off, with jitter, honouring
-Retry-After, until ``patience`` seconds have passed; 401 and 403 never are: rights do not come by asking again. What
+Retry-After, until ``patience`` seconds have passed, and so is a conflict at making something (of two that a quota
+counted at once, one is refused; nothing was made); 401 and 403 never are: rights do not come by asking again. What
 comes as a stream is the caller's once it has begun.
 """
 
@@ -132,17 +133,19 @@ class Door:
             else:
                 answer = _rest(response)
                 problem = refused(call, response.status, answer)
-                if response.status != 429 and response.status < 500:
+                counted = method == "POST" and response.status == 409 and problem.reason == "Conflict"
+                if response.status != 429 and response.status < 500 and not counted:
                     if sent and method == "POST" and response.status == 409:
                         problem.args = (*problem.args, _LOST)
                     raise problem
                 # Nor does a gateway's time-out say that nothing was done.
                 sent = sent or response.status >= 500
                 asked = _retry_after(response.headers.get("Retry-After"))
-                problem = Unreachable(
-                    f"{self.access.place} is too busy to {call} (HTTP {response.status}): {problem.said}",
-                    fix="try again later; kubectl get --raw /readyz?verbose",
-                )
+                if not counted:
+                    problem = Unreachable(
+                        f"{self.access.place} is too busy to {call} (HTTP {response.status}): {problem.said}",
+                        fix="try again later; kubectl get --raw /readyz?verbose",
+                    )
             wait = max(asked, pause * random.uniform(0.5, 1.5))
             pause = min(_MOST, pause * 2)
             if time.monotonic() + wait > until:

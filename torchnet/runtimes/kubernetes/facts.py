@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torchnet.errors import UsageError
-from torchnet.names import RUN_LABEL, SPEC_ANNOTATION
+from torchnet.names import JOBSET_JOB, RUN_LABEL, SPEC_ANNOTATION
 from torchnet.network.bounded import loads
 from torchnet.network.text import printable
 from torchnet.runtimes.kubernetes.pods import seconds
@@ -32,6 +32,11 @@ class Facts:
     def restarts(self) -> bool:
         """Whether the cluster starts the gang again after a failure."""
         return self.kind == JOBSET
+
+    @property
+    def maker(self) -> str:
+        """The object that makes the pods, and whose events say why it cannot."""
+        return f"{self.name}-{JOBSET_JOB}-0" if self.restarts else self.name
 
     def node(self, rank: int) -> str:
         """A worker's name in all output."""

@@ -88,6 +88,11 @@ class Gang:
                 chosen[one.rank] = (key, one)
         return {rank: chosen[rank][1] for rank in sorted(chosen)}
 
+    @property
+    def attempt(self) -> int:
+        """The newest start of the gang of which a pod was seen."""
+        return max((age_key(pod)[0] for pod in self._pods.values()), default=0)
+
     def replaced(self) -> dict[int, str]:
         """Why ranks that have no worker have lost the last one: what its agent said."""
         if not self._replaces:

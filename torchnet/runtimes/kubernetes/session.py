@@ -37,6 +37,7 @@ _APART_SECONDS = (
     3.0  # for those that have joined to hear of a failure from its agent; then the others are stopped
 )
 _PATIENCE_SECONDS = 15.0  # beyond --grace, until a worker that does not end although it was told to is ended
+_BEHIND_SECONDS = 5.0  # that the watch on the pods may be behind what a JobSet says of itself
 _SETTLE_SECONDS = 0.5  # in which states that were on their way arrive
 _DRAIN_SECONDS = 8.0  # for the logs' last lines
 _STOPPED_SECONDS = 1.5
@@ -65,6 +66,7 @@ class Session:
         self._broken: TorchnetError | None = None
         self._stopping: float | None = None  # when the job was told to end
         self._stop_at: float | None = None
+        self._over: float | None = None  # when a JobSet was seen to have ended
         self._interrupted = 0
         self._hurried: float | None = None  # when all was to end at once
         self._counted = 0.0  # of --start-timeout: time in a queue does not count
@@ -178,7 +180,11 @@ class Session:
             if not live and time.monotonic() - self._stopping > _SETTLE_SECONDS:
                 return True
         if self._facts.restarts and self._stopping is None:
-            return self._look.over() if ended else False
+            if not ended or not self._look.over():
+                return False
+            self._over = self._over or time.monotonic()
+            last = len(ended) == self._facts.nnodes and self._gang.attempt >= self._look.restarts
+            return last or time.monotonic() - self._over > _BEHIND_SECONDS
         if len(ended) == self._facts.nnodes:
             return True
         if self._gang.pods():

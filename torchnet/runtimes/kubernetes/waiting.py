@@ -54,7 +54,9 @@ class Waiting:
             for rank, one in workers.items()
             if one.failing or told.get(one.pod, _PULLING).partition(":")[0] != _PULLING
         }
-        failing |= {self._facts.run} if queued or self._facts.name in told else set()
+        failing |= (
+            {self._facts.run} if queued or {self._facts.name, self._facts.maker} & told.keys() else set()
+        )
         grouped: dict[str, list[str]] = {}
         for name, why in reasons.items():
             before, since = self._since.get(name, ("", now))
@@ -87,10 +89,11 @@ class Waiting:
         found: dict[str, str] = {}
         absent = [rank for rank in range(self._facts.nnodes) if rank not in workers]
         if absent:
-            why = told.get(self._facts.name) or "has no pod yet"
+            said = told.get(self._facts.maker) or told.get(self._facts.name)
+            why = said or "has no pod yet"
             last = {rank: text for rank, text in (replaced or {}).items() if rank in absent}
             if len(absent) == self._facts.nnodes and self._facts.nnodes > 1 and not last:
-                found[self._facts.run] = f"no pod yet{': ' + why if self._facts.name in told else ''}"
+                found[self._facts.run] = f"no pod yet{': ' + said if said else ''}"
             else:
                 names = {rank: self._facts.node(rank) for rank in absent}
                 found |= {name: last.get(rank, why).removeprefix(f"{name}: ") for rank, name in names.items()}
