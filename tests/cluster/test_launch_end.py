@@ -104,6 +104,33 @@ def test_ctrl_c_stops_the_job_and_removes_it(launcher: Launcher) -> None:
     assert launcher.left() == []
 
 
+def test_ctrl_c_ends_a_kept_job_and_leaves_it(launcher: Launcher) -> None:
+    """Its workers have their time, and what they said then is still there."""
+    text = """\
+        import signal, sys, time
+        def stop(*_):
+            print("saved", flush=True)
+            sys.exit(1)
+        signal.signal(signal.SIGTERM, stop)
+        print("begun", flush=True)
+        time.sleep(300)
+        """
+    process = launcher.started(text, "--keep", "--run-id", "kept")
+    time.sleep(3)
+    ran = launcher.signalled(process, 2)
+    assert ran.code == 130, ran.err
+    assert ran.seconds < 10
+    there = launcher.pods()
+    assert [one["status"]["phase"] for one in there] == ["Failed", "Failed"]
+    for one in there:
+        words = ("logs", "-n", launcher.namespace, one["metadata"]["name"], "-c", "worker")
+        assert "saved" in launcher.cluster.kubectl(*words)
+    # What the agents were told, not by whom the launcher was.
+    assert launcher.run("attach", "kept", "-n", launcher.namespace).code == 143
+    assert launcher.run("down", "kept", "-n", launcher.namespace).code == 0
+    assert launcher.left() == []
+
+
 def test_ctrl_c_twice_ends_it_at_once(launcher: Launcher) -> None:
     text = """\
         import signal, time

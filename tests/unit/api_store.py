@@ -112,7 +112,23 @@ class Store(Server):
             ):
                 return refusal(409, "Conflict", "the UID in the precondition is another one")
             self._delete(path, grace)
+        if method == "PATCH":
+            self._patch(self.objects[path], said)
         return 200, {}, self.objects.get(path, {})
+
+    def _patch(self, there: Object, said: Object) -> None:
+        """What is there changed by a merge patch (RFC 7396); a pod whose time is over has failed, and stays."""
+        for key, value in said.items():
+            if isinstance(value, dict):
+                self._patch(there.setdefault(key, {}), value)
+            else:
+                there[key] = value
+        if there.get("kind") == "Pod" and said.get("spec", {}).get("activeDeadlineSeconds"):
+            there["status"] = there["status"] | {"phase": "Failed", "reason": "DeadlineExceeded"}
+            for one in there["status"].get("containerStatuses") or ():
+                one["state"] = {"terminated": {"exitCode": 143, "reason": "Error"}}
+            self._count += 1
+            there["metadata"]["resourceVersion"] = str(self._count)
 
     def kubelet(self, *pods: str) -> None:
         """All that is being deleted has ended, or these pods."""

@@ -10,19 +10,34 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import pytest
 
 from tests.unit.api_answers import Answer, door
-from tests.unit.api_store import Store, refusal, storing
+from tests.unit.api_store import Store, forbidden, refusal, storing
 from tests.unit.aside import aside, interrupt, pause, until
-from tests.unit.kubernetes_objects import NAMESPACE, RUN, ended, facts, failure, message, pod, running
+from tests.unit.kubernetes_objects import (
+    NAMESPACE,
+    RUN,
+    ended,
+    facts,
+    failure,
+    job,
+    message,
+    pod,
+    running,
+    terminated,
+    waiting,
+)
 from tests.unit.slow_reader import slow_reader
 from torchnet.errors import TorchnetError
 from torchnet.runtimes.kubernetes.closing import close
+from torchnet.runtimes.kubernetes.facts import Facts
 from torchnet.runtimes.kubernetes.launching import see
+from torchnet.runtimes.kubernetes.resources import JOBSET
 from torchnet.runtimes.kubernetes.signals import Signals
 from torchnet.runtimes.kubernetes.wishes import Wishes
 from torchnet.ui.console import Console
@@ -44,10 +59,10 @@ class Seen:
             why = failure("script", code) if code else None
             self._store.put(ended(rank, code, message(rank, code, failure=why)))
         console = Console(self.err, out or io.StringIO(), world_size=2, color=False, tty=False)
-        wishes = Wishes(grace=1)
+        wishes = Wishes(grace=1, keep=keep)
         one = door(self._store, self._folder)
         path = json_path or str(self.json)
-        return see(one, facts(2), console, wishes, self._signals, keep=keep, json_path=path)
+        return see(one, facts(2), console, wishes, self._signals, json_path=path)
 
 
 @pytest.fixture
@@ -122,7 +137,7 @@ def test_a_watch_that_ends_is_told_with_its_exit_code_and_the_job_goes_on(
     err = io.StringIO()
     console = Console(err, io.StringIO(), world_size=2, color=False, tty=False)
     with pytest.raises(TorchnetError) as caught:
-        see(door(store, tmp_path), facts(2), console, Wishes(), signals, keep=False, json_path=None)
+        see(door(store, tmp_path), facts(2), console, Wishes(), signals, json_path=None)
     assert caught.value.exit_code == code
     assert said in caught.value.text
     assert f"the run {RUN} goes on" in caught.value.text
@@ -138,7 +153,7 @@ def test_a_job_that_is_left_is_named_with_the_ways_back_to_it(
     err = io.StringIO()
     console = Console(err, io.StringIO(), world_size=2, color=False, tty=False)
     wishes = Wishes(detach=True)
-    code = see(door(store, tmp_path), facts(2), console, wishes, signals, keep=False, json_path=None)
+    code = see(door(store, tmp_path), facts(2), console, wishes, signals, json_path=None)
     assert (code, store.deleted) == (0, [])
     ways = [
         f"torchnet:   torchnet {word} {RUN} -n {NAMESPACE}" for word in ("attach", "logs", "status", "down")
@@ -153,6 +168,83 @@ def test_what_is_kept_is_named(store: Store, seen: Seen) -> None:
     assert seen.see(0, keep=True) == 0
     assert f"torchnet down {RUN} -n {NAMESPACE}" in seen.err.getvalue()
     assert len(store.names()) == 2
+
+
+@dataclass
+class Kept:
+    """A run of two workers under --keep, whose launch is told to stop in one way or another."""
+
+    store: Store
+    folder: Path
+    signals: Signals
+    err: io.StringIO = field(default_factory=io.StringIO)
+
+    def run(self, known: Facts, *steps: Any, **wishes: Any) -> int:
+        console = Console(self.err, io.StringIO(), world_size=2, color=False, tty=False)
+        wanted = Wishes(keep=True, **wishes)
+        one = door(self.store, self.folder)
+        with aside(*steps):
+            return see(one, known, console, wanted, self.signals, json_path=None)
+
+    def ended(self) -> list[str]:
+        """The reasons why its pods have ended, by rank."""
+        pods = [self.store.objects[path] for path in sorted(self.store.objects) if "/pods/" in path]
+        return [str(one["status"].get("reason")) for one in pods]
+
+
+@pytest.fixture
+def kept(store: Store, tmp_path: Path, signals: Signals) -> Kept:
+    store.put(job(2))
+    store.put(pod(0, phase="Running", worker=running()))
+    store.put(pod(1, phase="Running", worker=running()))
+    return Kept(store, tmp_path, signals)
+
+
+def test_a_kept_run_that_is_interrupted_ends_and_stays(store: Store, kept: Kept) -> None:
+    watched = lambda: until(lambda: store.wanted("GET", "watch=true"))  # noqa: E731
+    assert kept.run(facts(2), watched, 0.3, interrupt) == 130
+    assert kept.ended() == ["DeadlineExceeded", "DeadlineExceeded"]
+    assert store.deleted == []
+    assert f"the run {RUN} is still there" in kept.err.getvalue()
+
+
+def test_a_kept_run_whose_time_is_over_ends_and_stays(store: Store, kept: Kept) -> None:
+    assert kept.run(facts(2), timeout=0.5) == 124
+    assert (kept.ended(), store.deleted) == (["DeadlineExceeded", "DeadlineExceeded"], [])
+    assert f"the run {RUN} is still there" in kept.err.getvalue()
+
+
+def test_what_has_failed_stays_as_it_is_in_a_kept_run(store: Store, kept: Kept) -> None:
+    """And what still waits for it is ended beside it."""
+    why = failure("network", 4, rank=None, node=f"{RUN}-1")
+    words = message(1, 4, phase="prepare", failure=why)
+    store.put(pod(1, phase="Failed", prepare=terminated(4, words), worker=waiting("PodInitializing")))
+    store.put(pod(0, prepare=running(), worker=waiting("PodInitializing")))
+    assert kept.run(facts(2)) == 4
+    assert (kept.ended(), store.deleted) == (["DeadlineExceeded", "None"], [])
+
+
+def test_a_kept_run_of_which_the_rights_are_missing_goes_on_and_says_so(store: Store, kept: Kept) -> None:
+    store.faults = [("PATCH", "/pods/", forbidden("pods"))]
+    watched = lambda: until(lambda: store.wanted("GET", "watch=true"))  # noqa: E731
+    assert kept.run(facts(2), watched, 0.3, interrupt, grace=-13.0) == 130
+    assert "--keep: " in kept.err.getvalue()
+    assert "-abcde goes on: " in kept.err.getvalue()
+    assert store.deleted == []
+
+
+@pytest.mark.parametrize("restarts", [0, 1])
+def test_a_jobset_with_restarts_left_would_start_its_kept_pods_again(
+    store: Store, kept: Kept, restarts: int
+) -> None:
+    jobset = job(2) | {"apiVersion": JOBSET.api, "kind": JOBSET.name}
+    store.put(jobset | {"spec": {"failurePolicy": {"maxRestarts": 1}}, "status": {"restarts": restarts}})
+    watched = lambda: until(lambda: store.wanted("GET", "watch=true"))  # noqa: E731
+    assert kept.run(facts(2, jobset=True), watched, 0.3, interrupt, grace=-13.0) == 130
+    (made,) = (one for one in store.objects.values() if one["kind"] == JOBSET.name)
+    assert bool(made["spec"].get("suspend")) is not bool(restarts)
+    assert ("it is suspended" in kept.err.getvalue()) is not bool(restarts)
+    assert kept.ended() == (["DeadlineExceeded"] * 2 if restarts else ["None", "None"])
 
 
 def test_a_signal_in_the_removal_leaves_it_and_says_what_is_left(store: Store, seen: Seen) -> None:

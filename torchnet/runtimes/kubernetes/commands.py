@@ -52,7 +52,7 @@ def attach(place: Place, run: str | None, *, ranks: Sequence[int], quiet: bool, 
         allow(known.nnodes, known.nproc_per_node, ranks, everybody=False)
         console = Console(world_size=known.nnodes * known.nproc_per_node, ranks=ranks, quiet=quiet)
         wishes = Wishes(ranks=tuple(ranks), stops=False, tail=_TAIL)
-        return see(door, known, console, wishes, signals, keep=True, json_path=json_path)
+        return see(door, known, console, wishes, signals, json_path=json_path)
 
 
 def logs(place: Place, run: str | None, *, ranks: Sequence[int], follow: bool) -> int:

@@ -55,9 +55,10 @@ def launch(job: JobSpec, origins: Mapping[str, Origin], cwd: str) -> int:  # noq
             grace=job.run.grace,
             ranks=job.output.ranks,
             log_dir=os.path.join(cwd, job.output.log_dir) if job.output.log_dir else None,
+            keep=group.keep,
             detach=group.detach,
         )
-        return see(door, known, console, wishes, signals, keep=group.keep, json_path=job.output.json_path)
+        return see(door, known, console, wishes, signals, json_path=job.output.json_path)
 
 
 def remains_open(job: JobSpec) -> str:

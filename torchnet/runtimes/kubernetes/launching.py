@@ -23,10 +23,9 @@ def see(
     wishes: Wishes,
     signals: Signals,
     *,
-    keep: bool,
     json_path: str | None,
 ) -> int:
-    """Watch a run to its end (or until all have started), tell of it, and remove it unless ``keep``.
+    """Watch a run to its end (or until all have started), tell of it, and remove it where that is wished.
 
     Raises:
         ClusterError: the cluster cannot be asked any more while the job goes on. A removal that fails is only told.
@@ -51,8 +50,9 @@ def see(
     console.event({"event": "receipt", "receipt": outcome.receipt})
     failure = outcome.receipt["failure"]
     stopped = failure is not None and failure["kind"] in ("interrupted", "timeout")
-    removes = wishes.stops and not keep
-    if not removes and not stopped:
+    removes = wishes.stops and not wishes.keep
+    # Whether one that somebody else has stopped is still there, who only looks on does not know.
+    if wishes.keep or (not removes and not stopped):
         _next_commands(console, known, f"the run {known.run} is still there", ("logs", "down"))
     console.finish()
     # Before the removal, which can take long. On standard output it goes behind all that waits there.

@@ -18,6 +18,7 @@ from torchnet.runtimes.kubernetes.end import first_failure, settle
 from torchnet.runtimes.kubernetes.facts import Facts
 from torchnet.runtimes.kubernetes.following import Files, Following
 from torchnet.runtimes.kubernetes.gang import Gang
+from torchnet.runtimes.kubernetes.halt import halt
 from torchnet.runtimes.kubernetes.heard import Heard
 from torchnet.runtimes.kubernetes.hurry import hurry
 from torchnet.runtimes.kubernetes.leaving import Leaving
@@ -237,14 +238,17 @@ class Session:
         self._stop()
 
     def _stop(self) -> None:
-        """Tell the cluster to end the job; its last words still come."""
+        """Tell the cluster to end the job, and to remove its pods unless they are kept; its last words still come."""
         if self._stopping is not None or not self._wishes.stops:
             return
         self._stopping = time.monotonic()
 
         def work() -> None:
             try:
-                stop(self._door, self._facts.namespace, self._facts.run)
+                if not self._wishes.keep:
+                    stop(self._door, self._facts.namespace, self._facts.run)
+                elif why := halt(self._door, self._facts):
+                    self._queue.put(("notice", f"--keep: {why}"))
             except ClusterError as error:
                 self._queue.put(("failed", error))
 

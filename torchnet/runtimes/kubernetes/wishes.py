@@ -9,7 +9,7 @@ from typing import Any
 @dataclass(frozen=True)
 class Wishes:
     """What the launch asked for. Times are seconds. ``stops``: a signal stops the job, and a failure, too; attach only
-    looks on. ``detach``: return when all have started."""
+    looks on. ``keep``: what is stopped stays there. ``detach``: return when all have started."""
 
     start_timeout: float | None = None
     timeout: float | None = None
@@ -17,6 +17,7 @@ class Wishes:
     ranks: tuple[int, ...] = ()
     log_dir: str | None = None
     stops: bool = True
+    keep: bool = False
     detach: bool = False
     tail: int | None = None
 
