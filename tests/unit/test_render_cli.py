@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -73,11 +74,21 @@ def test_the_head_says_what_it_is_and_where_values_come_from(
     assert code == 0
     head = out[: out.index("---\n")]
     assert "kubectl apply --server-side -f -" in head
-    assert "#   nnodes = 4  # TORCHNET_NNODES\n" in head
-    assert "#   kubernetes.image = r.example/p:1  # --image\n" in head
-    assert "env.TOKEN  # --env\n" in head
+    assert "#   nnodes = 4 (TORCHNET_NNODES)\n" in head
+    assert "#   kubernetes.image = r.example/p:1 (--image)\n" in head
+    assert "#   env.TOKEN (--env)\n" in head
     assert "s3cr3t" not in head
     assert "Evil" not in [body["kind"] for body in objects(out)]
+
+
+def test_the_head_has_no_empty_rows_and_no_stray_spaces(dry: Dry, tmp_path: Path) -> None:
+    (tmp_path / "src" / "torchnet.toml").write_text("[kubernetes]\ntolerations = []\n")
+    _, out, _ = dry("--env", "A=1", "train.py")
+    rows = out[: out.index("---\n")].splitlines()
+    assert [row for row in rows if re.search(r"\S {2,}\S|= *(\(|#|$)", row.removeprefix("#").strip())] == []
+    assert [row for row in rows if row != row.rstrip()] == []
+    assert not [row for row in rows if row.startswith(("#   args", "#   kubernetes.tolerations"))]
+    assert "#   on = kubernetes (--on)" in rows
 
 
 def test_with_a_secret_of_the_users_none_is_printed(dry: Dry, tmp_path: Path) -> None:
