@@ -28,7 +28,9 @@ from torchnet.runtimes.kubernetes.unanswered import why
 Talk = Callable[[socket.socket], None]
 Listen = Callable[[Talk | None], int]
 # Of the client, of Python and of OpenSSL: nothing that the user could do something with.
-INTERNALS = re.compile(r"https?connection|pool|errno|object at|_ssl|error\(|exception|max retries|['\"]?\)$", re.I)
+INTERNALS = re.compile(
+    r"https?connection|pool|errno|object at|_ssl|error\(|exception|max retries|['\"]?\)$", re.I
+)
 
 
 @pytest.fixture(autouse=True)
@@ -126,7 +128,9 @@ def test_a_server_that_talks_otherwise(
 def test_a_certificate_that_is_not_trusted(tmp_path: Path, listening: Listen) -> None:
     made = [*("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=x")]
     made += ["-keyout", "key", "-out", "crt"]
-    subprocess.run([needs.program("openssl"), *made], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    subprocess.run(
+        [needs.program("openssl"), *made], cwd=tmp_path, check=True, capture_output=True, timeout=60
+    )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "crt", tmp_path / "key")
 

@@ -34,7 +34,9 @@ def _head(prepared: Prepared, job: JobSpec, origins: Mapping[str, Origin]) -> st
         origin = origins.get(field.path)
         if origin is not None and origin.layer != DEFAULT:
             value = printable(_plain(value_at(job, field)), 200).strip()
-            lines += [f"  {field.path} = {value} ({origin})"] if value else []  # no arguments are nothing asked for
+            lines += (
+                [f"  {field.path} = {value} ({origin})"] if value else []
+            )  # no arguments are nothing asked for
     # Of variables only the names: their values may be secrets, and they stand below once already.
     lines += [
         f"  env.{name} ({origins[f'env.{name}']})" for name in sorted(job.env) if f"env.{name}" in origins

@@ -30,7 +30,9 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         if one is None:
             return
         yield one
-        inner = [value for value in (*one.args, one.__cause__, one.__context__) if isinstance(value, BaseException)]
+        inner = [
+            value for value in (*one.args, one.__cause__, one.__context__) if isinstance(value, BaseException)
+        ]
         one = inner[0] if inner else None
 
 
