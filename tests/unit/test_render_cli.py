@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.unit.api_answers import kubeconfig
 from torchnet.cli import main
 from torchnet.errors import UsageError
 from torchnet.render.kubeconfig import namespace
@@ -103,6 +106,31 @@ def test_what_does_not_travel_is_said(dry: Dry, tmp_path: Path) -> None:
     code, out, err = dry("train.py")
     assert (code, err) == (0, "torchnet: does not travel: link: leads out of the folder\n")
     assert objects(out)
+
+
+def test_what_the_launch_itself_reads_does_not_travel(
+    dry: Dry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kubeconfig(tmp_path / "src" / "kc.yaml", "https://x")
+    kubeconfig(tmp_path / "src" / "other.yaml", "https://x")
+    (tmp_path / "src" / "prod.env").write_text("A=s3cr3t\n")
+    (tmp_path / "src" / "named").write_text("B=1\n")
+    monkeypatch.setenv("KUBECONFIG", "other.yaml")
+    words = ("--kubeconfig", "kc.yaml", "--env-file", "prod.env", "--env-file", "named", "train.py")
+    code, out, err = dry(*words)
+    assert code == 0
+    assert {line.split(": ")[2] for line in err.splitlines()} == {
+        "kc.yaml",
+        "other.yaml",
+        "prod.env",
+        "named",
+    }
+    assert all(line.startswith("torchnet: does not travel: ") for line in err.splitlines())
+    (code_map,) = [one for one in objects(out) if one["kind"] == "ConfigMap"]
+    archive = zipfile.ZipFile(io.BytesIO(base64.b64decode(code_map["binaryData"]["code.zip"])))
+    assert archive.namelist() == ["train.py"]
+    worker = objects(out)[-1]["spec"]["template"]["spec"]["containers"][0]
+    assert {"name": "A", "value": "s3cr3t"} in worker["env"]
 
 
 @pytest.mark.parametrize(
