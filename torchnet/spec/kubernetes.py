@@ -127,6 +127,15 @@ class Kubernetes(BaseModel):
         return self.workload or ("pods" if self.static_ips else "job")
 
 
+def processes(group: Kubernetes, asked: int | str | None) -> int:
+    """How many processes each worker starts, where ``asked`` is ``--nproc-per-node``."""
+    if isinstance(asked, int):
+        return asked
+    if asked == "cpu" or (asked == "auto" and not group.gpus):
+        return max(1, int(grammar.amount(group.cpus.partition(":")[0]))) if group.cpus else 1
+    return max(1, group.gpus)
+
+
 def wrong(
     group: Kubernetes,
     networks: tuple[str, ...],

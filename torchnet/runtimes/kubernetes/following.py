@@ -78,7 +78,8 @@ class Following:
         ended = {rank: one.ended for rank, one in workers.items() if one.ended is not None and one.ended.code}
         if self._facts.nnodes <= ALL:
             return set(ended)
-        named, silent = set(), set()
+        silent: set[int] = set()
+        named: set[str | None] = set()
         for rank, end in ended.items():
             failure = end.message.failure if end.message is not None else None
             if failure is None:
