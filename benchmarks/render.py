@@ -8,6 +8,7 @@ object each.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -64,7 +65,7 @@ def main() -> None:
     print(facts())
     agent, seconds = timed(agent_zip, runs)
     print(f"{'the agent, zipped':34} {summary(seconds)}, {len(agent) / 1024:.0f} KiB")
-    code, seconds = timed(lambda: gather(job("job", 4), ROOT), runs)
+    code, seconds = timed(lambda: gather(job("job", 4), ROOT, os.environ), runs)
     print(
         f"{'the agent and launch/, zipped':34} {summary(seconds)}, {len(code.code_zip or b'') / 1024:.0f} KiB more"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -32,4 +33,4 @@ def files(code: Code) -> list[str]:
 
 
 def read(root: Path, script: str = "train.py", **more: Any) -> Code:
-    return gather(job(job_script=script, **more), root)
+    return gather(job(job_script=script, **more), root, os.environ)

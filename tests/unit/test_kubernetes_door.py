@@ -163,7 +163,7 @@ def test_a_server_that_is_not_there(tmp_path: Path) -> None:
     text = str(caught.value)
     assert "https://127.0.0.1:9" in text
     assert "context 'here'" in text
-    assert "Connection refused" in text
+    assert "connection refused" in text
     assert "kubectl cluster-info --context here" in text
 
 

@@ -16,7 +16,17 @@ import pytest
 from tests.jobs import until
 from tests.unit.api_answers import door
 from tests.unit.api_store import Store, storing
-from tests.unit.kubernetes_objects import ended, facts, pod, running, terminated, workers
+from tests.unit.kubernetes_objects import (
+    RUN,
+    ended,
+    facts,
+    failure,
+    message,
+    pod,
+    running,
+    terminated,
+    workers,
+)
 from torchnet.errors import UsageError
 from torchnet.runtimes.kubernetes import following, logs
 from torchnet.runtimes.kubernetes.following import Following, allow
@@ -82,6 +92,89 @@ def test_a_container_that_runs_has_a_follower_of_its_own(store: Store, tmp_path:
     held.set()
     drained(one)
     assert not one.busy
+
+
+def failed_together(store: Store, count: int, why: dict[str, Any]) -> list[dict[str, Any]]:
+    """Pods that ended with the code that their agents agreed on, as all of their messages say."""
+    pods = [ended(rank, 42, message(rank, 42, failure=why)) for rank in range(count)]
+    for rank, body in enumerate(pods):
+        store.logs[body["metadata"]["name"]] = line(rank)
+    return pods
+
+
+def read_of(store: Store, tmp_path: Path, pods: list[dict[str, Any]], **more: Any) -> dict[str, list[int]]:
+    """The ranks whose lines came, by the pod's container: each as often as it came."""
+    one = Following(door(store, tmp_path), facts(len(pods), nproc=more.pop("nproc", 1)), **more)
+    one.update(workers(*pods, nnodes=len(pods)))
+    one.release()
+    lines = [event["rank"] for event in drained(one) if event["event"] == "output"]
+    asked = [path for _, _, path, _ in store.asked if "/log" in path]
+    return {
+        "lines": sorted(lines),
+        **{
+            container: sorted(
+                int(path.partition(f"{RUN}-")[2].partition("-")[0])
+                for path in asked
+                if f"container={container}" in path
+            )
+            for container in ("prepare", "worker")
+        },
+    }
+
+
+NAMES_NOBODY = {"rank": None, "node": None}
+
+
+@pytest.mark.parametrize(
+    ("why", "more", "heard"),
+    [
+        ({}, {}, [0, 3]),
+        ({}, {"ranks": (7, 150)}, [0, 3, 7, 150]),
+        ({"rank": 27, "node": None}, {"nproc": 8}, [0, 3]),
+        ({"rank": None}, {}, [0, 3]),
+        ({"rank": 999, "node": "x"}, {}, [0]),
+        ({"kind": "interrupted", **NAMES_NOBODY}, {"ranks": (5,)}, [0, 5]),
+        ({}, {"everybody": True}, list(range(200))),
+    ],
+    ids=str,
+)
+def test_of_many_that_end_with_the_agreed_code_the_one_that_is_named_has_failed(
+    store: Store, tmp_path: Path, why: dict[str, Any], more: dict[str, Any], heard: list[int]
+) -> None:
+    found = read_of(store, tmp_path, failed_together(store, 200, failure(**why)), **more)
+    assert found == {"lines": heard, "prepare": [0], "worker": heard}
+
+
+def test_whoever_ended_without_a_word_has_failed_too(store: Store, tmp_path: Path) -> None:
+    """Killed with its agent; a preparation that failed by itself; a message that names no failure."""
+    pods = failed_together(store, 200, failure())
+    pods[5] = ended(5, 137, "")
+    pods[6] = pod(6, phase="Failed", prepare=terminated(4, ""))
+    pods[8] = ended(8, 42, message(8, 42))
+    pods[9] = ended(9, 0, message(9, 0, failure=failure(rank=9)))
+    found = read_of(store, tmp_path, pods)
+    assert found["worker"] == [0, 3, 5, 8]
+    assert found["prepare"] == [0, 6]
+
+
+def test_of_one_that_was_not_followed_before_the_last_lines_are_asked_for(
+    store: Store, tmp_path: Path
+) -> None:
+    read_of(store, tmp_path, failed_together(store, 200, failure()))
+    tails = {
+        path.partition(f"{RUN}-")[2].partition("-")[0]: "tailLines=200" in path
+        for _, _, path, _ in store.asked
+    }
+    assert tails == {"0": False, "3": True}
+
+
+def test_up_to_sixteen_all_are_read(store: Store, tmp_path: Path) -> None:
+    pods = failed_together(store, 16, failure())
+    assert read_of(store, tmp_path, pods)["worker"] == list(range(16))
+    store.asked.clear()
+    assert read_of(store, tmp_path, pods, ranks=(7,))["worker"] == list(range(16)), (
+        "a failure is shown in any case"
+    )
 
 
 def test_a_follower_with_a_defect_says_so(store: Store, tmp_path: Path) -> None:

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from tests.unit.api_answers import door
+from tests.unit.api_answers import door, kubeconfig
 from tests.unit.api_store import Store, forbidden, storing
 from tests.unit.aside import aside, interrupt, pause
-from tests.unit.kubernetes_objects import ended, facts, message, pod, running
+from tests.unit.kubernetes_objects import NAMESPACE, RUN, ended, facts, job, message, pod, running
 from tests.unit.slow_reader import slow_reader
 from torchnet.agent.report import BACKLOG
+from torchnet.cli import main
 from torchnet.errors import ClusterError
 from torchnet.runtimes.kubernetes.end import settle
 from torchnet.runtimes.kubernetes.pods import worker
@@ -121,3 +122,22 @@ def test_who_reads_slowly_gets_everything(store: Store, tmp_path: Path, signals:
         one = Reading(door(store, tmp_path), facts(1), console(file, file), (), follow=False)
         assert one.show(signals) == 0
     assert got.count(b"\n") == 6000
+
+
+@pytest.mark.parametrize("command", ["logs", "attach"])
+def test_ranks_that_the_run_does_not_have_are_refused(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """Nothing would ever be shown of them."""
+    store.put(job(4))
+    for rank in range(4):
+        put(store, ended(rank, 0, message(rank)), [f"[{rank}] hello"])
+    to_store = ("--kubeconfig", str(kubeconfig(tmp_path / "config", store.address)), "-n", NAMESPACE)
+    assert main([command, RUN, "--ranks", "1,4-9", *to_store]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"--ranks holds 4, 5, 6 and 3 more, and the ranks of {RUN} are 0 to 3" in err
+    assert f"torchnet status {RUN} -n {NAMESPACE}" in err
+    assert not store.wanted("GET", "/log")
+    assert main([command, RUN, "--ranks", "1,3", *to_store]) == 0
+    assert capsys.readouterr().out.count("hello") == 2

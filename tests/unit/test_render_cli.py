@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
+import re
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.unit.api_answers import kubeconfig
 from torchnet.cli import main
 from torchnet.errors import UsageError
 from torchnet.render.kubeconfig import namespace
@@ -73,11 +77,21 @@ def test_the_head_says_what_it_is_and_where_values_come_from(
     assert code == 0
     head = out[: out.index("---\n")]
     assert "kubectl apply --server-side -f -" in head
-    assert "#   nnodes = 4  # TORCHNET_NNODES\n" in head
-    assert "#   kubernetes.image = r.example/p:1  # --image\n" in head
-    assert "env.TOKEN  # --env\n" in head
+    assert "#   nnodes = 4 (TORCHNET_NNODES)\n" in head
+    assert "#   kubernetes.image = r.example/p:1 (--image)\n" in head
+    assert "#   env.TOKEN (--env)\n" in head
     assert "s3cr3t" not in head
     assert "Evil" not in [body["kind"] for body in objects(out)]
+
+
+def test_the_head_has_no_empty_rows_and_no_stray_spaces(dry: Dry, tmp_path: Path) -> None:
+    (tmp_path / "src" / "torchnet.toml").write_text("[kubernetes]\ntolerations = []\n")
+    _, out, _ = dry("--env", "A=1", "train.py")
+    rows = out[: out.index("---\n")].splitlines()
+    assert [row for row in rows if re.search(r"\S {2,}\S|= *(\(|#|$)", row.removeprefix("#").strip())] == []
+    assert [row for row in rows if row != row.rstrip()] == []
+    assert not [row for row in rows if row.startswith(("#   args", "#   kubernetes.tolerations"))]
+    assert "#   on = kubernetes (--on)" in rows
 
 
 def test_with_a_secret_of_the_users_none_is_printed(dry: Dry, tmp_path: Path) -> None:
@@ -92,6 +106,31 @@ def test_what_does_not_travel_is_said(dry: Dry, tmp_path: Path) -> None:
     code, out, err = dry("train.py")
     assert (code, err) == (0, "torchnet: does not travel: link: leads out of the folder\n")
     assert objects(out)
+
+
+def test_what_the_launch_itself_reads_does_not_travel(
+    dry: Dry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kubeconfig(tmp_path / "src" / "kc.yaml", "https://x")
+    kubeconfig(tmp_path / "src" / "other.yaml", "https://x")
+    (tmp_path / "src" / "prod.env").write_text("A=s3cr3t\n")
+    (tmp_path / "src" / "named").write_text("B=1\n")
+    monkeypatch.setenv("KUBECONFIG", "other.yaml")
+    words = ("--kubeconfig", "kc.yaml", "--env-file", "prod.env", "--env-file", "named", "train.py")
+    code, out, err = dry(*words)
+    assert code == 0
+    assert {line.split(": ")[2] for line in err.splitlines()} == {
+        "kc.yaml",
+        "other.yaml",
+        "prod.env",
+        "named",
+    }
+    assert all(line.startswith("torchnet: does not travel: ") for line in err.splitlines())
+    (code_map,) = [one for one in objects(out) if one["kind"] == "ConfigMap"]
+    archive = zipfile.ZipFile(io.BytesIO(base64.b64decode(code_map["binaryData"]["code.zip"])))
+    assert archive.namelist() == ["train.py"]
+    worker = objects(out)[-1]["spec"]["template"]["spec"]["containers"][0]
+    assert {"name": "A", "value": "s3cr3t"} in worker["env"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from torchnet import names
 from torchnet.errors import UsageError
 from torchnet.render.objects import pod_of
 from torchnet.spec.fields import BY_PATH
-from torchnet.spec.pods import parse_secret, parse_volume
+from torchnet.spec.grammar import ANNOTATIONS_FREE, ANNOTATIONS_LIMIT
 
 FIXED: dict[str, Any] = {"static_ips": ["10.0.0.1-10.0.0.9/24"]}
 
@@ -165,12 +165,12 @@ def test_a_volume_cannot_stand_where_a_worker_has_something(more: dict[str, Any]
     }
     assert len(paths) >= 7
     for path in paths:
-        for place in (path, f"{path}/x"):
+        for place in (path, f"{path}/x", f"/{path}/.//"):
             with pytest.raises(ValueError, match="torchnet or the system needs"):
-                parse_volume(f"emptydir:{place}")
+                render(volumes=[f"emptydir:{place}"])
             with pytest.raises(ValueError, match="torchnet or the system needs"):
-                parse_secret(f"s:{place}")
-        assert parse_volume(f"emptydir:{path}-x").path == f"{path}-x"
+                render(secrets=[f"s:{place}"])
+        render(volumes=[f"emptydir:{path}-x"])
 
 
 # -- the user's template
@@ -200,6 +200,16 @@ def test_a_template_is_merged_into_every_worker() -> None:
             env = env_of(made["spec"])
             assert (env["NCCL_DEBUG"], env["JOB_COMPLETION_INDEX"]) == ("INFO", str(index))
             assert "sidecar" in [one["name"] for one in made["spec"]["containers"]]
+
+
+def test_a_templates_annotations_count_with_the_others() -> None:
+    """The status of a pod whose annotations are full finds no room, and it never starts."""
+    most = ANNOTATIONS_LIMIT - ANNOTATIONS_FREE
+    more: dict[str, Any] = {"annotations": {"a": "x" * (most - 1002)}}
+    render(**more, patch={"metadata": {"annotations": {"b": "é" * 500}, "labels": {"c": "d"}}})
+    render(annotations={"a": "x" * (most - 1)}, patch={"metadata": {"labels": {"c": "d"}}})
+    with pytest.raises(UsageError, match=f"{most + 1} bytes, and {most} are the most"):
+        render(**more, patch={"metadata": {"annotations": {"b": "é" * 500 + "x"}}})
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,31 @@ def test_processes_that_nobody_can_count(tmp_path: Path) -> None:
         assert problem.path == "nproc_per_node"
 
 
+@pytest.mark.parametrize(
+    ("flags", "count"),
+    [
+        ({}, 4),
+        ({"kubernetes.gpus": "2"}, 8),
+        ({"nproc_per_node": "3", "kubernetes.gpus": "2"}, 12),
+        ({"nproc_per_node": "cpu", "kubernetes.cpus": "2500m:4"}, 8),
+        ({"nproc_per_node": "auto", "kubernetes.gpus": "8", "kubernetes.cpus": "4"}, 32),
+        ({"nproc_per_node": "auto", "kubernetes.cpus": "500m"}, 4),
+    ],
+    ids=str,
+)
+def test_only_ranks_that_there_are_can_be_shown(tmp_path: Path, flags: dict[str, object], count: int) -> None:
+    four = {"nnodes": "4"} | flags
+    asked(tmp_path, four | {"output.ranks": f"0,{count - 1}"})
+    (problem,) = wrong(tmp_path, four | {"output.ranks": f"1,{count},40"}).problems
+    assert (problem.path, problem.where) == ("output.ranks", "--ranks")
+    assert f"holds {count}, 40, and the job's ranks are 0 to {count - 1}" in problem.what
+
+
+def test_ranks_wait_for_a_number_that_nobody_can_count(tmp_path: Path) -> None:
+    error = wrong(tmp_path, {"nproc_per_node": "gpu", "output.ranks": "9"})
+    assert [problem.path for problem in error.problems] == ["nproc_per_node"]
+
+
 def test_what_is_no_utf8_cannot_go_to_a_cluster(tmp_path: Path) -> None:
     paths = [one.path for one in wrong(tmp_path, {"args": ("ok", "\udcff"), "env": ["A=\udcfe"]}).problems]
     assert sorted(paths) == ["args", "env"]

@@ -162,7 +162,11 @@ def test_the_flags_values_arrive(tmp_path: Path) -> None:
 
 
 def test_annotations_have_a_limit_together(tmp_path: Path) -> None:
-    asked(tmp_path, {"kubernetes.annotations": [f"a={'x' * 131_000}", f"b={'x' * 131_000}"]})
+    asked(tmp_path, {"kubernetes.annotations": [f"a={'x' * 131_000}", f"b={'x' * 114_000}"]})
+    # What Kubernetes takes alone, and not with what torchnet and Multus add.
+    full = str(wrong(tmp_path, {"kubernetes.annotations": [f"a={'x' * 131_000}", f"b={'x' * 131_000}"]}))
+    assert "262002 bytes, and 245760 are the most" in full
+    assert "network-status" in full
     error = wrong(tmp_path, {"kubernetes.annotations": [f"{key}={'é' * 65_000}" for key in "abc"]})
     assert "390003 bytes" in str(error)
     assert "262144" in str(error)
@@ -179,3 +183,55 @@ def test_two_volumes_in_one_place(tmp_path: Path) -> None:
     error = wrong(tmp_path, {"kubernetes.volumes": ["a=pvc:x:/data", "b=pvc:y:/data", "a=pvc:z:/z"]})
     assert "mounted at /data" in str(error)
     assert "called a" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("volumes", "secrets", "said"),
+    [
+        ([], ["a:/x", "b:/x"], ['kubernetes.secrets: "b:/x" is mounted at /x, as "a:/x" is']),
+        (["pvc:a:/x"], ["b:/x"], ['kubernetes.secrets: "b:/x" is mounted at /x, as "pvc:a:/x" is']),
+        (["pvc:a:/x/y"], ["b://x/./y/"], ['"b://x/./y/" is mounted at /x/y, as "pvc:a:/x/y" is']),
+        (
+            ["pvc:a:/x", "v=pvc:b:/x", f"emptydir:{names.STATE_DIR}", "hostpath:/dev/a:/dev/shm"],
+            ["a:/y", "b", "c:/y", "d:/x", "e:/proc/self"],
+            [
+                '"v=pvc:b:/x" is mounted at /x, as "pvc:a:/x" is',
+                f'"emptydir:{names.STATE_DIR}" is mounted at {names.STATE_DIR}, which torchnet',
+                '"hostpath:/dev/a:/dev/shm" is mounted at /dev/shm, which torchnet',
+                "Pod Security restricted forbids",
+                '"c:/y" is mounted at /y, as "a:/y" is',
+                '"d:/x" is mounted at /x, as "pvc:a:/x" is',
+                '"e:/proc/self" is mounted at /proc/self, which torchnet',
+            ],
+        ),
+    ],
+    ids=str,
+)
+def test_everything_is_mounted_in_a_place_of_its_own(
+    tmp_path: Path, volumes: list[str], secrets: list[str], said: list[str]
+) -> None:
+    error = wrong(tmp_path, {"kubernetes.volumes": volumes, "kubernetes.secrets": secrets})
+    assert [text for text in said if text not in str(error)] == []
+    assert len(error.problems) == len(said)
+
+
+def test_secrets_that_become_variables_and_paths_below_others_stay(tmp_path: Path) -> None:
+    asked(
+        tmp_path,
+        {"kubernetes.secrets": ["a", "a", "a:/x"], "kubernetes.volumes": ["pvc:a:/x/y", "w=pvc:b:/x-y"]},
+    )
+
+
+def test_all_wrong_texts_of_a_list_are_told(tmp_path: Path) -> None:
+    (problem,) = wrong(tmp_path, {"kubernetes.secrets": ["A", "b", "c:d"]}).problems
+    assert '"A", which' in problem.what
+    assert '"c:d", which' in problem.what
+    assert '"b"' not in problem.what.partition(" holds ")[2]
+
+
+def test_a_volume_cannot_be_called_as_a_secrets(tmp_path: Path) -> None:
+    flags: dict[str, Any] = {
+        "kubernetes.volumes": ["torchnet-secret-0=pvc:a:/a"],
+        "kubernetes.secrets": ["s:/s"],
+    }
+    assert "as one of torchnet's own volumes" in str(wrong(tmp_path, flags))

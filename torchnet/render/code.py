@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from torchnet.errors import UsageError
 from torchnet.manifests.sizes import MAP_LIMIT
 from torchnet.network.text import printable
 from torchnet.render.archive import Entry, zipped
-from torchnet.render.identity import key_path
 from torchnet.render.ignore import Rules, ignored, rules_above, rules_in
 from torchnet.render.private import REASON as PRIVATE
-from torchnet.render.private import is_key, is_private
+from torchnet.render.private import File, by_content, is_private, of_the_launch
 from torchnet.render.travel import agent_zip
 from torchnet.spec.model import JobSpec
 from torchnet.spec.pods import parse_code
@@ -52,8 +51,8 @@ class _Found:
         return sum(size for _, size, _ in self.files.values())
 
 
-def gather(job: JobSpec, cwd: str | os.PathLike[str]) -> Code:
-    """Read what ``job`` needs from ``cwd``.
+def gather(job: JobSpec, cwd: str | os.PathLike[str], environ: Mapping[str, str]) -> Code:
+    """Read what ``job`` needs from ``cwd``; ``environ`` says where its user's keys are.
 
     Raises:
         UsageError: it is more than a ConfigMap holds; with the largest files' sizes and the ways out.
@@ -62,8 +61,7 @@ def gather(job: JobSpec, cwd: str | os.PathLike[str]) -> Code:
     if parse_code(job.kubernetes.code).kind != "configmap":
         return Code(agent, None, job.script)
     root, script = _root(job, os.path.abspath(cwd))
-    # A script in the home folder must not take the key of all runs' secrets along.
-    found = _collect(root, os.path.realpath(key_path(os.environ)))
+    found = _collect(root, of_the_launch(job, os.path.abspath(cwd), environ))
     if found.size > RAW_LIMIT or len(found.files) > FILES_LIMIT:
         raise _too_large(root, found, f"has {_size(found.size)} in {len(found.files)} files")
     entries, left_out = [], list(found.left_out)
@@ -74,8 +72,8 @@ def gather(job: JobSpec, cwd: str | os.PathLike[str]) -> Code:
         except OSError as error:
             left_out.append(f"{printable(name, 200)}: {(error.strerror or str(error)).lower()}")
             continue
-        if is_key(data):
-            left_out.append(f"{printable(name, 200)}: {PRIVATE}")
+        if reason := by_content(data):
+            left_out.append(f"{printable(name, 200)}: {reason}")
         else:
             entries.append(Entry(name, data, executable))
     code = zipped(entries)
@@ -98,10 +96,12 @@ def _root(job: JobSpec, cwd: str) -> tuple[str, str]:
     return os.path.abspath(os.path.dirname(path)), os.path.basename(path)
 
 
-def _collect(root: str, secret: str) -> _Found:
+def _collect(root: str, kept: Mapping[File, str]) -> _Found:
     found = _Found()
     for path, name, status in _walk(root, root, rules_above(root), found, (os.path.realpath(root),)):
-        if os.path.realpath(path) == secret:
+        reason = kept.get((status.st_dev, status.st_ino))
+        if reason is not None:
+            found.left_out += [f"{printable(name, 200)}: {reason}"] if reason else []
             continue
         try:
             name.encode()
@@ -142,7 +142,7 @@ def _walk(
                 pass
             elif is_folder and os.path.exists(os.path.join(entry.path, "pyvenv.cfg")):
                 continue
-            elif _is_private(name) or (real and _is_private(os.path.relpath(real, chain[0]))):
+            elif any(_is_private(one, is_folder) for one in (name, real and os.path.relpath(real, chain[0]))):
                 name, reason = name + "/" * is_folder, PRIVATE
             elif is_folder:
                 yield from _walk(
@@ -166,8 +166,8 @@ def _wrong_link(real: str, chain: tuple[str, ...], *, is_folder: bool) -> str:
     return ""
 
 
-def _is_private(path: str) -> bool:
-    return is_private(path.replace(os.sep, "/"))
+def _is_private(path: str, is_folder: bool) -> bool:
+    return is_private(path.replace(os.sep, "/"), is_folder=is_folder)
 
 
 def _too_large(root: str, found: _Found, what: str) -> UsageError:

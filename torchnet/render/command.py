@@ -20,7 +20,7 @@ from torchnet.names import (
 )
 from torchnet.render.attachments import Rail
 from torchnet.render.code import Code
-from torchnet.spec.grammar import amount
+from torchnet.spec import kubernetes
 from torchnet.spec.model import JobSpec
 
 # The Job controller sets it in each container; Kubernetes replaces $(NAME) in arguments.
@@ -38,12 +38,7 @@ def literal(text: str) -> str:
 
 def processes(job: JobSpec) -> int:
     """How many processes each worker starts."""
-    group = job.kubernetes
-    if isinstance(job.nproc_per_node, int):
-        return job.nproc_per_node
-    if job.nproc_per_node == "cpu" or (job.nproc_per_node == "auto" and not group.gpus):
-        return max(1, int(amount(group.cpus.partition(":")[0]))) if group.cpus else 1
-    return max(1, group.gpus)
+    return kubernetes.processes(job.kubernetes, job.nproc_per_node)
 
 
 def command(job: JobSpec, run_id: str, phase: str, rails: list[Rail], code: Code) -> list[str]:

@@ -12,9 +12,9 @@ from torchnet.render.attachments import Rail, device_resources, networks
 from torchnet.render.code import Code
 from torchnet.render.command import command, literal, processes
 from torchnet.render.merge import merge
-from torchnet.render.template import check_merged
+from torchnet.render.template import DEFAULT_CONTAINER, check_merged
 from torchnet.spec.model import JobSpec
-from torchnet.spec.pods import parse_code, parse_secret, parse_toleration, parse_volume
+from torchnet.spec.pods import SECRET_VOLUME, parse_code, parse_secret, parse_toleration, parse_volume
 
 # Between SIGTERM and the agent's own end: its processes' grace, the others' receipts, the last lines.
 _GRACE_MARGIN = 10
@@ -43,7 +43,7 @@ def template(
             "labels": dict(labels),
             "annotations": {
                 **job.kubernetes.annotations,
-                "kubectl.kubernetes.io/default-container": names.WORKER,
+                DEFAULT_CONTAINER: names.WORKER,
                 names.NETWORKS_ANNOTATION: networks(rails),
             },
         },
@@ -210,7 +210,7 @@ def _worker_mounts(job: JobSpec) -> list[dict[str, Any]]:
         mounts.append(mount(volume.name, volume.path, **({"readOnly": True} if volume.read_only else {})))
     for number, secret in enumerate(parse_secret(text) for text in job.kubernetes.secrets):
         if secret.path:
-            mounts.append(mount(f"torchnet-secret-{number}", secret.path, readOnly=True))
+            mounts.append(mount(f"{SECRET_VOLUME}{number}", secret.path, readOnly=True))
     return mounts
 
 
@@ -242,7 +242,7 @@ def _volumes(job: JobSpec, run_id: str) -> list[dict[str, Any]]:
         if one.path:
             volumes.append(
                 {
-                    "name": f"torchnet-secret-{number}",
+                    "name": f"{SECRET_VOLUME}{number}",
                     "secret": {"secretName": one.name, "defaultMode": 0o440},
                 }
             )

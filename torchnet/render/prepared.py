@@ -43,7 +43,7 @@ def prepare(job: JobSpec, cwd: str, namespace: str, environ: Mapping[str, str]) 
             raise UsageError("\n  ".join(["the script cannot be run:", *wrong]), fix="torchnet launch --help")
     path = job.kubernetes.pod_template
     patch = load(os.path.join(cwd, path)) if path else None
-    code = gather(job, cwd)
+    code = gather(job, cwd, environ)
     secret = "" if job.kubernetes.token_secret else token(user_key(environ), run_id, namespace)
     found = objects(job, run_id, namespace, secret, code, patch)
     return Prepared(run_id, namespace, found, code.left_out)

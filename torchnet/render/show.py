@@ -26,17 +26,20 @@ def _head(prepared: Prepared, job: JobSpec, origins: Mapping[str, Origin]) -> st
         f"The run {prepared.run_id}, as torchnet launch would make it:",
         f"  torchnet launch … --run-id {prepared.run_id} --dry-run | kubectl apply --server-side -f -",
         f"  torchnet attach {where} {prepared.run_id}",
-        f"  torchnet down {where} {prepared.run_id}  # everything with the label {RUN_LABEL}={prepared.run_id}",
+        f"  torchnet down {where} {prepared.run_id} # everything with the label {RUN_LABEL}={prepared.run_id}",
         "",
         "What was asked for, and where:",
     ]
     for field in shown(job):
         origin = origins.get(field.path)
         if origin is not None and origin.layer != DEFAULT:
-            lines.append(f"  {field.path} = {printable(_plain(value_at(job, field)), 200)}  # {origin}")
+            value = printable(_plain(value_at(job, field)), 200).strip()
+            lines += (
+                [f"  {field.path} = {value} ({origin})"] if value else []
+            )  # no arguments are nothing asked for
     # Of variables only the names: their values may be secrets, and they stand below once already.
     lines += [
-        f"  env.{name}  # {origins[f'env.{name}']}" for name in sorted(job.env) if f"env.{name}" in origins
+        f"  env.{name} ({origins[f'env.{name}']})" for name in sorted(job.env) if f"env.{name}" in origins
     ]
     return "\n".join(lines)
 

@@ -11,7 +11,10 @@ from torchnet.errors import UsageError
 from torchnet.network.text import printable
 from torchnet.render.merge import MergeError, merge
 from torchnet.render.plain_yaml import YamlError, read_file
+from torchnet.spec.grammar import too_large
 
+DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
+_OWN = (names.NETWORKS_ANNOTATION, DEFAULT_CONTAINER)
 FORM = "metadata with labels and annotations, and a pod's spec"
 
 
@@ -63,6 +66,8 @@ def check_merged(before: Mapping[str, Any], after: Mapping[str, Any], name: str)
         != before["metadata"]["annotations"][names.NETWORKS_ANNOTATION]
     ):
         wrong.append(f"metadata.annotations: {names.NETWORKS_ANNOTATION} is what --network says")
+    if said := too_large({key: text for key, text in annotations.items() if key not in _OWN}):
+        wrong.append(f"metadata.annotations: with those of --annotation it {said}")
     spec = after.get("spec", {})
     if spec.get("restartPolicy") != "Never":
         wrong.append("spec.restartPolicy: has to stay Never")

@@ -28,6 +28,9 @@ _UNITS = {
 }
 ANNOTATIONS_LIMIT = 262_144
 """Bytes of all keys and values of one object's annotations together (apimachinery: TotalAnnotationSizeLimitB)."""
+ANNOTATIONS_FREE = 16_384
+"""Of these, what is kept for torchnet's own and for those that are added later: the network-status that Multus writes
+(some 400 bytes for each rail; a pod whose status finds no room never starts), a Job's and a JobSet's counters."""
 
 
 def parse_subdomain(value: object) -> str:
@@ -121,13 +124,21 @@ def parse_labels(value: object) -> dict[str, str]:
 def parse_annotations(value: object) -> dict[str, str]:
     """Annotations by key. A value may hold anything that JSON can carry; a variable is one pair."""
     found = parse_pairs([value] if isinstance(value, str) else value, "annotations", _annotation)
-    size = sum(len(key) + len(text.encode()) for key, text in found.items())
-    if size > ANNOTATIONS_LIMIT:
-        raise ValueError(
-            f"holds {size} bytes, and Kubernetes takes {ANNOTATIONS_LIMIT} in an object's annotations; "
-            "put the rest into a ConfigMap and mount it: --volume configmap:NAME:/PATH"
-        )
+    if said := too_large(found):
+        raise ValueError(f"{said}; put the rest into a ConfigMap and mount it: --volume configmap:NAME:/PATH")
     return found
+
+
+def too_large(annotations: Mapping[str, object]) -> str:
+    """Why these are more than a user may give to an object; "" where they are not."""
+    size = sum(len(key.encode()) + len(str(text).encode()) for key, text in annotations.items())
+    if size <= ANNOTATIONS_LIMIT - ANNOTATIONS_FREE:
+        return ""
+    return (
+        f"holds {size} bytes, and {ANNOTATIONS_LIMIT - ANNOTATIONS_FREE} are the most: Kubernetes takes "
+        f"{ANNOTATIONS_LIMIT} in an object's annotations, and {ANNOTATIONS_FREE} are kept for torchnet's own and for "
+        "the network-status that Multus adds"
+    )
 
 
 def _annotation(value: object) -> str:
@@ -175,13 +186,18 @@ def parse_span(value: object) -> str:
 
 
 def parse_mount_path(value: object) -> str:
-    """An absolute path in a container, without ``..`` and without the colon that Kubernetes refuses there."""
+    """An absolute path in a container, without ``..`` and without the colon that Kubernetes refuses there.
+
+    As the kernel reads it: the API server takes ``/a`` and ``/a//.`` for two, and the second mount would hide the
+    first.
+    """
     text = _text(value)
     if not text.startswith("/") or ":" in text or not text.isprintable():
         raise ValueError("is not an absolute path")
-    if ".." in text.split("/") or not text.strip("/"):
+    parts = [part for part in text.split("/") if part not in ("", ".")]
+    if ".." in parts or not parts:
         raise ValueError("is not a path of its own")
-    return text.rstrip("/")
+    return "/" + "/".join(parts)
 
 
 def parse_namespaced(value: object) -> tuple[str, str]:

@@ -41,11 +41,14 @@ def _each(parse: Callable[[str], Any]) -> Callable[[tuple[str, ...]], tuple[str,
     """Check every text of a list; the texts stay as they were written."""
 
     def check(texts: tuple[str, ...]) -> tuple[str, ...]:
+        said = []
         for text in texts:
             try:
                 parse(text)
             except ValueError as error:
-                raise ValueError(f"holds {words.quote(text)}, which {error}") from None
+                said.append(f"holds {words.quote(text)}, which {error}")
+        if said:
+            raise ValueError("; ".join(said))
         return texts
 
     return check
@@ -124,6 +127,15 @@ class Kubernetes(BaseModel):
         return self.workload or ("pods" if self.static_ips else "job")
 
 
+def processes(group: Kubernetes, asked: int | str | None) -> int:
+    """How many processes each worker starts, where ``asked`` is ``--nproc-per-node``."""
+    if isinstance(asked, int):
+        return asked
+    if asked == "cpu" or (asked == "auto" and not group.gpus):
+        return max(1, int(grammar.amount(group.cpus.partition(":")[0]))) if group.cpus else 1
+    return max(1, group.gpus)
+
+
 def wrong(
     group: Kubernetes,
     networks: tuple[str, ...],
@@ -165,18 +177,24 @@ def wrong(
             for text, volume in zip(group.volumes, volumes, strict=True)
             if volume.kind == "hostpath"
         ]
-    for what, names in (
-        ("is called", [volume.name for volume in volumes]),
-        ("is mounted at", [one.path for one in volumes]),
-    ):
-        found += [
-            f"kubernetes.volumes: two {what} {name}" for name in sorted(set(names)) if names.count(name) > 1
-        ]
+    called = [volume.name for volume in volumes]
+    found += [
+        f"kubernetes.volumes: two are called {name}" for name in sorted(set(called)) if called.count(name) > 1
+    ]
+    found += _wrong_places(group, volumes)
     if group.gpus and group.gpu_resource in [
         pods.parse_attachment(text).resource for text in networks if "=" in text
     ]:
         found.append("kubernetes.gpu_resource: is a network's resource, too")
     return found
+
+
+def _wrong_places(group: Kubernetes, volumes: list[pods.Volume]) -> list[str]:
+    mounts = [
+        ("kubernetes.volumes", text, volume.path) for text, volume in zip(group.volumes, volumes, strict=True)
+    ]
+    secrets = [(text, pods.parse_secret(text).path) for text in group.secrets]
+    return pods.wrong_places(mounts + [("kubernetes.secrets", text, path) for text, path in secrets if path])
 
 
 def wrong_run_id(run_id: str, form: str, nnodes: int) -> list[str]:

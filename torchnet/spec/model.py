@@ -183,14 +183,7 @@ class JobSpec(_Group):
         wrong += self._faults_elsewhere()
         if self.module and self.no_python:
             wrong.append("no_python: excludes module, which needs Python")
-        if isinstance(self.nproc_per_node, int):
-            last = self.nnodes * self.nproc_per_node - 1
-            if self.output.ranks and self.output.ranks[-1] > last:
-                wrong.append(
-                    f"output.ranks: holds {self.output.ranks[-1]}, and the job's ranks are 0 to {last}"
-                )
-            if self.run.stdin_rank is not None and self.run.stdin_rank > last:
-                wrong.append(f"run.stdin_rank: is {self.run.stdin_rank}, and the job's ranks are 0 to {last}")
+        wrong += self._ranks_elsewhere()
         if wrong:
             # Read by torchnet.spec.problems: a line for each, beginning with the field's path.
             raise ValueError("\n".join(wrong))
@@ -203,6 +196,21 @@ class JobSpec(_Group):
         if self.nproc_per_node == "cpu" and not self.kubernetes.cpus:
             return ["nproc_per_node: is cpu, and nothing says how many a worker has: say --cpus"]
         return []
+
+    def _ranks_elsewhere(self) -> list[str]:
+        """Ranks that the job does not have. Locally its processes may be counted by the machine's GPUs, and later."""
+        if self.on == "kubernetes" and not self._processes_elsewhere():
+            count = kubernetes.processes(self.kubernetes, self.nproc_per_node)
+        elif isinstance(self.nproc_per_node, int):
+            count = self.nproc_per_node
+        else:
+            return []
+        last, wrong = self.nnodes * count - 1, []
+        if beyond := values.beyond(self.output.ranks, last + 1):
+            wrong.append(f"output.ranks: holds {beyond}, and the job's ranks are 0 to {last}")
+        if self.run.stdin_rank is not None and self.run.stdin_rank > last:
+            wrong.append(f"run.stdin_rank: is {self.run.stdin_rank}, and the job's ranks are 0 to {last}")
+        return wrong
 
     def _undecodable(self) -> list[str]:
         """What the API server cannot be told: its texts are UTF-8."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torchnet import names
@@ -19,7 +20,7 @@ from torchnet.spec.grammar import (
     parse_resource,
     parse_subdomain,
 )
-from torchnet.spec.words import parse_label
+from torchnet.spec.words import parse_label, quote
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _NETWORK = re.compile(r"(?P<name>[^*=]*)(?:\*(?P<count>[0-9]{1,4}))?(?:=(?P<resource>.*))?", re.DOTALL)
@@ -28,6 +29,7 @@ TAKEN = (
     *(names.CODE_DIR, names.STATE_DIR, names.TOKEN_DIR, names.WORK_DIR, names.SCRIPT_DIR, names.API_DIR),
     *("/dev/shm", "/etc/hosts", "/proc", "/sys"),
 )
+SECRET_VOLUME = "torchnet-secret-"  # and a number: of each ``--secret`` with a path
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,9 @@ def parse_volume(text: str) -> Volume:
         source = parse_quantity(source) if source else ""
     else:
         source = parse_subdomain(source)
-    if any(path == taken or path.startswith(f"{taken}/") for taken in TAKEN):
-        raise ValueError(f"is mounted at {path}, which torchnet or the system needs")
     made = f"{kind}{re.sub(r'[^a-z0-9]+', '-', path.lower())}".rstrip("-")[:63].rstrip("-")
     name = parse_label(head) if head else made
-    if name in ("code", "work", "state", "token", "api", "shm", "script"):
+    if name in ("code", "work", "state", "token", "api", "shm", "script") or name.startswith(SECRET_VOLUME):
         raise ValueError(f"is called {name}, as one of torchnet's own volumes")
     return Volume(name, kind, source, path, read_only or kind in ("configmap", "secret"))
 
@@ -113,9 +113,24 @@ def parse_secret(text: str) -> Secret:
     """``NAME`` or ``NAME:/PATH``."""
     name, colon, path = text.partition(":")
     where = parse_mount_path(path) if colon else ""
-    if any(where == taken or where.startswith(f"{taken}/") for taken in TAKEN if where):
-        raise ValueError(f"is mounted at {where}, which torchnet or the system needs")
     return Secret(parse_subdomain(name), where)
+
+
+def wrong_places(mounts: Sequence[tuple[str, str, str]]) -> list[str]:
+    """What stands in the way of these mounts, a line for each that is wrong; the API server takes a path once.
+
+    Args:
+        mounts: (its field, as it was written, its path) each.
+    """
+    found = []
+    first: dict[str, str] = {}
+    for field, text, path in mounts:
+        if any(path == taken or path.startswith(f"{taken}/") for taken in TAKEN):
+            found.append(f"{field}: {quote(text)} is mounted at {path}, which torchnet or the system needs")
+        elif path in first:
+            found.append(f"{field}: {quote(text)} is mounted at {path}, as {quote(first[path])} is")
+        first.setdefault(path, text)
+    return found
 
 
 EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")

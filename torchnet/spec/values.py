@@ -8,7 +8,9 @@ value. Which values are valid at all is the field's business and stands in `torc
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
+from torchnet.network.text import listed
 from torchnet.spec.words import quote
 
 # tc(8): "bit" units are decimal, the "i" forms binary. Its "bps" units are bytes per second and are left out
@@ -147,3 +149,8 @@ def parse_ranks(value: object) -> tuple[int, ...]:
     if any(not 0 <= rank < RANK_LIMIT for rank in ranks):
         raise ValueError(f"holds a rank outside 0 to {RANK_LIMIT - 1}")
     return tuple(sorted(ranks))
+
+
+def beyond(ranks: Sequence[int], count: int) -> str:
+    """Those of ``ranks`` that a job of ``count`` ranks does not have, for a message; "" where it has all."""
+    return listed([str(rank) for rank in ranks if rank >= count])

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from torchnet.errors import ClusterError
+from torchnet.errors import ClusterError, UsageError
 from torchnet.runtimes.kubernetes import runs
 from torchnet.runtimes.kubernetes import verify as verification
 from torchnet.runtimes.kubernetes.door import Door, connect
+from torchnet.runtimes.kubernetes.facts import Facts
 from torchnet.runtimes.kubernetes.following import allow
 from torchnet.runtimes.kubernetes.installed import Check
 from torchnet.runtimes.kubernetes.interruptible import Interrupted, in_thread
@@ -18,6 +19,7 @@ from torchnet.runtimes.kubernetes.remove import Removal, labelled, remove
 from torchnet.runtimes.kubernetes.signals import Signals
 from torchnet.runtimes.kubernetes.survey import find, survey
 from torchnet.runtimes.kubernetes.wishes import Wishes
+from torchnet.spec.values import beyond
 from torchnet.ui.console import Console
 
 _TAIL = 100  # lines of each worker that attach shows of what was before
@@ -45,10 +47,16 @@ def status(place: Place, run: str | None) -> runs.Table:
 
 
 def attach(place: Place, run: str | None, *, ranks: Sequence[int], quiet: bool, json_path: str | None) -> int:
-    """Show the rest of a run, and give its exit code. A signal leaves it alone."""
+    """Show the rest of a run, and give its exit code. A signal leaves it alone.
+
+    Raises:
+        UsageError: there is no such run, or it has not all of the ``ranks``.
+        ClusterError: the cluster cannot be reached or asked any more.
+    """
     with Signals() as signals:
         door, namespace = place.door()
         known = find(door, namespace, run)
+        _check_ranks(known, ranks)
         allow(known.nnodes, known.nproc_per_node, ranks, everybody=False)
         console = Console(world_size=known.nnodes * known.nproc_per_node, ranks=ranks, quiet=quiet)
         wishes = Wishes(ranks=tuple(ranks), stops=False, tail=_TAIL)
@@ -59,13 +67,23 @@ def logs(place: Place, run: str | None, *, ranks: Sequence[int], follow: bool) -
     """Print what the workers' logs hold; with ``follow`` until they end. Returns 0, or 130 after Ctrl-C.
 
     Raises:
+        UsageError: there is no such run, or it has not all of the ``ranks``.
         ClusterError: what the logs belong to cannot be asked for any more.
     """
     with Signals() as signals:
         door, namespace = place.door()
         known = find(door, namespace, run)
+        _check_ranks(known, ranks)
         console = Console(world_size=known.nnodes * known.nproc_per_node, ranks=ranks)
         return Reading(door, known, console, ranks, follow).show(signals)
+
+
+def _check_ranks(known: Facts, ranks: Sequence[int]) -> None:
+    """Of ranks that there are not nothing would ever be shown."""
+    count = known.nnodes * known.nproc_per_node
+    if missing := beyond(ranks, count):
+        text = f"--ranks holds {missing}, and the ranks of {known.run} are 0 to {count - 1}"
+        raise UsageError(text, fix=f"torchnet status {known.command} shows its workers")
 
 
 @dataclass(frozen=True)

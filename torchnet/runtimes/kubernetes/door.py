@@ -27,6 +27,7 @@ from torchnet.errors import ClusterError
 from torchnet.network.text import printable
 from torchnet.runtimes.kubernetes.configuration import Access, load
 from torchnet.runtimes.kubernetes.refused import Call, Refused, Unreachable, refused
+from torchnet.runtimes.kubernetes.unanswered import why
 
 JSON, MERGE_PATCH = "application/json", "application/merge-patch+json"
 METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
@@ -187,10 +188,8 @@ class Door:
 
     def unreachable(self, call: Call, error: Exception) -> Unreachable:
         """No answer, in words."""
-        what = " ".join(str(getattr(error, "reason", "") or error).split())
-        what = what.rpartition(">: ")[2] or type(error).__name__
         return Unreachable(
-            f"no answer from {self.access.place} ({call}): {printable(what, 300)}",
+            f"no answer from {self.access.place} ({call}): {printable(why(error), 300)}",
             fix="kubectl cluster-info" + (f" --context {self.access.context}" if self.access.context else ""),
         )
 

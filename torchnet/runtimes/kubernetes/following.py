@@ -58,8 +58,9 @@ class Following:
 
     def update(self, workers: Mapping[int, Worker]) -> None:
         """Start followers where there is something to follow, and tell those whose container has ended."""
+        failing = self._failing(workers)
         for rank, one in workers.items():
-            failed = one.ended is not None and bool(one.ended.code)
+            failed = rank in failing
             if rank == 0 or (failed and not one.started):
                 # Rank 0's preparation speaks for all; another's is of interest when it fails.
                 begun = one.stage in ("preparing", "prepared") or one.started or one.ended is not None
@@ -67,6 +68,27 @@ class Following:
             wanted = self._wanted(rank) or failed
             tail = self._tail if self._wanted(rank) or self._tail is not None else _TAIL
             self._follow_one(one, WORKER, wanted and one.started, ended=one.ended is not None, tail=tail)
+
+    def _failing(self, workers: Mapping[int, Worker]) -> set[int]:
+        """The node ranks whose ends are of interest by themselves.
+
+        Every agent ends with the code that all have agreed on: of many workers only the one that their messages name
+        has failed, and whoever left no such message.
+        """
+        ended = {rank: one.ended for rank, one in workers.items() if one.ended is not None and one.ended.code}
+        if self._facts.nnodes <= ALL:
+            return set(ended)
+        silent: set[int] = set()
+        named: set[str | None] = set()
+        for rank, end in ended.items():
+            failure = end.message.failure if end.message is not None else None
+            if failure is None:
+                silent.add(rank)
+            elif failure.rank is not None:
+                named.add(self._facts.node(failure.rank // self._facts.nproc_per_node))
+            else:
+                named.add(failure.node)
+        return silent | {rank for rank in ended if self._facts.node(rank) in named}
 
     def _wanted(self, rank: int) -> bool:
         if self._everybody:

@@ -1,9 +1,9 @@
 """The end of a run's workers where they are: what was made stays, with its logs and last words (``--keep``).
 
-A pod whose activeDeadlineSeconds have passed since its start is ended by its kubelet, with the pod's own time, and stays
-(ActiveDeadlineHandler in Kubernetes' pkg/kubelet/active_deadline.go); of a pod's few fields that can be changed this is
-one. A Job that is suspended, or has a deadline of its own, deletes its pods instead, and a signal to the agents needs
-the right to execute commands in pods.
+A pod whose activeDeadlineSeconds have passed since its start is ended by its kubelet, with the pod's own time, and
+stays (ActiveDeadlineHandler in Kubernetes' pkg/kubelet/active_deadline.go); of a pod's few fields that can be changed
+this is one. A Job that is suspended, or has a deadline of its own, deletes its pods instead, and a signal to the agents
+needs the right to execute commands in pods.
 """
 
 from __future__ import annotations
