@@ -69,6 +69,8 @@ def test_a_signal_ends_it_at_once_and_what_was_not_done_is_said(
     said = capsys.readouterr().err
     assert said.splitlines()[-1] == f"torchnet: stopped by SIGINT: {UNDONE[name]}"
     assert said.count("no answer from") == 1, "of its silence"
+    assert f"no answer from {dead} (context 'here') yet" in said
+    assert ("yet (Connection refused); trying for 30 s" in said) is ("trying for 60 s" not in said)
 
 
 def test_sigterm_is_heard_as_well(words: Path) -> None:

@@ -126,6 +126,17 @@ def test_after_a_signal_no_pods_are_made(
     assert "nothing was made" in capsys.readouterr().err
 
 
+def test_nor_after_one_in_the_last_moment_before(store: Store, tmp_path: Path) -> None:
+    """Who has been told that nothing was made leaves at once."""
+    installed_well(store)
+    begun: list[str] = []
+    one = api_answers.door(store, tmp_path)
+    checks = list(verification.verify(one, "ml", NETWORK, "x:1", lambda: not begun, begun.append))
+    assert [check.good for check in checks] == [True] * 3
+    assert len(begun) == 1
+    assert store.wanted("POST", "") == 0
+
+
 def verifying(store: Store, folder: Path) -> int:
     place = ["-n", "ml", "--kubeconfig", str(kubeconfig(folder / "config", store.address))]
     return main(["verify", "--network", "/".join(NETWORK), *place])

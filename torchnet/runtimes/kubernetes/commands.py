@@ -170,7 +170,7 @@ def verify(place: Place, network: str, image: str, said: Callable[[Check], None]
                 check = in_thread(
                     lambda: next(checks, None),
                     signals,
-                    patience=0.0 if number else _CLEANING_SECONDS,
+                    patience=0.0 if number else lambda: _CLEANING_SECONDS if made else 0.0,
                     on_signal=door.stop.set,
                     silence=door.access.silence,
                 )

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -157,7 +158,7 @@ class Door:
                 # An answer that was lost may have been a success: see the caller of "create" for what follows.
                 problem: ClusterError = self.unreachable(call, error)
                 after, sent = 0.0, True
-                asked.failed(_reason(error))
+                asked.failed(re.sub(r".*\[Errno -?\d+\] ", "", _reason(error)))
             else:
                 answer = _rest(response)
                 problem = refused(call, response.status, answer)

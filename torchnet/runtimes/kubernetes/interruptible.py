@@ -14,7 +14,7 @@ from torchnet.runtimes.kubernetes.signals import Signals
 from torchnet.runtimes.kubernetes.silence import Silence
 
 _TURN_SECONDS = 0.05
-_UNANSWERED_SECONDS = 0.8  # after a signal, until a server that has said nothing since is not waited for
+_UNANSWERED_SECONDS = 0.6  # after a signal, until a server that has said nothing since is not waited for
 
 
 class Call:
@@ -67,7 +67,7 @@ def in_thread(
     action: Callable[[], Any],
     signals: Signals,
     *,
-    patience: float = 5.0,
+    patience: float | Callable[[], float] = 5.0,
     on_signal: Callable[[], None] = lambda: None,
     silence: Silence | None = None,
 ) -> Any:
@@ -77,14 +77,16 @@ def in_thread(
 
     Raises:
         Interrupted: a signal came. ``on_signal``, which tells the action to end, was called at once, and the action has
-            been waited for, ``patience`` seconds at most, until another signal at most.
+            been waited for, ``patience`` seconds at most (asked for when the signal has come, if it is a function), and
+            until another signal at most.
     """
     call = Call(action)
     while not call.wait(_TURN_SECONDS):
         taken = signals.take()
         if taken:
             on_signal()
-            again = len(taken) > 1 or not _ended(call, signals, patience, silence)
+            limit = patience() if callable(patience) else patience
+            again = len(taken) > 1 or not _ended(call, signals, limit, silence)
             raise Interrupted(taken[0], call, again=again)
         if silence is not None:
             silence.look()

@@ -83,6 +83,8 @@ def _pods(
 
     failed: ClusterError | None = None
     begun(run)
+    if not alive():
+        return  # whoever was told that nothing had been made is not to be wrong
     try:
         create(door, [scripts(run, namespace), make(0, ["serve", str(_PORT)])], lambda _: None)
         first = pods.wait(f"{run}-0", "running", _START_SECONDS)
