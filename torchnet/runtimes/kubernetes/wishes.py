@@ -9,7 +9,7 @@ from typing import Any
 @dataclass(frozen=True)
 class Wishes:
     """What the launch asked for. Times are seconds. ``stops``: a signal stops the job, and a failure, too; attach only
-    looks on. ``detach``: return when all have started, and leave the run whatever has become of it by then."""
+    looks on. ``detach``: return when all have started, and leave the run, also where it has ended by itself by then."""
 
     start_timeout: float | None = None
     timeout: float | None = None
