@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, TextIO
 
 import pytest
@@ -34,6 +35,7 @@ from tests.unit.kubernetes_objects import (
 )
 from tests.unit.slow_reader import slow_reader
 from torchnet.errors import TorchnetError
+from torchnet.runtimes.kubernetes import session
 from torchnet.runtimes.kubernetes.closing import close
 from torchnet.runtimes.kubernetes.facts import Facts
 from torchnet.runtimes.kubernetes.launching import see
@@ -53,13 +55,19 @@ class Seen:
         self._store, self._folder, self._signals = store, folder, signals
 
     def see(
-        self, code: int, *, keep: bool = False, json_path: str | None = None, out: TextIO | None = None
+        self,
+        code: int,
+        *,
+        keep: bool = False,
+        detach: bool = False,
+        json_path: str | None = None,
+        out: TextIO | None = None,
     ) -> int:
         for rank in range(2):
             why = failure("script", code) if code else None
             self._store.put(ended(rank, code, message(rank, code, failure=why)))
         console = Console(self.err, out or io.StringIO(), world_size=2, color=False, tty=False)
-        wishes = Wishes(grace=1, keep=keep)
+        wishes = Wishes(grace=1, keep=keep, detach=detach)
         one = door(self._store, self._folder)
         path = json_path or str(self.json)
         return see(one, facts(2), console, wishes, self._signals, json_path=path)
@@ -162,6 +170,55 @@ def test_a_job_that_is_left_is_named_with_the_ways_back_to_it(
         f"torchnet: {RUN}: all workers have started; next:",
         *ways,
     ]
+
+
+@pytest.mark.parametrize("code", [0, 42])
+def test_one_that_ends_before_it_is_detached_stays_and_is_named(store: Store, seen: Seen, code: int) -> None:
+    assert seen.see(code, detach=True) == code
+    assert (len(store.names()), store.deleted) == (2, [])
+    said = seen.err.getvalue().splitlines()
+    assert said[-3 - bool(code) : len(said) - bool(code)] == [
+        f"torchnet: the run {RUN} is still there:",
+        *(f"torchnet:   torchnet {word} {RUN} -n {NAMESPACE}" for word in ("logs", "down")),
+    ]
+
+
+def test_one_that_fails_before_it_is_detached_is_left_to_its_agents(
+    store: Store, tmp_path: Path, signals: Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_APART_SECONDS", 0.3)
+    store.put(pod(0))
+    store.put(ended(1, 42, message(1, 42, failure=failure("script", 42))))
+    err = io.StringIO()
+    console = Console(err, io.StringIO(), world_size=2, color=False, tty=False)
+    wishes = Wishes(detach=True)
+    code = see(door(store, tmp_path), facts(2), console, wishes, signals, json_path=None)
+    assert (code, store.deleted) == (42, [])
+    assert f"{RUN}: it has failed, and has not been stopped; next:" in err.getvalue()
+
+
+def test_one_that_is_stopped_before_it_is_detached_is_removed(
+    store: Store, tmp_path: Path, signals: Signals
+) -> None:
+    for rank in range(2):
+        store.put(pod(rank))
+    console = Console(err := io.StringIO(), io.StringIO(), world_size=2, color=False, tty=False)
+    wishes = Wishes(detach=True)
+    one = door(store, tmp_path)
+    with aside(lambda: until(lambda: store.wanted("GET", "watch=true")), interrupt):
+        code = see(one, facts(2), console, wishes, signals, json_path=None)
+    assert (code, store.names()) == (130, [])
+    assert "still there" not in err.getvalue()
+
+
+def test_lines_of_other_threads_are_told(store: Store, tmp_path: Path, signals: Signals) -> None:
+    store.put(pod(0))
+    told: SimpleQueue[str] = SimpleQueue()
+    console = Console(err := io.StringIO(), io.StringIO(), world_size=1, color=False, tty=False)
+    one = door(store, tmp_path)
+    with aside(lambda: told.put("a defect"), lambda: until(err.getvalue), interrupt):
+        see(one, facts(1), console, Wishes(stops=False), signals, json_path=None, told=told)
+    assert err.getvalue().startswith("torchnet: warning: a defect\n")
 
 
 def test_what_is_kept_is_named(store: Store, seen: Seen) -> None:

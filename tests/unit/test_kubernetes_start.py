@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from tests.unit.api_answers import door
+from tests.unit.api_answers import Answer, door
 from tests.unit.api_store import Store, forbidden, refusal, storing
 from tests.unit.aside import aside, interrupt, until
 from tests.unit.kubernetes_objects import NAMESPACE, RUN, job, labelled, pod, running
 from torchnet.errors import ClusterError, UsageError
 from torchnet.runtimes.kubernetes import create, starting
 from torchnet.runtimes.kubernetes.facts import Facts
+from torchnet.runtimes.kubernetes.interruptible import Left
 from torchnet.runtimes.kubernetes.signals import Signals
 from torchnet.ui.console import Console
 
@@ -32,11 +33,12 @@ class Started:
     def __init__(self, store: Store, folder: Path, signals: Signals) -> None:
         self.err = io.StringIO()
         self.door = door(store, folder)
+        self.told: list[str] = []
         self._signals = signals
 
     def start(self) -> Facts | int:
         console = Console(self.err, io.StringIO(), world_size=4, color=False, tty=False)
-        return starting.start(self.door, RENDERED, pod(0), console, self._signals)
+        return starting.start(self.door, RENDERED, pod(0), console, self._signals, self.told.append)
 
 
 @pytest.fixture
@@ -126,6 +128,76 @@ def test_another_launchs_pods_stay_where_their_object_cannot_be_read(store: Stor
     with pytest.raises(UsageError, match=f"ConfigMap {RUN}-code of the run {RUN} exists in namespace"):
         started.start()
     assert (store.names(), store.deleted) == (before, [])
+
+
+def test_a_signal_before_anything_is_made_says_so(store: Store, started: Started) -> None:
+    store.faults = [("POST", "dryRun", held := threading.Event())]
+    began = time.monotonic()
+    with (
+        aside(lambda: until(lambda: store.wanted("POST", "dryRun")), interrupt),
+        pytest.raises(Left, match="nothing was made") as caught,
+    ):
+        started.start()
+    assert time.monotonic() - began < 2
+    assert caught.value.exit_code == 130
+    assert store.names() == []
+    held.set()
+
+
+def test_a_server_that_has_been_silent_is_not_waited_for_after_a_signal(
+    store: Store, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starting, "TOLD_SECONDS", 0.5)
+    store.faults = [("POST", real("/jobs"), held := threading.Event())]
+    sent: list[float] = []
+    asked = lambda: until(lambda: store.wanted("POST", real("/jobs")))  # noqa: E731
+    with aside(asked, 0.7, lambda: sent.append(time.monotonic()), interrupt):
+        assert started.start() == 130
+    assert time.monotonic() - sent[0] < 2
+    said = started.err.getvalue()
+    assert "stopped by SIGINT: the cluster has not said whether" in said
+    assert f"made and not removed: ConfigMap {RUN}-code" in said
+    assert f"torchnet down {RUN} -n {NAMESPACE}" in said
+    held.set()
+
+
+def test_nor_is_one_that_refuses(store: Store, started: Started) -> None:
+    """What was made is named with the command that removes it."""
+    cut: Answer = (0, {}, None)
+    store.faults = [("POST", real("/jobs"), cut), ("GET", "labelSelector", cut), ("DELETE", "", cut)]
+    sent: list[float] = []
+    asked = lambda: until(lambda: store.wanted("POST", real("/jobs")))  # noqa: E731
+    with aside(asked, lambda: sent.append(time.monotonic()), interrupt):
+        assert started.start() == 130
+    assert time.monotonic() - sent[0] < 2
+    assert f"the removal of {RUN}:" in started.err.getvalue()
+    assert f"torchnet down {RUN} -n {NAMESPACE}" in started.err.getvalue()
+
+
+def test_a_signal_while_it_answers_removes_all_and_says_so(store: Store, started: Started) -> None:
+    store.faults = [("POST", real("/jobs"), held := threading.Event())]
+    asked = lambda: until(lambda: store.wanted("POST", real("/jobs")))  # noqa: E731
+    with aside(asked, interrupt, 0.3, held.set):
+        assert started.start() == 130
+    assert store.names() == []
+    first, last = started.err.getvalue().splitlines()
+    assert "once more ends it at once" in first
+    assert last == "torchnet: warning: stopped by SIGINT: nothing is left of what was made"
+
+
+def test_a_defect_in_making_the_workload_the_owner_is_a_line(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def own(*_: object) -> None:
+        raise KeyError("uid")
+
+    monkeypatch.setattr(create, "own", own)
+    assert isinstance(started.start(), Facts)
+    until_told = time.monotonic() + 5
+    while not started.told and time.monotonic() < until_told:
+        time.sleep(0.01)
+    (line,) = started.told
+    assert "the owner of the run's other objects failed: KeyError: 'uid'" in line
 
 
 @pytest.mark.parametrize("seconds", [0.3, 6.5], ids=["soon", "late"])

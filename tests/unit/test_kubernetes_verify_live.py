@@ -16,7 +16,7 @@ from tests.unit.api_store import Store, forbidden, storing
 from tests.unit.aside import aside, interrupt, until
 from tests.unit.kubernetes_objects import pod, running, terminated, waiting
 from torchnet.cli import main
-from torchnet.errors import NetworkError
+from torchnet.errors import ClusterError, NetworkError
 from torchnet.runtimes.kubernetes import installed
 from torchnet.runtimes.kubernetes import verify as verification
 from torchnet.runtimes.kubernetes.door import Door
@@ -100,23 +100,101 @@ def test_whereabouts_is_asked_for_where_it_gives_the_addresses(
     assert ("Whereabouts" in [check.name for check in checks]) is asked
 
 
-def test_after_a_signal_no_pods_are_made(store: Store, tmp_path: Path) -> None:
-    """Though all else is good: nobody waits for them any more."""
-    held = threading.Event()
+def installed_well(store: Store, *faults: tuple[str, str, Any]) -> None:
+    """All that is looked for before the pods is there."""
     ready = {"conditions": [{"type": "Ready", "status": "True"}]}
     store.faults = [
-        ("GET", "/nodes", held),
+        *faults,
         ("GET", "/nodes", items({"metadata": {"name": NODES[0]}, "status": ready})),
         ("GET", "/daemonsets", items(daemonset("kube-system"))),
         ("GET", r"/pods\?labelSelector=app", items(daemon(NODES[0]))),
         ("GET", "/network-attachment-definitions/", (200, {}, {"spec": {}})),
-        ("POST", "", forbidden("pods")),
     ]
+
+
+def test_after_a_signal_no_pods_are_made(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Though all else is good: nobody waits for them any more."""
+    held = threading.Event()
+    installed_well(store, ("GET", "/nodes", held))
+    store.faults.append(("POST", "", forbidden("pods")))
     place = ["-n", "ml", "--kubeconfig", str(kubeconfig(tmp_path / "config", store.address))]
     with aside(lambda: until(lambda: store.wanted("GET", "/nodes")), interrupt, held.set):
         assert main(["verify", "--network", "/".join(NETWORK), *place]) == 130
-    assert store.wanted("GET", "/network-attachment-definitions/") == 1
     assert store.wanted("POST", "") == 0
+    assert "nothing was made" in capsys.readouterr().err
+
+
+def test_nor_after_one_in_the_last_moment_before(store: Store, tmp_path: Path) -> None:
+    """Who has been told that nothing was made leaves at once."""
+    installed_well(store)
+    begun: list[str] = []
+    one = api_answers.door(store, tmp_path)
+    checks = list(verification.verify(one, "ml", NETWORK, "x:1", lambda: not begun, begun.append))
+    assert [check.good for check in checks] == [True] * 3
+    assert len(begun) == 1
+    assert store.wanted("POST", "") == 0
+
+
+def verifying(store: Store, folder: Path) -> int:
+    place = ["-n", "ml", "--kubeconfig", str(kubeconfig(folder / "config", store.address))]
+    return main(["verify", "--network", "/".join(NETWORK), *place])
+
+
+def test_a_signal_while_the_pods_are_there_takes_them_away(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    installed_well(store)
+    with aside(lambda: until(lambda: store.wanted("GET", "/pods/verify")), interrupt):
+        assert verifying(store, tmp_path) == 130
+    assert store.wanted("POST", "/pods") == 1
+    assert store.names() == []
+    out, err = capsys.readouterr()
+    assert "FAIL" not in out
+    assert err == "torchnet: stopped by SIGINT: the test pods have been removed\n"
+
+
+def test_the_second_signal_ends_the_removal_and_says_how_to_go_on(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The pods take their time, and the server answers all the while."""
+    installed_well(store)
+    store.lingers = 60
+    sent: list[float] = []
+    removing = lambda: until(lambda: store.deleted)  # noqa: E731
+    there = lambda: until(lambda: store.wanted("GET", "/pods/verify"))  # noqa: E731
+    with aside(there, interrupt, removing, 1.5, lambda: sent.append(time.monotonic()), interrupt):
+        assert verifying(store, tmp_path) == 130
+    assert time.monotonic() - sent[0] < 1
+    run = store.names()[0].removeprefix("Pod/").removesuffix("-0")
+    said = capsys.readouterr().err
+    assert f"all that was made has the label torchnet/run={run}" in said
+    assert f"fix: torchnet down {run} -n ml" in said
+
+
+def test_a_server_that_falls_silent_then_is_not_waited_for_after_a_signal(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    installed_well(store, ("GET", "/pods/verify", held := threading.Event()))
+    sent: list[float] = []
+    there = lambda: until(lambda: store.wanted("GET", "/pods/verify"))  # noqa: E731
+    with aside(there, lambda: sent.append(time.monotonic()), interrupt):
+        assert verifying(store, tmp_path) == 130
+    assert time.monotonic() - sent[0] < 2
+    assert "has the label torchnet/run=verify-" in capsys.readouterr().err
+    held.set()
+
+
+def test_what_cannot_be_removed_after_an_error_is_named_beside_it(store: Store, tmp_path: Path) -> None:
+    installed_well(
+        store, ("POST", "/pods", forbidden("pods")), ("DELETE", "", (401, {}, {"message": "expired"}))
+    )
+    with pytest.raises(ClusterError) as caught:
+        list(verification.verify(api_answers.door(store, tmp_path), "ml", NETWORK, "x:1", lambda: True))
+    assert "pods is forbidden" in caught.value.text
+    assert "what has the label torchnet/run=verify-" in caught.value.text
+    assert "torchnet down verify-" in caught.value.fix
 
 
 # -- pods that do not do well -------------------------------------------------------------------------------------

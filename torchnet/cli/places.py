@@ -104,7 +104,7 @@ def place(given: dict[str, Any]) -> Place:
     for layer in layers:
         for line in layer.warnings:
             say(f"torchnet: {line}")
-    return Place(**found)
+    return Place(**found, say=lambda text: say(f"torchnet: warning: {text}"))
 
 
 def _read(merged: Mapping[str, Value]) -> tuple[dict[str, str], list[Problem]]:

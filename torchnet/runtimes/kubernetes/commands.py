@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torchnet.errors import ClusterError, UsageError
+from torchnet.names import RUN_LABEL
 from torchnet.runtimes.kubernetes import runs
 from torchnet.runtimes.kubernetes import verify as verification
 from torchnet.runtimes.kubernetes.door import Door, connect
 from torchnet.runtimes.kubernetes.facts import Facts
 from torchnet.runtimes.kubernetes.following import allow
 from torchnet.runtimes.kubernetes.installed import Check
-from torchnet.runtimes.kubernetes.interruptible import Interrupted, in_thread
+from torchnet.runtimes.kubernetes.interruptible import Interrupted, Left, ask, in_thread
 from torchnet.runtimes.kubernetes.launching import see
 from torchnet.runtimes.kubernetes.reading import Reading
 from torchnet.runtimes.kubernetes.remove import Removal, labelled, remove
@@ -24,26 +26,41 @@ from torchnet.ui.console import Console
 
 _TAIL = 100  # lines of each worker that attach shows of what was before
 _REMOVAL_SECONDS = 45.0  # beyond the pods' own time
+_CLEANING_SECONDS = 60.0  # for what verify has made, after a signal
+_NO_PODS = "the verification had not got to its test pods; nothing was made"
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a command looks: None is what kubectl would take."""
+    """Where a command looks: None is what kubectl would take. ``say`` gets torchnet's own lines meanwhile."""
 
     namespace: str | None = None
     context: str | None = None
     kubeconfig: str | None = None
+    say: Callable[[str], None] = lambda _: None
 
-    def door(self) -> tuple[Door, str]:
-        """The door, and the namespace."""
-        door = connect(self.kubeconfig, self.context)
+    def door(self, signals: Signals, undone: str) -> tuple[Door, str]:
+        """The door, and the namespace; ``undone`` as `torchnet.runtimes.kubernetes.interruptible.ask` has it.
+
+        Raises:
+            Left: a signal came while the credentials were being had.
+        """
+        door: Door = ask(lambda: connect(self.kubeconfig, self.context), signals, undone)
+        door.access.silence.say = self.say
         return door, self.namespace or door.access.namespace
 
 
 def status(place: Place, run: str | None) -> runs.Table:
-    """The rows of all runs, or of this one, with its workers."""
-    door, namespace = place.door()
-    return runs.table(door, namespace, run)
+    """The rows of all runs, or of this one, with its workers.
+
+    Raises:
+        Left: a signal came before all was known.
+    """
+    undone = "the cluster had not yet told of all runs"
+    with Signals() as signals:
+        door, namespace = place.door(signals, undone)
+        table: runs.Table = ask(lambda: runs.table(door, namespace, run), signals, undone, door=door)
+        return table
 
 
 def attach(place: Place, run: str | None, *, ranks: Sequence[int], quiet: bool, json_path: str | None) -> int:
@@ -54,11 +71,11 @@ def attach(place: Place, run: str | None, *, ranks: Sequence[int], quiet: bool, 
         ClusterError: the cluster cannot be reached or asked any more.
     """
     with Signals() as signals:
-        door, namespace = place.door()
-        known = find(door, namespace, run)
+        door, known = _found(place, run, signals)
         _check_ranks(known, ranks)
         allow(known.nnodes, known.nproc_per_node, ranks, everybody=False)
         console = Console(world_size=known.nnodes * known.nproc_per_node, ranks=ranks, quiet=quiet)
+        door.access.silence.say = partial(console.notice, level="warning")
         wishes = Wishes(ranks=tuple(ranks), stops=False, tail=_TAIL)
         return see(door, known, console, wishes, signals, json_path=json_path)
 
@@ -71,10 +88,10 @@ def logs(place: Place, run: str | None, *, ranks: Sequence[int], follow: bool) -
         ClusterError: what the logs belong to cannot be asked for any more.
     """
     with Signals() as signals:
-        door, namespace = place.door()
-        known = find(door, namespace, run)
+        door, known = _found(place, run, signals)
         _check_ranks(known, ranks)
         console = Console(world_size=known.nnodes * known.nproc_per_node, ranks=ranks)
+        door.access.silence.say = partial(console.notice, level="warning")
         return Reading(door, known, console, ranks, follow).show(signals)
 
 
@@ -84,6 +101,12 @@ def _check_ranks(known: Facts, ranks: Sequence[int]) -> None:
     if missing := beyond(ranks, count):
         text = f"--ranks holds {missing}, and the ranks of {known.run} are 0 to {count - 1}"
         raise UsageError(text, fix=f"torchnet status {known.command} shows its workers")
+
+
+def _found(place: Place, run: str | None, signals: Signals) -> tuple[Door, Facts]:
+    undone = "the run had not been found yet; nothing was changed"
+    door, namespace = place.door(signals, undone)
+    return door, ask(lambda: find(door, namespace, run), signals, undone, door=door)
 
 
 @dataclass(frozen=True)
@@ -109,14 +132,10 @@ def down(
         UsageError: there is nothing that bears its label.
         ClusterError: the cluster cannot be reached.
     """
+    undone = "the run had not been found yet; nothing was removed"
     with Signals() as signals:
-        door, namespace = place.door()
-        there = survey(door, namespace, run)
-        if run is None:
-            run = there.only()
-        elif run not in there.names and not labelled(door, namespace, run):
-            raise there.missing(run)
-        name = run
+        door, namespace = place.door(signals, undone)
+        name: str = ask(lambda: _meant(door, namespace, run), signals, undone, door=door)
         try:
             removal = in_thread(
                 lambda: remove(
@@ -124,6 +143,7 @@ def down(
                 ),
                 signals,
                 on_signal=door.stop.set,
+                silence=door.access.silence,
             )
         except Interrupted as error:
             if isinstance(error.call.error, ClusterError):
@@ -134,19 +154,62 @@ def down(
         return Down(name, namespace, removal)
 
 
+def _meant(door: Door, namespace: str, run: str | None) -> str:
+    """The name of the run that is to be removed: of one that is there, or of what is left of one."""
+    there = survey(door, namespace, run)
+    if run is None:
+        return there.only()
+    if run not in there.names and not labelled(door, namespace, run):
+        raise there.missing(run)
+    return run
+
+
 def verify(place: Place, network: str, image: str, said: Callable[[Check], None]) -> int:
-    """Run the verification; ``said`` gets each check as it is done. 0, 4, or 128 + a signal's number.
+    """Run the verification; ``said`` gets each check as it is done. 0, or 4.
 
     Args:
         network: ``[NAMESPACE/]NAME`` of the attachment.
+
+    Raises:
+        Left: a signal came; it says what is known of the test pods.
+        ClusterError: as `torchnet.runtimes.kubernetes.verify` has it.
     """
+    bad, cleaned = False, True
     with Signals() as signals:
-        door, namespace = place.door()
+        door, namespace = place.door(signals, _NO_PODS)
         where, slash, name = network.rpartition("/")
         target = (where if slash else namespace, name)
-        bad = False
-        for check in verification.verify(door, namespace, target, image, lambda: not signals.came):
+        made: list[str] = []
+        checks = verification.verify(door, namespace, target, image, lambda: not signals.came, made.append)
+        number = 0
+        while True:
+            try:
+                check = in_thread(
+                    lambda: next(checks, None),
+                    signals,
+                    patience=0.0 if number else lambda: _CLEANING_SECONDS if made else 0.0,
+                    on_signal=door.stop.set,
+                    silence=door.access.silence,
+                )
+            except Interrupted as error:
+                again, number = bool(number) or error.again, number or error.number
+                if not made:
+                    raise Left(number, _NO_PODS) from None
+                if again or not error.call.wait(0):
+                    raise _pods_left(number, made[0], namespace) from None
+                check = error.call.result()
+            if check is None:
+                break
             said(check)
             bad = bad or not check.good
-        taken = signals.take()
-    return 128 + taken[0] if taken else 4 if bad else 0
+            cleaned = cleaned and (check.good or check.name != verification.CLEANED)
+        taken = [number] if number else signals.take()
+    if taken:
+        pods = "the test pods have been removed" if cleaned else "not all of its test pods have been removed"
+        raise Left(taken[0], pods if made else _NO_PODS)
+    return 4 if bad else 0
+
+
+def _pods_left(number: int, run: str, namespace: str) -> Left:
+    text = f"the removal of the test pods has not ended; all that was made has the label {RUN_LABEL}={run}"
+    return Left(number, text, fix=f"torchnet down {run} -n {namespace}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torchnet.errors import ClusterError
 from torchnet.names import API_DIR
 from torchnet.network.text import listed, printable
 from torchnet.render.plain_yaml import YamlError, read_file
+from torchnet.runtimes.kubernetes.silence import Silence
 
 _CONNECTIONS = (
     64  # kept open for the next call; of more, as many as there are followers, the rest is closed after use
@@ -32,6 +33,8 @@ class Access:
     context: str
     """The context's name; "" in a pod."""
     namespace: str
+    silence: Silence = field(default_factory=Silence, compare=False)
+    """Of the server, towards all doors to it."""
 
     @property
     def place(self) -> str:

@@ -20,6 +20,7 @@ from torchnet.runtimes.kubernetes.refused import Refused, is_rights
 from torchnet.runtimes.kubernetes.resources import NAD, POD, WORKLOADS, kind_of
 
 Object = dict[str, Any]
+_OWNERS = 16
 _QUERY = {"fieldManager": "torchnet", "fieldValidation": "Strict"}
 
 
@@ -70,21 +71,25 @@ def create(
 def own(door: Door, results: Sequence[Object]) -> None:
     """Make the workload the owner of all that was made before it: whoever deletes the workload deletes all.
 
+    Of plain pods each is an owner, and the rest goes with the last of them (the garbage collector deletes an object
+    when none of its owners is there any more). None of them is the controller, which only one could be, and none has
+    ``blockOwnerDeletion``: it matters to a deletion in the foreground alone, and asks for the right to the owner's
+    finalizers. More than 16 pods own nothing: the list would be in every object, and is looked through anew for each
+    pod that goes. If some of them were the owners, the rest would go while other pods still need it.
+
     Where the rights for that are missing, the run's label still finds everything.
 
     Raises:
         ClusterError: the server cannot be reached, or refuses for another reason.
     """
     workloads = [body for body in results if kind_of(body) in WORKLOADS]
-    if not workloads:
+    if not workloads or len(workloads) > _OWNERS:
         return
-    owner = workloads[0]
-    reference = {
-        "apiVersion": owner["apiVersion"],
-        "kind": owner["kind"],
-        "name": owner["metadata"]["name"],
-        "uid": owner["metadata"]["uid"],
-    }
+    references = [
+        {"apiVersion": one["apiVersion"], "kind": one["kind"]}
+        | {field: one["metadata"][field] for field in ("name", "uid")}
+        for one in workloads
+    ]
     for body in results:
         if kind_of(body) in WORKLOADS:
             continue
@@ -95,7 +100,7 @@ def own(door: Door, results: Sequence[Object]) -> None:
                 kind.path(meta["namespace"], meta["name"]),
                 kind.call("patch", meta["namespace"], meta["name"]),
                 query={"fieldManager": "torchnet"},
-                body={"metadata": {"ownerReferences": [reference]}},
+                body={"metadata": {"ownerReferences": references}},
                 content=MERGE_PATCH,
             )
         except Refused as error:

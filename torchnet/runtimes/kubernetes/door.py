@@ -27,6 +27,7 @@ from torchnet.errors import ClusterError
 from torchnet.network.text import printable
 from torchnet.runtimes.kubernetes.configuration import Access, load
 from torchnet.runtimes.kubernetes.refused import Call, Refused, Unreachable, refused
+from torchnet.runtimes.kubernetes.silence import Asked
 from torchnet.runtimes.kubernetes.unanswered import why
 
 JSON, MERGE_PATCH = "application/json", "application/merge-patch+json"
@@ -41,11 +42,14 @@ _LOST = object()
 
 
 class Door:
-    """For several threads. Once :attr:`stop` is set, nothing is tried again any more."""
+    """For several threads. Once :attr:`stop` is set, nothing is tried again any more.
 
-    def __init__(self, access: Access, *, patience: float = PATIENCE) -> None:
+    ``patience``: seconds that a call is tried for; ``timeout``: seconds of silence that end one try of a :meth:`call`.
+    """
+
+    def __init__(self, access: Access, *, patience: float = PATIENCE, timeout: float = _READ) -> None:
         self.access = access
-        self._patience = patience
+        self._patience, self._timeout = patience, timeout
         self.stop = threading.Event()
         self.ahead = float("-inf")
         """Of the server's clock (unix time) to this machine's monotonic one, as of the last answer."""
@@ -68,7 +72,9 @@ class Door:
             Refused: the server said no.
             Unreachable: no answer within ``patience`` seconds (default: the door's).
         """
-        data = self._send(method, path, call, query, body, content, accept, _READ, patience, take=_whole)
+        data = self._send(
+            method, path, call, query, body, content, accept, self._timeout, patience, take=_whole
+        )
         try:
             answer = json.loads(data) if data else {}
         except (ValueError, RecursionError):
@@ -103,7 +109,7 @@ class Door:
         patience: float | None = None,
     ) -> Any:
         """An answer to be read as it comes (a watch, a log); ``silence``: seconds without a byte that end it."""
-        return self._send("GET", path, call, query, None, JSON, "*/*", silence, patience, take=lambda it: it)
+        return self._send("GET", path, call, query, None, JSON, "*/*", silence, patience, take=None)
 
     def _send(
         self,
@@ -117,37 +123,61 @@ class Door:
         read: float,
         patience: float | None,
         *,
-        take: Callable[[Any], Any],
+        take: Callable[[Any], Any] | None,
     ) -> Any:
-        until = time.monotonic() + (self._patience if patience is None else patience)
+        """``take`` reads the answer; None gives it as it is, to be read as it comes."""
+        patience = self._patience if patience is None else patience
+        silence, place = self.access.silence, self.access.place
+        with silence.asking(place, patience=patience, read=read, stream=take is None) as asked:
+            return self._tries(method, path, call, query, body, content, accept, read, patience, take, asked)
+
+    def _tries(
+        self,
+        method: str,
+        path: str,
+        call: Call,
+        query: Mapping[str, object] | None,
+        body: object,
+        content: str,
+        accept: str,
+        read: float,
+        patience: float,
+        take: Callable[[Any], Any] | None,
+        asked: Asked,
+    ) -> Any:
+        until = time.monotonic() + patience
         pause, sent = _FIRST, False
         while True:
             try:
                 response = self._once(method, path, query, body, content, accept, read)
                 self._compare(response.headers.get("Date"))
                 if 200 <= response.status < 300:
-                    return take(response)
+                    asked.answered()
+                    return take(response) if take else response
             except _network_errors() as error:
                 # An answer that was lost may have been a success: see the caller of "create" for what follows.
                 problem: ClusterError = self.unreachable(call, error)
-                asked, sent = 0.0, True
+                after, sent = 0.0, True
+                asked.failed(printable(why(error), 300))
             else:
                 answer = _rest(response)
                 problem = refused(call, response.status, answer)
                 counted = method == "POST" and response.status == 409 and problem.reason == "Conflict"
                 if response.status != 429 and response.status < 500 and not counted:
+                    asked.answered()
                     if sent and method == "POST" and response.status == 409:
                         problem.args = (*problem.args, _LOST)
                     raise problem
                 # Nor does a gateway's time-out say that nothing was done.
                 sent = sent or response.status >= 500
-                asked = _retry_after(response.headers.get("Retry-After"))
+                after = _retry_after(response.headers.get("Retry-After"))
+                asked.failed(f"HTTP {response.status}, tried again")
                 if not counted:
                     problem = Unreachable(
                         f"{self.access.place} is too busy to {call} (HTTP {response.status}): {problem.said}",
                         fix="try again later; kubectl get --raw /readyz?verbose",
                     )
-            wait = max(asked, pause * random.uniform(0.5, 1.5))
+            wait = max(after, pause * random.uniform(0.5, 1.5))
             pause = min(_MOST, pause * 2)
             if time.monotonic() + wait > until:
                 raise problem
@@ -177,7 +207,7 @@ class Door:
             url,
             headers=headers,
             body=None if body is None else json.dumps(body),
-            timeout=urllib3.Timeout(connect=_CONNECT, read=read),
+            timeout=urllib3.Timeout(connect=min(_CONNECT, read), read=read),
             preload_content=False,
             retries=False,
         )

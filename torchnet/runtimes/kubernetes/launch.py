@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
+from queue import SimpleQueue
 
 from torchnet.names import STORE_PORTS
 from torchnet.network.text import printable
 from torchnet.render.command import processes
 from torchnet.render.objects import pod_of
 from torchnet.render.prepared import prepare
-from torchnet.runtimes.kubernetes.door import connect
+from torchnet.runtimes.kubernetes.door import Door, connect
 from torchnet.runtimes.kubernetes.following import allow
+from torchnet.runtimes.kubernetes.interruptible import ask
 from torchnet.runtimes.kubernetes.launching import see
 from torchnet.runtimes.kubernetes.signals import Signals
 from torchnet.runtimes.kubernetes.starting import start
@@ -32,10 +35,11 @@ def launch(job: JobSpec, origins: Mapping[str, Origin], cwd: str) -> int:  # noq
     """
     group = job.kubernetes
     with Signals() as signals:
-        door = connect(group.kubeconfig, group.context)
+        door: Door = ask(lambda: connect(group.kubeconfig, group.context), signals, "nothing was made")
         prepared = prepare(job, cwd, group.namespace or door.access.namespace, os.environ)
         nproc = processes(job)
         console = Console(world_size=job.nnodes * nproc, ranks=job.output.ranks, quiet=job.output.quiet)
+        door.access.silence.say = partial(console.notice, level="warning")
         for line in prepared.left_out:
             console.notice(f"does not travel: {printable(line)}", "warning")
         allow(job.nnodes, nproc, job.output.ranks, everybody=False, files=bool(job.output.log_dir))
@@ -43,7 +47,8 @@ def launch(job: JobSpec, origins: Mapping[str, Origin], cwd: str) -> int:  # noq
         if unwritable:
             text = f"--json {job.output.json_path}: {unwritable}; the receipt will go to standard output"
             console.notice(text, "warning")
-        known = start(door, prepared.objects, pod_of(prepared.objects), console, signals)
+        told: SimpleQueue[str] = SimpleQueue()
+        known = start(door, prepared.objects, pod_of(prepared.objects), console, signals, told.put)
         if isinstance(known, int):
             return known
         console.notice(f"run {known.run} in namespace {known.namespace}")
@@ -58,7 +63,8 @@ def launch(job: JobSpec, origins: Mapping[str, Origin], cwd: str) -> int:  # noq
             keep=group.keep,
             detach=group.detach,
         )
-        return see(door, known, console, wishes, signals, json_path=job.output.json_path)
+        path = job.output.json_path
+        return see(door, known, console, wishes, signals, json_path=path, told=told)
 
 
 def remains_open(job: JobSpec) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from queue import SimpleQueue
 
 from torchnet.errors import ClusterError, TorchnetError
 from torchnet.runtimes.kubernetes.clearing import clear
@@ -24,15 +25,18 @@ def see(
     signals: Signals,
     *,
     json_path: str | None,
+    told: SimpleQueue[str] | None = None,
 ) -> int:
     """Watch a run to its end (or until all have started), tell of it, and remove it where that is wished.
+
+    A run that was to be detached stays, too, where it has ended by itself before that. ``told``: as Session has it.
 
     Raises:
         ClusterError: the cluster cannot be asked any more while the job goes on. A removal that fails is only told.
         TorchnetError: the same for a defect of torchnet's own.
     """
     try:
-        outcome = Session(door, known, console, wishes, signals).run()
+        outcome = Session(door, known, console, wishes, signals, told).run()
     except TorchnetError as error:
         close(console, signals)
         raise (ClusterError if isinstance(error, ClusterError) else TorchnetError)(
@@ -50,9 +54,10 @@ def see(
     console.event({"event": "receipt", "receipt": outcome.receipt})
     failure = outcome.receipt["failure"]
     stopped = failure is not None and failure["kind"] in ("interrupted", "timeout")
-    removes = wishes.stops and not wishes.keep
+    detached = wishes.detach and not outcome.stopped
+    removes = wishes.stops and not wishes.keep and not detached
     # Whether one that somebody else has stopped is still there, who only looks on does not know.
-    if wishes.keep or (not removes and not stopped):
+    if wishes.keep or (not removes and (detached or not stopped)):
         _next_commands(console, known, f"the run {known.run} is still there", ("logs", "down"))
     console.finish()
     # Before the removal, which can take long. On standard output it goes behind all that waits there.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from torchnet.errors import TorchnetError
 from torchnet.runtimes.kubernetes.closing import close
@@ -13,6 +15,7 @@ from torchnet.runtimes.kubernetes.facts import Facts
 from torchnet.runtimes.kubernetes.following import Files, Following, allow
 from torchnet.runtimes.kubernetes.gang import Gang
 from torchnet.runtimes.kubernetes.heard import Heard
+from torchnet.runtimes.kubernetes.interruptible import ask
 from torchnet.runtimes.kubernetes.resources import POD, selector
 from torchnet.runtimes.kubernetes.signals import Signals
 from torchnet.runtimes.kubernetes.watch import Watch
@@ -45,24 +48,28 @@ class Reading:
 
         Raises:
             ClusterError: the pods may not be listed, or watched, or the server cannot be reached.
+            Left: a signal came before there was anything to print.
         """
-        pods = self._door.call(
-            "GET",
-            POD.path(self._known.namespace),
-            POD.call("list", self._known.namespace),
-            query={"labelSelector": selector(self._known.run)},
-        )
+        pods = ask(self._pods, signals, "no log had been read yet", door=self._door)
         self._gang.listed(pods.get("items") or ())
         if self._follow:
             self._watch()
         try:
             number = self._print(signals)
+            if number and not self._follow:
+                name = signal.Signals(number).name
+                self._console.notice(f"stopped by {name}: the logs were not read to their ends", "warning")
             for receipt in self._heard.receipts.values():
                 self._console.event({"event": "receipt", "receipt": receipt})
         finally:
             self._door.stop.set()
             close(self._console, signals)
         return 128 + number if number else 0
+
+    def _pods(self) -> dict[str, Any]:
+        namespace = self._known.namespace
+        query = {"labelSelector": selector(self._known.run)}
+        return self._door.call("GET", POD.path(namespace), POD.call("list", namespace), query=query)
 
     def _print(self, signals: Signals) -> int:
         """Until there is nothing more to come, or a signal; its number."""
@@ -76,6 +83,7 @@ class Reading:
                 there = bool(self._gang.pods())
             self._following.update(workers)
             self._heard.take(all_of_it=False)
+            self._door.access.silence.look()
             self._console.tick()
             self._console.push()
             ended = all(one.ended for one in workers.values()) and len(workers) == self._known.nnodes

@@ -28,7 +28,7 @@ from torchnet.runtimes.kubernetes.remove import stop
 from torchnet.runtimes.kubernetes.resources import POD
 from torchnet.runtimes.kubernetes.signals import Signals
 from torchnet.runtimes.kubernetes.waiting import Waiting
-from torchnet.runtimes.kubernetes.watch import Watch
+from torchnet.runtimes.kubernetes.watch import Watch, own_error
 from torchnet.runtimes.kubernetes.wishes import Outcome, Wishes
 from torchnet.ui.console import Console
 
@@ -49,9 +49,19 @@ _HURRIED_SECONDS = 0.5  # for the logs' last lines after a signal
 class Session:
     """:meth:`run` returns when all workers have ended, or when there is nobody to wait for any more."""
 
-    def __init__(self, door: Door, facts: Facts, console: Console, wishes: Wishes, signals: Signals) -> None:
+    def __init__(
+        self,
+        door: Door,
+        facts: Facts,
+        console: Console,
+        wishes: Wishes,
+        signals: Signals,
+        told: queue.SimpleQueue[str] | None = None,
+    ) -> None:
+        """``told``: lines for the console from threads of the launcher's that are none of the session's."""
         self._door, self._facts, self._console, self._wishes = door, facts, console, wishes
         self._signals = signals
+        self._told: queue.SimpleQueue[str] = told or queue.SimpleQueue()
         self._gang = Gang(facts.nnodes, restarts=facts.restarts, replaces=facts.kind is not POD)
         self._look = Look(door, facts)
         self._waiting = Waiting(facts)
@@ -101,6 +111,9 @@ class Session:
             outcome = self._decide()
             if outcome is not None:
                 return outcome
+            while not self._told.empty():
+                self._console.notice(self._told.get(), "warning")
+            self._door.access.silence.look()
             self._console.tick()
             self._console.push()
 
@@ -162,6 +175,9 @@ class Session:
             limit = self._wishes.grace + _PATIENCE_SECONDS
             return self._end(drain=1.0) if now - self._stopping > limit else None
         if self._wishes.stops and self._stop_at is not None and now >= self._stop_at:
+            if self._wishes.detach and self._failure is not None:
+                # What can be seen of it is to stay, and its agents end it by themselves, as if nobody had looked.
+                return Outcome(None, self._failure.code, "it has failed, and has not been stopped")
             self._stop()
         self._look_for_failures(now)
         if not self._started and self._start(now) and self._wishes.detach and self._failure is None:
@@ -251,6 +267,8 @@ class Session:
                     self._queue.put(("notice", f"--keep: {why}"))
             except ClusterError as error:
                 self._queue.put(("failed", error))
+            except Exception as error:
+                self._queue.put(("failed", own_error(f"the stop of {self._facts.run}", error)))
 
         threading.Thread(target=work, name="stop", daemon=True).start()
 
@@ -300,4 +318,4 @@ class Session:
             killed=self._hurried is not None,
             now=time.time(),
         )
-        return Outcome(receipt, int(receipt["exit_code"]))
+        return Outcome(receipt, int(receipt["exit_code"]), stopped=self._stopping is not None)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from torchnet.errors import ClusterError
@@ -12,10 +14,13 @@ from torchnet.runtimes.kubernetes import create
 from torchnet.runtimes.kubernetes.clearing import clear
 from torchnet.runtimes.kubernetes.door import Door
 from torchnet.runtimes.kubernetes.facts import Facts, facts
-from torchnet.runtimes.kubernetes.interruptible import Call, Interrupted, in_thread
+from torchnet.runtimes.kubernetes.interruptible import Call, Interrupted, ask, in_thread
+from torchnet.runtimes.kubernetes.refused import Unreachable
 from torchnet.runtimes.kubernetes.remove import those
 from torchnet.runtimes.kubernetes.resources import WORKLOADS, kind_of
 from torchnet.runtimes.kubernetes.signals import Signals
+from torchnet.runtimes.kubernetes.silence import TOLD_SECONDS, Silence
+from torchnet.runtimes.kubernetes.watch import own_error
 from torchnet.ui.console import Console
 
 _LATE_SECONDS = 10.0  # for the answer to what was asked for last
@@ -24,48 +29,68 @@ Object = dict[str, Any]
 
 
 def start(
-    door: Door, rendered: Sequence[Object], pod: Object, console: Console, signals: Signals
+    door: Door,
+    rendered: Sequence[Object],
+    pod: Object,
+    console: Console,
+    signals: Signals,
+    said: Callable[[str], None],
 ) -> Facts | int:
     """Check and create; the run, or an exit code where a signal came. What was made is removed then, as after an error.
 
+    ``said`` gets, from another thread and later, what is wrong with the rest.
+
     Raises:
         UsageError, NetworkError, ClusterError: as `torchnet.runtimes.kubernetes.create` has it.
+        Left: a signal came before anything was made.
     """
-    try:
-        in_thread(lambda: create.check(door, rendered, pod), signals, on_signal=door.stop.set)
-    except Interrupted as error:
-        return 128 + error.number
+    silence = door.access.silence
+    ask(lambda: create.check(door, rendered, pod), signals, "nothing was made", door=door)
     made: list[Object] = []
+    silent = False
+
+    def stop() -> None:
+        nonlocal silent
+        silent = silence.seconds >= TOLD_SECONDS
+        door.stop.set()
+        if not silent:
+            console.notice("stopping: what was made is removed (once more ends it at once)", "warning")
+
     try:
         results = in_thread(
             lambda: create.create(door, rendered, made.append, door.stop.is_set),
             signals,
-            on_signal=door.stop.set,
+            on_signal=stop,
+            silence=silence,
         )
     except Interrupted as error:
-        if _answered(door, made, error.call, signals):
-            _undo(door, rendered, made, error.call.error, console, signals)
-        else:
-            _untold(rendered, console)
+        name = signal.Signals(error.number).name
+        ended = error.call.wait(0)
+        left = _names(made)
+        if not ended and not error.again and not silent:
+            # It has answered until now: what was asked for last is still to come, and is to go as well.
+            left = [] if not _removed(door, made, signals) else left
+            ended = _answered(error.call, signals, silence)
+        if not ended:
+            _untold(name, rendered, left, console)
+        elif _undo(door, rendered, made, error.call.error, console, signals, brief=True):
+            console.notice(f"stopped by {name}: nothing is left of what was made", "warning")
         return 128 + error.number
     except Exception as error:
         _undo(door, rendered, made, error, console, signals)
         raise
     # Not waited for: the pods are on their way, and the run's label finds everything without it, too.
-    threading.Thread(target=_own, args=(door, results), name="owner", daemon=True).start()
+    threading.Thread(target=_own, args=(door, results, said), name="owner", daemon=True).start()
     return facts(next(body for body in results if kind_of(body) in WORKLOADS))
 
 
-def _answered(door: Door, made: Sequence[Object], call: Call, signals: Signals) -> bool:
-    """Whether all that was asked for has been answered, in some seconds; what is known to be made goes at once.
+def _answered(call: Call, signals: Signals, silence: Silence) -> bool:
+    """Whether all that was asked for has been answered, in some seconds.
 
     The last answer may be that the name is another's, and so is all that bears the label: nothing goes by that before.
     """
-    if call.wait(0):
-        return True
-    _removed(door, made, signals)
     try:
-        return bool(in_thread(lambda: call.wait(_LATE_SECONDS), signals, patience=0.0))
+        return bool(in_thread(lambda: call.wait(_LATE_SECONDS), signals, patience=0.0, silence=silence))
     except Interrupted:
         return call.wait(0)
 
@@ -77,42 +102,58 @@ def _undo(
     error: BaseException | None,
     console: Console,
     signals: Signals,
-) -> None:
-    """Remove the run, also where nothing is known to be made: an answer that was lost may have been a success."""
+    *,
+    brief: bool = False,
+) -> bool:
+    """Remove the run, also where nothing is known to be made: an answer that was lost may have been a success.
+
+    Whether nothing is left; with ``brief``, a server that has not answered is asked once more, and no longer.
+    """
     meta = rendered[0]["metadata"]
     ours = any(kind_of(one) in WORKLOADS for one in made)
     if (error is None and ours) or (error is not None and not create.is_taken(error)):
-        clear(door.access, meta["namespace"], meta["labels"][RUN_LABEL], console, signals, now=True)
-        return
+        brief = brief and isinstance(error, Unreachable)
+        run = meta["labels"][RUN_LABEL]
+        return clear(door.access, meta["namespace"], run, console, signals, now=True, brief=brief)
     # The name is another's, or may be, and so is all that bears its label, but for what was made here.
     problems = _removed(door, made, signals)
     if problems:
-        names = ", ".join(f"{one['kind']} {one['metadata']['name']}" for one in made)
-        console.notice("\n".join([f"made here and not removed: {names}", *problems]), "warning")
+        text = f"made here and not removed: {', '.join(_names(made))}"
+        console.notice("\n".join([text, *problems]), "warning")
+    return not problems
 
 
 def _removed(door: Door, made: Sequence[Object], signals: Signals) -> list[str]:
     """Remove these very objects; why that cannot be done."""
     other = Door(door.access)  # whatever else has been told to stop, this has not
+    action = partial(those, other, made)
     try:
-        return list(in_thread(lambda: those(other, made), signals, on_signal=other.stop.set).problems)
+        removal = in_thread(action, signals, on_signal=other.stop.set, silence=door.access.silence)
+        return list(removal.problems)
     except Interrupted as error:
         return ["it was left before its end"] if error.call.error or not error.call.wait(0) else []
     except ClusterError as error:
         return [str(error)]
 
 
-def _untold(rendered: Sequence[Object], console: Console) -> None:
+def _untold(name: str, rendered: Sequence[Object], left: Sequence[str], console: Console) -> None:
     """Name what may be left where the last answer never came."""
     meta = rendered[0]["metadata"]
     run, where = meta["labels"][RUN_LABEL], f"-n {meta['namespace']}"
-    text = f"the cluster has not said whether all that was asked for of {run} was made"
+    text = f"stopped by {name}: the cluster has not said whether all that was asked for of {run} was made"
+    known = f"\nmade and not removed: {', '.join(left)}" if left else ""
     fix = f"torchnet status {run} {where}; where it is this launch's: torchnet down {run} {where}"
-    console.notice(f"{text}\nfix: {fix}", "warning")
+    console.notice(f"{text}{known}\nfix: {fix}", "warning")
 
 
-def _own(door: Door, results: Sequence[Object]) -> None:
+def _names(made: Sequence[Object]) -> list[str]:
+    return [f"{one['kind']} {one['metadata']['name']}" for one in made]
+
+
+def _own(door: Door, results: Sequence[Object], said: Callable[[str], None]) -> None:
     try:
         create.own(door, results)
     except ClusterError:
         pass  # the run's label finds everything without it, too
+    except Exception as error:
+        said(str(own_error("making the workload the owner of the run's other objects", error)))

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from torchnet import names
-from torchnet.errors import NetworkError
+from torchnet.errors import ClusterError, NetworkError
+from torchnet.names import RUN_LABEL
 from torchnet.network.text import listed
 from torchnet.runtimes.kubernetes import installed
 from torchnet.runtimes.kubernetes.create import create
@@ -22,17 +23,27 @@ from torchnet.runtimes.kubernetes.verify_live import ANSWER_SECONDS, LivePods, S
 from torchnet.runtimes.kubernetes.verify_pods import pod, scripts
 
 Object = dict[str, Any]
+CLEANED = "cleaned up"
 _PORT = names.PORT_FIRST
 _START_SECONDS, _REMOVAL_SECONDS = 90.0, 40.0
 
 
 def verify(
-    door: Door, namespace: str, network: tuple[str, str], image: str, alive: Callable[[], bool]
+    door: Door,
+    namespace: str,
+    network: tuple[str, str],
+    image: str,
+    alive: Callable[[], bool],
+    begun: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Check]:
     """The checks in their order, each as soon as it is done; the pods are tried only where all else is good.
 
+    Once not ``alive()`` any more, nothing new is made, and what was made is removed. ``begun`` gets the name that
+    all of it bears as its label, before the first of it is made.
+
     Raises:
-        ClusterError: the cluster cannot be reached, or does not let this user look or make pods.
+        ClusterError: the cluster cannot be reached, or does not let this user look or make pods; what could not be
+            removed then is in the text.
     """
     nodes = installed.ready_nodes(door)
     good = True
@@ -40,7 +51,7 @@ def verify(
         good = good and check.good
         yield check
     if good and alive():
-        yield from _pods(door, namespace, network, image, len(nodes) > 1, alive)
+        yield from _pods(door, namespace, network, image, len(nodes) > 1, alive, begun)
 
 
 def _installed(door: Door, network: tuple[str, str], nodes: list[str]) -> Iterator[Check]:
@@ -56,7 +67,13 @@ def _installed(door: Door, network: tuple[str, str], nodes: list[str]) -> Iterat
 
 
 def _pods(
-    door: Door, namespace: str, network: tuple[str, str], image: str, apart: bool, alive: Callable[[], bool]
+    door: Door,
+    namespace: str,
+    network: tuple[str, str],
+    image: str,
+    apart: bool,
+    alive: Callable[[], bool],
+    begun: Callable[[str], None],
 ) -> Iterator[Check]:
     run = f"verify-{secrets.token_hex(3)}"
     pods = LivePods(door, namespace, alive)
@@ -64,6 +81,10 @@ def _pods(
     def make(index: int, words: list[str]) -> Object:
         return pod(run, namespace, index, network=network, image=image, apart=apart, words=words)
 
+    failed: ClusterError | None = None
+    begun(run)
+    if not alive():
+        return  # whoever was told that nothing had been made is not to be wrong
     try:
         create(door, [scripts(run, namespace), make(0, ["serve", str(_PORT)])], lambda _: None)
         first = pods.wait(f"{run}-0", "running", _START_SECONDS)
@@ -76,8 +97,24 @@ def _pods(
         pass
     except NetworkError as error:
         yield Check("test pods", False, error.text, error.fix)
+    except ClusterError as error:
+        failed = error
     finally:
-        removal = remove(Door(door.access), namespace, run, patience=_REMOVAL_SECONDS, force=True)
-    if removal.left:
-        fix = f"torchnet down {run} -n {namespace}"
-        yield Check("cleaned up", False, f"still there: {listed(removal.left)}", fix)
+        left = _removed(door, namespace, run)
+    fix = f"torchnet down {run} -n {namespace}"
+    if failed is not None and alive():
+        if left:
+            raise ClusterError(f"{failed.text}\n  {left}", fix=f"{fix}; {failed.fix}" if failed.fix else fix)
+        raise failed
+    if left:
+        yield Check(CLEANED, False, left, fix)
+
+
+def _removed(door: Door, namespace: str, run: str) -> str:
+    """Remove all of it; what is left then, or ""."""
+    other = Door(door.access)  # whatever else has been told to stop, this has not
+    try:
+        left = remove(other, namespace, run, patience=_REMOVAL_SECONDS, force=True).left
+    except ClusterError as error:
+        return f"what has the label {RUN_LABEL}={run} could not be removed: {error.text}"
+    return f"still there: {listed(left)}" if left else ""

@@ -9,7 +9,8 @@ from typing import Any
 @dataclass(frozen=True)
 class Wishes:
     """What the launch asked for. Times are seconds. ``stops``: a signal stops the job, and a failure, too; attach only
-    looks on. ``keep``: what is stopped stays there. ``detach``: return when all have started."""
+    looks on. ``keep``: what is stopped stays there. ``detach``: return when all have started, and leave the run, also
+    where it has ended by itself by then."""
 
     start_timeout: float | None = None
     timeout: float | None = None
@@ -24,8 +25,12 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Outcome:
-    """``receipt`` is None for a launch that was left while its job runs on (``left``: why)."""
+    """``receipt`` is None for a launch that was left while its job runs on (``left``: why).
+
+    ``stopped``: the launcher has told the cluster to end the job, so that its workload and its pods are gone.
+    """
 
     receipt: dict[str, Any] | None
     code: int
     left: str = ""
+    stopped: bool = False
