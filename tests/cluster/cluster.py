@@ -70,11 +70,13 @@ class Cluster:
     def run_objects(self, *selector: str) -> list[str]:
         """All objects in all namespaces that carry a run's label, as kind/name."""
         words = ("--all-namespaces", "--selector", ",".join(selector) or "torchnet/run", "-o", "name")
-        found = self.kubectl("get", RUN_KINDS, *words).split()
-        for kind in RUN_KINDS_ON_TOP:
-            if self.kubectl("get", "customresourcedefinition", kind, "--ignore-not-found", "-o", "name"):
-                found += self.kubectl("get", kind, *words).split()
-        return found
+        return self.kubectl("get", self.run_kinds(), *words).split()
+
+    def run_kinds(self) -> str:
+        """The kinds of a run's objects, as far as the cluster knows them, in kubectl's words."""
+        words = ("get", "customresourcedefinitions", *RUN_KINDS_ON_TOP, "--ignore-not-found", "-o", "name")
+        known = [name.partition("/")[2] for name in self.kubectl(*words).split()]
+        return ",".join([RUN_KINDS, *known])
 
     def on_node(self, node: str, *command: str, timeout: float = 120) -> str:
         """A command's output, run as on the node itself."""

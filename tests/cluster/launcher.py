@@ -98,8 +98,7 @@ class Launcher:
 
     def left(self) -> list[str]:
         """Objects of runs that are still in the namespace."""
-        kinds = "pods,jobs,configmaps,secrets,serviceaccounts,roles,rolebindings,networkpolicies"
-        words = ("get", kinds, "-n", self.namespace, "-l", "torchnet/run", "-o", "name")
+        words = ("get", self.cluster.run_kinds(), "-n", self.namespace, "-l", "torchnet/run", "-o", "name")
         return self.cluster.kubectl(*words).split()
 
     def pods(self) -> list[dict[str, Any]]:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from tests.cluster import addons
-from tests.cluster.addons import MANIFESTS
 from tests.cluster.cluster import Cluster
 from tests.cluster.pods import status, staying, wait_for_address
 
@@ -77,18 +76,3 @@ def test_what_is_excluded_is_not_given(cluster: Cluster, namespace: str) -> None
         assert ipaddress.IPv6Address(address) not in ipaddress.IPv6Network("fcbb:0:800:ffff::/120")
         # The plugin itself tells what it did only there.
         assert address in cluster.on_node(node, "cat", LOG)
-
-
-def test_the_example_with_fixed_addresses_trains_without_the_api(cluster: Cluster) -> None:
-    attachment = addons.attachment("default", "--ipam", "static", "--name", "backend-network-static")
-    example = MANIFESTS / "pytorch-pod-example-static.yaml"
-    pods = ("pod/pytorch-training", "pod/pytorch-worker-0", "pod/pytorch-worker-1")
-    cluster.kubectl("apply", "-f", "-", input=attachment)
-    try:
-        cluster.kubectl("apply", "-f", example)
-        cluster.kubectl("wait", "--for=condition=Ready", *pods, "--timeout=200s", timeout=210)
-        for rank, pod in enumerate(pods):
-            assert f"rank {rank}: trained over net1" in cluster.kubectl("logs", pod)
-    finally:
-        cluster.kubectl("delete", "--ignore-not-found", "-f", example)
-        cluster.kubectl("delete", "-f", "-", input=attachment)

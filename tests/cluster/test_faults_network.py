@@ -6,16 +6,17 @@ import contextlib
 import json
 import re
 import time
+from typing import Any
 
 import pytest
 
 from tests.cluster import addons
 from tests.cluster.faults import address, cable_cut, in_network, mtu, packets_lost, within
-from tests.cluster.launched import Launched, by_hand, never_started, pods, rendered
+from tests.cluster.launched import Launched, by_hand, never_started, pods, rank_of, rendered
 from tests.cluster.launcher import Launcher
 from tests.jobs import until
 from tests.scripts import RAN, TALK
-from torchnet.names import NETWORKS_ANNOTATION
+from torchnet.names import NETWORKS_ANNOTATION, STATUS_ANNOTATION
 
 
 @pytest.fixture
@@ -76,6 +77,62 @@ def test_one_address_for_two_workers(launcher: Launcher, range_: str, length: in
         assert never_started(pods(launcher, "row11"))
 
 
+# What whoever may write a pod's annotations can write there: an entry, or the whole text; what rank 0 says of it.
+ENTRY = {"interface": "net1", "mac": "02:00:00:00:00:01", "dns": {}}
+STATUS: dict[str, tuple[Any, str]] = {
+    "row19-huge": (
+        ENTRY | {"name": "x" * 230_000},
+        r"no entry for .*@net1; it has x{50,}… \(\d+ characters\)",
+    ),
+    "row19-deep": ("[" * 10_000 + "]" * 10_000, "network-status is nested deeper than 32 levels"),
+    "row19-escapes": (
+        ENTRY | {"name": "\x1b[31mred\x1b]0;title\x07\u202e$(id)"},
+        r"it has \\x1b\[31mred\\x1b\]0;title\\x07\\u202e\$\(id\)@net1",
+    ),
+    "row19-types": (
+        ENTRY | {"name": 5, "ips": {"a": 1}, "mtu": "9000", "default": "yes"},
+        r"malformed: \$\[0\]\.name must be a string, .*\$\[0\]\.ips must be an array of addresses, but is an object",
+    ),
+    "row19-others": (
+        ENTRY | {"name": "NAMESPACE/backend-network", "ips": ["OTHER"]},
+        "net1 .*: network-status says OTHER, the kernel has .*: OTHER is not there",
+    ),
+}
+
+
+def test_a_hostile_network_status(launcher: Launcher) -> None:
+    """Row 19: of rank 0, which all go by. Five jobs at once."""
+    kubectl, namespace = launcher.cluster.kubectl, launcher.namespace
+    with contextlib.ExitStack() as stack:
+        jobs = {name: stack.enter_context(Launched(launcher, name, RAN, held=(0, 1))) for name in STATUS}
+        others = {name: job.address(1) for name, job in jobs.items()}
+        for name, job in jobs.items():
+            job.holder(0)
+            value = STATUS[name][0]
+            text = value if isinstance(value, str) else json.dumps([value])
+            text = text.replace("NAMESPACE", namespace).replace("OTHER", others[name])
+            patch = launcher.folder / f"{name}-patch.json"
+            patch.write_text(json.dumps({"metadata": {"annotations": {STATUS_ANNOTATION: text}}}))
+            (pod,) = [one["metadata"]["name"] for one in pods(launcher, name) if rank_of(one) == 0]
+            # kubectl annotate takes 128 KiB at most.
+            kubectl("patch", "pod", pod, "-n", namespace, "--type=merge", "--patch-file", patch)
+        released = time.monotonic()
+        for job in jobs.values():
+            job.release(0)
+            job.release(1)
+        ended = {name: job.finish() for name, job in jobs.items()}
+    within(30, "five jobs have ended", released, max(done.at for done in ended.values()))
+    for name, (_, said) in STATUS.items():
+        done = ended[name]
+        assert done.code == 4, done.stderr
+        assert re.search(f"{name}-0: .*{said.replace('OTHER', others[name])}", done.stderr), done.stderr
+        assert "nothing was started; exit code 4" in done.stderr
+        assert "ran" not in done.stdout
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202e]", done.stderr), ascii(done.stderr)
+        assert len(done.stderr) < 5000
+    assert launcher.left() == []
+
+
 def test_addresses_that_other_machines_have_for_a_while(launcher: Launcher) -> None:
     """Row 11 as Whereabouts brings it about, where a pod's address is given on before its interface is gone."""
     given = ("--range", "fcbb:0:800:dddd::/64", "--name", "taken")
@@ -113,14 +170,15 @@ def test_the_route_to_a_peer_leaves_through_eth0(launcher: Launcher) -> None:
     assert launcher.left() == []
 
 
-def test_mtu_1500_on_one_node(launcher: Launcher) -> None:
-    """Row 12: both values named."""
-    with mtu(launcher.cluster, "node2", 1500), Launched(launcher, "row12", RAN, "--spread", "hard") as job:
+@pytest.mark.parametrize("node", ["node1", "node2"])
+def test_mtu_1500_on_one_node(launcher: Launcher, node: str) -> None:
+    """Row 12: both values named, whichever side it is."""
+    with mtu(launcher.cluster, node, 1500), Launched(launcher, "row12", RAN, "--spread", "hard") as job:
         job.address(1)
         where = job.where()
         done = job.finish()
     assert done.code == 4, done.stderr
-    narrow, wide = sorted(where, key=lambda rank: where[rank] == "node1")
+    narrow, wide = sorted(where, key=lambda rank: where[rank] != node)
     assert re.search(f"net1.*MTU 1500 on row12-{narrow}, MTU 9000 on row12-{wide}", done.stderr), done.stderr
     assert "ran" not in done.stdout
     assert launcher.left() == []

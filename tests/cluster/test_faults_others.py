@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from typing import Any
 
 import pytest
 
 from tests.cluster import nodes
-from tests.cluster.faults import process, python_in_network
+from tests.cluster.faults import process, python_in_network, within
 from tests.cluster.launched import Launched
 from tests.cluster.launcher import Launcher
 from tests.cluster.places import node_address
@@ -26,7 +27,7 @@ def namespace(module_namespace: str) -> str:
 
 # Knocks at both addresses of rank 0 in each way, and prints what it was given: bytes, or the error's name.
 STRANGER = """
-import json, os, socket, sys, time
+import json, os, resource, selectors, socket, sys, time
 from torchnet.agent import handshake
 from torchnet.agent.frames import pack
 got, kept = {}, []
@@ -51,13 +52,49 @@ for name, address in (("net1", sys.argv[1]), ("eth0", sys.argv[2])):
         except OSError as error:
             got[name + " " + how] = [len(data), type(error).__name__]
 print(json.dumps(got), flush=True)
-time.sleep(60)
+# And a thousand at once, most of them silent; who is sent away comes again, until all is over.
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+crowd, came = selectors.DefaultSelector(), 0
+def knock(number):
+    global came
+    sock = socket.socket(socket.AF_INET6)
+    sock.setblocking(False)
+    sock.connect_ex((sys.argv[1], 29500))
+    crowd.register(sock, selectors.EVENT_READ | (selectors.EVENT_WRITE if number % 5 == 1 else 0), number)
+    came += 1
+for number in range(1000):
+    knock(number)
+began, said = time.monotonic(), False
+while True:
+    if not said and time.monotonic() > began + 1:
+        said = not print("a thousand", flush=True)
+    for key, events in crowd.select():
+        sock, data = key.fileobj, b""
+        try:
+            if events & selectors.EVENT_WRITE:
+                sock.send(os.urandom(3000))
+                crowd.modify(sock, selectors.EVENT_READ, key.data)
+                continue
+            data = sock.recv(65536)
+            if key.data % 5 == 2 and len(data) == handshake.CHALLENGE_BYTES:
+                signed, _ = handshake.answer("wrong", data, {"row": "", "run": "row26", "nnodes": 2})
+                sock.send(pack(signed))
+        except OSError:
+            pass
+        if not data:
+            crowd.unregister(sock)
+            sock.close()
+            time.sleep(0.002)
+            knock(key.data)
+    with open(sys.argv[3] + ".new", "w") as file:
+        file.write(f"{len(crowd.get_map())} {came}")
+    os.replace(sys.argv[3] + ".new", sys.argv[3])
 """
 CHALLENGE = 26  # bytes: what everybody is asked first
 
 
 def test_strangers_at_the_join_port(launcher: Launcher) -> None:
-    """Row 26: another pod of the namespace, on the same networks, gets nothing; the job is unharmed."""
+    """Row 26: another pod of the namespace, on the same networks, gets nothing; nor do a thousand harm the job."""
     pod = staying("stranger-of-row26", "node1", launcher.namespace)
     launcher.cluster.kubectl("create", "-n", launcher.namespace, "-f", "-", input=json.dumps(pod))
     with Launched(launcher, "row26", RAN, held=(1,)) as job:
@@ -66,12 +103,22 @@ def test_strangers_at_the_join_port(launcher: Launcher) -> None:
         until(lambda: process("stranger-of-row26", HOSTNAME="stranger-of-row26"), "the stranger's pod")
         pid = process("stranger-of-row26", HOSTNAME="stranger-of-row26")
         rank0 = [address for key, address in found.items() if key != "net1"]
-        with python_in_network(pid, STRANGER, found["net1"], *rank0) as stranger:
+        count = launcher.folder / "strangers"
+        with python_in_network(pid, STRANGER, found["net1"], *rank0, str(count)) as stranger:
             assert stranger.stdout is not None
             got = json.loads(stranger.stdout.readline())
+            assert stranger.stdout.readline() == "a thousand\n"
             job.release(1)
+            job.preparing(1)
+            knocked = time.monotonic()
+            joined = job.wait_for("join: 2/2 joined")
+            there, came = map(int, count.read_text().split())
             done = job.finish()
             stranger.kill()
+    within(5, "the join among a thousand strangers", knocked, joined)
+    print(f"{there} strangers at once, {came} in all")
+    assert there == 1000
+    assert came > 1000
     # Sent away with a reset or without one, as it comes.
     assert got.pop("net1 garbage")[0] <= CHALLENGE
     assert got == {

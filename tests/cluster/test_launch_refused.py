@@ -115,7 +115,8 @@ def test_the_built_in_role_edit_can_launch_with_an_account(launcher: Launcher, u
     )
     refused = launcher.run(*launcher.words("--kubeconfig", user, nnodes=2), launcher.script(SCRIPT))
     assert refused.code == 3, refused.err
-    assert "roles" in refused.err
+    assert "not allowed to create roles.rbac.authorization.k8s.io/train-" in refused.err
+    assert f"kubectl auth can-i create roles.rbac.authorization.k8s.io -n {namespace}" in refused.err
     ran = launcher.run(
         *launcher.words("--kubeconfig", user, "--service-account", "workers", nnodes=2),
         launcher.script(SCRIPT),

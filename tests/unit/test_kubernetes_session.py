@@ -125,6 +125,17 @@ def test_a_signal_before_any_end_is_why_the_job_ended(store: Store, watched: Wat
     assert store.names() == []
 
 
+@pytest.mark.parametrize(("worker", "hurried"), [(None, 1), (running(), 0)], ids=["prepares", "trains"])
+def test_who_has_nothing_to_save_yet_has_a_second_for_its_end(
+    store: Store, watched: Watched, worker: dict[str, Any] | None, hurried: int
+) -> None:
+    """A preparation that has just begun may not have heard that it is to end; a training has its whole time."""
+    store.put(pod(0, phase="Running", worker=worker) if worker else pod(0, prepare=running()))
+    outcome = watched.run(facts(1), Wishes(), asked(store, "watch=true"), interrupt)
+    assert outcome.code == 130
+    assert store.wanted("DELETE", "gracePeriodSeconds=1") == hurried
+
+
 def test_attach_is_left_with_the_signals_code_and_the_job_goes_on(store: Store, watched: Watched) -> None:
     store.put(pod(0, phase="Running", worker=running()))
     store.put(ended(1, 42, message(1, 42, failure=FAILED)))

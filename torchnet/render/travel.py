@@ -42,8 +42,12 @@ PYROUTE2 = (
     "netlink/rtnl/rtmsg.py",
 )
 _FIX = "pip install --force-reinstall torchnet-launch"
+# A container's first process hears no SIGTERM before it has a handler, and the agent's own comes after the imports.
 _MAIN = b"""\
+import signal
 import sys
+
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 from torchnet.agent.program import main
 

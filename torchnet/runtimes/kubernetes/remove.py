@@ -13,7 +13,7 @@ from torchnet.runtimes.kubernetes.refused import Refused
 from torchnet.runtimes.kubernetes.resources import JOBSET, KINDS, POD, WORKLOADS, Kind, kind_of, selector
 
 _PAUSE = 0.2
-_NOW_SECONDS = 1  # not 0: so their nodes take the pods out themselves, with their addresses
+NOW_SECONDS = 1  # not 0: so their nodes take the pods out themselves, with their addresses
 
 
 @dataclass
@@ -26,12 +26,13 @@ class Removal:
     unseen: list[str] = field(default_factory=list)
 
 
-def stop(door: Door, namespace: str, run: str) -> Removal:
-    """Delete the workload and its pods: SIGTERM, and SIGKILL when their own time is over."""
+def stop(door: Door, namespace: str, run: str, *, grace: int | None = None) -> Removal:
+    """Delete the workload and its pods: SIGTERM, and SIGKILL after ``grace`` seconds (None: the pods' own time)."""
     removal = Removal()
     _workloads(door, namespace, run, removal)
-    if not _all_pods(door, namespace, run, {}):  # else the garbage collector would, later
-        _each(door, namespace, _names(door, POD, namespace, run, removal), None, removal)
+    query: dict[str, object] = {} if grace is None else {"gracePeriodSeconds": grace}
+    if not _all_pods(door, namespace, run, query):  # else the garbage collector would, later
+        _each(door, namespace, _names(door, POD, namespace, run, removal), grace, removal)
     return removal
 
 
@@ -51,8 +52,8 @@ def _stop_now(
         leaving(len(there) - len(fresh), ending.longest)
     _workloads(door, namespace, run, removal)
     # Before the garbage collector does, which would begin a stop with the pods' own time.
-    if len(fresh) < len(there) or not _all_pods(door, namespace, run, {"gracePeriodSeconds": _NOW_SECONDS}):
-        _each(door, namespace, fresh, _NOW_SECONDS, removal)
+    if len(fresh) < len(there) or not _all_pods(door, namespace, run, {"gracePeriodSeconds": NOW_SECONDS}):
+        _each(door, namespace, fresh, NOW_SECONDS, removal)
     return removal
 
 
@@ -146,7 +147,7 @@ def those(door: Door, objects: Sequence[dict[str, Any]]) -> Removal:
             "propagationPolicy": "Background",
         }
         if kind is POD:
-            options["gracePeriodSeconds"] = _NOW_SECONDS
+            options["gracePeriodSeconds"] = NOW_SECONDS
         try:
             door.call(
                 "DELETE", kind.path(namespace, name), kind.call("delete", namespace, name), body=options

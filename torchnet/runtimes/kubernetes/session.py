@@ -24,7 +24,7 @@ from torchnet.runtimes.kubernetes.hurry import hurry
 from torchnet.runtimes.kubernetes.leaving import Leaving
 from torchnet.runtimes.kubernetes.look import Look
 from torchnet.runtimes.kubernetes.pods import Worker
-from torchnet.runtimes.kubernetes.remove import stop
+from torchnet.runtimes.kubernetes.remove import NOW_SECONDS, stop
 from torchnet.runtimes.kubernetes.resources import POD
 from torchnet.runtimes.kubernetes.signals import Signals
 from torchnet.runtimes.kubernetes.waiting import Waiting
@@ -258,11 +258,15 @@ class Session:
         if self._stopping is not None or not self._wishes.stops:
             return
         self._stopping = time.monotonic()
+        # A container's first process that has no handler yet never gets a SIGTERM: a preparation that has just begun
+        # would go on to its end. Nobody has anything to save before the training.
+        early = self._interrupted > 0 and not any(one.started for one in self._workers.values())
+        grace = NOW_SECONDS if early else None
 
         def work() -> None:
             try:
                 if not self._wishes.keep:
-                    stop(self._door, self._facts.namespace, self._facts.run)
+                    stop(self._door, self._facts.namespace, self._facts.run, grace=grace)
                 elif why := halt(self._door, self._facts):
                     self._queue.put(("notice", f"--keep: {why}"))
             except ClusterError as error:
