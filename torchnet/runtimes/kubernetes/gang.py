@@ -7,7 +7,7 @@ watch neither doubles nor undoes anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,8 +60,8 @@ class Gang:
         known = self._pods.get(uid) or (self._gone[uid].last if uid in self._gone else None)
         return pod if known is None or _version(pod) >= _version(known) else known
 
-    def workers(self) -> dict[int, Worker]:
-        """The worker of each rank that has, or had, a pod.
+    def workers(self, attempts: Container[int] | None = None) -> dict[int, Worker]:
+        """The worker of each rank that has, or had, a pod; of these starts of the gang alone, where they are given.
 
         A rank's newest pod speaks for it. One that was deleted after its training had begun, or ended, stays its
         worker (that it was lost, or how it ended, must not be forgotten). One that was deleted or evicted before, or
@@ -72,6 +72,8 @@ class Gang:
         for pod, gone in [(p, False) for p in self._pods.values()] + [
             (g.last, True) for g in self._gone.values()
         ]:
+            if attempts is not None and age_key(pod)[0] not in attempts:
+                continue
             one = worker(pod)
             if self._replaces and gone and not one.started and one.ended is None:
                 continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from torchnet.runtimes.kubernetes.ending import SILENT_SECONDS
 from torchnet.runtimes.kubernetes.facts import Facts
 from torchnet.runtimes.kubernetes.pods import Ended, Worker
 
@@ -23,6 +24,15 @@ class Leaving:
     def unheard(self) -> bool:
         """Whether a node has been given up."""
         return bool(self._unheard)
+
+    def silent(self, now: float) -> list[Worker]:
+        """Those whose nodes have said nothing for so long that their pods may be taken out without them."""
+        late = SILENT_SECONDS
+        return [one for one in self._unheard.values() if now - self._since[one.uid] > one.patience + late]
+
+    def forget(self) -> None:
+        """Others are in their places."""
+        self._unheard = {}
 
     def correct(self, workers: dict[int, Worker]) -> None:
         """Put what became of silent nodes' workers in the place of what the cluster still says of them."""
