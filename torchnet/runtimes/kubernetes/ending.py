@@ -15,7 +15,7 @@ from torchnet.runtimes.kubernetes.pods import seconds
 # A pod that is taken out without its node (0) gives its address back while it still has it, as Whereabouts watches the
 # API: the next run's pod then fails its duplicate address detection. So that is left for nodes that say nothing for so
 # long after the pod's own time:
-SILENT_SECONDS = 12.0
+_SILENT_SECONDS = 12.0
 
 
 class Ending:
@@ -51,4 +51,4 @@ class Ending:
         """Whether this pod's time has long been over, so that nothing is to be heard of it any more."""
         over = self._over.get(str(meta["uid"]))
         ahead = max(self._ahead, self._answers())
-        return over is not None and ahead + time.monotonic() > over + SILENT_SECONDS
+        return over is not None and ahead + time.monotonic() > over + _SILENT_SECONDS

@@ -62,7 +62,8 @@ class Session:
         self._workers: dict[int, Worker] = {}
         warn = lambda text: self._console.notice(text, "warning")  # noqa: E731
         self._leaving = Leaving(facts, warn)
-        self._again = Again(door, facts, self._gang, warn, lambda text: self._queue.put(("notice", text)))
+        problem = lambda text: self._queue.put(("notice", text))  # noqa: E731
+        self._again = Again(door, facts, self._gang, self._leaving, warn, problem)
         self._listed = False
         self._started = False
         self._failure: Failure | None = None
@@ -217,9 +218,9 @@ class Session:
     def _see_again(self, now: float, apart: float) -> None:
         """A JobSet's gang that is broken starts again, or the job ends; each start has its own time."""
         if self._again.begun(self._look.restarts):
-            self._leaving.forget()
             self._started, self._counted, self._waiting = False, 0.0, Waiting(self._facts)
-        if self._wishes.stops and (stuck := self._again.look(now, self._leaving, apart)):
+            self._ticked = now
+        if self._wishes.stops and (stuck := self._again.look(now, apart)):
             self._fail(stuck)
 
     def _start(self, now: float) -> bool:
