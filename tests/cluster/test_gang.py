@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from tests.cluster.faults import kill, no_kubelet, process, within
+from tests.cluster.faults import kill, no_kubelet, within
 from tests.cluster.launched import Launched, pods, rank_of
 from tests.cluster.launcher import Launcher
 from tests.cluster.test_faults_workers import ready
-from tests.jobs import parent, until
+from tests.jobs import lines, until
 
 # The first start stays; any later one is at its end soon.
 WAIT = """
@@ -42,11 +42,13 @@ def evict(job: Launched, rank: int) -> None:
 
 
 def delete(job: Launched, rank: int) -> None:
-    job.launcher.cluster.kubectl("delete", "pod", pod_of(job, rank), "-n", job.launcher.namespace, "--wait=false")
+    job.launcher.cluster.kubectl(
+        "delete", "pod", pod_of(job, rank), "-n", job.launcher.namespace, "--wait=false"
+    )
 
 
 def kill_agent(job: Launched, rank: int) -> None:
-    kill(parent(process(f"{job.name}-w-0-{rank}-", RANK=str(rank))))
+    kill(job.agent_of(rank))
 
 
 FAULTS = {"evicted": evict, "deleted": delete, "killed": kill_agent}
@@ -92,19 +94,46 @@ def test_no_start_is_left(launcher: Launcher, jobset: None, fault: str) -> None:
     assert launcher.left() == []
 
 
+@pytest.mark.parametrize("fault", ["evicted", "deleted"])
+def test_until_the_barrier_a_worker_is_replaced(launcher: Launcher, jobset: None, fault: str) -> None:
+    """Rank 0, while others join: no restart is used for it."""
+    name = f"early-{fault}"
+    words = (launcher, name, WAIT, "--as", "jobset")
+    with Launched(*words, arguments=(9,), nnodes=3, held=(2,)) as job:
+        job.joined(job.preparing(0), 1)
+        old = pod_of(job, 0)
+        FAULTS[fault](job, 0)
+        began = time.monotonic()
+
+        def replaced() -> bool:
+            names = [pod["metadata"]["name"] for pod in pods(launcher, name) if rank_of(pod) == 0]
+            return bool(names) and names != [old]
+
+        until(replaced, "another pod of rank 0")
+        job.release(2)
+        done = job.finish()
+    within(40, "the end", began, done.at)
+    assert done.code == 0, done.stderr
+    assert [lines(done.stdout, rank)[0].split()[:2] for rank in range(3)] == [["ready", "0"]] * 3
+    assert job.receipt()["restarts"] == 0
+    assert launcher.left() == []
+
+
 def test_a_lost_node_starts_the_gang_again_on_the_others(launcher: Launcher, jobset: None) -> None:
     """Its pods hang there, and the launcher takes them out: the JobSet alone would wait for them."""
     with gang(launcher, "gangnode", "--max-restarts", "1", "--spread", "soft", "--grace", "2") as job:
         ready(job)
         lost = job.where()[1]
         with no_kubelet(launcher.cluster, lost) as killed:
-            named = job.wait_for(f"^torchnet: warning: gangnode-1 on {lost}: its pod was taken away", seconds=90)
+            named = job.wait_for(
+                f"^torchnet: warning: gangnode-1 on {lost}: its pod was taken away", seconds=90
+            )
             ready(job, attempt=1)
             again = time.monotonic()
             done = job.finish()
         print(done.stderr)
     within(30, "the lost node is named", killed, named)
-    within(60, "the next start", named, again)
+    within(45, "the next start", named, again)
     assert done.code == 0, done.stderr
     assert job.receipt()["restarts"] == 1
     until(lambda: launcher.left() == [], "the lost node's pods are gone", 60)

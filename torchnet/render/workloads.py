@@ -15,8 +15,6 @@ from torchnet.spec.model import JobSpec
 _GROUP_LABEL, _GROUP_COUNT = "kueue.x-k8s.io/pod-group-name", "kueue.x-k8s.io/pod-group-total-count"
 # A pod that finds its address taken asks for another one so, a few times (torchnet.agent.entry).
 _REPLACE = {"containerName": names.PREPARE, "operator": "In", "values": [names.REPLACE_CODE]}
-# … and one that was told to stop (SIGTERM) while it prepared ends so: evicted, preempted, deleted.
-_STOPPED_CODE = 143
 _TRAINED = {"containerName": names.WORKER, "operator": "NotIn", "values": [0]}
 _TAKEN_AWAY = {"onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
 _INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
@@ -65,7 +63,8 @@ def _rules(*, restarts: bool) -> list[dict[str, Any]]:
     if not restarts:
         # An evicted worker is replaced; until the barrier, the others find the new one.
         return [trained, {"action": "Ignore", **_TAKEN_AWAY}, {"action": "Ignore", "onExitCodes": _REPLACE}]
-    again = {**_REPLACE, "values": [names.REPLACE_CODE, _STOPPED_CODE]}
+    # Until the barrier another pod does, also for one that was told to stop: evicted, preempted, deleted.
+    again = {**_REPLACE, "values": [names.REPLACE_CODE, names.STOPPED_CODE]}
     # What the cluster takes away without an end of its own may have trained: its node is gone. The gang starts again.
     return [trained, {"action": "Ignore", "onExitCodes": again}, {"action": "FailJob", **_TAKEN_AWAY}]
 

@@ -126,7 +126,9 @@ class Again:
         for one in silent:
             path = POD.path(self._facts.namespace, one.pod)
             try:
-                meta = self._door.call("GET", path, POD.call("get", self._facts.namespace, one.pod))["metadata"]
+                meta = self._door.call("GET", path, POD.call("get", self._facts.namespace, one.pod))[
+                    "metadata"
+                ]
                 owners = [owner for owner in meta.get("ownerReferences") or () if not owner.get("controller")]
                 kept = [text for text in meta.get("finalizers") or () if text != _TRACKED]
                 change = {"uid": one.uid, "ownerReferences": owners, "finalizers": kept}

@@ -11,6 +11,7 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from torchnet.names import STOPPED_CODE
 from torchnet.runtimes.kubernetes.pods import Ended, Worker, age_key, rank_of, worker
 
 Pod = dict[str, Any]
@@ -77,7 +78,8 @@ class Gang:
             one = worker(pod)
             if self._replaces and gone and not one.started and one.ended is None:
                 continue
-            if self._replaces and one.replaced and not one.started and one.ended is not None:
+            stopped = self._restarts and one.ended is not None and one.ended.code == STOPPED_CODE
+            if self._replaces and (one.replaced or stopped) and not one.started and one.ended is not None:
                 continue
             # Without restarts, whoever has trained is the worker: a replacement cannot take part in its job.
             final = not self._restarts and (one.started or (gone and one.ended is not None))

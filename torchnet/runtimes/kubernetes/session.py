@@ -184,7 +184,7 @@ class Session:
             if not live and time.monotonic() - self._stopping > _SETTLE_SECONDS:
                 return True
         if self._facts.restarts and self._stopping is None:
-            if not ended or not self._look.over():
+            if (self._gang.pods() and not ended) or not self._look.over():
                 return False
             self._over = self._over or time.monotonic()
             last = len(ended) == self._facts.nnodes and self._gang.attempt >= self._look.restarts
