@@ -50,6 +50,7 @@ COMMON_LABELS = {"app.kubernetes.io/name": "torchnet", "app.kubernetes.io/manage
 # … and what a worker's pod is made of.
 JOBSET_JOB = "w"  # short: it is a part of the hostname, RUN-w-0-INDEX
 PREPARE, WORKER = "prepare", "worker"
+STOPPED_CODE = 143  # of an agent that got a SIGTERM
 REPLACE_CODE = 75  # of prepare: another pod could do (EX_TEMPFAIL of sysexits.h)
 CODE_DIR, STATE_DIR, TOKEN_DIR = "/torchnet", "/torchnet-state", "/torchnet-token"
 WORK_DIR = "/torchnet-work"  # where the script's folder is unpacked, and the scripts run

@@ -12,7 +12,7 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.faults import process
 from tests.cluster.launcher import Launcher
 from tests.jobs import TORCHNET, Job, parent, receipt, until
-from torchnet.names import JOIN_PORT, STATUS_ANNOTATION
+from torchnet.names import JOBSET_JOB, JOIN_PORT, STATUS_ANNOTATION
 
 
 class Launched(Job):
@@ -36,6 +36,9 @@ class Launched(Job):
         network: str = "backend-network",
     ) -> None:
         self.launcher, self.name = launcher, name
+        self.maker = (
+            f"{name}-{JOBSET_JOB}-0" if "jobset" in words else name
+        )  # what the pods' names begin with
         flags: list[object] = ["--run-id", name, "--start-timeout", "60", "--json", self.file, *words]
         if held:
             template = launcher.folder / f"{name}-held.json"
@@ -62,7 +65,7 @@ class Launched(Job):
 
     def script_of(self, rank: int, seconds: float = 60) -> int:
         """The pid of a rank's script, once it runs."""
-        return _pid(self.launcher.namespace, self.name, rank, seconds, RANK=str(rank))
+        return _pid(self.launcher.namespace, self.maker, rank, seconds, RANK=str(rank))
 
     def agent_of(self, rank: int) -> int:
         """The pid of the agent whose training container a rank's script runs in."""
@@ -70,7 +73,7 @@ class Launched(Job):
 
     def holder(self, rank: int) -> int:
         """The pid of the shell that keeps a held pod waiting; it is in the pod's network."""
-        return _pid(self.launcher.namespace, self.name, rank, 60, HOLDS=str(rank))
+        return _pid(self.launcher.namespace, self.maker, rank, 60, HOLDS=str(rank))
 
     def joined(self, rank0: int, others: int) -> None:
         """Wait until rank 0, whose agent's pid this is, listens and has connections from so many other workers."""
@@ -86,7 +89,9 @@ class Launched(Job):
 
     def preparing(self, rank: int) -> int:
         """The pid of the agent in the init container of a rank's pod."""
-        return _pid(self.launcher.namespace, self.name, rank, 60, TORCHNET_TOKEN_FILE="/torchnet-token/token")
+        return _pid(
+            self.launcher.namespace, self.maker, rank, 60, TORCHNET_TOKEN_FILE="/torchnet-token/token"
+        )
 
     def release(self, rank: int) -> None:
         Path(f"/proc/{self.holder(rank)}/root/tmp/go").touch()

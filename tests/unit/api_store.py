@@ -42,6 +42,7 @@ class Store(Server):
         self.faults: list[tuple[str, str, Answer | threading.Event]] = []
         self.lingers = 0
         self.deleted: list[str] = []
+        self.patches: list[tuple[str, Object]] = []  # paths and bodies; nothing is changed by them
         self._lock = threading.Lock()
         self._count = 0
 
@@ -105,6 +106,8 @@ class Store(Server):
         path = f"{place}/{name}"
         if path not in self.objects:
             return refusal(404, "NotFound", f"{path} not found")
+        if method == "PATCH":
+            self.patches.append((path, said))
         if method == "DELETE":
             if (
                 said.get("preconditions", {}).get("uid", self.objects[path]["metadata"]["uid"])

@@ -80,6 +80,12 @@ def test_the_logs_receipt_goes_before_last_words_and_is_completed_by_them() -> N
     assert [node["node_rank"] for node in made["nodes"]] == [0, 1, 2, 3]
 
 
+def test_a_jobsets_starts_are_counted_where_the_agents_know_of_their_own_alone() -> None:
+    logged = settle(facts(), gang_of([0, 0, 0, 0]))
+    assert settle(facts(jobset=True), gang_of([0, 0, 0, 0]), logged, restarts=2)["restarts"] == 2
+    assert settle(facts(), gang_of([0, 0, 0, 0]), logged | {"restarts": 1})["restarts"] == 1
+
+
 @pytest.mark.parametrize(
     "logged", [None, {}, [], "x", {"schema": "torchnet.receipt/1"}, {"run_id": "of-another"}]
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -221,3 +222,25 @@ def test_a_script_may_end_with_any_code() -> None:
     gang = Gang(1, replaces=True)
     gang.event("ADDED", ended(0, 75))
     assert gang.workers()[0].ended is not None
+
+
+@pytest.mark.parametrize(("jobset", "there"), [(True, False), (False, True)])
+def test_a_jobset_replaces_what_was_told_to_stop_before_the_barrier(jobset: bool, there: bool) -> None:
+    """Deleted while it prepared: of a Job, its index has failed."""
+    gang = Gang(1, restarts=jobset, replaces=True)
+    gang.event("ADDED", pod(0, phase="Failed", prepare=terminated(143), attempt=0 if jobset else None))
+    assert bool(gang.workers()) == there
+    # One that has trained is what the job has lost, in both.
+    gang.event("ADDED", ended(0, 143, uid="second", made="2026-01-01T00:00:09Z"))
+    assert gang.workers()[0].ended is not None
+
+
+def test_the_workers_of_some_starts_alone() -> None:
+    gang = Gang(1, restarts=True, replaces=True)
+    gang.listed([ended(0, 9, uid="first", attempt=0), ended(0, 0, uid="second", attempt=1)])
+    assert [gang.workers(starts)[0].uid for starts in (range(1), range(1, 2), None)] == [
+        "first",
+        "second",
+        "second",
+    ]
+    assert gang.workers(range(2, 3)) == {}

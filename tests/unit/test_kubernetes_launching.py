@@ -304,6 +304,16 @@ def test_a_jobset_with_restarts_left_would_start_its_kept_pods_again(
     assert kept.ended() == (["DeadlineExceeded"] * 2 if restarts else ["None", "None"])
 
 
+def test_a_jobsets_pods_that_still_prepare_would_be_replaced(store: Store, kept: Kept) -> None:
+    store.put(job(2) | {"apiVersion": JOBSET.api, "kind": JOBSET.name, "spec": {}, "status": {}})
+    store.put(pod(1, prepare=running(), worker=waiting("PodInitializing")))
+    watched = lambda: until(lambda: store.wanted("GET", "watch=true"))  # noqa: E731
+    assert kept.run(facts(2, jobset=True), watched, 0.3, interrupt, grace=-13.0) == 130
+    (made,) = (one for one in store.objects.values() if one["kind"] == JOBSET.name)
+    assert made["spec"]["suspend"]
+    assert "it is suspended" in kept.err.getvalue()
+
+
 def test_a_signal_in_the_removal_leaves_it_and_says_what_is_left(store: Store, seen: Seen) -> None:
     """What is there has been told to end, and nothing would hurry it."""
     store.lingers = 60

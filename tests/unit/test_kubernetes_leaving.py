@@ -54,3 +54,17 @@ def test_one_that_does_not_end_beyond_it_is_lost_until_its_node_says_otherwise()
         seen = workers(later)
         one.correct(seen)
         assert seen == workers(later)
+
+
+def test_what_is_forgotten_is_lost_no_more() -> None:
+    """A gang that starts again is not broken by a pod of its last start, which may hang for long."""
+    one = Leaving(facts(2), lambda _: None)
+    there = workers(deleted(1))
+    for now in (100.0, 136.0):
+        one.look(there, now)
+    assert [lost.rank for lost in one.lost] == [1]
+    one.forget()
+    seen = workers(deleted(1))
+    one.look(seen, 140.0)
+    one.correct(seen)
+    assert (one.unheard, one.lost, seen[1].ended) == (False, [], None)

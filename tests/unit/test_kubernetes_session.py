@@ -240,6 +240,45 @@ def test_a_jobset_whose_last_pods_are_never_seen_is_not_waited_for_for_ever(
     assert watched.run(facts(1, jobset=True), Wishes()).code == 42
 
 
+def test_a_jobset_that_has_ended_and_whose_pods_are_gone_has_an_end(
+    store: Store, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_BEHIND_SECONDS", 1.0)
+    jobset = store.put(job(1) | {"apiVersion": JOBSET.api, "kind": JOBSET.name})
+    jobset["status"] = {"conditions": [{"type": "Failed", "status": "True"}]}
+    assert watched.run(facts(1, jobset=True), ATTACHED).code == 70
+
+
+def test_a_broken_gang_of_a_jobset_is_told_to_fail_and_its_next_start_has_its_own_time(
+    store: Store, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_PATIENCE_SECONDS", 1.0)
+    jobset = store.put(job(2) | {"apiVersion": JOBSET.api, "kind": JOBSET.name})
+    meta = {"name": f"{RUN}-w-0", "namespace": NAMESPACE, "labels": {}}
+    store.put({"apiVersion": "batch/v1", "kind": "Job", "metadata": meta, "spec": {}})
+    store.put(pod(0, phase="Running", worker=running(), attempt=0))
+    store.put(pod(1, phase="Failed", worker=terminated(137), attempt=0))
+    store.faults = [("GET", "watch=true", (410, {}, {"code": 410, "message": "too old"}))]
+
+    def restarted() -> None:
+        until(lambda: store.patches)
+        for rank in range(2):
+            store.objects.pop(f"/api/v1/namespaces/{NAMESPACE}/pods/{RUN}-{rank}-abcde")
+        jobset["status"] = {"restarts": 1}
+
+    begun = lambda: until(lambda: "no pod yet" in watched.err.getvalue())  # noqa: E731
+
+    def trained() -> None:
+        for rank in range(2):
+            store.put(ended(rank, 0, message(rank), uid=f"new-{rank}", attempt=1))
+        jobset["status"] |= {"conditions": [{"type": "Completed", "status": "True"}]}
+
+    outcome = watched.run(facts(2, jobset=True), Wishes(grace=0, start_timeout=60), restarted, begun, trained)
+    assert outcome.receipt is not None
+    assert (outcome.code, outcome.receipt["restarts"]) == (0, 1)
+    assert f"the gang starts again (restart 1): lost {RUN}-1" in watched.err.getvalue()
+
+
 def twice(store: Store) -> tuple[Callable[[], object], ...]:
     """Ctrl-C once the job is known, and again once it has been told to end."""
     return asked(store, "watch=true"), interrupt, asked(store, "/pods", "DELETE"), interrupt

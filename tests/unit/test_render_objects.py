@@ -101,7 +101,12 @@ def test_a_failed_worker_does_not_take_the_others_along() -> None:
     assert spec["backoffLimitPerIndex"] == 0
     assert "backoffLimit" not in spec
     assert spec["podReplacementPolicy"] == "Failed"
-    evicted, taken = spec["podFailurePolicy"]["rules"]
+    trained, evicted, taken = spec["podFailurePolicy"]["rules"]
+    # Another pod could not take part in what the others have begun.
+    assert trained == {
+        "action": "FailIndex",
+        "onExitCodes": {"containerName": "worker", "operator": "NotIn", "values": [0]},
+    }
     assert evicted == {
         "action": "Ignore",
         "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
@@ -127,7 +132,16 @@ def test_a_jobset_restarts_the_gang_and_spells_out_its_network() -> None:
     spec = workload(found)["spec"]
     assert spec["failurePolicy"] == {"maxRestarts": 3, "restartStrategy": "BlockingRecreate"}
     assert spec["network"] == {"enableDNSHostnames": True, "publishNotReadyAddresses": True}
-    assert spec["replicatedJobs"][0]["template"]["spec"]["backoffLimitPerIndex"] == 0
+    job_spec = spec["replicatedJobs"][0]["template"]["spec"]
+    assert job_spec["backoffLimitPerIndex"] == 0
+    trained, taken, evicted = job_spec["podFailurePolicy"]["rules"]
+    assert (trained["action"], trained["onExitCodes"]["containerName"]) == ("FailIndex", "worker")
+    # What was told to stop before the barrier is replaced; what has gone without an end may have trained.
+    assert taken == {
+        "action": "Ignore",
+        "onExitCodes": {"containerName": "prepare", "operator": "In", "values": [75, 143]},
+    }
+    assert (evicted["action"], evicted["onPodConditions"][0]["type"]) == ("FailJob", "DisruptionTarget")
     words = command_of(pod_template(found)["spec"], "worker")
     assert words[words.index("--max-restarts") + 1] == "0"
     field = env_of(pod_template(found)["spec"])["TORCHNET_START"]["fieldRef"]["fieldPath"]

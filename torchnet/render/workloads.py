@@ -15,6 +15,8 @@ from torchnet.spec.model import JobSpec
 _GROUP_LABEL, _GROUP_COUNT = "kueue.x-k8s.io/pod-group-name", "kueue.x-k8s.io/pod-group-total-count"
 # A pod that finds its address taken asks for another one so, a few times (torchnet.agent.entry).
 _REPLACE = {"containerName": names.PREPARE, "operator": "In", "values": [names.REPLACE_CODE]}
+_TRAINED = {"containerName": names.WORKER, "operator": "NotIn", "values": [0]}
+_TAKEN_AWAY = {"onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
 _INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
 
 Named = Callable[..., dict[str, Any]]
@@ -48,15 +50,23 @@ def _job(job: JobSpec, pods: dict[str, Any]) -> dict[str, Any]:
         "backoffLimitPerIndex": 0,
         # Only what has really ended is replaced: two workers with one number would be one too many.
         "podReplacementPolicy": "Failed",
-        # An evicted worker is replaced; until the barrier, the others find the new one.
-        "podFailurePolicy": {
-            "rules": [
-                {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                {"action": "Ignore", "onExitCodes": _REPLACE},
-            ]
-        },
+        "podFailurePolicy": {"rules": _rules(restarts=job.kubernetes.form == "jobset")},
         "template": pods,
     }
+
+
+def _rules(*, restarts: bool) -> list[dict[str, Any]]:
+    """What becomes of a worker that failed, by the first rule that fits; else its index has failed."""
+    # Who has trained is not replaced: the new one would wait for a rank 0 that is at its end. The others lose it, and
+    # end; `FailJob` would delete them at it, with their logs and receipts.
+    trained = {"action": "FailIndex", "onExitCodes": _TRAINED}
+    if not restarts:
+        # An evicted worker is replaced; until the barrier, the others find the new one.
+        return [trained, {"action": "Ignore", **_TAKEN_AWAY}, {"action": "Ignore", "onExitCodes": _REPLACE}]
+    # Until the barrier another pod does, also for one that was told to stop: evicted, preempted, deleted.
+    again = {**_REPLACE, "values": [names.REPLACE_CODE, names.STOPPED_CODE]}
+    # What the cluster takes away without an end of its own may have trained: its node is gone. The gang starts again.
+    return [trained, {"action": "Ignore", "onExitCodes": again}, {"action": "FailJob", **_TAKEN_AWAY}]
 
 
 def _jobset(job: JobSpec, pods: dict[str, Any]) -> dict[str, Any]:

@@ -44,6 +44,7 @@ def settle(
     """
     messages = {rank: one.ended.message for rank, one in workers.items() if one.ended and one.ended.message}
     made = _valid(logged, facts) or _assembled(facts, workers, messages, restarts, now)
+    made["restarts"] = max(made["restarts"], restarts)  # of a JobSet's, each start's agents know nothing
     _complete(made, facts, messages)
     found = first_failure(facts, workers)
     if found is not None and made["failure"] is not None:

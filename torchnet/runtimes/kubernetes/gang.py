@@ -7,10 +7,11 @@ watch neither doubles nor undoes anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from torchnet.names import STOPPED_CODE
 from torchnet.runtimes.kubernetes.pods import Ended, Worker, age_key, rank_of, worker
 
 Pod = dict[str, Any]
@@ -60,8 +61,8 @@ class Gang:
         known = self._pods.get(uid) or (self._gone[uid].last if uid in self._gone else None)
         return pod if known is None or _version(pod) >= _version(known) else known
 
-    def workers(self) -> dict[int, Worker]:
-        """The worker of each rank that has, or had, a pod.
+    def workers(self, attempts: Container[int] | None = None) -> dict[int, Worker]:
+        """The worker of each rank that has, or had, a pod; of these starts of the gang alone, where they are given.
 
         A rank's newest pod speaks for it. One that was deleted after its training had begun, or ended, stays its
         worker (that it was lost, or how it ended, must not be forgotten). One that was deleted or evicted before, or
@@ -72,10 +73,13 @@ class Gang:
         for pod, gone in [(p, False) for p in self._pods.values()] + [
             (g.last, True) for g in self._gone.values()
         ]:
+            if attempts is not None and age_key(pod)[0] not in attempts:
+                continue
             one = worker(pod)
             if self._replaces and gone and not one.started and one.ended is None:
                 continue
-            if self._replaces and one.replaced and not one.started and one.ended is not None:
+            stopped = self._restarts and one.ended is not None and one.ended.code == STOPPED_CODE
+            if self._replaces and (one.replaced or stopped) and not one.started and one.ended is not None:
                 continue
             # Without restarts, whoever has trained is the worker: a replacement cannot take part in its job.
             final = not self._restarts and (one.started or (gone and one.ended is not None))

@@ -15,6 +15,7 @@ from torchnet.errors import ClusterError
 from torchnet.runtimes.kubernetes.door import MERGE_PATCH, Door
 from torchnet.runtimes.kubernetes.facts import Facts
 from torchnet.runtimes.kubernetes.logs import Readers
+from torchnet.runtimes.kubernetes.pods import rank_of, worker
 from torchnet.runtimes.kubernetes.refused import Refused
 from torchnet.runtimes.kubernetes.resources import JOBSET, POD, selector
 
@@ -29,22 +30,29 @@ def halt(door: Door, facts: Facts) -> str:
     Raises:
         ClusterError: the API server cannot be reached, or the pods may not be listed.
     """
-    if facts.kind is JOBSET and _starts_again(door, facts):
+    if facts.kind is JOBSET and (_starts_again(door, facts) or not all(map(_trains, _pods(door, facts)))):
         _patch_workload(door, facts, {"suspend": True})
         return "a JobSet would start them again, so it is suspended, and its pods and their logs are gone"
     done: set[str] = set()
     why = ""
     for _ in range(_ROUNDS):
-        query = {"labelSelector": selector(facts.run)}
-        listed = door.call("GET", POD.path(facts.namespace), POD.call("list", facts.namespace), query=query)
-        fresh = [
-            pod for pod in listed.get("items") or () if _runs(pod) and pod["metadata"]["uid"] not in done
-        ]
+        fresh = [pod for pod in _pods(door, facts) if _runs(pod) and pod["metadata"]["uid"] not in done]
         why = why or _end(door, facts.namespace, [str(pod["metadata"]["name"]) for pod in fresh])
         done |= {pod["metadata"]["uid"] for pod in fresh}
         if door.stop.wait(_PAUSE):
             break
     return why
+
+
+def _pods(door: Door, facts: Facts) -> list[dict[str, Any]]:
+    query = {"labelSelector": selector(facts.run)}
+    call = POD.call("list", facts.namespace)
+    return list(door.call("GET", POD.path(facts.namespace), call, query=query).get("items") or ())
+
+
+def _trains(pod: dict[str, Any]) -> bool:
+    """Whether it has come so far: one of a JobSet that has not is replaced when it is told to stop."""
+    return rank_of(pod) is None or worker(pod).started
 
 
 def _runs(pod: dict[str, Any]) -> bool:

@@ -18,11 +18,22 @@ class Leaving:
         self._facts, self._warn = facts, warn
         self._since: dict[str, float] = {}  # by the pod's UID
         self._unheard: dict[int, Worker] = {}
+        self._forgotten: set[str] = set()
 
     @property
     def unheard(self) -> bool:
         """Whether a node has been given up."""
         return bool(self._unheard)
+
+    @property
+    def lost(self) -> list[Worker]:
+        """Those whose nodes have been given up."""
+        return list(self._unheard.values())
+
+    def forget(self) -> None:
+        """Others are in their places, for good."""
+        self._forgotten |= {one.uid for one in self._unheard.values()}
+        self._unheard = {}
 
     def correct(self, workers: dict[int, Worker]) -> None:
         """Put what became of silent nodes' workers in the place of what the cluster still says of them."""
@@ -34,7 +45,7 @@ class Leaving:
     def look(self, workers: dict[int, Worker], now: float) -> None:
         """Warn of pods that are taken away now; one that does not end in its time is on a node that is lost."""
         for rank, one in workers.items():
-            if not one.leaving or one.ended is not None:
+            if not one.leaving or one.ended is not None or one.uid in self._forgotten:
                 continue
             if one.uid not in self._since:
                 self._since[one.uid] = now

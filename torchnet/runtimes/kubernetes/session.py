@@ -13,6 +13,7 @@ from typing import Any
 
 from torchnet.agent.report import BACKLOG, Failure
 from torchnet.errors import ClusterError, TorchnetError
+from torchnet.runtimes.kubernetes.again import Again
 from torchnet.runtimes.kubernetes.door import Door
 from torchnet.runtimes.kubernetes.end import first_failure, settle
 from torchnet.runtimes.kubernetes.facts import Facts
@@ -70,7 +71,10 @@ class Session:
         self._heard = Heard(console, self._following.take, Files(wishes.log_dir))
         self._queue: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._workers: dict[int, Worker] = {}
-        self._leaving = Leaving(facts, lambda text: self._console.notice(text, "warning"))
+        warn = lambda text: self._console.notice(text, "warning")  # noqa: E731
+        self._leaving = Leaving(facts, warn)
+        problem = lambda text: self._queue.put(("notice", text))  # noqa: E731
+        self._again = Again(door, facts, self._gang, self._leaving, warn, problem)
         self._listed = False
         self._started = False
         self._failure: Failure | None = None
@@ -197,7 +201,7 @@ class Session:
             if not live and time.monotonic() - self._stopping > _SETTLE_SECONDS:
                 return True
         if self._facts.restarts and self._stopping is None:
-            if not ended or not self._look.over():
+            if (self._gang.pods() and not ended) or not self._look.over():
                 return False
             self._over = self._over or time.monotonic()
             last = len(ended) == self._facts.nnodes and self._gang.attempt >= self._look.restarts
@@ -212,7 +216,11 @@ class Session:
 
     def _look_for_failures(self, now: float) -> None:
         """A worker that ended badly: its agent tells those that have joined; what does not end then is stopped."""
-        if self._stop_at is not None or (self._facts.restarts and not self._look.failed()):
+        if self._stop_at is not None:
+            return
+        apart = self._wishes.grace + _PATIENCE_SECONDS if self._started else _APART_SECONDS
+        if self._facts.restarts and not self._look.failed():
+            self._see_again(now, apart)
             return
         found = first_failure(self._facts, self._workers)
         if found is None:
@@ -221,26 +229,34 @@ class Session:
             self._failure = found
         if not self._heard.said(found.text.partition("\n")[0]):
             self._console.event(found.event())
-        apart = self._wishes.grace + _PATIENCE_SECONDS if self._started else _APART_SECONDS
         # Of a lost node the other agents may know nothing: the network can be as good as before.
         self._stop_at = now if self._leaving.unheard else now + apart
 
+    def _see_again(self, now: float, apart: float) -> None:
+        """A JobSet's gang that is broken starts again, or the job ends; each start has its own time."""
+        if self._again.begun(self._look.restarts):
+            self._started, self._counted, self._waiting = False, 0.0, Waiting(self._facts)
+            self._ticked = now
+        if self._wishes.stops and (stuck := self._again.look(now, apart)):
+            self._fail(stuck)
+
     def _start(self, now: float) -> bool:
         """Whether all have started; says what holds up those that have not."""
-        queued = self._look.queued(self._workers)
+        workers = self._again.workers if self._again.attempt else self._workers
+        queued = self._look.queued(workers)
         passed, self._ticked = now - self._ticked, now
         if not queued:
             self._counted += passed
-        if len([one for one in self._workers.values() if one.started or one.ended]) == self._facts.nnodes:
+        if len([one for one in workers.values() if one.started or one.ended]) == self._facts.nnodes:
             self._started = True
             return True
-        told = self._look.told(self._workers) if now - self._began > _EVENTS_SECONDS else {}
+        told = self._look.told(workers) if now - self._began > _EVENTS_SECONDS else {}
         replaced = self._gang.replaced()
-        for text in self._waiting.lines(self._workers, told, queued, now, replaced=replaced):
+        for text in self._waiting.lines(workers, told, queued, now, replaced=replaced):
             self._console.notice(text)
         limit = self._wishes.start_timeout
         if limit is not None and self._counted > limit and self._failure is None:
-            reasons = self._waiting.reasons(self._workers, told, queued, replaced=replaced)
+            reasons = self._waiting.reasons(workers, told, queued, replaced=replaced)
             shown = [f"{name}: {why}" for name, why in list(reasons.items())[:16]]
             more = [f"and {len(reasons) - 16} more"] if len(reasons) > 16 else []
             text = "\n".join([f"not all workers started within --start-timeout {limit:g} s", *shown, *more])

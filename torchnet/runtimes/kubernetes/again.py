@@ -1,0 +1,141 @@
+"""A JobSet's gang that is broken: its next start is told, and brought about where the cluster would wait for ever.
+
+The JobSet starts its gang again when its Job has failed, and a Job fails when all of its pods have ended: one on a node
+that is lost does not, and one that was made in the place of a lost worker waits for a rank 0 that is at its end.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torchnet.agent.report import Failure
+from torchnet.errors import ClusterError
+from torchnet.names import ATTEMPT_LABEL
+from torchnet.runtimes.kubernetes.door import MERGE_PATCH, Door
+from torchnet.runtimes.kubernetes.end import first_failure
+from torchnet.runtimes.kubernetes.facts import Facts
+from torchnet.runtimes.kubernetes.gang import Gang
+from torchnet.runtimes.kubernetes.leaving import Leaving
+from torchnet.runtimes.kubernetes.pods import Worker
+from torchnet.runtimes.kubernetes.refused import Refused
+from torchnet.runtimes.kubernetes.resources import JOB, POD
+
+_UNANSWERED_SECONDS = 30.0  # beyond the pods' own time: so long a Job that was told to fail has for it
+
+_TRACKED = "batch.kubernetes.io/job-tracking"  # the finalizer by which a Job keeps its pods until it has counted them
+
+
+class Again:
+    """``notice`` gets lines from this thread, ``problem`` from others."""
+
+    def __init__(
+        self,
+        door: Door,
+        facts: Facts,
+        gang: Gang,
+        leaving: Leaving,
+        notice: Callable[[str], None],
+        problem: Callable[[str], None],
+    ) -> None:
+        self._door, self._facts, self._gang, self._leaving = door, facts, gang, leaving
+        self._notice, self._problem = notice, problem
+        self._broken: float | None = None
+        self._cause: Failure | None = None
+        self._told: float | None = None  # when the Job was told to fail
+        self._let_go: set[str] = set()  # UIDs
+        self.attempt = 0
+        """Which start of the gang the cluster is at."""
+
+    @property
+    def workers(self) -> dict[int, Worker]:
+        """Those of the present start."""
+        found = self._gang.workers(range(self.attempt, self.attempt + 1))
+        self._leaving.correct(found)
+        return found
+
+    def begun(self, restarts: int) -> bool:
+        """Whether the gang starts again, which is told with its reason. ``restarts``: as the JobSet counts them."""
+        newest = max(restarts, self._gang.attempt)
+        if newest <= self.attempt:
+            return False
+        found = self._cause or first_failure(self._facts, self._gang.workers(range(newest)))
+        why = f": {found.text.partition(chr(10))[0]}" if found else ""
+        self._notice(f"the gang starts again (restart {newest}){why}")
+        self._leaving.forget()
+        self.attempt, self._broken, self._told, self._cause = newest, None, None, None
+        return True
+
+    def look(self, now: float, apart: float) -> Failure | None:
+        """See to it that a broken gang's Job fails; the failure, where it does not although it was told to.
+
+        ``apart``: seconds that the workers have to end by themselves.
+        """
+        silent = [one for one in self._leaving.lost if one.uid not in self._let_go]
+        if silent:
+            self._let_go |= {one.uid for one in silent}
+            self._aside(lambda: self._release(silent))
+        workers = self.workers
+        found = first_failure(self._facts, workers)
+        if found is None:
+            return None
+        if self._broken is None:
+            self._broken = now
+        # When the JobSet deletes all pods, it can no more be seen which one was taken away first.
+        if self._cause is None or found.kind != "interrupted":
+            self._cause = found
+        if self._told is None and (self._leaving.unheard or now - self._broken > apart):
+            self._told = now
+            attempt = self.attempt
+            self._aside(lambda: self._fail(attempt))
+        patience = max((one.patience for one in workers.values()), default=0.0) + _UNANSWERED_SECONDS
+        return found if self._told is not None and now - self._told > patience else None
+
+    def _aside(self, action: Callable[[], None]) -> None:
+        def work() -> None:
+            try:
+                action()
+            except ClusterError as error:
+                self._problem(f"the gang cannot be started again: {error}")
+
+        threading.Thread(target=work, name="again", daemon=True).start()
+
+    def _fail(self, attempt: int) -> None:
+        """Tell this start's Job that its time is over: the JobSet does what it does with any that has failed."""
+        namespace, name = self._facts.namespace, self._facts.maker
+        path = JOB.path(namespace, name)
+        try:
+            meta = self._door.call("GET", path, JOB.call("get", namespace, name))["metadata"]
+            if (meta.get("labels") or {}).get(ATTEMPT_LABEL, "0") != str(attempt):
+                return  # the JobSet was faster
+            body: dict[str, Any] = {"metadata": {"uid": meta["uid"]}, "spec": {"activeDeadlineSeconds": 1}}
+            query = {"fieldManager": "torchnet"}
+            call = JOB.call("patch", namespace, name)
+            self._door.call("PATCH", path, call, query=query, body=body, content=MERGE_PATCH)
+        except Refused as error:
+            if error.status not in (404, 409):  # gone, or gone and there is another one
+                raise
+
+    def _release(self, silent: Sequence[Worker]) -> None:
+        """Take pods from the Job, which would wait for them for ever.
+
+        They stay for their nodes to end, or for the run's removal: taken out by force, they would give their addresses
+        to the next start, where the nodes still run them.
+        """
+        for one in silent:
+            path = POD.path(self._facts.namespace, one.pod)
+            try:
+                meta = self._door.call("GET", path, POD.call("get", self._facts.namespace, one.pod))[
+                    "metadata"
+                ]
+                owners = [owner for owner in meta.get("ownerReferences") or () if not owner.get("controller")]
+                kept = [text for text in meta.get("finalizers") or () if text != _TRACKED]
+                change = {"uid": one.uid, "ownerReferences": owners, "finalizers": kept}
+                call = POD.call("patch", self._facts.namespace, one.pod)
+                query = {"fieldManager": "torchnet"}
+                body = {"metadata": change}
+                self._door.call("PATCH", path, call, query=query, body=body, content=MERGE_PATCH)
+            except Refused as error:
+                if error.status not in (404, 409):
+                    raise
