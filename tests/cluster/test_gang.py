@@ -120,7 +120,7 @@ def test_until_the_barrier_a_worker_is_replaced(launcher: Launcher, jobset: None
 
 
 def test_a_lost_node_starts_the_gang_again_on_the_others(launcher: Launcher, jobset: None) -> None:
-    """Its pods hang there, and the launcher takes them out: the JobSet alone would wait for them."""
+    """Its pods hang there, and the launcher takes them from their Job: the JobSet alone would wait for them."""
     with gang(launcher, "gangnode", "--max-restarts", "1", "--spread", "soft", "--grace", "2") as job:
         ready(job)
         lost = job.where()[1]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.jobs import until
-from tests.unit.api_answers import door
+from tests.unit.api_answers import Answer, door
 from tests.unit.api_store import Store, forbidden, storing
 from tests.unit.kubernetes_objects import (
     NAMESPACE,
@@ -137,7 +137,7 @@ def test_a_pod_on_a_silent_node_is_taken_from_its_job_and_stays(seen: Seen) -> N
     found = seen.patched(2)
     assert found[JOB_NAME]["spec"] == {"activeDeadlineSeconds": 1}
     assert found[lost["metadata"]["name"]]["metadata"] == {
-        "uid": lost["metadata"]["uid"],
+        "resourceVersion": lost["metadata"]["resourceVersion"],
         "ownerReferences": [{"kind": "Other", "name": "other"}],
         "finalizers": ["example.com/other"],
     }
@@ -159,3 +159,31 @@ def test_who_may_not_do_that_is_told(seen: Seen) -> None:
         seen.again.look(now, 25.0)
     until(lambda: seen.problems, "the problem")
     assert "the gang cannot be started again" in seen.problems[0]
+
+
+def test_where_no_start_is_left_and_all_is_to_stay_no_job_is_told_to_fail(store: Store, seen: Seen) -> None:
+    """It would delete the pods that still run."""
+    child(store)
+    seen.gang.listed([pod(0, phase="Running", worker=running(), attempt=0), LOST])
+    assert seen.again.look(100.0, 25.0, last=True) is None  # they have their time
+    found = seen.again.look(126.0, 25.0, last=True)
+    assert found is not None
+    assert found.kind == "lost"
+    assert store.patches == []
+
+
+def test_a_pod_that_others_change_meanwhile_is_released_all_the_same(store: Store, seen: Seen) -> None:
+    """Its lists are replaced whole: what somebody else has put into them must not be lost."""
+    body = store.put(silent(1))
+    answers: list[Answer] = [(409, {}, {"reason": "Conflict", "message": "the object has been modified"})] * 2
+    store.faults = [("PATCH", "/pods/", one) for one in answers]
+    seen.gang.listed([body])
+    workers = seen.gang.workers()
+    seen.leaving.look(workers, 0.0)
+    seen.leaving.look(workers, 100.0)
+    seen.again.look(100.0, 25.0)
+    until(lambda: store.wanted("PATCH", "/pods/") >= 2, "two tries")
+    store.faults = []
+    until(lambda: any("/pods/" in path for path, _ in store.patches), "the patch")
+    (patch,) = [body for path, body in store.patches if "/pods/" in path]
+    assert patch["metadata"]["resourceVersion"] == body["metadata"]["resourceVersion"]

@@ -19,6 +19,7 @@ from tests.unit.kubernetes_objects import (
     pod,
     running,
     terminated,
+    waiting,
     workers,
 )
 from torchnet.agent.report import Failure, Kind
@@ -310,3 +311,13 @@ def test_a_script_that_the_launcher_has_killed_is_not_why_the_job_ended() -> Non
     assert settle(facts(), killed, failure=mine)["exit_code"] == 137
     assert settle(facts(), killed, failure=mine, killed=True)["exit_code"] == 130
     assert settle(facts(), gang_of([42, 42, 42, 42]), failure=mine, killed=True)["exit_code"] == 42
+
+
+def test_an_agent_that_was_told_to_stop_before_it_was_up_says_nothing() -> None:
+    body = pod(0, phase="Failed", prepare=terminated(143, None), worker=waiting("PodInitializing"))
+    found = first_failure(facts(1), workers(body, nnodes=1))
+    assert found is not None
+    assert (found.kind, found.code) == ("interrupted", 143)
+    script = first_failure(facts(1), workers(ended(0, 143, ""), nnodes=1))
+    assert script is not None
+    assert script.kind == "lost"

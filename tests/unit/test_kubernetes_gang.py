@@ -244,3 +244,23 @@ def test_the_workers_of_some_starts_alone() -> None:
         "second",
     ]
     assert gang.workers(range(2, 3)) == {}
+
+
+def test_a_jobsets_pod_that_goes_without_an_end_of_its_own_fails_its_job() -> None:
+    """Evicted while its image came: no code says that another one would do."""
+    body = pod(phase="Failed", prepare=waiting("PodInitializing"), conditions=[EVICTED])
+    for restarts in (True, False):
+        gang = Gang(1, replaces=True, restarts=restarts)
+        gang.event("ADDED", body)
+        assert bool(gang.workers()) is restarts
+
+
+def test_what_was_known_is_forgotten_with_each_event() -> None:
+    gang = Gang(2)
+    gang.event("ADDED", pod(0, uid="a", prepare=running()))
+    gang.workers()[5] = gang.workers()[0]  # what somebody does with a state is not the gang's
+    assert list(gang.workers()) == [0]
+    gang.event("ADDED", pod(1, uid="b", prepare=running()))
+    assert list(gang.workers()) == [0, 1]
+    gang.listed([])
+    assert gang.workers()[0].ended is not None

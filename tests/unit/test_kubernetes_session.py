@@ -329,3 +329,12 @@ def test_who_reads_slowly_gets_every_line(
         console.close()
     assert outcome.code == 0
     assert [int(line.rpartition(b" ")[2]) for line in got.splitlines()] == list(range(count))
+
+
+def test_who_looks_on_is_not_told_of_starts_that_were_before(store: Store, watched: Watched) -> None:
+    jobset = store.put(job(1) | {"apiVersion": JOBSET.api, "kind": JOBSET.name})
+    jobset["status"] = {"restarts": 2, "conditions": [{"type": "Completed", "status": "True"}]}
+    store.put(ended(0, 42, message(0, 42, failure=FAILED), attempt=1))
+    store.put(ended(0, 0, message(0), uid="new", attempt=2))
+    assert watched.run(facts(1, jobset=True), ATTACHED).code == 0
+    assert "starts again" not in watched.err.getvalue()

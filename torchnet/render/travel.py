@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+from torchnet import names
 from torchnet.errors import TorchnetError
 from torchnet.render.archive import Entry, zipped
 
@@ -43,16 +44,19 @@ PYROUTE2 = (
 )
 _FIX = "pip install --force-reinstall torchnet-launch"
 # A container's first process hears no SIGTERM before it has a handler, and the agent's own comes after the imports.
-_MAIN = b"""\
+_MAIN = (
+    b"""\
 import signal
 import sys
 
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(%d))
 
 from torchnet.agent.program import main
 
 sys.exit(main(sys.argv[1:]))
 """
+    % names.STOPPED_CODE
+)
 
 
 def agent_zip() -> bytes:

@@ -21,9 +21,11 @@ from torchnet.runtimes.kubernetes.leaving import Leaving
 from torchnet.runtimes.kubernetes.pods import Worker
 from torchnet.runtimes.kubernetes.refused import Refused
 from torchnet.runtimes.kubernetes.resources import JOB, POD
+from torchnet.runtimes.kubernetes.watch import own_error
 
 _UNANSWERED_SECONDS = 30.0  # beyond the pods' own time: so long a Job that was told to fail has for it
 
+_TRIES = 5  # to change an object that others change, too
 _TRACKED = "batch.kubernetes.io/job-tracking"  # the finalizer by which a Job keeps its pods until it has counted them
 
 
@@ -67,10 +69,11 @@ class Again:
         self.attempt, self._broken, self._told, self._cause = newest, None, None, None
         return True
 
-    def look(self, now: float, apart: float) -> Failure | None:
+    def look(self, now: float, apart: float, *, last: bool = False) -> Failure | None:
         """See to it that a broken gang's Job fails; the failure, where it does not although it was told to.
 
-        ``apart``: seconds that the workers have to end by themselves.
+        ``apart``: seconds that the workers have to end by themselves. ``last``: no other start comes, and what there is
+        is to stay: the failure then, since a Job that fails deletes the pods that run.
         """
         silent = [one for one in self._leaving.lost if one.uid not in self._let_go]
         if silent:
@@ -86,6 +89,8 @@ class Again:
         if self._cause is None or found.kind != "interrupted":
             self._cause = found
         if self._told is None and (self._leaving.unheard or now - self._broken > apart):
+            if last:
+                return found
             self._told = now
             attempt = self.attempt
             self._aside(lambda: self._fail(attempt))
@@ -98,6 +103,8 @@ class Again:
                 action()
             except ClusterError as error:
                 self._problem(f"the gang cannot be started again: {error}")
+            except Exception as error:
+                self._problem(own_error(f"the next start of {self._facts.run}", error).text)
 
         threading.Thread(target=work, name="again", daemon=True).start()
 
@@ -124,18 +131,26 @@ class Again:
         to the next start, where the nodes still run them.
         """
         for one in silent:
-            path = POD.path(self._facts.namespace, one.pod)
-            try:
-                meta = self._door.call("GET", path, POD.call("get", self._facts.namespace, one.pod))[
-                    "metadata"
-                ]
-                owners = [owner for owner in meta.get("ownerReferences") or () if not owner.get("controller")]
-                kept = [text for text in meta.get("finalizers") or () if text != _TRACKED]
-                change = {"uid": one.uid, "ownerReferences": owners, "finalizers": kept}
-                call = POD.call("patch", self._facts.namespace, one.pod)
-                query = {"fieldManager": "torchnet"}
-                body = {"metadata": change}
-                self._door.call("PATCH", path, call, query=query, body=body, content=MERGE_PATCH)
-            except Refused as error:
-                if error.status not in (404, 409):
-                    raise
+            for _ in range(_TRIES):
+                if self._released(one):
+                    break
+
+    def _released(self, one: Worker) -> bool:
+        """Whether it is no concern of the Job's any more; False where somebody else has changed it meanwhile."""
+        namespace, path = self._facts.namespace, POD.path(self._facts.namespace, one.pod)
+        try:
+            meta = self._door.call("GET", path, POD.call("get", namespace, one.pod))["metadata"]
+            if meta["uid"] != one.uid:
+                return True
+            change = {
+                "resourceVersion": meta["resourceVersion"],  # the lists are replaced whole
+                "ownerReferences": [o for o in meta.get("ownerReferences") or () if not o.get("controller")],
+                "finalizers": [text for text in meta.get("finalizers") or () if text != _TRACKED],
+            }
+            call, query = POD.call("patch", namespace, one.pod), {"fieldManager": "torchnet"}
+            self._door.call("PATCH", path, call, query=query, body={"metadata": change}, content=MERGE_PATCH)
+        except Refused as error:
+            if error.status not in (404, 409):
+                raise
+            return error.status == 404
+        return True

@@ -97,7 +97,12 @@ def first_failure(facts: Facts, workers: Mapping[int, Worker]) -> Failure | None
             continue
         message = one.ended.message
         if message is None:
-            if one.ended.code:
+            if one.ended.code == names.STOPPED_CODE and not one.started:
+                text = f"{facts.node(rank)} was told to stop before it had begun"
+                said.append(
+                    Failure("interrupted", text, names.STOPPED_CODE, node=facts.node(rank), at=one.ended.at)
+                )
+            elif one.ended.code:
                 lost.append(_lost(facts, rank, one))
         elif message.failure is not None:
             said.append(message.failure)

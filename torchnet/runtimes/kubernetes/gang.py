@@ -11,7 +11,7 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torchnet.names import STOPPED_CODE
+from torchnet.names import REPLACE_CODE, STOPPED_CODE
 from torchnet.runtimes.kubernetes.pods import Ended, Worker, age_key, rank_of, worker
 
 Pod = dict[str, Any]
@@ -35,12 +35,16 @@ class Gang:
         self._replaces = replaces
         self._pods: dict[str, Pod] = {}
         self._gone: dict[str, _Gone] = {}
+        self._known: dict[
+            Container[int] | None, dict[int, Worker]
+        ] = {}  # since the last event: it takes a while
 
     def event(self, kind: str, pod: Pod) -> None:
         """One event of a watch: ADDED, MODIFIED or DELETED."""
         uid = pod["metadata"]["uid"]
         if rank_of(pod) is None:
             return
+        self._known = {}
         newest = self._newer(uid, pod)
         if kind == "DELETED" or uid in self._gone:
             self._pods.pop(uid, None)
@@ -52,6 +56,7 @@ class Gang:
         """A whole list: what is not in it has been deleted meanwhile."""
         pods = list(pods)
         present = {pod["metadata"]["uid"] for pod in pods}
+        self._known = {}
         for uid in self._pods.keys() - present:
             self._gone[uid] = _Gone(self._pods.pop(uid))
         for pod in pods:
@@ -69,6 +74,11 @@ class Gang:
         that asks for another one, makes room where the workload makes another; where none does, it is lost until
         somebody else has made one.
         """
+        if attempts not in self._known:
+            self._known[attempts] = self._workers(attempts)
+        return dict(self._known[attempts])
+
+    def _workers(self, attempts: Container[int] | None) -> dict[int, Worker]:
         chosen: dict[int, tuple[tuple[bool, tuple[int, str, str]], Worker]] = {}
         for pod, gone in [(p, False) for p in self._pods.values()] + [
             (g.last, True) for g in self._gone.values()
@@ -78,8 +88,12 @@ class Gang:
             one = worker(pod)
             if self._replaces and gone and not one.started and one.ended is None:
                 continue
-            stopped = self._restarts and one.ended is not None and one.ended.code == STOPPED_CODE
-            if self._replaces and (one.replaced or stopped) and not one.started and one.ended is not None:
+            if (
+                self._replaces
+                and one.ended is not None
+                and not one.started
+                and self._replaced(one.ended, one)
+            ):
                 continue
             # Without restarts, whoever has trained is the worker: a replacement cannot take part in its job.
             final = not self._restarts and (one.started or (gone and one.ended is not None))
@@ -92,6 +106,10 @@ class Gang:
                 chosen[one.rank] = (key, one)
         return {rank: chosen[rank][1] for rank in sorted(chosen)}
 
+    def _replaced(self, ended: Ended, one: Worker) -> bool:
+        """Of a JobSet, whatever has no such code fails its Job (torchnet.render.workloads)."""
+        return ended.code in (REPLACE_CODE, STOPPED_CODE) if self._restarts else one.replaced
+
     @property
     def attempt(self) -> int:
         """The newest start of the gang of which a pod was seen."""
@@ -102,6 +120,8 @@ class Gang:
         if not self._replaces:
             return {}
         present = self.workers()
+        if len(present) >= self._nnodes:
+            return {}
         found = [
             one for one in map(worker, sorted(self._pods.values(), key=age_key)) if one.rank not in present
         ]

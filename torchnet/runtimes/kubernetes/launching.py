@@ -55,9 +55,9 @@ def see(
     failure = outcome.receipt["failure"]
     stopped = failure is not None and failure["kind"] in ("interrupted", "timeout")
     detached = wishes.detach and not outcome.stopped
-    removes = wishes.stops and not wishes.keep and not detached
+    removes = wishes.stops and not outcome.kept and not detached
     # Whether one that somebody else has stopped is still there, who only looks on does not know.
-    if wishes.keep or (not removes and (detached or not stopped)):
+    if outcome.kept or (not removes and (detached or not stopped)):
         _next_commands(console, known, f"the run {known.run} is still there", ("logs", "down"))
     console.finish()
     # Before the removal, which can take long. On standard output it goes behind all that waits there.

@@ -97,6 +97,14 @@ class Look:
         count = status.get("restarts", 0)
         return count if isinstance(count, int) and count > 0 else 0
 
+    @property
+    def restarts_left(self) -> bool:
+        """Whether the cluster would start the gang again, as far as was looked."""
+        with self._lock:
+            spec = (self._workload or {}).get("spec") or {}
+        limit = (spec.get("failurePolicy") or {}).get("maxRestarts") or 0
+        return isinstance(limit, int) and self.restarts < limit
+
     def _condition(self, *kinds: str) -> bool:
         with self._lock:
             status = (self._workload or {}).get("status") or {}

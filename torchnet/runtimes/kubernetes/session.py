@@ -12,24 +12,24 @@ import time
 from typing import Any
 
 from torchnet.agent.report import BACKLOG, Failure
-from torchnet.errors import ClusterError, TorchnetError
+from torchnet.errors import TorchnetError
 from torchnet.runtimes.kubernetes.again import Again
 from torchnet.runtimes.kubernetes.door import Door
 from torchnet.runtimes.kubernetes.end import first_failure, settle
 from torchnet.runtimes.kubernetes.facts import Facts
 from torchnet.runtimes.kubernetes.following import Files, Following
 from torchnet.runtimes.kubernetes.gang import Gang
-from torchnet.runtimes.kubernetes.halt import halt
 from torchnet.runtimes.kubernetes.heard import Heard
 from torchnet.runtimes.kubernetes.hurry import hurry
 from torchnet.runtimes.kubernetes.leaving import Leaving
 from torchnet.runtimes.kubernetes.look import Look
 from torchnet.runtimes.kubernetes.pods import Worker
-from torchnet.runtimes.kubernetes.remove import NOW_SECONDS, stop
+from torchnet.runtimes.kubernetes.remove import NOW_SECONDS
 from torchnet.runtimes.kubernetes.resources import POD
 from torchnet.runtimes.kubernetes.signals import Signals
+from torchnet.runtimes.kubernetes.stopping import Stopping
 from torchnet.runtimes.kubernetes.waiting import Waiting
-from torchnet.runtimes.kubernetes.watch import Watch, own_error
+from torchnet.runtimes.kubernetes.watch import Watch
 from torchnet.runtimes.kubernetes.wishes import Outcome, Wishes
 from torchnet.ui.console import Console
 
@@ -40,6 +40,7 @@ _APART_SECONDS = (
 )
 _PATIENCE_SECONDS = 15.0  # beyond --grace, until a worker that does not end although it was told to is ended
 _BEHIND_SECONDS = 5.0  # that the watch on the pods may be behind what a JobSet says of itself
+_HALTED_SECONDS = 3.0  # for the last of what stays to be told, at the end
 _SETTLE_SECONDS = 0.5  # in which states that were on their way arrive
 _DRAIN_SECONDS = 8.0  # for the logs' last lines
 _STOPPED_SECONDS = 1.5
@@ -75,11 +76,17 @@ class Session:
         self._leaving = Leaving(facts, warn)
         problem = lambda text: self._queue.put(("notice", text))  # noqa: E731
         self._again = Again(door, facts, self._gang, self._leaving, warn, problem)
-        self._listed = False
+        self._listed = self._again_known = False
         self._started = False
         self._failure: Failure | None = None
         self._broken: TorchnetError | None = None
-        self._stopping: float | None = None  # when the job was told to end
+        self._stopped = Stopping(
+            door,
+            facts,
+            keep=wishes.keep,
+            notice=problem,
+            failed=lambda error: self._queue.put(("failed", error)),
+        )
         self._stop_at: float | None = None
         self._over: float | None = None  # when a JobSet was seen to have ended
         self._interrupted = 0
@@ -120,6 +127,11 @@ class Session:
             self._door.access.silence.look()
             self._console.tick()
             self._console.push()
+
+    @property
+    def _stopping(self) -> float | None:
+        """When the job was told to end."""
+        return self._stopped.since
 
     # -- what comes ----------------------------------------------------------------------------------------------
 
@@ -199,15 +211,15 @@ class Session:
                 one for one in self._workers.values() if one.stage in ("preparing", "prepared", "running")
             ]
             if not live and time.monotonic() - self._stopping > _SETTLE_SECONDS:
-                return True
+                return self._stopped.wait(0)
         if self._facts.restarts and self._stopping is None:
-            if (self._gang.pods() and not ended) or not self._look.over():
+            if not self._look.over():
                 return False
             self._over = self._over or time.monotonic()
             last = len(ended) == self._facts.nnodes and self._gang.attempt >= self._look.restarts
             return last or time.monotonic() - self._over > _BEHIND_SECONDS
         if len(ended) == self._facts.nnodes:
-            return True
+            return self._stopped.wait(0)
         if self._gang.pods():
             return False
         # Removed by somebody else, or kept for so long that its pods are gone: nothing comes any more. Plain pods were
@@ -234,10 +246,15 @@ class Session:
 
     def _see_again(self, now: float, apart: float) -> None:
         """A JobSet's gang that is broken starts again, or the job ends; each start has its own time."""
+        if not self._listed:
+            return
+        if not self._wishes.stops and not self._again_known:
+            self._again_known, self._again.attempt = True, self._gang.attempt  # what was before is no news
         if self._again.begun(self._look.restarts):
             self._started, self._counted, self._waiting = False, 0.0, Waiting(self._facts)
             self._ticked = now
-        if self._wishes.stops and (stuck := self._again.look(now, apart)):
+        last = self._wishes.keep and not self._look.restarts_left
+        if self._wishes.stops and (stuck := self._again.look(now, apart, last=last)):
             self._fail(stuck)
 
     def _start(self, now: float) -> bool:
@@ -271,26 +288,14 @@ class Session:
 
     def _stop(self) -> None:
         """Tell the cluster to end the job, and to remove its pods unless they are kept; its last words still come."""
-        if self._stopping is not None or not self._wishes.stops:
+        if self._stopped.since is not None or not self._wishes.stops:
             return
-        self._stopping = time.monotonic()
         # A container's first process that has no handler yet never gets a SIGTERM: a preparation that has just begun
         # would go on to its end. Nobody has anything to save before the training.
         early = self._interrupted > 0 and not any(one.started for one in self._workers.values())
         grace = NOW_SECONDS if early else None
 
-        def work() -> None:
-            try:
-                if not self._wishes.keep:
-                    stop(self._door, self._facts.namespace, self._facts.run, grace=grace)
-                elif why := halt(self._door, self._facts):
-                    self._queue.put(("notice", f"--keep: {why}"))
-            except ClusterError as error:
-                self._queue.put(("failed", error))
-            except Exception as error:
-                self._queue.put(("failed", own_error(f"the stop of {self._facts.run}", error)))
-
-        threading.Thread(target=work, name="stop", daemon=True).start()
+        self._stopped.begin(grace, self._wishes.grace + _PATIENCE_SECONDS)
 
     def _hurry(self, now: float) -> None:
         """End at once what still runs; how it ended still comes."""
@@ -308,7 +313,9 @@ class Session:
     def _end(self, drain: float | None = None) -> Outcome:
         """The logs to their ends (within ``drain`` seconds), then the receipt."""
         drain = _DRAIN_SECONDS if drain is None else drain
-        if self._stopping is not None:
+        if self._stopping is not None and not self._stopped.wait(_HALTED_SECONDS):
+            self._console.notice(f"--keep: {self._facts.run} may go on: it was not told in time", "warning")
+        if self._stopping is not None and not self._stopped.keeps:
             # The pods are gone, and not every kubelet ends their streams.
             drain = min(drain, _STOPPED_SECONDS)
         self._following.update(self._workers)
@@ -338,4 +345,6 @@ class Session:
             killed=self._hurried is not None,
             now=time.time(),
         )
-        return Outcome(receipt, int(receipt["exit_code"]), stopped=self._stopping is not None)
+        stopped = self._stopping is not None
+        kept = self._wishes.keep and self._stopped.keeps
+        return Outcome(receipt, int(receipt["exit_code"]), stopped=stopped, kept=kept)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 TOLD_SECONDS = 3.0  # without an answer, until that is said
+_AGAIN_SECONDS = 60.0  # until it is said again
 
 
 class Silence:
@@ -21,7 +22,7 @@ class Silence:
         self._lock = threading.Lock()
         self._waiting: list[Asked] = []
         self._answered = float("-inf")
-        self._told = False
+        self._told = float("-inf")
 
     @property
     def seconds(self) -> float:
@@ -35,17 +36,18 @@ class Silence:
         return time.monotonic() - max(self._answered, min(one.began for one in self._waiting))
 
     def look(self) -> None:
-        """Say that there is no answer, if it is time to, and has not been said before."""
-        if self.say is None or self._told:
+        """Say that there is no answer, if it is time to, and has not just been said."""
+        if self.say is None or time.monotonic() - self._told < _AGAIN_SECONDS:
             return
         with self._lock:
             if self._seconds() < TOLD_SECONDS:
                 return
             # Of several the one that is tried for the longest time: a command lives as long as that.
             one = max(self._waiting, key=lambda asked: asked.limit)
-            self._told = True
+            self._told = time.monotonic()
         why = f" ({one.problem})" if one.problem else ""
-        self.say(f"no answer from {one.place} yet{why}; trying for {one.limit:g} s")
+        what = "no good answer" if one.problem.startswith("HTTP") else "no answer"
+        self.say(f"{what} from {one.place} yet{why}; trying for {one.limit:g} s")
 
     def asking(self, place: str, *, patience: float, read: float, stream: bool) -> Asked:
         """A call, for as long as ``with`` lasts; ``stream``: its beginning may rightly take its time."""

@@ -27,10 +27,11 @@ class Wishes:
 class Outcome:
     """``receipt`` is None for a launch that was left while its job runs on (``left``: why).
 
-    ``stopped``: the launcher has told the cluster to end the job, so that its workload and its pods are gone.
+    ``stopped``: the launcher has told the cluster to end the job. ``kept``: its workload and pods stay, as was wished.
     """
 
     receipt: dict[str, Any] | None
     code: int
     left: str = ""
     stopped: bool = False
+    kept: bool = False
