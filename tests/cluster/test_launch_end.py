@@ -177,7 +177,8 @@ def test_a_signal_stops_the_job_and_removes_it(launcher: Launcher, number: int, 
     assert launcher.left() == []
 
 
-def test_ctrl_c_ends_a_kept_job_and_leaves_it(launcher: Launcher) -> None:
+@pytest.mark.parametrize("form", ["job", "jobset"])
+def test_ctrl_c_ends_a_kept_job_and_leaves_it(launcher: Launcher, jobset: None, form: str) -> None:
     """Its workers have their time, and what they said then is still there."""
     text = """\
         import signal, sys, time
@@ -188,7 +189,7 @@ def test_ctrl_c_ends_a_kept_job_and_leaves_it(launcher: Launcher) -> None:
         print("begun", flush=True)
         time.sleep(300)
         """
-    process = launcher.started(text, "--keep", "--run-id", "kept")
+    process = launcher.started(text, "--keep", "--run-id", "kept", "--as", form)
     time.sleep(3)
     ran = launcher.signalled(process, 2)
     assert ran.code == 130, ran.err

@@ -23,6 +23,21 @@ def test_an_image_that_does_not_exist(launcher: Launcher) -> None:
     assert launcher.left() == []
 
 
+def test_what_never_starts_stays_as_it_is_if_it_is_to(launcher: Launcher) -> None:
+    """Its pods end where they are, and the Job makes no others."""
+    words = ("--run-id", "kept", "--keep", "--start-timeout", "5s")
+    made = launcher.words(*words, nnodes=2, image="127.0.0.1:1/nosuch/image:1")
+    ran = launcher.run(*made, launcher.script(SCRIPT))
+    assert ran.code == 124, ran.err
+    assert "the run kept is still there" in ran.err
+    ends = [(one["status"]["phase"], one["status"].get("reason")) for one in launcher.pods()]
+    assert ends == [("Failed", "DeadlineExceeded")] * 2
+    job = ("get", "job", "kept", "-n", launcher.namespace, "-o", "jsonpath={.status.conditions[*].type}")
+    launcher.wait(lambda: "Failed" in launcher.cluster.kubectl(*job), 10)
+    assert launcher.run("down", "kept", "-n", launcher.namespace).code == 0
+    assert launcher.left() == []
+
+
 def test_an_attachment_that_does_not_exist(launcher: Launcher) -> None:
     ran = launcher.run(*launcher.words(network="nosuch"), launcher.script(SCRIPT))
     assert ran.code == 4, ran.err
