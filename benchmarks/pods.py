@@ -27,12 +27,14 @@ from benchmarks.machine import facts, summary
 
 Json = dict[str, Any]
 FIRST_LINE = 'import time\nprint("first line at", time.time(), flush=True)\n'
-# An address of net1 that is not link-local (scope 00), and whose flags have no IFA_F_TENTATIVE (0x40).
+# An address of net1 that is not link-local (scope 00), and whose flags have no IFA_F_TENTATIVE (0x40); or a route of
+# IPv4, which has no such detection.
 USABLE = """
 import time
 def usable():
     rows = [line.split() for line in open("/proc/net/if_inet6")]
-    return any(row[5] == "net1" and row[3] == "00" and not int(row[4], 16) & 0x40 for row in rows)
+    six = any(row[5] == "net1" and row[3] == "00" and not int(row[4], 16) & 0x40 for row in rows)
+    return six or any(line.startswith("net1") for line in open("/proc/net/route"))
 while not usable():
     time.sleep(0.02)
 """
