@@ -24,6 +24,17 @@ SLOW = """\
         time.sleep(0.2)
 """
 
+# It has a last word when it is told to stop.
+SAVES = """\
+    import signal, sys, time
+    def stop(*_):
+        print("saved", flush=True)
+        sys.exit(1)
+    signal.signal(signal.SIGTERM, stop)
+    print("begun", flush=True)
+    time.sleep(300)
+"""
+
 
 def test_training_on_four_pods_over_two_nodes_is_proved(launcher: Launcher) -> None:
     """The stock image has neither torchnet nor pyroute2; the nodes' own cards are the second witness."""
@@ -158,16 +169,7 @@ def assert_kept(launcher: Launcher) -> None:
 )
 def test_a_signal_stops_the_job_and_removes_it(launcher: Launcher, number: int, nnodes: int) -> None:
     """Fault 5: Ctrl-C, a system that goes down, and a terminal that is closed."""
-    text = """\
-        import signal, sys, time
-        def stop(*_):
-            print("saved", flush=True)
-            sys.exit(1)
-        signal.signal(signal.SIGTERM, stop)
-        print("begun", flush=True)
-        time.sleep(300)
-        """
-    process = launcher.started(text, "--grace", "5", nnodes=nnodes)
+    process = launcher.started(SAVES, "--grace", "5", nnodes=nnodes)
     time.sleep(3)
     ran = launcher.signalled(process, number)
     assert ran.code == 128 + number, ran.err
@@ -180,16 +182,7 @@ def test_a_signal_stops_the_job_and_removes_it(launcher: Launcher, number: int, 
 @pytest.mark.parametrize("form", ["job", "jobset"])
 def test_ctrl_c_ends_a_kept_job_and_leaves_it(launcher: Launcher, jobset: None, form: str) -> None:
     """Its workers have their time, and what they said then is still there."""
-    text = """\
-        import signal, sys, time
-        def stop(*_):
-            print("saved", flush=True)
-            sys.exit(1)
-        signal.signal(signal.SIGTERM, stop)
-        print("begun", flush=True)
-        time.sleep(300)
-        """
-    process = launcher.started(text, "--keep", "--run-id", "kept", "--as", form)
+    process = launcher.started(SAVES, "--keep", "--run-id", "kept", "--as", form)
     time.sleep(3)
     ran = launcher.signalled(process, 2)
     assert ran.code == 130, ran.err

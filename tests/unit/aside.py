@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from torchnet.runtimes.kubernetes.signals import Signals
+
 
 class _Left(Exception):
     """What this was done beside has ended."""
@@ -81,3 +83,9 @@ def aside(*steps: Callable[[], object] | float) -> Iterator[None]:
         assert not thread.is_alive()
     if failed:
         raise failed[0]
+
+
+def hearing() -> Iterator[Signals]:
+    """For a fixture: signals are heard, as a command hears them."""
+    with Signals() as made:
+        yield made

@@ -5,20 +5,15 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
 
-from tests.unit.aside import aside, interrupt
+from tests.unit.aside import aside, hearing, interrupt
 from torchnet.runtimes.kubernetes.interruptible import Interrupted, in_thread
 from torchnet.runtimes.kubernetes.signals import Signals
 
-
-@pytest.fixture
-def signals() -> Iterator[Signals]:
-    with Signals() as made:
-        yield made
+signals = pytest.fixture(hearing)
 
 
 def test_a_call_is_told_at_once_and_its_result_is_there(signals: Signals) -> None:

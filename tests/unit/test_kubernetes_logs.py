@@ -6,7 +6,6 @@ import io
 import json
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 
 from tests.unit.api_answers import door, kubeconfig
 from tests.unit.api_store import Store, forbidden, storing
-from tests.unit.aside import aside, interrupt, pause
+from tests.unit.aside import aside, hearing, interrupt, pause
 from tests.unit.kubernetes_objects import NAMESPACE, RUN, ended, facts, job, message, pod, running
 from tests.unit.slow_reader import slow_reader
 from torchnet.agent.report import BACKLOG
@@ -26,13 +25,7 @@ from torchnet.runtimes.kubernetes.reading import Reading
 from torchnet.runtimes.kubernetes.signals import Signals
 from torchnet.ui.console import Console
 
-store = pytest.fixture(storing)
-
-
-@pytest.fixture
-def signals() -> Iterator[Signals]:
-    with Signals() as made:
-        yield made
+store, signals = pytest.fixture(storing), pytest.fixture(hearing)
 
 
 def put(store: Store, body: dict[str, Any], lines: list[str]) -> None:

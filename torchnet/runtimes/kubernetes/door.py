@@ -19,6 +19,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -39,6 +40,19 @@ _LONGEST_BODY = 256 << 20
 
 Object = dict[str, Any]
 _LOST = object()
+
+
+@dataclass(frozen=True)
+class _Request:
+    """``read``: seconds without a byte that end it; ``content`` is the body's type."""
+
+    method: str
+    path: str
+    query: Mapping[str, object] | None
+    read: float
+    accept: str = "*/*"
+    body: object = None
+    content: str = JSON
 
 
 class Door:
@@ -72,9 +86,8 @@ class Door:
             Refused: the server said no.
             Unreachable: no answer within ``patience`` seconds (default: the door's).
         """
-        data = self._send(
-            method, path, call, query, body, content, accept, self._timeout, patience, take=_whole
-        )
+        request = _Request(method, path, query, self._timeout, accept, body, content)
+        data = self._send(call, request, patience, take=_whole)
         try:
             answer = json.loads(data) if data else {}
         except (ValueError, RecursionError):
@@ -96,7 +109,7 @@ class Door:
 
         Raises: as :meth:`call` does.
         """
-        data: bytes = self._send("GET", path, call, query, None, JSON, "*/*", silence, patience, take=_whole)
+        data: bytes = self._send(call, _Request("GET", path, query, silence), patience, take=_whole)
         return data
 
     def stream(
@@ -109,38 +122,21 @@ class Door:
         patience: float | None = None,
     ) -> Any:
         """An answer to be read as it comes (a watch, a log); ``silence``: seconds without a byte that end it."""
-        return self._send("GET", path, call, query, None, JSON, "*/*", silence, patience, take=None)
+        return self._send(call, _Request("GET", path, query, silence), patience, take=None)
 
     def _send(
-        self,
-        method: str,
-        path: str,
-        call: Call,
-        query: Mapping[str, object] | None,
-        body: object,
-        content: str,
-        accept: str,
-        read: float,
-        patience: float | None,
-        *,
-        take: Callable[[Any], Any] | None,
+        self, call: Call, request: _Request, patience: float | None, *, take: Callable[[Any], Any] | None
     ) -> Any:
         """``take`` reads the answer; None gives it as it is, to be read as it comes."""
         patience = self._patience if patience is None else patience
         silence, place = self.access.silence, self.access.place
-        with silence.asking(place, patience=patience, read=read, stream=take is None) as asked:
-            return self._tries(method, path, call, query, body, content, accept, read, patience, take, asked)
+        with silence.asking(place, patience=patience, read=request.read, stream=take is None) as asked:
+            return self._tries(call, request, patience, take, asked)
 
     def _tries(
         self,
-        method: str,
-        path: str,
         call: Call,
-        query: Mapping[str, object] | None,
-        body: object,
-        content: str,
-        accept: str,
-        read: float,
+        request: _Request,
         patience: float,
         take: Callable[[Any], Any] | None,
         asked: Asked,
@@ -149,7 +145,7 @@ class Door:
         pause, sent = _FIRST, False
         while True:
             try:
-                response = self._once(method, path, query, body, content, accept, read)
+                response = self._once(request)
                 self._compare(response.headers.get("Date"))
                 if 200 <= response.status < 300:
                     asked.answered()
@@ -162,10 +158,10 @@ class Door:
             else:
                 answer = _rest(response)
                 problem = refused(call, response.status, answer)
-                counted = method == "POST" and response.status == 409 and problem.reason == "Conflict"
+                counted = request.method == "POST" and response.status == 409 and problem.reason == "Conflict"
                 if response.status != 429 and response.status < 500 and not counted:
                     asked.answered()
-                    if sent and method == "POST" and response.status == 409:
+                    if sent and request.method == "POST" and response.status == 409:
                         problem.args = (*problem.args, _LOST)
                     raise problem
                 # Nor does a gateway's time-out say that nothing was done.
@@ -184,30 +180,21 @@ class Door:
             if self.stop.wait(wait):
                 raise problem
 
-    def _once(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, object] | None,
-        body: object,
-        content: str,
-        accept: str,
-        read: float,
-    ) -> Any:
+    def _once(self, request: _Request) -> Any:
         import urllib3
 
         client = self.access.client
-        headers = {"Accept": accept, "User-Agent": "torchnet"}
-        client.update_params_for_auth(headers, [], ["BearerToken"], path, method, None)
-        if body is not None:
-            headers["Content-Type"] = content
-        url = f"{self.access.server}{path}" + (f"?{urlencode(query)}" if query else "")
+        headers = {"Accept": request.accept, "User-Agent": "torchnet"}
+        client.update_params_for_auth(headers, [], ["BearerToken"], request.path, request.method, None)
+        if request.body is not None:
+            headers["Content-Type"] = request.content
+        query = f"?{urlencode(request.query)}" if request.query else ""
         return client.rest_client.pool_manager.request(
-            method,
-            url,
+            request.method,
+            f"{self.access.server}{request.path}{query}",
             headers=headers,
-            body=None if body is None else json.dumps(body),
-            timeout=urllib3.Timeout(connect=min(_CONNECT, read), read=read),
+            body=None if request.body is None else json.dumps(request.body),
+            timeout=urllib3.Timeout(connect=min(_CONNECT, request.read), read=request.read),
             preload_content=False,
             retries=False,
         )
