@@ -126,12 +126,26 @@ class Store(Server):
                 self._patch(there.setdefault(key, {}), value)
             else:
                 there[key] = value
-        if there.get("kind") == "Pod" and said.get("spec", {}).get("activeDeadlineSeconds"):
-            there["status"] = there["status"] | {"phase": "Failed", "reason": "DeadlineExceeded"}
-            for one in there["status"].get("containerStatuses") or ():
-                one["state"] = {"terminated": {"exitCode": 143, "reason": "Error"}}
-            self._count += 1
-            there["metadata"]["resourceVersion"] = str(self._count)
+        if (
+            there.get("kind") == "Pod"
+            and said.get("spec", {}).get("activeDeadlineSeconds")
+            and not self.lingers
+        ):
+            self._over(there)
+
+    def deadlines(self) -> None:
+        """All pods whose time is over have ended, also where they linger."""
+        with self._lock:
+            for one in self.objects.values():
+                if one["kind"] == "Pod" and one["spec"].get("activeDeadlineSeconds"):
+                    self._over(one)
+
+    def _over(self, there: Object) -> None:
+        there["status"] = there["status"] | {"phase": "Failed", "reason": "DeadlineExceeded"}
+        for one in there["status"].get("containerStatuses") or ():
+            one["state"] = {"terminated": {"exitCode": 143, "reason": "Error"}}
+        self._count += 1
+        there["metadata"]["resourceVersion"] = str(self._count)
 
     def kubelet(self, *pods: str) -> None:
         """All that is being deleted has ended, or these pods."""

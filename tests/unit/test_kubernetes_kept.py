@@ -12,8 +12,9 @@ import pytest
 
 from tests.unit.api_answers import door
 from tests.unit.api_store import Store, forbidden, storing
-from tests.unit.aside import aside, hearing, interrupt, until
+from tests.unit.aside import aside, hearing, interrupt, pause, until
 from tests.unit.kubernetes_objects import (
+    NAMESPACE,
     RUN,
     facts,
     failure,
@@ -98,6 +99,21 @@ def test_what_has_failed_stays_as_it_is_in_a_kept_run(store: Store, kept: Kept) 
     assert (kept.ended(), kept.sealed(), store.deleted) == (["DeadlineExceeded", "None"], True, [])
 
 
+def test_the_job_is_told_once_its_pods_have_ended(store: Store, kept: Kept) -> None:
+    """Before that it would delete them, with their last words."""
+    store.lingers = 60
+
+    def ends() -> None:
+        until(lambda: all(one["spec"].get("activeDeadlineSeconds") for one in kept.made("pods")))
+        pause(1.0)
+        assert not kept.sealed()
+        store.deadlines()
+
+    watched = lambda: until(lambda: store.wanted("GET", "watch=true"))  # noqa: E731
+    assert kept.run(facts(2), watched, 0.3, interrupt, ends) == 130
+    assert (kept.ended(), kept.sealed(), store.deleted) == (BOTH, True, [])
+
+
 def test_an_image_that_never_comes_is_told_to_end_before_the_launcher_goes(store: Store, kept: Kept) -> None:
     """Nothing of such pods is waited for, but that they were told is."""
     for rank in range(2):
@@ -141,6 +157,8 @@ def test_a_jobset_with_restarts_left_would_start_its_kept_pods_again(
     inner["metadata"]["name"] = f"{RUN}-w-0"
     store.put(inner)
     del store.objects[next(path for path in store.objects if path.endswith(f"/jobs/{RUN}"))]
+    meta = {"name": RUN, "namespace": NAMESPACE, "labels": {"torchnet/run": RUN}}
+    store.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta})
     assert kept.run(facts(2, jobset=True), grace=-13.0) == 130
     assert ("has restarts left" in kept.err.getvalue()) is not bool(restarts)
     if restarts:

@@ -235,9 +235,11 @@ def test_a_jobset_whose_last_pods_are_never_seen_is_not_waited_for_for_ever(
 ) -> None:
     monkeypatch.setattr(session, "_BEHIND_SECONDS", 1.0)
     jobset = store.put(job(1) | {"apiVersion": JOBSET.api, "kind": JOBSET.name})
-    jobset["status"] = {"restarts": 1, "conditions": [{"type": "Failed", "status": "True"}]}
+    jobset["status"] = {"restarts": 1, "conditions": [{"type": "Completed", "status": "True"}]}
     store.put(ended(0, 42, message(0, 42, failure=FAILED), attempt=0))
-    assert watched.run(facts(1, jobset=True), Wishes()).code == 42
+    began = time.monotonic()
+    assert watched.run(facts(1, jobset=True), Wishes(timeout=15.0)).code == 42
+    assert time.monotonic() - began < 12, "not for all the time that the job has"
 
 
 def test_a_jobset_that_has_ended_and_whose_pods_are_gone_has_an_end(
