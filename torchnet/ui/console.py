@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from torchnet.receipt_model import ValidationError
 
 Event = Mapping[str, Any]
+# Is given each event before it is shown; what it returns True for is not shown.
+Listener = Callable[[Event], bool]
 # What values of wrong types, sizes and depths raise where they are used.
 _MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _BOLD, _RED, _YELLOW = "\x1b[1m", "\x1b[1;31m", "\x1b[1;33m"
@@ -36,8 +38,8 @@ class Console:
 
     ``ranks``: whose output is shown (empty: everybody's); failures are shown in any case, with their last
     lines. ``quiet``: neither phases nor notices below "warning". ``tty`` and ``color`` overrule what the
-    streams are. A stream that breaks (its reader has gone, the disk is full) is given up with one line on the
-    other; the job goes on.
+    streams are. ``listener`` sees each event first, and may keep it for itself. A stream that breaks (its
+    reader has gone, the disk is full) is given up with one line on the other; the job goes on.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Console:
         tty: bool | None = None,
         environ: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        listener: Listener | None = None,
     ) -> None:
         self._err, self._out = streams(
             stderr or sys.stderr,
@@ -60,6 +63,7 @@ class Console:
             tty=tty,
             color=color,
         )
+        self._listener = listener
         self._ranks = frozenset(ranks)
         self._quiet = quiet
         single = world_size == 1 or len(self._ranks) == 1
@@ -73,7 +77,9 @@ class Console:
         """Print what one event says; kinds that are not known (from a newer agent) are passed over."""
         kind = event.get("event")
         handler = getattr(self, f"_on_{kind}", None) if isinstance(kind, str) else None
-        if handler is not None:
+        if self._listener is not None and self._listener(event):
+            self._progress.finish()
+        elif handler is not None:
             try:
                 handler(event)
             except _MALFORMED as error:

@@ -21,12 +21,19 @@ from torchnet.runtimes.kubernetes.starting import start
 from torchnet.runtimes.kubernetes.wishes import Wishes
 from torchnet.spec.layers import Origin
 from torchnet.spec.model import JobSpec
-from torchnet.ui.console import Console
+from torchnet.ui.console import Console, Listener
 from torchnet.ui.save import problem
 
 
-def launch(job: JobSpec, origins: Mapping[str, Origin], cwd: str) -> int:  # noqa: ARG001  # what a runtime gets
+def launch(
+    job: JobSpec,
+    origins: Mapping[str, Origin],  # noqa: ARG001  # what a runtime gets
+    cwd: str,
+    listener: Listener | None = None,
+) -> int:
     """Run the job on the cluster; prints, writes the receipt, and returns the exit code.
+
+    ``listener`` is the console's.
 
     Raises:
         UsageError: what was asked for cannot be, or the run's name is taken.
@@ -38,7 +45,9 @@ def launch(job: JobSpec, origins: Mapping[str, Origin], cwd: str) -> int:  # noq
         door: Door = ask(lambda: connect(group.kubeconfig, group.context), signals, "nothing was made")
         prepared = prepare(job, cwd, group.namespace or door.access.namespace, os.environ)
         nproc = processes(job)
-        console = Console(world_size=job.nnodes * nproc, ranks=job.output.ranks, quiet=job.output.quiet)
+        console = Console(
+            world_size=job.nnodes * nproc, ranks=job.output.ranks, quiet=job.output.quiet, listener=listener
+        )
         door.access.silence.say = partial(console.notice, level="warning")
         for line in prepared.left_out:
             console.notice(f"does not travel: {printable(line)}", "warning")

@@ -22,15 +22,21 @@ from torchnet.runtimes.local.session import Session
 from torchnet.spec.faults import parse
 from torchnet.spec.layers import Origin
 from torchnet.spec.model import LOOPBACK, JobSpec
-from torchnet.ui.console import Console
+from torchnet.ui.console import Console, Listener
 from torchnet.ui.save import problem, write_json
 
 _FILES = 6  # open ones for each node, in the launcher and in the process that builds the networks
 _STOPPED_SECONDS = 2.0  # for a reader who does not read, where the job was to end now
 
 
-def launch(job: JobSpec, origins: Mapping[str, Origin]) -> int:  # noqa: ARG001  # what a runtime gets
+def launch(
+    job: JobSpec,
+    origins: Mapping[str, Origin],  # noqa: ARG001  # what a runtime gets
+    listener: Listener | None = None,
+) -> int:
     """Run the job on this machine; prints, writes the receipt, and returns the exit code.
+
+    ``listener`` is the console's.
 
     Raises:
         UsageError: the job asks for what this machine does not have.
@@ -69,7 +75,9 @@ def launch(job: JobSpec, origins: Mapping[str, Origin]) -> int:  # noqa: ARG001 
         )
         return agent.run(specs[rank], source, lambda loop, worker: Reporter(loop, mine, worker))
 
-    console = Console(world_size=specs[0].world_size, ranks=job.output.ranks, quiet=job.output.quiet)
+    console = Console(
+        world_size=specs[0].world_size, ranks=job.output.ranks, quiet=job.output.quiet, listener=listener
+    )
     running: sandbox.Sandbox | loopback.Loopback
     if on_loopback:
         running = loopback.Loopback(job.nnodes, main)

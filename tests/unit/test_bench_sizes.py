@@ -1,0 +1,126 @@
+"""Sizes, factors, the line's overhead and medians: what the benchmark's figures are made of."""
+
+from __future__ import annotations
+
+import random
+import statistics
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from torchnet.bench.line import Line, payload
+from torchnet.bench.worker.factors import COLLECTIVES, factor, sent
+from torchnet.bench.worker.sizes import MOST_SIZES, Sizes, parse_size, size_text
+from torchnet.bench.worker.stats import median
+
+# -- sizes
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("8", 8), ("1K", 1024), ("1kib", 1024), ("32m", 32 << 20), ("1GiB", 1 << 30), (" 4k ", 4096)]
+)  # fmt: skip
+def test_sizes_are_read_as_nccl_tests_reads_them(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "-1", "1.5M", "1KB", "1T", "8 K", "k", "9" * 40, "1025G", "\u0661K"]
+)
+def test_what_is_no_size_is_refused_with_what_is_one(text: str) -> None:
+    with pytest.raises(ValueError, match="K, M or G"):
+        parse_size(text)
+
+
+@given(st.integers(1, 1 << 40))
+def test_a_size_is_written_so_that_it_is_read_again(size: int) -> None:
+    assert parse_size(size_text(size)) == size
+
+
+@given(st.integers(1, 1 << 20), st.integers(0, 1 << 20), st.floats(1.5, 16), st.integers(1, 4096))
+def test_a_series_rises_in_whole_multiples_within_its_bounds(
+    least: int, more: int, factor: float, multiple: int
+) -> None:
+    found = Sizes(least, least + more, factor).series(multiple)
+    assert found == sorted(set(found))
+    assert all(size % multiple == 0 and size >= multiple for size in found)
+    assert all(size <= max(least + more, multiple) for size in found)
+    assert found[0] == max(multiple, least // multiple * multiple)
+
+
+def test_a_series_doubles() -> None:
+    assert Sizes(8, 64, 2).series() == [8, 16, 32, 64]
+    assert Sizes(8, 64, 2).series(48) == [48]
+
+
+def test_a_series_that_would_not_end_is_refused() -> None:
+    with pytest.raises(ValueError, match=f"more than {MOST_SIZES} sizes"):
+        Sizes(1 << 20, 1 << 30, 1.001).series()
+
+
+# -- factors
+
+
+def test_bus_bandwidth_is_nccl_tests() -> None:
+    """The tables of its PERFORMANCE.md, for 4 ranks."""
+    assert [factor(one, 4) for one in COLLECTIVES] == [1.5, 0.75, 0.75, 1, 1, 0.75, 1]
+
+
+@given(st.sampled_from(COLLECTIVES), st.integers(1, 1000), st.integers(1, 1 << 30))
+def test_what_all_send_is_what_the_bus_carries(collective: str, ranks: int, size: int) -> None:
+    """busbw is what each rank's line carries, where all ranks have the same to do."""
+    if collective in ("broadcast", "reduce"):
+        return
+    each = sent(collective, size, ranks) / ranks  # type: ignore[arg-type]
+    assert each == pytest.approx(factor(collective, ranks) * size)  # type: ignore[arg-type]
+
+
+# -- the line
+
+
+@pytest.mark.parametrize(
+    ("mtu", "family", "known", "percent"),
+    [(1500, 6, "shaped", 94.3), (9000, 6, "shaped", 99.05), (1500, 6, "told", 92.85), (9000, 6, "interface", 98.78),
+     (1500, 4, "told", 94.15)],
+)  # fmt: skip
+def test_how_much_of_a_line_is_payload(mtu: int, family: int, known: str, percent: float) -> None:
+    line = Line(1e9, mtu, family, known)  # type: ignore[arg-type]
+    assert line.efficiency * 100 == pytest.approx(percent, abs=0.05)
+    assert line.ceiling == pytest.approx(1e9 / 8 * percent / 100, rel=1e-3)
+
+
+def test_a_full_packets_payload() -> None:
+    assert (payload(9000, 6), payload(1500, 4)) == (8928, 1448)
+
+
+# -- medians
+
+
+@given(st.lists(st.floats(0.001, 1000), min_size=1, max_size=60))
+def test_a_median_lies_in_its_interval(figures: list[float]) -> None:
+    found = median(figures)
+    assert found.low <= found.value <= found.high
+    assert found.value == statistics.median(figures)
+    assert min(figures) <= found.low
+    assert found.high <= max(figures)
+
+
+@pytest.mark.parametrize(("count", "left"), [(1, 0), (5, 0), (6, 0), (8, 0), (9, 1), (20, 5), (100, 39)])
+def test_how_many_are_left_out(count: int, left: int) -> None:
+    """The table in Conover's Practical Nonparametric Statistics, for 95 %."""
+    found = median([float(one) for one in range(count)])
+    assert (found.low, found.high) == (float(left), float(count - 1 - left))
+
+
+def test_the_true_median_is_within_as_often_as_promised() -> None:
+    chance = random.Random(1)
+    within = sum(
+        one.low <= 0.5 <= one.high
+        for one in (median([chance.random() for _ in range(15)]) for _ in range(2000))
+    )
+    assert within / 2000 > 0.945
+
+
+def test_there_is_no_median_of_nothing() -> None:
+    with pytest.raises(ValueError, match="nothing"):
+        median([])

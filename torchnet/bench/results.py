@@ -1,0 +1,263 @@
+"""A benchmark's results: what ``--json`` writes, ``torchnet bench diff`` reads, and the source of
+``results.schema.json``.
+
+Within "torchnet.bench/1" fields may be added but never taken away or changed; fields that are not known here are kept,
+so that results of a newer torchnet can be read. Rates are bytes per second and times seconds, unless a name says
+otherwise. ``python -m torchnet.bench.results`` writes the schema anew; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+__all__ = [
+    "Collective", "Figure", "Finding", "Lacking", "Latency", "Line", "Node", "Results", "Setup", "Tcp", "Trial",
+    "Tuning", "ValidationError",
+]  # fmt: skip
+
+SCHEMA = "torchnet.bench/1"
+SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
+
+Bytes = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Figure(_Part):
+    """A median of ``count`` figures with its 95 % interval; of fewer than six figures, the least and the most."""
+
+    median: float
+    low: float
+    high: float
+    count: Annotated[int, Field(ge=1)]
+
+    @property
+    def spread(self) -> float:
+        """Half of the interval, over the median; 0 where that is 0."""
+        return (self.high - self.low) / 2 / self.median if self.median else 0.0
+
+
+class Node(_Part):
+    """One worker. Rates of interfaces are bits per second; ``cores`` are those that it may use."""
+
+    node: Count
+    name: str
+    addresses: dict[str, str]
+    mtus: dict[str, Count]
+    speeds: dict[str, Count] = {}
+    sysctls: dict[str, str] = {}
+    cores: float
+    memory: Bytes
+    cpu: str = ""
+    kernel: str = ""
+
+
+class Setup(_Part):
+    """What was measured, and where."""
+
+    on: Literal["local", "kubernetes"]
+    backend: str
+    """gloo or nccl."""
+    device: str
+    ranks: Count
+    nodes: Count
+    interface: str
+    """The backend's, which the collectives use."""
+    compare: str = ""
+    """The other interface that was measured, too."""
+    versions: dict[str, str]
+    environment: dict[str, str] = {}
+    command: tuple[str, ...]
+    """As it was typed: the way to do it again."""
+    image: str = ""
+
+
+class Line(_Part):
+    """What a network's line can carry."""
+
+    network: str
+    """The interface's name."""
+    rate_bits_per_s: Rate
+    mtu: Count
+    family: Literal[4, 6]
+    known: Literal["shaped", "interface", "told"]
+    """From --rate, which shaped it; from the interface; from --line."""
+    ceiling: Rate
+    """Bytes of TCP payload per second and direction, after the headers at this MTU."""
+
+
+class Collective(_Part):
+    """One size of one collective over one network."""
+
+    network: str
+    collective: str
+    size: Bytes
+    """Bytes, as nccl-tests counts them: of the whole message."""
+    elements: Count
+    dtype: str
+    redop: str
+    root: int
+    """-1 where there is none."""
+    in_place: bool
+    time: Figure
+    """Seconds of a call, on the slowest rank."""
+    calls: Count
+    algbw: Rate
+    busbw: Rate
+    busbw_low: Rate
+    busbw_high: Rate
+    """The interval of busbw."""
+    wrong: Count | None
+    ceiling_share: Share | None
+    """busbw over the line's ceiling; null where the line is not known."""
+    formula_bytes: Rate
+    sockets_bytes: dict[str, Bytes] | None
+    interface_bytes: dict[str, Bytes] | None
+    busy: Share | None = None
+    throttled: Share | None = None
+
+
+class Tcp(_Part):
+    """Raw TCP from one node to another."""
+
+    network: str
+    source: Count
+    target: Count
+    both: bool
+    """While the other direction ran, too."""
+    streams: Count
+    rate: Figure
+    ceiling_share: Share | None
+    repeated: Count
+    segments: Count
+    busy: Share | None = None
+    throttled: Share | None = None
+    core: Share | None = None
+    window_limited: Share | None = None
+
+
+class Latency(_Part):
+    """There and back of a small message."""
+
+    network: str
+    source: Count
+    target: Count
+    bytes: Count
+    count: Count
+    p50: Seconds
+    p99: Seconds
+    least: Seconds
+
+
+class Lacking(_Part):
+    """What was asked for and could not be measured."""
+
+    what: str
+    why: str
+
+
+class Finding(_Part):
+    """Something that is not as it should be. ``kind`` is for programs, ``text`` and ``fix`` for people."""
+
+    kind: Literal[
+        "slow-node", "slow-pair", "asymmetry", "mtu", "single-stream", "cpu-bound", "wrong-interface", "buffers",
+        "loss", "bytes", "wrong-results", "slow-collective", "noise", "network", "lost",
+    ]  # fmt: skip
+    text: str
+    fix: str
+    """The next command."""
+    where: tuple[str, ...] = ()
+    """Names of nodes, or of what else it is about."""
+
+
+class Trial(_Part):
+    """One setting that a tuning tried."""
+
+    name: str
+    settings: dict[str, str]
+    steps_per_s: Figure
+    ratio: Figure
+    """Over the baseline of the same round."""
+    numerics: bool
+    baseline: bool = False
+
+
+class Tuning(_Part):
+    """What a tuning found. ``chosen``: settings of [tool.torchnet], empty where nothing is better than what is there."""
+
+    trials: tuple[Trial, ...]
+    chosen: dict[str, str]
+    block: str
+    """The TOML text."""
+
+
+class Results(_Part):
+    """Everything that one benchmark found out."""
+
+    schema_: Literal["torchnet.bench/1"] = Field(default="torchnet.bench/1", alias="schema")
+    torchnet: str
+    date: str
+    """RFC 3339, UTC."""
+    run: str = ""
+    setup: Setup | None
+    """Null where nothing could be set up."""
+    nodes: tuple[Node, ...] = ()
+    lines: tuple[Line, ...] = ()
+    collectives: tuple[Collective, ...] = ()
+    tcp: tuple[Tcp, ...] = ()
+    latency: tuple[Latency, ...] = ()
+    lacks: tuple[Lacking, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    tuning: Tuning | None = None
+    backend_share: Share | None = None
+    """Of the run's receipt, where nothing else was measured on purpose."""
+    proof: Literal["measured", "inferred", "unknown"] = "unknown"
+    complete: bool
+    """False: it ended early, and the figures are those until then."""
+    reason: str = ""
+    """Why it ended early."""
+    exit_code: Count = 0
+
+    model_config = ConfigDict(
+        frozen=True, extra="allow", allow_inf_nan=False, use_attribute_docstrings=True, populate_by_name=True
+    )
+
+    def line(self, network: str) -> Line | None:
+        return next((line for line in self.lines if line.network == network), None)
+
+    def name(self, node: int) -> str:
+        """The node's name; its number where the node was not heard."""
+        return next((one.name for one in self.nodes if one.node == node), f"node {node}")
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of the results."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": SCHEMA,
+        **Results.model_json_schema(mode="serialization", by_alias=True),
+    }
+
+
+def dump(results: Results) -> str:
+    """The text of ``--json``."""
+    return json.dumps(results.model_dump(mode="json", by_alias=True), indent=1, ensure_ascii=False) + "\n"
+
+
+def load(text: str) -> Results:
+    """Raises ValidationError (a ValueError) for what are no results."""
+    return Results.model_validate_json(text)
+
+
+if __name__ == "__main__":
+    SCHEMA_FILE.write_text(json.dumps(schema(), indent=1, ensure_ascii=False) + "\n")

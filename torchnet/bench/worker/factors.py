@@ -1,0 +1,40 @@
+"""What each collective moves: nccl-tests' factors from algorithm to bus bandwidth.
+
+algbw is S / t. busbw is algbw times a factor, so that it can be held against the line's rate whatever the number of
+ranks is. S is the whole of the data: of an all_gather what each rank has in the end, of a reduce_scatter and an
+all_to_all what each rank has in the beginning.
+
+Source: nccl-tests' doc/PERFORMANCE.md, and the …GetBw functions of its src/.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Collective = Literal[
+    "all_reduce", "all_gather", "reduce_scatter", "broadcast", "reduce", "all_to_all", "send_recv"
+]
+COLLECTIVES: tuple[Collective, ...] = get_args(Collective)
+
+
+def factor(collective: Collective, ranks: int) -> float:
+    """busbw over algbw; 0.0 for a single rank, with which nothing moves."""
+    if ranks < 2:
+        return 0.0
+    if collective == "all_reduce":
+        return 2 * (ranks - 1) / ranks
+    if collective in ("all_gather", "reduce_scatter", "all_to_all"):
+        return (ranks - 1) / ranks
+    return 1.0
+
+
+def sent(collective: Collective, size: int, ranks: int) -> float:
+    """The bytes that all ranks together have to send at least, for one call of ``size`` bytes."""
+    if ranks < 2:
+        return 0.0
+    if collective == "all_reduce":
+        return 2.0 * (ranks - 1) * size
+    # A ring of pairs: each rank sends once.
+    if collective == "send_recv":
+        return float(ranks * size)
+    return float((ranks - 1) * size)
