@@ -109,3 +109,17 @@ def process(pod: str, **variables: str) -> int:
             if all(found.get(key) == value for key, value in variables.items()):
                 return int(name)
     return 0
+
+
+def shaped(cluster: Cluster, *nodes: str, rate: str) -> Fault:
+    """The nodes' ens5 send no faster than this, in tc's words: as a real line, and as steadily."""
+    bucket = ("rate", rate, "burst", "256kb", "latency", "20ms")
+
+    def change(*words: str) -> None:
+        for node in nodes:
+            cluster.on_node(node, "tc", "qdisc", *words)
+
+    return _until_undone(
+        lambda: change("add", "dev", "ens5", "root", "tbf", *bucket),
+        lambda: change("del", "dev", "ens5", "root"),
+    )
