@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.bench_results import changed, healthy
-from torchnet.bench.compared import row, series, shifted
-from torchnet.bench.diff import Diff, compare, read
-from torchnet.bench.diff_text import text
+from torchnet.bench.diff import Diff, compare, read, text
+from torchnet.bench.diff.verdicts import row, series, shifted
 from torchnet.bench.results import Figure, Latency, Results, dump
 
 SIZES = tuple(1 << power for power in range(10, 29))  # torchnet bench's own

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torchnet.bench.diff import Diff, Row, Series
+from torchnet.bench.diff.model import Diff, Row, Series
 
 _SHOWN = 20  # rows of one kind; the rest is counted
 

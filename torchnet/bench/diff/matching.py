@@ -1,101 +1,21 @@
-"""What changed between two runs: ``torchnet bench diff``."""
+"""Matches the rows of two runs and judges them."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from torchnet.bench import compared
-from torchnet.bench.compared import Change, Verdict
-from torchnet.bench.results import SCHEMA, Collective, Figure, Latency, Results, Tcp, ValidationError, load
+from torchnet.bench.diff import verdicts
+from torchnet.bench.diff.model import Diff, Kind, Row, Series
+from torchnet.bench.diff.setup import setup
+from torchnet.bench.diff.verdicts import Change, Verdict
+from torchnet.bench.results import Collective, Figure, Latency, Results, Tcp
 from torchnet.bench.worker.sizes import size_text
 
-Kind = Literal["large", "small", "tcp", "latency"]
 Key = tuple[Any, ...]
 
 _RATE_BOUND = 0.8
 """Of the best busbw of its series: from there on the rate decides a size's time, below it is the round trips."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row that both runs have. The figures are bytes per second, of latency seconds. ``ratio`` is new over old."""
-
-    what: str
-    kind: Kind
-    old: Figure
-    new: Figure
-    ratio: float
-    verdict: Verdict
-
-
-@dataclass(frozen=True)
-class Series:
-    """Rows that belong together, as one: all large sizes of a collective, all directions of raw TCP. ``ratio`` is new
-    over old, of rates, and of latency's times; ``low`` and ``high`` are its interval. Verdicts count; those of single
-    rows are to look closer."""
-
-    what: str
-    kind: Kind
-    rows: tuple[Row, ...]
-    ratio: float
-    low: float
-    high: float
-    verdict: Verdict
-
-
-@dataclass(frozen=True)
-class Diff:
-    """``setup``: sentences on what else is different, which may be the reason. ``alone``: rows that are slower by a lot
-    in a series that is not."""
-
-    setup: tuple[str, ...]
-    series: tuple[Series, ...]
-    alone: tuple[Row, ...]
-    only_old: tuple[str, ...]
-    only_new: tuple[str, ...]
-
-    @property
-    def rows(self) -> tuple[Row, ...]:
-        return tuple(row for series in self.series for row in series.rows)
-
-    @property
-    def worse(self) -> bool:
-        """Something is slower, and it is not noise."""
-        return bool(self.alone) or any(series.verdict == "slower" for series in self.series)
-
-
-def read(text: str, name: str) -> Results:
-    """The results in a file's text; ``name`` is the file's.
-
-    Raises:
-        ValueError: they cannot be read, or are another version's.
-    """
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{name} is no JSON: {error}; `torchnet bench --json {name}` writes it") from None
-    version = values.get("schema") if isinstance(values, dict) else None
-    if not isinstance(version, str):
-        raise ValueError(f"{name} has no results of a benchmark: `torchnet bench --json {name}` writes them")
-    if version != SCHEMA:
-        newer = version.startswith("torchnet.bench/")
-        advice = (
-            "use the torchnet that wrote it" if newer else f"`torchnet bench --json {name}` writes results"
-        )
-        raise ValueError(
-            f"{name} has the schema {version[:80]!r}, and this torchnet reads {SCHEMA!r}: {advice}"
-        )
-    try:
-        return load(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the whole"
-        raise ValueError(
-            f"{name} does not hold what {SCHEMA!r} must: {field}: {first['msg']} ({error.error_count()} in all)"
-        ) from None
 
 
 def compare(old: Results, new: Results) -> Diff:
@@ -132,9 +52,9 @@ def compare(old: Results, new: Results) -> Diff:
         for series in found
         if series.kind == "large" and series.verdict != "slower"
         for row in series.rows
-        if row.verdict == "slower" and row.ratio < 1 / (1 + compared.ONE_ROW)
+        if row.verdict == "slower" and row.ratio < 1 / (1 + verdicts.ONE_ROW)
     ]
-    return Diff(_setup(old, new), tuple(found), tuple(alone), tuple(only_old), tuple(only_new))
+    return Diff(setup(old, new), tuple(found), tuple(alone), tuple(only_old), tuple(only_new))
 
 
 def _by(rows: Iterable[Any], key: Callable[[Any], Key]) -> dict[Key, Any]:
@@ -180,13 +100,13 @@ def _busbw(row: Collective) -> Figure:
 
 
 def _row(what: str, kind: Kind, old: Figure, new: Figure) -> Row:
-    change = compared.row(old, new, compared.SMALL_CHANGE if kind == "small" else compared.CHANGE)
+    change = verdicts.row(old, new, verdicts.SMALL_CHANGE if kind == "small" else verdicts.CHANGE)
     return Row(what, kind, old, new, change.ratio, change.verdict)
 
 
 def _series(what: str, kind: Kind, rows: list[Row]) -> Series:
-    least = compared.SMALL_CHANGE if kind == "small" else compared.CHANGE
-    change = compared.series([compared.row(row.old, row.new, least) for row in rows], least)
+    least = verdicts.SMALL_CHANGE if kind == "small" else verdicts.CHANGE
+    change = verdicts.series([verdicts.row(row.old, row.new, least) for row in rows], least)
     return Series(what, kind, tuple(rows), change.ratio, change.low, change.high, change.verdict)
 
 
@@ -238,7 +158,7 @@ def _latencies(results: Results, group: Key, pairs: list[tuple[Latency, Latency]
                 change.verdict,
             )
         )
-    whole = compared.series(changes, compared.SMALL_CHANGE)
+    whole = verdicts.series(changes, verdicts.SMALL_CHANGE)
     what = f"round trip of {group[1]} bytes over {group[0]}"
     return Series(what, "latency", tuple(rows), 1 / whole.ratio, 1 / whole.high, 1 / whole.low, whole.verdict)
 
@@ -247,7 +167,7 @@ def _latency(old: Latency, new: Latency) -> Change:
     """As of rates: less is worse. The interval is between the change of the median and that of the least one."""
     middle, least = (max(a, 1e-9) / max(b, 1e-9) for a, b in ((old.p50, new.p50), (old.least, new.least)))
     low, high = min(middle, least), max(middle, least)
-    factor = 1 + compared.SMALL_CHANGE
+    factor = 1 + verdicts.SMALL_CHANGE
     if high < 1 / factor or low > factor:
         verdict: Verdict = "slower" if middle < 1 else "faster"
     else:
@@ -258,40 +178,3 @@ def _latency(old: Latency, new: Latency) -> Change:
 
 def _times(row: Latency) -> Figure:
     return Figure(median=row.p50, low=row.least, high=row.p99, count=max(row.count, 1))
-
-
-def _setup(old: Results, new: Results) -> tuple[str, ...]:
-    found = []
-    for side, results in (("old", old), ("new", new)):
-        if not results.complete:
-            found.append(f"the {side} run did not come to its end: {results.reason or 'no reason is known'}")
-    before, after = _facts(old), _facts(new)
-    for name in dict.fromkeys([*before, *after]):
-        if before.get(name) != after.get(name):
-            found.append(f"{name}: {before.get(name, 'none')}, now {after.get(name, 'none')}")
-    return tuple(found)
-
-
-def _facts(results: Results) -> dict[str, str]:
-    """What a run's figures depend on, by name."""
-    found = {"torchnet": results.torchnet}
-    if results.setup:
-        setup = results.setup
-        for name in ("on", "backend", "device", "nodes", "ranks", "interface", "compare", "image"):
-            if (value := str(getattr(setup, name))) != "":
-                found[name] = value
-        found |= {f"version of {name}": value for name, value in setup.versions.items()}
-        found |= setup.environment
-    for line in results.lines:
-        found[f"line of {line.network}"] = (
-            f"{line.rate_bits_per_s / 1e9:.6g} Gbit/s ({line.known}), MTU {line.mtu}, IPv{line.family}"
-        )
-    for name in ("cpu", "kernel", "cores"):
-        values = dict.fromkeys(str(getattr(node, name)) for node in results.nodes)
-        if values:
-            found[f"{name} of the nodes"] = ", ".join(values)
-    interface = results.setup.interface if results.setup else ""
-    mtus = dict.fromkeys(str(node.mtus[interface]) for node in results.nodes if interface in node.mtus)
-    if mtus:
-        found[f"MTU of {interface}"] = ", ".join(mtus)
-    return found
