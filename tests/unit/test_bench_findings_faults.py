@@ -301,6 +301,10 @@ def test_a_slow_collective_on_a_fast_path_is_told(nodes: int) -> None:
     assert only(made(nodes, achieved=0.6)).kind == "slow-collective"
 
 
+def test_a_slow_collective_and_noise_that_a_slow_node_explains_are_not_told() -> None:
+    assert only(made(3, achieved=0.5, path=lambda a, b: 0.3 if 1 in (a, b) else 1.0)).kind == "slow-node"
+
+
 def test_noise_is_told() -> None:
     results = made(2, noise=0.01)
     rows = [
