@@ -51,10 +51,10 @@ class World:
     compare: str = ""
     on: Literal["local", "kubernetes"] = "local"
     round_trip: float = 60e-6
-    path: Callable[[int, int], float] = lambda source, target: 1.0
+    path: Callable[[int, int], float] = lambda _source, _target: 1.0
     one_stream: float = 1.0
     window_limited: float = 0.01
-    repeats: Callable[[int, int], float] = lambda source, target: 0.0001
+    repeats: Callable[[int, int], float] = lambda _source, _target: 0.0001
     strays: float = 0.0
     mtus: Mapping[int, int] = field(default_factory=dict)
     sysctls: Mapping[str, str] = field(default_factory=lambda: SYSCTLS)
