@@ -50,8 +50,8 @@ def main() -> None:
         print(f"round {number + 1} of {asked.rounds}", file=sys.stderr, flush=True)
     made = ratio(speeds, "tuned", "plain")
     print(facts())
-    for name in speeds:
-        print(f"{name}: {median(speeds[name]).value:.2f} steps/s; loss by epoch {losses[name][0]}")
+    for name, figures in speeds.items():
+        print(f"{name}: {median(figures).value:.2f} steps/s; loss by epoch {losses[name][0]}")
     print(f"tuned / plain: {made.value:.2f} ({made.low:.2f} to {made.high:.2f}, {asked.rounds} rounds)")
     if asked.json:
         told_all = {"machine": facts(), "rate": asked.rate, "steps_per_s": speeds, "losses": losses}
