@@ -63,6 +63,10 @@ class _Reader:
             self.wrong(name, f"{quote(raw)} {error}")
             return default
 
+    def problems_of(self, *names: str) -> list[Problem]:
+        flags = [BY_NAME[name].flag for name in names]
+        return [problem for problem in self.problems if problem.path in flags]
+
     def wrong(self, name: str, what: str, *, valid: bool = True) -> None:
         option = BY_NAME[name]
         words, sep = option.valid, "is no size: "
@@ -121,7 +125,7 @@ def _sizes(reader: _Reader) -> Sizes:
     least = reader.read("min_bytes", parse_size, LEAST)
     most = reader.read("max_bytes", parse_size, MOST)
     factor = reader.read("factor", _factor, FACTOR)
-    if least > most:
+    if least > most and not reader.problems_of("min_bytes", "max_bytes"):
         # A default gives way to what was typed.
         if "max_bytes" not in reader.given:
             most = least
@@ -132,6 +136,8 @@ def _sizes(reader: _Reader) -> Sizes:
             reader.wrong("min_bytes", what, valid=False)
             least = most
     sizes = Sizes(least, most, factor)
+    if least > most:
+        return Sizes(LEAST, MOST, FACTOR)
     try:
         sizes.series()
     except ValueError as error:
