@@ -38,3 +38,13 @@ def sent(collective: Collective, size: int, ranks: int) -> float:
     if collective == "send_recv":
         return float(ranks * size)
     return float((ranks - 1) * size)
+
+
+def crossing(collective: Collective, ranks: int, nodes: int) -> float:
+    """The share of :func:`sent` that goes from node to node where neighbours in rank share nodes: a ring leaves each
+    node once, and of all pairs those count that are not of one node."""
+    if nodes >= ranks:
+        return 1.0
+    if collective == "all_to_all":
+        return (ranks - ranks / nodes) / (ranks - 1)
+    return nodes / ranks if nodes > 1 else 0.0

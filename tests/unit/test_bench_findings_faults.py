@@ -1,0 +1,315 @@
+"""Each fault gives its finding, and none besides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.unit.bench_results import SIZES, SYSCTLS, changed, healthy
+from torchnet.bench.findings import find
+from torchnet.bench.results import Finding, Results
+
+SEEDS = st.integers(0, 1 << 30)
+NOISES = st.sampled_from([0.005, 0.03])
+PAIRS = st.sampled_from(["ring", "all"])
+
+
+def only(results: Results) -> Finding:
+    found = find(results)
+    assert [finding.kind for finding in found] == [found[0].kind] if found else found == (), found
+    assert found, "no finding"
+    assert found[0].fix
+    assert found[0].text.endswith(".")
+    return found[0]
+
+
+def made(nodes: int = 2, **fields: Any) -> Results:
+    noise = fields.setdefault("noise", 0.01)
+    return healthy(nodes, **{"wander": noise / 2, "sizes": SIZES[::2], **fields})
+
+
+# -- paths
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(3, 8), st.data(), SEEDS, NOISES, PAIRS, st.sampled_from([0.1, 0.7]))
+def test_a_slow_node_is_named(
+    nodes: int, data: st.DataObject, seed: int, noise: float, pairs: str, share: float
+) -> None:
+    odd = data.draw(st.integers(0, nodes - 1))
+    results = made(
+        nodes, seed=seed, noise=noise, pairs=pairs, path=lambda a, b: share if odd in (a, b) else 1.0
+    )
+    found = only(results)
+    assert (found.kind, found.where) == ("slow-node", (f"node-{odd}",))
+
+
+def test_two_slow_nodes_are_both_named() -> None:
+    found = find(made(5, path=lambda a, b: 0.3 if {1, 3} & {a, b} else 1.0))
+    assert [(one.kind, one.where) for one in found] == [
+        ("slow-node", ("node-1",)),
+        ("slow-node", ("node-3",)),
+    ]
+
+
+def test_a_slow_node_that_a_quota_holds_up_says_so() -> None:
+    results = made(3, path=lambda a, b: 0.1 if 1 in (a, b) else 1.0)
+    rows = [
+        row.model_copy(update={"throttled": 0.4}) if 1 in (row.source, row.target) else row
+        for row in results.tcp
+    ]
+    assert "quota" in only(changed(results, tcp=tuple(rows))).text
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS, NOISES, st.sampled_from([0.1, 0.7]))
+def test_of_two_nodes_the_pair_is_slow(seed: int, noise: float, share: float) -> None:
+    found = only(made(seed=seed, noise=noise, path=lambda _a, _b: share))
+    assert (found.kind, found.where) == ("slow-pair", ("node-0", "node-1"))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(4, 8), SEEDS, NOISES, st.sampled_from([0.1, 0.7]))
+def test_a_slow_pair_of_nodes_that_are_fine_with_others_is_named(
+    nodes: int, seed: int, noise: float, share: float
+) -> None:
+    found = only(made(nodes, seed=seed, noise=noise, path=lambda a, b: share if {a, b} == {1, 2} else 1.0))
+    assert (found.kind, found.where) == ("slow-pair", ("node-1", "node-2"))
+
+
+def test_where_all_pairs_are_slow_no_node_is_blamed() -> None:
+    found = only(made(4, path=lambda _a, _b: 0.4))
+    assert (found.kind, found.where) == ("slow-pair", ())
+    assert "All pairs" in found.text
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(2, 8), SEEDS, NOISES, st.sampled_from([0.1, 0.6]))
+def test_one_slow_direction_is_named_with_its_sender(
+    nodes: int, seed: int, noise: float, share: float
+) -> None:
+    found = only(made(nodes, seed=seed, noise=noise, path=lambda a, b: share if (a, b) == (1, 0) else 1.0))
+    assert (found.kind, found.where) == ("asymmetry", ("node-1", "node-0"))
+    assert "node-1 → node-0" in found.text
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(3, 8), st.data(), SEEDS, NOISES, PAIRS, st.booleans())
+def test_a_node_that_sends_or_receives_slowly_is_named_once(
+    nodes: int, data: st.DataObject, seed: int, noise: float, pairs: str, sends: bool
+) -> None:
+    odd = data.draw(st.integers(0, nodes - 1))
+    found = only(
+        made(
+            nodes,
+            seed=seed,
+            noise=noise,
+            pairs=pairs,
+            path=lambda a, b: 0.1 if odd == (a if sends else b) else 1.0,
+        )
+    )
+    assert (found.kind, found.where) == ("asymmetry", (f"node-{odd}",))
+    assert f"node-{odd} {'sends' if sends else 'receives'}" in found.text
+
+
+def test_a_path_of_a_tenth_repeats_segments_and_is_still_only_slow() -> None:
+    repeats = lambda a, b: 0.05 if 1 in (a, b) else 0.0  # noqa: E731
+    assert only(made(3, path=lambda a, b: 0.1 if 1 in (a, b) else 1.0, repeats=repeats)).kind == "slow-node"
+
+
+# -- loss
+
+
+def test_loss_that_does_not_slow_a_fast_line_down_is_told() -> None:
+    found = only(made(2, repeats=lambda a, b: 0.02 if (a, b) == (0, 1) else 0.0001))
+    assert found.kind == "loss"
+    assert "node-0 → node-1" in found.text
+
+
+def test_loss_that_makes_small_messages_wait_is_told_where_the_processor_limits() -> None:
+    results = made(3, rate=None, repeats=lambda a, b: 0.02 if 1 in (a, b) else 0.0)
+    rows = [
+        row.model_copy(update={"p99": 0.21}) if 1 in (row.source, row.target) else row
+        for row in results.latency
+    ]
+    found = only(changed(results, latency=tuple(rows)))
+    assert (found.kind, found.where) == ("loss", ("node-1",))
+
+
+def test_loss_that_costs_rate_is_told_and_not_the_rate() -> None:
+    results = made(2, noise=0.2, path=lambda _a, _b: 0.4, repeats=lambda _a, _b: 0.004)
+    assert only(results).kind == "loss"
+
+
+# -- limits
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(2, 8), SEEDS, st.data())
+def test_mtus_that_differ_are_told_and_not_what_follows(nodes: int, seed: int, data: st.DataObject) -> None:
+    odd = data.draw(st.integers(0, nodes - 1)) if nodes > 2 else 0
+    results = made(
+        nodes,
+        seed=seed,
+        mtus={odd: 1500},
+        path=lambda a, b: 0.6 if odd in (a, b) else 1.0,
+        repeats=lambda a, b: 0.03 if odd in (a, b) else 0.0,
+    )
+    found = only(results)
+    assert (found.kind, found.where) == ("mtu", (f"node-{odd}",))
+    assert "1500" in found.text
+    assert "9000" in found.text
+
+
+@pytest.mark.parametrize("streams", [(1,), (1, 4)])
+@pytest.mark.parametrize("nodes", [2, 4])
+def test_a_single_stream_that_its_window_limits_is_told(nodes: int, streams: tuple[int, ...]) -> None:
+    found = only(made(nodes, streams=streams, one_stream=0.5, window_limited=0.9, achieved=0.9))
+    assert found.kind == "single-stream"
+    assert found.fix.endswith("--streams 4")
+
+
+def test_a_single_stream_is_told_where_more_reach_more() -> None:
+    found = only(made(2, streams=(1, 4), one_stream=0.5))
+    assert found.kind == "single-stream"
+    assert "4 streams" in found.text
+
+
+def test_the_processor_is_told_where_the_line_is_known_and_how_it_is_known() -> None:
+    assert "97%" in only(made(4, path=lambda _a, _b: 0.6, busy=0.97)).text.replace(" %", "%")
+    assert "core" in only(made(2, path=lambda _a, _b: 0.6, core=0.99)).text
+    found = only(made(2, path=lambda _a, _b: 0.6, throttled=0.3))
+    assert found.kind == "cpu-bound"
+    assert "quota" in found.text
+
+
+def test_buffers_that_hold_less_than_is_under_way_are_told_with_the_numbers_that_do() -> None:
+    results = made(2, rate=10e9, round_trip=0.02, one_stream=0.2, window_limited=0.9, path=lambda _a, _b: 1.0)
+    found = only(results)
+    assert found.kind == "buffers"
+    # 10 Gbit/s and 20 ms are 25 MB, twice that 50 MB: the next power of two, and the other words as they were.
+    assert "net.ipv4.tcp_wmem='4096 16384 67108864'" in found.fix
+    assert "net.ipv4.tcp_rmem='4096 131072 67108864'" in found.fix
+
+
+def test_small_buffers_are_told_only_where_the_line_is_not_reached() -> None:
+    small = {**SYSCTLS, "net.ipv4.tcp_wmem": "4096 16384 16384"}
+    assert not find(made(2, sysctls=small, round_trip=0.001))
+
+
+# -- traffic
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(2, 8), SEEDS, st.sampled_from([0.1, 1.0]))
+def test_traffic_over_another_interface_is_told(nodes: int, seed: int, share: float) -> None:
+    found = only(made(nodes, seed=seed, strays=share, achieved=0.5))
+    assert (found.kind, found.where) == ("wrong-interface", ("eth0",))
+
+
+def test_a_receipt_of_the_wrong_network_is_told_where_no_socket_was_seen() -> None:
+    results = made(2)
+    rows = [row.model_copy(update={"sockets_bytes": None}) for row in results.collectives]
+    found = only(changed(results, collectives=tuple(rows), backend_share=0.4))
+    assert found.kind == "wrong-interface"
+
+
+def test_rails_are_no_other_interface() -> None:
+    results = made(2, strays=0.5)
+    assert results.setup
+    rows = [
+        row.model_copy(
+            update={"sockets_bytes": {"net1": 1, "net2": 1}, "formula_bytes": 2.0, "interface_bytes": None}
+        )
+        for row in results.collectives
+    ]
+    setup = changed_setup(results, environment={"GLOO_SOCKET_IFNAME": "net1,net2"})
+    assert not find(changed(setup, collectives=tuple(rows), backend_share=1.0))
+    found = find(changed(results, collectives=tuple(rows), backend_share=1.0))
+    assert [one.kind for one in found] == ["wrong-interface"]
+
+
+def changed_setup(results: Results, **fields: Any) -> Results:
+    assert results.setup
+    return changed(results, setup=results.setup.model_copy(update=fields))
+
+
+@pytest.mark.parametrize(("factor", "words"), [(1.5, "travel with it"), (0.5, "not travel over TCP")])
+def test_bytes_that_the_formula_does_not_explain_are_told(factor: float, words: str) -> None:
+    results = made(2)
+    rows = [
+        row.model_copy(update={"formula_bytes": row.formula_bytes / factor}) for row in results.collectives
+    ]
+    found = only(changed(results, collectives=tuple(rows)))
+    assert found.kind == "bytes"
+    assert words in found.text
+
+
+def test_ranks_of_one_node_need_no_network() -> None:
+    results = changed_setup(made(2), ranks=4)
+    rows = [row.model_copy(update={"formula_bytes": row.formula_bytes * 3}) for row in results.collectives]
+    assert not find(changed(results, collectives=tuple(rows)))
+
+
+@pytest.mark.parametrize(("factor", "words"), [(2, "somebody else"), (0.5, "another way")])
+def test_bytes_of_the_interface_that_are_not_the_sockets_are_told(factor: float, words: str) -> None:
+    results = made(2)
+    rows = [
+        row.model_copy(
+            update={
+                "interface_bytes": {name: int(n * factor) for name, n in (row.interface_bytes or {}).items()}
+            }
+        )
+        for row in results.collectives
+    ]
+    found = only(changed(results, collectives=tuple(rows)))
+    assert found.kind == "bytes"
+    assert words in found.text
+
+
+# -- the run
+
+
+def test_wrong_results_come_first() -> None:
+    results = made(3, path=lambda a, b: 0.1 if 1 in (a, b) else 1.0)
+    rows = (results.collectives[0].model_copy(update={"wrong": 7}), *results.collectives[1:])
+    found = find(changed(results, collectives=rows))
+    assert [one.kind for one in found] == ["wrong-results", "slow-node"]
+    assert "7 elements" in found[0].text
+
+
+@pytest.mark.parametrize("nodes", [2, 4])
+def test_a_slow_collective_on_a_fast_path_is_told(nodes: int) -> None:
+    assert only(made(nodes, achieved=0.6)).kind == "slow-collective"
+
+
+def test_noise_is_told() -> None:
+    results = made(2, noise=0.01)
+    rows = [
+        row.model_copy(update={"time": row.time.model_copy(update={"high": row.time.median * 1.6})})
+        for row in results.collectives
+    ]
+    assert only(changed(results, collectives=tuple(rows))).kind == "noise"
+
+
+def test_a_network_that_the_preflight_refused_is_told_in_its_words() -> None:
+    results = changed(
+        made(2), setup=None, complete=False, exit_code=4, reason="node-1 does not answer at 9000 bytes"
+    )
+    found = only(results)
+    assert found.kind == "network"
+    assert "node-1 does not answer at 9000 bytes" in found.text
+
+
+def test_a_lost_node_is_named_and_what_follows_is_not() -> None:
+    results = changed(made(3, achieved=0.5), complete=False, exit_code=70, reason="node-2 was lost")
+    found = only(results)
+    assert (found.kind, found.where) == ("lost", ("node-2",))
+
+
+def test_on_kubernetes_the_next_command_runs_in_the_pod() -> None:
+    found = only(made(3, on="kubernetes", path=lambda a, b: 0.1 if 1 in (a, b) else 1.0))
+    assert found.fix == "kubectl exec -n ml node-1 -- ethtool net1"

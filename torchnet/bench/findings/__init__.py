@@ -1,0 +1,49 @@
+"""What is not as it should be, in words: a pure function of a benchmark's results.
+
+One cause is told once. What follows from another finding is left out: a node with another MTU is slow, too, and so is
+whatever waits for it. A finding needs figures that no healthy network gives; torchnet.bench.findings.thresholds has
+them all, with their reasons.
+"""
+
+from __future__ import annotations
+
+from torchnet.bench.findings import course, limits, paths, traffic
+from torchnet.bench.findings.view import View
+from torchnet.bench.results import Finding, Results
+
+__all__ = ["find"]
+
+
+def find(results: Results) -> tuple[Finding, ...]:
+    """The most important first; empty where everything is as it should be."""
+    if found := course.network(results):
+        return tuple(found)
+    lost = course.lost(results)
+    if results.setup is None:
+        return tuple(lost)
+    view = View(results, results.setup)
+    wrong = course.wrong_results(view)
+    stray = traffic.wrong_interface(view)
+    mtu = limits.mtu(view)
+    network = [] if mtu else _network(view)
+    found = [*wrong, *lost, *stray, *mtu, *network]
+    if stray or mtu or lost:
+        return tuple(found)
+    found += traffic.counted(view)
+    if not network:
+        found += course.slow_collective(view) or course.noise(view)
+    return tuple(found)
+
+
+def _network(view: View) -> list[Finding]:
+    """What raw TCP says of the paths. A stream that its window limits is slow on every path, and so is one whose
+    packets are lost; then only paths that differ from the others are news."""
+    lossy = paths.lossy(view)
+    buffers = [] if lossy.findings else limits.buffers(view)
+    stream = [] if lossy.findings or buffers else limits.single_stream(view)
+    explained = bool(lossy.findings or buffers or stream)
+    slow = paths.slow(view, lossy.told, line=not explained)
+    # A path that differs from the others is the nearer reason for one stream's small rate.
+    if slow.findings:
+        return [*slow.findings, *lossy.findings]
+    return [*lossy.findings, *buffers, *stream] or limits.cpu_bound(view)

@@ -1,0 +1,94 @@
+"""How the run went: whether it ended early, whether results were right, whether its figures can be trusted."""
+
+from __future__ import annotations
+
+import statistics
+
+from torchnet.bench.findings import thresholds
+from torchnet.bench.findings.view import View, limited, processor
+from torchnet.bench.findings.words import again, namespace, on, percent, rate
+from torchnet.bench.results import Finding, Results
+from torchnet.bench.worker.sizes import size_text
+
+
+def network(results: Results) -> list[Finding]:
+    """It ended before anything started: the backend is not as it must be."""
+    if results.exit_code != 4:
+        return []
+    place = results.setup.on if results.setup else "local"
+    fix = "torchnet verify" if place == "kubernetes" else "torchnet launch --dry-run"
+    reason = results.reason or "the preflight did not reach every pair of nodes"
+    return [Finding(kind="network", text=f"The backend network does not work: {_sentence(reason)}", fix=fix)]
+
+
+def lost(results: Results) -> list[Finding]:
+    """It ended in its midst, and nobody asked for that."""
+    if results.complete or results.exit_code in thresholds.END_BY_HAND:
+        return []
+    reason = results.reason or f"exit code {results.exit_code}"
+    text = f"The run did not come to its end, and the figures are those until then: {_sentence(reason)}"
+    where = tuple(
+        node.name for node in results.nodes if node.name in results.reason.replace(",", " ").split()
+    )
+    kept = results.setup if results.run and results.setup and results.setup.on == "kubernetes" else None
+    fix = f"torchnet logs {results.run}{namespace(kept.command)}" if kept else "dmesg --ctime | tail"
+    return [Finding(kind="lost", text=text, fix=fix, where=where)]
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def wrong_results(view: View) -> list[Finding]:
+    rows = [row for row in view.results.collectives if row.wrong]
+    if not rows:
+        return []
+    worst = max(rows, key=lambda row: row.wrong or 0)
+    sizes = f" and in {len(rows) - 1} more of {len(view.results.collectives)} rows" if len(rows) > 1 else ""
+    text = (
+        f"Results are wrong: {worst.wrong} elements of {worst.collective} of {size_text(worst.size)} over "
+        f"{worst.network}{sizes}. Memory, a driver or a card corrupts data."
+    )
+    fix = on(view, 0, f"ethtool -S {worst.network}")
+    return [Finding(kind="wrong-results", text=text, fix=fix, where=(worst.collective,))]
+
+
+def slow_collective(view: View) -> list[Finding]:
+    """All-reduce gets far less than raw TCP in both directions at once does."""
+    rates = view.together
+    rows = [row for row in view.large if row.collective == "all_reduce"]
+    if not rates or not rows:
+        return []
+    best = max(rows, key=lambda row: row.busbw)
+    way, slowest = min(rates.items(), key=lambda item: item[1].rate.median)
+    if best.busbw_high >= thresholds.COLLECTIVE * slowest.rate.median:
+        return []
+    if limited(view, best) or limited(view, slowest):
+        return []
+    # Without a line and without a word about the processor, nothing says that it is the network's time.
+    if view.line is None and (best.busy is None or slowest.core is None):
+        return []
+    share = percent(best.busbw / slowest.rate.median)
+    text = (
+        f"all_reduce is slow: {rate(best.busbw)} at best ({size_text(best.size)}), {share} of what raw TCP reaches "
+        f"from {view.way(way)} while the other direction runs, too."
+    )
+    fix = again(view, "--tune")
+    return [Finding(kind="slow-collective", text=text, fix=fix, where=("all_reduce",))]
+
+
+def noise(view: View) -> list[Finding]:
+    rows = [row for row in view.large if row.time.count > 1]
+    if not rows:
+        return []
+    middle = statistics.median([row.time.spread for row in rows])
+    unsteady = view.line is None and any(processor(row, thresholds.BUSY_UNSHAPED) for row in rows)
+    if middle <= (thresholds.NOISE_BUSY if unsteady else thresholds.NOISE):
+        return []
+    worst = max(rows, key=lambda row: row.time.spread)
+    text = (
+        f"The figures are not steady: half of the large sizes are known to ±{middle:.0%} or worse "
+        f"({worst.collective} of {size_text(worst.size)} to ±{worst.time.spread:.0%}). Something else uses the "
+        "nodes or the network."
+    )
+    return [Finding(kind="noise", text=text, fix=on(view, 0, "top -b -n 1"))]

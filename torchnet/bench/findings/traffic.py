@@ -1,0 +1,131 @@
+"""Whether the bytes are as many as they must be, and on the interface where they belong."""
+
+from __future__ import annotations
+
+from torchnet.bench.findings import thresholds
+from torchnet.bench.findings.view import View
+from torchnet.bench.findings.words import again, count, on, percent
+from torchnet.bench.line import payload
+from torchnet.bench.results import Collective, Finding
+from torchnet.bench.worker.sizes import size_text
+
+# What torch's Gloo makes of these sends more than the least: a reduce is a reduce_scatter and a gather, a
+# reduce_scatter an all_reduce.
+_GLOO_MORE = ("reduce", "reduce_scatter")
+
+
+def wrong_interface(view: View) -> list[Finding]:
+    """The backend's collectives travelled over something else."""
+    counts: dict[str, int] = {}
+    for row in view.collectives:
+        for interface, number in (row.sockets_bytes or {}).items():
+            counts[interface] = counts.get(interface, 0) + number
+    counts.pop("lo", None)  # ranks of one node
+    total = sum(counts.values())
+    stray = {name: number for name, number in counts.items() if name not in _rails(view)}
+    if total and sum(stray.values()) > thresholds.STRAY * total:
+        most = max(stray, key=lambda name: stray[name])
+        words = f"{percent(sum(stray.values()) / total)} of the bytes between the ranks went over {most}"
+        how = "their sockets say so"
+    elif (
+        view.results.backend_share is not None
+        and not view.setup.compare
+        and view.results.backend_share < thresholds.BACKEND_SHARE
+    ):
+        most = ""
+        words = (
+            f"only {percent(view.results.backend_share)} of the bytes between the nodes went over the backend"
+        )
+        how = "the run's receipt says so"
+    else:
+        return []
+    text = f"The traffic is on the wrong network: {words}, and {view.network} was meant; {how}."
+    address = next(
+        (node.addresses[view.network] for node in view.results.nodes[1:] if view.network in node.addresses),
+        "",
+    )
+    fix = on(view, 0, f"ip route get {address}") if address else "torchnet env --explain"
+    if any(
+        name in view.setup.environment and view.network not in _listed(view.setup.environment[name])
+        for name in _NAMES
+    ):
+        fix = "torchnet env --explain"
+    return [Finding(kind="wrong-interface", text=text, fix=fix, where=(most,) if most else ())]
+
+
+_NAMES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
+
+
+def _listed(value: str) -> list[str]:
+    return value.lstrip("=").split(",")
+
+
+def _rails(view: View) -> set[str]:
+    """The backend's interfaces: those that the ranks were given together with the first one."""
+    found = {view.network}
+    for name in _NAMES:
+        listed = _listed(view.setup.environment.get(name, ""))
+        if view.network in listed:
+            found |= set(listed)
+    return found - {view.setup.compare}
+
+
+def counted(view: View) -> list[Finding]:
+    """Bytes of the sockets against the formula, then of the interface against the sockets."""
+    return _formula(view) or _interface(view)
+
+
+def _formula(view: View) -> list[Finding]:
+    nccl = view.setup.backend == "nccl"
+    worst: tuple[float, Collective] | None = None
+    for row in view.collectives:
+        least = thresholds.LARGE_NCCL if nccl else thresholds.LARGE
+        if row.size < least or not row.formula_bytes or row.sockets_bytes is None:
+            continue
+        ratio = sum(row.sockets_bytes.values()) / row.formula_bytes
+        more = ratio > thresholds.MORE_BYTES and (nccl or row.collective not in _GLOO_MORE)
+        fewer = ratio < thresholds.FEWER_BYTES and view.setup.ranks == view.setup.nodes
+        if (more or fewer) and (worst is None or abs(ratio - 1) > abs(worst[0] - 1)):
+            worst = ratio, row
+    if worst is None:
+        return []
+    ratio, row = worst
+    sent = sum((row.sockets_bytes or {}).values())
+    reason = "repeats or other messages travel with it" if ratio > 1 else "something does not travel over TCP"
+    text = (
+        f"{row.collective} of {size_text(row.size)} sent {count(sent)} over the sockets, {percent(ratio)} of the "
+        f"{count(row.formula_bytes)} that it must send: {reason}."
+    )
+    debug = "NCCL_DEBUG=INFO" if nccl else "TORCH_CPP_LOG_LEVEL=INFO"
+    return [Finding(kind="bytes", text=text, fix=f"{debug} {again(view)}", where=(row.collective,))]
+
+
+def _interface(view: View) -> list[Finding]:
+    line = view.line
+    sockets = interface = 0
+    for row in view.large:
+        if row.sockets_bytes and row.interface_bytes and view.network in row.interface_bytes:
+            sockets += row.sockets_bytes.get(view.network, 0)
+            interface += row.interface_bytes[view.network]
+    mtus = [node.mtus[view.network] for node in view.results.nodes if view.network in node.mtus]
+    if not sockets or not mtus or min(mtus) < 200:
+        return []
+    around = (min(mtus) + 14) / payload(min(mtus), line.family if line else 6)
+    if interface > thresholds.INTERFACE_MORE * around * sockets:
+        extra = interface - around * sockets
+        text = (
+            f"{view.network} sent {count(interface)} while the ranks' sockets sent {count(sockets)}: about "
+            f"{count(extra)} are somebody else's, who shares the line."
+        )
+    elif interface < thresholds.FEWER_BYTES * sockets and view.setup.ranks == view.setup.nodes:
+        text = (
+            f"{view.network} sent {count(interface)}, fewer bytes than the ranks' sockets ({count(sockets)}): they "
+            "leave the nodes by another way."
+        )
+    else:
+        return []
+    return [
+        Finding(
+            kind="bytes", text=text, fix=on(view, 0, f"ip -s link show {view.network}"), where=(view.network,)
+        )
+    ]

@@ -1,0 +1,91 @@
+"""The results from the findings' side: the backend's rows, by direction, and what is known of the processor."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from torchnet.bench.findings import thresholds
+from torchnet.bench.results import Collective, Latency, Line, Results, Setup, Tcp
+
+Direction = tuple[int, int]
+"""Source and target, numbers of nodes."""
+
+
+@dataclass(frozen=True)
+class View:
+    results: Results
+    setup: Setup
+
+    @property
+    def network(self) -> str:
+        return self.setup.interface
+
+    @cached_property
+    def line(self) -> Line | None:
+        found = self.results.line(self.network)
+        return found if found and found.ceiling else None
+
+    @cached_property
+    def collectives(self) -> list[Collective]:
+        return [row for row in self.results.collectives if row.network == self.network]
+
+    @cached_property
+    def tcp(self) -> list[Tcp]:
+        return [row for row in self.results.tcp if row.network == self.network and row.source != row.target]
+
+    @cached_property
+    def latency(self) -> list[Latency]:
+        return [row for row in self.results.latency if row.network == self.network]
+
+    @cached_property
+    def alone(self) -> dict[Direction, Tcp]:
+        """The best row of each direction while the other one is idle; of both at once, where no other was measured."""
+        return self._best([row for row in self.tcp if not row.both] or self.tcp)
+
+    @cached_property
+    def together(self) -> dict[Direction, Tcp]:
+        return self._best([row for row in self.tcp if row.both])
+
+    @cached_property
+    def large(self) -> list[Collective]:
+        """Rows of large messages, smallest first, whose time the rate decides and not the round trips."""
+        carried = self.line.ceiling if self.line else max((row.rate.median for row in self.tcp), default=0.0)
+        round_trip = statistics.median([row.p50 for row in self.latency]) if self.latency else 0.0
+        least = carried * round_trip * thresholds.LARGE_ROUNDS * self.setup.ranks
+        found = [row for row in self.collectives if row.size >= max(thresholds.LARGE, least)]
+        return sorted(found, key=lambda row: row.size)
+
+    def name(self, node: int) -> str:
+        return self.results.name(node)
+
+    def way(self, direction: Direction) -> str:
+        return f"{self.name(direction[0])} → {self.name(direction[1])}"
+
+    @staticmethod
+    def _best(rows: Iterable[Tcp]) -> dict[Direction, Tcp]:
+        found: dict[Direction, Tcp] = {}
+        for row in rows:
+            direction = row.source, row.target
+            if direction not in found or row.rate.median > found[direction].rate.median:
+                found[direction] = row
+        return found
+
+
+def processor(row: Tcp | Collective, busy: float = thresholds.BUSY) -> str:
+    """How it is known that the processor limits this row; empty where it does not, or where nothing is known."""
+    if (row.throttled or 0.0) > thresholds.THROTTLED:
+        return f"a quota held a node's processes up for {row.throttled:.0%} of the time"
+    if (row.busy or 0.0) >= busy:
+        return f"{row.busy:.0%} of the busiest node's cores were in use"
+    core = row.core if isinstance(row, Tcp) else None
+    if (core or 0.0) >= busy:
+        return f"a stream used {core:.0%} of one core"
+    return ""
+
+
+def limited(view: View, row: Tcp | Collective) -> bool:
+    """Whether the figures of this row move with whatever else the processor does."""
+    return bool(processor(row, thresholds.BUSY if view.line else thresholds.BUSY_UNSHAPED))

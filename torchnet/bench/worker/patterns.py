@@ -1,0 +1,133 @@
+"""What goes into a collective and what must come out: small whole numbers in rows of a prime length.
+
+Element ``i`` of rank ``r`` is the table's element ``(i + r) % PERIOD``. So any element's value tells whose it is and
+where it stood, and what a reduction gives has the same period, whatever the number of ranks: one row says it all, and
+a message of any size is filled and checked in chunks, without a second copy of it. The table is chosen so that no
+reduction leaves the whole numbers that the dtype holds exactly: results are compared for equality, but for averages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+PERIOD = 1021  # a prime: no block size of an algorithm and no number of ranks divides it
+CHUNK = 256 * PERIOD  # elements that are filled and compared at once
+POISON = 127  # stands in outputs beforehand
+
+Redop = Literal["sum", "prod", "min", "max", "avg"]
+
+# The largest whole number up to which all are exact; of bytes one less than there is, as the poison is no result.
+EXACT = {
+    "float32": 1 << 24, "float64": 1 << 53, "float16": 1 << 11, "bfloat16": 1 << 8,
+    "int32": (1 << 31) - 1, "int64": (1 << 63) - 1, "int8": 126, "uint8": 126,
+}  # fmt: skip
+_LARGEST_POWER = {"float16": 1 << 15, "bfloat16": 1 << 127, "float32": 1 << 127, "float64": 1 << 1023}
+_MOST = 250  # of one rank's element
+
+
+def table(dtype: str, op: Redop | None, ranks: int) -> list[int]:
+    """One rank's row; ``op`` is None where nothing is reduced."""
+    limit = EXACT[dtype]
+    if op == "prod":
+        # Powers of two are exact up to the dtype's largest.
+        row = [2 if j % 3 == 0 else 1 for j in range(PERIOD)]
+        return _thinned(row, 1, _LARGEST_POWER.get(dtype, limit), "prod", ranks)
+    # A rank's turn comes again after PERIOD ranks only, so that no sum has more than that of equal terms.
+    most = min(_MOST, limit) if op in (None, "min", "max") else max(1, min(_MOST, limit // ranks))
+    row = [j * (j + 7) % (most + 1) for j in range(PERIOD)]
+    return _thinned(row, 0, limit, "sum", ranks) if op in ("sum", "avg") else row
+
+
+def _thinned(row: list[int], neutral: int, limit: int, op: Redop, ranks: int) -> list[int]:
+    """The row with so many elements made neutral that no result is above the limit."""
+    step = 1
+    while max(reduced(row, op, ranks)) > limit:
+        step *= 2
+        row = [value if j % step == 0 else neutral for j, value in enumerate(row)]
+        if step > PERIOD:
+            raise ValueError(f"no {op} of {ranks} ranks is exact up to {limit}")
+    return row
+
+
+def reduced(row: Sequence[int], op: Redop, ranks: int) -> list[int]:
+    """What the reduction of all ranks' rows gives; of an average, the sum."""
+    found = list(row)
+    for rank in range(1, ranks):
+        shift = rank % PERIOD
+        turned = [*row[shift:], *row[:shift]]
+        if op in ("sum", "avg"):
+            found = [a + b for a, b in zip(found, turned, strict=True)]
+        elif op == "prod":
+            found = [a * b for a, b in zip(found, turned, strict=True)]
+        else:
+            pick = min if op == "min" else max
+            found = [pick(a, b) for a, b in zip(found, turned, strict=True)]
+    return found
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A row on the device, long enough to copy a chunk from any place of it. ``tolerance``: how far a result may be
+    off, 0 for exact ones."""
+
+    tile: torch.Tensor
+    tolerance: float = 0.0
+
+    @classmethod
+    def of(
+        cls, row: Sequence[float], dtype: torch.dtype, device: torch.device, tolerance: float = 0.0
+    ) -> Pattern:
+        # Of large products no int64 holds each; a power of two is exact in a double, too.
+        double = max(row) > EXACT["int64"] or not all(float(value).is_integer() for value in row)
+        once = torch.tensor(row, dtype=torch.float64 if double else torch.int64).to(dtype)
+        return cls(once.repeat(CHUNK // PERIOD + 1).to(device), tolerance)
+
+    def fill(self, tensor: torch.Tensor, shift: int) -> None:
+        """Write the row, from its element ``shift % PERIOD`` on, again and again."""
+        for part, here in self._parts(tensor, shift):
+            part.copy_(here)
+
+    def wrong(self, tensor: torch.Tensor, shift: int) -> int:
+        """How many elements are not as :meth:`fill` would have written them."""
+        found = 0
+        for part, here in self._parts(tensor, shift):
+            if self.tolerance:
+                # no comparison with a NaN is true
+                found += int((~((part.double() - here.double()).abs() <= self.tolerance)).sum())
+            else:
+                found += int((part != here).sum())
+        return found
+
+    def _parts(self, tensor: torch.Tensor, shift: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        start, parts = shift % PERIOD, tensor.split(CHUNK) if tensor.numel() else ()
+        return [(part, self.tile[start : start + part.numel()]) for part in parts]
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """``put`` is what ranks put in, ``result`` what a reduction gives."""
+
+    put: Pattern
+    result: Pattern
+
+
+def patterns(dtype: str, op: Redop | None, ranks: int, device: torch.device) -> Patterns:
+    kind: torch.dtype = getattr(torch, dtype)
+    row = table(dtype, op, ranks)
+    put = Pattern.of(row, kind, device)
+    if op is None:
+        return Patterns(put, put)
+    whole = reduced(row, op, ranks)
+    if op != "avg":
+        return Patterns(put, Pattern.of(whole, kind, device))
+    # Whether it divides first or last is the backend's affair: each term and each sum may be rounded once. Of whole
+    # numbers the fraction is cut off.
+    mean = [value / ranks for value in whole]
+    tolerance = 1.0
+    if kind.is_floating_point:
+        tolerance = torch.finfo(kind).eps * (ranks + 1) * max(1.0, *mean)
+    return Patterns(put, Pattern.of(mean, kind, device, tolerance))

@@ -1,0 +1,222 @@
+"""The script of `torchnet bench`, in each rank: ``run.py --plan JSON``. Rank 0 prints what is found (messages.py).
+
+In a pod stand this folder and the agent's archive, which has torchnet without torchnet.bench. So the first thing is to
+make this folder torchnet.bench.worker, where it is not that already.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import sys
+import time
+import types
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torchnet.bench.worker.place import Place
+    from torchnet.bench.worker.plan import Plan
+    from torchnet.bench.worker.series import Bench, Network, Say
+    from torchnet.training import Context
+
+_PACKAGE = "torchnet.bench.worker"
+# What has to do with the figures, and nothing that lets anybody in: the agents' own (a token's file) stay out.
+_SHOWN = (
+    "GLOO_",
+    "NCCL_",
+    "TORCH_GLOO_",
+    "TORCH_NCCL_",
+    "TORCH_DISTRIBUTED_",
+    "OMP_NUM_THREADS",
+    "USE_LIBUV",
+)
+_OURS = ("TORCHNET_RATE", "TORCHNET_MTU")
+
+
+def bootstrap() -> None:
+    """Make torchnet.bench.worker importable."""
+    try:
+        found = importlib.util.find_spec(_PACKAGE)
+    except ModuleNotFoundError:
+        found = None
+    if found is not None:
+        return
+    parent, package = types.ModuleType("torchnet.bench"), types.ModuleType(_PACKAGE)
+    parent.__path__ = []
+    package.__path__ = [str(Path(__file__).resolve().parent)]
+    parent.worker = package  # type: ignore[attr-defined]
+    sys.modules.update({"torchnet.bench": parent, _PACKAGE: package})
+
+
+def main(argv: list[str]) -> None:
+    """Measure what the plan says.
+
+    Raises:
+        torchnet.errors.UsageError: there is no group to be had, as for NCCL without GPUs.
+    """
+    parser = argparse.ArgumentParser(description="Measures the network between the ranks of a job.")
+    parser.add_argument("--plan", required=True, metavar="JSON")
+    given = parser.parse_args(argv).plan
+    began = time.monotonic()
+    os.environ.setdefault(
+        "OMP_NUM_THREADS", "1"
+    )  # as in training: ranks share the machine, and copying needs no more
+    with warnings.catch_warnings():  # where NumPy is missing, which nothing here needs, importing torch warns
+        warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
+        import torch  # noqa: F401
+
+    import torchnet
+    from torchnet.bench.worker import messages, plan
+
+    wanted = plan.decode(given)
+    # Control messages are CPU tensors, beside NCCL, too.
+    backend = "cpu:gloo,cuda:nccl" if wanted.backend == "nccl" else wanted.backend or None
+    with torchnet.init(backend) as context:
+        say: Say = messages.say if context.rank == 0 else _silent
+        _measure(wanted, context, say)
+        say(messages.Done(time.monotonic() - began))
+
+
+def _silent(_: Any) -> None:
+    pass
+
+
+def _measure(plan: Plan, context: Context, say: Say) -> None:
+    from torchnet.bench.worker import messages, pairs, series, timing, witness
+
+    place = _place(plan, context)
+    backend = "nccl" if "nccl" in context.backend else "gloo"
+    say(_setup(backend, context, place))
+    _nodes(place, say)
+    say(messages.Progress("raw TCP"))
+    pairs.measure(plan, place, say)
+
+    agreement = timing.Agreement()
+    agreement.barrier()  # its connections are made now, and so none of those that the witness counts
+    bench = series.Bench(plan, place, agreement, witness.Witness(place), say)
+    for interface in place.networks:
+        network = _network(bench, interface, backend, context)
+        if network is not None:
+            series.run(bench, network)
+    place.barrier()
+
+
+def _place(plan: Plan, context: Context) -> Place:
+    import torch.distributed as dist
+
+    from torchnet.bench.worker.place import Place
+    from torchnet.training import store, world
+
+    own = world.read(os.environ)
+    base = dist.HashStore() if own is None else store.connect(own, None)
+    attempt = 0 if own is None else own.attempt
+    interface = backend_interface(os.environ)
+    networks = list(dict.fromkeys(name for name in (interface, plan.compare) if name))
+    return Place(
+        rank=context.rank,
+        ranks=context.world_size,
+        node=context.node_rank,
+        nodes=context.world_size // context.local_world_size,
+        local_rank=context.local_rank,
+        store=dist.PrefixStore(f"torchnet-bench/{attempt}", base),
+        networks=networks,
+    )
+
+
+def backend_interface(environ: Any) -> str:
+    """The interface of rail 0, as torchnet tells Gloo and NCCL; loopback where nobody tells."""
+    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        first = str(environ.get(name, "")).lstrip("=").split(",")[0]
+        if first:
+            return first
+    return "lo"
+
+
+def _nodes(place: Place, say: Say) -> None:
+    """Say each node's facts, and take everybody's addresses from them."""
+    from torchnet.bench.worker import machine, messages
+
+    own = ""
+    if place.local_rank == 0:
+        own = json.dumps(asdict(machine.facts(place.node, place.networks)))
+    for text in place.exchange(own):
+        if text:
+            node = messages.Node(**json.loads(text))
+            place.addresses[node.node] = node.addresses
+            say(node)
+
+
+def _setup(backend: str, context: Context, place: Place) -> Any:
+    import torch
+
+    from torchnet.bench.worker.messages import Setup
+
+    versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    device = "cpu"
+    if context.device.type == "cuda":
+        device = torch.cuda.get_device_name(context.device)
+        versions["cuda"] = str(torch.version.cuda)
+        versions["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
+    return Setup(
+        backend=backend,
+        device=device,
+        ranks=place.ranks,
+        nodes=place.nodes,
+        interface=place.networks[0],
+        versions=versions,
+        environment=shown(os.environ),
+    )
+
+
+def shown(environ: Any) -> dict[str, str]:
+    """The variables that have to do with the figures."""
+    return {
+        name: value for name, value in sorted(environ.items()) if name.startswith(_SHOWN) or name in _OURS
+    }
+
+
+def _network(bench: Bench, interface: str, backend: str, context: Context) -> Network | None:
+    """The group over this network; None where there is none, which has been said then."""
+    import torch.distributed as dist
+
+    from torchnet.bench.worker import messages
+    from torchnet.bench.worker.series import Network, shortened
+
+    first = interface == bench.place.networks[0]
+    if backend == "nccl":
+        if first:
+            return Network(interface, backend, context.device, None)
+        why = "NCCL reads which interface to use once in a process"
+        bench.say(messages.Lacks(f"collectives over {interface} (nccl)", why))
+        return None
+    before = os.environ.get("GLOO_SOCKET_IFNAME")
+    if not first:
+        os.environ["GLOO_SOCKET_IFNAME"] = interface
+    group: Any = None
+    why = ""
+    try:
+        # A group of its own on the backend network, too: its connections are then told from the control group's.
+        group = dist.new_group(backend="gloo")
+    except RuntimeError as error:
+        why = shortened(error)
+    finally:
+        if before is None:
+            os.environ.pop("GLOO_SOCKET_IFNAME", None)
+        else:
+            os.environ["GLOO_SOCKET_IFNAME"] = before
+    texts = [text for text in bench.place.exchange(why) if text]
+    if texts:
+        bench.say(messages.Lacks(f"collectives over {interface} (gloo)", texts[0]))
+        return None
+    return Network(interface, backend, context.device, group)
+
+
+if __name__ == "__main__":
+    bootstrap()
+    main(sys.argv[1:])
