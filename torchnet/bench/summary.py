@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from torchnet.bench import tables
 from torchnet.bench.results import Collective, Line, Results
@@ -13,6 +13,7 @@ from torchnet.ui.units import counted, percent
 
 _BOLD, _RED, _GREEN, _YELLOW = "1", "1;31", "32", "33"
 FINDINGS = "findings"  # what is lacking where they could not be looked for
+_FEW = 4  # nodes, whose pairs have a line each
 _LACKING = 12  # so many lines of it; the JSON has all
 
 
@@ -110,21 +111,24 @@ def rate_text(rate: float) -> str:
     return f"{rate / 1e3:.4g} kbit/s"
 
 
-def _raw(results: Results, styled: object) -> Iterator[str]:
-    assert callable(styled)
-    if not results.tcp:
-        return
+def _raw(results: Results, styled: Callable[[str, str], str]) -> Iterator[str]:
+    """Pair by pair where they are few; of many, the matrix of each network."""
+    networks = list(dict.fromkeys(one.network for one in results.tcp))
     pairs = {frozenset((one.source, one.target)) for one in results.tcp}
-    nodes = {node for pair in pairs for node in pair}
-    whole = len(nodes) > 2 and len(pairs) == len(nodes) * (len(nodes) - 1) // 2
-    if len(nodes) <= tables.WIDEST_MATRIX or not whole:
+    nodes = len({node for pair in pairs for node in pair})
+    whole = nodes > 2 and len(pairs) == nodes * (nodes - 1) // 2
+    if nodes <= _FEW or not whole:
         for line in tables.raw_tcp(results):
-            heading = line.startswith("raw TCP")
-            yield from ("", styled(line, _BOLD)) if heading else (line,)
-    if whole:
-        for network in dict.fromkeys(one.network for one in results.tcp):
-            for at, line in enumerate(tables.matrix(results, network)):
-                yield from ("", styled(line, _BOLD)) if at == 0 else (line,)
+            yield from ("", styled(line, _BOLD)) if line.startswith("raw TCP") else (line,)
+        networks = networks[:1]
+    for network in networks if whole else ():
+        for at, line in enumerate(tables.matrix(results, network)):
+            yield from ("", styled(line, _BOLD)) if at == 0 else (line,)
+    if nodes > _FEW and whole and results.latency:
+        slowest = max(results.latency, key=lambda one: one.p50)
+        pair = f"{printable(results.name(slowest.source))} - {printable(results.name(slowest.target))}"
+        times = f"p50 {tables.number(slowest.p50 * 1e6)} us, p99 {tables.number(slowest.p99 * 1e6)} us"
+        yield f"longest there and back: {pair} over {printable(slowest.network)}, {times}"
 
 
 def _sentences(results: Results) -> Iterator[str]:
@@ -144,13 +148,13 @@ def _sentences(results: Results) -> Iterator[str]:
             yield f"{at}: busbw {tables.number(best.busbw / 1e9)} GB/s ({bits} Gbit/s)"
         other = next((row.other for row in tables.rows(results, name) if row.main is best), None)
         if other is not None and other.busbw:
-            yield f"{at}: {own} gives {best.busbw / other.busbw:.3g} times the busbw of {compare}"
+            yield f"{at}: {own} gives {tables.ratio(best.busbw / other.busbw)} times the busbw of {compare}"
         slowest = min(
             (one.rate.median for one in results.tcp if one.network == own and one.both), default=0.0
         )
         if slowest:
             yield f"{at}: {best.busbw / slowest * 100:.1f} % of raw TCP in both directions, over the slowest pair"
-    if results.backend_share is not None:
+    if results.backend_share is not None and _measured(results):
         how = {"measured": "measured", "inferred": "inferred", "unknown": "not proved"}[results.proof]
         yield f"receipt: {percent(results.backend_share)} of the workers' bytes went over the backend ({how})"
 
@@ -173,8 +177,7 @@ def _tuning(results: Results) -> Iterator[str]:
         yield f"  {printable(trial.name, 40):<40}  {tables.number(steps.median):>8} steps/s  {note}"
 
 
-def _findings(results: Results, styled: object) -> Iterator[str]:
-    assert callable(styled)
+def _findings(results: Results, styled: Callable[[str, str], str]) -> Iterator[str]:
     if not results.findings:
         judged = all(one.what != FINDINGS for one in results.lacks)
         if judged and results.complete and _measured(results):

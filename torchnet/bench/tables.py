@@ -55,7 +55,7 @@ def collective(results: Results, name: str) -> Iterator[str]:
     compared = any(row.other for row in found)
     inside = any(row.inside for row in found) and not compared
     share = any(row.main is not None and row.main.ceiling_share is not None for row in found)
-    shape = [first.dtype, first.redop] if first.redop else [first.dtype]
+    shape = [first.dtype, first.redop] if first.redop not in ("", "none") else [first.dtype]
     shape += [f"root {first.root}"] if first.root >= 0 else []
     shape += ["in place"] if first.in_place else []
     yield f"{printable(name)} · {' · '.join(map(printable, shape))}"
@@ -70,7 +70,7 @@ def collective(results: Results, name: str) -> Iterator[str]:
         f"{'size':>10} {'count':>10} {'type':>8} {'redop':>5} {'root':>4}  {words}"
         + (f"  {'of line':>7}" if share else "")
         + (f"  {words}" if twice else "")
-        + ("  ratio" if compared else "")
+        + (f"  {'ratio':>6}" if compared else "")
     )
     head = f"{'(B)':>10} {'(elements)':>10} {'':>8} {'':>5} {'':>4}"
     yield f"{head}  {units}{gap}{f'  {units}' if twice else ''}".rstrip()
@@ -86,7 +86,7 @@ def collective(results: Results, name: str) -> Iterator[str]:
         if twice:
             line += f"  {_figures(row.other if compared else row.inside)}"
         if row.main and row.other and row.other.busbw:
-            line += f"  {row.main.busbw / row.other.busbw:.3g}x".rjust(7)
+            line += f"  {ratio(row.main.busbw / row.other.busbw) + 'x':>6}"
         yield line.rstrip()
 
 
@@ -110,6 +110,11 @@ def number(value: float) -> str:
         if value >= limit:
             return f"{value:.{digits}f}"
     return f"{value:.4f}"
+
+
+def ratio(value: float) -> str:
+    """0.987, 1.04, 12.3, 413."""
+    return f"{value:.{3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0}f}"
 
 
 def _type(dtype: str) -> str:
