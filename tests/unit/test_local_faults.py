@@ -14,6 +14,7 @@ from torchnet.runtimes.local.faults import Planted
 from torchnet.spec.faults import _TIMED, _VALUED, KINDS, Fault, parse
 from torchnet.spec.problems import SpecError
 from torchnet.spec.resolve import resolve
+from torchnet.spec.values import format_rate
 
 VALUES = {
     "mtu": st.integers(1280, 65535).map(str),
@@ -21,6 +22,9 @@ VALUES = {
     "address": st.sampled_from(["10.0.0.1", "fd00::1/64", "10.1.0.0/8"]),
     "add-address": st.sampled_from(["10.0.0.1", "fd00::1/64"]),
     "wrong-route": st.integers(0, 9999).map(lambda n: f"node-{n}"),
+    "loss": st.integers(1, 999_999).map(lambda n: f"{n / 10_000:.4f}"),
+    "rate": st.integers(10**6, 30 * 10**9).map(format_rate),
+    "rate-out": st.sampled_from(["100mbit", "2.5gbit", "1mibit"]),
 }
 
 
@@ -60,6 +64,17 @@ WRONG = {
     "node-1:net1:mtu=x": "no number of bytes",
     "node-1:net1:address=fe": "fe is no address",
     "node-1:net1:wrong-route=eth0": "eth0 is no node",
+    "node-1:net1:loss": "loss needs a value: =PERCENT",
+    "node-1:net1:loss=0": "loss=0 is no percentage above 0 and below 100",
+    "node-1:net1:loss=0.0": "loss=0.0 is no percentage above 0 and below 100",
+    "node-1:net1:loss=100": "no percentage above 0 and below 100; for all packets there is lossy",
+    "node-1:net1:loss=1e-3": "no percentage",
+    "node-1:net1:rate": "rate needs a value: =RATE",
+    "node-1:net1:rate=fast": "rate=fast is not a rate",
+    "node-1:net1:rate=100mbps": 'rate=100mbps is ambiguous: tc reads "bps" as bytes',
+    "node-1:net1:rate-out=1kbit": "rate-out=1kbit is not from 1mbit to 30gbit",
+    "node-1:net1:rate=40gbit": "rate=40gbit is not from 1mbit to 30gbit",
+    "node-1:net1:rate=100mbit@3": "rate cannot come later",
     "node-1:net1:narrow=1500@3": "narrow cannot come later; these can: no-address, down",
 }
 

@@ -12,6 +12,8 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
+from torchnet.spec import values
+
 KINDS = {
     "no-interface": "the interface is not made",
     "no-address": "it has no address",
@@ -24,9 +26,12 @@ KINDS = {
     "duplicate-detection": "the kernel checks the address for duplicates, as in a pod",
     "wrong-route": "=NODE, the route to this node leaves through eth0",
     "lossy": "packets are lost, and the carrier stays",
+    "loss": "=PERCENT, so many of its packets are lost, either way",
+    "rate": "=RATE, its line carries no more than this, either way, whatever --rate says",
+    "rate-out": "=RATE, what it sends goes no faster than this",
 }
 _TIMED = ("no-address", "down", "no-carrier", "mtu", "lossy")
-_VALUED = ("mtu", "narrow", "address", "add-address", "wrong-route")
+_VALUED = ("mtu", "narrow", "address", "add-address", "wrong-route", "loss", "rate", "rate-out")
 _FORM = re.compile(
     r"node-(?P<node>\d{1,4}):(?P<interface>net[1-8]):(?P<kind>[a-z-]+)(?:=(?P<value>[^@]+))?"
     r"(?:@(?P<at>\d+(?:\.\d+)?)(?:\+(?P<last>\d+(?:\.\d+)?))?)?"
@@ -72,5 +77,17 @@ def parse(text: str) -> Fault:
             raise ValueError(f"{value} is no address") from None
     if kind == "wrong-route" and not re.fullmatch(r"node-\d{1,4}", value):
         raise ValueError(f"{value} is no node, as node-0 is")
+    if kind == "loss" and not (re.fullmatch(r"\d{1,3}(\.\d{1,4})?", value) and 0 < float(value) < 100):
+        raise ValueError(
+            f"loss={value} is no percentage above 0 and below 100; for all packets there is lossy"
+        )
+    if kind in ("rate", "rate-out"):
+        try:
+            rate = values.parse_rate(value)
+        except ValueError as error:
+            raise ValueError(f"{kind}={value} {error}") from None
+        if not values.RATES[0] <= rate <= values.RATES[1]:
+            least, most = (values.format_rate(limit) for limit in values.RATES)
+            raise ValueError(f"{kind}={value} is not from {least} to {most}")
     seconds = float(at) if at is not None else None
     return Fault(int(match["node"]), match["interface"], kind, value, seconds, float(last) if last else None)

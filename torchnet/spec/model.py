@@ -30,7 +30,7 @@ Whole = Annotated[int, BeforeValidator(values.parse_whole)]
 Switch = Annotated[bool, BeforeValidator(values.parse_switch)]
 Duration = Annotated[float, BeforeValidator(values.parse_duration), Field(ge=0, le=YEAR)]
 Limit = Annotated[float, BeforeValidator(values.parse_duration), Field(gt=0, le=YEAR)]
-Rate = Annotated[int, BeforeValidator(values.parse_rate), Field(ge=1_000_000, le=30_000_000_000)]
+Rate = Annotated[int, BeforeValidator(values.parse_rate), Field(ge=values.RATES[0], le=values.RATES[1])]
 Share = Annotated[float, BeforeValidator(values.parse_number), Field(ge=0, le=1)]
 # Pydantic's own str refuses lone surrogates, which is how Python holds undecodable bytes of a command line; a
 # script's arguments have to arrive as they were typed, so these are checked here alone.

@@ -34,6 +34,8 @@ _DURATION_PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*([a-z]*)\s*")
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,18}(?:\.[0-9]{0,18})?|\.[0-9]{1,18})(?:[eE][+-]?[0-9]{1,2})?")
 RANK_LIMIT = 1_000_000
+RATES = (1_000_000, 30_000_000_000)
+"""Bits per second: the least and the most that a local network is shaped to."""
 
 
 def parse_whole(value: object) -> int:

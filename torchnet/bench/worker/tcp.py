@@ -1,8 +1,10 @@
 """Raw TCP between two addresses: what any collective over this path could have at best.
 
 As many streams as asked, each with a thread: the kernel's calls that take the time let other threads run. What is sent
-comes from a file in memory by sendfile(2), so that no program's memory is copied; what is received is counted where it
-arrives, in slices of the time, after a while that slow start has for itself.
+comes from a file in memory by sendfile(2), so that the sender copies nothing. The receiver does copy, as every program
+that wants the bytes has to: without (MSG_TRUNC) the figure would be one that no collective can have. It is counted
+where it arrives, in slices of the time, after a while that slow start and a token bucket's first burst have for
+themselves.
 """
 
 from __future__ import annotations
@@ -16,40 +18,97 @@ import threading
 import time
 from dataclasses import dataclass
 
-CHUNK = 4 << 20  # bytes for one call
+CHUNK = 4 << 20  # bytes for one call of sendfile(2)
 _BUFFER = 1 << 20
-_PATIENCE = 20.0  # seconds for the other end to come
-_RETRANSMITS = struct.Struct("=100xI")  # tcpi_total_retrans in linux/tcp.h's struct tcp_info
-_PING = b"\0" * 64
+PATIENCE = 10.0  # seconds for the other end to come
+SLICES = 20
+_TAIL = 0.1  # seconds that a receiver goes on after its time: the other direction's slices may end later
+# struct tcp_info of linux/tcp.h, in whose middle nothing ever moves: total_retrans, data_segs_out, and the microseconds
+# in which there was something to send, and in which the receiver's window or the own buffer held it up.
+_INFO = struct.Struct("=100xI52xI8xQQQ")
 
 
 @dataclass(frozen=True)
-class Slices:
-    """``rates`` are bytes per second, one for each slice of the time."""
+class Received:
+    """``rates`` are bytes per second, one for each slice; ``core`` is the busiest stream's share of a core."""
 
     rates: tuple[float, ...]
-    received: int
+    core: float
+
+
+@dataclass(frozen=True)
+class Sent:
+    """Segments after the warm-up, and the share of the time in which a window or a buffer held the streams up."""
+
+    repeated: int
+    segments: int
+    core: float
+    window_limited: float | None
+
+
+def listen(address: str, backlog: int) -> socket.socket:
+    """A listening socket on any free port.
+
+    Raises:
+        OSError: the address is not one of this machine.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    server = socket.create_server((address, 0), family=family, backlog=backlog)
+    server.settimeout(PATIENCE)
+    return server
+
+
+def connect(own: str, peer: str, port: int) -> socket.socket:
+    """From the own address of this network: the route may know others.
+
+    Raises:
+        OSError: it cannot be reached.
+    """
+    connection = socket.create_connection((peer, port), timeout=PATIENCE, source_address=(own, 0))
+    connection.settimeout(None)  # sendfile(2) knows of no time-out: a socket with one does not wait
+    return connection
+
+
+def accept(server: socket.socket, peer: str) -> socket.socket:
+    """The connection of ``peer``; whoever else calls is hung up on.
+
+    Raises:
+        TimeoutError: it does not come.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            connection, caller = server.accept()
+        except TimeoutError:
+            break
+        if caller[0] == peer:
+            connection.settimeout(PATIENCE)
+            return connection
+        connection.close()
+    raise TimeoutError(f"{peer} did not connect within {PATIENCE:g} s")
 
 
 class Receiver:
     """One end: listens on ``address`` from the beginning; ``port`` is what the other one needs."""
 
     def __init__(self, address: str, streams: int) -> None:
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        self._server = socket.create_server((address, 0), family=family, backlog=streams)
-        self._server.settimeout(_PATIENCE)
+        self._server = listen(address, streams)
         self._streams = streams
         self._counts = [0] * streams
+        self._cores = [0.0] * streams
         self.port = int(self._server.getsockname()[1])
 
-    def measure(self, warm: float, seconds: float, slices: int) -> Slices:
-        """Take what comes for ``warm`` and then ``seconds``, and hang up.
+    def close(self) -> None:
+        self._server.close()
+
+    def measure(self, peer: str, warm: float, seconds: float, slices: int = SLICES) -> Received:
+        """Take what ``peer`` sends for ``warm`` and then ``seconds``, and hang up.
 
         Raises:
             OSError: the other end does not come, or goes before the time.
         """
         with self._server, contextlib.ExitStack() as stack:
-            connections = [stack.enter_context(self._server.accept()[0]) for _ in range(self._streams)]
+            connections = [stack.enter_context(accept(self._server, peer)) for _ in range(self._streams)]
             threads = [
                 threading.Thread(target=self._take, args=(number, one), daemon=True)
                 for number, one in enumerate(connections)
@@ -58,106 +117,78 @@ class Receiver:
                 thread.start()
             time.sleep(warm)
             marks = [(time.monotonic(), sum(self._counts))]
-            for _ in range(slices):
-                time.sleep(seconds / slices)
+            for number in range(slices):
+                time.sleep(max(0.0, marks[0][0] + seconds * (number + 1) / slices - time.monotonic()))
                 marks.append((time.monotonic(), sum(self._counts)))
-            early = [thread for thread in threads if not thread.is_alive()]
+            early = sum(not thread.is_alive() for thread in threads)
+            time.sleep(_TAIL)
             for one in connections:
                 with contextlib.suppress(OSError):
                     one.shutdown(socket.SHUT_RDWR)
             for thread in threads:
                 thread.join()
         if early:
-            raise ConnectionError(f"{len(early)} of {self._streams} streams ended before the time")
+            raise ConnectionError(f"{early} of {self._streams} streams from {peer} ended before their time")
         rates = [(b - a) / (then - now) for (now, a), (then, b) in itertools.pairwise(marks)]
-        return Slices(tuple(rates), marks[-1][1] - marks[0][1])
+        return Received(tuple(rates), max(self._cores))
 
     def _take(self, number: int, connection: socket.socket) -> None:
         buffer = bytearray(_BUFFER)
+        began, used = time.monotonic(), time.thread_time()
         with contextlib.suppress(OSError):
             while count := connection.recv_into(buffer):
                 self._counts[number] += count
+        self._cores[number] = _share(began, used)
 
 
-def send(own: str, peer: str, port: int, streams: int) -> int:
-    """Send to a :class:`Receiver` until it hangs up; how many segments went again.
+def send(own: str, peer: str, port: int, streams: int, warm: float) -> Sent:
+    """Send to a :class:`Receiver` until it hangs up.
 
     Raises:
-        OSError: it cannot be reached.
+        OSError: it cannot be reached, or hangs up before the measurement begins.
     """
-    connections = [_connect(own, peer, port) for _ in range(streams)]
-    with os.fdopen(os.memfd_create("torchnet-bench"), "rb+") as file:
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(connect(own, peer, port)) for _ in range(streams)]
+        file = stack.enter_context(os.fdopen(os.memfd_create("torchnet-bench"), "rb+"))
         file.truncate(CHUNK)
-        again: list[int] = []
+        cores = [0.0] * streams
         threads = [
-            threading.Thread(target=lambda one=one: again.append(_give(one, file.fileno())), daemon=True)
-            for one in connections
+            threading.Thread(target=_give, args=(number, one, file.fileno(), cores), daemon=True)
+            for number, one in enumerate(connections)
         ]
         for thread in threads:
             thread.start()
+        time.sleep(warm)
+        early = sum(not thread.is_alive() for thread in threads)
+        before = [_info(one) for one in connections]
         for thread in threads:
             thread.join()
-    return sum(again)
+        after = [_info(one) for one in connections]
+    if early:
+        raise ConnectionError(f"{peer} hung up on {early} of {streams} streams before their time")
+    repeated, segments, busy, window, buffer = (
+        sum(late[field] - first[field] for first, late in zip(before, after, strict=True))
+        for field in range(5)
+    )
+    return Sent(repeated, segments, max(cores), min(1.0, (window + buffer) / busy) if busy else None)
 
 
-def _give(connection: socket.socket, file: int) -> int:
-    with connection:
-        with contextlib.suppress(OSError):
-            while os.sendfile(connection.fileno(), file, 0, CHUNK):
-                pass
-        return _retransmits(connection)
+def _give(number: int, connection: socket.socket, file: int, cores: list[float]) -> None:
+    began, used = time.monotonic(), time.thread_time()
+    with contextlib.suppress(OSError):
+        while os.sendfile(connection.fileno(), file, 0, CHUNK):
+            pass
+    cores[number] = _share(began, used)
 
 
-def _retransmits(connection: socket.socket) -> int:
+def _share(began: float, used: float) -> float:
+    """Of one core, by this thread."""
+    return (time.thread_time() - used) / max(time.monotonic() - began, 1e-9)
+
+
+def _info(connection: socket.socket) -> tuple[int, int, int, int, int]:
     try:
-        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RETRANSMITS.size)
-        return int(_RETRANSMITS.unpack(info)[0])
-    except (OSError, struct.error):
-        return 0
-
-
-class Echo:
-    """The end of :func:`round_trips` that answers."""
-
-    def __init__(self, address: str) -> None:
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        self._server = socket.create_server((address, 0), family=family)
-        self._server.settimeout(_PATIENCE)
-        self.port = int(self._server.getsockname()[1])
-
-    def serve(self) -> None:
-        """Answer one connection until it ends. Raises OSError where nobody comes."""
-        with self._server, self._server.accept()[0] as connection:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            with contextlib.suppress(OSError):
-                while data := connection.recv(len(_PING)):
-                    connection.sendall(data)
-
-
-def round_trips(own: str, peer: str, port: int, count: int) -> list[float]:
-    """Seconds of each of ``count`` small messages there and back, in order.
-
-    Raises:
-        OSError: the other end cannot be reached, or went away.
-    """
-    found = []
-    with _connect(own, peer, port) as connection:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for _ in range(count):
-            began = time.perf_counter()
-            connection.sendall(_PING)
-            left = len(_PING)
-            while left:
-                got = len(connection.recv(left))
-                if not got:
-                    raise ConnectionError("the other end went away")
-                left -= got
-            found.append(time.perf_counter() - began)
-    return found
-
-
-def _connect(own: str, peer: str, port: int) -> socket.socket:
-    """From the own address of this network: the route may know others."""
-    connection = socket.create_connection((peer, port), timeout=_PATIENCE, source_address=(own, 0))
-    connection.settimeout(None)  # sendfile(2) knows of no time-out: a socket with one does not wait
-    return connection
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
+        return _INFO.unpack(info)
+    except (OSError, struct.error):  # kernels before 4.10
+        return 0, 0, 0, 0, 0

@@ -16,10 +16,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from errno import EINVAL, ENETDOWN, ENODEV
 
-from torchnet.kernel import build, syscalls, tap
+from torchnet.kernel import build, loss, syscalls, tap
 from torchnet.kernel.netlink import Netlink
 from torchnet.runtimes.local.faults import Planted
-from torchnet.runtimes.local.plan import GATEWAY, Node
+from torchnet.runtimes.local.plan import GATEWAY, Node, Port
+from torchnet.spec.values import parse_rate
 
 _FRONT = 100  # indexes in the fabric: bridges from here on, then the ports in the order of the nodes
 _BACK = _FRONT + 1
@@ -64,6 +65,7 @@ def build_fabric(
     links = [build.up(1), build.bridge("front", index=_FRONT)]
     links += [build.bridge(f"back{rail}", mtu=mtu, index=_BACK + rail) for rail in range(rails)]
     late: list[bytes] = []
+    lossy: list[tuple[Port, float]] = []
     index = _BACK + rails
     for node, namespace in zip(nodes, namespaces, strict=True):
         eth0 = node.frontend
@@ -101,8 +103,7 @@ def build_fabric(
                         mtu=own_mtu,
                     )
                 )
-            if rate:
-                late += [build.shaper(inner, rate, mtu), build.shaper(outer, rate, mtu)]
+            late += _shapers(node, port, inner, outer, rate, mtu, planted)
             if planted.has(node, port, "narrow") is not None:
                 # The far end of the cable takes smaller packets than the interface may send.
                 late.append(build.set_mtu(outer, int(planted.has(node, port, "narrow") or mtu)))
@@ -110,11 +111,17 @@ def build_fabric(
                 late.append(build.down(outer))
             if planted.has(node, port, "lossy") is not None:
                 late.append(build.blocked_port(outer, True))
+            if percent := planted.has(node, port, "loss"):
+                # Each end of the cable cuts what it sends into packets, and so the other end can lose them one by one.
+                late += [loss.single_packets(inner), loss.single_packets(outer)]
+                lossy.append((port, float(percent) / 100))
     fabric.batch(links)
     if internet:
         tap.make(TAP)
         fabric.batch([build.port(build.index_of(fabric, TAP), _FRONT)])
     fabric.batch(late)
+    for port, share in lossy:
+        loss.lose([port.port, port.parent], share)
     neighbours = _neighbours(nodes)
     for node, netlink in zip(nodes, sockets, strict=True):
         netlink.batch(_inside(node, nodes, planted))
@@ -124,6 +131,17 @@ def build_fabric(
             [m for rank, m in neighbours if rank != node.rank], ignore=frozenset({ENODEV, EINVAL, ENETDOWN})
         )
     return Fabric(namespaces, fabric, sockets)
+
+
+def _shapers(
+    node: Node, port: Port, inner: int, outer: int, rate: int | None, mtu: int, planted: Planted
+) -> list[bytes]:
+    """What shapes this cable: ``inner`` what the node sends, ``outer`` what it receives."""
+    if own := planted.has(node, port, "rate"):
+        rate = parse_rate(own)
+    sends = planted.has(node, port, "rate-out")
+    rates = {inner: parse_rate(sends) if sends else rate, outer: rate}
+    return [build.shaper(index, found, mtu) for index, found in rates.items() if found]
 
 
 def _inside(node: Node, nodes: Sequence[Node], planted: Planted) -> list[bytes]:

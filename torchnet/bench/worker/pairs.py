@@ -1,0 +1,249 @@
+"""Raw TCP and latency between pairs of nodes: who measures with whom and when, and the figures' way to rank 0.
+
+A pair's two nodes measure one direction, the other, both at once, and then small messages. They meet in the job's
+store between these, and never while something is measured: the store's own connections may take the same path.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torchnet.bench.worker import latency, tcp
+from torchnet.bench.worker.cpu import Usage
+from torchnet.bench.worker.messages import Lacks, Latency, Message, Progress, Tcp
+from torchnet.bench.worker.place import PATIENCE, Place
+from torchnet.bench.worker.plan import Pairs, Plan
+
+Pair = tuple[int, int]
+Say = Callable[[Message], None]
+
+ALONE = 8  # up to so many nodes only one pair is measured at a time, so that none takes another's way
+WARM = 0.5  # seconds, before each measurement
+_STEPS = ("there", "back", "both", "latency")
+
+
+def rounds(nodes: int, pairs: Pairs) -> list[list[Pair]]:
+    """The pairs, in rounds that follow each other; in each round a node is in one pair at most.
+
+    "ring": each node with the next, the last with the first. "all": everybody with everybody. Of up to ALONE nodes
+    each round has one pair; of more as many as there can be: a round-robin tournament by the circle method.
+    """
+    if pairs == "none" or nodes < 2:
+        return []
+    if pairs == "ring":
+        ring = [(node, (node + 1) % nodes) for node in range(nodes if nodes > 2 else 1)]
+        if nodes <= ALONE:
+            return [[pair] for pair in ring]
+        even = ring[: nodes - nodes % 2]
+        return [part for part in (even[::2], even[1::2], ring[len(even) :]) if part]
+    if nodes <= ALONE:
+        return [[(one, other)] for one in range(nodes) for other in range(one + 1, nodes)]
+    # One seat stays, the others go round; of an odd number of nodes one sits out against the seat that is nobody's.
+    seats = list(range(nodes + nodes % 2))
+    found = []
+    for _ in range(len(seats) - 1):
+        half = len(seats) // 2
+        facing = zip(seats[:half], reversed(seats[half:]), strict=True)
+        found.append(sorted((min(pair), max(pair)) for pair in facing if max(pair) < nodes))
+        seats[1:] = [seats[-1], *seats[1:-1]]
+    return found
+
+
+@dataclass
+class _Part:
+    """What one node of a pair knows after a step: ``sent`` and ``received`` of the directions that it had."""
+
+    sent: dict[str, Any] | None = None
+    received: dict[str, Any] | None = None
+    trips: dict[str, Any] | None = None
+    busy: float | None = None
+    throttled: float | None = None
+    error: str = ""
+
+
+class _Meeting:
+    """One pair over one network, as one of its nodes lives through it; rank 0 only hears what came out."""
+
+    def __init__(self, plan: Plan, place: Place, network: str, pair: Pair) -> None:
+        self._plan, self._place, self._network, self.pair = plan, place, network, pair
+        self._key = f"pairs/{network}/{pair[0]}-{pair[1]}"
+
+    def attend(self) -> None:
+        """Measure all steps with the other node, or as many as work."""
+        here = self._place.node
+        there = self.pair[1] if here == self.pair[0] else self.pair[0]
+        for step in _STEPS:
+            if step == "latency" and not self._plan.pings:
+                continue
+            part = self._measured(step, here, there)
+            self._put(f"{step}/{here}", json.dumps(asdict(part)))
+            if part.error or self._part(step, there).error:
+                return
+
+    def tell(self, say: Say) -> None:
+        """Say what came out of each step, once both nodes have told it."""
+        one, other = self.pair
+        for step in _STEPS:
+            if step == "latency" and not self._plan.pings:
+                continue
+            parts = {node: self._part(step, node) for node in self.pair}
+            wrong = {node: part.error for node, part in parts.items() if part.error}
+            if wrong:
+                what = f"raw TCP between nodes {one} and {other} over {self._network}"
+                say(Lacks(what, "; ".join(f"node {node}: {error}" for node, error in wrong.items())))
+                return
+            if step == "latency":
+                say(Latency(self._network, one, other, latency.BYTES, **(parts[one].trips or {})))
+                continue
+            for source, target in (self.pair, (other, one)):
+                if step in ("there" if source == one else "back", "both"):
+                    say(self._direction(parts[source], parts[target], source, target, step == "both"))
+
+    def _direction(self, source: _Part, target: _Part, one: int, other: int, both: bool) -> Tcp:
+        sent, received = source.sent or {}, target.received or {}
+        return Tcp(
+            network=self._network,
+            source=one,
+            target=other,
+            both=both,
+            streams=self._plan.streams,
+            rates=list(received["rates"]),
+            repeated=sent["repeated"],
+            segments=sent["segments"],
+            busy=_most(source.busy, target.busy),
+            throttled=_most(source.throttled, target.throttled),
+            core=max(sent["core"], received["core"]),
+            window_limited=sent["window_limited"],
+        )
+
+    def _measured(self, step: str, here: int, there: int) -> _Part:
+        part, usage = _Part(), Usage()
+        first = here == self.pair[0]
+        usage.start()
+        try:
+            if step == "latency":
+                self._latency(part, there, first)
+            else:
+                self._streams(
+                    part, there, sends=step in ("there" if first else "back", "both"), both=step == "both"
+                )
+        except (OSError, ValueError) as error:
+            part.error = str(error) or type(error).__name__
+        part.busy, part.throttled = usage.stop()
+        return part
+
+    def _streams(self, part: _Part, there: int, *, sends: bool, both: bool) -> None:
+        """What this node sends and receives in a step; the threads of both directions are its own."""
+        receiver = None
+        if both or not sends:
+            receiver = self._offered(
+                "tcp-both" if both else "tcp", lambda own: tcp.Receiver(own, self._plan.streams)
+            )
+        errors: list[Exception] = []
+
+        def send() -> None:
+            try:
+                port = self._port("tcp-both" if both else "tcp", there)
+                sent = tcp.send(
+                    self._address(self._place.node), self._address(there), port, self._plan.streams, WARM
+                )
+                part.sent = asdict(sent)
+            except (OSError, ValueError) as error:
+                errors.append(error)
+
+        sender = threading.Thread(target=send, daemon=True) if sends else None
+        if sender:
+            sender.start()
+        try:
+            if receiver:
+                part.received = asdict(receiver.measure(self._address(there), WARM, self._plan.tcp_seconds))
+        finally:
+            if sender:
+                sender.join()
+        if errors:
+            raise errors[0]
+
+    def _latency(self, part: _Part, there: int, first: bool) -> None:
+        if first:
+            port = self._port("echo", there)
+            own, peer = self._address(self._place.node), self._address(there)
+            part.trips = asdict(latency.measure(own, peer, port, self._plan.pings))
+        else:
+            self._offered("echo", latency.Echo).serve(self._address(there))
+
+    def _offered(self, what: str, make: Callable[[str], Any]) -> Any:
+        """Something that listens here, once the other node can know its port; or know that there is none."""
+        key = f"{what}/{self._place.node}"
+        try:
+            made = make(self._address(self._place.node))
+        except OSError:
+            self._put(key, "0")
+            raise
+        self._put(key, str(made.port))
+        return made
+
+    def _port(self, what: str, there: int) -> int:
+        port = int(self._get(f"{what}/{there}"))
+        if not port:
+            raise ConnectionError(f"node {there} cannot listen")
+        return port
+
+    def _address(self, node: int) -> str:
+        address = self._place.addresses.get(node, {}).get(self._network)
+        if not address:
+            raise OSError(f"node {node} has no address on {self._network}")
+        return address
+
+    def _part(self, step: str, node: int) -> _Part:
+        return _Part(**json.loads(self._get(f"{step}/{node}")))
+
+    def _put(self, key: str, text: str) -> None:
+        self._place.store.set(f"{self._key}/{key}", text)
+
+    def _get(self, key: str) -> str:
+        key = f"{self._key}/{key}"
+        self._place.store.wait([key], PATIENCE)
+        found: bytes = self._place.store.get(key)
+        return found.decode()
+
+
+def measure(plan: Plan, place: Place, say: Say) -> None:
+    """Measure all pairs of nodes over all networks; called on all ranks, and returns on all when it is over.
+
+    One rank of each node measures, the others wait in the store. Rank 0 says the figures. A pair that cannot be
+    measured is said to lack, and the others go on.
+
+    Raises:
+        torch.distributed.DistStoreError: the store is gone, or a node did not come within an hour.
+    """
+    if plan.pairs != "none" and place.nodes < 2 and place.rank == 0:
+        say(Lacks("raw TCP", "all ranks are on one node"))
+    for network in place.networks:
+        for number, pairs in enumerate(rounds(place.nodes, plan.pairs)):
+            meetings = [_Meeting(plan, place, network, pair) for pair in pairs]
+            over = f"pairs/{network}/over/{number}"
+            if place.rank == 0:
+                say(Progress(f"raw TCP over {network}: {_named(pairs)}"))
+            if place.local_rank == 0:
+                for meeting in meetings:
+                    if place.node in meeting.pair:
+                        meeting.attend()
+            if place.rank == 0:
+                for meeting in meetings:
+                    meeting.tell(say)
+                place.store.set(over, "")
+            place.store.wait([over], PATIENCE)
+
+
+def _named(pairs: list[Pair]) -> str:
+    text = ", ".join(f"{one} ↔ {other}" for one, other in pairs[:4])
+    return f"nodes {text}" + (f" and {len(pairs) - 4} other pairs" if len(pairs) > 4 else "")
+
+
+def _most(one: float | None, other: float | None) -> float | None:
+    known = [value for value in (one, other) if value is not None]
+    return max(known) if known else None
