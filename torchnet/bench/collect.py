@@ -6,8 +6,7 @@ of which the summary has one line. All else goes its way: other output, warnings
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torchnet.bench.worker import messages
@@ -17,7 +16,6 @@ from torchnet.ui.stream import Stream
 
 Event = Mapping[str, Any]
 _OWNER = "bench"
-_EVERY = 5.0  # seconds between two lines about progress, where they cannot be rewritten
 _LONGEST = 1 << 20  # characters of a line: a message is below 16 KiB
 
 
@@ -28,14 +26,13 @@ class Collector:
     fields of torchnet.agent.report.Failure. ``unreadable``: why marked lines could not be read.
     """
 
-    def __init__(self, stream: Stream | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, stream: Stream | None = None) -> None:
         self.messages: list[messages.Message] = []
         self.receipt: dict[str, Any] | None = None
         self.failure: dict[str, Any] | None = None
         self.unreadable: list[str] = []
         self._stream = stream
-        self._clock = clock
-        self._said = -_EVERY
+        self._said = ""
         self._line = ""
 
     def __call__(self, event: Event) -> bool | Event:
@@ -98,8 +95,8 @@ class Collector:
         if stream.tty:
             line = clip(f"torchnet: measuring {printable(text)}", stream.columns - 1)
             stream.rewrite(_OWNER, line, transient=True)
-        elif self._clock() - self._said >= _EVERY:
-            self._said = self._clock()
+        elif text != self._said:
+            self._said = text
             stream.line(f"torchnet: measuring {printable(text, 200)}")
 
 

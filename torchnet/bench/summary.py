@@ -135,34 +135,34 @@ def _sentences(results: Results) -> Iterator[str]:
     """What the tables come to."""
     own, compare = tables.networks(results)
     for name in dict.fromkeys(one.collective for one in results.collectives):
-        best = _best(results, name)
-        if best is None:
+        largest = _largest(results, name)
+        if largest is None:
             continue
         line = results.line(own)
-        at = f"{name} at {size_text(best.size)}"
-        if line is not None and best.ceiling_share is not None:
+        at = f"{name} at {size_text(largest.size)}"
+        if line is not None and largest.ceiling_share is not None:
             carries = f"what IPv{line.family} at MTU {line.mtu} can carry ({_line(line)})"
-            yield f"{at}: {tables.share_text(best.ceiling_share)} of {carries}"
+            yield f"{at}: {tables.share_text(largest.ceiling_share)} of {carries}"
         else:
-            bits = tables.number(best.busbw * 8 / 1e9)
-            yield f"{at}: busbw {tables.number(best.busbw / 1e9)} GB/s ({bits} Gbit/s)"
-        other = next((row.other for row in tables.rows(results, name) if row.main is best), None)
+            bits = tables.number(largest.busbw * 8 / 1e9)
+            yield f"{at}: busbw {tables.number(largest.busbw / 1e9)} GB/s ({bits} Gbit/s)"
+        other = next((row.other for row in tables.rows(results, name) if row.main is largest), None)
         if other is not None and other.busbw:
-            yield f"{at}: {own} gives {tables.ratio(best.busbw / other.busbw)} times the busbw of {compare}"
+            yield f"{at}: {own} gives {tables.ratio(largest.busbw / other.busbw)} times the busbw of {compare}"
         slowest = min(
             (one.rate.median for one in results.tcp if one.network == own and one.both), default=0.0
         )
         if slowest:
-            yield f"{at}: {best.busbw / slowest * 100:.1f} % of raw TCP in both directions, over the slowest pair"
+            yield f"{at}: {largest.busbw / slowest * 100:.1f} % of raw TCP in both directions, over the slowest pair"
     if results.backend_share is not None and _measured(results):
         how = {"measured": "measured", "inferred": "inferred", "unknown": "not proved"}[results.proof]
         yield f"receipt: {percent(results.backend_share)} of the workers' bytes went over the backend ({how})"
 
 
-def _best(results: Results, collective: str) -> Collective | None:
-    """The size with the largest busbw over the backend."""
+def _largest(results: Results, collective: str) -> Collective | None:
+    """The largest size over the backend: smaller ones may fit a queue or a bucket, and be faster than the line."""
     found = [row.main for row in tables.rows(results, collective) if row.main and row.main.busbw]
-    return max(found, key=lambda one: one.busbw, default=None)
+    return max(found, key=lambda one: one.size, default=None)
 
 
 def _tuning(results: Results) -> Iterator[str]:
