@@ -39,6 +39,7 @@ PLANTS = [
     ("door-kubernetes", "runtimes/__init__.py", "import kubernetes.client"),
     ("door-kubernetes", "render/__init__.py", "def later():\n    import urllib3"),
     ("bench-worker-travels", "bench/worker/plan.py", "from torchnet.spec import model"),
+    ("door-matplotlib", "bench/__init__.py", "def later():\n    import matplotlib.figure"),
     ("no-door", "runtimes/__init__.py", "import numpy"),
     ("no-door", "ui/__init__.py", "def later():\n    from rich.table import Table"),
     ("agent-travels", "agent/__init__.py", "import yaml"),
@@ -97,8 +98,8 @@ def test_each_contract_has_a_planted_violation() -> None:
 
 
 def test_training_on_import_costs_neither_torch_nor_tables() -> None:
-    """What is lazy stays lazy: importing every module loads no torch, rich or kubernetes; but for what a benchmark's
-    ranks run, which is never imported here."""
+    """What is lazy stays lazy: importing every module loads no torch, rich, kubernetes or matplotlib; but for
+    what a benchmark's ranks run, which is never imported here."""
     modules = sorted(
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for path in (ROOT / "torchnet").rglob("*.py")
@@ -108,7 +109,9 @@ def test_training_on_import_costs_neither_torch_nor_tables() -> None:
         and (path.parent / "__init__.py").exists()
     )
     code = "import sys, importlib\nfor name in sys.argv[1:]: importlib.import_module(name)\n"
-    code += "print(*sorted({'torch', 'rich', 'typer', 'kubernetes', 'numpy'} & set(sys.modules)))"
+    code += (
+        "print(*sorted({'torch', 'rich', 'typer', 'kubernetes', 'numpy', 'matplotlib'} & set(sys.modules)))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code, *modules],
         cwd=ROOT,

@@ -23,7 +23,11 @@ NETWORKS = {
     "listen": "test_suspend.py::test_ctrl_z_twice",
     "command": "test_manifests_example.py",
 }
-PROGRAMS = {"ip": "test_kernel_links.py", "openssl": "test_agent_api.py"}
+PROGRAMS = {
+    "ip": "test_kernel_links.py",
+    "openssl": "test_agent_api.py",
+    "chromium": "test_bench_report_browser.py",
+}
 
 
 def skipped(test: str, *prefix: str, **env: str) -> str:

@@ -1,0 +1,180 @@
+"""Matches the rows of two runs and judges them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torchnet.bench.diff import verdicts
+from torchnet.bench.diff.model import Diff, Kind, Row, Series
+from torchnet.bench.diff.setup import setup
+from torchnet.bench.diff.verdicts import Change, Verdict
+from torchnet.bench.results import Collective, Figure, Latency, Results, Tcp
+from torchnet.bench.worker.sizes import size_text
+
+Key = tuple[Any, ...]
+
+_RATE_BOUND = 0.8
+"""Of the best busbw of its series: from there on the rate decides a size's time, below it is the round trips."""
+
+
+def compare(old: Results, new: Results) -> Diff:
+    """Rows are matched by network, collective, size, dtype, redop and place; of TCP by nodes, direction and streams."""
+    found: list[Series] = []
+    only_old: list[str] = []
+    only_new: list[str] = []
+
+    def matched(before: Mapping[Key, Any], after: Mapping[Key, Any], name: Callable[[Any], str]) -> list[Key]:
+        only_old.extend(name(one) for key, one in before.items() if key not in after)
+        only_new.extend(name(one) for key, one in after.items() if key not in before)
+        return [key for key in before if key in after]
+
+    old_rows, new_rows = _by(old.collectives, _collective_key), _by(new.collectives, _collective_key)
+    keys = matched(old_rows, new_rows, _collective_name)
+    for group in dict.fromkeys(key[:-1] for key in keys):
+        pairs = [(old_rows[key], new_rows[key]) for key in keys if key[:-1] == group]
+        found += _collectives(pairs)
+
+    old_tcp, new_tcp = _by(old.tcp, _tcp_key), _by(new.tcp, _tcp_key)
+    keys = matched(old_tcp, new_tcp, lambda row: _tcp_name(new, row))
+    for group in dict.fromkeys(key[:3] for key in keys):
+        rows = [_tcp(new, old_tcp[key], new_tcp[key]) for key in keys if key[:3] == group]
+        found.append(_series(_tcp_group(group), "tcp", rows))
+
+    old_pings, new_pings = _by(old.latency, _latency_key), _by(new.latency, _latency_key)
+    keys = matched(old_pings, new_pings, lambda row: _latency_name(new, row))
+    for group in dict.fromkeys(key[:2] for key in keys):
+        pings = [(old_pings[key], new_pings[key]) for key in keys if key[:2] == group]
+        found.append(_latencies(new, group, pings))
+
+    alone = [
+        row
+        for series in found
+        if series.kind == "large" and series.verdict != "slower"
+        for row in series.rows
+        if row.verdict == "slower" and row.ratio < 1 / (1 + verdicts.ONE_ROW)
+    ]
+    return Diff(setup(old, new), tuple(found), tuple(alone), tuple(only_old), tuple(only_new))
+
+
+def _by(rows: Iterable[Any], key: Callable[[Any], Key]) -> dict[Key, Any]:
+    return {key(row): row for row in rows}
+
+
+def _collective_key(row: Collective) -> Key:
+    return row.network, row.collective, row.dtype, row.redop, row.in_place, row.size
+
+
+def _collective_name(row: Collective) -> str:
+    return f"{_collective_group(row)}, {size_text(row.size)}"
+
+
+def _collective_group(row: Collective) -> str:
+    op = f" {row.redop}" if row.redop not in ("", "none") else ""
+    return f"{row.collective}{op} {row.dtype}{' in place' if row.in_place else ''} over {row.network}"
+
+
+def _collectives(pairs: list[tuple[Collective, Collective]]) -> list[Series]:
+    """The sizes at which the rate decides, and the smaller ones."""
+    best = max([1e-9, *(old.busbw for old, _ in pairs)])
+    bound = min((old.size for old, _ in pairs if old.busbw >= _RATE_BOUND * best), default=0)
+    found = []
+    for kind, chosen in (
+        ("large", [pair for pair in pairs if pair[0].size >= bound]),
+        ("small", [pair for pair in pairs if pair[0].size < bound]),
+    ):
+        if chosen:
+            rows = [_collective(old, new, "large" if kind == "large" else "small") for old, new in chosen]
+            sizes = f"{size_text(chosen[0][0].size)} to {size_text(chosen[-1][0].size)}"
+            name = f"{_collective_group(chosen[0][0])}, {sizes}"
+            found.append(_series(name, "large" if kind == "large" else "small", rows))
+    return found
+
+
+def _collective(old: Collective, new: Collective, kind: Kind) -> Row:
+    return _row(_collective_name(new), kind, _busbw(old), _busbw(new))
+
+
+def _busbw(row: Collective) -> Figure:
+    return Figure(median=row.busbw, low=row.busbw_low, high=row.busbw_high, count=row.time.count)
+
+
+def _row(what: str, kind: Kind, old: Figure, new: Figure) -> Row:
+    change = verdicts.row(old, new, verdicts.SMALL_CHANGE if kind == "small" else verdicts.CHANGE)
+    return Row(what, kind, old, new, change.ratio, change.verdict)
+
+
+def _series(what: str, kind: Kind, rows: list[Row]) -> Series:
+    least = verdicts.SMALL_CHANGE if kind == "small" else verdicts.CHANGE
+    change = verdicts.series([verdicts.row(row.old, row.new, least) for row in rows], least)
+    return Series(what, kind, tuple(rows), change.ratio, change.low, change.high, change.verdict)
+
+
+def _tcp_key(row: Tcp) -> Key:
+    return row.network, row.both, row.streams, row.source, row.target
+
+
+def _tcp_group(group: Key) -> str:
+    network, both, streams = group
+    return f"raw TCP over {network}, {'both directions at once' if both else 'one direction'}, {_streams(streams)}"
+
+
+def _tcp_name(results: Results, row: Tcp) -> str:
+    return f"{_tcp_group(_tcp_key(row)[:3])}, {results.name(row.source)} → {results.name(row.target)}"
+
+
+def _streams(count: int) -> str:
+    return "1 stream" if count == 1 else f"{count} streams"
+
+
+def _tcp(results: Results, old: Tcp, new: Tcp) -> Row:
+    return _row(_tcp_name(results, new), "tcp", old.rate, new.rate)
+
+
+def _latency_key(row: Latency) -> Key:
+    return row.network, row.bytes, row.source, row.target
+
+
+def _latency_name(results: Results, row: Latency) -> str:
+    return (
+        f"round trip of {row.bytes} bytes over {row.network}, "
+        f"{results.name(row.source)} → {results.name(row.target)}"
+    )
+
+
+def _latencies(results: Results, group: Key, pairs: list[tuple[Latency, Latency]]) -> Series:
+    """The median moves with the scheduler; where the least one moved as much, it is the path."""
+    rows, changes = [], []
+    for old, new in pairs:
+        change = _latency(old, new)
+        changes.append(change)
+        rows.append(
+            Row(
+                _latency_name(results, new),
+                "latency",
+                _times(old),
+                _times(new),
+                1 / change.ratio,
+                change.verdict,
+            )
+        )
+    whole = verdicts.series(changes, verdicts.SMALL_CHANGE)
+    what = f"round trip of {group[1]} bytes over {group[0]}"
+    return Series(what, "latency", tuple(rows), 1 / whole.ratio, 1 / whole.high, 1 / whole.low, whole.verdict)
+
+
+def _latency(old: Latency, new: Latency) -> Change:
+    """As of rates: less is worse. The interval is between the change of the median and that of the least one."""
+    middle, least = (max(a, 1e-9) / max(b, 1e-9) for a, b in ((old.p50, new.p50), (old.least, new.least)))
+    low, high = min(middle, least), max(middle, least)
+    factor = 1 + verdicts.SMALL_CHANGE
+    if high < 1 / factor or low > factor:
+        verdict: Verdict = "slower" if middle < 1 else "faster"
+    else:
+        verdict = "same" if 1 / factor <= middle <= factor else "unclear"
+        low, high = min(low, 1.0), max(high, 1.0)
+    return Change(middle, low, high, verdict)
+
+
+def _times(row: Latency) -> Figure:
+    return Figure(median=row.p50, low=row.least, high=row.p99, count=max(row.count, 1))

@@ -1,0 +1,11 @@
+"""The page of ``torchnet bench --html``: one file that needs nothing else, with plots of matplotlib's.
+
+matplotlib comes with ``torchnet-launch[report]`` and is imported when a page is made, never before.
+"""
+
+from __future__ import annotations
+
+from torchnet.bench.report.page import html
+from torchnet.bench.report.plots import check
+
+__all__ = ["check", "html"]

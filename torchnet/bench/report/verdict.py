@@ -1,0 +1,81 @@
+"""The top of the page: what is wrong or that nothing is, and the key figures."""
+
+from __future__ import annotations
+
+from torchnet.bench.report import numbers, view
+from torchnet.bench.report.markup import Html, Ids, code, tag
+from torchnet.bench.results import Results
+from torchnet.ui.units import counted
+
+WORDS = {
+    "slow-node": "Slow node", "slow-pair": "Slow pair", "asymmetry": "Asymmetric direction", "mtu": "MTU",
+    "single-stream": "Single-stream limit", "cpu-bound": "CPU-bound", "wrong-interface": "Wrong interface",
+    "buffers": "Socket buffers", "loss": "Packet loss", "bytes": "Bytes differ", "wrong-results": "Wrong results",
+    "slow-collective": "Slow collective", "noise": "Noise", "network": "Network", "lost": "Lost worker",
+}  # fmt: skip
+
+
+def summary(results: Results) -> str:
+    """The verdict in some words."""
+    found = counted(len(results.findings), "finding") if results.findings else "nothing found"
+    return found if results.complete else f"incomplete, {found}"
+
+
+def verdict(results: Results, ids: Ids) -> Html:
+    name = ids.new("verdict")
+    words: list[Html] = []
+    tone, sign = ("bad", "✗") if results.findings else ("good", "✓")
+    if not results.complete:
+        tone, sign = ("bad" if results.findings else "warn"), "!"
+        reason = results.reason or "no reason was given"
+        words.append(tag("p", tag("strong", "It ended early: "), reason))
+        words.append(tag("p", "The figures are those until then; what is missing was not measured."))
+    elif not results.findings:
+        words.append(tag("p", "Nothing that was measured is out of order."))
+    if results.findings:
+        words.append(tag("p", "What is wrong, and the next command of each:"))
+    text = summary(results)
+    heading = tag("h2", tag("span", f"{sign} ", aria_hidden="true"), text[0].upper() + text[1:], id=name)
+    box = tag("div", heading, words, class_=f"verdict {tone}")
+    return tag("section", box, _findings(results), _tiles(results), aria_labelledby=name)
+
+
+def _findings(results: Results) -> Html:
+    items = []
+    for one in results.findings:
+        about = f" · {', '.join(one.where)}" if one.where else ""
+        head = tag("p", tag("span", WORDS[one.kind], class_="kind"), about)
+        fix = tag("p", "Next: ", code(one.fix)) if one.fix else Html("")
+        items.append(tag("li", head, tag("p", one.text), fix))
+    return tag("ul", items, class_="findings", aria_label="Findings") if items else Html("")
+
+
+def _tiles(results: Results) -> Html:
+    tiles = []
+    network = next(iter(view.networks(results)), "")
+    best = view.best(results)
+    if best:
+        tiles.append(_tile("Best bus bandwidth (busbw)", numbers.rate(best.busbw), view.where(best)))
+        if best.ceiling_share is not None:
+            line = results.line(best.network)
+            of = f" ({numbers.rate(line.ceiling)})" if line else ""
+            what = f"busbw over what TCP can carry on {best.network}{of}"
+            tiles.append(_tile("Percent of the line", numbers.share(best.ceiling_share), what))
+    if ratios := view.ratios(results):
+        last = max(ratios, key=lambda one: (one.name == ratios[0].name, one.backend.size))
+        what = f"{last.backend.network} over {last.primary.network}, {view.where(last.backend)}"
+        tiles.append(_tile("Backend against primary", numbers.ratio(last.value), what))
+    if slowest := view.slowest(view.one_way(results, network)):
+        what = f"{view.path(results, slowest)}, {counted(slowest.streams, 'stream')}"
+        tiles.append(_tile("Slowest pair, raw TCP", numbers.rate(slowest.rate.median), what))
+    if answer := view.slowest_answer(results, network):
+        what = f"median; p99 {numbers.time(answer.p99)}; slowest pair: {view.path(results, answer)}"
+        tiles.append(_tile("Latency, there and back", numbers.time(answer.p50), what))
+    if results.backend_share is not None:
+        how = f"of the bytes between the workers ({results.proof})"
+        tiles.append(_tile("Backend share", numbers.share(results.backend_share), how))
+    return tag("dl", tiles, class_="tiles") if tiles else Html("")
+
+
+def _tile(what: str, value: str, more: str) -> Html:
+    return tag("div", tag("dt", what), tag("dd", value, class_="value"), tag("dd", more, class_="soft"))
