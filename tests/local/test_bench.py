@@ -50,7 +50,11 @@ def test_every_size_of_every_collective_has_its_line(whole: tuple[Ended, Results
     }
     assert [one.wrong for one in found.collectives] == [0] * len(found.collectives)
     rows = re.findall(r"^ +(\d+) +(\d+) +float +(sum|none) +(-1|0) ", ended.stdout, re.MULTILINE)
-    assert [(int(size), int(count)) for size, count, _, _ in rows] == [(1024, 256), (4096, 1024), (16384, 4096)] * 2
+    assert [(int(size), int(count)) for size, count, _, _ in rows] == [
+        (1024, 256),
+        (4096, 1024),
+        (16384, 4096),
+    ] * 2
 
 
 def test_raw_tcp_and_latency_stand_beside_them(whole: tuple[Ended, Results]) -> None:
@@ -64,7 +68,9 @@ def test_raw_tcp_and_latency_stand_beside_them(whole: tuple[Ended, Results]) -> 
 
 def test_the_line_is_what_shaped_it(whole: tuple[Ended, Results]) -> None:
     ended, found = whole
-    assert [(line.network, line.known, line.mtu, line.family) for line in found.lines] == [("net1", "shaped", 9000, 6)]
+    assert [(line.network, line.known, line.mtu, line.family) for line in found.lines] == [
+        ("net1", "shaped", 9000, 6)
+    ]
     assert "of what IPv6 at MTU 9000 can carry (1 Gbit/s line, shaped)" in ended.stdout
 
 
@@ -99,7 +105,9 @@ def test_a_full_disk_leaves_the_results_on_standard_output() -> None:
 
 
 def test_an_unwritable_file_is_told_before_anything_runs(tmp_path: Path) -> None:
-    ended = bench("-b", "8", "-e", "8", "--iters", "1", "--tcp-seconds", "0", "--json", tmp_path / "no" / "r.json")
+    ended = bench(
+        "-b", "8", "-e", "8", "--iters", "1", "--tcp-seconds", "0", "--json", tmp_path / "no" / "r.json"
+    )
     warning = ended.stderr.index("the results will go to standard output")
     assert warning < ended.stderr.index("join:")
 
@@ -120,7 +128,9 @@ def test_an_interrupted_one_writes_what_there_is(tmp_path: Path) -> None:
     assert (ended.code, found.exit_code, found.complete) == (130, 130, False)
     assert found.tcp
     assert found.findings == ()
-    assert ended.stdout.rstrip().splitlines()[-2].startswith("INCOMPLETE: stopped by SIGINT; the figures above")
+    assert (
+        ended.stdout.rstrip().splitlines()[-2].startswith("INCOMPLETE: stopped by SIGINT; the figures above")
+    )
 
 
 def test_a_killed_rank_leaves_what_was_measured_before(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_a_default_gives_way_to_what_was_typed(given: dict[str, str], least: int
         ({"streams": "65"}, '--streams: "65" is too large'),
         ({"compare": "a/b"}, '--compare: "a/b" is no interface'),
         ({"line": "10Gbps"}, "is ambiguous"),
-        ({"html": "-"}, "--html: \"-\" is stdout"),
+        ({"html": "-"}, '--html: "-" is stdout'),
         ({"html": "x", "json": "x"}, "--html: is the same file as --json"),
     ],
     ids=str,
@@ -100,7 +100,9 @@ def test_a_wrong_value_is_told_with_its_flag(given: dict[str, str], text: str) -
 
 def test_an_unknown_collective_is_told_with_the_nearest_and_with_all() -> None:
     (line,) = wrong("al_reduce")
-    assert line.startswith('COLLECTIVES: "al_reduce" is no collective; did you mean "all_reduce"?; valid: all_reduce,')
+    assert line.startswith(
+        'COLLECTIVES: "al_reduce" is no collective; did you mean "all_reduce"?; valid: all_reduce,'
+    )
 
 
 def test_all_that_is_wrong_is_told_at_once_with_what_is_wrong_in_the_job() -> None:
@@ -132,7 +134,9 @@ def test_what_the_job_has_not_is_told(given: dict[str, str], flags: dict[str, ob
 
 
 def test_the_plan_holds_what_was_asked_for() -> None:
-    wish = a_plan("reduce", min_bytes="8", max_bytes="64", factor="2", iters="5", root="1", no_check=True, pairs=True)
+    wish = a_plan(
+        "reduce", min_bytes="8", max_bytes="64", factor="2", iters="5", root="1", no_check=True, pairs=True
+    )
     found = arguments(wish)
     assert (found.collectives, found.sizes) == (("reduce",), (8, 16, 32, 64))
     assert (found.iters, found.root, found.check, found.pairs) == (5, 1, False, "all")
@@ -164,7 +168,9 @@ def test_a_default_size_that_does_not_fit_is_lowered_and_told(monkeypatch: pytes
     # 1 GiB for each of two ranks, less what torch takes, holds 4 copies of 64M; the next size would be 256M.
     assert max(arguments(wish).sizes) == 64 << 20
     (line,) = wish.notices
-    assert line.startswith("the largest size is 64M: 256M needs 1.0 GiB in each rank (4 copies), and 2.0 GiB are free")
+    assert line.startswith(
+        "the largest size is 64M: 256M needs 1.0 GiB in each rank (4 copies), and 2.0 GiB are free"
+    )
 
 
 def test_a_size_that_was_asked_for_and_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,9 +184,14 @@ def test_on_kubernetes_the_pods_memory_counts() -> None:
     flags: dict[str, object] = {
         "on": "kubernetes", "kubernetes.image": "docker.io/pytorch/pytorch:2.9.0", "network.networks": ["b"]
     }  # fmt: skip
-    with pytest.raises(SpecError, match="a worker's memory, 2Gi, leaves 1.5 GiB for one; 384M would fit; --memory"):
+    with pytest.raises(
+        SpecError, match="a worker's memory, 2Gi, leaves 1.5 GiB for one; 384M would fit; --memory"
+    ):
         a_plan(flags=flags, max_bytes="1G")
-    assert arguments(a_plan(flags={**flags, "kubernetes.memory": "1Gi:8Gi"}, max_bytes="1G")).memory == 15 * GIB // 2
+    assert (
+        arguments(a_plan(flags={**flags, "kubernetes.memory": "1Gi:8Gi"}, max_bytes="1G")).memory
+        == 15 * GIB // 2
+    )
 
 
 def test_with_gpus_the_machines_memory_says_nothing() -> None:

@@ -38,7 +38,15 @@ def collective(name: str = "all_reduce", size: int = 4000, **more: Any) -> messa
 
 
 TCP = messages.Tcp("net1", 0, 1, False, 1, [1e8, 1.1e8, 1.2e8], 3, 1000, 0.5)
-ALL = [node(0), node(1), SETUP, collective(), TCP, messages.Latency("net1", 0, 1, 64, 9, 1e-5, 2e-5, 1e-5), DONE]
+ALL: list[messages.Message] = [
+    node(0),
+    node(1),
+    SETUP,
+    collective(),
+    TCP,
+    messages.Latency("net1", 0, 1, 64, 9, 1e-5, 2e-5, 1e-5),
+    DONE,
+]
 
 
 def made(*said: messages.Message, context: Context = CONTEXT, ending: Ending | None = None) -> model.Results:
@@ -47,7 +55,13 @@ def made(*said: messages.Message, context: Context = CONTEXT, ending: Ending | N
 
 @pytest.mark.parametrize(
     ("name", "factor"),
-    [("all_reduce", 1.5), ("all_gather", 0.75), ("reduce_scatter", 0.75), ("all_to_all", 0.75), ("broadcast", 1.0)],
+    [
+        ("all_reduce", 1.5),
+        ("all_gather", 0.75),
+        ("reduce_scatter", 0.75),
+        ("all_to_all", 0.75),
+        ("broadcast", 1.0),
+    ],
 )
 def test_bandwidths_are_nccl_tests_own(name: str, factor: float) -> None:
     (one,) = made(node(0), SETUP, collective(name), DONE).collectives
@@ -88,7 +102,9 @@ def test_what_a_newer_torchnet_adds_is_kept() -> None:
     ],
     ids=["local", "rate", "line over rate", "slowest interface", "line"],
 )
-def test_the_line_is_told_or_shaped_or_the_slowest_interface(context: Context, known: str | None, rate: int) -> None:
+def test_the_line_is_told_or_shaped_or_the_slowest_interface(
+    context: Context, known: str | None, rate: int
+) -> None:
     found = made(node(0), node(1, speed=4 * 10**9, mtu=1500), SETUP, collective(), TCP, DONE, context=context)
     line = found.line("net1")
     if known is None:
@@ -129,7 +145,12 @@ def test_one_node_has_no_line() -> None:
 
 
 def test_what_came_before_an_early_end_is_kept_and_marked() -> None:
-    failure = {"kind": "script", "text": "rank 1 on node-1 was killed by SIGKILL", "code": 137, "node": "node-1"}
+    failure = {
+        "kind": "script",
+        "text": "rank 1 on node-1 was killed by SIGKILL",
+        "code": 137,
+        "node": "node-1",
+    }
     found = made(*ALL[:4], ending=Ending(137, {**RECEIPT, "failure": failure}, failure))
     assert len(found.collectives) == 1
     assert (found.complete, found.exit_code) == (False, 137)
@@ -143,7 +164,12 @@ def test_an_end_without_the_last_word_is_no_complete_run() -> None:
 
 
 def test_a_refused_network_is_a_finding_with_its_fix() -> None:
-    failure = {"kind": "network", "text": "node-1: no carrier\n  fix: look at the cable", "code": 4, "node": "node-1"}
+    failure = {
+        "kind": "network",
+        "text": "node-1: no carrier\n  fix: look at the cable",
+        "code": 4,
+        "node": "node-1",
+    }
     found = results([], CONTEXT, Ending(4, {**RECEIPT, "failure": failure}, failure))
     assert (found.setup, found.exit_code, found.reason) == (None, 4, "node-1: no carrier")
     (finding,) = found.findings

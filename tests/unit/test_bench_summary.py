@@ -89,7 +89,9 @@ def test_a_matrix_names_the_slowest_pair() -> None:
     text = render(healthy(nodes=4, path=lambda source, to: 0.1 if (source, to) == (2, 1) else 1.0))
     assert "slowest: node-2 -> node-1" in text
     assert "10 % of the median" in text
-    rows = [line for line in text.splitlines() if line.split()[:1] == ["node-3"] and "-" not in line.split()[1]]
+    rows = [
+        line for line in text.splitlines() if line.split()[:1] == ["node-3"] and "-" not in line.split()[1]
+    ]
     assert len(rows[0].split()) == 5
 
 
@@ -100,14 +102,18 @@ def test_of_many_nodes_only_the_slowest_pairs_are_listed() -> None:
 
 
 def test_the_end_has_the_findings_each_with_the_next_command() -> None:
-    finding = Finding(kind="mtu", text="node-1 has MTU 1500", fix="ip link set net1 mtu 9000", where=("node-1",))
+    finding = Finding(
+        kind="mtu", text="node-1 has MTU 1500", fix="ip link set net1 mtu 9000", where=("node-1",)
+    )
     text = render(changed(healthy(), findings=(finding,)))
     assert "findings: 1\n  ! node-1 has MTU 1500\n    -> ip link set net1 mtu 9000" in text
     assert "findings: none" in render(healthy())
 
 
 def test_no_findings_are_only_claimed_where_they_were_looked_for() -> None:
-    assert "findings: none" not in render(changed(healthy(), lacks=(Lacking(what="findings", why="a defect"),)))
+    assert "findings: none" not in render(
+        changed(healthy(), lacks=(Lacking(what="findings", why="a defect"),))
+    )
     assert "findings: none" not in render(changed(healthy(), complete=False, reason="x"))
 
 
@@ -116,7 +122,9 @@ def test_an_early_end_is_said_with_what_the_figures_are() -> None:
     assert text.endswith(
         "INCOMPLETE: rank 1 on node-1 was killed by SIGKILL; the figures above are those until then"
     )
-    nothing = Results(torchnet="0", date="2026", run="bench-1", setup=None, complete=False, reason="no carrier")
+    nothing = Results(
+        torchnet="0", date="2026", run="bench-1", setup=None, complete=False, reason="no carrier"
+    )
     assert render(nothing).endswith("INCOMPLETE: no carrier; nothing was measured")
 
 
@@ -151,7 +159,8 @@ def test_colours_are_for_those_who_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.01234, "0.0123"), (1.2345, "1.234"), (117.94, "117.9"), (20613.4, "20613"), (0, "0.0000")]
+    ("value", "text"),
+    [(0.01234, "0.0123"), (1.2345, "1.234"), (117.94, "117.9"), (20613.4, "20613"), (0, "0.0000")],
 )
 def test_numbers_have_four_digits(value: float, text: str) -> None:
     assert number(value) == text

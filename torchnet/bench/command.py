@@ -7,6 +7,7 @@ import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
+from importlib import import_module
 from typing import Any
 
 from torchnet.bench.asked import Asked
@@ -133,9 +134,9 @@ def _tuned(found: Results, collector: Collector) -> Results:
     tried = trials(collector.messages)
     if not tried:
         return found
-    from torchnet.bench.tune import tuning
-
-    return found.model_copy(update={"tuning": tuning(tried)})
+    # Loaded where somebody tunes: tuning(trials) -> torchnet.bench.results.Tuning.
+    tune = import_module("torchnet.bench.tune")
+    return found.model_copy(update={"tuning": tune.tuning(tried)})
 
 
 def _own(what: str, error: Exception) -> Lacking:

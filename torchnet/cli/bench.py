@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import typer
 
@@ -13,6 +13,9 @@ from torchnet.cli.launch import FORMATS, dry_run, dry_run_form
 from torchnet.cli.options import PlainCommand, field_parameters, given_fields, parameter, parameter_name
 from torchnet.cli.places import working_directory
 from torchnet.errors import UsageError
+
+if TYPE_CHECKING:
+    from torchnet.bench.results import Results
 
 _WORDS = "words"
 HELP = """\
@@ -121,22 +124,21 @@ def diff(paths: list[str]) -> int:
     return 1 if found.worse else 0
 
 
-def _load(path: str) -> Any:
-    from torchnet.bench.results import ValidationError, load
+def _load(path: str) -> Results:
+    from torchnet.bench.diff import read
     from torchnet.network.text import printable
 
     shown = printable(path, 200)
-    fix = "torchnet bench --json FILE writes such a file"
     try:
         with open(path, encoding="utf-8") as file:
-            return load(file.read())
+            text = file.read()
     except OSError as error:
-        raise UsageError(f"{shown} cannot be read ({error.strerror})", fix=fix) from None
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the whole"
         raise UsageError(
-            f"{shown} holds no results of torchnet bench: {where}: {first['msg']}", fix=fix
+            f"{shown} cannot be read ({error.strerror})", fix="torchnet bench --json FILE writes such a file"
         ) from None
-    except ValueError as error:  # no UTF-8
-        raise UsageError(f"{shown} holds no results of torchnet bench: {error}", fix=fix) from None
+    except ValueError as error:
+        raise UsageError(f"{shown} is no text: {error}", fix="torchnet bench diff OLD NEW") from None
+    try:
+        return read(text, shown)
+    except ValueError as error:
+        raise UsageError(str(error), fix="torchnet bench diff OLD NEW") from None
