@@ -157,6 +157,11 @@ def test_what_came_before_an_early_end_is_kept_and_marked() -> None:
     assert found.reason == "rank 1 on node-1 was killed by SIGKILL"
 
 
+def test_a_rank_that_fails_after_the_last_word_is_no_complete_run_either() -> None:
+    found = made(*ALL, ending=Ending(1, {**RECEIPT, "reason": "rank 1 on node-1 exited with code 1"}))
+    assert (found.complete, found.reason) == (False, "rank 1 on node-1 exited with code 1")
+
+
 def test_an_end_without_the_last_word_is_no_complete_run() -> None:
     found = made(*ALL[:4])
     assert not found.complete
@@ -186,6 +191,6 @@ def test_a_trial_is_held_against_the_baseline_of_its_own_round() -> None:
     base = messages.Tried("base", {}, [10.0, 20.0, 10.0], numerics=False, baseline=True)
     fast = messages.Tried("fast", {"a": "b"}, [20.0, 40.0, 20.0], numerics=True)
     first, second = trials([fast, base])
-    assert (first.name, first.ratio.median, first.ratio.low, first.numerics) == ("fast", 2.0, 2.0, True)
+    assert (first.name, first.ratio.median, first.ratio.high, first.numerics) == ("fast", 2.0, 2.0, True)
     assert (second.baseline, second.ratio.median) == (True, 1.0)
     assert trials([fast]) == ()
