@@ -20,28 +20,10 @@ from torchnet.render.travel import agent_zip
 if importlib.util.find_spec("torch") is None:
     pytest.skip("torch is not installed", allow_module_level=True)
 
-# Raw TCP has tests of its own: here nothing but the addresses, which the collectives' part does not even need.
-FACTS = """
-import socket
-from torchnet.bench.worker.messages import Node
-
-def facts(node, interfaces):
-    return Node(node, socket.gethostname(), dict.fromkeys(interfaces, "::1"), {}, {}, {}, 1.0, 1, "", "")
-"""
-PAIRS = """
-def measure(plan, place, say):
-    place.barrier()
-"""
 # Several plans, one after the other, in one start: each is an attempt of its own, since the store outlives them.
-RANK = f"""
-import os, sys, types
-import torchnet.bench.worker
+RANK = """
+import os, sys
 from torchnet.bench.worker import run
-for name, text in (("machine", {FACTS!r}), ("pairs", {PAIRS!r})):
-    module = types.ModuleType(name)
-    exec(text, module.__dict__)
-    sys.modules["torchnet.bench.worker." + name] = module
-    setattr(torchnet.bench.worker, name, module)
 plant = sys.argv[1]
 if plant == "wrong":
     import torch.distributed as dist
@@ -60,7 +42,7 @@ FORMS = {
     "all_reduce": (True,), "all_gather": (False, True), "reduce_scatter": (False, True), "broadcast": (True,),
     "reduce": (True,), "all_to_all": (False,), "send_recv": (False,),
 }  # fmt: skip
-QUICK = {"seconds": 0.02, "narrow": 1.0, "warmup": 1}
+QUICK = {"seconds": 0.02, "narrow": 1.0, "warmup": 1, "pairs": "none"}  # raw TCP has tests of its own
 
 
 def plan(*collectives: str, **wanted: object) -> Plan:
@@ -98,7 +80,7 @@ def test_all_collectives_are_right_and_counted(tmp_path: Path) -> None:
         plan(
             "all_to_all", "all_reduce", sizes=(1000, 5_000_000), dtype="uint8", redop="max", memory=12_000_000
         ),
-        plan("all_reduce", dtype="float16", redop="prod", iters=7, check=False),
+        plan("all_reduce", dtype="float16", redop="prod", iters=7, check=False, compare="eth7"),
     )
     assert [type(one) for one in wide[:4]] == [
         messages.Setup,
@@ -109,6 +91,7 @@ def test_all_collectives_are_right_and_counted(tmp_path: Path) -> None:
     setup = wide[0]
     assert isinstance(setup, messages.Setup)
     assert (setup.backend, setup.ranks, setup.nodes, setup.interface) == ("gloo", 2, 2, "net1")
+    assert [list(one.addresses) for one in of(messages.Node, wide)] == [["net1", "eth0"]] * 2
     assert not of(messages.Lacks, wide)
 
     rows = of(messages.Collective, wide)
@@ -151,7 +134,10 @@ def test_all_collectives_are_right_and_counted(tmp_path: Path) -> None:
     sizes = {(row.collective, row.size) for row in of(messages.Collective, limited)}
     assert sizes == {("all_to_all", 1000), ("all_reduce", 1000), ("all_reduce", 5_000_000)}
 
-    assert {(row.calls, row.wrong) for row in of(messages.Collective, given)} == {(7, None)}
+    rows = of(messages.Collective, given)
+    assert {(row.network, row.calls, row.wrong) for row in rows} == {("net1", 7, None)}
+    lacks = of(messages.Lacks, given)
+    assert lacks == [messages.Lacks("collectives over eth7 (gloo)", "no address of eth7 on node 0, 1")]
 
 
 def test_wrong_results_are_counted_at_every_size(tmp_path: Path) -> None:
@@ -167,8 +153,6 @@ def test_the_folder_and_the_agents_archive_are_enough(tmp_path: Path) -> None:
     shutil.copytree(
         ROOT / "torchnet" / "bench" / "worker", folder, ignore=shutil.ignore_patterns("__pycache__")
     )
-    (folder / "machine.py").write_text(FACTS)
-    (folder / "pairs.py").write_text(PAIRS)
     archive.write_bytes(agent_zip())
     world = {
         "MASTER_ADDR": "127.0.0.1",
