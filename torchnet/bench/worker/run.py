@@ -195,7 +195,7 @@ def _network(bench: Bench, interface: str, backend: str, context: Context) -> Ne
         bench.say(messages.Lacks(f"collectives over {interface} (nccl)", why))
         return None
     without = [str(node) for node, found in sorted(bench.place.addresses.items()) if interface not in found]
-    if without:  # there the group would fail, and the others would wait for it half an hour
+    if without and not first:  # there the group would fail, and the others would wait for it half an hour
         why = f"no address of {interface} on node {', '.join(without[:10])}"
         bench.say(messages.Lacks(f"collectives over {interface} (gloo)", why))
         return None
