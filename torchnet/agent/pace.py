@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import time
 import zlib
 from typing import Any
@@ -20,7 +21,7 @@ class Pace:
 
     def __init__(self, loop: Loop, interfaces: set[str]) -> None:
         self._names = {name.encode() for name in interfaces}
-        self._file = open("/proc/self/net/dev", "rb", buffering=0)
+        self._file = os.open("/proc/self/net/dev", os.O_RDONLY | os.O_CLOEXEC)
         self._blocks: dict[int, list[int]] = {}
         self._stride = 1
         self._slot = 0
@@ -29,8 +30,7 @@ class Pace:
         self._timer = loop.every(SAMPLE, self._sample)
 
     def _sent(self) -> int:
-        self._file.seek(0)
-        rows = [line.split(b":") for line in self._file.read().splitlines()[2:]]
+        rows = [line.split(b":") for line in os.pread(self._file, 1 << 18, 0).splitlines()[2:]]
         return sum(int(row[1].split()[8]) for row in rows if row[0].strip() in self._names) // UNIT
 
     def _sample(self) -> None:
@@ -55,7 +55,7 @@ class Pace:
 
     def close(self) -> dict[str, Any]:
         self._timer.cancel()
-        self._file.close()
+        os.close(self._file)
         texts = {str(n): " ".join(map(str, block)).encode() for n, block in self._blocks.items()}
         packed = {n: base64.b64encode(zlib.compress(text)).decode() for n, text in texts.items()}
         return {"sample_s": SAMPLE, "unit_bytes": UNIT, "block_samples": BLOCK, "blocks": packed}
