@@ -124,6 +124,16 @@ def test_what_else_is_different_is_told_first() -> None:
     assert not compare(old, old).setup
 
 
+def test_a_run_has_its_own_name_in_its_environment() -> None:
+    def run(name: str) -> Results:
+        results = healthy()
+        assert results.setup
+        setup = results.setup.model_copy(update={"environment": {"NCCL_HOSTID": f"{name}-0"}})
+        return changed(results, run=name, setup=setup)
+
+    assert not compare(run("bench-1"), run("bench-2")).setup
+
+
 def test_nothing_in_common_is_said() -> None:
     diff = compare(healthy(), changed(healthy(), collectives=(), tcp=(), latency=()))
     assert not diff.worse

@@ -179,11 +179,16 @@ def test_a_single_stream_is_told_where_more_reach_more() -> None:
 
 
 def test_the_processor_is_told_where_the_line_is_known_and_how_it_is_known() -> None:
-    assert "97%" in only(made(4, path=lambda _a, _b: 0.6, busy=0.97)).text.replace(" %", "%")
+    assert "97 %" in only(made(4, path=lambda _a, _b: 0.6, busy=0.97)).text
     assert "core" in only(made(2, path=lambda _a, _b: 0.6, core=0.99)).text
     found = only(made(2, path=lambda _a, _b: 0.6, throttled=0.3))
     assert found.kind == "cpu-bound"
     assert "quota" in found.text
+
+
+def test_a_slow_path_is_told_though_something_else_uses_all_cores() -> None:
+    """Its stream hardly asks for one."""
+    assert only(made(2, path=lambda _a, _b: 0.1, busy=1.0, core=0.01)).kind == "slow-pair"
 
 
 def test_buffers_that_hold_less_than_is_under_way_are_told_with_the_numbers_that_do() -> None:
@@ -215,6 +220,16 @@ def test_a_receipt_of_the_wrong_network_is_told_where_no_socket_was_seen() -> No
     rows = [row.model_copy(update={"sockets_bytes": None}) for row in results.collectives]
     found = only(changed(results, collectives=tuple(rows), backend_share=0.4))
     assert found.kind == "wrong-interface"
+
+
+def test_ranks_that_were_told_another_interface_are_told_of_by_the_receipt() -> None:
+    """GLOO_SOCKET_IFNAME=eth0: to the ranks, that is the network."""
+    results = made(2, strays=1.0)
+    setup = changed_setup(results, interface="eth0", environment={"GLOO_SOCKET_IFNAME": "eth0"})
+    rows = [row.model_copy(update={"network": "eth0"}) for row in results.collectives]
+    found = only(changed(setup, collectives=tuple(rows)))
+    assert (found.kind, found.where, found.fix) == ("wrong-interface", ("eth0",), "torchnet env --explain")
+    assert "sockets were on eth0" in found.text
 
 
 def test_rails_are_no_other_interface() -> None:
@@ -284,6 +299,10 @@ def test_wrong_results_come_first() -> None:
 @pytest.mark.parametrize("nodes", [2, 4])
 def test_a_slow_collective_on_a_fast_path_is_told(nodes: int) -> None:
     assert only(made(nodes, achieved=0.6)).kind == "slow-collective"
+
+
+def test_a_slow_collective_and_noise_that_a_slow_node_explains_are_not_told() -> None:
+    assert only(made(3, achieved=0.5, path=lambda a, b: 0.3 if 1 in (a, b) else 1.0)).kind == "slow-node"
 
 
 def test_noise_is_told() -> None:

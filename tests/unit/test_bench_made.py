@@ -11,7 +11,7 @@ import pytest
 
 from tests.schema import errors
 from torchnet.bench import results as model
-from torchnet.bench.made import Context, Ending, results, trials
+from torchnet.bench.made import Context, Ending, results
 from torchnet.bench.worker import messages
 
 CONTEXT = Context(on="local", command=("torchnet", "bench"), date="2026-01-02T03:04:05Z", version="0.1.0")
@@ -185,12 +185,3 @@ def test_a_refused_network_is_a_finding_with_its_fix() -> None:
 def test_what_could_not_be_read_or_measured_is_lacking() -> None:
     found = made(*ALL, messages.Lacks("reduce", "no"), ending=Ending(0, RECEIPT, unreadable=("a line",)))
     assert [(one.what, one.why) for one in found.lacks] == [("reduce", "no"), ("a figure", "a line")]
-
-
-def test_a_trial_is_held_against_the_baseline_of_its_own_round() -> None:
-    base = messages.Tried("base", {}, [10.0, 20.0, 10.0], numerics=False, baseline=True)
-    fast = messages.Tried("fast", {"a": "b"}, [20.0, 40.0, 20.0], numerics=True)
-    first, second = trials([fast, base])
-    assert (first.name, first.ratio.median, first.ratio.high, first.numerics) == ("fast", 2.0, 2.0, True)
-    assert (second.baseline, second.ratio.median) == (True, 1.0)
-    assert trials([fast]) == ()

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from itertools import pairwise
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.bench_results import changed, healthy
@@ -152,6 +152,7 @@ def test_the_page_needs_nothing_else(page: Page) -> None:
 def test_plots_take_font_and_colours_from_the_page(full: str) -> None:
     drawn = "".join(re.findall("<svg.*?</svg>", full, re.DOTALL))
     assert "font-family" not in drawn
+    assert "xlink" not in drawn
     assert not re.search("#[0-9a-f]{6}", drawn)
     used = set(re.findall(r"var\(--([a-z0-9-]+)\)", full))
     assert used <= set(style.COLOURS) | {"tone"}
@@ -174,6 +175,7 @@ def test_nothing_found_is_said() -> None:
     page = read(html(healthy(2, sizes=SIZES)))
     assert page.all("h2")[0][2] == "✓ Nothing found"
     assert page.text("title").startswith("torchnet bench: nothing found")
+    assert "Nothing that was measured is out of order." in page.text("main")
     assert "ended early" not in page.text("main")
 
 
@@ -233,19 +235,20 @@ def test_figures_of_nothing_are_drawn() -> None:
     """A path that is dead, one size alone."""
     results = healthy(3, sizes=(1 << 10,))
     nothing = Figure(median=0.0, low=0.0, high=0.0, count=1)
-    read(
+    none = {"busbw": 0.0, "busbw_low": 0.0, "busbw_high": 0.0}
+    page = read(
         html(
             changed(
                 results,
                 tcp=tuple(row.model_copy(update={"rate": nothing, "segments": 0}) for row in results.tcp),
-                collectives=tuple(
-                    row.model_copy(update={"busbw": 0.0, "busbw_low": 0.0, "busbw_high": 0.0, "size": 0})
-                    for row in results.collectives
-                ),
+                collectives=tuple(row.model_copy(update=none) for row in results.collectives),
                 lines=(),
             )
         )
     )
+    labels = [label for _, _, label in page.all("text")]
+    assert "0" in labels
+    assert not [label for label in labels if label[0] in "-−"]
 
 
 def test_the_command_is_quoted_for_a_shell() -> None:
@@ -287,7 +290,7 @@ def test_hostile_text_is_text(full: str) -> None:
 
 
 def test_a_network_may_have_any_name() -> None:
-    """Not so with matplotlib: an underscore hides a line from its legend, and dollars make mathematics."""
+    """Not so with matplotlib: an underscore may hide a line from its legend, and dollars make mathematics."""
     results = healthy(2, sizes=SIZES)
     assert results.setup
     for name in ("_net", "$a_1$", "日本"):
@@ -300,6 +303,7 @@ def test_a_network_may_have_any_name() -> None:
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 
 
+@example("<b>&amp;", "\"><b x='&amp;")
 @given(TEXT, TEXT)
 def test_any_text_comes_out_as_it_went_in(content: str, value: str) -> None:
     made = markup.tag("p", content, aria_label=value)
@@ -327,9 +331,9 @@ def test_any_names_of_nodes_leave_the_page_well_formed(names: list[str]) -> None
 def test_the_same_results_give_the_same_bytes(full: str) -> None:
     import matplotlib
 
-    with matplotlib.rc_context({"lines.linewidth": 9, "font.size": 30, "svg.fonttype": "path"}):
+    with matplotlib.rc_context({"axes.linewidth": 9, "axes.titlesize": 30, "svg.fonttype": "path"}):
         assert html(everything()) == full
-        assert matplotlib.rcParams["lines.linewidth"] == 9
+        assert matplotlib.rcParams["axes.linewidth"] == 9
 
 
 def test_without_matplotlib_the_fix_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

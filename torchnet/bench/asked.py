@@ -44,6 +44,7 @@ class Asked:
     line: int | None = None
     check: bool = True
     tune: bool = False
+    tune_numerics: bool = False
     html: str | None = None
     json: str | None = None
 
@@ -94,7 +95,8 @@ def read(words: Sequence[str], given: Mapping[str, Any]) -> tuple[Asked, list[Pr
         compare=reader.read("compare", _interface, ""),
         line=reader.read("line", _rate, None),
         check=not given.get("no_check"),
-        tune=bool(given.get("tune")),
+        tune=bool(given.get("tune") or given.get("tune_numerics")),
+        tune_numerics=bool(given.get("tune_numerics")),
         html=reader.read("html", _file, None),
         json=reader.read("json", parse_nonempty, None),
     )

@@ -7,7 +7,6 @@ import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from importlib import import_module
 from typing import Any
 
 from torchnet.bench.asked import Asked
@@ -17,6 +16,8 @@ from torchnet.bench.made import Context, Ending, results
 from torchnet.bench.results import Finding, Lacking, Results
 from torchnet.bench.save import save
 from torchnet.bench.summary import FINDINGS, render
+from torchnet.bench.tuning import tuning
+from torchnet.bench.worker.messages import Tried
 from torchnet.errors import NetworkError, TorchnetError
 from torchnet.network.text import printable
 from torchnet.spec.model import JobSpec
@@ -66,7 +67,7 @@ def run(wish: Planned, cwd: str, words: Sequence[str], version: str) -> int:
     )
     collector = Collector(None if job.output.quiet else err)
     ending = _ended(wish, cwd, collector, err)
-    found = _judged(results(collector.messages, context, ending), collector)
+    found = _judged(results(collector.messages, context, ending), asked, collector)
     code = found.exit_code
     _show(found, asked, err, out)
     return code
@@ -106,7 +107,7 @@ def _launch(wish: Planned, cwd: str, collector: Collector) -> int:
     return int(launch(job, origins, collector))
 
 
-def _judged(found: Results, collector: Collector) -> Results:
+def _judged(found: Results, asked: Asked, collector: Collector) -> Results:
     """With what a tuning chose, and the findings."""
     if any(one.wrong for one in found.collectives) and not found.exit_code:
         found = found.model_copy(update={"exit_code": WRONG})
@@ -114,7 +115,7 @@ def _judged(found: Results, collector: Collector) -> Results:
     findings: tuple[Finding, ...] = ()
     # Whatever is wrong with what judges: the figures of a long run are not lost for it.
     try:
-        found = _tuned(found, collector)
+        found = _tuned(found, asked, collector)
     except Exception as error:
         lacking.append(_own("what the tuning chose", error))
     try:
@@ -128,15 +129,13 @@ def _judged(found: Results, collector: Collector) -> Results:
     return found.model_copy(update={"findings": findings, "lacks": (*found.lacks, *lacking)})
 
 
-def _tuned(found: Results, collector: Collector) -> Results:
-    from torchnet.bench.made import trials
-
-    tried = trials(collector.messages)
-    if not tried:
+def _tuned(found: Results, asked: Asked, collector: Collector) -> Results:
+    tried = [one for one in collector.messages if isinstance(one, Tried)]
+    setup = found.setup
+    if not tried or setup is None:
         return found
-    # Loaded where somebody tunes: tuning(trials) -> torchnet.bench.results.Tuning.
-    tune = import_module("torchnet.bench.tune")
-    return found.model_copy(update={"tuning": tune.tuning(tried)})
+    about = f"{setup.nodes} nodes, {setup.ranks} ranks, {setup.backend} over {setup.interface}, {found.date}"
+    return found.model_copy(update={"tuning": tuning(tried, numerics=asked.tune_numerics, about=about)})
 
 
 def _own(what: str, error: Exception) -> Lacking:

@@ -168,6 +168,7 @@ def _plan(asked: Asked, job: JobSpec, memory: int | None) -> plan.Plan:
         tcp_seconds=asked.tcp_seconds or 1.0,
         compare=asked.compare,
         tune=asked.tune,
+        tune_numerics=asked.tune_numerics,
     )
     return made if memory is None else replace(made, memory=memory)
 

@@ -19,7 +19,6 @@ from torchnet.bench.results import (
     Results,
     Setup,
     Tcp,
-    Trial,
 )
 from torchnet.bench.worker import messages, stats
 from torchnet.bench.worker.factors import COLLECTIVES, factor
@@ -90,29 +89,6 @@ def results(said: Sequence[messages.Message], context: Context, ending: Ending) 
         reason=reason,
         exit_code=ending.code,
     )
-
-
-def trials(said: Sequence[messages.Message]) -> tuple[Trial, ...]:
-    """What a tuning tried, each over the baseline of the same round; none without a baseline."""
-    tried = [one for one in _of(said, messages.Tried) if one.steps_per_s]
-    base = next((one for one in tried if one.baseline), None)
-    if base is None:
-        return ()
-    made = []
-    for one in tried:
-        ratios = [own / other for own, other in zip(one.steps_per_s, base.steps_per_s, strict=False) if other]
-        if ratios:
-            made.append(
-                Trial(
-                    name=one.name,
-                    settings=one.settings,
-                    steps_per_s=figure(one.steps_per_s),
-                    ratio=figure(ratios),
-                    numerics=one.numerics,
-                    baseline=one.baseline,
-                )
-            )
-    return tuple(made)
 
 
 def figure(figures: Sequence[float]) -> Figure:

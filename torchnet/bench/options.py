@@ -99,6 +99,13 @@ OPTIONS = (
         "true, false",
         switch=True,
     ),
+    Field(
+        "tune_numerics",
+        "--tune-numerics",
+        "The same, and what changes the results may be chosen, too: compressed gradients.",
+        "true, false",
+        switch=True,
+    ),
     Field("html", "--html", "Report with plots.", "the path of a file", metavar="FILE"),
     Field("json", "--json", "Results; - is stdout.", "the path of a file, or - for stdout", metavar="FILE"),
 )
@@ -107,8 +114,8 @@ BY_NAME = {option.path: option for option in OPTIONS}
 # What a benchmark settles itself: its script is torchnet's own, and rank 0's output is its figures, once.
 SETTLED = (
     "script", "args", "module", "no_python", "standalone", "run.max_restarts", "run.stdin_rank", "output.log_dir",
-    "output.tee", "output.redirects", "output.ranks", "output.json", "output.min_share", "kubernetes.code",
-    "kubernetes.detach",
+    "output.tee", "output.redirects", "output.ranks", "output.json", "output.measure", "output.min_share",
+    "kubernetes.code", "kubernetes.detach",
 )  # fmt: skip
 JOB_FIELDS = tuple(field for field in FIELDS if field.path not in SETTLED)
 WORDS = (*COLLECTIVES, "all")

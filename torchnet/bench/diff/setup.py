@@ -27,7 +27,9 @@ def _facts(results: Results) -> dict[str, str]:
             if (value := str(getattr(one, name))) != "":
                 found[name] = value
         found |= {f"version of {name}": value for name, value in one.versions.items()}
-        found |= one.environment
+        # Some hold the run's own name: NCCL_HOSTID.
+        run = results.run or "\0"
+        found |= {name: value.replace(run, "RUN") for name, value in one.environment.items()}
     for line in results.lines:
         found[f"line of {line.network}"] = (
             f"{line.rate_bits_per_s / 1e9:.6g} Gbit/s ({line.known}), MTU {line.mtu}, IPv{line.family}"

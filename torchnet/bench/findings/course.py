@@ -87,8 +87,8 @@ def noise(view: View) -> list[Finding]:
         return []
     worst = max(rows, key=lambda row: row.time.spread)
     text = (
-        f"The figures are not steady: half of the large sizes are known to ±{middle:.0%} or worse "
-        f"({worst.collective} of {size_text(worst.size)} to ±{worst.time.spread:.0%}). Something else uses the "
+        f"The figures are not steady: half of the large sizes are known to ±{middle * 100:.0f} % or worse "
+        f"({worst.collective} of {size_text(worst.size)} to ±{worst.time.spread * 100:.0f} %). Something else uses the "
         "nodes or the network."
     )
     return [Finding(kind="noise", text=text, fix=on(view, 0, "top -b -n 1"))]

@@ -31,6 +31,10 @@ BUSY = 0.9
 BUSY_UNSHAPED = 0.7
 """The same where no line is known: what is measured then is the processor or what comes near it."""
 
+IDLE_STREAM = 0.1
+"""Of one core: what a stream that waits for the network uses (0.05 at 1 Gbit/s). All cores may be busy with something
+else then; one that waits for a core gets more than this, as schedulers are fair."""
+
 THROTTLED = 0.05
 """Of the time, held up by a quota: it stops all of a node's threads at once, so its peers wait, too."""
 

@@ -25,31 +25,31 @@ def wrong_interface(view: View) -> list[Finding]:
     stray = {name: number for name, number in counts.items() if name not in _rails(view)}
     if total and sum(stray.values()) > thresholds.STRAY * total:
         most = max(stray, key=lambda name: stray[name])
-        words = f"{percent(sum(stray.values()) / total)} of the bytes between the ranks went over {most}"
+        share = percent(sum(stray.values()) / total)
+        words = f"{share} of the bytes between the ranks went over {most}, and {view.network} was meant"
         how = "their sockets say so"
     elif (
         view.results.backend_share is not None
         and not view.setup.compare
         and view.results.backend_share < thresholds.BACKEND_SHARE
     ):
-        most = ""
-        words = (
-            f"only {percent(view.results.backend_share)} of the bytes between the nodes went over the backend"
-        )
+        most = max(counts, key=lambda name: counts[name], default="")
+        share = percent(view.results.backend_share)
+        words = f"only {share} of the bytes between the nodes went over the backend network"
+        words += f", the ranks' sockets were on {most}" if most else ""
         how = "the run's receipt says so"
     else:
         return []
-    text = f"The traffic is on the wrong network: {words}, and {view.network} was meant; {how}."
-    address = next(
-        (node.addresses[view.network] for node in view.results.nodes[1:] if view.network in node.addresses),
-        "",
+    text = f"The traffic is on the wrong network: {words}; {how}."
+    told = any(
+        view.network not in _listed(value) for name, value in view.setup.environment.items() if name in _NAMES
     )
-    fix = on(view, 0, f"ip route get {address}") if address else "torchnet env --explain"
-    if any(
-        name in view.setup.environment and view.network not in _listed(view.setup.environment[name])
-        for name in _NAMES
-    ):
-        fix = "torchnet env --explain"
+    address = next(
+        (one.addresses[view.network] for one in view.results.nodes[1:] if view.network in one.addresses), ""
+    )
+    # Ranks that were told another interface, or whose network is not the backend at all; else it is the route.
+    explain = told or most == view.network or not address
+    fix = "torchnet env --explain" if explain else on(view, 0, f"ip route get {address}")
     return [Finding(kind="wrong-interface", text=text, fix=fix, where=(most,) if most else ())]
 
 

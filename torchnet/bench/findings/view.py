@@ -77,12 +77,13 @@ class View:
 def processor(row: Tcp | Collective, busy: float = thresholds.BUSY) -> str:
     """How it is known that the processor limits this row; empty where it does not, or where nothing is known."""
     if (row.throttled or 0.0) > thresholds.THROTTLED:
-        return f"a quota held a node's processes up for {row.throttled:.0%} of the time"
-    if (row.busy or 0.0) >= busy:
-        return f"{row.busy:.0%} of the busiest node's cores were in use"
+        return f"a quota held a node's processes up for {(row.throttled or 0.0) * 100:.0f} % of the time"
     core = row.core if isinstance(row, Tcp) else None
     if (core or 0.0) >= busy:
-        return f"a stream used {core:.0%} of one core"
+        return f"a stream used {(core or 0.0) * 100:.0f} % of one core"
+    idle = core is not None and core < thresholds.IDLE_STREAM
+    if (row.busy or 0.0) >= busy and not idle:
+        return f"{(row.busy or 0.0) * 100:.0f} % of the busiest node's cores were in use"
     return ""
 
 

@@ -30,7 +30,7 @@ def collectives(results: Results, ids: Ids) -> Html:
         series = [
             plots.Series(
                 numbers.clipped(view.role(results, group.network), 24), look,
-                [max(1, row.size) for row in group.rows], [row.busbw for row in group.rows],
+                [row.size for row in group.rows], [row.busbw for row in group.rows],
                 [row.busbw_low for row in group.rows], [row.busbw_high for row in group.rows],
             )
             for look, group in enumerate(found)
@@ -68,7 +68,7 @@ def against(results: Results, ids: Ids) -> Html:
         of = [one for one in found if one.name == name]
         series.append(
             plots.Series(
-                name, look, [max(1, one.backend.size) for one in of], [one.value for one in of],
+                name, look, [one.backend.size for one in of], [one.value for one in of],
                 [one.low for one in of], [one.high for one in of],
             )
         )  # fmt: skip

@@ -107,7 +107,7 @@ def lines(
                         level.value, color=_paint("ceiling"), linestyle=style, linewidth=1.6, zorder=2
                     )
                 )
-            labels = [_label(one.label) for one in series] + [_label(level.label) for level in levels]
+            labels = [clean(one.label) for one in series] + [clean(level.label) for level in levels]
             axes.legend(
                 handles, labels, loc="upper left", bbox_to_anchor=(0.003, 1.0), bbox_transform=figure.transFigure,
                 ncols=columns, frameon=False, borderaxespad=0, borderpad=0, labelspacing=0.35, handlelength=2.4,
@@ -196,12 +196,6 @@ def _matplotlib() -> Iterator[None]:
             yield
     finally:
         log.setLevel(level)
-
-
-def _label(text: str) -> str:
-    """In a legend matplotlib leaves out what begins with an underscore."""
-    shown = clean(text)
-    return f" {shown}" if shown.startswith("_") else shown
 
 
 def _paint(name: str) -> str:

@@ -27,6 +27,7 @@ EXACT = {
 }  # fmt: skip
 _LARGEST_POWER = {"float16": 1 << 15, "bfloat16": 1 << 127, "float32": 1 << 127, "float64": 1 << 1023}
 _MOST = 250  # of one rank's element
+_SCATTER = 2654435761  # a prime near 2^32 over the golden ratio (Knuth, volume 3, 6.4): neighbours are unlike
 
 
 def table(dtype: str, op: Redop | None, ranks: int) -> list[int]:
@@ -38,7 +39,7 @@ def table(dtype: str, op: Redop | None, ranks: int) -> list[int]:
         return _thinned(row, 1, _LARGEST_POWER.get(dtype, limit), "prod", ranks)
     # A rank's turn comes again after PERIOD ranks only, so that no sum has more than that of equal terms.
     most = min(_MOST, limit) if op in (None, "min", "max") else max(1, min(_MOST, limit // ranks))
-    row = [j * (j + 7) % (most + 1) for j in range(PERIOD)]
+    row = [(j * _SCATTER >> 16) % (most + 1) for j in range(PERIOD)]
     return _thinned(row, 0, limit, "sum", ranks) if op in ("sum", "avg") else row
 
 

@@ -88,13 +88,12 @@ def _silent(_: Any) -> None:
 
 
 def _measure(plan: Plan, context: Context, say: Say) -> None:
-    from torchnet.bench.worker import messages, pairs, series, timing, witness
+    from torchnet.bench.worker import pairs, series, timing, witness
 
     place = _place(plan, context)
     backend = "nccl" if "nccl" in context.backend else "gloo"
     say(_setup(backend, context, place))
     _nodes(place, say)
-    say(messages.Progress("raw TCP"))
     pairs.measure(plan, place, say)
 
     agreement = timing.Agreement()
@@ -104,6 +103,10 @@ def _measure(plan: Plan, context: Context, say: Say) -> None:
         network = _network(bench, interface, backend, context)
         if network is not None:
             series.run(bench, network)
+    if plan.tune:
+        from torchnet.bench.worker import tune
+
+        tune.measure(plan, place, say)
     place.barrier()
 
 
@@ -194,6 +197,11 @@ def _network(bench: Bench, interface: str, backend: str, context: Context) -> Ne
             return Network(interface, backend, context.device, None)
         why = "NCCL reads which interface to use once in a process"
         bench.say(messages.Lacks(f"collectives over {interface} (nccl)", why))
+        return None
+    without = [str(node) for node, found in sorted(bench.place.addresses.items()) if interface not in found]
+    if without and not first:  # there the group would fail, and the others would wait for it half an hour
+        why = f"no address of {interface} on node {', '.join(without[:10])}"
+        bench.say(messages.Lacks(f"collectives over {interface} (gloo)", why))
         return None
     before = os.environ.get("GLOO_SOCKET_IFNAME")
     if not first:

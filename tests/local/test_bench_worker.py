@@ -1,0 +1,189 @@
+"""A benchmark's ranks in real namespaces: all collectives, what Gloo lacks, errors that are counted, bytes, another
+network; and the worker's folder alone with the agent's archive, as in a pod."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.jobs import ROOT, lines, run, script
+from tests.training import CLEAN, free_port
+from torchnet.bench.worker import factors, messages
+from torchnet.bench.worker.plan import Plan, encode
+from torchnet.render.travel import agent_zip
+
+if importlib.util.find_spec("torch") is None:
+    pytest.skip("torch is not installed", allow_module_level=True)
+
+# Several plans, one after the other, in one start: each is an attempt of its own, since the store outlives them.
+RANK = """
+import os, sys
+from torchnet.bench.worker import run
+plant = sys.argv[1]
+if plant == "wrong":
+    import torch.distributed as dist
+    plain = dist.all_reduce
+    def broken(tensor, op=dist.ReduceOp.SUM, group=None):
+        plain(tensor, op, group)
+        if os.environ["RANK"] == "1" and tensor.numel() > 100:  # not the ranks' own agreement
+            tensor[7] += 1
+    dist.all_reduce = broken
+for attempt, plan in enumerate(sys.argv[2:]):
+    os.environ["TORCHELASTIC_RESTART_COUNT"] = str(attempt)
+    run.main(["--plan", plan])
+"""
+ALL = factors.COLLECTIVES
+FORMS = {
+    "all_reduce": (True,), "all_gather": (False, True), "reduce_scatter": (False, True), "broadcast": (True,),
+    "reduce": (True,), "all_to_all": (False,), "send_recv": (False,),
+}  # fmt: skip
+QUICK = {"seconds": 0.02, "narrow": 1.0, "warmup": 1, "pairs": "none"}  # raw TCP has tests of its own
+
+
+def plan(*collectives: str, **wanted: object) -> Plan:
+    return Plan(collectives or ALL, **{"sizes": (8, 100_000), **QUICK, **wanted})  # type: ignore[arg-type]
+
+
+def measured(folder: Path, *plans: Plan, plant: str = "", nodes: int = 2) -> list[list[messages.Message]]:
+    """What rank 0 said to each plan; the others must say nothing."""
+    rank = script(folder, RANK, "rank.py")
+    done = run(f"--nnodes={nodes}", rank, plant or "none", *map(encode, plans), seconds=120)
+    assert done.code == 0, done.stderr
+    assert not [
+        line for other in range(1, nodes) for line in lines(done.stdout, other) if messages.MARK in line
+    ]
+    found: list[list[messages.Message]] = [[] for _ in plans]
+    turn = 0
+    for line in lines(done.stdout, 0):
+        if (message := messages.read(line)) is not None:
+            found[turn].append(message)
+            turn += isinstance(message, messages.Done)
+    assert turn == len(plans)
+    return found
+
+
+def of(kind: type, found: list[messages.Message]) -> list:  # type: ignore[type-arg]
+    return [one for one in found if isinstance(one, kind)]
+
+
+def test_all_collectives_are_right_and_counted(tmp_path: Path) -> None:
+    wide, narrow, whole, limited, given = measured(
+        tmp_path,
+        plan(sizes=(8, 1_000_001), compare="eth0", root=1),
+        plan("all_reduce", "reduce", "reduce_scatter", dtype="bfloat16", redop="avg"),
+        plan("all_reduce", "reduce_scatter", "all_gather", dtype="int32", redop="avg"),
+        plan(
+            "all_to_all", "all_reduce", sizes=(1000, 5_000_000), dtype="uint8", redop="max", memory=12_000_000
+        ),
+        plan("all_reduce", dtype="float16", redop="prod", iters=7, check=False, compare="eth7"),
+    )
+    assert [type(one) for one in wide[:4]] == [
+        messages.Setup,
+        messages.Node,
+        messages.Node,
+        messages.Progress,
+    ]
+    setup = wide[0]
+    assert isinstance(setup, messages.Setup)
+    assert (setup.backend, setup.ranks, setup.nodes, setup.interface) == ("gloo", 2, 2, "net1")
+    assert [list(one.addresses) for one in of(messages.Node, wide)] == [["net1", "eth0"]] * 2
+    assert not of(messages.Lacks, wide)
+
+    rows = of(messages.Collective, wide)
+    for network in ("net1", "eth0"):
+        seen = [(row.collective, row.size, row.in_place) for row in rows if row.network == network]
+        assert sorted(seen) == sorted(
+            (name, size, form) for name, forms in FORMS.items() for size in (8, 1_000_000) for form in forms
+        )
+    for row in rows:
+        assert row.wrong == 0
+        assert row.elements == row.size // 4
+        assert row.root == (1 if row.collective in ("broadcast", "reduce") else -1)
+        assert row.redop == (
+            "sum" if row.collective in ("all_reduce", "reduce", "reduce_scatter") else "none"
+        )
+        assert len(row.times) >= 3
+        assert row.calls >= len(row.times)
+        if row.size > 8:
+            # Nothing of warm-up, check and agreement is in it, and nothing is missing.
+            assert list(row.sockets_bytes) == [row.network]
+            more = {"reduce_scatter": 2.0, "reduce": 1.5}.get(row.collective, 1.0)  # as Gloo does them
+            assert row.sockets_bytes[row.network] == pytest.approx(more * row.formula_bytes, rel=0.01)
+            assert row.interface_bytes[row.network] > row.sockets_bytes[row.network]
+        assert row.busy is None or 0 <= row.busy <= 1
+
+    assert [row.wrong for row in of(messages.Collective, narrow)] == [0] * 8
+
+    # Gloo divides whole numbers into fractions: refused in its own words, and the rest goes on.
+    lacks = of(messages.Lacks, whole)
+    assert [one.what for one in lacks] == [
+        "all_reduce int32 avg over net1 (gloo)",
+        "reduce_scatter int32 avg out of place over net1 (gloo)",
+        "reduce_scatter int32 avg in place over net1 (gloo)",
+    ]
+    assert all("cast" in one.why for one in lacks)
+    assert {row.collective for row in of(messages.Collective, whole)} == {"all_gather"}
+
+    # Two buffers of 5 MB and what the backend may copy are too much; one is not.
+    assert [one.what for one in of(messages.Lacks, limited)] == ["all_to_all uint8 of 5000000 over net1"]
+    sizes = {(row.collective, row.size) for row in of(messages.Collective, limited)}
+    assert sizes == {("all_to_all", 1000), ("all_reduce", 1000), ("all_reduce", 5_000_000)}
+
+    rows = of(messages.Collective, given)
+    assert {(row.network, row.calls, row.wrong) for row in rows} == {("net1", 7, None)}
+    lacks = of(messages.Lacks, given)
+    assert lacks == [messages.Lacks("collectives over eth7 (gloo)", "no address of eth7 on node 0, 1")]
+
+
+def test_wrong_results_are_counted_at_every_size(tmp_path: Path) -> None:
+    (found,) = measured(tmp_path, plan("all_reduce", "broadcast", sizes=(4096, 100_000)), plant="wrong")
+    assert [(row.collective, row.wrong) for row in of(messages.Collective, found)] == [
+        ("all_reduce", 1), ("all_reduce", 1), ("broadcast", 0), ("broadcast", 0),
+    ]  # fmt: skip
+
+
+def test_the_folder_and_the_agents_archive_are_enough(tmp_path: Path) -> None:
+    """As in a pod: neither the checkout nor torchnet.bench can be imported."""
+    folder, archive = tmp_path / "code", tmp_path / "torchnet.zip"
+    shutil.copytree(
+        ROOT / "torchnet" / "bench" / "worker", folder, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    archive.write_bytes(agent_zip())
+    world = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": free_port(),
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+    }
+    wanted = encode(plan("all_reduce", "send_recv", dtype="int8"))
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-s", folder / "run.py", "--plan", wanted],
+            env=CLEAN
+            | world
+            | {"PYTHONPATH": str(archive), "GLOO_SOCKET_IFNAME": "lo", "RANK": rank, "LOCAL_RANK": rank},
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    try:
+        outputs = [one.communicate(timeout=90)[0] for one in ranks]
+    finally:
+        for one in ranks:
+            one.kill()
+            one.communicate()
+    assert [one.returncode for one in ranks] == [0, 0], outputs
+    found = [message for line in outputs[0].splitlines() if (message := messages.read(line))]
+    assert [(row.collective, row.wrong, row.sockets_bytes) for row in of(messages.Collective, found)] == [
+        ("all_reduce", 0, None), ("all_reduce", 0, None), ("send_recv", 0, None), ("send_recv", 0, None),
+    ]  # fmt: skip
+    assert isinstance(found[-1], messages.Done)
+    assert not outputs[1]

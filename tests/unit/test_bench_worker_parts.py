@@ -1,0 +1,103 @@
+"""What the ranks of a benchmark decide without a network: sizes, memory, bytes, words."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+if importlib.util.find_spec("torch") is None:
+    pytest.skip("torch is not installed", allow_module_level=True)
+
+from torchnet.bench.worker import collectives, factors, run, series
+from torchnet.bench.worker.factors import COLLECTIVES, Collective
+from torchnet.bench.worker.witness import Reading, Sent, between, summed
+
+
+@given(
+    collective=st.sampled_from(COLLECTIVES),
+    sizes=st.lists(st.integers(1, 10_000_000), min_size=1, max_size=10).map(
+        lambda found: tuple(sorted(found))
+    ),
+    item=st.sampled_from([1, 2, 4, 8]),
+    ranks=st.integers(2, 300),
+)
+def test_sizes_are_whole_elements_for_each_rank(
+    collective: Collective, sizes: tuple[int, ...], item: int, ranks: int
+) -> None:
+    found = collectives.rounded(collective, sizes, item, ranks)
+    multiple = item * ranks if collective in ("all_gather", "reduce_scatter", "all_to_all") else item
+    assert found == sorted(set(found))
+    assert all(size >= multiple and size % multiple == 0 for size in found)
+    assert all(size <= max(sizes[-1], multiple) for size in found)
+    assert all(any(0 <= size - one < multiple or one == multiple for one in found) for size in sizes)
+
+
+@pytest.mark.parametrize("collective", COLLECTIVES)
+def test_memory_counts_all_buffers(collective: Collective) -> None:
+    size, ranks = 1 << 30, 4
+    for in_place in collectives.forms(collective):
+        need = collectives.memory(collective, size, 4, ranks, in_place)
+        buffers = 1.0 if in_place else 1.25 if collective in ("all_gather", "reduce_scatter") else 2.0
+        # The buffers, as much as the message for the backend, and a few MiB for the check.
+        assert (buffers + 1) * size < need < (buffers + 1) * size + (16 << 20)
+
+
+def test_bytes_are_those_since_the_first_reading() -> None:
+    before = Reading({1: ("net1", 100), 2: ("lo", 5)}, {"net1": 1000, "eth0": 7})
+    after = Reading(
+        {1: ("net1", 150), 2: ("lo", 5), 3: ("net1", 30), 4: ("eth0", 1)}, {"net1": 1100, "eth0": 7}
+    )
+    assert between(before, after) == Sent({"net1": 80, "eth0": 1}, {"net1": 100})
+
+
+def test_bytes_of_all_nodes_or_none() -> None:
+    one, two = Sent({"net1": 1}, {"net1": 10}), Sent({"net1": 2, "lo": 3}, {"eth0": 4})
+    assert summed([one, two]) == Sent({"net1": 3, "lo": 3}, {"net1": 10, "eth0": 4})
+    assert summed([one, None]) is None
+
+
+@pytest.mark.parametrize(
+    ("collective", "ranks", "nodes", "share"),
+    [
+        ("all_reduce", 4, 4, 1.0), ("all_reduce", 8, 2, 0.25), ("broadcast", 4, 1, 0.0), ("all_to_all", 4, 2, 2 / 3),
+        ("all_to_all", 4, 1, 0.0), ("send_recv", 1, 1, 1.0),
+    ],
+)  # fmt: skip
+def test_what_goes_from_node_to_node(collective: Collective, ranks: int, nodes: int, share: float) -> None:
+    assert factors.crossing(collective, ranks, nodes) == pytest.approx(share)
+
+
+def test_no_secret_is_shown() -> None:
+    environ = {
+        "GLOO_SOCKET_IFNAME": "net1", "NCCL_DEBUG": "INFO", "OMP_NUM_THREADS": "1", "TORCH_NCCL_X": "1",
+        "TORCHNET_TOKEN": "secret", "TORCHNET_JOIN_TOKEN_FILE": "/x", "AWS_SECRET_ACCESS_KEY": "secret", "HOME": "/",
+    }  # fmt: skip
+    assert list(run.shown(environ)) == ["GLOO_SOCKET_IFNAME", "NCCL_DEBUG", "OMP_NUM_THREADS", "TORCH_NCCL_X"]
+
+
+@pytest.mark.parametrize(
+    ("environ", "name"),
+    [
+        ({"GLOO_SOCKET_IFNAME": "net1,net2", "NCCL_SOCKET_IFNAME": "=eth9"}, "net1"),
+        ({"NCCL_SOCKET_IFNAME": "=net1,net2"}, "net1"),
+        ({}, "lo"),
+    ],
+)
+def test_the_backends_interface(environ: dict[str, str], name: str) -> None:
+    assert run.backend_interface(environ) == name
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("[/pytorch/third_party/gloo/x.cc:81] Invalid type\nframe #0: here", "Invalid type"),
+        ("\n  no such op \nmore", "no such op"),
+        ("", "ValueError"),
+        ("x" * 500, "x" * 199 + "…"),
+    ],
+)
+def test_a_backends_own_words_are_short(said: str, shown: str) -> None:
+    assert series.shortened(ValueError(said)) == shown
