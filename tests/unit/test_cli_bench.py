@@ -13,7 +13,7 @@ import pytest
 
 from tests.unit.bench_results import changed, healthy
 from torchnet.bench import results as model
-from torchnet.bench.options import JOB_FIELDS, OPTIONS, SETTLED
+from torchnet.bench.options import JOB_FIELDS, OPTIONS
 from torchnet.bench.results import Results
 from torchnet.bench.worker import plan
 from torchnet.cli import main

@@ -68,7 +68,7 @@ def _command() -> Any:
         [
             inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
             *field_parameters(OPTIONS, group=GROUP),
-            *field_parameters(JOB_FIELDS, taken={option.short for option in OPTIONS}),
+            *field_parameters(JOB_FIELDS),
             parameter("config", str, config),
             parameter("dry_run", bool, dry),
             parameter("form", str, form),

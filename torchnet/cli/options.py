@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import typer
@@ -83,19 +83,16 @@ def parameter_name(field: Field) -> str:
     return field.path.replace(".", "__")
 
 
-def field_parameters(
-    fields: Iterable[Field] = FIELDS, *, group: str = "", taken: Collection[str] = ()
-) -> list[inspect.Parameter]:
+def field_parameters(fields: Iterable[Field] = FIELDS, *, group: str = "") -> list[inspect.Parameter]:
     """A keyword parameter for each of ``fields`` that has a flag.
 
-    ``group``: the heading of all of them, "" for each field's own. ``taken``: short names that mean something else in
-    this command.
+    ``group``: the heading of all of them, "" for each field's own.
     """
     parameters = []
     for field in fields:
         if field.flag:
             kind: Any = bool if field.switch else list[str] if field.repeat else str
-            parameters.append(parameter(parameter_name(field), kind, _option(field, group, taken)))
+            parameters.append(parameter(parameter_name(field), kind, _option(field, group)))
     return parameters
 
 
@@ -112,11 +109,11 @@ def parameter(name: str, kind: Any, option: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None)
 
 
-def _option(field: Field, group: str, taken: Collection[str]) -> Any:
+def _option(field: Field, group: str) -> Any:
     default = f" [{field.default}]" if field.default else ""
     return typer.Option(
         None,
-        *(name for name in (field.flag, field.short) if name and name not in taken),
+        *(name for name in (field.flag, field.short) if name),
         help=field.help + default,
         metavar=None if field.switch else field.metavar,
         show_default=False,
