@@ -104,10 +104,13 @@ def test_a_node_with_a_tenth_of_the_rate_is_slow_both_ways_and_the_others_are_no
         assert (rate < 1.05 * 100e6 / 8) == (2 in pair), found
 
 
-def test_without_a_rate_a_fault_shapes_one_node(tmp_path: Path) -> None:
+def test_without_a_rate_a_fault_shapes_one_node_and_not_the_network_beside_it(tmp_path: Path) -> None:
     shape = Shape(faults=(parse("node-0:net1:rate=50mbit"),))
-    found = rates(measured(tmp_path, shape))
-    assert all(rate < 1.05 * 50e6 / 8 for rate in found.values()), found
+    addresses = {node: {"net1": NET1[node], "eth0": f"172.30.1.{node + 1}"} for node in range(2)}
+    said = measured(tmp_path, shape, addresses=addresses)
+    found = [(one.network, statistics.median(one.rates)) for one in said if isinstance(one, Tcp)]
+    assert [network for network, _ in found] == ["net1"] * 4 + ["eth0"] * 4
+    assert all((rate < 1.05 * 50e6 / 8) == (network == "net1") for network, rate in found), found
 
 
 def test_lost_packets_are_segments_that_are_sent_again(tmp_path: Path) -> None:
@@ -180,6 +183,15 @@ def test_packets_that_go_nowhere_are_a_pair_that_lacks(
     assert "node 0: timed out" in lacks.why
     assert "node 1: fcbb:0:800:ffff::1 did not connect within 1 s" in lacks.why
     assert not rates(said)
+
+
+def test_a_peer_that_falls_silent_amid_a_measurement_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tcp, "PATIENCE", 1.0)
+    said = measured(tmp_path, Shape(rate=GBIT, faults=(parse("node-1:net1:lossy@2"),)))
+    assert isinstance(said[-1], Lacks)
+    assert not any(isinstance(one, Latency) for one in said)
 
 
 def test_a_sender_that_goes_before_the_time_is_told(tmp_path: Path) -> None:

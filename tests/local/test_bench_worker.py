@@ -4,6 +4,7 @@ network; and the worker's folder alone with the agent's archive, as in a pod."""
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -145,6 +146,17 @@ def test_wrong_results_are_counted_at_every_size(tmp_path: Path) -> None:
     assert [(row.collective, row.wrong) for row in of(messages.Collective, found)] == [
         ("all_reduce", 1), ("all_reduce", 1), ("broadcast", 0), ("broadcast", 0),
     ]  # fmt: skip
+
+
+def test_nccl_without_a_gpu_is_one_error_without_a_trace(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "torchnet" / "bench" / "worker" / "run.py")]
+    done = subprocess.run(
+        [*command, "--plan", encode(plan(backend="nccl"))],
+        env={**CLEAN, "CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True, timeout=90, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert re.fullmatch(r"torchnet bench: .*0 CUDA devices.*\n  fix: .*\n", done.stderr), done.stderr
+    assert not done.stdout
 
 
 def test_the_folder_and_the_agents_archive_are_enough(tmp_path: Path) -> None:

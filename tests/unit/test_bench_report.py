@@ -218,6 +218,13 @@ def test_the_matrix_has_each_direction_and_frames_the_slowest() -> None:
     assert "the slowest is node-2 → node-1" in read(drawn).text("desc").replace("\u00a0", " ")
 
 
+def test_long_names_are_told_apart_in_the_matrix() -> None:
+    results = healthy(3, sizes=SIZES[:1])
+    nodes = tuple(one.model_copy(update={"name": f"{'worker-' * 8}{one.node}"}) for one in results.nodes)
+    labels = [label for _, _, label in read(html(changed(results, nodes=nodes))).all("text")]
+    assert [f"worker-…worker-{number}\u2002{number}" in labels for number in range(3)] == [True] * 3
+
+
 def test_two_nodes_have_a_table_and_no_matrix() -> None:
     page = read(html(healthy(2, sizes=SIZES)))
     assert len(page.all("svg")) == 2  # one plot, for wide windows and for narrow ones

@@ -78,5 +78,7 @@ def ratio(value: float) -> str:
 
 
 def clipped(text: str, most: int) -> str:
-    """At most ``most`` characters, for the labels of plots; the whole name stands in the table."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    """At most ``most`` characters, for the labels of plots: the beginning and the end, in which names of workers
+    differ. The whole name stands in the table."""
+    end = most // 2
+    return text if len(text) <= most else f"{text[: most - end - 1]}…{text[-end:]}"

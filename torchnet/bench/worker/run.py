@@ -227,4 +227,10 @@ def _network(bench: Bench, interface: str, backend: str, context: Context) -> Ne
 
 if __name__ == "__main__":
     bootstrap()
-    main(sys.argv[1:])
+    from torchnet.errors import TorchnetError
+
+    try:
+        main(sys.argv[1:])
+    except TorchnetError as error:
+        sys.stderr.write(f"torchnet bench: {error}\n")
+        sys.exit(error.exit_code)

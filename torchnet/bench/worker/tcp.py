@@ -61,10 +61,13 @@ def listen(address: str, backlog: int) -> socket.socket:
 def connect(own: str, peer: str, port: int) -> socket.socket:
     """From the own address of this network: the route may know others.
 
+    A peer that acknowledges nothing for PATIENCE is gone; the kernel's own patience is a quarter of an hour.
+
     Raises:
         OSError: it cannot be reached.
     """
     connection = socket.create_connection((peer, port), timeout=PATIENCE, source_address=(own, 0))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(PATIENCE * 1000))
     connection.settimeout(None)  # sendfile(2) knows of no time-out: a socket with one does not wait
     return connection
 

@@ -12,6 +12,7 @@ The bridges have no address: nodes reach each other through these links and in n
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from errno import EINVAL, ENETDOWN, ENODEV
@@ -25,6 +26,7 @@ from torchnet.spec.values import parse_rate
 _FRONT = 100  # indexes in the fabric: bridges from here on, then the ports in the order of the nodes
 _BACK = _FRONT + 1
 TAP = "internet"
+_CARRIER_SECONDS = 2.0
 
 
 @dataclass
@@ -66,6 +68,7 @@ def build_fabric(
     links += [build.bridge(f"back{rail}", mtu=mtu, index=_BACK + rail) for rail in range(rails)]
     late: list[bytes] = []
     lossy: list[tuple[Port, float]] = []
+    blocked: list[int] = []
     index = _BACK + rails
     for node, namespace in zip(nodes, namespaces, strict=True):
         eth0 = node.frontend
@@ -110,7 +113,7 @@ def build_fabric(
             if planted.has(node, port, "no-carrier") is not None:
                 late.append(build.down(outer))
             if planted.has(node, port, "lossy") is not None:
-                late.append(build.blocked_port(outer, True))
+                blocked.append(outer)
             if percent := planted.has(node, port, "loss"):
                 # Each end of the cable cuts what it sends into packets, and so the other end can lose them one by one.
                 late += [loss.single_packets(inner), loss.single_packets(outer)]
@@ -120,6 +123,8 @@ def build_fabric(
         tap.make(TAP)
         fabric.batch([build.port(build.index_of(fabric, TAP), _FRONT)])
     fabric.batch(late)
+    for index in blocked:
+        _block(fabric, index)
     for port, share in lossy:
         loss.lose([port.port, port.parent], share)
     neighbours = _neighbours(nodes)
@@ -131,6 +136,23 @@ def build_fabric(
             [m for rank, m in neighbours if rank != node.rank], ignore=frozenset({ENODEV, EINVAL, ENETDOWN})
         )
     return Fabric(namespaces, fabric, sockets)
+
+
+def _block(fabric: Netlink, port: int) -> None:
+    """Once the bridge has heard of the port's carrier, a moment after the cable is made: then it enables the port.
+
+    Until then the kernel refuses to let the port forward (net/bridge/br_stp_if.c, br_set_port_state).
+    """
+    deadline = time.monotonic() + _CARRIER_SECONDS
+    while time.monotonic() < deadline:  # another fault may keep the port down
+        try:
+            fabric.request(build.blocked_port(port, False))
+            break
+        except OSError as error:
+            if error.errno != ENETDOWN:
+                raise
+        time.sleep(0.005)
+    fabric.request(build.blocked_port(port, True))
 
 
 def _shapers(
