@@ -63,8 +63,8 @@ def test_the_jobs_flags_are_the_launchs_but_for_what_a_benchmark_settles(
     assert main(["bench", "--help"]) == 0
     text = capsys.readouterr().out
     settled = {
-        "--module", "--no-python", "--standalone", "--max-restarts", "--stdin-rank", "--log-dir", "--tee", "--redirects",
-        "--ranks", "--measure", "--min-share", "--code", "--detach",
+        "--module", "--no-python", "--standalone", "--max-restarts", "--stdin-rank", "--log-dir", "--tee",
+        "--redirects", "--ranks", "--measure", "--min-share", "--code", "--detach",
     }  # fmt: skip
     for field in FIELDS:
         if field.flag:
