@@ -25,6 +25,14 @@ import torch.distributed.nn.functional  # now: its defaults would keep a group t
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 
+tune: Any = None
+try:
+    import torchnet
+
+    tune = torchnet.tune
+except (ImportError, AttributeError):  # under another launcher; PyPI's torchnet is something else
+    pass
+
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Trains a small network on handwritten digits.")
@@ -33,7 +41,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=64, help="images per step, all ranks together")
     parser.add_argument("--seed", type=int, default=0, help="of the first weights and of the images' order")
     parser.add_argument("--model", choices=["small", "large"], default="small", help="large: 55 MB a step")
-    parser.add_argument("--compress", choices=["none", "bf16"], default="none", help="how gradients travel")
+    parser.add_argument("--compress", choices=["none", "bf16"], help="how gradients travel")
     parser.add_argument("--checkpoint", type=Path, help="saved after every epoch, and resumed from")
     return parser.parse_args()
 
@@ -100,9 +108,12 @@ def train(args: argparse.Namespace, device: torch.device) -> Tensor:
     if state := load(args.checkpoint):
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-    parallel = nn.parallel.DistributedDataParallel(model)
-    if args.compress == "bf16":
-        parallel.register_comm_hook(None, bf16_compress_hook)
+    if tune is not None:  # with the buckets and the compression of torchnet's settings, where there are any
+        parallel = tune(model, compress=args.compress)
+    else:
+        parallel = nn.parallel.DistributedDataParallel(model)
+        if args.compress == "bf16":
+            parallel.register_comm_hook(None, bf16_compress_hook)
 
     for epoch in range(state.get("epochs", 0), args.epochs):
         rate = {"small": 3e-3, "large": 3e-4}[args.model] * (1 - epoch / args.epochs)

@@ -5,16 +5,17 @@ For training scripts (each is loaded when it is first used; `import torchnet` it
 pyroute2):
 
 * :func:`init` initialises ``torch.distributed`` under torchnet, under plain torchrun and in a single process;
-* :func:`traffic` tells how many bytes went over which interface and to which peer.
+* :func:`traffic` tells how many bytes went over which interface and to which peer;
+* :func:`tune` wraps a model in DistributedDataParallel as the job's settings say.
 """
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from torchnet.training import Context, Traffic, init, traffic
+    from torchnet.training import Context, Traffic, init, traffic, tune
 
-__all__ = ["Context", "Traffic", "__version__", "init", "traffic"]
+__all__ = ["Context", "Traffic", "__version__", "init", "traffic", "tune"]
 
 __version__ = "0.1.0"
 

@@ -28,6 +28,7 @@ RECEIPT_SCHEMA = "torchnet.receipt/1"
 ENV_PREFIX = "TORCHNET_"
 START_VARIABLE = "TORCHNET_START"  # of agents: which start of the whole gang this is
 REPLACED_VARIABLE = "TORCHNET_REPLACED"  # of agents: how many pods were replaced for this worker already
+TUNE_PREFIX = "TORCHNET_TUNE_"  # of workers and scripts: the settings of the table "tune"
 TABLE_VARIABLE = "TORCHNET_TABLE"  # for scripts: the path of the job's encoded table
 
 

@@ -21,11 +21,13 @@ __all__ = [
     "Failure",
     "Flap",
     "InterfaceBytes",
+    "Measured",
     "NodeReceipt",
     "PeerBytes",
     "RailBytes",
     "RankResult",
     "Receipt",
+    "Series",
     "ValidationError",
 ]
 
@@ -35,6 +37,7 @@ Bytes = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(ge=0)]
 Proof = Literal["measured", "inferred", "unknown"]
 
 
@@ -103,6 +106,46 @@ class Flap(_Part):
     duration_s: Seconds
 
 
+class Series(_Part):
+    """With --measure: what left on a worker's rails (headers included), sample by sample. The launcher makes
+    ``measured`` of it, and leaves it out then.
+    """
+
+    sample_s: Seconds
+    unit_bytes: int = Field(ge=1)
+    block_samples: int = Field(ge=1)
+    blocks: dict[str, str]
+    """By number, for block 0 begins at the start: whole numbers of units as text, compressed (zlib), in base64."""
+
+
+class Measured(_Part):
+    """With --measure: the backend's traffic in time, as medians of the nodes that were sampled. What could not be told
+    from the samples is null.
+    """
+
+    nodes: Count
+    """Of so many, the first ones."""
+    sample_s: Seconds
+    observed_s: Seconds
+    """From the first to the last traffic, as far as it was sampled."""
+    idle_share: Share | None
+    """Of that time: the backend carried nothing but a trickle."""
+    busbw: Rate | None
+    """Bytes per second that a node sent while it was not idle, headers included; in a ring that is the bus bandwidth
+    of nccl-tests."""
+    peak: Rate | None
+    """The same at the busiest: a twentieth of the samples had more."""
+    line_share: Rate | None
+    """busbw over the rate of all rails, where that is known."""
+    steps_per_s: Rate | None
+    step_bytes: Rate | None
+    """Sent by a node in each step."""
+    step_active_s: Rate | None
+    """Seconds of each step in which the backend carried its bytes."""
+    why: str = ""
+    """Why something is null."""
+
+
 class NodeReceipt(_Part):
     """One worker's account."""
 
@@ -121,6 +164,7 @@ class NodeReceipt(_Part):
     proof: Proof = "unknown"
     flaps: tuple[Flap, ...] = ()
     findings: tuple[str, ...] = ()
+    series: Series | None = None
 
 
 class Receipt(_Part):
@@ -152,6 +196,7 @@ class Receipt(_Part):
     """Why the share is not known, or how it was inferred."""
     min_share: Share | None = None
     """What --min-share asked for."""
+    measured: Measured | None = None
     ranks: tuple[RankResult, ...]
     rails: tuple[RailBytes, ...] = ()
     nodes: tuple[NodeReceipt, ...]

@@ -31,6 +31,7 @@ def receipt(**fields: Any) -> dict[str, Any]:
             "proof": "measured",
             "flaps": [],
             "findings": [],
+            "series": None,
         }
         for i in range(2)
     ]
@@ -52,6 +53,7 @@ def receipt(**fields: Any) -> dict[str, Any]:
         "proof": "measured",
         "proof_reason": "",
         "min_share": None,
+        "measured": None,
         "ranks": [{"rank": i, "local_rank": 0, "node": f"node-{i}", "exit_code": 0} for i in range(2)],
         "rails": [{"interface": "net1", "peer_bytes": 810_600_000, "share": 1.0}],
         "nodes": nodes,

@@ -91,6 +91,7 @@ def test_every_flag_of_the_table_is_an_option_in_both_spellings(dry: Dry) -> Non
         "network.preflight": "full",
         "run.stall_action": "stop",
         "output.ranks": "0-1",
+        "tune.compress": "fp16",
     }
     Path("1").write_text("")  # of --env-file; the fixture's folder is the current one
     for field in FIELDS:

@@ -53,7 +53,14 @@ def loaded(*words: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "words",
-    [("--help",), ("launch", "--help"), ("env", "--help"), ("--version",), ("env", "--explain")],
+    [
+        ("--help",),
+        ("launch", "--help"),
+        ("bench", "--help"),
+        ("env", "--help"),
+        ("--version",),
+        ("env", "--explain"),
+    ],
     ids=" ".join,
 )
 def test_help_loads_nothing_heavy(words: tuple[str, ...]) -> None:
@@ -90,7 +97,7 @@ def test_without_a_word_it_shows_the_help() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("lunch",), "Did you mean 'launch'?"),
+        (("launhc",), "Did you mean 'launch'?"),
         (("launch", "--rat", "1gbit", "x.py"), "--rate"),
         (("launch", "--nnodes"), "requires an argument"),
         (("launch", "--quiet=3", "x.py"), "does not take a value"),

@@ -53,6 +53,14 @@ def test_the_whole_table() -> None:
     }
 
 
+def test_settings_of_a_tuning() -> None:
+    tuned = values(replace(INPUTS, gloo_devices=2, nccl_threads="4", nccl_sockets="2"))
+    assert tuned["GLOO_SOCKET_IFNAME"] == "net1,net2,net1,net2"
+    assert (tuned["NCCL_SOCKET_NTHREADS"], tuned["NCCL_NSOCKS_PERTHREAD"]) == ("4", "2")
+    # The others take each interface once.
+    assert (tuned["NCCL_SOCKET_IFNAME"], tuned["UCX_NET_DEVICES"]) == ("=net1,net2", "net1,net2")
+
+
 def test_one_rail_crosses_none() -> None:
     assert "NCCL_CROSS_NIC" not in values(ONE_RAIL)
     assert values(ONE_RAIL)["GLOO_SOCKET_IFNAME"] == "net1"
@@ -128,6 +136,8 @@ def test_explain_covers_everything_that_build_gives() -> None:
         user="u",
         home="/h",
         cache_dir="/c",
+        nccl_threads="4",
+        nccl_sockets="2",
     )
     built = {variable.name for variable in build(everything)} | {variable.name for variable in build(INPUTS)}
     assert built == set(names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import io
 import os
@@ -77,6 +78,18 @@ def test_it_is_small_and_holds_what_workers_need_and_nothing_else(archive: Path)
         "pyroute2",
     }
     assert "torchnet/agent/site/sitecustomize.py" in zipfile.ZipFile(archive).namelist()
+
+
+def test_comments_stay_at_home_and_nothing_else_does(archive: Path) -> None:
+    with zipfile.ZipFile(archive) as whole:
+        own = [name for name in whole.namelist() if name.startswith("torchnet/")]
+        for name in own:
+            here, there = (ROOT / name).read_text(), whole.read(name).decode()
+            assert ast.dump(ast.parse(there), include_attributes=True) == ast.dump(
+                ast.parse(here), include_attributes=True
+            ), name
+            assert not [line for line in there.splitlines() if line.strip().startswith("#")], name
+    assert "torchnet/agent/loop.py" in own
 
 
 def test_the_same_bytes_each_time(archive: Path) -> None:

@@ -18,7 +18,7 @@ from torchnet.spec.show import value_at
 
 def test_the_table_and_the_model_hold_the_same_fields() -> None:
     job = JobSpec(script="x.py")
-    groups = {"network": job.network, "run": job.run, "output": job.output, "kubernetes": job.kubernetes}
+    groups = {name: getattr(job, name) for name in ("network", "run", "tune", "output", "kubernetes")}
     paths = {name for name in JobSpec.model_fields if name not in groups}
     for name, group in groups.items():
         paths |= {
@@ -132,6 +132,11 @@ def test_every_variable_of_the_table_is_read(tmp_path: Path) -> None:
         "output.json": "r.json",
         "output.min_share": "0.5",
         "output.quiet": "yes",
+        "output.measure": "yes",
+        "tune.compress": "bf16",
+        "tune.gloo_devices": "2",
+        "tune.nccl_socket_nthreads": "2",
+        "tune.nccl_nsocks_perthread": "2",
     }
     (tmp_path / "3000").write_text("A=1\n")  # of --env-file
     environ = {field.env: samples.get(field.path, "3000") for field in FIELDS if field.env}

@@ -71,6 +71,10 @@ BOUNDS = {
     "network.mtu": ("1279", "1280", "65535", "65536"),
     "run.max_restarts": ("-1", "0", "1000", "1001"),
     "output.min_share": ("-0.1", "0", "1", "1.01"),
+    "tune.bucket_cap_mb": ("0.09", "0.1", "10000", "10001"),
+    "tune.gloo_devices": ("0", "1", "8", "9"),
+    "tune.nccl_socket_nthreads": ("0", "1", "16", "17"),
+    "tune.nccl_nsocks_perthread": ("0", "1", "16", "17"),
 }
 
 
@@ -82,6 +86,16 @@ def test_bounds(tmp_path: Path, path: str, values: tuple[str, str, str, str]) ->
     for bad in (below, above):
         (problem,) = wrong(tmp_path, {path: bad}).problems
         assert problem.path == path
+
+
+def test_nccl_takes_no_more_than_64_sockets(tmp_path: Path) -> None:
+    both = {"tune.nccl_socket_nthreads": "8", "tune.nccl_nsocks_perthread": "8"}
+    assert asked(tmp_path, both).job.tune.variables() == {
+        "TORCHNET_TUNE_NCCL_SOCKET_NTHREADS": "8",
+        "TORCHNET_TUNE_NCCL_NSOCKS_PERTHREAD": "8",
+    }
+    error = wrong(tmp_path, {**both, "tune.nccl_nsocks_perthread": "9"})
+    assert "8 threads with 9 sockets each are more than NCCL's 64" in str(error)
 
 
 @pytest.mark.parametrize("path", ["run.start_timeout", "run.timeout"])

@@ -109,6 +109,7 @@ def spec_of(options: argparse.Namespace, *, joins: bool = True) -> AgentSpec:
                 "start_timeout",
                 "log_dir",
                 "min_share",
+                "measure",
                 "stdin_rank",
                 "phase",
                 "state",

@@ -30,6 +30,7 @@ class Environment:
         self._user = {**os.environ, **spec.env}
         self._home = _home(self._user)
         self.rdma = () if spec.loopback else on_rails([(r.interface, r.address) for r in rails])
+        times = self._tuned("GLOO_DEVICES") or ""
         family = 6 if rails[0].family == 6 else 4
         self._fixed = {
             "world_size": spec.world_size,
@@ -53,7 +54,13 @@ class Environment:
             "user": None if _known() else "torchnet",
             "home": self._home,
             "cache_dir": f"{self._home}/torchinductor" if self._home else None,
+            "gloo_devices": int(times) if times.isdecimal() else 1,
+            "nccl_threads": self._tuned("NCCL_SOCKET_NTHREADS"),
+            "nccl_sockets": self._tuned("NCCL_NSOCKS_PERTHREAD"),
         }
+
+    def _tuned(self, name: str) -> str | None:
+        return self._user.get(names.TUNE_PREFIX + name)
 
     def of(self, local_rank: int, error_file: str) -> dict[str, str]:
         env = merge(self._user, build(self._inputs(local_rank, error_file)))[0]

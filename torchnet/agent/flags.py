@@ -17,7 +17,7 @@ _NUMBERS: dict[str, tuple[int, tuple[str, ...]]] = {
     "node_rank": (0, ("TORCHNET_NODE_RANK", "JOB_COMPLETION_INDEX")),
     "nproc_per_node": (1, ("TORCHNET_NPROC_PER_NODE",)),
 }
-_SWITCHES = ("--module", "--no-python", "--no_python", "--help")
+_SWITCHES = ("--module", "--no-python", "--no_python", "--measure", "--help")
 
 
 def parse(argv: Sequence[str], prog: str = "torchnet agent", about: str = "") -> argparse.Namespace:
@@ -127,6 +127,7 @@ def _run(made: argparse.ArgumentParser) -> None:
     add("--start-timeout", type=float, default=300.0, metavar="SECONDS")
     add("--log-dir", default="")
     add("--min-share", type=float)
+    add("--measure", action="store_true", help="sample the rails' counters, for the receipt")
     add("--stdin-rank", type=int)
     add("--local-rank", type=int, default=0, help="of `torchnet env`: whose environment [%(default)s]")
     kind = made.add_mutually_exclusive_group()

@@ -47,6 +47,7 @@ class AgentSpec:
     hostid: str = ""  # for NCCL, where several workers share one machine
     cpus: float | None = None  # processors for each process, where workers share a machine
     min_share: float | None = None
+    measure: bool = False  # sample the rails' counters
     # Prepare and work are a pod's two containers; the folder `state` is what the first leaves for the second.
     phase: Literal["all", "prepare", "work"] = "all"
     state: str = ""

@@ -20,7 +20,7 @@ LIMIT = 4096  # bytes; Kubernetes cuts what is longer
 _FORMAT = 1
 _TEXTS = (1500, 600, 200)  # how long texts may be, from the first try to fit on
 _FAILURE = tuple(f.name for f in fields(Failure) if f.name != "tail")
-_RECEIPT_LEFT_OUT = ("peers", "node", "node_rank")
+_RECEIPT_LEFT_OUT = ("peers", "node", "node_rank", "series")
 
 
 class Termination:

@@ -11,6 +11,7 @@ from torchnet.agent.account import Account
 from torchnet.agent.environment import Environment
 from torchnet.agent.gang import Gang
 from torchnet.agent.loop import Loop
+from torchnet.agent.pace import NODES, Pace
 from torchnet.agent.process import Process
 from torchnet.agent.rdma import of_devices, port_bytes
 from torchnet.agent.report import Reporter
@@ -47,6 +48,7 @@ class Work:
         self._notice = notice
         self._account: Account | None = None
         self._watch: RailWatch | None = None
+        self._pace: Pace | None = None
         self._rdma = port_bytes()
         self._hcas: tuple[str, ...] = ()
         self._killed = memory.kills()
@@ -72,6 +74,8 @@ class Work:
             self._loop.watch(self._account.closed, self._account.poll)
             if not self._spec.loopback:
                 self._watch = RailWatch(self._loop, rails, self._spec.link_grace, self._told, self._lost)
+                if self._spec.measure and self._spec.node_rank < NODES:
+                    self._pace = Pace(self._loop, {rail.interface for rail in rails})
         else:
             self._account.learn(table)
             if self._watch is not None:
@@ -123,8 +127,10 @@ class Work:
         if self._watch is not None:
             self._watch.close()
             self._watch = None
+        pace, self._pace = self._pace, None
         codes = self.gang.codes()
-        return receipt.worker(self._spec, table, rails, traffic, codes, flaps, self._ports(), self._hcas)
+        made = receipt.worker(self._spec, table, rails, traffic, codes, flaps, self._ports(), self._hcas)
+        return {**made, "series": pace.close() if pace else None}
 
     def close(self) -> None:
         """Give everything back."""

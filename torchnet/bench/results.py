@@ -193,7 +193,7 @@ class Trial(_Part):
 
 
 class Tuning(_Part):
-    """What a tuning found. ``chosen``: settings of [tool.torchnet]; empty where nothing is better than before."""
+    """What a tuning found. ``chosen``: settings of [tool.torchnet]; empty where nothing is better."""
 
     trials: tuple[Trial, ...]
     chosen: dict[str, str]

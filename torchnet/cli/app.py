@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from torchnet.cli import agent, attach, down, env, launch, logs, manifests, status, verify
+from torchnet.cli import agent, attach, bench, down, env, launch, logs, manifests, status, verify
 from torchnet.cli.options import PlainGroup
 
 
@@ -37,13 +37,9 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        from importlib.metadata import PackageNotFoundError, version
+        from torchnet.cli.version import version
 
-        try:
-            number = version("torchnet-launch")
-        except PackageNotFoundError:
-            number = "(not installed)"
-        typer.echo(f"torchnet {number}")
+        typer.echo(f"torchnet {version()}")
         raise typer.Exit
 
 
@@ -56,7 +52,7 @@ def _torchnet(
     pass
 
 
-for command in (launch, status, logs, attach, down, env, manifests, verify, agent):
+for command in (launch, bench, status, logs, attach, down, env, manifests, verify, agent):
     command.register(app)
 
 

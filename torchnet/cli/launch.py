@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from torchnet.cli.options import PlainCommand, field_parameters, given_fields, parameter
+from torchnet.cli.options import PlainCommand, field_parameters, foreign_parameters, given_fields, parameter
 from torchnet.cli.places import working_directory
 from torchnet.errors import UsageError
 
@@ -63,6 +63,7 @@ def _command() -> Any:
         [
             inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
             *field_parameters(),
+            *foreign_parameters(),
             parameter("config", str, config),
             parameter("dry_run", bool, dry_run),
             parameter("form", str, form),
@@ -74,11 +75,11 @@ def _command() -> Any:
 
 def run(values: dict[str, Any], words: list[str]) -> int:
     """What the command does with its options' ``values`` and with the script and its arguments."""
-    from torchnet.cli.entry import emit, say
+    from torchnet.cli.entry import say
     from torchnet.cli.torchrun import warnings
     from torchnet.spec.resolve import resolve
 
-    form = _form(values["form"], bool(values["dry_run"]))
+    form = dry_run_form(values["form"], bool(values["dry_run"]))
     flags = given_fields(values)
     if words:
         flags |= {"script": words[0], "args": tuple(words[1:])}
@@ -86,13 +87,12 @@ def run(values: dict[str, Any], words: list[str]) -> int:
     resolved = resolve(flags, os.environ, cwd, values["config"])
     for line in (*warnings(values), *resolved.warnings):
         say(f"torchnet: {line}")
-    if resolved.job.on == "kubernetes":
-        return _on_kubernetes(resolved, cwd, form if values["dry_run"] else None)
     if values["dry_run"]:
-        from torchnet.spec.show import as_json, as_yaml
+        return dry_run(resolved, cwd, form)
+    if resolved.job.on == "kubernetes":
+        from torchnet.runtimes.kubernetes.launch import launch as on_kubernetes
 
-        emit((as_json if form == "json" else as_yaml)(resolved.job, resolved.origins))
-        return 0
+        return int(on_kubernetes(resolved.job, resolved.origins, cwd))
 
     from torchnet.spec.script import check_script
 
@@ -105,13 +105,15 @@ def run(values: dict[str, Any], words: list[str]) -> int:
     return int(launch(resolved.job, resolved.origins))
 
 
-def _on_kubernetes(resolved: Resolved, cwd: str, form: str | None) -> int:
-    """Print the objects in ``form``, or launch them where it is None."""
+def dry_run(resolved: Resolved, cwd: str, form: str) -> int:
+    """Print the job in ``form``, on Kubernetes its objects; the exit code."""
     job = resolved.job
-    if form is None:
-        from torchnet.runtimes.kubernetes.launch import launch
+    if job.on == "local":
+        from torchnet.cli.entry import emit
+        from torchnet.spec.show import as_json, as_yaml
 
-        return int(launch(job, resolved.origins, cwd))
+        emit((as_json if form == "json" else as_yaml)(job, resolved.origins))
+        return 0
 
     from torchnet.cli.entry import emit, say
     from torchnet.network.text import printable
@@ -128,7 +130,8 @@ def _on_kubernetes(resolved: Resolved, cwd: str, form: str | None) -> int:
     return 0
 
 
-def _form(asked: str | None, dry_run: bool) -> str:
+def dry_run_form(asked: str | None, dry_run: bool) -> str:
+    """The form of a dry run. Raises UsageError for what is none."""
     if asked is not None and not dry_run:
         raise UsageError("-o is the form of a dry run", fix="add --dry-run, or leave out -o")
     if asked not in (None, *FORMATS):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -33,6 +34,8 @@ class PlainCommand(TyperCommand):
     into the callback's parameters and ``context.args``; `torchnet.spec` checks them.
     """
 
+    headings: ClassVar[tuple[str, ...]] = (*GROUPS, OWN_GROUP)
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the options that were given into ``ctx.params`` and all that follows them into ``ctx.args``."""
         if ctx.resilient_parsing:
@@ -54,8 +57,8 @@ class PlainCommand(TyperCommand):
         return list(ctx.args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """The table's groups in their order, then the command's own options."""
-        headings: dict[str, list[tuple[str, str]]] = {group: [] for group in (*GROUPS, OWN_GROUP)}
+        """The headings in their order, each with its options."""
+        headings: dict[str, list[tuple[str, str]]] = {group: [] for group in self.headings}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None:
@@ -80,17 +83,25 @@ def parameter_name(field: Field) -> str:
     return field.path.replace(".", "__")
 
 
-def field_parameters() -> list[inspect.Parameter]:
-    """A keyword parameter for each field that has a flag, and for each of torchrun's meaningless ones."""
+def field_parameters(fields: Iterable[Field] = FIELDS, *, group: str = "") -> list[inspect.Parameter]:
+    """A keyword parameter for each of ``fields`` that has a flag.
+
+    ``group``: the heading of all of them, "" for each field's own.
+    """
     parameters = []
-    for field in FIELDS:
+    for field in fields:
         if field.flag:
             kind: Any = bool if field.switch else list[str] if field.repeat else str
-            parameters.append(parameter(parameter_name(field), kind, _option(field)))
-    for one in FOREIGN:
-        kind = bool if one.switch else str
-        parameters.append(parameter(one.parameter, kind, typer.Option(None, one.flag, hidden=True)))
+            parameters.append(parameter(parameter_name(field), kind, _option(field, group)))
     return parameters
+
+
+def foreign_parameters() -> list[inspect.Parameter]:
+    """A keyword parameter for each of torchrun's flags that mean nothing here."""
+    return [
+        parameter(one.parameter, bool if one.switch else str, typer.Option(None, one.flag, hidden=True))
+        for one in FOREIGN
+    ]
 
 
 def parameter(name: str, kind: Any, option: Any) -> inspect.Parameter:
@@ -98,7 +109,7 @@ def parameter(name: str, kind: Any, option: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None)
 
 
-def _option(field: Field) -> Any:
+def _option(field: Field, group: str) -> Any:
     default = f" [{field.default}]" if field.default else ""
     return typer.Option(
         None,
@@ -106,7 +117,7 @@ def _option(field: Field) -> Any:
         help=field.help + default,
         metavar=None if field.switch else field.metavar,
         show_default=False,
-        rich_help_panel=field.group,
+        rich_help_panel=group or field.group,
     )
 
 

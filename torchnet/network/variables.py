@@ -38,6 +38,7 @@ class EnvironmentInputs:
         rdma: names of the RDMA devices on the rails (``mlx5_0``), () for plain TCP.
         rdma_prefix: the one network (CIDR) that holds the rails' addresses: environment.covering_prefix.
         loopback: there is no backend, all workers share this machine's ``lo``.
+        gloo_devices, nccl_threads, nccl_sockets: the table "tune" of the job's settings; None leaves them.
         user, home, cache_dir: set where the uid has no passwd entry or no writable HOME; None leaves them.
 
     Raises ValueError where ``rails`` is empty or ``master_addr`` is no bare IP literal.
@@ -67,6 +68,9 @@ class EnvironmentInputs:
     user: str | None = None
     home: str | None = None
     cache_dir: str | None = None
+    gloo_devices: int = 1
+    nccl_threads: str | None = None
+    nccl_sockets: str | None = None
 
     def __post_init__(self) -> None:
         if not self.rails:
@@ -178,9 +182,9 @@ RULES: tuple[Rule, ...] = (
          "torch/distributed/rendezvous.py",
          consequence="init_process_group fails where it asks for a libuv that is not there"),
     # What carries the collectives.
-    Rule("GLOO_SOCKET_IFNAME", "net1,net2", lambda i: i.interfaces,
-         "Gloo's listening interfaces: exact names, one for each rail, as many on every worker; unset, Gloo "
-         "takes the host name's address, which is eth0's.",
+    Rule("GLOO_SOCKET_IFNAME", "net1,net2", lambda i: ",".join([i.interfaces] * i.gloo_devices),
+         "Gloo's listening interfaces: exact names, one for each rail (and again for each of tune.gloo_devices), as "
+         "many on every worker; unset, Gloo takes the host name's address, which is eth0's.",
          "torch/csrc/distributed/c10d/ProcessGroupGloo.cpp",
          consequence=f"Gloo listens there, and {_LEAVES}"),
     Rule("TORCHCOMM_GLOO_INTERFACE", "net1", lambda i: i.rails[0][0],
@@ -192,6 +196,10 @@ RULES: tuple[Rule, ...] = (
     Rule("NCCL_SOCKET_FAMILY", "AF_INET6", lambda i: i.address_family,
          "The family of the rails' addresses; unset, an IPv4 address would go first.",
          _NCCL, consequence="NCCL may find no such address on the rails, or one that was not checked"),
+    Rule("NCCL_SOCKET_NTHREADS", "where tune.nccl_socket_nthreads is set", lambda i: i.nccl_threads,
+         "Threads of each connection.", _NCCL, consequence="as many threads are used"),
+    Rule("NCCL_NSOCKS_PERTHREAD", "where tune.nccl_nsocks_perthread is set", lambda i: i.nccl_sockets,
+         "Sockets of each of these threads.", _NCCL, consequence="as many sockets are used"),
     Rule("NCCL_HOSTID", "one for each local node", lambda i: i.hostid,
          "Local nodes share a machine: without it NCCL uses shared memory and net1 carries nothing.",
          _NCCL, consequence="NCCL takes equal ids for one machine and may bypass the backend"),

@@ -48,6 +48,7 @@ def command(job: JobSpec, run_id: str, phase: str, rails: list[Rail], code: Code
         words += ["--code", f"{CODE_DIR}/{CODE_ZIP}", "--workdir", WORK_DIR]
     for flag, value in _flags(job, run_id, rails):
         words += [flag, value]
+    words += ["--measure"] if job.output.measure else []
     words += ["--module"] if job.module else ["--no-python"] if job.no_python else []
     return [*words, literal(code.script), *map(literal, job.args)]
 

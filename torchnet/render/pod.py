@@ -171,7 +171,8 @@ def _own_variables(job: JobSpec) -> list[dict[str, Any]]:
 def _variables(job: JobSpec) -> list[dict[str, Any]]:
     """The script's. An ordinary uid has no home and no name in most images, and PyTorch's caches ask for both."""
     variables = {} if job.kubernetes.security == "rdma" else {"HOME": names.WORK_DIR, "USER": "torchnet"}
-    return [{"name": name, "value": literal(value)} for name, value in sorted((variables | job.env).items())]
+    told = job.tune.variables() | job.env
+    return [{"name": name, "value": literal(value)} for name, value in sorted((variables | told).items())]
 
 
 def _gpus(job: JobSpec) -> dict[str, str]:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from torchnet.names import ENV_PREFIX
 
-JOB, NETWORK, RUN, OUTPUT, KUBERNETES = "The job", "The network", "The run", "Output", "Kubernetes"
-GROUPS = (JOB, NETWORK, RUN, OUTPUT, KUBERNETES)
+JOB, NETWORK, RUN, TUNE, OUTPUT = "The job", "The network", "The run", "Tuning", "Output"
+KUBERNETES = "Kubernetes"
+GROUPS = (JOB, NETWORK, RUN, TUNE, OUTPUT, KUBERNETES)
 PLACES = ("local", "kubernetes")
 
 
@@ -35,7 +36,7 @@ class Field:
     @property
     def group(self) -> str:
         """The heading of ``--help`` under which it stands."""
-        table = {"network": NETWORK, "run": RUN, "output": OUTPUT, "kubernetes": KUBERNETES}
+        table = {"network": NETWORK, "run": RUN, "tune": TUNE, "output": OUTPUT, "kubernetes": KUBERNETES}
         return table.get(self.path.partition(".")[0], JOB) if "." in self.path else JOB
 
     @property

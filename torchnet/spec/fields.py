@@ -170,6 +170,46 @@ FIELDS = (
         only="local",
     ),
     Field(
+        "tune.bucket_cap_mb",
+        "--tune-bucket-cap-mb",
+        "DDP's buckets, for torchnet.tune(): MiB of gradients that travel together.",
+        "a number from 0.1 to 10000",
+        "torch's own, 25",
+        "MIB",
+    ),
+    Field(
+        "tune.compress",
+        "--tune-compress",
+        "How torchnet.tune() lets gradients travel: none, bf16, fp16. Other than none, the results change.",
+        "none, bf16, fp16",
+        "none",
+        "HOW",
+    ),
+    Field(
+        "tune.gloo_devices",
+        "--tune-gloo-devices",
+        "Gloo's devices on each rail, each with a thread and connections of its own.",
+        "a whole number from 1 to 8",
+        "1",
+        "N",
+    ),
+    Field(
+        "tune.nccl_socket_nthreads",
+        "--tune-nccl-socket-nthreads",
+        "NCCL's threads for each connection over TCP (NCCL_SOCKET_NTHREADS).",
+        "a whole number from 1 to 16; times tune.nccl_nsocks_perthread at most 64",
+        "NCCL's own",
+        "N",
+    ),
+    Field(
+        "tune.nccl_nsocks_perthread",
+        "--tune-nccl-nsocks-perthread",
+        "NCCL's sockets for each of these threads (NCCL_NSOCKS_PERTHREAD).",
+        "a whole number from 1 to 16; times tune.nccl_socket_nthreads at most 64",
+        "NCCL's own",
+        "N",
+    ),
+    Field(
         "output.log_dir",
         "--log-dir",
         "Directory for one log file per rank.",
@@ -217,6 +257,13 @@ FIELDS = (
         "SHARE",
     ),
     Field(
+        "output.measure",
+        "--measure",
+        "Sample the backend's counters while it runs: the receipt tells steps, busbw and idle share.",
+        "true, false",
+        switch=True,
+    ),
+    Field(
         "output.quiet",
         "--quiet",
         "Neither progress nor the receipt's table.",
@@ -228,4 +275,4 @@ FIELDS = (
 )
 
 BY_PATH = {field.path: field for field in FIELDS}
-TABLES = ("network", "run", "output", "kubernetes")
+TABLES = ("network", "run", "tune", "output", "kubernetes")

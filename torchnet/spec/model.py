@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from torchnet.names import LOCAL_PREFIXES
+from torchnet.names import LOCAL_PREFIXES, TUNE_PREFIX
 from torchnet.spec import faults, kubernetes, values, words
 from torchnet.spec.kubernetes import Kubernetes
 
@@ -119,6 +119,39 @@ class Run(_Group):
     stdin_rank: Annotated[Whole, Field(ge=0, lt=values.RANK_LIMIT)] | None = None
 
 
+class Tune(_Group):
+    """How the collectives are carried: what ``torchnet bench --tune`` found to be fast on this network.
+
+    ``bucket_cap_mb`` (MiB) and ``compress`` are for scripts that call ``torchnet.tune()``, the rest is for Gloo and
+    NCCL in any script. None: as torch and NCCL have it. ``compress`` alone changes what is computed.
+    """
+
+    bucket_cap_mb: Annotated[float, BeforeValidator(values.parse_number), Field(ge=0.1, le=10_000)] | None = (
+        None
+    )
+    compress: Literal["none", "bf16", "fp16"] = "none"
+    gloo_devices: Annotated[Whole, Field(ge=1, le=8)] | None = None
+    nccl_socket_nthreads: Annotated[Whole, Field(ge=1, le=16)] | None = None
+    nccl_nsocks_perthread: Annotated[Whole, Field(ge=1, le=16)] | None = None
+
+    @model_validator(mode="after")
+    def _nccl_has_a_limit(self) -> Tune:
+        threads, sockets = self.nccl_socket_nthreads or 1, self.nccl_nsocks_perthread or 1
+        if threads * sockets > 64:
+            raise ValueError(
+                f"tune.nccl_nsocks_perthread: {threads} threads with {sockets} sockets each are more than NCCL's 64"
+            )
+        return self
+
+    def variables(self) -> dict[str, str]:
+        """What the workers are told: the names under which a launcher reads the same settings."""
+        said = {name: getattr(self, name) for name in sorted(self.model_fields_set)}
+        texts = {
+            name: f"{v:g}" if isinstance(v, float) else str(v) for name, v in said.items() if v is not None
+        }
+        return {f"{TUNE_PREFIX}{name.upper()}": text for name, text in texts.items()}
+
+
 class Output(_Group):
     """What is shown and kept."""
 
@@ -130,6 +163,7 @@ class Output(_Group):
     json_path: Text | None = Field(default=None, alias="json")
     """``"-"`` is standard output."""
     min_share: Share | None = None
+    measure: Switch = False
     quiet: Switch = False
 
 
@@ -152,6 +186,7 @@ class JobSpec(_Group):
     """Read by `torchnet.spec.resolve`, which puts their variables into ``env``."""
     network: Network = Network()
     run: Run = Run()
+    tune: Tune = Tune()
     output: Output = Output()
     kubernetes: Kubernetes = Kubernetes()
 

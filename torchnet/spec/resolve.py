@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,14 @@ def resolve(
     environ: Mapping[str, str],
     cwd: str | os.PathLike[str] = ".",
     config: str | None = None,
+    unread: Collection[str] = (),
 ) -> Resolved:
     """Merge flags over ``TORCHNET_*`` over the job file over the project's file over the defaults.
 
     ``flags`` maps field paths (``network.rate``) to what was typed. Reads the TOML files, those of ``--env-file`` and
     nothing else of the machine. A flag that has no meaning where the job is to run is an error; in files and in
-    the environment it waits for another launch. Raises `torchnet.spec.problems.SpecError` with every problem of
+    the environment it waits for another launch. ``unread`` are paths that only ``flags`` set: a command whose script is
+    torchnet's own does not run the file's script. Raises `torchnet.spec.problems.SpecError` with every problem of
     every layer.
     """
     here = Path(os.path.abspath(cwd))
@@ -59,6 +61,9 @@ def resolve(
     if config is not None:
         layers.append(from_job_file(config, here))
     layers.append(from_project(here))
+    for layer in layers[1:]:
+        for path in unread:
+            layer.values.pop(path, None)
     _settle_standalone(layers)
     merged = merge(layers)
     problems = [problem for layer in layers for problem in layer.problems]

@@ -1,4 +1,4 @@
-"""What training scripts use: `torchnet.init()` and `torchnet.traffic()`.
+"""What training scripts use: `torchnet.init()`, `torchnet.traffic()` and `torchnet.tune()`.
 
 Standard library and `torchnet.kernel` alone; torch is imported inside the functions that need it, so that
 `torchnet.traffic()` works in programs without torch, too.
@@ -6,5 +6,6 @@ Standard library and `torchnet.kernel` alone; torch is imported inside the funct
 
 from torchnet.training.group import Context, init
 from torchnet.training.meter import Bytes, Peer, Traffic, traffic
+from torchnet.training.tuning import tune
 
-__all__ = ["Bytes", "Context", "Peer", "Traffic", "init", "traffic"]
+__all__ = ["Bytes", "Context", "Peer", "Traffic", "init", "traffic", "tune"]

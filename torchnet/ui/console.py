@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from torchnet.receipt_model import ValidationError
 
 Event = Mapping[str, Any]
-# Is given each event before it is shown; what it returns True for is not shown.
-Listener = Callable[[Event], bool]
+# Is given each event before it is shown; what it returns True for is not shown, and an event is shown instead.
+Listener = Callable[[Event], bool | Event]
 # What values of wrong types, sizes and depths raise where they are used.
 _MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _BOLD, _RED, _YELLOW = "\x1b[1m", "\x1b[1;31m", "\x1b[1;33m"
@@ -38,7 +38,7 @@ class Console:
 
     ``ranks``: whose output is shown (empty: everybody's); failures are shown in any case, with their last
     lines. ``quiet``: neither phases nor notices below "warning". ``tty`` and ``color`` overrule what the
-    streams are. ``listener`` sees each event first, and may keep it for itself. A stream that breaks (its
+    streams are. ``listener`` sees each event first, and may keep or change it. A stream that breaks (its
     reader has gone, the disk is full) is given up with one line on the other; the job goes on.
     """
 
@@ -75,9 +75,12 @@ class Console:
 
     def event(self, event: Event) -> None:
         """Print what one event says; kinds that are not known (from a newer agent) are passed over."""
+        heard = self._listener(event) if self._listener is not None else False
+        if isinstance(heard, Mapping):
+            event = heard
         kind = event.get("event")
         handler = getattr(self, f"_on_{kind}", None) if isinstance(kind, str) else None
-        if self._listener is not None and self._listener(event):
+        if heard is True:
             self._progress.finish()
         elif handler is not None:
             try:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from torchnet.network.text import listed, printable
 from torchnet.receipt_model import InterfaceBytes, NodeReceipt, Receipt
+from torchnet.ui import measured
 from torchnet.ui.sanitize import RESET, cells, clip
 from torchnet.ui.units import counted, percent, seconds, size
 
@@ -46,6 +47,8 @@ def render(receipt: Receipt, *, columns: int | None = None, color: bool = False)
         out.append(f"… {counted(left_out, 'more node')} like these: all of them are in the --json receipt")
     out += ["(1 MB = 1,000,000 bytes)", ""]
     out += [sentence(text) for text in _rails(receipt)]
+    if receipt.measured is not None:
+        out.append(sentence(measured.sentence(receipt.measured)))
     out += [sentence(text, _YELLOW) for text in _findings(receipt)]
     for text, good in (_verdict(receipt), _wanted(receipt)):
         if text:

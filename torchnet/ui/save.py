@@ -67,6 +67,15 @@ def write_json(
     return None
 
 
+def store(path: str, data: bytes) -> str | None:
+    """Write ``data`` to ``path`` as `write_json` does, and nothing anywhere else. Returns why it failed, or None."""
+    try:
+        _store(path, data)
+    except (OSError, ValueError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    return None
+
+
 def _as_python(receipt: object) -> str:
     """Nothing where Python refuses, too: for lists in lists in lists, and for whole numbers of thousands of digits."""
     try:

@@ -39,6 +39,8 @@ class Plan:
     compare: str = ""
     memory: int = 1 << 40
     tune: bool = False
+    tune_numerics: bool = False
+    """Whether the tuning may try what changes the results: compressed gradients."""
 
 
 def encode(plan: Plan) -> str:

@@ -103,6 +103,10 @@ def _measure(plan: Plan, context: Context, say: Say) -> None:
         network = _network(bench, interface, backend, context)
         if network is not None:
             series.run(bench, network)
+    if plan.tune:
+        from torchnet.bench.worker import tune
+
+        tune.measure(plan, place, say)
     place.barrier()
 
 

@@ -196,6 +196,7 @@ def _assembled(
         "proof": proof,
         "proof_reason": why,
         "min_share": None,
+        "measured": None,
         "ranks": _ranks(facts, messages),
         "rails": [],
         "nodes": [] if ran else [_node(facts, rank, {}) for rank in range(facts.nnodes)],

@@ -14,6 +14,7 @@ from torchnet.runtimes.kubernetes.session import Session
 from torchnet.runtimes.kubernetes.signals import Signals
 from torchnet.runtimes.kubernetes.wishes import Wishes
 from torchnet.ui.console import Console
+from torchnet.ui.measured import summed
 from torchnet.ui.save import write_json
 
 
@@ -51,8 +52,9 @@ def see(
         )
         close(console, signals)
         return outcome.code
-    console.event({"event": "receipt", "receipt": outcome.receipt})
-    failure = outcome.receipt["failure"]
+    receipt = summed(outcome.receipt)
+    console.event({"event": "receipt", "receipt": receipt})
+    failure = receipt["failure"]
     stopped = failure is not None and failure["kind"] in ("interrupted", "timeout")
     detached = wishes.detach and not outcome.stopped
     removes = wishes.stops and not outcome.kept and not detached
@@ -62,12 +64,12 @@ def see(
     console.finish()
     # Before the removal, which can take long. On standard output it goes behind all that waits there.
     if json_path and json_path != "-":
-        write_json(json_path, outcome.receipt)
+        write_json(json_path, receipt)
     if removes:
         clear(door.access, known.namespace, known.run, console, signals)
     close(console, signals, stopped=stopped)
     if json_path == "-":
-        write_json(json_path, outcome.receipt)
+        write_json(json_path, receipt)
     return outcome.code
 
 

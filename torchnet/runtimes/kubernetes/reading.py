@@ -20,6 +20,7 @@ from torchnet.runtimes.kubernetes.resources import POD, selector
 from torchnet.runtimes.kubernetes.signals import Signals
 from torchnet.runtimes.kubernetes.watch import Watch
 from torchnet.ui.console import Console
+from torchnet.ui.measured import summed
 
 _TURN_SECONDS = 0.05
 
@@ -60,7 +61,8 @@ class Reading:
                 name = signal.Signals(number).name
                 self._console.notice(f"stopped by {name}: the logs were not read to their ends", "warning")
             for receipt in self._heard.receipts.values():
-                self._console.event({"event": "receipt", "receipt": receipt})
+                made = summed(receipt) if isinstance(receipt, dict) else receipt
+                self._console.event({"event": "receipt", "receipt": made})
         finally:
             self._door.stop.set()
             close(self._console, signals)

@@ -100,6 +100,13 @@ def launch(
         receipt = Session(specs, running, links, console).run(job.run.timeout, internet.trouble)
     finally:
         internet.close()
+    if job.output.measure:
+        from torchnet.ui.measured import (
+            summed,  # it loads pydantic's model of a receipt, which a start need not wait for
+        )
+
+        rate = job.network.rate
+        receipt = summed(receipt, rate * job.network.rails if rate else None)
     console.event({"event": "receipt", "receipt": receipt})
     stopped = receipt["failure"] is not None and receipt["failure"]["kind"] in ("interrupted", "timeout")
     console.close(_STOPPED_SECONDS if stopped else None)

@@ -50,11 +50,12 @@ def agent_specs(
             tee=job.output.tee,
             redirects=job.output.redirects,
             stdin_rank=job.run.stdin_rank,
-            env=dict(job.env),
+            env={**job.tune.variables(), **job.env},
             gpus=shares.gpus[rank] if shares.gpus is not None else None,
             hostid=f"{run_id}-{rank}",
             cpus=cpus / processes if processes > 1 else None,
             min_share=job.output.min_share,
+            measure=job.output.measure,
         )
         for rank in range(job.nnodes)
     ]

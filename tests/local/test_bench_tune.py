@@ -1,0 +1,90 @@
+"""The ranks' side of a tuning, on two real nodes, with a small model: every setting is tried and said."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.jobs import run, script
+from tests.training import needs_torch
+from torchnet.bench.worker import messages
+from torchnet.bench.worker.messages import Lacks, Message, Tried
+
+pytestmark = needs_torch
+
+TUNE = """
+    import os, sys
+    import torch.distributed as dist
+    import torchnet
+    from torchnet.bench.worker import messages, tune
+    from torchnet.bench.worker.place import Place
+    from torchnet.bench.worker.plan import Plan
+    from torchnet.training import store, world
+
+    memory, numerics = int(sys.argv[1]), sys.argv[2] == "numerics"
+    tune.ROUNDS = 2
+    real = tune.network
+    connections = set()
+    def network(width):
+        assert not [name for name in os.environ if name.startswith("TORCHNET_TUNE")]
+        return real(width)
+    tune.network = network
+    with torchnet.init() as context:
+        base = store.connect(world.read(os.environ), None)
+        place = Place(context.rank, context.world_size, context.node_rank, 2, 0, dist.PrefixStore("x", base), ["net1"])
+        say = messages.say if context.rank == 0 else lambda message: None
+        plan = Plan(("all_reduce",), (1024,), seconds=0.01, memory=memory, tune=True, tune_numerics=numerics)
+        tune.measure(plan, place, say)
+    print("ifname", os.environ["GLOO_SOCKET_IFNAME"], os.environ.get("TORCHNET_TUNE_COMPRESS"))
+"""
+
+
+def heard(folder: Path, memory: int, how: str, *flags: object) -> tuple[list[Message], str]:
+    done = run(*flags, script(folder, TUNE), memory, how, seconds=180)
+    assert done.code == 0, done.stderr
+    lines = [re.sub(r"^\[rank 0\] ", "", line) for line in done.stdout.splitlines()]
+    return [found for line in lines if (found := messages.read(line)) is not None], done.stdout
+
+
+def test_each_setting_is_tried_with_a_baseline(tmp_path: Path) -> None:
+    found, printed = heard(
+        tmp_path, 5_000_000, "numerics", "--tune-compress", "fp16", "--tune-gloo-devices", 2
+    )
+    tried = [one for one in found if isinstance(one, Tried)]
+    assert all(len(one.steps_per_s) == 2 and min(one.steps_per_s) > 0 for one in tried)
+    groups = [number for number, one in enumerate(tried) if one.baseline]
+    assert groups == [0, 6]
+    assert [one.settings for one in tried[1:6]] == [
+        *({"bucket_cap_mb": value} for value in ("1", "5", "100")),
+        *({"gloo_devices": value} for value in ("2", "4")),
+    ]
+    assert not any(one.numerics for one in tried[:6])
+    assert {one.settings["compress"] for one in tried if one.numerics} == {"bf16", "fp16"}
+    assert all(("compress" in one.settings) == one.numerics for one in tried)
+    assert {one.what for one in found if isinstance(one, Lacks)} == {
+        "NCCL_SOCKET_NTHREADS, NCCL_NSOCKS_PERTHREAD",
+        "MTU",
+    }
+    # What the job was started with is there again.
+    assert "ifname net1,net1 fp16" in printed
+
+
+def test_nothing_that_changes_the_results_is_tried_without_being_asked_for(tmp_path: Path) -> None:
+    tried = [one for one in heard(tmp_path, 5_000_000, "none")[0] if isinstance(one, Tried)]
+    assert len(tried) >= 6
+    assert not any(one.numerics or "compress" in one.settings for one in tried)
+
+
+@pytest.mark.parametrize(
+    ("memory", "flags", "why"), [(1000, (), "1000 bytes"), (10**9, ("--nnodes", 1), "one rank alone")]
+)
+def test_what_cannot_be_tried_is_said(
+    tmp_path: Path, memory: int, flags: tuple[object, ...], why: str
+) -> None:
+    found, _ = heard(tmp_path, memory, "none", *flags)
+    (lacks,) = [one for one in found if isinstance(one, Lacks)]
+    assert lacks.what == "tuning"
+    assert why in lacks.why
+    assert not [one for one in found if isinstance(one, Tried)]

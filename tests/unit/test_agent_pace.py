@@ -1,0 +1,94 @@
+"""The samples of --measure: what a counter did, however late it is read and however long it runs."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from torchnet.agent.loop import Loop
+from torchnet.agent.pace import BLOCK, SAMPLE, UNIT, Pace
+
+
+class Clock:
+    """A counter and a clock that a test moves."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.sent = 100.0, 7 * UNIT
+        monkeypatch.setattr("torchnet.agent.pace.time.monotonic", lambda: self.now)
+        monkeypatch.setattr(Pace, "_sent", lambda _: self.sent // UNIT)
+        self.loop = Loop()
+        self.pace = Pace(self.loop, {"net1"})
+
+    def pass_by(self, samples: float, units: float) -> None:
+        self.now += samples * SAMPLE
+        self.sent += int(units * UNIT)
+        self.pace._sample()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+    made = Clock(monkeypatch)
+    yield made
+    made.loop.close()
+
+
+def blocks(told: dict[str, Any]) -> dict[int, list[int]]:
+    return {
+        int(number): [int(word) for word in zlib.decompress(base64.b64decode(text)).split()]
+        for number, text in told["blocks"].items()
+    }
+
+
+def test_each_sample_has_its_bytes_and_late_ones_share_them(clock: Clock) -> None:
+    for samples, units in ((1.01, 5), (1, 0), (4, 10), (0.2, 3), (1, 0.5), (1, 0.5)):
+        clock.pass_by(samples, units)
+    told = clock.pace.close()
+    # Part of a sample's time is no sample: its bytes count in the next.
+    assert blocks(told) == {0: [5, 0, 2, 3, 2, 3, 3, 1]}
+    assert (told["sample_s"], told["unit_bytes"], told["block_samples"]) == (SAMPLE, UNIT, BLOCK)
+
+
+def test_a_counter_that_begins_anew_is_no_traffic(clock: Clock) -> None:
+    clock.pass_by(1.01, 5)
+    clock.pass_by(1, -12)
+    clock.pass_by(1, 4)
+    assert blocks(clock.pace.close()) == {0: [5, 0, 4]}
+
+
+def test_of_a_long_run_blocks_from_all_of_it_are_kept(clock: Clock) -> None:
+    for number in range(13):
+        for _ in range(BLOCK):
+            clock.pass_by(1.0000001, number)
+    kept = blocks(clock.pace.close())
+    assert len(kept) <= 4
+    assert all(set(block) == {number} for number, block in kept.items())
+    numbers = sorted(kept)
+    assert len({b - a for a, b in itertools.pairwise(numbers)}) == 1
+    assert numbers[0] == 0
+    assert numbers[-1] >= 8
+
+
+def test_it_reads_the_kernel_s_counter() -> None:
+    loop = Loop()
+    made = Pace(loop, {"lo"})
+    before = made._sent()
+    import socket
+
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as one,
+    ):
+        other = server.accept()[0]
+        one.sendall(bytes(1 << 16))
+        left = 1 << 16
+        while left:
+            left -= len(other.recv(left))
+        other.close()
+    assert (made._sent() - before) * UNIT >= 1 << 16
+    made.close()
+    loop.close()

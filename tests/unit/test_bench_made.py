@@ -1,0 +1,187 @@
+"""From what ranks say to results: nccl-tests' arithmetic, the line that is held against it, and early ends."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.schema import errors
+from torchnet.bench import results as model
+from torchnet.bench.made import Context, Ending, results
+from torchnet.bench.worker import messages
+
+CONTEXT = Context(on="local", command=("torchnet", "bench"), date="2026-01-02T03:04:05Z", version="0.1.0")
+DONE = messages.Done(3.0)
+SETUP = messages.Setup("gloo", "cpu", 4, 4, "net1", {"torch": "2.15.0"}, {"GLOO_SOCKET_IFNAME": "net1"})
+RECEIPT: dict[str, Any] = {
+    "run_id": "bench-1", "backend_share": 0.999, "proof": "measured", "reason": "done", "failure": None
+}  # fmt: skip
+
+
+def node(number: int, speed: int = 10**10, mtu: int = 9000) -> messages.Node:
+    addresses = {"net1": f"fcbb::{number}", "eth0": f"172.30.0.{number}"}
+    mtus, speeds = {"net1": mtu, "eth0": 1500}, {"net1": speed, "eth0": 10**9}
+    return messages.Node(number, f"node-{number}", addresses, mtus, speeds, {}, 2.0, 1 << 33, "", "")
+
+
+def collective(name: str = "all_reduce", size: int = 4000, **more: Any) -> messages.Collective:
+    values: dict[str, Any] = {
+        "network": "net1", "collective": name, "size": size, "elements": size // 4, "dtype": "float32", "redop": "sum",
+        "root": -1, "in_place": False, "times": [1e-5, 2e-5, 3e-5], "calls": 30, "wrong": 0, "formula_bytes": 1.0,
+        "sockets_bytes": {"net1": 5}, "interface_bytes": None, "busy": 0.5,
+    }  # fmt: skip
+    return messages.Collective(**{**values, **more})
+
+
+TCP = messages.Tcp("net1", 0, 1, False, 1, [1e8, 1.1e8, 1.2e8], 3, 1000, 0.5)
+ALL: list[messages.Message] = [
+    node(0),
+    node(1),
+    SETUP,
+    collective(),
+    TCP,
+    messages.Latency("net1", 0, 1, 64, 9, 1e-5, 2e-5, 1e-5),
+    DONE,
+]
+
+
+def made(*said: messages.Message, context: Context = CONTEXT, ending: Ending | None = None) -> model.Results:
+    return results(said or ALL, context, ending or Ending(0, RECEIPT))
+
+
+@pytest.mark.parametrize(
+    ("name", "factor"),
+    [
+        ("all_reduce", 1.5),
+        ("all_gather", 0.75),
+        ("reduce_scatter", 0.75),
+        ("all_to_all", 0.75),
+        ("broadcast", 1.0),
+    ],
+)
+def test_bandwidths_are_nccl_tests_own(name: str, factor: float) -> None:
+    (one,) = made(node(0), SETUP, collective(name), DONE).collectives
+    assert one.time.median == 2e-5
+    assert one.algbw == pytest.approx(4000 / 2e-5)
+    assert one.busbw == pytest.approx(4000 / 2e-5 * factor)
+    assert (one.busbw_low, one.busbw_high) == pytest.approx((4000 / 3e-5 * factor, 4000 / 1e-5 * factor))
+
+
+def test_results_hold_all_that_was_said_and_the_schema_allows_them() -> None:
+    found = made()
+    assert found.complete
+    assert found.reason == ""
+    assert (found.run, found.backend_share, found.proof) == ("bench-1", 0.999, "measured")
+    assert [one.name for one in found.nodes] == ["node-0", "node-1"]
+    document = json.loads(model.dump(found))
+    assert not errors(document, json.loads(model.SCHEMA_FILE.read_text()))
+    assert model.load(json.dumps(document)) == found
+
+
+def test_the_schema_file_is_the_models() -> None:
+    assert json.loads(Path(model.SCHEMA_FILE).read_text()) == model.schema()
+
+
+def test_what_a_newer_torchnet_adds_is_kept() -> None:
+    document = {**json.loads(model.dump(made())), "later": 1}
+    assert json.loads(model.dump(model.load(json.dumps(document))))["later"] == 1
+
+
+@pytest.mark.parametrize(
+    ("context", "known", "rate"),
+    [
+        (CONTEXT, None, 0),
+        (replace(CONTEXT, rate=10**9), "shaped", 10**9),
+        (replace(CONTEXT, line=2 * 10**9, rate=10**9), "told", 2 * 10**9),
+        (replace(CONTEXT, on="kubernetes"), "interface", 4 * 10**9),
+        (replace(CONTEXT, on="kubernetes", line=10**11), "told", 10**11),
+    ],
+    ids=["local", "rate", "line over rate", "slowest interface", "line"],
+)
+def test_the_line_is_told_or_shaped_or_the_slowest_interface(
+    context: Context, known: str | None, rate: int
+) -> None:
+    found = made(node(0), node(1, speed=4 * 10**9, mtu=1500), SETUP, collective(), TCP, DONE, context=context)
+    line = found.line("net1")
+    if known is None:
+        assert line is None
+        assert found.collectives[0].ceiling_share is None
+        return
+    assert line is not None
+    assert (line.known, line.rate_bits_per_s, line.mtu, line.family) == (known, rate, 1500, 6)
+    assert found.collectives[0].ceiling_share == pytest.approx(found.collectives[0].busbw / line.ceiling)
+    assert found.tcp[0].ceiling_share == pytest.approx(1.1e8 / line.ceiling)
+
+
+def test_an_interface_that_one_node_cannot_tell_is_not_known() -> None:
+    context = replace(CONTEXT, on="kubernetes")
+    assert made(node(0), node(1, speed=0), SETUP, DONE, context=context).line("net1") is None
+
+
+def test_the_compared_interface_has_its_own_line_and_the_share_is_not_the_receipts() -> None:
+    context = replace(CONTEXT, on="kubernetes", compare="eth0", line=10**11)
+    found = made(*ALL, context=context)
+    other = found.line("eth0")
+    assert other is not None
+    assert (other.known, other.rate_bits_per_s, other.family) == ("interface", 10**9, 4)
+    assert (found.backend_share, found.proof) == (None, "unknown")
+
+
+def test_nccl_spreads_one_collective_over_its_interfaces() -> None:
+    setup = replace(SETUP, backend="nccl", environment={"NCCL_SOCKET_IFNAME": "=net1,net2"})
+    one = made(node(0), setup, collective(), DONE, context=replace(CONTEXT, rate=10**9))
+    line = one.line("net1")
+    assert line is not None
+    assert one.collectives[0].ceiling_share == pytest.approx(one.collectives[0].busbw / (2 * line.ceiling))
+
+
+def test_one_node_has_no_line() -> None:
+    context = replace(CONTEXT, rate=10**9)
+    assert made(node(0), replace(SETUP, nodes=1), collective(), DONE, context=context).lines == ()
+
+
+def test_what_came_before_an_early_end_is_kept_and_marked() -> None:
+    failure = {
+        "kind": "script",
+        "text": "rank 1 on node-1 was killed by SIGKILL",
+        "code": 137,
+        "node": "node-1",
+    }
+    found = made(*ALL[:4], ending=Ending(137, {**RECEIPT, "failure": failure}, failure))
+    assert len(found.collectives) == 1
+    assert (found.complete, found.exit_code) == (False, 137)
+    assert found.reason == "rank 1 on node-1 was killed by SIGKILL"
+
+
+def test_a_rank_that_fails_after_the_last_word_is_no_complete_run_either() -> None:
+    found = made(*ALL, ending=Ending(1, {**RECEIPT, "reason": "rank 1 on node-1 exited with code 1"}))
+    assert (found.complete, found.reason) == (False, "rank 1 on node-1 exited with code 1")
+
+
+def test_an_end_without_the_last_word_is_no_complete_run() -> None:
+    found = made(*ALL[:4])
+    assert not found.complete
+    assert found.reason == "rank 0 ended before all was measured"
+
+
+def test_a_refused_network_is_a_finding_with_its_fix() -> None:
+    failure = {
+        "kind": "network",
+        "text": "node-1: no carrier\n  fix: look at the cable",
+        "code": 4,
+        "node": "node-1",
+    }
+    found = results([], CONTEXT, Ending(4, {**RECEIPT, "failure": failure}, failure))
+    assert (found.setup, found.exit_code, found.reason) == (None, 4, "node-1: no carrier")
+    (finding,) = found.findings
+    assert (finding.kind, finding.text, finding.fix) == ("network", "node-1: no carrier", "look at the cable")
+    assert not errors(json.loads(model.dump(found)), model.schema())
+
+
+def test_what_could_not_be_read_or_measured_is_lacking() -> None:
+    found = made(*ALL, messages.Lacks("reduce", "no"), ending=Ending(0, RECEIPT, unreadable=("a line",)))
+    assert [(one.what, one.why) for one in found.lacks] == [("reduce", "no"), ("a figure", "a line")]

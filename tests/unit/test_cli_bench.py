@@ -1,0 +1,145 @@
+"""``torchnet bench`` on the command line: its flags, its dry run, and ``torchnet bench diff``."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.bench_results import changed, healthy
+from torchnet.bench import results as model
+from torchnet.bench.options import JOB_FIELDS, OPTIONS
+from torchnet.bench.results import Results
+from torchnet.bench.worker import plan
+from torchnet.cli import main
+from torchnet.spec.fields import FIELDS
+
+WORKER = Path(__file__).resolve().parent.parent.parent / "torchnet" / "bench" / "worker"
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
+def dry(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[dict[str, Any], plan.Plan]:
+    code = main(["bench", "--dry-run", "-o", "json", *words])
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    job: dict[str, Any] = json.loads(out)["job"]
+    return job, plan.decode(job["args"][1])
+
+
+def test_nccl_tests_letters_are_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    _, asked = dry(
+        capsys, "all_gather", "-b", "8", "-e", "32", "-f", "2", "-w", "7", "-d", "int8", "--iters", "4"
+    )
+    assert (asked.collectives, asked.sizes) == (("all_gather",), (8, 16, 32))
+    assert (asked.warmup, asked.dtype, asked.iters) == (7, "int8", 4)
+
+
+def test_collectives_stand_before_the_flags_or_behind_them(capsys: pytest.CaptureFixture[str]) -> None:
+    (first, asked), (second, asked_again) = (
+        dry(capsys, *words) for words in (["reduce", "--nnodes", "3"], ["--nnodes", "3", "reduce"])
+    )
+    assert (first["nnodes"], second["nnodes"]) == (3, 3)
+    assert asked.collectives == asked_again.collectives == ("reduce",)
+
+
+def test_both_spellings_of_a_flag_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    assert dry(capsys, "--max_bytes", "1K", "--nproc_per_node", "2")[0]["nproc_per_node"] == 2
+
+
+def test_the_jobs_flags_are_the_launchs_but_for_what_a_benchmark_settles(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["bench", "--help"]) == 0
+    text = capsys.readouterr().out
+    settled = {
+        "--module", "--no-python", "--standalone", "--max-restarts", "--stdin-rank", "--log-dir", "--tee",
+        "--redirects", "--ranks", "--measure", "--min-share", "--code", "--detach",
+    }  # fmt: skip
+    for field in FIELDS:
+        if field.flag:
+            assert (re.search(rf"{field.flag}(?![-\w])", text) is None) == (field.flag in settled), field.path
+    assert "-n, --namespace" in text or "--namespace, -n" in text
+    assert text.index("The benchmark:") < text.index("The job:")
+
+
+def test_no_short_name_means_two_things() -> None:
+    shorts = [option.short for option in OPTIONS if option.short]
+    assert len(set(shorts)) == len(shorts)
+    assert not {field.short for field in JOB_FIELDS if field.short} & set(shorts)
+
+
+def test_wrong_values_of_the_job_and_of_the_benchmark_come_together(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["bench", "al_reduce", "-b", "8X", "--nnodes", "0"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("torchnet: 3 things are wrong with this benchmark:")
+    assert all(text in err for text in ("nnodes", "al_reduce", "8X", "fix: torchnet bench --help"))
+
+
+def test_on_kubernetes_the_workers_modules_travel(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--on", "kubernetes", "-n", "ml", "--network", "b", "--image", "docker.io/pytorch/pytorch:2.9.0"]
+    assert main(["bench", "--dry-run", "-o", "json", *words, "-e", "1K"]) == 0
+    objects = json.loads(capsys.readouterr().out)["items"]
+    data = next(one for one in objects if one["kind"] == "ConfigMap")["binaryData"]["code.zip"]
+    names = zipfile.ZipFile(io.BytesIO(base64.b64decode(data))).namelist()
+    assert set(names) == {path.name for path in WORKER.glob("*.py")}
+    assert '"run.py", "--plan"' in json.dumps(objects)
+
+
+def written(path: Path, results: Results) -> str:
+    path.write_text(model.dump(results))
+    return str(path)
+
+
+def test_diff_of_the_same_is_0_and_of_a_slower_one_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = written(tmp_path / "old.json", healthy(seed=1))
+    same = written(tmp_path / "same.json", healthy(seed=2))
+    slow = written(tmp_path / "slow.json", healthy(seed=3, achieved=0.7))
+    assert main(["bench", "diff", old, same]) == 0
+    assert main(["bench", "diff", old, slow]) == 1
+    assert "all_reduce" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ([], "torchnet bench diff OLD NEW"),
+        (["a.json"], "torchnet bench diff OLD NEW"),
+        (["a.json", "b.json", "c.json"], "torchnet bench diff OLD NEW"),
+        (["missing.json", "missing.json"], "missing.json"),
+        (["text.json", "text.json"], "text.json"),
+        (["receipt.json", "receipt.json"], "receipt.json"),
+        (["--nnodes", "2", "a.json", "b.json"], "takes no flags"),
+    ],
+    ids=str,
+)
+def test_what_diff_cannot_compare_is_told(
+    words: list[str], text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.json").write_bytes(b"\xff\xfe")
+    (tmp_path / "receipt.json").write_text('{"schema": "torchnet.receipt/1"}')
+    assert main(["bench", "diff", *words]) == 2
+    assert text in capsys.readouterr().err
+
+
+def test_a_file_of_an_early_end_can_be_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = written(tmp_path / "old.json", healthy())
+    new = written(
+        tmp_path / "new.json", changed(healthy(), collectives=(), tcp=(), latency=(), complete=False)
+    )
+    assert main(["bench", "diff", old, new]) in (0, 1)
+    assert "torchnet's own error" not in capsys.readouterr().err

@@ -1,0 +1,206 @@
+"""What the command line asks a benchmark for, checked: all wrong values at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from torchnet.bench.options import BACKENDS, BY_NAME, DTYPES, REDOPS, WORDS
+from torchnet.bench.worker.factors import COLLECTIVES
+from torchnet.bench.worker.sizes import Sizes, parse_size, size_text
+from torchnet.spec.problems import Problem, did_you_mean
+from torchnet.spec.values import parse_duration, parse_number, parse_rate, parse_whole
+from torchnet.spec.words import parse_nonempty, quote
+
+LEAST, MOST, FACTOR = 1 << 10, 256 << 20, 4.0
+_INTERFACE = re.compile(r"[^\s/]{1,15}")
+_HOUR = 3600.0
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Everything but the job. Times are seconds, sizes bytes, ``line`` bits per second.
+
+    ``most_typed``: the largest size was asked for, and is not a default that may be lowered.
+    """
+
+    collectives: tuple[str, ...] = ("all_reduce",)
+    sizes: Sizes = field(default_factory=lambda: Sizes(LEAST, MOST, FACTOR))
+    most_typed: bool = False
+    dtype: str = "float32"
+    redop: str = "sum"
+    root: int = 0
+    backend: str = ""
+    warmup: int = 2
+    iters: int | None = None
+    seconds: float = 1.0
+    tcp_seconds: float = 1.0
+    streams: int = 1
+    pairs: bool = False
+    compare: str = ""
+    line: int | None = None
+    check: bool = True
+    tune: bool = False
+    tune_numerics: bool = False
+    html: str | None = None
+    json: str | None = None
+
+
+@dataclass
+class _Reader:
+    given: Mapping[str, Any]
+    problems: list[Problem] = field(default_factory=list)
+
+    def read(self, name: str, parse: Callable[[Any], T], default: T) -> T:
+        if name not in self.given:
+            return default
+        raw = self.given[name]
+        try:
+            return parse(raw)
+        except ValueError as error:
+            self.wrong(name, f"{quote(raw)} {error}")
+            return default
+
+    def problems_of(self, *names: str) -> list[Problem]:
+        flags = [BY_NAME[name].flag for name in names]
+        return [problem for problem in self.problems if problem.path in flags]
+
+    def wrong(self, name: str, what: str, *, valid: bool = True) -> None:
+        option = BY_NAME[name]
+        words, sep = option.valid, "is no size: "
+        # parse_size says itself what is valid.
+        self.problems.append(Problem(option.flag, what, "", "" if sep in what or not valid else words))
+
+
+def read(words: Sequence[str], given: Mapping[str, Any]) -> tuple[Asked, list[Problem]]:
+    """What was typed: the collectives, and the options by name. Where something is wrong, the default stands."""
+    reader = _Reader(given)
+    asked = Asked(
+        collectives=_collectives(words, reader.problems),
+        sizes=_sizes(reader),
+        most_typed="max_bytes" in given or "min_bytes" in given,
+        dtype=reader.read("dtype", _one_of(DTYPES), "float32"),
+        redop=reader.read("redop", _one_of(REDOPS), "sum"),
+        root=reader.read("root", _whole(0, 999_999), 0),
+        backend=reader.read("backend", _one_of(BACKENDS), ""),
+        warmup=reader.read("warmup", _whole(0, 10_000), 2),
+        iters=reader.read("iters", _whole(1, 1_000_000), None),
+        seconds=reader.read("seconds", _time(0.01), 1.0),
+        tcp_seconds=reader.read("tcp_seconds", _time(0.0), 1.0),
+        streams=reader.read("streams", _whole(1, 64), 1),
+        pairs=bool(given.get("pairs")),
+        compare=reader.read("compare", _interface, ""),
+        line=reader.read("line", _rate, None),
+        check=not given.get("no_check"),
+        tune=bool(given.get("tune") or given.get("tune_numerics")),
+        tune_numerics=bool(given.get("tune_numerics")),
+        html=reader.read("html", _file, None),
+        json=reader.read("json", parse_nonempty, None),
+    )
+    if "iters" in given and "seconds" in given:
+        reader.wrong(
+            "iters", "says how many calls there are, and --seconds how long: one of them", valid=False
+        )
+    if asked.html is not None and asked.html == asked.json:
+        reader.wrong("html", "is the same file as --json", valid=False)
+    if asked.redop == "avg" and asked.backend == "gloo":
+        reader.wrong("redop", "avg is NCCL's alone, and --backend is gloo", valid=False)
+    return asked, reader.problems
+
+
+def _collectives(words: Sequence[str], problems: list[Problem]) -> tuple[str, ...]:
+    names = [name.strip() for word in words for name in word.split(",")]
+    found: list[str] = []
+    for name in names:
+        plain = name.lower().replace("-", "_")
+        if plain not in WORDS:
+            what = f"{quote(name)} is no collective{did_you_mean(plain, (*WORDS, 'diff'))}"
+            problems.append(Problem("COLLECTIVES", what, "", ", ".join(WORDS)))
+        found += COLLECTIVES if plain == "all" else [plain]
+    return tuple(dict.fromkeys(found)) if names else ("all_reduce",)
+
+
+def _sizes(reader: _Reader) -> Sizes:
+    least = reader.read("min_bytes", parse_size, LEAST)
+    most = reader.read("max_bytes", parse_size, MOST)
+    factor = reader.read("factor", _factor, FACTOR)
+    if least > most and not reader.problems_of("min_bytes", "max_bytes"):
+        # A default gives way to what was typed.
+        if "max_bytes" not in reader.given:
+            most = least
+        elif "min_bytes" not in reader.given:
+            least = most
+        else:
+            what = f"{size_text(least)} is more than --max-bytes {size_text(most)}"
+            reader.wrong("min_bytes", what, valid=False)
+            least = most
+    sizes = Sizes(least, most, factor)
+    if least > most:
+        return Sizes(LEAST, MOST, FACTOR)
+    try:
+        sizes.series()
+    except ValueError as error:
+        reader.wrong("factor", f"{factor:g} {error}", valid=False)
+        return Sizes(LEAST, MOST, FACTOR)
+    return sizes
+
+
+def _factor(raw: object) -> float:
+    factor = parse_number(raw)
+    if factor <= 1:
+        raise ValueError("is not greater than 1: the sizes would never reach the largest")
+    return factor
+
+
+def _one_of(values: Sequence[str]) -> Callable[[Any], str]:
+    def parse(raw: object) -> str:
+        text = str(raw).lower()
+        if text not in values:
+            raise ValueError(f"is not one of its values{did_you_mean(text, values)}")
+        return text
+
+    return parse
+
+
+def _whole(least: int, most: int) -> Callable[[Any], int]:
+    def parse(raw: object) -> int:
+        number = parse_whole(raw)
+        if not least <= number <= most:
+            raise ValueError("is too small" if number < least else "is too large")
+        return number
+
+    return parse
+
+
+def _time(least: float) -> Callable[[Any], float]:
+    def parse(raw: object) -> float:
+        seconds = parse_duration(raw)
+        if not least <= seconds <= _HOUR:
+            raise ValueError("is too short" if seconds < least else "is too long")
+        return seconds
+
+    return parse
+
+
+def _interface(raw: object) -> str:
+    text = parse_nonempty(raw)
+    if not _INTERFACE.fullmatch(text) or not text.isprintable():
+        raise ValueError("is no interface's name: at most 15 characters, no space and no /")
+    return text
+
+
+def _rate(raw: object) -> int:
+    rate = parse_rate(raw)
+    if not 1_000_000 <= rate <= 10**13:
+        raise ValueError("is out of range: 1mbit to 10tbit")
+    return rate
+
+
+def _file(raw: object) -> str:
+    text = parse_nonempty(raw)
+    if text == "-":
+        raise ValueError("is stdout, which has the summary: name a file")
+    return text

@@ -1,0 +1,183 @@
+"""``torchnet bench`` from the checked wish to the exit code: run the job, show, and write what came of it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from torchnet.bench.asked import Asked
+from torchnet.bench.collect import Collector
+from torchnet.bench.job import Planned, check_script, planned
+from torchnet.bench.made import Context, Ending, results
+from torchnet.bench.results import Finding, Lacking, Results
+from torchnet.bench.save import save
+from torchnet.bench.summary import FINDINGS, render
+from torchnet.bench.tuning import tuning
+from torchnet.bench.worker.messages import Tried
+from torchnet.errors import NetworkError, TorchnetError
+from torchnet.network.text import printable
+from torchnet.spec.model import JobSpec
+from torchnet.spec.problems import Problem
+from torchnet.ui.sanitize import clean
+from torchnet.ui.save import problem
+from torchnet.ui.stream import Stream, streams
+
+INTERRUPTED, WRONG = 130, 1
+
+
+def plan(
+    asked: Asked, problems: list[Problem], flags: Mapping[str, object], cwd: str, config: str | None
+) -> Planned:
+    """See :func:`torchnet.bench.job.planned`."""
+    return planned(asked, problems, flags, os.environ, cwd, config, secrets.token_hex(3))
+
+
+def run(wish: Planned, cwd: str, words: Sequence[str], version: str) -> int:
+    """Run it, print the summary and write the files; the job's exit code, or 1 where a result was wrong.
+
+    ``words``: the command line, as it was typed.
+
+    Raises:
+        UsageError, ClusterError: nothing was measured, since nothing could be started.
+    """
+    asked, job = wish.asked, wish.resolved.job
+    err, out = streams(sys.stderr, sys.stdout, environ=os.environ, tty=None, color=None)
+    check_script()
+    if asked.html:
+        from torchnet.bench import report
+
+        report.check()
+    for line in (*wish.notices, *_unwritable(asked)):
+        err.line(f"torchnet: {line}")
+    date = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    context = Context(
+        on=job.on,
+        command=("torchnet", "bench", *_without_values(words)),
+        date=date,
+        version=version,
+        line=asked.line,
+        rate=job.network.rate,
+        compare=asked.compare,
+        image=_image(job),
+        tune=asked.tune,
+    )
+    collector = Collector(None if job.output.quiet else err)
+    ending = _ended(wish, cwd, collector, err)
+    found = _judged(results(collector.messages, context, ending), asked, collector)
+    code = found.exit_code
+    _show(found, asked, err, out)
+    return code
+
+
+def _ended(wish: Planned, cwd: str, collector: Collector, err: Stream) -> Ending:
+    """The job run to its end, however it ends.
+
+    Raises:
+        TorchnetError: it could not be started, and that is nothing about the network.
+    """
+    failure: dict[str, Any] | None = None
+    try:
+        code = _launch(wish, cwd, collector)
+    except KeyboardInterrupt:
+        code, failure = INTERRUPTED, {"kind": "interrupted", "text": "stopped by SIGINT"}
+    except TorchnetError as error:
+        if not collector.messages and not isinstance(error, NetworkError):
+            raise
+        collector.finish()
+        err.line(f"torchnet: {error}")
+        kind = "network" if isinstance(error, NetworkError) else "internal"
+        code, failure = error.exit_code, {"kind": kind, "text": str(error)}
+    collector.finish()
+    failure = failure or collector.failure
+    return Ending(code, collector.receipt, failure, tuple(collector.unreadable))
+
+
+def _launch(wish: Planned, cwd: str, collector: Collector) -> int:
+    job, origins = wish.resolved.job, wish.resolved.origins
+    if job.on == "kubernetes":
+        from torchnet.runtimes.kubernetes.launch import launch as on_kubernetes
+
+        return int(on_kubernetes(job, origins, cwd, collector))
+    from torchnet.runtimes.local import launch
+
+    return int(launch(job, origins, collector))
+
+
+def _judged(found: Results, asked: Asked, collector: Collector) -> Results:
+    """With what a tuning chose, and the findings."""
+    if any(one.wrong for one in found.collectives) and not found.exit_code:
+        found = found.model_copy(update={"exit_code": WRONG})
+    lacking: list[Lacking] = []
+    findings: tuple[Finding, ...] = ()
+    # Whatever is wrong with what judges: the figures of a long run are not lost for it.
+    try:
+        found = _tuned(found, asked, collector)
+    except Exception as error:
+        lacking.append(_own("what the tuning chose", error))
+    try:
+        from torchnet.bench.findings import find
+
+        findings = find(found)
+    except Exception as error:
+        lacking.append(_own(FINDINGS, error))
+    kinds = {one.kind for one in found.findings}
+    findings = (*found.findings, *(one for one in findings if one.kind not in kinds))
+    return found.model_copy(update={"findings": findings, "lacks": (*found.lacks, *lacking)})
+
+
+def _tuned(found: Results, asked: Asked, collector: Collector) -> Results:
+    tried = [one for one in collector.messages if isinstance(one, Tried)]
+    setup = found.setup
+    if not tried or setup is None:
+        return found
+    about = f"{setup.nodes} nodes, {setup.ranks} ranks, {setup.backend} over {setup.interface}, {found.date}"
+    return found.model_copy(update={"tuning": tuning(tried, numerics=asked.tune_numerics, about=about)})
+
+
+def _own(what: str, error: Exception) -> Lacking:
+    return Lacking(
+        what=what, why=f"torchnet's own error: {type(error).__name__}: {printable(str(error), 300)}"
+    )
+
+
+def _show(found: Results, asked: Asked, err: Stream, out: Stream) -> None:
+    """The summary; on standard error where standard output is the JSON's."""
+    written = save(found, asked.json, asked.html)
+    stream = err if asked.json == "-" else out
+    for line in render(found, color=stream.color, written=written).splitlines():
+        stream.line(clean(line, colour=stream.color))
+    for one in (err, out):
+        one.surface.push(None)
+
+
+def _unwritable(asked: Asked) -> list[str]:
+    """Said before anything runs, not after an hour."""
+    found = []
+    for flag, path in (("--json", asked.json), ("--html", asked.html)):
+        wrong = problem(path) if path else None
+        if wrong:
+            where = "the results will go to standard output"
+            found.append(f"warning: {flag} {printable(str(path), 200)}: {wrong}; {where}")
+    return found
+
+
+def _without_values(words: Sequence[str]) -> tuple[str, ...]:
+    """The command line without the values of variables, which may be secrets: the results are passed around."""
+    kept: list[str] = []
+    for word in words:
+        named = kept and kept[-1] == "--env"
+        if named or word.startswith("--env="):
+            head, equals, rest = word.removeprefix("--env=").partition("=")
+            prefix = "" if named else "--env="
+            kept.append(f"{prefix}{head}={'…' if rest else ''}" if equals else word)
+        else:
+            kept.append(word)
+    return tuple(kept)
+
+
+def _image(job: JobSpec) -> str:
+    return job.kubernetes.image or "" if job.on == "kubernetes" else ""

@@ -1,0 +1,195 @@
+"""A benchmark's results as one screen of text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from torchnet.bench import tables
+from torchnet.bench.results import Collective, Line, Results
+from torchnet.bench.worker.sizes import size_text
+from torchnet.network.text import listed, printable
+from torchnet.ui.sanitize import RESET
+from torchnet.ui.units import counted, percent
+
+_BOLD, _RED, _GREEN, _YELLOW = "1", "1;31", "32", "33"
+FINDINGS = "findings"  # what is lacking where they could not be looked for
+_FEW = 4  # nodes, whose pairs have a line each
+_LACKING = 12  # so many lines of it; the JSON has all
+
+
+def render(results: Results, *, color: bool = False, written: Sequence[str] = ()) -> str:
+    """The whole text, without a newline at its end.
+
+    ``written``: the files that hold more, each with what it is: "report.html (report)".
+    """
+
+    def styled(text: str, style: str) -> str:
+        return f"\x1b[{style}m{text}{RESET}" if color else text
+
+    out = [styled(line, _BOLD) if at == 0 else line for at, line in enumerate(_head(results))]
+    for name in dict.fromkeys(one.collective for one in results.collectives):
+        if tables.rows(results, name):
+            heading, *others = tables.collective(results, name)
+            out += ["", styled(heading, _BOLD), *others]
+    out += _raw(results, styled)
+    out += _said(["", *_sentences(results)])
+    tuning = results.tuning
+    if tuning is not None:
+        out += ["", styled("tuning", _BOLD), *_tuning(results), ""]
+        out += (
+            tuning.block.rstrip().splitlines()
+            if tuning.chosen
+            else ["nothing is better than what is set already"]
+        )
+    if results.lacks:
+        out += ["", "not measured:"]
+        out += [f"  {printable(one.what, 80)}: {printable(one.why, 300)}" for one in results.lacks[:_LACKING]]
+        more = len(results.lacks) - _LACKING
+        out += [f"  … and {more} more: all of them are in the --json results"] if more > 0 else []
+    out += _findings(results, styled)
+    out.append("")
+    if not results.complete:
+        what = "the figures above are those until then" if _measured(results) else "nothing was measured"
+        out.append(styled(f"INCOMPLETE: {printable(results.reason, 500)}; {what}", _RED))
+    out += [f"written: {printable(one, 300)}" for one in written]
+    while out[-1] == "":
+        out.pop()
+    return "\n".join(out)
+
+
+def _measured(results: Results) -> bool:
+    return bool(results.collectives or results.tcp or results.tuning)
+
+
+def _said(lines: list[str]) -> list[str]:
+    """Nothing where there is only the empty line before."""
+    return lines if len(lines) > 1 else []
+
+
+def _head(results: Results) -> Iterator[str]:
+    setup = results.setup
+    if setup is None:
+        yield f"torchnet bench {printable(results.run)}".rstrip()
+        return
+    ranks = counted(setup.ranks, "rank")
+    place = "on this machine" if setup.on == "local" else "on Kubernetes"
+    with_what = f"{setup.backend} on {printable(setup.device)}"
+    yield f"torchnet bench · {counted(setup.nodes, 'node')}, {ranks} {place} · {with_what}"
+    versions = [f"{printable(name)} {printable(text, 40)}" for name, text in setup.versions.items()]
+    yield " · ".join([f"torchnet {printable(results.torchnet)}", *versions, results.date])
+    for name in dict.fromkeys((setup.interface, setup.compare)):
+        if name:
+            yield _network(results, name)
+
+
+def _network(results: Results, name: str) -> str:
+    line = results.line(name)
+    role = "backend" if results.setup and name == results.setup.interface else "compared"
+    if line is not None:
+        return f"{printable(name)} ({role}): {_line(line)}, MTU {line.mtu}, IPv{line.family}"
+    mtus = sorted({node.mtus[name] for node in results.nodes if name in node.mtus})
+    told = f"MTU {', '.join(map(str, mtus))}" if mtus else "MTU not known"
+    if results.setup and results.setup.nodes == 1:
+        return f"{printable(name)} ({role}): {told}; one node, so nothing crosses it"
+    if results.setup and results.setup.on == "local":
+        why = "the link is this machine's memory" + ("; --rate shapes it" if role == "backend" else "")
+    else:
+        why = "no interface tells one" + ("; --line RATE does" if role == "backend" else "")
+    return f"{printable(name)} ({role}): {told}, no rate ({why})"
+
+
+def _line(line: Line) -> str:
+    known = {"shaped": "shaped", "interface": "as the interface tells", "told": "as --line tells"}[line.known]
+    return f"{rate_text(line.rate_bits_per_s)} line, {known}"
+
+
+def rate_text(rate: float) -> str:
+    """``2.5 Gbit/s`` for bits per second."""
+    for unit, size in (("Tbit/s", 1e12), ("Gbit/s", 1e9), ("Mbit/s", 1e6)):
+        if rate >= size:
+            return f"{rate / size:.4g} {unit}"
+    return f"{rate / 1e3:.4g} kbit/s"
+
+
+def _raw(results: Results, styled: Callable[[str, str], str]) -> Iterator[str]:
+    """Pair by pair where they are few; of many, the matrix of each network."""
+    networks = list(dict.fromkeys(one.network for one in results.tcp))
+    pairs = {frozenset((one.source, one.target)) for one in results.tcp}
+    nodes = len({node for pair in pairs for node in pair})
+    whole = nodes > 2 and len(pairs) == nodes * (nodes - 1) // 2
+    if nodes <= _FEW or not whole:
+        for line in tables.raw_tcp(results):
+            yield from ("", styled(line, _BOLD)) if line.startswith("raw TCP") else (line,)
+        networks = networks[:1]
+    for network in networks if whole else ():
+        for at, line in enumerate(tables.matrix(results, network)):
+            yield from ("", styled(line, _BOLD)) if at == 0 else (line,)
+    if nodes > _FEW and whole and results.latency:
+        slowest = max(results.latency, key=lambda one: one.p50)
+        pair = f"{printable(results.name(slowest.source))} - {printable(results.name(slowest.target))}"
+        times = f"p50 {tables.number(slowest.p50 * 1e6)} us, p99 {tables.number(slowest.p99 * 1e6)} us"
+        yield f"longest there and back: {pair} over {printable(slowest.network)}, {times}"
+
+
+def _sentences(results: Results) -> Iterator[str]:
+    """What the tables come to."""
+    own, compare = tables.networks(results)
+    for name in dict.fromkeys(one.collective for one in results.collectives):
+        largest = _largest(results, name)
+        if largest is None:
+            continue
+        line = results.line(own)
+        at = f"{name} at {size_text(largest.size)}"
+        if line is not None and largest.ceiling_share is not None:
+            carries = f"what IPv{line.family} at MTU {line.mtu} can carry ({_line(line)})"
+            yield f"{at}: {tables.share_text(largest.ceiling_share)} of {carries}"
+        else:
+            bits = tables.number(largest.busbw * 8 / 1e9)
+            yield f"{at}: busbw {tables.number(largest.busbw / 1e9)} GB/s ({bits} Gbit/s)"
+        other = next((row.other for row in tables.rows(results, name) if row.main is largest), None)
+        if other is not None and other.busbw:
+            yield f"{at}: {own} gives {tables.ratio(largest.busbw / other.busbw)} times the busbw of {compare}"
+        slowest = min(
+            (one.rate.median for one in results.tcp if one.network == own and one.both), default=0.0
+        )
+        if slowest:
+            yield f"{at}: {largest.busbw / slowest * 100:.1f} % of raw TCP in both directions, over the slowest pair"
+    if results.backend_share is not None and _measured(results):
+        how = {"measured": "measured", "inferred": "inferred", "unknown": "not proved"}[results.proof]
+        yield f"receipt: {percent(results.backend_share)} of the workers' bytes went over the backend ({how})"
+
+
+def _largest(results: Results, collective: str) -> Collective | None:
+    """The largest size over the backend: smaller ones may fit a queue or a bucket, and be faster than the line."""
+    found = [row.main for row in tables.rows(results, collective) if row.main and row.main.busbw]
+    return max(found, key=lambda one: one.size, default=None)
+
+
+def _tuning(results: Results) -> Iterator[str]:
+    tuning = results.tuning
+    assert tuning is not None
+    for trial in tuning.trials:
+        steps, ratio = trial.steps_per_s, trial.ratio
+        note = (
+            "the baseline" if trial.baseline else f"{ratio.median:.3f}x ({ratio.low:.3f} to {ratio.high:.3f})"
+        )
+        note += ", changes numerics" if trial.numerics else ""
+        yield f"  {printable(trial.name, 40):<40}  {tables.number(steps.median):>8} steps/s  {note}"
+
+
+def _findings(results: Results, styled: Callable[[str, str], str]) -> Iterator[str]:
+    if not results.findings:
+        judged = all(one.what != FINDINGS for one in results.lacks)
+        if judged and results.complete and _measured(results):
+            yield from ("", styled("findings: none", _GREEN))
+        return
+    yield from ("", styled(f"findings: {len(results.findings)}", _BOLD))
+    for one in results.findings:
+        where = (
+            f" [{listed(one.where)}]" if one.where and not all(name in one.text for name in one.where) else ""
+        )
+        first, *others = one.text.splitlines() or [""]
+        yield styled(f"  ! {printable(first)}{where}", _YELLOW)
+        yield from (f"    {printable(line.strip())}" for line in others)
+        if one.fix:
+            yield f"    -> {printable(one.fix)}"

@@ -1,0 +1,93 @@
+"""What a tuning found: ratios within each round, the setting to take, and the block of settings that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from torchnet.bench.results import Figure, Trial, Tuning
+from torchnet.bench.worker.messages import Tried
+from torchnet.bench.worker.stats import median
+
+WORTH = 1.02  # of the baseline, which the low end of a ratio's interval has to exceed
+_ASK = "torchnet bench --tune-numerics"
+
+
+def tuning(tried: Sequence[Tried], *, numerics: bool, about: str) -> Tuning | None:
+    """None where nothing was tried to its end.
+
+    Args:
+        tried: as the ranks said it: a baseline, then what was measured by turns with it, and so on.
+        numerics: whether what changes the results may be chosen, since the user asked for it.
+        about: what it was measured on, for a line of comment.
+    """
+    trials = list(_trials(tried))
+    if all(one.baseline for one in trials):
+        return None
+    allowed = [
+        one for one in trials if not one.baseline and one.ratio.low > WORTH and (numerics or not one.numerics)
+    ]
+    best = max(allowed, key=lambda one: one.ratio.median, default=None)
+    chosen = best.settings if best else {}
+    return Tuning(trials=tuple(trials), chosen=chosen, block=block(trials, chosen, about, numerics))
+
+
+def _trials(tried: Sequence[Tried]) -> Iterator[Trial]:
+    baseline: list[float] = []
+    for one in tried:
+        if one.baseline:
+            baseline = one.steps_per_s
+        pairs = [(figure, base) for figure, base in zip(one.steps_per_s, baseline, strict=False) if base > 0]
+        if not pairs:
+            continue
+        yield Trial(
+            name=one.name,
+            settings=one.settings,
+            steps_per_s=_figure([figure for figure, _ in pairs]),
+            ratio=_figure([figure / base for figure, base in pairs]),
+            numerics=one.numerics,
+            baseline=one.baseline,
+        )
+
+
+def _figure(figures: Sequence[float]) -> Figure:
+    found = median(figures)
+    return Figure(median=found.value, low=found.low, high=found.high, count=found.count)
+
+
+def block(trials: Sequence[Trial], chosen: Mapping[str, str], about: str, numerics: bool) -> str:
+    """TOML for pyproject.toml, with the evidence as comments; comments alone where nothing is chosen."""
+    lines = [
+        f"# torchnet bench --tune: {_comment(about)}",
+        "# DDP's steps/s, and how many times the baseline's of the same round that is (95 % interval):",
+    ]
+    for one in trials:
+        ratio = "baseline" if one.baseline else _interval(one.ratio)
+        mark = " <- chosen" if chosen and one.settings == dict(chosen) else ""
+        note = " (changes the results)" if one.numerics else ""
+        lines.append(f"#   {one.steps_per_s.median:8.3f}  {ratio:24}  {_comment(one.name)}{note}{mark}")
+    if not numerics and any(one.numerics for one in trials):
+        lines.append(f"# What changes the results is chosen where you ask for it alone: {_ASK}")
+    if not chosen:
+        return "\n".join([*lines, "# Nothing was reliably faster than what torch does by itself.", ""])
+    lines += ["[tool.torchnet.tune]"]
+    lines += [f"{name} = {_value(value)}" for name, value in sorted(chosen.items())]
+    if chosen.keys() & {"bucket_cap_mb", "compress"}:
+        lines.append("# bucket_cap_mb and compress are for scripts that call torchnet.tune(model)")
+    return "\n".join([*lines, ""])
+
+
+def _interval(figure: Figure) -> str:
+    return f"{figure.median:.3f} ({figure.low:.3f} to {figure.high:.3f})"
+
+
+def _comment(text: str) -> str:
+    """On one line, as TOML's comments are, without control characters."""
+    return "".join(one if one.isprintable() else " " for one in text)
+
+
+def _value(text: str) -> str:
+    try:
+        float(text)
+    except ValueError:
+        return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return text

@@ -1,0 +1,144 @@
+"""``torchnet bench [COLLECTIVES] [FLAGS]``: what the backend gives, and what PyTorch gets of it."""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import typer
+
+from torchnet.bench.options import GROUP, JOB_FIELDS, OPTIONS
+from torchnet.cli.launch import FORMATS, dry_run, dry_run_form
+from torchnet.cli.options import PlainCommand, field_parameters, given_fields, parameter, parameter_name
+from torchnet.cli.places import working_directory
+from torchnet.errors import UsageError
+
+if TYPE_CHECKING:
+    from torchnet.bench.results import Results
+
+_WORDS = "words"
+HELP = """\
+Measure the backend network: collectives with nccl-tests' columns, raw TCP beside them, percent of the line.
+
+COLLECTIVES: all_reduce, all_gather, reduce_scatter, broadcast, reduce, all_to_all, send_recv with commas between
+them, or all; [all_reduce]. Sizes are written as 8, 32K, 1M, 2G (powers of 1024). It runs as the same job as `torchnet
+launch`: locally on two nodes, or with --on kubernetes. The exit code is the job's, or 1 where a result was wrong.
+
+torchnet bench diff OLD NEW compares two files of --json: 0 where nothing is worse, 1 where something is.
+"""
+
+
+class BenchCommand(PlainCommand):
+    """Keeps the command line as it was typed, for the results."""
+
+    headings: ClassVar[tuple[str, ...]] = (GROUP, *PlainCommand.headings)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As `PlainCommand`."""
+        ctx.meta[_WORDS] = tuple(args)
+        return super().parse_args(ctx, args)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command, its options made from two tables: its own, and the job's."""
+    app.command(
+        "bench",
+        cls=BenchCommand,
+        help=HELP,
+        short_help="Measure the backend network.",
+        options_metavar="[COLLECTIVES] [FLAGS]",
+        context_settings={
+            "allow_extra_args": True,
+            "token_normalize_func": lambda name: name.replace("_", "-"),
+        },
+    )(_command())
+
+
+def _command() -> Any:
+    def bench(context: typer.Context, **values: Any) -> None:
+        context.obj.action = partial(run, values, list(context.args), context.meta[_WORDS])
+
+    config = typer.Option(
+        None, "--config", metavar="FILE", help="Job file (TOML); its paths are relative to it."
+    )
+    dry = typer.Option(None, "--dry-run", help="Show the job (on Kubernetes: its objects), and run nothing.")
+    form = typer.Option(None, "-o", metavar="|".join(FORMATS), help="Form of the dry run. [yaml]")
+    bench.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
+            *field_parameters(OPTIONS, group=GROUP),
+            *field_parameters(JOB_FIELDS),
+            parameter("config", str, config),
+            parameter("dry_run", bool, dry),
+            parameter("form", str, form),
+        ]
+    )
+    bench.__annotations__ = {}
+    return bench
+
+
+def run(values: dict[str, Any], words: list[str], typed: tuple[str, ...]) -> int:
+    """Measure, or compare two results; the exit code."""
+    if words[:1] == ["diff"]:
+        if any(value is not None for value in values.values()):
+            raise UsageError("torchnet bench diff takes no flags", fix="torchnet bench diff OLD NEW")
+        return diff(words[1:])
+    from torchnet.bench.asked import read
+    from torchnet.bench.command import plan
+    from torchnet.bench.command import run as measure
+    from torchnet.cli.entry import say
+    from torchnet.cli.version import version
+
+    form = dry_run_form(values["form"], bool(values["dry_run"]))
+    own = {option.path: values.get(parameter_name(option)) for option in OPTIONS}
+    asked, problems = read(words, {name: value for name, value in own.items() if value is not None})
+    cwd = working_directory()
+    wish = plan(asked, problems, given_fields(values), cwd, values["config"])
+    for line in wish.resolved.warnings:
+        say(f"torchnet: {line}")
+    if values["dry_run"]:
+        for line in wish.notices:
+            say(f"torchnet: {line}")
+        return dry_run(wish.resolved, cwd, form)
+    return measure(wish, cwd, typed, version())
+
+
+def diff(paths: list[str]) -> int:
+    """Print what differs between two files of results; 1 where something is worse.
+
+    Raises:
+        UsageError: a file cannot be read, or holds no results.
+    """
+    from torchnet.bench.diff import compare, text
+    from torchnet.cli.entry import emit
+
+    if len(paths) != 2:
+        raise UsageError(
+            f"diff compares two files, and {len(paths) or 'none'} {'is' if len(paths) == 1 else 'are'} named",
+            fix="torchnet bench diff OLD NEW",
+        )
+    old, new = (_load(path) for path in paths)
+    found = compare(old, new)
+    emit(text(found).rstrip("\n") + "\n")
+    return 1 if found.worse else 0
+
+
+def _load(path: str) -> Results:
+    from torchnet.bench.diff import read
+    from torchnet.network.text import printable
+
+    shown = printable(path, 200)
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except OSError as error:
+        raise UsageError(
+            f"{shown} cannot be read ({error.strerror})", fix="torchnet bench --json FILE writes such a file"
+        ) from None
+    except ValueError as error:
+        raise UsageError(f"{shown} is no text: {error}", fix="torchnet bench diff OLD NEW") from None
+    try:
+        return read(text, shown)
+    except ValueError as error:
+        raise UsageError(str(error), fix="torchnet bench diff OLD NEW") from None

@@ -1,0 +1,203 @@
+"""From samples of a worker's traffic to what a training got of its network (pure): steps, rates, idle time.
+
+A training's steps differ in how long they take, but hardly in their bytes. So a step shows itself where the silences
+between bursts come after equal numbers of bytes, again and again. The likeness of the series with itself in time
+(autocorrelation) was tried: on a busy machine steps differ by a tenth and more, and nothing was found. Counting bursts
+does not do: DDP's buckets leave silences within a step, too. Where no distance stands out nothing is said of steps.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+_TRICKLE = 0.05  # of the usual full sample: less is no traffic
+_BURST = 3  # samples, below which a burst is too short to tell how long it took
+_REACH = 60  # silences, to which each one's distance is looked at
+_NEAR, _NEAR_BYTES = (
+    0.01,
+    1024,
+)  # by which equal steps' bytes may differ: acknowledgements, segments sent again
+_CLEAR = 0.4  # of the silences' weight that has another silence a step later
+_STANDS_OUT = 4.0  # over what silences at random would have
+_SMALLEST = 0.75  # of the best: a smaller distance so good is the step, the best a multiple of it
+_STEPS = 6  # at least
+
+
+@dataclass(frozen=True)
+class Rhythm:
+    """Of one worker. Rates are bytes per second, times seconds; None is what the samples do not tell."""
+
+    observed_s: float = 0.0
+    idle_share: float | None = None
+    rate: float | None = None
+    peak: float | None = None
+    steps_per_s: float | None = None
+    step_bytes: float | None = None
+    step_active_s: float | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class _Silence:
+    """``after`` so many bytes; ``end``: the sample at which it is over; ``weight``: the more the longer."""
+
+    after: float
+    end: int
+    weight: float
+
+
+@dataclass(frozen=True)
+class _Distance:
+    """From one silence to another: bytes, samples, and the product of their weights."""
+
+    size: float
+    samples: float
+    weight: float
+
+
+def rhythm(blocks: Sequence[Sequence[float]], sample_s: float) -> Rhythm:
+    """``blocks``: series of samples, the bytes of ``sample_s`` seconds each, in order, with gaps between them."""
+    level = _level(blocks)
+    if not level:
+        return Rhythm(why="the backend carried nothing")
+    least = level * _TRICKLE
+    trimmed = _trimmed(blocks, least)
+    observed = sum(map(len, trimmed)) * sample_s
+    bursts = [burst for block in trimmed for burst in _bursts(block, least)]
+    why = []
+    step = _step(trimmed, least)
+    if step is None:
+        why.append("no steps can be told: no amount of bytes comes again and again")
+    rate = peak = None
+    if statistics.median(map(len, bursts)) < _BURST:
+        why.append(
+            f"bursts are shorter than the samples of {sample_s * 1000:g} ms: neither busbw nor idle time"
+        )
+    else:
+        rate = sum(map(sum, bursts)) / sum(map(_length, bursts)) / sample_s
+        peak = _quantile([one for burst in bursts for one in burst], 0.95) / sample_s
+    active = step.size / rate if step and rate else None
+    idle = None
+    if rate:
+        busy = (
+            active / (step.samples * sample_s) if step and active else sum(map(sum, bursts)) / rate / observed
+        )
+        idle = max(0.0, 1 - busy)
+    return Rhythm(
+        observed_s=observed,
+        idle_share=idle,
+        rate=rate,
+        peak=peak,
+        steps_per_s=1 / (step.samples * sample_s) if step else None,
+        step_bytes=step.size if step else None,
+        step_active_s=active,
+        why="; ".join(why),
+    )
+
+
+def _quantile(values: Sequence[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def _level(blocks: Sequence[Sequence[float]]) -> float:
+    """What a full sample usually has; 0 where there is no traffic."""
+    values = [one for block in blocks for one in block if one > 0]
+    return _quantile(values, 0.9) if values else 0.0
+
+
+def _trimmed(blocks: Sequence[Sequence[float]], least: float) -> list[Sequence[float]]:
+    """From the first sample with traffic to the last one."""
+    places = [
+        (number, at) for number, block in enumerate(blocks) for at, one in enumerate(block) if one >= least
+    ]
+    (first, begin), (last, end) = places[0], places[-1]
+    kept = []
+    for number in range(first, last + 1):
+        block = blocks[number]
+        kept.append(block[begin if number == first else 0 : end + 1 if number == last else len(block)])
+    return kept
+
+
+def _bursts(block: Sequence[float], least: float) -> Iterator[list[float]]:
+    """The runs of samples with traffic."""
+    for busy, run in itertools.groupby(block, lambda one: one >= least):
+        if busy:
+            yield list(run)
+
+
+def _length(burst: Sequence[float]) -> float:
+    """In samples: the first and the last one count as far as they are as full as those between."""
+    if len(burst) < _BURST:
+        return float(len(burst))
+    full = statistics.median(burst[1:-1])
+    return len(burst) - 2 + sum(min(1.0, one / full) for one in (burst[0], burst[-1]))
+
+
+def _silences(block: Sequence[float], least: float) -> list[_Silence]:
+    found, after, at = [], 0.0, 0
+    for busy, run in itertools.groupby(block, lambda one: one >= least):
+        samples = list(run)
+        at += len(samples)
+        if not busy:
+            # An hour's silence must not outweigh all others.
+            found.append(_Silence(after, at, math.log1p(len(samples))))
+        after += sum(samples)
+    return found
+
+
+def _step(blocks: Sequence[Sequence[float]], least: float) -> _Distance | None:
+    """Bytes and samples of a step, where it can be told."""
+    silences = [_silences(block, least) for block in blocks]
+    whole = sum(one.weight**2 for block in silences for one in block)
+    pairs = sorted(
+        (
+            _Distance(later.after - one.after, later.end - one.end, one.weight * later.weight)
+            for block in silences
+            for number, one in enumerate(block)
+            for later in block[number + 1 : number + 1 + _REACH]
+        ),
+        key=lambda pair: pair.size,
+    )
+    sizes = [pair.size for pair in pairs]
+    sums = list(itertools.accumulate((pair.weight for pair in pairs), initial=0.0))
+
+    def within(low: float, high: float) -> float:
+        return sums[bisect.bisect_right(sizes, high)] - sums[bisect.bisect_left(sizes, low)]
+
+    def share(size: float) -> float:
+        reach = _reach(size)
+        return within(size - reach, size + reach) / whole
+
+    def clear(size: float, here: float) -> bool:
+        reach = _reach(size)
+        around = within(size / 2, size * 1.5) - here * whole
+        at_random = around / size * 2 * reach / whole
+        return here >= _STANDS_OUT * at_random and share(2 * size) >= here / 2
+
+    candidates = [(here, size) for size in sizes if size > _reach(size) and (here := share(size)) >= _CLEAR]
+    good = [(here, size) for here, size in candidates if clear(size, here)]
+    if not good:
+        return None
+    enough = _SMALLEST * max(good)[0]
+    smallest = min(size for here, size in good if here >= enough)
+    # The middle of the peak that it is the edge of.
+    best = max((one for one in good if one[1] <= smallest + 2 * _reach(smallest)), key=lambda one: one[0])[1]
+    reach = _reach(best)
+    alike = pairs[bisect.bisect_left(sizes, best - reach) : bisect.bisect_right(sizes, best + reach)]
+    if len(alike) < _STEPS:
+        return None
+    # Of the durations the middle half's mean: their median would be a whole number of samples.
+    samples = sorted(pair.samples for pair in alike)
+    quarter = len(samples) // 4
+    middle = statistics.fmean(samples[quarter : len(samples) - quarter])
+    return _Distance(statistics.median(pair.size for pair in alike), middle, 1.0)
+
+
+def _reach(size: float) -> float:
+    return _NEAR * size + _NEAR_BYTES
