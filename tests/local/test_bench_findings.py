@@ -1,0 +1,67 @@
+"""Networks with one fault planted, each of which is found, and nothing else; and a healthy one, five times in a row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.jobs import TORCHNET, Job
+from torchnet.bench.results import Results, load
+
+SHORT = ("-b", "1M", "-e", "8M", "-f", "8", "--seconds", "0.5", "--tcp-seconds", "0.5", "--rate", "1gbit")
+
+
+def bench(folder: Path, *words: str) -> Results:
+    path = folder / "r.json"
+    with Job(*SHORT, *words, "--json", path, command=(*TORCHNET, "bench")) as job:
+        ended = job.finish()
+    found = load(path.read_text())
+    assert found.complete, ended.stderr
+    for one in found.findings:
+        assert one.text in ended.stdout.replace("\n    ", " "), "people see what programs see"
+        assert one.fix
+    assert ("findings: none" in ended.stdout) == (not found.findings)
+    return found
+
+
+def test_a_healthy_network_gives_no_finding_five_times_in_a_row(tmp_path: Path) -> None:
+    for _ in range(5):
+        found = bench(tmp_path)
+        assert [(one.kind, one.text) for one in found.findings] == []
+        largest = found.collectives[-1]
+        assert largest.wrong == 0
+        assert largest.ceiling_share is not None
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "where"),
+    [
+        (("--nnodes", "3", "--fault", "node-1:net1:rate=100mbit"), "slow-node", "node-1"),
+        (("--fault", "node-1:net1:rate-out=100mbit"), "asymmetry", "node-1"),
+        (("--fault", "node-1:net1:rate=100mbit"), "slow-pair", "node-1"),
+        # After the preflight, which would refuse it, and before the ranks have loaded torch.
+        (("--fault", "node-1:net1:mtu=1500@1.2"), "mtu", "node-1"),
+        (("--fault", "node-1:net1:loss=1"), "loss", "node-1"),
+        (("--env", "GLOO_SOCKET_IFNAME=eth0"), "wrong-interface", "eth0"),
+    ],
+    ids=["a node's rate a tenth", "one direction shaped", "a pair", "MTU 1500 on one", "packets lost", "over eth0"],
+)  # fmt: skip
+def test_a_planted_fault_gives_its_finding_and_no_other(
+    tmp_path: Path, words: tuple[str, ...], kind: str, where: str
+) -> None:
+    found = bench(tmp_path, *words)
+    assert [one.kind for one in found.findings] == [kind], found.findings
+    assert where in found.findings[0].text
+
+
+def test_what_the_preflight_refuses_is_the_finding(tmp_path: Path) -> None:
+    """Nothing is measured on a network that no training would start on."""
+    path = tmp_path / "r.json"
+    with Job(*SHORT, "--fault", "node-1:net1:mtu=1500", "--json", path, command=(*TORCHNET, "bench")) as job:
+        ended = job.finish()
+    found = load(path.read_text())
+    assert (ended.code, found.exit_code, found.complete) == (4, 4, False)
+    assert [one.kind for one in found.findings] == ["network"]
+    assert "1500" in found.findings[0].text
+    assert found.collectives == ()
