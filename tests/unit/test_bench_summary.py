@@ -42,7 +42,11 @@ def test_it_has_nccl_tests_columns_and_the_share_of_the_line() -> None:
     ]  # fmt: skip
     assert cells(text, one.size) == expected
     assert "size      count     type redop root       time   algbw   busbw #wrong  of line" in text
-    assert f"all_reduce at 256M: {share} % of what IPv6 at MTU 9000 can carry (1 Gbit/s line, shaped)" in text
+    rate = number(one.busbw * 8 / 1e9)
+    assert (
+        f"all_reduce at 256M: busbw {rate} Gbit/s, {share} % of what IPv6 at MTU 9000 can carry "
+        f"(1 Gbit/s line, shaped)"
+    ) in text
 
 
 def test_in_place_stands_beside_where_it_differs() -> None:

@@ -140,12 +140,12 @@ def _sentences(results: Results) -> Iterator[str]:
             continue
         line = results.line(own)
         at = f"{name} at {size_text(largest.size)}"
+        # In the units of the line and of raw TCP, which are not those of nccl-tests' columns.
+        text = f"{at}: busbw {tables.number(largest.busbw * 8 / 1e9)} Gbit/s"
         if line is not None and largest.ceiling_share is not None:
             carries = f"what IPv{line.family} at MTU {line.mtu} can carry ({_line(line)})"
-            yield f"{at}: {tables.share_text(largest.ceiling_share)} of {carries}"
-        else:
-            bits = tables.number(largest.busbw * 8 / 1e9)
-            yield f"{at}: busbw {tables.number(largest.busbw / 1e9)} GB/s ({bits} Gbit/s)"
+            text += f", {tables.share_text(largest.ceiling_share)} of {carries}"
+        yield text
         other = next((row.other for row in tables.rows(results, name) if row.main is largest), None)
         if other is not None and other.busbw:
             yield f"{at}: {own} gives {tables.ratio(largest.busbw / other.busbw)} times the busbw of {compare}"
