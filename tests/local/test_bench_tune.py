@@ -49,7 +49,9 @@ def heard(folder: Path, memory: int, how: str, *flags: object) -> tuple[list[Mes
 
 
 def test_each_setting_is_tried_with_a_baseline(tmp_path: Path) -> None:
-    found, printed = heard(tmp_path, 5_000_000, "numerics", "--tune-compress", "fp16", "--tune-gloo-devices", 2)
+    found, printed = heard(
+        tmp_path, 5_000_000, "numerics", "--tune-compress", "fp16", "--tune-gloo-devices", 2
+    )
     tried = [one for one in found if isinstance(one, Tried)]
     assert all(len(one.steps_per_s) == 2 and min(one.steps_per_s) > 0 for one in tried)
     groups = [number for number, one in enumerate(tried) if one.baseline]
@@ -78,7 +80,9 @@ def test_nothing_that_changes_the_results_is_tried_without_being_asked_for(tmp_p
 @pytest.mark.parametrize(
     ("memory", "flags", "why"), [(1000, (), "1000 bytes"), (10**9, ("--nnodes", 1), "one rank alone")]
 )
-def test_what_cannot_be_tried_is_said(tmp_path: Path, memory: int, flags: tuple[object, ...], why: str) -> None:
+def test_what_cannot_be_tried_is_said(
+    tmp_path: Path, memory: int, flags: tuple[object, ...], why: str
+) -> None:
     found, _ = heard(tmp_path, memory, "none", *flags)
     (lacks,) = [one for one in found if isinstance(one, Lacks)]
     assert lacks.what == "tuning"

@@ -57,7 +57,11 @@ def test_code_in_the_image_or_on_a_volume_does_not_travel() -> None:
 def test_the_agent_understands_every_flag(form: str) -> None:
     more: dict[str, Any] = {"static_ips": ["10.0.0.1-10.0.0.9/24"]} if form == "pods" else {}
     found = render(
-        workload=form, job_args=("--lr", "1"), job_output={"min_share": 0.5, "measure": True}, job_module=True, **more
+        workload=form,
+        job_args=("--lr", "1"),
+        job_output={"min_share": 0.5, "measure": True},
+        job_module=True,
+        **more,
     )
     for phase, name in (("prepare", "prepare"), ("work", "worker")):
         words = command_of(pod_of(found, 1)["spec"], name)
