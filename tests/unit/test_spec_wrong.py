@@ -89,7 +89,7 @@ def test_bounds(tmp_path: Path, path: str, values: tuple[str, str, str, str]) ->
 
 
 def test_nccl_takes_no_more_than_64_sockets(tmp_path: Path) -> None:
-    both = {"tune.nccl_socket_nthreads": "8", "tune.nccl_nsocks_perthread": "8"}
+    both: dict[str, object] = {"tune.nccl_socket_nthreads": "8", "tune.nccl_nsocks_perthread": "8"}
     assert asked(tmp_path, both).job.tune.variables() == {
         "TORCHNET_TUNE_NCCL_SOCKET_NTHREADS": "8",
         "TORCHNET_TUNE_NCCL_NSOCKS_PERTHREAD": "8",

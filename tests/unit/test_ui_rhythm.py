@@ -116,3 +116,11 @@ def test_blocks_with_gaps_between_them_are_one_training() -> None:
     found = rhythm(cut, SAMPLE)
     assert found.steps_per_s == pytest.approx(1 / (40 * SAMPLE), rel=0.03)
     assert found.step_bytes == pytest.approx(20 * FULL, rel=0.01)
+
+
+def test_samples_at_a_burst_s_ends_count_as_far_as_they_are_full() -> None:
+    burst = [0.1 * FULL, FULL, FULL, FULL, 0.1 * FULL]
+    found = rhythm([(burst + [0.0] * 5) * 50], SAMPLE)
+    assert found.rate == pytest.approx(FULL / SAMPLE, rel=0.01)
+    assert found.step_active_s == pytest.approx(3.2 * SAMPLE, rel=0.01)
+    assert found.idle_share == pytest.approx(0.68, abs=0.01)
