@@ -24,7 +24,7 @@ from benchmarks.machine import facts
 from torchnet.bench.worker.stats import Median, median
 
 HERE = Path(__file__).parent
-MEBIBYTES, SECONDS = "64", "4"
+MEBIBYTES, SECONDS = "64", "6"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 from typing import cast
 
 import pytest
@@ -13,7 +14,7 @@ if importlib.util.find_spec("torch") is None:
     pytest.skip("torch is not installed", allow_module_level=True)
 
 from torchnet.bench.worker import timing
-from torchnet.bench.worker.timing import BATCH, LARGE, Rule, enough, next_batch
+from torchnet.bench.worker.timing import BATCH, LARGE, LEAD, Rule, enough, stretch
 
 CALL = st.floats(1e-7, 100)
 
@@ -22,20 +23,29 @@ class _World:
     """A clock and a world of one, in which a call takes what the list says, over and over."""
 
     def __init__(self, calls: list[float]) -> None:
-        self.calls, self.made, self.now, self.began, self.barriers = calls, 0, 0.0, 0.0, 0
+        self.calls, self.made, self.now, self.barriers = calls, 0, 0.0, 0
+        self.marks: list[float] = []
+        self.begins: list[int] = []  # how many calls had been made
 
     def run(self) -> None:
         self.now += self.calls[self.made % len(self.calls)]
         self.made += 1
 
     def begin(self) -> None:
-        self.began = self.now
+        self.marks = [self.now]
+        self.begins.append(self.made)
 
-    def end(self) -> float:
-        return self.now - self.began
+    def lap(self) -> None:
+        self.marks.append(self.now)
+
+    def laps(self) -> list[float]:
+        return [then - now for now, then in itertools.pairwise(self.marks)]
 
     def most(self, *figures: float) -> list[float]:
         return list(figures)
+
+    def mean(self, figures: list[float]) -> list[float]:
+        return figures
 
     def barrier(self) -> None:
         self.barriers += 1
@@ -49,9 +59,10 @@ class _World:
 def test_exactly_so_many_calls(calls: list[float], guess: float, iters: int) -> None:
     world = _World(calls)
     timed = world.measure(guess, Rule(seconds=0.001, narrow=0.5, iters=iters))
-    assert timed.calls == world.made == iters
+    assert timed.calls == iters
+    assert timed.made == world.made == iters + world.begins[0]
     assert len(timed.times) >= min(iters, 5)
-    assert world.barriers == len(timed.times)
+    assert world.barriers == 1
 
 
 @given(calls=st.lists(st.floats(1e-4, 20), min_size=1, max_size=7), guess=st.floats(1e-4, 20))
@@ -60,41 +71,62 @@ def test_time_is_kept(calls: list[float], guess: float) -> None:
     rule = Rule(seconds=1.0, narrow=0.0)
     world = _World(calls)
     timed = world.measure(guess, rule)
-    assert timed.calls == world.made
+    assert timed.made == world.made
+    assert timed.calls < timed.made
     assert len(timed.times) >= (2 if min(timed.times) > rule.seconds else 3)
-    # the last batch is begun before the time is up; three there always are, two of calls that are longer than it
-    assert world.now <= rule.seconds + 3 * max(calls) * 201
+    # The last stretch is begun before the time is up; its length is what the calls until then let expect.
+    assert world.now <= rule.seconds + 9 * max(calls) * (rule.seconds / 8 / 1e-4 + 1 + LEAD / 1e-4)
 
 
 def test_what_is_steady_is_known_soon() -> None:
     rule = Rule(seconds=10.0, narrow=0.02)
-    small = _World([0.0001]).measure(0.0001, rule)
+    world = _World([0.0001])
+    small = world.measure(0.0001, rule)
     assert len(small.times) == 6
-    assert small.calls == pytest.approx(
-        6 * 200, abs=6
-    )  # a sum of 200 times 0.0001 is not 0.02 to the last digit
+    assert small.calls == 6 * 200
     assert small.times[0] == pytest.approx(0.0001)
-    assert len(_World([LARGE]).measure(LARGE, rule).times) == 3
+    assert world.barriers == 2, "one batch, whose guess may be wrong, and the others at one stretch"
+    large = _World([1.1 * LARGE])
+    assert len(large.measure(1.1 * LARGE, rule).times) == 3
+    assert large.barriers == 1
 
 
 def test_what_varies_takes_all_the_time() -> None:
-    timed = _World([0.02, 0.04]).measure(0.02, Rule(seconds=1.0, narrow=0.02))
-    assert sum(timed.times) == pytest.approx(1.0, abs=0.05)
+    calls = [0.02] * 7 + [0.04] * 7
+    timed = _World(calls).measure(0.02, Rule(seconds=4.0, narrow=0.02))
+    assert sum(timed.times) / len(timed.times) * timed.calls == pytest.approx(4.0, abs=1.0)
 
 
-@given(call=CALL, seconds=st.floats(0.01, 100))
-def test_a_batch_is_long_enough_for_the_barriers_skew(call: float, seconds: float) -> None:
-    count = next_batch(call, 0, Rule(seconds, 0.02))
-    assert count >= 1
+def test_what_comes_first_after_a_barrier_is_not_timed() -> None:
+    """A bucket that was full, and ranks that have not yet waited for each other."""
+    world = _World([0.0001] * 10 + [0.02] * 10_000)
+    timed = world.measure(0.02, Rule(seconds=0.4, narrow=0.02))
+    assert world.begins[0] == 1
+    world = _World([0.00001] * 16 + [0.001] * 10_000)
+    timed = world.measure(0.001, Rule(seconds=0.2, narrow=0.02))
+    assert world.begins[0] == 16
+    assert min(timed.times) == pytest.approx(0.001)
+
+
+@given(call=CALL, seconds=st.floats(0.01, 100), batches=st.integers(0, 9), part=st.floats(0, 1))
+def test_a_batch_is_long_enough_and_a_stretch_no_longer_than_the_time(
+    call: float, seconds: float, batches: int, part: float
+) -> None:
+    counts = stretch(call, 0, batches, part * seconds, Rule(seconds, 0.02))
+    assert len(set(counts)) == 1
+    count = counts[0]
     assert count * call >= min(BATCH, seconds / 3) * 0.99 or count == 100_000
-    assert count == 1 or (count - 1) * call <= BATCH
+    assert count == 1 or (count - 1) * call <= max(BATCH, seconds / 8)
+    assert len(counts) <= 8
+    if len(counts) > 6:
+        assert sum(counts) * call <= (1 - part) * seconds * 1.01
 
 
 def test_a_wrong_guess_is_mended_by_what_is_measured() -> None:
     """The first calls of all may take a thousand times as long as the others."""
     world = _World([0.0001])
     timed = world.measure(1.0, Rule(seconds=1.0, narrow=0.0))
-    assert timed.calls / len(timed.times) > 100
+    assert timed.calls / len(timed.times) > 50
 
 
 @given(times=st.lists(st.floats(0.001, 5), max_size=12), spent=st.floats(0, 10))

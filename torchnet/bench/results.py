@@ -110,7 +110,7 @@ class Collective(_Part):
     """-1 where there is none."""
     in_place: bool
     time: Figure
-    """Seconds of a call, on the slowest rank."""
+    """Seconds of a call, the mean of the ranks."""
     calls: Count
     algbw: Rate
     busbw: Rate
@@ -121,6 +121,7 @@ class Collective(_Part):
     ceiling_share: Share | None
     """busbw over the line's ceiling; null where the line is not known."""
     formula_bytes: Rate
+    """That all ranks together had to send, in the calls that were timed and in those that led in."""
     sockets_bytes: dict[str, Bytes] | None
     interface_bytes: dict[str, Bytes] | None
     busy: Share | None = None

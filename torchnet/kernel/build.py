@@ -144,10 +144,11 @@ def shaper(index: int, rate: int, mtu: int) -> bytes:
 
     message = tcmsg()
     message["index"], message["parent"], message["handle"] = index, _ROOT, 0x10000
-    # A burst of 2 ms keeps the timer's granularity out of the rate; a packet's segments (64 KiB) must fit in any case.
+    # What comes late is caught up for as much as the burst: 8 ms, about a busy processor's time slice. With 2 ms four
+    # nodes on two cores had 94 % of 2.5 Gbit/s, with 8 ms 99 %. A packet's segments (64 KiB) must fit in any case.
     parameters = {
         "rate": rate // 8,
-        "burst": max(rate // 8 // 500, 65536 + mtu),
+        "burst": max(rate // 8 // 125, 65536 + mtu),
         "latency": "20ms",
         "mtu": 65536 + mtu,
     }

@@ -171,7 +171,7 @@ class _Series:
                 times=timed.times,
                 calls=timed.calls,
                 wrong=wrong,
-                formula_bytes=self._least(size) * timed.calls,
+                formula_bytes=self._least(size) * timed.made,
                 sockets_bytes=sent.sockets if sent else None,
                 interface_bytes=sent.interfaces if sent else None,
                 busy=cores[0],

@@ -1,18 +1,17 @@
 """How long a call takes: batches of calls back to back, until their median is known well enough.
 
-Ranks do not leave a barrier at the same moment, and each one's clock is its own. So a batch is timed from the rank's
-own leaving of the barrier to its own end, and the slowest rank's time counts, over the calls: that is too much by at
-most the barrier's skew, about the time of one small message. Batches are therefore at least BATCH seconds long, which
-makes of it less than a hundredth; it is not subtracted, since nobody can tell it from a slow call. With a given number
-of calls the batches are as long as that allows.
+Ranks do not leave a barrier at the same moment, and a network that was idle carries its first bytes faster than any
+line: queues are empty, and the bucket of a shaper is full. So calls that are not timed lead in, LEAD seconds of them and
+one at least, and the batches follow without a stop: a stretch. What a batch takes on one rank may begin and end a little
+early or late; the ranks' mean counts, as in nccl-tests. Between two stretches the ranks agree on their figures.
 
-Every decision is made from figures that all ranks have alike (the slowest rank's), so that all make the same one
-without another message.
+Every decision is made from figures that all ranks have alike, so that all make the same one without another message.
 """
 
 from __future__ import annotations
 
 import gc
+import itertools
 import math
 import time
 from collections.abc import Callable
@@ -25,9 +24,11 @@ import torch.distributed as dist
 from torchnet.bench.worker.stats import median
 
 BATCH = 0.02  # seconds, at least, of calls back to back
+LEAD = 0.016  # seconds: twice what the local networks' shaper lets through at once
 LARGE = 0.2  # seconds of a call of which few have to do
 _LEAST, _LEAST_LARGE, _LEAST_HUGE = 6, 3, 2  # batches: so many always; six have an interval of 95 %
 _MOST_CALLS = 100_000
+_CALLS, _BATCHES = 4, 8  # calls of a batch, as long as there is the time for so many batches
 _GIVEN_BATCHES = 30  # at most, of a given number of calls
 
 
@@ -42,22 +43,40 @@ class Rule:
 
 @dataclass(frozen=True)
 class Timed:
-    """``times``: seconds of a call on the slowest rank, one for each batch; ``calls``: of all batches."""
+    """``times``: seconds of a call, the ranks' mean, by batch. ``calls``: of all batches. ``made``: with those
+    that led in."""
 
     times: list[float]
     calls: int
+    made: int
 
 
-def next_batch(call: float, done: int, rule: Rule) -> int:
-    """How many calls the next batch has, 0 for no further one of a given number; ``call``: seconds of one, as far as
-    is known; ``done``: calls until now."""
-    if rule.iters is None:
-        # Short of time, three batches must still fit.
-        wanted = min(BATCH, rule.seconds / _LEAST_LARGE)
-        return max(1, min(_MOST_CALLS, math.ceil(wanted / max(call, 1e-9))))
-    left = rule.iters - done
-    count = max(_LEAST, min(_GIVEN_BATCHES, int(rule.iters * call / BATCH)))
-    return min(left, math.ceil(rule.iters / count))
+def stretch(call: float, calls: int, batches: int, spent: float, rule: Rule) -> list[int]:
+    """How many calls the next batches have, which follow each other without a stop; [] where there is none.
+
+    ``call``: seconds of one, as far as is known. ``calls``, ``batches``, ``spent``: those that there are, in seconds.
+    """
+    if rule.iters is not None:
+        count = max(_LEAST, min(_GIVEN_BATCHES, int(rule.iters * call / BATCH)))
+        left, each = rule.iters - calls, math.ceil(rule.iters / count)
+        return [min(each, left - begun) for begun in range(0, left, each)]
+    # Several calls, as ranks that wait for each other after each one are not what training does; and yet so many
+    # batches that there is an interval. Short of time, three must still fit.
+    wanted = min(max(BATCH, _CALLS * call), rule.seconds / _BATCHES)
+    wanted = max(wanted, min(BATCH, rule.seconds / _LEAST_LARGE))
+    each = max(1, min(_MOST_CALLS, math.ceil(wanted / max(call, 1e-9))))
+    if not batches and call < LARGE:
+        return [each]  # what the warm-up told of small ones may be far off
+    if (missing := _least(call, rule) - batches) > 0:
+        return [each] * missing
+    fits = int((rule.seconds - spent) / max(each * call, 1e-9))
+    return [each] * max(1, min(_BATCHES, fits))
+
+
+def _least(call: float, rule: Rule) -> int:
+    if call >= rule.seconds:
+        return _LEAST_HUGE
+    return _LEAST_LARGE if call >= LARGE else _LEAST
 
 
 def enough(times: list[float], spent: float, rule: Rule) -> bool:
@@ -84,6 +103,13 @@ class Agreement:
         found: list[float] = tensor.tolist()
         return found
 
+    def mean(self, figures: list[float]) -> list[float]:
+        """Of each, over the ranks."""
+        tensor = torch.tensor(figures, dtype=torch.float64)
+        dist.all_reduce(tensor, group=self._group)
+        found: list[float] = (tensor / dist.get_world_size(self._group)).tolist()
+        return found
+
     def total(self, count: int) -> int:
         """The sum of the ranks' counts."""
         tensor = torch.tensor([count], dtype=torch.int64)
@@ -95,35 +121,45 @@ class Agreement:
 
 
 class Clock(Protocol):
-    """Times what is done between the two calls, to its very end."""
+    """Times what is done between two of its calls, to its very end."""
 
     def begin(self) -> None: ...
-    def end(self) -> float: ...
+
+    def lap(self) -> None: ...
+
+    def laps(self) -> list[float]:
+        """Seconds from the beginning to the first lap, from there to the second, and so on."""
+        ...
 
 
 class HostClock:
     def begin(self) -> None:
-        self._began = time.perf_counter()
+        self._marks = [time.perf_counter()]
 
-    def end(self) -> float:
-        return time.perf_counter() - self._began
+    def lap(self) -> None:
+        self._marks.append(time.perf_counter())
+
+    def laps(self) -> list[float]:
+        return [then - now for now, then in itertools.pairwise(self._marks)]
 
 
 class CudaClock:
     """By events in the stream: a call returns when it has been put there, long before it is done. The stream waits
-    for NCCL's own before the second event."""
-
-    def __init__(self) -> None:
-        self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+    for NCCL's own before the next event."""
 
     def begin(self) -> None:
-        torch.cuda.synchronize()
-        self._events[0].record()
+        self._events: list[torch.cuda.Event] = []
+        self.lap()
 
-    def end(self) -> float:
-        self._events[1].record()
-        self._events[1].synchronize()
-        return self._events[0].elapsed_time(self._events[1]) / 1000  # of milliseconds
+    def lap(self) -> None:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        self._events.append(event)
+
+    def laps(self) -> list[float]:
+        self._events[-1].synchronize()
+        pairs = itertools.pairwise(self._events)
+        return [now.elapsed_time(then) / 1000 for now, then in pairs]  # of milliseconds
 
 
 def warm_up(run: Callable[[], None], count: int, agreement: Agreement, clock: Clock) -> float:
@@ -134,7 +170,8 @@ def warm_up(run: Callable[[], None], count: int, agreement: Agreement, clock: Cl
         agreement.barrier()
         clock.begin()
         run()
-        spent.append(clock.end())
+        clock.lap()
+        spent += clock.laps()
     # Not the first ones: they made connections and took memory.
     return agreement.most(min(spent))[0]
 
@@ -142,21 +179,26 @@ def warm_up(run: Callable[[], None], count: int, agreement: Agreement, clock: Cl
 def measure(run: Callable[[], None], call: float, rule: Rule, agreement: Agreement, clock: Clock) -> Timed:
     """All ranks call it at once; ``call`` is what :func:`warm_up` said."""
     times: list[float] = []
-    calls, spent = 0, 0.0
+    calls, made, spent = 0, 0, 0.0
     collecting = gc.isenabled()
     gc.disable()
     try:
-        while not enough(times, spent, rule) and (count := next_batch(call, calls, rule)):
-            turns = range(count)
+        while not enough(times, spent, rule) and (counts := stretch(call, calls, len(times), spent, rule)):
+            lead = max(1, min(_MOST_CALLS, math.ceil(LEAD / max(call, 1e-9))))
             agreement.barrier()
-            clock.begin()
-            for _ in turns:
+            for _ in range(lead):
                 run()
-            (took,) = agreement.most(clock.end())
-            times.append(took / count)
-            calls, spent = calls + count, spent + took
+            clock.begin()
+            for count in counts:
+                for _ in range(count):
+                    run()
+                clock.lap()
+            took = agreement.mean(clock.laps())
+            times += [one / count for one, count in zip(took, counts, strict=True)]
+            calls, spent = calls + sum(counts), spent + sum(took)
+            made += lead + sum(counts)
             call = median(times).value
     finally:
         if collecting:
             gc.enable()
-    return Timed(times, calls)
+    return Timed(times, calls, made)
