@@ -1,9 +1,9 @@
 """How long a call takes: batches of calls back to back, until their median is known well enough.
 
 Ranks do not leave a barrier at the same moment, and a network that was idle carries its first bytes faster than any
-line: queues are empty, and the bucket of a shaper is full. So calls that are not timed lead in, LEAD seconds of them and
-one at least, and the batches follow without a stop: a stretch. What a batch takes on one rank may begin and end a little
-early or late; the ranks' mean counts, as in nccl-tests. Between two stretches the ranks agree on their figures.
+line: queues are empty, and the bucket of a shaper is full. So calls that are not timed lead in, LEAD seconds of them
+and one at least, and the batches follow without a stop: a stretch. What a batch takes on one rank may begin and end a
+little early or late; the ranks' mean counts, as in nccl-tests. Between two stretches they agree on their figures.
 
 Every decision is made from figures that all ranks have alike, so that all make the same one without another message.
 """
