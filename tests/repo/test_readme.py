@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Result
+from tests.unit.bench_results import healthy
 from tools.readme import blocks, command
+from torchnet.bench.results import dump
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
@@ -65,7 +67,10 @@ def test_there_are_commands_to_check() -> None:
 def test_each_command_line_is_understood(torchnet: Callable[..., Result], line: str, tmp_path: Path) -> None:
     words = shlex.split(line.partition(" '|'")[0])[1:]
     (tmp_path / "train.py").touch()  # on Kubernetes its folder travels, and the dry run shows it
-    if words[0] == "launch":
+    if words[:2] == ["bench", "diff"]:
+        for name in words[2:]:
+            (tmp_path / name).write_text(dump(healthy(2)))
+    elif words[0] in ("launch", "bench"):
         words[1:1] = [] if "--dry-run" in words else ["--dry-run"]
     done = torchnet(*words, cwd=tmp_path, env={"KUBECONFIG": str(tmp_path / "none")})
     if words[0] in ("status", "logs", "attach", "down", "verify"):
@@ -79,9 +84,8 @@ def test_each_flag_exists(torchnet: Callable[..., Result]) -> None:
     """All words like --this in README; those of other programs stand in shell blocks with their program."""
     prose = re.sub(r"^```.*?^```$", "", text("README.md"), flags=re.DOTALL | re.MULTILINE)
     shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", prose))
-    known = set(re.findall(r"--[a-z][a-z-]+", torchnet("launch", "--help").stdout)) | {
-        "--server-side"
-    }  # kubectl's
+    helps = torchnet("launch", "--help").stdout + torchnet("bench", "--help").stdout
+    known = set(re.findall(r"--[a-z][a-z-]+", helps)) | {"--server-side"}  # kubectl's
     assert len(shown) > 10
     assert shown - known == set()
 
