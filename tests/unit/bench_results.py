@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 from torchnet.bench import line as lines
 from torchnet.bench.results import Collective, Figure, Latency, Line, Node, Results, Setup, Tcp
 from torchnet.bench.worker.factors import Collective as Name
-from torchnet.bench.worker.factors import factor, sent
+from torchnet.bench.worker.factors import crossing, factor, sent
 from torchnet.bench.worker.stats import median
 
 SIZES = tuple(1 << power for power in range(10, 29, 2))
@@ -63,11 +63,22 @@ class World:
     throttled: float | None = 0.0
     achieved: float = 0.985
     """Of the path's rate, by a collective of endless size."""
+    known: Literal["shaped", "interface", "told"] = "shaped"
+    backend: Literal["gloo", "nccl"] = "gloo"
+    per_node: int = 1
+    """Ranks of each node."""
+    thread: float | None = None
+    """Of one core, by the busiest thread of a collective's ranks."""
+    environment: Mapping[str, str] = field(default_factory=lambda: {"GLOO_SOCKET_IFNAME": "net1"})
+
+    @property
+    def ranks(self) -> int:
+        return self.nodes * self.per_node
 
     @property
     def carried(self) -> float:
         """Bytes of payload per second and direction."""
-        return lines.Line(self.rate, self.mtu, 6, "shaped").ceiling if self.rate else UNSHAPED
+        return lines.Line(self.rate, self.mtu, 6, self.known).ceiling if self.rate else UNSHAPED
 
 
 def healthy(nodes: int = 2, **fields: Any) -> Results:
@@ -104,19 +115,20 @@ def changed(results: Results, **fields: Any) -> Results:
 
 
 def _setup(world: World) -> Setup:
-    shaped = ("--rate", f"{world.rate:.0f}", "--mtu", str(world.mtu)) if world.rate else ()
+    shaped = world.rate and world.known == "shaped"
+    link = ("--rate", f"{world.rate:.0f}", "--mtu", str(world.mtu)) if shaped else ()
     place = ("--on", "kubernetes", "-n", "ml") if world.on == "kubernetes" else ()
     return Setup(
         on=world.on,
-        backend="gloo",
-        device="cpu",
-        ranks=world.nodes,
+        backend=world.backend,
+        device="cuda" if world.backend == "nccl" else "cpu",
+        ranks=world.ranks,
         nodes=world.nodes,
         interface="net1",
         compare=world.compare,
         versions={"python": "3.12.4", "torch": "2.9.0"},
-        environment={"GLOO_SOCKET_IFNAME": "net1"},
-        command=("torchnet", "bench", *place, "--nnodes", str(world.nodes), *shaped),
+        environment=dict(world.environment),
+        command=("torchnet", "bench", *place, "--nnodes", str(world.nodes), *link),
     )
 
 
@@ -144,7 +156,7 @@ def _line(world: World, network: str) -> Line:
         rate_bits_per_s=world.rate,
         mtu=world.mtu,
         family=family,
-        known="shaped",
+        known=world.known,
         ceiling=ceiling,
     )
 
@@ -171,16 +183,20 @@ def _share(world: World, rate: float) -> float | None:
 
 
 def _collective(world: World, draw: random.Random, network: str, name: str, size: int) -> Collective:
-    ranks, collective = world.nodes, cast(Name, name)
+    ranks, collective = world.ranks, cast(Name, name)
     times = factor(collective, ranks)
-    slowest = min(world.path(a, (a + 1) % ranks) for a in range(ranks))
+    slowest = min(world.path(a, (a + 1) % world.nodes) for a in range(world.nodes))
     seconds = ranks * 2 * world.round_trip + size * times / (world.carried * world.achieved * slowest)
     time = _figure(draw, seconds, world.batches, world.noise, world.wander)
     calls = 5 * world.batches
     formula = sent(collective, size, ranks) * calls
+    across = crossing(collective, ranks, world.nodes)
+    if world.backend == "nccl":
+        formula *= across  # within a node it has other ways
     sockets = int(formula * 1.001) + 2000 * calls
-    stray = int(sockets * world.strays) if network == "net1" else 0
-    by_interface = {network: sockets - stray, **({"eth0": stray} if stray else {})}
+    within = int(sockets * (1 - across)) if world.backend == "gloo" else 0
+    stray = int((sockets - within) * world.strays) if network == "net1" else 0
+    by_interface = {network: sockets - within - stray, **({"eth0": stray} if stray else {})}
     around = (world.mtu + 14) / lines.payload(world.mtu, 6) * 1.005
     busbw = size / time.median * times
     return Collective(
@@ -201,10 +217,11 @@ def _collective(world: World, draw: random.Random, network: str, name: str, size
         wrong=0,
         ceiling_share=_share(world, busbw),
         formula_bytes=formula,
-        sockets_bytes=by_interface,
+        sockets_bytes={**by_interface, **({"lo": within} if within else {})},
         interface_bytes={one: int(count * around) for one, count in by_interface.items()},
         busy=world.busy,
         throttled=world.throttled,
+        core=world.thread,
     )
 
 

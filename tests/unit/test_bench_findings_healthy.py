@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -58,6 +59,107 @@ def test_nothing_is_missing_where_no_line_is_known_and_the_processor_limits(
         repeats=lambda _a, _b: 0.02,
     )
     assert not find(results)
+
+
+def fast(nodes: int = 2, seed: int = 0, rate: float = 100e9, gbit: float = 15, **fields: Any) -> Results:
+    """A fast line, of which one stream reaches 20 to 50 Gbit/s, as its cores' places are, and a collective ``gbit``;
+    nothing is wrong."""
+    draw = random.Random(seed)
+    one = min(40e9 / rate, 0.8)
+    paths = {(a, b): draw.uniform(0.5, 1.25) for a in range(nodes) for b in range(nodes)}
+    world: dict[str, Any] = {
+        "rate": rate,
+        "known": "interface",
+        "on": "kubernetes",
+        "one_stream": one,
+        "core": 0.7,
+        "busy": 0.05,
+        "achieved": min(gbit * 1e9 / rate, 0.95),
+        "noise": 0.03,
+        "wander": 0.015,
+        "sizes": SIZES[::2],
+        "path": lambda a, b: paths[a, b],
+    }
+    return healthy(nodes, seed=seed, **{**world, **fields})
+
+
+FAST = st.fixed_dictionaries(
+    {
+        "nodes": st.sampled_from([2, 3, 8]),
+        "seed": st.integers(0, 1 << 30),
+        "rate": st.sampled_from([25e9, 50e9, 100e9, 400e9]),
+        "known": st.sampled_from(["interface", "told"]),
+        "mtu": st.sampled_from([1500, 9000]),
+        "per_node": st.sampled_from([1, 8]),
+        "pairs": st.sampled_from(["ring", "all"]),
+    }
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(FAST, st.sampled_from([None, 0.6]), st.sampled_from([0.002, 0.0]))
+def test_one_stream_that_does_not_fill_a_fast_line_is_usual(
+    world: dict[str, Any], thread: float | None, repeats: float
+) -> None:
+    assert not find(fast(**world, thread=thread, repeats=lambda _a, _b: repeats))
+
+
+@settings(max_examples=40, deadline=None)
+@given(FAST)
+def test_nccl_on_a_fast_line_is_usual_too_and_its_threads_that_spin_say_nothing(
+    world: dict[str, Any],
+) -> None:
+    environment = {"NCCL_SOCKET_IFNAME": "net1"}
+    assert not find(fast(**world, backend="nccl", thread=1.0, gbit=30, environment=environment))
+
+
+@settings(max_examples=40, deadline=None)
+@given(FAST)
+def test_of_a_stream_that_uses_its_core_up_only_that_is_told(world: dict[str, Any]) -> None:
+    found = find(fast(**{**world, "rate": max(100e9, world["rate"])}, core=0.97))
+    assert [one.kind for one in found] == ["single-stream"]
+    assert "97 % of one core" in found[0].text
+    assert found[0].fix.endswith(" --streams 4")
+
+
+@pytest.mark.parametrize("backend", ["gloo", "nccl"])
+def test_among_thousands_of_pairs_of_a_fast_line_none_is_slow(backend: str) -> None:
+    assert not find(
+        fast(64, backend=backend, batches=3, slices=6, per_node=8, environment={"NCCL_SOCKET_IFNAME": "net1"})
+    )
+
+
+@pytest.mark.parametrize(("rate", "share"), [(50e9, 0.5), (2e9, 0.5), (100e9, 0.05)])
+def test_one_stream_has_a_part_of_a_bond_and_of_a_clouds_line(rate: float, share: float) -> None:
+    """2 x 25 and 2 x 1 Gbit/s, and a cloud's 5 Gbit/s for each flow."""
+    for nodes in (2, 4):
+        results = fast(nodes, rate=rate, one_stream=share, achieved=share * 0.9, path=lambda _a, _b: 1.0)
+        assert not find(results)
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_several_streams_on_a_fast_line_are_usual(share: float) -> None:
+    """Four streams at 30 of 100 Gbit/s are still their cores'; Gloo, with one thread, reaches less."""
+    assert not find(fast(4, streams=(4,), rate=100e9, path=lambda _a, _b: max(share, 0.35), achieved=0.4))
+
+
+def test_round_trips_that_wait_for_a_processor_need_no_buffers() -> None:
+    """Half a millisecond to wake up, on a path of 20 µs."""
+    results = fast(window_limited=0.2)
+    rows = [row.model_copy(update={"p50": 5e-4, "least": 2e-5}) for row in results.latency]
+    assert not find(changed(results, latency=tuple(rows)))
+
+
+@pytest.mark.parametrize(
+    "told", [{"NCCL_IB_HCA": "=mlx5_0"}, {"NCCL_NET": "AWS Libfabric"}, {"NCCL_NET_PLUGIN": "x"}]
+)
+def test_rdma_sends_nothing_over_sockets(told: dict[str, str]) -> None:
+    results = fast(backend="nccl", achieved=0.9, environment={"NCCL_SOCKET_IFNAME": "net1", **told})
+    rows = [
+        row.model_copy(update={"sockets_bytes": {"net1": sockets}, "interface_bytes": {"net1": 90_000}})
+        for row, sockets in zip(results.collectives, (0, 30_000) * len(results.collectives), strict=False)
+    ]
+    assert not find(changed(results, collectives=tuple(rows)))
 
 
 @pytest.mark.parametrize("on", ["local", "kubernetes"])

@@ -126,6 +126,7 @@ class Collective(_Part):
     interface_bytes: dict[str, Bytes] | None
     busy: Share | None = None
     throttled: Share | None = None
+    core: Share | None = None
 
 
 class Tcp(_Part):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 
 from torchnet.bench.findings import thresholds
-from torchnet.bench.findings.view import View, limited, processor
-from torchnet.bench.findings.words import again, namespace, on, percent, rate
+from torchnet.bench.findings.view import View, core_of, fast_stream, processor
+from torchnet.bench.findings.words import again, host, percent, rate
 from torchnet.bench.results import Finding, Results
 from torchnet.bench.worker.sizes import size_text
 
@@ -16,7 +16,7 @@ def network(results: Results) -> list[Finding]:
     if results.exit_code != 4:
         return []
     place = results.setup.on if results.setup else "local"
-    fix = "torchnet verify" if place == "kubernetes" else "torchnet launch --dry-run"
+    fix = "torchnet verify" if place == "kubernetes" else "torchnet bench --dry-run"
     reason = results.reason or "the preflight did not reach every pair of nodes"
     return [Finding(kind="network", text=f"The backend network does not work: {_sentence(reason)}", fix=fix)]
 
@@ -30,8 +30,9 @@ def lost(results: Results) -> list[Finding]:
     where = tuple(
         node.name for node in results.nodes if node.name in results.reason.replace(",", " ").split()
     )
-    kept = results.setup if results.run and results.setup and results.setup.on == "kubernetes" else None
-    fix = f"torchnet logs {results.run}{namespace(kept.command)}" if kept else "dmesg --ctime | tail"
+    fix = "dmesg --ctime | tail"
+    if results.setup and results.setup.on == "kubernetes":
+        fix = again(View(results, results.setup), "--keep")  # else the pods and what they said are gone
     return [Finding(kind="lost", text=text, fix=fix, where=where)]
 
 
@@ -49,7 +50,9 @@ def wrong_results(view: View) -> list[Finding]:
         f"Results are wrong: {worst.wrong} elements of {worst.collective} of {size_text(worst.size)} over "
         f"{worst.network}{sizes}. Memory, a driver or a card corrupts data."
     )
-    fix = on(view, 0, f"ethtool -S {worst.network}")
+    # A pod's interface has no counters of the card, and is gone.
+    pods = view.setup.on == "kubernetes"
+    fix = host(view, 0, "dmesg --ctime | tail" if pods else f"ethtool -S {worst.network}")
     return [Finding(kind="wrong-results", text=text, fix=fix, where=(worst.collective,))]
 
 
@@ -61,9 +64,15 @@ def slow_collective(view: View) -> list[Finding]:
         return []
     best = max(rows, key=lambda row: row.busbw)
     way, slowest = min(rates.items(), key=lambda item: item[1].rate.median)
-    if best.busbw_high >= thresholds.COLLECTIVE * slowest.rate.median:
+    fast = fast_stream(slowest)
+    least = thresholds.COLLECTIVE_FAST if fast else thresholds.COLLECTIVE
+    busy = thresholds.BUSY if view.line else thresholds.BUSY_UNSHAPED
+    if best.busbw_high >= least * slowest.rate.median:
         return []
-    if limited(view, best) or limited(view, slowest):
+    if processor(view, best, busy) or processor(view, slowest, busy):
+        return []
+    core = core_of(view, best)
+    if fast and view.setup.backend == "gloo" and (core is None or core >= thresholds.IDLE_GLOO):
         return []
     # Without a line and without a word about the processor, nothing says that it is the network's time.
     if view.line is None and (best.busy is None or slowest.core is None):
@@ -82,7 +91,7 @@ def noise(view: View) -> list[Finding]:
     if not rows:
         return []
     middle = statistics.median([row.time.spread for row in rows])
-    unsteady = view.line is None and any(processor(row, thresholds.BUSY_UNSHAPED) for row in rows)
+    unsteady = view.line is None and any(processor(view, row, thresholds.BUSY_UNSHAPED) for row in rows)
     if middle <= (thresholds.NOISE_BUSY if unsteady else thresholds.NOISE):
         return []
     worst = max(rows, key=lambda row: row.time.spread)
@@ -91,4 +100,4 @@ def noise(view: View) -> list[Finding]:
         f"({worst.collective} of {size_text(worst.size)} to ±{worst.time.spread * 100:.0f} %). Something else uses the "
         "nodes or the network."
     )
-    return [Finding(kind="noise", text=text, fix=on(view, 0, "top -b -n 1"))]
+    return [Finding(kind="noise", text=text, fix=host(view, 0, "top -b -n 1"))]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from torchnet.bench.findings import thresholds
-from torchnet.bench.findings.view import View, processor
-from torchnet.bench.findings.words import again, count, on, percent, rate, several
+import math
+
+from torchnet.bench.findings import thresholds, words
+from torchnet.bench.findings.view import View, machine, processor
+from torchnet.bench.findings.words import again, count, percent, rate, several
 from torchnet.bench.results import Collective, Finding, Tcp
 from torchnet.bench.worker.sizes import size_text
 
@@ -17,42 +19,42 @@ def mtu(view: View) -> list[Finding]:
         return []
     meant = max(set(sizes), key=lambda one: (sizes.count(one), one))
     odd = [node for node, size in nodes.items() if size != meant]
-    words = several([f"{view.name(node)} has {nodes[node]}" for node in odd])
-    text = f"The MTU of {view.network} differs among the nodes: {words}, and the others have {meant}."
-    fix = on(view, odd[0], f"ip link set {view.network} mtu {meant}")
+    which = several([f"{view.name(node)} has {nodes[node]}" for node in odd])
+    text = f"The MTU of {view.network} differs among the nodes: {which}, and the others have {meant}."
+    fix = words.path(view, odd[0], f"ip link set {view.network} mtu {meant}")
     return [Finding(kind="mtu", text=text, fix=fix, where=tuple(view.name(node) for node in odd))]
 
 
 def buffers(view: View) -> list[Finding]:
     """The sockets' largest buffers hold less than what is under way on this line, and the line is not reached."""
     line = view.line
-    if line is None or not view.latency or not view.tcp:
+    if line is None or not view.latency:
         return []
-    fewest = min(row.streams for row in view.tcp)
-    if all(_reached(row) for row in view.tcp if row.streams == fewest):
+    if all(_reached(row) or _window_is_free(row) for row in view.tcp):
         return []
-    longest = max(row.p50 for row in view.latency)
+    # The least of a path's is the path; most of the others' is how long a processor takes to wake up.
+    longest = max(row.least for row in view.latency)
     under_way = line.rate_bits_per_s / 8 * longest
     needed = thresholds.WINDOW_OF_BUFFER * under_way
     small: dict[str, tuple[int, list[int], str]] = {}
     for node in view.results.nodes:
         for name in ("net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem"):
-            words = node.sysctls.get(name, "").split()
-            if len(words) == 3 and words[2].isdigit() and int(words[2]) < needed:
-                least, nodes, _ = small.get(name, (int(words[2]), [], ""))
-                small[name] = min(least, int(words[2])), [*nodes, node.node], " ".join(words[:2])
+            sizes = node.sysctls.get(name, "").split()
+            if len(sizes) == 3 and sizes[2].isdigit() and int(sizes[2]) < needed:
+                least, nodes, _ = small.get(name, (int(sizes[2]), [], ""))
+                small[name] = min(least, int(sizes[2])), [*nodes, node.node], " ".join(sizes[:2])
     if not small:
         return []
     wanted = 1 << (int(needed) - 1).bit_length()
-    sizes = several([f"{name} is {least} bytes at most" for name, (least, _, _) in small.items()])
+    largest = several([f"{name} is {least} bytes at most" for name, (least, _, _) in small.items()])
     everywhere = sorted({node for _, nodes, _ in small.values() for node in nodes})
     names = tuple(view.name(node) for node in everywhere)
     text = (
-        f"The buffers of sockets are too small on {several(names)}: {sizes}, and {rate(line.rate_bits_per_s / 8)} "
+        f"The buffers of sockets are too small on {several(names)}: {largest}, and {rate(line.rate_bits_per_s / 8)} "
         f"with round trips of {longest * 1e3:.3g} ms need {count(needed)}."
     )
     settings = " ".join(f"{name}='{first} {wanted}'" for name, (_, _, first) in small.items())
-    fix = on(view, everywhere[0], f"sysctl -w {settings}")
+    fix = words.host(view, everywhere[0], f"sysctl -w {settings}")
     return [Finding(kind="buffers", text=text, fix=fix, where=names)]
 
 
@@ -60,29 +62,25 @@ def _reached(row: Tcp | Collective) -> bool:
     return row.ceiling_share is not None and row.ceiling_share >= thresholds.REACHED
 
 
+def _window_is_free(row: Tcp) -> bool:
+    """It is known that neither the receiver's window nor the sender's buffer holds the sender up."""
+    return row.window_limited is not None and row.window_limited <= thresholds.WINDOW_FREE
+
+
 def single_stream(view: View) -> list[Finding]:
-    """One stream stays below the line, not for the processor's sake, and more would reach more."""
+    """One stream stays below the line for its window's or its one core's sake: more of them may reach more."""
     line = view.line
     if line is None:
         return []
     for row in sorted(view.tcp, key=lambda row: (row.both, row.rate.median)):
-        if row.streams != 1 or row.rate.high >= thresholds.SLOW * line.ceiling or processor(row):
+        if row.streams != 1 or row.rate.high >= thresholds.SLOW * line.ceiling or machine(row):
             continue
-        more = [
-            other
-            for other in view.tcp
-            if other.streams > 1
-            and (other.source, other.target, other.both) == (row.source, row.target, row.both)
-            and other.rate.low > thresholds.MORE_STREAMS * row.rate.high
-        ]
-        window = (row.window_limited or 0.0) > thresholds.WINDOW_LIMITED
-        if not more and not window:
-            continue
-        if more:
-            best = max(more, key=lambda other: other.rate.median)
-            why = f"{best.streams} streams reach {rate(best.rate.median)}"
-        else:
+        if (row.window_limited or 0.0) > thresholds.WINDOW_LIMITED:
             why = f"its window held it up for {percent(row.window_limited or 0.0)} of the time"
+        elif (row.core or 0.0) >= thresholds.BUSY:
+            why = f"it used {percent(row.core or 0.0)} of one core"
+        else:
+            continue
         way = view.way((row.source, row.target))
         text = (
             f"One TCP stream does not fill the line: {rate(row.rate.median)} from {way}, and the line can carry "
@@ -94,16 +92,16 @@ def single_stream(view: View) -> list[Finding]:
 
 
 def cpu_bound(view: View) -> list[Finding]:
-    """The line is not reached while the processor has no more to give. Without a line nothing is known to be missing:
-    then the processor is just what limits, as it must be something."""
+    """The line is not reached while the processor has no more to give, of which one stream's core says nothing.
+    Without a line nothing is known to be missing: then the processor is just what limits, as it must be something."""
     if view.line is None:
         return []
     best = max(view.large, key=lambda row: row.busbw, default=None)
-    if best is not None and not _reached(best) and (how := processor(best)):
+    if best is not None and not _reached(best) and (how := processor(view, best)):
         what = f"{best.collective} of {size_text(best.size)} reaches {rate(best.busbw)}"
         return [_bound(view, what, how)]
     for way, row in sorted(view.alone.items(), key=lambda item: item[1].rate.median):
-        if not _reached(row) and (how := processor(row)):
+        if not _reached(row) and (how := machine(row) if row.streams == 1 else processor(view, row)):
             return [_bound(view, f"raw TCP from {view.way(way)} reaches {rate(row.rate.median)}", how)]
     return []
 
@@ -112,5 +110,11 @@ def _bound(view: View, what: str, how: str) -> Finding:
     assert view.line
     ceiling = rate(view.line.ceiling)
     text = f"The processor limits, not the network: {what} of the {ceiling} that the line can carry; {how}."
-    fix = on(view, 0, "cat /sys/fs/cgroup/cpu.stat") if "quota" in how else on(view, 0, "top -H -b -n 1")
+    if "quota" not in how:
+        fix = words.host(view, 0, "top -H -b -n 1")
+    elif view.setup.on == "kubernetes":
+        cores = max((node.cores for node in view.results.nodes), default=1.0)
+        fix = again(view, "--cpus", str(2 * math.ceil(cores)))
+    else:
+        fix = words.host(view, 0, "cat /sys/fs/cgroup/cpu.stat")
     return Finding(kind="cpu-bound", text=text, fix=fix)

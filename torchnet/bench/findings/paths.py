@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from torchnet.bench.findings import thresholds
-from torchnet.bench.findings.view import Direction, View, limited, processor
-from torchnet.bench.findings.words import on, percent, rate, several
+from torchnet.bench.findings import thresholds, words
+from torchnet.bench.findings.view import Direction, View, fast_stream, limited, processor
+from torchnet.bench.findings.words import percent, rate, several
 from torchnet.bench.results import Finding, Tcp
 
 
@@ -34,7 +34,7 @@ def lossy(view: View) -> Paths:
     ways = several([f"{percent(_again(rows[way]))} from {view.way(way)}" for way in worst])
     text = f"Packets are lost on {view.network}: segments that had to be sent again are {ways}{one}."
     place = nodes[0] if len(nodes) == 1 else worst[0][0]
-    fix = on(view, place, f"ip -s -s link show {view.network}")
+    fix = words.path(view, place, f"ip -s -s link show {view.network}")
     names = [view.name(node) for node in nodes] or [view.name(node) for node in worst[0]]
     return Paths([Finding(kind="loss", text=text, fix=fix, where=tuple(names))], set(rows))
 
@@ -47,24 +47,16 @@ def _lost(view: View, row: Tcp) -> bool:
     share = _again(row)
     if row.repeated < thresholds.REPEATED_COUNT or share <= thresholds.REPEATED:
         return False
-    if any(_stalls(view, way) for way in ((row.source, row.target), (row.target, row.source))):
+    if view.stalled & {(row.source, row.target), (row.target, row.source)}:
         return True
-    if limited(view, row):
+    if processor(view, row) or (view.line is None and limited(view, row)):
         return False
     if view.line is None:
         slow = row.rate.high < thresholds.SLOW * _rest(view, set())
         return slow and share > thresholds.REPEATED_ALONE and row.rate.spread > thresholds.LOSS_UNSTEADY
-    if row.rate.high < thresholds.REACHED * view.line.ceiling:
+    if row.rate.high < thresholds.REACHED * view.line.ceiling and not fast_stream(row):
         return row.rate.spread > thresholds.LOSS_UNSTEADY
     return share > thresholds.REPEATED_ALONE and view.line.rate_bits_per_s >= thresholds.LOSS_RATE
-
-
-def _stalls(view: View, way: Direction) -> bool:
-    return any(
-        row.p99 >= max(thresholds.STALLED, thresholds.STALLED_OVER * row.p50)
-        for row in view.latency
-        if (row.source, row.target) == way
-    )
 
 
 def _common(ways: Iterable[Direction], view: View) -> list[int]:
@@ -80,17 +72,17 @@ def slow(view: View, before: set[Direction], *, line: bool = True) -> Paths:
     found = Paths(told=set(before))
     ways = view.alone
     nodes = sorted({node for way in ways for node in way})
+    reference = _rest(view, set())
     if len(nodes) > 2:
         for node in nodes:
             _node(view, found, node)
-        reference = _rest(view, set())
         slow_ways = {way for way, row in ways.items() if _is_slow(view, row, reference)}
         for side in (0, 1):
             for node in nodes:
                 _one_sided(view, found, node, side, slow_ways)
     for source, target in sorted(ways):
         if source < target or (target, source) not in ways:
-            _pair(view, found, (source, target), line)
+            _pair(view, found, (source, target), reference, line)
     if not found.findings and line:
         _all(view, found)
     return found
@@ -104,13 +96,31 @@ def _rest(view: View, without: set[int]) -> float:
 
 
 def _is_slow(view: View, row: Tcp, reference: float) -> bool:
-    share = thresholds.SLOW_BUSY if limited(view, row) else thresholds.SLOW
-    return row.rate.high < share * reference
+    """``reference``: what others reach in as many streams."""
+    least = thresholds.SLOW * reference
+    sure = thresholds.ONE_STREAM * row.streams
+    if reference > sure:  # up to there it is not the streams
+        least = max(thresholds.SLOW * sure, thresholds.SLOW_STREAM * reference)
+    if processor(view, row, thresholds.BUSY if view.line else thresholds.BUSY_UNSHAPED):
+        least = min(least, thresholds.SLOW_BUSY * reference)
+    return row.rate.high < least
 
 
-def _because(rows: Iterable[Tcp]) -> str:
+def _line(view: View, rows: Iterable[Tcp]) -> float:
+    """What these rows should reach of the line, for sure; 0.0 where nothing is sure. One stream has one of a bond's
+    cables, whose rates the interface adds up, and clouds hold each flow back; a core carries what it can."""
+    rows = list(rows)
+    if view.line is None or any(processor(view, row) for row in rows):
+        return 0.0
+    streams = min((row.streams for row in rows), default=1)
+    if streams == 1 and view.line.known == "interface":
+        return 0.0
+    return min(view.line.ceiling, thresholds.ONE_STREAM * streams)
+
+
+def _because(view: View, rows: Iterable[Tcp]) -> str:
     """What the processor has to do with it, as the sentence's end."""
-    reason = next((reason for row in rows if (reason := processor(row))), "")
+    reason = next((reason for row in rows if (reason := processor(view, row))), "")
     return f" ({reason})" if reason else ""
 
 
@@ -125,9 +135,9 @@ def _node(view: View, found: Paths, node: int) -> None:
     rates = sorted(row.rate.median for row in own.values())
     text = (
         f"{view.name(node)} is slower than the other nodes: raw TCP with it reaches {rate(rates[0])} to "
-        f"{rate(rates[-1])}, between the others {rate(reference)}{_because(own.values())}."
+        f"{rate(rates[-1])}, between the others {rate(reference)}{_because(view, own.values())}."
     )
-    fix = on(view, node, f"ethtool {view.network}")
+    fix = words.path(view, node, f"ethtool {view.network}")
     found.findings.append(Finding(kind="slow-node", text=text, fix=fix, where=(view.name(node),)))
     found.told |= set(own)
 
@@ -143,9 +153,9 @@ def _one_sided(view: View, found: Paths, node: int, side: int, slow_ways: set[Di
     verb, other, preposition = (("sends", "receives", "to"), ("receives", "sends", "from"))[side]
     text = (
         f"{view.name(node)} {verb} more slowly than it {other}: at most {rate(at_most)} {preposition} each of "
-        f"{len(own)} nodes, and {rate(at_least)} the other way{_because(view.alone[way] for way in own)}."
+        f"{len(own)} nodes, and {rate(at_least)} the other way{_because(view, (view.alone[way] for way in own))}."
     )
-    fix = on(view, node, f"tc -s qdisc show dev {view.network}")
+    fix = words.path(view, node, f"tc -s qdisc show dev {view.network}")
     found.findings.append(Finding(kind="asymmetry", text=text, fix=fix, where=(view.name(node),)))
     found.told |= own
 
@@ -155,27 +165,29 @@ def _asymmetric(view: View, way: Direction) -> bool:
     row, back = view.alone.get(way), view.alone.get((way[1], way[0]))
     if row is None or back is None:
         return False
-    busy = limited(view, row) or limited(view, back)
-    factor = thresholds.ASYMMETRY_BUSY if busy else thresholds.ASYMMETRY
+    factor = thresholds.ASYMMETRY_BUSY if limited(view, row) or limited(view, back) else thresholds.ASYMMETRY
+    if fast_stream(back):
+        factor = thresholds.ASYMMETRY_STREAM
     return back.rate.median > factor * row.rate.median and back.rate.low > row.rate.high
 
 
-def _pair(view: View, found: Paths, way: Direction, line: bool) -> None:
+def _pair(view: View, found: Paths, way: Direction, reference: float, line: bool) -> None:
+    """``reference``: what the others reach."""
     back = way[1], way[0]
     if found.told & {way, back}:
         return
     rows = [view.alone[one] for one in (way, back) if one in view.alone]
-    reference, against = _rest(view, set()), "the best of the others"
-    if view.setup.nodes == 2 and view.line and line and not any(processor(row) for row in rows):
-        reference, against = view.line.ceiling, "the line can carry"
+    told = f"the best of the others {rate(reference)}"
+    if view.setup.nodes == 2 and view.line and line and (least := _line(view, rows)):
+        reference, told = least, f"the line can carry {rate(view.line.ceiling)}"
     names = view.name(way[0]), view.name(way[1])
     if all(_is_slow(view, row, reference) for row in rows):
         text = (
             f"{names[0]} and {names[1]} are slow with each other: raw TCP reaches "
-            f"{' and '.join(rate(row.rate.median) for row in rows)} there and back, {against} {rate(reference)}"
-            f"{_because(rows)}."
+            f"{' and '.join(rate(row.rate.median) for row in rows)} there and back, {told}"
+            f"{_because(view, rows)}."
         )
-        fix = on(view, way[0], f"ethtool -S {view.network}")
+        fix = words.path(view, way[0], f"ethtool -S {view.network}")
         found.findings.append(Finding(kind="slow-pair", text=text, fix=fix, where=names))
         found.told |= {way, back}
         return
@@ -184,9 +196,9 @@ def _pair(view: View, found: Paths, way: Direction, line: bool) -> None:
             row, other = view.alone[one], view.alone[one[1], one[0]]
             text = (
                 f"The direction {view.way(one)} is slow: {rate(row.rate.median)}, and {rate(other.rate.median)} back; "
-                f"the sender is {view.name(one[0])}{_because([row])}."
+                f"the sender is {view.name(one[0])}{_because(view, [row])}."
             )
-            fix = on(view, one[0], f"tc -s qdisc show dev {view.network}")
+            fix = words.path(view, one[0], f"tc -s qdisc show dev {view.network}")
             where = view.name(one[0]), view.name(one[1])
             found.findings.append(Finding(kind="asymmetry", text=text, fix=fix, where=where))
             found.told |= {way, back}
@@ -198,12 +210,12 @@ def _all(view: View, found: Paths) -> None:
         return
     rows = list(view.alone.values())
     best = max(rows, key=lambda row: row.rate.median)
-    if any(processor(row) for row in rows) or not _is_slow(view, best, view.line.ceiling):
+    if not _is_slow(view, best, _line(view, rows)):
         return
     text = (
         f"All pairs are slow: raw TCP reaches {rate(best.rate.median)} at best, and the line can carry "
         f"{rate(view.line.ceiling)}."
     )
-    fix = on(view, best.source, f"ethtool {view.network}")
+    fix = words.path(view, best.source, f"ethtool {view.network}")
     found.findings.append(Finding(kind="slow-pair", text=text, fix=fix))
     found.told |= set(view.alone)

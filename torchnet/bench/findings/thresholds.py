@@ -17,10 +17,21 @@ SLOW = 0.8
 SLOW_BUSY = 0.5
 """The same where the processor limits both: there, whatever else runs costs 20 to 30 % for a while."""
 
+ONE_STREAM = 1e9
+"""Bytes per second of one stream, from which on it may be its core's limit and not the path's. One core gives 20 to
+50 Gbit/s of 100, and a good part of its work is done for it by another core (the interrupts), which nothing counts."""
+
+SLOW_STREAM = 1 / 3
+"""Of the others' rate, of streams above ONE_STREAM: on which core, and how far from the card, decides about the rest.
+From 20 to 50 Gbit/s is a factor of 2.5 between healthy pairs of the same machines."""
+
 ASYMMETRY = 1.25
 """One direction over the other: the same reasons; intervals may not touch, either."""
 
 ASYMMETRY_BUSY = 2.0
+
+ASYMMETRY_STREAM = 3.0
+"""The same as SLOW_STREAM."""
 
 REACHED = 0.9
 """Of the line's ceiling. TCP reaches 0.97 to 0.99 of it, collectives 0.95 and more."""
@@ -41,8 +52,8 @@ THROTTLED = 0.05
 WINDOW_LIMITED = 0.5
 """Of the time. Healthy streams are below 0.02, also in slow start."""
 
-MORE_STREAMS = 1.1
-"""What more streams must gain over one."""
+WINDOW_FREE = 0.1
+"""Of the time: so little, and something else holds the stream up."""
 
 STRAY = 0.05
 """Of the peers' bytes over another interface: control messages are below 0.01."""
@@ -90,6 +101,13 @@ LARGE_NCCL = 1 << 24
 
 COLLECTIVE = 0.8
 """Of the slowest pair's raw TCP in both directions at once."""
+
+COLLECTIVE_FAST = 0.5
+"""The same where that is more than ONE_STREAM: what is done to each byte besides counts there."""
+
+IDLE_GLOO = 0.5
+"""Of one core, above ONE_STREAM: Gloo receives in one thread and reduces in another, by turns, so that each of the two
+may have half of the time and there is none left."""
 
 NOISE = 0.2
 """Half of the interval over the median, in the middle of all large sizes: so wide, and 10 % more or less cannot be

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torchnet.bench.findings import thresholds
 from torchnet.bench.findings.view import View
-from torchnet.bench.findings.words import again, count, on, percent
+from torchnet.bench.findings.words import again, count, host, path, percent
 from torchnet.bench.line import payload
 from torchnet.bench.results import Collective, Finding
 from torchnet.bench.worker.sizes import size_text
@@ -49,7 +49,7 @@ def wrong_interface(view: View) -> list[Finding]:
     )
     # Ranks that were told another interface, or whose network is not the backend at all; else it is the route.
     explain = told or most == view.network or not address
-    fix = "torchnet env --explain" if explain else on(view, 0, f"ip route get {address}")
+    fix = "torchnet env --explain" if explain else path(view, 0, f"ip route get {address}")
     return [Finding(kind="wrong-interface", text=text, fix=fix, where=(most,) if most else ())]
 
 
@@ -75,6 +75,15 @@ def counted(view: View) -> list[Finding]:
     return _formula(view) or _interface(view)
 
 
+def _no_sockets(view: View) -> bool:
+    """NCCL was told to take another way than TCP's sockets: RDMA, or a plugin's own."""
+    told = {name: value.strip().lower() for name, value in view.setup.environment.items()}
+    if view.setup.backend != "nccl" or told.get("NCCL_NET") == "socket":
+        return False
+    rdma = "NCCL_IB_HCA" in told and told.get("NCCL_IB_DISABLE", "0") in ("", "0")
+    return rdma or bool(told.get("NCCL_NET")) or told.get("NCCL_NET_PLUGIN", "none") not in ("", "none")
+
+
 def _formula(view: View) -> list[Finding]:
     nccl = view.setup.backend == "nccl"
     worst: tuple[float, Collective] | None = None
@@ -84,7 +93,9 @@ def _formula(view: View) -> list[Finding]:
             continue
         ratio = sum(row.sockets_bytes.values()) / row.formula_bytes
         more = ratio > thresholds.MORE_BYTES and (nccl or row.collective not in _GLOO_MORE)
-        fewer = ratio < thresholds.FEWER_BYTES and view.setup.ranks == view.setup.nodes
+        fewer = (
+            ratio < thresholds.FEWER_BYTES and view.setup.ranks == view.setup.nodes and not _no_sockets(view)
+        )
         if (more or fewer) and (worst is None or abs(ratio - 1) > abs(worst[0] - 1)):
             worst = ratio, row
     if worst is None:
@@ -97,7 +108,7 @@ def _formula(view: View) -> list[Finding]:
         f"{count(row.formula_bytes)} that it must send: {reason}."
     )
     debug = "NCCL_DEBUG=INFO" if nccl else "TORCH_CPP_LOG_LEVEL=INFO"
-    return [Finding(kind="bytes", text=text, fix=f"{debug} {again(view)}", where=(row.collective,))]
+    return [Finding(kind="bytes", text=text, fix=again(view, "--env", debug), where=(row.collective,))]
 
 
 def _interface(view: View) -> list[Finding]:
@@ -108,7 +119,7 @@ def _interface(view: View) -> list[Finding]:
             sockets += row.sockets_bytes.get(view.network, 0)
             interface += row.interface_bytes[view.network]
     mtus = [node.mtus[view.network] for node in view.results.nodes if view.network in node.mtus]
-    if not sockets or not mtus or min(mtus) < 200:
+    if not sockets or not mtus or min(mtus) < 200 or _no_sockets(view):
         return []
     around = (min(mtus) + 14) / payload(min(mtus), line.family if line else 6)
     if interface > thresholds.INTERFACE_MORE * around * sockets:
@@ -124,8 +135,6 @@ def _interface(view: View) -> list[Finding]:
         )
     else:
         return []
-    return [
-        Finding(
-            kind="bytes", text=text, fix=on(view, 0, f"ip -s link show {view.network}"), where=(view.network,)
-        )
-    ]
+    # A pod's interface is gone; on its host it is the one below it, of which the name is not known.
+    shown = "ip -s link" if view.setup.on == "kubernetes" else f"ip -s link show {view.network}"
+    return [Finding(kind="bytes", text=text, fix=host(view, 0, shown), where=(view.network,))]

@@ -50,6 +50,15 @@ class View:
         return self._best([row for row in self.tcp if row.both])
 
     @cached_property
+    def stalled(self) -> frozenset[Direction]:
+        """Between whom small messages waited for a lost one to be sent again."""
+        return frozenset(
+            (row.source, row.target)
+            for row in self.latency
+            if row.p99 >= max(thresholds.STALLED, thresholds.STALLED_OVER * row.p50)
+        )
+
+    @cached_property
     def large(self) -> list[Collective]:
         """Rows of large messages, smallest first, whose time the rate decides and not the round trips."""
         carried = self.line.ceiling if self.line else max((row.rate.median for row in self.tcp), default=0.0)
@@ -74,19 +83,35 @@ class View:
         return found
 
 
-def processor(row: Tcp | Collective, busy: float = thresholds.BUSY) -> str:
+def processor(view: View, row: Tcp | Collective, busy: float = thresholds.BUSY) -> str:
     """How it is known that the processor limits this row; empty where it does not, or where nothing is known."""
+    core = core_of(view, row)
+    if core is not None and core >= busy and (row.throttled or 0.0) <= thresholds.THROTTLED:
+        return f"a {'stream' if isinstance(row, Tcp) else 'thread'} used {core * 100:.0f} % of one core"
+    return machine(row, busy)
+
+
+def machine(row: Tcp | Collective, busy: float = thresholds.BUSY) -> str:
+    """The same, where the whole node has no more to give: more streams or threads would not help."""
     if (row.throttled or 0.0) > thresholds.THROTTLED:
         return f"a quota held a node's processes up for {(row.throttled or 0.0) * 100:.0f} % of the time"
-    core = row.core if isinstance(row, Tcp) else None
-    if (core or 0.0) >= busy:
-        return f"a stream used {(core or 0.0) * 100:.0f} % of one core"
-    idle = core is not None and core < thresholds.IDLE_STREAM
+    idle = isinstance(row, Tcp) and row.core is not None and row.core < thresholds.IDLE_STREAM
     if (row.busy or 0.0) >= busy and not idle:
         return f"{(row.busy or 0.0) * 100:.0f} % of the busiest node's cores were in use"
     return ""
 
 
+def core_of(view: View, row: Tcp | Collective) -> float | None:
+    """The busiest thread's share of one core, where it means work: NCCL's threads spin while they wait."""
+    return row.core if isinstance(row, Tcp) or view.setup.backend == "gloo" else None
+
+
+def fast_stream(row: Tcp | Collective) -> bool:
+    """Whether raw TCP is so fast that its streams may be their cores' limit, and not the path's."""
+    return isinstance(row, Tcp) and row.rate.median > thresholds.ONE_STREAM * row.streams
+
+
 def limited(view: View, row: Tcp | Collective) -> bool:
     """Whether the figures of this row move with whatever else the processor does."""
-    return bool(processor(row, thresholds.BUSY if view.line else thresholds.BUSY_UNSHAPED))
+    busy = thresholds.BUSY if view.line else thresholds.BUSY_UNSHAPED
+    return bool(processor(view, row, busy)) or fast_stream(row)

@@ -1,10 +1,10 @@
-"""Figures as the findings say them, and the next command in the place where the nodes are."""
+"""Figures as the findings say them, and the next command, which runs after the benchmark: its pods are gone by then."""
 
 from __future__ import annotations
 
-import itertools
+import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from torchnet.bench.findings.view import View
 
@@ -33,25 +33,67 @@ def several(names: Sequence[str]) -> str:
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
-def on(view: View, node: int, command: str) -> str:
-    """The command, as one types it to have it run on the node."""
+def host(view: View, node: int, command: str) -> str:
+    """A command about the machine itself, its processor or its settings, which new pods take over from it."""
     name = view.name(node)
-    if view.setup.on == "kubernetes":
-        return f"kubectl exec{namespace(view.setup.command)} {shlex.quote(name)} -- {command}"
-    return f"{command}  # on {name}"
+    return f"{command}  # on {f'the host of the pod {name}' if _on_kubernetes(view) else name}"
 
 
-def namespace(command: Sequence[str]) -> str:
-    """The namespace that was typed, as kubectl and torchnet take it; empty where none was."""
-    for flag, value in itertools.pairwise(command):
-        if flag in ("-n", "--namespace"):
-            return f" -n {shlex.quote(value)}"
-    for word in command:
-        if word.startswith("--namespace="):
-            return f" -n {shlex.quote(word.partition('=')[2])}"
-    return ""
+def path(view: View, node: int, command: str) -> str:
+    """A command about the backend's interface of one node. A pod's is gone with it, and its image may not have had
+    the command: two new pods are tried there instead."""
+    return _verify(view.setup.command) if _on_kubernetes(view) else host(view, node, command)
+
+
+def _on_kubernetes(view: View) -> bool:
+    return view.setup.on == "kubernetes"
+
+
+_PLACE = {"-n": "-n", "--namespace": "-n", "--context": "--context", "--kubeconfig": "--kubeconfig",
+          "--network": "--network"}  # fmt: skip
+"""Flags of a benchmark that ``torchnet verify`` has, too. What files and variables say it reads itself."""
+_ONE_NETWORK = re.compile(r"[\w.-]+(/[\w.-]+)?")  # without the count and the resource that may follow
+
+
+def _verify(command: Sequence[str]) -> str:
+    typed: dict[str, str] = {}
+    for flag, value in _valued(command):
+        if flag != "--network":
+            typed[_PLACE[flag]] = value
+        elif found := _ONE_NETWORK.match(value):
+            typed.setdefault(flag, found[0])  # of several rails, the first
+    return shlex.join(["torchnet", "verify", *(word for pair in typed.items() for word in pair)])
+
+
+def _valued(command: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The flags of _PLACE with their values: ``-n ml``, ``-nml``, ``--namespace ml``, ``--namespace=ml``."""
+    words = iter(command)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if word in _PLACE:
+            yield word, next(words, "")
+        elif equals and name in _PLACE and name.startswith("--"):
+            yield name, value
+        elif word.startswith("-n"):
+            yield "-n", word[2:]
 
 
 def again(view: View, *options: str) -> str:
-    """The benchmark as it was typed, with options behind it."""
-    return shlex.join([*(view.setup.command or ("torchnet", "bench")), *options])
+    """The benchmark as it was typed, with options behind it. Without its variables' values, which are not kept."""
+    return shlex.join([*_without_masked(view.setup.command or ("torchnet", "bench")), *options])
+
+
+def _without_masked(command: Sequence[str]) -> list[str]:
+    kept: list[str] = []
+    words = iter(command)
+    for word in words:
+        if word == "--env":
+            value = next(words, "")
+            kept += [] if _masked(value) else [word, value]
+        elif not (word.startswith("--env=") and _masked(word)):
+            kept.append(word)
+    return kept
+
+
+def _masked(word: str) -> bool:
+    return word.endswith("=…")
