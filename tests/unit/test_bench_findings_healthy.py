@@ -153,13 +153,27 @@ def test_round_trips_that_wait_for_a_processor_need_no_buffers() -> None:
 @pytest.mark.parametrize(
     "told", [{"NCCL_IB_HCA": "=mlx5_0"}, {"NCCL_NET": "AWS Libfabric"}, {"NCCL_NET_PLUGIN": "x"}]
 )
-def test_rdma_sends_nothing_over_sockets(told: dict[str, str]) -> None:
-    results = fast(backend="nccl", achieved=0.9, environment={"NCCL_SOCKET_IFNAME": "net1", **told})
+@pytest.mark.parametrize("sockets", [0, 30_000])
+def test_rdma_sends_nothing_over_sockets(told: dict[str, str], sockets: int) -> None:
+    results = fast(backend="nccl", gbit=90, environment={"NCCL_SOCKET_IFNAME": "net1", **told})
     rows = [
         row.model_copy(update={"sockets_bytes": {"net1": sockets}, "interface_bytes": {"net1": 90_000}})
-        for row, sockets in zip(results.collectives, (0, 30_000) * len(results.collectives), strict=False)
+        for row in results.collectives
     ]
     assert not find(changed(results, collectives=tuple(rows)))
+
+
+def test_a_fast_stream_that_repeats_segments_where_no_line_is_known_is_its_cores() -> None:
+    results = healthy(4, rate=None, noise=0.25, path=lambda a, b: 0.6 if 1 in (a, b) else 1.0)
+    rows = [
+        row.model_copy(update={"core": 0.5, "busy": 0.05, "repeated": row.segments // 50})
+        for row in results.tcp
+        if not row.both
+    ]
+    collectives = [row.model_copy(update={"busy": 0.05}) for row in results.collectives]
+    found = kinds(changed(results, tcp=tuple(rows), collectives=tuple(collectives)))
+    assert "loss" not in found
+    assert "slow-node" not in found
 
 
 @pytest.mark.parametrize("on", ["local", "kubernetes"])
