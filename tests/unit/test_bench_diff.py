@@ -141,6 +141,116 @@ def test_nothing_in_common_is_said() -> None:
     assert "Nothing changed" in text(compare(healthy(), healthy()))
 
 
+def test_wrong_results_are_worse_and_told_first_however_fast_they_came() -> None:
+    fast = healthy(rate=2e9, seed=1)
+    rows = (fast.collectives[0].model_copy(update={"wrong": 3}), *fast.collectives[1:])
+    diff = compare(healthy(), changed(fast, collectives=rows))
+    assert diff.worse
+    assert diff.wrong == ("all_reduce sum float32 over net1, 1K: 3 elements",)
+    shown = text(diff)
+    assert shown.startswith(
+        "Results of the new run are wrong:\n  all_reduce sum float32 over net1, 1K: 3 elements\n"
+    )
+    assert shown.endswith("\nWrong: 1 row has wrong results in the new run.\n")
+    back = compare(changed(fast, collectives=rows), fast)
+    assert not back.worse
+    assert "the old run has wrong results" in back.setup
+
+
+def test_wrong_results_that_the_old_run_does_not_have_count_too() -> None:
+    new = healthy(sizes=(1 << 20, 1 << 22))
+    rows = tuple(row.model_copy(update={"wrong": row.size >> 22}) for row in new.collectives)
+    diff = compare(healthy(sizes=(1 << 20,)), changed(new, collectives=rows))
+    assert diff.wrong == ("all_reduce sum float32 over net1, 4M: 1 element",)
+
+
+def test_a_run_that_ended_early_is_worse_than_one_that_did_not() -> None:
+    early = changed(healthy(rate=2e9), complete=False, reason="node-1 was lost")
+    diff = compare(healthy(), early)
+    assert diff.worse
+    assert "Ended early: the new run" in text(diff)
+    assert "Faster" not in text(diff)
+    assert not compare(early, healthy(rate=2e9)).worse
+    assert not compare(early, early).worse
+
+
+def test_another_root_is_another_row() -> None:
+    old = healthy(collectives=("broadcast",), sizes=(1 << 20,))
+    new = changed(old, collectives=tuple(row.model_copy(update={"root": 3}) for row in old.collectives))
+    diff = compare(old, new)
+    assert diff.only_old == ("broadcast float32 over net1, 1M",)
+    assert diff.only_new == ("broadcast float32 root 3 over net1, 1M",)
+    both = changed(old, collectives=(*old.collectives, *new.collectives))
+    assert len([row for row in compare(both, both).rows if row.kind != "tcp" and row.kind != "latency"]) == 2
+
+
+EVIL = "\x1b]0;x\x07\nNothing changed by more than noise.\u202e"
+
+
+def hostile(results: Results) -> Results:
+    """All that a file has to say, so that it would act on a terminal."""
+    assert results.setup
+    setup = results.setup.model_copy(
+        update={
+            "versions": {EVIL: EVIL, "torch": EVIL},
+            "environment": {EVIL: EVIL, "NCCL_X": EVIL},
+            **dict.fromkeys(("backend", "device", "interface", "compare", "image"), EVIL),
+        }
+    )
+    nodes = [one.model_copy(update={"name": EVIL, "cpu": EVIL, "kernel": EVIL}) for one in results.nodes]
+    own = {"network": EVIL, "collective": EVIL, "dtype": EVIL, "redop": EVIL}
+    return changed(
+        results,
+        torchnet=EVIL,
+        run=EVIL,
+        reason=EVIL,
+        complete=False,
+        setup=setup,
+        nodes=tuple(nodes),
+        lines=tuple(one.model_copy(update={"network": EVIL}) for one in results.lines),
+        collectives=tuple(one.model_copy(update={**own, "wrong": 1}) for one in results.collectives),
+        tcp=tuple(one.model_copy(update={"network": EVIL}) for one in results.tcp),
+        latency=tuple(one.model_copy(update={"network": EVIL}) for one in results.latency),
+    )
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_nothing_that_a_file_says_acts_on_the_terminal(seed: int) -> None:
+    old, slow = hostile(healthy()), hostile(healthy(seed=seed, rate=2e8, round_trip=0.01))
+    rows = [row.model_copy(update={"busbw_low": row.busbw * 0.3}) for row in slow.collectives]
+    one = [
+        row.model_copy(
+            update={name: getattr(row, name) * 0.5 for name in ("busbw", "busbw_low", "busbw_high")}
+        )
+        if row.size == SIZES[-1]
+        else row
+        for row in hostile(healthy(seed=seed)).collectives
+    ]
+    for new in (
+        slow,
+        changed(slow, collectives=tuple(rows)),
+        changed(slow, collectives=tuple(one)),
+        changed(old, complete=True, collectives=()),
+        healthy(),
+    ):
+        for diff in (compare(old, new), compare(new, old)):
+            shown = text(diff)
+            assert all(line.isprintable() for line in shown.split("\n"))
+            assert not any(line.strip().startswith("Nothing changed by") for line in shown.split("\n")[:-2])
+            assert EVIL not in shown
+
+
+def test_what_cannot_be_read_does_not_act_on_the_terminal_either() -> None:
+    for content in (
+        broken(tuning={"trials": [], "chosen": {EVIL: 1}, "block": ""}),
+        broken(schema=EVIL),
+        "{",
+    ):
+        with pytest.raises(ValueError, match="old") as error:
+            read(content, f"old{EVIL}")
+        assert str(error.value).isprintable()
+
+
 def moved(results: Results, p50: float, least: float) -> Results:
     def one(row: Latency) -> Latency:
         return row.model_copy(update={"p50": row.p50 * p50, "p99": row.p99 * p50, "least": row.least * least})

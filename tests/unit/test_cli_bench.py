@@ -18,6 +18,7 @@ from torchnet.bench.options import JOB_FIELDS, OPTIONS
 from torchnet.bench.results import Results
 from torchnet.bench.worker import plan
 from torchnet.cli import main
+from torchnet.cli.bench import HELP
 from torchnet.spec.fields import FIELDS
 
 WORKER = Path(__file__).resolve().parent.parent.parent / "torchnet" / "bench" / "worker"
@@ -141,5 +142,35 @@ def test_a_file_of_an_early_end_can_be_compared(tmp_path: Path, capsys: pytest.C
     new = written(
         tmp_path / "new.json", changed(healthy(), collectives=(), tcp=(), latency=(), complete=False)
     )
-    assert main(["bench", "diff", old, new]) in (0, 1)
-    assert "torchnet's own error" not in capsys.readouterr().err
+    assert main(["bench", "diff", old, new]) == 1
+    out, err = capsys.readouterr()
+    assert "Ended early: the new run did not come to its end" in out
+    assert "torchnet's own error" not in err
+    assert main(["bench", "diff", new, old]) == 2
+
+
+def test_two_files_with_nothing_in_common_are_no_good_news(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = written(tmp_path / "old.json", changed(healthy(sizes=(1 << 20,)), tcp=(), latency=()))
+    new = written(tmp_path / "new.json", changed(healthy(sizes=(1 << 22,)), tcp=(), latency=()))
+    assert main(["bench", "diff", old, new]) == 2
+    out, err = capsys.readouterr()
+    assert "Only in the old run:" in out
+    assert "nothing could be compared" in err
+    assert "2 where the two have nothing in common" in " ".join(HELP.split())
+
+
+def test_wrong_results_that_came_fast_are_worse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fast = healthy(seed=3, rate=2e9)
+    old = written(tmp_path / "old.json", healthy(seed=1))
+    new = written(
+        tmp_path / "new.json",
+        changed(
+            fast,
+            collectives=tuple(row.model_copy(update={"wrong": 3}) for row in fast.collectives),
+            exit_code=1,
+        ),
+    )
+    assert main(["bench", "diff", old, new]) == 1
+    assert capsys.readouterr().out.startswith("Results of the new run are wrong:")

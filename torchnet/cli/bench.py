@@ -25,7 +25,8 @@ COLLECTIVES: all_reduce, all_gather, reduce_scatter, broadcast, reduce, all_to_a
 them, or all; [all_reduce]. Sizes are written as 8, 32K, 1M, 2G (powers of 1024). It runs as the same job as `torchnet
 launch`: locally on two nodes, or with --on kubernetes. The exit code is the job's, or 1 where a result was wrong.
 
-torchnet bench diff OLD NEW compares two files of --json: 0 where nothing is worse, 1 where something is.
+torchnet bench diff OLD NEW compares two files of --json: 0 where nothing is worse; 1 where something is slower, wrong,
+or ended early; 2 where the two have nothing in common.
 """
 
 
@@ -108,7 +109,7 @@ def diff(paths: list[str]) -> int:
     """Print what differs between two files of results; 1 where something is worse.
 
     Raises:
-        UsageError: a file cannot be read, or holds no results.
+        UsageError: a file cannot be read, or holds no results; or nothing is in both.
     """
     from torchnet.bench.diff import compare, text
     from torchnet.cli.entry import emit
@@ -121,6 +122,11 @@ def diff(paths: list[str]) -> int:
     old, new = (_load(path) for path in paths)
     found = compare(old, new)
     emit(text(found).rstrip("\n") + "\n")
+    if not found.series and not found.worse:
+        raise UsageError(
+            "nothing could be compared: no collective, pair of nodes or size is in both files",
+            fix="torchnet bench --json NEW with the collectives, sizes and nodes of OLD",
+        )
     return 1 if found.worse else 0
 
 

@@ -19,7 +19,8 @@ _RATE_BOUND = 0.8
 
 
 def compare(old: Results, new: Results) -> Diff:
-    """Rows are matched by network, collective, size, dtype, redop and place; of TCP by nodes, direction and streams."""
+    """Rows are matched by network, collective, size, dtype, redop, root and place; of TCP by nodes, direction and
+    streams."""
     found: list[Series] = []
     only_old: list[str] = []
     only_new: list[str] = []
@@ -54,7 +55,15 @@ def compare(old: Results, new: Results) -> Diff:
         for row in series.rows
         if row.verdict == "slower" and row.ratio < 1 / (1 + verdicts.ONE_ROW)
     ]
-    return Diff(setup(old, new), tuple(found), tuple(alone), tuple(only_old), tuple(only_new))
+    return Diff(
+        setup(old, new),
+        tuple(found),
+        tuple(alone),
+        tuple(only_old),
+        tuple(only_new),
+        wrong=tuple(_wrong(row) for row in new.collectives if row.wrong),
+        early=old.complete and not new.complete,
+    )
 
 
 def _by(rows: Iterable[Any], key: Callable[[Any], Key]) -> dict[Key, Any]:
@@ -62,7 +71,7 @@ def _by(rows: Iterable[Any], key: Callable[[Any], Key]) -> dict[Key, Any]:
 
 
 def _collective_key(row: Collective) -> Key:
-    return row.network, row.collective, row.dtype, row.redop, row.in_place, row.size
+    return row.network, row.collective, row.dtype, row.redop, row.root, row.in_place, row.size
 
 
 def _collective_name(row: Collective) -> str:
@@ -71,7 +80,12 @@ def _collective_name(row: Collective) -> str:
 
 def _collective_group(row: Collective) -> str:
     op = f" {row.redop}" if row.redop not in ("", "none") else ""
-    return f"{row.collective}{op} {row.dtype}{' in place' if row.in_place else ''} over {row.network}"
+    root = f" root {row.root}" if row.root > 0 else ""
+    return f"{row.collective}{op} {row.dtype}{root}{' in place' if row.in_place else ''} over {row.network}"
+
+
+def _wrong(row: Collective) -> str:
+    return f"{_collective_name(row)}: {row.wrong} {'element' if row.wrong == 1 else 'elements'}"
 
 
 def _collectives(pairs: list[tuple[Collective, Collective]]) -> list[Series]:

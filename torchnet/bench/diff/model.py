@@ -41,13 +41,16 @@ class Series:
 @dataclass(frozen=True)
 class Diff:
     """``setup``: sentences on what else is different, which may be the reason. ``alone``: rows that are slower by a lot
-    in a series that is not."""
+    in a series that is not. ``wrong``: rows of the new run whose results are wrong, in words. ``early``: the new run
+    did not come to its end, and the old one did."""
 
     setup: tuple[str, ...]
     series: tuple[Series, ...]
     alone: tuple[Row, ...]
     only_old: tuple[str, ...]
     only_new: tuple[str, ...]
+    wrong: tuple[str, ...] = ()
+    early: bool = False
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -55,5 +58,7 @@ class Diff:
 
     @property
     def worse(self) -> bool:
-        """Something is slower, and it is not noise."""
-        return bool(self.alone) or any(series.verdict == "slower" for series in self.series)
+        """Something is slower, and it is not noise; or the new run is no good, however fast."""
+        return bool(self.wrong or self.early or self.alone) or any(
+            series.verdict == "slower" for series in self.series
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from torchnet.bench.results import SCHEMA, Results, ValidationError, load
+from torchnet.network.text import printable
 
 
 def read(text: str, name: str) -> Results:
@@ -13,6 +14,7 @@ def read(text: str, name: str) -> Results:
     Raises:
         ValueError: they cannot be read, or are another version's.
     """
+    name = printable(name, 200)
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -33,6 +35,7 @@ def read(text: str, name: str) -> Results:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the whole"
+        what = f"{printable(field, 200)}: {printable(first['msg'], 200)}"
         raise ValueError(
-            f"{name} does not hold what {SCHEMA!r} must: {field}: {first['msg']} ({error.error_count()} in all)"
+            f"{name} does not hold what {SCHEMA!r} must: {what} ({error.error_count()} in all)"
         ) from None

@@ -11,6 +11,8 @@ def setup(old: Results, new: Results) -> tuple[str, ...]:
     for side, results in (("old", old), ("new", new)):
         if not results.complete:
             found.append(f"the {side} run did not come to its end: {results.reason or 'no reason is known'}")
+    if any(row.wrong for row in old.collectives):
+        found.append("the old run has wrong results")
     before, after = _facts(old), _facts(new)
     for name in dict.fromkeys([*before, *after]):
         if before.get(name) != after.get(name):

@@ -1,15 +1,22 @@
-"""What changed between two runs, as the terminal shows it."""
+"""What changed between two runs, as the terminal shows it. The files may be from anywhere: names, values and reasons
+are escaped, so that none of them acts on the terminal or begins a line of its own."""
 
 from __future__ import annotations
 
 from torchnet.bench.diff.model import Diff, Row, Series
+from torchnet.bench.diff.verdicts import Verdict
+from torchnet.network.text import printable
 
+_LONGEST = 500  # characters of what a file has to say in one place
 _SHOWN = 20  # rows of one kind; the rest is counted
 
 
 def text(diff: Diff) -> str:
-    """What is different besides comes first, since it may be the reason; then each series, then rows to look at."""
+    """Wrong results come first, since with them no figure counts. Then what is different besides, since it may be the
+    reason; then each series, then rows to look at."""
     parts = []
+    if diff.wrong:
+        parts.append(_block("Results of the new run are wrong:", diff.wrong))
     if diff.setup:
         parts.append(_block("What else is different:", diff.setup))
     if diff.series:
@@ -28,22 +35,30 @@ def text(diff: Diff) -> str:
 
 
 def _end(diff: Diff) -> str:
-    slower = [series.what for series in diff.series if series.verdict == "slower"] + [
-        row.what for row in diff.alone
-    ]
-    if slower:
-        return f"Slower: {'; '.join(slower)}."
+    ends = []
+    if diff.wrong:
+        rows = "1 row has" if len(diff.wrong) == 1 else f"{len(diff.wrong)} rows have"
+        ends.append(f"Wrong: {rows} wrong results in the new run.")
+    if diff.early:
+        ends.append("Ended early: the new run did not come to its end, and the old one did.")
+    if slower := [*_named(diff, "slower"), *(printable(row.what, _LONGEST) for row in diff.alone)]:
+        ends.append(f"Slower: {'; '.join(slower)}.")
     if not diff.series:
-        return "The two runs have nothing in common that could be compared."
-    unclear = [series.what for series in diff.series if series.verdict == "unclear"]
-    if unclear:
+        ends.append("The two runs have nothing in common that could be compared.")
+    if ends:
+        return "\n".join(ends)
+    if unclear := _named(diff, "unclear"):
         return f"Nothing is slower for certain. Too noisy to tell, run both again: {'; '.join(unclear)}."
-    faster = [series.what for series in diff.series if series.verdict == "faster"]
+    faster = _named(diff, "faster")
     return f"Faster: {'; '.join(faster)}." if faster else "Nothing changed by more than noise."
 
 
+def _named(diff: Diff, verdict: Verdict) -> list[str]:
+    return [printable(series.what, _LONGEST) for series in diff.series if series.verdict == verdict]
+
+
 def _block(words: str, lines: list[str] | tuple[str, ...]) -> str:
-    shown = [f"  {line}" for line in lines[:_SHOWN]]
+    shown = [f"  {printable(line, _LONGEST)}" for line in lines[:_SHOWN]]
     if len(lines) > _SHOWN:
         shown.append(f"  … and {len(lines) - _SHOWN} more")
     return "\n".join([words, *shown])
@@ -51,7 +66,13 @@ def _block(words: str, lines: list[str] | tuple[str, ...]) -> str:
 
 def _series(series: Series) -> tuple[str, ...]:
     interval = f"{_change(series.low)} … {_change(series.high)}"
-    return series.what, _change(series.ratio), interval, _rows(len(series.rows)), series.verdict
+    return (
+        printable(series.what, _LONGEST),
+        _change(series.ratio),
+        interval,
+        _rows(len(series.rows)),
+        series.verdict,
+    )
 
 
 def _rows(count: int) -> str:

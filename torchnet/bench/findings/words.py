@@ -50,7 +50,7 @@ def _on_kubernetes(view: View) -> bool:
 
 
 _PLACE = {"-n": "-n", "--namespace": "-n", "--context": "--context", "--kubeconfig": "--kubeconfig",
-          "--network": "--network"}  # fmt: skip
+          "--network": "--network", "--image": "--image"}  # fmt: skip
 """Flags of a benchmark that ``torchnet verify`` has, too. What files and variables say it reads itself."""
 _ONE_NETWORK = re.compile(r"[\w.-]+(/[\w.-]+)?")  # without the count and the resource that may follow
 
