@@ -414,6 +414,15 @@ def test_sockets_that_carry_less_are_told_where_nccl_was_told_no_other_way() -> 
         assert only(changed(results, collectives=tuple(rows))).kind == "bytes"
 
 
+def test_somebody_else_on_the_line_is_told_though_rdma_was_meant_and_sockets_carried_all() -> None:
+    results = made(2, backend="nccl", environment={"NCCL_SOCKET_IFNAME": "net1", "NCCL_IB_HCA": "=mlx5_0"})
+    rows = [
+        row.model_copy(update={"interface_bytes": {"net1": 2 * (row.interface_bytes or {})["net1"]}})
+        for row in results.collectives
+    ]
+    assert "somebody else" in only(changed(results, collectives=tuple(rows))).text
+
+
 # -- fast lines
 
 

@@ -114,13 +114,17 @@ def _formula(view: View) -> list[Finding]:
 def _interface(view: View) -> list[Finding]:
     line = view.line
     sockets = interface = 0
+    formula = 0.0
     for row in view.large:
         if row.sockets_bytes and row.interface_bytes and view.network in row.interface_bytes:
             sockets += row.sockets_bytes.get(view.network, 0)
             interface += row.interface_bytes[view.network]
+            formula += row.formula_bytes
     mtus = [node.mtus[view.network] for node in view.results.nodes if view.network in node.mtus]
-    if not sockets or not mtus or min(mtus) < 200 or _no_sockets(view):
+    if not sockets or not mtus or min(mtus) < 200:
         return []
+    if sockets < thresholds.FEWER_BYTES * formula and _no_sockets(view):
+        return []  # what an interface counts of RDMA is its driver's to say
     around = (min(mtus) + 14) / payload(min(mtus), line.family if line else 6)
     if interface > thresholds.INTERFACE_MORE * around * sockets:
         extra = interface - around * sockets
