@@ -121,6 +121,11 @@ def test_progress_in_a_pipe_is_a_line_for_each_thing_that_is_measured() -> None:
     assert seen.err.getvalue() == "torchnet: measuring raw TCP\ntorchnet: measuring reduce\n"
 
 
+def test_progress_that_makes_no_sense_stops_nothing() -> None:
+    seen = Seen().give(output(messages.MARK + '{"kind":"progress","text":null}'), output(line(LATENCY)))
+    assert seen.collector.messages == [LATENCY]
+
+
 def test_progress_on_a_terminal_is_one_line_that_others_do_not_run_into() -> None:
     seen = Seen(tty=True)
     seen.give(output(line(messages.Progress("size 1"))), output(line(messages.Progress("size 2"))))

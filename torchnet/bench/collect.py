@@ -86,7 +86,7 @@ class Collector:
             # Of a newer worker, if it is marked; else an ordinary line that began like a mark.
             return line.startswith(messages.MARK)
         if isinstance(message, messages.Progress):
-            self._show(message.text)
+            self._show(str(message.text))  # it may be anything, and the figures are not lost for it
         else:
             self.messages.append(message)
         return True
