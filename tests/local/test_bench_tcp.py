@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from torch.distributed import TCPStore
 
-from tests.agents import in_nodes
+from tests.agents import in_nodes, wait
 from tests.namespaces import ip, isolated
 from torchnet.bench.worker import machine, pairs, tcp
 from torchnet.bench.worker.messages import KINDS, Lacks, Latency, Message, Tcp
@@ -51,7 +51,10 @@ def measured(
 
             closed = (instead or {}).get(node, lambda: pairs.measure(plan, place, say))()
         (folder / f"closed-{node}").write_text(json.dumps(sorted(closed or ())))
-        place.barrier()  # the store goes with its master
+        place.barrier()
+        (folder / f"over-{node}").touch()
+        if node == 0:  # the store goes with its master
+            wait(lambda: all((folder / f"over-{other}").exists() for other in range(nodes)))
         return 0
 
     assert in_nodes([lambda node=node: rank(node) for node in range(nodes)], shape) == [0] * nodes  # type: ignore[misc]

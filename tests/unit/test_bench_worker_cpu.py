@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from torchnet.bench.worker import cpu
 from torchnet.bench.worker.cpu import Threads, Usage
 
 
@@ -83,7 +82,7 @@ def test_the_busiest_thread_counts_and_not_all_together(
         )
 
     now = 100.0
-    monkeypatch.setattr(cpu.time, "monotonic", lambda: now)
+    monkeypatch.setattr("torchnet.bench.worker.cpu.time.monotonic", lambda: now)
     second = os.sysconf("SC_CLK_TCK")
     ticks(1, 5 * second, second)
     ticks(2, 50 * second, 0)
