@@ -83,6 +83,11 @@ def test_results_hold_all_that_was_said_and_the_schema_allows_them() -> None:
     assert model.load(json.dumps(document)) == found
 
 
+def test_what_the_processor_did_is_handed_on() -> None:
+    (one,) = made(node(0), SETUP, collective(busy=0.5, throttled=0.25, core=0.75), DONE).collectives
+    assert (one.busy, one.throttled, one.core) == (0.5, 0.25, 0.75)
+
+
 def test_the_schema_file_is_the_models() -> None:
     assert json.loads(Path(model.SCHEMA_FILE).read_text()) == model.schema()
 

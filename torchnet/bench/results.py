@@ -112,7 +112,7 @@ class Collective(_Part):
     """-1 where there is none."""
     in_place: bool
     time: Figure
-    """Seconds of a call, the mean of the ranks."""
+    """Seconds of a call: the mean of the ranks; of a broadcast and a reduce the slowest rank's."""
     calls: Count
     algbw: Rate
     busbw: Rate
@@ -131,6 +131,9 @@ class Collective(_Part):
     interface_bytes: dict[str, Bytes] | None
     busy: Share | None = None
     throttled: Share | None = None
+    """The share of the quota's periods in which it was used up."""
+    core: Share | None = None
+    """The share of one core that the busiest thread of all ranks used; null with NCCL, whose threads spin."""
 
 
 class Tcp(_Part):
@@ -148,6 +151,7 @@ class Tcp(_Part):
     segments: Count
     busy: Share | None = None
     throttled: Share | None = None
+    """As of a collective, of the busier of the two nodes."""
     core: Share | None = None
     window_limited: Share | None = None
 

@@ -77,7 +77,7 @@ class View:
 def processor(row: Tcp | Collective, busy: float = thresholds.BUSY) -> str:
     """How it is known that the processor limits this row; empty where it does not, or where nothing is known."""
     if (row.throttled or 0.0) > thresholds.THROTTLED:
-        return f"a quota held a node's processes up for {(row.throttled or 0.0) * 100:.0f} % of the time"
+        return f"a node's quota was used up in {(row.throttled or 0.0) * 100:.0f} % of its periods"
     core = row.core if isinstance(row, Tcp) else None
     if (core or 0.0) >= busy:
         return f"a stream used {(core or 0.0) * 100:.0f} % of one core"

@@ -21,7 +21,8 @@ def collectives(results: Results, ids: Ids) -> Html:
         tag(
             "p",
             "busbw is nccl-tests' bus bandwidth: what crosses each link, whatever the number of ranks. "
-            "Times are medians of the slowest rank; the bands are 95 % intervals.",
+            "Times are medians over batches of calls, each the mean of the ranks, of a broadcast and a reduce the "
+            "slowest rank’s; the bands are 95 % intervals.",
             class_="soft",
         )
     ]
