@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import itertools
+import os
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,5 +92,26 @@ def test_it_reads_the_kernel_s_counter() -> None:
             left -= len(other.recv(left))
         other.close()
     assert (made._sent() - before) * UNIT >= 1 << 16
+    made.close()
+    loop.close()
+
+
+def test_all_rails_are_read_though_the_kernel_gives_a_page_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a machine with many interfaces, the rails are the last ones."""
+    planted = tmp_path / "dev"
+    rows = [f"{f'veth{n}':>6}: " + " ".join(["1000000"] * 16) for n in range(100)]
+    rows += [f"{f'net{n}':>6}: " + " ".join([f"{n * 512}"] * 16) for n in (1, 2, 3)]
+    planted.write_text("\n".join(["Inter-| Receive", " face |bytes", *rows, ""]))
+    assert planted.stat().st_size > 3 * 4096
+    opened, read = os.open, os.pread
+    monkeypatch.setattr("torchnet.agent.pace.os.open", lambda _, flags: opened(planted, flags))
+    monkeypatch.setattr(
+        "torchnet.agent.pace.os.pread", lambda file, most, at: read(file, min(most, 4096), at)
+    )
+    loop = Loop()
+    made = Pace(loop, {"net1", "net3", "net9"})
+    assert made._sent() == (512 + 3 * 512) // UNIT
     made.close()
     loop.close()
