@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.training import needs_torch
+from tests.jobs import ROOT
+from tests.training import CLEAN, needs_torch
 from torchnet.errors import UsageError
 
 torch = pytest.importorskip("torch")
@@ -94,3 +98,18 @@ def test_what_torch_compile_made_of_ddp_is_ddp(group: None) -> None:
     parallel.zero_grad()
     parallel(torch.full((1, 3), 1 + 2**-12)).sum().backward()
     assert torch.equal(parallel.module.weight.grad, torch.ones(2, 3))  # rounded on its way
+
+
+@pytest.mark.parametrize(
+    "body", ["raise ImportError('blocked')", "__version__ = '0.0.4'  # as PyPI's torchnet"]
+)
+@pytest.mark.parametrize("how", ["none", "bf16"])
+def test_train_py_runs_where_torchnet_is_none_or_another(tmp_path: Path, body: str, how: str) -> None:
+    (tmp_path / "torchnet.py").write_text(f"print('this torchnet')\n{body}\n")
+    done = subprocess.run(
+        [sys.executable, ROOT / "launch" / "train.py", "--epochs=1", "--steps=1", "--compress", how],
+        env={**CLEAN, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("this torchnet\n")
+    assert "held-out accuracy" in done.stdout
