@@ -9,9 +9,12 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
+from tests.unit.agents import rails, spec, table
+from torchnet.agent import work
 from torchnet.agent.loop import Loop
 from torchnet.agent.pace import BLOCK, SAMPLE, UNIT, Pace
 
@@ -115,3 +118,33 @@ def test_all_rails_are_read_though_the_kernel_gives_a_page_at_a_time(
     assert made._sent() == (512 + 3 * 512) // UNIT
     made.close()
     loop.close()
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch) -> work.Work:
+    """One that samples, and has neither processes nor an account."""
+    for name in ("Account", "Environment", "RailWatch"):
+        monkeypatch.setattr(work, name, MagicMock())
+    made = work.Work(MagicMock(), spec(measure=True), MagicMock(), ended=print, lost=print, notice=print)
+    made.gang = MagicMock()
+    return made
+
+
+def test_the_sampling_ends_with_the_worker(worker: work.Work) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    worker.start(table(), rails(), 29501, 0)
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    worker.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_counters_that_cannot_be_read_cost_the_samples_alone(
+    worker: work.Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> Pace:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(work, "Pace", refused)
+    worker.start(table(), rails(), 29501, 0)
+    worker.gang.start.assert_called_once()  # type: ignore[attr-defined]
+    worker.close()
