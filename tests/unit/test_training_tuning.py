@@ -20,7 +20,8 @@ torch = pytest.importorskip("torch")
 pytestmark = needs_torch
 
 import torch.distributed as dist  # noqa: E402
-from torch import nn  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+from torch.futures import Future  # noqa: E402
 
 from torchnet.training import tuning  # noqa: E402
 
@@ -34,12 +35,12 @@ def group(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     dist.destroy_process_group()
 
 
-def _bucket(gradients: torch.Tensor) -> Any:
+def _bucket(gradients: Tensor) -> Any:
     return SimpleNamespace(buffer=lambda: gradients, index=lambda: 0)
 
 
 def test_a_sum_that_failed_is_no_gradient(group: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    future: torch.futures.Future[Any] = torch.futures.Future()
+    future: Future[Any] = Future()
     work = SimpleNamespace(get_future=lambda: future)
     monkeypatch.setattr(dist, "all_reduce", lambda *_, **__: work)
     gradients = torch.full((8,), 3.0)
@@ -52,8 +53,8 @@ def test_a_sum_that_failed_is_no_gradient(group: None, monkeypatch: pytest.Monke
 
 
 def test_a_sum_that_came_is_the_gradient(group: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    def all_reduce(tensor: torch.Tensor, **_: Any) -> Any:
-        future: torch.futures.Future[Any] = torch.futures.Future()
+    def all_reduce(tensor: Tensor, **_: Any) -> Any:
+        future: Future[Any] = Future()
         future.set_result([tensor.mul_(4)])
         return SimpleNamespace(get_future=lambda: future)
 

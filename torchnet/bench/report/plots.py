@@ -61,14 +61,15 @@ def lines(
     ``unit`` gets an SI prefix; without one the values are drawn as they are. ``message`` says what the plot shows.
     """
     drawn = []
-    labels = [clean(one.label) for one in (*series, *levels)]
+    labels = [clean(label) for label in [one.label for one in series] + [one.label for one in levels]]
     for kind, size in (("wide", _WIDE), ("narrow", _NARROW)):
         narrow = kind == "narrow"
         columns = _columns(labels, size[0])
         rows = -(-len(labels) // columns)
         with matplotlib_quiet():
-            legend = 18 * rows + 26
-            figure, axes = _axes(size[0], size[1] + legend, left=46, right=28, top=legend, bottom=40)
+            legend = 18 * rows + 30
+            height = size[1] + legend
+            figure, axes = _axes(size[0], height, left=46, right=28, top=legend, bottom=40)
             _scale(axes, series, levels, quantity, unit, narrow)
             handles = [_line(axes, one) for one in series]
             for level in levels:
@@ -79,9 +80,9 @@ def lines(
                     )
                 )
             axes.legend(
-                handles, labels, loc="upper left", bbox_to_anchor=(0.003, 1.0), bbox_transform=figure.transFigure,
-                ncols=columns, frameon=False, borderaxespad=0, borderpad=0, labelspacing=0.35, handlelength=2.4,
-                columnspacing=1.6, labelcolor=paint("text"),
+                handles, labels, loc="upper left", bbox_to_anchor=(0.003, 1 - 4 / height),
+                bbox_transform=figure.transFigure, ncols=columns, frameon=False, borderaxespad=0, borderpad=0,
+                labelspacing=0.35, handlelength=2.4, columnspacing=1.6, labelcolor=paint("text"),
             )  # fmt: skip
             drawn.append(tag("div", svg(figure, ids, title, message), class_=kind))
     return Html("".join(drawn))
