@@ -178,6 +178,8 @@ def test_a_tuning_is_told_with_its_trials_and_its_block() -> None:
     text = render(changed(healthy(), tuning=tuning))
     assert "2.000x (1.500 to 2.500), changes numerics" in text
     assert '[tool.torchnet]\na = "b"' in text
+    nothing = render(changed(healthy(), tuning=Tuning(trials=(trial,), chosen={}, block="# a comment\n")))
+    assert "nothing that was tried is reliably faster than torch's own settings" in nothing
 
 
 def test_foreign_names_do_nothing_to_a_terminal() -> None:

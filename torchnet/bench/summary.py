@@ -41,7 +41,7 @@ def render(results: Results, *, color: bool = False, written: Sequence[str] = ()
         out += (
             tuning.block.rstrip().splitlines()
             if tuning.chosen
-            else ["nothing is better than what is set already"]
+            else ["nothing that was tried is reliably faster than torch's own settings"]
         )
     if results.lacks:
         out += ["", "not measured:"]

@@ -69,7 +69,7 @@ def against(results: Results, ids: Ids) -> Html:
         of = [one for one in found if one.name == name]
         series.append(
             plots.Series(
-                name, look, [one.backend.size for one in of], [one.value for one in of],
+                numbers.clipped(name, 32), look, [one.backend.size for one in of], [one.value for one in of],
                 [one.low for one in of], [one.high for one in of],
             )
         )  # fmt: skip

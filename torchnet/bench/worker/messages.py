@@ -139,13 +139,16 @@ class Lacks:
 @dataclass(frozen=True)
 class Tried:
     """One setting of a tuning. ``settings``: what was set; ``steps_per_s``: figures, one for each interleaved round;
-    ``numerics``: it changes what is computed."""
+    ``numerics``: it changes what is computed. Said anew after each round with all figures so far: of the same
+    ``group`` (what was measured by turns) and name the last one counts.
+    """
 
     name: str
     settings: dict[str, str]
     steps_per_s: list[float]
     numerics: bool
     baseline: bool = False
+    group: int = 0
 
 
 @dataclass(frozen=True)
