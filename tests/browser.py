@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -53,8 +54,9 @@ class Browser:
         if self._session:
             command["sessionId"] = self._session
         os.write(self._commands, json.dumps(command).encode() + b"\0")
+        deadline = time.monotonic() + SECONDS
         while True:
-            message = self._next()
+            message = self._next(deadline, method)
             if message.get("id") != self._last:
                 self.events.append(message)
                 continue
@@ -68,8 +70,7 @@ class Browser:
         self.ask("Page.navigate", url=file.as_uri())
         deadline = time.monotonic() + SECONDS
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
-            assert time.monotonic() < deadline, "the page did not load"
-            self.events.append(self._next())
+            self.events.append(self._next(deadline, "the page's load"))
 
     def show(self, width: int, height: int, *, dark: bool = False) -> None:
         """As on a screen of this size, in points."""
@@ -101,8 +102,10 @@ class Browser:
         answer = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=True)
         file.write_bytes(base64.b64decode(answer["data"]))
 
-    def _next(self) -> dict[str, Any]:
+    def _next(self, deadline: float, awaited: str) -> dict[str, Any]:
         while b"\0" not in self._rest:
+            left = max(0.0, deadline - time.monotonic())
+            assert select.select([self._answers], [], [], left)[0], f"{awaited}: no answer in {SECONDS} s"
             piece = os.read(self._answers, 1 << 16)
             assert piece, "Chromium ended"
             self._rest += piece

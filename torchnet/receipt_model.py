@@ -111,7 +111,7 @@ class Series(_Part):
     ``measured`` of it, and leaves it out then.
     """
 
-    sample_s: Seconds
+    sample_s: float = Field(gt=0)
     unit_bytes: int = Field(ge=1)
     block_samples: int = Field(ge=1)
     blocks: dict[str, str]
@@ -129,7 +129,7 @@ class Measured(_Part):
     observed_s: Seconds
     """From the first to the last traffic, as far as it was sampled."""
     idle_share: Share | None
-    """Of that time: the backend carried nothing but a trickle."""
+    """Of a step where steps_per_s is known, else of that time: the backend carried nothing but a trickle."""
     busbw: Rate | None
     """Bytes per second that a node sent while it was not idle, headers included; in a ring that is the bus bandwidth
     of nccl-tests."""

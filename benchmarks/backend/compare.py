@@ -5,6 +5,8 @@
 Each round runs all three, each on a network built for it with the same --rate and --mtu; a round gives one ratio for
 each pair, so that whatever else the machine does meets both sides. Of the ratios: the median, and the interval in which
 the true median lies with 95 % (order statistics). Needs iperf3.
+
+Of other public benchmarks nccl-tests takes GPUs, and neither PARAM's nor OSU's is in a package registry.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from benchmarks.machine import facts
 from torchnet.bench.worker.stats import Median, median
 
 HERE = Path(__file__).parent
+LEAST = 6  # rounds: of fewer there is no interval of 95 %
 MEBIBYTES, SECONDS, TCP_SECONDS = "64", "4", "1.5"
 
 
@@ -49,7 +52,7 @@ SHAPES = [
 
 def torchnet(arguments: list[str]) -> str:
     command = [sys.executable, "-m", "torchnet", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}: {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done.stdout
@@ -102,31 +105,45 @@ def ratio(found: dict[str, list[float]], ours: str, theirs: str) -> Median:
     return median([a / b for a, b in zip(found[ours], found[theirs], strict=True)])
 
 
+def rounds(text: str) -> int:
+    """For argparse."""
+    number = int(text)
+    if number < LEAST:
+        raise argparse.ArgumentTypeError(f"{LEAST} rounds at least: fewer have no interval of 95 %")
+    return number
+
+
+def save(path: Path | None, told: dict[str, Any]) -> None:
+    """With the machine's facts; after each part anew, so that a failure costs no figures."""
+    if path is not None:
+        date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        path.write_text(json.dumps({"machine": facts(), "date": date, **told}, indent=1) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("rounds", nargs="?", type=int, default=9)
+    parser.add_argument("rounds", nargs="?", type=rounds, default=9)
     parser.add_argument("--only", default="", help="shapes whose name has this in it")
     parser.add_argument("--json", type=Path, help="file for all figures")
     asked = parser.parse_args()
-    all_found: dict[str, dict[str, list[float]]] = {}
+    told: dict[str, Any] = {"rounds": asked.rounds, "bytes_per_second": {}, "ratios": {}}
     print(facts())
     print(f"\n{'shape':<20}{'what':<32}{'ratio':>8}  {'95 % interval':<16}ours, theirs (Gbit/s)")
     for shape in (one for one in SHAPES if asked.only in one.name):
-        found = all_found[shape.name] = measure(shape, asked.rounds)
+        found = told["bytes_per_second"][shape.name] = measure(shape, asked.rounds)
+        told["ratios"][shape.name] = {}
         for ours, theirs in RATIOS:
             made = ratio(found, ours, theirs)
+            told["ratios"][shape.name][f"{ours} / {theirs}"] = [made.value, made.low, made.high]
             rates = ", ".join(f"{median(found[name]).value * 8 / 1e9:.3f}" for name in (ours, theirs))
             interval = f"{made.low:.3f} to {made.high:.3f}"
             print(
                 f"{shape.name:<20}{ours + ' / ' + theirs:<32}{made.value:>8.3f}  {interval:<16}{rates}",
                 flush=True,
             )
-    if asked.json:
-        date = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        told = {"machine": facts(), "date": date, "rounds": asked.rounds, "bytes_per_second": all_found}
-        asked.json.write_text(json.dumps(told, indent=1) + "\n")
+        save(asked.json, told)
 
 
 if __name__ == "__main__":

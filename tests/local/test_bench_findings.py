@@ -12,10 +12,14 @@ from torchnet.bench.results import Results, load
 SHORT = ("-b", "1M", "-e", "8M", "-f", "8", "--seconds", "0.5", "--tcp-seconds", "0.5", "--rate", "1gbit")
 
 
-def bench(folder: Path, *words: str) -> Results:
+def bench(folder: Path, *words: str, tries: int = 1) -> Results:
+    """``tries``: so often again where the network was refused before the start."""
     path = folder / "r.json"
-    with Job(*SHORT, *words, "--json", path, command=(*TORCHNET, "bench")) as job:
-        ended = job.finish()
+    for _ in range(tries):
+        with Job(*SHORT, *words, "--json", path, command=(*TORCHNET, "bench")) as job:
+            ended = job.finish()
+        if ended.code != 4:
+            break
     found = load(path.read_text())
     assert found.complete, ended.stderr
     for one in found.findings:
@@ -50,7 +54,8 @@ def test_a_healthy_network_gives_no_finding_five_times_in_a_row(tmp_path: Path) 
 def test_a_planted_fault_gives_its_finding_and_no_other(
     tmp_path: Path, words: tuple[str, ...], kind: str, where: str
 ) -> None:
-    found = bench(tmp_path, *words)
+    # On a busy machine the preflight may still be at work when a fault with a time comes, and refuses it.
+    found = bench(tmp_path, *words, tries=2 if "@" in words[-1] else 1)
     assert [one.kind for one in found.findings] == [kind], found.findings
     assert where in found.findings[0].text
 

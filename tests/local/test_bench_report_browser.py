@@ -160,3 +160,33 @@ def test_it_prints(chromium: Browser, report: Path) -> None:
         "document.querySelector('details table').checkVisibility({contentVisibilityAuto: true})"
     )
     assert chromium.ask("Page.printToPDF")["data"].startswith("JVBERi0")  # %PDF-
+
+
+def test_each_legend_is_within_its_plot(chromium: Browser, tmp_path: Path) -> None:
+    """Of the longest labels that there are: a type's long name, an interface's of 15 characters."""
+    results = healthy(
+        2, compare="enp129s0f0np0v1", sizes=(1 << 10, 1 << 22), collectives=("reduce_scatter", "all_to_all")
+    )
+    rows = tuple(
+        one.model_copy(update={"dtype": kind})
+        for kind in ("float32", "bfloat16")
+        for one in results.collectives
+    )
+    file = tmp_path / "report.html"
+    file.write_text(html(changed(results, collectives=rows)))
+    outside = """
+        [...document.querySelectorAll('figure svg')].filter(one => one.checkVisibility()).flatMap(svg => {
+            const box = svg.getBoundingClientRect();
+            return [...svg.querySelectorAll('text')].filter(text => {
+                const own = text.getBoundingClientRect();
+                return own.left < box.left - 0.5 || own.right > box.right + 0.5 || own.top < box.top - 0.5;
+            }).map(text => text.textContent);
+        })
+    """
+    for size in (WIDE, *PHONES):
+        chromium.show(*size)
+        chromium.open(file)
+        drawn = chromium.value("[...document.querySelectorAll('figure text')].map(one => one.textContent)")
+        assert any("bfloat16" in text for text in drawn), drawn
+        assert any("enp12" in text and "line" in text for text in drawn), drawn
+        assert chromium.value(outside) == []

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from torch.distributed import TCPStore
 
-from tests.agents import in_nodes
+from tests.agents import in_nodes, wait
 from tests.namespaces import ip, isolated
 from torchnet.bench.worker import machine, pairs, tcp
 from torchnet.bench.worker.messages import KINDS, Lacks, Latency, Message, Tcp
@@ -49,14 +49,23 @@ def measured(
                 kind = type(message).__name__.lower()
                 file.write(json.dumps({"kind": kind, **asdict(message)}) + "\n")
 
-            (instead or {}).get(node, lambda: pairs.measure(plan, place, say))()
-        place.barrier()  # the store goes with its master
+            closed = (instead or {}).get(node, lambda: pairs.measure(plan, place, say))()
+        (folder / f"closed-{node}").write_text(json.dumps(sorted(closed or ())))
+        place.barrier()
+        (folder / f"over-{node}").touch()
+        if node == 0:  # the store goes with its master
+            wait(lambda: all((folder / f"over-{other}").exists() for other in range(nodes)))
         return 0
 
     assert in_nodes([lambda node=node: rank(node) for node in range(nodes)], shape) == [0] * nodes  # type: ignore[misc]
     assert all(not (folder / f"said-{node}").read_text() for node in range(1, nodes))
     lines = [json.loads(line) for line in (folder / "said-0").read_text().splitlines()]
     return [KINDS[line.pop("kind")](**line) for line in lines]
+
+
+def closed(folder: Path, nodes: int = 2) -> list[list[str]]:
+    """The networks that did not carry everything, as each rank knows it."""
+    return [json.loads((folder / f"closed-{node}").read_text()) for node in range(nodes)]
 
 
 def rates(said: list[Message], *, both: bool = False) -> dict[tuple[int, int], float]:
@@ -86,6 +95,7 @@ def test_each_direction_both_at_once_and_the_latency_of_a_pair_are_said(tmp_path
         assert 0 <= one.window_limited <= 1
     (trips,) = [one for one in said if isinstance(one, Latency)]
     assert (trips.source, trips.target, trips.bytes, trips.count) == (0, 1, 64, 50)
+    assert closed(tmp_path) == [[], []]
     assert 0 < trips.least <= trips.p50 <= trips.p99 < 1
 
 
@@ -172,6 +182,7 @@ def test_a_peer_that_does_not_come_is_a_pair_that_lacks_and_the_others_are_measu
     ]
     assert "node 2: " in lacks[0].why
     assert "node 1: node 2 cannot listen" in lacks[0].why
+    assert closed(tmp_path, 3) == [["net1"]] * 3, "also on the rank whose pairs were all right"
 
 
 def test_packets_that_go_nowhere_are_a_pair_that_lacks(
@@ -183,6 +194,18 @@ def test_packets_that_go_nowhere_are_a_pair_that_lacks(
     assert "node 0: timed out" in lacks.why
     assert "node 1: fcbb:0:800:ffff::1 did not connect within 1 s" in lacks.why
     assert not rates(said)
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_network_that_is_compared_alone_is_tried_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    monkeypatch.setattr(tcp, "PATIENCE", 1.0)
+    addresses = {node: {"eth0": f"172.30.1.{node + 1}", "net1": NET1[node]} for node in range(2)}
+    shape = Shape(faults=(parse("node-1:net1:lossy"),) if lost else ())
+    plan = Plan(**{**asdict(SHORT), "pairs": "none", "pings": 0})
+    assert measured(tmp_path, shape, plan, addresses=addresses) == []
+    assert closed(tmp_path) == [["net1"] if lost else []] * 2
 
 
 def test_a_peer_that_falls_silent_amid_a_measurement_is_given_up(

@@ -4,6 +4,7 @@ network; and the worker's folder alone with the agent's archive, as in a pod."""
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import shutil
 import subprocess
@@ -21,7 +22,7 @@ from torchnet.render.travel import agent_zip
 if importlib.util.find_spec("torch") is None:
     pytest.skip("torch is not installed", allow_module_level=True)
 
-# Several plans, one after the other, in one start: each is an attempt of its own, since the store outlives them.
+# Several plans, one after the other, in one start and one store, which outlives them.
 RANK = """
 import os, sys
 from torchnet.bench.worker import run
@@ -34,8 +35,7 @@ if plant == "wrong":
         if os.environ["RANK"] == "1" and tensor.numel() > 100:  # not the ranks' own agreement
             tensor[7] += 1
     dist.all_reduce = broken
-for attempt, plan in enumerate(sys.argv[2:]):
-    os.environ["TORCHELASTIC_RESTART_COUNT"] = str(attempt)
+for plan in sys.argv[2:]:
     run.main(["--plan", plan])
 """
 ALL = factors.COLLECTIVES
@@ -96,6 +96,7 @@ def test_all_collectives_are_right_and_counted(tmp_path: Path) -> None:
     assert not of(messages.Lacks, wide)
 
     rows = of(messages.Collective, wide)
+    assert all(row.core is None or 0 <= row.core <= 1 for row in rows)
     for network in ("net1", "eth0"):
         seen = [(row.collective, row.size, row.in_place) for row in rows if row.network == network]
         assert sorted(seen) == sorted(
@@ -139,6 +140,45 @@ def test_all_collectives_are_right_and_counted(tmp_path: Path) -> None:
     assert {(row.network, row.calls, row.wrong) for row in rows} == {("net1", 7, None)}
     lacks = of(messages.Lacks, given)
     assert lacks == [messages.Lacks("collectives over eth7 (gloo)", "no address of eth7 on node 0, 1")]
+
+
+def test_what_was_timed_for_long_enough_tells_the_busiest_threads_core(tmp_path: Path) -> None:
+    (found,) = measured(tmp_path, plan("all_reduce", sizes=(4_000_000,), seconds=0.5, narrow=0.0))
+    (row,) = of(messages.Collective, found)
+    assert row.core is not None, row
+    assert 0 < row.core <= 1
+
+
+AGREED = """
+import json, sys
+import torch.distributed as dist
+from torchnet.bench.worker.timing import Agreement
+rank = int(sys.argv[1])
+dist.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
+agreement = Agreement()
+agreement.barrier()
+found = agreement.most(1.0 + rank, -3.0 - rank), agreement.mean([2.0 + rank, 1e-9]), agreement.total((1 << 53) + rank)
+print(json.dumps(found))
+dist.destroy_process_group()
+"""
+
+
+def test_ranks_agree_on_the_most_the_mean_and_the_whole(tmp_path: Path) -> None:
+    (tmp_path / "agreed.py").write_text(AGREED)
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, tmp_path / "agreed.py", str(rank), tmp_path / "store"],
+            env=CLEAN | {"PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}, stdout=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        outputs = [json.loads(one.communicate(timeout=90)[0]) for one in ranks]
+    finally:
+        for one in ranks:
+            one.kill()
+            one.communicate()
+    assert outputs == [[[2.0, -3.0], [2.5, 1e-9], (2 << 53) + 1]] * 2
 
 
 def test_wrong_results_are_counted_at_every_size(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from torchnet.kernel import links
 from torchnet.network.select import Interface
 from torchnet.runtimes.local import plan
 from torchnet.runtimes.local.sandbox import Shape
+from torchnet.spec.faults import parse
 
 
 def usable(interface: Interface) -> list[str]:
@@ -134,6 +135,16 @@ def test_64_nodes_are_preflighted_in_all_pairs(tmp_path: Path) -> None:
     assert overflows() == before
     assert len(receipt(file)["nodes"]) == 64
     assert receipt(file)["findings"] == []
+
+
+def test_a_port_without_a_carrier_may_lose_packets_too() -> None:
+    """Either fault alone would do: nothing goes through, and the network can be built."""
+
+    def node() -> int:
+        return int(links.interfaces()["net1"].carrier)
+
+    faults = tuple(map(parse, ("node-0:net1:lossy", "node-0:net1:no-carrier")))
+    assert in_nodes([node], Shape(faults=faults)) == [0]
 
 
 @pytest.mark.parametrize("ipv4", [False, True])

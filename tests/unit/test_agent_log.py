@@ -87,6 +87,7 @@ def test_events_for_people() -> None:
     seen.reporter.send({"event": "time", "phase": "start", "own_s": 0.1, "waited_s": 0.0})
     seen.reporter.send({"event": "own_time", "own_s": 0.3117})
     seen.reporter.send({"event": "receipt", "receipt": {"a": "\x1b\n"}})
+    seen.reporter.send({"event": "worker_receipt", "receipt": {"node": "node-1", "series": {"blocks": {}}}})
     seen.reporter.send({"event": "invented"})
     assert "".join(seen.stderr).splitlines() == [
         "torchnet: join: 1/2 joined",
@@ -94,6 +95,7 @@ def test_events_for_people() -> None:
         "torchnet: start: 0.100 s",
         "torchnet: torchnet's own time: 0.312 s",
         'torchnet: receipt: {"a":"\\u001b\\n"}',
+        'torchnet: worker receipt: {"node":"node-1"}',
     ]
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import base64
 import itertools
+import os
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
+from tests.unit.agents import rails, spec, table
+from torchnet.agent import work
 from torchnet.agent.loop import Loop
 from torchnet.agent.pace import BLOCK, SAMPLE, UNIT, Pace
 
@@ -92,3 +97,54 @@ def test_it_reads_the_kernel_s_counter() -> None:
     assert (made._sent() - before) * UNIT >= 1 << 16
     made.close()
     loop.close()
+
+
+def test_all_rails_are_read_though_the_kernel_gives_a_page_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a machine with many interfaces, the rails are the last ones."""
+    planted = tmp_path / "dev"
+    rows = [f"{f'veth{n}':>6}: " + " ".join(["1000000"] * 16) for n in range(100)]
+    rows += [f"{f'net{n}':>6}: " + " ".join([f"{n * 512}"] * 16) for n in (1, 2, 3)]
+    planted.write_text("\n".join(["Inter-| Receive", " face |bytes", *rows, ""]))
+    assert planted.stat().st_size > 3 * 4096
+    opened, read = os.open, os.pread
+    monkeypatch.setattr("torchnet.agent.pace.os.open", lambda _, flags: opened(planted, flags))
+    monkeypatch.setattr(
+        "torchnet.agent.pace.os.pread", lambda file, most, at: read(file, min(most, 4096), at)
+    )
+    loop = Loop()
+    made = Pace(loop, {"net1", "net3", "net9"})
+    assert made._sent() == (512 + 3 * 512) // UNIT
+    made.close()
+    loop.close()
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch) -> work.Work:
+    """One that samples, and has neither processes nor an account."""
+    for name in ("Account", "Environment", "RailWatch"):
+        monkeypatch.setattr(work, name, MagicMock())
+    made = work.Work(MagicMock(), spec(measure=True), MagicMock(), ended=print, lost=print, notice=print)
+    made.gang = MagicMock()
+    return made
+
+
+def test_the_sampling_ends_with_the_worker(worker: work.Work) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    worker.start(table(), rails(), 29501, 0)
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    worker.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_counters_that_cannot_be_read_cost_the_samples_alone(
+    worker: work.Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> Pace:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(work, "Pace", refused)
+    worker.start(table(), rails(), 29501, 0)
+    worker.gang.start.assert_called_once()  # type: ignore[attr-defined]
+    worker.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,6 +53,17 @@ def test_without_a_word_it_is_an_all_reduce_of_nccl_tests_usual_sizes() -> None:
 def test_collectives_are_a_list_with_commas_or_all() -> None:
     assert asked("all_gather,reduce", "all-gather").collectives == ("all_gather", "reduce")
     assert asked("all").collectives == COLLECTIVES
+
+
+def test_a_report_and_results_are_two_files_whatever_leads_to_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("x")
+    for other in ("./x", str(tmp_path / "x"), "link"):
+        assert "is the same file as --json" in wrong(html=other, json="x")[0]
+    assert wrong(html="y", json="x") == []
+    assert wrong(html="./-", json="-") == []
 
 
 @pytest.mark.parametrize(
@@ -124,6 +136,18 @@ def test_all_that_is_wrong_is_told_at_once_with_what_is_wrong_in_the_job() -> No
         ({"compare": "eth7"}, {}, '--compare: there is no "eth7" in a local node'),
         ({"compare": "eth0"}, {"network.networks": ["loopback"]}, "--compare: has nothing to compare with"),
         ({"compare": "eth0"}, {"nnodes": "1"}, "--compare: needs two nodes"),
+        ({"pairs": True}, {"nnodes": "1"}, "--pairs: needs two nodes"),
+        ({"streams": "4"}, {"nnodes": "1"}, "--streams: needs two nodes"),
+        (
+            {"pairs": True, "tcp_seconds": "0"},
+            {},
+            "--pairs: is about raw TCP, which --tcp-seconds 0 leaves out",
+        ),
+        (
+            {"streams": "4", "tcp_seconds": "0"},
+            {},
+            "--streams: is about raw TCP, which --tcp-seconds 0 leaves out",
+        ),
     ],
     ids=str,
 )
@@ -185,6 +209,17 @@ def test_a_size_that_was_asked_for_and_does_not_fit_is_refused(monkeypatch: pyte
     with pytest.raises(SpecError, match="--max-bytes: 1G needs 4.0 GiB in each rank") as caught:
         a_plan(max_bytes="1G")
     assert "256M would fit" in str(caught.value)
+
+
+def test_a_smallest_size_alone_leaves_the_largest_to_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "available", lambda: 3 * GIB // 2)
+    wish = a_plan(min_bytes="8")
+    assert (min(arguments(wish).sizes), max(arguments(wish).sizes)) == (8, 32 << 20)
+    assert wish.notices[0].startswith("the largest size is 32M: 128M needs 512 MiB in each rank")
+    # Fours from 8 never come to 256M, so that it need not fit.
+    assert max(arguments(a_plan(min_bytes="8", max_bytes="100M")).sizes) == 32 << 20
+    with pytest.raises(SpecError, match="--min-bytes: 1G needs 4.0 GiB in each rank"):
+        a_plan(min_bytes="1G")
 
 
 def test_on_kubernetes_the_pods_memory_counts() -> None:

@@ -28,10 +28,10 @@ def output(data: str, *, rank: int = 0, stream: str = "stdout", end: str = "\n")
 class Seen:
     """A console with a collector, and what both of them wrote."""
 
-    def __init__(self, *, tty: bool = False) -> None:
+    def __init__(self, *, tty: bool = False, aside: bool = False) -> None:
         self.err, self.out = io.StringIO(), io.StringIO()
         own, _ = streams(self.err, self.out, environ={}, tty=tty, color=False)
-        self.collector = Collector(own)
+        self.collector = Collector(own, aside=aside)
         self.console = Console(
             self.err, self.out, world_size=2, tty=tty, color=False, environ={}, listener=self.collector
         )
@@ -46,6 +46,13 @@ def test_a_marked_line_of_rank_0_is_kept_and_not_shown() -> None:
     seen = Seen().give(output(line(LATENCY)), output("hello"))
     assert seen.collector.messages == [LATENCY]
     assert seen.out.getvalue() == "[rank 0] hello\n"
+
+
+def test_where_standard_output_is_the_results_ranks_print_to_standard_error() -> None:
+    seen = Seen(aside=True).give(output(line(LATENCY)), output("NCCL INFO hello"), output("one", rank=1))
+    assert seen.collector.messages == [LATENCY]
+    assert seen.out.getvalue() == ""
+    assert seen.err.getvalue() == "[rank 0] NCCL INFO hello\n[rank 1] one\n"
 
 
 @pytest.mark.parametrize("cut", [1, 5, 15, 16, 40, 90])
@@ -112,6 +119,11 @@ def test_a_restart_begins_with_no_figures() -> None:
 def test_progress_in_a_pipe_is_a_line_for_each_thing_that_is_measured() -> None:
     seen = Seen().give(*(output(line(messages.Progress(text))) for text in ("raw TCP", "raw TCP", "reduce")))
     assert seen.err.getvalue() == "torchnet: measuring raw TCP\ntorchnet: measuring reduce\n"
+
+
+def test_progress_that_makes_no_sense_stops_nothing() -> None:
+    seen = Seen().give(output(messages.MARK + '{"kind":"progress","text":null}'), output(line(LATENCY)))
+    assert seen.collector.messages == [LATENCY]
 
 
 def test_progress_on_a_terminal_is_one_line_that_others_do_not_run_into() -> None:

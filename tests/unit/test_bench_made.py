@@ -12,6 +12,7 @@ import pytest
 from tests.schema import errors
 from torchnet.bench import results as model
 from torchnet.bench.made import Context, Ending, results
+from torchnet.bench.summary import render
 from torchnet.bench.worker import messages
 
 CONTEXT = Context(on="local", command=("torchnet", "bench"), date="2026-01-02T03:04:05Z", version="0.1.0")
@@ -82,6 +83,11 @@ def test_results_hold_all_that_was_said_and_the_schema_allows_them() -> None:
     assert model.load(json.dumps(document)) == found
 
 
+def test_what_the_processor_did_is_handed_on() -> None:
+    (one,) = made(node(0), SETUP, collective(busy=0.5, throttled=0.25, core=0.75), DONE).collectives
+    assert (one.busy, one.throttled, one.core) == (0.5, 0.25, 0.75)
+
+
 def test_the_schema_file_is_the_models() -> None:
     assert json.loads(Path(model.SCHEMA_FILE).read_text()) == model.schema()
 
@@ -89,6 +95,21 @@ def test_the_schema_file_is_the_models() -> None:
 def test_what_a_newer_torchnet_adds_is_kept() -> None:
     document = {**json.loads(model.dump(made())), "later": 1}
     assert json.loads(model.dump(model.load(json.dumps(document))))["later"] == 1
+
+
+def test_words_of_a_newer_torchnet_are_read_allowed_and_shown() -> None:
+    found = made(context=replace(CONTEXT, rate=10**9))
+    document = json.loads(model.dump(found))
+    document["findings"] = [{"kind": "future", "text": "A new thing.", "fix": "look", "where": []}]
+    document["setup"]["on"], document["lines"][0]["known"], document["proof"] = (
+        "slurm",
+        "asked-switch",
+        "signed",
+    )
+    read = model.load(json.dumps(document))
+    assert not errors(json.loads(model.dump(read)), json.loads(model.SCHEMA_FILE.read_text()))
+    text = render(read)
+    assert all(word in text for word in ("A new thing.", "1 Gbit/s line, asked-switch", "(signed)"))
 
 
 @pytest.mark.parametrize(
@@ -139,6 +160,27 @@ def test_nccl_spreads_one_collective_over_its_interfaces() -> None:
     assert one.collectives[0].ceiling_share == pytest.approx(one.collectives[0].busbw / (2 * line.ceiling))
 
 
+@pytest.mark.parametrize(
+    ("name", "times"), [("all_to_all", 2 * 2 / 3), ("all_reduce", 1), ("send_recv", 1), ("broadcast", 1)]
+)
+def test_a_share_of_the_line_is_of_what_all_ranks_of_a_node_send_over_it(name: str, times: float) -> None:
+    setup = replace(SETUP, nodes=2)
+    found = made(node(0), node(1), setup, collective(name), DONE, context=replace(CONTEXT, rate=10**9))
+    (one,), line = found.collectives, found.line("net1")
+    assert line is not None
+    assert one.ceiling_share == pytest.approx(times * one.busbw / line.ceiling)
+
+
+@pytest.mark.parametrize(("stamps", "header"), [(("0", "0"), 60), (("0", "1"), 72), (("1", "1"), 72)])
+def test_timestamps_cost_where_nodes_use_them(stamps: tuple[str, str], header: int) -> None:
+    nodes = [
+        replace(node(number), sysctls={"net.ipv4.tcp_timestamps": one}) for number, one in enumerate(stamps)
+    ]
+    line = made(*nodes, SETUP, collective(), DONE, context=replace(CONTEXT, rate=10**9)).line("net1")
+    assert line is not None
+    assert line.ceiling == pytest.approx(10**9 / 8 * (9000 - header) / 9014)
+
+
 def test_one_node_has_no_line() -> None:
     context = replace(CONTEXT, rate=10**9)
     assert made(node(0), replace(SETUP, nodes=1), collective(), DONE, context=context).lines == ()
@@ -180,6 +222,51 @@ def test_a_refused_network_is_a_finding_with_its_fix() -> None:
     (finding,) = found.findings
     assert (finding.kind, finding.text, finding.fix) == ("network", "node-1: no carrier", "look at the cable")
     assert not errors(json.loads(model.dump(found)), model.schema())
+
+
+@pytest.mark.parametrize(
+    ("on", "fix"), [("local", "torchnet bench --dry-run"), ("kubernetes", "torchnet verify")]
+)
+def test_a_refused_network_without_a_fix_has_a_next_command_of_its_place(on: Any, fix: str) -> None:
+    failure = {"kind": "network", "text": "node-1: no carrier", "code": 4, "node": "node-1"}
+    (finding,) = results([], replace(CONTEXT, on=on), Ending(4, RECEIPT, failure)).findings
+    assert finding.fix == fix
+
+
+def test_what_makes_no_sense_is_lacking_and_costs_nothing_else() -> None:
+    senseless: list[messages.Message] = [
+        collective(size=-1),
+        collective(times=["x"]),
+        collective(dtype=None),
+        replace(TCP, rates=[float("inf")]),
+        messages.Latency("net1", 0, 1, 64, 9, -1.0, 2e-5, 1e-5),
+        replace(node(2), cores="many"),  # type: ignore[arg-type]
+        messages.Lacks("x", None),  # type: ignore[arg-type]
+    ]
+    found = made(*senseless, *ALL)
+    good = made()
+    assert (found.nodes, found.collectives, found.tcp, found.latency) == (
+        good.nodes, good.collectives, good.tcp, good.latency
+    )  # fmt: skip
+    assert [one.what for one in found.lacks] == ["a figure"] * len(senseless)
+    assert "size: Input should be greater than or equal to 0" in " ".join(one.why for one in found.lacks)
+
+
+def test_without_a_setup_that_makes_sense_the_figures_are_kept() -> None:
+    found = made(node(0), replace(SETUP, ranks=-4), collective(), TCP, DONE)
+    assert (found.setup, len(found.collectives), len(found.tcp)) == (None, 1, 1)
+    assert [one.what for one in found.lacks] == ["a figure"]
+
+
+@pytest.mark.parametrize("share", ["x", -1, 2, float("nan"), None])
+def test_a_receipts_share_that_makes_no_sense_is_none(share: object) -> None:
+    assert made(ending=Ending(0, {**RECEIPT, "backend_share": share, "proof": 3})).backend_share is None
+
+
+def test_a_line_that_makes_no_sense_is_none() -> None:
+    found = made(node(0), node(1, mtu=40), SETUP, collective(), DONE, context=replace(CONTEXT, rate=10**9))
+    assert (found.lines, found.collectives[0].ceiling_share) == ((), None)
+    assert found.lacks[0].why.startswith("the line of net1: ceiling: ")
 
 
 def test_what_could_not_be_read_or_measured_is_lacking() -> None:

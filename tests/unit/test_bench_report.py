@@ -149,6 +149,44 @@ def test_the_page_needs_nothing_else(page: Page) -> None:
     assert policy[0]["content"] == "default-src 'none'; style-src 'unsafe-inline'"
 
 
+def test_a_tuning_is_compared_with_torch_s_own_settings(full: str) -> None:
+    assert "Faster than torch’s own settings: put this into pyproject.toml." in read(full).text("main")
+    tuning = everything().tuning
+    assert tuning is not None
+    nothing = changed(everything(), tuning=tuning.model_copy(update={"chosen": {}}))
+    text = read(html(nothing)).text("main")
+    assert "Nothing that was tried is reliably faster than torch’s own settings." in text
+
+
+def test_lists_without_bullets_are_lists_all_the_same(full: str) -> None:
+    """Safari takes list-style: none for a wish that nothing be said of a list."""
+    assert full.count("list-style:none") >= 3
+    lists = read(full).all("ul", "ol")
+    assert len(lists) >= 3
+    assert all(attributes.get("role") == "list" for _, attributes, _ in lists)
+
+
+def test_long_labels_make_fewer_columns_of_a_legend() -> None:
+    """Each entry ends within its plot, at 7.5 points a letter."""
+    results = healthy(
+        2, compare="enp129s0f0np0v1", sizes=SIZES, collectives=("reduce_scatter", "all_to_all", "send_recv")
+    )
+    rows = tuple(
+        one.model_copy(update={"dtype": dtype, "redop": redop})
+        for dtype, redop in (("float32", "sum"), ("bfloat16", "prod"))
+        for one in results.collectives
+    )
+    text = html(changed(results, collectives=rows))
+    columns = []
+    for width, drawing in re.findall(r'<svg [^>]*viewBox="0 0 ([0-9.]+) [^>]*>(.*?)</svg>', text, re.DOTALL):
+        entries = re.findall(r'<text [^>]*anchor: start[^>]* x="([0-9.]+)"[^>]*>([^<]*)<', drawing)
+        columns.append(len({left for left, _ in entries if float(left) > 10}))  # there the axis is named
+        assert all(float(left) + 7.5 * len(label) <= float(width) for left, label in entries), entries
+    assert {1, 2} <= set(columns)
+    # In the plot of the ratios, where a label names all that differs.
+    assert "reduce_scatter, bfloat16, prod<" in text
+
+
 def test_plots_take_font_and_colours_from_the_page(full: str) -> None:
     drawn = "".join(re.findall("<svg.*?</svg>", full, re.DOTALL))
     assert "font-family" not in drawn

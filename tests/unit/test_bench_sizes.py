@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 import statistics
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torchnet.bench.line import Line, payload
+from torchnet.bench.line import Line, carried, payload
 from torchnet.bench.worker.factors import COLLECTIVES, factor, sent
 from torchnet.bench.worker.sizes import MOST_SIZES, Sizes, parse_size, size_text
 from torchnet.bench.worker.stats import median
@@ -56,6 +57,18 @@ def test_a_series_doubles() -> None:
 def test_a_series_that_would_not_end_is_refused() -> None:
     with pytest.raises(ValueError, match=f"more than {MOST_SIZES} sizes"):
         Sizes(1 << 20, 1 << 30, 1.001).series()
+    with pytest.raises(ValueError, match="more than 2000 steps"):
+        Sizes(8, 1 << 30, 1.0000000000000002).series()
+
+
+@given(st.integers(1, 2000), st.integers(11, 40), st.integers(1, 12))
+def test_a_series_ends_with_the_largest_size_where_the_factor_leads_there(
+    least: int, tenths: int, power: int
+) -> None:
+    """1000 times 1.1 three times is 1331, though no binary fraction is 1.1."""
+    exact = [least * Fraction(tenths, 10) ** number for number in range(power + 1)]
+    found = Sizes(least, int(exact[-1]), float(f"{tenths / 10:.1f}")).series()
+    assert found == sorted({int(size) for size in exact})
 
 
 # -- factors
@@ -91,6 +104,31 @@ def test_how_much_of_a_line_is_payload(mtu: int, family: int, known: str, percen
 
 def test_a_full_packets_payload() -> None:
     assert (payload(9000, 6), payload(1500, 4)) == (8928, 1448)
+    assert payload(1500, 4, timestamps=False) == 1460
+    assert Line(1e9, 9000, 6, "shaped", timestamps=False).ceiling == pytest.approx(1e9 / 8 * 8940 / 9014)
+
+
+@given(
+    st.sampled_from(("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv")),
+    st.integers(1, 6),
+    st.integers(2, 6),
+)
+def test_what_a_nodes_line_carries_is_what_its_ranks_send_to_others(name: str, each: int, nodes: int) -> None:
+    ranks, size = each * nodes, 3600
+    out = 0.0  # of the first node, rank by rank
+    for rank in range(each):
+        if name == "all_to_all":
+            out += sum(size / ranks for to in range(ranks) if to >= each)
+        elif (rank + 1) % ranks >= each:  # its neighbour in the ring, which has a rank's whole share from it
+            out += sent(name, size, ranks) / ranks  # type: ignore[arg-type]
+    assert carried(name, ranks, nodes) == pytest.approx(out / (factor(name, ranks) * size))  # type: ignore[arg-type]
+
+
+def test_a_node_alone_and_nodes_of_one_rank_carry_busbw() -> None:
+    assert [carried("all_to_all", ranks, nodes) for ranks, nodes in ((4, 4), (4, 1), (1, 1), (0, 0))] == [
+        1.0
+    ] * 4
+    assert carried("all_to_all", 16, 2) == pytest.approx(64 / 15)
 
 
 # -- medians

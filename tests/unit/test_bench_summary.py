@@ -49,6 +49,37 @@ def test_it_has_nccl_tests_columns_and_the_share_of_the_line() -> None:
     ) in text
 
 
+def test_the_bytes_of_both_witnesses_stand_beside_the_formula() -> None:
+    results = healthy()
+    largest = results.collectives[-1].model_copy(
+        update={
+            "formula_bytes": 2.0e9,
+            "sockets_bytes": {"net1": 2_010_000_000},
+            "interface_bytes": {"net1": 2_030_000_000, "eth0": 7},
+        }
+    )
+    text = render(changed(results, collectives=(*results.collectives[:-1], largest)))
+    assert "all_reduce at 256M: bytes: formula 2.000 GB, sockets 2.010 GB, interface net1 2.030 GB\n" in text
+    assert text.count("bytes: formula") == 1
+    within = largest.model_copy(update={"sockets_bytes": {"net1": 10**9, "lo": 10**9, "eth0": 1000}})
+    text = render(changed(results, collectives=(within,)))
+    told = "sockets 2.000 GB (1.000 GB of it within nodes), interface net1 2.030 GB, interface eth0 7 B\n"
+    assert told in text
+    unknown = largest.model_copy(update={"sockets_bytes": None, "interface_bytes": None})
+    assert "bytes: formula" not in render(changed(results, collectives=(unknown,)))
+
+
+def test_of_an_all_to_all_of_many_ranks_a_node_the_shares_are_of_what_the_line_carries() -> None:
+    results = healthy(nodes=2, collectives=("all_to_all",))
+    assert results.setup is not None
+    assert "a node's line carries" not in render(results)
+    text = render(changed(results, setup=results.setup.model_copy(update={"ranks": 16})))
+    slowest = min(one.rate.median for one in results.tcp if one.both)
+    share = results.collectives[-1].busbw * (64 / 15) / slowest * 100
+    assert "; a node's line carries 4.27 times that, for all its ranks" in text
+    assert f"all_to_all at 256M: {share:.1f} % of raw TCP in both directions" in text
+
+
 def test_in_place_stands_beside_where_it_differs() -> None:
     text = render(both_forms(healthy()))
     row = cells(text, 1024)
@@ -147,6 +178,8 @@ def test_a_tuning_is_told_with_its_trials_and_its_block() -> None:
     text = render(changed(healthy(), tuning=tuning))
     assert "2.000x (1.500 to 2.500), changes numerics" in text
     assert '[tool.torchnet]\na = "b"' in text
+    nothing = render(changed(healthy(), tuning=Tuning(trials=(trial,), chosen={}, block="# a comment\n")))
+    assert "nothing that was tried is reliably faster than torch's own settings" in nothing
 
 
 def test_foreign_names_do_nothing_to_a_terminal() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def test_what_changes_the_results_is_chosen_only_where_it_was_asked_for() -> Non
 def test_ratios_are_to_the_baseline_of_the_same_round() -> None:
     """A machine that becomes slow halfway slows both; and a second group has a baseline of its own."""
     first = Tried("", {}, [2.0, 2.0, 2.0, 1.0, 1.0, 1.0], numerics=False, baseline=True)
-    second = Tried("", {}, [0.5] * 6, numerics=False, baseline=True)
+    second = Tried("", {}, [0.5] * 6, numerics=False, baseline=True, group=1)
     a, b = times(1.5, {"bucket_cap_mb": "1"}, first), times(1.3, {"gloo_devices": "2"}, second)
     found = tuning([first, a, second, b], numerics=False, about="")
     assert found is not None
@@ -65,6 +66,31 @@ def test_a_group_that_ended_early_counts_as_far_as_it_came() -> None:
     found = tuning([BASE, cut], numerics=False, about="")
     assert found is not None
     assert found.trials[1].ratio.count == 2
+    # Too few rounds for an interval: it is told, and not chosen.
+    assert found.chosen == {}
+    assert chosen(Tried("x", {"bucket_cap_mb": "1"}, [1.5, 1.65, 1.35, 1.5, 1.6, 1.4], numerics=False))
+
+
+def test_of_what_was_said_after_each_round_the_last_counts() -> None:
+    def said(base: Tried, *others: Tried, rounds: int = 6) -> list[Tried]:
+        return [
+            replace(one, steps_per_s=one.steps_per_s[:count])
+            for count in range(1, rounds + 1)
+            for one in (base, *others)
+        ]
+
+    a, b = times(1.5, {"bucket_cap_mb": "1"}), times(0.9, {"gloo_devices": "2"})
+    # The second group has the first one's names, a baseline of its own, and was interrupted.
+    later = Tried(BASE.name, {}, [2.0] * 6, numerics=False, baseline=True, group=1)
+    c = replace(times(1.7, {"bucket_cap_mb": "1"}, later), group=1)
+    found = tuning([*said(BASE, a, b), *said(later, c, rounds=3)], numerics=False, about="")
+    assert found is not None
+    seen = [(one.ratio.count, one.ratio.median, one.baseline) for one in found.trials]
+    assert seen == [
+        (6, 1.0, True), (6, pytest.approx(1.5), False), (6, pytest.approx(0.9), False),
+        (3, 1.0, True), (3, pytest.approx(1.7), False),
+    ]  # fmt: skip
+    assert found.chosen == {"bucket_cap_mb": "1"}
 
 
 @given(

@@ -1,12 +1,15 @@
-"""The cores' use and the quota, from files as the kernel writes them."""
+"""The cores' and threads' use and the quota, from files as the kernel writes them, and from the kernel itself."""
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from torchnet.bench.worker.cpu import Usage
+from torchnet.bench.worker.cpu import Threads, Usage
 
 
 def _world(folder: Path, stat: str, cpu_stat: str | None, own: str = "/pod/one") -> Usage:
@@ -28,18 +31,33 @@ def test_busy_is_what_is_neither_idle_nor_waiting_for_a_disk(tmp_path: Path) -> 
     assert throttled is None
 
 
-def test_the_quota_of_the_own_cgroup(tmp_path: Path) -> None:
-    usage = _world(tmp_path, "cpu 1 0 0 1 0 0 0 0\n", "usage_usec 9\nthrottled_usec 1000000\n")
+def _quota(periods: int, up: int) -> str:
+    """What throttled_usec says is a sum over the cores: here ever so much more than the time that has passed."""
+    return f"usage_usec 9\nnr_periods {periods}\nnr_throttled {up}\nthrottled_usec {up * 900_000_000}\n"
+
+
+def test_a_quota_is_the_share_of_its_periods_in_which_it_was_used_up(tmp_path: Path) -> None:
+    usage = _world(tmp_path, "cpu 1 0 0 1 0 0 0 0\n", _quota(100, 30))
     usage.start()
-    (tmp_path / "cgroups" / "pod" / "one" / "cpu.stat").write_text("usage_usec 9\nthrottled_usec 900000000\n")
+    (tmp_path / "cgroups" / "pod" / "one" / "cpu.stat").write_text(_quota(140, 40))
     busy, throttled = usage.stop()
     assert busy is None  # no tick has passed
-    assert throttled == 1.0  # never more than the whole time
+    assert throttled == 0.25
+
+
+def test_the_quota_of_the_whole_pod_holds_its_containers_too(tmp_path: Path) -> None:
+    usage = _world(tmp_path, "cpu 1 0 0 1 0 0 0 0\n", _quota(0, 0))
+    pod = tmp_path / "cgroups" / "pod" / "cpu.stat"
+    pod.write_text(_quota(10, 2))
+    usage = Usage(tmp_path / "proc", tmp_path / "cgroups")
+    usage.start()
+    pod.write_text(_quota(20, 8))
+    assert usage.stop()[1] == 0.6
 
 
 def test_in_a_container_the_own_cgroup_is_the_topmost(tmp_path: Path) -> None:
     (tmp_path / "cgroups").mkdir()
-    (tmp_path / "cgroups" / "cpu.stat").write_text("throttled_usec 5\n")
+    (tmp_path / "cgroups" / "cpu.stat").write_text(_quota(5, 5))
     usage = _world(tmp_path, "cpu 1 0 0 1 0 0 0 0\n", None, own="/not/to/be/seen")
     usage.start()
     assert usage.stop()[1] == 0.0
@@ -47,7 +65,58 @@ def test_in_a_container_the_own_cgroup_is_the_topmost(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stat", ["", "cpu x y\n", "cpu\n"])
 def test_what_cannot_be_read_is_not_known(tmp_path: Path, stat: str) -> None:
-    usage = _world(tmp_path, stat, "throttled_usec many\n")
+    usage = _world(tmp_path, stat, "nr_periods many\nnr_throttled 1\n")
     assert usage.stop() == (None, None)
     usage.start()
     assert usage.stop() == (None, None)
+
+
+def test_the_busiest_thread_counts_and_not_all_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ticks(thread: int, user: int, system: int) -> None:
+        (tmp_path / f"{thread}").mkdir(exist_ok=True)
+        before = "S 1 1 1 0 -1 4194560 160 0 0 0"
+        (tmp_path / f"{thread}" / "stat").write_text(
+            f"{thread} (a ) b) {before} {user} {system} 7000 7000 20 0\n"
+        )
+
+    now = 100.0
+    monkeypatch.setattr("torchnet.bench.worker.cpu.time.monotonic", lambda: now)
+    second = os.sysconf("SC_CLK_TCK")
+    ticks(1, 5 * second, second)
+    ticks(2, 50 * second, 0)
+    threads = Threads(tmp_path)
+    assert threads.stop() is None
+    threads.start()
+    ticks(1, 6 * second, 3 * second)
+    ticks(2, 51 * second, 0)
+    ticks(3, 2 * second, 0)  # it has begun in between
+    now += 5
+    assert threads.stop() == pytest.approx(3 / 5)
+    threads.start()
+    now += 0.05
+    assert threads.stop() is None, "a tick or two say little"
+
+
+def test_a_thread_that_does_nothing_else_uses_its_core(tmp_path: Path) -> None:
+    """Whoever else runs on this machine may take a part of it."""
+    spun, over = threading.Event(), threading.Event()
+
+    def spin() -> None:
+        while time.thread_time() < 0.15:
+            pass
+        spun.set()
+        over.wait()
+
+    threads = Threads()
+    threads.start()
+    spinning = threading.Thread(target=spin)
+    spinning.start()
+    spun.wait()
+    share = threads.stop()
+    over.set()
+    spinning.join()
+    assert share is not None
+    assert 0 < share <= 1
+    assert Threads(tmp_path / "nothing").stop() is None

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
+from dataclasses import asdict
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from torchnet.bench.worker.latency import share
-from torchnet.bench.worker.pairs import ALONE, rounds
+from torchnet.bench.worker.pairs import ALONE, _Part, measure, rounds
+from torchnet.bench.worker.place import Place
+from torchnet.bench.worker.plan import Plan
 
 NODES = st.integers(2, 40)
 
@@ -64,3 +69,29 @@ def test_a_share_of_the_figures_is_not_above_its_percentile(figures: list[float]
 )
 def test_percentiles_by_the_nearest_rank(count: int, part: float, wanted: int) -> None:
     assert share([float(one) for one in range(1, count + 1)], part) == wanted
+
+
+class _Gone(RuntimeError):
+    """As torch's are, no OSError."""
+
+
+class _Store:
+    """Fails while a sender asks where it has to send to, and at nothing else."""
+
+    def set(self, _key: str, _text: str) -> None:
+        pass
+
+    def wait(self, keys: list[str], _patience: Any) -> None:
+        if keys[0].endswith("tcp/1"):
+            raise _Gone("the store is gone")
+
+    def get(self, _key: str) -> bytes:
+        return json.dumps(asdict(_Part())).encode()
+
+
+def test_a_store_that_fails_in_a_senders_thread_is_not_passed_over() -> None:
+    addresses = {node: {"lo": "127.0.0.1"} for node in range(2)}
+    store: Any = _Store()
+    place = Place(0, 2, 0, 2, 0, store, ["lo"], addresses)
+    with pytest.raises(_Gone):
+        measure(Plan((), ()), place, lambda _: None)

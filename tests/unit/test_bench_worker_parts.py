@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import threading
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,8 +14,14 @@ from hypothesis import strategies as st
 if importlib.util.find_spec("torch") is None:
     pytest.skip("torch is not installed", allow_module_level=True)
 
+import torch
+import torch.distributed as dist
+
 from torchnet.bench.worker import collectives, factors, run, series
 from torchnet.bench.worker.factors import COLLECTIVES, Collective
+from torchnet.bench.worker.messages import Lacks
+from torchnet.bench.worker.place import Place
+from torchnet.bench.worker.plan import Plan
 from torchnet.bench.worker.witness import Reading, Sent, between, summed
 
 
@@ -63,7 +72,8 @@ def test_bytes_of_all_nodes_or_none() -> None:
     ("collective", "ranks", "nodes", "share"),
     [
         ("all_reduce", 4, 4, 1.0), ("all_reduce", 8, 2, 0.25), ("broadcast", 4, 1, 0.0), ("all_to_all", 4, 2, 2 / 3),
-        ("all_to_all", 4, 1, 0.0), ("send_recv", 1, 1, 1.0),
+        ("all_to_all", 4, 1, 0.0), ("send_recv", 1, 1, 1.0), ("broadcast", 8, 2, 1 / 7), ("reduce", 8, 4, 3 / 7),
+        ("broadcast", 4, 4, 1.0),
     ],
 )  # fmt: skip
 def test_what_goes_from_node_to_node(collective: Collective, ranks: int, nodes: int, share: float) -> None:
@@ -101,3 +111,82 @@ def test_the_backends_interface(environ: dict[str, str], name: str) -> None:
 )
 def test_a_backends_own_words_are_short(said: str, shown: str) -> None:
     assert series.shortened(ValueError(said)) == shown
+
+
+def _place(store: Any, rank: int = 0, ranks: int = 1) -> Place:
+    return Place(rank, ranks, rank, ranks, 0, store, ["net1", "eth0"])
+
+
+class _Store:
+    """Counts what it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+        self._real = dist.HashStore()
+        self.set, self.wait = self._real.set, self._real.wait
+
+    def get(self, key: str) -> bytes:
+        return self.multi_get([key])[0]
+
+    def multi_get(self, keys: list[str]) -> list[bytes]:
+        self.asked.append(keys)
+        return self._real.multi_get(keys)
+
+
+def test_one_question_has_the_texts_of_all_ranks() -> None:
+    store = _Store()
+    for rank in (2, 1):
+        store.set(f"text/1/{rank}", f"of {rank}")
+    assert _place(store, ranks=3).exchange("of 0") == ["of 0", "of 1", "of 2"]
+    assert len(store.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "free", "given"), [(1 << 40, (500, 1000), 450), (400, (500, 1000), 400), (1 << 40, (10, 7), 6)]
+)
+def test_no_rank_takes_more_than_the_fullest_gpu_has_free(
+    monkeypatch: pytest.MonkeyPatch, asked: int, free: tuple[int, int], given: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[device.index], 1 << 50))
+    store, found = dist.HashStore(), [0, 0]
+
+    def rank(number: int) -> None:
+        plan = Plan(("all_reduce",), (8,), memory=asked)
+        found[number] = run.fitting(plan, _place(store, number, 2), torch.device("cuda", number)).memory
+
+    threads = [threading.Thread(target=rank, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [given, given]
+
+
+def test_without_gpus_the_launcher_knows_the_memory() -> None:
+    plan = Plan(("all_reduce",), (8,), memory=5)
+    assert run.fitting(plan, _place(None), torch.device("cpu")) is plan
+
+
+def test_no_group_is_made_on_a_network_that_carries_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some ranks would wait there for half an hour."""
+    made: list[str] = []
+    monkeypatch.setattr(dist, "new_group", lambda **_: made.append("group"))
+    said: list[Any] = []
+    place = _place(dist.HashStore())
+    place.addresses = {node: {"net1": "fcbb::1", "eth0": "10.0.0.1"} for node in range(2)}
+    bench, context = (
+        SimpleNamespace(place=place, say=said.append),
+        SimpleNamespace(device=torch.device("cpu")),
+    )
+
+    def network(name: str, closed: set[str]) -> series.Network | None:
+        return run._network(bench, name, "gloo", context, closed)  # type: ignore[arg-type]
+
+    assert network("eth0", {"eth0"}) is None
+    why = "raw TCP does not get through between its nodes"
+    assert said == [Lacks("collectives over eth0 (gloo)", why)]
+    assert not made
+    # The backend's own has other words for it: the group's.
+    assert network("net1", {"net1"}) is not None
+    assert network("eth0", {"net1"}) is not None
+    assert (len(made), len(said)) == (2, 1)

@@ -50,6 +50,7 @@ class Seen:
         *,
         keep: bool = False,
         detach: bool = False,
+        measure: bool = False,
         json_path: str | None = None,
         out: TextIO | None = None,
     ) -> int:
@@ -57,7 +58,7 @@ class Seen:
             why = failure("script", code) if code else None
             self._store.put(ended(rank, code, message(rank, code, failure=why)))
         console = Console(self.err, out or io.StringIO(), world_size=2, color=False, tty=False)
-        wishes = Wishes(grace=1, keep=keep, detach=detach)
+        wishes = Wishes(grace=1, keep=keep, detach=detach, measure=measure)
         one = door(self._store, self._folder)
         path = json_path or str(self.json)
         return see(one, facts(2), console, wishes, self._signals, json_path=path)
@@ -79,6 +80,13 @@ def test_a_removal_that_fails_costs_neither_code_nor_cause_nor_file(
     assert "the token has expired" in said
     assert f"torchnet down {RUN} -n {NAMESPACE}" in said
     assert ("root cause" in said) is bool(code)
+
+
+@pytest.mark.parametrize("measure", [False, True])
+def test_samples_that_were_asked_for_and_did_not_come_are_missed(seen: Seen, measure: bool) -> None:
+    assert seen.see(0, measure=measure) == 0
+    measured = json.loads(seen.json.read_text())["measured"]
+    assert (measured["why"] if measured else "") == ("no worker gave its samples" if measure else "")
 
 
 def test_the_file_is_there_before_the_removal_begins(store: Store, seen: Seen) -> None:

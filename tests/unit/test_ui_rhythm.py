@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torchnet.ui.rhythm import rhythm
+from torchnet.ui.rhythm import _reach, _spaced, rhythm
 
 SAMPLE = 0.005
 FULL = 600_000.0  # bytes of a full sample
@@ -59,9 +59,10 @@ def test_planted_steps_are_found(
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 100_000), mean=st.integers(2, 80), pause=st.integers(1, 60))
 def test_bursts_at_random_are_no_steps(seed: int, mean: int, pause: int) -> None:
+    """Of two dozen bursts one in a thousand series looks as if it had steps, of more none."""
     rng = random.Random(seed)
     series: list[float] = []
-    while len(series) < 2500:
+    while len(series) < 5000:
         for _ in range(1 + int(rng.expovariate(1 / mean))):
             series.append(FULL * rng.uniform(0.2, 1))
         series += [0.0] * (1 + int(rng.expovariate(1 / pause)))
@@ -124,3 +125,14 @@ def test_samples_at_a_burst_s_ends_count_as_far_as_they_are_full() -> None:
     assert found.rate == pytest.approx(FULL / SAMPLE, rel=0.01)
     assert found.step_active_s == pytest.approx(3.2 * SAMPLE, rel=0.01)
     assert found.idle_share == pytest.approx(0.68, abs=0.01)
+
+
+def test_of_many_sizes_few_are_looked_at_and_none_is_far_from_one() -> None:
+    rng = random.Random(3)
+    sizes = sorted(rng.uniform(0, 3e9) for _ in range(200_000))
+    looked = list(_spaced(sizes))
+    assert len(looked) < 10_000
+    assert looked[0] > _reach(looked[0])
+    for size in sizes[:: len(sizes) // 500]:
+        below = [one for one in looked if one <= size]
+        assert not below or size - below[-1] <= _reach(below[-1]) / 8

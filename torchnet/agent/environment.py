@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 
 from torchnet import names
 from torchnet.agent import libuv
@@ -54,7 +55,7 @@ class Environment:
             "user": None if _known() else "torchnet",
             "home": self._home,
             "cache_dir": f"{self._home}/torchinductor" if self._home else None,
-            "gloo_devices": int(times) if times.isdecimal() else 1,
+            "gloo_devices": min(8, max(1, int(times))) if re.fullmatch("[0-9]{1,9}", times) else 1,
             "nccl_threads": self._tuned("NCCL_SOCKET_NTHREADS"),
             "nccl_sockets": self._tuned("NCCL_NSOCKS_PERTHREAD"),
         }

@@ -110,7 +110,9 @@ class TextReporter:
         self._say(f"receipt: {json.dumps(event['receipt'], separators=(',', ':'))}")
 
     def _on_worker_receipt(self, event: Event) -> None:
-        self._say(f"worker receipt: {json.dumps(event['receipt'], separators=(',', ':'))}")
+        # Without the samples of --measure, which are long: rank 0's receipt of the job has them.
+        body = {name: value for name, value in event["receipt"].items() if name != "series"}
+        self._say(f"worker receipt: {json.dumps(body, separators=(',', ':'))}")
 
     def _say(self, text: str) -> None:
         """A text of several lines (stacks) is indented, so that no part looks like a line of its own."""

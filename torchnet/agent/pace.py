@@ -17,7 +17,10 @@ BLOCK, _KEPT = 4096, 4  # samples in a row, and so many times, spread over the w
 
 
 class Pace:
-    """Samples until :meth:`close`, which tells them (``series`` in receipt.schema.json)."""
+    """Samples until :meth:`close`, which tells them (``series`` in receipt.schema.json).
+
+    Raises OSError: the counters cannot be read.
+    """
 
     def __init__(self, loop: Loop, interfaces: set[str]) -> None:
         self._names = {name.encode() for name in interfaces}
@@ -30,7 +33,10 @@ class Pace:
         self._timer = loop.every(SAMPLE, self._sample)
 
     def _sent(self) -> int:
-        rows = [line.split(b":") for line in os.pread(self._file, 1 << 18, 0).splitlines()[2:]]
+        text = b""
+        while piece := os.pread(self._file, 1 << 16, len(text)):  # the kernel gives a page at most at a time
+            text += piece
+        rows = [line.split(b":") for line in text.splitlines()[2:]]
         return sum(int(row[1].split()[8]) for row in rows if row[0].strip() in self._names) // UNIT
 
     def _sample(self) -> None:

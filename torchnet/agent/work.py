@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from torchnet import names
@@ -75,7 +76,8 @@ class Work:
             if not self._spec.loopback:
                 self._watch = RailWatch(self._loop, rails, self._spec.link_grace, self._told, self._lost)
                 if self._spec.measure and self._spec.node_rank < NODES:
-                    self._pace = Pace(self._loop, {rail.interface for rail in rails})
+                    with suppress(OSError):
+                        self._pace = Pace(self._loop, {rail.interface for rail in rails})
         else:
             self._account.learn(table)
             if self._watch is not None:
@@ -135,6 +137,6 @@ class Work:
     def close(self) -> None:
         """Give everything back."""
         self.gang.close()
-        for part in (self._watch, self._account):
+        for part in (self._watch, self._account, self._pace):
             if part is not None:
                 part.close()

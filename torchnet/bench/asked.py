@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -81,7 +82,7 @@ def read(words: Sequence[str], given: Mapping[str, Any]) -> tuple[Asked, list[Pr
     asked = Asked(
         collectives=_collectives(words, reader.problems),
         sizes=_sizes(reader),
-        most_typed="max_bytes" in given or "min_bytes" in given,
+        most_typed="max_bytes" in given,
         dtype=reader.read("dtype", _one_of(DTYPES), "float32"),
         redop=reader.read("redop", _one_of(REDOPS), "sum"),
         root=reader.read("root", _whole(0, 999_999), 0),
@@ -104,11 +105,18 @@ def read(words: Sequence[str], given: Mapping[str, Any]) -> tuple[Asked, list[Pr
         reader.wrong(
             "iters", "says how many calls there are, and --seconds how long: one of them", valid=False
         )
-    if asked.html is not None and asked.html == asked.json:
+    if _same_file(asked.html, asked.json):
         reader.wrong("html", "is the same file as --json", valid=False)
     if asked.redop == "avg" and asked.backend == "gloo":
         reader.wrong("redop", "avg is NCCL's alone, and --backend is gloo", valid=False)
     return asked, reader.problems
+
+
+def _same_file(html: str | None, json: str | None) -> bool:
+    """Whatever links lead to it; the one that is written last would be left."""
+    if html is None or json is None or json == "-":
+        return False
+    return os.path.realpath(html) == os.path.realpath(json)
 
 
 def _collectives(words: Sequence[str], problems: list[Problem]) -> tuple[str, ...]:

@@ -23,15 +23,16 @@ class Collector:
     """A console's listener. ``stream``: where progress is shown, None for nowhere.
 
     ``messages``: all that came, in order. ``receipt``: the job's, as a dictionary. ``failure``: the first one, with the
-    fields of torchnet.agent.report.Failure. ``unreadable``: why marked lines could not be read.
+    fields of torchnet.agent.report.Failure. ``unreadable``: why marked lines could not be read. ``aside``: what ranks
+    print goes to standard error, since standard output is for the results alone (NCCL logs to standard output).
     """
 
-    def __init__(self, stream: Stream | None = None) -> None:
+    def __init__(self, stream: Stream | None = None, *, aside: bool = False) -> None:
         self.messages: list[messages.Message] = []
         self.receipt: dict[str, Any] | None = None
         self.failure: dict[str, Any] | None = None
         self.unreadable: list[str] = []
-        self._stream = stream
+        self._stream, self._aside = stream, aside
         self._said = ""
         self._line = ""
 
@@ -46,6 +47,8 @@ class Collector:
         if mine:
             return True
         self.finish()
+        if self._aside and kind == "output" and event.get("stream") == "stdout":
+            return {**event, "stream": "stderr"}
         return _without_figures(event) if kind == "failure" else False
 
     def finish(self) -> None:
@@ -83,7 +86,7 @@ class Collector:
             # Of a newer worker, if it is marked; else an ordinary line that began like a mark.
             return line.startswith(messages.MARK)
         if isinstance(message, messages.Progress):
-            self._show(message.text)
+            self._show(str(message.text))  # it may be anything, and the figures are not lost for it
         else:
             self.messages.append(message)
         return True

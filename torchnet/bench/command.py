@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
@@ -26,7 +27,8 @@ from torchnet.ui.sanitize import clean
 from torchnet.ui.save import problem
 from torchnet.ui.stream import Stream, streams
 
-INTERRUPTED, WRONG = 130, 1
+INTERRUPTED, INTERNAL, WRONG = 130, 70, 1
+_TRACEBACK = "TORCHNET_TRACEBACK"  # set to 1, it has an own error told in full, as of any command
 
 
 def plan(
@@ -65,7 +67,7 @@ def run(wish: Planned, cwd: str, words: Sequence[str], version: str) -> int:
         image=_image(job),
         tune=asked.tune,
     )
-    collector = Collector(None if job.output.quiet else err)
+    collector = Collector(None if job.output.quiet else err, aside=asked.json == "-")
     ending = _ended(wish, cwd, collector, err)
     found = _judged(results(collector.messages, context, ending), asked, collector)
     code = found.exit_code
@@ -78,6 +80,7 @@ def _ended(wish: Planned, cwd: str, collector: Collector, err: Stream) -> Ending
 
     Raises:
         TorchnetError: it could not be started, and that is nothing about the network.
+        Exception: torchnet's own error, before anything was measured.
     """
     failure: dict[str, Any] | None = None
     try:
@@ -91,6 +94,16 @@ def _ended(wish: Planned, cwd: str, collector: Collector, err: Stream) -> Ending
         err.line(f"torchnet: {error}")
         kind = "network" if isinstance(error, NetworkError) else "internal"
         code, failure = error.exit_code, {"kind": kind, "text": str(error)}
+    except Exception as error:
+        # The figures of a long run are not lost for a defect here.
+        if not collector.messages:
+            raise
+        if os.environ.get(_TRACEBACK) == "1":
+            traceback.print_exc()
+        text = _own_text(error)
+        collector.finish()
+        err.line(f"torchnet: error: {text}")
+        code, failure = INTERNAL, {"kind": "internal", "text": text}
     collector.finish()
     failure = failure or collector.failure
     return Ending(code, collector.receipt, failure, tuple(collector.unreadable))
@@ -139,9 +152,11 @@ def _tuned(found: Results, asked: Asked, collector: Collector) -> Results:
 
 
 def _own(what: str, error: Exception) -> Lacking:
-    return Lacking(
-        what=what, why=f"torchnet's own error: {type(error).__name__}: {printable(str(error), 300)}"
-    )
+    return Lacking(what=what, why=_own_text(error))
+
+
+def _own_text(error: Exception) -> str:
+    return f"torchnet's own error: {type(error).__name__}: {printable(str(error), 300)}"
 
 
 def _show(found: Results, asked: Asked, err: Stream, out: Stream) -> None:
@@ -160,7 +175,9 @@ def _unwritable(asked: Asked) -> list[str]:
     for flag, path in (("--json", asked.json), ("--html", asked.html)):
         wrong = problem(path) if path else None
         if wrong:
-            where = "the results will go to standard output"
+            # Results that are asked for as JSON have their place, and once is enough.
+            without = flag == "--html" and asked.json is not None
+            where = "there will be no report" if without else "the results will go to standard output"
             found.append(f"warning: {flag} {printable(str(path), 200)}: {wrong}; {where}")
     return found
 

@@ -102,6 +102,11 @@ def _disagreeing(asked: Asked, job: JobSpec, ranks: int, on_gpus: bool) -> list[
         )
     if asked.compare and job.nnodes == 1:
         wrong.append(Problem("--compare", "needs two nodes: what one node does crosses no network"))
+    for flag, typed in (("--pairs", asked.pairs), ("--streams", asked.streams != Asked.streams)):
+        if typed and job.nnodes == 1:
+            wrong.append(Problem(flag, "needs two nodes: there is no raw TCP within one"))
+        elif typed and not asked.tcp_seconds:
+            wrong.append(Problem(flag, "is about raw TCP, which --tcp-seconds 0 leaves out"))
     return wrong
 
 
@@ -110,14 +115,16 @@ def _fitting(
 ) -> tuple[Asked, int | None, tuple[str, ...], list[Problem]]:
     """(what fits, a rank's bytes where they are known, notices, problems)."""
     memory, where, fix = _memory(job, nproc, on_gpus)
-    if memory is None or asked.sizes.most * COPIES <= memory:
+    series = asked.sizes.series()
+    most = series[-1]  # which is less than was asked for where the factor does not lead there
+    if memory is None or most * COPIES <= memory:
         return asked, memory, (), []
-    fitting = [size for size in asked.sizes.series() if size * COPIES <= memory]
-    most = asked.sizes.most
+    fitting = [size for size in series if size * COPIES <= memory]
     need = f"{size_text(most)} needs {_mib(most * COPIES)} in each rank ({COPIES} copies), and {where}"
     if asked.most_typed or not fitting:
         largest = f"; {size_text(memory // COPIES >> 20 << 20)} would fit" if memory >= COPIES << 20 else ""
-        return asked, memory, (), [Problem("--max-bytes", f"{need}{largest}{fix}")]
+        flag = "--min-bytes" if len(series) == 1 and not asked.most_typed else "--max-bytes"
+        return asked, memory, (), [Problem(flag, f"{need}{largest}{fix}")]
     smaller = replace(asked, sizes=Sizes(asked.sizes.least, fitting[-1], asked.sizes.factor))
     return smaller, memory, (f"the largest size is {size_text(fitting[-1])}: {need}",), []
 

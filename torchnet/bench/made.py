@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from torchnet.bench import line as lines
@@ -19,13 +20,19 @@ from torchnet.bench.results import (
     Results,
     Setup,
     Tcp,
+    ValidationError,
 )
 from torchnet.bench.worker import messages, stats
 from torchnet.bench.worker.factors import COLLECTIVES, factor
+from torchnet.network.text import printable
 
 _FACTORED = frozenset(COLLECTIVES)
 _FIX = re.compile(r"\n\s*fix: ")
+# What values of wrong types, sizes and kinds raise where they are used; pydantic's is a ValueError.
+_SENSELESS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+_STAMPS = "net.ipv4.tcp_timestamps"
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -54,37 +61,46 @@ class Ending:
 
 
 def results(said: Sequence[messages.Message], context: Context, ending: Ending) -> Results:
-    """All that came, whether the benchmark came to its end or not."""
-    setup = next(iter(_of(said, messages.Setup)), None)
-    nodes = _nodes(_of(said, messages.Node))
-    found = _lines(nodes, setup, context)
+    """All that came, whether the benchmark came to its end or not.
+
+    What came and makes no sense, from ranks that run another version, is lacking; the rest is not lost for it.
+    """
+    rows = _Rows()
+    setup = next(iter(rows.of(_of(said, messages.Setup), lambda one: _setup(one, context))), None)
+    nodes = _nodes(rows.of(_of(said, messages.Node), lambda one: Node(**vars(one))))
+    networks = dict.fromkeys(name for node in nodes for name in node.addresses)
+    found = [line for line in rows.of(networks, lambda name: _line(name, nodes, setup, context)) if line]
     by_name = {line.network: line for line in found}
+    collectives = rows.of(
+        [one for one in _of(said, messages.Collective) if one.times],
+        lambda one: _collective(one, by_name.get(one.network), setup),
+    )
+    tcp = rows.of(
+        [one for one in _of(said, messages.Tcp) if one.rates], lambda one: _tcp(one, by_name.get(one.network))
+    )
+    latency = rows.of(_of(said, messages.Latency), lambda one: Latency(**vars(one)))
+    lacking = rows.of(_of(said, messages.Lacks), lambda one: Lacking(what=one.what, why=one.why))
+    lacking += [Lacking(what="a figure", why=why) for why in (*ending.unreadable, *rows.wrong)]
     done = any(isinstance(one, messages.Done) for one in said)
     failure = ending.failure or (ending.receipt or {}).get("failure")
     reason = "" if done and not ending.code else _reason(failure, ending)
-    lacking = [Lacking(what=one.what, why=one.why) for one in _of(said, messages.Lacks)]
-    lacking += [Lacking(what="a figure", why=why) for why in ending.unreadable]
     apart = setup is None or (not context.compare and not context.tune)
     receipt = ending.receipt if apart and ending.receipt else {}
-    ranks = setup.ranks if setup else 0
+    share = receipt.get("backend_share")
     return Results(
         torchnet=context.version,
         date=context.date,
         run=str((ending.receipt or {}).get("run_id", "")),
-        setup=_setup(setup, context) if setup else None,
+        setup=setup,
         nodes=nodes,
-        lines=found,
-        collectives=tuple(
-            _collective(one, ranks, by_name.get(one.network), setup)
-            for one in _of(said, messages.Collective)
-            if one.times
-        ),
-        tcp=tuple(_tcp(one, by_name.get(one.network)) for one in _of(said, messages.Tcp) if one.rates),
-        latency=tuple(Latency(**vars(one)) for one in _of(said, messages.Latency)),
+        lines=tuple(found),
+        collectives=tuple(collectives),
+        tcp=tuple(tcp),
+        latency=tuple(latency),
         lacks=tuple(lacking),
-        findings=_network(failure),
-        backend_share=receipt.get("backend_share"),
-        proof=receipt.get("proof", "unknown"),
+        findings=_network(failure, context),
+        backend_share=share if isinstance(share, (int, float)) and 0 <= share <= 1 else None,
+        proof=str(receipt.get("proof", "unknown")),
         complete=done and not ending.code,
         reason=reason,
         exit_code=ending.code,
@@ -97,13 +113,38 @@ def figure(figures: Sequence[float]) -> Figure:
     return Figure(median=found.value, low=found.low, high=found.high, count=found.count)
 
 
+@dataclass
+class _Rows:
+    """``wrong``: why some could not be made."""
+
+    wrong: list[str] = field(default_factory=list)
+
+    def of(self, told: Iterable[T], make: Callable[[T], R]) -> list[R]:
+        found = []
+        for one in told:
+            try:
+                found.append(make(one))
+            except _SENSELESS as error:
+                what = f"the line of {one}" if isinstance(one, str) else f"{one}"
+                self.wrong.append(f"{printable(what, 200)}: {_first(error)}")
+        return found
+
+
+def _first(error: Exception) -> str:
+    """What is wrong, in one line; pydantic says it in several, of each field."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return printable(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", 200)
+    return printable(f"{type(error).__name__}: {error}", 200)
+
+
 def _of(said: Iterable[messages.Message], kind: type[T]) -> list[T]:
     return [one for one in said if isinstance(one, kind)]
 
 
-def _nodes(told: list[messages.Node]) -> tuple[Node, ...]:
+def _nodes(told: list[Node]) -> tuple[Node, ...]:
     by_number = {one.node: one for one in told}
-    return tuple(Node(**vars(by_number[number])) for number in sorted(by_number))
+    return tuple(by_number[number] for number in sorted(by_number))
 
 
 def _setup(setup: messages.Setup, context: Context) -> Setup:
@@ -112,30 +153,24 @@ def _setup(setup: messages.Setup, context: Context) -> Setup:
     )
 
 
-def _lines(nodes: tuple[Node, ...], setup: messages.Setup | None, context: Context) -> tuple[Line, ...]:
-    """Of each network whose rate somebody tells, and whose packets cross it."""
-    if setup is None or setup.nodes < 2:
-        return ()
-    found = []
-    for name in dict.fromkeys(network for node in nodes for network in node.addresses):
-        told = _rate(name, nodes, setup, context)
-        mtus = [node.mtus[name] for node in nodes if node.mtus.get(name)]
-        if told is None or not mtus:
-            continue
-        rate, known = told
-        address = next(node.addresses[name] for node in nodes if node.addresses.get(name))
-        family: Literal[4, 6] = 6 if ":" in address else 4
-        ceiling = lines.Line(rate, min(mtus), family, known).ceiling
-        found.append(
-            Line(
-                network=name, rate_bits_per_s=rate, mtu=min(mtus), family=family, known=known, ceiling=ceiling
-            )
-        )
-    return tuple(found)
+def _line(name: str, nodes: tuple[Node, ...], setup: Setup | None, context: Context) -> Line | None:
+    """None of a network whose rate nobody tells, or whose packets cross no line."""
+    told = _rate(name, nodes, setup, context) if setup and setup.nodes > 1 else None
+    mtus = [node.mtus[name] for node in nodes if node.mtus.get(name)]
+    address = next((node.addresses[name] for node in nodes if node.addresses.get(name)), "")
+    if told is None or not mtus or not address:
+        return None
+    rate, known = told
+    family: Literal[4, 6] = 6 if ":" in address else 4
+    stamps = any(node.sysctls.get(_STAMPS) != "0" for node in nodes)
+    ceiling = lines.Line(rate, min(mtus), family, known, stamps).ceiling
+    return Line(
+        network=name, rate_bits_per_s=rate, mtu=min(mtus), family=family, known=known, ceiling=ceiling
+    )
 
 
 def _rate(
-    name: str, nodes: tuple[Node, ...], setup: messages.Setup, context: Context
+    name: str, nodes: tuple[Node, ...], setup: Setup, context: Context
 ) -> tuple[float, lines.Known] | None:
     backend = name == setup.interface
     if backend and context.line is not None:
@@ -147,10 +182,8 @@ def _rate(
     return (min(speeds), "interface") if speeds and min(speeds) > 0 else None
 
 
-def _collective(
-    one: messages.Collective, ranks: int, line: Line | None, setup: messages.Setup | None
-) -> Collective:
-    seconds = figure(one.times)
+def _collective(one: messages.Collective, line: Line | None, setup: Setup | None) -> Collective:
+    seconds, ranks, nodes = figure(one.times), setup.ranks if setup else 0, setup.nodes if setup else 0
     by = factor(one.collective, ranks) if one.collective in _FACTORED else 1.0
 
     def bandwidth(time: float) -> float:
@@ -159,6 +192,7 @@ def _collective(
     values = {name: value for name, value in vars(one).items() if name != "times"}
     busbw = bandwidth(seconds.median)
     ceiling = line.ceiling * _rails(one.network, setup) if line else None
+    share = busbw * lines.carried(one.collective, ranks, nodes) / ceiling if ceiling else None
     return Collective(
         **values,
         time=seconds,
@@ -166,11 +200,11 @@ def _collective(
         busbw=busbw,
         busbw_low=bandwidth(seconds.high),
         busbw_high=bandwidth(seconds.low),
-        ceiling_share=busbw / ceiling if ceiling else None,
+        ceiling_share=share,
     )
 
 
-def _rails(network: str, setup: messages.Setup | None) -> int:
+def _rails(network: str, setup: Setup | None) -> int:
     """How many lines carry one collective: NCCL spreads it over its interfaces, Gloo takes them in turn."""
     if setup is None or setup.backend != "nccl" or network != setup.interface:
         return 1
@@ -195,11 +229,13 @@ def _reason(failure: Mapping[str, Any] | None, ending: Ending) -> str:
     return f"it ended with exit code {ending.code}" if ending.code else "rank 0 ended before all was measured"
 
 
-def _network(failure: Mapping[str, Any] | None) -> tuple[Finding, ...]:
+def _network(failure: Mapping[str, Any] | None, context: Context) -> tuple[Finding, ...]:
     """A network that was refused before the start is a finding, not only a reason."""
     if not failure or failure.get("kind") != "network":
         return ()
     text, *fixes = _FIX.split(str(failure.get("text", "")))
     where = (str(failure["node"]),) if failure.get("node") else ()
-    fix = " ".join(fixes[0].split()) if fixes else "torchnet verify"
+    # A local network is as it was asked for: the dry run says by whom, value for value.
+    look = "torchnet verify" if context.on == "kubernetes" else shlex.join([*context.command, "--dry-run"])
+    fix = " ".join(fixes[0].split()) if fixes else look
     return (Finding(kind="network", text=text.strip(), fix=fix, where=where),)

@@ -95,14 +95,14 @@ OPTIONS = (
     Field(
         "tune",
         "--tune",
-        "Try what is known to matter, and write the best as a [tool.torchnet] block.",
+        "Try DDP's buckets and Gloo's devices, and write the best as a [tool.torchnet] block.",
         "true, false",
         switch=True,
     ),
     Field(
         "tune_numerics",
         "--tune-numerics",
-        "The same, and what changes the results may be chosen, too: compressed gradients.",
+        "The same with compressed gradients, which change the results, and may be chosen, too.",
         "true, false",
         switch=True,
     ),

@@ -1,9 +1,10 @@
 """A benchmark's results: what ``--json`` writes, ``torchnet bench diff`` reads, and the source of
 ``results.schema.json``.
 
-Within "torchnet.bench/1" fields may be added but never taken away or changed; fields that are not known here are kept,
-so that results of a newer torchnet can be read. Rates are bytes per second and times seconds, unless a name says
-otherwise. ``python -m torchnet.bench.results`` writes the schema anew; a test holds the two together.
+Within "torchnet.bench/1" fields may be added but never taken away or changed, and so may words to those that are listed
+for a field. Fields and words that are not known here are kept, so that results of a newer torchnet can be read. Rates
+are bytes per second and times seconds, unless a name says otherwise. ``python -m torchnet.bench.results`` writes the
+schema anew; a test holds the two together.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ class Node(_Part):
 class Setup(_Part):
     """What was measured, and where."""
 
-    on: Literal["local", "kubernetes"]
+    on: Literal["local", "kubernetes"] | str
+    """Known: local, kubernetes."""
     backend: str
     """gloo or nccl."""
     device: str
@@ -90,8 +92,8 @@ class Line(_Part):
     rate_bits_per_s: Rate
     mtu: Count
     family: Literal[4, 6]
-    known: Literal["shaped", "interface", "told"]
-    """From --rate, which shaped it; from the interface; from --line."""
+    known: Literal["shaped", "interface", "told"] | str
+    """Where the rate is from. Known: --rate, which shaped it; the interface; --line."""
     ceiling: Rate
     """Bytes of TCP payload per second and direction, after the headers at this MTU."""
 
@@ -110,7 +112,7 @@ class Collective(_Part):
     """-1 where there is none."""
     in_place: bool
     time: Figure
-    """Seconds of a call, the mean of the ranks."""
+    """Seconds of a call: the mean of the ranks; of a broadcast and a reduce the slowest rank's."""
     calls: Count
     algbw: Rate
     busbw: Rate
@@ -119,14 +121,19 @@ class Collective(_Part):
     """The interval of busbw."""
     wrong: Count | None
     ceiling_share: Share | None
-    """busbw over the line's ceiling; null where the line is not known."""
+    """What a node's line carried, over its ceiling; null where the line is not known. A line carries busbw, as it does
+    in a ring, however many ranks a node has. Only of an all_to_all with p of n ranks in each node it carries
+    p (n - p) / (n - 1) times busbw, since all ranks of a node send to all of the other nodes. With NCCL over several
+    interfaces the ceiling is that of all of them."""
     formula_bytes: Rate
     """That all ranks together had to send, in the calls that were timed and in those that led in."""
     sockets_bytes: dict[str, Bytes] | None
     interface_bytes: dict[str, Bytes] | None
     busy: Share | None = None
     throttled: Share | None = None
+    """The share of the quota's periods in which it was used up."""
     core: Share | None = None
+    """The share of one core that the busiest thread of all ranks used; null with NCCL, whose threads spin."""
 
 
 class Tcp(_Part):
@@ -144,6 +151,7 @@ class Tcp(_Part):
     segments: Count
     busy: Share | None = None
     throttled: Share | None = None
+    """As of a collective, of the busier of the two nodes."""
     core: Share | None = None
     window_limited: Share | None = None
 
@@ -174,7 +182,8 @@ class Finding(_Part):
     kind: Literal[
         "slow-node", "slow-pair", "asymmetry", "mtu", "single-stream", "cpu-bound", "wrong-interface", "buffers",
         "loss", "bytes", "wrong-results", "slow-collective", "noise", "network", "lost",
-    ]  # fmt: skip
+    ] | str  # fmt: skip
+    """One of these, or of a newer torchnet's."""
     text: str
     fix: str
     """The next command."""
@@ -223,7 +232,8 @@ class Results(_Part):
     tuning: Tuning | None = None
     backend_share: Share | None = None
     """Of the run's receipt, where nothing else was measured on purpose."""
-    proof: Literal["measured", "inferred", "unknown"] = "unknown"
+    proof: Literal["measured", "inferred", "unknown"] | str = "unknown"
+    """How the share is known. Known words: measured, inferred, unknown."""
     complete: bool
     """False: it ended early, and the figures are those until then."""
     reason: str = ""

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from torchnet.bench import tables
+from torchnet.bench.line import carried
 from torchnet.bench.results import Collective, Line, Results
 from torchnet.bench.worker.sizes import size_text
 from torchnet.network.text import listed, printable
 from torchnet.ui.sanitize import RESET
-from torchnet.ui.units import counted, percent
+from torchnet.ui.units import counted, percent, size
 
 _BOLD, _RED, _GREEN, _YELLOW = "1", "1;31", "32", "33"
 FINDINGS = "findings"  # what is lacking where they could not be looked for
+_LOOPBACK = "lo"  # of the witnesses: between ranks of one node
 _FEW = 4  # nodes, whose pairs have a line each
 _LACKING = 12  # so many lines of it; the JSON has all
 
@@ -39,7 +41,7 @@ def render(results: Results, *, color: bool = False, written: Sequence[str] = ()
         out += (
             tuning.block.rstrip().splitlines()
             if tuning.chosen
-            else ["nothing is better than what is set already"]
+            else ["nothing that was tried is reliably faster than torch's own settings"]
         )
     if results.lacks:
         out += ["", "not measured:"]
@@ -99,15 +101,15 @@ def _network(results: Results, name: str) -> str:
 
 
 def _line(line: Line) -> str:
-    known = {"shaped": "shaped", "interface": "as the interface tells", "told": "as --line tells"}[line.known]
-    return f"{rate_text(line.rate_bits_per_s)} line, {known}"
+    known = {"shaped": "shaped", "interface": "as the interface tells", "told": "as --line tells"}
+    return f"{rate_text(line.rate_bits_per_s)} line, {known.get(line.known) or printable(line.known, 40)}"
 
 
 def rate_text(rate: float) -> str:
     """``2.5 Gbit/s`` for bits per second."""
-    for unit, size in (("Tbit/s", 1e12), ("Gbit/s", 1e9), ("Mbit/s", 1e6)):
-        if rate >= size:
-            return f"{rate / size:.4g} {unit}"
+    for unit, least in (("Tbit/s", 1e12), ("Gbit/s", 1e9), ("Mbit/s", 1e6)):
+        if rate >= least:
+            return f"{rate / least:.4g} {unit}"
     return f"{rate / 1e3:.4g} kbit/s"
 
 
@@ -145,7 +147,11 @@ def _sentences(results: Results) -> Iterator[str]:
         if line is not None and largest.ceiling_share is not None:
             carries = f"what IPv{line.family} at MTU {line.mtu} can carry ({_line(line)})"
             text += f", {tables.share_text(largest.ceiling_share)} of {carries}"
-        yield text
+        # A share of the line is of what it carries.
+        times = carried(name, results.setup.ranks, results.setup.nodes) if results.setup else 1.0
+        yield text + (
+            f"; a node's line carries {times:.3g} times that, for all its ranks" if times > 1 else ""
+        )
         other = next((row.other for row in tables.rows(results, name) if row.main is largest), None)
         if other is not None and other.busbw:
             yield f"{at}: {own} gives {tables.ratio(largest.busbw / other.busbw)} times the busbw of {compare}"
@@ -153,10 +159,33 @@ def _sentences(results: Results) -> Iterator[str]:
             (one.rate.median for one in results.tcp if one.network == own and one.both), default=0.0
         )
         if slowest:
-            yield f"{at}: {largest.busbw / slowest * 100:.1f} % of raw TCP in both directions, over the slowest pair"
+            share = largest.busbw * times / slowest
+            yield f"{at}: {share * 100:.1f} % of raw TCP in both directions, over the slowest pair"
+        yield from _witnesses(largest, at)
     if results.backend_share is not None and _measured(results):
-        how = {"measured": "measured", "inferred": "inferred", "unknown": "not proved"}[results.proof]
+        how = "not proved" if results.proof == "unknown" else printable(results.proof, 40)
         yield f"receipt: {percent(results.backend_share)} of the workers' bytes went over the backend ({how})"
+
+
+def _witnesses(row: Collective, at: str) -> Iterator[str]:
+    """The bytes that had to be sent beside those that were, as the kernel counted them at two places."""
+    sockets, interfaces = row.sockets_bytes, row.interface_bytes
+    if not row.formula_bytes or (sockets is None and interfaces is None):
+        return
+    text = f"formula {size(round(row.formula_bytes))}"
+    if sockets is not None:
+        within = sockets.get(_LOOPBACK, 0)
+        text += f", sockets {size(sum(sockets.values()))}"
+        text += f" ({size(within)} of it within nodes)" if within else ""
+    # The others' are of something else.
+    names = [
+        name
+        for name in interfaces or {}
+        if name == row.network or (name != _LOOPBACK and name in (sockets or {}))
+    ]
+    for name in names:
+        text += f", interface {printable(name)} {size((interfaces or {})[name])}"
+    yield f"{at}: bytes: {text}"
 
 
 def _largest(results: Results, collective: str) -> Collective | None:

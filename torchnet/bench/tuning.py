@@ -9,14 +9,15 @@ from torchnet.bench.worker.messages import Tried
 from torchnet.bench.worker.stats import median
 
 WORTH = 1.02  # of the baseline, which the low end of a ratio's interval has to exceed
+LEAST = 6  # rounds: of fewer no interval of 95 % can be told
 _ASK = "torchnet bench --tune-numerics"
 
 
 def tuning(tried: Sequence[Tried], *, numerics: bool, about: str) -> Tuning | None:
-    """None where nothing was tried to its end.
+    """None where nothing was tried beside a baseline. What fewer than LEAST rounds had is told, and not chosen.
 
     Args:
-        tried: as the ranks said it: a baseline, then what was measured by turns with it, and so on.
+        tried: as the ranks said it: a baseline, then what was measured by turns with it, and so on, after each round.
         numerics: whether what changes the results may be chosen, since the user asked for it.
         about: what it was measured on, for a line of comment.
     """
@@ -24,7 +25,12 @@ def tuning(tried: Sequence[Tried], *, numerics: bool, about: str) -> Tuning | No
     if all(one.baseline for one in trials):
         return None
     allowed = [
-        one for one in trials if not one.baseline and one.ratio.low > WORTH and (numerics or not one.numerics)
+        one
+        for one in trials
+        if not one.baseline
+        and one.ratio.count >= LEAST
+        and one.ratio.low > WORTH
+        and (numerics or not one.numerics)
     ]
     best = max(allowed, key=lambda one: one.ratio.median, default=None)
     chosen = best.settings if best else {}
@@ -33,7 +39,7 @@ def tuning(tried: Sequence[Tried], *, numerics: bool, about: str) -> Tuning | No
 
 def _trials(tried: Sequence[Tried]) -> Iterator[Trial]:
     baseline: list[float] = []
-    for one in tried:
+    for one in {(one.group, one.name): one for one in tried}.values():
         if one.baseline:
             baseline = one.steps_per_s
         pairs = [(figure, base) for figure, base in zip(one.steps_per_s, baseline, strict=False) if base > 0]

@@ -18,10 +18,8 @@ from dataclasses import dataclass
 _TRICKLE = 0.05  # of the usual full sample: less is no traffic
 _BURST = 3  # samples, below which a burst is too short to tell how long it took
 _REACH = 60  # silences, to which each one's distance is looked at
-_NEAR, _NEAR_BYTES = (
-    0.01,
-    1024,
-)  # by which equal steps' bytes may differ: acknowledgements, segments sent again
+# By which equal steps' bytes may differ: acknowledgements, segments sent again.
+_NEAR, _NEAR_BYTES = 0.01, 1024
 _CLEAR = 0.4  # of the silences' weight that has another silence a step later
 _STANDS_OUT = 4.0  # over what silences at random would have
 _SMALLEST = 0.75  # of the best: a smaller distance so good is the step, the best a multiple of it
@@ -30,7 +28,10 @@ _STEPS = 6  # at least
 
 @dataclass(frozen=True)
 class Rhythm:
-    """Of one worker. Rates are bytes per second, times seconds; None is what the samples do not tell."""
+    """Of one worker. Rates are bytes per second, times seconds; None is what the samples do not tell.
+
+    ``idle_share``: of a step where there are steps, else of ``observed_s``: from the first traffic to the last one.
+    """
 
     observed_s: float = 0.0
     idle_share: float | None = None
@@ -180,7 +181,7 @@ def _step(blocks: Sequence[Sequence[float]], least: float) -> _Distance | None:
         at_random = around / size * 2 * reach / whole
         return here >= _STANDS_OUT * at_random and share(2 * size) >= here / 2
 
-    candidates = [(here, size) for size in sizes if size > _reach(size) and (here := share(size)) >= _CLEAR]
+    candidates = [(here, size) for size in _spaced(sizes) if (here := share(size)) >= _CLEAR]
     good = [(here, size) for here, size in candidates if clear(size, here)]
     if not good:
         return None
@@ -197,6 +198,15 @@ def _step(blocks: Sequence[Sequence[float]], least: float) -> _Distance | None:
     quarter = len(samples) // 4
     middle = statistics.fmean(samples[quarter : len(samples) - quarter])
     return _Distance(statistics.median(pair.size for pair in alike), middle, 1.0)
+
+
+def _spaced(sizes: Sequence[float]) -> Iterator[float]:
+    """Of those that are nearly equal one: there may be hundreds of thousands. None that is within reach of 0."""
+    at = bisect.bisect_right(sizes, _NEAR_BYTES / (1 - _NEAR))
+    while at < len(sizes):
+        size = sizes[at]
+        yield size
+        at = bisect.bisect_right(sizes, size + _reach(size) / 8, at)
 
 
 def _reach(size: float) -> float:

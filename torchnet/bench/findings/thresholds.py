@@ -47,7 +47,7 @@ IDLE_STREAM = 0.1
 else then; one that waits for a core gets more than this, as schedulers are fair."""
 
 THROTTLED = 0.05
-"""Of the time, held up by a quota: it stops all of a node's threads at once, so its peers wait, too."""
+"""Of a quota's periods, used up: then all of a node's threads stop at once, so its peers wait, too."""
 
 WINDOW_LIMITED = 0.5
 """Of the time. Healthy streams are below 0.02, also in slow start."""

@@ -94,7 +94,7 @@ def processor(view: View, row: Tcp | Collective, busy: float = thresholds.BUSY) 
 def machine(row: Tcp | Collective, busy: float = thresholds.BUSY) -> str:
     """The same, where the whole node has no more to give: more streams or threads would not help."""
     if (row.throttled or 0.0) > thresholds.THROTTLED:
-        return f"a quota held a node's processes up for {(row.throttled or 0.0) * 100:.0f} % of the time"
+        return f"a node's quota was used up in {(row.throttled or 0.0) * 100:.0f} % of its periods"
     idle = isinstance(row, Tcp) and row.core is not None and row.core < thresholds.IDLE_STREAM
     if (row.busy or 0.0) >= busy and not idle:
         return f"{(row.busy or 0.0) * 100:.0f} % of the busiest node's cores were in use"

@@ -6,6 +6,6 @@ matplotlib comes with ``torchnet-launch[report]`` and is imported when a page is
 from __future__ import annotations
 
 from torchnet.bench.report.page import html
-from torchnet.bench.report.plots import check
+from torchnet.bench.report.svg import check
 
 __all__ = ["check", "html"]

@@ -21,7 +21,8 @@ def collectives(results: Results, ids: Ids) -> Html:
         tag(
             "p",
             "busbw is nccl-tests' bus bandwidth: what crosses each link, whatever the number of ranks. "
-            "Times are medians of the slowest rank; the bands are 95 % intervals.",
+            "Times are medians over batches of calls, each the mean of the ranks, of a broadcast and a reduce the "
+            "slowest rank’s; the bands are 95 % intervals.",
             class_="soft",
         )
     ]
@@ -68,7 +69,7 @@ def against(results: Results, ids: Ids) -> Html:
         of = [one for one in found if one.name == name]
         series.append(
             plots.Series(
-                name, look, [one.backend.size for one in of], [one.value for one in of],
+                numbers.clipped(name, 32), look, [one.backend.size for one in of], [one.value for one in of],
                 [one.low for one in of], [one.high for one in of],
             )
         )  # fmt: skip

@@ -59,7 +59,7 @@ def html(results: Results) -> str:
             "header",
             tag("h1", "Network benchmark"),
             tag("p", _subtitle(results), class_="soft"),
-            tag("nav", tag("ul", links), aria_label="Sections"),
+            tag("nav", tag("ul", links, role="list"), aria_label="Sections"),
         ),
         tag("main", top, list(sections.values()), id="main", tabindex=-1),
         tag(

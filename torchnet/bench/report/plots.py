@@ -1,43 +1,28 @@
-"""Plots as SVG text, with matplotlib: text stays text in the page's font, and colours are the style sheet's variables.
-
-matplotlib knows no variables: it draws with colours that stand for them, and what it wrote is changed afterwards. The
-same figures give the same bytes: nothing is read from the user's matplotlibrc, and ids are hashes with a salt.
-"""
+"""What a report draws: lines over the messages' sizes, and the pairs of nodes as a heat map."""
 
 from __future__ import annotations
 
-import io
-import logging
-import re
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torchnet.bench.report.markup import Html, Ids, tag
 from torchnet.bench.report.numbers import binary, scaled, share
-from torchnet.bench.report.style import COLOURS, HEAT, SERIES
-from torchnet.errors import UsageError
-from torchnet.ui.sanitize import clean
+from torchnet.bench.report.style import HEAT, SERIES
+from torchnet.bench.report.svg import matplotlib_quiet, paint, svg
+from torchnet.ui.sanitize import cells, clean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FIX = "pip install 'torchnet-launch[report]'"
-
-_NAMES = tuple(COLOURS)
 _MARKERS = "osD^vPX"
 _STYLES = ("-", "--", "-.", ":")
 _STEPS = (0.25, 0.5, 0.75, 0.9)  # of the fastest direction: where the heat map's next step begins
 _WIDE, _NARROW = (760, 300), (340, 250)  # points, which the page scales
 _CELL = 46  # points; a number of four digits fits
-
-_PROLOGUE = re.compile(r'.*?<svg [^>]*viewBox="([^"]+)"[^>]*>(.*)</svg>\s*', re.DOTALL)
-_UNUSED = re.compile(r"<!--.*?-->|<style\b.*?</style>|<metadata>.*?</metadata>|<defs>\s*</defs>", re.DOTALL)
-_PAINTED = re.compile("#0101([0-9a-f]{2})")
-_FAMILY = re.compile(r" ?font-family: [^;\"]*;?")
+# Points: a letter, at most; a legend's sign before its label; from one column to the next.
+_LETTER, _SIGN, _GAP = 7.5, 42, 20
 
 
 @dataclass(frozen=True)
@@ -61,21 +46,6 @@ class Level:
     look: int = 0
 
 
-def check() -> None:
-    """Before anything is measured: can a page be made?
-
-    Raises:
-        UsageError: matplotlib is missing, or cannot be imported.
-    """
-    try:
-        with _matplotlib():
-            import matplotlib.backends.backend_svg  # noqa: F401
-    except ImportError as error:
-        missing = isinstance(error, ModuleNotFoundError) and error.name == "matplotlib"
-        text = "is not installed" if missing else f"cannot be imported: {clean(str(error))}"
-        raise UsageError(f"--html draws its plots with matplotlib, which {text}", fix=FIX) from None
-
-
 def lines(
     ids: Ids,
     title: str,
@@ -91,30 +61,37 @@ def lines(
     ``unit`` gets an SI prefix; without one the values are drawn as they are. ``message`` says what the plot shows.
     """
     drawn = []
+    labels = [clean(label) for label in [one.label for one in series] + [one.label for one in levels]]
     for kind, size in (("wide", _WIDE), ("narrow", _NARROW)):
         narrow = kind == "narrow"
-        columns = (1 if len(series) + len(levels) <= 4 else 2) if narrow else 4
-        rows = -(-(len(series) + len(levels)) // columns)
-        with _matplotlib():
-            legend = 18 * rows + 26
-            figure, axes = _axes(size[0], size[1] + legend, left=46, right=28, top=legend, bottom=40)
+        columns = _columns(labels, size[0])
+        rows = -(-len(labels) // columns)
+        with matplotlib_quiet():
+            legend = 18 * rows + 30
+            height = size[1] + legend
+            figure, axes = _axes(size[0], height, left=46, right=28, top=legend, bottom=40)
             _scale(axes, series, levels, quantity, unit, narrow)
             handles = [_line(axes, one) for one in series]
             for level in levels:
                 style = (0, (6, 3)) if not level.look else (0, (1, 2))
                 handles.append(
                     axes.axhline(
-                        level.value, color=_paint("ceiling"), linestyle=style, linewidth=1.6, zorder=2
+                        level.value, color=paint("ceiling"), linestyle=style, linewidth=1.6, zorder=2
                     )
                 )
-            labels = [clean(one.label) for one in series] + [clean(level.label) for level in levels]
             axes.legend(
-                handles, labels, loc="upper left", bbox_to_anchor=(0.003, 1.0), bbox_transform=figure.transFigure,
-                ncols=columns, frameon=False, borderaxespad=0, borderpad=0, labelspacing=0.35, handlelength=2.4,
-                columnspacing=1.6, labelcolor=_paint("text"),
+                handles, labels, loc="upper left", bbox_to_anchor=(0.003, 1 - 4 / height),
+                bbox_transform=figure.transFigure, ncols=columns, frameon=False, borderaxespad=0, borderpad=0,
+                labelspacing=0.35, handlelength=2.4, columnspacing=1.6, labelcolor=paint("text"),
             )  # fmt: skip
-            drawn.append(tag("div", _svg(figure, ids, title, message), class_=kind))
+            drawn.append(tag("div", svg(figure, ids, title, message), class_=kind))
     return Html("".join(drawn))
+
+
+def _columns(labels: Sequence[str], width: int) -> int:
+    """Of a legend: as many as the widest label leaves room for, and each has an entry."""
+    column = _SIGN + _LETTER * max(map(cells, labels)) + _GAP
+    return max(1, min(4, len(labels), int((width + _GAP) / column)))
 
 
 def heat(
@@ -128,7 +105,7 @@ def heat(
     divisor, _ = scaled(most)
     slowest = min(rates, key=lambda pair: (rates[pair], pair))
     count, left, top = len(names), 14 + int(7.5 * max(len(name) for name in names)), 40
-    with _matplotlib():
+    with matplotlib_quiet():
         from matplotlib.patches import Rectangle
 
         size = (left + _CELL * count + 6, top + _CELL * count + 6)
@@ -136,32 +113,30 @@ def heat(
         axes.set(xlim=(0, count), ylim=(count, 0))
         axes.set_axis_off()
         for row, name in enumerate(names):
-            axes.text(-0.15, row + 0.5, clean(name), ha="right", va="center", color=_paint("text"))
-            axes.text(row + 0.5, -0.15, str(row), ha="center", va="bottom", color=_paint("text"))
-        axes.text(0, -0.55, "to", ha="left", va="bottom", color=_paint("soft"))
-        axes.text(-0.15, -0.15, "from", ha="right", va="bottom", color=_paint("soft"))
+            axes.text(-0.15, row + 0.5, clean(name), ha="right", va="center", color=paint("text"))
+            axes.text(row + 0.5, -0.15, str(row), ha="center", va="bottom", color=paint("text"))
+        axes.text(0, -0.55, "to", ha="left", va="bottom", color=paint("soft"))
+        axes.text(-0.15, -0.15, "from", ha="right", va="bottom", color=paint("soft"))
         for row in range(count):
             for column in range(count):
                 here = (row, column)
                 if here not in rates:
                     if row != column:
-                        axes.text(
-                            column + 0.5, row + 0.5, "–", ha="center", va="center", color=_paint("soft")
-                        )
+                        axes.text(column + 0.5, row + 0.5, "–", ha="center", va="center", color=paint("soft"))
                     continue
                 step, worst = heat_step(rates[here] / most if most else 1.0), here == slowest
                 edge, width, above = ("text", 3, 3) if worst else ("page", 2, 1)
                 axes.add_patch(
                     Rectangle(
-                        (column, row), 1, 1, facecolor=_paint(f"heat-{step}"), edgecolor=_paint(edge),
+                        (column, row), 1, 1, facecolor=paint(f"heat-{step}"), edgecolor=paint(edge),
                         linewidth=width, zorder=above, clip_on=False,
                     )
                 )  # fmt: skip
                 axes.text(
                     column + 0.5, row + 0.5, f"{rates[here] / divisor:.4g}", ha="center", va="center",
-                    color=_paint(f"on-heat-{step}"), fontweight="bold" if worst else "normal", zorder=4,
+                    color=paint(f"on-heat-{step}"), fontweight="bold" if worst else "normal", zorder=4,
                 )  # fmt: skip
-        return _svg(figure, ids, title, message, natural=True)
+        return svg(figure, ids, title, message, natural=True)
 
 
 def heat_step(ratio: float) -> int:
@@ -177,29 +152,7 @@ def heat_key() -> Html:
         tag("li", tag("span", style=f"background:var(--heat-{step})", aria_hidden="true"), words[step])
         for step in range(HEAT)
     ]
-    return tag("ul", items, class_="key", aria_label="Colours: share of the fastest direction")
-
-
-@contextmanager
-def _matplotlib() -> Iterator[None]:
-    """matplotlib with its own defaults and ours, silent: it tells about its font cache and fonts that it lacks."""
-    log = logging.getLogger("matplotlib")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
-    try:
-        import matplotlib
-
-        with matplotlib.rc_context(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a letter that its font lacks is no matter: the page's has it
-            matplotlib.rcdefaults()
-            matplotlib.rcParams.update({"svg.fonttype": "none", "text.parse_math": False, "font.size": 12})
-            yield
-    finally:
-        log.setLevel(level)
-
-
-def _paint(name: str) -> str:
-    return f"#0101{_NAMES.index(name):02x}"
+    return tag("ul", items, class_="key", role="list", aria_label="Colours: share of the fastest direction")
 
 
 def _axes(width: int, height: int, *, left: int, right: int, top: int, bottom: int) -> tuple[Figure, Axes]:
@@ -226,23 +179,23 @@ def _scale(
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: binary(round(value))))
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / divisor:.4g}"))
-    axes.tick_params(length=0, pad=6, labelcolor=_paint("soft"))
-    axes.tick_params(axis="x", length=4, color=_paint("soft"))
-    axes.grid(axis="y", color=_paint("grid"), linewidth=1)
+    axes.tick_params(length=0, pad=6, labelcolor=paint("soft"))
+    axes.tick_params(axis="x", length=4, color=paint("soft"))
+    axes.grid(axis="y", color=paint("grid"), linewidth=1)
     axes.set_axisbelow(True)
-    axes.set_xlabel("size of the message", color=_paint("soft"), labelpad=4)
+    axes.set_xlabel("size of the message", color=paint("soft"), labelpad=4)
     label = f"{quantity}, {prefix}{unit}" if unit else quantity
     axes.annotate(
-        label, (0, 1), xycoords=("figure fraction", "axes fraction"), xytext=(2, 9), color=_paint("soft"),
+        label, (0, 1), xycoords=("figure fraction", "axes fraction"), xytext=(2, 9), color=paint("soft"),
         textcoords="offset points", annotation_clip=False,
     )  # fmt: skip
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(_paint("soft"))
+    axes.spines["bottom"].set_color(paint("soft"))
 
 
 def _line(axes: Axes, one: Series) -> Any:
-    colour = _paint(f"line-{one.look % SERIES}")
+    colour = paint(f"line-{one.look % SERIES}")
     axes.fill_between(one.x, one.low, one.high, color=colour, alpha=0.22, linewidth=0, zorder=2)
     axes.vlines(one.x, one.low, one.high, color=colour, linewidth=1.4, zorder=3)
     style = _STYLES[one.look % len(_STYLES)]
@@ -258,40 +211,3 @@ def _chosen(sizes: Sequence[float], most: int) -> list[float]:
     """At most so many of the sizes, evenly, the last one among them."""
     step = max(1, -(-len(sizes) // most))
     return list(sizes[::-1][::step])[::-1]
-
-
-def _svg(figure: Figure, ids: Ids, title: str, message: str, *, natural: bool = False) -> Html:
-    """The drawing as an element of the page. ``natural``: a point is a pixel, instead of as wide as there is room."""
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-
-    heading, description = ids.new("plot-title"), ids.new("plot-text")
-    written = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with matplotlib.rc_context({"svg.hashsalt": heading}):
-        FigureCanvasSVG(figure)
-        figure.savefig(written, format="svg", metadata=nothing)
-    match = _PROLOGUE.fullmatch(written.getvalue())
-    if match is None:
-        raise AssertionError("matplotlib wrote no SVG that can be read")
-    box = match[1]
-    drawing = re.sub("<[^>]*>", _element, _UNUSED.sub("", match[2]))
-    width, height = box.split()[2:] if natural else (None, None)
-    return tag(
-        "svg",
-        tag("title", title, id=heading),
-        tag("desc", message, id=description),
-        Html(re.sub("[ \n]+", " ", drawing)),
-        role="img",
-        aria_labelledby=f"{heading} {description}",
-        viewBox=box,
-        width=width,
-        height=height,
-    )
-
-
-def _element(match: re.Match[str]) -> str:
-    """One of matplotlib's tags as the page has it: no font of its own, variables for colours, no ids but those used."""
-    text = _PAINTED.sub(lambda paint: f"var(--{_NAMES[int(paint[1], 16)]})", match[0])
-    text = _FAMILY.sub("", text).replace("xlink:href", "href")
-    return re.sub(r' id="[^"]*"', "", text) if text.startswith("<g ") else text

@@ -47,7 +47,7 @@ def _findings(results: Results) -> Html:
         head = tag("p", tag("span", WORDS[one.kind], class_="kind"), about)
         fix = tag("p", "Next: ", code(one.fix)) if one.fix else Html("")
         items.append(tag("li", head, tag("p", one.text), fix))
-    return tag("ul", items, class_="findings", aria_label="Findings") if items else Html("")
+    return tag("ul", items, class_="findings", role="list", aria_label="Findings") if items else Html("")
 
 
 def _tiles(results: Results) -> Html:

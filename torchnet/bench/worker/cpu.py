@@ -1,6 +1,6 @@
-"""How busy this node's cores were, and whether a quota held it up, from the kernel's own counts.
+"""How busy this node's cores and this process' threads were, and whether a quota held them up, by the kernel's counts.
 
-Sources: proc(5), /proc/stat; the kernel's Documentation/admin-guide/cgroup-v2.rst, cpu.stat.
+Sources: proc(5), /proc/stat and /proc/pid/stat; the kernel's Documentation/admin-guide/cgroup-v2.rst, cpu.stat.
 """
 
 from __future__ import annotations
@@ -10,31 +10,37 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from torchnet.bench.worker import cgroup
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 _IDLE = (3, 4)  # of the columns after "cpu": idle and iowait
+_USED = slice(11, 13)  # of the columns after a thread's name: utime and stime
+_LEAST = 0.1  # seconds: in fewer, a thread's count, which is in ticks of 0.01, says little
 
 
 @dataclass(frozen=True)
 class _Reading:
-    """Seconds: ``at`` of the clock, ``used`` and ``all`` of all cores together, ``throttled`` by the quota."""
+    """Seconds of all cores together, ``used`` and ``all``; of each control group with a quota, by its folder, how many
+    periods there were and in how many the quota was used up."""
 
-    at: float
     used: float
     all: float
-    throttled: float | None
+    periods: dict[Path, tuple[int, int]]
 
 
 class Usage:
     """Between :meth:`start` and :meth:`stop`: ``busy`` and ``throttled``.
 
     ``busy`` is the share of the machine's cores that was in use, 0 … 1, others' work included: what counts is whether
-    a core was left. ``throttled`` is the share of the time for which the own cgroup had used up its quota. Each is
-    None where it is not known. A reading takes 0.1 ms.
+    a core was left. ``throttled`` is the share of the quota's periods in which it was used up, 0 … 1, of the own
+    control group or of one around it, whichever was held up more. The time that the kernel counts beside it
+    (throttled_usec) is a sum over the cores. Each is None where it is not known. A reading takes 0.1 ms.
     """
 
-    def __init__(self, proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> None:
+    def __init__(self, proc: Path = Path("/proc"), cgroups: Path = cgroup.ROOT) -> None:
         self._stat = proc / "stat"
-        self._cgroup = _cpu_stat(proc, cgroups)
+        found = (folder / "cpu.stat" for folder in cgroup.groups(cgroups, proc / "self" / "cgroup"))
+        self._cgroups = [file for file in found if file.is_file()]
         self._begin: _Reading | None = None
 
     def start(self) -> None:
@@ -44,12 +50,15 @@ class Usage:
         end, begin, self._begin = self._read(), self._begin, None
         if begin is None:
             return None, None
-        whole, time_span = end.all - begin.all, end.at - begin.at
+        whole = end.all - begin.all
         busy = min(1.0, max(0.0, (end.used - begin.used) / whole)) if whole > 0 else None
-        throttled = None
-        if begin.throttled is not None and end.throttled is not None and time_span > 0:
-            throttled = min(1.0, max(0.0, (end.throttled - begin.throttled) / time_span))
-        return busy, throttled
+        shares = []
+        for file, (periods, up) in end.periods.items():
+            if file in begin.periods:
+                first = begin.periods[file]
+                # Without a quota there are no periods.
+                shares.append((up - first[1]) / (periods - first[0]) if periods > first[0] else 0.0)
+        return busy, max(shares, default=None)
 
     def _read(self) -> _Reading:
         used = whole = 0.0
@@ -61,29 +70,50 @@ class Usage:
             used = whole - sum(columns[index] for index in _IDLE)
         except (OSError, ValueError, IndexError):
             pass
-        return _Reading(time.monotonic(), used, whole, self._throttled())
-
-    def _throttled(self) -> float | None:
-        if self._cgroup is None:
-            return None
-        try:
-            for line in self._cgroup.read_text().splitlines():
-                name, _, value = line.partition(" ")
-                if name == "throttled_usec":
-                    return int(value) / 1e6
-        except (OSError, ValueError):
-            pass
-        return None
+        read = ((file, _periods(file)) for file in self._cgroups)
+        return _Reading(used, whole, {file: found for file, found in read if found is not None})
 
 
-def _cpu_stat(proc: Path, cgroups: Path) -> Path | None:
-    """The file of the own cgroup; in a container, whose cgroup namespace begins with its own, that is the topmost."""
+def _periods(file: Path) -> tuple[int, int] | None:
+    """(of the quota, in which it was used up); None where the group has no controller of the processor."""
     try:
-        lines = (proc / "self" / "cgroup").read_text().splitlines()
-    except OSError:
+        counts = dict(line.split(" ", 1) for line in file.read_text().splitlines())
+        return int(counts["nr_periods"]), int(counts["nr_throttled"])
+    except (OSError, ValueError, KeyError):
         return None
-    own = next((line[3:] for line in lines if line.startswith("0::/")), "/")
-    for place in (cgroups / own.lstrip("/"), cgroups):
-        if (place / "cpu.stat").is_file():
-            return place / "cpu.stat"
-    return None
+
+
+class Threads:
+    """Between :meth:`start` and :meth:`stop`: the share of one core, 0 … 1, that this process' busiest thread used."""
+
+    def __init__(self, tasks: Path = Path("/proc/self/task")) -> None:
+        self._tasks = tasks
+        self._begin: tuple[float, dict[str, int]] | None = None
+
+    def start(self) -> None:
+        self._begin = time.monotonic(), self._read()
+
+    def stop(self) -> float | None:
+        """None where nothing can be read, and after less than 0.1 s. Threads that have ended do not count."""
+        end, begin, self._begin = self._read(), self._begin, None
+        if begin is None or not end:
+            return None
+        span = time.monotonic() - begin[0]
+        if span < _LEAST:
+            return None
+        most = max(ticks - begin[1].get(thread, 0) for thread, ticks in end.items())
+        return min(1.0, most / _TICKS / span)
+
+    def _read(self) -> dict[str, int]:
+        """Ticks of each thread."""
+        found = {}
+        try:
+            for task in self._tasks.iterdir():
+                try:
+                    words = (task / "stat").read_text().rpartition(")")[2].split()
+                    found[task.name] = sum(map(int, words[_USED]))
+                except (OSError, ValueError):  # it has just ended
+                    continue
+        except OSError:
+            pass
+        return found

@@ -42,9 +42,12 @@ def sent(collective: Collective, size: int, ranks: int) -> float:
 
 def crossing(collective: Collective, ranks: int, nodes: int) -> float:
     """The share of :func:`sent` that goes from node to node where neighbours in rank share nodes: a ring leaves each
-    node once, and of all pairs those count that are not of one node."""
+    node once, the chain of a broadcast or a reduce does not come back to where it began, and of all pairs those count
+    that are not of one node. It is the least: a chain whose root is amid its node's ranks crosses once more."""
     if nodes >= ranks:
         return 1.0
     if collective == "all_to_all":
         return (ranks - ranks / nodes) / (ranks - 1)
+    if collective in ("broadcast", "reduce"):
+        return (nodes - 1) / (ranks - 1)
     return nodes / ranks if nodes > 1 else 0.0

@@ -30,9 +30,6 @@ class Echo:
         self._server = tcp.listen(address, 1)
         self.port = int(self._server.getsockname()[1])
 
-    def close(self) -> None:
-        self._server.close()
-
     def serve(self, peer: str) -> None:
         """Answer ``peer`` until it hangs up.
 

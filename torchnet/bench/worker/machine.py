@@ -16,6 +16,7 @@ import struct
 from pathlib import Path
 
 from torchnet import names
+from torchnet.bench.worker import cgroup
 from torchnet.bench.worker.messages import Node
 from torchnet.errors import NetworkError
 from torchnet.kernel import links
@@ -153,10 +154,10 @@ def _sysctls() -> dict[str, str]:
     return found
 
 
-def cores(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
+def cores(root: Path = cgroup.ROOT, own: Path = cgroup.OWN) -> float:
     """That this process may use: its affinity, and the quotas of its control group and of those around it."""
     least = float(len(os.sched_getaffinity(0)))
-    for folder in _groups(root, own):
+    for folder in cgroup.groups(root, own):
         try:
             quota, period = (folder / "cpu.max").read_text().split()
             least = min(least, int(quota) / int(period))
@@ -166,8 +167,8 @@ def cores(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgro
 
 
 def memory(
-    root: Path = Path("/sys/fs/cgroup"),
-    own: Path = Path("/proc/self/cgroup"),
+    root: Path = cgroup.ROOT,
+    own: Path = cgroup.OWN,
     info: Path = Path("/proc/meminfo"),
 ) -> int:
     """Bytes that the processes of this node may have; 0 where it is not known."""
@@ -177,22 +178,12 @@ def memory(
         limits.append(int(fields["MemTotal"].split()[0]) * 1024)
     except (OSError, ValueError, KeyError):
         pass
-    for folder in _groups(root, own):
+    for folder in cgroup.groups(root, own):
         try:
             limits.append(int((folder / "memory.max").read_text()))
         except (OSError, ValueError):
             continue
     return min(limits, default=0)
-
-
-def _groups(root: Path, own: Path) -> list[Path]:
-    """The process' control group and those around it; a container sees its own as the topmost."""
-    try:
-        path = next(line[3:] for line in own.read_text().splitlines() if line.startswith("0::"))
-    except (OSError, StopIteration):
-        path = "/"
-    inner = root / path.strip("/")
-    return [folder for folder in (inner, *inner.parents) if folder == root or root in folder.parents]
 
 
 def _cpu() -> str:

@@ -55,17 +55,19 @@ class Setup:
 class Collective:
     """One size of one collective over one network (its interface's name).
 
-    ``times``: seconds of a call, one figure for each batch: the mean of the ranks. ``calls``: timed ones, of all
-    batches; others led in. ``wrong``: elements of all ranks that are not as they must be; None where nothing was
-    checked. ``formula_bytes``: what all ranks together have to send at least in these calls and those that led in,
-    ranks of one node to each other, too; with NCCL, which has other ways within a node, only what a ring sends from
-    node to node. ``sockets_bytes``: what the measured group's TCP connections sent, by interface, "lo" between
-    ranks of one node: their sum is to be held against the formula. Gloo sends 36 bytes more with each message, in
-    its reduce_scatter twice the formula, and in its reduce up to twice. ``interface_bytes``: what the interfaces
-    sent, by interface, headers and everybody else's included; both summed over the nodes, None where it could not
-    be read, and where all ranks are on one node. ``redop`` is "none" where nothing is reduced, ``root`` -1 where
-    there is none. ``busy``: the share of the cores of the busiest node that was in use, 0 … 1, and None where it is
-    not known. ``throttled``: the share of the time for which a cgroup's quota held the busiest node up.
+    ``times``: seconds of a call, one figure for each batch: the mean of the ranks; of a broadcast and a reduce the
+    slowest rank's. ``calls``: timed ones, of all batches; others led in. ``wrong``: elements of all ranks that are not
+    as they must be; None where nothing was checked. ``formula_bytes``: what all ranks together have to send at least in
+    these calls and those that led in, ranks of one node to each other, too; with NCCL, which has other ways within a
+    node, only what a ring sends from node to node. ``sockets_bytes``: what the measured group's TCP connections sent,
+    by interface, "lo" between ranks of one node: their sum is to be held against the formula. Gloo sends 36 bytes more
+    with each message, in its reduce_scatter twice the formula, and in its reduce up to twice. ``interface_bytes``: what
+    the interfaces sent, by interface, headers and everybody else's included; both summed over the nodes, None where it
+    could not be read, and where all ranks are on one node. ``redop`` is "none" where nothing is reduced, ``root`` -1
+    where there is none. ``busy``: the share of the cores of the busiest node that was in use, 0 … 1, and None where it
+    is not known. ``throttled``: the share of the quota's periods in which it was used up, of the control group and the
+    node with the most. ``core``: the share of one core that the busiest thread of all ranks used, 0 … 1; None with
+    NCCL, whose threads spin, and where less than 0.1 s was timed.
     """
 
     network: str
@@ -84,6 +86,7 @@ class Collective:
     interface_bytes: dict[str, int] | None
     busy: float | None
     throttled: float | None = None
+    core: float | None = None
 
 
 @dataclass(frozen=True)
@@ -136,13 +139,16 @@ class Lacks:
 @dataclass(frozen=True)
 class Tried:
     """One setting of a tuning. ``settings``: what was set; ``steps_per_s``: figures, one for each interleaved round;
-    ``numerics``: it changes what is computed."""
+    ``numerics``: it changes what is computed. Said anew after each round with all figures so far: of the same
+    ``group`` (what was measured by turns) and name the last one counts.
+    """
 
     name: str
     settings: dict[str, str]
     steps_per_s: list[float]
     numerics: bool
     baseline: bool = False
+    group: int = 0
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,9 @@
 
 A pair's two nodes measure one direction, the other, both at once, and then small messages. They meet in the job's
 store between these, and never while something is measured: the store's own connections may take the same path.
+
+A network that is compared with the backend's, and whose raw TCP nobody asked for, is tried with small messages: who
+opens a group on one that carries nothing waits for half an hour.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torchnet.bench.worker import latency, tcp
@@ -23,7 +26,8 @@ Say = Callable[[Message], None]
 
 ALONE = 8  # up to so many nodes only one pair is measured at a time, so that none takes another's way
 WARM = 0.5  # seconds, before each measurement
-_STEPS = ("there", "back", "both", "latency")
+_STEPS: tuple[str, ...] = ("there", "back", "both", "latency")
+_TRY: tuple[str, ...] = ("latency",)
 
 
 def rounds(nodes: int, pairs: Pairs) -> list[list[Pair]]:
@@ -68,40 +72,40 @@ class _Part:
 class _Meeting:
     """One pair over one network, as one of its nodes lives through it; rank 0 only hears what came out."""
 
-    def __init__(self, plan: Plan, place: Place, network: str, pair: Pair) -> None:
+    def __init__(
+        self, plan: Plan, place: Place, network: str, pair: Pair, steps: tuple[str, ...] = _STEPS
+    ) -> None:
         self._plan, self._place, self._network, self.pair = plan, place, network, pair
+        self._steps = [step for step in steps if plan.pings or step != "latency"]
         self._key = f"pairs/{network}/{pair[0]}-{pair[1]}"
 
     def attend(self) -> None:
         """Measure all steps with the other node, or as many as work."""
         here = self._place.node
         there = self.pair[1] if here == self.pair[0] else self.pair[0]
-        for step in _STEPS:
-            if step == "latency" and not self._plan.pings:
-                continue
+        for step in self._steps:
             part = self._measured(step, here, there)
             self._put(f"{step}/{here}", json.dumps(asdict(part)))
             if part.error or self._part(step, there).error:
                 return
 
-    def tell(self, say: Say) -> None:
-        """Say what came out of each step, once both nodes have told it."""
+    def tell(self, say: Say) -> bool:
+        """Say what came out of each step, once both nodes have told it; whether all of them could be measured."""
         one, other = self.pair
-        for step in _STEPS:
-            if step == "latency" and not self._plan.pings:
-                continue
+        for step in self._steps:
             parts = {node: self._part(step, node) for node in self.pair}
             wrong = {node: part.error for node, part in parts.items() if part.error}
             if wrong:
                 what = f"raw TCP between nodes {one} and {other} over {self._network}"
                 say(Lacks(what, "; ".join(f"node {node}: {error}" for node, error in wrong.items())))
-                return
+                return False
             if step == "latency":
                 say(Latency(self._network, one, other, latency.BYTES, **(parts[one].trips or {})))
                 continue
             for source, target in (self.pair, (other, one)):
                 if step in ("there" if source == one else "back", "both"):
                     say(self._direction(parts[source], parts[target], source, target, step == "both"))
+        return True
 
     def _direction(self, source: _Part, target: _Part, one: int, other: int, both: bool) -> Tcp:
         sent, received = source.sent or {}, target.received or {}
@@ -152,7 +156,7 @@ class _Meeting:
                     self._address(self._place.node), self._address(there), port, self._plan.streams, WARM
                 )
                 part.sent = asdict(sent)
-            except (OSError, ValueError) as error:
+            except Exception as error:  # the store's, too: in a thread it would be nobody's
                 errors.append(error)
 
         sender = threading.Thread(target=send, daemon=True) if sends else None
@@ -211,32 +215,44 @@ class _Meeting:
         return found.decode()
 
 
-def measure(plan: Plan, place: Place, say: Say) -> None:
+def measure(plan: Plan, place: Place, say: Say) -> set[str]:
     """Measure all pairs of nodes over all networks; called on all ranks, and returns on all when it is over.
 
     One rank of each node measures, the others wait in the store. Rank 0 says the figures. A pair that cannot be
-    measured is said to lack, and the others go on.
+    measured is said to lack, and the others go on. Returns, on all ranks alike, the networks with such a pair.
 
     Raises:
-        torch.distributed.DistStoreError: the store is gone, or a node did not come within an hour.
+        torch.distributed.DistNetworkError: the store is gone.
+        torch.distributed.DistStoreError: a node did not come within an hour.
     """
     if plan.pairs != "none" and place.nodes < 2 and place.rank == 0:
         say(Lacks("raw TCP", "all ranks are on one node"))
+    closed = set()
     for network in place.networks:
-        for number, pairs in enumerate(rounds(place.nodes, plan.pairs)):
-            meetings = [_Meeting(plan, place, network, pair) for pair in pairs]
+        wanted, found, steps, tells = plan, rounds(place.nodes, plan.pairs), _STEPS, say
+        if not found and network != place.networks[0]:
+            wanted, found, steps, tells = replace(plan, pings=1), rounds(place.nodes, "ring"), _TRY, _silent
+        for number, pairs in enumerate(found):
+            meetings = [_Meeting(wanted, place, network, pair, steps) for pair in pairs]
             over = f"pairs/{network}/over/{number}"
             if place.rank == 0:
-                say(Progress(f"raw TCP over {network}: {_named(pairs)}"))
+                tells(Progress(f"raw TCP over {network}: {_named(pairs)}"))
             if place.local_rank == 0:
                 for meeting in meetings:
                     if place.node in meeting.pair:
                         meeting.attend()
             if place.rank == 0:
-                for meeting in meetings:
-                    meeting.tell(say)
-                place.store.set(over, "")
+                good = [meeting.tell(tells) for meeting in meetings]
+                # What all wait for anyhow carries the verdict, so that all have the same.
+                place.store.set(over, "" if all(good) else "closed")
             place.store.wait([over], PATIENCE)
+            if place.store.get(over):
+                closed.add(network)
+    return closed
+
+
+def _silent(_: Message) -> None:
+    pass
 
 
 def _named(pairs: list[Pair]) -> str:

@@ -14,10 +14,11 @@ class Plan:
     """Everything has been checked by the launcher. Times are seconds, sizes bytes.
 
     ``sizes``: of each collective's whole message, rising; the worker rounds them down to what can be divided among the
-    ranks. ``seconds``: at most for the timed calls of one size. ``iters``: exactly so many calls instead. ``narrow``:
-    half of the interval over the median, at which a size is known well enough. ``pairs``: whose raw TCP is measured:
-    each node's with the next (ring), everybody's with everybody. ``compare``: an interface that is measured, too.
-    ``memory``: the most bytes of tensors that a rank may hold.
+    ranks. ``seconds``: about so long for the timed calls of one size, two batches at least; what leads in comes on top.
+    ``iters``: exactly so many timed calls instead. ``narrow``: half of the interval over the median, at which a size is
+    known well enough. ``pairs``: whose raw TCP is measured: each node's with the next (ring), everybody's with
+    everybody. ``compare``: an interface that is measured, too. ``memory``: the most bytes of tensors that a rank may
+    hold; ranks with GPUs take no more than nine tenths of what is free on the fullest of them, in any case.
     """
 
     collectives: tuple[str, ...]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import json
 import os
 import platform
@@ -15,7 +16,7 @@ import sys
 import time
 import types
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from torchnet.bench.worker.series import Bench, Network, Say
     from torchnet.training import Context
 
+_runs = itertools.count()  # of this process: the store outlives each of them, and so do its keys
 _PACKAGE = "torchnet.bench.worker"
 # What has to do with the figures, and nothing that lets anybody in: the agents' own (a token's file) stay out.
 _SHOWN = (
@@ -91,16 +93,17 @@ def _measure(plan: Plan, context: Context, say: Say) -> None:
     from torchnet.bench.worker import pairs, series, timing, witness
 
     place = _place(plan, context)
+    plan = fitting(plan, place, context.device)
     backend = "nccl" if "nccl" in context.backend else "gloo"
     say(_setup(backend, context, place))
     _nodes(place, say)
-    pairs.measure(plan, place, say)
+    closed = pairs.measure(plan, place, say)
 
     agreement = timing.Agreement()
     agreement.barrier()  # its connections are made now, and so none of those that the witness counts
     bench = series.Bench(plan, place, agreement, witness.Witness(place), say)
     for interface in place.networks:
-        network = _network(bench, interface, backend, context)
+        network = _network(bench, interface, backend, context, closed)
         if network is not None:
             series.run(bench, network)
     if plan.tune:
@@ -127,9 +130,20 @@ def _place(plan: Plan, context: Context) -> Place:
         node=context.node_rank,
         nodes=context.world_size // context.local_world_size,
         local_rank=context.local_rank,
-        store=dist.PrefixStore(f"torchnet-bench/{attempt}", base),
+        store=dist.PrefixStore(f"torchnet-bench/{attempt}/{next(_runs)}", base),
         networks=networks,
     )
+
+
+def fitting(plan: Plan, place: Place, device: Any) -> Plan:
+    """The plan with no more memory than what the ranks' GPUs have free, less a tenth for what NCCL takes; all ranks
+    call it, and get the same. The launcher cannot know that."""
+    import torch
+
+    if device.type != "cuda":
+        return plan
+    free = torch.cuda.mem_get_info(device)[0] * 9 // 10
+    return replace(plan, memory=min(plan.memory, *map(int, place.exchange(str(free)))))
 
 
 def backend_interface(environ: Any) -> str:
@@ -184,8 +198,11 @@ def shown(environ: Any) -> dict[str, str]:
     }
 
 
-def _network(bench: Bench, interface: str, backend: str, context: Context) -> Network | None:
-    """The group over this network; None where there is none, which has been said then."""
+def _network(
+    bench: Bench, interface: str, backend: str, context: Context, closed: set[str]
+) -> Network | None:
+    """The group over this network; None where there is none, which has been said then. ``closed``: the networks that
+    TCP did not get through, of which all ranks know."""
     import torch.distributed as dist
 
     from torchnet.bench.worker import messages
@@ -199,8 +216,11 @@ def _network(bench: Bench, interface: str, backend: str, context: Context) -> Ne
         bench.say(messages.Lacks(f"collectives over {interface} (nccl)", why))
         return None
     without = [str(node) for node, found in sorted(bench.place.addresses.items()) if interface not in found]
-    if without and not first:  # there the group would fail, and the others would wait for it half an hour
-        why = f"no address of {interface} on node {', '.join(without[:10])}"
+    if not first and (without or interface in closed):
+        # There the group would fail on some ranks, and the others would wait for it half an hour.
+        why = "raw TCP does not get through between its nodes"
+        if without:
+            why = f"no address of {interface} on node {', '.join(without[:10])}"
         bench.say(messages.Lacks(f"collectives over {interface} (gloo)", why))
         return None
     before = os.environ.get("GLOO_SOCKET_IFNAME")

@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from torchnet.bench.worker import collectives, factors, messages, timing
 from torchnet.bench.worker.collectives import Setting
-from torchnet.bench.worker.cpu import Usage
+from torchnet.bench.worker.cpu import Threads, Usage
 from torchnet.bench.worker.factors import Collective
 from torchnet.bench.worker.patterns import Patterns, patterns
 from torchnet.bench.worker.place import Place
@@ -141,13 +141,17 @@ class _Series:
         clock: timing.Clock = timing.CudaClock() if on_gpu else timing.HostClock()
         once = timing.warm_up(call.run, plan.warmup, agreement, clock)
         rule = timing.Rule(plan.seconds, plan.narrow, plan.iters)
-        usage = Usage()
+        slowest = self._collective in collectives.ROOTED
+        usage, threads = Usage(), Threads()
         self._bench.witness.start()
         usage.start()
-        timed = timing.measure(call.run, once, rule, agreement, clock)
-        busy, throttled = self._busiest(*usage.stop())
+        threads.start()
+        timed = timing.measure(call.run, once, rule, agreement, clock, slowest=slowest)
+        # NCCL's threads look for work without a pause, whether there is any or not.
+        core = threads.stop() if self._network.backend == "gloo" else None
+        cores = self._busiest(*usage.stop(), core)
         sent = self._bench.witness.stop()
-        self._say(size, in_place, timed, wrong, sent, (busy, throttled))
+        self._say(size, in_place, timed, wrong, sent, cores)
 
     def _say(
         self,
@@ -156,7 +160,7 @@ class _Series:
         timed: timing.Timed,
         wrong: int | None,
         sent: Sent | None,
-        cores: tuple[float | None, float | None],
+        cores: list[float | None],
     ) -> None:
         self._bench.say(
             messages.Collective(
@@ -176,6 +180,7 @@ class _Series:
                 interface_bytes=sent.interfaces if sent else None,
                 busy=cores[0],
                 throttled=cores[1],
+                core=cores[2],
             )
         )
 
@@ -186,11 +191,10 @@ class _Series:
             whole *= factors.crossing(self._collective, self._ranks, self._bench.place.nodes)
         return whole
 
-    def _busiest(self, busy: float | None, throttled: float | None) -> tuple[float | None, float | None]:
-        """The greatest of all nodes; None where none knows it."""
-        found = self._bench.agreement.most(*(-1.0 if one is None else one for one in (busy, throttled)))
-        first, second = (None if one < 0 else one for one in found)
-        return first, second
+    def _busiest(self, *shares: float | None) -> list[float | None]:
+        """The greatest of each on all ranks; None where none knows it."""
+        found = self._bench.agreement.most(*(-1.0 if one is None else one for one in shares))
+        return [None if one < 0 else one for one in found]
 
     def _synchronize(self) -> None:
         if self._network.device.type == "cuda":

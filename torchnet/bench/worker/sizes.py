@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 
 MOST_SIZES = 200  # of one run; a factor of 1.01 would make thousands
+_STEPS = (
+    10 * MOST_SIZES
+)  # those that give no new size included: from 8 to 9 bytes a factor of 1.0001 needs 1178
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _FORM = re.compile(r"([0-9]{1,13})(?:([kmg])(?:ib)?)?", re.IGNORECASE)
 _LARGEST = 1 << 40
@@ -26,23 +30,30 @@ class Sizes:
     def series(self, multiple: int = 1) -> list[int]:
         """The sizes in bytes, rising, each a whole multiple of ``multiple`` bytes and at least that.
 
-        ``multiple`` is what cannot be divided further: an element for each rank.
+        ``multiple`` is what cannot be divided further: an element for each rank. The factor counts as it is written: of
+        its nearest binary fraction the third power of 1.1 is more than 1.331, and -e 1331 would never be reached.
 
         Raises:
-            ValueError: there are more than 200.
+            ValueError: there are more than 200, or the factor is so small that there is no end to it.
         """
         found: list[int] = []
-        size = float(self.least)
-        while size <= self.most:
-            whole = max(multiple, int(size) // multiple * multiple)
+        factor = Fraction(repr(self.factor))
+        above, below = self.least, 1
+        for _ in range(_STEPS):
+            size = above // below
+            if size > self.most:
+                return found
+            whole = max(multiple, size // multiple * multiple)
             if not found or whole > found[-1]:
                 found.append(whole)
             if len(found) > MOST_SIZES:
                 raise ValueError(
                     f"gives more than {MOST_SIZES} sizes from {self.least} to {self.most} bytes: take a larger factor"
                 )
-            size *= self.factor
-        return found
+            above, below = above * factor.numerator, below * factor.denominator
+        raise ValueError(
+            f"needs more than {_STEPS} steps from {self.least} to {self.most} bytes: take a larger factor"
+        )
 
 
 def parse_size(text: str) -> int:

@@ -101,9 +101,6 @@ class Receiver:
         self._cores = [0.0] * streams
         self.port = int(self._server.getsockname()[1])
 
-    def close(self) -> None:
-        self._server.close()
-
     def measure(self, peer: str, warm: float, seconds: float, slices: int = SLICES) -> Received:
         """Take what ``peer`` sends for ``warm`` and then ``seconds``, and hang up.
 

@@ -3,7 +3,9 @@
 Ranks do not leave a barrier at the same moment, and a network that was idle carries its first bytes faster than any
 line: queues are empty, and the bucket of a shaper is full. So calls that are not timed lead in, LEAD seconds of them
 and one at least, and the batches follow without a stop: a stretch. What a batch takes on one rank may begin and end a
-little early or late; the ranks' mean counts, as in nccl-tests. Between two stretches they agree on their figures.
+little early or late; the ranks' mean counts, as in nccl-tests. Of a broadcast and a reduce the slowest rank's counts:
+whoever only sends waits for nobody and runs ahead, as far as the sockets' buffers go, and so its batch seems shorter
+than it is. Between two stretches the ranks agree on their figures.
 
 Every decision is made from figures that all ranks have alike, so that all make the same one without another message.
 """
@@ -43,8 +45,8 @@ class Rule:
 
 @dataclass(frozen=True)
 class Timed:
-    """``times``: seconds of a call, the ranks' mean, by batch. ``calls``: of all batches. ``made``: with those
-    that led in."""
+    """``times``: seconds of a call, by batch: the ranks' mean, or the slowest rank's. ``calls``: of all batches.
+    ``made``: with those that led in."""
 
     times: list[float]
     calls: int
@@ -176,8 +178,17 @@ def warm_up(run: Callable[[], None], count: int, agreement: Agreement, clock: Cl
     return agreement.most(min(spent))[0]
 
 
-def measure(run: Callable[[], None], call: float, rule: Rule, agreement: Agreement, clock: Clock) -> Timed:
-    """All ranks call it at once; ``call`` is what :func:`warm_up` said."""
+def measure(
+    run: Callable[[], None],
+    call: float,
+    rule: Rule,
+    agreement: Agreement,
+    clock: Clock,
+    *,
+    slowest: bool = False,
+) -> Timed:
+    """All ranks call it at once; ``call`` is what :func:`warm_up` said. ``slowest``: that rank's time counts, and not
+    the mean: of calls of which a rank need not wait for the others."""
     times: list[float] = []
     calls, made, spent = 0, 0, 0.0
     collecting = gc.isenabled()
@@ -193,7 +204,8 @@ def measure(run: Callable[[], None], call: float, rule: Rule, agreement: Agreeme
                 for _ in range(count):
                     run()
                 clock.lap()
-            took = agreement.mean(clock.laps())
+            laps = clock.laps()
+            took = agreement.most(*laps) if slowest else agreement.mean(laps)
             times += [one / count for one, count in zip(took, counts, strict=True)]
             calls, spent = calls + sum(counts), spent + sum(took)
             made += lead + sum(counts)

@@ -117,7 +117,7 @@ class _Tuner:
             singles += [Setting({"gloo_devices": value}) for value in _DEVICES]
         rate = self._try(Setting())
         self._steps = self._agreed(min(_MOST_STEPS, max(_LEAST_STEPS, int(rate * self._plan.seconds + 1))))
-        figures = self._rounds("one setting at a time", singles)
+        figures = self._rounds(0, "one setting at a time", singles)
         together = combined(singles, figures)
         # All ranks have timed for themselves: rank 0's word counts.
         together = Setting(_pairs(self._place.exchange(_text(together.values))[0]))
@@ -128,21 +128,24 @@ class _Tuner:
                 if together.values:
                     second.append(Setting({**together.values, "compress": how}))
         if second:
-            self._rounds("the best of them together", second)
+            self._rounds(1, "the best of them together", second)
 
     def _agreed(self, steps: int) -> int:
         return int(self._place.exchange(str(steps))[0])
 
-    def _rounds(self, what: str, settings: Sequence[Setting]) -> list[list[float]]:
-        """Steps per second of the baseline (first) and of each setting, in each round."""
+    def _rounds(self, group: int, what: str, settings: Sequence[Setting]) -> list[list[float]]:
+        """Steps per second of the baseline (first) and of each setting, in each round; said after each."""
         everything = [Setting(), *settings]
         figures: list[list[float]] = [[] for _ in everything]
         for number in range(ROUNDS):
             self._say(messages.Progress(f"tuning, {what}: round {number + 1} of {ROUNDS}"))
             for setting, found in zip(everything, figures, strict=True):
                 found.append(self._try(setting))
-        for number, (setting, found) in enumerate(zip(everything, figures, strict=True)):
-            self._say(messages.Tried(setting.name, dict(setting.values), found, setting.numerics, not number))
+            for place, (setting, found) in enumerate(zip(everything, figures, strict=True)):
+                values = dict(setting.values)
+                self._say(
+                    messages.Tried(setting.name, values, list(found), setting.numerics, not place, group)
+                )
         return figures
 
     def _group(self, times: int) -> Any:

@@ -1,8 +1,9 @@
 """How many bytes the measured calls moved, by the kernel's two witnesses: sockets and interfaces.
 
-One rank of each node reads for the whole node, before and after the timed batches. Of sockets count those that came
-after :class:`Witness` was made, so neither the store's nor the agents' nor those of the group that the ranks agree by;
-of these those between the job's nodes. Interfaces count everything, headers and the others' bytes included.
+One rank of each node reads for the whole node, before the first call that leads in and after the last timed one. Of
+sockets count those that came after :class:`Witness` was made, so neither the store's nor the agents' nor those of the
+group that the ranks agree by; of these those between the job's nodes. Interfaces count everything, headers and the
+others' bytes included.
 """
 
 from __future__ import annotations

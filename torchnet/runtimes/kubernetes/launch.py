@@ -71,6 +71,7 @@ def launch(
             log_dir=os.path.join(cwd, job.output.log_dir) if job.output.log_dir else None,
             keep=group.keep,
             detach=group.detach,
+            measure=job.output.measure,
         )
         path = job.output.json_path
         return see(door, known, console, wishes, signals, json_path=path, told=told)

@@ -52,7 +52,7 @@ def see(
         )
         close(console, signals)
         return outcome.code
-    receipt = summed(outcome.receipt)
+    receipt = summed(outcome.receipt, asked=wishes.measure)
     console.event({"event": "receipt", "receipt": receipt})
     failure = receipt["failure"]
     stopped = failure is not None and failure["kind"] in ("interrupted", "timeout")

@@ -10,7 +10,7 @@ from typing import Any
 class Wishes:
     """What the launch asked for. Times are seconds. ``stops``: a signal stops the job, and a failure, too; attach only
     looks on. ``keep``: what is stopped stays there. ``detach``: return when all have started, and leave the run, also
-    where it has ended by itself by then."""
+    where it has ended by itself by then. ``measure``: the workers were to sample their rails."""
 
     start_timeout: float | None = None
     timeout: float | None = None
@@ -21,6 +21,7 @@ class Wishes:
     keep: bool = False
     detach: bool = False
     tail: int | None = None
+    measure: bool = False
 
 
 @dataclass(frozen=True)

@@ -101,12 +101,11 @@ def launch(
     finally:
         internet.close()
     if job.output.measure:
-        from torchnet.ui.measured import (
-            summed,  # it loads pydantic's model of a receipt, which a start need not wait for
-        )
+        # It loads pydantic's model of a receipt, which a start need not wait for.
+        from torchnet.ui.measured import summed
 
         rate = job.network.rate
-        receipt = summed(receipt, rate * job.network.rails if rate else None)
+        receipt = summed(receipt, rate * job.network.rails if rate else None, asked=True)
     console.event({"event": "receipt", "receipt": receipt})
     stopped = receipt["failure"] is not None and receipt["failure"]["kind"] in ("interrupted", "timeout")
     console.close(_STOPPED_SECONDS if stopped else None)

@@ -144,7 +144,7 @@ def _block(fabric: Netlink, port: int) -> None:
     Until then the kernel refuses to let the port forward (net/bridge/br_stp_if.c, br_set_port_state).
     """
     deadline = time.monotonic() + _CARRIER_SECONDS
-    while time.monotonic() < deadline:  # another fault may keep the port down
+    while time.monotonic() < deadline:
         try:
             fabric.request(build.blocked_port(port, False))
             break
@@ -152,6 +152,8 @@ def _block(fabric: Netlink, port: int) -> None:
             if error.errno != ENETDOWN:
                 raise
         time.sleep(0.005)
+    else:
+        return  # another fault keeps the port down: nothing goes through anyway, and it cannot be blocked
     fabric.request(build.blocked_port(port, True))
 
 
