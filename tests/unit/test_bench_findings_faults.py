@@ -233,6 +233,16 @@ def test_ranks_that_were_told_another_interface_are_told_of_by_the_receipt() -> 
     assert "sockets were on eth0" in found.text
 
 
+def test_what_the_other_network_loses_is_not_told_where_ranks_took_it_for_the_backend() -> None:
+    results = made(2, strays=1.0, repeats=lambda _a, _b: 0.03)
+    results = changed_setup(results, interface="eth0", environment={"GLOO_SOCKET_IFNAME": "eth0"})
+    parts = {
+        name: tuple(row.model_copy(update={"network": "eth0"}) for row in getattr(results, name))
+        for name in ("collectives", "tcp", "latency", "lines")
+    }
+    assert only(changed(results, **parts)).kind == "wrong-interface"
+
+
 def test_rails_are_no_other_interface() -> None:
     results = made(2, strays=0.5)
     assert results.setup

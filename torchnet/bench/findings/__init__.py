@@ -25,7 +25,9 @@ def find(results: Results) -> tuple[Finding, ...]:
     wrong = course.wrong_results(view)
     stray = traffic.wrong_interface(view)
     mtu = limits.mtu(view)
-    network = [] if mtu else _network(view)
+    # Where the ranks took another network for the backend, its paths are nobody's business.
+    elsewhere = any(view.network in one.where for one in stray)
+    network = [] if mtu or elsewhere else _network(view)
     found = [*wrong, *lost, *stray, *mtu, *network]
     if stray or mtu or lost:
         return tuple(found)
