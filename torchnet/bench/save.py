@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from torchnet.bench.results import Results
 from torchnet.network.text import printable
-from torchnet.ui.save import store, write_json
+from torchnet.ui.save import show, store, write_json
 
 
 def save(
@@ -38,12 +38,12 @@ def save(
             written.append(f"{html_path} (report)")
         else:
             where = "" if known else "; the results are on standard output"
-            _say(
+            show(
                 f"torchnet: error: {printable(html_path)} could not be written: {reason}{where}\n",
                 stderr or sys.stderr,
             )
             if not known:
-                _say(json.dumps(document, indent=2, allow_nan=False) + "\n", stdout or sys.stdout)
+                show(json.dumps(document, indent=2, allow_nan=False) + "\n", stdout or sys.stdout)
     return written
 
 
@@ -56,11 +56,3 @@ def _html(results: Results, path: str) -> str | None:
         return f"the report cannot be made ({type(error).__name__}: {printable(str(error), 300)})"
     reason = store(path, page.encode("utf-8", "backslashreplace"))
     return None if reason is None else printable(reason)
-
-
-def _say(text: str, file: TextIO) -> None:
-    try:
-        file.write(text)
-        file.flush()
-    except (OSError, ValueError):
-        pass  # the last resort has gone, too

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import typer
 
 from torchnet.bench.options import GROUP, JOB_FIELDS, OPTIONS
-from torchnet.cli.launch import FORMATS, dry_run, dry_run_form
-from torchnet.cli.options import PlainCommand, field_parameters, given_fields, parameter, parameter_name
+from torchnet.cli.launch import dry_run, dry_run_form
+from torchnet.cli.options import PlainCommand, field_parameters, given_fields, parameter_name, signature
 from torchnet.cli.places import working_directory
 from torchnet.errors import UsageError
 
@@ -60,20 +59,9 @@ def _command() -> Any:
     def bench(context: typer.Context, **values: Any) -> None:
         context.obj.action = partial(run, values, list(context.args), context.meta[_WORDS])
 
-    config = typer.Option(
-        None, "--config", metavar="FILE", help="Job file (TOML); its paths are relative to it."
-    )
-    dry = typer.Option(None, "--dry-run", help="Show the job (on Kubernetes: its objects), and run nothing.")
-    form = typer.Option(None, "-o", metavar="|".join(FORMATS), help="Form of the dry run. [yaml]")
-    bench.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
-            *field_parameters(OPTIONS, group=GROUP),
-            *field_parameters(JOB_FIELDS),
-            parameter("config", str, config),
-            parameter("dry_run", bool, dry),
-            parameter("form", str, form),
-        ]
+    bench.__signature__ = signature(  # type: ignore[attr-defined]
+        [*field_parameters(OPTIONS, group=GROUP), *field_parameters(JOB_FIELDS)],
+        "Show the job (on Kubernetes: its objects), and run nothing.",
     )
     bench.__annotations__ = {}
     return bench

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from torchnet.cli.options import PlainCommand, field_parameters, foreign_parameters, given_fields, parameter
+from torchnet.cli.options import (
+    FORMATS,
+    PlainCommand,
+    field_parameters,
+    foreign_parameters,
+    given_fields,
+    signature,
+)
 from torchnet.cli.places import working_directory
 from torchnet.errors import UsageError
 
 if TYPE_CHECKING:
     from torchnet.spec.resolve import Resolved
 
-FORMATS = ("yaml", "json")
 HELP = """\
 Run SCRIPT on many workers, so that its collectives travel over the backend network.
 
@@ -52,22 +57,9 @@ def _command() -> Any:
     def launch(context: typer.Context, **values: Any) -> None:
         context.obj.action = partial(run, values, list(context.args))
 
-    config = typer.Option(
-        None, "--config", metavar="FILE", help="Job file (TOML); its paths are relative to it."
-    )
-    dry_run = typer.Option(
-        None, "--dry-run", help="Show the resolved job (on Kubernetes: its objects), and run nothing."
-    )
-    form = typer.Option(None, "-o", metavar="|".join(FORMATS), help="Form of the dry run. [yaml]")
-    launch.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
-            *field_parameters(),
-            *foreign_parameters(),
-            parameter("config", str, config),
-            parameter("dry_run", bool, dry_run),
-            parameter("form", str, form),
-        ]
+    launch.__signature__ = signature(  # type: ignore[attr-defined]
+        [*field_parameters(), *foreign_parameters()],
+        "Show the resolved job (on Kubernetes: its objects), and run nothing.",
     )
     launch.__annotations__ = {}
     return launch

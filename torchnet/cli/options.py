@@ -13,6 +13,7 @@ from torchnet.cli.torchrun import FOREIGN
 from torchnet.spec.fields import FIELDS, GROUPS, Field
 
 OWN_GROUP = "This command"
+FORMATS = ("yaml", "json")  # of a dry run
 
 
 class PlainGroup(TyperGroup):
@@ -102,6 +103,26 @@ def foreign_parameters() -> list[inspect.Parameter]:
         parameter(one.parameter, bool if one.switch else str, typer.Option(None, one.flag, hidden=True))
         for one in FOREIGN
     ]
+
+
+def signature(parameters: Iterable[inspect.Parameter], dry_run: str) -> inspect.Signature:
+    """Of a command that makes a job: its context, these parameters, and what all such commands take.
+
+    ``dry_run`` is that flag's help.
+    """
+    config = typer.Option(
+        None, "--config", metavar="FILE", help="Job file (TOML); its paths are relative to it."
+    )
+    form = typer.Option(None, "-o", metavar="|".join(FORMATS), help="Form of the dry run. [yaml]")
+    return inspect.Signature(
+        [
+            inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
+            *parameters,
+            parameter("config", str, config),
+            parameter("dry_run", bool, typer.Option(None, "--dry-run", help=dry_run)),
+            parameter("form", str, form),
+        ]
+    )
 
 
 def parameter(name: str, kind: Any, option: Any) -> inspect.Parameter:

@@ -53,16 +53,16 @@ def write_json(
     try:
         text = json.dumps(receipt, indent=2, allow_nan=False) + "\n"
         if path == "-":
-            _print(text, stdout or sys.stdout)
+            show(text, stdout or sys.stdout)
             return None
         _store(path, text.encode("ascii"))
     except (OSError, ValueError, TypeError, RecursionError) as error:
         text = text or _as_python(receipt)
         reason = getattr(error, "strerror", None) or str(error)
-        _print(text, stdout or sys.stdout)
+        show(text, stdout or sys.stdout)
         where = "the result is on standard output" if text else "the result cannot be shown, either"
         said = f"{printable(path)} could not be written: {printable(reason)}; {where}"
-        _print(f"torchnet: error: {said}\n", stderr or sys.stderr)
+        show(f"torchnet: error: {said}\n", stderr or sys.stderr)
         return reason
     return None
 
@@ -138,7 +138,8 @@ def _sync_folder(folder: str) -> None:
         os.close(descriptor)
 
 
-def _print(text: str, file: TextIO) -> None:
+def show(text: str, file: TextIO) -> None:
+    """Write it there if that is possible."""
     try:
         file.write(text)
         file.flush()
