@@ -30,7 +30,9 @@ LEAD = 0.016  # seconds: twice what the local networks' shaper lets through at o
 LARGE = 0.2  # seconds of a call of which few have to do
 _LEAST, _LEAST_LARGE, _LEAST_HUGE = 6, 3, 2  # batches: so many always; six have an interval of 95 %
 _MOST_CALLS = 100_000
-_CALLS, _BATCHES = 4, 8  # calls of a batch, as long as there is the time for so many batches
+# Calls of a batch, as long as there is the time for so many batches: of nine the interval leaves out the least and the
+# most, so that one hiccup does not widen it.
+_CALLS, _BATCHES = 4, 10
 _GIVEN_BATCHES = 30  # at most, of a given number of calls
 
 
