@@ -44,12 +44,14 @@ def test_a_healthy_network_gives_no_finding_five_times_in_a_row(tmp_path: Path) 
         (("--nnodes", "3", "--fault", "node-1:net1:rate=100mbit"), "slow-node", "node-1"),
         (("--fault", "node-1:net1:rate-out=100mbit"), "asymmetry", "node-1"),
         (("--fault", "node-1:net1:rate=100mbit"), "slow-pair", "node-1"),
-        # After the preflight, which would refuse it, and before the ranks have loaded torch.
-        (("--fault", "node-1:net1:mtu=1500@1.2"), "mtu", "node-1"),
+        # After the preflight, which would refuse it; and once before, once after the ranks look at it first.
+        (("--fault", "node-1:net1:mtu=1500@1"), "mtu", "node-1"),
+        (("--fault", "node-1:net1:mtu=1500@4"), "mtu", "node-1"),
         (("--fault", "node-1:net1:loss=1"), "loss", "node-1"),
         (("--env", "GLOO_SOCKET_IFNAME=eth0"), "wrong-interface", "eth0"),
     ],
-    ids=["a node's rate a tenth", "one direction shaped", "a pair", "MTU 1500 on one", "packets lost", "over eth0"],
+    ids=["a node's rate a tenth", "one direction shaped", "a pair", "MTU 1500 on one", "the same later", "packets lost",
+         "over eth0"],
 )  # fmt: skip
 def test_a_planted_fault_gives_its_finding_and_no_other(
     tmp_path: Path, words: tuple[str, ...], kind: str, where: str

@@ -170,6 +170,18 @@ def index_of(netlink: Netlink, name: str) -> int:
     return int(answer["index"])
 
 
+def carries(netlink: Netlink, index: int) -> bool:
+    """Whether the kernel has told everybody that the link has a carrier.
+
+    Until then its operational state is unknown, which a bridge takes for up, too (net/core/link_watch.c).
+    """
+    message = ifinfmsg()
+    message["index"] = index
+    answer = ifinfmsg(netlink.get(encode(message, 18, 0))[1])
+    answer.decode()
+    return bool(answer.get_attr("IFLA_OPERSTATE") == "UP")
+
+
 def _address(index: int, ip: str, prefix: int) -> Any:
     message = ifaddrmsg()
     message["index"], message["family"], message["prefixlen"] = index, family_of(ip), prefix

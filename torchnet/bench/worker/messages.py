@@ -18,7 +18,7 @@ FIGURES = 200  # at most in one message: of more, evenly chosen ones
 
 @dataclass(frozen=True)
 class Node:
-    """One worker's facts, a message each, before anything is measured.
+    """One worker's facts, before anything is measured; and once more in the end where they have changed since.
 
     ``addresses``: of each network that is measured, by interface. ``mtus``: bytes, by interface. ``speeds``: bits per
     second, by interface, where its driver tells one. ``sysctls``: net.ipv4.tcp_rmem and the like; the words as the

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torchnet.bench.worker.messages import Node
     from torchnet.bench.worker.place import Place
     from torchnet.bench.worker.plan import Plan
     from torchnet.bench.worker.series import Bench, Network, Say
@@ -96,7 +97,8 @@ def _measure(plan: Plan, context: Context, say: Say) -> None:
     plan = fitting(plan, place, context.device)
     backend = "nccl" if "nccl" in context.backend else "gloo"
     say(_setup(backend, context, place))
-    _nodes(place, say)
+    known: dict[int, Node] = {}
+    _nodes(place, known, say)
     closed = pairs.measure(plan, place, say)
 
     agreement = timing.Agreement()
@@ -110,6 +112,7 @@ def _measure(plan: Plan, context: Context, say: Say) -> None:
         from torchnet.bench.worker import tune
 
         tune.measure(plan, place, say)
+    _nodes(place, known, say)  # an MTU that changed meanwhile, say
     place.barrier()
 
 
@@ -155,8 +158,8 @@ def backend_interface(environ: Any) -> str:
     return "lo"
 
 
-def _nodes(place: Place, say: Say) -> None:
-    """Say each node's facts, and take everybody's addresses from them."""
+def _nodes(place: Place, known: dict[int, Node], say: Say) -> None:
+    """Say the facts of each node of which others were ``known`` or none, and take everybody's addresses from them."""
     from torchnet.bench.worker import machine, messages
 
     own = ""
@@ -166,7 +169,9 @@ def _nodes(place: Place, say: Say) -> None:
         if text:
             node = messages.Node(**json.loads(text))
             place.addresses[node.node] = node.addresses
-            say(node)
+            if known.get(node.node) != node:
+                say(node)
+            known[node.node] = node
 
 
 def _setup(backend: str, context: Context, place: Place) -> Any:

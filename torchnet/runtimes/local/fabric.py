@@ -139,21 +139,14 @@ def build_fabric(
 
 
 def _block(fabric: Netlink, port: int) -> None:
-    """Once the bridge has heard of the port's carrier, a moment after the cable is made: then it enables the port.
-
-    Until then the kernel refuses to let the port forward (net/bridge/br_stp_if.c, br_set_port_state).
+    """Once the bridge has heard of the carrier, a moment after the cable is made: then it enables a port that was
+    disabled before (net/bridge/br_if.c, br_port_carrier_check).
     """
     deadline = time.monotonic() + _CARRIER_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            fabric.request(build.blocked_port(port, False))
-            break
-        except OSError as error:
-            if error.errno != ENETDOWN:
-                raise
+    while not build.carries(fabric, port):
+        if time.monotonic() > deadline:
+            return  # another fault keeps the port down: nothing goes through anyway
         time.sleep(0.005)
-    else:
-        return  # another fault keeps the port down: nothing goes through anyway, and it cannot be blocked
     fabric.request(build.blocked_port(port, True))
 
 
