@@ -1,0 +1,121 @@
+"""How the run went: wrong results, a slow collective, a refused or lost node, and the next command for each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.unit.bench_faults import made, only, typed
+from tests.unit.bench_results import changed
+from torchnet.bench.findings import find
+
+# -- the run
+
+
+def test_wrong_results_come_first() -> None:
+    results = made(3, path=lambda a, b: 0.1 if 1 in (a, b) else 1.0)
+    rows = (results.collectives[0].model_copy(update={"wrong": 7}), *results.collectives[1:])
+    found = find(changed(results, collectives=rows))
+    assert [one.kind for one in found] == ["wrong-results", "slow-node"]
+    assert "7 elements" in found[0].text
+
+
+@pytest.mark.parametrize("nodes", [2, 4])
+def test_a_slow_collective_on_a_fast_path_is_told(nodes: int) -> None:
+    assert only(made(nodes, achieved=0.6)).kind == "slow-collective"
+
+
+def test_a_slow_collective_and_noise_that_a_slow_node_explains_are_not_told() -> None:
+    assert only(made(3, achieved=0.5, path=lambda a, b: 0.3 if 1 in (a, b) else 1.0)).kind == "slow-node"
+
+
+def test_noise_is_told() -> None:
+    results = made(2, noise=0.01)
+    rows = [
+        row.model_copy(update={"time": row.time.model_copy(update={"high": row.time.median * 1.6})})
+        for row in results.collectives
+    ]
+    assert only(changed(results, collectives=tuple(rows))).kind == "noise"
+
+
+def test_a_local_network_that_was_refused_is_shown_without_a_script() -> None:
+    found = only(changed(made(2), setup=None, complete=False, exit_code=4, reason="x"))
+    assert found.fix == "torchnet bench --dry-run"
+
+
+def test_a_network_that_the_preflight_refused_is_told_in_its_words() -> None:
+    results = changed(
+        made(2), setup=None, complete=False, exit_code=4, reason="node-1 does not answer at 9000 bytes"
+    )
+    found = only(results)
+    assert found.kind == "network"
+    assert "node-1 does not answer at 9000 bytes" in found.text
+
+
+def test_a_lost_node_is_named_and_what_follows_is_not() -> None:
+    results = changed(made(3, achieved=0.5), complete=False, exit_code=70, reason="node-2 was lost")
+    found = only(results)
+    assert (found.kind, found.where) == ("lost", ("node-2",))
+
+
+SLOW: dict[str, Any] = {"on": "kubernetes", "path": lambda a, b: 0.1 if 1 in (a, b) else 1.0}
+
+
+@pytest.mark.parametrize(
+    ("words", "fix"),
+    [
+        ((), "torchnet verify"),
+        (("-nml",), "torchnet verify -n ml"),
+        (("--namespace", "ml"), "torchnet verify -n ml"),
+        (("--namespace=ml", "--image", "r/i:1", "--nnodes", "3"), "torchnet verify -n ml --image r/i:1"),
+        (("-n", "ml", "--network=ml/b*2=a.b/c", "--network", "d"), "torchnet verify -n ml --network ml/b"),
+        (("-n",), "torchnet verify -n ''"),
+    ],
+)
+def test_on_kubernetes_two_new_pods_are_tried_where_the_run_was(words: tuple[str, ...], fix: str) -> None:
+    """Its own are gone."""
+    assert only(typed(made(3, **SLOW), *words)).fix == fix
+    mtu = only(typed(made(3, on="kubernetes", mtus={1: 1500}), *words))
+    assert (mtu.kind, mtu.fix) == ("mtu", fix)
+
+
+def test_on_kubernetes_what_only_the_host_can_do_says_so() -> None:
+    world: dict[str, Any] = {"rate": 10e9, "round_trip": 0.02, "one_stream": 0.2, "window_limited": 0.9}
+    found = only(made(2, on="kubernetes", **world))
+    assert found.kind == "buffers"
+    assert found.fix.startswith("sysctl -w ")
+    assert found.fix.endswith("  # on the host of the pod node-0")
+    assert only(made(2, **world)).fix.endswith("  # on node-0")
+    bound = only(made(2, on="kubernetes", path=lambda _a, _b: 0.6, busy=0.97))
+    assert bound.fix == "top -H -b -n 1  # on the host of the pod node-0"
+    held = only(made(2, on="kubernetes", path=lambda _a, _b: 0.6, throttled=0.3))
+    assert held.fix.endswith(" --cpus 4")
+
+
+def test_a_lost_run_on_kubernetes_is_done_again_and_kept() -> None:
+    results = typed(made(3, on="kubernetes"), "-n", "ml", "--env", "A=b")
+    found = only(changed(results, complete=False, exit_code=70, reason="node-2 was lost"))
+    assert found.fix == "torchnet bench -n ml --env A=b --keep"
+
+
+def test_nothing_asks_for_a_pod_that_is_gone() -> None:
+    results = made(2, on="kubernetes")
+    rows = [
+        row.model_copy(update={"wrong": 1, "interface_bytes": {"net1": 1 << 40}})
+        for row in results.collectives
+    ]
+    found = find(changed(results, collectives=tuple(rows)))
+    assert [one.kind for one in found] == ["wrong-results", "bytes"]
+    for one in found:
+        assert "on the host of the pod node-0" in one.fix
+        assert "net1" not in one.fix
+
+
+@pytest.mark.parametrize("words", [("--env", "SECRET=…"), ("--env=SECRET=…",)])
+def test_a_benchmark_that_is_done_again_has_no_values_that_were_masked(words: tuple[str, ...]) -> None:
+    results = made(2, on="kubernetes", backend="nccl", environment={"NCCL_SOCKET_IFNAME": "net1"})
+    rows = [row.model_copy(update={"formula_bytes": row.formula_bytes * 2}) for row in results.collectives]
+    found = only(typed(changed(results, collectives=tuple(rows)), *words, "-n", "ml", "--env", "EMPTY="))
+    assert found.kind == "bytes"
+    assert found.fix == "torchnet bench -n ml --env EMPTY= --env NCCL_DEBUG=INFO"
