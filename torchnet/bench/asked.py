@@ -19,6 +19,7 @@ LEAST, MOST, FACTOR = 1 << 10, 256 << 20, 4.0
 _INTERFACE = re.compile(r"[^\s/]{1,15}")
 _HOUR = 3600.0
 T = TypeVar("T")
+N = TypeVar("N", int, float)
 
 
 @dataclass(frozen=True)
@@ -174,21 +175,21 @@ def _one_of(values: Sequence[str]) -> Callable[[Any], str]:
 
 
 def _whole(least: int, most: int) -> Callable[[Any], int]:
-    def parse(raw: object) -> int:
-        number = parse_whole(raw)
-        if not least <= number <= most:
-            raise ValueError("is too small" if number < least else "is too large")
-        return number
-
-    return parse
+    return _between(parse_whole, least, most, "small", "large")
 
 
 def _time(least: float) -> Callable[[Any], float]:
-    def parse(raw: object) -> float:
-        seconds = parse_duration(raw)
-        if not least <= seconds <= _HOUR:
-            raise ValueError("is too short" if seconds < least else "is too long")
-        return seconds
+    return _between(parse_duration, least, _HOUR, "short", "long")
+
+
+def _between(
+    read: Callable[[Any], N], least: float, most: float, under: str, over: str
+) -> Callable[[Any], N]:
+    def parse(raw: object) -> N:
+        number = read(raw)
+        if not least <= number <= most:
+            raise ValueError(f"is too {under if number < least else over}")
+        return number
 
     return parse
 
