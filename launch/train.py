@@ -137,7 +137,7 @@ def train(args: argparse.Namespace, device: torch.device) -> Tensor:
         if rank == 0:
             speed = len(batches) / (time.perf_counter() - since)
             loss = total / seen
-            print(f"epoch {epoch + 1} of {args.epochs}: loss {loss:.4f}, {speed:.1f} steps/s", flush=True)
+            print(f"epoch {epoch + 1} of {args.epochs}: loss {loss:.4f}, {speed:.2f} steps/s", flush=True)
         if rank == 0 and args.checkpoint and seen == len(training):
             state = {"epochs": epoch + 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
             args.checkpoint.parent.mkdir(parents=True, exist_ok=True)

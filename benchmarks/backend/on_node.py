@@ -1,6 +1,7 @@
-"""Runs on each node of a torchnet network what people would use instead: iperf3, or torchrun with a loop.
+"""Runs on each node of a torchnet network what people would use instead: iperf3, torchrun, Gloo's own benchmark.
 
-torchnet launch on_node.py iperf3 SECONDS | loop MEBIBYTES SECONDS | script SCRIPT ARGS…
+torchnet launch on_node.py iperf3 SECONDS | loop MEBIBYTES SECONDS | script SCRIPT ARGS… |
+                           gloo PROGRAM FOLDER ELEMENTS TIME
 """
 
 import json
@@ -53,10 +54,20 @@ def torchrun(script: str, arguments: list[str]) -> None:
     raise SystemExit(subprocess.run(command, env=environment, check=False).returncode)
 
 
+def gloo(program: str, folder: str, elements: str, seconds: str) -> None:
+    """The ring that torch's Gloo backend runs by default, without torch; the ranks meet in a folder."""
+    command = [program, "--size", os.environ["WORLD_SIZE"], "--rank", str(RANK), "--shared-path", folder]
+    command += ["--transport", "tcp", "--tcp-device", os.environ["GLOO_SOCKET_IFNAME"], "--no-verify"]
+    command += ["--elements", elements, "--iteration-time", seconds, "new_allreduce_ring"]
+    raise SystemExit(subprocess.run(command, check=False).returncode)
+
+
 what, *words = sys.argv[1:]
 if what == "iperf3":
     iperf3(*words)
 elif what == "loop":
     torchrun(str(Path(__file__).with_name("loop.py")), words)
+elif what == "gloo":
+    gloo(*words)
 else:
     torchrun(words[0], words[1:])
