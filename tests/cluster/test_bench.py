@@ -1,4 +1,5 @@
-"""The benchmark in pods: the same command, and its figures beside those of a loop by hand in the same processes."""
+"""The benchmark in pods: the same command, its figures beside those of a loop by hand in the same processes, and what a
+training got."""
 
 from __future__ import annotations
 
@@ -38,6 +39,20 @@ BY_HAND = """\
             if dist.get_rank() == 0:
                 print("by hand", (time.perf_counter() - began) / 20, flush=True)
         run.main(["--plan", sys.argv[1]])
+"""
+
+# 2.5 MB from each node in a step: 0.1 s at 200 Mbit/s.
+STEPS = """\
+    import time
+    import torch
+    import torch.distributed as dist
+    import torchnet
+
+    with torchnet.init("gloo"):
+        tensor = torch.zeros(625_000)
+        for _ in range(25):
+            dist.all_reduce(tensor)
+            time.sleep(0.1)
 """
 
 
@@ -84,3 +99,15 @@ def test_the_same_command_in_pods(launcher: Launcher) -> None:
     assert "<html" in (launcher.folder / "r.html").read_text()
     assert json.loads((launcher.folder / "r.json").read_text())["schema"] == "torchnet.bench/1"
     assert launcher.left() == []
+
+
+def test_the_steps_of_a_training_are_told_from_its_traffic(launcher: Launcher) -> None:
+    words = launcher.words("--measure", "--json", "receipt.json", nnodes=2)
+    with shaped(launcher.cluster, *NODES, rate="200mbit"):
+        ran = launcher.run(*words, launcher.script(STEPS))
+    assert ran.code == 0, ran.err
+    measured = json.loads((launcher.folder / "receipt.json").read_text())["measured"]
+    assert measured["nodes"] == 2
+    assert measured["step_bytes"] == pytest.approx(2_500_000, rel=0.05)
+    assert 3 < measured["steps_per_s"] < 6
+    assert "steps/s of 2.5" in ran.err

@@ -113,9 +113,14 @@ def test_nothing_asks_for_a_pod_that_is_gone() -> None:
 
 
 @pytest.mark.parametrize("words", [("--env", "SECRET=…"), ("--env=SECRET=…",)])
-def test_a_benchmark_that_is_done_again_has_no_values_that_were_masked(words: tuple[str, ...]) -> None:
+def test_a_benchmark_that_is_done_again_has_no_values_that_were_masked_and_keeps_the_files(
+    words: tuple[str, ...],
+) -> None:
     results = made(2, on="kubernetes", backend="nccl", environment={"NCCL_SOCKET_IFNAME": "net1"})
     rows = [row.model_copy(update={"formula_bytes": row.formula_bytes * 2}) for row in results.collectives]
-    found = only(typed(changed(results, collectives=tuple(rows)), *words, "-n", "ml", "--env", "EMPTY="))
+    files = ("--json", "old.json", "--html=old.html")
+    found = only(
+        typed(changed(results, collectives=tuple(rows)), *words, "-n", "ml", "--env", "EMPTY=", *files)
+    )
     assert found.kind == "bytes"
     assert found.fix == "torchnet bench -n ml --env EMPTY= --env NCCL_DEBUG=INFO"

@@ -135,6 +135,16 @@ def test_bytes_that_the_formula_does_not_explain_are_told(factor: float, words: 
     assert words in found.text
 
 
+def test_a_chain_of_nccl_may_come_back_to_its_root_s_node() -> None:
+    """The same bytes in a ring, which has no root, are too many."""
+    for collective, kinds in (("broadcast", []), ("all_gather", ["bytes"])):
+        results = made(2, backend="nccl", per_node=4, collectives=(collective,))
+        rows = [
+            row.model_copy(update={"formula_bytes": row.formula_bytes / 2}) for row in results.collectives
+        ]
+        assert [one.kind for one in find(changed(results, collectives=tuple(rows)))] == kinds
+
+
 def test_ranks_of_one_node_need_no_network() -> None:
     results = changed_setup(made(2), ranks=4)
     rows = [row.model_copy(update={"formula_bytes": row.formula_bytes * 3}) for row in results.collectives]

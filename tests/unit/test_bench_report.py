@@ -115,6 +115,19 @@ def test_long_labels_make_fewer_columns_of_a_legend() -> None:
     assert "reduce_scatter, bfloat16, prod<" in text
 
 
+def test_a_plot_s_ceiling_is_where_busbw_ends() -> None:
+    """Four ranks of a node send to all four of the other one: its line carries more than one rank's busbw says."""
+    for name, words in (("all_to_all", "net1’s line, over 2.29: 5"), ("all_reduce", "net1’s line: 12")):
+        results = healthy(2, per_node=4, collectives=(name,), sizes=SIZES)
+        assert words in html(results)
+
+
+def test_how_a_newer_torchnet_knows_a_line_is_told_in_its_word() -> None:
+    results = healthy(2, sizes=SIZES)
+    lines = tuple(one.model_copy(update={"known": "<measured>"}) for one in results.lines)
+    assert "&lt;measured&gt;" in html(changed(results, lines=lines))
+
+
 def test_plots_take_font_and_colours_from_the_page(full: str) -> None:
     drawn = "".join(re.findall("<svg.*?</svg>", full, re.DOTALL))
     assert "font-family" not in drawn

@@ -176,8 +176,11 @@ def test_a_tuning_is_told_with_its_trials_and_its_block() -> None:
     trial = Trial(name="bf16 hook", settings={}, steps_per_s=one, ratio=one, numerics=True)
     tuning = Tuning(trials=(trial,), chosen={"a": "b"}, block='[tool.torchnet]\na = "b"\n')
     text = render(changed(healthy(), tuning=tuning))
-    assert "2.000x (1.500 to 2.500), changes numerics" in text
+    assert "2.000x (1.500 to 2.500, 6 rounds), changes numerics" in text
     assert '[tool.torchnet]\na = "b"' in text
+    few = trial.model_copy(update={"ratio": one.model_copy(update={"count": 2})})
+    stopped = render(changed(healthy(), tuning=Tuning(trials=(few,), chosen={}, block="# a comment\n")))
+    assert "2 rounds), too few to choose by: 6 are needed" in stopped
     nothing = render(changed(healthy(), tuning=Tuning(trials=(trial,), chosen={}, block="# a comment\n")))
     assert "nothing that was tried is reliably faster than torch's own settings" in nothing
 

@@ -9,7 +9,8 @@ from tests.training import needs_torch
 torch = pytest.importorskip("torch")
 pytestmark = needs_torch
 
-from torchnet.bench.worker.tune import Setting, combined, network, width_for  # noqa: E402
+from torchnet.bench.worker.steps import network, width_for  # noqa: E402
+from torchnet.bench.worker.tune import Setting, combined  # noqa: E402
 
 
 def test_the_best_of_each_kind_is_tried_together() -> None:

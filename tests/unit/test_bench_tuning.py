@@ -93,6 +93,23 @@ def test_of_what_was_said_after_each_round_the_last_counts() -> None:
     assert found.chosen == {"bucket_cap_mb": "1"}
 
 
+def test_what_was_started_for_itself_goes_with_what_was_chosen_before() -> None:
+    small = times(1.2, {"bucket_cap_mb": "1"})
+    base = Tried("bucket_cap_mb 1", small.settings, [2.0] * 6, numerics=False, baseline=True, group=2)
+    both = {**small.settings, "network.mtu": "9000"}
+
+    def found(ratio: float) -> dict[str, str]:
+        return chosen(small, base, replace(times(ratio, both, base), group=2))
+
+    assert found(1.04) == both  # though less over its baseline than the other over torch's own
+    assert found(1.01) == small.settings
+    told = tuning([BASE, small, base, replace(times(1.04, both, base), group=2)], numerics=False, about="")
+    assert told is not None
+    assert [line.split("  ")[-1] for line in told.block.splitlines() if line.endswith("<- chosen")] == [
+        "bucket_cap_mb 1, network.mtu 9000 <- chosen"
+    ]
+
+
 @given(
     about=st.text(max_size=40),
     settings=st.fixed_dictionaries(
@@ -101,6 +118,7 @@ def test_of_what_was_said_after_each_round_the_last_counts() -> None:
             "bucket_cap_mb": st.sampled_from(["1", "5", "0.5", "100"]),
             "gloo_devices": st.sampled_from(["2", "4"]),
             "compress": st.sampled_from(["bf16", "fp16"]),
+            "network.mtu": st.sampled_from(["1500", "9000"]),
         },
     ).filter(bool),
 )
@@ -114,6 +132,7 @@ def test_torchnet_reads_the_block_back(
     job = asked(folder, {}).job
     assert job.nnodes == 3
     told = {name: getattr(job.tune, name) for name in job.tune.model_fields_set}
+    told |= {f"network.{name}": getattr(job.network, name) for name in job.network.model_fields_set}
     assert {name: f"{v:g}" if isinstance(v, float) else str(v) for name, v in told.items()} == settings
 
 

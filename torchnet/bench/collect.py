@@ -51,6 +51,10 @@ class Collector:
             return {**event, "stream": "stderr"}
         return _without_figures(event) if kind == "failure" else False
 
+    def another(self) -> Collector:
+        """For another job of the same benchmark: with figures of its own, and the same place to show progress."""
+        return Collector(self._stream, aside=self._aside)
+
     def finish(self) -> None:
         """Clear the line about progress, so that others can write."""
         if self._stream is not None and self._stream.tty and self._stream.surface.owner == _OWNER:
@@ -86,12 +90,13 @@ class Collector:
             # Of a newer worker, if it is marked; else an ordinary line that began like a mark.
             return line.startswith(messages.MARK)
         if isinstance(message, messages.Progress):
-            self._show(str(message.text))  # it may be anything, and the figures are not lost for it
+            self.show(str(message.text))  # it may be anything, and the figures are not lost for it
         else:
             self.messages.append(message)
         return True
 
-    def _show(self, text: str) -> None:
+    def show(self, text: str) -> None:
+        """What is measured next."""
         stream = self._stream
         if stream is None:
             return

@@ -7,9 +7,11 @@ import secrets
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
+from torchnet.bench import starts
 from torchnet.bench.asked import Asked
 from torchnet.bench.collect import Collector
 from torchnet.bench.job import Planned, check_script, planned
@@ -18,7 +20,7 @@ from torchnet.bench.results import Finding, Lacking, Results
 from torchnet.bench.save import save
 from torchnet.bench.summary import FINDINGS, render
 from torchnet.bench.tuning import tuning
-from torchnet.bench.worker.messages import Tried
+from torchnet.bench.worker.messages import Lacks, Setup, Tried
 from torchnet.errors import NetworkError, TorchnetError
 from torchnet.network.text import printable
 from torchnet.spec.model import JobSpec
@@ -68,7 +70,7 @@ def run(wish: Planned, cwd: str, words: Sequence[str], version: str) -> int:
         tune=asked.tune,
     )
     collector = Collector(None if job.output.quiet else err, aside=asked.json == "-")
-    ending = _ended(wish, cwd, collector, err)
+    ending = _tried(wish, cwd, collector, _ended(wish, cwd, collector, err))
     found = _judged(results(collector.messages, context, ending), asked, collector)
     code = found.exit_code
     _show(found, asked, err, out)
@@ -107,6 +109,28 @@ def _ended(wish: Planned, cwd: str, collector: Collector, err: Stream) -> Ending
     collector.finish()
     failure = failure or collector.failure
     return Ending(code, collector.receipt, failure, tuple(collector.unreadable))
+
+
+def _tried(wish: Planned, cwd: str, collector: Collector, ending: Ending) -> Ending:
+    """After a tuning by the ranks came to its end: what needs a start of its own."""
+    setup = next((one for one in collector.messages if isinstance(one, Setup)), None)
+    tried = [one for one in collector.messages if isinstance(one, Tried)]
+    if ending.code or setup is None or not tried:
+        return ending
+    try:
+        found = tuning(tried, numerics=wish.asked.tune_numerics, about="")
+        chosen = found.chosen if found else {}
+        code = starts.measure(wish, setup.backend, chosen, lambda job, own: _launch(job, cwd, own), collector)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except Exception as error:
+        # The figures until then are not lost for it.
+        collector.messages.append(Lacks("the rest of the tuning", _own_text(error)))
+        code = 0
+    collector.finish()
+    signal = "SIGINT" if code == INTERRUPTED else "SIGTERM"
+    failure = {"kind": "interrupted", "text": f"stopped by {signal}"} if code else ending.failure
+    return replace(ending, code=code, failure=failure)
 
 
 def _launch(wish: Planned, cwd: str, collector: Collector) -> int:

@@ -95,7 +95,7 @@ OPTIONS = (
     Field(
         "tune",
         "--tune",
-        "Try DDP's buckets and Gloo's devices, and write the best as a [tool.torchnet] block.",
+        "Try DDP's buckets, Gloo's devices, NCCL's threads and the MTU; print the best as a [tool.torchnet] block.",
         "true, false",
         switch=True,
     ),

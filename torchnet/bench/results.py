@@ -198,13 +198,14 @@ class Trial(_Part):
     settings: dict[str, str]
     steps_per_s: Figure
     ratio: Figure
-    """Over the baseline of the same round."""
+    """Over the baseline of the same round, which is the last one before it in the list."""
     numerics: bool
     baseline: bool = False
 
 
 class Tuning(_Part):
-    """What a tuning found. ``chosen``: settings of [tool.torchnet]; empty where nothing is better."""
+    """What a tuning found. ``chosen``: settings of [tool.torchnet.tune], and of its other tables as "network.mtu";
+    empty where nothing is better."""
 
     trials: tuple[Trial, ...]
     chosen: dict[str, str]

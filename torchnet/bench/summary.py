@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from torchnet.bench import tables
 from torchnet.bench.line import carried
 from torchnet.bench.results import Collective, Line, Results
+from torchnet.bench.tuning import LEAST
 from torchnet.bench.worker.sizes import size_text
 from torchnet.network.text import listed, printable
 from torchnet.ui.sanitize import RESET
@@ -199,9 +200,12 @@ def _tuning(results: Results) -> Iterator[str]:
     assert tuning is not None
     for trial in tuning.trials:
         steps, ratio = trial.steps_per_s, trial.ratio
-        note = (
-            "the baseline" if trial.baseline else f"{ratio.median:.3f}x ({ratio.low:.3f} to {ratio.high:.3f})"
+        interval = (
+            f"{ratio.median:.3f}x ({ratio.low:.3f} to {ratio.high:.3f}, {counted(ratio.count, 'round')})"
         )
+        note = "the baseline" if trial.baseline else interval
+        if not trial.baseline and ratio.count < LEAST:
+            note += f", too few to choose by: {LEAST} are needed"
         note += ", changes numerics" if trial.numerics else ""
         yield f"  {printable(trial.name, 40):<40}  {tables.number(steps.median):>8} steps/s  {note}"
 

@@ -8,6 +8,7 @@ from torchnet.bench.results import Figure, Trial, Tuning
 from torchnet.bench.worker.messages import Tried
 from torchnet.bench.worker.stats import median
 
+STARTED = 2  # the group of what was started for itself, with what the groups before it had chosen
 WORTH = 1.02  # of the baseline, which the low end of a ratio's interval has to exceed
 LEAST = 6  # rounds: of fewer no interval of 95 % can be told
 _ASK = "torchnet bench --tune-numerics"
@@ -21,23 +22,28 @@ def tuning(tried: Sequence[Tried], *, numerics: bool, about: str) -> Tuning | No
         numerics: whether what changes the results may be chosen, since the user asked for it.
         about: what it was measured on, for a line of comment.
     """
-    trials = list(_trials(tried))
+    groups = list(_trials(tried))
+    trials = [one for _, one in groups]
     if all(one.baseline for one in trials):
         return None
-    allowed = [
-        one
-        for one in trials
-        if not one.baseline
-        and one.ratio.count >= LEAST
-        and one.ratio.low > WORTH
-        and (numerics or not one.numerics)
-    ]
-    best = max(allowed, key=lambda one: one.ratio.median, default=None)
-    chosen = best.settings if best else {}
+    chosen: dict[str, str] = {}
+    for later in (False, True):
+        allowed = [
+            one
+            for group, one in groups
+            if (group >= STARTED) == later
+            and not one.baseline
+            and one.ratio.count >= LEAST
+            and one.ratio.low > WORTH
+            and (numerics or not one.numerics)
+        ]
+        if allowed:
+            chosen = max(allowed, key=lambda one: one.ratio.median).settings
     return Tuning(trials=tuple(trials), chosen=chosen, block=block(trials, chosen, about, numerics))
 
 
-def _trials(tried: Sequence[Tried]) -> Iterator[Trial]:
+def _trials(tried: Sequence[Tried]) -> Iterator[tuple[int, Trial]]:
+    """Each with its group."""
     baseline: list[float] = []
     for one in {(one.group, one.name): one for one in tried}.values():
         if one.baseline:
@@ -45,13 +51,16 @@ def _trials(tried: Sequence[Tried]) -> Iterator[Trial]:
         pairs = [(figure, base) for figure, base in zip(one.steps_per_s, baseline, strict=False) if base > 0]
         if not pairs:
             continue
-        yield Trial(
-            name=one.name,
-            settings=one.settings,
-            steps_per_s=_figure([figure for figure, _ in pairs]),
-            ratio=_figure([figure / base for figure, base in pairs]),
-            numerics=one.numerics,
-            baseline=one.baseline,
+        yield (
+            one.group,
+            Trial(
+                name=one.name,
+                settings=one.settings,
+                steps_per_s=_figure([figure for figure, _ in pairs]),
+                ratio=_figure([figure / base for figure, base in pairs]),
+                numerics=one.numerics,
+                baseline=one.baseline,
+            ),
         )
 
 
@@ -68,18 +77,26 @@ def block(trials: Sequence[Trial], chosen: Mapping[str, str], about: str, numeri
     ]
     for one in trials:
         ratio = "baseline" if one.baseline else _interval(one.ratio)
-        mark = " <- chosen" if chosen and one.settings == dict(chosen) else ""
+        mark = " <- chosen" if chosen and one.settings == dict(chosen) and not one.baseline else ""
         note = " (changes the results)" if one.numerics else ""
         lines.append(f"#   {one.steps_per_s.median:8.3f}  {ratio:24}  {_comment(one.name)}{note}{mark}")
     if not numerics and any(one.numerics for one in trials):
         lines.append(f"# What changes the results is chosen where you ask for it alone: {_ASK}")
     if not chosen:
         return "\n".join([*lines, "# Nothing was reliably faster than what torch does by itself.", ""])
-    lines += ["[tool.torchnet.tune]"]
-    lines += [f"{name} = {_value(value)}" for name, value in sorted(chosen.items())]
+    for table in ("network", "tune"):
+        names = [name for name in sorted(chosen) if _place(name)[0] == table]
+        lines += [f"[tool.torchnet.{table}]"] if names else []
+        lines += [f"{_place(name)[1]} = {_value(chosen[name])}" for name in names]
     if chosen.keys() & {"bucket_cap_mb", "compress"}:
         lines.append("# bucket_cap_mb and compress are for scripts that call torchnet.tune(model)")
     return "\n".join([*lines, ""])
+
+
+def _place(name: str) -> tuple[str, str]:
+    """A setting's table and its name there."""
+    table, dot, key = name.partition(".")
+    return (table, key) if dot else ("tune", name)
 
 
 def _interval(figure: Figure) -> str:

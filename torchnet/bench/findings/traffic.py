@@ -92,7 +92,9 @@ def _formula(view: View) -> list[Finding]:
         if row.size < least or not row.formula_bytes or row.sockets_bytes is None:
             continue
         ratio = sum(row.sockets_bytes.values()) / row.formula_bytes
-        more = ratio > thresholds.MORE_BYTES and (nccl or row.collective not in _GLOO_MORE)
+        more = ratio > thresholds.MORE_BYTES * _chain(view, row) and (
+            nccl or row.collective not in _GLOO_MORE
+        )
         fewer = (
             ratio < thresholds.FEWER_BYTES and view.setup.ranks == view.setup.nodes and not _no_sockets(view)
         )
@@ -109,6 +111,16 @@ def _formula(view: View) -> list[Finding]:
     )
     debug = "NCCL_DEBUG=INFO" if nccl else "TORCH_CPP_LOG_LEVEL=INFO"
     return [Finding(kind="bytes", text=text, fix=again(view, "--env", debug), where=(row.collective,))]
+
+
+def _chain(view: View, row: Collective) -> float:
+    """How many times the least NCCL may send of a broadcast or a reduce.
+
+    Its chains start at the root, which may lie amid a node's ranks, and come back to that node at their end: they cross
+    as often as there are nodes, and not once less."""
+    nodes = view.setup.nodes
+    inside = view.setup.backend == "nccl" and row.root >= 0 and view.setup.ranks > nodes > 1
+    return nodes / (nodes - 1) if inside else 1.0
 
 
 def _interface(view: View) -> list[Finding]:

@@ -79,8 +79,11 @@ def _valued(command: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def again(view: View, *options: str) -> str:
-    """The benchmark as it was typed, with options behind it. Without its variables' values, which are not kept."""
-    return shlex.join([*_without_masked(view.setup.command or ("torchnet", "bench")), *options])
+    """The benchmark as it was typed, with options behind it. Without its variables' values, which are not kept, and
+    without its files, so that these results stay for a comparison."""
+    return shlex.join(
+        [*_without_files(_without_masked(view.setup.command or ("torchnet", "bench"))), *options]
+    )
 
 
 def _without_masked(command: Sequence[str]) -> list[str]:
@@ -93,6 +96,18 @@ def _without_masked(command: Sequence[str]) -> list[str]:
         elif not (word.startswith("--env=") and _masked(word)):
             kept.append(word)
     return kept
+
+
+def _without_files(command: Sequence[str]) -> Iterator[str]:
+    words = iter(command)
+    for word in words:
+        if word in _FILES:
+            next(words, "")
+        elif not word.startswith(tuple(f"{flag}=" for flag in _FILES)):
+            yield word
+
+
+_FILES = ("--json", "--html")
 
 
 def _masked(word: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from torchnet.bench.line import carried
 from torchnet.bench.report import numbers, plots, view
 from torchnet.bench.report.markup import Column, Html, Ids, details, section, table, tag
 from torchnet.bench.results import Collective, Line, Results
@@ -37,11 +38,7 @@ def collectives(results: Results, ids: Ids) -> Html:
             for look, group in enumerate(found)
         ]  # fmt: skip
         levels = [
-            plots.Level(
-                f"{numbers.clipped(group.network, 12)}’s line: {numbers.rate(line.ceiling)}",
-                line.ceiling,
-                look,
-            )
+            _level(results, group, line, look)
             for look, group in enumerate(found)
             if (line := results.line(group.network))
         ]
@@ -104,6 +101,17 @@ def against(results: Results, ids: Ids) -> Html:
     )
 
 
+def _level(results: Results, group: view.Group, line: Line, look: int) -> plots.Level:
+    """Where busbw ends: the line's ceiling, over the times that this collective's busbw crosses it."""
+    setup = results.setup
+    times = carried(group.rows[0].collective, setup.ranks, setup.nodes) if setup else 1.0
+    most = line.ceiling / times
+    shared = "" if times == 1 else f", over {times:.3g}"
+    return plots.Level(
+        f"{numbers.clipped(group.network, 12)}’s line{shared}: {numbers.rate(most)}", most, look
+    )
+
+
 def _message(results: Results, group: view.Group) -> str:
     first, best = group.rows[0], group.best
     start = f"{view.role(results, group.network)}: "
@@ -143,7 +151,8 @@ def _lines(results: Results, ids: Ids) -> Html:
 
     def row(line: Line) -> tuple[str, ...]:
         return (
-            line.network, numbers.bits(line.rate_bits_per_s), _KNOWN[line.known], str(line.mtu), f"IPv{line.family}",
+            line.network, numbers.bits(line.rate_bits_per_s), _KNOWN.get(line.known, line.known), str(line.mtu),
+            f"IPv{line.family}",
             f"{numbers.rate(line.ceiling)} ({numbers.share(line.ceiling * 8 / line.rate_bits_per_s)})"
             if line.rate_bits_per_s else numbers.rate(line.ceiling),
         )  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, TextIO
 
@@ -134,6 +135,11 @@ class Lacks:
 
     what: str
     why: str
+
+
+def named(settings: Mapping[str, str]) -> str:
+    """The name of what was tried."""
+    return ", ".join(f"{name} {value}" for name, value in settings.items()) or "as torch has it"
 
 
 @dataclass(frozen=True)

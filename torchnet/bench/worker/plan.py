@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 Pairs = Literal["none", "ring", "all"]
+ROUNDS = 6  # of a tuning: the least of which an interval of 95 % can be told (stats.py)
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Plan:
     tune: bool = False
     tune_numerics: bool = False
     """Whether the tuning may try what changes the results: compressed gradients."""
+    tune_started: bool = False
+    """Nothing but one figure of a tuning, of the settings that the job was started with."""
 
 
 def encode(plan: Plan) -> str:

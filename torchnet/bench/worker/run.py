@@ -97,6 +97,12 @@ def _measure(plan: Plan, context: Context, say: Say) -> None:
     plan = fitting(plan, place, context.device)
     backend = "nccl" if "nccl" in context.backend else "gloo"
     say(_setup(backend, context, place))
+    if plan.tune_started:
+        from torchnet.bench.worker import tune
+
+        tune.as_started(plan, place, say)
+        place.barrier()
+        return
     known: dict[int, Node] = {}
     _nodes(place, known, say)
     closed = pairs.measure(plan, place, say)

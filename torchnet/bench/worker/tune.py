@@ -1,16 +1,14 @@
 """Which settings make a training faster on this network: DDP's steps with each of them, by turns.
 
-The model is no real one, but its gradients are as large as those of one, come layer by layer as in any backward pass,
-and travel meanwhile. Each round has every setting once and a baseline before them, so that whatever else the machines
-do meets all of them alike. First one setting at a time is changed, then the best of these together.
+Each round has every setting once and a baseline before them, so that whatever else the machines do meets all of them
+alike. First one setting at a time is changed, then the best of these together. What needs a new start of the job the
+launcher tries (torchnet.bench.starts): then the ranks measure the settings that the job has.
 """
 
 from __future__ import annotations
 
-import inspect
 import os
 import statistics
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,24 +16,17 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
 
 from torchnet.bench.worker import messages
 from torchnet.bench.worker.place import Place
-from torchnet.bench.worker.plan import Plan
+from torchnet.bench.worker.plan import ROUNDS, Plan
+from torchnet.bench.worker.steps import Trainer, width_for
 from torchnet.names import TUNE_PREFIX
-from torchnet.training.tuning import tune
 
 Say = Callable[[messages.Message], None]
 
-ROUNDS = 6  # the least of which an interval of 95 % can be told (stats.py)
-_WARM = 2  # steps: after the first DDP puts its buckets in the order in which gradients really come
-_LEAST_STEPS, _MOST_STEPS = 2, 50
-_WIDTH, _LAYERS, _BATCH = 2048, 3, 32
-_COPIES = 5  # parameters, gradients, buckets, compressed ones and what the collective itself holds
 _BUCKETS = ("1", "5", "100")  # MiB; torch's own are 25, the first one 1
 _DEVICES = ("2", "4")
-_NCCL = "NCCL_SOCKET_NTHREADS, NCCL_NSOCKS_PERTHREAD"
 
 
 @dataclass(frozen=True)
@@ -46,7 +37,7 @@ class Setting:
 
     @property
     def name(self) -> str:
-        return ", ".join(f"{name} {value}" for name, value in self.values.items()) or "as torch has it"
+        return messages.named(self.values)
 
     @property
     def numerics(self) -> bool:
@@ -55,32 +46,33 @@ class Setting:
 
 def measure(plan: Plan, place: Place, say: Say) -> None:
     """Try them all, and say what was found, a baseline before each group of settings. All ranks call it at once."""
+    trainer = _trainer(plan, place, say)
+    if trainer is not None:
+        with _untuned():
+            _Tuner(plan, place, say, trainer).run()
+
+
+def as_started(plan: Plan, place: Place, say: Say) -> None:
+    """Say one figure, of the settings that this job was started with. All ranks call it at once."""
+    trainer = _trainer(plan, place, say)
+    if trainer is None:
+        return
+    trainer.lasting(plan.seconds, trainer.rate(compress=None))
+    say(messages.Tried(messages.named({}), {}, [trainer.rate(compress=None)], numerics=False))
+
+
+def _trainer(plan: Plan, place: Place, say: Say) -> Trainer | None:
+    """None where there is nothing to try, which has been said then."""
     if place.ranks < 2:
         say(messages.Lacks("tuning", "there is one rank alone: nothing moves"))
-        return
-    nccl = "nccl" in str(dist.get_backend())
+        return None
     width = width_for(plan.memory)
     if width is None:
         say(messages.Lacks("tuning", f"the model needs more than the {plan.memory} bytes that may be used"))
-        return
-    why = "NCCL reads them once in a process: compare runs with --tune-nccl-socket-nthreads 1, 2, 4"
-    say(messages.Lacks(_NCCL, why if nccl else "gloo is measured here, and they are NCCL's"))
-    say(
-        messages.Lacks(
-            "MTU", "ranks cannot change it: compare runs with --mtu, or on networks with another one"
-        )
-    )
+        return None
+    nccl = "nccl" in str(dist.get_backend())
     device = torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
-    with _untuned():
-        _Tuner(plan, place, say, device, width).run()
-
-
-def width_for(memory: int) -> int | None:
-    """Of the model's layers, so that it can be held; None where nothing useful can."""
-    width = _WIDTH
-    while width * width * _LAYERS * 4 * _COPIES > memory:
-        width //= 2
-    return width if width >= 256 else None
+    return Trainer(place, device, width)
 
 
 @contextmanager
@@ -94,11 +86,9 @@ def _untuned() -> Iterator[None]:
 
 
 class _Tuner:
-    def __init__(self, plan: Plan, place: Place, say: Say, device: torch.device, width: int) -> None:
-        self._plan, self._place, self._say = plan, place, say
-        self._device, self._width = device, width
+    def __init__(self, plan: Plan, place: Place, say: Say, trainer: Trainer) -> None:
+        self._plan, self._place, self._say, self._trainer = plan, place, say, trainer
         self._groups: dict[str, Any] = {}
-        self._steps = _LEAST_STEPS
 
     def run(self) -> None:
         # Of the baseline, too: a group of its own has other connections than the default one.
@@ -111,12 +101,11 @@ class _Tuner:
 
     def _run(self) -> None:
         singles = [Setting({"bucket_cap_mb": value}) for value in _BUCKETS]
-        if self._device.type == "cpu":
+        if self._trainer.device.type == "cpu":
             for value in _DEVICES:
                 self._groups[value] = self._group(int(value))
             singles += [Setting({"gloo_devices": value}) for value in _DEVICES]
-        rate = self._try(Setting())
-        self._steps = self._agreed(min(_MOST_STEPS, max(_LEAST_STEPS, int(rate * self._plan.seconds + 1))))
+        self._trainer.lasting(self._plan.seconds, self._try(Setting()))
         figures = self._rounds(0, "one setting at a time", singles)
         together = combined(singles, figures)
         # All ranks have timed for themselves: rank 0's word counts.
@@ -129,9 +118,6 @@ class _Tuner:
                     second.append(Setting({**together.values, "compress": how}))
         if second:
             self._rounds(1, "the best of them together", second)
-
-    def _agreed(self, steps: int) -> int:
-        return int(self._place.exchange(str(steps))[0])
 
     def _rounds(self, group: int, what: str, settings: Sequence[Setting]) -> list[list[float]]:
         """Steps per second of the baseline (first) and of each setting, in each round; said after each."""
@@ -150,7 +136,7 @@ class _Tuner:
 
     def _group(self, times: int) -> Any:
         """A group whose Gloo has so many devices on each interface."""
-        if self._device.type != "cpu":
+        if self._trainer.device.type != "cpu":
             return dist.new_group()
         before = os.environ.get("GLOO_SOCKET_IFNAME")
         if before:
@@ -163,39 +149,10 @@ class _Tuner:
                 os.environ["GLOO_SOCKET_IFNAME"] = before
 
     def _try(self, setting: Setting) -> float:
-        torch.manual_seed(0)  # the same parameters everywhere: nothing has to be sent before
-        model = network(self._width).to(self._device)
-        optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
         options: dict[str, Any] = {"process_group": self._groups[setting.values.get("gloo_devices", "1")]}
         if "bucket_cap_mb" in setting.values:
             options["bucket_cap_mb"] = float(setting.values["bucket_cap_mb"])
-        if "init_sync" in inspect.signature(nn.parallel.DistributedDataParallel.__init__).parameters:
-            options["init_sync"] = False
-        parallel = tune(model, compress=setting.values.get("compress", "none"), **options)
-        images = torch.randn(_BATCH, self._width, device=self._device)
-
-        def steps(count: int) -> float:
-            self._place.barrier()
-            began = time.perf_counter()
-            for _ in range(count):
-                loss = parallel(images).square().mean()
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-            if self._device.type == "cuda":
-                torch.cuda.synchronize(self._device)
-            return count / (time.perf_counter() - began)
-
-        steps(_WARM)
-        return steps(self._steps)
-
-
-def network(width: int) -> nn.Module:
-    """Several layers: DDP sends the gradients of one while those of another are computed."""
-    layers: list[nn.Module] = []
-    for _ in range(_LAYERS):
-        layers += [nn.Linear(width, width), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(width, 16))
+        return self._trainer.rate(compress=setting.values.get("compress", "none"), **options)
 
 
 def combined(singles: Sequence[Setting], figures: Sequence[Sequence[float]]) -> Setting:
