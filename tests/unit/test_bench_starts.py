@@ -87,7 +87,7 @@ def test_without_a_baseline_nothing_is_tried() -> None:
     assert not [one for one in said if isinstance(one, Tried)]
 
 
-@pytest.mark.parametrize("code", [130, 143])
+@pytest.mark.parametrize("code", [129, 130, 143])
 def test_an_interruption_ends_it(code: int) -> None:
     found, said, begun = measured(wish(), {9000: [2.0] * 6}, failing={1500: code})
     assert (found, len(begun)) == (code, 2)

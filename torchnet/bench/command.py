@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
-from torchnet.bench import starts
+from torchnet.bench import starts, stop
 from torchnet.bench.asked import Asked
 from torchnet.bench.collect import Collector
 from torchnet.bench.job import Planned, check_script, planned
@@ -70,7 +70,10 @@ def run(wish: Planned, cwd: str, words: Sequence[str], version: str) -> int:
         tune=asked.tune,
     )
     collector = Collector(None if job.output.quiet else err, aside=asked.json == "-")
-    ending = _tried(wish, cwd, collector, _ended(wish, cwd, collector, err))
+    signals = stop.handlers()
+    ending = _ended(wish, cwd, collector, err)
+    if asked.tune and not ending.code:
+        ending = _tried(wish, cwd, collector, ending, signals)
     found = _judged(results(collector.messages, context, ending), asked, collector)
     code = found.exit_code
     _show(found, asked, err, out)
@@ -111,25 +114,30 @@ def _ended(wish: Planned, cwd: str, collector: Collector, err: Stream) -> Ending
     return Ending(code, collector.receipt, failure, tuple(collector.unreadable))
 
 
-def _tried(wish: Planned, cwd: str, collector: Collector, ending: Ending) -> Ending:
+def _tried(wish: Planned, cwd: str, collector: Collector, ending: Ending, signals: stop.Handlers) -> Ending:
     """After a tuning by the ranks came to its end: what needs a start of its own."""
     setup = next((one for one in collector.messages if isinstance(one, Setup)), None)
     tried = [one for one in collector.messages if isinstance(one, Tried)]
-    if ending.code or setup is None or not tried:
+    if setup is None or not tried:
         return ending
+
+    def launch(job: Planned, own: Collector) -> int:
+        with stop.job(signals):
+            return _launch(job, cwd, own)
+
     try:
-        found = tuning(tried, numerics=wish.asked.tune_numerics, about="")
-        chosen = found.chosen if found else {}
-        code = starts.measure(wish, setup.backend, chosen, lambda job, own: _launch(job, cwd, own), collector)
-    except KeyboardInterrupt:
-        code = INTERRUPTED
+        with stop.listening(signals):
+            found = tuning(tried, numerics=wish.asked.tune_numerics, about="")
+            chosen = found.chosen if found else {}
+            code = starts.measure(wish, setup.backend, chosen, launch, collector)
+    except KeyboardInterrupt as error:
+        code = stop.code_of(error)
     except Exception as error:
         # The figures until then are not lost for it.
         collector.messages.append(Lacks("the rest of the tuning", _own_text(error)))
         code = 0
     collector.finish()
-    signal = "SIGINT" if code == INTERRUPTED else "SIGTERM"
-    failure = {"kind": "interrupted", "text": f"stopped by {signal}"} if code else ending.failure
+    failure = {"kind": "interrupted", "text": f"stopped by {stop.name_of(code)}"} if code else ending.failure
     return replace(ending, code=code, failure=failure)
 
 

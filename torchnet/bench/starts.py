@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from torchnet.bench import stop
 from torchnet.bench.collect import Collector
 from torchnet.bench.job import Planned
 from torchnet.bench.tuning import STARTED
@@ -21,7 +22,6 @@ from torchnet.errors import TorchnetError
 from torchnet.spec.model import LOOPBACK, JobSpec, Network, Tune
 
 MTU = "network.mtu"  # its name among the settings; those of the table ``tune`` go without it
-INTERRUPTED = (130, 143)
 _THREADS, _SOCKETS = "nccl_socket_nthreads", "nccl_nsocks_perthread"
 _MTUS = (1500, 9000)
 _NCCL = ({_THREADS: "4"}, {_SOCKETS: "4"}, {_THREADS: "2", _SOCKETS: "2"}, {_THREADS: "4", _SOCKETS: "4"})
@@ -68,7 +68,7 @@ def measure(
         for name in list(figures):
             collector.show(f"tuning, {name}: a start of its own, round {number + 1} of {ROUNDS}")
             code, rate, why = _figure(started(wish, tried.get(name, chosen)), launch, collector.another())
-            if code in INTERRUPTED:
+            if stop.name_of(code):
                 return code
             if rate is None:
                 what = f"its job ended with exit code {code}: {why}"

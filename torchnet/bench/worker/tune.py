@@ -57,8 +57,12 @@ def as_started(plan: Plan, place: Place, say: Say) -> None:
     trainer = _trainer(plan, place, say)
     if trainer is None:
         return
-    trainer.lasting(plan.seconds, trainer.rate(compress=None))
-    say(messages.Tried(messages.named({}), {}, [trainer.rate(compress=None)], numerics=False))
+    rate = trainer.rate(compress=None)
+    before = trainer.count
+    trainer.lasting(plan.seconds, rate)
+    if trainer.count > before:
+        rate = trainer.rate(compress=None)
+    say(messages.Tried(messages.named({}), {}, [rate], numerics=False))
 
 
 def _trainer(plan: Plan, place: Place, say: Say) -> Trainer | None:
