@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.backend.compare import RATIOS, compare, ratio
+from benchmarks.backend.compare import RATIOS, SHAPES, compare, ratio
 from benchmarks.backend.ddp import ddp
 from benchmarks.machine import facts
 
@@ -39,6 +39,8 @@ def main() -> None:
     parser.add_argument("--gloo", type=Path, help="Gloo's own benchmark, beside the others")
     parser.add_argument("--json", type=Path, help="file for all figures")
     asked = parser.parse_args()
+    if asked.only != "ddp" and not any(asked.only in shape.name for shape in SHAPES):
+        parser.error(f"--only {asked.only!r}: neither ddp nor in one of {', '.join(s.name for s in SHAPES)}")
     machine = f"{facts()}, PyTorch {torch.__version__}"
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
     told: dict[str, Any] = {"machine": machine, "date": date, "rounds": asked.rounds, "shapes": {}}

@@ -98,16 +98,17 @@ def test_what_cannot_be_tried_is_said(
 WHOLE = ("-b", "1K", "-e", "1K", "--seconds", "0.05", "--tcp-seconds", "0", "--tune")
 
 
-@pytest.mark.parametrize("stopped", [False, True], ids=["to the end", "stopped"])
-def test_the_command_tries_what_needs_a_start_of_its_own_too(tmp_path: Path, stopped: bool) -> None:
+@pytest.mark.parametrize("stopped", [0, signal.SIGINT, signal.SIGTERM])
+def test_the_command_tries_what_needs_a_start_of_its_own_too(tmp_path: Path, stopped: int) -> None:
     file = tmp_path / "r.json"
     with Job(*WHOLE, "--mtu", "1500", "--json", file, command=(*TORCHNET, "bench")) as job:
         job.wait_for(r"network\.mtu 9000: a start of its own, round 2 of 6", seconds=240)
         if stopped:
-            job.send(signal.SIGINT)
+            job.send(stopped)
         ended = job.finish(240)
     found = load(file.read_text())
-    assert (ended.code, found.exit_code, found.complete) == ((130, 130, False) if stopped else (0, 0, True))
+    code = 128 + stopped if stopped else 0
+    assert (ended.code, found.exit_code, found.complete) == (code, code, not stopped)
     assert found.tuning is not None
     started = [one for one in found.tuning.trials if "network.mtu" in one.settings]
     assert [one.settings["network.mtu"] for one in started] == ["9000"]
@@ -115,7 +116,7 @@ def test_the_command_tries_what_needs_a_start_of_its_own_too(tmp_path: Path, sto
     lacking = {one.what for one in found.lacks}
     assert "NCCL_SOCKET_NTHREADS, NCCL_NSOCKS_PERTHREAD" in lacking
     if stopped:
-        assert "INCOMPLETE: stopped by SIGINT" in ended.stdout
+        assert f"INCOMPLETE: stopped by {signal.Signals(stopped).name}" in ended.stdout
         assert "1 round), too few to choose by: 6 are needed" in ended.stdout
     else:
         assert all(one.ratio.count == 6 for one in found.tuning.trials)

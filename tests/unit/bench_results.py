@@ -215,7 +215,7 @@ def _collective(world: World, draw: random.Random, network: str, name: str, size
         busbw_low=size / time.high * times,
         busbw_high=size / time.low * times,
         wrong=0,
-        ceiling_share=_share(world, busbw),
+        ceiling_share=_share(world, busbw * lines.carried(name, ranks, world.nodes)),
         formula_bytes=formula,
         sockets_bytes={**by_interface, **({"lo": within} if within else {})},
         interface_bytes={one: int(count * around) for one, count in by_interface.items()},

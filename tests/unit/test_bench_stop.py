@@ -1,4 +1,4 @@
-"""Signals between the jobs of a benchmark, sent to this process for real."""
+"""Signals around the jobs of a benchmark, sent to this process for real."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from torchnet.agent.loop import Loop
 from torchnet.bench import stop
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -21,34 +22,43 @@ def as_before() -> Iterator[None]:
         signal.signal(one, handler)
 
 
-def between_two_jobs(number: signal.Signals, before: stop.Handlers) -> None:
-    with stop.listening(before):
-        with stop.job(before):
-            signal.signal(number, signal.SIG_IGN)  # what a session leaves behind
+def behind_a_job(number: signal.Signals, heard: list[int]) -> None:
+    """A job hears its own signals, and gives them back."""
+    loop = Loop()
+
+    def hear() -> None:
+        heard.append(number)
+        loop.stop()
+
+    with stop.listening():
+        loop.on_signal(number, hear)
+        os.kill(os.getpid(), number)
+        loop.run()
+        loop.close()
         os.kill(os.getpid(), number)
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_a_signal_between_two_jobs_ends_the_benchmark(number: signal.Signals) -> None:
-    before = stop.handlers()
+def test_a_signal_behind_a_job_ends_the_benchmark(number: signal.Signals) -> None:
+    heard: list[int] = []
     with pytest.raises(KeyboardInterrupt) as caught:
-        between_two_jobs(number, before)
+        behind_a_job(number, heard)
+    assert heard == [number]
     assert stop.code_of(caught.value) == 128 + number
     assert stop.name_of(128 + number) == number.name
     os.kill(os.getpid(), number)  # the results are being written
 
 
-def test_a_job_finds_the_signals_as_the_first_one_did() -> None:
-    before = stop.handlers()
-    with stop.listening(before), stop.job(before):
-        assert stop.handlers() == before
-
-
 def test_what_is_ignored_stays_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    before = stop.handlers()
-    assert signal.SIGHUP not in before
-    with stop.listening(before):
+    with stop.listening():
         os.kill(os.getpid(), signal.SIGHUP)
     assert stop.code_of(KeyboardInterrupt()) == 130
-    assert stop.name_of(4) == ""
+
+
+def test_a_loop_without_such_a_caller_leaves_what_the_kernel_does() -> None:
+    loop = Loop()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    loop.on_signal(signal.SIGINT, loop.stop)
+    loop.close()
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL

@@ -182,7 +182,7 @@ def test_a_tuning_is_told_with_its_trials_and_its_block() -> None:
     stopped = render(changed(healthy(), tuning=Tuning(trials=(few,), chosen={}, block="# a comment\n")))
     assert "2 rounds), too few to choose by: 6 are needed" in stopped
     nothing = render(changed(healthy(), tuning=Tuning(trials=(trial,), chosen={}, block="# a comment\n")))
-    assert "nothing that was tried is reliably faster than torch's own settings" in nothing
+    assert "nothing that was tried is reliably faster than its baseline" in nothing
 
 
 def test_foreign_names_do_nothing_to_a_terminal() -> None:

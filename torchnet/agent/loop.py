@@ -42,6 +42,7 @@ class Loop:
         self._numbers = itertools.count()
         self._running = False
         self._handlers: dict[int, Callable[[], None]] = {}
+        self._others: dict[int, Any] = {}  # handlers that were there before, of whoever runs this loop
         self._wakeup: tuple[int, int] | None = None
 
     def watch(
@@ -88,7 +89,9 @@ class Loop:
             signal.set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
             self.watch(self._wakeup[0], self._signals)
         self._handlers[number] = function
-        signal.signal(number, lambda *_: at_once())
+        before = signal.signal(number, lambda *_: at_once())
+        if callable(before) and before is not signal.default_int_handler:
+            self._others.setdefault(number, before)
 
     def run(self) -> None:
         """Serve until :meth:`stop`."""
@@ -106,7 +109,7 @@ class Loop:
         if self._wakeup is not None:
             signal.set_wakeup_fd(-1)
             for number in self._handlers:
-                signal.signal(number, signal.SIG_DFL)
+                signal.signal(number, self._others.get(number, signal.SIG_DFL))
             for descriptor in self._wakeup:
                 os.close(descriptor)
         self._selector.close()

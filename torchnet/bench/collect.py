@@ -25,14 +25,16 @@ class Collector:
     ``messages``: all that came, in order. ``receipt``: the job's, as a dictionary. ``failure``: the first one, with the
     fields of torchnet.agent.report.Failure. ``unreadable``: why marked lines could not be read. ``aside``: what ranks
     print goes to standard error, since standard output is for the results alone (NCCL logs to standard output).
+    ``alone``: nothing of the job is shown. ``signalled``: the number of a signal that came and ended nothing, or 0.
     """
 
-    def __init__(self, stream: Stream | None = None, *, aside: bool = False) -> None:
+    def __init__(self, stream: Stream | None = None, *, aside: bool = False, alone: bool = False) -> None:
         self.messages: list[messages.Message] = []
         self.receipt: dict[str, Any] | None = None
         self.failure: dict[str, Any] | None = None
         self.unreadable: list[str] = []
-        self._stream, self._aside = stream, aside
+        self.signalled = 0
+        self._stream, self._aside, self._alone = stream, aside, alone
         self._said = ""
         self._line = ""
 
@@ -44,7 +46,7 @@ class Collector:
         else:
             mine = kind == "receipt"
             self._other(kind, event)
-        if mine:
+        if mine or self._alone:
             return True
         self.finish()
         if self._aside and kind == "output" and event.get("stream") == "stdout":
@@ -52,8 +54,8 @@ class Collector:
         return _without_figures(event) if kind == "failure" else False
 
     def another(self) -> Collector:
-        """For another job of the same benchmark: with figures of its own, and the same place to show progress."""
-        return Collector(self._stream, aside=self._aside)
+        """For one of many short jobs of the same benchmark: it has figures of its own, and shows nothing."""
+        return Collector(alone=True)
 
     def finish(self) -> None:
         """Clear the line about progress, so that others can write."""
@@ -65,6 +67,8 @@ class Collector:
             self.receipt = dict(event["receipt"])
         elif kind == "failure" and not event.get("restart") and self.failure is None:
             self.failure = {name: value for name, value in event.items() if name != "event"}
+        elif kind == "signal":
+            self.signalled = int(event["number"])
         elif kind == "started" and int(event.get("attempt", 0) or 0) > 0:
             # The whole group begins again, and with it the figures.
             self.messages.clear()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+import time
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
@@ -29,7 +31,7 @@ from torchnet.ui.sanitize import clean
 from torchnet.ui.save import problem
 from torchnet.ui.stream import Stream, streams
 
-INTERRUPTED, INTERNAL, WRONG = 130, 70, 1
+INTERNAL, WRONG = 70, 1
 _TRACEBACK = "TORCHNET_TRACEBACK"  # set to 1, it has an own error told in full, as of any command
 
 
@@ -70,10 +72,11 @@ def run(wish: Planned, cwd: str, words: Sequence[str], version: str) -> int:
         tune=asked.tune,
     )
     collector = Collector(None if job.output.quiet else err, aside=asked.json == "-")
-    signals = stop.handlers()
-    ending = _ended(wish, cwd, collector, err)
-    if asked.tune and not ending.code:
-        ending = _tried(wish, cwd, collector, ending, signals)
+    deadline = None if job.run.timeout is None else time.monotonic() + job.run.timeout
+    with stop.listening() if asked.tune else nullcontext():
+        ending = _ended(wish, cwd, collector, err)
+        if asked.tune and not ending.code:
+            ending = _tried(wish, cwd, collector, ending, deadline)
     found = _judged(results(collector.messages, context, ending), asked, collector)
     code = found.exit_code
     _show(found, asked, err, out)
@@ -90,8 +93,9 @@ def _ended(wish: Planned, cwd: str, collector: Collector, err: Stream) -> Ending
     failure: dict[str, Any] | None = None
     try:
         code = _launch(wish, cwd, collector)
-    except KeyboardInterrupt:
-        code, failure = INTERRUPTED, {"kind": "interrupted", "text": "stopped by SIGINT"}
+    except KeyboardInterrupt as error:
+        code = stop.code_of(error)
+        failure = _interrupted(code)
     except TorchnetError as error:
         if not collector.messages and not isinstance(error, NetworkError):
             raise
@@ -114,31 +118,34 @@ def _ended(wish: Planned, cwd: str, collector: Collector, err: Stream) -> Ending
     return Ending(code, collector.receipt, failure, tuple(collector.unreadable))
 
 
-def _tried(wish: Planned, cwd: str, collector: Collector, ending: Ending, signals: stop.Handlers) -> Ending:
+def _tried(wish: Planned, cwd: str, collector: Collector, ending: Ending, deadline: float | None) -> Ending:
     """After a tuning by the ranks came to its end: what needs a start of its own."""
     setup = next((one for one in collector.messages if isinstance(one, Setup)), None)
     tried = [one for one in collector.messages if isinstance(one, Tried)]
     if setup is None or not tried:
         return ending
-
-    def launch(job: Planned, own: Collector) -> int:
-        with stop.job(signals):
-            return _launch(job, cwd, own)
-
     try:
-        with stop.listening(signals):
-            found = tuning(tried, numerics=wish.asked.tune_numerics, about="")
-            chosen = found.chosen if found else {}
-            code = starts.measure(wish, setup.backend, chosen, launch, collector)
+        if collector.signalled:
+            raise KeyboardInterrupt(collector.signalled)
+        found = tuning(tried, numerics=wish.asked.tune_numerics, about="")
+        chosen = found.chosen if found else {}
+        starts.measure(
+            wish, setup.backend, chosen, lambda job, own: _launch(job, cwd, own), collector, deadline
+        )
     except KeyboardInterrupt as error:
         code = stop.code_of(error)
+        ending = replace(ending, code=code, failure=_interrupted(code))
+    except starts.Stopped as error:
+        ending = replace(ending, code=error.code, failure=error.failure)
     except Exception as error:
         # The figures until then are not lost for it.
         collector.messages.append(Lacks("the rest of the tuning", _own_text(error)))
-        code = 0
     collector.finish()
-    failure = {"kind": "interrupted", "text": f"stopped by {stop.name_of(code)}"} if code else ending.failure
-    return replace(ending, code=code, failure=failure)
+    return ending
+
+
+def _interrupted(code: int) -> dict[str, Any]:
+    return {"kind": "interrupted", "text": f"stopped by {stop.name_of(code)}"}
 
 
 def _launch(wish: Planned, cwd: str, collector: Collector) -> int:

@@ -16,7 +16,7 @@ from torchnet.errors import UsageError
 from torchnet.render.command import processes
 from torchnet.runtimes.local import gpus
 from torchnet.spec.grammar import amount
-from torchnet.spec.model import LOOPBACK, JobSpec
+from torchnet.spec.model import LOOPBACK, JobSpec, Tune
 from torchnet.spec.problems import Problem, SpecError
 from torchnet.spec.resolve import Resolved, resolve
 
@@ -61,7 +61,11 @@ def planned(
     if problems or wrong:
         raise SpecError([*problems, *wrong], about="this benchmark", fix=NEXT)
     arguments = ("--plan", plan.encode(_plan(asked, job, memory)))
-    update = {"args": arguments, "run_id": job.run_id or f"bench-{random}"}
+    update: dict[str, object] = {"args": arguments, "run_id": job.run_id or f"bench-{random}"}
+    if asked.tune and job.tune.model_fields_set:
+        update["tune"] = Tune()
+        names = ", ".join(sorted(job.tune.model_fields_set))
+        notices = (*notices, f"a tuning begins with torch's own settings: {names} of the table tune left out")
     return Planned(replace(resolved, job=job.model_copy(update=update)), asked, notices)
 
 

@@ -17,6 +17,7 @@ _BOLD, _RED, _GREEN, _YELLOW = "1", "1;31", "32", "33"
 FINDINGS = "findings"  # what is lacking where they could not be looked for
 _LOOPBACK = "lo"  # of the witnesses: between ranks of one node
 _FEW = 4  # nodes, whose pairs have a line each
+_TRIED = 120  # letters of a setting's name: its end tells it from others
 _LACKING = 12  # so many lines of it; the JSON has all
 
 
@@ -42,7 +43,7 @@ def render(results: Results, *, color: bool = False, written: Sequence[str] = ()
         out += (
             tuning.block.rstrip().splitlines()
             if tuning.chosen
-            else ["nothing that was tried is reliably faster than torch's own settings"]
+            else ["nothing that was tried is reliably faster than its baseline"]
         )
     if results.lacks:
         out += ["", "not measured:"]
@@ -198,6 +199,7 @@ def _largest(results: Results, collective: str) -> Collective | None:
 def _tuning(results: Results) -> Iterator[str]:
     tuning = results.tuning
     assert tuning is not None
+    width = max(len(printable(trial.name, _TRIED)) for trial in tuning.trials)
     for trial in tuning.trials:
         steps, ratio = trial.steps_per_s, trial.ratio
         interval = (
@@ -207,7 +209,7 @@ def _tuning(results: Results) -> Iterator[str]:
         if not trial.baseline and ratio.count < LEAST:
             note += f", too few to choose by: {LEAST} are needed"
         note += ", changes numerics" if trial.numerics else ""
-        yield f"  {printable(trial.name, 40):<40}  {tables.number(steps.median):>8} steps/s  {note}"
+        yield f"  {printable(trial.name, _TRIED):<{width}}  {tables.number(steps.median):>8} steps/s  {note}"
 
 
 def _findings(results: Results, styled: Callable[[str, str], str]) -> Iterator[str]:

@@ -73,17 +73,17 @@ def block(trials: Sequence[Trial], chosen: Mapping[str, str], about: str, numeri
     """TOML for pyproject.toml, with the evidence as comments; comments alone where nothing is chosen."""
     lines = [
         f"# torchnet bench --tune: {_comment(about)}",
-        "# DDP's steps/s, and how many times the baseline's of the same round that is (95 % interval):",
+        "# DDP's steps/s, and how many times those of the baseline of the same round (with 6 rounds a 95 % interval):",
     ]
     for one in trials:
         ratio = "baseline" if one.baseline else _interval(one.ratio)
         mark = " <- chosen" if chosen and one.settings == dict(chosen) and not one.baseline else ""
         note = " (changes the results)" if one.numerics else ""
-        lines.append(f"#   {one.steps_per_s.median:8.3f}  {ratio:24}  {_comment(one.name)}{note}{mark}")
+        lines.append(f"#   {one.steps_per_s.median:8.3f}  {ratio:34}  {_comment(one.name)}{note}{mark}")
     if not numerics and any(one.numerics for one in trials):
         lines.append(f"# What changes the results is chosen where you ask for it alone: {_ASK}")
     if not chosen:
-        return "\n".join([*lines, "# Nothing was reliably faster than what torch does by itself.", ""])
+        return "\n".join([*lines, "# Nothing was reliably faster than its baseline.", ""])
     for table in ("network", "tune"):
         names = [name for name in sorted(chosen) if _place(name)[0] == table]
         lines += [f"[tool.torchnet.{table}]"] if names else []
@@ -100,7 +100,8 @@ def _place(name: str) -> tuple[str, str]:
 
 
 def _interval(figure: Figure) -> str:
-    return f"{figure.median:.3f} ({figure.low:.3f} to {figure.high:.3f})"
+    rounds = f"{figure.count} round{'' if figure.count == 1 else 's'}"
+    return f"{figure.median:.3f} ({figure.low:.3f} to {figure.high:.3f}, {rounds})"
 
 
 def _comment(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from torchnet.bench.line import carried
 from torchnet.bench.report import numbers, plots, view
 from torchnet.bench.report.markup import Column, Html, Ids, details, section, table, tag
 from torchnet.bench.results import Collective, Line, Results
@@ -38,7 +37,7 @@ def collectives(results: Results, ids: Ids) -> Html:
             for look, group in enumerate(found)
         ]  # fmt: skip
         levels = [
-            _level(results, group, line, look)
+            _level(group, line, look)
             for look, group in enumerate(found)
             if (line := results.line(group.network))
         ]
@@ -101,15 +100,11 @@ def against(results: Results, ids: Ids) -> Html:
     )
 
 
-def _level(results: Results, group: view.Group, line: Line, look: int) -> plots.Level:
-    """Where busbw ends: the line's ceiling, over the times that this collective's busbw crosses it."""
-    setup = results.setup
-    times = carried(group.rows[0].collective, setup.ranks, setup.nodes) if setup else 1.0
-    most = line.ceiling / times
-    shared = "" if times == 1 else f", over {times:.3g}"
-    return plots.Level(
-        f"{numbers.clipped(group.network, 12)}’s line{shared}: {numbers.rate(most)}", most, look
-    )
+def _level(group: view.Group, line: Line, look: int) -> plots.Level:
+    """Where busbw ends: a line may carry it several times, and NCCL may have several lines."""
+    most = group.best.busbw / group.best.ceiling_share if group.best.ceiling_share else line.ceiling
+    what = "line" if abs(most - line.ceiling) < 0.01 * line.ceiling else "line, as busbw"
+    return plots.Level(f"{numbers.clipped(group.network, 12)}’s {what}: {numbers.rate(most)}", most, look)
 
 
 def _message(results: Results, group: view.Group) -> str:

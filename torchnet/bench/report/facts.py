@@ -7,6 +7,7 @@ import shlex
 from torchnet.bench.report import numbers
 from torchnet.bench.report.markup import Column, Html, Ids, code, details, section, table, tag
 from torchnet.bench.results import Node, Results, Trial
+from torchnet.bench.tuning import LEAST
 from torchnet.ui.units import counted
 
 
@@ -25,12 +26,12 @@ def tuning(results: Results, ids: Ids) -> Html:
         return Html("")
     columns = (
         Column("setting"), Column("steps/s", True), Column("95 % interval", True), Column("over the baseline", True),
-        Column("95 % interval", True), Column("changes numerics"), Column("what was set"),
+        Column("95 % interval", True), Column("rounds", True), Column("changes numerics"), Column("what was set"),
     )  # fmt: skip
     said = (
-        "Faster than torch’s own settings: put this into pyproject.toml."
+        "Reliably faster than its baseline: put this into pyproject.toml."
         if found.chosen
-        else "Nothing that was tried is reliably faster than torch’s own settings."
+        else "Nothing that was tried is reliably faster than its baseline."
     )
     parts = [
         tag("p", said),
@@ -112,7 +113,8 @@ def _trial(one: Trial) -> tuple[str | Html, ...]:
         f"{one.steps_per_s.median:.4g}",
         numbers.between(one.steps_per_s.low, one.steps_per_s.high),
         numbers.ratio(one.ratio.median),
-        numbers.between(one.ratio.low, one.ratio.high, 3),
+        numbers.between(one.ratio.low, one.ratio.high, 3) if one.ratio.count >= LEAST else "too few rounds",
+        str(one.ratio.count),
         numerics,
         _each(one.settings, "="),
     )

@@ -74,7 +74,10 @@ def launch(
             measure=job.output.measure,
         )
         path = job.output.json_path
-        return see(door, known, console, wishes, signals, json_path=path, told=told)
+        code = see(door, known, console, wishes, signals, json_path=path, told=told)
+        if signals.last and listener is not None:  # it may have come at the end, and only shortened that
+            listener({"event": "signal", "number": signals.last})
+        return code
 
 
 def remains_open(job: JobSpec) -> str:

@@ -16,6 +16,8 @@ class Signals:
     def __init__(self) -> None:
         self.came = False
         """Whether one has come at all; it may have been taken since."""
+        self.last = 0
+        """The number of the last one that came."""
         self._came: deque[int] = deque()
         self._before: dict[int, Any] = {}
 
@@ -33,6 +35,7 @@ class Signals:
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.came = True
+        self.last = number
         self._came.append(number)  # no lock: a handler may come between any two steps of this thread
 
     def take(self) -> list[int]:

@@ -78,7 +78,8 @@ class Session:
             self._nodes.kill()
             self._loop.close()
             for number in (signal.SIGINT, signal.SIGHUP):  # one more of them must not cost the receipt
-                signal.signal(number, signal.SIG_IGN)
+                if signal.getsignal(number) == signal.SIG_DFL:  # else a caller listens, who has other jobs
+                    signal.signal(number, signal.SIG_IGN)
         return self._settle()
 
     # -- what is shown -------------------------------------------------------------------------------------------
