@@ -49,14 +49,20 @@ class Launcher:
             *("--image", image or self.cluster.worker_image, "--network", network, *SMALL, *words),
         ]
 
-    def start(self, *words: str, **environ: str) -> subprocess.Popen[str]:
+    def start(self, *words: str, program: str = "", **environ: str) -> subprocess.Popen[str]:
+        """``program``: a Python script in the folder, in place of the command."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("TORCHNET_")}
         kept |= self.cluster.environment() | {
             "PYTHONPATH": str(ROOT),
             "XDG_CONFIG_HOME": str(self.folder / "xdg"),
         }
         return subprocess.Popen(
-            [*self.cluster.nsenter_prefix, sys.executable, "-m", "torchnet", *words],
+            [
+                *self.cluster.nsenter_prefix,
+                sys.executable,
+                *([program] if program else ["-m", "torchnet"]),
+                *words,
+            ],
             cwd=self.folder,
             env=kept | environ,
             stdout=subprocess.PIPE,
