@@ -16,11 +16,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.backend.compare import RATIOS, SHAPES, compare, ratio
+from benchmarks.backend.compare import SHAPES, compare
 from benchmarks.backend.ddp import ddp
 from benchmarks.machine import facts
-
-LEAST = 6  # rounds: of fewer there is no interval of 95 %
+from torchnet.bench.worker.stats import LEAST
 
 
 def count(text: str) -> int:
@@ -52,11 +51,7 @@ def main() -> None:
 
     print(machine)
     for name, found in compare(asked.rounds, asked.only, asked.gloo):
-        ratios = {f"{a} / {b}": ratio(found, a, b) for a, b in RATIOS if b in found}
-        told["shapes"][name] = {
-            "bytes_per_second": found,
-            "ratios": {what: [made.value, made.low, made.high] for what, made in ratios.items()},
-        }
+        told["shapes"][name] = found
         save()
     if asked.only in ("", "ddp"):
         told["ddp"] = ddp(asked.rounds)

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.backend.contenders import Shape, bench, gloo, iperf3, loop
 from torchnet.bench.worker.stats import Median, median
@@ -50,21 +51,23 @@ def ratio(found: dict[str, list[float]], ours: str, theirs: str) -> Median:
     return median([a / b for a, b in zip(found[ours], found[theirs], strict=True)])
 
 
-def compare(rounds: int, only: str, program: Path | None) -> Iterator[tuple[str, dict[str, list[float]]]]:
-    """Each shape's name and figures, as they come; a table of the ratios on standard output."""
+def compare(rounds: int, only: str, program: Path | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each shape's name, figures and ratios, as they come; a table of the ratios on standard output."""
     shapes = [one for one in SHAPES if only in one.name]
     if shapes:
         print(f"\n{'shape':<20}{'what':<32}{'ratio':>8}  {'95 % interval':<16}ours, theirs (Gbit/s)")
     for shape in shapes:
         found = measure(shape, rounds, program)
+        ratios = {}
         for ours, theirs in RATIOS:
             if theirs not in found:
                 continue
             made = ratio(found, ours, theirs)
+            ratios[f"{ours} / {theirs}"] = [made.value, made.low, made.high]
             rates = ", ".join(f"{median(found[name]).value * 8 / 1e9:.3f}" for name in (ours, theirs))
             interval = f"{made.low:.3f} to {made.high:.3f}"
             print(
                 f"{shape.name:<20}{ours + ' / ' + theirs:<32}{made.value:>8.3f}  {interval:<16}{rates}",
                 flush=True,
             )
-        yield shape.name, found
+        yield shape.name, {"bytes_per_second": found, "ratios": ratios}
