@@ -25,7 +25,8 @@ class Collector:
     ``messages``: all that came, in order. ``receipt``: the job's, as a dictionary. ``failure``: the first one, with the
     fields of torchnet.agent.report.Failure. ``unreadable``: why marked lines could not be read. ``aside``: what ranks
     print goes to standard error, since standard output is for the results alone (NCCL logs to standard output).
-    ``alone``: nothing of the job is shown. ``signalled``: the number of a signal that came and ended nothing, or 0.
+    ``alone``: nothing of the job is shown, one of many short ones. ``signalled``: the number of a signal that came and
+    ended nothing, or 0.
     """
 
     def __init__(self, stream: Stream | None = None, *, aside: bool = False, alone: bool = False) -> None:
@@ -52,10 +53,6 @@ class Collector:
         if self._aside and kind == "output" and event.get("stream") == "stdout":
             return {**event, "stream": "stderr"}
         return _without_figures(event) if kind == "failure" else False
-
-    def another(self) -> Collector:
-        """For one of many short jobs of the same benchmark: it has figures of its own, and shows nothing."""
-        return Collector(alone=True)
 
     def finish(self) -> None:
         """Clear the line about progress, so that others can write."""

@@ -83,11 +83,11 @@ def measure(
     tried = {named(values): values for values in ({**chosen, **one} for one in found)}
     figures: dict[str, list[float]] = {base: [], **{name: [] for name in tried}}
     for number in range(ROUNDS):
-        if base not in figures or len(figures) == 1:
-            return
+        if len(figures) == 1:
+            return  # the baseline alone is left
         for name in list(figures):
             collector.show(f"tuning, {name}: a start of its own, round {number + 1} of {ROUNDS}")
-            rate, why = _figure(wish, tried.get(name, chosen), launch, collector, deadline)
+            rate, why = _figure(wish, tried.get(name, chosen), launch, deadline)
             if rate is not None:
                 figures[name].append(rate)
                 continue
@@ -101,7 +101,7 @@ def measure(
 
 
 def _figure(
-    wish: Planned, values: Mapping[str, str], launch: Launch, collector: Collector, deadline: float | None
+    wish: Planned, values: Mapping[str, str], launch: Launch, deadline: float | None
 ) -> tuple[float | None, str]:
     """Steps per second of a job with these settings, or why there are none."""
     why = ""
@@ -109,7 +109,7 @@ def _figure(
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left < 1:
             raise Stopped(_TIMEOUT, "the benchmark ran longer than --timeout")
-        own = collector.another()
+        own = Collector(alone=True)  # figures of its own
         try:
             code = launch(started(wish, values, left), own)
         except TorchnetError as error:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from torchnet.bench import tables
 from torchnet.bench.line import carried
 from torchnet.bench.results import Collective, Line, Results
-from torchnet.bench.tuning import LEAST
 from torchnet.bench.worker.sizes import size_text
+from torchnet.bench.worker.stats import LEAST
 from torchnet.network.text import listed, printable
 from torchnet.ui.sanitize import RESET
 from torchnet.ui.units import counted, percent, size

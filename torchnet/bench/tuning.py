@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from torchnet.bench.results import Figure, Trial, Tuning
 from torchnet.bench.worker.messages import Tried
-from torchnet.bench.worker.stats import median
+from torchnet.bench.worker.stats import LEAST, median
+from torchnet.ui.units import counted
 
 STARTED = 2  # the group of what was started for itself, with what the groups before it had chosen
 WORTH = 1.02  # of the baseline, which the low end of a ratio's interval has to exceed
-LEAST = 6  # rounds: of fewer no interval of 95 % can be told
 _ASK = "torchnet bench --tune-numerics"
 
 
@@ -73,7 +73,8 @@ def block(trials: Sequence[Trial], chosen: Mapping[str, str], about: str, numeri
     """TOML for pyproject.toml, with the evidence as comments; comments alone where nothing is chosen."""
     lines = [
         f"# torchnet bench --tune: {_comment(about)}",
-        "# DDP's steps/s, and how many times those of the baseline of the same round (with 6 rounds a 95 % interval):",
+        "# DDP's steps/s, and how many times the baseline's of the same round that is",
+        f"# (of {LEAST} rounds and more with the 95 % interval):",
     ]
     for one in trials:
         ratio = "baseline" if one.baseline else _interval(one.ratio)
@@ -100,8 +101,7 @@ def _place(name: str) -> tuple[str, str]:
 
 
 def _interval(figure: Figure) -> str:
-    rounds = f"{figure.count} round{'' if figure.count == 1 else 's'}"
-    return f"{figure.median:.3f} ({figure.low:.3f} to {figure.high:.3f}, {rounds})"
+    return f"{figure.median:.3f} ({figure.low:.3f} to {figure.high:.3f}, {counted(figure.count, 'round')})"
 
 
 def _comment(text: str) -> str:

@@ -81,33 +81,19 @@ def _valued(command: Sequence[str]) -> Iterator[tuple[str, str]]:
 def again(view: View, *options: str) -> str:
     """The benchmark as it was typed, with options behind it. Without its variables' values, which are not kept, and
     without its files, so that these results stay for a comparison."""
-    return shlex.join(
-        [*_without_files(_without_masked(view.setup.command or ("torchnet", "bench"))), *options]
-    )
-
-
-def _without_masked(command: Sequence[str]) -> list[str]:
-    kept: list[str] = []
-    words = iter(command)
-    for word in words:
-        if word == "--env":
-            value = next(words, "")
-            kept += [] if _masked(value) else [word, value]
-        elif not (word.startswith("--env=") and _masked(word)):
-            kept.append(word)
-    return kept
-
-
-def _without_files(command: Sequence[str]) -> Iterator[str]:
-    words = iter(command)
-    for word in words:
-        if word in _FILES:
-            next(words, "")
-        elif not word.startswith(tuple(f"{flag}=" for flag in _FILES)):
-            yield word
+    return shlex.join([*_repeatable(view.setup.command or ("torchnet", "bench")), *options])
 
 
 _FILES = ("--json", "--html")
+
+
+def _repeatable(command: Sequence[str]) -> Iterator[str]:
+    words = iter(command)
+    for word in words:
+        flag, equals, _ = word.partition("=")
+        pair = [word] if equals or flag not in (*_FILES, "--env") else [word, next(words, "")]
+        if not (flag in _FILES or (flag == "--env" and _masked(pair[-1]))):
+            yield from pair
 
 
 def _masked(word: str) -> bool:

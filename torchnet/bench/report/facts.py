@@ -7,7 +7,7 @@ import shlex
 from torchnet.bench.report import numbers
 from torchnet.bench.report.markup import Column, Html, Ids, code, details, section, table, tag
 from torchnet.bench.results import Node, Results, Trial
-from torchnet.bench.tuning import LEAST
+from torchnet.bench.worker.stats import LEAST
 from torchnet.ui.units import counted
 
 

@@ -6,8 +6,10 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from torchnet.bench.worker.stats import LEAST
+
 Pairs = Literal["none", "ring", "all"]
-ROUNDS = 6  # of a tuning: the least of which an interval of 95 % can be told (stats.py)
+ROUNDS = LEAST  # of a tuning
 
 
 @dataclass(frozen=True)

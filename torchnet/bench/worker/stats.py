@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 CONFIDENCE = 0.95
+LEAST = 6  # figures: of fewer there is no interval of this confidence (2 / 2**5 is more than 0.05)
 
 
 @dataclass(frozen=True)
 class Median:
-    """``low`` and ``high`` are the interval's ends; with fewer than six figures, the least and the most."""
+    """``low`` and ``high`` are the interval's ends; with fewer than LEAST figures, the least and the most."""
 
     value: float
     low: float
