@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 
 import pytest
 
+from tests.unit.signal_handlers import NUMBERS, kept
 from torchnet.agent.loop import Loop
 from torchnet.bench import stop
 
-NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-@pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
-    kept = {one: signal.getsignal(one) for one in NUMBERS}
-    yield
-    for one, handler in kept.items():
-        signal.signal(one, handler)
+as_before = pytest.fixture(autouse=True)(kept)
 
 
 def behind_a_job(number: signal.Signals, heard: list[int]) -> None:

@@ -24,6 +24,7 @@ from torchnet.bench.summary import FINDINGS, render
 from torchnet.bench.tuning import tuning
 from torchnet.bench.worker.messages import Lacks, Setup, Tried
 from torchnet.errors import NetworkError, TorchnetError
+from torchnet.names import TUNE_PREFIX
 from torchnet.network.text import printable
 from torchnet.spec.model import JobSpec
 from torchnet.spec.problems import Problem
@@ -73,6 +74,10 @@ def run(wish: Planned, cwd: str, words: Sequence[str], version: str) -> int:
     )
     collector = Collector(None if job.output.quiet else err, aside=asked.json == "-")
     deadline = None if job.run.timeout is None else time.monotonic() + job.run.timeout
+    if asked.tune:
+        # Local workers have this process's variables, and a tuning begins without them.
+        for name in [name for name in os.environ if name.startswith(TUNE_PREFIX)]:
+            del os.environ[name]
     with stop.listening() if asked.tune else nullcontext():
         ending = _ended(wish, cwd, collector, err)
         if asked.tune and not ending.code:

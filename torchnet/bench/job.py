@@ -13,6 +13,7 @@ from torchnet.bench.options import SETTLED
 from torchnet.bench.worker import plan
 from torchnet.bench.worker.sizes import Sizes, size_text
 from torchnet.errors import UsageError
+from torchnet.names import TUNE_PREFIX
 from torchnet.render.command import processes
 from torchnet.runtimes.local import gpus
 from torchnet.spec.grammar import amount
@@ -62,8 +63,10 @@ def planned(
         raise SpecError([*problems, *wrong], about="this benchmark", fix=NEXT)
     arguments = ("--plan", plan.encode(_plan(asked, job, memory)))
     update: dict[str, object] = {"args": arguments, "run_id": job.run_id or f"bench-{random}"}
-    if asked.tune and job.tune.model_fields_set:
+    if asked.tune:
         update["tune"] = Tune()
+        update["env"] = {name: value for name, value in job.env.items() if not name.startswith(TUNE_PREFIX)}
+    if asked.tune and job.tune.model_fields_set:
         names = ", ".join(sorted(job.tune.model_fields_set))
         notices = (*notices, f"a tuning begins with torch's own settings: {names} of the table tune left out")
     return Planned(replace(resolved, job=job.model_copy(update=update)), asked, notices)
