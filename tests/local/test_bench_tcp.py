@@ -217,20 +217,27 @@ def test_a_peer_that_falls_silent_amid_a_measurement_is_given_up(
     assert not any(isinstance(one, Latency) for one in said)
 
 
-def test_a_sender_that_goes_before_the_time_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("silent", [False, True], ids=["goes", "falls silent"])
+def test_a_sender_that_sends_no_more_before_the_time_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent: bool
+) -> None:
+    monkeypatch.setattr(tcp, "PATIENCE", 1.0)
+
     def node(rank: int) -> int:
         if rank == 0:
             receiver = tcp.Receiver(NET1[0], 1)
             (tmp_path / "port~").write_text(str(receiver.port))
             (tmp_path / "port~").rename(tmp_path / "port")
             try:
-                receiver.measure(NET1[1], 0.1, 0.5)
+                receiver.measure(NET1[1], 0.1, 1.5)
             except ConnectionError as error:
                 (tmp_path / "said").write_text(str(error))
         else:
             while not (tmp_path / "port").exists():
                 time.sleep(0.01)
-            tcp.connect(NET1[1], NET1[0], int((tmp_path / "port").read_text())).close()
+            with tcp.connect(NET1[1], NET1[0], int((tmp_path / "port").read_text())) as connection:
+                if silent:
+                    connection.recv(1)  # until the other one hangs up
         return 0
 
     assert in_nodes([lambda: node(0), lambda: node(1)]) == [0, 0]

@@ -79,8 +79,14 @@ def test_the_page_needs_nothing_else(page: Page) -> None:
 
 def test_a_tuning_is_compared_with_its_baseline(full: str) -> None:
     assert "Reliably faster than its baseline: put this into pyproject.toml." in read(full).text("main")
+    assert "too few rounds" not in full
     tuning = everything().tuning
     assert tuning is not None
+    trial = tuning.trials[0]
+    cut = trial.model_copy(update={"ratio": trial.ratio.model_copy(update={"count": 5})})
+    assert "too few rounds" in html(
+        changed(everything(), tuning=tuning.model_copy(update={"trials": (cut,)}))
+    )
     nothing = changed(everything(), tuning=tuning.model_copy(update={"chosen": {}}))
     text = read(html(nothing)).text("main")
     assert "Nothing that was tried is reliably faster than its baseline." in text

@@ -178,6 +178,10 @@ def test_a_tuning_is_told_with_its_trials_and_its_block() -> None:
     text = render(changed(healthy(), tuning=tuning))
     assert "2.000x (1.500 to 2.500, 6 rounds), changes numerics" in text
     assert '[tool.torchnet]\na = "b"' in text
+    long = "bucket_cap_mb 1, compress bf16, nccl_socket_nthreads"
+    both = tuple(trial.model_copy(update={"name": f"{long} {number}"}) for number in (2, 4))
+    shown = render(changed(healthy(), tuning=Tuning(trials=both, chosen={}, block="# a comment\n")))
+    assert all(f"{long} {number}  " in shown for number in (2, 4))  # the end tells them apart
     few = trial.model_copy(update={"ratio": one.model_copy(update={"count": 2})})
     stopped = render(changed(healthy(), tuning=Tuning(trials=(few,), chosen={}, block="# a comment\n")))
     assert "2 rounds), too few to choose by: 6 are needed" in stopped
