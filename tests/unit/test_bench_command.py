@@ -237,7 +237,7 @@ def test_standard_output_has_nothing_but_the_results_where_they_go_there(
     ids=str,
 )
 def test_what_becomes_of_files_that_cannot_be_written_is_said_as_it_will_be(
-    given: dict[str, str],
+    given: dict[str, Any],
     told: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

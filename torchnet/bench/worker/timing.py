@@ -61,9 +61,9 @@ def stretch(call: float, calls: int, batches: int, spent: float, rule: Rule) -> 
     ``call``: seconds of one, as far as is known. ``calls``, ``batches``, ``spent``: those that there are, in seconds.
     """
     if rule.iters is not None:
-        count = max(_LEAST, min(_GIVEN_BATCHES, int(rule.iters * call / BATCH)))
-        left, each = rule.iters - calls, math.ceil(rule.iters / count)
-        return [min(each, left - begun) for begun in range(0, left, each)]
+        left = rule.iters - calls
+        count = min(left, max(_LEAST, min(_GIVEN_BATCHES, int(rule.iters * call / BATCH))))
+        return [left // count + (number < left % count) for number in range(count)]
     # Several calls, as ranks that wait for each other after each one are not what training does; and yet so many
     # batches that there is an interval. Short of time, three must still fit.
     wanted = min(max(BATCH, _CALLS * call), rule.seconds / _BATCHES)
