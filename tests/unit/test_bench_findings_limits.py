@@ -45,6 +45,21 @@ def test_a_single_stream_that_its_core_limits_is_told_but_not_where_all_cores_ar
     assert only(made(2, one_stream=0.6, core=0.99, throttled=0.3, achieved=0.6)).kind == "cpu-bound"
 
 
+@pytest.mark.parametrize(("rate", "share"), [(2e9, 0.5), (100e9, 0.05), (25e9, 0.01)])
+@pytest.mark.parametrize("nodes", [2, 4])
+def test_one_flow_of_an_interface_that_tells_more_is_told_and_that_several_would_say_why(
+    nodes: int, rate: float, share: float
+) -> None:
+    """2 x 1 Gbit/s, a cloud's 5 Gbit/s for each flow, and a switch that gives a hundredth."""
+    flow = {"known": "interface", "rate": rate, "one_stream": share, "core": 0.1, "achieved": share * 0.9}
+    found = only(made(nodes, **flow))
+    assert found.kind == "single-stream"
+    assert "neither its window nor a core" in found.text
+    assert found.fix.endswith("--streams 4")
+    assert not find(made(nodes, **{**flow, "achieved": 0.95})), "collectives fill the line: they have more flows"
+    assert not find(made(nodes, **flow, window_limited=0.2)), "nobody knows why"
+
+
 def test_the_processor_is_told_where_the_line_is_known_and_how_it_is_known() -> None:
     assert "97 %" in only(made(4, path=lambda _a, _b: 0.6, busy=0.97)).text
     assert only(made(2, path=lambda _a, _b: 0.6, core=0.99, streams=(4,))).kind == "cpu-bound"

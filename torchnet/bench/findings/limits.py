@@ -68,18 +68,15 @@ def _window_is_free(row: Tcp) -> bool:
 
 
 def single_stream(view: View) -> list[Finding]:
-    """One stream stays below the line for its window's or its one core's sake: more of them may reach more."""
+    """One stream stays below the line for its window's, its one core's or its flow's sake: more of them may reach
+    more."""
     line = view.line
     if line is None:
         return []
     for row in sorted(view.tcp, key=lambda row: (row.both, row.rate.median)):
         if row.streams != 1 or row.rate.high >= thresholds.SLOW * line.ceiling or machine(row):
             continue
-        if (row.window_limited or 0.0) > thresholds.WINDOW_LIMITED:
-            why = f"its window held it up for {percent(row.window_limited or 0.0)} of the time"
-        elif (row.core or 0.0) >= thresholds.BUSY:
-            why = f"it used {percent(row.core or 0.0)} of one core"
-        else:
+        if not (why := _held_up(row) or _flow(view, row)):
             continue
         way = view.way((row.source, row.target))
         text = (
@@ -89,6 +86,31 @@ def single_stream(view: View) -> list[Finding]:
         where = view.name(row.source), view.name(row.target)
         return [Finding(kind="single-stream", text=text, fix=again(view, "--streams", "4"), where=where)]
     return []
+
+
+def _held_up(row: Tcp) -> str:
+    """By what of its own a stream was, where that is known."""
+    if (row.window_limited or 0.0) > thresholds.WINDOW_LIMITED:
+        return f"its window held it up for {percent(row.window_limited or 0.0)} of the time"
+    if (row.core or 0.0) >= thresholds.BUSY:
+        return f"it used {percent(row.core or 0.0)} of one core"
+    return ""
+
+
+def _flow(view: View, row: Tcp) -> str:
+    """The interface tells more than the path gives one flow, and the flow itself was held up by nothing. Of a line that
+    is shaped or was told, the path is known to have it all: then it is the path that is slow."""
+    assert view.line
+    if view.line.known != "interface" or row.rate.high >= thresholds.SLOW * thresholds.ONE_STREAM:
+        return ""
+    if not _window_is_free(row) or row.core is None or row.core >= thresholds.EASY_STREAM:
+        return ""
+    if any(_reached(best) for best in view.large):
+        return ""
+    return (
+        "neither its window nor a core held it up, so it is the path, or its share for one flow: one cable of a bond, "
+        "or a cloud's limit"
+    )
 
 
 def cpu_bound(view: View) -> list[Finding]:

@@ -46,6 +46,9 @@ IDLE_STREAM = 0.1
 """Of one core: what a stream that waits for the network uses (0.05 at 1 Gbit/s). All cores may be busy with something
 else then; one that waits for a core gets more than this, as schedulers are fair."""
 
+EASY_STREAM = 0.5
+"""Of one core: a stream that uses less of it waits for something else, even where another core does half of its work."""
+
 THROTTLED = 0.05
 """Of a quota's periods, used up: then all of a node's threads stop at once, so its peers wait, too."""
 
