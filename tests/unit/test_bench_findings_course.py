@@ -62,22 +62,16 @@ def test_a_lost_node_is_named_and_what_follows_is_not() -> None:
 SLOW: dict[str, Any] = {"on": "kubernetes", "path": lambda a, b: 0.1 if 1 in (a, b) else 1.0}
 
 
-@pytest.mark.parametrize(
-    ("words", "fix"),
-    [
-        ((), "torchnet verify"),
-        (("-nml",), "torchnet verify -n ml"),
-        (("--namespace", "ml"), "torchnet verify -n ml"),
-        (("--namespace=ml", "--image", "r/i:1", "--nnodes", "3"), "torchnet verify -n ml --image r/i:1"),
-        (("-n", "ml", "--network=ml/b*2=a.b/c", "--network", "d"), "torchnet verify -n ml --network ml/b"),
-        (("-n",), "torchnet verify -n ''"),
-    ],
-)
-def test_on_kubernetes_two_new_pods_are_tried_where_the_run_was(words: tuple[str, ...], fix: str) -> None:
+def test_on_kubernetes_two_new_pods_are_tried_where_the_run_was() -> None:
     """Its own are gone."""
-    assert only(typed(made(3, **SLOW), *words)).fix == fix
-    mtu = only(typed(made(3, on="kubernetes", mtus={1: 1500}), *words))
-    assert (mtu.kind, mtu.fix) == ("mtu", fix)
+    look = ("torchnet", "verify", "-n", "m l")
+    assert only(changed(made(3, **SLOW), look=look)).fix == "torchnet verify -n 'm l'"
+    mtu = only(changed(made(3, on="kubernetes", mtus={1: 1500}), look=look))
+    assert (mtu.kind, mtu.fix) == ("mtu", "torchnet verify -n 'm l'")
+    refused = changed(
+        made(3, on="kubernetes"), look=look, setup=None, complete=False, exit_code=4, reason="x"
+    )
+    assert only(refused).fix == "torchnet verify -n 'm l'"
 
 
 def test_on_kubernetes_what_only_the_host_can_do_says_so() -> None:

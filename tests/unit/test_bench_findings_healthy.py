@@ -135,7 +135,9 @@ def test_one_stream_has_a_part_of_a_bond_and_a_slow_core_has_slow_streams(
 ) -> None:
     """2 x 25 Gbit/s is as fast as one stream may be; with 0.7 of a core, another one may be its limit."""
     for nodes in (2, 4):
-        results = fast(nodes, rate=rate, one_stream=share, achieved=share * 0.9, core=core, path=lambda _a, _b: 1.0)
+        results = fast(
+            nodes, rate=rate, one_stream=share, achieved=share * 0.9, core=core, path=lambda _a, _b: 1.0
+        )
         assert not find(results)
 
 

@@ -56,7 +56,9 @@ def test_one_flow_of_an_interface_that_tells_more_is_told_and_that_several_would
     assert found.kind == "single-stream"
     assert "neither its window nor a core" in found.text
     assert found.fix.endswith("--streams 4")
-    assert not find(made(nodes, **{**flow, "achieved": 0.95})), "collectives fill the line: they have more flows"
+    assert not find(made(nodes, **{**flow, "achieved": 0.95})), (
+        "collectives fill the line: they have more flows"
+    )
     assert not find(made(nodes, **flow, window_limited=0.2)), "nobody knows why"
 
 

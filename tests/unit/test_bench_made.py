@@ -15,7 +15,13 @@ from torchnet.bench.made import Context, Ending, results
 from torchnet.bench.summary import render
 from torchnet.bench.worker import messages
 
-CONTEXT = Context(on="local", command=("torchnet", "bench"), date="2026-01-02T03:04:05Z", version="0.1.0")
+CONTEXT = Context(
+    on="local",
+    command=("torchnet", "bench"),
+    look=("torchnet", "bench", "--dry-run"),
+    date="2026-01-02T03:04:05Z",
+    version="0.1.0",
+)
 DONE = messages.Done(3.0)
 SETUP = messages.Setup("gloo", "cpu", 4, 4, "net1", {"torch": "2.15.0"}, {"GLOO_SOCKET_IFNAME": "net1"})
 RECEIPT: dict[str, Any] = {
@@ -224,13 +230,13 @@ def test_a_refused_network_is_a_finding_with_its_fix() -> None:
     assert not errors(json.loads(model.dump(found)), model.schema())
 
 
-@pytest.mark.parametrize(
-    ("on", "fix"), [("local", "torchnet bench --dry-run"), ("kubernetes", "torchnet verify")]
-)
-def test_a_refused_network_without_a_fix_has_a_next_command_of_its_place(on: Any, fix: str) -> None:
+def test_a_refused_network_without_a_fix_is_looked_at_where_it_is() -> None:
     failure = {"kind": "network", "text": "node-1: no carrier", "code": 4, "node": "node-1"}
-    (finding,) = results([], replace(CONTEXT, on=on), Ending(4, RECEIPT, failure)).findings
-    assert finding.fix == fix
+    found = results(
+        [], replace(CONTEXT, look=("torchnet", "verify", "-n", "m l")), Ending(4, RECEIPT, failure)
+    )
+    assert found.look == ("torchnet", "verify", "-n", "m l")
+    assert found.findings[0].fix == "torchnet verify -n 'm l'"
 
 
 def test_what_makes_no_sense_is_lacking_and_costs_nothing_else() -> None:

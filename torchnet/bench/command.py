@@ -17,6 +17,7 @@ from torchnet.bench import starts, stop
 from torchnet.bench.asked import Asked
 from torchnet.bench.collect import Collector
 from torchnet.bench.job import Planned, check_script, planned
+from torchnet.bench.look import look
 from torchnet.bench.made import Context, Ending, results
 from torchnet.bench.results import Finding, Lacking, Results
 from torchnet.bench.save import save
@@ -61,9 +62,11 @@ def run(wish: Planned, cwd: str, words: Sequence[str], version: str) -> int:
     for line in (*wish.notices, *_unwritable(asked)):
         err.line(f"torchnet: {line}")
     date = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    command = ("torchnet", "bench", *_without_values(words))
     context = Context(
         on=job.on,
-        command=("torchnet", "bench", *_without_values(words)),
+        command=command,
+        look=look(job, command),
         date=date,
         version=version,
         line=asked.line,

@@ -41,6 +41,7 @@ class Context:
 
     on: Literal["local", "kubernetes"]
     command: tuple[str, ...]
+    look: tuple[str, ...]
     date: str
     version: str
     line: int | None = None
@@ -104,6 +105,7 @@ def results(said: Sequence[messages.Message], context: Context, ending: Ending) 
         complete=done and not ending.code,
         reason=reason,
         exit_code=ending.code,
+        look=context.look,
     )
 
 
@@ -235,7 +237,5 @@ def _network(failure: Mapping[str, Any] | None, context: Context) -> tuple[Findi
         return ()
     text, *fixes = _FIX.split(str(failure.get("text", "")))
     where = (str(failure["node"]),) if failure.get("node") else ()
-    # A local network is as it was asked for: the dry run says by whom, value for value.
-    look = "torchnet verify" if context.on == "kubernetes" else shlex.join([*context.command, "--dry-run"])
-    fix = " ".join(fixes[0].split()) if fixes else look
+    fix = " ".join(fixes[0].split()) if fixes else shlex.join(context.look)
     return (Finding(kind="network", text=text.strip(), fix=fix, where=where),)

@@ -240,6 +240,8 @@ class Results(_Part):
     reason: str = ""
     """Why it ended early."""
     exit_code: Count = 0
+    look: tuple[str, ...] = ()
+    """The command that looks at this network and measures nothing."""
 
     model_config = ConfigDict(
         frozen=True, extra="allow", allow_inf_nan=False, use_attribute_docstrings=True, populate_by_name=True

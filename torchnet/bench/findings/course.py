@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import statistics
 
 from torchnet.bench.findings import thresholds
@@ -15,10 +16,14 @@ def network(results: Results) -> list[Finding]:
     """It ended before anything started: the backend is not as it must be."""
     if results.exit_code != 4:
         return []
-    place = results.setup.on if results.setup else "local"
-    fix = "torchnet verify" if place == "kubernetes" else "torchnet bench --dry-run"
     reason = results.reason or "the preflight did not reach every pair of nodes"
-    return [Finding(kind="network", text=f"The backend network does not work: {_sentence(reason)}", fix=fix)]
+    return [
+        Finding(
+            kind="network",
+            text=f"The backend network does not work: {_sentence(reason)}",
+            fix=shlex.join(results.look),
+        )
+    ]
 
 
 def lost(results: Results) -> list[Finding]:

@@ -47,7 +47,7 @@ IDLE_STREAM = 0.1
 else then; one that waits for a core gets more than this, as schedulers are fair."""
 
 EASY_STREAM = 0.5
-"""Of one core: a stream that uses less of it waits for something else, even where another core does half of its work."""
+"""Of one core: a stream that uses less waits for something else, even where another core does half of its work."""
 
 THROTTLED = 0.05
 """Of a quota's periods, used up: then all of a node's threads stop at once, so its peers wait, too."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Iterator, Sequence
 
@@ -42,40 +41,11 @@ def host(view: View, node: int, command: str) -> str:
 def path(view: View, node: int, command: str) -> str:
     """A command about the backend's interface of one node. A pod's is gone with it, and its image may not have had
     the command: two new pods are tried there instead."""
-    return _verify(view.setup.command) if _on_kubernetes(view) else host(view, node, command)
+    return shlex.join(view.results.look) if _on_kubernetes(view) else host(view, node, command)
 
 
 def _on_kubernetes(view: View) -> bool:
     return view.setup.on == "kubernetes"
-
-
-_PLACE = {"-n": "-n", "--namespace": "-n", "--context": "--context", "--kubeconfig": "--kubeconfig",
-          "--network": "--network", "--image": "--image"}  # fmt: skip
-"""Flags of a benchmark that ``torchnet verify`` has, too. What files and variables say it reads itself."""
-_ONE_NETWORK = re.compile(r"[\w.-]+(/[\w.-]+)?")  # without the count and the resource that may follow
-
-
-def _verify(command: Sequence[str]) -> str:
-    typed: dict[str, str] = {}
-    for flag, value in _valued(command):
-        if flag != "--network":
-            typed[_PLACE[flag]] = value
-        elif found := _ONE_NETWORK.match(value):
-            typed.setdefault(flag, found[0])  # of several rails, the first
-    return shlex.join(["torchnet", "verify", *(word for pair in typed.items() for word in pair)])
-
-
-def _valued(command: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """The flags of _PLACE with their values: ``-n ml``, ``-nml``, ``--namespace ml``, ``--namespace=ml``."""
-    words = iter(command)
-    for word in words:
-        name, equals, value = word.partition("=")
-        if word in _PLACE:
-            yield word, next(words, "")
-        elif equals and name in _PLACE and name.startswith("--"):
-            yield name, value
-        elif word.startswith("-n"):
-            yield "-n", word[2:]
 
 
 def again(view: View, *options: str) -> str:
