@@ -28,6 +28,12 @@ RECEIPT_SCHEMA = "torchnet.receipt/1"
 ENV_PREFIX = "TORCHNET_"
 START_VARIABLE = "TORCHNET_START"  # of agents: which start of the whole gang this is
 REPLACED_VARIABLE = "TORCHNET_REPLACED"  # of agents: how many pods were replaced for this worker already
+HOST_VARIABLE = "TORCHNET_HOST"  # of pods: the cluster's node, which outlives them
+TOKEN_VARIABLE = "TORCHNET_TOKEN_FILE"
+# What a worker's pod gets from torchnet before the variables of the job.
+POD_VARIABLES = (
+    "POD_NAME", "POD_NAMESPACE", "POD_UID", HOST_VARIABLE, TOKEN_VARIABLE, START_VARIABLE, REPLACED_VARIABLE
+)  # fmt: skip
 TUNE_PREFIX = "TORCHNET_TUNE_"  # of workers and scripts: the settings of the table "tune"
 TABLE_VARIABLE = "TORCHNET_TABLE"  # for scripts: the path of the job's encoded table
 

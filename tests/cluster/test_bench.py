@@ -99,6 +99,8 @@ def test_the_same_command_in_pods(launcher: Launcher) -> None:
     assert [one.kind for one in results.findings] == [], results.findings
     assert results.setup is not None
     assert (results.setup.on, results.setup.nodes, results.setup.interface) == ("kubernetes", 2, "net1")
+    assert sorted(node.host for node in results.nodes) == list(NODES)
+    assert results.look[:2] == ("torchnet", "verify")
     largest = results.collectives[-1]
     assert largest.size == 16 << 20
     assert largest.busbw == pytest.approx(factor("all_reduce", 2) * largest.size / largest.time.median)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.unit.bench_results import changed, healthy
 from torchnet.bench.diff import Diff, compare, read, text
 from torchnet.bench.diff.verdicts import row, series, shifted
-from torchnet.bench.results import Figure, Latency, Results, dump
+from torchnet.bench.results import Figure, Lacking, Latency, Results, dump
 
 SIZES = tuple(1 << power for power in range(10, 29))  # torchnet bench's own
 RUNS = 150
@@ -164,14 +164,31 @@ def test_wrong_results_that_the_old_run_does_not_have_count_too() -> None:
     assert diff.wrong == ("all_reduce sum float32 over net1, 4M: 1 element",)
 
 
-def test_a_run_that_ended_early_is_worse_than_one_that_did_not() -> None:
+def test_a_run_that_ended_early_is_worse_however_fast_and_whatever_the_old_one_did() -> None:
     early = changed(healthy(rate=2e9), complete=False, reason="node-1 was lost")
     diff = compare(healthy(), early)
     assert diff.worse
     assert "Ended early: the new run" in text(diff)
     assert "Faster" not in text(diff)
     assert not compare(early, healthy(rate=2e9)).worse
-    assert not compare(early, early).worse
+    assert compare(early, early).worse
+
+
+def test_what_a_run_can_no_longer_measure_is_worse_and_what_it_was_not_asked_for_is_said() -> None:
+    old = healthy(collectives=("all_reduce", "all_gather"), sizes=(1 << 20, 1 << 22))
+    asked_less = changed(
+        old, collectives=tuple(row for row in old.collectives if row.collective == "all_reduce")
+    )
+    diff = compare(old, asked_less)
+    assert not diff.worse
+    assert text(diff).endswith("Nothing changed by more than noise. Not compared: 2 rows of the old run.\n")
+    lacks = (Lacking(what="all_gather (nccl)", why="no such function"),)
+    diff = compare(old, changed(asked_less, lacks=lacks))
+    assert diff.worse
+    assert "What the new run could not measure:\n  all_gather (nccl): no such function\n" in text(diff)
+    assert text(diff).endswith("Missing: the new run has not 2 rows of the old one, and says why.\n")
+    assert not compare(changed(old, lacks=lacks), changed(asked_less, lacks=lacks)).worse
+    assert not compare(old, changed(old, lacks=lacks)).worse, "it has all rows that the old one has"
 
 
 def test_another_root_is_another_row() -> None:

@@ -80,11 +80,28 @@ def test_on_kubernetes_what_only_the_host_can_do_says_so() -> None:
     assert found.kind == "buffers"
     assert found.fix.startswith("sysctl -w ")
     assert found.fix.endswith("  # on the host of the pod node-0")
-    assert only(made(2, **world)).fix.endswith("  # on node-0")
+    named = tuple(node.model_copy(update={"host": f"gpu-{node.node}"}) for node in made(2).nodes)
+    assert only(changed(made(2, on="kubernetes", **world), nodes=named)).fix.endswith("  # on gpu-0")
+    local = only(made(2, **world)).fix
+    assert local.startswith("sysctl -w ")
+    assert "#" not in local, "it is this machine"
     bound = only(made(2, on="kubernetes", path=lambda _a, _b: 0.6, busy=0.97))
     assert bound.fix == "top -H -b -n 1  # on the host of the pod node-0"
     held = only(made(2, on="kubernetes", path=lambda _a, _b: 0.6, throttled=0.3))
     assert held.fix.endswith(" --cpus 4")
+
+
+def test_the_machine_of_a_pod_is_named_since_the_pod_is_gone() -> None:
+    results = made(3, **SLOW)
+    named = tuple(node.model_copy(update={"host": f"gpu-{node.node}"}) for node in results.nodes)
+    assert only(changed(results, nodes=named)).text.endswith(". node-1 ran on gpu-1.")
+    assert "ran on" not in only(results).text
+
+
+def test_a_local_finding_shows_the_networks_as_they_were_asked_for() -> None:
+    """They are gone, too."""
+    assert only(made(3, path=SLOW["path"])).fix == "torchnet bench --dry-run"
+    assert only(made(3, mtus={1: 1500})).fix == "torchnet bench --dry-run"
 
 
 def test_a_lost_run_on_kubernetes_is_done_again_and_kept() -> None:

@@ -56,8 +56,9 @@ def test_the_jobs_table_names_the_node_and_its_rails_address(
     )
     (tmp_path / "table").write_bytes(encode(Table(rows)))
     monkeypatch.setenv(TABLE_VARIABLE, str(tmp_path / "table"))
+    monkeypatch.setenv("TORCHNET_HOST", "gpu-17")
     found = machine.facts(1, ["lo", "nothing0"])
-    assert found.name == "pod-1"
+    assert (found.name, found.host) == ("pod-1", "gpu-17")
     assert found.addresses == {"lo": "fd00::2"}
     assert list(found.mtus) == ["lo"]
     assert found.speeds == {}
@@ -68,7 +69,9 @@ def test_a_table_that_cannot_be_read_leaves_the_hosts_name(
 ) -> None:
     (tmp_path / "table").write_bytes(b"no table")
     monkeypatch.setenv(TABLE_VARIABLE, str(tmp_path / "table"))
-    assert machine.facts(0, []).name == os.uname().nodename
+    monkeypatch.delenv("TORCHNET_HOST", raising=False)
+    found = machine.facts(0, [])
+    assert (found.name, found.host) == (os.uname().nodename, "")
 
 
 @pytest.mark.parametrize(

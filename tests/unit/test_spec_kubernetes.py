@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.asked_kubernetes import BASE, asked, wrong
-from torchnet.names import MAX_RAILS
+from torchnet.names import MAX_RAILS, POD_VARIABLES
 from torchnet.spec.fields import FIELDS
 from torchnet.spec.problems import SpecError
 from torchnet.spec.resolve import resolve
@@ -42,6 +42,14 @@ def test_networks(tmp_path: Path, text: str) -> None:
 def test_networks_that_cannot_be(tmp_path: Path, text: str) -> None:
     problems = wrong(tmp_path, {"network.networks": [text]}).problems
     assert [problem.path for problem in problems] == ["network.networks"]
+
+
+def test_what_torchnet_tells_each_pod_is_no_variable_of_the_job(tmp_path: Path) -> None:
+    """Two of one name: the API server's server-side apply refuses them, and the last would win elsewhere."""
+    problems = wrong(tmp_path, {"env": [*(f"{name}=x" for name in POD_VARIABLES), "HOST=x"]}).problems
+    assert sorted(problem.what.split()[0] for problem in problems) == sorted(POD_VARIABLES)
+    assert {problem.path for problem in problems} == {"env"}
+    resolve({"script": "x.py", "env": ["POD_NAME=x"]}, {}, str(tmp_path), None)  # locally it is anybody's
 
 
 def test_rails_of_several_networks_are_counted_together(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from torchnet import names
 from torchnet.agent import flags
 from torchnet.agent import main as agent
 from torchnet.agent.log import TextReporter
@@ -198,7 +199,7 @@ def _as_prepared(spec: AgentSpec, state: State) -> AgentSpec:
 def _token(nnodes: int) -> str:
     """The job's secret, from the environment, so that no process list shows it."""
     token = os.environ.pop("TORCHNET_TOKEN", "")
-    file = os.environ.get("TORCHNET_TOKEN_FILE", "")
+    file = os.environ.get(names.TOKEN_VARIABLE, "")
     if not token and file:
         token = _read(file).strip()
     if not token and nnodes > 1:

@@ -61,6 +61,8 @@ class Node(_Part):
     memory: Bytes
     cpu: str = ""
     kernel: str = ""
+    host: str = ""
+    """The cluster's node that a pod ran on; empty elsewhere."""
 
 
 class Setup(_Part):

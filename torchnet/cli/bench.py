@@ -24,8 +24,9 @@ COLLECTIVES: all_reduce, all_gather, reduce_scatter, broadcast, reduce, all_to_a
 them, or all; [all_reduce]. Sizes are written as 8, 32K, 1M, 2G (powers of 1024). It runs as the same job as `torchnet
 launch`: locally on two nodes, or with --on kubernetes. The exit code is the job's, or 1 where a result was wrong.
 
-torchnet bench diff OLD NEW compares two files of --json: 0 where nothing is worse; 1 where something is slower, wrong,
-or ended early; 2 where the two have nothing in common.
+torchnet bench diff OLD NEW compares two files of --json: 0 where nothing is worse, or it cannot be told for noise; 1
+where the new run is slower, wrong, ended early, or could not measure what the old one did; 2 where the two have nothing
+in common.
 """
 
 

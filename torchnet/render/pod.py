@@ -164,7 +164,8 @@ def _own_variables(job: JobSpec) -> list[dict[str, Any]]:
         from_field("POD_NAME", "metadata.name"),
         from_field("POD_NAMESPACE", "metadata.namespace"),
         from_field("POD_UID", "metadata.uid"),
-        {"name": "TORCHNET_TOKEN_FILE", "value": f"{names.TOKEN_DIR}/{names.TOKEN_KEY}"},
+        from_field(names.HOST_VARIABLE, "spec.nodeName"),
+        {"name": names.TOKEN_VARIABLE, "value": f"{names.TOKEN_DIR}/{names.TOKEN_KEY}"},
     ]
 
 

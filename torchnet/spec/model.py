@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from torchnet.names import LOCAL_PREFIXES, TUNE_PREFIX
+from torchnet.names import LOCAL_PREFIXES, POD_VARIABLES, TUNE_PREFIX
 from torchnet.spec import faults, kubernetes, values, words
 from torchnet.spec.kubernetes import Kubernetes
 
@@ -213,6 +213,11 @@ class JobSpec(_Group):
                 self.kubernetes, self.network.networks, self.nnodes, self.run_id, written
             )
             wrong += self._processes_elsewhere() + self._undecodable()
+            wrong += [
+                f"env: {name} is what torchnet tells each pod; another name is free"
+                for name in POD_VARIABLES
+                if name in self.env
+            ]
         elif self.network.networks not in ((), (LOOPBACK,)):
             wrong.append("network.networks: names a network that this machine does not have")
         wrong += self._faults_elsewhere()

@@ -62,8 +62,14 @@ def compare(old: Results, new: Results) -> Diff:
         tuple(only_old),
         tuple(only_new),
         wrong=tuple(_wrong(row) for row in new.collectives if row.wrong),
-        early=old.complete and not new.complete,
+        missing=_missing(old, new) if only_old else (),
+        early=not new.complete,
     )
+
+
+def _missing(old: Results, new: Results) -> tuple[str, ...]:
+    before = {one.what for one in old.lacks}
+    return tuple(f"{one.what}: {one.why}" for one in new.lacks if one.what not in before)
 
 
 def _by(rows: Iterable[Any], key: Callable[[Any], Key]) -> dict[Key, Any]:

@@ -41,8 +41,9 @@ class Series:
 @dataclass(frozen=True)
 class Diff:
     """``setup``: sentences on what else is different, which may be the reason. ``alone``: rows that are slower by a lot
-    in a series that is not. ``wrong``: rows of the new run whose results are wrong, in words. ``early``: the new run
-    did not come to its end, and the old one did."""
+    in a series that is not. ``wrong``: rows of the new run whose results are wrong, in words. ``missing``: what the new
+    run could not measure, and why, where rows of the old one are not in it. ``early``: the new run did not come to its
+    end."""
 
     setup: tuple[str, ...]
     series: tuple[Series, ...]
@@ -50,6 +51,7 @@ class Diff:
     only_old: tuple[str, ...]
     only_new: tuple[str, ...]
     wrong: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     early: bool = False
 
     @property
@@ -59,6 +61,6 @@ class Diff:
     @property
     def worse(self) -> bool:
         """Something is slower, and it is not noise; or the new run is no good, however fast."""
-        return bool(self.wrong or self.early or self.alone) or any(
+        return bool(self.wrong or self.missing or self.early or self.alone) or any(
             series.verdict == "slower" for series in self.series
         )

@@ -27,7 +27,11 @@ def text(diff: Diff) -> str:
     look = [row for row in diff.rows if row.verdict in ("slower", "faster") and row not in alone]
     if look:
         parts.append(_block("Rows that changed by more than their intervals:", [_row(row) for row in look]))
-    for words, names in (("Only in the old run:", diff.only_old), ("Only in the new run:", diff.only_new)):
+    for words, names in (
+        ("Only in the old run:", diff.only_old),
+        ("Only in the new run:", diff.only_new),
+        ("What the new run could not measure:", diff.missing),
+    ):
         if names:
             parts.append(_block(words, names))
     parts.append(_end(diff))
@@ -40,7 +44,9 @@ def _end(diff: Diff) -> str:
         rows = "1 row has" if len(diff.wrong) == 1 else f"{len(diff.wrong)} rows have"
         ends.append(f"Wrong: {rows} wrong results in the new run.")
     if diff.early:
-        ends.append("Ended early: the new run did not come to its end, and the old one did.")
+        ends.append("Ended early: the new run did not come to its end.")
+    if diff.missing:
+        ends.append(f"Missing: the new run has not {_rows(len(diff.only_old))} of the old one, and says why.")
     if slower := [*_named(diff, "slower"), *(printable(row.what, _LONGEST) for row in diff.alone)]:
         ends.append(f"Slower: {'; '.join(slower)}.")
     if not diff.series:
@@ -48,9 +54,12 @@ def _end(diff: Diff) -> str:
     if ends:
         return "\n".join(ends)
     if unclear := _named(diff, "unclear"):
-        return f"Nothing is slower for certain. Too noisy to tell, run both again: {'; '.join(unclear)}."
-    faster = _named(diff, "faster")
-    return f"Faster: {'; '.join(faster)}." if faster else "Nothing changed by more than noise."
+        end = f"Nothing is slower for certain. Too noisy to tell, run both again: {'; '.join(unclear)}."
+    elif faster := _named(diff, "faster"):
+        end = f"Faster: {'; '.join(faster)}."
+    else:
+        end = "Nothing changed by more than noise."
+    return f"{end} Not compared: {_rows(len(diff.only_old))} of the old run." if diff.only_old else end
 
 
 def _named(diff: Diff, verdict: Verdict) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from torchnet.bench.findings import course, limits, paths, traffic
 from torchnet.bench.findings.view import View
+from torchnet.bench.findings.words import placed
 from torchnet.bench.results import Finding, Results
 
 __all__ = ["find"]
@@ -16,6 +17,10 @@ __all__ = ["find"]
 
 def find(results: Results) -> tuple[Finding, ...]:
     """The most important first; empty where everything is as it should be."""
+    return tuple(placed(results, finding) for finding in _found(results))
+
+
+def _found(results: Results) -> tuple[Finding, ...]:
     if found := course.network(results):
         return tuple(found)
     lost = course.lost(results)

@@ -53,11 +53,9 @@ def wrong_results(view: View) -> list[Finding]:
     sizes = f" and in {len(rows) - 1} more of {len(view.results.collectives)} rows" if len(rows) > 1 else ""
     text = (
         f"Results are wrong: {worst.wrong} elements of {worst.collective} of {size_text(worst.size)} over "
-        f"{worst.network}{sizes}. Memory, a driver or a card corrupts data."
+        f"{worst.network}{sizes}. Memory, a card, a driver or the backend itself corrupts data."
     )
-    # A pod's interface has no counters of the card, and is gone.
-    pods = view.setup.on == "kubernetes"
-    fix = host(view, 0, "dmesg --ctime | tail" if pods else f"ethtool -S {worst.network}")
+    fix = host(view, 0, "dmesg --ctime | tail")
     return [Finding(kind="wrong-results", text=text, fix=fix, where=(worst.collective,))]
 
 

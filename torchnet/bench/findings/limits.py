@@ -20,8 +20,9 @@ def mtu(view: View) -> list[Finding]:
     meant = max(set(sizes), key=lambda one: (sizes.count(one), one))
     odd = [node for node, size in nodes.items() if size != meant]
     which = several([f"{view.name(node)} has {nodes[node]}" for node in odd])
-    text = f"The MTU of {view.network} differs among the nodes: {which}, and the others have {meant}."
-    fix = words.path(view, odd[0], f"ip link set {view.network} mtu {meant}")
+    rest = "the others have" if len(sizes) - len(odd) > 1 else "the other has"
+    text = f"The MTU of {view.network} differs among the nodes: {which}, and {rest} {meant}."
+    fix = words.look(view)
     return [Finding(kind="mtu", text=text, fix=fix, where=tuple(view.name(node) for node in odd))]
 
 

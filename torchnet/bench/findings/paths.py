@@ -33,8 +33,7 @@ def lossy(view: View) -> Paths:
     one = f", all of them of {view.name(nodes[0])}" if len(nodes) == 1 and len(worst) > 1 else ""
     ways = several([f"{percent(_again(rows[way]))} from {view.way(way)}" for way in worst])
     text = f"Packets are lost on {view.network}: segments that had to be sent again are {ways}{one}."
-    place = nodes[0] if len(nodes) == 1 else worst[0][0]
-    fix = words.path(view, place, f"ip -s -s link show {view.network}")
+    fix = words.look(view)
     names = [view.name(node) for node in nodes] or [view.name(node) for node in worst[0]]
     return Paths([Finding(kind="loss", text=text, fix=fix, where=tuple(names))], set(rows))
 
@@ -137,7 +136,7 @@ def _node(view: View, found: Paths, node: int) -> None:
         f"{view.name(node)} is slower than the other nodes: raw TCP with it reaches {rate(rates[0])} to "
         f"{rate(rates[-1])}, between the others {rate(reference)}{_because(view, own.values())}."
     )
-    fix = words.path(view, node, f"ethtool {view.network}")
+    fix = words.look(view)
     found.findings.append(Finding(kind="slow-node", text=text, fix=fix, where=(view.name(node),)))
     found.told |= set(own)
 
@@ -155,7 +154,7 @@ def _one_sided(view: View, found: Paths, node: int, side: int, slow_ways: set[Di
         f"{view.name(node)} {verb} more slowly than it {other}: at most {rate(at_most)} {preposition} each of "
         f"{len(own)} nodes, and {rate(at_least)} the other way{_because(view, (view.alone[way] for way in own))}."
     )
-    fix = words.path(view, node, f"tc -s qdisc show dev {view.network}")
+    fix = words.look(view)
     found.findings.append(Finding(kind="asymmetry", text=text, fix=fix, where=(view.name(node),)))
     found.told |= own
 
@@ -187,7 +186,7 @@ def _pair(view: View, found: Paths, way: Direction, reference: float, line: bool
             f"{' and '.join(rate(row.rate.median) for row in rows)} there and back, {told}"
             f"{_because(view, rows)}."
         )
-        fix = words.path(view, way[0], f"ethtool -S {view.network}")
+        fix = words.look(view)
         found.findings.append(Finding(kind="slow-pair", text=text, fix=fix, where=names))
         found.told |= {way, back}
         return
@@ -198,7 +197,7 @@ def _pair(view: View, found: Paths, way: Direction, reference: float, line: bool
                 f"The direction {view.way(one)} is slow: {rate(row.rate.median)}, and {rate(other.rate.median)} back; "
                 f"the sender is {view.name(one[0])}{_because(view, [row])}."
             )
-            fix = words.path(view, one[0], f"tc -s qdisc show dev {view.network}")
+            fix = words.look(view)
             where = view.name(one[0]), view.name(one[1])
             found.findings.append(Finding(kind="asymmetry", text=text, fix=fix, where=where))
             found.told |= {way, back}
@@ -216,6 +215,6 @@ def _all(view: View, found: Paths) -> None:
         f"All pairs are slow: raw TCP reaches {rate(best.rate.median)} at best, and the line can carry "
         f"{rate(view.line.ceiling)}."
     )
-    fix = words.path(view, best.source, f"ethtool {view.network}")
+    fix = words.look(view)
     found.findings.append(Finding(kind="slow-pair", text=text, fix=fix))
     found.told |= set(view.alone)

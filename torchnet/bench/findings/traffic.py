@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torchnet.bench.findings import thresholds
 from torchnet.bench.findings.view import View
-from torchnet.bench.findings.words import again, count, host, path, percent
+from torchnet.bench.findings.words import again, count, host, look, percent
 from torchnet.bench.line import payload
 from torchnet.bench.results import Collective, Finding
 from torchnet.bench.worker.sizes import size_text
@@ -49,7 +49,7 @@ def wrong_interface(view: View) -> list[Finding]:
     )
     # Ranks that were told another interface, or whose network is not the backend at all; else it is the route.
     explain = told or most == view.network or not address
-    fix = "torchnet env --explain" if explain else path(view, 0, f"ip route get {address}")
+    fix = "torchnet env --explain" if explain else look(view)
     return [Finding(kind="wrong-interface", text=text, fix=fix, where=(most,) if most else ())]
 
 
@@ -104,7 +104,11 @@ def _formula(view: View) -> list[Finding]:
         return []
     ratio, row = worst
     sent = sum((row.sockets_bytes or {}).values())
-    reason = "repeats or other messages travel with it" if ratio > 1 else "something does not travel over TCP"
+    reason = (
+        "the backend sends more than its algorithm needs"
+        if ratio > 1
+        else "something does not travel over TCP"
+    )
     text = (
         f"{row.collective} of {size_text(row.size)} sent {count(sent)} over the sockets, {percent(ratio)} of the "
         f"{count(row.formula_bytes)} that it must send: {reason}."
@@ -142,7 +146,7 @@ def _interface(view: View) -> list[Finding]:
         extra = interface - around * sockets
         text = (
             f"{view.network} sent {count(interface)} while the ranks' sockets sent {count(sockets)}: about "
-            f"{count(extra)} are somebody else's, who shares the line."
+            f"{count(extra)} are no payload of theirs: other traffic of this node, or segments sent again."
         )
     elif interface < thresholds.FEWER_BYTES * sockets and view.setup.ranks == view.setup.nodes:
         text = (
@@ -152,5 +156,5 @@ def _interface(view: View) -> list[Finding]:
     else:
         return []
     # A pod's interface is gone; on its host it is the one below it, of which the name is not known.
-    shown = "ip -s link" if view.setup.on == "kubernetes" else f"ip -s link show {view.network}"
-    return [Finding(kind="bytes", text=text, fix=host(view, 0, shown), where=(view.network,))]
+    fix = host(view, 0, "ip -s link") if view.setup.on == "kubernetes" else look(view)
+    return [Finding(kind="bytes", text=text, fix=fix, where=(view.network,))]

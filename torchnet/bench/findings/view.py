@@ -70,6 +70,10 @@ class View:
     def name(self, node: int) -> str:
         return self.results.name(node)
 
+    def host(self, node: int) -> str:
+        """The cluster's node that its pod ran on; empty where that is not known."""
+        return next((one.host for one in self.results.nodes if one.node == node), "")
+
     def way(self, direction: Direction) -> str:
         return f"{self.name(direction[0])} → {self.name(direction[1])}"
 

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from torchnet.bench.findings.view import View
+from torchnet.bench.results import Finding, Results
 
 
 def rate(value: float) -> str:
@@ -33,19 +34,23 @@ def several(names: Sequence[str]) -> str:
 
 
 def host(view: View, node: int, command: str) -> str:
-    """A command about the machine itself, its processor or its settings, which new pods take over from it."""
-    name = view.name(node)
-    return f"{command}  # on {f'the host of the pod {name}' if _on_kubernetes(view) else name}"
+    """A command about the machine itself, its processor or its settings, which new pods and networks take over from
+    it. Local nodes are all on this one."""
+    if view.setup.on != "kubernetes":
+        return command
+    return f"{command}  # on {view.host(node) or f'the host of the pod {view.name(node)}'}"
 
 
-def path(view: View, node: int, command: str) -> str:
-    """A command about the backend's interface of one node. A pod's is gone with it, and its image may not have had
-    the command: two new pods are tried there instead."""
-    return shlex.join(view.results.look) if _on_kubernetes(view) else host(view, node, command)
+def look(view: View) -> str:
+    """About the backend's interfaces. They are gone with the run's pods and networks, so no command asks them."""
+    return shlex.join(view.results.look)
 
 
-def _on_kubernetes(view: View) -> bool:
-    return view.setup.on == "kubernetes"
+def placed(results: Results, finding: Finding) -> Finding:
+    """With the machines of the pods that it names, which outlive them."""
+    ran = [f"{one.name} ran on {one.host}" for one in results.nodes if one.host and one.name in finding.where]
+    text = f"{finding.text} {several(ran)}." if ran else finding.text
+    return finding.model_copy(update={"text": text})
 
 
 def again(view: View, *options: str) -> str:

@@ -67,6 +67,7 @@ def facts(node: int, interfaces: list[str]) -> Node:
         memory=memory(),
         cpu=_cpu(),
         kernel=platform.release(),
+        host=os.environ.get(names.HOST_VARIABLE, ""),
     )
 
 

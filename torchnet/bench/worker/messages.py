@@ -36,6 +36,8 @@ class Node:
     memory: int
     cpu: str
     kernel: str
+    host: str = ""
+    """The cluster's node that a pod runs on; empty elsewhere."""
 
 
 @dataclass(frozen=True)
