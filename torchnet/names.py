@@ -43,6 +43,11 @@ def rail_interface(rail: int) -> str:
     return f"net{rail + 1}"
 
 
+def is_rail(interface: str) -> bool:
+    """Whether it is one of the backend's."""
+    return interface in {rail_interface(rail) for rail in range(MAX_RAILS)}
+
+
 # Kubernetes: how a run's objects are found again.
 RUN_LABEL = "torchnet/run"
 NODE_RANK_LABEL = "torchnet/node-rank"  # of plain Pods; a Job's have the next one

@@ -49,9 +49,10 @@ def test_a_healthy_network_gives_no_finding_five_times_in_a_row(tmp_path: Path) 
         (("--fault", "node-1:net1:mtu=1500@4"), "mtu", "node-1"),
         (("--fault", "node-1:net1:loss=1"), "loss", "node-1"),
         (("--env", "GLOO_SOCKET_IFNAME=eth0"), "wrong-interface", "eth0"),
+        (("--nnodes", "3", "--rails", "2", "--fault", "node-1:net2:rate=100mbit"), "slow-node", "net2: node-1"),
     ],
     ids=["a node's rate a tenth", "one direction shaped", "a pair", "MTU 1500 on one", "the same later", "packets lost",
-         "over eth0"],
+         "over eth0", "another rail"],
 )  # fmt: skip
 def test_a_planted_fault_gives_its_finding_and_no_other(
     tmp_path: Path, words: tuple[str, ...], kind: str, where: str
@@ -62,13 +63,27 @@ def test_a_planted_fault_gives_its_finding_and_no_other(
     assert where in found.findings[0].text
 
 
-def test_what_the_preflight_refuses_is_the_finding(tmp_path: Path) -> None:
+def test_two_healthy_rails_are_measured_and_compared(tmp_path: Path) -> None:
+    found = bench(tmp_path, "--rails", "2", "--compare", "net2")
+    assert [(one.kind, one.text) for one in found.findings] == []
+    assert {line.network: line.known for line in found.lines} == {"net1": "shaped", "net2": "shaped"}
+    assert {row.network for row in found.tcp} == {"net1", "net2"}
+    for row in found.collectives:
+        assert set(row.sockets_bytes or {}) == {row.network}
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [("mtu=1500", "1500"), ("wrong-route=node-0", "eth0")],
+    ids=["MTU", "routed over eth0"],
+)
+def test_what_the_preflight_refuses_is_the_finding(tmp_path: Path, fault: str, words: str) -> None:
     """Nothing is measured on a network that no training would start on."""
     path = tmp_path / "r.json"
-    with Job(*SHORT, "--fault", "node-1:net1:mtu=1500", "--json", path, command=(*TORCHNET, "bench")) as job:
+    with Job(*SHORT, "--fault", f"node-1:net1:{fault}", "--json", path, command=(*TORCHNET, "bench")) as job:
         ended = job.finish()
     found = load(path.read_text())
     assert (ended.code, found.exit_code, found.complete) == (4, 4, False)
     assert [one.kind for one in found.findings] == ["network"]
-    assert "1500" in found.findings[0].text
+    assert words in found.findings[0].text
     assert found.collectives == ()

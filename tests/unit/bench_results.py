@@ -143,6 +143,7 @@ def _node(world: World, number: int) -> Node:
         sysctls=dict(world.sysctls),
         cores=2.0,
         memory=8 << 30,
+        host=f"gpu-{number}" if world.on == "kubernetes" else "",
         cpu="a processor",
         kernel="6.8.0",
     )

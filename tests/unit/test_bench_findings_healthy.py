@@ -193,7 +193,9 @@ def test_a_full_queue_repeats_segments_and_that_is_no_loss() -> None:
 
 
 def test_a_run_that_somebody_ended_is_no_finding() -> None:
-    assert not find(changed(healthy(), complete=False, exit_code=130, reason="interrupted"))
+    assert not find(
+        changed(healthy(), complete=False, exit_code=130, reason="interrupted", ended="interrupted")
+    )
 
 
 def test_results_without_anything_measured_are_no_finding() -> None:

@@ -158,12 +158,33 @@ def test_the_compared_interface_has_its_own_line_and_the_share_is_not_the_receip
     assert (found.backend_share, found.proof) == (None, "unknown")
 
 
-def test_nccl_spreads_one_collective_over_its_interfaces() -> None:
-    setup = replace(SETUP, backend="nccl", environment={"NCCL_SOCKET_IFNAME": "=net1,net2"})
+@pytest.mark.parametrize(("told", "lines"), [("=net1,net2", 2), ("net1", 1), ("^lo,docker0", 1), ("", 1)])
+def test_nccl_spreads_one_collective_over_its_interfaces(told: str, lines: int) -> None:
+    setup = replace(SETUP, backend="nccl", environment={"NCCL_SOCKET_IFNAME": told})
     one = made(node(0), setup, collective(), DONE, context=replace(CONTEXT, rate=10**9))
     line = one.line("net1")
     assert line is not None
-    assert one.collectives[0].ceiling_share == pytest.approx(one.collectives[0].busbw / (2 * line.ceiling))
+    assert one.collectives[0].ceiling_share == pytest.approx(
+        one.collectives[0].busbw / (lines * line.ceiling)
+    )
+
+
+def test_each_rail_has_the_backends_line_and_the_primary_none() -> None:
+    nodes = [
+        replace(one, addresses={**one.addresses, "net2": "fcbb:1::1"}, mtus={**one.mtus, "net2": 9000})
+        for one in (node(0), node(1))
+    ]
+    found = made(*nodes, SETUP, collective(), DONE, context=replace(CONTEXT, rate=10**9))
+    assert {line.network: (line.rate_bits_per_s, line.known) for line in found.lines} == {
+        "net1": (10**9, "shaped"),
+        "net2": (10**9, "shaped"),
+    }
+
+
+def test_by_what_kind_of_failure_it_ended_is_told() -> None:
+    failure = {"kind": "lost", "text": "lost node-1", "code": 70}
+    assert results([], CONTEXT, Ending(70, RECEIPT, failure)).ended == "lost"
+    assert results([], CONTEXT, Ending(70, RECEIPT)).ended == ""
 
 
 @pytest.mark.parametrize(
@@ -177,7 +198,7 @@ def test_a_share_of_the_line_is_of_what_all_ranks_of_a_node_send_over_it(name: s
     assert one.ceiling_share == pytest.approx(times * one.busbw / line.ceiling)
 
 
-@pytest.mark.parametrize(("stamps", "header"), [(("0", "0"), 60), (("0", "1"), 72), (("1", "1"), 72)])
+@pytest.mark.parametrize(("stamps", "header"), [(("0", "0"), 60), (("0", "1"), 60), (("1", "1"), 72)])
 def test_timestamps_cost_where_nodes_use_them(stamps: tuple[str, str], header: int) -> None:
     nodes = [
         replace(node(number), sysctls={"net.ipv4.tcp_timestamps": one}) for number, one in enumerate(stamps)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -89,15 +91,16 @@ def test_no_secret_is_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("environ", "name"),
+    ("environ", "names"),
     [
-        ({"GLOO_SOCKET_IFNAME": "net1,net2", "NCCL_SOCKET_IFNAME": "=eth9"}, "net1"),
-        ({"NCCL_SOCKET_IFNAME": "=net1,net2"}, "net1"),
-        ({}, "lo"),
+        ({"GLOO_SOCKET_IFNAME": "net1,net2,net1,net2", "NCCL_SOCKET_IFNAME": "=eth9"}, ["net1", "net2"]),
+        ({"NCCL_SOCKET_IFNAME": "=net1,net2"}, ["net1", "net2"]),
+        ({"GLOO_SOCKET_IFNAME": ""}, ["lo"]),
+        ({}, ["lo"]),
     ],
 )
-def test_the_backends_interface(environ: dict[str, str], name: str) -> None:
-    assert run.backend_interface(environ) == name
+def test_the_backends_interfaces(environ: dict[str, str], names: list[str]) -> None:
+    assert run.rails(environ) == names
 
 
 @pytest.mark.parametrize(
@@ -170,12 +173,13 @@ def test_without_gpus_the_launcher_knows_the_memory() -> None:
 def test_no_group_is_made_on_a_network_that_carries_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some ranks would wait there for half an hour."""
     made: list[str] = []
-    monkeypatch.setattr(dist, "new_group", lambda **_: made.append("group"))
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "net1,net2")
+    monkeypatch.setattr(dist, "new_group", lambda **_: made.append(os.environ["GLOO_SOCKET_IFNAME"]))
     said: list[Any] = []
     place = _place(dist.HashStore())
     place.addresses = {node: {"net1": "fcbb::1", "eth0": "10.0.0.1"} for node in range(2)}
     bench, context = (
-        SimpleNamespace(place=place, say=said.append),
+        SimpleNamespace(place=place, say=said.append, plan=Plan((), (), compare="eth0")),
         SimpleNamespace(device=torch.device("cpu")),
     )
 
@@ -189,4 +193,9 @@ def test_no_group_is_made_on_a_network_that_carries_nothing(monkeypatch: pytest.
     # The backend's own has other words for it: the group's.
     assert network("net1", {"net1"}) is not None
     assert network("eth0", {"net1"}) is not None
-    assert (len(made), len(said)) == (2, 1)
+    assert (made, len(said)) == (["net1,net2", "eth0"], 1)
+    # Beside another rail the first has its group to itself.
+    bench.plan = replace(bench.plan, compare="net2")
+    assert network("net1", set()) is not None
+    assert made[2:] == ["net1"]
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "net1,net2"

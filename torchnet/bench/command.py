@@ -8,7 +8,6 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
@@ -34,6 +33,7 @@ from torchnet.ui.save import problem
 from torchnet.ui.stream import Stream, streams
 
 INTERNAL, WRONG = 70, 1
+_KINDS = {2: "usage", 3: "cluster", 4: "network"}  # of failures, by the exit codes of torchnet's own errors
 _TRACEBACK = "TORCHNET_TRACEBACK"  # set to 1, it has an own error told in full, as of any command
 
 
@@ -81,7 +81,7 @@ def run(wish: Planned, cwd: str, words: Sequence[str], version: str) -> int:
         # Local workers have this process's variables, and a tuning begins without them.
         for name in [name for name in os.environ if name.startswith(TUNE_PREFIX)]:
             del os.environ[name]
-    with stop.listening() if asked.tune else nullcontext():
+    with stop.listening():
         ending = _ended(wish, cwd, collector, err)
         if asked.tune and not ending.code:
             ending = _tried(wish, cwd, collector, ending, deadline)
@@ -109,7 +109,7 @@ def _ended(wish: Planned, cwd: str, collector: Collector, err: Stream) -> Ending
             raise
         collector.finish()
         err.line(f"torchnet: {error}")
-        kind = "network" if isinstance(error, NetworkError) else "internal"
+        kind = _KINDS.get(error.exit_code, "internal")
         code, failure = error.exit_code, {"kind": kind, "text": str(error)}
     except Exception as error:
         # The figures of a long run are not lost for a defect here.

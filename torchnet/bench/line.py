@@ -44,6 +44,14 @@ def payload(mtu: int, family: int, *, timestamps: bool = True) -> int:
     return mtu - _TCP - (_STAMPS if timestamps else 0) - _IP[family]
 
 
+def spread(backend: str, interfaces: str) -> int:
+    """How many lines carry one collective: NCCL spreads it over its interfaces (NCCL_SOCKET_IFNAME), Gloo takes them in
+    turn. One where they are told by what they are not."""
+    if backend != "nccl" or interfaces.startswith("^"):
+        return 1
+    return max(1, len([name for name in interfaces.lstrip("=").split(",") if name]))
+
+
 def carried(collective: str, ranks: int, nodes: int) -> float:
     """How many times busbw a node's line carries each way, where neighbours in rank share nodes.
 

@@ -24,6 +24,7 @@ from torchnet.bench.results import (
 )
 from torchnet.bench.worker import messages, stats
 from torchnet.bench.worker.factors import COLLECTIVES, factor
+from torchnet.names import is_rail
 from torchnet.network.text import printable
 
 _FACTORED = frozenset(COLLECTIVES)
@@ -104,6 +105,7 @@ def results(said: Sequence[messages.Message], context: Context, ending: Ending) 
         proof=str(receipt.get("proof", "unknown")),
         complete=done and not ending.code,
         reason=reason,
+        ended=str((failure or {}).get("kind", "")),
         exit_code=ending.code,
         look=context.look,
     )
@@ -164,7 +166,8 @@ def _line(name: str, nodes: tuple[Node, ...], setup: Setup | None, context: Cont
         return None
     rate, known = told
     family: Literal[4, 6] = 6 if ":" in address else 4
-    stamps = any(node.sysctls.get(_STAMPS) != "0" for node in nodes)
+    # Both ends of a connection must want them (RFC 7323, 2.2): where one node alone does, there are none.
+    stamps = len([node for node in nodes if node.sysctls.get(_STAMPS) != "0"]) > 1
     ceiling = lines.Line(rate, min(mtus), family, known, stamps).ceiling
     return Line(
         network=name, rate_bits_per_s=rate, mtu=min(mtus), family=family, known=known, ceiling=ceiling
@@ -174,7 +177,7 @@ def _line(name: str, nodes: tuple[Node, ...], setup: Setup | None, context: Cont
 def _rate(
     name: str, nodes: tuple[Node, ...], setup: Setup, context: Context
 ) -> tuple[float, lines.Known] | None:
-    backend = name == setup.interface
+    backend = name == setup.interface or is_rail(name)
     if backend and context.line is not None:
         return context.line, "told"
     if context.on == "local":
@@ -193,7 +196,7 @@ def _collective(one: messages.Collective, line: Line | None, setup: Setup | None
 
     values = {name: value for name, value in vars(one).items() if name != "times"}
     busbw = bandwidth(seconds.median)
-    ceiling = line.ceiling * _rails(one.network, setup) if line else None
+    ceiling = line.ceiling * _spread(one.network, setup) if line else None
     share = busbw * lines.carried(one.collective, ranks, nodes) / ceiling if ceiling else None
     return Collective(
         **values,
@@ -206,12 +209,10 @@ def _collective(one: messages.Collective, line: Line | None, setup: Setup | None
     )
 
 
-def _rails(network: str, setup: Setup | None) -> int:
-    """How many lines carry one collective: NCCL spreads it over its interfaces, Gloo takes them in turn."""
-    if setup is None or setup.backend != "nccl" or network != setup.interface:
+def _spread(network: str, setup: Setup | None) -> int:
+    if setup is None or network != setup.interface:
         return 1
-    names = setup.environment.get("NCCL_SOCKET_IFNAME", "").lstrip("=^").split(",")
-    return max(1, len([name for name in names if name]))
+    return lines.spread(setup.backend, setup.environment.get("NCCL_SOCKET_IFNAME", ""))
 
 
 def _tcp(one: messages.Tcp, line: Line | None) -> Tcp:

@@ -241,6 +241,9 @@ class Results(_Part):
     """False: it ended early, and the figures are those until then."""
     reason: str = ""
     """Why it ended early."""
+    ended: str = ""
+    """By what kind of failure it ended early: script, network, lost, timeout, interrupted, internal, usage or cluster.
+    Empty where it was none, or none is known."""
     exit_code: Count = 0
     look: tuple[str, ...] = ()
     """The command that looks at this network and measures nothing."""

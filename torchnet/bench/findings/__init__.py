@@ -7,6 +7,8 @@ them all, with their reasons.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torchnet.bench.findings import course, limits, paths, traffic
 from torchnet.bench.findings.view import View
 from torchnet.bench.findings.words import placed
@@ -21,8 +23,8 @@ def find(results: Results) -> tuple[Finding, ...]:
 
 
 def _found(results: Results) -> tuple[Finding, ...]:
-    if found := course.network(results):
-        return tuple(found)
+    if results.ended == "network":
+        return ()  # what was refused, or failed, was told with its own words and its fix
     lost = course.lost(results)
     if results.setup is None:
         return tuple(lost)
@@ -33,6 +35,7 @@ def _found(results: Results) -> tuple[Finding, ...]:
     # Where the ranks took another network for the backend, its paths are nobody's business.
     elsewhere = any(view.network in one.where for one in stray)
     network = [] if mtu or elsewhere else _network(view)
+    network += [finding for rail in view.rails for finding in _rail(replace(view, rail=rail))]
     found = [*wrong, *lost, *stray, *mtu, *network]
     if stray or mtu or lost:
         return tuple(found)
@@ -40,6 +43,12 @@ def _found(results: Results) -> tuple[Finding, ...]:
     if not network:
         found += course.slow_collective(view) or course.noise(view)
     return tuple(found)
+
+
+def _rail(view: View) -> list[Finding]:
+    """Of another rail than the first."""
+    found = limits.mtu(view) or _network(view)
+    return [one.model_copy(update={"text": f"{view.rail}: {one.text}"}) for one in found]
 
 
 def _network(view: View) -> list[Finding]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import statistics
 
 from torchnet.bench.findings import thresholds
@@ -12,23 +11,9 @@ from torchnet.bench.results import Finding, Results
 from torchnet.bench.worker.sizes import size_text
 
 
-def network(results: Results) -> list[Finding]:
-    """It ended before anything started: the backend is not as it must be."""
-    if results.exit_code != 4:
-        return []
-    reason = results.reason or "the preflight did not reach every pair of nodes"
-    return [
-        Finding(
-            kind="network",
-            text=f"The backend network does not work: {_sentence(reason)}",
-            fix=shlex.join(results.look),
-        )
-    ]
-
-
 def lost(results: Results) -> list[Finding]:
     """It ended in its midst, and nobody asked for that."""
-    if results.complete or results.exit_code in thresholds.END_BY_HAND:
+    if results.complete or results.ended in _NO_LOSS:
         return []
     reason = results.reason or f"exit code {results.exit_code}"
     text = f"The run did not come to its end, and the figures are those until then: {_sentence(reason)}"
@@ -36,9 +21,15 @@ def lost(results: Results) -> list[Finding]:
         node.name for node in results.nodes if node.name in results.reason.replace(",", " ").split()
     )
     fix = "dmesg --ctime | tail"
-    if results.setup and results.setup.on == "kubernetes":
+    if results.setup and results.ended == "internal":
+        fix = f"TORCHNET_TRACEBACK=1 {again(View(results, results.setup))}"
+    elif results.setup and results.setup.on == "kubernetes":
         fix = again(View(results, results.setup), "--keep")  # else the pods and what they said are gone
     return [Finding(kind="lost", text=text, fix=fix, where=where)]
+
+
+_NO_LOSS = ("interrupted", "timeout", "usage", "cluster", "network")
+"""Kinds of failures that say all themselves; a network's is a finding of its own."""
 
 
 def _sentence(text: str) -> str:
@@ -55,7 +46,7 @@ def wrong_results(view: View) -> list[Finding]:
         f"Results are wrong: {worst.wrong} elements of {worst.collective} of {size_text(worst.size)} over "
         f"{worst.network}{sizes}. Memory, a card, a driver or the backend itself corrupts data."
     )
-    fix = host(view, 0, "dmesg --ctime | tail")
+    fix = host(view, "dmesg --ctime | tail")
     return [Finding(kind="wrong-results", text=text, fix=fix, where=(worst.collective,))]
 
 
@@ -70,7 +61,8 @@ def slow_collective(view: View) -> list[Finding]:
     fast = fast_stream(slowest)
     least = thresholds.COLLECTIVE_FAST if fast else thresholds.COLLECTIVE
     busy = thresholds.BUSY if view.line else thresholds.BUSY_UNSHAPED
-    if best.busbw_high >= least * slowest.rate.median:
+    carried = slowest.rate.median * view.spread
+    if best.busbw_high >= least * carried:
         return []
     if processor(view, best, busy) or processor(view, slowest, busy):
         return []
@@ -80,10 +72,11 @@ def slow_collective(view: View) -> list[Finding]:
     # Without a line and without a word about the processor, nothing says that it is the network's time.
     if view.line is None and (best.busy is None or slowest.core is None):
         return []
-    share = percent(best.busbw / slowest.rate.median)
+    share = percent(best.busbw / carried)
+    each = f" over {view.spread} lines" if view.spread > 1 else ""
     text = (
-        f"all_reduce is slow: {rate(best.busbw)} at best ({size_text(best.size)}), {share} of what raw TCP reaches "
-        f"from {view.way(way)} while the other direction runs, too."
+        f"all_reduce is slow: {rate(best.busbw)} at best ({size_text(best.size)}), {share} of what raw TCP "
+        f"reaches{each} from {view.way(way)} while the other direction runs, too."
     )
     fix = again(view, "--tune")
     return [Finding(kind="slow-collective", text=text, fix=fix, where=("all_reduce",))]
@@ -103,4 +96,4 @@ def noise(view: View) -> list[Finding]:
         f"({worst.collective} of {size_text(worst.size)} to ±{worst.time.spread * 100:.0f} %). Something else uses the "
         "nodes or the network."
     )
-    return [Finding(kind="noise", text=text, fix=host(view, 0, "top -b -n 1"))]
+    return [Finding(kind="noise", text=text, fix=host(view, "top -b -n 1"))]

@@ -55,7 +55,7 @@ def buffers(view: View) -> list[Finding]:
         f"with round trips of {longest * 1e3:.3g} ms need {count(needed)}."
     )
     settings = " ".join(f"{name}='{first} {wanted}'" for name, (_, _, first) in small.items())
-    fix = words.host(view, everywhere[0], f"sysctl -w {settings}")
+    fix = words.host(view, f"sysctl -w {settings}", *everywhere)
     return [Finding(kind="buffers", text=text, fix=fix, where=names)]
 
 
@@ -125,19 +125,19 @@ def cpu_bound(view: View) -> list[Finding]:
         return [_bound(view, what, how)]
     for way, row in sorted(view.alone.items(), key=lambda item: item[1].rate.median):
         if not _reached(row) and (how := machine(row) if row.streams == 1 else processor(view, row)):
-            return [_bound(view, f"raw TCP from {view.way(way)} reaches {rate(row.rate.median)}", how)]
+            return [_bound(view, f"raw TCP from {view.way(way)} reaches {rate(row.rate.median)}", how, *way)]
     return []
 
 
-def _bound(view: View, what: str, how: str) -> Finding:
+def _bound(view: View, what: str, how: str, *nodes: int) -> Finding:
     assert view.line
     ceiling = rate(view.line.ceiling)
     text = f"The processor limits, not the network: {what} of the {ceiling} that the line can carry; {how}."
     if "quota" not in how:
-        fix = words.host(view, 0, "top -H -b -n 1")
+        fix = words.host(view, "top -H -b -n 1", *nodes)
     elif view.setup.on == "kubernetes":
         cores = max((node.cores for node in view.results.nodes), default=1.0)
         fix = again(view, "--cpus", str(2 * math.ceil(cores)))
     else:
-        fix = words.host(view, 0, "cat /sys/fs/cgroup/cpu.stat")
+        fix = words.host(view, "cat /sys/fs/cgroup/cpu.stat", *nodes)
     return Finding(kind="cpu-bound", text=text, fix=fix)

@@ -118,6 +118,3 @@ told. One size alone may have met a pause."""
 
 NOISE_BUSY = 0.4
 """The same where no line limits the rate, but the processor: there, figures move with whatever else it does."""
-
-END_BY_HAND = frozenset({0, 2, 3, 4, 5, 124, 130, 143})
-"""Exit codes of ends that are nobody's loss: done, usage, the cluster, the network, a share, a time-out, signals."""

@@ -8,6 +8,7 @@ from torchnet.bench.findings.words import again, count, host, look, percent
 from torchnet.bench.line import payload
 from torchnet.bench.results import Collective, Finding
 from torchnet.bench.worker.sizes import size_text
+from torchnet.names import is_rail, rail_interface
 
 # What torch's Gloo makes of these sends more than the least: a reduce is a reduce_scatter and a gather, a
 # reduce_scatter an all_reduce.
@@ -38,6 +39,11 @@ def wrong_interface(view: View) -> list[Finding]:
         words = f"only {share} of the bytes between the nodes went over the backend network"
         words += f", the ranks' sockets were on {most}" if most else ""
         how = "the run's receipt says so"
+    elif view.setup.compare and view.network != "lo" and not is_rail(view.network):
+        # The receipt says nothing where another network is measured on purpose.
+        most = view.network
+        words = f"the ranks were told {most}, and the backend is {rail_interface(0)}"
+        how = "that is what was measured as the backend"
     else:
         return []
     text = f"The traffic is on the wrong network: {words}; {how}."
@@ -67,7 +73,8 @@ def _rails(view: View) -> set[str]:
         listed = _listed(view.setup.environment.get(name, ""))
         if view.network in listed:
             found |= set(listed)
-    return found - {view.setup.compare}
+    # Beside another rail, the first group was told its own alone.
+    return found - ({view.setup.compare} - {view.network})
 
 
 def counted(view: View) -> list[Finding]:
@@ -156,5 +163,5 @@ def _interface(view: View) -> list[Finding]:
     else:
         return []
     # A pod's interface is gone; on its host it is the one below it, of which the name is not known.
-    fix = host(view, 0, "ip -s link") if view.setup.on == "kubernetes" else look(view)
+    fix = host(view, "ip -s link") if view.setup.on == "kubernetes" else look(view)
     return [Finding(kind="bytes", text=text, fix=fix, where=(view.network,))]

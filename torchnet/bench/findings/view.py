@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from torchnet.bench.findings import thresholds
+from torchnet.bench.line import spread
 from torchnet.bench.results import Collective, Latency, Line, Results, Setup, Tcp
+from torchnet.names import is_rail
 
 Direction = tuple[int, int]
 """Source and target, numbers of nodes."""
@@ -16,12 +18,26 @@ Direction = tuple[int, int]
 
 @dataclass(frozen=True)
 class View:
+    """``rail``: the backend's interface that is looked at; empty for the first, which collectives are counted by."""
+
     results: Results
     setup: Setup
+    rail: str = ""
 
     @property
     def network(self) -> str:
-        return self.setup.interface
+        return self.rail or self.setup.interface
+
+    @cached_property
+    def rails(self) -> list[str]:
+        """The backend's other interfaces that were measured."""
+        names = dict.fromkeys(row.network for row in self.results.tcp)
+        return [name for name in names if is_rail(name) and name != self.setup.interface]
+
+    @property
+    def spread(self) -> int:
+        """How many lines carry one collective."""
+        return spread(self.setup.backend, self.setup.environment.get("NCCL_SOCKET_IFNAME", ""))
 
     @cached_property
     def line(self) -> Line | None:

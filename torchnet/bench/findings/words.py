@@ -33,12 +33,13 @@ def several(names: Sequence[str]) -> str:
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
-def host(view: View, node: int, command: str) -> str:
-    """A command about the machine itself, its processor or its settings, which new pods and networks take over from
-    it. Local nodes are all on this one."""
+def host(view: View, command: str, *nodes: int) -> str:
+    """A command about the machines themselves, their processors or settings, which new pods and networks take over
+    from them: of these nodes, or of each. Local nodes are all on this machine."""
     if view.setup.on != "kubernetes":
         return command
-    return f"{command}  # on {view.host(node) or f'the host of the pod {view.name(node)}'}"
+    names = [view.host(node) or f"the host of the pod {view.name(node)}" for node in nodes]
+    return f"{command}  # on {several(list(dict.fromkeys(names))) if names else 'the host of each pod'}"
 
 
 def look(view: View) -> str:

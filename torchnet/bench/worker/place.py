@@ -15,8 +15,8 @@ PATIENCE = timedelta(hours=1)
 
 @dataclass
 class Place:
-    """``networks``: names of interfaces, the backend's first. ``addresses``: of each node's interfaces, by node and
-    name.
+    """``networks``: names of interfaces, the backend's rails first. ``addresses``: of each node's interfaces, by node
+    and name.
 
     All waiting is in the store's connection: a rank that waits uses no core and sends nothing, whereas a barrier of
     Gloo's would do both. All ranks must call :meth:`barrier` and :meth:`exchange` in the same order.

@@ -110,7 +110,7 @@ def _measure(plan: Plan, context: Context, say: Say) -> None:
     agreement = timing.Agreement()
     agreement.barrier()  # its connections are made now, and so none of those that the witness counts
     bench = series.Bench(plan, place, agreement, witness.Witness(place), say)
-    for interface in place.networks:
+    for interface in dict.fromkeys(name for name in (place.networks[0], plan.compare) if name):
         network = _network(bench, interface, backend, context, closed)
         if network is not None:
             series.run(bench, network)
@@ -131,8 +131,6 @@ def _place(plan: Plan, context: Context) -> Place:
     own = world.read(os.environ)
     base = dist.HashStore() if own is None else store.connect(own, None)
     attempt = 0 if own is None else own.attempt
-    interface = backend_interface(os.environ)
-    networks = list(dict.fromkeys(name for name in (interface, plan.compare) if name))
     return Place(
         rank=context.rank,
         ranks=context.world_size,
@@ -140,7 +138,7 @@ def _place(plan: Plan, context: Context) -> Place:
         nodes=context.world_size // context.local_world_size,
         local_rank=context.local_rank,
         store=dist.PrefixStore(f"torchnet-bench/{attempt}/{next(_runs)}", base),
-        networks=networks,
+        networks=list(dict.fromkeys(name for name in (*rails(os.environ), plan.compare) if name)),
     )
 
 
@@ -155,13 +153,14 @@ def fitting(plan: Plan, place: Place, device: Any) -> Plan:
     return replace(plan, memory=min(plan.memory, *map(int, place.exchange(str(free)))))
 
 
-def backend_interface(environ: Any) -> str:
-    """The interface of rail 0, as torchnet tells Gloo and NCCL; loopback where nobody tells."""
+def rails(environ: Any) -> list[str]:
+    """The backend's interfaces, rail 0's first, as torchnet tells Gloo and NCCL; loopback where nobody tells."""
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-        first = str(environ.get(name, "")).lstrip("=").split(",")[0]
-        if first:
-            return first
-    return "lo"
+        # With tune.gloo_devices each is there several times.
+        told = list(dict.fromkeys(str(environ.get(name, "")).lstrip("=").split(",")))
+        if told[0]:
+            return told
+    return ["lo"]
 
 
 def _nodes(place: Place, known: dict[int, Node], say: Say) -> None:
@@ -235,7 +234,8 @@ def _network(
         bench.say(messages.Lacks(f"collectives over {interface} (gloo)", why))
         return None
     before = os.environ.get("GLOO_SOCKET_IFNAME")
-    if not first:
+    if not first or bench.plan.compare in rails(os.environ):
+        # Else the first group would use the rail, too, that it is compared with.
         os.environ["GLOO_SOCKET_IFNAME"] = interface
     group: Any = None
     why = ""
