@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from tests.unit.signal_handlers import kept
+from tests.unit.signal_handlers import NUMBERS, kept
 from tests.unit.test_bench_collect import line, output
 from tests.unit.test_bench_made import ALL, RECEIPT
 from torchnet.bench import command
 from torchnet.bench.asked import read
 from torchnet.bench.collect import Collector
 from torchnet.bench.results import Results, load
+from torchnet.bench.save import save
 from torchnet.bench.worker.messages import Tried
 from torchnet.ui.console import Console
 
@@ -65,6 +66,22 @@ def test_a_whole_run_is_shown_and_written(
     path = tmp_path / "r.json"
     assert run(monkeypatch, healthy, json=str(path)) == 0
     assert load(path.read_text()).complete
+    assert "all_reduce" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_signal_while_the_results_are_shown_does_not_cost_them(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The report takes seconds to be drawn."""
+
+    def slowly(*words: Any) -> list[str]:
+        os.kill(os.getpid(), number)
+        return save(*words)
+
+    monkeypatch.setattr(command, "save", slowly)
+    assert run(monkeypatch, healthy, json=str(tmp_path / "r.json")) == 0
+    assert load((tmp_path / "r.json").read_text()).complete
     assert "all_reduce" in capsys.readouterr().out
 
 

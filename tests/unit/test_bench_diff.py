@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.unit.bench_results import changed, healthy
 from torchnet.bench.diff import Diff, compare, read, text
 from torchnet.bench.diff.verdicts import row, series, shifted
-from torchnet.bench.results import Figure, Lacking, Latency, Results, dump
+from torchnet.bench.results import Figure, Finding, Lacking, Latency, Results, Tcp, dump
 
 SIZES = tuple(1 << power for power in range(10, 29))  # torchnet bench's own
 RUNS = 150
@@ -172,6 +172,59 @@ def test_a_run_that_ended_early_is_worse_however_fast_and_whatever_the_old_one_d
     assert "Faster" not in text(diff)
     assert not compare(early, healthy(rate=2e9)).worse
     assert compare(early, early).worse
+
+
+def cut(results: Results, *ways: tuple[int, int], to: float = 0.5) -> Results:
+    """With these directions of raw TCP that much slower."""
+
+    def less(row: Tcp) -> Tcp:
+        values = {name: getattr(row.rate, name) * to for name in ("median", "low", "high")}
+        return row.model_copy(update={"rate": row.rate.model_copy(update=values)})
+
+    return changed(
+        results, tcp=tuple(less(row) if (row.source, row.target) in ways else row for row in results.tcp)
+    )
+
+
+@pytest.mark.parametrize(("nodes", "ways"), [(2, [(0, 1)]), (8, [(2, 5), (5, 2)])])
+def test_one_path_that_became_slow_is_told_among_those_that_did_not(
+    nodes: int, ways: list[tuple[int, int]]
+) -> None:
+    old = healthy(nodes)
+    diff = compare(old, cut(healthy(nodes, seed=1), *ways))
+    assert diff.worse
+    assert {row.what.rpartition(", ")[2] for row in diff.alone} == {f"node-{a} → node-{b}" for a, b in ways}
+    assert "\nSlower: raw TCP" in text(diff)
+    assert not compare(cut(old, *ways), healthy(nodes, seed=1)).worse
+    assert not compare(old, cut(healthy(nodes, seed=1), *ways, to=0.85)).alone
+
+
+def test_one_path_alone_says_little_where_the_processor_decides() -> None:
+    fast: dict[str, Any] = {"rate": 100e9, "known": "interface"}
+    assert not compare(healthy(4, **fast), cut(healthy(4, seed=1, **fast), (0, 1))).alone
+    old, new = healthy(4), cut(healthy(4, seed=1), (0, 1))
+    assert not compare(changed(old, lines=()), changed(new, lines=())).alone
+
+
+def test_one_small_message_alone_says_nothing() -> None:
+    old = healthy()
+    small = old.collectives[0]
+    values = {name: getattr(small, name) * 0.4 for name in ("busbw", "busbw_low", "busbw_high")}
+    rows = (small.model_copy(update=values), *old.collectives[1:])
+    assert not compare(old, changed(old, collectives=rows)).worse
+
+
+def test_what_is_found_in_the_new_run_alone_is_worse_whatever_its_pods_are_called() -> None:
+    slow = Finding(kind="slow-node", text="node-1 is slow.", fix="x", where=("node-1",))
+    old, new = healthy(3), healthy(3, seed=1)
+    diff = compare(old, changed(new, findings=(slow,)))
+    assert diff.worse
+    assert "Found in the new run:\n  node-1 is slow.\n" in text(diff)
+    renamed = tuple(node.model_copy(update={"name": f"bench-{node.node}"}) for node in old.nodes)
+    before = changed(old, nodes=renamed, findings=(slow.model_copy(update={"where": ("bench-1",)}),))
+    assert not compare(before, changed(new, findings=(slow,))).worse
+    noise = Finding(kind="noise", text="x", fix="x")
+    assert not compare(old, changed(new, findings=(noise,))).worse
 
 
 def test_what_a_run_can_no_longer_measure_is_worse_and_what_it_was_not_asked_for_is_said() -> None:

@@ -44,6 +44,12 @@ def test_an_end_that_says_all_itself_is_no_loss(ended: str) -> None:
     assert not find(changed(made(2), complete=False, exit_code=4, reason="x", ended=ended))
 
 
+def test_a_network_that_failed_amid_the_run_is_told_once_in_its_own_words() -> None:
+    """Beside that, slow paths are no news."""
+    slow = made(3, path=lambda a, b: 0.1 if 1 in (a, b) else 1.0)
+    assert not find(changed(slow, complete=False, exit_code=4, reason="x", ended="network"))
+
+
 @pytest.mark.parametrize("code", [0, 4, 124, 143])
 @pytest.mark.parametrize("ended", ["script", "lost", ""])
 def test_a_ranks_own_code_may_be_any(code: int, ended: str) -> None:

@@ -22,7 +22,7 @@ def behind_a_job(number: signal.Signals, heard: list[int]) -> None:
         heard.append(number)
         loop.stop()
 
-    with stop.listening():
+    with stop.Signals().listening():
         loop.on_signal(number, hear)
         os.kill(os.getpid(), number)
         loop.run()
@@ -41,9 +41,19 @@ def test_a_signal_behind_a_job_ends_the_benchmark(number: signal.Signals) -> Non
     os.kill(os.getpid(), number)  # the results are being written
 
 
+def test_one_that_listened_before_listens_again() -> None:
+    """Between two jobs they are ignored, for a moment."""
+    signals = stop.Signals()
+    with signals.listening():
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), signals.listening():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 def test_what_is_ignored_stays_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with stop.listening():
+    with stop.Signals().listening():
         os.kill(os.getpid(), signal.SIGHUP)
     assert stop.code_of(KeyboardInterrupt()) == 130
 

@@ -81,17 +81,17 @@ def run(wish: Planned, cwd: str, words: Sequence[str], version: str) -> int:
         # Local workers have this process's variables, and a tuning begins without them.
         for name in [name for name in os.environ if name.startswith(TUNE_PREFIX)]:
             del os.environ[name]
-    with stop.listening():
-        ending = _ended(wish, cwd, collector, err)
-        if asked.tune and not ending.code:
-            ending = _tried(wish, cwd, collector, ending, deadline)
+    signals = stop.Signals()
+    ending = _ended(wish, cwd, collector, err, signals)
+    if asked.tune and not ending.code:
+        ending = _tried(wish, cwd, collector, ending, deadline, signals)
     found = _judged(results(collector.messages, context, ending), asked, collector)
     code = found.exit_code
     _show(found, asked, err, out)
     return code
 
 
-def _ended(wish: Planned, cwd: str, collector: Collector, err: Stream) -> Ending:
+def _ended(wish: Planned, cwd: str, collector: Collector, err: Stream, signals: stop.Signals) -> Ending:
     """The job run to its end, however it ends.
 
     Raises:
@@ -100,7 +100,8 @@ def _ended(wish: Planned, cwd: str, collector: Collector, err: Stream) -> Ending
     """
     failure: dict[str, Any] | None = None
     try:
-        code = _launch(wish, cwd, collector)
+        with signals.listening():
+            code = _launch(wish, cwd, collector)
     except KeyboardInterrupt as error:
         code = stop.code_of(error)
         failure = _interrupted(code)
@@ -126,7 +127,14 @@ def _ended(wish: Planned, cwd: str, collector: Collector, err: Stream) -> Ending
     return Ending(code, collector.receipt, failure, tuple(collector.unreadable))
 
 
-def _tried(wish: Planned, cwd: str, collector: Collector, ending: Ending, deadline: float | None) -> Ending:
+def _tried(
+    wish: Planned,
+    cwd: str,
+    collector: Collector,
+    ending: Ending,
+    deadline: float | None,
+    signals: stop.Signals,
+) -> Ending:
     """After a tuning by the ranks came to its end: what needs a start of its own."""
     setup = next((one for one in collector.messages if isinstance(one, Setup)), None)
     tried = [one for one in collector.messages if isinstance(one, Tried)]
@@ -137,9 +145,10 @@ def _tried(wish: Planned, cwd: str, collector: Collector, ending: Ending, deadli
             raise KeyboardInterrupt(collector.signalled)
         found = tuning(tried, numerics=wish.asked.tune_numerics, about="")
         chosen = found.chosen if found else {}
-        starts.measure(
-            wish, setup.backend, chosen, lambda job, own: _launch(job, cwd, own), collector, deadline
-        )
+        with signals.listening():
+            starts.measure(
+                wish, setup.backend, chosen, lambda job, own: _launch(job, cwd, own), collector, deadline
+            )
     except KeyboardInterrupt as error:
         code = stop.code_of(error)
         ending = replace(ending, code=code, failure=_interrupted(code))

@@ -11,20 +11,25 @@ _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _FIRST = 128  # an exit code is this and the signal's number
 
 
-@contextmanager
-def listening() -> Iterator[None]:
-    """Each of them raises KeyboardInterrupt (see :func:`code_of`); afterwards they are ignored, for the results.
+class Signals:
+    """Those that end a benchmark. What this process was told to ignore (nohup) stays ignored."""
 
-    A job listens to them itself, and gives them back. What this process was told to ignore (nohup) stays ignored.
-    """
-    heeded = [one for one in _NUMBERS if signal.getsignal(one) != signal.SIG_IGN]
-    for one in heeded:
-        signal.signal(one, _stop)
-    try:
-        yield
-    finally:
-        for one in heeded:
-            signal.signal(one, signal.SIG_IGN)
+    def __init__(self) -> None:
+        self._heeded = [one for one in _NUMBERS if signal.getsignal(one) != signal.SIG_IGN]
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Each raises KeyboardInterrupt (see :func:`code_of`); afterwards they are ignored, for the results.
+
+        A job listens to them itself, and gives them back.
+        """
+        for one in self._heeded:
+            signal.signal(one, _stop)
+        try:
+            yield
+        finally:
+            for one in self._heeded:
+                signal.signal(one, signal.SIG_IGN)
 
 
 def code_of(error: KeyboardInterrupt) -> int:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torchnet.bench.diff import verdicts
 from torchnet.bench.diff.model import Diff, Kind, Row, Series
 from torchnet.bench.diff.setup import setup
 from torchnet.bench.diff.verdicts import Change, Verdict
-from torchnet.bench.results import Collective, Figure, Latency, Results, Tcp
+from torchnet.bench.findings import thresholds
+from torchnet.bench.results import Collective, Figure, Finding, Latency, Results, Tcp
 from torchnet.bench.worker.sizes import size_text
 
 Key = tuple[Any, ...]
+
+OF_THE_NETWORK = ("wrong-interface", "mtu", "slow-node", "slow-pair", "asymmetry", "loss")
+"""Kinds of findings that a run is worse for, where the old one has none such."""
 
 _RATE_BOUND = 0.8
 """Of the best busbw of its series: from there on the rate decides a size's time, below it is the round trips."""
@@ -39,7 +44,7 @@ def compare(old: Results, new: Results) -> Diff:
     old_tcp, new_tcp = _by(old.tcp, _tcp_key), _by(new.tcp, _tcp_key)
     keys = matched(old_tcp, new_tcp, lambda row: _tcp_name(new, row))
     for group in dict.fromkeys(key[:3] for key in keys):
-        rows = [_tcp(new, old_tcp[key], new_tcp[key]) for key in keys if key[:3] == group]
+        rows = [_tcp(old, new, old_tcp[key], new_tcp[key]) for key in keys if key[:3] == group]
         found.append(_series(_tcp_group(group), "tcp", rows))
 
     old_pings, new_pings = _by(old.latency, _latency_key), _by(new.latency, _latency_key)
@@ -51,9 +56,9 @@ def compare(old: Results, new: Results) -> Diff:
     alone = [
         row
         for series in found
-        if series.kind == "large" and series.verdict != "slower"
+        if series.verdict != "slower"
         for row in series.rows
-        if row.verdict == "slower" and row.ratio < 1 / (1 + verdicts.ONE_ROW)
+        if row.steady and row.verdict == "slower" and row.ratio < 1 / (1 + verdicts.ONE_ROW)
     ]
     return Diff(
         setup(old, new),
@@ -63,6 +68,7 @@ def compare(old: Results, new: Results) -> Diff:
         tuple(only_new),
         wrong=tuple(_wrong(row) for row in new.collectives if row.wrong),
         missing=_missing(old, new) if only_old else (),
+        findings=_findings(old, new),
         early=not new.complete,
     )
 
@@ -70,6 +76,19 @@ def compare(old: Results, new: Results) -> Diff:
 def _missing(old: Results, new: Results) -> tuple[str, ...]:
     before = {one.what for one in old.lacks}
     return tuple(f"{one.what}: {one.why}" for one in new.lacks if one.what not in before)
+
+
+def _findings(old: Results, new: Results) -> tuple[str, ...]:
+    before = {_about(old, one) for one in old.findings}
+    return tuple(
+        one.text for one in new.findings if one.kind in OF_THE_NETWORK and _about(new, one) not in before
+    )
+
+
+def _about(results: Results, finding: Finding) -> Key:
+    """Nodes by their numbers: pods have other names in each run."""
+    numbers = {one.name: one.node for one in results.nodes}
+    return finding.kind, *(numbers.get(name, name) for name in finding.where)
 
 
 def _by(rows: Iterable[Any], key: Callable[[Any], Key]) -> dict[Key, Any]:
@@ -121,7 +140,7 @@ def _busbw(row: Collective) -> Figure:
 
 def _row(what: str, kind: Kind, old: Figure, new: Figure) -> Row:
     change = verdicts.row(old, new, verdicts.SMALL_CHANGE if kind == "small" else verdicts.CHANGE)
-    return Row(what, kind, old, new, change.ratio, change.verdict)
+    return Row(what, kind, old, new, change.ratio, change.verdict, steady=kind == "large")
 
 
 def _series(what: str, kind: Kind, rows: list[Row]) -> Series:
@@ -147,8 +166,10 @@ def _streams(count: int) -> str:
     return "1 stream" if count == 1 else f"{count} streams"
 
 
-def _tcp(results: Results, old: Tcp, new: Tcp) -> Row:
-    return _row(_tcp_name(results, new), "tcp", old.rate, new.rate)
+def _tcp(before: Results, results: Results, old: Tcp, new: Tcp) -> Row:
+    row = _row(_tcp_name(results, new), "tcp", old.rate, new.rate)
+    lines = before.line(old.network), results.line(new.network)
+    return replace(row, steady=None not in lines and old.rate.median <= thresholds.ONE_STREAM * old.streams)
 
 
 def _latency_key(row: Latency) -> Key:

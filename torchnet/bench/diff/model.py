@@ -21,6 +21,8 @@ class Row:
     new: Figure
     ratio: float
     verdict: Verdict
+    steady: bool = False
+    """The network decides it, and not the scheduler: by itself, too, it can tell that something is slower."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,9 @@ class Series:
 @dataclass(frozen=True)
 class Diff:
     """``setup``: sentences on what else is different, which may be the reason. ``alone``: rows that are slower by a lot
-    in a series that is not. ``wrong``: rows of the new run whose results are wrong, in words. ``missing``: what the new
-    run could not measure, and why, where rows of the old one are not in it. ``early``: the new run did not come to its
-    end."""
+    in a series that is not. Of the new run, in words: ``wrong``: rows whose results are wrong; ``missing``: what it
+    could not measure, where rows of the old one are not in it; ``findings``: what is wrong with its network and was not
+    before. ``early``: it did not come to its end."""
 
     setup: tuple[str, ...]
     series: tuple[Series, ...]
@@ -52,6 +54,7 @@ class Diff:
     only_new: tuple[str, ...]
     wrong: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
     early: bool = False
 
     @property
@@ -61,6 +64,6 @@ class Diff:
     @property
     def worse(self) -> bool:
         """Something is slower, and it is not noise; or the new run is no good, however fast."""
-        return bool(self.wrong or self.missing or self.early or self.alone) or any(
+        return bool(self.wrong or self.missing or self.findings or self.early or self.alone) or any(
             series.verdict == "slower" for series in self.series
         )

@@ -31,6 +31,7 @@ def text(diff: Diff) -> str:
         ("Only in the old run:", diff.only_old),
         ("Only in the new run:", diff.only_new),
         ("What the new run could not measure:", diff.missing),
+        ("Found in the new run:", diff.findings),
     ):
         if names:
             parts.append(_block(words, names))
@@ -47,6 +48,8 @@ def _end(diff: Diff) -> str:
         ends.append("Ended early: the new run did not come to its end.")
     if diff.missing:
         ends.append(f"Missing: the new run has not {_rows(len(diff.only_old))} of the old one, and says why.")
+    if diff.findings:
+        ends.append("Found: the new run's network has what the old one's had not.")
     if slower := [*_named(diff, "slower"), *(printable(row.what, _LONGEST) for row in diff.alone)]:
         ends.append(f"Slower: {'; '.join(slower)}.")
     if not diff.series:
