@@ -26,12 +26,12 @@ N = TypeVar("N", int, float)
 class Asked:
     """Everything but the job. Times are seconds, sizes bytes, ``line`` bits per second.
 
-    ``most_typed``: the largest size was asked for, and is not a default that may be lowered.
+    ``largest_typed``: the largest size was asked for, and is not a default that may be lowered.
     """
 
     collectives: tuple[str, ...] = ("all_reduce",)
     sizes: Sizes = field(default_factory=lambda: Sizes(LEAST, MOST, FACTOR))
-    most_typed: bool = False
+    largest_typed: bool = False
     dtype: str = "float32"
     redop: str = "sum"
     root: int = 0
@@ -83,7 +83,7 @@ def read(words: Sequence[str], given: Mapping[str, Any]) -> tuple[Asked, list[Pr
     asked = Asked(
         collectives=_collectives(words, reader.problems),
         sizes=_sizes(reader),
-        most_typed="max_bytes" in given,
+        largest_typed="max_bytes" in given,
         dtype=reader.read("dtype", _one_of(DTYPES), "float32"),
         redop=reader.read("redop", _one_of(REDOPS), "sum"),
         root=reader.read("root", _whole(0, 999_999), 0),
