@@ -8,6 +8,8 @@ import pytest
 
 from tests.unit.bench_asked import GIB, asked, wrong
 from torchnet.bench.worker.factors import COLLECTIVES
+from torchnet.bench.worker.pairs import WARM
+from torchnet.bench.worker.place import PATIENCE
 
 
 def test_without_a_word_it_is_an_all_reduce_of_nccl_tests_usual_sizes() -> None:
@@ -60,11 +62,12 @@ def test_a_default_gives_way_to_what_was_typed(given: dict[str, str], least: int
         ({"iters": "0"}, '--iters: "0" is too small'),
         ({"iters": "3", "seconds": "1"}, "--iters: says how many calls there are, and --seconds how long"),
         ({"seconds": "0"}, '--seconds: "0" is too short'),
-        ({"tcp_seconds": "2h"}, '--tcp-seconds: "2h" is too long'),
+        ({"seconds": "2h"}, '--seconds: "2h" is too long; valid: 0.5, 2s, 1min, … up to 1h'),
+        ({"tcp_seconds": "11min"}, '--tcp-seconds: "11min" is too long; valid: 0, or 0.1s to 10min'),
+        ({"tcp_seconds": "1ms"}, '--tcp-seconds: "1ms" is too short; valid: 0, or 0.1s to 10min'),
         ({"dtype": "float31"}, 'did you mean "float32"?'),
         ({"redop": "mean"}, '--redop: "mean" is not one of its values'),
         ({"streams": "65"}, '--streams: "65" is too large'),
-        ({"redop": "avg", "backend": "gloo"}, "--redop: avg is NCCL's alone"),
         ({"compare": "a/b"}, '--compare: "a/b" is no interface'),
         ({"line": "10Gbps"}, "is ambiguous"),
         ({"html": "-"}, '--html: "-" is stdout'),
@@ -82,3 +85,34 @@ def test_an_unknown_collective_is_told_with_the_nearest_and_with_all() -> None:
     assert line.startswith(
         'COLLECTIVES: "al_reduce" is no collective; did you mean "all_reduce"?; valid: all_reduce,'
     )
+
+
+def test_raw_tcp_takes_no_longer_than_the_other_nodes_wait() -> None:
+    values = ("0", "100ms", "10min")
+    assert [asked(tcp_seconds=value).tcp_seconds for value in values] == [0, 0.1, 600]
+    # A pair measures three times; nearly half of the time is left for its connections and small messages.
+    assert 0.55 * PATIENCE.total_seconds() > 3 * (600 + WARM)
+
+
+@pytest.mark.parametrize(
+    ("words", "given", "text"),
+    [
+        (["all_gather", "broadcast"], {"redop": "max"}, "--redop: is for all_reduce, reduce_scatter, reduce"),
+        (["send_recv"], {"redop": "sum"}, "--redop: is for all_reduce, reduce_scatter, reduce"),
+        ([], {"root": "1"}, "--root: is for broadcast, reduce: none of them is measured"),
+        (["reduce_scatter"], {"root": "0"}, "--root: is for broadcast, reduce"),
+    ],
+    ids=str,
+)
+def test_what_is_typed_and_has_no_effect_is_told(words: list[str], given: dict[str, str], text: str) -> None:
+    (line,) = wrong(*words, **given)
+    assert line.startswith(text)
+
+
+def test_what_one_of_the_collectives_needs_is_taken() -> None:
+    assert wrong("all_gather,reduce", redop="max", root="1") == []
+    assert wrong("all", redop="max", root="1") == []
+    assert wrong("send_recv") == []
+    # Of a word that is not known nobody knows what it would need.
+    (line,) = wrong("broadcst", root="1")
+    assert line.startswith("COLLECTIVES")

@@ -38,6 +38,7 @@ def test_all_that_is_wrong_is_told_at_once_with_what_is_wrong_in_the_job() -> No
         ({"compare": "eth0"}, {"nnodes": "1"}, "--compare: needs two nodes"),
         ({"pairs": True}, {"nnodes": "1"}, "--pairs: needs two nodes"),
         ({"streams": "4"}, {"nnodes": "1"}, "--streams: needs two nodes"),
+        ({"line": "10gbit"}, {"nnodes": "1"}, "--line: needs two nodes"),
         (
             {"pairs": True, "tcp_seconds": "0"},
             {},
@@ -61,6 +62,36 @@ def test_a_root_is_one_of_the_jobs_ranks() -> None:
     with pytest.raises(SpecError, match="--root: is 2, and the job's ranks are 0 to 1"):
         a_plan("broadcast", root="2")
     assert arguments(a_plan("broadcast", root="15", flags={**PODS, "kubernetes.gpus": "8"})).root == 15
+
+
+@pytest.mark.parametrize(
+    ("words", "given", "place", "text"),
+    [
+        (
+            ["all"],
+            {"dtype": "int32"},
+            {},
+            "avg of int32 is NCCL's alone, and without a GPU for each process it is Gloo: this machine has none",
+        ),
+        (["reduce"], {"dtype": "uint8"}, {"flags": PODS}, "is Gloo: say --gpus N"),
+        (["reduce"], {"dtype": "int8", "backend": "gloo"}, {"gpus": "0,1"}, "alone, and --backend is gloo"),
+        (["reduce"], {"dtype": "int8"}, {"gpus": "0,1"}, None),
+        (["reduce"], {"dtype": "int8"}, {"flags": {**PODS, "kubernetes.gpus": "8"}}, None),
+        (["reduce", "broadcast"], {"backend": "gloo"}, {}, None),
+    ],
+    ids=str,
+)
+def test_gloo_has_no_average_of_whole_numbers(
+    words: list[str], given: dict[str, Any], place: dict[str, Any], text: str | None
+) -> None:
+    if text is None:
+        assert arguments(a_plan(*words, redop="avg", **given, **place)).redop == "avg"
+        return
+    with pytest.raises(SpecError) as caught:
+        a_plan(*words, redop="avg", **given, **place)
+    assert "one thing is wrong" in str(caught.value)
+    assert f"--redop: avg of {given['dtype']}" in str(caught.value)
+    assert text in str(caught.value)
 
 
 def test_the_plan_holds_what_was_asked_for() -> None:

@@ -11,6 +11,7 @@ from torchnet.bench.asked import Asked
 from torchnet.bench.memory import fitting
 from torchnet.bench.options import SETTLED
 from torchnet.bench.worker import plan
+from torchnet.bench.worker.factors import REDUCING
 from torchnet.errors import UsageError
 from torchnet.names import TUNE_PREFIX
 from torchnet.render.command import processes
@@ -90,6 +91,12 @@ def _disagreeing(asked: Asked, job: JobSpec, ranks: int, backend: str, have_gpus
     where = "say --gpus N" if job.on == "kubernetes" else "this machine has none for each process"
     if backend == "nccl" and not have_gpus:
         wrong.append(Problem("--backend", f"nccl needs a GPU for each process: {where}"))
+    # Gloo's average is a sum that is divided in place, which torch refuses for whole numbers. Before torch 2.8 there is
+    # none at all; which torch it will be is not known here, and the ranks say what it lacks.
+    whole = asked.dtype.startswith(("int", "uint"))
+    if backend == "gloo" and asked.redop == "avg" and whole and set(asked.collectives) & set(REDUCING):
+        why = "--backend is gloo" if asked.backend else f"without a GPU for each process it is Gloo: {where}"
+        wrong.append(Problem("--redop", f"avg of {asked.dtype} is NCCL's alone, and {why}"))
     return [*wrong, *_nothing_to_compare(asked, job), *_nothing_between_nodes(asked, job)]
 
 
@@ -112,6 +119,8 @@ def _nothing_to_compare(asked: Asked, job: JobSpec) -> list[Problem]:
 
 def _nothing_between_nodes(asked: Asked, job: JobSpec) -> list[Problem]:
     wrong = []
+    if asked.line is not None and job.nnodes == 1:
+        wrong.append(Problem("--line", "needs two nodes: what one node does crosses no line"))
     for flag, typed in (("--pairs", asked.pairs), ("--streams", asked.streams != Asked.streams)):
         if typed and job.nnodes == 1:
             wrong.append(Problem(flag, "needs two nodes: there is no raw TCP within one"))
