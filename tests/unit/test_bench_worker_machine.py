@@ -42,6 +42,16 @@ def test_without_limits_it_is_all_that_the_machine_has(groups: Path, tmp_path: P
     assert machine.cores(nowhere, nowhere) == len(os.sched_getaffinity(0))
 
 
+def test_a_limit_of_a_group_of_the_first_version_holds_too(groups: Path, tmp_path: Path) -> None:
+    (groups / "own").write_text("7:cpu,memory:/job\n0::/\n")
+    job, nowhere = groups / "cgroup" / "memory" / "job", tmp_path / "nowhere"
+    job.mkdir(parents=True)
+    (job / "memory.limit_in_bytes").write_text("2000000\n")
+    assert machine.memory(groups / "cgroup", groups / "own", groups / "meminfo") == 2_000_000
+    (job / "memory.limit_in_bytes").write_text("9223372036854771712\n")  # none
+    assert machine.memory(groups / "cgroup", groups / "own", nowhere) == 0
+
+
 def test_a_container_sees_its_own_group_as_the_topmost(groups: Path) -> None:
     (groups / "cgroup" / "cpu.max").write_text("25000 100000\n")
     (groups / "own").write_text("0::/\n")

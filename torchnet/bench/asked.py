@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from torchnet.bench.options import BACKENDS, BY_NAME, DTYPES, REDOPS, WORDS
-from torchnet.bench.worker.factors import COLLECTIVES
+from torchnet.bench.worker.factors import COLLECTIVES, REDUCING, ROOTED
 from torchnet.bench.worker.sizes import Sizes, parse_size, size_text
 from torchnet.spec.problems import Problem, did_you_mean
 from torchnet.spec.values import parse_duration, parse_number, parse_rate, parse_whole
@@ -17,7 +17,10 @@ from torchnet.spec.words import parse_nonempty, quote
 
 LEAST, MOST, FACTOR = 1 << 10, 256 << 20, 4.0
 _INTERFACE = re.compile(r"[^\s/]{1,15}")
-_HOUR = 3600.0
+_SECONDS = (0.01, 3600.0)
+# A twentieth of it is a slice. Of a pair both directions and both at once follow each other while the other nodes wait,
+# and who waits gives up after PATIENCE (worker/place.py): that leaves as much time again for connections and pings.
+_TCP_SECONDS = (0.1, 600.0)
 T = TypeVar("T")
 N = TypeVar("N", int, float)
 
@@ -26,12 +29,12 @@ N = TypeVar("N", int, float)
 class Asked:
     """Everything but the job. Times are seconds, sizes bytes, ``line`` bits per second.
 
-    ``most_typed``: the largest size was asked for, and is not a default that may be lowered.
+    ``largest_typed``: the largest size was asked for, and is not a default that may be lowered.
     """
 
     collectives: tuple[str, ...] = ("all_reduce",)
     sizes: Sizes = field(default_factory=lambda: Sizes(LEAST, MOST, FACTOR))
-    most_typed: bool = False
+    largest_typed: bool = False
     dtype: str = "float32"
     redop: str = "sum"
     root: int = 0
@@ -83,15 +86,15 @@ def read(words: Sequence[str], given: Mapping[str, Any]) -> tuple[Asked, list[Pr
     asked = Asked(
         collectives=_collectives(words, reader.problems),
         sizes=_sizes(reader),
-        most_typed="max_bytes" in given,
+        largest_typed="max_bytes" in given,
         dtype=reader.read("dtype", _one_of(DTYPES), "float32"),
         redop=reader.read("redop", _one_of(REDOPS), "sum"),
         root=reader.read("root", _whole(0, 999_999), 0),
         backend=reader.read("backend", _one_of(BACKENDS), ""),
         warmup=reader.read("warmup", _whole(0, 10_000), 2),
         iters=reader.read("iters", _whole(1, 1_000_000), None),
-        seconds=reader.read("seconds", _time(0.01), 1.0),
-        tcp_seconds=reader.read("tcp_seconds", _time(0.0), 1.0),
+        seconds=reader.read("seconds", _time(*_SECONDS), 1.0),
+        tcp_seconds=reader.read("tcp_seconds", _tcp_seconds, 1.0),
         streams=reader.read("streams", _whole(1, 64), 1),
         pairs=bool(given.get("pairs")),
         compare=reader.read("compare", _interface, ""),
@@ -108,9 +111,17 @@ def read(words: Sequence[str], given: Mapping[str, Any]) -> tuple[Asked, list[Pr
         )
     if _same_file(asked.html, asked.json):
         reader.wrong("html", "is the same file as --json", valid=False)
-    if asked.redop == "avg" and asked.backend == "gloo":
-        reader.wrong("redop", "avg is NCCL's alone, and --backend is gloo", valid=False)
+    _effects(reader, asked.collectives)
     return asked, reader.problems
+
+
+def _effects(reader: _Reader, collectives: Sequence[str]) -> None:
+    """What was typed has one, or is wrong. A collective that is not known may be meant for one that would have it."""
+    known = set(collectives) <= set(COLLECTIVES)
+    for name, having in (("redop", REDUCING), ("root", ROOTED)):
+        if name in reader.given and known and not set(collectives) & set(having):
+            what = f"is for {', '.join(having)}: none of them is measured"
+            reader.wrong(name, what, valid=False)
 
 
 def _same_file(html: str | None, json: str | None) -> bool:
@@ -178,8 +189,12 @@ def _whole(least: int, most: int) -> Callable[[Any], int]:
     return _between(parse_whole, least, most, "small", "large")
 
 
-def _time(least: float) -> Callable[[Any], float]:
-    return _between(parse_duration, least, _HOUR, "short", "long")
+def _time(least: float, most: float) -> Callable[[Any], float]:
+    return _between(parse_duration, least, most, "short", "long")
+
+
+def _tcp_seconds(raw: object) -> float:
+    return parse_duration(raw) and _time(*_TCP_SECONDS)(raw)
 
 
 def _between(

@@ -1,4 +1,4 @@
-"""The job of a benchmark: the same as any other, with torchnet's own script; and whether the sizes fit the memory."""
+"""The job of a benchmark: the same as any other, with torchnet's own script; and what it cannot measure."""
 
 from __future__ import annotations
 
@@ -7,24 +7,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torchnet.agent.memory import limit
 from torchnet.bench.asked import Asked
+from torchnet.bench.memory import fitting
 from torchnet.bench.options import SETTLED
 from torchnet.bench.worker import plan
-from torchnet.bench.worker.sizes import Sizes, size_text
+from torchnet.bench.worker.factors import REDUCING
 from torchnet.errors import UsageError
 from torchnet.names import TUNE_PREFIX
 from torchnet.render.command import processes
 from torchnet.runtimes.local import gpus
-from torchnet.spec.grammar import amount
 from torchnet.spec.model import LOOPBACK, JobSpec, Tune
 from torchnet.spec.problems import Problem, SpecError
 from torchnet.spec.resolve import Resolved, resolve
 
 SCRIPT = str(Path(__file__).resolve().parent / "worker" / "run.py")
 NEXT = "torchnet bench --help"
-COPIES = 4  # of a message that a rank holds at most: input, output, what must come out, and its check
-OWN = 512 << 20  # bytes of a process with torch, before its first tensor
 
 
 @dataclass(frozen=True)
@@ -56,9 +53,10 @@ def planned(
     except SpecError as error:
         raise SpecError([*error.problems, *problems], about="this benchmark", fix=NEXT) from None
     job = resolved.job
-    nproc, on_gpus = _processes(job, environ)
-    problems = [*problems, *_disagreeing(asked, job, job.nnodes * nproc, on_gpus)]
-    asked, memory, notices, wrong = _fitting(asked, job, nproc, on_gpus)
+    nproc, have_gpus = _processes(job, environ)
+    backend = asked.backend or ("nccl" if have_gpus else "gloo")
+    problems = [*problems, *_disagreeing(asked, job, job.nnodes * nproc, backend, have_gpus)]
+    asked, memory, notices, wrong = fitting(asked, job, nproc, on_gpus=have_gpus and backend == "nccl")
     if problems or wrong:
         raise SpecError([*problems, *wrong], about="this benchmark", fix=NEXT)
     arguments = ("--plan", plan.encode(_plan(asked, job, memory)))
@@ -85,83 +83,50 @@ def _processes(job: JobSpec, environ: Mapping[str, str]) -> tuple[int, bool]:
     return shares.nproc, any(shares.gpus or ())
 
 
-def _disagreeing(asked: Asked, job: JobSpec, ranks: int, on_gpus: bool) -> list[Problem]:
-    """What is right by itself, and cannot be with this job."""
+def _disagreeing(asked: Asked, job: JobSpec, ranks: int, backend: str, have_gpus: bool) -> list[Problem]:
+    """What is right by itself, and cannot be with this job. ``backend``: which one it will be."""
     wrong = []
     if asked.root >= ranks:
         wrong.append(Problem("--root", f"is {asked.root}, and the job's ranks are 0 to {ranks - 1}"))
-    if asked.backend == "nccl" and not on_gpus:
-        where = "say --gpus N" if job.on == "kubernetes" else "this machine has none for each process"
+    where = "say --gpus N" if job.on == "kubernetes" else "this machine has none for each process"
+    if backend == "nccl" and not have_gpus:
         wrong.append(Problem("--backend", f"nccl needs a GPU for each process: {where}"))
+    # Gloo's average is a sum that is divided in place, which torch refuses for whole numbers. Before torch 2.8 there is
+    # none at all; which torch it will be is not known here, and the ranks say what it lacks.
+    whole = asked.dtype.startswith(("int", "uint"))
+    if backend == "gloo" and asked.redop == "avg" and whole and set(asked.collectives) & set(REDUCING):
+        why = "--backend is gloo" if asked.backend else f"without a GPU for each process it is Gloo: {where}"
+        wrong.append(Problem("--redop", f"avg of {asked.dtype} is NCCL's alone, and {why}"))
+    return [*wrong, *_nothing_to_compare(asked, job), *_nothing_between_nodes(asked, job)]
+
+
+def _nothing_to_compare(asked: Asked, job: JobSpec) -> list[Problem]:
+    if not asked.compare:
+        return []
+    wrong = []
     rails = [f"net{rail + 1}" for rail in range(job.network.rails)]
-    if asked.compare and job.network.networks == (LOOPBACK,):
+    if job.network.networks == (LOOPBACK,):
         wrong.append(Problem("--compare", "has nothing to compare with on loopback"))
-    elif asked.compare and asked.compare in rails[:1]:
+    elif asked.compare in rails[:1]:
         wrong.append(Problem("--compare", f"{asked.compare} is the backend's own interface", "", "eth0"))
-    elif asked.compare and job.on == "local" and asked.compare not in ("eth0", *rails):
-        wrong.append(
-            Problem(
-                "--compare",
-                f'there is no "{asked.compare}" in a local node',
-                "",
-                ", ".join(["eth0", *rails[1:]]),
-            )
-        )
-    if asked.compare and job.nnodes == 1:
+    elif job.on == "local" and asked.compare not in ("eth0", *rails):
+        others = ", ".join(["eth0", *rails[1:]])
+        wrong.append(Problem("--compare", f'there is no "{asked.compare}" in a local node', "", others))
+    if job.nnodes == 1:
         wrong.append(Problem("--compare", "needs two nodes: what one node does crosses no network"))
+    return wrong
+
+
+def _nothing_between_nodes(asked: Asked, job: JobSpec) -> list[Problem]:
+    wrong = []
+    if asked.line is not None and job.nnodes == 1:
+        wrong.append(Problem("--line", "needs two nodes: what one node does crosses no line"))
     for flag, typed in (("--pairs", asked.pairs), ("--streams", asked.streams != Asked.streams)):
         if typed and job.nnodes == 1:
             wrong.append(Problem(flag, "needs two nodes: there is no raw TCP within one"))
         elif typed and not asked.tcp_seconds:
             wrong.append(Problem(flag, "is about raw TCP, which --tcp-seconds 0 leaves out"))
     return wrong
-
-
-def _fitting(
-    asked: Asked, job: JobSpec, nproc: int, on_gpus: bool
-) -> tuple[Asked, int | None, tuple[str, ...], list[Problem]]:
-    """(what fits, a rank's bytes where they are known, notices, problems)."""
-    memory, where, fix = _memory(job, nproc, on_gpus)
-    series = asked.sizes.series()
-    most = series[-1]  # which is less than was asked for where the factor does not lead there
-    if memory is None or most * COPIES <= memory:
-        return asked, memory, (), []
-    fitting = [size for size in series if size * COPIES <= memory]
-    need = f"{size_text(most)} needs {_mib(most * COPIES)} in each rank ({COPIES} copies), and {where}"
-    if asked.most_typed or not fitting:
-        largest = f"; {size_text(memory // COPIES >> 20 << 20)} would fit" if memory >= COPIES << 20 else ""
-        flag = "--min-bytes" if len(series) == 1 and not asked.most_typed else "--max-bytes"
-        return asked, memory, (), [Problem(flag, f"{need}{largest}{fix}")]
-    smaller = replace(asked, sizes=Sizes(asked.sizes.least, fitting[-1], asked.sizes.factor))
-    return smaller, memory, (f"the largest size is {size_text(fitting[-1])}: {need}",), []
-
-
-def _memory(job: JobSpec, nproc: int, on_gpus: bool) -> tuple[int | None, str, str]:
-    """(bytes of tensors for a rank, how that is known, what would help); None where it is not known here."""
-    if on_gpus:
-        return None, "", ""  # the GPUs' own memory, which each rank asks for
-    if job.on == "kubernetes":
-        told = job.kubernetes.memory or f"{2 * nproc}Gi"
-        worker = int(amount(told.partition(":")[2] or told.partition(":")[0]))
-        rank = max(0, worker // nproc - OWN)
-        return rank, f"a worker's memory, {told}, leaves {_mib(rank)} for one", "; --memory gives more"
-    free = available()
-    if free is None:
-        return None, "", ""
-    ranks = job.nnodes * nproc
-    rank = max(0, free // ranks - OWN)
-    return rank, f"{_mib(free)} are free for all {ranks} on this machine, so {_mib(rank)} for one", ""
-
-
-def available(meminfo: str = "/proc/meminfo") -> int | None:
-    """Bytes that processes started here could take: of the machine, and of this process's control group."""
-    try:
-        lines = dict(line.split(":", 1) for line in Path(meminfo).read_text().splitlines() if ":" in line)
-        free = int(lines["MemAvailable"].split()[0]) << 10
-    except (OSError, KeyError, ValueError, IndexError):
-        return None
-    most = limit()
-    return free if most is None else min(free, most)
 
 
 def _plan(asked: Asked, job: JobSpec, memory: int | None) -> plan.Plan:
@@ -185,10 +150,6 @@ def _plan(asked: Asked, job: JobSpec, memory: int | None) -> plan.Plan:
         tune_numerics=asked.tune_numerics,
     )
     return made if memory is None else replace(made, memory=memory)
-
-
-def _mib(count: int) -> str:
-    return f"{count / (1 << 30):.1f} GiB" if count >= 1 << 30 else f"{count >> 20} MiB"
 
 
 def check_script() -> None:

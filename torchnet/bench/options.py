@@ -63,7 +63,7 @@ OPTIONS = (
         "tcp_seconds",
         "--tcp-seconds",
         "For raw TCP, each pair and direction; 0 leaves it out.",
-        _TIME,
+        "0, or 0.1s to 10min",
         "1s",
         "TIME",
     ),

@@ -181,12 +181,17 @@ def _gpus(job: JobSpec) -> dict[str, str]:
     return {group.gpu_resource: str(group.gpus)} if group.gpus else {}
 
 
+def memory(job: JobSpec) -> str:
+    """A worker's, as a quantity or two: REQUEST:LIMIT."""
+    group = job.kubernetes
+    return group.memory or (f"{16 * group.gpus}Gi" if group.gpus else f"{2 * processes(job)}Gi")
+
+
 def _resources(job: JobSpec, devices: Mapping[str, str] | None = None) -> dict[str, Any]:
     group = job.kubernetes
     count = max(1, group.gpus) * (4 if group.gpus else processes(job))
     cpus = group.cpus or str(count)
-    memory = group.memory or (f"{16 * group.gpus}Gi" if group.gpus else f"{2 * processes(job)}Gi")
-    parts = {"cpu": cpus.partition(":"), "memory": memory.partition(":")}
+    parts = {"cpu": cpus.partition(":"), "memory": memory(job).partition(":")}
     extra = dict(sorted((devices or {}).items()))
     return {
         "requests": {name: request for name, (request, _, _) in parts.items()} | extra,

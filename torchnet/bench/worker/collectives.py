@@ -17,8 +17,6 @@ import torch.distributed as dist
 from torchnet.bench.worker.factors import Collective
 from torchnet.bench.worker.patterns import CHUNK, POISON, Patterns, Redop
 
-REDUCING: tuple[Collective, ...] = ("all_reduce", "reduce_scatter", "reduce")
-ROOTED: tuple[Collective, ...] = ("broadcast", "reduce")
 _DIVIDED: tuple[Collective, ...] = ("all_gather", "reduce_scatter", "all_to_all")
 _OPS = {
     "sum": dist.ReduceOp.SUM, "prod": dist.ReduceOp.PRODUCT, "min": dist.ReduceOp.MIN, "max": dist.ReduceOp.MAX,

@@ -1,4 +1,4 @@
-"""What each collective moves: nccl-tests' factors from algorithm to bus bandwidth.
+"""The collectives, and what each of them moves: nccl-tests' factors from algorithm to bus bandwidth.
 
 algbw is S / t. busbw is algbw times a factor, so that it can be held against the line's rate whatever the number of
 ranks is. S is the whole of the data: of an all_gather what each rank has in the end, of a reduce_scatter and an
@@ -15,6 +15,8 @@ Collective = Literal[
     "all_reduce", "all_gather", "reduce_scatter", "broadcast", "reduce", "all_to_all", "send_recv"
 ]
 COLLECTIVES: tuple[Collective, ...] = get_args(Collective)
+REDUCING: tuple[Collective, ...] = ("all_reduce", "reduce_scatter", "reduce")
+ROOTED: tuple[Collective, ...] = ("broadcast", "reduce")
 
 
 def factor(collective: Collective, ranks: int) -> float:

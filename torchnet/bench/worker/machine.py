@@ -1,7 +1,7 @@
 """A node's facts: what a figure of its network may depend on.
 
 Everything is asked of this network namespace: /sys/class/net shows the one that it was mounted in. Sources of numbers:
-include/uapi/linux/{ethtool,sockios}.h; proc(5); Documentation/admin-guide/cgroup-v2.rst, cpu.max and memory.max.
+include/uapi/linux/{ethtool,sockios}.h; proc(5); Documentation/admin-guide/cgroup-v2.rst, cpu.max.
 """
 
 from __future__ import annotations
@@ -179,11 +179,7 @@ def memory(
         limits.append(int(fields["MemTotal"].split()[0]) * 1024)
     except (OSError, ValueError, KeyError):
         pass
-    for folder in cgroup.groups(root, own):
-        try:
-            limits.append(int((folder / "memory.max").read_text()))
-        except (OSError, ValueError):
-            continue
+    limits += [group.limit for group in cgroup.memory(root, own)]
     return min(limits, default=0)
 
 

@@ -58,8 +58,8 @@ class _Series:
         plan, self._ranks = bench.plan, bench.place.ranks
         self._dtype: torch.dtype = getattr(torch, plan.dtype)
         self._item = torch.empty(0, dtype=self._dtype).element_size()
-        self._op: Any = plan.redop if collective in collectives.REDUCING else None
-        self._root = plan.root if collective in collectives.ROOTED else -1
+        self._op: Any = plan.redop if collective in factors.REDUCING else None
+        self._root = plan.root if collective in factors.ROOTED else -1
         self._what = " ".join(filter(None, (collective, plan.dtype, self._op)))
         self._patterns: Patterns | None = None
 
@@ -141,7 +141,7 @@ class _Series:
         clock: timing.Clock = timing.CudaClock() if on_gpu else timing.HostClock()
         once = timing.warm_up(call.run, plan.warmup, agreement, clock)
         rule = timing.Rule(plan.seconds, plan.narrow, plan.iters)
-        slowest = self._collective in collectives.ROOTED
+        slowest = self._collective in factors.ROOTED
         usage, threads = Usage(), Threads()
         self._bench.witness.start()
         usage.start()
