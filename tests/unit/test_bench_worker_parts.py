@@ -170,6 +170,20 @@ def test_without_gpus_the_launcher_knows_the_memory() -> None:
     assert run.fitting(plan, _place(None), torch.device("cpu")) is plan
 
 
+def test_nccl_has_the_backend_alone() -> None:
+    said: list[Any] = []
+    bench, context = (
+        SimpleNamespace(place=_place(None), say=said.append),
+        SimpleNamespace(device=torch.device("cuda", 0)),
+    )
+    first = run._network(bench, "net1", "nccl", context, set())  # type: ignore[arg-type]
+    assert first == series.Network("net1", "nccl", context.device, None)
+    assert run._network(bench, "eth0", "nccl", context, set()) is None  # type: ignore[arg-type]
+    assert said == [
+        Lacks("collectives over eth0 (nccl)", "NCCL reads which interface to use once in a process")
+    ]
+
+
 def test_no_group_is_made_on_a_network_that_carries_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some ranks would wait there for half an hour."""
     made: list[str] = []

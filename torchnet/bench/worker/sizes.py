@@ -27,11 +27,11 @@ class Sizes:
     most: int
     factor: float
 
-    def series(self, multiple: int = 1) -> list[int]:
-        """The sizes in bytes, rising, each a whole multiple of ``multiple`` bytes and at least that.
+    def series(self) -> list[int]:
+        """The sizes in bytes, rising.
 
-        ``multiple`` is what cannot be divided further: an element for each rank. The factor counts as it is written: of
-        its nearest binary fraction the third power of 1.1 is more than 1.331, and -e 1331 would never be reached.
+        The factor counts as it is written: of its nearest binary fraction the third power of 1.1 is more than 1.331,
+        and -e 1331 would never be reached.
 
         Raises:
             ValueError: there are more than 200, or the factor is so small that there is no end to it.
@@ -43,9 +43,8 @@ class Sizes:
             size = above // below
             if size > self.most:
                 return found
-            whole = max(multiple, size // multiple * multiple)
-            if not found or whole > found[-1]:
-                found.append(whole)
+            if not found or size > found[-1]:
+                found.append(size)
             if len(found) > MOST_SIZES:
                 raise ValueError(
                     f"gives more than {MOST_SIZES} sizes from {self.least} to {self.most} bytes: take a larger factor"
