@@ -71,7 +71,7 @@ def test_the_line_is_what_shaped_it(whole: tuple[Ended, Results]) -> None:
     assert [(line.network, line.known, line.mtu, line.family) for line in found.lines] == [
         ("net1", "shaped", 9000, 6)
     ]
-    assert "of what IPv6 at MTU 9000 can carry (1 Gbit/s line, shaped)" in ended.stdout
+    assert "of what IPv6 at MTU 9000 can carry (1 Gbit/s line, shaped by --rate)" in ended.stdout
 
 
 def test_the_figures_themselves_and_the_receipt_are_not_shown(whole: tuple[Ended, Results]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.backend.compare import RATIOS
 from tests.conftest import Result
 from tests.unit.bench_results import healthy
 from tools.readme import blocks, command
@@ -121,6 +122,42 @@ def test_the_python_examples_name_what_exists() -> None:
     }
     assert {"init", "traffic"} <= names
     assert names <= set(torchnet.__all__)
+
+
+def test_the_ratios_are_those_of_the_committed_results() -> None:
+    """Each as README has it: median (low to high), in the line or the sentence of its path."""
+    page = " ".join(text("README.md").split())
+    results = [json.loads(text(f"benchmarks/results/{name}.json")) for name in ("shaped", "unshaped")]
+    assert {found["rounds"] for found in results} == {6}
+    assert "ratios of 6 interleaved rounds" in page
+    shapes = {name: shape for found in results for name, shape in found["shapes"].items()}
+    assert len(shapes) == 6
+    columns = ("bench / iperf3 both", "bench / loop", "bench / gloo", "tcp one / iperf3 one")
+    for name, shape in shapes.items():
+        cells = []
+        for column in columns:
+            median, low, high = shape["ratios"][column]
+            cells.append(f"{median:.3f} ({low:.3f} to {high:.3f})")
+        assert f"| {' | '.join([name.replace(', n =', ','), *cells])} |" in page
+    for name, nodes in (("unshaped, n = 2", "iperf3 with 2 nodes"), ("unshaped, n = 4", "times with 4")):
+        median, low, high = shapes[name]["ratios"]["tcp both / iperf3 both"]
+        assert f"{nodes} ({low:.3f} to {high:.3f})" in page
+        assert f"{median:.3f} times" in page
+
+
+def test_the_benchmarks_page_names_each_script_and_each_key() -> None:
+    page = text("benchmarks/README.md")
+    scripts = [path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem != "__init__"]
+    assert [name for name in [*scripts, "backend"] if name not in page] == []
+    assert all(f"`{name}`" in page for name in {side for pair in RATIOS for side in pair})
+    for path in (ROOT / "benchmarks" / "results").glob("*.json"):
+        found = json.loads(path.read_text())
+        keys = {
+            *found,
+            *(key for shape in found.get("shapes", {}).values() for key in shape),
+            *found.get("ddp", {}),
+        }
+        assert [key for key in keys if f"`{key}`" not in page] == [], path.name
 
 
 def test_contributing_is_one_page_and_has_the_way_of_a_launch() -> None:

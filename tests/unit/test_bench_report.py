@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from tests.unit.bench_results import changed, healthy
-from tests.unit.report_page import SIZES, Page, everything, read
+from tests.unit.report_page import FINDING, SIZES, Page, everything, read
 from torchnet.bench.report import html, style
-from torchnet.bench.results import Figure, Results
+from torchnet.bench.results import Figure, Lacking, Results, Trial, Tuning
+from torchnet.bench.summary import FINDINGS, render
 
 
 @pytest.fixture(scope="module")
@@ -156,12 +158,66 @@ def test_the_verdict_comes_first(full: str) -> None:
     assert "Next: torchnet bench --pairs" in text
 
 
-def test_nothing_found_is_said() -> None:
-    page = read(html(healthy(2, sizes=SIZES)))
-    assert page.all("h2")[0][2] == "✓ Nothing found"
-    assert page.text("title").startswith("torchnet bench: nothing found")
-    assert "Nothing that was measured is out of order." in page.text("main")
-    assert "ended early" not in page.text("main")
+def verdict(results: Results) -> tuple[str, str, str]:
+    """(the heading, how it looks, what stands below)."""
+    page = read(html(results))
+    (box,) = [one for one in page.all("div") if (one[1].get("class") or "").startswith("verdict")]
+    assert page.all("title")[0][2] == f"torchnet bench: {page.all('h2')[0][2][2:].lower()}"
+    return page.all("h2")[0][2], (box[1]["class"] or "").removeprefix("verdict "), box[2]
+
+
+def test_no_findings_are_said() -> None:
+    heading, tone, text = verdict(healthy(2, sizes=SIZES))
+    assert (heading, tone) == ("✓ No findings", "good")
+    assert text.endswith("No problem was found in what was measured.")
+    assert "ended early" not in text
+
+
+UNJUDGED = Lacking(what=FINDINGS, why="torchnet's own error: KeyError: 'net1'")
+
+
+@pytest.mark.parametrize(
+    ("fields", "heading", "tone", "text"),
+    [
+        (
+            {"lacks": (UNJUDGED,)},
+            "! Findings could not be evaluated",
+            "warn",
+            "Findings could not be evaluated: torchnet's own error: KeyError: 'net1'.",
+        ),
+        (
+            {"lacks": (UNJUDGED,), "findings": (FINDING,)},
+            "✗ 1 finding",
+            "bad",
+            "Findings could not be evaluated: torchnet's own error: KeyError: 'net1'.",
+        ),
+        ({"collectives": (), "tcp": ()}, "! Nothing was measured", "warn", "Nothing was measured."),
+        ({"complete": False, "reason": "no time"}, "! Incomplete", "warn", "It ended early: no time"),
+        (
+            {"complete": False, "reason": "no time", "collectives": (), "tcp": ()},
+            "! Incomplete, nothing was measured",
+            "warn",
+            "It ended early: no timeNothing was measured.",
+        ),
+    ],
+)
+def test_that_nothing_is_wrong_is_said_only_where_it_is_known(
+    fields: dict[str, Any], heading: str, tone: str, text: str
+) -> None:
+    """And the screen says it at the same time."""
+    results = changed(healthy(2, sizes=SIZES), **fields)
+    told = verdict(results)
+    assert told[:2] == (heading, tone)
+    assert text in told[2]
+    assert "No problem was found" not in told[2]
+    assert "findings: none" not in render(results)
+
+
+def test_an_early_end_is_called_so_whatever_ended_it() -> None:
+    page = read(
+        html(changed(healthy(2, sizes=SIZES), findings=(FINDING.model_copy(update={"kind": "lost"}),)))
+    )
+    assert [text for _, one, text in page.all("span") if one.get("class") == "kind"] == ["Ended early"]
 
 
 def test_the_key_figures_are_the_results() -> None:
@@ -185,8 +241,48 @@ def test_the_ratio_is_the_backends_busbw_over_the_primarys() -> None:
     ]
     text = read(html(changed(results, collectives=tuple(slower)))).text("main").replace("\u00a0", " ")
     assert "net1 over eth0: 4 × with all_reduce of 4 MiB." in text
-    assert "Backend against primary4 ×" in text
-    assert "Backend against primary" not in html(healthy(2, sizes=SIZES))
+    assert "net1 against eth04 ×" in text
+    assert "against" not in read(html(healthy(2, sizes=SIZES))).text("main")
+
+
+def test_what_is_compared_has_its_own_name() -> None:
+    """Another rail is no primary network."""
+    page = read(html(healthy(2, sizes=SIZES, compare="net2")))
+    assert [text for _, one, text in page.all("a") if one["href"] == "#against"] == ["net1 against net2"]
+    assert "net1 against net2" in [text for _, _, text in page.all("h2")]
+    assert "net1 against net2" in [text for _, _, text in page.all("dt")]
+    assert "primary" not in page.text("body")
+
+
+def test_an_interval_of_few_figures_is_no_interval_of_95_percent() -> None:
+    """Of both tables of a collective, of raw TCP and of a tuning."""
+    for count, few in ((6, False), (2, True)):
+        results = healthy(2, sizes=SIZES, compare="eth0", batches=count, slices=count)
+        once = Figure(median=2.0, low=1.9, high=2.1, count=count)
+        trial = Trial(name="hook", settings={}, steps_per_s=once, ratio=once, numerics=False)
+        tuning = Tuning(trials=(trial,), chosen={}, block="")
+        text = read(html(changed(results, tuning=tuning))).text("main").replace("\u00a0", " ")
+        rows = len(results.collectives)
+        told = {
+            what: text.count(f"(min … max of {count} {what})") for what in ("batches", "slices", "rounds")
+        }
+        expected = {"batches": 2 * rows + rows // 2, "slices": len(results.tcp), "rounds": 1}
+        assert told == (expected if few else dict.fromkeys(expected, 0))
+        assert ("1.9 … 2.1 (min … max of 2 rounds)" in text) == few
+    one = read(html(healthy(2, sizes=SIZES[:1], batches=1))).text("main").replace("\u00a0", " ")
+    assert "(min … max of 1 batch)" in one
+
+
+def test_where_a_line_s_rate_is_from_is_said_as_on_the_screen() -> None:
+    results = healthy(2, sizes=SIZES[:1])
+    for known, words in (
+        ("shaped", "shaped by --rate"), ("interface", "reported by the interface"), ("told", "set with --line")
+    ):  # fmt: skip
+        one = changed(
+            results, lines=tuple(line.model_copy(update={"known": known}) for line in results.lines)
+        )
+        assert words in [text for _, _, text in read(html(one)).all("td")]
+        assert f"net1 (backend): 1 Gbit/s line, {words}, MTU 9000, IPv6\n" in render(one)
 
 
 def test_the_matrix_has_each_direction_and_frames_the_slowest() -> None:
@@ -243,9 +339,23 @@ def test_figures_of_nothing_are_drawn() -> None:
     assert not [label for label in labels if label[0] in "-−"]
 
 
-def test_the_command_is_quoted_for_a_shell() -> None:
+def again(*words: str) -> tuple[str, str]:
+    """(the command, what stands below)."""
     results = healthy(2, sizes=SIZES)
     assert results.setup
-    setup = results.setup.model_copy(update={"command": ("torchnet", "bench", "--html", "a b&c.html")})
+    setup = results.setup.model_copy(update={"command": ("torchnet", "bench", *words)})
     page = read(html(changed(results, setup=setup)))
-    assert page.text("pre") == "torchnet bench --html 'a b&c.html'"
+    text = page.text("main")
+    return page.text("pre"), text[text.index("How to reproduce") : text.index("Environment and versions")]
+
+
+def test_the_command_is_quoted_for_a_shell() -> None:
+    assert again("--env-file", "a b&c.txt")[0] == "torchnet bench --env-file 'a b&c.txt'"
+
+
+def test_the_command_to_copy_overwrites_nothing_and_sets_nothing_wrong() -> None:
+    masked = ("--env", "A=…", "--env=B=…", "--env", "C=", "--env", "HOME")
+    command, text = again("-e", "1M", "--json", "r.json", *masked, "--html=r.html")
+    assert command == "torchnet bench -e 1M --env C= --env HOME"
+    assert "The values of --env are not kept; set again: A, B." in text
+    assert "not kept" not in again("--env", "C=")[1]

@@ -105,7 +105,7 @@ def test_without_matplotlib_the_fix_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UsageError, match="matplotlib, which is not installed") as raised:
         check()
-    assert raised.value.fix == "pip install 'torchnet-launch[report]'"
+    assert raised.value.fix == "pip install matplotlib"
 
 
 # --- Colours. ---

@@ -45,7 +45,7 @@ def test_it_has_nccl_tests_columns_and_the_share_of_the_line() -> None:
     rate = number(one.busbw * 8 / 1e9)
     assert (
         f"all_reduce at 256M: busbw {rate} Gbit/s, {share} % of what IPv6 at MTU 9000 can carry "
-        f"(1 Gbit/s line, shaped)"
+        f"(1 Gbit/s line, shaped by --rate)"
     ) in text
 
 
@@ -77,7 +77,9 @@ def test_of_an_all_to_all_of_many_ranks_a_node_the_shares_are_of_what_the_line_c
     slowest = min(one.rate.median for one in results.tcp if one.both)
     share = results.collectives[-1].busbw * (64 / 15) / slowest * 100
     assert "; a node's line carries 4.27 times that, for all its ranks" in text
-    assert f"all_to_all at 256M: {share:.1f} % of raw TCP in both directions" in text
+    assert (
+        f"all_to_all at 256M: {share:.1f} % of raw TCP on the slowest pair with both directions busy" in text
+    )
 
 
 def test_in_place_stands_beside_where_it_differs() -> None:
@@ -150,6 +152,36 @@ def test_no_findings_are_only_claimed_where_they_were_looked_for() -> None:
         changed(healthy(), lacks=(Lacking(what="findings", why="a defect"),))
     )
     assert "findings: none" not in render(changed(healthy(), complete=False, reason="x"))
+
+
+def test_why_nobody_knows_of_findings_is_said() -> None:
+    """Also where so much was not measured that the list is cut."""
+    lacks = tuple(Lacking(what=f"{number}", why="x") for number in range(20))
+    found = changed(healthy(), lacks=(*lacks, Lacking(what="findings", why="a defect")))
+    assert render(found).endswith("\n\nfindings could not be evaluated: a defect")
+    assert "findings could not be evaluated: a defect" in render(changed(found, complete=False, reason="x"))
+    assert render(changed(healthy(), collectives=(), tcp=())).endswith("\n\nnothing was measured")
+    assert "could not be evaluated" not in render(healthy())
+
+
+@pytest.mark.parametrize(
+    ("on", "network", "other"),
+    [
+        (
+            "local",
+            "MTU 9000, no rate (the link is this machine's memory; --rate shapes it)",
+            "MTU 1500, no rate (the link is this machine's memory)",
+        ),
+        (
+            "kubernetes",
+            "MTU 9000, no interface reports a rate; --line RATE sets it",
+            "MTU 1500, no interface reports a rate",
+        ),
+    ],
+)
+def test_a_rate_that_is_not_known_is_told_with_what_sets_it(on: Any, network: str, other: str) -> None:
+    text = render(healthy(rate=None, on=on, compare="eth0"))
+    assert f"\nnet1 (backend): {network}\neth0 (compared): {other}\n" in text
 
 
 def test_an_early_end_is_said_with_what_the_figures_are() -> None:

@@ -66,12 +66,58 @@ def test_the_jobs_flags_are_the_launchs_but_for_what_a_benchmark_settles(
     settled = {
         "--module", "--no-python", "--standalone", "--max-restarts", "--stdin-rank", "--log-dir", "--tee",
         "--redirects", "--ranks", "--measure", "--min-share", "--code", "--detach",
+        "--tune-bucket-cap-mb", "--tune-compress",
     }  # fmt: skip
     for field in FIELDS:
         if field.flag:
             assert (re.search(rf"{field.flag}(?![-\w])", text) is None) == (field.flag in settled), field.path
     assert "-n, --namespace" in text or "--namespace, -n" in text
     assert text.index("The benchmark:") < text.index("The job:")
+
+
+def test_what_only_a_script_uses_disturbs_no_benchmark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A project's file has them for its training; here they are neither read nor checked."""
+    (tmp_path / "torchnet.toml").write_text(
+        "[tune]\nbucket_cap_mb = 'many'\ncompress = 'zip'\ngloo_devices = 2\n"
+    )
+    monkeypatch.setenv("TORCHNET_TUNE_COMPRESS", "zip")
+    tune = dry(capsys)[0]["tune"]
+    assert {name: tune[name] for name in ("gloo_devices", "bucket_cap_mb", "compress")} == {
+        "gloo_devices": 2, "bucket_cap_mb": None, "compress": "none"
+    }  # fmt: skip
+    assert main(["bench", "--dry-run", "--tune"]) == 0
+    assert "gloo_devices of the table tune left out" in capsys.readouterr().err
+    assert main(["bench", "--tune-compress", "bf16"]) == 2
+
+
+def test_the_help_says_where_values_come_from_and_what_the_exit_code_tells(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["bench", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for words in (
+        "the job's flags can also come from TORCHNET_* variables, --config or torchnet.toml",
+        "the benchmark's own only from the command line",
+        "Findings do not change it: `findings` in --json has them",
+        "Their -n is --iters here",
+        "--quiet No progress; only warnings, errors and the results.",
+        "About so long for the timed calls of one size; two calls at least.",
+        "Report with plots, which needs matplotlib.",
+    ):
+        assert words in text
+    assert "receipt's table" not in text
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["old.json", "new.json", "--help"]])
+def test_diff_has_a_short_help_of_its_own(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "diff", *words]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("Usage: torchnet bench diff OLD NEW\n")
+    assert "2 where the two have nothing in common" in " ".join(out.split())
+    assert len(out.splitlines()) < 10
+    assert "--min-bytes" not in out
 
 
 def test_no_short_name_means_two_things() -> None:

@@ -5,6 +5,8 @@ Nothing but the standard library is imported: ``torchnet bench --help`` has 0.15
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torchnet.bench.worker.factors import COLLECTIVES
 from torchnet.spec.field import Field
 from torchnet.spec.fields import FIELDS
@@ -39,7 +41,7 @@ OPTIONS = (
     Field(
         "seconds",
         "--seconds",
-        "At most so long for the timed calls of one size.",
+        "About so long for the timed calls of one size; two calls at least.",
         _TIME,
         "1s",
         "TIME",
@@ -87,10 +89,9 @@ OPTIONS = (
     Field(
         "line",
         "--line",
-        "Rate of the backend's line, where nothing tells it.",
+        "Rate of the backend's line, in place of --rate or what the interface reports.",
         "100gbit, 2.5gbit, …",
-        "--rate, or what the interfaces tell",
-        "RATE",
+        metavar="RATE",
     ),
     Field(
         "tune",
@@ -106,16 +107,24 @@ OPTIONS = (
         "true, false",
         switch=True,
     ),
-    Field("html", "--html", "Report with plots.", "the path of a file", metavar="FILE"),
+    Field(
+        "html", "--html", "Report with plots, which needs matplotlib.", "the path of a file", metavar="FILE"
+    ),
     Field("json", "--json", "Results; - is stdout.", "the path of a file, or - for stdout", metavar="FILE"),
 )
 BY_NAME = {option.path: option for option in OPTIONS}
 
-# What a benchmark settles itself: its script is torchnet's own, and rank 0's output is its figures, once.
+# What a benchmark settles itself: its script is torchnet's own, which calls no torchnet.tune(), and rank 0's output is
+# its figures, once.
 SETTLED = (
     "script", "args", "module", "no_python", "standalone", "run.max_restarts", "run.stdin_rank", "output.log_dir",
     "output.tee", "output.redirects", "output.ranks", "output.json", "output.measure", "output.min_share",
-    "kubernetes.code", "kubernetes.detach",
+    "tune.bucket_cap_mb", "tune.compress", "kubernetes.code", "kubernetes.detach",
 )  # fmt: skip
-JOB_FIELDS = tuple(field for field in FIELDS if field.path not in SETTLED)
+_OWN_HELP = {"output.quiet": "No progress; only warnings, errors and the results."}
+JOB_FIELDS = tuple(
+    replace(field, help=_OWN_HELP.get(field.path, field.help))
+    for field in FIELDS
+    if field.path not in SETTLED
+)
 WORDS = (*COLLECTIVES, "all")

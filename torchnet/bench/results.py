@@ -104,71 +104,112 @@ class Collective(_Part):
     """One size of one collective over one network."""
 
     network: str
+    """The interface's name."""
     collective: str
+    """As torch.distributed calls it: all_reduce, all_gather, …"""
     size: Bytes
     """Bytes, as nccl-tests counts them: of the whole message."""
     elements: Count
+    """How many of ``dtype`` these bytes are."""
     dtype: str
+    """torch's word: float32, bfloat16, …"""
     redop: str
+    """What a reduction did: sum, max, …; "none" where nothing is reduced."""
     root: int
     """-1 where there is none."""
     in_place: bool
+    """Whether the result was written where the input had been."""
     time: Figure
-    """Seconds of a call: the mean of the ranks; of a broadcast and a reduce the slowest rank's."""
+    """Seconds of a call, a figure for each batch of calls: the mean of the ranks; of a broadcast and a reduce the
+    slowest rank's."""
     calls: Count
+    """Those that were timed, of all batches, without those that led in."""
     algbw: Rate
+    """Bytes per second: the size over the median time."""
     busbw: Rate
+    """Bytes per second: algbw times nccl-tests' factor of the collective, which is what a link carries, whatever the
+    number of ranks."""
     busbw_low: Rate
+    """The lower end of busbw's interval, in bytes per second: from the upper end of the time's."""
     busbw_high: Rate
-    """The interval of busbw."""
+    """The upper end, as above."""
     wrong: Count | None
+    """Elements of all ranks that were not what they must be; null where nothing was checked."""
     ceiling_share: Share | None
     """What a node's line carried, over its ceiling; null where the line is not known. A line carries busbw, as it does
     in a ring, however many ranks a node has. Only of an all_to_all with p of n ranks in each node it carries
     p (n - p) / (n - 1) times busbw, since all ranks of a node send to all of the other nodes. With NCCL over several
     interfaces the ceiling is that of all of them."""
     formula_bytes: Rate
-    """That all ranks together had to send, in the calls that were timed and in those that led in."""
+    """Bytes, no rate: what all ranks together had to send, in the calls that were timed and in those that led in. With
+    NCCL, which has other ways within a node, only from node to node."""
     sockets_bytes: dict[str, Bytes] | None
+    """Bytes that the TCP connections of these ranks sent in the same calls, by interface, summed over the nodes; "lo"
+    is between ranks of one node. Null where they could not be counted, and where one node has all ranks."""
     interface_bytes: dict[str, Bytes] | None
+    """Bytes that whole interfaces sent meanwhile, by name, summed over the nodes: with headers, and with what others
+    sent. Null as above."""
     busy: Share | None = None
+    """The share of the busiest node's cores that was in use, from 0 to 1, by whatever; null where it is not known."""
     throttled: Share | None = None
-    """The share of the quota's periods in which it was used up."""
+    """The share of the quota's periods in which it was used up, of the node with the most; 0 without a quota, null
+    where it is not known."""
     core: Share | None = None
-    """The share of one core that the busiest thread of all ranks used; null with NCCL, whose threads spin."""
+    """The share of one core that the busiest thread of all ranks used; null with NCCL, whose threads spin, and where
+    too little time was timed to know."""
 
 
 class Tcp(_Part):
     """Raw TCP from one node to another."""
 
     network: str
+    """The interface's name, the same on both nodes."""
     source: Count
+    """The sending node's number."""
     target: Count
+    """The receiving node's number."""
     both: bool
     """While the other direction ran, too."""
     streams: Count
+    """Connections at the same time; the rate is that of all of them."""
     rate: Figure
+    """Bytes of payload per second, as they arrived, a figure for each slice of the time."""
     ceiling_share: Share | None
+    """The rate over the line's ceiling; null where the line is not known."""
     repeated: Count
+    """Segments that the sender sent again."""
     segments: Count
+    """All that it sent, with those."""
     busy: Share | None = None
+    """As of a collective, of the busier of the two nodes."""
     throttled: Share | None = None
     """As of a collective, of the busier of the two nodes."""
     core: Share | None = None
+    """The share of one core that the busiest stream used, at its sender or its receiver; null where it is not known."""
     window_limited: Share | None = None
+    """The share of the time in which the sender could not send, as the receiver's window or its own buffer was full
+    (tcp_info); null where the kernel does not tell."""
 
 
 class Latency(_Part):
-    """There and back of a small message."""
+    """Round trips of a small message between two nodes."""
 
     network: str
+    """The interface's name."""
     source: Count
+    """Number of the node that sends, waits for the answer and has the clock."""
     target: Count
+    """Number of the node that answers."""
     bytes: Count
+    """Of the message, each way."""
     count: Count
+    """Round trips that were timed."""
     p50: Seconds
+    """There and back: the median."""
     p99: Seconds
+    """There and back: 99 of 100 took no longer."""
     least: Seconds
+    """There and back: the shortest."""
 
 
 class Lacking(_Part):

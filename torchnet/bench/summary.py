@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from torchnet.bench import tables
+from torchnet.bench import tables, wording
 from torchnet.bench.line import carried
 from torchnet.bench.results import Collective, Line, Results
+from torchnet.bench.wording import doubt, known, measured
 from torchnet.bench.worker.sizes import size_text
 from torchnet.bench.worker.stats import LEAST
 from torchnet.network.text import listed, printable
@@ -14,7 +15,7 @@ from torchnet.ui.sanitize import RESET
 from torchnet.ui.units import counted, percent, size
 
 _BOLD, _RED, _GREEN, _YELLOW = "1", "1;31", "32", "33"
-FINDINGS = "findings"  # what is lacking where they could not be looked for
+FINDINGS = wording.FINDINGS
 _LOOPBACK = "lo"  # of the witnesses: between ranks of one node
 _FEW = 4  # nodes, whose pairs have a line each
 _TRIED = 120  # letters of a setting's name: its end tells it from others
@@ -53,16 +54,12 @@ def render(results: Results, *, color: bool = False, written: Sequence[str] = ()
     out += _findings(results, styled)
     out.append("")
     if not results.complete:
-        what = "the figures above are those until then" if _measured(results) else "nothing was measured"
+        what = "the figures above are those until then" if measured(results) else "nothing was measured"
         out.append(styled(f"INCOMPLETE: {printable(results.reason, 500)}; {what}", _RED))
     out += [f"written: {printable(one, 300)}" for one in written]
     while out[-1] == "":
         out.pop()
     return "\n".join(out)
-
-
-def _measured(results: Results) -> bool:
-    return bool(results.collectives or results.tcp or results.tuning)
 
 
 def _said(lines: list[str]) -> list[str]:
@@ -96,15 +93,16 @@ def _network(results: Results, name: str) -> str:
     if results.setup and results.setup.nodes == 1:
         return f"{printable(name)} ({role}): {told}; one node, so nothing crosses it"
     if results.setup and results.setup.on == "local":
-        why = "the link is this machine's memory" + ("; --rate shapes it" if role == "backend" else "")
+        why = (
+            f"no rate (the link is this machine's memory{'; --rate shapes it' if role == 'backend' else ''})"
+        )
     else:
-        why = "no interface tells one" + ("; --line RATE does" if role == "backend" else "")
-    return f"{printable(name)} ({role}): {told}, no rate ({why})"
+        why = "no interface reports a rate" + ("; --line RATE sets it" if role == "backend" else "")
+    return f"{printable(name)} ({role}): {told}, {why}"
 
 
 def _line(line: Line) -> str:
-    known = {"shaped": "shaped", "interface": "as the interface tells", "told": "as --line tells"}
-    return f"{rate_text(line.rate_bits_per_s)} line, {known.get(line.known) or printable(line.known, 40)}"
+    return f"{rate_text(line.rate_bits_per_s)} line, {known(line)}"
 
 
 def rate_text(rate: float) -> str:
@@ -162,9 +160,9 @@ def _sentences(results: Results) -> Iterator[str]:
         )
         if slowest:
             share = largest.busbw * times / slowest
-            yield f"{at}: {share * 100:.1f} % of raw TCP in both directions, over the slowest pair"
+            yield f"{at}: {share * 100:.1f} % of raw TCP on the slowest pair with both directions busy"
         yield from _witnesses(largest, at)
-    if results.backend_share is not None and _measured(results):
+    if results.backend_share is not None and measured(results):
         how = "not proved" if results.proof == "unknown" else printable(results.proof, 40)
         yield f"receipt: {percent(results.backend_share)} of the workers' bytes went over the backend ({how})"
 
@@ -213,9 +211,11 @@ def _tuning(results: Results) -> Iterator[str]:
 
 
 def _findings(results: Results, styled: Callable[[str, str], str]) -> Iterator[str]:
+    why = doubt(results)
+    if why and (results.complete or measured(results)):
+        yield from ("", styled(why, _YELLOW))
     if not results.findings:
-        judged = all(one.what != FINDINGS for one in results.lacks)
-        if judged and results.complete and _measured(results):
+        if not why and results.complete:
             yield from ("", styled("findings: none", _GREEN))
         return
     yield from ("", styled(f"findings: {len(results.findings)}", _BOLD))

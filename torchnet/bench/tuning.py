@@ -11,7 +11,6 @@ from torchnet.ui.units import counted
 
 STARTED = 2  # the group of what was started for itself, with what the groups before it had chosen
 WORTH = 1.02  # of the baseline, which the low end of a ratio's interval has to exceed
-_ASK = "torchnet bench --tune-numerics"
 
 
 def tuning(tried: Sequence[Tried], *, numerics: bool, about: str) -> Tuning | None:
@@ -39,7 +38,7 @@ def tuning(tried: Sequence[Tried], *, numerics: bool, about: str) -> Tuning | No
         ]
         if allowed:
             chosen = max(allowed, key=lambda one: one.ratio.median).settings
-    return Tuning(trials=tuple(trials), chosen=chosen, block=block(trials, chosen, about, numerics))
+    return Tuning(trials=tuple(trials), chosen=chosen, block=block(trials, chosen, about))
 
 
 def _trials(tried: Sequence[Tried]) -> Iterator[tuple[int, Trial]]:
@@ -69,7 +68,7 @@ def _figure(figures: Sequence[float]) -> Figure:
     return Figure(median=found.value, low=found.low, high=found.high, count=found.count)
 
 
-def block(trials: Sequence[Trial], chosen: Mapping[str, str], about: str, numerics: bool) -> str:
+def block(trials: Sequence[Trial], chosen: Mapping[str, str], about: str) -> str:
     """TOML for pyproject.toml, with the evidence as comments; comments alone where nothing is chosen."""
     lines = [
         f"# torchnet bench --tune: {_comment(about)}",
@@ -81,8 +80,6 @@ def block(trials: Sequence[Trial], chosen: Mapping[str, str], about: str, numeri
         mark = " <- chosen" if chosen and one.settings == dict(chosen) and not one.baseline else ""
         note = " (changes the results)" if one.numerics else ""
         lines.append(f"#   {one.steps_per_s.median:8.3f}  {ratio:34}  {_comment(one.name)}{note}{mark}")
-    if not numerics and any(one.numerics for one in trials):
-        lines.append(f"# What changes the results is chosen where you ask for it alone: {_ASK}")
     if not chosen:
         return "\n".join([*lines, "# Nothing was reliably faster than its baseline.", ""])
     for table in ("network", "tune"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from textwrap import fill, indent
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import typer
@@ -17,16 +18,29 @@ if TYPE_CHECKING:
     from torchnet.bench.results import Results
 
 _WORDS = "words"
-HELP = """\
+_DIFF = """\
+compares two files of --json: 0 where nothing is worse, or it cannot be told for noise; 1 where the new run is slower,
+wrong, ended early, or could not measure what the old one did; 2 where the two have nothing in common.
+"""
+HELP = f"""\
 Measure the backend network: collectives with nccl-tests' columns, raw TCP beside them, percent of the line.
 
 COLLECTIVES: all_reduce, all_gather, reduce_scatter, broadcast, reduce, all_to_all, send_recv with commas between
-them, or all; [all_reduce]. Sizes are written as 8, 32K, 1M, 2G (powers of 1024). It runs as the same job as `torchnet
-launch`: locally on two nodes, or with --on kubernetes. The exit code is the job's, or 1 where a result was wrong.
+them, or all; [all_reduce]. Sizes are written as 8, 32K, 1M, 2G (powers of 1024).
 
-torchnet bench diff OLD NEW compares two files of --json: 0 where nothing is worse, or it cannot be told for noise; 1
-where the new run is slower, wrong, ended early, or could not measure what the old one did; 2 where the two have nothing
-in common.
+It runs as the same job as `torchnet launch`: locally on two nodes, or with --on kubernetes. As there, the job's flags
+can also come from TORCHNET_* variables, --config or torchnet.toml; the benchmark's own only from the command line.
+
+The exit code is the job's, or 1 where a result was wrong. Findings do not change it: `findings` in --json has them.
+
+For users of nccl-tests: -b, -e, -f, -w and -d are theirs. Their -n is --iters here (-n is the namespace), their -o is
+--redop (-o is the form of a dry run), their -r is --root.
+
+torchnet bench diff OLD NEW {_DIFF}"""
+DIFF_HELP = f"""\
+Usage: torchnet bench diff OLD NEW
+
+{indent(fill("It " + _DIFF, 78), "  ")}
 """
 
 
@@ -36,7 +50,10 @@ class BenchCommand(PlainCommand):
     headings: ClassVar[tuple[str, ...]] = (GROUP, *PlainCommand.headings)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As `PlainCommand`."""
+        """As `PlainCommand`; ``diff`` has none of the flags, and help of its own."""
+        if args[:1] == ["diff"] and {"--help", "-h"} & {*args}:
+            typer.echo(DIFF_HELP, nl=False)
+            ctx.exit()
         ctx.meta[_WORDS] = tuple(args)
         return super().parse_args(ctx, args)
 

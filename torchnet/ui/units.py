@@ -39,6 +39,6 @@ def seconds(duration: float) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """``1 node``, ``2 nodes``, ``2 processes``."""
-    plural = noun + ("es" if noun.endswith("s") else "s")
+    """``1 node``, ``2 nodes``, ``2 processes``, ``2 batches``."""
+    plural = noun + ("es" if noun.endswith(("s", "ch")) else "s")
     return f"{number:,} {noun if number == 1 else plural}"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from torchnet.bench.findings.view import View
+from torchnet.bench.repeat import repeatable
 from torchnet.bench.results import Finding, Results
 
 
@@ -55,22 +56,5 @@ def placed(results: Results, finding: Finding) -> Finding:
 
 
 def again(view: View, *options: str) -> str:
-    """The benchmark as it was typed, with options behind it. Without its variables' values, which are not kept, and
-    without its files, so that these results stay for a comparison."""
-    return shlex.join([*_repeatable(view.setup.command or ("torchnet", "bench")), *options])
-
-
-_FILES = ("--json", "--html")
-
-
-def _repeatable(command: Sequence[str]) -> Iterator[str]:
-    words = iter(command)
-    for word in words:
-        flag, equals, _ = word.partition("=")
-        pair = [word] if equals or flag not in (*_FILES, "--env") else [word, next(words, "")]
-        if not (flag in _FILES or (flag == "--env" and _masked(pair[-1]))):
-            yield from pair
-
-
-def _masked(word: str) -> bool:
-    return word.endswith("=…")
+    """The benchmark as it was typed, with options behind it."""
+    return shlex.join([*repeatable(view.setup.command or ("torchnet", "bench")).command, *options])

@@ -1,6 +1,6 @@
 """The page of ``torchnet bench --html``: one file that needs nothing else, with plots of matplotlib's.
 
-matplotlib comes with ``torchnet-launch[report]`` and is imported when a page is made, never before.
+matplotlib comes with the extra ``report`` and is imported when a page is made, never before.
 """
 
 from __future__ import annotations

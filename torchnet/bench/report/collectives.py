@@ -1,10 +1,12 @@
-"""The sections of the collectives: busbw over the sizes, and the backend against the primary network."""
+"""The sections of the collectives: busbw over the sizes, and the backend against the network it is compared with."""
 
 from __future__ import annotations
 
 from torchnet.bench.report import numbers, plots, view
 from torchnet.bench.report.markup import Column, Html, Ids, details, section, table, tag
 from torchnet.bench.results import Collective, Line, Results
+from torchnet.bench.wording import known
+from torchnet.bench.worker.stats import LEAST
 
 _COLUMNS = (
     Column("size", True), Column("network"), Column("place"), Column("elements", True), Column("type"), Column("redop"),
@@ -13,7 +15,6 @@ _COLUMNS = (
     Column("calls", True), Column("bytes, formula", True), Column("bytes, sockets", True),
     Column("bytes, interfaces", True), Column("CPU in use", True), Column("held up by quota", True),
 )  # fmt: skip
-_KNOWN = {"shaped": "shaped by --rate", "interface": "told by the interface", "told": "given with --line"}
 
 
 def collectives(results: Results, ids: Ids) -> Html:
@@ -22,7 +23,7 @@ def collectives(results: Results, ids: Ids) -> Html:
             "p",
             "busbw is nccl-tests' bus bandwidth: what crosses each link, whatever the number of ranks. "
             "Times are medians over batches of calls, each the mean of the ranks, of a broadcast and a reduce the "
-            "slowest rank’s; the bands are 95 % intervals.",
+            f"slowest rank’s; the bands are 95 % intervals, of fewer than {LEAST} batches from the least to the most.",
             class_="soft",
         )
     ]
@@ -69,7 +70,7 @@ def against(results: Results, ids: Ids) -> Html:
                 [one.low for one in of], [one.high for one in of],
             )
         )  # fmt: skip
-    networks = f"{found[0].backend.network} over {found[0].primary.network}"
+    networks = f"{found[0].backend.network} over {found[0].other.network}"
     ends = [
         max((one for one in found if one.name == name), key=lambda one: one.backend.size) for name in names
     ]
@@ -81,20 +82,23 @@ def against(results: Results, ids: Ids) -> Html:
     plot = plots.lines(ids, title, f"{message}.", series, levels, quantity="ratio")
     columns = (
         Column("collective"), Column("size", True), Column(found[0].backend.network, True),
-        Column(found[0].primary.network, True), Column("ratio", True), Column("interval", True),
+        Column(found[0].other.network, True), Column("ratio", True), Column("interval", True),
     )  # fmt: skip
     rows = [
         (
             one.name, numbers.binary(one.backend.size), numbers.rate(one.backend.busbw),
-            numbers.rate(one.primary.busbw), numbers.ratio(one.value),
-            numbers.between(one.low, one.high, 3),
+            numbers.rate(one.other.busbw), numbers.ratio(one.value),
+            numbers.interval(
+                numbers.between(one.low, one.high, 3),
+                min(one.backend.time.count, one.other.time.count), "batch",
+            ),
         )
         for one in found
     ]  # fmt: skip
     return section(
         ids,
         "against",
-        "Backend against primary",
+        view.against(results),
         tag("figure", tag("figcaption", f"{message}."), plot),
         details("All ratios", table(ids, f"busbw of {networks}", columns, rows)),
     )
@@ -124,8 +128,9 @@ def _row(row: Collective) -> tuple[str, ...]:
     return (
         numbers.binary(row.size), row.network, "in" if row.in_place else "out of", f"{row.elements:,}", row.dtype,
         row.redop, str(row.root), numbers.time(row.time.median),
-        numbers.times(row.time.low, row.time.high), numbers.rate(row.algbw),
-        numbers.rate(row.busbw), numbers.rates(row.busbw_low, row.busbw_high),
+        numbers.interval(numbers.times(row.time.low, row.time.high), row.time.count, "batch"),
+        numbers.rate(row.algbw), numbers.rate(row.busbw),
+        numbers.interval(numbers.rates(row.busbw_low, row.busbw_high), row.time.count, "batch"),
         numbers.share(row.ceiling_share), "not checked" if row.wrong is None else f"{row.wrong:,}",
         f"{row.calls:,}", numbers.size(row.formula_bytes), _bytes(row.sockets_bytes), _bytes(row.interface_bytes),
         numbers.share(row.busy), numbers.share(row.throttled),
@@ -146,7 +151,7 @@ def _lines(results: Results, ids: Ids) -> Html:
 
     def row(line: Line) -> tuple[str, ...]:
         return (
-            line.network, numbers.bits(line.rate_bits_per_s), _KNOWN.get(line.known, line.known), str(line.mtu),
+            line.network, numbers.bits(line.rate_bits_per_s), known(line), str(line.mtu),
             f"IPv{line.family}",
             f"{numbers.rate(line.ceiling)} ({numbers.share(line.ceiling * 8 / line.rate_bits_per_s)})"
             if line.rate_bits_per_s else numbers.rate(line.ceiling),

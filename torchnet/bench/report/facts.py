@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from torchnet.bench.repeat import repeatable
 from torchnet.bench.report import numbers
 from torchnet.bench.report.markup import Column, Html, Ids, code, details, section, table, tag
 from torchnet.bench.results import Node, Results, Trial
@@ -46,13 +47,17 @@ def again(results: Results, ids: Ids) -> Html:
     setup = results.setup
     if setup is None or not setup.command:
         return Html("")
-    words: list[Html] = [_block(shlex.join(setup.command))]
+    command, unset = repeatable(setup.command)
+    words: list[Html] = [_block(shlex.join(command))]
+    if unset:
+        flag = tag("code", "--env", class_="word")
+        words.append(tag("p", "The values of ", flag, f" are not kept; set again: {', '.join(unset)}."))
     shown = (
         "Two runs are compared with ",
         code("torchnet bench diff old.json new.json"),
         ", of results that ",
         tag("code", "--json", class_="word"),
-        " wrote.",
+        " wrote; the files of this run are left out above, so that they stay.",
     )
     return section(ids, "again", "How to reproduce", words, tag("p", shown))
 
@@ -111,7 +116,9 @@ def _trial(one: Trial) -> tuple[str | Html, ...]:
     return (
         f"{one.name} (baseline)" if one.baseline else one.name,
         f"{one.steps_per_s.median:.4g}",
-        numbers.between(one.steps_per_s.low, one.steps_per_s.high),
+        numbers.interval(
+            numbers.between(one.steps_per_s.low, one.steps_per_s.high), one.steps_per_s.count, "round"
+        ),
         numbers.ratio(one.ratio.median),
         numbers.between(one.ratio.low, one.ratio.high, 3) if one.ratio.count >= LEAST else "too few rounds",
         str(one.ratio.count),

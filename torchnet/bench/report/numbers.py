@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from torchnet.bench.worker.stats import LEAST
 from torchnet.ui import units
 
 NONE = "–"
@@ -70,6 +71,12 @@ def times(low: float, high: float) -> str:
     """``84.2 … 86.1 µs``: an interval of times in one unit."""
     unit, worth = next(((unit, worth) for unit, worth in _TIMES if high >= worth), _TIMES[-1])
     return f"{between(low / worth, high / worth, 3)}{GAP}{unit}"
+
+
+def interval(text: str, count: int, what: str) -> str:
+    """``text``, the ends of an interval of ``count`` figures, each of a ``what``: of few they are the least and the
+    most, ``84.2 … 86.1 µs (min … max of 2 batches)``."""
+    return text if count >= LEAST else f"{text} (min{GAP}…{GAP}max of {units.counted(count, what)})"
 
 
 def ratio(value: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torchnet.bench.report import collectives, facts, paths, verdict
+from torchnet.bench.report import collectives, facts, paths, verdict, view
 from torchnet.bench.report.markup import Html, Ids, escape, tag
 from torchnet.bench.report.style import css
 from torchnet.bench.results import Results
@@ -11,7 +11,6 @@ from torchnet.ui.units import counted
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _LINKS = {
     "collectives": "Collectives",
-    "against": "Backend against primary",
     "tcp": "Raw TCP",
     "latency": "Latency",
     "lacking": "Not measured",
@@ -41,7 +40,8 @@ def html(results: Results) -> str:
         "environment": facts.environment(results, ids),
         "nodes": facts.nodes(results, ids),
     }
-    links = [tag("li", tag("a", _LINKS[name], href=f"#{name}")) for name, made in sections.items() if made]
+    names = {**_LINKS, "against": view.against(results)}
+    links = [tag("li", tag("a", names[name], href=f"#{name}")) for name, made in sections.items() if made]
     title = f"torchnet bench: {verdict.summary(results)}"
     head = tag(
         "head",

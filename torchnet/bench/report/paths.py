@@ -95,7 +95,7 @@ def _row(results: Results, row: Tcp) -> tuple[str, ...]:
     return (
         view.path(results, row), row.network, "both at once" if row.both else "one way", str(row.streams),
         numbers.rate(row.rate.median), numbers.bits(row.rate.median * 8),
-        numbers.rates(row.rate.low, row.rate.high),
+        numbers.interval(numbers.rates(row.rate.low, row.rate.high), row.rate.count, "slice"),
         numbers.share(row.ceiling_share), again, numbers.share(row.busy), numbers.share(row.throttled),
         numbers.share(row.core), numbers.share(row.window_limited),
     )  # fmt: skip

@@ -22,7 +22,7 @@ from torchnet.ui.sanitize import clean
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FIX = "pip install 'torchnet-launch[report]'"
+FIX = "pip install matplotlib"
 
 _NAMES = tuple(COLOURS)
 _PROLOGUE = re.compile(r'.*?<svg [^>]*viewBox="([^"]+)"[^>]*>(.*)</svg>\s*', re.DOTALL)

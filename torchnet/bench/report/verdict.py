@@ -1,50 +1,68 @@
-"""The top of the page: what is wrong or that nothing is, and the key figures."""
+"""The top of the page: what is wrong, or that nothing is, or why that is not known; and the key figures."""
 
 from __future__ import annotations
 
 from torchnet.bench.report import numbers, view
 from torchnet.bench.report.markup import Html, Ids, code, tag
 from torchnet.bench.results import Results
+from torchnet.bench.wording import doubt, measured
 from torchnet.ui.units import counted
 
 WORDS = {
     "slow-node": "Slow node", "slow-pair": "Slow pair", "asymmetry": "Asymmetric direction", "mtu": "MTU",
     "single-stream": "Single-stream limit", "cpu-bound": "CPU-bound", "wrong-interface": "Wrong interface",
     "buffers": "Socket buffers", "loss": "Packet loss", "bytes": "Bytes differ", "wrong-results": "Wrong results",
-    "slow-collective": "Slow collective", "noise": "Noise", "network": "Network", "lost": "Lost worker",
+    "slow-collective": "Slow collective", "noise": "Noise", "network": "Network", "lost": "Ended early",
 }  # fmt: skip
 
 
 def summary(results: Results) -> str:
     """The verdict in some words."""
-    found = counted(len(results.findings), "finding") if results.findings else "nothing found"
-    return found if results.complete else f"incomplete, {found}"
+    why = doubt(results)
+    if results.findings:
+        found = counted(len(results.findings), "finding")
+    else:
+        found = why.partition(":")[0] if why else "no findings"
+    if results.complete:
+        return found
+    # Of an early end nobody knows what would have been found.
+    return f"incomplete, {found}" if results.findings or why else "incomplete"
 
 
 def verdict(results: Results, ids: Ids) -> Html:
     name = ids.new("verdict")
+    why = doubt(results)
     words: list[Html] = []
-    tone, sign = ("bad", "✗") if results.findings else ("good", "✓")
+    if results.findings:
+        tone, sign = "bad", "✗"
+    else:
+        tone, sign = ("warn", "!") if why or not results.complete else ("good", "✓")
     if not results.complete:
-        tone, sign = ("bad" if results.findings else "warn"), "!"
+        sign = "!"
         reason = results.reason or "no reason was given"
         words.append(tag("p", tag("strong", "It ended early: "), reason))
-        words.append(tag("p", "The figures are those until then; what is missing was not measured."))
-    elif not results.findings:
-        words.append(tag("p", "Nothing that was measured is out of order."))
+        if measured(results):
+            words.append(tag("p", "The figures are those until then; what is missing was not measured."))
+    if why:
+        words.append(tag("p", f"{_sentence(why).rstrip('.')}."))
+    elif results.complete and not results.findings:
+        words.append(tag("p", "No problem was found in what was measured."))
     if results.findings:
         words.append(tag("p", "What is wrong, and the next command of each:"))
-    text = summary(results)
-    heading = tag("h2", tag("span", f"{sign} ", aria_hidden="true"), text[0].upper() + text[1:], id=name)
+    heading = tag("h2", tag("span", f"{sign} ", aria_hidden="true"), _sentence(summary(results)), id=name)
     box = tag("div", heading, words, class_=f"verdict {tone}")
     return tag("section", box, _findings(results), _tiles(results), aria_labelledby=name)
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _findings(results: Results) -> Html:
     items = []
     for one in results.findings:
         about = f" · {', '.join(one.where)}" if one.where else ""
-        head = tag("p", tag("span", WORDS[one.kind], class_="kind"), about)
+        head = tag("p", tag("span", WORDS.get(one.kind, one.kind), class_="kind"), about)
         fix = tag("p", "Next: ", code(one.fix)) if one.fix else Html("")
         items.append(tag("li", head, tag("p", one.text), fix))
     return tag("ul", items, class_="findings", role="list", aria_label="Findings") if items else Html("")
@@ -63,8 +81,8 @@ def _tiles(results: Results) -> Html:
             tiles.append(_tile("Percent of the line", numbers.share(best.ceiling_share), what))
     if ratios := view.ratios(results):
         last = max(ratios, key=lambda one: (one.name == ratios[0].name, one.backend.size))
-        what = f"{last.backend.network} over {last.primary.network}, {view.where(last.backend)}"
-        tiles.append(_tile("Backend against primary", numbers.ratio(last.value), what))
+        what = f"{last.backend.network} over {last.other.network}, {view.where(last.backend)}"
+        tiles.append(_tile(view.against(results), numbers.ratio(last.value), what))
     if slowest := view.slowest(view.one_way(results, network)):
         what = f"{view.path(results, slowest)}, {counted(slowest.streams, 'stream')}"
         tiles.append(_tile("Slowest pair, raw TCP", numbers.rate(slowest.rate.median), what))

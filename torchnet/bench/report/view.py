@@ -27,11 +27,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Ratio:
-    """The backend's busbw over the primary network's; ``low`` and ``high`` from the ends of both intervals."""
+    """The backend's busbw over the compared network's; ``low`` and ``high`` from the ends of both intervals."""
 
     name: str
     backend: Collective
-    primary: Collective
+    other: Collective
     value: float
     low: float
     high: float
@@ -86,9 +86,9 @@ def ratios(results: Results) -> list[Ratio]:
     setup = results.setup
     for name in kinds(results) if setup else []:
         by_network = {group.network: group.rows for group in groups(results, name)}
-        primary = {row.size: row for row in by_network.get(setup.compare if setup else "", ())}
+        compared = {row.size: row for row in by_network.get(setup.compare if setup else "", ())}
         for row in by_network.get(setup.interface if setup else "", ()):
-            other = primary.get(row.size)
+            other = compared.get(row.size)
             if other and other.busbw and other.busbw_low and other.busbw_high:
                 found.append(
                     Ratio(
@@ -97,6 +97,11 @@ def ratios(results: Results) -> list[Ratio]:
                     )
                 )  # fmt: skip
     return found
+
+
+def against(results: Results) -> str:
+    """``net1 against eth0``."""
+    return f"{results.setup.interface} against {results.setup.compare}" if results.setup else ""
 
 
 def one_way(results: Results, network: str) -> list[Tcp]:
