@@ -13,7 +13,8 @@ from tests.unit.bench_results import changed, healthy
 from tests.unit.report_page import FINDING, SIZES, Page, everything, read
 from torchnet.bench.report import html, style
 from torchnet.bench.results import Figure, Lacking, Results, Trial, Tuning
-from torchnet.bench.summary import FINDINGS, render
+from torchnet.bench.summary import render
+from torchnet.bench.wording import FINDINGS
 
 
 @pytest.fixture(scope="module")

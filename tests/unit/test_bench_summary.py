@@ -82,6 +82,13 @@ def test_of_an_all_to_all_of_many_ranks_a_node_the_shares_are_of_what_the_line_c
     )
 
 
+def test_a_share_of_raw_tcp_is_of_all_lines_that_nccl_uses() -> None:
+    results = healthy(backend="nccl", environment={"NCCL_SOCKET_IFNAME": "=net1,net2"})
+    slowest = min(one.rate.median for one in results.tcp if one.both)
+    share = results.collectives[-1].busbw / (2 * slowest) * 100
+    assert f"{share:.1f} % of raw TCP over 2 lines on the slowest pair" in render(results)
+
+
 def test_in_place_stands_beside_where_it_differs() -> None:
     text = render(both_forms(healthy()))
     row = cells(text, 1024)

@@ -20,8 +20,9 @@ from torchnet.bench.look import look
 from torchnet.bench.made import Context, Ending, results
 from torchnet.bench.results import Finding, Lacking, Results
 from torchnet.bench.save import save
-from torchnet.bench.summary import FINDINGS, render
+from torchnet.bench.summary import render
 from torchnet.bench.tuning import tuning
+from torchnet.bench.wording import FINDINGS
 from torchnet.bench.worker.messages import Lacks, Setup, Tried
 from torchnet.errors import NetworkError, TorchnetError
 from torchnet.names import TUNE_PREFIX

@@ -196,7 +196,8 @@ def _collective(one: messages.Collective, line: Line | None, setup: Setup | None
 
     values = {name: value for name, value in vars(one).items() if name != "times"}
     busbw = bandwidth(seconds.median)
-    ceiling = line.ceiling * _spread(one.network, setup) if line else None
+    times = setup.spread if setup and one.network == setup.interface else 1
+    ceiling = line.ceiling * times if line else None
     share = busbw * lines.carried(one.collective, ranks, nodes) / ceiling if ceiling else None
     return Collective(
         **values,
@@ -207,12 +208,6 @@ def _collective(one: messages.Collective, line: Line | None, setup: Setup | None
         busbw_high=bandwidth(seconds.low),
         ceiling_share=share,
     )
-
-
-def _spread(network: str, setup: Setup | None) -> int:
-    if setup is None or network != setup.interface:
-        return 1
-    return lines.spread(setup.backend, setup.environment.get("NCCL_SOCKET_IFNAME", ""))
 
 
 def _tcp(one: messages.Tcp, line: Line | None) -> Tcp:

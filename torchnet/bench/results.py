@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from torchnet.bench.line import spread
+
 __all__ = [
     "Collective", "Figure", "Finding", "Lacking", "Latency", "Line", "Node", "Results", "Setup", "Tcp", "Trial",
     "Tuning", "ValidationError",
@@ -84,6 +86,11 @@ class Setup(_Part):
     command: tuple[str, ...]
     """As it was typed: the way to do it again."""
     image: str = ""
+
+    @property
+    def spread(self) -> int:
+        """How many lines carry one collective."""
+        return spread(self.backend, self.environment.get("NCCL_SOCKET_IFNAME", ""))
 
 
 class Line(_Part):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from torchnet.bench import tables, wording
+from torchnet.bench import tables
 from torchnet.bench.line import carried
 from torchnet.bench.results import Collective, Line, Results
 from torchnet.bench.wording import doubt, known, measured
@@ -15,7 +15,6 @@ from torchnet.ui.sanitize import RESET
 from torchnet.ui.units import counted, percent, size
 
 _BOLD, _RED, _GREEN, _YELLOW = "1", "1;31", "32", "33"
-FINDINGS = wording.FINDINGS
 _LOOPBACK = "lo"  # of the witnesses: between ranks of one node
 _FEW = 4  # nodes, whose pairs have a line each
 _TRIED = 120  # letters of a setting's name: its end tells it from others
@@ -158,9 +157,11 @@ def _sentences(results: Results) -> Iterator[str]:
         slowest = min(
             (one.rate.median for one in results.tcp if one.network == own and one.both), default=0.0
         )
+        spread = results.setup.spread if results.setup else 1
         if slowest:
-            share = largest.busbw * times / slowest
-            yield f"{at}: {share * 100:.1f} % of raw TCP on the slowest pair with both directions busy"
+            share = largest.busbw * times / (slowest * spread)
+            each = f" over {spread} lines" if spread > 1 else ""
+            yield f"{at}: {share * 100:.1f} % of raw TCP{each} on the slowest pair with both directions busy"
         yield from _witnesses(largest, at)
     if results.backend_share is not None and measured(results):
         how = "not proved" if results.proof == "unknown" else printable(results.proof, 40)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from torchnet.bench.made import figure
 from torchnet.bench.results import Figure, Trial, Tuning
 from torchnet.bench.worker.messages import Tried
-from torchnet.bench.worker.stats import LEAST, median
+from torchnet.bench.worker.stats import LEAST
 from torchnet.ui.units import counted
 
 STARTED = 2  # the group of what was started for itself, with what the groups before it had chosen
@@ -55,17 +56,12 @@ def _trials(tried: Sequence[Tried]) -> Iterator[tuple[int, Trial]]:
             Trial(
                 name=one.name,
                 settings=one.settings,
-                steps_per_s=_figure([figure for figure, _ in pairs]),
-                ratio=_figure([figure / base for figure, base in pairs]),
+                steps_per_s=figure([rate for rate, _ in pairs]),
+                ratio=figure([rate / base for rate, base in pairs]),
                 numerics=one.numerics,
                 baseline=one.baseline,
             ),
         )
-
-
-def _figure(figures: Sequence[float]) -> Figure:
-    found = median(figures)
-    return Figure(median=found.value, low=found.low, high=found.high, count=found.count)
 
 
 def block(trials: Sequence[Trial], chosen: Mapping[str, str], about: str) -> str:

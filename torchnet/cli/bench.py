@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _WORDS = "words"
 _DIFF = """\
 compares two files of --json: 0 where nothing is worse, or it cannot be told for noise; 1 where the new run is slower,
-wrong, ended early, or could not measure what the old one did; 2 where the two have nothing in common.
+wrong, ended early, finds its network worse, or could not measure what the old one did; 2 where the two have nothing in common.
 """
 HELP = f"""\
 Measure the backend network: collectives with nccl-tests' columns, raw TCP beside them, percent of the line.
@@ -130,8 +130,9 @@ def diff(paths: list[str]) -> int:
     emit(text(found).rstrip("\n") + "\n")
     if not found.series and not found.worse:
         raise UsageError(
-            "nothing could be compared: no collective, pair of nodes or size is in both files",
-            fix="torchnet bench --json NEW with the collectives, sizes and nodes of OLD",
+            "nothing could be compared: no collective of one size, type and interface, and no pair of nodes, is in "
+            "both files",
+            fix="torchnet bench --json NEW with the collectives, sizes, nodes and network of OLD",
         )
     return 1 if found.worse else 0
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from torchnet.bench.findings import thresholds
-from torchnet.bench.line import spread
 from torchnet.bench.results import Collective, Latency, Line, Results, Setup, Tcp
 from torchnet.names import is_rail
 
@@ -33,11 +32,6 @@ class View:
         """The backend's other interfaces that were measured."""
         names = dict.fromkeys(row.network for row in self.results.tcp)
         return [name for name in names if is_rail(name) and name != self.setup.interface]
-
-    @property
-    def spread(self) -> int:
-        """How many lines carry one collective."""
-        return spread(self.setup.backend, self.setup.environment.get("NCCL_SOCKET_IFNAME", ""))
 
     @cached_property
     def line(self) -> Line | None:
