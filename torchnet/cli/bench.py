@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 _WORDS = "words"
 _DIFF = """\
 compares two files of --json: 0 where nothing is worse, or it cannot be told for noise; 1 where the new run is slower,
-wrong, ended early, finds its network worse, or could not measure what the old one did; 2 where the two have nothing in common.
+wrong, ended early, finds its network worse, or could not measure what the old one did; 2 where the two have nothing in
+common.
 """
 HELP = f"""\
 Measure the backend network: collectives with nccl-tests' columns, raw TCP beside them, percent of the line.
