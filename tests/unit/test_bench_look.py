@@ -10,7 +10,7 @@ import pytest
 from torchnet.bench.look import look
 from torchnet.spec.resolve import resolve
 
-COMMAND = ("torchnet", "bench", "--rate", "1gbit")
+COMMAND = ("torchnet", "bench", "--rate", "1gbit", "--json", "r.json")
 
 
 def looked(

@@ -82,6 +82,18 @@ def test_of_an_all_to_all_of_many_ranks_a_node_the_shares_are_of_what_the_line_c
     )
 
 
+def test_the_head_has_each_rail_and_the_network_beside() -> None:
+    results = healthy(compare="eth0")
+    rail = [row.model_copy(update={"network": "net2"}) for row in results.tcp if row.network == "net1"]
+    line = results.lines[0].model_copy(update={"network": "net2"})
+    more = changed(results, tcp=(*results.tcp, *rail), lines=(*results.lines, line))
+    head = render(more).splitlines()[2:5]
+    assert [text.split(":")[0] for text in head] == ["net1 (backend)", "net2 (backend)", "eth0 (compared)"]
+    assert more.setup
+    beside = more.setup.model_copy(update={"compare": "net2"})
+    assert "net2 (compared): 1 Gbit/s line" in render(changed(more, setup=beside))
+
+
 def test_a_share_of_raw_tcp_is_of_all_lines_that_nccl_uses() -> None:
     results = healthy(backend="nccl", environment={"NCCL_SOCKET_IFNAME": "=net1,net2"})
     slowest = min(one.rate.median for one in results.tcp if one.both)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torchnet.bench.repeat import repeatable
 from torchnet.spec.model import JobSpec
 from torchnet.spec.pods import parse_attachment
 
@@ -12,7 +13,7 @@ def look(job: JobSpec, command: Sequence[str]) -> tuple[str, ...]:
     """Locally a network is as it was asked for: the dry run says by whom, value for value. A pod's is gone with it, and
     its image may not have had the tools: two new pods are tried at the same place, whoever named it."""
     if job.on == "local":
-        return (*command, "--dry-run")
+        return (*repeatable(command).command, "--dry-run")
     settings, first = job.kubernetes, parse_attachment(job.network.networks[0])
     told = {
         "--network": f"{first.namespace}/{first.name}" if first.namespace else first.name,

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from torchnet.bench.line import spread
+from torchnet.names import is_rail
 
 __all__ = [
     "Collective", "Figure", "Finding", "Lacking", "Latency", "Line", "Node", "Results", "Setup", "Tcp", "Trial",
@@ -86,6 +87,10 @@ class Setup(_Part):
     command: tuple[str, ...]
     """As it was typed: the way to do it again."""
     image: str = ""
+
+    def backs(self, network: str) -> bool:
+        """Whether it is the backend, or another rail of it that is not compared with the first."""
+        return network == self.interface or (is_rail(network) and network != self.compare)
 
     @property
     def spread(self) -> int:

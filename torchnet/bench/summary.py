@@ -10,6 +10,7 @@ from torchnet.bench.results import Collective, Line, Results
 from torchnet.bench.wording import doubt, known, measured
 from torchnet.bench.worker.sizes import size_text
 from torchnet.bench.worker.stats import LEAST
+from torchnet.names import is_rail
 from torchnet.network.text import listed, printable
 from torchnet.ui.sanitize import RESET
 from torchnet.ui.units import counted, percent, size
@@ -77,14 +78,15 @@ def _head(results: Results) -> Iterator[str]:
     yield f"torchnet bench · {counted(setup.nodes, 'node')}, {ranks} {place} · {with_what}"
     versions = [f"{printable(name)} {printable(text, 40)}" for name, text in setup.versions.items()]
     yield " · ".join([f"torchnet {printable(results.torchnet)}", *versions, results.date])
-    for name in dict.fromkeys((setup.interface, setup.compare)):
+    rails = [one.network for one in results.tcp if is_rail(one.network)]
+    for name in dict.fromkeys((setup.interface, *rails, setup.compare)):
         if name:
             yield _network(results, name)
 
 
 def _network(results: Results, name: str) -> str:
     line = results.line(name)
-    role = "backend" if results.setup and name == results.setup.interface else "compared"
+    role = "backend" if results.setup and results.setup.backs(name) else "compared"
     if line is not None:
         return f"{printable(name)} ({role}): {_line(line)}, MTU {line.mtu}, IPv{line.family}"
     mtus = sorted({node.mtus[name] for node in results.nodes if name in node.mtus})
