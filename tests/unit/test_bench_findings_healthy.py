@@ -187,6 +187,17 @@ def test_all_collectives_of_a_healthy_network_are_as_they_should_be(on: str) -> 
     assert not find(results)
 
 
+def test_a_line_that_carries_more_than_was_told_is_none() -> None:
+    """--line 8gbit where there are 10: what is missing of it, and what its queues drop, cannot be said."""
+    results = healthy(4, rate=10e9, known="told", busy=0.5, repeats=lambda _a, _b: 0.01)
+    assert results.lines[0].ceiling
+    told = results.lines[0].model_copy(
+        update={"rate_bits_per_s": 8e9, "ceiling": results.lines[0].ceiling * 0.8}
+    )
+    assert kinds(changed(results, lines=(told,))) == []
+    assert kinds(results) == ["loss"]
+
+
 def test_a_full_queue_repeats_segments_and_that_is_no_loss() -> None:
     """Seen on healthy links of 100 Mbit/s with MTU 1500: 16 % of the segments."""
     assert not find(healthy(rate=1e8, mtu=1500, repeats=lambda _a, _b: 0.1))

@@ -36,6 +36,10 @@ ASYMMETRY_STREAM = 3.0
 REACHED = 0.9
 """Of the line's ceiling. TCP reaches 0.97 to 0.99 of it, collectives 0.95 and more."""
 
+MORE_THAN_LINE = 1.1
+"""Of the line's ceiling, by raw TCP. Slices are measured to 2 %; the rest is a burst that a bucket or a queue lets
+through at first."""
+
 BUSY = 0.9
 """Of the cores, or of one stream's core: what is left is the kernel's accounting and the end of a slice."""
 

@@ -35,8 +35,12 @@ class View:
 
     @cached_property
     def line(self) -> Line | None:
+        """None, too, where more went through than it can carry: then nobody knows it."""
         found = self.results.line(self.network)
-        return found if found and found.ceiling else None
+        if not found or not found.ceiling:
+            return None
+        best = max((row.rate.median for row in self.tcp), default=0.0)
+        return found if best <= thresholds.MORE_THAN_LINE * found.ceiling else None
 
     @cached_property
     def collectives(self) -> list[Collective]:
