@@ -24,6 +24,7 @@ from torchnet.runtimes.local.sandbox import Shape
 from torchnet.spec.faults import parse
 
 GBIT = 1_000_000_000
+ABOVE = 1.3  # times a slow line's rate: a queue lets a burst through in one slice, and less in the next
 SHORT = Plan(collectives=(), sizes=(), tcp_seconds=0.6, pings=50)
 NET1 = {node: f"fcbb:0:800:ffff::{node + 1}" for node in range(4)}
 
@@ -103,7 +104,7 @@ def test_one_direction_that_is_shaped_is_seen_in_this_direction_alone(tmp_path: 
     shape = Shape(rate=GBIT, faults=(parse("node-1:net1:rate-out=100mbit"),))
     found = rates(measured(tmp_path, shape))
     assert found[0, 1] > 5 * found[1, 0]
-    assert 0.5 < found[1, 0] / (100e6 / 8) < 1.05
+    assert 0.5 < found[1, 0] / (100e6 / 8) < ABOVE
 
 
 def test_a_node_with_a_tenth_of_the_rate_is_slow_both_ways_and_the_others_are_not(tmp_path: Path) -> None:
@@ -111,7 +112,7 @@ def test_a_node_with_a_tenth_of_the_rate_is_slow_both_ways_and_the_others_are_no
     found = rates(measured(tmp_path, shape, nodes=3))
     assert len(found) == 6
     for pair, rate in found.items():
-        assert (rate < 1.05 * 100e6 / 8) == (2 in pair), found
+        assert (rate < ABOVE * 100e6 / 8) == (2 in pair), found
 
 
 def test_without_a_rate_a_fault_shapes_one_node_and_not_the_network_beside_it(tmp_path: Path) -> None:
@@ -120,7 +121,7 @@ def test_without_a_rate_a_fault_shapes_one_node_and_not_the_network_beside_it(tm
     said = measured(tmp_path, shape, addresses=addresses)
     found = [(one.network, statistics.median(one.rates)) for one in said if isinstance(one, Tcp)]
     assert [network for network, _ in found] == ["net1"] * 4 + ["eth0"] * 4
-    assert all((rate < 1.05 * 50e6 / 8) == (network == "net1") for network, rate in found), found
+    assert all((rate < ABOVE * 50e6 / 8) == (network == "net1") for network, rate in found), found
 
 
 def test_lost_packets_are_segments_that_are_sent_again(tmp_path: Path) -> None:

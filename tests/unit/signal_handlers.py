@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 
@@ -14,3 +15,10 @@ def kept() -> Iterator[None]:
     yield
     for one, handler in before.items():
         signal.signal(one, handler)
+
+
+class Finalizer:
+    """A signal comes amid one: Python ignores what the handler raises there."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.signal_handlers import NUMBERS, kept
+from tests.unit.signal_handlers import NUMBERS, Finalizer, kept
 from tests.unit.test_bench_collect import line, output
 from tests.unit.test_bench_made import ALL, RECEIPT
 from torchnet.bench import command
@@ -142,6 +143,16 @@ def interrupted(_: Console) -> int:
     raise KeyboardInterrupt(1)
 
 
+def swallowed(job: Callable[[Console], int]) -> Callable[[Console], int]:
+    """The job, with a signal at its start of which nobody heard then."""
+
+    def launch(console: Console) -> int:
+        Finalizer()
+        return job(console)
+
+    return launch
+
+
 def defect(_: Console) -> int:
     raise OSError(28, "No space left on device")
 
@@ -156,7 +167,9 @@ TRIED = Tried("bucket_cap_mb 1", {"bucket_cap_mb": "1"}, [2.0], numerics=False)
     [
         (figures, started, 0, ""),
         (signalled, started, 143, "stopped by SIGTERM"),  # at the end of the ranks' own tuning
+        (swallowed(figures), started, 130, "stopped by SIGINT"),
         (figures, interrupted, 129, "stopped by SIGHUP"),
+        (figures, swallowed(started), 130, "stopped by SIGINT"),
         (figures, defect, 0, ""),
     ],
 )
@@ -169,6 +182,7 @@ def test_the_figures_of_the_ranks_tuning_are_kept_however_the_rest_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = tmp_path / "r.json"
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
     assert run(monkeypatch, tuned(first, later), json=str(path), tune=True) == code
     found = load(path.read_text())
     assert (found.complete, found.reason) == (not code, reason)
@@ -181,6 +195,13 @@ def test_the_figures_of_the_ranks_tuning_are_kept_however_the_rest_ends(
     assert own == (
         ["torchnet's own error: OSError: [Errno 28] No space left on device"] if later is defect else []
     )
+
+
+def test_a_signal_of_which_nobody_heard_ends_a_benchmark_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    assert run(monkeypatch, swallowed(healthy)) == 130
 
 
 def test_what_is_started_for_itself_shows_nothing_but_what_is_measured(

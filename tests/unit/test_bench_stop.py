@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 import pytest
 
-from tests.unit.signal_handlers import NUMBERS, kept
+from tests.unit.signal_handlers import NUMBERS, Finalizer, kept
 from torchnet.agent.loop import Loop
 from torchnet.bench import stop
 
@@ -41,6 +42,20 @@ def test_a_signal_behind_a_job_ends_the_benchmark(number: signal.Signals) -> Non
     os.kill(os.getpid(), number)  # the results are being written
 
 
+def as_a_job_ends(number: signal.Signals) -> None:
+    loop = Loop()
+    with stop.Signals().listening():
+        loop.on_signal(number, lambda: None)
+        os.kill(os.getpid(), number)  # the loop has ended, and nobody looks any more
+        loop.close()
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_signal_that_comes_as_a_job_ends_is_its_callers(number: signal.Signals) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        as_a_job_ends(number)
+
+
 def test_one_that_listened_before_listens_again() -> None:
     """Between two jobs they are ignored, for a moment."""
     signals = stop.Signals()
@@ -49,6 +64,22 @@ def test_one_that_listened_before_listens_again() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt), signals.listening():
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def lost_in_a_finalizer(signals: stop.Signals) -> None:
+    with signals.listening():
+        Finalizer()
+        signals.check()
+
+
+def test_a_signal_whose_exception_was_lost_is_heard_behind_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    ignored: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        lost_in_a_finalizer(stop.Signals())
+    assert len(ignored) == 1
+    assert stop.code_of(caught.value) == 130
+    stop.Signals().check()
 
 
 def test_what_is_ignored_stays_ignored() -> None:

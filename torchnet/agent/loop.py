@@ -5,6 +5,7 @@ asyncio was tried: importing it costs 0.04 s in every worker, and what is needed
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import os
@@ -105,14 +106,21 @@ class Loop:
         self._running = False
 
     def close(self) -> None:
-        """Give signals and descriptors back."""
+        """Give signals and descriptors back; to whoever listened before also those that came and nobody took."""
+        came: set[int] = set()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, self._handlers)
         if self._wakeup is not None:
             signal.set_wakeup_fd(-1)
             for number in self._handlers:
                 signal.signal(number, self._others.get(number, signal.SIG_DFL))
+            with contextlib.suppress(BlockingIOError):
+                came.update(os.read(self._wakeup[0], 4096))
             for descriptor in self._wakeup:
                 os.close(descriptor)
         self._selector.close()
+        for number in came & self._others.keys():
+            signal.raise_signal(number)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _serve(self, file: Any, callbacks: tuple[Any, Any], mask: int) -> None:
         read, write = callbacks

@@ -103,6 +103,7 @@ def _ended(wish: Planned, cwd: str, collector: Collector, err: Stream, signals: 
     try:
         with signals.listening():
             code = _launch(wish, cwd, collector)
+            signals.check()
     except KeyboardInterrupt as error:
         code = stop.code_of(error)
         failure = _interrupted(code)
@@ -141,15 +142,19 @@ def _tried(
     tried = [one for one in collector.messages if isinstance(one, Tried)]
     if setup is None or not tried:
         return ending
+
+    def launch(job: Planned, own: Collector) -> int:
+        code = _launch(job, cwd, own)
+        signals.check()
+        return code
+
     try:
         if collector.signalled:
             raise KeyboardInterrupt(collector.signalled)
         found = tuning(tried, numerics=wish.asked.tune_numerics, about="")
         chosen = found.chosen if found else {}
         with signals.listening():
-            starts.measure(
-                wish, setup.backend, chosen, lambda job, own: _launch(job, cwd, own), collector, deadline
-            )
+            starts.measure(wish, setup.backend, chosen, launch, collector, deadline)
     except KeyboardInterrupt as error:
         code = stop.code_of(error)
         ending = replace(ending, code=code, failure=_interrupted(code))

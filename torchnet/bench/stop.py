@@ -16,6 +16,7 @@ class Signals:
 
     def __init__(self) -> None:
         self._heeded = [one for one in _NUMBERS if signal.getsignal(one) != signal.SIG_IGN]
+        self._came = 0
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -24,12 +25,21 @@ class Signals:
         A job listens to them itself, and gives them back.
         """
         for one in self._heeded:
-            signal.signal(one, _stop)
+            signal.signal(one, self._stop)
         try:
             yield
         finally:
             for one in self._heeded:
                 signal.signal(one, signal.SIG_IGN)
+
+    def check(self) -> None:
+        """Raise it again, if one has come: what a handler raises amid a fork or a finalizer, Python ignores."""
+        if self._came:
+            raise KeyboardInterrupt(self._came)
+
+    def _stop(self, number: int, _frame: FrameType | None) -> None:
+        self._came = number
+        raise KeyboardInterrupt(number)
 
 
 def code_of(error: KeyboardInterrupt) -> int:
@@ -40,7 +50,3 @@ def code_of(error: KeyboardInterrupt) -> int:
 def name_of(code: int) -> str:
     """The signal's, of such an exit code."""
     return signal.Signals(code - _FIRST).name
-
-
-def _stop(number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt(number)
