@@ -115,6 +115,12 @@ def changed(results: Results, **fields: Any) -> Results:
     return results.model_copy(update=fields)
 
 
+def slower(row: Collective, times: float) -> Collective:
+    """The row with ``times`` its busbw."""
+    names = ("busbw", "busbw_low", "busbw_high")
+    return row.model_copy(update={name: getattr(row, name) * times for name in names})
+
+
 def _setup(world: World) -> Setup:
     shaped = world.rate and world.known == "shaped"
     link = ("--rate", f"{world.rate:.0f}", "--mtu", str(world.mtu)) if shaped else ()

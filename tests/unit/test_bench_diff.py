@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.bench_results import changed, healthy
-from torchnet.bench.diff import Diff, compare, read, text
+from torchnet.bench.diff import Diff, compare, text
 from torchnet.bench.diff.verdicts import row, series, shifted
-from torchnet.bench.results import Figure, Finding, Lacking, Latency, Results, Tcp, dump
+from torchnet.bench.results import Figure, Latency, Results
 
 SIZES = tuple(1 << power for power in range(10, 29))  # torchnet bench's own
 RUNS = 150
@@ -66,22 +65,6 @@ def test_few_sizes_are_enough_where_the_figures_are_steady() -> None:
     old, new = healthy(sizes=(1 << 26,)), healthy(sizes=(1 << 26,), seed=1, path=lambda _a, _b: 0.9)
     assert compare(old, new).worse
     assert not compare(old, healthy(sizes=(1 << 26,), seed=2)).worse
-
-
-def test_one_size_that_is_much_slower_is_told_though_the_others_are_not() -> None:
-    old, new = healthy(sizes=SIZES), healthy(sizes=SIZES, seed=1)
-    rows = [
-        one.model_copy(
-            update={name: getattr(one, name) * 0.6 for name in ("busbw", "busbw_low", "busbw_high")}
-        )
-        if one.size == 1 << 26
-        else one
-        for one in new.collectives
-    ]
-    diff = compare(old, changed(new, collectives=tuple(rows)))
-    assert diff.worse
-    assert [one.what for one in diff.alone] == ["all_reduce sum float32 over net1, 64M"]
-    assert "64M" in text(diff)
 
 
 def test_rows_are_matched_by_what_they_are_and_the_others_are_named() -> None:
@@ -141,109 +124,6 @@ def test_nothing_in_common_is_said() -> None:
     assert "Nothing changed" in text(compare(healthy(), healthy()))
 
 
-def test_wrong_results_are_worse_and_told_first_however_fast_they_came() -> None:
-    fast = healthy(rate=2e9, seed=1)
-    rows = (fast.collectives[0].model_copy(update={"wrong": 3}), *fast.collectives[1:])
-    diff = compare(healthy(), changed(fast, collectives=rows))
-    assert diff.worse
-    assert diff.wrong == ("all_reduce sum float32 over net1, 1K: 3 elements",)
-    shown = text(diff)
-    assert shown.startswith(
-        "Results of the new run are wrong:\n  all_reduce sum float32 over net1, 1K: 3 elements\n"
-    )
-    assert shown.endswith("\nWrong: 1 row has wrong results in the new run.\n")
-    back = compare(changed(fast, collectives=rows), fast)
-    assert not back.worse
-    assert "the old run has wrong results" in back.setup
-
-
-def test_wrong_results_that_the_old_run_does_not_have_count_too() -> None:
-    new = healthy(sizes=(1 << 20, 1 << 22))
-    rows = tuple(row.model_copy(update={"wrong": row.size >> 22}) for row in new.collectives)
-    diff = compare(healthy(sizes=(1 << 20,)), changed(new, collectives=rows))
-    assert diff.wrong == ("all_reduce sum float32 over net1, 4M: 1 element",)
-
-
-def test_a_run_that_ended_early_is_worse_however_fast_and_whatever_the_old_one_did() -> None:
-    early = changed(healthy(rate=2e9), complete=False, reason="node-1 was lost")
-    diff = compare(healthy(), early)
-    assert diff.worse
-    assert "Ended early: the new run" in text(diff)
-    assert "Faster" not in text(diff)
-    assert not compare(early, healthy(rate=2e9)).worse
-    assert compare(early, early).worse
-
-
-def cut(results: Results, *ways: tuple[int, int], to: float = 0.5) -> Results:
-    """With these directions of raw TCP that much slower."""
-
-    def less(row: Tcp) -> Tcp:
-        values = {name: getattr(row.rate, name) * to for name in ("median", "low", "high")}
-        return row.model_copy(update={"rate": row.rate.model_copy(update=values)})
-
-    return changed(
-        results, tcp=tuple(less(row) if (row.source, row.target) in ways else row for row in results.tcp)
-    )
-
-
-@pytest.mark.parametrize(("nodes", "ways"), [(2, [(0, 1)]), (8, [(2, 5), (5, 2)])])
-def test_one_path_that_became_slow_is_told_among_those_that_did_not(
-    nodes: int, ways: list[tuple[int, int]]
-) -> None:
-    old = healthy(nodes)
-    diff = compare(old, cut(healthy(nodes, seed=1), *ways))
-    assert diff.worse
-    assert {row.what.rpartition(", ")[2] for row in diff.alone} == {f"node-{a} → node-{b}" for a, b in ways}
-    assert "\nSlower: raw TCP" in text(diff)
-    assert not compare(cut(old, *ways), healthy(nodes, seed=1)).worse
-    assert not compare(old, cut(healthy(nodes, seed=1), *ways, to=0.85)).alone
-
-
-def test_one_path_alone_says_little_where_the_processor_decides() -> None:
-    fast: dict[str, Any] = {"rate": 100e9, "known": "interface"}
-    assert not compare(healthy(4, **fast), cut(healthy(4, seed=1, **fast), (0, 1))).alone
-    old, new = healthy(4), cut(healthy(4, seed=1), (0, 1))
-    assert not compare(changed(old, lines=()), changed(new, lines=())).alone
-
-
-def test_one_small_message_alone_says_nothing() -> None:
-    old = healthy()
-    small = old.collectives[0]
-    values = {name: getattr(small, name) * 0.4 for name in ("busbw", "busbw_low", "busbw_high")}
-    rows = (small.model_copy(update=values), *old.collectives[1:])
-    assert not compare(old, changed(old, collectives=rows)).worse
-
-
-def test_what_is_found_in_the_new_run_alone_is_worse_whatever_its_pods_are_called() -> None:
-    slow = Finding(kind="slow-node", text="node-1 is slow.", fix="x", where=("node-1",))
-    old, new = healthy(3), healthy(3, seed=1)
-    diff = compare(old, changed(new, findings=(slow,)))
-    assert diff.worse
-    assert "Found in the new run:\n  node-1 is slow.\n" in text(diff)
-    renamed = tuple(node.model_copy(update={"name": f"bench-{node.node}"}) for node in old.nodes)
-    before = changed(old, nodes=renamed, findings=(slow.model_copy(update={"where": ("bench-1",)}),))
-    assert not compare(before, changed(new, findings=(slow,))).worse
-    noise = Finding(kind="noise", text="x", fix="x")
-    assert not compare(old, changed(new, findings=(noise,))).worse
-
-
-def test_what_a_run_can_no_longer_measure_is_worse_and_what_it_was_not_asked_for_is_said() -> None:
-    old = healthy(collectives=("all_reduce", "all_gather"), sizes=(1 << 20, 1 << 22))
-    asked_less = changed(
-        old, collectives=tuple(row for row in old.collectives if row.collective == "all_reduce")
-    )
-    diff = compare(old, asked_less)
-    assert not diff.worse
-    assert text(diff).endswith("Nothing changed by more than noise. Not compared: 2 rows of the old run.\n")
-    lacks = (Lacking(what="all_gather (nccl)", why="no such function"),)
-    diff = compare(old, changed(asked_less, lacks=lacks))
-    assert diff.worse
-    assert "What the new run could not measure:\n  all_gather (nccl): no such function\n" in text(diff)
-    assert text(diff).endswith("Missing: the new run has not 2 rows of the old one, and says why.\n")
-    assert not compare(changed(old, lacks=lacks), changed(asked_less, lacks=lacks)).worse
-    assert not compare(old, changed(old, lacks=lacks)).worse, "it has all rows that the old one has"
-
-
 def test_another_root_is_another_row() -> None:
     old = healthy(collectives=("broadcast",), sizes=(1 << 20,))
     new = changed(old, collectives=tuple(row.model_copy(update={"root": 3}) for row in old.collectives))
@@ -252,73 +132,6 @@ def test_another_root_is_another_row() -> None:
     assert diff.only_new == ("broadcast float32 root 3 over net1, 1M",)
     both = changed(old, collectives=(*old.collectives, *new.collectives))
     assert len([row for row in compare(both, both).rows if row.kind != "tcp" and row.kind != "latency"]) == 2
-
-
-EVIL = "\x1b]0;x\x07\nNothing changed by more than noise.\u202e"
-
-
-def hostile(results: Results) -> Results:
-    """All that a file has to say, so that it would act on a terminal."""
-    assert results.setup
-    setup = results.setup.model_copy(
-        update={
-            "versions": {EVIL: EVIL, "torch": EVIL},
-            "environment": {EVIL: EVIL, "NCCL_X": EVIL},
-            **dict.fromkeys(("backend", "device", "interface", "compare", "image"), EVIL),
-        }
-    )
-    nodes = [one.model_copy(update={"name": EVIL, "cpu": EVIL, "kernel": EVIL}) for one in results.nodes]
-    own = {"network": EVIL, "collective": EVIL, "dtype": EVIL, "redop": EVIL}
-    return changed(
-        results,
-        torchnet=EVIL,
-        run=EVIL,
-        reason=EVIL,
-        complete=False,
-        setup=setup,
-        nodes=tuple(nodes),
-        lines=tuple(one.model_copy(update={"network": EVIL}) for one in results.lines),
-        collectives=tuple(one.model_copy(update={**own, "wrong": 1}) for one in results.collectives),
-        tcp=tuple(one.model_copy(update={"network": EVIL}) for one in results.tcp),
-        latency=tuple(one.model_copy(update={"network": EVIL}) for one in results.latency),
-    )
-
-
-@pytest.mark.parametrize("seed", [1, 2])
-def test_nothing_that_a_file_says_acts_on_the_terminal(seed: int) -> None:
-    old, slow = hostile(healthy()), hostile(healthy(seed=seed, rate=2e8, round_trip=0.01))
-    rows = [row.model_copy(update={"busbw_low": row.busbw * 0.3}) for row in slow.collectives]
-    one = [
-        row.model_copy(
-            update={name: getattr(row, name) * 0.5 for name in ("busbw", "busbw_low", "busbw_high")}
-        )
-        if row.size == SIZES[-1]
-        else row
-        for row in hostile(healthy(seed=seed)).collectives
-    ]
-    for new in (
-        slow,
-        changed(slow, collectives=tuple(rows)),
-        changed(slow, collectives=tuple(one)),
-        changed(old, complete=True, collectives=()),
-        healthy(),
-    ):
-        for diff in (compare(old, new), compare(new, old)):
-            shown = text(diff)
-            assert all(line.isprintable() for line in shown.split("\n"))
-            assert not any(line.strip().startswith("Nothing changed by") for line in shown.split("\n")[:-2])
-            assert EVIL not in shown
-
-
-def test_what_cannot_be_read_does_not_act_on_the_terminal_either() -> None:
-    for content in (
-        broken(tuning={"trials": [], "chosen": {EVIL: 1}, "block": ""}),
-        broken(schema=EVIL),
-        "{",
-    ):
-        with pytest.raises(ValueError, match="old") as error:
-            read(content, f"old{EVIL}")
-        assert str(error.value).isprintable()
 
 
 def moved(results: Results, p50: float, least: float) -> Results:
@@ -337,38 +150,6 @@ def test_latency_is_slower_where_the_least_time_is_too(p50: float, least: float,
     assert [one.verdict for one in diff.series if one.kind == "latency"] == [verdict]
     assert diff.worse is (verdict == "slower")
     assert next(one.ratio for one in diff.series if one.kind == "latency") == pytest.approx(p50)
-
-
-# -- what cannot be read
-
-
-def broken(**fields: Any) -> str:
-    return json.dumps({**json.loads(dump(healthy())), **fields})
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ("{", "is no JSON"),
-        ("[" * 100_000, "is no JSON"),
-        ("[]", "no results of a benchmark"),
-        ("{}", "no results of a benchmark"),
-        (broken(schema="torchnet.bench/2"), "use the torchnet that wrote it"),
-        (broken(schema="torchnet.receipt/1"), "torchnet.receipt/1"),
-        (broken(complete="perhaps"), "complete: "),
-        (broken(collectives=[{}]), "collectives.0"),
-    ],
-)
-def test_a_file_that_cannot_be_read_is_refused_in_words(content: str, words: str) -> None:
-    with pytest.raises(ValueError, match="old.json") as error:
-        read(content, "old.json")
-    assert words in str(error.value)
-
-
-def test_what_was_written_is_read() -> None:
-    results = healthy(3)
-    assert read(dump(results), "x.json") == results
-    assert read(broken(more=1), "x.json").reason == ""
 
 
 # -- verdicts
