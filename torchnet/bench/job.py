@@ -13,7 +13,7 @@ from torchnet.bench.options import SETTLED
 from torchnet.bench.worker import plan
 from torchnet.bench.worker.factors import REDUCING
 from torchnet.errors import UsageError
-from torchnet.names import TUNE_PREFIX
+from torchnet.names import TUNE_PREFIX, rail_interface
 from torchnet.render.command import processes
 from torchnet.runtimes.local import gpus
 from torchnet.spec.model import LOOPBACK, JobSpec, Tune
@@ -104,7 +104,7 @@ def _nothing_to_compare(asked: Asked, job: JobSpec) -> list[Problem]:
     if not asked.compare:
         return []
     wrong = []
-    rails = [f"net{rail + 1}" for rail in range(job.network.rails)]
+    rails = [rail_interface(rail) for rail in range(job.network.rails)]
     if job.network.networks == (LOOPBACK,):
         wrong.append(Problem("--compare", "has nothing to compare with on loopback"))
     elif asked.compare in rails[:1]:

@@ -44,7 +44,7 @@ def payload(mtu: int, family: int, *, timestamps: bool = True) -> int:
     return mtu - _TCP - (_STAMPS if timestamps else 0) - _IP[family]
 
 
-def spread(backend: str, interfaces: str) -> int:
+def lines_used(backend: str, interfaces: str) -> int:
     """How many lines carry one collective: NCCL spreads it over its interfaces (NCCL_SOCKET_IFNAME), Gloo takes them in
     turn. One where they are told by what they are not."""
     if backend != "nccl" or interfaces.startswith("^"):

@@ -196,7 +196,7 @@ def _collective(one: messages.Collective, line: Line | None, setup: Setup | None
 
     values = {name: value for name, value in vars(one).items() if name != "times"}
     busbw = bandwidth(seconds.median)
-    times = setup.spread if setup and one.network == setup.interface else 1
+    times = setup.lines_used if setup and one.network == setup.interface else 1
     ceiling = line.ceiling * times if line else None
     share = busbw * lines.carried(one.collective, ranks, nodes) / ceiling if ceiling else None
     return Collective(

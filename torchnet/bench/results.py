@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from torchnet.bench.line import spread
+from torchnet.bench.line import lines_used
 from torchnet.names import is_rail
 
 __all__ = [
@@ -93,9 +93,9 @@ class Setup(_Part):
         return network == self.interface or (is_rail(network) and network != self.compare)
 
     @property
-    def spread(self) -> int:
+    def lines_used(self) -> int:
         """How many lines carry one collective."""
-        return spread(self.backend, self.environment.get("NCCL_SOCKET_IFNAME", ""))
+        return lines_used(self.backend, self.environment.get("NCCL_SOCKET_IFNAME", ""))
 
 
 class Line(_Part):

@@ -159,10 +159,10 @@ def _sentences(results: Results) -> Iterator[str]:
         slowest = min(
             (one.rate.median for one in results.tcp if one.network == own and one.both), default=0.0
         )
-        spread = results.setup.spread if results.setup else 1
+        lines = results.setup.lines_used if results.setup else 1
         if slowest:
-            share = largest.busbw * times / (slowest * spread)
-            each = f" over {spread} lines" if spread > 1 else ""
+            share = largest.busbw * times / (slowest * lines)
+            each = f" over {lines} lines" if lines > 1 else ""
             yield f"{at}: {share * 100:.1f} % of raw TCP{each} on the slowest pair with both directions busy"
         yield from _witnesses(largest, at)
     if results.backend_share is not None and measured(results):

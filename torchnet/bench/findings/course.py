@@ -61,7 +61,8 @@ def slow_collective(view: View) -> list[Finding]:
     fast = fast_stream(slowest)
     least = thresholds.COLLECTIVE_FAST if fast else thresholds.COLLECTIVE
     busy = thresholds.BUSY if view.line else thresholds.BUSY_UNSHAPED
-    carried = slowest.rate.median * view.setup.spread
+    lines = view.setup.lines_used
+    carried = slowest.rate.median * lines
     if best.busbw_high >= least * carried:
         return []
     if processor(view, best, busy) or processor(view, slowest, busy):
@@ -73,7 +74,7 @@ def slow_collective(view: View) -> list[Finding]:
     if view.line is None and (best.busy is None or slowest.core is None):
         return []
     share = percent(best.busbw / carried)
-    each = f" over {view.setup.spread} lines" if view.setup.spread > 1 else ""
+    each = f" over {lines} lines" if lines > 1 else ""
     text = (
         f"all_reduce is slow: {rate(best.busbw)} at best ({size_text(best.size)}), {share} of what raw TCP "
         f"reaches{each} from {view.way(way)} while the other direction runs, too."

@@ -51,8 +51,7 @@ def look(view: View) -> str:
 def placed(results: Results, finding: Finding) -> Finding:
     """With the machines of the pods that it names, which outlive them."""
     ran = [f"{one.name} ran on {one.host}" for one in results.nodes if one.host and one.name in finding.where]
-    text = f"{finding.text} {several(ran)}." if ran else finding.text
-    return finding.model_copy(update={"text": text})
+    return finding.model_copy(update={"text": f"{finding.text} {several(ran)}."}) if ran else finding
 
 
 def again(view: View, *options: str) -> str:
