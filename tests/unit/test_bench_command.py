@@ -21,6 +21,7 @@ from torchnet.bench.collect import Collector
 from torchnet.bench.results import Results, load
 from torchnet.bench.save import save
 from torchnet.bench.worker.messages import Tried
+from torchnet.errors import ClusterError, NetworkError, TorchnetError
 from torchnet.ui.console import Console
 
 
@@ -99,6 +100,27 @@ def test_an_error_of_torchnets_own_leaves_what_was_measured_until_then(
     assert err.splitlines()[-1] == f"torchnet: error: {said}"
     assert f"INCOMPLETE: {said}; the figures above are those until then" in out
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("error", "ended", "found"),
+    [
+        (NetworkError("net1 is gone"), "network", ["network"]),
+        (ClusterError("the API server is silent"), "cluster", []),
+        (TorchnetError("a file is damaged"), "internal", ["lost"]),
+    ],
+)
+def test_what_ended_it_is_known_by_the_error(
+    error: TorchnetError, ended: str, found: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(console: Console) -> int:
+        healthy(console)
+        raise error
+
+    path = tmp_path / "r.json"
+    assert run(monkeypatch, broken, json=str(path)) == error.exit_code
+    results = load(path.read_text())
+    assert (results.ended, [one.kind for one in results.findings]) == (ended, found)
 
 
 def test_its_traceback_can_be_had(
