@@ -92,3 +92,11 @@ def binding(name: str, role: str, account: tuple[str, str], namespace: str | Non
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role},
         "subjects": [{"kind": "ServiceAccount", "name": account[0], "namespace": account[1]}],
     }
+
+
+def discovery_rules() -> list[dict[str, Any]]:
+    """The rules of each account that workers run under.
+
+    A worker reads its own pod and rank 0's, which it finds by its label: RBAC cannot narrow a list.
+    """
+    return [rule([""], ["pods"], ["get", "list"])]

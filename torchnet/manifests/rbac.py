@@ -6,11 +6,9 @@ of the built-in roles.
 
 from __future__ import annotations
 
-from typing import Any
-
 from torchnet.manifests.emit import Manifest
 from torchnet.manifests.options import Options
-from torchnet.manifests.parts import binding, role, rule, service_account
+from torchnet.manifests.parts import binding, discovery_rules, role, rule, service_account
 
 ACCOUNT = "torchnet"
 VIEW = "torchnet-view-networks"
@@ -20,14 +18,6 @@ The service account that torchnet's workers find each other with, and who may se
 
 People with the role edit in the namespace then name it: --service-account torchnet. Without it, torchnet makes
 these objects for each run, which takes the role admin. With fixed addresses none of this is needed."""
-
-
-def discovery_rules() -> list[dict[str, Any]]:
-    """Of every account that workers run under, made here or for one run.
-
-    A worker asks for its own pod and for rank 0's, which is found by its label: RBAC cannot narrow a list.
-    """
-    return [rule([""], ["pods"], ["get", "list"])]
 
 
 def manifests(options: Options) -> list[Manifest]:

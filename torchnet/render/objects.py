@@ -8,8 +8,7 @@ from typing import Any
 
 from torchnet import names
 from torchnet.errors import UsageError
-from torchnet.manifests.parts import binding, role, service_account
-from torchnet.manifests.rbac import discovery_rules
+from torchnet.manifests.parts import binding, discovery_rules, role, service_account
 from torchnet.render import workloads
 from torchnet.render.attachments import rails_of
 from torchnet.render.code import Code
