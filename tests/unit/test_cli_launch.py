@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from torchnet.cli import main
-from torchnet.cli.torchrun import FOREIGN
+from torchnet.cli.torchrun import COMMON_FLAGS, TORCHRUN_FLAGS
 from torchnet.spec.fields import FIELDS
 from torchnet.spec.model import JobSpec
 
@@ -117,24 +117,25 @@ def test_words_for_the_number_of_processes(dry: Dry, word: str) -> None:
 
 def test_a_torchrun_line_as_it_is_written(dry: Dry) -> None:
     line = """
-        --nnodes=2 --nproc_per_node=4 --node_rank=0 --master_addr=10.0.0.1 --master_port 29500
+        --nnodes=1 --nproc_per_node=4 --node_rank=0 --master_addr=10.0.0.1 --master_port 29500
         --rdzv_id=1 --rdzv-backend c10d --rdzv_endpoint=h:1 --max_restarts=3 -t 3 -r 0:1,1:3
         --log-dir logs --role trainer --start-method spawn --monitor-interval 5 -m pkg.train --lr 1
     """
     job = dry(*line.split())
-    assert (job["nnodes"], job["nproc_per_node"], job["module"], job["script"]) == (2, 4, True, "pkg.train")
+    assert (job["nnodes"], job["nproc_per_node"], job["module"], job["script"]) == (1, 4, True, "pkg.train")
     assert job["args"] == ["--lr", "1"]
-    assert job["run"]["max_restarts"] == 3
+    assert (job["run"]["max_restarts"], job["run_id"]) == (3, "1")
     assert (job["output"]["tee"], job["output"]["redirects"], job["output"]["log_dir"]) == (
         "3",
         "0:1,1:3",
         "logs",
     )
     lines = job["stderr"].splitlines()
-    named = ("rdzv-backend", "rdzv-endpoint", "rdzv-id", "node-rank", "master-addr", "master-port")
-    for flag in (*named, "monitor-interval", "start-method", "role"):
+    named = ("rdzv-backend", "rdzv-endpoint", "node-rank", "master-addr", "master-port")
+    for flag in (*named, "monitor-interval", "start-method"):
         assert len([line for line in lines if f"--{flag} is not needed" in line]) == 1
-    assert len(lines) == 9
+    assert len([line for line in lines if "--role has no effect here" in line]) == 1
+    assert len(lines) == 8
 
 
 def test_standalone(dry: Dry) -> None:
@@ -158,20 +159,15 @@ def torchrun_flags() -> set[str]:
 
 
 def test_every_flag_of_torchruns_is_known() -> None:
-    known = {flag for field in FIELDS for flag in (field.flag, field.short)} | {one.flag for one in FOREIGN}
+    known = {flag for field in FIELDS for flag in (field.flag, field.short)} | {
+        one.flag for one in TORCHRUN_FLAGS
+    }
     theirs = {flag if flag.count("-") == 1 else flag.replace("_", "-") for flag in torchrun_flags()}
     assert "--nproc-per-node" in theirs
     # Completion is the shell's business with torchnet, and no part of a line that starts a job.
     assert theirs - known == {"--print-completion"}
-
-
-def test_foreign_flags_are_taken_and_say_why(dry: Dry, capsys: pytest.CaptureFixture[str]) -> None:
-    for one in FOREIGN:
-        job = dry(one.flag, *(() if one.switch else ("1",)), "x.py")
-        assert job["script"] == "x.py"
-        assert job["stderr"] == f"torchnet: {one.flag} is not needed and changes nothing here: {one.reason}\n"
-    main(["launch", "--help"])
-    assert "--rdzv" not in capsys.readouterr().out
+    long = {flag for flag in theirs if flag.startswith("--")} - {"--print-completion"}
+    assert {*COMMON_FLAGS, *(one.flag for one in TORCHRUN_FLAGS)} == long
 
 
 @pytest.fixture

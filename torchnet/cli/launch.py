@@ -12,9 +12,9 @@ from torchnet.cli.options import (
     FORMATS,
     PlainCommand,
     field_parameters,
-    foreign_parameters,
     given_fields,
     signature,
+    torchrun_parameters,
 )
 from torchnet.cli.places import working_directory
 from torchnet.errors import UsageError
@@ -27,7 +27,8 @@ Run SCRIPT on many workers, so that its collectives travel over the backend netw
 
 Everything after SCRIPT belongs to the script. Each flag can also be set as TORCHNET_FLAG in the environment,
 in a job file (--config), in torchnet.toml or under [tool.torchnet] in pyproject.toml; --dry-run shows where
-each value came from. torchrun's flags are understood, with - and with _.
+each value came from. torchrun's flags are understood, with - and with _. One launch starts all nodes:
+torchrun's line for one of several hosts (--node-rank, --master-addr, --rdzv-endpoint) is refused.
 """
 
 
@@ -58,7 +59,7 @@ def _command() -> Any:
         context.obj.action = partial(run, values, list(context.args))
 
     launch.__signature__ = signature(  # type: ignore[attr-defined]
-        [*field_parameters(), *foreign_parameters()],
+        [*field_parameters(), *torchrun_parameters()],
         "Show the resolved job (on Kubernetes: its objects), and run nothing.",
     )
     launch.__annotations__ = {}
@@ -68,16 +69,19 @@ def _command() -> Any:
 def run(values: dict[str, Any], words: list[str]) -> int:
     """What the command does with its options' ``values`` and with the script and its arguments."""
     from torchnet.cli.entry import say
-    from torchnet.cli.torchrun import warnings
+    from torchnet.cli.multi_host import refuse
+    from torchnet.cli.torchrun import as_fields, warnings
     from torchnet.spec.resolve import resolve
 
     form = dry_run_form(values["form"], bool(values["dry_run"]))
-    flags = given_fields(values)
+    typed = given_fields(values)
+    flags = as_fields(values, os.environ) | typed
     if words:
         flags |= {"script": words[0], "args": tuple(words[1:])}
     cwd = working_directory()
     resolved = resolve(flags, os.environ, cwd, values["config"])
-    for line in (*warnings(values), *resolved.warnings):
+    refuse(values, resolved, os.environ)
+    for line in (*warnings(values, typed, resolved, os.environ), *resolved.warnings):
         say(f"torchnet: {line}")
     if values["dry_run"]:
         return dry_run(resolved, cwd, form)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from torchnet.cli.torchrun import FOREIGN
+from torchnet.cli.torchrun import TORCHRUN_FLAGS
 from torchnet.spec.fields import FIELDS, GROUPS, Field
 
 OWN_GROUP = "This command"
@@ -97,11 +97,11 @@ def field_parameters(fields: Iterable[Field] = FIELDS, *, group: str = "") -> li
     return parameters
 
 
-def foreign_parameters() -> list[inspect.Parameter]:
-    """A keyword parameter for each of torchrun's flags that mean nothing here."""
+def torchrun_parameters() -> list[inspect.Parameter]:
+    """A keyword parameter for each of torchrun's flags that is none of torchnet's own."""
     return [
         parameter(one.parameter, bool if one.switch else str, typer.Option(None, one.flag, hidden=True))
-        for one in FOREIGN
+        for one in TORCHRUN_FLAGS
     ]
 
 

@@ -1,0 +1,165 @@
+"""A torchrun line that is run on each of several hosts: refused, with the line of ``torchnet agent`` for this host."""
+
+from __future__ import annotations
+
+import ipaddress
+import shlex
+from collections.abc import Iterator, Mapping
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from torchnet.cli.torchrun import Setting, from_variable, setting, whole
+from torchnet.errors import UsageError
+from torchnet.network.text import listed, printable
+from torchnet.spec.fields import BY_PATH
+from torchnet.spec.layers import DEFAULT, FLAG
+
+if TYPE_CHECKING:
+    from torchnet.spec.resolve import Resolved
+
+# The fields that `torchnet agent` has flags of the same name for.
+_AGENT_FIELDS = (
+    "run_id",
+    "network.family",
+    "network.preflight",
+    "run.max_restarts",
+    "run.grace",
+    "run.link_grace",
+    "run.stall_timeout",
+    "run.stall_action",
+    "run.start_timeout",
+    "run.stdin_rank",
+    "output.log_dir",
+    "output.min_share",
+    "output.measure",
+)
+_NO_FLAG_NEEDED = ("on", "script", "args", "module", "no_python", "nnodes", "nproc_per_node", "standalone")
+
+
+def refuse(values: Mapping[str, object], resolved: Resolved, environ: Mapping[str, str]) -> None:
+    """Raises UsageError where torchrun's flags or variables make the line one host's part of a job."""
+    if values.get("standalone"):
+        return  # as torchrun does, which then reads neither a node rank nor an address
+    rank = setting("--node-rank", values, environ)
+    addresses = [
+        one
+        for flag in ("--rdzv-endpoint", "--master-addr")
+        if (one := setting(flag, values, environ)) is not None
+    ]
+    number = whole(rank) if rank is not None else None
+    if not number and not addresses:
+        return
+    nnodes, nnodes_shown = _nnodes(resolved, environ)
+    causes = [rank.shown] if rank is not None and number else []
+    if nnodes != 1 and addresses:
+        causes += [nnodes_shown, *(one.shown for one in addresses)]
+    if not causes:
+        return
+    line, notes = _agent_line(resolved, environ, nnodes, number, addresses)
+    raise UsageError(
+        f"{listed(causes, len(causes))}: with torchrun, such a line starts one node on each host; torchnet launch "
+        "starts all nodes itself, so each host would run a complete job of its own",
+        fix="\n".join(
+            [
+                "run this line here, and on each other host the same line with its own --node-rank:",
+                f"    {line}",
+                *(f"    {note}" for note in notes),
+                "    To start all nodes from one place instead, run torchnet launch once and without these settings, "
+                "locally or with --on kubernetes.",
+            ]
+        ),
+    )
+
+
+def _nnodes(resolved: Resolved, environ: Mapping[str, str]) -> tuple[int | None, str]:
+    """The number of nodes and how it was given; torchrun's default is 1. None for a range, MIN:MAX."""
+    origin = resolved.origins["nnodes"]
+    if origin.layer != DEFAULT:
+        count = resolved.job.nnodes
+        return (
+            count,
+            f"{origin.where} {count}" if origin.layer == FLAG else f"{origin.where} (nnodes {count})",
+        )
+    given = from_variable("--nnodes", environ)
+    if given is None:
+        return 1, ""
+    low, _, high = given.value.partition(":")
+    counts = {whole(Setting(text, given.shown)) for text in (low, high or low)}
+    return counts.pop() if len(counts) == 1 else None, given.shown
+
+
+def _agent_line(
+    resolved: Resolved,
+    environ: Mapping[str, str],
+    nnodes: int | None,
+    node_rank: int | None,
+    addresses: list[Setting],
+) -> tuple[str, list[str]]:
+    """The shell's line, and a note for each placeholder in it and for what it leaves out."""
+    job = resolved.job
+    address = _literal(addresses[0].value) if addresses else ""
+    notes = ["SECRET: one random text, the same on all hosts (openssl rand -hex 16)"]
+    near = f"the network of {address}" if address else "the backend network"
+    notes.append(f"IFNAME: the host's interface on {near}, such as net1")
+
+    def or_placeholder(value: object, placeholder: str, note: str) -> str:
+        if value in (None, ""):
+            notes.append(f"{placeholder}: {note}")
+            return placeholder
+        return str(value)
+
+    if nnodes is not None and nnodes <= (node_rank or 0):
+        nnodes = None
+    named = f" of {printable(addresses[0].value, 80)}" if addresses else ""
+    words = ["torchnet", "agent"]
+    words += ["--nnodes", or_placeholder(nnodes, "NNODES", "the number of hosts")]
+    words += ["--node-rank", or_placeholder(node_rank, "NODE_RANK", "0, 1, 2, … by host")]
+    nproc = _nproc(resolved, environ)
+    count = nproc if nproc.isdecimal() else None
+    words += ["--nproc-per-node", or_placeholder(count, "NPROC", f"the processes on this host ({nproc})")]
+    words += ["--address-source", "host:IFNAME"]
+    words += ["--rank0", or_placeholder(address, "ADDRESS", f"the IP address{named} on node rank 0's IFNAME")]
+    words += _fields(resolved)
+    words += ["--module"] if job.module else ["--no-python"] if job.no_python else []
+    if missing := _missing(resolved):
+        notes.append(f"torchnet agent has no {listed(missing, len(missing))}")
+    return printable(f"TORCHNET_TOKEN=SECRET {shlex.join([*words, job.script, *job.args])}"), notes
+
+
+def _nproc(resolved: Resolved, environ: Mapping[str, str]) -> str:
+    """As torchrun reads it: the flag, the variable, 1."""
+    if resolved.origins["nproc_per_node"].layer != DEFAULT:
+        return str(resolved.job.nproc_per_node)
+    given = from_variable("--nproc-per-node", environ)
+    return printable(given.value, 80) if given is not None else "1"
+
+
+def _literal(endpoint: str) -> str:
+    """The IP address in HOST[:PORT] that other hosts can reach, or "": a name, or this host alone."""
+    host = endpoint
+    if endpoint.startswith("["):
+        host = endpoint[1:].partition("]")[0]
+    elif endpoint.count(":") == 1:
+        host = endpoint.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return ""
+    return "" if address.is_loopback or address.is_link_local or address.is_unspecified else str(address)
+
+
+def _fields(resolved: Resolved) -> Iterator[str]:
+    for path in _AGENT_FIELDS:
+        if resolved.origins[path].layer != DEFAULT:
+            value = attrgetter(".".join(BY_PATH[path].attribute))(resolved.job)
+            if value is not False:
+                yield BY_PATH[path].flag
+            if not isinstance(value, bool):
+                yield f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _missing(resolved: Resolved) -> list[str]:
+    """The flags on the command line that `torchnet agent` lacks."""
+    typed = [path for path, origin in resolved.origins.items() if origin.layer == FLAG]
+    paths = dict.fromkeys("env" if path.startswith("env.") else path for path in typed)
+    return [BY_PATH[path].flag for path in paths if path not in (*_AGENT_FIELDS, *_NO_FLAG_NEEDED)]
