@@ -242,7 +242,7 @@ def test_one_warning_for_torchruns_variables(
     dry: Dry, line: str, environ: dict[str, str], names: str, advice: str
 ) -> None:
     lines = [one for one in dry(line, **environ)[1] if "PET_" in one]
-    expected = f"torchnet: {names} set; torchnet does not read PET_* variables" + (
+    expected = f"torchnet: {names} set; torchnet takes no settings from PET_* variables" + (
         f"; {advice}" if advice else ""
     )
     assert lines == ([expected] if names else [])

@@ -27,8 +27,9 @@ Run SCRIPT on many workers, so that its collectives travel over the backend netw
 
 Everything after SCRIPT belongs to the script. Each flag can also be set as TORCHNET_FLAG in the environment,
 in a job file (--config), in torchnet.toml or under [tool.torchnet] in pyproject.toml; --dry-run shows where
-each value came from. torchrun's flags are understood, with - and with _. One launch starts all nodes:
-torchrun's line for one of several hosts (--node-rank, --master-addr, --rdzv-endpoint) is refused.
+each value came from. torchrun's flags are understood, with - and with _: --shutdown-timeout sets
+--grace, and --rdzv-id sets --run-id. One launch starts all nodes: torchrun's line for one of several hosts
+(--node-rank, --master-addr, --rdzv-endpoint) is refused.
 """
 
 

@@ -196,7 +196,8 @@ def _unread_variables(
         return []
     what = f"{listed(names, len(names))} {'is' if len(names) == 1 else 'are'} set"
     return [
-        f"{what}; torchnet does not read PET_* variables" + (f"; pass {' '.join(words)}" if words else "")
+        f"{what}; torchnet takes no settings from PET_* variables"
+        + (f"; pass {' '.join(words)}" if words else "")
     ]
 
 

@@ -140,14 +140,7 @@ FIELDS = (
         "0",
         "N",
     ),
-    Field(
-        "run.grace",
-        "--grace",
-        "From SIGTERM to SIGKILL; torchrun's --shutdown-timeout sets it, too.",
-        _DURATION,
-        "10s",
-        "TIME",
-    ),
+    Field("run.grace", "--grace", "From SIGTERM to SIGKILL.", _DURATION, "10s", "TIME"),
     Field("run.link_grace", "--link-grace", "A link gone longer stops the job.", _DURATION, "5s", "TIME"),
     Field(
         "run.stall_timeout",
