@@ -36,6 +36,7 @@ POD_VARIABLES = (
 )  # fmt: skip
 TUNE_PREFIX = "TORCHNET_TUNE_"  # of workers and scripts: the settings of the table "tune"
 TABLE_VARIABLE = "TORCHNET_TABLE"  # for scripts: the path of the job's encoded table
+CONTROL_SUFFIX = ".control"  # of the file beside it: the cookies (64 bits each) of the agent's own sockets
 
 
 def rail_interface(rail: int) -> str:

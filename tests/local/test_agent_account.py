@@ -76,7 +76,8 @@ def test_who_got_how_much_over_which_interface() -> None:
     early: list[socket.socket] = []
     send(PEER, 70_000, names.JOIN_PORT, early)  # before the account: the join
     send(PEER, 30_000, kept=early)
-    account = Account(TABLE, 0, names.JOIN_PORT)
+    control = {sockets.cookie(early[0])}
+    account = Account(TABLE, 0, control)
     before = dict.fromkeys(["1/net1", "control/net1"], 0)
     assert figures(account.read()) == before
     kept: list[socket.socket] = []
@@ -84,7 +85,9 @@ def test_who_got_how_much_over_which_interface() -> None:
     send(PEER, 100_000, kept=kept)
     send("172.30.0.2", 200_000)
     send(STRANGER, 300_000)
-    send(PEER, 50_000, names.JOIN_PORT)
+    send(PEER, 50_000, names.JOIN_PORT)  # the job's: only the agent's own sockets are control
+    send(PEER, 40_000, kept=kept)
+    control.add(sockets.cookie(kept[-1]))
     early[0].sendall(bytes(999))
     early[1].sendall(bytes(555))
     with socket.create_server((OWN, 7100), family=socket.AF_INET6) as server:
@@ -93,16 +96,16 @@ def test_who_got_how_much_over_which_interface() -> None:
         own.sendall(b"x" * 1000)
         assert accepted.recv(1000)
     expected = {
-        "1/net1": 500_555,
+        "1/net1": 550_555,
         "1/eth0": 200_000,
         "others/net1": 300_000,
-        "control/net1": 50_999,
+        "control/net1": 40_999,
     }
     while any(sock.unacknowledged for sock in sockets.dump()):
         time.sleep(0.01)  # what counts has arrived
     traffic = account.settle()
     assert figures(traffic) == expected
-    assert traffic.peers[1, "net1"].received_bytes == pytest.approx(500, abs=2)
+    assert traffic.peers[1, "net1"].received_bytes == pytest.approx(550, abs=2)
     assert traffic.complete
     for sock in (*early, *kept):
         sock.close()
@@ -110,14 +113,14 @@ def test_who_got_how_much_over_which_interface() -> None:
     counter = traffic.counters["net1"]
     assert 850_000 < counter.sent_bytes < 1_000_000
     total = traffic.on_interface("net1")
-    assert total.sent_bytes == 500_555 + 300_000 + 50_999
+    assert total.sent_bytes == 550_555 + 300_000 + 40_999
     account.close()
 
 
 @isolated
 def test_a_connection_that_is_reset_keeps_what_was_seen_of_it_and_the_account_is_no_proof_any_more() -> None:
     world()
-    account = Account(TABLE, 0, names.JOIN_PORT)
+    account = Account(TABLE, 0, set())
     kept: list[socket.socket] = []
     send(PEER, 400_000, kept=kept)
     assert account.read().complete  # as the heartbeat reads it once a second
@@ -136,7 +139,7 @@ def test_an_address_of_several_workers_is_nobodys() -> None:
     """As docker0's, or that of a node's own DNS server, which every worker reports."""
     world()
     rows = [Row(r.node_rank, r.name, r.uid, r.rails, (*r.eth0, STRANGER)) for r in TABLE.rows]
-    account = Account(TABLE, 0, names.JOIN_PORT)
+    account = Account(TABLE, 0, set())
     account.learn(Table(tuple(rows)))
     send(STRANGER, 70_000)
     send("172.30.0.2", 20_000)
@@ -154,7 +157,7 @@ def test_an_address_of_several_workers_is_nobodys() -> None:
 @isolated
 def test_lost_events_make_the_account_incomplete() -> None:
     world()
-    account = Account(TABLE, 0, names.JOIN_PORT)
+    account = Account(TABLE, 0, set())
     account.closed.netlink.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
     for _ in range(50):
         send(PEER, 1000)
@@ -165,7 +168,7 @@ def test_lost_events_make_the_account_incomplete() -> None:
 @isolated
 def test_a_restart_brings_new_addresses_and_old_ones_stay_known() -> None:
     world()
-    account = Account(TABLE, 0, names.JOIN_PORT)
+    account = Account(TABLE, 0, set())
     send(STRANGER, 10_000)
     moved = Row(1, "node-1", "u2", (RailRow("net1", STRANGER, 1500),))
     account.learn(Table((TABLE.rows[0], moved)))
@@ -181,10 +184,10 @@ def test_what_is_sent_twice_is_no_other_traffic() -> None:
     far = world()
     big = "link set net1 mtu 65535"
     ip(big)
-    near_account = Account(TABLE, 0, names.JOIN_PORT)
+    near_account = Account(TABLE, 0, set())
     with far:
         ip(big)
-        far_account = Account(TABLE, 1, names.JOIN_PORT)
+        far_account = Account(TABLE, 1, set())
     kept: list[socket.socket] = []
     for _ in range(8):
         send(PEER, 400_000, kept=kept)

@@ -119,9 +119,9 @@ def test_a_preflight_and_an_account_among_many_need_few_descriptors() -> None:
     loop.run()
     assert answers == [[]]
     assert descriptors() - before == 1
-    measured(lambda: Account(table, 0, 29500).read(), seconds=3, megabytes=30)
+    measured(lambda: Account(table, 0, set()).read(), seconds=3, megabytes=30)
     before = descriptors()
-    account = Account(table, 0, 29500)
+    account = Account(table, 0, set())
     account.read()
     assert descriptors() - before <= 1
     account.close()

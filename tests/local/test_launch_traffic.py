@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from tests import needs
-from tests.jobs import ROOT, Job, parent, receipt, run, script, until
+from tests.jobs import ROOT, Job, lines, parent, receipt, run, script, until
 
 MB = 1_000_000
 
 # Rank 0 receives what rank 1 sends: pairs of "address=bytes" on the command line, one connection each. From the
-# stranger, rank 1 reads.
+# stranger, rank 1 reads. LEAK_PORT: the port of all but the first.
 SEND = """
     import os, socket, sys, time
 
@@ -34,6 +34,8 @@ SEND = """
     for number, word in enumerate(sys.argv[1:]):
         address, count = word.split("=")
         port, left = 20000 + number, int(count)
+        if number:
+            port = int(os.environ.get("LEAK_PORT", port))
         if os.environ["RANK"] == "1" and address == "172.30.9.9":
             peer = connect(address, port)
             while got := peer.recv_into(block):
@@ -162,6 +164,36 @@ def test_bytes_to_a_peers_eth0_lower_the_share(send: Path, tmp_path: Path) -> No
     assert "--min-share 95 % is not reached: 66." in done.stderr
     assert found["failure"] is None
     assert [rank["exit_code"] for rank in found["ranks"]] == [0, 0]
+
+
+def test_port_29500_counts_like_any_other(send: Path, tmp_path: Path) -> None:
+    """PyTorch's default MASTER_PORT, which the join uses, too, on net1."""
+    path = tmp_path / "receipt.json"
+    arguments = ("--json", path, "--min-share", "0.95", send, f"{NET1}={MB}", f"{ETH0}={10 * MB}")
+    done = run(*arguments, env={"LEAK_PORT": "29500"})
+    found = receipt(path)
+    assert (done.code, found["exit_code"]) == (5, 5), done.stderr
+    assert found["backend_share"] == pytest.approx(1 / 11, rel=0.01)
+    assert (found["proof"], found["findings"]) == ("measured", [])
+    for node in found["nodes"]:
+        assert exchanged(node) == {"net1": about(MB), "eth0": about(10 * MB)}
+
+
+def test_a_ranks_traffic_leaves_the_agents_connections_out_in_each_attempt(tmp_path: Path) -> None:
+    text = """
+        import os, sys, time, torchnet
+        time.sleep(1.5)  # heartbeats
+        t = torchnet.traffic()
+        print("peers", dict(t.peers), "others", t.others, flush=True)
+        if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+            time.sleep(1)
+            sys.exit(os.environ["RANK"] == "1")
+    """
+    done = run("--nnodes", "3", "--max-restarts", "1", script(tmp_path, text))
+    assert done.code == 0, done.stderr
+    for rank in range(3):
+        said = "peers {} others Bytes(sent_bytes=0, received_bytes=0)"
+        assert lines(done.stdout, rank) == [said, said]
 
 
 def test_a_gigabyte_from_a_stranger_changes_nothing(send: Path, tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ def on_two_nodes(script: str, tmp_path: Path, *, table: bool) -> None:
             for n in range(2)
         ]
         (tmp_path / "table").write_bytes(encode(Table(tuple(rows))))
+        (tmp_path / "table.control").write_bytes(b"")
         env["TORCHNET_TABLE"] = str(tmp_path / "table")
     needs.networks()
     needs.program("ip")
@@ -145,15 +146,20 @@ def test_bytes_are_counted_by_peer_and_interface(tmp_path: Path) -> None:
     )
 
 
-def test_strangers_are_no_peers_and_torchnets_own_channel_is_none(tmp_path: Path) -> None:
+def test_strangers_are_no_peers_and_the_agents_sockets_count_nowhere(tmp_path: Path) -> None:
     on_two_nodes(
         """
+        import struct
         STRANGER = "172.30.0.99"  # the far node again, under an address that both workers have, as docker0's
+        agents = connect(NET1, 29500)
+        with open(os.environ["TORCHNET_TABLE"] + ".control", "wb") as file:
+            file.write(agents.getsockopt(socket.SOL_SOCKET, 57, 8) + struct.pack("=Q", 1 << 40))
         with torchnet.traffic() as t:
-            connections = connect(NET1), connect(STRANGER), connect(NET1, 29500)
-            for connection, count in zip(connections, (1000, 3000, 5000)):
+            connections = connect(NET1), connect(STRANGER), connect(NET1, 29500), agents
+            for connection, count in zip(connections, (1000, 3000, 5000, 7000)):
                 echo(connection, count)
-        assert set(t.peers) == {"node-1"} and near(t.peers["node-1"], 1000), t
+            agents.close()
+        assert set(t.peers) == {"node-1"} and near(t.peers["node-1"], 6000), t
         assert near(t.others, 3000), t
         """,
         tmp_path,
@@ -235,6 +241,18 @@ def test_a_table_that_cannot_be_read_is_warned_of(monkeypatch: pytest.MonkeyPatc
     (tmp_path / "table").write_bytes(b"no table")
     monkeypatch.setenv("TORCHNET_TABLE", str(tmp_path / "table"))
     with pytest.warns(RuntimeWarning, match="peers are named by address") as caught:
+        torchnet.traffic()
+    assert caught[0].filename == __file__
+
+
+def test_control_sockets_that_are_not_known_are_warned_of(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    row = Row(0, "node-0", "", (RailRow("net1", "fd00::1", 1500),))
+    (tmp_path / "table").write_bytes(encode(Table((row,))))
+    (tmp_path / "table.control").write_bytes(b"no cookies")
+    monkeypatch.setenv("TORCHNET_TABLE", str(tmp_path / "table"))
+    with pytest.warns(RuntimeWarning, match="table.control") as caught:
         torchnet.traffic()
     assert caught[0].filename == __file__
 

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from torchnet.agent import handshake
-from torchnet.agent.door import Door, enter
+from torchnet.agent.door import Door, control_cookies, enter
 from torchnet.agent.frames import LENGTH, pack
 from torchnet.agent.loop import Loop
+from torchnet.kernel import sockets
 
 HELLO = {"row": "…", "run": "r", "nnodes": 2}
 
@@ -73,6 +74,7 @@ def test_a_worker_that_knows_the_token_is_handed_on(opened: Open) -> None:
     sock = knock(opened)
     assert isinstance(sock, socket.socket)
     assert opened.welcomed == [(HELLO, b"")]
+    assert {sockets.cookie(sock), sockets.cookie(opened._kept[0])} <= control_cookies
     assert opened.door.refused == 0
     sock.close()
 
@@ -127,8 +129,10 @@ def test_nonsense_ends_the_connection_at_once(opened: Open, case: str) -> None:
             except ConnectionError:
                 return b""
 
+    before = set(control_cookies)
     assert opened.serve(client) == b""
     assert opened.welcomed == []
+    assert control_cookies == before  # what strangers send is no control traffic
     assert refused in (opened.door.refused, None)
     knock(opened).close()
 
@@ -157,6 +161,8 @@ def test_a_client_is_not_taken_in_by_another_service() -> None:
 
             thread = threading.Thread(target=answer)
             thread.start()
+            before = len(control_cookies)
             with pytest.raises((ValueError, OSError)):
                 enter("the token", "127.0.0.1", "127.0.0.1", server.getsockname()[1], HELLO, 3.0)
             thread.join()
+            assert len(control_cookies) == before + 1  # a try that failed is the agent's, too

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import select
 import time
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 
 from torchnet.kernel import links, sockets
@@ -87,12 +87,15 @@ class Traffic:
 
 
 class Account:
-    """Opened right before the processes start; :meth:`poll` when ``closed`` is readable, :meth:`read` at any time."""
+    """Opened right before the processes start; :meth:`poll` when ``closed`` is readable, :meth:`read` at any time.
 
-    def __init__(self, table: Table, own_rank: int, control_port: int) -> None:
+    ``control``: cookies of torchnet's own sockets, which may be added until they close.
+    """
+
+    def __init__(self, table: Table, own_rank: int, control: Container[int]) -> None:
         self.closed = sockets.Destroyed()
         self._own_rank = own_rank
-        self._control_port = control_port
+        self._control = control
         self._peers: dict[str, int | None] = {}
         self.learn(table)
         self._interfaces = _by_address()
@@ -168,7 +171,7 @@ class Account:
         if interface in ("", "lo") or peer == self._own_rank:
             return  # within the worker
         base = self._base.get(socket.cookie)
-        if self._control_port in (socket.local_port, socket.remote_port):
+        if socket.cookie in self._control:
             traffic.control.setdefault(interface, Flow()).add(socket, base)
         elif peer is None:
             traffic.others.setdefault(interface, Flow()).add(socket, base)

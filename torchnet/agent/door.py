@@ -16,13 +16,17 @@ from typing import Any
 from torchnet.agent import handshake
 from torchnet.agent.frames import LENGTH, pack
 from torchnet.agent.loop import Loop, Timer
-from torchnet.kernel import links
+from torchnet.kernel import links, sockets
 from torchnet.network.table import Row, Table, decode, encode
 
 STRANGERS = 256  # connections that have not proved anything yet
 _PATIENCE_SECONDS = 10.0
 _ANSWER_LIMIT = 16 << 10
 _SOL_TCP_THIN_LINEAR_TIMEOUTS = 16
+
+# Cookies of this process's connections with other agents, those that have ended included: the account has no other way
+# to tell control traffic from the job's, since a script may use any port.  A stranger's is never in it.
+control_cookies: set[int] = set()
 
 Welcome = Callable[[socket.socket, dict[str, Any], bytes], None]
 
@@ -95,6 +99,7 @@ class Door:
                 self.refused += 1
                 self._away(sock)
                 return
+            control_cookies.add(sockets.cookie(sock))
             timer.cancel()
             del self._strangers[sock]
             self._loop.watch(sock)
@@ -124,6 +129,7 @@ def enter(
     """
     sock = socket.socket(links.family_of(rank0), socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
+        control_cookies.add(sockets.cookie(sock))
         tune(sock)
         sock.settimeout(seconds)
         sock.bind((own, 0))

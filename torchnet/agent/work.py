@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from torchnet import names
 from torchnet.agent import memory, receipt
 from torchnet.agent.account import Account
+from torchnet.agent.door import control_cookies
 from torchnet.agent.environment import Environment
 from torchnet.agent.gang import Gang
 from torchnet.agent.loop import Loop
@@ -71,7 +73,7 @@ class Work:
                     "--stall-action stop: on loopback no bytes are counted, so a stall is not noticed"
                 )
         if self._account is None:
-            self._account = Account(table, self._spec.node_rank, names.JOIN_PORT)
+            self._account = Account(table, self._spec.node_rank, control_cookies)
             self._loop.watch(self._account.closed, self._account.poll)
             if not self._spec.loopback:
                 self._watch = RailWatch(self._loop, rails, self._spec.link_grace, self._told, self._lost)
@@ -84,6 +86,7 @@ class Work:
                 self._watch.follow(rails)
         self._hcas = environment.rdma
         environment.table = self.gang.keep(f"table-{attempt}", encode(table))
+        self.gang.keep(f"table-{attempt}{names.CONTROL_SUFFIX}", array("Q", control_cookies).tobytes())
         self.gang.start(attempt, environment.of)
 
     def rest(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ _REQUEST = struct.Struct("=BBBBI" + "HH16s16sII I".replace(" ", ""))
 _MESSAGE = struct.Struct("=BBBB HH16s16sIII IIIII".replace(" ", ""))
 _BY_FAMILY = 20
 _INFO = 2  # INET_DIAG_INFO
+_SO_COOKIE = 57  # include/uapi/asm-generic/socket.h; missing in Python's socket
 _GROUPS_TCP_DESTROY = (1, 3)  # SKNLGRP_INET_TCP_DESTROY, SKNLGRP_INET6_TCP_DESTROY
 _SYN_RECV, _TIME_WAIT, _LISTEN = 3, 6, 10
 _STATES = 0xFFF & ~(1 << _LISTEN) & ~(1 << _TIME_WAIT) & ~(1 << _SYN_RECV)  # has no socket yet
@@ -54,6 +56,11 @@ class SocketBytes:
     inode: int
     cookie: int
     state: int
+
+
+def cookie(sock: socket.socket) -> int:
+    """The ``cookie`` that :class:`SocketBytes` has for a socket of this process; it stays the same until its end."""
+    return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8), sys.byteorder)
 
 
 def half_open(port: int) -> list[str]:

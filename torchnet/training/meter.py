@@ -11,6 +11,7 @@ import os
 import select
 import time
 import warnings
+from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -191,13 +192,15 @@ class _Directory:
     """
 
     def __init__(self) -> None:
-        self._names = _names_by_address(os.environ.get(names.TABLE_VARIABLE, ""))
+        path = os.environ.get(names.TABLE_VARIABLE, "")
+        self._names = _names_by_address(path)
+        self._control = _control_cookies(path) if self._names else frozenset()
         self._own: dict[str, str] = {}
         self._learn()
 
     def is_torchnets_own(self, socket: SocketBytes) -> bool:
-        """The agents' control channel: its port is torchnet's under torchnet alone, and anybody's elsewhere."""
-        return bool(self._names) and names.JOIN_PORT in (socket.local_port, socket.remote_port)
+        """The agent's control channel; its port does not tell, since scripts use the same."""
+        return socket.cookie in self._control
 
     def place(self, socket: SocketBytes) -> tuple[str | None, str]:
         """The peer's name (None: nobody of this job) and the own interface that the connection belongs to."""
@@ -254,6 +257,17 @@ def _names_by_address(path: str) -> dict[str, str]:
         return {}
     named = {row.node_rank: row.name for row in table.rows}
     return {address: named[rank] for address, rank in owners(table).items() if rank is not None}
+
+
+def _control_cookies(path: str) -> frozenset[int]:
+    """The cookies of the agent's own sockets."""
+    try:
+        with open(path + names.CONTROL_SUFFIX, "rb") as file:
+            return frozenset(array("Q", file.read()))
+    except (OSError, ValueError) as error:
+        text = f"{path}{names.CONTROL_SUFFIX}: {error}; torchnet's own connections are counted as peers'"
+        warnings.warn(text, RuntimeWarning, stacklevel=5)
+        return frozenset()
 
 
 def _counters() -> dict[str, Bytes]:
