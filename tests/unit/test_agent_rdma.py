@@ -100,25 +100,36 @@ def test_only_devices_on_rails_reach_the_environment(
     root, net = str(tmp_path / "infiniband"), str(tmp_path / "net")
     monkeypatch.setattr(environment, "on_rails", partial(rdma.on_rails, root=root, net=net, nodes=nodes))
     monkeypatch.setattr(environment, "devices", partial(rdma.devices, root, nodes))
-    monkeypatch.delenv("NCCL_NET", raising=False)
+    for name in ("NCCL_NET", "NCCL_IB_HCA", "NCCL_IB_DISABLE"):
+        monkeypatch.delenv(name, raising=False)
     cards = Cards(tmp_path, nodes)
     cards.device("mlx5_0", "eth0")
 
-    def made(**fields: Any) -> Environment:
+    def made(runtime: str = "kubernetes", **fields: Any) -> Environment:
         rails = (Rail(0, "ml/net", "net1", "fd00::1", 6, 64, 9000),)
-        return Environment(spec(entry="program", **fields), "fd00::1", rails, 29501, 0)
+        return Environment(spec(entry="program", runtime=runtime, **fields), "fd00::1", rails, 29501, 0)
 
     given = made().given(0)
-    assert (given["NCCL_NET"], given.get("NCCL_IB_HCA")) == ("Socket", None)
+    assert (given.get("NCCL_NET"), given.get("NCCL_IB_HCA")) == (None, None)
+    assert made("local").given(0)["NCCL_NET"] == "Socket"
     (warning,) = [text for text in made().warnings() if "mlx5_0" in text]
-    assert "set NCCL_NET=IB and NCCL_IB_HCA=" in warning
-    for quiet in (made(loopback=True), made(env={"NCCL_NET": "IB"})):
+    assert "NCCL_IB_HCA=" in warning
+    assert "NCCL_NET=Socket" in warning
+    assert made().bypass == ("mlx5_0",)
+    for chosen in ({"NCCL_NET": "IB"}, {"NCCL_IB_HCA": "mlx5_0"}):  # no warning, but a finding
+        assert not [text for text in made(env=chosen).warnings() if "mlx5_0" in text]
+        assert made(env=chosen).bypass == ("mlx5_0",)
+    tcp = [made(env={name: value}) for name, value in (("NCCL_NET", "socket"), ("NCCL_IB_DISABLE", "1"))]
+    for quiet in (*tcp, made("local"), made(loopback=True)):
         assert not [text for text in quiet.warnings() if "mlx5_0" in text]
+        assert quiet.bypass == ()
     cards.device("mlx5_1", "net1")
     given = made().given(0)
     assert (given.get("NCCL_NET"), given["NCCL_IB_HCA"]) == (None, "=mlx5_1")
     assert (given["NCCL_IB_ADDR_RANGE"], made().rdma) == ("fd00::/64", ("mlx5_1",))
     assert not [text for text in made().warnings() if "mlx5_" in text]
+    assert made().bypass == ()  # NCCL_IB_HCA confines NCCL to the rails
+    assert made(env={"NCCL_IB_HCA": "mlx5"}).bypass == ("mlx5_0",)
 
 
 def test_bytes_by_rdma_are_a_jobs_movement(
@@ -139,6 +150,9 @@ def test_bytes_by_rdma_are_a_jobs_movement(
         assert one.moved() == 100
         one._hcas = ("mlx5_0",)
         assert one.moved() == 0
+        one._bypass = ("mlx5_1", "mlx5_7")
+        findings = one.receipt(Table(()), ())["findings"]
+        assert any("mlx5_1 (100 bytes), mlx5_7 (no counters)" in text for text in findings)
     finally:
         one.close()
         loop.close()

@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.agents import MB, counted, flow, rails, spec, table, traffic
 from torchnet.agent.account import HEADER_BYTES, Flow
-from torchnet.agent.receipt import worker
+from torchnet.agent.receipt import job, worker
 from torchnet.agent.watch import Flap
 from torchnet.kernel.links import Counters
 
@@ -59,6 +59,23 @@ def test_rdma_on_no_rail_is_not_the_backends() -> None:
     assert finding.startswith("node-0: mlx5_2/1, on no rail, moved 9000000 bytes by RDMA")
     unmapped = worker(spec(), table(), rails(), traffic({}, {}), {}, [], ports)
     assert (unmapped["rdma_bytes"], unmapped["rdma_stray"], unmapped["findings"]) == ({}, ports, [])
+
+
+@pytest.mark.parametrize(("moved", "proof"), [(0, "inferred"), (9 * MB, "unknown"), (None, "unknown")])
+@pytest.mark.parametrize("hcas", [(), ("mlx5_0",)])
+def test_rdma_devices_that_may_have_bypassed_the_backend_are_found(
+    moved: int | None, proof: str, hcas: tuple[str, ...]
+) -> None:
+    """The share is no number where they moved bytes, or where nobody counted them."""
+    seen = traffic({(1, "net1"): flow(20)}, {"net1": counted(20), "eth0": counted(0)})
+    ports = {"mlx5_9/1": moved} if moved else {}
+    one = worker(spec(), table(), rails(), seen, {}, [], ports, hcas, {"mlx5_9": moved})
+    (finding,) = [text for text in one["findings"] if "NCCL may have used RDMA" in text]
+    assert f"mlx5_9 ({'no counters' if moved is None else f'{moved} bytes'})" in finding
+    two = {**worker(spec(1), table(), rails(), seen, {}, [], {}), "node": "node-1"}
+    found = job(spec=spec(min_share=0.95), receipts=[one, two], failure=None, began=0, restarts=0)
+    assert (found["proof"], found["backend_share"]) == (proof, None if proof == "unknown" else 1.0)
+    assert found["exit_code"] == (5 if proof == "unknown" else 0)
 
 
 def test_a_peer_beyond_the_table_keeps_its_number() -> None:

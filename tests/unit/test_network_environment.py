@@ -43,7 +43,6 @@ def test_the_whole_table() -> None:
         "TORCHCOMM_GLOO_INTERFACE": "net1",
         "NCCL_SOCKET_IFNAME": "=net1,net2",
         "NCCL_SOCKET_FAMILY": "AF_INET6",
-        "NCCL_NET": "Socket",
         "NCCL_CROSS_NIC": "0",
         "TP_SOCKET_IFNAME": "net1",
         "UCX_NET_DEVICES": "net1,net2",
@@ -82,7 +81,12 @@ def test_rdma() -> None:
     assert "NCCL_IB_GID_INDEX" not in {variable.name for variable in explain()}
     assert not any(name.startswith("NCCL_IB") for name in values(INPUTS))
     assert not any(name.startswith("NCCL_IB") for name in values(replace(inputs, loopback=True)))
-    assert "NCCL_NET" not in values(replace(INPUTS, loopback=True))
+
+
+def test_only_local_networks_keep_nccl_from_rdma_and_plugins() -> None:
+    assert "NCCL_NET" not in values(INPUTS)
+    assert values(replace(INPUTS, local=True))["NCCL_NET"] == "Socket"
+    assert "NCCL_NET" not in values(replace(INPUTS, local=True, loopback=True))
 
 
 def test_threads_where_processes_share_the_machine() -> None:
@@ -131,6 +135,7 @@ def test_explain_covers_everything_that_build_gives() -> None:
         libuv=False,
         gpus=("0",),
         hostid="h",
+        local=True,
         rdma=("mlx5_0",),
         rdma_prefix="fcbb::/64",
         user="u",

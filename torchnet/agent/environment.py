@@ -19,7 +19,8 @@ class Environment:
     """The environments of one attempt: ``of(local rank, error file)``.
 
     ``master`` is rank 0's address, ``port`` its store's; ``table`` is the path of the job's table, by which
-    torchnet.traffic() names the peers; ``rdma`` are the RDMA devices on the rails.
+    torchnet.traffic() names the peers; ``rdma`` are the RDMA devices on the rails, ``bypass`` those on no rail that
+    NCCL may use.
     """
 
     table = ""
@@ -52,6 +53,7 @@ class Environment:
             "rdma": self.rdma,
             "rdma_prefix": covering_prefix([f"{r.address}/{r.prefix}" for r in rails]) if self.rdma else None,
             "loopback": spec.loopback,
+            "local": spec.runtime == "local",
             "user": None if _known() else "torchnet",
             "home": self._home,
             "cache_dir": f"{self._home}/torchinductor" if self._home else None,
@@ -59,6 +61,7 @@ class Environment:
             "nccl_threads": self._tuned("NCCL_SOCKET_NTHREADS"),
             "nccl_sockets": self._tuned("NCCL_NSOCKS_PERTHREAD"),
         }
+        self.bypass = self._bypass()
 
     def _tuned(self, name: str) -> str | None:
         return self._user.get(names.TUNE_PREFIX + name)
@@ -74,14 +77,24 @@ class Environment:
         return {n: v for n, v in merged.items() if self._user.get(n) != v and n not in files}
 
     def warnings(self) -> tuple[str, ...]:
-        """What the user set and what follows from it; RDMA devices that are left unused."""
+        """What the user set and what follows from it; RDMA devices that NCCL may use beside the rails."""
         found = merge(self._user, build(self._inputs(0, "")))[1]
-        if self.rdma or self._spec.loopback or "NCCL_NET" in self._user or not (unused := devices()):
+        if not self.bypass or not self._user.keys().isdisjoint(("NCCL_NET", "NCCL_IB_HCA")):
             return found
         text = (
-            f"{', '.join(unused)}: on no rail's card, as far as /sys tells, so NCCL uses TCP; if one is, set "
+            f"{', '.join(self.bypass)}: on no rail's card, as far as /sys tells, and NCCL may use RDMA there instead "
+            "of the backend; set NCCL_IB_HCA=DEVICE if a device belongs to the backend, NCCL_NET=Socket to use TCP alone"
         )
-        return (*found, f"{text}NCCL_NET=IB and NCCL_IB_HCA=DEVICE")
+        return (*found, text)
+
+    def _bypass(self) -> tuple[str, ...]:
+        given = build(self._inputs(0, ""))
+        env = merge(self._user, given)[0]
+        confined = {v.value for v in given if v.name == "NCCL_IB_HCA"} == {env.get("NCCL_IB_HCA")}
+        tcp = env.get("NCCL_NET", "").lower() == "socket" or env.get("NCCL_IB_DISABLE", "0") not in ("", "0")
+        if self._spec.loopback or confined or tcp:
+            return ()
+        return tuple(device for device in devices() if device not in self.rdma)
 
     def _inputs(self, local_rank: int, error_file: str) -> EnvironmentInputs:
         rank = self._spec.ranks[0] + local_rank

@@ -35,10 +35,13 @@ def worker(
     flaps: Sequence[Flap],
     rdma: Mapping[str, int],
     hcas: Collection[str] = (),
+    bypass: Mapping[str, int | None] | None = None,
 ) -> dict[str, Any]:
     """One worker's account: what its node did and saw.  ``traffic`` is None when the processes never started.
 
     ``rdma``: what each port moved; ``hcas``: the devices on the rails.  Those alone count for the backend.
+    ``bypass``: the devices on no rail that NCCL may have used, with the bytes that they moved, None where they have no
+    counters.
     """
     backend = {rail.interface for rail in rails}
     traffic = traffic or Traffic(complete=False)
@@ -50,6 +53,13 @@ def worker(
             f"{spec.name}: {', '.join(stray)}, on no rail, moved {sum(stray.values())} bytes by RDMA: others' traffic, "
             "or NCCL_IB_HCA and UCX_NET_DEVICES were set otherwise"
         )
+    if bypass:
+        seen = [f"{device} ({'no counters' if n is None else f'{n} bytes'})" for device, n in bypass.items()]
+        findings.append(
+            f"{spec.name}: NCCL may have used RDMA devices on no rail instead of the backend: {', '.join(seen)}; "
+            "NCCL_NET=Socket prevents it"
+        )
+    blind = bypass is not None and None in bypass.values()
     interfaces = {
         name: {
             "role": "backend" if name in backend else "frontend" if name == "eth0" else "other",
@@ -76,8 +86,12 @@ def worker(
         "other_bytes": sum(flow.total for flow in traffic.others.values()),
         "peers": peers,
         "rdma_bytes": on_rails,
-        "rdma_stray": {} if hcas else stray,
-        "proof": "measured" if traffic.complete else "inferred" if traffic.counters else "unknown",
+        "rdma_stray": {} if hcas and not bypass else stray,
+        "proof": "unknown"
+        if blind or not (traffic.complete or traffic.counters)
+        else "measured"
+        if traffic.complete
+        else "inferred",
         "series": None,
         "codes": dict(codes),
         "flaps": [vars(flap) for flap in flaps],
@@ -213,13 +227,15 @@ def _share(
             "unknown",
             f"bytes went by RDMA ports of which nothing tells whether they are on a rail: {said}",
         )
+    if any(receipt["proof"] == "unknown" and receipt["interfaces"] for receipt in receipts):
+        return None, "unknown", "RDMA devices without counters may have carried bytes (see the findings)"
     if everything + rdma == 0:
         return None, "unknown", "the workers exchanged nothing"
     share = round((backend + rdma) / (everything + rdma), 6)
     if rdma:
         return share, "inferred", "RDMA is counted by port, not by peer"
     if any(receipt["findings"] for receipt in receipts):
-        return share, "inferred", "the two witnesses disagree (see the findings)"
+        return share, "inferred", "not all bytes are accounted for (see the findings)"
     if len(receipts) < spec.nnodes or any(receipt["proof"] != "measured" for receipt in receipts):
         return share, "inferred", "not every connection of every worker was seen to its end"
     return share, "measured", "each TCP connection's count, by peer"

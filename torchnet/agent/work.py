@@ -54,6 +54,7 @@ class Work:
         self._pace: Pace | None = None
         self._rdma = port_bytes()
         self._hcas: tuple[str, ...] = ()
+        self._bypass: tuple[str, ...] = ()
         self._killed = memory.kills()
         self.gang = Gang(loop, spec, reporter, ended)
 
@@ -84,7 +85,7 @@ class Work:
             self._account.learn(table)
             if self._watch is not None:
                 self._watch.follow(rails)
-        self._hcas = environment.rdma
+        self._hcas, self._bypass = environment.rdma, environment.bypass
         environment.table = self.gang.keep(f"table-{attempt}", encode(table))
         self.gang.keep(f"table-{attempt}{names.CONTROL_SUFFIX}", array("Q", control_cookies).tobytes())
         self.gang.start(attempt, environment.of)
@@ -134,7 +135,12 @@ class Work:
             self._watch = None
         pace, self._pace = self._pace, None
         codes = self.gang.codes()
-        made = receipt.worker(self._spec, table, rails, traffic, codes, flaps, self._ports(), self._hcas)
+        ports, counted = self._ports(), port_bytes()
+        bypass = {
+            device: sum(of_devices(ports, (device,)).values()) if of_devices(counted, (device,)) else None
+            for device in self._bypass
+        }
+        made = receipt.worker(self._spec, table, rails, traffic, codes, flaps, ports, self._hcas, bypass)
         return {**made, "series": pace.close() if pace else None}
 
     def close(self) -> None:

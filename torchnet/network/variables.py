@@ -38,6 +38,7 @@ class EnvironmentInputs:
         rdma: names of the RDMA devices on the rails (``mlx5_0``), () for plain TCP.
         rdma_prefix: the one network (CIDR) that holds the rails' addresses: environment.covering_prefix.
         loopback: there is no backend, all workers share this machine's ``lo``.
+        local: the networks are torchnet's own, in namespaces of this machine.
         gloo_devices, nccl_threads, nccl_sockets: the table "tune" of the job's settings; None leaves them.
         user, home, cache_dir: set where the uid has no passwd entry or no writable HOME; None leaves them.
 
@@ -65,6 +66,7 @@ class EnvironmentInputs:
     rdma: tuple[str, ...] = ()
     rdma_prefix: str | None = None
     loopback: bool = False
+    local: bool = False
     user: str | None = None
     home: str | None = None
     cache_dir: str | None = None
@@ -203,9 +205,10 @@ RULES: tuple[Rule, ...] = (
     Rule("NCCL_HOSTID", "one for each local node", lambda i: i.hostid,
          "Local nodes share a machine: without it NCCL uses shared memory and net1 carries nothing.",
          _NCCL, consequence="NCCL takes equal ids for one machine and may bypass the backend"),
-    # Not Socket with RDMA devices, but not IB either, which would refuse the plugins that add to it (SHARP).
-    Rule("NCCL_NET", "Socket, without RDMA devices", lambda i: None if i.hcas or i.loopback else "Socket",
-         "TCP over the rails: a card or plugin that is not on the backend must not take the traffic away.",
+    # Unset on a cluster: Socket would switch InfiniBand and plugins (EFA, GPUDirect-TCPX, SHARP) off, and so would IB
+    # the plugins.
+    Rule("NCCL_NET", "Socket, in local networks", lambda i: "Socket" if i.local and not i.loopback else None,
+         "Local networks carry TCP alone: an RDMA device of the machine would bypass them.",
          _NCCL, consequence="NCCL uses that transport, wherever its devices are connected"),
     Rule("NCCL_CROSS_NIC", "0, with several rails", lambda i: "0" if len(i.rails) > 1 else None,
          "Rail i talks to rail i: only these paths are checked, and NCCL cannot tell isolated rails.",
