@@ -13,6 +13,8 @@ PORT_LAST = 29599
 JOIN_PORT = PORT_FIRST
 STORE_PORTS = range(PORT_FIRST + 1, PORT_LAST + 1)
 
+GRACE_SECONDS = 30.0  # from SIGTERM to SIGKILL: torchrun's default
+
 # Rails of one worker. Clouds give up to 16 network cards to a machine (`vf*16`); the size of a job's table is bounded
 # for so many (torchnet.network.table).
 MAX_RAILS = 16

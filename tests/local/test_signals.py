@@ -36,6 +36,25 @@ STUBBORN = """
 """
 
 
+# What torch's DataLoader does: a handler of SIGCHLD raises when a worker has died of a signal.
+SAVES = """
+    import signal, sys, time
+    from torch.utils.data import DataLoader
+
+    def save(number, frame):
+        for _ in range(10):
+            time.sleep(0.1)
+        print("SAVED", flush=True)
+        sys.exit(0)
+
+    signal.signal(signal.SIGTERM, save)
+    for number, _ in enumerate(DataLoader(range(10**6), num_workers=2)):
+        if not number:
+            print("ready", flush=True)
+        time.sleep(0.01)
+"""
+
+
 def ready(job: Job, ranks: int = 2) -> None:
     for rank in range(ranks):
         job.wait_for(rf"\[rank {rank}\] ready", on="stdout")
@@ -60,6 +79,63 @@ def test_one_signal_stops_the_job_in_order(tmp_path: Path, number: str, code: in
     assert f"root cause: stopped by {number}" in done.stderr
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_checkpoint_is_saved_with_the_dataloaders_workers(tmp_path: Path, number: int) -> None:
+    path = tmp_path / "receipt.json"
+    with Job("--json", path, script(tmp_path, SAVES)) as job:
+        ready(job)
+        job.send(number)
+        done = job.finish()
+    assert [lines(done.stdout, rank) for rank in (0, 1)] == [["ready", "SAVED"]] * 2, done.stderr
+    assert done.code == 128 + number
+    assert [rank["exit_code"] for rank in receipt(path)["ranks"]] == [0, 0]
+
+
+# A rank in a shell's care, and children that a rank leaves behind: one ends by SIGTERM, one ignores it.
+CARE = """
+    import os, signal, subprocess, sys, time
+    if sys.argv[1:]:
+        wait = "print('child', flush=True); time.sleep(600)"
+        words = {"polite": "", "stubborn": "signal.signal(15, signal.SIG_IGN);"}[sys.argv[1]]
+        subprocess.Popen([sys.executable, "-c", f"import signal, time; {words}{wait}"])
+    def stop(*_):
+        time.sleep(0 if sys.argv[1:] else 3)
+        open("saved", "w").close()
+        print("saved", flush=True)
+        sys.exit(0)
+    signal.signal(signal.SIGTERM, stop)
+    print("ready", flush=True)
+    while True:
+        time.sleep(0.1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("child", "grace", "least", "most"), [("polite", 30, 0, 2), ("stubborn", 30, 2, 8), ("stubborn", 1, 1, 2)]
+)
+def test_a_ranks_child_ends_after_it(
+    tmp_path: Path, child: str, grace: int, least: float, most: float
+) -> None:
+    """SIGTERM when its rank has ended, SIGKILL 2 s later, but never after the grace."""
+    with Job("--nnodes", "1", "--grace", str(grace), script(tmp_path, CARE), child, cwd=tmp_path) as job:
+        ready(job, 1)
+        job.wait_for("child", on="stdout")
+        sent = job.send(signal.SIGTERM)
+        done = job.finish()
+    assert lines(done.stdout, 0)[-1] == "saved"
+    assert least <= done.at - sent < most
+
+
+def test_a_shells_child_has_the_whole_grace(tmp_path: Path) -> None:
+    """The shell dies of SIGTERM at once; what it ran goes on saving."""
+    text = f'"{sys.executable}" "{script(tmp_path, CARE)}"; exit $?'
+    with Job("--nnodes", "1", "--no-python", "sh", "-c", text, cwd=tmp_path) as job:
+        ready(job, 1)
+        job.send(signal.SIGTERM)
+        assert job.finish().code == 143
+    assert (tmp_path / "saved").exists()
+
+
 def test_the_second_ctrl_c_ends_everything_at_once(tmp_path: Path) -> None:
     """Row 6."""
     path = tmp_path / "receipt.json"
@@ -71,13 +147,13 @@ def test_the_second_ctrl_c_ends_everything_at_once(tmp_path: Path) -> None:
         sent = job.send(signal.SIGINT)
         done = job.finish()
     assert done.code == 130
-    assert done.at - sent < 3  # the grace would be 10
+    assert done.at - sent < 3  # the grace would be 30
     assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
     assert receipt(path)["exit_code"] == 130
 
 
 def test_who_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path) -> None:
-    """Row 7: after --grace, not after 30 s, and not before."""
+    """Row 7: after --grace, not after the default 30 s, and not before."""
     path = tmp_path / "receipt.json"
     with Job("--grace", "1", "--json", path, script(tmp_path, STUBBORN)) as job:
         ready(job)

@@ -36,7 +36,7 @@ def test_flags_and_variables_are_each_one_fields() -> None:
 
 # As a person would write the table's text for the default; the others are checked by value.
 SHOWN_DEFAULTS = {
-    "run.grace": "10s",
+    "run.grace": "30s",
     "run.link_grace": "5s",
     "run.stall_timeout": "5min",
     "run.start_timeout": "5min",

@@ -83,7 +83,7 @@ class Environment:
             return found
         text = (
             f"{', '.join(self.bypass)}: on no rail's card, as far as /sys tells, and NCCL may use RDMA there instead "
-            "of the backend; set NCCL_IB_HCA=DEVICE if a device belongs to the backend, NCCL_NET=Socket to use TCP alone"
+            "of the backend; set NCCL_IB_HCA=DEVICE if one belongs to the backend, NCCL_NET=Socket to use TCP alone"
         )
         return (*found, text)
 

@@ -120,7 +120,7 @@ def _pod(made: argparse.ArgumentParser) -> None:
 def _run(made: argparse.ArgumentParser) -> None:
     add = made.add_argument
     add("--max-restarts", type=int, default=0)
-    add("--grace", type=float, default=10.0, metavar="SECONDS")
+    add("--grace", type=float, default=names.GRACE_SECONDS, metavar="SECONDS")
     add("--link-grace", type=float, default=5.0, metavar="SECONDS")
     add("--stall-timeout", type=float, default=300.0, metavar="SECONDS")
     add("--stall-action", choices=("report", "stop"), default="report")

@@ -86,30 +86,46 @@ class Gang:
         return {str(rank): p.code for rank, p in self.processes.items() if p.code is not None}
 
     def stop(self, done: Callable[[], None]) -> None:
-        """SIGTERM to everything below this agent, SIGKILL after the grace; then ``done``, the last one given."""
+        """SIGTERM to the ranks, and to what they leave when they end; SIGKILL to all after the grace; then ``done``.
+
+        A rank's children get none while it runs: without its DataLoader workers it could not save a checkpoint.  Of
+        several ``done``, the last one given is called.
+        """
         self._stopping = True
         under_way, self._stopped = self._stopped is not None, done
         if under_way:
             return
         self.thaw()
-        # What is left when the processes themselves have ended well gets a shorter time.
-        patience = self._spec.grace if self.running else _LEFTOVER_SECONDS
-        deadline = time.monotonic() + patience
-        tree.signal_all(signal.SIGTERM)
+        deadline = time.monotonic() + self._spec.grace
+        shortened = False
+        signalled: set[int] = set()
 
         def poll() -> None:
+            nonlocal deadline, shortened
             self._reap()
-            left = tree.descendants()
-            if not left and not self.running:
+            ranks = {process.pid for process in self.processes.values() if not process.ended}
+            if not ranks and not shortened and not self._terminated():
+                # What is left when the ranks themselves have ended well gets a shorter time.
+                shortened = True
+                deadline = min(deadline, time.monotonic() + _LEFTOVER_SECONDS)
+            if not tree.descendants() and not self.running:
                 assert self._stopped is not None
                 last, self._stopped = self._stopped, None
                 last()
                 return
             if time.monotonic() >= deadline:
                 tree.signal_all(signal.SIGKILL)
+            else:
+                fresh = ranks.union(tree.descendants(ranks)) - signalled
+                signalled.update(fresh)
+                tree.send(signal.SIGTERM, fresh)
             self._loop.later(_POLL_SECONDS if time.monotonic() < deadline else 0.01, poll)
 
         self._loop.later(0, poll)
+
+    def _terminated(self) -> bool:
+        """Whether SIGTERM ended a rank, such as a shell, whose child may just be saving a checkpoint."""
+        return any(process.signal == signal.SIGTERM for process in self.processes.values())
 
     def freeze(self) -> None:
         """Ctrl-Z: all of them stop until :meth:`thaw`."""

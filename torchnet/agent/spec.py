@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from torchnet.names import GRACE_SECONDS
+
 
 @dataclass(frozen=True)
 class AgentSpec:
@@ -31,7 +33,7 @@ class AgentSpec:
     preflight: Literal["auto", "full"] = "auto"
     loopback: bool = False
     max_restarts: int = 0
-    grace: float = 10.0
+    grace: float = GRACE_SECONDS
     link_grace: float = 5.0
     stall_timeout: float = 300.0
     stall_action: Literal["report", "stop"] = "report"

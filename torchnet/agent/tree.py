@@ -6,10 +6,11 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Collection, Iterable
 
 
-def descendants() -> list[int]:
-    """The pids of every process below this one, children before grandchildren.
+def descendants(without: Collection[int] = ()) -> list[int]:
+    """The pids of every process below this one, children before grandchildren; not ``without`` and what is below them.
 
     As pid 1 of its namespace the agent is the parent of every orphan; elsewhere it has asked to be
     (PR_SET_CHILD_SUBREAPER), so nothing can leave the tree.
@@ -24,17 +25,23 @@ def descendants() -> list[int]:
     queue = list(parents.get(os.getpid(), ()))
     while queue:
         pid = queue.pop(0)
-        found.append(pid)
-        queue += parents.get(pid, ())
+        if pid not in without:
+            found.append(pid)
+            queue += parents.get(pid, ())
     return found
+
+
+def send(number: int, pids: Iterable[int]) -> None:
+    """Send a signal to those that are still there."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
 
 
 def signal_all(number: int) -> int:
     """Send a signal to all of them; returns how many there were."""
     pids = descendants()
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, number)
+    send(number, pids)
     return len(pids)
 
 

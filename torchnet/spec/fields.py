@@ -7,6 +7,7 @@ Nothing but the standard library is imported: ``torchnet launch --help`` has 0.1
 
 from __future__ import annotations
 
+from torchnet.names import GRACE_SECONDS
 from torchnet.spec.field import GROUPS, PLACES, Field
 from torchnet.spec.kubernetes_fields import KUBERNETES_FIELDS
 
@@ -140,7 +141,7 @@ FIELDS = (
         "0",
         "N",
     ),
-    Field("run.grace", "--grace", "From SIGTERM to SIGKILL.", _DURATION, "10s", "TIME"),
+    Field("run.grace", "--grace", "From SIGTERM to SIGKILL.", _DURATION, f"{GRACE_SECONDS:g}s", "TIME"),
     Field("run.link_grace", "--link-grace", "A link gone longer stops the job.", _DURATION, "5s", "TIME"),
     Field(
         "run.stall_timeout",

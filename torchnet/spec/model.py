@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from torchnet.names import LOCAL_PREFIXES, POD_VARIABLES, TUNE_PREFIX
+from torchnet.names import GRACE_SECONDS, LOCAL_PREFIXES, POD_VARIABLES, TUNE_PREFIX
 from torchnet.spec import faults, kubernetes, values, words
 from torchnet.spec.kubernetes import Kubernetes
 
@@ -109,7 +109,7 @@ class Run(_Group):
     """What happens while it runs. Times are seconds."""
 
     max_restarts: Annotated[Whole, Field(ge=0, le=1000)] = 0
-    grace: Duration = 10.0
+    grace: Duration = GRACE_SECONDS
     link_grace: Duration = 5.0
     stall_timeout: Duration = 300.0
     """0 is off."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from torchnet.names import GRACE_SECONDS
+
 
 @dataclass(frozen=True)
 class Wishes:
@@ -14,7 +16,7 @@ class Wishes:
 
     start_timeout: float | None = None
     timeout: float | None = None
-    grace: float = 10.0
+    grace: float = GRACE_SECONDS
     ranks: tuple[int, ...] = ()
     log_dir: str | None = None
     stops: bool = True
