@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from torchnet.names import RECEIPT_SCHEMA
+from torchnet.network.sources import NetworkKind
 
 __all__ = [
     "Failure",
@@ -173,7 +174,7 @@ class Receipt(_Part):
     schema_id: Literal["torchnet.receipt/1"] = Field(alias="schema")
     run_id: str
     runtime: Literal["local", "kubernetes", "agent"]
-    network: Literal["namespaces", "loopback", "multus-status", "host"]
+    network: NetworkKind
     exit_code: int = Field(ge=0, le=255)
     reason: str
     """In words: "done", "rank 3 on node-1 exited with code 42". A script's code can look like one of

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import time
 
-import pytest
-
+from tests.cluster import addons
 from tests.cluster.launcher import Launcher
 
 HELLO = """\
@@ -18,11 +17,30 @@ HELLO = """\
 """
 
 
-@pytest.mark.parametrize("form", ["jobset", "pods"])
-def test_the_other_workloads(launcher: Launcher, jobset: None, form: str) -> None:
-    ran = launcher.run(*launcher.words("--as", form, nnodes=2), launcher.script(HELLO))
+def test_a_jobset(launcher: Launcher, jobset: None) -> None:
+    ran = launcher.run(*launcher.words("--as", "jobset", nnodes=2), launcher.script(HELLO))
     assert ran.code == 0, ran.err
     assert sorted(ran.out.splitlines()) == ["[rank 0] hello 0", "[rank 1] hello 1"]
+    assert launcher.left() == []
+
+
+def test_pods_with_fixed_addresses(launcher: Launcher) -> None:
+    """Their receipt is the one that rank 0 writes, for the launch and for `torchnet logs`."""
+    attachment = addons.attachment(launcher.namespace, "--ipam", "static", "--name", "fixed")
+    launcher.cluster.kubectl("apply", "-f", "-", input=attachment)
+    addresses = ("--static-ips", "fcbb:0:800:ffff::f00-fcbb:0:800:ffff::f0f/64")
+    words = launcher.words(
+        *addresses, "--keep", "--json", "r.json", "--run-id", "fixed", nnodes=2, network="fixed"
+    )
+    ran = launcher.run(*words, launcher.script(HELLO))
+    assert ran.code == 0, ran.err
+    assert sorted(ran.out.splitlines()) == ["[rank 0] hello 0", "[rank 1] hello 1"]
+    receipt = json.loads((launcher.folder / "r.json").read_text())
+    assert (receipt["network"], receipt["findings"], receipt["exit_code"]) == ("static", [], 0)
+    assert receipt["rails"], "the termination messages do not have them"
+    logs = launcher.run("logs", "fixed", "-n", launcher.namespace)
+    assert (logs.code, logs.err.count("receipt of fixed")) == (0, 1), logs.err
+    assert launcher.run("down", "fixed", "-n", launcher.namespace).code == 0
     assert launcher.left() == []
 
 

@@ -78,7 +78,7 @@ def pod(
 
 def job(nnodes: int = 4) -> dict[str, Any]:
     """The workload of such a run."""
-    about = json.dumps({"nnodes": nnodes, "nproc_per_node": 1})
+    about = json.dumps({"nnodes": nnodes, "nproc_per_node": 1, "network": "multus-status"})
     return {"apiVersion": "batch/v1", "kind": "Job", "spec": {}, "status": {}} | {
         "metadata": labelled(RUN) | {"annotations": {"torchnet/spec": about}}
     }

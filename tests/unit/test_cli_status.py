@@ -44,7 +44,7 @@ def holds(server: Server, spec: str, *pods: dict[str, Any]) -> None:
     server.answers = [(404, {}, {}), (200, {}, {"items": [job(spec)]}), found, found]
 
 
-SPEC = '{"nnodes": 2, "nproc_per_node": 1}'
+SPEC = '{"nnodes": 2, "nproc_per_node": 1, "network": "multus-status"}'
 PODS = {
     "waits": pod(1, prepare=waiting("ErrImagePull", HOSTILE)),
     "scheduled": pod(1, scheduled={"status": "False", "message": HOSTILE}),

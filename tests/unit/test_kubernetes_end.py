@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
@@ -61,6 +62,15 @@ def test_a_clean_end_without_the_log_is_a_whole_receipt() -> None:
     assert [node.node for node in made.nodes] == [f"{RUN}-{rank}" for rank in range(4)]
     assert made.nodes[2].interfaces["net1"].received_bytes == 200
     assert (made.started, made.duration_s) == ("2026-01-01T00:00:05Z", 20.0)
+
+
+def test_the_log_of_a_run_with_fixed_addresses_is_the_receipt() -> None:
+    run = replace(facts(), network="static")
+    assembled = settle(run, gang_of([0, 0, 0, 0]))
+    assert (assembled["network"], len(assembled["findings"])) == ("static", 1)
+    logged = assembled | {"backend_share": 0.5, "findings": []}
+    made = settle(run, gang_of([0, 0, 0, 0]), logged)
+    assert (made["network"], made["backend_share"], made["findings"]) == ("static", 0.5, [])
 
 
 def test_the_first_failing_ranks_code_is_the_jobs_also_without_rank_0() -> None:

@@ -24,6 +24,8 @@ NO_RIGHTS = refusal(
 KINDS = "/apis/jobset.x-k8s.io/v1alpha2$"
 CAN_I = f"kubectl auth can-i list jobsets.jobset.x-k8s.io -n {NAMESPACE}"
 
+SPEC = {"nnodes": 2, "nproc_per_node": 1, "network": "multus-status"}
+
 store = pytest.fixture(storing)
 
 
@@ -39,7 +41,7 @@ def workload(kind: str = "Job", api: str = "batch/v1", name: str = RUN) -> dict[
         "namespace": NAMESPACE,
         "labels": {"torchnet/run": RUN},
         "creationTimestamp": "2026-01-01T00:00:00Z",
-        "annotations": {"torchnet/spec": json.dumps({"nnodes": 2, "nproc_per_node": 1})},
+        "annotations": {"torchnet/spec": json.dumps(SPEC)},
     }
     return {"apiVersion": api, "kind": kind, "metadata": meta, "spec": {}, "status": {}}
 
@@ -105,7 +107,11 @@ def test_a_cluster_without_jobsets_needs_no_remark(store: Store, tmp_path: Path,
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", '{"nnodes": 1e999, "nproc_per_node": 1}', '{"nnodes": 0, "nproc_per_node": 1}', "[" * 9],
+    [
+        *("", "[]", "[" * 9, '{"nnodes": 1e999, "nproc_per_node": 1, "network": "static"}'),
+        *(json.dumps(SPEC | {name: 0}) for name in SPEC),
+        json.dumps(SPEC | {"network": "no such"}),
+    ],
 )
 def test_a_run_whose_size_cannot_be_read_hides_no_other(store: Store, tmp_path: Path, text: str) -> None:
     damaged = workload(name="damaged")

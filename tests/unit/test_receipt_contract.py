@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from torchnet.agent import command, flags
 from torchnet.agent import receipt as agents
 from torchnet.agent.account import Flow, Traffic
 from torchnet.agent.report import Failure
@@ -13,6 +15,7 @@ from torchnet.agent.spec import AgentSpec
 from torchnet.agent.watch import Flap
 from torchnet.kernel.links import Counters
 from torchnet.network.select import Rail
+from torchnet.network.sources import AddressSourceKind
 from torchnet.network.table import RailRow, Row, Table
 from torchnet.receipt_model import Receipt
 from torchnet.ui.receipt import render
@@ -87,3 +90,18 @@ def test_a_job_without_receipts_can_be_read() -> None:
     read = Receipt.model_validate(written)
     assert read.backend_share is None
     assert "backend share unknown: no worker left a receipt" in render(read)
+
+
+SOURCES = {"multus-status": "multus-status", "host": "host:eth1", "static": "static:net1=fcbb::1/64"}
+
+
+def test_the_model_reads_every_address_source() -> None:
+    assert set(SOURCES) == set(get_args(AddressSourceKind))
+    for kind, value in SOURCES.items():
+        options = flags.parse(["--run-id", "train", "--address-source", value, "train.py"])
+        network = command.spec_of(options, joins=False).network
+        one = replace(spec(0), network=network)
+        written = agents.job(
+            spec=one, receipts=[worker(0, None)], failure=None, began=0.0, restarts=0, now=1.0
+        )
+        assert (kind, network, Receipt.model_validate(written).network) == (kind, kind, kind)

@@ -80,6 +80,7 @@ def test_what_each_worker_is_called(form: str) -> None:
     assert json.loads(workload(found)["metadata"]["annotations"][names.SPEC_ANNOTATION]) == {
         "nnodes": 3,
         "nproc_per_node": 1,
+        "network": "multus-status",
         "version": "0.1.0",
     }
 

@@ -10,6 +10,7 @@ from tests.unit.pod_security import containers
 from tests.unit.rendered import command_of, each_form, env_of, only, pod_template, render, text_of
 from torchnet import names
 from torchnet.render.objects import pod_of
+from torchnet.runtimes.kubernetes.facts import facts
 from torchnet.spec.pods import parse_addresses
 
 # -- rights
@@ -77,6 +78,7 @@ def test_with_fixed_addresses_nobody_asks_the_api() -> None:
         assert "--address-source" not in words
         source = f"static:net1={addresses[0]},net2={addresses[1]}"
         assert env_of(pod["spec"], "prepare")["TORCHNET_ADDRESS_SOURCE"] == source
+    assert facts(pods[0]).network == "static"
     assert pod_of(found, 2) == pods[2]
 
 

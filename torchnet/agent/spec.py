@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from torchnet.names import GRACE_SECONDS
-
+from torchnet.network.sources import NetworkKind
 
 @dataclass(frozen=True)
 class AgentSpec:
@@ -26,7 +26,7 @@ class AgentSpec:
     python: str
     name: str
     entry: Literal["script", "module", "program"] = "script"
-    network: str = "multus-status"  # how the receipt calls the source of addresses
+    network: NetworkKind = "multus-status"
     runtime: str = "local"
     attachments: tuple[str, ...] = ()
     family: Literal["auto", "ipv4", "ipv6"] = "auto"

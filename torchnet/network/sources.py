@@ -23,6 +23,9 @@ from torchnet.network.text import listed, printable
 
 _FIX = f"compare the pod's {NETWORKS_ANNOTATION} with it; the attachment needs a cniVersion and an ipam"
 CHOICES = "multus-status, host:IFNAME[,IFNAME…] (such as host:eth1,eth2), or static:net1=ADDRESS/LEN[,…]"
+AddressSourceKind = Literal["multus-status", "host", "static"]
+# How a receipt names the job's network: an agent's address source, or one of the local backend's two.
+NetworkKind = Literal["namespaces", "loopback", AddressSourceKind]
 _KINDS = {"multus-status": "", "host": ":IFNAME", "static": ":net1=ADDRESS/LEN"}
 
 
@@ -43,7 +46,7 @@ class AddressSource(Protocol):
 class SourceChoice:
     """A parsed ``--address-source``: ``interfaces`` are the names after ``host:``."""
 
-    kind: Literal["multus-status", "host", "static"]
+    kind: AddressSourceKind
     interfaces: tuple[str, ...] = ()
 
 

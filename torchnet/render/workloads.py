@@ -27,7 +27,12 @@ def of(
 ) -> list[dict[str, Any]]:
     """The workload's objects; ``named`` gives each its metadata."""
     form = job.kubernetes.form
-    about = {"nnodes": job.nnodes, "nproc_per_node": processes(job), "version": torchnet.__version__}
+    about = {
+        "nnodes": job.nnodes,
+        "nproc_per_node": processes(job),
+        "network": "static" if job.kubernetes.static_ips else "multus-status",
+        "version": torchnet.__version__,
+    }
     notes = {names.SPEC_ANNOTATION: json.dumps(about)}
     if form == "pods":
         return _pods(job, run_id, pods, rails, notes, named)

@@ -182,7 +182,7 @@ def _assembled(
         "schema": names.RECEIPT_SCHEMA,
         "run_id": facts.run,
         "runtime": "kubernetes",
-        "network": "multus-status",
+        "network": facts.network,
         "exit_code": code,
         "reason": reason,
         "failure": asdict(replace(failure, code=code)) if failure and code else None,

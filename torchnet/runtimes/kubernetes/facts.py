@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from torchnet.errors import UsageError
 from torchnet.names import JOBSET_JOB, RUN_LABEL, SPEC_ANNOTATION
 from torchnet.network.bounded import loads
+from torchnet.network.sources import AddressSourceKind
 from torchnet.network.text import printable
 from torchnet.runtimes.kubernetes.pods import seconds
 from torchnet.runtimes.kubernetes.resources import JOBSET, Kind, kind_of
@@ -27,6 +28,7 @@ class Facts:
     nproc_per_node: int
     made: float = 0.0
     uid: str = ""
+    network: AddressSourceKind = "multus-status"
 
     @property
     def restarts(self) -> bool:
@@ -62,6 +64,9 @@ def facts(workload: dict[str, Any]) -> Facts:
         nnodes, nproc = int(data["nnodes"]), int(data["nproc_per_node"])
         if not (1 <= nnodes <= 10_000 and 1 <= nproc <= 1024):
             raise ValueError("a number is out of range")
+        network = data["network"]
+        if network not in get_args(AddressSourceKind):
+            raise ValueError("an unknown address source")
     except (ValueError, TypeError, KeyError):
         raise UsageError(
             f"{workload['kind']} {meta['name']} has no annotation {SPEC_ANNOTATION} that can be read"
@@ -70,4 +75,4 @@ def facts(workload: dict[str, Any]) -> Facts:
         ) from None
     made = seconds(meta.get("creationTimestamp"))
     uid = str(meta.get("uid") or "")
-    return Facts(run, meta["namespace"], kind_of(workload), meta["name"], nnodes, nproc, made, uid)
+    return Facts(run, meta["namespace"], kind_of(workload), meta["name"], nnodes, nproc, made, uid, network)
