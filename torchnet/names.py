@@ -6,8 +6,8 @@ from __future__ import annotations
 STATUS_ANNOTATION = "k8s.v1.cni.cncf.io/network-status"
 NETWORKS_ANNOTATION = "k8s.v1.cni.cncf.io/networks"
 
-# The one documented range of ports, closed on eth0 where a policy can: the join (TCP) and the preflight's
-# probes (UDP) use the first, PyTorch's store the others, one for each restart in turn.
+# The one documented range of ports: the join (TCP) and the preflight's probes (UDP) use the first, PyTorch's
+# store the others, one for each restart in turn.
 PORT_FIRST = 29500
 PORT_LAST = 29599
 JOIN_PORT = PORT_FIRST

@@ -27,6 +27,13 @@ def test_the_stores_ports_are_named_with_the_way_to_close_them() -> None:
     assert "\n" not in said
 
 
+def test_without_a_policy_the_pod_network_is_named_as_well() -> None:
+    said = remains_open(job(2, network_policy="none"))
+    assert "29501-29599" in said
+    assert "any pod of the cluster" in said
+    assert "--multi-network-policy" not in said, "it needs isolate"
+
+
 @pytest.mark.parametrize("closed", [job(2, multi_network_policy=True), job(1)], ids=["policy", "one worker"])
 def test_nothing_is_said_where_nothing_is_open(closed: JobSpec) -> None:
     assert remains_open(closed) == ""

@@ -101,34 +101,58 @@ def test_rails_are_named_one_by_one() -> None:
     assert "x.example/vf" not in template["spec"]["initContainers"][0]["resources"]["limits"]
 
 
-def open_to(policy: dict[str, Any], protocol: str, port: int, *, own: bool) -> bool:
-    """Whether a policy lets a peer in: of the run itself, or any other."""
-    for rule in policy["spec"]["ingress"]:
-        peers = rule.get("from")
-        if peers is not None and not (
-            own and peers == [{"podSelector": {"matchLabels": {"torchnet/run": "train"}}}]
-        ):
-            continue
-        ports = rule.get("ports")
-        if ports is None or any(
-            one["protocol"] == protocol and one["port"] <= port <= one.get("endPort", one["port"])
-            for one in ports
-        ):
-            return True
-    return False
+# (namespace, labels) of pods that could connect; None is a host outside of the cluster.
+SOURCES: dict[str, tuple[str, dict[str, str]] | None] = {
+    "own": ("ml", {"torchnet/run": "train", "team": "a"}),
+    "another run": ("ml", {"torchnet/run": "other"}),
+    "same namespace": ("ml", {}),
+    "same label elsewhere": ("ops", {"torchnet/run": "train"}),
+    "outside": None,
+}
+PORTS = (1, 22, 8080, 29499, 29500, 29550, 29599, 29600, 32768, 65535)
+DEFAULT_DENY = {"spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}
 
 
-def test_policies_close_the_documented_ports_to_others_and_nothing_else() -> None:
+def admitted(*policies: dict[str, Any]) -> set[tuple[str, str, int]]:
+    """(source, protocol, port) that the policies allow together: a rule of any of them is enough."""
+    return {
+        (source, protocol, port)
+        for policy in policies
+        for rule in policy["spec"].get("ingress", ())
+        for source, pod in SOURCES.items()
+        for protocol in ("TCP", "UDP", "SCTP")
+        for port in PORTS
+        if ("from" not in rule or any(is_peer(peer, pod) for peer in rule["from"]))
+        and ("ports" not in rule or any(is_port(one, protocol, port) for one in rule["ports"]))
+    }
+
+
+def is_peer(peer: dict[str, Any], pod: tuple[str, dict[str, str]] | None) -> bool:
+    assert peer.keys() == {"podSelector"}, "pods of the policy's own namespace, which is ml"
+    return pod is not None and pod[0] == "ml" and peer["podSelector"]["matchLabels"].items() <= pod[1].items()
+
+
+def is_port(one: dict[str, Any], protocol: str, port: int) -> bool:
+    return bool(one["protocol"] == protocol and one["port"] <= port <= one.get("endPort", one["port"]))
+
+
+def test_policies_allow_the_jobs_own_pods_and_open_nothing_that_was_closed() -> None:
+    """Row 39: in a namespace with a default-deny policy as well."""
     found = render(networks=("a", "b*2", "a"), multi_network_policy=True)
     eth0 = only(found, "NetworkPolicy")
     rails = [body for body in found if body["kind"] == "MultiNetworkPolicy"]
     assert [body["metadata"]["name"] for body in rails] == ["train-net1", "train-net2"]
     assert [body["metadata"]["annotations"][names.POLICY_ANNOTATION] for body in rails] == ["ml/a", "ml/b"]
+    assert admitted(DEFAULT_DENY) == set()
+    own = {("own", protocol, port) for protocol in ("TCP", "UDP", "SCTP") for port in PORTS}
     for policy in (eth0, *rails):
         assert policy["spec"]["podSelector"] == {"matchLabels": {"torchnet/run": "train"}}
         assert policy["spec"]["policyTypes"] == ["Ingress"]
-        for protocol in ("TCP", "UDP"):
-            for port in (1, 22, 29499, 29500, 29550, 29599, 29600, 65535):
-                assert open_to(policy, protocol, port, own=True)
-                assert open_to(policy, protocol, port, own=False) == (not 29500 <= port <= 29599)
+        assert admitted(policy) == admitted(DEFAULT_DENY, policy) == own
+
+
+def test_policies_are_left_out_where_they_are_not_wanted() -> None:
     assert "MultiNetworkPolicy" not in [body["kind"] for body in render()]
+    found = render(network_policy="none")
+    assert not {"NetworkPolicy", "MultiNetworkPolicy"} & {body["kind"] for body in found}
+    assert [body for body in render() if body["kind"] != "NetworkPolicy"] == found, "all else is the same"

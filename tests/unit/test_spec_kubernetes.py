@@ -52,6 +52,16 @@ def test_what_torchnet_tells_each_pod_is_no_variable_of_the_job(tmp_path: Path) 
     resolve({"script": "x.py", "env": ["POD_NAME=x"]}, {}, str(tmp_path), None)  # locally it is anybody's
 
 
+def test_policies_on_the_rails_need_the_one_on_eth0(tmp_path: Path) -> None:
+    both: dict[str, object] = {"kubernetes.network_policy": "none", "kubernetes.multi_network_policy": True}
+    (problem,) = wrong(tmp_path, both).problems
+    assert (problem.path, "--network-policy isolate" in problem.what) == (
+        "kubernetes.multi_network_policy",
+        True,
+    )
+    assert asked(tmp_path, {"kubernetes.network_policy": "none"}).job.kubernetes.network_policy == "none"
+
+
 def test_rails_of_several_networks_are_counted_together(tmp_path: Path) -> None:
     most = [f"a*{MAX_RAILS - 1}", "b"]
     assert asked(tmp_path, {"network.networks": most}).job.network.networks == tuple(most)

@@ -45,6 +45,7 @@ GOOD = {
     "queue": ["team-a"],
     "priority_class": ["system.x"],
     "spread": ["none", "soft", "hard"],
+    "network_policy": ["isolate", "none"],
     "image_pull_secrets": ["a"],
     "labels": ["team=a", "x.example/y=A_b.c", "a="],
     "annotations": ["a=b", "x.example/y=any, thing\n: {}", "a="],
@@ -99,6 +100,7 @@ BAD = {
     "queue": ["A", "a_b", "a" * 254],
     "priority_class": ["a..b"],
     "spread": ["rack"],
+    "network_policy": ["open"],
     "image_pull_secrets": ["a/b"],
     "labels": [
         "torchnet/run=x",

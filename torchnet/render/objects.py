@@ -63,8 +63,9 @@ def objects(
         )
     if not group.service_account and not group.static_ips:
         found += [named(run_id, body) for body in _rights(run_id, namespace)]
-    for name, body, more in policies(run_id, rails, on_rails=group.multi_network_policy):
-        found.append(named(name, body, more))
+    if group.network_policy == "isolate":
+        for name, body, more in policies(run_id, rails, on_rails=group.multi_network_policy):
+            found.append(named(name, body, more))
     pods = template(job, run_id, code, rails, labels, pod_template or {})
     return found + workloads.of(job, run_id, pods, rails, named)
 

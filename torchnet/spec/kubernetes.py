@@ -117,6 +117,7 @@ class Kubernetes(BaseModel):
     static_ips: Annotated[tuple[str, ...], PlainValidator(_rails)] = ()
     """One range or list for each rail."""
     security: Literal["restricted", "rdma"] = "restricted"
+    network_policy: Literal["isolate", "none"] = "isolate"
     multi_network_policy: Switch = False
     detach: Switch = False
     keep: Switch = False
@@ -167,6 +168,8 @@ def wrong(
         found.append(f"network.networks: {rails} rails, and {MAX_RAILS} are the most")
     if run_id is not None:
         found += wrong_run_id(run_id, group.form, nnodes)
+    if group.multi_network_policy and group.network_policy == "none":
+        found.append("kubernetes.multi_network_policy: needs --network-policy isolate")
     if group.static_ips:
         found += _wrong_addresses(group, rails, nnodes)
     volumes = [pods.parse_volume(text) for text in group.volumes]

@@ -204,9 +204,19 @@ KUBERNETES_FIELDS = (
         "PROFILE",
     ),
     _field(
+        "kubernetes.network_policy",
+        "--network-policy",
+        "NetworkPolicy of the job's pods: isolate (allows ingress on eth0 from the job's own pods alone: no metrics "
+        "scraper and no other service can connect; kubectl logs, exec and port-forward are not affected), none "
+        "(creates no policy).",
+        "isolate, none",
+        "isolate",
+        "HOW",
+    ),
+    _field(
         "kubernetes.multi_network_policy",
         "--multi-network-policy",
-        "Close the job's ports on the rails, too; needs the controller of MultiNetworkPolicy.",
+        "Isolate the job's pods on the rails, too; needs the controller of MultiNetworkPolicy.",
         "true, false",
         switch=True,
     ),

@@ -84,8 +84,8 @@ def remains_open(job: JobSpec) -> str:
     """What no policy of the run closes, in one line: NetworkPolicy ends at eth0. "" where nothing is open."""
     if job.nnodes == 1 or job.kubernetes.multi_network_policy:
         return ""
+    who, fix = "any host on the backend network", "--multi-network-policy closes them"
+    if job.kubernetes.network_policy == "none":
+        who, fix = f"any pod of the cluster and {who}", "--network-policy none leaves them open"
     ports = f"{STORE_PORTS[0]}-{STORE_PORTS[-1]}"
-    return (
-        f"open: PyTorch's store asks nobody for a proof, and whoever is on the backend network reaches its ports "
-        f"({ports}); --multi-network-policy closes them"
-    )
+    return f"open: the PyTorch store has no authentication, and {who} can reach its ports ({ports}); {fix}"
