@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from tests.cluster import network
 from tests.cluster.cluster import Cluster
@@ -79,6 +80,14 @@ def no_kubelet(cluster: Cluster, node: str) -> Fault:
         cluster.kubectl("wait", "--for=condition=Ready", f"node/{node}", "--timeout=60s")
 
     return _until_undone(lambda: cluster.kill_kubelet(node), ready)
+
+
+def frozen(pod: str) -> Fault:
+    """The pod's containerd-shim is stopped: the kubelet of its node, which stays Ready, cannot end the pod."""
+    parent = Path(f"/proc/{process(pod)}/stat").read_text().rpartition(")")[2].split()[1]
+    shim = int(parent)
+    assert "containerd-shim" in Path(f"/proc/{shim}/cmdline").read_text()
+    return _until_undone(lambda: os.kill(shim, signal.SIGSTOP), lambda: os.kill(shim, signal.SIGCONT))
 
 
 def kill(pid: int) -> float:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+import signal
 import time
 
 import pytest
 
-from tests.cluster.faults import kill, no_kubelet, within
+from tests.cluster.faults import frozen, kill, no_kubelet, within
 from tests.cluster.launched import Launched, pods, rank_of
 from tests.cluster.launcher import Launcher
+from tests.cluster.pods import staying
 from tests.jobs import lines, until
 
 # Stays at the attempt that it is told, and is gone at once at any other.
@@ -155,4 +158,29 @@ def test_a_node_that_is_lost_ends_the_job(launcher: Launcher) -> None:
     within(75, "the job without a node has ended", killed, done.at)
     assert done.code == 70, done.stderr
     assert f"lost lostnode-1 (node rank 1 on {node})" in done.stderr
+    assert "still there" not in done.stderr, "its pod is deleted by force: the node is not Ready"
     until(lambda: launcher.left() == [], "the lost node's pods are gone", 60)
+
+
+def test_a_pod_that_a_ready_node_has_not_ended_in_time_stays(launcher: Launcher) -> None:
+    """Its processes may still run, with their GPUs and addresses: `torchnet down` names it, and leaves it."""
+    kubectl, namespace = launcher.cluster.kubectl, launcher.namespace
+    name, node = f"stuck-{namespace}", launcher.cluster.nodes[1]
+    body = staying(name, node, namespace)
+    body["metadata"]["labels"] = {"torchnet/run": "stuck"}
+    body["spec"]["terminationGracePeriodSeconds"] = 5
+    kubectl("create", "-n", namespace, "-f", "-", input=json.dumps(body))
+    kubectl("wait", "-n", namespace, "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
+    (before,) = launcher.pods()
+    with frozen(name):
+        down = launcher.start("down", "stuck", "-n", namespace, "--now")
+        time.sleep(18)  # 1 for its end, 12 more until its node is read
+        (there,) = launcher.pods()
+        ran = launcher.signalled(down, signal.SIGINT)
+        kubectl("wait", "--for=condition=Ready", f"node/{node}", "--timeout=1s")
+    assert there["metadata"]["uid"] == before["metadata"]["uid"]
+    assert there["metadata"]["deletionGracePeriodSeconds"] == 1, "0 would be a forced deletion"
+    assert ran.code == 130, ran.err
+    assert f"pods/{name}: the kubelet on node {node} has not ended it yet, and the node is Ready" in ran.err
+    assert f"kubectl delete pod {name} -n {namespace} --grace-period=0 --force" in ran.err
+    until(lambda: launcher.pods() == [], "the pod ends by itself", 60)

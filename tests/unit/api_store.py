@@ -16,7 +16,7 @@ from torchnet.runtimes.kubernetes.pods import seconds as unix
 from torchnet.runtimes.kubernetes.resources import kind_of
 
 Object = dict[str, Any]
-_PATH = re.compile(r"(/.*/namespaces/[^/]+/[^/]+)(?:/([^/]+))?(?:/(log))?")
+_PATH = re.compile(r"(/.*/namespaces/[^/]+/[^/]+|/api/v1/nodes)(?:/([^/]+))?(?:/(log))?")
 
 
 def refusal(status: int, reason: str, said: str) -> Answer:

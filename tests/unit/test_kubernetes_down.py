@@ -15,7 +15,7 @@ from tests.unit.api_store import Store, forbidden, refusal, storing
 from tests.unit.aside import aside, interrupt, until
 from tests.unit.kubernetes_objects import NAMESPACE, RUN, job, pod, running
 from torchnet.cli import main
-from torchnet.runtimes.kubernetes import commands
+from torchnet.runtimes.kubernetes import commands, ending
 
 store = pytest.fixture(storing)
 Down = Callable[..., int]
@@ -113,3 +113,19 @@ def test_ctrl_c_while_the_cluster_does_not_answer(
         assert down(RUN) == 130
     assert time.monotonic() - began < 4
     assert "etcd is away" in capsys.readouterr().err
+
+
+def test_a_pod_that_its_kubelet_has_not_ended_stays_and_is_named(
+    store: Store, down: Down, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "_REMOVAL_SECONDS", 2.5)
+    monkeypatch.setattr(ending, "_SILENT_SECONDS", 0.3)
+    conditions = {"conditions": [{"type": "Ready", "status": "True"}]}
+    meta = {"name": "node1", "namespace": ""}
+    store.put({"apiVersion": "v1", "kind": "Node", "metadata": meta, "status": conditions})
+    store.lingers = 1
+    assert down(RUN, "--now") == 3
+    said, name = capsys.readouterr().err, pod(0)["metadata"]["name"]
+    assert "node1 has not ended it yet" in said
+    assert f"kubectl delete pod {name} -n {NAMESPACE} --grace-period=0 --force" in said
+    assert f"Pod/{name}" in store.names()

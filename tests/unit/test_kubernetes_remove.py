@@ -14,8 +14,10 @@ from tests.unit.aside import aside, pause, until
 from tests.unit.kubernetes_objects import NAMESPACE, RUN, facts, job, labelled, pod, running
 from torchnet.runtimes.kubernetes import ending
 from torchnet.runtimes.kubernetes import remove as removal
+from torchnet.runtimes.kubernetes import terminating as terminating_pods
 
 store = pytest.fixture(storing)
+NOT_ENDED = {"Ready": "the node is Ready", "not readable": "the node may not be read"}
 SECRET = {"apiVersion": "v1", "kind": "Secret", "metadata": labelled(f"{RUN}-token")}
 
 
@@ -79,6 +81,79 @@ def test_only_pods_whose_time_is_long_over_are_taken_out_by_force(store: Store, 
     assert time.monotonic() - began < 10, "the server's own time tells that it is over"
     assert (done.left, done.problems) == ([], [])
     assert forced(store) == [lost["metadata"]["name"]]
+
+
+def node(status: str) -> dict[str, Any]:
+    """The node of all pods here, with this status of its condition Ready."""
+    conditions = [{"type": "MemoryPressure", "status": "False"}, {"type": "Ready", "status": status}]
+    meta = {"name": "node1", "namespace": ""}
+    # What keeps new pods away does not keep the kubelet from ending the old ones.
+    taints = [{"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}]
+    body = {"apiVersion": "v1", "kind": "Node", "metadata": meta, "spec": {"taints": taints}}
+    return body | {"status": {"conditions": conditions}}
+
+
+@pytest.mark.parametrize("status", ["False", "Unknown"])
+def test_pods_of_a_node_that_is_not_ready_are_deleted_by_force(
+    store: Store, tmp_path: Path, status: str
+) -> None:
+    store.put(node(status))
+    lost = [store.put(terminating(rank, ago=60, grace=30))["metadata"]["name"] for rank in range(3)]
+    store.lingers = 30
+    done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=5, force=True)
+    assert (done.left, done.problems) == ([], [])
+    assert forced(store) == lost
+    assert store.wanted("GET", "/nodes/") == 1
+
+
+@pytest.mark.parametrize("cause", ["Ready", "not readable"])
+@pytest.mark.parametrize("force", [True, False])
+def test_the_kubelet_alone_ends_the_pods_of_a_node_that_is_not_known_to_be_lost(
+    store: Store, tmp_path: Path, cause: str, force: bool
+) -> None:
+    if cause == "Ready":
+        store.put(node("True"))
+    else:
+        store.faults = [("GET", "/nodes/", forbidden("nodes"))]
+    name = store.put(terminating(0, ago=60, grace=1))["metadata"]["name"]
+    store.lingers = 1
+    done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=0.5, force=force)
+    assert forced(store) == []
+    assert done.left == [f"pods/{name}"]
+    (problem,) = done.problems
+    assert f"node node1 has not ended it yet, and {NOT_ENDED[cause]}" in problem
+    assert f"kubectl delete pod {name} -n {NAMESPACE} --grace-period=0 --force" in problem
+
+
+def test_a_node_that_falls_silent_meanwhile_gives_its_pods_up(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminating_pods, "_AGAIN_SECONDS", 0.3)
+    store.put(node("True"))
+    lost = store.put(terminating(0, ago=60, grace=30))
+    store.lingers = 30
+    with aside(
+        lambda: until(lambda: store.wanted("GET", "/nodes/")), 0.5, lambda: store.put(node("Unknown"))
+    ):
+        done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=5, force=True)
+    assert (done.left, done.problems, forced(store)) == ([], [], [lost["metadata"]["name"]])
+
+
+def test_a_pod_that_ends_late_is_no_problem(store: Store, tmp_path: Path) -> None:
+    store.put(node("True"))
+    store.put(terminating(0, ago=60, grace=30))
+    store.lingers = 30
+    with aside(lambda: until(lambda: store.wanted("GET", "/nodes/")), 0.5, store.kubelet):
+        done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=5, force=True)
+    assert (done.left, done.problems, forced(store)) == ([], [], [])
+
+
+def test_a_pod_that_a_finalizer_holds_is_not_the_kubelets(store: Store, tmp_path: Path) -> None:
+    store.put(node("True"))
+    store.put(terminating(0, ago=60, grace=0))
+    store.lingers = 30
+    done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=0.5, force=True)
+    assert (len(done.left), done.problems, forced(store)) == (1, [], [])
 
 
 @pytest.mark.parametrize("hours", [-1, 1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import threading
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from tests.unit import api_answers
 from tests.unit.api_answers import Answer, Server, kubeconfig, serving
-from tests.unit.api_store import Store, forbidden, storing
+from tests.unit.api_store import Store, forbidden, stamp, storing
 from tests.unit.aside import aside, interrupt, until
 from tests.unit.kubernetes_objects import pod, running, terminated, waiting
 from torchnet.cli import main
@@ -195,6 +196,24 @@ def test_what_cannot_be_removed_after_an_error_is_named_beside_it(store: Store, 
     assert "pods is forbidden" in caught.value.text
     assert "what has the label torchnet/run=verify-" in caught.value.text
     assert "torchnet down verify-" in caught.value.fix
+
+
+def test_a_test_pod_that_its_kubelet_has_not_ended_is_named(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verification, "_REMOVAL_SECONDS", 0.5)
+    monkeypatch.setattr(secrets, "token_hex", lambda _: "abc")
+    node = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+    installed_well(store, ("POST", "/pods", forbidden("pods")), ("GET", "/nodes/", (200, {}, node)))
+    stuck = pod(0) | {"metadata": {"name": "verify-abc-0", "namespace": "ml", "uid": "a"}}
+    stuck["metadata"]["labels"] = {"torchnet/run": "verify-abc"}
+    stuck["metadata"] |= {"deletionTimestamp": stamp(time.time() - 60), "deletionGracePeriodSeconds": 1}
+    store.put(stuck)
+    store.lingers = 1
+    with pytest.raises(ClusterError) as caught:
+        list(verification.verify(api_answers.door(store, tmp_path), "ml", NETWORK, "x:1", lambda: True))
+    assert "node1 has not ended it yet, and the node is Ready" in caught.value.text
+    assert "Pod/verify-abc-0" in store.names()
 
 
 # -- pods that do not do well -------------------------------------------------------------------------------------

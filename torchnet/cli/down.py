@@ -14,8 +14,9 @@ HELP = """\
 Stop a run and remove everything that bears its label.
 
 The workers get SIGTERM, and the time that the run gave them with --grace; with --now they get a second,
-but for those that are being stopped already: no node shortens that. And with --now, workers that are still there 12
-seconds after their time are removed where their nodes say nothing.
+but for those that are being stopped already: no node shortens that. With --now, pods that are still there 12 seconds
+after their grace period are deleted by force if their node is gone or not Ready. On a Ready node they stay, and are
+named.
 """
 
 

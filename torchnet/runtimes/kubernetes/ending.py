@@ -12,9 +12,8 @@ from typing import Any
 
 from torchnet.runtimes.kubernetes.pods import seconds
 
-# A pod that is taken out without its node (0) gives its address back while it still has it, as Whereabouts watches the
-# API: the next run's pod then fails its duplicate address detection. So that is left for nodes that say nothing for so
-# long after the pod's own time:
+# A pod that is deleted with grace period 0 gives its address back while it still has it, as Whereabouts watches the
+# API: the next run's pod then fails its duplicate address detection. So its node gets so long after the pod's own time:
 _SILENT_SECONDS = 12.0
 
 

@@ -11,6 +11,7 @@ from torchnet.runtimes.kubernetes.door import METADATA, Door
 from torchnet.runtimes.kubernetes.ending import Ending
 from torchnet.runtimes.kubernetes.refused import Refused
 from torchnet.runtimes.kubernetes.resources import JOBSET, KINDS, POD, WORKLOADS, Kind, kind_of, selector
+from torchnet.runtimes.kubernetes.terminating import Terminating
 
 _PAUSE = 0.2
 NOW_SECONDS = 1  # not 0: so their nodes take the pods out themselves, with their addresses
@@ -96,13 +97,13 @@ def remove(
     ``patience``: the most seconds, beyond those that the pods get for their own end. With ``now``, that is a second for
     those that are not being stopped already; ``leaving`` gets how many are, and how many seconds they have at most.
 
-    With ``force``, pods that are still there 12 seconds after their time is over are taken out without their nodes'
-    word: nothing more is to be heard of them.
+    With ``force``, pods that are still there 12 seconds after their time is over are deleted with grace period 0 if
+    their node is gone or not Ready. Others stay, and are named in the end.
 
     Raises:
         ClusterError: the API server cannot be reached.
     """
-    ending = Ending(lambda: door.ahead)
+    ending, terminating = Ending(lambda: door.ahead), Terminating(door, namespace)
     total = _stop_now(door, namespace, run, ending, leaving) if now else stop(door, namespace, run)
     for kind in KINDS:
         if kind not in WORKLOADS:
@@ -119,13 +120,13 @@ def remove(
                 ending.look(meta)
                 if kind is not POD:  # made by a controller meanwhile
                     _delete(door, kind, namespace, meta["name"], None, again)
-                elif force and ending.silent(meta):
+                elif ending.silent(meta) and terminating.abandoned(meta) and force:
                     _delete(door, POD, namespace, meta["name"], 0, again)
         problems += again.problems
         if not total.left or time.monotonic() > began + ending.longest + patience or door.stop.is_set():
             # Where nothing is left, what went wrong on the way is no matter; that nobody may look is.
             more = problems if total.left else again.problems
-            total.problems = list(dict.fromkeys([*total.problems, *more]))
+            total.problems = list(dict.fromkeys([*total.problems, *more, *terminating.problems(total.left)]))
             return total
         door.stop.wait(_PAUSE)
 

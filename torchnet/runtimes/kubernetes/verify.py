@@ -114,7 +114,7 @@ def _removed(door: Door, namespace: str, run: str) -> str:
     """Remove all of it; what is left then, or ""."""
     other = Door(door.access)  # whatever else has been told to stop, this has not
     try:
-        left = remove(other, namespace, run, patience=_REMOVAL_SECONDS, force=True).left
+        removal = remove(other, namespace, run, patience=_REMOVAL_SECONDS, force=True)
     except ClusterError as error:
         return f"what has the label {RUN_LABEL}={run} could not be removed: {error.text}"
-    return f"still there: {listed(left)}" if left else ""
+    return "; ".join([f"still there: {listed(removal.left)}", *removal.problems]) if removal.left else ""
