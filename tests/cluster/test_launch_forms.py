@@ -72,7 +72,7 @@ def test_what_kubectl_applied_is_a_run_like_any_other(launcher: Launcher) -> Non
     kubectl = launcher.cluster.kubectl
     kubectl("apply", "--server-side", "-f", "-", input=json.dumps(objects))
     (row,) = json.loads(launcher.run("status", "applied", "-n", launcher.namespace, "-o", "json").out)
-    assert row["state"] == "queued"
+    assert row["state"] == "suspended"
     kubectl(
         "patch",
         "job",
@@ -104,7 +104,7 @@ def test_time_in_a_queue_does_not_count(launcher: Launcher) -> None:
     kubectl("patch", "job", "waits", "-n", launcher.namespace, "--type=merge", "-p", patch.format("false"))
     ran = launcher.ended(process, began)
     assert ran.code == 124, ran.err
-    assert "queued: the Job is suspended" in ran.err
+    assert "the Job is suspended until" in ran.err
     assert "node(s) didn't match" in ran.err
     assert ran.seconds > 22
     assert launcher.left() == []

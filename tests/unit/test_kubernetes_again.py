@@ -125,6 +125,19 @@ def test_the_job_of_another_start_is_not_told_to_fail(seen: Seen) -> None:
     assert seen.store.patches == []
 
 
+def test_a_job_that_is_suspended_meanwhile_is_not_told_to_fail(seen: Seen) -> None:
+    """It would have a second when it is resumed."""
+    child(seen.store)["spec"] = {"suspend": True}
+    seen.gang.listed([pod(0, phase="Running", worker=running(), attempt=0), LOST])
+    for now in (100.0, 126.0):
+        seen.again.look(now, 25.0)
+    until(lambda: seen.store.wanted("GET", f"/jobs/{JOB_NAME}"), "a look at the Job")
+    time.sleep(0.2)  # in which it would be told
+    assert seen.store.patches == []
+    seen.again.forget()
+    assert seen.again.look(200.0, 25.0) is None, "its time begins anew"
+
+
 def test_a_pod_on_a_silent_node_is_taken_from_its_job_and_stays(seen: Seen) -> None:
     """At once, with whatever others have put on it."""
     child(seen.store)

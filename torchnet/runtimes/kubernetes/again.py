@@ -69,6 +69,10 @@ class Again:
         self.attempt, self._broken, self._told, self._cause = newest, None, None, None
         return True
 
+    def forget(self) -> None:
+        """The workload was suspended: what was broken before is no concern of the next attempt."""
+        self._broken = self._told = self._cause = None
+
     def look(self, now: float, apart: float, *, last: bool = False) -> Failure | None:
         """See to it that a broken gang's Job fails; the failure, where it does not although it was told to.
 
@@ -113,9 +117,12 @@ class Again:
         namespace, name = self._facts.namespace, self._facts.maker
         path = JOB.path(namespace, name)
         try:
-            meta = self._door.call("GET", path, JOB.call("get", namespace, name))["metadata"]
+            found = self._door.call("GET", path, JOB.call("get", namespace, name))
+            meta = found["metadata"]
             if (meta.get("labels") or {}).get(ATTEMPT_LABEL, "0") != str(attempt):
                 return  # the JobSet was faster
+            if (found.get("spec") or {}).get("suspend"):
+                return  # it keeps its spec, and would have no time when it is resumed
             body: dict[str, Any] = {"metadata": {"uid": meta["uid"]}, "spec": {"activeDeadlineSeconds": 1}}
             query = {"fieldManager": "torchnet"}
             call = JOB.call("patch", namespace, name)

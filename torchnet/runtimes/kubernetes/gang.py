@@ -35,6 +35,8 @@ class Gang:
         self._replaces = replaces
         self._pods: dict[str, Pod] = {}
         self._gone: dict[str, _Gone] = {}
+        self._departures: set[tuple[str, str]] = set()
+        self._forgotten: set[str] = set()  # UIDs
         self._known: dict[
             Container[int] | None, dict[int, Worker]
         ] = {}  # since the last event: it takes a while
@@ -49,8 +51,14 @@ class Gang:
         if kind == "DELETED" or uid in self._gone:
             self._pods.pop(uid, None)
             self._gone[uid] = _Gone(newest)
+            self._departures.add((uid, "gone"))
         else:
             self._pods[uid] = newest
+        one = worker(newest)
+        if one.leaving:
+            self._departures.add((uid, "leaving"))
+        if one.ended is not None:
+            self._departures.add((uid, "ended"))
 
     def listed(self, pods: Iterable[Pod]) -> None:
         """A whole list: what is not in it has been deleted meanwhile."""
@@ -59,8 +67,29 @@ class Gang:
         self._known = {}
         for uid in self._pods.keys() - present:
             self._gone[uid] = _Gone(self._pods.pop(uid))
+            self._departures.add((uid, "gone"))
         for pod in pods:
             self.event("ADDED", pod)
+
+    @property
+    def departures(self) -> int:
+        """How many changes there were of pods that end, are taken away, or are gone."""
+        return len(self._departures)
+
+    def seen(self) -> list[tuple[Pod, bool]]:
+        """All pods that were ever seen, as they were last, and whether they are gone."""
+        return [(pod, False) for pod in self._pods.values()] + [
+            (one.last, True) for one in self._gone.values()
+        ]
+
+    def forget(self, uids: Iterable[str]) -> bool:
+        """Leave these pods out of the workers for good; whether one of them was not left out before."""
+        before = len(self._forgotten)
+        self._forgotten.update(uids)
+        if len(self._forgotten) == before:
+            return False
+        self._known = {}
+        return True
 
     def _newer(self, uid: str, pod: Pod) -> Pod:
         known = self._pods.get(uid) or (self._gone[uid].last if uid in self._gone else None)
@@ -80,9 +109,9 @@ class Gang:
 
     def _workers(self, attempts: Container[int] | None) -> dict[int, Worker]:
         chosen: dict[int, tuple[tuple[bool, tuple[int, str, str]], Worker]] = {}
-        for pod, gone in [(p, False) for p in self._pods.values()] + [
-            (g.last, True) for g in self._gone.values()
-        ]:
+        for pod, gone in self.seen():
+            if pod["metadata"]["uid"] in self._forgotten:
+                continue
             if attempts is not None and age_key(pod)[0] not in attempts:
                 continue
             one = worker(pod)
@@ -123,7 +152,9 @@ class Gang:
         if len(present) >= self._nnodes:
             return {}
         found = [
-            one for one in map(worker, sorted(self._pods.values(), key=age_key)) if one.rank not in present
+            one
+            for one in map(worker, sorted(self._pods.values(), key=age_key))
+            if one.rank not in present and one.uid not in self._forgotten
         ]
         said = {one.rank: one.ended.message for one in found if one.ended is not None}
         return {rank: m.failure.text for rank, m in said.items() if m is not None and m.failure is not None}

@@ -47,9 +47,7 @@ def see(
         ) from None
     door.stop.set()
     if outcome.receipt is None:
-        _next_commands(
-            console, known, f"{known.run}: {outcome.left}; next", ("attach", "logs", "status", "down")
-        )
+        _next_commands(console, known, f"{known.run}: {outcome.left}; next", outcome.commands)
         close(console, signals)
         return outcome.code
     receipt = summed(outcome.receipt, asked=wishes.measure)

@@ -14,11 +14,13 @@ from torchnet.errors import ClusterError
 from torchnet.runtimes.kubernetes.door import Door
 from torchnet.runtimes.kubernetes.facts import Facts
 from torchnet.runtimes.kubernetes.pods import Worker
-from torchnet.runtimes.kubernetes.refused import Refused
+from torchnet.runtimes.kubernetes.refused import Refused, Unreachable
 from torchnet.runtimes.kubernetes.resources import EVENT, POD
+from torchnet.runtimes.kubernetes.suspension import Suspension, suspension
 from torchnet.runtimes.kubernetes.waiting import events_told
 
 _EVERY = 2.0  # seconds
+_AT_ONCE = 0.1  # seconds between two reads of the workload that a decision waits for
 # The API server gives events by their names, not by their age: the own ones may be on any page. Beyond these pages (of
 # warnings alone, 10,000) nothing is looked at: a namespace in such a state has other worries.
 _PAGE, _PAGES = 500, 20
@@ -37,28 +39,33 @@ class Look:
         self._forbidden: set[str] = set()
         self._asked: dict[str, float] = {}
         self._busy: set[str] = set()
+        self._changes = self._read_at = 0
+        self.unreadable: ClusterError | None = None
+        """Why the workload cannot be read, where it cannot."""
+
+    def read_since(self, changes: int) -> bool:
+        """Whether the workload was read when the pods had had so many changes; else it is read now."""
+        if self._facts.kind is POD or self._read_at >= changes:
+            return True
+        self._changes = changes
+        self._ask("workload", every=_AT_ONCE)
+        return self.unreadable is not None
+
+    def suspension(self) -> Suspension:
+        """As the workload was read last; one that is suspended is read again."""
+        with self._lock:
+            found = suspension(None if self._gone else self._workload)
+        if found.active:
+            self._ask("workload")
+        return found
 
     def queued(self, workers: Mapping[int, Worker]) -> str:
         """Why the whole run waits in a queue; "" if it does not."""
-        with self._lock:
-            suspended = ((self._workload or {}).get("spec") or {}).get("suspend")
-        if suspended or len(workers) < self._facts.nnodes:
+        found = self.suspension()
+        if len(workers) < self._facts.nnodes:
             self._ask("workload")
-        with self._lock:
-            spec = (self._workload or {}).get("spec") or {}
-            status = (self._workload or {}).get("status") or {}
-        if spec.get("suspend") and not any(one.started for one in workers.values()):
-            said = next(
-                (
-                    one.get("message") or ""
-                    for one in status.get("conditions") or ()
-                    if one["type"] == "Suspended"
-                ),
-                "",
-            )
-            return f"queued: the {self._facts.kind.name} is suspended until its queue admits it" + (
-                f" ({said})" if said and said not in ("Job suspended", "jobset is suspended") else ""
-            )
+        if found.active and not any(one.started for one in workers.values()):
+            return ("queued: " if found.queue else "") + found.reason(self._facts.kind.name)
         gated = [one for one in workers.values() if one.stage == "queued"]
         if gated and not any(one.stage != "queued" for one in workers.values()):
             return gated[0].why
@@ -123,11 +130,13 @@ class Look:
         def work() -> None:
             try:
                 action()
-            except Refused as error:
-                if error.status in (401, 403):
-                    self._forbidden.add(what)
-            except ClusterError:
+            except Unreachable:
                 pass  # the watch tells of a cluster that does not answer
+            except ClusterError as error:
+                if what == "workload":
+                    self.unreadable = error
+                if isinstance(error, Refused) and error.status in (401, 403):
+                    self._forbidden.add(what)
             finally:
                 self._busy.discard(what)
 
@@ -137,6 +146,7 @@ class Look:
         kind, namespace, name = self._facts.kind, self._facts.namespace, self._facts.name
         if kind is POD:
             return
+        changes = self._changes
         try:
             found: dict[str, Any] | None = self._door.call(
                 "GET", kind.path(namespace, name), kind.call("get", namespace, name)
@@ -149,6 +159,8 @@ class Look:
             self._gone = found is None
             if found is not None:
                 self._workload = found
+            self._read_at = max(self._read_at, changes)
+            self.unreadable = None
 
     def _look_at_events(self) -> None:
         with self._lock:

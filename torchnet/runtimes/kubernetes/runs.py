@@ -17,6 +17,7 @@ from torchnet.runtimes.kubernetes.gang import Gang
 from torchnet.runtimes.kubernetes.pods import Worker, seconds
 from torchnet.runtimes.kubernetes.resources import JOBSET, POD, selector
 from torchnet.runtimes.kubernetes.survey import survey
+from torchnet.runtimes.kubernetes.suspension import evicted, suspension, terminal
 
 Object = dict[str, Any]
 _REASON = 200  # characters of what the cluster says of a run or a worker
@@ -84,8 +85,10 @@ def _row(workload: Object, pods: Sequence[Object], *, detailed: bool) -> Row:
         return _unknown(workload, pods, workload["kind"], error.text)
     gang = Gang(known.nnodes, restarts=known.restarts, replaces=known.kind is not POD)
     gang.listed(pods)
+    found = suspension(workload)
+    gang.forget(pod["metadata"]["uid"] for pod in pods if found.ended(pod, gone=False))
     workers = gang.workers()
-    state, reason, code = _state(known, workload, workers)
+    state, reason, code = _state(known, workload, workers, pods)
     details = tuple(
         {
             "worker": known.node(rank),
@@ -111,10 +114,17 @@ def _row(workload: Object, pods: Sequence[Object], *, detailed: bool) -> Row:
     )
 
 
-def _state(known: Facts, workload: Object, workers: dict[int, Worker]) -> tuple[str, str, int | None]:
+def _state(
+    known: Facts, workload: Object, workers: dict[int, Worker], pods: Sequence[Object]
+) -> tuple[str, str, int | None]:
+    found = suspension(workload)
+    if found.active and not workload["metadata"].get("deletionTimestamp"):
+        return found.state, found.reason(known.kind.name), None
+    if known.kind is POD and (why := evicted((pod, False) for pod in pods)):
+        return "evicted", why, None
     failure = first_failure(known, workers)
     ended = [one for one in workers.values() if one.ended is not None]
-    if len(ended) == known.nnodes and not (known.restarts and not _terminal(workload)):
+    if len(ended) == known.nnodes and not (known.restarts and not terminal(workload)):
         if failure is None:
             job = ended[0].ended.message.job if ended[0].ended and ended[0].ended.message else None
             code = min(255, int(job["exit_code"])) if job else 0
@@ -124,23 +134,13 @@ def _state(known: Facts, workload: Object, workers: dict[int, Worker]) -> tuple[
         return "stopping", "", None
     if failure is not None and not known.restarts:
         return "failing", failure.text.partition("\n")[0], None
-    if (workload.get("spec") or {}).get("suspend"):
-        return "queued", "suspended until its queue admits it", None
     started = [one for one in workers.values() if one.started]
     if len(started) == known.nnodes:
         return "running", "", None
-    if not workers and _terminal(workload):
+    if not workers and terminal(workload):
         return "ended", "its pods are gone", None
     why = next((one.why for one in workers.values() if one.failing), "")
     return "starting", why or next((one.why for one in workers.values() if one.why), "no pod yet"), None
-
-
-def _terminal(workload: Object) -> bool:
-    conditions = (workload.get("status") or {}).get("conditions") or ()
-    return any(
-        one.get("type") in ("Complete", "Completed", "Failed") and one.get("status") == "True"
-        for one in conditions
-    )
 
 
 def as_json(row: Row) -> dict[str, Any]:

@@ -13,7 +13,9 @@ from typing import Any
 
 from torchnet.agent.report import BACKLOG, Failure
 from torchnet.errors import TorchnetError
+from torchnet.names import STOPPED_CODE
 from torchnet.runtimes.kubernetes.again import Again
+from torchnet.runtimes.kubernetes.attempts import Attempts
 from torchnet.runtimes.kubernetes.door import Door
 from torchnet.runtimes.kubernetes.end import first_failure, settle
 from torchnet.runtimes.kubernetes.facts import Facts
@@ -34,6 +36,7 @@ from torchnet.runtimes.kubernetes.wishes import Outcome, Wishes
 from torchnet.ui.console import Console
 
 _TICK_SECONDS = 0.1
+_READING_TICK_SECONDS = 0.02
 _EVENTS_SECONDS = 2.0  # before events are asked for: an ordinary start needs none
 _APART_SECONDS = (
     3.0  # for those that have joined to hear of a failure from its agent; then the others are stopped
@@ -76,6 +79,7 @@ class Session:
         self._leaving = Leaving(facts, warn)
         problem = lambda text: self._queue.put(("notice", text))  # noqa: E731
         self._again = Again(door, facts, self._gang, self._leaving, warn, problem)
+        self._attempts = Attempts(facts, self._gang, self._look, warn)
         self._listed = self._again_known = False
         self._started = False
         self._failure: Failure | None = None
@@ -91,7 +95,7 @@ class Session:
         self._over: float | None = None  # when a JobSet was seen to have ended
         self._interrupted = 0
         self._hurried: float | None = None  # when all was to end at once
-        self._counted = 0.0  # of --start-timeout: time in a queue does not count
+        self._counted = 0.0  # of --start-timeout: time in a queue counts for no deadline
         self._ticked = self._began = time.monotonic()
 
     def run(self) -> Outcome:
@@ -111,7 +115,12 @@ class Session:
             failed=lambda error: put(("failed", error)),
         ).start()
         while True:
-            changed = self._take_states()
+            if self._attempts.reading(time.monotonic()):
+                # Further states wait: of a large gang that ends, each would want another read.
+                time.sleep(_READING_TICK_SECONDS)
+                changed = False
+            else:
+                changed = self._take_states()
             self._heard.take(all_of_it=self._stopping is not None)
             if self._broken is not None:
                 raise self._broken
@@ -175,9 +184,15 @@ class Session:
 
     def _decide(self) -> Outcome | None:
         now = time.monotonic()
-        if self._stopping is None:
+        passed, self._ticked = now - self._ticked, now
+        paused = self._stopping is None and self._stop_at is None and self._paused(now)
+        if paused:
+            self._began += passed
+            if self._attempts.reading(now):
+                return None
+        elif self._stopping is None:
             self._leaving.look(self._workers, now)
-        if self._listed and self._all_ended():
+        if self._listed and not paused and self._all_ended():
             return self._end()
         # After that: a signal that comes when all have ended interrupts nothing but the reading of what they said.
         number = self._take_signals()
@@ -190,18 +205,46 @@ class Session:
         if self._stopping is not None:
             limit = self._wishes.grace + _PATIENCE_SECONDS
             return self._end(drain=1.0) if now - self._stopping > limit else None
+        if paused:
+            return self._evicted(now) if self._attempts.evicted else None
         if self._wishes.stops and self._stop_at is not None and now >= self._stop_at:
             if self._wishes.detach and self._failure is not None:
                 # What can be seen of it is to stay, and its agents end it by themselves, as if nobody had looked.
                 return Outcome(None, self._failure.code, "it has failed, and has not been stopped")
             self._stop()
         self._look_for_failures(now)
-        if not self._started and self._start(now) and self._wishes.detach and self._failure is None:
+        if not self._started and self._start(now, passed) and self._wishes.detach and self._failure is None:
             return Outcome(None, 0, "all workers have started")
         if self._wishes.timeout and now - self._began > self._wishes.timeout:
             text = f"the job ran longer than --timeout {self._wishes.timeout:g} s"
             self._fail(Failure("timeout", text, 124, at=time.time()))
         return None
+
+    def _paused(self, now: float) -> bool:
+        """Whether nothing can be decided: the workload is suspended, or has to be read first."""
+        if self._attempts.update(now):
+            self._workers = self._gang.workers()
+            self._leaving.forget()
+            self._again.forget()
+            self._next_attempt()
+        return self._attempts.paused
+
+    def _next_attempt(self) -> None:
+        """Each start has its own time, and its own reasons to wait."""
+        self._started, self._counted, self._waiting = False, 0.0, Waiting(self._facts)
+
+    def _evicted(self, now: float) -> Outcome | None:
+        """A group of plain pods that its queue has evicted is left when its pods have ended."""
+        live = [one for one in self._workers.values() if one.stage in ("preparing", "prepared", "running")]
+        patience = max((one.patience for one in live), default=0.0) + _PATIENCE_SECONDS
+        if live and now - self._attempts.evicted_at < patience:
+            return None
+        self._drain(_DRAIN_SECONDS)
+        text = (
+            f"evicted by its queue ({self._attempts.evicted}). Nothing creates plain pods again, so the run is over; "
+            "its objects have not been removed. A queue can requeue a run with --as job or --as jobset"
+        )
+        return Outcome(None, STOPPED_CODE, text, commands=("status", "down"))
 
     def _all_ended(self) -> bool:
         ended = [one for one in self._workers.values() if one.ended is not None]
@@ -251,18 +294,18 @@ class Session:
         if not self._wishes.stops and not self._again_known:
             self._again_known, self._again.attempt = True, self._gang.attempt  # what was before is no news
         if self._again.begun(self._look.restarts):
-            self._started, self._counted, self._waiting = False, 0.0, Waiting(self._facts)
-            self._ticked = now
+            self._next_attempt()
         last = self._wishes.keep and not self._look.restarts_left
         if self._wishes.stops and (stuck := self._again.look(now, apart, last=last)):
             self._fail(stuck)
 
-    def _start(self, now: float) -> bool:
+    def _start(self, now: float, passed: float) -> bool:
         """Whether all have started; says what holds up those that have not."""
         workers = self._again.workers if self._again.attempt else self._workers
         queued = self._look.queued(workers)
-        passed, self._ticked = now - self._ticked, now
-        if not queued:
+        if queued:
+            self._began += passed
+        else:
             self._counted += passed
         if len([one for one in workers.values() if one.started or one.ended]) == self._facts.nnodes:
             self._started = True
@@ -318,6 +361,23 @@ class Session:
         if self._stopping is not None and not self._stopped.keeps:
             # The pods are gone, and not every kubelet ends their streams.
             drain = min(drain, _STOPPED_SECONDS)
+        self._drain(drain)
+        self._door.stop.set()
+        receipt = settle(
+            self._facts,
+            self._workers,
+            self._heard.receipts.get(self._workers[0].uid) if 0 in self._workers else None,
+            self._failure,
+            restarts=self._look.restarts,
+            killed=self._hurried is not None,
+            now=time.time(),
+        )
+        stopped = self._stopping is not None
+        kept = self._wishes.keep and self._stopped.keeps
+        return Outcome(receipt, int(receipt["exit_code"]), stopped=stopped, kept=kept)
+
+    def _drain(self, drain: float) -> None:
+        """The logs to their ends, within ``drain`` seconds."""
         self._following.update(self._workers)
         self._following.release()
         hurried, last = False, time.monotonic()
@@ -335,16 +395,3 @@ class Session:
             last = now
         self._heard.take(all_of_it=self._stopping is not None)
         self._heard.close()
-        self._door.stop.set()
-        receipt = settle(
-            self._facts,
-            self._workers,
-            self._heard.receipts.get(self._workers[0].uid) if 0 in self._workers else None,
-            self._failure,
-            restarts=self._look.restarts,
-            killed=self._hurried is not None,
-            now=time.time(),
-        )
-        stopped = self._stopping is not None
-        kept = self._wishes.keep and self._stopped.keeps
-        return Outcome(receipt, int(receipt["exit_code"]), stopped=stopped, kept=kept)

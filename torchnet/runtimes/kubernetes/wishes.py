@@ -31,6 +31,7 @@ class Outcome:
     """``receipt`` is None for a launch that was left while its job runs on (``left``: why).
 
     ``stopped``: the launcher has told the cluster to end the job. ``kept``: its workload and pods stay, as was wished.
+    ``commands`` go on with a run that was left.
     """
 
     receipt: dict[str, Any] | None
@@ -38,3 +39,4 @@ class Outcome:
     left: str = ""
     stopped: bool = False
     kept: bool = False
+    commands: tuple[str, ...] = ("attach", "logs", "status", "down")
