@@ -62,7 +62,7 @@ def test_suspended_runs_wait_and_go_on(launcher: Launcher, jobset: None) -> None
             suspend(job, form, suspended=True)
         for job in jobs.values():
             job.wait_for("is suspended until its spec.suspend is set to false")
-            until(lambda job=job: pods(launcher, job.name) == [], "its pods are gone")  # type: ignore[misc]
+            until(lambda job=job: pods(launcher, job.name) == [], "its pods are gone")
         time.sleep(SUSPENDED_SECONDS)
         for form, job in jobs.items():
             assert job.process.poll() is None, job.text("stderr")

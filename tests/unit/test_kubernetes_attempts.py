@@ -51,9 +51,7 @@ class Workload:
     def __init__(self, store: Store, stage: dict[str, Any], *, jobset: bool = False) -> None:
         self.store, self.facts = store, facts(2, jobset=jobset)
         self._number = 0
-        self._body = store.put(
-            job(2) | ({"apiVersion": JOBSET.api, "kind": JOBSET.name} if jobset else {})
-        )
+        self._body = store.put(job(2) | ({"apiVersion": JOBSET.api, "kind": JOBSET.name} if jobset else {}))
         if jobset:
             store.put(job(2) | {"metadata": job(2)["metadata"] | {"name": f"{RUN}-w-0", "labels": {}}})
         self.create(stage)
@@ -91,8 +89,8 @@ class Workload:
             del self.store.objects[path]
 
     def resume(self) -> None:
-        self.collect()
         self._set(suspended=False)
+        self.collect()
 
     def _set(self, *, suspended: bool) -> None:
         self._body["spec"] = {"suspend": suspended}
@@ -175,8 +173,8 @@ def test_a_suspension_that_nobody_saw_is_none_of_the_next_attempts_failures(
 ) -> None:
     """The launcher was asleep: the first attempt's pods are gone without a trace, and others are there."""
     one = Workload(store, TRAINS)
-    slept = lambda: (time.sleep(1.1), one.resume(), one.create(TRAINS))  # noqa: E731
-    steps = asked(store, "watch=true"), slept, waits(watched, "is resumed"), 0.5, one.succeed
+    slept = 1.1, one.resume, lambda: one.create(TRAINS)
+    steps = asked(store, "watch=true"), *slept, waits(watched, "is resumed"), 0.5, one.succeed
     outcome = watched.run(one.facts, Wishes(grace=0), *steps)
     assert outcome.code == 0, watched.err.getvalue()
     assert store.deleted == []
@@ -186,7 +184,9 @@ def test_a_pod_that_is_lost_while_nothing_is_suspended_ends_the_run(store: Store
     one = Workload(store, TRAINS)
     one._body["status"] = {"conditions": [{"type": "Suspended", "status": "False"}]}
     killed = {"phase": "Failed", "containerStatuses": [{"name": "worker", "state": terminated(137)}]}
-    outcome = watched.run(one.facts, Wishes(grace=1), asked(store, "watch=true"), lambda: one._changed(1, killed))
+    outcome = watched.run(
+        one.facts, Wishes(grace=1), asked(store, "watch=true"), lambda: one._changed(1, killed)
+    )
     assert outcome.code == 70
     assert store.names() == []
 

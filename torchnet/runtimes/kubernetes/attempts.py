@@ -37,6 +37,14 @@ class Attempts:
         """Whether nothing can be concluded from the pods now."""
         return self._unread is not None or self._suspended or bool(self.evicted)
 
+    @property
+    def eviction(self) -> str:
+        """Why a launcher leaves an evicted run."""
+        return (
+            f"evicted by its queue ({self.evicted}). Nothing creates plain pods again, so the run is over; "
+            "its objects have not been removed. A queue can requeue a run with --as job or --as jobset"
+        )
+
     def reading(self, now: float) -> bool:
         """Whether the workload is being read; false for an API server that takes long."""
         return self._unread is not None and now - self._unread < _READ_SECONDS

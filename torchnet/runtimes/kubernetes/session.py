@@ -185,13 +185,9 @@ class Session:
     def _decide(self) -> Outcome | None:
         now = time.monotonic()
         passed, self._ticked = now - self._ticked, now
-        paused = self._stopping is None and self._stop_at is None and self._paused(now)
-        if paused:
-            self._began += passed
-            if self._attempts.reading(now):
-                return None
-        elif self._stopping is None:
-            self._leaving.look(self._workers, now)
+        paused = self._paused(now, passed)
+        if paused and self._attempts.reading(now):
+            return None
         if self._listed and not paused and self._all_ended():
             return self._end()
         # After that: a signal that comes when all have ended interrupts nothing but the reading of what they said.
@@ -206,7 +202,7 @@ class Session:
             limit = self._wishes.grace + _PATIENCE_SECONDS
             return self._end(drain=1.0) if now - self._stopping > limit else None
         if paused:
-            return self._evicted(now) if self._attempts.evicted else None
+            return self._evicted(now)
         if self._wishes.stops and self._stop_at is not None and now >= self._stop_at:
             if self._wishes.detach and self._failure is not None:
                 # What can be seen of it is to stay, and its agents end it by themselves, as if nobody had looked.
@@ -220,14 +216,20 @@ class Session:
             self._fail(Failure("timeout", text, 124, at=time.time()))
         return None
 
-    def _paused(self, now: float) -> bool:
-        """Whether nothing can be decided: the workload is suspended, or has to be read first."""
-        if self._attempts.update(now):
-            self._workers = self._gang.workers()
-            self._leaving.forget()
-            self._again.forget()
-            self._next_attempt()
-        return self._attempts.paused
+    def _paused(self, now: float, passed: float) -> bool:
+        """Whether nothing can be decided: the workload is suspended, or has to be read first. No deadline runs then."""
+        if self._stopping is None and self._stop_at is None:
+            if self._attempts.update(now):
+                self._workers = self._gang.workers()
+                self._leaving.forget()
+                self._again.forget()
+                self._next_attempt()
+            if self._attempts.paused:
+                self._began += passed
+                return True
+        if self._stopping is None:
+            self._leaving.look(self._workers, now)
+        return False
 
     def _next_attempt(self) -> None:
         """Each start has its own time, and its own reasons to wait."""
@@ -237,14 +239,10 @@ class Session:
         """A group of plain pods that its queue has evicted is left when its pods have ended."""
         live = [one for one in self._workers.values() if one.stage in ("preparing", "prepared", "running")]
         patience = max((one.patience for one in live), default=0.0) + _PATIENCE_SECONDS
-        if live and now - self._attempts.evicted_at < patience:
+        if not self._attempts.evicted or (live and now - self._attempts.evicted_at < patience):
             return None
         self._drain(_DRAIN_SECONDS)
-        text = (
-            f"evicted by its queue ({self._attempts.evicted}). Nothing creates plain pods again, so the run is over; "
-            "its objects have not been removed. A queue can requeue a run with --as job or --as jobset"
-        )
-        return Outcome(None, STOPPED_CODE, text, commands=("status", "down"))
+        return Outcome(None, STOPPED_CODE, self._attempts.eviction, commands=("status", "down"))
 
     def _all_ended(self) -> bool:
         ended = [one for one in self._workers.values() if one.ended is not None]

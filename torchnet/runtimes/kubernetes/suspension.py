@@ -1,8 +1,8 @@
 """Suspended workloads, and pods that a queue evicts (pure).
 
 A queue such as Kueue, or a user, sets ``spec.suspend`` of a Job or a JobSet. The Job controller then deletes the pods
-that run, with their grace period, and creates others with the same indexes when the workload is resumed. Plain pods have
-no such field: Kueue sets the condition TerminationTarget on each pod of a group that it evicts, and deletes it.
+that run, with their grace period, and creates others with the same indexes when the workload is resumed. Plain pods
+have no such field: Kueue sets the condition TerminationTarget on each pod of a group that it evicts, and deletes it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def suspension(workload: Object | None) -> Suspension:
     """Of a Job or a JobSet; of anything else, and of None, that there is none."""
     meta, spec = (workload or {}).get("metadata") or {}, (workload or {}).get("spec") or {}
     conditions = ((workload or {}).get("status") or {}).get("conditions") or ()
-    found = next((one for one in conditions if one.get("type") == "Suspended"), {})
+    found: Object = next((one for one in conditions if one.get("type") == "Suspended"), {})
     message = printable(" ".join(str(found.get("message") or "").split()), _LONGEST)
     resumed = seconds(found.get("lastTransitionTime")) if found.get("status") == "False" else 0.0
     active = bool(spec.get("suspend")) and not terminal(workload or {})
@@ -87,8 +87,8 @@ def evicted(pods: Iterable[tuple[Object, bool]]) -> str:
     """Why Kueue has evicted a group of plain pods; "" if it has not.
 
     Args:
-        pods: each with whether it is deleted already. One that is deleted behind its scheduling gate never ran, and only
-            its queue could have let it run.
+        pods: each with whether it is gone. One that is deleted behind its scheduling gate never ran: the script has no
+            part in its end.
     """
     for pod, gone in pods:
         conditions = (pod.get("status") or {}).get("conditions") or ()
@@ -97,9 +97,10 @@ def evicted(pods: Iterable[tuple[Object, bool]]) -> str:
                 said = ": ".join(str(one[key]) for key in ("reason", "message") if one.get(key))
                 return printable(" ".join(said.split()), _LONGEST) or "no reason given"
         gated = any(one.get("reason") == "SchedulingGated" for one in conditions)
-        if gated and QUEUE_LABEL in (pod["metadata"].get("labels") or {}):
-            if gone or pod["metadata"].get("deletionTimestamp"):
-                return "deleted while it waited in the queue"
+        meta = pod["metadata"]
+        deleted = gone or bool(meta.get("deletionTimestamp"))
+        if gated and deleted and QUEUE_LABEL in (meta.get("labels") or {}):
+            return "deleted while it waited in the queue"
     return ""
 
 
