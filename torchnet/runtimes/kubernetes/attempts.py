@@ -42,7 +42,7 @@ class Attempts:
         """Why a launcher leaves an evicted run."""
         return (
             f"evicted by its queue ({self.evicted}). Nothing creates plain pods again, so the run is over; "
-            "its objects have not been removed. A queue can requeue a run with --as job or --as jobset"
+            "torchnet has removed nothing of it. A queue can requeue a run with --as job or --as jobset"
         )
 
     def reading(self, now: float) -> bool:
