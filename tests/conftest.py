@@ -15,6 +15,7 @@ from types import FrameType
 import pytest
 
 from tests import needs
+from tests.durations import Durations
 from tests.leaks import MARK, watched
 from tests.users import User, ordinary_user
 
@@ -28,6 +29,10 @@ DEADLINE = 300  # seconds for one test; most take less than one
 os.environ[MARK] = uuid.uuid4().hex
 # What the tests start may keep compiled files: compiling torch at each start takes longer than most deadlines.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Durations())
 
 
 @pytest.fixture(autouse=True)
