@@ -22,6 +22,7 @@ from tests.schema import errors
 ROOT = Path(__file__).resolve().parent.parent
 TORCHNET = (sys.executable, "-m", "torchnet")
 PATIENCE = 60  # seconds for what has no documented deadline: the machine may be busy with other things
+SLOW = 0.25  # seconds between two looks that take processor time from what they wait for
 _CHUNK = 1 << 16
 
 # A shell starts what runs in its background with SIGINT ignored; torchnet would respect that, and these tests send it.
@@ -245,12 +246,15 @@ def environment(pid: int) -> dict[str, str]:
     return dict(word.decode(errors="replace").split("=", 1) for word in words if b"=" in word)
 
 
-def until(condition: Any, what: str, seconds: float = PATIENCE) -> float:
-    """Wait until ``condition()`` is true; when (monotonic) it was seen to be."""
+def until(condition: Any, what: str, seconds: float = PATIENCE, pause: float = 0.05) -> float:
+    """Wait until ``condition()`` is true; when (monotonic) it was seen to be.
+
+    ``pause`` is the time between two looks: ``SLOW`` where each starts a process or goes through all of /proc.
+    """
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.02)
+        time.sleep(pause)
     return time.monotonic()
 
 

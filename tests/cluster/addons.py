@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 
@@ -11,12 +12,21 @@ from tests.cluster.shell import run
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MANIFESTS = ROOT / "manifests"
+# What `torchnet manifests` is given in place of the namespace, and its own range, so that one text serves all.
+PLACEHOLDER = "the-namespace"
+RANGE = "fcbb:0:800:ffff::/64"
 INSTALLED = ("daemonset/kube-multus-ds", "daemonset/whereabouts", "deployment/whereabouts-reconciler")
 
 
-def attachment(namespace: str, *more: str) -> str:
+def attachment(namespace: str, *more: str, range_: str = RANGE) -> str:
     """The NetworkAttachmentDefinition as torchnet prints it, as macvlan: most machines' kernels have that."""
-    words = ("manifests", "backend-network", "--kind", "macvlan", "--namespace", namespace, *more)
+    return _attachment(*more).replace(PLACEHOLDER, namespace).replace(RANGE, range_)
+
+
+@functools.cache
+def _attachment(*more: str) -> str:
+    """Rendered once for all namespaces: each time is a start of Python."""
+    words = ("manifests", "backend-network", "--kind", "macvlan", "--namespace", PLACEHOLDER, *more)
     return run(sys.executable, "-m", "torchnet", *words, cwd=ROOT)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import json
 import shutil
@@ -43,6 +44,9 @@ class Cluster:
     # For processes that talk to the API server: the network of the control plane, the machine's own files.
     nsenter_prefix = control_plane.PREFIX
 
+    def __init__(self) -> None:
+        self.deleted_namespaces: list[str] = []
+
     def kubectl(self, *arguments: str | Path, input: str | None = None, timeout: float = 120) -> str:  # noqa: A002
         """kubectl as the administrator: its standard output, or ClusterFailure with what it said."""
         return control_plane.kubectl(*arguments, input=input, timeout=timeout)
@@ -52,31 +56,56 @@ class Cluster:
         return {"KUBECONFIG": str(self.kubeconfig)}
 
     @contextmanager
-    def namespace(self, *, enforce: str = "restricted", attachment: bool = True) -> Iterator[str]:
-        """The name of a fresh namespace under Pod Security ``enforce``, with the attachment ``backend-network``."""
-        name = f"test-{uuid.uuid4().hex[:8]}"
-        self.kubectl("create", "namespace", name)
+    def namespace(
+        self,
+        *,
+        enforce: str = "restricted",
+        attachment: bool = True,
+        range_: str = "",
+        keeps_runs: bool = False,
+    ) -> Iterator[str]:
+        """The name of a fresh namespace under Pod Security ``enforce``, with the attachment ``backend-network``.
+
+        Its addresses come from ``range_`` or from a range of its own, in which no pod of another test is.
+        AssertionError if the block leaves objects of a run there, unless it ``keeps_runs``. The namespace controller
+        waits 5 s before it deletes anything, so the end of the deletion is waited for once: :meth:`wait_for_deleted`.
+        """
+        unique = uuid.uuid4().hex
+        name, range_ = f"test-{unique[:8]}", range_ or f"fcbb:0:801:{unique[-4:]}::/64"
+        labels = {"pod-security.kubernetes.io/enforce": enforce}
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+        manifest = json.dumps(body) + (
+            f"\n---\n{addons.attachment(name, range_=range_)}" if attachment else ""
+        )
         try:
-            self.kubectl("label", "namespace", name, f"pod-security.kubernetes.io/enforce={enforce}")
-            if attachment:
-                self.kubectl("apply", "-f", "-", input=addons.attachment(name))
+            self.kubectl("create", "-f", "-", input=manifest)
             # Pods are refused until the controllers have made these two.
             for one in ("serviceaccount/default", "configmap/kube-root-ca.crt"):
                 wait_until(f"{name}'s {one}", 30, partial(_there, "-n", name, one))
             yield name
+            if not keeps_runs:
+                left = self.run_objects(namespace=name)
+                assert left == [], f"the test left objects of a run: {left}"
         finally:
-            self.kubectl("delete", "namespace", name, "--wait=true", timeout=180)
+            self.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
+            self.deleted_namespaces.append(name)
 
-    def run_objects(self, *selector: str) -> list[str]:
-        """All objects in all namespaces that carry a run's label, as kind/name."""
-        words = ("--all-namespaces", "--selector", ",".join(selector) or "torchnet/run", "-o", "name")
-        return self.kubectl("get", self.run_kinds(), *words).split()
+    def wait_for_deleted(self, seconds: float = 120) -> None:
+        """Until each namespace that has been deleted is gone, with the pods in it."""
 
-    def run_kinds(self) -> str:
-        """The kinds of a run's objects, as far as the cluster knows them, in kubectl's words."""
-        words = ("get", "customresourcedefinitions", *RUN_KINDS_ON_TOP, "--ignore-not-found", "-o", "name")
-        known = [name.partition("/")[2] for name in self.kubectl(*words).split()]
-        return ",".join([RUN_KINDS, *known])
+        def gone() -> bool:
+            listed = self.kubectl("get", "namespaces", "-o", "name").split()
+            there = sorted({f"namespace/{name}" for name in self.deleted_namespaces} & set(listed))
+            if there:
+                raise ClusterFailure(f"still there: {', '.join(there)}")
+            return True
+
+        wait_until("the deletion of the tests' namespaces", seconds, gone, 0.5)
+
+    def run_objects(self, selector: str = "torchnet/run", namespace: str = "") -> list[str]:
+        """All objects that carry a run's label, as kind/name: in one namespace, or in all."""
+        where = ("-n", namespace) if namespace else ("--all-namespaces",)
+        return self.kubectl("get", run_kinds(), *where, "--selector", selector, "-o", "name").split()
 
     def on_node(self, node: str, *command: str, timeout: float = 120) -> str:
         """A command's output, run as on the node itself."""
@@ -122,6 +151,14 @@ class Cluster:
 
     def start_kubelet(self, node: str) -> None:
         nodes.start_kubelet(node)
+
+
+@functools.cache
+def run_kinds() -> str:
+    """The kinds of a run's objects, in kubectl's words, as far as the cluster knew them at the first call."""
+    words = ("get", "customresourcedefinitions", *RUN_KINDS_ON_TOP, "--ignore-not-found", "-o", "name")
+    known = [name.partition("/")[2] for name in control_plane.kubectl(*words).split()]
+    return ",".join([RUN_KINDS, *known])
 
 
 def is_up() -> bool:

@@ -19,6 +19,7 @@ from tests.cluster import addons, machine, recipes
 from tests.cluster import cluster as running
 from tests.cluster.addons import ROOT
 from tests.cluster.cluster import Cluster
+from tests.cluster.concurrent import ConcurrentTests, is_concurrent
 from tests.cluster.launcher import Launcher
 from tests.cluster.places import RUN
 from tests.cluster.traces import routes, untouched
@@ -32,9 +33,12 @@ _GIVEN_BACK_SECONDS = 10.0
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Last of all: the others count what is on the machine, and none of them has to share it with a cluster."""
+    """Last of all: the others count what is on the machine, and none of them has to share it with a cluster.
 
-    items.sort(key=lambda item: item.path.is_relative_to(HERE))
+    The concurrent ones come first, and have all ended when those begin that disturb the cluster or measure time.
+    """
+
+    items.sort(key=lambda item: (item.path.is_relative_to(HERE), not is_concurrent(item)))
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +47,9 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     if os.environ.get(USE_VARIABLE):
         if not running.is_up():
             pytest.fail(f"{USE_VARIABLE} is set, and no cluster is up: python -m tests.cluster up")
-        yield Cluster()
+        used = Cluster()
+        yield used
+        used.wait_for_deleted()
         return
     if found := machine.obstacles():
         pytest.skip("no cluster on this machine: " + "; ".join(found))
@@ -61,6 +67,8 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         # Not even while it is up: everything is in namespaces.
         assert before == (socket.if_nameindex(), routes()), "the cluster changed the machine's own network"
         yield up
+        up.wait_for_deleted()
+        assert up.run_objects() == [], "the tests left objects of a run"
 
 
 @contextmanager
@@ -91,23 +99,19 @@ def _taken_down() -> Iterator[None]:
 def jobset(cluster: Cluster) -> None:
     """JobSet's controller, with its webhooks, until the end of the session."""
     addons.install_jobset()
+    running.run_kinds.cache_clear()
 
 
 @pytest.fixture(autouse=True)
-def _no_objects_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """After a test with the cluster there is no object of a run anywhere, and before it no address of others' pods."""
-    if "cluster" not in request.fixturenames:
-        yield
+def _no_address_of_others(request: pytest.FixtureRequest) -> None:
+    """Before a test in a shared namespace no pod that is going has an address which a new pod could be given."""
+    if "module_namespace" not in request.fixturenames:
         return
     up: Cluster = request.getfixturevalue("cluster")
     # Not asserted: of addresses that Whereabouts did not give, nobody else can tell whether they are free.
     until = time.monotonic() + _GIVEN_BACK_SECONDS
     while up.given_back() and time.monotonic() < until:
-        time.sleep(0.2)
-    yield
-    # A cluster that was up before can have other users.
-    if not os.environ.get(USE_VARIABLE):
-        assert up.run_objects() == [], "the test left objects of a run"
+        time.sleep(0.5)
 
 
 @pytest.fixture
@@ -122,6 +126,16 @@ def module_namespace(cluster: Cluster) -> Iterator[str]:
     """The same for all tests of a module, which sets its ``namespace`` to it."""
     with cluster.namespace() as name:
         yield name
+
+
+@pytest.fixture(scope="session")
+def concurrent_tests(
+    cluster: Cluster, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ConcurrentTests]:
+    """Those of the session, all of which it begins."""
+    folder = tmp_path_factory.mktemp("concurrent")
+    with ConcurrentTests(cluster, folder, request, request.session.items) as begun:
+        yield begun
 
 
 @pytest.fixture

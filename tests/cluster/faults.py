@@ -90,6 +90,11 @@ def frozen(pod: str) -> Fault:
     return _until_undone(lambda: os.kill(shim, signal.SIGSTOP), lambda: os.kill(shim, signal.SIGCONT))
 
 
+def cordoned(cluster: Cluster, node: str) -> Fault:
+    """No pod is placed on the node."""
+    return _until_undone(lambda: cluster.kubectl("cordon", node), lambda: cluster.kubectl("uncordon", node))
+
+
 def kill(pid: int) -> float:
     """kill -9, as the node's kernel does it; when that was (monotonic)."""
     os.kill(pid, signal.SIGKILL)

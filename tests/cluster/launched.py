@@ -11,7 +11,7 @@ from typing import Any
 from tests.cluster.cluster import Cluster
 from tests.cluster.faults import process
 from tests.cluster.launcher import Launcher
-from tests.jobs import TORCHNET, Job, parent, receipt, until
+from tests.jobs import SLOW, TORCHNET, Job, parent, receipt, until
 from torchnet.names import JOBSET_JOB, JOIN_PORT, STATUS_ANNOTATION
 
 
@@ -115,7 +115,7 @@ class Launched(Job):
             found.update({one["interface"]: one["ips"][0] for one in json.loads(text or "[]")})
             return bool(found)
 
-        until(told, f"network-status of {self.name}-{rank}", seconds)
+        until(told, f"network-status of {self.name}-{rank}", seconds, SLOW)
         return found
 
     def receipt(self) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def _pid(namespace: str, name: str, rank: int, seconds: float, **variables: str)
         found = process(f"{name}-{rank}-", **wanted)
         return found != 0
 
-    until(there, f"a process of {name}-{rank} with {variables}", seconds)
+    until(there, f"a process of {name}-{rank} with {variables}", seconds, SLOW)
     return found
 
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,17 +70,6 @@ class Launcher:
             text=True,
         )
 
-    def started(self, text: str, *words: str, nnodes: int = 2) -> subprocess.Popen[str]:
-        """A launch of this script whose training containers all run."""
-        process = self.start(*self.words(*words, nnodes=nnodes), self.script(text))
-
-        def running() -> bool:
-            assert process.poll() is None, f"the launch has ended: {process.communicate()[1]}"
-            return self.training(nnodes)
-
-        self.wait(running)
-        return process
-
     def run(self, *words: str, timeout: float = 180, **environ: str) -> Ran:
         began = time.monotonic()
         return self.ended(self.start(*words, **environ), began, timeout)
@@ -96,16 +84,9 @@ class Launcher:
         assert "Traceback" not in err, err
         return Ran(process.returncode, out, err, time.monotonic() - began)
 
-    def signalled(self, process: subprocess.Popen[str], number: int) -> Ran:
-        """How a launch ends that is sent this signal."""
-        began = time.monotonic()
-        process.send_signal(number)
-        return self.ended(process, began)
-
     def left(self) -> list[str]:
         """Objects of runs that are still in the namespace."""
-        words = ("get", self.cluster.run_kinds(), "-n", self.namespace, "-l", "torchnet/run", "-o", "name")
-        return self.cluster.kubectl(*words).split()
+        return self.cluster.run_objects(namespace=self.namespace)
 
     def pods(self) -> list[dict[str, Any]]:
         words = ("get", "pods", "-n", self.namespace, "-l", "torchnet/run", "-o", "json")
@@ -121,12 +102,6 @@ class Launcher:
         """What a watch on the namespace's pods is told that goes on from this version, within a second."""
         query = f"watch=1&timeoutSeconds=1&resourceVersion={version}"
         return self.cluster.kubectl("get", "--raw", f"/api/v1/namespaces/{self.namespace}/pods?{query}")
-
-    def wait(self, what: Callable[[], bool], seconds: float = 90) -> None:
-        until = time.monotonic() + seconds
-        while not what():
-            assert time.monotonic() < until, f"not within {seconds} s"
-            time.sleep(0.3)
 
     def training(self, count: int) -> bool:
         """Whether so many training containers run."""

@@ -63,7 +63,7 @@ def run(
     return done.stdout
 
 
-def wait_until(what: str, seconds: float, true: Callable[[], bool], pause: float = 0.1) -> None:
+def wait_until(what: str, seconds: float, true: Callable[[], bool], pause: float = 0.25) -> None:
     """Ask ``true`` again and again; ClusterFailure naming ``what`` if it stays false or fails for ``seconds``."""
     deadline = time.monotonic() + seconds
     while True:

@@ -15,6 +15,8 @@ import pytest
 from tests import api_contract
 from tests.api_contract import RUNNING, PodState
 from tests.cluster.cluster import Cluster
+from tests.cluster.concurrent import concurrent
+from tests.cluster.launcher import Launcher
 from tests.conftest import ROOT
 from torchnet.agent.api import ApiServer
 
@@ -59,9 +61,11 @@ class Real:
             self._kubectl("delete", "pod", name, "--wait=false", "--grace-period=0")
 
     def close(self) -> None:
+        """Take away all pods."""
         patch = json.dumps({"metadata": {"finalizers": None}})
-        for name in self._kubectl("get", "pods", "-o", "name").split():
-            self._kubectl("patch", name, "-p", patch)
+        if names := self._kubectl("get", "pods", "-o", "name").split():
+            self._kubectl("patch", *names, "-p", patch)
+            self._kubectl("delete", *names, "--ignore-not-found", "--force", "--grace-period=0")
 
     def _kubectl(self, *words: str, **fields: Any) -> str:
         return self._cluster.kubectl("-n", self.namespace, *words, **fields)
@@ -70,19 +74,25 @@ class Real:
 INSIDE = "TESTS_OF_TORCHNET_INSIDE"
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[Real]:
+@pytest.fixture(scope="module")
+def accounts() -> Iterator[tuple[Cluster, str]]:
+    """A namespace with an account that may read pods, and one that may not."""
     cluster = Cluster()
-    with cluster.namespace(enforce="privileged", attachment=False) as namespace:
+    with cluster.namespace(enforce="privileged", attachment=False, keeps_runs=True) as namespace:
         for name in ("good", "forbidden"):
             cluster.kubectl("-n", namespace, "create", "serviceaccount", name)
         rules = ("--verb=get,list", "--resource=pods")
         cluster.kubectl("-n", namespace, "create", "role", "good", *rules)
         bound = ("--role=good", f"--serviceaccount={namespace}:good")
         cluster.kubectl("-n", namespace, "create", "rolebinding", "good", *bound)
-        made = Real(cluster, namespace, tmp_path, "10.96.0.1", 443)
-        yield made
-        made.close()
+        yield cluster, namespace
+
+
+@pytest.fixture
+def world(accounts: tuple[Cluster, str], tmp_path: Path) -> Iterator[Real]:
+    made = Real(*accounts, tmp_path, "10.96.0.1", 443)
+    yield made
+    made.close()
 
 
 # The network of the API server is entered by a second pytest, which runs what is imported here.
@@ -90,7 +100,9 @@ if os.environ.get(INSIDE):
     from tests.api_contract import *  # noqa: F403
 else:
 
-    def test_the_real_server_keeps_the_contract(cluster: Cluster) -> None:
+    @concurrent
+    def test_the_real_server_keeps_the_contract(launcher: Launcher) -> None:
+        cluster = launcher.cluster
         words = ("-q", "-p", "no:cacheprovider", "-W", "ignore", str(Path(__file__).relative_to(ROOT)))
         done = subprocess.run(
             [*cluster.nsenter_prefix, sys.executable, "-m", "pytest", *words],

@@ -6,17 +6,21 @@ import json
 import re
 import sys
 import time
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pytest
 
 from tests.cluster.agent_job import objects
-from tests.cluster.cluster import Cluster
+from tests.cluster.concurrent import concurrent
+from tests.cluster.launcher import Launcher
 from tests.cluster.shell import ClusterFailure
 from tests.cluster.shell import run as run_command
 from tests.conftest import ROOT
 from torchnet.names import INDEX_LABEL, RUN_LABEL
+
+# A Job that was made by hand is not removed when it ends.
+by_hand = partial(concurrent, keeps_runs=True)
 
 TALK = """
 import os, sys, torch, torch.distributed as dist
@@ -56,13 +60,14 @@ print(count)
 class Run:
     """A Job that was applied, and its pods."""
 
-    def __init__(self, cluster: Cluster, folder: Path, namespace: str, script: str, **fields: Any) -> None:
-        self.cluster, self.folder = cluster, folder
-        self.namespace = namespace
+    def __init__(self, launcher: Launcher, script: str, **fields: Any) -> None:
+        self.cluster, self.folder, self.namespace = launcher.cluster, launcher.folder, launcher.namespace
         self.workers = int(fields.get("workers", 2))
-        made = objects(folder, namespace, "train", script, image=cluster.worker_image, **fields)
+        made = objects(
+            self.folder, self.namespace, "train", script, image=self.cluster.worker_image, **fields
+        )
         document = {"apiVersion": "v1", "kind": "List", "items": made}
-        cluster.kubectl("create", "-f", "-", input=json.dumps(document))
+        self.cluster.kubectl("create", "-f", "-", input=json.dumps(document))
 
     def pods(self) -> list[dict[str, Any]]:
         """By completion index."""
@@ -124,8 +129,9 @@ def message(pod: dict[str, Any], container: str) -> dict[str, Any]:
     return told
 
 
-def test_two_containers_share_the_way(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
-    run = Run(cluster, tmp_path, namespace, TALK, workers=3)
+@by_hand
+def test_two_containers_share_the_way(launcher: Launcher) -> None:
+    run = Run(launcher, TALK, workers=3)
     pods = run.succeeded()
     for rank, pod in enumerate(pods):
         log, before = run.log(pod, "work"), run.log(pod, "prepare")
@@ -145,31 +151,32 @@ def test_two_containers_share_the_way(cluster: Cluster, namespace: str, tmp_path
     assert [node["node"] for node in receipt["nodes"]] == ["train-0", "train-1", "train-2"]
 
 
-def test_one_container_in_a_job_of_ones_own(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
+@by_hand
+def test_one_container_in_a_job_of_ones_own(launcher: Launcher) -> None:
     """No label of torchnet's, no POD_NAME: the pod is found by its address, rank 0 by the Job's own label."""
-    run = Run(cluster, tmp_path, namespace, TALK, phases=False)
+    run = Run(launcher, TALK, phases=False)
     pods = run.succeeded()
     assert message(pods[0], "work")["job"]["exit_code"] == 0
 
 
-def test_the_environment_alone_for_a_script_that_a_shell_starts(
-    cluster: Cluster, namespace: str, tmp_path: Path
-) -> None:
-    run = Run(cluster, tmp_path, namespace, TALK, phases=False, joins=False)
+@by_hand
+def test_the_environment_alone_for_a_script_that_a_shell_starts(launcher: Launcher) -> None:
+    run = Run(launcher, TALK, phases=False, joins=False)
     for pod in run.succeeded():
         log = run.log(pod, "work")
         assert "sum 2.0 on net1" in log
         assert "no worker was joined, no path was checked" in log
 
 
-def test_without_rights_all_say_what_is_missing(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
-    run = Run(cluster, tmp_path, namespace, TALK, rights=False)
+@by_hand
+def test_without_rights_all_say_what_is_missing(launcher: Launcher) -> None:
+    run = Run(launcher, TALK, rights=False)
     for rank, pod in enumerate(run.ended()):
         told = message(pod, "prepare")
         assert told["code"] == 3
         own, rank0s = f"get pods {pod['metadata']['name']}", f"list pods ({RUN_LABEL}=train,{INDEX_LABEL}=0)"
         asked = rank0s if rank else own
-        assert f"{asked} in namespace {namespace}: 403" in told["failure"]["text"]
+        assert f"{asked} in namespace {launcher.namespace}: 403" in told["failure"]["text"]
         assert "--service-account" in told["failure"]["text"]
 
 
@@ -184,8 +191,9 @@ sleep(60)
 """
 
 
-def test_a_process_that_runs_out_of_memory_is_named(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
-    run = Run(cluster, tmp_path, namespace, GREEDY, memory="160Mi")
+@by_hand
+def test_a_process_that_runs_out_of_memory_is_named(launcher: Launcher) -> None:
+    run = Run(launcher, GREEDY, memory="160Mi")
     pods = run.ended()
     for pod in pods:
         told = message(pod, "work")
@@ -203,17 +211,16 @@ with open("/proc/net/dev") as file:
 """
 
 
-@pytest.mark.parametrize("workers", [2, 4, 8])
-def test_discovery_asks_for_little_and_the_same_for_any_number(
-    cluster: Cluster, namespace: str, tmp_path: Path, workers: int
-) -> None:
+@pytest.mark.parametrize("workers", [2, 8])
+@by_hand
+def test_discovery_asks_for_little_and_the_same_for_any_number(launcher: Launcher, workers: int) -> None:
     """Everything on eth0 up to the script, with TLS: one question of each worker, as of a launcher's.
 
     Rank 0 asks for its own pod, the others for rank 0's. An answer is 7 KB here, 5.5 of them managedFields, which the
     API server leaves in an object's metadata; TLS and the packets' headers are the rest. In HTTP alone it is 10 KB at
     most, of which the agent's own code asks once more here.
     """
-    run = Run(cluster, tmp_path, namespace, COUNT, workers=workers)
+    run = Run(launcher, COUNT, workers=workers)
     for pod in run.succeeded():
         (line,) = re.findall(r"eth0: *(.*)", run.log(pod, "work"))
         figures = line.split()

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
-
 from tests.cluster import addons
-from tests.cluster.cluster import Cluster
+from tests.cluster.concurrent import concurrent
+from tests.cluster.launcher import Launcher
 from tests.cluster.pods import status, staying, wait_for_address
 
 NAME = "other"
@@ -19,16 +17,9 @@ SLICES = {"node1": "fcbb:0:800:ffff:1::/80", "node2": "fcbb:0:800:ffff:2::/80"}
 LOG = "/var/log/whereabouts-test.log"
 
 
-@pytest.fixture(scope="module")
-def namespace(cluster: Cluster) -> Iterator[str]:
-    with cluster.namespace(attachment=False) as name:
-        yield name
-
-
-def addresses(
-    cluster: Cluster, namespace: str, *words: str, ips: dict[str, str] | None = None
-) -> dict[str, str]:
+def addresses(launcher: Launcher, *words: str, ips: dict[str, str] | None = None) -> dict[str, str]:
     """net1's address on each node with the attachment of these ``words``; the nodes have reached each other."""
+    cluster, namespace = launcher.cluster, launcher.namespace
     applied = addons.attachment(namespace, "--name", NAME, *words)
     cluster.kubectl("apply", "-f", "-", input=applied)
     pods = []
@@ -58,21 +49,24 @@ def addresses(
         cluster.kubectl("delete", "--ignore-not-found", "-f", "-", input=applied)
 
 
-def test_fixed_addresses(cluster: Cluster, namespace: str) -> None:
-    found = addresses(cluster, namespace, "--ipam", "static", ips=STATIC)
+@concurrent
+def test_fixed_addresses(launcher: Launcher) -> None:
+    found = addresses(launcher, "--ipam", "static", ips=STATIC)
     assert found == {node: address.partition("/")[0] for node, address in STATIC.items()}
 
 
-def test_a_part_of_the_range_for_each_node(cluster: Cluster, namespace: str) -> None:
+@concurrent
+def test_a_part_of_the_range_for_each_node(launcher: Launcher) -> None:
     words = [word for node, part in SLICES.items() for word in ("--slice", f"{node}={part}")]
-    found = addresses(cluster, namespace, *words)
+    found = addresses(launcher, *words)
     for node, part in SLICES.items():
         assert ipaddress.IPv6Address(found[node]) in ipaddress.IPv6Network(part)
 
 
-def test_what_is_excluded_is_not_given(cluster: Cluster, namespace: str) -> None:
-    found = addresses(cluster, namespace, "--exclude", "fcbb:0:800:ffff::/120", "--log-file", LOG)
+@concurrent
+def test_what_is_excluded_is_not_given(launcher: Launcher) -> None:
+    found = addresses(launcher, "--exclude", "fcbb:0:800:ffff::/120", "--log-file", LOG)
     for node, address in found.items():
         assert ipaddress.IPv6Address(address) not in ipaddress.IPv6Network("fcbb:0:800:ffff::/120")
         # The plugin itself tells what it did only there.
-        assert address in cluster.on_node(node, "cat", LOG)
+        assert address in launcher.cluster.on_node(node, "cat", LOG)

@@ -47,7 +47,9 @@ def test_a_second_cluster_of_the_name_is_refused(cluster: Cluster) -> None:
     assert command("kubectl", "get", "nodes").returncode == 0
 
 
-def test_an_object_of_a_run_is_seen_until_its_namespace_goes(cluster: Cluster, jobset: None) -> None:
+def test_an_object_of_a_run_that_is_left_fails_the_test_and_goes_with_its_namespace(
+    cluster: Cluster, jobset: None
+) -> None:
     def seen() -> list[str]:
         return cluster.run_objects("torchnet/run=planted")
 
@@ -60,12 +62,20 @@ def test_an_object_of_a_run_is_seen_until_its_namespace_goes(cluster: Cluster, j
             "spec": {"suspend": True, "replicatedJobs": [job]},
         },
     ]
-    with cluster.namespace() as namespace:
-        assert seen() == []
-        for body in objects:
-            named = {"name": "planted", "labels": {"torchnet/run": "planted"}, "namespace": namespace}
-            cluster.kubectl("create", "-f", "-", input=json.dumps(body | {"metadata": named}))
-        assert seen() == ["configmap/planted", "jobset.jobset.x-k8s.io/planted"]
+
+    def plant() -> None:
+        with cluster.namespace() as namespace:
+            assert seen() == []
+            for body in objects:
+                named = {"name": "planted", "labels": {"torchnet/run": "planted"}, "namespace": namespace}
+                cluster.kubectl("create", "-f", "-", input=json.dumps(body | {"metadata": named}))
+            assert seen() == ["configmap/planted", "jobset.jobset.x-k8s.io/planted"]
+
+    with pytest.raises(
+        AssertionError, match=r"left objects of a run: .*configmap/planted.*jobset\S*/planted"
+    ):
+        plant()
+    cluster.wait_for_deleted()
     assert seen() == []
 
 

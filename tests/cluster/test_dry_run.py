@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.cluster.concurrent import concurrent
 from tests.cluster.launcher import Launcher
+from tests.jobs import SLOW, until
 
 # Talks over the backend for a moment; without torch, so that the pods are up and gone in seconds.
 TALK = """
@@ -52,6 +54,7 @@ def dry(launcher: Launcher, *words: str, network: str = "backend-network") -> st
 
 
 @pytest.mark.parametrize("form", FORMS)
+@concurrent
 def test_the_printed_objects_train_to_the_end(launcher: Launcher, jobset: None, form: str) -> None:
     script = launcher.script(TALK)
     words = list(FORMS[form])
@@ -83,7 +86,7 @@ def test_the_printed_objects_train_to_the_end(launcher: Launcher, jobset: None, 
     assert dry(launcher, *words, network=network) == text
     applied = launcher.cluster.kubectl("apply", "--server-side", "--validate=strict", "-f", "-", input=text)
     assert len(applied.splitlines()) == len([body for body in yaml.safe_load_all(text) if body])
-    launcher.wait(lambda: ends(launcher) == [0, 0])
+    until(lambda: ends(launcher) == [0, 0], "the end of both workers", 90, SLOW)
     logs = [said(launcher, pod) for pod in launcher.pods()]
     for log in logs:
         assert f"talked {[HOSTILE]!a} {HOSTILE!a} net1 " in log
@@ -100,7 +103,7 @@ def test_the_printed_objects_train_to_the_end(launcher: Launcher, jobset: None, 
     launcher.cluster.kubectl(
         "delete", kinds, "-n", launcher.namespace, "-l", "torchnet/run=dry", "--wait=false"
     )
-    launcher.wait(lambda: not launcher.left())
+    until(lambda: not launcher.left(), "the removal of all objects", pause=SLOW)
 
 
 def said(launcher: Launcher, pod: dict[str, Any]) -> str:
@@ -125,6 +128,7 @@ def ends(launcher: Launcher) -> list[int]:
     return found
 
 
+@concurrent
 def test_the_templates_pod_is_judged_before_anything_exists(launcher: Launcher) -> None:
     """What the namespace forbids shows in a dry run of one Pod, and not in that of the Job."""
     script = launcher.script(TALK)

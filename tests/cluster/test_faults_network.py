@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.cluster import addons
+from tests.cluster.concurrent import concurrent
 from tests.cluster.faults import address, cable_cut, in_network, mtu, packets_lost, within
 from tests.cluster.launched import Launched, by_hand, never_started, pods, rank_of, rendered
 from tests.cluster.launcher import Launcher
@@ -21,9 +22,10 @@ from torchnet.names import NETWORKS_ANNOTATION, STATUS_ANNOTATION
 
 @pytest.fixture
 def namespace(module_namespace: str) -> str:
-    return module_namespace  # each of these tests leaves it as it was
+    return module_namespace  # for those with a fault of a node, which leave it as it was
 
 
+@concurrent
 def test_a_worker_without_net1_is_refused(launcher: Launcher) -> None:
     """Row 10: eth0, which is there, is no way out."""
     with Launched(launcher, "row10", RAN, held=(1,)) as job:
@@ -37,6 +39,7 @@ def test_a_worker_without_net1_is_refused(launcher: Launcher) -> None:
     assert launcher.left() == []
 
 
+@concurrent
 def test_a_pod_that_asks_for_no_net1_is_refused(launcher: Launcher) -> None:
     """Row 10 again, in pods by hand: nobody stops rank 0 but its own time-out."""
     objects = rendered(launcher, RAN, "--run-id", "row10", "--start-timeout", "12")
@@ -60,6 +63,7 @@ def test_a_pod_that_asks_for_no_net1_is_refused(launcher: Launcher) -> None:
     ],
     ids=["IPv6", "IPv4"],
 )  # fmt: skip
+@concurrent
 def test_one_address_for_two_workers(launcher: Launcher, range_: str, length: int, said: str) -> None:
     """Row 11: given twice, as a wrong list or an ipam with a pool for each node does."""
     name = f"static{length}"
@@ -133,6 +137,7 @@ def test_a_hostile_network_status(launcher: Launcher) -> None:
     assert launcher.left() == []
 
 
+@concurrent
 def test_addresses_that_other_machines_have_for_a_while(launcher: Launcher) -> None:
     """Row 11 as Whereabouts brings it about, where a pod's address is given on before its interface is gone."""
     given = ("--range", "fcbb:0:800:dddd::/64", "--name", "taken")
@@ -156,6 +161,7 @@ def test_addresses_that_other_machines_have_for_a_while(launcher: Launcher) -> N
     assert launcher.left() == []
 
 
+@concurrent
 def test_the_route_to_a_peer_leaves_through_eth0(launcher: Launcher) -> None:
     """Row 27: the peer and the fix are named."""
     with Launched(launcher, "row27", RAN, held=(1,)) as job:

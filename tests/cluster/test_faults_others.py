@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from tests.cluster.launched import Launched
 from tests.cluster.launcher import Launcher
 from tests.cluster.places import node_address
 from tests.cluster.pods import staying
-from tests.jobs import until
+from tests.jobs import SLOW, until
 from tests.scripts import RAN
 
 
@@ -100,8 +101,9 @@ def test_strangers_at_the_join_port(launcher: Launcher) -> None:
     with Launched(launcher, "row26", RAN, held=(1,)) as job:
         found = job.addresses(0)
         job.joined(job.preparing(0), 0)
-        until(lambda: process("stranger-of-row26", HOSTNAME="stranger-of-row26"), "the stranger's pod")
-        pid = process("stranger-of-row26", HOSTNAME="stranger-of-row26")
+        there = partial(process, "stranger-of-row26", HOSTNAME="stranger-of-row26")
+        until(there, "the stranger's pod", pause=SLOW)
+        pid = there()
         rank0 = [address for key, address in found.items() if key != "net1"]
         count = launcher.folder / "strangers"
         with python_in_network(pid, STRANGER, found["net1"], *rank0, str(count)) as stranger:
@@ -112,12 +114,12 @@ def test_strangers_at_the_join_port(launcher: Launcher) -> None:
             job.preparing(1)
             knocked = time.monotonic()
             joined = job.wait_for("join: 2/2 joined")
-            there, came = map(int, count.read_text().split())
+            held, came = map(int, count.read_text().split())
             done = job.finish()
             stranger.kill()
     within(5, "the join among a thousand strangers", knocked, joined)
-    print(f"{there} strangers at once, {came} in all")
-    assert there == 1000
+    print(f"{held} strangers at once, {came} in all")
+    assert held == 1000
     assert came > 1000
     # Sent away with a reset or without one, as it comes.
     assert got.pop("net1 garbage")[0] <= CHALLENGE

@@ -9,11 +9,12 @@ import time
 
 import pytest
 
-from tests.cluster.faults import frozen, kill, no_kubelet, within
+from tests.cluster.concurrent import concurrent
+from tests.cluster.faults import frozen, kill, within
 from tests.cluster.launched import Launched, pods, rank_of
 from tests.cluster.launcher import Launcher
 from tests.cluster.pods import staying
-from tests.jobs import lines, until
+from tests.jobs import SLOW, lines, until
 
 # Stays at the attempt that it is told, and is gone at once at any other.
 WAIT = """
@@ -52,6 +53,7 @@ def test_a_killed_script_is_named_and_the_others_are_stopped(launcher: Launcher)
     assert launcher.left() == []
 
 
+@concurrent
 def test_a_killed_script_with_a_restart_left(launcher: Launcher) -> None:
     """Row 2: one restart of the whole group, in the same pods, with another port; then success."""
     with Launched(launcher, "row2", WAIT, "--max-restarts", "1", arguments=(0,)) as job:
@@ -85,6 +87,7 @@ def test_a_killed_agent_is_lost(launcher: Launcher) -> None:
     assert launcher.left() == []
 
 
+@concurrent
 def test_rank_0_is_evicted_while_others_join(launcher: Launcher) -> None:
     """Row 28: its replacement, which has another address, is found; nobody starts with half a table."""
     with Launched(launcher, "row28", WAIT, arguments=(9,), nnodes=3, held=(2,)) as job:
@@ -101,7 +104,7 @@ def test_rank_0_is_evicted_while_others_join(launcher: Launcher) -> None:
         def replaced() -> bool:
             return any(pod["metadata"]["name"] != old for pod in pods(launcher, "row28") if rank_of(pod) == 0)
 
-        until(replaced, "another pod of rank 0")
+        until(replaced, "another pod of rank 0", pause=SLOW)
         job.release(2)
         done = job.finish()
     assert done.code == 0, done.stderr
@@ -111,12 +114,29 @@ def test_rank_0_is_evicted_while_others_join(launcher: Launcher) -> None:
     assert launcher.left() == []
 
 
+@concurrent
+def test_a_pod_that_is_deleted_in_mid_run_is_lost(launcher: Launcher) -> None:
+    with Launched(launcher, "shrunk", WAIT, "--grace", "2", arguments=(0,)) as job:
+        ready(job)
+        (name,) = [pod["metadata"]["name"] for pod in pods(launcher, "shrunk") if rank_of(pod) == 1]
+        launcher.cluster.kubectl(
+            "delete", "pod", name, "-n", launcher.namespace, "--grace-period=0", "--force"
+        )
+        deleted = time.monotonic()
+        done = job.finish()
+    assert done.code == 70, done.stderr
+    assert "lost shrunk-1 (node rank 1" in done.stderr
+    within(40, "a deleted pod, to the job's end", deleted, done.at)
+    assert launcher.left() == []
+
+
 # Everything that a terminal, YAML, JSON, a shell or Kubernetes itself could take for its own.
 HOSTILE = (
     "one\ntwo: {}\t\x1b[31mred\x1b]0;title\x07 $(id) $(HOME) ${HOME} `id` \u202eabc\u2066 \u2028 \"'\\ %s {0}"
 )
 
 
+@concurrent
 def test_hostile_values_are_data(launcher: Launcher) -> None:
     """Row 20: in annotations and variables, unchanged in the API and in the script, escaped on the terminal."""
     text = """
@@ -142,24 +162,6 @@ def test_hostile_values_are_data(launcher: Launcher) -> None:
     assert "\x1b" not in shown.out + shown.err
     assert launcher.run("down", "row20", "-n", launcher.namespace).code == 0
     assert launcher.left() == []
-
-
-def test_a_node_that_is_lost_ends_the_job(launcher: Launcher) -> None:
-    """Its kubelet killed: the worker there is named, exit 70."""
-    with Launched(launcher, "lostnode", WAIT, "--spread", "hard", arguments=(0,)) as job:
-        ready(job)
-        node = job.where()[1]
-        with no_kubelet(launcher.cluster, node) as killed:
-            named = job.wait_for(
-                f"^torchnet: warning: lostnode-1 on {node}: its pod was taken away", seconds=90
-            )
-            done = job.finish()
-    within(30, "the lost node is named", killed, named)
-    within(75, "the job without a node has ended", killed, done.at)
-    assert done.code == 70, done.stderr
-    assert f"lost lostnode-1 (node rank 1 on {node})" in done.stderr
-    assert "still there" not in done.stderr, "its pod is deleted by force: the node is not Ready"
-    until(lambda: launcher.left() == [], "the lost node's pods are gone", 60)
 
 
 def test_a_pod_that_a_ready_node_has_not_ended_in_time_stays(launcher: Launcher) -> None:

@@ -1,4 +1,4 @@
-"""A JobSet's workers that are evicted, deleted, killed, or lost with their node: the gang starts again, or ends."""
+"""A JobSet's workers that are evicted, deleted or killed: the gang starts again, or ends."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import time
 
 import pytest
 
-from tests.cluster.faults import kill, no_kubelet, within
+from tests.cluster.concurrent import concurrent
+from tests.cluster.faults import kill, within
 from tests.cluster.launched import Launched, pods, rank_of
 from tests.cluster.launcher import Launcher
 from tests.cluster.test_faults_workers import ready
-from tests.jobs import lines, until
+from tests.jobs import SLOW, lines, until
 
 # The first start stays; any later one is at its end soon.
 WAIT = """
@@ -19,11 +20,6 @@ WAIT = """
     while os.environ["TORCHNET_START"] in sys.argv[1:]:
         time.sleep(0.05)
 """
-
-
-@pytest.fixture
-def namespace(module_namespace: str) -> str:
-    return module_namespace  # each of these tests leaves it as it was
 
 
 def pod_of(job: Launched, rank: int) -> str:
@@ -60,6 +56,7 @@ def gang(launcher: Launcher, name: str, *words: str, stays: tuple[int, ...] = (0
 
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("fault", FAULTS)
+@concurrent
 def test_a_lost_worker_starts_the_gang_again(launcher: Launcher, jobset: None, fault: str, rank: int) -> None:
     with gang(launcher, f"{fault}{rank}", "--max-restarts", "1") as job:
         ready(job)
@@ -79,6 +76,7 @@ def test_a_lost_worker_starts_the_gang_again(launcher: Launcher, jobset: None, f
 
 
 @pytest.mark.parametrize("fault", FAULTS)
+@concurrent
 def test_no_start_is_left(launcher: Launcher, jobset: None, fault: str) -> None:
     with gang(launcher, f"last-{fault}", "--max-restarts", "1", stays=(0, 1)) as job:
         for attempt in (0, 1):
@@ -95,6 +93,7 @@ def test_no_start_is_left(launcher: Launcher, jobset: None, fault: str) -> None:
 
 
 @pytest.mark.parametrize("fault", ["evicted", "deleted"])
+@concurrent
 def test_until_the_barrier_a_worker_is_replaced(launcher: Launcher, jobset: None, fault: str) -> None:
     """Rank 0, while others join: no restart is used for it."""
     name = f"early-{fault}"
@@ -109,7 +108,7 @@ def test_until_the_barrier_a_worker_is_replaced(launcher: Launcher, jobset: None
             names = [pod["metadata"]["name"] for pod in pods(launcher, name) if rank_of(pod) == 0]
             return bool(names) and names != [old]
 
-        until(replaced, "another pod of rank 0")
+        until(replaced, "another pod of rank 0", pause=SLOW)
         job.release(2)
         done = job.finish()
     within(40, "the end", began, done.at)
@@ -117,36 +116,3 @@ def test_until_the_barrier_a_worker_is_replaced(launcher: Launcher, jobset: None
     assert [lines(done.stdout, rank)[0].split()[:2] for rank in range(3)] == [["ready", "0"]] * 3
     assert job.receipt()["restarts"] == 0
     assert launcher.left() == []
-
-
-def test_a_lost_node_starts_the_gang_again_on_the_others(launcher: Launcher, jobset: None) -> None:
-    """Its pods hang there, and the launcher takes them from their Job: the JobSet alone would wait for them."""
-    with gang(launcher, "gangnode", "--max-restarts", "1", "--spread", "soft", "--grace", "2") as job:
-        ready(job)
-        lost = job.where()[1]
-        with no_kubelet(launcher.cluster, lost) as killed:
-            named = job.wait_for(
-                f"^torchnet: warning: gangnode-1 on {lost}: its pod was taken away", seconds=90
-            )
-            ready(job, attempt=1)
-            again = time.monotonic()
-            done = job.finish()
-        print(done.stderr)
-    within(30, "the lost node is named", killed, named)
-    within(45, "the next start", named, again)
-    assert done.code == 0, done.stderr
-    assert job.receipt()["restarts"] == 1
-    until(lambda: launcher.left() == [], "the lost node's pods are gone", 60)
-
-
-def test_a_lost_node_and_no_start_is_left(launcher: Launcher, jobset: None) -> None:
-    with gang(launcher, "lastnode", "--grace", "2") as job:
-        ready(job)
-        lost = job.where()[1]
-        with no_kubelet(launcher.cluster, lost) as killed:
-            done = job.finish()
-        print(done.stderr)
-    within(90, "the end", killed, done.at)
-    assert done.code == 70, done.stderr
-    assert f"lost lastnode-1 (node rank 1 on {lost})" in done.stderr
-    until(lambda: launcher.left() == [], "the lost node's pods are gone", 60)

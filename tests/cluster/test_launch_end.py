@@ -12,11 +12,13 @@ import time
 import pytest
 
 from tests.cluster import faults
+from tests.cluster.concurrent import concurrent
+from tests.cluster.launched import Launched
 from tests.cluster.launcher import ROOT, Launcher
-from tests.jobs import until
+from tests.jobs import SLOW, until
 from torchnet.names import INDEX_LABEL
 
-SLOW = """\
+TICKS = """\
     import os, sys, time
     print("begun", os.environ["RANK"], flush=True)
     for number in range(600):
@@ -86,7 +88,7 @@ def assert_stock(namespace: str) -> None:
         found = faults.process("train-0-", RANK="0", POD_NAMESPACE=namespace)
         return found != 0
 
-    until(there, "rank 0's script")
+    until(there, "rank 0's script", pause=SLOW)
     python = os.readlink(f"/proc/{found}/exe")
 
     def imports(*words: str) -> subprocess.CompletedProcess[str]:
@@ -100,6 +102,7 @@ def assert_stock(namespace: str) -> None:
     assert done.stdout.endswith("/torch/__init__.py\n"), done.stderr
 
 
+@concurrent
 def test_the_first_failing_ranks_code_is_the_launchers_and_is_kept(launcher: Launcher) -> None:
     script = launcher.script(
         """\
@@ -167,26 +170,36 @@ def assert_kept(launcher: Launcher) -> None:
     [(signal.SIGINT, 4), (signal.SIGTERM, 2), (signal.SIGHUP, 2)],
     ids=lambda one: f"{one!s}",
 )
+@concurrent
 def test_a_signal_stops_the_job_and_removes_it(launcher: Launcher, number: int, nnodes: int) -> None:
     """Fault 5: Ctrl-C, a system that goes down, and a terminal that is closed."""
-    process = launcher.started(SAVES, "--grace", "5", nnodes=nnodes)
-    time.sleep(3)
-    ran = launcher.signalled(process, number)
-    assert ran.code == 128 + number, ran.err
-    assert f"stopped by {signal.Signals(number).name}" in ran.err
-    assert ran.seconds < 10
-    assert ran.out.count("saved") == nnodes, "last words are read"
+    with Launched(launcher, "signalled", SAVES, "--grace", "5", nnodes=nnodes) as job:
+        begun(job, nnodes)
+        sent = job.send(number)
+        done = job.finish()
+    assert done.code == 128 + number, done.stderr
+    assert f"stopped by {signal.Signals(number).name}" in done.stderr
+    assert done.at - sent < 10
+    assert done.stdout.count("saved") == nnodes, "last words are read"
     assert launcher.left() == []
 
 
+def begun(job: Launched, nnodes: int = 2) -> None:
+    """Each rank's script runs, and can be told to stop."""
+    for rank in range(nnodes):
+        job.wait_for(rf"\[rank {rank}\] begun", on="stdout")
+
+
 @pytest.mark.parametrize("form", ["job", "jobset"])
+@concurrent
 def test_ctrl_c_ends_a_kept_job_and_leaves_it(launcher: Launcher, jobset: None, form: str) -> None:
     """Its workers have their time, and what they said then is still there."""
-    process = launcher.started(SAVES, "--keep", "--run-id", "kept", "--as", form)
-    time.sleep(3)
-    ran = launcher.signalled(process, 2)
-    assert ran.code == 130, ran.err
-    assert ran.seconds < 10
+    with Launched(launcher, "kept", SAVES, "--keep", "--as", form) as job:
+        begun(job)
+        sent = job.send(2)
+        done = job.finish()
+    assert done.code == 130, done.stderr
+    assert done.at - sent < 10
     there = launcher.pods()
     assert [one["status"]["phase"] for one in there] == ["Failed", "Failed"]
     for one in there:
@@ -198,6 +211,7 @@ def test_ctrl_c_ends_a_kept_job_and_leaves_it(launcher: Launcher, jobset: None, 
     assert launcher.left() == []
 
 
+@concurrent
 def test_ctrl_c_twice_ends_it_at_once(launcher: Launcher) -> None:
     text = """\
         import signal, time
@@ -205,30 +219,35 @@ def test_ctrl_c_twice_ends_it_at_once(launcher: Launcher) -> None:
         print("begun", flush=True)
         time.sleep(300)
         """
-    process = launcher.started(text, "--grace", "60")
-    process.send_signal(2)
-    time.sleep(1)
-    ran = launcher.signalled(process, 2)
-    assert ran.code == 130, ran.err
-    assert ran.seconds < 8
-    launcher.wait(lambda: launcher.left() == [], 5)
+    with Launched(launcher, "twice", text, "--grace", "60") as job:
+        begun(job)
+        job.send(2)
+        time.sleep(1)
+        sent = job.send(2)
+        done = job.finish()
+    assert done.code == 130, done.stderr
+    assert done.at - sent < 8
+    until(lambda: launcher.left() == [], "the removal of all objects", 5, SLOW)
 
 
+@concurrent
 def test_a_hangup_and_a_signal_before_anything_has_started(launcher: Launcher) -> None:
-    script = launcher.script(SLOW)
-    process = launcher.start(*launcher.words(nnodes=2), script)
-    launcher.wait(lambda: launcher.left() != [])
-    ran = launcher.signalled(process, 1)
-    assert ran.code == 129, ran.err
-    assert ran.seconds < 10
+    with Launched(launcher, "early", TICKS) as job:
+        until(launcher.left, "the first object", pause=SLOW)
+        sent = job.send(1)
+        done = job.finish()
+    assert done.code == 129, done.stderr
+    assert done.at - sent < 10
     assert launcher.left() == []
 
 
+@concurrent
 def test_a_launcher_that_is_killed_leaves_a_job_that_goes_on(launcher: Launcher) -> None:
-    text = SLOW.replace("600", "60") + "    sys.exit(7)\n"
-    process = launcher.started(text, "--run-id", "orphan", "--grace", "2")
-    process.send_signal(9)
-    process.communicate()
+    text = TICKS.replace("600", "60") + "    sys.exit(7)\n"
+    with Launched(launcher, "orphan", text, "--grace", "2") as job:
+        begun(job)
+        job.send(9)
+        job.process.wait(60)
     rows = launcher.run("status", "orphan", "-n", launcher.namespace)
     assert "orphan" in rows.out
     ran = launcher.run("attach", "-n", launcher.namespace)
@@ -241,8 +260,9 @@ def test_a_launcher_that_is_killed_leaves_a_job_that_goes_on(launcher: Launcher)
     assert launcher.left() == []
 
 
+@concurrent
 def test_detached_it_returns_when_all_have_started(launcher: Launcher) -> None:
-    script = launcher.script(SLOW.replace("600", "40"))
+    script = launcher.script(TICKS.replace("600", "40"))
     ran = launcher.run(*launcher.words("--run-id", "away", "--detach", nnodes=2), script)
     assert ran.code == 0, ran.err
     for command in ("attach", "logs", "down"):
@@ -258,8 +278,9 @@ def test_detached_it_returns_when_all_have_started(launcher: Launcher) -> None:
     assert launcher.left() == []
 
 
+@concurrent
 def test_the_time_for_the_whole_job(launcher: Launcher) -> None:
-    script = launcher.script(SLOW)
+    script = launcher.script(TICKS)
     ran = launcher.run(*launcher.words("--timeout", "12s", "--grace", "2", nnodes=2), script)
     assert ran.code == 124, ran.err
     assert "--timeout 12 s" in ran.err

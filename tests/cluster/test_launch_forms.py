@@ -6,7 +6,9 @@ import json
 import time
 
 from tests.cluster import addons
+from tests.cluster.concurrent import concurrent
 from tests.cluster.launcher import Launcher
+from tests.jobs import SLOW, until
 
 HELLO = """\
     import os, sys, time
@@ -17,13 +19,7 @@ HELLO = """\
 """
 
 
-def test_a_jobset(launcher: Launcher, jobset: None) -> None:
-    ran = launcher.run(*launcher.words("--as", "jobset", nnodes=2), launcher.script(HELLO))
-    assert ran.code == 0, ran.err
-    assert sorted(ran.out.splitlines()) == ["[rank 0] hello 0", "[rank 1] hello 1"]
-    assert launcher.left() == []
-
-
+@concurrent
 def test_pods_with_fixed_addresses(launcher: Launcher) -> None:
     """Their receipt is the one that rank 0 writes, for the launch and for `torchnet logs`."""
     attachment = addons.attachment(launcher.namespace, "--ipam", "static", "--name", "fixed")
@@ -44,6 +40,7 @@ def test_pods_with_fixed_addresses(launcher: Launcher) -> None:
     assert launcher.left() == []
 
 
+@concurrent
 def test_a_gang_that_is_started_again_and_fails_again(launcher: Launcher, jobset: None) -> None:
     """The first attempt's end is not the job's."""
     words = launcher.words(
@@ -56,6 +53,7 @@ def test_a_gang_that_is_started_again_and_fails_again(launcher: Launcher, jobset
     assert launcher.left() == []
 
 
+@concurrent
 def test_what_kubectl_applied_is_a_run_like_any_other(launcher: Launcher) -> None:
     """The same text twice; queued (suspended) first, then attached to its end."""
     words = [
@@ -90,13 +88,14 @@ def test_what_kubectl_applied_is_a_run_like_any_other(launcher: Launcher) -> Non
     assert launcher.left() == []
 
 
+@concurrent
 def test_time_in_a_queue_does_not_count(launcher: Launcher) -> None:
     words = launcher.words(
         "--run-id", "waits", "--start-timeout", "10s", "--node-selector", "no=such", nnodes=2
     )
     process = launcher.start(*words, launcher.script(HELLO))
     began = time.monotonic()
-    launcher.wait(lambda: len(launcher.pods()) == 2)
+    until(lambda: len(launcher.pods()) == 2, "two pods", pause=SLOW)
     kubectl, patch = launcher.cluster.kubectl, '{{"spec":{{"suspend":{}}}}}'
     kubectl("patch", "job", "waits", "-n", launcher.namespace, "--type=merge", "-p", patch.format("true"))
     time.sleep(15)

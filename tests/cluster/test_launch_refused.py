@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
+from tests.cluster.concurrent import concurrent
 from tests.cluster.launcher import Launcher
+from tests.jobs import SLOW, until
 
 SCRIPT = "print('hello', flush=True)\n"
 
 
+@concurrent
 def test_an_image_that_does_not_exist(launcher: Launcher) -> None:
     script = launcher.script(SCRIPT)
     words = launcher.words("--start-timeout", "25s", nnodes=2, image="127.0.0.1:1/nosuch/image:1")
@@ -23,6 +24,7 @@ def test_an_image_that_does_not_exist(launcher: Launcher) -> None:
     assert launcher.left() == []
 
 
+@concurrent
 def test_what_never_starts_stays_as_it_is_if_it_is_to(launcher: Launcher) -> None:
     """Its pods end where they are, and the Job makes no others."""
     words = ("--run-id", "kept", "--keep", "--start-timeout", "5s")
@@ -33,11 +35,12 @@ def test_what_never_starts_stays_as_it_is_if_it_is_to(launcher: Launcher) -> Non
     ends = [(one["status"]["phase"], one["status"].get("reason")) for one in launcher.pods()]
     assert ends == [("Failed", "DeadlineExceeded")] * 2
     job = ("get", "job", "kept", "-n", launcher.namespace, "-o", "jsonpath={.status.conditions[*].type}")
-    launcher.wait(lambda: "Failed" in launcher.cluster.kubectl(*job), 10)
+    until(lambda: "Failed" in launcher.cluster.kubectl(*job), "the Job's failure", 10, SLOW)
     assert launcher.run("down", "kept", "-n", launcher.namespace).code == 0
     assert launcher.left() == []
 
 
+@concurrent
 def test_an_attachment_that_does_not_exist(launcher: Launcher) -> None:
     ran = launcher.run(*launcher.words(network="nosuch"), launcher.script(SCRIPT))
     assert ran.code == 4, ran.err
@@ -46,11 +49,11 @@ def test_an_attachment_that_does_not_exist(launcher: Launcher) -> None:
     assert launcher.left() == []
 
 
+@concurrent
 def test_a_quota_of_zero(launcher: Launcher) -> None:
     launcher.cluster.kubectl("create", "quota", "none", "-n", launcher.namespace, "--hard=pods=0")
-    launcher.wait(
-        lambda: "pods: 0/0" in launcher.cluster.kubectl("get", "quota", "none", "-n", launcher.namespace)
-    )
+    quota = ("get", "quota", "none", "-n", launcher.namespace)
+    until(lambda: "pods: 0/0" in launcher.cluster.kubectl(*quota), "the quota's first count", pause=SLOW)
     ran = launcher.run(*launcher.words(), launcher.script(SCRIPT))
     assert ran.code == 3, ran.err
     assert "exceeded quota: none" in ran.err
@@ -58,6 +61,7 @@ def test_a_quota_of_zero(launcher: Launcher) -> None:
     assert launcher.left() == []
 
 
+@concurrent
 def test_more_than_any_node_has(launcher: Launcher) -> None:
     ran = launcher.run(
         *launcher.words("--start-timeout", "8s", "--cpus", "900", nnodes=1), launcher.script(SCRIPT)
@@ -67,6 +71,7 @@ def test_more_than_any_node_has(launcher: Launcher) -> None:
     assert launcher.left() == []
 
 
+@concurrent
 def test_what_pod_security_forbids_is_refused_before_anything_exists(launcher: Launcher) -> None:
     """The Job itself is taken by such a namespace; only its pods would not be."""
     ran = launcher.run(*launcher.words("--security", "rdma"), launcher.script(SCRIPT))
@@ -76,6 +81,7 @@ def test_what_pod_security_forbids_is_refused_before_anything_exists(launcher: L
     assert launcher.left() == []
 
 
+@concurrent
 def test_a_namespace_that_does_not_exist(launcher: Launcher) -> None:
     words = launcher.words()
     words[words.index("-n") + 1] = "no-such-namespace"
@@ -85,8 +91,7 @@ def test_a_namespace_that_does_not_exist(launcher: Launcher) -> None:
     assert "kubectl create namespace no-such-namespace" in ran.err
 
 
-@pytest.fixture
-def user(launcher: Launcher) -> str:
+def other_user(launcher: Launcher) -> str:
     """A kubeconfig of somebody without rights; bind what the test is about."""
     namespace, kubectl = launcher.namespace, launcher.cluster.kubectl
     kubectl("create", "serviceaccount", "someone", "-n", namespace)
@@ -98,7 +103,9 @@ def user(launcher: Launcher) -> str:
     return str(path)
 
 
-def test_a_namespace_without_rights(launcher: Launcher, user: str) -> None:
+@concurrent
+def test_a_namespace_without_rights(launcher: Launcher) -> None:
+    user = other_user(launcher)
     ran = launcher.run(*launcher.words("--kubeconfig", user), launcher.script(SCRIPT))
     assert ran.code == 3, ran.err
     assert "not allowed to create" in ran.err
@@ -106,7 +113,9 @@ def test_a_namespace_without_rights(launcher: Launcher, user: str) -> None:
     assert launcher.left() == []
 
 
-def test_the_built_in_role_edit_can_launch_with_an_account(launcher: Launcher, user: str) -> None:
+@concurrent
+def test_the_built_in_role_edit_can_launch_with_an_account(launcher: Launcher) -> None:
+    user = other_user(launcher)
     namespace, kubectl = launcher.namespace, launcher.cluster.kubectl
     kubectl(
         "create",

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.cluster.addons import RANGE
 from tests.cluster.cluster import Cluster
 from tests.cluster.network import BACKEND_MTU
 from tests.cluster.pods import status, staying, wait_for_address
 from tests.cluster.shell import ClusterFailure
 
-RANGE = ipaddress.IPv6Network("fcbb:0:800:ffff::/64")
 # Full size: IPv6's header has 40 bytes, ICMP's 8.
 FULL = str(BACKEND_MTU - 48)
 PODS = {"left": "node1", "right": "node2"}
@@ -22,7 +22,7 @@ PODS = {"left": "node1", "right": "node2"}
 @pytest.fixture(scope="module")
 def namespace(cluster: Cluster) -> Iterator[str]:
     """A restricted namespace with a pod on each node."""
-    with cluster.namespace() as name:
+    with cluster.namespace(range_=RANGE) as name:
         for pod, node in PODS.items():
             cluster.kubectl("-n", name, "apply", "-f", "-", input=json.dumps(staying(pod, node, name)))
         cluster.kubectl("-n", name, "wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s")
@@ -74,7 +74,7 @@ def test_a_pod_has_what_network_status_says(cluster: Cluster, namespace: str, po
     assert set(links) == {"lo", "eth0", "net1"}
     assert links["net1"]["mtu"] == BACKEND_MTU
     own = address(cluster, namespace, pod)
-    assert ipaddress.IPv6Address(own) in RANGE
+    assert ipaddress.IPv6Address(own) in ipaddress.IPv6Network(RANGE)
     found = {one["local"]: one["prefixlen"] for one in links["net1"]["addr_info"] if one["scope"] == "global"}
     assert found == {own: 64}
     assert inside(cluster, namespace, pod, "cat", "/proc/sys/net/ipv6/conf/net1/accept_ra") == "0\n"

@@ -1,4 +1,4 @@
-"""The cluster is up only while its own tests run."""
+"""The cluster is up only while its own tests run, and those that disturb it run alone."""
 
 from __future__ import annotations
 
@@ -15,3 +15,11 @@ def test_the_clusters_tests_come_last_whatever_was_named_first() -> None:
     order = [line.partition("::")[0] for line in done.stdout.splitlines() if "::" in line]
     assert set(order) == set(files)
     assert order == sorted(order, key=files[::-1].index)
+
+
+def test_the_concurrent_ones_come_before_those_that_disturb_them() -> None:
+    words = ("-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "tests/cluster/test_verify.py")
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=True)
+    order = [line.partition("::")[2] for line in done.stdout.splitlines() if "::" in line]
+    assert len(order) == 3
+    assert order[-1] == "test_a_cable_that_is_cut_is_found"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.cluster.concurrent import concurrent
 from tests.cluster.launcher import Launcher
 
 
@@ -12,6 +13,17 @@ def verify(launcher: Launcher, *words: str) -> tuple[int, str]:
     return ran.code, ran.out + ran.err
 
 
+def test_a_cable_that_is_cut_is_found(launcher: Launcher) -> None:
+    launcher.cluster.cut_cable("node2")
+    try:
+        code, said = verify(launcher)
+    finally:
+        launcher.cluster.mend_cable("node2")
+    assert code == 4, said
+    assert "FAIL  full size, both ways: no answer" in said or "FAIL  test pods" in said, said
+
+
+@concurrent
 def test_a_network_that_works(launcher: Launcher) -> None:
     code, said = verify(launcher)
     assert code == 0, said
@@ -25,6 +37,7 @@ def test_a_network_that_works(launcher: Launcher) -> None:
     assert "FAIL" not in said
 
 
+@concurrent
 def test_an_attachment_that_is_missing_and_one_without_a_version(launcher: Launcher) -> None:
     code, said = verify(launcher, "--network", "nosuch")
     assert code == 4, said
@@ -35,13 +48,3 @@ def test_an_attachment_that_is_missing_and_one_without_a_version(launcher: Launc
     code, said = verify(launcher)
     assert code == 4, said
     assert "no network-status" in said
-
-
-def test_a_cable_that_is_cut_is_found(launcher: Launcher) -> None:
-    launcher.cluster.cut_cable("node2")
-    try:
-        code, said = verify(launcher)
-    finally:
-        launcher.cluster.mend_cable("node2")
-    assert code == 4, said
-    assert "FAIL  full size, both ways: no answer" in said or "FAIL  test pods" in said, said

@@ -1,0 +1,95 @@
+"""A node whose kubelet is killed under three jobs at once: a Job, and gangs with and without a start left."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import pytest
+
+from tests.cluster.cluster import Cluster
+from tests.cluster.faults import cordoned, no_kubelet, within
+from tests.cluster.launched import Launched, pods, rank_of
+from tests.cluster.launcher import Launcher
+from tests.cluster.test_faults_workers import WAIT as STAYS
+from tests.cluster.test_faults_workers import ready
+from tests.cluster.test_gang import gang
+from tests.jobs import SLOW, Ended, until
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Which node it was and when (monotonic) its kubelet was killed, and how the jobs ended, each with rank 1 there."""
+
+    node: str
+    at: float
+    jobs: dict[str, Launched]
+    ended: dict[str, Ended]
+
+
+@pytest.fixture(scope="module")
+def lost(
+    cluster: Cluster, module_namespace: str, jobset: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Lost]:
+    launcher = Launcher(cluster, module_namespace, tmp_path_factory.mktemp("lost"))
+    with contextlib.ExitStack() as stack:
+        jobs = {}
+        # It must find room on the node that is left: with a soft spread alone it may have both workers on one.
+        again = ("--max-restarts", "1", "--spread", "soft", "--grace", "2")
+        jobs["gangnode"] = stack.enter_context(gang(launcher, "gangnode", *again))
+        ready(jobs["gangnode"])
+        where = jobs["gangnode"].where()
+        node = where[1]
+        assert where[0] != node
+        # Of the others, too, rank 1 is to be there: rank 0 is placed while that node takes none.
+        hard = ("--spread", "hard")
+        with cordoned(cluster, node):
+            jobs["lastnode"] = stack.enter_context(gang(launcher, "lastnode", *hard, "--grace", "2"))
+            stays = Launched(launcher, "lostnode", STAYS, *hard, arguments=(0,))
+            jobs["lostnode"] = stack.enter_context(stays)
+            for name in ("lastnode", "lostnode"):
+                until(partial(placed, launcher, name), f"the place of rank 0 of {name}", pause=SLOW)
+        for name in ("lastnode", "lostnode"):
+            ready(jobs[name])
+            assert jobs[name].where() == where
+        with no_kubelet(cluster, node) as killed:
+            ended = {name: jobs[name].finish(90) for name in ("lostnode", "lastnode", "gangnode")}
+        until(lambda: launcher.left() == [], "the lost node's pods are gone", 60, SLOW)
+        yield Lost(node, killed, jobs, ended)
+
+
+def placed(launcher: Launcher, name: str) -> bool:
+    return any(rank_of(pod) == 0 and "nodeName" in pod["spec"] for pod in pods(launcher, name))
+
+
+def test_the_gang_starts_again_on_the_others(lost: Lost) -> None:
+    """Its pods hang there, and the launcher takes them from their Job: the JobSet alone would wait for them."""
+    job, done = lost.jobs["gangnode"], lost.ended["gangnode"]
+    print(done.stderr)
+    named = job.wait_for(f"^torchnet: warning: gangnode-1 on {lost.node}: its pod was taken away")
+    within(30, "the lost node is named", lost.at, named)
+    again = max(job.wait_for(rf"\[rank {rank}\] ready 1 ", on="stdout") for rank in (0, 1))
+    within(45, "the next start", named, again)
+    assert done.code == 0, done.stderr
+    assert job.receipt()["restarts"] == 1
+
+
+def test_a_gang_without_a_start_left_ends(lost: Lost) -> None:
+    done = lost.ended["lastnode"]
+    print(done.stderr)
+    within(90, "the end", lost.at, done.at)
+    assert done.code == 70, done.stderr
+    assert f"lost lastnode-1 (node rank 1 on {lost.node})" in done.stderr
+
+
+def test_the_job_ends(lost: Lost) -> None:
+    """The worker there is named, exit 70."""
+    job, done = lost.jobs["lostnode"], lost.ended["lostnode"]
+    named = job.wait_for(f"^torchnet: warning: lostnode-1 on {lost.node}: its pod was taken away")
+    within(30, "the lost node is named", lost.at, named)
+    within(75, "the job without a node has ended", lost.at, done.at)
+    assert done.code == 70, done.stderr
+    assert f"lost lostnode-1 (node rank 1 on {lost.node})" in done.stderr
+    assert "still there" not in done.stderr, "its pod is deleted by force: the node is not Ready"
