@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 SLOWEST = 20
+# A test's user property: seconds that it took beside others, where pytest only waits for its end.
+BESIDE_OTHERS = "seconds beside others"
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Durations:
 
     def __init__(self) -> None:
         self.tests: dict[str, Cost] = {}
+        self.beside_others: dict[str, float] = {}
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -61,6 +64,9 @@ class Durations:
             return (yield)
         finally:
             self.tests[item.nodeid] = cost() - before
+            for name, value in item.user_properties:
+                if name == BESIDE_OTHERS and isinstance(value, float):
+                    self.beside_others[item.nodeid] = value
 
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
@@ -71,9 +77,11 @@ class Durations:
         for name, spent in self.tests.items():
             file = name.partition("::")[0]
             files[file] = files.get(file, Cost()) + spent
-        slowest = sorted(self.tests.items(), key=lambda one: -one[1].wall)[:SLOWEST]
+        seconds = {name: spent.wall for name, spent in self.tests.items()} | self.beside_others
+        slowest = sorted(self.tests.items(), key=lambda one: -seconds[one[0]])[:SLOWEST]
         terminalreporter.section(f"cost by file, and the {len(slowest)} slowest tests")
         terminalreporter.write_line("    wall      CPU  machine's CPU, in seconds")
         for name, spent in [*sorted(files.items(), key=lambda one: -one[1].wall), *slowest]:
-            terminalreporter.write_line(f"{spent}  {name}")
+            beside = f"  ({seconds[name]:.1f} s beside others)" if name in self.beside_others else ""
+            terminalreporter.write_line(f"{spent}  {name}{beside}")
         terminalreporter.write_line(f"{sum(files.values(), Cost())}  all")

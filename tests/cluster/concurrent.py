@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import pytest
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.launcher import Launcher
+from tests.durations import BESIDE_OTHERS
 
 AT_ONCE = 4  # more would only wait for the processors: a launch takes some 5 s of CPU
 
@@ -63,11 +65,13 @@ class ConcurrentTests:
     ) -> None:
         self._cluster = cluster
         self._pool = ThreadPoolExecutor(AT_ONCE)
+        self._seconds: dict[str, float] = {}
         self._ends = {}
         for number, item in enumerate(items):
             if body := _body(item):
                 values = _values(item, body, request)
-                self._ends[item.nodeid] = self._pool.submit(self._run, body, folder / str(number), values)
+                place = folder / str(number)
+                self._ends[item.nodeid] = self._pool.submit(self._run, item.nodeid, body, place, values)
 
     def __enter__(self) -> ConcurrentTests:
         return self
@@ -79,11 +83,14 @@ class ConcurrentTests:
         """Until this test has ended; its own error if it failed."""
         __tracebackhide__ = True
         self._ends[item.nodeid].result()
+        item.user_properties.append((BESIDE_OTHERS, self._seconds[item.nodeid]))
 
-    def _run(self, body: Body, folder: Path, values: dict[str, Any]) -> None:
+    def _run(self, name: str, body: Body, folder: Path, values: dict[str, Any]) -> None:
+        began = time.monotonic()
         folder.mkdir()
         with self._cluster.namespace(keeps_runs=body.keeps_runs) as namespace:
             body.function(launcher=Launcher(self._cluster, namespace, folder), **values)
+        self._seconds[name] = time.monotonic() - began
 
 
 def _values(item: Any, body: Body, request: pytest.FixtureRequest) -> dict[str, Any]:

@@ -147,13 +147,13 @@ def build() -> None:
     if built():
         return
     with locked():
-        # Go has work for all cores by itself: its modules one after the other, the worker's packages beside them.
-        with_go = [kubernetes, multus, whereabouts, jobset, jobset_manifest]
-
+        # Go has work for all cores by itself: its modules one after the other, what takes no Go beside them. The
+        # images' programs come first, for the store waits for them.
         def programs() -> None:
-            for part in with_go:
+            for part in (multus, whereabouts, jobset):
                 part.build()
+            together([image_store.build, kubernetes.build])
+            jobset_manifest.build()
 
         together([worker.build, programs])
-        image_store.build()
         forget_old(PARTS)

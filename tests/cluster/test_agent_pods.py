@@ -6,12 +6,14 @@ import json
 import re
 import sys
 import time
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import pytest
 
 from tests.cluster.agent_job import objects
+from tests.cluster.cluster import Cluster
 from tests.cluster.concurrent import concurrent
 from tests.cluster.launcher import Launcher
 from tests.cluster.shell import ClusterFailure
@@ -21,6 +23,13 @@ from torchnet.names import INDEX_LABEL, RUN_LABEL
 
 # A Job that was made by hand is not removed when it ends.
 by_hand = partial(concurrent, keeps_runs=True)
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    with cluster.namespace(keeps_runs=True) as name:
+        yield name
+
 
 TALK = """
 import os, sys, torch, torch.distributed as dist
@@ -212,7 +221,6 @@ with open("/proc/net/dev") as file:
 
 
 @pytest.mark.parametrize("workers", [2, 8])
-@by_hand
 def test_discovery_asks_for_little_and_the_same_for_any_number(launcher: Launcher, workers: int) -> None:
     """Everything on eth0 up to the script, with TLS: one question of each worker, as of a launcher's.
 

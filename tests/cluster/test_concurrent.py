@@ -13,6 +13,7 @@ import pytest
 
 from tests.cluster.concurrent import ConcurrentTests, concurrent
 from tests.cluster.launcher import Launcher
+from tests.durations import BESIDE_OTHERS
 
 BOTH = threading.Barrier(2, timeout=10)
 
@@ -39,13 +40,16 @@ def bad(launcher: Launcher) -> None:
 
 def test_each_has_its_own_verdict(request: pytest.FixtureRequest, tmp_path: Path) -> None:
     items: list[Any] = [
-        SimpleNamespace(nodeid="good", obj=good, callspec=SimpleNamespace(params={"number": 7})),
+        SimpleNamespace(
+            nodeid="good", obj=good, user_properties=[], callspec=SimpleNamespace(params={"number": 7})
+        ),
         SimpleNamespace(nodeid="bad", obj=bad),
         SimpleNamespace(nodeid="another", obj=print),
     ]
     cluster: Any = Namespaces()
     with ConcurrentTests(cluster, tmp_path, request, items) as begun:
         begun.wait(items[0])
+        assert 0 < dict(items[0].user_properties)[BESIDE_OTHERS] < 10
         with pytest.raises(LookupError, match="this one"):
             begun.wait(items[1])
         with pytest.raises(KeyError):
