@@ -17,7 +17,7 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.launcher import Launcher
 from tests.durations import BESIDE_OTHERS
 
-AT_ONCE = 4  # more would only wait for the processors: a launch takes some 5 s of CPU
+AT_ONCE = 3  # more would only wait for the processors: a launch takes some 5 s of CPU
 
 
 @dataclass(frozen=True)

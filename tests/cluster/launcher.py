@@ -84,6 +84,12 @@ class Launcher:
         assert "Traceback" not in err, err
         return Ran(process.returncode, out, err, time.monotonic() - began)
 
+    def signalled(self, process: subprocess.Popen[str], number: int) -> Ran:
+        """How a launch ends that is sent this signal."""
+        began = time.monotonic()
+        process.send_signal(number)
+        return self.ended(process, began)
+
     def left(self) -> list[str]:
         """Objects of runs that are still in the namespace."""
         return self.cluster.run_objects(namespace=self.namespace)

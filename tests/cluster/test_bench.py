@@ -10,7 +10,6 @@ import time
 
 import pytest
 
-from tests.cluster.concurrent import concurrent
 from tests.cluster.faults import shaped
 from tests.cluster.launcher import ROOT, Launcher
 from tests.cluster.places import NODES
@@ -128,7 +127,6 @@ def test_the_steps_of_a_training_are_told_from_its_traffic(launcher: Launcher) -
     assert "steps/s of 2.5" in ran.err
 
 
-@concurrent
 def test_a_tuning_starts_jobs_of_its_own_and_leaves_none(launcher: Launcher) -> None:
     words = launcher.words(
         "--tune", "-b", "1K", "-e", "1K", "--seconds", "0.05", "--tcp-seconds", "0", nnodes=2

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.concurrent import concurrent
 from tests.cluster.faults import within
 from tests.cluster.front import Fault, Front, Question, front
 from tests.cluster.launched import Launched, pods
@@ -77,15 +76,11 @@ class BadDay:
         return None if self.count % 3 else self.faults[self.count // 3 % len(self.faults)]
 
 
-@concurrent
-def test_a_launch_on_a_bad_day(launcher: Launcher) -> None:
+def test_a_launch_on_a_bad_day(launcher: Launcher, api: Front, tmp_path: Path) -> None:
     """Row 17: 429 and 5xx, and connections that are cut, from the first question to the last."""
-    (launcher.folder / "down").mkdir()
-    with (
-        front(launcher.cluster, launcher.folder) as api,
-        front(launcher.cluster, launcher.folder / "down") as down,
-    ):
-        config, api.bad = api.told(), BadDay()
+    config, api.bad = api.told(), BadDay()
+    (tmp_path / "down").mkdir()
+    with front(launcher.cluster, tmp_path / "down") as down:
         # Beside it, as it takes its 30 s: one for whom there is no better answer.
         down.bad = lambda _: 503
         began = time.monotonic()
@@ -198,61 +193,57 @@ WRONG = {
 }
 
 
-@concurrent
-def test_names_that_cannot_be(launcher: Launcher) -> None:
+def test_names_that_cannot_be(launcher: Launcher, api: Front) -> None:
     """Row 21: rejected, all at once, and the API server is asked nothing."""
-    with front(launcher.cluster, launcher.folder) as api:
-        config, script = ("--kubeconfig", api.told()), launcher.script(STAY)
-        words = ["launch", "--on", "kubernetes", "--image", launcher.cluster.worker_image, *config]
-        ran = launcher.run(*words, *(word for one in WRONG.values() for word in one), script)
+    config, script = ("--kubeconfig", api.told()), launcher.script(STAY)
+    words = ["launch", "--on", "kubernetes", "--image", launcher.cluster.worker_image, *config]
+    ran = launcher.run(*words, *(word for one in WRONG.values() for word in one), script)
+    assert ran.code == 2, ran.err
+    for field in WRONG:
+        assert re.search(rf"^  {re.escape(field)}: .*; valid: ", ran.err, re.MULTILINE), ran.err
+    for name in ("../x", "Upper/x"):
+        ran = launcher.run(*words, "--network", name, script)
         assert ran.code == 2, ran.err
-        for field in WRONG:
-            assert re.search(rf"^  {re.escape(field)}: .*; valid: ", ran.err, re.MULTILINE), ran.err
-        for name in ("../x", "Upper/x"):
-            ran = launcher.run(*words, "--network", name, script)
-            assert ran.code == 2, ran.err
-            assert f'network.networks: "{name}" is not ' in ran.err
-        # A NUL can come in a file alone.
-        (launcher.folder / "job.toml").write_text('[kubernetes]\nnamespace = "a\\u0000b"\n')
-        ran = launcher.run(*words, "--config", "job.toml", script)
+        assert f'network.networks: "{name}" is not ' in ran.err
+    # A NUL can come in a file alone.
+    (launcher.folder / "job.toml").write_text('[kubernetes]\nnamespace = "a\\u0000b"\n')
+    ran = launcher.run(*words, "--config", "job.toml", script)
+    assert ran.code == 2, ran.err
+    assert r'kubernetes.namespace: "a\x00b" is not a DNS label (from job.toml' in ran.err
+    for command in ("status", "attach", "logs", "down"):
+        ran = launcher.run(command, "../x", *config)
         assert ran.code == 2, ran.err
-        assert r'kubernetes.namespace: "a\x00b" is not a DNS label (from job.toml' in ran.err
-        for command in ("status", "attach", "logs", "down"):
-            ran = launcher.run(command, "../x", *config)
-            assert ran.code == 2, ran.err
-            assert 'RUN "../x" is not a DNS label' in ran.err
-        assert api.questions == []
+        assert 'RUN "../x" is not a DNS label' in ran.err
+    assert api.questions == []
 
 
-@concurrent
-def test_what_is_too_large(launcher: Launcher) -> None:
+def test_what_is_too_large(launcher: Launcher, api: Front) -> None:
     """Row 22: refused with the sizes and the way out, and the API server is asked nothing; a little less it takes."""
-    with front(launcher.cluster, launcher.folder) as api:
-        config, (key, limit) = ("--kubeconfig", api.told()), ("x.example/y", ANNOTATIONS_LIMIT)
-        script, data = launcher.script(STAY), launcher.folder / "data.bin"
-        halves = [f"{key}{number}={'v' * 120_000}" for number in range(3)]
-        more = [word for one in halves for word in ("--annotation", one)]
-        ran = launcher.run(*launcher.words(*config, *more), script)
-        assert ran.code == 2, ran.err
-        assert re.search(
-            rf"annotations: .* holds 360\d\d\d bytes, and \d+ are the most: Kubernetes takes {limit} .*--volume",
-            ran.err,
-        )
-        data.write_bytes(os.urandom(MAP_LIMIT))
-        ran = launcher.run(*launcher.words(*config), script)
-        assert ran.code == 2, ran.err
-        assert re.search(r"1\.0 MiB when it is packed, and a ConfigMap holds 1\.0 MiB", ran.err), ran.err
-        for said in ("1.0 MiB  data.bin", ".torchnetignore", "--code image", "--code pvc:NAME/PATH"):
-            assert said in ran.err
-        assert api.questions == []
-        # The limits are Kubernetes' own: what is within them, the server takes.
-        data.write_bytes(os.urandom(MAP_LIMIT - agent_bytes() - 2000))
-        words = launcher.words(*more[:4], "--dry-run", "-o", "json", nnodes=1)
-        shown = launcher.run(*words, script)
-        assert shown.code == 0, shown.err
-        taken = launcher.cluster.kubectl("create", "--dry-run=server", "-f", "-", input=shown.out)
-        assert "job.batch/" in taken
-        assert launcher.left() == []
+    config, (key, limit) = ("--kubeconfig", api.told()), ("x.example/y", ANNOTATIONS_LIMIT)
+    script, data = launcher.script(STAY), launcher.folder / "data.bin"
+    halves = [f"{key}{number}={'v' * 120_000}" for number in range(3)]
+    more = [word for one in halves for word in ("--annotation", one)]
+    ran = launcher.run(*launcher.words(*config, *more), script)
+    assert ran.code == 2, ran.err
+    assert re.search(
+        rf"annotations: .* holds 360\d\d\d bytes, and \d+ are the most: Kubernetes takes {limit} .*--volume",
+        ran.err,
+    )
+    data.write_bytes(os.urandom(MAP_LIMIT))
+    ran = launcher.run(*launcher.words(*config), script)
+    assert ran.code == 2, ran.err
+    assert re.search(r"1\.0 MiB when it is packed, and a ConfigMap holds 1\.0 MiB", ran.err), ran.err
+    for said in ("1.0 MiB  data.bin", ".torchnetignore", "--code image", "--code pvc:NAME/PATH"):
+        assert said in ran.err
+    assert api.questions == []
+    # The limits are Kubernetes' own: what is within them, the server takes.
+    data.write_bytes(os.urandom(MAP_LIMIT - agent_bytes() - 2000))
+    words = launcher.words(*more[:4], "--dry-run", "-o", "json", nnodes=1)
+    shown = launcher.run(*words, script)
+    assert shown.code == 0, shown.err
+    taken = launcher.cluster.kubectl("create", "--dry-run=server", "-f", "-", input=shown.out)
+    assert "job.batch/" in taken
+    assert launcher.left() == []
 
 
 def agent_bytes() -> int:
