@@ -19,7 +19,7 @@ from tests.cluster import addons, machine, recipes
 from tests.cluster import cluster as running
 from tests.cluster.addons import ROOT
 from tests.cluster.cluster import Cluster
-from tests.cluster.concurrent import ConcurrentTests, is_concurrent
+from tests.cluster.concurrency import ConcurrentTests, is_concurrent
 from tests.cluster.launcher import Launcher
 from tests.cluster.places import RUN
 from tests.cluster.traces import routes, untouched

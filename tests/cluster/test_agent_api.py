@@ -15,7 +15,7 @@ import pytest
 from tests import api_contract
 from tests.api_contract import RUNNING, PodState
 from tests.cluster.cluster import Cluster
-from tests.cluster.concurrent import concurrent
+from tests.cluster.concurrency import concurrent
 from tests.cluster.launcher import Launcher
 from tests.conftest import ROOT
 from torchnet.agent.api import ApiServer

@@ -14,7 +14,7 @@ import pytest
 
 from tests.cluster.agent_job import objects
 from tests.cluster.cluster import Cluster
-from tests.cluster.concurrent import concurrent
+from tests.cluster.concurrency import concurrent
 from tests.cluster.launcher import Launcher
 from tests.cluster.shell import ClusterFailure
 from tests.cluster.shell import run as run_command

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from tests.cluster import addons
-from tests.cluster.concurrent import concurrent
+from tests.cluster.concurrency import concurrent
 from tests.cluster.launcher import Launcher
 from tests.cluster.pods import status, staying, wait_for_address
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.cluster import addons
-from tests.cluster.concurrent import concurrent
+from tests.cluster.concurrency import concurrent
 from tests.cluster.faults import address, cable_cut, in_network, mtu, packets_lost, within
 from tests.cluster.launched import Launched, by_hand, never_started, pods, rank_of, rendered
 from tests.cluster.launcher import Launcher

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from tests.cluster import faults
-from tests.cluster.concurrent import concurrent
+from tests.cluster.concurrency import concurrent
 from tests.cluster.launched import Launched
 from tests.cluster.launcher import ROOT, Launcher
 from tests.jobs import SLOW, until

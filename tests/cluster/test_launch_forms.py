@@ -6,7 +6,7 @@ import json
 import time
 
 from tests.cluster import addons
-from tests.cluster.concurrent import concurrent
+from tests.cluster.concurrency import concurrent
 from tests.cluster.launcher import Launcher
 from tests.jobs import SLOW, until
 

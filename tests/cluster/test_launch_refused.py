@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.cluster.concurrent import concurrent
+from tests.cluster.concurrency import concurrent
 from tests.cluster.launcher import Launcher
 from tests.jobs import SLOW, until
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from tests.cluster.concurrency import concurrent
 from tests.cluster.launched import Launched, pods
 from tests.cluster.launcher import Launcher
 from tests.jobs import until
@@ -46,6 +47,7 @@ def ready(job: Launched, attempt: int) -> None:
         job.wait_for(rf"(?s)(\[rank {rank}\] ready {rank}.*){{{attempt}}}", on="stdout")
 
 
+@concurrent
 def test_suspended_runs_wait_and_go_on(launcher: Launcher, jobset: None) -> None:
     """A Job's and a JobSet's at the same time."""
     with ExitStack() as stack:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.cluster.concurrent import concurrent
+from tests.cluster.concurrency import concurrent
 from tests.cluster.launcher import Launcher
 
 

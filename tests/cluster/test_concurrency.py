@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.concurrent import ConcurrentTests, concurrent
+from tests.cluster.concurrency import ConcurrentTests, concurrent
 from tests.cluster.launcher import Launcher
 from tests.durations import BESIDE_OTHERS
 
