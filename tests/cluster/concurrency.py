@@ -40,12 +40,11 @@ def concurrent(body: Callable[..., None], *, keeps_runs: bool = False) -> Callab
         concurrent_tests.wait(request.node)
 
     functools.update_wrapper(test, body)
-    own = [
-        one for one in inspect.signature(test, follow_wrapped=False).parameters.values() if one.name != "_"
-    ]
-    others = [one for one in inspect.signature(body).parameters.values() if one.name != "launcher"]
     # What pytest reads: the fixtures of both.
-    vars(test).update(__signature__=inspect.Signature([*own, *others]), body=Body(body, keeps_runs))
+    of_test, of_body = inspect.signature(test, follow_wrapped=False), inspect.signature(body)
+    parameters = [*of_test.parameters.values(), *of_body.parameters.values()]
+    signature = inspect.Signature([one for one in parameters if one.name not in ("_", "launcher")])
+    vars(test).update(__signature__=signature, body=Body(body, keeps_runs))
     return test
 
 
@@ -54,7 +53,8 @@ def is_concurrent(item: pytest.Item) -> bool:
 
 
 def _body(item: Any) -> Body | None:
-    return getattr(getattr(item, "obj", None), "body", None)
+    found = getattr(getattr(item, "obj", None), "body", None)
+    return found if isinstance(found, Body) else None
 
 
 class ConcurrentTests:
