@@ -16,15 +16,15 @@ import time
 from typing import Any
 
 from benchmarks.machine import facts
-from torchnet import names
+from torchnet import constants
 from torchnet.agent import receipt
 from torchnet.agent.coordinator import Coordinator
-from torchnet.agent.door import enter, pack_row
-from torchnet.agent.frames import Frames
-from torchnet.agent.loop import Loop
+from torchnet.agent.event_loop import EventLoop
+from torchnet.agent.rendezvous import enter, pack_row
 from torchnet.agent.spec import AgentSpec
-from torchnet.network.select import Rail
-from torchnet.network.table import RailRow, Row, decode
+from torchnet.agent.transport import FramedSocket
+from torchnet.network.interface_selection import Rail
+from torchnet.network.peer_table import PeerRail, PeerRow, decode
 
 TOKEN = "benchmark"
 
@@ -44,14 +44,16 @@ def spec(nnodes: int, rank: int = 0) -> AgentSpec:
     )
 
 
-def row(rank: int) -> Row:
-    rails = (RailRow("net1", f"fcbb:0:800:ffff::{rank + 1:x}", 9000),)
-    return Row(rank, f"train-{rank}-x7k2p", os.urandom(8).hex(), rails, (f"10.244.{rank >> 8}.{rank & 255}",))
+def row(rank: int) -> PeerRow:
+    rails = (PeerRail("net1", f"fcbb:0:800:ffff::{rank + 1:x}", 9000),)
+    return PeerRow(
+        rank, f"train-{rank}-x7k2p", os.urandom(8).hex(), rails, (f"10.244.{rank >> 8}.{rank & 255}",)
+    )
 
 
 def coordinate(nnodes: int) -> None:
     """Rank 0's side, until the other process ends it."""
-    loop = Loop()
+    loop = EventLoop()
     Coordinator(
         loop, spec(nnodes), (Rail(0, "x", "lo", "127.0.0.1", 4, 8, 65536),), lambda _event: None, receipt.job
     )
@@ -63,7 +65,7 @@ def join(nnodes: int) -> tuple[float, float, float]:
     child = os.fork()
     if child == 0:
         coordinate(nnodes)
-    loop = Loop()
+    loop = EventLoop()
     tables: list[int] = []
     messages = received = 0
 
@@ -84,12 +86,12 @@ def join(nnodes: int) -> tuple[float, float, float]:
         hello = {"row": pack_row(row(rank)), "run": "join", "nnodes": nnodes}
         while True:
             try:
-                sock = enter(TOKEN, "127.0.0.1", "127.0.0.1", names.JOIN_PORT, hello, 5.0)
+                sock = enter(TOKEN, "127.0.0.1", "127.0.0.1", constants.JOIN_PORT, hello, 5.0)
                 break
             except ConnectionRefusedError:
                 began = time.monotonic()  # the coordinator does not listen yet
         messages += 1
-        frames.append(Frames(loop, sock, heard, lambda: None))
+        frames.append(FramedSocket(loop, sock, heard, lambda: None))
     loop.run()
     taken = time.monotonic() - began
     os.kill(child, 9)

@@ -16,16 +16,16 @@ import tempfile
 import time
 
 from benchmarks.machine import facts, summary
-from torchnet.runtimes.local import plan, sandbox
+from torchnet.local import sandbox, topology
 
 RUNS = 5
 
 
 def ours(count: int) -> float:
     """Seconds from nothing to the last node's process."""
-    nodes = [plan.node(rank, 1) for rank in range(count)]
+    nodes = [topology.node(rank, 1) for rank in range(count)]
     began = time.monotonic()
-    running = sandbox.start(nodes, lambda _rank: 0, sandbox.Shape())
+    running = sandbox.start(nodes, lambda _rank: 0, sandbox.SandboxShape())
     taken = time.monotonic() - began
     running.wait()
     return taken
@@ -41,7 +41,7 @@ def theirs(count: int) -> float:
     ]
     inside = {}
     for rank in range(count):
-        node = plan.node(rank, 1)
+        node = topology.node(rank, 1)
         (net1,) = node.backend
         lines += [
             f"link add {node.frontend.port} type veth peer name eth0 netns n{rank}",

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from benchmarks.machine import facts, summary
-from torchnet.manifests.emit import Manifest, as_yaml
-from torchnet.render.code import Code, gather
-from torchnet.render.objects import objects
-from torchnet.render.travel import agent_zip
-from torchnet.spec.model import JobSpec
+from torchnet.config.model import JobSpec
+from torchnet.k8s.objects.agent_zip import agent_zip
+from torchnet.k8s.objects.code_bundle import CodeBundle, gather
+from torchnet.k8s.objects.run_objects import objects
+from torchnet.k8s.objects.yaml_io import Manifest, as_yaml
 
 SIZES = (4, 10_000)
 FORMS = ("job", "jobset", "pods")
@@ -44,7 +44,7 @@ def job(form: str, nnodes: int) -> JobSpec:
     )
 
 
-def text(form: str, nnodes: int, code: Code) -> str:
+def text(form: str, nnodes: int, code: CodeBundle) -> str:
     """The whole of a dry run but for the reading of files."""
     found = objects(job(form, nnodes), "train", "ml", "secret", code)
     return as_yaml([Manifest(body) for body in found])

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.agents import Log, spec, status
-from torchnet.agent import main as agent
+from torchnet.agent import agent
+from torchnet.agent.handover import Handover, HandoverSource
 from torchnet.agent.spec import AgentSpec
-from torchnet.agent.state import State, StateSource
-from torchnet.network.sources import AddressSource, MultusStatus
+from torchnet.network.address_sources import AddressSource, MultusStatus
 
 
 class Pod:
@@ -69,9 +69,9 @@ class Pod:
 
     def _run(self, told: AgentSpec) -> int:
         source: AddressSource = MultusStatus(status(self.node), self.rank0, told.attachments)
-        state = State.read(told.state) if told.phase == "work" else None
+        state = Handover.read(told.state) if told.phase == "work" else None
         if state is not None:
-            source = StateSource(state)
+            source = HandoverSource(state)
         log = Log(self.folder / f"{self.log(told.phase)}.events")
         return agent.run(told, source, lambda _loop, _worker: log, state.table if state else None)
 

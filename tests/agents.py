@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from tests import needs
-from torchnet import names
-from torchnet.agent import main as agent
+from torchnet import constants
+from torchnet.agent import agent
 from torchnet.agent.spec import AgentSpec
-from torchnet.network.sources import AddressSource, MultusStatus
-from torchnet.runtimes.local import plan, sandbox
-from torchnet.runtimes.local.faults import Planted
+from torchnet.local import sandbox, topology
+from torchnet.local.faults import PlantedFault
+from torchnet.network.address_sources import AddressSource, MultusStatus
 
 Role = Callable[[], int]
 PATIENCE = 60
@@ -32,7 +32,7 @@ def spec(folder: Path, rank: int, nnodes: int, **fields: Any) -> AgentSpec:
         "token": "the token of the tests",
         "python": sys.executable,
         "name": f"node-{rank}",
-        "attachments": names.LOCAL_ATTACHMENTS[:1],
+        "attachments": constants.LOCAL_ATTACHMENTS[:1],
         "start_timeout": 30.0,
         **fields,
     }
@@ -41,7 +41,7 @@ def spec(folder: Path, rank: int, nnodes: int, **fields: Any) -> AgentSpec:
 
 def status(node: int) -> str:
     """What Multus would have written for the pod in that node."""
-    return plan.network_status(plan.node(node, 1))
+    return topology.network_status_annotation(topology.node(node, 1))
 
 
 class Log:
@@ -71,13 +71,17 @@ def run_agent(
 
 
 def in_nodes(
-    roles: Sequence[Role], shape: sandbox.Shape | None = None, *, rails: int = 1, seconds: float = PATIENCE
+    roles: Sequence[Role],
+    shape: sandbox.SandboxShape | None = None,
+    *,
+    rails: int = 1,
+    seconds: float = PATIENCE,
 ) -> list[int]:
     """Run each role as the first process of a node of its own; the codes that they end with."""
     __tracebackhide__ = True
     needs.networks()
-    shape = shape or sandbox.Shape()
-    nodes = Planted(shape.faults).readdressed([plan.node(rank, rails) for rank in range(len(roles))])
+    shape = shape or sandbox.SandboxShape()
+    nodes = PlantedFault(shape.faults).readdressed([topology.node(rank, rails) for rank in range(len(roles))])
     running = sandbox.start(nodes, lambda rank: roles[rank](), shape)
     codes: dict[int, int] = {}
     try:

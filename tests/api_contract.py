@@ -12,11 +12,11 @@ from typing import Any, Protocol
 
 import pytest
 
-from torchnet.agent.api import ApiServer, Ask, NotDoneError
-from torchnet.agent.pods import Own, PodSource
+from torchnet.agent.kube_api import ApiServer, Ask, NotDoneError
+from torchnet.agent.pod_address_source import Own, PodSource
+from torchnet.constants import INDEX_LABEL, NETWORKS_ANNOTATION, NODE_RANK_LABEL, RUN_LABEL, STATUS_ANNOTATION
 from torchnet.errors import ClusterError, NotYetError, StatusError
-from torchnet.names import INDEX_LABEL, NETWORKS_ANNOTATION, NODE_RANK_LABEL, RUN_LABEL, STATUS_ANNOTATION
-from torchnet.network.status import StatusEntry, render
+from torchnet.network.network_status import StatusEntry, render
 
 __all__ = [
     "test_a_name_that_helps_not_gives_way_to_the_address",

@@ -7,9 +7,9 @@ from typing import Any
 
 from tests.api_contract import RUNNING, PodState, status
 from tests.api_server import FORBIDDEN, GOOD, Server
-from torchnet.agent.api import ApiServer
-from torchnet.agent.pods import Own, PodSource
-from torchnet.names import INDEX_LABEL, RUN_LABEL, STATUS_ANNOTATION
+from torchnet.agent.kube_api import ApiServer
+from torchnet.agent.pod_address_source import Own, PodSource
+from torchnet.constants import INDEX_LABEL, RUN_LABEL, STATUS_ANNOTATION
 
 ACCOUNTS = {"good": GOOD, "forbidden": FORBIDDEN, "unknown": "expired"}
 OWN, ZERO = {RUN_LABEL: "r", INDEX_LABEL: "1"}, {RUN_LABEL: "r", INDEX_LABEL: "0"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torchnet.render.travel import agent_zip
+from torchnet.k8s.objects.agent_zip import agent_zip
 
 
 def make(path: Path) -> Path:

@@ -16,8 +16,8 @@ from tests.api_contract import status
 from tests.api_server import GOOD, Server
 from tests.archive import make
 from tests.namespaces import Space, cable
-from torchnet.kernel import syscalls
-from torchnet.names import API_DIR, INDEX_LABEL, RUN_LABEL, STATUS_ANNOTATION
+from torchnet.constants import API_DIR, INDEX_LABEL, RUN_LABEL, STATUS_ANNOTATION
+from torchnet.linux import namespaces
 
 NET1, ETH0 = ("fd00:7::1", "fd00:7::2"), ("fd00:8::1", "fd00:8::2")
 SCRIPT = """
@@ -67,12 +67,12 @@ class Pods:
 
         def enter() -> None:
             if rank:
-                syscalls.setns(self.far.descriptor, syscalls.NEWNET)
-            syscalls.unshare(syscalls.NEWNS)
+                namespaces.setns(self.far.descriptor, namespaces.NEWNET)
+            namespaces.unshare(namespaces.NEWNS)
             hosts = place / "state" / "hosts" if work else place / "hosts"
-            syscalls.mount(str(hosts), os.path.realpath("/etc/hosts"), flags=syscalls.MS_BIND)
+            namespaces.mount(str(hosts), os.path.realpath("/etc/hosts"), flags=namespaces.MS_BIND)
             if self.account and not work:
-                syscalls.mount("none", "/run", "tmpfs")
+                namespaces.mount("none", "/run", "tmpfs")
                 os.makedirs("/run/secrets/kubernetes.io")
                 os.symlink(self.account, API_DIR)
 

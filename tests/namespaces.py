@@ -16,11 +16,16 @@ from types import TracebackType
 from typing import NoReturn, ParamSpec
 
 from tests import needs
-from torchnet.kernel import syscalls
+from torchnet.linux import namespaces
 
 _P = ParamSpec("_P")
 _KINDS = (
-    syscalls.NEWUSER | syscalls.NEWNET | syscalls.NEWNS | syscalls.NEWPID | syscalls.NEWUTS | syscalls.NEWIPC
+    namespaces.NEWUSER
+    | namespaces.NEWNET
+    | namespaces.NEWNS
+    | namespaces.NEWPID
+    | namespaces.NEWUTS
+    | namespaces.NEWIPC
 )
 
 
@@ -54,11 +59,11 @@ def isolated(test: Callable[_P, None]) -> Callable[_P, None]:
 def _enter(write: int, parent: int, body: Callable[[], None]) -> None:
     signal.alarm(0)
     uid, gid = os.geteuid(), os.getegid()
-    syscalls.unshare(_KINDS)
+    namespaces.unshare(_KINDS)
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
     Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
-    syscalls.die_with_parent(signal.SIGKILL, parent)
+    namespaces.die_with_parent(signal.SIGKILL, parent)
     child = os.fork()  # the first process of the PID namespace, whose end is the end of all others
     if child == 0:
         _guarded(write, lambda: _begin(body))
@@ -66,9 +71,11 @@ def _enter(write: int, parent: int, body: Callable[[], None]) -> None:
 
 
 def _begin(body: Callable[[], None]) -> None:
-    syscalls.die_with_parent(signal.SIGKILL, 0)
-    syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
-    syscalls.mount("proc", "/proc", "proc", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
+    namespaces.die_with_parent(signal.SIGKILL, 0)
+    namespaces.mount("none", "/", flags=namespaces.MS_REC | namespaces.MS_PRIVATE)
+    namespaces.mount(
+        "proc", "/proc", "proc", namespaces.MS_NOSUID | namespaces.MS_NODEV | namespaces.MS_NOEXEC
+    )
     ip("link set lo up")
     body()
 
@@ -97,10 +104,10 @@ class Space:
     def __init__(self) -> None:
         self._outside: list[int] = []
         outside = _here()
-        syscalls.unshare(syscalls.NEWNET)
+        namespaces.unshare(namespaces.NEWNET)
         self.descriptor = _here()
         ip("link set lo up")
-        syscalls.setns(outside, syscalls.NEWNET)
+        namespaces.setns(outside, namespaces.NEWNET)
         os.close(outside)
 
     @property
@@ -110,14 +117,14 @@ class Space:
 
     def __enter__(self) -> Space:
         self._outside.append(_here())
-        syscalls.setns(self.descriptor, syscalls.NEWNET)
+        namespaces.setns(self.descriptor, namespaces.NEWNET)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         outside = self._outside.pop()
-        syscalls.setns(outside, syscalls.NEWNET)
+        namespaces.setns(outside, namespaces.NEWNET)
         os.close(outside)
 
 

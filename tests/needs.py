@@ -42,10 +42,10 @@ def ended(stderr: str) -> None:
 
 @functools.cache
 def _refusal() -> str:
-    from torchnet.runtimes.local import plan, sandbox  # Linux alone
+    from torchnet.local import sandbox, topology  # Linux alone
 
     try:
-        running = sandbox.start([plan.node(0, 1)], lambda _rank: 0, sandbox.Shape())
+        running = sandbox.start([topology.node(0, 1)], lambda _rank: 0, sandbox.SandboxShape())
     except RefusedError as error:
         return error.text
     try:

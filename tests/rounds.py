@@ -10,11 +10,11 @@ from typing import Any
 from tests.agents import spec
 from torchnet.agent import receipt
 from torchnet.agent.coordinator import Coordinator
-from torchnet.agent.frames import Frames
-from torchnet.agent.hello import Hello
-from torchnet.agent.loop import Loop
-from torchnet.network.select import Rail
-from torchnet.network.table import RailRow, Row
+from torchnet.agent.event_loop import EventLoop
+from torchnet.agent.rendezvous import JoinRequest
+from torchnet.agent.transport import FramedSocket
+from torchnet.network.interface_selection import Rail
+from torchnet.network.peer_table import PeerRail, PeerRow
 
 RAILS = (Rail(0, "loopback", "lo", "127.0.0.1", 4, 8, 65536),)
 
@@ -24,12 +24,12 @@ class Other:
 
     def __init__(self, job: Job, rank: int, uid: str, phase: str, known: str) -> None:
         ours, theirs = socket.socketpair()
-        row = Row(rank, f"run-{rank}", uid, (RailRow("lo", f"127.0.0.{rank + 1}", 65536),))
+        row = PeerRow(rank, f"run-{rank}", uid, (PeerRail("lo", f"127.0.0.{rank + 1}", 65536),))
         self.rank = rank
         self.heard: list[dict[str, Any]] = []
         self.gone = False
-        self.frames = Frames(job.loop, theirs, self.heard.append, self._cut)
-        job.coordinator.add(ours, Hello(row, job.told.run_id, job.told.nnodes, phase, known=known))
+        self.frames = FramedSocket(job.loop, theirs, self.heard.append, self._cut)
+        job.coordinator.add(ours, JoinRequest(row, job.told.run_id, job.told.nnodes, phase, known=known))
 
     def _cut(self) -> None:
         self.gone = True
@@ -57,7 +57,7 @@ class Job:
     """A coordinator of three workers in ``phase``, rank 0's own among them, and a loop that a test turns."""
 
     def __init__(self, phase: str, known: str = "", **fields: Any) -> None:
-        self.loop = Loop()
+        self.loop = EventLoop()
         self.told = spec(Path("/nowhere"), 0, 3, loopback=True, phase=phase, **fields)
         self.phase = phase
         self.known = known

@@ -8,7 +8,7 @@
         ├── StatusError         4  the network-status annotation cannot be read
         └── NotYetError         -  ask again in some seconds; what it holds is the error when there is no time left
 
-What ends a job that has begun is no exception but a ``Failure`` (torchnet.agent.report): a script's own exit code, a
+What ends a job that has begun is no exception but a ``Failure`` (torchnet.agent.events): a script's own exit code, a
 lost link or worker, a time-out, a share that was not reached.
 """
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.archive import make
-from torchnet.names import API_DIR, INDEX_LABEL, RUN_LABEL, WORK_DIR
+from torchnet.constants import API_DIR, INDEX_LABEL, RUN_LABEL, WORK_DIR
 
 _SCRIPT = "/torchnet/script.py"
 _AGENT = ("python3", "/torchnet/torchnet.zip", "agent")

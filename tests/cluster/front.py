@@ -25,7 +25,7 @@ from typing import Any, Literal
 from tests.cluster.cluster import Cluster
 from tests.cluster.pki import PKI
 from tests.cluster.places import CONTROL_PLANE, CP_ADDRESS, namespace_file
-from torchnet.kernel import syscalls
+from torchnet.linux import namespaces
 
 # A status; the connection cut before the question gets through; cut in the middle of the answer.
 Fault = int | Literal["unheard", "broken"]
@@ -84,7 +84,7 @@ class Front:
     def serve(self, ready: threading.Event) -> None:
         """In a thread of its own: it alone, and those that it starts, move to the control plane's network."""
         with namespace_file(CONTROL_PLANE).open() as file:
-            syscalls.setns(file.fileno(), syscalls.NEWNET)
+            namespaces.setns(file.fileno(), namespaces.NEWNET)
         self._server = _Server(self)
         ready.set()
         self._server.serve_forever(poll_interval=0.05)

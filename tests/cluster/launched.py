@@ -12,7 +12,7 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.faults import process
 from tests.cluster.launcher import Launcher
 from tests.jobs import SLOW, TORCHNET, Job, parent, receipt, until
-from torchnet.names import JOBSET_JOB, JOIN_PORT, STATUS_ANNOTATION
+from torchnet.constants import JOBSET_JOB, JOIN_PORT, STATUS_ANNOTATION
 
 
 class Launched(Job):

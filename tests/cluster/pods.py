@@ -8,7 +8,7 @@ from typing import Any
 from tests.cluster.cluster import Cluster
 from tests.cluster.shell import wait_until
 from tests.cluster.versions import WORKER_IMAGE
-from torchnet.names import NETWORKS_ANNOTATION, STATUS_ANNOTATION
+from torchnet.constants import NETWORKS_ANNOTATION, STATUS_ANNOTATION
 
 RESTRICTED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 

@@ -18,7 +18,7 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.concurrency import concurrent
 from tests.cluster.launcher import Launcher
 from tests.conftest import ROOT
-from torchnet.agent.api import ApiServer
+from torchnet.agent.kube_api import ApiServer
 
 _FINALIZER = "torchnet.test/stay"
 

@@ -19,7 +19,7 @@ from tests.cluster.launcher import Launcher
 from tests.cluster.shell import ClusterFailure
 from tests.cluster.shell import run as run_command
 from tests.conftest import ROOT
-from torchnet.names import INDEX_LABEL, RUN_LABEL
+from torchnet.constants import INDEX_LABEL, RUN_LABEL
 
 # A Job that was made by hand is not removed when it ends.
 by_hand = partial(concurrent, keeps_runs=True)
@@ -46,7 +46,7 @@ dist.destroy_process_group()
 # All that goes through a TLS connection, both ways, while the agent asks once.
 ASKS = """
 import ssl, sys
-from torchnet.agent.api import ApiServer, Ask
+from torchnet.agent.kube_api import ApiServer, Ask
 host, place, namespace, labels = sys.argv[1:]
 count = 0
 class Counting(ssl.SSLSocket):

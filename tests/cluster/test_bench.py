@@ -15,8 +15,8 @@ from tests.cluster.launcher import ROOT, Launcher
 from tests.cluster.places import NODES
 from torchnet.bench.results import load
 from torchnet.bench.worker import messages
-from torchnet.bench.worker.factors import factor
-from torchnet.bench.worker.plan import Plan, encode
+from torchnet.bench.worker.busbw import factor
+from torchnet.bench.worker.worker_config import WorkerConfig, encode
 
 SIZE, TURNS = 8 << 20, 3
 # What somebody would write, in the processes that the benchmark then measures in.
@@ -60,7 +60,7 @@ STEPS = """\
 STARTS = """\
     import sys
     from torchnet.bench import starts
-    from torchnet.cli.entry import main
+    from torchnet.cli.entry_point import main
 
     real, starts.ROUNDS = starts.settings, 1
     starts.settings = lambda job, backend: real(job, "nccl")
@@ -71,7 +71,7 @@ STARTS = """\
 def test_the_figures_are_those_of_a_loop_in_the_same_pods(launcher: Launcher) -> None:
     shutil.copytree(ROOT / "torchnet/bench/worker", launcher.folder / "both")
     script = launcher.script(BY_HAND.format(turns=TURNS, size=SIZE), "both/by_hand.py")
-    plan = Plan(("all_reduce",), (SIZE,), backend="gloo", seconds=2.0, pairs="none")
+    plan = WorkerConfig(("all_reduce",), (SIZE,), backend="gloo", seconds=2.0, pairs="none")
     with shaped(launcher.cluster, *NODES, rate="1gbit"):
         ran = launcher.run(*launcher.words("--ranks", "0", nnodes=2), script, encode(plan))
     assert ran.code == 0, ran.err

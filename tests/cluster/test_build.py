@@ -17,7 +17,7 @@ from tests.cluster.addons import ROOT
 from tests.cluster.images import Image, pack
 from tests.cluster.parts import Part
 from tests.cluster.shell import ClusterFailure
-from torchnet.manifests.images import PYTORCH
+from torchnet.k8s.addons.images import PYTORCH
 
 
 def test_ci_installs_what_it_is_made_of() -> None:

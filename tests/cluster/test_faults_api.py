@@ -16,9 +16,9 @@ from tests.cluster.front import Fault, Front, Question, front
 from tests.cluster.launched import Launched, pods
 from tests.cluster.launcher import Launcher
 from tests.jobs import lines
-from torchnet.manifests.sizes import MAP_LIMIT
-from torchnet.render.travel import agent_zip
-from torchnet.spec.grammar import ANNOTATIONS_LIMIT
+from torchnet.config.k8s_syntax import ANNOTATIONS_LIMIT
+from torchnet.k8s.objects.agent_zip import agent_zip
+from torchnet.k8s.objects.builders import MAP_LIMIT
 
 TICKS = """
     import os, socket, time

@@ -17,7 +17,7 @@ from tests.cluster.launched import Launched, by_hand, never_started, pods, rank_
 from tests.cluster.launcher import Launcher
 from tests.jobs import until
 from tests.scripts import RAN, TALK
-from torchnet.names import NETWORKS_ANNOTATION, STATUS_ANNOTATION
+from torchnet.constants import NETWORKS_ANNOTATION, STATUS_ANNOTATION
 
 
 @pytest.fixture

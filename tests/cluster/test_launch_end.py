@@ -16,7 +16,7 @@ from tests.cluster.concurrency import concurrent
 from tests.cluster.launched import Launched
 from tests.cluster.launcher import ROOT, Launcher
 from tests.jobs import SLOW, until
-from torchnet.names import INDEX_LABEL
+from torchnet.constants import INDEX_LABEL
 
 TICKS = """\
     import os, sys, time

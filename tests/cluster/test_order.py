@@ -9,7 +9,7 @@ from tests.cluster.addons import ROOT
 
 
 def test_the_clusters_tests_come_last_whatever_was_named_first() -> None:
-    files = ["tests/cluster/test_jobset.py", "tests/unit/test_ui_sanitize.py"]
+    files = ["tests/cluster/test_jobset.py", "tests/unit/test_ansi.py"]
     words = ("-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *files)
     done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=True)
     order = [line.partition("::")[0] for line in done.stdout.splitlines() if "::" in line]

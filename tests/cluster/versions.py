@@ -6,7 +6,7 @@ those can be applied as they are; the images themselves are built here.
 
 from __future__ import annotations
 
-from torchnet.manifests.images import MULTUS, PYTORCH, WHEREABOUTS
+from torchnet.k8s.addons.images import MULTUS, PYTORCH, WHEREABOUTS
 
 KUBERNETES_VERSION = "v1.34.4"
 JOBSET_VERSION = "v0.10.1"

@@ -17,7 +17,7 @@ from tests.archive import make
 from tests.conftest import ROOT
 from tests.jobs import script
 from tests.namespaces import Space, cable, isolated
-from torchnet.kernel import syscalls
+from torchnet.linux import namespaces
 
 ADDRESSES = ("fd00:7::1", "fd00:7::2")
 TALK = """
@@ -53,8 +53,10 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_archive_is_small_enough_for_a_configmap(archive: Path) -> None:
     assert archive.stat().st_size <= 200 * 1024
     names = zipfile.ZipFile(archive).namelist()
-    assert "torchnet/agent/site/sitecustomize.py" in names
-    assert not [name for name in names if name.startswith(("torchnet/cli", "torchnet/spec", "torchnet/ui"))]
+    assert "torchnet/agent/sitecustomize/sitecustomize.py" in names
+    assert not [
+        name for name in names if name.startswith(("torchnet/cli", "torchnet/config", "torchnet/console"))
+    ]
 
 
 class Way:
@@ -79,9 +81,9 @@ def pair(folder: Path, way: Way, *words: object) -> list[tuple[int, str, str]]:
 
         def enter(rank: int = rank, hosts: Path = hosts) -> None:
             if rank:
-                syscalls.setns(far.descriptor, syscalls.NEWNET)
-            syscalls.unshare(syscalls.NEWNS)
-            syscalls.mount(str(hosts), os.path.realpath("/etc/hosts"), flags=syscalls.MS_BIND)
+                namespaces.setns(far.descriptor, namespaces.NEWNET)
+            namespaces.unshare(namespaces.NEWNS)
+            namespaces.mount(str(hosts), os.path.realpath("/etc/hosts"), flags=namespaces.MS_BIND)
 
         flags = [
             "--nnodes",
@@ -158,7 +160,7 @@ def _stacks(folder: Path, way: Way) -> None:
 
 def test_the_zip_needs_nothing_that_is_installed(archive: Path) -> None:
     code = (
-        "import sys, torchnet.agent.command, pyroute2\n"
+        "import sys, torchnet.agent.command_line, pyroute2\n"
         "print(*{m.__file__.partition('agent.zip')[1] for n, m in sys.modules.items()"
         " if n.partition('.')[0] in ('torchnet', 'pyroute2')}, 'site' in sys.modules)"
     )

@@ -5,40 +5,40 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tests.agents import spec
 from tests.namespaces import isolated
-from torchnet.agent import main as agent
-from torchnet.agent import receipt
+from torchnet.agent import agent, receipt
 from torchnet.agent.coordinator import Coordinator
-from torchnet.agent.frames import Frames
-from torchnet.agent.hello import Hello
-from torchnet.agent.loop import Loop
-from torchnet.agent.report import Failure
+from torchnet.agent.event_loop import EventLoop
+from torchnet.agent.events import Failure
+from torchnet.agent.rendezvous import JoinRequest
+from torchnet.agent.transport import FramedSocket
 from torchnet.agent.worker import Worker
-from torchnet.network.select import Rail
-from torchnet.network.table import RailRow, Row
-from torchnet.runtimes.local import loopback
+from torchnet.local import loopback
+from torchnet.network.interface_selection import Rail
+from torchnet.network.peer_table import PeerRail, PeerRow
 
 
 class Job:
     """A coordinator and the other ends of its workers' connections."""
 
     def __init__(self, mtus: list[int]) -> None:
-        self.loop = Loop()
+        self.loop = EventLoop()
         self.events: list[dict[str, Any]] = []
         self.heard: list[list[str]] = [[] for _ in mtus]
         told = spec(Path("/nowhere"), 0, len(mtus), loopback=True)
         rails = (Rail(0, "loopback", "lo", "127.0.0.1", 4, 8, 65536),)
         self.coordinator = Coordinator(self.loop, told, rails, self.events.append, receipt.job)
-        self.ends: list[Frames] = []
+        self.ends: list[FramedSocket] = []
         for rank, mtu in enumerate(mtus):
             ours, theirs = socket.socketpair()
-            row = Row(rank, f"node-{rank}", f"u{rank}", (RailRow("lo", f"127.0.0.{rank + 1}", mtu),))
-            self.coordinator.add(theirs, Hello.of(told, row))
-            self.ends.append(Frames(self.loop, ours, lambda m, rank=rank: self.on(rank, m), lambda: None))  # type: ignore[misc]
+            row = PeerRow(rank, f"node-{rank}", f"u{rank}", (PeerRail("lo", f"127.0.0.{rank + 1}", mtu),))
+            self.coordinator.add(theirs, JoinRequest.of(told, row))
+            self.ends.append(FramedSocket(self.loop, ours, partial(self.on, rank), lambda: None))
 
     def on(self, rank: int, message: dict[str, Any]) -> None:
         self.heard[rank].append(message["op"])
@@ -92,7 +92,7 @@ def test_a_worker_that_is_told_to_stop_before_it_began_ends() -> None:
     class Impatient:
         pending = 0
 
-        def __init__(self, loop: Loop, worker: Callable[[], Worker]) -> None:
+        def __init__(self, loop: EventLoop, worker: Callable[[], Worker]) -> None:
             loop.later(0, lambda: worker().interrupt(failure))
 
         def send(self, event: dict[str, Any]) -> None:
@@ -102,7 +102,7 @@ def test_a_worker_that_is_told_to_stop_before_it_began_ends() -> None:
             pass
 
     began = time.monotonic()
-    assert agent.run(told, loopback.Source(0), Impatient) == 4
+    assert agent.run(told, loopback.LoopbackSource(0), Impatient) == 4
     assert time.monotonic() - began < 3
     assert [event["event"] for event in events] == ["failure", "worker_receipt", "end"]
 
@@ -111,13 +111,13 @@ def test_a_worker_that_is_told_to_stop_before_it_began_ends() -> None:
 def test_a_pod_that_is_evicted_before_the_start_goes_alone() -> None:
     """Another takes its place, so the others are not told to stop; where nodes are not replaced, they are."""
     for phase, heard in (("prepare", []), ("work", []), ("all", ["failed"])):
-        loop = Loop()
+        loop = EventLoop()
         ours, theirs = socket.socketpair()
         events: list[dict[str, Any]] = []
         told = spec(Path("/nowhere"), 1, 2, loopback=True, phase=phase)
-        worker = Worker(loop, told, loopback.Source(1), _Events(events))
+        worker = Worker(loop, told, loopback.LoopbackSource(1), _Events(events))
         messages: list[str] = []
-        Frames(loop, theirs, lambda message, kept=messages: kept.append(message["op"]), lambda: None)  # type: ignore[misc]
+        FramedSocket(loop, theirs, lambda message, kept=messages: kept.append(message["op"]), lambda: None)  # type: ignore[misc]
         worker._connected(ours)
         worker._state = "preflight"
         worker.interrupt(agent.by_signal(15, 143))

@@ -12,10 +12,10 @@ from tests.agent_pods import Pod, kill
 from tests.agents import events, in_nodes, status, wait
 from tests.jobs import script
 from tests.scripts import ran
-from torchnet.agent import knock
-from torchnet.agent.state import State
-from torchnet.runtimes.local import sandbox
-from torchnet.spec.faults import Fault
+from torchnet.agent import rendezvous
+from torchnet.agent.handover import Handover
+from torchnet.config.fault_syntax import Fault
+from torchnet.local import sandbox
 
 SCRIPT = """
 import os, sys
@@ -54,7 +54,7 @@ def test_a_whole_job_is_prepared_and_then_worked(folder: Path) -> None:
     assert "6/6 paths at 9000 bytes" in texts(folder, "uid-0-prepare", "phase")
     assert "the same as in the preparation" in texts(folder, "uid-0-work", "phase")
     for pod in pods:
-        state = State.read(str(pod.state))
+        state = Handover.read(str(pod.state))
         assert [row.uid for row in state.table.rows] == ["uid-0", "uid-1", "uid-2"]
         assert state.rank0 == (f"{PREFIX}1",)
         assert [entry.interface for entry in state.attachments] == ["net1"]
@@ -87,7 +87,7 @@ def test_each_phase_tells_its_own_time(folder: Path) -> None:
 
 def test_a_bad_path_ends_the_preparation_of_all_and_nothing_runs(folder: Path) -> None:
     pods = [Pod(folder, rank, 3) for rank in range(3)]
-    shape = sandbox.Shape(faults=(Fault(1, "net1", "mtu", "1400"),))
+    shape = sandbox.SandboxShape(faults=(Fault(1, "net1", "mtu", "1400"),))
     assert in_nodes([pod.both for pod in pods], shape) == [4, 4, 4]
     assert ran(folder) == []
     (receipt,) = (event["receipt"] for event in events(folder, "uid-0-prepare", "receipt"))
@@ -108,7 +108,7 @@ def test_a_pod_whose_address_is_taken_asks_for_another_one_some_times(
 
     faults = (Fault(2, "net1", "address", f"{PREFIX}2"), Fault(2, "net1", "duplicate-detection"))
     pod = Pod(folder, 1, 2, node=2, replaced=replaced)
-    assert in_nodes([there, there, pod.prepare], sandbox.Shape(faults=faults)) == [0, 0, code]
+    assert in_nodes([there, there, pod.prepare], sandbox.SandboxShape(faults=faults)) == [0, 0, code]
     kind = "replaced" if code == 75 else "failure"
     (event,) = events(folder, "uid-1-prepare", kind)
     assert (event["kind"], event["code"]) == ("network", code)
@@ -156,7 +156,7 @@ def test_rank_0_that_is_replaced_during_the_preparation_is_found_anew(folder: Pa
 
     assert in_nodes([old, Pod(folder, 1, 3, rank0=where).both, last, replaced]) == [0, 0, 0, 0]
     assert ran(folder) == [f"ran-{rank}-{PREFIX}4" for rank in range(3)]
-    assert [row.uid for row in State.read(str(folder / "state-uid-1")).table.rows] == [
+    assert [row.uid for row in Handover.read(str(folder / "state-uid-1")).table.rows] == [
         "new",
         "uid-1",
         "uid-2",
@@ -180,7 +180,7 @@ def test_a_worker_that_is_replaced_after_the_preparation_meets_those_that_work(f
     assert "6/6 paths at 9000 bytes" in said
     # When it comes again to work, nothing is new any more.
     assert said.index("6/6 paths at 9000 bytes") < said.index("the same as in the preparation")
-    assert State.read(str(folder / "state-new")).table.rows[1].uid == "new"
+    assert Handover.read(str(folder / "state-new")).table.rows[1].uid == "new"
 
 
 def test_a_rank_0_that_is_replaced_after_the_preparation_at_its_address_meets_those_that_work(
@@ -200,10 +200,10 @@ def test_a_rank_0_that_is_replaced_elsewhere_after_the_preparation_ends_the_job_
     folder: Path,
 ) -> None:
     def worker(rank: int) -> int:
-        knock.GONE_SECONDS = 3.0
+        rendezvous.GONE_SECONDS = 3.0
         pod = Pod(folder, rank, 3)
         assert pod.prepare() == 0
-        state = State.read(str(pod.state))
+        state = Handover.read(str(pod.state))
         replace(state, rank0=(f"{PREFIX}99",)).write(str(pod.state))  # nobody has that address any more
         return pod.work()
 
@@ -231,7 +231,7 @@ def test_an_address_that_went_after_the_preparation_is_named(folder: Path) -> No
     def changed() -> int:
         pod = Pod(folder, 1, 2)
         assert pod.prepare() == 0
-        state = State.read(str(pod.state))
+        state = Handover.read(str(pod.state))
         replace(state, attachments=(replace(state.attachments[0], ips=(f"{PREFIX}77",)),)).write(
             str(pod.state)
         )

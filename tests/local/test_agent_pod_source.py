@@ -10,9 +10,9 @@ import pytest
 from tests.api_contract import status
 from tests.api_server import FORBIDDEN
 from tests.api_world import JSON, OWN, ZERO, Fake, Time, both, pods
-from torchnet.agent.api import NotDoneError
+from torchnet.agent.kube_api import NotDoneError
+from torchnet.constants import ATTEMPT_LABEL, STATUS_ANNOTATION
 from torchnet.errors import ClusterError, NetworkError, NotYetError
-from torchnet.names import ATTEMPT_LABEL, STATUS_ANNOTATION
 
 
 def test_two_questions_over_one_connection_are_all(world: Fake) -> None:

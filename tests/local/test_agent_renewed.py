@@ -14,19 +14,19 @@ import pytest
 from tests.agents import Log, events, in_nodes, run_agent, spec, status
 from tests.jobs import script
 from tests.namespaces import Space, cable, ip, isolated
-from torchnet.agent.clock import Clock
-from torchnet.agent.discover import sure_attachments
-from torchnet.agent.entry import Entry
-from torchnet.agent.loop import Loop
-from torchnet.agent.state import State
-from torchnet.agent.watch import RailWatch
+from torchnet.agent.discovery import sure_attachments
+from torchnet.agent.event_loop import EventLoop
+from torchnet.agent.handover import Handover
+from torchnet.agent.join import Join
+from torchnet.agent.link_monitor import LinkMonitor
+from torchnet.agent.phase_timer import PhaseTimer
 from torchnet.errors import ClusterError, NotYetError, TorchnetError
-from torchnet.kernel import syscalls
-from torchnet.network.select import Rail
-from torchnet.network.sources import MultusStatus
-from torchnet.network.status import StatusEntry
-from torchnet.network.table import decode
-from torchnet.runtimes.local.loopback import Source
+from torchnet.linux import namespaces
+from torchnet.local.loopback import LoopbackSource
+from torchnet.network.address_sources import MultusStatus
+from torchnet.network.interface_selection import Rail
+from torchnet.network.network_status import StatusEntry
+from torchnet.network.peer_table import decode
 
 # Rank 1 fails once, when rank 0 is there; before, each does what the test wants of its node. Rank 0 takes no hint.
 SCRIPT = """
@@ -92,7 +92,7 @@ def test_what_the_preparation_verified_is_kept_and_not_asked_again(folder: Path)
 
     assert in_nodes([lambda: role(0), lambda: role(1)]) == [0, 0]
     for rank in (0, 1):
-        (entry,) = State.read(str(folder / f"state-{rank}")).attachments
+        (entry,) = Handover.read(str(folder / f"state-{rank}")).attachments
         assert (entry.name, entry.interface, entry.ips) == (
             "ns/net",
             "net1",
@@ -141,11 +141,11 @@ class Exhausting(Log):
 
 @isolated
 def test_a_renewal_that_the_kernel_refuses_is_an_error_of_the_restart(tmp_path: Path) -> None:
-    loop, log = Loop(), Exhausting(tmp_path / "events")
+    loop, log = EventLoop(), Exhausting(tmp_path / "events")
     told = spec(tmp_path, 1, 2, loopback=True)
     refused: list[Any] = []
     add = refused.append
-    entry = Entry(loop, told, Source(1), log, Clock(log.send), entered=add, failed=add, taken=add)
+    entry = Join(loop, told, LoopbackSource(1), log, PhaseTimer(log.send), entered=add, failed=add, taken=add)
     entry.begin("")
     loop.later(0.3, lambda: entry.renew(refused.append, lambda *said: refused.append(said)))
     loop.later(1.0, loop.stop)
@@ -182,10 +182,10 @@ def test_a_restart_goes_over_the_addresses_and_mtus_of_then(tmp_path: Path) -> N
         try:
             hosts = folder / f"hosts-{rank}"
             hosts.touch()
-            syscalls.unshare(syscalls.NEWNS)
-            syscalls.mount(str(hosts), os.path.realpath("/etc/hosts"), flags=syscalls.MS_BIND)
+            namespaces.unshare(namespaces.NEWNS)
+            namespaces.mount(str(hosts), os.path.realpath("/etc/hosts"), flags=namespaces.MS_BIND)
             if rank:
-                syscalls.setns(far.descriptor, syscalls.NEWNET)
+                namespaces.setns(far.descriptor, namespaces.NEWNET)
             command = (str(folder / "script.py"), str(folder), "4")
             told = spec(folder, rank, 2, max_restarts=1, grace=4.0, link_grace=1.5, command=command)
             code = run_agent(
@@ -219,10 +219,10 @@ def test_the_rails_of_a_restart_are_watched() -> None:
     cable("net1", "net1", far, addresses=(("fd01::1/64", "fd01::2/64"),))
     cable("net2", "net2", far, addresses=(("fd02::1/64", "fd02::2/64"),))
     one, two = (Rail(n, f"n{n}", f"net{n + 1}", f"fd0{n + 1}::1", 6, 64, 1500) for n in (0, 1))
-    loop = Loop()
+    loop = EventLoop()
     said: list[str] = []
     lost: list[str] = []
-    watch = RailWatch(loop, (one,), 0.5, said.append, lambda _rail, text: lost.append(text))
+    watch = LinkMonitor(loop, (one,), 0.5, said.append, lambda _rail, text: lost.append(text))
     ip("link set net1 down")
     loop.later(0.2, loop.stop)
     loop.run()
@@ -245,10 +245,10 @@ def test_the_rails_of_a_restart_are_watched() -> None:
 def test_a_kernel_that_does_not_answer_for_a_moment_is_asked_again() -> None:
     cable("net1", "net1", Space(), addresses=(("fd01::1/64", "fd01::2/64"),))
     rail = Rail(0, "n0", "net1", "fd01::1", 6, 64, 1500)
-    loop = Loop()
+    loop = EventLoop()
     said: list[str] = []
     lost: list[str] = []
-    watch = RailWatch(loop, (rail,), 0.5, said.append, lambda _rail, text: lost.append(text))
+    watch = LinkMonitor(loop, (rail,), 0.5, said.append, lambda _rail, text: lost.append(text))
     ip("link set net1 down")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))

@@ -8,8 +8,8 @@ import pytest
 
 from tests.namespaces import isolated
 from tests.rounds import Job, Other
-from torchnet.agent import gathering
-from torchnet.network.table import RailRow, Row, Table, decode, fingerprint
+from torchnet.agent import coordinator
+from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable, decode, fingerprint
 
 
 def uids(other: Other) -> list[str]:
@@ -81,7 +81,7 @@ def test_a_worker_that_keeps_its_connection_does_not_hold_the_end_for_long() -> 
     others = [job.join(rank) for rank in range(3)]
     job.say(others, lambda other: other.checked())
     job.say(others, lambda other: other.saved())
-    job.turn(gathering._LEAVE_SECONDS + 0.2)
+    job.turn(coordinator._LEAVE_SECONDS + 0.2)
     assert others[0].ops()[-1] == "over"
 
 
@@ -102,8 +102,10 @@ def test_a_pod_that_goes_while_all_save_is_waited_for() -> None:
 
 @isolated
 def test_what_all_have_verified_is_not_probed_again_and_anything_else_is() -> None:
-    rows = tuple(Row(n, f"run-{n}", f"u{n}", (RailRow("lo", f"127.0.0.{n + 1}", 65536),)) for n in range(3))
-    known = fingerprint(Table(rows))
+    rows = tuple(
+        PeerRow(n, f"run-{n}", f"u{n}", (PeerRail("lo", f"127.0.0.{n + 1}", 65536),)) for n in range(3)
+    )
+    known = fingerprint(PeerTable(rows))
     job = Job("work", known)
     others = [job.join(rank) for rank in range(3)]
     assert [other.last("table")["probe"] for other in others] == [False] * 3

@@ -15,31 +15,31 @@ import pytest
 from tests.agents import spec
 from tests.namespaces import isolated
 from torchnet.agent import receipt
-from torchnet.agent.account import Account
+from torchnet.agent.accounting import TrafficAccount
 from torchnet.agent.coordinator import Coordinator
-from torchnet.agent.door import STRANGERS, enter, pack_row
-from torchnet.agent.hosts import add_peers
-from torchnet.agent.loop import Loop
+from torchnet.agent.etc_hosts import add_peers
+from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.preflight import Preflight
+from torchnet.agent.rendezvous import STRANGERS, enter, pack_row
 from torchnet.errors import NetworkError
-from torchnet.network import plan
-from torchnet.network.select import Rail
-from torchnet.network.status import parse
-from torchnet.network.table import RailRow, Row, Table, check, decode, encode
-from torchnet.runtimes.local.loopback import address
+from torchnet.local.loopback import address
+from torchnet.network import probe_plan
+from torchnet.network.interface_selection import Rail
+from torchnet.network.network_status import parse
+from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable, check, decode, encode
 
 MANY = 10_000
 MB = 1 << 20
 
 
-def row(rank: int) -> Row:
-    rails = (RailRow("lo", address(rank), 65536), RailRow("net2", f"fd01::{rank + 1:x}", 9000))
-    return Row(
+def row(rank: int) -> PeerRow:
+    rails = (PeerRail("lo", address(rank), 65536), PeerRail("net2", f"fd01::{rank + 1:x}", 9000))
+    return PeerRow(
         rank, f"worker-{rank}", f"uid-{rank:x}-{rank * 7919:x}", rails, (f"10.{rank >> 8}.{rank & 255}.1",)
     )
 
 
-TABLE = Table(tuple(row(rank) for rank in range(MANY)))
+TABLE = PeerTable(tuple(row(rank) for rank in range(MANY)))
 
 
 def measured(action: Callable[[], object], *, seconds: float, megabytes: float) -> None:
@@ -68,13 +68,13 @@ def test_the_plan_stays_short_and_joins_all() -> None:
     most = 0
     reached = {0}
     for rank in range(MANY):
-        peers = plan.peers(rank, MANY)
+        peers = probe_plan.peers(rank, MANY)
         most = max(most, len(peers))
         if rank in reached:
             reached.update(peers)
     assert most <= 15
     assert len(reached) == MANY
-    measured(lambda: plan.paths(MANY), seconds=3, megabytes=5)
+    measured(lambda: probe_plan.paths(MANY), seconds=3, megabytes=5)
 
 
 def test_a_status_of_many_interfaces_is_read_in_bounded_memory() -> None:
@@ -103,9 +103,9 @@ def rails(rank: int) -> tuple[Rail, ...]:
 
 @isolated
 def test_a_preflight_and_an_account_among_many_need_few_descriptors() -> None:
-    table = Table(tuple(Row(r.node_rank, r.name, r.uid, r.rails[:1], r.eth0) for r in TABLE.rows))
-    loop = Loop()
-    peers = plan.peers(0, MANY)
+    table = PeerTable(tuple(PeerRow(r.node_rank, r.name, r.uid, r.rails[:1], r.eth0) for r in TABLE.rows))
+    loop = EventLoop()
+    peers = probe_plan.peers(0, MANY)
     others = [Preflight(loop, b"key", rails(rank), loopback=True) for rank in peers]
     before = descriptors()
     own = Preflight(loop, b"key", rails(0), loopback=True)
@@ -119,9 +119,9 @@ def test_a_preflight_and_an_account_among_many_need_few_descriptors() -> None:
     loop.run()
     assert answers == [[]]
     assert descriptors() - before == 1
-    measured(lambda: Account(table, 0, set()).read(), seconds=3, megabytes=30)
+    measured(lambda: TrafficAccount(table, 0, set()).read(), seconds=3, megabytes=30)
     before = descriptors()
-    account = Account(table, 0, set())
+    account = TrafficAccount(table, 0, set())
     account.read()
     assert descriptors() - before <= 1
     account.close()
@@ -130,7 +130,7 @@ def test_a_preflight_and_an_account_among_many_need_few_descriptors() -> None:
     loop.close()
 
 
-def coordinator(loop: Loop, nnodes: int) -> Coordinator:
+def coordinator(loop: EventLoop, nnodes: int) -> Coordinator:
     told = spec(Path("/nowhere"), 0, nnodes, loopback=True)
     return Coordinator(loop, told, rails(0), lambda _event: None, receipt.job)
 
@@ -139,7 +139,7 @@ def coordinator(loop: Loop, nnodes: int) -> Coordinator:
 def test_rank_0_allows_itself_a_descriptor_for_each_worker() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
-    loop = Loop()
+    loop = EventLoop()
     joined: list[socket.socket] = []
     coordinator(loop, 200)
     pid = os.fork()
@@ -169,5 +169,5 @@ def test_a_hard_limit_that_is_too_low_is_told_before_anybody_joins() -> None:
     with pytest.raises(
         NetworkError, match="may open 150 files, and rank 0 of 200 workers needs 272"
     ) as caught:
-        coordinator(Loop(), 200)
+        coordinator(EventLoop(), 200)
     assert "ulimit -Hn" in caught.value.fix

@@ -15,16 +15,15 @@ import pytest
 from tests.agents import spec
 from tests.namespaces import isolated
 from tests.rounds import Job, Other
-from torchnet.agent import coordinator, entry
-from torchnet.agent import main as agent
-from torchnet.agent.frames import Frames
-from torchnet.agent.gang import Gang
-from torchnet.agent.loop import Loop
-from torchnet.agent.report import Failure
+from torchnet.agent import agent, coordinator, join
+from torchnet.agent.event_loop import EventLoop
+from torchnet.agent.events import Failure
+from torchnet.agent.local_processes import LocalProcesses
+from torchnet.agent.transport import FramedSocket
 from torchnet.agent.worker import Worker
 from torchnet.errors import ClusterError, NotYetError
-from torchnet.network.status import StatusEntry
-from torchnet.runtimes.local import loopback
+from torchnet.local import loopback
+from torchnet.network.network_status import StatusEntry
 
 
 class Kept:
@@ -148,11 +147,11 @@ def test_a_worker_that_does_not_stop_gets_no_new_table(monkeypatch: pytest.Monke
 @isolated
 def test_a_signal_that_nobody_answers_stops_a_worker_in_any_state() -> None:
     for state in ("stopping", "preflight", "running"):
-        loop, kept = Loop(), Kept()
+        loop, kept = EventLoop(), Kept()
         ours, theirs = socket.socketpair()
-        worker = Worker(loop, spec(Path("/nowhere"), 1, 2, loopback=True), loopback.Source(1), kept)
+        worker = Worker(loop, spec(Path("/nowhere"), 1, 2, loopback=True), loopback.LoopbackSource(1), kept)
         messages: list[dict[str, Any]] = []
-        other = Frames(loop, theirs, messages.append, lambda: None)
+        other = FramedSocket(loop, theirs, messages.append, lambda: None)
         worker._connected(ours)
         worker._state = state
         worker.interrupt(SIGNAL)
@@ -171,20 +170,20 @@ def test_a_signal_that_nobody_answers_stops_a_worker_in_any_state() -> None:
 def test_the_search_for_a_restarts_addresses_ends_by_a_word_to_stop_or_with_its_time(
     monkeypatch: pytest.MonkeyPatch, word: bool
 ) -> None:
-    monkeypatch.setattr(entry, "RENEW_SECONDS", 0.6)
+    monkeypatch.setattr(join, "RENEW_SECONDS", 0.6)
 
-    class Late(loopback.Source):
+    class Late(loopback.LoopbackSource):
         asked = 0
 
         def attachments(self) -> tuple[StatusEntry, ...]:
             self.asked += 1
             raise NotYetError(ClusterError("the API server cannot be reached"), 0.4)
 
-    loop, source = Loop(), Late(1)
+    loop, source = EventLoop(), Late(1)
     ours, theirs = socket.socketpair()
     worker = Worker(loop, spec(Path("/nowhere"), 1, 2, loopback=True), source, Kept())
     messages: list[dict[str, Any]] = []
-    other = Frames(loop, theirs, messages.append, lambda: None)
+    other = FramedSocket(loop, theirs, messages.append, lambda: None)
     worker._connected(ours)
     other.send({"op": "stop", "failure": asdict(SCRIPT), "restart": True})
     if word:
@@ -205,8 +204,8 @@ def test_the_search_for_a_restarts_addresses_ends_by_a_word_to_stop_or_with_its_
 def test_two_words_to_stop_are_one_stop(tmp_path: Path) -> None:
     """What the first began must not go on when the second has ended: it would end what is started then."""
     (tmp_path / "script.py").write_text("import time; time.sleep(600)")
-    loop = Loop()
-    gang = Gang(loop, spec(tmp_path, 0, 1, grace=0.5), Kept(), lambda _process: None)
+    loop = EventLoop()
+    gang = LocalProcesses(loop, spec(tmp_path, 0, 1, grace=0.5), Kept(), lambda _process: None)
     called: list[str] = []
 
     def start() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.browser import Browser, browser
 from tests.unit.bench_results import changed, healthy
-from torchnet.bench.report import html
+from torchnet.bench.html import html
 from torchnet.bench.results import Finding, Lacking
 
 WIDE, PHONES = (1200, 900), ((320, 640), (360, 780), (400, 860))

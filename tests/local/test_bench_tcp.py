@@ -16,23 +16,23 @@ from torch.distributed import TCPStore
 
 from tests.agents import in_nodes, wait
 from tests.namespaces import ip, isolated
-from torchnet.bench.worker import machine, pairs, tcp
+from torchnet.bench.worker import node_facts, pairs, tcp
 from torchnet.bench.worker.messages import KINDS, Lacks, Latency, Message, Tcp
-from torchnet.bench.worker.place import Place
-from torchnet.bench.worker.plan import Plan
-from torchnet.runtimes.local.sandbox import Shape
-from torchnet.spec.faults import parse
+from torchnet.bench.worker.rank_context import RankContext
+from torchnet.bench.worker.worker_config import WorkerConfig
+from torchnet.config.fault_syntax import parse
+from torchnet.local.sandbox import SandboxShape
 
 GBIT = 1_000_000_000
 ABOVE = 1.3  # times a slow line's rate: a queue lets a burst through in one slice, and less in the next
-SHORT = Plan(collectives=(), sizes=(), tcp_seconds=0.6, pings=50)
+SHORT = WorkerConfig(collectives=(), sizes=(), tcp_seconds=0.6, pings=50)
 NET1 = {node: f"fcbb:0:800:ffff::{node + 1}" for node in range(4)}
 
 
 def measured(
     folder: Path,
-    shape: Shape,
-    plan: Plan = SHORT,
+    shape: SandboxShape,
+    plan: WorkerConfig = SHORT,
     *,
     nodes: int = 2,
     addresses: dict[int, dict[str, str]] | None = None,
@@ -43,7 +43,7 @@ def measured(
 
     def rank(node: int) -> int:
         store = TCPStore("172.30.1.1", 29500, nodes, is_master=node == 0)
-        place = Place(node, nodes, node, nodes, 0, store, list(addresses[0]), addresses)
+        place = RankContext(node, nodes, node, nodes, 0, store, list(addresses[0]), addresses)
         with (folder / f"said-{node}").open("w") as file:
 
             def say(message: Message) -> None:
@@ -76,7 +76,7 @@ def rates(said: list[Message], *, both: bool = False) -> dict[tuple[int, int], f
 
 
 def test_each_direction_both_at_once_and_the_latency_of_a_pair_are_said(tmp_path: Path) -> None:
-    said = measured(tmp_path, Shape(rate=GBIT), Plan(**{**asdict(SHORT), "streams": 2}))
+    said = measured(tmp_path, SandboxShape(rate=GBIT), WorkerConfig(**{**asdict(SHORT), "streams": 2}))
     tcps = [one for one in said if isinstance(one, Tcp)]
     assert [(one.source, one.target, one.both) for one in tcps] == [
         (0, 1, False),
@@ -101,14 +101,14 @@ def test_each_direction_both_at_once_and_the_latency_of_a_pair_are_said(tmp_path
 
 
 def test_one_direction_that_is_shaped_is_seen_in_this_direction_alone(tmp_path: Path) -> None:
-    shape = Shape(rate=GBIT, faults=(parse("node-1:net1:rate-out=100mbit"),))
+    shape = SandboxShape(rate=GBIT, faults=(parse("node-1:net1:rate-out=100mbit"),))
     found = rates(measured(tmp_path, shape))
     assert found[0, 1] > 5 * found[1, 0]
     assert 0.5 < found[1, 0] / (100e6 / 8) < ABOVE
 
 
 def test_a_node_with_a_tenth_of_the_rate_is_slow_both_ways_and_the_others_are_not(tmp_path: Path) -> None:
-    shape = Shape(rate=GBIT, faults=(parse("node-2:net1:rate=100mbit"),))
+    shape = SandboxShape(rate=GBIT, faults=(parse("node-2:net1:rate=100mbit"),))
     found = rates(measured(tmp_path, shape, nodes=3))
     assert len(found) == 6
     for pair, rate in found.items():
@@ -116,7 +116,7 @@ def test_a_node_with_a_tenth_of_the_rate_is_slow_both_ways_and_the_others_are_no
 
 
 def test_without_a_rate_a_fault_shapes_one_node_and_not_the_network_beside_it(tmp_path: Path) -> None:
-    shape = Shape(faults=(parse("node-0:net1:rate=50mbit"),))
+    shape = SandboxShape(faults=(parse("node-0:net1:rate=50mbit"),))
     addresses = {node: {"net1": NET1[node], "eth0": f"172.30.1.{node + 1}"} for node in range(2)}
     said = measured(tmp_path, shape, addresses=addresses)
     found = [(one.network, statistics.median(one.rates)) for one in said if isinstance(one, Tcp)]
@@ -128,9 +128,9 @@ def test_lost_packets_are_segments_that_are_sent_again(tmp_path: Path) -> None:
     healthy, lossy = tmp_path / "healthy", tmp_path / "lossy"
     healthy.mkdir()
     lossy.mkdir()
-    plan = Plan(**{**asdict(SHORT), "pings": 0})
-    shape = Shape(rate=GBIT, faults=(parse("node-1:net1:loss=2"),))
-    for folder, wanted in ((healthy, Shape(rate=GBIT)), (lossy, shape)):
+    plan = WorkerConfig(**{**asdict(SHORT), "pings": 0})
+    shape = SandboxShape(rate=GBIT, faults=(parse("node-1:net1:loss=2"),))
+    for folder, wanted in ((healthy, SandboxShape(rate=GBIT)), (lossy, shape)):
         said = measured(folder, wanted, plan)
         shares = [one.repeated / one.segments for one in said if isinstance(one, Tcp)]
         assert len(shares) == 4
@@ -162,7 +162,7 @@ def test_a_share_of_single_packets_is_lost_each_way(tmp_path: Path) -> None:
         return 0
 
     fault = parse("node-1:net1:loss=20")
-    assert in_nodes([lambda: node(0), lambda: node(1)], Shape(faults=(fault,))) == [0, 0]
+    assert in_nodes([lambda: node(0), lambda: node(1)], SandboxShape(faults=(fault,))) == [0, 0]
     for rank in range(2):
         # Six standard deviations of a binomial distribution around 1,600.
         assert abs(int((tmp_path / f"came-{rank}").read_text()) / count - 0.8) < 0.055
@@ -174,7 +174,7 @@ def test_a_peer_that_does_not_come_is_a_pair_that_lacks_and_the_others_are_measu
     """Node 2's address is one that nobody has; the store it can be reached by is on the other network."""
     monkeypatch.setattr(tcp, "PATIENCE", 1.0)
     addresses = {0: {"net1": NET1[0]}, 1: {"net1": NET1[1]}, 2: {"net1": "fcbb:0:800:ffff::99"}}
-    said = measured(tmp_path, Shape(), nodes=3, addresses=addresses)
+    said = measured(tmp_path, SandboxShape(), nodes=3, addresses=addresses)
     assert set(rates(said)) == {(0, 1), (1, 0)}
     lacks = [one for one in said if isinstance(one, Lacks)]
     assert [one.what for one in lacks] == [
@@ -190,7 +190,7 @@ def test_packets_that_go_nowhere_are_a_pair_that_lacks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tcp, "PATIENCE", 1.0)
-    said = measured(tmp_path, Shape(faults=(parse("node-1:net1:lossy"),)))
+    said = measured(tmp_path, SandboxShape(faults=(parse("node-1:net1:lossy"),)))
     (lacks,) = [one for one in said if isinstance(one, Lacks)]
     assert "node 0: timed out" in lacks.why
     assert "node 1: fcbb:0:800:ffff::1 did not connect within 1 s" in lacks.why
@@ -203,8 +203,8 @@ def test_a_network_that_is_compared_alone_is_tried_without_a_word(
 ) -> None:
     monkeypatch.setattr(tcp, "PATIENCE", 1.0)
     addresses = {node: {"eth0": f"172.30.1.{node + 1}", "net1": NET1[node]} for node in range(2)}
-    shape = Shape(faults=(parse("node-1:net1:lossy"),) if lost else ())
-    plan = Plan(**{**asdict(SHORT), "pairs": "none", "pings": 0})
+    shape = SandboxShape(faults=(parse("node-1:net1:lossy"),) if lost else ())
+    plan = WorkerConfig(**{**asdict(SHORT), "pairs": "none", "pings": 0})
     assert measured(tmp_path, shape, plan, addresses=addresses) == []
     assert closed(tmp_path) == [["net1"] if lost else []] * 2
 
@@ -213,7 +213,7 @@ def test_a_peer_that_falls_silent_amid_a_measurement_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tcp, "PATIENCE", 1.0)
-    said = measured(tmp_path, Shape(rate=GBIT, faults=(parse("node-1:net1:lossy@2"),)))
+    said = measured(tmp_path, SandboxShape(rate=GBIT, faults=(parse("node-1:net1:lossy@2"),)))
     assert isinstance(said[-1], Lacks)
     assert not any(isinstance(one, Latency) for one in said)
 
@@ -246,17 +246,17 @@ def test_a_sender_that_sends_no_more_before_the_time_is_told(
 
 
 def test_ranks_on_one_node_have_no_pair(tmp_path: Path) -> None:
-    (lacks,) = measured(tmp_path, Shape(), nodes=1)
+    (lacks,) = measured(tmp_path, SandboxShape(), nodes=1)
     assert lacks == Lacks("raw TCP", "all ranks are on one node")
 
 
 def test_the_facts_of_a_node_are_those_of_its_namespace_and_a_veths_speed_is_none(tmp_path: Path) -> None:
     def node() -> int:
-        found = machine.facts(0, ["net1", "eth0", "net7"])
+        found = node_facts.facts(0, ["net1", "eth0", "net7"])
         (tmp_path / "facts").write_text(json.dumps(asdict(found)))
         return 0
 
-    assert in_nodes([node], Shape(mtu=8000)) == [0]
+    assert in_nodes([node], SandboxShape(mtu=8000)) == [0]
     found = json.loads((tmp_path / "facts").read_text())
     assert found["name"] == "node-0"
     assert found["addresses"] == {"net1": NET1[0], "eth0": "172.30.1.1"}
@@ -278,5 +278,5 @@ def test_a_speed_is_what_the_driver_tells_and_that_of_a_veth_tells_nothing() -> 
     ip("link set far0 master team0")
     for name in ("near0", "far0", "above0", "team0"):
         ip(f"link set {name} up")
-    assert [machine.speed(name) for name in ("near0", "far0", "above0")] == [None] * 3
-    assert machine.speed("team0") == 10_000_000_000
+    assert [node_facts.speed(name) for name in ("near0", "far0", "above0")] == [None] * 3
+    assert node_facts.speed("team0") == 10_000_000_000

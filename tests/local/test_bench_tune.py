@@ -23,8 +23,8 @@ TUNE = """
     import torch.distributed as dist
     import torchnet
     from torchnet.bench.worker import messages, steps, tune
-    from torchnet.bench.worker.place import Place
-    from torchnet.bench.worker.plan import Plan
+    from torchnet.bench.worker.rank_context import Place
+    from torchnet.bench.worker.worker_config import Plan
     from torchnet.training import store, world
 
     memory, numerics = int(sys.argv[1]), sys.argv[2] == "numerics"

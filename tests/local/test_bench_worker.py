@@ -15,9 +15,9 @@ import pytest
 
 from tests.jobs import ROOT, lines, run, script
 from tests.training import CLEAN, free_port
-from torchnet.bench.worker import factors, messages
-from torchnet.bench.worker.plan import Plan, encode
-from torchnet.render.travel import agent_zip
+from torchnet.bench.worker import busbw, messages
+from torchnet.bench.worker.worker_config import WorkerConfig, encode
+from torchnet.k8s.objects.agent_zip import agent_zip
 
 if importlib.util.find_spec("torch") is None:
     pytest.skip("torch is not installed", allow_module_level=True)
@@ -38,7 +38,7 @@ if plant == "wrong":
 for plan in sys.argv[2:]:
     run.main(["--plan", plan])
 """
-ALL = factors.COLLECTIVES
+ALL = busbw.COLLECTIVES
 FORMS = {
     "all_reduce": (True,), "all_gather": (False, True), "reduce_scatter": (False, True), "broadcast": (True,),
     "reduce": (True,), "all_to_all": (False,), "send_recv": (False,),
@@ -46,11 +46,13 @@ FORMS = {
 QUICK = {"seconds": 0.02, "narrow": 1.0, "warmup": 1, "pairs": "none"}  # raw TCP has tests of its own
 
 
-def plan(*collectives: str, **wanted: object) -> Plan:
-    return Plan(collectives or ALL, **{"sizes": (8, 100_000), **QUICK, **wanted})  # type: ignore[arg-type]
+def plan(*collectives: str, **wanted: object) -> WorkerConfig:
+    return WorkerConfig(collectives or ALL, **{"sizes": (8, 100_000), **QUICK, **wanted})  # type: ignore[arg-type]
 
 
-def measured(folder: Path, *plans: Plan, plant: str = "", nodes: int = 2) -> list[list[messages.Message]]:
+def measured(
+    folder: Path, *plans: WorkerConfig, plant: str = "", nodes: int = 2
+) -> list[list[messages.Message]]:
     """What rank 0 said to each plan; the others must say nothing."""
     rank = script(folder, RANK, "rank.py")
     done = run(f"--nnodes={nodes}", rank, plant or "none", *map(encode, plans), seconds=120)

@@ -15,16 +15,21 @@ from tests.agents import events, in_nodes, run_agent, spec, status, wait
 from tests.jobs import script
 from tests.rounds import RAILS
 from tests.scripts import ran
-from torchnet import names
-from torchnet.agent.clock import Clock
-from torchnet.agent.door import Door, enter, pack_row
-from torchnet.agent.hello import Hello
-from torchnet.agent.knock import GONE_SECONDS, Knock
-from torchnet.agent.loop import Loop
-from torchnet.agent.report import Failure
-from torchnet.network.sources import MultusStatus
-from torchnet.network.table import RailRow, Row
-from torchnet.runtimes.local.loopback import Source
+from torchnet import constants
+from torchnet.agent.event_loop import EventLoop
+from torchnet.agent.events import Failure
+from torchnet.agent.phase_timer import PhaseTimer
+from torchnet.agent.rendezvous import (
+    GONE_SECONDS,
+    JoinRequest,
+    RendezvousClient,
+    RendezvousServer,
+    enter,
+    pack_row,
+)
+from torchnet.local.loopback import LoopbackSource
+from torchnet.network.address_sources import MultusStatus
+from torchnet.network.peer_table import PeerRail, PeerRow
 
 SCRIPT = """
 import os, sys, time
@@ -130,15 +135,15 @@ def test_a_worker_whose_introduction_cannot_be_read_is_told(folder: Path) -> Non
         {"row": 5},
         {"row": "x"},
         {"run": "r", "nnodes": float("inf")},
-        {"row": pack_row(Row(1, "odd", "", ())), "run": "r", "nnodes": 2},
+        {"row": pack_row(PeerRow(1, "odd", "", ())), "run": "r", "nnodes": 2},
     ],
 )
 def test_whatever_a_worker_says_of_itself_rank_0_goes_on(folder: Path, introduction: dict[str, Any]) -> None:
     def odd() -> int:
         wait(lambda: events(folder, "node-0", "phase"))
-        rails = (RailRow("net1", f"{RANK0[:-1]}3", 1500),)
-        said = {"row": pack_row(Row(1, "odd", "", rails)), **introduction}
-        sock = enter("the token of the tests", f"{RANK0[:-1]}3", RANK0, names.JOIN_PORT, said, 5.0)
+        rails = (PeerRail("net1", f"{RANK0[:-1]}3", 1500),)
+        said = {"row": pack_row(PeerRow(1, "odd", "", rails)), **introduction}
+        sock = enter("the token of the tests", f"{RANK0[:-1]}3", RANK0, constants.JOIN_PORT, said, 5.0)
         answer = sock.recv(4096)
         assert b'"final":true' in answer
         assert b"its introduction is none" in answer
@@ -156,17 +161,17 @@ def test_a_rank_0_that_cuts_off_is_not_gone() -> None:
     """To a container that only works, an address that nothing answers at is the end."""
     told = spec(Path("/nowhere"), 1, 2, loopback=True, phase="work")
     failed: list[Failure] = []
-    loop = Loop()
-    one = Knock(
+    loop = EventLoop()
+    one = RendezvousClient(
         loop,
         told,
-        Source(1),
+        LoopbackSource(1),
         RAILS[0],
-        Hello.of(told, Row(1, "run-1", "", ())),
+        JoinRequest.of(told, PeerRow(1, "run-1", "", ())),
         entered=lambda _connection: None,
         failed=failed.append,
         notice=lambda _text: None,
-        clock=Clock(lambda _event: None),
+        clock=PhaseTimer(lambda _event: None),
     )
     one._there -= 2 * GONE_SECONDS
     one.cut()
@@ -179,13 +184,13 @@ def test_a_rank_0_that_cuts_off_is_not_gone() -> None:
 
 def test_who_is_cut_off_without_a_word_knocks_slower_and_not_for_ever(folder: Path) -> None:
     def rank0() -> int:
-        loop, times = Loop(), []
+        loop, times = EventLoop(), []
 
         def welcome(sock: socket.socket, _message: dict[str, Any], _rest: bytes) -> None:
             times.append(time.monotonic())
             sock.close()
 
-        Door(loop, "the token of the tests", RANK0, names.JOIN_PORT, welcome)
+        RendezvousServer(loop, "the token of the tests", RANK0, constants.JOIN_PORT, welcome)
         loop.every(0.1, lambda: loop.stop() if events(folder, "node-1", "end") else None)
         loop.run()
         return len(times)

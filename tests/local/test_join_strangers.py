@@ -17,12 +17,12 @@ from tests.agents import events, in_nodes, run_agent, spec, wait
 from tests.jobs import script
 from tests.namespaces import isolated
 from tests.scripts import ran
-from torchnet import names
-from torchnet.agent import door, handshake
-from torchnet.agent.door import STRANGERS, Door
-from torchnet.agent.frames import pack
-from torchnet.agent.loop import Loop
-from torchnet.runtimes.local import loopback
+from torchnet import constants
+from torchnet.agent import rendezvous
+from torchnet.agent.event_loop import EventLoop
+from torchnet.agent.rendezvous import STRANGERS, RendezvousServer
+from torchnet.agent.transport import pack
+from torchnet.local import loopback
 
 WORKERS = 8
 RANK0 = "fcbb:0:800:ffff::1"
@@ -36,12 +36,14 @@ def folder(tmp_path: Path) -> Path:
 
 def bother(kind: int) -> socket.socket:
     """One stranger, who has done its worst and keeps the connection."""
-    sock = socket.create_connection((RANK0, names.JOIN_PORT), 20)
+    sock = socket.create_connection((RANK0, constants.JOIN_PORT), 20)
     if kind == 1:
         sock.sendall(os.urandom(3000))
     elif kind == 2:
-        challenge = sock.recv(handshake.CHALLENGE_BYTES, socket.MSG_WAITALL)
-        signed, _ = handshake.answer("wrong", challenge, {"row": "", "run": "the-run", "nnodes": WORKERS})
+        challenge = sock.recv(rendezvous.CHALLENGE_BYTES, socket.MSG_WAITALL)
+        signed, _ = rendezvous.answer_challenge(
+            "wrong", challenge, {"row": "", "run": "the-run", "nnodes": WORKERS}
+        )
         sock.sendall(pack(signed))
     elif kind == 3:
         sock.sendall(struct.pack("!I", 1 << 31) + b"{" * 100)
@@ -83,10 +85,12 @@ def test_a_thousand_strangers_do_not_harm_a_join(folder: Path) -> None:
 
 @isolated
 def test_a_stranger_costs_a_descriptor_for_a_few_seconds_only() -> None:
-    door._PATIENCE_SECONDS = 1.5  # of 10; in this process alone
-    loop = Loop()
+    rendezvous._PATIENCE_SECONDS = 1.5  # of 10; in this process alone
+    loop = EventLoop()
     welcomed: list[object] = []
-    listening = Door(loop, "token", "127.0.0.1", 29500, lambda *arguments: welcomed.append(arguments))
+    listening = RendezvousServer(
+        loop, "token", "127.0.0.1", 29500, lambda *arguments: welcomed.append(arguments)
+    )
     counts = [len(os.listdir("/proc/self/fd"))]
     loop.every(0.05, lambda: counts.append(len(os.listdir("/proc/self/fd"))))
     pid = os.fork()
@@ -94,7 +98,7 @@ def test_a_stranger_costs_a_descriptor_for_a_few_seconds_only() -> None:
         quiet = [socket.create_connection(("127.0.0.1", 29500)) for _ in range(STRANGERS + 100)]
         before = time.monotonic()
         first = [sock.recv(1000) for sock in (quiet[0], quiet[-1])]  # the challenge
-        assert all(len(data) == handshake.CHALLENGE_BYTES for data in first)
+        assert all(len(data) == rendezvous.CHALLENGE_BYTES for data in first)
         assert quiet[0].recv(1000) == b""  # the oldest made room
         assert time.monotonic() - before < 1
         assert quiet[-1].recv(1000) == b""  # and then the door is closed
@@ -127,7 +131,7 @@ def test_the_token_never_goes_over_the_wire(tmp_path_factory: pytest.TempPathFac
             told = spec(
                 folder, rank, 2, loopback=True, token=token, run_id="run-that-is-seen", attachments=()
             )
-            os._exit(run_agent(folder, told, rank, loopback.Source(rank)))
+            os._exit(run_agent(folder, told, rank, loopback.LoopbackSource(rank)))
         children.append(pid)
     seen = b""
     codes: list[int] = []
@@ -140,6 +144,6 @@ def test_the_token_never_goes_over_the_wire(tmp_path_factory: pytest.TempPathFac
             codes = [os.waitpid(pid, 0)[1] for pid in children]
     assert codes == [0, 0]
     hidden = (token.encode(), token.encode().hex().encode(), json.dumps(token).encode()[1:-1])
-    assert handshake.MAGIC in seen
+    assert rendezvous.MAGIC in seen
     assert b"run-that-is-seen" in seen  # what is not secret is recorded in clear
     assert not any(text in seen for text in hidden)

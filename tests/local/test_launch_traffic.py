@@ -61,8 +61,8 @@ STRANGER = "172.30.9.9"  # on the frontend, and no worker
 # Serves "address port bytes" on the frontend's own bridge, in the namespaces of a process.
 SERVE = """
 import os, socket, sys
-from torchnet.kernel import build, syscalls
-from torchnet.kernel.netlink import Netlink
+from torchnet.linux import build, syscalls
+from torchnet.linux.netlink import Netlink
 pid, address, port, count = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 kinds = {"user": syscalls.NEWUSER, "net": syscalls.NEWNET}
 spaces = {kind: os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY) for kind in kinds}

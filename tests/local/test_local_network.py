@@ -16,11 +16,11 @@ import pytest
 
 from tests.agents import in_nodes, wait
 from tests.jobs import receipt, run, script
-from torchnet.kernel import links
-from torchnet.network.select import Interface
-from torchnet.runtimes.local import plan
-from torchnet.runtimes.local.sandbox import Shape
-from torchnet.spec.faults import parse
+from torchnet.config.fault_syntax import parse
+from torchnet.linux import rtnetlink
+from torchnet.local import topology
+from torchnet.local.sandbox import SandboxShape
+from torchnet.network.interface_selection import Interface
 
 
 def usable(interface: Interface) -> list[str]:
@@ -33,7 +33,7 @@ def look(rails: int) -> dict[str, Any]:
     words = {line.split(":")[0]: line.split()[1] for line in status.splitlines() if len(line.split()) > 1}
     routes = [subprocess.check_output(["ip", *family, "route"], text=True) for family in (["-4"], ["-6"])]
     try:
-        out = links.route("192.0.2.1").interface
+        out = rtnetlink.route("192.0.2.1").interface
     except OSError as error:
         out = str(error.errno)
     return {
@@ -45,13 +45,13 @@ def look(rails: int) -> dict[str, Any]:
         "cards": sorted(os.listdir("/sys/class/net")),
         "interfaces": {
             name: [one.mac, one.mtu, one.up and one.carrier, *usable(one)]
-            for name, one in links.interfaces().items()
+            for name, one in rtnetlink.interfaces().items()
         },
         "routes": sorted(" ".join(line.split()[:3]) for text in routes for line in text.splitlines()),
         "out": out,
         "capabilities": [words[name] for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb", "NoNewPrivs")],
         "shm": sorted(os.listdir("/dev/shm")),
-        "ways": [links.route(f"fcbb:0:800:{0xFFFF - rail:x}::2").interface for rail in range(rails)],
+        "ways": [rtnetlink.route(f"fcbb:0:800:{0xFFFF - rail:x}::2").interface for rail in range(rails)],
     }
 
 
@@ -112,7 +112,7 @@ def test_the_mtu_is_what_was_asked_for(mtu: int, tmp_path: Path) -> None:
         (tmp_path / "listens").touch()
         return 0 if len(sock.recv(10_000)) == mtu - 48 else 1
 
-    assert in_nodes([sender, receiver], Shape(mtu=mtu)) == [0, 0]
+    assert in_nodes([sender, receiver], SandboxShape(mtu=mtu)) == [0, 0]
 
 
 def overflows() -> int:
@@ -141,15 +141,15 @@ def test_a_port_without_a_carrier_may_lose_packets_too() -> None:
     """Either fault alone would do: nothing goes through, and the network can be built."""
 
     def node() -> int:
-        return int(links.interfaces()["net1"].carrier)
+        return int(rtnetlink.interfaces()["net1"].carrier)
 
     faults = tuple(map(parse, ("node-0:net1:lossy", "node-0:net1:no-carrier")))
-    assert in_nodes([node], Shape(faults=faults)) == [0]
+    assert in_nodes([node], SandboxShape(faults=faults)) == [0]
 
 
 @pytest.mark.parametrize("ipv4", [False, True])
 def test_addresses_are_unique_up_to_the_largest_job(ipv4: bool) -> None:
-    nodes = [plan.node(rank, 8, ipv4=ipv4) for rank in range(10_000)]
+    nodes = [topology.node(rank, 8, ipv4=ipv4) for rank in range(10_000)]
     for what in ("address", "mac"):
         assert len({getattr(port, what) for node in nodes for port in node.ports()}) == 90_000
     networks = {

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from tests.agents import in_nodes, wait
-from torchnet.runtimes.local.sandbox import Shape
+from torchnet.local.sandbox import SandboxShape
 
 GBIT = 1_000_000_000
 
@@ -57,7 +57,7 @@ def test_a_rate_is_what_the_line_carries(tmp_path: Path) -> None:
     def near(value: float) -> bool:
         return abs(value / line - 1) < 0.05
 
-    assert in_nodes([lambda: node(0), lambda: node(1)], Shape(rate=GBIT)) == [0, 0]
+    assert in_nodes([lambda: node(0), lambda: node(1)], SandboxShape(rate=GBIT)) == [0, 0]
     rates = {int(path.name[5:]): float(path.read_text()) for path in tmp_path.glob("rate-*")}
     assert all(value < 1.05 * line for value in rates.values()), rates
     assert any(near(value) for turn, value in rates.items() if turn % 2 == 0), rates

@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.jobs import script
 from tests.namespaces import Space, cable, isolated
-from torchnet.kernel import syscalls
+from torchnet.linux import namespaces
 
 if importlib.util.find_spec("torch") is None:
     pytest.skip("torch is not installed", allow_module_level=True)
@@ -48,10 +48,10 @@ def _one_job(folder: Path) -> None:
 
         def enter(rank: int = rank, hosts: Path = hosts) -> None:
             if rank:
-                syscalls.setns(far.descriptor, syscalls.NEWNET)
-            syscalls.unshare(syscalls.NEWNS | syscalls.NEWUTS)
+                namespaces.setns(far.descriptor, namespaces.NEWNET)
+            namespaces.unshare(namespaces.NEWNS | namespaces.NEWUTS)
             socket.sethostname(f"machine-{rank}")
-            syscalls.mount(str(hosts), os.path.realpath("/etc/hosts"), flags=syscalls.MS_BIND)
+            namespaces.mount(str(hosts), os.path.realpath("/etc/hosts"), flags=namespaces.MS_BIND)
 
         def shell(command: str, enter: Callable[[], None] = enter) -> subprocess.Popen[str]:
             search = f"{Path(sys.executable).parent}:{os.environ['PATH']}"

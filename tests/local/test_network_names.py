@@ -12,7 +12,7 @@ import pytest
 
 from tests.jobs import run, script
 from tests.namespaces import isolated
-from torchnet.kernel import syscalls
+from torchnet.linux import namespaces
 
 pytest.importorskip("torch")
 
@@ -45,7 +45,7 @@ def _compare(path: Path, resolver: Path) -> None:
     # Without a way to the internet, whose name server would be another one.
     os.environ["PATH"] = os.path.dirname(sys.executable)
     resolver.write_text("")
-    syscalls.mount(str(resolver), os.path.realpath("/etc/resolv.conf"), flags=syscalls.MS_BIND)
+    namespaces.mount(str(resolver), os.path.realpath("/etc/resolv.conf"), flags=namespaces.MS_BIND)
     whole, reduced = {}, {}
     for case, text, argument in (
         ("answered", "nameserver 127.0.0.1\n", ""),  # refused at once, which is an answer

@@ -12,9 +12,9 @@ import pytest
 import torchnet
 from tests import needs
 from tests.training import CLEAN
-from torchnet.network.table import RailRow, Row, Table, encode
+from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable, encode
 from torchnet.training import Bytes
-from torchnet.training.meter import _since
+from torchnet.training.traffic_meter import _since
 
 # Two namespaces, joined by eth0 (IPv4) and net1 (IPv6); the far one echoes what it gets, the program runs in the near.
 NODES = """
@@ -77,16 +77,16 @@ def on_two_nodes(script: str, tmp_path: Path, *, table: bool) -> None:
     env = dict(CLEAN)
     if table:
         rows = [
-            Row(
+            PeerRow(
                 n,
                 f"node-{n}",
                 "",
-                (RailRow("net1", f"fcbb:0:800:ffff::{n + 1}", 1500),),
+                (PeerRail("net1", f"fcbb:0:800:ffff::{n + 1}", 1500),),
                 (f"172.30.0.{n + 2}", "172.30.0.99"),
             )
             for n in range(2)
         ]
-        (tmp_path / "table").write_bytes(encode(Table(tuple(rows))))
+        (tmp_path / "table").write_bytes(encode(PeerTable(tuple(rows))))
         (tmp_path / "table.control").write_bytes(b"")
         env["TORCHNET_TABLE"] = str(tmp_path / "table")
     needs.networks()
@@ -248,8 +248,8 @@ def test_a_table_that_cannot_be_read_is_warned_of(monkeypatch: pytest.MonkeyPatc
 def test_control_sockets_that_are_not_known_are_warned_of(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    row = Row(0, "node-0", "", (RailRow("net1", "fd00::1", 1500),))
-    (tmp_path / "table").write_bytes(encode(Table((row,))))
+    row = PeerRow(0, "node-0", "", (PeerRail("net1", "fd00::1", 1500),))
+    (tmp_path / "table").write_bytes(encode(PeerTable((row,))))
     (tmp_path / "table.control").write_bytes(b"no cookies")
     monkeypatch.setenv("TORCHNET_TABLE", str(tmp_path / "table"))
     with pytest.warns(RuntimeWarning, match="table.control") as caught:
@@ -268,7 +268,7 @@ def test_a_block_cannot_be_entered_twice_at_once_but_again() -> None:
 def test_the_two_readings_of_the_counters_are_the_same(tmp_path: Path) -> None:
     on_two_nodes(
         """
-        from torchnet.training.meter import _at_import, _counters
+        from torchnet.training.traffic_meter import _at_import, _counters
         echo(connect(NET1), 100_000)
         for _ in range(50):  # a packet may come in between
             torchnet._counters_at_import = torchnet._counters_now()

@@ -17,15 +17,15 @@ from tests.users import User
 SECCOMP = (sys.executable, "-m", "tests.seccomp")
 # A test for each door: namespaces of a test's own, nodes, a job to its end, one that is listened to, the command line.
 NETWORKS = {
-    "isolated": "test_kernel_links.py",
+    "isolated": "test_linux_rtnetlink.py",
     "nodes": "test_join.py::test_a_late_worker_is_told_why",
     "run": "test_launch_forms.py",
     "listen": "test_suspend.py::test_ctrl_z_twice",
-    "command": "test_manifests_example.py",
+    "command": "test_k8s_addons_example_pods.py",
 }
 PROGRAMS = {
-    "ip": "test_kernel_links.py",
-    "openssl": "test_agent_api.py",
+    "ip": "test_linux_rtnetlink.py",
+    "openssl": "test_agent_kube_api.py",
     "chromium": "test_bench_report_browser.py",
 }
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from torchnet.agent.account import HEADER_BYTES, Flow, Traffic
+from torchnet.agent.accounting import HEADER_BYTES, Flow, TrafficTotals
+from torchnet.agent.events import Failure
 from torchnet.agent.receipt import job, worker
-from torchnet.agent.report import Failure
 from torchnet.agent.spec import AgentSpec
-from torchnet.kernel.links import Counters
-from torchnet.network.select import Rail
-from torchnet.network.table import RailRow, Row, Table
+from torchnet.linux.rtnetlink import Counters
+from torchnet.network.interface_selection import Rail
+from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable
 
 MB = 1_000_000
 
@@ -27,9 +27,11 @@ def rails(count: int = 1) -> tuple[Rail, ...]:
     )
 
 
-def table(nnodes: int = 2) -> Table:
-    return Table(
-        tuple(Row(n, f"node-{n}", f"u{n}", (RailRow("net1", f"fd00::{n}", 9000),)) for n in range(nnodes))
+def table(nnodes: int = 2) -> PeerTable:
+    return PeerTable(
+        tuple(
+            PeerRow(n, f"node-{n}", f"u{n}", (PeerRail("net1", f"fd00::{n}", 9000),)) for n in range(nnodes)
+        )
     )
 
 
@@ -42,8 +44,10 @@ def counted(megabytes: float, segments: int = 0) -> Counters:
     return Counters(count, count)
 
 
-def traffic(peers: dict[tuple[int, str], Flow], counters: dict[str, Counters], **fields: Any) -> Traffic:
-    return Traffic(peers=peers, counters=counters, **fields)
+def traffic(
+    peers: dict[tuple[int, str], Flow], counters: dict[str, Counters], **fields: Any
+) -> TrafficTotals:
+    return TrafficTotals(peers=peers, counters=counters, **fields)
 
 
 def made(

@@ -10,8 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from torchnet.runtimes.kubernetes.configuration import load
-from torchnet.runtimes.kubernetes.door import Door
+from torchnet.k8s.client.access import load
+from torchnet.k8s.client.api import ApiClient
 
 _CLOCK = time.time
 Answer = tuple[int, dict[str, str], Any]
@@ -91,6 +91,6 @@ def kubeconfig(
     return path
 
 
-def door(server: Server, tmp_path: Path, patience: float = 1.0) -> Door:
+def door(server: Server, tmp_path: Path, patience: float = 1.0) -> ApiClient:
     """The launcher's way to it; as it is, for a fixture."""
-    return Door(load(str(kubeconfig(tmp_path / "config", server.address))), patience=patience)
+    return ApiClient(load(str(kubeconfig(tmp_path / "config", server.address))), patience=patience)

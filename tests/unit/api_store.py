@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from tests.unit.api_answers import Answer, Server
-from torchnet.runtimes.kubernetes.pods import seconds as unix
-from torchnet.runtimes.kubernetes.resources import kind_of
+from torchnet.k8s.client.kinds import kind_of
+from torchnet.k8s.run.worker_set import seconds as unix
 
 Object = dict[str, Any]
 _PATH = re.compile(r"(/.*/namespaces/[^/]+/[^/]+|/api/v1/nodes)(?:/([^/]+))?(?:/(log))?")

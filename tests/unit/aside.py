@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from torchnet.runtimes.kubernetes.signals import Signals
+from torchnet.k8s.run.signals import Signals
 
 
 class _Left(Exception):

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from torchnet.spec.problems import SpecError
-from torchnet.spec.resolve import Resolved, resolve
+from torchnet.config.resolution import Resolved, resolve
+from torchnet.config.validation_errors import SpecError
 
 
 def asked(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.unit import asked as anywhere
-from torchnet.spec.problems import SpecError
-from torchnet.spec.resolve import Resolved
+from torchnet.config.resolution import Resolved
+from torchnet.config.validation_errors import SpecError
 
 BASE: dict[str, object] = {
     "on": "kubernetes",

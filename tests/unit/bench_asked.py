@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from torchnet.bench.asked import Asked, read
-from torchnet.bench.job import Planned, planned
-from torchnet.bench.worker import plan
+from torchnet.bench.bench_options import BenchOptions, read
+from torchnet.bench.job import BenchJob, planned
+from torchnet.bench.worker import worker_config
 
 GIB = 1 << 30
 PODS: dict[str, object] = {
@@ -14,7 +14,7 @@ PODS: dict[str, object] = {
 }  # fmt: skip
 
 
-def asked(*words: str, **given: Any) -> Asked:
+def asked(*words: str, **given: Any) -> BenchOptions:
     found, problems = read(words, given)
     assert problems == []
     return found
@@ -24,13 +24,13 @@ def wrong(*words: str, **given: Any) -> list[str]:
     return [str(problem) for problem in read(words, given)[1]]
 
 
-def a_plan(*words: str, flags: dict[str, object] | None = None, gpus: str = "", **given: Any) -> Planned:
+def a_plan(*words: str, flags: dict[str, object] | None = None, gpus: str = "", **given: Any) -> BenchJob:
     """``gpus``: of this machine, as CUDA_VISIBLE_DEVICES has them."""
     found, problems = read(words, given)
     return planned(found, problems, flags or {}, {"CUDA_VISIBLE_DEVICES": gpus}, "/", None, "abc")
 
 
-def arguments(wish: Planned) -> plan.Plan:
+def arguments(wish: BenchJob) -> worker_config.WorkerConfig:
     first, text = wish.resolved.job.args
     assert first == "--plan"
-    return plan.decode(text)
+    return worker_config.decode(text)

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
-from torchnet.bench import line as lines
+from torchnet.bench import tcp_ceiling as lines
 from torchnet.bench.results import Collective, Figure, Latency, Line, Node, Results, Setup, Tcp
-from torchnet.bench.worker.factors import Collective as Name
-from torchnet.bench.worker.factors import crossing, factor, sent
+from torchnet.bench.worker.busbw import Collective as Name
+from torchnet.bench.worker.busbw import crossing, factor, sent
 from torchnet.bench.worker.stats import median
 
 SIZES = tuple(1 << power for power in range(10, 29, 2))
@@ -78,7 +78,7 @@ class World:
     @property
     def carried(self) -> float:
         """Bytes of payload per second and direction."""
-        return lines.Line(self.rate, self.mtu, 6, self.known).ceiling if self.rate else UNSHAPED
+        return lines.TcpCeiling(self.rate, self.mtu, 6, self.known).ceiling if self.rate else UNSHAPED
 
 
 def healthy(nodes: int = 2, **fields: Any) -> Results:

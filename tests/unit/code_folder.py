@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.unit.rendered import job
-from torchnet.render import code as code_module
-from torchnet.render.code import Code, gather
+from torchnet.k8s.objects import code_bundle as code_module
+from torchnet.k8s.objects.code_bundle import CodeBundle, gather
 
 
 def small_agent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,10 +27,10 @@ def write(root: Path, *files: str, text: str = "x") -> None:
         path.write_text(text)
 
 
-def files(code: Code) -> list[str]:
+def files(code: CodeBundle) -> list[str]:
     assert code.code_zip is not None
     return zipfile.ZipFile(io.BytesIO(code.code_zip)).namelist()
 
 
-def read(root: Path, script: str = "train.py", **more: Any) -> Code:
+def read(root: Path, script: str = "train.py", **more: Any) -> CodeBundle:
     return gather(job(job_script=script, **more), root, os.environ)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from torchnet.runtimes.kubernetes.facts import Facts
-from torchnet.runtimes.kubernetes.gang import Gang
-from torchnet.runtimes.kubernetes.pods import Worker
-from torchnet.runtimes.kubernetes.resources import JOB, JOBSET, POD
+from torchnet.k8s.client.kinds import JOB, JOBSET, POD
+from torchnet.k8s.run.run_info import RunInfo
+from torchnet.k8s.run.worker_set import WorkerSet, WorkerStatus
 
 RUN, NAMESPACE = "train-1a2b3c", "ml"
 
 
-def facts(nnodes: int = 4, *, jobset: bool = False, pods: bool = False, nproc: int = 1) -> Facts:
+def facts(nnodes: int = 4, *, jobset: bool = False, pods: bool = False, nproc: int = 1) -> RunInfo:
     kind = POD if pods else JOBSET if jobset else JOB
-    return Facts(RUN, NAMESPACE, kind, RUN, nnodes, nproc, 1_700_000_000.0)
+    return RunInfo(RUN, NAMESPACE, kind, RUN, nnodes, nproc, 1_700_000_000.0)
 
 
 def message(rank: int = 0, code: int = 0, **more: Any) -> str:
@@ -114,8 +113,8 @@ def ended(rank: int, code: int = 0, text: str | None = None, **more: Any) -> dic
     return pod(rank, phase=phase, prepare=terminated(0), worker=done, **more)
 
 
-def workers(*pods: dict[str, Any], nnodes: int = 4) -> dict[int, Worker]:
+def workers(*pods: dict[str, Any], nnodes: int = 4) -> dict[int, WorkerStatus]:
     """What a launcher makes of a list of the run's pods."""
-    gang = Gang(nnodes)
+    gang = WorkerSet(nnodes)
     gang.listed(pods)
     return gang.workers()

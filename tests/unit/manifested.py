@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from torchnet.manifests import slices
-from torchnet.manifests.flags import parse
-from torchnet.manifests.options import BACKEND, EXAMPLE, MULTUS, RBAC, WHEREABOUTS
-from torchnet.manifests.render import render
+from torchnet.k8s.addons import node_ranges
+from torchnet.k8s.addons.addon_options import BACKEND, EXAMPLE, MULTUS, RBAC, WHEREABOUTS, parse
+from torchnet.k8s.addons.catalog import render
 
 Object = dict[str, Any]
 SLICES = ["node1=fcbb:0:800:ffff:1::/80", "node2.example=fcbb:0:800:ffff:2::/80"]
@@ -42,7 +41,7 @@ def objects(name: str, given: dict[str, Any]) -> list[Object]:
 
 def nodes_of(config_map: Object) -> list[str]:
     """The nodes that a ConfigMap of slices has a row for."""
-    head, *rows = config_map["data"][slices.NODES].splitlines()
+    head, *rows = config_map["data"][node_ranges.NODES].splitlines()
     assert head.split()[0] == "NODE"
     return [row.split()[0] for row in rows]
 
@@ -53,7 +52,7 @@ def file_of(config_map: Object, node: str) -> str:
         for name, text in config_map["data"].items():
             (Path(folder) / name).write_text(text)
         return subprocess.run(
-            ["awk", "-v", f"node={node}", slices.FILL, slices.NODES, slices.TEMPLATE],
+            ["awk", "-v", f"node={node}", node_ranges.FILL, node_ranges.NODES, node_ranges.TEMPLATE],
             cwd=folder,
             stdout=subprocess.PIPE,
             text=True,

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from torchnet.manifests import example
+from torchnet.k8s.addons import example_pods
 
-FOLDER = Path(example.__file__).parent / "example"
+FOLDER = Path(example_pods.__file__).parent / "example_scripts"
 # The loopback interface stands for net1: its address is ::1 on every machine.
 NETWORK, INTERFACE, OWN = "ml/backend-network", "lo", "::1"
 Net = Callable[..., "subprocess.CompletedProcess[str]"]

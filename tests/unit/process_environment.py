@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from torchnet.network.environment import EnvironmentInputs, build
+from torchnet.network.env_vars import EnvironmentInputs, build
 
 # One of six processes on two nodes with two rails each.
 INPUTS = EnvironmentInputs(

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from tests.unit.pod_security import containers
-from torchnet.manifests.emit import Manifest, as_yaml
-from torchnet.render.code import Code
-from torchnet.render.objects import objects
-from torchnet.spec.model import JobSpec
+from torchnet.config.model import JobSpec
+from torchnet.k8s.objects.code_bundle import CodeBundle
+from torchnet.k8s.objects.run_objects import objects
+from torchnet.k8s.objects.yaml_io import Manifest, as_yaml
 
-CODE = Code(b"PK agent", b"PK code", "train.py")
+CODE = CodeBundle(b"PK agent", b"PK code", "train.py")
 FORMS = ("job", "jobset", "pods")
 each_form = pytest.mark.parametrize("form", FORMS)
 
@@ -25,7 +25,7 @@ def job(nnodes: int = 4, networks: tuple[str, ...] = ("backend-network",), **gro
 
 
 def render(
-    nnodes: int = 4, travels: Code = CODE, patch: dict[str, Any] | None = None, **more: Any
+    nnodes: int = 4, travels: CodeBundle = CODE, patch: dict[str, Any] | None = None, **more: Any
 ) -> list[dict[str, Any]]:
     """The objects of `job`, called ``train`` in namespace ``ml``."""
     return objects(job(nnodes, **more), "train", "ml", "the secret", travels, patch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from torchnet.ui.console import Console
+from torchnet.console.console import Console
 
 
 class Screen:

@@ -18,12 +18,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torchnet import names
-from torchnet.agent.loop import Loop, Timer
-from torchnet.kernel import links
-from torchnet.kernel.netlink import Netlink
-from torchnet.network.select import Rail
-from torchnet.network.table import Table
+from torchnet import constants
+from torchnet.agent.event_loop import EventLoop, Timer
+from torchnet.linux import rtnetlink
+from torchnet.linux.netlink import Netlink
+from torchnet.network.interface_selection import Rail
+from torchnet.network.peer_table import PeerTable
 
 _HEADERS = {4: 28, 6: 48}  # IP and UDP
 _SMALL = {4: 576, 6: 1280}  # what every path of the family must carry (RFC 791, RFC 8200)
@@ -57,11 +57,11 @@ class Preflight:
 
     def __init__(
         self,
-        loop: Loop,
+        loop: EventLoop,
         key: bytes,
         rails: tuple[Rail, ...],
         *,
-        port: int = names.JOIN_PORT,
+        port: int = constants.JOIN_PORT,
         loopback: bool = False,
     ) -> None:
         self._loop = loop
@@ -92,7 +92,7 @@ class Preflight:
         self._done = None
 
     def check(
-        self, table: Table, own: int, peers: tuple[int, ...], done: Callable[[list[str]], None]
+        self, table: PeerTable, own: int, peers: tuple[int, ...], done: Callable[[list[str]], None]
     ) -> None:
         """Probe ``peers`` (node ranks); ``done`` gets a sentence for each path that is not right, or nothing."""
         problems = [] if self._loopback else self._routes(table, own, peers)
@@ -143,7 +143,7 @@ class Preflight:
             done, self._done = self._done, None
             done(self._judge(self._table, self._own))
 
-    def _routes(self, table: Table, own: int, peers: tuple[int, ...]) -> list[str]:
+    def _routes(self, table: PeerTable, own: int, peers: tuple[int, ...]) -> list[str]:
         index_names = dict(socket.if_nameindex())
         with Netlink() as netlink:
             found = [
@@ -190,7 +190,7 @@ class Preflight:
             else:
                 self._send()
 
-    def _judge(self, table: Table, own: int) -> list[str]:
+    def _judge(self, table: PeerTable, own: int) -> list[str]:
         problems = []
         for probe in self._probes:
             if probe.answered:
@@ -233,7 +233,7 @@ def wrong_route(
     pair = f"{own} to {peer} ({address})"
     fix = f"fix: ip route replace {address} dev {rail.interface} src {rail.address}"
     try:
-        route = links.route(address, netlink, names=index_names)
+        route = rtnetlink.route(address, netlink, names=index_names)
     except OSError as error:
         return f"{pair}: no route: {error.strerror}; {fix}"
     if route.interface == rail.interface and route.source == rail.address:
@@ -245,7 +245,7 @@ def wrong_route(
 
 
 def _socket(rail: Rail, port: int) -> socket.socket:
-    family = links.family_of(rail.address)
+    family = rtnetlink.family_of(rail.address)
     sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
     if family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTU_PROBE)

@@ -1,10 +1,12 @@
-"""One training process: started with its environment, its output cut into lines, its end explained."""
+"""One training process: its environment, its output as lines, and the explanation of its end."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -12,9 +14,75 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import IO, Any
 
-from torchnet.agent import output
-from torchnet.agent.loop import Loop
-from torchnet.kernel import syscalls
+from torchnet.agent.event_loop import EventLoop
+from torchnet.linux import namespaces
+
+# A line without an end is passed on in pieces of this many characters.
+PIECE = 64 << 10
+TAIL_LINES, TAIL_CHARACTERS = 20, 2000
+
+# "\r" as the last character is perhaps half of "\r\n": the next bytes tell, or Lines.idle().
+_END = re.compile(r"\r\n|\n|\r(?!\Z)")
+
+EmitLine = Callable[[str, str], None]
+Tail = deque[tuple[float, str]]  # when (monotonic) a line ended, and the line
+
+
+class LineSplitter:
+    """Cuts one stream of a process into lines.
+
+    ``emit(text, end)`` gets each line and its end, ``"\\n"`` or ``"\\r"`` (progress bars rewrite a line with it); an
+    unfinished line, such as a prompt, has the end ``""`` and comes out when :meth:`idle` is called.  Bytes that are no
+    UTF-8 come out as ``\\xNN``.
+    """
+
+    def __init__(self, emit: EmitLine, tail: Tail | None = None) -> None:
+        self._emit = emit
+        self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+        self._rest = ""
+        self._tail = tail if tail is not None else deque(maxlen=TAIL_LINES)
+        self._line = ""
+
+    def feed(self, data: bytes) -> None:
+        self._cut(self._rest + self._decoder.decode(data))
+
+    def _cut(self, text: str) -> None:
+        start = 0
+        for end in _END.finditer(text):
+            self._out(text[start : end.start()], "\r" if end[0] == "\r" else "\n")
+            start = end.end()
+        self._rest = text[start:]
+        while len(self._rest) > PIECE:
+            self._out(self._rest[:PIECE], "")
+            self._rest = self._rest[PIECE:]
+
+    def idle(self) -> None:
+        """Nothing came for a moment: what there is of a line is shown."""
+        if self._rest.endswith("\r"):
+            self._out(self._rest[:-1], "\r")
+        elif self._rest:
+            self._out(self._rest, "")
+        self._rest = ""
+
+    def close(self) -> None:
+        """The stream has ended."""
+        self._cut(self._rest + self._decoder.decode(b"", True))  # half a character may follow a "\r"
+        if self._rest or self._line:
+            self._out(self._rest.rstrip("\r"), "\n")
+        self._rest = ""
+
+    @property
+    def waiting(self) -> bool:
+        return bool(self._rest)
+
+    def _out(self, text: str, end: str) -> None:
+        self._emit(text, end)
+        self._line += text[: TAIL_CHARACTERS - len(self._line)] if len(self._line) < TAIL_CHARACTERS else ""
+        if end == "\n" and self._line.strip():
+            self._tail.append((time.monotonic(), self._line))
+        if end:
+            self._line = ""
+
 
 STACKS_SIGNAL = signal.SIGRTMIN + 11
 IDLE_SECONDS = 0.1
@@ -30,7 +98,7 @@ class Process:
 
     def __init__(
         self,
-        loop: Loop,
+        loop: EventLoop,
         rank: int,
         argv: list[str],
         env: Mapping[str, str],
@@ -62,18 +130,18 @@ class Process:
             stderr=subprocess.PIPE,
             start_new_session=True,
             pass_fds=(self._stacks,),
-            preexec_fn=lambda: syscalls.die_with_parent(signal.SIGKILL, parent),  # noqa: PLW1509  # no threads here
+            preexec_fn=lambda: namespaces.die_with_parent(signal.SIGKILL, parent),  # noqa: PLW1509  # no threads here
         )
         self.pid = self._popen.pid
-        self._lines: dict[str, output.Lines] = {}
-        self._tails: dict[str, output.Tail] = {}
+        self._lines: dict[str, LineSplitter] = {}
+        self._tails: dict[str, Tail] = {}
         self._files: dict[str, IO[bytes]] = {}
         for name, file in (("stdout", self._popen.stdout), ("stderr", self._popen.stderr)):
             assert file is not None
             os.set_blocking(file.fileno(), False)
             self._files[name] = file
-            self._tails[name] = deque(maxlen=output.TAIL_LINES)
-            self._lines[name] = output.Lines(
+            self._tails[name] = deque(maxlen=TAIL_LINES)
+            self._lines[name] = LineSplitter(
                 lambda text, end, name=name: emit(name, text, end),  # type: ignore[misc]
                 self._tails[name],
             )
@@ -110,7 +178,7 @@ class Process:
         since = time.monotonic() - _LAST_WORDS_SECONDS
         last = [entry for entry in self._tails["stderr"] if entry[0] >= since]
         before = [entry for tail in self._tails.values() for entry in tail if entry not in last]
-        return [line for _, line in [*sorted(before), *last][-output.TAIL_LINES :]]
+        return [line for _, line in [*sorted(before), *last][-TAIL_LINES:]]
 
     def cause(self) -> str:
         """What the process said of its own end: the error file that torch's ``@record`` writes, or ""."""
@@ -118,7 +186,7 @@ class Process:
             with open(self._error_file) as file:
                 message = json.load(file)["message"]
             text = message["message"] if isinstance(message, dict) else message
-            return str(text).strip()[: output.TAIL_CHARACTERS]
+            return str(text).strip()[:TAIL_CHARACTERS]
         except (OSError, ValueError, KeyError, TypeError):
             return ""
 

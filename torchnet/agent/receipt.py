@@ -1,6 +1,6 @@
 """Phase 6: the receipt.  Each worker writes its own; the job's is made of them, wherever they meet.
 
-Shapes are plain dicts (torchnet/receipt.schema.json describes the job's), made here alone.
+Shapes are plain dicts (torchnet/receipt/receipt.schema.json describes the job's), made here alone.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from torchnet import names
-from torchnet.agent.account import HEADER_BYTES, Traffic
+from torchnet import constants
+from torchnet.agent.accounting import HEADER_BYTES, TrafficTotals
+from torchnet.agent.events import Failure
+from torchnet.agent.link_monitor import LinkFlap
 from torchnet.agent.rdma import of_devices
-from torchnet.agent.report import Failure
 from torchnet.agent.spec import AgentSpec
-from torchnet.agent.watch import Flap
-from torchnet.network.select import Rail
-from torchnet.network.table import Table
+from torchnet.network.interface_selection import Rail
+from torchnet.network.peer_table import PeerTable
 
 _TOLERANCE = 0.02  # by which the witnesses may differ
 _SLACK_BYTES = 128 << 10  # neighbour discovery and the like, over a whole run
@@ -28,11 +28,11 @@ _ENOUGH_BYTES = (
 
 def worker(
     spec: AgentSpec,
-    table: Table,
+    table: PeerTable,
     rails: Sequence[Rail],
-    traffic: Traffic | None,
+    traffic: TrafficTotals | None,
     codes: Mapping[str, int],
-    flaps: Sequence[Flap],
+    flaps: Sequence[LinkFlap],
     rdma: Mapping[str, int],
     hcas: Collection[str] = (),
     bypass: Mapping[str, int | None] | None = None,
@@ -44,7 +44,7 @@ def worker(
     counters.
     """
     backend = {rail.interface for rail in rails}
-    traffic = traffic or Traffic(complete=False)
+    traffic = traffic or TrafficTotals(complete=False)
     findings = _disagreements(spec, traffic, backend)
     on_rails = of_devices(rdma, hcas)
     stray = {port: count for port, count in rdma.items() if port not in on_rails}
@@ -99,7 +99,7 @@ def worker(
     }
 
 
-def _disagreements(spec: AgentSpec, traffic: Traffic, backend: set[str]) -> list[str]:
+def _disagreements(spec: AgentSpec, traffic: TrafficTotals, backend: set[str]) -> list[str]:
     if spec.loopback:
         return []
     found = []
@@ -160,7 +160,7 @@ def job(
         )
     ]
     return {
-        "schema": names.RECEIPT_SCHEMA,
+        "schema": constants.RECEIPT_SCHEMA,
         "run_id": spec.run_id,
         "runtime": spec.runtime,
         "network": spec.network,

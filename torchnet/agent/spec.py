@@ -6,8 +6,9 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
-from torchnet.names import GRACE_SECONDS
-from torchnet.network.sources import NetworkKind
+from torchnet.constants import GRACE_SECONDS
+from torchnet.network.address_sources import NetworkKind
+
 
 @dataclass(frozen=True)
 class AgentSpec:

@@ -1,7 +1,5 @@
-"""A worker's way through a job: it does what the coordinator says, and looks after its own when nobody is there to say.
-
-Phases 1 to 3, and when 4 to 6 begin and end (torchnet.agent.work).  In a pod two containers share the way: the first
-ends after 3 with a state that it leaves (torchnet.agent.state), the second joins once more and goes on from there.
+"""One worker: discovery, rendezvous, preflight, and, in a pod's init container, the handover to the training
+container.
 """
 
 from __future__ import annotations
@@ -10,26 +8,39 @@ import base64
 import socket
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from torchnet.agent import hosts
-from torchnet.agent.clock import Clock
-from torchnet.agent.door import pack_row
-from torchnet.agent.ending import explain_end
-from torchnet.agent.entry import Entry
-from torchnet.agent.frames import Frames, Message
-from torchnet.agent.loop import Loop
+from torchnet.agent import etc_hosts
+from torchnet.agent.event_loop import EventLoop
+from torchnet.agent.events import Failure, Reporter
+from torchnet.agent.failure_cause import explain_end
+from torchnet.agent.handover import Handover
+from torchnet.agent.heartbeat import BEAT_SECONDS, silence_seconds
+from torchnet.agent.join import Join
+from torchnet.agent.phase_timer import PhaseTimer
 from torchnet.agent.preflight import Preflight
-from torchnet.agent.prepare import leave
 from torchnet.agent.process import Process
-from torchnet.agent.report import Failure, Reporter
-from torchnet.agent.silence import BEAT_SECONDS, silence_seconds
+from torchnet.agent.rendezvous import pack_row
 from torchnet.agent.spec import AgentSpec
-from torchnet.agent.work import Work
-from torchnet.network import plan
-from torchnet.network.select import Rail
-from torchnet.network.sources import AddressSource
-from torchnet.network.table import Table, decode, fingerprint
+from torchnet.agent.training_phase import TrainingPhase
+from torchnet.agent.transport import FramedSocket, Message
+from torchnet.network import probe_plan
+from torchnet.network.address_sources import AddressSource
+from torchnet.network.interface_selection import Rail
+from torchnet.network.network_status import StatusEntry
+from torchnet.network.peer_table import PeerRow, PeerTable, decode, fingerprint
+
+HOSTS_COPY = "hosts"  # to be mounted at /etc/hosts
+
+
+def leave(spec: AgentSpec, row: PeerRow, attachments: tuple[StatusEntry, ...], table: PeerTable) -> None:
+    """Write the state and a hosts file with the peers' names. Raises OSError."""
+    rank0 = tuple(rail.address for rail in table.rows[0].rails)
+    etc_hosts.write_copy(table, spec.run_id, Path(spec.state) / HOSTS_COPY)
+    state = Handover(spec.run_id, spec.node_rank, spec.nnodes, row.uid, spec.start, attachments, rank0, table)
+    state.write(spec.state)
+
 
 _STACKS_SECONDS = 0.5  # until processes have written their stacks down
 _ALONE_SECONDS = 3.0  # how long a worker that must stop waits for the coordinator's word
@@ -44,27 +55,27 @@ class Worker:
 
     def __init__(
         self,
-        loop: Loop,
+        loop: EventLoop,
         spec: AgentSpec,
         source: AddressSource,
         reporter: Reporter,
-        verified: Table | None = None,
+        verified: PeerTable | None = None,
     ) -> None:
         self.code = 70
         self._loop = loop
         self._spec = spec
         self._reporter = reporter
         self._known = fingerprint(verified) if verified else ""
-        self._channel: Frames | None = None
-        self._table = Table(())
+        self._channel: FramedSocket | None = None
+        self._table = PeerTable(())
         self._attempt = self._round = 0
         self._heard = time.monotonic()
         self._failure: Failure | None = None
         self._state = "joining"
         self._frozen = self._welcome = False  # rank 0 has said something on this connection
         self._named = False
-        self._clock = Clock(reporter.send)
-        self._entry = Entry(
+        self._clock = PhaseTimer(reporter.send)
+        self._entry = Join(
             loop,
             spec,
             source,
@@ -74,7 +85,7 @@ class Worker:
             failed=self._alone,
             taken=self._replaced,
         )
-        self._work = Work(
+        self._work = TrainingPhase(
             loop,
             spec,
             reporter,
@@ -108,13 +119,13 @@ class Worker:
         self._notice("warning", "rank 0 went away before the start: looking for it again")
         self._forget_paths()
         self._state = "joining"
-        self._table = Table(())
+        self._table = PeerTable(())
         self._entry.again(self._known)
 
     def _connected(self, sock: socket.socket) -> None:
         self._heard = time.monotonic()
         self._welcome = False
-        self._channel = Frames(self._loop, sock, self._message, self._cut)
+        self._channel = FramedSocket(self._loop, sock, self._message, self._cut)
 
     # -- messages ------------------------------------------------------------------------------------------------
 
@@ -158,12 +169,12 @@ class Worker:
         preflight = self._forget_paths()
         # On loopback the file is the machine's, and 127.0.0.1 has its name; a preparing container leaves a copy.
         if not self._spec.loopback and self._spec.phase != "prepare":
-            self._named = hosts.add_peers(self._table, self._spec.run_id)
+            self._named = etc_hosts.add_peers(self._table, self._spec.run_id)
             if not self._named and self._attempt == 0:
-                text = f"{hosts.PATH} is not writable: the store's reverse look-ups may take long"
+                text = f"{etc_hosts.PATH} is not writable: the store's reverse look-ups may take long"
                 self._notice("warning", text)
         own = self._spec.node_rank
-        peers = plan.peers(own, self._spec.nnodes, self._spec.preflight) if probe else ()
+        peers = probe_plan.peers(own, self._spec.nnodes, self._spec.preflight) if probe else ()
         number = self._round
 
         def done(problems: list[str]) -> None:
@@ -349,7 +360,7 @@ class Worker:
         """Give everything back."""
         self._work.close()
         if self._named:
-            hosts.remove_peers(self._spec.run_id)
+            etc_hosts.remove_peers(self._spec.run_id)
         self._entry.close()
 
     def _send(self, message: dict[str, Any]) -> None:

@@ -1,4 +1,7 @@
-"""The job of a benchmark: the same as any other, with torchnet's own script; and what it cannot measure."""
+"""The job of a benchmark: any other job, with torchnet's own script; and what it cannot measure.
+
+Whether the largest messages fit into the ranks' memory is checked before they start, as far as that is known.
+"""
 
 from __future__ import annotations
 
@@ -7,41 +10,102 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torchnet.bench.asked import Asked
-from torchnet.bench.memory import fitting
-from torchnet.bench.options import SETTLED
-from torchnet.bench.worker import plan
-from torchnet.bench.worker.factors import REDUCING
+from torchnet.bench.bench_options import SETTLED, BenchOptions
+from torchnet.bench.worker import worker_config
+from torchnet.bench.worker.busbw import REDUCING
+from torchnet.bench.worker.sizes import Sizes, size_text
+from torchnet.config.k8s_syntax import amount
+from torchnet.config.model import LOOPBACK, JobSpec, Tune
+from torchnet.config.resolution import Resolved, resolve
+from torchnet.config.validation_errors import FieldProblem, SpecError
+from torchnet.constants import TUNE_PREFIX, rail_interface
 from torchnet.errors import UsageError
-from torchnet.names import TUNE_PREFIX, rail_interface
-from torchnet.render.command import processes
-from torchnet.runtimes.local import gpus
-from torchnet.spec.model import LOOPBACK, JobSpec, Tune
-from torchnet.spec.problems import Problem, SpecError
-from torchnet.spec.resolve import Resolved, resolve
+from torchnet.k8s.objects.pod import memory as pod_memory
+from torchnet.k8s.objects.pod import processes
+from torchnet.linux import cgroup
+from torchnet.local import gpus
+
+COPIES = 4  # of a message that a rank holds at most: input, output, what must come out, and its check
+OWN = 512 << 20  # bytes of a process with torch, before its first tensor
+
+
+def fitting(
+    asked: BenchOptions, job: JobSpec, nproc: int, on_gpus: bool
+) -> tuple[BenchOptions, int | None, tuple[str, ...], list[FieldProblem]]:
+    """(what fits, a rank's bytes where they are known, notices, problems). ``on_gpus``: that is where tensors are."""
+    memory, where, fix = _memory(job, nproc, on_gpus)
+    series = asked.sizes.series()
+    largest = series[-1]  # which is less than was asked for where the factor does not lead there
+    if memory is None or largest * COPIES <= memory:
+        return asked, memory, (), []
+    fits = [size for size in series if size * COPIES <= memory]
+    need = f"{size_text(largest)} needs {_mib(largest * COPIES)} in each rank ({COPIES} copies), and {where}"
+    if asked.largest_typed or not fits:
+        would = f"; {size_text(memory // COPIES >> 20 << 20)} would fit" if memory >= COPIES << 20 else ""
+        flag = "--min-bytes" if len(series) == 1 and not asked.largest_typed else "--max-bytes"
+        return asked, memory, (), [FieldProblem(flag, f"{need}{would}{fix}")]
+    smaller = replace(asked, sizes=Sizes(asked.sizes.least, fits[-1], asked.sizes.factor))
+    return smaller, memory, (f"the largest size is {size_text(fits[-1])}: {need}",), []
+
+
+def _memory(job: JobSpec, nproc: int, on_gpus: bool) -> tuple[int | None, str, str]:
+    """(bytes of tensors for a rank, how that is known, what would help); None where it is not known here."""
+    if on_gpus:
+        return None, "", ""  # the GPUs' own memory, which each rank asks for
+    if job.on == "kubernetes":
+        told = pod_memory(job)
+        worker = int(amount(told.partition(":")[2] or told.partition(":")[0]))
+        rank = max(0, worker // nproc - OWN)
+        return rank, f"a worker's memory, {told}, leaves {_mib(rank)} for one", "; --memory gives more"
+    found = available()
+    if found is None:
+        return None, "", ""
+    free, where = found
+    ranks = job.nnodes * nproc
+    rank = max(0, free // ranks - OWN)
+    return rank, f"{_mib(free)} are free for all {ranks} {where}, so {_mib(rank)} for one", ""
+
+
+def available(
+    meminfo: Path = Path("/proc/meminfo"), root: Path = cgroup.ROOT, own: Path = cgroup.OWN
+) -> tuple[int, str] | None:
+    """(bytes that processes started here could take, of what): of the machine, or of this process's control group or
+    one around it, whichever has the least left. None where the machine tells nothing."""
+    try:
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
+        free = int(lines["MemAvailable"].split()[0]) << 10
+    except (OSError, KeyError, ValueError, IndexError):
+        return None
+    left = [max(0, group.limit - group.used) for group in cgroup.memory(root, own)]
+    return min([(free, "on this machine"), *((one, "in this control group") for one in left)])
+
+
+def _mib(count: int) -> str:
+    return f"{count / (1 << 30):.1f} GiB" if count >= 1 << 30 else f"{count >> 20} MiB"
+
 
 SCRIPT = str(Path(__file__).resolve().parent / "worker" / "run.py")
 NEXT = "torchnet bench --help"
 
 
 @dataclass(frozen=True)
-class Planned:
+class BenchJob:
     """``notices`` are for people, one line each; ``asked`` is what is left of it in this memory."""
 
     resolved: Resolved
-    asked: Asked
+    asked: BenchOptions
     notices: tuple[str, ...] = ()
 
 
 def planned(
-    asked: Asked,
-    problems: list[Problem],
+    asked: BenchOptions,
+    problems: list[FieldProblem],
     flags: Mapping[str, object],
     environ: Mapping[str, str],
     cwd: str,
     config: str | None,
     random: str,
-) -> Planned:
+) -> BenchJob:
     """The job that measures what was asked for. ``random`` is the end of the run's name, where it has none.
 
     Raises:
@@ -59,7 +123,7 @@ def planned(
     asked, memory, notices, wrong = fitting(asked, job, nproc, on_gpus=have_gpus and backend == "nccl")
     if problems or wrong:
         raise SpecError([*problems, *wrong], about="this benchmark", fix=NEXT)
-    arguments = ("--plan", plan.encode(_plan(asked, job, memory)))
+    arguments = ("--plan", worker_config.encode(_plan(asked, job, memory)))
     update: dict[str, object] = {"args": arguments, "run_id": job.run_id or f"bench-{random}"}
     if asked.tune:
         update["tune"] = Tune()
@@ -67,7 +131,7 @@ def planned(
     if asked.tune and job.tune.model_fields_set:
         names = ", ".join(sorted(job.tune.model_fields_set))
         notices = (*notices, f"a tuning begins with torch's own settings: {names} of the table tune left out")
-    return Planned(replace(resolved, job=job.model_copy(update=update)), asked, notices)
+    return BenchJob(replace(resolved, job=job.model_copy(update=update)), asked, notices)
 
 
 def _processes(job: JobSpec, environ: Mapping[str, str]) -> tuple[int, bool]:
@@ -83,55 +147,57 @@ def _processes(job: JobSpec, environ: Mapping[str, str]) -> tuple[int, bool]:
     return shares.nproc, any(shares.gpus or ())
 
 
-def _disagreeing(asked: Asked, job: JobSpec, ranks: int, backend: str, have_gpus: bool) -> list[Problem]:
+def _disagreeing(
+    asked: BenchOptions, job: JobSpec, ranks: int, backend: str, have_gpus: bool
+) -> list[FieldProblem]:
     """What is right by itself, and cannot be with this job. ``backend``: which one it will be."""
     wrong = []
     if asked.root >= ranks:
-        wrong.append(Problem("--root", f"is {asked.root}, and the job's ranks are 0 to {ranks - 1}"))
+        wrong.append(FieldProblem("--root", f"is {asked.root}, and the job's ranks are 0 to {ranks - 1}"))
     where = "say --gpus N" if job.on == "kubernetes" else "this machine has none for each process"
     if backend == "nccl" and not have_gpus:
-        wrong.append(Problem("--backend", f"nccl needs a GPU for each process: {where}"))
+        wrong.append(FieldProblem("--backend", f"nccl needs a GPU for each process: {where}"))
     # Gloo's average is a sum that is divided in place, which torch refuses for whole numbers. Before torch 2.8 there is
     # none at all; which torch it will be is not known here, and the ranks say what it lacks.
     whole = asked.dtype.startswith(("int", "uint"))
     if backend == "gloo" and asked.redop == "avg" and whole and set(asked.collectives) & set(REDUCING):
         why = "--backend is gloo" if asked.backend else f"without a GPU for each process it is Gloo: {where}"
-        wrong.append(Problem("--redop", f"avg of {asked.dtype} is NCCL's alone, and {why}"))
+        wrong.append(FieldProblem("--redop", f"avg of {asked.dtype} is NCCL's alone, and {why}"))
     return [*wrong, *_nothing_to_compare(asked, job), *_nothing_between_nodes(asked, job)]
 
 
-def _nothing_to_compare(asked: Asked, job: JobSpec) -> list[Problem]:
+def _nothing_to_compare(asked: BenchOptions, job: JobSpec) -> list[FieldProblem]:
     if not asked.compare:
         return []
     wrong = []
     rails = [rail_interface(rail) for rail in range(job.network.rails)]
     if job.network.networks == (LOOPBACK,):
-        wrong.append(Problem("--compare", "has nothing to compare with on loopback"))
+        wrong.append(FieldProblem("--compare", "has nothing to compare with on loopback"))
     elif asked.compare in rails[:1]:
-        wrong.append(Problem("--compare", f"{asked.compare} is the backend's own interface", "", "eth0"))
+        wrong.append(FieldProblem("--compare", f"{asked.compare} is the backend's own interface", "", "eth0"))
     elif job.on == "local" and asked.compare not in ("eth0", *rails):
         others = ", ".join(["eth0", *rails[1:]])
-        wrong.append(Problem("--compare", f'there is no "{asked.compare}" in a local node', "", others))
+        wrong.append(FieldProblem("--compare", f'there is no "{asked.compare}" in a local node', "", others))
     if job.nnodes == 1:
-        wrong.append(Problem("--compare", "needs two nodes: what one node does crosses no network"))
+        wrong.append(FieldProblem("--compare", "needs two nodes: what one node does crosses no network"))
     return wrong
 
 
-def _nothing_between_nodes(asked: Asked, job: JobSpec) -> list[Problem]:
+def _nothing_between_nodes(asked: BenchOptions, job: JobSpec) -> list[FieldProblem]:
     wrong = []
     if asked.line is not None and job.nnodes == 1:
-        wrong.append(Problem("--line", "needs two nodes: what one node does crosses no line"))
-    for flag, typed in (("--pairs", asked.pairs), ("--streams", asked.streams != Asked.streams)):
+        wrong.append(FieldProblem("--line", "needs two nodes: what one node does crosses no line"))
+    for flag, typed in (("--pairs", asked.pairs), ("--streams", asked.streams != BenchOptions.streams)):
         if typed and job.nnodes == 1:
-            wrong.append(Problem(flag, "needs two nodes: there is no raw TCP within one"))
+            wrong.append(FieldProblem(flag, "needs two nodes: there is no raw TCP within one"))
         elif typed and not asked.tcp_seconds:
-            wrong.append(Problem(flag, "is about raw TCP, which --tcp-seconds 0 leaves out"))
+            wrong.append(FieldProblem(flag, "is about raw TCP, which --tcp-seconds 0 leaves out"))
     return wrong
 
 
-def _plan(asked: Asked, job: JobSpec, memory: int | None) -> plan.Plan:
+def _plan(asked: BenchOptions, job: JobSpec, memory: int | None) -> worker_config.WorkerConfig:
     apart = job.nnodes > 1 and asked.tcp_seconds > 0
-    made = plan.Plan(
+    made = worker_config.WorkerConfig(
         collectives=asked.collectives,
         sizes=tuple(asked.sizes.series()),
         dtype=asked.dtype,
@@ -154,7 +220,7 @@ def _plan(asked: Asked, job: JobSpec, memory: int | None) -> plan.Plan:
 
 def check_script() -> None:
     """Raises UsageError where torchnet's own script cannot be run: installed where others may not read, say."""
-    from torchnet.spec.script import check_script as check
+    from torchnet.config.script_check import check_script as check
 
     wrong = check(JobSpec(script=SCRIPT), "/")
     if wrong:

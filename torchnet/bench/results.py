@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from torchnet.bench.line import lines_used
-from torchnet.names import is_rail
+from torchnet.bench.tcp_ceiling import lines_used
+from torchnet.constants import is_rail
 
 __all__ = [
     "Collective", "Figure", "Finding", "Lacking", "Latency", "Line", "Node", "Results", "Setup", "Tcp", "Trial",

@@ -1,19 +1,39 @@
-"""A benchmark's results as one screen of text."""
+"""The results of a benchmark as one screen of text."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from torchnet.ansi import RESET
 from torchnet.bench import tables
-from torchnet.bench.line import carried
 from torchnet.bench.results import Collective, Line, Results
-from torchnet.bench.wording import doubt, known, measured
+from torchnet.bench.tcp_ceiling import carried
 from torchnet.bench.worker.sizes import size_text
 from torchnet.bench.worker.stats import LEAST
-from torchnet.names import is_rail
-from torchnet.network.text import listed, printable
-from torchnet.ui.sanitize import RESET
-from torchnet.ui.units import counted, percent, size
+from torchnet.constants import is_rail
+from torchnet.text import listed, printable
+from torchnet.units import counted, percent, size
+
+FINDINGS = "findings"  # what is lacking where they could not be looked for
+_KNOWN = {"shaped": "shaped by --rate", "interface": "reported by the interface", "told": "set with --line"}
+
+
+def known(line: Line) -> str:
+    """Where the line's rate is from; the word itself, where a newer torchnet wrote it."""
+    return _KNOWN.get(line.known) or printable(line.known, 40)
+
+
+def measured(results: Results) -> bool:
+    return bool(results.collectives or results.tcp or results.tuning)
+
+
+def doubt(results: Results) -> str:
+    """Why nobody can say that nothing was found; empty where findings were looked for in some figures."""
+    for one in results.lacks:
+        if one.what == FINDINGS:
+            return f"findings could not be evaluated: {printable(one.why, 300)}"
+    return "" if measured(results) else "nothing was measured"
+
 
 _BOLD, _RED, _GREEN, _YELLOW = "1", "1;31", "32", "33"
 _LOOPBACK = "lo"  # of the witnesses: between ranks of one node

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torchnet.bench.results import Collective, Latency, Results, Tcp
-from torchnet.network.text import printable
+from torchnet.text import printable
 
 WIDEST_MATRIX = 12  # nodes; of more, the slowest pairs are listed
 _LISTED = 10
@@ -15,7 +15,7 @@ _NAME = 16
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One size of one collective. ``main``: the backend's, out of place where there is such a form; ``inside``: in
     place, beside that; ``other``: of the network that it is compared with, in ``main``'s form."""
 
@@ -24,7 +24,7 @@ class Row:
     other: Collective | None
 
 
-def rows(results: Results, collective: str) -> list[Row]:
+def rows(results: Results, collective: str) -> list[TableRow]:
     """By rising size."""
     own, compare = networks(results)
     found: dict[tuple[int, str, str], dict[tuple[str, bool], Collective]] = {}
@@ -36,7 +36,7 @@ def rows(results: Results, collective: str) -> list[Row]:
     for _, forms in sorted(found.items()):
         out, inside = forms.get(("own", False)), forms.get(("own", True))
         other = forms.get(("other", False)) or forms.get(("other", True))
-        made.append(Row(out or inside, inside if out else None, other))
+        made.append(TableRow(out or inside, inside if out else None, other))
     return made
 
 

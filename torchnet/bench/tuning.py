@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from torchnet.bench.made import figure
+from torchnet.bench.aggregation import figure
 from torchnet.bench.results import Figure, Trial, Tuning
 from torchnet.bench.worker.messages import Tried
 from torchnet.bench.worker.stats import LEAST
-from torchnet.ui.units import counted
+from torchnet.units import counted
 
 STARTED = 2  # the group of what was started for itself, with what the groups before it had chosen
 WORTH = 1.02  # of the baseline, which the low end of a ratio's interval has to exceed

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from torchnet.cli.entry import main
+from torchnet.cli.entry_point import main
 
 __all__ = ["main"]

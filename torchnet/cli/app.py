@@ -1,5 +1,7 @@
-"""The typer application. It parses only: each command puts what is to be done into `Choice`, and `parse`
-hands that back, so that no error of a command passes through typer's own handling of exceptions.
+"""The typer application: it only parses.
+
+Each command stores its action in a `Choice`, and `parse` returns it, so no error of a command passes through
+typer's own exception handling.
 """
 
 from __future__ import annotations
@@ -11,8 +13,30 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from torchnet.cli import agent, attach, bench, down, env, launch, logs, manifests, status, verify
+from torchnet.cli import (
+    cmd_agent,
+    cmd_attach,
+    cmd_bench,
+    cmd_down,
+    cmd_env,
+    cmd_launch,
+    cmd_logs,
+    cmd_manifests,
+    cmd_status,
+    cmd_verify,
+)
 from torchnet.cli.options import PlainGroup
+
+
+def version() -> str:
+    """Its number; "(not installed)" where it runs from a clone that is not."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        return installed("torchnet-launch")
+    except PackageNotFoundError:
+        return "(not installed)"
 
 
 @dataclass
@@ -37,8 +61,6 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        from torchnet.cli.version import version
-
         typer.echo(f"torchnet {version()}")
         raise typer.Exit
 
@@ -52,7 +74,18 @@ def _torchnet(
     pass
 
 
-for command in (launch, bench, status, logs, attach, down, env, manifests, verify, agent):
+for command in (
+    cmd_launch,
+    cmd_bench,
+    cmd_status,
+    cmd_logs,
+    cmd_attach,
+    cmd_down,
+    cmd_env,
+    cmd_manifests,
+    cmd_verify,
+    cmd_agent,
+):
     command.register(app)
 
 

@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from torchnet.cli.torchrun import Setting, from_variable, setting, whole
+from torchnet.cli.torchrun_compat import Setting, from_variable, setting, whole
+from torchnet.config.fields import BY_PATH
+from torchnet.config.sources import DEFAULT, FLAG
 from torchnet.errors import UsageError
-from torchnet.network.text import listed, printable
-from torchnet.spec.fields import BY_PATH
-from torchnet.spec.layers import DEFAULT, FLAG
+from torchnet.text import listed, printable
 
 if TYPE_CHECKING:
-    from torchnet.spec.resolve import Resolved
+    from torchnet.config.resolution import Resolved
 
 # The fields that `torchnet agent` has flags of the same name for.
 _AGENT_FIELDS = (

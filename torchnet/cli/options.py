@@ -1,4 +1,4 @@
-"""Typer's options, made from the table in `torchnet.spec.fields`: no flag is declared a second time."""
+"""Typer's options, made from the table in `torchnet.config.fields`: no flag is declared a second time."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from torchnet.cli.torchrun import TORCHRUN_FLAGS
-from torchnet.spec.fields import FIELDS, GROUPS, Field
+from torchnet.cli.torchrun_compat import TORCHRUN_FLAGS
+from torchnet.config.fields import FIELDS, GROUPS, Field
 
 OWN_GROUP = "This command"
 FORMATS = ("yaml", "json")  # of a dry run
@@ -32,7 +32,7 @@ class PlainCommand(TyperCommand):
 
     Typer hands every value to pydantic. That costs 0.1 s, even for ``--help`` and for options that were not
     given, and it refuses arguments that are no UTF-8, which belong to the script. So the values go around it,
-    into the callback's parameters and ``context.args``; `torchnet.spec` checks them.
+    into the callback's parameters and ``context.args``; `torchnet.config` checks them.
     """
 
     headings: ClassVar[tuple[str, ...]] = (*GROUPS, OWN_GROUP)

@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from torchnet.errors import UsageError
-from torchnet.network.text import printable
+from torchnet.text import printable
 from torchnet.training.world import World
 
 if TYPE_CHECKING:

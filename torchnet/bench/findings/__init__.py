@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from torchnet.bench.findings import course, limits, paths, traffic
-from torchnet.bench.findings.view import View
-from torchnet.bench.findings.words import placed
+from torchnet.bench.findings import bottlenecks, byte_counts, run_quality, slow_paths
+from torchnet.bench.findings.finding_text import placed
+from torchnet.bench.findings.result_index import ResultIndex
 from torchnet.bench.results import Finding, Results
 
 __all__ = ["find"]
@@ -25,13 +25,13 @@ def find(results: Results) -> tuple[Finding, ...]:
 def _found(results: Results) -> tuple[Finding, ...]:
     if results.ended == "network":
         return ()  # what was refused, or failed, was told with its own words and its fix
-    lost = course.lost(results)
+    lost = run_quality.lost(results)
     if results.setup is None:
         return tuple(lost)
-    view = View(results, results.setup)
-    wrong = course.wrong_results(view)
-    stray = traffic.wrong_interface(view)
-    mtu = limits.mtu(view)
+    view = ResultIndex(results, results.setup)
+    wrong = run_quality.wrong_results(view)
+    stray = byte_counts.wrong_interface(view)
+    mtu = bottlenecks.mtu(view)
     # Where the ranks took another network for the backend, its paths are nobody's business.
     elsewhere = any(view.network in one.where for one in stray)
     network = [] if mtu or elsewhere else _network(view)
@@ -39,27 +39,27 @@ def _found(results: Results) -> tuple[Finding, ...]:
     found = [*wrong, *lost, *stray, *mtu, *network]
     if stray or mtu or lost:
         return tuple(found)
-    found += traffic.counted(view)
+    found += byte_counts.counted(view)
     if not network:
-        found += course.slow_collective(view) or course.noise(view)
+        found += run_quality.slow_collective(view) or run_quality.noise(view)
     return tuple(found)
 
 
-def _rail(view: View) -> list[Finding]:
+def _rail(view: ResultIndex) -> list[Finding]:
     """Of another rail than the first."""
-    found = limits.mtu(view) or _network(view)
+    found = bottlenecks.mtu(view) or _network(view)
     return [one.model_copy(update={"text": f"{view.rail}: {one.text}"}) for one in found]
 
 
-def _network(view: View) -> list[Finding]:
+def _network(view: ResultIndex) -> list[Finding]:
     """What raw TCP says of the paths. A stream that its window limits is slow on every path, and so is one whose
     packets are lost; then only paths that differ from the others are news."""
-    lossy = paths.lossy(view)
-    buffers = [] if lossy.findings else limits.buffers(view)
-    stream = [] if lossy.findings or buffers else limits.single_stream(view)
+    lossy = slow_paths.lossy(view)
+    buffers = [] if lossy.findings else bottlenecks.buffers(view)
+    stream = [] if lossy.findings or buffers else bottlenecks.single_stream(view)
     explained = bool(lossy.findings or buffers or stream)
-    slow = paths.slow(view, lossy.told, line=not explained)
+    slow = slow_paths.slow(view, lossy.told, line=not explained)
     # A path that differs from the others is the nearer reason for one stream's small rate.
     if slow.findings:
         return [*slow.findings, *lossy.findings]
-    return [*lossy.findings, *buffers, *stream] or limits.cpu_bound(view)
+    return [*lossy.findings, *buffers, *stream] or bottlenecks.cpu_bound(view)

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from torchnet.bench.worker.factors import Collective
-from torchnet.bench.worker.patterns import CHUNK, POISON, Patterns, Redop
+from torchnet.bench.worker.busbw import Collective
+from torchnet.bench.worker.correctness import CHUNK, POISON, Patterns, Redop
 
 _DIVIDED: tuple[Collective, ...] = ("all_gather", "reduce_scatter", "all_to_all")
 _OPS = {
@@ -25,7 +25,7 @@ _OPS = {
 
 
 @dataclass(frozen=True)
-class Setting:
+class CollectiveSetting:
     """``elements``: of the whole message, a multiple of ``ranks`` where it is divided among them. ``root`` is a rank
     of the group, which has all ranks."""
 
@@ -42,7 +42,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Call:
+class CollectiveCall:
     """``run`` is one call. ``fill`` makes input and output anew; ``wrong`` counts the elements of this rank's output
     that are not as they must be. ``clear`` makes everything zero, which no number of calls changes: neither infinite
     nor denormal numbers, which some processors are slow with."""
@@ -78,19 +78,19 @@ def memory(collective: Collective, size: int, item: int, ranks: int, in_place: b
     return buffers + size + 4 * min(size, CHUNK * item) + 2 * CHUNK * item
 
 
-def call(setting: Setting, patterns: Patterns) -> Call:
+def call(setting: CollectiveSetting, patterns: Patterns) -> CollectiveCall:
     """Allocates the buffers. ``patterns`` belong to the setting's dtype, op and ranks."""
     return _MAKERS[setting.collective](setting, patterns)
 
 
 def _made(
-    setting: Setting,
+    setting: CollectiveSetting,
     patterns: Patterns,
     run: Callable[[], None],
     wrong: Callable[[], int],
     given: torch.Tensor,
     output: torch.Tensor | None = None,
-) -> Call:
+) -> CollectiveCall:
     """The call of what each rank puts its row into."""
 
     def fill() -> None:
@@ -103,15 +103,15 @@ def _made(
         if output is not None:
             output.zero_()
 
-    return Call(run, fill, wrong, clear)
+    return CollectiveCall(run, fill, wrong, clear)
 
 
-def _buffer(setting: Setting, elements: int | None = None) -> torch.Tensor:
+def _buffer(setting: CollectiveSetting, elements: int | None = None) -> torch.Tensor:
     count = setting.elements if elements is None else elements
     return torch.empty(count, dtype=setting.dtype, device=setting.device)
 
 
-def _all_reduce(setting: Setting, patterns: Patterns) -> Call:
+def _all_reduce(setting: CollectiveSetting, patterns: Patterns) -> CollectiveCall:
     buffer, op, group = _buffer(setting), _OPS[setting.op], setting.group
 
     def run() -> None:
@@ -120,7 +120,7 @@ def _all_reduce(setting: Setting, patterns: Patterns) -> Call:
     return _made(setting, patterns, run, lambda: patterns.result.wrong(buffer, 0), buffer)
 
 
-def _reduce(setting: Setting, patterns: Patterns) -> Call:
+def _reduce(setting: CollectiveSetting, patterns: Patterns) -> CollectiveCall:
     buffer, op, group, root = _buffer(setting), _OPS[setting.op], setting.group, setting.root
 
     def run() -> None:
@@ -132,7 +132,7 @@ def _reduce(setting: Setting, patterns: Patterns) -> Call:
     return _made(setting, patterns, run, wrong, buffer)
 
 
-def _broadcast(setting: Setting, patterns: Patterns) -> Call:
+def _broadcast(setting: CollectiveSetting, patterns: Patterns) -> CollectiveCall:
     buffer, group, root = _buffer(setting), setting.group, setting.root
 
     def fill() -> None:
@@ -148,7 +148,7 @@ def _broadcast(setting: Setting, patterns: Patterns) -> Call:
     return replace(made, fill=fill)
 
 
-def _all_gather(setting: Setting, patterns: Patterns) -> Call:
+def _all_gather(setting: CollectiveSetting, patterns: Patterns) -> CollectiveCall:
     part, group, rank = setting.elements // setting.ranks, setting.group, setting.rank
     output = _buffer(setting)
     given = output[rank * part : (rank + 1) * part] if setting.in_place else _buffer(setting, part)
@@ -163,7 +163,7 @@ def _all_gather(setting: Setting, patterns: Patterns) -> Call:
     return _made(setting, patterns, run, wrong, given, output)
 
 
-def _reduce_scatter(setting: Setting, patterns: Patterns) -> Call:
+def _reduce_scatter(setting: CollectiveSetting, patterns: Patterns) -> CollectiveCall:
     part, group, rank, op = setting.elements // setting.ranks, setting.group, setting.rank, _OPS[setting.op]
     given = _buffer(setting)
     output = given[rank * part : (rank + 1) * part] if setting.in_place else _buffer(setting, part)
@@ -174,7 +174,7 @@ def _reduce_scatter(setting: Setting, patterns: Patterns) -> Call:
     return _made(setting, patterns, run, lambda: patterns.result.wrong(output, rank * part), given, output)
 
 
-def _all_to_all(setting: Setting, patterns: Patterns) -> Call:
+def _all_to_all(setting: CollectiveSetting, patterns: Patterns) -> CollectiveCall:
     part, group, rank = setting.elements // setting.ranks, setting.group, setting.rank
     given, output = _buffer(setting), _buffer(setting)
 
@@ -188,7 +188,7 @@ def _all_to_all(setting: Setting, patterns: Patterns) -> Call:
     return _made(setting, patterns, run, wrong, given, output)
 
 
-def _send_recv(setting: Setting, patterns: Patterns) -> Call:
+def _send_recv(setting: CollectiveSetting, patterns: Patterns) -> CollectiveCall:
     given, output, group = _buffer(setting), _buffer(setting), setting.group
     after, before = (setting.rank + 1) % setting.ranks, (setting.rank - 1) % setting.ranks
 
@@ -200,7 +200,7 @@ def _send_recv(setting: Setting, patterns: Patterns) -> Call:
     return _made(setting, patterns, run, lambda: patterns.put.wrong(output, before), given, output)
 
 
-_MAKERS: dict[Collective, Callable[[Setting, Patterns], Call]] = {
+_MAKERS: dict[Collective, Callable[[CollectiveSetting, Patterns], CollectiveCall]] = {
     "all_reduce": _all_reduce,
     "all_gather": _all_gather,
     "reduce_scatter": _reduce_scatter,

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from torchnet.bench.worker import cgroup
+from torchnet.linux import cgroup
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _IDLE = (3, 4)  # of the columns after "cpu": idle and iowait

@@ -15,11 +15,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from torchnet.bench.worker import latency, tcp
+from torchnet.bench.worker import tcp
 from torchnet.bench.worker.cpu import Usage
 from torchnet.bench.worker.messages import Lacks, Latency, Message, Progress, Tcp
-from torchnet.bench.worker.place import PATIENCE, Place
-from torchnet.bench.worker.plan import Pairs, Plan
+from torchnet.bench.worker.rank_context import PATIENCE, RankContext
+from torchnet.bench.worker.worker_config import Pairs, WorkerConfig
 
 Pair = tuple[int, int]
 Say = Callable[[Message], None]
@@ -73,7 +73,12 @@ class _Meeting:
     """One pair over one network, as one of its nodes lives through it; rank 0 only hears what came out."""
 
     def __init__(
-        self, plan: Plan, place: Place, network: str, pair: Pair, steps: tuple[str, ...] = _STEPS
+        self,
+        plan: WorkerConfig,
+        place: RankContext,
+        network: str,
+        pair: Pair,
+        steps: tuple[str, ...] = _STEPS,
     ) -> None:
         self._plan, self._place, self._network, self.pair = plan, place, network, pair
         self._steps = [step for step in steps if plan.pings or step != "latency"]
@@ -100,7 +105,7 @@ class _Meeting:
                 say(Lacks(what, "; ".join(f"node {node}: {error}" for node, error in wrong.items())))
                 return False
             if step == "latency":
-                say(Latency(self._network, one, other, latency.BYTES, **(parts[one].trips or {})))
+                say(Latency(self._network, one, other, tcp.PING_BYTES, **(parts[one].trips or {})))
                 continue
             for source, target in (self.pair, (other, one)):
                 if step in ("there" if source == one else "back", "both"):
@@ -175,9 +180,9 @@ class _Meeting:
         if first:
             port = self._port("echo", there)
             own, peer = self._address(self._place.node), self._address(there)
-            part.trips = asdict(latency.measure(own, peer, port, self._plan.pings))
+            part.trips = asdict(tcp.measure_round_trips(own, peer, port, self._plan.pings))
         else:
-            self._offered("echo", latency.Echo).serve(self._address(there))
+            self._offered("echo", tcp.Echo).serve(self._address(there))
 
     def _offered(self, what: str, make: Callable[[str], Any]) -> Any:
         """Something that listens here, once the other node can know its port; or know that there is none."""
@@ -215,7 +220,7 @@ class _Meeting:
         return found.decode()
 
 
-def measure(plan: Plan, place: Place, say: Say) -> set[str]:
+def measure(plan: WorkerConfig, place: RankContext, say: Say) -> set[str]:
     """Measure all pairs of nodes over all networks; called on all ranks, and returns on all when it is over.
 
     One rank of each node measures, the others wait in the store. Rank 0 says the figures. A pair that cannot be

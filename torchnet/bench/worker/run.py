@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torchnet.bench.worker.messages import Node
-    from torchnet.bench.worker.place import Place
-    from torchnet.bench.worker.plan import Plan
-    from torchnet.bench.worker.series import Bench, Network, Say
+    from torchnet.bench.worker.rank_context import RankContext
+    from torchnet.bench.worker.sweep import Bench, NetworkUnderTest, Say
+    from torchnet.bench.worker.worker_config import WorkerConfig
     from torchnet.training import Context
 
 _runs = itertools.count()  # of this process: the store outlives each of them, and so do its keys
@@ -75,9 +75,9 @@ def main(argv: list[str]) -> None:
         import torch  # noqa: F401
 
     import torchnet
-    from torchnet.bench.worker import messages, plan
+    from torchnet.bench.worker import messages, worker_config
 
-    wanted = plan.decode(given)
+    wanted = worker_config.decode(given)
     # Control messages are CPU tensors, beside NCCL, too.
     backend = "cpu:gloo,cuda:nccl" if wanted.backend == "nccl" else wanted.backend or None
     with torchnet.init(backend) as context:
@@ -90,8 +90,8 @@ def _silent(_: Any) -> None:
     pass
 
 
-def _measure(plan: Plan, context: Context, say: Say) -> None:
-    from torchnet.bench.worker import pairs, series, timing, witness
+def _measure(plan: WorkerConfig, context: Context, say: Say) -> None:
+    from torchnet.bench.worker import byte_counters, pairs, sweep, timing
 
     place = _place(plan, context)
     plan = fitting(plan, place, context.device)
@@ -109,11 +109,11 @@ def _measure(plan: Plan, context: Context, say: Say) -> None:
 
     agreement = timing.Agreement()
     agreement.barrier()  # its connections are made now, and so none of those that the witness counts
-    bench = series.Bench(plan, place, agreement, witness.Witness(place), say)
+    bench = sweep.Bench(plan, place, agreement, byte_counters.ByteCounters(place), say)
     for interface in dict.fromkeys(name for name in (place.networks[0], plan.compare) if name):
         network = _network(bench, interface, backend, context, closed)
         if network is not None:
-            series.run(bench, network)
+            sweep.run(bench, network)
     if plan.tune:
         from torchnet.bench.worker import tune
 
@@ -122,16 +122,16 @@ def _measure(plan: Plan, context: Context, say: Say) -> None:
     place.barrier()
 
 
-def _place(plan: Plan, context: Context) -> Place:
+def _place(plan: WorkerConfig, context: Context) -> RankContext:
     import torch.distributed as dist
 
-    from torchnet.bench.worker.place import Place
+    from torchnet.bench.worker.rank_context import RankContext
     from torchnet.training import store, world
 
     own = world.read(os.environ)
     base = dist.HashStore() if own is None else store.connect(own, None)
     attempt = 0 if own is None else own.attempt
-    return Place(
+    return RankContext(
         rank=context.rank,
         ranks=context.world_size,
         node=context.node_rank,
@@ -142,7 +142,7 @@ def _place(plan: Plan, context: Context) -> Place:
     )
 
 
-def fitting(plan: Plan, place: Place, device: Any) -> Plan:
+def fitting(plan: WorkerConfig, place: RankContext, device: Any) -> WorkerConfig:
     """The plan with no more memory than what the ranks' GPUs have free, less a tenth for what NCCL takes; all ranks
     call it, and get the same. The launcher cannot know that."""
     import torch
@@ -163,13 +163,13 @@ def rails(environ: Any) -> list[str]:
     return ["lo"]
 
 
-def _nodes(place: Place, known: dict[int, Node], say: Say) -> None:
+def _nodes(place: RankContext, known: dict[int, Node], say: Say) -> None:
     """Say the facts of each node of which others were ``known`` or none, and take everybody's addresses from them."""
-    from torchnet.bench.worker import machine, messages
+    from torchnet.bench.worker import messages, node_facts
 
     own = ""
     if place.local_rank == 0:
-        own = json.dumps(asdict(machine.facts(place.node, place.networks)))
+        own = json.dumps(asdict(node_facts.facts(place.node, place.networks)))
     for text in place.exchange(own):
         if text:
             node = messages.Node(**json.loads(text))
@@ -179,7 +179,7 @@ def _nodes(place: Place, known: dict[int, Node], say: Say) -> None:
             known[node.node] = node
 
 
-def _setup(backend: str, context: Context, place: Place) -> Any:
+def _setup(backend: str, context: Context, place: RankContext) -> Any:
     import torch
 
     from torchnet.bench.worker.messages import Setup
@@ -210,18 +210,18 @@ def shown(environ: Any) -> dict[str, str]:
 
 def _network(
     bench: Bench, interface: str, backend: str, context: Context, closed: set[str]
-) -> Network | None:
+) -> NetworkUnderTest | None:
     """The group over this network; None where there is none, which has been said then. ``closed``: the networks that
     TCP did not get through, of which all ranks know."""
     import torch.distributed as dist
 
     from torchnet.bench.worker import messages
-    from torchnet.bench.worker.series import Network, shortened
+    from torchnet.bench.worker.sweep import NetworkUnderTest, shortened
 
     first = interface == bench.place.networks[0]
     if backend == "nccl":
         if first:
-            return Network(interface, backend, context.device, None)
+            return NetworkUnderTest(interface, backend, context.device, None)
         why = "NCCL reads which interface to use once in a process"
         bench.say(messages.Lacks(f"collectives over {interface} (nccl)", why))
         return None
@@ -253,7 +253,7 @@ def _network(
     if texts:
         bench.say(messages.Lacks(f"collectives over {interface} (gloo)", texts[0]))
         return None
-    return Network(interface, backend, context.device, group)
+    return NetworkUnderTest(interface, backend, context.device, group)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Raw TCP between two addresses: what any collective over this path could have at best.
+"""Raw TCP between two addresses: the upper bound for any collective over this path, and the latency of small
+messages.
 
-As many streams as asked, each with a thread: the kernel's calls that take the time let other threads run. What is sent
-comes from a file in memory by sendfile(2), so that the sender copies nothing. The receiver does copy, as every program
-that wants the bytes has to: without (MSG_TRUNC) the figure would be one that no collective can have. It is counted
-where it arrives, in slices of the time, after a while that slow start and a token bucket's first burst have for
-themselves.
+Each stream has a thread: the system calls that take the time release the interpreter lock. The sender uses
+sendfile(2) on a file in memory and copies nothing. The receiver copies, as every program that reads the bytes has
+to: with MSG_TRUNC the figure would be out of reach for any collective. Bytes are counted by the receiver, in slices
+of time, after a warm-up for slow start and for the first burst of a token bucket.
 """
 
 from __future__ import annotations
@@ -17,6 +17,73 @@ import struct
 import threading
 import time
 from dataclasses import dataclass
+from time import perf_counter
+
+PING_BYTES = 64
+_WARM = 50  # at most so many before they count: routes, neighbours, the processor's own sleep
+_SILENCE = 10.0  # seconds without an answer
+
+
+@dataclass(frozen=True)
+class RoundTrips:
+    """Seconds."""
+
+    count: int
+    p50: float
+    p99: float
+    least: float
+
+
+class Echo:
+    """The end that answers; ``port`` is what the other one needs."""
+
+    def __init__(self, address: str) -> None:
+        self._server = listen(address, 1)
+        self.port = int(self._server.getsockname()[1])
+
+    def serve(self, peer: str) -> None:
+        """Answer ``peer`` until it hangs up.
+
+        Raises:
+            OSError: it does not come, or falls silent.
+        """
+        with self._server, accept(self._server, peer) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.settimeout(_SILENCE)
+            while data := connection.recv(PING_BYTES):
+                connection.sendall(data)
+
+
+def measure_round_trips(own: str, peer: str, port: int, count: int) -> RoundTrips:
+    """``count`` messages to an :class:`Echo` and back, one after the other, after some that do not count.
+
+    Raises:
+        OSError: the other end cannot be reached, went away, or falls silent.
+    """
+    found = []
+    message = bytes(PING_BYTES)
+    with connect(own, peer, port) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.settimeout(_SILENCE)
+        for number in range(-min(_WARM, count), count):
+            began = perf_counter()
+            connection.sendall(message)
+            left = PING_BYTES
+            while left:
+                got = len(connection.recv(left))
+                if not got:
+                    raise ConnectionError(f"{peer} hung up between two messages")
+                left -= got
+            if number >= 0:
+                found.append(perf_counter() - began)
+    found.sort()
+    return RoundTrips(count, share(found, 0.5), share(found, 0.99), found[0])
+
+
+def share(ordered: list[float], part: float) -> float:
+    """The least of the sorted figures that at least this part of them does not exceed (nearest rank)."""
+    return ordered[max(0, -int(-len(ordered) * part // 1) - 1)]
+
 
 CHUNK = 4 << 20  # bytes for one call of sendfile(2)
 _BUFFER = 1 << 18

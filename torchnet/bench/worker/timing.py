@@ -38,7 +38,7 @@ _GIVEN_BATCHES = 30  # at most, of a given number of calls
 
 @dataclass(frozen=True)
 class Rule:
-    """When it is enough; see :class:`torchnet.bench.worker.plan.Plan`."""
+    """When it is enough; see :class:`torchnet.bench.worker.worker_config.WorkerConfig`."""
 
     seconds: float
     narrow: float

@@ -2,7 +2,7 @@
 
 Each round has every setting once and a baseline before them, so that whatever else the machines do meets all of them
 alike. First one setting at a time is changed, then the best of these together. What needs a new start of the job the
-launcher tries (torchnet.bench.starts): then the ranks measure the settings that the job has.
+launcher tries (torchnet.bench.relaunch): then the ranks measure the settings that the job has.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import torch
 import torch.distributed as dist
 
 from torchnet.bench.worker import messages
-from torchnet.bench.worker.place import Place
-from torchnet.bench.worker.plan import ROUNDS, Plan
-from torchnet.bench.worker.steps import Trainer, width_for
-from torchnet.names import TUNE_PREFIX
+from torchnet.bench.worker.ddp_steps import Trainer, width_for
+from torchnet.bench.worker.rank_context import RankContext
+from torchnet.bench.worker.worker_config import ROUNDS, WorkerConfig
+from torchnet.constants import TUNE_PREFIX
 
 Say = Callable[[messages.Message], None]
 
@@ -30,7 +30,7 @@ _DEVICES = ("2", "4")
 
 
 @dataclass(frozen=True)
-class Setting:
+class TuneSetting:
     """``values``: by the names of the table ``tune`` in torchnet's settings."""
 
     values: Mapping[str, str] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Setting:
         return "compress" in self.values
 
 
-def measure(plan: Plan, place: Place, say: Say) -> None:
+def measure(plan: WorkerConfig, place: RankContext, say: Say) -> None:
     """Try them all, and say what was found, a baseline before each group of settings. All ranks call it at once."""
     trainer = _trainer(plan, place, say)
     if trainer is not None:
@@ -52,7 +52,7 @@ def measure(plan: Plan, place: Place, say: Say) -> None:
             _Tuner(plan, place, say, trainer).run()
 
 
-def as_started(plan: Plan, place: Place, say: Say) -> None:
+def as_started(plan: WorkerConfig, place: RankContext, say: Say) -> None:
     """Say one figure, of the settings that this job was started with. All ranks call it at once."""
     trainer = _trainer(plan, place, say)
     if trainer is None:
@@ -65,7 +65,7 @@ def as_started(plan: Plan, place: Place, say: Say) -> None:
     say(messages.Tried(messages.named({}), {}, [rate], numerics=False))
 
 
-def _trainer(plan: Plan, place: Place, say: Say) -> Trainer | None:
+def _trainer(plan: WorkerConfig, place: RankContext, say: Say) -> Trainer | None:
     """None where there is nothing to try, which has been said then."""
     if place.ranks < 2:
         say(messages.Lacks("tuning", "there is one rank alone: nothing moves"))
@@ -90,7 +90,7 @@ def _untuned() -> Iterator[None]:
 
 
 class _Tuner:
-    def __init__(self, plan: Plan, place: Place, say: Say, trainer: Trainer) -> None:
+    def __init__(self, plan: WorkerConfig, place: RankContext, say: Say, trainer: Trainer) -> None:
         self._plan, self._place, self._say, self._trainer = plan, place, say, trainer
         self._groups: dict[str, Any] = {}
 
@@ -104,28 +104,28 @@ class _Tuner:
                 dist.destroy_process_group(group)
 
     def _run(self) -> None:
-        singles = [Setting({"bucket_cap_mb": value}) for value in _BUCKETS]
+        singles = [TuneSetting({"bucket_cap_mb": value}) for value in _BUCKETS]
         if self._trainer.device.type == "cpu":
             for value in _DEVICES:
                 self._groups[value] = self._group(int(value))
-            singles += [Setting({"gloo_devices": value}) for value in _DEVICES]
-        self._trainer.lasting(self._plan.seconds, self._try(Setting()))
+            singles += [TuneSetting({"gloo_devices": value}) for value in _DEVICES]
+        self._trainer.lasting(self._plan.seconds, self._try(TuneSetting()))
         figures = self._rounds(0, "one setting at a time", singles)
         together = combined(singles, figures)
         # All ranks have timed for themselves: rank 0's word counts.
-        together = Setting(_pairs(self._place.exchange(_text(together.values))[0]))
+        together = TuneSetting(_pairs(self._place.exchange(_text(together.values))[0]))
         second = [together] if len(together.values) > 1 else []
         if self._plan.tune_numerics:
             for how in ("bf16", "fp16"):
-                second.append(Setting({"compress": how}))
+                second.append(TuneSetting({"compress": how}))
                 if together.values:
-                    second.append(Setting({**together.values, "compress": how}))
+                    second.append(TuneSetting({**together.values, "compress": how}))
         if second:
             self._rounds(1, "the best of them together", second)
 
-    def _rounds(self, group: int, what: str, settings: Sequence[Setting]) -> list[list[float]]:
+    def _rounds(self, group: int, what: str, settings: Sequence[TuneSetting]) -> list[list[float]]:
         """Steps per second of the baseline (first) and of each setting, in each round; said after each."""
-        everything = [Setting(), *settings]
+        everything = [TuneSetting(), *settings]
         figures: list[list[float]] = [[] for _ in everything]
         for number in range(ROUNDS):
             self._say(messages.Progress(f"tuning, {what}: round {number + 1} of {ROUNDS}"))
@@ -152,14 +152,14 @@ class _Tuner:
             if before:
                 os.environ["GLOO_SOCKET_IFNAME"] = before
 
-    def _try(self, setting: Setting) -> float:
+    def _try(self, setting: TuneSetting) -> float:
         options: dict[str, Any] = {"process_group": self._groups[setting.values.get("gloo_devices", "1")]}
         if "bucket_cap_mb" in setting.values:
             options["bucket_cap_mb"] = float(setting.values["bucket_cap_mb"])
         return self._trainer.rate(compress=setting.values.get("compress", "none"), **options)
 
 
-def combined(singles: Sequence[Setting], figures: Sequence[Sequence[float]]) -> Setting:
+def combined(singles: Sequence[TuneSetting], figures: Sequence[Sequence[float]]) -> TuneSetting:
     """Of each kind of setting the best that is better than the baseline, by the median ratio of each round."""
     baseline = figures[0]
     values: dict[str, str] = {}
@@ -169,7 +169,7 @@ def combined(singles: Sequence[Setting], figures: Sequence[Sequence[float]]) -> 
         ratio = statistics.median(one / base for one, base in zip(found, baseline, strict=True))
         if ratio > best.get(name, 1.0):
             best[name], values[name] = ratio, value
-    return Setting(values)
+    return TuneSetting(values)
 
 
 def _text(values: Mapping[str, str]) -> str:

@@ -1,0 +1,135 @@
+"""Pods by hand: the zip alone, two containers one after the other, an API server or given addresses, no launcher."""
+
+from __future__ import annotations
+
+import re
+import signal
+from pathlib import Path
+
+from tests.api_server import FORBIDDEN
+from tests.containers import NET1, Pods, ended, served
+from tests.jobs import until
+from tests.namespaces import ip, isolated
+from torchnet.constants import INDEX_LABEL, RUN_LABEL
+
+
+def static(pods: Pods, rank: int, address: str = "") -> None:
+    given = address or NET1[rank]
+    pods.flags = ("--address-source", f"static:net1={given}/64", "--rank0", NET1[0])
+
+
+def prepared(pods: Pods) -> None:
+    running = []
+    for rank in (0, 1):
+        static(pods, rank)
+        running.append(pods.begin(rank, "prepare"))
+    codes = ended(running)
+    assert [code for code, *_ in codes] == [0, 0], codes
+
+
+@isolated
+def test_two_containers_each_and_three_questions_in_all(tmp_path: Path) -> None:
+    pods = Pods(tmp_path)
+    with served(pods) as server:
+        for rank, (code, out, err) in enumerate(pods.phase("prepare")):
+            assert (code, out) == (0, ""), err
+            assert ("2/2 paths at 1500 bytes" in err) == (rank == 0)
+            assert re.search(r"^torchnet: torchnet's own time: \d\.\d{3} s\n\Z", err, re.MULTILINE)
+            told = pods.message(rank, "prepare")
+            assert (told["node"], told["phase"], told["code"], told["failure"]) == (
+                f"run-{rank}",
+                "prepare",
+                0,
+                None,
+            )
+        # Each for itself, and rank 1 for rank 0: whatever the number of workers, two at most.
+        asked = sorted(line.partition("?")[0].rpartition("/ml/")[2] for line in server.state.asked)
+        assert asked == ["pods", "pods/run-0-x", "pods/run-1-x"]
+        assert server.state.connections == 2
+    # The server is gone: the work needs none.
+    for rank, (code, out, err) in enumerate(pods.phase("work", "a b", "$(x)")):
+        work = pods.place(rank) / "work"
+        assert code == 0, err
+        assert out == f"[{rank}] unpacked {work} {NET1[0]} /tmp a b $(x)\n"
+        assert "not writable" not in err
+        assert ("the same as in the preparation" in err) == (rank == 0)
+        told = pods.message(rank, "work")
+        assert (told["code"], told["receipt"]["codes"]) == (0, {str(rank): 0})
+        assert (told["job"] is None) == (rank == 1)
+
+
+@isolated
+def test_what_the_kernel_and_the_flags_tell_is_not_asked(tmp_path: Path) -> None:
+    """As the launcher's pods are: one question each, whose answer is a pod's metadata."""
+    pods = Pods(tmp_path)
+    pods.attachment, pods.flags = "ml/net@net1", ("--rank0-labels", f"{RUN_LABEL}=run,{INDEX_LABEL}=0")
+    with served(pods) as server:
+        for code, _, err in pods.phase("prepare"):
+            assert code == 0, err
+        asked = sorted(line.partition("?")[0].rpartition("/ml/")[2] for line in server.state.asked)
+        assert asked == ["pods", "pods/run-0-x"]
+
+
+@isolated
+def test_where_the_kernel_leaves_a_doubt_the_own_pod_is_asked_for(tmp_path: Path) -> None:
+    """A second address: network-status says which one is meant, which is not the one that Gloo would take."""
+    pods = Pods(tmp_path)
+    pods.attachment, pods.flags = "ml/net@net1", ("--rank0-labels", f"{RUN_LABEL}=run,{INDEX_LABEL}=0")
+    with pods.far:
+        ip("address add fd00:7::99/64 dev net1 nodad")
+    with served(pods) as server:
+        ((code, _, err),) = pods.phase("prepare", of=(1,))
+        assert code == 4
+        assert "several global addresses" in err
+        assert f"network-status names {NET1[1]}" in err
+        assert [line.rpartition("/")[2] for line in server.state.asked] == ["run-1-x"]
+
+
+@isolated
+def test_a_failing_rank_ends_all_and_all_tell_it(tmp_path: Path) -> None:
+    pods = Pods(tmp_path)
+    prepared(pods)
+    for rank, (code, out, err) in enumerate(pods.phase("work", "fail")):
+        assert code == 42, err
+        assert ("[1!] what went wrong\n" in out) == (rank == 1)
+        assert "torchnet: rank 1 on run-1 exited with code 42\n" in err
+        told = pods.message(rank, "work")
+        assert (told["code"], told["failure"]["rank"], told["failure"]["node"]) == (42, 1, "run-1")
+    assert pods.message(0, "work")["job"]["exit_code"] == 42
+
+
+@isolated
+def test_sigterm_is_told_at_once_and_ends_all(tmp_path: Path) -> None:
+    pods = Pods(tmp_path)
+    prepared(pods)
+    running = [pods.begin(rank, "work", "hang") for rank in (0, 1)]
+    marks = [pods.place(rank) / "work" / "hangs" for rank in (0, 1)]
+    until(lambda: all(mark.exists() for mark in marks), "both scripts hang")
+    running[1].send_signal(signal.SIGTERM)
+    for rank, (code, _, err) in enumerate(ended(running)):
+        assert code == 143, err
+        assert "torchnet: stopped by SIGTERM\n" in err
+        told = pods.message(rank, "work")
+        assert (told["code"], told["failure"]["kind"]) == (143, "interrupted")
+
+
+@isolated
+def test_an_address_that_the_kernel_lacks_is_refused_with_both(tmp_path: Path) -> None:
+    pods = Pods(tmp_path)
+    static(pods, 0, "fd00:7::9")
+    ((code, _, err),) = pods.phase("prepare", of=(0,))
+    assert code == 4
+    assert "--address-source says fd00:7::9, the kernel has fd00:7::1/64" in err
+    assert "fd00:7::9" in pods.message(0, "prepare")["failure"]["text"]
+
+
+@isolated
+def test_without_rights_the_exit_code_is_3(tmp_path: Path) -> None:
+    pods = Pods(tmp_path)
+    with served(pods, FORBIDDEN) as server:
+        for rank, (code, _, err) in enumerate(pods.phase("prepare")):
+            assert code == 3
+            assert f"get pods run-{rank}-x in namespace ml: 403" in err
+            assert "Traceback" not in err
+            assert pods.message(rank, "prepare")["code"] == 3
+        assert len(server.state.asked) <= 20

@@ -1,0 +1,104 @@
+"""The state between a pod's two containers, the copy of the hosts file, and what a worker says at the door."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.agents import spec
+from torchnet.agent import etc_hosts
+from torchnet.agent.handover import FILE, Handover, HandoverSource, put
+from torchnet.agent.rendezvous import JoinRequest
+from torchnet.errors import UsageError
+from torchnet.network.network_status import StatusEntry
+from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable, fingerprint
+
+TABLE = PeerTable(
+    tuple(
+        PeerRow(n, f"run-{n}", f"uid-{n}", (PeerRail("net1", f"fd00::{n + 1}", 9000),), (f"10.0.0.{n + 1}",))
+        for n in range(2)
+    )
+)
+ENTRY = StatusEntry("ml/net", "net1", ("fd00::1",), mac="00:11:22:33:44:55", origin="--address-source")
+STATE = Handover("run", 1, 2, "uid-1", "3", (ENTRY,), ("fd00::1",), TABLE)
+
+
+def test_a_state_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    STATE.write(str(tmp_path))
+    assert Handover.read(str(tmp_path)) == STATE
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+    source = HandoverSource(STATE)
+    assert (source.attachments(), source.rank0()) == ((ENTRY,), ("fd00::1",))
+
+
+def test_a_state_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"state\.json: No such file") as caught:
+        Handover.read(str(tmp_path))
+    assert "--phase prepare" in caught.value.fix
+    STATE.write(str(tmp_path))
+    whole = (tmp_path / FILE).read_text()
+    value = json.loads(whole)
+    others: list[Any] = [{**value, "format": 2}, {**value, "table": "x"}, {**value, "node_rank": "x"}, [], 5]
+    others += [{k: v for k, v in value.items() if k != key} for key in value]
+    for text in [whole[:-20], "", *(json.dumps(other) for other in others)]:
+        (tmp_path / FILE).write_text(text)
+        with pytest.raises(UsageError, match="is no state of this version"):
+            Handover.read(str(tmp_path))
+
+
+def test_a_file_is_put_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    put(path, b"old")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        put(path, b"new")
+    assert [item.read_bytes() for item in tmp_path.iterdir()] == [b"old"]
+
+
+def test_what_was_verified_is_told_by_rank_uid_addresses_and_mtu() -> None:
+    def changed(**fields: Any) -> PeerTable:
+        row = TABLE.rows[1]
+        return PeerTable((TABLE.rows[0], PeerRow(**{**vars(row), **fields})))
+
+    same = fingerprint(TABLE)
+    assert fingerprint(changed(eth0=("10.9.9.9",))) == same
+    assert fingerprint(changed(name="other")) == same
+    for fields in (
+        {"uid": "x"},
+        {"rails": (PeerRail("net1", "fd00::9", 9000),)},
+        {"rails": (PeerRail("net1", "fd00::2", 1500),)},
+        {"rails": (PeerRail("net2", "fd00::2", 9000),)},
+        {"node_rank": 5},
+    ):
+        assert fingerprint(changed(**fields)) != same
+
+
+def test_a_copy_of_the_hosts_file_gets_the_peers(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.write_bytes(b"127.0.0.1\tlocalhost\n\xff odd")
+    for _ in range(2):
+        etc_hosts.write_copy(TABLE, "r", tmp_path / "copy", path=str(own))
+    lines = (tmp_path / "copy").read_bytes().splitlines()
+    assert lines[:2] == [b"127.0.0.1\tlocalhost", b"\xff odd"]
+    assert lines.count(b"fd00::2\trun-1\t# torchnet 'r'") == 1
+    assert b"10.0.0.2\trun-1-frontend\t# torchnet 'r'" in lines
+    assert own.read_bytes() == b"127.0.0.1\tlocalhost\n\xff odd"
+
+
+def test_a_hello_says_who_may_come_in() -> None:
+    told = spec(0, phase="work", start="2")
+    hello = JoinRequest.of(told, TABLE.rows[1], "known")
+    assert JoinRequest.read(json.loads(json.dumps(hello.message()))) == hello
+    assert hello.objection(told, None, late=False) == ""
+    other = spec(0, phase="work", start="3")
+    assert hello.objection(other, None, late=False) == "it belongs to start attempt 2, this is 3"
+    assert "--phase work" in hello.objection(spec(0, start="2"), None, late=False)
+    assert hello.objection(spec(0, phase="prepare", start="2"), None, late=False) == ""

@@ -1,0 +1,172 @@
+"""Small pure parts of the agent: what it is told, streams, the look at torch's library, probes."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from torchnet.agent import preflight, torch_build
+from torchnet.agent.event_loop import EventLoop
+from torchnet.agent.local_processes import _streams, with_site
+from torchnet.agent.preflight import Preflight, wrong_route
+from torchnet.agent.spec import AgentSpec
+from torchnet.network.interface_selection import Rail
+from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable
+
+
+def spec(**fields: Any) -> AgentSpec:
+    return AgentSpec(**{**REQUIRED, **fields})
+
+
+REQUIRED: dict[str, Any] = {
+    "run_id": "r",
+    "nnodes": 3,
+    "node_rank": 1,
+    "nproc_per_node": 2,
+    "command": ("train.py", "--lr", "0.1"),
+    "token": "secret",
+    "python": "python3",
+    "name": "node-1",
+}
+WORDS = st.text(max_size=10)
+TUPLES = st.lists(WORDS, max_size=3).map(tuple)
+
+
+@settings(deadline=None)
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "command": TUPLES,
+            "attachments": TUPLES,
+            "env": st.dictionaries(WORDS, WORDS, max_size=3),
+            "gpus": st.none() | TUPLES,
+            "min_share": st.none() | st.floats(0, 1),
+            "cpus": st.none() | st.floats(0.1, 100),
+            "stdin_rank": st.none() | st.integers(0, 9),
+            "loopback": st.booleans(),
+            "entry": st.sampled_from(["script", "module", "program"]),
+        },
+    )
+)
+def test_what_an_agent_is_told_survives_the_way(fields: dict[str, Any]) -> None:
+    told = spec(**fields)
+    assert AgentSpec.loads(told.dumps()) == told
+
+
+def test_fields_of_a_newer_launcher_are_ignored_and_nonsense_is_refused() -> None:
+    newer = spec().dumps()[:-1] + ', "invented": [1]}'
+    assert AgentSpec.loads(newer) == spec()
+    for text in ("", "[]", '{"run_id": "r"}', "nonsense"):
+        with pytest.raises((ValueError, TypeError)):
+            AgentSpec.loads(text)
+
+
+def test_ranks_of_a_worker() -> None:
+    assert (list(spec().ranks), spec().world_size) == ([2, 3], 6)
+
+
+STREAMS = {
+    ("0", 2): set(),
+    ("", 2): set(),
+    ("1", 2): {"stdout"},
+    ("2", 2): {"stderr"},
+    ("3", 3): {"stdout", "stderr"},
+    ("0:1,1:3", 2): {"stdout"},
+    ("0:1,1:3", 3): {"stdout", "stderr"},
+    ("1:2", 2): set(),
+}
+
+
+@pytest.mark.parametrize(("value", "rank"), STREAMS)
+def test_streams_as_torchrun_writes_them(value: str, rank: int) -> None:
+    assert _streams(value, rank, spec()) == STREAMS[value, rank]
+
+
+def test_the_site_folder_comes_first_and_keeps_the_users_path() -> None:
+    site, *rest = with_site({"PYTHONPATH": "/a:/b", "X": "1"})["PYTHONPATH"].split(os.pathsep)
+    assert os.listdir(site).count("sitecustomize.py") == 1
+    assert rest == ["/a", "/b"]
+    assert with_site({})["PYTHONPATH"] == site
+    assert with_site({"X": "1"})["X"] == "1"
+
+
+def test_a_library_without_libuv_is_told_from_one_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "with").write_bytes(b"\0" * 5000 + b"xxLibUVStoreDaemonxx" + b"\0" * 5000)
+    (tmp_path / "without").write_bytes(b"\0LibUVStore" * 1000)
+    (tmp_path / "empty").write_bytes(b"")
+    found = [
+        torch_build.contains(str(tmp_path / name)) for name in ("with", "without", "empty", "missing", ".")
+    ]
+    assert found == [True, False, None, None, None]
+
+
+def test_the_installed_torch_is_probed_without_importing_it() -> None:
+    where = importlib.util.find_spec("torch")
+    if where is None:
+        pytest.skip("torch is not installed")
+    library = Path(where.submodule_search_locations[0]) / torch_build._LIBRARY  # type: ignore[index]
+    mentions = subprocess.run(["grep", "-q", "LibUVStoreDaemon", library], check=False).returncode == 0
+    assert torch_build.contains(str(library)) is torch_build.probe() is mentions
+
+
+def rail(**fields: Any) -> Rail:
+    return Rail(**{**vars(Rail(0, "host:lo", "lo", "127.0.0.1", 4, 8, 65536)), **fields})
+
+
+def test_probes_are_signed_and_as_large_as_the_mtu() -> None:
+    key = b"k" * 32
+    loop = EventLoop()
+    one = Preflight(loop, key, (rail(),), port=0, loopback=True)
+    try:
+        packet = one._packet(preflight._ASK, 0, 77, 8952)
+        assert len(packet) == 8952
+        assert packet[preflight._HEAD.size :][: preflight._TAG] == one._tag(packet)
+        for place in range(preflight._HEAD.size):
+            changed = packet[:place] + bytes([packet[place] ^ 1]) + packet[place + 1 :]
+            assert one._tag(changed) != one._tag(packet)
+        assert b"k" * 32 not in packet
+    finally:
+        one.close()
+        loop.close()
+
+
+def test_unanswered_probes_are_judged_with_both_ends_and_a_fix() -> None:
+    loop = EventLoop()
+    one = Preflight(loop, b"k", (rail(),), port=0, loopback=True)
+    rows = tuple(
+        PeerRow(n, f"node-{n}", f"u{n}", (PeerRail("lo", f"127.0.0.{n + 1}", 65536),)) for n in range(4)
+    )
+    try:
+        one._probes = [
+            preflight._Probe(1, 0, answered=True),
+            preflight._Probe(2, 0, narrow=True),
+            preflight._Probe(3, 0),
+        ]
+        narrow, away = one._judge(PeerTable(rows), 0)
+        assert narrow.startswith(
+            "node-0 lo to node-2 (127.0.0.3): reached at 576 bytes, not at the full 65536"
+        )
+        assert "fix: raise the MTU" in narrow
+        assert away.startswith("node-0 lo to node-3 (127.0.0.4): not reached from 127.0.0.1 within")
+        assert "fix: ping -I lo 127.0.0.4 on node-0" in away
+    finally:
+        one.close()
+        loop.close()
+
+
+def test_a_route_through_another_interface_is_told_with_the_command_that_mends_it() -> None:
+    wrong = rail(interface="net1", address="10.0.0.1")
+    text = wrong_route("node-0", "node-1", wrong, "127.0.0.1", index_names={1: "lo"})
+    assert text.startswith(
+        "node-0 to node-1 (127.0.0.1): the route leaves through lo with source 127.0.0.1, not"
+    )
+    assert text.endswith("fix: ip route replace 127.0.0.1 dev net1 src 10.0.0.1")
+    assert wrong_route("node-0", "node-1", rail(), "127.0.0.1") == ""

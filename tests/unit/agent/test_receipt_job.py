@@ -1,0 +1,128 @@
+"""The job's receipt: shares only where bytes are behind them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.unit.agents import MB, flow, made, whole
+from torchnet.agent.events import Failure
+
+
+def test_the_share_is_the_backends_part_of_what_peers_exchanged() -> None:
+    found = whole(
+        made(0, {(1, "net1"): flow(90), (1, "eth0"): flow(10)}),
+        made(1, {(0, "net1"): flow(90), (0, "eth0"): flow(10)}),
+    )
+    assert (found["backend_share"], found["proof"]) == (0.9, "measured")
+    assert found["rails"] == [{"interface": "net1", "peer_bytes": 360 * MB, "share": 1.0}]
+    assert (found["exit_code"], found["reason"], found["failure"]) == (0, "done", None)
+    assert found["started"] == "2001-09-09T01:46:40Z"
+    assert found["duration_s"] == 12.346
+    assert [(r["rank"], r["local_rank"], r["node"], r["exit_code"]) for r in found["ranks"]] == [
+        (0, 0, "node-0", 0),
+        (1, 1, "node-0", 0),
+        (2, 0, "node-1", 0),
+        (3, 1, "node-1", 0),
+    ]
+    assert found["findings"] == []
+    assert "codes" not in found["nodes"][0]
+
+
+def test_others_bytes_do_not_count() -> None:
+    one = made(0, {(1, "net1"): flow(5)})
+    one["other_bytes"] = 10**12
+    assert whole(one, made(1, {(0, "net1"): flow(5)}))["backend_share"] == 1
+
+
+UNKNOWN: dict[str, tuple[dict[str, Any], int, str]] = {
+    "loopback": ({"loopback": True}, 2, "loopback: no network was used"),
+    "one node": ({"nnodes": 1}, 1, "one node: nothing crosses a network"),
+    "no receipt": ({}, 0, "no worker left a receipt"),
+    "nothing exchanged": ({}, 3, "the workers exchanged nothing"),
+}
+
+
+@pytest.mark.parametrize("case", UNKNOWN)
+def test_an_unknown_share_is_null_and_below_any_threshold(case: str) -> None:
+    fields, kind, why = UNKNOWN[case]
+    receipts = {
+        0: [],
+        1: [made(0, {})],
+        2: [made(0, {(1, "net1"): flow(5)}), made(1, {})],
+        3: [made(0, {}), made(1, {})],
+    }[kind]
+    found = whole(*receipts, **fields)
+    assert (found["backend_share"], found["proof"], found["proof_reason"]) == (None, "unknown", why)
+    assert found["exit_code"] == 0
+    below = whole(*receipts, **fields, min_share=0.0)
+    assert below["exit_code"] == 5
+    assert below["reason"] == f"the backend's share is below --min-share 0: {why}"
+
+
+def test_a_share_below_the_threshold_is_code_5_and_a_failure_goes_before_it() -> None:
+    receipts = [made(0, {(1, "net1"): flow(9), (1, "eth0"): flow(1)}), made(1, {})]
+    assert whole(*receipts, min_share=0.9)["exit_code"] == 0
+    below = whole(*receipts, min_share=0.9001)
+    assert (below["exit_code"], below["min_share"]) == (5, 0.9001)
+    assert below["reason"] == "the backend's share is below --min-share 0.9001: 0.9000"
+    failure = Failure("script", "rank 3 on node-1 exited with code 42\nand more", 42, rank=3, node="node-1")
+    failed = whole(*receipts, min_share=0.9001, failure=failure, restarts=2)
+    assert (failed["exit_code"], failed["reason"]) == (42, "rank 3 on node-1 exited with code 42")
+    assert failed["failure"]["text"].endswith("and more")
+    assert failed["restarts"] == 2
+
+
+def test_what_was_not_seen_to_the_end_is_inferred() -> None:
+    full, part = made(0, {(1, "net1"): flow(5)}), made(1, {(0, "net1"): flow(5)}, complete=False)
+    assert whole(full, part)["proof"] == "inferred"
+    missing = whole(full)
+    assert (missing["backend_share"], missing["proof"]) == (1, "inferred")
+    assert missing["findings"] == ["1 of 2 workers left no receipt"]
+    assert [rank["rank"] for rank in missing["ranks"]] == [0, 1]
+
+
+def test_rdma_counts_for_the_backend_and_is_inferred() -> None:
+    one, two = made(0, {(1, "eth0"): flow(1)}), made(1, {(0, "eth0"): flow(1)})
+    one["rdma_bytes"] = two["rdma_bytes"] = {"mlx5_0/1": 18 * MB}
+    found = whole(one, two)
+    assert (found["backend_share"], found["proof"]) == (0.9, "inferred")
+    assert "RDMA" in found["proof_reason"]
+
+
+def test_rdma_of_which_nothing_tells_where_it_went_makes_the_share_unknown() -> None:
+    one, two = made(0, {(1, "net1"): flow(1)}), made(1, {(0, "net1"): flow(1)})
+    two["rdma_stray"] = {"mlx5_0/1": 18 * MB}
+    found = whole(one, two)
+    assert (found["backend_share"], found["proof"]) == (None, "unknown")
+    assert found["proof_reason"].endswith("nothing tells whether they are on a rail: node-1 mlx5_0/1")
+    assert whole(one, two, min_share=0.5)["exit_code"] == 5
+    assert found["nodes"][1]["rdma_stray"] == two["rdma_stray"]
+    # A port's own chatter is not the job's; that of a worker's ports together may be.
+    for most, proof in ((64 << 10, "measured"), ((64 << 10) + 1, "unknown")):
+        two["rdma_stray"] = {"mlx5_0/1": 64 << 10, "mlx5_1/1": most}
+        found = whole(one, two)
+        assert (found["proof"], found["nodes"][1]["rdma_stray"]) == (proof, two["rdma_stray"])
+
+
+def test_unequal_rails_are_named() -> None:
+    peers = {(1, "net1"): flow(10), (1, "net2"): flow(4)}
+    back = {(0, "net1"): flow(10), (0, "net2"): flow(4)}
+    found = whole(made(0, peers, count=2), made(1, back, count=2))
+    assert [(r["interface"], r["peer_bytes"], r["share"]) for r in found["rails"]] == [
+        ("net1", 40 * MB, 0.714286),
+        ("net2", 16 * MB, 0.285714),
+    ]
+    assert found["findings"] == ["rails are unequal: net2 carried 16000000 bytes, net1 40000000"]
+    assert found["backend_share"] == 1
+    even = {(1, "net1"): flow(10), (1, "net2"): flow(6)}
+    assert whole(made(0, even, count=2), made(1, {}, count=2))["findings"] == []
+    little = {(1, "net1"): flow(0.4), (1, "net2"): flow(0)}  # the store's alone
+    assert whole(made(0, little, count=2), made(1, {}, count=2))["findings"] == []
+
+
+def test_receipts_come_in_any_order() -> None:
+    found = whole(made(1, {(0, "net1"): flow(1)}), made(0, {(1, "net1"): flow(1)}))
+    assert [node["node"] for node in found["nodes"]] == ["node-0", "node-1"]
+    assert [rank["rank"] for rank in found["ranks"]] == [0, 1, 2, 3]

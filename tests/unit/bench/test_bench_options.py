@@ -1,0 +1,118 @@
+"""What people ask of a benchmark: defaults, what gives way to what, and all wrong values at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.unit.bench_asked import GIB, asked, wrong
+from torchnet.bench.worker.busbw import COLLECTIVES
+from torchnet.bench.worker.pairs import WARM
+from torchnet.bench.worker.rank_context import PATIENCE
+
+
+def test_without_a_word_it_is_an_all_reduce_of_nccl_tests_usual_sizes() -> None:
+    found = asked()
+    assert found.collectives == ("all_reduce",)
+    assert (found.sizes.least, found.sizes.most, found.sizes.factor) == (1024, 256 << 20, 4)
+    assert not found.largest_typed
+
+
+def test_collectives_are_a_list_with_commas_or_all() -> None:
+    assert asked("all_gather,reduce", "all-gather").collectives == ("all_gather", "reduce")
+    assert asked("all").collectives == COLLECTIVES
+
+
+def test_a_report_and_results_are_two_files_whatever_leads_to_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("x")
+    for other in ("./x", str(tmp_path / "x"), "link"):
+        assert "is the same file as --json" in wrong(html=other, json="x")[0]
+    assert wrong(html="y", json="x") == []
+    assert wrong(html="./-", json="-") == []
+
+
+@pytest.mark.parametrize(
+    ("given", "least", "most"),
+    [
+        ({"min_bytes": "8", "max_bytes": "1G"}, 8, GIB),
+        ({"min_bytes": "1G"}, GIB, GIB),
+        ({"max_bytes": "512"}, 512, 512),
+        ({"max_bytes": "1MiB"}, 1024, 1 << 20),
+    ],
+)
+def test_a_default_gives_way_to_what_was_typed(given: dict[str, str], least: int, most: int) -> None:
+    sizes = asked(**given).sizes
+    assert (sizes.least, sizes.most) == (least, most)
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"min_bytes": "8X"}, '--min-bytes: "8X" is no size: a number of bytes'),
+        ({"max_bytes": "-1"}, '--max-bytes: "-1" is no size'),
+        ({"max_bytes": "0"}, '--max-bytes: "0" is no size'),
+        ({"min_bytes": "2M", "max_bytes": "1M"}, "--min-bytes: 2M is more than --max-bytes 1M"),
+        ({"factor": "1"}, '--factor: "1" is not greater than 1'),
+        ({"factor": "nan"}, '--factor: "nan" is not a number'),
+        ({"factor": "1.01"}, "--factor: 1.01 gives more than 200 sizes"),
+        ({"iters": "0"}, '--iters: "0" is too small'),
+        ({"iters": "3", "seconds": "1"}, "--iters: says how many calls there are, and --seconds how long"),
+        ({"seconds": "0"}, '--seconds: "0" is too short'),
+        ({"seconds": "2h"}, '--seconds: "2h" is too long; valid: 0.5, 2s, 1min, … up to 1h'),
+        ({"tcp_seconds": "11min"}, '--tcp-seconds: "11min" is too long; valid: 0, or 0.1s to 10min'),
+        ({"tcp_seconds": "1ms"}, '--tcp-seconds: "1ms" is too short; valid: 0, or 0.1s to 10min'),
+        ({"dtype": "float31"}, 'did you mean "float32"?'),
+        ({"redop": "mean"}, '--redop: "mean" is not one of its values'),
+        ({"streams": "65"}, '--streams: "65" is too large'),
+        ({"compare": "a/b"}, '--compare: "a/b" is no interface'),
+        ({"line": "10Gbps"}, "is ambiguous"),
+        ({"html": "-"}, '--html: "-" is stdout'),
+        ({"html": "x", "json": "x"}, "--html: is the same file as --json"),
+    ],
+    ids=str,
+)
+def test_a_wrong_value_is_told_with_its_flag(given: dict[str, str], text: str) -> None:
+    (line,) = wrong(**given)
+    assert text in line
+
+
+def test_an_unknown_collective_is_told_with_the_nearest_and_with_all() -> None:
+    (line,) = wrong("al_reduce")
+    assert line.startswith(
+        'COLLECTIVES: "al_reduce" is no collective; did you mean "all_reduce"?; valid: all_reduce,'
+    )
+
+
+def test_raw_tcp_takes_no_longer_than_the_other_nodes_wait() -> None:
+    values = ("0", "100ms", "10min")
+    assert [asked(tcp_seconds=value).tcp_seconds for value in values] == [0, 0.1, 600]
+    # A pair measures three times; nearly half of the time is left for its connections and small messages.
+    assert 0.55 * PATIENCE.total_seconds() > 3 * (600 + WARM)
+
+
+@pytest.mark.parametrize(
+    ("words", "given", "text"),
+    [
+        (["all_gather", "broadcast"], {"redop": "max"}, "--redop: is for all_reduce, reduce_scatter, reduce"),
+        (["send_recv"], {"redop": "sum"}, "--redop: is for all_reduce, reduce_scatter, reduce"),
+        ([], {"root": "1"}, "--root: is for broadcast, reduce: none of them is measured"),
+        (["reduce_scatter"], {"root": "0"}, "--root: is for broadcast, reduce"),
+    ],
+    ids=str,
+)
+def test_what_is_typed_and_has_no_effect_is_told(words: list[str], given: dict[str, str], text: str) -> None:
+    (line,) = wrong(*words, **given)
+    assert line.startswith(text)
+
+
+def test_what_one_of_the_collectives_needs_is_taken() -> None:
+    assert wrong("all_gather,reduce", redop="max", root="1") == []
+    assert wrong("all", redop="max", root="1") == []
+    assert wrong("send_recv") == []
+    # Of a word that is not known nobody knows what it would need.
+    (line,) = wrong("broadcst", root="1")
+    assert line.startswith("COLLECTIVES")

@@ -1,0 +1,130 @@
+"""The job that measures what was asked for: its plan, and what it has not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.unit.bench_asked import GIB, PODS, a_plan, arguments
+from torchnet.bench import job
+from torchnet.bench.bench_options import read
+from torchnet.bench.job import planned
+from torchnet.config.validation_errors import SpecError
+
+
+@pytest.fixture(autouse=True)
+def _memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "available", lambda: (64 * GIB, "on this machine"))
+
+
+def test_all_that_is_wrong_is_told_at_once_with_what_is_wrong_in_the_job() -> None:
+    with pytest.raises(SpecError) as caught:
+        a_plan("foo", flags={"nnodes": "0", "network.rate": "fast"}, iters="x", dtype="y")
+    text = str(caught.value)
+    assert "5 things are wrong with this benchmark" in text
+    assert all(name in text for name in ("nnodes", "network.rate", "COLLECTIVES", "--iters", "--dtype"))
+    assert text.endswith("fix: torchnet bench --help")
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "flags", "text"),
+    [
+        ({"backend": "nccl"}, {}, "--backend: nccl needs a GPU"),
+        ({"compare": "net1"}, {}, "--compare: net1 is the backend's own interface"),
+        ({"compare": "eth7"}, {}, '--compare: there is no "eth7" in a local node'),
+        ({"compare": "eth0"}, {"network.networks": ["loopback"]}, "--compare: has nothing to compare with"),
+        ({"compare": "eth0"}, {"nnodes": "1"}, "--compare: needs two nodes"),
+        ({"pairs": True}, {"nnodes": "1"}, "--pairs: needs two nodes"),
+        ({"streams": "4"}, {"nnodes": "1"}, "--streams: needs two nodes"),
+        ({"line": "10gbit"}, {"nnodes": "1"}, "--line: needs two nodes"),
+        (
+            {"pairs": True, "tcp_seconds": "0"},
+            {},
+            "--pairs: is about raw TCP, which --tcp-seconds 0 leaves out",
+        ),
+        (
+            {"streams": "4", "tcp_seconds": "0"},
+            {},
+            "--streams: is about raw TCP, which --tcp-seconds 0 leaves out",
+        ),
+    ],
+    ids=str,
+)
+def test_what_the_job_has_not_is_told(given: dict[str, str], flags: dict[str, object], text: str) -> None:
+    with pytest.raises(SpecError, match=None) as caught:
+        a_plan(flags=flags, **given)
+    assert text in str(caught.value)
+
+
+def test_a_root_is_one_of_the_jobs_ranks() -> None:
+    with pytest.raises(SpecError, match="--root: is 2, and the job's ranks are 0 to 1"):
+        a_plan("broadcast", root="2")
+    assert arguments(a_plan("broadcast", root="15", flags={**PODS, "kubernetes.gpus": "8"})).root == 15
+
+
+@pytest.mark.parametrize(
+    ("words", "given", "place", "text"),
+    [
+        (
+            ["all"],
+            {"dtype": "int32"},
+            {},
+            "avg of int32 is NCCL's alone, and without a GPU for each process it is Gloo: this machine has none",
+        ),
+        (["reduce"], {"dtype": "uint8"}, {"flags": PODS}, "is Gloo: say --gpus N"),
+        (["reduce"], {"dtype": "int8", "backend": "gloo"}, {"gpus": "0,1"}, "alone, and --backend is gloo"),
+        (["reduce"], {"dtype": "int8"}, {"gpus": "0,1"}, None),
+        (["reduce"], {"dtype": "int8"}, {"flags": {**PODS, "kubernetes.gpus": "8"}}, None),
+        (["reduce", "broadcast"], {"backend": "gloo"}, {}, None),
+    ],
+    ids=str,
+)
+def test_gloo_has_no_average_of_whole_numbers(
+    words: list[str], given: dict[str, Any], place: dict[str, Any], text: str | None
+) -> None:
+    if text is None:
+        assert arguments(a_plan(*words, redop="avg", **given, **place)).redop == "avg"
+        return
+    with pytest.raises(SpecError) as caught:
+        a_plan(*words, redop="avg", **given, **place)
+    assert "one thing is wrong" in str(caught.value)
+    assert f"--redop: avg of {given['dtype']}" in str(caught.value)
+    assert text in str(caught.value)
+
+
+def test_the_plan_holds_what_was_asked_for() -> None:
+    wish = a_plan(
+        "reduce", min_bytes="8", max_bytes="64", factor="2", iters="5", root="1", no_check=True, pairs=True
+    )
+    found = arguments(wish)
+    assert (found.collectives, found.sizes) == (("reduce",), (8, 16, 32, 64))
+    assert (found.iters, found.root, found.check, found.pairs) == (5, 1, False, "all")
+    assert wish.resolved.job.run_id == "bench-abc"
+    assert wish.resolved.job.script.endswith("torchnet/bench/worker/run.py")
+
+
+def test_what_changes_the_results_is_tuned_where_it_is_asked_for() -> None:
+    asked_for = [(found.tune, found.tune_numerics) for found in map(arguments, (
+        a_plan(), a_plan(tune=True), a_plan(tune_numerics=True)
+    ))]  # fmt: skip
+    assert asked_for == [(False, False), (True, False), (True, True)]
+
+
+def test_raw_tcp_can_be_left_out_and_one_node_has_none() -> None:
+    assert arguments(a_plan()).pairs == "ring"
+    assert arguments(a_plan(tcp_seconds="0")).pairs == "none"
+    assert arguments(a_plan(flags={"nnodes": "1"})).pairs == "none"
+
+
+def test_the_files_script_and_its_outputs_ways_are_not_the_benchmarks(tmp_path: Any) -> None:
+    (tmp_path / "torchnet.toml").write_text(
+        'script = "train.py"\nargs = ["-x"]\nmodule = true\nnnodes = 3\n'
+        '[output]\nredirects = "3"\njson = "r.json"\nmin_share = 0.5\n[run]\nmax_restarts = 5\n'
+    )
+    found, problems = read((), {})
+    job = planned(found, problems, {}, {"TORCHNET_TEE": "3"}, str(tmp_path), None, "x").resolved.job
+    assert (job.nnodes, job.module, job.output.redirects, job.output.tee) == (3, False, "0", "0")
+    assert (job.output.json_path, job.output.min_share, job.run.max_restarts) == (None, None, 0)
+    assert job.script.endswith("run.py")

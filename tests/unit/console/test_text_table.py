@@ -1,0 +1,42 @@
+"""Plain tables, wrapped to a width."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from torchnet.console.text_table import table
+
+WORDS = st.text(st.sampled_from("abc /-"), max_size=80)
+
+
+def test_columns_are_lined_up() -> None:
+    assert table(("NAME", "WHY"), [("A", "because"), ("LONG", "")], 80) == "NAME  WHY\nA     because\nLONG\n"
+
+
+def test_cells_are_wrapped_and_paths_broken_after_slashes() -> None:
+    shown = table(
+        ("N", "SOURCE"), [("x", "torch/distributed/elastic/agent/server/local_elastic_agent.py")], 40
+    )
+    assert shown.splitlines()[1:] == [
+        "x  torch/distributed/elastic/agent/",
+        "   server/local_elastic_agent.py",
+    ]
+
+
+def test_narrow_tables_become_paragraphs() -> None:
+    shown = table(("NAME", "WHY", "SOURCE"), [("A_LONG_NAME_INDEED", "w" * 30, "s" * 30)], 50)
+    assert shown == f"A_LONG_NAME_INDEED\n  WHY: {'w' * 30}\n  SOURCE: {'s' * 30}\n\n"
+
+
+@settings(deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.text("abc", max_size=10), WORDS, WORDS), max_size=4),
+    width=st.integers(40, 200),
+)
+def test_no_line_is_too_long_and_no_word_is_lost(rows: list[tuple[str, str, str]], width: int) -> None:
+    shown = table(("NAME", "WHY", "SOURCE"), rows, width)
+    assert all(len(line) <= width for line in shown.splitlines())
+    for row in rows:
+        for letter in "abc/-":
+            assert shown.count(letter) >= sum(cell.count(letter) for cell in row)

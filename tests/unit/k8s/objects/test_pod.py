@@ -1,0 +1,234 @@
+"""A worker's pod: its security, resources, flags and mounts, and what the user's template changes of it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from tests.unit.pod_security import containers, restricted
+from tests.unit.rendered import FORMS, command_of, env_of, pod_template, render
+from torchnet import constants
+from torchnet.config.fields import BY_PATH
+from torchnet.config.k8s_syntax import ANNOTATIONS_FREE, ANNOTATIONS_LIMIT
+from torchnet.errors import UsageError
+from torchnet.k8s.objects.run_objects import pod_of
+
+FIXED: dict[str, Any] = {"static_ips": ["10.0.0.1-10.0.0.9/24"]}
+
+
+each_kind = pytest.mark.parametrize(
+    "more",
+    [*({"workload": form} | one for form in FORMS for one in ({}, {"code": "pvc:a/b"}, {"gpus": 8})), FIXED],
+    ids=str,
+)
+
+
+def spec_of(more: dict[str, Any]) -> dict[str, Any]:
+    found = render(volumes=["pvc:a:/a", "configmap:c:/c", "emptydir:/e"], secrets=["s:/s"], **more)
+    spec: dict[str, Any] = pod_of(found)["spec"]
+    return spec
+
+
+@each_kind
+def test_pod_security_restricted_holds(more: dict[str, Any]) -> None:
+    assert list(restricted(spec_of(more))) == []
+
+
+@each_kind
+def test_every_mount_has_its_volume_and_every_volume_a_mount(more: dict[str, Any]) -> None:
+    spec = spec_of(more)
+    mounted = {mount["name"] for one in containers(spec) for mount in one["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in spec["volumes"]}
+
+
+def test_the_check_of_pod_security_finds_what_is_forbidden() -> None:
+    spec = pod_template(render(security="rdma", volumes=["hostpath:/dev:/d"]))["spec"]
+    found = " ".join(restricted(spec))
+    for part in ("hostPath", "IPC_LOCK", "worker is root", "prepare may be root", "worker keeps"):
+        assert part in found
+
+
+def test_rdma_is_root_with_locked_memory() -> None:
+    spec = pod_template(render(security="rdma"))["spec"]
+    assert spec["securityContext"]["runAsUser"] == 0
+    assert spec["containers"][0]["securityContext"]["capabilities"]["add"] == ["IPC_LOCK"]
+    assert "add" not in spec["initContainers"][0]["securityContext"]["capabilities"]
+    assert "HOME" not in env_of(spec)
+
+
+@pytest.mark.parametrize(
+    ("more", "requests", "limits"),
+    [
+        ({}, ("1", "2Gi"), ("1", "2Gi")),
+        ({"job_nproc_per_node": 3}, ("3", "6Gi"), ("3", "6Gi")),
+        ({"gpus": 8}, ("32", "128Gi"), ("32", "128Gi")),
+        ({"cpus": "500m:2", "memory": "1Gi:4Gi"}, ("500m", "1Gi"), ("2", "4Gi")),
+    ],
+    ids=str,
+)
+def test_every_container_has_requests_and_limits(more: dict[str, Any], requests: Any, limits: Any) -> None:
+    for one in containers(pod_template(render(**more))["spec"]):
+        for what, expected in (("requests", requests), ("limits", limits)):
+            assert (one["resources"][what]["cpu"], one["resources"][what]["memory"]) == expected
+        gpus = one["resources"]["limits"].get("nvidia.com/gpu")
+        assert gpus == (str(more["gpus"]) if "gpus" in more and one["name"] == "worker" else None)
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({}, "1"),
+        ({"gpus": 4}, "4"),
+        ({"gpus": 4, "job_nproc_per_node": 2}, "2"),
+        ({"gpus": 4, "job_nproc_per_node": "gpu"}, "4"),
+        ({"cpus": "6:8", "job_nproc_per_node": "cpu"}, "6"),
+        ({"cpus": "500m", "job_nproc_per_node": "cpu"}, "1"),
+        ({"gpus": 2, "cpus": "6", "job_nproc_per_node": "auto"}, "2"),
+        ({"cpus": "6", "job_nproc_per_node": "auto"}, "6"),
+    ],
+    ids=str,
+)
+def test_how_many_processes_a_worker_has(more: dict[str, Any], expected: str) -> None:
+    words = command_of(pod_template(render(**more))["spec"], "worker")
+    assert words[words.index("--nproc-per-node") + 1] == expected
+
+
+def test_the_flags_in_common_reach_the_pod() -> None:
+    found = render(
+        volumes=["d=pvc:claim:/data:ro", "emptydir:1Gi:/scratch"],
+        secrets=["keys", "files:/etc/files"],
+        node_selector={"zone": "a"},
+        tolerations=["gpu=yes:NoSchedule", "spot"],
+        priority_class="high",
+        image_pull_secrets=["pull"],
+        shm_size="8Gi",
+        job_env={"A": "1"},
+        job_run={"grace": 2.5, "timeout": 3600, "start_timeout": 60},
+    )
+    spec = pod_template(found)["spec"]
+    worker = spec["containers"][0]
+    mounts = {mount["mountPath"]: mount for mount in worker["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    assert mounts["/data"] == {"name": "d", "mountPath": "/data", "readOnly": True}
+    assert volumes["d"]["persistentVolumeClaim"] == {"claimName": "claim", "readOnly": True}
+    assert volumes[mounts["/scratch"]["name"]]["emptyDir"] == {"sizeLimit": "1Gi"}
+    assert volumes[mounts["/etc/files"]["name"]]["secret"]["secretName"] == "files"
+    assert worker["envFrom"] == [{"secretRef": {"name": "keys"}}]
+    assert spec["nodeSelector"] == {"zone": "a"}
+    assert spec["tolerations"] == [
+        {"key": "gpu", "operator": "Equal", "value": "yes", "effect": "NoSchedule"},
+        {"key": "spot", "operator": "Exists"},
+    ]
+    assert (spec["priorityClassName"], spec["imagePullSecrets"]) == ("high", [{"name": "pull"}])
+    assert volumes["shm"]["emptyDir"] == {"medium": "Memory", "sizeLimit": "8Gi"}
+    assert env_of(spec)["A"] == "1"
+    assert "A" not in env_of(spec, "prepare")
+    for name in ("worker", "prepare"):
+        assert env_of(spec, name)["TORCHNET_HOST"] == {"fieldRef": {"fieldPath": "spec.nodeName"}}
+    assert spec["terminationGracePeriodSeconds"] >= 3 + 5
+    assert spec["activeDeadlineSeconds"] >= 3660
+
+
+@pytest.mark.parametrize(("spread", "else_"), [("soft", "ScheduleAnyway"), ("hard", "DoNotSchedule")])
+def test_workers_are_spread_as_the_flags_help_says(spread: str, else_: str) -> None:
+    """Evenly, so that four workers have a place on two nodes; not one on each node."""
+    assert pod_template(render(spread=spread))["spec"]["topologySpreadConstraints"] == [
+        {
+            "maxSkew": 1,
+            "topologyKey": "kubernetes.io/hostname",
+            "whenUnsatisfiable": else_,
+            "labelSelector": {"matchLabels": {"torchnet/run": "train"}},
+        }
+    ]
+    assert BY_PATH["kubernetes.spread"].help.startswith("Workers evenly over the nodes: none, soft")
+    assert "topologySpreadConstraints" not in pod_template(render(spread="none"))["spec"]
+
+
+def test_hosts_are_there_without_root() -> None:
+    spec = pod_template(render())["spec"]
+    worker = {mount["mountPath"]: mount for mount in spec["containers"][0]["volumeMounts"]}
+    assert worker["/etc/hosts"] == {
+        "name": "state",
+        "mountPath": "/etc/hosts",
+        "subPath": "hosts",
+        "readOnly": True,
+    }
+    assert "/etc/hosts" not in {mount["mountPath"] for mount in spec["initContainers"][0]["volumeMounts"]}
+
+
+@pytest.mark.parametrize("more", [{}, {"code": "pvc:a/b"}], ids=str)
+def test_a_volume_cannot_stand_where_a_worker_has_something(more: dict[str, Any]) -> None:
+    paths = {
+        mount["mountPath"]
+        for one in containers(pod_template(render(**more))["spec"])
+        for mount in one["volumeMounts"]
+    }
+    assert len(paths) >= 7
+    for path in paths:
+        for place in (path, f"{path}/x", f"/{path}/.//"):
+            with pytest.raises(ValueError, match="torchnet or the system needs"):
+                render(volumes=[f"emptydir:{place}"])
+            with pytest.raises(ValueError, match="torchnet or the system needs"):
+                render(secrets=[f"s:{place}"])
+        render(volumes=[f"emptydir:{path}-x"])
+
+
+# -- the user's template
+
+
+def test_a_template_is_merged_into_every_worker() -> None:
+    patch = {
+        "metadata": {"labels": {"a": "b"}},
+        "spec": {
+            "hostname": None,
+            "dnsPolicy": "None",
+            "containers": [
+                {
+                    "name": "worker",
+                    "env": [{"name": "NCCL_DEBUG", "value": "INFO"}],
+                    "resources": {"limits": {"cpu": "8"}},
+                },
+                {"name": "sidecar", "image": "s:1"},
+            ],
+        },
+    }
+    for form in FORMS:
+        for index in (0, 3):
+            made = pod_of(render(workload=form, patch=patch), index)
+            assert made["metadata"]["labels"]["a"] == "b"
+            assert made["spec"]["dnsPolicy"] == "None"
+            env = env_of(made["spec"])
+            assert (env["NCCL_DEBUG"], env["JOB_COMPLETION_INDEX"]) == ("INFO", str(index))
+            assert "sidecar" in [one["name"] for one in made["spec"]["containers"]]
+
+
+def test_a_templates_annotations_count_with_the_others() -> None:
+    """The status of a pod whose annotations are full finds no room, and it never starts."""
+    most = ANNOTATIONS_LIMIT - ANNOTATIONS_FREE
+    more: dict[str, Any] = {"annotations": {"a": "x" * (most - 1002)}}
+    render(**more, patch={"metadata": {"annotations": {"b": "é" * 500}, "labels": {"c": "d"}}})
+    render(annotations={"a": "x" * (most - 1)}, patch={"metadata": {"labels": {"c": "d"}}})
+    with pytest.raises(UsageError, match=f"{most + 1} bytes, and {most} are the most"):
+        render(**more, patch={"metadata": {"annotations": {"b": "é" * 500 + "x"}}})
+
+
+@pytest.mark.parametrize(
+    ("patch", "part"),
+    [
+        ({"metadata": {"labels": {"torchnet/run": "x"}}}, "torchnet/run"),
+        ({"metadata": {"labels": None}}, "torchnet/run"),
+        ({"metadata": {"annotations": {constants.NETWORKS_ANNOTATION: "[]"}}}, "--network"),
+        ({"spec": {"restartPolicy": "Always"}}, "restartPolicy"),
+        ({"spec": {"containers": [{"name": "worker", "$patch": "delete"}]}}, "worker is gone"),
+        ({"spec": {"initContainers": [{"$patch": "replace"}, {"name": "x"}]}}, "prepare is gone"),
+        ({"spec": {"containers": [{"name": "worker", "command": ["sleep"]}]}}, "command of worker"),
+        ({"spec": {"containers": [{"name": "worker", "args": ["x"]}]}}, "command of worker"),
+        ({"spec": None}, "prepare is gone"),
+    ],
+    ids=str,
+)
+def test_a_template_cannot_make_a_worker_something_else(patch: dict[str, Any], part: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(part)):
+        render(patch=patch)

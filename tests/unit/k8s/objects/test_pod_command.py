@@ -1,0 +1,168 @@
+"""What a worker runs: where its code is, what the agent is told, and texts that arrive as they were typed."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.unit.rendered import command_of, each_form, env_of, job, only, pod_template, render, text_of
+from torchnet import constants
+from torchnet.agent.command_line import parse
+from torchnet.k8s.objects.code_bundle import CodeBundle
+from torchnet.k8s.objects.pod import literal
+from torchnet.k8s.objects.run_objects import objects, pod_of
+
+# -- where the code is
+
+
+def test_the_code_travels_in_a_configmap_that_cannot_change() -> None:
+    found = render()
+    config = only(found, "ConfigMap")
+    assert config["immutable"] is True
+    assert {key: base64.b64decode(value) for key, value in config["binaryData"].items()} == {
+        "torchnet.zip": b"PK agent",
+        "code.zip": b"PK code",
+    }
+    spec = pod_template(found)["spec"]
+    assert spec["containers"][0]["workingDir"] == constants.WORK_DIR
+    assert "--code" in command_of(spec, "prepare")
+    assert "--code" not in command_of(spec, "worker")
+
+
+def test_code_in_the_image_or_on_a_volume_does_not_travel() -> None:
+    there = CodeBundle(b"PK agent", None, "src/train.py")
+    for code in ("image", "pvc:claim/a/b", "pvc:claim"):
+        found = objects(job(code=code), "train", "ml", "t", there)
+        assert list(only(found, "ConfigMap")["binaryData"]) == ["torchnet.zip"]
+        worker = pod_template(found)["spec"]["containers"][0]
+        assert "--code" not in command_of(pod_template(found)["spec"], "prepare")
+        assert worker["command"][-1] == "src/train.py"
+        script = [mount for mount in worker["volumeMounts"] if mount["name"] == "script"]
+        if code == "image":
+            assert "workingDir" not in worker
+            assert script == []
+        else:
+            assert worker["workingDir"] == script[0]["mountPath"] == "/code"
+            assert script[0].get("subPath") == {"pvc:claim": None, "pvc:claim/a/b": "a/b"}[code]
+
+
+# -- what the agent is told
+
+
+@each_form
+def test_the_agent_understands_every_flag(form: str) -> None:
+    more: dict[str, Any] = {"static_ips": ["10.0.0.1-10.0.0.9/24"]} if form == "pods" else {}
+    found = render(
+        workload=form,
+        job_args=("--lr", "1"),
+        job_output={"min_share": 0.5, "measure": True},
+        job_module=True,
+        **more,
+    )
+    for phase, name in (("prepare", "prepare"), ("work", "worker")):
+        words = command_of(pod_of(found, 1)["spec"], name)
+        assert words[:3] == ["python3", "/torchnet/torchnet.zip", "agent"]
+        known = parse([word.replace("$(JOB_COMPLETION_INDEX)", "1") for word in words[3:]])
+        assert (known.phase, known.node_rank, known.name, known.nnodes, known.run_id) == (
+            phase,
+            1,
+            "train-1",
+            4,
+            "train",
+        )
+        assert (known.module, known.min_share, known.measure) == (True, 0.5, True)
+        assert known.command == ["train.py", "--lr", "1"]
+
+
+START = {
+    "name": "TORCHNET_START",
+    "valueFrom": {"fieldRef": {"fieldPath": f"metadata.labels['{constants.ATTEMPT_LABEL}']"}},
+}
+RANK0 = {
+    "job": ["torchnet/run=train", "batch.kubernetes.io/job-completion-index=0"],
+    # Of a gang's two starts, whose pods are there side by side, the pod's own.
+    "jobset": [
+        *("torchnet/run=train", "batch.kubernetes.io/job-completion-index=0"),
+        "jobset.sigs.k8s.io/restart-attempt=$(TORCHNET_START)",
+    ],
+    "pods": ["torchnet/run=train", "torchnet/node-rank=0"],
+}
+
+
+@each_form
+def test_rank_0_is_looked_for_by_labels_that_it_alone_has(form: str) -> None:
+    found = render(workload=form)
+    spec = pod_template(found)["spec"]
+    words = command_of(spec, "prepare")
+    said = words[words.index("--rank0-labels") + 1].split(",")
+    assert said == RANK0[form]
+    (init,) = spec["initContainers"]
+    # Kubernetes puts variables of the container's own into its command, and leaves others as they are.
+    assert (START in init["env"]) == (form == "jobset")
+    for index in range(4):
+        labels = pod_of(found, index)["metadata"]["labels"] | {constants.ATTEMPT_LABEL: "$(TORCHNET_START)"}
+        has = [f"{key}={value}" in said for key, value in labels.items()]
+        assert (has.count(True) == len(said)) == (index == 0)
+
+
+# -- hostile texts are carried as data
+
+
+HOSTILE = [
+    "a\nb",
+    ": {}",
+    "\x1b[31m",
+    "$(HOME)",
+    "$$(HOME)",
+    "$$",
+    "$",
+    "$(",
+    "\u202e",
+    "a # b",
+    "- x",
+    "{{.}}",
+    "é😀",
+    "",
+]
+
+
+def expanded(text: str, variables: dict[str, str]) -> str:
+    """As k8s.io/kubernetes/third_party/forked/golang/expansion does it, from its documentation."""
+    result, place = "", 0
+    while place < len(text):
+        if text[place] == "$" and place + 1 < len(text):
+            following = text[place + 1]
+            if following == "$":
+                result, place = result + "$", place + 2
+                continue
+            end = text.find(")", place) if following == "(" else -1
+            if end > 0:
+                name = text[place + 2 : end]
+                result, place = result + variables.get(name, f"$({name})"), end + 1
+                continue
+        result, place = result + text[place], place + 1
+    return result
+
+
+@given(st.text("$()A B", max_size=12) | st.text(max_size=20))
+def test_kubernetes_leaves_texts_as_they_were_typed(text: str) -> None:
+    assert expanded(literal(text), {"A": "expanded", "": "nothing", "A B": "x"}) == text
+
+
+def test_the_expansion_is_one() -> None:
+    assert expanded("x$(A)$$(A)$B", {"A": "1"}) == "x1$(A)$B"
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.sampled_from(HOSTILE) | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
+def test_hostile_values_are_carried_as_data(value: str) -> None:
+    found = render(annotations={"x.example/y": value}, job_env={"V": value}, job_args=(value, "end"))
+    read = yaml.safe_load(text_of(found[-1:]))
+    assert read["metadata"]["annotations"]["x.example/y"] == value
+    spec = read["spec"]["template"]["spec"]
+    assert expanded(env_of(spec)["V"], {"HOME": "x"}) == value
+    assert [expanded(word, {"HOME": "x"}) for word in command_of(spec, "worker")[-2:]] == [value, "end"]

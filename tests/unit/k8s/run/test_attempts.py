@@ -1,0 +1,253 @@
+"""Runs that are suspended, resumed and evicted while a launcher watches them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.api_store import Store, forbidden, stamp, storing
+from tests.unit.aside import interrupt, until
+from tests.unit.k8s.run.test_monitor import ATTACHED, Watched, asked, plain
+from tests.unit.kubernetes_objects import (
+    RUN,
+    ended,
+    facts,
+    failure,
+    job,
+    message,
+    pod,
+    running,
+    terminated,
+)
+from torchnet.k8s.client.kinds import JOBSET
+from torchnet.k8s.run import monitor
+from torchnet.k8s.run.monitor import RunOptions
+from torchnet.k8s.run.run_info import RunInfo
+from torchnet.k8s.run.signals import Signals
+
+store = pytest.fixture(storing)
+QUEUE = {"kueue.x-k8s.io/queue-name": "team-a"}
+LOST = failure("lost", 70, text=f"lost {RUN}-0")
+TRAINS = {"phase": "Running", "prepare": terminated(0), "worker": running()}
+PREPARES = {"prepare": running()}
+
+
+@pytest.fixture
+def watched(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
+    """Without patience for workers that have failed: what is decided wrongly is decided at once."""
+    for name in ("_PATIENCE_SECONDS", "_APART_SECONDS"):
+        monkeypatch.setattr(monitor, name, 0.0)
+    with Signals() as signals:
+        yield Watched(store, tmp_path, signals)
+
+
+class Workload:
+    """A Job or a JobSet of two workers, and what its controllers do with it."""
+
+    def __init__(self, store: Store, stage: dict[str, Any], *, jobset: bool = False) -> None:
+        self.store, self.facts = store, facts(2, jobset=jobset)
+        self._number = 0
+        self._body = store.put(job(2) | ({"apiVersion": JOBSET.api, "kind": JOBSET.name} if jobset else {}))
+        if jobset:
+            store.put(job(2) | {"metadata": job(2)["metadata"] | {"name": f"{RUN}-w-0", "labels": {}}})
+        self.create(stage)
+
+    def _put(self, rank: int, **more: Any) -> dict[str, Any]:
+        uid = f"{self._number}-{rank}"
+        made = pod(rank, uid=uid, made=stamp(time.time()), attempt=0 if self.facts.restarts else None, **more)
+        return self.store.put(made)
+
+    def create(self, stage: dict[str, Any]) -> None:
+        self._number += 1
+        self._pods = [self._put(rank, **stage) for rank in range(2)]
+
+    def _changed(self, rank: int, status: dict[str, Any]) -> None:
+        one = self._pods[rank]
+        body = one | {"status": one["status"] | status}
+        body["metadata"] = one["metadata"] | {
+            "resourceVersion": str(int(one["metadata"]["resourceVersion"]) + 100),
+            "deletionTimestamp": stamp(time.time() + 30),
+            "deletionGracePeriodSeconds": 30,
+        }
+        self._pods[rank] = self.store.put(body)
+
+    def suspend(self) -> None:
+        """At once, as a launcher that was busy sees it: its pods have ended by then, and told what they met."""
+        self._set(suspended=True)
+        for rank, why in enumerate((failure("interrupted", 143), LOST)):
+            text = message(rank, why["code"], failure=why)
+            done = [{"name": "worker", "state": terminated(why["code"], text)}]
+            self._changed(rank, {"phase": "Failed", "containerStatuses": done})
+
+    def collect(self) -> None:
+        """The deleted pods are gone."""
+        for path in [path for path in self.store.objects if "/pods/" in path]:
+            del self.store.objects[path]
+
+    def resume(self) -> None:
+        self._set(suspended=False)
+        self.collect()
+
+    def _set(self, *, suspended: bool) -> None:
+        self._body["spec"] = {"suspend": suspended}
+        condition = {"type": "Suspended", "status": str(suspended), "lastTransitionTime": stamp(time.time())}
+        self._body["status"] = {"conditions": [condition]}
+
+    def succeed(self) -> None:
+        """The next attempt trains, and ends well."""
+        self.create(TRAINS)
+        time.sleep(0.5)
+        self.collect()
+        for rank in range(2):
+            text = message(rank, 0, job={"exit_code": 0, "reason": "done"} if rank == 0 else None)
+            self._put(rank, phase="Succeeded", prepare=terminated(0), worker=terminated(0, text))
+        self._body["status"]["conditions"].append({"type": "Completed", "status": "True"})
+
+
+def waits(watched: Watched, text: str = "is suspended until", count: int = 1) -> Callable[[], None]:
+    return lambda: until(lambda: watched.err.getvalue().count(text) >= count)
+
+
+@pytest.mark.parametrize("jobset", [False, True], ids=["Job", "JobSet"])
+@pytest.mark.parametrize("stage", [PREPARES, TRAINS], ids=["preparing", "training"])
+@pytest.mark.parametrize("wishes", [RunOptions(grace=0), ATTACHED], ids=["launch", "attach"])
+def test_a_suspended_run_goes_on_with_its_next_attempt(
+    store: Store, watched: Watched, stage: dict[str, Any], wishes: RunOptions, jobset: bool
+) -> None:
+    one = Workload(store, stage, jobset=jobset)
+    steps = asked(store, "watch=true"), one.suspend, waits(watched), 1.0, one.collect, 1.0
+    outcome = watched.run(one.facts, wishes, *steps, one.resume, 0.5, one.succeed)
+    assert outcome.receipt is not None, outcome
+    assert (outcome.code, outcome.receipt["failure"], outcome.receipt["restarts"]) == (0, None, 0)
+    assert (store.deleted, store.patches) == ([], [])
+    said = watched.err.getvalue()
+    assert said.count("is suspended until its spec.suspend is set to false") == 1, said
+    assert said.count("is resumed") == 1, said
+    assert "lost" not in said
+
+
+def test_a_run_may_be_suspended_twice_and_waits_by_no_clock(store: Store, watched: Watched) -> None:
+    one = Workload(store, PREPARES)
+    # The second time each takes longer than the deadlines that were set for starting and for all.
+    again = one.resume, lambda: one.create(TRAINS), waits(watched, "is resumed"), one.suspend
+    steps = asked(store, "watch=true"), one.suspend, waits(watched), 3.0, *again, waits(watched, count=2), 3.0
+    wishes = RunOptions(grace=0, start_timeout=2.5, timeout=4.0)
+    outcome = watched.run(one.facts, wishes, *steps, one.resume, one.succeed)
+    assert outcome.code == 0, watched.err.getvalue()
+    assert store.deleted == []
+
+
+def test_what_the_queue_says_is_said(store: Store, watched: Watched) -> None:
+    one = Workload(store, TRAINS)
+    one._body["metadata"]["labels"] |= QUEUE
+
+    def preempted() -> None:
+        one.suspend()
+        one._body["status"]["conditions"][0]["message"] = "Preempted to accommodate a higher priority"
+
+    watched.run(one.facts, ATTACHED, asked(store, "watch=true"), preempted, waits(watched), interrupt)
+    said = watched.err.getvalue()
+    assert "until its queue team-a admits it (Preempted to accommodate a higher priority)" in said
+
+
+def test_ctrl_c_stops_and_removes_a_suspended_run(store: Store, watched: Watched) -> None:
+    one = Workload(store, TRAINS)
+    steps = asked(store, "watch=true"), one.suspend, waits(watched), one.collect, interrupt
+    outcome = watched.run(one.facts, RunOptions(), *steps)
+    assert (outcome.code, outcome.stopped) == (130, True)
+    assert store.names() == []
+
+
+def test_a_suspended_run_that_somebody_deletes_has_an_end(store: Store, watched: Watched) -> None:
+    one = Workload(store, TRAINS)
+    steps = asked(store, "watch=true"), one.suspend, waits(watched), store.objects.clear
+    assert watched.run(one.facts, ATTACHED, *steps).code == 70
+
+
+def test_a_suspension_that_nobody_saw_is_none_of_the_next_attempts_failures(
+    store: Store, watched: Watched
+) -> None:
+    """The launcher was asleep: the first attempt's pods are gone without a trace, and others are there."""
+    one = Workload(store, TRAINS)
+    slept = 1.1, one.resume, lambda: one.create(TRAINS)
+    steps = asked(store, "watch=true"), *slept, waits(watched, "is resumed"), 0.5, one.succeed
+    outcome = watched.run(one.facts, RunOptions(grace=0), *steps)
+    assert outcome.code == 0, watched.err.getvalue()
+    assert store.deleted == []
+
+
+def test_a_pod_that_is_lost_while_nothing_is_suspended_ends_the_run(store: Store, watched: Watched) -> None:
+    one = Workload(store, TRAINS)
+    one._body["status"] = {"conditions": [{"type": "Suspended", "status": "False"}]}
+    killed = {"phase": "Failed", "containerStatuses": [{"name": "worker", "state": terminated(137)}]}
+    outcome = watched.run(
+        one.facts, RunOptions(grace=1), asked(store, "watch=true"), lambda: one._changed(1, killed)
+    )
+    assert outcome.code == 70
+    assert store.names() == []
+
+
+def test_who_may_not_read_the_workload_is_told_once(store: Store, watched: Watched) -> None:
+    one = Workload(store, TRAINS)
+    store.faults = [("GET", f"/jobs/{RUN}$", forbidden("jobs"))]
+    outcome = watched.run(one.facts, ATTACHED, asked(store, "watch=true"), one.suspend)
+    assert outcome.code != 0
+    assert watched.err.getvalue().count(f"whether {RUN} is suspended cannot be known") == 1
+
+
+def test_signals_are_heard_while_the_workload_cannot_be_read(store: Store, watched: Watched) -> None:
+    one = Workload(store, TRAINS)
+    store.faults = [("GET", f"/jobs/{RUN}$", (503, {}, {"message": "busy"}))]
+    began = time.monotonic()
+    steps = asked(store, "watch=true"), one.suspend, asked(store, f"/jobs/{RUN}$"), interrupt
+    assert watched.run(one.facts, RunOptions(), *steps).code == 130
+    assert time.monotonic() - began < 8
+
+
+def group(store: Store, **more: Any) -> RunInfo:
+    for rank in range(2):
+        body = plain(rank, **more)
+        body["metadata"]["labels"] |= QUEUE | {"kueue.x-k8s.io/pod-group-name": RUN}
+        store.put(body)
+    return facts(2, pods=True)
+
+
+@pytest.mark.parametrize("wishes", [RunOptions(grace=0), ATTACHED], ids=["launch", "attach"])
+def test_an_evicted_group_of_plain_pods_is_left(store: Store, watched: Watched, wishes: RunOptions) -> None:
+    """Rank 1's agent has seen rank 0 go, and has ended before its own pod was deleted."""
+    known = group(store, **TRAINS)
+    target = {
+        "type": "TerminationTarget",
+        "status": "True",
+        "reason": "WorkloadEvictedDueToPreempted",
+        "message": "to accommodate another",
+    }
+
+    def evict() -> None:
+        first = pod(0)["status"]["conditions"]
+        gone = message(0, 143, failure=failure("interrupted", 143))
+        for body in (
+            ended(0, 143, gone, conditions=[*first, target], version=9),
+            ended(1, 70, message(1, 70, failure=LOST), version=9),
+        ):
+            rank = int(body["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"])
+            body["metadata"] |= {"name": f"{RUN}-{rank}"}
+            store.put(body)
+
+    outcome = watched.run(known, wishes, asked(store, "watch=true"), evict)
+    assert (outcome.receipt, outcome.code, outcome.stopped) == (None, 143, False)
+    assert "WorkloadEvictedDueToPreempted: to accommodate another" in outcome.left
+    assert len(store.names()) == 2
+    assert (store.deleted, store.patches) == ([], [])
+
+
+def test_a_group_that_is_deleted_behind_its_gates_is_left(store: Store, watched: Watched) -> None:
+    gated = {"status": "False", "reason": "SchedulingGated"}
+    known = group(store, scheduled=gated)
+    outcome = watched.run(known, RunOptions(grace=0), asked(store, "watch=true"), 0.5, store.objects.clear)
+    assert (outcome.receipt, outcome.code) == (None, 143)
+    assert store.deleted == []

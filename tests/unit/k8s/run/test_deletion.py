@@ -1,0 +1,334 @@
+"""What is removed of a run, how long its pods are waited for, and what is said of what nobody may see."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.api_answers import door
+from tests.unit.api_store import Store, forbidden, stamp, storing
+from tests.unit.aside import aside, pause, until
+from tests.unit.kubernetes_objects import NAMESPACE, RUN, facts, job, labelled, pod, running
+from torchnet.k8s.run import deletion
+from torchnet.k8s.run import deletion as removal
+from torchnet.k8s.run import deletion as terminating_pods
+
+store = pytest.fixture(storing)
+NOT_ENDED = {"Ready": "the node is Ready", "not readable": "the node may not be read"}
+SECRET = {"apiVersion": "v1", "kind": "Secret", "metadata": labelled(f"{RUN}-token")}
+
+
+def test_all_that_bears_the_label_goes_and_nothing_else(store: Store, tmp_path: Path) -> None:
+    for body in (job(), SECRET, pod(0), pod(1)):
+        store.put(body)
+    other = SECRET | {"metadata": labelled("other") | {"labels": {"torchnet/run": "other"}}}
+    store.put(other)
+    done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=5)
+    assert (done.left, done.problems, done.unseen) == ([], [], [])
+    assert store.names() == ["Secret/other"]
+
+
+def test_pods_are_waited_for_as_long_as_they_get_for_their_end(store: Store, tmp_path: Path) -> None:
+    """A run with a long --grace: it is not "still there" before its own time is over."""
+    store.put(pod(0, worker=running()))
+    store.lingers = 4
+    began = time.monotonic()
+    with aside(2.0, store.kubelet):
+        done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=0.5)
+    assert time.monotonic() - began > 1.5
+    assert done.left == []
+
+
+def test_beyond_that_the_patience_ends(store: Store, tmp_path: Path) -> None:
+    store.put(pod(0, worker=running()))
+    store.lingers = 2
+    began = time.monotonic()
+    done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=0.5)
+    assert 2 < time.monotonic() - began < 5
+    assert done.left == [f"pods/{pod(0)['metadata']['name']}"]
+
+
+def terminating(rank: int, ago: float, grace: int) -> dict[str, Any]:
+    """A pod that was deleted so many seconds ago, by the server's clock."""
+    body = pod(rank, phase="Running", worker=running())
+    body["metadata"] |= {
+        "deletionTimestamp": stamp(time.time() - ago + grace),
+        "deletionGracePeriodSeconds": grace,
+    }
+    return body
+
+
+def forced(store: Store) -> list[str]:
+    """The names of the pods that were taken out by force."""
+    return [
+        path.partition("/pods/")[2].partition("?")[0]
+        for _, _, path, _ in store.asked
+        if "gracePeriodSeconds=0" in path
+    ]
+
+
+def test_only_pods_whose_time_is_long_over_are_taken_out_by_force(store: Store, tmp_path: Path) -> None:
+    """Of a node that says nothing. One that still has its time is at its end's work, and would go on with it."""
+    store.put(pod(0, worker=running()))
+    lost = store.put(terminating(1, ago=45, grace=30))
+    store.lingers = 30
+    with aside(lambda: until(lambda: forced(store)), 0.5, store.kubelet):
+        began = time.monotonic()
+        done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=5, force=True)
+    assert time.monotonic() - began < 10, "the server's own time tells that it is over"
+    assert (done.left, done.problems) == ([], [])
+    assert forced(store) == [lost["metadata"]["name"]]
+
+
+def node(status: str) -> dict[str, Any]:
+    """The node of all pods here, with this status of its condition Ready."""
+    conditions = [{"type": "MemoryPressure", "status": "False"}, {"type": "Ready", "status": status}]
+    meta = {"name": "node1", "namespace": ""}
+    # What keeps new pods away does not keep the kubelet from ending the old ones.
+    taints = [{"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}]
+    body = {"apiVersion": "v1", "kind": "Node", "metadata": meta, "spec": {"taints": taints}}
+    return body | {"status": {"conditions": conditions}}
+
+
+@pytest.mark.parametrize("status", ["False", "Unknown"])
+def test_pods_of_a_node_that_is_not_ready_are_deleted_by_force(
+    store: Store, tmp_path: Path, status: str
+) -> None:
+    store.put(node(status))
+    lost = [store.put(terminating(rank, ago=60, grace=30))["metadata"]["name"] for rank in range(3)]
+    store.lingers = 30
+    done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=5, force=True)
+    assert (done.left, done.problems) == ([], [])
+    assert forced(store) == lost
+    assert store.wanted("GET", "/nodes/") == 1
+
+
+@pytest.mark.parametrize("cause", ["Ready", "not readable"])
+@pytest.mark.parametrize("force", [True, False])
+def test_the_kubelet_alone_ends_the_pods_of_a_node_that_is_not_known_to_be_lost(
+    store: Store, tmp_path: Path, cause: str, force: bool
+) -> None:
+    if cause == "Ready":
+        store.put(node("True"))
+    else:
+        store.faults = [("GET", "/nodes/", forbidden("nodes"))]
+    name = store.put(terminating(0, ago=60, grace=1))["metadata"]["name"]
+    store.lingers = 1
+    done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=0.5, force=force)
+    assert forced(store) == []
+    assert done.left == [f"pods/{name}"]
+    (problem,) = done.problems
+    assert f"node node1 has not ended it yet, and {NOT_ENDED[cause]}" in problem
+    assert f"kubectl delete pod {name} -n {NAMESPACE} --grace-period=0 --force" in problem
+
+
+def test_a_node_that_falls_silent_meanwhile_gives_its_pods_up(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminating_pods, "_AGAIN_SECONDS", 0.3)
+    store.put(node("True"))
+    lost = store.put(terminating(0, ago=60, grace=30))
+    store.lingers = 30
+    with aside(
+        lambda: until(lambda: store.wanted("GET", "/nodes/")), 0.5, lambda: store.put(node("Unknown"))
+    ):
+        done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=5, force=True)
+    assert (done.left, done.problems, forced(store)) == ([], [], [lost["metadata"]["name"]])
+
+
+def test_a_pod_that_ends_late_is_no_problem(store: Store, tmp_path: Path) -> None:
+    store.put(node("True"))
+    store.put(terminating(0, ago=60, grace=30))
+    store.lingers = 30
+    with aside(lambda: until(lambda: store.wanted("GET", "/nodes/")), 0.5, store.kubelet):
+        done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=5, force=True)
+    assert (done.left, done.problems, forced(store)) == ([], [], [])
+
+
+def test_a_pod_that_a_finalizer_holds_is_not_the_kubelets(store: Store, tmp_path: Path) -> None:
+    store.put(node("True"))
+    store.put(terminating(0, ago=60, grace=0))
+    store.lingers = 30
+    done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=0.5, force=True)
+    assert (len(done.left), done.problems, forced(store)) == (1, [], [])
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_launchers_clock_that_is_wrong_forces_nothing(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    store.put(terminating(0, ago=20, grace=30))
+    store.lingers = 30
+    real = time.time
+    monkeypatch.setattr(deletion, "_SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(time, "time", lambda: real() + 3600 * hours)
+    with aside(3.0, store.kubelet):
+        done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=5, force=True, now=True)
+    assert (done.left, forced(store)) == ([], [])
+
+
+def test_a_silent_nodes_pods_are_taken_out_when_all_their_time_has_passed_here(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server has given no stamp of a later time than their deletion's."""
+    monkeypatch.setattr(deletion, "_SILENT_SECONDS", 1.0)
+    store.put(terminating(0, ago=-3600, grace=2))  # the server's clock is another one
+    store.lingers = 2
+    began = time.monotonic()
+    done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=5, force=True)
+    assert 3 <= time.monotonic() - began < 6
+    assert (done.left, len(forced(store))) == ([], 1)
+
+
+def test_stamps_of_the_server_tell_how_late_it_is() -> None:
+    known = deletion.GracePeriods()
+    body = terminating(0, ago=60, grace=30)["metadata"]
+    known.look(body)
+    assert not known.silent(body)
+    known.look({"creationTimestamp": stamp(time.time() - 50)})
+    assert not known.silent(body), "older than the end of its time"
+    known.look({"managedFields": [{"manager": "kubelet", "time": stamp(time.time() - 10)}, {}]})
+    assert known.silent(body)
+
+
+def test_a_pod_whose_node_has_been_silent_is_not_waited_for_anew(store: Store, tmp_path: Path) -> None:
+    """Nothing else was changed since its deletion: the date of the server's answers tells how long ago that was."""
+    lost = store.put(terminating(1, ago=60, grace=30))
+    lost["metadata"]["creationTimestamp"] = stamp(time.time() - 600)
+    store.lingers = 30
+    began = time.monotonic()
+    done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=5, force=True)
+    assert time.monotonic() - began < 5
+    assert (done.left, forced(store)) == ([], [lost["metadata"]["name"]])
+
+
+def test_a_time_that_is_shortened_later_is_not_the_nodes() -> None:
+    known = deletion.GracePeriods()
+    known.look(terminating(0, ago=14, grace=30)["metadata"])
+    shortened = terminating(0, ago=14, grace=1)["metadata"]
+    known.look(shortened)
+    known.look({"creationTimestamp": stamp(time.time())})
+    assert not known.silent(shortened)
+    assert known.longest == 30
+
+
+def asked_with(store: Store, seconds: int) -> list[str]:
+    """The paths of the pods, or of all of them, that were deleted with so much time."""
+    found = [path for _, verb, path, _ in store.asked if verb == "DELETE" and f"Seconds={seconds}" in path]
+    return [path.partition("?")[0].rpartition("/")[2] for path in found]
+
+
+def test_now_is_a_second_for_all_that_are_not_being_stopped(store: Store, tmp_path: Path) -> None:
+    for rank in range(2):
+        store.put(pod(rank, worker=running()))
+    assert removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=5, now=True).left == []
+    assert asked_with(store, 1) == ["pods"], "one call"
+
+
+def test_now_leaves_pods_that_are_being_stopped_their_time(store: Store, tmp_path: Path) -> None:
+    """A node does not shorten a stop that is under way; only what the API tells of it would be shortened."""
+    for rank in (0, 2):
+        store.put(pod(rank, worker=running()))
+    for rank in (1, 3):
+        store.put(terminating(rank, ago=5, grace=30 + rank))
+    store.lingers = 60
+    told: list[tuple[int, float]] = []
+    names = [pod(rank)["metadata"]["name"] for rank in range(4)]
+
+    def nodes() -> None:
+        until(lambda: len(asked_with(store, 1)) == 2)
+        pause(0.5)
+        store.kubelet(names[0], names[2])
+        pause(0.5)
+        graces = [one["metadata"]["deletionGracePeriodSeconds"] for one in store.objects.values()]
+        assert graces == [31, 33]
+        store.kubelet()
+
+    with aside(nodes):
+        done = removal.remove(
+            door(store, tmp_path),
+            NAMESPACE,
+            RUN,
+            patience=0.5,
+            now=True,
+            leaving=lambda count, seconds: told.append((count, seconds)),
+        )
+    assert done.left == [], "they are waited for"
+    assert asked_with(store, 1) == [names[0], names[2]]
+    assert told == [(2, 33.0)]
+
+
+def test_now_without_the_right_for_one_call_goes_one_by_one(store: Store, tmp_path: Path) -> None:
+    for rank in range(2):
+        store.put(pod(rank, worker=running()))
+    store.faults = [("DELETE", r"/pods\?", forbidden("pods"))]
+    done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=5, now=True)
+    assert (done.left, done.problems) == ([], [])
+    assert asked_with(store, 1) == ["pods", *(pod(rank)["metadata"]["name"] for rank in range(2))]
+
+
+def test_what_goes_wrong_while_they_are_waited_for_is_told_once(store: Store, tmp_path: Path) -> None:
+    store.put(pod(0, worker=running()))
+    lost = store.put(terminating(1, ago=45, grace=1))
+    store.lingers = 1
+    store.faults = [("DELETE", "gracePeriodSeconds=0", forbidden("pods"))]
+    done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=1.0, force=True)
+    assert store.wanted("DELETE", "gracePeriodSeconds=0") > 1
+    (problem,) = done.problems
+    assert f"delete pods/{lost['metadata']['name']}" in problem
+    assert len(done.left) == 2
+
+
+def test_nothing_left_is_not_said_by_who_may_not_look(store: Store, tmp_path: Path) -> None:
+    store.put(pod(0, worker=running()))
+    store.faults = [("GET", r"/pods\?", forbidden("pods"))]
+    done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=1.0)
+    assert done.left == []
+    (problem,) = done.problems
+    assert "list pods" in problem
+
+
+def test_a_door_that_is_stopped_ends_the_waiting(store: Store, tmp_path: Path) -> None:
+    store.put(pod(0, worker=running()))
+    store.lingers = 60
+    one = door(store, tmp_path)
+    began = time.monotonic()
+    with aside(0.5, one.stop.set):
+        done = removal.remove(one, NAMESPACE, RUN, patience=60)
+    assert time.monotonic() - began < 3
+    assert len(done.left) == 1
+
+
+def test_kinds_that_nobody_may_list_are_told(store: Store, tmp_path: Path) -> None:
+    store.put(job())
+    store.faults = [
+        ("GET", "/secrets", forbidden("secrets")),
+        ("GET", "/roles", forbidden("roles")),
+        ("GET", "/jobsets", forbidden("jobsets")),
+    ]
+    done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=5)
+    assert (done.left, done.problems) == ([], [])
+    assert sorted(done.unseen) == [
+        "jobsets.jobset.x-k8s.io",
+        "roles.rbac.authorization.k8s.io",
+        "secrets",
+    ]
+
+
+def test_those_very_objects_go_and_none_that_has_the_same_name(store: Store, tmp_path: Path) -> None:
+    ours, theirs = store.put(SECRET), store.put(job())
+    done = removal.those(
+        door(store, tmp_path), [ours, theirs | {"metadata": theirs["metadata"] | {"uid": "another"}}]
+    )
+    assert (done.left, done.problems) == ([], [])
+    assert store.names() == [f"Job/{facts().name}"]
+
+
+def test_of_those_very_objects_pods_get_a_second(store: Store, tmp_path: Path) -> None:
+    store.lingers = 30
+    assert removal.those(door(store, tmp_path), [store.put(pod(0))]).problems == []
+    (left,) = store.objects.values()
+    assert left["metadata"]["deletionGracePeriodSeconds"] == 1

@@ -1,0 +1,168 @@
+"""--keep: a run that is stopped ends where it is, stays with all that it said, and nothing of it is made later."""
+
+from __future__ import annotations
+
+import io
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.api_answers import door
+from tests.unit.api_store import Store, forbidden, storing
+from tests.unit.aside import aside, hearing, interrupt, pause, until
+from tests.unit.kubernetes_objects import (
+    NAMESPACE,
+    RUN,
+    facts,
+    failure,
+    job,
+    message,
+    pod,
+    running,
+    terminated,
+    waiting,
+)
+from torchnet.console.console import Console
+from torchnet.k8s.client.kinds import JOBSET
+from torchnet.k8s.run.launch import see
+from torchnet.k8s.run.monitor import RunOptions
+from torchnet.k8s.run.run_info import RunInfo
+from torchnet.k8s.run.signals import Signals
+
+store, signals = pytest.fixture(storing), pytest.fixture(hearing)
+
+
+@dataclass
+class Kept:
+    """A run of two workers under --keep, whose launch is told to stop in one way or another."""
+
+    store: Store
+    folder: Path
+    signals: Signals
+    err: io.StringIO = field(default_factory=io.StringIO)
+
+    def run(self, known: RunInfo, *steps: Any, **wishes: Any) -> int:
+        """Interrupted once the pods are watched, unless there are other ``steps``."""
+        console = Console(self.err, io.StringIO(), world_size=2, color=False, tty=False)
+        wanted = RunOptions(keep=True, **wishes)
+        one = door(self.store, self.folder)
+        watched = lambda: until(lambda: self.store.wanted("GET", "watch=true"))  # noqa: E731
+        with aside(*(steps or (watched, 0.3, interrupt))):
+            return see(one, known, console, wanted, self.signals, json_path=None)
+
+    def made(self, kind: str) -> list[dict[str, Any]]:
+        return [self.store.objects[path] for path in sorted(self.store.objects) if f"/{kind}/" in path]
+
+    def ended(self) -> list[str]:
+        """The reasons why its pods have ended, by rank."""
+        return [str(one["status"].get("reason")) for one in self.made("pods")]
+
+    def sealed(self) -> bool:
+        """Whether its Job makes no other pod."""
+        (one,) = self.made("jobs")
+        return bool(one["spec"].get("activeDeadlineSeconds") == 1)
+
+
+BOTH = ["DeadlineExceeded"] * 2
+
+
+@pytest.fixture
+def kept(store: Store, tmp_path: Path, signals: Signals) -> Kept:
+    store.put(job(2))
+    for rank in range(2):
+        store.put(pod(rank, phase="Running", worker=running()))
+    return Kept(store, tmp_path, signals)
+
+
+def test_a_kept_run_that_is_interrupted_ends_and_stays(store: Store, kept: Kept) -> None:
+    assert kept.run(facts(2)) == 130
+    assert (kept.ended(), kept.sealed(), store.deleted) == (BOTH, True, [])
+    assert f"the run {RUN} is still there" in kept.err.getvalue()
+
+
+def test_a_kept_run_whose_time_is_over_ends_and_stays(store: Store, kept: Kept) -> None:
+    assert kept.run(facts(2), 10.0, timeout=0.5) == 124
+    assert (kept.ended(), kept.sealed(), store.deleted) == (BOTH, True, [])
+    assert f"the run {RUN} is still there" in kept.err.getvalue()
+
+
+def test_what_has_failed_stays_as_it_is_in_a_kept_run(store: Store, kept: Kept) -> None:
+    """And what still waits for it is ended beside it."""
+    why = failure("network", 4, rank=None, node=f"{RUN}-1")
+    words = message(1, 4, phase="prepare", failure=why)
+    store.put(pod(1, phase="Failed", prepare=terminated(4, words), worker=waiting("PodInitializing")))
+    store.put(pod(0, prepare=running(), worker=waiting("PodInitializing")))
+    assert kept.run(facts(2), 20.0) == 4
+    assert (kept.ended(), kept.sealed(), store.deleted) == (["DeadlineExceeded", "None"], True, [])
+
+
+def test_the_job_is_told_once_its_pods_have_ended(store: Store, kept: Kept) -> None:
+    """Before that it would delete them, with their last words."""
+    store.lingers = 60
+
+    def ends() -> None:
+        until(lambda: all(one["spec"].get("activeDeadlineSeconds") for one in kept.made("pods")))
+        pause(1.0)
+        assert not kept.sealed()
+        store.deadlines()
+
+    watched = lambda: until(lambda: store.wanted("GET", "watch=true"))  # noqa: E731
+    assert kept.run(facts(2), watched, 0.3, interrupt, ends) == 130
+    assert (kept.ended(), kept.sealed(), store.deleted) == (BOTH, True, [])
+
+
+def test_an_image_that_never_comes_is_told_to_end_before_the_launcher_goes(store: Store, kept: Kept) -> None:
+    """Nothing of such pods is waited for, but that they were told is."""
+    for rank in range(2):
+        store.put(pod(rank, prepare=waiting("ErrImagePull")))
+    late = threading.Event()
+    store.faults = [("PATCH", "/pods/", late)]
+    watched = lambda: until(lambda: store.wanted("GET", "watch=true"))  # noqa: E731
+    assert kept.run(facts(2), watched, 0.3, interrupt, 1.5, late.set) == 130
+    assert (kept.ended(), kept.sealed(), store.deleted) == (BOTH, True, [])
+
+
+def test_pods_that_are_not_there_yet_are_never_made_in_a_kept_run(store: Store, kept: Kept) -> None:
+    """A queue, a quota or a replacement would bring them later, to a job that nobody waits for."""
+    for path in [path for path in store.objects if "/pods/" in path]:
+        del store.objects[path]
+    assert kept.run(facts(2)) == 130
+    assert (kept.sealed(), store.deleted) == (True, [])
+
+
+def test_a_kept_run_without_the_rights_on_pods_is_ended_by_its_job(store: Store, kept: Kept) -> None:
+    store.faults = [("PATCH", "/pods/", forbidden("pods"))]
+    assert kept.run(facts(2), grace=-13.0) == 130
+    assert kept.sealed()
+    assert "could not be ended where they were, and are deleted: " in kept.err.getvalue()
+
+
+def test_a_kept_run_without_any_rights_may_go_on_and_says_so(store: Store, kept: Kept) -> None:
+    store.faults = [("PATCH", "", forbidden("pods"))]
+    assert kept.run(facts(2), grace=-13.0) == 130
+    assert not kept.sealed()
+    assert f"--keep: {RUN} may go on: " in kept.err.getvalue()
+
+
+@pytest.mark.parametrize("restarts", [0, 1])
+def test_a_jobset_with_restarts_left_would_start_its_kept_pods_again(
+    store: Store, kept: Kept, restarts: int
+) -> None:
+    jobset = job(2) | {"apiVersion": JOBSET.api, "kind": JOBSET.name}
+    store.put(jobset | {"spec": {"failurePolicy": {"maxRestarts": 1}}, "status": {"restarts": restarts}})
+    (inner,) = kept.made("jobs")
+    inner["metadata"]["name"] = f"{RUN}-w-0"
+    store.put(inner)
+    del store.objects[next(path for path in store.objects if path.endswith(f"/jobs/{RUN}"))]
+    meta = {"name": RUN, "namespace": NAMESPACE, "labels": {"torchnet/run": RUN}}
+    store.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta})
+    assert kept.run(facts(2, jobset=True), grace=-13.0) == 130
+    assert ("has restarts left" in kept.err.getvalue()) is not bool(restarts)
+    if restarts:
+        assert (kept.ended(), kept.sealed(), store.deleted) == (BOTH, True, [])
+    else:
+        assert store.names() == []
+        assert "is still there" not in kept.err.getvalue()

@@ -1,0 +1,131 @@
+"""Which runs there are, and what is said of those that may not be looked at."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Result
+from tests.unit.api_answers import door, kubeconfig
+from tests.unit.api_store import Store, refusal, storing
+from tests.unit.kubernetes_objects import NAMESPACE, RUN, pod, running
+from torchnet.errors import ClusterError, UsageError
+from torchnet.k8s.run.listing import find, survey, table
+
+NO_RIGHTS = refusal(
+    403, "Forbidden", 'jobsets.jobset.x-k8s.io is forbidden: User "eve" cannot list resource "jobsets"'
+)
+KINDS = "/apis/jobset.x-k8s.io/v1alpha2$"
+CAN_I = f"kubectl auth can-i list jobsets.jobset.x-k8s.io -n {NAMESPACE}"
+
+SPEC = {"nnodes": 2, "nproc_per_node": 1, "network": "multus-status"}
+
+store = pytest.fixture(storing)
+
+
+def made_by(kind: str, body: dict[str, Any]) -> dict[str, Any]:
+    made = copy.deepcopy(body)
+    made["metadata"]["ownerReferences"] = [{"kind": kind, "name": RUN, "controller": True}]
+    return made
+
+
+def workload(kind: str = "Job", api: str = "batch/v1", name: str = RUN) -> dict[str, Any]:
+    meta = {
+        "name": name,
+        "namespace": NAMESPACE,
+        "labels": {"torchnet/run": RUN},
+        "creationTimestamp": "2026-01-01T00:00:00Z",
+        "annotations": {"torchnet/spec": json.dumps(SPEC)},
+    }
+    return {"apiVersion": api, "kind": kind, "metadata": meta, "spec": {}, "status": {}}
+
+
+@pytest.fixture
+def jobset(store: Store) -> None:
+    """A JobSet's run, as it looks to somebody without rights on JobSets."""
+    store.faults = [("GET", "/jobsets", NO_RIGHTS), ("GET", KINDS, (200, {}, {"kind": "APIResourceList"}))]
+    store.put(made_by("JobSet", workload(name=f"{RUN}-workers-0")))
+    store.put(made_by("Job", pod(0, worker=running(), phase="Running") | {"kind": "Pod", "apiVersion": "v1"}))
+
+
+@pytest.mark.usefixtures("jobset")
+def test_a_jobset_that_may_not_be_looked_at_is_no_missing_run(store: Store, tmp_path: Path) -> None:
+    one = door(store, tmp_path)
+    for run in (None, RUN):
+        found = table(one, NAMESPACE, run)
+        (row,) = found.rows
+        assert (row.run, row.workload, row.total, row.state) == (RUN, "JobSet", 1, "unknown")
+        assert row.reason == "its JobSet could not be looked at"
+        assert "JobSets could not be looked at: not allowed to list jobsets" in found.remark
+        assert CAN_I in found.remark
+        with pytest.raises(ClusterError, match="could not be looked at") as caught:
+            find(one, NAMESPACE, run)
+        assert caught.value.fix == CAN_I
+    assert survey(one, NAMESPACE).only() == RUN
+
+
+@pytest.mark.usefixtures("jobset")
+def test_nothing_found_is_not_called_nothing_there(store: Store, tmp_path: Path) -> None:
+    store.objects.clear()
+    one = door(store, tmp_path)
+    assert table(one, NAMESPACE).rows == []
+    assert "JobSets could not be looked at" in table(one, NAMESPACE).remark
+    for run in (None, RUN):
+        with pytest.raises(UsageError, match="that could be looked at; JobSets could not") as caught:
+            find(one, NAMESPACE, run)
+        assert caught.value.fix == CAN_I
+
+
+@pytest.mark.usefixtures("jobset")
+def test_status_says_so(store: Store, tmp_path: Path, torchnet: Callable[..., Result]) -> None:
+    env = {"KUBECONFIG": str(kubeconfig(tmp_path / "config", store.address)), "COLUMNS": "100"}
+    shown = torchnet("status", "-n", NAMESPACE, env=env)
+    assert (shown.code, "its JobSet could not be looked at" in shown.stdout) == (0, True), shown.stderr
+    assert "torchnet: warning: JobSets could not be looked at" in shown.stderr
+    store.objects.clear()
+    shown = torchnet("status", "-n", NAMESPACE, env=env)
+    assert shown.stdout == "no runs that could be looked at\n"
+    shown = torchnet("status", "-n", NAMESPACE, "-o", "json", env=env)
+    assert json.loads(shown.stdout) == []
+    assert CAN_I in shown.stderr
+
+
+@pytest.mark.parametrize("kinds", [refusal(404, "NotFound", "no such kind")])
+def test_a_cluster_without_jobsets_needs_no_remark(store: Store, tmp_path: Path, kinds: Any) -> None:
+    """Whoever has no rights gets 403 there, too."""
+    store.faults = [("GET", "/jobsets", NO_RIGHTS), ("GET", KINDS, kinds)]
+    store.put(workload())
+    found = table(door(store, tmp_path), NAMESPACE)
+    assert ([row.workload for row in found.rows], found.remark) == (["Job"], "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "[" * 9, '{"nnodes": 1e999, "nproc_per_node": 1, "network": "static"}'),
+        *(json.dumps(SPEC | {name: 0}) for name in SPEC),
+        json.dumps(SPEC | {"network": "no such"}),
+    ],
+)
+def test_a_run_whose_size_cannot_be_read_hides_no_other(store: Store, tmp_path: Path, text: str) -> None:
+    damaged = workload(name="damaged")
+    damaged["metadata"]["labels"] = {"torchnet/run": "damaged"}
+    damaged["metadata"]["annotations"] = {"torchnet/spec": text}
+    store.put(damaged)
+    store.put(workload())
+    found = {row.run: row for row in table(door(store, tmp_path), NAMESPACE).rows}
+    assert (found["damaged"].state, found[RUN].total) == ("unknown", 2)
+    assert "torchnet cannot tell the run's size" in found["damaged"].reason
+
+
+def test_jobs_or_pods_that_may_not_be_listed_are_an_error(store: Store, tmp_path: Path) -> None:
+    for kind in ("jobs", "pods"):
+        said = f'{kind} is forbidden: User "eve" cannot list resource "{kind}"'
+        store.faults = [("GET", f"/{kind}", refusal(403, "Forbidden", said))]
+        with pytest.raises(ClusterError, match=f"not allowed to list {kind}"):
+            survey(door(store, tmp_path), NAMESPACE)

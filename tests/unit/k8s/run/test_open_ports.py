@@ -1,0 +1,39 @@
+"""What the start of a run on a cluster says of the ports that stay open."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from torchnet.config.model import JobSpec
+from torchnet.k8s.run.launch import remains_open
+
+
+def job(nnodes: int, **kubernetes: Any) -> JobSpec:
+    said = {
+        "on": "kubernetes",
+        "script": "train.py",
+        "nnodes": nnodes,
+        "network": {"networks": ("backend-network",)},
+    }
+    return JobSpec.model_validate({**said, "kubernetes": {"image": "example.com/pytorch:1", **kubernetes}})
+
+
+def test_the_stores_ports_are_named_with_the_way_to_close_them() -> None:
+    said = remains_open(job(2))
+    assert "29501-29599" in said
+    assert "--multi-network-policy" in said
+    assert "\n" not in said
+
+
+def test_without_a_policy_the_pod_network_is_named_as_well() -> None:
+    said = remains_open(job(2, network_policy="none"))
+    assert "29501-29599" in said
+    assert "any pod of the cluster" in said
+    assert "--multi-network-policy" not in said, "it needs isolate"
+
+
+@pytest.mark.parametrize("closed", [job(2, multi_network_policy=True), job(1)], ids=["policy", "one worker"])
+def test_nothing_is_said_where_nothing_is_open(closed: JobSpec) -> None:
+    assert remains_open(closed) == ""

@@ -1,0 +1,48 @@
+"""What is refused before anything is made, and with which of the exit codes for people's scripts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.unit import api_answers
+from tests.unit.api_answers import Answer, Server, serving
+from torchnet.constants import NETWORKS_ANNOTATION
+from torchnet.errors import ClusterError, NetworkError
+from torchnet.k8s.client.api import ApiClient
+from torchnet.k8s.run.creation import check
+
+MISSING: Answer = (404, {}, {"reason": "NotFound", "message": "not found"})
+TAKEN: Answer = (200, {}, {})
+
+server = pytest.fixture(serving)
+door = pytest.fixture(api_answers.door)
+
+
+def body(api: str, kind: str, **meta: Any) -> dict[str, Any]:
+    return {"apiVersion": api, "kind": kind, "metadata": {"name": "train-1", "namespace": "ml"} | meta}
+
+
+OBJECTS = [body("v1", "ConfigMap"), body("batch/v1", "Job")]
+POD = body("v1", "Pod", annotations={NETWORKS_ANNOTATION: "backend-network@net1"}) | {"spec": {}}
+
+
+def test_a_namespace_that_is_not_there_is_the_clusters_word_not_the_networks(
+    server: Server, door: ApiClient
+) -> None:
+    """Nor is an attachment in it, which is not what is wrong."""
+    server.answers = [MISSING, (404, {}, {"message": 'namespaces "ml" not found'}), MISSING]
+    with pytest.raises(ClusterError, match='namespaces "ml" not found') as caught:
+        check(door, OBJECTS, POD)
+    assert (caught.value.exit_code, caught.value.fix) == (3, "kubectl create namespace ml, or -n ANOTHER")
+
+
+def test_an_attachment_that_is_not_there_is_the_networks(server: Server, door: ApiClient) -> None:
+    listed: Answer = (200, {}, {"items": [{"metadata": {"name": "other"}}]})
+    server.answers = [MISSING, TAKEN, TAKEN, MISSING, listed]
+    with pytest.raises(NetworkError, match="no network attachment backend-network .* it has other") as caught:
+        check(door, OBJECTS, POD)
+    assert caught.value.exit_code == 4
+    assert [asked[1] for asked in server.asked] == ["GET", "POST", "POST", "GET", "GET"]
+    assert all("dryRun=All" in path for _, method, path, _ in server.asked if method == "POST")

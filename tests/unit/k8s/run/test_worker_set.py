@@ -1,0 +1,265 @@
+"""The workers of a run, from the events of a watch: the same state, whatever their order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.kubernetes_objects import ended, failure, message, pod, running, terminated, waiting
+from torchnet.k8s.run.worker_set import WorkerSet, worker
+
+# A pod's life as the watch tells it, from its making to its removal.
+LIFE = (
+    {"scheduled": {"status": "False", "reason": "Unschedulable", "message": "0/2 nodes are available"}},
+    {"prepare": waiting("PodInitializing"), "worker": waiting("PodInitializing")},
+    {"prepare": running(), "worker": waiting("PodInitializing")},
+    {"prepare": terminated(0), "worker": waiting("PodInitializing")},
+    {"phase": "Running", "prepare": terminated(0), "worker": running()},
+    {"phase": "Succeeded", "prepare": terminated(0), "worker": terminated(0, message())},
+)
+Event = tuple[str, dict[str, Any]]
+
+
+@st.composite
+def lives(draw: st.DrawFn) -> list[list[Event]]:
+    """The events of some pods, several of them of one rank."""
+    found = []
+    for number in range(draw(st.integers(1, 5))):
+        rank, steps = draw(st.integers(0, 2)), draw(st.integers(1, len(LIFE)))
+        made = f"2026-01-01T00:00:0{number}Z"
+        base = draw(st.integers(1, 50))
+        events: list[Event] = [
+            (
+                "MODIFIED" if step else "ADDED",
+                pod(rank, uid=f"u{number}", version=base + step, made=made, **LIFE[step]),
+            )
+            for step in range(steps)
+        ]
+        if draw(st.booleans()):
+            last = events[-1][1]
+            gone = last | {"metadata": last["metadata"] | {"resourceVersion": str(base + steps)}}
+            events.append(("DELETED", gone))
+        found.append(events)
+    return found
+
+
+def fed(events: list[Event]) -> WorkerSet:
+    gang = WorkerSet(3)
+    for kind, body in events:
+        gang.event(kind, body)
+    return gang
+
+
+@given(lives(), st.randoms(use_true_random=False))
+def test_any_order_of_events_gives_the_same_state(pods: list[list[Event]], random: Any) -> None:
+    events = [event for life in pods for event in life]
+    expected = fed(events).workers()
+    shuffled = [*events, *random.sample(events, len(events) // 2)]  # some twice
+    random.shuffle(shuffled)
+    assert fed(shuffled).workers() == expected
+
+
+@given(lives(), st.data())
+def test_a_list_in_the_middle_neither_doubles_nor_undoes_anything(
+    pods: list[list[Event]], data: st.DataObject
+) -> None:
+    """410 Gone: what is lost of the stream is made up for by the list, at whatever moment it is read."""
+    events = [event for life in pods for event in life]
+    gang, expected = WorkerSet(3), fed(events)
+    cut = data.draw(st.integers(0, len(events)))
+    present: dict[str, dict[str, Any]] = {}
+    for kind, body in events[:cut]:
+        present[body["metadata"]["uid"]] = body
+        if kind == "DELETED":
+            del present[body["metadata"]["uid"]]
+            gang.event(kind, body)
+    gang.listed(present.values())
+    gang.listed(present.values())  # and once more
+    for kind, body in events[cut:]:
+        gang.event(kind, body)
+    assert gang.workers() == expected.workers()
+
+
+def test_a_pod_that_was_replaced_before_its_training_leaves_its_place_to_the_new_one() -> None:
+    gang = WorkerSet(1)
+    gang.event("ADDED", pod(uid="old", prepare=running()))
+    gang.event("DELETED", pod(uid="old", prepare=running(), version=2))
+    gang.event("ADDED", pod(uid="new", version=3, made="2026-01-01T00:01:00Z", prepare=running()))
+    assert gang.workers()[0].uid == "new"
+
+
+def test_a_pod_that_was_deleted_before_its_training_is_lost_where_nobody_makes_another() -> None:
+    for replaces in (True, False):
+        gang = WorkerSet(1, replaces=replaces)
+        gang.event("ADDED", pod(uid="old", prepare=running()))
+        gang.listed([])
+        found = gang.workers()
+        assert bool(found) is not replaces
+        assert replaces or (found[0].ended is not None and found[0].ended.code == 70)
+        gang.event("ADDED", pod(uid="new", version=3, made="2026-01-01T00:01:00Z", prepare=running()))
+        assert gang.workers()[0].uid == "new", "somebody has made one after all"
+
+
+def test_a_pod_that_trained_and_was_deleted_is_lost_whoever_comes_after_it() -> None:
+    gang = WorkerSet(1)
+    gang.event("ADDED", pod(uid="old", phase="Running", worker=running()))
+    gang.event("DELETED", pod(uid="old", phase="Running", worker=running(), version=2))
+    gang.event("ADDED", pod(uid="new", version=3, made="2026-01-01T00:01:00Z", prepare=running()))
+    found = gang.workers()[0]
+    assert found.uid == "old"
+    assert found.ended is not None
+    assert found.ended.code == 70
+    assert "deleted" in found.ended.why
+
+
+def test_with_a_jobset_the_newest_attempt_counts() -> None:
+    gang = WorkerSet(1, restarts=True)
+    gang.event("ADDED", ended(0, 70, uid="old", attempt=0))
+    gang.event("ADDED", pod(uid="new", attempt=1, phase="Running", worker=running()))
+    assert gang.workers()[0].uid == "new"
+
+
+def test_a_deleted_pod_whose_end_was_seen_keeps_its_code() -> None:
+    gang = WorkerSet(1)
+    gang.event("ADDED", ended(0, 42))
+    gang.event("DELETED", ended(0, 42, version=2))
+    last = gang.workers()[0].ended
+    assert last is not None
+    assert last.code == 42
+
+
+def test_states_and_reasons() -> None:
+    image = waiting("ImagePullBackOff", 'Back-off pulling image "nosuch:1"')
+    for body, stage, said in (
+        (
+            pod(scheduled={"status": "False", "reason": "Unschedulable", "message": "2 Insufficient cpu"}),
+            "unscheduled",
+            "Insufficient cpu",
+        ),
+        (pod(scheduled={"status": "False", "reason": "SchedulingGated"}), "queued", "queued"),
+        (pod(prepare=image), "creating", 'ImagePullBackOff: Back-off pulling image "nosuch:1"'),
+        (
+            pod(prepare=waiting("CreateContainerConfigError", 'secret "x" not found')),
+            "creating",
+            'secret "x" not found',
+        ),
+        (pod(prepare=running()), "preparing", "prepares"),
+        (pod(phase="Running", worker=running()), "running", ""),
+    ):
+        found = worker(body)
+        assert (found.stage, said in found.why) == (stage, True), found
+
+
+def test_ends_tell_what_the_cluster_says() -> None:
+    oom = worker(ended(1, 137, "", uid="x") | {}).ended
+    assert oom is not None
+    assert oom.message is None
+    assert "exit code 137" in oom.why
+    killed = pod(1, phase="Failed", worker=terminated(137, None, "OOMKilled"))
+    found = worker(killed).ended
+    assert found is not None
+    assert "OOMKilled" in found.why
+    evicted = worker(pod(1, phase="Failed", reason="Evicted", message="The node was low on memory.")).ended
+    assert evicted is not None
+    assert evicted.code == 70
+    assert "low on memory" in evicted.why
+
+
+def test_a_failed_preparation_is_an_end_with_its_message() -> None:
+    words = message(2, 4, phase="prepare")
+    failed = pod(2, prepare=terminated(4, words), worker=waiting("PodInitializing"))
+    found = worker(failed)
+    assert found.ended is not None
+    assert found.ended.code == 4
+    assert not found.started
+    assert found.ended.message is not None
+    assert found.ended.message.code == 4
+
+
+EVICTED = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
+
+
+def test_an_evicted_pod_that_never_trained_makes_room_before_its_replacement_is_there() -> None:
+    body = pod(phase="Failed", prepare={"terminated": {"exitCode": 143}}, conditions=[EVICTED])
+    for replaces in (True, False):
+        gang = WorkerSet(1, replaces=replaces)
+        gang.event("ADDED", body)
+        assert bool(gang.workers()) is not replaces
+        gang.event("DELETED", body)
+        assert bool(gang.workers()) is not replaces
+
+
+def test_an_evicted_pod_that_has_trained_is_a_lost_worker() -> None:
+    gang = WorkerSet(1, replaces=True)
+    ended = {"terminated": {"exitCode": 143}}
+    gang.event("ADDED", pod(phase="Failed", worker=ended, conditions=[EVICTED]))
+    assert gang.workers()[0].ended is not None
+
+
+TAKEN = failure("network", 75, text="run-0: the address is taken; another pod is made in this one's place")
+
+
+def test_a_pod_that_asks_for_another_one_makes_room_and_its_words_are_kept() -> None:
+    words = message(0, 75, phase="prepare", failure=TAKEN)
+    old = pod(0, uid="old", phase="Failed", prepare=terminated(75, words))
+    for replaces in (True, False):
+        gang = WorkerSet(1, replaces=replaces)
+        gang.event("ADDED", old)
+        assert bool(gang.workers()) is not replaces
+        assert gang.replaced() == ({0: TAKEN["text"]} if replaces else {})
+    gang = WorkerSet(1, replaces=True)
+    gang.event("ADDED", old)
+    gang.event("ADDED", pod(0, uid="new", version=3, made="2026-01-01T00:01:00Z", prepare=running()))
+    assert gang.workers()[0].uid == "new"
+    assert gang.replaced() == {}
+
+
+def test_a_script_may_end_with_any_code() -> None:
+    gang = WorkerSet(1, replaces=True)
+    gang.event("ADDED", ended(0, 75))
+    assert gang.workers()[0].ended is not None
+
+
+@pytest.mark.parametrize(("jobset", "there"), [(True, False), (False, True)])
+def test_a_jobset_replaces_what_was_told_to_stop_before_the_barrier(jobset: bool, there: bool) -> None:
+    """Deleted while it prepared: of a Job, its index has failed."""
+    gang = WorkerSet(1, restarts=jobset, replaces=True)
+    gang.event("ADDED", pod(0, phase="Failed", prepare=terminated(143), attempt=0 if jobset else None))
+    assert bool(gang.workers()) == there
+    # One that has trained is what the job has lost, in both.
+    gang.event("ADDED", ended(0, 143, uid="second", made="2026-01-01T00:00:09Z"))
+    assert gang.workers()[0].ended is not None
+
+
+def test_the_workers_of_some_starts_alone() -> None:
+    gang = WorkerSet(1, restarts=True, replaces=True)
+    gang.listed([ended(0, 9, uid="first", attempt=0), ended(0, 0, uid="second", attempt=1)])
+    assert [gang.workers(starts)[0].uid for starts in (range(1), range(1, 2), None)] == [
+        "first",
+        "second",
+        "second",
+    ]
+    assert gang.workers(range(2, 3)) == {}
+
+
+def test_a_jobsets_pod_that_goes_without_an_end_of_its_own_fails_its_job() -> None:
+    """Evicted while its image came: no code says that another one would do."""
+    body = pod(phase="Failed", prepare=waiting("PodInitializing"), conditions=[EVICTED])
+    for restarts in (True, False):
+        gang = WorkerSet(1, replaces=True, restarts=restarts)
+        gang.event("ADDED", body)
+        assert bool(gang.workers()) is restarts
+
+
+def test_what_was_known_is_forgotten_with_each_event() -> None:
+    gang = WorkerSet(2)
+    gang.event("ADDED", pod(0, uid="a", prepare=running()))
+    gang.workers()[5] = gang.workers()[0]  # what somebody does with a state is not the gang's
+    assert list(gang.workers()) == [0]
+    gang.event("ADDED", pod(1, uid="b", prepare=running()))
+    assert list(gang.workers()) == [0, 1]
+    gang.listed([])
+    assert gang.workers()[0].ended is not None

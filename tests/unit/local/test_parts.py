@@ -1,0 +1,112 @@
+"""Pure parts of the local runtime: names, GPUs' shares, numbers of users."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from torchnet.errors import UsageError
+from torchnet.linux import namespaces
+from torchnet.local import gpus, sandbox
+from torchnet.local.launch import run_name
+
+LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_a_run_name_is_a_dns_label(script: str) -> None:
+    assert LABEL.fullmatch(run_name(script, "7f3a2b"))
+
+
+def test_run_names_people_recognise() -> None:
+    assert run_name("/a/b c/Train_v2.py", "7f") == "train-v2-7f"
+    assert run_name("torch.distributed.run", "7f") == "torch-distributed-7f"
+    assert run_name("é.py", "7f") == "run-7f"
+    assert run_name("x" * 39 + "--y.py", "7f") == "x" * 39 + "-7f"
+
+
+GPUS = ("0", "1", "2", "3", "4")
+
+
+def test_each_nodes_share_of_the_gpus() -> None:
+    assert gpus.share(2, None, GPUS, 8) == gpus.Shares(2, (("0", "1"), ("2", "3")))
+    assert gpus.share(2, "gpu", GPUS, 8).nproc == gpus.share(2, "auto", GPUS, 8).nproc == 2
+    assert gpus.share(2, 1, GPUS, 8).gpus == (("0",), ("1",))
+    assert gpus.share(1, 5, GPUS, 8).gpus == (GPUS,)
+    assert gpus.share(2, "cpu", GPUS, 8) == gpus.Shares(4, ((), ()))
+    assert gpus.share(16, "cpu", (), 8) == gpus.Shares(1, None)
+    assert gpus.share(2, "auto", (), 9) == gpus.Shares(4, None)
+    assert gpus.share(2, None, (), 8) == gpus.Shares(1, None)
+    assert gpus.share(2, 7, (), 8) == gpus.Shares(7, None)
+    few = gpus.share(6, None, GPUS, 8)
+    assert (few.nproc, few.gpus) == (1, ((),) * 6)
+    assert "5 GPUs for 6 nodes: running on the CPU" in few.note
+    assert gpus.share(6, "auto", GPUS, 8).note == few.note
+
+
+def test_more_processes_than_gpus_are_refused_with_numbers_that_work() -> None:
+    with pytest.raises(
+        UsageError, match="2 nodes × 4 processes = 8 processes, but this machine has 5 GPUs"
+    ) as caught:
+        gpus.share(2, 4, GPUS, 8)
+    assert caught.value.fix.startswith("--nnodes 2 --nproc-per-node 2")
+    with pytest.raises(UsageError, match="--nproc-per-node gpu: 5 GPUs for 6 nodes"):
+        gpus.share(6, "gpu", GPUS, 8)
+    with pytest.raises(UsageError, match="0 GPUs for 2 nodes"):
+        gpus.share(2, "gpu", (), 8)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 20))
+def test_the_numbers_that_are_proposed_work(nnodes: int, asked: int, count: int) -> None:
+    machine = tuple(map(str, range(count)))
+    try:
+        shares = gpus.share(nnodes, asked, machine, 8)
+    except UsageError as error:
+        found = re.match(r"--nnodes (\d+) --nproc-per-node (\d+)", error.fix)
+        assert found
+        shares = gpus.share(int(found[1]), int(found[2]), machine, 8)
+    assert shares.gpus is not None
+    given_out = [gpu for node in shares.gpus for gpu in node]
+    assert len(given_out) == len(set(given_out)) == len(shares.gpus) * shares.nproc
+    assert set(given_out) <= set(machine)
+
+
+def test_visible_gpus(tmp_path: Path) -> None:
+    for name in ("nvidia0", "nvidia1", "nvidia10", "nvidiactl", "nvidia-uvm", "null"):
+        (tmp_path / name).touch()
+    assert gpus.visible({}, str(tmp_path)) == ("0", "1", "2")
+    assert gpus.visible({}, str(tmp_path / "none")) == ()
+    asked = {"": (), "-1": (), "2": ("2",), "3, 1": ("3", "1"), "GPU-8f,MIG-2": ("GPU-8f", "MIG-2")}
+    for text, found in asked.items():
+        assert gpus.visible({"CUDA_VISIBLE_DEVICES": text}, str(tmp_path)) == found
+
+
+def test_numbers_are_mapped_one_to_one_for_root_and_one_alone_for_others() -> None:
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        namespaces.unshare(namespaces.NEWUSER)
+        os.write(write, b"x")
+        os.execvp("sleep", ["sleep", "30"])
+    try:
+        os.read(read, 1)
+        sandbox.write(pid)
+        uids = Path(f"/proc/{pid}/uid_map").read_text().split()
+        own = Path("/proc/self/uid_map").read_text().split()
+        if os.geteuid() == 0:
+            assert uids == [own[0], own[0], own[2]]
+        else:
+            assert uids == [str(os.geteuid()), str(os.geteuid()), "1"]
+            assert Path(f"/proc/{pid}/setgroups").read_text() == "deny\n"
+    finally:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+        os.close(read)
+        os.close(write)

@@ -1,0 +1,109 @@
+"""What the agents write is what the launcher's model reads, field by field."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from torchnet.agent import command_line
+from torchnet.agent import receipt as agents
+from torchnet.agent.accounting import Flow, TrafficTotals
+from torchnet.agent.events import Failure
+from torchnet.agent.link_monitor import LinkFlap
+from torchnet.agent.spec import AgentSpec
+from torchnet.linux.rtnetlink import Counters
+from torchnet.network.address_sources import AddressSourceKind
+from torchnet.network.interface_selection import Rail
+from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable
+from torchnet.receipt.model import Receipt
+from torchnet.receipt.table import render
+
+TABLE = PeerTable(
+    tuple(PeerRow(n, f"node-{n}", "", (PeerRail("net1", f"fcbb::{n}", 9000),)) for n in range(2))
+)
+RAIL = Rail(
+    index=0, attachment="a/b", interface="net1", address="fcbb::1", family=6, prefix=64, mtu=9000, notes=()
+)
+FAILURE = Failure(
+    "script", "rank 1 on node-1 exited with code 42", 42, rank=1, node="node-1", at=1.0, tail=["boom"]
+)
+
+
+def spec(node_rank: int) -> AgentSpec:
+    return AgentSpec(
+        run_id="train-7f3a",
+        nnodes=2,
+        node_rank=node_rank,
+        nproc_per_node=1,
+        command=("train.py",),
+        token="",
+        python="python",
+        name=f"node-{node_rank}",
+        network="namespaces",
+        min_share=0.5,
+    )
+
+
+def worker(node_rank: int, traffic: TrafficTotals | None) -> dict[str, Any]:
+    flaps = [LinkFlap("net1", 1.0, 0.5)]
+    return agents.worker(spec(node_rank), TABLE, [RAIL], traffic, {str(node_rank): 0}, flaps, {"mlx5_0/1": 7})
+
+
+def job(failure: Failure | None, traffic: TrafficTotals | None) -> dict[str, Any]:
+    receipts = [worker(n, traffic) for n in range(2)]
+    return agents.job(spec=spec(0), receipts=receipts, failure=failure, began=0.0, restarts=1, now=12.0)
+
+
+def unknown(part: Any, where: str = "receipt") -> list[str]:
+    """The fields that the model does not know, anywhere below."""
+    if isinstance(part, BaseModel):
+        found = [f"{where}.{name}" for name in part.model_extra or ()]
+        for name in type(part).model_fields:
+            found += unknown(getattr(part, name), f"{where}.{name}")
+        return found
+    if isinstance(part, dict):
+        return [text for key, value in part.items() for text in unknown(value, f"{where}.{key}")]
+    if isinstance(part, tuple):
+        return [text for value in part for text in unknown(value, f"{where}[]")]
+    return []
+
+
+def test_what_agents_write_is_known_and_complete() -> None:
+    traffic = TrafficTotals(
+        peers={(1, "net1"): Flow(1_000_000, 2_000_000, 100, 100)},
+        others={"eth0": Flow(5, 5, 1, 1)},
+        counters={"net1": Counters(1_010_000, 2_020_000), "eth0": Counters(100, 100)},
+    )
+    for failure in (None, FAILURE):
+        for counted in (traffic, None):
+            written = job(failure, counted)
+            read = Receipt.model_validate(written)
+            assert unknown(read) == []
+            # Nothing is filled in by the model: the agents write every field.
+            assert read.model_dump(by_alias=True, exclude_unset=True, mode="json") == written
+            assert read.model_dump(by_alias=True, mode="json") == written
+            assert render(read)
+
+
+def test_a_job_without_receipts_can_be_read() -> None:
+    written = agents.job(spec=spec(0), receipts=[], failure=FAILURE, began=0.0, restarts=0)
+    read = Receipt.model_validate(written)
+    assert read.backend_share is None
+    assert "backend share unknown: no worker left a receipt" in render(read)
+
+
+SOURCES = {"multus-status": "multus-status", "host": "host:eth1", "static": "static:net1=fcbb::1/64"}
+
+
+def test_the_model_reads_every_address_source() -> None:
+    assert set(SOURCES) == set(get_args(AddressSourceKind))
+    for kind, value in SOURCES.items():
+        options = command_line.parse(["--run-id", "train", "--address-source", value, "train.py"])
+        network = command_line.spec_of(options, joins=False).network
+        one = replace(spec(0), network=network)
+        written = agents.job(
+            spec=one, receipts=[worker(0, None)], failure=None, began=0.0, restarts=0, now=1.0
+        )
+        assert (kind, network, Receipt.model_validate(written).network) == (kind, kind, kind)

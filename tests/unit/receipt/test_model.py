@@ -1,0 +1,60 @@
+"""The receipt's model, and the schema that is shipped."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.unit.receipts import receipt
+from torchnet.constants import RECEIPT_SCHEMA
+from torchnet.receipt.model import SCHEMA_FILE, Receipt, ValidationError, schema_text
+
+
+def test_a_receipt_is_read_and_given_back_as_it_was() -> None:
+    assert Receipt.model_validate(receipt()).model_dump(by_alias=True, mode="json") == receipt()
+
+
+def test_fields_of_a_newer_agent_are_kept() -> None:
+    read = Receipt.model_validate(receipt(energy_j=5))
+    assert read.model_dump(by_alias=True)["energy_j"] == 5
+
+
+@pytest.mark.parametrize(
+    ("fields", "where"),
+    [
+        ({"backend_share": 1.1}, "backend_share"),
+        ({"backend_share": float("nan")}, "backend_share"),
+        ({"proof": "unknown"}, "must be null"),
+        ({"proof": "guessed"}, "proof"),
+        ({"schema": "torchnet.receipt/2"}, "schema"),
+        ({"started": "yesterday"}, "started"),
+        ({"exit_code": -9}, "exit_code"),
+        ({"nodes": [{"node": "node-0"}]}, "nodes.0.interfaces"),
+        ({"ranks": None}, "ranks"),
+    ],
+)
+def test_what_cannot_be_is_refused(fields: dict[str, Any], where: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Receipt.model_validate(receipt(**fields))
+    assert where in str(caught.value)
+
+
+def test_an_unknown_share_is_null() -> None:
+    assert Receipt.model_validate(receipt(proof="unknown", backend_share=None)).backend_share is None
+
+
+def test_the_schema_that_is_shipped_is_the_models() -> None:
+    assert SCHEMA_FILE.read_text(encoding="utf-8") == schema_text(), "run: python -m torchnet.receipt.model"
+
+
+def test_the_schema_requires_what_was_promised() -> None:
+    schema = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
+    assert schema["$id"] == schema["properties"]["schema"]["const"] == RECEIPT_SCHEMA
+    promised = {"exit_code", "reason", "backend_share", "proof", "duration_s", "ranks", "nodes"}
+    assert promised <= set(schema["required"])
+    definitions = schema["$defs"]
+    assert {"node", "interfaces", "peer_bytes", "other_bytes"} <= set(definitions["NodeReceipt"]["required"])
+    assert {"sent_bytes", "received_bytes"} <= set(definitions["InterfaceBytes"]["required"])
+    assert {"rank", "node", "exit_code"} <= set(definitions["RankResult"]["required"])

@@ -1,0 +1,226 @@
+"""The receipt as people read it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from tests.unit.receipts import receipt
+from torchnet.ansi import cells
+from torchnet.receipt.model import Receipt
+from torchnet.receipt.table import exchanged, render
+from torchnet.units import counted, percent, seconds, size
+
+
+def table(columns: int | None = None, color: bool = False, **fields: Any) -> str:
+    return render(Receipt.model_validate(receipt(**fields)), columns=columns, color=color)
+
+
+def many(count: int) -> list[dict[str, Any]]:
+    nodes = []
+    for i in range(count):
+        node = copy.deepcopy(receipt()["nodes"][0])
+        node.update(node=f"node-{i}", node_rank=i, peers=[])
+        node["interfaces"]["net1"]["sent_bytes"] += i * 1_000_000
+        nodes.append(node)
+    return nodes
+
+
+def test_the_whole_table() -> None:
+    assert table(min_share=0.95).splitlines() == [
+        "torchnet: receipt of train-7f3a: 2 nodes × 1 process, 12.3 s: done",
+        "",
+        "node, interface        role             sent    received  with peers with others",
+        "node-0                                                      405.3 MB    12.00 kB",
+        "  net1                 backend      203.0 MB    203.0 MB    405.3 MB",
+        "  eth0                 frontend     1.200 kB    3.400 kB         0 B",
+        "node-1                                                      405.3 MB    12.00 kB",
+        "  net1                 backend      203.0 MB    203.0 MB    405.3 MB",
+        "  eth0                 frontend     1.200 kB    3.400 kB         0 B",
+        "(1 MB = 1,000,000 bytes)",
+        "",
+        "backend share 99.97 % (measured) of 405.3 MB exchanged between the workers, over net1",
+        "--min-share 95 % is reached",
+    ]
+
+
+def test_a_terminals_width_is_kept() -> None:
+    nodes = receipt()["nodes"]
+    nodes[0]["node"] = "日本-a-very-long-name-of-a-pod-as-they-are-on-clusters-0"
+    nodes[0]["findings"] = [
+        "the sockets and the interface's counters disagree by 3.2 %, which is more than 2 %"
+    ]
+    for columns in (80, 100, 200):
+        for color in (False, True):
+            text = table(columns, color, nodes=nodes, reason="rank 3 on node-1 exited with code 42 " * 4)
+            assert all(cells(line) <= columns for line in text.splitlines())
+
+
+def test_a_long_name_is_cut_in_the_middle() -> None:
+    nodes = receipt()["nodes"]
+    nodes[0]["node"] = "a-very-long-name-of-a-pod-worker-17"
+    assert "a-very-lon…d-worker-17  " in table(nodes=nodes)
+
+
+def test_colours_close_on_each_line() -> None:
+    for line in table(80, True, min_share=0.9999, findings=["x" * 200]).splitlines():
+        assert line.count("\x1b[") % 2 == 0
+        assert "\x1b" not in line or line.endswith("\x1b[0m")
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"proof_reason": "net1 is an RDMA port"}, "backend share unknown: net1 is an RDMA port"),
+        ({"nnodes": 1}, "backend share unknown: one node: nothing crosses a network"),
+        ({"network": "loopback"}, "backend share unknown: loopback: no network was used"),
+        ({}, "backend share unknown: no bytes between the workers were seen"),
+    ],
+)
+def test_an_unknown_share_says_why(fields: dict[str, Any], said: str) -> None:
+    text = table(proof="unknown", backend_share=None, min_share=0.5, **fields)
+    assert said in text.splitlines()
+    assert "--min-share 50 % is not reached: the share is unknown" in text
+
+
+def test_an_inferred_share_says_how() -> None:
+    text = table(proof="inferred", proof_reason="from the ports' counters")
+    assert "backend share 99.97 % (inferred: from the ports' counters) of 405.3 MB exchanged" in text
+
+
+def test_min_share_not_reached() -> None:
+    assert table(min_share=0.95, backend_share=0.9312).endswith("--min-share 95 % is not reached: 93.12 %")
+
+
+def test_flaps_and_findings_are_listed() -> None:
+    nodes = receipt()["nodes"]
+    nodes[1]["flaps"] = [{"interface": "net1", "at_s": 34.5, "duration_s": 1.2}]
+    nodes[1]["findings"] = ["the witnesses disagree by 3 %", "node-1: said twice"]
+    text = table(nodes=nodes, findings=["node-2 sent no receipt", "node-1: said twice"])
+    assert text.count("said twice") == 1
+    assert "! node-2 sent no receipt" in text
+    assert "! node-1: the witnesses disagree by 3 %" in text
+    assert "! node-1: net1 was away for 1.20 s, 34.5 s after the start" in text
+
+
+def test_uneven_rails_are_named_and_even_ones_are_not() -> None:
+    def rails(first: int, second: int) -> list[dict[str, Any]]:
+        counts = {"net1": first, "net2": second}
+        return [{"interface": n, "peer_bytes": c, "share": c / (first + second)} for n, c in counts.items()]
+
+    even = table(rails=rails(100_000_000, 99_000_000))
+    assert "rails: net1 100.0 MB (50.25 %), net2 99.00 MB (49.74 %)\n" in even
+    assert even.endswith("over net1, net2")
+    assert "uneven: net2 carried 25 % of what net1 did" in table(rails=rails(100, 25))
+    assert "uneven: net2 carried 0 % of what net1 did" in table(rails=rails(100, 0))
+    assert "uneven" not in table(
+        rails=rails(100, 25), findings=["rails are unequal: net2 carried 25 bytes, net1 100"]
+    )
+    assert "rails:" not in table()
+
+
+def test_hostile_names_are_escaped() -> None:
+    nodes = receipt()["nodes"]
+    nodes[0].update(node="\x1b[2J", findings=["\u202e\n\x1b]0;x\x07"])
+    nodes[0]["interfaces"]["\x9b1m"] = {"role": "other", "sent_bytes": 1, "received_bytes": 1}
+    text = table(nodes=nodes, run_id="\x1b", reason="a\nb", findings=["\x00"])
+    assert not set("\x1b\x9b\x07\x00\u202e") & set(text)
+    assert "a\\x0ab" in text
+
+
+def test_unused_interfaces_of_no_role_are_left_out() -> None:
+    assert "lo " not in table()
+
+
+def test_many_nodes_are_summed_up() -> None:
+    nodes = many(64)
+    nodes[7]["findings"] = ["the witnesses disagree"]
+    text = table(nodes=nodes, nnodes=64)
+    assert len(text.splitlines()) < 30
+    assert "all 64 nodes" in text
+    assert "    least: node-0      " in text
+    assert "    most: node-63      " in text
+    assert "\nnode-7 " in text
+    assert "\nnode-8 " not in text
+
+
+def test_many_remarkable_nodes_are_counted() -> None:
+    nodes = many(1000)
+    for node in nodes:
+        node["findings"] = ["the witnesses disagree"]
+    text = table(nodes=nodes, nnodes=1000)
+    assert len(text.splitlines()) < 90
+    assert "984 more nodes like these" in text
+    assert "984 findings more" in text
+
+
+def test_failed_nodes_of_many_are_listed() -> None:
+    ranks = [
+        {"rank": i, "local_rank": 0, "node": f"node-{i}", "exit_code": 42 if i == 9 else 0} for i in range(64)
+    ]
+    text = table(nodes=many(64), nnodes=64, ranks=ranks, exit_code=42, reason="rank 9 exited with code 42")
+    assert "\nnode-9 " in text
+    assert "\nnode-8 " not in text
+
+
+def test_bytes_exchanged_are_counted_once() -> None:
+    whole = Receipt.model_validate(receipt())
+    assert exchanged(whole) == 405_300_000
+    lost = Receipt.model_validate(receipt(nodes=receipt()["nodes"][:1]))
+    assert exchanged(lost) == 405_300_000  # the other's receipt is missing: this one has seen both directions
+    assert exchanged(Receipt.model_validate(receipt(nodes=many(4)))) == 2 * 405_300_000
+    nodes = receipt()["nodes"]
+    for node in nodes:
+        node["rdma_bytes"] = {"mlx5_0/1": 1_000_000_000}
+    assert exchanged(Receipt.model_validate(receipt(nodes=nodes))) == 1_405_300_000
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"), (999, "999 B"), (1000, "1.000 kB"), (12_345, "12.35 kB"), (999_949, "999.9 kB"),
+        (999_950, "1.000 MB"), (405_300_000, "405.3 MB"), (10**21, "1000.0 EB"),
+    ],
+)  # fmt: skip
+def test_sizes(count: int, text: str) -> None:
+    assert size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (1.0, "100 %"), (0.99999999, "99.99 %"), (0.9997, "99.97 %"), (0.29, "29 %"), (0.95, "95 %"),
+        (0.0, "0 %"), (1e-9, "<0.01 %"), (0.5025, "50.25 %"),
+    ],
+)  # fmt: skip
+def test_percent_never_rounds_up_to_all(share: float, text: str) -> None:
+    assert percent(share) == text
+
+
+@pytest.mark.parametrize(
+    ("duration", "text"),
+    [(0.4, "0.40 s"), (12.34, "12.3 s"), (59.96, "1 min 00 s"), (303, "5 min 03 s"), (7500, "2 h 05 min")],
+)
+def test_durations(duration: float, text: str) -> None:
+    assert seconds(duration) == text
+
+
+def test_counts() -> None:
+    assert counted(1, "process") == "1 process"
+    assert counted(2, "process") == "2 processes"
+    assert counted(1000, "node") == "1,000 nodes"
+
+
+def test_a_job_that_was_refused_has_no_table_of_zeros() -> None:
+    nodes = [{**node, "interfaces": {}, "peers": []} for node in receipt()["nodes"]]
+    failure = {"kind": "network", "text": "MTU 1500 on node-1", "code": 4, "node": "node-1", "at": 1.0}
+    refused: dict[str, Any] = {
+        "nodes": nodes,
+        "exit_code": 4,
+        "reason": "MTU 1500 on node-1",
+        "failure": failure,
+    }
+    assert table(**refused) == "torchnet: train-7f3a: nothing was started; exit code 4"
+    assert "with peers" in table(**refused | {"nodes": receipt()["nodes"]})

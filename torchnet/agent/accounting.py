@@ -1,0 +1,197 @@
+"""The account of a worker's traffic, from two witnesses of the kernel.
+
+The first is every TCP connection's own count, by remote address: it tells who exchanged how much with whom.  The second
+is each interface's counter, which also sees what is not TCP, and headers.  Neither can be fooled by the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import time
+from collections.abc import Container, Iterable
+from dataclasses import dataclass, field
+
+from torchnet.linux import rtnetlink, sock_diag
+from torchnet.linux.rtnetlink import Counters
+from torchnet.network.peer_table import PeerTable, owners
+
+# What a segment costs an interface beside its payload: Ethernet, IPv6 and TCP with options, rounded up.
+HEADER_BYTES = 14 + 40 + 60
+_QUIET_SECONDS, _SETTLE_SECONDS = 0.03, 0.5
+
+
+@dataclass
+class Flow:
+    """Bytes in both directions, and the segments that carried them.
+
+    ``resent_bytes`` and ``repeated_bytes`` are what of it an interface may have counted more than once, as a segment
+    was lost or came late: sent again, and at most received again.  The kernel does not count the latter: what fits into
+    the segments that carried data is its bound, and no more than all of it, so that small segments hide little.
+    """
+
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    segments_out: int = 0
+    segments_in: int = 0
+    resent_bytes: int = 0
+    repeated_bytes: int = 0
+
+    def add(self, socket: sock_diag.SocketBytes, base: sock_diag.SocketBytes | None = None) -> None:
+        def since(field: str) -> int:
+            return int(getattr(socket, field)) - (int(getattr(base, field)) if base else 0)
+
+        sent, received = since("sent_bytes"), since("received_bytes")
+        self.sent_bytes += sent
+        self.received_bytes += received
+        self.segments_out += since("segments_out")
+        self.segments_in += since("segments_in")
+        self.resent_bytes += max(0, since("tried_bytes") - sent)
+        self.repeated_bytes += min(received, max(0, since("data_segments_in") * socket.mss - received))
+
+    def merge(self, other: Flow) -> None:
+        for name, count in vars(other).items():
+            setattr(self, name, getattr(self, name) + count)
+
+    @property
+    def total(self) -> int:
+        return self.sent_bytes + self.received_bytes
+
+
+@dataclass
+class TrafficTotals:
+    """What was exchanged since the account was opened.
+
+    ``peers``: by (peer's node rank, own interface); ``others``: by own interface, with whoever is no worker of the job;
+    ``control``: torchnet's own connections, by interface; ``counters``: the interfaces' own; ``complete``: whether the
+    first witness saw everything.
+    """
+
+    peers: dict[tuple[int, str], Flow] = field(default_factory=dict)
+    others: dict[str, Flow] = field(default_factory=dict)
+    control: dict[str, Flow] = field(default_factory=dict)
+    counters: dict[str, Counters] = field(default_factory=dict)
+    complete: bool = True
+
+    def on_interface(self, interface: str) -> Flow:
+        """Everything that the first witness saw on an interface."""
+        total = Flow()
+        flows = [flow for (_, name), flow in self.peers.items() if name == interface]
+        flows += [table[interface] for table in (self.others, self.control) if interface in table]
+        for flow in flows:
+            total.merge(flow)
+        return total
+
+    def peer_bytes(self) -> int:
+        return sum(flow.total for flow in self.peers.values())
+
+
+class TrafficAccount:
+    """Opened right before the processes start; :meth:`poll` when ``closed`` is readable, :meth:`read` at any time.
+
+    ``control``: cookies of torchnet's own sockets, which may be added until they close.
+    """
+
+    def __init__(self, table: PeerTable, own_rank: int, control: Container[int]) -> None:
+        self.closed = sock_diag.Destroyed()
+        self._own_rank = own_rank
+        self._control = control
+        self._peers: dict[str, int | None] = {}
+        self.learn(table)
+        self._interfaces = _by_address()
+        self._base = {socket.cookie: socket for socket in sock_diag.dump()}
+        self._counters = rtnetlink.counters()
+        self._open: dict[int, sock_diag.SocketBytes] = {}
+        self._seen: dict[int, sock_diag.SocketBytes] = {}  # those that were open in the last two reads
+        self._gone = TrafficTotals()  # sums of closed connections, so that many of them cost no memory
+
+    def learn(self, table: PeerTable) -> None:
+        """The workers' addresses; those of earlier attempts stay known."""
+        self._peers.update(owners(table))
+
+    def poll(self) -> None:
+        """Take the final figures of connections that have closed."""
+        for socket in self.closed.read():
+            self._count(self._gone, socket)
+        for cookie in self.closed.forgotten:
+            if cookie in self._seen:  # a reset took its figures: what is known is at most a second old
+                self._count(self._gone, self._seen.pop(cookie))
+                self._gone.complete = False
+        self.closed.forgotten.clear()
+
+    def settle(self) -> TrafficTotals:
+        """The account at the end.
+
+        The kernel tells of a closed connection from a work queue (net/core/sock_diag.c), a moment after it has left
+        the dump: wait until nothing more comes.
+        """
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        while select.select([self.closed], [], [], _QUIET_SECONDS)[0] and time.monotonic() < deadline:
+            self.poll()
+        return self.read()
+
+    def read(self) -> TrafficTotals:
+        """The account up to now."""
+        self.poll()
+        traffic = TrafficTotals(complete=self._gone.complete and not self.closed.lost)
+        _merge(traffic, self._gone)
+        with contextlib.suppress(OSError):
+            self._interfaces.update(_by_address())
+        before, self._open = self._open, {socket.cookie: socket for socket in sock_diag.dump()}
+        self._seen = before | self._open
+        for socket in self._open.values():
+            self._count(traffic, socket)
+        now = rtnetlink.counters()
+        for name, counter in now.items():
+            base = self._counters.get(name, Counters(0, 0))
+            traffic.counters[name] = Counters(
+                counter.sent_bytes - base.sent_bytes, counter.received_bytes - base.received_bytes
+            )
+        return traffic
+
+    def stuck(self, table: PeerTable, own: str) -> list[str]:
+        """A sentence for each peer that does not acknowledge what was sent to it."""
+        waiting: dict[tuple[int, str], int] = {}
+        for socket in sock_diag.dump():
+            peer = self._peers.get(socket.remote)
+            if peer is not None and peer != self._own_rank and socket.unacknowledged and socket.backoff > 1:
+                key = peer, self._interfaces.get(socket.local, "?")
+                waiting[key] = waiting.get(key, 0) + socket.unacknowledged
+        return [
+            f"{own}: {count} packets to {table.rows[peer].name} over {interface} stay unacknowledged: packets are lost"
+            for (peer, interface), count in sorted(waiting.items())
+        ]
+
+    def close(self) -> None:
+        self.closed.close()
+
+    def _count(self, traffic: TrafficTotals, socket: sock_diag.SocketBytes) -> None:
+        interface = self._interfaces.get(socket.local, "")
+        peer = self._peers.get(socket.remote)
+        if interface in ("", "lo") or peer == self._own_rank:
+            return  # within the worker
+        base = self._base.get(socket.cookie)
+        if socket.cookie in self._control:
+            traffic.control.setdefault(interface, Flow()).add(socket, base)
+        elif peer is None:
+            traffic.others.setdefault(interface, Flow()).add(socket, base)
+        else:
+            traffic.peers.setdefault((peer, interface), Flow()).add(socket, base)
+
+
+def _merge(into: TrafficTotals, other: TrafficTotals) -> None:
+    for key, flow in other.peers.items():
+        into.peers[key] = Flow(**vars(flow))
+    for name, flow in other.others.items():
+        into.others[name] = Flow(**vars(flow))
+    for name, flow in other.control.items():
+        into.control[name] = Flow(**vars(flow))
+
+
+def _by_address() -> dict[str, str]:
+    pairs: Iterable[tuple[str, str]] = (
+        (address.ip, name)
+        for name, interface in rtnetlink.interfaces().items()
+        for address in interface.addresses
+    )
+    return dict(pairs)

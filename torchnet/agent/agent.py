@@ -1,0 +1,61 @@
+"""The agent: one worker, from the discovery of its addresses to its receipt.
+
+    discover ── join ── preflight ── environment ── run ── receipt
+    └───────── prepare ─────────┘    └────────── work ───────────┘   (in a pod, a container each)
+
+The same code runs in a local node and in a pod; they differ in the address source and in where events go.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+
+from torchnet.agent.event_loop import EventLoop
+from torchnet.agent.events import Failure, Reporter
+from torchnet.agent.spec import AgentSpec
+from torchnet.agent.worker import Worker
+from torchnet.network.address_sources import AddressSource
+from torchnet.network.peer_table import PeerTable
+
+_SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+
+
+def run(
+    spec: AgentSpec,
+    source: AddressSource,
+    reporter: Callable[[EventLoop, Callable[[], Worker]], Reporter],
+    verified: PeerTable | None = None,
+) -> int:
+    """Run one worker to its end.
+
+    Args:
+        reporter: makes the reporter, given the loop and a way to reach the worker (for a runtime that gives orders).
+        verified: in phase work, the table that the preparation verified.
+
+    Returns:
+        The worker's exit code; see the README for their meaning.
+    """
+    loop = EventLoop()
+    holder: list[Worker] = []
+    told = reporter(loop, lambda: holder[0])
+    worker = Worker(loop, spec, source, told, verified)
+    holder.append(worker)
+    for number, code in _SIGNALS.items():
+        if signal.getsignal(number) == signal.SIG_IGN:
+            continue  # nohup's wish
+        loop.on_signal(number, lambda number=number, code=code: worker.interrupt(by_signal(number, code)))  # type: ignore[misc]
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    loop.later(0, worker.begin)
+    try:
+        loop.run()
+    finally:
+        worker.close()
+    told.flush()
+    return worker.code
+
+
+def by_signal(number: int, code: int) -> Failure:
+    """The end that a signal to torchnet brings about."""
+    return Failure("interrupted", f"stopped by {signal.Signals(number).name}", code, at=time.time())

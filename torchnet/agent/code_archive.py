@@ -1,0 +1,78 @@
+"""The job's code, which travels as one zip, unpacked into the working directory.
+
+Whoever can write the ConfigMap can run code here anyway; a damaged or strange archive must still not write elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from torchnet.agent.handover import put
+from torchnet.errors import UsageError
+from torchnet.text import printable
+
+LARGEST = 1 << 30  # bytes, unpacked; a ConfigMap's zip is below 1 MiB
+MOST = 100_000  # entries
+_FILE, _FOLDER = 0o644, 0o755
+
+
+def unpack(archive: str, folder: str) -> int:
+    """Write the files of ``archive`` below ``folder``, with their modes; returns how many.
+
+    Each file replaces one of its name; others stay, among them what is mounted below the folder.
+
+    Raises:
+        UsageError: it is no zip, is larger than 1 GiB, would write outside of the folder, or cannot be written.
+    """
+    try:
+        with zipfile.ZipFile(archive) as file:
+            entries = file.infolist()
+            _check(archive, entries)
+            for entry in entries:
+                _one(file, entry, Path(folder))
+            return sum(1 for entry in entries if not entry.is_dir())
+    except OSError as error:
+        where = getattr(error, "filename", None) or archive
+        text = f"{printable(str(where), 200)}: {error.strerror or error}"
+        raise UsageError(text, fix=f"is {folder} writable?") from None
+    # RuntimeError is what zipfile raises for an encrypted file, and a subclass of it for a compression or a version of
+    # the format that this Python cannot read.
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise UsageError(f"{archive} is no zip that can be read: {printable(str(error), 200)}") from None
+
+
+def _check(archive: str, entries: list[zipfile.ZipInfo]) -> None:
+    size = sum(entry.file_size for entry in entries)
+    if size > LARGEST or len(entries) > MOST:
+        raise UsageError(
+            f"{archive} unpacks to {size:,} bytes in {len(entries):,} files, at most {LARGEST:,} in {MOST:,} are taken"
+        )
+    wrong = [printable(entry.filename, 80) for entry in entries if not _inside(entry)]
+    if wrong:
+        raise UsageError(
+            f"{archive} would write outside of its folder or is no plain file: {', '.join(wrong[:5])}"
+        )
+
+
+def _inside(entry: zipfile.ZipInfo) -> bool:
+    """Whether it is a file or folder below; links are none, as what is written next could follow them out."""
+    path = PurePosixPath(entry.filename)
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
+    return plain and not path.is_absolute() and ".." not in path.parts and "\\" not in entry.filename
+
+
+def _one(file: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path) -> None:
+    path = folder / PurePosixPath(entry.filename)
+    mode = stat.S_IMODE(entry.external_attr >> 16) & 0o777
+    place = path if entry.is_dir() else path.parent
+    place.mkdir(mode=_FOLDER, parents=True, exist_ok=True)
+    # A link that was there before could lead out.
+    if not Path(os.path.realpath(place)).is_relative_to(os.path.realpath(folder)):
+        raise UsageError(f"{place} leads outside of {folder}")
+    if not entry.is_dir():
+        put(path, file.read(entry), mode or _FILE)

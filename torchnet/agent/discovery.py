@@ -1,0 +1,192 @@
+"""Phase 1: this worker's own rails, from the address source and from the kernel, which must agree."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+
+from torchnet.agent.event_loop import EventLoop
+from torchnet.agent.phase_timer import PhaseTimer
+from torchnet.agent.spec import AgentSpec
+from torchnet.errors import NetworkError, NotYetError, TorchnetError
+from torchnet.linux import rtnetlink
+from torchnet.network.address_sources import AddressSource
+from torchnet.network.interface_selection import Interface, Rail, TakenError, TentativeError, select_rail
+from torchnet.network.network_status import StatusEntry
+from torchnet.network.peer_table import PeerRail, PeerRow
+
+# Duplicate address detection takes 1.8 s on a fresh macvlan; a kernel that is asked for more probes takes longer.
+DETECTION_SECONDS = 6.0
+_POLL_SECONDS = 0.05
+_SAID_SECONDS = 4.0  # without addresses
+_OTHER_ADDRESSES = 32  # link-local ones included; a bound for hosts with very many
+
+
+def discover(spec: AgentSpec, source: AddressSource) -> tuple[Rail, ...]:
+    """The rails of this worker, in order; waits for duplicate address detection where the kernel runs it.
+
+    Raises:
+        NetworkError: a rail is missing or cannot be used; all that are wrong, each with its fix.
+    """
+    deadline = time.monotonic() + DETECTION_SECONDS
+    while True:
+        try:
+            return look(spec, source)
+        except TentativeError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(_POLL_SECONDS)
+
+
+def look(spec: AgentSpec, source: AddressSource) -> tuple[Rail, ...]:
+    """:func:`discover` without waiting. Raises TentativeError where nothing but the detection's end is missing."""
+    if spec.loopback:
+        return _on_loopback(spec, source)
+    try:
+        entries = source.attachments()
+    except NotYetError:
+        raise
+    except NetworkError as error:  # of what a cluster says, only the worker knows whose it is
+        raise NetworkError(f"{spec.name}: {error.text}", fix=error.fix) from None
+    present = _present(spec)
+    rails: list[Rail] = []
+    errors: list[NetworkError] = []
+    for number, entry in enumerate(entries):
+        interface = present.get(entry.interface or "")
+        try:
+            rails.append(select_rail(spec.name, number, entry.name, entry, interface, spec.family))
+        except NetworkError as error:
+            errors.append(error)
+    if not errors:
+        return tuple(rails)
+    final = [error for error in errors if not isinstance(error, TentativeError)] or errors
+    text, fix = "\n".join(error.text for error in final), "\n".join(e.fix for e in final if e.fix)
+    first = final[0]
+    if isinstance(first, TentativeError):
+        raise TentativeError(text, fix=fix, interface=first.interface, address=first.address)
+    raise (TakenError if all(isinstance(e, TakenError) for e in final) else NetworkError)(text, fix=fix)
+
+
+def sure_attachments(spec: AgentSpec) -> tuple[StatusEntry, ...] | None:
+    """The attachments ``NAMESPACE/NAME@INTERFACE`` where the kernel leaves no doubt of each one's address, else None.
+
+    They have no addresses, as of those that ``host:`` names. An address with a lifetime may be a router's, not the
+    attachment's, and a deprecated one is on its way out: network-status tells which is meant.
+    """
+    try:
+        present = _present(spec)
+    except NetworkError:
+        return None  # the look at the rails says so
+    entries = []
+    for number, wanted in enumerate(spec.attachments):
+        name, _, interface = wanted.partition("@")
+        entry = StatusEntry(name, interface or None)
+        found = present.get(interface)
+        if found and any(a.scope == "global" and (a.deprecated or not a.permanent) for a in found.addresses):
+            return None
+        try:
+            select_rail(spec.name, number, name, entry, found, spec.family)
+        except TentativeError:
+            pass  # its detection is waited for in any case
+        except NetworkError:
+            return None
+        entries.append(entry)
+    return tuple(entries) or None
+
+
+class Discovery:
+    """:func:`discover` for a loop that goes on meanwhile, and with a source that may know more with time (the API).
+
+    Ends with a call of ``found(rails)`` or ``failed(error)``; ``notice`` gets a sentence when it takes long.
+    """
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        spec: AgentSpec,
+        source: AddressSource,
+        *,
+        found: Callable[[tuple[Rail, ...]], None],
+        failed: Callable[[TorchnetError], None],
+        notice: Callable[[str], None],
+        clock: PhaseTimer,
+    ) -> None:
+        self._loop = loop
+        self._spec = spec
+        self._source = source
+        self._found = found
+        self._failed = failed
+        self._notice = notice
+        self._clock = clock
+        self._said_after = time.monotonic() + _SAID_SECONDS
+        self._deadline = time.monotonic() + spec.start_timeout
+        self._detection = 0.0
+        self._timer = loop.later(0, self._try)
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+    def _try(self) -> None:
+        self._clock.waited()
+        try:
+            rails = look(self._spec, self._source)
+        except TentativeError as error:
+            self._detection = self._detection or time.monotonic() + DETECTION_SECONDS
+            self._again(error, _POLL_SECONDS, self._detection)
+        except NotYetError as error:
+            self._again(error.error, error.seconds, self._deadline)
+        except TorchnetError as error:
+            self._failed(error)
+        else:
+            self._clock.own()
+            self._clock.done("discover")
+            self._found(rails)
+
+    def _again(self, error: TorchnetError, seconds: float, deadline: float) -> None:
+        self._clock.own()
+        if time.monotonic() > deadline:
+            self._failed(error)
+            return
+        if time.monotonic() > self._said_after:
+            self._said_after = deadline
+            self._notice(f"{self._spec.name} waits for its addresses: {error.text}")
+        self._timer = self._loop.later(seconds, self._try)
+
+
+def _on_loopback(spec: AgentSpec, source: AddressSource) -> tuple[Rail, ...]:
+    """lo, as the user asked for: all of 127.0.0.0/8 is there without being listed, and none of it is a network."""
+    (entry,) = source.attachments()
+    lo = _present(spec)["lo"]
+    return (Rail(0, entry.name, lo.name, entry.ips[0], 4, 8, lo.mtu),)
+
+
+def _present(spec: AgentSpec) -> dict[str, Interface]:
+    try:
+        return rtnetlink.interfaces()
+    except OSError as error:
+        text = f"{spec.name}: the kernel does not tell its interfaces: {error.strerror or error}"
+        raise NetworkError(text) from None
+
+
+def own_row(spec: AgentSpec, rails: tuple[Rail, ...]) -> PeerRow:
+    """What the others must know of this worker: its rails, and every other address that bytes could go to.
+
+    Raises NetworkError.
+    """
+    own = {rail.address for rail in rails}
+    others = tuple(
+        address.ip
+        for name, interface in _present(spec).items()
+        if name != "lo" and not spec.loopback
+        for address in interface.addresses
+        if address.ip not in own
+    )
+    return PeerRow(
+        node_rank=spec.node_rank,
+        name=spec.name,
+        uid=spec.uid or f"{spec.name}/{os.getpid()}/{socket.gethostname()}",
+        rails=tuple(PeerRail(rail.interface, rail.address, rail.mtu) for rail in rails),
+        eth0=others[:_OTHER_ADDRESSES],
+    )

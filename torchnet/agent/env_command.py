@@ -1,0 +1,82 @@
+"""``eval "$(torchnet env)"`` in a worker: its environment alone, for another launcher.
+
+Nobody is joined and no path is probed: the addresses are what the source and the kernel say.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from torchnet.agent import command_line
+from torchnet.agent.command_line import source_of, spec_of
+from torchnet.agent.discovery import discover
+from torchnet.agent.process_env import ProcessEnvironment
+from torchnet.agent.store_port import usual_port
+from torchnet.errors import NotYetError, UsageError
+
+_T = TypeVar("_T")
+_ABOUT = 'Print the environment of one process of this worker, for: eval "$(torchnet env)"'
+FAILS = "false\n"
+"""What ``eval`` is given where there is no environment, so that it fails, too."""
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print ``export NAME='value'`` lines; the exit code. Raises TorchnetError."""
+    try:
+        return _main(argv)
+    except BaseException as error:
+        if not isinstance(error, SystemExit) or error.code:  # --help is no failure
+            sys.stdout.write(FAILS)
+            sys.stdout.flush()
+        raise
+
+
+def _main(argv: Sequence[str]) -> int:
+    options = command_line.parse(argv, "torchnet env", _ABOUT)
+    if options.command:
+        raise UsageError(
+            f"torchnet env runs nothing, not {options.command[0]} either",
+            fix='eval "$(torchnet env)" && …',
+        )
+    if not 0 <= options.local_rank < options.nproc_per_node:
+        most = options.nproc_per_node - 1
+        raise UsageError(
+            f"--local-rank {options.local_rank} is not within 0 … {most}", fix="--nproc-per-node"
+        )
+    spec = spec_of(options, joins=False)
+    source = source_of(options, spec)
+    deadline = time.monotonic() + spec.start_timeout
+    rails = patiently(lambda: discover(spec, source), deadline)
+    own = rails[0].address
+    master = own if spec.node_rank == 0 else patiently(source.rank0, deadline)[0]
+    environment = ProcessEnvironment(spec, master, rails, usual_port(spec.run_id), 0)
+    for warning in environment.warnings():
+        sys.stderr.write(f"torchnet: {warning}\n")
+    sys.stderr.write("torchnet: the environment alone: no worker was joined, no path was checked\n")
+    # Bytes, as the environment has them: an encoding that lacks a character would change a value.
+    sys.stdout.buffer.write(os.fsencode(lines(environment.given(options.local_rank))))
+    sys.stdout.flush()
+    return 0
+
+
+def lines(variables: Mapping[str, str]) -> str:
+    """What a POSIX shell takes over by ``eval``, whatever the values hold."""
+    quoted = {name: value.replace("'", "'\\''") for name, value in variables.items() if _NAME.fullmatch(name)}
+    return "".join(f"export {name}='{value}'\n" for name, value in quoted.items())
+
+
+def patiently(question: Callable[[], _T], deadline: float) -> _T:
+    """The answer, asked for again while the source says that it may come. Raises TorchnetError."""
+    while True:
+        try:
+            return question()
+        except NotYetError as error:
+            if time.monotonic() + error.seconds > deadline:
+                raise error.error from None
+            time.sleep(error.seconds)

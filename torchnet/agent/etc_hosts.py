@@ -1,0 +1,71 @@
+"""The peers in the worker's own hosts file, so that no look-up of their addresses leaves the machine.
+
+TCPStore looks up the name of each address that it connects to or from, and waits for the answer (pytorch#159007):
+5 s a connection where the reverse zone is not served.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from torchnet.agent.handover import put
+from torchnet.network.peer_table import PeerTable
+
+PATH = "/etc/hosts"
+
+
+def add_peers(table: PeerTable, run_id: str, *, path: str = PATH) -> bool:
+    """Write a line for each worker and rail; False where the file is not ours to write.
+
+    Names lead to the backend; eth0's addresses get a name, too, since the store may look those up as well. Each line
+    tells whose it is: the file may be the machine's own, and hold other jobs' lines.
+    """
+    return _replaced(_lines(table, run_id), run_id, path)
+
+
+def write_copy(table: PeerTable, run_id: str, target: Path, *, path: str = PATH) -> None:
+    """A copy of the hosts file with the peers' names in it, to be mounted in another container. Raises OSError."""
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+        text = _with(file.read(), _lines(table, run_id), run_id)
+    put(target, text.encode("utf-8", "surrogateescape"))
+
+
+def remove_peers(run_id: str, *, path: str = PATH) -> None:
+    """Take the job's lines out again: another one has other addresses."""
+    _replaced("", run_id, path)
+
+
+def _replaced(ours: str, run_id: str, path: str) -> bool:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+            old = file.read()
+        text = _with(old, ours, run_id)
+        if text != old:
+            # In place: in a pod the file itself is a mount.
+            with open(path, "r+", encoding="utf-8", errors="surrogateescape", newline="") as file:
+                file.write(text)
+                file.truncate()
+    except OSError:
+        return False
+    return True
+
+
+def _with(old: str, ours: str, run_id: str) -> str:
+    kept = re.sub(f"(?m)^[^#\n]*{re.escape(_mark(run_id))}\n", "", old)
+    return kept + ("\n" if ours and kept and not kept.endswith("\n") else "") + ours
+
+
+def _mark(run_id: str) -> str:
+    return f"\t# torchnet {run_id!a}"
+
+
+def _lines(table: PeerTable, run_id: str) -> str:
+    lines = []
+    for row in table.rows:
+        for number, rail in enumerate(row.rails):
+            lines.append(f"{rail.address}\t{row.name}{'' if number == 0 else f'-rail{number + 1}'}")
+        # Link-local addresses belong to an interface as well, which a hosts file cannot say.
+        frontend = [address for address in row.eth0 if not address.startswith("fe80:")]
+        lines += [f"{address}\t{row.name}-frontend" for address in frontend]
+    return "".join(f"{line}{_mark(run_id)}\n" for line in lines)

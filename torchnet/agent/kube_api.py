@@ -1,0 +1,274 @@
+"""The API server as seen from a pod: one small, bounded GET at a time, with the standard library alone.
+
+Configuration and files are those that Kubernetes gives every pod ("Accessing the Kubernetes API from a Pod"): the
+address in the environment; token, certificate authority and namespace in the service account's folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import ssl
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from torchnet.constants import API_DIR, ATTEMPT_LABEL, INDEX_LABEL, NODE_RANK_LABEL, RUN_LABEL
+from torchnet.errors import ClusterError, NotYetError
+from torchnet.text import loads, printable
+
+LIMIT = 2 << 20  # all annotations of an object are at most 256 KiB
+_DEPTH = 64
+_SECONDS = 5.0  # for each step of a connection
+_WHOLE_SECONDS = 10.0  # for an answer; nothing else is served meanwhile
+_AGAIN_SECONDS = 0.5
+_LONGEST_RETRY_SECONDS = 60.0
+_KIND = "application/json;as={};v=v1;g=meta.k8s.io"
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A question about pods, answered with metadata alone: one by its ``name``, or those that the selectors choose."""
+
+    namespace: str
+    name: str = ""
+    labels: str = ""
+    fields: str = ""
+
+    @property
+    def verb(self) -> str:
+        return "get" if self.name else "list"
+
+    @property
+    def target(self) -> str:
+        path = f"/api/v1/namespaces/{quote(self.namespace, safe='')}/pods"
+        if self.name:
+            return f"{path}/{quote(self.name, safe='')}"
+        selectors = {"labelSelector": self.labels, "fieldSelector": self.fields}
+        return f"{path}?{urlencode({name: text for name, text in selectors.items() if text})}"
+
+    @property
+    def accept(self) -> str:
+        return _KIND.format("PartialObjectMetadata" if self.name else "PartialObjectMetadataList")
+
+    def __str__(self) -> str:
+        which = f" {self.name}" if self.name else f" ({self.labels or self.fields})"
+        return f"{self.verb} pods{which} in namespace {self.namespace}"
+
+
+class ApiServer:
+    """The API server of the cluster that this pod is in.  Its connection is kept for the next question."""
+
+    def __init__(self, host: str, port: int, folder: str = API_DIR) -> None:
+        self._host = host
+        self._port = port
+        self._folder = folder
+        self._connection: http.client.HTTPSConnection | None = None
+
+    @classmethod
+    def from_pod(cls, environ: Mapping[str, str], folder: str = API_DIR) -> ApiServer:
+        """Raises ClusterError outside of a pod, or where the pod has no token."""
+        host = environ.get("KUBERNETES_SERVICE_HOST", "").strip("[]")
+        port = environ.get("KUBERNETES_SERVICE_PORT_HTTPS") or environ.get("KUBERNETES_SERVICE_PORT") or "443"
+        if not host or not port.isdigit():
+            raise ClusterError(
+                "no API server to ask for network-status: KUBERNETES_SERVICE_HOST is not set, this is no pod",
+                fix="--address-source host:IFNAME --rank0 ADDRESS outside of Kubernetes",
+            )
+        return cls(host, int(port), folder)
+
+    def namespace(self) -> str:
+        """The pod's own namespace, as its service account's folder says it. Raises ClusterError."""
+        return self._file("namespace")
+
+    def get(self, ask: Ask) -> dict[str, Any] | None:
+        """The answer to a question; None where there is no such pod.
+
+        Raises:
+            NotYetError: no answer, or one that asks for patience (429, 5xx), after the time that it asks for.
+            ClusterError: it refuses (401, 403), or answers what is not to be understood.
+        """
+        token = self._file("token")  # anew each time: the kubelet replaces it
+        try:
+            status, after, body = self._exchange(ask, token)
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            self._unreached(error)
+        if status == 404 and ask.name:
+            return None
+        if status != 200:
+            self._refused(ask, status, after, body)
+        try:
+            answer = loads(body, max_size=LIMIT, max_depth=_DEPTH)
+        except ValueError as error:
+            raise ClusterError(f"the API server's answer to {ask} {error}") from None
+        if not isinstance(answer, dict):
+            raise ClusterError(f"the API server's answer to {ask} is no object")
+        return answer
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _exchange(self, ask: Ask, token: str) -> tuple[int, str, bytes]:
+        """(status, Retry-After, body) over the connection that is open, or a new one."""
+        deadline = time.monotonic() + _WHOLE_SECONDS
+        headers = {
+            "Accept": ask.accept,
+            "Authorization": f"Bearer {token}",
+            "User-Agent": "torchnet",
+        }
+        kept = self._connection is not None
+        try:
+            response = self._request(ask.target, headers)
+        except (ConnectionError, http.client.BadStatusLine):
+            if not kept:
+                raise
+            self.close()  # the server had closed it meanwhile: that says nothing about it
+            response = self._request(ask.target, headers)
+        body = bytearray()
+        while part := response.read1(1 << 16):
+            body += part
+            if len(body) > LIMIT:
+                self.close()
+                raise ClusterError(f"the API server's answer to {ask} is longer than {LIMIT:,} bytes")
+            if time.monotonic() > deadline:
+                raise TimeoutError("its answer takes too long")
+        response.read()  # nothing; read1() itself does not notice that the answer has ended, and the next needs that
+        return response.status, response.headers.get("Retry-After", ""), bytes(body)
+
+    def _request(self, target: str, headers: dict[str, str]) -> http.client.HTTPResponse:
+        if self._connection is None:
+            self._connection = http.client.HTTPSConnection(
+                self._host, self._port, timeout=_SECONDS, context=self._context()
+            )
+        self._connection.request("GET", target, headers=headers)
+        return self._connection.getresponse()
+
+    def _context(self) -> ssl.SSLContext:
+        path = os.path.join(self._folder, "ca.crt")
+        try:
+            context = ssl.create_default_context(cafile=path)
+        except (OSError, ssl.SSLError) as error:
+            raise ClusterError(f"{path}: {_reason(error)}", fix=_VOLUME) from None
+        # Python 3.13 makes RFC 5280's last details a must, which many a cluster's own authority does not keep.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        return context
+
+    def _file(self, name: str) -> str:
+        path = os.path.join(self._folder, name)
+        try:
+            with open(path, encoding="ascii") as file:
+                return file.read(LIMIT).strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ClusterError(f"{path}: {_reason(error)}", fix=_VOLUME) from None
+
+    def _unreached(self, error: Exception) -> None:
+        where = f"[{self._host}]" if ":" in self._host else self._host
+        text = f"the API server {where}:{self._port} cannot be reached: {_reason(error)}"
+        if isinstance(error, ssl.SSLCertVerificationError):
+            raise ClusterError(text, fix="is ca.crt that of this cluster?") from None
+        fix = "is egress to the API server allowed from this pod (NetworkPolicy)?"
+        raise NotYetError(ClusterError(text, fix=fix), _AGAIN_SECONDS) from None
+
+    def _refused(self, ask: Ask, status: int, after: str, body: bytes) -> None:
+        said = ""
+        with contextlib.suppress(ValueError, AttributeError):
+            said = str(loads(body, max_size=LIMIT, max_depth=_DEPTH).get("message", ""))
+        text = f"the API server refuses to {ask}: {status}" + (f" ({printable(said, 300)})" if said else "")
+        if status == 429 or status >= 500:
+            raise NotYetError(ClusterError(text), _seconds(after))
+        if status == 401:
+            raise NotDoneError(text, fix=_VOLUME)
+        if status == 403:
+            raise NotDoneError(
+                text,
+                fix=f"give the pod's service account {ask.verb} on pods in {ask.namespace} (torchnet manifests rbac), "
+                "name one that has it (--service-account NAME), or use fixed addresses (--static-ips)",
+            )
+        raise ClusterError(text)
+
+
+class NotDoneError(ClusterError):
+    """401 or 403: for good, but right after an account's or a role's creation it may not be known everywhere yet."""
+
+
+_VOLUME = (
+    "the pod needs its service account's token (a projected volume, or automountServiceAccountToken: true)"
+)
+
+
+def _reason(error: Exception) -> str:
+    return printable(getattr(error, "strerror", "") or str(error) or type(error).__name__, 200)
+
+
+def _seconds(after: str) -> float:
+    """Retry-After: seconds, or a date; within reason."""
+    seconds = _AGAIN_SECONDS
+    if after.strip().isdigit():
+        seconds = float(after)
+    elif after:
+        with contextlib.suppress(ValueError, TypeError):
+            seconds = parsedate_to_datetime(after).timestamp() - time.time()
+    return min(max(seconds, _AGAIN_SECONDS), _LONGEST_RETRY_SECONDS)
+
+
+# The first that the own pod has is used; those without a prefix are older than the index's label (Kubernetes 1.28).
+_JOB_LABELS = ("batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name")
+
+
+@dataclass(frozen=True)
+class PodMetadata:
+    """The part of a pod's metadata that counts here."""
+
+    name: str
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    created: str
+    ending: bool
+
+    @classmethod
+    def read(cls, value: Any) -> PodMetadata:
+        """Of one object of an answer. Raises ClusterError where it is none."""
+        data = value.get("metadata") if isinstance(value, dict) else None
+        if not isinstance(data, dict) or not isinstance(data.get("name"), str):
+            raise ClusterError("the API server's answer holds something that is no pod")
+        return cls(
+            name=data["name"],
+            labels=_texts(data.get("labels")),
+            annotations=_texts(data.get("annotations")),
+            created=str(data.get("creationTimestamp") or ""),
+            ending=bool(data.get("deletionTimestamp")),
+        )
+
+
+def selector(own: PodMetadata) -> str:
+    """The labels by which rank 0's pod is found, given the own pod. Raises ClusterError where nothing tells."""
+    rank = NODE_RANK_LABEL if NODE_RANK_LABEL in own.labels else INDEX_LABEL
+    for label in (RUN_LABEL, *_JOB_LABELS):
+        if own.labels.get(label) and (rank in own.labels or label == RUN_LABEL):
+            return f"{label}={own.labels[label]},{rank}=0"
+    raise ClusterError(
+        f"nothing tells which pod is rank 0: {own.name} is of no Indexed Job, and has no labels {RUN_LABEL} and "
+        f"{NODE_RANK_LABEL}",
+        fix=f"label the pods {RUN_LABEL}=NAME and {NODE_RANK_LABEL}=0, 1, …, or give the agents --rank0 ADDRESS",
+    )
+
+
+def newest(own: PodMetadata | None, pods: Sequence[PodMetadata]) -> PodMetadata | None:
+    """Rank 0's pod among those found: of the own restart attempt, not on its way out, the last that was made."""
+    live = [pod for pod in pods if not pod.ending]
+    if own is not None:
+        attempt = own.labels.get(ATTEMPT_LABEL)
+        live = [pod for pod in live if pod.labels.get(ATTEMPT_LABEL) == attempt]
+    return max(live, key=lambda pod: (pod.created, pod.name), default=None)
+
+
+def _texts(value: Any) -> dict[str, str]:
+    items = value.items() if isinstance(value, dict) else ()
+    return {name: text for name, text in items if isinstance(text, str)}

@@ -1,0 +1,302 @@
+"""The processes of this worker: started together, stopped together, with nothing left behind.
+
+All processes below the agent belong to it, also those that left their parents or sessions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from typing import IO
+
+from torchnet.agent.event_loop import EventLoop
+from torchnet.agent.events import BACKLOG, Reporter
+from torchnet.agent.process import Process
+from torchnet.agent.spec import AgentSpec
+from torchnet.linux import namespaces
+
+
+def descendants(without: Collection[int] = ()) -> list[int]:
+    """The pids of every process below this one, children before grandchildren; not ``without`` and what is below them.
+
+    As pid 1 of its namespace the agent is the parent of every orphan; elsewhere it has asked to be
+    (PR_SET_CHILD_SUBREAPER), so nothing can leave the tree.
+    """
+    parents: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            parent = _parent(int(name))
+            if parent is not None:
+                parents.setdefault(parent, []).append(int(name))
+    found: list[int] = []
+    queue = list(parents.get(os.getpid(), ()))
+    while queue:
+        pid = queue.pop(0)
+        if pid not in without:
+            found.append(pid)
+            queue += parents.get(pid, ())
+    return found
+
+
+def send(number: int, pids: Iterable[int]) -> None:
+    """Send a signal to those that are still there."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def signal_all(number: int) -> int:
+    """Send a signal to all of them; returns how many there were."""
+    pids = descendants()
+    send(number, pids)
+    return len(pids)
+
+
+def kill_all(seconds: float = 5.0) -> None:
+    """SIGKILL until nothing is left: what is started meanwhile is found by the next look."""
+    deadline = time.monotonic() + seconds
+    while signal_all(signal.SIGKILL) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def _parent(pid: int) -> int | None:
+    """The parent of a process that still runs; a zombie is as good as gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            state, parent = file.read().rpartition(b")")[2].split()[:2]
+    except (OSError, ValueError):
+        return None
+    return None if state == b"Z" else int(parent)
+
+
+_LEFTOVER_SECONDS = 2.0  # for what the processes themselves started and left
+_POLL_SECONDS = 0.05
+
+
+class LocalProcesses:
+    """The processes of one worker, over all attempts.
+
+    ``ended(process)`` is called for each that ends by itself; :meth:`stop` ends the others.
+    """
+
+    def __init__(
+        self, loop: EventLoop, spec: AgentSpec, reporter: Reporter, ended: Callable[[Process], None]
+    ) -> None:
+        self._loop = loop
+        self._spec = spec
+        self._reporter = reporter
+        self._ended = ended
+        self._stopping = False
+        self._paused = False
+        self._stopped: Callable[[], None] | None = None
+        self._scratch: Path | None = None
+        self._reaped: list[tuple[int, int, float]] = []
+        self.processes: dict[int, Process] = {}
+        if os.getpid() != 1:
+            namespaces.adopt_orphans()
+        # Who ended first is the cause of what follows, also when this loop is busy just then.
+        loop.on_signal(signal.SIGCHLD, self._reap, at_once=self._collect)
+        loop.every(_POLL_SECONDS, self._pressure)
+
+    def start(self, attempt: int, environment: Callable[[int, str], dict[str, str]]) -> None:
+        """Start all; ``environment(local rank, error file)`` gives each its variables.
+
+        Raises:
+            OSError: the program cannot be executed.
+        """
+        self._stopping = False
+        self.processes = {}
+        for local, rank in enumerate(self._spec.ranks):
+            error_file = str(self._folder() / f"error-{attempt}-{local}.json")
+            log = self._log(rank, attempt)
+            self.processes[rank] = Process(
+                self._loop,
+                rank,
+                self._argv(),
+                with_site(environment(local, error_file)),
+                emit=self._emitter(rank, log is not None),
+                exited=self._exited,
+                stdin=sys.__stdin__
+                if rank == self._spec.stdin_rank and sys.__stdin__
+                else subprocess.DEVNULL,
+                log=log,
+                error_file=error_file,
+            )
+        started = {"ranks": list(self.processes), "pids": [p.pid for p in self.processes.values()]}
+        self._reporter.send({"event": "started", "node": self._spec.node_rank, "attempt": attempt, **started})
+
+    @property
+    def running(self) -> int:
+        """How many have not ended, or wrote what has not been read."""
+        return sum(1 for process in self.processes.values() if not process.finished)
+
+    def codes(self) -> dict[str, int]:
+        """Exit codes by rank, of those that have ended."""
+        return {str(rank): p.code for rank, p in self.processes.items() if p.code is not None}
+
+    def stop(self, done: Callable[[], None]) -> None:
+        """SIGTERM to the ranks, and to what they leave when they end; SIGKILL to all after the grace; then ``done``.
+
+        A rank's children get none while it runs: without its DataLoader workers it could not save a checkpoint.  Of
+        several ``done``, the last one given is called.
+        """
+        self._stopping = True
+        under_way, self._stopped = self._stopped is not None, done
+        if under_way:
+            return
+        self.thaw()
+        deadline = time.monotonic() + self._spec.grace
+        shortened = False
+        signalled: set[int] = set()
+
+        def poll() -> None:
+            nonlocal deadline, shortened
+            self._reap()
+            ranks = {process.pid for process in self.processes.values() if not process.ended}
+            if not ranks and not shortened and not self._terminated():
+                # What is left when the ranks themselves have ended well gets a shorter time.
+                shortened = True
+                deadline = min(deadline, time.monotonic() + _LEFTOVER_SECONDS)
+            if not descendants() and not self.running:
+                assert self._stopped is not None
+                last, self._stopped = self._stopped, None
+                last()
+                return
+            if time.monotonic() >= deadline:
+                signal_all(signal.SIGKILL)
+            else:
+                fresh = ranks.union(descendants(ranks)) - signalled
+                signalled.update(fresh)
+                send(signal.SIGTERM, fresh)
+            self._loop.later(_POLL_SECONDS if time.monotonic() < deadline else 0.01, poll)
+
+        self._loop.later(0, poll)
+
+    def _terminated(self) -> bool:
+        """Whether SIGTERM ended a rank, such as a shell, whose child may just be saving a checkpoint."""
+        return any(process.signal == signal.SIGTERM for process in self.processes.values())
+
+    def freeze(self) -> None:
+        """Ctrl-Z: all of them stop until :meth:`thaw`."""
+        signal_all(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        signal_all(signal.SIGCONT)
+
+    def keep(self, name: str, data: bytes) -> str:
+        """A file for the processes to read; returns its path."""
+        path = self._folder() / name
+        path.write_bytes(data)
+        return str(path)
+
+    def close(self) -> None:
+        if self._scratch is not None:
+            for file in self._scratch.iterdir():
+                file.unlink()
+            self._scratch.rmdir()
+
+    def _argv(self) -> list[str]:
+        if self._spec.entry == "program":
+            return list(self._spec.command)
+        name, *arguments = self._spec.command
+        if self._spec.entry == "module":
+            return [self._spec.python, "-u", "-m", name, *arguments]
+        path = f"./{name}" if name.startswith("-") else name  # Python would take it for an option of its own
+        return [self._spec.python, "-u", path, *arguments]
+
+    def _emitter(self, rank: int, kept: bool) -> Callable[[str, str, str], None]:
+        spec = self._spec
+        # As under torchrun, what is teed is shown, also where it is redirected; and so is what no file keeps.
+        hidden = _streams(spec.redirects, rank, spec) - _streams(spec.tee, rank, spec) if kept else set()
+        node = self._spec.node_rank
+
+        def emit(stream: str, text: str, end: str) -> None:
+            if stream not in hidden:
+                event = {
+                    "event": "output",
+                    "node": node,
+                    "rank": rank,
+                    "stream": stream,
+                    "data": text,
+                    "end": end,
+                }
+                self._reporter.send(event)
+
+        return emit
+
+    def _log(self, rank: int, attempt: int) -> IO[bytes] | None:
+        if not self._spec.log_dir:
+            return None
+        name = f"rank-{rank}.log" if not attempt else f"rank-{rank}.restart-{attempt}.log"
+        folder = Path(self._spec.log_dir)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return open(folder / name, "wb")
+        except OSError as error:
+            text = f"no log of rank {rank}: {folder / name}: {error.strerror}"
+            self._reporter.send(
+                {"event": "notice", "node": self._spec.node_rank, "level": "warning", "text": text}
+            )
+            return None
+
+    def _folder(self) -> Path:
+        if self._scratch is None:
+            # Memory, and in a node or pod of its own: it goes with it, however that ends.
+            place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+            self._scratch = Path(tempfile.mkdtemp(prefix="torchnet-", dir=place))
+        return self._scratch
+
+    def _collect(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if not pid:
+                    break
+                self._reaped.append((pid, status, time.time()))
+
+    def _reap(self) -> None:
+        self._collect()
+        by_pid = {process.pid: process for process in self.processes.values()}
+        while self._reaped:
+            pid, status, at = self._reaped.pop(0)
+            if pid in by_pid:
+                by_pid[pid].reaped(status, at)
+
+    def _exited(self, process: Process) -> None:
+        if not self._stopping:
+            self._ended(process)
+
+    def _pressure(self) -> None:
+        """Stop reading output while the reader of ours does not keep up."""
+        slow = self._reporter.pending > BACKLOG
+        if slow != self._paused:
+            self._paused = slow
+            for process in self.processes.values():
+                if not process.finished:
+                    process.pause() if slow else process.resume()
+
+
+def with_site(env: dict[str, str]) -> dict[str, str]:
+    """The environment with this package's ``site`` folder (or its place in the zip) first on PYTHONPATH."""
+    site = os.path.join(os.path.dirname(__file__), "sitecustomize")
+    return {**env, "PYTHONPATH": os.pathsep.join([site, *filter(None, [env.get("PYTHONPATH", "")])])}
+
+
+def _streams(value: str, rank: int, spec: AgentSpec) -> set[str]:
+    """torchrun's notation: "0" to "3" for all ranks of a worker, or "0:1,1:3" by local rank."""
+    bits = 0
+    if ":" in value:
+        for part in value.split(","):
+            local, _, stream = part.partition(":")
+            if int(local) == rank - spec.ranks[0]:
+                bits = int(stream)
+    else:
+        bits = int(value or 0)
+    return {name for bit, name in ((1, "stdout"), (2, "stderr")) if bits & bit}

@@ -1,0 +1,200 @@
+"""The address source of a pod: network-status of its own pod and of rank 0's, asked of the API server.
+
+One question a worker, for metadata alone, however many workers there are: rank 0 asks for its own pod, as the others
+go by what it says there, and the others ask for rank 0's, again only while it is not there yet, has no status yet, or
+does not answer. Of its own pod another worker asks only what its kernel leaves open: an answer has 7 KB, most of it
+managedFields, which the API server leaves in an object's metadata.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torchnet.agent.kube_api import ApiServer, Ask, NotDoneError, PodMetadata, newest, selector
+from torchnet.constants import NETWORKS_ANNOTATION, STATUS_ANNOTATION
+from torchnet.errors import ClusterError, NetworkError, NotYetError, StatusError, TorchnetError
+from torchnet.network.address_sources import MultusStatus
+from torchnet.network.interface_selection import Family
+from torchnet.network.network_status import StatusEntry
+from torchnet.text import printable
+
+_LIVE = "status.phase!=Failed,status.phase!=Succeeded"
+
+_STATUS_SECONDS = 5.0  # the status is written before a pod's first container starts; caches may lag
+_RIGHTS_SECONDS = 6.0  # in which a new role binding reaches every API server
+_FIRST_SECONDS, _LAST_SECONDS = 0.4, 6.0  # between two questions
+_FRESH_SECONDS = 3.0  # how long an address that does not answer yet is believed
+
+
+@dataclass(frozen=True)
+class Own:
+    """What a pod knows of itself; ``address`` gives its address on eth0, asked only where no name helps.
+
+    ``seen`` gives the attachments as far as the kernel alone leaves no doubt, else None; ``rank0`` is the selector of
+    rank 0's pod, if somebody has said it.
+    """
+
+    namespace: str
+    name: str = ""
+    hostname: str = ""
+    address: Callable[[], str] = field(default=lambda: "")
+    seen: Callable[[], tuple[StatusEntry, ...] | None] = field(default=lambda: None)
+    rank0: str = ""
+
+
+class PodSource:
+    """Addresses from the annotation, by API. Both methods raise NotYetError while patience may help."""
+
+    def __init__(
+        self,
+        api: ApiServer,
+        own: Own,
+        attachments: Sequence[str] = (),
+        *,
+        family: Family = "auto",
+        clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._api = api
+        self._own = own
+        self._wanted = tuple(attachments) or None
+        self._family = family
+        self._clock = clock
+        self._pace = _Pace(chance)
+        self._since: dict[str, float] = {}
+        self._pod: PodMetadata | None = None  # with its status
+        self._found: PodMetadata | None = None
+        self._rank0: tuple[str, ...] = ()
+        self._why: NotYetError | None = None
+        self._next = 0.0
+
+    def attachments(self) -> tuple[StatusEntry, ...]:
+        if self._pod is None:
+            if (seen := self._own.seen()) is not None:
+                return seen
+            self._found = pod = self._patiently(self._find)
+            if pod.annotations.get(STATUS_ANNOTATION) is None:
+                raise self._no_status(pod)
+            self._pod = pod
+            self._pace.again()
+        status = self._pod.annotations[STATUS_ANNOTATION]
+        return MultusStatus(status, None, self._wanted, family=self._family).attachments()
+
+    def rank0(self) -> tuple[str, ...]:
+        now = self._clock()
+        if now < self._next:  # asked a moment ago
+            if self._rank0:
+                return self._rank0
+            if self._why is not None:
+                raise NotYetError(self._why.error, self._next - now)
+        try:
+            self._rank0 = self._patiently(self._ask_rank0)
+        except NotYetError as error:
+            self._rank0, self._why = (), error
+            self._next = now + error.seconds
+            raise
+        self._next = now + _FRESH_SECONDS + self._pace.step()
+        return self._rank0
+
+    def _ask_rank0(self) -> tuple[str, ...]:
+        labels = self._own.rank0
+        if not labels:
+            self._found = self._found or self._find()
+            labels = selector(self._found)
+        ask = Ask(self._own.namespace, labels=labels, fields=_LIVE)
+        found = (self._api.get(ask) or {}).get("items")
+        pods = [PodMetadata.read(item) for item in (found if isinstance(found, list) else [])]
+        pod = newest(self._found, pods)
+        if pod is None:
+            said = f"rank 0's pod is not there yet ({printable(ask.labels, 200)} in {self._own.namespace})"
+            raise self._later(
+                NetworkError(said, fix=f"kubectl get pods -n {self._own.namespace} -l '{ask.labels}'")
+            )
+        if pod.annotations.get(STATUS_ANNOTATION) is None:
+            raise self._later(
+                NetworkError(f"rank 0's pod {pod.name} has no network-status yet", fix=_see(pod, self._own))
+            )
+        status = pod.annotations[STATUS_ANNOTATION]
+        return MultusStatus(None, status, self._wanted, family=self._family).rank0()
+
+    def _find(self) -> PodMetadata:
+        """The own pod: by its name, by the host name that most pods have in common with it, by its address."""
+        for name in dict.fromkeys(filter(None, (self._own.name, self._own.hostname))):
+            found = self._api.get(Ask(self._own.namespace, name))
+            if found is not None:
+                return PodMetadata.read(found)
+        address = self._own.address()
+        ask = Ask(self._own.namespace, fields=f"status.podIP={address}")
+        items = (self._api.get(ask) or {}).get("items") if address else None
+        pods = [PodMetadata.read(item) for item in (items if isinstance(items, list) else [])]
+        live = [pod for pod in pods if not pod.ending] or pods
+        if len(live) == 1:
+            return live[0]
+        name = printable(self._own.name or self._own.hostname, 80)
+        error = ClusterError(
+            f"this pod is not found in namespace {self._own.namespace}: none is called {name}, "
+            f"{len(live)} have the address {address or 'of eth0'}",
+            fix="set POD_NAME by the downward API (fieldRef metadata.name)",
+        )
+        raise self._for_a_while("own", _STATUS_SECONDS, error)
+
+    def _no_status(self, pod: PodMetadata) -> TorchnetError:
+        asked = pod.annotations.get(NETWORKS_ANNOTATION)
+        return self._for_a_while("status", _STATUS_SECONDS, _unserved(pod, asked, self._own))
+
+    def _patiently(self, question: Callable[[], Any]) -> Any:
+        try:
+            return question()
+        except NotDoneError as error:
+            raise self._for_a_while("rights", _RIGHTS_SECONDS, error) from None
+        except NotYetError as error:
+            if isinstance(error.error, ClusterError):  # what the server asks for, and more each time
+                raise NotYetError(error.error, max(error.seconds, self._pace.step())) from None
+            raise
+
+    def _for_a_while(self, what: str, seconds: float, error: TorchnetError) -> TorchnetError:
+        """Some patience, counted from the first time; then the error itself."""
+        since = self._since.setdefault(what, self._clock())
+        return self._later(error) if self._clock() - since < seconds else error
+
+    def _later(self, error: TorchnetError) -> NotYetError:
+        return NotYetError(error, self._pace.step())
+
+
+class _Pace:
+    """Longer and longer steps, by chance a little apart, so that many workers do not ask in one moment."""
+
+    def __init__(self, chance: Callable[[], float]) -> None:
+        self._chance = chance
+        self.again()
+
+    def again(self) -> None:
+        self._seconds = _FIRST_SECONDS
+
+    def step(self) -> float:
+        seconds = self._seconds * (0.75 + 0.5 * self._chance())
+        self._seconds = min(self._seconds * 1.7, _LAST_SECONDS)
+        return seconds
+
+
+def _unserved(pod: PodMetadata, asked: str | None, own: Own) -> StatusError:
+    """Why there is no network-status (the symptoms that are known), as far as the pod itself tells."""
+    if not asked:
+        return StatusError(
+            f"pod {pod.name} asks for no second network: it has no annotation {NETWORKS_ANNOTATION}",
+            fix=f"annotate the pods (of a Job: its template) {NETWORKS_ANNOTATION}: NAMESPACE/NAD@net1",
+        )
+    return StatusError(
+        f"pod {pod.name} has no annotation {STATUS_ANNOTATION}, though it asks for {printable(asked, 200)}: Multus "
+        "did not act, or the attachment has no cniVersion",
+        fix=f"{_see(pod, own)}; kubectl get pods -A -l app=multus; the attachment's cniVersion must be at least "
+        "0.3.1; under Cilium cni.exclusive=false",
+    )
+
+
+def _see(pod: PodMetadata, own: Own) -> str:
+    return f"kubectl describe pod {pod.name} -n {own.namespace}"

@@ -1,0 +1,115 @@
+"""Phase 4: the variables of this worker's processes, from the table in torchnet.network and what is here."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+
+from torchnet import constants
+from torchnet.agent import torch_build
+from torchnet.agent.rdma import devices, on_rails
+from torchnet.agent.spec import AgentSpec
+from torchnet.network.env_vars import EnvironmentInputs, build, covering_prefix, merge
+from torchnet.network.interface_selection import Rail
+
+
+class ProcessEnvironment:
+    """The environments of one attempt: ``of(local rank, error file)``.
+
+    ``master`` is rank 0's address, ``port`` its store's; ``table`` is the path of the job's table, by which
+    torchnet.traffic() names the peers; ``rdma`` are the RDMA devices on the rails, ``bypass`` those on no rail that
+    NCCL may use.
+    """
+
+    table = ""
+
+    def __init__(
+        self, spec: AgentSpec, master: str, rails: tuple[Rail, ...], port: int, attempt: int
+    ) -> None:
+        self._spec = spec
+        self._user = {**os.environ, **spec.env}
+        self._home = _home(self._user)
+        self.rdma = () if spec.loopback else on_rails([(r.interface, r.address) for r in rails])
+        times = self._tuned("GLOO_DEVICES") or ""
+        family = 6 if rails[0].family == 6 else 4
+        self._fixed = {
+            "world_size": spec.world_size,
+            "nnodes": spec.nnodes,
+            "nproc": spec.nproc_per_node,
+            "node_rank": spec.node_rank,
+            "run_id": spec.run_id,
+            "rails": tuple((rail.interface, rail.address) for rail in rails),
+            "family": family,
+            "master_addr": master,
+            "master_port": port,
+            "restart_count": attempt,
+            "max_restarts": spec.max_restarts,
+            "hostid": spec.hostid or None,
+            "cpus_per_rank": max(1, int(spec.cpus)) if spec.cpus else None,
+            "gpus": spec.gpus,
+            "libuv": None if spec.entry == "program" else torch_build.probe(),
+            "rdma": self.rdma,
+            "rdma_prefix": covering_prefix([f"{r.address}/{r.prefix}" for r in rails]) if self.rdma else None,
+            "loopback": spec.loopback,
+            "local": spec.runtime == "local",
+            "user": None if _known() else "torchnet",
+            "home": self._home,
+            "cache_dir": f"{self._home}/torchinductor" if self._home else None,
+            "gloo_devices": min(8, max(1, int(times))) if re.fullmatch("[0-9]{1,9}", times) else 1,
+            "nccl_threads": self._tuned("NCCL_SOCKET_NTHREADS"),
+            "nccl_sockets": self._tuned("NCCL_NSOCKS_PERTHREAD"),
+        }
+        self.bypass = self._bypass()
+
+    def _tuned(self, name: str) -> str | None:
+        return self._user.get(constants.TUNE_PREFIX + name)
+
+    def of(self, local_rank: int, error_file: str) -> dict[str, str]:
+        env = merge(self._user, build(self._inputs(local_rank, error_file)))[0]
+        return {**env, constants.TABLE_VARIABLE: self.table}
+
+    def given(self, local_rank: int) -> dict[str, str]:
+        """What torchnet adds to the user's own environment or replaces in it, without this worker's files."""
+        merged = merge(self._user, build(self._inputs(local_rank, "")))[0]
+        files = (constants.TABLE_VARIABLE, "TORCHELASTIC_ERROR_FILE")
+        return {n: v for n, v in merged.items() if self._user.get(n) != v and n not in files}
+
+    def warnings(self) -> tuple[str, ...]:
+        """What the user set and what follows from it; RDMA devices that NCCL may use beside the rails."""
+        found = merge(self._user, build(self._inputs(0, "")))[1]
+        if not self.bypass or not self._user.keys().isdisjoint(("NCCL_NET", "NCCL_IB_HCA")):
+            return found
+        text = (
+            f"{', '.join(self.bypass)}: on no rail's card, as far as /sys tells, and NCCL may use RDMA there instead "
+            "of the backend; set NCCL_IB_HCA=DEVICE if one belongs to the backend, NCCL_NET=Socket to use TCP alone"
+        )
+        return (*found, text)
+
+    def _bypass(self) -> tuple[str, ...]:
+        given = build(self._inputs(0, ""))
+        env = merge(self._user, given)[0]
+        confined = {v.value for v in given if v.name == "NCCL_IB_HCA"} == {env.get("NCCL_IB_HCA")}
+        tcp = env.get("NCCL_NET", "").lower() == "socket" or env.get("NCCL_IB_DISABLE", "0") not in ("", "0")
+        if self._spec.loopback or confined or tcp:
+            return ()
+        return tuple(device for device in devices() if device not in self.rdma)
+
+    def _inputs(self, local_rank: int, error_file: str) -> EnvironmentInputs:
+        rank = self._spec.ranks[0] + local_rank
+        return EnvironmentInputs(rank=rank, local_rank=local_rank, error_file=error_file, **self._fixed)  # type: ignore[arg-type]
+
+
+def _known() -> bool:
+    """Whether this uid has a name; getpass.getuser(), which torch's inductor calls, fails without one."""
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        return False
+    return True
+
+
+def _home(env: dict[str, str]) -> str | None:
+    """A writable HOME where the own is none, as for a uid without an entry in a pod."""
+    home = env.get("HOME")
+    return None if home and os.access(home, os.W_OK) else "/tmp"

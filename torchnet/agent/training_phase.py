@@ -1,0 +1,151 @@
+"""Phases 4 to 6 on one worker: its processes in their environment, what is watched meanwhile, and its receipt."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from torchnet import constants
+from torchnet.agent import oom, receipt
+from torchnet.agent.accounting import TrafficAccount
+from torchnet.agent.event_loop import EventLoop
+from torchnet.agent.events import Reporter
+from torchnet.agent.link_monitor import LinkMonitor
+from torchnet.agent.local_processes import LocalProcesses
+from torchnet.agent.process import Process
+from torchnet.agent.process_env import ProcessEnvironment
+from torchnet.agent.rate_sampler import NODES, RateSampler
+from torchnet.agent.rdma import of_devices, port_bytes
+from torchnet.agent.rendezvous import control_cookies
+from torchnet.agent.spec import AgentSpec
+from torchnet.network.interface_selection import Rail
+from torchnet.network.peer_table import PeerTable, encode
+
+Notice = Callable[[str], None]
+
+
+class TrainingPhase:
+    """The training on this worker, over all attempts.
+
+    Args:
+        ended: called with each process that ends by itself.
+        lost: called with a rail that stayed away, and what is to be said of it.
+        notice: gets sentences for people.
+    """
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        spec: AgentSpec,
+        reporter: Reporter,
+        *,
+        ended: Callable[[Process], None],
+        lost: Callable[[Rail, str], None],
+        notice: Notice,
+    ) -> None:
+        self._loop = loop
+        self._spec = spec
+        self._lost = lost
+        self._notice = notice
+        self._account: TrafficAccount | None = None
+        self._watch: LinkMonitor | None = None
+        self._pace: RateSampler | None = None
+        self._rdma = port_bytes()
+        self._hcas: tuple[str, ...] = ()
+        self._bypass: tuple[str, ...] = ()
+        self._killed = oom.kills()
+        self.gang = LocalProcesses(loop, spec, reporter, ended)
+
+    @property
+    def begun(self) -> bool:
+        """Whether processes have been started, in any attempt."""
+        return self._account is not None
+
+    def start(self, table: PeerTable, rails: tuple[Rail, ...], port: int, attempt: int) -> None:
+        """Start the processes. Raises OSError where the program cannot be executed."""
+        environment = ProcessEnvironment(self._spec, table.rows[0].rails[0].address, rails, port, attempt)
+        if attempt == 0:
+            for warning in environment.warnings():
+                self._notice(warning)
+            if self._spec.loopback and self._spec.stall_action == "stop" and not self._spec.node_rank:
+                self._notice(
+                    "--stall-action stop: on loopback no bytes are counted, so a stall is not noticed"
+                )
+        if self._account is None:
+            self._account = TrafficAccount(table, self._spec.node_rank, control_cookies)
+            self._loop.watch(self._account.closed, self._account.poll)
+            if not self._spec.loopback:
+                self._watch = LinkMonitor(self._loop, rails, self._spec.link_grace, self._told, self._lost)
+                if self._spec.measure and self._spec.node_rank < NODES:
+                    with suppress(OSError):
+                        self._pace = RateSampler(self._loop, {rail.interface for rail in rails})
+        else:
+            self._account.learn(table)
+            if self._watch is not None:
+                self._watch.follow(rails)
+        self._hcas, self._bypass = environment.rdma, environment.bypass
+        environment.table = self.gang.keep(f"table-{attempt}", encode(table))
+        self.gang.keep(f"table-{attempt}{constants.CONTROL_SUFFIX}", array("Q", control_cookies).tobytes())
+        self.gang.start(attempt, environment.of)
+
+    def rest(self) -> None:
+        """Watch no rail until the next start: a restart's are those of then."""
+        if self._watch is not None:
+            self._watch.follow(())
+
+    def _told(self, text: str) -> None:
+        """A rail's fate. A pod's log does not say whose it is; the local console does."""
+        self._notice(text if self._spec.phase == "all" else f"{self._spec.name}: {text}")
+
+    def moved(self) -> int:
+        """Bytes exchanged with peers so far; by RDMA, which does not say with whom, all those of the rails' devices."""
+        if self._account is None:
+            return 0
+        ports = self._ports()
+        # Where none is known to be on a rail, any may be: a stall unseen does less harm than a good job's end.
+        rdma = of_devices(ports, self._hcas) if self._hcas else ports
+        return self._account.read().peer_bytes() + sum(rdma.values())
+
+    def _ports(self) -> dict[str, int]:
+        """What each RDMA port has moved so far."""
+        now = port_bytes().items()
+        return {name: count for name, total in now if (count := total - self._rdma.get(name, 0)) > 0}
+
+    def stuck(self, table: PeerTable) -> list[str]:
+        """Connections whose bytes the other end does not acknowledge."""
+        return self._account.stuck(table, self._spec.name) if self._account else []
+
+    def out_of_memory(self) -> str:
+        """Of a process that was killed: whether the container's memory ran out, as the kernel counted, or ""."""
+        now = oom.kills()
+        if now is None or self._killed is None or now <= self._killed:
+            return ""
+        self._killed = now
+        limit = oom.limit()
+        return f"memory ran out: the limit of its container{f', {limit >> 20} MiB,' if limit else ''} was reached"
+
+    def receipt(self, table: PeerTable, rails: tuple[Rail, ...]) -> dict[str, Any]:
+        """Close the account, and make this worker's receipt of it."""
+        traffic = self._account.settle() if self._account else None
+        flaps = self._watch.flaps if self._watch else []
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        pace, self._pace = self._pace, None
+        codes = self.gang.codes()
+        ports, counted = self._ports(), port_bytes()
+        bypass = {
+            device: sum(of_devices(ports, (device,)).values()) if of_devices(counted, (device,)) else None
+            for device in self._bypass
+        }
+        made = receipt.worker(self._spec, table, rails, traffic, codes, flaps, ports, self._hcas, bypass)
+        return {**made, "series": pace.close() if pace else None}
+
+    def close(self) -> None:
+        """Give everything back."""
+        self.gang.close()
+        for part in (self._watch, self._account, self._pace):
+            if part is not None:
+                part.close()

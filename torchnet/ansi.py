@@ -1,0 +1,139 @@
+"""A script's output, made harmless for a terminal: of all escape sequences only colours pass, and each line
+closes them.
+
+Sources: ECMA-48 (escape, control and string sequences), xterm's ctlseqs (private sequences such as ``CSI > 4
+m``, which ends like a colour but changes the keyboard), Unicode UAX #9 (bidirectional controls).
+
+What becomes of a character or sequence:
+
+* complete sequences other than colours (cursor movements, titles, hyperlinks, alternate screen, images):
+  removed;
+* bell and backspace: removed, as progress bars use them by the hundred;
+* incomplete or malformed sequences, other control characters (C0, DEL, C1), line separators, bidirectional
+  controls, lone surrogates (bytes that were no UTF-8): shown as ``\\x1b``, ``\\u202e``, never interpreted;
+* all else, tabs included: as it is.
+
+Rejected: an emulated terminal per rank (pyte, a pty each): it would be right for full-screen programs, which
+nobody runs on eight ranks at once, and costs 100 times as much for each line.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+RESET = "\x1b[0m"
+_CARRIED = 4096  # longest unfinished sequence that is kept back for the next piece of a line
+_ACTIVE = 256  # longest chain of colours that is repeated when a line goes on
+
+# Characters that need a look: C0 without the tab, DEL, C1, bidirectional controls, line separators, invisible
+# operators, the byte order mark, interlinear annotations, surrogates.
+_SUSPECT_CLASS = (
+    "\\x00-\\x08\\x0a-\\x1f\\x7f-\\x9f"
+    "\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\\ud800-\\udfff"
+)
+_SUSPECT = re.compile(f"[{_SUSPECT_CLASS}]")
+_TOKEN = re.compile(
+    r"(?P<colour>\x1b\[[0-9;:]{0,48}m)"
+    r"|(?P<sequence>\x1b\[[0-?]*[ -/]*[@-~]"  # CSI … final
+    r"|\x1b[\]PX^_][^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"  # OSC, DCS, SOS, PM, APC … ST
+    r"|\x1b(?:[ -/]+[0-~]|[0-OQ-WYZ\\`-~])"  # ESC and one character, with or without intermediates
+    r"|[\x07\x08])"
+    f"|(?P<character>[{_SUSPECT_CLASS}])"
+)
+_UNFINISHED = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b\x9c]*\x1b?|[ -/]*)\Z")
+_COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
+_ZEROS = re.compile(r"[0;]*\Z")
+
+
+class TerminalLine:
+    """One line of output that may come in pieces. ``colour``: whether colours pass or are removed as all
+    else.
+    """
+
+    def __init__(self, *, colour: bool) -> None:
+        self.colour = colour
+        self._carried = ""
+        self._active = ""
+
+    def feed(self, piece: str, *, last: bool) -> str:
+        """The next piece, harmless; ``last`` says that the line ends with it.
+
+        A sequence that is cut by the end of a piece is kept back until the next. Colours are reset at the end
+        of each piece and taken up again by the next, so that whatever is written in between has its own.
+        """
+        text = self._carried + piece
+        self._carried = ""
+        if not last and (cut := _UNFINISHED.search(text)) and len(text) - cut.start() <= _CARRIED:
+            text, self._carried = text[: cut.start()], text[cut.start() :]
+        resumed = self._active if text else ""
+        if _SUSPECT.search(text):
+            text = _TOKEN.sub(self._replace, text)
+        text = resumed + text
+        if "\x1b" in text and not text.endswith(RESET):  # what escapes are left here are colours
+            text += RESET
+        if last:
+            self._active = ""
+        return text
+
+    def _replace(self, match: re.Match[str]) -> str:
+        if match["character"]:
+            return _escaped(match["character"])
+        colour = match["colour"]
+        if not colour or not self.colour:
+            return ""
+        parameters = colour[2:-1]
+        if _ZEROS.match(parameters):
+            self._active = ""
+        elif parameters.startswith(("0;", ";")) or len(self._active) + len(colour) > _ACTIVE:
+            self._active = colour
+        else:
+            self._active += colour
+        return colour
+
+
+def clean(text: str, *, colour: bool = False) -> str:
+    """One whole line, harmless; see the module's text for what becomes of which character."""
+    return TerminalLine(colour=colour).feed(text, last=True)
+
+
+def clip(text: str, cells: int) -> str:
+    """The part of a clean line that fits ``cells`` columns of a terminal, its colours closed; tabs become one
+    space.
+    """
+    out: list[str] = []
+    used, at, coloured = 0, 0, False
+    text = text.replace("\t", " ")
+    while at < len(text):
+        if colour := _COLOUR.match(text, at):
+            out.append(colour[0])
+            coloured, at = True, colour.end()
+            continue
+        width = _width(text[at])
+        if used + width > cells:
+            if coloured:
+                out.append(RESET)
+            break
+        out.append(text[at])
+        used, at = used + width, at + 1
+    return "".join(out)
+
+
+def cells(text: str) -> int:
+    """How many columns of a terminal a clean line takes."""
+    return sum(_width(character) for character in _COLOUR.sub("", text))
+
+
+def _width(character: str) -> int:
+    if character < "\u0300":
+        return 1
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def _escaped(character: str) -> str:
+    number = ord(character)
+    if 0xDC80 <= number <= 0xDCFF:  # PEP 383: a byte that was no UTF-8
+        number -= 0xDC00
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"

@@ -1,0 +1,360 @@
+"""The options of ``torchnet bench`` that are not the job's: the table of flags, and their validation.
+
+The table has the same form as `torchnet.config.fields`. Importing it loads nothing but the standard library, since
+``torchnet bench --help`` should take no longer than 0.15 s.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from torchnet.bench.worker.busbw import COLLECTIVES, REDUCING, ROOTED
+from torchnet.bench.worker.sizes import Sizes, parse_size, size_text
+from torchnet.config.field_type import Field
+from torchnet.config.fields import FIELDS
+from torchnet.config.parsing import (
+    parse_duration,
+    parse_nonempty,
+    parse_number,
+    parse_rate,
+    parse_whole,
+    quote,
+)
+from torchnet.config.validation_errors import FieldProblem, did_you_mean
+
+GROUP = "The benchmark"
+BACKENDS = ("gloo", "nccl")
+DTYPES = ("float32", "float64", "float16", "bfloat16", "int8", "uint8", "int32", "int64")
+REDOPS = ("sum", "avg", "max", "min", "prod")
+_SIZE = "a number of bytes, or one with K, M or G behind it, from 1 to 1024G"
+_TIME = "0.5, 2s, 1min, … up to 1h"
+
+OPTIONS = (
+    Field("min_bytes", "--min-bytes", "Smallest message.", _SIZE, "1K", "SIZE", short="-b"),
+    Field("max_bytes", "--max-bytes", "Largest message.", _SIZE, "256M", "SIZE", short="-e"),
+    Field(
+        "factor",
+        "--factor",
+        "From one size to the next.",
+        "a number greater than 1, as in 2",
+        "4",
+        "N",
+        short="-f",
+    ),
+    Field(
+        "iters",
+        "--iters",
+        "Exactly so many timed calls of each size.",
+        "a whole number from 1 to 1000000",
+        "until the interval is narrow",
+        "N",
+    ),
+    Field(
+        "seconds",
+        "--seconds",
+        "About so long for the timed calls of one size; two calls at least.",
+        _TIME,
+        "1s",
+        "TIME",
+    ),
+    Field(
+        "warmup", "--warmup", "Calls before the timed ones.", "a whole number from 0 to 10000", "2", "N", "-w"
+    ),
+    Field("dtype", "--dtype", "Type of the elements.", ", ".join(DTYPES), "float32", "TYPE", "-d"),
+    Field("redop", "--redop", "What a reduction does.", ", ".join(REDOPS), "sum", "OP"),
+    Field("root", "--root", "Root of broadcast and reduce.", "a rank of the job", "0", "RANK"),
+    Field(
+        "backend",
+        "--backend",
+        "Backend of torch.distributed.",
+        ", ".join(BACKENDS),
+        "nccl where each process has a GPU, else gloo",
+        "NAME",
+    ),
+    Field("no_check", "--no-check", "Results are not checked.", "true, false", switch=True),
+    Field(
+        "tcp_seconds",
+        "--tcp-seconds",
+        "For raw TCP, each pair and direction; 0 leaves it out.",
+        "0, or 0.1s to 10min",
+        "1s",
+        "TIME",
+    ),
+    Field(
+        "streams", "--streams", "Connections of raw TCP at a time.", "a whole number from 1 to 64", "1", "N"
+    ),
+    Field(
+        "pairs",
+        "--pairs",
+        "Raw TCP between all pairs of nodes, not only from each to the next.",
+        "true, false",
+        switch=True,
+    ),
+    Field(
+        "compare",
+        "--compare",
+        "Measure this interface, too, side by side: eth0.",
+        "an interface's name, as eth0",
+        metavar="IFNAME",
+    ),
+    Field(
+        "line",
+        "--line",
+        "Rate of the backend's line, in place of --rate or what the interface reports.",
+        "100gbit, 2.5gbit, …",
+        metavar="RATE",
+    ),
+    Field(
+        "tune",
+        "--tune",
+        "Try DDP's buckets, Gloo's devices, NCCL's threads and the MTU; print the best as a [tool.torchnet] block.",
+        "true, false",
+        switch=True,
+    ),
+    Field(
+        "tune_numerics",
+        "--tune-numerics",
+        "The same with compressed gradients, which change the results, and may be chosen, too.",
+        "true, false",
+        switch=True,
+    ),
+    Field(
+        "html", "--html", "Report with plots, which needs matplotlib.", "the path of a file", metavar="FILE"
+    ),
+    Field("json", "--json", "Results; - is stdout.", "the path of a file, or - for stdout", metavar="FILE"),
+)
+BY_NAME = {option.path: option for option in OPTIONS}
+
+# What a benchmark settles itself: its script is torchnet's own, which calls no torchnet.tune(), and rank 0's output is
+# its figures, once.
+SETTLED = (
+    "script", "args", "module", "no_python", "standalone", "run.max_restarts", "run.stdin_rank", "output.log_dir",
+    "output.tee", "output.redirects", "output.ranks", "output.json", "output.measure", "output.min_share",
+    "tune.bucket_cap_mb", "tune.compress", "kubernetes.code", "kubernetes.detach",
+)  # fmt: skip
+_OWN_HELP = {"output.quiet": "No progress; only warnings, errors and the results."}
+JOB_FIELDS = tuple(
+    replace(field, help=_OWN_HELP.get(field.path, field.help))
+    for field in FIELDS
+    if field.path not in SETTLED
+)
+WORDS = (*COLLECTIVES, "all")
+
+
+LEAST, MOST, FACTOR = 1 << 10, 256 << 20, 4.0
+_INTERFACE = re.compile(r"[^\s/]{1,15}")
+_SECONDS = (0.01, 3600.0)
+# A twentieth of it is a slice. Of a pair both directions and both at once follow each other while the other nodes wait,
+# and who waits gives up after PATIENCE (worker/place.py): that leaves as much time again for connections and pings.
+_TCP_SECONDS = (0.1, 600.0)
+T = TypeVar("T")
+N = TypeVar("N", int, float)
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """Everything but the job. Times are seconds, sizes bytes, ``line`` bits per second.
+
+    ``largest_typed``: the largest size was asked for, and is not a default that may be lowered.
+    """
+
+    collectives: tuple[str, ...] = ("all_reduce",)
+    sizes: Sizes = field(default_factory=lambda: Sizes(LEAST, MOST, FACTOR))
+    largest_typed: bool = False
+    dtype: str = "float32"
+    redop: str = "sum"
+    root: int = 0
+    backend: str = ""
+    warmup: int = 2
+    iters: int | None = None
+    seconds: float = 1.0
+    tcp_seconds: float = 1.0
+    streams: int = 1
+    pairs: bool = False
+    compare: str = ""
+    line: int | None = None
+    check: bool = True
+    tune: bool = False
+    tune_numerics: bool = False
+    html: str | None = None
+    json: str | None = None
+
+
+@dataclass
+class _Reader:
+    given: Mapping[str, Any]
+    problems: list[FieldProblem] = field(default_factory=list)
+
+    def read(self, name: str, parse: Callable[[Any], T], default: T) -> T:
+        if name not in self.given:
+            return default
+        raw = self.given[name]
+        try:
+            return parse(raw)
+        except ValueError as error:
+            self.wrong(name, f"{quote(raw)} {error}")
+            return default
+
+    def problems_of(self, *names: str) -> list[FieldProblem]:
+        flags = [BY_NAME[name].flag for name in names]
+        return [problem for problem in self.problems if problem.path in flags]
+
+    def wrong(self, name: str, what: str, *, valid: bool = True) -> None:
+        option = BY_NAME[name]
+        words, sep = option.valid, "is no size: "
+        # parse_size says itself what is valid.
+        self.problems.append(FieldProblem(option.flag, what, "", "" if sep in what or not valid else words))
+
+
+def read(words: Sequence[str], given: Mapping[str, Any]) -> tuple[BenchOptions, list[FieldProblem]]:
+    """What was typed: the collectives, and the options by name. Where something is wrong, the default stands."""
+    reader = _Reader(given)
+    asked = BenchOptions(
+        collectives=_collectives(words, reader.problems),
+        sizes=_sizes(reader),
+        largest_typed="max_bytes" in given,
+        dtype=reader.read("dtype", _one_of(DTYPES), "float32"),
+        redop=reader.read("redop", _one_of(REDOPS), "sum"),
+        root=reader.read("root", _whole(0, 999_999), 0),
+        backend=reader.read("backend", _one_of(BACKENDS), ""),
+        warmup=reader.read("warmup", _whole(0, 10_000), 2),
+        iters=reader.read("iters", _whole(1, 1_000_000), None),
+        seconds=reader.read("seconds", _time(*_SECONDS), 1.0),
+        tcp_seconds=reader.read("tcp_seconds", _tcp_seconds, 1.0),
+        streams=reader.read("streams", _whole(1, 64), 1),
+        pairs=bool(given.get("pairs")),
+        compare=reader.read("compare", _interface, ""),
+        line=reader.read("line", _rate, None),
+        check=not given.get("no_check"),
+        tune=bool(given.get("tune") or given.get("tune_numerics")),
+        tune_numerics=bool(given.get("tune_numerics")),
+        html=reader.read("html", _file, None),
+        json=reader.read("json", parse_nonempty, None),
+    )
+    if "iters" in given and "seconds" in given:
+        reader.wrong(
+            "iters", "says how many calls there are, and --seconds how long: one of them", valid=False
+        )
+    if _same_file(asked.html, asked.json):
+        reader.wrong("html", "is the same file as --json", valid=False)
+    _effects(reader, asked.collectives)
+    return asked, reader.problems
+
+
+def _effects(reader: _Reader, collectives: Sequence[str]) -> None:
+    """What was typed has one, or is wrong. A collective that is not known may be meant for one that would have it."""
+    known = set(collectives) <= set(COLLECTIVES)
+    for name, having in (("redop", REDUCING), ("root", ROOTED)):
+        if name in reader.given and known and not set(collectives) & set(having):
+            what = f"is for {', '.join(having)}: none of them is measured"
+            reader.wrong(name, what, valid=False)
+
+
+def _same_file(html: str | None, json: str | None) -> bool:
+    """Whatever links lead to it; the one that is written last would be left."""
+    if html is None or json is None or json == "-":
+        return False
+    return os.path.realpath(html) == os.path.realpath(json)
+
+
+def _collectives(words: Sequence[str], problems: list[FieldProblem]) -> tuple[str, ...]:
+    names = [name.strip() for word in words for name in word.split(",")]
+    found: list[str] = []
+    for name in names:
+        plain = name.lower().replace("-", "_")
+        if plain not in WORDS:
+            what = f"{quote(name)} is no collective{did_you_mean(plain, (*WORDS, 'diff'))}"
+            problems.append(FieldProblem("COLLECTIVES", what, "", ", ".join(WORDS)))
+        found += COLLECTIVES if plain == "all" else [plain]
+    return tuple(dict.fromkeys(found)) if names else ("all_reduce",)
+
+
+def _sizes(reader: _Reader) -> Sizes:
+    least = reader.read("min_bytes", parse_size, LEAST)
+    most = reader.read("max_bytes", parse_size, MOST)
+    factor = reader.read("factor", _factor, FACTOR)
+    if least > most and not reader.problems_of("min_bytes", "max_bytes"):
+        # A default gives way to what was typed.
+        if "max_bytes" not in reader.given:
+            most = least
+        elif "min_bytes" not in reader.given:
+            least = most
+        else:
+            what = f"{size_text(least)} is more than --max-bytes {size_text(most)}"
+            reader.wrong("min_bytes", what, valid=False)
+            least = most
+    sizes = Sizes(least, most, factor)
+    if least > most:
+        return Sizes(LEAST, MOST, FACTOR)
+    try:
+        sizes.series()
+    except ValueError as error:
+        reader.wrong("factor", f"{factor:g} {error}", valid=False)
+        return Sizes(LEAST, MOST, FACTOR)
+    return sizes
+
+
+def _factor(raw: object) -> float:
+    factor = parse_number(raw)
+    if factor <= 1:
+        raise ValueError("is not greater than 1: the sizes would never reach the largest")
+    return factor
+
+
+def _one_of(values: Sequence[str]) -> Callable[[Any], str]:
+    def parse(raw: object) -> str:
+        text = str(raw).lower()
+        if text not in values:
+            raise ValueError(f"is not one of its values{did_you_mean(text, values)}")
+        return text
+
+    return parse
+
+
+def _whole(least: int, most: int) -> Callable[[Any], int]:
+    return _between(parse_whole, least, most, "small", "large")
+
+
+def _time(least: float, most: float) -> Callable[[Any], float]:
+    return _between(parse_duration, least, most, "short", "long")
+
+
+def _tcp_seconds(raw: object) -> float:
+    return parse_duration(raw) and _time(*_TCP_SECONDS)(raw)
+
+
+def _between(
+    read: Callable[[Any], N], least: float, most: float, under: str, over: str
+) -> Callable[[Any], N]:
+    def parse(raw: object) -> N:
+        number = read(raw)
+        if not least <= number <= most:
+            raise ValueError(f"is too {under if number < least else over}")
+        return number
+
+    return parse
+
+
+def _interface(raw: object) -> str:
+    text = parse_nonempty(raw)
+    if not _INTERFACE.fullmatch(text) or not text.isprintable():
+        raise ValueError("is no interface's name: at most 15 characters, no space and no /")
+    return text
+
+
+def _rate(raw: object) -> int:
+    rate = parse_rate(raw)
+    if not 1_000_000 <= rate <= 10**13:
+        raise ValueError("is out of range: 1mbit to 10tbit")
+    return rate
+
+
+def _file(raw: object) -> str:
+    text = parse_nonempty(raw)
+    if text == "-":
+        raise ValueError("is stdout, which has the summary: name a file")
+    return text

@@ -1,0 +1,143 @@
+"""What holds the whole back: MTUs that differ, buffers, a single stream, the processor."""
+
+from __future__ import annotations
+
+import math
+
+from torchnet.bench.findings import finding_text, thresholds
+from torchnet.bench.findings.finding_text import again, count, percent, rate, several
+from torchnet.bench.findings.result_index import ResultIndex, machine, processor
+from torchnet.bench.results import Collective, Finding, Tcp
+from torchnet.bench.worker.sizes import size_text
+
+
+def mtu(view: ResultIndex) -> list[Finding]:
+    """The nodes' MTUs differ. The one that most have counts as meant."""
+    nodes = {node.node: node.mtus[view.network] for node in view.results.nodes if view.network in node.mtus}
+    sizes = list(nodes.values())
+    if len(set(sizes)) < 2:
+        return []
+    meant = max(set(sizes), key=lambda one: (sizes.count(one), one))
+    odd = [node for node, size in nodes.items() if size != meant]
+    which = several([f"{view.name(node)} has {nodes[node]}" for node in odd])
+    rest = "the others have" if len(sizes) - len(odd) > 1 else "the other has"
+    text = f"The MTU of {view.network} differs among the nodes: {which}, and {rest} {meant}."
+    fix = finding_text.look(view)
+    return [Finding(kind="mtu", text=text, fix=fix, where=tuple(view.name(node) for node in odd))]
+
+
+def buffers(view: ResultIndex) -> list[Finding]:
+    """The sockets' largest buffers hold less than what is under way on this line, and the line is not reached."""
+    line = view.line
+    if line is None or not view.latency:
+        return []
+    if all(_reached(row) or _window_is_free(row) for row in view.tcp):
+        return []
+    # The least of a path's is the path; most of the others' is how long a processor takes to wake up.
+    longest = max(row.least for row in view.latency)
+    under_way = line.rate_bits_per_s / 8 * longest
+    needed = thresholds.WINDOW_OF_BUFFER * under_way
+    small: dict[str, tuple[int, list[int], str]] = {}
+    for node in view.results.nodes:
+        for name in ("net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem"):
+            sizes = node.sysctls.get(name, "").split()
+            if len(sizes) == 3 and sizes[2].isdigit() and int(sizes[2]) < needed:
+                least, nodes, _ = small.get(name, (int(sizes[2]), [], ""))
+                small[name] = min(least, int(sizes[2])), [*nodes, node.node], " ".join(sizes[:2])
+    if not small:
+        return []
+    wanted = 1 << (int(needed) - 1).bit_length()
+    largest = several([f"{name} is {least} bytes at most" for name, (least, _, _) in small.items()])
+    everywhere = sorted({node for _, nodes, _ in small.values() for node in nodes})
+    names = tuple(view.name(node) for node in everywhere)
+    text = (
+        f"The buffers of sockets are too small on {several(names)}: {largest}, and {rate(line.rate_bits_per_s / 8)} "
+        f"with round trips of {longest * 1e3:.3g} ms need {count(needed)}."
+    )
+    settings = " ".join(f"{name}='{first} {wanted}'" for name, (_, _, first) in small.items())
+    fix = finding_text.host(view, f"sysctl -w {settings}", *everywhere)
+    return [Finding(kind="buffers", text=text, fix=fix, where=names)]
+
+
+def _reached(row: Tcp | Collective) -> bool:
+    return row.ceiling_share is not None and row.ceiling_share >= thresholds.REACHED
+
+
+def _window_is_free(row: Tcp) -> bool:
+    """It is known that neither the receiver's window nor the sender's buffer holds the sender up."""
+    return row.window_limited is not None and row.window_limited <= thresholds.WINDOW_FREE
+
+
+def single_stream(view: ResultIndex) -> list[Finding]:
+    """One stream stays below the line for its window's, its one core's or its flow's sake: more of them may reach
+    more."""
+    line = view.line
+    if line is None:
+        return []
+    for row in sorted(view.tcp, key=lambda row: (row.both, row.rate.median)):
+        if row.streams != 1 or row.rate.high >= thresholds.SLOW * line.ceiling or machine(row):
+            continue
+        if not (why := _held_up(row) or _flow(view, row)):
+            continue
+        way = view.way((row.source, row.target))
+        text = (
+            f"One TCP stream does not fill the line: {rate(row.rate.median)} from {way}, and the line can carry "
+            f"{rate(line.ceiling)}; {why}."
+        )
+        where = view.name(row.source), view.name(row.target)
+        return [Finding(kind="single-stream", text=text, fix=again(view, "--streams", "4"), where=where)]
+    return []
+
+
+def _held_up(row: Tcp) -> str:
+    """By what of its own a stream was, where that is known."""
+    if (row.window_limited or 0.0) > thresholds.WINDOW_LIMITED:
+        return f"its window held it up for {percent(row.window_limited or 0.0)} of the time"
+    if (row.core or 0.0) >= thresholds.BUSY:
+        return f"it used {percent(row.core or 0.0)} of one core"
+    return ""
+
+
+def _flow(view: ResultIndex, row: Tcp) -> str:
+    """The interface tells more than the path gives one flow, and the flow itself was held up by nothing. Of a line that
+    is shaped or was told, the path is known to have it all: then it is the path that is slow."""
+    assert view.line
+    if view.line.known != "interface" or row.rate.high >= thresholds.SLOW * thresholds.ONE_STREAM:
+        return ""
+    if not _window_is_free(row) or row.core is None or row.core >= thresholds.EASY_STREAM:
+        return ""
+    if any(_reached(best) for best in view.large):
+        return ""
+    return (
+        "neither its window nor a core held it up, so it is the path, or its share for one flow: one cable of a bond, "
+        "or a cloud's limit"
+    )
+
+
+def cpu_bound(view: ResultIndex) -> list[Finding]:
+    """The line is not reached while the processor has no more to give, of which one stream's core says nothing.
+    Without a line nothing is known to be missing: then the processor is just what limits, as it must be something."""
+    if view.line is None:
+        return []
+    best = max(view.large, key=lambda row: row.busbw, default=None)
+    if best is not None and not _reached(best) and (how := processor(view, best)):
+        what = f"{best.collective} of {size_text(best.size)} reaches {rate(best.busbw)}"
+        return [_bound(view, what, how)]
+    for way, row in sorted(view.alone.items(), key=lambda item: item[1].rate.median):
+        if not _reached(row) and (how := machine(row) if row.streams == 1 else processor(view, row)):
+            return [_bound(view, f"raw TCP from {view.way(way)} reaches {rate(row.rate.median)}", how, *way)]
+    return []
+
+
+def _bound(view: ResultIndex, what: str, how: str, *nodes: int) -> Finding:
+    assert view.line
+    ceiling = rate(view.line.ceiling)
+    text = f"The processor limits, not the network: {what} of the {ceiling} that the line can carry; {how}."
+    if "quota" not in how:
+        fix = finding_text.host(view, "top -H -b -n 1", *nodes)
+    elif view.setup.on == "kubernetes":
+        cores = max((node.cores for node in view.results.nodes), default=1.0)
+        fix = again(view, "--cpus", str(2 * math.ceil(cores)))
+    else:
+        fix = finding_text.host(view, "cat /sys/fs/cgroup/cpu.stat", *nodes)
+    return Finding(kind="cpu-bound", text=text, fix=fix)

@@ -1,0 +1,167 @@
+"""Whether the bytes are as many as they must be, and on the interface where they belong."""
+
+from __future__ import annotations
+
+from torchnet.bench.findings import thresholds
+from torchnet.bench.findings.finding_text import again, count, host, look, percent
+from torchnet.bench.findings.result_index import ResultIndex
+from torchnet.bench.results import Collective, Finding
+from torchnet.bench.tcp_ceiling import payload
+from torchnet.bench.worker.sizes import size_text
+from torchnet.constants import is_rail, rail_interface
+
+# What torch's Gloo makes of these sends more than the least: a reduce is a reduce_scatter and a gather, a
+# reduce_scatter an all_reduce.
+_GLOO_MORE = ("reduce", "reduce_scatter")
+
+
+def wrong_interface(view: ResultIndex) -> list[Finding]:
+    """The backend's collectives travelled over something else."""
+    counts: dict[str, int] = {}
+    for row in view.collectives:
+        for interface, number in (row.sockets_bytes or {}).items():
+            counts[interface] = counts.get(interface, 0) + number
+    counts.pop("lo", None)  # ranks of one node
+    total = sum(counts.values())
+    stray = {name: number for name, number in counts.items() if name not in _rails(view)}
+    if total and sum(stray.values()) > thresholds.STRAY * total:
+        most = max(stray, key=lambda name: stray[name])
+        share = percent(sum(stray.values()) / total)
+        words = f"{share} of the bytes between the ranks went over {most}, and {view.network} was meant"
+        how = "their sockets say so"
+    elif (
+        view.results.backend_share is not None
+        and not view.setup.compare
+        and view.results.backend_share < thresholds.BACKEND_SHARE
+    ):
+        most = max(counts, key=lambda name: counts[name], default="")
+        share = percent(view.results.backend_share)
+        words = f"only {share} of the bytes between the nodes went over the backend network"
+        words += f", the ranks' sockets were on {most}" if most else ""
+        how = "the run's receipt says so"
+    elif view.network != "lo" and not is_rail(view.network):
+        # The receipt says nothing where another network is measured on purpose.
+        most = view.network
+        words = f"the ranks were told {most}, and the backend is {rail_interface(0)}"
+        how = "that is what was measured as the backend"
+    else:
+        return []
+    text = f"The traffic is on the wrong network: {words}; {how}."
+    told = any(
+        view.network not in _listed(value) for name, value in view.setup.environment.items() if name in _NAMES
+    )
+    address = next(
+        (one.addresses[view.network] for one in view.results.nodes[1:] if view.network in one.addresses), ""
+    )
+    # Ranks that were told another interface, or whose network is not the backend at all; else it is the route.
+    explain = told or most == view.network or not address
+    fix = "torchnet env --explain" if explain else look(view)
+    return [Finding(kind="wrong-interface", text=text, fix=fix, where=(most,) if most else ())]
+
+
+_NAMES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
+
+
+def _listed(value: str) -> list[str]:
+    return value.lstrip("=").split(",")
+
+
+def _rails(view: ResultIndex) -> set[str]:
+    """The backend's interfaces: those that the ranks were given together with the first one."""
+    found = {view.network}
+    for name in _NAMES:
+        listed = _listed(view.setup.environment.get(name, ""))
+        if view.network in listed:
+            found |= set(listed)
+    # Beside another rail, the first group was told its own alone.
+    return found - ({view.setup.compare} - {view.network})
+
+
+def counted(view: ResultIndex) -> list[Finding]:
+    """Bytes of the sockets against the formula, then of the interface against the sockets."""
+    return _formula(view) or _interface(view)
+
+
+def _no_sockets(view: ResultIndex) -> bool:
+    """NCCL was told to take another way than TCP's sockets: RDMA, or a plugin's own."""
+    told = {name: value.strip().lower() for name, value in view.setup.environment.items()}
+    if view.setup.backend != "nccl" or told.get("NCCL_NET") == "socket":
+        return False
+    rdma = "NCCL_IB_HCA" in told and told.get("NCCL_IB_DISABLE", "0") in ("", "0")
+    return rdma or bool(told.get("NCCL_NET")) or told.get("NCCL_NET_PLUGIN", "none") not in ("", "none")
+
+
+def _formula(view: ResultIndex) -> list[Finding]:
+    nccl = view.setup.backend == "nccl"
+    worst: tuple[float, Collective] | None = None
+    for row in view.collectives:
+        least = thresholds.LARGE_NCCL if nccl else thresholds.LARGE
+        if row.size < least or not row.formula_bytes or row.sockets_bytes is None:
+            continue
+        ratio = sum(row.sockets_bytes.values()) / row.formula_bytes
+        more = ratio > thresholds.MORE_BYTES * _chain(view, row) and (
+            nccl or row.collective not in _GLOO_MORE
+        )
+        fewer = (
+            ratio < thresholds.FEWER_BYTES and view.setup.ranks == view.setup.nodes and not _no_sockets(view)
+        )
+        if (more or fewer) and (worst is None or abs(ratio - 1) > abs(worst[0] - 1)):
+            worst = ratio, row
+    if worst is None:
+        return []
+    ratio, row = worst
+    sent = sum((row.sockets_bytes or {}).values())
+    reason = (
+        "the backend sends more than its algorithm needs"
+        if ratio > 1
+        else "something does not travel over TCP"
+    )
+    text = (
+        f"{row.collective} of {size_text(row.size)} sent {count(sent)} over the sockets, {percent(ratio)} of the "
+        f"{count(row.formula_bytes)} that it must send: {reason}."
+    )
+    debug = "NCCL_DEBUG=INFO" if nccl else "TORCH_CPP_LOG_LEVEL=INFO"
+    return [Finding(kind="bytes", text=text, fix=again(view, "--env", debug), where=(row.collective,))]
+
+
+def _chain(view: ResultIndex, row: Collective) -> float:
+    """How many times the least NCCL may send of a broadcast or a reduce.
+
+    Its chains start at the root, which may lie amid a node's ranks, and come back to that node at their end: they cross
+    as often as there are nodes, and not once less."""
+    nodes = view.setup.nodes
+    inside = view.setup.backend == "nccl" and row.root >= 0 and view.setup.ranks > nodes > 1
+    return nodes / (nodes - 1) if inside else 1.0
+
+
+def _interface(view: ResultIndex) -> list[Finding]:
+    line = view.line
+    sockets = interface = 0
+    formula = 0.0
+    for row in view.large:
+        if row.sockets_bytes and row.interface_bytes and view.network in row.interface_bytes:
+            sockets += row.sockets_bytes.get(view.network, 0)
+            interface += row.interface_bytes[view.network]
+            formula += row.formula_bytes
+    mtus = [node.mtus[view.network] for node in view.results.nodes if view.network in node.mtus]
+    if not sockets or not mtus or min(mtus) < 200:
+        return []
+    if sockets < thresholds.FEWER_BYTES * formula and _no_sockets(view):
+        return []  # what an interface counts of RDMA is its driver's to say
+    around = (min(mtus) + 14) / payload(min(mtus), line.family if line else 6)
+    if interface > thresholds.INTERFACE_MORE * around * sockets:
+        extra = interface - around * sockets
+        text = (
+            f"{view.network} sent {count(interface)} while the ranks' sockets sent {count(sockets)}: about "
+            f"{count(extra)} are no payload of theirs: other traffic of this node, or segments sent again."
+        )
+    elif interface < thresholds.FEWER_BYTES * sockets and view.setup.ranks == view.setup.nodes:
+        text = (
+            f"{view.network} sent {count(interface)}, fewer bytes than the ranks' sockets ({count(sockets)}): they "
+            "leave the nodes by another way."
+        )
+    else:
+        return []
+    # A pod's interface is gone; on its host it is the one below it, of which the name is not known.
+    fix = host(view, "ip -s link") if view.setup.on == "kubernetes" else look(view)
+    return [Finding(kind="bytes", text=text, fix=fix, where=(view.network,))]

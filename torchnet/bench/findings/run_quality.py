@@ -1,0 +1,102 @@
+"""How the run went: whether it ended early, whether results were right, whether its figures can be trusted."""
+
+from __future__ import annotations
+
+import statistics
+
+from torchnet.bench.findings import thresholds
+from torchnet.bench.findings.finding_text import again, host, percent, rate
+from torchnet.bench.findings.result_index import ResultIndex, core_of, fast_stream, processor
+from torchnet.bench.results import Finding, Results
+from torchnet.bench.worker.sizes import size_text
+
+
+def lost(results: Results) -> list[Finding]:
+    """It ended in its midst, and nobody asked for that."""
+    if results.complete or results.ended in _NO_LOSS:
+        return []
+    reason = results.reason or f"exit code {results.exit_code}"
+    text = f"The run did not come to its end, and the figures are those until then: {_sentence(reason)}"
+    where = tuple(
+        node.name for node in results.nodes if node.name in results.reason.replace(",", " ").split()
+    )
+    fix = "dmesg --ctime | tail"
+    if results.setup and results.ended == "internal":
+        fix = f"TORCHNET_TRACEBACK=1 {again(ResultIndex(results, results.setup))}"
+    elif results.setup and results.setup.on == "kubernetes":
+        fix = again(
+            ResultIndex(results, results.setup), "--keep"
+        )  # else the pods and what they said are gone
+    return [Finding(kind="lost", text=text, fix=fix, where=where)]
+
+
+_NO_LOSS = ("interrupted", "timeout", "usage", "cluster", "network")
+"""Kinds of failures that say all themselves; a network's is a finding of its own."""
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def wrong_results(view: ResultIndex) -> list[Finding]:
+    rows = [row for row in view.results.collectives if row.wrong]
+    if not rows:
+        return []
+    worst = max(rows, key=lambda row: row.wrong or 0)
+    sizes = f" and in {len(rows) - 1} more of {len(view.results.collectives)} rows" if len(rows) > 1 else ""
+    text = (
+        f"Results are wrong: {worst.wrong} elements of {worst.collective} of {size_text(worst.size)} over "
+        f"{worst.network}{sizes}. Memory, a card, a driver or the backend itself corrupts data."
+    )
+    fix = host(view, "dmesg --ctime | tail")
+    return [Finding(kind="wrong-results", text=text, fix=fix, where=(worst.collective,))]
+
+
+def slow_collective(view: ResultIndex) -> list[Finding]:
+    """All-reduce gets far less than raw TCP in both directions at once does."""
+    rates = view.together
+    rows = [row for row in view.large if row.collective == "all_reduce"]
+    if not rates or not rows:
+        return []
+    best = max(rows, key=lambda row: row.busbw)
+    way, slowest = min(rates.items(), key=lambda item: item[1].rate.median)
+    fast = fast_stream(slowest)
+    least = thresholds.COLLECTIVE_FAST if fast else thresholds.COLLECTIVE
+    busy = thresholds.BUSY if view.line else thresholds.BUSY_UNSHAPED
+    lines = view.setup.lines_used
+    carried = slowest.rate.median * lines
+    if best.busbw_high >= least * carried:
+        return []
+    if processor(view, best, busy) or processor(view, slowest, busy):
+        return []
+    core = core_of(view, best)
+    if fast and view.setup.backend == "gloo" and (core is None or core >= thresholds.IDLE_GLOO):
+        return []
+    # Without a line and without a word about the processor, nothing says that it is the network's time.
+    if view.line is None and (best.busy is None or slowest.core is None):
+        return []
+    share = percent(best.busbw / carried)
+    each = f" over {lines} lines" if lines > 1 else ""
+    text = (
+        f"all_reduce is slow: {rate(best.busbw)} at best ({size_text(best.size)}), {share} of what raw TCP "
+        f"reaches{each} from {view.way(way)} while the other direction runs, too."
+    )
+    fix = again(view, "--tune")
+    return [Finding(kind="slow-collective", text=text, fix=fix, where=("all_reduce",))]
+
+
+def noise(view: ResultIndex) -> list[Finding]:
+    rows = [row for row in view.large if row.time.count > 1]
+    if not rows:
+        return []
+    middle = statistics.median([row.time.spread for row in rows])
+    unsteady = view.line is None and any(processor(view, row, thresholds.BUSY_UNSHAPED) for row in rows)
+    if middle <= (thresholds.NOISE_BUSY if unsteady else thresholds.NOISE):
+        return []
+    worst = max(rows, key=lambda row: row.time.spread)
+    text = (
+        f"The figures are not steady: half of the large sizes are known to ±{middle * 100:.0f} % or worse "
+        f"({worst.collective} of {size_text(worst.size)} to ±{worst.time.spread * 100:.0f} %). Something else uses the "
+        "nodes or the network."
+    )
+    return [Finding(kind="noise", text=text, fix=host(view, "top -b -n 1"))]

@@ -1,0 +1,220 @@
+"""Which node, pair or direction is slower than the others, and which loses packets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from torchnet.bench.findings import finding_text, thresholds
+from torchnet.bench.findings.finding_text import percent, rate, several
+from torchnet.bench.findings.result_index import Direction, ResultIndex, fast_stream, limited, processor
+from torchnet.bench.results import Finding, Tcp
+
+
+@dataclass
+class Paths:
+    """``told``: directions that a finding is about already."""
+
+    findings: list[Finding] = field(default_factory=list)
+    told: set[Direction] = field(default_factory=set)
+
+
+def lossy(view: ResultIndex) -> Paths:
+    """Directions in which packets are lost: they go again, and it costs something or it is more than a full queue."""
+    rows: dict[Direction, Tcp] = {}
+    for row in view.tcp:
+        way = row.source, row.target
+        if _lost(view, row) and (way not in rows or _again(row) > _again(rows[way])):
+            rows[way] = row
+    if not rows:
+        return Paths()
+    worst = sorted(rows, key=lambda way: -_again(rows[way]))
+    nodes = _common(worst, view)
+    one = f", all of them of {view.name(nodes[0])}" if len(nodes) == 1 and len(worst) > 1 else ""
+    ways = several([f"{percent(_again(rows[way]))} from {view.way(way)}" for way in worst])
+    text = f"Packets are lost on {view.network}: segments that had to be sent again are {ways}{one}."
+    fix = finding_text.look(view)
+    names = [view.name(node) for node in nodes] or [view.name(node) for node in worst[0]]
+    return Paths([Finding(kind="loss", text=text, fix=fix, where=tuple(names))], set(rows))
+
+
+def _again(row: Tcp) -> float:
+    return row.repeated / row.segments if row.segments else 0.0
+
+
+def _lost(view: ResultIndex, row: Tcp) -> bool:
+    share = _again(row)
+    if row.repeated < thresholds.REPEATED_COUNT or share <= thresholds.REPEATED:
+        return False
+    if view.stalled & {(row.source, row.target), (row.target, row.source)}:
+        return True
+    if processor(view, row) or (view.line is None and limited(view, row)):
+        return False
+    if view.line is None:
+        slow = row.rate.high < thresholds.SLOW * _rest(view, set())
+        return slow and share > thresholds.REPEATED_ALONE and row.rate.spread > thresholds.LOSS_UNSTEADY
+    if row.rate.high < thresholds.REACHED * view.line.ceiling and not fast_stream(row):
+        return row.rate.spread > thresholds.LOSS_UNSTEADY
+    return share > thresholds.REPEATED_ALONE and view.line.rate_bits_per_s >= thresholds.LOSS_RATE
+
+
+def _common(ways: Iterable[Direction], view: ResultIndex) -> list[int]:
+    """The nodes that all these directions have, where there are others that they might have."""
+    sets = [set(way) for way in ways]
+    common = set.intersection(*sets) if sets else set()
+    return sorted(common) if view.setup.nodes > 2 else []
+
+
+def slow(view: ResultIndex, before: set[Direction], *, line: bool = True) -> Paths:
+    """Slow nodes first, then senders and receivers, then pairs and single directions; each once. ``line``: whether
+    the line is what they are held against where there is nothing else."""
+    found = Paths(told=set(before))
+    ways = view.alone
+    nodes = sorted({node for way in ways for node in way})
+    reference = _rest(view, set())
+    if len(nodes) > 2:
+        for node in nodes:
+            _node(view, found, node)
+        slow_ways = {way for way, row in ways.items() if _is_slow(view, row, reference)}
+        for side in (0, 1):
+            for node in nodes:
+                _one_sided(view, found, node, side, slow_ways)
+    for source, target in sorted(ways):
+        if source < target or (target, source) not in ways:
+            _pair(view, found, (source, target), reference, line)
+    if not found.findings and line:
+        _all(view, found)
+    return found
+
+
+def _rest(view: ResultIndex, without: set[int]) -> float:
+    """What the directions without these nodes reach: the upper quartile, so that a second slow node does not hide the
+    first. 0.0 where there are none."""
+    rates = sorted(row.rate.median for way, row in view.alone.items() if not without & set(way))
+    return rates[-1 - (len(rates) - 1) // 4] if rates else 0.0
+
+
+def _is_slow(view: ResultIndex, row: Tcp, reference: float) -> bool:
+    """``reference``: what others reach in as many streams."""
+    least = thresholds.SLOW * reference
+    sure = thresholds.ONE_STREAM * row.streams
+    if reference > sure:  # up to there it is not the streams
+        least = max(thresholds.SLOW * sure, thresholds.SLOW_STREAM * reference)
+    if processor(view, row, thresholds.BUSY if view.line else thresholds.BUSY_UNSHAPED):
+        least = min(least, thresholds.SLOW_BUSY * reference)
+    return row.rate.high < least
+
+
+def _line(view: ResultIndex, rows: Iterable[Tcp]) -> float:
+    """What these rows should reach of the line, for sure; 0.0 where nothing is sure. One stream has one of a bond's
+    cables, whose rates the interface adds up, and clouds hold each flow back; a core carries what it can."""
+    rows = list(rows)
+    if view.line is None or any(processor(view, row) for row in rows):
+        return 0.0
+    streams = min((row.streams for row in rows), default=1)
+    if streams == 1 and view.line.known == "interface":
+        return 0.0
+    return min(view.line.ceiling, thresholds.ONE_STREAM * streams)
+
+
+def _because(view: ResultIndex, rows: Iterable[Tcp]) -> str:
+    """What the processor has to do with it, as the sentence's end."""
+    reason = next((reason for row in rows if (reason := processor(view, row))), "")
+    return f" ({reason})" if reason else ""
+
+
+def _node(view: ResultIndex, found: Paths, node: int) -> None:
+    own = {way: row for way, row in view.alone.items() if node in way}
+    reference = _rest(view, {node})
+    others = {other for way in own for other in way} - {node}
+    if len(others) < 2 or not reference or found.told & set(own) == set(own):
+        return
+    if not all(_is_slow(view, row, reference) for row in own.values()):
+        return
+    rates = sorted(row.rate.median for row in own.values())
+    text = (
+        f"{view.name(node)} is slower than the other nodes: raw TCP with it reaches {rate(rates[0])} to "
+        f"{rate(rates[-1])}, between the others {rate(reference)}{_because(view, own.values())}."
+    )
+    fix = finding_text.look(view)
+    found.findings.append(Finding(kind="slow-node", text=text, fix=fix, where=(view.name(node),)))
+    found.told |= set(own)
+
+
+def _one_sided(view: ResultIndex, found: Paths, node: int, side: int, slow_ways: set[Direction]) -> None:
+    """``side``: 0 for what the node sends, 1 for what it receives."""
+    own = {way for way in view.alone if way[side] == node}
+    back = {(b, a) for a, b in own} & set(view.alone)
+    if len(own) < 2 or not own <= slow_ways or not back - slow_ways or own & found.told:
+        return
+    at_most = max(view.alone[way].rate.median for way in own)
+    at_least = min(view.alone[way].rate.median for way in back - slow_ways)
+    verb, other, preposition = (("sends", "receives", "to"), ("receives", "sends", "from"))[side]
+    text = (
+        f"{view.name(node)} {verb} more slowly than it {other}: at most {rate(at_most)} {preposition} each of "
+        f"{len(own)} nodes, and {rate(at_least)} the other way{_because(view, (view.alone[way] for way in own))}."
+    )
+    fix = finding_text.look(view)
+    found.findings.append(Finding(kind="asymmetry", text=text, fix=fix, where=(view.name(node),)))
+    found.told |= own
+
+
+def _asymmetric(view: ResultIndex, way: Direction) -> bool:
+    """This direction is slower than the one back."""
+    row, back = view.alone.get(way), view.alone.get((way[1], way[0]))
+    if row is None or back is None:
+        return False
+    factor = thresholds.ASYMMETRY_BUSY if limited(view, row) or limited(view, back) else thresholds.ASYMMETRY
+    if fast_stream(back):
+        factor = thresholds.ASYMMETRY_STREAM
+    return back.rate.median > factor * row.rate.median and back.rate.low > row.rate.high
+
+
+def _pair(view: ResultIndex, found: Paths, way: Direction, reference: float, line: bool) -> None:
+    """``reference``: what the others reach."""
+    back = way[1], way[0]
+    if found.told & {way, back}:
+        return
+    rows = [view.alone[one] for one in (way, back) if one in view.alone]
+    told = f"the best of the others {rate(reference)}"
+    if view.setup.nodes == 2 and view.line and line and (least := _line(view, rows)):
+        reference, told = least, f"the line can carry {rate(view.line.ceiling)}"
+    names = view.name(way[0]), view.name(way[1])
+    if all(_is_slow(view, row, reference) for row in rows):
+        text = (
+            f"{names[0]} and {names[1]} are slow with each other: raw TCP reaches "
+            f"{' and '.join(rate(row.rate.median) for row in rows)} there and back, {told}"
+            f"{_because(view, rows)}."
+        )
+        fix = finding_text.look(view)
+        found.findings.append(Finding(kind="slow-pair", text=text, fix=fix, where=names))
+        found.told |= {way, back}
+        return
+    for one in (way, back):
+        if _asymmetric(view, one):
+            row, other = view.alone[one], view.alone[one[1], one[0]]
+            text = (
+                f"The direction {view.way(one)} is slow: {rate(row.rate.median)}, and {rate(other.rate.median)} back; "
+                f"the sender is {view.name(one[0])}{_because(view, [row])}."
+            )
+            fix = finding_text.look(view)
+            where = view.name(one[0]), view.name(one[1])
+            found.findings.append(Finding(kind="asymmetry", text=text, fix=fix, where=where))
+            found.told |= {way, back}
+
+
+def _all(view: ResultIndex, found: Paths) -> None:
+    """No pair is slower than the others, and none reaches the line."""
+    if view.line is None or found.told or len(view.alone) < 3:
+        return
+    rows = list(view.alone.values())
+    best = max(rows, key=lambda row: row.rate.median)
+    if not _is_slow(view, best, _line(view, rows)):
+        return
+    text = (
+        f"All pairs are slow: raw TCP reaches {rate(best.rate.median)} at best, and the line can carry "
+        f"{rate(view.line.ceiling)}."
+    )
+    fix = finding_text.look(view)
+    found.findings.append(Finding(kind="slow-pair", text=text, fix=fix))
+    found.told |= set(view.alone)

@@ -1,0 +1,138 @@
+"""The end of the page: what is lacking, a tuning, the nodes, the environment, and how to do it again."""
+
+from __future__ import annotations
+
+import shlex
+
+from torchnet.bench.html import numbers
+from torchnet.bench.html.markup import Column, Html, Ids, code, details, section, table, tag
+from torchnet.bench.rerun import repeatable
+from torchnet.bench.results import Node, Results, Trial
+from torchnet.bench.worker.stats import LEAST
+from torchnet.units import counted
+
+
+def lacking(results: Results, ids: Ids) -> Html:
+    if not results.lacks:
+        return Html("")
+    columns = (Column("what"), Column("why"))
+    rows = [(one.what, one.why) for one in results.lacks]
+    listed = table(ids, "Asked for, and not possible here", columns, rows, words=True)
+    return section(ids, "lacking", "Not measured", listed)
+
+
+def tuning(results: Results, ids: Ids) -> Html:
+    found = results.tuning
+    if found is None:
+        return Html("")
+    columns = (
+        Column("setting"), Column("steps/s", True), Column("95 % interval", True), Column("over the baseline", True),
+        Column("95 % interval", True), Column("rounds", True), Column("changes numerics"), Column("what was set"),
+    )  # fmt: skip
+    said = (
+        "Reliably faster than its baseline: put this into pyproject.toml."
+        if found.chosen
+        else "Nothing that was tried is reliably faster than its baseline."
+    )
+    parts = [
+        tag("p", said),
+        table(ids, "Each setting that was tried", columns, [_trial(one) for one in found.trials]),
+    ]
+    if found.block:
+        parts.insert(1, _block(found.block))
+    return section(ids, "tuning", "Tuning", parts)
+
+
+def again(results: Results, ids: Ids) -> Html:
+    setup = results.setup
+    if setup is None or not setup.command:
+        return Html("")
+    command, unset = repeatable(setup.command)
+    words: list[Html] = [_block(shlex.join(command))]
+    if unset:
+        flag = tag("code", "--env", class_="word")
+        words.append(tag("p", "The values of ", flag, f" are not kept; set again: {', '.join(unset)}."))
+    shown = (
+        "Two runs are compared with ",
+        code("torchnet bench diff old.json new.json"),
+        ", of results that ",
+        tag("code", "--json", class_="word"),
+        " wrote; the files of this run are left out above, so that they stay.",
+    )
+    return section(ids, "again", "How to reproduce", words, tag("p", shown))
+
+
+def environment(results: Results, ids: Ids) -> Html:
+    facts = [("torchnet", results.torchnet), ("date", results.date)]
+    if results.run:
+        facts.append(("run", results.run))
+    setup = results.setup
+    if setup:
+        facts += [
+            ("where", "on this machine, in namespaces" if setup.on == "local" else "on Kubernetes"),
+            ("workers", f"{counted(setup.ranks, 'rank')} on {counted(setup.nodes, 'node')}"),
+            ("backend", f"{setup.backend} on {setup.device}"),
+            ("interface", setup.interface),
+        ]
+        facts += [("compared with", setup.compare)] if setup.compare else []
+        facts += [("image", setup.image)] if setup.image else []
+        facts += sorted(setup.versions.items())
+    facts.append(("exit code", str(results.exit_code)))
+    columns = (Column("what"), Column("value"))
+    tables = [table(ids, "What measured", columns, facts, words=True)]
+    if setup and setup.environment:
+        rows = sorted(setup.environment.items())
+        tables.append(table(ids, "Rank 0’s environment", columns, rows, words=True))
+    return section(ids, "environment", "Environment and versions", tables)
+
+
+def nodes(results: Results, ids: Ids) -> Html:
+    if not results.nodes:
+        return Html("")
+    columns = (
+        Column("node"), Column("number", True), Column("addresses"), Column("MTUs"), Column("speeds"),
+        Column("cores", True), Column("memory", True), Column("processor"), Column("kernel"),
+    )  # fmt: skip
+    parts = [table(ids, "The workers’ machines", columns, [_node(one) for one in results.nodes])]
+    names = sorted({name for one in results.nodes for name in one.sysctls})
+    if names:
+        heads = [Column("sysctl"), *(Column(one.name) for one in results.nodes)]
+        rows = [(name, *(one.sysctls.get(name, numbers.NONE) for one in results.nodes)) for name in names]
+        parts.append(details("Kernel settings", table(ids, "sysctls of TCP, by node", heads, rows)))
+    return section(ids, "nodes", "Nodes", parts)
+
+
+def _node(one: Node) -> tuple[str | Html, ...]:
+    speeds = {name: numbers.bits(speed) for name, speed in one.speeds.items()}
+    return (
+        one.name, str(one.node), _each(one.addresses), _each({name: str(mtu) for name, mtu in one.mtus.items()}),
+        _each(speeds), f"{one.cores:.4g}", numbers.binary(one.memory), one.cpu or numbers.NONE,
+        one.kernel or numbers.NONE,
+    )  # fmt: skip
+
+
+def _trial(one: Trial) -> tuple[str | Html, ...]:
+    numerics = "yes" if one.numerics else "no"
+    return (
+        f"{one.name} (baseline)" if one.baseline else one.name,
+        f"{one.steps_per_s.median:.4g}",
+        numbers.interval(
+            numbers.between(one.steps_per_s.low, one.steps_per_s.high), one.steps_per_s.count, "round"
+        ),
+        numbers.ratio(one.ratio.median),
+        numbers.between(one.ratio.low, one.ratio.high, 3) if one.ratio.count >= LEAST else "too few rounds",
+        str(one.ratio.count),
+        numerics,
+        _each(one.settings, "="),
+    )
+
+
+def _each(values: dict[str, str], between: str = " ") -> str | Html:
+    """One below the other."""
+    lines = [f"{name}{between}{value}" for name, value in sorted(values.items())]
+    return Html(tag("br").join(tag("span", line) for line in lines)) if lines else numbers.NONE
+
+
+def _block(text: str) -> Html:
+    """Text to be copied: one click or a long press takes all of it."""
+    return tag("pre", code(text), class_="all")

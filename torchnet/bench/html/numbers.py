@@ -1,0 +1,91 @@
+"""Figures as the report writes them. Rates in SI units, as networks count; sizes of messages in powers of 1024."""
+
+from __future__ import annotations
+
+from torchnet import units
+from torchnet.bench.worker.stats import LEAST
+
+NONE = "–"
+GAP = "\u00a0"  # between a number and its unit, which stay on one line
+_BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+_TIMES = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6))
+_SI = ("", "k", "M", "G", "T", "P", "E")
+
+
+def rate(bytes_per_s: float) -> str:
+    """``117.4 MB/s``."""
+    return f"{size(bytes_per_s)}/s"
+
+
+def size(count: float) -> str:
+    """``405.3 MB``."""
+    return units.size(round(count)).replace(" ", GAP)
+
+
+def bits(bits_per_s: float) -> str:
+    """``2.5 Gbit/s``."""
+    scale = scaled(bits_per_s)
+    return f"{bits_per_s / scale[0]:.4g}{GAP}{scale[1]}bit/s"
+
+
+def scaled(most: float) -> tuple[float, str]:
+    """The power of 1000 in which ``most`` is at least 1, and its prefix."""
+    power = 0
+    while power < len(_SI) - 1 and most >= 999.95 * 1000**power:
+        power += 1
+    return float(1000**power), _SI[power]
+
+
+def binary(count: int) -> str:
+    """``1 KiB``, ``1.5 MiB``."""
+    value, power = float(count), 0
+    while value >= 1024 and power < len(_BINARY) - 1:
+        value, power = value / 1024, power + 1
+    return f"{value:.4g}{GAP}{_BINARY[power]}"
+
+
+def time(seconds: float) -> str:
+    """``85.1 µs``, ``2.04 ms``, ``1.2 s``: three digits."""
+    for unit, worth in _TIMES:
+        if seconds >= worth:
+            return f"{seconds / worth:.3g}{GAP}{unit}" if seconds < 1000 * worth else f"{seconds:,.0f}{GAP}s"
+    return f"{seconds * 1e6:.3g}{GAP}µs"
+
+
+def share(value: float | None) -> str:
+    return NONE if value is None else units.percent(value).replace(" ", GAP)
+
+
+def between(low: float, high: float, digits: int = 4) -> str:
+    """``1.79 … 1.84``, of digits that count."""
+    return f"{low:.{digits}g}{GAP}…{GAP}{high:.{digits}g}"
+
+
+def rates(low: float, high: float) -> str:
+    """``121.2 … 122.4 MB/s``: an interval of rates in one unit."""
+    divisor, prefix = scaled(high)
+    return f"{between(low / divisor, high / divisor)}{GAP}{prefix}B/s"
+
+
+def times(low: float, high: float) -> str:
+    """``84.2 … 86.1 µs``: an interval of times in one unit."""
+    unit, worth = next(((unit, worth) for unit, worth in _TIMES if high >= worth), _TIMES[-1])
+    return f"{between(low / worth, high / worth, 3)}{GAP}{unit}"
+
+
+def interval(text: str, count: int, what: str) -> str:
+    """``text``, the ends of an interval of ``count`` figures, each of a ``what``: of few they are the least and the
+    most, ``84.2 … 86.1 µs (min … max of 2 batches)``."""
+    return text if count >= LEAST else f"{text} (min{GAP}…{GAP}max of {units.counted(count, what)})"
+
+
+def ratio(value: float) -> str:
+    """How many times as much: ``9.81 ×``."""
+    return f"{value:.3g}{GAP}×"
+
+
+def clipped(text: str, most: int) -> str:
+    """At most ``most`` characters, for the labels of plots: the beginning and the end, in which names of workers
+    differ. The whole name stands in the table."""
+    end = most // 2
+    return text if len(text) <= most else f"{text[: most - end - 1]}…{text[-end:]}"

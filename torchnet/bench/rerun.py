@@ -1,0 +1,51 @@
+"""Command lines that a benchmark suggests: the same run again, or a look at the network alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torchnet.config.k8s_values import parse_attachment
+from torchnet.config.model import JobSpec
+
+
+def look(job: JobSpec, command: Sequence[str]) -> tuple[str, ...]:
+    """Locally a network is as it was asked for: the dry run says by whom, value for value. A pod's is gone with it, and
+    its image may not have had the tools: two new pods are tried at the same place, whoever named it."""
+    if job.on == "local":
+        return (*repeatable(command).command, "--dry-run")
+    settings, first = job.kubernetes, parse_attachment(job.network.networks[0])
+    told = {
+        "--network": f"{first.namespace}/{first.name}" if first.namespace else first.name,
+        "--image": settings.image,
+        "-n": settings.namespace,
+        "--context": settings.context,
+        "--kubeconfig": settings.kubeconfig,
+    }
+    return ("torchnet", "verify", *(word for flag, value in told.items() if value for word in (flag, value)))
+
+
+_FILES = ("--json", "--html")
+_MASK = "=…"  # in place of a variable's value
+
+
+class RerunCommand(NamedTuple):
+    """``unset``: the variables that ``command`` lacks, as their values are not kept."""
+
+    command: tuple[str, ...]
+    unset: tuple[str, ...]
+
+
+def repeatable(command: Sequence[str]) -> RerunCommand:
+    """Without its variables' values, and without its files, so that these results stay for a comparison."""
+    kept: list[str] = []
+    unset: list[str] = []
+    words = iter(command)
+    for word in words:
+        flag, equals, _ = word.partition("=")
+        pair = [word] if equals or flag not in (*_FILES, "--env") else [word, next(words, "")]
+        if flag == "--env" and pair[-1].endswith(_MASK):
+            unset.append(pair[-1].removeprefix("--env=").removesuffix(_MASK))
+        elif flag not in _FILES:
+            kept += pair
+    return RerunCommand(tuple(kept), tuple(unset))

@@ -1,0 +1,193 @@
+"""A node's facts: what a figure of its network may depend on.
+
+Everything is asked of this network namespace: /sys/class/net shows the one that it was mounted in. Sources of numbers:
+include/uapi/linux/{ethtool,sockios}.h; proc(5); Documentation/admin-guide/cgroup-v2.rst, cpu.max.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import ipaddress
+import os
+import platform
+import socket
+import struct
+from pathlib import Path
+
+from torchnet import constants
+from torchnet.bench.worker.messages import Node
+from torchnet.errors import NetworkError
+from torchnet.linux import cgroup, rtnetlink
+from torchnet.network import peer_table
+from torchnet.network.interface_selection import Interface
+
+SYSCTLS = (
+    "net.core.rmem_max",
+    "net.core.wmem_max",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_wmem",
+    "net.ipv4.tcp_congestion_control",
+    "net.ipv4.tcp_timestamps",
+)
+_SIOCETHTOOL, _GLINKSETTINGS, _GDRVINFO, _DRVINFO_SIZE = 0x8946, 0x4C, 0x03, 196
+_SETTINGS = struct.Struct("=IIBBBBBBBbBBBB7I")  # struct ethtool_link_settings
+_WORDS = 127  # the most words for each of its three sets of link modes
+_UNKNOWN, _TWISTED_PAIR = 0xFFFFFFFF, 0
+_INVENTED = {"veth": 10_000, "tun": 10}
+_ABOVE = ("macvlan", "ipvlan", "802.1Q VLAN Support", "bonding", "team", "bridge")
+
+
+def facts(node: int, interfaces: list[str]) -> Node:
+    """What this process sees of its node; ``interfaces`` are the networks that are measured.
+
+    An interface that is not there is left out of ``addresses``, ``mtus`` and ``speeds``, a sysctl that cannot be read
+    out of ``sysctls``. ``memory`` is bytes, a control group's limit included; 0 where neither can be read.
+
+    Raises:
+        OSError: the kernel does not tell the interfaces.
+    """
+    found = rtnetlink.interfaces()
+    name, rails = _told(node)
+    addresses = {
+        one: address
+        for one in interfaces
+        if one in found and (address := rails.get(one) or _address(found[one]))
+    }
+    speeds = {one: rate for one in interfaces if one in found and (rate := speed(one))}
+    return Node(
+        node=node,
+        name=name,
+        addresses=addresses,
+        mtus={one: found[one].mtu for one in interfaces if one in found},
+        speeds=speeds,
+        sysctls=_sysctls(),
+        cores=cores(),
+        memory=memory(),
+        cpu=_cpu(),
+        kernel=platform.release(),
+        host=os.environ.get(constants.HOST_VARIABLE, ""),
+    )
+
+
+def _told(node: int) -> tuple[str, dict[str, str]]:
+    """The node's name and its rails' addresses from the job's table; the host's name where there is none."""
+    try:
+        rows = peer_table.decode(Path(os.environ.get(constants.TABLE_VARIABLE, "")).read_bytes()).rows
+    except (OSError, ValueError, NetworkError):
+        rows = ()
+    for row in rows:
+        if row.node_rank == node:
+            return row.name, {rail.interface: rail.address for rail in row.rails}
+    return socket.gethostname(), {}
+
+
+def _address(interface: Interface) -> str:
+    """The first that others can reach and that is there to stay; "" where there is none."""
+    good = [
+        one
+        for one in interface.addresses
+        if one.scope == "global" and not (one.tentative or one.dadfailed or one.deprecated)
+    ]
+    first = next((one for one in good if one.permanent), good[0] if good else None)
+    return str(ipaddress.ip_address(first.ip)) if first else ""
+
+
+def speed(interface: str) -> int | None:
+    """Bits per second, as the interface's driver tells; None where it tells none, or one that means nothing.
+
+    A veth says 10 Gbit/s and a tun 10 Mbit/s whatever they can. A macvlan or ipvlan says what the interface below it
+    says; a veth there, which may be in a namespace out of sight, is known by how it says it: over a twisted pair that
+    supports no mode at all.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as door:
+        # The kernel first tells how many words it wants, as a negative number.
+        head = _link_settings(door, interface, 0)
+        if head is None or not -_WORDS <= head[0] < 0:
+            return None
+        full = _link_settings(door, interface, -head[0])
+        driver = _driver(door, interface)
+    if full is None or full[0] <= 0:
+        return None
+    _, megabits, port, supported = full
+    if megabits in (0, _UNKNOWN) or driver in _INVENTED:
+        return None
+    if driver in _ABOVE and megabits in _INVENTED.values() and port == _TWISTED_PAIR and not any(supported):
+        return None
+    return megabits * 1_000_000
+
+
+def _driver(door: socket.socket, interface: str) -> str:
+    data = ctypes.create_string_buffer(struct.pack("=I", _GDRVINFO), _DRVINFO_SIZE)
+    if not _ethtool(door, interface, data):
+        return ""
+    return data.raw[4:36].split(b"\0")[0].decode(errors="replace")
+
+
+def _link_settings(door: socket.socket, interface: str, words: int) -> tuple[int, int, int, bytes] | None:
+    """(words that there are, megabits per second, port, supported modes); None where the driver has none to tell."""
+    size = _SETTINGS.size + 3 * 4 * words
+    data = ctypes.create_string_buffer(size)
+    _SETTINGS.pack_into(data, 0, _GLINKSETTINGS, 0, 0, 0, 0, 0, 0, 0, 0, words, 0, 0, 0, 0, *[0] * 7)
+    if not _ethtool(door, interface, data):
+        return None
+    fields = _SETTINGS.unpack_from(data)
+    return fields[9], fields[1], fields[3], data.raw[_SETTINGS.size : _SETTINGS.size + 4 * words]
+
+
+def _ethtool(door: socket.socket, interface: str, data: ctypes.Array[ctypes.c_char]) -> bool:
+    """Whether the driver of ``interface`` has answered; in ``data``."""
+    try:
+        fcntl.ioctl(door, _SIOCETHTOOL, struct.pack("16sP16x", interface.encode(), ctypes.addressof(data)))
+    except OSError:
+        return False
+    return True
+
+
+def _sysctls() -> dict[str, str]:
+    found = {}
+    for name in SYSCTLS:
+        try:
+            found[name] = " ".join(Path("/proc/sys", *name.split(".")).read_text().split())
+        except OSError:  # net.core's are the first namespace's alone
+            continue
+    return found
+
+
+def cores(root: Path = cgroup.ROOT, own: Path = cgroup.OWN) -> float:
+    """That this process may use: its affinity, and the quotas of its control group and of those around it."""
+    least = float(len(os.sched_getaffinity(0)))
+    for folder in cgroup.groups(root, own):
+        try:
+            quota, period = (folder / "cpu.max").read_text().split()
+            least = min(least, int(quota) / int(period))
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+    return least
+
+
+def memory(
+    root: Path = cgroup.ROOT,
+    own: Path = cgroup.OWN,
+    info: Path = Path("/proc/meminfo"),
+) -> int:
+    """Bytes that the processes of this node may have; 0 where it is not known."""
+    limits = []
+    try:
+        fields = dict(line.split(":", 1) for line in info.read_text().splitlines())
+        limits.append(int(fields["MemTotal"].split()[0]) * 1024)
+    except (OSError, ValueError, KeyError):
+        pass
+    limits += [group.limit for group in cgroup.memory(root, own)]
+    return min(limits, default=0)
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )

@@ -1,0 +1,159 @@
+"""``torchnet bench [COLLECTIVES] [FLAGS]``: what the backend gives, and what PyTorch gets of it."""
+
+from __future__ import annotations
+
+from functools import partial
+from textwrap import fill, indent
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import typer
+
+from torchnet.bench.bench_options import GROUP, JOB_FIELDS, OPTIONS
+from torchnet.cli.cluster_options import working_directory
+from torchnet.cli.cmd_launch import dry_run, dry_run_form
+from torchnet.cli.options import PlainCommand, field_parameters, given_fields, parameter_name, signature
+from torchnet.errors import UsageError
+
+if TYPE_CHECKING:
+    from torchnet.bench.results import Results
+
+_WORDS = "words"
+_DIFF = """\
+compares two files of --json: 0 where nothing is worse, or it cannot be told for noise; 1 where the new run is slower,
+wrong, ended early, finds its network worse, or could not measure what the old one did; 2 where the two have nothing in
+common.
+"""
+HELP = f"""\
+Measure the backend network: collectives with nccl-tests' columns, raw TCP beside them, percent of the line.
+
+COLLECTIVES: all_reduce, all_gather, reduce_scatter, broadcast, reduce, all_to_all, send_recv with commas between
+them, or all; [all_reduce]. Sizes are written as 8, 32K, 1M, 2G (powers of 1024).
+
+It runs as the same job as `torchnet launch`: locally on two nodes, or with --on kubernetes. As there, the job's flags
+can also come from TORCHNET_* variables, --config or torchnet.toml; the benchmark's own only from the command line.
+
+The exit code is the job's, or 1 where a result was wrong. Findings do not change it: `findings` in --json has them.
+
+For users of nccl-tests: -b, -e, -f, -w and -d are theirs. Their -n is --iters here (-n is the namespace), their -o is
+--redop (-o is the form of a dry run), their -r is --root.
+
+torchnet bench diff OLD NEW {_DIFF}"""
+DIFF_HELP = f"""\
+Usage: torchnet bench diff OLD NEW
+
+{indent(fill("It " + _DIFF, 78), "  ")}
+"""
+
+
+class BenchCommand(PlainCommand):
+    """Keeps the command line as it was typed, for the results."""
+
+    headings: ClassVar[tuple[str, ...]] = (GROUP, *PlainCommand.headings)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As `PlainCommand`; ``diff`` has none of the flags, and help of its own."""
+        if args[:1] == ["diff"] and {"--help", "-h"} & {*args}:
+            typer.echo(DIFF_HELP, nl=False)
+            ctx.exit()
+        ctx.meta[_WORDS] = tuple(args)
+        return super().parse_args(ctx, args)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command, its options made from two tables: its own, and the job's."""
+    app.command(
+        "bench",
+        cls=BenchCommand,
+        help=HELP,
+        short_help="Measure the backend network.",
+        options_metavar="[COLLECTIVES] [FLAGS]",
+        context_settings={
+            "allow_extra_args": True,
+            "token_normalize_func": lambda name: name.replace("_", "-"),
+        },
+    )(_command())
+
+
+def _command() -> Any:
+    def bench(context: typer.Context, **values: Any) -> None:
+        context.obj.action = partial(run, values, list(context.args), context.meta[_WORDS])
+
+    bench.__signature__ = signature(  # type: ignore[attr-defined]
+        [*field_parameters(OPTIONS, group=GROUP), *field_parameters(JOB_FIELDS)],
+        "Show the job (on Kubernetes: its objects), and run nothing.",
+    )
+    bench.__annotations__ = {}
+    return bench
+
+
+def run(values: dict[str, Any], words: list[str], typed: tuple[str, ...]) -> int:
+    """Measure, or compare two results; the exit code."""
+    if words[:1] == ["diff"]:
+        if any(value is not None for value in values.values()):
+            raise UsageError("torchnet bench diff takes no flags", fix="torchnet bench diff OLD NEW")
+        return diff(words[1:])
+    from torchnet.bench.bench_options import read
+    from torchnet.bench.benchmark import plan
+    from torchnet.bench.benchmark import run as measure
+    from torchnet.cli.app import version
+    from torchnet.cli.entry_point import say
+
+    form = dry_run_form(values["form"], bool(values["dry_run"]))
+    own = {option.path: values.get(parameter_name(option)) for option in OPTIONS}
+    asked, problems = read(words, {name: value for name, value in own.items() if value is not None})
+    cwd = working_directory()
+    wish = plan(asked, problems, given_fields(values), cwd, values["config"])
+    for line in wish.resolved.warnings:
+        say(f"torchnet: {line}")
+    if values["dry_run"]:
+        for line in wish.notices:
+            say(f"torchnet: {line}")
+        return dry_run(wish.resolved, cwd, form)
+    return measure(wish, cwd, typed, version())
+
+
+def diff(paths: list[str]) -> int:
+    """Print what differs between two files of results; 1 where something is worse.
+
+    Raises:
+        UsageError: a file cannot be read, or holds no results; or nothing is in both.
+    """
+    from torchnet.bench.comparison import compare
+    from torchnet.bench.comparison_text import text
+    from torchnet.cli.entry_point import emit
+
+    if len(paths) != 2:
+        raise UsageError(
+            f"diff compares two files, and {len(paths) or 'none'} {'is' if len(paths) == 1 else 'are'} named",
+            fix="torchnet bench diff OLD NEW",
+        )
+    old, new = (_load(path) for path in paths)
+    found = compare(old, new)
+    emit(text(found).rstrip("\n") + "\n")
+    if not found.series and not found.worse:
+        raise UsageError(
+            "nothing could be compared: no collective of one size, type and interface, and no pair of nodes, is in "
+            "both files",
+            fix="torchnet bench --json NEW with the collectives, sizes, nodes and network of OLD",
+        )
+    return 1 if found.worse else 0
+
+
+def _load(path: str) -> Results:
+    from torchnet.bench.results_file import read
+    from torchnet.text import printable
+
+    shown = printable(path, 200)
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except OSError as error:
+        raise UsageError(
+            f"{shown} cannot be read ({error.strerror})", fix="torchnet bench --json FILE writes such a file"
+        ) from None
+    except ValueError as error:
+        raise UsageError(f"{shown} is no text: {error}", fix="torchnet bench diff OLD NEW") from None
+    try:
+        return read(text, shown)
+    except ValueError as error:
+        raise UsageError(str(error), fix="torchnet bench diff OLD NEW") from None

@@ -1,0 +1,66 @@
+"""``torchnet down [RUN]``: stop a run, if it still runs, and remove everything that bears its label."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import typer
+
+from torchnet.cli.cluster_options import add, place, run_of
+from torchnet.errors import ClusterError
+
+HELP = """\
+Stop a run and remove everything that bears its label.
+
+The workers get SIGTERM, and the time that the run gave them with --grace; with --now they get a second,
+but for those that are being stopped already: no node shortens that. With --now, pods that are still there 12 seconds
+after their grace period are deleted by force if their node is gone or not Ready. On a Ready node they stay, and are
+named.
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    now = typer.Option(None, "--now", help="A second for the workers, not --grace.")
+    add(app, "down", run, about=HELP, short="Stop and remove a run.", options=[("now", bool, now)])
+
+
+def run(words: list[str], given: dict[str, Any]) -> int:
+    """Remove it; 0 when nothing is left, or 128 + the number of a signal that came before.
+
+    Raises:
+        ClusterError: something is left.
+    """
+    from torchnet.cli.entry_point import say
+    from torchnet.k8s.commands import down
+    from torchnet.text import listed
+
+    def leaving(count: int, seconds: float) -> None:
+        one = count == 1
+        pods = "1 pod is" if one else f"{count} pods are"
+        say(f"torchnet: {pods} ending already, and {'has' if one else 'have'} at most {seconds:g} s for it")
+
+    done = down(place(given), run_of(words), now=bool(given.get("now")), leaving=leaving)
+    removal, fix = done.removal, f"torchnet down {done.run} -n {done.namespace} --now"
+    lines = list(dict.fromkeys(removal.problems)) if removal else ["the cluster has not answered"]
+    if removal and removal.left:
+        lines.append(f"still there: {listed(removal.left, limit=10)}")
+    if done.number:
+        name = signal.Signals(done.number).name
+        say(
+            "\n  ".join(
+                [f"torchnet: {done.run}: stopped by {name} before all was gone:", *lines, f"fix: {fix}"]
+            )
+        )
+        return 128 + done.number
+    if lines:
+        raise ClusterError("\n  ".join([f"the run {done.run} could not be removed whole:", *lines]), fix=fix)
+    if removal and removal.unseen:
+        kinds = listed(removal.unseen, limit=10)
+        say(
+            f"torchnet: {done.run}: nothing is left of it that may be listed; not looked at for want of rights: {kinds}"
+        )
+    else:
+        say(f"torchnet: {done.run}: nothing is left of it")
+    return 0

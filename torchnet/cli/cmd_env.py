@@ -1,0 +1,93 @@
+"""``torchnet env``: the variables that a worker's script sees, and why each is what it is; in a worker, its own.
+
+``eval "$(torchnet env)"`` takes the flags of ``torchnet agent``, and is the agent's own (torchnet.agent.env_command).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from torchnet.cli.entry_point import emit
+from torchnet.cli.options import PlainCommand
+from torchnet.errors import UsageError
+
+if TYPE_CHECKING:
+    from torchnet.network.env_vars import Variable
+
+FORMATS = ("table", "json")
+EXPLAIN = "Each variable with its value, reason and source."
+HEADINGS = ("VARIABLE", "VALUE", "WHY", "IF YOU SET IT", "SOURCE")
+
+
+HELP = """Show the environment that torchnet gives to a script. In a pod or with the flags of `torchnet agent`,
+without these options: print it for another launcher, as in  eval "$(torchnet env)"."""
+_OWN = ("--explain", "-o", "--help", "-h")
+_PLACE = ("KUBERNETES_SERVICE_HOST", "TORCHNET_ADDRESS_SOURCE")  # one of them is set in a worker
+
+
+class _Command(PlainCommand):
+    """Its own options, or else the agent's words, which are left to it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        own = not args or any(word.startswith(_OWN) for word in args)
+        super().parse_args(ctx, args if own else [])
+        if not own:
+            ctx.args = list(args)
+        return list(ctx.args)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("env", cls=_Command, help=HELP)(_env)
+
+
+def _env(
+    context: typer.Context,
+    explain: Annotated[bool, typer.Option("--explain", help=EXPLAIN)] = False,
+    form: Annotated[str, typer.Option("-o", metavar="|".join(FORMATS), help="Form of the table.")] = FORMATS[
+        0
+    ],
+) -> None:
+    context.obj.action = partial(run, explain, form, tuple(context.args))
+
+
+def run(explain: bool, form: str, arguments: tuple[str, ...]) -> int:
+    """Print the table, or this worker's environment; the exit code."""
+    if form not in FORMATS:
+        raise UsageError(f"-o {form!r} is not a form of the table; valid: {', '.join(FORMATS)}")
+    if not explain and (arguments or any(os.environ.get(name) for name in _PLACE)):
+        from torchnet.agent.env_command import main
+
+        return int(main(arguments))
+    if not explain:
+        from torchnet.agent.env_command import FAILS
+
+        emit(FAILS)
+        raise UsageError(
+            "this machine is no worker of a job, so there is no environment to show",
+            fix="torchnet env --explain shows what every worker's script gets, and why",
+        )
+    from torchnet.network.env_vars import explain as explained
+
+    variables = explained()
+    if form == "json":
+        emit(json.dumps([asdict(variable) for variable in variables], indent=2) + "\n")
+        return 0
+    from torchnet.console.text_table import table
+
+    # In a pipe there is no width to fit in; COLUMNS decides there as well as on a terminal.
+    width = shutil.get_terminal_size((160, 24)).columns
+    emit(table(HEADINGS, [_row(variable) for variable in variables], width))
+    return 0
+
+
+def _row(variable: Variable) -> tuple[str, str, str, str, str]:
+    yours = "it is replaced" if variable.owned else f"it is kept; {variable.consequence}".rstrip("; ")
+    return (variable.name, variable.value, variable.reason, yours, variable.source)

@@ -1,0 +1,136 @@
+"""``torchnet launch [FLAGS] SCRIPT [ARGS…]``: resolve the job, then show it or run it."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from torchnet.cli.cluster_options import working_directory
+from torchnet.cli.options import (
+    FORMATS,
+    PlainCommand,
+    field_parameters,
+    given_fields,
+    signature,
+    torchrun_parameters,
+)
+from torchnet.errors import UsageError
+
+if TYPE_CHECKING:
+    from torchnet.config.resolution import Resolved
+
+HELP = """\
+Run SCRIPT on many workers, so that its collectives travel over the backend network.
+
+Everything after SCRIPT belongs to the script. Each flag can also be set as TORCHNET_FLAG in the environment,
+in a job file (--config), in torchnet.toml or under [tool.torchnet] in pyproject.toml; --dry-run shows where
+each value came from. torchrun's flags are understood, with - and with _: --shutdown-timeout sets
+--grace, and --rdzv-id sets --run-id. One launch starts all nodes: torchrun's line for one of several hosts
+(--node-rank, --master-addr, --rdzv-endpoint) is refused.
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command, its options made from the table of fields."""
+    app.command(
+        "launch",
+        cls=PlainCommand,
+        help=HELP,
+        short_help="Run a script on many workers.",
+        options_metavar="[FLAGS] SCRIPT [ARGS]...",
+        context_settings={
+            "allow_extra_args": True,
+            # What follows the script is the script's, be it --help or a flag of ours.
+            "allow_interspersed_args": False,
+            "token_normalize_func": _dashes,
+        },
+    )(_command())
+
+
+def _dashes(name: str) -> str:
+    """torchrun's flags are written with - and with _; the help shows the one, and both are taken."""
+    return name.replace("_", "-")
+
+
+def _command() -> Any:
+    def launch(context: typer.Context, **values: Any) -> None:
+        context.obj.action = partial(run, values, list(context.args))
+
+    launch.__signature__ = signature(  # type: ignore[attr-defined]
+        [*field_parameters(), *torchrun_parameters()],
+        "Show the resolved job (on Kubernetes: its objects), and run nothing.",
+    )
+    launch.__annotations__ = {}
+    return launch
+
+
+def run(values: dict[str, Any], words: list[str]) -> int:
+    """What the command does with its options' ``values`` and with the script and its arguments."""
+    from torchnet.cli.entry_point import say
+    from torchnet.cli.multi_host import refuse
+    from torchnet.cli.torchrun_compat import as_fields, warnings
+    from torchnet.config.resolution import resolve
+
+    form = dry_run_form(values["form"], bool(values["dry_run"]))
+    typed = given_fields(values)
+    flags = as_fields(values, os.environ) | typed
+    if words:
+        flags |= {"script": words[0], "args": tuple(words[1:])}
+    cwd = working_directory()
+    resolved = resolve(flags, os.environ, cwd, values["config"])
+    refuse(values, resolved, os.environ)
+    for line in (*warnings(values, typed, resolved, os.environ), *resolved.warnings):
+        say(f"torchnet: {line}")
+    if values["dry_run"]:
+        return dry_run(resolved, cwd, form)
+    if resolved.job.on == "kubernetes":
+        from torchnet.k8s.run.launch import launch as on_kubernetes
+
+        return int(on_kubernetes(resolved.job, resolved.origins, cwd))
+
+    from torchnet.config.script_check import check_script
+
+    wrong = check_script(resolved.job, cwd)
+    if wrong:
+        raise UsageError("\n  ".join(["the script cannot be run:", *wrong]), fix="torchnet launch --help")
+
+    from torchnet.local.launch import launch
+
+    return int(launch(resolved.job, resolved.origins))
+
+
+def dry_run(resolved: Resolved, cwd: str, form: str) -> int:
+    """Print the job in ``form``, on Kubernetes its objects; the exit code."""
+    job = resolved.job
+    if job.on == "local":
+        from torchnet.cli.entry_point import emit
+        from torchnet.config.dump import as_json, as_yaml
+
+        emit((as_json if form == "json" else as_yaml)(job, resolved.origins))
+        return 0
+
+    from torchnet.cli.entry_point import emit, say
+    from torchnet.k8s.client.kubeconfig import namespace
+    from torchnet.k8s.objects.manifest_text import text
+    from torchnet.k8s.objects.run_objects import prepare
+    from torchnet.text import printable
+
+    group = job.kubernetes
+    where = group.namespace or namespace(group.kubeconfig, group.context, os.environ)
+    prepared = prepare(job, cwd, where, os.environ)
+    for line in prepared.left_out:
+        say(f"torchnet: does not travel: {printable(line)}")
+    emit(text(prepared, form, job, resolved.origins))
+    return 0
+
+
+def dry_run_form(asked: str | None, dry_run: bool) -> str:
+    """The form of a dry run. Raises UsageError for what is none."""
+    if asked is not None and not dry_run:
+        raise UsageError("-o is the form of a dry run", fix="add --dry-run, or leave out -o")
+    if asked not in (None, *FORMATS):
+        raise UsageError(f"-o {asked!r} is not a form of the dry run; valid: {', '.join(FORMATS)}")
+    return asked or "yaml"

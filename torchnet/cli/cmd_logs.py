@@ -1,0 +1,27 @@
+"""``torchnet logs [RUN]``: what the workers of a run have printed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from torchnet.cli.cluster_options import add, place, ranks_of, run_of
+
+HELP = "Print what the workers of a run have printed, each line with its rank."
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    options = [
+        ("ranks", str, typer.Option(None, "--ranks", metavar="LIST", help="Show only these ranks' output.")),
+        ("follow", bool, typer.Option(None, "--follow", "-f", help="Go on until the workers have ended.")),
+    ]
+    add(app, "logs", run, about=HELP, short="Print a run's output.", options=options)
+
+
+def run(words: list[str], given: dict[str, Any]) -> int:
+    """Print; the exit code."""
+    from torchnet.k8s.commands import logs
+
+    return logs(place(given), run_of(words), ranks=ranks_of(given), follow=bool(given.get("follow")))

@@ -1,0 +1,92 @@
+"""``torchnet manifests NAME``: what an administrator applies to a cluster, printed for kubectl."""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+from functools import partial
+from typing import Any
+
+import typer
+
+from torchnet.cli.options import PlainCommand, parameter
+from torchnet.errors import UsageError
+from torchnet.k8s.addons.addon_options import NAMES, TABLE
+
+FORMATS = ("yaml", "json")
+HELP = """\
+Print the cluster's side of the backend network: torchnet manifests multus | kubectl apply -f -
+
+NAME is multus-install, whereabouts-install, backend-network, pytorch-pod-example or rbac; without it, they are
+listed with what they are. The files in manifests/ of the repository are what this prints.
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command, its options made from the table of flags."""
+    app.command(
+        "manifests",
+        cls=PlainCommand,
+        help=HELP,
+        short_help="Print what a cluster needs: Multus, Whereabouts, the backend network.",
+        options_metavar="[NAME] [FLAGS]",
+        context_settings={"allow_extra_args": True},
+    )(_command())
+
+
+def _command() -> Any:
+    def manifests(context: typer.Context, **values: Any) -> None:
+        given = {name: value for name, value in values.items() if value is not None}
+        context.obj.action = partial(run, list(context.args), given)
+
+    parameters = [
+        inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    ]
+    for option in TABLE:
+        flags = (option.flag, option.short) if option.short else (option.flag,)
+        typed = typer.Option(None, *flags, metavar=option.metavar, help=option.help, show_default=False)
+        parameters.append(parameter(option.field, list[str] if option.repeat else str, typed))
+    form = typer.Option(None, "-o", metavar="|".join(FORMATS), help="Form of the objects. [yaml]")
+    parameters.append(parameter("form", str, form))
+    manifests.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    manifests.__annotations__ = {}
+    return manifests
+
+
+def run(words: list[str], given: dict[str, Any]) -> int:
+    """Print the manifest that the one of ``words`` names, with the flags ``given`` by field."""
+    from torchnet.cli.entry_point import emit, say
+    from torchnet.k8s.addons.addon_options import parse, parse_name
+    from torchnet.k8s.addons.catalog import SUMMARIES, render
+    from torchnet.k8s.objects import builders
+    from torchnet.k8s.objects.yaml_io import as_json, as_yaml
+    from torchnet.text import printable
+
+    form = given.pop("form", FORMATS[0])
+    wrong = []
+    if form not in FORMATS:
+        wrong.append(f'-o "{printable(form, 80)}": valid: {", ".join(FORMATS)}')
+    if not words:
+        if given or wrong:
+            raise UsageError("these flags are for one of the manifests", fix=f"name it: {', '.join(NAMES)}")
+        width = max(map(len, NAMES))
+        emit("".join(f"{name:{width}}  {SUMMARIES[name]}\n" for name in NAMES))
+        return 0
+    wrong += [f'"{printable(word, 80)}" is one argument too many' for word in words[1:]]
+    name = parse_name(words[0])
+    options = parse(name, given, wrong)
+    objects, head = render(name, options)
+    for line in builders.check(objects):
+        say(f"torchnet: {line}")
+    emit(as_json(objects) if form == "json" else as_yaml(objects, f"{_typed(name, given)}\n\n{head}"))
+    return 0
+
+
+def _typed(name: str, given: dict[str, Any]) -> str:
+    """The command line that prints the same, with the flags in the table's order."""
+    words = ["torchnet", "manifests", name]
+    for option in TABLE:
+        values = given.get(option.field, [])
+        for value in [values] if isinstance(values, str) else values:
+            words += [option.flag, value]
+    return f"Printed by\n  {shlex.join(words)}"

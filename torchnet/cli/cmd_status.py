@@ -1,0 +1,87 @@
+"""``torchnet status [RUN]``: the runs of a namespace, or one run with its workers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from torchnet.cli.cluster_options import add, place, run_of
+from torchnet.errors import UsageError
+
+if TYPE_CHECKING:
+    from torchnet.k8s.run.listing import RunRow
+
+FORMATS = ("table", "json")
+HEADINGS = ("RUN", "WORKLOAD", "READY", "STATE", "AGE", "EXIT CODE")
+WORKER_HEADINGS = ("WORKER", "POD", "NODE", "STATE", "EXIT CODE")
+HELP = (
+    "Show the runs on a cluster: how many workers are ready, what state they are in and why, how they ended."
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    form = typer.Option(None, "-o", metavar="|".join(FORMATS), help="Form of the answer. [table]")
+    add(app, "status", run, about=HELP, short="Show the runs on a cluster.", options=[("form", str, form)])
+
+
+def run(words: list[str], given: dict[str, Any]) -> int:
+    """Print the rows; the exit code."""
+    from torchnet.cli.entry_point import emit, say
+    from torchnet.k8s.commands import status
+    from torchnet.k8s.run.listing import as_json
+
+    form = given.get("form", FORMATS[0])
+    if form not in FORMATS:
+        raise UsageError(f"-o {form!r} is not a form of the answer; valid: {', '.join(FORMATS)}")
+    name = run_of(words)
+    answer = status(place(given), name)
+    rows = answer.rows
+    if form == "json":
+        emit(json.dumps([as_json(row) for row in rows], indent=2) + "\n")
+    elif not rows:
+        emit("no runs that could be looked at\n" if answer.remark else "no runs\n")
+    else:
+        emit(_table(rows))
+    if answer.remark:
+        say(f"torchnet: warning: {answer.remark}")
+    return 0
+
+
+def _table(rows: list[RunRow]) -> str:
+    from torchnet.console.text_table import table
+    from torchnet.units import seconds
+
+    width = shutil.get_terminal_size((160, 24)).columns
+    text = table(
+        HEADINGS,
+        [
+            (
+                row.run,
+                row.workload,
+                f"{row.ready}/{row.total}",
+                f"{row.state}: {row.reason}" if row.reason else row.state,
+                seconds(row.age_s),
+                "" if row.exit_code is None else str(row.exit_code),
+            )
+            for row in rows
+        ],
+        width,
+    )
+    workers = [one for row in rows for one in row.workers]
+    if workers:
+        cells = [
+            (
+                one["worker"],
+                one["pod"],
+                one["node"],
+                f"{one['state']}: {one['reason']}" if one["reason"] else one["state"],
+                "" if one["exit_code"] is None else str(one["exit_code"]),
+            )
+            for one in workers
+        ]
+        text += "\n" + table(WORKER_HEADINGS, cells, width)
+    return text

@@ -1,0 +1,79 @@
+"""``torchnet verify``: whether a cluster's backend network is there, and carries full packets between its nodes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from torchnet.cli.cluster_options import add, place
+from torchnet.errors import UsageError
+
+if TYPE_CHECKING:
+    from torchnet.k8s.verify.checks import Check
+
+HELP = """\
+Verify a cluster's backend network: what is installed, and two test pods that reach each other over it.
+
+The pods run in -n's namespace, under Pod Security "restricted", and are removed in every case.
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    network = typer.Option(
+        None, "--network", metavar="[NS/]NAD", help="The attachment. [backend-network in the namespace]"
+    )
+    image = typer.Option(
+        None, "--image", metavar="IMAGE", help="Of the test pods: any with Python. [PyTorch's]"
+    )
+    options = [("network", str, network), ("image", str, image)]
+    add(
+        app,
+        "verify",
+        run,
+        about=HELP,
+        short="Verify a cluster's backend network.",
+        options=options,
+        words="[FLAGS]",
+    )
+
+
+def run(words: list[str], given: dict[str, Any]) -> int:
+    """Print a line for each check; 0 if all are good, 4 if the network is not."""
+    from torchnet.config.k8s_syntax import parse_image
+    from torchnet.k8s.addons.images import PYTORCH
+    from torchnet.k8s.commands import verify
+    from torchnet.text import printable
+
+    if words:
+        raise UsageError(
+            f'"{printable(words[0], 80)}" is one argument too many', fix="torchnet verify --help"
+        )
+    network = _network(str(given.get("network", "backend-network")))
+    try:
+        image = parse_image(str(given.get("image", PYTORCH)))
+    except ValueError as error:
+        raise UsageError(f"--image {given['image']!r} {error}") from None
+    return verify(place(given), network, image, _say)
+
+
+def _network(text: str) -> str:
+    """``text`` where it is ``[NAMESPACE/]NAME``, as --network of a launch takes it."""
+    from torchnet.config.k8s_syntax import parse_namespaced
+    from torchnet.config.parsing import quote
+
+    try:
+        parse_namespaced(text)
+    except ValueError as error:
+        fix = "kubectl get network-attachment-definitions -A"
+        raise UsageError(f"--network {quote(text)} {error}", fix=fix) from None
+    return text
+
+
+def _say(check: Check) -> None:
+    from torchnet.cli.entry_point import emit
+
+    emit(f"{'ok  ' if check.good else 'FAIL'}  {check.name}: {check.evidence}\n")
+    if not check.good and check.fix:
+        emit(f"      fix: {check.fix}\n")

@@ -1,0 +1,103 @@
+"""From an argument vector to an exit code: typer parses, then the chosen command runs under a guard."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from torchnet.errors import TorchnetError
+
+INTERRUPTED, INTERNAL, BROKEN_PIPE = 130, 70, 141
+TRACEBACK_VARIABLE = "TORCHNET_TRACEBACK"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``torchnet`` with ``argv`` (without the program's name; default: the process's own).
+
+    Returns the exit code and never raises: every failure ends as text on stderr, and as one of the codes in
+    `torchnet.errors`, 130 for Ctrl-C, or 141 where nobody reads stdout any more.
+    """
+    return _guard(lambda: _run(list(sys.argv[1:] if argv is None else argv)))
+
+
+def _run(argv: list[str]) -> int:
+    from torchnet.cli.app import parse
+
+    chosen = parse(argv)
+    return chosen if isinstance(chosen, int) else chosen()
+
+
+def _guard(action: Callable[[], int]) -> int:
+    _prepare_streams()
+    try:
+        code = action()
+        sys.stdout.flush()
+    except TorchnetError as error:
+        say(f"torchnet: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # `torchnet launch --help | head -1`: nobody reads on.
+        _abandon_stdout()
+        return BROKEN_PIPE
+    except Exception as error:
+        return _own_error(error)
+    return code
+
+
+def _own_error(error: Exception) -> int:
+    from torchnet.text import printable
+
+    again = f"run it again with {TRACEBACK_VARIABLE}=1 and report what it prints"
+    if os.environ.get(TRACEBACK_VARIABLE) == "1":
+        import traceback
+
+        traceback.print_exc()
+        again = "report the lines above"
+    what = f"{type(error).__name__}: {error}"
+    say(f"torchnet: torchnet's own error, not the script's: {printable(what, 500)}\n  fix: {again}")
+    return INTERNAL
+
+
+def say(text: str) -> None:
+    """A line on stderr; lost rather than raised where stderr is gone."""
+    try:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass
+
+
+def emit(text: str) -> None:
+    """``text`` on stdout, at once. A full disk is named; a reader that has gone stays a `BrokenPipeError`."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _abandon_stdout()
+        raise TorchnetError(f"stdout cannot be written ({error.strerror})") from None
+
+
+def _abandon_stdout() -> None:
+    """What is still buffered goes nowhere, else Python would try again at its end and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _prepare_streams() -> None:
+    """Standard streams that exist, and that show as an escape what the terminal's encoding lacks."""
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        # Started with `>&-`: the next file or socket opened would get the number 1, and our output.
+        while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+            os.set_inheritable(number, True)
+        os.close(number)
+        sys.stdin = sys.stdin or os.fdopen(0)
+        sys.stdout = sys.stdout or os.fdopen(1, "w")
+        sys.stderr = sys.stderr or os.fdopen(2, "w")
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")

@@ -1,0 +1,208 @@
+"""The flags of torchrun that are not torchnet's own, so that a torchrun line can be reused as it is, and torchrun's
+PET_* variables. The list is torch/distributed/run.py's of PyTorch 2.15.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torchnet.config.fields import FIELDS
+from torchnet.config.parsing import parse_label, parse_whole, quote
+from torchnet.errors import UsageError
+from torchnet.text import listed, printable
+
+if TYPE_CHECKING:
+    from torchnet.config.resolution import Resolved
+
+_RENDEZVOUS = "torchnet's workers find each other over the backend network by themselves"
+_LOG_FILES = "--log-dir keeps all lines of each rank"
+
+
+@dataclass(frozen=True, slots=True)
+class TorchrunFlag:
+    """A flag of torchrun that is no flag of torchnet.
+
+    ``reason`` completes the notice about it, "" where there is none: the flag is refused or sets a field.
+    ``effect`` is whether torchrun does something with it that torchnet does not do.
+    """
+
+    flag: str
+    reason: str
+    effect: bool = False
+    switch: bool = False
+
+    @property
+    def parameter(self) -> str:
+        """Its name among typer's parameters."""
+        return "torchrun" + self.flag.replace("-", "_")
+
+    @property
+    def notice(self) -> str:
+        """What happens to it here."""
+        what = "has no effect here" if self.effect else "is not needed and changes nothing here"
+        return f"{self.flag} {what}: {self.reason}"
+
+
+TORCHRUN_FLAGS = (
+    TorchrunFlag("--rdzv-backend", _RENDEZVOUS),
+    TorchrunFlag("--rdzv-endpoint", _RENDEZVOUS),
+    TorchrunFlag("--rdzv-id", ""),
+    TorchrunFlag("--rdzv-conf", "the time for all workers to join is --start-timeout", effect=True),
+    TorchrunFlag("--node-rank", "one torchnet launch starts all nodes"),
+    TorchrunFlag("--master-addr", "it is rank 0's address on the backend network"),
+    TorchrunFlag("--master-port", "it is chosen for each attempt, from the documented range"),
+    TorchrunFlag("--local-addr", "it is the worker's own address on the backend network"),
+    TorchrunFlag("--monitor-interval", "an ended process is noticed at once, without polling"),
+    TorchrunFlag("--start-method", "every process is started afresh, as torchrun does with a script"),
+    TorchrunFlag(
+        "--event-log-handler", "torchnet calls no event handler; --json FILE keeps the receipt", effect=True
+    ),
+    TorchrunFlag("--role", "ROLE_NAME is default in all workers", effect=True),
+    TorchrunFlag("--run-path", "every process runs the script in a Python of its own", switch=True),
+    TorchrunFlag("--log-line-prefix-template", "the prefix of a line is the rank, [rank 0]", effect=True),
+    TorchrunFlag("--local-ranks-filter", "use --ranks, which selects by global rank", effect=True),
+    TorchrunFlag("--duplicate-stdout-filters", f"no filtered copy is written; {_LOG_FILES}", effect=True),
+    TorchrunFlag("--duplicate-stderr-filters", f"no filtered copy is written; {_LOG_FILES}", effect=True),
+    TorchrunFlag("--logs-specs", f"torchnet loads no LogsSpecs; {_LOG_FILES}", effect=True),
+    TorchrunFlag("--numa-binding", "torchnet binds no process to CPUs", effect=True),
+    TorchrunFlag(
+        "--signals-to-handle",
+        "torchnet passes on SIGTERM, SIGINT and SIGHUP, each as SIGTERM, and no other signal",
+        effect=True,
+    ),
+    TorchrunFlag("--shutdown-timeout", ""),
+    TorchrunFlag("--virtual-local-rank", "", switch=True),
+)
+# torchrun's flags that are torchnet's own as well.
+COMMON_FLAGS = (
+    "--nnodes",
+    "--nproc-per-node",
+    "--standalone",
+    "--max-restarts",
+    "--module",
+    "--no-python",
+    "--log-dir",
+    "--redirects",
+    "--tee",
+)
+_SETS_FIELD = ("--rdzv-id", "--shutdown-timeout")
+_BY_FLAG = {one.flag: one for one in TORCHRUN_FLAGS}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """The value of a flag, and how it was given: ``--node-rank 1`` or ``PET_NODE_RANK=1``."""
+
+    value: str
+    shown: str
+
+
+def variable(flag: str) -> str:
+    """The environment variable that torchrun reads for ``flag`` (torch/distributed/argparse_util.py)."""
+    return "PET_" + flag.removeprefix("--").replace("-", "_").upper()
+
+
+def setting(flag: str, values: Mapping[str, object], environ: Mapping[str, str]) -> Setting | None:
+    """The flag as torchrun reads it: the command line before the variable. None if it is not given or empty."""
+    typed = values.get(_BY_FLAG[flag].parameter)
+    if typed is None:
+        return from_variable(flag, environ)
+    shown = flag if typed is True else f"{flag} {printable(str(typed), 80)}"
+    return Setting(str(typed), shown) if typed else None
+
+
+def from_variable(flag: str, environ: Mapping[str, str]) -> Setting | None:
+    """The flag's PET_* variable, None if it is not set or empty."""
+    text = environ.get(variable(flag))
+    return Setting(text, f"{variable(flag)}={printable(text, 80)}") if text else None
+
+
+def whole(given: Setting) -> int:
+    """The value as a whole number from 0. Raises UsageError."""
+    try:
+        number = parse_whole(given.value)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise UsageError(f"{given.shown} is not a whole number from 0", fix="torchnet launch --help")
+    return number
+
+
+def as_fields(values: Mapping[str, object], environ: Mapping[str, str]) -> dict[str, object]:
+    """The fields of the job, by path, that torchrun's flags among typer's parameters ``values`` set.
+
+    Raises UsageError for ``--virtual-local-rank``, by flag or variable, and for a wrong value.
+    """
+    virtual = setting("--virtual-local-rank", values, environ)
+    if virtual is not None and virtual.value != "0":
+        raise UsageError(
+            f"{virtual.shown} is not supported: here LOCAL_RANK is the process's number on its node, and a script that "
+            "uses cuda:0 in each process would put all of them on one GPU",
+            fix="leave it out, and let the script use the device of LOCAL_RANK",
+        )
+    fields: dict[str, object] = {}
+    timeout = setting("--shutdown-timeout", values, {})
+    if timeout is not None:
+        fields["run.grace"] = whole(timeout)
+    run = setting("--rdzv-id", values, {})
+    if run is not None and _is_label(run.value):
+        fields["run_id"] = run.value
+    return fields
+
+
+def warnings(
+    values: Mapping[str, object], typed: Mapping[str, object], resolved: Resolved, environ: Mapping[str, str]
+) -> list[str]:
+    """A line for each of torchrun's flags without effect, and one for its variables.
+
+    ``typed`` are the fields of torchnet's own flags on the command line.
+    """
+    lines = [one.notice for one in TORCHRUN_FLAGS if one.reason and values.get(one.parameter)]
+    run = setting("--rdzv-id", values, {})
+    if run is not None and "run_id" in typed:
+        lines.append("--rdzv-id has no effect here: --run-id is given")
+    elif run is not None and not _is_label(run.value):
+        lines.append(
+            f"--rdzv-id has no effect here: {quote(run.value)} is not a DNS label; use --run-id to name the run"
+        )
+    if setting("--shutdown-timeout", values, {}) is not None and "run.grace" in typed:
+        lines.append("--shutdown-timeout has no effect here: --grace is given")
+    return lines + _unread_variables(values, resolved, environ)
+
+
+def _unread_variables(
+    values: Mapping[str, object], resolved: Resolved, environ: Mapping[str, str]
+) -> list[str]:
+    from torchnet.config.sources import DEFAULT
+
+    own = {field.flag: field for field in FIELDS}
+    names, words = [], []
+    for flag in (*COMMON_FLAGS, *_BY_FLAG):
+        given = from_variable(flag, environ)
+        switch = own[flag].switch if flag in own else _BY_FLAG[flag].switch
+        if given is None or (switch and given.value == "0"):
+            continue
+        if flag in own and resolved.origins[own[flag].path].layer != DEFAULT:
+            continue
+        if flag not in own and values.get(_BY_FLAG[flag].parameter) is not None:
+            continue
+        names.append(variable(flag))
+        if flag in own or flag in _SETS_FIELD:
+            words.append(flag if switch else f"{flag} {printable(given.value, 80)}")
+    if not names:
+        return []
+    what = f"{listed(names, len(names))} {'is' if len(names) == 1 else 'are'} set"
+    return [
+        f"{what}; torchnet takes no settings from PET_* variables"
+        + (f"; pass {' '.join(words)}" if words else "")
+    ]
+
+
+def _is_label(text: str) -> bool:
+    try:
+        parse_label(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,93 @@
+"""Faults to plant into the local networks, as they are written (pure).
+
+    NODE:INTERFACE:KIND[=VALUE][@SECONDS[+SECONDS]]      node-1:net1:no-carrier@2+3
+
+Without @ the network is built that way.  With @ the fault comes so many seconds after the nodes exist, and goes again
+after the second number, if there is one.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+from torchnet.config import parsing
+
+KINDS = {
+    "no-interface": "the interface is not made",
+    "no-address": "it has no address",
+    "down": "it is set down",
+    "no-carrier": "its cable is cut: the interface stays up without carrier",
+    "mtu": "=BYTES, another MTU than the others",
+    "narrow": "=BYTES, its path carries no more than this, whatever its MTU is",
+    "address": "=ADDRESS[/PREFIX], this one instead of its own",
+    "add-address": "=ADDRESS[/PREFIX], this one, too",
+    "duplicate-detection": "the kernel checks the address for duplicates, as in a pod",
+    "wrong-route": "=NODE, the route to this node leaves through eth0",
+    "lossy": "packets are lost, and the carrier stays",
+    "loss": "=PERCENT, so many of its packets are lost, either way",
+    "rate": "=RATE, its line carries no more than this, either way, whatever --rate says",
+    "rate-out": "=RATE, what it sends goes no faster than this",
+}
+_TIMED = ("no-address", "down", "no-carrier", "mtu", "lossy")
+_VALUED = ("mtu", "narrow", "address", "add-address", "wrong-route", "loss", "rate", "rate-out")
+_FORM = re.compile(
+    r"node-(?P<node>\d{1,4}):(?P<interface>net[1-8]):(?P<kind>[a-z-]+)(?:=(?P<value>[^@]+))?"
+    r"(?:@(?P<at>\d+(?:\.\d+)?)(?:\+(?P<last>\d+(?:\.\d+)?))?)?"
+)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """``at`` and ``last`` are seconds; ``at`` is None for a network that is built that way."""
+
+    node: int
+    interface: str
+    kind: str
+    value: str = ""
+    at: float | None = None
+    last: float | None = None
+
+
+def parse(text: str) -> Fault:
+    """A fault of the form above.
+
+    Raises:
+        ValueError: it is none; says what is valid.
+    """
+    match = _FORM.fullmatch(text)
+    if match is None:
+        raise ValueError(
+            "is not NODE:INTERFACE:KIND[=VALUE][@SECONDS[+SECONDS]], as in node-1:net1:no-carrier@2+3"
+        )
+    kind, value, at, last = match["kind"], match["value"] or "", match["at"], match["last"]
+    if kind not in KINDS:
+        raise ValueError(f"has no kind of fault in it; the kinds: {', '.join(KINDS)}")
+    if (kind in _VALUED) != bool(value):
+        raise ValueError(f"{kind} {'needs a value: ' + KINDS[kind] if kind in _VALUED else 'takes no value'}")
+    if at is not None and kind not in _TIMED:
+        raise ValueError(f"{kind} cannot come later; these can: {', '.join(_TIMED)}")
+    if kind in ("mtu", "narrow") and not (value.isdigit() and 1280 <= int(value) <= 65535):
+        raise ValueError(f"{kind}={value} is no number of bytes from 1280, IPv6's least, to 65535")
+    if kind in ("address", "add-address"):
+        try:
+            ipaddress.ip_interface(value)
+        except ValueError:
+            raise ValueError(f"{value} is no address") from None
+    if kind == "wrong-route" and not re.fullmatch(r"node-\d{1,4}", value):
+        raise ValueError(f"{value} is no node, as node-0 is")
+    if kind == "loss" and not (re.fullmatch(r"\d{1,3}(\.\d{1,4})?", value) and 0 < float(value) < 100):
+        raise ValueError(
+            f"loss={value} is no percentage above 0 and below 100; for all packets there is lossy"
+        )
+    if kind in ("rate", "rate-out"):
+        try:
+            rate = parsing.parse_rate(value)
+        except ValueError as error:
+            raise ValueError(f"{kind}={value} {error}") from None
+        if not parsing.RATES[0] <= rate <= parsing.RATES[1]:
+            least, most = (parsing.format_rate(limit) for limit in parsing.RATES)
+            raise ValueError(f"{kind}={value} is not from {least} to {most}")
+    seconds = float(at) if at is not None else None
+    return Fault(int(match["node"]), match["interface"], kind, value, seconds, float(last) if last else None)

@@ -1,0 +1,254 @@
+"""The grammars of Kubernetes: names, labels, annotations, quantities, image references. Pure.
+
+Sources: k8s.io/apimachinery/pkg/{util/validation,api/resource} and github.com/distribution/reference. What the API
+server would refuse is refused before any call. Each ``parse_*`` returns the value or raises `ValueError` with the
+end of a sentence that begins with the value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+
+from torchnet.config.parsing import parse_label, parse_text, quote
+
+_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_QUALIFIED = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_QUANTITY = re.compile(
+    r"(?P<number>[0-9]{1,15}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})(?P<unit>[KMGTPE]i|[numkMGTPE]?|[eE][+-]?[0-9]{1,2})"
+)
+_UNITS = {
+    "n": Fraction(1, 10**9),
+    "u": Fraction(1, 10**6),
+    "m": Fraction(1, 1000),
+    "": Fraction(1),
+    **{unit: Fraction(1000 ** (place + 1)) for place, unit in enumerate("kMGTPE")},
+    **{f"{unit}i": Fraction(1024 ** (place + 1)) for place, unit in enumerate("KMGTPE")},
+}
+ANNOTATIONS_LIMIT = 262_144
+"""Bytes of all keys and values of one object's annotations together (apimachinery: TotalAnnotationSizeLimitB)."""
+ANNOTATIONS_FREE = 16_384
+"""Of these, what is kept for torchnet's own and for those that are added later: the network-status that Multus writes
+(some 400 bytes for each rail; a pod whose status finds no room never starts), a Job's and a JobSet's counters."""
+
+
+def parse_subdomain(value: object) -> str:
+    """A DNS-1123 subdomain: what most objects may be called."""
+    text = _text(value)
+    if len(text) > 253:
+        raise ValueError(f"has {len(text)} characters, and 253 are the most")
+    if not _SUBDOMAIN.fullmatch(text):
+        raise ValueError(
+            "is not an object's name: a-z, 0-9, - and ., from letter or digit to letter or digit"
+        )
+    if any(len(label) > 63 for label in text.split(".")):
+        raise ValueError("has a part of more than 63 characters")
+    return text
+
+
+def parse_qualified(value: object) -> str:
+    """A key of labels, annotations, node selectors and resources: ``[SUBDOMAIN/]NAME``."""
+    text = _text(value)
+    prefix, slash, name = text.rpartition("/")
+    if slash:
+        try:
+            parse_subdomain(prefix)
+        except ValueError as error:
+            raise ValueError(f"has a part before the / that {error}") from None
+    if len(name) > 63:
+        raise ValueError(f"has a name of {len(name)} characters, and 63 are the most")
+    if not _QUALIFIED.fullmatch(name):
+        raise ValueError(
+            "is not a key: [DOMAIN/]NAME, NAME of letters, digits, -, _ and ., from letter or digit to letter or digit"
+        )
+    return text
+
+
+def parse_resource(value: object) -> str:
+    """An extended resource: its name has a domain, unlike cpu and memory."""
+    text = parse_qualified(value)
+    if "/" not in text or text.startswith(("kubernetes.io/", "requests.")):
+        raise ValueError("is not a device's resource: DOMAIN/NAME, such as nvidia.com/gpu")
+    return text
+
+
+def parse_label_value(value: object) -> str:
+    """A label's value: empty, or of 63 characters."""
+    text = _text(value)
+    if len(text) > 63:
+        raise ValueError(f"has {len(text)} characters, and 63 are the most")
+    if text and not _QUALIFIED.fullmatch(text):
+        raise ValueError(
+            "is not a label's value: letters, digits, -, _ and ., from letter or digit to letter or digit"
+        )
+    return text
+
+
+def parse_pairs(value: object, what: str, check: Callable[[object], str]) -> dict[str, str]:
+    """``{KEY: VALUE}`` from ``KEY=VALUE`` texts, or from a table. ``check`` reads the values.
+
+    Raises `ValueError` for the first wrong pair, named.
+    """
+    if isinstance(value, Mapping):
+        pairs = [(key, text) for key, text in value.items()]
+    elif isinstance(value, (list, tuple)):
+        pairs = []
+        for item in value:
+            key, equals, text = str(item).partition("=")
+            if not equals:
+                raise ValueError(f"holds {quote(item)}, which has no =")
+            pairs.append((key, text))
+    else:
+        raise ValueError(f"is not a table of {what}")
+    found: dict[str, str] = {}
+    for key, text in pairs:
+        try:
+            parse_qualified(key)
+        except ValueError as error:
+            raise ValueError(f"holds {quote(key)}, which {error}") from None
+        try:
+            found[key] = check(text)
+        except ValueError as error:
+            raise ValueError(f"holds {key} whose value {quote(text)} {error}") from None
+    return found
+
+
+def parse_labels(value: object) -> dict[str, str]:
+    """Labels by key; in a variable there are commas between them, which no label can hold."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    return parse_pairs(value, "labels", parse_label_value)
+
+
+def parse_annotations(value: object) -> dict[str, str]:
+    """Annotations by key. A value may hold anything that JSON can carry; a variable is one pair."""
+    found = parse_pairs([value] if isinstance(value, str) else value, "annotations", _annotation)
+    if said := too_large(found):
+        raise ValueError(f"{said}; put the rest into a ConfigMap and mount it: --volume configmap:NAME:/PATH")
+    return found
+
+
+def too_large(annotations: Mapping[str, object]) -> str:
+    """Why these are more than a user may give to an object; "" where they are not."""
+    size = sum(len(key.encode()) + len(str(text).encode()) for key, text in annotations.items())
+    if size <= ANNOTATIONS_LIMIT - ANNOTATIONS_FREE:
+        return ""
+    return (
+        f"holds {size} bytes, and {ANNOTATIONS_LIMIT - ANNOTATIONS_FREE} are the most: Kubernetes takes "
+        f"{ANNOTATIONS_LIMIT} in an object's annotations, and {ANNOTATIONS_FREE} are kept for torchnet's own and for "
+        "the network-status that Multus adds"
+    )
+
+
+def _annotation(value: object) -> str:
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(text, str):
+        raise ValueError("is not text")
+    if "\0" in text:
+        raise ValueError("holds a NUL character")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds bytes that are no UTF-8, which the API server does not take") from None
+    return text
+
+
+def parse_quantity(value: object) -> str:
+    """A quantity as Kubernetes writes it: ``500m``, ``4``, ``16Gi``; more than nothing."""
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else _text(value).strip()
+    if not _QUANTITY.fullmatch(text):
+        raise ValueError("is not a quantity")
+    if amount(text) <= 0:
+        raise ValueError("is nothing")
+    if amount(text) >= 2**63:
+        raise ValueError("is too large")
+    return text
+
+
+def amount(quantity: str) -> Fraction:
+    """The exact number that a quantity stands for (``500m`` is 1/2)."""
+    match = _QUANTITY.fullmatch(quantity)
+    if match is None:
+        raise ValueError("is not a quantity")
+    number, unit = Fraction("0" + match["number"].rstrip(".")), match["unit"]
+    return number * (_UNITS[unit] if unit in _UNITS else Fraction(10) ** int(unit[1:]))
+
+
+def parse_span(value: object) -> str:
+    """``REQUEST[:LIMIT]``, two quantities; one is both."""
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else _text(value)
+    request, colon, limit = text.partition(":")
+    low = parse_quantity(request)
+    if colon and amount(parse_quantity(limit)) < amount(low):
+        raise ValueError("asks for more than its own limit")
+    return text
+
+
+def parse_mount_path(value: object) -> str:
+    """An absolute path in a container, without ``..`` and without the colon that Kubernetes refuses there.
+
+    As the kernel reads it: the API server takes ``/a`` and ``/a//.`` for two, and the second mount would hide the
+    first.
+    """
+    text = _text(value)
+    if not text.startswith("/") or ":" in text or not text.isprintable():
+        raise ValueError("is not an absolute path")
+    parts = [part for part in text.split("/") if part not in ("", ".")]
+    if ".." in parts or not parts:
+        raise ValueError("is not a path of its own")
+    return "/" + "/".join(parts)
+
+
+def parse_namespaced(value: object) -> tuple[str, str]:
+    """``[NAMESPACE/]NAME``; the namespace is "" where it is not named."""
+    text = _text(value)
+    namespace, slash, name = text.rpartition("/")
+    return (parse_label(namespace) if slash else "", parse_subdomain(name))
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return parse_text(str(value) if isinstance(value, int) else value)
+
+
+_LABEL = r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
+_HOST = rf"({_LABEL}(\.{_LABEL})*|\[[0-9a-fA-F:]+\])(:[0-9]{{1,5}})?"
+# Between letters and digits: one dot, one or two underscores, or dashes. What else stands there no runtime takes.
+_PART = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
+_PATH = rf"{_PART}(/{_PART})*"
+# The first part is a host only where it looks like one: it has a dot, a port, or is localhost.
+_IMAGE = re.compile(
+    rf"(?P<name>((?=[^/]*[.:]|localhost/){_HOST}/)?{_PATH})"
+    r"(?P<tag>:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?P<digest>@sha256:[0-9a-f]{64})?"
+)
+_REGISTRY = re.compile(rf"{_HOST}(/{_PATH})?")
+_LONGEST = 255  # a name without tag and digest; before version 0.6 the host counted, too
+_TAIL = len(":") + 128 + len("@sha256:") + 64
+
+
+def parse_image(value: object) -> str:
+    """An image with a tag or digest: one without either is another image tomorrow."""
+    text = parse_text(value)
+    match = _IMAGE.fullmatch(text) if len(text) <= _LONGEST + _TAIL else None
+    if match is None or len(match["name"]) > _LONGEST:
+        raise ValueError("is not an image's name")
+    if not match["tag"] and not match["digest"]:
+        raise ValueError("names no version")
+    if match["tag"] == ":latest" and not match["digest"]:
+        raise ValueError(
+            "is whatever is the latest: workers that start at different times may get different ones"
+        )
+    return text
+
+
+def parse_registry(value: object) -> str:
+    """``HOST[:PORT][/PATH]``, what images are mirrored below; a slash at its end is dropped."""
+    text = parse_text(value)
+    if "://" in text:
+        raise ValueError("is an address; a registry stands without https://")
+    text = text.removesuffix("/")
+    if len(text) > _LONGEST or not _REGISTRY.fullmatch(text):
+        raise ValueError("is not a registry's name")
+    return text

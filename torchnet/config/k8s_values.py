@@ -1,0 +1,224 @@
+"""What people say about a worker's pod in one word each: networks, volumes, secrets, tolerations, addresses. Pure.
+
+Each ``parse_*`` returns a frozen value, or raises `ValueError` with the end of a sentence that begins with the text.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torchnet import constants
+from torchnet.config.k8s_syntax import (
+    parse_label_value,
+    parse_mount_path,
+    parse_namespaced,
+    parse_qualified,
+    parse_quantity,
+    parse_resource,
+    parse_subdomain,
+)
+from torchnet.config.parsing import parse_label, quote
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_NETWORK = re.compile(r"(?P<name>[^*=]*)(?:\*(?P<count>[0-9]{1,4}))?(?:=(?P<resource>.*))?", re.DOTALL)
+# Where torchnet, the kubelet or the container runtime itself mounts something.
+TAKEN = (
+    *(
+        constants.CODE_DIR,
+        constants.STATE_DIR,
+        constants.TOKEN_DIR,
+        constants.WORK_DIR,
+        constants.SCRIPT_DIR,
+        constants.API_DIR,
+    ),
+    *("/dev/shm", "/etc/hosts", "/proc", "/sys"),
+)
+SECRET_VOLUME = "torchnet-secret-"  # and a number: of each ``--secret`` with a path
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A network of ``--network``: ``count`` rails of one NetworkAttachmentDefinition.
+
+    ``namespace`` is "" for the run's own; ``resource`` is the device plugin's, "" where there is none.
+    """
+
+    namespace: str
+    name: str
+    count: int = 1
+    resource: str = ""
+
+
+def parse_attachment(text: str) -> Attachment:
+    """``[NS/]NAD[*COUNT][=RESOURCE]``."""
+    match = _NETWORK.fullmatch(text)
+    if match is None:
+        raise ValueError("is not [NAMESPACE/]NAME[*COUNT][=RESOURCE]")
+    namespace, name = parse_namespaced(match["name"])
+    count = int(match["count"] or 1)
+    if not 1 <= count <= constants.MAX_RAILS:
+        raise ValueError(f"asks for {count} rails, and 1 to {constants.MAX_RAILS} can be")
+    return Attachment(
+        namespace, name, count, parse_resource(match["resource"]) if match["resource"] is not None else ""
+    )
+
+
+@dataclass(frozen=True)
+class Volume:
+    """``kind`` pvc, configmap, secret, hostpath or emptydir; ``source`` its claim, name, path or size ("" for none)."""
+
+    name: str
+    kind: str
+    source: str
+    path: str
+    read_only: bool = False
+
+
+VOLUME_KINDS = ("pvc", "configmap", "secret", "hostpath", "emptydir")
+
+
+def parse_volume(text: str) -> Volume:
+    """One ``--volume``; without NAME it is called after its kind and its path."""
+    head, equals, rest = text.partition("=")
+    if not equals or ":" in head:
+        head, rest = "", text
+    kind, _, rest = rest.partition(":")
+    if kind not in VOLUME_KINDS:
+        raise ValueError(f"has no kind of volume in it; the kinds: {', '.join(VOLUME_KINDS)}")
+    read_only = rest.endswith(":ro")
+    parts = rest.removesuffix(":ro").removesuffix(":rw").split(":")
+    if kind == "emptydir" and len(parts) == 1:
+        parts = ["", *parts]
+    if len(parts) != 2:
+        raise ValueError(f"is not {kind}:SOURCE:/PATH")
+    source, path = parts[0], parse_mount_path(parts[1])
+    if kind == "hostpath":
+        source = parse_mount_path(source)
+    elif kind == "emptydir":
+        source = parse_quantity(source) if source else ""
+    else:
+        source = parse_subdomain(source)
+    made = f"{kind}{re.sub(r'[^a-z0-9]+', '-', path.lower())}".rstrip("-")[:63].rstrip("-")
+    name = parse_label(head) if head else made
+    if name in ("code", "work", "state", "token", "api", "shm", "script") or name.startswith(SECRET_VOLUME):
+        raise ValueError(f"is called {name}, as one of torchnet's own volumes")
+    return Volume(name, kind, source, path, read_only or kind in ("configmap", "secret"))
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A Secret whose keys become variables, or files below ``path``."""
+
+    name: str
+    path: str = ""
+
+
+def parse_secret(text: str) -> Secret:
+    """``NAME`` or ``NAME:/PATH``."""
+    name, colon, path = text.partition(":")
+    where = parse_mount_path(path) if colon else ""
+    return Secret(parse_subdomain(name), where)
+
+
+def wrong_places(mounts: Sequence[tuple[str, str, str]]) -> list[str]:
+    """What stands in the way of these mounts, a line for each that is wrong; the API server takes a path once.
+
+    Args:
+        mounts: (its field, as it was written, its path) each.
+    """
+    found = []
+    first: dict[str, str] = {}
+    for field, text, path in mounts:
+        if any(path == taken or path.startswith(f"{taken}/") for taken in TAKEN):
+            found.append(f"{field}: {quote(text)} is mounted at {path}, which torchnet or the system needs")
+        elif path in first:
+            found.append(f"{field}: {quote(text)} is mounted at {path}, as {quote(first[path])} is")
+        first.setdefault(path, text)
+    return found
+
+
+EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+
+
+def parse_toleration(text: str) -> dict[str, str]:
+    """``KEY[=VALUE][:EFFECT]``, as ``kubectl taint`` writes taints; ``:EFFECT`` alone tolerates every key."""
+    pair, colon, effect = text.partition(":")
+    key, equals, value = pair.partition("=")
+    if colon and effect not in EFFECTS:
+        raise ValueError(f"has no effect after the colon; the effects: {', '.join(EFFECTS)}")
+    if not key and (equals or not colon):
+        raise ValueError("has no key")
+    found = {"key": parse_qualified(key)} if key else {}
+    found["operator"] = "Equal" if equals else "Exists"
+    if equals:
+        found["value"] = parse_label_value(value)
+    return found | ({"effect": effect} if colon else {})
+
+
+@dataclass(frozen=True)
+class CodePlace:
+    """``kind`` configmap, image or pvc (``claim``, and ``path`` in it)."""
+
+    kind: str
+    claim: str = ""
+    path: str = ""
+
+
+def parse_code(text: str) -> CodePlace:
+    """``configmap``, ``image`` or ``pvc:NAME[/PATH]``."""
+    if text in ("configmap", "image"):
+        return CodePlace(text)
+    kind, colon, rest = text.partition(":")
+    if kind != "pvc" or not colon:
+        raise ValueError("is no place for the code")
+    claim, _, path = rest.partition("/")
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if ".." in parts or ":" in path or not path.isprintable():
+        raise ValueError("leads out of the volume")
+    return CodePlace("pvc", parse_subdomain(claim), "/".join(parts))
+
+
+def parse_addresses(text: str, count: int) -> tuple[str, ...]:
+    """``count`` addresses with prefix length: of ``FIRST-LAST/LEN``, or listed as ``ADDRESS/LEN,…``."""
+    if "," not in text and "-" in text:
+        first, last, length = _range(text)
+        size = int(last) - int(first) + 1
+        if size < count:
+            raise ValueError(f"has {max(size, 0)} addresses, and there are {count} workers")
+        # `ip_address` of a number takes small ones for IPv4.
+        return tuple(f"{type(first)(int(first) + number)}/{length}" for number in range(count))
+    found: list[str] = []
+    for part in text.split(","):
+        if "/" not in part:
+            raise ValueError(
+                f"has {part.strip()!a} without a prefix length (as in fcbb::50/64), which CNI insists on"
+            )
+        try:
+            found.append(str(ipaddress.ip_interface(part.strip())))
+        except ValueError:
+            raise ValueError(f"has {part.strip()!a}, which is no address") from None
+    bare = [one.partition("/")[0] for one in found]
+    if len(set(bare)) < len(bare):
+        raise ValueError("has an address twice")
+    if len(found) < count:
+        raise ValueError(f"has {len(found)} addresses, and there are {count} workers")
+    return tuple(found[:count])
+
+
+def _range(text: str) -> tuple[Address, Address, int]:
+    span, slash, length = text.partition("/")
+    start, _, end = span.partition("-")
+    try:
+        first, last = ipaddress.ip_address(start.strip()), ipaddress.ip_address(end.strip())
+    except ValueError:
+        raise ValueError("is not FIRST-LAST/LENGTH") from None
+    if first.version != last.version:
+        raise ValueError("runs from one family to the other")
+    if not slash or not re.fullmatch(r"[0-9]{1,3}", length) or int(length) > first.max_prefixlen:
+        raise ValueError("has no prefix length after the range (as in /64), which CNI insists on")
+    if last not in ipaddress.ip_network((first, int(length)), strict=False):
+        raise ValueError("ends outside of the network that it begins in")
+    return first, last, int(length)

@@ -1,0 +1,280 @@
+"""The job as one frozen value. Constructing it checks it, and looks at nothing outside it.
+
+Every field's path, flag and meaning stand in `torchnet.config.fields`; where the values come from is the
+business of `torchnet.config.resolution`. Relative paths are relative to where the launch is started.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    model_validator,
+)
+
+from torchnet.config import fault_syntax, kubernetes, parsing
+from torchnet.config.kubernetes import Kubernetes
+from torchnet.constants import GRACE_SECONDS, LOCAL_PREFIXES, POD_VARIABLES, TUNE_PREFIX
+
+YEAR = 366 * 86400.0
+LOOPBACK = "loopback"
+STDOUT = "-"
+
+Whole = Annotated[int, BeforeValidator(parsing.parse_whole)]
+Switch = Annotated[bool, BeforeValidator(parsing.parse_switch)]
+Duration = Annotated[float, BeforeValidator(parsing.parse_duration), Field(ge=0, le=YEAR)]
+Limit = Annotated[float, BeforeValidator(parsing.parse_duration), Field(gt=0, le=YEAR)]
+Rate = Annotated[int, BeforeValidator(parsing.parse_rate), Field(ge=parsing.RATES[0], le=parsing.RATES[1])]
+Share = Annotated[float, BeforeValidator(parsing.parse_number), Field(ge=0, le=1)]
+# Pydantic's own str refuses lone surrogates, which is how Python holds undecodable bytes of a command line; a
+# script's arguments have to arrive as they were typed, so these are checked here alone.
+Text = Annotated[str, PlainValidator(parsing.parse_nonempty)]
+Texts = Annotated[tuple[str, ...], PlainValidator(parsing.parse_texts)]
+Names = Annotated[tuple[str, ...], PlainValidator(parsing.parse_list)]
+Variables = Annotated[dict[str, str], PlainValidator(parsing.parse_variables)]
+Streams = Annotated[str, PlainValidator(parsing.parse_streams)]
+Ranks = Annotated[tuple[int, ...], PlainValidator(parsing.parse_ranks)]
+
+
+def _nodes(value: object) -> int:
+    """torchrun's ``MIN:MAX`` is taken where it asks for one number of nodes."""
+    first, colon, last = value.partition(":") if isinstance(value, str) else ("", "", "")
+    if not colon:
+        return parsing.parse_whole(value)
+    try:
+        low, high = parsing.parse_whole(first), parsing.parse_whole(last)
+    except ValueError:
+        raise ValueError("is not a whole number") from None
+    if low != high:
+        raise ValueError(
+            "asks for an elastic job; torchnet runs a fixed number of nodes, since the paths between all of "
+            "them are checked before the start"
+        )
+    return low
+
+
+def _processes(value: object) -> int | str:
+    if isinstance(value, str) and value in ("gpu", "cpu", "auto"):
+        return value
+    count = parsing.parse_whole(value)
+    if not 1 <= count <= 1024:
+        raise ValueError("is out of range")
+    return count
+
+
+def _faults(texts: tuple[str, ...]) -> tuple[str, ...]:
+    for text in texts:
+        try:
+            fault_syntax.parse(text)
+        except ValueError as error:
+            raise ValueError(f"{text!r} {error}") from None
+    return texts
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Network(_Group):
+    """The backend: what carries the collectives."""
+
+    networks: Names = ()
+    """Locally ``()`` for two networks of the job's own, ``("loopback",)`` for none; on Kubernetes attachments, which
+    `torchnet.config.k8s_values.parse_attachment` reads."""
+    rails: Annotated[Whole, Field(ge=1, le=len(LOCAL_PREFIXES))] = 1
+    rate: Rate | None = None
+    """Bits per second of each rail; None is unlimited."""
+    mtu: Annotated[Whole, Field(ge=1280, le=65535)] = 9000
+    """Bytes. IPv6 needs 1280 (RFC 8200, section 5)."""
+    family: Literal["auto", "ipv4", "ipv6"] = "auto"
+    preflight: Literal["auto", "full"] = "auto"
+    faults: Annotated[Names, AfterValidator(_faults)] = ()
+    """Read by `torchnet.config.fault_syntax.parse`."""
+
+    @model_validator(mode="after")
+    def _loopback_has_no_shape(self) -> Network:
+        told = [name for name in ("rails", "rate", "mtu", "faults") if name in self.model_fields_set]
+        if self.networks == (LOOPBACK,) and told:
+            raise ValueError(f"network.networks: loopback has no {' and no '.join(told)} to set")
+        return self
+
+
+class Run(_Group):
+    """What happens while it runs. Times are seconds."""
+
+    max_restarts: Annotated[Whole, Field(ge=0, le=1000)] = 0
+    grace: Duration = GRACE_SECONDS
+    link_grace: Duration = 5.0
+    stall_timeout: Duration = 300.0
+    """0 is off."""
+    stall_action: Literal["report", "stop"] = "report"
+    start_timeout: Limit = 300.0
+    timeout: Limit | None = None
+    stdin_rank: Annotated[Whole, Field(ge=0, lt=parsing.RANK_LIMIT)] | None = None
+
+
+class Tune(_Group):
+    """How the collectives are carried: what ``torchnet bench --tune`` found to be fast on this network.
+
+    ``bucket_cap_mb`` (MiB) and ``compress`` are for scripts that call ``torchnet.tune()``, the rest is for Gloo and
+    NCCL in any script. None: as torch and NCCL have it. ``compress`` alone changes what is computed.
+    """
+
+    bucket_cap_mb: (
+        Annotated[float, BeforeValidator(parsing.parse_number), Field(ge=0.1, le=10_000)] | None
+    ) = None
+    compress: Literal["none", "bf16", "fp16"] = "none"
+    gloo_devices: Annotated[Whole, Field(ge=1, le=8)] | None = None
+    nccl_socket_nthreads: Annotated[Whole, Field(ge=1, le=16)] | None = None
+    nccl_nsocks_perthread: Annotated[Whole, Field(ge=1, le=16)] | None = None
+
+    @model_validator(mode="after")
+    def _nccl_has_a_limit(self) -> Tune:
+        threads, sockets = self.nccl_socket_nthreads or 1, self.nccl_nsocks_perthread or 1
+        if threads * sockets > 64:
+            raise ValueError(
+                f"tune.nccl_nsocks_perthread: {threads} threads with {sockets} sockets each are more than NCCL's 64"
+            )
+        return self
+
+    def variables(self) -> dict[str, str]:
+        """What the workers are told: the names under which a launcher reads the same settings."""
+        said = {name: getattr(self, name) for name in sorted(self.model_fields_set)}
+        texts = {
+            name: f"{v:g}" if isinstance(v, float) else str(v) for name, v in said.items() if v is not None
+        }
+        return {f"{TUNE_PREFIX}{name.upper()}": text for name, text in texts.items()}
+
+
+class Output(_Group):
+    """What is shown and kept."""
+
+    log_dir: Text | None = None
+    tee: Streams = "0"
+    redirects: Streams = "0"
+    ranks: Ranks = ()
+    """Sorted; () is all."""
+    json_path: Text | None = Field(default=None, alias="json")
+    """``"-"`` is standard output."""
+    min_share: Share | None = None
+    measure: Switch = False
+    quiet: Switch = False
+
+
+class JobSpec(_Group):
+    """Everything that was asked for. Raises `pydantic.ValidationError` with every wrong field at once."""
+
+    on: Literal["local", "kubernetes"] = "local"
+    script: Text
+    args: Texts = ()
+    module: Switch = False
+    no_python: Switch = False
+    nnodes: Annotated[int, BeforeValidator(_nodes), Field(ge=1, le=10_000)] = 2
+    nproc_per_node: Annotated[int | Literal["gpu", "cpu", "auto"], PlainValidator(_processes)] | None = None
+    """None: the node's share of the GPUs (on Kubernetes its ``kubernetes.gpus``), else 1."""
+    standalone: Switch = False
+    run_id: Annotated[str, PlainValidator(parsing.parse_label)] | None = None
+    """None: made up at launch, so that a job is the same value each time."""
+    env: Variables = Field(default_factory=dict)
+    env_file: Names = ()
+    """Read by `torchnet.config.resolution`, which puts their variables into ``env``."""
+    network: Network = Network()
+    run: Run = Run()
+    tune: Tune = Tune()
+    output: Output = Output()
+    kubernetes: Kubernetes = Kubernetes()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_node(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "nnodes" not in data and data.get("standalone") is True:
+            return {**data, "nnodes": 1}
+        return data
+
+    @model_validator(mode="after")
+    def _agrees(self) -> JobSpec:
+        wrong = []
+        if self.standalone and self.nnodes != 1:
+            wrong.append(f"standalone: is one node, and nnodes is {self.nnodes}")
+        if self.output.redirects.strip("0:, ") and not self.output.log_dir:
+            wrong.append("redirects sends output to files alone: say where, with log_dir")
+        if self.output.min_share and self.nnodes == 1:
+            wrong.append("min_share needs two nodes: what one node does crosses no network")
+        if self.on == "kubernetes":
+            files = {"output.json": self.output.json_path, "output.log_dir": self.output.log_dir}
+            written = tuple(path for path, value in files.items() if value is not None)
+            wrong += kubernetes.wrong(
+                self.kubernetes, self.network.networks, self.nnodes, self.run_id, written
+            )
+            wrong += self._processes_elsewhere() + self._undecodable()
+            wrong += [
+                f"env: {name} is what torchnet tells each pod; another name is free"
+                for name in POD_VARIABLES
+                if name in self.env
+            ]
+        elif self.network.networks not in ((), (LOOPBACK,)):
+            wrong.append("network.networks: names a network that this machine does not have")
+        wrong += self._faults_elsewhere()
+        if self.module and self.no_python:
+            wrong.append("no_python: excludes module, which needs Python")
+        wrong += self._ranks_elsewhere()
+        if wrong:
+            # Read by torchnet.config.validation_errors: a line for each, beginning with the field's path.
+            raise ValueError("\n".join(wrong))
+        return self
+
+    def _processes_elsewhere(self) -> list[str]:
+        """A number of processes that nobody here can count."""
+        if self.nproc_per_node == "gpu" and not self.kubernetes.gpus:
+            return ["nproc_per_node: is gpu, and the workers have none: say --gpus"]
+        if self.nproc_per_node == "cpu" and not self.kubernetes.cpus:
+            return ["nproc_per_node: is cpu, and nothing says how many a worker has: say --cpus"]
+        return []
+
+    def _ranks_elsewhere(self) -> list[str]:
+        """Ranks that the job does not have. Locally its processes may be counted by the machine's GPUs, and later."""
+        if self.on == "kubernetes" and not self._processes_elsewhere():
+            count = kubernetes.processes(self.kubernetes, self.nproc_per_node)
+        elif isinstance(self.nproc_per_node, int):
+            count = self.nproc_per_node
+        else:
+            return []
+        last, wrong = self.nnodes * count - 1, []
+        if beyond := parsing.beyond(self.output.ranks, last + 1):
+            wrong.append(f"output.ranks: holds {beyond}, and the job's ranks are 0 to {last}")
+        if self.run.stdin_rank is not None and self.run.stdin_rank > last:
+            wrong.append(f"run.stdin_rank: is {self.run.stdin_rank}, and the job's ranks are 0 to {last}")
+        return wrong
+
+    def _undecodable(self) -> list[str]:
+        """What the API server cannot be told: its texts are UTF-8."""
+        texts = [("script", self.script), *(("args", text) for text in self.args)]
+        texts += [("env", text) for text in self.env.values()]
+        wrong = []
+        for path, text in texts:
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                line = f"{path}: {parsing.quote(text)} is no UTF-8, and Kubernetes takes nothing else"
+                wrong += [line] if line not in wrong else []
+        return wrong
+
+    def _faults_elsewhere(self) -> list[str]:
+        """Faults on nodes or rails that the job does not have."""
+        wrong = []
+        for text in self.network.faults:
+            fault = fault_syntax.parse(text)
+            nodes = [fault.node, *([int(fault.value[5:])] if fault.kind == "wrong-route" else [])]
+            if max(nodes) >= self.nnodes:
+                wrong.append(f"{text}: there is no node-{max(nodes)}, only node-0 to node-{self.nnodes - 1}")
+            if int(fault.interface[3:]) > self.network.rails:
+                wrong.append(f"{text}: there is no {fault.interface} with {self.network.rails} rails")
+            if fault.kind in ("mtu", "narrow") and int(fault.value) > self.network.mtu:
+                wrong.append(f"{text}: more than the network's mtu, {self.network.mtu}")
+        return wrong

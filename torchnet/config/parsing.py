@@ -1,0 +1,269 @@
+"""Parsers of settings: rates, durations, sizes, ranks, switches, names and lists. Pure.
+
+Each ``parse_*`` takes the text or native value of a flag, an environment variable or a TOML file and returns the
+value in base units, or raises `ValueError` with the end of a sentence that begins with the value. Which values a
+field accepts is declared in `torchnet.config.fields`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from torchnet.text import listed, printable
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_STREAMS = re.compile(r"[0-3]|[0-9]{1,5}:[0-3](,[0-9]{1,5}:[0-3])*")
+_SHOWN = 80
+_TEXT_LIMIT = 128 * 1024 - 256
+"""Bytes. Linux takes 128 KiB for one argument or variable (MAX_ARG_STRLEN); the rest is for NAME=."""
+
+
+def quote(value: object) -> str:
+    """A value for a message: text in double quotes, nothing a terminal could act on, and not too long."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int) and abs(value) >= 10**30:
+        # Python itself refuses to print integers of more than 4,300 digits, and a TOML file may bring one.
+        return "a number of more than 30 digits"
+    if not isinstance(value, str):
+        return printable(repr(value), _SHOWN)
+    shown = printable(value, _SHOWN)
+    return (
+        f'"{shown}"'
+        if len(value) <= _SHOWN
+        else f'"{shown[: shown.rindex("… (")]}…" ({len(value)} characters)'
+    )
+
+
+def parse_text(value: object) -> str:
+    """Any text that can be an argument of a process.
+
+    Undecodable bytes of the command line are kept (as lone surrogates) and reach the script unchanged.
+    """
+    if not isinstance(value, str):
+        raise ValueError("is not text")
+    if "\0" in value:
+        raise ValueError("holds a NUL character, which no process can be given")
+    try:
+        size = len(value.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        raise ValueError("holds half of a surrogate pair, which is no character") from None
+    if size > _TEXT_LIMIT:
+        raise ValueError(
+            f"has {size} bytes, and a process is given {_TEXT_LIMIT} at most; a file can hold more"
+        )
+    return value
+
+
+def parse_nonempty(value: object) -> str:
+    """`parse_text`, and not empty: names of files and modules."""
+    text = parse_text(value)
+    if not text.strip():
+        raise ValueError("is empty")
+    return text
+
+
+def parse_texts(value: object) -> tuple[str, ...]:
+    """Text after text, as the arguments of a script."""
+    if not isinstance(value, (list, tuple)):
+        raise ValueError("is not a list of texts")
+    return tuple(parse_text(item) for item in value)
+
+
+def parse_list(value: object) -> tuple[str, ...]:
+    """Names from a list, or from text with commas between them (a flag may repeat, a variable cannot)."""
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, (list, tuple)) or not all(isinstance(item, str) for item in items):
+        raise ValueError("is not a list of names")
+    return tuple(parse_nonempty(part.strip()) for item in items for part in item.split(","))
+
+
+def parse_label(value: object) -> str:
+    """A DNS-1123 label (RFC 1123, as Kubernetes reads it): what every object of a run is named after."""
+    if not isinstance(value, str):
+        raise ValueError("is not text")
+    if len(value) > 63:
+        raise ValueError(f"has {len(value)} characters")
+    if not _LABEL.fullmatch(value):
+        raise ValueError("is not a DNS label")
+    return value
+
+
+def parse_variables(value: object) -> dict[str, str]:
+    """Environment variables by name; numbers and booleans of a TOML file become text."""
+    if not isinstance(value, dict):
+        raise ValueError("is not a table of variables")
+    return {_variable_name(name): _variable_text(name, text) for name, text in value.items()}
+
+
+def _variable_name(name: object) -> str:
+    """As every shell can export it (POSIX.1-2017, XBD 8.1)."""
+    if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
+        raise ValueError(f"{quote(name)} is no variable's name")
+    return name
+
+
+def _variable_text(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    if isinstance(value, (int, float)) and abs(value) < 1e30:
+        return str(value)
+    try:
+        return parse_text(value)
+    except ValueError as error:
+        raise ValueError(f"the value of {name} {error}") from None
+
+
+def parse_streams(value: object) -> str:
+    """torchrun's ``--tee``, ``--redirects``: ``"3"`` (1 stdout, 2 stderr), or by local rank ``"0:1,1:3"``."""
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 3 else value
+    if not isinstance(text, str) or not _STREAMS.fullmatch(text):
+        raise ValueError("is neither 0 to 3 nor a list of LOCAL_RANK:0..3")
+    return text
+
+
+# tc(8): "bit" units are decimal, the "i" forms binary. Its "bps" units are bytes per second and are left out
+# on purpose: everybody else writes Gbps for gigabits, and a factor of eight is too much to guess.
+_RATE_UNITS = {"": 1, "bit": 1} | {
+    f"{prefix}{i}bit": (1024 if i else 1000) ** power
+    for power, prefix in enumerate("kmgt", start=1)
+    for i in ("", "i")
+}
+_DURATION_UNITS = {
+    "ms": 0.001,
+    "s": 1.0,
+    "sec": 1.0,
+    "m": 60.0,
+    "min": 60.0,
+    "h": 3600.0,
+    "d": 86400.0,
+}
+_QUANTITY = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,12}))?\s*([a-z]*)(?:/s)?")
+_DURATION_PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*([a-z]*)\s*")
+_WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]{1,18}(?:\.[0-9]{0,18})?|\.[0-9]{1,18})(?:[eE][+-]?[0-9]{1,2})?")
+RANK_LIMIT = 1_000_000
+RATES = (1_000_000, 30_000_000_000)
+"""Bits per second: the least and the most that a local network is shaped to."""
+
+
+def parse_whole(value: object) -> int:
+    """``4`` or ``"4"``; a boolean is refused although Python counts it as a number."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
+        return int(value)
+    raise ValueError("is not a whole number")
+
+
+def parse_number(value: object) -> float:
+    """``0.95`` or ``"0.95"``; not-a-number and the infinities are refused."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e18:
+        return float(value)
+    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+        return float(value)
+    raise ValueError("is not a number")
+
+
+def parse_switch(value: object) -> bool:
+    """A boolean, or the words for one that an environment variable can hold."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        word = value.strip().lower()
+        if word in ("1", "true", "yes", "on"):
+            return True
+        if word in ("0", "false", "no", "off", ""):
+            return False
+    raise ValueError("is neither true nor false")
+
+
+def _scaled(value: object, units: dict[str, int]) -> int | None:
+    """Exact integer arithmetic, since 2.3 * 10**9 in floating point is not a whole number of bits."""
+    if isinstance(value, float) and 0 <= value < 1e18 and value == int(value):
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    match = _QUANTITY.fullmatch(value.strip().lower()) if isinstance(value, str) else None
+    if match is None or match[3] not in units:
+        return None
+    fraction = match[2] or ""
+    scaled, rest = divmod(int(match[1] + fraction) * units[match[3]], 10 ** len(fraction))
+    return None if rest else scaled
+
+
+def parse_rate(value: object) -> int:
+    """Bits per second from ``"1gbit"``, ``"2.5gbit"`` (tc's units) or a bare number of bits."""
+    rate = _scaled(value, _RATE_UNITS)
+    if rate is not None:
+        return rate
+    if isinstance(value, str) and re.fullmatch(r"[0-9.]+\s*[kmgt]?i?bps", value.strip().lower()):
+        raise ValueError('is ambiguous: tc reads "bps" as bytes, most people as bits; write it with bit')
+    raise ValueError("is not a rate")
+
+
+def format_rate(rate: int) -> str:
+    """The shortest decimal form that `parse_rate` turns back into ``rate``: ``"2.5gbit"``."""
+    for power, prefix in ((12, "t"), (9, "g"), (6, "m"), (3, "k")):
+        if rate >= 10**power and rate % 10 ** (power - 3) == 0:
+            whole, rest = divmod(rate // 10 ** (power - 3), 1000)
+            fraction = f".{rest:03d}".rstrip("0") if rest else ""
+            return f"{whole}{fraction}{prefix}bit"
+    return f"{rate}bit"
+
+
+def parse_duration(value: object) -> float:
+    """Seconds from ``10``, ``"10s"``, ``"5min"``, ``"1h30m"``; never negative."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e12:
+        return float(value)
+    text = value.strip().lower() if isinstance(value, str) else ""
+    parts = [(match[1], match[2]) for match in _DURATION_PART.finditer(text)]
+    if not parts or _DURATION_PART.sub("", text):
+        raise ValueError("is not a duration")
+    if len(parts) == 1 and not parts[0][1]:
+        return float(parts[0][0])
+    if any(unit not in _DURATION_UNITS for _, unit in parts):
+        raise ValueError("is not a duration")
+    return sum(float(amount) * _DURATION_UNITS[unit] for amount, unit in parts)
+
+
+def format_duration(seconds: float) -> str:
+    """``"5min"`` for 300.0: the largest unit that leaves a whole number, else seconds."""
+    for unit in ("d", "h", "min", "s"):
+        amount = seconds / _DURATION_UNITS[unit]
+        if seconds and amount == int(amount):
+            return f"{int(amount)}{unit}"
+    return f"{seconds:g}s"
+
+
+def parse_ranks(value: object) -> tuple[int, ...]:
+    """Sorted ranks without repetition from ``"0,3"``, ``"0-3"``, ``""``, a number or a list of numbers."""
+    if isinstance(value, (list, tuple)):
+        ranks = {parse_whole(item) for item in value}
+    elif isinstance(value, int) and not isinstance(value, bool):
+        ranks = {value}
+    elif isinstance(value, str):
+        ranks = set[int]()
+        for part in value.split(",") if value.strip() else ():
+            match = re.fullmatch(r"\s*([0-9]{1,7})\s*(?:-\s*([0-9]{1,7})\s*)?", part)
+            if match is None:
+                raise ValueError(f"holds {quote(part)}, which is neither a rank nor a range of ranks")
+            first, last = int(match[1]), int(match[2] or match[1])
+            if first > last:
+                raise ValueError(f"holds the range {first}-{last}, which runs backwards")
+            if last < RANK_LIMIT:
+                ranks.update(range(first, last + 1))
+            else:
+                ranks.add(last)
+    else:
+        raise ValueError("is not a list of ranks")
+    if any(not 0 <= rank < RANK_LIMIT for rank in ranks):
+        raise ValueError(f"holds a rank outside 0 to {RANK_LIMIT - 1}")
+    return tuple(sorted(ranks))
+
+
+def beyond(ranks: Sequence[int], count: int) -> str:
+    """Those of ``ranks`` that a job of ``count`` ranks does not have, for a message; "" where it has all."""
+    return listed([str(rank) for rank in ranks if rank >= count])

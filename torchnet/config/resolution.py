@@ -1,0 +1,181 @@
+"""From what people typed to a `JobSpec`: layers merged, paths anchored, everything checked at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from torchnet.config import sources
+from torchnet.config.fields import BY_PATH, FIELDS, PLACES
+from torchnet.config.model import LOOPBACK, STDOUT, JobSpec
+from torchnet.config.parsing import parse_switch
+from torchnet.config.sources import (
+    DEFAULT,
+    ENV_FILE,
+    FLAG,
+    JOB_FILE,
+    PROJECT_FILE,
+    Layer,
+    Origin,
+    Value,
+    from_environment,
+    from_flags,
+    from_job_file,
+    from_project,
+    merge,
+)
+from torchnet.config.validation_errors import FieldProblem, SpecError, from_validation
+from torchnet.text import printable
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A checked job, the origin of every field of it by path, and warnings of one line each."""
+
+    job: JobSpec
+    origins: Mapping[str, Origin]
+    warnings: tuple[str, ...] = ()
+
+
+def resolve(
+    flags: Mapping[str, object],
+    environ: Mapping[str, str],
+    cwd: str | os.PathLike[str] = ".",
+    config: str | None = None,
+    unread: Collection[str] = (),
+) -> Resolved:
+    """Merge flags over ``TORCHNET_*`` over the job file over the project's file over the defaults.
+
+    ``flags`` maps field paths (``network.rate``) to what was typed. Reads the TOML files, those of ``--env-file`` and
+    nothing else of the machine. A flag that has no meaning where the job is to run is an error; in files and in
+    the environment it waits for another launch. ``unread`` are paths that only ``flags`` set: a command whose script is
+    torchnet's own does not run the file's script. Raises `torchnet.config.validation_errors.SpecError` with every
+    problem of every layer.
+    """
+    here = Path(os.path.abspath(cwd))
+    layers = [from_flags(flags), from_environment(environ)]
+    if config is not None:
+        layers.append(from_job_file(config, here))
+    layers.append(from_project(here))
+    for layer in layers[1:]:
+        for path in unread:
+            layer.values.pop(path, None)
+    _settle_standalone(layers)
+    merged = merge(layers)
+    problems = [problem for layer in layers for problem in layer.problems]
+    problems += _elsewhere(merged) + _env_files(merged, here)
+    origins = {path: value.origin for path, value in merged.items()}
+    try:
+        job = JobSpec.model_validate(_tree(merged))
+    except ValidationError as error:
+        raise SpecError(problems + _needed(merged, from_validation(error, origins))) from None
+    if problems:
+        raise SpecError(problems)
+    for field in FIELDS:
+        origins.setdefault(field.path, Origin(DEFAULT, "default"))
+    warnings = tuple(warning for layer in layers for warning in layer.warnings)
+    return Resolved(job, origins, warnings)
+
+
+def _elsewhere(merged: dict[str, Value]) -> list[FieldProblem]:
+    """Take out what has no meaning where the job runs; a problem for each that was typed as a flag."""
+    place = merged["on"].raw if "on" in merged else PLACES[0]
+    if place not in PLACES:
+        return []
+    found = []
+    for path in [path for path in merged if path in BY_PATH and BY_PATH[path].only not in ("", place)]:
+        value = merged.pop(path)
+        if value.origin.layer == FLAG:
+            what = f"has no meaning with --on {place}, only with --on {BY_PATH[path].only}"
+            found.append(FieldProblem(path, what, value.origin.where))
+    # A project's file may name its cluster's networks, while the job is tried on this machine.
+    networks = merged.get("network.networks")
+    in_file = networks is not None and networks.origin.layer in (JOB_FILE, PROJECT_FILE)
+    if place == "local" and networks is not None and in_file and networks.raw not in (LOOPBACK, [LOOPBACK]):
+        del merged["network.networks"]
+    return found
+
+
+def _env_files(merged: dict[str, Value], here: Path) -> list[FieldProblem]:
+    """The variables of ``--env-file``, below those that are named themselves; the last file wins."""
+    value = merged.get("env_file")
+    names = _anchored("env_file", value, merged) if value is not None else ()
+    found = []
+    for name in reversed(
+        [names] if isinstance(names, str) else names if isinstance(names, (list, tuple)) else ()
+    ):
+        variables, wrong = sources.read(here / name) if isinstance(name, str) else ({}, [])
+        found += [FieldProblem("env_file", f"{printable(name)}: {what}", "--env-file") for what in wrong]
+        for variable, (text, line) in variables.items():
+            where = Origin(ENV_FILE, f"{name}:{line}")
+            merged.setdefault(f"env.{variable}", Value(text, where))
+    return found
+
+
+def _needed(merged: Mapping[str, Value], problems: list[FieldProblem]) -> list[FieldProblem]:
+    """What a job on Kubernetes lacks, which pydantic comes to only where each field by itself is right."""
+    if "on" not in merged or merged["on"].raw != "kubernetes":
+        return problems
+    told = {problem.path for problem in problems}
+    missing = [
+        path for path in ("network.networks", "kubernetes.image") if path not in merged and path not in told
+    ]
+    return problems + [FieldProblem(path, "is missing", valid=BY_PATH[path].valid) for path in missing]
+
+
+def _settle_standalone(layers: list[Layer]) -> None:
+    """``--standalone`` over a file's ``nnodes``, and the reverse: the higher layer wins."""
+    for place, layer in enumerate(layers):
+        lower = layers[place + 1 :]
+        if "nnodes" in layer.values and "standalone" not in layer.values:
+            for other in lower:
+                other.values.pop("standalone", None)
+            return
+        if "standalone" in layer.values:
+            value = layer.values["standalone"]
+            try:
+                alone = parse_switch(value.raw)
+            except ValueError:
+                return
+            if alone:
+                for other in lower:
+                    other.values.pop("nnodes", None)
+                layer.values.setdefault("nnodes", Value(1, value.origin))
+            return
+
+
+def _tree(merged: Mapping[str, Value]) -> dict[str, Any]:
+    """The nested mapping that the model reads."""
+    tree: dict[str, Any] = {}
+    for path, value in merged.items():
+        *groups, name = path.split(".", 1)
+        place = tree.setdefault(groups[0], {}) if groups else tree
+        if isinstance(place, dict):
+            place[name] = _anchored(path, value, merged)
+    return tree
+
+
+def _anchored(path: str, value: Value, merged: Mapping[str, Value]) -> Any:
+    """A path in a file is relative to the file; modules and bare commands are no paths."""
+    if value.base and path in BY_PATH and BY_PATH[path].repeat and isinstance(value.raw, (list, tuple)):
+        return [_anchored(path, Value(item, value.origin, value.base), merged) for item in value.raw]
+    if not value.base or not isinstance(value.raw, str) or not value.raw:
+        return value.raw
+    if path == "script":
+        if _is_on(merged, "module") or (_is_on(merged, "no_python") and os.sep not in value.raw):
+            return value.raw
+    elif path not in BY_PATH or not BY_PATH[path].is_path or value.raw == STDOUT:
+        return value.raw
+    return os.path.join(value.base, value.raw)
+
+
+def _is_on(merged: Mapping[str, Value], path: str) -> bool:
+    try:
+        return path in merged and parse_switch(merged[path].raw)
+    except ValueError:
+        return False

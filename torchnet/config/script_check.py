@@ -1,0 +1,230 @@
+"""Checks of the script, module or command before a job starts: one error instead of one traceback per rank.
+
+Separate from the specification, which never touches the machine. The worker's Python decides what runs, so only
+what cannot work anywhere is refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import os
+import re
+import shutil
+import stat
+import sys
+import warnings
+from importlib.machinery import ModuleSpec, PathFinder
+
+from torchnet.config.model import JobSpec
+from torchnet.config.parsing import quote
+from torchnet.text import printable
+
+_FIRST_LINE = 256
+"""Bytes of the first line that Linux reads (BINPRM_BUF_SIZE)."""
+
+
+def check_command(command: str, cwd: str, search: str) -> str:
+    """Why ``command`` cannot be executed from ``cwd``, or "".
+
+    A name without a slash is looked up in ``search``, a PATH, as the kernel's callers do.
+    """
+    shown = printable(command, 200)
+    path: str | None = os.path.join(cwd, command) if os.sep in command else shutil.which(command, path=search)
+    if path is None:
+        beside = os.path.isfile(os.path.join(cwd, command))
+        return f"it is not in PATH{f'; the file here is ./{shown}' if beside else ''}"
+    if not os.path.exists(path):
+        return "there is no such file"
+    if os.path.isdir(path):
+        return "it is a directory"
+    if not os.access(path, os.X_OK):
+        return f"it is not executable; chmod +x {shown}, or leave out --no-python if it is Python"
+    return _check_interpreter(path, search)
+
+
+def interpreter(content: bytes) -> list[str]:
+    """The words behind ``#!`` in the first line of ``content``; empty where there are none."""
+    if not content.startswith(b"#!"):
+        return []
+    return os.fsdecode(content[2:_FIRST_LINE].partition(b"\n")[0]).strip(" \t").split(" ")
+
+
+def _check_interpreter(path: str, search: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_FIRST_LINE)
+    except OSError:
+        return ""  # executable, but not readable: a binary may be so
+    words = interpreter(head)
+    if not words:
+        # Binaries are the kernel's business (ELF, binfmt_misc); text without a first line never runs.
+        return "" if b"\0" in head else "it has no first line that names an interpreter (#!/bin/sh)"
+    if words[-1].endswith("\r"):
+        return "its first line ends as on Windows (CR LF), so its interpreter will not be found"
+    if not os.access(words[0], os.X_OK):
+        return f"its first line names {printable(words[0], 200)}, which cannot be executed"
+    by_env = os.path.basename(words[0]) == "env" and len(words) == 2 and words[1][:1] != "-"
+    if by_env and shutil.which(words[1], path=search) is None:
+        return f"its first line names {printable(words[1], 200)}, which is not in PATH"
+    return ""
+
+
+def check_module(name: str, cwd: str) -> str:
+    """Why ``python -m name`` from ``cwd`` would find nothing to run, or "".
+
+    `importlib.util.find_spec` is no way to ask: it imports the parent packages, hence torch for
+    ``torch.distributed.run``, and runs their code in the launcher.
+    """
+    if name.endswith(".py") or os.sep in name:
+        return "it is a file's path, and -m takes a module's name; leave out -m"
+    if not all(part.isidentifier() for part in name.split(".")):
+        return f"{quote(name)} is no module's name"
+    # As the worker sees it: the directory it starts in, in the place of this command's own directory.
+    path: list[str] | None = [cwd, *sys.path[1:]]
+    spec: ModuleSpec | None = None
+    so_far = ""
+    for part in name.split("."):
+        so_far = f"{so_far}.{part}" if so_far else part
+        spec = _find(so_far, path)
+        if spec is None:
+            return (
+                f"there is no module {printable(so_far, 200)}, neither in {printable(cwd, 200)} nor installed"
+            )
+        path = None if spec.submodule_search_locations is None else list(spec.submodule_search_locations)
+        if path is None and so_far != name:
+            return f"{printable(so_far, 200)} is a module, not a package, so there is nothing in it"
+    if path is not None and _find(f"{name}.__main__", path) is None:
+        return "it is a package without a __main__.py, so there is nothing to run"
+    return ""
+
+
+def _find(name: str, path: list[str] | None) -> ModuleSpec | None:
+    found = PathFinder.find_spec(name, path)
+    if found is not None:
+        return found
+    # Built-in modules, and the finders that editable installations leave in the process.
+    for finder in sys.meta_path:
+        if finder is PathFinder or not hasattr(finder, "find_spec"):
+            continue
+        try:
+            found = finder.find_spec(name, None if "." not in name else path)
+        except Exception:
+            continue
+        if found is not None:
+            return found
+    return None
+
+
+_COMPILED_AT_MOST = 1 << 20
+_LISTED_AT_MOST = 2_000
+# Only these, since Python scripts may begin with other lines than python's: uv's, pypy's, a wrapper's.
+_NOT_PYTHON = frozenset(
+    ("sh", "bash", "dash", "zsh", "ksh", "fish", "perl", "ruby", "node", "Rscript", "lua")
+)
+
+
+def check_script(job: JobSpec, cwd: str | os.PathLike[str]) -> list[str]:
+    """Why ``job.script`` cannot be run from ``cwd``, one sentence each; empty where nothing is against it."""
+    if job.module:
+        wrong = check_module(job.script, os.fspath(cwd))
+    elif job.no_python:
+        wrong = check_command(
+            job.script, os.fspath(cwd), job.env.get("PATH", os.environ.get("PATH", os.defpath))
+        )
+    else:
+        wrong = _check_file(os.path.join(cwd, job.script))
+    return [f"{printable(job.script, 200)}: {wrong}"] if wrong else []
+
+
+def _check_file(path: str) -> str:
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        if re.fullmatch(r"python[0-9.]*", os.path.basename(path)):
+            return "Python is started by torchnet itself; leave it out"
+        return f"there is no such file{_near(path)}"
+    except OSError as error:
+        return f"it cannot be looked at ({error.strerror})"
+    if stat.S_ISDIR(mode):
+        if os.path.isfile(os.path.join(path, "__main__.py")):
+            return ""
+        return "it is a directory without a __main__.py; name the script in it"
+    if not stat.S_ISREG(mode):
+        return "it is no regular file, and every rank has to read it by itself"
+    try:
+        with open(path, "rb") as file:
+            source = file.read(_COMPILED_AT_MOST + 1)
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+    return _unreadable_for_workers(path) or _check_source(path, source)
+
+
+def _near(path: str) -> str:
+    try:
+        with os.scandir(os.path.dirname(path) or ".") as entries:
+            names = [entry.name for entry in itertools.islice(entries, _LISTED_AT_MOST)]
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(os.path.basename(path), names, n=1)
+    return f"; did you mean {printable(near[0], 200)}?" if near else ""
+
+
+def _unreadable_for_workers(path: str) -> str:
+    """Scripts run without capabilities, so root's right to read everything ends here."""
+    if os.geteuid() != 0:
+        return ""
+    real = os.path.realpath(path)
+    parents = [real]
+    while parents[-1] != "/":
+        parents.append(os.path.dirname(parents[-1]))
+    for place in parents:
+        wanted = stat.S_IROTH if place == real else stat.S_IXOTH
+        if not _allows(os.stat(place), wanted):
+            what = "it" if place == real else printable(place, 200)
+            return f"{what} opens to root's capabilities alone, and scripts run without any; chmod or copy it"
+    return ""
+
+
+def _allows(status: os.stat_result, wanted: int) -> bool:
+    """Whether the mode bits alone let this process in; ``wanted`` is one of the bits for others."""
+    if status.st_uid == os.geteuid():
+        wanted <<= 6
+    elif status.st_gid in (os.getegid(), *os.getgroups()):
+        wanted <<= 3
+    return bool(status.st_mode & wanted)
+
+
+def _check_source(path: str, source: bytes) -> str:
+    otherwise = "with --no-python it is run as it is"
+    if path.endswith(".pyc") or _is_archive(path):
+        return ""
+    if b"\0" in source:
+        return f"it is not Python, but binary; {otherwise}"
+    others = {os.path.basename(word) for word in interpreter(source)[:2]} & _NOT_PYTHON
+    if others:
+        return f"it is for {others.pop()} by its first line, not Python; {otherwise}"
+    if len(source) > _COMPILED_AT_MOST:
+        return ""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            compile(source, path, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        place = f" (line {error.lineno}: {printable(error.msg, 120)})" if error.lineno else ""
+        return f"it is not valid Python{place}; if it is something else, {otherwise}"
+    except (ValueError, RecursionError, MemoryError, OverflowError):
+        pass  # a limit of this compiler; the worker's Python may have another
+    return ""
+
+
+def _is_archive(path: str) -> bool:
+    """Python runs zip files that hold a ``__main__.py``."""
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "__main__.py" in archive.namelist()
+    # RuntimeError: zipfile raises a subclass of it for a file that asks for a newer version of the format.
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile):
+        return False

@@ -1,0 +1,96 @@
+"""Wrong values as lines: the field, what stands there, where it came from, why it is wrong, what is valid."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torchnet.config.fields import BY_PATH, FIELDS, TABLES
+from torchnet.config.parsing import quote
+from torchnet.errors import UsageError
+from torchnet.text import printable
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+    from torchnet.config.sources import Origin
+
+NEXT = "torchnet launch --help"
+_LINES = 40
+
+
+@dataclass(frozen=True)
+class FieldProblem:
+    """One wrong thing. ``path`` is a field's, or a file's where the file itself is the problem."""
+
+    path: str
+    what: str
+    where: str = ""
+    valid: str = ""
+
+    def __str__(self) -> str:
+        where = f" (from {printable(self.where)})" if self.where else ""
+        valid = f"; valid: {self.valid}" if self.valid else ""
+        return f"{printable(self.path)}: {self.what}{where}{valid}"
+
+
+class SpecError(UsageError):
+    """What ``about`` names cannot be used as asked for; ``problems`` holds all reasons."""
+
+    def __init__(self, problems: Iterable[FieldProblem], *, about: str = "this job", fix: str = NEXT) -> None:
+        order = {field.path: place for place, field in enumerate(FIELDS)}
+        self.problems = tuple(sorted(problems, key=lambda one: order.get(one.path, len(order))))
+        shown = [f"  {problem}" for problem in self.problems[:_LINES]]
+        if len(self.problems) > _LINES:
+            shown.append(f"  … and {len(self.problems) - _LINES} more")
+        count = "one thing is" if len(self.problems) == 1 else f"{len(self.problems)} things are"
+        super().__init__("\n".join([f"{count} wrong with {about}:", *shown]), fix=fix)
+
+
+def from_validation(error: ValidationError, origins: Mapping[str, Origin]) -> list[FieldProblem]:
+    """Every error that pydantic found, told in the fields' own words."""
+    found: dict[tuple[str, str], FieldProblem] = {}
+    for detail in error.errors(include_url=False):
+        for problem in _problems(detail, origins):
+            found.setdefault((problem.path, problem.what), problem)
+    return list(found.values())
+
+
+def _problems(detail: Any, origins: Mapping[str, Origin]) -> list[FieldProblem]:
+    path = ".".join(str(part) for part in detail["loc"])
+    while path and path not in BY_PATH and path not in TABLES:
+        path = path.rpartition(".")[0]
+    reason = str(detail.get("ctx", {}).get("error", ""))
+    if path not in BY_PATH:
+        lines = (line.partition(": ") for line in (reason or detail["msg"]).splitlines())
+        return [_between_fields(head, tail, path, origins) for head, _, tail in lines]
+    where = origins[path].where if path in origins else ""
+    if detail["type"] == "missing":
+        return [FieldProblem(path, "is missing", valid=BY_PATH[path].valid)]
+    what = f"{quote(detail['input'])} {reason or _said(detail['type'])}"
+    return [FieldProblem(path, what, where, BY_PATH[path].valid)]
+
+
+def _between_fields(head: str, tail: str, path: str, origins: Mapping[str, Origin]) -> FieldProblem:
+    """What the model says about several fields together: "path: what", or about a whole table."""
+    if head not in BY_PATH:
+        return FieldProblem(path or "job", f"{head}: {tail}" if tail else head)
+    return FieldProblem(head, tail, origins[head].where if head in origins else "", BY_PATH[head].valid)
+
+
+def _said(kind: str) -> str:
+    return {
+        "greater_than": "is too small",
+        "greater_than_equal": "is too small",
+        "less_than": "is too large",
+        "less_than_equal": "is too large",
+        "literal_error": "is not one of its values",
+    }.get(kind, "cannot be used")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``; did you mean "rate"?``, or nothing where nothing is near."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f'; did you mean "{near[0]}"?' if near else ""

@@ -1,0 +1,291 @@
+"""The console of a job: consumes the agents' events, prints the ranks' lines and torchnet's own.
+
+The script's standard output goes to standard output, everything else to standard error. torchnet's own lines begin
+with ``torchnet:``, a rank's with ``[rank N]``; neither can be mistaken for the other. A failure event is validated
+when it arrives, so malformed ones are dropped at once.
+"""
+
+from __future__ import annotations
+
+import os
+import reprlib
+import sys
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TextIO
+
+from torchnet.ansi import RESET, clean
+from torchnet.console.progress import Progress
+from torchnet.console.rank_output import RankLines
+from torchnet.console.terminal import Surface, streams
+from torchnet.text import printable
+
+if TYPE_CHECKING:
+    from torchnet.receipt.model import ValidationError
+
+
+@dataclass(frozen=True)
+class Cause:
+    """What may have ended the job. Two are equal if several agents tell of the same: ``tail`` and ``at`` may differ."""
+
+    kind: str
+    text: str
+    rank: int | None
+    node: str | None
+    code: int | None
+    tail: tuple[str, ...] = field(compare=False)
+    at: float = field(compare=False)
+
+    @classmethod
+    def read(cls, said: Mapping[str, Any]) -> Cause:
+        """Of an event or a receipt. Raises ArithmeticError, RecursionError, TypeError or ValueError if malformed."""
+        kind, node, tail, at = str(said.get("kind")), said.get("node"), said.get("tail") or (), said.get("at")
+        if not isinstance(tail, list | tuple):
+            raise TypeError(f"tail is no list but of the type {type(tail).__name__}")
+        return cls(
+            kind=kind,
+            text=str(said.get("text") or f"a failure of the kind {kind!r}"),
+            rank=_whole(said.get("rank")),
+            node=None if node is None else str(node),
+            code=_whole(said.get("code")),
+            tail=tuple(str(line) for line in tail),
+            at=float(at or 0.0),
+        )
+
+    @property
+    def whole(self) -> str:
+        """The text, and what it leaves out behind its first line."""
+        first, *others = self.text.splitlines()
+        facts = []
+        for value, said in ((self.rank, f"rank {self.rank}"), (self.code, f"exit code {self.code}")):
+            if value is not None and said.removeprefix("exit ") not in first:
+                facts.append(said)
+        return "\n".join([f"{first} ({', '.join(facts)})" if facts else first, *others])
+
+
+def _whole(value: Any) -> int | None:
+    return None if value is None else int(value)
+
+
+Event = Mapping[str, Any]
+# Is given each event before it is shown; what it returns True for is not shown, and an event is shown instead.
+Listener = Callable[[Event], bool | Event]
+# What values of wrong types, sizes and depths raise where they are used.
+_MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+_BOLD, _RED, _YELLOW = "\x1b[1m", "\x1b[1;31m", "\x1b[1;33m"
+
+
+class Console:
+    """Prints events until ``close``, which repeats the root cause. For one thread; never raises for what it
+    is told.
+
+    ``ranks``: whose output is shown (empty: everybody's); failures are shown in any case, with their last
+    lines. ``quiet``: neither phases nor notices below "warning". ``tty`` and ``color`` overrule what the
+    streams are. ``listener`` sees each event first, and may keep or change it. A stream that breaks (its
+    reader has gone, the disk is full) is given up with one line on the other; the job goes on.
+    """
+
+    def __init__(
+        self,
+        stderr: TextIO | None = None,
+        stdout: TextIO | None = None,
+        *,
+        world_size: int,
+        color: bool | None = None,
+        ranks: Collection[int] = (),
+        quiet: bool = False,
+        tty: bool | None = None,
+        environ: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        listener: Listener | None = None,
+    ) -> None:
+        self._err, self._out = streams(
+            stderr or sys.stderr,
+            stdout or sys.stdout,
+            environ=os.environ if environ is None else environ,
+            tty=tty,
+            color=color,
+        )
+        self._listener = listener
+        self._ranks = frozenset(ranks)
+        self._quiet = quiet
+        single = world_size == 1 or len(self._ranks) == 1
+        self._lines = RankLines(self._err, self._out, world_size=world_size, single=single, clock=clock)
+        self._progress = Progress(self._err, self._own)
+        self._failures: list[Cause] = []
+        self._cause: Cause | None = None  # as the job's receipt has it
+        self._after_failure = False  # something was printed after the first failure
+
+    def event(self, event: Event) -> None:
+        """Print what one event says; kinds that are not known (from a newer agent) are passed over."""
+        heard = self._listener(event) if self._listener is not None else False
+        if isinstance(heard, Mapping):
+            event = heard
+        kind = event.get("event")
+        handler = getattr(self, f"_on_{kind}", None) if isinstance(kind, str) else None
+        if heard is True:
+            self._progress.finish()
+        elif handler is not None:
+            try:
+                handler(event)
+            except _MALFORMED as error:
+                why = f"{type(error).__name__}: {printable(str(error), 200)}"
+                self._say(f"an event that cannot be read ({why}): {reprlib.repr(event)}", "warning")
+            if kind != "phase" and not self._quiet:
+                self._progress.redraw()
+        self.tick()
+
+    def notice(self, text: str, level: str = "info") -> None:
+        """A word of the launcher's own; levels as agents have them: info, warning, error."""
+        self.event({"event": "notice", "node": None, "level": level, "text": text})
+
+    def tick(self) -> None:
+        """Call this now and then (every 0.1 s, say), so that the newest state of a progress bar is shown in
+        time.
+        """
+        self._lines.tick()
+        for broken, other in ((self._out, self._err), (self._err, self._out)):
+            error = broken.failed_now()
+            if error is not None:
+                name = "standard output" if broken is self._out else "standard error"
+                other.line(
+                    self._own(f"{name} is given up: {getattr(error, 'strerror', None) or error}", "warning")
+                )
+
+    @property
+    def pending(self) -> int:
+        """Bytes that wait for whoever reads: events should not be given faster than they can be shown."""
+        return sum(surface.pending for surface in self._surfaces())
+
+    def waiting(self) -> list[int]:
+        """Descriptors that :meth:`push` should be called for when they are writable."""
+        return [fd for surface in self._surfaces() if (fd := surface.waiting) is not None]
+
+    def push(self) -> None:
+        """Write on, as far as the readers take it."""
+        for surface in self._surfaces():
+            surface.push()
+
+    def finish(self) -> None:
+        """Finish what is unfinished and repeat the root cause, if the job failed; waits for nobody."""
+        self._lines.flush()
+        self._progress.finish()
+        for stream in (self._err, self._out):
+            stream.close_line()
+        failures, self._failures = self._failures, []
+        cause, self._cause = self._cause, None
+        cause = cause or min(failures, key=lambda failure: failure.at, default=None)
+        if cause is not None and (self._after_failure or cause.tail or not failures):
+            self._root_cause(cause)
+
+    def close(self, patience: float | None = None) -> None:
+        """Finish, and write all of it; safe to call again.
+
+        ``patience``: seconds for a reader who does not read; None waits for him.
+        """
+        self.finish()
+        for surface in self._surfaces():
+            surface.push(patience)
+            if surface.pending:
+                surface.give_up()
+        self.tick()
+        self.push()
+
+    def _surfaces(self) -> list[Surface]:
+        """Standard error's first: it is the one that tells of the other."""
+        return list(dict.fromkeys((self._err.surface, self._out.surface)))
+
+    def _on_phase(self, event: Event) -> None:
+        if not self._quiet:
+            self._progress.phase(int(event["node"]), str(event["phase"]), str(event.get("text", "")))
+
+    def _on_notice(self, event: Event) -> None:
+        level = str(event.get("level", "info"))
+        if self._quiet and level == "info":
+            return
+        node = event.get("node")
+        self._say(f"{'' if node is None else f'node {node}: '}{event.get('text', '')}", level)
+
+    def _on_started(self, event: Event) -> None:
+        self._progress.finish()
+        if int(event.get("attempt", 0)) > 0:  # a restart forgives what was before it
+            self._failures.clear()
+
+    def _on_output(self, event: Event) -> None:
+        rank = int(event["rank"])
+        if self._ranks and rank not in self._ranks:
+            return
+        self._progress.finish()
+        name, end = event.get("stream"), str(event.get("end", "\n"))
+        self._after_failure = self._after_failure or bool(self._failures)
+        self._lines.write(rank, "stdout" if name == "stdout" else "stderr", str(event.get("data", "")), end)
+
+    def _on_failure(self, event: Event) -> None:
+        self._progress.finish()
+        cause = Cause.read(event)
+        if event.get("restart"):
+            self._say(cause.text, "warning")
+        elif cause not in self._failures:
+            self._say(cause.text, "error")
+            self._after_failure = self._after_failure or bool(self._failures)
+            self._failures.append(cause)
+
+    def _on_stall(self, event: Event) -> None:
+        self._say(str(event.get("text", "")), "warning")
+
+    def _on_receipt(self, event: Event) -> None:
+        from torchnet.receipt.model import Receipt, ValidationError
+        from torchnet.receipt.table import render, started
+
+        self._progress.finish()
+        try:
+            read = Receipt.model_validate(event["receipt"])
+        except ValidationError as error:
+            self._say(f"the receipt cannot be read: {_wrong(error)}", "error")
+            return
+        if read.failure is not None:
+            self._cause = Cause.read(vars(read.failure))
+        if self._quiet:
+            # The root cause tells of a failure; a share that was not reached is none, and must be told.
+            if read.exit_code and read.failure is None:
+                self._say(read.reason, "error")
+            return
+        columns = self._err.columns if self._err.tty else None
+        for line in render(read, columns=columns, color=self._err.color).splitlines():
+            self._err.line(clean(line, colour=self._err.color))
+        # One line does not push the cause out of sight: it need not be said twice.
+        self._after_failure = self._after_failure or started(read)
+
+    def _say(self, text: str, level: str = "info") -> None:
+        """Torchnet's own words: each line escaped, further lines indented below the first."""
+        self._after_failure = self._after_failure or bool(self._failures)
+        first, *others = text.splitlines() or [""]
+        self._err.line(self._own(printable(first), level))
+        for line in others:
+            self._err.line(self._own("  " + printable(line.expandtabs())))
+
+    def _own(self, text: str, level: str = "info") -> str:
+        word = "" if level == "info" else f"{printable(level, 20)}: "
+        if not self._err.color:
+            return f"torchnet: {word}{text}"
+        if word:
+            word = f"{_RED if level == 'error' else _YELLOW}{word}{RESET}"
+        return f"{_BOLD}torchnet:{RESET} {word}{text}"
+
+    def _root_cause(self, cause: Cause) -> None:
+        self._say(f"root cause: {cause.whole}", "error")
+        rank, prefix, whose = cause.rank, "", "its last lines:"
+        if rank is not None:
+            prefix, whose = self._lines.prefix(rank, self._err), f"the last lines of rank {rank}:"
+        if cause.tail:
+            self._err.line(self._own(whose))
+        for line in cause.tail:
+            self._err.line(prefix + clean(line, colour=self._err.color))
+
+
+def _wrong(error: ValidationError) -> str:
+    """The first thing that is wrong, and how many more there are."""
+    first, *others = error.errors(include_url=False, include_context=False, include_input=False)
+    where = ".".join(map(str, first["loc"])) or "the whole"
+    return f"{where}: {first['msg']}" + (f" (and {len(others)} more)" if others else "")

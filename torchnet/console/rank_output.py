@@ -1,0 +1,149 @@
+"""The ranks' lines: a prefix each, unfinished lines, and progress bars that rewrite themselves by carriage
+returns.
+
+What a bar becomes: rewritten in place only on a terminal that shows one rank alone; everywhere else a line
+now and then (two a second from each stream of a rank), the last state always. Rejected: one rewritten line a
+rank, which needs cursor movements up the screen, and breaks as soon as a line wraps, the window is resized or
+anything else prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torchnet.ansi import RESET, TerminalLine, clean, clip
+from torchnet.console.terminal import Stream
+
+PALETTE = ("36", "33", "32", "35", "34", "96", "93", "92", "95", "94")  # SGR; no red, which is for errors
+LINE_INTERVAL, REWRITE_INTERVAL = 0.5, 0.05  # seconds between two states of one bar
+_LONGEST = 1 << 16  # characters of one line that a bar may collect before it is no bar
+
+
+@dataclass
+class _State:
+    """One rank's stream: ``line`` and ``begun`` are of an ordinary line, the rest of a bar, from its first
+    carriage return to the next newline."""
+
+    line: TerminalLine
+    begun: bool = False  # a part of the line has been shown
+    bar: bool = False
+    text: str = ""  # the bar's line as far as it has come
+    fresh: bool = True  # the next piece overwrites it
+    waiting: str | None = None  # the newest state that is worth showing, not yet shown
+    shown: str | None = None  # what is on the screen of it
+    shown_at: float = field(default=float("-inf"))
+
+
+class RankLines:
+    """Prefixes and writes the output of all ranks; ``single``: the terminal shows one rank alone."""
+
+    def __init__(
+        self,
+        stderr: Stream,
+        stdout: Stream,
+        *,
+        world_size: int,
+        single: bool,
+        clock: Callable[[], float],
+    ) -> None:
+        self._streams = {"stderr": stderr, "stdout": stdout}
+        self._width = len(str(max(0, world_size - 1)))
+        self._single = single
+        self._clock = clock
+        self._states: dict[tuple[int, str], _State] = {}
+        self._waiting: set[tuple[int, str]] = set()
+
+    def prefix(self, rank: int, stream: Stream) -> str:
+        """``[rank 3]  ``: padded behind the bracket, so that "[rank 3]" can be searched for in any world."""
+        padding = " " * (self._width - len(str(rank)) + 1)
+        if not stream.color:
+            return f"[rank {rank}]{padding}"
+        return f"\x1b[{PALETTE[rank % len(PALETTE)]}m[rank {rank}]{RESET}{padding}"
+
+    def write(self, rank: int, name: Literal["stdout", "stderr"], data: str, end: str) -> None:
+        """One piece of output: ``end`` is what it ended in: a newline, a carriage return or nothing."""
+        key, stream = (rank, name), self._streams[name]
+        state = self._states.get(key)
+        if state is None:
+            state = self._states[key] = _State(TerminalLine(colour=stream.color))
+        if state.bar:
+            self._bar(key, state, data, end)
+        elif end == "\r":
+            state.bar, state.fresh, state.text, state.shown = True, True, data, None
+            if state.begun:  # "50 %\r": this state stands already, as an unfinished line
+                self._plain(key, state, data, last=True)
+                state.text = state.shown = ""
+            self._propose(key, state)
+        else:
+            self._plain(key, state, data, last=end == "\n")
+
+    def tick(self) -> None:
+        """Show the states of bars that have waited long enough; call it now and then."""
+        now = self._clock()
+        for key in list(self._waiting):
+            self._show(key, self._states[key], now)
+
+    def flush(self) -> None:
+        """Show whatever still waits, and end what is unfinished: nothing more will come."""
+        for key, state in self._states.items():
+            if state.bar and (state.waiting or state.text.strip()):
+                self._bar(key, state, "", "\n")
+            elif state.begun:
+                self._plain(key, state, "", last=True)
+
+    def _plain(self, key: tuple[int, str], state: _State, data: str, *, last: bool) -> None:
+        stream = self._streams[key[1]]
+        text = state.line.feed(data, last=last)
+        prefix = self.prefix(key[0], stream)
+        if stream.surface.owner != key:
+            if last and (text or not state.begun):
+                stream.line(prefix + text if text else prefix.rstrip())
+            elif text:
+                stream.part(key, prefix, text)
+        else:
+            if text:
+                stream.part(key, prefix, text)
+            if last:
+                stream.end(key)
+        state.begun = not last and (state.begun or bool(text))
+
+    def _bar(self, key: tuple[int, str], state: _State, data: str, end: str) -> None:
+        if data:
+            state.text = data if state.fresh else state.text + data
+            state.fresh = False
+        if end != "\n" and len(state.text) <= _LONGEST:
+            state.fresh = state.fresh or end == "\r"
+            self._propose(key, state)
+            return
+        stream = self._streams[key[1]]
+        last = state.text if state.text.strip() else state.waiting or ""
+        prefix = self.prefix(key[0], stream)
+        if last != state.shown and (last or state.shown is None):
+            stream.end(key, prefix + clean(last, colour=stream.color) if last else prefix.rstrip())
+        elif last and stream.surface.owner == key:
+            stream.end(key, prefix + clean(last, colour=stream.color))  # in place it was cut to the width
+        else:
+            stream.end(key)
+        self._waiting.discard(key)
+        state.bar, state.text, state.waiting, state.shown = False, "", None, None
+
+    def _propose(self, key: tuple[int, str], state: _State) -> None:
+        if state.text.strip() and state.text != state.shown:
+            state.waiting = state.text
+            self._waiting.add(key)
+            self._show(key, state, self._clock())
+
+    def _show(self, key: tuple[int, str], state: _State, now: float) -> None:
+        stream = self._streams[key[1]]
+        in_place = self._single and stream.tty
+        if state.waiting is None or now - state.shown_at < (REWRITE_INTERVAL if in_place else LINE_INTERVAL):
+            return
+        text = self.prefix(key[0], stream) + clean(state.waiting, colour=stream.color)
+        if in_place:
+            stream.rewrite(key, clip(text, stream.columns - 1))
+        else:
+            stream.line(text)
+        state.shown, state.shown_at, state.waiting = state.waiting, now, None
+        self._waiting.discard(key)

@@ -1,0 +1,1 @@
+"""The cluster's side: Multus, Whereabouts, network attachments, RBAC and the example pods."""

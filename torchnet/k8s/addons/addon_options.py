@@ -1,0 +1,322 @@
+"""The options of ``torchnet manifests``: one table, from text to validated options, all errors at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+from torchnet.config.k8s_syntax import parse_image, parse_registry, parse_subdomain
+from torchnet.config.parsing import parse_label
+from torchnet.errors import UsageError
+from torchnet.k8s.addons.ip_ranges import Network, overlap, parse_part, parse_range, within
+from torchnet.text import printable
+
+MULTUS, WHEREABOUTS, BACKEND = "multus-install", "whereabouts-install", "backend-network"
+EXAMPLE, RBAC = "pytorch-pod-example", "rbac"
+NAMES = (MULTUS, WHEREABOUTS, BACKEND, EXAMPLE, RBAC)
+# The files' names without their ending, and the short ones.
+ALIASES = {"multus": MULTUS, "whereabouts": WHEREABOUTS, "backend-network-nad": BACKEND}
+
+MODES = {"ipvlan": ("l2", "l3", "l3s"), "macvlan": ("bridge", "private", "vepa"), "bridge": ()}
+IPAMS = ("whereabouts", "host-local", "static")
+ROUTED = ("l3", "l3s")  # modes in which the node routes, and pods answer no neighbour discovery
+RANGE = parse_range("fcbb:0:800:ffff::/64")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the manifests depend on; the defaults are those of the files in manifests/.
+
+    Args:
+        registry: where the images are mirrored (``registry.example.com/mirror``); None: where they come from.
+        image: of the example's pods; None: `torchnet.k8s.addons.images.PYTORCH`, below ``registry``.
+        kind, mode: how net1 is made: ``ipvlan`` l2, l3 or l3s, ``macvlan`` bridge, private or vepa, ``bridge``.
+        master: the node's card; bridge: the node's bridge, for ``kind`` bridge, which has no master.
+        range: the backend's network; exclude: parts of it that Whereabouts leaves alone.
+        ipam: whereabouts, host-local or static. slices: (node, part of the range), for host-local.
+        mtu: in bytes; None: the master's.
+        log_file: on each node, where Whereabouts logs its allocations; None: nowhere.
+        namespace: of the attachment, the example's pods, or the service account.
+        name: of the attachment. network: (namespace, name) of the attachment that the example's pods use.
+        workers: of the example, beside pytorch-training.
+    """
+
+    registry: str | None = None
+    image: str | None = None
+    kind: str = "ipvlan"
+    mode: str = "l2"
+    master: str = "ens5"
+    bridge: str = "br-backend"
+    range: Network = RANGE
+    exclude: tuple[Network, ...] = ()
+    ipam: str = "whereabouts"
+    slices: tuple[tuple[str, Network], ...] = ()
+    mtu: int | None = None
+    log_file: str | None = None
+    namespace: str = "default"
+    name: str = "backend-network"
+    network: tuple[str, str] = ("default", "backend-network")
+    workers: int = 2
+
+
+def backend(options: Options, given: dict[str, Any]) -> list[str]:
+    """What is wrong with an attachment's options; ``given`` are those that were set."""
+    return [*_kind(options, given), *_addresses(options, given), *_slices(options)]
+
+
+def example(options: Options, given: dict[str, Any]) -> list[str]:
+    """What is wrong with the options of the example's pods."""
+    problems = []
+    if "range" in given and options.ipam != "static":
+        problems.append("--range is for pods with fixed addresses: add --ipam static, or leave it out")
+    if options.range.num_addresses // 2 <= options.workers + 1:
+        problems.append(f"--range {options.range} has too few addresses for {options.workers + 1} pods")
+    if "image" in given and "registry" in given:
+        problems.append("--registry and --image both name the registry: leave one out")
+    return problems
+
+
+def _kind(options: Options, given: dict[str, Any]) -> list[str]:
+    problems = []
+    modes = MODES[options.kind]
+    if "mode" in given and options.mode not in modes:
+        valid = f"valid: {', '.join(modes)}" if modes else "it has no modes"
+        problems.append(f"--mode {options.mode} is none of {options.kind}'s; {valid}")
+    if options.kind == "bridge" and "master" in given:
+        problems.append("--master: a bridge has none; the card is made a port of the --bridge on each node")
+    if options.kind != "bridge" and "bridge" in given:
+        problems.append(f"--bridge is for --kind bridge, not for {options.kind}, whose card is the --master")
+    return problems
+
+
+def _addresses(options: Options, given: dict[str, Any]) -> list[str]:
+    problems = []
+    if options.mode in ROUTED and options.mode in MODES[options.kind]:
+        if options.ipam != "host-local" or not options.slices:
+            problems.append(
+                f"--mode {options.mode}: the nodes route in it, so each must know which addresses are behind which "
+                "node; give each its part of the range with --slice NODE=CIDR, and --ipam host-local or none"
+            )
+    elif options.ipam == "host-local" and not options.slices:
+        problems.append(
+            "--ipam host-local counts on each node by itself, so two nodes would give out the same address: "
+            "give each node its part of the range with --slice NODE=CIDR, or use --ipam whereabouts"
+        )
+    elif options.slices and options.ipam != "host-local":
+        problems.append(f"--slice is for --ipam host-local, not for {options.ipam}")
+    for field, flag in (("exclude", "--exclude"), ("log_file", "--log-file")):
+        if field in given and options.ipam != "whereabouts":
+            problems.append(f"{flag} is for --ipam whereabouts, not for {options.ipam}")
+    for part in options.exclude:
+        if not within(part, options.range):
+            problems.append(f"--exclude {part} is not within the range {options.range}")
+        elif part == options.range:
+            problems.append(f"--exclude {part} leaves no address of the range")
+    return problems
+
+
+def _slices(options: Options) -> list[str]:
+    problems = []
+    for node, part in options.slices:
+        if not within(part, options.range):
+            problems.append(f"--slice {node}={part} is not within the range {options.range}")
+    nodes = [node for node, _ in options.slices]
+    for node in dict.fromkeys(node for node in nodes if nodes.count(node) > 1):
+        problems.append(f"--slice names {node} more than once")
+    ordered = sorted(options.slices, key=lambda item: (item[1].version, int(item[1].network_address)))
+    for (one, first), (other, second) in pairwise(ordered):
+        if one != other and overlap(first, second):
+            problems.append(f"--slice {one}={first} and {other}={second} share addresses")
+    return problems
+
+
+LONGEST_NAME = 63 - len("-slices")
+
+
+@dataclass(frozen=True)
+class Option:
+    """A flag: the field it sets, how its text is read, and the manifests it has a meaning for."""
+
+    field: str
+    flag: str
+    metavar: str
+    help: str
+    parse: Callable[[str], Any]
+    names: tuple[str, ...]
+    repeat: bool = False
+    short: str = ""
+
+
+def _one_of(*valid: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in valid:
+            raise ValueError(f"valid: {', '.join(valid)}")
+        return text
+
+    return parse
+
+
+def _as(grammar: Callable[[object], str], valid: str, what: str = "it") -> Callable[[str], str]:
+    """One of the grammars of `torchnet.config`, with what it takes."""
+
+    def parse(text: str) -> str:
+        try:
+            return grammar(text)
+        except ValueError as error:
+            raise ValueError(f"{what} {error}; valid: {valid}") from None
+
+    return parse
+
+
+_label = _as(
+    parse_label,
+    "a DNS label: small letters, digits and -, from letter or digit to letter or digit, 63 characters at most",
+)
+
+
+def _name(text: str) -> str:
+    if len(text) > LONGEST_NAME:
+        raise ValueError(f"it has {len(text)} characters, and {LONGEST_NAME} is the most")
+    return _label(text)
+
+
+def _interface(text: str) -> str:
+    # The kernel takes more (dev_valid_name), but nobody names a card so, and CNI and shells choke on it.
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}", text):
+        raise ValueError("valid: an interface's name, 15 letters, digits, _ . - at most")
+    return text
+
+
+_registry = _as(parse_registry, "HOST[:PORT][/PATH], without https://, the path in small letters")
+_image = _as(parse_image, "REGISTRY/NAME:TAG, TAG not latest")
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
+            raise ValueError(f"valid: {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def _path(text: str) -> str:
+    # Below /var/log: the text is a path on every node, written by root.
+    if not re.fullmatch(r"/var/log/[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", text) or ".." in text.split("/"):
+        raise ValueError("valid: a file below /var/log, such as /var/log/whereabouts.log")
+    return text
+
+
+_SLICE = "NODE=RANGE, such as node1=fcbb:0:800:ffff:1::/80"
+
+
+_node = _as(parse_subdomain, _SLICE, "its node")
+
+
+def _slice(text: str) -> tuple[str, Network]:
+    node, equals, part = text.partition("=")
+    if not equals:
+        raise ValueError(f"valid: {_SLICE}")
+    return _node(node), parse_range(part)
+
+
+def _network(text: str) -> tuple[str, str]:
+    namespace, slash, name = text.rpartition("/")
+    return (_label(namespace) if slash else "", _label(name))
+
+
+TABLE = (
+    Option("registry", "--registry", "MIRROR", "Take the images from MIRROR (HOST[:PORT][/PATH]).", _registry,
+           (MULTUS, WHEREABOUTS, BACKEND, EXAMPLE)),
+    Option("kind", "--kind", "|".join(MODES), "How net1 is made. [ipvlan]", _one_of(*MODES), (BACKEND,)),
+    Option("mode", "--mode", "MODE", "ipvlan: l2, l3, l3s; macvlan: bridge, private, vepa. [the first]",
+           _one_of(*(mode for modes in MODES.values() for mode in modes)), (BACKEND,)),
+    Option("master", "--master", "CARD", "The nodes' backend card. [ens5]", _interface, (BACKEND,)),
+    Option("bridge", "--bridge", "NAME", "The nodes' bridge, for --kind bridge. [br-backend]", _interface,
+           (BACKEND,)),
+    Option("range", "--range", "CIDR", "The backend's addresses. [fcbb:0:800:ffff::/64]", parse_range,
+           (BACKEND, EXAMPLE)),
+    Option("exclude", "--exclude", "CIDR", "A part of it that Whereabouts leaves alone; repeatable.", parse_part,
+           (BACKEND,), repeat=True),
+    Option("ipam", "--ipam", "|".join(IPAMS), "Who gives the addresses. [whereabouts]", _one_of(*IPAMS),
+           (BACKEND, EXAMPLE)),
+    Option("slices", "--slice", "NODE=CIDR", "A node's own part of the range, for host-local; repeatable.", _slice,
+           (BACKEND,), repeat=True),
+    Option("mtu", "--mtu", "BYTES", "net1's MTU. [the card's]", _whole(1280, 65535), (BACKEND,)),
+    Option("log_file", "--log-file", "FILE", "Where Whereabouts logs its allocations on each node.", _path,
+           (BACKEND,)),
+    Option("namespace", "--namespace", "NS", "The objects' namespace. [default]", _label, (BACKEND, EXAMPLE, RBAC),
+           short="-n"),
+    Option("name", "--name", "NAME", "The attachment's name. [backend-network]", _name, (BACKEND,)),
+    Option("network", "--network", "[NS/]NAME", "The attachment that the pods use. [backend-network]", _network,
+           (EXAMPLE,)),
+    Option("image", "--image", "IMAGE", "The pods' PyTorch image, by a version's tag.", _image, (EXAMPLE,)),
+    Option("workers", "--workers", "N", "Pods beside pytorch-training. [2]", _whole(1, 100), (EXAMPLE,)),
+)  # fmt: skip
+FLAGS = {option.field: option.flag for option in TABLE}
+
+
+def parse_name(text: str) -> str:
+    """The manifest that ``text`` names, or `UsageError` with those that there are."""
+    name = ALIASES.get(text, text)
+    if name not in NAMES:
+        raise UsageError(
+            f'there is no manifest "{printable(text, 80)}"; there are {", ".join(NAMES)}',
+            fix="torchnet manifests lists them",
+        )
+    return name
+
+
+def parse(name: str, given: Mapping[str, str | Sequence[str]], wrong: Sequence[str] = ()) -> Options:
+    """The options of manifest ``name`` from the texts of the flags that were ``given``, by field.
+
+    Raises `UsageError` with everything that is wrong; ``wrong`` is what the caller has found already.
+    """
+    values: dict[str, Any] = {}
+    problems = [*wrong]
+    for option in TABLE:
+        if option.field not in given:
+            continue
+        if name not in option.names:
+            problems.append(f"{option.flag} has no meaning for {name}; it is for {', '.join(option.names)}")
+            continue
+        texts = given[option.field]
+        results = []
+        for text in [texts] if isinstance(texts, str) else texts:
+            try:
+                results.append(option.parse(text))
+            except ValueError as error:
+                problems.append(f'{option.flag} "{printable(text, 80)}": {error}')
+        if results:
+            values[option.field] = tuple(results) if option.repeat else results[-1]
+    options = _complete(values)
+    problems += _conflicts(name, options, values)
+    if problems:
+        count = "one option is" if len(problems) == 1 else f"{len(problems)} options are"
+        lines = "\n  ".join([f"{count} wrong for {name}:", *problems])
+        raise UsageError(lines, fix="torchnet manifests --help")
+    return options
+
+
+def _complete(values: dict[str, Any]) -> Options:
+    """Defaults that depend on other options."""
+    options = replace(Options(), **values)
+    if "mode" not in values:
+        modes = MODES[options.kind]
+        options = replace(options, mode=modes[0] if modes else "")
+    routed = options.mode in ROUTED and options.mode in MODES[options.kind]
+    if "ipam" not in values and (options.slices or routed):
+        options = replace(options, ipam="host-local")
+    namespace, network = options.network
+    if "network" not in values or not namespace:
+        options = replace(options, network=(options.namespace, network))
+    return options
+
+
+def _conflicts(name: str, options: Options, values: dict[str, Any]) -> list[str]:
+    if name == BACKEND:
+        return backend(options, values)
+    return example(options, values) if name == EXAMPLE else []

@@ -1,0 +1,62 @@
+"""The catalog of manifests: each by its name, with its objects and its comment; and the files in ``manifests/``."""
+
+from __future__ import annotations
+
+from torchnet.k8s.addons import example_pods, multus, network_attachment, rbac, whereabouts
+from torchnet.k8s.addons.addon_options import BACKEND, EXAMPLE, MULTUS, RBAC, WHEREABOUTS, Options
+from torchnet.k8s.objects.yaml_io import Manifest
+
+FILES = {
+    "multus-install.yaml": ("multus-install",),
+    "whereabouts-install.yaml": ("whereabouts-install",),
+    "backend-network-nad.yaml": ("backend-network",),
+    "backend-network-macvlan-nad.yaml": ("backend-network", "--kind", "macvlan"),
+    "backend-network-bridge-nad.yaml": ("backend-network", "--kind", "bridge", "--mtu", "9000"),
+    "backend-network-static-nad.yaml": (
+        "backend-network",
+        *("--ipam", "static"),
+        *("--name", "backend-network-static"),
+    ),
+    "backend-network-slices-nad.yaml": (
+        "backend-network",
+        *("--slice", "node1=fcbb:0:800:ffff:1::/80"),
+        *("--slice", "node2=fcbb:0:800:ffff:2::/80"),
+    ),
+    "backend-network-l3-nad.yaml": (
+        "backend-network",
+        *("--mode", "l3"),
+        *("--range", "fcbb:0:800::/48"),
+        *("--slice", "node1=fcbb:0:800:1:1::/80"),
+        *("--slice", "node2=fcbb:0:800:2:1::/80"),
+    ),
+    "pytorch-pod-example.yaml": ("pytorch-pod-example",),
+    "pytorch-pod-example-static.yaml": (
+        "pytorch-pod-example",
+        *("--ipam", "static"),
+        *("--network", "backend-network-static"),
+    ),
+    "rbac.yaml": ("rbac",),
+}
+
+
+SUMMARIES = {
+    MULTUS: "Multus: further interfaces for pods",
+    WHEREABOUTS: "Whereabouts: their addresses, cluster-wide",
+    BACKEND: "the attachment that gives a pod its net1 on the backend network",
+    EXAMPLE: "pods that train over net1, on a stock PyTorch image",
+    RBAC: "what an administrator gives, so that people with the role edit can launch",
+}
+
+
+def render(name: str, options: Options) -> tuple[list[Manifest], str]:
+    """The objects of the manifest ``name`` (`torchnet.k8s.addons.addon_options.NAMES`), and what they are."""
+    if name == MULTUS:
+        return multus.manifests(options), multus.HEAD
+    if name == WHEREABOUTS:
+        return whereabouts.manifests(options), whereabouts.HEAD
+    if name == BACKEND:
+        return network_attachment.manifests(options), network_attachment.head(options)
+    if name == EXAMPLE:
+        return example_pods.manifests(options), example_pods.head(options)
+    assert name == RBAC
+    return rbac.manifests(options), rbac.HEAD

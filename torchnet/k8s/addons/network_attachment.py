@@ -1,0 +1,129 @@
+"""backend-network: the attachment that gives a pod its net1, as one object or with a file on each node.
+
+The configuration is a list of plugins (CNI specification 1.0.0): the one that makes the interface, then tuning.
+``cniVersion`` always stands there: without it (or below 0.3.1) a pod gets its net1, and Multus writes no
+network-status entry for it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from torchnet.k8s.addons import node_ranges
+from torchnet.k8s.addons.addon_options import ROUTED, Options
+from torchnet.k8s.addons.ip_ranges import Network, ends
+from torchnet.k8s.objects.yaml_io import Manifest
+
+CNI_VERSION = "1.0.0"
+
+
+def head(options: Options) -> str:
+    """What a reader should know of this attachment."""
+    where = (
+        f"a port of {options.bridge}" if options.kind == "bridge" else f"{options.mode} on {options.master}"
+    )
+    lines = [f"{options.name}: net1 of a pod, {options.kind}, {where}.", ""]
+    if options.kind == "ipvlan" and options.mode == "l2":
+        lines.append(
+            f"All nodes' {options.master} must share one layer-2 segment; where routers are between them:"
+        )
+        lines.append("  torchnet manifests backend-network --mode l3 --slice NODE=CIDR ...")
+    if options.kind == "macvlan":
+        lines.append(
+            f"Each pod has a MAC address of its own on {options.master}: hypervisors and clouds often filter those, "
+            "and then ipvlan is the way. ipvlan and macvlan on one card refuse each other."
+        )
+    if options.kind == "bridge":
+        lines.append(
+            f"Each node's backend card must be a port of {options.bridge}, else pods reach their own node only."
+        )
+    if options.mode in ROUTED:
+        lines.append("Each node needs a route to the parts of all others, or the fabric between them does:")
+        lines += [f"  {_route(node, part, options.master)}" for node, part in options.slices]
+    if options.ipam == "static":
+        lines.append(
+            f'Pods ask for their address, always with its prefix length: "ips": ["ADDRESS/{options.range.prefixlen}"].'
+        )
+    return "\n".join(lines)
+
+
+def _route(node: str, part: Network, card: str) -> str:
+    """The command that leads to the part of ``node``, to be run on the others."""
+    gateway = "ADDRESS_OF_" + node.upper().replace("-", "_").replace(".", "_")
+    return f"ip {'-6 ' if part.version == 6 else ''}route replace {part} via {gateway} dev {card}"
+
+
+def manifests(options: Options) -> list[Manifest]:
+    """The attachment; with slices also what brings each node its own file."""
+    body: dict[str, Any] = {
+        "apiVersion": "k8s.cni.cncf.io/v1",
+        "kind": "NetworkAttachmentDefinition",
+        "metadata": {"name": options.name, "namespace": options.namespace},
+    }
+    if options.slices:
+        parts = {node: own(options, part) for node, part in options.slices}
+        note = (
+            f"No spec: the configuration is a file on each node, {node_ranges.FOLDER}/{options.name}.conflist, since "
+            "each node has its own addresses. Multus finds it by the name in it."
+        )
+        return [Manifest(body, {"metadata": note}), *node_ranges.manifests(options, config(options), parts)]
+    return [Manifest(body | {"spec": {"config": config(options)}})]
+
+
+def own(options: Options, part: Network) -> dict[str, str]:
+    """What differs in the configuration of the node that is given ``part``: text by the name of its place there."""
+    if options.mode in ROUTED:
+        return {"SUBNET": str(part)}
+    first, last = ends(part, options.range)
+    return {"FIRST": str(first), "LAST": str(last)}
+
+
+def config(options: Options) -> str:
+    """The CNI configuration as JSON text; with slices there are ``@NAME@`` in it where nodes differ (`own`)."""
+    plugin = _plugin(options)
+    if options.mtu is not None:
+        plugin["mtu"] = options.mtu
+    if options.ipam == "static":
+        # The plugin then takes the annotation's "ips" from its runtimeConfig.
+        plugin["capabilities"] = {"ips": True}
+    plugin["ipam"] = _ipam(options)
+    plugins = [plugin]
+    if options.range.version == 6:
+        # A router advertisement on the backend must bring neither stray addresses nor a default route
+        # (CVE-2020-10749). Not for IPv4: where IPv6 is off on a node, the file is missing and tuning fails.
+        # An address that is given to another pod is announced: for up to 50 s its peers would send to the old one.
+        settings = {"accept_ra": "0", "ndisc_notify": "1"}
+        sysctl = {f"net.ipv6.conf.IFNAME.{name}": value for name, value in settings.items()}
+        plugins.append({"type": "tuning", "sysctl": sysctl})
+    return json.dumps({"cniVersion": CNI_VERSION, "name": options.name, "plugins": plugins}, indent=2) + "\n"
+
+
+def _plugin(options: Options) -> dict[str, Any]:
+    if options.kind == "bridge":
+        return {"type": "bridge", "bridge": options.bridge}
+    return {"type": options.kind, "master": options.master, "mode": options.mode}
+
+
+def _ipam(options: Options) -> dict[str, Any]:
+    if options.ipam == "static":
+        return {"type": "static"}
+    if not options.slices:
+        ipam: dict[str, Any] = {"type": "whereabouts", "range": str(options.range)}
+        if options.exclude:
+            ipam["exclude"] = [str(one) for one in options.exclude]
+        if options.log_file:
+            ipam |= {"log_file": options.log_file, "log_level": "debug"}
+        return ipam
+    if options.mode in ROUTED:
+        # The other nodes' pods are not on this link: a route leads to them, and the node forwards.
+        return {
+            "type": "host-local",
+            "ranges": [[{"subnet": "@SUBNET@"}]],
+            "routes": [{"dst": str(options.range)}],
+        }
+    # All pods are on one link: the whole range is the subnet, and only what the node gives out is its own.
+    return {
+        "type": "host-local",
+        "ranges": [[{"subnet": str(options.range), "rangeStart": "@FIRST@", "rangeEnd": "@LAST@"}]],
+    }

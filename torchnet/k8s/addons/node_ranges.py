@@ -1,0 +1,135 @@
+"""Each node's own part of the range, brought to it as a file by a DaemonSet.
+
+A NetworkAttachmentDefinition is the same on all nodes, and no IPAM plugin divides an IPv6 range among them
+(Whereabouts' ``node_slice_size`` panics there). Where the object has no spec, Multus takes the configuration of
+that name from a folder of the node (multi-net-spec 1.3, 4.1.2): so each node can have its own.
+
+All files are one template with two addresses of the node's in it. The ConfigMap has the template once and a table of
+the nodes: with a file for each node, 400 nodes were more than `kubectl apply` takes, and 1,700 more than a ConfigMap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torchnet.k8s.addons import images
+from torchnet.k8s.addons.addon_options import Options
+from torchnet.k8s.objects.builders import EVERYWHERE, SYSTEM, from_field, host_path, mount, resources
+from torchnet.k8s.objects.yaml_io import Manifest
+
+FOLDER = "/etc/cni/multus/net.d"
+
+NODES, TEMPLATE = "nodes", "template.conflist"  # in the ConfigMap
+
+# For awk, which gets the node's name, the table and the template. A name is text even where it looks like a number
+# (1e3, 1000). The kubelet may exchange both files between the reading of one and of the other: then a place can stay
+# empty, which is no answer (2), as little as an empty file or one that cannot be read (1 or 2). 3: the node is not in
+# the table.
+FILL = """\
+BEGIN { code = 2 }
+NR == 1 { for (i = 2; i <= NF; i++) place[i] = "@" $i "@" }
+FILENAME == ARGV[1] { if ($1 "" == node) { found = 1; for (i in place) value[i] = $i } next }
+!found { if (NR > FNR) code = 3; exit }
+{ for (i in place) gsub(place[i], value[i]) }
+/@[A-Z]+@/ { code = 2; exit }
+{ code = 0; print }
+END { exit code }
+"""
+_FILLED = f'awk -v node="$NODE_NAME" "$FILL" "$SLICES/{NODES}" "$SLICES/{TEMPLATE}"'
+# The file lies under another ending until it is whole: Multus reads whatever ends in .conflist. It goes when the node
+# is given nothing any more: its addresses may be another node's by then.
+_SCRIPT = f"""\
+trap 'exit 0' TERM
+while :; do
+  text=$({_FILLED})
+  case $? in
+  0)
+    if ! printf '%s\\n' "$text" | cmp -s - "$TARGET"; then
+      printf '%s\\n' "$text" >"$TARGET.new" && mv -f "$TARGET.new" "$TARGET" && echo "$TARGET is written"
+    fi
+    ;;
+  3)
+    echo "no part of the range is given to $NODE_NAME"
+    [ ! -e "$TARGET" ] || {{ rm -f "$TARGET" && echo "$TARGET is removed"; }}
+    ;;
+  *)
+    echo "$SLICES cannot be read, and $TARGET stays as it is"
+    ;;
+  esac
+  sleep 10 & wait $!
+done
+"""
+
+
+def manifests(options: Options, template: str, parts: Mapping[str, Mapping[str, str]]) -> list[Manifest]:
+    """The ConfigMap, and the DaemonSet that writes each node's own file.
+
+    Args:
+        template: the file, with ``@NAME@`` where the node's own values stand.
+        parts: by node, its values by NAME; each node has the same names.
+    """
+    name = f"{options.name}-slices"
+    columns = next(iter(parts.values()))
+    rows = [("NODE", *columns), *((node, *values.values()) for node, values in parts.items())]
+    config_map = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "namespace": SYSTEM},
+        "data": {TEMPLATE: template, NODES: "".join(f"{' '.join(row)}\n" for row in rows)},
+    }
+    return [Manifest(config_map, _MAP_NOTES), Manifest(_daemon_set(options, name), _NOTES)]
+
+
+_MAP_NOTES = {"": "Each node's file is the template, with the node's own row of the table in it."}
+_NOTES = {
+    "": "A node that is given no part of the range has no file and is not Ready here, and says so in its log.",
+    "spec.template.spec.containers[0].image": "For its shell alone.",
+}
+
+
+def _daemon_set(options: Options, name: str) -> dict[str, Any]:
+    labels = {"tier": "node", "app": name}
+    container = {
+        "name": "copy",
+        "image": images.at(images.WHEREABOUTS, options.registry),
+        "command": ["/bin/sh", "-c", _SCRIPT],
+        "env": [
+            from_field("NODE_NAME", "spec.nodeName"),
+            {"name": "SLICES", "value": "/slices"},
+            {"name": "FILL", "value": FILL},
+            {"name": "TARGET", "value": f"/host{FOLDER}/{options.name}.conflist"},
+        ],
+        "readinessProbe": {
+            "exec": {"command": ["/bin/sh", "-c", f'{_FILLED} | cmp -s - "$TARGET"']},
+            "periodSeconds": 10,
+        },
+        "resources": resources("10m", "16Mi", "100m", "64Mi"),
+        "securityContext": {"privileged": True},
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [mount("slices", "/slices", readOnly=True), mount("multus", f"/host{FOLDER}")],
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": name, "namespace": SYSTEM, "labels": labels},
+        "spec": {
+            "selector": {"matchLabels": {"app": name}},
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "10%"}},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {
+                    "automountServiceAccountToken": False,
+                    "priorityClassName": "system-node-critical",
+                    "terminationGracePeriodSeconds": 5,
+                    "hostNetwork": True,
+                    "tolerations": EVERYWHERE,
+                    "containers": [container],
+                    "volumes": [
+                        {"name": "slices", "configMap": {"name": name}},
+                        host_path("multus", FOLDER),
+                    ],
+                },
+            },
+        },
+    }

@@ -1,0 +1,37 @@
+"""rbac: what an administrator gives once, so that people with the built-in role ``edit`` can launch jobs.
+
+Role and RoleBinding can be written with ``admin`` only, not with ``edit``; attachments are readable with none
+of the built-in roles.
+"""
+
+from __future__ import annotations
+
+from torchnet.k8s.addons.addon_options import Options
+from torchnet.k8s.objects.builders import binding, discovery_rules, role, rule, service_account
+from torchnet.k8s.objects.yaml_io import Manifest
+
+ACCOUNT = "torchnet"
+VIEW = "torchnet-view-networks"
+
+HEAD = """\
+The service account that torchnet's workers find each other with, and who may see attachments.
+
+People with the role edit in the namespace then name it: --service-account torchnet. Without it, torchnet makes
+these objects for each run, which takes the role admin. With fixed addresses none of this is needed."""
+
+
+def manifests(options: Options) -> list[Manifest]:
+    """Account, role and binding in the namespace, and the right to read attachments for all who can view."""
+    namespace = options.namespace
+    view = role(
+        VIEW, [rule(["k8s.cni.cncf.io"], ["network-attachment-definitions"], ["get", "list", "watch"])]
+    )
+    view["metadata"]["labels"] = {"rbac.authorization.k8s.io/aggregate-to-view": "true"}
+    return [
+        Manifest(service_account(ACCOUNT, namespace)),
+        Manifest(role(ACCOUNT, discovery_rules(), namespace)),
+        Manifest(binding(ACCOUNT, ACCOUNT, (ACCOUNT, namespace), namespace)),
+        Manifest(
+            view, {"": "Whoever may view a namespace (and so edit or administer it) sees its attachments."}
+        ),
+    ]

@@ -1,0 +1,248 @@
+"""Access to the API server: kubeconfig or service account, credentials, and whether the server responds.
+
+Requests run in threads and register here; the thread that prints asks, and gets one line about a server that does
+not respond.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torchnet.constants import API_DIR
+from torchnet.errors import ClusterError
+from torchnet.k8s.objects.yaml_io import YamlError, read_file
+from torchnet.text import listed, printable
+
+TOLD_SECONDS = 3.0  # without an answer, until that is said
+_AGAIN_SECONDS = 60.0  # until it is said again
+
+
+class ResponseMonitor:
+    """Of one server, for all of a command's calls. ``say`` gets the line, in the thread that calls :meth:`look`."""
+
+    def __init__(self) -> None:
+        self.say: Callable[[str], None] | None = None
+        self._lock = threading.Lock()
+        self._waiting: list[PendingRequest] = []
+        self._answered = float("-inf")
+        self._told = float("-inf")
+
+    @property
+    def seconds(self) -> float:
+        """For how long there has been no answer although one is waited for; 0.0 where none is."""
+        with self._lock:
+            return self._seconds()
+
+    def _seconds(self) -> float:
+        if not self._waiting:
+            return 0.0
+        return time.monotonic() - max(self._answered, min(one.began for one in self._waiting))
+
+    def look(self) -> None:
+        """Say that there is no answer, if it is time to, and has not just been said."""
+        if self.say is None or time.monotonic() - self._told < _AGAIN_SECONDS:
+            return
+        with self._lock:
+            if self._seconds() < TOLD_SECONDS:
+                return
+            # Of several the one that is tried for the longest time: a command lives as long as that.
+            one = max(self._waiting, key=lambda asked: asked.limit)
+            self._told = time.monotonic()
+        why = f" ({one.problem})" if one.problem else ""
+        what = "no good answer" if one.problem.startswith("HTTP") else "no answer"
+        self.say(f"{what} from {one.place} yet{why}; trying for {one.limit:g} s")
+
+    def asking(self, place: str, *, patience: float, read: float, stream: bool) -> PendingRequest:
+        """A call, for as long as ``with`` lasts; ``stream``: its beginning may rightly take its time."""
+        return PendingRequest(self, place, patience=patience, read=read, counts=not stream)
+
+    def _begin(self, asked: PendingRequest) -> None:
+        with self._lock:
+            if asked not in self._waiting:
+                self._waiting.append(asked)
+
+    def _end(self, asked: PendingRequest, *, answered: bool) -> None:
+        with self._lock:
+            if asked in self._waiting:
+                self._waiting.remove(asked)
+            if answered:
+                self._answered = time.monotonic()
+
+
+class PendingRequest:
+    """One call with its further tries. ``limit``: seconds that it can take; ``problem``: why the last try failed."""
+
+    def __init__(
+        self, silence: ResponseMonitor, place: str, *, patience: float, read: float, counts: bool
+    ) -> None:
+        self.place, self.problem = place, ""
+        self.began = time.monotonic()
+        self.limit = max(patience, read)  # a server that takes the call and says nothing
+        self._silence, self._patience, self._counts = silence, patience, counts
+
+    def __enter__(self) -> PendingRequest:
+        if self._counts:
+            self._silence._begin(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._silence._end(self, answered=False)
+
+    def answered(self) -> None:
+        """There is an answer, whatever it says."""
+        self._silence._end(self, answered=True)
+
+    def failed(self, problem: str) -> None:
+        """This try was in vain."""
+        self.problem, self.limit = problem, self._patience
+        self._silence._begin(self)
+
+
+_CONNECTIONS = (
+    64  # kept open for the next call; of more, as many as there are followers, the rest is closed after use
+)
+
+
+@dataclass(frozen=True)
+class Access:
+    """``client`` is the official client's ApiClient; the other fields are for messages, and the default namespace."""
+
+    client: Any
+    server: str
+    context: str
+    """The context's name; "" in a pod."""
+    namespace: str
+    silence: ResponseMonitor = field(default_factory=ResponseMonitor, compare=False)
+    """Of the server, towards all doors to it."""
+
+    @property
+    def place(self) -> str:
+        """For messages: the server and where its address comes from."""
+        return (
+            f"{self.server} (context {self.context!r})"
+            if self.context
+            else f"{self.server} (this pod's account)"
+        )
+
+
+def load(kubeconfig: str | None = None, context: str | None = None) -> Access:
+    """The access that these two options and the environment describe; makes no call, but may run an exec plugin.
+
+    Raises:
+        ClusterError: there is no configuration, the context is not in it, or its credentials cannot be had.
+    """
+    from kubernetes.client import ApiClient, Configuration
+
+    configuration = Configuration()
+    # Retried here, not there: with jitter, with a bound, and never what must not be sent twice.
+    configuration.retries = False
+    configuration.keep_alive = True
+    configuration.connection_pool_maxsize = _CONNECTIONS
+    # It warns of each connection that it does not keep.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    paths = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
+    files = [
+        path for path in map(os.path.expanduser, paths.split(os.pathsep)) if path and os.path.exists(path)
+    ]
+    if files:
+        name, namespace = _from_files(configuration, os.pathsep.join(files), context)
+    elif kubeconfig or context or "KUBERNETES_SERVICE_HOST" not in os.environ:
+        raise ClusterError(
+            f"no kubeconfig: {printable(paths)} does not exist",
+            fix="--kubeconfig FILE, or KUBECONFIG; torchnet runs on this machine without --on kubernetes",
+        )
+    else:
+        name, namespace = _from_pod(configuration)
+    client = ApiClient(configuration)
+    client.user_agent = "torchnet"
+    return Access(client, str(configuration.host), name, namespace)
+
+
+def _from_files(configuration: Any, files: str, context: str | None) -> tuple[str, str]:
+    from kubernetes.config import ConfigException, list_kube_config_contexts, load_kube_config
+
+    said = _Said()
+    logging.getLogger().addHandler(said)  # where the client leaves what an exec plugin complained of
+    try:
+        contexts, current = list_kube_config_contexts(config_file=files)
+        known = [str(one["name"]) for one in contexts]
+        if context is not None and context not in known:
+            raise ClusterError(
+                f"the kubeconfig has no context {printable(context)!r}; it has {listed(known, limit=10)}",
+                fix="kubectl config get-contexts",
+            )
+        context = context or _first_current(files, known)
+        load_kube_config(
+            config_file=files, context=context, client_configuration=configuration, persist_config=False
+        )
+    except ConfigException as error:
+        raise _unreadable(files, error) from None
+    except (
+        Exception
+    ) as error:  # YAML that is none, a certificate that is missing, types that are not expected
+        if isinstance(error, ClusterError):
+            raise
+        raise _unreadable(files, error) from None
+    finally:
+        logging.getLogger().removeHandler(said)
+    if said.lines:
+        raise ClusterError(
+            f"the kubeconfig's credentials cannot be had: {printable(said.lines[-1], 500)}",
+            fix="kubectl auth whoami shows whether kubectl gets them",
+        )
+    chosen = next((one for one in contexts if one["name"] == context), current)
+    return str(chosen["name"]), str(chosen["context"].get("namespace") or "default")
+
+
+def _first_current(files: str, known: list[str]) -> str | None:
+    """kubectl's rule for several files, the first that names a current context; the client takes the last."""
+    for path in files.split(os.pathsep):
+        try:
+            document = read_file(path)
+        except YamlError:
+            return None  # what it cannot read, the client may: its own rule then
+        name = document.get("current-context") if isinstance(document, dict) else None
+        if name:
+            return str(name) if name in known else None
+    return None
+
+
+def _from_pod(configuration: Any) -> tuple[str, str]:
+    from kubernetes.config import ConfigException, load_incluster_config
+
+    try:
+        load_incluster_config(client_configuration=configuration)
+        return "", Path(API_DIR, "namespace").read_text().strip()
+    except (ConfigException, OSError) as error:
+        raise ClusterError(
+            f"this pod's account cannot be used: {error}",
+            fix="serviceAccountName in the pod, or --kubeconfig FILE",
+        ) from None
+
+
+def _unreadable(files: str, error: Exception) -> ClusterError:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return ClusterError(
+        f"the kubeconfig {printable(files)} cannot be used: {printable(text, 500)}", fix="kubectl config view"
+    )
+
+
+class _Said(logging.Handler):
+    """Collects what the client reports by logging alone."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())

@@ -1,0 +1,248 @@
+"""The API client: every call to the API server is one of :class:`ApiClient`'s, except for
+`torchnet.k8s.client.exec`.
+
+It uses paths and plain JSON instead of the client library's generated classes: the request is what was rendered,
+and the response may hold fields that the library does not know. The library provides the connection (configuration,
+TLS, proxies, credentials and their renewal).
+
+429, 5xx, failed connections and truncated responses are retried with jitter, honouring Retry-After, for at most
+``patience`` seconds; so is a conflict at creation (a quota that counted two requests at once). 401 and 403 are
+never retried. A stream is the caller's once it has begun.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlencode
+
+from torchnet.errors import ClusterError
+from torchnet.k8s.client.access import Access, PendingRequest, load
+from torchnet.k8s.client.api_errors import ApiCall, ApiRefusal, ApiUnreachable, refused, why
+from torchnet.text import printable
+
+JSON, MERGE_PATCH = "application/json", "application/merge-patch+json"
+METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+PATIENCE = 30.0  # seconds that a call is tried for
+_CONNECT, _READ = 10.0, 60.0
+_FIRST, _MOST = 0.2, 5.0  # seconds between two tries
+_LONGEST_BODY = 256 << 20
+
+Object = dict[str, Any]
+_LOST = object()
+
+
+@dataclass(frozen=True)
+class _Request:
+    """``read``: seconds without a byte that end it; ``content`` is the body's type."""
+
+    method: str
+    path: str
+    query: Mapping[str, object] | None
+    read: float
+    accept: str = "*/*"
+    body: object = None
+    content: str = JSON
+
+
+class ApiClient:
+    """For several threads. Once :attr:`stop` is set, nothing is tried again any more.
+
+    ``patience``: seconds that a call is tried for; ``timeout``: seconds of silence that end one try of a :meth:`call`.
+    """
+
+    def __init__(self, access: Access, *, patience: float = PATIENCE, timeout: float = _READ) -> None:
+        self.access = access
+        self._patience, self._timeout = patience, timeout
+        self.stop = threading.Event()
+        self.ahead = float("-inf")
+        """Of the server's clock (unix time) to this machine's monotonic one, as of the last answer."""
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        call: ApiCall,
+        *,
+        query: Mapping[str, object] | None = None,
+        body: object = None,
+        content: str = JSON,
+        accept: str = JSON,
+        patience: float | None = None,
+    ) -> Object:
+        """The answer, as an object.
+
+        Raises:
+            Refused: the server said no.
+            Unreachable: no answer within ``patience`` seconds (default: the door's).
+        """
+        request = _Request(method, path, query, self._timeout, accept, body, content)
+        data = self._send(call, request, patience, take=_whole)
+        try:
+            answer = json.loads(data) if data else {}
+        except (ValueError, RecursionError):
+            answer = None
+        if not isinstance(answer, dict):
+            raise ClusterError(f"{self.access.place} answered {call} with something else than an object")
+        return answer
+
+    def read(
+        self,
+        path: str,
+        call: ApiCall,
+        *,
+        query: Mapping[str, object],
+        silence: float = _READ,
+        patience: float | None = None,
+    ) -> bytes:
+        """An answer that is no object (a log as it is now), whole.
+
+        Raises: as :meth:`call` does.
+        """
+        data: bytes = self._send(call, _Request("GET", path, query, silence), patience, take=_whole)
+        return data
+
+    def stream(
+        self,
+        path: str,
+        call: ApiCall,
+        *,
+        query: Mapping[str, object],
+        silence: float,
+        patience: float | None = None,
+    ) -> Any:
+        """An answer to be read as it comes (a watch, a log); ``silence``: seconds without a byte that end it."""
+        return self._send(call, _Request("GET", path, query, silence), patience, take=None)
+
+    def _send(
+        self, call: ApiCall, request: _Request, patience: float | None, *, take: Callable[[Any], Any] | None
+    ) -> Any:
+        """``take`` reads the answer; None gives it as it is, to be read as it comes."""
+        patience = self._patience if patience is None else patience
+        silence, place = self.access.silence, self.access.place
+        with silence.asking(place, patience=patience, read=request.read, stream=take is None) as asked:
+            return self._tries(call, request, patience, take, asked)
+
+    def _tries(
+        self,
+        call: ApiCall,
+        request: _Request,
+        patience: float,
+        take: Callable[[Any], Any] | None,
+        asked: PendingRequest,
+    ) -> Any:
+        until = time.monotonic() + patience
+        pause, sent = _FIRST, False
+        while True:
+            try:
+                response = self._once(request)
+                self._compare(response.headers.get("Date"))
+                if 200 <= response.status < 300:
+                    asked.answered()
+                    return take(response) if take else response
+            except _network_errors() as error:
+                # An answer that was lost may have been a success: see the caller of "create" for what follows.
+                problem: ClusterError = self.unreachable(call, error)
+                after, sent = 0.0, True
+                asked.failed(printable(why(error), 300))
+            else:
+                answer = _rest(response)
+                problem = refused(call, response.status, answer)
+                counted = request.method == "POST" and response.status == 409 and problem.reason == "Conflict"
+                if response.status != 429 and response.status < 500 and not counted:
+                    asked.answered()
+                    if sent and request.method == "POST" and response.status == 409:
+                        problem.args = (*problem.args, _LOST)
+                    raise problem
+                # Nor does a gateway's time-out say that nothing was done.
+                sent = sent or response.status >= 500
+                after = _retry_after(response.headers.get("Retry-After"))
+                asked.failed(f"HTTP {response.status}, tried again")
+                if not counted:
+                    problem = ApiUnreachable(
+                        f"{self.access.place} is too busy to {call} (HTTP {response.status}): {problem.said}",
+                        fix="try again later; kubectl get --raw /readyz?verbose",
+                    )
+            wait = max(after, pause * random.uniform(0.5, 1.5))
+            pause = min(_MOST, pause * 2)
+            if time.monotonic() + wait > until:
+                raise problem
+            if self.stop.wait(wait):
+                raise problem
+
+    def _once(self, request: _Request) -> Any:
+        import urllib3
+
+        client = self.access.client
+        headers = {"Accept": request.accept, "User-Agent": "torchnet"}
+        client.update_params_for_auth(headers, [], ["BearerToken"], request.path, request.method, None)
+        if request.body is not None:
+            headers["Content-Type"] = request.content
+        query = f"?{urlencode(request.query)}" if request.query else ""
+        return client.rest_client.pool_manager.request(
+            request.method,
+            f"{self.access.server}{request.path}{query}",
+            headers=headers,
+            body=None if request.body is None else json.dumps(request.body),
+            timeout=urllib3.Timeout(connect=min(_CONNECT, request.read), read=request.read),
+            preload_content=False,
+            retries=False,
+        )
+
+    def _compare(self, date: str | None) -> None:
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            self.ahead = parsedate_to_datetime(date or "").timestamp() - time.monotonic()
+
+    def unreachable(self, call: ApiCall, error: Exception) -> ApiUnreachable:
+        """No answer, in words."""
+        return ApiUnreachable(
+            f"no answer from {self.access.place} ({call}): {printable(why(error), 300)}",
+            fix="kubectl cluster-info" + (f" --context {self.access.context}" if self.access.context else ""),
+        )
+
+
+def connect(kubeconfig: str | None = None, context: str | None = None) -> ApiClient:
+    """The door to the cluster that the options and the environment name; makes no call yet."""
+    return ApiClient(load(kubeconfig, context))
+
+
+def after_lost_answer(error: ApiRefusal) -> bool:
+    """Whether an AlreadyExists may be the echo of an own try before, whose answer was lost, or an error."""
+    return error.status == 409 and error.args[-1:] == (_LOST,)
+
+
+def _network_errors() -> tuple[type[Exception], ...]:
+    from urllib3.exceptions import HTTPError
+
+    return HTTPError, OSError
+
+
+def _whole(response: Any) -> bytes:
+    try:
+        return bytes(response.read(_LONGEST_BODY))
+    finally:
+        response.release_conn()
+
+
+def _rest(response: Any) -> bytes:
+    try:
+        return bytes(response.read(1 << 20))
+    except _network_errors():
+        return b""
+    finally:
+        response.release_conn()
+
+
+def _retry_after(value: str | None) -> float:
+    """Seconds; a date, as HTTP allows and no API server sends, is taken as "soon"."""
+    try:
+        return max(0.0, float(value or 0))
+    except ValueError:
+        return 0.0

@@ -1,0 +1,72 @@
+"""Where objects live: the paths of the kinds that a run is made of, and the labels that find them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from torchnet.constants import RUN_LABEL
+from torchnet.k8s.client.api_errors import ApiCall
+
+
+@dataclass(frozen=True)
+class Kind:
+    """``api`` is the apiVersion (``batch/v1``), ``plural`` the name in paths."""
+
+    api: str
+    name: str
+    plural: str
+
+    @property
+    def resource(self) -> str:
+        """As RBAC and kubectl write it: ``jobs.batch``."""
+        group = self.api.partition("/")[0] if "/" in self.api else ""
+        return f"{self.plural}.{group}" if group else self.plural
+
+    def path(self, namespace: str, name: str = "", sub: str = "") -> str:
+        """The path of the collection, of one object, or of its subresource."""
+        root = f"/apis/{self.api}" if "/" in self.api else f"/api/{self.api}"
+        where = f"/namespaces/{quote(namespace, safe='')}" if namespace else ""
+        return "/".join([root + where, self.plural, *(quote(part, safe="") for part in (name, sub) if part)])
+
+    def call(self, verb: str, namespace: str, name: str = "", sub: str = "") -> ApiCall:
+        """The same for messages."""
+        return ApiCall(verb, f"{self.resource}/{sub}" if sub else self.resource, namespace, name)
+
+
+RBAC = "rbac.authorization.k8s.io/v1"
+POD = Kind("v1", "Pod", "pods")
+JOB = Kind("batch/v1", "Job", "jobs")
+JOBSET = Kind("jobset.x-k8s.io/v1alpha2", "JobSet", "jobsets")
+EVENT = Kind("v1", "Event", "events")
+NODE = Kind("v1", "Node", "nodes")
+DAEMONSET = Kind("apps/v1", "DaemonSet", "daemonsets")
+NAD = Kind("k8s.cni.cncf.io/v1", "NetworkAttachmentDefinition", "network-attachment-definitions")
+
+# In the order of removal: what makes pods goes first, and what pods use goes last.
+KINDS = (
+    JOBSET,
+    JOB,
+    POD,
+    Kind("k8s.cni.cncf.io/v1beta1", "MultiNetworkPolicy", "multi-networkpolicies"),
+    Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies"),
+    Kind(RBAC, "RoleBinding", "rolebindings"),
+    Kind(RBAC, "Role", "roles"),
+    Kind("v1", "ServiceAccount", "serviceaccounts"),
+    Kind("v1", "Secret", "secrets"),
+    Kind("v1", "ConfigMap", "configmaps"),
+)
+WORKLOADS = (JOB, JOBSET, POD)
+_BY_TYPE = {(kind.api, kind.name): kind for kind in KINDS}
+
+
+def kind_of(body: dict[str, Any]) -> Kind:
+    """The kind of an object; one that torchnet does not render has the plural that nearly all kinds have."""
+    api, name = str(body["apiVersion"]), str(body["kind"])
+    return _BY_TYPE.get((api, name)) or Kind(api, name, f"{name.lower()}s")
+
+
+def selector(run: str) -> str:
+    """The label that finds all of a run."""
+    return f"{RUN_LABEL}={run}"

@@ -1,0 +1,70 @@
+"""The namespace that a kubeconfig's context names: all that a dry run needs of it, so that it calls nobody."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from torchnet.config.parsing import parse_label
+from torchnet.constants import API_DIR
+from torchnet.errors import UsageError
+from torchnet.k8s.objects.yaml_io import YamlError, read_file
+from torchnet.text import printable
+
+DEFAULT = "default"
+
+
+def namespace(kubeconfig: str | None, context: str | None, environ: Mapping[str, str]) -> str:
+    """As kubectl finds it: the files of KUBECONFIG merged, the first that says something winning; then the pod's own.
+
+    Raises:
+        UsageError: a file cannot be read, or has no such context.
+    """
+    paths = kubeconfig or environ.get("KUBECONFIG") or "~/.kube/config"
+    files = [
+        path for path in map(os.path.expanduser, paths.split(os.pathsep)) if path and os.path.exists(path)
+    ]
+    if kubeconfig and not files:
+        raise UsageError(
+            f"--kubeconfig {printable(kubeconfig, 200)}: there is no such file", fix="-n NAMESPACE"
+        )
+    documents = [_read(path) for path in files]
+    chosen = context or next(
+        (one["current-context"] for one in documents if one.get("current-context")), None
+    )
+    for document in documents:
+        for entry in document.get("contexts") or ():
+            if isinstance(entry, dict) and entry.get("name") == chosen:
+                found = entry.get("context") if isinstance(entry.get("context"), dict) else {}
+                return _checked(str((found or {}).get("namespace") or DEFAULT))
+    if context:
+        raise UsageError(
+            f"--context {printable(context, 200)}: no kubeconfig has it", fix="kubectl config get-contexts"
+        )
+    return DEFAULT if files else _own()
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        document = read_file(path)
+    except YamlError as error:
+        raise UsageError(f"the kubeconfig {printable(path, 200)}: {error}", fix="-n NAMESPACE") from None
+    return document if isinstance(document, dict) else {}
+
+
+def _checked(name: str) -> str:
+    try:
+        return parse_label(name)
+    except ValueError as error:
+        raise UsageError(
+            f"the context's namespace {printable(name, 80)!a} {error}", fix="-n NAMESPACE"
+        ) from None
+
+
+def _own() -> str:
+    try:
+        with open(f"{API_DIR}/namespace", encoding="utf-8") as file:
+            return _checked(file.read(256).strip())
+    except (OSError, UnicodeDecodeError):
+        return DEFAULT

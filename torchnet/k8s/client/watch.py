@@ -1,0 +1,167 @@
+"""The one watch on a run's pods: a list, then all changes from its resourceVersion, in a thread of its own.
+
+A stream that ends (each does, after some minutes), breaks (the API server is restarted) or is too old (410 Gone) is
+begun again: from the last resourceVersion where it can be, else with a new list. `torchnet.k8s.run.worker_set`
+makes one state of whatever comes.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torchnet.errors import TorchnetError
+from torchnet.k8s.client.api import ApiClient
+from torchnet.k8s.client.api_errors import ApiRefusal, ApiUnreachable, refused
+from torchnet.k8s.client.kinds import POD, selector
+from torchnet.text import printable
+
+_ROUND = 240  # seconds after which the server ends a stream in good order
+_SILENCE = 90.0  # without even a bookmark (one a minute): the connection is dead
+_PATIENCE = 300.0  # without an API server: the job goes on, but nobody can see it
+_UNREAD = 1.0  # seconds before a new list where an event could not be read
+_LONGEST = 8 << 20  # bytes of one event
+
+Pod = dict[str, Any]
+
+
+class Watch:
+    """Calls ``listed(pods)`` and ``event(kind, pod)`` from its thread; ``failed(error)`` when it gave up.
+
+    It never ends without a word: what is no fault of the cluster's is torchnet's own error (exit code 70).
+    """
+
+    def __init__(
+        self,
+        door: ApiClient,
+        namespace: str,
+        run: str,
+        *,
+        listed: Callable[[list[Pod]], None],
+        event: Callable[[str, Pod], None],
+        failed: Callable[[TorchnetError], None],
+    ) -> None:
+        self._door, self._namespace, self._run = door, namespace, run
+        self._listed, self._event, self._failed = listed, event, failed
+        self._thread = threading.Thread(target=self._work, name="watch", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def _work(self) -> None:
+        version = ""
+        try:
+            while not self._door.stop.is_set():
+                if not version:
+                    version = self._list()
+                version = self._follow(version)
+                # Streams that end at once must not become a storm.
+                self._door.stop.wait(random.uniform(0.05, 0.3))
+        except TorchnetError as error:
+            self._give_up(error)
+        except Exception as error:
+            self._give_up(own_error(f"the watch on the pods of {self._run}", error))
+
+    def _give_up(self, error: TorchnetError) -> None:
+        if not self._door.stop.is_set():
+            self._failed(error)
+
+    def _list(self) -> str:
+        call = POD.call("list", self._namespace)
+        answer = self._door.call(
+            "GET",
+            POD.path(self._namespace),
+            call,
+            query={"labelSelector": selector(self._run)},
+            patience=_PATIENCE,
+        )
+        self._listed([item for item in answer.get("items") or () if isinstance(item, dict)])
+        return str((answer.get("metadata") or {}).get("resourceVersion") or "")
+
+    def _follow(self, version: str) -> str:
+        """The last version that was seen; "" where a new list is needed."""
+        query = {
+            "labelSelector": selector(self._run),
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": _ROUND,
+        }
+        call = POD.call("watch", self._namespace)
+        try:
+            response = self._door.stream(
+                POD.path(self._namespace), call, query=query, silence=_SILENCE, patience=_PATIENCE
+            )
+        except ApiRefusal as error:
+            if error.status == 410:
+                return ""
+            raise
+        try:
+            for event in events(lines(response)):
+                if event is None:
+                    self._door.stop.wait(_UNREAD)
+                    return ""
+                kind, body = event["type"], event["object"]
+                if kind == "ERROR":
+                    code = int(body.get("code") or 0)
+                    if code == 410:
+                        return ""
+                    problem = refused(call, code, json.dumps(body).encode())
+                    if code in (401, 403):
+                        raise problem
+                    return ""
+                version = str(body["metadata"].get("resourceVersion") or version)
+                if kind != "BOOKMARK":
+                    self._event(kind, body)
+        except ApiUnreachable:
+            pass  # broken in the middle: again from the last version
+        finally:
+            response.close()
+        return version
+
+
+def lines(response: Any, longest: int = _LONGEST) -> Iterator[bytes]:
+    """The lines of a stream, without their ends; what is behind the last end is no whole line, and left out.
+
+    A line of more than ``longest`` bytes comes in pieces.
+
+    Raises:
+        Unreachable: the stream broke.
+    """
+    from urllib3.exceptions import HTTPError
+
+    rest = bytearray()
+    try:
+        # read1: what has come, without waiting for more.
+        while chunk := response.read1(1 << 16):
+            start = len(rest)
+            rest += chunk
+            while (end := rest.find(b"\n", start)) >= 0:
+                yield bytes(rest[:end])
+                del rest[: end + 1]
+                start = 0
+            while len(rest) > longest:
+                yield bytes(rest[:longest])
+                del rest[:longest]
+    except (HTTPError, OSError, ValueError) as error:  # ValueError: closed by another thread
+        raise ApiUnreachable(f"a stream of the API server broke: {type(error).__name__}") from None
+
+
+def events(texts: Iterator[bytes]) -> Iterator[dict[str, Any] | None]:
+    """Events of a watch; None for what is none: what it was to tell is then only known from a new list."""
+    for text in texts:
+        try:
+            event = json.loads(text)
+        except (ValueError, RecursionError):
+            event = None
+        body = event.get("object") if isinstance(event, dict) else None
+        whole = isinstance(body, dict) and isinstance(body.setdefault("metadata", {}), dict)
+        yield event if whole and isinstance(event.get("type"), str) else None
+
+
+def own_error(what: str, error: Exception) -> TorchnetError:
+    """A defect, as it ended the thread that did ``what``."""
+    return TorchnetError(f"{what} failed: {type(error).__name__}: {printable(str(error), 300)}")

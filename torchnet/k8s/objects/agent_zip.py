@@ -1,0 +1,131 @@
+"""The zip archive of the agent that travels to the pods: the same bytes for the same sources."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import re
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torchnet import constants
+from torchnet.errors import TorchnetError
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the format's first moment
+_UNIX, _REGULAR = 3, 0o100000
+
+
+@dataclass(frozen=True)
+class ArchiveEntry:
+    """A file in an archive: its path with slashes, and what is in it."""
+
+    name: str
+    data: bytes
+    executable: bool = False
+
+
+def zipped(entries: Iterable[ArchiveEntry]) -> bytes:
+    """An archive of ``entries`` by their names."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            info = zipfile.ZipInfo(entry.name, _EPOCH)
+            info.create_system = _UNIX
+            info.external_attr = (_REGULAR | (0o755 if entry.executable else 0o644)) << 16
+            archive.writestr(info, entry.data, zipfile.ZIP_DEFLATED, 9)
+    return buffer.getvalue()
+
+
+# What builds networks (linux/link_setup.py, tap.py) stays: the launcher's machine does it alone.
+PARTS = (
+    "__init__.py",
+    "agent",
+    "constants.py",
+    "errors.py",
+    "linux/__init__.py",
+    "linux/cgroup.py",
+    "linux/namespaces.py",
+    "linux/netlink.py",
+    "linux/pyroute2_import.py",
+    "linux/rtnetlink.py",
+    "linux/sock_diag.py",
+    "network",
+    "text.py",
+    "training",
+)
+# The modules of pyroute2 that reading links, addresses, routes and sockets loads (torchnet.linux); a test compares
+# them with what an agent really loads. `plugins` finds its modules by listing its folder: all of them travel.
+PYROUTE2 = (
+    "__init__.py",
+    "common.py",
+    "config/__init__.py",
+    "netlink/__init__.py",
+    "netlink/exceptions.py",
+    "netlink/rtnl/__init__.py",
+    "netlink/rtnl/ifaddrmsg.py",
+    "netlink/rtnl/ifinfmsg/__init__.py",
+    "netlink/rtnl/ifinfmsg/plugins",
+    "netlink/rtnl/iw_event.py",
+    "netlink/rtnl/rtmsg.py",
+)
+_FIX = "pip install --force-reinstall torchnet-launch"
+# A container's first process hears no SIGTERM before it has a handler, and the agent's own comes after the imports.
+_MAIN = (
+    b"""\
+import signal
+import sys
+
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(%d))
+
+from torchnet.agent.zip_main import main
+
+sys.exit(main(sys.argv[1:]))
+"""
+    % constants.STOPPED_CODE
+)
+
+
+def agent_zip() -> bytes:
+    """``python3 torchnet.zip agent …``; the same bytes each time.
+
+    Raises:
+        TorchnetError: pyroute2 is not installed, or is one that torchnet does not know.
+    """
+    entries = [ArchiveEntry("__main__.py", _MAIN)]
+    own = Path(__file__).resolve().parents[2]
+    entries += [ArchiveEntry(one.name, uncommented(one.data)) for one in _modules("torchnet", own, PARTS)]
+    spec = importlib.util.find_spec("pyroute2")  # of a top-level package: nothing is executed
+    if spec is None or spec.origin is None:
+        raise TorchnetError(
+            "pyroute2 is not installed, and has to travel to the workers", fix="pip install pyroute2"
+        )
+    entries += _modules("pyroute2", Path(spec.origin).parent, PYROUTE2)
+    return zipped(entries)
+
+
+def uncommented(source: bytes) -> bytes:
+    """Without the lines that are comments alone: a twentieth of the archive, which has to fit into a ConfigMap. They
+    stay as empty lines, so that a traceback's numbers are those of the file.
+
+    Strings are not told apart: a test holds that no travelling module has such a line in one.
+    """
+    return re.sub(rb"^[ \t]*#.*$", b"", source, flags=re.MULTILINE)
+
+
+def _modules(package: str, folder: Path, parts: tuple[str, ...]) -> list[ArchiveEntry]:
+    found = []
+    for part in parts:
+        place = folder / part
+        files = [place] if part.endswith(".py") else sorted(place.rglob("*.py"))
+        try:
+            found += [
+                ArchiveEntry(f"{package}/{file.relative_to(folder).as_posix()}", file.read_bytes())
+                for file in files
+            ]
+        except OSError as error:
+            raise TorchnetError(f"{package}/{part}: {error.strerror}", fix=_FIX) from None
+        if not files:
+            raise TorchnetError(f"{package} has no {part}", fix=_FIX)
+    return found

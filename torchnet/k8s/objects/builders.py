@@ -1,0 +1,142 @@
+"""Building blocks of several manifests, and the size limits of objects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torchnet.config.k8s_syntax import ANNOTATIONS_LIMIT
+from torchnet.errors import UsageError
+from torchnet.k8s.objects.yaml_io import Manifest
+
+SYSTEM = "kube-system"
+
+# CNI plugins and their configuration must reach nodes that are cordoned, not ready or reserved: a node without
+# them starts pods without their second network.
+EVERYWHERE = [
+    {"operator": "Exists", "effect": "NoSchedule"},
+    {"operator": "Exists", "effect": "NoExecute"},
+]
+
+# As Pod Security "restricted" wants it of a pod and of a container.
+RESTRICTED_POD: dict[str, Any] = {
+    "runAsNonRoot": True,
+    "runAsUser": 1000,
+    "runAsGroup": 1000,
+    "fsGroup": 1000,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+RESTRICTED: dict[str, Any] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+
+def resources(cpu: str, memory: str, cpu_limit: str, memory_limit: str) -> dict[str, Any]:
+    """Requests and limits of a container, as Kubernetes' quantities (``100m``, ``64Mi``)."""
+    return {
+        "requests": {"cpu": cpu, "memory": memory},
+        "limits": {"cpu": cpu_limit, "memory": memory_limit},
+    }
+
+
+def host_path(name: str, path: str) -> dict[str, Any]:
+    """A volume that is a directory of the node, made where it is missing."""
+    return {"name": name, "hostPath": {"path": path, "type": "DirectoryOrCreate"}}
+
+
+def mount(name: str, path: str, **more: Any) -> dict[str, Any]:
+    """Where a container sees a volume."""
+    return {"name": name, "mountPath": path, **more}
+
+
+def api_access(name: str, **more: Any) -> dict[str, Any]:
+    """A volume with what a client of the API server needs, for the one container of a pod that is one."""
+    sources = [
+        {"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
+    ]
+    return {"name": name, "projected": {**more, "sources": sources}}
+
+
+def from_field(name: str, path: str) -> dict[str, Any]:
+    """An environment variable that holds a field of the pod."""
+    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+
+def rule(groups: list[str], resource: list[str], verbs: list[str], **more: Any) -> dict[str, Any]:
+    """A rule of a Role or ClusterRole."""
+    return {"apiGroups": groups, "resources": resource, "verbs": verbs, **more}
+
+
+def service_account(name: str, namespace: str) -> dict[str, Any]:
+    """A ServiceAccount."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {"name": name, "namespace": namespace},
+    }
+
+
+def role(name: str, rules: list[dict[str, Any]], namespace: str | None = None) -> dict[str, Any]:
+    """A Role, or a ClusterRole where there is no namespace."""
+    metadata = {"name": name, "namespace": namespace} if namespace else {"name": name}
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "Role" if namespace else "ClusterRole",
+        "metadata": metadata,
+        "rules": rules,
+    }
+
+
+def binding(name: str, role: str, account: tuple[str, str], namespace: str | None = None) -> dict[str, Any]:
+    """Bind ``role`` to ``account`` (name, namespace): a RoleBinding, or a ClusterRoleBinding."""
+    kind = "Role" if namespace else "ClusterRole"
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": f"{kind}Binding",
+        "metadata": {"name": name, "namespace": namespace} if namespace else {"name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role},
+        "subjects": [{"kind": "ServiceAccount", "name": account[0], "namespace": account[1]}],
+    }
+
+
+def discovery_rules() -> list[dict[str, Any]]:
+    """The rules of each account that workers run under.
+
+    A worker reads its own pod and rank 0's, which it finds by its label: RBAC cannot narrow a list.
+    """
+    return [rule([""], ["pods"], ["get", "list"])]
+
+
+# Without --server-side kubectl keeps the whole object in an annotation; the rest is for its name and what kubectl adds.
+APPLY_LIMIT = ANNOTATIONS_LIMIT - 256
+# Of a ConfigMap's values together (k8s.io/kubernetes/pkg/apis/core/validation: MaxSecretSize).
+MAP_LIMIT = 1 << 20
+
+
+def check(manifests: Iterable[Manifest]) -> list[str]:
+    """A line for each object that takes ``kubectl apply --server-side``.
+
+    Raises UsageError: no API server would take one of them.
+    """
+    notes = []
+    for manifest in manifests:
+        body = manifest.body
+        size = sum(len(text.encode()) for text in body.get("data", {}).values())
+        if body["kind"] == "ConfigMap" and size > MAP_LIMIT:
+            raise UsageError(
+                f"{_name(body)} would hold {size:,} bytes, and a ConfigMap holds {MAP_LIMIT:,}",
+                fix="divide the nodes among several attachments, each with a --name of its own",
+            )
+        size = len(json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode())
+        if size > APPLY_LIMIT:
+            notes.append(
+                f"{_name(body)} has {size:,} bytes, and kubectl apply takes {APPLY_LIMIT:,}: "
+                "kubectl apply --server-side -f -"
+            )
+    return notes
+
+
+def _name(body: Mapping[str, Any]) -> str:
+    metadata = body["metadata"]
+    return f"{body['kind']} {'/'.join(filter(None, (metadata.get('namespace'), metadata['name'])))}"

@@ -1,0 +1,52 @@
+"""Objects as text for ``kubectl apply --server-side -f -``, under a comment that says where their values come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torchnet.config.dump import shown, value_at
+from torchnet.config.model import JobSpec
+from torchnet.config.sources import DEFAULT, Origin
+from torchnet.constants import RUN_LABEL
+from torchnet.k8s.objects.run_objects import RenderedRun
+from torchnet.k8s.objects.yaml_io import Manifest, as_json, as_yaml
+from torchnet.text import printable
+
+
+def text(prepared: RenderedRun, form: str, job: JobSpec, origins: Mapping[str, Origin]) -> str:
+    """``form`` is yaml or json; JSON is one List and has no comments. The same bytes for the same arguments."""
+    manifests = [Manifest(body) for body in prepared.objects]
+    return as_json(manifests) if form == "json" else as_yaml(manifests, _head(prepared, job, origins))
+
+
+def _head(prepared: RenderedRun, job: JobSpec, origins: Mapping[str, Origin]) -> str:
+    # Server-side, since kubectl would otherwise copy each object into an annotation, which holds 256 KiB.
+    where = f"-n {prepared.namespace}"
+    lines = [
+        f"The run {prepared.run_id}, as torchnet launch would make it:",
+        f"  torchnet launch … --run-id {prepared.run_id} --dry-run | kubectl apply --server-side -f -",
+        f"  torchnet attach {where} {prepared.run_id}",
+        f"  torchnet down {where} {prepared.run_id} # everything with the label {RUN_LABEL}={prepared.run_id}",
+        "",
+        "What was asked for, and where:",
+    ]
+    for field in shown(job):
+        origin = origins.get(field.path)
+        if origin is not None and origin.layer != DEFAULT:
+            value = printable(_plain(value_at(job, field)), 200).strip()
+            lines += (
+                [f"  {field.path} = {value} ({origin})"] if value else []
+            )  # no arguments are nothing asked for
+    # Of variables only the names: their values may be secrets, and they stand below once already.
+    lines += [
+        f"  env.{name} ({origins[f'env.{name}']})" for name in sorted(job.env) if f"env.{name}" in origins
+    ]
+    return "\n".join(lines)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={text}" for key, text in sorted(value.items()))
+    return str(value)

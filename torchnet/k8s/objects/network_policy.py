@@ -1,0 +1,39 @@
+"""Which pods may connect to the workers, on eth0 and on the rails.
+
+The PyTorch store has no authentication, and neither have the ports that Gloo and NCCL open. So the run's own pods alone
+are allowed. Policies add up: a rule for any other source would open what a policy of the namespace has closed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torchnet.constants import POLICY_ANNOTATION, RUN_LABEL, rail_interface
+from torchnet.k8s.objects.network_annotation import RailAttachment
+
+
+def rules(run_id: str) -> dict[str, Any]:
+    """The spec of both kinds of policy: ingress from the run's own pods, at every port."""
+    own = {"podSelector": {"matchLabels": {RUN_LABEL: run_id}}}
+    return {**own, "policyTypes": ["Ingress"], "ingress": [{"from": [own]}]}
+
+
+def policies(
+    run_id: str, rails: list[RailAttachment], *, on_rails: bool
+) -> list[tuple[str, dict[str, Any], dict[str, str]]]:
+    """(name, object without metadata, annotations) of each policy; one for each attachment where ``on_rails``."""
+    found: list[tuple[str, dict[str, Any], dict[str, str]]] = [
+        (run_id, {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "spec": rules(run_id)}, {})
+    ]
+    seen = set()
+    for number, rail in enumerate(rails):
+        attachment = f"{rail.namespace}/{rail.name}"
+        if on_rails and attachment not in seen:
+            seen.add(attachment)
+            body = {
+                "apiVersion": "k8s.cni.cncf.io/v1beta1",
+                "kind": "MultiNetworkPolicy",
+                "spec": rules(run_id),
+            }
+            found.append((f"{run_id}-{rail_interface(number)}", body, {POLICY_ANNOTATION: attachment}))
+    return found

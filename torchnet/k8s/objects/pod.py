@@ -1,0 +1,356 @@
+"""The pod template of a worker: an init container that prepares, one that trains, and their commands."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torchnet import constants
+from torchnet.config import kubernetes
+from torchnet.config.k8s_values import SECRET_VOLUME, parse_code, parse_secret, parse_toleration, parse_volume
+from torchnet.config.model import JobSpec
+from torchnet.constants import (
+    AGENT_ZIP,
+    ATTEMPT_LABEL,
+    CODE_DIR,
+    CODE_ZIP,
+    INDEX_LABEL,
+    NODE_RANK_LABEL,
+    RUN_LABEL,
+    START_VARIABLE,
+    STATE_DIR,
+    WORK_DIR,
+    rail_interface,
+)
+from torchnet.k8s.objects.builders import RESTRICTED, RESTRICTED_POD, api_access, from_field, mount
+from torchnet.k8s.objects.code_bundle import CodeBundle
+from torchnet.k8s.objects.network_annotation import RailAttachment, device_resources, networks
+from torchnet.k8s.objects.pod_template import DEFAULT_CONTAINER, check_merged, merge
+
+# The Job controller sets it in each container; Kubernetes replaces $(NAME) in arguments.
+INDEX = "$(JOB_COMPLETION_INDEX)"
+
+
+def literal(text: str) -> str:
+    """``text`` as it has to stand in a command, an argument or a variable so that Kubernetes leaves it as it is.
+
+    There ``$(NAME)`` is replaced and ``$$`` is how a dollar is written (k8s.io/kubernetes/third_party/forked/golang/
+    expansion), even where no variable has that name.
+    """
+    return re.sub(r"\$(?=[($])", "$$", text)
+
+
+def processes(job: JobSpec) -> int:
+    """How many processes each worker starts."""
+    return kubernetes.processes(job.kubernetes, job.nproc_per_node)
+
+
+def command(
+    job: JobSpec, run_id: str, phase: str, rails: list[RailAttachment], code: CodeBundle
+) -> list[str]:
+    """The command of the container for ``phase``, prepare or work; the same for every worker."""
+    words = ["python3", f"{CODE_DIR}/{AGENT_ZIP}", "agent", "--phase", phase, "--state", STATE_DIR]
+    if phase == "prepare" and code.code_zip is not None:
+        words += ["--code", f"{CODE_DIR}/{CODE_ZIP}", "--workdir", WORK_DIR]
+    for flag, value in _flags(job, run_id, rails):
+        words += [flag, value]
+    words += ["--measure"] if job.output.measure else []
+    words += ["--module"] if job.module else ["--no-python"] if job.no_python else []
+    return [*words, literal(code.script), *map(literal, job.args)]
+
+
+def _rank0_labels(job: JobSpec, run_id: str) -> str:
+    """So that a worker need not ask for its own pod first, whose labels would tell, too."""
+    rank = NODE_RANK_LABEL if job.kubernetes.form == "pods" else INDEX_LABEL
+    # Pods of two starts of a gang are there side by side for a moment.
+    start = f",{ATTEMPT_LABEL}=$({START_VARIABLE})" if job.kubernetes.form == "jobset" else ""
+    return f"{RUN_LABEL}={run_id},{rank}=0{start}"
+
+
+def _flags(job: JobSpec, run_id: str, rails: list[RailAttachment]) -> Iterator[tuple[str, str]]:
+    run = job.run
+    yield "--run-id", run_id
+    yield "--nnodes", str(job.nnodes)
+    yield "--node-rank", INDEX
+    yield "--name", f"{run_id}-{INDEX}"
+    yield "--nproc-per-node", str(processes(job))
+    if job.kubernetes.static_ips:
+        # Each worker's own addresses stand in TORCHNET_ADDRESS_SOURCE.
+        yield "--rank0", ",".join(rail.addresses[0].partition("/")[0] for rail in rails)
+    else:
+        yield "--address-source", "multus-status"
+        yield "--rank0-labels", _rank0_labels(job, run_id)
+    for number, rail in enumerate(rails):
+        yield "--attachment", f"{rail.namespace}/{rail.name}@{rail_interface(number)}"
+    yield "--family", job.network.family
+    yield "--preflight", job.network.preflight
+    # A JobSet restarts the gang, so that the pods need not; both would multiply.
+    yield "--max-restarts", str(0 if job.kubernetes.form == "jobset" else run.max_restarts)
+    yield "--grace", f"{run.grace:g}"
+    yield "--link-grace", f"{run.link_grace:g}"
+    yield "--stall-timeout", f"{run.stall_timeout:g}"
+    yield "--stall-action", run.stall_action
+    yield "--start-timeout", f"{run.start_timeout:g}"
+    if job.output.min_share is not None:
+        yield "--min-share", f"{job.output.min_share:g}"
+
+
+# Between SIGTERM and the agent's own end: its processes' grace, the others' receipts, the last lines.
+_GRACE_MARGIN = 10
+_DEADLINE_MARGIN = 60
+
+
+def template(
+    job: JobSpec,
+    run_id: str,
+    code: CodeBundle,
+    rails: list[RailAttachment],
+    labels: Mapping[str, str],
+    patch: Mapping[str, Any],
+) -> dict[str, Any]:
+    """A PodTemplateSpec, the same for every worker.
+
+    Args:
+        labels: of the pods, the run's own among them.
+        patch: the user's template, merged over it.
+
+    Raises:
+        UsageError: what is left after the merge is no worker any more.
+    """
+    whole = {
+        "metadata": {
+            "labels": dict(labels),
+            "annotations": {
+                **job.kubernetes.annotations,
+                DEFAULT_CONTAINER: constants.WORKER,
+                constants.NETWORKS_ANNOTATION: networks(rails),
+            },
+        },
+        "spec": _spec(job, run_id, code, rails),
+    }
+    if not patch:
+        return whole
+    merged: dict[str, Any] = merge(whole, patch)
+    check_merged(whole, merged, job.kubernetes.pod_template or "the pod template")
+    return merged
+
+
+def _spec(job: JobSpec, run_id: str, code: CodeBundle, rails: list[RailAttachment]) -> dict[str, Any]:
+    group = job.kubernetes
+    spec: dict[str, Any] = {"restartPolicy": "Never"}
+    if job.run.timeout:
+        # The launcher keeps the time while it is there. This is for when it is not; a Job's own deadline would
+        # delete the pods, and with them their logs.
+        seconds = job.run.start_timeout + job.run.timeout + job.run.grace + _DEADLINE_MARGIN
+        spec["activeDeadlineSeconds"] = math.ceil(seconds)
+    spec |= {
+        "terminationGracePeriodSeconds": math.ceil(job.run.grace) + _GRACE_MARGIN,
+        "enableServiceLinks": False,
+        "automountServiceAccountToken": False,
+    }
+    if not group.static_ips:
+        spec["serviceAccountName"] = group.service_account or run_id
+    elif group.service_account:
+        spec["serviceAccountName"] = group.service_account
+    spec["securityContext"] = _pod_security(group.security)
+    if group.node_selector:
+        spec["nodeSelector"] = dict(sorted(group.node_selector.items()))
+    if group.tolerations:
+        spec["tolerations"] = [parse_toleration(text) for text in group.tolerations]
+    if group.priority_class:
+        spec["priorityClassName"] = group.priority_class
+    if group.image_pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in group.image_pull_secrets]
+    if group.spread != "none":
+        spec["topologySpreadConstraints"] = [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway" if group.spread == "soft" else "DoNotSchedule",
+                "labelSelector": {"matchLabels": {constants.RUN_LABEL: run_id}},
+            }
+        ]
+    return spec | {
+        "initContainers": [_prepare(job, run_id, code, rails)],
+        "containers": [_worker(job, run_id, code, rails)],
+        "volumes": _volumes(job, run_id),
+    }
+
+
+def _pod_security(profile: str) -> dict[str, Any]:
+    if profile == "restricted":
+        # Chowning a large volume at each start takes minutes.
+        return RESTRICTED_POD | {"fsGroupChangePolicy": "OnRootMismatch"}
+    return {"runAsUser": 0, "runAsGroup": 0, "seccompProfile": {"type": "RuntimeDefault"}}
+
+
+def _prepare(job: JobSpec, run_id: str, code: CodeBundle, rails: list[RailAttachment]) -> dict[str, Any]:
+    mounts = [
+        mount("code", constants.CODE_DIR, readOnly=True),
+        mount("token", constants.TOKEN_DIR, readOnly=True),
+        mount("state", constants.STATE_DIR),
+        mount("work", constants.WORK_DIR),
+    ]
+    if not job.kubernetes.static_ips:
+        mounts.append(mount("api", constants.API_DIR, readOnly=True))
+    return {
+        "name": constants.PREPARE,
+        "image": job.kubernetes.image,
+        "command": command(job, run_id, "prepare", rails, code),
+        "env": _own_variables(job),
+        # The worker's own, so that the pod asks for no more than the worker, and its class of service stays.
+        "resources": _resources(job),
+        "securityContext": RESTRICTED,
+        "terminationMessagePolicy": "File",
+        "volumeMounts": mounts,
+    }
+
+
+def _worker(job: JobSpec, run_id: str, code: CodeBundle, rails: list[RailAttachment]) -> dict[str, Any]:
+    group = job.kubernetes
+    place = parse_code(group.code)
+    container: dict[str, Any] = {
+        "name": constants.WORKER,
+        "image": group.image,
+        "command": command(job, run_id, "work", rails, code),
+    }
+    if place.kind != "image":
+        container["workingDir"] = constants.WORK_DIR if place.kind == "configmap" else constants.SCRIPT_DIR
+    secrets = [parse_secret(text) for text in group.secrets]
+    sources = [{"secretRef": {"name": secret.name}} for secret in secrets if not secret.path]
+    if sources:
+        container["envFrom"] = sources
+    security: dict[str, Any] = RESTRICTED
+    if group.security == "rdma":
+        # Pinned memory. Only root gets an added capability into its effective set.
+        security = {"allowPrivilegeEscalation": False, "capabilities": {"add": ["IPC_LOCK"]}}
+    return container | {
+        "env": [*_own_variables(job), *_variables(job)],
+        "resources": _resources(job, {**_gpus(job), **device_resources(rails)}),
+        "securityContext": security,
+        "terminationMessagePolicy": "File",
+        "volumeMounts": _worker_mounts(job),
+    }
+
+
+def _own_variables(job: JobSpec) -> list[dict[str, Any]]:
+    # Which start of the gang this is: pods of two starts are there side by side for a moment.
+    attempt = f"metadata.labels['{constants.ATTEMPT_LABEL}']"
+    ignored = f"metadata.annotations['{constants.IGNORED_ANNOTATION}']"
+    return [
+        *([from_field(constants.REPLACED_VARIABLE, ignored)] if job.kubernetes.form != "pods" else []),
+        *([from_field(constants.START_VARIABLE, attempt)] if job.kubernetes.form == "jobset" else []),
+        from_field("POD_NAME", "metadata.name"),
+        from_field("POD_NAMESPACE", "metadata.namespace"),
+        from_field("POD_UID", "metadata.uid"),
+        from_field(constants.HOST_VARIABLE, "spec.nodeName"),
+        {"name": constants.TOKEN_VARIABLE, "value": f"{constants.TOKEN_DIR}/{constants.TOKEN_KEY}"},
+    ]
+
+
+def _variables(job: JobSpec) -> list[dict[str, Any]]:
+    """The script's. An ordinary uid has no home and no name in most images, and PyTorch's caches ask for both."""
+    variables = {} if job.kubernetes.security == "rdma" else {"HOME": constants.WORK_DIR, "USER": "torchnet"}
+    told = job.tune.variables() | job.env
+    return [{"name": name, "value": literal(value)} for name, value in sorted((variables | told).items())]
+
+
+def _gpus(job: JobSpec) -> dict[str, str]:
+    group = job.kubernetes
+    return {group.gpu_resource: str(group.gpus)} if group.gpus else {}
+
+
+def memory(job: JobSpec) -> str:
+    """A worker's, as a quantity or two: REQUEST:LIMIT."""
+    group = job.kubernetes
+    return group.memory or (f"{16 * group.gpus}Gi" if group.gpus else f"{2 * processes(job)}Gi")
+
+
+def _resources(job: JobSpec, devices: Mapping[str, str] | None = None) -> dict[str, Any]:
+    group = job.kubernetes
+    count = max(1, group.gpus) * (4 if group.gpus else processes(job))
+    cpus = group.cpus or str(count)
+    parts = {"cpu": cpus.partition(":"), "memory": memory(job).partition(":")}
+    extra = dict(sorted((devices or {}).items()))
+    return {
+        "requests": {name: request for name, (request, _, _) in parts.items()} | extra,
+        "limits": {name: limit or request for name, (request, _, limit) in parts.items()} | extra,
+    }
+
+
+def _worker_mounts(job: JobSpec) -> list[dict[str, Any]]:
+    place = parse_code(job.kubernetes.code)
+    mounts = [
+        mount("code", constants.CODE_DIR, readOnly=True),
+        mount("token", constants.TOKEN_DIR, readOnly=True),
+        mount("state", constants.STATE_DIR),
+        mount("work", constants.WORK_DIR),
+        # The kubelet leaves a path alone that is mounted; so the peers' names are there without root.
+        mount("state", "/etc/hosts", subPath="hosts", readOnly=True),
+        mount("shm", "/dev/shm"),
+    ]
+    if place.kind == "pvc":
+        mounts.append(
+            mount("script", constants.SCRIPT_DIR, **({"subPath": place.path} if place.path else {}))
+        )
+    for text in job.kubernetes.volumes:
+        volume = parse_volume(text)
+        mounts.append(mount(volume.name, volume.path, **({"readOnly": True} if volume.read_only else {})))
+    for number, secret in enumerate(parse_secret(text) for text in job.kubernetes.secrets):
+        if secret.path:
+            mounts.append(mount(f"{SECRET_VOLUME}{number}", secret.path, readOnly=True))
+    return mounts
+
+
+def _volumes(job: JobSpec, run_id: str) -> list[dict[str, Any]]:
+    group = job.kubernetes
+    place = parse_code(group.code)
+    secret = group.token_secret or f"{run_id}-token"
+    shm: dict[str, Any] = {"medium": "Memory"} | ({"sizeLimit": group.shm_size} if group.shm_size else {})
+    volumes: list[dict[str, Any]] = [
+        {"name": "code", "configMap": {"name": f"{run_id}-code"}},
+        {
+            "name": "token",
+            "secret": {
+                "secretName": secret,
+                "defaultMode": 0o440,
+                "items": [{"key": constants.TOKEN_KEY, "path": constants.TOKEN_KEY}],
+            },
+        },
+        {"name": "state", "emptyDir": {"sizeLimit": "64Mi"}},
+        {"name": "work", "emptyDir": {}},
+        {"name": "shm", "emptyDir": shm},
+    ]
+    if not group.static_ips:
+        volumes.append(api_access("api", defaultMode=0o440))
+    if place.kind == "pvc":
+        volumes.append({"name": "script", "persistentVolumeClaim": {"claimName": place.claim}})
+    volumes += [_user_volume(text) for text in group.volumes]
+    for number, one in enumerate(parse_secret(text) for text in group.secrets):
+        if one.path:
+            volumes.append(
+                {
+                    "name": f"{SECRET_VOLUME}{number}",
+                    "secret": {"secretName": one.name, "defaultMode": 0o440},
+                }
+            )
+    return volumes
+
+
+def _user_volume(text: str) -> dict[str, Any]:
+    volume = parse_volume(text)
+    if volume.kind == "pvc":
+        claim: dict[str, Any] = {"claimName": volume.source}
+        return {
+            "name": volume.name,
+            "persistentVolumeClaim": claim | ({"readOnly": True} if volume.read_only else {}),
+        }
+    if volume.kind == "configmap":
+        return {"name": volume.name, "configMap": {"name": volume.source}}
+    if volume.kind == "secret":
+        return {"name": volume.name, "secret": {"secretName": volume.source, "defaultMode": 0o440}}
+    if volume.kind == "hostpath":
+        return {"name": volume.name, "hostPath": {"path": volume.source}}
+    return {"name": volume.name, "emptyDir": {"sizeLimit": volume.source} if volume.source else {}}

@@ -1,0 +1,97 @@
+"""A run's name, and the secret that its workers prove to each other.
+
+The secret is an HMAC of the run's name and namespace under a key of the user's own, made once on this machine: so a dry
+run prints the same text each time, and nobody without the key can tell a job's secret from its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+from collections.abc import Mapping
+
+from torchnet.errors import UsageError
+from torchnet.text import printable
+
+_BYTES = 32
+_WAY_OUT = "--token-secret NAME names a Secret that is there already, with the key token"
+
+
+def run_name(script: str, random: str) -> str:
+    """A run id of the script's name and some randomness: a DNS-1123 label that begins with a letter."""
+    stem = re.sub(r"[^a-z0-9]+", "-", os.path.splitext(os.path.basename(script))[0].lower()).strip("-")
+    stem = stem if stem[:1].isalpha() else f"run-{stem}".rstrip("-")
+    return f"{stem[:32].rstrip('-')}-{random}"
+
+
+def new_run_name(script: str) -> str:
+    """A name that no other run has."""
+    return run_name(script, secrets.token_hex(3))
+
+
+def token(key: bytes, run_id: str, namespace: str) -> str:
+    """The secret of a run, 64 hexadecimal digits."""
+    return hmac.new(key, f"torchnet/{namespace}/{run_id}".encode(), hashlib.sha256).hexdigest()
+
+
+def key_path(environ: Mapping[str, str]) -> str:
+    """Where the key is kept (XDG Base Directory Specification)."""
+    base = environ.get("XDG_CONFIG_HOME", "")
+    if not os.path.isabs(base):
+        base = os.path.join(os.path.expanduser("~"), ".config")
+    return os.path.join(base, "torchnet", "key")
+
+
+def user_key(environ: Mapping[str, str]) -> bytes:
+    """The user's key, made where there is none yet: 32 bytes that only the user can read.
+
+    Raises:
+        UsageError: it can neither be read nor made, or others can read it.
+    """
+    path = key_path(environ)
+    try:
+        return _read(path) or _make(path)
+    except OSError as error:
+        what = (error.strerror or str(error)).lower()
+        raise UsageError(
+            f"the key that runs' secrets are made from, {printable(path, 200)}: {what}", fix=_WAY_OUT
+        ) from None
+
+
+def _read(path: str) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return b""
+    with open(descriptor, "rb") as file:
+        status, data = os.fstat(descriptor), file.read(_BYTES + 1)
+    shown = printable(path, 200)
+    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        raise UsageError(
+            f"{shown} is not yours alone, and the secrets of runs are made from it", fix=f"rm {shown}"
+        )
+    if len(data) != _BYTES:
+        raise UsageError(f"{shown} does not hold {_BYTES} bytes", fix=f"rm {shown}")
+    return data
+
+
+def _make(path: str) -> bytes:
+    """Written beside its place and linked there, so that two launches at once end up with one key."""
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    made = f"{path}.{secrets.token_hex(8)}"
+    descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(_BYTES))
+            file.flush()
+            os.fsync(descriptor)
+        try:
+            os.link(made, path)
+        except FileExistsError:
+            pass
+    finally:
+        os.unlink(made)
+    return _read(path)

@@ -1,0 +1,132 @@
+"""All objects of a run: what has to be read for them, and the objects, with the same bytes for the same arguments."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torchnet import constants
+from torchnet.config.k8s_values import parse_code
+from torchnet.config.kubernetes import wrong_run_id
+from torchnet.config.model import JobSpec
+from torchnet.config.script_check import check_script
+from torchnet.errors import UsageError
+from torchnet.k8s.objects import workloads
+from torchnet.k8s.objects.builders import binding, discovery_rules, role, service_account
+from torchnet.k8s.objects.code_bundle import CodeBundle, gather
+from torchnet.k8s.objects.network_annotation import rails_of
+from torchnet.k8s.objects.network_policy import policies
+from torchnet.k8s.objects.pod import template
+from torchnet.k8s.objects.pod_template import load
+from torchnet.k8s.objects.run_identity import new_run_name, token, user_key
+
+WORKLOADS = ("Job", "JobSet", "Pod")
+
+
+def objects(
+    job: JobSpec,
+    run_id: str,
+    namespace: str,
+    token: str,
+    code: CodeBundle,
+    pod_template: Mapping[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """Every object of the run, in the order of creation; the workload (of plain Pods: all of them) comes last.
+
+    Args:
+        token: the workers' common secret; not used with ``--token-secret``.
+        code: what `torchnet.k8s.objects.code_bundle.gather` read.
+        pod_template: what `torchnet.k8s.objects.pod_template.load` read.
+
+    Raises:
+        UsageError: the run's name or the user's template cannot be used.
+    """
+    group = job.kubernetes
+    if problems := wrong_run_id(run_id, group.form, job.nnodes):
+        raise UsageError("\n  ".join(["the run cannot be called so:", *problems]), fix="--run-id NAME")
+    rails = rails_of(job, namespace)
+    labels = {**dict(sorted(group.labels.items())), constants.RUN_LABEL: run_id, **constants.COMMON_LABELS}
+    notes = dict(sorted(group.annotations.items()))
+
+    def named(name: str, body: Mapping[str, Any], more: Mapping[str, str] | None = None) -> dict[str, Any]:
+        metadata: dict[str, Any] = {"name": name, "namespace": namespace, "labels": dict(labels)}
+        if notes or more:
+            metadata["annotations"] = {**notes, **(more or {})}
+        head = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": metadata}
+        return head | {key: value for key, value in body.items() if key not in head}
+
+    found = [named(f"{run_id}-code", _code(code))]
+    if not group.token_secret:
+        data = {constants.TOKEN_KEY: base64.b64encode(token.encode()).decode()}
+        found.append(
+            named(
+                f"{run_id}-token",
+                {"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "immutable": True, "data": data},
+            )
+        )
+    if not group.service_account and not group.static_ips:
+        found += [named(run_id, body) for body in _rights(run_id, namespace)]
+    if group.network_policy == "isolate":
+        for name, body, more in policies(run_id, rails, on_rails=group.multi_network_policy):
+            found.append(named(name, body, more))
+    pods = template(job, run_id, code, rails, labels, pod_template or {})
+    return found + workloads.of(job, run_id, pods, rails, named)
+
+
+def workload(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """The Job, the JobSet, or the first of the plain Pods."""
+    return next(one for one in found if one["kind"] in WORKLOADS)
+
+
+def pod_of(found: list[dict[str, Any]], index: int = 0) -> dict[str, Any]:
+    """Worker ``index``'s Pod as the controller would make it, for a dry run: policies and quotas judge Pods alone."""
+    return workloads.pod_of([one for one in found if one["kind"] in WORKLOADS], index)
+
+
+def _code(code: CodeBundle) -> dict[str, Any]:
+    files = {constants.AGENT_ZIP: code.torchnet_zip, constants.CODE_ZIP: code.code_zip}
+    data = {name: base64.b64encode(zipped).decode() for name, zipped in files.items() if zipped is not None}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "immutable": True, "binaryData": data}
+
+
+def _rights(run_id: str, namespace: str) -> list[dict[str, Any]]:
+    return [
+        service_account(run_id, namespace) | {"automountServiceAccountToken": False},
+        role(run_id, discovery_rules(), namespace),
+        binding(run_id, run_id, (run_id, namespace), namespace),
+    ]
+
+
+@dataclass(frozen=True)
+class RenderedRun:
+    """``left_out`` has a line for each file of the script's folder that could not travel."""
+
+    run_id: str
+    namespace: str
+    objects: list[dict[str, Any]]
+    left_out: tuple[str, ...]
+
+
+def prepare(job: JobSpec, cwd: str, namespace: str, environ: Mapping[str, str]) -> RenderedRun:
+    """Read the script's folder, the pod template and the user's key, and render.
+
+    A run without a name gets one. Relative paths are relative to ``cwd``.
+
+    Raises:
+        UsageError: the script, its folder or the template cannot be used; nothing has been called.
+    """
+    run_id = job.run_id or new_run_name(job.script)
+    # A module or a command may be the image's; a file that travels has to be here.
+    if parse_code(job.kubernetes.code).kind == "configmap" and not job.module and not job.no_python:
+        wrong = check_script(job, cwd)
+        if wrong:
+            raise UsageError("\n  ".join(["the script cannot be run:", *wrong]), fix="torchnet launch --help")
+    path = job.kubernetes.pod_template
+    patch = load(os.path.join(cwd, path)) if path else None
+    code = gather(job, cwd, environ)
+    secret = "" if job.kubernetes.token_secret else token(user_key(environ), run_id, namespace)
+    found = objects(job, run_id, namespace, secret, code, patch)
+    return RenderedRun(run_id, namespace, found, code.left_out)

@@ -1,0 +1,165 @@
+"""What starts the pods: an Indexed Job, a JobSet around one, or plain Pods."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import torchnet
+from torchnet import constants
+from torchnet.config.model import JobSpec
+from torchnet.k8s.objects.network_annotation import RailAttachment, networks, source
+from torchnet.k8s.objects.pod import processes
+
+_GROUP_LABEL, _GROUP_COUNT = "kueue.x-k8s.io/pod-group-name", "kueue.x-k8s.io/pod-group-total-count"
+# A pod that finds its address taken asks for another one so, a few times (torchnet.agent.join).
+_REPLACE = {"containerName": constants.PREPARE, "operator": "In", "values": [constants.REPLACE_CODE]}
+_TRAINED = {"containerName": constants.WORKER, "operator": "NotIn", "values": [0]}
+_TAKEN_AWAY = {"onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+_INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
+
+Named = Callable[..., dict[str, Any]]
+
+
+def of(
+    job: JobSpec, run_id: str, pods: dict[str, Any], rails: list[RailAttachment], named: Named
+) -> list[dict[str, Any]]:
+    """The workload's objects; ``named`` gives each its metadata."""
+    form = job.kubernetes.form
+    about = {
+        "nnodes": job.nnodes,
+        "nproc_per_node": processes(job),
+        "network": "static" if job.kubernetes.static_ips else "multus-status",
+        "version": torchnet.__version__,
+    }
+    notes = {constants.SPEC_ANNOTATION: json.dumps(about)}
+    if form == "pods":
+        return _pods(job, run_id, pods, rails, notes, named)
+    if form == "job":
+        body: dict[str, Any] = {"apiVersion": "batch/v1", "kind": "Job", "spec": _job(job, pods)}
+    else:
+        body = {"apiVersion": "jobset.x-k8s.io/v1alpha2", "kind": "JobSet", "spec": _jobset(job, pods)}
+    whole = named(run_id, body, notes)
+    if job.kubernetes.queue:
+        whole["metadata"]["labels"][constants.QUEUE_LABEL] = job.kubernetes.queue
+    return [whole]
+
+
+def _job(job: JobSpec, pods: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "completionMode": "Indexed",
+        "completions": job.nnodes,
+        "parallelism": job.nnodes,
+        # `backoffLimit: 0` would delete the other pods at the first failure, with their logs and receipts.
+        "backoffLimitPerIndex": 0,
+        # Only what has really ended is replaced: two workers with one number would be one too many.
+        "podReplacementPolicy": "Failed",
+        "podFailurePolicy": {"rules": _rules(restarts=job.kubernetes.form == "jobset")},
+        "template": pods,
+    }
+
+
+def _rules(*, restarts: bool) -> list[dict[str, Any]]:
+    """What becomes of a worker that failed, by the first rule that fits; else its index has failed."""
+    # Who has trained is not replaced: the new one would wait for a rank 0 that is at its end. The others lose it, and
+    # end; `FailJob` would delete them at it, with their logs and receipts.
+    trained = {"action": "FailIndex", "onExitCodes": _TRAINED}
+    if not restarts:
+        # An evicted worker is replaced; until the barrier, the others find the new one.
+        return [trained, {"action": "Ignore", **_TAKEN_AWAY}, {"action": "Ignore", "onExitCodes": _REPLACE}]
+    # Until the barrier another pod does, also for one that was told to stop: evicted, preempted, deleted.
+    again = {**_REPLACE, "values": [constants.REPLACE_CODE, constants.STOPPED_CODE]}
+    # What the cluster takes away without an end of its own may have trained: its node is gone. The gang starts again.
+    return [trained, {"action": "Ignore", "onExitCodes": again}, {"action": "FailJob", **_TAKEN_AWAY}]
+
+
+def _jobset(job: JobSpec, pods: dict[str, Any]) -> dict[str, Any]:
+    return {
+        # Spelt out what its webhooks would add: without them the controller stumbles over what is missing.
+        "network": {"enableDNSHostnames": True, "publishNotReadyAddresses": True},
+        "successPolicy": {"operator": "All"},
+        "failurePolicy": {"maxRestarts": job.run.max_restarts, "restartStrategy": "BlockingRecreate"},
+        "replicatedJobs": [
+            {
+                "name": constants.JOBSET_JOB,
+                "replicas": 1,
+                "template": {
+                    "metadata": {"labels": dict(pods["metadata"]["labels"])},
+                    "spec": _job(job, pods),
+                },
+            }
+        ],
+    }
+
+
+def _pods(
+    job: JobSpec,
+    run_id: str,
+    pods: dict[str, Any],
+    rails: list[RailAttachment],
+    notes: dict[str, str],
+    named: Named,
+) -> list[dict[str, Any]]:
+    labels, annotations = pods["metadata"]["labels"], pods["metadata"].get("annotations", {})
+    if job.kubernetes.queue:
+        labels = labels | {constants.QUEUE_LABEL: job.kubernetes.queue, _GROUP_LABEL: run_id}
+        annotations = annotations | {_GROUP_COUNT: str(job.nnodes)}
+    # What all pods have in common is one and the same dict: so it is written as text only once.
+    namespace = named(run_id, {"apiVersion": "v1", "kind": "Pod"})["metadata"]["namespace"]
+    found = []
+    for index in range(job.nnodes):
+        variables = {_INDEX_VARIABLE: str(index)}
+        own = annotations
+        if job.kubernetes.static_ips:
+            variables["TORCHNET_ADDRESS_SOURCE"] = source(rails, index)
+            own = own | {constants.NETWORKS_ANNOTATION: networks(rails, index)}
+        metadata = {
+            "name": f"{run_id}-{index}",
+            "namespace": namespace,
+            "labels": {**labels, constants.NODE_RANK_LABEL: str(index)},
+            "annotations": own if index else own | notes,
+        }
+        spec = _with_variables(pods["spec"], variables)
+        found.append({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+    return found
+
+
+def _with_variables(spec: dict[str, Any], variables: dict[str, str]) -> dict[str, Any]:
+    """``spec`` with further variables in torchnet's two containers; what is the same is shared, not copied."""
+    more = [{"name": name, "value": value} for name, value in variables.items()]
+    changed = {}
+    for key in ("initContainers", "containers"):
+        changed[key] = [
+            one | {"env": [*more, *one.get("env", ())]}
+            if one["name"] in (constants.PREPARE, constants.WORKER)
+            else one
+            for one in spec[key]
+        ]
+    return spec | changed
+
+
+def pod_of(found: list[dict[str, Any]], index: int) -> dict[str, Any]:
+    """See `torchnet.k8s.objects.run_objects.pod_of`."""
+    first = found[0]
+    if first["kind"] == "Pod":
+        return found[index]
+    spec, run_id, hostname = first["spec"], first["metadata"]["name"], first["metadata"]["name"]
+    labels: dict[str, str] = {}
+    if first["kind"] == "JobSet":
+        job = spec["replicatedJobs"][0]
+        hostname = f"{run_id}-{job['name']}-0"
+        labels = {
+            "jobset.sigs.k8s.io/jobset-name": run_id,
+            "jobset.sigs.k8s.io/replicatedjob-name": job["name"],
+        }
+        spec = job["template"]["spec"]
+    pods = spec["template"]
+    labels |= {constants.INDEX_LABEL: str(index), "batch.kubernetes.io/job-name": hostname}
+    metadata = pods["metadata"] | {
+        "name": f"{hostname}-{index}-00000",
+        "namespace": first["metadata"]["namespace"],
+        "labels": {**pods["metadata"]["labels"], **labels},
+    }
+    made = _with_variables(pods["spec"], {_INDEX_VARIABLE: str(index)}) | {"hostname": f"{hostname}-{index}"}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": made}

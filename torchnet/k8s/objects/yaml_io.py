@@ -1,0 +1,297 @@
+"""YAML in and out: files of users read within bounds, and objects written as text for ``kubectl apply``.
+
+Reading (PyYAML) is limited to 1 MiB, 20,000 values and 60 levels, without tags and aliases: a few aliases make a
+document of any size. Writing is reproducible and readable: text of several lines becomes a literal block, so that a
+script or a network configuration in it can be read; other text is unquoted only where neither YAML 1.1 (PyYAML,
+kubectl) nor 1.2 could read it as another type.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import groupby
+from typing import Any, ClassVar
+
+from torchnet.text import printable
+
+SIZE_LIMIT, NODES_LIMIT, DEPTH_LIMIT = 1 << 20, 20_000, 60
+
+
+class YamlError(Exception):
+    """What is wrong with a file, after its name."""
+
+
+def read_file(path: str | os.PathLike[str]) -> Any:
+    """The document in the file at ``path``. Raises `YamlError`."""
+    try:
+        with open(path, "rb") as file:
+            return read(file.read(SIZE_LIMIT + 1))
+    except OSError as error:
+        raise YamlError((error.strerror or str(error)).lower()) from None
+    except ValueError:
+        raise YamlError("has a NUL character in its name") from None
+
+
+def read(data: bytes) -> Any:
+    """The one document in ``data``: dicts with text as keys, lists, text, whole numbers, booleans, None.
+
+    Raises:
+        YamlError: it is no such document.
+    """
+    if len(data) > SIZE_LIMIT:
+        raise YamlError(f"has more than {SIZE_LIMIT} bytes, and no more are read")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise YamlError(f"is not UTF-8 (byte {error.start})") from None
+    return _document(text)
+
+
+def _document(text: str) -> Any:
+    import yaml
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc, unused-ignore]
+        """Plain data only: dates stay text, as they do for kubectl."""
+
+        yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
+            first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
+    try:
+        depth = 0
+        for number, event in enumerate(yaml.parse(text, Loader)):
+            if isinstance(event, yaml.AliasEvent):
+                raise YamlError(
+                    f"line {event.start_mark.line + 1}: aliases (*name) are not read; write it out"
+                )
+            if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
+                depth += 1
+            elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+                depth -= 1
+            if depth > DEPTH_LIMIT or number > NODES_LIMIT:
+                raise YamlError(
+                    "is nested too deeply" if depth > DEPTH_LIMIT else f"has more than {NODES_LIMIT} values"
+                )
+        loader = Loader(text)
+        try:
+            node = loader.get_single_node()
+            _check_keys(node, yaml)
+            document = loader.construct_document(node) if node is not None else None
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark is not None else ""
+        raise YamlError(f"{where}{printable(str(getattr(error, 'problem', None) or error), 200)}") from None
+    except (RecursionError, ValueError, OverflowError):
+        raise YamlError("holds a value that cannot be read") from None
+    _check_plain(document, "")
+    return document
+
+
+def _check_keys(node: Any, yaml: Any) -> None:
+    """No key twice: PyYAML would take the last one in silence."""
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
+                raise YamlError(f"line {key.start_mark.line + 1}: a key is no plain text")
+            if key.value in seen:
+                raise YamlError(f"line {key.start_mark.line + 1}: {printable(key.value, 80)} stands twice")
+            seen.add(key.value)
+            _check_keys(value, yaml)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _check_keys(item, yaml)
+
+
+def _check_plain(value: Any, place: str) -> None:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise YamlError(
+                    f"{place or 'the file'}: the key {printable(repr(key), 80)} is no text; put it into quotes"
+                )
+            _check_plain(inner, f"{place}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            _check_plain(inner, f"{place}[{number}]")
+    elif isinstance(value, float) or not isinstance(value, (str, int, bool, type(None))):
+        raise YamlError(
+            f"{printable(place, 200)}: {printable(repr(value), 80)} is neither text nor a whole number"
+        )
+
+
+WIDTH = 100  # of comments
+
+# No digit, sign, quote or indicator at the start; no space; no colon at the end. IPv6 ranges may stand bare.
+_BARE = re.compile(r"[A-Za-z_/][A-Za-z0-9_./@:+,-]*(?<!:)")
+# What YAML 1.1 reads as a boolean or null when it stands bare.
+_RESERVED = frozenset(("on", "off", "yes", "no", "y", "n", "true", "false", "null"))
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One object for the API server, with comments for its readers.
+
+    ``notes`` maps places in ``body`` (``spec.template.spec.containers[0].args``; "" is the object itself) to
+    the comment above that place. JSON has no comments and leaves them out.
+    """
+
+    body: Mapping[str, Any]
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+
+def as_json(manifests: Sequence[Manifest]) -> str:
+    """One ``v1`` List of all objects, as ``kubectl apply -f`` takes it."""
+    items = [manifest.body for manifest in manifests]
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": items}, indent=2) + "\n"
+
+
+def as_yaml(manifests: Sequence[Manifest], head: str = "") -> str:
+    """A document for each object, with its notes as comments; ``head`` becomes a comment above all.
+
+    What several objects share (the same list or dict, not an equal one) is written once and copied from then on:
+    ten thousand pods of one template differ in little.
+    """
+    seen: _Seen = {}
+    texts = [_emit_document(manifest, seen) for manifest in manifests]
+    comment = "".join(f"{line}\n" for line in _comment(head))
+    return f"{comment}---\n" + "---\n".join(texts)
+
+
+_Seen = dict[tuple[int, str], str]
+_Notes = dict[str, str]
+
+
+def _emit_document(manifest: Manifest, seen: _Seen) -> str:
+    notes = dict(manifest.notes)
+    text = _note("", notes, "") + _mapping(manifest.body, "", notes, "", {} if notes else seen)
+    if notes:
+        raise ValueError(f"notes on places that do not exist: {', '.join(sorted(notes))}")
+    return text
+
+
+def _note(place: str, notes: _Notes, indent: str) -> str:
+    """The comment at ``place``, which is taken out of ``notes``."""
+    return "".join(f"{indent}{line}\n" for line in _comment(notes.pop(place))) if place in notes else ""
+
+
+def _comment(text: str) -> Iterator[str]:
+    for line in _filled(text):
+        yield f"# {printable(line)}".rstrip()
+
+
+def _filled(text: str) -> Iterator[str]:
+    """Paragraphs filled to `WIDTH`. A line that is indented is a command to copy: it stays as it is."""
+    lines = text.splitlines()
+    for kept, group in groupby(lines, key=lambda line: not line or line.startswith(" ")):
+        if kept:
+            yield from group
+        else:
+            yield from textwrap.wrap(" ".join(group), WIDTH, break_on_hyphens=False, break_long_words=False)
+
+
+def _mapping(value: Mapping[str, Any], path: str, notes: _Notes, indent: str, seen: _Seen) -> str:
+    parts = []
+    for key, item in value.items():
+        place = f"{path}.{key}" if path else key
+        note = _note(place, notes, indent) if notes else ""
+        parts.append(f"{note}{indent}{_text(key)}:{_value(item, place, notes, indent, seen)}")
+    return "".join(parts)
+
+
+def _value(item: Any, place: str, notes: _Notes, indent: str, seen: _Seen) -> str:
+    """What stands after a key and its colon, with the line's end."""
+    if isinstance(item, str):
+        return f" {_block(item, f'{indent}  ')}" if _is_block(item) else f" {_text(item)}\n"
+    if isinstance(item, (dict, Mapping)) and item:
+        return "\n" + _once(_mapping, item, place, notes, f"{indent}  ", seen)
+    if isinstance(item, (list, tuple)) and item:
+        return "\n" + _once(_items, item, place, notes, indent, seen)
+    return f" {_scalar(item)}\n"
+
+
+def _once(write: Callable[..., str], item: Any, place: str, notes: _Notes, indent: str, seen: _Seen) -> str:
+    """``write``, or what it wrote before: kept from the second time on, for most is met only once."""
+    key = (id(item), indent)
+    text = seen.get(key)
+    if text:
+        return text
+    written = write(item, place, notes, indent, seen)
+    seen[key] = "" if text is None else written
+    return written
+
+
+def _items(value: Sequence[Any], path: str, notes: _Notes, indent: str, seen: _Seen) -> str:
+    deeper = f"{indent}  "
+    parts = []
+    for number, item in enumerate(value):
+        place = f"{path}[{number}]"
+        if notes:
+            parts.append(_note(place, notes, indent))
+        if isinstance(item, (dict, Mapping)) and item:
+            text = _once(_mapping, item, place, notes, deeper, seen)
+        elif isinstance(item, (list, tuple)) and item:
+            text = _once(_items, item, place, notes, deeper, seen)
+        elif isinstance(item, str) and _is_block(item):
+            text = f"{deeper}{_block(item, f'{deeper}  ')}"
+        else:
+            text = f"{deeper}{_scalar(item)}\n"
+        parts.append(f"{indent}- {text[len(deeper) :]}")
+    return "".join(parts)
+
+
+def _is_block(text: str) -> bool:
+    """Whether a literal block gives back ``text`` exactly, without an indentation indicator."""
+    if "\n" not in text:
+        return False
+    lines = text.removesuffix("\n").split("\n")
+    return (
+        all(line.isprintable() for line in lines)
+        and bool(lines[0].strip())
+        and not lines[0].startswith(" ")
+        and bool(lines[-1].strip())
+    )
+
+
+def _block(text: str, indent: str) -> str:
+    lines = text.removesuffix("\n").split("\n")
+    return f"|{'' if text.endswith(chr(10)) else '-'}\n" + "".join(
+        f"{indent}{line}\n" if line else "\n" for line in lines
+    )
+
+
+@lru_cache(maxsize=4096)
+def _short(value: str) -> str:
+    if _BARE.fullmatch(value) and value.lower() not in _RESERVED:
+        return value
+    if '"' in value and value.isprintable():
+        return "'" + value.replace("'", "''") + "'"
+    # What is not printable becomes \xNN, \uNNNN or \UNNNNNNNN, which are YAML's escapes, too.
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{printable(escaped)}"'
+
+
+def _text(value: str) -> str:
+    # Names come again and again; archives do not, and are not kept.
+    return _short(value) if len(value) <= 400 else _short.__wrapped__(value)
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, str):
+        return _text(value)
+    if value is None or isinstance(value, (bool, int)):
+        return json.dumps(value)
+    if isinstance(value, Mapping) and not value:
+        return "{}"
+    if isinstance(value, (list, tuple)) and not value:
+        return "[]"
+    raise TypeError(f"{type(value).__name__} is no plain data")

@@ -1,0 +1,1 @@
+"""A run on Kubernetes: submission, monitoring, logs, outcome, deletion."""

@@ -1,0 +1,264 @@
+"""The runs of a namespace: found by their label, summarised for people and for programs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torchnet.constants import RUN_LABEL
+from torchnet.errors import ClusterError, UsageError
+from torchnet.k8s.client.api import ApiClient
+from torchnet.k8s.client.api_errors import ApiCall, ApiRefusal
+from torchnet.k8s.client.kinds import JOB, JOBSET, POD, selector
+from torchnet.k8s.run.outcome import first_failure
+from torchnet.k8s.run.run_info import RunInfo, facts
+from torchnet.k8s.run.suspension import evicted, suspension, terminal
+from torchnet.k8s.run.worker_set import WorkerSet, WorkerStatus, seconds
+from torchnet.text import listed, printable
+
+Object = dict[str, Any]
+_REASON = 200  # characters of what the cluster says of a run or a worker
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run as ``torchnet status`` shows it. ``exit_code`` is None while it runs."""
+
+    run: str
+    namespace: str
+    workload: str
+    ready: int
+    total: int
+    state: str
+    reason: str
+    age_s: float
+    exit_code: int | None
+    workers: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class RunTable:
+    """``remark``: what may be missing among the rows, and why."""
+
+    rows: list[RunRow]
+    remark: str = ""
+
+
+def table(door: ApiClient, namespace: str, run: str | None = None) -> RunTable:
+    """All runs of the namespace, or this one, the newest first.
+
+    Raises:
+        UsageError: there is no such run.
+        ClusterError: jobs or pods may not be listed, or the server cannot be reached.
+    """
+    there = survey(door, namespace, run)
+    if run is not None and run not in there.names:
+        raise there.missing(run)
+    query = {"labelSelector": selector(run) if run else RUN_LABEL}
+    answer = door.call("GET", POD.path(namespace), POD.call("list", namespace), query=query)
+    pods: dict[str, list[Object]] = {name: [] for name in there.names}
+    for pod in answer.get("items") or ():
+        pods.setdefault(str((pod["metadata"].get("labels") or {}).get(RUN_LABEL)), []).append(pod)
+    found = [_row(body, pods[name], detailed=run is not None) for name, body in there.found.items()]
+    found += [
+        _unknown(body, pods[name], JOBSET.name, "its JobSet could not be looked at")
+        for name, body in there.hidden.items()
+    ]
+    return RunTable(sorted(found, key=lambda row: row.age_s), there.remark)
+
+
+def _unknown(body: Object, pods: Sequence[Object], workload: str, why: str) -> RunRow:
+    meta = body["metadata"]
+    age = round(max(0.0, time.time() - seconds(meta.get("creationTimestamp"))), 0)
+    name = str((meta.get("labels") or {}).get(RUN_LABEL))
+    return RunRow(
+        name, meta["namespace"], workload, 0, len(pods), "unknown", printable(why, _REASON), age, None
+    )
+
+
+def _row(workload: Object, pods: Sequence[Object], *, detailed: bool) -> RunRow:
+    try:
+        known = facts(workload)
+    except UsageError as error:
+        # One damaged run (or what a verification left) must not hide the others.
+        return _unknown(workload, pods, workload["kind"], error.text)
+    gang = WorkerSet(known.nnodes, restarts=known.restarts, replaces=known.kind is not POD)
+    gang.listed(pods)
+    found = suspension(workload)
+    gang.forget(pod["metadata"]["uid"] for pod in pods if found.ended(pod, gone=False))
+    workers = gang.workers()
+    state, reason, code = _state(known, workload, workers, pods)
+    details = tuple(
+        {
+            "worker": known.node(rank),
+            "pod": one.pod,
+            "node": one.node,
+            "state": one.stage,
+            "reason": printable(one.why or (one.ended.why if one.ended else ""), _REASON),
+            "exit_code": one.ended.code if one.ended else None,
+        }
+        for rank, one in workers.items()
+    )
+    return RunRow(
+        run=known.run,
+        namespace=known.namespace,
+        workload=known.kind.name,
+        ready=sum(one.started and one.ended is None for one in workers.values()),
+        total=known.nnodes,
+        state=state,
+        reason=printable(reason, _REASON),
+        age_s=round(max(0.0, time.time() - known.made), 0),
+        exit_code=code,
+        workers=details if detailed else (),
+    )
+
+
+def _state(
+    known: RunInfo, workload: Object, workers: dict[int, WorkerStatus], pods: Sequence[Object]
+) -> tuple[str, str, int | None]:
+    found = suspension(workload)
+    if found.active and not workload["metadata"].get("deletionTimestamp"):
+        return found.state, found.reason(known.kind.name), None
+    if known.kind is POD and (why := evicted((pod, False) for pod in pods)):
+        return "evicted", why, None
+    failure = first_failure(known, workers)
+    ended = [one for one in workers.values() if one.ended is not None]
+    if len(ended) == known.nnodes and not (known.restarts and not terminal(workload)):
+        if failure is None:
+            job = ended[0].ended.message.job if ended[0].ended and ended[0].ended.message else None
+            code = min(255, int(job["exit_code"])) if job else 0
+            return ("done", "", 0) if code == 0 else ("failed", str((job or {}).get("reason") or ""), code)
+        return "failed", failure.text.partition("\n")[0], failure.code
+    if workload["metadata"].get("deletionTimestamp"):
+        return "stopping", "", None
+    if failure is not None and not known.restarts:
+        return "failing", failure.text.partition("\n")[0], None
+    started = [one for one in workers.values() if one.started]
+    if len(started) == known.nnodes:
+        return "running", "", None
+    if not workers and terminal(workload):
+        return "ended", "its pods are gone", None
+    why = next((one.why for one in workers.values() if one.failing), "")
+    return "starting", why or next((one.why for one in workers.values() if one.why), "no pod yet"), None
+
+
+def as_json(row: RunRow) -> dict[str, Any]:
+    """For ``-o json``."""
+    return asdict(row) | {"workers": list(row.workers)}
+
+
+@dataclass(frozen=True)
+class RunSearch:
+    """By run: the JobSet, the Job or the first pod that it is known by.
+
+    ``hidden`` are runs of which only what their JobSet has made may be looked at; ``unseen`` is why (None where JobSets
+    may be looked at, or the cluster knows none).
+    """
+
+    namespace: str
+    found: Mapping[str, Object]
+    hidden: Mapping[str, Object]
+    unseen: ApiRefusal | None = None
+
+    @property
+    def names(self) -> list[str]:
+        return sorted({*self.found, *self.hidden})
+
+    @property
+    def remark(self) -> str:
+        """What a list of the runs has to say of those that may be missing; "" where none can be."""
+        return f"JobSets could not be looked at: {self.unseen}" if self.unseen else ""
+
+    def missing(self, run: str) -> UsageError | ClusterError:
+        """The error for a run that is not ``found``."""
+        name = printable(run, 80)
+        if self.unseen and run in self.hidden:
+            text = (
+                f"the run {name} could not be looked at, but for what its JobSet has made: {self.unseen.text}"
+            )
+            return ClusterError(text, fix=self.unseen.fix)
+        return self._none(f"there is no run {name} in namespace", f"torchnet status -n {self.namespace}")
+
+    def only(self) -> str:
+        """The name of the only run.
+
+        Raises:
+            UsageError: there is none, or there are several.
+        """
+        if not self.names:
+            raise self._none("there is no run in namespace", "-n ANOTHER, or torchnet launch …")
+        if len(self.names) > 1:
+            raise UsageError(
+                f"there are {len(self.names)} runs in namespace {self.namespace}: {listed(self.names, limit=20)}",
+                fix="name one of them",
+            )
+        return self.names[0]
+
+    def _none(self, text: str, fix: str) -> UsageError:
+        if self.unseen is None:
+            return UsageError(f"{text} {self.namespace}", fix=fix)
+        more = f"that could be looked at; JobSets could not: {self.unseen.text}"
+        return UsageError(f"{text} {self.namespace} {more}", fix=self.unseen.fix)
+
+
+def survey(door: ApiClient, namespace: str, run: str | None = None) -> RunSearch:
+    """All runs, or what there is of this one.
+
+    Raises:
+        ClusterError: jobs or pods may not be listed, or the server cannot be reached.
+    """
+    found: dict[str, Object] = {}
+    hidden: dict[str, Object] = {}
+    unseen = None
+    for kind in (JOBSET, JOB, POD):
+        query = {"labelSelector": selector(run) if run else RUN_LABEL}
+        try:
+            answer = door.call("GET", kind.path(namespace), kind.call("list", namespace), query=query)
+        except ApiRefusal as error:
+            if kind is not JOBSET or error.status not in (403, 404):
+                raise
+            # The built-in roles know nothing of JobSets, and rights are asked for before it is known what there is.
+            unseen = error if error.status == 403 and _has_jobsets(door) else None
+            continue
+        for item in answer.get("items") or ():
+            item |= {"apiVersion": kind.api, "kind": kind.name}
+            name = str((item["metadata"].get("labels") or {}).get(RUN_LABEL))
+            maker = _maker(item)
+            if not maker:
+                found.setdefault(name, item)
+            elif maker == JOBSET.name and unseen:
+                hidden.setdefault(name, item)
+    return RunSearch(
+        namespace, found, {name: item for name, item in hidden.items() if name not in found}, unseen
+    )
+
+
+def find(door: ApiClient, namespace: str, run: str | None) -> RunInfo:
+    """The run of this name; without one, the only run that there is.
+
+    Raises:
+        UsageError: there is none, or there are several.
+        ClusterError: it may not be looked at.
+    """
+    there = survey(door, namespace, run)
+    name = there.only() if run is None else run
+    if name not in there.found:
+        raise there.missing(name)
+    return facts(there.found[name])
+
+
+def _maker(item: Object) -> str:
+    """The kind that has made it: a JobSet's Jobs and a Job's pods bear the run's label, too."""
+    owners = item["metadata"].get("ownerReferences") or ()
+    return next((str(owner.get("kind")) for owner in owners if owner.get("controller")), "")
+
+
+def _has_jobsets(door: ApiClient) -> bool:
+    """Whether the cluster knows the kind, which everybody may ask for."""
+    try:
+        door.call("GET", f"/apis/{JOBSET.api}", ApiCall("get", JOBSET.api))
+    except ApiRefusal as error:
+        return error.status != 404
+    return True

@@ -1,0 +1,257 @@
+"""How a run ended (pure): one exit code and one receipt, from rank 0's receipt or from the workers' last words.
+
+Rank 0's log has the whole receipt. Where it is gone, the termination messages have what matters: what the agents agreed
+on, and each worker's sums. The exit code is the same either way.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from torchnet import constants
+from torchnet.agent.events import Failure
+from torchnet.k8s.run.run_info import RunInfo
+from torchnet.k8s.run.termination_message import TerminationMessage
+from torchnet.k8s.run.worker_set import WorkerStatus
+from torchnet.receipt.model import NodeReceipt, Receipt
+
+_FROM_WORDS = "rank 0's receipt is not in its log: this one is made of the workers' last words"
+_OURS = ("interrupted", "timeout")  # the launcher's own word goes before the agents', who only got a SIGTERM
+_CAUSES = ("script", "network", "usage")  # that no stop brings about
+
+
+def settle(
+    facts: RunInfo,
+    workers: Mapping[int, WorkerStatus],
+    logged: object = None,
+    failure: Failure | None = None,
+    *,
+    restarts: int = 0,
+    now: float = 0.0,
+    killed: bool = False,
+) -> dict[str, Any]:
+    """The job's receipt (torchnet.receipt/1).
+
+    Args:
+        logged: the receipt that rank 0's log holds, if it was read.
+        failure: what the launcher itself found: an interruption, a time-out, a lost pod.
+        now: unix time, where the cluster does not tell when the last worker ended.
+        killed: the launcher has killed scripts, and no such end is why the job ended, whatever the clocks say.
+    """
+    messages = {rank: one.ended.message for rank, one in workers.items() if one.ended and one.ended.message}
+    made = _valid(logged, facts) or _assembled(facts, workers, messages, restarts, now)
+    made["restarts"] = max(made["restarts"], restarts)  # of a JobSet's, each start's agents know nothing
+    _complete(made, facts, messages)
+    found = first_failure(facts, workers)
+    if found is not None and made["failure"] is not None:
+        told_to_stop = made["failure"]["kind"] == "interrupted" and found.kind == "lost"
+        if told_to_stop or _waited_in_vain(workers, messages, found):
+            told(made, found)
+    own_doing = killed and (made["failure"] or {}).get("code") == 128 + signal.SIGKILL
+    if failure is not None and (own_doing or not _was_first(made["failure"], failure)):
+        told(made, failure)
+    return made
+
+
+def _was_first(said: Mapping[str, Any] | None, own: Failure) -> bool:
+    """Whether the agents' failure goes before the launcher's own: they may have met it a while before it is heard of.
+
+    What they say of a later time is what a job that is being stopped looks like from inside, and so is a lost worker
+    at any time: the cluster's clock has whole seconds, and is another one.
+    """
+    if said is None or (own.kind == said["kind"] == "lost" and not said["at"]):
+        return False  # pods that the launcher has removed since are gone without a word, too
+    if own.kind not in _OURS:
+        return True
+    return said["kind"] in _CAUSES and 0 < said["at"] < own.at
+
+
+def _waited_in_vain(
+    workers: Mapping[int, WorkerStatus], messages: Mapping[int, TerminationMessage], found: Failure
+) -> bool:
+    """Whether rank 0 ran out of time for a worker that had failed before it could join, and tell of it."""
+    said = messages[0].failure if 0 in messages else None
+    waited = said is not None and said.kind == "timeout" and 0 < found.at < said.at
+    return waited and found.kind not in _OURS and not any(one.started for one in workers.values())
+
+
+def told(receipt: dict[str, Any], failure: Failure) -> None:
+    """Make ``failure`` the receipt's."""
+    receipt["failure"] = asdict(failure)
+    receipt["exit_code"], receipt["reason"] = failure.code, failure.text.partition("\n")[0]
+
+
+def first_failure(facts: RunInfo, workers: Mapping[int, WorkerStatus]) -> Failure | None:
+    """The failure that the workers' ends tell of: what the agents agreed on, else a worker that was lost.
+
+    An agent that was told to stop (SIGTERM) names that as its failure; whatever else one of them names was first. Where
+    nothing else is named, and only some of the pods were taken away, those are lost workers; where all were, somebody
+    has stopped the job.
+    """
+    said: list[Failure] = []
+    lost: list[Failure] = []
+    for rank, one in workers.items():
+        if one.ended is None:
+            continue
+        message = one.ended.message
+        if message is None:
+            if one.ended.code == constants.STOPPED_CODE and not one.started:
+                text = f"{facts.node(rank)} was told to stop before it had begun"
+                said.append(
+                    Failure(
+                        "interrupted", text, constants.STOPPED_CODE, node=facts.node(rank), at=one.ended.at
+                    )
+                )
+            elif one.ended.code:
+                lost.append(_lost(facts, rank, one))
+        elif message.failure is not None:
+            said.append(message.failure)
+        elif code := message.code or one.ended.code:  # whose last word is 0 may have been killed behind it
+            text = f"{facts.node(rank)} ended with exit code {code}"
+            said.append(Failure("internal", text, code, node=facts.node(rank), at=one.ended.at))
+    causes = (
+        [one for one in said if one.kind not in _OURS] or lost or _taken_away(facts, workers, said) or said
+    )
+    return min(causes, key=lambda one: (one.at or float("inf"), one.rank is None), default=None)
+
+
+def _taken_away(
+    facts: RunInfo, workers: Mapping[int, WorkerStatus], said: Sequence[Failure]
+) -> list[Failure]:
+    """Where agents were told to stop by a SIGTERM: the pods that were taken away while others stayed."""
+    stopped = [one for one in said if one.kind == "interrupted"]
+    if not stopped or all(one.leaving for one in workers.values()):
+        return []
+    found = []
+    for rank in range(facts.nnodes):
+        one = workers.get(rank)
+        why = "its pod was deleted" if one is None else one.leaving
+        if why:
+            where = f" on {one.node}" if one is not None and one.node else ""
+            text = f"lost {facts.node(rank)} (node rank {rank}{where}): {why}"
+            found.append(Failure("lost", text, 70, node=facts.node(rank), at=min(one.at for one in stopped)))
+    return found
+
+
+def _lost(facts: RunInfo, rank: int, one: WorkerStatus) -> Failure:
+    assert one.ended is not None
+    name = facts.node(rank)
+    where = f" on {one.node}" if one.node else ""
+    text = f"lost {name} (node rank {rank}{where}): {one.ended.why or 'its agent ended without a word'}"
+    return Failure("lost", text, 70, node=name, at=one.ended.at)
+
+
+def _valid(logged: object, facts: RunInfo) -> dict[str, Any] | None:
+    try:
+        body: dict[str, Any] = Receipt.model_validate(logged).model_dump(mode="json", by_alias=True)
+    except (ValueError, RecursionError):  # pydantic's own, and what is nested too deeply
+        return None
+    return body if body["run_id"] == facts.run else None
+
+
+def _complete(made: dict[str, Any], facts: RunInfo, messages: Mapping[int, TerminationMessage]) -> None:
+    """Workers that rank 0 could not hear any more, but whose last words are here."""
+    there = {node["node_rank"] for node in made["nodes"]}
+    for rank, message in sorted(messages.items()):
+        if rank in there or message.receipt is None:
+            continue
+        node = _node(facts, rank, message.receipt)
+        if node is not None:
+            made["nodes"].append(node)
+    made["nodes"].sort(key=lambda node: node["node_rank"])
+
+
+def _assembled(
+    facts: RunInfo,
+    workers: Mapping[int, WorkerStatus],
+    messages: Mapping[int, TerminationMessage],
+    restarts: int,
+    now: float,
+) -> dict[str, Any]:
+    job = messages[0].job if 0 in messages and messages[0].job is not None else {}
+    failure = first_failure(facts, workers)
+    code, reason = (failure.code, failure.text.partition("\n")[0]) if failure else (0, "done")
+    if job and not (failure and failure.kind == "lost"):
+        code = min(255, int(job["exit_code"]))
+        reason = str(job.get("reason") or reason)
+    elif failure is None and len([one for one in workers.values() if one.ended]) < facts.nnodes:
+        gone = facts.nnodes - len([one for one in workers.values() if one.ended])
+        failure = Failure(
+            "internal", f"{gone} of {facts.nnodes} workers left no word of their end", 70, at=now
+        )
+        code, reason = 70, failure.text
+    share, proof, why = _share(job)
+    ran = any(one.started for one in workers.values())
+    began = min((one.began for one in workers.values() if one.began), default=0.0) or facts.made or now
+    ended = max((one.ended.at for one in workers.values() if one.ended), default=0.0) or now
+    return {
+        "schema": constants.RECEIPT_SCHEMA,
+        "run_id": facts.run,
+        "runtime": "kubernetes",
+        "network": facts.network,
+        "exit_code": code,
+        "reason": reason,
+        "failure": asdict(replace(failure, code=code)) if failure and code else None,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
+        "duration_s": round(max(0.0, ended - began), 3),
+        "nnodes": facts.nnodes,
+        "nproc_per_node": facts.nproc_per_node,
+        "world_size": facts.nnodes * facts.nproc_per_node,
+        "restarts": restarts,
+        "backend_share": share,
+        "proof": proof,
+        "proof_reason": why,
+        "min_share": None,
+        "measured": None,
+        "ranks": _ranks(facts, messages),
+        "rails": [],
+        "nodes": [] if ran else [_node(facts, rank, {}) for rank in range(facts.nnodes)],
+        "findings": [_FROM_WORDS] if ran else [],
+    }
+
+
+def _share(job: Mapping[str, Any]) -> tuple[float | None, str, str]:
+    share, proof = job.get("backend_share"), job.get("proof")
+    number = float(share) if isinstance(share, (int, float)) and not isinstance(share, bool) else -1.0
+    if 0 <= number <= 1 and proof in ("measured", "inferred"):
+        return number, str(proof), "as rank 0 told it at its end"
+    return None, "unknown", "rank 0 left no account of the whole job"
+
+
+def _node(facts: RunInfo, rank: int, receipt: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A worker's part of the receipt; None where its message holds something else."""
+    filled = {
+        "interfaces": {},
+        "peer_bytes": 0,
+        "other_bytes": 0,
+        **{key: value for key, value in receipt.items() if key != "codes"},
+        "node": facts.node(rank),
+        "node_rank": rank,
+    }
+    try:
+        body: dict[str, Any] = NodeReceipt.model_validate(filled).model_dump(mode="json")
+    except (ValueError, RecursionError):  # pydantic's own, and what is nested too deeply
+        return None
+    return body
+
+
+def _ranks(facts: RunInfo, messages: Mapping[int, TerminationMessage]) -> list[dict[str, Any]]:
+    found = []
+    for node_rank, message in sorted(messages.items()):
+        codes = (message.receipt or {}).get("codes")
+        for local in range(facts.nproc_per_node):
+            rank = node_rank * facts.nproc_per_node + local
+            code = codes.get(str(rank)) if isinstance(codes, dict) else None
+            found.append(
+                {
+                    "rank": rank,
+                    "local_rank": local,
+                    "node": facts.node(node_rank),
+                    "exit_code": code if isinstance(code, int) else None,
+                }
+            )
+    return found

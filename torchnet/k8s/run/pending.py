@@ -1,0 +1,326 @@
+"""Why workers do not start: the workload's state, events, and container states, reported once per change.
+
+The workload and the events are read by a thread of their own, every few seconds and only while needed. What may not
+be read is left out.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from torchnet.errors import ClusterError
+from torchnet.k8s.client.api import ApiClient
+from torchnet.k8s.client.api_errors import ApiRefusal, ApiUnreachable
+from torchnet.k8s.client.kinds import EVENT, POD
+from torchnet.k8s.run.run_info import RunInfo
+from torchnet.k8s.run.suspension import Suspension, suspension
+from torchnet.k8s.run.worker_set import WorkerStatus, seconds
+
+_LISTED = 16  # workers told one by one; further ones with the same reason are counted
+_PULLING = "Pulling"
+_ORDINARY_SECONDS, _ERROR_SECONDS = 5.0, 1.0  # that a reason has held before it is worth a line
+_LONGEST = 400  # characters of a reason
+# What the kubelet and the controllers say while they try; the pod's status has no word of it.
+_TELLING = (
+    "FailedCreatePodSandBox",
+    "FailedCreate",
+    "FailedMount",
+    "FailedAttachVolume",
+    "NoNetworkFound",
+    "Pulling",
+)
+
+
+class PendingReasons:
+    """Turns states into lines; holds what was said."""
+
+    def __init__(self, facts: RunInfo) -> None:
+        self._facts = facts
+        self._said: dict[str, str] = {}
+        self._since: dict[str, tuple[str, float]] = {}
+
+    def lines(
+        self,
+        workers: Mapping[int, WorkerStatus],
+        told: Mapping[str, str],
+        queued: str,
+        now: float,
+        *,
+        replaced: Mapping[int, str] | None = None,
+    ) -> list[str]:
+        """New lines for workers that have not started.
+
+        Args:
+            told: events' texts by the name of the pod, or of the workload.
+            queued: why the whole run waits, if it does.
+            now: seconds of any clock.
+            replaced: why ranks have no pod now, where it is known.
+        """
+        reasons = self.reasons(workers, told, queued, replaced=replaced)
+        failing = {
+            self._facts.node(rank)
+            for rank, one in workers.items()
+            if one.failing or told.get(one.pod, _PULLING).partition(":")[0] != _PULLING
+        }
+        failing |= (
+            {self._facts.run} if queued or {self._facts.name, self._facts.maker} & told.keys() else set()
+        )
+        grouped: dict[str, list[str]] = {}
+        for name, why in reasons.items():
+            before, since = self._since.get(name, ("", now))
+            if before != why:
+                since = now
+            self._since[name] = why, since
+            held = now - since >= (_ERROR_SECONDS if name in failing else _ORDINARY_SECONDS)
+            if held and self._said.get(name) != why:
+                self._said[name] = why
+                grouped.setdefault(why, []).append(name)
+        out = []
+        for why, group in grouped.items():
+            if len(group) > _LISTED:
+                out.append(f"{group[0]} and {len(group) - 1} more workers: {why}")
+            else:
+                out += [f"{name}: {why}" for name in group]
+        return out
+
+    def reasons(
+        self,
+        workers: Mapping[int, WorkerStatus],
+        told: Mapping[str, str],
+        queued: str,
+        *,
+        replaced: Mapping[int, str] | None = None,
+    ) -> dict[str, str]:
+        """Why each worker that has not started has not."""
+        if queued:
+            return {self._facts.run: queued}
+        found: dict[str, str] = {}
+        absent = [rank for rank in range(self._facts.nnodes) if rank not in workers]
+        if absent:
+            said = told.get(self._facts.maker) or told.get(self._facts.name)
+            why = said or "has no pod yet"
+            last = {rank: text for rank, text in (replaced or {}).items() if rank in absent}
+            if len(absent) == self._facts.nnodes and self._facts.nnodes > 1 and not last:
+                found[self._facts.run] = f"no pod yet{': ' + said if said else ''}"
+            else:
+                names = {rank: self._facts.node(rank) for rank in absent}
+                found |= {name: last.get(rank, why).removeprefix(f"{name}: ") for rank, name in names.items()}
+        for rank, one in workers.items():
+            if one.started or one.ended:
+                continue
+            why = one.why
+            if one.stage in ("creating", "unscheduled") and one.pod in told and not one.failing:
+                why = told[one.pod]  # a status that is an error says more than the events
+            found[self._facts.node(rank)] = " ".join(why.split())[:_LONGEST]
+        return found
+
+
+def events_told(
+    events: Iterable[Mapping[str, Any]], uids: Mapping[str, str] | None = None, *, since: float = 0.0
+) -> dict[str, str]:
+    """The newest telling text of each object, from a list of Events.
+
+    Args:
+        uids: by name, where known. A name alone may be an earlier run's: its events stay for an hour.
+        since: unix time, before which events tell of something else; for names that ``uids`` has not.
+    """
+    newest: dict[str, tuple[float, str]] = {}
+    for event in events:
+        if event.get("reason") not in _TELLING:
+            continue
+        about = event.get("involvedObject") or {}
+        name, uid = str(about.get("name") or ""), about.get("uid")
+        meta = event.get("metadata") or {}
+        stamp = event.get("lastTimestamp") or event.get("eventTime") or meta.get("creationTimestamp")
+        text = f"{event['reason']}: {' '.join(str(event.get('message') or '').split())}"
+        at = seconds(stamp)
+        known = (uids or {}).get(name)
+        if (uid != known) if known and uid else at < since:
+            continue
+        if name and (name not in newest or at >= newest[name][0]):
+            newest[name] = (at, _stable(text))
+    return {name: text for name, (_, text) in newest.items()}
+
+
+def _stable(text: str) -> str:
+    """Without the sandbox's id, which is another one at each try: the same reason is said once."""
+    words = [word for word in text.split(" ") if not _is_id(word.strip('"():,'))]
+    return " ".join(words)
+
+
+def _is_id(word: str) -> bool:
+    return len(word) == 64 and all(letter in "0123456789abcdef" for letter in word)
+
+
+_EVERY = 2.0  # seconds
+_AT_ONCE = 0.1  # seconds between two reads of the workload that a decision waits for
+# The API server gives events by their names, not by their age: the own ones may be on any page. Beyond these pages (of
+# warnings alone, 10,000) nothing is looked at: a namespace in such a state has other worries.
+_PAGE, _PAGES = 500, 20
+
+
+class WorkloadStatus:
+    """For one thread, which never waits: answers are those of the last look."""
+
+    def __init__(self, door: ApiClient, facts: RunInfo) -> None:
+        self._door, self._facts = door, facts
+        self._lock = threading.Lock()
+        self._workload: dict[str, Any] | None = None
+        self._gone = False
+        self._told: dict[str, str] = {}
+        self._uids: dict[str, str] = {}
+        self._forbidden: set[str] = set()
+        self._asked: dict[str, float] = {}
+        self._busy: set[str] = set()
+        self._changes = self._read_at = 0
+        self.unreadable: ClusterError | None = None
+        """Why the workload cannot be read, where it cannot."""
+
+    def read_since(self, changes: int) -> bool:
+        """Whether the workload was read when the pods had had so many changes; else it is read now."""
+        if self._facts.kind is POD or self._read_at >= changes:
+            return True
+        self._changes = changes
+        self._ask("workload", every=_AT_ONCE)
+        return self.unreadable is not None
+
+    def suspension(self) -> Suspension:
+        """As the workload was read last; one that is suspended is read again."""
+        with self._lock:
+            found = suspension(None if self._gone else self._workload)
+        if found.active:
+            self._ask("workload")
+        return found
+
+    def queued(self, workers: Mapping[int, WorkerStatus]) -> str:
+        """Why the whole run waits in a queue; "" if it does not."""
+        found = self.suspension()
+        if len(workers) < self._facts.nnodes:
+            self._ask("workload")
+        if found.active and not any(one.started for one in workers.values()):
+            return ("queued: " if found.queue else "") + found.reason(self._facts.kind.name)
+        gated = [one for one in workers.values() if one.stage == "queued"]
+        if gated and not any(one.stage != "queued" for one in workers.values()):
+            return gated[0].why
+        return ""
+
+    def told(self, workers: Mapping[int, WorkerStatus]) -> dict[str, str]:
+        """The newest warnings of this run's objects, by their names."""
+        uids = {self._facts.name: self._facts.uid} if self._facts.uid else {}
+        with self._lock:
+            self._uids = uids | {one.pod: one.uid for one in workers.values()}
+        self._ask("events")
+        with self._lock:
+            return dict(self._told)
+
+    def over(self) -> bool:
+        """Whether a workload that restarts its pods has come to its end."""
+        self._ask("workload", every=0.5)
+        return self._condition("Completed", "Complete", "Failed") or self.gone()
+
+    def failed(self) -> bool:
+        """Whether the workload itself says that it has failed."""
+        self._ask("workload", every=0.5)
+        return self._condition("Failed")
+
+    def gone(self) -> bool:
+        """Whether the workload has been deleted; never of plain pods, which the watch tells of."""
+        self._ask("workload")
+        with self._lock:
+            return self._gone
+
+    @property
+    def restarts(self) -> int:
+        """How often the cluster has started the gang again, as far as was looked."""
+        with self._lock:
+            status = (self._workload or {}).get("status") or {}
+        count = status.get("restarts", 0)
+        return count if isinstance(count, int) and count > 0 else 0
+
+    @property
+    def restarts_left(self) -> bool:
+        """Whether the cluster would start the gang again, as far as was looked."""
+        with self._lock:
+            spec = (self._workload or {}).get("spec") or {}
+        limit = (spec.get("failurePolicy") or {}).get("maxRestarts") or 0
+        return isinstance(limit, int) and self.restarts < limit
+
+    def _condition(self, *kinds: str) -> bool:
+        with self._lock:
+            status = (self._workload or {}).get("status") or {}
+        return any(
+            one.get("type") in kinds and one.get("status") == "True" for one in status.get("conditions") or ()
+        )
+
+    def _ask(self, what: str, every: float = _EVERY) -> None:
+        now = time.monotonic()
+        if what in self._busy or what in self._forbidden or now - self._asked.get(what, -1e9) < every:
+            return
+        self._asked[what] = now
+        self._busy.add(what)
+        action = self._look_at_workload if what == "workload" else self._look_at_events
+
+        def work() -> None:
+            try:
+                action()
+            except ApiUnreachable:
+                pass  # the watch tells of a cluster that does not answer
+            except ClusterError as error:
+                if what == "workload":
+                    self.unreadable = error
+                if isinstance(error, ApiRefusal) and error.status in (401, 403):
+                    self._forbidden.add(what)
+            finally:
+                self._busy.discard(what)
+
+        threading.Thread(target=work, name=f"look at {what}", daemon=True).start()
+
+    def _look_at_workload(self) -> None:
+        kind, namespace, name = self._facts.kind, self._facts.namespace, self._facts.name
+        if kind is POD:
+            return
+        changes = self._changes
+        try:
+            found: dict[str, Any] | None = self._door.call(
+                "GET", kind.path(namespace, name), kind.call("get", namespace, name)
+            )
+        except ApiRefusal as error:
+            if error.status != 404:
+                raise
+            found = None
+        with self._lock:
+            self._gone = found is None
+            if found is not None:
+                self._workload = found
+            self._read_at = max(self._read_at, changes)
+            self.unreadable = None
+
+    def _look_at_events(self) -> None:
+        with self._lock:
+            uids = self._uids
+        events = [one for field in ("reason=Pulling", "type=Warning") for one in self._events(field)]
+        # Other runs' pods are among them; nobody ever asks for their names.
+        told = events_told(events, uids, since=self._facts.made)
+        with self._lock:
+            self._told = told
+
+    def _events(self, field: str) -> Iterator[dict[str, Any]]:
+        namespace, rest = self._facts.namespace, ""
+        for _ in range(_PAGES):
+            query: dict[str, object] = {"fieldSelector": field, "limit": _PAGE}
+            query |= {"continue": rest} if rest else {}
+            try:
+                answer = self._door.call(
+                    "GET", EVENT.path(namespace), EVENT.call("list", namespace), query=query
+                )
+            except ApiRefusal as error:
+                if error.status == 410 and rest:
+                    return  # the list has become too old to go on in; what there was counts until the next look
+                raise
+            yield from answer.get("items") or ()
+            rest = str((answer.get("metadata") or {}).get("continue") or "")
+            if not rest:
+                return

@@ -1,0 +1,108 @@
+"""Suspended workloads, and pods that a queue evicts (pure).
+
+A queue such as Kueue, or a user, sets ``spec.suspend`` of a Job or a JobSet. The Job controller then deletes the pods
+that run, with their grace period, and creates others with the same indexes when the workload is resumed. Plain pods
+have no such field: Kueue sets the condition TerminationTarget on each pod of a group that it evicts, and deletes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torchnet.constants import QUEUE_LABEL
+from torchnet.k8s.run.worker_set import seconds
+from torchnet.text import printable
+
+Object = Mapping[str, Any]
+_LONGEST = 300  # characters of a condition's message
+_OWN_WORDS = ("", "Job suspended", "jobset is suspended")  # of the controllers, which say no reason
+_EVICTED = "TerminationTarget"  # Kueue's pod controller
+
+
+@dataclass(frozen=True)
+class Suspension:
+    """What a workload says of its suspension. ``queue`` and ``message`` are "" where there are none."""
+
+    active: bool = False
+    queue: str = ""
+    message: str = ""
+    resumed: float = 0.0
+    """Unix time of the last resumption; 0.0 if there was none."""
+
+    @property
+    def state(self) -> str:
+        """The one word for a run whose workload is suspended."""
+        return "queued" if self.queue else "suspended"
+
+    def reason(self, kind: str) -> str:
+        """What the run waits for."""
+        until = f"its queue {self.queue} admits it" if self.queue else "its spec.suspend is set to false"
+        return f"the {kind} is suspended until {until}" + (f" ({self.message})" if self.message else "")
+
+    def ended(self, pod: Object, *, gone: bool) -> bool:
+        """Whether this pod belongs to an attempt that a suspension has ended; ``gone``: it is deleted already.
+
+        That a suspension deleted a pod shows in when it was deleted, not in when it was created: the Job controller
+        creates the next attempt's pods before it notes the resumption.
+        """
+        meta = pod["metadata"]
+        over = seconds(meta.get("deletionTimestamp"))
+        if not over and not gone:
+            return False
+        if self.active:
+            return True
+        # A pod that was deleted while nobody watched has no deletion time.
+        at = over - float(meta.get("deletionGracePeriodSeconds") or 0) if over else _created(meta)
+        return at <= self.resumed
+
+
+def suspension(workload: Object | None) -> Suspension:
+    """Of a Job or a JobSet; of anything else, and of None, that there is none."""
+    meta, spec = (workload or {}).get("metadata") or {}, (workload or {}).get("spec") or {}
+    conditions = ((workload or {}).get("status") or {}).get("conditions") or ()
+    found: Object = next((one for one in conditions if one.get("type") == "Suspended"), {})
+    message = printable(" ".join(str(found.get("message") or "").split()), _LONGEST)
+    resumed = seconds(found.get("lastTransitionTime")) if found.get("status") == "False" else 0.0
+    active = bool(spec.get("suspend")) and not terminal(workload or {})
+    return Suspension(
+        active,
+        queue=printable(str((meta.get("labels") or {}).get(QUEUE_LABEL) or ""), _LONGEST),
+        message=message if active and message not in _OWN_WORDS else "",
+        resumed=resumed,
+    )
+
+
+def terminal(workload: Object) -> bool:
+    """Whether a Job or a JobSet has completed or failed."""
+    conditions = (workload.get("status") or {}).get("conditions") or ()
+    return any(
+        one.get("type") in ("Complete", "Completed", "Failed") and one.get("status") == "True"
+        for one in conditions
+    )
+
+
+def evicted(pods: Iterable[tuple[Object, bool]]) -> str:
+    """Why Kueue has evicted a group of plain pods; "" if it has not.
+
+    Args:
+        pods: each with whether it is gone. One that is deleted behind its scheduling gate never ran: the script has no
+            part in its end.
+    """
+    for pod, gone in pods:
+        conditions = (pod.get("status") or {}).get("conditions") or ()
+        for one in conditions:
+            if one.get("type") == _EVICTED and one.get("status") == "True":
+                said = ": ".join(str(one[key]) for key in ("reason", "message") if one.get(key))
+                return printable(" ".join(said.split()), _LONGEST) or "no reason given"
+        gated = any(one.get("reason") == "SchedulingGated" for one in conditions)
+        meta = pod["metadata"]
+        deleted = gone or bool(meta.get("deletionTimestamp"))
+        if gated and deleted and QUEUE_LABEL in (meta.get("labels") or {}):
+            return "deleted while it waited in the queue"
+    return ""
+
+
+def _created(meta: Object) -> float:
+    return seconds(meta.get("creationTimestamp"))

@@ -1,0 +1,344 @@
+"""The workers of a run, from the pods' status and the events of a watch. Pure.
+
+The kubelet and the scheduler write the conditions and container states that are read here (Kubernetes' "Pod
+Lifecycle"); their reasons are shown as they are. A pod is identified by its UID. Of two states of one pod the one
+with the higher resourceVersion counts (they are comparable within one resource: KEP-5504), and a deleted pod never
+comes back, so a list that is read again after a lost watch neither duplicates nor undoes anything.
+"""
+
+from __future__ import annotations
+
+import calendar
+import time
+from collections.abc import Container, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from torchnet.constants import (
+    ATTEMPT_LABEL,
+    INDEX_LABEL,
+    NODE_RANK_LABEL,
+    PREPARE,
+    REPLACE_CODE,
+    STOPPED_CODE,
+    WORKER,
+)
+from torchnet.k8s.run.termination_message import TerminationMessage, read
+
+Stage = Literal["queued", "unscheduled", "creating", "preparing", "prepared", "running", "ended"]
+
+
+@dataclass(frozen=True)
+class WorkerExit:
+    """How a worker ended: ``message`` is its agent's; without one, ``why`` is what the cluster says."""
+
+    code: int
+    message: TerminationMessage | None
+    why: str = ""
+    at: float = 0.0
+    """Unix time; 0.0 where the cluster does not tell."""
+
+
+@dataclass(frozen=True)
+class WorkerStatus:
+    """One pod. ``why`` tells people why it does not run yet; ``started``: its training container has been started."""
+
+    pod: str
+    uid: str
+    rank: int
+    stage: Stage
+    why: str = ""
+    started: bool = False
+    began: float = 0.0
+    """Unix time at which its training container was started; 0.0 before."""
+    node: str = ""
+    ended: WorkerExit | None = None
+    failing: bool = False
+    """What holds it up is an error, no matter of waiting alone."""
+    leaving: str = ""
+    """Why its pod is taken away, where it is: deleted, evicted, preempted."""
+    replaced: bool = False
+    """A Job makes another pod in its place: the cluster takes it away, or its agent has asked for another one."""
+    patience: float = 0.0
+    """Seconds that the pod gets for its end, where it is deleted."""
+
+
+def rank_of(pod: dict[str, Any]) -> int | None:
+    """The node rank that the pod's labels give it."""
+    labels = pod["metadata"].get("labels") or {}
+    text = labels.get(NODE_RANK_LABEL, labels.get(INDEX_LABEL, ""))
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 7 else None
+
+
+def age_key(pod: dict[str, Any]) -> tuple[int, str, str]:
+    """Which of two pods of one rank is the newer: the gang's attempt, then the time they were made."""
+    meta = pod["metadata"]
+    attempt = (meta.get("labels") or {}).get(ATTEMPT_LABEL, "0")
+    return int(attempt) if attempt.isdigit() else 0, meta.get("creationTimestamp") or "", meta["uid"]
+
+
+def worker(pod: dict[str, Any]) -> WorkerStatus:
+    """Where the worker of this pod stands. The pod must have a rank."""
+    meta, status = pod["metadata"], pod.get("status") or {}
+    rank = rank_of(pod)
+    assert rank is not None
+    prepare = _container(status, "initContainerStatuses", PREPARE)
+    main = _container(status, "containerStatuses", WORKER)
+    started = bool(main.get("running") or main.get("terminated"))
+    stage, why, failing = _stage(status, prepare, main)
+    return WorkerStatus(
+        pod=meta["name"],
+        uid=meta["uid"],
+        rank=rank,
+        stage=stage,
+        why=why,
+        started=started,
+        began=seconds((main.get("running") or main.get("terminated") or {}).get("startedAt")),
+        node=(pod.get("spec") or {}).get("nodeName") or "",
+        ended=_ended(status, prepare, main) if stage == "ended" else None,
+        failing=failing,
+        leaving=_leaving(meta, status),
+        replaced=(prepare.get("terminated") or {}).get("exitCode") == REPLACE_CODE
+        or _condition(status, "DisruptionTarget").get("status") == "True",
+        patience=float(meta.get("deletionGracePeriodSeconds") or 0),
+    )
+
+
+def _container(status: dict[str, Any], field: str, name: str) -> dict[str, Any]:
+    """The state of one container: ``{"running": …}``, ``{"waiting": …}`` or ``{"terminated": …}``; {} before."""
+    found = [one for one in status.get(field) or () if one.get("name") == name]
+    return dict(found[0].get("state") or {}) if found else {}
+
+
+def _stage(status: dict[str, Any], prepare: dict[str, Any], main: dict[str, Any]) -> tuple[Stage, str, bool]:
+    if status.get("phase") in ("Succeeded", "Failed") or main.get("terminated"):
+        return "ended", "", False
+    if (prepare.get("terminated") or {}).get("exitCode"):
+        return "ended", "", False  # restartPolicy is Never: the kubelet says so of the pod in a moment
+    if main.get("running"):
+        return "running", "", False
+    scheduled = _condition(status, "PodScheduled")
+    if scheduled.get("status") == "False":
+        said = f"{scheduled.get('message') or scheduled.get('reason') or ''}"
+        if scheduled.get("reason") == "SchedulingGated":
+            return "queued", f"queued: {said or 'its scheduling gates are closed'}", False
+        return "unscheduled", f"unscheduled: {said}", True
+    if prepare.get("running"):
+        return "preparing", "prepares: discovers, joins, checks the paths", False
+    for state in (prepare, main):
+        waiting = state.get("waiting") or {}
+        reason, said = waiting.get("reason") or "", waiting.get("message") or ""
+        if reason and reason not in ("PodInitializing", "ContainerCreating"):
+            return "creating", f"{reason}: {said}" if said else reason, True
+    if prepare.get("terminated"):
+        return "prepared", "prepared; its training container is being started", False
+    if scheduled.get("status") != "True":
+        return "unscheduled", "not scheduled yet", False
+    return "creating", "being created (volumes, networks, image)", False
+
+
+def _ended(status: dict[str, Any], prepare: dict[str, Any], main: dict[str, Any]) -> WorkerExit:
+    """The failing container's end: the training container's, else the preparation's, else the pod's own."""
+    done = main.get("terminated")
+    if not done and (prepare.get("terminated") or {}).get("exitCode"):
+        done = prepare["terminated"]
+    if done:
+        message = read(done.get("message"))
+        code = int(done.get("exitCode") or 0)
+        return WorkerExit(
+            code, message, "" if message else _why(status, done, code), seconds(done.get("finishedAt"))
+        )
+    disruption = _condition(status, "DisruptionTarget")
+    said = (
+        disruption.get("message") or status.get("message") or status.get("reason") or "the cluster ended it"
+    )
+    return WorkerExit(0 if status.get("phase") == "Succeeded" else 70, None, " ".join(str(said).split()))
+
+
+def _leaving(meta: dict[str, Any], status: dict[str, Any]) -> str:
+    disruption = _condition(status, "DisruptionTarget")
+    if disruption.get("status") == "True":
+        said = disruption.get("message") or disruption.get("reason") or ""
+        return f"its pod was taken away: {' '.join(str(said).split())}"
+    return "its pod was deleted" if meta.get("deletionTimestamp") else ""
+
+
+def _why(status: dict[str, Any], done: dict[str, Any], code: int) -> str:
+    reason = str(status.get("reason") or done.get("reason") or "")
+    said = str(_condition(status, "DisruptionTarget").get("message") or status.get("message") or "")
+    words = [part for part in (reason if reason not in ("Error", "Completed") else "", said) if part]
+    return ": ".join([f"exit code {code}", *(" ".join(word.split()) for word in words)])
+
+
+def _condition(status: dict[str, Any], kind: str) -> dict[str, Any]:
+    found = [one for one in status.get("conditions") or () if one.get("type") == kind]
+    return dict(found[0]) if found else {}
+
+
+def seconds(stamp: str | None) -> float:
+    """Unix time of an API time stamp; 0.0 where there is none."""
+    try:
+        return float(calendar.timegm(time.strptime(str(stamp)[:19], "%Y-%m-%dT%H:%M:%S")))
+    except ValueError:
+        return 0.0
+
+
+Pod = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Gone:
+    """A pod that was deleted; ``last`` is what was seen of it last."""
+
+    last: Pod
+
+
+class WorkerSet:
+    """Feed it lists and events; :meth:`workers` is the state. ``restarts``: a pod may take another one's place
+    after the training has begun (JobSet). ``replaces``: the workload makes another pod for one that the cluster has
+    taken away, or whose agent has asked for it (all but plain Pods)."""
+
+    def __init__(self, nnodes: int, *, restarts: bool = False, replaces: bool = False) -> None:
+        self._nnodes = nnodes
+        self._restarts = restarts
+        self._replaces = replaces
+        self._pods: dict[str, Pod] = {}
+        self._gone: dict[str, _Gone] = {}
+        self._departures: set[tuple[str, str]] = set()
+        self._forgotten: set[str] = set()  # UIDs
+        self._known: dict[
+            Container[int] | None, dict[int, WorkerStatus]
+        ] = {}  # since the last event: it takes a while
+
+    def event(self, kind: str, pod: Pod) -> None:
+        """One event of a watch: ADDED, MODIFIED or DELETED."""
+        uid = pod["metadata"]["uid"]
+        if rank_of(pod) is None:
+            return
+        self._known = {}
+        newest = self._newer(uid, pod)
+        if kind == "DELETED" or uid in self._gone:
+            self._pods.pop(uid, None)
+            self._gone[uid] = _Gone(newest)
+            self._departures.add((uid, "gone"))
+        else:
+            self._pods[uid] = newest
+        one = worker(newest)
+        if one.leaving:
+            self._departures.add((uid, "leaving"))
+        if one.ended is not None:
+            self._departures.add((uid, "ended"))
+
+    def listed(self, pods: Iterable[Pod]) -> None:
+        """A whole list: what is not in it has been deleted meanwhile."""
+        pods = list(pods)
+        present = {pod["metadata"]["uid"] for pod in pods}
+        self._known = {}
+        for uid in self._pods.keys() - present:
+            self._gone[uid] = _Gone(self._pods.pop(uid))
+            self._departures.add((uid, "gone"))
+        for pod in pods:
+            self.event("ADDED", pod)
+
+    @property
+    def departures(self) -> int:
+        """How many changes there were of pods that end, are taken away, or are gone."""
+        return len(self._departures)
+
+    def seen(self) -> list[tuple[Pod, bool]]:
+        """All pods that were ever seen, as they were last, and whether they are gone."""
+        return [(pod, False) for pod in self._pods.values()] + [
+            (one.last, True) for one in self._gone.values()
+        ]
+
+    def forget(self, uids: Iterable[str]) -> bool:
+        """Leave these pods out of the workers for good; whether one of them was not left out before."""
+        before = len(self._forgotten)
+        self._forgotten.update(uids)
+        if len(self._forgotten) == before:
+            return False
+        self._known = {}
+        return True
+
+    def _newer(self, uid: str, pod: Pod) -> Pod:
+        known = self._pods.get(uid) or (self._gone[uid].last if uid in self._gone else None)
+        return pod if known is None or _version(pod) >= _version(known) else known
+
+    def workers(self, attempts: Container[int] | None = None) -> dict[int, WorkerStatus]:
+        """The worker of each rank that has, or had, a pod; of these starts of the gang alone, where they are given.
+
+        A rank's newest pod speaks for it. One that was deleted after its training had begun, or ended, stays its
+        worker (that it was lost, or how it ended, must not be forgotten). One that was deleted or evicted before, or
+        that asks for another one, makes room where the workload makes another; where none does, it is lost until
+        somebody else has made one.
+        """
+        if attempts not in self._known:
+            self._known[attempts] = self._workers(attempts)
+        return dict(self._known[attempts])
+
+    def _workers(self, attempts: Container[int] | None) -> dict[int, WorkerStatus]:
+        chosen: dict[int, tuple[tuple[bool, tuple[int, str, str]], WorkerStatus]] = {}
+        for pod, gone in self.seen():
+            if pod["metadata"]["uid"] in self._forgotten:
+                continue
+            if attempts is not None and age_key(pod)[0] not in attempts:
+                continue
+            one = worker(pod)
+            if self._replaces and gone and not one.started and one.ended is None:
+                continue
+            if (
+                self._replaces
+                and one.ended is not None
+                and not one.started
+                and self._replaced(one.ended, one)
+            ):
+                continue
+            # Without restarts, whoever has trained is the worker: a replacement cannot take part in its job.
+            final = not self._restarts and (one.started or (gone and one.ended is not None))
+            key = (final, age_key(pod) if not final else _first(age_key(pod)))
+            if gone and one.stage != "ended":
+                one = replace(
+                    one, stage="ended", ended=WorkerExit(70, None, "its pod was deleted, or its node is gone")
+                )
+            if one.rank < self._nnodes and (one.rank not in chosen or key > chosen[one.rank][0]):
+                chosen[one.rank] = (key, one)
+        return {rank: chosen[rank][1] for rank in sorted(chosen)}
+
+    def _replaced(self, ended: WorkerExit, one: WorkerStatus) -> bool:
+        """Of a JobSet, whatever has no such code fails its Job (torchnet.k8s.objects.workloads)."""
+        return ended.code in (REPLACE_CODE, STOPPED_CODE) if self._restarts else one.replaced
+
+    @property
+    def attempt(self) -> int:
+        """The newest start of the gang of which a pod was seen."""
+        return max((age_key(pod)[0] for pod in self._pods.values()), default=0)
+
+    def replaced(self) -> dict[int, str]:
+        """Why ranks that have no worker have lost the last one: what its agent said."""
+        if not self._replaces:
+            return {}
+        present = self.workers()
+        if len(present) >= self._nnodes:
+            return {}
+        found = [
+            one
+            for one in map(worker, sorted(self._pods.values(), key=age_key))
+            if one.rank not in present and one.uid not in self._forgotten
+        ]
+        said = {one.rank: one.ended.message for one in found if one.ended is not None}
+        return {rank: m.failure.text for rank, m in said.items() if m is not None and m.failure is not None}
+
+    def pods(self) -> dict[str, Pod]:
+        """The pods that exist, by name."""
+        return {pod["metadata"]["name"]: pod for pod in self._pods.values()}
+
+
+def _first(key: tuple[int, str, str]) -> tuple[int, str, str]:
+    """Turns the order around: of those that trained, the first is the job's."""
+    attempt, made, uid = key
+    return -attempt, "".join(chr(0x10FFFF - ord(c)) for c in made), uid
+
+
+def _version(pod: Pod) -> int:
+    text = str(pod["metadata"].get("resourceVersion") or "0")
+    return int(text) if text.isdigit() else 0

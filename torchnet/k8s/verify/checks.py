@@ -1,0 +1,245 @@
+"""The checks of ``torchnet verify``: nodes, Multus, Whereabouts, the attachment, and the evidence of the two test
+pods.
+
+The test pods' output is validated before it is shown.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torchnet import constants
+from torchnet.errors import NetworkError
+from torchnet.k8s.client.api import ApiClient
+from torchnet.k8s.client.api_errors import ApiRefusal, is_rights
+from torchnet.k8s.client.kinds import DAEMONSET, NAD, NODE, POD
+from torchnet.k8s.run.creation import missing
+from torchnet.k8s.verify.pods import INTERFACE
+from torchnet.network.network_status import parse
+from torchnet.text import listed, printable
+
+SYSTEM = "kube-system"
+_OLDEST_CNI = (0, 3, 1)  # older ones give an interface, and no network-status entry
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the answer; ``fix`` is the next command where it failed."""
+
+    name: str
+    good: bool
+    evidence: str
+    fix: str = ""
+
+
+def ready_nodes(door: ApiClient) -> list[str]:
+    """Nodes that take pods: Ready, not cordoned, and without a taint that keeps ordinary pods away."""
+    answer = door.call("GET", NODE.path(""), NODE.call("list", ""))
+    found = []
+    for node in answer.get("items") or ():
+        spec, conditions = node.get("spec") or {}, (node.get("status") or {}).get("conditions") or ()
+        ready = any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+        tainted = any(one.get("effect") in ("NoSchedule", "NoExecute") for one in spec.get("taints") or ())
+        if ready and not spec.get("unschedulable") and not tainted:
+            found.append(str(node["metadata"]["name"]))
+    return sorted(found)
+
+
+def some(nodes: Sequence[str]) -> Check:
+    if not nodes:
+        return Check("nodes", False, "no node is Ready and takes pods", "kubectl get nodes")
+    return Check("nodes", True, f"{listed(nodes, limit=8)}: Ready")
+
+
+def plugin(door: ApiClient, title: str, app: str, nodes: Sequence[str]) -> Check:
+    """Whether a DaemonSet with this label runs on these nodes, in whatever namespace it was installed."""
+    query = {"labelSelector": f"app={app}"}
+    fix = f"torchnet manifests {app} | kubectl apply -f -"
+    sets, where = _daemonsets(door, query)
+    if not sets:
+        return Check(title, False, f"no DaemonSet with app={app} in {where}", fix)
+    for one in sets:
+        status, meta = one.get("status") or {}, one["metadata"]
+        wanted, ready = status.get("desiredNumberScheduled", 0), status.get("numberReady", 0)
+        if ready < wanted:
+            evidence = f"DaemonSet {meta['namespace']}/{meta['name']}: {ready} of {wanted} Ready"
+            fix = f"kubectl describe pods -n {meta['namespace']} -l app={app}"
+            return Check(title, False, evidence, fix)
+    namespaces = sorted({str(one["metadata"]["namespace"]) for one in sets})
+    pods = [
+        item
+        for namespace in namespaces
+        for item in door.call("GET", POD.path(namespace), POD.call("list", namespace), query=query).get(
+            "items"
+        )
+        or ()
+    ]
+    running = {
+        str((one.get("spec") or {}).get("nodeName"))
+        for one in pods
+        if (one.get("status") or {}).get("phase") == "Running"
+    }
+    without = [node for node in nodes if node not in running]
+    if without:
+        fix = f"kubectl get pods -n {namespaces[0]} -l app={app} -o wide"
+        return Check(title, False, f"not running on {listed(without, limit=8)}", fix)
+    return Check(title, True, f"Running on {len(nodes)} of {len(nodes)} nodes")
+
+
+def _daemonsets(door: ApiClient, query: dict[str, str]) -> tuple[Sequence[dict[str, Any]], str]:
+    """Those of the whole cluster, or of kube-system alone where no more may be looked at; and where that was."""
+    try:
+        found = door.call("GET", DAEMONSET.path(""), DAEMONSET.call("list", ""), query=query)
+        where = "any namespace"
+    except ApiRefusal as error:
+        if not is_rights(error.status, error.said):
+            raise
+        found = door.call("GET", DAEMONSET.path(SYSTEM), DAEMONSET.call("list", SYSTEM), query=query)
+        where = f"{SYSTEM} (other namespaces may not be looked into)"
+    return found.get("items") or (), where
+
+
+def attachment(door: ApiClient, network: tuple[str, str]) -> tuple[Check, str]:
+    """The check, and what gives the addresses (its ipam's type; "" where that is not known)."""
+    namespace, name = network
+    title = f"attachment {namespace}/{name}"
+    try:
+        found = door.call("GET", NAD.path(namespace, name), NAD.call("get", namespace, name))
+    except ApiRefusal as error:
+        if error.status != 404:
+            raise
+        absent = missing(door, namespace, name)
+        return Check(title, False, absent.text, absent.fix), ""
+    text = str((found.get("spec") or {}).get("config") or "")
+    if not text:
+        evidence = "no configuration of its own: Multus takes each node's file, which only a pod can try"
+        return Check(title, True, evidence), ""
+    return configuration(title, text), _addresses_by(text)
+
+
+def _main(config: dict[str, Any]) -> dict[str, Any]:
+    """The plugin that makes the interface."""
+    plugins = config.get("plugins")
+    first = plugins[0] if isinstance(plugins, list) and plugins else None
+    return first if isinstance(first, dict) else config
+
+
+def _addresses_by(text: str) -> str:
+    try:
+        config = json.loads(text)
+    except (ValueError, RecursionError):
+        return ""
+    ipam = _main(config).get("ipam") if isinstance(config, dict) else None
+    return str(ipam.get("type") or "") if isinstance(ipam, dict) else ""
+
+
+def configuration(title: str, text: str) -> Check:
+    """Whether an attachment's configuration is one that gives an interface and an entry in network-status (pure)."""
+    fix = "torchnet manifests backend-network | kubectl apply -f -"
+    try:
+        config = json.loads(text)
+        if not isinstance(config, dict):
+            raise ValueError("no object")
+    except (ValueError, RecursionError):
+        return Check(title, False, "its configuration is no JSON object", fix)
+    version = str(config.get("cniVersion") or "")
+    parts = version.split(".")
+    if not all(part.isascii() and part.isdigit() for part in parts) or tuple(map(int, parts)) < _OLDEST_CNI:
+        evidence = f"cniVersion is {version!r}: below 0.3.1 Multus writes no network-status"
+        return Check(title, False, printable(evidence, 200), 'add "cniVersion": "1.0.0" to its configuration')
+    main = _main(config)
+    kind = str(main.get("type") or "")
+    if not kind:
+        return Check(title, False, "its configuration has no type: no plugin would make the interface", fix)
+    ipam = main.get("ipam")
+    words = [f"{kind} on {main['master']}" if main.get("master") else kind]
+    words += [f"addresses by {ipam.get('type')}"] if isinstance(ipam, dict) else []
+    return Check(title, True, printable(", ".join([*words, f"cniVersion {version}"]), 200))
+
+
+Object = dict[str, Any]
+NO_PYTHON = "--image IMAGE: one with Python that the nodes can pull"
+_UNKNOWN = "unknown"
+_LARGEST = 1 << 16  # bytes of a packet
+
+
+def judge(tried: Sequence[tuple[Object, Object]], network: tuple[str, str], apart: bool) -> Iterator[Check]:
+    """The checks, from the pods as the API has them and what each said, or ``{"problem": TEXT}``.
+
+    Raises:
+        NetworkError: a pod's network-status is missing, cannot be read, or has no address on the backend.
+    """
+    nodes = [printable(str((one.get("spec") or {}).get("nodeName")), 80) for one, _ in tried]
+    if apart:
+        yield Check("test pods", nodes[0] != nodes[1], f"on {nodes[0]} and {nodes[1]}", "kubectl get nodes")
+    else:
+        evidence = f"both on {nodes[0]}, the only node: nothing is known of a way between nodes"
+        yield Check("test pods", True, evidence)
+    for (body, said), node in zip(tried, nodes, strict=True):
+        name = body["metadata"]["name"]
+        there = sorted(set(_texts(said.get("interfaces"))))
+        if not there:
+            yield Check("interfaces", False, f"{name} on {node} told nothing: {_problem(said)}", NO_PYTHON)
+            continue
+        if not {"eth0", INTERFACE} <= set(there):
+            definition = f"kubectl get network-attachment-definition {network[1]} -n {network[0]} -o yaml"
+            fix = f"{definition}; Multus's log on {node}"
+            yield Check("interfaces", False, f"{name} on {node} has {listed(there, limit=8)}", fix)
+            continue
+        told, own = address_of(body, network), _texts(said.get("addresses"))
+        evidence = f"{name}: eth0 and {INTERFACE}, {told} in network-status and in the kernel"
+        if told not in own:
+            evidence = f"{name}: network-status says {told}, the kernel {listed(own) or 'nothing'}"
+        fix = f"Multus's log on {node}: the status is old, or the address was taken from the pod"
+        yield Check("addresses", told in own, evidence, fix)
+    yield _full_size(nodes, tried[0][1], tried[1][1])
+
+
+def _full_size(nodes: Sequence[str], first: Object, second: Object) -> Check:
+    size = _bytes(second.get("size"))
+    reached = second.get("reached") is True and size != _UNKNOWN
+    evidence = f"{size} bytes there and back between {nodes[0]} and {nodes[1]}"
+    if not reached:
+        evidence = f"{_problem(second)} (MTU {_bytes(first.get('mtu'))} and {_bytes(second.get('mtu'))})"
+    fix = "the same MTU on every node's card and on the switches between them"
+    return Check("full size, both ways", reached, evidence, fix)
+
+
+def address_of(body: Object, network: tuple[str, str]) -> str:
+    """The pod's address on the backend as network-status has it.
+
+    Raises:
+        NetworkError: it has none.
+    """
+    meta = body["metadata"]
+    text = (meta.get("annotations") or {}).get(constants.STATUS_ANNOTATION)
+    if not text:
+        raise NetworkError(
+            f"{meta['name']} runs without a network-status: Multus was passed by on "
+            f"{(body.get('spec') or {}).get('nodeName')}",
+            fix="the first file in that node's /etc/cni/net.d must be Multus's (Cilium: cni.exclusive=false)",
+        )
+    for entry in parse(text):
+        if entry.name == "/".join(network) and entry.interface == INTERFACE and entry.ips:
+            return str(entry.ips[0])
+    raise NetworkError(
+        f"{meta['name']}'s network-status has no address of {'/'.join(network)} on {INTERFACE}",
+        fix="the attachment's cniVersion must be 0.3.1 or newer, and it needs an ipam",
+    )
+
+
+def _texts(value: object) -> list[str]:
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
+
+
+def _bytes(value: object) -> str:
+    good = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LARGEST
+    return str(value) if good else _UNKNOWN
+
+
+def _problem(said: Object) -> str:
+    text = said.get("problem")
+    return printable(text, 500) if isinstance(text, str) and text else "it left no result"

@@ -1,0 +1,144 @@
+"""``torchnet verify``'s test pods while they live: waited for, read, and why they do not do what they should."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from torchnet.errors import NetworkError
+from torchnet.k8s.client.api import ApiClient
+from torchnet.k8s.client.api_errors import ApiRefusal, ApiUnreachable
+from torchnet.k8s.client.kinds import EVENT, POD
+from torchnet.k8s.run.pending import events_told
+from torchnet.k8s.run.worker_set import worker
+from torchnet.k8s.verify.checks import NO_PYTHON
+from torchnet.text import loads, printable
+
+Object = dict[str, Any]
+ANSWER_SECONDS = 60.0
+_PAUSE = 0.3
+_NOT_RUN = (126, 127, 128)  # a shell's and the kubelet's codes for a command that could not be run
+_AGAIN = "torchnet verify once more: an address that a pod had a moment ago can still be in use there"
+_LONGEST = 65536  # bytes of a test pod's log
+
+
+class Stopped(Exception):
+    """Nobody waits for the answer any more."""
+
+
+class LivePods:
+    """The test pods as they live. Whatever is to be known of them is told at once: they are removed in a moment."""
+
+    def __init__(self, door: ApiClient, namespace: str, alive: Callable[[], bool]) -> None:
+        self._door, self._namespace, self._alive = door, namespace, alive
+
+    def wait(self, name: str, stage: str, seconds: float) -> Object:
+        """The pod in this stage.
+
+        Raises:
+            NetworkError: it ended before, or did not get there in time.
+            Stopped: nobody waits any more.
+        """
+        until = time.monotonic() + seconds
+        while True:
+            body = self._get(name)
+            if worker(body).stage == stage:
+                return body
+            self._still_there(body)
+            if time.monotonic() > until:
+                one = worker(body)
+                why = self._event(body) or one.why or one.stage
+                text = f"{name} is not {stage} after {seconds:g} s: {printable(why, 500)}"
+                raise NetworkError(text, fix=self._fix(why))
+            self._pause()
+
+    def log(self, name: str) -> Object:
+        """The line of JSON that the first pod prints when it serves; its complaints may come before.
+
+        Raises: as :meth:`wait` does.
+        """
+        until = time.monotonic() + ANSWER_SECONDS
+        text = ""
+        while time.monotonic() < until:
+            text = self._read(name)
+            for line in text.splitlines():
+                if (found := _parsed(line)) is not None:
+                    return found
+            self._still_there(self._get(name))
+            self._pause()
+        return {"problem": f"no result within {ANSWER_SECONDS:g} s; its log ends with: {_end(text)}"}
+
+    def message(self, body: Object) -> Object:
+        """What the second pod left as its termination message, or how it ended without one."""
+        found = _parsed(_termination(body))
+        return found if found is not None else {"problem": self._last_words(body)}
+
+    def _still_there(self, body: Object) -> None:
+        ended = worker(body).ended
+        if ended is not None:
+            name = body["metadata"]["name"]
+            fix = NO_PYTHON if ended.code in _NOT_RUN else _AGAIN
+            raise NetworkError(f"{name} has ended: {printable(self._last_words(body), 500)}", fix=fix)
+
+    def _last_words(self, body: Object) -> str:
+        ended = worker(body).ended
+        said = _termination(body) or self._read(body["metadata"]["name"])
+        return f"{ended.why if ended else 'it has not ended'}; it said: {_end(said)}"
+
+    def _get(self, name: str) -> Object:
+        call = POD.call("get", self._namespace, name)
+        return self._door.call("GET", POD.path(self._namespace, name), call)
+
+    def _read(self, name: str) -> str:
+        """The log as far as it can be had now."""
+        call = POD.call("get", self._namespace, name, "log")
+        query = {"limitBytes": _LONGEST}
+        try:
+            data = self._door.read(
+                POD.path(self._namespace, name, "log"), call, query=query, silence=10.0, patience=0.0
+            )
+        except ApiUnreachable:
+            return ""  # the kubelet does not answer; the pod's status may say why
+        except ApiRefusal as error:
+            if error.status not in (400, 404):
+                raise
+            return ""
+        return data.decode("utf-8", "replace")
+
+    def _event(self, body: Object) -> str:
+        name, uid = body["metadata"]["name"], str(body["metadata"].get("uid") or "")
+        query = {"fieldSelector": f"involvedObject.name={name}"}
+        call = EVENT.call("list", self._namespace)
+        try:
+            answer = self._door.call("GET", EVENT.path(self._namespace), call, query=query)
+        except ApiRefusal:
+            return ""
+        return events_told(answer.get("items") or (), {name: uid}).get(name, "")
+
+    def _fix(self, why: str) -> str:
+        if "Image" in why or "Pulling" in why:
+            return NO_PYTHON
+        return f"kubectl get events -n {self._namespace}; the node's /opt/cni/bin and its card"
+
+    def _pause(self) -> None:
+        if not self._alive():
+            raise Stopped
+        time.sleep(_PAUSE)
+
+
+def _termination(body: Object) -> str:
+    states = [one.get("state") or {} for one in (body.get("status") or {}).get("containerStatuses") or ()]
+    return next((str((one.get("terminated") or {}).get("message") or "") for one in states), "")
+
+
+def _parsed(text: str) -> Object | None:
+    try:
+        value = loads(text, max_size=_LONGEST, max_depth=8)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _end(text: str) -> str:
+    return " ".join(text[-300:].split()) or "nothing"

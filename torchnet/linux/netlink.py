@@ -1,0 +1,194 @@
+"""Netlink requests: one socket, encoded messages, acknowledgements, dumps (RFC 3549; include/uapi/linux/netlink.h)."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from torchnet.linux import pyroute2_import
+
+pyroute2_import.prepare()
+
+from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST  # noqa: E402
+
+HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
+ERROR, DONE = 2, 3
+ROUTE, SOCK_DIAG = 0, 4  # NETLINK_ROUTE, NETLINK_SOCK_DIAG
+_SOL_NETLINK, _EXT_ACK, _ADD_MEMBERSHIP = 270, 11, 1
+_FLAG_ACK_TLVS, _FLAG_CAPPED, _FLAG_INTERRUPTED = 0x200, 0x100, 0x10
+_CONSISTENT_TRIES = 10
+_BATCH = 128  # acknowledgements of a batch must fit the receive buffer
+
+
+def encode(message: Any, kind: int, flags: int) -> bytes:
+    """One pyroute2 message as bytes, with ``kind`` and ``flags``; the sequence number is filled in when it is sent."""
+    message["header"]["type"] = kind
+    message["header"]["flags"] = flags | NLM_F_REQUEST
+    message.encode()
+    return bytes(message.data)
+
+
+class Netlink:
+    """A netlink socket of the network namespace that the thread was in when it was made.
+
+    It stays in that namespace, wherever the thread goes; so one process can serve many namespaces.
+    """
+
+    def __init__(self, family: int = ROUTE, groups: Iterable[int] = ()) -> None:
+        self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
+        self.socket.bind((0, 0))
+        self.socket.setsockopt(_SOL_NETLINK, _EXT_ACK, 1)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        for group in groups:
+            self.socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+        self._sequence = 0
+        self._queue: list[tuple[int, bytes]] = []
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def __enter__(self) -> Netlink:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def request(self, message: bytes) -> None:
+        """Send one change and wait until the kernel has done it.
+
+        Raises:
+            OSError: what the kernel answered, with its own words where it gave some.
+        """
+        self.batch([message])
+
+    def batch(self, messages: Iterable[bytes], *, ignore: frozenset[int] = frozenset()) -> None:
+        """Send many changes in few system calls; errors whose number is in ``ignore`` pass.
+
+        Raises:
+            OSError: the first error among them, after all of its part were answered.
+        """
+        pending = list(messages)
+        while pending:
+            part, pending = pending[:_BATCH], pending[_BATCH:]
+            first = self._sequence + 1
+            self.socket.send(b"".join(self._numbered(message, NLM_F_ACK) for message in part))
+            error: OSError | None = None
+            for _ in part:
+                while True:
+                    kind, flags, sequence, body = self._next()
+                    if kind == ERROR and sequence >= first:
+                        break
+                code = -struct.unpack_from("=i", body)[0]
+                if code and code not in ignore and error is None:
+                    error = OSError(code, _words(body, flags) or os.strerror(code))
+            if error is not None:
+                raise error
+
+    def dump(self, message: bytes) -> list[tuple[int, bytes]]:
+        """Every answer to a dump request, as (type, whole message); asked again where the table changed meanwhile.
+
+        Raises:
+            OSError: the kernel's answer, at the beginning or, in its DONE, at the end.
+        """
+        for _ in range(_CONSISTENT_TRIES):
+            self.socket.send(self._numbered(message, NLM_F_DUMP))
+            answers, interrupted = self._answers(self._sequence)
+            if not interrupted:
+                break
+        return answers
+
+    def get(self, message: bytes) -> tuple[int, bytes]:
+        """The one answer to a question such as "which route leads there?".
+
+        Raises:
+            OSError: the kernel's answer, e.g. ENETUNREACH.
+        """
+        self.socket.send(self._numbered(message, 0))
+        sequence = self._sequence
+        for kind, flags, number, body in iter(self._next, None):
+            if number != sequence:
+                continue
+            if kind == ERROR:
+                code = -struct.unpack_from("=i", body)[0]
+                raise OSError(code, _words(body, flags) or os.strerror(code))
+            return kind, HEADER.pack(HEADER.size + len(body), kind, flags, number, 0) + body
+        raise AssertionError("unreachable")
+
+    def events(self) -> Iterator[tuple[int, bytes]]:
+        """What has arrived by multicast, without waiting.
+
+        Raises:
+            OSError: ENOBUFS, when the kernel had to drop some.
+        """
+        while True:
+            try:
+                data = self.socket.recv(1 << 18, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            yield from _split(data)
+
+    def _numbered(self, message: bytes, flags: int) -> bytes:
+        self._sequence += 1
+        length, kind, old, _, _ = HEADER.unpack_from(message)
+        return (
+            HEADER.pack(length, kind, old | flags | NLM_F_REQUEST, self._sequence, 0) + message[HEADER.size :]
+        )
+
+    def _answers(self, sequence: int) -> tuple[list[tuple[int, bytes]], bool]:
+        # All of them at once: the kernel refuses another dump on the socket (EBUSY) before one has been read.
+        answers: list[tuple[int, bytes]] = []
+        interrupted = False
+        while True:
+            for kind, message in _split(self.socket.recv(1 << 18)):
+                _, _, flags, number, _ = HEADER.unpack_from(message)
+                if number != sequence:
+                    continue
+                interrupted = interrupted or bool(flags & _FLAG_INTERRUPTED)
+                if kind in (DONE, ERROR):
+                    code = (
+                        -struct.unpack_from("=i", message, HEADER.size)[0]
+                        if len(message) > HEADER.size
+                        else 0
+                    )
+                    if code > 0:
+                        raise OSError(code, os.strerror(code))
+                    return answers, interrupted
+                answers.append((kind, message))
+
+    def _next(self) -> tuple[int, int, int, bytes]:
+        if not self._queue:
+            self._queue = list(_split(self.socket.recv(1 << 18)))
+        kind, message = self._queue.pop(0)
+        _, _, flags, sequence, _ = HEADER.unpack_from(message)
+        return kind, flags, sequence, message[HEADER.size :]
+
+
+def _split(data: bytes) -> Iterator[tuple[int, bytes]]:
+    offset = 0
+    while offset + HEADER.size <= len(data):
+        length, kind = struct.unpack_from("=IH", data, offset)
+        if length < HEADER.size or offset + length > len(data):
+            return
+        yield kind, data[offset : offset + length]
+        offset += (length + 3) & ~3
+
+
+def _words(body: bytes, flags: int) -> str:
+    """The kernel's own sentence in an extended acknowledgement (NLMSGERR_ATTR_MSG), or ""."""
+    if not flags & _FLAG_ACK_TLVS:
+        return ""
+    offset = 4 + (HEADER.size if flags & _FLAG_CAPPED else struct.unpack_from("=I", body, 4)[0])
+    while offset + 4 <= len(body):
+        length, kind = struct.unpack_from("=HH", body, offset)
+        if length < 4:
+            break
+        if kind & 0x3FFF == 1:
+            return body[offset + 4 : offset + length].rstrip(b"\0").decode(errors="replace")
+        offset += (length + 3) & ~3
+    return ""

@@ -1,0 +1,149 @@
+"""What this network namespace looks like: interfaces, addresses, counters, routes (rtnetlink, read only)."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torchnet.linux.netlink import Netlink, encode
+from torchnet.network.interface_selection import Address, Interface
+
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg  # isort: skip
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg  # isort: skip
+from pyroute2.netlink.rtnl.rtmsg import rtmsg  # isort: skip
+
+NEWLINK, DELLINK, GETLINK, NEWADDR, DELADDR, GETADDR, GETROUTE = 16, 17, 18, 20, 21, 22, 26
+GROUP_LINK, GROUP_IPV4_ADDRESS, GROUP_IPV6_ADDRESS = 1, 5, 9
+_IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
+_IFA_DADFAILED, _IFA_DEPRECATED, _IFA_TENTATIVE, _IFA_PERMANENT = 0x08, 0x20, 0x40, 0x80
+_SCOPES: dict[int, Literal["global", "link", "host"]] = {0: "global", 253: "link", 254: "host"}
+
+
+@dataclass(frozen=True)
+class Counters:
+    """An interface's 64-bit counters (IFLA_STATS64), in bytes since the interface was made."""
+
+    sent_bytes: int
+    received_bytes: int
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where the kernel would send a packet: the interface's name and the source address it would take."""
+
+    interface: str
+    source: str
+
+
+def interfaces(netlink: Netlink | None = None) -> dict[str, Interface]:
+    """All interfaces with their addresses, by name."""
+    with _Borrowed(netlink) as nl:
+        links = [_decoded(ifinfmsg, message) for _, message in nl.dump(encode(ifinfmsg(), GETLINK, 0))]
+        found: dict[int, list[Address]] = {}
+        for _, message in nl.dump(encode(ifaddrmsg(), GETADDR, 0)):
+            address = _decoded(ifaddrmsg, message)
+            found.setdefault(address["index"], []).append(_address(address))
+    result = {}
+    for link in links:
+        name = link.get_attr("IFLA_IFNAME")
+        result[name] = Interface(
+            name=name,
+            index=link["index"],
+            mac=link.get_attr("IFLA_ADDRESS") or "",
+            mtu=link.get_attr("IFLA_MTU") or 0,
+            up=bool(link["flags"] & _IFF_UP),
+            carrier=bool(link["flags"] & _IFF_LOWER_UP),
+            addresses=tuple(found.get(link["index"], ())),
+        )
+    return result
+
+
+def counters(netlink: Netlink | None = None) -> dict[str, Counters]:
+    """Bytes sent and received by each interface of this network namespace.
+
+    From netlink and not from /sys/class/net, which shows the namespace that it was mounted in.
+    """
+    result = {}
+    with _Borrowed(netlink) as nl:
+        for _, message in nl.dump(encode(ifinfmsg(), GETLINK, 0)):
+            link = _decoded(ifinfmsg, message)
+            stats = link.get_attr("IFLA_STATS64")
+            if stats:
+                result[link.get_attr("IFLA_IFNAME")] = Counters(stats["tx_bytes"], stats["rx_bytes"])
+    return result
+
+
+def route(address: str, netlink: Netlink | None = None, *, names: dict[int, str] | None = None) -> Route:
+    """The route to ``address`` (an IPv4 or IPv6 literal), as ``ip route get`` shows it.
+
+    Raises:
+        OSError: there is none (ENETUNREACH).
+    """
+    message = rtmsg()
+    message["family"] = family_of(address)
+    message["dst_len"] = 128 if message["family"] == socket.AF_INET6 else 32
+    message["attrs"] = [("RTA_DST", address)]
+    with _Borrowed(netlink) as nl:
+        answer = _decoded(rtmsg, nl.get(encode(message, GETROUTE, 0))[1])
+    index = answer.get_attr("RTA_OIF")
+    if names is None:
+        names = dict(socket.if_nameindex())
+    return Route(names.get(index, f"interface {index}"), answer.get_attr("RTA_PREFSRC") or "")
+
+
+def changes(netlink: Netlink) -> bool:
+    """Whether a link or an address changed since the last call; the socket must have joined the groups above."""
+    return any(kind in (NEWLINK, DELLINK, NEWADDR, DELADDR) for kind, _ in netlink.events())
+
+
+def watcher() -> Netlink:
+    """A socket that becomes readable when a link or an address changes; carrier changes arrive within milliseconds."""
+    return Netlink(groups=(GROUP_LINK, GROUP_IPV4_ADDRESS, GROUP_IPV6_ADDRESS))
+
+
+def family_of(address: str) -> int:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def _address(message: Any) -> Address:
+    family: Literal[4, 6] = 6 if message["family"] == socket.AF_INET6 else 4
+    flags = message.get_attr("IFA_FLAGS")
+    if flags is None:
+        flags = message["flags"]
+    return Address(
+        ip=message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS"),
+        prefix=message["prefixlen"],
+        family=family,
+        scope=_SCOPES.get(message["scope"], "link"),
+        tentative=bool(flags & _IFA_TENTATIVE),
+        dadfailed=bool(flags & _IFA_DADFAILED),
+        deprecated=bool(flags & _IFA_DEPRECATED),
+        permanent=bool(flags & _IFA_PERMANENT),
+    )
+
+
+def _decoded(kind: Any, message: bytes) -> Any:
+    decoded = kind(message)
+    decoded.decode()
+    return decoded
+
+
+class _Borrowed:
+    """The caller's socket, left open; or one of our own, closed at the end."""
+
+    def __init__(self, netlink: Netlink | None) -> None:
+        self._own = Netlink() if netlink is None else None
+        self._netlink = netlink or self._own
+
+    def __enter__(self) -> Netlink:
+        assert self._netlink is not None
+        return self._netlink
+
+    def __exit__(self, *exc: object) -> None:
+        if self._own is not None:
+            self._own.close()
+
+
+assert struct.calcsize("=IHHII") == 16

@@ -1,0 +1,90 @@
+"""Faults in the local networks, so that every refusal can be seen before a cluster has it (``--fault``)."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torchnet.config.fault_syntax import Fault
+from torchnet.linux import link_setup
+from torchnet.linux.netlink import Netlink
+from torchnet.local.topology import NodePlan, PortPlan
+
+
+class PlantedFault:
+    """The faults of one job, asked for while its networks are built, and carried out while it runs."""
+
+    def __init__(self, faults: Sequence[Fault] = ()) -> None:
+        self.faults = tuple(faults)
+
+    def has(self, node: NodePlan, port: PortPlan, kind: str) -> str | None:
+        """The value of such a fault that is there from the start ("" for none), or None."""
+        for fault in self.faults:
+            if (fault.node, fault.interface, fault.kind) == (
+                node.rank,
+                port.interface,
+                kind,
+            ) and fault.at is None:
+                return fault.value
+        return None
+
+    def addresses(self, node: NodePlan, port: PortPlan) -> list[tuple[str, int]]:
+        """The addresses that the interface gets."""
+        if self.has(node, port, "no-address") is not None:
+            return []
+        added = [
+            _split(fault.value, port.prefix)
+            for fault in self.faults
+            if (fault.node, fault.interface, fault.kind) == (node.rank, port.interface, "add-address")
+        ]
+        return [(port.address, port.prefix), *added]
+
+    def readdressed(self, nodes: Sequence[NodePlan]) -> list[NodePlan]:
+        """The nodes with the addresses that the faults give them; their network-status will say the same."""
+        return [
+            replace(
+                node,
+                frontend=self._readdressed(node, node.frontend),
+                backend=tuple(self._readdressed(node, port) for port in node.backend),
+            )
+            for node in nodes
+        ]
+
+    def _readdressed(self, node: NodePlan, port: PortPlan) -> PortPlan:
+        text = self.has(node, port, "address")
+        if not text:
+            return port
+        ip, prefix = _split(text, port.prefix)
+        return replace(port, address=ip, prefix=prefix)
+
+    def timed(self) -> list[tuple[float, Fault, bool]]:
+        """(seconds, fault, whether it comes or goes), in order."""
+        steps = [(fault.at, fault, True) for fault in self.faults if fault.at is not None]
+        steps += [(f.at + f.last, f, False) for f in self.faults if f.at is not None and f.last is not None]
+        return sorted(steps, key=lambda step: step[0])
+
+
+def carry_out(fault: Fault, comes: bool, node: NodePlan, inside: Netlink, fabric: Netlink, mtu: int) -> None:
+    """Let a timed fault come or go; ``inside`` is a socket in the node's namespace, ``mtu`` the backend's."""
+    port = next(port for port in node.ports() if port.interface == fault.interface)
+    if fault.kind == "down":
+        inside.request(link_setup.down(port.index) if comes else link_setup.up(port.index))
+    elif fault.kind == "mtu":
+        inside.request(link_setup.set_mtu(port.index, int(fault.value) if comes else mtu))
+    elif fault.kind == "no-address":
+        change = link_setup.no_address if comes else link_setup.address
+        inside.request(change(port.index, port.address, port.prefix))
+    else:
+        outer = link_setup.index_of(fabric, port.port)
+        if fault.kind == "lossy":
+            fabric.request(link_setup.blocked_port(outer, comes))
+        else:
+            # Cutting the far end of the veth takes the carrier from ens5, and so from the macvlan on it.
+            fabric.request(link_setup.down(outer) if comes else link_setup.up(outer))
+
+
+def _split(text: str, prefix: int) -> tuple[str, int]:
+    address = ipaddress.ip_interface(text)
+    given = "/" in text
+    return str(address.ip), address.network.prefixlen if given else (prefix if address.version == 6 else 24)

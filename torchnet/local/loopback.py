@@ -1,0 +1,92 @@
+"""``--network loopback``: the same agents on addresses of 127.0.0.0/8, without namespaces; it proves nothing, and says
+so."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import traceback
+from collections.abc import Callable
+
+from torchnet import constants
+from torchnet.agent import local_processes
+from torchnet.errors import RefusedError
+from torchnet.linux import namespaces
+from torchnet.network.network_status import StatusEntry
+
+
+class Loopback:
+    """The nodes' processes; the counterpart of a sandbox."""
+
+    def __init__(self, count: int, main: Callable[[int], int]) -> None:
+        parent = os.getpid()
+        namespaces.adopt_orphans()  # no PID namespace does it here
+        self._pids: list[int] = []
+        for rank in range(count):
+            pid = os.fork()
+            if pid == 0:
+                code = 70
+                try:
+                    os.setsid()
+                    # Not SIGKILL: the agent is to end what its processes started, first.
+                    namespaces.die_with_parent(signal.SIGTERM, parent)
+                    code = main(rank)
+                except BaseException:
+                    traceback.print_exc()
+                finally:
+                    os._exit(code & 0xFF)
+            self._pids.append(pid)
+
+    def complaint(self) -> None:
+        """Nothing has to be set up here that could be refused."""
+
+    def kill(self) -> None:
+        """End all at once, wherever it has detached itself to."""
+        local_processes.kill_all()
+        self.wait()
+
+    def wait(self) -> None:
+        for pid in self._pids:
+            os.waitpid(pid, 0)
+        self._pids = []
+
+
+def address(rank: int, block: int = 0) -> str:
+    """Node ``rank``'s address in 127.``block``.0.0/16; all of 127.0.0.0/8 is the machine's own."""
+    number = rank + 1
+    return f"127.{block}.{number >> 8}.{number & 255}"
+
+
+def free_block() -> int:
+    """A block that no other job uses: several may run on one machine, and all of them join at the same port.
+
+    Raises:
+        RefusedError: there is none.
+    """
+    for block in random.sample(range(1, 255), 254):
+        with socket.socket() as probe:
+            try:
+                probe.bind((address(0, block), constants.JOIN_PORT))
+            except OSError as error:
+                why = error.strerror
+                continue
+            return block
+    raise RefusedError(
+        f"no address of 127.0.0.0/8 is free for the join at port {constants.JOIN_PORT}: {why}", fix="ss -tln"
+    )
+
+
+class LoopbackSource:
+    """The address source of a node on loopback: one rail, which is lo."""
+
+    def __init__(self, rank: int, block: int = 0) -> None:
+        self._rank = rank
+        self._block = block
+
+    def attachments(self) -> tuple[StatusEntry, ...]:
+        return (StatusEntry(name="loopback", interface="lo", ips=(address(self._rank, self._block),)),)
+
+    def rank0(self) -> tuple[str, ...]:
+        return (address(0, self._block),)

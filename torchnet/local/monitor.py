@@ -1,0 +1,233 @@
+"""A local job as the launcher lives through it: events to the console, signals to the nodes, one exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from torchnet.agent import receipt
+from torchnet.agent.event_loop import EventLoop
+from torchnet.agent.events import BACKLOG, Event, Failure, Kind
+from torchnet.agent.spec import AgentSpec
+from torchnet.console.console import Console
+from torchnet.errors import TorchnetError
+from torchnet.local.agent_channel import AgentChannels
+
+_TICK_SECONDS = 0.1
+_LOOK_SECONDS = 1.0
+_WORD_SECONDS = 0.5
+_FREEZE_SECONDS = 2.0
+
+
+class Nodes(Protocol):
+    """What runs the nodes: a sandbox, or processes on loopback."""
+
+    def kill(self) -> None: ...
+
+    def complaint(self) -> TorchnetError | None: ...
+
+    def wait(self) -> None: ...
+
+
+class LocalMonitor:
+    """:meth:`run` returns when all nodes have ended, with the job's receipt."""
+
+    def __init__(
+        self, specs: Sequence[AgentSpec], nodes: Nodes, links: AgentChannels, console: Console
+    ) -> None:
+        self._specs = specs
+        self._nodes = nodes
+        self._links = links
+        self._console = console
+        self._loop = EventLoop()
+        self._began = time.time()
+        self._running = set(range(len(specs)))
+        self._said_end: set[int] = set()
+        self._failure: Failure | None = None
+        self._receipt: dict[str, Any] | None = None
+        self._worker_receipts: dict[int, dict[str, Any]] = {}
+        self._restarts = 0
+        self._interrupted = 0
+        self._awaiting_freeze: set[int] = set()
+        self._rows: dict[int, str] = {}
+        self._watched: set[int] = set()
+        links.begin(self._loop, self._event, self._gone)
+
+    def run(self, timeout: float | None, look: Callable[[], str] = lambda: "") -> dict[str, Any]:
+        """Serve until the end.
+
+        Args:
+            timeout: seconds for the whole job.
+            look: called once, a second after the start, for something that people should know by then.
+        """
+        self._loop.later(_LOOK_SECONDS, lambda: self._notice(look()))
+        for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)):
+            if signal.getsignal(number) == signal.SIG_IGN:
+                continue  # nohup's wish, or that of a shell's &
+            self._loop.on_signal(number, lambda number=number, code=code: self._signal(number, code))  # type: ignore[misc]
+        self._loop.on_signal(signal.SIGTSTP, self._suspend)
+        self._loop.every(_TICK_SECONDS, self._tick)
+        if timeout:
+            text = f"the job ran longer than --timeout {timeout:g} s"
+            self._loop.later(timeout, lambda: self._stop(Failure("timeout", text, 124, at=time.time())))
+        try:
+            self._loop.run()
+        finally:
+            self._nodes.kill()
+            self._loop.close()
+            for number in (signal.SIGINT, signal.SIGHUP):  # one more of them must not cost the receipt
+                if signal.getsignal(number) == signal.SIG_DFL:  # else a caller listens, who has other jobs
+                    signal.signal(number, signal.SIG_IGN)
+        return self._settle()
+
+    # -- what is shown -------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        self._console.tick()
+        self._pace()
+
+    def _pace(self) -> None:
+        """Take events no faster than they can be shown, without ever waiting for who reads: signals must work."""
+        waiting = set(self._console.waiting())
+        for descriptor in waiting ^ self._watched:
+            self._loop.watch(descriptor, write=self._push if descriptor in waiting else None)
+        self._watched = waiting
+        # A job that is being stopped is seen to its end.
+        self._links.hold(self._console.pending > BACKLOG and self._failure is None)
+
+    def _push(self) -> None:
+        self._console.push()
+        self._pace()
+
+    # -- events --------------------------------------------------------------------------------------------------
+
+    def _event(self, rank: int, event: Event) -> None:
+        kind = event["event"]
+        if kind == "worker_receipt":
+            self._worker_receipts[rank] = event["receipt"]
+        elif kind == "receipt":
+            self._receipt = event["receipt"]  # shown at the end, when all output has come
+        elif kind == "end":
+            self._said_end.add(rank)
+        elif kind == "frozen":
+            self._awaiting_freeze.discard(rank)
+        elif kind == "row":
+            self._duplicates(rank, event["row"])
+        else:
+            if kind == "started":
+                self._restarts = max(self._restarts, int(event["attempt"]))
+            self._console.event(event)
+            self._pace()
+            if kind == "failure" and not event.get("restart"):
+                failure = Failure.read(event)
+                # The coordinator tells those that have joined; the others hear of it from here.
+                self._links.order({"op": "stop", "failure": asdict(failure)}, but=rank)
+                if self._failure is None:
+                    self._failure = failure
+                    self._patience()
+
+    def _notice(self, text: str) -> None:
+        if text:
+            self._console.notice(text, "warning")
+
+    def _duplicates(self, rank: int, row: str) -> None:
+        """Two nodes with one address: neither may ever reach the join's table, so it is looked for here, too."""
+        from torchnet.agent.rendezvous import unpack_row
+        from torchnet.network.peer_table import PeerTable, check
+
+        self._rows[rank] = row
+        rows = sorted((unpack_row(text) for text in self._rows.values()), key=lambda row: row.node_rank)
+        for problem in check(PeerTable(tuple(rows))):
+            if problem.kind == "duplicate":
+                text = f"{problem.text}\n  fix: {problem.fix}"
+                self._stop(Failure("network", text, 4, node=problem.nodes[0], at=time.time()))
+
+    def _gone(self, rank: int) -> None:
+        self._running.discard(rank)
+        if rank not in self._said_end and self._failure is None:
+            # The coordinator notices, too, where there is one already, and then stops the others in order.
+            self._loop.later(_WORD_SECONDS, lambda: self._without_a_word(rank))
+        elif not self._running:
+            self._loop.stop()
+
+    def _without_a_word(self, rank: int) -> None:
+        if self._failure is None:
+            name = self._specs[rank].name
+            complaint = self._nodes.complaint()
+            if complaint is not None:
+                kind: Kind = "network" if complaint.exit_code == 4 else "internal"
+                failure = Failure(kind, str(complaint), complaint.exit_code, node=name, at=time.time())
+            else:
+                text = f"lost {name} (node rank {rank}): its agent ended without a word"
+                failure = Failure("lost", text, 70, node=name, at=time.time())
+            self._stop(failure)
+        if not self._running:
+            self._loop.stop()
+
+    def _stop(self, failure: Failure) -> None:
+        if self._failure is None:
+            self._failure = failure
+            self._console.event(failure.event())
+            self._pace()
+            self._patience()
+        self._links.order({"op": "stop", "failure": asdict(failure)})
+        if not self._running:
+            self._loop.stop()
+
+    def _patience(self) -> None:
+        """A node that does not end although it was told to is ended with everything in it."""
+        self._loop.later(self._specs[0].grace + 15.0, self._loop.stop)
+
+    # -- signals -------------------------------------------------------------------------------------------------
+
+    def _signal(self, number: int, code: int) -> None:
+        self._interrupted += 1
+        name = signal.Signals(number).name
+        if self._interrupted > 1:
+            self._failure = self._failure or Failure(
+                "interrupted", f"stopped by {name}", code, at=time.time()
+            )
+            self._loop.stop()
+            return
+        if number == signal.SIGINT:
+            text = f"stopping (once more ends it at once, else after at most {self._specs[0].grace:g} s)"
+            self._console.notice(text, "warning")
+        self._stop(Failure("interrupted", f"stopped by {name}", code, at=time.time()))
+
+    def _suspend(self) -> None:
+        """Ctrl-Z: all processes of all nodes stop first, then this one; and the other way round."""
+        self._awaiting_freeze = set(self._running)
+        self._links.order({"op": "freeze"})
+        self._loop.later(_FREEZE_SECONDS, self._awaiting_freeze.clear)
+        self._await_freeze()
+
+    def _await_freeze(self) -> None:
+        if self._awaiting_freeze & self._running:
+            self._loop.later(0.02, self._await_freeze)
+            return
+        os.kill(os.getpid(), signal.SIGSTOP)
+        self._links.order({"op": "thaw"})  # runs after SIGCONT
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def _settle(self) -> dict[str, Any]:
+        made = self._receipt
+        if made is None or len(made["nodes"]) < len(self._worker_receipts):
+            # Rank 0 went early, or could not hear all of them; here they are all known.
+            failure = self._failure
+            if made is not None:
+                failure = Failure.read(made["failure"]) if made["failure"] else None
+            elif failure is None:
+                failure = Failure("internal", "the job ended without a receipt", 70, at=time.time())
+            made = receipt.job(
+                spec=self._specs[0],
+                receipts=list(self._worker_receipts.values()),
+                failure=failure,
+                began=self._began,
+                restarts=self._restarts,
+            )
+        return made

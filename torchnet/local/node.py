@@ -1,0 +1,121 @@
+"""One local node: a process that looks like the first process of a pod, with a /dev/shm of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+from torchnet.config.model import JobSpec
+from torchnet.errors import UsageError
+from torchnet.linux import namespaces
+from torchnet.local import topology
+from torchnet.text import printable
+
+HIDDEN = "/dev/shm"
+
+
+def check(job: JobSpec) -> None:
+    """Look where the job's files are.
+
+    Raises:
+        UsageError: the nodes would not see some of them, or what they write would be gone with them; names all.
+    """
+    places = {"the working directory": os.getcwd(), "Python": sys.executable}
+    if not job.module and os.path.exists(job.script):
+        places["the script"] = job.script
+    if job.output.log_dir:
+        places["--log-dir"] = job.output.log_dir
+    hidden = [f"{what} {printable(path, 200)}" for what, path in places.items() if _is_hidden(path)]
+    if hidden:
+        raise UsageError(
+            f"{HIDDEN} is each node's own, as a pod's is; there is nothing of this machine in it: {', '.join(hidden)}",
+            fix="put it elsewhere, below /tmp for example; or --network loopback, without nodes of their own",
+        )
+
+
+def _is_hidden(path: str) -> bool:
+    return os.path.commonpath([os.path.realpath(path), HIDDEN]) == HIDDEN
+
+
+Step = Callable[[tuple[str, Callable[[], None]]], None]
+
+
+def start_node(
+    node: topology.NodePlan, namespace: int, step: Step, main: Callable[[int], int], *, internet: bool = False
+) -> int:
+    """Fork the node's first process into the network ``namespace``; returns its pid as this process sees it."""
+    # Only children go into a new PID namespace; going back to the own one first allows the next call.
+    step(("pid namespace", lambda: namespaces.unshare(namespaces.NEWPID)))
+    child = os.fork()
+    if child == 0:
+        _run(node, namespace, step, main, internet)
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    namespaces.setns(own, namespaces.NEWPID)
+    os.close(own)
+    return child
+
+
+def _run(
+    node: topology.NodePlan, namespace: int, step: Step, main: Callable[[int], int], internet: bool
+) -> NoReturn:
+    code = 70
+    try:
+        namespaces.die_with_parent(signal.SIGKILL, 0)
+        namespaces.setns(namespace, namespaces.NEWNET)
+        step(
+            (
+                "node's namespaces",
+                lambda: namespaces.unshare(namespaces.NEWNS | namespaces.NEWUTS | namespaces.NEWIPC),
+            )
+        )
+        socket.sethostname(node.name)
+        step(("proc", lambda: _mounts(node, internet)))
+        namespaces.drop_privileges()
+        code = main(node.rank)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code & 0xFF)
+
+
+def _mounts(node: topology.NodePlan, internet: bool) -> None:
+    flags = namespaces.MS_NOSUID | namespaces.MS_NODEV | namespaces.MS_NOEXEC
+    namespaces.mount("proc", "/proc", "proc", flags)
+    _fresh_sys(flags)
+    # Shared memory of its own, as a pod has it: what killed processes leave there goes with the node.
+    namespaces.mount("tmpfs", "/dev/shm", "tmpfs", namespaces.MS_NOSUID | namespaces.MS_NODEV, "mode=1777")
+    files = {"/etc/hosts": topology.hosts(node)}
+    if internet:
+        files["/etc/resolv.conf"] = f"nameserver {topology.DNS}\n"
+    _files(files)
+
+
+def _fresh_sys(flags: int) -> None:
+    """/sys of this network namespace, with the machine's control groups where they were."""
+    shelf = "/dev/shm"  # any directory that is covered again right away
+    with contextlib.suppress(OSError):
+        namespaces.mount("/sys/fs/cgroup", shelf, flags=namespaces.MS_BIND | namespaces.MS_REC)
+    namespaces.mount("sysfs", "/sys", "sysfs", flags)
+    with contextlib.suppress(OSError):
+        namespaces.mount(shelf, "/sys/fs/cgroup", flags=namespaces.MS_BIND | namespaces.MS_REC)
+        namespaces.umount(shelf)
+
+
+def _files(texts: dict[str, str]) -> None:
+    """The node's own versions of files, in memory, bound over the machine's; its agent can write to them."""
+    # A file system in memory can be unmounted by name while files of it stay in use.
+    namespaces.mount("tmpfs", "/mnt", "tmpfs", 0, "size=4m,mode=755")
+    for path, text in texts.items():
+        target = os.path.realpath(path)
+        if os.path.exists(target):
+            source = f"/mnt/{os.path.basename(path)}"
+            with open(source, "w") as file:
+                file.write(text)
+            namespaces.mount(source, target, flags=namespaces.MS_BIND)
+    namespaces.umount("/mnt")

@@ -1,0 +1,107 @@
+"""Who is where on the local networks: names, addresses and MACs of each node, and its network-status (pure)."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torchnet import constants
+from torchnet.network import network_status
+
+FIRST_INDEX = 10  # a new network namespace may come with tunnel devices of loaded modules: stay above them
+GATEWAY, DNS = "172.30.0.2", "172.30.0.3"  # where slirp4netns puts them: the second and third address
+FRONTEND_PREFIX = 16
+_RAILS4 = tuple(ipaddress.IPv4Network(constants.LOCAL_BACKEND4).subnets(3))
+
+
+@dataclass(frozen=True)
+class PortPlan:
+    """One interface of a node. ``parent`` is the name of the ens5 below net1, in the fabric; "" for eth0."""
+
+    interface: str
+    index: int
+    address: str
+    prefix: int
+    mac: str
+    port: str
+    parent: str
+
+
+@dataclass(frozen=True)
+class NodePlan:
+    rank: int
+    name: str
+    frontend: PortPlan
+    backend: tuple[PortPlan, ...]
+
+    def ports(self) -> Iterator[PortPlan]:
+        yield self.frontend
+        yield from self.backend
+
+
+def node(rank: int, rails: int, *, ipv4: bool = False) -> NodePlan:
+    """Node ``rank`` with eth0 and net1 to net``rails``; ranks up to 9,999 have addresses of their own.
+
+    ``ipv4``: of the backend's addresses, for scripts that build an URL of MASTER_ADDR without brackets.
+    """
+    high, low = rank >> 8, rank & 255
+    eth0 = PortPlan(
+        interface="eth0",
+        index=FIRST_INDEX,
+        address=f"172.30.{1 + rank // 250}.{1 + rank % 250}",
+        prefix=FRONTEND_PREFIX,
+        mac=f"02:e0:00:00:{high:02x}:{low:02x}",
+        port=f"eth0.{rank}",
+        parent="",
+    )
+    backend = tuple(
+        PortPlan(
+            interface=constants.rail_interface(rail),
+            index=FIRST_INDEX + 1 + rail,
+            address=str(_RAILS4[rail][rank + 1])
+            if ipv4
+            else f"{constants.LOCAL_PREFIXES[rail]}::{rank + 1:x}",
+            prefix=_RAILS4[rail].prefixlen if ipv4 else 64,
+            mac=f"02:fc:bb:{rail:02x}:{high:02x}:{low:02x}",
+            port=f"back{rail}.{rank}",
+            parent=f"ens{5 + rail}.{rank}",
+        )
+        for rail in range(rails)
+    )
+    return NodePlan(rank, f"node-{rank}", eth0, backend)
+
+
+def network_status_annotation(node: NodePlan) -> str:
+    """The annotation as Multus writes it for a pod with these interfaces (the Multi-Network specification, v1.3)."""
+    primary = network_status.StatusEntry(
+        name=constants.LOCAL_PRIMARY,
+        interface="eth0",
+        ips=(node.frontend.address,),
+        mac=node.frontend.mac,
+        mtu=None,
+        default=True,
+        gateway=("<nil>",),
+    )
+    backend = tuple(
+        network_status.StatusEntry(
+            name=constants.LOCAL_ATTACHMENTS[rail],
+            interface=port.interface,
+            ips=(port.address,),
+            mac=port.mac,
+            mtu=None,
+            default=False,
+            gateway=(),
+        )
+        for rail, port in enumerate(node.backend)
+    )
+    return network_status.render((primary, *backend))
+
+
+def hosts(node: NodePlan) -> str:
+    """/etc/hosts of the node; its own name leads to eth0, as the kubelet writes it for a pod."""
+    return (
+        "127.0.0.1\tlocalhost\n"
+        "::1\tlocalhost ip6-localhost ip6-loopback\n"
+        f"{node.frontend.address}\t{node.name}\n"
+    )

@@ -1,0 +1,300 @@
+"""Address sources: where a worker learns its own attachments and rank 0's addresses.
+
+``multus-status`` reads the annotation that Multus writes (by API: torchnet.agent.pod_address_source);
+``host:IFNAME,…`` takes the named interfaces as they are (pods on the host's network, machines without Kubernetes);
+``static:net1=ADDRESS/LEN,…`` gets the addresses from the job's objects. No source touches the kernel or the API:
+the caller passes their text.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from torchnet.constants import NETWORKS_ANNOTATION
+from torchnet.errors import NetworkError, StatusError, UsageError
+from torchnet.network.interface_selection import Family
+from torchnet.network.network_status import StatusEntry, canonical, parse
+from torchnet.text import listed, printable
+
+FORM = "static:net1=ADDRESS/LEN[,net2=ADDRESS/LEN…]"
+
+
+class StaticAddresses:
+    """An address source that asks neither a file nor the API.
+
+    Args:
+        spec: the flag's value, ``static:net1=fcbb::2/64``; the kernel must have just that address there.
+        rank0: rank 0's addresses, rail by rail, or the first rail's alone; bare literals.
+        attachments: the attachments' names by rail, as far as they are known.
+
+    Raises UsageError that names every wrong part.
+    """
+
+    def __init__(self, spec: str, rank0: tuple[str, ...], attachments: tuple[str, ...] = ()) -> None:
+        self._entries = tuple(
+            StatusEntry(
+                name=attachments[number].partition("@")[0] if number < len(attachments) else f"static:{name}",
+                interface=name,
+                ips=(address,),
+                origin="--address-source",
+            )
+            for number, (name, address) in enumerate(pairs(spec))
+        )
+        self._rank0 = tuple(literal(text) for text in rank0)
+
+    def attachments(self) -> tuple[StatusEntry, ...]:
+        return self._entries
+
+    def rank0(self) -> tuple[str, ...]:
+        return self._rank0
+
+
+def pairs(spec: str) -> list[tuple[str, str]]:
+    """(interface, canonical address) by rail. Raises UsageError."""
+    found: list[tuple[str, str]] = []
+    wrong = []
+    for part in spec.partition(":")[2].split(","):
+        name, _, text = part.partition("=")
+        address, slash, length = text.partition("/")
+        problem = interface_problem(name)
+        bare = canonical(address)
+        if problem:
+            wrong.append(problem)
+        elif bare is None or ipaddress.ip_address(bare).is_link_local:
+            wrong.append(f'"{printable(text, 80)}" for {name} is no global IP address')
+        elif slash and not (length.isdigit() and int(length) <= (128 if ":" in bare else 32)):
+            wrong.append(f'"{printable(text, 80)}" for {name} has no prefix length after "/"')
+        elif name in dict(found):
+            wrong.append(f"{name} stands twice")
+        else:
+            found.append((name, bare))
+    if wrong:
+        raise UsageError(f'address source "{printable(spec, 120)}": ' + "; ".join(wrong), fix=f"use {FORM}")
+    return found
+
+
+_FIX = f"compare the pod's {NETWORKS_ANNOTATION} with it; the attachment needs a cniVersion and an ipam"
+CHOICES = "multus-status, host:IFNAME[,IFNAME…] (such as host:eth1,eth2), or static:net1=ADDRESS/LEN[,…]"
+AddressSourceKind = Literal["multus-status", "host", "static"]
+# How a receipt names the job's network: an agent's address source, or one of the local backend's two.
+NetworkKind = Literal["namespaces", "loopback", AddressSourceKind]
+_KINDS = {"multus-status": "", "host": ":IFNAME", "static": ":net1=ADDRESS/LEN"}
+
+
+class AddressSource(Protocol):
+    """What the agent asks for addresses. Resource claims (DRA) would be another one.
+
+    Both may raise NotYetError: asked again later, they may know more.
+    """
+
+    def attachments(self) -> tuple[StatusEntry, ...]:
+        """This worker's backend attachments, rail by rail, each with an interface. Raises NetworkError."""
+
+    def rank0(self) -> tuple[str, ...]:
+        """Rank 0's addresses, rail by rail. May be asked again until the barrier. Raises NetworkError."""
+
+
+@dataclass(frozen=True)
+class SourceChoice:
+    """A parsed ``--address-source``: ``interfaces`` are the names after ``host:``."""
+
+    kind: AddressSourceKind
+    interfaces: tuple[str, ...] = ()
+
+
+def parse_source(text: str) -> SourceChoice:
+    """The value of the flag. Raises UsageError, which names every wrong part and the valid choices."""
+    kind, colon, rest = text.partition(":")
+    if kind == "multus-status" and not colon:
+        return SourceChoice("multus-status")
+    if kind == "static" and colon:
+        return SourceChoice("static")
+    if kind != "host" or not colon:
+        close = difflib.get_close_matches(kind, _KINDS, 1)
+        meant = f" (did you mean {close[0]}{_KINDS[close[0]]}?)" if close else ""
+        raise UsageError(f'address source "{printable(text, 80)}" is unknown{meant}', fix=f"use {CHOICES}")
+    names = tuple(rest.split(","))
+    wrong = [problem for problem in map(interface_problem, names) if problem]
+    wrong += [
+        f"{printable(name)} stands twice" for name in dict.fromkeys(names) if name and names.count(name) > 1
+    ]
+    if wrong:
+        raise UsageError(f'address source "{printable(text, 80)}": ' + "; ".join(wrong), fix=f"use {CHOICES}")
+    return SourceChoice("host", names)
+
+
+def interface_problem(name: str) -> str | None:
+    """What makes ``name`` no usable interface name, or None (dev_valid_name in net/core/dev.c)."""
+    shown = f'"{printable(name, 40)}"'
+    if not name:
+        return "an interface name is empty"
+    if name[0] in "=^":
+        return f"{shown} is NCCL's notation: write the exact name"
+    if len(name.encode("utf-8", "surrogatepass")) > 15:
+        return f"{shown} is longer than 15 bytes"
+    if name in (".", "..") or re.search(r"[/:,\s]", name) or not name.isprintable():
+        return f"{shown} is no interface name (no '/', ':', ',' or white space)"
+    return None
+
+
+class MultusStatus:
+    """Addresses from ``k8s.v1.cni.cncf.io/network-status``.
+
+    Args:
+        own_text: this pod's annotation.
+        rank0_text: rank 0's, or a function that reads it anew at each call (it may be another pod meanwhile).
+        attachments: the attachments that are rails, in rail order: ``NAMESPACE/NAD``, ``NAD``, or with
+            ``@INTERFACE`` where one NAD serves several rails; a NAD that stands n times takes its n
+            interfaces in order. None or (): every entry but the primary network's, ordered by interface.
+        family: which of rank 0's addresses :meth:`rank0` gives where an entry has both kinds.
+    """
+
+    def __init__(
+        self,
+        own_text: str | bytes | None,
+        rank0_text: Callable[[], str | bytes | None] | str | bytes | None,
+        attachments: tuple[str, ...] | None = None,
+        *,
+        family: Family = "auto",
+    ) -> None:
+        self._own_text = own_text
+        self._rank0_text = rank0_text
+        self._wanted = attachments
+        self._family = family
+
+    def attachments(self) -> tuple[StatusEntry, ...]:
+        return _rails(parse(self._own_text), self._wanted)
+
+    def rank0(self) -> tuple[str, ...]:
+        text = self._rank0_text() if callable(self._rank0_text) else self._rank0_text
+        try:
+            return tuple(_address(entry, self._family) for entry in _rails(parse(text), self._wanted))
+        except StatusError as error:
+            raise StatusError(f"rank 0: {error.text}", fix=error.fix) from error
+        except NetworkError as error:
+            raise NetworkError(f"rank 0: {error.text}", fix=error.fix) from error
+
+
+class HostInterfaces:
+    """The host's own interfaces, ``host:eth1,eth2``, and rank 0's addresses as the user gives them.
+
+    Raises UsageError for a wrong specification or address. ``rank0`` holds one bare literal for each rail, or
+    the first rail's alone (the join needs no more), or nothing on rank 0 itself; brackets are taken off.
+    """
+
+    def __init__(self, spec: str, rank0: tuple[str, ...]) -> None:
+        choice = parse_source(spec)
+        if choice.kind != "host":
+            raise UsageError(
+                f'"{printable(spec, 80)}" names no host interfaces', fix="use host:IFNAME[,IFNAME…]"
+            )
+        self._interfaces = choice.interfaces
+        self._rank0 = tuple(literal(text) for text in rank0)
+        if len(self._rank0) not in (0, 1, len(self._interfaces)):
+            raise UsageError(
+                f"{len(self._rank0)} addresses of rank 0 for {len(self._interfaces)} interfaces",
+                fix="give one address for each interface, or the first one's alone",
+            )
+
+    def attachments(self) -> tuple[StatusEntry, ...]:
+        return tuple(StatusEntry(name=f"host:{name}", interface=name) for name in self._interfaces)
+
+    def rank0(self) -> tuple[str, ...]:
+        return self._rank0
+
+
+def _rails(entries: tuple[StatusEntry, ...], wanted: tuple[str, ...] | None) -> tuple[StatusEntry, ...]:
+    """The entries that are rails, in rail order, complete; a NetworkError says all that is missing."""
+    # A primary CNI with several interfaces writes an entry for each under its one name (no NAMESPACE/), and
+    # only one of them is the default.
+    primary = {entry.name for entry in entries if entry.default and "/" not in entry.name}
+    backend = [entry for entry in entries if not entry.default and entry.name not in primary]
+    backend.sort(key=_by_interface)
+    chosen = _matched(backend, wanted, entries) if wanted else backend
+    if not chosen:
+        raise NetworkError(f"network-status names none but the primary network; {_have(entries)}", fix=_FIX)
+    _check_complete(chosen)
+    return tuple(chosen)
+
+
+def _matched(
+    backend: list[StatusEntry], wanted: tuple[str, ...], entries: tuple[StatusEntry, ...]
+) -> list[StatusEntry]:
+    left = list(backend)
+    taken: dict[int, StatusEntry] = {}
+    # Those with an @INTERFACE first, or a bare name before them would take their entry.
+    for position in sorted(range(len(wanted)), key=lambda position: "@" not in wanted[position]):
+        want = wanted[position]
+        found = [entry for entry in left if _matches(want, entry)]
+        if len({entry.name for entry in found}) > 1:
+            names = listed([entry.name for entry in found], 8)
+            raise NetworkError(
+                f"{printable(want, 120)} could be each of {names}", fix="write it as NAMESPACE/NAD"
+            )
+        if found:
+            taken[position] = found[0]
+            left.remove(found[0])
+    missing = [want for position, want in enumerate(wanted) if position not in taken]
+    if missing:
+        raise NetworkError(
+            f"network-status has no entry for {listed(missing, 8)}; {_have(entries)}", fix=_FIX
+        )
+    return [taken[position] for position in range(len(wanted))]
+
+
+def _check_complete(chosen: list[StatusEntry]) -> None:
+    wrong = [f"{printable(e.name, 120)} without an interface" for e in chosen if not e.interface]
+    wrong += [f"{_label(e)} without an address" for e in chosen if e.interface and not e.ips]
+    names = [e.interface for e in chosen if e.interface]
+    wrong += [f"{printable(name, 40)} twice" for name in dict.fromkeys(names) if names.count(name) > 1]
+    if wrong:
+        raise NetworkError(f"network-status has {'; '.join(wrong[:8])}", fix=_FIX)
+
+
+def _matches(want: str, entry: StatusEntry) -> bool:
+    name, _, interface = want.partition("@")
+    if interface and interface != entry.interface:
+        return False
+    return entry.name == name or ("/" not in name and entry.name.partition("/")[2] == name)
+
+
+def _by_interface(entry: StatusEntry) -> tuple[tuple[int, int, str], ...]:
+    """net2 before net10. Real names have 15 bytes; hostile digits beyond would not even convert."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", (entry.interface or "")[:64])
+    return tuple((0, int(part), "") if part[0] in "0123456789" else (1, 0, part) for part in parts)
+
+
+def _address(entry: StatusEntry, family: Family) -> str:
+    four = [ip for ip in entry.ips if ":" not in ip]
+    six = [ip for ip in entry.ips if ":" in ip]
+    of_family = {"ipv4": four, "ipv6": six, "auto": six or four}[family]
+    if not of_family:
+        raise NetworkError(
+            f"{_label(entry)} has no {family} address, only {listed(entry.ips)}", fix="use --family auto"
+        )
+    return of_family[0]
+
+
+def literal(text: str) -> str:
+    """Rank 0's address as people give it, brackets taken off. Raises UsageError."""
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    address = canonical(bare)
+    if address is None or ipaddress.ip_address(address).is_link_local:
+        raise UsageError(
+            f'"{printable(text, 80)}" is no global IP address of rank 0',
+            fix="give what `ip address` shows on rank 0's backend interface, without prefix length",
+        )
+    return address
+
+
+def _have(entries: tuple[StatusEntry, ...]) -> str:
+    return f"it has {listed([_label(entry) for entry in entries], 8) or 'no entries'}"
+
+
+def _label(entry: StatusEntry) -> str:
+    return printable(entry.name, 120) + (f"@{printable(entry.interface, 40)}" if entry.interface else "")

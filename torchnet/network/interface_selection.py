@@ -1,0 +1,288 @@
+"""Which address of which interface a rail uses: what the cluster says and what the kernel has must agree.
+
+Every refusal names the node, the interface, what was seen and a way out. Nothing here falls back to another
+interface: a job that silently runs over eth0 is what torchnet is there to prevent.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NoReturn
+
+from torchnet.errors import NetworkError
+from torchnet.network.network_status import StatusEntry, canonical
+from torchnet.text import listed, printable
+
+Family = Literal["auto", "ipv4", "ipv6"]
+
+
+@dataclass(frozen=True)
+class Address:
+    """One address of an interface, as rtnetlink gives it (flags: linux/if_addr.h, scope: linux/rtnetlink.h).
+
+    ``permanent`` is IFA_F_PERMANENT: without a lifetime, so neither from a router advertisement nor from
+    DHCP.
+    """
+
+    ip: str
+    prefix: int
+    family: Literal[4, 6]
+    scope: Literal["global", "link", "host"] = "global"
+    tentative: bool = False
+    dadfailed: bool = False
+    deprecated: bool = False
+    permanent: bool = True
+
+
+@dataclass(frozen=True)
+class Interface:
+    """An interface of this network namespace; ``addresses`` in the kernel's order, in which Gloo searches."""
+
+    name: str
+    index: int
+    mac: str
+    mtu: int
+    up: bool
+    carrier: bool
+    addresses: tuple[Address, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rail:
+    """One backend network of a worker: ``family`` 4 or 6, ``mtu`` in bytes, ``notes`` lines for the user."""
+
+    index: int
+    attachment: str
+    interface: str
+    address: str
+    family: int
+    prefix: int
+    mtu: int
+    notes: tuple[str, ...] = ()
+
+
+class TakenError(NetworkError):
+    """Duplicate address detection failed. The kernel never lets it be used here; another pod may do."""
+
+
+class TentativeError(NetworkError):
+    """Duplicate address detection still runs (about 2 s): ask again, refuse with this if it does not end."""
+
+    def __init__(self, text: str, *, fix: str, interface: str, address: str) -> None:
+        super().__init__(text, fix=fix)
+        self.interface = interface
+        self.address = address
+
+
+def select_rail(
+    node: str,
+    rail_index: int,
+    attachment: str,
+    entry: StatusEntry | None,
+    interface: Interface | None,
+    family: Family,
+) -> Rail:
+    """The rail that ``attachment`` gives this node.
+
+    ``entry`` is what the address source says (without ``ips`` it names an interface and no more, as ``host:``
+    does), ``interface`` what the kernel has by the name of ``entry.interface``. Unique local addresses
+    (fc00::/7) are global. Loopback addresses count on ``lo`` alone, and only where ``host:lo`` asks for them.
+
+    Raises:
+        TentativeError: duplicate address detection still runs; the caller asks again.
+        TakenError: it found that another machine has the address.
+        NetworkError: anything else that keeps the rail from being usable, or leaves open which address it is.
+    """
+    where = _Where(node, attachment, interface.name if interface else entry.interface if entry else None)
+    if entry is None:
+        where.refuse("network-status has no entry for it", _ASK)
+    if entry.interface is None:
+        where.refuse("network-status names no interface for it", _ASK)
+    if interface is None:
+        where.refuse(
+            "the kernel has no such interface",
+            f"compare `ip link` there with {entry.origin}; if it was removed, recreate the pod",
+        )
+    if entry.interface != interface.name:
+        where.refuse(f"{entry.origin} says {printable(entry.interface, 40)} for it", _ASK)
+    if not interface.up:
+        where.refuse("it is down", f"ip link set {where.interface} up")
+    if not interface.carrier:
+        where.refuse("it has no carrier", "check the parent card of this node, its cable and its switch port")
+
+    usable = [a for a in interface.addresses if _usable(a, interface, entry)]
+    wanted = _of_family(where, entry, interface, usable, family)
+    _check_detection(where, wanted)
+    _check_agreement(where, entry, interface)
+    chosen = _one(where, entry, wanted)
+    return Rail(
+        index=rail_index,
+        attachment=attachment,
+        interface=interface.name,
+        address=_ip(chosen),
+        family=chosen.family,
+        prefix=chosen.prefix,
+        mtu=interface.mtu,
+        notes=_notes(where, entry, interface, usable, chosen, family),
+    )
+
+
+_ASK = (
+    "ask for the attachment with a fixed `interface` in the pod's networks annotation, and give its "
+    "NetworkAttachmentDefinition a cniVersion and an ipam"
+)
+
+
+@dataclass(frozen=True)
+class _Where:
+    node: str
+    attachment: str
+    name: str | None
+
+    @property
+    def interface(self) -> str:
+        return printable(self.name, 40) if self.name else "no interface"
+
+    def __str__(self) -> str:
+        return f"{printable(self.node, 80)}: {self.interface} ({printable(self.attachment, 120)})"
+
+    def refuse(self, text: str, fix: str) -> NoReturn:
+        raise NetworkError(f"{self}: {text}", fix=fix)
+
+
+def _of_family(
+    where: _Where, entry: StatusEntry, interface: Interface, usable: list[Address], family: Family
+) -> list[Address]:
+    """The addresses of the family to use; Gloo's own choice must be among them."""
+    four = [address for address in usable if address.family == 4]
+    six = [address for address in usable if address.family == 6]
+    if not usable:
+        has = (
+            f"only link-local addresses ({_names(interface.addresses)})"
+            if interface.addresses
+            else "no address"
+        )
+        said = f", though {entry.origin} says {listed(entry.ips)}" if entry.ips else ""
+        where.refuse(
+            f"it has {has}{said}",
+            "find out what removed the address and recreate the worker"
+            if entry.ips
+            else f"give it a global or unique local address: ip address add ADDRESS/64 dev {where.interface}",
+        )
+    if family == "ipv4" and not four:
+        where.refuse(
+            f"--family ipv4, but it has only {_names(six)}", "use --family auto, or add an IPv4 address"
+        )
+    if family == "ipv6" and not six:
+        where.refuse(
+            f"--family ipv6, but it has only {_names(four)}", "use --family auto, or add an IPv6 address"
+        )
+    on_loopback = interface.name == "lo" and family == "auto"
+    if family == "ipv4" or not six or on_loopback:
+        return four or six
+    if four:
+        # IPv6 with a note was rejected: the job would run over paths that nobody checked.
+        where.refuse(
+            f"it has IPv4 ({_names(four)}) beside IPv6 ({_names(six)}), and Gloo always listens on the IPv4 "
+            "address then: IPv6 would be checked, IPv4 used",
+            "use --family ipv4, or take the IPv4 address out of the attachment",
+        )
+    return six
+
+
+def _check_detection(where: _Where, wanted: list[Address]) -> None:
+    failed = [address for address in wanted if address.dadfailed]
+    if failed:
+        raise TakenError(
+            f"{where}: duplicate address detection failed for {_names(failed)}: another machine on the segment has it",
+            fix="recreate the worker (launch again): a pod that has just ended may have had it still, as Whereabouts "
+            "gives an address back before the interface is gone; if it comes back, use an ipam with one pool for all "
+            "nodes",
+        )
+    tentative = [address for address in wanted if address.tentative]
+    if tentative:
+        raise TentativeError(
+            f"{where}: {_names(tentative)} is still tentative, duplicate address detection has not ended",
+            fix=f"see `ip -6 address show dev {where.interface}`, and the carrier of the parent card",
+            interface=where.interface,
+            address=_ip(tentative[0]),
+        )
+
+
+def _check_agreement(where: _Where, entry: StatusEntry, interface: Interface) -> None:
+    present = {_ip(address) for address in interface.addresses}
+    gone = [ip for ip in entry.ips if ip not in present]
+    if gone:
+        where.refuse(
+            f"{entry.origin} says {listed(entry.ips)}, the kernel has {_names(interface.addresses)}: "
+            f"{listed(gone)} is not there",
+            "the status is old or the address was replaced: recreate the worker",
+        )
+
+
+def _one(where: _Where, entry: StatusEntry, wanted: list[Address]) -> Address:
+    """The address to use: the only one, or the one that network-status, its lifetime and Gloo agree on.
+
+    Gloo takes the first that getifaddrs lists, which is the newest of IPv6 and the oldest of IPv4. So an
+    address that is named and permanent but not first is refused, too.
+    """
+    first = wanted[0]
+    named = [address for address in wanted if _ip(address) in entry.ips]
+    if entry.ips and not named:
+        where.refuse(
+            f"{entry.origin} says {listed(entry.ips)}, the address to use would be {_names(wanted)}",
+            f"choose the --family that {entry.origin} has an address of",
+        )
+    if len(wanted) > 1 and not named == [first] == [a for a in wanted if a.permanent]:
+        said = f"{entry.origin} names {listed(entry.ips)}" if entry.ips else "nothing says which is meant"
+        where.refuse(
+            f"it has several global addresses ({_names(wanted)}), Gloo takes the first, and {said}",
+            "leave one: remove the others, or set accept_ra=0 (tuning plugin) where a router makes them",
+        )
+    return first
+
+
+def _notes(
+    where: _Where,
+    entry: StatusEntry,
+    interface: Interface,
+    usable: list[Address],
+    chosen: Address,
+    family: Family,
+) -> tuple[str, ...]:
+    notes = []
+    if interface.name == "lo":
+        notes.append(f"{where}: loopback, so no second network is used")
+    elif chosen.family == 4 and family == "auto":
+        notes.append(f"{where}: it has no global IPv6 address, so IPv4 is used ({_ip(chosen)})")
+    others = [address for address in usable if address is not chosen]
+    if others and interface.name != "lo":
+        notes.append(f"{where}: {_ip(chosen)} is used; it also has {_names(others)}")
+    if chosen.deprecated:
+        notes.append(f"{where}: {_ip(chosen)} is deprecated, its preferred lifetime has ended")
+    if entry.mac and entry.mac.lower() != interface.mac.lower():
+        notes.append(
+            f"{where}: network-status says MAC {printable(entry.mac, 40)}, the kernel {interface.mac}"
+        )
+    if entry.mtu and entry.mtu != interface.mtu:
+        notes.append(
+            f"{where}: network-status says MTU {entry.mtu}, the kernel {interface.mtu}, which counts"
+        )
+    return tuple(notes)
+
+
+def _usable(address: Address, interface: Interface, entry: StatusEntry) -> bool:
+    ip = ipaddress.ip_address(_ip(address))
+    if ip.is_loopback:
+        return interface.name == "lo" and not entry.ips
+    return address.scope == "global" and not ip.is_link_local and not ip.is_multicast
+
+
+def _ip(address: Address) -> str:
+    return canonical(address.ip) or address.ip
+
+
+def _names(addresses: Sequence[Address]) -> str:
+    return listed([f"{_ip(address)}/{address.prefix}" for address in addresses], 8) or "no address"

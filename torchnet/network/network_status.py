@@ -1,0 +1,196 @@
+"""The annotation ``k8s.v1.cni.cncf.io/network-status``: what the cluster says about a pod's interfaces.
+
+Shape: the Network Plumbing Working Group's de-facto standard, "Network Attachment Status"; the fields and
+their order are those of ``NetworkStatus`` in k8snetworkplumbingwg/network-attachment-definition-client.
+Whoever may write a pod's annotations may write this text, so it is hostile until parsed: bounded before it
+is read, typed afterwards, and its strings are data that nobody prints without
+:func:`torchnet.text.printable`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from torchnet.constants import NETWORKS_ANNOTATION, STATUS_ANNOTATION
+from torchnet.errors import StatusError
+from torchnet.text import loads, printable
+
+# All annotations of an object together may hold 262,144 bytes (Kubernetes), so 1 MiB refuses nothing real.
+MAX_SIZE = 1 << 20
+# Real statuses have 4 levels (device-info: {pci: {…}}).
+MAX_DEPTH = 32
+# So many of the wrong fields are listed in the one error.
+MAX_LISTED = 5
+
+# Go's net.IP(nil).String(): Multus writes it for a default route through a device, without a gateway.
+_NIL = "<nil>"
+# Go's encoding/json escapes these even inside strings; a lone surrogate cannot be written otherwise.
+_ESCAPED = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
+_PATH = STATUS_ANNOTATION.replace(".", "\\.")
+_SHOW = f"see it with: kubectl get pod POD -o jsonpath='{{.metadata.annotations.{_PATH}}}'"
+
+
+@dataclass(frozen=True)
+class StatusEntry:
+    """One attachment of a pod.
+
+    ``name`` is ``NAMESPACE/NAD`` (the primary network: the CNI's own name), ``ips`` and ``gateway`` are
+    canonical addresses without prefix length, ``mtu`` is bytes. Entries are told apart by (name, interface).
+    """
+
+    name: str
+    interface: str | None = None
+    ips: tuple[str, ...] = ()
+    mac: str | None = None
+    mtu: int | None = None
+    default: bool = False
+    gateway: tuple[str, ...] = ()
+    origin: str = "network-status"  # who says so, for messages
+
+
+def parse(text: str | bytes | None) -> tuple[StatusEntry, ...]:
+    """The entries of an annotation's value, in its order; ``[]`` gives ``()``, unknown fields do not count.
+
+    Raises:
+        StatusError: the annotation is missing (None, empty, ``null``), larger than 1 MiB, nested deeper than
+            32 levels, no JSON, or has fields of a wrong type: the first five with their JSON paths. Nothing
+            else is raised, and memory stays below 100 MB.
+    """
+    try:
+        value = loads(text or "null", max_size=MAX_SIZE, max_depth=MAX_DEPTH)
+    except ValueError as error:
+        if not text or not text.strip():
+            _missing()
+        _refuse(str(error))
+    if value is None:
+        _missing()
+    if not isinstance(value, list):
+        _refuse(f"must be an array, but is {_kind(value)} (at $)")
+    reader = _Reader()
+    entries = []
+    for position, item in enumerate(value):
+        entries.append(reader.entry(item, f"$[{position}]"))
+        if len(reader.wrong) >= MAX_LISTED:
+            break
+    if reader.wrong:
+        _refuse("is malformed: " + "; ".join(reader.wrong[:MAX_LISTED]))
+    return tuple(entries)
+
+
+def render(entries: Iterable[StatusEntry]) -> str:
+    """The annotation's value as Multus writes it; ``parse(render(entries)) == tuple(entries)``.
+
+    Multus marshals each entry by itself (Go's MarshalIndent with four spaces) and joins them with commas
+    inside brackets; Go leaves out what is empty, except ``dns``. A default entry without a gateway gets
+    ``["<nil>"]``, as for a default route through a device. ``mtu`` is seldom there: ipvlan, macvlan and
+    bridge report none.
+    """
+    return "[" + ",".join(_render(entry) for entry in entries) + "]"
+
+
+def canonical(text: str) -> str | None:
+    """The one spelling of a bare IP literal (that of inet_ntop, as the kernel's tools print it), else None.
+
+    No prefix length, brackets or zone (``%eth0``: zones mean something on one machine only).
+    """
+    family = socket.AF_INET6 if ":" in text else socket.AF_INET
+    try:
+        return socket.inet_ntop(family, socket.inet_pton(family, text))
+    except (OSError, ValueError):
+        return None
+
+
+def _render(entry: StatusEntry) -> str:
+    fields: dict[str, Any] = {"name": entry.name}
+    optional = {"interface": entry.interface, "ips": list(entry.ips), "mac": entry.mac, "mtu": entry.mtu}
+    fields.update((key, value) for key, value in optional.items() if value)
+    if entry.default:
+        fields["default"] = True
+    fields["dns"] = {}
+    if entry.gateway or entry.default:
+        fields["gateway"] = list(entry.gateway) or [_NIL]
+    text = json.dumps(fields, indent=4, ensure_ascii=False)
+    return _ESCAPED.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+
+
+class _Reader:
+    """Typed reading that collects what is wrong instead of stopping at the first."""
+
+    def __init__(self) -> None:
+        self.wrong: list[str] = []
+
+    def entry(self, item: Any, path: str) -> StatusEntry:
+        if not isinstance(item, dict):
+            self._note(path, "must be an object", item)
+            return StatusEntry("")
+        name = self._text(item, "name", path)
+        if name is None and item.get("name") in (None, ""):
+            self.wrong.append(f"{path}.name is missing")
+        mtu = item.get("mtu")
+        if mtu is not None and (isinstance(mtu, bool) or not isinstance(mtu, int) or not 0 <= mtu < 1 << 31):
+            self._note(f"{path}.mtu", "must be a number of bytes", mtu)
+        default = item.get("default")
+        if not isinstance(default, (bool, type(None))):
+            self._note(f"{path}.default", "must be true or false", default)
+        return StatusEntry(
+            name=name or "",
+            interface=self._text(item, "interface", path),
+            ips=self._addresses(item, "ips", path),
+            mac=self._text(item, "mac", path),
+            mtu=mtu or None,
+            default=default is True,
+            gateway=self._addresses(item, "gateway", path),
+        )
+
+    def _text(self, item: dict[str, Any], key: str, path: str) -> str | None:
+        value = item.get(key)
+        if not isinstance(value, (str, type(None))):
+            self._note(f"{path}.{key}", "must be a string", value)
+            return None
+        return value or None
+
+    def _addresses(self, item: dict[str, Any], key: str, path: str) -> tuple[str, ...]:
+        value = item.get(key)
+        if value is None:
+            return ()
+        if not isinstance(value, list):
+            self._note(f"{path}.{key}", "must be an array of addresses", value)
+            return ()
+        found = []
+        for position, text in enumerate(value):
+            if text in (_NIL, ""):
+                continue
+            address = canonical(text) if isinstance(text, str) else None
+            if address is None:
+                self._note(f"{path}.{key}[{position}]", "must be an IP address without prefix length", text)
+                break
+            found.append(address)
+        return tuple(found)
+
+    def _note(self, path: str, rule: str, value: Any) -> None:
+        self.wrong.append(f"{path} {rule}, but is {_kind(value)}")
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, str):
+        return f'"{printable(value, 40)}"'
+    if isinstance(value, (dict, list)):
+        return "an object" if isinstance(value, dict) else "an array"
+    return str(json.dumps(value))
+
+
+def _missing() -> NoReturn:
+    raise StatusError(
+        f"the annotation {STATUS_ANNOTATION} is missing or empty: Multus has not written it",
+        fix=f"ask for the attachment in {NETWORKS_ANNOTATION}, and give its NetworkAttachmentDefinition a "
+        '"cniVersion" of at least 0.3.1 (without one, Multus attaches it but writes no status)',
+    )
+
+
+def _refuse(text: str) -> NoReturn:
+    raise StatusError(f"the annotation {STATUS_ANNOTATION} {text}", fix=_SHOW)

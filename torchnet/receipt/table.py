@@ -1,0 +1,245 @@
+"""The receipt as a table: who sent how much over which interface, and whether the backend carried it."""
+
+from __future__ import annotations
+
+import statistics
+import textwrap
+from collections.abc import Iterable, Iterator
+
+from torchnet.ansi import RESET, cells, clip
+from torchnet.receipt import step_timing
+from torchnet.receipt.model import InterfaceBytes, NodeReceipt, Receipt
+from torchnet.text import listed, printable
+from torchnet.units import counted, percent, seconds, size
+
+MANY = 16  # nodes, beyond which they are summed up and only remarkable ones are listed
+LISTED = 16  # so many of those, and as many findings
+UNEVEN = 1.25  # the fullest rail carries so much more than the emptiest: worth a line
+
+_BOLD, _RED, _GREEN, _YELLOW = "1", "1;31", "32", "33"
+_ROLE, _NUMBER = 9, 12  # columns of a role, of one number: "with others" and air
+
+
+def render(receipt: Receipt, *, columns: int | None = None, color: bool = False) -> str:
+    """The whole text, without a newline at its end.
+
+    ``columns``: a terminal's width, at which sentences are wrapped; None for a pipe: the table takes 80
+    columns, and a sentence stays one line, which can be searched for. Long names are cut in the middle
+    (``--json`` has them whole). Bytes are payload with peers and others (from the sockets), and whole packets
+    for an interface (from its counters).
+    """
+
+    def sentence(text: str, style: str = "") -> str:
+        lines = [text] if columns is None else _wrapped(text, max(20, columns - 1))
+        return "\n".join(f"\x1b[{style}m{line}{RESET}" if color and style else line for line in lines)
+
+    if not started(receipt):
+        return sentence(_nothing_started(receipt), _BOLD)
+    width = min(max(20, (columns or 80) - 1 - _ROLE - 4 * _NUMBER), 40)
+    header = _row("node, interface", "role", ("sent", "received", "with peers", "with others"), width)
+    out = [sentence(_title(receipt), _BOLD), "", f"\x1b[{_BOLD}m{header}{RESET}" if color else header]
+    if len(receipt.nodes) > MANY:
+        out += _summary(receipt, width)
+    shown, left_out = _listed_nodes(receipt)
+    for node in shown:
+        out += _node_rows(node, width)
+    if left_out:
+        out.append(f"… {counted(left_out, 'more node')} like these: all of them are in the --json receipt")
+    out += ["(1 MB = 1,000,000 bytes)", ""]
+    out += [sentence(text) for text in _rails(receipt)]
+    if receipt.measured is not None:
+        out.append(sentence(step_timing.sentence(receipt.measured)))
+    out += [sentence(text, _YELLOW) for text in _findings(receipt)]
+    for text, good in (_verdict(receipt), _wanted(receipt)):
+        if text:
+            out.append(sentence(text, "" if good is None else _GREEN if good else _RED))
+    return "\n".join(out)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def exchanged(receipt: Receipt) -> int:
+    """Bytes exchanged between the workers, each byte counted once.
+
+    Sender and receiver both count it. Where one of them left no receipt the other's figure stands, so the
+    larger of the two is taken for each pair of workers and direction; without lists of peers, half the sum of
+    all nodes' bytes.
+    """
+    pairs: dict[tuple[str, str], list[int]] = {}
+    for node in receipt.nodes:
+        for peer in node.peers:
+            pairs.setdefault((node.node, peer.node), [0, 0])[0] += peer.sent_bytes
+            pairs.setdefault((peer.node, node.node), [0, 0])[1] += peer.received_bytes
+    rdma = sum(sum(node.rdma_bytes.values()) for node in receipt.nodes) // 2
+    if pairs:
+        return rdma + sum(max(pair) for pair in pairs.values())
+    return rdma + sum(node.peer_bytes for node in receipt.nodes) // 2
+
+
+def started(receipt: Receipt) -> bool:
+    """Whether the script's processes ever ran: a job that was refused has nothing to account for."""
+    return receipt.failure is None or not receipt.nodes or any(node.interfaces for node in receipt.nodes)
+
+
+def _nothing_started(receipt: Receipt) -> str:
+    return f"torchnet: {printable(receipt.run_id)}: nothing was started; exit code {receipt.exit_code}"
+
+
+def _title(receipt: Receipt) -> str:
+    restarts = f", {counted(receipt.restarts, 'restart')}" if receipt.restarts else ""
+    return (
+        f"torchnet: receipt of {printable(receipt.run_id)}: {counted(receipt.nnodes, 'node')} × "
+        f"{counted(receipt.nproc_per_node, 'process')}, {seconds(receipt.duration_s)}{restarts}: "
+        # A failure's whole text stands above as the error, and below as the root cause.
+        f"{f'exit code {receipt.exit_code}' if receipt.failure else printable(receipt.reason)}"
+    )
+
+
+def _row(name: str, role: str, numbers: Iterable[str], width: int) -> str:
+    name = _cut(name, width)
+    padding = " " * (width - cells(name))
+    return (f"{name}{padding} {role:<{_ROLE}}" + "".join(f"{n:>{_NUMBER}}" for n in numbers)).rstrip()
+
+
+def _cut(name: str, width: int) -> str:
+    """Cut in the middle: what tells two names apart is at their ends."""
+    if cells(name) <= width:
+        return name
+    tail = name[-(width // 2) :]
+    while cells(tail) > width // 2:
+        tail = tail[1:]
+    return clip(name, width - 1 - cells(tail)) + "…" + tail
+
+
+def _node_rows(node: NodeReceipt, width: int) -> Iterator[str]:
+    yield _row(printable(node.node), "", ("", "", size(node.peer_bytes), size(node.other_bytes)), width)
+    for name, interface in _by_role(node):
+        if interface.role == "other" and not interface.sent_bytes + interface.received_bytes:
+            continue
+        peers = [peer.sent_bytes + peer.received_bytes for peer in node.peers if peer.interface == name]
+        with_peers = size(sum(peers)) if node.peers or not node.peer_bytes else "-"
+        numbers = (size(interface.sent_bytes), size(interface.received_bytes), with_peers)
+        yield _row("  " + printable(name), interface.role, numbers, width)
+
+
+def _by_role(node: NodeReceipt) -> list[tuple[str, InterfaceBytes]]:
+    order = ("backend", "frontend", "other")
+    return sorted(node.interfaces.items(), key=lambda item: (order.index(item[1].role), item[0]))
+
+
+def _summary(receipt: Receipt, width: int) -> Iterator[str]:
+    """All nodes together: the sums, and each backend's median and extremes with the nodes that have them."""
+    nodes = receipt.nodes
+    peers, others = sum(n.peer_bytes for n in nodes), sum(n.other_bytes for n in nodes)
+    yield _row(f"all {len(nodes):,} nodes", "", ("", "", size(peers), size(others)), width)
+    names = {(name, interface.role) for node in nodes for name, interface in node.interfaces.items()}
+    for name, role in sorted(names, key=lambda pair: (pair[1], pair[0])):
+        used = [(node, node.interfaces[name]) for node in nodes if name in node.interfaces]
+        sent, received = [i.sent_bytes for _, i in used], [i.received_bytes for _, i in used]
+        if role == "other" and not sum(sent) + sum(received):
+            continue
+        yield _row("  " + printable(name), role, (size(sum(sent)), size(sum(received))), width)
+        if role != "backend":
+            continue
+        middle = [size(int(statistics.median(counts))) for counts in (sent, received)]
+        yield _row("    median", "", middle, width)
+        for word, choose in (("least", min), ("most", max)):
+            node, extreme = choose(used, key=lambda pair: pair[1].sent_bytes + pair[1].received_bytes)
+            label = f"    {word}: {printable(node.node)}"
+            yield _row(label, "", (size(extreme.sent_bytes), size(extreme.received_bytes)), width)
+
+
+def _listed_nodes(receipt: Receipt) -> tuple[list[NodeReceipt], int]:
+    """The nodes to list one by one, and how many remarkable ones found no room."""
+    if len(receipt.nodes) <= MANY:
+        return list(receipt.nodes), 0
+    failed = {rank.node for rank in receipt.ranks if rank.exit_code != 0}
+    remarkable = [
+        node
+        for node in receipt.nodes
+        if node.findings
+        or node.flaps
+        or node.proof != receipt.proof
+        or (receipt.exit_code and node.node in failed)
+    ]
+    return remarkable[:LISTED], max(0, len(remarkable) - LISTED)
+
+
+def _rails(receipt: Receipt) -> Iterator[str]:
+    rails = receipt.rails
+    if len(rails) < 2:
+        return
+    parts = [
+        f"{printable(rail.interface)} {size(rail.peer_bytes)}"
+        + ("" if rail.share is None else f" ({percent(rail.share)})")
+        for rail in rails
+    ]
+    text = "rails: " + ", ".join(parts)
+    least, most = min(rails, key=lambda r: r.peer_bytes), max(rails, key=lambda r: r.peer_bytes)
+    said = any(f"{least.interface} carried" in finding for finding in receipt.findings)  # by the agents
+    if most.peer_bytes > UNEVEN * least.peer_bytes and not said:
+        low, high = printable(least.interface), printable(most.interface)
+        text += f"; uneven: {low} carried {percent(least.peer_bytes / most.peer_bytes)} of what {high} did"
+    yield text
+
+
+def _findings(receipt: Receipt) -> Iterator[str]:
+    found = list(receipt.findings)
+    for node in receipt.nodes:
+        # The agents' findings begin with their node's name, and the job's are those and some more.
+        found += [text if text.startswith(node.node) else f"{node.node}: {text}" for text in node.findings]
+        found += [
+            f"{node.node}: {flap.interface} was away for {seconds(flap.duration_s)}, "
+            f"{seconds(flap.at_s)} after the start"
+            for flap in node.flaps
+        ]
+    found = [f"! {printable(text)}" for text in dict.fromkeys(found)]
+    yield from found[:LISTED]
+    if len(found) > LISTED:
+        yield f"! and {counted(len(found) - LISTED, 'finding')} more, which are in the --json receipt"
+
+
+def _verdict(receipt: Receipt) -> tuple[str, bool | None]:
+    if receipt.backend_share is None:
+        return f"backend share unknown: {_why_unknown(receipt)}", None
+    how: str = receipt.proof
+    if receipt.proof_reason and receipt.proof != "measured":
+        how += f": {printable(receipt.proof_reason)}"
+    amount = f"{size(exchanged(receipt))} exchanged between the workers"
+    text = f"backend share {percent(receipt.backend_share)} ({how}) of {amount}"
+    over = _backends(receipt)
+    if over:
+        text += f", over {listed(over, limit=8)}"
+    return text, receipt.backend_share >= 0.99
+
+
+def _why_unknown(receipt: Receipt) -> str:
+    if receipt.proof_reason:
+        return printable(receipt.proof_reason)
+    if receipt.nnodes == 1:
+        return "one node: nothing crosses a network"
+    if receipt.network == "loopback":
+        return "loopback: no network was used"
+    return "no bytes between the workers were seen"
+
+
+def _backends(receipt: Receipt) -> list[str]:
+    if receipt.rails:
+        used = [rail.interface for rail in receipt.rails if rail.peer_bytes]
+        return used or [rail.interface for rail in receipt.rails]
+    return sorted(
+        {name for node in receipt.nodes for name, i in node.interfaces.items() if i.role == "backend"}
+    )
+
+
+def _wanted(receipt: Receipt) -> tuple[str, bool]:
+    wanted, share = receipt.min_share, receipt.backend_share
+    if wanted is None:
+        return "", True
+    if share is None:
+        return f"--min-share {percent(wanted)} is not reached: the share is unknown", False
+    if share < wanted:
+        return f"--min-share {percent(wanted)} is not reached: {percent(share)}", False
+    return f"--min-share {percent(wanted)} is reached", True
