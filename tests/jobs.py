@@ -187,7 +187,7 @@ def script(folder: Path, text: str, name: str = "script.py") -> Path:
 def receipt(path: Path) -> dict[str, Any]:
     """The receipt at ``path``, which the schema that is shipped must allow."""
     found: dict[str, Any] = json.loads(path.read_text())
-    schema = json.loads((ROOT / "torchnet" / "receipt.schema.json").read_text())
+    schema = json.loads((ROOT / "torchnet" / "receipt" / "receipt.schema.json").read_text())
     assert not errors(found, schema)
     return found
 

@@ -136,6 +136,33 @@ def test_a_shells_child_has_the_whole_grace(tmp_path: Path) -> None:
     assert (tmp_path / "saved").exists()
 
 
+@pytest.mark.parametrize("shape", ["trap", "join"])
+def test_children_that_their_rank_waits_for_are_stopped_before_the_grace_is_over(
+    tmp_path: Path, shape: str
+) -> None:
+    """A shell runs its trap when its child has ended, and Python joins its processes when it exits."""
+    joins = """
+        import multiprocessing, signal, sys, time
+        multiprocessing.set_start_method("fork")
+        child = multiprocessing.Process(target=time.sleep, args=(600,))
+        child.start()
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        print("ready", flush=True)
+        while True:
+            time.sleep(0.1)
+    """
+    trap = f'trap "touch trapped; exit 3" TERM; "{sys.executable}" "{script(tmp_path, CARE)}"'
+    words = ("--no-python", "bash", "-c", trap) if shape == "trap" else (script(tmp_path, joins),)
+    with Job("--nnodes", "1", "--grace", "8", *words, cwd=tmp_path) as job:
+        ready(job, 1)
+        sent = job.send(signal.SIGTERM)
+        done = job.finish()
+    assert 4 <= done.at - sent < 8.5, "half of a short grace is the children's"
+    if shape == "trap":
+        assert (tmp_path / "saved").exists()
+        assert (tmp_path / "trapped").exists()
+
+
 def test_the_second_ctrl_c_ends_everything_at_once(tmp_path: Path) -> None:
     """Row 6."""
     path = tmp_path / "receipt.json"

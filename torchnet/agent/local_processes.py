@@ -77,6 +77,9 @@ def _parent(pid: int) -> int | None:
 
 
 _LEFTOVER_SECONDS = 2.0  # for what the processes themselves started and left
+_CHILDREN_SECONDS = (
+    10.0  # before the end of the grace, at most: SIGTERM to the children of ranks that still run
+)
 _POLL_SECONDS = 0.05
 
 
@@ -144,8 +147,9 @@ class LocalProcesses:
     def stop(self, done: Callable[[], None]) -> None:
         """SIGTERM to the ranks, and to what they leave when they end; SIGKILL to all after the grace; then ``done``.
 
-        A rank's children get none while it runs: without its DataLoader workers it could not save a checkpoint.  Of
-        several ``done``, the last one given is called.
+        A rank's children get SIGTERM later: without its DataLoader workers it could not save a checkpoint. If the rank
+        still runs near the end of the grace, it may be waiting for them (a shell with a trap, a process that joins its
+        children), so they get it then. Of several ``done``, the last one given is called.
         """
         self._stopping = True
         under_way, self._stopped = self._stopped is not None, done
@@ -153,6 +157,7 @@ class LocalProcesses:
             return
         self.thaw()
         deadline = time.monotonic() + self._spec.grace
+        children_at = deadline - min(_CHILDREN_SECONDS, self._spec.grace / 2)
         shortened = False
         signalled: set[int] = set()
 
@@ -172,7 +177,8 @@ class LocalProcesses:
             if time.monotonic() >= deadline:
                 signal_all(signal.SIGKILL)
             else:
-                fresh = ranks.union(descendants(ranks)) - signalled
+                spared = ranks if time.monotonic() < children_at else ()
+                fresh = ranks.union(descendants(spared)) - signalled
                 signalled.update(fresh)
                 send(signal.SIGTERM, fresh)
             self._loop.later(_POLL_SECONDS if time.monotonic() < deadline else 0.01, poll)

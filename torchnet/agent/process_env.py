@@ -8,7 +8,7 @@ import re
 
 from torchnet import constants
 from torchnet.agent import torch_build
-from torchnet.agent.rdma import devices, on_rails
+from torchnet.agent.rdma import admitted, devices, on_rails
 from torchnet.agent.spec import AgentSpec
 from torchnet.network.env_vars import EnvironmentInputs, build, covering_prefix, merge
 from torchnet.network.interface_selection import Rail
@@ -82,18 +82,18 @@ class ProcessEnvironment:
             return found
         text = (
             f"{', '.join(self.bypass)}: on no rail's card, as far as /sys tells, and NCCL may use RDMA there instead "
-            "of the backend; set NCCL_IB_HCA=DEVICE if one belongs to the backend, NCCL_NET=Socket to use TCP alone"
+            "of the backend; set NCCL_IB_HCA to the backend's devices, or NCCL_NET=Socket to use TCP alone"
         )
         return (*found, text)
 
     def _bypass(self) -> tuple[str, ...]:
         given = build(self._inputs(0, ""))
         env = merge(self._user, given)[0]
-        confined = {v.value for v in given if v.name == "NCCL_IB_HCA"} == {env.get("NCCL_IB_HCA")}
+        chosen = env.get("NCCL_IB_HCA", "")
         tcp = env.get("NCCL_NET", "").lower() == "socket" or env.get("NCCL_IB_DISABLE", "0") not in ("", "0")
-        if self._spec.loopback or confined or tcp:
+        if self._spec.loopback or tcp:
             return ()
-        return tuple(device for device in devices() if device not in self.rdma)
+        return tuple(one for one in devices() if one not in self.rdma and admitted(chosen, one))
 
     def _inputs(self, local_rank: int, error_file: str) -> EnvironmentInputs:
         rank = self._spec.ranks[0] + local_rank

@@ -88,6 +88,24 @@ def port_bytes(root: str = ROOT, nodes: str = NODES) -> dict[str, int]:
     return found
 
 
+def admitted(chosen: str, device: str) -> bool:
+    """Whether NCCL_IB_HCA=``chosen`` lets NCCL use a device: ``^`` excludes, ``=`` means exact names, else prefixes.
+
+    Source: NCCL's parseStringList and matchIfList (misc/utils.cc), as transport/net_ib uses them. An excluded port
+    (``^mlx5_0:1``) leaves the device's others.
+    """
+    text = chosen.strip()
+    excludes = text.startswith("^")
+    text = text.removeprefix("^")
+    exact = text.startswith("=")
+    listed = False
+    for item in filter(None, text.removeprefix("=").split(",")):
+        name, _, port = item.strip().partition(":")
+        same = device == name if exact else device.startswith(name)
+        listed = listed or (same and not (excludes and port))
+    return listed != excludes if text.removeprefix("=") else True
+
+
 def of_devices(ports: Mapping[str, int], names: Collection[str]) -> dict[str, int]:
     """Of what :func:`port_bytes` gives, the part of some devices."""
     return {port: count for port, count in ports.items() if port.partition("/")[0] in names}

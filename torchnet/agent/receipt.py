@@ -53,13 +53,15 @@ def worker(
             f"{spec.name}: {', '.join(stray)}, on no rail, moved {sum(stray.values())} bytes by RDMA: others' traffic, "
             "or NCCL_IB_HCA and UCX_NET_DEVICES were set otherwise"
         )
+    # A counter that hardly moved proves that the device was not used.
+    bypass = {device: n for device, n in (bypass or {}).items() if n is None or n > _SLACK_BYTES}
     if bypass:
         seen = [f"{device} ({'no counters' if n is None else f'{n} bytes'})" for device, n in bypass.items()]
         findings.append(
-            f"{spec.name}: NCCL may have used RDMA devices on no rail instead of the backend: {', '.join(seen)}; "
+            f"{spec.name}: NCCL may have used RDMA devices that cannot be matched to a rail: {', '.join(seen)}; "
             "NCCL_NET=Socket prevents it"
         )
-    blind = bypass is not None and None in bypass.values()
+    blind = None in bypass.values()
     interfaces = {
         name: {
             "role": "backend" if name in backend else "frontend" if name == "eth0" else "other",

@@ -71,7 +71,7 @@ def run(values: dict[str, Any], words: list[str]) -> int:
     """What the command does with its options' ``values`` and with the script and its arguments."""
     from torchnet.cli.entry_point import say
     from torchnet.cli.multi_host import refuse
-    from torchnet.cli.torchrun_compat import as_fields, warnings
+    from torchnet.cli.torchrun_compat import SETS_FIELD, as_fields, run_id, warnings
     from torchnet.config.resolution import resolve
 
     form = dry_run_form(values["form"], bool(values["dry_run"]))
@@ -80,7 +80,10 @@ def run(values: dict[str, Any], words: list[str]) -> int:
     if words:
         flags |= {"script": words[0], "args": tuple(words[1:])}
     cwd = working_directory()
-    resolved = resolve(flags, os.environ, cwd, values["config"])
+    shown = {path: flag for path, flag in SETS_FIELD.items() if path not in typed}
+    resolved = resolve(flags, os.environ, cwd, values["config"], shown=shown)
+    if "run_id" not in typed and (name := run_id(values, resolved.job)):
+        resolved = resolve({**flags, "run_id": name}, os.environ, cwd, values["config"], shown=shown)
     refuse(values, resolved, os.environ)
     for line in (*warnings(values, typed, resolved, os.environ), *resolved.warnings):
         say(f"torchnet: {line}")

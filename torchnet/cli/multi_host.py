@@ -123,7 +123,15 @@ def _agent_line(
     words += ["--module"] if job.module else ["--no-python"] if job.no_python else []
     if missing := _missing(resolved):
         notes.append(f"torchnet agent has no {listed(missing, len(missing))}")
-    return printable(f"TORCHNET_TOKEN=SECRET {shlex.join([*words, job.script, *job.args])}"), notes
+    return f"TORCHNET_TOKEN=SECRET {' '.join(map(_quote, [*words, job.script, *job.args]))}", notes
+
+
+def _quote(word: str) -> str:
+    """For a shell; what a terminal cannot show stands as an escape (bash and zsh, and POSIX since 2024)."""
+    if word.isprintable():
+        return shlex.quote(word)
+    quoted = word.replace("\\", "\\\\").replace("'", "\\'")
+    return "$'" + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in quoted) + "'"
 
 
 def _nproc(resolved: Resolved, environ: Mapping[str, str]) -> str:
@@ -159,7 +167,7 @@ def _fields(resolved: Resolved) -> Iterator[str]:
 
 
 def _missing(resolved: Resolved) -> list[str]:
-    """The flags on the command line that `torchnet agent` lacks."""
-    typed = [path for path, origin in resolved.origins.items() if origin.layer == FLAG]
-    paths = dict.fromkeys("env" if path.startswith("env.") else path for path in typed)
+    """The flags, also of what stands in files and variables, that `torchnet agent` lacks."""
+    given = [path for path, origin in resolved.origins.items() if origin.layer != DEFAULT]
+    paths = dict.fromkeys("env" if path.startswith("env.") else path for path in given)
     return [BY_PATH[path].flag for path in paths if path not in (*_AGENT_FIELDS, *_NO_FLAG_NEEDED)]

@@ -14,6 +14,7 @@ from torchnet.errors import UsageError
 from torchnet.text import listed, printable
 
 if TYPE_CHECKING:
+    from torchnet.config.model import JobSpec
     from torchnet.config.resolution import Resolved
 
 _RENDEZVOUS = "torchnet's workers find each other over the backend network by themselves"
@@ -87,7 +88,7 @@ COMMON_FLAGS = (
     "--redirects",
     "--tee",
 )
-_SETS_FIELD = ("--rdzv-id", "--shutdown-timeout")
+SETS_FIELD = {"run_id": "--rdzv-id", "run.grace": "--shutdown-timeout"}
 _BY_FLAG = {one.flag: one for one in TORCHRUN_FLAGS}
 
 
@@ -142,14 +143,25 @@ def as_fields(values: Mapping[str, object], environ: Mapping[str, str]) -> dict[
             "uses cuda:0 in each process would put all of them on one GPU",
             fix="leave it out, and let the script use the device of LOCAL_RANK",
         )
-    fields: dict[str, object] = {}
     timeout = setting("--shutdown-timeout", values, {})
-    if timeout is not None:
-        fields["run.grace"] = whole(timeout)
-    run = setting("--rdzv-id", values, {})
-    if run is not None and _is_label(run.value):
-        fields["run_id"] = run.value
-    return fields
+    return {} if timeout is None else {"run.grace": whole(timeout)}
+
+
+def run_id(values: Mapping[str, object], job: JobSpec) -> str:
+    """The run's name from ``--rdzv-id``; "" if it is not given, or cannot name a run of this job."""
+    given = setting("--rdzv-id", values, {})
+    if given is None:
+        return ""
+    try:
+        name = parse_label(given.value)
+    except ValueError:
+        return ""
+    if job.on == "kubernetes":
+        from torchnet.config.kubernetes import wrong_run_id
+
+        if wrong_run_id(name, job.kubernetes.form, job.nnodes):
+            return ""
+    return name
 
 
 def warnings(
@@ -163,10 +175,8 @@ def warnings(
     run = setting("--rdzv-id", values, {})
     if run is not None and "run_id" in typed:
         lines.append("--rdzv-id has no effect here: --run-id is given")
-    elif run is not None and not _is_label(run.value):
-        lines.append(
-            f"--rdzv-id has no effect here: {quote(run.value)} is not a DNS label; use --run-id to name the run"
-        )
+    elif run is not None and not run_id(values, resolved.job):
+        lines.append(f"--rdzv-id has no effect here: {quote(run.value)} cannot name this run; use --run-id")
     if setting("--shutdown-timeout", values, {}) is not None and "run.grace" in typed:
         lines.append("--shutdown-timeout has no effect here: --grace is given")
     return lines + _unread_variables(values, resolved, environ)
@@ -189,7 +199,7 @@ def _unread_variables(
         if flag not in own and values.get(_BY_FLAG[flag].parameter) is not None:
             continue
         names.append(variable(flag))
-        if flag in own or flag in _SETS_FIELD:
+        if flag in own or flag in SETS_FIELD.values():
             words.append(flag if switch else f"{flag} {printable(given.value, 80)}")
     if not names:
         return []
@@ -198,11 +208,3 @@ def _unread_variables(
         f"{what}; torchnet takes no settings from PET_* variables"
         + (f"; pass {' '.join(words)}" if words else "")
     ]
-
-
-def _is_label(text: str) -> bool:
-    try:
-        parse_label(text)
-    except ValueError:
-        return False
-    return True

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torchnet.config.fields import BY_PATH, FIELDS, TABLES
@@ -24,6 +25,7 @@ from torchnet.constants import ENV_PREFIX
 from torchnet.text import printable
 
 ENV_FILE_LIMIT = 1 << 20
+NOTHING_ELSE: Mapping[str, str] = MappingProxyType({})
 
 
 def read(path: Path) -> tuple[dict[str, tuple[str, int]], list[str]]:
@@ -250,8 +252,8 @@ class Layer:
     warnings: list[str] = field(default_factory=list)
 
 
-def from_flags(flags: Mapping[str, object]) -> Layer:
-    """What the command line said, by field path.
+def from_flags(flags: Mapping[str, object], shown: Mapping[str, str] = NOTHING_ELSE) -> Layer:
+    """What the command line said, by field path; ``shown``: the flags that were typed in place of a field's own.
 
     A script brings its arguments along, even none: those in a file belong to the file's script.
     """
@@ -262,7 +264,7 @@ def from_flags(flags: Mapping[str, object]) -> Layer:
         if path == "env":
             _layer_pairs(layer, raw)
         else:
-            where = BY_PATH[path].flag or COMMAND_LINE
+            where = shown.get(path) or BY_PATH[path].flag or COMMAND_LINE
             layer.values[path] = Value(raw, Origin(FLAG, where))
     return layer
 

@@ -115,10 +115,10 @@ def test_only_devices_on_rails_reach_the_environment(
     assert (given.get("NCCL_NET"), given.get("NCCL_IB_HCA")) == (None, None)
     assert made("local").given(0)["NCCL_NET"] == "Socket"
     (warning,) = [text for text in made().warnings() if "mlx5_0" in text]
-    assert "NCCL_IB_HCA=" in warning
+    assert "NCCL_IB_HCA" in warning
     assert "NCCL_NET=Socket" in warning
     assert made().bypass == ("mlx5_0",)
-    for chosen in ({"NCCL_NET": "IB"}, {"NCCL_IB_HCA": "mlx5_0"}):  # no warning, but a finding
+    for chosen in ({"NCCL_NET": "IB"}, {"NCCL_IB_HCA": "mlx5_0"}):  # no warning, but perhaps a finding
         assert not [text for text in made(env=chosen).warnings() if "mlx5_0" in text]
         assert made(env=chosen).bypass == ("mlx5_0",)
     tcp = [made(env={name: value}) for name, value in (("NCCL_NET", "socket"), ("NCCL_IB_DISABLE", "1"))]
@@ -132,6 +132,24 @@ def test_only_devices_on_rails_reach_the_environment(
     assert not [text for text in made().warnings() if "mlx5_" in text]
     assert made().bypass == ()  # NCCL_IB_HCA confines NCCL to the rails
     assert made(env={"NCCL_IB_HCA": "mlx5"}).bypass == ("mlx5_0",)
+    assert made(env={"NCCL_IB_HCA": "^mlx5_0"}).bypass == ()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "admitted"),
+    [
+        ("", "mlx5_1 mlx5_10 irdma0"),
+        ("mlx5_1", "mlx5_1 mlx5_10"),
+        ("=mlx5_1", "mlx5_1"),
+        ("=mlx5_1:1,irdma0", "mlx5_1 irdma0"),
+        ("^mlx5_1", "irdma0"),
+        ("^=mlx5_1", "mlx5_10 irdma0"),
+        ("^=mlx5_1:1", "mlx5_1 mlx5_10 irdma0"),
+    ],
+)
+def test_nccl_ib_hca_as_nccl_reads_it(chosen: str, admitted: str) -> None:
+    devices = ("mlx5_1", "mlx5_10", "irdma0")
+    assert [one for one in devices if rdma.admitted(chosen, one)] == admitted.split()
 
 
 def test_bytes_by_rdma_are_a_jobs_movement(
@@ -154,7 +172,8 @@ def test_bytes_by_rdma_are_a_jobs_movement(
         assert one.moved() == 0
         one._bypass = ("mlx5_1", "mlx5_7")
         findings = one.receipt(PeerTable(()), ())["findings"]
-        assert any("mlx5_1 (100 bytes), mlx5_7 (no counters)" in text for text in findings)
+        assert any("mlx5_7 (no counters)" in text for text in findings)
+        assert not any("mlx5_1" in text for text in findings), "its counter says that it was not used"
     finally:
         one.close()
         loop.close()

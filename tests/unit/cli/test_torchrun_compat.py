@@ -223,6 +223,26 @@ def test_rdzv_id_names_the_run(dry: Dry) -> None:
         assert "--rdzv-id has no effect here: " in lines[0]
 
 
+def test_an_rdzv_id_that_cannot_name_a_jobset_does_not_stop_the_launch(
+    dry: Dry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As from $SLURM_JOB_ID: JobSet makes a Service of the run's name, which cannot begin with a digit."""
+    job, lines = dry("--rdzv-id 4711")
+    assert (job["run_id"], lines) == ("4711", [])
+    (tmp_path / "train.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    words = "launch --dry-run --on kubernetes --as jobset --network net --image example.org/image:1"
+    assert main([*words.split(), "--rdzv-id", "4711", "train.py"]) == 0
+    shown = capsys.readouterr()
+    assert "--rdzv-id has no effect here: " in shown.err
+    assert "4711" not in shown.out
+
+
+def test_what_a_torchrun_flag_set_has_it_as_its_origin(dry: Dry, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["launch", "--dry-run", "--shutdown-timeout", "99999999", "train.py"]) == 2
+    assert "(from --shutdown-timeout)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("line", "environ", "names", "advice"),
     [

@@ -13,6 +13,7 @@ from torchnet.k8s.run.pending import WorkloadStatus
 from torchnet.k8s.run.run_info import RunInfo
 from torchnet.k8s.run.suspension import Suspension, evicted
 from torchnet.k8s.run.worker_set import WorkerSet
+from torchnet.text import listed
 
 _READ_SECONDS = 1.0  # for one read of the workload, in which further changes of the pods wait
 
@@ -69,12 +70,22 @@ class Attempts:
             return False
         self._known = departures, found
         pods = self._gang.seen()
-        if self._facts.kind is POD and not self.evicted and (why := evicted(pods)):
+        if self._facts.kind is POD and not self.evicted and (why := evicted(pod for pod, _ in pods)):
             self.evicted, self.evicted_at = why, now
-            self._warn(f"its queue has evicted {self._facts.run} ({why}); its pods end")
+            self._warn(f"its queue has evicted {self._facts.run} ({why}); its pods are being deleted")
         ended = self._gang.forget(pod["metadata"]["uid"] for pod, gone in pods if found.ended(pod, gone=gone))
         self._tell(found, departures, ended=ended)
         return ended
+
+    def _warn_of_finished_workers(self) -> None:
+        """A worker that had ended before the suspension is not created again: the next attempt waits for it in vain."""
+        finished = [rank for rank, one in self._gang.workers().items() if one.ended is not None]
+        if finished:
+            names = listed([self._facts.node(rank) for rank in finished])
+            self._warn(
+                f"{names} had ended before the suspension and will not start again, so the next attempt cannot start\n"
+                f"  fix: torchnet down {self._facts.command}, and launch it anew"
+            )
 
     def _tell(self, found: Suspension, departures: int, *, ended: bool) -> None:
         kind, before = self._facts.kind.name, self._suspended
@@ -84,3 +95,4 @@ class Attempts:
         elif not found.active and (before or ended) and found.resumed > self._resumed:
             self._resumed = found.resumed
             self._warn(f"the {kind} was suspended and is resumed: the next attempt starts")
+            self._warn_of_finished_workers()

@@ -162,6 +162,9 @@ def remains_open(job: JobSpec) -> str:
         return ""
     who, fix = "any host on the backend network", "--multi-network-policy closes them"
     if job.kubernetes.network_policy == "none":
-        who, fix = f"any pod of the cluster and {who}", "--network-policy none leaves them open"
+        who, fix = (
+            f"any pod that the namespace's policies admit and {who}",
+            "--network-policy none leaves them open",
+        )
     ports = f"{STORE_PORTS[0]}-{STORE_PORTS[-1]}"
     return f"open: the PyTorch store has no authentication, and {who} can reach its ports ({ports}); {fix}"

@@ -121,7 +121,7 @@ def _state(
     found = suspension(workload)
     if found.active and not workload["metadata"].get("deletionTimestamp"):
         return found.state, found.reason(known.kind.name), None
-    if known.kind is POD and (why := evicted((pod, False) for pod in pods)):
+    if known.kind is POD and (why := evicted(pods)):
         return "evicted", why, None
     failure = first_failure(known, workers)
     ended = [one for one in workers.values() if one.ended is not None]

@@ -220,6 +220,10 @@ class LogDispatcher:
         """Whether an agent has said this already."""
         return text in self._remarks
 
+    def next_attempt(self) -> None:
+        """What the agents of the next attempt say is news again, even in the same words."""
+        self._remarks.clear()
+
     def close(self) -> None:
         """Close the files."""
         self._files.close()

@@ -254,6 +254,7 @@ class RunMonitor:
                 self._workers = self._gang.workers()
                 self._leaving.forget()
                 self._again.forget()
+                self._heard.next_attempt()
                 self._next_attempt()
             if self._attempts.paused:
                 self._began += passed

@@ -65,7 +65,9 @@ def suspension(workload: Object | None) -> Suspension:
     found: Object = next((one for one in conditions if one.get("type") == "Suspended"), {})
     message = printable(" ".join(str(found.get("message") or "").split()), _LONGEST)
     resumed = seconds(found.get("lastTransitionTime")) if found.get("status") == "False" else 0.0
-    active = bool(spec.get("suspend")) and not terminal(workload or {})
+    # The controller notes a resumption in the condition, later than spec.suspend: until then its time is not known.
+    suspended = bool(spec.get("suspend")) or found.get("status") == "True"
+    active = suspended and not terminal(workload or {})
     return Suspension(
         active,
         queue=printable(str((meta.get("labels") or {}).get(QUEUE_LABEL) or ""), _LONGEST),
@@ -83,24 +85,14 @@ def terminal(workload: Object) -> bool:
     )
 
 
-def evicted(pods: Iterable[tuple[Object, bool]]) -> str:
-    """Why Kueue has evicted a group of plain pods; "" if it has not.
-
-    Args:
-        pods: each with whether it is gone. One that is deleted behind its scheduling gate never ran: the script has no
-            part in its end.
-    """
-    for pod, gone in pods:
+def evicted(pods: Iterable[Object]) -> str:
+    """Why Kueue has evicted a group of plain pods; "" if it has not."""
+    for pod in pods:
         conditions = (pod.get("status") or {}).get("conditions") or ()
         for one in conditions:
             if one.get("type") == _EVICTED and one.get("status") == "True":
                 said = ": ".join(str(one[key]) for key in ("reason", "message") if one.get(key))
                 return printable(" ".join(said.split()), _LONGEST) or "no reason given"
-        gated = any(one.get("reason") == "SchedulingGated" for one in conditions)
-        meta = pod["metadata"]
-        deleted = gone or bool(meta.get("deletionTimestamp"))
-        if gated and deleted and QUEUE_LABEL in (meta.get("labels") or {}):
-            return "deleted while it waited in the queue"
     return ""
 
 

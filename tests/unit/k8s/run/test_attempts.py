@@ -130,6 +130,41 @@ def test_a_suspended_run_goes_on_with_its_next_attempt(
     assert "lost" not in said
 
 
+def test_a_resumption_that_the_controller_has_not_noted_ends_nothing(store: Store, watched: Watched) -> None:
+    """spec.suspend is false already, and the condition Suspended still true."""
+    one = Workload(store, TRAINS)
+
+    def half_resumed() -> None:
+        one.suspend()
+        one._body["spec"] = {"suspend": False}
+
+    steps = asked(store, "watch=true"), half_resumed, 1.0, one.resume, 0.5, one.succeed
+    outcome = watched.run(one.facts, RunOptions(grace=0), *steps)
+    assert (outcome.code, store.deleted) == (0, []), watched.err.getvalue()
+    assert watched.err.getvalue().count("is resumed") == 1
+
+
+def test_a_worker_that_ended_before_the_suspension_is_named(store: Store, watched: Watched) -> None:
+    """A Job does not create its index again, so the others of the next attempt wait for it in vain."""
+    one = Workload(store, TRAINS)
+
+    def partly_suspended() -> None:
+        one._pods[0] = one._put(
+            0, phase="Succeeded", prepare=terminated(0), worker=terminated(0, message(0, 0))
+        )
+        one._set(suspended=True)
+        one._changed(1, {"phase": "Failed"})
+
+    def resumed() -> None:
+        one._set(suspended=False)
+        one._number += 1
+        one._put(1, **TRAINS)
+
+    steps = asked(store, "watch=true"), partly_suspended, waits(watched), resumed
+    watched.run(one.facts, ATTACHED, *steps, waits(watched, "had ended before the suspension"), interrupt)
+    assert f"{one.facts.node(0)} had ended" in watched.err.getvalue()
+
+
 def test_a_run_may_be_suspended_twice_and_waits_by_no_clock(store: Store, watched: Watched) -> None:
     one = Workload(store, PREPARES)
     # The second time each takes longer than the deadlines that were set for starting and for all.
@@ -245,9 +280,13 @@ def test_an_evicted_group_of_plain_pods_is_left(store: Store, watched: Watched, 
     assert (store.deleted, store.patches) == ([], [])
 
 
-def test_a_group_that_is_deleted_behind_its_gates_is_left(store: Store, watched: Watched) -> None:
+def test_a_group_that_is_deleted_behind_its_gates_is_not_called_evicted(
+    store: Store, watched: Watched
+) -> None:
+    """Anybody may have deleted it, `torchnet down` too: it has a receipt, and what is left of it is removed."""
     gated = {"status": "False", "reason": "SchedulingGated"}
     known = group(store, scheduled=gated)
     outcome = watched.run(known, RunOptions(grace=0), asked(store, "watch=true"), 0.5, store.objects.clear)
-    assert (outcome.receipt, outcome.code) == (None, 143)
-    assert store.deleted == []
+    assert outcome.receipt is not None
+    assert outcome.code == 70
+    assert "evicted" not in str(outcome.receipt["failure"])
