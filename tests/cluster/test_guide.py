@@ -67,6 +67,7 @@ def shell(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """Its attachments are macvlan here, where they get pods: this kernel has no ipvlan. That is one of its choices."""
     if shutil.which("jq") is None:
         pytest.skip("the guide's commands need jq")
+    cluster.wait_for_deleted()  # the pods there would be without the network that the guide takes away
     folder = tmp_path_factory.mktemp("guide")
     manifests, programs = folder / "manifests", folder / "bin"
     shutil.copytree(MANIFESTS, manifests)
