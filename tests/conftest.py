@@ -32,7 +32,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(Durations())
+    config.pluginmanager.register(Durations(in_ci=all_required))
 
 
 @pytest.fixture(autouse=True)

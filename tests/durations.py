@@ -1,6 +1,6 @@
 """Where the time of a test run goes: seconds and CPU seconds of each file, and the slowest tests.
 
-Printed at the end in CI, and with pytest's own ``--durations``.
+Printed at the end in CI (where nothing may be skipped, or CI is set), and with pytest's own ``--durations``.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def cost() -> Cost:
 class Durations:
     """A pytest plugin that measures each test with its fixtures."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, in_ci: bool) -> None:
+        self.in_ci = in_ci or bool(os.environ.get("CI"))
         self.tests: dict[str, Cost] = {}
         self.beside_others: dict[str, float] = {}
 
@@ -71,7 +72,7 @@ class Durations:
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
     ) -> None:
-        if not self.tests or not (os.environ.get("CI") or config.getoption("durations") is not None):
+        if not self.tests or not (self.in_ci or config.getoption("durations") is not None):
             return
         files: dict[str, Cost] = {}
         for name, spent in self.tests.items():
