@@ -6,7 +6,9 @@ CI has everything and allows no skip (tests/conftest.py): a torchnet that refuse
 from __future__ import annotations
 
 import functools
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +32,16 @@ def program(name: str) -> str:
     path = shutil.which(name)
     if path is None:
         pytest.skip(f"{name} is not installed (apt install {PACKAGES.get(name, name)})")
+    return path
+
+
+def uv() -> str:
+    """uv's path: the one that runs the tests, that of the README's commands, or one on the PATH."""
+    __tracebackhide__ = True
+    own = Path(__file__).resolve().parent.parent / ".uv" / "bin"
+    path = os.environ.get("UV") or shutil.which("uv", path=f"{own}{os.pathsep}{os.environ.get('PATH', '')}")
+    if path is None:
+        pytest.skip("uv is not installed (python3 -m pip install --target .uv uv)")
     return path
 
 
