@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from torchnet.cli import main
+from torchnet_launch import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -62,7 +62,7 @@ def test_no_lock_file_is_tracked() -> None:
     assert ROOT / "uv.lock" not in tracked()
 
 
-@pytest.mark.parametrize("package", ["torchnet", "launch", "benchmarks", "tools"])
+@pytest.mark.parametrize("package", ["torchnet", "torchnet_launch", "launch", "benchmarks", "tools"])
 def test_modules_have_one_subject(package: str) -> None:
     sizes = {
         str(path.relative_to(ROOT)): len(path.read_text().splitlines())

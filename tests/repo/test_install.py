@@ -14,6 +14,7 @@ import pytest
 from tests import needs
 from tests.jobs import lines
 from tests.repo.test_house import SETTINGS
+from torchnet_launch import FIX
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Not Python modules, or run as scripts instead of imported: a build backend may leave such files out.
@@ -82,12 +83,12 @@ def run(*command: object, cwd: Path, code: int = 0) -> subprocess.CompletedProce
     return done
 
 
-def test_the_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_has_the_two_packages_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if not name.endswith("/")}
     files = {name for name in names if ".dist-info/" not in name}
-    package = [path for path in (ROOT / "torchnet").rglob("*") if path.is_file()]
-    assert files == {str(path.relative_to(ROOT)) for path in package if path.suffix != ".pyc"}
+    packages = [path for name in ("torchnet", "torchnet_launch") for path in (ROOT / name).rglob("*.*")]
+    assert files == {str(path.relative_to(ROOT)) for path in packages if path.suffix != ".pyc"}
     assert files > DATA
     metadata = {name.partition(".dist-info/")[2] for name in names - files}
     assert metadata == {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
@@ -108,3 +109,39 @@ def test_it_runs_outside_of_the_checkout(environment: Path, tmp_path: Path) -> N
     assert [lines(ran.stdout, rank)[-1] for rank in (0, 1)] == [f"{package / '__init__.py'} 2"] * 2
     receipt = json.loads((tmp_path / "receipt.json").read_text())
     assert (receipt["backend_share"], receipt["proof"]) == (1.0, "measured")
+
+
+def test_the_other_distribution_of_this_import_name_is_reported(environment: Path, tmp_path: Path) -> None:
+    torchnet = environment / "bin" / "torchnet"
+    commands = [("--version",), ("launch", "--dry-run", "train.py")]
+    assert [run(torchnet, *words, cwd=tmp_path).stderr for words in commands] == ["", ""]
+    metadata = site_packages(environment) / "torchnet-0.0.4.dist-info"
+    metadata.mkdir()
+    try:
+        warnings = [run(torchnet, *words, cwd=tmp_path).stderr for words in commands]
+    finally:
+        metadata.rmdir()
+    assert all(f'"torchnet" 0.0.4 in {metadata.parent}' in text for text in warnings)
+    assert all(FIX in text for text in warnings)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["from . import dataset, meter, engine, transform, logger\n", '__all__ = ["meter"]\n', None],
+    ids=["fails", "imports", "uninstalled"],
+)
+def test_a_replaced_package_is_reported(environment: Path, tmp_path: Path, text: str | None) -> None:
+    """As pip leaves it: the other distribution's __init__.py instead of ours, or none after its removal."""
+    file = site_packages(environment) / "torchnet" / "__init__.py"
+    own = file.read_text()
+    file.unlink()
+    if text is not None:
+        file.write_text(text)
+    try:
+        ran = run(environment / "bin" / "torchnet", "--version", cwd=tmp_path, code=70)
+    finally:
+        file.write_text(own)
+    assert ran.stdout == ""
+    assert str(file.parent) in ran.stderr
+    assert FIX in ran.stderr
+    assert "Traceback" not in ran.stderr

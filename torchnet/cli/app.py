@@ -26,6 +26,7 @@ from torchnet.cli import (
     cmd_verify,
 )
 from torchnet.cli.options import PlainGroup
+from torchnet_launch import name_conflicts
 
 
 def version() -> str:
@@ -62,6 +63,8 @@ app = typer.Typer(
 def _version(asked: bool) -> None:
     if asked:
         typer.echo(f"torchnet {version()}")
+        for line in name_conflicts():
+            typer.echo(f"torchnet: {line}", err=True)
         raise typer.Exit
 
 

@@ -18,6 +18,7 @@ from torchnet.cli.options import (
     torchrun_parameters,
 )
 from torchnet.errors import UsageError
+from torchnet_launch import name_conflicts
 
 if TYPE_CHECKING:
     from torchnet.config.resolution import Resolved
@@ -85,7 +86,7 @@ def run(values: dict[str, Any], words: list[str]) -> int:
     if "run_id" not in typed and (name := run_id(values, resolved.job)):
         resolved = resolve({**flags, "run_id": name}, os.environ, cwd, values["config"], shown=shown)
     refuse(values, resolved, os.environ)
-    for line in (*warnings(values, typed, resolved, os.environ), *resolved.warnings):
+    for line in (*name_conflicts(), *warnings(values, typed, resolved, os.environ), *resolved.warnings):
         say(f"torchnet: {line}")
     if values["dry_run"]:
         return dry_run(resolved, cwd, form)
