@@ -6,6 +6,7 @@ typer's own exception handling.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
@@ -17,6 +18,7 @@ from torchnet.cli import (
     cmd_agent,
     cmd_attach,
     cmd_bench,
+    cmd_completion,
     cmd_down,
     cmd_env,
     cmd_launch,
@@ -54,14 +56,13 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    # Its two options would bring pydantic in, and with it 0.1 s for every command.
-    add_completion=False,
+    add_completion=False,  # see cmd_completion
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 110},
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(context: typer.Context, asked: bool) -> None:
+    if asked and not context.resilient_parsing:
         typer.echo(f"torchnet {version()}")
         for line in name_conflicts():
             typer.echo(f"torchnet: {line}", err=True)
@@ -87,6 +88,7 @@ for command in (
     cmd_env,
     cmd_manifests,
     cmd_verify,
+    cmd_completion,
     cmd_agent,
 ):
     command.register(app)
@@ -95,6 +97,10 @@ for command in (
 def parse(argv: list[str]) -> Callable[[], int] | int:
     """The action that ``argv`` asks for, or an exit code where typer has said all there is to say."""
     choice = Choice()
+    if cmd_completion.VARIABLE in os.environ:
+        from typer.completion import completion_init
+
+        completion_init()
     try:
         get_command(app).main(args=argv, prog_name="torchnet", obj=choice)
     except SystemExit as end:

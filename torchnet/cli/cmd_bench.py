@@ -52,7 +52,7 @@ class BenchCommand(PlainCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As `PlainCommand`; ``diff`` has none of the flags, and help of its own."""
-        if args[:1] == ["diff"] and {"--help", "-h"} & {*args}:
+        if args[:1] == ["diff"] and {"--help", "-h"} & {*args} and not ctx.resilient_parsing:
             typer.echo(DIFF_HELP, nl=False)
             ctx.exit()
         ctx.meta[_WORDS] = tuple(args)

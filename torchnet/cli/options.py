@@ -39,8 +39,6 @@ class PlainCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the options that were given into ``ctx.params`` and all that follows them into ``ctx.args``."""
-        if ctx.resilient_parsing:
-            return super().parse_args(ctx, args)
         try:
             options, ctx.args, _ = self.make_parser(ctx).parse_args(list(args))
         except Exception as error:
@@ -48,14 +46,25 @@ class PlainCommand(TyperCommand):
             if getattr(error, "ctx", ctx) is None:
                 error.ctx, error.cmd = ctx, self  # type: ignore[attr-defined]
             raise
+        ctx.params = options
+        if ctx.resilient_parsing:  # a shell's completion
+            return list(ctx.args)
         asked_for_help = self.get_help_option(ctx)
         if asked_for_help is not None and options.pop(asked_for_help.name, False):
             typer.echo(ctx.get_help())
             ctx.exit()
         if ctx.args and not ctx.allow_extra_args:
             ctx.fail(f"{ctx.args[0]!r} is one argument too many")
-        ctx.params = options
         return list(ctx.args)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """The flags that begin with ``incomplete``; none after the script, whose flags are not torchnet's."""
+        if ctx.args and not ctx.allow_interspersed_args:
+            return []
+        flags = super().shell_complete(ctx, incomplete)
+        for flag in flags:
+            flag.help = None  # typer would import rich and break it into lines, which fish takes for flags
+        return flags
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """The headings in their order, each with its options."""
