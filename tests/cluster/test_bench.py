@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import shutil
 import statistics
-import time
 
 import pytest
 
@@ -54,17 +53,6 @@ STEPS = """\
         for _ in range(25):
             dist.all_reduce(tensor)
             time.sleep(0.1)
-"""
-
-# Pods without GPUs have NCCL's variables all the same, which Gloo does not read; one round instead of six.
-STARTS = """\
-    import sys
-    from torchnet.bench import starts
-    from torchnet.cli.entry_point import main
-
-    real, starts.ROUNDS = starts.settings, 1
-    starts.settings = lambda job, backend: real(job, "nccl")
-    sys.exit(main(sys.argv[1:]))
 """
 
 
@@ -125,19 +113,3 @@ def test_the_steps_of_a_training_are_told_from_its_traffic(launcher: Launcher) -
     assert measured["step_bytes"] == pytest.approx(2_500_000, rel=0.05)
     assert 3 < measured["steps_per_s"] < 6
     assert "steps/s of 2.5" in ran.err
-
-
-def test_a_tuning_starts_jobs_of_its_own_and_leaves_none(launcher: Launcher) -> None:
-    words = launcher.words(
-        "--tune", "-b", "1K", "-e", "1K", "--seconds", "0.05", "--tcp-seconds", "0", nnodes=2
-    )
-    process = launcher.start(
-        "bench", *words[1:], "--json", "r.json", program=launcher.script(STARTS, "starts.py")
-    )
-    ran = launcher.ended(process, time.monotonic(), 400)
-    assert ran.code == 0, ran.err
-    results = load((launcher.folder / "r.json").read_text())
-    assert results.tuning is not None
-    started = [one for one in results.tuning.trials if any("nccl" in name for name in one.settings)]
-    assert [one.ratio.count for one in started] == [1] * 4, results.lacks
-    assert launcher.left() == []

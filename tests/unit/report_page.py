@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
 from tests.unit.bench_results import changed, healthy
-from torchnet.bench.results import Figure, Finding, Lacking, Results, Trial, Tuning
+from torchnet.bench.results import Finding, Lacking, Results
 
 VOID = {"meta", "br"}
 SIZES = (1 << 10, 1 << 16, 1 << 22)
@@ -64,13 +64,10 @@ def read(text: str) -> Page:
 
 def everything() -> Results:
     """Results that fill each section."""
-    once = Figure(median=2.0, low=1.9, high=2.1, count=9)
-    trial = Trial(name="hook", settings={"a": "b"}, steps_per_s=once, ratio=once, numerics=True)
     return changed(
         healthy(4, compare="eth0", sizes=SIZES, collectives=("all_reduce", "broadcast")),
         findings=(FINDING,),
         lacks=(Lacking(what="reduce over x", why="it has none"),),
-        tuning=Tuning(trials=(trial,), chosen={"a": "b"}, block="[tool.torchnet]\na = 1\n"),
         complete=False,
         reason="node-2 was lost",
     )

@@ -49,7 +49,6 @@ class RunContext:
     rate: int | None = None
     compare: str = ""
     image: str = ""
-    tune: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,7 @@ def results(said: Sequence[messages.Message], context: RunContext, ending: RunEn
     done = any(isinstance(one, messages.Done) for one in said)
     failure = ending.failure or (ending.receipt or {}).get("failure")
     reason = "" if done and not ending.code else _reason(failure, ending)
-    apart = setup is None or (not context.compare and not context.tune)
-    receipt = ending.receipt if apart and ending.receipt else {}
+    receipt = ending.receipt or {} if setup is None or not context.compare else {}
     share = receipt.get("backend_share")
     return Results(
         torchnet=context.version,

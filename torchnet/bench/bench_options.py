@@ -109,20 +109,6 @@ OPTIONS = (
         metavar="RATE",
     ),
     Field(
-        "tune",
-        "--tune",
-        "Try DDP's buckets, Gloo's devices, NCCL's threads and the MTU; print the best as a [tool.torchnet] block.",
-        "true, false",
-        switch=True,
-    ),
-    Field(
-        "tune_numerics",
-        "--tune-numerics",
-        "The same with compressed gradients, which change the results, and may be chosen, too.",
-        "true, false",
-        switch=True,
-    ),
-    Field(
         "html", "--html", "Report with plots, which needs matplotlib.", "the path of a file", metavar="FILE"
     ),
     Field("json", "--json", "Results; - is stdout.", "the path of a file, or - for stdout", metavar="FILE"),
@@ -178,8 +164,6 @@ class BenchOptions:
     compare: str = ""
     line: int | None = None
     check: bool = True
-    tune: bool = False
-    tune_numerics: bool = False
     html: str | None = None
     json: str | None = None
 
@@ -230,8 +214,6 @@ def read(words: Sequence[str], given: Mapping[str, Any]) -> tuple[BenchOptions, 
         compare=reader.read("compare", _interface, ""),
         line=reader.read("line", _rate, None),
         check=not given.get("no_check"),
-        tune=bool(given.get("tune") or given.get("tune_numerics")),
-        tune_numerics=bool(given.get("tune_numerics")),
         html=reader.read("html", _file, None),
         json=reader.read("json", parse_nonempty, None),
     )

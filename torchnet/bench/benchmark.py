@@ -9,15 +9,13 @@ import json
 import os
 import secrets
 import sys
-import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any, TextIO
 
 from torchnet.ansi import clean
-from torchnet.bench import interruption, relaunch
+from torchnet.bench import interruption
 from torchnet.bench.aggregation import RunContext, RunEnding, results
 from torchnet.bench.bench_options import BenchOptions
 from torchnet.bench.collector import Collector
@@ -25,13 +23,10 @@ from torchnet.bench.job import BenchJob, check_script, planned
 from torchnet.bench.rerun import look
 from torchnet.bench.results import Finding, Lacking, Results
 from torchnet.bench.summary import FINDINGS, render
-from torchnet.bench.tuning import tuning
-from torchnet.bench.worker.messages import Lacks, Setup, Tried
 from torchnet.config.model import JobSpec
 from torchnet.config.validation_errors import FieldProblem
 from torchnet.console.files import problem, show, store, write_json
 from torchnet.console.terminal import Stream, streams
-from torchnet.constants import TUNE_PREFIX
 from torchnet.errors import NetworkError, TorchnetError
 from torchnet.text import printable
 
@@ -128,27 +123,15 @@ def run(wish: BenchJob, cwd: str, words: Sequence[str], version: str) -> int:
         rate=job.network.rate,
         compare=asked.compare,
         image=_image(job),
-        tune=asked.tune,
     )
     collector = Collector(None if job.output.quiet else err, aside=asked.json == "-")
-    deadline = None if job.run.timeout is None else time.monotonic() + job.run.timeout
-    if asked.tune:
-        # Local workers have this process's variables, and a tuning begins without them.
-        for name in [name for name in os.environ if name.startswith(TUNE_PREFIX)]:
-            del os.environ[name]
-    signals = interruption.BenchSignals()
-    ending = _ended(wish, cwd, collector, err, signals)
-    if asked.tune and not ending.code:
-        ending = _tried(wish, cwd, collector, ending, deadline, signals)
-    found = _judged(results(collector.messages, context, ending), asked, collector)
-    code = found.exit_code
+    ending = _ended(wish, cwd, collector, err)
+    found = _judged(results(collector.messages, context, ending))
     _show(found, asked, err, out)
-    return code
+    return found.exit_code
 
 
-def _ended(
-    wish: BenchJob, cwd: str, collector: Collector, err: Stream, signals: interruption.BenchSignals
-) -> RunEnding:
+def _ended(wish: BenchJob, cwd: str, collector: Collector, err: Stream) -> RunEnding:
     """The job run to its end, however it ends.
 
     Raises:
@@ -156,13 +139,14 @@ def _ended(
         Exception: torchnet's own error, before anything was measured.
     """
     failure: dict[str, Any] | None = None
+    signals = interruption.BenchSignals()
     try:
         with signals.listening():
             code = _launch(wish, cwd, collector)
             signals.check()
     except KeyboardInterrupt as error:
         code = interruption.code_of(error)
-        failure = _interrupted(code)
+        failure = {"kind": "interrupted", "text": f"stopped by {interruption.name_of(code)}"}
     except TorchnetError as error:
         if not collector.messages and not isinstance(error, NetworkError):
             raise
@@ -185,48 +169,6 @@ def _ended(
     return RunEnding(code, collector.receipt, failure, tuple(collector.unreadable))
 
 
-def _tried(
-    wish: BenchJob,
-    cwd: str,
-    collector: Collector,
-    ending: RunEnding,
-    deadline: float | None,
-    signals: interruption.BenchSignals,
-) -> RunEnding:
-    """After a tuning by the ranks came to its end: what needs a start of its own."""
-    setup = next((one for one in collector.messages if isinstance(one, Setup)), None)
-    tried = [one for one in collector.messages if isinstance(one, Tried)]
-    if setup is None or not tried:
-        return ending
-
-    def launch(job: BenchJob, own: Collector) -> int:
-        code = _launch(job, cwd, own)
-        signals.check()
-        return code
-
-    try:
-        if collector.signalled:
-            raise KeyboardInterrupt(collector.signalled)
-        found = tuning(tried, numerics=wish.asked.tune_numerics, about="")
-        chosen = found.chosen if found else {}
-        with signals.listening():
-            relaunch.measure(wish, setup.backend, chosen, launch, collector, deadline)
-    except KeyboardInterrupt as error:
-        code = interruption.code_of(error)
-        ending = replace(ending, code=code, failure=_interrupted(code))
-    except relaunch.Stopped as error:
-        ending = replace(ending, code=error.code, failure=error.failure)
-    except Exception as error:
-        # The figures until then are not lost for it.
-        collector.messages.append(Lacks("the rest of the tuning", _own_text(error)))
-    collector.finish()
-    return ending
-
-
-def _interrupted(code: int) -> dict[str, Any]:
-    return {"kind": "interrupted", "text": f"stopped by {interruption.name_of(code)}"}
-
-
 def _launch(wish: BenchJob, cwd: str, collector: Collector) -> int:
     job, origins = wish.resolved.job, wish.resolved.origins
     if job.on == "kubernetes":
@@ -238,39 +180,22 @@ def _launch(wish: BenchJob, cwd: str, collector: Collector) -> int:
     return int(launch(job, origins, collector))
 
 
-def _judged(found: Results, asked: BenchOptions, collector: Collector) -> Results:
-    """With what a tuning chose, and the findings."""
+def _judged(found: Results) -> Results:
+    """The results with their findings."""
     if any(one.wrong for one in found.collectives) and not found.exit_code:
         found = found.model_copy(update={"exit_code": WRONG})
     lacking: list[Lacking] = []
     findings: tuple[Finding, ...] = ()
     # Whatever is wrong with what judges: the figures of a long run are not lost for it.
     try:
-        found = _tuned(found, asked, collector)
-    except Exception as error:
-        lacking.append(_own("what the tuning chose", error))
-    try:
         from torchnet.bench.findings import find
 
         findings = find(found)
     except Exception as error:
-        lacking.append(_own(FINDINGS, error))
+        lacking.append(Lacking(what=FINDINGS, why=_own_text(error)))
     kinds = {one.kind for one in found.findings}
     findings = (*found.findings, *(one for one in findings if one.kind not in kinds))
     return found.model_copy(update={"findings": findings, "lacks": (*found.lacks, *lacking)})
-
-
-def _tuned(found: Results, asked: BenchOptions, collector: Collector) -> Results:
-    tried = [one for one in collector.messages if isinstance(one, Tried)]
-    setup = found.setup
-    if not tried or setup is None:
-        return found
-    about = f"{setup.nodes} nodes, {setup.ranks} ranks, {setup.backend} over {setup.interface}, {found.date}"
-    return found.model_copy(update={"tuning": tuning(tried, numerics=asked.tune_numerics, about=about)})
-
-
-def _own(what: str, error: Exception) -> Lacking:
-    return Lacking(what=what, why=_own_text(error))
 
 
 def _own_text(error: Exception) -> str:

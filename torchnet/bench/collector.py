@@ -25,17 +25,14 @@ class Collector:
     ``messages``: all that came, in order. ``receipt``: the job's, as a dictionary. ``failure``: the first one, with the
     fields of torchnet.agent.events.Failure. ``unreadable``: why marked lines could not be read. ``aside``: what ranks
     print goes to standard error, since standard output is for the results alone (NCCL logs to standard output).
-    ``alone``: nothing of the job is shown, one of many short ones. ``signalled``: the number of a signal that came and
-    ended nothing, or 0.
     """
 
-    def __init__(self, stream: Stream | None = None, *, aside: bool = False, alone: bool = False) -> None:
+    def __init__(self, stream: Stream | None = None, *, aside: bool = False) -> None:
         self.messages: list[messages.Message] = []
         self.receipt: dict[str, Any] | None = None
         self.failure: dict[str, Any] | None = None
         self.unreadable: list[str] = []
-        self.signalled = 0
-        self._stream, self._aside, self._alone = stream, aside, alone
+        self._stream, self._aside = stream, aside
         self._said = ""
         self._line = ""
 
@@ -47,7 +44,7 @@ class Collector:
         else:
             mine = kind == "receipt"
             self._other(kind, event)
-        if mine or self._alone:
+        if mine:
             return True
         self.finish()
         if self._aside and kind == "output" and event.get("stream") == "stdout":
@@ -64,8 +61,6 @@ class Collector:
             self.receipt = dict(event["receipt"])
         elif kind == "failure" and not event.get("restart") and self.failure is None:
             self.failure = {name: value for name, value in event.items() if name != "event"}
-        elif kind == "signal":
-            self.signalled = int(event["number"])
         elif kind == "started" and int(event.get("attempt", 0) or 0) > 0:
             # The whole group begins again, and with it the figures.
             self.messages.clear()

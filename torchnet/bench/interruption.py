@@ -1,4 +1,4 @@
-"""Signals that come between the jobs of one benchmark, and before and behind each, end it as they would amid a job."""
+"""Signals before and after the job of a benchmark end it as they would during the job."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ class BenchSignals:
     """Those that end a benchmark. What this process was told to ignore (nohup) stays ignored."""
 
     def __init__(self) -> None:
-        self._heeded = [one for one in _NUMBERS if signal.getsignal(one) != signal.SIG_IGN]
         self._came = 0
 
     @contextmanager
@@ -24,12 +23,13 @@ class BenchSignals:
 
         A job listens to them itself, and gives them back.
         """
-        for one in self._heeded:
+        numbers = [one for one in _NUMBERS if signal.getsignal(one) != signal.SIG_IGN]
+        for one in numbers:
             signal.signal(one, self._stop)
         try:
             yield
         finally:
-            for one in self._heeded:
+            for one in numbers:
                 signal.signal(one, signal.SIG_IGN)
 
     def check(self) -> None:

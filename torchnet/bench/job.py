@@ -15,10 +15,10 @@ from torchnet.bench.worker import worker_config
 from torchnet.bench.worker.busbw import REDUCING
 from torchnet.bench.worker.sizes import Sizes, size_text
 from torchnet.config.k8s_syntax import amount
-from torchnet.config.model import LOOPBACK, JobSpec, Tune
+from torchnet.config.model import LOOPBACK, JobSpec
 from torchnet.config.resolution import Resolved, resolve
 from torchnet.config.validation_errors import FieldProblem, SpecError
-from torchnet.constants import TUNE_PREFIX, rail_interface
+from torchnet.constants import rail_interface
 from torchnet.errors import UsageError
 from torchnet.k8s.objects.pod import memory as pod_memory
 from torchnet.k8s.objects.pod import processes
@@ -125,12 +125,6 @@ def planned(
         raise SpecError([*problems, *wrong], about="this benchmark", fix=NEXT)
     arguments = ("--plan", worker_config.encode(_plan(asked, job, memory)))
     update: dict[str, object] = {"args": arguments, "run_id": job.run_id or f"bench-{random}"}
-    if asked.tune:
-        update["tune"] = Tune()
-        update["env"] = {name: value for name, value in job.env.items() if not name.startswith(TUNE_PREFIX)}
-    if asked.tune and job.tune.model_fields_set:
-        names = ", ".join(sorted(job.tune.model_fields_set))
-        notices = (*notices, f"a tuning begins with torch's own settings: {names} of the table tune left out")
     return BenchJob(replace(resolved, job=job.model_copy(update=update)), asked, notices)
 
 
@@ -212,8 +206,6 @@ def _plan(asked: BenchOptions, job: JobSpec, memory: int | None) -> worker_confi
         streams=asked.streams,
         tcp_seconds=asked.tcp_seconds or 1.0,
         compare=asked.compare,
-        tune=asked.tune,
-        tune_numerics=asked.tune_numerics,
     )
     return made if memory is None else replace(made, memory=memory)
 

@@ -19,8 +19,8 @@ from torchnet.bench.tcp_ceiling import lines_used
 from torchnet.constants import is_rail
 
 __all__ = [
-    "Collective", "Figure", "Finding", "Lacking", "Latency", "Line", "Node", "Results", "Setup", "Tcp", "Trial",
-    "Tuning", "ValidationError",
+    "Collective", "Figure", "Finding", "Lacking", "Latency", "Line", "Node", "Results", "Setup", "Tcp",
+    "ValidationError",
 ]  # fmt: skip
 
 SCHEMA = "torchnet.bench/1"
@@ -246,28 +246,6 @@ class Finding(_Part):
     """Names of nodes, or of what else it is about."""
 
 
-class Trial(_Part):
-    """One setting that a tuning tried."""
-
-    name: str
-    settings: dict[str, str]
-    steps_per_s: Figure
-    ratio: Figure
-    """Over the baseline of the same round, which is the last one before it in the list."""
-    numerics: bool
-    baseline: bool = False
-
-
-class Tuning(_Part):
-    """What a tuning found. ``chosen``: settings of [tool.torchnet.tune], and of its other tables as "network.mtu";
-    empty where nothing is better."""
-
-    trials: tuple[Trial, ...]
-    chosen: dict[str, str]
-    block: str
-    """The TOML text."""
-
-
 class Results(_Part):
     """Everything that one benchmark found out."""
 
@@ -285,7 +263,6 @@ class Results(_Part):
     latency: tuple[Latency, ...] = ()
     lacks: tuple[Lacking, ...] = ()
     findings: tuple[Finding, ...] = ()
-    tuning: Tuning | None = None
     backend_share: Share | None = None
     """Of the run's receipt, where nothing else was measured on purpose."""
     proof: Literal["measured", "inferred", "unknown"] | str = "unknown"

@@ -9,7 +9,6 @@ from torchnet.bench import tables
 from torchnet.bench.results import Collective, Line, Results
 from torchnet.bench.tcp_ceiling import carried
 from torchnet.bench.worker.sizes import size_text
-from torchnet.bench.worker.stats import LEAST
 from torchnet.constants import is_rail
 from torchnet.text import listed, printable
 from torchnet.units import counted, percent, size
@@ -24,7 +23,7 @@ def known(line: Line) -> str:
 
 
 def measured(results: Results) -> bool:
-    return bool(results.collectives or results.tcp or results.tuning)
+    return bool(results.collectives or results.tcp)
 
 
 def doubt(results: Results) -> str:
@@ -38,7 +37,6 @@ def doubt(results: Results) -> str:
 _BOLD, _RED, _GREEN, _YELLOW = "1", "1;31", "32", "33"
 _LOOPBACK = "lo"  # of the witnesses: between ranks of one node
 _FEW = 4  # nodes, whose pairs have a line each
-_TRIED = 120  # letters of a setting's name: its end tells it from others
 _LACKING = 12  # so many lines of it; the JSON has all
 
 
@@ -58,14 +56,6 @@ def render(results: Results, *, color: bool = False, written: Sequence[str] = ()
             out += ["", styled(heading, _BOLD), *others]
     out += _raw(results, styled)
     out += _said(["", *_sentences(results)])
-    tuning = results.tuning
-    if tuning is not None:
-        out += ["", styled("tuning", _BOLD), *_tuning(results), ""]
-        out += (
-            tuning.block.rstrip().splitlines()
-            if tuning.chosen
-            else ["nothing that was tried is reliably faster than its baseline"]
-        )
     if results.lacks:
         out += ["", "not measured:"]
         out += [f"  {printable(one.what, 80)}: {printable(one.why, 300)}" for one in results.lacks[:_LACKING]]
@@ -215,22 +205,6 @@ def _largest(results: Results, collective: str) -> Collective | None:
     """The largest size over the backend: smaller ones may fit a queue or a bucket, and be faster than the line."""
     found = [row.main for row in tables.rows(results, collective) if row.main and row.main.busbw]
     return max(found, key=lambda one: one.size, default=None)
-
-
-def _tuning(results: Results) -> Iterator[str]:
-    tuning = results.tuning
-    assert tuning is not None
-    width = max(len(printable(trial.name, _TRIED)) for trial in tuning.trials)
-    for trial in tuning.trials:
-        steps, ratio = trial.steps_per_s, trial.ratio
-        interval = (
-            f"{ratio.median:.3f}x ({ratio.low:.3f} to {ratio.high:.3f}, {counted(ratio.count, 'round')})"
-        )
-        note = "the baseline" if trial.baseline else interval
-        if not trial.baseline and ratio.count < LEAST:
-            note += f", too few to choose by: {LEAST} are needed"
-        note += ", changes numerics" if trial.numerics else ""
-        yield f"  {printable(trial.name, _TRIED):<{width}}  {tables.number(steps.median):>8} steps/s  {note}"
 
 
 def _findings(results: Results, styled: Callable[[str, str], str]) -> Iterator[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from torchnet.bench.bench_options import read
 from torchnet.bench.benchmark import save
 from torchnet.bench.collector import Collector
 from torchnet.bench.results import Results, load
-from torchnet.bench.worker.messages import Tried
 from torchnet.console.console import Console
 from torchnet.errors import ClusterError, NetworkError, TorchnetError
 
@@ -131,40 +129,6 @@ def test_its_traceback_can_be_had(
     assert "Traceback" in capsys.readouterr().err
 
 
-# -- a tuning: what is started for itself goes on with the first job's figures
-
-
-def tuned(first: Callable[[Console], int], later: Callable[[Console], int]) -> Callable[[Console], int]:
-    jobs = iter([first])
-
-    def launch(console: Console) -> int:
-        return next(jobs, later)(console)
-
-    return launch
-
-
-def figures(console: Console) -> int:
-    for message in (*ALL[:-1], BASE, TRIED, ALL[-1]):
-        console.event(output(line(message)))
-    console.event({"event": "receipt", "receipt": RECEIPT})
-    return 0
-
-
-def started(console: Console) -> int:
-    console.notice("one of many", "warning")
-    console.event(output(line(BASE)))
-    return 0
-
-
-def signalled(console: Console) -> int:
-    console.event({"event": "signal", "number": 15})
-    return figures(console)
-
-
-def interrupted(_: Console) -> int:
-    raise KeyboardInterrupt(1)
-
-
 def swallowed(job: Callable[[Console], int]) -> Callable[[Console], int]:
     """The job, with a signal at its start of which nobody heard then."""
 
@@ -175,48 +139,7 @@ def swallowed(job: Callable[[Console], int]) -> Callable[[Console], int]:
     return launch
 
 
-def defect(_: Console) -> int:
-    raise OSError(28, "No space left on device")
-
-
 as_before = pytest.fixture(autouse=True)(kept)
-BASE = Tried("as torch has it", {}, [1.0], numerics=False, baseline=True)
-TRIED = Tried("bucket_cap_mb 1", {"bucket_cap_mb": "1"}, [2.0], numerics=False)
-
-
-@pytest.mark.parametrize(
-    ("first", "later", "code", "reason"),
-    [
-        (figures, started, 0, ""),
-        (signalled, started, 143, "stopped by SIGTERM"),  # at the end of the ranks' own tuning
-        (swallowed(figures), started, 130, "stopped by SIGINT"),
-        (figures, interrupted, 129, "stopped by SIGHUP"),
-        (figures, swallowed(started), 130, "stopped by SIGINT"),
-        (figures, defect, 0, ""),
-    ],
-)
-def test_the_figures_of_the_ranks_tuning_are_kept_however_the_rest_ends(
-    first: Callable[[Console], int],
-    later: Callable[[Console], int],
-    code: int,
-    reason: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    path = tmp_path / "r.json"
-    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
-    assert run(monkeypatch, tuned(first, later), json=str(path), tune=True) == code
-    found = load(path.read_text())
-    assert (found.complete, found.reason) == (not code, reason)
-    assert found.tuning is not None
-    assert [one.name for one in found.tuning.trials][:2] == [BASE.name, TRIED.name]
-    assert ("network.mtu 1500" in [one.name for one in found.tuning.trials]) == (
-        later is started and not code
-    )
-    own = [one.why for one in found.lacks if one.what == "the rest of the tuning"]
-    assert own == (
-        ["torchnet's own error: OSError: [Errno 28] No space left on device"] if later is defect else []
-    )
 
 
 def test_a_signal_of_which_nobody_heard_ends_a_benchmark_all_the_same(
@@ -224,42 +147,6 @@ def test_a_signal_of_which_nobody_heard_ends_a_benchmark_all_the_same(
 ) -> None:
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
     assert run(monkeypatch, swallowed(healthy)) == 130
-
-
-def test_what_is_started_for_itself_shows_nothing_but_what_is_measured(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(monkeypatch, tuned(figures, started), tune=True) == 0
-    err = capsys.readouterr().err
-    assert "one of many" not in err
-    assert "network.mtu 1500: a start of its own, round 6 of 6" in err
-
-
-def test_the_time_of_the_whole_benchmark_is_that_of_all_its_jobs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "r.json"
-    flags = {"run.timeout": "1.05"}  # a second is the least that a job needs
-
-    def slow(console: Console) -> int:
-        time.sleep(0.1)
-        return started(console)
-
-    assert run(monkeypatch, tuned(figures, slow), flags, json=str(path), tune=True) == 124
-    found = load(path.read_text())
-    assert (found.complete, found.reason) == (False, "the benchmark ran longer than --timeout")
-
-
-def test_a_tuning_has_none_of_the_variables_that_tune(monkeypatch: pytest.MonkeyPatch) -> None:
-    def looks(console: Console) -> int:
-        assert not [name for name in os.environ if name.startswith("TORCHNET_TUNE_")]
-        return healthy(console)
-
-    monkeypatch.setenv("TORCHNET_TUNE_COMPRESS", "fp16")
-    assert run(monkeypatch, looks, tune=True) == 0
-    asked, problems = read((), {"max_bytes": "1K", "tune": True})
-    flags = {"env": ("TORCHNET_TUNE_GLOO_DEVICES=4", "A=b")}
-    assert benchmark.plan(asked, problems, flags, "/", None).resolved.job.env == {"A": "b"}
 
 
 def test_an_error_before_the_first_figure_is_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:

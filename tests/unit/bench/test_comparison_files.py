@@ -66,7 +66,7 @@ def test_nothing_that_a_file_says_acts_on_the_terminal(seed: int) -> None:
 
 def test_what_cannot_be_read_does_not_act_on_the_terminal_either() -> None:
     for content in (
-        broken(tuning={"trials": [], "chosen": {EVIL: 1}, "block": ""}),
+        broken(nodes=[{"node": 0, "name": "a", "addresses": {EVIL: 1}}]),
         broken(schema=EVIL),
         "{",
     ):

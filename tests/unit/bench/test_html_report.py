@@ -12,7 +12,7 @@ import pytest
 from tests.unit.bench_results import changed, healthy
 from tests.unit.report_page import FINDING, SIZES, Page, everything, read
 from torchnet.bench.html import html, style
-from torchnet.bench.results import Figure, Lacking, Results, Trial, Tuning
+from torchnet.bench.results import Figure, Lacking, Results
 from torchnet.bench.summary import FINDINGS, render
 
 
@@ -77,21 +77,6 @@ def test_the_page_needs_nothing_else(page: Page) -> None:
     assert not re.search(r"url\(|@import|://", page.text("style"))
     policy = [one for _, one, _ in page.all("meta") if one.get("http-equiv") == "Content-Security-Policy"]
     assert policy[0]["content"] == "default-src 'none'; style-src 'unsafe-inline'"
-
-
-def test_a_tuning_is_compared_with_its_baseline(full: str) -> None:
-    assert "Reliably faster than its baseline: put this into pyproject.toml." in read(full).text("main")
-    assert "too few rounds" not in full
-    tuning = everything().tuning
-    assert tuning is not None
-    trial = tuning.trials[0]
-    cut = trial.model_copy(update={"ratio": trial.ratio.model_copy(update={"count": 5})})
-    assert "too few rounds" in html(
-        changed(everything(), tuning=tuning.model_copy(update={"trials": (cut,)}))
-    )
-    nothing = changed(everything(), tuning=tuning.model_copy(update={"chosen": {}}))
-    text = read(html(nothing)).text("main")
-    assert "Nothing that was tried is reliably faster than its baseline." in text
 
 
 def test_lists_without_bullets_are_lists_all_the_same(full: str) -> None:
@@ -255,20 +240,14 @@ def test_what_is_compared_has_its_own_name() -> None:
 
 
 def test_an_interval_of_few_figures_is_no_interval_of_95_percent() -> None:
-    """Of both tables of a collective, of raw TCP and of a tuning."""
+    """Of both tables of a collective, and of raw TCP."""
     for count, few in ((6, False), (2, True)):
         results = healthy(2, sizes=SIZES, compare="eth0", batches=count, slices=count)
-        once = Figure(median=2.0, low=1.9, high=2.1, count=count)
-        trial = Trial(name="hook", settings={}, steps_per_s=once, ratio=once, numerics=False)
-        tuning = Tuning(trials=(trial,), chosen={}, block="")
-        text = read(html(changed(results, tuning=tuning))).text("main").replace("\u00a0", " ")
+        text = read(html(results)).text("main").replace("\u00a0", " ")
         rows = len(results.collectives)
-        told = {
-            what: text.count(f"(min … max of {count} {what})") for what in ("batches", "slices", "rounds")
-        }
-        expected = {"batches": 2 * rows + rows // 2, "slices": len(results.tcp), "rounds": 1}
+        told = {what: text.count(f"(min … max of {count} {what})") for what in ("batches", "slices")}
+        expected = {"batches": 2 * rows + rows // 2, "slices": len(results.tcp)}
         assert told == (expected if few else dict.fromkeys(expected, 0))
-        assert ("1.9 … 2.1 (min … max of 2 rounds)" in text) == few
     one = read(html(healthy(2, sizes=SIZES[:1], batches=1))).text("main").replace("\u00a0", " ")
     assert "(min … max of 1 batch)" in one
 

@@ -1,4 +1,4 @@
-"""Signals around the jobs of a benchmark, sent to this process for real."""
+"""Signals around the job of a benchmark, sent to this process for real."""
 
 from __future__ import annotations
 
@@ -54,16 +54,6 @@ def as_a_job_ends(number: signal.Signals) -> None:
 def test_a_signal_that_comes_as_a_job_ends_is_its_callers(number: signal.Signals) -> None:
     with pytest.raises(KeyboardInterrupt):
         as_a_job_ends(number)
-
-
-def test_one_that_listened_before_listens_again() -> None:
-    """Between two jobs they are ignored, for a moment."""
-    signals = interruption.BenchSignals()
-    with signals.listening():
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), signals.listening():
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def lost_in_a_finalizer(signals: interruption.BenchSignals) -> None:

@@ -105,13 +105,6 @@ def test_the_plan_holds_what_was_asked_for() -> None:
     assert wish.resolved.job.script.endswith("torchnet/bench/worker/run.py")
 
 
-def test_what_changes_the_results_is_tuned_where_it_is_asked_for() -> None:
-    asked_for = [(found.tune, found.tune_numerics) for found in map(arguments, (
-        a_plan(), a_plan(tune=True), a_plan(tune_numerics=True)
-    ))]  # fmt: skip
-    assert asked_for == [(False, False), (True, False), (True, True)]
-
-
 def test_raw_tcp_can_be_left_out_and_one_node_has_none() -> None:
     assert arguments(a_plan()).pairs == "ring"
     assert arguments(a_plan(tcp_seconds="0")).pairs == "none"

@@ -14,7 +14,7 @@ import pytest
 from tests.unit.bench_results import changed, healthy
 from torchnet.bench import results as model
 from torchnet.bench.benchmark import save
-from torchnet.bench.results import Figure, Finding, Lacking, Results, Trial, Tuning
+from torchnet.bench.results import Finding, Lacking, Results
 from torchnet.bench.summary import rate_text, render
 from torchnet.bench.tables import number
 from torchnet.errors import UsageError
@@ -220,24 +220,6 @@ def test_what_is_lacking_the_share_and_the_files_are_told() -> None:
     assert "not measured:\n  all_to_all on gloo: torch has none" in text
     assert "receipt: 100 % of the workers' bytes went over the backend (measured)" in text
     assert text.endswith("written: r.json (results)")
-
-
-def test_a_tuning_is_told_with_its_trials_and_its_block() -> None:
-    one = Figure(median=2.0, low=1.5, high=2.5, count=6)
-    trial = Trial(name="bf16 hook", settings={}, steps_per_s=one, ratio=one, numerics=True)
-    tuning = Tuning(trials=(trial,), chosen={"a": "b"}, block='[tool.torchnet]\na = "b"\n')
-    text = render(changed(healthy(), tuning=tuning))
-    assert "2.000x (1.500 to 2.500, 6 rounds), changes numerics" in text
-    assert '[tool.torchnet]\na = "b"' in text
-    long = "bucket_cap_mb 1, compress bf16, nccl_socket_nthreads"
-    both = tuple(trial.model_copy(update={"name": f"{long} {number}"}) for number in (2, 4))
-    shown = render(changed(healthy(), tuning=Tuning(trials=both, chosen={}, block="# a comment\n")))
-    assert all(f"{long} {number}  " in shown for number in (2, 4))  # the end tells them apart
-    few = trial.model_copy(update={"ratio": one.model_copy(update={"count": 2})})
-    stopped = render(changed(healthy(), tuning=Tuning(trials=(few,), chosen={}, block="# a comment\n")))
-    assert "2 rounds), too few to choose by: 6 are needed" in stopped
-    nothing = render(changed(healthy(), tuning=Tuning(trials=(trial,), chosen={}, block="# a comment\n")))
-    assert "nothing that was tried is reliably faster than its baseline" in nothing
 
 
 def test_foreign_names_do_nothing_to_a_terminal() -> None:

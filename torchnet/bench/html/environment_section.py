@@ -1,4 +1,4 @@
-"""The end of the page: what is lacking, a tuning, the nodes, the environment, and how to do it again."""
+"""The end of the page: what is lacking, the nodes, the environment, and how to do it again."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import shlex
 from torchnet.bench.html import numbers
 from torchnet.bench.html.markup import Column, Html, Ids, code, details, section, table, tag
 from torchnet.bench.rerun import repeatable
-from torchnet.bench.results import Node, Results, Trial
-from torchnet.bench.worker.stats import LEAST
+from torchnet.bench.results import Node, Results
 from torchnet.units import counted
 
 
@@ -19,28 +18,6 @@ def lacking(results: Results, ids: Ids) -> Html:
     rows = [(one.what, one.why) for one in results.lacks]
     listed = table(ids, "Asked for, and not possible here", columns, rows, words=True)
     return section(ids, "lacking", "Not measured", listed)
-
-
-def tuning(results: Results, ids: Ids) -> Html:
-    found = results.tuning
-    if found is None:
-        return Html("")
-    columns = (
-        Column("setting"), Column("steps/s", True), Column("95 % interval", True), Column("over the baseline", True),
-        Column("95 % interval", True), Column("rounds", True), Column("changes numerics"), Column("what was set"),
-    )  # fmt: skip
-    said = (
-        "Reliably faster than its baseline: put this into pyproject.toml."
-        if found.chosen
-        else "Nothing that was tried is reliably faster than its baseline."
-    )
-    parts = [
-        tag("p", said),
-        table(ids, "Each setting that was tried", columns, [_trial(one) for one in found.trials]),
-    ]
-    if found.block:
-        parts.insert(1, _block(found.block))
-    return section(ids, "tuning", "Tuning", parts)
 
 
 def again(results: Results, ids: Ids) -> Html:
@@ -111,25 +88,9 @@ def _node(one: Node) -> tuple[str | Html, ...]:
     )  # fmt: skip
 
 
-def _trial(one: Trial) -> tuple[str | Html, ...]:
-    numerics = "yes" if one.numerics else "no"
-    return (
-        f"{one.name} (baseline)" if one.baseline else one.name,
-        f"{one.steps_per_s.median:.4g}",
-        numbers.interval(
-            numbers.between(one.steps_per_s.low, one.steps_per_s.high), one.steps_per_s.count, "round"
-        ),
-        numbers.ratio(one.ratio.median),
-        numbers.between(one.ratio.low, one.ratio.high, 3) if one.ratio.count >= LEAST else "too few rounds",
-        str(one.ratio.count),
-        numerics,
-        _each(one.settings, "="),
-    )
-
-
-def _each(values: dict[str, str], between: str = " ") -> str | Html:
+def _each(values: dict[str, str]) -> str | Html:
     """One below the other."""
-    lines = [f"{name}{between}{value}" for name, value in sorted(values.items())]
+    lines = [f"{name} {value}" for name, value in sorted(values.items())]
     return Html(tag("br").join(tag("span", line) for line in lines)) if lines else numbers.NONE
 
 

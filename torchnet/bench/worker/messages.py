@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, TextIO
 
@@ -139,26 +138,6 @@ class Lacks:
     why: str
 
 
-def named(settings: Mapping[str, str]) -> str:
-    """The name of what was tried."""
-    return ", ".join(f"{name} {value}" for name, value in settings.items()) or "as torch has it"
-
-
-@dataclass(frozen=True)
-class Tried:
-    """One setting of a tuning. ``settings``: what was set; ``steps_per_s``: figures, one for each interleaved round;
-    ``numerics``: it changes what is computed. Said anew after each round with all figures so far: of the same
-    ``group`` (what was measured by turns) and name the last one counts.
-    """
-
-    name: str
-    settings: dict[str, str]
-    steps_per_s: list[float]
-    numerics: bool
-    baseline: bool = False
-    group: int = 0
-
-
 @dataclass(frozen=True)
 class Progress:
     """What is measured next."""
@@ -173,8 +152,8 @@ class Done:
     seconds: float
 
 
-Message = Node | Setup | Collective | Tcp | Latency | Lacks | Tried | Progress | Done
-Kind = Literal["node", "setup", "collective", "tcp", "latency", "lacks", "tried", "progress", "done"]
+Message = Node | Setup | Collective | Tcp | Latency | Lacks | Progress | Done
+Kind = Literal["node", "setup", "collective", "tcp", "latency", "lacks", "progress", "done"]
 KINDS: dict[str, type[Any]] = {
     "node": Node,
     "setup": Setup,
@@ -182,7 +161,6 @@ KINDS: dict[str, type[Any]] = {
     "tcp": Tcp,
     "latency": Latency,
     "lacks": Lacks,
-    "tried": Tried,
     "progress": Progress,
     "done": Done,
 }

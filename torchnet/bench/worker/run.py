@@ -97,12 +97,6 @@ def _measure(plan: WorkerConfig, context: Context, say: Say) -> None:
     plan = fitting(plan, place, context.device)
     backend = "nccl" if "nccl" in context.backend else "gloo"
     say(_setup(backend, context, place))
-    if plan.tune_started:
-        from torchnet.bench.worker import tune
-
-        tune.as_started(plan, place, say)
-        place.barrier()
-        return
     known: dict[int, Node] = {}
     _nodes(place, known, say)
     closed = pairs.measure(plan, place, say)
@@ -114,10 +108,6 @@ def _measure(plan: WorkerConfig, context: Context, say: Say) -> None:
         network = _network(bench, interface, backend, context, closed)
         if network is not None:
             sweep.run(bench, network)
-    if plan.tune:
-        from torchnet.bench.worker import tune
-
-        tune.measure(plan, place, say)
     _nodes(place, known, say)  # an MTU that changed meanwhile, say
     place.barrier()
 

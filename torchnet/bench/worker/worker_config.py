@@ -6,10 +6,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from torchnet.bench.worker.stats import LEAST
-
 Pairs = Literal["none", "ring", "all"]
-ROUNDS = LEAST  # of a tuning
 
 
 @dataclass(frozen=True)
@@ -42,11 +39,6 @@ class WorkerConfig:
     pings: int = 500
     compare: str = ""
     memory: int = 1 << 40
-    tune: bool = False
-    tune_numerics: bool = False
-    """Whether the tuning may try what changes the results: compressed gradients."""
-    tune_started: bool = False
-    """Nothing but one figure of a tuning, of the settings that the job was started with."""
 
 
 def encode(plan: WorkerConfig) -> str:

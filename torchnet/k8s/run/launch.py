@@ -150,10 +150,7 @@ def launch(
             measure=job.output.measure,
         )
         path = job.output.json_path
-        code = see(door, known, console, wishes, signals, json_path=path, told=told)
-        if signals.last and listener is not None:  # it may have come at the end, and only shortened that
-            listener({"event": "signal", "number": signals.last})
-        return code
+        return see(door, known, console, wishes, signals, json_path=path, told=told)
 
 
 def remains_open(job: JobSpec) -> str:

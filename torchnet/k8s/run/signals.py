@@ -23,8 +23,8 @@ class Signals:
     """A context manager: inside it, these signals end nothing. One that was ignored before (nohup) stays so."""
 
     def __init__(self) -> None:
-        self.last = 0
-        """The number of the last one that came; it may have been taken since."""
+        self.came = False
+        """Whether one has come at all; it may have been taken since."""
         self._came: deque[int] = deque()
         self._before: dict[int, Any] = {}
 
@@ -41,13 +41,8 @@ class Signals:
             signal.signal(number, handler)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        self.last = number
+        self.came = True
         self._came.append(number)  # no lock: a handler may come between any two steps of this thread
-
-    @property
-    def came(self) -> bool:
-        """Whether one has come at all."""
-        return self.last != 0
 
     def take(self) -> list[int]:
         """Those that have come since the last time."""
