@@ -17,8 +17,7 @@ from torchnet.bench.worker.stats import median
 TRAIN = str(HERE.parent.parent / "launch/train.py")
 ARGUMENTS = ["--model", "large", "--epochs", "3"]
 RATE = ["--rate", "1gbit"]
-# What a user asks for, the hook, and what `torchnet bench --tune` finds for it.
-SETTINGS = ["--tune-compress", "bf16", "--tune-bucket-cap-mb", "1", "--tune-gloo-devices", "2"]
+SETTINGS = ["--tune", "compress=bf16", "--tune", "bucket_cap_mb=1", "--tune", "gloo_devices=2"]
 
 
 def plain(seed: int) -> str:

@@ -87,7 +87,7 @@ def test_the_settings_of_a_project_reach_the_ranks(tmp_path: Path) -> None:
 
 
 def test_half_precision_is_taken_as_it_was_said(tmp_path: Path) -> None:
-    found = trained(tmp_path, "--tune-compress", "fp16")
+    found = trained(tmp_path, "--tune", "compress=fp16")
     assert 1e-6 < found["off"] < 1e-3
     assert found["caps"][1] == 25 << 20
 
@@ -107,7 +107,7 @@ def test_nonsense_is_refused(tmp_path: Path) -> None:
 def test_train_py_is_tuned_by_a_launch(tmp_path: Path) -> None:
     train = ROOT / "launch" / "train.py"
     receipts = []
-    for flags in ((), ("--tune-compress", "bf16")):
+    for flags in ((), ("--tune", "compress=bf16")):
         file = tmp_path / "receipt.json"
         done = run(
             *flags, "--json", file, train, "--epochs", 1, "--steps", 8, "--model", "large", seconds=120

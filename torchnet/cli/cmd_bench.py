@@ -12,6 +12,7 @@ from torchnet.bench.bench_options import GROUP, JOB_FIELDS, OPTIONS
 from torchnet.cli.cluster_options import working_directory
 from torchnet.cli.cmd_launch import dry_run, dry_run_form
 from torchnet.cli.options import PlainCommand, field_parameters, given_fields, parameter_name, signature
+from torchnet.config.fields import Field
 from torchnet.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class BenchCommand(PlainCommand):
     """Keeps the command line as it was typed, for the results."""
 
     headings: ClassVar[tuple[str, ...]] = (GROUP, *PlainCommand.headings)
+    fields: ClassVar[tuple[Field, ...]] = JOB_FIELDS
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As `PlainCommand`; ``diff`` has none of the flags, and help of its own."""

@@ -170,4 +170,5 @@ def _missing(resolved: Resolved) -> list[str]:
     """The flags, also of what stands in files and variables, that `torchnet agent` lacks."""
     given = [path for path, origin in resolved.origins.items() if origin.layer != DEFAULT]
     paths = dict.fromkeys("env" if path.startswith("env.") else path for path in given)
-    return [BY_PATH[path].flag for path in paths if path not in (*_AGENT_FIELDS, *_NO_FLAG_NEEDED)]
+    flags = (BY_PATH[path].flag for path in paths if path not in (*_AGENT_FIELDS, *_NO_FLAG_NEEDED))
+    return list(dict.fromkeys(flags))

@@ -36,6 +36,7 @@ class PlainCommand(TyperCommand):
     """
 
     headings: ClassVar[tuple[str, ...]] = (*GROUPS, OWN_GROUP)
+    fields: ClassVar[tuple[Field, ...]] = FIELDS
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the options that were given into ``ctx.params`` and all that follows them into ``ctx.args``."""
@@ -72,7 +73,9 @@ class PlainCommand(TyperCommand):
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None:
-                headings[getattr(parameter, "rich_help_panel", None) or OWN_GROUP].append(record)
+                keyed = [one for one in self.fields if one.keyed and parameter_name(one) == parameter.name]
+                keys = [(f"  {one.key}={one.metavar}", _help(one)) for one in keyed]
+                headings[getattr(parameter, "rich_help_panel", None) or OWN_GROUP] += [record, *keys]
         for heading, records in headings.items():
             if records:
                 with formatter.section(heading):
@@ -90,7 +93,7 @@ class RawCommand(TyperCommand):
 
 def parameter_name(field: Field) -> str:
     """Python's name for the field's option: ``network.rate`` is ``network__rate``."""
-    return field.path.replace(".", "__")
+    return field.typed_path.replace(".", "__")
 
 
 def field_parameters(fields: Iterable[Field] = FIELDS, *, group: str = "") -> list[inspect.Parameter]:
@@ -98,12 +101,13 @@ def field_parameters(fields: Iterable[Field] = FIELDS, *, group: str = "") -> li
 
     ``group``: the heading of all of them, "" for each field's own.
     """
-    parameters = []
+    parameters = {}
     for field in fields:
-        if field.flag:
-            kind: Any = bool if field.switch else list[str] if field.repeat else str
-            parameters.append(parameter(parameter_name(field), kind, _option(field, group)))
-    return parameters
+        name = parameter_name(field)
+        if field.flag and name not in parameters:
+            kind: Any = bool if field.switch else list[str] if field.repeat or field.keyed else str
+            parameters[name] = parameter(name, kind, _option(field, group))
+    return list(parameters.values())
 
 
 def torchrun_parameters() -> list[inspect.Parameter]:
@@ -140,18 +144,26 @@ def parameter(name: str, kind: Any, option: Any) -> inspect.Parameter:
 
 
 def _option(field: Field, group: str) -> Any:
-    default = f" [{field.default}]" if field.default else ""
+    text, metavar = _help(field), None if field.switch else field.metavar
+    if field.keyed:
+        variable = field.env.removesuffix(field.key.upper())
+        text, metavar = f"One of these settings; may repeat. As a variable: {variable}KEY.", "KEY=VALUE"
     return typer.Option(
         None,
         *(name for name in (field.flag, field.short) if name),
-        help=field.help + default,
-        metavar=None if field.switch else field.metavar,
+        help=text,
+        metavar=metavar,
         show_default=False,
         rich_help_panel=group or field.group,
     )
 
 
+def _help(field: Field) -> str:
+    return f"{field.help} [{field.default}]" if field.default else field.help
+
+
 def given_fields(values: dict[str, Any]) -> dict[str, object]:
-    """The fields that were on the command line, by path; None is typer's for those that were not."""
-    named = {field.path: values.get(parameter_name(field)) for field in FIELDS if field.flag}
+    """The fields that were on the command line, as `torchnet.config.sources.from_flags` reads them; None is typer's
+    for those that were not."""
+    named = {field.typed_path: values.get(parameter_name(field)) for field in FIELDS if field.flag}
     return {path: value for path, value in named.items() if value is not None}

@@ -18,7 +18,8 @@ class Field:
 
     ``path`` is its place in `JobSpec` and in a TOML file (``network.rate``); ``flag`` is empty where the
     command line has no option for it (the script and its arguments); ``valid`` ends an error's "valid: …".
-    ``only`` is the one of `PLACES` that it has a meaning for, "" for both.
+    ``only`` is the one of `PLACES` that it has a meaning for, "" for both. The fields of a table that are ``keyed``
+    share one flag, as in ``--tune KEY=VALUE``.
     """
 
     path: str
@@ -32,6 +33,7 @@ class Field:
     repeat: bool = False
     is_path: bool = False
     only: str = ""
+    keyed: bool = False
 
     @property
     def group(self) -> str:
@@ -44,7 +46,18 @@ class Field:
         """``TORCHNET_RATE`` for ``--rate``; empty for what only the command line and files can say."""
         if not self.flag or self.path == "env":
             return ""
-        return ENV_PREFIX + self.flag.lstrip("-").replace("-", "_").upper()
+        name = self.path.replace(".", "_") if self.keyed else self.flag.lstrip("-").replace("-", "_")
+        return ENV_PREFIX + name.upper()
+
+    @property
+    def key(self) -> str:
+        """Its name in ``--tune KEY=VALUE``, which is its name in the table of a file, too."""
+        return self.path.rpartition(".")[2]
+
+    @property
+    def typed_path(self) -> str:
+        """What the command line's value is for: the field, or the table whose fields share the flag."""
+        return self.path.rpartition(".")[0] if self.keyed else self.path
 
     @property
     def attribute(self) -> tuple[str, ...]:

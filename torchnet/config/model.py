@@ -120,7 +120,7 @@ class Run(_Group):
 
 
 class Tune(_Group):
-    """How the collectives are carried: what ``torchnet bench --tune`` found to be fast on this network.
+    """How the collectives are carried.
 
     ``bucket_cap_mb`` (MiB) and ``compress`` are for scripts that call ``torchnet.tune()``, the rest is for Gloo and
     NCCL in any script. None: as torch and NCCL have it. ``compress`` alone changes what is computed.

@@ -53,15 +53,15 @@ def resolve(
 ) -> Resolved:
     """Merge flags over ``TORCHNET_*`` over the job file over the project's file over the defaults.
 
-    ``flags`` maps field paths (``network.rate``) to what was typed. Reads the TOML files, those of ``--env-file`` and
-    nothing else of the machine. A flag that has no meaning where the job is to run is an error; in files and in
-    the environment it waits for another launch. ``unread`` are paths that only ``flags`` set: a command whose script is
-    torchnet's own does not run the file's script. ``shown``: by path, flags that were typed in place of torchnet's own
-    and name the value's origin. Raises `torchnet.config.validation_errors.SpecError` with every
-    problem of every layer.
+    ``flags`` maps field paths (``network.rate``), and ``tune`` for ``--tune``, to what was typed. Reads the TOML
+    files, those of ``--env-file`` and nothing else of the machine. A flag that has no meaning where the job is to run
+    is an error; in files and in the environment it waits for another launch. ``unread`` are paths that neither files,
+    the environment nor ``--tune`` set: a command whose script is torchnet's own does not run the file's script.
+    ``shown``: by path, flags that were typed in place of torchnet's own and name the value's origin. Raises
+    `torchnet.config.validation_errors.SpecError` with every problem of every layer.
     """
     here = Path(os.path.abspath(cwd))
-    layers = [from_flags(flags, shown), from_environment(environ)]
+    layers = [from_flags(flags, unread, shown), from_environment(environ)]
     if config is not None:
         layers.append(from_job_file(config, here))
     layers.append(from_project(here))

@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -252,8 +252,12 @@ class Layer:
     warnings: list[str] = field(default_factory=list)
 
 
-def from_flags(flags: Mapping[str, object], shown: Mapping[str, str] = NOTHING_ELSE) -> Layer:
-    """What the command line said, by field path; ``shown``: the flags that were typed in place of a field's own.
+def from_flags(
+    flags: Mapping[str, object], unread: Collection[str] = (), shown: Mapping[str, str] = NOTHING_ELSE
+) -> Layer:
+    """What the command line said, by field path; by table for ``--tune KEY=VALUE``, with no key of ``unread`` paths.
+
+    ``shown``: by path, the flags that were typed in place of a field's own.
 
     A script brings its arguments along, even none: those in a file belong to the file's script.
     """
@@ -263,6 +267,8 @@ def from_flags(flags: Mapping[str, object], shown: Mapping[str, str] = NOTHING_E
     for path, raw in flags.items():
         if path == "env":
             _layer_pairs(layer, raw)
+        elif path in TABLES:
+            _layer_settings(layer, path, raw, unread)
         else:
             where = shown.get(path) or BY_PATH[path].flag or COMMAND_LINE
             layer.values[path] = Value(raw, Origin(FLAG, where))
@@ -277,6 +283,23 @@ def _layer_pairs(layer: Layer, raw: object) -> None:
             layer.problems.append(FieldProblem("env", f"{quote(pair)} has no =", "--env", valid))
         else:
             put_variable(layer, name, text, "--env")
+
+
+def _layer_settings(layer: Layer, table: str, raw: object, unread: Collection[str]) -> None:
+    fields = {one.key: one for one in FIELDS if one.keyed and one.typed_path == table}
+    known = {key: one for key, one in fields.items() if one.path not in unread}
+    flag = next(one.flag for one in fields.values())
+    valid = f"KEY=VALUE with the keys {', '.join(known)}"
+    for pair in raw if isinstance(raw, (list, tuple)) else (raw,):
+        name, equals, text = str(pair).partition("=")
+        key = name.replace("-", "_")
+        if key not in known:
+            why = "has no effect here" if key in fields else f"is not a key{did_you_mean(key, known)}"
+            layer.problems.append(FieldProblem(table, f"{quote(name)} {why}", flag, valid))
+        elif not equals:
+            layer.problems.append(FieldProblem(known[key].path, "has no =VALUE", flag, known[key].valid))
+        else:
+            layer.values[known[key].path] = Value(text, Origin(FLAG, flag))
 
 
 def put_variable(layer: Layer, name: str, raw: object, where: str) -> None:

@@ -68,7 +68,7 @@ def _mebibytes(text: str) -> float:
         value = math.nan
     if not 0.1 <= value <= 10000:
         said = f"{TUNE_PREFIX}BUCKET_CAP_MB={text!r} is no number from 0.1 to 10000"
-        raise UsageError(said, fix="--tune-bucket-cap-mb MIB")
+        raise UsageError(said, fix="--tune bucket_cap_mb=MIB")
     return value
 
 

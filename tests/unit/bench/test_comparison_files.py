@@ -102,3 +102,5 @@ def test_what_was_written_is_read() -> None:
     results = healthy(3)
     assert read(dump(results), "x.json") == results
     assert read(broken(more=1), "x.json").reason == ""
+    older = broken(tuning={"trials": [], "chosen": {"compress": "bf16"}, "block": ""})
+    assert not compare(read(older, "x.json"), healthy()).worse

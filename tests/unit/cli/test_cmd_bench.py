@@ -66,11 +66,12 @@ def test_the_jobs_flags_are_the_launchs_but_for_what_a_benchmark_settles(
     settled = {
         "--module", "--no-python", "--standalone", "--max-restarts", "--stdin-rank", "--log-dir", "--tee",
         "--redirects", "--ranks", "--measure", "--min-share", "--code", "--detach",
-        "--tune-bucket-cap-mb", "--tune-compress",
     }  # fmt: skip
     for field in FIELDS:
-        if field.flag:
+        if field.flag and not field.keyed:
             assert (re.search(rf"{field.flag}(?![-\w])", text) is None) == (field.flag in settled), field.path
+    keys = [field.key for field in FIELDS if field.keyed and f"  {field.key}=" in text]
+    assert keys == ["gloo_devices", "nccl_socket_nthreads", "nccl_nsocks_perthread"]
     assert "-n, --namespace" in text or "--namespace, -n" in text
     assert text.index("The benchmark:") < text.index("The job:")
 
@@ -87,9 +88,11 @@ def test_what_only_a_script_uses_disturbs_no_benchmark(
     assert {name: tune[name] for name in ("gloo_devices", "bucket_cap_mb", "compress")} == {
         "gloo_devices": 2, "bucket_cap_mb": None, "compress": "none"
     }  # fmt: skip
-    assert main(["bench", "--dry-run", "--tune"]) == 0
-    assert "gloo_devices of the table tune left out" in capsys.readouterr().err
-    assert main(["bench", "--tune-compress", "bf16"]) == 2
+    assert dry(capsys, "--tune", "gloo-devices=4")[0]["tune"]["gloo_devices"] == 4
+    assert main(["bench", "--tune", "compress=bf16"]) == 2
+    err = capsys.readouterr().err
+    assert '"compress" has no effect here' in err
+    assert "gloo_devices, nccl_socket_nthreads, nccl_nsocks_perthread" in err
 
 
 def test_the_help_says_where_values_come_from_and_what_the_exit_code_tells(

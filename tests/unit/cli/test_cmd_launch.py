@@ -100,7 +100,8 @@ def test_every_flag_of_the_table_is_an_option_in_both_spellings(dry: Dry) -> Non
         for flag in (field.flag, field.flag.replace("-", "_").replace("__", "--", 1), field.short):
             if not flag:
                 continue
-            words = [flag] if field.switch else [flag, values.get(field.path, "1")]
+            value = values.get(field.path, "1")
+            words = [flag] if field.switch else [flag, f"{field.key}={value}" if field.keyed else value]
             if field.path == "output.redirects":
                 words += ["--log-dir", "logs"]
             if field.path == "network.mtu":
@@ -108,6 +109,22 @@ def test_every_flag_of_the_table_is_an_option_in_both_spellings(dry: Dry) -> Non
             job = dry(*words, "train.py")
             path = "env.A" if field.path == "env" else field.path
             assert job["origins"][path] == {"layer": "flag", "where": field.flag}, flag
+
+
+def test_settings_of_a_table_share_a_flag(dry: Dry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each key by itself: over its variable, and that over the file."""
+    monkeypatch.setenv("TORCHNET_TUNE_COMPRESS", "fp16")
+    monkeypatch.setenv("TORCHNET_TUNE_GLOO_DEVICES", "2")
+    Path("torchnet.toml").write_text("[tune]\ngloo-devices = 3\nnccl_socket_nthreads = 4\n")
+    job = dry("--tune", "bucket-cap-mb=1", "--tune=bucket_cap_mb=2", "--tune", "compress=bf16", "x.py")
+    origins = {path: one["where"] for path, one in job["origins"].items()}
+    assert {key: (value, origins[f"tune.{key}"]) for key, value in job["tune"].items()} == {
+        "bucket_cap_mb": (2.0, "--tune"),
+        "compress": ("bf16", "--tune"),
+        "gloo_devices": (2, "TORCHNET_TUNE_GLOO_DEVICES"),
+        "nccl_socket_nthreads": (4, "torchnet.toml: tune.nccl_socket_nthreads"),
+        "nccl_nsocks_perthread": (None, "default"),
+    }
 
 
 @pytest.mark.parametrize("word", ["gpu", "cpu", "auto"])

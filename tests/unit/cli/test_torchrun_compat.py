@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -128,12 +129,14 @@ def test_the_error_names_the_flags_and_variables_that_count(launch: Launch) -> N
 def test_the_agents_line_has_what_the_job_says(launch: Launch) -> None:
     err = launch(
         "--nnodes 2 --node-rank 1 --master-addr 10.0.0.1 --nproc-per-node 4 --rdzv-id job-7 --max-restarts 3 "
-        "--shutdown-timeout 40 --log-dir 'my logs' --measure -m -t 3 --env A=1"
+        "--shutdown-timeout 40 --log-dir 'my logs' --measure -m -t 3 --env A=1 "
+        "--tune compress=bf16 --tune gloo_devices=2"
     )[1]
     options = agent_flags.parser("torchnet agent").parse_args(agent_line(err))
     assert (options.nproc_per_node, options.run_id, options.max_restarts) == (4, "job-7", 3)
     assert (options.grace, options.log_dir, options.measure, options.module) == (40, "my logs", True, True)
-    assert "torchnet agent has no --env, --tee" in err or "torchnet agent has no --tee, --env" in err
+    (missing,) = re.findall("torchnet agent has no (.*)", err)
+    assert sorted(missing.split(", ")) == ["--env", "--tee", "--tune"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.asked import asked, wrong
-from torchnet.config.fields import BY_PATH
+from torchnet.config.fields import BY_PATH, FIELDS
 from torchnet.config.resolution import resolve
 from torchnet.config.validation_errors import SpecError
 from torchnet.constants import LOCAL_PREFIXES
@@ -45,6 +45,19 @@ def test_wrong_values_of_all_layers_are_told_with_their_origins(tmp_path: Path) 
         "output.tee": "torchnet.toml: output.tee",
         "run.retries": "job.toml: run.retries",
     }
+
+
+def test_wrong_keys_and_values_of_one_flag_are_told_at_once(tmp_path: Path) -> None:
+    pairs = ["buckets=2", "compress", "gloo-devices=9", "nccl_socket_nthreads=2"]
+    error = wrong(tmp_path, {"tune": pairs, "nnodes": "0"})
+    assert {problem.path: problem.where for problem in error.problems} == {
+        "nnodes": "--nnodes", "tune": "--tune", "tune.compress": "--tune", "tune.gloo_devices": "--tune"
+    }  # fmt: skip
+    found = {problem.path: str(problem) for problem in error.problems}
+    assert 'did you mean "bucket_cap_mb"?' in found["tune"]
+    assert all(field.key in found["tune"] for field in FIELDS if field.keyed)
+    assert "none, bf16, fp16" in found["tune.compress"]
+    assert "from 1 to 8" in found["tune.gloo_devices"]
 
 
 VALID_WORDS = {

@@ -28,8 +28,12 @@ def test_the_table_and_the_model_hold_the_same_fields() -> None:
 
 
 def test_flags_and_variables_are_each_one_fields() -> None:
-    flags = [flag for field in FIELDS for flag in (field.flag, field.short) if flag]
+    flags = [flag for field in FIELDS if not field.keyed for flag in (field.flag, field.short) if flag]
+    flags += {field.flag for field in FIELDS if field.keyed}
     assert len(flags) == len(set(flags))
+    variables = [field.env for field in FIELDS if field.env]
+    assert len(variables) == len(set(variables))
+    assert BY_PATH["tune.bucket_cap_mb"].env == "TORCHNET_TUNE_BUCKET_CAP_MB"
     assert BY_PATH["network.rate"].env == "TORCHNET_RATE"
     assert BY_PATH["output.min_share"].env == "TORCHNET_MIN_SHARE"
 

@@ -23,7 +23,9 @@ def test_wrong_results_come_first() -> None:
 
 @pytest.mark.parametrize("nodes", [2, 4])
 def test_a_slow_collective_on_a_fast_path_is_told(nodes: int) -> None:
-    assert only(made(nodes, achieved=0.6)).kind == "slow-collective"
+    found = only(made(nodes, achieved=0.6))
+    assert found.kind == "slow-collective"
+    assert found.fix.endswith(" --tune gloo_devices=2")
 
 
 def test_a_slow_collective_and_noise_that_a_slow_node_explains_are_not_told() -> None:

@@ -170,6 +170,6 @@ def test_gloo_that_uses_a_core_up_on_a_fast_line_is_told_with_it() -> None:
 def test_a_slow_collective_on_a_fast_line_is_told_where_the_processor_has_time() -> None:
     assert only(made(2, **FAST, thread=0.2)).kind == "slow-collective"
     environment = {"NCCL_SOCKET_IFNAME": "net1"}
-    assert (
-        only(made(2, **FAST, backend="nccl", thread=1.0, environment=environment)).kind == "slow-collective"
-    )
+    nccl = only(made(2, **FAST, backend="nccl", thread=1.0, environment=environment))
+    assert nccl.kind == "slow-collective"
+    assert nccl.fix.endswith(" --tune nccl_socket_nthreads=4")
