@@ -82,6 +82,15 @@ def no_kubelet(cluster: Cluster, node: str) -> Fault:
     return _until_undone(lambda: cluster.kill_kubelet(node), ready)
 
 
+def out_of_service(cluster: Cluster, node: str) -> Fault:
+    """What an administrator says of a node that is shut down: the cluster removes its pods."""
+    taint = "node.kubernetes.io/out-of-service"
+    return _until_undone(
+        lambda: cluster.kubectl("taint", "nodes", node, f"{taint}=nodeshutdown:NoExecute"),
+        lambda: cluster.kubectl("taint", "nodes", node, f"{taint}-"),
+    )
+
+
 def frozen(pod: str) -> Fault:
     """The pod's containerd-shim is stopped: the kubelet of its node, which stays Ready, cannot end the pod."""
     parent = Path(f"/proc/{process(pod)}/stat").read_text().rpartition(")")[2].split()[1]

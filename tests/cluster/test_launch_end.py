@@ -212,7 +212,7 @@ def test_ctrl_c_ends_a_kept_job_and_leaves_it(launcher: Launcher, jobset: None, 
 
 
 @concurrent
-def test_ctrl_c_twice_ends_it_at_once(launcher: Launcher) -> None:
+def test_ctrl_c_twice_ends_the_launcher_at_once(launcher: Launcher) -> None:
     text = """\
         import signal, time
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -226,8 +226,15 @@ def test_ctrl_c_twice_ends_it_at_once(launcher: Launcher) -> None:
         sent = job.send(2)
         done = job.finish()
     assert done.code == 130, done.stderr
-    assert done.at - sent < 8
-    until(lambda: launcher.left() == [], "the removal of all objects", 5, SLOW)
+    faults.within(5, "the launcher's end", sent, done.at)
+    assert "its deletion has begun" in done.stderr
+    assert f"torchnet down twice -n {launcher.namespace}" in done.stderr
+    there = launcher.pods()
+    assert len(there) == 2, "their grace period is not cut short"
+    assert all("deletionTimestamp" in pod["metadata"] for pod in there)
+    for rank in range(2):
+        faults.kill(job.script_of(rank))
+    until(lambda: launcher.left() == [], "the removal of all objects", 30, SLOW)
 
 
 @concurrent

@@ -1,4 +1,4 @@
-"""A node whose kubelet is killed under three jobs at once: a Job, and gangs with and without a start left."""
+"""A node is lost under three jobs at once: a Job, and gangs with and without a restart left."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.faults import cordoned, no_kubelet, within
+from tests.cluster.faults import cordoned, in_network, no_kubelet, out_of_service, within
 from tests.cluster.launched import Launched, pods, rank_of
 from tests.cluster.launcher import Launcher
 from tests.cluster.test_faults_workers import WAIT as STAYS
@@ -21,10 +21,13 @@ from tests.jobs import SLOW, Ended, until
 
 @dataclass(frozen=True)
 class Lost:
-    """Which node it was and when (monotonic) its kubelet was killed, and how the jobs ended, each with rank 1 there."""
+    """Which node it was, when (monotonic) its kubelet was killed and when it was declared out of service; and how the
+    jobs ended, each with rank 1 there.
+    """
 
     node: str
     at: float
+    out: float
     jobs: dict[str, Launched]
     ended: dict[str, Ended]
 
@@ -55,23 +58,32 @@ def lost(
             ready(jobs[name])
             assert jobs[name].where() == where
         with no_kubelet(cluster, node) as killed:
-            ended = {name: jobs[name].finish(90) for name in ("lostnode", "lastnode", "gangnode")}
+            # Its processes run on, as the machine does; its card is silent.
+            in_network(jobs["gangnode"].script_of(1), "ip", "link", "set", "net1", "down")
+            ended = {name: jobs[name].finish(90) for name in ("lostnode", "lastnode")}
+            jobs["gangnode"].wait_for(f"gangnode-1 on node {node} has not ended")
+            assert [rank_of(pod) for pod in pods(launcher, "gangnode")] == [0, 1], "nothing is deleted"
+            with out_of_service(cluster, node) as out:
+                ended["gangnode"] = jobs["gangnode"].finish(90)
         until(lambda: launcher.left() == [], "the lost node's pods are gone", 60, SLOW)
-        yield Lost(node, killed, jobs, ended)
+        yield Lost(node, killed, out, jobs, ended)
 
 
 def placed(launcher: Launcher, name: str) -> bool:
     return any(rank_of(pod) == 0 and "nodeName" in pod["spec"] for pod in pods(launcher, name))
 
 
-def test_the_gang_starts_again_on_the_others(lost: Lost) -> None:
-    """Its pods hang there, and the launcher takes them from their Job: the JobSet alone would wait for them."""
+def test_the_gang_restarts_on_the_others_once_the_node_is_out_of_service(lost: Lost) -> None:
+    """Until then the worker that holds it up is named, once, with the commands."""
     job, done = lost.jobs["gangnode"], lost.ended["gangnode"]
     print(done.stderr)
-    named = job.wait_for(f"^torchnet: warning: gangnode-1 on {lost.node}: its pod was taken away")
-    within(30, "the lost node is named", lost.at, named)
+    named = job.wait_for(f"^torchnet: warning: gangnode-1 on node {lost.node} has not ended")
+    within(45, "the worker that holds up the restart is named", lost.at, named)
+    assert f"kubectl taint nodes {lost.node} node.kubernetes.io/out-of-service=" in done.stderr
+    assert f"torchnet down gangnode -n {job.launcher.namespace}" in done.stderr
+    assert done.stderr.count("has not ended") == 1
     again = max(job.wait_for(rf"\[rank {rank}\] ready 1 ", on="stdout") for rank in (0, 1))
-    within(45, "the next start", named, again)
+    within(60, "the restart", lost.out, again)
     assert done.code == 0, done.stderr
     assert job.receipt()["restarts"] == 1
 

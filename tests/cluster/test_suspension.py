@@ -21,7 +21,7 @@ TRAIN = """
     print("done", os.environ["RANK"], flush=True)
 """
 GRACE = 2
-# A JobSet's workers have 15 s beyond their grace, until a launcher that takes them for lost makes their Job fail.
+# A JobSet's workers have 15 s beyond their grace, until a launcher that takes them for lost acts.
 SUSPENDED_SECONDS = GRACE + 20
 
 

@@ -1,5 +1,4 @@
-"""The API client: every call to the API server is one of :class:`ApiClient`'s, except for
-`torchnet.k8s.client.exec`.
+"""The API client: every call to the API server is one of :class:`ApiClient`'s.
 
 It uses paths and plain JSON instead of the client library's generated classes: the request is what was rendered,
 and the response may hold fields that the library does not know. The library provides the connection (configuration,

@@ -1,4 +1,4 @@
-"""What is left of a run when its launcher goes: nothing, or a word on what it is and how it can be removed."""
+"""The removal of a run when its launcher ends; what is left is named, with the command that removes it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from torchnet.k8s.client.access import Access
 from torchnet.k8s.client.api import ApiClient
 from torchnet.k8s.client.watch import own_error
 from torchnet.k8s.run.deletion import Removal, remove
-from torchnet.k8s.run.signals import Interrupted, Signals, in_thread
+from torchnet.k8s.run.signals import Interrupted, Signals, ThreadCall, in_thread
 from torchnet.text import listed
 
 _REMOVAL_SECONDS = 30.0  # beyond the pods' own time, until objects that do not go are named
 _BRIEF_SECONDS = 0.8
+_SIGNAL_SECONDS = 5.0  # after a signal, for the calls that are under way
+_LEAVE_SECONDS = 0.5  # the same after a second one
+_LAST_SECONDS = 0.3  # for a removal that was told to end to say what is left
 _PROBLEMS = 5  # that are told
 
 
@@ -28,7 +31,8 @@ def clear(
     now: bool = False,
     brief: bool = False,
 ) -> bool:
-    """Remove everything of a run; a signal ends the waiting, and leaves what is there: it is being deleted.
+    """Remove everything of a run; a signal ends the waiting, and leaves what is there: it is being deleted. After
+    two signals it is only begun.
 
     With ``now`` the pods get a second for their end; with ``brief`` a server that does not answer gets no second try.
     Whether nothing is left. What cannot be removed is told, and raises nothing: how the job
@@ -40,7 +44,19 @@ def clear(
     removal: Removal | None
     try:
         try:
-            removal = in_thread(action, signals, on_signal=door.stop.set, silence=access.silence)
+            if signals.count > 1:
+                call = ThreadCall(action)
+                call.wait(_LEAVE_SECONDS)
+                door.stop.set()
+                call.wait(_LAST_SECONDS)
+                return tell(console, call.result(), namespace, run)
+            removal = in_thread(
+                action,
+                signals,
+                patience=lambda: _LEAVE_SECONDS if signals.count > 1 else _SIGNAL_SECONDS,
+                on_signal=door.stop.set,
+                silence=access.silence,
+            )
         except Interrupted as error:
             removal = error.call.result()
     except TorchnetError as error:

@@ -27,6 +27,7 @@ from torchnet.receipt.step_timing import summed
 from torchnet.text import printable
 
 _STOPPED_SECONDS = 2.0  # for a reader who does not read, where the job or its launcher was to end
+_LEAVE_SECONDS = 0.3  # the same after a second signal
 _LOOK_MILLISECONDS = 50  # between two looks for signals
 
 
@@ -39,7 +40,8 @@ def close(console: Console, signals: Signals, *, stopped: bool = False) -> None:
             ready.register(descriptor, select.POLLOUT)
         ready.poll(_LOOK_MILLISECONDS)
         console.push()
-    console.close(_STOPPED_SECONDS if signals.came or stopped else None)
+    patience = _LEAVE_SECONDS if signals.count > 1 else _STOPPED_SECONDS
+    console.close(patience if signals.came or stopped else None)
 
 
 def see(
@@ -71,7 +73,8 @@ def see(
         ) from None
     door.stop.set()
     if outcome.receipt is None:
-        _next_commands(console, known, f"{known.run}: {outcome.left}; next", outcome.commands)
+        level = "warning" if outcome.stopped else "info"
+        _next_commands(console, known, f"{known.run}: {outcome.left}; next", outcome.commands, level)
         close(console, signals)
         return outcome.code
     receipt = summed(outcome.receipt, asked=wishes.measure)
@@ -95,10 +98,12 @@ def see(
     return outcome.code
 
 
-def _next_commands(console: Console, known: RunInfo, said: str, words: Sequence[str]) -> None:
+def _next_commands(
+    console: Console, known: RunInfo, said: str, words: Sequence[str], level: str = "info"
+) -> None:
     """The commands that go on with a run that is left."""
     commands = "\n".join(f"torchnet {word} {known.command}" for word in words)
-    console.notice(f"{said}:\n{commands}")
+    console.notice(f"{said}:\n{commands}", level)
 
 
 def launch(

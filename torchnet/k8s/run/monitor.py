@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import queue
 import signal
-import threading
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +27,7 @@ from torchnet.k8s.run.outcome import first_failure, settle
 from torchnet.k8s.run.pending import PendingReasons, WorkloadStatus
 from torchnet.k8s.run.run_info import RunInfo
 from torchnet.k8s.run.signals import Signals
-from torchnet.k8s.run.stop import RunStop, hurry
+from torchnet.k8s.run.stop import RunStop
 from torchnet.k8s.run.worker_set import WorkerSet, WorkerStatus
 
 
@@ -54,7 +53,7 @@ class RunOptions:
 class RunOutcome:
     """``receipt`` is None for a launch that was left while its job runs on (``left``: why).
 
-    ``stopped``: the launcher has told the cluster to end the job. ``kept``: its workload and pods stay, as was wished.
+    ``stopped``: the launcher has asked the cluster to end the job. ``kept``: its workload and pods stay, as was wished.
     ``commands`` go on with a run that was left.
     """
 
@@ -78,7 +77,7 @@ _HALTED_SECONDS = 3.0  # for the last of what stays to be told, at the end
 _SETTLE_SECONDS = 0.5  # in which states that were on their way arrive
 _DRAIN_SECONDS = 8.0  # for the logs' last lines
 _STOPPED_SECONDS = 1.5
-_HURRY_SECONDS = 5.0  # for workers that are ended at once to say so
+_LEAVE_SECONDS = 0.6  # after a second signal, for the stop to be accepted: some senders send two in one go
 _HURRIED_SECONDS = 0.5  # for the logs' last lines after a signal
 
 
@@ -109,7 +108,7 @@ class RunMonitor:
         warn = lambda text: self._console.notice(text, "warning")  # noqa: E731
         self._leaving = NodeLoss(facts, warn)
         problem = lambda text: self._queue.put(("notice", text))  # noqa: E731
-        self._again = JobSetRestart(door, facts, self._gang, self._leaving, warn, problem)
+        self._again = JobSetRestart(facts, self._gang, self._leaving, warn)
         self._attempts = Attempts(facts, self._gang, self._look, warn)
         self._listed = self._again_known = False
         self._started = False
@@ -125,7 +124,6 @@ class RunMonitor:
         self._stop_at: float | None = None
         self._over: float | None = None  # when a JobSet was seen to have ended
         self._interrupted = 0
-        self._hurried: float | None = None  # when all was to end at once
         self._counted = 0.0  # of --start-timeout: time in a queue counts for no deadline
         self._ticked = self._began = time.monotonic()
 
@@ -206,7 +204,7 @@ class RunMonitor:
                 text = f"stopped by {signal.Signals(number).name}"
                 self._failure = Failure("interrupted", text, 128 + number, at=time.time())
             if number == signal.SIGINT:
-                text = f"stopping (once more ends it at once, else after at most {self._wishes.grace:g} s)"
+                text = f"stopping within {self._wishes.grace:g} s (a second Ctrl-C ends torchnet at once)"
                 self._console.notice(text, "warning")
             self._stop()
         return number
@@ -225,10 +223,8 @@ class RunMonitor:
         number = self._take_signals()
         if number is not None and not self._wishes.stops:
             return RunOutcome(None, 128 + number, "the job goes on")
-        if self._interrupted > 1 and self._hurried is None:
-            self._hurry(now)
-        if self._hurried is not None:
-            return self._end(drain=_HURRIED_SECONDS) if now - self._hurried > _HURRY_SECONDS else None
+        if self._interrupted > 1:
+            return self._leave()
         if self._stopping is not None:
             limit = self._wishes.grace + _PATIENCE_SECONDS
             return self._end(drain=1.0) if now - self._stopping > limit else None
@@ -318,16 +314,18 @@ class RunMonitor:
         self._stop_at = now if self._leaving.unheard else now + apart
 
     def _see_again(self, now: float, apart: float) -> None:
-        """A JobSet's gang that is broken starts again, or the job ends; each start has its own time."""
+        """A JobSet's gang that is broken starts again if restarts are left; each attempt has its own time."""
         if not self._listed:
             return
         if not self._wishes.stops and not self._again_known:
             self._again_known, self._again.attempt = True, self._gang.attempt  # what was before is no news
         if self._again.begun(self._look.restarts):
             self._next_attempt()
-        last = self._wishes.keep and not self._look.restarts_left
-        if self._wishes.stops and (stuck := self._again.look(now, apart, last=last)):
-            self._fail(stuck)
+        last = not self._look.restarts_left
+        limit = apart if last else self._wishes.grace + _PATIENCE_SECONDS
+        found = self._again.look(now, limit, last=last)
+        if found is not None and self._wishes.stops:
+            self._fail(found)
 
     def _start(self, now: float, passed: float) -> bool:
         """Whether all have started; says what holds up those that have not."""
@@ -370,18 +368,14 @@ class RunMonitor:
 
         self._stopped.begin(grace, self._wishes.grace + _PATIENCE_SECONDS)
 
-    def _hurry(self, now: float) -> None:
-        """End at once what still runs; how it ended still comes."""
-        self._hurried = now
-        pods = [one.pod for one in self._workers.values() if one.stage == "running"]
-
-        def work() -> None:
-            if why := hurry(self._door, self._facts.namespace, pods):
-                self._queue.put(
-                    ("notice", f"the workers have their time to the end, as they cannot be killed: {why}")
-                )
-
-        threading.Thread(target=work, name="hurry", daemon=True).start()
+    def _leave(self) -> RunOutcome:
+        """A second signal: the launcher ends, and says what is known of the stop."""
+        assert self._failure is not None  # the first signal is one, where nothing else was
+        known = self._stopped.progress(_LEAVE_SECONDS)
+        self._heard.take(all_of_it=True)
+        self._heard.close()
+        commands = ("logs", "down") if self._stopped.keeps else ("down",)
+        return RunOutcome(None, self._failure.code, known, stopped=True, commands=commands)
 
     def _end(self, drain: float | None = None) -> RunOutcome:
         """The logs to their ends (within ``drain`` seconds), then the receipt."""
@@ -399,7 +393,6 @@ class RunMonitor:
             self._heard.receipts.get(self._workers[0].uid) if 0 in self._workers else None,
             self._failure,
             restarts=self._look.restarts,
-            killed=self._hurried is not None,
             now=time.time(),
         )
         stopped = self._stopping is not None
@@ -413,7 +406,7 @@ class RunMonitor:
         hurried, last = False, time.monotonic()
         while self._following.busy and drain > 0:
             if self._signals.take():
-                hurried, drain = True, min(drain, _HURRIED_SECONDS)
+                hurried, drain = True, min(drain, _HURRIED_SECONDS if self._signals.count == 1 else 0.0)
             self._heard.take(all_of_it=self._stopping is not None)
             self._console.tick()
             self._console.push()

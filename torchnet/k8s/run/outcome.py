@@ -6,7 +6,6 @@ on, and each worker's sums. The exit code is the same either way.
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -32,7 +31,6 @@ def settle(
     *,
     restarts: int = 0,
     now: float = 0.0,
-    killed: bool = False,
 ) -> dict[str, Any]:
     """The job's receipt (torchnet.receipt/1).
 
@@ -40,7 +38,6 @@ def settle(
         logged: the receipt that rank 0's log holds, if it was read.
         failure: what the launcher itself found: an interruption, a time-out, a lost pod.
         now: unix time, where the cluster does not tell when the last worker ended.
-        killed: the launcher has killed scripts, and no such end is why the job ended, whatever the clocks say.
     """
     messages = {rank: one.ended.message for rank, one in workers.items() if one.ended and one.ended.message}
     made = _valid(logged, facts) or _assembled(facts, workers, messages, restarts, now)
@@ -51,8 +48,7 @@ def settle(
         told_to_stop = made["failure"]["kind"] == "interrupted" and found.kind == "lost"
         if told_to_stop or _waited_in_vain(workers, messages, found):
             told(made, found)
-    own_doing = killed and (made["failure"] or {}).get("code") == 128 + signal.SIGKILL
-    if failure is not None and (own_doing or not _was_first(made["failure"], failure)):
+    if failure is not None and not _was_first(made["failure"], failure):
         told(made, failure)
     return made
 

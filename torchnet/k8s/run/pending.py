@@ -242,9 +242,11 @@ class WorkloadStatus:
 
     @property
     def restarts_left(self) -> bool:
-        """Whether the cluster would start the gang again, as far as was looked."""
+        """Whether the cluster would start the gang again; True until the workload has been read."""
         with self._lock:
-            spec = (self._workload or {}).get("spec") or {}
+            if self._workload is None:
+                return True
+            spec = self._workload.get("spec") or {}
         limit = (spec.get("failurePolicy") or {}).get("maxRestarts") or 0
         return isinstance(limit, int) and self.restarts < limit
 

@@ -23,8 +23,8 @@ class Signals:
     """A context manager: inside it, these signals end nothing. One that was ignored before (nohup) stays so."""
 
     def __init__(self) -> None:
-        self.came = False
-        """Whether one has come at all; it may have been taken since."""
+        self.count = 0
+        """How many have come; they may have been taken since."""
         self._came: deque[int] = deque()
         self._before: dict[int, Any] = {}
 
@@ -41,8 +41,13 @@ class Signals:
             signal.signal(number, handler)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        self.came = True
+        self.count += 1
         self._came.append(number)  # no lock: a handler may come between any two steps of this thread
+
+    @property
+    def came(self) -> bool:
+        """Whether one has come at all."""
+        return self.count > 0
 
     def take(self) -> list[int]:
         """Those that have come since the last time."""

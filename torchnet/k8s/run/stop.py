@@ -1,10 +1,9 @@
 """The stop of a run, in a thread of its own: its workload and pods are deleted, or ended in place (``--keep``).
 
-A second deletion does not shorten a termination that the kubelet has begun (SyncTerminatingPod in its kubelet.go,
-kubernetes#113606), so a forced stop kills the processes in the containers. With ``--keep``, a pod whose
-activeDeadlineSeconds have passed is ended by its kubelet and stays (ActiveDeadlineHandler in
-pkg/kubelet/active_deadline.go). A Job's own deadline, or its suspension, deletes running pods: it is set last, when
-no pod runs, so that no replacement is created later.
+With ``--keep``, a pod whose activeDeadlineSeconds have passed is ended by its kubelet and stays (ActiveDeadlineHandler
+in pkg/kubelet/active_deadline.go). A Job's own deadline, or its suspension, deletes running pods: it is set last, when
+no pod runs, so that no replacement is created later. The Job of a JobSet belongs to the JobSet and is not changed: such
+a run is kept if the end of its pods ends the JobSet, and removed if not.
 """
 
 from __future__ import annotations
@@ -12,82 +11,58 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
-from torchnet.constants import AGENT_ZIP, CODE_DIR, WORKER
 from torchnet.errors import ClusterError, TorchnetError
 from torchnet.k8s.client.api import MERGE_PATCH, ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal
-from torchnet.k8s.client.exec import execute
 from torchnet.k8s.client.kinds import JOB, JOBSET, POD, Kind, selector
 from torchnet.k8s.client.watch import own_error
 from torchnet.k8s.run.deletion import stop
 from torchnet.k8s.run.pod_logs import LogReaders
 from torchnet.k8s.run.run_info import RunInfo
-
-_SECONDS = 20.0  # for all of them
-_ENDED = (400, 404, 409)  # what is asked for a container that has ended meanwhile, or a pod that is gone
-# All but the first process, if that is the agent: in a pod whose containers share their processes, or the node's, there
-# would be others among them. Python is there, whatever else the image lacks.
-_KILL = f"""\
-import os, sys
-if b"{CODE_DIR}/{AGENT_ZIP}" not in open("/proc/1/cmdline", "rb").read():
-    sys.exit("the first process is not the agent")
-os.kill(-1, 9)
-"""
-
-
-def hurry(door: ApiClient, namespace: str, pods: Collection[str]) -> str:
-    """Kill the scripts of these pods, 20 seconds at most. Why one could not be, or ""; a pod that has ended is none."""
-    answers: queue.SimpleQueue[str] = queue.SimpleQueue()
-    readers = LogReaders()
-    for pod in pods:
-        readers.take(lambda pod=pod: answers.put(_one(door, namespace, pod)))  # type: ignore[misc]
-    until = time.monotonic() + _SECONDS
-    why = ""
-    for _ in pods:
-        try:
-            why = why or answers.get(timeout=max(0.0, until - time.monotonic()))
-        except queue.Empty:
-            return why or f"no answer from some within {_SECONDS:g} s"
-    return why
-
-
-def _one(door: ApiClient, namespace: str, pod: str) -> str:
-    try:
-        execute(door, namespace, pod, WORKER, ("python3", "-c", _KILL))
-    except ApiRefusal as error:
-        return "" if error.status in _ENDED else str(error)
-    except ClusterError as error:
-        return str(error)
-    except Exception as error:  # told, like all that keeps a worker from being ended
-        return f"{pod}: {type(error).__name__}: {error}"
-    return ""
-
+from torchnet.k8s.run.suspension import terminal
 
 _GONE = (404, 409)  # the object, or as it was known
 _NOW = {"spec": {"activeDeadlineSeconds": 1}}  # the least that the API takes
 _PAUSE = 0.3
+_JOBSET_SECONDS = 5.0  # for the controllers to fail the Job and then the JobSet, once the last pod has ended
 
 
-def starts_again(door: ApiClient, facts: RunInfo) -> bool:
-    """Whether it is a JobSet with restarts left: whatever ends in it is deleted and started again.
+def _jobset(door: ApiClient, facts: RunInfo) -> dict[str, Any]:
+    """The run's JobSet, {} if it is gone.
 
     Raises:
-        ClusterError: it cannot be looked at.
+        ClusterError: it cannot be read.
     """
-    if facts.kind is not JOBSET:
-        return False
     path, call = JOBSET.path(facts.namespace, facts.name), JOBSET.call("get", facts.namespace, facts.name)
     try:
-        found = door.call("GET", path, call)
+        found: dict[str, Any] = door.call("GET", path, call)
     except ApiRefusal as error:
         if error.status == 404:
-            return False
+            return {}
         raise
-    limit = ((found.get("spec") or {}).get("failurePolicy") or {}).get("maxRestarts") or 0
-    return int((found.get("status") or {}).get("restarts") or 0) < int(limit)
+    return found
+
+
+def _restarts_left(jobset: dict[str, Any]) -> bool:
+    limit = ((jobset.get("spec") or {}).get("failurePolicy") or {}).get("maxRestarts") or 0
+    return int((jobset.get("status") or {}).get("restarts") or 0) < int(limit)
+
+
+def _ends(door: ApiClient, facts: RunInfo) -> bool:
+    """Whether the JobSet ends, so that its Job creates no other pods; waits a few seconds for it.
+
+    It does not if a worker has no pod, or was stopped while it prepared: its Job creates another pod then.
+    """
+    until = time.monotonic() + _JOBSET_SECONDS
+    while True:
+        found = _jobset(door, facts)
+        if not found or terminal(found):
+            return True
+        if time.monotonic() > until or door.stop.wait(_PAUSE):
+            return False
 
 
 def halt(door: ApiClient, facts: RunInfo, patience: float) -> str:
@@ -110,6 +85,8 @@ def halt(door: ApiClient, facts: RunInfo, patience: float) -> str:
             break
     if facts.kind is POD:
         return f"goes on: {why}" if why else ""
+    if facts.kind is JOBSET:
+        return why
     failed = _patch(door, JOB, facts.namespace, facts.maker)
     if failed:
         return f"may go on: {failed}"
@@ -171,6 +148,7 @@ class RunStop:
         self._door, self._facts = door, facts
         self._notice, self._failed = notice, failed
         self._done = threading.Event()
+        self._complete = False
         self.keeps = keep
         """Whether the pods stay; of what starts again as long as it is there, they do not."""
         self.since: float | None = None
@@ -185,21 +163,51 @@ class RunStop:
         """Whether what stays has been told to end, and that nothing is made any more; within so many seconds."""
         return not self.keeps or self.since is None or self._done.wait(seconds)
 
+    def progress(self, seconds: float) -> str:
+        """What is known of the stop after at most so many seconds, for a launcher that does not wait for its end."""
+        if not self._done.wait(seconds):
+            late = (
+                "its pods have not ended yet"
+                if self.keeps
+                else "the API server has not confirmed its deletion yet"
+            )
+            return f"{late}, so it may go on"
+        if not self._complete:
+            return "its stop has failed, so it may go on"
+        return "its pods were told to end, and stay" if self.keeps else "its deletion has begun"
+
     def _work(self, grace: int | None, patience: float) -> None:
-        door, facts = self._door, self._facts
         try:
-            if self.keeps and starts_again(door, facts):
-                self._notice(
-                    "--keep: the JobSet has restarts left and would start again, so the run is removed"
-                )
-                self.keeps = False
-            if not self.keeps:
-                stop(door, facts.namespace, facts.run, grace=grace)
-            elif why := halt(door, facts, patience):
-                self._notice(f"--keep: {facts.run} {why}")
+            self._complete = self._stop(grace, patience)
         except ClusterError as error:
             self._failed(error)
         except Exception as error:
-            self._failed(own_error(f"the stop of {facts.run}", error))
+            self._failed(own_error(f"the stop of {self._facts.run}", error))
         finally:
             self._done.set()
+
+    def _stop(self, grace: int | None, patience: float) -> bool:
+        """Whether all of it was accepted."""
+        door, facts = self._door, self._facts
+        if self.keeps:
+            why, removed = self._keep(patience)
+            if why:
+                self._notice(f"--keep: {why}")
+            if not removed:
+                return not why
+            self.keeps = False
+        return not stop(door, facts.namespace, facts.run, grace=grace).problems
+
+    def _keep(self, patience: float) -> tuple[str, bool]:
+        """End the pods where they are; what is wrong, or "", and whether the run is to be removed for it."""
+        door, facts = self._door, self._facts
+        if facts.kind is not JOBSET:
+            why = halt(door, facts, patience)
+            return f"{facts.run} {why}" if why else "", False
+        if _restarts_left(_jobset(door, facts)):
+            return "the JobSet has restarts left and would start again, so the run is removed", True
+        why = halt(door, facts, patience)
+        if not why and _ends(door, facts):
+            return "", False
+        cause = f": {why}" if why else ", and would create pods again"
+        return f"the JobSet has not ended{cause}, so the run is removed", True

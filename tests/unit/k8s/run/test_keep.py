@@ -27,6 +27,7 @@ from tests.unit.kubernetes_objects import (
 )
 from torchnet.console.console import Console
 from torchnet.k8s.client.kinds import JOBSET
+from torchnet.k8s.run import stop
 from torchnet.k8s.run.launch import see
 from torchnet.k8s.run.monitor import RunOptions
 from torchnet.k8s.run.run_info import RunInfo
@@ -147,22 +148,51 @@ def test_a_kept_run_without_any_rights_may_go_on_and_says_so(store: Store, kept:
     assert f"--keep: {RUN} may go on: " in kept.err.getvalue()
 
 
-@pytest.mark.parametrize("restarts", [0, 1])
-def test_a_jobset_with_restarts_left_would_start_its_kept_pods_again(
-    store: Store, kept: Kept, restarts: int
-) -> None:
-    jobset = job(2) | {"apiVersion": JOBSET.api, "kind": JOBSET.name}
-    store.put(jobset | {"spec": {"failurePolicy": {"maxRestarts": 1}}, "status": {"restarts": restarts}})
+def jobset_of(kept: Kept, restarts: int) -> dict[str, Any]:
+    """The run as a JobSet's, with so many restarts used of one, and its Job."""
     (inner,) = kept.made("jobs")
+    del kept.store.objects[next(path for path in kept.store.objects if path.endswith(f"/jobs/{RUN}"))]
     inner["metadata"]["name"] = f"{RUN}-w-0"
-    store.put(inner)
-    del store.objects[next(path for path in store.objects if path.endswith(f"/jobs/{RUN}"))]
+    kept.store.put(inner)
+    jobset = job(2) | {"apiVersion": JOBSET.api, "kind": JOBSET.name}
+    spec = {"failurePolicy": {"maxRestarts": 1}}
     meta = {"name": RUN, "namespace": NAMESPACE, "labels": {"torchnet/run": RUN}}
-    store.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta})
-    assert kept.run(facts(2, jobset=True), grace=-13.0) == 130
-    assert ("has restarts left" in kept.err.getvalue()) is not bool(restarts)
-    if restarts:
-        assert (kept.ended(), kept.sealed(), store.deleted) == (BOTH, True, [])
-    else:
-        assert store.names() == []
-        assert "is still there" not in kept.err.getvalue()
+    kept.store.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta})
+    return kept.store.put(jobset | {"spec": spec, "status": {"restarts": restarts}})
+
+
+def test_a_jobset_with_restarts_left_would_start_its_kept_pods_again(store: Store, kept: Kept) -> None:
+    jobset_of(kept, 0)
+    assert kept.run(facts(2, jobset=True)) == 130
+    assert "has restarts left" in kept.err.getvalue()
+    assert (store.patches, store.names()) == ([], [])
+    assert "is still there" not in kept.err.getvalue()
+
+
+def test_a_jobset_that_ends_with_its_pods_is_kept_and_its_job_is_not_changed(
+    store: Store, kept: Kept
+) -> None:
+    jobset = jobset_of(kept, 1)
+
+    def ends() -> None:
+        until(lambda: kept.ended() == BOTH)
+        jobset["status"]["conditions"] = [{"type": "Failed", "status": "True"}]
+
+    watched = lambda: until(lambda: store.wanted("GET", "watch=true"))  # noqa: E731
+    assert kept.run(facts(2, jobset=True), watched, 0.3, interrupt, ends) == 130
+    assert (kept.ended(), kept.sealed(), store.deleted) == (BOTH, False, [])
+    assert f"the run {RUN} is still there" in kept.err.getvalue()
+
+
+@pytest.mark.parametrize("forbids", [False, True])
+def test_a_jobset_that_does_not_end_is_not_kept(
+    store: Store, kept: Kept, forbids: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its Job would replace a worker that was stopped while it prepared."""
+    monkeypatch.setattr(stop, "_JOBSET_SECONDS", 0.5)
+    jobset_of(kept, 1)
+    store.faults = [("PATCH", "/pods/", forbidden("pods"))] if forbids else []
+    assert kept.run(facts(2, jobset=True)) == 130
+    assert "so the run is removed" in kept.err.getvalue()
+    assert not [path for path, _ in store.patches if "/jobs/" in path]
+    assert store.names() == []

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import sys
 import threading
 import time
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TextIO
+from typing import Any, TextIO
 
 import pytest
 
@@ -29,7 +30,7 @@ from tests.unit.kubernetes_objects import (
 from tests.unit.slow_reader import slow_reader
 from torchnet.console.console import Console
 from torchnet.errors import TorchnetError
-from torchnet.k8s.run import monitor
+from torchnet.k8s.run import deletion, monitor
 from torchnet.k8s.run.launch import see
 from torchnet.k8s.run.monitor import RunOptions
 from torchnet.k8s.run.signals import Signals
@@ -229,6 +230,69 @@ def test_a_signal_in_the_removal_leaves_it_and_says_what_is_left(store: Store, s
     assert store.wanted("DELETE", "gracePeriodSeconds") == 0
     assert seen.err.getvalue().count("still there") == 1
     assert f"torchnet down {RUN} -n {NAMESPACE}" in seen.err.getvalue()
+
+
+def test_a_second_signal_in_the_removal_does_not_wait_for_a_slow_server(
+    store: Store, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that answers all the time, so that it is not silent."""
+    real = deletion._listed
+
+    def slow(*words: Any) -> list[dict[str, Any]]:
+        time.sleep(0.4)
+        return real(*words)
+
+    monkeypatch.setattr(deletion, "_listed", slow)
+    held = threading.Event()
+    store.faults = [("GET", "/log", held)]
+    sent: list[float] = []
+
+    def twice() -> None:
+        until(lambda: store.wanted("GET", "/log"))
+        interrupt()
+        until(lambda: store.wanted("GET", r"/jobs\?"))
+        sent.append(time.monotonic())
+        interrupt()
+
+    with aside(twice):
+        assert seen.see(0) == 0
+    held.set()
+    assert time.monotonic() - sent[0] < 1
+    assert f"torchnet down {RUN} -n {NAMESPACE}" in seen.err.getvalue()
+
+
+def test_a_removal_after_two_signals_is_begun(store: Store, seen: Seen) -> None:
+    """They came when the launcher read the last lines: it does not wait for the cluster."""
+    store.lingers = 60
+    held = threading.Event()
+    store.faults = [("GET", "/log", held)]
+    sent: list[float] = []
+
+    def twice() -> None:
+        until(lambda: store.wanted("GET", "/log"))
+        sent.append(time.monotonic())
+        interrupt()
+        interrupt(signal.SIGTERM)  # the kernel merges two of one number
+
+    with aside(twice):
+        assert seen.see(0) == 0
+    held.set()
+    assert time.monotonic() - sent[0] < 1
+    assert all("deletionTimestamp" in one["metadata"] for one in store.objects.values())
+    assert f"torchnet down {RUN} -n {NAMESPACE}" in seen.err.getvalue()
+
+
+def test_a_launcher_that_is_left_names_the_command_also_where_it_is_quiet(
+    store: Store, tmp_path: Path, signals: Signals
+) -> None:
+    store.put(pod(0, phase="Running", worker=running()))
+    store.lingers = 60
+    console = Console(err := io.StringIO(), io.StringIO(), world_size=1, quiet=True, color=False, tty=False)
+    one = door(store, tmp_path)
+    steps = lambda: until(lambda: store.wanted("GET", "watch=true")), interrupt, 0.3, interrupt
+    with aside(*steps):
+        assert see(one, facts(1), console, RunOptions(), signals, json_path=None) == 130
+    assert f"torchnet down {RUN} -n {NAMESPACE}" in err.getvalue()
 
 
 BROKEN: Answer = (200, {}, {"items": [{}]})  # no metadata

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -252,19 +254,31 @@ def test_a_jobset_that_has_ended_and_whose_pods_are_gone_has_an_end(
     assert watched.run(facts(1, jobset=True), ATTACHED).code == 70
 
 
-def test_a_broken_gang_of_a_jobset_is_told_to_fail_and_its_next_start_has_its_own_time(
+BROKEN = [
+    pod(0, phase="Running", worker=running(), attempt=0),
+    pod(1, phase="Failed", worker=terminated(137), attempt=0),
+]
+
+
+def jobset_of(store: Store, restarts: int) -> dict[str, Any]:
+    """A JobSet with so many restarts left, and its broken gang."""
+    made = store.put(job(2) | {"apiVersion": JOBSET.api, "kind": JOBSET.name})
+    made["spec"] = {"failurePolicy": {"maxRestarts": restarts}}
+    for one in BROKEN:
+        store.put(one)
+    store.faults = [("GET", "watch=true", (410, {}, {"code": 410, "message": "too old"}))]
+    return made
+
+
+def test_the_restart_of_a_jobsets_gang_has_its_own_time(
     store: Store, watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Until then the worker that holds it up is named."""
     monkeypatch.setattr(monitor, "_PATIENCE_SECONDS", 1.0)
-    jobset = store.put(job(2) | {"apiVersion": JOBSET.api, "kind": JOBSET.name})
-    meta = {"name": f"{RUN}-w-0", "namespace": NAMESPACE, "labels": {}}
-    store.put({"apiVersion": "batch/v1", "kind": "Job", "metadata": meta, "spec": {}})
-    store.put(pod(0, phase="Running", worker=running(), attempt=0))
-    store.put(pod(1, phase="Failed", worker=terminated(137), attempt=0))
-    store.faults = [("GET", "watch=true", (410, {}, {"code": 410, "message": "too old"}))]
+    jobset = jobset_of(store, 1)
 
     def restarted() -> None:
-        until(lambda: store.patches)
+        until(lambda: "the gang restarts when it has" in watched.err.getvalue())
         for rank in range(2):
             store.objects.pop(f"/api/v1/namespaces/{NAMESPACE}/pods/{RUN}-{rank}-abcde")
         jobset["status"] = {"restarts": 1}
@@ -282,39 +296,76 @@ def test_a_broken_gang_of_a_jobset_is_told_to_fail_and_its_next_start_has_its_ow
     assert outcome.receipt is not None
     assert (outcome.code, outcome.receipt["restarts"]) == (0, 1)
     assert f"the gang starts again (restart 1): lost {RUN}-1" in watched.err.getvalue()
+    assert (store.patches, store.deleted) == ([], [])
 
 
-def twice(store: Store) -> tuple[Callable[[], object], ...]:
-    """Ctrl-C once the job is known, and again once it has been told to end."""
-    return asked(store, "watch=true"), interrupt, asked(store, "/pods", "DELETE"), interrupt
+@pytest.mark.parametrize("keep", [False, True])
+def test_the_last_attempt_of_a_jobsets_gang_ends_the_job(
+    store: Store, watched: Watched, monkeypatch: pytest.MonkeyPatch, keep: bool
+) -> None:
+    monkeypatch.setattr(monitor, "_PATIENCE_SECONDS", 1.0)
+    jobset_of(store, 0)
+    outcome = watched.run(facts(2, jobset=True), RunOptions(grace=0, keep=keep))
+    assert outcome.receipt is not None
+    assert (outcome.code, outcome.receipt["failure"]["kind"]) == (70, "lost")
+    assert "the gang restarts" not in watched.err.getvalue()
 
 
-def test_the_second_signal_kills_what_runs_in_the_workers(store: Store, watched: Watched) -> None:
-    """And only there: what still prepares has nothing to be killed, and hears SIGTERM."""
-    store.put(pod(0, phase="Running", worker=running()))
-    store.put(pod(1))
-    store.lingers, store.faults = 60, [("GET", "/exec", (404, {}, {}))]
-    outcome = watched.run(facts(2), RunOptions(), *twice(store))
-    assert outcome.code == 130
-    (path,) = {path for _, _, path, _ in store.asked if "/exec" in path}
-    assert f"/pods/{RUN}-0-abcde/exec?" in path
-    assert "container=worker" in path
-    assert "kill" in path
-    assert "cannot be killed" not in watched.err.getvalue()
-    # The nodes are still at it: a second deletion would not hurry them, and by force would leave them at it.
-    assert store.wanted("DELETE", "gracePeriodSeconds") == 0
-
-
-def test_who_may_not_kill_them_is_told_that_they_have_their_time(store: Store, watched: Watched) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_the_launcher_at_once(store: Store, watched: Watched, number: int) -> None:
+    """The workers have their time to the end, and the cluster deletes them."""
     for rank in range(2):
         store.put(pod(rank, phase="Running", worker=running()))
-    store.lingers, store.faults = 60, [("GET", "/exec", forbidden("pods/exec"))]
-    began = time.monotonic()
-    outcome = watched.run(facts(2), RunOptions(), *twice(store))
-    assert time.monotonic() - began < 15
-    assert outcome.code == 130
-    assert "the workers have their time to the end, as they cannot be killed" in watched.err.getvalue()
-    assert "get pods/exec" in watched.err.getvalue()
+    store.lingers = 60
+    sent: list[float] = []
+
+    def again() -> None:
+        sent.append(time.monotonic())
+        interrupt(number)
+
+    send = partial(interrupt, number)
+    steps = asked(store, "watch=true"), send, asked(store, "/pods", "DELETE"), 0.2, again
+    outcome = watched.run(facts(2), RunOptions(), *steps)
+    assert time.monotonic() - sent[0] < 1
+    assert (outcome.receipt, outcome.code, outcome.commands) == (None, 128 + number, ("down",))
+    assert outcome.left == "its deletion has begun"
+    assert all("deletionTimestamp" in one["metadata"] for one in store.objects.values())
+    assert {path.partition("?")[0].rpartition("/")[2] for _, _, path, _ in store.asked} <= PLURALS
+
+
+PLURALS = {"pods", "jobs", "jobsets", "log", RUN, *(f"{RUN}-{rank}-abcde" for rank in range(2))}
+
+
+def test_two_signals_in_one_go_stop_the_job_all_the_same(store: Store, watched: Watched) -> None:
+    """As some service managers send them."""
+    store.put(pod(0, phase="Running", worker=running()))
+    both = partial(interrupt, signal.SIGHUP), partial(interrupt, signal.SIGTERM)
+    outcome = watched.run(facts(1), RunOptions(), asked(store, "watch=true"), *both)
+    assert (outcome.code, outcome.left, store.names()) == (129, "its deletion has begun", [])
+
+
+@pytest.mark.parametrize(
+    ("keep", "method", "commands"), [(False, "DELETE", ("down",)), (True, "PATCH", ("logs", "down"))]
+)
+def test_a_second_signal_says_that_the_stop_is_not_confirmed(
+    store: Store, watched: Watched, keep: bool, method: str, commands: tuple[str, ...]
+) -> None:
+    store.put(pod(0, phase="Running", worker=running()))
+    held = threading.Event()
+    store.faults = [(method, "/pods", held)]
+    steps = asked(store, "watch=true"), interrupt, asked(store, "/pods", method), interrupt
+    outcome = watched.run(facts(1), RunOptions(keep=keep), *steps)
+    held.set()
+    assert (outcome.code, outcome.commands) == (130, commands)
+    assert "may go on" in outcome.left
+
+
+def test_a_second_signal_says_that_the_stop_was_refused(store: Store, watched: Watched) -> None:
+    store.put(pod(0, phase="Running", worker=running()))
+    store.faults = [("DELETE", "", forbidden("pods"))]
+    steps = asked(store, "watch=true"), interrupt, asked(store, f"/pods/{RUN}", "DELETE"), 0.3, interrupt
+    outcome = watched.run(facts(1), RunOptions(), *steps)
+    assert (outcome.code, outcome.left) == (130, "its stop has failed, so it may go on")
 
 
 def test_who_reads_slowly_gets_every_line(

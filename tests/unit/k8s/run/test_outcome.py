@@ -314,15 +314,6 @@ def test_a_failure_that_the_agents_met_before_the_launchers_own_word_stays_the_j
     assert settle(facts(), killed, failure=Failure(own, "stopped by SIGINT", 130, at=2e9))["exit_code"] == 130
 
 
-def test_a_script_that_the_launcher_has_killed_is_not_why_the_job_ended() -> None:
-    """Whatever the clocks say: the node's may be behind the launcher's."""
-    mine = Failure("interrupted", "stopped by SIGINT", 130, at=1003.0)
-    killed = gang_of([137, 137, 137, 137])
-    assert settle(facts(), killed, failure=mine)["exit_code"] == 137
-    assert settle(facts(), killed, failure=mine, killed=True)["exit_code"] == 130
-    assert settle(facts(), gang_of([42, 42, 42, 42]), failure=mine, killed=True)["exit_code"] == 42
-
-
 def test_an_agent_that_was_told_to_stop_before_it_was_up_says_nothing() -> None:
     body = pod(0, phase="Failed", prepare=terminated(143, None), worker=waiting("PodInitializing"))
     found = first_failure(facts(1), workers(body, nnodes=1))
