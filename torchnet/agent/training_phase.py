@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from torchnet import constants
-from torchnet.agent import oom, receipt
+from torchnet.agent import receipt
 from torchnet.agent.accounting import TrafficAccount
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Reporter
@@ -20,6 +20,7 @@ from torchnet.agent.rate_sampler import NODES, RateSampler
 from torchnet.agent.rdma import of_devices, port_bytes
 from torchnet.agent.rendezvous import control_cookies
 from torchnet.agent.spec import AgentSpec
+from torchnet.linux import cgroup
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerTable, encode
 
@@ -55,7 +56,7 @@ class TrainingPhase:
         self._rdma = port_bytes()
         self._hcas: tuple[str, ...] = ()
         self._bypass: tuple[str, ...] = ()
-        self._killed = oom.kills()
+        self._killed = cgroup.oom_kills()
         self.gang = LocalProcesses(loop, spec, reporter, ended)
 
     @property
@@ -119,11 +120,11 @@ class TrainingPhase:
 
     def out_of_memory(self) -> str:
         """Of a process that was killed: whether the container's memory ran out, as the kernel counted, or ""."""
-        now = oom.kills()
+        now = cgroup.oom_kills()
         if now is None or self._killed is None or now <= self._killed:
             return ""
         self._killed = now
-        limit = oom.limit()
+        limit = min((group.limit for group in cgroup.memory()), default=0)
         return f"memory ran out: the limit of its container{f', {limit >> 20} MiB,' if limit else ''} was reached"
 
     def receipt(self, table: PeerTable, rails: tuple[Rail, ...]) -> dict[str, Any]:

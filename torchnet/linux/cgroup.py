@@ -1,4 +1,4 @@
-"""This process' control groups and those around them, whose limits hold, too.
+"""This process's control groups and the groups around them, of both versions: memory limits, usage and OOM kills.
 
 Sources: the kernel's Documentation/admin-guide/cgroup-v2.rst and, for version 1, cgroup-v1/memory.rst beside it.
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
 OWN = Path("/proc/self/cgroup")
+_EVENTS = (("", "memory.events"), ("memory", "memory.oom_control"))  # of version 2 and of version 1
 _UNLIMITED = 1 << 60  # version 1 writes the largest whole number of pages where there is no limit
 # Of version 2 and of version 1: the limit, what is charged, and what of that are pages of files that nobody used
 # lately; of the groups below, too.
@@ -53,9 +54,19 @@ def memory(root: Path = ROOT, own: Path = OWN) -> list[MemoryLimit]:
         for folder in groups(root, own, controller):
             most = _number(folder / limit)
             if most is not None and most < _UNLIMITED:
-                used = (_number(folder / usage) or 0) - _stat(folder, inactive)
+                used = (_number(folder / usage) or 0) - (_field(folder / "memory.stat", inactive) or 0)
                 found.append(MemoryLimit(most, max(0, used)))
     return found
+
+
+def oom_kills(root: Path = ROOT, own: Path = OWN) -> int | None:
+    """How many processes the kernel has killed for memory in the innermost group that counts them, if any does."""
+    for controller, events in _EVENTS:
+        for folder in groups(root, own, controller):
+            count = _field(folder / events, "oom_kill")
+            if count is not None:
+                return count
+    return None
 
 
 def _number(file: Path) -> int | None:
@@ -65,9 +76,10 @@ def _number(file: Path) -> int | None:
         return None
 
 
-def _stat(folder: Path, name: str) -> int:
+def _field(file: Path, name: str) -> int | None:
+    """The number after ``name`` in a file of such lines."""
     try:
-        fields = dict(line.split(" ", 1) for line in (folder / "memory.stat").read_text().splitlines())
+        fields = dict(line.split(" ", 1) for line in file.read_text().splitlines())
         return int(fields[name])
     except (OSError, ValueError, KeyError):
-        return 0
+        return None

@@ -1,4 +1,4 @@
-"""What the agent reads of its machine: kills for memory, the process's age, torch's library."""
+"""What the agent reads of its machine: the process's age, torch's library."""
 
 from __future__ import annotations
 
@@ -9,28 +9,8 @@ from typing import Any
 
 import pytest
 
-from torchnet.agent import oom, torch_build
+from torchnet.agent import torch_build
 from torchnet.agent.phase_timer import PhaseTimer, process_age
-
-
-def test_kills_for_memory_are_counted_where_the_group_is(tmp_path: Path) -> None:
-    own = tmp_path / "own"
-    own.write_text("0::/kubepods/pod1\n")
-    assert oom.kills(str(tmp_path), str(own)) is None
-    group = tmp_path / "kubepods" / "pod1"
-    group.mkdir(parents=True)
-    (group / "memory.events").write_text("low 0\nhigh 0\nmax 7\noom 2\noom_kill 2\noom_group_kill 0\n")
-    (group / "memory.max").write_text("536870912\n")
-    assert oom.kills(str(tmp_path), str(own)) == 2
-    assert oom.limit(str(tmp_path), str(own)) == 512 << 20
-    (group / "memory.max").write_text("max\n")
-    assert oom.limit(str(tmp_path), str(own)) is None
-    first = tmp_path / "memory" / "pod2"
-    first.mkdir(parents=True)
-    own.write_text("4:cpu,memory:/pod2\n0::/\n")
-    (first / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n")
-    assert oom.kills(str(tmp_path), str(own)) == 3
-    assert oom.kills(str(tmp_path / "none"), str(tmp_path / "none")) is None
 
 
 def test_a_clock_tells_waiting_from_work() -> None:
