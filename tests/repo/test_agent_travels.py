@@ -15,7 +15,7 @@ import pyroute2
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PARTS = ("__init__", "agent", "constants", "errors", "linux", "network", "text", "training")
+PARTS = ("__init__", "agent", "constants", "errors", "linux", "network", "rlimits", "text", "training")
 OLDEST, NEWEST = (3, 10), (3, 14)
 
 

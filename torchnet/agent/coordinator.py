@@ -25,7 +25,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from torchnet import constants
+from torchnet import constants, rlimits
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure
 from torchnet.agent.failure_cause import first_of, is_echo
@@ -43,10 +43,10 @@ from torchnet.agent.heartbeat import (
 )
 from torchnet.agent.membership import Member, Membership
 from torchnet.agent.preflight import wrong_route
-from torchnet.agent.rendezvous import JoinRequest, RendezvousServer, unpack_row
+from torchnet.agent.rendezvous import STRANGERS, JoinRequest, RendezvousServer, unpack_row
 from torchnet.agent.spec import AgentSpec
 from torchnet.agent.stall import StallWatch
-from torchnet.agent.store_port import make_room, store_port
+from torchnet.agent.store_port import store_port
 from torchnet.agent.transport import FramedSocket, Message
 from torchnet.errors import NetworkError
 from torchnet.linux import sock_diag
@@ -55,6 +55,7 @@ from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerTable, check, encode, fingerprint, refusal
 
 Report = Callable[[dict[str, Any]], None]
+_OWN_FILES, _PROCESS_FILES = 64, 8  # the agent's own, and for each process pipes, stacks and a log
 _LEAVE_SECONDS = 2.0  # for the others to hear the last word
 
 
@@ -74,7 +75,7 @@ class Gathering(abc.ABC):
         self._round = 0  # of checking; answers to an earlier table do not count
         self._table = PeerTable(())
         self._probing = True
-        make_room(spec)
+        _raise_open_files(spec)
         self._door = RendezvousServer(loop, spec.token, rails[0].address, constants.JOIN_PORT, self._welcome)
         self._start_timer = loop.later(spec.start_timeout, self._late)
         self._beat = loop.every(BEAT_SECONDS, self._beats)
@@ -514,3 +515,18 @@ class Coordinator(Gathering):
         self._members.wait()
         if not self._members and state in ("stopping", "receipts"):
             self._loop.later(0, self._after_stop if state == "stopping" else self._over)
+
+
+def _raise_open_files(spec: AgentSpec) -> None:
+    """Allow this process a descriptor for each worker and for strangers; the usual limit is 1,024.
+
+    Raises:
+        NetworkError: the hard limit is too low for the workers.
+    """
+    least = spec.nnodes + _OWN_FILES + _PROCESS_FILES * spec.nproc_per_node
+    allowed = rlimits.raise_open_files(least + STRANGERS)
+    if allowed < least:
+        raise NetworkError(
+            f"{spec.name} may open {allowed} files, and rank 0 of {spec.nnodes} workers needs {least}",
+            fix="ulimit -Hn (in a pod, the container runtime's LimitNOFILE)",
+        )

@@ -1,37 +1,13 @@
-"""Room for all workers on rank 0, and the port that it gives to PyTorch's store."""
+"""The port that rank 0 gives to PyTorch's store."""
 
 from __future__ import annotations
 
-import resource
 import socket
 import zlib
 
 from torchnet import constants
-from torchnet.agent.rendezvous import STRANGERS
 from torchnet.agent.spec import AgentSpec
 from torchnet.errors import NetworkError
-
-_OWN_FILES, _PROCESS_FILES = 64, 8  # the agent's own, and for each process pipes, stacks and a log
-
-
-def make_room(spec: AgentSpec) -> None:
-    """Allow this process a descriptor for each worker and for strangers; what is usually allowed is 1,024.
-
-    Raises:
-        NetworkError: the hard limit does not reach for the workers.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    least = spec.nnodes + _OWN_FILES + _PROCESS_FILES * spec.nproc_per_node
-    wanted = least + STRANGERS
-    if hard != resource.RLIM_INFINITY:
-        if hard < least:
-            raise NetworkError(
-                f"{spec.name} may open {hard} files, and rank 0 of {spec.nnodes} workers needs {least}",
-                fix="ulimit -Hn (in a pod, the container runtime's LimitNOFILE)",
-            )
-        wanted = min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def store_port(spec: AgentSpec, attempt: int) -> int:

@@ -52,6 +52,7 @@ PARTS = (
     "linux/rtnetlink.py",
     "linux/sock_diag.py",
     "network",
+    "rlimits.py",
     "text.py",
     "training",
 )
