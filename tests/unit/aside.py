@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from torchnet.k8s.run.signals import Signals
+from torchnet.signals import Signals
 
 
 class _Left(Exception):

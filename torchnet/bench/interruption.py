@@ -3,42 +3,33 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType
 
-_NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from torchnet.signals import Signals
+
 _FIRST = 128  # an exit code is this and the signal's number
 
 
-class BenchSignals:
-    """Those that end a benchmark. What this process was told to ignore (nohup) stays ignored."""
+class BenchSignals(Signals):
+    """Signals that end a benchmark: each raises KeyboardInterrupt (see :func:`code_of`).
 
-    def __init__(self) -> None:
-        self._came = 0
+    A job listens to them itself, and gives them back. Afterwards they are ignored, for the results.
+    """
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Each raises KeyboardInterrupt (see :func:`code_of`); afterwards they are ignored, for the results.
+    def listening(self) -> Signals:
+        return self
 
-        A job listens to them itself, and gives them back.
-        """
-        numbers = [one for one in _NUMBERS if signal.getsignal(one) != signal.SIG_IGN]
-        for one in numbers:
-            signal.signal(one, self._stop)
-        try:
-            yield
-        finally:
-            for one in numbers:
-                signal.signal(one, signal.SIG_IGN)
+    def __exit__(self, *_: object) -> None:
+        for number in self._heeded:
+            signal.signal(number, signal.SIG_IGN)
 
     def check(self) -> None:
         """Raise it again, if one has come: what a handler raises amid a fork or a finalizer, Python ignores."""
-        if self._came:
-            raise KeyboardInterrupt(self._came)
+        if self.came:
+            raise KeyboardInterrupt(self.last)
 
-    def _stop(self, number: int, _frame: FrameType | None) -> None:
-        self._came = number
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        super()._note(number, frame)
         raise KeyboardInterrupt(number)
 
 

@@ -13,15 +13,16 @@ from torchnet.errors import ClusterError, UsageError
 from torchnet.k8s.client.api import ApiClient, connect
 from torchnet.k8s.run import listing
 from torchnet.k8s.run.deletion import Removal, labelled, remove
+from torchnet.k8s.run.interruptible import Interrupted, Left, ask, in_thread
 from torchnet.k8s.run.launch import see
 from torchnet.k8s.run.listing import find, survey
 from torchnet.k8s.run.log_command import LogReading
 from torchnet.k8s.run.log_stream import allow
 from torchnet.k8s.run.monitor import RunOptions
 from torchnet.k8s.run.run_info import RunInfo
-from torchnet.k8s.run.signals import Interrupted, Left, Signals, ask, in_thread
 from torchnet.k8s.verify import verification
 from torchnet.k8s.verify.checks import Check
+from torchnet.signals import Signals
 
 _TAIL = 100  # lines of each worker that attach shows of what was before
 _REMOVAL_SECONDS = 45.0  # beyond the pods' own time
@@ -39,7 +40,7 @@ class ClusterTarget:
     say: Callable[[str], None] = lambda _: None
 
     def door(self, signals: Signals, undone: str) -> tuple[ApiClient, str]:
-        """The door, and the namespace; ``undone`` as `torchnet.k8s.run.signals.ask` has it.
+        """The door, and the namespace; ``undone`` as `torchnet.k8s.run.interruptible.ask` has it.
 
         Raises:
             Left: a signal came while the credentials were being had.

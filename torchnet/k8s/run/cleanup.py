@@ -10,7 +10,8 @@ from torchnet.k8s.client.access import Access
 from torchnet.k8s.client.api import ApiClient
 from torchnet.k8s.client.watch import own_error
 from torchnet.k8s.run.deletion import Removal, remove
-from torchnet.k8s.run.signals import Interrupted, Signals, ThreadCall, in_thread
+from torchnet.k8s.run.interruptible import Interrupted, ThreadCall, in_thread
+from torchnet.signals import Signals
 from torchnet.text import listed
 
 _REMOVAL_SECONDS = 30.0  # beyond the pods' own time, until objects that do not go are named

@@ -18,12 +18,13 @@ from torchnet.k8s.client.api import ApiClient, connect
 from torchnet.k8s.objects.pod import processes
 from torchnet.k8s.objects.run_objects import pod_of, prepare
 from torchnet.k8s.run.cleanup import clear
+from torchnet.k8s.run.interruptible import ask
 from torchnet.k8s.run.log_stream import allow
 from torchnet.k8s.run.monitor import RunMonitor, RunOptions
 from torchnet.k8s.run.run_info import RunInfo
-from torchnet.k8s.run.signals import Signals, ask
 from torchnet.k8s.run.submission import start
 from torchnet.receipt.step_timing import summed
+from torchnet.signals import Signals
 from torchnet.text import printable
 
 _STOPPED_SECONDS = 2.0  # for a reader who does not read, where the job or its launcher was to end

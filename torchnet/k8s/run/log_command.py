@@ -13,12 +13,13 @@ from torchnet.errors import TorchnetError
 from torchnet.k8s.client.api import ApiClient
 from torchnet.k8s.client.kinds import POD, selector
 from torchnet.k8s.client.watch import Watch
+from torchnet.k8s.run.interruptible import ask
 from torchnet.k8s.run.launch import close
 from torchnet.k8s.run.log_stream import LogDispatcher, LogFiles, LogSelection, allow
 from torchnet.k8s.run.run_info import RunInfo
-from torchnet.k8s.run.signals import Signals, ask
 from torchnet.k8s.run.worker_set import WorkerSet
 from torchnet.receipt.step_timing import summed
+from torchnet.signals import Signals
 
 _TURN_SECONDS = 0.05
 

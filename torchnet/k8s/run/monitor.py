@@ -26,9 +26,9 @@ from torchnet.k8s.run.node_loss import NodeLoss
 from torchnet.k8s.run.outcome import first_failure, settle
 from torchnet.k8s.run.pending import PendingReasons, WorkloadStatus
 from torchnet.k8s.run.run_info import RunInfo
-from torchnet.k8s.run.signals import Signals
 from torchnet.k8s.run.stop import RunStop
 from torchnet.k8s.run.worker_set import WorkerSet, WorkerStatus
+from torchnet.signals import Signals
 
 
 @dataclass(frozen=True)

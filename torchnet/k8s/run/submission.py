@@ -19,8 +19,9 @@ from torchnet.k8s.client.watch import own_error
 from torchnet.k8s.run import creation
 from torchnet.k8s.run.cleanup import clear
 from torchnet.k8s.run.deletion import those
+from torchnet.k8s.run.interruptible import Interrupted, ThreadCall, ask, in_thread
 from torchnet.k8s.run.run_info import RunInfo, facts
-from torchnet.k8s.run.signals import Interrupted, Signals, ThreadCall, ask, in_thread
+from torchnet.signals import Signals
 
 _LATE_SECONDS = 10.0  # for the answer to what was asked for last
 

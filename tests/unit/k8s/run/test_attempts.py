@@ -27,7 +27,7 @@ from torchnet.k8s.client.kinds import JOBSET
 from torchnet.k8s.run import monitor
 from torchnet.k8s.run.monitor import RunOptions
 from torchnet.k8s.run.run_info import RunInfo
-from torchnet.k8s.run.signals import Signals
+from torchnet.signals import Signals
 
 store = pytest.fixture(storing)
 QUEUE = {"kueue.x-k8s.io/queue-name": "team-a"}

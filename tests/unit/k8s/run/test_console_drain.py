@@ -14,7 +14,7 @@ from tests.unit.aside import aside, hearing, interrupt
 from tests.unit.slow_reader import slow_reader
 from torchnet.console.console import Console
 from torchnet.k8s.run.launch import close
-from torchnet.k8s.run.signals import Signals
+from torchnet.signals import Signals
 
 signals = pytest.fixture(hearing)
 

@@ -31,7 +31,7 @@ from torchnet.k8s.run import stop
 from torchnet.k8s.run.launch import see
 from torchnet.k8s.run.monitor import RunOptions
 from torchnet.k8s.run.run_info import RunInfo
-from torchnet.k8s.run.signals import Signals
+from torchnet.signals import Signals
 
 store, signals = pytest.fixture(storing), pytest.fixture(hearing)
 

@@ -33,7 +33,7 @@ from torchnet.errors import TorchnetError
 from torchnet.k8s.run import deletion, monitor
 from torchnet.k8s.run.launch import see
 from torchnet.k8s.run.monitor import RunOptions
-from torchnet.k8s.run.signals import Signals
+from torchnet.signals import Signals
 
 store, signals = pytest.fixture(storing), pytest.fixture(hearing)
 EXPIRED = refusal(401, "Unauthorized", "the token has expired")

@@ -35,7 +35,7 @@ from torchnet.k8s.client.kinds import JOBSET
 from torchnet.k8s.run import monitor
 from torchnet.k8s.run.monitor import RunMonitor, RunOptions, RunOutcome
 from torchnet.k8s.run.run_info import RunInfo
-from torchnet.k8s.run.signals import Signals
+from torchnet.signals import Signals
 
 store = pytest.fixture(storing)
 FAILED = failure("script", 42)

@@ -22,8 +22,8 @@ from torchnet.console.console import Console
 from torchnet.errors import ClusterError
 from torchnet.k8s.run.log_command import LogReading
 from torchnet.k8s.run.outcome import settle
-from torchnet.k8s.run.signals import Signals
 from torchnet.k8s.run.worker_set import worker
+from torchnet.signals import Signals
 
 store, signals = pytest.fixture(storing), pytest.fixture(hearing)
 

@@ -18,8 +18,9 @@ from tests.unit.kubernetes_objects import NAMESPACE, RUN, job, labelled, pod, ru
 from torchnet.console.console import Console
 from torchnet.errors import ClusterError, UsageError
 from torchnet.k8s.run import creation, submission
+from torchnet.k8s.run.interruptible import Left
 from torchnet.k8s.run.run_info import RunInfo
-from torchnet.k8s.run.signals import Left, Signals
+from torchnet.signals import Signals
 
 CODE = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": labelled(f"{RUN}-code")}
 RENDERED: list[dict[str, Any]] = [CODE, job()]

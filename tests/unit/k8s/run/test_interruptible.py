@@ -10,7 +10,8 @@ from functools import partial
 import pytest
 
 from tests.unit.aside import aside, hearing, interrupt
-from torchnet.k8s.run.signals import Interrupted, Signals, in_thread
+from torchnet.k8s.run.interruptible import Interrupted, in_thread
+from torchnet.signals import Signals
 
 signals = pytest.fixture(hearing)
 

@@ -1,61 +1,17 @@
-"""SIGINT, SIGTERM and SIGHUP: queued for the main thread, also during slow calls, which run in threads of their
-own.
-"""
+"""Slow calls run in threads, while the main thread waits for signals."""
 
 from __future__ import annotations
 
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from types import FrameType, TracebackType
 from typing import Any
 
 from torchnet.errors import TorchnetError
 from torchnet.k8s.client.access import ResponseMonitor
 from torchnet.k8s.client.api import ApiClient
-
-_NUMBERS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-
-
-class Signals:
-    """A context manager: inside it, these signals end nothing. One that was ignored before (nohup) stays so."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        """How many have come; they may have been taken since."""
-        self._came: deque[int] = deque()
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Signals:
-        for number in _NUMBERS:
-            if signal.getsignal(number) != signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        self.count += 1
-        self._came.append(number)  # no lock: a handler may come between any two steps of this thread
-
-    @property
-    def came(self) -> bool:
-        """Whether one has come at all."""
-        return self.count > 0
-
-    def take(self) -> list[int]:
-        """Those that have come since the last time."""
-        taken = []
-        while self._came:
-            taken.append(self._came.popleft())
-        return taken
-
+from torchnet.signals import Signals
 
 _TURN_SECONDS = 0.05
 _UNANSWERED_SECONDS = 0.6  # after a signal, until a server that has said nothing since is not waited for
