@@ -1,4 +1,4 @@
-"""A table as plain text, wrapped to a width. Rich would cost 0.1 s to import and colour nothing here."""
+"""A table as plain text, wrapped to a width."""
 
 from __future__ import annotations
 

@@ -7,6 +7,9 @@ TLS, proxies, credentials and their renewal).
 429, 5xx, failed connections and truncated responses are retried with jitter, honouring Retry-After, for at most
 ``patience`` seconds; so is a conflict at creation (a quota that counted two requests at once). 401 and 403 are
 never retried. A stream is the caller's once it has begun.
+
+`urllib3.util.Retry` does not fit: it has no total deadline, its sleep cannot be ended by an event, it decides before
+the body is read (a truncated body is retried here, and a conflict is known by its reason), and it reports no try.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 Reading (PyYAML) is limited to 1 MiB, 20,000 values and 60 levels, without tags and aliases: a few aliases make a
 document of any size. Writing is reproducible and readable: text of several lines becomes a literal block, so that a
 script or a network configuration in it can be read; other text is unquoted only where neither YAML 1.1 (PyYAML,
-kubectl) nor 1.2 could read it as another type.
+kubectl) nor 1.2 could read it as another type. PyYAML does not write it: its dumpers keep no comments, and take 15
+times as long for 10,000 pods, since they represent anew what the pods of one template share.
 """
 
 from __future__ import annotations
