@@ -20,7 +20,7 @@ from torchnet.config.model import JobSpec
 from torchnet.k8s.objects.agent_zip import agent_zip
 from torchnet.k8s.objects.code_bundle import CodeBundle, gather
 from torchnet.k8s.objects.run_objects import objects
-from torchnet.k8s.objects.yaml_io import Manifest, as_yaml
+from torchnet.yaml_io import Manifest, as_yaml
 
 SIZES = (4, 10_000)
 FORMS = ("job", "jobset", "pods")

@@ -10,7 +10,7 @@ from tests.unit.pod_security import containers
 from torchnet.config.model import JobSpec
 from torchnet.k8s.objects.code_bundle import CodeBundle
 from torchnet.k8s.objects.run_objects import objects
-from torchnet.k8s.objects.yaml_io import Manifest, as_yaml
+from torchnet.yaml_io import Manifest, as_yaml
 
 CODE = CodeBundle(b"PK agent", b"PK code", "train.py")
 FORMS = ("job", "jobset", "pods")

@@ -59,8 +59,8 @@ def run(words: list[str], given: dict[str, Any]) -> int:
     from torchnet.k8s.addons.addon_options import parse, parse_name
     from torchnet.k8s.addons.catalog import SUMMARIES, render
     from torchnet.k8s.objects import builders
-    from torchnet.k8s.objects.yaml_io import as_json, as_yaml
     from torchnet.text import printable
+    from torchnet.yaml_io import as_json, as_yaml
 
     form = given.pop("form", FORMATS[0])
     wrong = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torchnet.k8s.addons import example_pods, multus, network_attachment, rbac, whereabouts
 from torchnet.k8s.addons.addon_options import BACKEND, EXAMPLE, MULTUS, RBAC, WHEREABOUTS, Options
-from torchnet.k8s.objects.yaml_io import Manifest
+from torchnet.yaml_io import Manifest
 
 FILES = {
     "multus-install.yaml": ("multus-install",),

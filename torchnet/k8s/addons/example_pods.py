@@ -27,7 +27,7 @@ from torchnet.k8s.objects.builders import (
     rule,
     service_account,
 )
-from torchnet.k8s.objects.yaml_io import Manifest
+from torchnet.yaml_io import Manifest
 
 NAME = "pytorch-example"
 FIRST = "pytorch-training"

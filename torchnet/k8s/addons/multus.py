@@ -23,7 +23,7 @@ from torchnet.k8s.objects.builders import (
     rule,
     service_account,
 )
-from torchnet.k8s.objects.yaml_io import Manifest
+from torchnet.yaml_io import Manifest
 
 HEAD = """\
 Multus CNI v4.3.0, the thin plugin: gives pods further interfaces, as NetworkAttachmentDefinitions say.

@@ -13,7 +13,7 @@ from typing import Any
 from torchnet.k8s.addons import node_ranges
 from torchnet.k8s.addons.addon_options import ROUTED, Options
 from torchnet.k8s.addons.ip_ranges import Network, ends
-from torchnet.k8s.objects.yaml_io import Manifest
+from torchnet.yaml_io import Manifest
 
 CNI_VERSION = "1.0.0"
 

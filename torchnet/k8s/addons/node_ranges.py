@@ -16,7 +16,7 @@ from typing import Any
 from torchnet.k8s.addons import images
 from torchnet.k8s.addons.addon_options import Options
 from torchnet.k8s.objects.builders import EVERYWHERE, SYSTEM, from_field, host_path, mount, resources
-from torchnet.k8s.objects.yaml_io import Manifest
+from torchnet.yaml_io import Manifest
 
 FOLDER = "/etc/cni/multus/net.d"
 

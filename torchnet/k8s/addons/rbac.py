@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torchnet.k8s.addons.addon_options import Options
 from torchnet.k8s.objects.builders import binding, discovery_rules, role, rule, service_account
-from torchnet.k8s.objects.yaml_io import Manifest
+from torchnet.yaml_io import Manifest
 
 ACCOUNT = "torchnet"
 VIEW = "torchnet-view-networks"

@@ -24,7 +24,7 @@ from torchnet.k8s.objects.builders import (
     rule,
     service_account,
 )
-from torchnet.k8s.objects.yaml_io import Manifest
+from torchnet.yaml_io import Manifest
 
 HEAD = """\
 Whereabouts v0.9.4: gives each pod of the cluster an address of its own on a second network.

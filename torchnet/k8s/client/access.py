@@ -18,8 +18,8 @@ from typing import Any
 
 from torchnet.constants import API_DIR
 from torchnet.errors import ClusterError
-from torchnet.k8s.objects.yaml_io import YamlError, read_file
 from torchnet.text import listed, printable
+from torchnet.yaml_io import YamlError, read_file
 
 TOLD_SECONDS = 3.0  # without an answer, until that is said
 _AGAIN_SECONDS = 60.0  # until it is said again

@@ -9,8 +9,8 @@ from typing import Any
 from torchnet.config.parsing import parse_label
 from torchnet.constants import API_DIR
 from torchnet.errors import UsageError
-from torchnet.k8s.objects.yaml_io import YamlError, read_file
 from torchnet.text import printable
+from torchnet.yaml_io import YamlError, read_file
 
 DEFAULT = "default"
 

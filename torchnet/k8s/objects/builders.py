@@ -8,7 +8,7 @@ from typing import Any
 
 from torchnet.config.k8s_syntax import ANNOTATIONS_LIMIT
 from torchnet.errors import UsageError
-from torchnet.k8s.objects.yaml_io import Manifest
+from torchnet.yaml_io import Manifest
 
 SYSTEM = "kube-system"
 

@@ -9,8 +9,8 @@ from torchnet.config.model import JobSpec
 from torchnet.config.sources import DEFAULT, Origin
 from torchnet.constants import RUN_LABEL
 from torchnet.k8s.objects.run_objects import RenderedRun
-from torchnet.k8s.objects.yaml_io import Manifest, as_json, as_yaml
 from torchnet.text import printable
+from torchnet.yaml_io import Manifest, as_json, as_yaml
 
 
 def text(prepared: RenderedRun, form: str, job: JobSpec, origins: Mapping[str, Origin]) -> str:

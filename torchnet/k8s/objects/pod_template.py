@@ -16,8 +16,8 @@ from typing import Any
 from torchnet import constants
 from torchnet.config.k8s_syntax import too_large
 from torchnet.errors import UsageError
-from torchnet.k8s.objects.yaml_io import YamlError, read_file
 from torchnet.text import printable
+from torchnet.yaml_io import YamlError, read_file
 
 # k8s.io/api/core/v1/types.go of 1.34: the fields of a PodTemplateSpec that have a patchMergeKey. All other lists
 # (tolerations, envFrom, readinessGates, …) are replaced.

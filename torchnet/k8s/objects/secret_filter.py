@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from torchnet.config.model import JobSpec
 from torchnet.k8s.objects.run_identity import key_path
-from torchnet.k8s.objects.yaml_io import YamlError, read_file
+from torchnet.yaml_io import YamlError, read_file
 
 REASON = "may hold keys, which a ConfigMap would show to others; --secret NAME brings them"
 KUBECONFIG = "is a kubeconfig, which opens the cluster to whoever reads it"

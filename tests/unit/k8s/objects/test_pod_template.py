@@ -11,8 +11,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from torchnet import yaml_io
 from torchnet.errors import UsageError
-from torchnet.k8s.objects import yaml_io
 from torchnet.k8s.objects.pod_template import load
 
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torchnet.k8s.objects.yaml_io import WIDTH, Manifest, as_json, as_yaml
+from torchnet.yaml_io import WIDTH, Manifest, as_json, as_yaml
 
 # What a reader of YAML could take for something else, and what breaks blocks and comments.
 TRICKY = (
