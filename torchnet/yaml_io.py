@@ -10,6 +10,7 @@ times as long for 10,000 pods, since they represent anew what the pods of one te
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import textwrap
@@ -168,6 +169,12 @@ def as_yaml(manifests: Sequence[Manifest], head: str = "") -> str:
     return f"{comment}---\n" + "---\n".join(texts)
 
 
+def entry(key: str, value: Any, comment: str, indent: str = "") -> str:
+    """One key of a mapping and its value, with ``comment`` at the end of the first line."""
+    first, rest = _mapping({key: value}, "", {}, indent, {}).split("\n", 1)
+    return f"{first}  # {printable(comment)}\n{rest}"
+
+
 _Seen = dict[tuple[int, str], str]
 _Notes = dict[str, str]
 
@@ -291,6 +298,8 @@ def _scalar(value: Any) -> str:
         return _text(value)
     if value is None or isinstance(value, (bool, int)):
         return json.dumps(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return re.sub(r"^(-?\d+)e", r"\1.0e", repr(value))  # without a point, YAML 1.1 reads 1e-05 as text
     if isinstance(value, Mapping) and not value:
         return "{}"
     if isinstance(value, (list, tuple)) and not value:

@@ -240,7 +240,7 @@ def test_a_script_needs_torch_alone(file: Path) -> None:
 def test_a_job_file_is_valid(file: Path, tmp_path: Path) -> None:
     done = run("--config", file, "--dry-run", cwd=tmp_path)
     assert done.code == 0, done.stderr
-    assert re.search(rf'^script: ".*{file.stem}\.py"', done.stdout, re.MULTILINE)
+    assert re.search(rf"^script: .*{file.stem}\.py  #", done.stdout, re.MULTILINE)
 
 
 def test_the_digits_are_those_that_are_described() -> None:

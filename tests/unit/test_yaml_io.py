@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torchnet.yaml_io import WIDTH, Manifest, as_json, as_yaml
+from torchnet.yaml_io import WIDTH, Manifest, as_json, as_yaml, entry
 
 # What a reader of YAML could take for something else, and what breaks blocks and comments.
 TRICKY = (
@@ -71,7 +71,7 @@ TEXT = (
     | st.text("ab:#- \n\t'\"|>%@0n~.")
 )
 DATA: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers() | TEXT,
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
     max_leaves=15,
 )
@@ -124,6 +124,15 @@ def test_notes_stand_above_their_places() -> None:
     )
 
 
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("value", ["one", "a\nb\n", ["a\nb", "c"], {"d": 1.5}, 1e-05, [], None], ids=repr)
+def test_a_comment_ends_the_first_line_of_an_entry(value: object, text: str) -> None:
+    written = entry("key", value, text)
+    assert yaml.safe_load(written) == {"key": value}
+    assert "  #" in written.splitlines()[0]
+    assert yaml.safe_load(entry(text, value, "comment")) == {text: value}
+
+
 def test_a_note_on_nothing_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="spec.gone"):
         as_yaml([Manifest({"kind": "Pod"}, {"spec.gone": "…"})])
@@ -141,7 +150,7 @@ def test_a_comment_cannot_become_an_object() -> None:
     assert list(yaml.safe_load_all(text)) == [{"a": 1}]
 
 
-@pytest.mark.parametrize("value", [1.5, b"x", {1, 2}, object()], ids=repr)
+@pytest.mark.parametrize("value", [float("nan"), b"x", {1, 2}, object()], ids=repr)
 def test_other_data_is_refused(value: object) -> None:
     with pytest.raises(TypeError, match="no plain data"):
         as_yaml([Manifest({"a": [value]})])

@@ -250,7 +250,7 @@ def test_the_default_form_is_yaml(
     default = capsys.readouterr().out
     assert main(["launch", "--dry-run", "-o", "yaml", "x.py"]) == 0
     assert capsys.readouterr().out == default
-    assert default.startswith('"on": "local"  # default\n')
+    assert default.startswith('"on": local  # default\n')
 
 
 def test_a_folder_that_is_gone_is_named(

@@ -66,11 +66,12 @@ def test_each_value_stands_beside_its_origin(tmp_path: Path) -> None:
     )
     lines = as_yaml(resolved.job, resolved.origins).splitlines()
     for line in (
-        '"on": "local"  # default',
-        'script: "train.py"  # the command line',
-        'args: ["--epochs", "3"]  # the command line',
+        '"on": local  # default',
+        "script: train.py  # the command line",
+        "args:  # the command line",
+        '- "--epochs"',
         "nnodes: 4  # TORCHNET_NNODES",
-        '  A: "x"  # job.toml: env.A',
+        "  A: x  # job.toml: env.A",
         "  rate: 1000000000  # 1gbit, --rate",
         "  grace: 30.0  # 30s, job.toml: run.grace",
         "  stall_timeout: 300.0  # 5min, default",
