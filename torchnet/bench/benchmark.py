@@ -141,7 +141,7 @@ def _ended(wish: BenchJob, cwd: str, collector: Collector, err: Stream) -> RunEn
     failure: dict[str, Any] | None = None
     signals = interruption.BenchSignals()
     try:
-        with signals.listening():
+        with signals:
             code = _launch(wish, cwd, collector)
             signals.check()
     except KeyboardInterrupt as error:

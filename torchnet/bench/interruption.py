@@ -16,9 +16,6 @@ class BenchSignals(Signals):
     A job listens to them itself, and gives them back. Afterwards they are ignored, for the results.
     """
 
-    def listening(self) -> Signals:
-        return self
-
     def __exit__(self, *_: object) -> None:
         for number in self._heeded:
             signal.signal(number, signal.SIG_IGN)

@@ -23,7 +23,7 @@ def behind_a_job(number: signal.Signals, heard: list[int]) -> None:
         heard.append(number)
         loop.stop()
 
-    with interruption.BenchSignals().listening():
+    with interruption.BenchSignals():
         loop.on_signal(number, hear)
         os.kill(os.getpid(), number)
         loop.run()
@@ -44,7 +44,7 @@ def test_a_signal_behind_a_job_ends_the_benchmark(number: signal.Signals) -> Non
 
 def as_a_job_ends(number: signal.Signals) -> None:
     loop = EventLoop()
-    with interruption.BenchSignals().listening():
+    with interruption.BenchSignals():
         loop.on_signal(number, lambda: None)
         os.kill(os.getpid(), number)  # the loop has ended, and nobody looks any more
         loop.close()
@@ -57,7 +57,7 @@ def test_a_signal_that_comes_as_a_job_ends_is_its_callers(number: signal.Signals
 
 
 def lost_in_a_finalizer(signals: interruption.BenchSignals) -> None:
-    with signals.listening():
+    with signals:
         Finalizer()
         signals.check()
 
@@ -74,7 +74,7 @@ def test_a_signal_whose_exception_was_lost_is_heard_behind_the_job(monkeypatch: 
 
 def test_what_is_ignored_stays_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with interruption.BenchSignals().listening():
+    with interruption.BenchSignals():
         os.kill(os.getpid(), signal.SIGHUP)
     assert interruption.code_of(KeyboardInterrupt()) == 130
 
