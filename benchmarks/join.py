@@ -20,9 +20,9 @@ from torchnet import constants
 from torchnet.agent import receipt
 from torchnet.agent.coordinator import Coordinator
 from torchnet.agent.event_loop import EventLoop
+from torchnet.agent.framed_socket import FramedSocket
 from torchnet.agent.rendezvous import enter, pack_row
 from torchnet.agent.spec import AgentSpec
-from torchnet.agent.transport import FramedSocket
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerRail, PeerRow, decode
 

@@ -11,8 +11,8 @@ from tests.agents import spec
 from torchnet.agent import receipt
 from torchnet.agent.coordinator import Coordinator
 from torchnet.agent.event_loop import EventLoop
+from torchnet.agent.framed_socket import FramedSocket
 from torchnet.agent.rendezvous import JoinRequest
-from torchnet.agent.transport import FramedSocket
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerRail, PeerRow
 

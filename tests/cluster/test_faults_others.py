@@ -30,7 +30,7 @@ def namespace(module_namespace: str) -> str:
 STRANGER = """
 import json, os, resource, selectors, socket, sys, time
 from torchnet.agent import handshake
-from torchnet.agent.transport import pack
+from torchnet.agent.framed_socket import pack
 got, kept = {}, []
 for name, address in (("net1", sys.argv[1]), ("eth0", sys.argv[2])):
     for how in ("silent", "garbage", "wrong token"):

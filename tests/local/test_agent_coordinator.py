@@ -15,8 +15,8 @@ from torchnet.agent import agent, receipt
 from torchnet.agent.coordinator import Coordinator
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure
+from torchnet.agent.framed_socket import FramedSocket
 from torchnet.agent.rendezvous import JoinRequest
-from torchnet.agent.transport import FramedSocket
 from torchnet.agent.worker import Worker
 from torchnet.local import loopback
 from torchnet.network.interface_selection import Rail

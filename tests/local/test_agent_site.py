@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.jobs import script
-from torchnet.agent.local_processes import with_site
+from torchnet.agent.worker_processes import with_site
 
 # A thread with the name of one of Gloo's computes outside of the interpreter, and needs it once afterwards: the end of
 # the interpreter would freeze it before it can write.

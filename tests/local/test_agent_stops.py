@@ -18,9 +18,9 @@ from tests.rounds import Job, Other
 from torchnet.agent import agent, coordinator, join
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure
-from torchnet.agent.local_processes import LocalProcesses
-from torchnet.agent.transport import FramedSocket
+from torchnet.agent.framed_socket import FramedSocket
 from torchnet.agent.worker import Worker
+from torchnet.agent.worker_processes import WorkerProcesses
 from torchnet.errors import ClusterError, NotYetError
 from torchnet.local import loopback
 from torchnet.network.network_status import StatusEntry
@@ -205,7 +205,7 @@ def test_two_words_to_stop_are_one_stop(tmp_path: Path) -> None:
     """What the first began must not go on when the second has ended: it would end what is started then."""
     (tmp_path / "script.py").write_text("import time; time.sleep(600)")
     loop = EventLoop()
-    gang = LocalProcesses(loop, spec(tmp_path, 0, 1, grace=0.5), Kept(), lambda _process: None)
+    gang = WorkerProcesses(loop, spec(tmp_path, 0, 1, grace=0.5), Kept(), lambda _process: None)
     called: list[str] = []
 
     def start() -> None:

@@ -26,7 +26,7 @@ HOSTILE = (
 )  # fmt: skip
 PROGRAM = """
 import sys
-from torchnet.agent.process import Lines
+from torchnet.agent.rank_process import Lines
 from torchnet.console.console import Console
 
 console = Console(world_size=2)

@@ -18,10 +18,10 @@ from tests.jobs import script
 from tests.namespaces import isolated
 from tests.scripts import ran
 from torchnet import constants
-from torchnet.agent import rendezvous
+from torchnet.agent import handshake, rendezvous
 from torchnet.agent.event_loop import EventLoop
+from torchnet.agent.framed_socket import pack
 from torchnet.agent.rendezvous import STRANGERS, RendezvousServer
-from torchnet.agent.transport import pack
 from torchnet.local import loopback
 
 WORKERS = 8
@@ -40,8 +40,8 @@ def bother(kind: int) -> socket.socket:
     if kind == 1:
         sock.sendall(os.urandom(3000))
     elif kind == 2:
-        challenge = sock.recv(rendezvous.CHALLENGE_BYTES, socket.MSG_WAITALL)
-        signed, _ = rendezvous.answer_challenge(
+        challenge = sock.recv(handshake.CHALLENGE_BYTES, socket.MSG_WAITALL)
+        signed, _ = handshake.answer_challenge(
             "wrong", challenge, {"row": "", "run": "the-run", "nnodes": WORKERS}
         )
         sock.sendall(pack(signed))
@@ -98,7 +98,7 @@ def test_a_stranger_costs_a_descriptor_for_a_few_seconds_only() -> None:
         quiet = [socket.create_connection(("127.0.0.1", 29500)) for _ in range(STRANGERS + 100)]
         before = time.monotonic()
         first = [sock.recv(1000) for sock in (quiet[0], quiet[-1])]  # the challenge
-        assert all(len(data) == rendezvous.CHALLENGE_BYTES for data in first)
+        assert all(len(data) == handshake.CHALLENGE_BYTES for data in first)
         assert quiet[0].recv(1000) == b""  # the oldest made room
         assert time.monotonic() - before < 1
         assert quiet[-1].recv(1000) == b""  # and then the door is closed
@@ -144,6 +144,6 @@ def test_the_token_never_goes_over_the_wire(tmp_path_factory: pytest.TempPathFac
             codes = [os.waitpid(pid, 0)[1] for pid in children]
     assert codes == [0, 0]
     hidden = (token.encode(), token.encode().hex().encode(), json.dumps(token).encode()[1:-1])
-    assert rendezvous.MAGIC in seen
+    assert handshake.MAGIC in seen
     assert b"run-that-is-seen" in seen  # what is not secret is recorded in clear
     assert not any(text in seen for text in hidden)

@@ -335,7 +335,7 @@ def _by_api(spec: AgentSpec, rank0_labels: str) -> AddressSource:
 
 def _workdir(options: argparse.Namespace) -> None:
     if options.code and options.phase != "work":
-        from torchnet.agent.code_archive import unpack
+        from torchnet.agent.code_extraction import unpack
 
         unpack(options.code, options.workdir or ".")
     if options.workdir and options.phase != "prepare":

@@ -29,6 +29,7 @@ from torchnet import constants, rlimits
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure
 from torchnet.agent.failure_cause import first_of, is_echo
+from torchnet.agent.framed_socket import FramedSocket, Message
 from torchnet.agent.heartbeat import (
     BEAT_SECONDS,
     RENEW_SECONDS,
@@ -47,7 +48,6 @@ from torchnet.agent.rendezvous import STRANGERS, JoinRequest, RendezvousServer, 
 from torchnet.agent.spec import AgentSpec
 from torchnet.agent.stall import StallWatch
 from torchnet.agent.store_port import store_port
-from torchnet.agent.transport import FramedSocket, Message
 from torchnet.errors import NetworkError
 from torchnet.linux import sock_diag
 from torchnet.network import probe_plan

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Sequence
 
 from torchnet.agent.events import Failure
-from torchnet.agent.process import Process
+from torchnet.agent.rank_process import Process
 from torchnet.agent.spec import AgentSpec
 
 _HINTS = {

@@ -16,10 +16,11 @@ from torchnet.agent.coordinator import Coordinator
 from torchnet.agent.discovery import Discovery, own_row
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure, Reporter
+from torchnet.agent.handshake import probe_key
 from torchnet.agent.heartbeat import RENEW_SECONDS
 from torchnet.agent.phase_timer import PhaseTimer
 from torchnet.agent.preflight import Preflight
-from torchnet.agent.rendezvous import JoinRequest, RendezvousClient, pack_row, probe_key
+from torchnet.agent.rendezvous import JoinRequest, RendezvousClient, pack_row
 from torchnet.agent.spec import AgentSpec
 from torchnet.errors import TorchnetError
 from torchnet.network.address_sources import AddressSource

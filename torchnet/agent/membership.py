@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from torchnet.agent.transport import FramedSocket, Message, pack
+from torchnet.agent.framed_socket import FramedSocket, Message, pack
 from torchnet.network.peer_table import PeerRow, PeerTable
 
 

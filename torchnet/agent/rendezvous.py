@@ -1,24 +1,15 @@
-"""The rendezvous at rank 0's agent: its server, its client, and the proof of the job's token.
+"""The rendezvous at rank 0's agent: its server and its client.
 
-The token is proved by an HMAC challenge in both directions (RFC 2104) and never sent:
-
-    server -> client   a nonce
-    client -> server   a nonce, the message, and HMAC(token, "client" + both nonces + message)
-    server -> client   HMAC(token, "server" + both nonces)
-
-The message (the join request) is covered by the proof. What follows on the connection is not signed. A client that
-is silent, sends garbage or has a wrong token costs the server one descriptor for a few seconds; if there are many,
-the oldest is dropped first. A worker retries until the server accepts it.
+The server accepts workers that prove the job's token (torchnet.agent.handshake). A client that is silent, sends garbage
+or has a wrong token costs the server one descriptor for a few seconds; if there are many, the oldest is dropped first.
+A worker retries until the server accepts it.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
-import hmac
 import json
-import os
 import socket
 import time
 from collections.abc import Callable
@@ -26,79 +17,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from torchnet import constants
+from torchnet.agent import handshake
 from torchnet.agent.event_loop import EventLoop, Timer
 from torchnet.agent.events import Failure
+from torchnet.agent.framed_socket import LENGTH, pack
 from torchnet.agent.phase_timer import PhaseTimer
 from torchnet.agent.preflight import wrong_route
 from torchnet.agent.spec import AgentSpec
-from torchnet.agent.transport import LENGTH, pack
 from torchnet.errors import ClusterError, NetworkError, NotYetError, RefusedError, TorchnetError
 from torchnet.linux import rtnetlink, sock_diag
 from torchnet.network.address_sources import AddressSource
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerRow, PeerTable, decode, encode
-
-NONCE_BYTES = 16
-MAGIC = b"torchnet1\n"
-CHALLENGE_BYTES = len(MAGIC) + NONCE_BYTES
-PROOF_BYTES = 32
-
-
-def new_challenge() -> bytes:
-    """What the server says first, :data:`CHALLENGE_BYTES` bytes."""
-    return MAGIC + os.urandom(NONCE_BYTES)
-
-
-def answer_challenge(token: str, challenged: bytes, message: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """The client's answer, a message to be framed, and the proof that it must then get from the server.
-
-    Raises:
-        ValueError: ``challenged`` is no challenge: something else listens there.
-    """
-    if len(challenged) != CHALLENGE_BYTES or not challenged.startswith(MAGIC):
-        raise ValueError("not a challenge")
-    nonce = os.urandom(NONCE_BYTES)
-    text = json.dumps(message, separators=(",", ":"))
-    both = challenged[len(MAGIC) :] + nonce
-    signed = {
-        "nonce": nonce.hex(),
-        "message": text,
-        "proof": _sign(token, b"client" + both + text.encode()).hex(),
-    }
-    return signed, _sign(token, b"server" + both)
-
-
-def check_answer(token: str, challenged: bytes, signed: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """The client's message, and the server's own proof to send back.
-
-    Raises:
-        ValueError: the proof is wrong, or the answer is none.
-    """
-    try:
-        nonce = bytes.fromhex(signed["nonce"])
-        text = str(signed["message"])
-        proof = bytes.fromhex(signed["proof"])
-    except (KeyError, TypeError, ValueError):
-        raise ValueError("not an answer") from None
-    both = challenged[len(MAGIC) :] + nonce
-    if len(nonce) != NONCE_BYTES or not hmac.compare_digest(
-        proof, _sign(token, b"client" + both + text.encode())
-    ):
-        raise ValueError("wrong token")
-    message = json.loads(text)
-    if not isinstance(message, dict):
-        raise ValueError("not a message")
-    return message, _sign(token, b"server" + both)
-
-
-def probe_key(token: str) -> bytes:
-    """The key of the preflight's datagrams."""
-    return _sign(token, b"probe")
-
-
-def _sign(token: str, data: bytes) -> bytes:
-    return hmac.new(token.encode(), data, hashlib.sha256).digest()
-
 
 STRANGERS = 256  # connections that have not proved anything yet
 _PATIENCE_SECONDS = 10.0
@@ -150,7 +80,7 @@ class RendezvousServer:
                 self._away(next(iter(self._strangers)))
             tune(sock)
             sock.setblocking(False)
-            challenge = new_challenge()
+            challenge = handshake.new_challenge()
             timer = self._loop.later(_PATIENCE_SECONDS, lambda sock=sock: self._away(sock))  # type: ignore[misc]
             self._strangers[sock] = (challenge, bytearray(), timer)
             self._loop.watch(sock, lambda sock=sock: self._read(sock))  # type: ignore[misc]
@@ -175,7 +105,7 @@ class RendezvousServer:
                 bytes(buffer[LENGTH.size + length :]),
             )
             try:
-                message, proof = check_answer(self._token, challenge, _object(signed))
+                message, proof = handshake.check_answer(self._token, challenge, _object(signed))
             except (ValueError, RecursionError):
                 self.refused += 1
                 self._away(sock)
@@ -215,9 +145,9 @@ def enter(
         sock.settimeout(seconds)
         sock.bind((own, 0))
         sock.connect((rank0, port))
-        signed, proof = answer_challenge(token, _exactly(sock, CHALLENGE_BYTES), message)
+        signed, proof = handshake.answer_challenge(token, _exactly(sock, handshake.CHALLENGE_BYTES), message)
         sock.sendall(pack(signed))
-        if _exactly(sock, PROOF_BYTES) != proof:
+        if _exactly(sock, handshake.PROOF_BYTES) != proof:
             raise ValueError("it does not know the token either")
         return sock
     except BaseException:

@@ -13,13 +13,13 @@ from torchnet.agent.accounting import TrafficAccount
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Reporter
 from torchnet.agent.link_monitor import LinkMonitor
-from torchnet.agent.local_processes import LocalProcesses
-from torchnet.agent.process import Process
 from torchnet.agent.process_env import ProcessEnvironment
+from torchnet.agent.rank_process import Process
 from torchnet.agent.rate_sampler import NODES, RateSampler
 from torchnet.agent.rdma import of_devices, port_bytes
 from torchnet.agent.rendezvous import control_cookies
 from torchnet.agent.spec import AgentSpec
+from torchnet.agent.worker_processes import WorkerProcesses
 from torchnet.linux import cgroup
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerTable, encode
@@ -57,7 +57,7 @@ class TrainingPhase:
         self._hcas: tuple[str, ...] = ()
         self._bypass: tuple[str, ...] = ()
         self._killed = cgroup.oom_kills()
-        self.gang = LocalProcesses(loop, spec, reporter, ended)
+        self.gang = WorkerProcesses(loop, spec, reporter, ended)
 
     @property
     def begun(self) -> bool:

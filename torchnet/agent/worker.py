@@ -15,16 +15,16 @@ from torchnet.agent import etc_hosts
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure, Reporter
 from torchnet.agent.failure_cause import explain_end
+from torchnet.agent.framed_socket import FramedSocket, Message
 from torchnet.agent.handover import Handover
 from torchnet.agent.heartbeat import BEAT_SECONDS, silence_seconds
 from torchnet.agent.join import Join
 from torchnet.agent.phase_timer import PhaseTimer
 from torchnet.agent.preflight import Preflight
-from torchnet.agent.process import Process
+from torchnet.agent.rank_process import Process
 from torchnet.agent.rendezvous import pack_row
 from torchnet.agent.spec import AgentSpec
 from torchnet.agent.training_phase import TrainingPhase
-from torchnet.agent.transport import FramedSocket, Message
 from torchnet.network import probe_plan
 from torchnet.network.address_sources import AddressSource
 from torchnet.network.interface_selection import Rail

@@ -1,6 +1,6 @@
 """The options of ``torchnet bench`` that are not the job's: the table of flags, and their validation.
 
-The table has the same form as `torchnet.config.fields`. Importing it loads nothing but the standard library, since
+The table has the same form as `torchnet.config.settings`. Importing it loads nothing but the standard library, since
 ``torchnet bench --help`` should take no longer than 0.15 s.
 """
 
@@ -14,8 +14,6 @@ from typing import Any, TypeVar
 
 from torchnet.bench.worker.busbw import COLLECTIVES, REDUCING, ROOTED
 from torchnet.bench.worker.sizes import Sizes, parse_size, size_text
-from torchnet.config.field_type import Field
-from torchnet.config.fields import FIELDS
 from torchnet.config.parsing import (
     parse_duration,
     parse_nonempty,
@@ -24,6 +22,8 @@ from torchnet.config.parsing import (
     parse_whole,
     quote,
 )
+from torchnet.config.setting import Field
+from torchnet.config.settings import FIELDS
 from torchnet.config.validation_errors import FieldProblem, did_you_mean
 
 GROUP = "The benchmark"

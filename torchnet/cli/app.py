@@ -27,7 +27,7 @@ from torchnet.cli import (
     cmd_status,
     cmd_verify,
 )
-from torchnet.cli.options import PlainGroup
+from torchnet.cli.typer_parameters import PlainGroup
 from torchnet_launch import name_conflicts
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from torchnet.cli.options import PlainCommand, parameter
+from torchnet.cli.typer_parameters import PlainCommand, parameter
 from torchnet.errors import UsageError
 
 if TYPE_CHECKING:
@@ -108,8 +108,8 @@ def place(given: dict[str, Any]) -> ClusterTarget:
 
 def _read(merged: Mapping[str, Value]) -> tuple[dict[str, str], list[FieldProblem]]:
     """What the layers say of the three values that a place has, and what is wrong with those."""
-    from torchnet.config.fields import BY_PATH
     from torchnet.config.parsing import parse_label, parse_nonempty, quote
+    from torchnet.config.settings import BY_PATH
     from torchnet.config.validation_errors import FieldProblem
 
     found, wrong = {}, []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from torchnet.cli.options import RawCommand
+from torchnet.cli.typer_parameters import RawCommand
 
 
 def register(app: typer.Typer) -> None:

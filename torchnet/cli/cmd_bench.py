@@ -11,8 +11,14 @@ import typer
 from torchnet.bench.bench_options import GROUP, JOB_FIELDS, OPTIONS
 from torchnet.cli.cluster_options import working_directory
 from torchnet.cli.cmd_launch import dry_run, dry_run_form
-from torchnet.cli.options import PlainCommand, field_parameters, given_fields, parameter_name, signature
-from torchnet.config.fields import Field
+from torchnet.cli.typer_parameters import (
+    PlainCommand,
+    field_parameters,
+    given_fields,
+    parameter_name,
+    signature,
+)
+from torchnet.config.settings import Field
 from torchnet.errors import UsageError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from functools import partial
 import typer
 
 from torchnet.cli.entry_point import emit
-from torchnet.cli.options import PlainCommand
+from torchnet.cli.typer_parameters import PlainCommand
 from torchnet.errors import UsageError
 
 VARIABLE = "_TORCHNET_COMPLETE"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from torchnet.cli.entry_point import emit
-from torchnet.cli.options import PlainCommand
+from torchnet.cli.typer_parameters import PlainCommand
 from torchnet.errors import UsageError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from torchnet.cli.cluster_options import working_directory
-from torchnet.cli.options import (
+from torchnet.cli.typer_parameters import (
     FORMATS,
     PlainCommand,
     field_parameters,

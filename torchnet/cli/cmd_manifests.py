@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from torchnet.cli.options import PlainCommand, parameter
+from torchnet.cli.typer_parameters import PlainCommand, parameter
 from torchnet.errors import UsageError
 from torchnet.k8s.addons.addon_options import NAMES, TABLE
 

@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from torchnet.cli.torchrun_compat import Setting, from_variable, setting, whole
-from torchnet.config.fields import BY_PATH
+from torchnet.config.settings import BY_PATH
 from torchnet.config.sources import DEFAULT, FLAG
 from torchnet.errors import UsageError
 from torchnet.text import listed, printable

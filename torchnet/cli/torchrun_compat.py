@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torchnet.config.fields import FIELDS
 from torchnet.config.parsing import parse_label, parse_whole, quote
+from torchnet.config.settings import FIELDS
 from torchnet.errors import UsageError
 from torchnet.text import listed, printable
 

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torchnet.config.fields import FIELDS, Field
 from torchnet.config.model import JobSpec
 from torchnet.config.parsing import format_duration, format_rate
+from torchnet.config.settings import FIELDS, Field
 from torchnet.config.sources import Origin
 from torchnet.yaml_io import entry
 

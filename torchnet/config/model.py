@@ -1,6 +1,6 @@
 """The job as one frozen value. Constructing it checks it, and looks at nothing outside it.
 
-Every field's path, flag and meaning stand in `torchnet.config.fields`; where the values come from is the
+Every field's path, flag and meaning stand in `torchnet.config.settings`; where the values come from is the
 business of `torchnet.config.resolution`. Relative paths are relative to where the launch is started.
 """
 

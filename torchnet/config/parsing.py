@@ -2,7 +2,7 @@
 
 Each ``parse_*`` takes the text or native value of a flag, an environment variable or a TOML file and returns the
 value in base units, or raises `ValueError` with the end of a sentence that begins with the value. Which values a
-field accepts is declared in `torchnet.config.fields`.
+field accepts is declared in `torchnet.config.settings`.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from torchnet.config import sources
-from torchnet.config.fields import BY_PATH, FIELDS, PLACES
 from torchnet.config.model import LOOPBACK, STDOUT, JobSpec
 from torchnet.config.parsing import parse_switch
+from torchnet.config.settings import BY_PATH, FIELDS, PLACES
 from torchnet.config.sources import (
     DEFAULT,
     ENV_FILE,

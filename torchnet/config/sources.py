@@ -18,8 +18,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from torchnet.config.fields import BY_PATH, FIELDS, TABLES
 from torchnet.config.parsing import parse_variables, quote
+from torchnet.config.settings import BY_PATH, FIELDS, TABLES
 from torchnet.config.validation_errors import FieldProblem, did_you_mean
 from torchnet.constants import ENV_PREFIX
 from torchnet.text import printable

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torchnet.config.fields import BY_PATH, FIELDS, TABLES
 from torchnet.config.parsing import quote
+from torchnet.config.settings import BY_PATH, FIELDS, TABLES
 from torchnet.errors import UsageError
 from torchnet.text import printable
 

@@ -9,10 +9,10 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from torchnet.agent import local_processes
+from torchnet.agent import worker_processes
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Event, Failure
-from torchnet.agent.transport import FramedSocket
+from torchnet.agent.framed_socket import FramedSocket
 from torchnet.agent.worker import Worker
 
 
@@ -45,7 +45,7 @@ class ChannelReporter:
 
     def _alone(self) -> None:
         """The launcher is gone.  In a sandbox the kernel ends all of this by itself; on loopback nobody else does."""
-        local_processes.kill_all()
+        worker_processes.kill_all()
         os._exit(137)
 
 

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 
 from torchnet import constants
-from torchnet.agent import local_processes
+from torchnet.agent import worker_processes
 from torchnet.errors import RefusedError
 from torchnet.linux import namespaces
 from torchnet.network.network_status import StatusEntry
@@ -44,7 +44,7 @@ class Loopback:
 
     def kill(self) -> None:
         """End all at once, wherever it has detached itself to."""
-        local_processes.kill_all()
+        worker_processes.kill_all()
         self.wait()
 
     def wait(self) -> None:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from torchnet.agent import preflight, torch_build
 from torchnet.agent.event_loop import EventLoop
-from torchnet.agent.local_processes import _streams, with_site
 from torchnet.agent.preflight import Preflight, wrong_route
 from torchnet.agent.spec import AgentSpec
+from torchnet.agent.worker_processes import _streams, with_site
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from torchnet.agent import rendezvous
+from torchnet.agent import handshake
 from torchnet.agent.event_loop import EventLoop
+from torchnet.agent.framed_socket import LENGTH, pack
 from torchnet.agent.rendezvous import RendezvousServer, control_cookies, enter
-from torchnet.agent.transport import LENGTH, pack
 from torchnet.linux import sock_diag
 
 HELLO = {"row": "…", "run": "r", "nnodes": 2}
@@ -91,13 +91,13 @@ def test_one_that_does_not_is_told_nothing_and_counted(opened: Open) -> None:
 def test_what_comes_right_behind_the_answer_is_handed_on_too(opened: Open) -> None:
     def client() -> bytes:
         with socket.create_connection(("127.0.0.1", opened.port)) as sock:
-            signed, proof = rendezvous.answer_challenge(
-                "the token", sock.recv(rendezvous.CHALLENGE_BYTES), HELLO
+            signed, proof = handshake.answer_challenge(
+                "the token", sock.recv(handshake.CHALLENGE_BYTES), HELLO
             )
             data = pack(signed)
             sock.sendall(data[:7])
             sock.sendall(data[7:] + b"the next frame")
-            assert sock.recv(rendezvous.PROOF_BYTES) == proof
+            assert sock.recv(handshake.PROOF_BYTES) == proof
             return proof
 
     assert isinstance(opened.serve(client), bytes)
@@ -124,7 +124,7 @@ def test_nonsense_ends_the_connection_at_once(opened: Open, case: str) -> None:
 
     def client() -> bytes:
         with socket.create_connection(("127.0.0.1", opened.port), 3) as sock:
-            sock.recv(rendezvous.CHALLENGE_BYTES, socket.MSG_WAITALL)
+            sock.recv(handshake.CHALLENGE_BYTES, socket.MSG_WAITALL)
             try:
                 sock.sendall(data)
                 return sock.recv(100)
@@ -141,7 +141,7 @@ def test_nonsense_ends_the_connection_at_once(opened: Open, case: str) -> None:
 
 def test_a_silent_one_is_closed_with_the_door(opened: Open) -> None:
     quiet = socket.create_connection(("127.0.0.1", opened.port), 3)
-    opened.serve(lambda: quiet.recv(rendezvous.CHALLENGE_BYTES))
+    opened.serve(lambda: quiet.recv(handshake.CHALLENGE_BYTES))
     before = len(os.listdir("/proc/self/fd"))
     opened.door.close()
     assert len(os.listdir("/proc/self/fd")) == before - 2
@@ -151,7 +151,7 @@ def test_a_silent_one_is_closed_with_the_door(opened: Open) -> None:
 
 
 def test_a_client_is_not_taken_in_by_another_service() -> None:
-    for said in (b"SSH-2.0-OpenSSH_9.2\r\n" + b"x" * 40, b"", rendezvous.new_challenge() + b"y" * 32):
+    for said in (b"SSH-2.0-OpenSSH_9.2\r\n" + b"x" * 40, b"", handshake.new_challenge() + b"y" * 32):
         with socket.create_server(("127.0.0.1", 0)) as server:
 
             def answer(said: bytes = said, server: socket.socket = server) -> None:

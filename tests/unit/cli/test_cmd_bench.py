@@ -19,7 +19,7 @@ from torchnet.bench.results import Results
 from torchnet.bench.worker import worker_config
 from torchnet.cli import main
 from torchnet.cli.cmd_bench import HELP
-from torchnet.config.fields import FIELDS
+from torchnet.config.settings import FIELDS
 
 WORKER = Path(__file__).resolve().parents[3] / "torchnet" / "bench" / "worker"
 

@@ -15,8 +15,8 @@ import pytest
 
 from torchnet.cli import main
 from torchnet.cli.torchrun_compat import COMMON_FLAGS, TORCHRUN_FLAGS
-from torchnet.config.fields import FIELDS
 from torchnet.config.model import JobSpec
+from torchnet.config.settings import FIELDS
 
 Dry = Callable[..., dict[str, Any]]
 

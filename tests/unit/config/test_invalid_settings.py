@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.asked import asked, wrong
-from torchnet.config.fields import BY_PATH, FIELDS
 from torchnet.config.resolution import resolve
+from torchnet.config.settings import BY_PATH, FIELDS
 from torchnet.config.validation_errors import SpecError
 from torchnet.constants import LOCAL_PREFIXES
 

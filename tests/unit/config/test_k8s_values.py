@@ -10,7 +10,7 @@ import pytest
 from tests.unit.asked_kubernetes import asked, wrong
 from torchnet import constants
 from torchnet.config.dump import value_at
-from torchnet.config.fields import FIELDS
+from torchnet.config.settings import FIELDS
 
 GOOD = {
     "namespace": ["ml", "a" * 63],

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.asked_kubernetes import BASE, asked, wrong
-from torchnet.config.fields import FIELDS
 from torchnet.config.resolution import resolve
+from torchnet.config.settings import FIELDS
 from torchnet.config.validation_errors import SpecError
 from torchnet.constants import MAX_RAILS, POD_VARIABLES
 

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from tests.unit.asked import asked, wrong
 from torchnet.config.dump import value_at
-from torchnet.config.fields import BY_PATH, FIELDS
 from torchnet.config.model import JobSpec
 from torchnet.config.resolution import resolve
+from torchnet.config.settings import BY_PATH, FIELDS
 
 
 def test_the_table_and_the_model_hold_the_same_fields() -> None:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torchnet.agent import transport
+from torchnet.agent import framed_socket
 from torchnet.constants import MAX_RAILS
 from torchnet.errors import NetworkError
 from torchnet.network.network_status import canonical
@@ -208,7 +208,7 @@ def test_the_largest_job_with_the_longest_names_and_addresses_is_read() -> None:
     data = encode(table)
     assert decode(data) == table
     assert len(zlib.decompress(data)) < 0.8 * MAX_SIZE
-    assert len(base64.b64encode(data)) < 0.8 * transport.LIMIT
+    assert len(base64.b64encode(data)) < 0.8 * framed_socket.LIMIT
 
 
 def test_a_good_table() -> None:

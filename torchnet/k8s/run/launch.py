@@ -17,7 +17,7 @@ from torchnet.errors import ClusterError, TorchnetError
 from torchnet.k8s.client.api import ApiClient, connect
 from torchnet.k8s.objects.pod import processes
 from torchnet.k8s.objects.run_objects import pod_of, prepare
-from torchnet.k8s.run.cleanup import clear
+from torchnet.k8s.run.deletion import clear
 from torchnet.k8s.run.interruptible import ask
 from torchnet.k8s.run.log_stream import allow
 from torchnet.k8s.run.monitor import RunMonitor, RunOptions

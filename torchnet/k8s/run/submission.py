@@ -17,8 +17,7 @@ from torchnet.k8s.client.api_errors import ApiUnreachable
 from torchnet.k8s.client.kinds import WORKLOADS, kind_of
 from torchnet.k8s.client.watch import own_error
 from torchnet.k8s.run import creation
-from torchnet.k8s.run.cleanup import clear
-from torchnet.k8s.run.deletion import those
+from torchnet.k8s.run.deletion import clear, those
 from torchnet.k8s.run.interruptible import Interrupted, ThreadCall, ask, in_thread
 from torchnet.k8s.run.run_info import RunInfo, facts
 from torchnet.signals import Signals

@@ -10,8 +10,8 @@ import pytest
 from tests.unit.pod_security import containers, restricted
 from tests.unit.rendered import FORMS, command_of, env_of, pod_template, render
 from torchnet import constants
-from torchnet.config.fields import BY_PATH
 from torchnet.config.k8s_syntax import ANNOTATIONS_FREE, ANNOTATIONS_LIMIT
+from torchnet.config.settings import BY_PATH
 from torchnet.errors import UsageError
 from torchnet.k8s.objects.run_objects import pod_of
 

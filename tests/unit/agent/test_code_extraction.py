@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torchnet.agent.code_archive import unpack
+from torchnet.agent.code_extraction import unpack
 from torchnet.errors import UsageError
 
 

@@ -1,4 +1,4 @@
-"""Typer's options, made from the table in `torchnet.config.fields`: no flag is declared a second time."""
+"""Typer's options, made from the table in `torchnet.config.settings`: no flag is declared a second time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from torchnet.cli.torchrun_compat import TORCHRUN_FLAGS
-from torchnet.config.fields import FIELDS, GROUPS, Field
+from torchnet.config.settings import FIELDS, GROUPS, Field
 
 OWN_GROUP = "This command"
 FORMATS = ("yaml", "json")  # of a dry run

@@ -1,10 +1,10 @@
-"""The fields that only Kubernetes has a meaning for; a part of the table in `torchnet.config.fields`."""
+"""The fields that only Kubernetes has a meaning for; a part of the table in `torchnet.config.settings`."""
 
 from __future__ import annotations
 
 from functools import partial
 
-from torchnet.config.field_type import Field
+from torchnet.config.setting import Field
 
 _field = partial(Field, only="kubernetes")
 _NAME = "an object's name: a-z, 0-9, - and ., 253 characters at most"

@@ -10,17 +10,16 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from torchnet.agent.rendezvous import (
+from torchnet.agent.handshake import (
     CHALLENGE_BYTES,
     MAGIC,
     PROOF_BYTES,
     answer_challenge,
     check_answer,
     new_challenge,
-    pack_row,
     probe_key,
-    unpack_row,
 )
+from torchnet.agent.rendezvous import pack_row, unpack_row
 from torchnet.errors import NetworkError
 from torchnet.network.peer_table import PeerRail, PeerRow
 

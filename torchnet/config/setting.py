@@ -1,4 +1,4 @@
-"""One field of the job, as `torchnet.config.fields` lists them."""
+"""One field of the job, as `torchnet.config.settings` lists them."""
 
 from __future__ import annotations
 

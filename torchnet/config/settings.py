@@ -7,8 +7,8 @@ loads nothing but the standard library, since ``torchnet launch --help`` should 
 
 from __future__ import annotations
 
-from torchnet.config.field_type import GROUPS, PLACES, Field
-from torchnet.config.kubernetes_fields import KUBERNETES_FIELDS
+from torchnet.config.kubernetes_settings import KUBERNETES_FIELDS
+from torchnet.config.setting import GROUPS, PLACES, Field
 from torchnet.constants import GRACE_SECONDS
 
 __all__ = ["BY_PATH", "FIELDS", "GROUPS", "PLACES", "TABLES", "Field"]

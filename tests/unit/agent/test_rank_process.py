@@ -10,7 +10,7 @@ from collections import deque
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from torchnet.agent.process import PIECE, TAIL_CHARACTERS, TAIL_LINES, LineSplitter
+from torchnet.agent.rank_process import PIECE, TAIL_CHARACTERS, TAIL_LINES, LineSplitter
 
 # Bytes that matter often, and any others.
 PARTS = st.one_of(

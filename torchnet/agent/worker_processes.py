@@ -18,7 +18,7 @@ from typing import IO
 
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import BACKLOG, Reporter
-from torchnet.agent.process import Process
+from torchnet.agent.rank_process import Process
 from torchnet.agent.spec import AgentSpec
 from torchnet.linux import namespaces
 
@@ -83,7 +83,7 @@ _CHILDREN_SECONDS = (
 _POLL_SECONDS = 0.05
 
 
-class LocalProcesses:
+class WorkerProcesses:
     """The processes of one worker, over all attempts.
 
     ``ended(process)`` is called for each that ends by itself; :meth:`stop` ends the others.

@@ -16,8 +16,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from torchnet.agent.event_loop import EventLoop
+from torchnet.agent.framed_socket import LENGTH, LIMIT, FramedSocket, pack
 from torchnet.agent.membership import Member, Membership
-from torchnet.agent.transport import LENGTH, LIMIT, FramedSocket, pack
 from torchnet.network.peer_table import PeerRail, PeerRow
 
 quick = settings(deadline=None, max_examples=100)
