@@ -1,12 +1,11 @@
-"""torchnet: PyTorch scripts on many workers, their collectives over the backend network, and the proof that
-they were.
+"""Run PyTorch scripts on many workers over the backend network, and prove which network carried the bytes.
 
-For training scripts (each is loaded when it is first used; `import torchnet` itself loads neither torch nor
-pyroute2):
+API for training scripts. Each name is loaded on first use; ``import torchnet`` itself loads neither torch nor
+pyroute2.
 
 * :func:`init` initialises ``torch.distributed`` under torchnet, under plain torchrun and in a single process;
-* :func:`traffic` tells how many bytes went over which interface and to which peer;
-* :func:`tune` wraps a model in DistributedDataParallel as the job's settings say.
+* :func:`traffic` counts the bytes sent and received, by interface and by peer;
+* :func:`tune` wraps a model in DistributedDataParallel according to the job's settings.
 """
 
 from __future__ import annotations
@@ -21,7 +20,10 @@ __version__ = "0.1.0"
 
 
 def _counters_now() -> bytes:
-    """The interfaces' counters as the kernel prints them (proc(5), /proc/net/dev): 0.1 ms, no module needed."""
+    """Return the kernel's interface counters as unparsed text (/proc/net/dev, proc(5)); b"" if unreadable.
+
+    Reading takes 0.1 ms and imports no module.
+    """
     try:
         with open("/proc/self/net/dev", "rb") as file:
             return file.read()
@@ -29,7 +31,7 @@ def _counters_now() -> bytes:
         return b""
 
 
-# What `traffic()` counts from; parsed only there.
+# The baseline that `traffic()` counts from. `traffic()` parses it, so that the import does not have to.
 _counters_at_import = _counters_now()
 
 

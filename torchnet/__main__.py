@@ -1,4 +1,4 @@
-"""``python -m torchnet``."""
+"""Entry point of ``python -m torchnet``."""
 
 from __future__ import annotations
 

@@ -1,20 +1,20 @@
-"""A script's output, made harmless for a terminal: of all escape sequences only colours pass, and each line
-closes them.
+"""Sanitize a script's output for the terminal: of all escape sequences only colours pass, reset at each line's end.
 
-Sources: ECMA-48 (escape, control and string sequences), xterm's ctlseqs (private sequences such as ``CSI > 4
-m``, which ends like a colour but changes the keyboard), Unicode UAX #9 (bidirectional controls).
-
-What becomes of a character or sequence:
+Characters and sequences are treated as follows:
 
 * complete sequences other than colours (cursor movements, titles, hyperlinks, alternate screen, images):
   removed;
-* bell and backspace: removed, as progress bars use them by the hundred;
+* bell and backspace: removed, because progress bars emit hundreds of them;
 * incomplete or malformed sequences, other control characters (C0, DEL, C1), line separators, bidirectional
-  controls, lone surrogates (bytes that were no UTF-8): shown as ``\\x1b``, ``\\u202e``, never interpreted;
-* all else, tabs included: as it is.
+  controls, lone surrogates (bytes that are not UTF-8): shown as ``\\x1b``, ``\\u202e``, never interpreted;
+* everything else, tabs included: unchanged.
 
-Rejected: an emulated terminal per rank (pyte, a pty each): it would be right for full-screen programs, which
-nobody runs on eight ranks at once, and costs 100 times as much for each line.
+Rejected: one emulated terminal per rank (pyte and a pty). It would support full-screen programs, which nobody runs
+on eight ranks at once, and costs 100 times as much per line.
+
+Source:
+    ECMA-48 (escape, control and string sequences); xterm's ctlseqs (private sequences such as ``CSI > 4 m``, which
+    ends like a colour but changes the keyboard mode); Unicode UAX #9 (bidirectional controls).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import re
 import unicodedata
 
 RESET = "\x1b[0m"
-_CARRIED = 4096  # longest unfinished sequence that is kept back for the next piece of a line
-_ACTIVE = 256  # longest chain of colours that is repeated when a line goes on
+_CARRIED = 4096  # characters; a longer unfinished sequence is not held back for the next piece of the line
+_ACTIVE = 256  # characters; the longest chain of colours that is repeated when a line continues
 
-# Characters that need a look: C0 without the tab, DEL, C1, bidirectional controls, line separators, invisible
+# Characters to remove or escape: C0 except the tab, DEL, C1, bidirectional controls, line separators, invisible
 # operators, the byte order mark, interlinear annotations, surrogates.
 _SUSPECT_CLASS = (
     "\\x00-\\x08\\x0a-\\x1f\\x7f-\\x9f"
@@ -47,8 +47,10 @@ _ZEROS = re.compile(r"[0;]*\Z")
 
 
 class TerminalLine:
-    """One line of output that may come in pieces. ``colour``: whether colours pass or are removed as all
-    else.
+    """One line of output that may arrive in pieces.
+
+    Args:
+        colour: Whether colour sequences pass. Otherwise they are removed like all other sequences.
     """
 
     def __init__(self, *, colour: bool) -> None:
@@ -57,10 +59,13 @@ class TerminalLine:
         self._active = ""
 
     def feed(self, piece: str, *, last: bool) -> str:
-        """The next piece, harmless; ``last`` says that the line ends with it.
+        """Sanitize the next piece of the line.
 
-        A sequence that is cut by the end of a piece is kept back until the next. Colours are reset at the end
-        of each piece and taken up again by the next, so that whatever is written in between has its own.
+        A sequence that the end of a piece cuts off is held back until the next piece. Colours are reset at the end of
+        each piece and resumed at the start of the next, so that they do not affect what is written in between.
+
+        Args:
+            last: Whether the line ends with this piece.
         """
         text = self._carried + piece
         self._carried = ""
@@ -70,7 +75,7 @@ class TerminalLine:
         if _SUSPECT.search(text):
             text = _TOKEN.sub(self._replace, text)
         text = resumed + text
-        if "\x1b" in text and not text.endswith(RESET):  # what escapes are left here are colours
+        if "\x1b" in text and not text.endswith(RESET):  # the only escapes left are colours
             text += RESET
         if last:
             self._active = ""
@@ -93,14 +98,12 @@ class TerminalLine:
 
 
 def clean(text: str, *, colour: bool = False) -> str:
-    """One whole line, harmless; see the module's text for what becomes of which character."""
+    """Sanitize one whole line, by the rules in the module's docstring."""
     return TerminalLine(colour=colour).feed(text, last=True)
 
 
 def clip(text: str, cells: int) -> str:
-    """The part of a clean line that fits ``cells`` columns of a terminal, its colours closed; tabs become one
-    space.
-    """
+    """Cut a sanitized line to ``cells`` terminal columns and reset its colours; each tab becomes one space."""
     out: list[str] = []
     used, at, coloured = 0, 0, False
     text = text.replace("\t", " ")
@@ -120,7 +123,7 @@ def clip(text: str, cells: int) -> str:
 
 
 def cells(text: str) -> int:
-    """How many columns of a terminal a clean line takes."""
+    """Return the number of terminal columns that a sanitized line takes."""
     return sum(_width(character) for character in _COLOUR.sub("", text))
 
 
@@ -134,6 +137,6 @@ def _width(character: str) -> int:
 
 def _escaped(character: str) -> str:
     number = ord(character)
-    if 0xDC80 <= number <= 0xDCFF:  # PEP 383: a byte that was no UTF-8
+    if 0xDC80 <= number <= 0xDCFF:  # PEP 383: a byte that is not valid UTF-8
         number -= 0xDC00
     return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"

@@ -1,22 +1,27 @@
-"""Every error that torchnet raises on purpose, and the exit code of each.
+"""The exceptions that torchnet raises deliberately, and their exit codes.
 
-    TorchnetError              70  torchnet's own error (a defect, or the base of the others)
-    ├── UsageError              2  a flag, a file or a script that cannot be used as given
-    ├── ClusterError            3  the API server cannot be reached, or forbids what is asked
-    └── NetworkError            4  the network: discovery, join, preflight, namespaces refused
-        ├── RefusedError        4  refused for good: no waiting mends it; names the mechanism and one fix
-        ├── StatusError         4  the network-status annotation cannot be read
-        └── NotYetError         -  ask again in some seconds; what it holds is the error when there is no time left
+    TorchnetError              70  internal error (a defect), and the base of the others
+    ├── UsageError              2  invalid flag, file or script
+    ├── ClusterError            3  the API server is unreachable or denies the request
+    └── NetworkError            4  discovery, rendezvous, preflight; network namespaces denied
+        ├── RefusedError        4  permanent, retrying does not help; names the mechanism and one fix
+        ├── StatusError         4  the network-status annotation is unreadable
+        └── NotYetError         -  temporary, retry in some seconds; holds the error to report when time runs out
 
-What ends a job that has begun is no exception but a ``Failure`` (torchnet.agent.events): a script's own exit code, a
-lost link or worker, a time-out, a share that was not reached.
+A job that has started ends with a ``Failure`` (torchnet.agent.events) instead of an exception: the script's exit code,
+a lost link or worker, a timeout, or a backend share below --min-share.
 """
 
 from __future__ import annotations
 
 
 class TorchnetError(Exception):
-    """Base of all. ``fix`` is the next command or step, printed on a line of its own."""
+    """Base class of all errors.
+
+    Attributes:
+        text: What happened.
+        fix: The next command or step, printed on a separate line; "" for none.
+    """
 
     exit_code = 70
 
@@ -50,7 +55,7 @@ class StatusError(NetworkError):
 
 
 class NotYetError(NetworkError):
-    """What was asked for may come with time: ask again in ``seconds``, or give up with ``error``."""
+    """The requested information is not available yet: retry in ``seconds``, or raise ``error`` to give up."""
 
     def __init__(self, error: TorchnetError, seconds: float) -> None:
         super().__init__(error.text, fix=error.fix)

@@ -1,4 +1,4 @@
-"""The limit of open files (RLIMIT_NOFILE): a process that starts or follows many nodes holds several for each."""
+"""The limit on open files (RLIMIT_NOFILE). Starting or following many nodes takes several descriptors per node."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import sys
 
 from torchnet.errors import UsageError
 
-_BASE = 64  # of Python itself, the console, and what is open for a moment
+_BASE = 64  # descriptors of Python itself, the console and short-lived files
 
 
 def raise_open_files(wanted: int) -> int:
-    """Raise this process's limit to ``wanted`` files, or as far as the hard limit allows. Returns the limit."""
+    """Raise this process's soft limit to ``wanted`` files, or as far as the hard limit allows.
+
+    Returns:
+        The limit now in effect, never lower than before; sys.maxsize for no limit.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return sys.maxsize
@@ -21,19 +25,19 @@ def raise_open_files(wanted: int) -> int:
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     except (OSError, ValueError):
-        return soft  # a Mac's kernel has a limit of its own below an unlimited one
+        return soft  # macOS enforces a kernel limit even where the hard limit is unlimited
     return allowed
 
 
 def allow(count: int, what: str, fewer: str) -> None:
-    """Raise the limit to ``count`` files beside the launcher's own.
+    """Raise the limit to ``count`` files in addition to the process's own.
 
     Args:
-        what: what needs them, for the message.
-        fewer: what else can be done about it.
+        what: What needs the files, in the plural, for the message.
+        fewer: An alternative to raising the limit, for the message.
 
     Raises:
-        UsageError: more than the machine allows.
+        UsageError: The hard limit is too low.
     """
     need = _BASE + count
     allowed = raise_open_files(need)

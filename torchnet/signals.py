@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP, which end what the launcher does in its own time instead of at once."""
+"""Queue SIGINT, SIGTERM and SIGHUP, so that the launcher can shut down in an orderly way."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _NUMBERS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP
 
 
 class Signals:
-    """A context manager that queues these signals. A signal that was ignored before (nohup) stays ignored."""
+    """Context manager that queues SIGINT, SIGTERM and SIGHUP. A signal that was ignored (nohup) stays ignored."""
 
     def __init__(self) -> None:
         self.last = 0
-        """The number of the last signal; it may have been taken since."""
+        """The number of the last signal received, including one that `take` has returned; 0 if none."""
         self.count = 0
-        """How many have come; they may have been taken since."""
+        """The number of signals received, including those that `take` has returned."""
         self._heeded = [number for number in _NUMBERS if signal.getsignal(number) != signal.SIG_IGN]
         self._came: deque[int] = deque()
         self._before: dict[int, Any] = {}
@@ -36,15 +36,15 @@ class Signals:
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.last = number
         self.count += 1
-        self._came.append(number)  # no lock: a handler may come between any two steps of this thread
+        self._came.append(number)  # no lock: the handler interrupts this same thread
 
     @property
     def came(self) -> bool:
-        """Whether one has come at all."""
+        """Whether any signal has been received."""
         return self.count > 0
 
     def take(self) -> list[int]:
-        """Those that have come since the last time."""
+        """Return the signals received since the last call, and empty the queue."""
         taken = []
         while self._came:
             taken.append(self._came.popleft())

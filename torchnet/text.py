@@ -1,7 +1,4 @@
-"""Text from other machines: made fit for one line of a terminal, and JSON read within bounds.
-
-Size and depth of JSON are checked before a parser sees the text.
-"""
+"""Untrusted text: escape it for one line of a terminal, and parse JSON within limits on size and depth."""
 
 from __future__ import annotations
 
@@ -13,14 +10,15 @@ from typing import Any, NoReturn
 
 
 def printable(text: str, limit: int | None = None) -> str:
-    """``text`` with everything escaped that a terminal could act on, or that hides or reorders other text.
+    """Escape everything in ``text`` that a terminal could interpret, or that hides or reorders other text.
 
-    Escaped as ``\\xNN``, ``\\uNNNN`` or ``\\UNNNNNNNN`` is what ``str.isprintable`` refuses: control
-    characters with newline, tab and ESC (hence every ANSI sequence), C1, bidi and zero-width marks, line
-    separators, lone surrogates, private and unassigned code points. A backslash stays as it is, so applying
-    it twice does no harm. The result can always be encoded as UTF-8.
+    Characters for which ``str.isprintable`` is false become ``\\xNN``, ``\\uNNNN`` or ``\\UNNNNNNNN``: control
+    characters including newline, tab and ESC (hence every ANSI sequence), C1, bidirectional and zero-width marks, line
+    separators, lone surrogates, private and unassigned code points. Backslashes are left alone, so the function is
+    idempotent. The result can always be encoded as UTF-8.
 
-    With ``limit`` a text of more characters is cut there, and its length is said.
+    Args:
+        limit: Characters after which the text is cut; its full length is appended.
     """
     cut = text if limit is None or len(text) <= limit else text[:limit]
     shown = cut if cut.isprintable() else "".join(c if c.isprintable() else _escape(c) for c in cut)
@@ -28,7 +26,7 @@ def printable(text: str, limit: int | None = None) -> str:
 
 
 def listed(names: Sequence[str], limit: int = 3) -> str:
-    """``a, b, c and 997 more``: printable, and short however many there are."""
+    """Join the first ``limit`` names, escaped, and count the rest: ``a, b, c and 997 more``."""
     shown = ", ".join(printable(name, 80) for name in names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
@@ -45,12 +43,16 @@ _DIGITS = 20  # enough for 64 bits
 
 
 def loads(data: str | bytes, *, max_size: int, max_depth: int | None = None) -> Any:
-    """The value of ``data``, which is UTF-8 where it is bytes.
+    """Parse JSON; bytes are decoded as UTF-8.
 
-    ``max_size`` counts bytes (characters of a str), ``max_depth`` levels of arrays and objects; without the
-    latter Python's own limit (about 1,000) stands, which costs no scan.
+    Args:
+        max_size: Limit in bytes, or in characters of a str.
+        max_depth: Limit on nested arrays and objects. None leaves it to Python's recursion limit (about 1,000 levels),
+            which needs no extra scan.
 
-    Raises ValueError for all that is wrong, as the rest of a sentence: "is no JSON: … at line 1, column 2".
+    Raises:
+        ValueError: ``data`` is too large, too deep or not JSON. The text completes a sentence whose subject is the
+            caller's: "is no JSON: … at line 1, column 2".
     """
     if len(data) > max_size:
         unit = "bytes" if isinstance(data, bytes) else "characters"
@@ -70,14 +72,14 @@ def loads(data: str | bytes, *, max_size: int, max_depth: int | None = None) -> 
 
 
 def _check_depth(text: str, limit: int) -> None:
-    """json's scanner takes a frame of the C stack a level; this scan takes nothing and stops early."""
+    """Check the depth with a flat scan, since json's scanner uses a C stack frame per level."""
     depth, quoted = 0, False
     for match in _MARKS.finditer(text):
         mark = match.group()
         if mark == '"':
             quoted = not quoted
         elif quoted or mark[0] == "\\":
-            continue  # a backslash outside a string is where the parser will stop, so nothing after it counts
+            continue  # the parser will stop at a backslash outside a string, so what follows does not matter
         elif mark in "[{":
             depth += 1
             if depth > limit:
@@ -87,7 +89,7 @@ def _check_depth(text: str, limit: int) -> None:
 
 
 def _integer(digits: str) -> int:
-    # int() takes quadratic time, and Python before 3.10.7 has no limit of its own.
+    # int() takes quadratic time, and Python before 3.10.7 does not limit the number of digits.
     if len(digits) > _DIGITS:
         raise ValueError(f"is no JSON to use: a number of {len(digits)} digits")
     return int(digits)

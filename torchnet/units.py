@@ -1,4 +1,4 @@
-"""Numbers for people. Bytes in SI units (1 MB = 1,000,000 bytes), as networks count."""
+"""Format numbers for people. Bytes use SI units (1 MB = 1,000,000 bytes), as usual for networks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
 
 def size(count: int) -> str:
-    """Four significant digits: ``405.3 MB``, ``12 B``."""
+    """Format bytes with four significant digits: ``405.3 MB``, ``12 B``."""
     if count < 1000:
         return f"{count} B"
     value, unit = float(count), 0
@@ -17,7 +17,7 @@ def size(count: int) -> str:
 
 
 def percent(share: float) -> str:
-    """Two digits, rounded down: 100 % means all of it, and 0 % nothing."""
+    """Format a share (0 to 1) with two decimals, rounded down, so that ``100 %`` means all and ``0 %`` nothing."""
     if 0 < share < 0.0001:
         return "<0.01 %"
     hundredths = int(share * 10_000 + 1e-9)
@@ -27,7 +27,7 @@ def percent(share: float) -> str:
 
 
 def seconds(duration: float) -> str:
-    """``0.42 s``, ``12.3 s``, ``5 min 03 s``, ``2 h 05 min``."""
+    """Format seconds: ``0.42 s``, ``12.3 s``, ``5 min 03 s``, ``2 h 05 min``."""
     if duration < 10:
         return f"{duration:.2f} s"
     if duration < 59.95:
@@ -39,6 +39,6 @@ def seconds(duration: float) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """``1 node``, ``2 nodes``, ``2 processes``, ``2 batches``."""
+    """Format a number with its noun: ``1 node``, ``2 nodes``, ``2 processes``, ``2 batches``."""
     plural = noun + ("es" if noun.endswith(("s", "ch")) else "s")
     return f"{number:,} {noun if number == 1 else plural}"

@@ -1,10 +1,12 @@
-"""YAML in and out: files of users read within bounds, and objects written as text for ``kubectl apply``.
+"""Read users' YAML files within limits, and write objects as YAML for ``kubectl apply``.
 
-Reading (PyYAML) is limited to 1 MiB, 20,000 values and 60 levels, without tags and aliases: a few aliases make a
-document of any size. Writing is reproducible and readable: text of several lines becomes a literal block, so that a
-script or a network configuration in it can be read; other text is unquoted only where neither YAML 1.1 (PyYAML,
-kubectl) nor 1.2 could read it as another type. PyYAML does not write it: its dumpers keep no comments, and take 15
-times as long for 10,000 pods, since they represent anew what the pods of one template share.
+Reading (PyYAML) is limited to 1 MiB, 20,000 values and 60 levels. Tags and aliases are refused: a few aliases can
+expand to a document of any size.
+
+The output is reproducible and readable. Text of several lines becomes a literal block, so that an embedded script or
+network configuration stays legible. Other text is unquoted only where neither YAML 1.1 (PyYAML, kubectl) nor 1.2 could
+read it as another type. Rejected: writing with PyYAML. Its dumpers write no comments, and take 15 times as long for
+10,000 pods because they serialize again what the pods of one template share.
 """
 
 from __future__ import annotations
@@ -26,11 +28,15 @@ SIZE_LIMIT, NODES_LIMIT, DEPTH_LIMIT = 1 << 20, 20_000, 60
 
 
 class YamlError(Exception):
-    """What is wrong with a file, after its name."""
+    """Why a YAML file is invalid. The text completes a sentence that begins with the file's name."""
 
 
 def read_file(path: str | os.PathLike[str]) -> Any:
-    """The document in the file at ``path``. Raises `YamlError`."""
+    """Read the document in the file at ``path``.
+
+    Raises:
+        YamlError: The file cannot be read or is invalid.
+    """
     try:
         with open(path, "rb") as file:
             return read(file.read(SIZE_LIMIT + 1))
@@ -41,10 +47,10 @@ def read_file(path: str | os.PathLike[str]) -> Any:
 
 
 def read(data: bytes) -> Any:
-    """The one document in ``data``: dicts with text as keys, lists, text, whole numbers, booleans, None.
+    """Parse ``data`` as one document of dicts with text keys, lists, text, integers, booleans and None.
 
     Raises:
-        YamlError: it is no such document.
+        YamlError: ``data`` is anything else.
     """
     if len(data) > SIZE_LIMIT:
         raise YamlError(f"has more than {SIZE_LIMIT} bytes, and no more are read")
@@ -59,7 +65,7 @@ def _document(text: str) -> Any:
     import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc, unused-ignore]
-        """Plain data only: dates stay text, as they do for kubectl."""
+        """Loads plain data only; dates stay text, as they do in kubectl."""
 
         yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
             first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
@@ -99,7 +105,7 @@ def _document(text: str) -> Any:
 
 
 def _check_keys(node: Any, yaml: Any) -> None:
-    """No key twice: PyYAML would take the last one in silence."""
+    """Refuse duplicate keys, of which PyYAML silently takes the last."""
     if isinstance(node, yaml.MappingNode):
         seen = set()
         for key, value in node.value:
@@ -133,18 +139,19 @@ def _check_plain(value: Any, place: str) -> None:
 
 WIDTH = 100  # of comments
 
-# No digit, sign, quote or indicator at the start; no space; no colon at the end. IPv6 ranges may stand bare.
+# No digit, sign, quote or indicator at the start; no space; no colon at the end. IPv6 ranges may be unquoted.
 _BARE = re.compile(r"[A-Za-z_/][A-Za-z0-9_./@:+,-]*(?<!:)")
-# What YAML 1.1 reads as a boolean or null when it stands bare.
+# Words that YAML 1.1 reads as a boolean or null when they are unquoted.
 _RESERVED = frozenset(("on", "off", "yes", "no", "y", "n", "true", "false", "null"))
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """One object for the API server, with comments for its readers.
+    """One Kubernetes object, with comments for its readers.
 
-    ``notes`` maps places in ``body`` (``spec.template.spec.containers[0].args``; "" is the object itself) to
-    the comment above that place. JSON has no comments and leaves them out.
+    Attributes:
+        notes: Comments by place in ``body`` (``spec.template.spec.containers[0].args``; "" is the object itself). Each
+            is written above its place; JSON leaves them out.
     """
 
     body: Mapping[str, Any]
@@ -152,16 +159,19 @@ class Manifest:
 
 
 def as_json(manifests: Sequence[Manifest]) -> str:
-    """One ``v1`` List of all objects, as ``kubectl apply -f`` takes it."""
+    """Write all objects as one ``v1`` List, which ``kubectl apply -f`` accepts."""
     items = [manifest.body for manifest in manifests]
     return json.dumps({"apiVersion": "v1", "kind": "List", "items": items}, indent=2) + "\n"
 
 
 def as_yaml(manifests: Sequence[Manifest], head: str = "") -> str:
-    """A document for each object, with its notes as comments; ``head`` becomes a comment above all.
+    """Write one document per object, with its notes as comments.
 
-    What several objects share (the same list or dict, not an equal one) is written once and copied from then on:
-    ten thousand pods of one template differ in little.
+    The text of a list or dict that several objects share (by identity, not equality) is generated once and reused,
+    because ten thousand pods of one template differ in little.
+
+    Args:
+        head: Text of a comment above all documents.
     """
     seen: _Seen = {}
     texts = [_emit_document(manifest, seen) for manifest in manifests]
@@ -170,7 +180,7 @@ def as_yaml(manifests: Sequence[Manifest], head: str = "") -> str:
 
 
 def entry(key: str, value: Any, comment: str, indent: str = "") -> str:
-    """One key of a mapping and its value, with ``comment`` at the end of the first line."""
+    """Write one key of a mapping and its value, with ``comment`` at the end of the first line."""
     first, rest = _mapping({key: value}, "", {}, indent, {}).split("\n", 1)
     return f"{first}  # {printable(comment)}\n{rest}"
 
@@ -188,7 +198,7 @@ def _emit_document(manifest: Manifest, seen: _Seen) -> str:
 
 
 def _note(place: str, notes: _Notes, indent: str) -> str:
-    """The comment at ``place``, which is taken out of ``notes``."""
+    """Return the comment at ``place``, and remove it from ``notes``."""
     return "".join(f"{indent}{line}\n" for line in _comment(notes.pop(place))) if place in notes else ""
 
 
@@ -198,7 +208,7 @@ def _comment(text: str) -> Iterator[str]:
 
 
 def _filled(text: str) -> Iterator[str]:
-    """Paragraphs filled to `WIDTH`. A line that is indented is a command to copy: it stays as it is."""
+    """Fill paragraphs to `WIDTH` characters. An indented line is a command to copy and stays unchanged."""
     lines = text.splitlines()
     for kept, group in groupby(lines, key=lambda line: not line or line.startswith(" ")):
         if kept:
@@ -217,7 +227,7 @@ def _mapping(value: Mapping[str, Any], path: str, notes: _Notes, indent: str, se
 
 
 def _value(item: Any, place: str, notes: _Notes, indent: str, seen: _Seen) -> str:
-    """What stands after a key and its colon, with the line's end."""
+    """Return the text that follows a key and its colon, including the newline."""
     if isinstance(item, str):
         return f" {_block(item, f'{indent}  ')}" if _is_block(item) else f" {_text(item)}\n"
     if isinstance(item, (dict, Mapping)) and item:
@@ -228,7 +238,7 @@ def _value(item: Any, place: str, notes: _Notes, indent: str, seen: _Seen) -> st
 
 
 def _once(write: Callable[..., str], item: Any, place: str, notes: _Notes, indent: str, seen: _Seen) -> str:
-    """``write``, or what it wrote before: kept from the second time on, for most is met only once."""
+    """Call ``write``, or reuse its text. The text is kept from the second call on: most items occur only once."""
     key = (id(item), indent)
     text = seen.get(key)
     if text:
@@ -258,7 +268,7 @@ def _items(value: Sequence[Any], path: str, notes: _Notes, indent: str, seen: _S
 
 
 def _is_block(text: str) -> bool:
-    """Whether a literal block gives back ``text`` exactly, without an indentation indicator."""
+    """Return whether a literal block without an indentation indicator preserves ``text`` exactly."""
     if "\n" not in text:
         return False
     lines = text.removesuffix("\n").split("\n")
@@ -283,13 +293,13 @@ def _short(value: str) -> str:
         return value
     if '"' in value and value.isprintable():
         return "'" + value.replace("'", "''") + "'"
-    # What is not printable becomes \xNN, \uNNNN or \UNNNNNNNN, which are YAML's escapes, too.
+    # `printable` writes \xNN, \uNNNN and \UNNNNNNNN, which are also YAML's escapes.
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{printable(escaped)}"'
 
 
 def _text(value: str) -> str:
-    # Names come again and again; archives do not, and are not kept.
+    # Names occur many times, so they are cached; archives occur once, and are not.
     return _short(value) if len(value) <= 400 else _short.__wrapped__(value)
 
 

@@ -1,8 +1,8 @@
-"""The entry of the command ``torchnet``, and the check that the package `torchnet` is the one of torchnet-launch.
+"""Entry point of the ``torchnet`` command; checks that the `torchnet` package belongs to torchnet-launch.
 
-The distribution "torchnet" on PyPI, of 2018, has the same import name. Installed after torchnet-launch, it replaces
-``torchnet/__init__.py``; uninstalled, it removes that file. Python runs it before every module of `torchnet`, so that
-only a package of another name can report what happened.
+The distribution "torchnet" on PyPI (2018) has the same import name. Installing it after torchnet-launch replaces
+``torchnet/__init__.py``; uninstalling it removes that file. Python runs that file before any other module of
+`torchnet`, so only a package with another name can report the conflict.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import sys
 
 FIX = "pip uninstall -y torchnet && pip install --force-reinstall --no-deps torchnet-launch"
 _METADATA = re.compile(r"torchnet-([^-]+)(-py[\d.]+)?\.(dist|egg)-info")
-_BROKEN_INSTALLATION = 70  # as of `torchnet.errors.TorchnetError`, which may be out of reach here
+_BROKEN_INSTALLATION = 70  # `torchnet.errors.TorchnetError.exit_code`; that module may not be importable here
 
 
 def main() -> int:
-    """Run ``torchnet`` with the process's arguments; the exit code."""
+    """Run ``torchnet`` with the process's arguments, and return the exit code."""
     try:
         import torchnet
 
         own = "traffic" in getattr(torchnet, "__all__", ())
-    except Exception:  # the other one imports visdom; torchnet-launch's imports nothing that could be missing
+    except Exception:  # the other package imports visdom; this one imports nothing that can be missing
         own = False
     if own:
         from torchnet.cli import main as command
@@ -41,9 +41,9 @@ def main() -> int:
 
 
 def name_conflicts() -> list[str]:
-    """A warning where the other distribution is installed as well.
+    """Return a warning if the other distribution is also installed, else an empty list.
 
-    Lists the folders of ``sys.path`` in 0.3 ms; importing importlib.metadata alone takes 10 ms.
+    Listing the folders of ``sys.path`` takes 0.3 ms; importing importlib.metadata alone would take 10 ms.
     """
     for folder in sys.path:
         try:

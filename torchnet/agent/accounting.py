@@ -1,7 +1,7 @@
-"""The account of a worker's traffic, from two witnesses of the kernel.
+"""Traffic accounting of one worker, from two independent sources in the kernel.
 
-The first is every TCP connection's own count, by remote address: it tells who exchanged how much with whom.  The second
-is each interface's counter, which also sees what is not TCP, and headers.  Neither can be fooled by the other.
+1. The byte counts of each TCP connection, by remote address: how much was exchanged with which peer.
+2. The counters of each interface, which also include headers and everything that is not TCP.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torchnet.linux import rtnetlink, sock_diag
 from torchnet.linux.rtnetlink import Counters
 from torchnet.network.peer_table import PeerTable, owners
 
-# What a segment costs an interface beside its payload: Ethernet, IPv6 and TCP with options, rounded up.
+# Upper bound of the header bytes that an interface counts per segment: Ethernet, IPv6, TCP with options.
 HEADER_BYTES = 14 + 40 + 60
 _QUIET_SECONDS, _SETTLE_SECONDS = 0.03, 0.5
 
@@ -25,9 +25,9 @@ _QUIET_SECONDS, _SETTLE_SECONDS = 0.03, 0.5
 class Flow:
     """Bytes in both directions, and the segments that carried them.
 
-    ``resent_bytes`` and ``repeated_bytes`` are what of it an interface may have counted more than once, as a segment
-    was lost or came late: sent again, and at most received again.  The kernel does not count the latter: what fits into
-    the segments that carried data is its bound, and no more than all of it, so that small segments hide little.
+    ``resent_bytes`` and ``repeated_bytes`` were possibly counted twice by the interface, because segments were lost or
+    late. The kernel does not count repeated bytes. Their upper bound is the capacity of the received data segments
+    minus the payload, and never more than the payload, so that small segments hide little.
     """
 
     sent_bytes: int = 0
@@ -60,11 +60,14 @@ class Flow:
 
 @dataclass
 class TrafficTotals:
-    """What was exchanged since the account was opened.
+    """Traffic since the account was opened.
 
-    ``peers``: by (peer's node rank, own interface); ``others``: by own interface, with whoever is no worker of the job;
-    ``control``: torchnet's own connections, by interface; ``counters``: the interfaces' own; ``complete``: whether the
-    first witness saw everything.
+    Attributes:
+        peers: TCP flows with other workers, by (peer's node rank, own interface).
+        others: TCP flows with hosts outside the job, by own interface.
+        control: torchnet's own connections, by own interface.
+        counters: the interface counters.
+        complete: whether the TCP counts include every connection.
     """
 
     peers: dict[tuple[int, str], Flow] = field(default_factory=dict)
@@ -74,7 +77,7 @@ class TrafficTotals:
     complete: bool = True
 
     def on_interface(self, interface: str) -> Flow:
-        """Everything that the first witness saw on an interface."""
+        """Sum all TCP flows on an interface."""
         total = Flow()
         flows = [flow for (_, name), flow in self.peers.items() if name == interface]
         flows += [table[interface] for table in (self.others, self.control) if interface in table]
@@ -87,9 +90,12 @@ class TrafficTotals:
 
 
 class TrafficAccount:
-    """Opened right before the processes start; :meth:`poll` when ``closed`` is readable, :meth:`read` at any time.
+    """A traffic account, opened right before the processes start.
 
-    ``control``: cookies of torchnet's own sockets, which may be added until they close.
+    Call :meth:`poll` when ``closed`` is readable, and :meth:`read` at any time.
+
+    Args:
+        control: cookies of torchnet's own sockets; add each one before its socket closes.
     """
 
     def __init__(self, table: PeerTable, own_rank: int, control: Container[int]) -> None:
@@ -102,28 +108,28 @@ class TrafficAccount:
         self._base = {socket.cookie: socket for socket in sock_diag.dump()}
         self._counters = rtnetlink.counters()
         self._open: dict[int, sock_diag.SocketBytes] = {}
-        self._seen: dict[int, sock_diag.SocketBytes] = {}  # those that were open in the last two reads
-        self._gone = TrafficTotals()  # sums of closed connections, so that many of them cost no memory
+        self._seen: dict[int, sock_diag.SocketBytes] = {}  # sockets open in the last two reads
+        self._gone = TrafficTotals()  # sums of closed connections, which are not kept
 
     def learn(self, table: PeerTable) -> None:
-        """The workers' addresses; those of earlier attempts stay known."""
+        """Add the workers' addresses; those of earlier attempts stay known."""
         self._peers.update(owners(table))
 
     def poll(self) -> None:
-        """Take the final figures of connections that have closed."""
+        """Add the final counts of connections that have closed."""
         for socket in self.closed.read():
             self._count(self._gone, socket)
         for cookie in self.closed.forgotten:
-            if cookie in self._seen:  # a reset took its figures: what is known is at most a second old
+            if cookie in self._seen:  # a reset clears the counts: use the last reading, up to 1 s old
                 self._count(self._gone, self._seen.pop(cookie))
                 self._gone.complete = False
         self.closed.forgotten.clear()
 
     def settle(self) -> TrafficTotals:
-        """The account at the end.
+        """Return the account at the end.
 
-        The kernel tells of a closed connection from a work queue (net/core/sock_diag.c), a moment after it has left
-        the dump: wait until nothing more comes.
+        The kernel reports closed connections from a work queue (net/core/sock_diag.c), shortly after they have left
+        the dump, so wait until no more arrive.
         """
         deadline = time.monotonic() + _SETTLE_SECONDS
         while select.select([self.closed], [], [], _QUIET_SECONDS)[0] and time.monotonic() < deadline:
@@ -131,7 +137,7 @@ class TrafficAccount:
         return self.read()
 
     def read(self) -> TrafficTotals:
-        """The account up to now."""
+        """Return the account up to now."""
         self.poll()
         traffic = TrafficTotals(complete=self._gone.complete and not self.closed.lost)
         _merge(traffic, self._gone)
@@ -150,7 +156,7 @@ class TrafficAccount:
         return traffic
 
     def stuck(self, table: PeerTable, own: str) -> list[str]:
-        """A sentence for each peer that does not acknowledge what was sent to it."""
+        """Return a sentence for each peer that does not acknowledge data."""
         waiting: dict[tuple[int, str], int] = {}
         for socket in sock_diag.dump():
             peer = self._peers.get(socket.remote)

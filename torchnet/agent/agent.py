@@ -1,9 +1,9 @@
-"""The agent: one worker, from the discovery of its addresses to its receipt.
+"""The agent: runs one worker, from address discovery to its receipt.
 
     discover ── join ── preflight ── environment ── run ── receipt
     └───────── prepare ─────────┘    └────────── work ───────────┘   (in a pod, a container each)
 
-The same code runs in a local node and in a pod; they differ in the address source and in where events go.
+The same code runs in a local node and in a pod; only the address source and the destination of events differ.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def run(
     reporter: Callable[[EventLoop, Callable[[], Worker]], Reporter],
     verified: PeerTable | None = None,
 ) -> int:
-    """Run one worker to its end.
+    """Run one worker to completion.
 
     Args:
-        reporter: makes the reporter, given the loop and a way to reach the worker (for a runtime that gives orders).
-        verified: in phase work, the table that the preparation verified.
+        reporter: creates the reporter from the loop and a function that returns the worker, for commands to it.
+        verified: in phase work, the table that the prepare container verified.
 
     Returns:
-        The worker's exit code; see the README for their meaning.
+        The worker's exit code; the README lists the codes.
     """
     loop = EventLoop()
     holder: list[Worker] = []
@@ -44,7 +44,7 @@ def run(
     holder.append(worker)
     for number, code in _SIGNALS.items():
         if signal.getsignal(number) == signal.SIG_IGN:
-            continue  # nohup's wish
+            continue  # as nohup requests
         loop.on_signal(number, lambda number=number, code=code: worker.interrupt(by_signal(number, code)))  # type: ignore[misc]
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     loop.later(0, worker.begin)
@@ -57,5 +57,5 @@ def run(
 
 
 def by_signal(number: int, code: int) -> Failure:
-    """The end that a signal to torchnet brings about."""
+    """Return the failure for a signal that stops torchnet."""
     return Failure("interrupted", f"stopped by {signal.Signals(number).name}", code, at=time.time())

@@ -1,6 +1,6 @@
-"""The job's code, which travels as one zip, unpacked into the working directory.
+"""Extract the job's code, one zip file, into the working directory.
 
-Whoever can write the ConfigMap can run code here anyway; a damaged or strange archive must still not write elsewhere.
+Anyone who can write the ConfigMap can run code here anyway, but a malformed archive must not write elsewhere.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from torchnet.agent.handover import put
 from torchnet.errors import UsageError
 from torchnet.text import printable
 
-LARGEST = 1 << 30  # bytes, unpacked; a ConfigMap's zip is below 1 MiB
+LARGEST = 1 << 30  # bytes after extraction; a zip in a ConfigMap is smaller than 1 MiB
 MOST = 100_000  # entries
 _FILE, _FOLDER = 0o644, 0o755
 
 
 def unpack(archive: str, folder: str) -> int:
-    """Write the files of ``archive`` below ``folder``, with their modes; returns how many.
+    """Extract ``archive`` below ``folder``, with file modes, and return the number of files.
 
-    Each file replaces one of its name; others stay, among them what is mounted below the folder.
+    Existing files of the same name are replaced. Other files stay, including volumes mounted below the folder.
 
     Raises:
-        UsageError: it is no zip, is larger than 1 GiB, would write outside of the folder, or cannot be written.
+        UsageError: the zip is invalid, is too large, would write outside the folder, or cannot be extracted.
     """
     try:
         with zipfile.ZipFile(archive) as file:
@@ -39,8 +39,8 @@ def unpack(archive: str, folder: str) -> int:
         where = getattr(error, "filename", None) or archive
         text = f"{printable(str(where), 200)}: {error.strerror or error}"
         raise UsageError(text, fix=f"is {folder} writable?") from None
-    # RuntimeError is what zipfile raises for an encrypted file, and a subclass of it for a compression or a version of
-    # the format that this Python cannot read.
+    # zipfile raises RuntimeError for an encrypted file, and its subclass NotImplementedError for a compression method
+    # or a format version that this Python cannot read.
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise UsageError(f"{archive} is no zip that can be read: {printable(str(error), 200)}") from None
 
@@ -59,7 +59,7 @@ def _check(archive: str, entries: list[zipfile.ZipInfo]) -> None:
 
 
 def _inside(entry: zipfile.ZipInfo) -> bool:
-    """Whether it is a file or folder below; links are none, as what is written next could follow them out."""
+    """Check for a plain file or folder below the target; a link could redirect later entries outside."""
     path = PurePosixPath(entry.filename)
     kind = stat.S_IFMT(entry.external_attr >> 16)
     plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
@@ -71,7 +71,7 @@ def _one(file: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path) -> None:
     mode = stat.S_IMODE(entry.external_attr >> 16) & 0o777
     place = path if entry.is_dir() else path.parent
     place.mkdir(mode=_FOLDER, parents=True, exist_ok=True)
-    # A link that was there before could lead out.
+    # An existing link could lead outside.
     if not Path(os.path.realpath(place)).is_relative_to(os.path.realpath(folder)):
         raise UsageError(f"{place} leads outside of {folder}")
     if not entry.is_dir():

@@ -1,6 +1,6 @@
-"""``torchnet agent``: the flags and the entry of one worker, started by hand or by a pod's command.
+"""``torchnet agent``: the flags and the entry point of one worker, started by hand or by a pod's command.
 
-It needs the standard library and pyroute2 alone, so it also runs from the zip: ``python3 torchnet.zip agent …``.
+It needs only the standard library and pyroute2, so it also runs from the zip: ``python3 torchnet.zip agent …``.
 ``torchnet env`` takes the same flags.
 """
 
@@ -34,7 +34,7 @@ from torchnet.network.address_sources import (
 from torchnet.network.peer_table import NAME
 from torchnet.text import printable
 
-# What they are at least, and without any word of it; where the environment says it.
+# The minimum, which is also the default, and the environment variables to read.
 _NUMBERS: dict[str, tuple[int, tuple[str, ...]]] = {
     "nnodes": (1, ("TORCHNET_NNODES",)),
     "node_rank": (0, ("TORCHNET_NODE_RANK", "JOB_COMPLETION_INDEX")),
@@ -44,9 +44,10 @@ _SWITCHES = ("--module", "--no-python", "--no_python", "--measure", "--help")
 
 
 def parse(argv: Sequence[str], prog: str = "torchnet agent", about: str = "") -> argparse.Namespace:
-    """The flags, and ``command`` for what follows them. Exits with 2 where one is wrong, as argparse does.
+    """Parse the flags; ``command`` holds what follows them. Like argparse, exit with 2 if a flag is invalid.
 
-    Raises UsageError where a number in the environment is none.
+    Raises:
+        UsageError: a number in the environment is invalid.
     """
     options = parser(prog, about).parse_args(dashed(list(argv)))
     for name, (least, variables) in _NUMBERS.items():
@@ -159,7 +160,7 @@ def _parse_run(made: argparse.ArgumentParser) -> None:
 
 
 def dashed(argv: list[str]) -> list[str]:
-    """``--node_rank`` as ``--node-rank``; what follows the script stays as it is."""
+    """Rewrite ``--node_rank`` as ``--node-rank``; the script and its arguments stay unchanged."""
     result: list[str] = []
     takes_value = False
     for number, word in enumerate(argv):
@@ -179,7 +180,7 @@ def _count(text: str) -> int:
 
 
 def _number(least: int, variables: Sequence[str]) -> int:
-    """Of the first variable that is set, else ``least``: a default for a typing error would start another job."""
+    """Return the first variable that is set, else ``least``. A typing error must not start a different job."""
     for variable in variables:
         if text := os.environ.get(variable):
             if not re.fullmatch("[0-9]{1,9}", text) or int(text) < least:
@@ -190,14 +191,14 @@ def _number(least: int, variables: Sequence[str]) -> int:
     return least
 
 
-_STATUS_LIMIT = 2 << 20  # the parser refuses more than half of it, in its own words
+_STATUS_LIMIT = 2 << 20  # bytes; the parser rejects more than half of it, with its own message
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one worker to its end; returns its exit code.
+    """Run one worker to completion and return its exit code.
 
     Raises:
-        TorchnetError: what was asked for cannot be, with its exit code.
+        TorchnetError: the worker cannot run.
     """
     options = parse(argv)
     spec = spec_of(options)
@@ -230,7 +231,11 @@ def _run(options: argparse.Namespace, spec: AgentSpec, termination: TerminationL
 
 
 def spec_of(options: argparse.Namespace, *, joins: bool = True) -> AgentSpec:
-    """What the flags and the environment say of this worker; a token is needed to join. Raises UsageError."""
+    """Build the specification from the flags and the environment; ``joins`` requires a token and valid names.
+
+    Raises:
+        UsageError: a flag or variable is invalid or missing.
+    """
     if not 0 <= options.node_rank < options.nnodes:
         raise UsageError(
             f"--node-rank {options.node_rank} is not within 0 … {options.nnodes - 1}",
@@ -283,7 +288,11 @@ def spec_of(options: argparse.Namespace, *, joins: bool = True) -> AgentSpec:
 
 
 def source_of(options: argparse.Namespace, spec: AgentSpec) -> AddressSource:
-    """Where the addresses come from. Raises TorchnetError."""
+    """Return the address source that the flags select.
+
+    Raises:
+        TorchnetError: the flags or the environment are unusable.
+    """
     rank0 = tuple(filter(None, options.rank0.split(",")))
     kind = parse_source(options.address_source).kind
     if kind != "multus-status" and not rank0 and spec.node_rank:
@@ -302,7 +311,7 @@ def source_of(options: argparse.Namespace, spec: AgentSpec) -> AddressSource:
 
 
 def _by_api(spec: AgentSpec, rank0_labels: str) -> AddressSource:
-    """Only here, as few workers need http and ssl, which cost 0.03 s."""
+    """Read addresses through the API. Imports are local: few workers need http and ssl (0.03 s)."""
     from torchnet.agent.discovery import sure_attachments
     from torchnet.agent.kube_api import ApiServer
     from torchnet.agent.pod_address_source import Own, PodSource
@@ -326,7 +335,7 @@ def _by_api(spec: AgentSpec, rank0_labels: str) -> AddressSource:
         name=environ.get("POD_NAME", ""),
         hostname=environ.get("HOSTNAME", ""),
         address=address,
-        # Rank 0's own network-status is what the others go by: there the two are compared.
+        # The other workers rely on rank 0's network-status, so rank 0 always compares it with the kernel.
         seen=lambda: sure_attachments(spec) if spec.node_rank else None,
         rank0=rank0_labels,
     )
@@ -346,7 +355,11 @@ def _workdir(options: argparse.Namespace) -> None:
 
 
 def _as_prepared(spec: AgentSpec, state: Handover) -> AgentSpec:
-    """The specification of the working container. Raises UsageError where the state is another worker's."""
+    """Complete the training container's specification.
+
+    Raises:
+        UsageError: the state belongs to another worker.
+    """
     told, kept = ((s.run_id, s.node_rank, s.nnodes, s.start) for s in (spec, state))
     if told != kept:
         names = ("--run-id", "--node-rank", "--nnodes", "--start")
@@ -359,7 +372,7 @@ def _as_prepared(spec: AgentSpec, state: Handover) -> AgentSpec:
 
 
 def _token(nnodes: int) -> str:
-    """The job's secret, from the environment, so that no process list shows it."""
+    """Return the job's token from the environment, which keeps it out of process lists."""
     token = os.environ.pop("TORCHNET_TOKEN", "")
     file = os.environ.get(constants.TOKEN_VARIABLE, "")
     if not token and file:
@@ -373,7 +386,7 @@ def _token(nnodes: int) -> str:
 
 
 def _replaced(text: str | None) -> int | None:
-    """Of an annotation that a pod has only once another one was replaced."""
+    """Parse an annotation's value; it is empty until a pod has been replaced."""
     if text is None:
         return None
     if text and not (text.isascii() and text.isdigit() and len(text) < 10):

@@ -1,18 +1,18 @@
-"""The coordinator on rank 0: it gathers the workers, decides when to start, and settles how the job ended.
+"""The coordinator on rank 0: gathers the workers, starts the job and determines its result.
 
 gathering ─ table ─> checking ─┬─ start ─> running ─ stop ─> stopping ─┬─ table ─> checking (a restart)
                                │                                       └─ all ended ─ receipts ─> leaving ─> over
-                               └─ save ──> saving ─┬─ all saved ─> leaving ─> over     (rank 0 prepares)
-                                                   └─> gathering                       (rank 0 works already)
+                               └─ save ──> saving ─┬─ all saved ─> leaving ─> over  (rank 0 in phase prepare)
+                                                   └─> gathering  (rank 0 in phase work)
 
-Every state waits for one message from each worker that is still there. A worker whose connection ends, or which is
-silent for too long, is lost; the first failure is the job's, and every worker receives it. Rank 0's own agent is
-notified last, after the others have left: its unsent messages would be lost with its pod.
+Each state waits for one message from every remaining worker. A worker whose connection ends or that is silent for
+too long is lost. The first failure becomes the job's, and every worker receives it. Rank 0's own agent is notified
+last, after the others have left, because unsent messages would be lost with its pod.
 
-In a pod, workers join twice: to prepare, and to work. All are usually in one phase. A pod that is replaced between
-the two makes workers of different phases meet; then all are checked together, those that prepare save their state
-and join again to work, and so does every worker if it is rank 0 that prepares. Until the start, a worker that
-leaves is waited for: it, or a replacement, may join again.
+In pods, workers join twice, in phase prepare and in phase work, and usually all are in the same phase. If a pod is
+replaced in between, workers of both phases meet and are checked together. Those in phase prepare save their state
+and join again in phase work; if rank 0 is in phase prepare, every worker joins again. Until the start, the
+coordinator waits for a worker that leaves: it, or a replacement, may join again.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerTable, check, encode, fingerprint, refusal
 
 Report = Callable[[dict[str, Any]], None]
-_OWN_FILES, _PROCESS_FILES = 64, 8  # the agent's own, and for each process pipes, stacks and a log
-_LEAVE_SECONDS = 2.0  # for the others to hear the last word
+_OWN_FILES, _PROCESS_FILES = 64, 8  # descriptors: the agent's own; per process: pipes, stacks and a log
+_LEAVE_SECONDS = 2.0  # for the others to receive the final message
 
 
 class Gathering(abc.ABC):
@@ -72,7 +72,7 @@ class Gathering(abc.ABC):
         self._attempt = 0
         self._last: Message = {}
         self._paths = 0
-        self._round = 0  # of checking; answers to an earlier table do not count
+        self._round = 0  # answers to an earlier table do not count
         self._table = PeerTable(())
         self._probing = True
         _raise_open_files(spec)
@@ -82,27 +82,27 @@ class Gathering(abc.ABC):
 
     @abc.abstractmethod
     def _beats(self) -> None:
-        """Once a second, until the last word."""
+        """Run once a second until the final message."""
 
     @abc.abstractmethod
     def _heard(self, member: Member, message: Message) -> None:
-        """A worker has said something."""
+        """Handle a message from a worker."""
 
     @abc.abstractmethod
     def _lost(self, member: Member) -> None:
-        """A worker's connection has ended."""
+        """Handle the end of a worker's connection."""
 
     @abc.abstractmethod
     def _start(self) -> None:
-        """All are there, and all paths are good."""
+        """Start the job: all workers have joined, and all paths work."""
 
     @abc.abstractmethod
     def _fail(self, failure: Failure) -> None:
-        """The job must not start."""
+        """Stop the job because of a failure."""
 
     @abc.abstractmethod
     def _enter(self, state: str) -> None:
-        """Go into a state, in which an answer of each worker is waited for."""
+        """Enter a state that waits for an answer from each worker."""
 
     # -- gathering -----------------------------------------------------------------------------------------------
 
@@ -113,7 +113,7 @@ class Gathering(abc.ABC):
             what = str(error) if isinstance(error, NetworkError) else f"its introduction is none ({error!r})"
             try:
                 name = f"the worker at {sock.getpeername()[0]}"
-            except OSError:  # it has gone
+            except OSError:  # disconnected
                 name = "a worker"
             self._turn_away(sock, name, what)
             return
@@ -128,11 +128,11 @@ class Gathering(abc.ABC):
         self._report({"event": "notice", "node": rank, "level": "warning", "text": text})
 
     def add(self, sock: socket.socket, hello: JoinRequest, rest: bytes = b"") -> None:
-        """Let a worker in whose connection has proved the token (or is rank 0's own)."""
+        """Admit or reject a worker whose connection has proved the token (or is rank 0's own)."""
         row, rank = hello.row, hello.row.node_rank
         present = self._members.get(rank)
         if present and self._spec.phase != "all" and time.monotonic() - present.heard > SILENT_SECONDS:
-            present = None  # its node died without a word, and this pod is in its place
+            present = None  # its node died; this pod replaces it
         late = self._state not in ("gathering", *self.repeatable)
         wrong = hello.objection(self._spec, present.row if present else None, late=late)
         if wrong:
@@ -144,10 +144,10 @@ class Gathering(abc.ABC):
         )
         if self._state != "gathering":
             self._gather()
-        if rank in self._members:  # the same worker again, after a connection that broke
+        if rank in self._members:  # the same worker after a broken connection, or its replacement
             self._members.pop(rank).frames.close()
         self._members[rank] = member
-        member.frames.send({"op": "beat"})  # it is let in
+        member.frames.send({"op": "beat"})  # confirms the admission
         self._phase("join", f"{len(self._members)}/{self._spec.nnodes} joined")
         if len(self._members) == self._spec.nnodes:
             self._start_timer.cancel()
@@ -155,12 +155,12 @@ class Gathering(abc.ABC):
 
     @property
     def repeatable(self) -> tuple[str, ...]:
-        """States from which the gathering may begin again, as nothing has started: pods are replaced, nodes are not."""
+        """States that may return to gathering, as nothing has started. Only pods are replaced, not local nodes."""
         first = self._spec.phase != "all" and self._attempt == 0
         return ("checking", "saving") if first else ()
 
     def _gather(self) -> None:
-        """Wait for all workers once more."""
+        """Wait for all workers again."""
         self._round += 1
         self._enter("gathering")
         self._start_timer.cancel()
@@ -172,7 +172,7 @@ class Gathering(abc.ABC):
             f"{len(self._members)}/{self._spec.nnodes} workers joined within {self._spec.start_timeout:g} s; "
             f"missing: {missing(self._members, self._spec.nnodes)}{wrong}"
         )
-        if self._spec.phase == "work":  # all were in the preparation
+        if self._spec.phase == "work":  # all completed phase prepare
             self._fail(Failure("lost", f"after the preparation {text}", 70, at=time.time()))
         else:
             self._fail(Failure("timeout", text, 124, at=time.time()))
@@ -193,7 +193,7 @@ class Gathering(abc.ABC):
         self._round += 1
         self._enter("checking")
         data = base64.b64encode(encode(table)).decode()
-        # Who was in the preparation has probed these very addresses.
+        # Workers that verified this same table in phase prepare have already probed its paths.
         known = {member.known for member in self._members.values()} == {fingerprint(table)}
         self._probing = not known or self._attempt > 0
         message = {"attempt": self._attempt, "round": self._round, "probe": self._probing, "table": data}
@@ -213,7 +213,7 @@ class Gathering(abc.ABC):
             wanted = probe_plan.paths(self._spec.nnodes, self._spec.preflight) * len(member.row.rails)
             if self._probing:
                 self._phase("preflight", f"{self._paths}/{wanted} paths at {mtu} bytes")
-            else:  # not the preflight's own: the console keeps each phase's last word
+            else:  # as "preflight" it would replace the preparation's result on the console
                 self._phase("paths", "the same as in the preparation")
             if any(member.phase == "prepare" for member in self._members.values()):
                 self._enter("saving")
@@ -222,16 +222,16 @@ class Gathering(abc.ABC):
                 self._start()
 
     def _saved(self) -> None:
-        """All have written down what was verified: the preparation has ended, here or for those that were late."""
+        """End phase prepare, for the whole job or for the late workers: all have saved the state."""
         if self._spec.phase == "prepare":
             for member in [member for member in self._members.values() if member.phase == "work"]:
-                self._members.drop(member)  # it looks for this worker again, which will work, too
+                self._members.drop(member)  # it joins rank 0 again, then in phase work too
             self._leave({"op": "over", "code": 0, "reason": "prepared"})
             return
         for rank, member in list(self._members.items()):
             if member.phase == "prepare":
                 member.frames.send({"op": "over", "code": 0, "reason": "prepared"})
-                del self._members[rank]  # it comes again
+                del self._members[rank]  # it joins again
             else:
                 member.known = fingerprint(self._table)
         self._gather()
@@ -239,7 +239,7 @@ class Gathering(abc.ABC):
     # -- leaving -------------------------------------------------------------------------------------------------
 
     def _leave(self, last: Message) -> None:
-        """Tell the others the last word, and this worker when they have gone."""
+        """Send the final message to the other workers, and to rank 0's own once they have left."""
         self._door.close()
         self._beat.cancel()
         self._start_timer.cancel()
@@ -267,7 +267,7 @@ class Gathering(abc.ABC):
         )
 
     def _unanswered(self) -> None:
-        """Workers that knock and do not hear our answer: is it our route to them that is wrong?"""
+        """Check the routes to workers that connect but do not receive our reply."""
         for address in () if self._spec.loopback else sock_diag.half_open(constants.JOIN_PORT):
             problem = wrong_route(self._spec.name, "a worker that wants to join", self._rails[0], address)
             if problem:
@@ -278,22 +278,20 @@ class Gathering(abc.ABC):
         self._report({"event": "phase", "node": self._spec.node_rank, "phase": phase, "text": text})
 
 
-# Failures that arrive this close together are ordered by when they happened: a process that died takes its peers'
-# connections with it, and their errors may be heard of first.
+# Failures that arrive within this time are ordered by when they happened: a process that dies closes its peers'
+# connections, and their errors may arrive first.
 _SETTLE_SECONDS = 0.25
-_ECHO_SECONDS = (
-    1.0  # how long the cause of what looks like an echo is waited for: busy machines are slow to tell
-)
-_STOP_SECONDS = 5.0  # beyond the grace
+_ECHO_SECONDS = 1.0  # to wait for the cause of an apparent echo: busy machines report late
+_STOP_SECONDS = 5.0  # beyond the grace period
 _RECEIPT_SECONDS = 5.0
 
 
 class Coordinator(Gathering):
-    """Runs in rank 0's agent, beside its worker.
+    """Runs in rank 0's agent, next to its worker.
 
     Args:
-        report: where events for people go.
-        assemble: makes the job's receipt of the workers' and of how it ended.
+        report: receives events for the user.
+        assemble: builds the job's receipt from the workers' receipts and the failure.
     """
 
     def __init__(
@@ -337,7 +335,7 @@ class Coordinator(Gathering):
             self._answered(member, op, message)
 
     def _answered(self, member: Member, op: Any, message: Message) -> None:
-        """An answer counts in the state that asked for it."""
+        """Handle an answer, which counts only in the state that requested it."""
         now = message.get("round") == self._round
         if op == "checked" and self._state == "checking" and now:
             self._checked(member, message)
@@ -347,7 +345,7 @@ class Coordinator(Gathering):
         elif op == "ended" and self._state == "running":
             member.codes = message["codes"]
             self._stall.gone(member.row.node_rank)
-            # A failure that is about to be settled goes before a good end.
+            # A pending failure takes precedence over success.
             if self._members.answered(member) and not self._candidates:
                 self._finish()
         elif op == "stopped" and self._state == "stopping":
@@ -376,7 +374,7 @@ class Coordinator(Gathering):
         if self._state in self.repeatable and not self._candidates:
             self._gather()
         del self._members[member.row.node_rank]
-        if self._state == "stopping":  # it was told to, and went without a last word
+        if self._state == "stopping":  # it left without confirming the stop
             self._fail(went(member))
             if self._members.complete():
                 self._after_stop()
@@ -413,7 +411,7 @@ class Coordinator(Gathering):
             self._unanswered()
 
     def _drop_silent(self, limit: float) -> None:
-        """Nobody waits for the last words of a worker that a broken network keeps from being heard."""
+        """Stop waiting for silent workers, which a broken network may have cut off."""
         unheard = [member for member in silent(self._members, -1, limit) if member.waiting]
         for member in unheard:
             self._members.drop(member)
@@ -433,9 +431,9 @@ class Coordinator(Gathering):
     # -- the end -------------------------------------------------------------------------------------------------
 
     def _fail(self, failure: Failure) -> None:
-        """Take note of a failure; the first to have happened stops the job, a moment later."""
+        """Record a failure. After a short delay, the one that happened first stops the job."""
         if self._restart and failure.kind != "script":
-            self._halt(failure, restart=False)  # it would end what was to be restarted
+            self._halt(failure, restart=False)  # it rules the restart out
             return
         if self._failure is not None or self._state in ("receipts", "leaving", "over"):
             return
@@ -464,12 +462,12 @@ class Coordinator(Gathering):
         self._start_timer.cancel()
         self._enter("stopping")
         self._members.tell({"op": "stop", "failure": asdict(failure), "restart": restart})
-        # Of a restart's addresses the last question may be asked at the end of their time.
+        # Twice: a restart's last request for its addresses may begin when RENEW_SECONDS have passed.
         seconds = self._spec.grace + _STOP_SECONDS + 2 * RENEW_SECONDS * restart
         self._deadline(seconds, lambda: self._overdue(seconds))
 
     def _overdue(self, seconds: float) -> None:
-        """What has not stopped would end the processes of a restart."""
+        """End the stop, without a restart if workers have not stopped: they would end its processes."""
         late = [member for member in self._members.values() if member.waiting]
         if self._restart and late:
             self._fail(overdue(late, seconds))
@@ -518,7 +516,7 @@ class Coordinator(Gathering):
 
 
 def _raise_open_files(spec: AgentSpec) -> None:
-    """Allow this process a descriptor for each worker and for strangers; the usual limit is 1,024.
+    """Raise the limit of open files, usually 1,024, to fit all workers and unauthenticated clients.
 
     Raises:
         NetworkError: the hard limit is too low for the workers.

@@ -1,4 +1,4 @@
-"""Phase 1: this worker's own rails, from the address source and from the kernel, which must agree."""
+"""Phase 1: discover this worker's rails; the address source and the kernel must agree."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from torchnet.network.interface_selection import Interface, Rail, TakenError, Te
 from torchnet.network.network_status import StatusEntry
 from torchnet.network.peer_table import PeerRail, PeerRow
 
-# Duplicate address detection takes 1.8 s on a fresh macvlan; a kernel that is asked for more probes takes longer.
+# Duplicate address detection takes 1.8 s on a new macvlan, and longer if the kernel sends more probes.
 DETECTION_SECONDS = 6.0
 _POLL_SECONDS = 0.05
-_SAID_SECONDS = 4.0  # without addresses
-_OTHER_ADDRESSES = 32  # link-local ones included; a bound for hosts with very many
+_SAID_SECONDS = 4.0  # until a notice about missing addresses
+_OTHER_ADDRESSES = 32  # including link-local ones; a limit for hosts with very many
 
 
 def discover(spec: AgentSpec, source: AddressSource) -> tuple[Rail, ...]:
-    """The rails of this worker, in order; waits for duplicate address detection where the kernel runs it.
+    """Return this worker's rails, in order, after duplicate address detection where the kernel runs it.
 
     Raises:
-        NetworkError: a rail is missing or cannot be used; all that are wrong, each with its fix.
+        NetworkError: a rail is missing or unusable; lists every such rail with its fix.
     """
     deadline = time.monotonic() + DETECTION_SECONDS
     while True:
@@ -41,14 +41,18 @@ def discover(spec: AgentSpec, source: AddressSource) -> tuple[Rail, ...]:
 
 
 def look(spec: AgentSpec, source: AddressSource) -> tuple[Rail, ...]:
-    """:func:`discover` without waiting. Raises TentativeError where nothing but the detection's end is missing."""
+    """Do what :func:`discover` does, without waiting.
+
+    Raises:
+        TentativeError: only duplicate address detection is unfinished.
+    """
     if spec.loopback:
         return _on_loopback(spec, source)
     try:
         entries = source.attachments()
     except NotYetError:
         raise
-    except NetworkError as error:  # of what a cluster says, only the worker knows whose it is
+    except NetworkError as error:  # the cluster's message does not name the worker
         raise NetworkError(f"{spec.name}: {error.text}", fix=error.fix) from None
     present = _present(spec)
     rails: list[Rail] = []
@@ -70,15 +74,15 @@ def look(spec: AgentSpec, source: AddressSource) -> tuple[Rail, ...]:
 
 
 def sure_attachments(spec: AgentSpec) -> tuple[StatusEntry, ...] | None:
-    """The attachments ``NAMESPACE/NAME@INTERFACE`` where the kernel leaves no doubt of each one's address, else None.
+    """Return ``NAMESPACE/NAME@INTERFACE`` attachments if the kernel determines every address, else None.
 
-    They have no addresses, as of those that ``host:`` names. An address with a lifetime may be a router's, not the
-    attachment's, and a deprecated one is on its way out: network-status tells which is meant.
+    Like those of ``host:``, they have no addresses. An address with a lifetime may come from a router instead of the
+    attachment, and a deprecated one is about to expire: only network-status shows which address is meant.
     """
     try:
         present = _present(spec)
     except NetworkError:
-        return None  # the look at the rails says so
+        return None  # look() reports it
     entries = []
     for number, wanted in enumerate(spec.attachments):
         name, _, interface = wanted.partition("@")
@@ -89,7 +93,7 @@ def sure_attachments(spec: AgentSpec) -> tuple[StatusEntry, ...] | None:
         try:
             select_rail(spec.name, number, name, entry, found, spec.family)
         except TentativeError:
-            pass  # its detection is waited for in any case
+            pass  # discovery waits for it anyway
         except NetworkError:
             return None
         entries.append(entry)
@@ -97,9 +101,9 @@ def sure_attachments(spec: AgentSpec) -> tuple[StatusEntry, ...] | None:
 
 
 class Discovery:
-    """:func:`discover` for a loop that goes on meanwhile, and with a source that may know more with time (the API).
+    """:func:`discover` in an event loop, also for a source that may know more later (the API).
 
-    Ends with a call of ``found(rails)`` or ``failed(error)``; ``notice`` gets a sentence when it takes long.
+    Ends with a call of ``found(rails)`` or ``failed(error)``; ``notice`` gets a sentence if it takes long.
     """
 
     def __init__(
@@ -156,7 +160,7 @@ class Discovery:
 
 
 def _on_loopback(spec: AgentSpec, source: AddressSource) -> tuple[Rail, ...]:
-    """lo, as the user asked for: all of 127.0.0.0/8 is there without being listed, and none of it is a network."""
+    """Return lo, as the user requested. All of 127.0.0.0/8 works without being listed; none of it is a network."""
     (entry,) = source.attachments()
     lo = _present(spec)["lo"]
     return (Rail(0, entry.name, lo.name, entry.ips[0], 4, 8, lo.mtu),)
@@ -171,9 +175,10 @@ def _present(spec: AgentSpec) -> dict[str, Interface]:
 
 
 def own_row(spec: AgentSpec, rails: tuple[Rail, ...]) -> PeerRow:
-    """What the others must know of this worker: its rails, and every other address that bytes could go to.
+    """Return what the peers must know: this worker's rails, and other addresses that bytes could go to.
 
-    Raises NetworkError.
+    Raises:
+        NetworkError: the interfaces cannot be read.
     """
     own = {rail.address for rail in rails}
     others = tuple(

@@ -1,6 +1,6 @@
-"""``eval "$(torchnet env)"`` in a worker: its environment alone, for another launcher.
+"""``eval "$(torchnet env)"``: set a worker's environment for another launcher.
 
-Nobody is joined and no path is probed: the addresses are what the source and the kernel say.
+It neither joins a job nor probes paths; the addresses come from the source and the kernel.
 """
 
 from __future__ import annotations
@@ -22,16 +22,20 @@ from torchnet.errors import NotYetError, UsageError
 _T = TypeVar("_T")
 _ABOUT = 'Print the environment of one process of this worker, for: eval "$(torchnet env)"'
 FAILS = "false\n"
-"""What ``eval`` is given where there is no environment, so that it fails, too."""
+"""Output if there is no environment, so that ``eval`` fails too."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print ``export NAME='value'`` lines; the exit code. Raises TorchnetError."""
+    """Print ``export NAME='value'`` lines and return the exit code.
+
+    Raises:
+        TorchnetError: the environment cannot be determined.
+    """
     try:
         return _main(argv)
     except BaseException as error:
-        if not isinstance(error, SystemExit) or error.code:  # --help is no failure
+        if not isinstance(error, SystemExit) or error.code:  # --help exits with 0
             sys.stdout.write(FAILS)
             sys.stdout.flush()
         raise
@@ -59,20 +63,24 @@ def _main(argv: Sequence[str]) -> int:
     for warning in environment.warnings():
         sys.stderr.write(f"torchnet: {warning}\n")
     sys.stderr.write("torchnet: the environment alone: no worker was joined, no path was checked\n")
-    # Bytes, as the environment has them: an encoding that lacks a character would change a value.
+    # Write bytes: an encoding that lacks a character would change a value.
     sys.stdout.buffer.write(os.fsencode(lines(environment.given(options.local_rank))))
     sys.stdout.flush()
     return 0
 
 
 def lines(variables: Mapping[str, str]) -> str:
-    """What a POSIX shell takes over by ``eval``, whatever the values hold."""
+    """Format variables for ``eval`` in a POSIX shell, whatever the values contain."""
     quoted = {name: value.replace("'", "'\\''") for name, value in variables.items() if _NAME.fullmatch(name)}
     return "".join(f"export {name}='{value}'\n" for name, value in quoted.items())
 
 
 def patiently(question: Callable[[], _T], deadline: float) -> _T:
-    """The answer, asked for again while the source says that it may come. Raises TorchnetError."""
+    """Call ``question`` again while it raises NotYetError.
+
+    Raises:
+        TorchnetError: ``question`` failed, or the deadline would pass.
+    """
     while True:
         try:
             return question()

@@ -1,7 +1,7 @@
-"""The peers in the worker's own hosts file, so that no look-up of their addresses leaves the machine.
+"""Add the peers to the worker's hosts file, so that lookups of their addresses stay local.
 
 TCPStore looks up the name of each address that it connects to or from, and waits for the answer (pytorch#159007):
-5 s a connection where the reverse zone is not served.
+5 s per connection if no server answers for the reverse zone.
 """
 
 from __future__ import annotations
@@ -16,23 +16,27 @@ PATH = "/etc/hosts"
 
 
 def add_peers(table: PeerTable, run_id: str, *, path: str = PATH) -> bool:
-    """Write a line for each worker and rail; False where the file is not ours to write.
+    """Write a line for each worker and rail; return False if the file is not accessible.
 
-    Names lead to the backend; eth0's addresses get a name, too, since the store may look those up as well. Each line
-    tells whose it is: the file may be the machine's own, and hold other jobs' lines.
+    Names resolve to the backend. eth0's addresses also get a name, since the store may look them up too. Each line
+    names its job: the file may be the machine's own and hold other jobs' lines.
     """
     return _replaced(_lines(table, run_id), run_id, path)
 
 
 def write_copy(table: PeerTable, run_id: str, target: Path, *, path: str = PATH) -> None:
-    """A copy of the hosts file with the peers' names in it, to be mounted in another container. Raises OSError."""
+    """Write a copy of the hosts file with the peers added, to be mounted in another container.
+
+    Raises:
+        OSError: a file cannot be read or written.
+    """
     with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
         text = _with(file.read(), _lines(table, run_id), run_id)
     put(target, text.encode("utf-8", "surrogateescape"))
 
 
 def remove_peers(run_id: str, *, path: str = PATH) -> None:
-    """Take the job's lines out again: another one has other addresses."""
+    """Remove the job's lines; the next job has other addresses."""
     _replaced("", run_id, path)
 
 
@@ -42,7 +46,7 @@ def _replaced(ours: str, run_id: str, path: str) -> bool:
             old = file.read()
         text = _with(old, ours, run_id)
         if text != old:
-            # In place: in a pod the file itself is a mount.
+            # Write in place: in a pod the file itself is a mount.
             with open(path, "r+", encoding="utf-8", errors="surrogateescape", newline="") as file:
                 file.write(text)
                 file.truncate()
@@ -65,7 +69,7 @@ def _lines(table: PeerTable, run_id: str) -> str:
     for row in table.rows:
         for number, rail in enumerate(row.rails):
             lines.append(f"{rail.address}\t{row.name}{'' if number == 0 else f'-rail{number + 1}'}")
-        # Link-local addresses belong to an interface as well, which a hosts file cannot say.
+        # A link-local address needs an interface, which a hosts file cannot express.
         frontend = [address for address in row.eth0 if not address.startswith("fe80:")]
         lines += [f"{address}\t{row.name}-frontend" for address in frontend]
     return "".join(f"{line}{_mark(run_id)}\n" for line in lines)

@@ -1,6 +1,6 @@
-"""The agent's one thread: readiness, timers and signals.
+"""The agent's single-threaded event loop: readiness, timers and signals.
 
-asyncio was tried: importing it costs 0.04 s in every worker, and what is needed of it is this page.
+asyncio was tried and rejected: importing it takes 0.04 s in every worker, and the agent needs only this much.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class HasFileno(Protocol):
 
 
 class Timer:
-    """A call that is due at a time of the monotonic clock; ``cancel`` may be called at any time."""
+    """A call at a time of the monotonic clock; ``cancel`` may be called at any time."""
 
     __slots__ = ("cancelled", "due", "function")
 
@@ -35,7 +35,7 @@ class Timer:
 
 
 class EventLoop:
-    """Calls functions when descriptors are ready, timers are due or signals have come, until it is stopped."""
+    """Calls functions when descriptors are ready, timers are due or signals arrive, until it is stopped."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -43,7 +43,7 @@ class EventLoop:
         self._numbers = itertools.count()
         self._running = False
         self._handlers: dict[int, Callable[[], None]] = {}
-        self._others: dict[int, Any] = {}  # handlers that were there before, of whoever runs this loop
+        self._others: dict[int, Any] = {}  # previous handlers, which close() restores
         self._wakeup: tuple[int, int] | None = None
 
     def watch(
@@ -52,7 +52,7 @@ class EventLoop:
         read: Callable[[], None] | None = None,
         write: Callable[[], None] | None = None,
     ) -> None:
-        """Call ``read`` and ``write`` while ``file`` is ready for them; with neither, forget it."""
+        """Call ``read`` and ``write`` while ``file`` is ready for them; with neither, stop watching it."""
         events = (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
         known = file in self._selector.get_map() if not _closed(file) else False
         if not events:
@@ -70,7 +70,7 @@ class EventLoop:
         return timer
 
     def every(self, seconds: float, function: Callable[[], None]) -> Timer:
-        """Call ``function`` again and again, the first time ``seconds`` from now."""
+        """Call ``function`` periodically, first ``seconds`` from now."""
         timer = self.later(seconds, lambda: None)
 
         def call() -> None:
@@ -84,7 +84,7 @@ class EventLoop:
     def on_signal(
         self, number: int, function: Callable[[], None], *, at_once: Callable[[], None] = lambda: None
     ) -> None:
-        """Call ``function`` from the loop after each signal ``number``; ``at_once`` in the handler, before."""
+        """Call ``at_once`` in the handler of signal ``number``, and then ``function`` from the loop."""
         if self._wakeup is None:
             self._wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
             signal.set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
@@ -95,7 +95,7 @@ class EventLoop:
             self._others.setdefault(number, before)
 
     def run(self) -> None:
-        """Serve until :meth:`stop`."""
+        """Run until :meth:`stop` is called."""
         self._running = True
         while self._running:
             for key, mask in self._selector.select(self._due()):
@@ -106,7 +106,7 @@ class EventLoop:
         self._running = False
 
     def close(self) -> None:
-        """Give signals and descriptors back; to whoever listened before also those that came and nobody took."""
+        """Restore signal handlers, close descriptors, and raise unhandled signals again for previous handlers."""
         came: set[int] = set()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, self._handlers)
         if self._wakeup is not None:
@@ -130,7 +130,7 @@ class EventLoop:
             read()
 
     def _still(self, file: Any, position: int, function: Callable[[], None]) -> bool:
-        """Whether it is still to be called: what ran since may have changed or closed the descriptor."""
+        """Check that the call is still due: earlier callbacks may have changed or closed the descriptor."""
         try:
             return bool(self._selector.get_key(file).data[position] is function)
         except (KeyError, ValueError):

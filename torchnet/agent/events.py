@@ -1,20 +1,21 @@
-"""What an agent tells its runtime: events, as plain dicts with a key ``event``.
+"""Events that an agent sends to its runtime: plain dicts with a key ``event``.
 
+    row             node, row                 the worker's row of the peer table
     phase           node, phase, text         a phase's state: "4/4 joined"
-    notice          node, level, text         something that people should read
+    notice          node, level, text         a message for the user
     started         node, attempt, ranks, pids
-    output          rank, stream, data, end   a line of a process; end "" when it is not finished
-    failure         the fields of Failure     what stopped the job
-    told            the same                  what this agent was told, or heard by a signal: it will end
-    replaced        the same                  this pod cannot take part, and another one is made in its place
-    time            phase, own_s, waited_s    a phase has ended: torchnet's own time, and what it waited for others
-    own_time        own_s                     all of it, up to the script's start
-    stall           text                      who waits for whom, with stacks
-    worker_receipt  receipt                   one worker's account
-    receipt         receipt                   the job's
-    end             node, code                the agent is done
+    output          node, rank, stream, data, end    a line of a process; end is "" if it is unfinished
+    failure         the fields of Failure     why the job stops; restart: whether it restarts
+    told            the same                  why this agent will stop: the coordinator or a signal
+    replaced        the same                  this pod cannot take part, and another will replace it
+    time            phase, own_s, waited_s    at a phase's end: torchnet's own time and its waiting time
+    own_time        own_s                     torchnet's own time until the script starts
+    stall           text                      which ranks wait where, with stacks
+    worker_receipt  receipt                   one worker's receipt
+    receipt         receipt                   the job's receipt
+    end             node, code                the agent's exit code
 
-Locally they go to the launcher over a socket; in a pod they are text on the standard streams, which its log keeps.
+Local agents send them to the launcher over a socket; in a pod, they are text in the container's log.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from typing import Any, Literal, Protocol
 
 Event = dict[str, Any]
 Kind = Literal["script", "network", "lost", "timeout", "interrupted", "internal", "usage"]
-BACKLOG = 1 << 20  # bytes; above it, processes' output is not read until the reader has caught up
+BACKLOG = 1 << 20  # bytes; above it, processes' output stays unread until the reader has caught up
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a job stopped.  ``code`` is the launcher's exit code, ``at`` unix time, ``tail`` a process's last lines."""
+    """Why a job stopped. ``code`` is the launcher's exit code, ``at`` Unix time, ``tail`` a process's last lines."""
 
     kind: Kind
     text: str
@@ -48,7 +49,7 @@ class Failure:
 
 
 class Reporter(Protocol):
-    """Where an agent's events go."""
+    """The destination of an agent's events."""
 
     def send(self, event: Event) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Why a process ended with an error, as far as that can be known from outside of it."""
+"""Explain why a process failed, as far as that is visible from outside."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _HINTS = {
     "SIGBUS": "often /dev/shm is full (DataLoader workers need it)",
 }
 
-# Python's words for the URL tcp://MASTER_ADDR:MASTER_PORT, written so, where MASTER_ADDR is an IPv6 address.
+# Python's error for the URL tcp://MASTER_ADDR:MASTER_PORT with an IPv6 address without brackets.
 _UNBRACKETED = re.compile(r"Port could not be cast to integer value as '[0-9a-f:]*:")
 _BRACKETS = (
     "in an URL, MASTER_ADDR needs brackets when it is an IPv6 address: init_method='env://' takes it as it is, and "
     "--family ipv4 makes it another (the local backend has both)"
 )
 
-# What Python, Gloo, NCCL and torch's store say when the other end of a connection has gone.  A connection that was
-# refused is none that a peer took along, and what names a web address was to nobody of this job.
+# Errors of Python, Gloo, NCCL and PyTorch's store after a peer closed a connection. Refused connections are not
+# included, as no peer closed them; a line that names a web address is not about a peer.
 _ECHO = re.compile(
     r"connection (was )?(likely )?(closed|reset|aborted)|closed by (remote )?peer|broken ?pipe"
     r"|connection(reset|aborted)error|ncclRemoteError|remote (process|server|peer)",
@@ -33,9 +33,9 @@ _ELSEWHERE = re.compile(r"https?\b|\bhost=|port=\d", re.IGNORECASE)
 
 
 def explain_end(process: Process, spec: AgentSpec, memory: str = "") -> Failure:
-    """The failure that a process's end is: its own exit code, what it said of the cause, and its last lines.
+    """Describe the failure of a process: its exit code, its error message and its last lines.
 
-    ``memory`` says that the kernel killed for memory, where it told.
+    ``memory`` is the text of an out-of-memory kill, if the kernel reported one.
     """
     code = process.code or 0
     if process.signal:
@@ -55,9 +55,9 @@ def explain_end(process: Process, spec: AgentSpec, memory: str = "") -> Failure:
 
 
 def is_echo(failure: Failure) -> bool:
-    """Whether a process seems to have failed because another one did: its last words are of a connection that ended.
+    """Return whether a process seems to have failed because a peer did: its output is about a closed connection.
 
-    A process that a signal ended did not fail by itself; only SIGABRT is what NCCL and C++ end with, too.
+    A process that a signal killed is not an echo, except for SIGABRT, with which NCCL and C++ end.
     """
     if failure.kind != "script" or (failure.code > 128 and failure.code != 128 + signal.SIGABRT):
         return False
@@ -66,9 +66,9 @@ def is_echo(failure: Failure) -> bool:
 
 
 def first_of(candidates: Sequence[Failure]) -> Failure:
-    """The failure that is the job's, among those that were told close together: causes before echoes, then by time.
+    """Return the root cause of failures that arrived close together: causes before echoes, then by time.
 
-    Where a worker went away and processes of others failed, they failed because of it, not the other way round.
+    If a worker was lost and other workers' processes failed, the loss is the cause.
     """
     order = {"interrupted": 0, "script": 1, "lost": 2}
     failure = min(candidates, key=lambda f: (is_echo(f), f.at, order.get(f.kind, 3)))

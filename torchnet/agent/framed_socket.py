@@ -1,6 +1,6 @@
-"""Messages over a stream socket: a length of four bytes, then JSON.  The one format between agents, and to the runtime.
+"""Messages over a stream socket: a length of four bytes, then JSON. Used between agents, and to the runtime.
 
-Writing never blocks: an agent that waited for a slow reader would seem dead to the others.
+``send`` never blocks: an agent that waited for a slow reader would seem dead to the others.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torchnet.agent.event_loop import EventLoop
 
 LENGTH = struct.Struct("!I")
 LIMIT = 8 << 20
-_AT_ONCE = 64  # messages in one call; the kernel takes 1,024
+_AT_ONCE = 64  # messages per call; the kernel accepts up to 1,024
 Message = dict[str, Any]
 
 
@@ -28,9 +28,9 @@ def pack(message: Message) -> bytes:
 
 
 class FramedSocket:
-    """One end of a message stream, served by a loop.
+    """One end of a message stream, served by an event loop.
 
-    ``on_message`` gets each message; ``on_close`` is called once, when the other end is gone or talks nonsense.
+    ``on_message`` gets each message; ``on_close`` is called once, when the other end is gone or sends invalid data.
     """
 
     def __init__(
@@ -50,8 +50,8 @@ class FramedSocket:
         self._on_close = on_close
         self._on_drain = on_drain
         self._in = bytearray(received)
-        self._out: deque[bytes] = deque()  # a table for thousands of workers is kept once
-        self._pending = self._sent = 0  # in all; of the first
+        self._out: deque[bytes] = deque()  # one copy of a large table serves all connections
+        self._pending = self._sent = 0  # bytes: unsent in all; sent of the first message
         self.closed = False
         self._held = False
         loop.watch(sock, self._readable)
@@ -60,35 +60,35 @@ class FramedSocket:
 
     @property
     def pending(self) -> int:
-        """Bytes that wait to be taken by the other end."""
+        """Bytes that the kernel has not accepted yet."""
         return self._pending
 
     def send(self, message: Message) -> None:
-        """Queue a message; after the close it is dropped."""
+        """Queue a message; discard it if this end is closed."""
         self.send_packed(pack(message))
 
     def send_packed(self, data: bytes) -> None:
-        """The same for a message that is packed already."""
+        """Queue a message that is already packed."""
         if not self.closed:
             self._out.append(data)
             self._pending += len(data)
             self._writable()
 
     def close(self) -> None:
-        """Close this end, without a call to ``on_close``."""
+        """Close this end without calling ``on_close``."""
         if not self.closed:
             self.closed = True
             self._loop.watch(self.socket)
             self.socket.close()
 
     def hold(self, held: bool) -> None:
-        """Leave what comes where it is, so that the other end notices and waits."""
+        """Stop or resume reading; while stopped, the other end has to wait."""
         if held != self._held and not self.closed:
             self._held = held
             self._watch()
 
     def flush(self) -> None:
-        """Before the process ends: wait until the other end has taken everything, or is gone."""
+        """Block until everything is sent or the other end is gone; for the end of the process."""
         if not self.closed and self._out:
             with contextlib.suppress(OSError):
                 self.socket.settimeout(None)
@@ -137,7 +137,7 @@ class FramedSocket:
         except BlockingIOError:
             pass
         except OSError:
-            # What the other end said last may still be unread: the reading side notices the end.
+            # Messages may still be unread, so the reading side handles the end.
             self._out.clear()
             self._pending = self._sent = 0
         self._watch()

@@ -27,7 +27,7 @@ _FIX = "the init container (torchnet agent --phase prepare) writes it; both must
 
 @dataclass(frozen=True)
 class Handover:
-    """``table`` is what the preflight verified, ``start`` the job's start attempt (JobSet's restarts; "" without)."""
+    """``table`` is verified by the preflight; ``start`` is the job's start attempt (JobSet's restarts; "" without)."""
 
     run_id: str
     node_rank: int
@@ -39,7 +39,11 @@ class Handover:
     table: PeerTable
 
     def write(self, folder: str) -> None:
-        """Into ``folder``, whole or not at all. Raises OSError."""
+        """Write the state to ``folder`` atomically.
+
+        Raises:
+            OSError: it cannot be written.
+        """
         value = {
             "format": _FORMAT,
             "run_id": self.run_id,
@@ -56,7 +60,11 @@ class Handover:
 
     @classmethod
     def read(cls, folder: str) -> Handover:
-        """Raises UsageError: it is missing, or no state of this version."""
+        """Read the state.
+
+        Raises:
+            UsageError: it is missing, or not of this version.
+        """
         path = Path(folder) / FILE
         try:
             with path.open("rb") as file:
@@ -85,7 +93,7 @@ class Handover:
 
 
 class HandoverSource:
-    """The address source of the working container: what the preparing one found, held against the kernel again."""
+    """The training container's address source: the prepare container's results, to be checked again."""
 
     def __init__(self, state: Handover) -> None:
         self._state = state
@@ -98,7 +106,11 @@ class HandoverSource:
 
 
 def put(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """A file that is there whole or not at all. Raises OSError."""
+    """Write a file atomically.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)

@@ -23,15 +23,15 @@ PROOF_BYTES = 32
 
 
 def new_challenge() -> bytes:
-    """What the server says first, :data:`CHALLENGE_BYTES` bytes."""
+    """Return the server's first message, :data:`CHALLENGE_BYTES` bytes."""
     return MAGIC + os.urandom(NONCE_BYTES)
 
 
 def answer_challenge(token: str, challenged: bytes, message: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """The client's answer, a message to be framed, and the proof that it must then get from the server.
+    """Return the client's answer, to be framed, and the proof that the server must send back.
 
     Raises:
-        ValueError: ``challenged`` is no challenge: something else listens there.
+        ValueError: ``challenged`` is not a challenge: another program listens there.
     """
     if len(challenged) != CHALLENGE_BYTES or not challenged.startswith(MAGIC):
         raise ValueError("not a challenge")
@@ -47,10 +47,10 @@ def answer_challenge(token: str, challenged: bytes, message: dict[str, Any]) -> 
 
 
 def check_answer(token: str, challenged: bytes, signed: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """The client's message, and the server's own proof to send back.
+    """Return the client's message, and the server's own proof to send back.
 
     Raises:
-        ValueError: the proof is wrong, or the answer is none.
+        ValueError: the proof is wrong, or the answer is malformed.
     """
     try:
         nonce = bytes.fromhex(signed["nonce"])
@@ -70,7 +70,7 @@ def check_answer(token: str, challenged: bytes, signed: dict[str, Any]) -> tuple
 
 
 def probe_key(token: str) -> bytes:
-    """The key of the preflight's datagrams."""
+    """Return the key that signs the preflight's datagrams."""
     return _sign(token, b"probe")
 
 

@@ -1,4 +1,4 @@
-"""Who has not been heard for too long, and what is to be said of it."""
+"""Detect silent workers, and describe the failures that follow."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torchnet.agent.membership import Member, Membership
 from torchnet.text import listed
 
 BEAT_SECONDS = 1.0
-SILENT_SECONDS = 3.5  # beats come once a second
-RENEW_SECONDS = 10.0  # for a restart's addresses to be known
+SILENT_SECONDS = 3.5  # heartbeats arrive once a second
+RENEW_SECONDS = 10.0  # to determine a restart's addresses
 
 
 def silence_seconds(link_grace: float) -> float:
-    """After how long without a word a worker is lost: a flap of ``link_grace`` and TCP's retransmission fit in."""
+    """Return the silence after which a worker is lost: enough for a flap of ``link_grace`` and TCP retransmission."""
     return 2 * link_grace + 3.0
 
 
 def silent(roll: Membership, own: int, limit: float) -> list[Member]:
-    """Workers other than rank ``own`` of which nothing came for more than ``limit`` seconds."""
+    """Return workers other than rank ``own`` that sent nothing for more than ``limit`` seconds."""
     now = time.monotonic()
     return [member for rank, member in roll.items() if rank != own and now - member.heard > limit]
 
@@ -39,14 +39,14 @@ def went(member: Member) -> Failure:
 
 
 def overdue(members: list[Member], seconds: float) -> Failure:
-    """They have not stopped, so nothing can be started in their place."""
+    """Describe workers that did not stop, which rules a restart out."""
     names = listed([f"{member.row.name} (node rank {member.row.node_rank})" for member in members])
     text = f"lost {names}: not stopped {seconds:g} s after the word to, so there is no restart"
     return Failure("lost", text, 70, node=members[0].row.name, at=time.time())
 
 
 def cut_off(own: Member, others: int, limit: float) -> Failure:
-    """All others are silent at once: it is rank 0 itself."""
+    """Describe rank 0 as cut off: all others are silent at once."""
     row = own.row
     text = (
         f"{row.name} (node rank {row.node_rank}) hears nothing from any of the {others} other workers over "
@@ -56,6 +56,6 @@ def cut_off(own: Member, others: int, limit: float) -> Failure:
 
 
 def missing(roll: Membership, count: int) -> str:
-    """``node rank 1, 2 …`` of those that have not joined."""
+    """Return ``node rank 1, 2 …`` for workers that have not joined."""
     ranks = [str(rank) for rank in range(count) if rank not in roll]
     return f"node rank {', '.join(ranks[:8])}{' …' if len(ranks) > 8 else ''}"

@@ -1,6 +1,6 @@
-"""A worker's way into the job: its addresses, the ports that others reach it by, and a connection to the coordinator.
+"""Join a job: the worker's addresses, its preflight ports, and its connection to the coordinator.
 
-The coordinator is in the agent of node rank 0 itself; another worker knocks at its address.
+The coordinator runs in node rank 0's own agent; the other workers connect to its address.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from torchnet.network.interface_selection import Rail, TakenError
 from torchnet.network.network_status import StatusEntry
 from torchnet.network.peer_table import PeerRow
 
-_REPLACED_AT_MOST = 3  # pods of one worker: a Job waits for 10, 20 and 40 s before it makes them
+_REPLACED_AT_MOST = 3  # pods per worker: a Job waits 10, 20 and 40 s before it creates them
 
 
 class Join:
-    """Ends with a call of ``entered(connection)``, ``failed(failure)``, or ``taken(failure)``: of this pod's address
-    another machine has, while another pod may do.
+    """Ends with a call of ``entered(connection)``, ``failed(failure)`` or ``taken(failure)``.
 
-    Before ``entered`` is called, ``rails``, ``row`` and ``preflight`` are there.  For the discovery it is the address
-    source, and keeps what the real one said: asked later, it may have to ask the API, or know less.
+    ``taken`` means that another machine has this pod's address; a replacement pod may get a free one.
+    ``rails``, ``row`` and ``preflight`` are set before ``entered`` is called. For the discovery, this is the address
+    source; it keeps the real one's result, since a later call may need the API or return less.
     """
 
     row: PeerRow
@@ -63,7 +63,7 @@ class Join:
         self._entries: tuple[StatusEntry, ...] = ()
 
     def attachments(self) -> tuple[StatusEntry, ...]:
-        """What the address source says now. Raises as it does."""
+        """Query the address source; exceptions pass through."""
         self._entries = self._source.attachments()
         return self._entries
 
@@ -71,26 +71,26 @@ class Join:
         return self._source.rank0()
 
     def verified(self) -> tuple[StatusEntry, ...]:
-        """The attachments of the rails; those that came without an address have the one that was chosen."""
+        """Return the rails' attachments; those without an address get the selected one."""
         return tuple(
             entry
-            if entry.ips or rail.interface == "lo"  # of lo's addresses none may be named
+            if entry.ips or rail.interface == "lo"  # a named loopback address is rejected
             else replace(entry, ips=(rail.address,), origin="the preparation")
             for entry, rail in zip(self._entries, self.rails, strict=True)
         )
 
     def begin(self, known: str) -> None:
-        """Discover and join. ``known``: the fingerprint of a table whose paths are verified already, or ""."""
+        """Discover and join. ``known`` is the fingerprint of a table with verified paths, or ""."""
         self._known = known
         self._discover(self._spec, self._discovered, self._undiscovered)
 
     def cut(self) -> None:
-        """Join once more, as after a try that failed: the connection ended before a word came."""
+        """Retry the join: the connection ended before the first message."""
         assert isinstance(self._search, RendezvousClient)
         self._search.cut()
 
     def again(self, known: str) -> None:
-        """Join once more, whoever is rank 0 now; for any other worker, once its row is there."""
+        """Join again, whichever worker is rank 0 now. Requires ``row``; not for rank 0."""
         self._known = known
         self._search = RendezvousClient(
             self._loop,
@@ -105,7 +105,10 @@ class Join:
         )
 
     def renew(self, done: Callable[[PeerRow], None], failed: Callable[[str, int], None]) -> None:
-        """The row as it is now, for a restart, with the ports on its addresses; or an error and its exit code."""
+        """Get the current row for a restart, and open the ports on its addresses.
+
+        Ends with a call of ``done(row)`` or ``failed(error, exit code)``.
+        """
 
         def found(rails: tuple[Rail, ...]) -> None:
             try:
@@ -122,12 +125,12 @@ class Join:
         self._discover(spec, found, lambda error: failed(str(error), error.exit_code))
 
     def cancel(self) -> None:
-        """Look for nothing any more."""
+        """Cancel the discovery or the join."""
         if self._search is not None:
             self._search.cancel()
 
     def close(self) -> None:
-        """Give the preflight's ports back."""
+        """Close the preflight's ports."""
         if self.preflight is not None:
             self.preflight.close()
 
@@ -148,7 +151,11 @@ class Join:
         )
 
     def _bind(self, rails: tuple[Rail, ...]) -> None:
-        """The preflight's ports, where they are not there yet. Raises OSError."""
+        """Open the preflight's ports unless they are open on these rails.
+
+        Raises:
+            OSError: a port cannot be opened.
+        """
         if self.preflight is None or rails != self.rails:
             self.close()
             self.preflight = None

@@ -1,7 +1,7 @@
-"""The API server as seen from a pod: one small, bounded GET at a time, with the standard library alone.
+"""An API client for pods: one small, bounded GET at a time, with only the standard library.
 
-Configuration and files are those that Kubernetes gives every pod ("Accessing the Kubernetes API from a Pod"): the
-address in the environment; token, certificate authority and namespace in the service account's folder.
+As in "Accessing the Kubernetes API from a Pod", the address is in the environment; token, certificate authority and
+namespace are in the service account's folder.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from torchnet.constants import API_DIR, ATTEMPT_LABEL, INDEX_LABEL, NODE_RANK_LA
 from torchnet.errors import ClusterError, NotYetError
 from torchnet.text import loads, printable
 
-LIMIT = 2 << 20  # all annotations of an object are at most 256 KiB
+LIMIT = 2 << 20  # bytes; an object's annotations are limited to 256 KiB
 _DEPTH = 64
-_SECONDS = 5.0  # for each step of a connection
-_WHOLE_SECONDS = 10.0  # for an answer; nothing else is served meanwhile
+_SECONDS = 5.0  # for each socket operation
+_WHOLE_SECONDS = 10.0  # for a response; it blocks the event loop
 _AGAIN_SECONDS = 0.5
 _LONGEST_RETRY_SECONDS = 60.0
 _KIND = "application/json;as={};v=v1;g=meta.k8s.io"
@@ -32,7 +32,7 @@ _KIND = "application/json;as={};v=v1;g=meta.k8s.io"
 
 @dataclass(frozen=True)
 class Ask:
-    """A question about pods, answered with metadata alone: one by its ``name``, or those that the selectors choose."""
+    """A request for pod metadata: of one pod by ``name``, or of those that the selectors match."""
 
     namespace: str
     name: str = ""
@@ -61,7 +61,7 @@ class Ask:
 
 
 class ApiServer:
-    """The API server of the cluster that this pod is in.  Its connection is kept for the next question."""
+    """The API server of this pod's cluster. The connection is kept for the next request."""
 
     def __init__(self, host: str, port: int, folder: str = API_DIR) -> None:
         self._host = host
@@ -71,7 +71,11 @@ class ApiServer:
 
     @classmethod
     def from_pod(cls, environ: Mapping[str, str], folder: str = API_DIR) -> ApiServer:
-        """Raises ClusterError outside of a pod, or where the pod has no token."""
+        """Take the address from the environment.
+
+        Raises:
+            ClusterError: this is not a pod.
+        """
         host = environ.get("KUBERNETES_SERVICE_HOST", "").strip("[]")
         port = environ.get("KUBERNETES_SERVICE_PORT_HTTPS") or environ.get("KUBERNETES_SERVICE_PORT") or "443"
         if not host or not port.isdigit():
@@ -82,17 +86,21 @@ class ApiServer:
         return cls(host, int(port), folder)
 
     def namespace(self) -> str:
-        """The pod's own namespace, as its service account's folder says it. Raises ClusterError."""
+        """Return the pod's namespace from the service account's folder.
+
+        Raises:
+            ClusterError: it cannot be read.
+        """
         return self._file("namespace")
 
     def get(self, ask: Ask) -> dict[str, Any] | None:
-        """The answer to a question; None where there is no such pod.
+        """Return the response to a request, or None if the named pod does not exist.
 
         Raises:
-            NotYetError: no answer, or one that asks for patience (429, 5xx), after the time that it asks for.
-            ClusterError: it refuses (401, 403), or answers what is not to be understood.
+            NotYetError: no response, or status 429 or 5xx; retry after ``seconds`` (Retry-After).
+            ClusterError: the server refuses (401, 403), or the response is invalid.
         """
-        token = self._file("token")  # anew each time: the kubelet replaces it
+        token = self._file("token")  # the kubelet rotates it
         try:
             status, after, body = self._exchange(ask, token)
         except (OSError, http.client.HTTPException) as error:
@@ -116,7 +124,7 @@ class ApiServer:
             self._connection = None
 
     def _exchange(self, ask: Ask, token: str) -> tuple[int, str, bytes]:
-        """(status, Retry-After, body) over the connection that is open, or a new one."""
+        """Return (status, Retry-After, body), over the open connection or a new one."""
         deadline = time.monotonic() + _WHOLE_SECONDS
         headers = {
             "Accept": ask.accept,
@@ -129,7 +137,7 @@ class ApiServer:
         except (ConnectionError, http.client.BadStatusLine):
             if not kept:
                 raise
-            self.close()  # the server had closed it meanwhile: that says nothing about it
+            self.close()  # the server may close an idle connection
             response = self._request(ask.target, headers)
         body = bytearray()
         while part := response.read1(1 << 16):
@@ -139,7 +147,7 @@ class ApiServer:
                 raise ClusterError(f"the API server's answer to {ask} is longer than {LIMIT:,} bytes")
             if time.monotonic() > deadline:
                 raise TimeoutError("its answer takes too long")
-        response.read()  # nothing; read1() itself does not notice that the answer has ended, and the next needs that
+        response.read()  # empty, but ends the response, as read1() does not; the next request needs that
         return response.status, response.headers.get("Retry-After", ""), bytes(body)
 
     def _request(self, target: str, headers: dict[str, str]) -> http.client.HTTPResponse:
@@ -156,7 +164,7 @@ class ApiServer:
             context = ssl.create_default_context(cafile=path)
         except (OSError, ssl.SSLError) as error:
             raise ClusterError(f"{path}: {_reason(error)}", fix=_VOLUME) from None
-        # Python 3.13 makes RFC 5280's last details a must, which many a cluster's own authority does not keep.
+        # Python 3.13 enforces RFC 5280 strictly, which the certificate authorities of many clusters violate.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         return context
 
@@ -195,7 +203,7 @@ class ApiServer:
 
 
 class NotDoneError(ClusterError):
-    """401 or 403: for good, but right after an account's or a role's creation it may not be known everywhere yet."""
+    """401 or 403: permanent, unless the account or role is so new that it is not known everywhere yet."""
 
 
 _VOLUME = (
@@ -208,7 +216,7 @@ def _reason(error: Exception) -> str:
 
 
 def _seconds(after: str) -> float:
-    """Retry-After: seconds, or a date; within reason."""
+    """Parse Retry-After, seconds or a date, within limits."""
     seconds = _AGAIN_SECONDS
     if after.strip().isdigit():
         seconds = float(after)
@@ -218,13 +226,13 @@ def _seconds(after: str) -> float:
     return min(max(seconds, _AGAIN_SECONDS), _LONGEST_RETRY_SECONDS)
 
 
-# The first that the own pod has is used; those without a prefix are older than the index's label (Kubernetes 1.28).
+# The first label of this pod is used. Clusters with only unprefixed ones lack the index label (Kubernetes 1.28).
 _JOB_LABELS = ("batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name")
 
 
 @dataclass(frozen=True)
 class PodMetadata:
-    """The part of a pod's metadata that counts here."""
+    """The part of a pod's metadata that is needed here."""
 
     name: str
     labels: Mapping[str, str]
@@ -234,7 +242,11 @@ class PodMetadata:
 
     @classmethod
     def read(cls, value: Any) -> PodMetadata:
-        """Of one object of an answer. Raises ClusterError where it is none."""
+        """Parse one object of a response.
+
+        Raises:
+            ClusterError: it is not a pod.
+        """
         data = value.get("metadata") if isinstance(value, dict) else None
         if not isinstance(data, dict) or not isinstance(data.get("name"), str):
             raise ClusterError("the API server's answer holds something that is no pod")
@@ -248,7 +260,11 @@ class PodMetadata:
 
 
 def selector(own: PodMetadata) -> str:
-    """The labels by which rank 0's pod is found, given the own pod. Raises ClusterError where nothing tells."""
+    """Return the label selector of rank 0's pod, from this pod's labels.
+
+    Raises:
+        ClusterError: no label identifies it.
+    """
     rank = NODE_RANK_LABEL if NODE_RANK_LABEL in own.labels else INDEX_LABEL
     for label in (RUN_LABEL, *_JOB_LABELS):
         if own.labels.get(label) and (rank in own.labels or label == RUN_LABEL):
@@ -261,7 +277,7 @@ def selector(own: PodMetadata) -> str:
 
 
 def newest(own: PodMetadata | None, pods: Sequence[PodMetadata]) -> PodMetadata | None:
-    """Rank 0's pod among those found: of the own restart attempt, not on its way out, the last that was made."""
+    """Return rank 0's newest pod that is not terminating, of this pod's restart attempt if ``own`` is known."""
     live = [pod for pod in pods if not pod.ending]
     if own is not None:
         attempt = own.labels.get(ATTEMPT_LABEL)

@@ -1,4 +1,4 @@
-"""The rails while the job runs: one that goes is named at once, and stops the job when it stays away."""
+"""Watch the rails while the job runs: report a lost one at once, and stop the job if it stays down."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torchnet.agent.event_loop import EventLoop, Timer
 from torchnet.linux import rtnetlink
 from torchnet.network.interface_selection import Interface, Rail
 
-# Seconds after which a kernel that gave no answer is asked again.
+# Seconds until a retry after the kernel gave no answer.
 _LOOK_AGAIN = 1.0
 
 
 @dataclass(frozen=True)
 class LinkFlap:
-    """A rail that was gone for a while: ``at_s`` seconds after the start, for ``duration_s``."""
+    """A rail that was down for ``duration_s`` seconds, ``at_s`` seconds after the start."""
 
     interface: str
     at_s: float
@@ -25,7 +25,7 @@ class LinkFlap:
 
 
 class LinkMonitor:
-    """Calls ``notice`` when a rail goes and when it is back, and ``lost`` when it was away longer than ``grace``."""
+    """Calls ``notice`` when a rail goes down or comes back, and ``lost`` when it is down longer than ``grace``."""
 
     def __init__(
         self,
@@ -43,13 +43,13 @@ class LinkMonitor:
         self._began = time.monotonic()
         self._away: dict[str, tuple[float, Timer]] = {}
         self.flaps: list[LinkFlap] = []
-        self._again: Timer | None = None  # where the kernel gave no answer
+        self._again: Timer | None = None  # retry if the kernel gave no answer
         self._netlink = rtnetlink.watcher()
         loop.watch(self._netlink, self._changed)
-        self._look()  # one may have gone since the preflight
+        self._look()  # a rail may have gone down since the preflight
 
     def close(self) -> None:
-        """Stop watching; a rail that is still away counts as a flap up to now."""
+        """Stop watching; a rail that is still down counts as a flap up to now."""
         if self._again:
             self._again.cancel()
         self._loop.watch(self._netlink)
@@ -57,7 +57,7 @@ class LinkMonitor:
         self._settle()
 
     def follow(self, rails: tuple[Rail, ...]) -> None:
-        """Those of a restart: what is away now is another matter."""
+        """Watch the rails of a restart; record those that are down now as flaps."""
         self._settle()
         self._rails = rails
         self._look()
@@ -73,7 +73,7 @@ class LinkMonitor:
             if not rtnetlink.changes(self._netlink):
                 return
         except OSError:
-            pass  # the kernel dropped some events: look at everything, as after any of them
+            pass  # the kernel dropped events; all rails are checked anyway
         self._look()
 
     def _look(self) -> None:
@@ -82,7 +82,7 @@ class LinkMonitor:
             again.cancel()
         try:
             present = rtnetlink.interfaces() if self._rails else {}
-        except OSError as error:  # no free descriptor or memory for a moment: no reason to end a training
+        except OSError as error:  # out of descriptors or memory for a moment: do not stop the training
             self._again = self._loop.later(_LOOK_AGAIN, self._look)
             if not again:
                 why = error.strerror or error

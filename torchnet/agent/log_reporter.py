@@ -1,10 +1,10 @@
-"""Events as lines for people and for the launcher that follows the log: what a pod's container writes.
+"""Write events to a pod's log, as lines for users and for the launcher that follows the log.
 
     [3] text         standard output of rank 3, on standard output
-    [3!] text        its standard error, there as well: two pipes would lose the order between them
+    [3!] text        its standard error, also on standard output: two pipes would lose the order
     torchnet: text   everything else, on standard error; "receipt: {…}" is the job's
 
-One line each, at once; whatever a terminal could act on is escaped.
+Each line is written at once, and control characters are escaped.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from torchnet.text import printable
 
 Write = Callable[[str, str], None]
 
-# A line that does not end is written in pieces of this many characters; container runtimes cut at 16 KiB anyway.
+# An unfinished line is written in pieces of this many characters; container runtimes split at 16 KiB anyway.
 _LONGEST = 16 << 10
-_REWRITE_SECONDS = 1.0  # progress bars rewrite their line ten times a second: so often it is kept
+_REWRITE_SECONDS = 1.0  # between logged states of a progress bar, which changes ten times a second
 
 
 class LogReporter:
-    """``write(stream, text)`` gets whole lines with their ends."""
+    """Passes whole lines, with line ends, to ``write(stream, text)``."""
 
     pending = 0
 
     def __init__(self, write: Write | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._write = write or _write
         self._clock = clock
-        self._open: dict[tuple[int, str], str] = {}  # what there is of a line that has not ended
+        self._open: dict[tuple[int, str], str] = {}  # unfinished lines
         self._rewritten: dict[tuple[int, str], tuple[float, str]] = {}
         self._said: set[str] = set()
 
@@ -59,7 +59,7 @@ class LogReporter:
             self._rewritten[key] = self._clock(), ""
             self._put(rank, stream, text)
         elif end or len(text) >= _LONGEST:
-            if not text:  # the newline after a bar's last state, which may not have been written
+            if not text:  # the newline after a bar's last state, which may be unwritten
                 text = self._rewritten.get(key, (0.0, ""))[1]
             self._rewritten.pop(key, None)
             self._put(rank, stream, text)
@@ -67,7 +67,7 @@ class LogReporter:
             self._open[key] = text
 
     def _line(self, rank: int, stream: str) -> None:
-        """Whatever was kept back is written."""
+        """Write what was held back."""
         text = self._open.pop((rank, stream), "") or self._rewritten.pop((rank, stream), (0.0, ""))[1]
         if text:
             self._put(rank, stream, text)
@@ -110,12 +110,12 @@ class LogReporter:
         self._say(f"receipt: {json.dumps(event['receipt'], separators=(',', ':'))}")
 
     def _on_worker_receipt(self, event: Event) -> None:
-        # Without the samples of --measure, which are long: rank 0's receipt of the job has them.
+        # The samples of --measure are long, and the job's receipt has them.
         body = {name: value for name, value in event["receipt"].items() if name != "series"}
         self._say(f"worker receipt: {json.dumps(body, separators=(',', ':'))}")
 
     def _say(self, text: str) -> None:
-        """A text of several lines (stacks) is indented, so that no part looks like a line of its own."""
+        """Write a text; further lines (stacks) are indented so that they do not look like messages."""
         lines = [printable(line) for line in text.split("\n")]
         self._write(
             "stderr", "".join(f"torchnet: {'  ' if n else ''}{line}\n" for n, line in enumerate(lines))
@@ -128,7 +128,7 @@ def _write(stream: str, text: str) -> None:
         file.write(text)
         file.flush()
     except OSError:
-        pass  # nobody reads the log any more: the job goes on
+        pass  # the log has no reader any more; the job continues
 
 
 def _flushed(file: object) -> None:

@@ -1,7 +1,7 @@
-"""torchnet's own time: from the process's start (Python's own start counts) to the script's, phase by phase.
+"""torchnet's own time per phase, from the start of the process (including Python's startup) to the script's.
 
-What is waited for others (their pods come later) and for the kernel (duplicate address detection) is told apart; the
-processor's time that is spent meanwhile is torchnet's own.
+Time spent waiting for others (whose pods start later) and for the kernel (duplicate address detection) is separate;
+CPU time used meanwhile is torchnet's own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Report = Callable[[dict[str, Any]], None]
 
 
 class PhaseTimer:
-    """:meth:`own` and :meth:`waited` close the time since the last call; :meth:`done` tells a phase's."""
+    """:meth:`own` and :meth:`waited` attribute the time since the last call; :meth:`done` reports a phase."""
 
     def __init__(self, report: Report, age: float | None = None) -> None:
         self._report = report
@@ -26,18 +26,18 @@ class PhaseTimer:
         self._ended = False
 
     def own(self) -> None:
-        """What has passed was torchnet's doing."""
+        """Count the time since the last call as torchnet's own."""
         self._own += self._passed()[0]
 
     def waited(self) -> None:
-        """What has passed was waiting, but for the processor's time."""
+        """Count the time since the last call as waiting, except for CPU time."""
         passed, cpu = self._passed()
         used = min(cpu, passed)
         self._own += used
         self._waited += passed - used
 
     def done(self, phase: str) -> None:
-        """A phase has ended."""
+        """Report the end of a phase."""
         if self._ended:
             return
         self._report({"event": "time", "phase": phase, "own_s": self._own, "waited_s": self._waited})
@@ -45,7 +45,7 @@ class PhaseTimer:
         self._own = self._waited = 0.0
 
     def total(self) -> None:
-        """All that counts has ended; what comes later (a restart) is not told any more."""
+        """Report the total. Later phases (a restart) are not reported."""
         if not self._ended:
             self._report({"event": "own_time", "own_s": self._total})
         self._ended = True
@@ -58,7 +58,7 @@ class PhaseTimer:
 
 
 def process_age() -> float:
-    """Seconds since this process was started (starttime in proc(5), in ticks since boot); 0 without /proc."""
+    """Return seconds since this process started (starttime in proc(5), in ticks since boot); 0 without /proc."""
     try:
         with open("/proc/self/stat") as file:
             ticks = int(file.read().rpartition(")")[2].split()[19])

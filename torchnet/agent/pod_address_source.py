@@ -1,8 +1,8 @@
-"""The address source of a pod: network-status of its own pod and of rank 0's, asked of the API server.
+"""The address source in a pod: network-status of this pod and of rank 0's, from the API server.
 
-One question a worker, for metadata alone, however many workers there are: rank 0 asks for its own pod, as the others
-go by what it says there, and the others ask for rank 0's, again only while it is not there yet, has no status yet, or
-does not answer. Of its own pod another worker asks only what its kernel leaves open: an answer has 7 KB, most of it
+Each worker sends one request, for metadata only, however many workers there are. Rank 0 requests its own pod, as the
+others rely on its status. The others request rank 0's pod, again only while it does not exist, has no status or does
+not respond. They request their own pod only if the kernel leaves its addresses in doubt. A response has 7 KB, mostly
 managedFields, which the API server leaves in an object's metadata.
 """
 
@@ -24,18 +24,18 @@ from torchnet.text import printable
 
 _LIVE = "status.phase!=Failed,status.phase!=Succeeded"
 
-_STATUS_SECONDS = 5.0  # the status is written before a pod's first container starts; caches may lag
-_RIGHTS_SECONDS = 6.0  # in which a new role binding reaches every API server
-_FIRST_SECONDS, _LAST_SECONDS = 0.4, 6.0  # between two questions
-_FRESH_SECONDS = 3.0  # how long an address that does not answer yet is believed
+_STATUS_SECONDS = 5.0  # the status exists before a pod's first container starts, but caches may lag
+_RIGHTS_SECONDS = 6.0  # for a new role binding to reach every API server
+_FIRST_SECONDS, _LAST_SECONDS = 0.4, 6.0  # between two requests
+_FRESH_SECONDS = 3.0  # until an address that does not respond is requested again
 
 
 @dataclass(frozen=True)
 class Own:
-    """What a pod knows of itself; ``address`` gives its address on eth0, asked only where no name helps.
+    """What a pod knows about itself; ``address`` returns its address on eth0, for use if no name matches.
 
-    ``seen`` gives the attachments as far as the kernel alone leaves no doubt, else None; ``rank0`` is the selector of
-    rank 0's pod, if somebody has said it.
+    ``seen`` returns the attachments if the kernel alone determines them, else None; ``rank0`` is the label selector of
+    rank 0's pod, if given.
     """
 
     namespace: str
@@ -47,7 +47,7 @@ class Own:
 
 
 class PodSource:
-    """Addresses from the annotation, by API. Both methods raise NotYetError while patience may help."""
+    """Addresses from the annotation, by API. Both methods raise NotYetError while a retry may help."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class PodSource:
 
     def rank0(self) -> tuple[str, ...]:
         now = self._clock()
-        if now < self._next:  # asked a moment ago
+        if now < self._next:  # requested a moment ago
             if self._rank0:
                 return self._rank0
             if self._why is not None:
@@ -122,7 +122,7 @@ class PodSource:
         return MultusStatus(None, status, self._wanted, family=self._family).rank0()
 
     def _find(self) -> PodMetadata:
-        """The own pod: by its name, by the host name that most pods have in common with it, by its address."""
+        """Find this pod by its name, by the host name (usually the same), or by its address."""
         for name in dict.fromkeys(filter(None, (self._own.name, self._own.hostname))):
             found = self._api.get(Ask(self._own.namespace, name))
             if found is not None:
@@ -152,12 +152,12 @@ class PodSource:
         except NotDoneError as error:
             raise self._for_a_while("rights", _RIGHTS_SECONDS, error) from None
         except NotYetError as error:
-            if isinstance(error.error, ClusterError):  # what the server asks for, and more each time
+            if isinstance(error.error, ClusterError):  # Retry-After, with backoff
                 raise NotYetError(error.error, max(error.seconds, self._pace.step())) from None
             raise
 
     def _for_a_while(self, what: str, seconds: float, error: TorchnetError) -> TorchnetError:
-        """Some patience, counted from the first time; then the error itself."""
+        """Return NotYetError until ``seconds`` after the first time, then the error itself."""
         since = self._since.setdefault(what, self._clock())
         return self._later(error) if self._clock() - since < seconds else error
 
@@ -166,7 +166,7 @@ class PodSource:
 
 
 class _Pace:
-    """Longer and longer steps, by chance a little apart, so that many workers do not ask in one moment."""
+    """Backoff with jitter, so that many workers do not send requests at the same time."""
 
     def __init__(self, chance: Callable[[], float]) -> None:
         self._chance = chance
@@ -182,7 +182,7 @@ class _Pace:
 
 
 def _unserved(pod: PodMetadata, asked: str | None, own: Own) -> StatusError:
-    """Why there is no network-status (the symptoms that are known), as far as the pod itself tells."""
+    """Explain the missing network-status by known symptoms, as far as the pod shows them."""
     if not asked:
         return StatusError(
             f"pod {pod.name} asks for no second network: it has no annotation {NETWORKS_ANNOTATION}",

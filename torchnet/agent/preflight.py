@@ -1,9 +1,9 @@
-"""Phase 3: is every path really there?  Each ordered pair, rail i to rail i, at the rail's full packet size.
+"""Phase 3: check the paths to the peers, rail i to rail i, at the rail's full packet size.
 
-Neither Gloo nor NCCL binds the sockets that it connects with: the kernel's routing table decides which card sends.  So
-for each peer the route is looked up first, and must leave through the rail with the own address as its source; then a
-datagram as large as the MTU goes there, may not be fragmented, and comes back.  A smaller one tells a path that is too
-narrow from one that is not there.
+Neither Gloo nor NCCL binds the sockets that it connects with, so the kernel's routing table decides which card sends.
+For each peer, the preflight first checks that the route leaves through the rail, with the rail's address as source.
+Then it sends a datagram as large as the MTU, unfragmented, which the peer answers. A smaller one distinguishes a path
+with a smaller MTU from a missing path.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerTable
 
 _HEADERS = {4: 28, 6: 48}  # IP and UDP
-_SMALL = {4: 576, 6: 1280}  # what every path of the family must carry (RFC 791, RFC 8200)
+_SMALL = {4: 576, 6: 1280}  # every path of the family must carry this (RFC 791, RFC 8200)
 _LARGEST = 65000  # lo's MTU is larger than any datagram
-_WINDOW = 16  # unanswered at a time: a burst of all of them would not fit the peers' receive buffers
-_RETRY_SECONDS = 0.15  # and longer each time; a new neighbour is still being resolved at the first
+_WINDOW = 16  # unanswered probes at a time: all at once would not fit the peers' receive buffers
+_RETRY_SECONDS = 0.15  # longer after each try; a new neighbour is still being resolved at the first
 _PUMP_SECONDS = 0.02
-# Without an answer for so long it is over.  While answers still come, as from 64 agents on two processors, it goes on.
+# The check ends after this long without a new answer: 64 agents on two processors answer slowly.
 _DEADLINE_SECONDS, _DEADLINE_SECONDS_EACH = 2.5, 0.02
 _LATEST_SECONDS = 8.0
 _TAG = 8
-_HEAD = struct.Struct("!4sBHI")  # magic, question or answer, rail, number
+_HEAD = struct.Struct("!4sBHI")  # magic, request or reply, rail, number
 _ASK, _TELL = 0, 1
 _IPV6_MTU_DISCOVER, _IPV6_DONTFRAG, _PMTU_PROBE = 23, 62, 3
 
@@ -44,16 +44,16 @@ _IPV6_MTU_DISCOVER, _IPV6_DONTFRAG, _PMTU_PROBE = 23, 62, 3
 class _Probe:
     peer: int
     rail: int
-    large: int = 0  # the datagrams' numbers, which their answers carry
+    large: int = 0  # datagram numbers, which the replies repeat
     small: int = 0
     tries: int = 0
     due: float = 0.0
     answered: bool = False
-    narrow: bool = False  # the small one was answered
+    narrow: bool = False  # the small datagram was answered
 
 
 class Preflight:
-    """Answers the peers' probes as long as it is open, and sends its own when told to."""
+    """Answers the peers' probes while it is open, and sends its own in :meth:`check`."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Preflight:
         self._sockets = []
 
     def forget(self) -> None:
-        """Give up a check that still runs; the peers' probes are answered as before."""
+        """Cancel a running check; the peers' probes are still answered."""
         if self._pump is not None:
             self._pump.cancel()
         self._done = None
@@ -94,7 +94,7 @@ class Preflight:
     def check(
         self, table: PeerTable, own: int, peers: tuple[int, ...], done: Callable[[list[str]], None]
     ) -> None:
-        """Probe ``peers`` (node ranks); ``done`` gets a sentence for each path that is not right, or nothing."""
+        """Probe ``peers`` (node ranks); ``done`` gets a list with a sentence for each faulty path."""
         problems = [] if self._loopback else self._routes(table, own, peers)
         if problems or not peers:
             done(problems)
@@ -133,7 +133,7 @@ class Preflight:
         rail = self._rails[probe.rail]
         body = self._packet(_ASK, probe.rail, number, size - _HEADERS[rail.family])
         address = self._table.rows[probe.peer].rails[probe.rail].address
-        with contextlib.suppress(OSError):  # sent again; what stays unanswered is judged in the end
+        with contextlib.suppress(OSError):  # retried; unanswered probes are reported at the end
             self._sockets[probe.rail].sendto(body, (address, self._port))
 
     def _finish(self) -> None:
@@ -160,7 +160,7 @@ class Preflight:
         for _ in range(256):
             try:
                 data, sender = sock.recvfrom(1 << 16)
-            except OSError:  # nothing more, or the answer to an earlier datagram (port unreachable)
+            except OSError:  # no more data, or an error of an earlier datagram (port unreachable)
                 break
             if len(data) < _HEAD.size + _TAG:
                 continue
@@ -229,7 +229,7 @@ def wrong_route(
     netlink: Netlink | None = None,
     index_names: dict[int, str] | None = None,
 ) -> str:
-    """What is wrong with the kernel's route from ``rail`` to a peer's ``address``, with the fix; or ""."""
+    """Return the problem with the kernel's route from ``rail`` to a peer's ``address``, with the fix; or ""."""
     pair = f"{own} to {peer} ({address})"
     fix = f"fix: ip route replace {address} dev {rail.interface} src {rail.address}"
     try:

@@ -1,4 +1,4 @@
-"""Phase 4: the variables of this worker's processes, from the table in torchnet.network and what is here."""
+"""Phase 4: the environment of this worker's processes, from the table in torchnet.network and local facts."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from torchnet.network.interface_selection import Rail
 
 
 class ProcessEnvironment:
-    """The environments of one attempt: ``of(local rank, error file)``.
+    """The processes' environments in one attempt: ``of(local rank, error file)``.
 
-    ``master`` is rank 0's address, ``port`` its store's; ``table`` is the path of the job's table, by which
-    torchnet.traffic() names the peers; ``rdma`` are the RDMA devices on the rails, ``bypass`` those on no rail that
-    NCCL may use.
+    ``master`` is rank 0's address, ``port`` its store's; ``table`` is the path of the job's table, from which
+    torchnet.traffic() names the peers; ``rdma`` are the RDMA devices on the rails, ``bypass`` other ones that NCCL may
+    use.
     """
 
     table = ""
@@ -70,13 +70,13 @@ class ProcessEnvironment:
         return {**env, constants.TABLE_VARIABLE: self.table}
 
     def given(self, local_rank: int) -> dict[str, str]:
-        """What torchnet adds to the user's own environment or replaces in it, without this worker's files."""
+        """Return what torchnet adds or changes in the user's environment, without paths of this worker's files."""
         merged = merge(self._user, build(self._inputs(local_rank, "")))[0]
         files = (constants.TABLE_VARIABLE, "TORCHELASTIC_ERROR_FILE")
         return {n: v for n, v in merged.items() if self._user.get(n) != v and n not in files}
 
     def warnings(self) -> tuple[str, ...]:
-        """What the user set and what follows from it; RDMA devices that NCCL may use beside the rails."""
+        """Return warnings about the user's variables, and about RDMA devices off the rails that NCCL may use."""
         found = merge(self._user, build(self._inputs(0, "")))[1]
         if not self.bypass or not self._user.keys().isdisjoint(("NCCL_NET", "NCCL_IB_HCA")):
             return found
@@ -101,7 +101,7 @@ class ProcessEnvironment:
 
 
 def _known() -> bool:
-    """Whether this uid has a name; getpass.getuser(), which torch's inductor calls, fails without one."""
+    """Return whether this UID has a name; getpass.getuser(), which TorchInductor calls, fails without one."""
     try:
         pwd.getpwuid(os.getuid())
     except KeyError:
@@ -110,6 +110,6 @@ def _known() -> bool:
 
 
 def _home(env: dict[str, str]) -> str | None:
-    """A writable HOME where the own is none, as for a uid without an entry in a pod."""
+    """Return a writable HOME if the current one is not, as for a UID without an entry in a pod."""
     home = env.get("HOME")
     return None if home and os.access(home, os.W_OK) else "/tmp"

@@ -1,4 +1,4 @@
-"""One training process: its environment, its output as lines, and the explanation of its end."""
+"""One training process: its start, its output as lines, and how it ended."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from typing import IO, Any
 from torchnet.agent.event_loop import EventLoop
 from torchnet.linux import namespaces
 
-# A line without an end is passed on in pieces of this many characters.
+# An unfinished line is passed on in pieces of this many characters.
 PIECE = 64 << 10
 TAIL_LINES, TAIL_CHARACTERS = 20, 2000
 
-# "\r" as the last character is perhaps half of "\r\n": the next bytes tell, or Lines.idle().
+# A final "\r" may be half of "\r\n": the next bytes decide, or LineSplitter.idle().
 _END = re.compile(r"\r\n|\n|\r(?!\Z)")
 
 EmitLine = Callable[[str, str], None]
@@ -29,11 +29,10 @@ Tail = deque[tuple[float, str]]  # when (monotonic) a line ended, and the line
 
 
 class LineSplitter:
-    """Cuts one stream of a process into lines.
+    """Splits one stream of a process into lines.
 
-    ``emit(text, end)`` gets each line and its end, ``"\\n"`` or ``"\\r"`` (progress bars rewrite a line with it); an
-    unfinished line, such as a prompt, has the end ``""`` and comes out when :meth:`idle` is called.  Bytes that are no
-    UTF-8 come out as ``\\xNN``.
+    ``emit(text, end)`` gets each line and its end, ``"\\n"`` or ``"\\r"`` (from progress bars). :meth:`idle` emits an
+    unfinished line, such as a prompt, with the end ``""``. Bytes that are not UTF-8 become ``\\xNN``.
     """
 
     def __init__(self, emit: EmitLine, tail: Tail | None = None) -> None:
@@ -57,7 +56,7 @@ class LineSplitter:
             self._rest = self._rest[PIECE:]
 
     def idle(self) -> None:
-        """Nothing came for a moment: what there is of a line is shown."""
+        """Emit an unfinished line, as no output came for a moment."""
         if self._rest.endswith("\r"):
             self._out(self._rest[:-1], "\r")
         elif self._rest:
@@ -65,7 +64,7 @@ class LineSplitter:
         self._rest = ""
 
     def close(self) -> None:
-        """The stream has ended."""
+        """Emit the rest at the stream's end."""
         self._cut(self._rest + self._decoder.decode(b"", True))  # half a character may follow a "\r"
         if self._rest or self._line:
             self._out(self._rest.rstrip("\r"), "\n")
@@ -94,7 +93,7 @@ Emit = Callable[[str, str, str], None]  # stream, text, end
 
 
 class Process:
-    """A rank.  ``exited`` is called once, when it has ended and its output was read."""
+    """A rank. ``exited`` is called once, when it has ended and its output has been read."""
 
     def __init__(
         self,
@@ -111,7 +110,7 @@ class Process:
     ) -> None:
         self.rank = rank
         self.code: int | None = None
-        self.signal = 0  # that ended it; 0 when it exited by itself, whatever its code
+        self.signal = 0  # that killed it; 0 if it exited, whatever its code
         self.ended_at = 0.0
         self.finished = False
         self._loop = loop
@@ -121,7 +120,7 @@ class Process:
         self._error_file = error_file
         self._stacks = os.memfd_create("torchnet-stacks", 0)
         parent = os.getpid()
-        # A process that outlives its agent would go on training for nobody.
+        # A process that outlived its agent would train unattended.
         self._popen = subprocess.Popen(
             argv,
             env={**env, "TORCHNET_STACKS": f"{int(STACKS_SIGNAL)}:{self._stacks}"},
@@ -148,7 +147,7 @@ class Process:
         self.resume()
 
     def pause(self) -> None:
-        """Leave the output in its pipes: whoever shows it is slow, and the process is to wait for that, too."""
+        """Leave the output in its pipes, so that the process waits for a slow reader."""
         for file in self._files.values():
             self._loop.watch(file)
 
@@ -157,14 +156,14 @@ class Process:
             self._loop.watch(file, lambda name=name: self._read(name))  # type: ignore[misc]
 
     def reaped(self, status: int, at: float) -> None:
-        """The process has ended, with this wait status, at this unix time; what it wrote is in its pipes by now."""
+        """Record the end, by wait status and Unix time; all that the process wrote is in its pipes by now."""
         code = os.waitstatus_to_exitcode(status)
         self._popen.returncode = code
         self.signal = max(0, -code)
         self.code = code if code >= 0 else 128 - code
         self.ended_at = at
-        # What it started may go on writing.  After a failure that is not waited for: the peers' errors are on their
-        # way, and the cause is to be known before them.
+        # Its children may still write. After a failure, do not wait for them: the peers' errors will follow soon, and
+        # the cause must be reported first.
         self._loop.later(_EOF_SECONDS if self._files and not code else 0.0, self._finish)
 
     @property
@@ -172,8 +171,10 @@ class Process:
         return self.code is not None
 
     def tail(self) -> list[str]:
-        """Its last lines.  Two pipes have no order between them: what standard error said right before the end, which
-        may be a traceback, stands last, and is not displaced by what standard output still held.
+        """Return the last lines of output.
+
+        Two pipes have no common order: the last lines of standard error, which may be a traceback, come last, and
+        remaining standard output does not displace them.
         """
         since = time.monotonic() - _LAST_WORDS_SECONDS
         last = [entry for entry in self._tails["stderr"] if entry[0] >= since]
@@ -181,7 +182,7 @@ class Process:
         return [line for _, line in [*sorted(before), *last][-TAIL_LINES:]]
 
     def cause(self) -> str:
-        """What the process said of its own end: the error file that torch's ``@record`` writes, or ""."""
+        """Return the message of the error file that torch's ``@record`` writes, or ""."""
         try:
             with open(self._error_file) as file:
                 message = json.load(file)["message"]
@@ -191,7 +192,7 @@ class Process:
             return ""
 
     def ask_stacks(self) -> bool:
-        """Have the process write its stacks down; False where it cannot (no Python, or ``-I``)."""
+        """Make the process write its stacks; return False if it cannot (not Python, or ``-I``)."""
         if self.ended or not _catches(self.pid, int(STACKS_SIGNAL)):
             return False
         os.ftruncate(self._stacks, 0)
@@ -267,7 +268,7 @@ class Process:
 
 
 def _catches(pid: int, number: int) -> bool:
-    """Whether the process has a handler for the signal (SigCgt in proc(5)); without one it would die of it."""
+    """Return whether the process handles the signal (SigCgt in proc(5)), which would kill it otherwise."""
     try:
         with open(f"/proc/{pid}/status") as file:
             for line in file:

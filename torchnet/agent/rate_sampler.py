@@ -1,4 +1,4 @@
-"""What leaves on the rails in each 5 ms, for --measure; torchnet.receipt.step_timing makes steps and shares of it."""
+"""Sample the bytes sent on the rails every 5 ms, for --measure; torchnet.receipt.step_timing derives the steps."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from torchnet.agent.event_loop import EventLoop
 
 SAMPLE = 0.005  # seconds; a reading takes 10 µs
 UNIT = 256  # bytes
-NODES = 4  # whose rails are sampled: steps are the same everywhere
-BLOCK, _KEPT = 4096, 4  # samples in a row, and so many times, spread over the whole run however long it is
+NODES = 4  # workers that sample: steps are the same on all
+BLOCK, _KEPT = 4096, 4  # samples per block, and blocks kept, spread over the whole run, however long
 
 
 class RateSampler:
-    """Samples until :meth:`close`, which tells them (``series`` in receipt.schema.json).
+    """Samples until :meth:`close`, which returns them (``series`` in receipt.schema.json).
 
-    Raises OSError: the counters cannot be read.
+    Raises:
+        OSError: the counters cannot be read.
     """
 
     def __init__(self, loop: EventLoop, interfaces: set[str]) -> None:
@@ -34,7 +35,7 @@ class RateSampler:
 
     def _sent(self) -> int:
         text = b""
-        while piece := os.pread(self._file, 1 << 16, len(text)):  # the kernel gives a page at most at a time
+        while piece := os.pread(self._file, 1 << 16, len(text)):  # a read returns up to one page
             text += piece
         rows = [line.split(b":") for line in text.splitlines()[2:]]
         return sum(int(row[1].split()[8]) for row in rows if row[0].strip() in self._names) // UNIT
@@ -42,7 +43,7 @@ class RateSampler:
     def _sample(self) -> None:
         now, slot = self._sent(), int((time.monotonic() - self._began) / SAMPLE)
         more, late = max(0, now - self._units), slot - self._slot
-        for part in range(late):  # what a late reading brings is spread over its time
+        for part in range(late):  # spread a late reading over the missed samples
             self._add(more * (part + 1) // late - more * part // late)
         if late:
             self._units = now

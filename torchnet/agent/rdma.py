@@ -1,4 +1,4 @@
-"""RDMA devices, where there are some: their traffic passes the interfaces' counters by."""
+"""RDMA devices, if any; their traffic bypasses the interface counters."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from collections.abc import Collection, Iterable, Mapping
 
 ROOT, NET = "/sys/class/infiniband", "/sys/class/net"
 NODES = "/dev/infiniband"
-# port_xmit_data and port_rcv_data count four bytes (InfiniBand Architecture 1.3, PortCountersExtended).
+# port_xmit_data and port_rcv_data count units of four bytes (InfiniBand Architecture 1.3, PortCountersExtended).
 _WORD_BYTES = 4
 
 
 def devices(root: str = ROOT, nodes: str = NODES) -> tuple[str, ...]:
-    """Their names (``mlx5_0``), in order: none in a container that can open none, but shows those of its machine."""
+    """Return sorted names (``mlx5_0``); none in a container that can see but not open them."""
     return tuple(sorted(_names(root))) if any(n.startswith("uverbs") for n in _names(nodes)) else ()
 
 
 def on_rails(
     rails: Iterable[tuple[str, str]], root: str = ROOT, net: str = NET, nodes: str = NODES
 ) -> tuple[str, ...]:
-    """The devices of the cards that carry the rails, each (interface, address).
+    """Return the devices of the cards that carry the rails, each given as (interface, address).
 
-    RoCE has a GID for each address of its card's interfaces, children included, even where the card itself is in
-    another network namespace, as under a pod's macvlan. Else the card is below the interface.
+    RoCE has a GID for each address of its card's interfaces, including child interfaces, even if the card is in
+    another network namespace, as under a pod's macvlan. Otherwise, the card is below the interface.
     """
     rails = tuple(rails)
     cards = {name for interface, _ in rails for name in _below(interface, net)}
@@ -38,7 +38,7 @@ def on_rails(
 
 
 def _below(interface: str, net: str) -> set[str]:
-    """An interface and what it is made of: a VLAN's card, a bond's, a macvlan's. Only in the own namespace."""
+    """Return an interface and its lower devices (the card of a VLAN, bond or macvlan) in this namespace."""
     found, new = set[str](), {interface}
     while new:
         found |= new
@@ -48,7 +48,7 @@ def _below(interface: str, net: str) -> set[str]:
 
 
 def _packed(address: str) -> str:
-    """As a GID without its colons."""
+    """Return an address as a GID without colons."""
     digits = ipaddress.ip_address(address).packed.hex()
     return digits if len(digits) == 32 else f"ffff{digits}".rjust(32, "0")
 
@@ -72,7 +72,7 @@ def _names(folder: str) -> list[str]:
 
 
 def port_bytes(root: str = ROOT, nodes: str = NODES) -> dict[str, int]:
-    """Bytes sent and received so far by each port that has counters, by ``DEVICE/PORT``."""
+    """Return the bytes sent and received so far by each port with counters, by ``DEVICE/PORT``."""
     found: dict[str, int] = {}
     for device in devices(root, nodes):
         ports = os.path.join(root, device, "ports")
@@ -89,10 +89,12 @@ def port_bytes(root: str = ROOT, nodes: str = NODES) -> dict[str, int]:
 
 
 def admitted(chosen: str, device: str) -> bool:
-    """Whether NCCL_IB_HCA=``chosen`` lets NCCL use a device: ``^`` excludes, ``=`` means exact names, else prefixes.
+    """Return whether NCCL_IB_HCA=``chosen`` admits a device: ``^`` excludes, ``=`` means exact names, else prefixes.
 
-    Source: NCCL's parseStringList and matchIfList (misc/utils.cc), as transport/net_ib uses them. An excluded port
-    (``^mlx5_0:1``) leaves the device's others.
+    An excluded port (``^mlx5_0:1``) leaves the device's other ports.
+
+    Source:
+        NCCL's parseStringList and matchIfList (misc/utils.cc), as transport/net_ib uses them.
     """
     text = chosen.strip()
     excludes = text.startswith("^")
@@ -107,7 +109,7 @@ def admitted(chosen: str, device: str) -> bool:
 
 
 def of_devices(ports: Mapping[str, int], names: Collection[str]) -> dict[str, int]:
-    """Of what :func:`port_bytes` gives, the part of some devices."""
+    """Return the part of a :func:`port_bytes` result that belongs to devices."""
     return {port: count for port, count in ports.items() if port.partition("/")[0] in names}
 
 

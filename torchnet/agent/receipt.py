@@ -1,6 +1,6 @@
-"""Phase 6: the receipt.  Each worker writes its own; the job's is made of them, wherever they meet.
+"""Phase 6: the receipt. Each worker builds its own; rank 0 or the launcher combines them into the job's.
 
-Shapes are plain dicts (torchnet/receipt/receipt.schema.json describes the job's), made here alone.
+Receipts are plain dicts (torchnet/receipt/receipt.schema.json describes the job's).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from torchnet.agent.spec import AgentSpec
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerTable
 
-_TOLERANCE = 0.02  # by which the witnesses may differ
-_SLACK_BYTES = 128 << 10  # neighbour discovery and the like, over a whole run
-_IMBALANCE = 0.5  # a rail that carried less than half of the busiest one's bytes
+_TOLERANCE = 0.02  # allowed difference of the two counts
+_SLACK_BYTES = 128 << 10  # neighbour discovery and similar traffic, over a whole run
+_IMBALANCE = 0.5  # share of the busiest rail's bytes; less is a finding
 _ENOUGH_BYTES = (
-    1_000_000  # on the busiest: below, it is the store's and the handshakes', all on the first rail
+    1_000_000  # on the busiest rail; less is only store and handshake traffic, all on the first rail
 )
 
 
@@ -37,11 +37,13 @@ def worker(
     hcas: Collection[str] = (),
     bypass: Mapping[str, int | None] | None = None,
 ) -> dict[str, Any]:
-    """One worker's account: what its node did and saw.  ``traffic`` is None when the processes never started.
+    """Build one worker's receipt.
 
-    ``rdma``: what each port moved; ``hcas``: the devices on the rails.  Those alone count for the backend.
-    ``bypass``: the devices on no rail that NCCL may have used, with the bytes that they moved, None where they have no
-    counters.
+    Args:
+        traffic: None if the processes never started.
+        rdma: the bytes that each port moved.
+        hcas: the devices on the rails; only they count as backend traffic.
+        bypass: bytes by device off the rails that NCCL may have used; None for a device without counters.
     """
     backend = {rail.interface for rail in rails}
     traffic = traffic or TrafficTotals(complete=False)
@@ -53,7 +55,7 @@ def worker(
             f"{spec.name}: {', '.join(stray)}, on no rail, moved {sum(stray.values())} bytes by RDMA: others' traffic, "
             "or NCCL_IB_HCA and UCX_NET_DEVICES were set otherwise"
         )
-    # A counter that hardly moved proves that the device was not used.
+    # A counter that hardly moved shows that the device was not used.
     bypass = {device: n for device, n in (bypass or {}).items() if n is None or n > _SLACK_BYTES}
     if bypass:
         seen = [f"{device} ({'no counters' if n is None else f'{n} bytes'})" for device, n in bypass.items()]
@@ -136,7 +138,7 @@ def job(
     restarts: int,
     now: float | None = None,
 ) -> dict[str, Any]:
-    """The job's receipt (torchnet.receipt/1) of those workers' that could be had."""
+    """Build the job's receipt (torchnet.receipt/1) from the available worker receipts."""
     receipts = sorted(receipts, key=lambda receipt: int(receipt["node_rank"]))
     rails = _rails(receipts)
     share, proof, why = _share(spec, receipts, rails)
@@ -206,7 +208,7 @@ def _rails(receipts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _share(
     spec: AgentSpec, receipts: Sequence[dict[str, Any]], rails: Sequence[dict[str, Any]]
 ) -> tuple[float | None, str, str]:
-    """(share, proof, why): never a number without bytes behind it."""
+    """Return (share, proof, reason); without bytes to measure, the share is None."""
     if spec.loopback:
         return None, "unknown", "loopback: no network was used"
     if spec.nnodes == 1:

@@ -30,20 +30,20 @@ from torchnet.network.address_sources import AddressSource
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerRow, PeerTable, decode, encode
 
-STRANGERS = 256  # connections that have not proved anything yet
+STRANGERS = 256  # limit of unauthenticated connections
 _PATIENCE_SECONDS = 10.0
 _ANSWER_LIMIT = 16 << 10
 _SOL_TCP_THIN_LINEAR_TIMEOUTS = 16
 
-# Cookies of this process's connections with other agents, those that have ended included: the account has no other way
-# to tell control traffic from the job's, since a script may use any port.  A stranger's is never in it.
+# Cookies of this process's connections with other agents, including ended ones. As a script may use any port, the
+# account cannot identify control traffic otherwise. The server adds a connection only once it is authenticated.
 control_cookies: set[int] = set()
 
 Welcome = Callable[[socket.socket, dict[str, Any], bytes], None]
 
 
 class RendezvousServer:
-    """Listens on ``address`` and hands on each connection that has proved the token, with its first message."""
+    """Listens on ``address`` and passes on each connection that has proved the token, with its first message."""
 
     def __init__(self, loop: EventLoop, token: str, address: str, port: int, welcome: Welcome) -> None:
         self._loop = loop
@@ -59,7 +59,7 @@ class RendezvousServer:
         loop.watch(self.socket, self._accept)
 
     def close(self) -> None:
-        """Stop listening, and send strangers away."""
+        """Stop listening, and close unauthenticated connections."""
         self._loop.watch(self.socket)
         self.socket.close()
         for stranger in list(self._strangers):
@@ -71,7 +71,7 @@ class RendezvousServer:
                 sock, _peer = self.socket.accept()
             except (BlockingIOError, ConnectionError):
                 return
-            except OSError:  # out of descriptors: the oldest stranger makes room
+            except OSError:  # out of descriptors: drop the oldest
                 if not self._strangers:
                     return
                 self._away(next(iter(self._strangers)))
@@ -129,14 +129,14 @@ class RendezvousServer:
 def enter(
     token: str, own: str, rank0: str, port: int, message: dict[str, Any], seconds: float
 ) -> socket.socket:
-    """The client's side: connect from the address ``own`` to rank 0's, prove the token, introduce oneself.
+    """Connect from the address ``own`` to rank 0, prove the token and send the join request.
 
     Returns:
-        The connection, still blocking.
+        The connection, with the timeout ``seconds``.
 
     Raises:
-        OSError: nobody there, or it went away.
-        ValueError: somebody is there who is not of this job (another protocol, another token).
+        OSError: the connection failed or timed out.
+        ValueError: the listener is not of this job (another protocol or token).
     """
     sock = socket.socket(rtnetlink.family_of(rank0), socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
@@ -156,14 +156,14 @@ def enter(
 
 
 def tune(sock: socket.socket) -> None:
-    """A control connection: small messages at once, and retransmissions that stay frequent while a link flaps."""
+    """Make a connection send small messages at once, and retransmit frequently while a link flaps."""
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.IPPROTO_TCP, _SOL_TCP_THIN_LINEAR_TIMEOUTS, 1)
 
 
 def pack_row(row: PeerRow) -> str:
-    """One worker's row as text, in the table's own encoding."""
+    """Encode one worker's row as text, in the table's encoding."""
     return base64.b64encode(encode(PeerTable((row,)))).decode()
 
 
@@ -171,7 +171,7 @@ def unpack_row(text: str) -> PeerRow:
     """The inverse of :func:`pack_row`.
 
     Raises:
-        ValueError, NetworkError: it is none.
+        ValueError, NetworkError: it is not a valid row.
     """
     (row,) = decode(base64.b64decode(text, validate=True)).rows
     if not row.rails:
@@ -218,15 +218,19 @@ class JoinRequest:
 
     @classmethod
     def read(cls, message: dict[str, Any]) -> JoinRequest:
-        """Raises KeyError, TypeError, ValueError, OverflowError, NetworkError: it is none."""
+        """Parse a join request.
+
+        Raises:
+            KeyError, TypeError, ValueError, OverflowError, NetworkError: it is malformed.
+        """
         texts = {name: str(message.get(name, "")) for name in ("start", "known")}
         phase = str(message.get("phase", "all"))
         return cls(unpack_row(message["row"]), str(message["run"]), int(message["nnodes"]), phase, **texts)
 
     def objection(self, spec: AgentSpec, present: PeerRow | None, *, late: bool) -> str:
-        """Why this worker, which knows the token, may still not come in, or "".
+        """Return why this worker is rejected although it has the token, or "".
 
-        ``present`` is who has its rank already; the same worker may come again.
+        ``present`` is the worker that already has the rank; the same worker may join again.
         """
         rank = self.row.node_rank
         if self.run != spec.run_id:
@@ -247,16 +251,16 @@ class JoinRequest:
 
 
 _SAID_AFTER = 10  # tries, about 10 s
-# A pod that was in the preparation and whose address does not even refuse a connection for so long is gone: where its
-# agent has not started yet, the kernel refuses.
+# After the preparation, rank 0's pod is gone if its address does not even refuse connections for this long: until its
+# agent starts, the kernel refuses them.
 GONE_SECONDS = 30.0
 
 
 class RendezvousClient:
-    """Tries until ``start_timeout``: rank 0 may come later, or be another one meanwhile, so it is looked up each time.
+    """Retries until ``start_timeout``. Looks up rank 0 each time, as it may start later or be replaced.
 
-    Ends with a call of ``entered(connection)`` or ``failed(failure)``; ``notice`` gets a sentence when it takes long.
-    In phase work nobody can be asked where another rank 0 would be: it is given up when its address is gone.
+    Ends with a call of ``entered(connection)`` or ``failed(failure)``; ``notice`` gets a sentence if it takes long.
+    In phase work a replacement cannot be looked up, so the client fails if rank 0's address is gone.
     """
 
     def __init__(
@@ -282,14 +286,14 @@ class RendezvousClient:
         self._notice = notice
         self._deadline = time.monotonic() + spec.start_timeout
         self._tries = 0
-        self._there = time.monotonic()  # when somebody last answered at its address, if only by a refusal
+        self._there = time.monotonic()  # when rank 0's address last responded, if only by a refusal
         self._timer = loop.later(0, self._try)
 
     def cancel(self) -> None:
         self._timer.cancel()
 
     def cut(self) -> None:
-        """It was let in, and the connection ended before a word came: that was one more try."""
+        """Retry after the connection ended before rank 0's first message."""
         self._clock.waited()
         self._there = time.monotonic()
         self._again(ConnectionError("rank 0 ended the connection without a word"))
@@ -300,7 +304,7 @@ class RendezvousClient:
         try:
             rank0 = self._source.rank0()[0]
             self._reachable(rank0)
-            patience = min(2.0, 0.25 * self._tries)  # this thread serves nothing else meanwhile
+            patience = min(2.0, 0.25 * self._tries)  # it blocks the event loop
             connection = enter(
                 self._spec.token, self._rail.address, rank0, constants.JOIN_PORT, self._hello, patience
             )
@@ -338,7 +342,7 @@ class RendezvousClient:
         self._timer = self._loop.later(seconds or min(0.01 * 2 ** min(self._tries, 6), 0.5), self._try)
 
     def _reachable(self, rank0: str) -> None:
-        """Refuse at once what no waiting mends."""
+        """Fail at once if a retry cannot help."""
         own, rail = self._spec.name, self._rail
         if self._spec.loopback:
             return

@@ -1,4 +1,4 @@
-"""What an agent is told: one worker's part of a job, as plain data that fits an environment variable or a file."""
+"""The agent's input: one worker's part of a job, as plain data that fits an environment variable or a file."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torchnet.network.address_sources import NetworkKind
 class AgentSpec:
     """One worker of a job.
 
-    ``command`` is what each process runs, without the interpreter: a script and its arguments, a module's name and its
-    arguments (``entry="module"``), or a program (``entry="program"``).  All times are seconds.
+    ``command`` is what each process runs, without the interpreter: a script, a module (``entry="module"``) or a
+    program (``entry="program"``), with its arguments. All times are in seconds.
     """
 
     run_id: str
@@ -44,19 +44,17 @@ class AgentSpec:
     redirects: str = "0"
     stdin_rank: int | None = None
     env: dict[str, str] = field(default_factory=dict)
-    gpus: tuple[str, ...] | None = (
-        None  # this worker's share of the machine's; None leaves the variables alone
-    )
-    hostid: str = ""  # for NCCL, where several workers share one machine
-    cpus: float | None = None  # processors for each process, where workers share a machine
+    gpus: tuple[str, ...] | None = None  # this worker's GPUs; None leaves the variables alone
+    hostid: str = ""  # for NCCL, if workers share a machine
+    cpus: float | None = None  # per process, if workers share a machine
     min_share: float | None = None
     measure: bool = False  # sample the rails' counters
-    # Prepare and work are a pod's two containers; the folder `state` is what the first leaves for the second.
+    # A pod has a container for prepare and one for work; the first leaves its results in the folder `state`.
     phase: Literal["all", "prepare", "work"] = "all"
     state: str = ""
-    uid: str = ""  # the pod's; "" makes one up
-    replaced: int | None = None  # how many pods of this worker were replaced already; None: none ever is
-    start: str = ""  # which start of the whole job this is, where something restarts it (JobSet)
+    uid: str = ""  # the pod's; "" generates one
+    replaced: int | None = None  # pods of this worker replaced so far; None: never replaced
+    start: str = ""  # start attempt of the whole job, if something restarts it (JobSet)
 
     @property
     def world_size(self) -> int:
@@ -73,10 +71,10 @@ class AgentSpec:
 
     @classmethod
     def loads(cls, text: str) -> AgentSpec:
-        """The inverse of :meth:`dumps`; unknown fields of a newer launcher are ignored.
+        """Parse :meth:`dumps` output; unknown fields of a newer launcher are ignored.
 
         Raises:
-            ValueError, TypeError: it is none.
+            ValueError, TypeError: it is not a valid specification.
         """
         data: Any = json.loads(text)
         if not isinstance(data, dict):

@@ -1,4 +1,4 @@
-"""A job that lives but does not move: noticed by its bytes, explained by its stacks."""
+"""Detect a stalled job by its traffic, and explain it by its stacks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from torchnet.agent.spec import AgentSpec
 
-# Fewer bytes than this for each worker within the time-out: polls of the store go on while a job hangs.
+# A stall is less than this per worker within the timeout: store polling continues while a job hangs.
 _STILL_BYTES = 1024
 _ANSWER_SECONDS = 3.0
 _FRAME = re.compile(r'^\s*File "(?P<file>[^"]*)", line (?P<line>\d+) in (?P<function>.*)$')
@@ -18,9 +18,11 @@ _SHOWN_FRAMES = 12
 
 
 class StallWatch:
-    """Rank 0's watch over all workers' traffic.  ``ask`` is called when nothing has moved for ``stall_timeout``,
-    ``report`` with the explanation, and whether anything had been exchanged before, once the workers have answered or
-    had the time to.  On loopback nobody counts bytes, so there is no watch.
+    """Rank 0's watch over all workers' traffic. On loopback, bytes are not counted, so there is no watch.
+
+    Args:
+        ask: called to request stacks when almost nothing has moved for ``stall_timeout``.
+        report: called with the explanation, and whether bytes were exchanged before, after the answers or a timeout.
     """
 
     def __init__(self, spec: AgentSpec, ask: Callable[[], None], report: Callable[[str, bool], None]) -> None:
@@ -35,22 +37,22 @@ class StallWatch:
         self._reported = False
 
     def begin(self, members: int) -> None:
-        """All processes start now."""
+        """Start watching, as all processes start."""
         self._members = set(range(members))
         self._mark = (time.monotonic(), sum(self._bytes.values()))
         self._asked, self._reported = 0.0, False
 
     def gone(self, node_rank: int) -> None:
-        """A worker whose processes have all ended well."""
+        """Ignore a worker whose processes have all ended well."""
         self._members.discard(node_rank)
 
     def beat(self, node_rank: int, message: dict[str, Any]) -> None:
         self._bytes[node_rank] = max(self._bytes.get(node_rank, 0), int(message.get("bytes", 0)))
-        if message.get("frozen"):  # stopped by Ctrl-Z: that is no stall
+        if message.get("frozen"):  # stopped by Ctrl-Z, not stalled
             self._mark = (time.monotonic(), sum(self._bytes.values()))
 
     def tick(self) -> None:
-        """Once a second."""
+        """Check for a stall, once a second."""
         if self._spec.stall_timeout <= 0 or self._spec.loopback or self._spec.nnodes < 2 or not self._members:
             return
         now, total = time.monotonic(), sum(self._bytes.values())
@@ -67,7 +69,7 @@ class StallWatch:
             self._ask()
 
     def stacks(self, node_rank: int, message: dict[str, Any]) -> None:
-        """A worker's answer to being asked."""
+        """Record a worker's answer to ``ask``."""
         if self._asked:
             self._answers[node_rank] = message
             if self._members <= self._answers.keys():
@@ -77,13 +79,12 @@ class StallWatch:
         self._asked = 0.0
         silent = sorted(self._members - self._answers.keys())
         text = explain(time.monotonic() - self._mark[0], self._answers, silent)
-        # Before anything has been exchanged the processes are most likely still loading: that is told, and no reason
-        # to stop a job.
+        # Before any traffic, the processes are most likely still loading, which is no reason to stop the job.
         self._report(text, sum(self._bytes.values()) > 0)
 
 
 def explain(seconds: float, answers: dict[int, dict[str, Any]], silent: Sequence[int] = ()) -> str:
-    """The report: one sentence on who waits for whom, each path that is stuck, each rank's stack.
+    """Return the report: where the ranks wait, each stuck path and each rank's stack.
 
     ``silent``: node ranks that did not answer.
     """
@@ -119,14 +120,14 @@ def explain(seconds: float, answers: dict[int, dict[str, Any]], silent: Sequence
 
 
 def main_thread(text: str) -> list[str]:
-    """The main thread's frames of a faulthandler dump, innermost first: it is the last thread listed."""
+    """Return the frames of the main thread, the last in a faulthandler dump, innermost first."""
     thread = re.split(r"^(?:Current thread|Thread) .*$", text, flags=re.MULTILINE)[-1]
     frames = [line.strip() for line in thread.splitlines() if _FRAME.match(line)]
     return [frame for frame in frames if not frame.startswith('File "<frozen importlib')]
 
 
 def place(frames: list[str]) -> tuple[str, bool]:
-    """Where a rank is, as "FUNCTION (FILE:LINE)" of the user's own code, and whether it waits inside of torch."""
+    """Return where a rank is, as "FUNCTION (FILE:LINE)" of the user's code, and whether it is inside torch."""
     inside = ""
     for frame in frames:
         match = _FRAME.match(frame)

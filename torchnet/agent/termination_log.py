@@ -1,7 +1,7 @@
-"""A container's termination message: how this worker ended, in at most 4,096 bytes of JSON.
+"""The container's termination message: how this worker ended, in up to 4,096 bytes of JSON.
 
-Kubernetes keeps it in the pod's status, where the launcher reads it, also long after the log is gone.  It is written as
-soon as something has failed, again at the end, and is valid at any moment in between.
+Kubernetes keeps it in the pod's status, where the launcher can read it long after the log is gone. It is written after
+a failure and at the end, and is valid at any moment in between.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from torchnet.agent.events import Event, Failure, Reporter
 from torchnet.agent.spec import AgentSpec
 
 PATH = "/dev/termination-log"
-LIMIT = 4096  # bytes; Kubernetes cuts what is longer
+LIMIT = 4096  # bytes; Kubernetes truncates longer messages
 _FORMAT = 1
-_TEXTS = (1500, 600, 200)  # how long texts may be, from the first try to fit on
+_TEXTS = (1500, 600, 200)  # length limits of texts, tried until the message fits
 _FAILURE = tuple(f.name for f in fields(Failure) if f.name != "tail")
 _RECEIPT_LEFT_OUT = ("peers", "node", "node_rank", "series")
 
@@ -27,7 +27,7 @@ class TerminationLog:
     """A reporter that keeps the message up to date.
 
     Args:
-        path: the file; None takes Kubernetes' own where it exists, "" writes none.
+        path: the file; None selects Kubernetes' own if it exists, "" writes none.
     """
 
     pending = 0
@@ -59,7 +59,7 @@ class TerminationLog:
         pass
 
     def text(self) -> str:
-        """The message, which fits."""
+        """Return the message, shortened to fit."""
         for limit in _TEXTS:
             for rich in (True, False):
                 made = json.dumps(_cut(self._value(rich), limit), separators=(",", ":"))
@@ -86,8 +86,8 @@ class TerminationLog:
         if not self._path:
             return
         data = self.text().encode()
-        with contextlib.suppress(OSError):  # the job does not fail for want of a message
-            # In place: the file is a mount.  Spaces cover what was longer before, so that it is JSON at any moment.
+        with contextlib.suppress(OSError):  # a missing message must not fail the job
+            # Write in place: the file is a mount. Spaces cover a longer previous message until it is truncated.
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
                 os.pwrite(descriptor, data.ljust(self._length), 0)
@@ -98,7 +98,7 @@ class TerminationLog:
 
 
 class TeeReporter:
-    """One reporter for several."""
+    """Forwards events to several reporters."""
 
     def __init__(self, *reporters: Reporter) -> None:
         self._reporters = reporters
@@ -129,7 +129,7 @@ def _short(receipt: dict[str, Any], rich: bool) -> dict[str, Any]:
 
 
 def _cut(value: Any, limit: int) -> Any:
-    """With texts of at most ``limit`` characters as JSON has them: a character beyond ASCII counts six or twelve."""
+    """Shorten texts to ``limit`` characters of JSON, in which a non-ASCII character takes six or twelve."""
     if isinstance(value, str):
         while len(json.dumps(value)) > limit:
             value = value[: max(1, len(value) * 3 // 4) - 1].rstrip() if len(value) > 1 else ""

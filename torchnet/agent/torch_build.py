@@ -1,7 +1,7 @@
-"""Whether the torch that the processes will import was built with libuv, without importing it (1.3 s).
+"""Detect whether the processes' torch was built with libuv, without importing it (1.3 s).
 
-Its store asks for libuv by default and fails in builds without it, Debian's for one ("use_libuv was requested but
-PyTorch was build without libuv support").  A build with it contains the class that serves the store by libuv.
+Its store requests libuv by default and fails in builds without it, such as Debian's ("use_libuv was requested but
+PyTorch was build without libuv support"). A build with libuv contains the class of the libuv store server.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import struct
 
 _CLASS = b"LibUVStoreDaemon"  # torch/csrc/distributed/c10d/TCPStoreLibUvBackend.cpp
 _LIBRARY = "lib/libtorch_cpu.so"
-_HEAD = struct.Struct("<IIQQQQ")  # a section's name, type, flags, address, offset, size
+_HEAD = struct.Struct("<IIQQQQ")  # section header: name, type, flags, address, offset, size
 
 
 def probe() -> bool | None:
-    """True or False, or None where there is no torch to look at, or one that is laid out differently."""
+    """Return True or False, or None if torch is missing or its layout is different."""
     try:
         spec = importlib.util.find_spec("torch")
     except (ImportError, ValueError):
@@ -30,11 +30,11 @@ def probe() -> bool | None:
 
 
 def contains(path: str) -> bool | None:
-    """Whether the library mentions the class; None when it cannot be read."""
+    """Return whether the library contains the class's name; None if it cannot be read."""
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            # The class's name stands where constants do, also in a stripped build: 5 ms.  Where there is none, to look
-            # through all of the library took 0.5 s, in which an agent hears and says nothing.
+            # Even a stripped build has the name among its constants (5 ms). Searching the whole library for a missing
+            # name took 0.5 s, which blocks the event loop.
             start, end = _section(data, b".rodata") or (0, len(data))
             return data.find(_CLASS, start, end) >= 0
     except (OSError, ValueError):
@@ -42,7 +42,7 @@ def contains(path: str) -> bool | None:
 
 
 def _section(data: mmap.mmap, name: bytes) -> tuple[int, int] | None:
-    """From where to where an ELF file of 64 bits has a section (elf(5)); None where it is none, or has no such one."""
+    """Return (start, end) of a section in a 64-bit ELF file (elf(5)); None if there is none."""
     if data[:6] != b"\x7fELF\x02\x01":
         return None
     try:

@@ -1,4 +1,4 @@
-"""Phases 4 to 6 on one worker: its processes in their environment, what is watched meanwhile, and its receipt."""
+"""Phases 4 to 6 on one worker: run its processes, monitor them, and build its receipt."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class TrainingPhase:
 
     Args:
         ended: called with each process that ends by itself.
-        lost: called with a rail that stayed away, and what is to be said of it.
-        notice: gets sentences for people.
+        lost: called with a rail that stayed down, and a description.
+        notice: gets messages for the user.
     """
 
     def __init__(
@@ -61,11 +61,15 @@ class TrainingPhase:
 
     @property
     def begun(self) -> bool:
-        """Whether processes have been started, in any attempt."""
+        """Whether any attempt has begun to start processes."""
         return self._account is not None
 
     def start(self, table: PeerTable, rails: tuple[Rail, ...], port: int, attempt: int) -> None:
-        """Start the processes. Raises OSError where the program cannot be executed."""
+        """Start the processes.
+
+        Raises:
+            OSError: the program cannot be executed.
+        """
         environment = ProcessEnvironment(self._spec, table.rows[0].rails[0].address, rails, port, attempt)
         if attempt == 0:
             for warning in environment.warnings():
@@ -92,34 +96,34 @@ class TrainingPhase:
         self.gang.start(attempt, environment.of)
 
     def rest(self) -> None:
-        """Watch no rail until the next start: a restart's are those of then."""
+        """Watch no rail until the next start, which may have other rails."""
         if self._watch is not None:
             self._watch.follow(())
 
     def _told(self, text: str) -> None:
-        """A rail's fate. A pod's log does not say whose it is; the local console does."""
+        """Report a rail's state. A pod's log does not name the worker; the local console does."""
         self._notice(text if self._spec.phase == "all" else f"{self._spec.name}: {text}")
 
     def moved(self) -> int:
-        """Bytes exchanged with peers so far; by RDMA, which does not say with whom, all those of the rails' devices."""
+        """Return the bytes exchanged with peers so far, and by the rails' RDMA devices, whose peers are unknown."""
         if self._account is None:
             return 0
         ports = self._ports()
-        # Where none is known to be on a rail, any may be: a stall unseen does less harm than a good job's end.
+        # If no device is known to be on a rail, any may be: to miss a stall is better than to stop a good job.
         rdma = of_devices(ports, self._hcas) if self._hcas else ports
         return self._account.read().peer_bytes() + sum(rdma.values())
 
     def _ports(self) -> dict[str, int]:
-        """What each RDMA port has moved so far."""
+        """Return the bytes that each RDMA port has moved so far."""
         now = port_bytes().items()
         return {name: count for name, total in now if (count := total - self._rdma.get(name, 0)) > 0}
 
     def stuck(self, table: PeerTable) -> list[str]:
-        """Connections whose bytes the other end does not acknowledge."""
+        """Describe peers that do not acknowledge data."""
         return self._account.stuck(table, self._spec.name) if self._account else []
 
     def out_of_memory(self) -> str:
-        """Of a process that was killed: whether the container's memory ran out, as the kernel counted, or ""."""
+        """Describe an out-of-memory kill in the container since the last call, or return ""."""
         now = cgroup.oom_kills()
         if now is None or self._killed is None or now <= self._killed:
             return ""
@@ -128,7 +132,7 @@ class TrainingPhase:
         return f"memory ran out: the limit of its container{f', {limit >> 20} MiB,' if limit else ''} was reached"
 
     def receipt(self, table: PeerTable, rails: tuple[Rail, ...]) -> dict[str, Any]:
-        """Close the account, and make this worker's receipt of it."""
+        """Close the account and build this worker's receipt."""
         traffic = self._account.settle() if self._account else None
         flaps = self._watch.flaps if self._watch else []
         if self._watch is not None:
@@ -145,7 +149,7 @@ class TrainingPhase:
         return {**made, "series": pace.close() if pace else None}
 
     def close(self) -> None:
-        """Give everything back."""
+        """Release all resources."""
         self.gang.close()
         for part in (self._watch, self._account, self._pace):
             if part is not None:

@@ -1,6 +1,4 @@
-"""One worker: discovery, rendezvous, preflight, and, in a pod's init container, the handover to the training
-container.
-"""
+"""One worker: discovery, rendezvous, preflight, and training or the handover to the training container."""
 
 from __future__ import annotations
 
@@ -35,22 +33,26 @@ HOSTS_COPY = "hosts"  # to be mounted at /etc/hosts
 
 
 def leave(spec: AgentSpec, row: PeerRow, attachments: tuple[StatusEntry, ...], table: PeerTable) -> None:
-    """Write the state and a hosts file with the peers' names. Raises OSError."""
+    """Write the state, and a hosts file with the peers' names.
+
+    Raises:
+        OSError: a file cannot be read or written.
+    """
     rank0 = tuple(rail.address for rail in table.rows[0].rails)
     etc_hosts.write_copy(table, spec.run_id, Path(spec.state) / HOSTS_COPY)
     state = Handover(spec.run_id, spec.node_rank, spec.nnodes, row.uid, spec.start, attachments, rank0, table)
     state.write(spec.state)
 
 
-_STACKS_SECONDS = 0.5  # until processes have written their stacks down
-_ALONE_SECONDS = 3.0  # how long a worker that must stop waits for the coordinator's word
+_STACKS_SECONDS = 0.5  # until processes have written their stacks
+_ALONE_SECONDS = 3.0  # how long an interrupted worker waits for the coordinator to stop it
 
 
 class Worker:
-    """One worker.  :meth:`begin` starts it; ``code`` is its exit code once the loop has ended.
+    """One worker. :meth:`begin` starts it; ``code`` is its exit code once the loop has ended.
 
     Args:
-        verified: the table that an earlier container's preflight verified, in phase work.
+        verified: in phase work, the table that the prepare container verified.
     """
 
     def __init__(
@@ -72,7 +74,7 @@ class Worker:
         self._heard = time.monotonic()
         self._failure: Failure | None = None
         self._state = "joining"
-        self._frozen = self._welcome = False  # rank 0 has said something on this connection
+        self._frozen = self._welcome = False  # welcome: rank 0 has sent something on this connection
         self._named = False
         self._clock = PhaseTimer(reporter.send)
         self._entry = Join(
@@ -98,21 +100,21 @@ class Worker:
     # -- joining -------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Discover and join; everything else follows from messages."""
+        """Discover and join; messages trigger everything else."""
         if self._state != "joining":
-            return  # told to stop before it began
+            return  # stopped before it began
         self._clock.own()
         self._clock.done("start")
         self._entry.begin(self._known)
         self._loop.every(BEAT_SECONDS, self._beat)
 
     def _replaced(self, failure: Failure) -> None:
-        """This pod cannot take part. Nobody knows of it so far, and the one that comes in its place joins instead."""
+        """End this pod, which cannot take part. It has not joined, and its replacement joins instead."""
         self._reporter.send({**failure.event(), "event": "replaced"})
         self._finish(failure.code)
 
     def _rank0_went(self) -> None:
-        """Before the start nothing is lost with rank 0: whoever takes its place is joined, for a table of its own."""
+        """Join rank 0's replacement, which sends a new table. Before the start, nothing is lost with rank 0."""
         if not self._welcome:
             self._entry.cut()
             return
@@ -146,9 +148,7 @@ class Worker:
         elif op == "start":
             self._start(message["port"])
         elif op == "stop" and message.get("final"):
-            self._alone(
-                Failure.read(message["failure"])
-            )  # not let in: nobody waits for this worker's last words
+            self._alone(Failure.read(message["failure"]))  # rejected: rank 0 expects no further messages
         elif op == "stop":
             failure = Failure.read(message["failure"])
             if not message.get("restart"):
@@ -167,7 +167,7 @@ class Worker:
 
     def _check(self, *, probe: bool) -> None:
         preflight = self._forget_paths()
-        # On loopback the file is the machine's, and 127.0.0.1 has its name; a preparing container leaves a copy.
+        # On loopback the file is the machine's and already names 127.0.0.1; a prepare container writes a copy.
         if not self._spec.loopback and self._spec.phase != "prepare":
             self._named = etc_hosts.add_peers(self._table, self._spec.run_id)
             if not self._named and self._attempt == 0:
@@ -186,14 +186,14 @@ class Worker:
         preflight.check(self._table, own, peers, done)
 
     def _forget_paths(self) -> Preflight:
-        """What was checked, or still is, for an earlier table, whose worker went away."""
+        """Cancel the check of an earlier table, and return the preflight."""
         preflight = self._entry.preflight
         assert preflight is not None
         preflight.forget()
         return preflight
 
     def _save(self) -> None:
-        """All paths are good: what the next container needs is written; one that works already keeps it in mind."""
+        """Save the verified table: to a file for the next container, or in memory in phase work."""
         self._clock.waited()
         self._known = fingerprint(self._table)
         self._state = "saved"
@@ -233,7 +233,7 @@ class Worker:
         self._gang.stop(self._renew if restart else self._stopped)
 
     def _renew(self) -> None:
-        """The restart's addresses. Where they fail, the coordinator says once more that all must stop."""
+        """Get the restart's addresses. If that fails, the coordinator stops all workers again."""
         self._entry.renew(
             lambda row: self._stopped(row=pack_row(row)),
             lambda text, code: self._failed(self._own_failure("network", text, code)),
@@ -248,21 +248,21 @@ class Worker:
     # -- what happens here ---------------------------------------------------------------------------------------
 
     def _ended(self, process: Process) -> None:
-        """A process has ended by itself."""
+        """Handle a process that ended by itself."""
         if self._state != "running":
             return
         if process.code:
             memory = self._work.out_of_memory() if process.signal == 9 else ""
             self._failed(explain_end(process, self._spec, memory))
         elif not self._gang.running and not any(self._gang.codes().values()):
-            # What the processes left behind is ended before the account is closed.
+            # End leftover processes before the account is closed.
             self._state = "ended"
             self._gang.stop(
                 lambda: self._send({"op": "ended", "attempt": self._attempt, "codes": self._gang.codes()})
             )
 
     def _failed(self, failure: Failure) -> None:
-        """Tell the coordinator, or act alone where there is none."""
+        """Report to the coordinator, or stop alone without one."""
         if self._channel is None or self._channel.closed:
             self._alone(failure)
         else:
@@ -271,12 +271,12 @@ class Worker:
     def _rail_lost(self, rail: Rail, text: str) -> None:
         failure = self._own_failure("network", f"{self._spec.name}: {text}", 4)
         if rail.index == 0:
-            self._alone(failure)  # the coordinator is behind that very link
+            self._alone(failure)  # the coordinator is behind this link
         else:
             self._failed(failure)
 
     def _alone(self, failure: Failure) -> None:
-        """Stop without the others: they are told by the runtime, or notice the silence."""
+        """Stop without the coordinator: the others learn it from the runtime, or notice the silence."""
         if self._failure is not None or self._state == "over":
             return
         self._reporter.send(failure.event())
@@ -285,10 +285,10 @@ class Worker:
         self._stop(failure, restart=False)
 
     def _cut(self) -> None:
-        """The connection to rank 0's agent has ended."""
+        """Handle the end of the connection to rank 0's agent."""
         if self._state == "over":
             return
-        if self._failure is not None:  # known already: only the coordinator's last word is missing
+        if self._failure is not None:  # already known: only the final message is missing
             self._gang.stop(self._stopped)
             return
         if self._spec.node_rank and not self._work.begun:
@@ -299,15 +299,15 @@ class Worker:
         self._alone(Failure("lost", text, 70, node=rank0, at=time.time()))
 
     def interrupt(self, failure: Failure) -> None:
-        """Stop the job from here: a signal, or the runtime's word."""
-        # A pod that is evicted before the start is replaced: the others wait for the new one, they do not end with it.
+        """Stop the job from here, after a signal or at the runtime's request."""
+        # A pod that is evicted before the start is replaced: the others wait for the new one instead of stopping.
         replaced = self._spec.phase != "all" and not self._work.begun
         if self._state == "joining" or replaced or self._channel is None or self._channel.closed:
             self._alone(failure)
         else:
             self._reporter.send({**failure.event(), "event": "told"})
             self._send({"op": "failed", "failure": asdict(failure)})
-            # Unless it was told to stop meanwhile.
+            # No effect if the coordinator has stopped it by then.
             self._loop.later(_ALONE_SECONDS, lambda: self._alone(failure))
 
     def freeze(self, frozen: bool) -> None:
@@ -357,7 +357,7 @@ class Worker:
         self._loop.stop()
 
     def close(self) -> None:
-        """Give everything back."""
+        """Release all resources."""
         self._work.close()
         if self._named:
             etc_hosts.remove_peers(self._spec.run_id)

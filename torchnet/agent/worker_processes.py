@@ -1,6 +1,6 @@
-"""The processes of this worker: started together, stopped together, with nothing left behind.
+"""The processes of this worker: started together and stopped together, with nothing left behind.
 
-All processes below the agent belong to it, also those that left their parents or sessions.
+All processes below the agent belong to it, including those that left their parents or sessions.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from torchnet.linux import namespaces
 
 
 def descendants(without: Collection[int] = ()) -> list[int]:
-    """The pids of every process below this one, children before grandchildren; not ``without`` and what is below them.
+    """Return all PIDs below this process, parents first, except ``without`` and the PIDs below them.
 
-    As pid 1 of its namespace the agent is the parent of every orphan; elsewhere it has asked to be
-    (PR_SET_CHILD_SUBREAPER), so nothing can leave the tree.
+    The agent is the parent of every orphan, as PID 1 of its namespace or by PR_SET_CHILD_SUBREAPER, so no process can
+    leave the tree.
     """
     parents: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
@@ -46,28 +46,28 @@ def descendants(without: Collection[int] = ()) -> list[int]:
 
 
 def send(number: int, pids: Iterable[int]) -> None:
-    """Send a signal to those that are still there."""
+    """Send a signal to those processes that still exist."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
 
 
 def signal_all(number: int) -> int:
-    """Send a signal to all of them; returns how many there were."""
+    """Send a signal to all descendants, and return their number."""
     pids = descendants()
     send(number, pids)
     return len(pids)
 
 
 def kill_all(seconds: float = 5.0) -> None:
-    """SIGKILL until nothing is left: what is started meanwhile is found by the next look."""
+    """Send SIGKILL until no descendant is left, including those started meanwhile, or time is up."""
     deadline = time.monotonic() + seconds
     while signal_all(signal.SIGKILL) and time.monotonic() < deadline:
         time.sleep(0.01)
 
 
 def _parent(pid: int) -> int | None:
-    """The parent of a process that still runs; a zombie is as good as gone."""
+    """Return the parent of a running process; None for a zombie."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             state, parent = file.read().rpartition(b")")[2].split()[:2]
@@ -76,9 +76,9 @@ def _parent(pid: int) -> int | None:
     return None if state == b"Z" else int(parent)
 
 
-_LEFTOVER_SECONDS = 2.0  # for what the processes themselves started and left
+_LEFTOVER_SECONDS = 2.0  # for processes that the ranks started and left behind
 _CHILDREN_SECONDS = (
-    10.0  # before the end of the grace, at most: SIGTERM to the children of ranks that still run
+    10.0  # at most this long before the grace period ends: SIGTERM to the children of running ranks
 )
 _POLL_SECONDS = 0.05
 
@@ -104,12 +104,12 @@ class WorkerProcesses:
         self.processes: dict[int, Process] = {}
         if os.getpid() != 1:
             namespaces.adopt_orphans()
-        # Who ended first is the cause of what follows, also when this loop is busy just then.
+        # Record the time at once, even if the loop is busy: the first to end is the cause.
         loop.on_signal(signal.SIGCHLD, self._reap, at_once=self._collect)
         loop.every(_POLL_SECONDS, self._pressure)
 
     def start(self, attempt: int, environment: Callable[[int, str], dict[str, str]]) -> None:
-        """Start all; ``environment(local rank, error file)`` gives each its variables.
+        """Start all processes, each with the variables of ``environment(local rank, error file)``.
 
         Raises:
             OSError: the program cannot be executed.
@@ -137,19 +137,19 @@ class WorkerProcesses:
 
     @property
     def running(self) -> int:
-        """How many have not ended, or wrote what has not been read."""
+        """The number of processes that have not ended, or whose output has not been read."""
         return sum(1 for process in self.processes.values() if not process.finished)
 
     def codes(self) -> dict[str, int]:
-        """Exit codes by rank, of those that have ended."""
+        """Return the exit codes of ended processes, by rank."""
         return {str(rank): p.code for rank, p in self.processes.items() if p.code is not None}
 
     def stop(self, done: Callable[[], None]) -> None:
-        """SIGTERM to the ranks, and to what they leave when they end; SIGKILL to all after the grace; then ``done``.
+        """Send SIGTERM to ranks, and to what they leave behind; after the grace period SIGKILL; then call ``done``.
 
-        A rank's children get SIGTERM later: without its DataLoader workers it could not save a checkpoint. If the rank
-        still runs near the end of the grace, it may be waiting for them (a shell with a trap, a process that joins its
-        children), so they get it then. Of several ``done``, the last one given is called.
+        A rank's children get SIGTERM later: without its DataLoader workers it could not save a checkpoint. If it still
+        runs near the end of the grace period, it may be waiting for them (a shell with a trap, a process that joins
+        its children), so they get SIGTERM then. After several calls, only the last ``done`` is called.
         """
         self._stopping = True
         under_way, self._stopped = self._stopped is not None, done
@@ -166,7 +166,7 @@ class WorkerProcesses:
             self._reap()
             ranks = {process.pid for process in self.processes.values() if not process.ended}
             if not ranks and not shortened and not self._terminated():
-                # What is left when the ranks themselves have ended well gets a shorter time.
+                # Once the ranks have ended by themselves, leftover processes get less time.
                 shortened = True
                 deadline = min(deadline, time.monotonic() + _LEFTOVER_SECONDS)
             if not descendants() and not self.running:
@@ -186,18 +186,18 @@ class WorkerProcesses:
         self._loop.later(0, poll)
 
     def _terminated(self) -> bool:
-        """Whether SIGTERM ended a rank, such as a shell, whose child may just be saving a checkpoint."""
+        """Return whether SIGTERM killed a rank, such as a shell, whose child may still be saving a checkpoint."""
         return any(process.signal == signal.SIGTERM for process in self.processes.values())
 
     def freeze(self) -> None:
-        """Ctrl-Z: all of them stop until :meth:`thaw`."""
+        """Stop all processes until :meth:`thaw` (Ctrl-Z)."""
         signal_all(signal.SIGSTOP)
 
     def thaw(self) -> None:
         signal_all(signal.SIGCONT)
 
     def keep(self, name: str, data: bytes) -> str:
-        """A file for the processes to read; returns its path."""
+        """Write a file for the processes, and return its path."""
         path = self._folder() / name
         path.write_bytes(data)
         return str(path)
@@ -214,12 +214,12 @@ class WorkerProcesses:
         name, *arguments = self._spec.command
         if self._spec.entry == "module":
             return [self._spec.python, "-u", "-m", name, *arguments]
-        path = f"./{name}" if name.startswith("-") else name  # Python would take it for an option of its own
+        path = f"./{name}" if name.startswith("-") else name  # Python would parse it as an option
         return [self._spec.python, "-u", path, *arguments]
 
     def _emitter(self, rank: int, kept: bool) -> Callable[[str, str, str], None]:
         spec = self._spec
-        # As under torchrun, what is teed is shown, also where it is redirected; and so is what no file keeps.
+        # As under torchrun, tee shows a stream even if it is redirected. Without a log file, all are shown.
         hidden = _streams(spec.redirects, rank, spec) - _streams(spec.tee, rank, spec) if kept else set()
         node = self._spec.node_rank
 
@@ -254,7 +254,7 @@ class WorkerProcesses:
 
     def _folder(self) -> Path:
         if self._scratch is None:
-            # Memory, and in a node or pod of its own: it goes with it, however that ends.
+            # In memory: in a node or pod it disappears with it, however that ends.
             place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
             self._scratch = Path(tempfile.mkdtemp(prefix="torchnet-", dir=place))
         return self._scratch
@@ -280,7 +280,7 @@ class WorkerProcesses:
             self._ended(process)
 
     def _pressure(self) -> None:
-        """Stop reading output while the reader of ours does not keep up."""
+        """Stop reading output while the reporter's reader does not keep up."""
         slow = self._reporter.pending > BACKLOG
         if slow != self._paused:
             self._paused = slow
@@ -290,13 +290,13 @@ class WorkerProcesses:
 
 
 def with_site(env: dict[str, str]) -> dict[str, str]:
-    """The environment with this package's ``site`` folder (or its place in the zip) first on PYTHONPATH."""
+    """Return ``env`` with the ``sitecustomize`` folder (perhaps in the zip) first on PYTHONPATH."""
     site = os.path.join(os.path.dirname(__file__), "sitecustomize")
     return {**env, "PYTHONPATH": os.pathsep.join([site, *filter(None, [env.get("PYTHONPATH", "")])])}
 
 
 def _streams(value: str, rank: int, spec: AgentSpec) -> set[str]:
-    """torchrun's notation: "0" to "3" for all ranks of a worker, or "0:1,1:3" by local rank."""
+    """Parse torchrun's notation: "0" to "3" for all ranks of a worker, or "0:1,1:3" by local rank."""
     bits = 0
     if ":" in value:
         for part in value.split(","):

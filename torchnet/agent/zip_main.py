@@ -1,7 +1,7 @@
-"""``python3 torchnet.zip agent …``: the commands of what travels to the workers, without what the launcher needs.
+"""``python3 torchnet.zip agent …``: the commands for workers, without the launcher's dependencies.
 
-From a zip, Python compiles every module at every start, 0.25 s in each of a pod's two containers.  So the first one
-unpacks the modules beside the state, where Python keeps what it has compiled for the second.
+From a zip, Python compiles every module at every start: 0.25 s in each of a pod's two containers. So the first one
+extracts the modules next to the state, where Python caches the bytecode for the second.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from collections.abc import Sequence
 
 from torchnet.errors import TorchnetError
 
-_FOLDER = "agent"  # in the state's
+_FOLDER = "agent"  # below --state
 _USAGE = (
     "usage: torchnet.zip agent [FLAGS] SCRIPT [ARGS]... | torchnet.zip env [FLAGS] | torchnet.zip --version\n"
 )
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run a command; its exit code. Errors of torchnet's are told as people read them."""
+    """Run a command and return its exit code; print torchnet's errors without a traceback."""
     command, rest = (argv[0], argv[1:]) if argv else ("", [])
     _settle(rest)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what an encoding lacks is shown as an escape
+        if isinstance(stream, io.TextIOWrapper):  # escape what the encoding lacks
             stream.reconfigure(errors="backslashreplace")
     try:
         if command == "agent":
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _settle(argv: Sequence[str]) -> None:
-    """Go on from modules that are unpacked below ``--state``, where that can be; else from the zip, a little slower."""
+    """Import from modules extracted below ``--state`` if possible, else from the zip, which is slower."""
     archive = sys.path[0]
     state = argv[argv.index("--state") + 1] if "--state" in argv[:-1] else ""
     if not state or not os.path.isfile(archive):
@@ -62,7 +62,7 @@ def _settle(argv: Sequence[str]) -> None:
             os.rename(part, place)
     except (OSError, zipfile.BadZipFile):
         return  # read-only, or full
-    sys.dont_write_bytecode = False  # whatever the image says: it is for this very thing
+    sys.dont_write_bytecode = False  # override the image: the bytecode is the purpose
     sys.path.insert(0, place)
     for package in (sys.modules["torchnet"], sys.modules["torchnet.agent"]):
         name = package.__name__.replace(".", os.sep)

@@ -1,4 +1,4 @@
-"""The command line: ``torchnet`` and ``python -m torchnet``. Imports nothing heavy before it is needed."""
+"""The command line, ``torchnet`` and ``python -m torchnet``. Heavy imports are deferred until they are needed."""
 
 from __future__ import annotations
 

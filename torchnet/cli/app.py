@@ -1,7 +1,7 @@
-"""The typer application: it only parses.
+"""The typer application, which only parses.
 
-Each command stores its action in a `Choice`, and `parse` returns it, so no error of a command passes through
-typer's own exception handling.
+Each command stores its action in a `Choice`, and `parse` returns it, so that a command's errors do not pass through
+typer's exception handling.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from torchnet_launch import name_conflicts
 
 
 def version() -> str:
-    """Its number; "(not installed)" where it runs from a clone that is not."""
+    """Return torchnet's version; "(not installed)" if it runs from a clone without installation."""
     from importlib.metadata import PackageNotFoundError
     from importlib.metadata import version as installed
 
@@ -44,7 +44,11 @@ def version() -> str:
 
 @dataclass
 class Choice:
-    """What the command line asks for; None while typer has only printed help or a version."""
+    """The action that the command line selects.
+
+    Attributes:
+        action: Runs the command and returns its exit code; None if typer only printed help or the version.
+    """
 
     action: Callable[[], int] | None = None
 
@@ -95,7 +99,11 @@ for command in (
 
 
 def parse(argv: list[str]) -> Callable[[], int] | int:
-    """The action that ``argv`` asks for, or an exit code where typer has said all there is to say."""
+    """Parse ``argv``.
+
+    Returns:
+        The action to run, or the exit code if typer has handled everything (help, version, a usage error).
+    """
     choice = Choice()
     if cmd_completion.VARIABLE in os.environ:
         from typer.completion import completion_init

@@ -1,4 +1,4 @@
-"""What the commands for a cluster have in common: where they look, and which run they mean."""
+"""Options and arguments shared by the cluster commands: namespace, context, kubeconfig and RUN."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torchnet.k8s.commands import ClusterTarget
 
 Options = Sequence[tuple[str, Any, Any]]
-"""(parameter's name, type, typer's option) each."""
+"""(parameter name, type, typer option) of each option."""
 _READ = ("namespace", "context", "kubeconfig")
 _WHAT_THERE_IS = "kubectl config get-contexts, kubectl get namespaces"
 
@@ -52,11 +52,19 @@ def add(
     options: Options,
     words: str = "[RUN] [FLAGS]",
 ) -> None:
-    """Add a command; ``action`` gets the words on its command line and its options' values that were given."""
+    """Add a command to the application.
+
+    Args:
+        action: Called with the positional arguments and the options that were given; returns the exit code.
+        about: Help text of the command.
+        short: One-line help in the list of commands.
+        options: The command's options, in addition to the shared ones.
+        words: Usage, after the command's name.
+    """
 
     def command(context: typer.Context, **values: Any) -> None:
         given = {key: value for key, value in values.items() if value is not None}
-        # It may come before its options as well as behind them.
+        # Options are allowed before and after RUN.
         context.obj.action = lambda: action(list(context.args), given)
 
     parameters = [
@@ -76,15 +84,17 @@ def add(
 
 
 def _internal(name: str) -> str:
-    """``context`` is typer's own name for something else."""
+    """Return the parameter name of an option; ``context`` is renamed, since typer uses that name."""
     return "context_" if name == "context" else name
 
 
 def place(given: dict[str, Any]) -> ClusterTarget:
-    """Where to look: what was typed, else where `torchnet launch` would go from here. Prints the files' warnings.
+    """Resolve the cluster and namespace from options, variables and project file, as ``torchnet launch`` does.
+
+    Prints the warnings of the sources.
 
     Raises:
-        SpecError: a file, a variable or an option that a launch would refuse, too.
+        SpecError: A file, a variable or an option is invalid.
     """
     from torchnet.cli.entry_point import say
     from torchnet.config.sources import from_environment, from_flags, from_project, merge
@@ -96,7 +106,7 @@ def place(given: dict[str, Any]) -> ClusterTarget:
     unusable = [problem for layer in layers for problem in layer.problems]
     found, wrong = _read(merge(layers))
     if unusable or wrong:
-        # Nothing is left out: the kubeconfig's own default may be another cluster.
+        # Do not ignore invalid values: the kubeconfig's default may be a different cluster.
         raise SpecError(
             unusable + wrong, about="the way to the cluster", fix=NEXT if unusable else _WHAT_THERE_IS
         )
@@ -107,7 +117,7 @@ def place(given: dict[str, Any]) -> ClusterTarget:
 
 
 def _read(merged: Mapping[str, Value]) -> tuple[dict[str, str], list[FieldProblem]]:
-    """What the layers say of the three values that a place has, and what is wrong with those."""
+    """Return the values of namespace, context and kubeconfig, and the problems with them."""
     from torchnet.config.parsing import parse_label, parse_nonempty, quote
     from torchnet.config.settings import BY_PATH
     from torchnet.config.validation_errors import FieldProblem
@@ -129,7 +139,11 @@ def _read(merged: Mapping[str, Value]) -> tuple[dict[str, str], list[FieldProble
 
 
 def working_directory() -> str:
-    """The working directory. Raises UsageError where it is gone."""
+    """Return the working directory.
+
+    Raises:
+        UsageError: It cannot be determined, for example because it was removed.
+    """
     try:
         return os.getcwd()
     except OSError as error:
@@ -138,7 +152,11 @@ def working_directory() -> str:
 
 
 def run_of(words: Sequence[str]) -> str | None:
-    """The run that is named, if one is; checked before any call."""
+    """Return the run that ``words`` name, or None if empty; validated before any API call.
+
+    Raises:
+        UsageError: There are several words, or the name is invalid.
+    """
     from torchnet.config.parsing import parse_label, quote
 
     if len(words) > 1:
@@ -150,7 +168,11 @@ def run_of(words: Sequence[str]) -> str | None:
 
 
 def ranks_of(given: dict[str, Any]) -> tuple[int, ...]:
-    """``--ranks``."""
+    """Return the ranks of ``--ranks``; empty if it was not given.
+
+    Raises:
+        UsageError: The value is invalid.
+    """
     from torchnet.config.parsing import parse_ranks
 
     try:

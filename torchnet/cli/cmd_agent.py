@@ -1,4 +1,4 @@
-"""``torchnet agent``: what runs inside each worker. Not for people, so it is left out of the help."""
+"""``torchnet agent``: the process that runs in each worker. Hidden from the help, since users rarely start it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torchnet.cli.typer_parameters import RawCommand
 
 
 def register(app: typer.Typer) -> None:
-    """Add the hidden command; its arguments are the agent's own."""
+    """Add the hidden command; the agent parses its arguments."""
     app.command("agent", cls=RawCommand, hidden=True, add_help_option=False)(_agent)
 
 

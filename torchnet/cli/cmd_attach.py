@@ -1,4 +1,4 @@
-"""``torchnet attach [RUN]``: the rest of a run that was detached, or whose launcher is gone."""
+"""``torchnet attach [RUN]``: follow a run that was started with --detach, or whose launcher has exited."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
 
 def run(words: list[str], given: dict[str, Any]) -> int:
-    """Attach; the run's exit code."""
+    """Attach to the run, and return its exit code."""
     from torchnet.k8s.commands import attach
 
     return attach(

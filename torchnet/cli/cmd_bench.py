@@ -1,4 +1,4 @@
-"""``torchnet bench [COLLECTIVES] [FLAGS]``: what the backend gives, and what PyTorch gets of it."""
+"""``torchnet bench [COLLECTIVES] [FLAGS]``: measure the backend's throughput, raw and through PyTorch."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ Usage: torchnet bench diff OLD NEW
 
 
 class BenchCommand(PlainCommand):
-    """Keeps the command line as it was typed, for the results."""
+    """Records the command line as it was typed, for the results."""
 
     headings: ClassVar[tuple[str, ...]] = (GROUP, *PlainCommand.headings)
     fields: ClassVar[tuple[Field, ...]] = JOB_FIELDS
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As `PlainCommand`; ``diff`` has none of the flags, and help of its own."""
+        """Parse as `PlainCommand` does, but print separate help for ``diff``, which has no flags."""
         if args[:1] == ["diff"] and {"--help", "-h"} & {*args} and not ctx.resilient_parsing:
             typer.echo(DIFF_HELP, nl=False)
             ctx.exit()
@@ -68,7 +68,7 @@ class BenchCommand(PlainCommand):
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command, its options made from two tables: its own, and the job's."""
+    """Add the command, with options from the benchmark's table and from the job's."""
     app.command(
         "bench",
         cls=BenchCommand,
@@ -95,7 +95,7 @@ def _command() -> Any:
 
 
 def run(values: dict[str, Any], words: list[str], typed: tuple[str, ...]) -> int:
-    """Measure, or compare two results; the exit code."""
+    """Run the benchmark, or compare two results, and return the exit code."""
     if words[:1] == ["diff"]:
         if any(value is not None for value in values.values()):
             raise UsageError("torchnet bench diff takes no flags", fix="torchnet bench diff OLD NEW")
@@ -121,10 +121,13 @@ def run(values: dict[str, Any], words: list[str], typed: tuple[str, ...]) -> int
 
 
 def diff(paths: list[str]) -> int:
-    """Print what differs between two files of results; 1 where something is worse.
+    """Print the differences between two result files.
+
+    Returns:
+        1 if anything is worse, else 0.
 
     Raises:
-        UsageError: a file cannot be read, or holds no results; or nothing is in both.
+        UsageError: A file is unreadable or has no results, or the files have nothing in common.
     """
     from torchnet.bench.comparison import compare
     from torchnet.bench.comparison_text import text

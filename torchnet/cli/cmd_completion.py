@@ -1,7 +1,8 @@
-"""``torchnet completion SHELL``: the script with which a shell completes commands and flags.
+"""``torchnet completion SHELL``: print the script with which a shell completes commands and flags.
 
-The script runs ``torchnet`` with `VARIABLE` in its environment, and typer answers (`torchnet.cli.app.parse`). Typer's
-own ``--install-completion`` and ``--show-completion`` would bring pydantic in, and with it 0.1 s for every command.
+The script runs ``torchnet`` with `VARIABLE` in its environment, and typer prints the completions
+(`torchnet.cli.app.parse`). Rejected: typer's ``--install-completion`` and ``--show-completion``, which would import
+pydantic and add 0.1 s to every command.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def _completion(context: typer.Context) -> None:
 
 
 def run(words: list[str]) -> int:
-    """Print the script; the exit code."""
+    """Print the script, and return the exit code."""
     from typer.completion import get_completion_script
 
     if len(words) != 1 or words[0] not in SHELLS:

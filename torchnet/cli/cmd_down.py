@@ -1,4 +1,4 @@
-"""``torchnet down [RUN]``: stop a run, if it still runs, and remove everything that bears its label."""
+"""``torchnet down [RUN]``: stop a run if it is still running, and delete all objects with its label."""
 
 from __future__ import annotations
 
@@ -27,10 +27,13 @@ def register(app: typer.Typer) -> None:
 
 
 def run(words: list[str], given: dict[str, Any]) -> int:
-    """Remove it; 0 when nothing is left, or 128 + the number of a signal that came before.
+    """Stop and delete the run.
+
+    Returns:
+        0 if nothing is left, or 128 + N if signal N interrupted the deletion.
 
     Raises:
-        ClusterError: something is left.
+        ClusterError: Objects of the run are left, or deleting failed.
     """
     from torchnet.cli.entry_point import say
     from torchnet.k8s.commands import down

@@ -1,6 +1,6 @@
-"""``torchnet env``: the variables that a worker's script sees, and why each is what it is; in a worker, its own.
+"""``torchnet env``: explain the variables that a script gets, or print those of this worker.
 
-``eval "$(torchnet env)"`` takes the flags of ``torchnet agent``, and is the agent's own (torchnet.agent.env_command).
+``eval "$(torchnet env)"`` takes the flags of ``torchnet agent``; torchnet.agent.env_command implements it.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ HEADINGS = ("VARIABLE", "VALUE", "WHY", "IF YOU SET IT", "SOURCE")
 HELP = """Show the environment that torchnet gives to a script. In a pod or with the flags of `torchnet agent`,
 without these options: print it for another launcher, as in  eval "$(torchnet env)"."""
 _OWN = ("--explain", "-o", "--help", "-h")
-_PLACE = ("KUBERNETES_SERVICE_HOST", "TORCHNET_ADDRESS_SOURCE")  # one of them is set in a worker
+_PLACE = ("KUBERNETES_SERVICE_HOST", "TORCHNET_ADDRESS_SOURCE")  # either is set in a worker
 
 
 class _Command(PlainCommand):
-    """Its own options, or else the agent's words, which are left to it."""
+    """Parses the command's own options; all other command lines are passed to the agent unparsed."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         own = not args or any(word.startswith(_OWN) for word in args)
@@ -59,7 +59,7 @@ def _env(
 
 
 def run(explain: bool, form: str, arguments: tuple[str, ...]) -> int:
-    """Print the table, or this worker's environment; the exit code."""
+    """Print the table or this worker's environment, and return the exit code."""
     if form not in FORMATS:
         raise UsageError(f"-o {form!r} is not a form of the table; valid: {', '.join(FORMATS)}")
     if not explain and (arguments or any(os.environ.get(name) for name in _PLACE)):
@@ -82,7 +82,7 @@ def run(explain: bool, form: str, arguments: tuple[str, ...]) -> int:
         return 0
     from torchnet.console.text_table import table
 
-    # In a pipe there is no width to fit in; COLUMNS decides there as well as on a terminal.
+    # A pipe has no width: use 160 columns there. COLUMNS overrides both that and the terminal's width.
     width = shutil.get_terminal_size((160, 24)).columns
     emit(table(HEADINGS, [_row(variable) for variable in variables], width))
     return 0

@@ -1,4 +1,4 @@
-"""``torchnet launch [FLAGS] SCRIPT [ARGS…]``: resolve the job, then show it or run it."""
+"""``torchnet launch [FLAGS] SCRIPT [ARGS…]``: resolve the job, then print it or run it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ each value came from. torchrun's flags are understood, with - and with _: --shut
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command, its options made from the table of fields."""
+    """Add the command, with options from the table of settings."""
     app.command(
         "launch",
         cls=PlainCommand,
@@ -44,7 +44,7 @@ def register(app: typer.Typer) -> None:
         options_metavar="[FLAGS] SCRIPT [ARGS]...",
         context_settings={
             "allow_extra_args": True,
-            # What follows the script is the script's, be it --help or a flag of ours.
+            # Everything after the script belongs to the script, even --help or a flag of torchnet.
             "allow_interspersed_args": False,
             "token_normalize_func": _dashes,
         },
@@ -52,7 +52,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _dashes(name: str) -> str:
-    """torchrun's flags are written with - and with _; the help shows the one, and both are taken."""
+    """Accept flags with _ as well as with -, as torchrun does; the help shows only -."""
     return name.replace("_", "-")
 
 
@@ -69,7 +69,15 @@ def _command() -> Any:
 
 
 def run(values: dict[str, Any], words: list[str]) -> int:
-    """What the command does with its options' ``values`` and with the script and its arguments."""
+    """Resolve the job, then print it (dry run) or run it.
+
+    Args:
+        values: Values of the options, by parameter name; None if not given.
+        words: The script and its arguments.
+
+    Returns:
+        The exit code.
+    """
     from torchnet.cli.entry_point import say
     from torchnet.cli.multi_host import refuse
     from torchnet.cli.torchrun_compat import SETS_FIELD, as_fields, run_id, warnings
@@ -107,7 +115,7 @@ def run(values: dict[str, Any], words: list[str]) -> int:
 
 
 def dry_run(resolved: Resolved, cwd: str, form: str) -> int:
-    """Print the job in ``form``, on Kubernetes its objects; the exit code."""
+    """Print the job (on Kubernetes: its objects) in ``form``, and return the exit code."""
     job = resolved.job
     if job.on == "local":
         from torchnet.cli.entry_point import emit
@@ -132,7 +140,11 @@ def dry_run(resolved: Resolved, cwd: str, form: str) -> int:
 
 
 def dry_run_form(asked: str | None, dry_run: bool) -> str:
-    """The form of a dry run. Raises UsageError for what is none."""
+    """Return the output format of a dry run, the value of -o or "yaml".
+
+    Raises:
+        UsageError: The format is unknown, or -o is given without --dry-run.
+    """
     if asked is not None and not dry_run:
         raise UsageError("-o is the form of a dry run", fix="add --dry-run, or leave out -o")
     if asked not in (None, *FORMATS):

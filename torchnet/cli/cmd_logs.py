@@ -1,4 +1,4 @@
-"""``torchnet logs [RUN]``: what the workers of a run have printed."""
+"""``torchnet logs [RUN]``: print the output of a run's workers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 
 
 def run(words: list[str], given: dict[str, Any]) -> int:
-    """Print; the exit code."""
+    """Print the output, and return the exit code."""
     from torchnet.k8s.commands import logs
 
     return logs(place(given), run_of(words), ranks=ranks_of(given), follow=bool(given.get("follow")))

@@ -1,4 +1,4 @@
-"""``torchnet manifests NAME``: what an administrator applies to a cluster, printed for kubectl."""
+"""``torchnet manifests NAME``: print a manifest for an administrator to apply to a cluster with kubectl."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ listed with what they are. The files in manifests/ of the repository are what th
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command, its options made from the table of flags."""
+    """Add the command, with options from the addons' table."""
     app.command(
         "manifests",
         cls=PlainCommand,
@@ -54,7 +54,15 @@ def _command() -> Any:
 
 
 def run(words: list[str], given: dict[str, Any]) -> int:
-    """Print the manifest that the one of ``words`` names, with the flags ``given`` by field."""
+    """Print a manifest, or the list of manifests if none is named.
+
+    Args:
+        words: The manifest's name, or nothing.
+        given: Values of the options that were given, by field.
+
+    Returns:
+        The exit code.
+    """
     from torchnet.cli.entry_point import emit, say
     from torchnet.k8s.addons.addon_options import parse, parse_name
     from torchnet.k8s.addons.catalog import SUMMARIES, render
@@ -83,7 +91,7 @@ def run(words: list[str], given: dict[str, Any]) -> int:
 
 
 def _typed(name: str, given: dict[str, Any]) -> str:
-    """The command line that prints the same, with the flags in the table's order."""
+    """Return the command line that prints this manifest, with flags in the order of the table."""
     words = ["torchnet", "manifests", name]
     for option in TABLE:
         values = given.get(option.field, [])

@@ -1,4 +1,4 @@
-"""``torchnet status [RUN]``: the runs of a namespace, or one run with its workers."""
+"""``torchnet status [RUN]``: list the runs of a namespace, or show one run with its workers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 
 def run(words: list[str], given: dict[str, Any]) -> int:
-    """Print the rows; the exit code."""
+    """Print the runs, and return the exit code."""
     from torchnet.cli.entry_point import emit, say
     from torchnet.k8s.commands import status
     from torchnet.k8s.run.listing import as_json

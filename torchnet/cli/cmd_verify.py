@@ -1,4 +1,4 @@
-"""``torchnet verify``: whether a cluster's backend network is there, and carries full packets between its nodes."""
+"""``torchnet verify``: check that a backend network is installed and carries full-size packets between nodes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,11 @@ def register(app: typer.Typer) -> None:
 
 
 def run(words: list[str], given: dict[str, Any]) -> int:
-    """Print a line for each check; 0 if all are good, 4 if the network is not."""
+    """Print one line per check.
+
+    Returns:
+        The exit code: 0 if all checks pass, 4 if one fails.
+    """
     from torchnet.config.k8s_syntax import parse_image
     from torchnet.k8s.addons.images import PYTORCH
     from torchnet.k8s.commands import verify
@@ -59,7 +63,11 @@ def run(words: list[str], given: dict[str, Any]) -> int:
 
 
 def _network(text: str) -> str:
-    """``text`` where it is ``[NAMESPACE/]NAME``, as --network of a launch takes it."""
+    """Return ``text`` if it has the form ``[NAMESPACE/]NAME``.
+
+    Raises:
+        UsageError: It has a different form.
+    """
     from torchnet.config.k8s_syntax import parse_namespaced
     from torchnet.config.parsing import quote
 

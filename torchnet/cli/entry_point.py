@@ -1,4 +1,4 @@
-"""From an argument vector to an exit code: typer parses, then the chosen command runs under a guard."""
+"""Entry point: parse the arguments, run the selected command, and turn exceptions into exit codes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ TRACEBACK_VARIABLE = "TORCHNET_TRACEBACK"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``torchnet`` with ``argv`` (without the program's name; default: the process's own).
+    """Run ``torchnet``. Errors are not raised, but printed on stderr and turned into exit codes.
 
-    Returns the exit code and never raises: every failure ends as text on stderr, and as one of the codes in
-    `torchnet.errors`, 130 for Ctrl-C, or 141 where nobody reads stdout any more.
+    Args:
+        argv: Arguments without the program's name; default: those of the process.
+
+    Returns:
+        The command's exit code, or after an error: a code of `torchnet.errors`, 130 for Ctrl-C, or 141 if the reader of
+        stdout has exited.
     """
     return _guard(lambda: _run(list(sys.argv[1:] if argv is None else argv)))
 
@@ -39,7 +43,7 @@ def _guard(action: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # `torchnet launch --help | head -1`: nobody reads on.
+        # `torchnet launch --help | head -1`: the reader has exited.
         _abandon_stdout()
         return BROKEN_PIPE
     except Exception as error:
@@ -62,7 +66,7 @@ def _own_error(error: Exception) -> int:
 
 
 def say(text: str) -> None:
-    """A line on stderr; lost rather than raised where stderr is gone."""
+    """Print a line on stderr. Write errors are ignored."""
     try:
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
@@ -71,7 +75,12 @@ def say(text: str) -> None:
 
 
 def emit(text: str) -> None:
-    """``text`` on stdout, at once. A full disk is named; a reader that has gone stays a `BrokenPipeError`."""
+    """Print ``text`` on stdout and flush.
+
+    Raises:
+        BrokenPipeError: The reader has exited.
+        TorchnetError: Any other write error, such as a full disk.
+    """
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -83,14 +92,14 @@ def emit(text: str) -> None:
 
 
 def _abandon_stdout() -> None:
-    """What is still buffered goes nowhere, else Python would try again at its end and complain."""
+    """Redirect stdout to /dev/null. Otherwise Python would flush its buffer again at exit, and report the error."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _prepare_streams() -> None:
-    """Standard streams that exist, and that show as an escape what the terminal's encoding lacks."""
+    """Open missing standard streams, and escape characters that the terminal's encoding does not support."""
     if None in (sys.stdin, sys.stdout, sys.stderr):
-        # Started with `>&-`: the next file or socket opened would get the number 1, and our output.
+        # Started with `>&-`: the next file or socket would get descriptor 1, and so receive torchnet's output.
         while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
             os.set_inheritable(number, True)
         os.close(number)

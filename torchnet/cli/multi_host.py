@@ -1,4 +1,4 @@
-"""A torchrun line that is run on each of several hosts: refused, with the line of ``torchnet agent`` for this host."""
+"""Refuse torchrun command lines for one of several hosts, and suggest the ``torchnet agent`` line for this host."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torchnet.text import listed, printable
 if TYPE_CHECKING:
     from torchnet.config.resolution import Resolved
 
-# The fields that `torchnet agent` has flags of the same name for.
+# Fields for which `torchnet agent` has a flag of the same name.
 _AGENT_FIELDS = (
     "run_id",
     "network.family",
@@ -37,9 +37,18 @@ _NO_FLAG_NEEDED = ("on", "script", "args", "module", "no_python", "nnodes", "npr
 
 
 def refuse(values: Mapping[str, object], resolved: Resolved, environ: Mapping[str, str]) -> None:
-    """Raises UsageError where torchrun's flags or variables make the line one host's part of a job."""
+    """Refuse a command line that, with torchrun, would start only one host's part of a job.
+
+    Args:
+        values: Values of typer's parameters.
+        resolved: The job as torchnet would run it.
+        environ: Environment variables; torchrun's PET_* variables count too.
+
+    Raises:
+        UsageError: The line is for one of several hosts; the fix is the line of ``torchnet agent``.
+    """
     if values.get("standalone"):
-        return  # as torchrun does, which then reads neither a node rank nor an address
+        return  # with --standalone, torchrun reads neither a node rank nor an address
     rank = setting("--node-rank", values, environ)
     addresses = [
         one
@@ -72,7 +81,7 @@ def refuse(values: Mapping[str, object], resolved: Resolved, environ: Mapping[st
 
 
 def _nnodes(resolved: Resolved, environ: Mapping[str, str]) -> tuple[int | None, str]:
-    """The number of nodes and how it was given; torchrun's default is 1. None for a range, MIN:MAX."""
+    """Return the number of nodes (None for a range MIN:MAX) and how it was given; torchrun's default is 1."""
     origin = resolved.origins["nnodes"]
     if origin.layer != DEFAULT:
         count = resolved.job.nnodes
@@ -95,7 +104,7 @@ def _agent_line(
     node_rank: int | None,
     addresses: list[Setting],
 ) -> tuple[str, list[str]]:
-    """The shell's line, and a note for each placeholder in it and for what it leaves out."""
+    """Return the shell command, and notes that explain its placeholders and list the settings it omits."""
     job = resolved.job
     address = _literal(addresses[0].value) if addresses else ""
     notes = ["SECRET: one random text, the same on all hosts (openssl rand -hex 16)"]
@@ -127,7 +136,7 @@ def _agent_line(
 
 
 def _quote(word: str) -> str:
-    """For a shell; what a terminal cannot show stands as an escape (bash and zsh, and POSIX since 2024)."""
+    """Quote for a shell; unprintable characters become escapes in $'…' (bash, zsh, and POSIX since 2024)."""
     if word.isprintable():
         return shlex.quote(word)
     quoted = word.replace("\\", "\\\\").replace("'", "\\'")
@@ -135,7 +144,7 @@ def _quote(word: str) -> str:
 
 
 def _nproc(resolved: Resolved, environ: Mapping[str, str]) -> str:
-    """As torchrun reads it: the flag, the variable, 1."""
+    """Return the number of processes as torchrun reads it: from the flag, else the variable, else 1."""
     if resolved.origins["nproc_per_node"].layer != DEFAULT:
         return str(resolved.job.nproc_per_node)
     given = from_variable("--nproc-per-node", environ)
@@ -143,7 +152,7 @@ def _nproc(resolved: Resolved, environ: Mapping[str, str]) -> str:
 
 
 def _literal(endpoint: str) -> str:
-    """The IP address in HOST[:PORT] that other hosts can reach, or "": a name, or this host alone."""
+    """Return the IP address in HOST[:PORT], or "" if it is a name, or an address that other hosts cannot reach."""
     host = endpoint
     if endpoint.startswith("["):
         host = endpoint[1:].partition("]")[0]
@@ -167,7 +176,7 @@ def _fields(resolved: Resolved) -> Iterator[str]:
 
 
 def _missing(resolved: Resolved) -> list[str]:
-    """The flags, also of what stands in files and variables, that `torchnet agent` lacks."""
+    """Return the flags of all settings, including those of files and variables, that `torchnet agent` lacks."""
     given = [path for path, origin in resolved.origins.items() if origin.layer != DEFAULT]
     paths = dict.fromkeys("env" if path.startswith("env.") else path for path in given)
     flags = (BY_PATH[path].flag for path in paths if path not in (*_AGENT_FIELDS, *_NO_FLAG_NEEDED))

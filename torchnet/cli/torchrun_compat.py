@@ -1,5 +1,7 @@
-"""The flags of torchrun that are not torchnet's own, so that a torchrun line can be reused as it is, and torchrun's
-PET_* variables. The list is torch/distributed/run.py's of PyTorch 2.15.
+"""Accept torchrun's flags that torchnet does not have, so that a torchrun line can be reused; read PET_* variables.
+
+Source:
+    torch/distributed/run.py of PyTorch 2.15.
 """
 
 from __future__ import annotations
@@ -23,10 +25,13 @@ _LOG_FILES = "--log-dir keeps all lines of each rank"
 
 @dataclass(frozen=True, slots=True)
 class TorchrunFlag:
-    """A flag of torchrun that is no flag of torchnet.
+    """A flag of torchrun that torchnet does not have.
 
-    ``reason`` completes the notice about it, "" where there is none: the flag is refused or sets a field.
-    ``effect`` is whether torchrun does something with it that torchnet does not do.
+    Attributes:
+        flag: The flag, written with dashes.
+        reason: Completes the notice about the flag; "" for no notice, since the flag is refused or sets a field.
+        effect: Whether the flag has an effect in torchrun that it does not have in torchnet.
+        switch: Whether the flag takes no value.
     """
 
     flag: str
@@ -36,12 +41,12 @@ class TorchrunFlag:
 
     @property
     def parameter(self) -> str:
-        """Its name among typer's parameters."""
+        """The name of the typer parameter."""
         return "torchrun" + self.flag.replace("-", "_")
 
     @property
     def notice(self) -> str:
-        """What happens to it here."""
+        """The warning that is printed if the flag is given."""
         what = "has no effect here" if self.effect else "is not needed and changes nothing here"
         return f"{self.flag} {what}: {self.reason}"
 
@@ -76,7 +81,7 @@ TORCHRUN_FLAGS = (
     TorchrunFlag("--shutdown-timeout", ""),
     TorchrunFlag("--virtual-local-rank", "", switch=True),
 )
-# torchrun's flags that are torchnet's own as well.
+# Flags that torchrun and torchnet share.
 COMMON_FLAGS = (
     "--nnodes",
     "--nproc-per-node",
@@ -94,19 +99,24 @@ _BY_FLAG = {one.flag: one for one in TORCHRUN_FLAGS}
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """The value of a flag, and how it was given: ``--node-rank 1`` or ``PET_NODE_RANK=1``."""
+    """The value of a flag.
+
+    Attributes:
+        value: The value as text.
+        shown: How it was given: ``--node-rank 1`` or ``PET_NODE_RANK=1``.
+    """
 
     value: str
     shown: str
 
 
 def variable(flag: str) -> str:
-    """The environment variable that torchrun reads for ``flag`` (torch/distributed/argparse_util.py)."""
+    """Return the environment variable that torchrun reads for ``flag`` (torch/distributed/argparse_util.py)."""
     return "PET_" + flag.removeprefix("--").replace("-", "_").upper()
 
 
 def setting(flag: str, values: Mapping[str, object], environ: Mapping[str, str]) -> Setting | None:
-    """The flag as torchrun reads it: the command line before the variable. None if it is not given or empty."""
+    """Return a flag from the command line, else from its variable, as torchrun does; None if not given or empty."""
     typed = values.get(_BY_FLAG[flag].parameter)
     if typed is None:
         return from_variable(flag, environ)
@@ -115,13 +125,17 @@ def setting(flag: str, values: Mapping[str, object], environ: Mapping[str, str])
 
 
 def from_variable(flag: str, environ: Mapping[str, str]) -> Setting | None:
-    """The flag's PET_* variable, None if it is not set or empty."""
+    """Return the flag from its PET_* variable; None if that is not set or empty."""
     text = environ.get(variable(flag))
     return Setting(text, f"{variable(flag)}={printable(text, 80)}") if text else None
 
 
 def whole(given: Setting) -> int:
-    """The value as a whole number from 0. Raises UsageError."""
+    """Return the value as a non-negative integer.
+
+    Raises:
+        UsageError: It is not one.
+    """
     try:
         number = parse_whole(given.value)
     except ValueError:
@@ -132,9 +146,14 @@ def whole(given: Setting) -> int:
 
 
 def as_fields(values: Mapping[str, object], environ: Mapping[str, str]) -> dict[str, object]:
-    """The fields of the job, by path, that torchrun's flags among typer's parameters ``values`` set.
+    """Return the job's fields, by path, that torchrun's flags set.
 
-    Raises UsageError for ``--virtual-local-rank``, by flag or variable, and for a wrong value.
+    Args:
+        values: Values of typer's parameters.
+        environ: Environment variables.
+
+    Raises:
+        UsageError: A value is invalid, or ``--virtual-local-rank`` is set by flag or variable.
     """
     virtual = setting("--virtual-local-rank", values, environ)
     if virtual is not None and virtual.value != "0":
@@ -148,7 +167,7 @@ def as_fields(values: Mapping[str, object], environ: Mapping[str, str]) -> dict[
 
 
 def run_id(values: Mapping[str, object], job: JobSpec) -> str:
-    """The run's name from ``--rdzv-id``; "" if it is not given, or cannot name a run of this job."""
+    """Return the run's name from ``--rdzv-id``; "" if not given, or not valid as the name of this job's run."""
     given = setting("--rdzv-id", values, {})
     if given is None:
         return ""
@@ -167,9 +186,13 @@ def run_id(values: Mapping[str, object], job: JobSpec) -> str:
 def warnings(
     values: Mapping[str, object], typed: Mapping[str, object], resolved: Resolved, environ: Mapping[str, str]
 ) -> list[str]:
-    """A line for each of torchrun's flags without effect, and one for its variables.
+    """Return one warning for each torchrun flag without effect, and one for all unread PET_* variables.
 
-    ``typed`` are the fields of torchnet's own flags on the command line.
+    Args:
+        values: Values of typer's parameters.
+        typed: Fields that torchnet's own flags set on the command line.
+        resolved: The resolved job.
+        environ: Environment variables.
     """
     lines = [one.notice for one in TORCHRUN_FLAGS if one.reason and values.get(one.parameter)]
     run = setting("--rdzv-id", values, {})

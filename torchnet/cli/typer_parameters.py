@@ -1,4 +1,4 @@
-"""Typer's options, made from the table in `torchnet.config.settings`: no flag is declared a second time."""
+"""Build typer options from the table in `torchnet.config.settings`, so that no flag is declared twice."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ FORMATS = ("yaml", "json")  # of a dry run
 
 
 class PlainGroup(TyperGroup):
-    """The top level: its own options are switches, whose values typer leaves alone if they are booleans."""
+    """The top-level command. Its options are switches, which typer does not convert if they are booleans."""
 
     def get_help_option(self, ctx: Any) -> Any:
-        """``--help``, with False instead of None for "not given": None would go through pydantic."""
+        """Return ``--help`` with the default False; typer would pass the default None to pydantic."""
         option = super().get_help_option(ctx)
         if option is not None:
             option.default = False
@@ -28,22 +28,22 @@ class PlainGroup(TyperGroup):
 
 
 class PlainCommand(TyperCommand):
-    """A command whose values stay as they were typed, and whose help lists the options under headings.
+    """A command that does not convert values, and whose help groups the options under headings.
 
-    Typer hands every value to pydantic. That costs 0.1 s, even for ``--help`` and for options that were not
-    given, and it refuses arguments that are no UTF-8, which belong to the script. So the values go around it,
-    into the callback's parameters and ``context.args``; `torchnet.config` checks them.
+    Typer passes every value to pydantic. That takes 0.1 s, even for ``--help`` and for options that are not given, and
+    rejects arguments that are not UTF-8, although the script may accept them. This class passes the values directly to
+    the callback's parameters and ``context.args`` instead; `torchnet.config` validates them.
     """
 
     headings: ClassVar[tuple[str, ...]] = (*GROUPS, OWN_GROUP)
     fields: ClassVar[tuple[Field, ...]] = FIELDS
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the options that were given into ``ctx.params`` and all that follows them into ``ctx.args``."""
+        """Store the given options in ``ctx.params``, and the remaining arguments in ``ctx.args``."""
         try:
             options, ctx.args, _ = self.make_parser(ctx).parse_args(list(args))
         except Exception as error:
-            # Some of click's errors leave out the context, and with it the usage and the next command.
+            # Some of click's errors lack the context, without which neither usage nor a hint at --help is shown.
             if getattr(error, "ctx", ctx) is None:
                 error.ctx, error.cmd = ctx, self  # type: ignore[attr-defined]
             raise
@@ -59,16 +59,16 @@ class PlainCommand(TyperCommand):
         return list(ctx.args)
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
-        """The flags that begin with ``incomplete``; none after the script, whose flags are not torchnet's."""
+        """Return the flags that begin with ``incomplete``; none after the script, which has its own flags."""
         if ctx.args and not ctx.allow_interspersed_args:
             return []
         flags = super().shell_complete(ctx, incomplete)
         for flag in flags:
-            flag.help = None  # typer would import rich and break it into lines, which fish takes for flags
+            flag.help = None  # typer would import rich and wrap the text, and fish reads each line as a flag
         return flags
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """The headings in their order, each with its options."""
+        """Write the headings in order, each with its options."""
         headings: dict[str, list[tuple[str, str]]] = {group: [] for group in self.headings}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
@@ -83,7 +83,7 @@ class PlainCommand(TyperCommand):
 
 
 class RawCommand(TyperCommand):
-    """A command that leaves its whole argument vector to somebody else, in ``context.args``."""
+    """A command that does not parse its arguments, but leaves all of them in ``context.args``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse nothing, not even ``--help`` and ``--``."""
@@ -92,14 +92,15 @@ class RawCommand(TyperCommand):
 
 
 def parameter_name(field: Field) -> str:
-    """Python's name for the field's option: ``network.rate`` is ``network__rate``."""
+    """Return the parameter name of the field's option: ``network__rate`` for ``network.rate``."""
     return field.typed_path.replace(".", "__")
 
 
 def field_parameters(fields: Iterable[Field] = FIELDS, *, group: str = "") -> list[inspect.Parameter]:
-    """A keyword parameter for each of ``fields`` that has a flag.
+    """Return a keyword parameter for each of ``fields`` that has a flag.
 
-    ``group``: the heading of all of them, "" for each field's own.
+    Args:
+        group: Heading for all of them in the help; "" for each field's own.
     """
     parameters = {}
     for field in fields:
@@ -111,7 +112,7 @@ def field_parameters(fields: Iterable[Field] = FIELDS, *, group: str = "") -> li
 
 
 def torchrun_parameters() -> list[inspect.Parameter]:
-    """A keyword parameter for each of torchrun's flags that is none of torchnet's own."""
+    """Return a hidden keyword parameter for each torchrun flag that torchnet does not have."""
     return [
         parameter(one.parameter, bool if one.switch else str, typer.Option(None, one.flag, hidden=True))
         for one in TORCHRUN_FLAGS
@@ -119,9 +120,10 @@ def torchrun_parameters() -> list[inspect.Parameter]:
 
 
 def signature(parameters: Iterable[inspect.Parameter], dry_run: str) -> inspect.Signature:
-    """Of a command that makes a job: its context, these parameters, and what all such commands take.
+    """Return the signature of a command that runs a job: context, ``parameters``, and --config, --dry-run and -o.
 
-    ``dry_run`` is that flag's help.
+    Args:
+        dry_run: Help text of --dry-run.
     """
     config = typer.Option(
         None, "--config", metavar="FILE", help="Job file (TOML); its paths are relative to it."
@@ -139,7 +141,7 @@ def signature(parameters: Iterable[inspect.Parameter], dry_run: str) -> inspect.
 
 
 def parameter(name: str, kind: Any, option: Any) -> inspect.Parameter:
-    """A keyword parameter for a command's ``__signature__``; None is "not given"."""
+    """Return a keyword parameter for a command's ``__signature__``; its value is None if it is not given."""
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None)
 
 
@@ -163,7 +165,10 @@ def _help(field: Field) -> str:
 
 
 def given_fields(values: dict[str, Any]) -> dict[str, object]:
-    """The fields that were on the command line, as `torchnet.config.sources.from_flags` reads them; None is typer's
-    for those that were not."""
+    """Return the fields given on the command line, in the form that `torchnet.config.sources.from_flags` reads.
+
+    Args:
+        values: Values of typer's parameters, None for options that were not given.
+    """
     named = {field.typed_path: values.get(parameter_name(field)) for field in FIELDS if field.flag}
     return {path: value for path, value in named.items() if value is not None}

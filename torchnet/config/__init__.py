@@ -1,1 +1,1 @@
-"""The settings of a job: flags, environment variables and files become one `JobSpec`."""
+"""Settings of a job: read flags, environment variables and files, and merge them into one `JobSpec`."""

@@ -1,4 +1,4 @@
-"""The dry run: a resolved job as YAML or JSON, each value with its origin. The same bytes for the same job."""
+"""Dry-run output: a resolved job as YAML or JSON, each value with its origin. Equal jobs give identical bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DURATIONS = ("run.grace", "run.link_grace", "run.stall_timeout", "run.start_tim
 
 
 def as_json(job: JobSpec, origins: Mapping[str, Origin]) -> str:
-    """``{"job": {…}, "origins": {path: {"layer": …, "where": …}}}``, one line end at the end."""
+    """Return ``{"job": {…}, "origins": {path: {"layer": …, "where": …}}}`` with a final newline."""
     document = {
         "job": _plain(job),
         "origins": {path: {"layer": one.layer, "where": one.where} for path, one in _sorted(origins)},
@@ -25,7 +25,7 @@ def as_json(job: JobSpec, origins: Mapping[str, Origin]) -> str:
 
 
 def as_yaml(job: JobSpec, origins: Mapping[str, Origin]) -> str:
-    """The job as YAML, each value followed by its origin."""
+    """Return the job as YAML, with the origin of each value as a comment."""
     return "".join(_entries(job, origins))
 
 
@@ -35,7 +35,7 @@ def _sorted(origins: Mapping[str, Origin]) -> list[tuple[str, Origin]]:
 
 
 def value_at(job: JobSpec, field: Field) -> Any:
-    """The value of ``field`` in ``job``."""
+    """Return the value of ``field`` in ``job``."""
     value: Any = job
     for name in field.attribute:
         value = getattr(value, name)
@@ -43,7 +43,7 @@ def value_at(job: JobSpec, field: Field) -> Any:
 
 
 def shown(job: JobSpec) -> list[Field]:
-    """The fields that have a meaning where ``job`` runs."""
+    """Return the fields that apply where ``job`` runs (locally or on Kubernetes)."""
     return [field for field in FIELDS if field.only in ("", job.on)]
 
 

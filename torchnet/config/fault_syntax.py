@@ -1,9 +1,9 @@
-"""Faults to plant into the local networks, as they are written (pure).
+"""Syntax of faults to inject into the local networks. Pure.
 
     NODE:INTERFACE:KIND[=VALUE][@SECONDS[+SECONDS]]      node-1:net1:no-carrier@2+3
 
-Without @ the network is built that way.  With @ the fault comes so many seconds after the nodes exist, and goes again
-after the second number, if there is one.
+Without @ the network is built with the fault. With @ the fault starts that many seconds after the nodes exist; the
+second number, if present, is its duration.
 """
 
 from __future__ import annotations
@@ -40,7 +40,12 @@ _FORM = re.compile(
 
 @dataclass(frozen=True)
 class Fault:
-    """``at`` and ``last`` are seconds; ``at`` is None for a network that is built that way."""
+    """A parsed fault.
+
+    Attributes:
+        at: Seconds after the nodes exist; None for a fault that is built into the network.
+        last: Duration in seconds; None for a fault that stays.
+    """
 
     node: int
     interface: str
@@ -51,10 +56,10 @@ class Fault:
 
 
 def parse(text: str) -> Fault:
-    """A fault of the form above.
+    """Parse a fault in the form that the module's docstring describes.
 
     Raises:
-        ValueError: it is none; says what is valid.
+        ValueError: Invalid; the text states the valid form.
     """
     match = _FORM.fullmatch(text)
     if match is None:

@@ -1,8 +1,10 @@
-"""The grammars of Kubernetes: names, labels, annotations, quantities, image references. Pure.
+"""Kubernetes syntax: names, labels, annotations, quantities, image references. Pure.
 
-Sources: k8s.io/apimachinery/pkg/{util/validation,api/resource} and github.com/distribution/reference. What the API
-server would refuse is refused before any call. Each ``parse_*`` returns the value or raises `ValueError` with the
-end of a sentence that begins with the value.
+Values that the API server would reject are rejected here, before any API call. Each ``parse_*`` function returns the
+value or raises ``ValueError``, whose text completes a sentence that begins with the value.
+
+Source:
+    k8s.io/apimachinery/pkg/{util/validation,api/resource}; github.com/distribution/reference.
 """
 
 from __future__ import annotations
@@ -27,14 +29,14 @@ _UNITS = {
     **{f"{unit}i": Fraction(1024 ** (place + 1)) for place, unit in enumerate("KMGTPE")},
 }
 ANNOTATIONS_LIMIT = 262_144
-"""Bytes of all keys and values of one object's annotations together (apimachinery: TotalAnnotationSizeLimitB)."""
+"""Limit on the total bytes of keys and values in an object's annotations (apimachinery: TotalAnnotationSizeLimitB)."""
 ANNOTATIONS_FREE = 16_384
-"""Of these, what is kept for torchnet's own and for those that are added later: the network-status that Multus writes
-(some 400 bytes for each rail; a pod whose status finds no room never starts), a Job's and a JobSet's counters."""
+"""Bytes of that limit reserved for annotations that torchnet sets or controllers add later: Multus's network-status
+(about 400 bytes per rail; without room for it a pod never starts) and the counters of Jobs and JobSets."""
 
 
 def parse_subdomain(value: object) -> str:
-    """A DNS-1123 subdomain: what most objects may be called."""
+    """Parse a DNS-1123 subdomain, the form of most object names."""
     text = _text(value)
     if len(text) > 253:
         raise ValueError(f"has {len(text)} characters, and 253 are the most")
@@ -48,7 +50,7 @@ def parse_subdomain(value: object) -> str:
 
 
 def parse_qualified(value: object) -> str:
-    """A key of labels, annotations, node selectors and resources: ``[SUBDOMAIN/]NAME``."""
+    """Parse a key of labels, annotations, node selectors or resources: ``[SUBDOMAIN/]NAME``."""
     text = _text(value)
     prefix, slash, name = text.rpartition("/")
     if slash:
@@ -66,7 +68,7 @@ def parse_qualified(value: object) -> str:
 
 
 def parse_resource(value: object) -> str:
-    """An extended resource: its name has a domain, unlike cpu and memory."""
+    """Parse the name of an extended resource, which has a domain, unlike cpu and memory."""
     text = parse_qualified(value)
     if "/" not in text or text.startswith(("kubernetes.io/", "requests.")):
         raise ValueError("is not a device's resource: DOMAIN/NAME, such as nvidia.com/gpu")
@@ -74,7 +76,7 @@ def parse_resource(value: object) -> str:
 
 
 def parse_label_value(value: object) -> str:
-    """A label's value: empty, or of 63 characters."""
+    """Parse the value of a label: up to 63 characters, or empty."""
     text = _text(value)
     if len(text) > 63:
         raise ValueError(f"has {len(text)} characters, and 63 are the most")
@@ -86,9 +88,14 @@ def parse_label_value(value: object) -> str:
 
 
 def parse_pairs(value: object, what: str, check: Callable[[object], str]) -> dict[str, str]:
-    """``{KEY: VALUE}`` from ``KEY=VALUE`` texts, or from a table. ``check`` reads the values.
+    """Parse ``KEY=VALUE`` texts, or a table, to a dict.
 
-    Raises `ValueError` for the first wrong pair, named.
+    Args:
+        what: Name of the pairs in the plural, for the message.
+        check: Parses each value.
+
+    Raises:
+        ValueError: Names the first invalid pair.
     """
     if isinstance(value, Mapping):
         pairs = [(key, text) for key, text in value.items()]
@@ -115,14 +122,14 @@ def parse_pairs(value: object, what: str, check: Callable[[object], str]) -> dic
 
 
 def parse_labels(value: object) -> dict[str, str]:
-    """Labels by key; in a variable there are commas between them, which no label can hold."""
+    """Parse labels. In an environment variable they are separated by commas, which no label can contain."""
     if isinstance(value, str):
         value = [part.strip() for part in value.split(",") if part.strip()]
     return parse_pairs(value, "labels", parse_label_value)
 
 
 def parse_annotations(value: object) -> dict[str, str]:
-    """Annotations by key. A value may hold anything that JSON can carry; a variable is one pair."""
+    """Parse annotations. Values may be any text in UTF-8, so an environment variable holds one pair only."""
     found = parse_pairs([value] if isinstance(value, str) else value, "annotations", _annotation)
     if said := too_large(found):
         raise ValueError(f"{said}; put the rest into a ConfigMap and mount it: --volume configmap:NAME:/PATH")
@@ -130,7 +137,7 @@ def parse_annotations(value: object) -> dict[str, str]:
 
 
 def too_large(annotations: Mapping[str, object]) -> str:
-    """Why these are more than a user may give to an object; "" where they are not."""
+    """Return why these exceed the size left to users; "" if they do not."""
     size = sum(len(key.encode()) + len(str(text).encode()) for key, text in annotations.items())
     if size <= ANNOTATIONS_LIMIT - ANNOTATIONS_FREE:
         return ""
@@ -155,7 +162,7 @@ def _annotation(value: object) -> str:
 
 
 def parse_quantity(value: object) -> str:
-    """A quantity as Kubernetes writes it: ``500m``, ``4``, ``16Gi``; more than nothing."""
+    """Parse a positive quantity in the notation of Kubernetes: ``500m``, ``4``, ``16Gi``."""
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else _text(value).strip()
     if not _QUANTITY.fullmatch(text):
         raise ValueError("is not a quantity")
@@ -167,7 +174,7 @@ def parse_quantity(value: object) -> str:
 
 
 def amount(quantity: str) -> Fraction:
-    """The exact number that a quantity stands for (``500m`` is 1/2)."""
+    """Return the exact value of a quantity (``500m`` is 1/2)."""
     match = _QUANTITY.fullmatch(quantity)
     if match is None:
         raise ValueError("is not a quantity")
@@ -176,7 +183,7 @@ def amount(quantity: str) -> Fraction:
 
 
 def parse_span(value: object) -> str:
-    """``REQUEST[:LIMIT]``, two quantities; one is both."""
+    """Parse ``REQUEST[:LIMIT]``; a single quantity is both request and limit."""
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else _text(value)
     request, colon, limit = text.partition(":")
     low = parse_quantity(request)
@@ -186,10 +193,10 @@ def parse_span(value: object) -> str:
 
 
 def parse_mount_path(value: object) -> str:
-    """An absolute path in a container, without ``..`` and without the colon that Kubernetes refuses there.
+    """Parse and normalize an absolute container path. ``..`` is rejected, and so is ``:``, as in Kubernetes.
 
-    As the kernel reads it: the API server takes ``/a`` and ``/a//.`` for two, and the second mount would hide the
-    first.
+    Normalizing exposes duplicates: the API server treats ``/a`` and ``/a//.`` as two paths, but for the kernel they are
+    one, so the second mount would hide the first.
     """
     text = _text(value)
     if not text.startswith("/") or ":" in text or not text.isprintable():
@@ -201,7 +208,7 @@ def parse_mount_path(value: object) -> str:
 
 
 def parse_namespaced(value: object) -> tuple[str, str]:
-    """``[NAMESPACE/]NAME``; the namespace is "" where it is not named."""
+    """Parse ``[NAMESPACE/]NAME``; an omitted namespace is returned as ""."""
     text = _text(value)
     namespace, slash, name = text.rpartition("/")
     return (parse_label(namespace) if slash else "", parse_subdomain(name))
@@ -215,21 +222,21 @@ def _text(value: object) -> str:
 
 _LABEL = r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
 _HOST = rf"({_LABEL}(\.{_LABEL})*|\[[0-9a-fA-F:]+\])(:[0-9]{{1,5}})?"
-# Between letters and digits: one dot, one or two underscores, or dashes. What else stands there no runtime takes.
+# Separators between letters and digits: one dot, one or two underscores, or any number of dashes.
 _PART = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
 _PATH = rf"{_PART}(/{_PART})*"
-# The first part is a host only where it looks like one: it has a dot, a port, or is localhost.
+# The first part is a host only if it contains a dot or a port, or is localhost.
 _IMAGE = re.compile(
     rf"(?P<name>((?=[^/]*[.:]|localhost/){_HOST}/)?{_PATH})"
     r"(?P<tag>:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?P<digest>@sha256:[0-9a-f]{64})?"
 )
 _REGISTRY = re.compile(rf"{_HOST}(/{_PATH})?")
-_LONGEST = 255  # a name without tag and digest; before version 0.6 the host counted, too
+_LONGEST = 255  # characters of a name without tag and digest; before version 0.6 the host was included
 _TAIL = len(":") + 128 + len("@sha256:") + 64
 
 
 def parse_image(value: object) -> str:
-    """An image with a tag or digest: one without either is another image tomorrow."""
+    """Parse an image with a tag or digest. An untagged image may change at any time, so it is rejected."""
     text = parse_text(value)
     match = _IMAGE.fullmatch(text) if len(text) <= _LONGEST + _TAIL else None
     if match is None or len(match["name"]) > _LONGEST:
@@ -244,7 +251,7 @@ def parse_image(value: object) -> str:
 
 
 def parse_registry(value: object) -> str:
-    """``HOST[:PORT][/PATH]``, what images are mirrored below; a slash at its end is dropped."""
+    """Parse the registry that mirrors images, ``HOST[:PORT][/PATH]``; a trailing slash is removed."""
     text = parse_text(value)
     if "://" in text:
         raise ValueError("is an address; a registry stands without https://")

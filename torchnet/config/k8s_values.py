@@ -1,6 +1,7 @@
-"""What people say about a worker's pod in one word each: networks, volumes, secrets, tolerations, addresses. Pure.
+"""Compact notations for a worker's pod: networks, volumes, secrets, tolerations, code, addresses. Pure.
 
-Each ``parse_*`` returns a frozen value, or raises `ValueError` with the end of a sentence that begins with the text.
+Each ``parse_*`` function returns the parsed value or raises ``ValueError``, whose text completes a sentence that begins
+with the input.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torchnet.config.parsing import parse_label, quote
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _NETWORK = re.compile(r"(?P<name>[^*=]*)(?:\*(?P<count>[0-9]{1,4}))?(?:=(?P<resource>.*))?", re.DOTALL)
-# Where torchnet, the kubelet or the container runtime itself mounts something.
+# Paths at which torchnet, the kubelet or the container runtime mounts something.
 TAKEN = (
     *(
         constants.CODE_DIR,
@@ -36,14 +37,17 @@ TAKEN = (
     ),
     *("/dev/shm", "/etc/hosts", "/proc", "/sys"),
 )
-SECRET_VOLUME = "torchnet-secret-"  # and a number: of each ``--secret`` with a path
+SECRET_VOLUME = "torchnet-secret-"  # prefix; a number follows for each ``--secret`` with a path
 
 
 @dataclass(frozen=True)
 class Attachment:
-    """A network of ``--network``: ``count`` rails of one NetworkAttachmentDefinition.
+    """A network of ``--network``: one or more rails of one NetworkAttachmentDefinition.
 
-    ``namespace`` is "" for the run's own; ``resource`` is the device plugin's, "" where there is none.
+    Attributes:
+        namespace: Namespace of the NetworkAttachmentDefinition; "" for that of the run.
+        count: Number of rails.
+        resource: The device plugin's resource; "" if there is none.
     """
 
     namespace: str
@@ -53,7 +57,7 @@ class Attachment:
 
 
 def parse_attachment(text: str) -> Attachment:
-    """``[NS/]NAD[*COUNT][=RESOURCE]``."""
+    """Parse ``[NS/]NAD[*COUNT][=RESOURCE]``."""
     match = _NETWORK.fullmatch(text)
     if match is None:
         raise ValueError("is not [NAMESPACE/]NAME[*COUNT][=RESOURCE]")
@@ -68,7 +72,13 @@ def parse_attachment(text: str) -> Attachment:
 
 @dataclass(frozen=True)
 class Volume:
-    """``kind`` pvc, configmap, secret, hostpath or emptydir; ``source`` its claim, name, path or size ("" for none)."""
+    """A volume of ``--volume``.
+
+    Attributes:
+        kind: One of `VOLUME_KINDS`.
+        source: Claim of a pvc, name of a configmap or secret, path of a hostpath, size of an emptydir ("" for none).
+        path: Mount path.
+    """
 
     name: str
     kind: str
@@ -81,7 +91,7 @@ VOLUME_KINDS = ("pvc", "configmap", "secret", "hostpath", "emptydir")
 
 
 def parse_volume(text: str) -> Volume:
-    """One ``--volume``; without NAME it is called after its kind and its path."""
+    """Parse one ``--volume``; the default NAME is built from the kind and the path."""
     head, equals, rest = text.partition("=")
     if not equals or ":" in head:
         head, rest = "", text
@@ -110,24 +120,27 @@ def parse_volume(text: str) -> Volume:
 
 @dataclass(frozen=True)
 class Secret:
-    """A Secret whose keys become variables, or files below ``path``."""
+    """A Secret whose keys become environment variables, or files below ``path`` if that is set."""
 
     name: str
     path: str = ""
 
 
 def parse_secret(text: str) -> Secret:
-    """``NAME`` or ``NAME:/PATH``."""
+    """Parse ``NAME`` or ``NAME:/PATH``."""
     name, colon, path = text.partition(":")
     where = parse_mount_path(path) if colon else ""
     return Secret(parse_subdomain(name), where)
 
 
 def wrong_places(mounts: Sequence[tuple[str, str, str]]) -> list[str]:
-    """What stands in the way of these mounts, a line for each that is wrong; the API server takes a path once.
+    """Check mount paths: each may be used once, and none may be one of `TAKEN` or below it.
 
     Args:
-        mounts: (its field, as it was written, its path) each.
+        mounts: (field path, text as written, mount path) of each mount.
+
+    Returns:
+        One line for each invalid mount.
     """
     found = []
     first: dict[str, str] = {}
@@ -144,7 +157,7 @@ EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
 
 def parse_toleration(text: str) -> dict[str, str]:
-    """``KEY[=VALUE][:EFFECT]``, as ``kubectl taint`` writes taints; ``:EFFECT`` alone tolerates every key."""
+    """Parse ``KEY[=VALUE][:EFFECT]``, the notation of ``kubectl taint``; ``:EFFECT`` alone tolerates every key."""
     pair, colon, effect = text.partition(":")
     key, equals, value = pair.partition("=")
     if colon and effect not in EFFECTS:
@@ -160,7 +173,13 @@ def parse_toleration(text: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class CodePlace:
-    """``kind`` configmap, image or pvc (``claim``, and ``path`` in it)."""
+    """Where the code comes from.
+
+    Attributes:
+        kind: configmap, image or pvc.
+        claim: Name of the PersistentVolumeClaim, for pvc.
+        path: Directory within the volume, for pvc; "" for its root.
+    """
 
     kind: str
     claim: str = ""
@@ -168,7 +187,7 @@ class CodePlace:
 
 
 def parse_code(text: str) -> CodePlace:
-    """``configmap``, ``image`` or ``pvc:NAME[/PATH]``."""
+    """Parse ``configmap``, ``image`` or ``pvc:NAME[/PATH]``."""
     if text in ("configmap", "image"):
         return CodePlace(text)
     kind, colon, rest = text.partition(":")
@@ -182,13 +201,13 @@ def parse_code(text: str) -> CodePlace:
 
 
 def parse_addresses(text: str, count: int) -> tuple[str, ...]:
-    """``count`` addresses with prefix length: of ``FIRST-LAST/LEN``, or listed as ``ADDRESS/LEN,…``."""
+    """Return the first ``count`` addresses, with prefix length, of ``FIRST-LAST/LEN`` or a list ``ADDRESS/LEN,…``."""
     if "," not in text and "-" in text:
         first, last, length = _range(text)
         size = int(last) - int(first) + 1
         if size < count:
             raise ValueError(f"has {max(size, 0)} addresses, and there are {count} workers")
-        # `ip_address` of a number takes small ones for IPv4.
+        # Not `ip_address(number)`, which takes small numbers for IPv4.
         return tuple(f"{type(first)(int(first) + number)}/{length}" for number in range(count))
     found: list[str] = []
     for part in text.split(","):

@@ -1,4 +1,4 @@
-"""The part of a job that only Kubernetes has a meaning for. Constructing it checks it, and calls nobody."""
+"""The Kubernetes section of a job. Constructing it validates it, without any API call."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Quantity = Annotated[str, PlainValidator(k8s_syntax.parse_quantity)]
 Span = Annotated[str, PlainValidator(k8s_syntax.parse_span)]
 Labels = Annotated[dict[str, str], PlainValidator(k8s_syntax.parse_labels)]
 Annotations = Annotated[dict[str, str], PlainValidator(k8s_syntax.parse_annotations)]
-# Labels that torchnet finds its own objects by.
+# Labels by which torchnet finds its objects.
 OWN_LABELS = tuple(COMMON_LABELS)
 OWN_PREFIX = "torchnet/"
 OWN_ANNOTATIONS = (NETWORKS_ANNOTATION, STATUS_ANNOTATION, POLICY_ANNOTATION)
@@ -38,7 +38,7 @@ _DETACHED = (
 
 
 def _each(parse: Callable[[str], Any]) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
-    """Check every text of a list; the texts stay as they were written."""
+    """Return a validator that parses every text of a list but leaves the texts as they were written."""
 
     def check(texts: tuple[str, ...]) -> tuple[str, ...]:
         said = []
@@ -59,7 +59,7 @@ def _texts(parse: Callable[[str], Any]) -> Any:
 
 
 def _rails(value: object) -> tuple[str, ...]:
-    """One text for each rail; in a variable there are semicolons between them, since a list has commas."""
+    """Parse one text per rail; a variable separates them by semicolons, since an address list contains commas."""
     items = value.split(";") if isinstance(value, str) else value
     if not isinstance(items, (list, tuple)) or not all(isinstance(item, str) for item in items):
         raise ValueError("is not a list of addresses")
@@ -124,12 +124,16 @@ class Kubernetes(BaseModel):
 
     @property
     def form(self) -> str:
-        """job, jobset or pods. Fixed addresses need pods: those of a Job share one template, so one annotation."""
+        """The workload: job, jobset or pods. Static addresses need pods: all pods of a Job have the same annotation."""
         return self.workload or ("pods" if self.static_ips else "job")
 
 
 def processes(group: Kubernetes, asked: int | str | None) -> int:
-    """How many processes each worker starts, where ``asked`` is ``--nproc-per-node``."""
+    """Return the number of processes per worker.
+
+    Args:
+        asked: The value of ``--nproc-per-node``.
+    """
     if isinstance(asked, int):
         return asked
     if asked == "cpu" or (asked == "auto" and not group.gpus):
@@ -144,10 +148,14 @@ def wrong(
     run_id: str | None,
     written: tuple[str, ...],
 ) -> list[str]:
-    """What does not fit together in a job on Kubernetes, one line each that begins with a field's path.
+    """Check that the settings of a job on Kubernetes fit together.
 
     Args:
-        written: the paths of the fields that name a file or a folder which the launcher is to write.
+        networks: The texts of ``--network``.
+        written: Paths of the fields that make the launcher write a file or a folder.
+
+    Returns:
+        One line per problem, beginning with the field's path.
     """
     found = []
     if group.detach:
@@ -203,8 +211,8 @@ def _wrong_places(group: Kubernetes, volumes: list[k8s_values.Volume]) -> list[s
 
 
 def wrong_run_id(run_id: str, form: str, nnodes: int) -> list[str]:
-    """Why the run cannot be called so: every name that is made of it has to be a DNS label of 63 characters."""
-    # JobSet's webhook counts its pods' names with their five random characters: RUN-w-0-INDEX-xxxxx.
+    """Return why the run cannot have this name: all names derived from it must be DNS labels of up to 63 characters."""
+    # JobSet's webhook checks the length of pod names including five random characters: RUN-w-0-INDEX-xxxxx.
     tail = len(f"-{nnodes - 1}") + (len("-w-0") + 6 if form == "jobset" else 0)
     found = []
     if len(run_id) + tail > 63:

@@ -1,4 +1,4 @@
-"""The fields that only Kubernetes has a meaning for; a part of the table in `torchnet.config.settings`."""
+"""Settings that apply to Kubernetes only; part of the table in `torchnet.config.settings`."""
 
 from __future__ import annotations
 

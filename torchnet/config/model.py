@@ -1,7 +1,7 @@
-"""The job as one frozen value. Constructing it checks it, and looks at nothing outside it.
+"""The job as one frozen value. Constructing it validates it, without looking at anything outside it.
 
-Every field's path, flag and meaning stand in `torchnet.config.settings`; where the values come from is the
-business of `torchnet.config.resolution`. Relative paths are relative to where the launch is started.
+`torchnet.config.settings` documents every field's path, flag and meaning; `torchnet.config.resolution` collects the
+values. Relative paths are relative to the directory in which the launcher is started.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ Duration = Annotated[float, BeforeValidator(parsing.parse_duration), Field(ge=0,
 Limit = Annotated[float, BeforeValidator(parsing.parse_duration), Field(gt=0, le=YEAR)]
 Rate = Annotated[int, BeforeValidator(parsing.parse_rate), Field(ge=parsing.RATES[0], le=parsing.RATES[1])]
 Share = Annotated[float, BeforeValidator(parsing.parse_number), Field(ge=0, le=1)]
-# Pydantic's own str refuses lone surrogates, which is how Python holds undecodable bytes of a command line; a
-# script's arguments have to arrive as they were typed, so these are checked here alone.
+# Pydantic's str rejects lone surrogates, in which Python keeps undecodable bytes of a command line. A script's
+# arguments must arrive as they were typed, so PlainValidator replaces pydantic's check.
 Text = Annotated[str, PlainValidator(parsing.parse_nonempty)]
 Texts = Annotated[tuple[str, ...], PlainValidator(parsing.parse_texts)]
 Names = Annotated[tuple[str, ...], PlainValidator(parsing.parse_list)]
@@ -43,7 +43,7 @@ Ranks = Annotated[tuple[int, ...], PlainValidator(parsing.parse_ranks)]
 
 
 def _nodes(value: object) -> int:
-    """torchrun's ``MIN:MAX`` is taken where it asks for one number of nodes."""
+    """Parse the number of nodes; torchrun's ``MIN:MAX`` is accepted if both are equal."""
     first, colon, last = value.partition(":") if isinstance(value, str) else ("", "", "")
     if not colon:
         return parsing.parse_whole(value)
@@ -144,7 +144,7 @@ class Tune(_Group):
         return self
 
     def variables(self) -> dict[str, str]:
-        """What the workers are told: the names under which a launcher reads the same settings."""
+        """Return the variables for the workers, under the names from which a launcher reads the same settings."""
         said = {name: getattr(self, name) for name in sorted(self.model_fields_set)}
         texts = {
             name: f"{v:g}" if isinstance(v, float) else str(v) for name, v in said.items() if v is not None
@@ -225,12 +225,12 @@ class JobSpec(_Group):
             wrong.append("no_python: excludes module, which needs Python")
         wrong += self._ranks_elsewhere()
         if wrong:
-            # Read by torchnet.config.validation_errors: a line for each, beginning with the field's path.
+            # One line per problem, "path: what" if it is about one field; torchnet.config.validation_errors parses it.
             raise ValueError("\n".join(wrong))
         return self
 
     def _processes_elsewhere(self) -> list[str]:
-        """A number of processes that nobody here can count."""
+        """Check that ``gpu`` and ``cpu`` as the number of processes can be resolved from the pods' resources."""
         if self.nproc_per_node == "gpu" and not self.kubernetes.gpus:
             return ["nproc_per_node: is gpu, and the workers have none: say --gpus"]
         if self.nproc_per_node == "cpu" and not self.kubernetes.cpus:
@@ -238,7 +238,7 @@ class JobSpec(_Group):
         return []
 
     def _ranks_elsewhere(self) -> list[str]:
-        """Ranks that the job does not have. Locally its processes may be counted by the machine's GPUs, and later."""
+        """Find ranks that the job does not have; skipped while the number of processes is unknown (local GPUs)."""
         if self.on == "kubernetes" and not self._processes_elsewhere():
             count = kubernetes.processes(self.kubernetes, self.nproc_per_node)
         elif isinstance(self.nproc_per_node, int):
@@ -253,7 +253,7 @@ class JobSpec(_Group):
         return wrong
 
     def _undecodable(self) -> list[str]:
-        """What the API server cannot be told: its texts are UTF-8."""
+        """Find texts that are not UTF-8, which the API server rejects."""
         texts = [("script", self.script), *(("args", text) for text in self.args)]
         texts += [("env", text) for text in self.env.values()]
         wrong = []
@@ -266,7 +266,7 @@ class JobSpec(_Group):
         return wrong
 
     def _faults_elsewhere(self) -> list[str]:
-        """Faults on nodes or rails that the job does not have."""
+        """Find faults on nodes or rails that the job does not have, or with sizes above the MTU."""
         wrong = []
         for text in self.network.faults:
             fault = fault_syntax.parse(text)

@@ -1,8 +1,8 @@
-"""Parsers of settings: rates, durations, sizes, ranks, switches, names and lists. Pure.
+"""Parsers for settings: rates, durations, numbers, ranks, switches, names and lists. Pure.
 
-Each ``parse_*`` takes the text or native value of a flag, an environment variable or a TOML file and returns the
-value in base units, or raises `ValueError` with the end of a sentence that begins with the value. Which values a
-field accepts is declared in `torchnet.config.settings`.
+Each ``parse_*`` function takes the text or native value of a flag, an environment variable or a TOML file. It returns
+the value in base units or raises ``ValueError``, whose text completes a sentence that begins with the value.
+`torchnet.config.settings` declares which values a field accepts.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _STREAMS = re.compile(r"[0-3]|[0-9]{1,5}:[0-3](,[0-9]{1,5}:[0-3])*")
 _SHOWN = 80
 _TEXT_LIMIT = 128 * 1024 - 256
-"""Bytes. Linux takes 128 KiB for one argument or variable (MAX_ARG_STRLEN); the rest is for NAME=."""
+"""Bytes. Linux limits one argument or variable to 128 KiB (MAX_ARG_STRLEN); the difference leaves room for NAME=."""
 
 
 def quote(value: object) -> str:
-    """A value for a message: text in double quotes, nothing a terminal could act on, and not too long."""
+    """Format a value for a message: text in double quotes, escaped for the terminal, shortened if it is long."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int) and abs(value) >= 10**30:
-        # Python itself refuses to print integers of more than 4,300 digits, and a TOML file may bring one.
+        # Python refuses to print integers of more than 4,300 digits, and a TOML file may contain one.
         return "a number of more than 30 digits"
     if not isinstance(value, str):
         return printable(repr(value), _SHOWN)
@@ -38,9 +38,9 @@ def quote(value: object) -> str:
 
 
 def parse_text(value: object) -> str:
-    """Any text that can be an argument of a process.
+    """Parse any text that can be an argument of a process.
 
-    Undecodable bytes of the command line are kept (as lone surrogates) and reach the script unchanged.
+    Undecodable bytes of the command line are kept as lone surrogates, and reach the script unchanged.
     """
     if not isinstance(value, str):
         raise ValueError("is not text")
@@ -58,7 +58,7 @@ def parse_text(value: object) -> str:
 
 
 def parse_nonempty(value: object) -> str:
-    """`parse_text`, and not empty: names of files and modules."""
+    """Parse text that is not blank, such as the name of a file or module."""
     text = parse_text(value)
     if not text.strip():
         raise ValueError("is empty")
@@ -66,14 +66,14 @@ def parse_nonempty(value: object) -> str:
 
 
 def parse_texts(value: object) -> tuple[str, ...]:
-    """Text after text, as the arguments of a script."""
+    """Parse a list of texts, such as the arguments of a script."""
     if not isinstance(value, (list, tuple)):
         raise ValueError("is not a list of texts")
     return tuple(parse_text(item) for item in value)
 
 
 def parse_list(value: object) -> tuple[str, ...]:
-    """Names from a list, or from text with commas between them (a flag may repeat, a variable cannot)."""
+    """Parse names from a list or from comma-separated text (a flag may repeat, a variable cannot)."""
     items = [value] if isinstance(value, str) else value
     if not isinstance(items, (list, tuple)) or not all(isinstance(item, str) for item in items):
         raise ValueError("is not a list of names")
@@ -81,7 +81,7 @@ def parse_list(value: object) -> tuple[str, ...]:
 
 
 def parse_label(value: object) -> str:
-    """A DNS-1123 label (RFC 1123, as Kubernetes reads it): what every object of a run is named after."""
+    """Parse a DNS-1123 label (RFC 1123 in the form of Kubernetes), from which a run's objects get their names."""
     if not isinstance(value, str):
         raise ValueError("is not text")
     if len(value) > 63:
@@ -92,14 +92,14 @@ def parse_label(value: object) -> str:
 
 
 def parse_variables(value: object) -> dict[str, str]:
-    """Environment variables by name; numbers and booleans of a TOML file become text."""
+    """Parse environment variables; numbers and booleans of a TOML file become text (true is "1")."""
     if not isinstance(value, dict):
         raise ValueError("is not a table of variables")
     return {_variable_name(name): _variable_text(name, text) for name, text in value.items()}
 
 
 def _variable_name(name: object) -> str:
-    """As every shell can export it (POSIX.1-2017, XBD 8.1)."""
+    """Parse a name that every shell can export (POSIX.1-2017, XBD 8.1)."""
     if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
         raise ValueError(f"{quote(name)} is no variable's name")
     return name
@@ -117,15 +117,15 @@ def _variable_text(name: str, value: object) -> str:
 
 
 def parse_streams(value: object) -> str:
-    """torchrun's ``--tee``, ``--redirects``: ``"3"`` (1 stdout, 2 stderr), or by local rank ``"0:1,1:3"``."""
+    """Parse torchrun's ``--tee`` or ``--redirects``: 1 stdout, 2 stderr, 3 both; by local rank ``"0:1,1:3"``."""
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 3 else value
     if not isinstance(text, str) or not _STREAMS.fullmatch(text):
         raise ValueError("is neither 0 to 3 nor a list of LOCAL_RANK:0..3")
     return text
 
 
-# tc(8): "bit" units are decimal, the "i" forms binary. Its "bps" units are bytes per second and are left out
-# on purpose: everybody else writes Gbps for gigabits, and a factor of eight is too much to guess.
+# tc(8): "bit" units are decimal, the "i" forms binary. tc's "bps" units are bytes per second. They are deliberately
+# not supported: elsewhere Gbps means gigabits, and guessing could be wrong by a factor of eight.
 _RATE_UNITS = {"": 1, "bit": 1} | {
     f"{prefix}{i}bit": (1024 if i else 1000) ** power
     for power, prefix in enumerate("kmgt", start=1)
@@ -146,11 +146,11 @@ _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,18}(?:\.[0-9]{0,18})?|\.[0-9]{1,18})(?:[eE][+-]?[0-9]{1,2})?")
 RANK_LIMIT = 1_000_000
 RATES = (1_000_000, 30_000_000_000)
-"""Bits per second: the least and the most that a local network is shaped to."""
+"""Bits per second: the lowest and the highest rate of a local network."""
 
 
 def parse_whole(value: object) -> int:
-    """``4`` or ``"4"``; a boolean is refused although Python counts it as a number."""
+    """Parse ``4`` or ``"4"``. A boolean is rejected, although it is an int in Python."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
@@ -159,7 +159,7 @@ def parse_whole(value: object) -> int:
 
 
 def parse_number(value: object) -> float:
-    """``0.95`` or ``"0.95"``; not-a-number and the infinities are refused."""
+    """Parse ``0.95`` or ``"0.95"``; NaN and infinities are rejected."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e18:
         return float(value)
     if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
@@ -168,7 +168,7 @@ def parse_number(value: object) -> float:
 
 
 def parse_switch(value: object) -> bool:
-    """A boolean, or the words for one that an environment variable can hold."""
+    """Parse a boolean, or a word for one in an environment variable (true, false, yes, no, on, off, 1, 0)."""
     if isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -181,7 +181,7 @@ def parse_switch(value: object) -> bool:
 
 
 def _scaled(value: object, units: dict[str, int]) -> int | None:
-    """Exact integer arithmetic, since 2.3 * 10**9 in floating point is not a whole number of bits."""
+    """Scale by integer arithmetic: in floating point, 2.3 * 10**9 is not an integer. None if the value is invalid."""
     if isinstance(value, float) and 0 <= value < 1e18 and value == int(value):
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool):
@@ -195,7 +195,7 @@ def _scaled(value: object, units: dict[str, int]) -> int | None:
 
 
 def parse_rate(value: object) -> int:
-    """Bits per second from ``"1gbit"``, ``"2.5gbit"`` (tc's units) or a bare number of bits."""
+    """Parse ``"1gbit"``, ``"2.5gbit"`` (tc's units) or a plain number to bits per second."""
     rate = _scaled(value, _RATE_UNITS)
     if rate is not None:
         return rate
@@ -205,7 +205,7 @@ def parse_rate(value: object) -> int:
 
 
 def format_rate(rate: int) -> str:
-    """The shortest decimal form that `parse_rate` turns back into ``rate``: ``"2.5gbit"``."""
+    """Format bits per second so that `parse_rate` restores the exact value: ``"2.5gbit"``."""
     for power, prefix in ((12, "t"), (9, "g"), (6, "m"), (3, "k")):
         if rate >= 10**power and rate % 10 ** (power - 3) == 0:
             whole, rest = divmod(rate // 10 ** (power - 3), 1000)
@@ -215,7 +215,7 @@ def format_rate(rate: int) -> str:
 
 
 def parse_duration(value: object) -> float:
-    """Seconds from ``10``, ``"10s"``, ``"5min"``, ``"1h30m"``; never negative."""
+    """Parse ``10``, ``"10s"``, ``"5min"``, ``"1h30m"`` to seconds; negative values are rejected."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e12:
         return float(value)
     text = value.strip().lower() if isinstance(value, str) else ""
@@ -230,7 +230,7 @@ def parse_duration(value: object) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """``"5min"`` for 300.0: the largest unit that leaves a whole number, else seconds."""
+    """Format seconds in the largest unit that gives a whole number, such as ``"5min"`` for 300.0; else in seconds."""
     for unit in ("d", "h", "min", "s"):
         amount = seconds / _DURATION_UNITS[unit]
         if seconds and amount == int(amount):
@@ -239,7 +239,7 @@ def format_duration(seconds: float) -> str:
 
 
 def parse_ranks(value: object) -> tuple[int, ...]:
-    """Sorted ranks without repetition from ``"0,3"``, ``"0-3"``, ``""``, a number or a list of numbers."""
+    """Parse ``"0,3"``, ``"0-3"``, ``""``, a number or a list of numbers to sorted, distinct ranks."""
     if isinstance(value, (list, tuple)):
         ranks = {parse_whole(item) for item in value}
     elif isinstance(value, int) and not isinstance(value, bool):
@@ -265,5 +265,5 @@ def parse_ranks(value: object) -> tuple[int, ...]:
 
 
 def beyond(ranks: Sequence[int], count: int) -> str:
-    """Those of ``ranks`` that a job of ``count`` ranks does not have, for a message; "" where it has all."""
+    """List, for a message, the ``ranks`` that a job of ``count`` ranks does not have; "" if it has all of them."""
     return listed([str(rank) for rank in ranks if rank >= count])

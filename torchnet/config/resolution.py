@@ -1,4 +1,4 @@
-"""From what people typed to a `JobSpec`: layers merged, paths anchored, everything checked at once."""
+"""Resolve settings to a `JobSpec`: merge the layers, anchor paths, report all problems at once."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from torchnet.text import printable
 
 @dataclass(frozen=True)
 class Resolved:
-    """A checked job, the origin of every field of it by path, and warnings of one line each."""
+    """A validated job, the origin of each field by path, and warnings of one line each."""
 
     job: JobSpec
     origins: Mapping[str, Origin]
@@ -51,14 +51,22 @@ def resolve(
     unread: Collection[str] = (),
     shown: Mapping[str, str] = NOTHING_ELSE,
 ) -> Resolved:
-    """Merge flags over ``TORCHNET_*`` over the job file over the project's file over the defaults.
+    """Resolve a job. Precedence: flags, ``TORCHNET_*`` variables, job file, project file, defaults.
 
-    ``flags`` maps field paths (``network.rate``), and ``tune`` for ``--tune``, to what was typed. Reads the TOML
-    files, those of ``--env-file`` and nothing else of the machine. A flag that has no meaning where the job is to run
-    is an error; in files and in the environment it waits for another launch. ``unread`` are paths that neither files,
-    the environment nor ``--tune`` set: a command whose script is torchnet's own does not run the file's script.
-    ``shown``: by path, flags that were typed in place of torchnet's own and name the value's origin. Raises
-    `torchnet.config.validation_errors.SpecError` with every problem of every layer.
+    Reads the TOML files and the files of ``--env-file``, and nothing else on the machine. A flag that does not apply
+    where the job runs (locally or on Kubernetes) is an error; such a setting in a file or variable is ignored.
+
+    Args:
+        flags: Typed values by field path (``network.rate``), and by table for ``--tune`` (``tune``).
+        environ: Environment variables.
+        cwd: Directory for relative paths and for the search for the project file.
+        config: Path of the job file, relative to ``cwd``.
+        unread: Field paths that files, the environment and ``--tune`` cannot set. A command whose script is torchnet's
+            own, such as the benchmark, must not run the script of a file.
+        shown: By field path, the flag that was typed instead of the field's own (torchrun's); shown as the origin.
+
+    Raises:
+        torchnet.config.validation_errors.SpecError: Holds every problem of every layer.
     """
     here = Path(os.path.abspath(cwd))
     layers = [from_flags(flags, unread, shown), from_environment(environ)]
@@ -86,7 +94,7 @@ def resolve(
 
 
 def _elsewhere(merged: dict[str, Value]) -> list[FieldProblem]:
-    """Take out what has no meaning where the job runs; a problem for each that was typed as a flag."""
+    """Remove settings that do not apply where the job runs; each that was given as a flag is a problem."""
     place = merged["on"].raw if "on" in merged else PLACES[0]
     if place not in PLACES:
         return []
@@ -96,7 +104,7 @@ def _elsewhere(merged: dict[str, Value]) -> list[FieldProblem]:
         if value.origin.layer == FLAG:
             what = f"has no meaning with --on {place}, only with --on {BY_PATH[path].only}"
             found.append(FieldProblem(path, what, value.origin.where))
-    # A project's file may name its cluster's networks, while the job is tried on this machine.
+    # A file may name the networks of a cluster although this job runs locally.
     networks = merged.get("network.networks")
     in_file = networks is not None and networks.origin.layer in (JOB_FILE, PROJECT_FILE)
     if place == "local" and networks is not None and in_file and networks.raw not in (LOOPBACK, [LOOPBACK]):
@@ -105,7 +113,7 @@ def _elsewhere(merged: dict[str, Value]) -> list[FieldProblem]:
 
 
 def _env_files(merged: dict[str, Value], here: Path) -> list[FieldProblem]:
-    """The variables of ``--env-file``, below those that are named themselves; the last file wins."""
+    """Merge the variables of ``--env-file``. Variables that are set individually win, then the last file."""
     value = merged.get("env_file")
     names = _anchored("env_file", value, merged) if value is not None else ()
     found = []
@@ -121,7 +129,7 @@ def _env_files(merged: dict[str, Value], here: Path) -> list[FieldProblem]:
 
 
 def _needed(merged: Mapping[str, Value], problems: list[FieldProblem]) -> list[FieldProblem]:
-    """What a job on Kubernetes lacks, which pydantic comes to only where each field by itself is right."""
+    """Add missing Kubernetes settings, which the model checks only after every single field is valid."""
     if "on" not in merged or merged["on"].raw != "kubernetes":
         return problems
     told = {problem.path for problem in problems}
@@ -132,7 +140,7 @@ def _needed(merged: Mapping[str, Value], problems: list[FieldProblem]) -> list[F
 
 
 def _settle_standalone(layers: list[Layer]) -> None:
-    """``--standalone`` over a file's ``nnodes``, and the reverse: the higher layer wins."""
+    """Resolve ``standalone`` against ``nnodes`` in a different layer: the higher layer wins."""
     for place, layer in enumerate(layers):
         lower = layers[place + 1 :]
         if "nnodes" in layer.values and "standalone" not in layer.values:
@@ -153,7 +161,7 @@ def _settle_standalone(layers: list[Layer]) -> None:
 
 
 def _tree(merged: Mapping[str, Value]) -> dict[str, Any]:
-    """The nested mapping that the model reads."""
+    """Return the values as the nested mapping that the model validates."""
     tree: dict[str, Any] = {}
     for path, value in merged.items():
         *groups, name = path.split(".", 1)
@@ -164,7 +172,7 @@ def _tree(merged: Mapping[str, Value]) -> dict[str, Any]:
 
 
 def _anchored(path: str, value: Value, merged: Mapping[str, Value]) -> Any:
-    """A path in a file is relative to the file; modules and bare commands are no paths."""
+    """Resolve a path in a file relative to that file; module names and bare commands are not paths."""
     if value.base and path in BY_PATH and BY_PATH[path].repeat and isinstance(value.raw, (list, tuple)):
         return [_anchored(path, Value(item, value.origin, value.base), merged) for item in value.raw]
     if not value.base or not isinstance(value.raw, str) or not value.raw:

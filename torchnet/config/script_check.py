@@ -1,7 +1,7 @@
-"""Checks of the script, module or command before a job starts: one error instead of one traceback per rank.
+"""Check the script, module or command before a job starts: one error instead of one traceback per rank.
 
-Separate from the specification, which never touches the machine. The worker's Python decides what runs, so only
-what cannot work anywhere is refused.
+Separate from `torchnet.config.model`, which never accesses the machine. The worker's Python decides what runs, so only
+what cannot work anywhere is rejected.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from torchnet.config.parsing import quote
 from torchnet.text import printable
 
 _FIRST_LINE = 256
-"""Bytes of the first line that Linux reads (BINPRM_BUF_SIZE)."""
+"""Bytes of a ``#!`` line that Linux reads (BINPRM_BUF_SIZE)."""
 
 
 def check_command(command: str, cwd: str, search: str) -> str:
-    """Why ``command`` cannot be executed from ``cwd``, or "".
+    """Return why ``command`` cannot be executed from ``cwd``, or "".
 
-    A name without a slash is looked up in ``search``, a PATH, as the kernel's callers do.
+    Args:
+        search: Value of PATH; searched for a name without a slash, as in execvp(3).
     """
     shown = printable(command, 200)
     path: str | None = os.path.join(cwd, command) if os.sep in command else shutil.which(command, path=search)
@@ -44,7 +45,7 @@ def check_command(command: str, cwd: str, search: str) -> str:
 
 
 def interpreter(content: bytes) -> list[str]:
-    """The words behind ``#!`` in the first line of ``content``; empty where there are none."""
+    """Return the words after ``#!`` in the first line of ``content``; empty if there is no such line."""
     if not content.startswith(b"#!"):
         return []
     return os.fsdecode(content[2:_FIRST_LINE].partition(b"\n")[0]).strip(" \t").split(" ")
@@ -55,10 +56,10 @@ def _check_interpreter(path: str, search: str) -> str:
         with open(path, "rb") as file:
             head = file.read(_FIRST_LINE)
     except OSError:
-        return ""  # executable, but not readable: a binary may be so
+        return ""  # executable but not readable, which is valid for a binary
     words = interpreter(head)
     if not words:
-        # Binaries are the kernel's business (ELF, binfmt_misc); text without a first line never runs.
+        # The kernel runs binaries (ELF, binfmt_misc); a text file without #! cannot be executed.
         return "" if b"\0" in head else "it has no first line that names an interpreter (#!/bin/sh)"
     if words[-1].endswith("\r"):
         return "its first line ends as on Windows (CR LF), so its interpreter will not be found"
@@ -71,16 +72,16 @@ def _check_interpreter(path: str, search: str) -> str:
 
 
 def check_module(name: str, cwd: str) -> str:
-    """Why ``python -m name`` from ``cwd`` would find nothing to run, or "".
+    """Return why ``python -m name`` from ``cwd`` would find nothing to run, or "".
 
-    `importlib.util.find_spec` is no way to ask: it imports the parent packages, hence torch for
-    ``torch.distributed.run``, and runs their code in the launcher.
+    Rejected: `importlib.util.find_spec`. It imports the parent packages, such as torch for ``torch.distributed.run``,
+    and thereby runs their code in the launcher.
     """
     if name.endswith(".py") or os.sep in name:
         return "it is a file's path, and -m takes a module's name; leave out -m"
     if not all(part.isidentifier() for part in name.split(".")):
         return f"{quote(name)} is no module's name"
-    # As the worker sees it: the directory it starts in, in the place of this command's own directory.
+    # The worker's sys.path: its working directory replaces the directory of this command.
     path: list[str] | None = [cwd, *sys.path[1:]]
     spec: ModuleSpec | None = None
     so_far = ""
@@ -103,7 +104,7 @@ def _find(name: str, path: list[str] | None) -> ModuleSpec | None:
     found = PathFinder.find_spec(name, path)
     if found is not None:
         return found
-    # Built-in modules, and the finders that editable installations leave in the process.
+    # Built-in modules, and the finders that editable installations register in the process.
     for finder in sys.meta_path:
         if finder is PathFinder or not hasattr(finder, "find_spec"):
             continue
@@ -118,14 +119,14 @@ def _find(name: str, path: list[str] | None) -> ModuleSpec | None:
 
 _COMPILED_AT_MOST = 1 << 20
 _LISTED_AT_MOST = 2_000
-# Only these, since Python scripts may begin with other lines than python's: uv's, pypy's, a wrapper's.
+# Deny known interpreters only, since Python scripts may also name uv, pypy or a wrapper.
 _NOT_PYTHON = frozenset(
     ("sh", "bash", "dash", "zsh", "ksh", "fish", "perl", "ruby", "node", "Rscript", "lua")
 )
 
 
 def check_script(job: JobSpec, cwd: str | os.PathLike[str]) -> list[str]:
-    """Why ``job.script`` cannot be run from ``cwd``, one sentence each; empty where nothing is against it."""
+    """Return the reasons why ``job.script`` cannot run from ``cwd``, one line each; empty if none is found."""
     if job.module:
         wrong = check_module(job.script, os.fspath(cwd))
     elif job.no_python:
@@ -171,7 +172,7 @@ def _near(path: str) -> str:
 
 
 def _unreadable_for_workers(path: str) -> str:
-    """Scripts run without capabilities, so root's right to read everything ends here."""
+    """Check that the mode bits allow reading: scripts run without capabilities, even if root launches them."""
     if os.geteuid() != 0:
         return ""
     real = os.path.realpath(path)
@@ -187,7 +188,11 @@ def _unreadable_for_workers(path: str) -> str:
 
 
 def _allows(status: os.stat_result, wanted: int) -> bool:
-    """Whether the mode bits alone let this process in; ``wanted`` is one of the bits for others."""
+    """Return whether the mode bits alone grant this process access.
+
+    Args:
+        wanted: The permission, as one of the bits for others (S_IROTH, S_IXOTH).
+    """
     if status.st_uid == os.geteuid():
         wanted <<= 6
     elif status.st_gid in (os.getegid(), *os.getgroups()):
@@ -214,17 +219,17 @@ def _check_source(path: str, source: bytes) -> str:
         place = f" (line {error.lineno}: {printable(error.msg, 120)})" if error.lineno else ""
         return f"it is not valid Python{place}; if it is something else, {otherwise}"
     except (ValueError, RecursionError, MemoryError, OverflowError):
-        pass  # a limit of this compiler; the worker's Python may have another
+        pass  # a limit of this Python's compiler; the worker's may differ
     return ""
 
 
 def _is_archive(path: str) -> bool:
-    """Python runs zip files that hold a ``__main__.py``."""
+    """Return whether ``path`` is a zip file with a ``__main__.py``, which Python can run."""
     import zipfile
 
     try:
         with zipfile.ZipFile(path) as archive:
             return "__main__.py" in archive.namelist()
-    # RuntimeError: zipfile raises a subclass of it for a file that asks for a newer version of the format.
+    # RuntimeError: zipfile raises its subclass NotImplementedError for a newer version of the format.
     except (OSError, ValueError, RuntimeError, zipfile.BadZipFile):
         return False

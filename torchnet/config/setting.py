@@ -1,4 +1,4 @@
-"""One field of the job, as `torchnet.config.settings` lists them."""
+"""Definition of one setting; `torchnet.config.settings` lists all of them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,17 @@ PLACES = ("local", "kubernetes")
 class Field:
     """One field of the job.
 
-    ``path`` is its place in `JobSpec` and in a TOML file (``network.rate``); ``flag`` is empty where the
-    command line has no option for it (the script and its arguments); ``valid`` ends an error's "valid: …".
-    ``only`` is the one of `PLACES` that it has a meaning for, "" for both. The fields of a table that are ``keyed``
-    share one flag, as in ``--tune KEY=VALUE``.
+    Attributes:
+        path: Path in `JobSpec` and in a TOML file (``network.rate``).
+        flag: Option of the command line; "" if there is none (the script and its arguments).
+        help: Text for ``--help``.
+        valid: Valid values, for the "valid: …" of an error.
+        default: Default value, for ``--help``.
+        switch: Whether the flag takes no value.
+        repeat: Whether the flag may repeat.
+        is_path: Whether the value is a path; in a file, a relative path is relative to that file.
+        only: The one of `PLACES` that the field applies to; "" for both.
+        keyed: Whether the field shares one flag with the others of its table, as in ``--tune KEY=VALUE``.
     """
 
     path: str
@@ -37,13 +44,13 @@ class Field:
 
     @property
     def group(self) -> str:
-        """The heading of ``--help`` under which it stands."""
+        """The heading in ``--help`` that lists the field."""
         table = {"network": NETWORK, "run": RUN, "tune": TUNE, "output": OUTPUT, "kubernetes": KUBERNETES}
         return table.get(self.path.partition(".")[0], JOB) if "." in self.path else JOB
 
     @property
     def env(self) -> str:
-        """``TORCHNET_RATE`` for ``--rate``; empty for what only the command line and files can say."""
+        """The variable, such as ``TORCHNET_RATE`` for ``--rate``; "" if only the command line and files set it."""
         if not self.flag or self.path == "env":
             return ""
         name = self.path.replace(".", "_") if self.keyed else self.flag.lstrip("-").replace("-", "_")
@@ -51,16 +58,16 @@ class Field:
 
     @property
     def key(self) -> str:
-        """Its name in ``--tune KEY=VALUE``, which is its name in the table of a file, too."""
+        """The field's name in ``--tune KEY=VALUE``, and in the table of a file."""
         return self.path.rpartition(".")[2]
 
     @property
     def typed_path(self) -> str:
-        """What the command line's value is for: the field, or the table whose fields share the flag."""
+        """The path that a value on the command line belongs to: the field's, or its table's if it is keyed."""
         return self.path.rpartition(".")[0] if self.keyed else self.path
 
     @property
     def attribute(self) -> tuple[str, ...]:
-        """The attributes that lead to the value from a `JobSpec`."""
-        # Pydantic's models have a method `json` of their own.
+        """The attribute names that lead from a `JobSpec` to the value."""
+        # `json` is a method of pydantic's models.
         return tuple("json_path" if part == "json" else part for part in self.path.split("."))

@@ -1,8 +1,8 @@
 """The table of a job's settings: path, flag, variable, meaning and valid values of each field.
 
-The command line's options and help, the environment and file sources, the errors about invalid values and the dry
-run all read this table: a field is declared here and in `torchnet.config.model`, and nowhere else. Importing it
-loads nothing but the standard library, since ``torchnet launch --help`` should take no longer than 0.15 s.
+A field is declared here and in `torchnet.config.model`, and nowhere else. The options and help of the command line, the
+environment and file sources, validation errors and the dry run all read this table. It imports only the standard
+library, so that ``torchnet launch --help`` takes no longer than 0.15 s.
 """
 
 from __future__ import annotations

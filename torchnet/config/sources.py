@@ -1,7 +1,7 @@
-"""Sources of settings: flags, environment variables, job file and project file, in this order of precedence.
+"""Sources of settings: flags, environment variables, job file and project file, in order of precedence.
 
-Each value keeps its origin. TOML files and ``--env-file`` (NAME=VALUE lines, read as docker and kubectl do) are
-limited to 1 MiB. YAML is never read, so neither its aliases nor its object tags can do harm.
+Each value keeps its origin. TOML files and ``--env-file`` (NAME=VALUE lines, read as docker and kubectl do) are limited
+to 1 MiB. YAML is not accepted, which avoids the risks of its aliases and object tags.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ NOTHING_ELSE: Mapping[str, str] = MappingProxyType({})
 
 
 def read(path: Path) -> tuple[dict[str, tuple[str, int]], list[str]]:
-    """The variables with their line numbers, and what is wrong with the file, one sentence each."""
+    """Read an env file.
+
+    Returns:
+        The value and line number of each variable, and the problems with the file, one line each.
+    """
     try:
         with open(path, "rb") as file:
             data = file.read(ENV_FILE_LIMIT + 1)
@@ -66,22 +70,22 @@ def _pairs(text: str) -> Iterator[tuple[int, str, str | None]]:
 
 
 SIZE_LIMIT = 1 << 20
-# The standard library's reader takes minutes for a key of 100,000 parts; a key has three here.
+# tomllib takes minutes to parse a key of 100,000 parts; valid keys have very few.
 _LONG_KEY = re.compile(rb"""(?:\.[ \t]*(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')[ \t]*){64}""")
 _HINTS = 20
 PROJECT_NAMES = ("torchnet.toml", "pyproject.toml")
 
 
 class _Unusable(Exception):
-    """Why a file gives no values; becomes a `FieldProblem` of that file."""
+    """A file cannot be used. The text states why, and becomes a `FieldProblem` of that file."""
 
 
 class _Unread(_Unusable):
-    """The file was not even read, so whether it means torchnet is unknown."""
+    """A file could not be read, so whether it has settings for torchnet is unknown."""
 
 
 def from_job_file(path: str, cwd: Path) -> Layer:
-    """The job file of ``--config``; anything wrong with it is in the layer's problems."""
+    """Read the job file of ``--config``; the layer's ``problems`` hold its errors."""
     layer = Layer(JOB_FILE)
     try:
         document = _load(cwd / path)
@@ -93,9 +97,9 @@ def from_job_file(path: str, cwd: Path) -> Layer:
 
 
 def from_project(cwd: Path) -> Layer:
-    """The nearest ``torchnet.toml``, or ``pyproject.toml`` with a ``[tool.torchnet]``, from ``cwd`` upward.
+    """Read the nearest ``torchnet.toml``, or ``pyproject.toml`` with ``[tool.torchnet]``, from ``cwd`` upward.
 
-    The search ends with the directory that holds ``.git``, else with the file system's root.
+    The search ends at a directory that contains ``.git``, or at the root of the file system.
     """
     layer = Layer(PROJECT_FILE)
     for directory in (cwd, *cwd.parents):
@@ -109,7 +113,7 @@ def from_project(cwd: Path) -> Layer:
 
 
 def _read_project(layer: Layer, path: Path, cwd: Path) -> bool:
-    """Fill ``layer`` from ``path``; False where the search goes on."""
+    """Fill ``layer`` from ``path``; return False if the search should continue."""
     shown = os.path.relpath(path, cwd)
     if not _is_ours(path, cwd):
         layer.warnings.append(f"{printable(shown)} is another user's and is not read; --config reads it")
@@ -137,7 +141,10 @@ def _read_project(layer: Layer, path: Path, cwd: Path) -> bool:
 
 
 def _is_ours(path: Path, cwd: Path) -> bool:
-    """Found, not named: what another user left in /tmp must not decide what runs here."""
+    """Return whether the file's owner is trusted: root, this user, or the owner of ``cwd``.
+
+    A project file is found, not named by the user. A file that another user left in /tmp must not decide what runs.
+    """
     try:
         owner = os.stat(path).st_uid
         return owner in (0, os.geteuid(), os.stat(cwd).st_uid)
@@ -146,12 +153,16 @@ def _is_ours(path: Path, cwd: Path) -> bool:
 
 
 def _toml() -> Any:
-    """The standard library's TOML reader, and its backport for 3.10."""
+    """Return the standard library's TOML module, or its backport on Python 3.10."""
     return importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
 
 def _load(path: Path, marker: bytes = b"") -> dict[str, Any]:
-    """The document at ``path``; ``{}`` where it does not even hold ``marker``. Raises `_Unusable`."""
+    """Read the TOML document at ``path``; ``{}``, unparsed, if the file does not contain ``marker``.
+
+    Raises:
+        _Unusable: The file cannot be read, or is not valid TOML.
+    """
     if path.suffix.lower() in (".yaml", ".yml", ".json"):
         raise _Unusable(f"is {path.suffix[1:].upper()} by its name, and TOML is expected")
     try:
@@ -183,7 +194,7 @@ def _load(path: Path, marker: bytes = b"") -> dict[str, Any]:
 
 
 def _fill(layer: Layer, document: dict[str, Any], keys: str, base: str) -> None:
-    """Turn tables into paths; unknown keys and misplaced tables become problems."""
+    """Convert tables to field paths; unknown keys and misplaced tables become problems."""
 
     def put(path: str, raw: Any) -> None:
         layer.values[path] = Value(raw, Origin(layer.name, keys + path), base)
@@ -210,7 +221,7 @@ def _put_known(layer: Layer, path: str, raw: Any, keys: str, put: Any) -> None:
     elif len(layer.problems) >= _HINTS:
         layer.problems.append(FieldProblem(path, "there is no such field", keys + path))
     else:
-        # "rate" at the top is most likely the network's, so a bare name is compared with the last parts too.
+        # A top-level "rate" most likely means network.rate, so compare bare names with the last parts of paths too.
         tails = {known.rpartition(".")[2]: known for known in BY_PATH}
         near = tails.get(path.rpartition(".")[2])
         hint = f'; did you mean "{near}"?' if near else did_you_mean(path, BY_PATH)
@@ -224,7 +235,7 @@ COMMAND_LINE = "the command line"
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a value came from: the layer, and the place as a person finds it again (``TORCHNET_RATE``)."""
+    """The origin of a value: its layer, and where the user can find it (``TORCHNET_RATE``)."""
 
     layer: str
     where: str
@@ -235,7 +246,11 @@ class Origin:
 
 @dataclass(frozen=True)
 class Value:
-    """A value as it was written. ``base`` is the directory that a path in it is relative to, "" for cwd."""
+    """A value as it was written.
+
+    Attributes:
+        base: The directory that a path in the value is relative to; "" for the working directory.
+    """
 
     raw: Any
     origin: Origin
@@ -244,7 +259,7 @@ class Value:
 
 @dataclass
 class Layer:
-    """The values of one source by field path (``env.NAME`` for each variable), and what was wrong with it."""
+    """The values of one source by field path (``env.NAME`` for each variable), with its problems and warnings."""
 
     name: str
     values: dict[str, Value] = field(default_factory=dict)
@@ -255,11 +270,15 @@ class Layer:
 def from_flags(
     flags: Mapping[str, object], unread: Collection[str] = (), shown: Mapping[str, str] = NOTHING_ELSE
 ) -> Layer:
-    """What the command line said, by field path; by table for ``--tune KEY=VALUE``, with no key of ``unread`` paths.
+    """Collect the values of the command line.
 
-    ``shown``: by path, the flags that were typed in place of a field's own.
+    A script on the command line also sets its arguments, even to none, since the arguments in a file belong to that
+    file's script.
 
-    A script brings its arguments along, even none: those in a file belong to the file's script.
+    Args:
+        flags: Typed values by field path, and by table for ``--tune KEY=VALUE``.
+        unread: Field paths that ``--tune`` must not set.
+        shown: By field path, the flag that was typed instead of the field's own; shown as the origin.
     """
     layer = Layer(FLAG)
     if "script" in flags:
@@ -303,7 +322,7 @@ def _layer_settings(layer: Layer, table: str, raw: object, unread: Collection[st
 
 
 def put_variable(layer: Layer, name: str, raw: object, where: str) -> None:
-    """A variable for the script; a wrong name or value becomes a problem of its own."""
+    """Add a variable for the script; an invalid name or value becomes a problem of the layer."""
     try:
         parse_variables({name: raw})
     except ValueError as error:
@@ -313,7 +332,7 @@ def put_variable(layer: Layer, name: str, raw: object, where: str) -> None:
 
 
 def from_environment(environ: Mapping[str, str]) -> Layer:
-    """The ``TORCHNET_*`` variables; an empty one counts as unset, as in ``VAR= torchnet …``."""
+    """Collect the ``TORCHNET_*`` variables; an empty one counts as unset, as in ``VAR= torchnet …``."""
     layer = Layer(ENVIRONMENT)
     known = {one.env: one.path for one in FIELDS if one.env}
     suffixes = [variable.removeprefix(ENV_PREFIX) for variable in known]
@@ -325,14 +344,14 @@ def from_environment(environ: Mapping[str, str]) -> Layer:
             continue
         near = difflib.get_close_matches(name.removeprefix(ENV_PREFIX), suffixes, n=1, cutoff=0.8)
         if near:
-            # Not an error: other parts of torchnet have variables of this prefix too.
+            # Not an error, since other parts of torchnet also have variables with this prefix.
             hint = f"did you mean {ENV_PREFIX}{near[0]}?"
             layer.warnings.append(f"the environment variable {quote(name)} is not read; {hint}")
     return layer
 
 
 def merge(layers: Sequence[Layer]) -> dict[str, Value]:
-    """For each field (and each variable of ``env``) the value of the first layer that has one."""
+    """Return, for each field and each variable of ``env``, the value of the first layer that has one."""
     merged: dict[str, Value] = {}
     for layer in layers:
         for path, value in layer.values.items():

@@ -1,4 +1,4 @@
-"""Wrong values as lines: the field, what stands there, where it came from, why it is wrong, what is valid."""
+"""Validation errors, one line each: the field, its value and origin, why it is invalid, and what is valid."""
 
 from __future__ import annotations
 
@@ -23,7 +23,14 @@ _LINES = 40
 
 @dataclass(frozen=True)
 class FieldProblem:
-    """One wrong thing. ``path`` is a field's, or a file's where the file itself is the problem."""
+    """One problem with a setting.
+
+    Attributes:
+        path: The field's path, or the path of a file if the file itself is the problem.
+        what: What is wrong; completes a sentence about the field.
+        where: Origin of the value; "" if unknown.
+        valid: Valid values; "" if not stated.
+    """
 
     path: str
     what: str
@@ -37,7 +44,12 @@ class FieldProblem:
 
 
 class SpecError(UsageError):
-    """What ``about`` names cannot be used as asked for; ``problems`` holds all reasons."""
+    """Invalid settings.
+
+    Args:
+        problems: All problems found.
+        about: What the settings describe, for the message.
+    """
 
     def __init__(self, problems: Iterable[FieldProblem], *, about: str = "this job", fix: str = NEXT) -> None:
         order = {field.path: place for place, field in enumerate(FIELDS)}
@@ -50,7 +62,7 @@ class SpecError(UsageError):
 
 
 def from_validation(error: ValidationError, origins: Mapping[str, Origin]) -> list[FieldProblem]:
-    """Every error that pydantic found, told in the fields' own words."""
+    """Convert pydantic's errors to problems, with the field's path and its valid values."""
     found: dict[tuple[str, str], FieldProblem] = {}
     for detail in error.errors(include_url=False):
         for problem in _problems(detail, origins):
@@ -74,7 +86,7 @@ def _problems(detail: Any, origins: Mapping[str, Origin]) -> list[FieldProblem]:
 
 
 def _between_fields(head: str, tail: str, path: str, origins: Mapping[str, Origin]) -> FieldProblem:
-    """What the model says about several fields together: "path: what", or about a whole table."""
+    """Convert a line of a model validator, "path: what", or one about a whole table."""
     if head not in BY_PATH:
         return FieldProblem(path or "job", f"{head}: {tail}" if tail else head)
     return FieldProblem(head, tail, origins[head].where if head in origins else "", BY_PATH[head].valid)
@@ -91,6 +103,6 @@ def _said(kind: str) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``; did you mean "rate"?``, or nothing where nothing is near."""
+    """Return ``; did you mean "rate"?``, or "" if no known word is similar."""
     near = difflib.get_close_matches(word, list(known), n=1)
     return f'; did you mean "{near[0]}"?' if near else ""

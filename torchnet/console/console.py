@@ -1,8 +1,8 @@
-"""The console of a job: consumes the agents' events, prints the ranks' lines and torchnet's own.
+"""The console of a job: consume the agents' events, print the ranks' output and torchnet's messages.
 
-The script's standard output goes to standard output, everything else to standard error. torchnet's own lines begin
-with ``torchnet:``, a rank's with ``[rank N]``; neither can be mistaken for the other. A failure event is validated
-when it arrives, so malformed ones are dropped at once.
+The script's standard output goes to standard output, everything else to standard error. torchnet's lines begin with
+``torchnet:``, those of a rank with ``[rank N]``, so neither can be mistaken for the other. Failure events are parsed on
+arrival; malformed ones are reported as a warning and dropped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cause:
-    """What may have ended the job. Two are equal if several agents tell of the same: ``tail`` and ``at`` may differ."""
+    """A possible cause of the job's end.
+
+    ``tail`` and ``at`` do not take part in comparisons, so that reports of one failure by several agents are equal.
+    """
 
     kind: str
     text: str
@@ -39,7 +42,11 @@ class Cause:
 
     @classmethod
     def read(cls, said: Mapping[str, Any]) -> Cause:
-        """Of an event or a receipt. Raises ArithmeticError, RecursionError, TypeError or ValueError if malformed."""
+        """Parse the failure in an event or in a receipt.
+
+        Raises:
+            ArithmeticError, RecursionError, TypeError, ValueError: The failure is malformed.
+        """
         kind, node, tail, at = str(said.get("kind")), said.get("node"), said.get("tail") or (), said.get("at")
         if not isinstance(tail, list | tuple):
             raise TypeError(f"tail is no list but of the type {type(tail).__name__}")
@@ -55,7 +62,7 @@ class Cause:
 
     @property
     def whole(self) -> str:
-        """The text, and what it leaves out behind its first line."""
+        """The text, with the rank and exit code appended to its first line unless that line contains them."""
         first, *others = self.text.splitlines()
         facts = []
         for value, said in ((self.rank, f"rank {self.rank}"), (self.code, f"exit code {self.code}")):
@@ -69,21 +76,25 @@ def _whole(value: Any) -> int | None:
 
 
 Event = Mapping[str, Any]
-# Is given each event before it is shown; what it returns True for is not shown, and an event is shown instead.
+# Called with each event before it is shown. Returns True to suppress the event, or another event to show instead.
 Listener = Callable[[Event], bool | Event]
-# What values of wrong types, sizes and depths raise where they are used.
+# What a handler may raise for values of wrong types, sizes and depths.
 _MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _BOLD, _RED, _YELLOW = "\x1b[1m", "\x1b[1;31m", "\x1b[1;33m"
 
 
 class Console:
-    """Prints events until ``close``, which repeats the root cause. For one thread; never raises for what it
-    is told.
+    """Prints events until ``close``, which repeats the root cause. Not thread-safe; malformed events do not raise.
 
-    ``ranks``: whose output is shown (empty: everybody's); failures are shown in any case, with their last
-    lines. ``quiet``: neither phases nor notices below "warning". ``tty`` and ``color`` overrule what the
-    streams are. ``listener`` sees each event first, and may keep or change it. A stream that breaks (its
-    reader has gone, the disk is full) is given up with one line on the other; the job goes on.
+    If a stream breaks (its reader exits, the disk is full), nothing more is written to it, one line on the other stream
+    reports it, and the job continues.
+
+    Args:
+        ranks: Ranks whose output is shown; empty for all. Failures and their last lines are always shown.
+        quiet: Show neither phases nor notices below "warning".
+        tty: Overrides whether the streams are terminals.
+        color: Overrides whether the streams get colours.
+        listener: Called with each event first; may suppress or replace it.
     """
 
     def __init__(
@@ -114,11 +125,11 @@ class Console:
         self._lines = RankLines(self._err, self._out, world_size=world_size, single=single, clock=clock)
         self._progress = Progress(self._err, self._own)
         self._failures: list[Cause] = []
-        self._cause: Cause | None = None  # as the job's receipt has it
-        self._after_failure = False  # something was printed after the first failure
+        self._cause: Cause | None = None  # from the job's receipt, which takes precedence
+        self._after_failure = False  # whether anything was printed after the first failure
 
     def event(self, event: Event) -> None:
-        """Print what one event says; kinds that are not known (from a newer agent) are passed over."""
+        """Print one event; unknown kinds (from a newer agent) are ignored."""
         heard = self._listener(event) if self._listener is not None else False
         if isinstance(heard, Mapping):
             event = heard
@@ -137,13 +148,11 @@ class Console:
         self.tick()
 
     def notice(self, text: str, level: str = "info") -> None:
-        """A word of the launcher's own; levels as agents have them: info, warning, error."""
+        """Print a message of the launcher. Levels are those of agents: info, warning, error."""
         self.event({"event": "notice", "node": None, "level": level, "text": text})
 
     def tick(self) -> None:
-        """Call this now and then (every 0.1 s, say), so that the newest state of a progress bar is shown in
-        time.
-        """
+        """Show progress bars that are due, and report broken streams; call it regularly, such as every 0.1 s."""
         self._lines.tick()
         for broken, other in ((self._out, self._err), (self._err, self._out)):
             error = broken.failed_now()
@@ -155,20 +164,20 @@ class Console:
 
     @property
     def pending(self) -> int:
-        """Bytes that wait for whoever reads: events should not be given faster than they can be shown."""
+        """Bytes that the readers have not taken yet; callers should pause while this is large."""
         return sum(surface.pending for surface in self._surfaces())
 
     def waiting(self) -> list[int]:
-        """Descriptors that :meth:`push` should be called for when they are writable."""
+        """Return the descriptors to poll for writability; call :meth:`push` when one is writable."""
         return [fd for surface in self._surfaces() if (fd := surface.waiting) is not None]
 
     def push(self) -> None:
-        """Write on, as far as the readers take it."""
+        """Write pending bytes, as many as the readers take without blocking."""
         for surface in self._surfaces():
             surface.push()
 
     def finish(self) -> None:
-        """Finish what is unfinished and repeat the root cause, if the job failed; waits for nobody."""
+        """End unfinished lines and repeat the root cause if the job failed; does not block."""
         self._lines.flush()
         self._progress.finish()
         for stream in (self._err, self._out):
@@ -180,9 +189,10 @@ class Console:
             self._root_cause(cause)
 
     def close(self, patience: float | None = None) -> None:
-        """Finish, and write all of it; safe to call again.
+        """Call `finish` and write everything that is pending; idempotent.
 
-        ``patience``: seconds for a reader who does not read; None waits for him.
+        Args:
+            patience: Seconds to wait for a reader that does not read; None waits without limit.
         """
         self.finish()
         for surface in self._surfaces():
@@ -193,7 +203,7 @@ class Console:
         self.push()
 
     def _surfaces(self) -> list[Surface]:
-        """Standard error's first: it is the one that tells of the other."""
+        """The distinct surfaces, standard error's first: messages about standard output go there."""
         return list(dict.fromkeys((self._err.surface, self._out.surface)))
 
     def _on_phase(self, event: Event) -> None:
@@ -209,7 +219,7 @@ class Console:
 
     def _on_started(self, event: Event) -> None:
         self._progress.finish()
-        if int(event.get("attempt", 0)) > 0:  # a restart forgives what was before it
+        if int(event.get("attempt", 0)) > 0:  # a restart supersedes earlier failures
             self._failures.clear()
 
     def _on_output(self, event: Event) -> None:
@@ -247,18 +257,18 @@ class Console:
         if read.failure is not None:
             self._cause = Cause.read(vars(read.failure))
         if self._quiet:
-            # The root cause tells of a failure; a share that was not reached is none, and must be told.
+            # A failure is reported as the root cause. A share below --min-share is not a failure: report it here.
             if read.exit_code and read.failure is None:
                 self._say(read.reason, "error")
             return
         columns = self._err.columns if self._err.tty else None
         for line in render(read, columns=columns, color=self._err.color).splitlines():
             self._err.line(clean(line, colour=self._err.color))
-        # One line does not push the cause out of sight: it need not be said twice.
+        # Where nothing started, the receipt is one line and the error is still in sight: do not repeat the cause.
         self._after_failure = self._after_failure or started(read)
 
     def _say(self, text: str, level: str = "info") -> None:
-        """Torchnet's own words: each line escaped, further lines indented below the first."""
+        """Print a message of torchnet: each line escaped, further lines indented below the first."""
         self._after_failure = self._after_failure or bool(self._failures)
         first, *others = text.splitlines() or [""]
         self._err.line(self._own(printable(first), level))
@@ -285,7 +295,7 @@ class Console:
 
 
 def _wrong(error: ValidationError) -> str:
-    """The first thing that is wrong, and how many more there are."""
+    """Describe the first validation error, and count the others."""
     first, *others = error.errors(include_url=False, include_context=False, include_input=False)
     where = ".".join(map(str, first["loc"])) or "the whole"
     return f"{where}: {first['msg']}" + (f" (and {len(others)} more)" if others else "")

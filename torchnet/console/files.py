@@ -1,6 +1,4 @@
-"""Results written to files: after a full disk, a kill or a power cut there is the old file or the new, never
-half.
-"""
+"""Write results to files atomically: a full disk, a kill or a power failure leaves the old file or the new one."""
 
 from __future__ import annotations
 
@@ -16,9 +14,9 @@ from torchnet.text import printable
 
 
 def problem(path: str) -> str | None:
-    """Why ``path`` cannot be written, as far as can be told beforehand; None if nothing speaks against it.
+    """Return why ``path`` cannot be written, as far as a check in advance can find; None if no reason is found.
 
-    To be asked before a job starts, not after it has run for a day. Changes nothing.
+    Called before a job starts, so that a wrong path is not found only when the job ends. Changes nothing.
     """
     if path == "-":
         return None
@@ -37,17 +35,18 @@ def problem(path: str) -> str | None:
 def write_json(
     path: str, receipt: Mapping[str, Any], *, stdout: TextIO | None = None, stderr: TextIO | None = None
 ) -> str | None:
-    """Write ``receipt`` as JSON to ``path``; "-" is standard output. Returns why it failed, or None.
+    """Write ``receipt`` as ASCII-only JSON to ``path``; "-" is standard output.
 
-    A regular file is replaced as a whole: a new file beside it, fsync, rename. A symbolic link is followed; a
-    device or a named pipe is written to. Directories are not made.
+    A regular file is replaced atomically: a new file beside it, fsync, rename. Symbolic links are followed; devices and
+    named pipes are written to directly. Directories are not created.
 
-    If it cannot be stored, an old file stays as it was, the JSON goes to standard output, so that nothing is
-    lost, and one line to standard error says why. So it is with a result that is no JSON (NaN, an object): it
-    goes there in Python's form. Nothing is raised, and the exit code stays the job's: a job that was done is not
-    undone by a full disk, and who asked for the file sees the line and has the result.
+    If storing fails, an old file stays unchanged, the JSON goes to standard output so that the result is not lost, and
+    one line on standard error gives the reason. A result that JSON cannot represent (NaN, an object) is printed as a
+    Python literal instead. Such failures are returned, not raised, so that a full disk does not change the exit code of
+    a job that succeeded.
 
-    The text is ASCII (all else is escaped), so it can be printed on any terminal.
+    Returns:
+        Why the file could not be written, or None.
     """
     text = ""
     try:
@@ -68,7 +67,11 @@ def write_json(
 
 
 def store(path: str, data: bytes) -> str | None:
-    """Write ``data`` to ``path`` as `write_json` does, and nothing anywhere else. Returns why it failed, or None."""
+    """Write ``data`` to ``path`` as `write_json` does, without its fallback to standard output.
+
+    Returns:
+        Why the file could not be written, or None.
+    """
     try:
         _store(path, data)
     except (OSError, ValueError) as error:
@@ -77,7 +80,7 @@ def store(path: str, data: bytes) -> str | None:
 
 
 def _as_python(receipt: object) -> str:
-    """Nothing where Python refuses, too: for lists in lists in lists, and for whole numbers of thousands of digits."""
+    """Return the Python literal, or "" where repr fails too: deep nesting, integers of thousands of digits."""
     try:
         return f"{receipt!a}\n"
     except (ValueError, RecursionError):
@@ -87,7 +90,7 @@ def _as_python(receipt: object) -> str:
 def _store(path: str, data: bytes) -> None:
     target = os.path.realpath(path)
     if not _replaceable(target):
-        # Not blocking at first: a named pipe that nobody reads would wait for ever (open(2), ENXIO).
+        # Open non-blocking, since opening a named pipe without a reader would block forever (open(2), ENXIO).
         descriptor = os.open(target, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         os.set_blocking(descriptor, True)
         with os.fdopen(descriptor, "wb") as special:
@@ -95,7 +98,7 @@ def _store(path: str, data: bytes) -> None:
         return
     folder = os.path.dirname(target)
     temporary = os.path.join(folder, f".torchnet-{secrets.token_hex(8)}.tmp")
-    # 0666 less the umask, as any new file; tempfile would make it 0600
+    # 0666 less the umask, like any new file; tempfile would create it with 0600.
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -114,7 +117,7 @@ def _replaceable(target: str) -> bool:
     try:
         return stat.S_ISREG(os.stat(target).st_mode)
     except OSError:
-        return True  # not there yet
+        return True  # does not exist yet
 
 
 def _keep_mode(target: str, descriptor: int) -> None:
@@ -125,7 +128,7 @@ def _keep_mode(target: str, descriptor: int) -> None:
 
 
 def _sync_folder(folder: str) -> None:
-    """The name, too, on the disk; file systems that cannot sync a directory have the file all the same."""
+    """Make the rename durable. File systems that cannot sync a directory still have the file."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
@@ -139,9 +142,9 @@ def _sync_folder(folder: str) -> None:
 
 
 def show(text: str, file: TextIO) -> None:
-    """Write it there if that is possible."""
+    """Write ``text`` to ``file``; errors are ignored."""
     try:
         file.write(text)
         file.flush()
     except (OSError, ValueError):
-        pass  # the last resort has gone, too
+        pass  # the output of last resort has failed too

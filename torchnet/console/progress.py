@@ -1,4 +1,4 @@
-"""The phases before the run: one rewritten line on a terminal, a plain line for each phase in a pipe."""
+"""Show the phases before the run: one rewritten line on a terminal, one plain line per phase in a pipe."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ _SEPARATOR = " · "
 class Progress:
     """Shows ``join 4/4 joined · preflight 12 paths at 9000 bytes``.
 
-    Several nodes may report: the one with the lowest number speaks for all, as node 0 is the one that
-    everybody joins.
+    If several nodes report, the one with the lowest number is shown: all nodes join node 0, so it knows about all.
     """
 
     def __init__(self, stream: Stream, own: Callable[[str], str]) -> None:
         self._stream = stream
-        self._own = own  # puts torchnet's own prefix before a text
+        self._own = own  # adds torchnet's prefix to a text
         self._phases: dict[str, str] = {}
         self._current = ""
         self._speaker: int | None = None
@@ -32,7 +31,7 @@ class Progress:
         self._speaker = node
         if phase != self._current:
             self._phase_ended()
-            if phase in self._phases:  # a restart: the phases come anew
+            if phase in self._phases:  # a restart: the phases begin again
                 self.finish()
             self._current = phase
         self._phases[phase] = printable(text)
@@ -42,13 +41,13 @@ class Progress:
             self.redraw()
 
     def redraw(self) -> None:
-        """Draw the line again after something else was printed over it; nothing in a pipe."""
+        """Draw the line again after other output has replaced it; does nothing in a pipe."""
         if not self._stream.tty or not self._phases:
             return
         self._stream.rewrite(_OWNER, self._line(self._stream.columns - 1), transient=True)
 
     def finish(self) -> None:
-        """No more phases for now: the line stays as it is, and what is printed next comes below it."""
+        """End the line, so that it stays on the terminal and later output appears below it."""
         self._phase_ended()
         if self._stream.tty and self._phases:
             self._stream.end(_OWNER, self._line(self._stream.columns - 1))
@@ -62,7 +61,7 @@ class Progress:
     def _line(self, width: int) -> str:
         shown = [f"{printable(phase)} {text}".rstrip() for phase, text in self._phases.items()]
         line = self._own(_SEPARATOR.join(shown))
-        while len(shown) > 1 and cells(line) > width:  # the newest phase matters most
+        while len(shown) > 1 and cells(line) > width:  # drop the oldest phases first
             del shown[0]
             line = self._own("…" + _SEPARATOR + _SEPARATOR.join(shown))
         return clip(line, width)

@@ -1,10 +1,9 @@
-"""The ranks' lines: a prefix each, unfinished lines, and progress bars that rewrite themselves by carriage
-returns.
+"""Print the ranks' output: prefixed lines, unfinished lines, and progress bars that use carriage returns.
 
-What a bar becomes: rewritten in place only on a terminal that shows one rank alone; everywhere else a line
-now and then (two a second from each stream of a rank), the last state always. Rejected: one rewritten line a
-rank, which needs cursor movements up the screen, and breaks as soon as a line wraps, the window is resized or
-anything else prints.
+A progress bar is rewritten in place only on a terminal that shows a single rank. Otherwise its state is printed as a
+line up to twice per second for each stream of a rank, and its last state always. Rejected: one rewritten line per rank.
+It needs cursor movements up the screen, and breaks as soon as a line wraps, the window is resized or another program
+prints.
 """
 
 from __future__ import annotations
@@ -16,28 +15,36 @@ from typing import Literal
 from torchnet.ansi import RESET, TerminalLine, clean, clip
 from torchnet.console.terminal import Stream
 
-PALETTE = ("36", "33", "32", "35", "34", "96", "93", "92", "95", "94")  # SGR; no red, which is for errors
-LINE_INTERVAL, REWRITE_INTERVAL = 0.5, 0.05  # seconds between two states of one bar
-_LONGEST = 1 << 16  # characters of one line that a bar may collect before it is no bar
+PALETTE = ("36", "33", "32", "35", "34", "96", "93", "92", "95", "94")  # SGR; no red, which marks errors
+LINE_INTERVAL, REWRITE_INTERVAL = 0.5, 0.05  # seconds between two shown states of one bar
+_LONGEST = 1 << 16  # characters; a longer line is not treated as a bar any more
 
 
 @dataclass
 class _State:
-    """One rank's stream: ``line`` and ``begun`` are of an ordinary line, the rest of a bar, from its first
-    carriage return to the next newline."""
+    """State of one stream of a rank.
+
+    ``line`` and ``begun`` describe an ordinary line. The other attributes describe a progress bar, which lasts from its
+    first carriage return to the next newline.
+    """
 
     line: TerminalLine
-    begun: bool = False  # a part of the line has been shown
+    begun: bool = False  # whether part of the line has been shown
     bar: bool = False
-    text: str = ""  # the bar's line as far as it has come
+    text: str = ""  # what has arrived of the bar's current state
     fresh: bool = True  # the next piece overwrites it
-    waiting: str | None = None  # the newest state that is worth showing, not yet shown
-    shown: str | None = None  # what is on the screen of it
+    waiting: str | None = None  # the newest state that is not blank and not yet shown
+    shown: str | None = None  # the state on the screen
     shown_at: float = field(default=float("-inf"))
 
 
 class RankLines:
-    """Prefixes and writes the output of all ranks; ``single``: the terminal shows one rank alone."""
+    """Prefixes and writes the output of all ranks.
+
+    Args:
+        single: Whether only one rank is shown, so that its progress bars can be rewritten in place.
+        clock: Seconds, monotonic.
+    """
 
     def __init__(
         self,
@@ -56,14 +63,18 @@ class RankLines:
         self._waiting: set[tuple[int, str]] = set()
 
     def prefix(self, rank: int, stream: Stream) -> str:
-        """``[rank 3]  ``: padded behind the bracket, so that "[rank 3]" can be searched for in any world."""
+        """Return ``[rank 3]  ``, padded after the bracket, so that "[rank 3]" is searchable at any world size."""
         padding = " " * (self._width - len(str(rank)) + 1)
         if not stream.color:
             return f"[rank {rank}]{padding}"
         return f"\x1b[{PALETTE[rank % len(PALETTE)]}m[rank {rank}]{RESET}{padding}"
 
     def write(self, rank: int, name: Literal["stdout", "stderr"], data: str, end: str) -> None:
-        """One piece of output: ``end`` is what it ended in: a newline, a carriage return or nothing."""
+        """Write one piece of output.
+
+        Args:
+            end: What the piece ended with: a newline, a carriage return or nothing.
+        """
         key, stream = (rank, name), self._streams[name]
         state = self._states.get(key)
         if state is None:
@@ -72,7 +83,7 @@ class RankLines:
             self._bar(key, state, data, end)
         elif end == "\r":
             state.bar, state.fresh, state.text, state.shown = True, True, data, None
-            if state.begun:  # "50 %\r": this state stands already, as an unfinished line
+            if state.begun:  # "50 %\r": this state is already an unfinished line
                 self._plain(key, state, data, last=True)
                 state.text = state.shown = ""
             self._propose(key, state)
@@ -80,13 +91,13 @@ class RankLines:
             self._plain(key, state, data, last=end == "\n")
 
     def tick(self) -> None:
-        """Show the states of bars that have waited long enough; call it now and then."""
+        """Show the states of bars that are due; call it regularly."""
         now = self._clock()
         for key in list(self._waiting):
             self._show(key, self._states[key], now)
 
     def flush(self) -> None:
-        """Show whatever still waits, and end what is unfinished: nothing more will come."""
+        """Show the last state of each bar and end unfinished lines; for the end of all output."""
         for key, state in self._states.items():
             if state.bar and (state.waiting or state.text.strip()):
                 self._bar(key, state, "", "\n")
@@ -123,7 +134,7 @@ class RankLines:
         if last != state.shown and (last or state.shown is None):
             stream.end(key, prefix + clean(last, colour=stream.color) if last else prefix.rstrip())
         elif last and stream.surface.owner == key:
-            stream.end(key, prefix + clean(last, colour=stream.color))  # in place it was cut to the width
+            stream.end(key, prefix + clean(last, colour=stream.color))  # the bar was cut to the width
         else:
             stream.end(key)
         self._waiting.discard(key)

@@ -1,4 +1,4 @@
-"""Where lines are written: a terminal or a pipe, with the one line on it that may be unfinished."""
+"""Non-blocking output to terminals, pipes and files, with at most one unfinished line on each."""
 
 from __future__ import annotations
 
@@ -10,38 +10,41 @@ from collections import deque
 from collections.abc import Hashable, Mapping
 from typing import TextIO
 
-ERASE = "\r\x1b[K"  # to the first column, and the line cleared: the only movement that torchnet itself makes
-COLUMNS = 80  # of anything that is no terminal
-_AT_ONCE = select.PIPE_BUF  # bytes that a pipe takes without blocking when it is ready (pipe(7))
+ERASE = "\r\x1b[K"  # to the first column, and clear the line: torchnet uses no other cursor movement
+COLUMNS = 80  # of anything that is not a terminal
+_AT_ONCE = select.PIPE_BUF  # bytes that a ready pipe accepts without blocking (pipe(7))
 
 
 class Surface:
-    """What is written on: two streams that are one terminal, or one pipe, share it, and so know each other's
-    lines. What a slow reader does not take at once waits here, in order, and nobody waits for it.
+    """A terminal, pipe or file, shared by the streams that write to it, so that they know each other's lines.
 
-    ``owner`` names who has left the last line unfinished; ``transient`` that this line is erased, not closed.
+    Bytes that a slow reader does not take at once are queued here in order, and writers do not wait for them.
+
+    Attributes:
+        owner: The writer whose line is the unfinished last one; None if the last line is complete.
+        transient: Whether the unfinished line is erased, not ended, before anything else is written.
     """
 
     def __init__(self) -> None:
         self.owner: Hashable = None
         self.transient = False
         self.pending = 0
-        """Bytes that wait for the reader."""
+        """Bytes in the queue."""
         self._queue: deque[tuple[Stream, memoryview]] = deque()
 
     @property
     def waiting(self) -> int | None:
-        """The descriptor that has to become writable before anything more can be written; None if nothing waits."""
+        """The descriptor to poll for writability before more can be written; None if the queue is empty."""
         return self._queue[0][0].descriptor if self._queue else None
 
     def put(self, stream: Stream, data: bytes) -> None:
-        """Write ``data`` by this stream when what was put before is written."""
+        """Queue ``data`` for ``stream``, and write as much of the queue as possible without blocking."""
         self._queue.append((stream, memoryview(data)))
         self.pending += len(data)
         self.push()
 
     def push(self, seconds: float | None = 0.0) -> None:
-        """Write what waits, as far as the reader takes it within so many seconds (None: whenever that is)."""
+        """Write the queue, as far as the reader takes it within ``seconds`` (None: without a limit)."""
         deadline = None if seconds is None else time.monotonic() + seconds
         while self._queue:
             stream, data = self._queue.popleft()
@@ -53,7 +56,7 @@ class Surface:
                 return
 
     def give_up(self) -> None:
-        """Nobody reads: what waits is dropped, and so is what is written later."""
+        """Drop the queue, and mark its streams as failed, so that later output to them is dropped too."""
         while self._queue:
             stream, data = self._queue.popleft()
             self.pending -= len(data)
@@ -61,12 +64,14 @@ class Surface:
 
 
 class Stream:
-    """One output stream. Writing to it never raises: one that is closed at the other end, or full, is given
-    up.
+    """One output stream. Write errors are not raised; after the first one, all further output is dropped.
 
-    ``tty`` and ``color`` are found out where they are None: colours are for terminals, unless NO_COLOR
-    (first) or FORCE_COLOR say otherwise (https://no-color.org, https://force-color.org; the order is that of
-    Python 3.13). A terminal of the kind "dumb" gets neither colours nor rewritten lines.
+    Args:
+        tty: Whether the stream is a terminal; None to detect it. TERM=dumb counts as no terminal in either case.
+        color: Whether to use colours; None for terminals only, unless NO_COLOR or FORCE_COLOR is set.
+
+    Source:
+        https://no-color.org, https://force-color.org. NO_COLOR takes precedence, as in Python 3.13.
     """
 
     def __init__(
@@ -90,7 +95,7 @@ class Stream:
 
     @property
     def columns(self) -> int:
-        """The terminal's width now; 80 for a pipe or a file."""
+        """The terminal's current width; 80 for a pipe or a file."""
         if self.descriptor is None or not self.tty:
             return COLUMNS
         try:
@@ -99,12 +104,14 @@ class Stream:
             return COLUMNS
 
     def line(self, text: str) -> None:
-        """A whole line."""
+        """Write a whole line."""
         self._write(self._finish() + text + "\n")
 
     def part(self, owner: Hashable, first: str, text: str) -> None:
-        """A piece of a line that stays unfinished: ``first`` + text, or the text alone if the line was the
-        owner's.
+        """Write a piece of a line and leave the line unfinished.
+
+        Args:
+            first: Prefix, written only if the unfinished line is not already the owner's.
         """
         if self.surface.owner != owner:
             text = self._finish() + first + text
@@ -112,14 +119,16 @@ class Stream:
         self._write(text)
 
     def rewrite(self, owner: Hashable, text: str, *, transient: bool = False) -> None:
-        """The owner's line, written anew in place; for terminals alone, and for texts that fit the width."""
+        """Rewrite the owner's line in place. Only for terminals, and for text that fits the width."""
         start = ERASE if self.surface.owner == owner else self._finish()
         self.surface.owner, self.surface.transient = owner, transient
         self._write(start + text)
 
     def end(self, owner: Hashable, text: str | None = None) -> None:
-        """End the owner's unfinished line, if it is still there; with a text, write it in the line's place
-        before.
+        """End the owner's unfinished line, if there is one.
+
+        Args:
+            text: Replaces the line; written as a line by itself if the owner has no unfinished line.
         """
         if self.surface.owner == owner:
             self.surface.owner = None
@@ -128,37 +137,39 @@ class Stream:
             self.line(text)
 
     def close_line(self) -> None:
-        """End whatever line is unfinished, whosever it is."""
+        """End the unfinished line, if there is one, of any owner."""
         text = self._finish()
         if text:
             self._write(text)
 
     def failed_now(self) -> OSError | ValueError | None:
-        """Why this stream was given up; told once."""
+        """Return why this stream failed, once; None before and afterwards."""
         if self.error is None or self._reported:
             return None
         self._reported = True
         return self.error
 
     def write_some(self, data: memoryview, deadline: float | None) -> int:
-        """Write the beginning of ``data``; how much that was: 0 if the reader took nothing until the deadline."""
+        """Write the beginning of ``data``, waiting until ``deadline`` (monotonic seconds; None: without a limit).
+
+        Returns:
+            The number of bytes written: 0 if the reader took nothing in time, all of them if the stream has failed.
+        """
         assert self.descriptor is not None
         ready = select.poll()
         ready.register(self.descriptor, select.POLLOUT)
         while self.error is None:
             left = None if deadline is None else max(0.0, (deadline - time.monotonic()) * 1000)
             try:
-                # More than a pipe's atomic size could block in the middle, and signals would wait with it.
+                # Writing more than PIPE_BUF bytes could block halfway, and delay the handling of signals.
                 return os.write(self.descriptor, data[: self._at_once]) if ready.poll(left) else 0
             except BlockingIOError:
-                time.sleep(
-                    0.01
-                )  # another program has left the terminal non-blocking, and it is full after all
+                time.sleep(0.01)  # another program has set the terminal to non-blocking mode, and it is full
                 if left == 0:
                     return 0
             except OSError as error:
                 self.error = error
-        return len(data)  # a stream that has failed takes everything
+        return len(data)  # a stream that has failed drops everything
 
     def _finish(self) -> str:
         owner, self.surface.owner = self.surface.owner, None
@@ -169,7 +180,7 @@ class Stream:
             return
         try:
             self.file.flush()
-            # Past the text layer, whose encoding may know less than Unicode (LANG=C) and would raise.
+            # Bypass the text layer, whose encoding may not cover Unicode (LANG=C), so that it would raise.
             data = text.encode(self._encoding, "backslashreplace")
             if self.descriptor is None:
                 self.file.write(data.decode(self._encoding))
@@ -183,7 +194,7 @@ class Stream:
 def streams(
     stderr: TextIO, stdout: TextIO, *, environ: Mapping[str, str], tty: bool | None, color: bool | None
 ) -> tuple[Stream, Stream]:
-    """The two streams, on one surface if both are the same terminal, pipe or file."""
+    """Create both streams, on one surface if they are the same terminal, pipe or file."""
     surface = Surface()
     other = surface if _identity(stderr) == _identity(stdout) else Surface()
     return (
@@ -209,7 +220,7 @@ def _isatty(file: TextIO) -> bool:
 def _descriptor(file: TextIO) -> int | None:
     try:
         return file.fileno()
-    except (OSError, ValueError):  # a StringIO, or closed
+    except (OSError, ValueError):  # a StringIO, or a closed file
         return None
 
 

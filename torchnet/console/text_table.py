@@ -1,4 +1,4 @@
-"""A table as plain text, wrapped to a width."""
+"""Format tables as plain text, wrapped to a width."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ NARROWEST = 24
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> str:
-    """``rows`` under ``headings`` in columns, no line longer than ``width`` (characters, 40 at least).
+    """Lay out ``rows`` in columns under ``headings``.
 
-    The first column is never broken, for its names are copied. Where the others would get too narrow, each
+    The first column is never wrapped, since users copy its names. If the other columns would become too narrow, each
     row becomes a paragraph instead: the first cell, then the others indented below it.
+
+    Args:
+        width: Characters per line, raised to 40 if smaller. Only the first column may exceed it.
     """
     width = max(40, width)
     first = max(len(row[0]) for row in (headings, *rows))
@@ -26,7 +29,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) ->
 
 
 def _shares(needs: Sequence[int], room: int) -> list[int]:
-    """Widths of columns: what each needs, or its share of what the narrower ones leave of ``room``."""
+    """Return the column widths: what each needs, or an equal share of the ``room`` that narrower ones leave."""
     widths = [0] * len(needs)
     columns = len(needs)
     for column in sorted(range(len(needs)), key=needs.__getitem__):
@@ -54,7 +57,7 @@ def _paragraph(headings: Sequence[str], row: Sequence[str], width: int) -> str:
 
 
 def _wrap(cell: str, width: int, first: str = "", others: str = "") -> list[str]:
-    """The lines of ``cell``, one at least. Paths are broken after a slash, where textwrap would not."""
+    """Wrap ``cell`` into one or more lines. Paths are also broken after a slash, which textwrap does not do."""
     breakable = cell.replace("/", "/\v")
     lines = textwrap.wrap(
         breakable,

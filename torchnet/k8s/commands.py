@@ -1,4 +1,4 @@
-"""What ``torchnet status | logs | attach | down`` do, apart from reading their options."""
+"""``torchnet status | logs | attach | down | verify`` on a cluster, apart from parsing their options."""
 
 from __future__ import annotations
 
@@ -24,15 +24,19 @@ from torchnet.k8s.verify import verification
 from torchnet.k8s.verify.checks import Check
 from torchnet.signals import Signals
 
-_TAIL = 100  # lines of each worker that attach shows of what was before
-_REMOVAL_SECONDS = 45.0  # beyond the pods' own time
-_CLEANING_SECONDS = 60.0  # for what verify has made, after a signal
+_TAIL = 100  # earlier lines of each worker's log that attach shows
+_REMOVAL_SECONDS = 45.0  # beyond the pods' grace periods
+_CLEANING_SECONDS = 60.0  # after a signal, for the removal of verify's objects
 _NO_PODS = "the verification had not got to its test pods; nothing was made"
 
 
 @dataclass(frozen=True)
 class ClusterTarget:
-    """Where a command looks: None is what kubectl would take. ``say`` gets torchnet's own lines meanwhile."""
+    """The cluster and the namespace of a command; None is kubectl's default.
+
+    Attributes:
+        say: receives a line if the API server does not respond.
+    """
 
     namespace: str | None = None
     context: str | None = None
@@ -40,10 +44,17 @@ class ClusterTarget:
     say: Callable[[str], None] = lambda _: None
 
     def door(self, signals: Signals, undone: str) -> tuple[ApiClient, str]:
-        """The door, and the namespace; ``undone`` as `torchnet.k8s.run.interruptible.ask` has it.
+        """Connect to the cluster.
+
+        Args:
+            undone: what has not been done yet, for the error after a signal.
+
+        Returns:
+            The API client and the namespace.
 
         Raises:
-            Left: a signal came while the credentials were being had.
+            ClusterError: the configuration or its credentials cannot be used.
+            Left: a signal came while the credentials were being obtained.
         """
         door: ApiClient = ask(lambda: connect(self.kubeconfig, self.context), signals, undone)
         door.access.silence.say = self.say
@@ -51,10 +62,12 @@ class ClusterTarget:
 
 
 def status(place: ClusterTarget, run: str | None) -> listing.RunTable:
-    """The rows of all runs, or of this one, with its workers.
+    """The rows of all runs, or of ``run`` alone with its workers.
 
     Raises:
-        Left: a signal came before all was known.
+        UsageError: no such run.
+        ClusterError: Jobs or pods cannot be listed, or the cluster cannot be reached.
+        Left: a signal came before the list was complete.
     """
     undone = "the cluster had not yet told of all runs"
     with Signals() as signals:
@@ -66,11 +79,12 @@ def status(place: ClusterTarget, run: str | None) -> listing.RunTable:
 def attach(
     place: ClusterTarget, run: str | None, *, ranks: Sequence[int], quiet: bool, json_path: str | None
 ) -> int:
-    """Show the rest of a run, and give its exit code. A signal leaves it alone.
+    """Show the rest of a run, and return its exit code. A signal ends this command, not the run.
 
     Raises:
-        UsageError: there is no such run, or it has not all of the ``ranks``.
-        ClusterError: the cluster cannot be reached or asked any more.
+        UsageError: there is no such run, or it does not have all of the ``ranks``.
+        ClusterError: the cluster cannot be reached, or refuses a request.
+        Left: a signal came before the run was found.
     """
     with Signals() as signals:
         door, known = _found(place, run, signals)
@@ -83,11 +97,15 @@ def attach(
 
 
 def logs(place: ClusterTarget, run: str | None, *, ranks: Sequence[int], follow: bool) -> int:
-    """Print what the workers' logs hold; with ``follow`` until they end. Returns 0, or 130 after Ctrl-C.
+    """Print the workers' logs as they are now or, with ``follow``, until the workers have ended.
+
+    Returns:
+        0, or 128 + the number of the signal that ended the command.
 
     Raises:
-        UsageError: there is no such run, or it has not all of the ``ranks``.
-        ClusterError: what the logs belong to cannot be asked for any more.
+        UsageError: there is no such run, or it does not have all of the ``ranks``.
+        ClusterError: the cluster cannot be reached, or refuses a request.
+        Left: a signal came before there was anything to print.
     """
     with Signals() as signals:
         door, known = _found(place, run, signals)
@@ -98,7 +116,7 @@ def logs(place: ClusterTarget, run: str | None, *, ranks: Sequence[int], follow:
 
 
 def _check_ranks(known: RunInfo, ranks: Sequence[int]) -> None:
-    """Of ranks that there are not nothing would ever be shown."""
+    """Reject ranks that the run does not have: no output would ever be shown for them."""
     count = known.nnodes * known.nproc_per_node
     if missing := beyond(ranks, count):
         text = f"--ranks holds {missing}, and the ranks of {known.run} are 0 to {count - 1}"
@@ -113,7 +131,12 @@ def _found(place: ClusterTarget, run: str | None, signals: Signals) -> tuple[Api
 
 @dataclass(frozen=True)
 class Deletion:
-    """``removal`` is None where a signal (``number``) came, and the removal did not end for it."""
+    """The result of :func:`down`.
+
+    Attributes:
+        removal: what is left; None if the removal did not end in time after a signal.
+        number: the number of the signal that interrupted the removal; 0 if it completed.
+    """
 
     run: str
     namespace: str
@@ -128,11 +151,17 @@ def down(
     now: bool = False,
     leaving: Callable[[int, float], None] = lambda *_: None,
 ) -> Deletion:
-    """Stop and remove a run: what came of it; ``leaving`` as `torchnet.k8s.run.deletion` has it.
+    """Stop and remove a run.
+
+    Args:
+        now: use a grace period of 1 s, and force the deletion of pods on nodes that are gone or not Ready.
+        leaving: with ``now``, called if pods are terminating already, with their number and their longest grace period
+            in seconds.
 
     Raises:
-        UsageError: there is nothing that bears its label.
-        ClusterError: the cluster cannot be reached.
+        UsageError: no object has the run's label; without ``run``, there is not exactly one run.
+        ClusterError: the cluster cannot be reached, or refuses a request.
+        Left: a signal came before the run was found.
     """
     undone = "the run had not been found yet; nothing was removed"
     with Signals() as signals:
@@ -157,7 +186,7 @@ def down(
 
 
 def _meant(door: ApiClient, namespace: str, run: str | None) -> str:
-    """The name of the run that is to be removed: of one that is there, or of what is left of one."""
+    """The name of the run to remove, which may exist only in part."""
     there = survey(door, namespace, run)
     if run is None:
         return there.only()
@@ -167,14 +196,18 @@ def _meant(door: ApiClient, namespace: str, run: str | None) -> str:
 
 
 def verify(place: ClusterTarget, network: str, image: str, said: Callable[[Check], None]) -> int:
-    """Run the verification; ``said`` gets each check as it is done. 0, or 4.
+    """Verify the backend network of a cluster.
 
     Args:
-        network: ``[NAMESPACE/]NAME`` of the attachment.
+        network: ``[NAMESPACE/]NAME`` of the network attachment.
+        said: receives each check when it is done.
+
+    Returns:
+        0, or 4 if a check has failed.
 
     Raises:
-        Left: a signal came; it says what is known of the test pods.
-        ClusterError: as `torchnet.k8s.verify.verification` has it.
+        ClusterError: the cluster cannot be reached, or does not let this user read it or create pods.
+        Left: a signal came; the text says what is known of the test pods.
     """
     bad, cleaned = False, True
     with Signals() as signals:

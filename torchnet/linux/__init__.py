@@ -1,1 +1,1 @@
-"""The kernel's interfaces: netlink, sock_diag, namespaces, control groups. The only package that imports pyroute2."""
+"""Kernel interfaces: netlink, sock_diag, namespaces, cgroups. The only package that imports pyroute2."""

@@ -1,6 +1,7 @@
-"""This process's control groups and the groups around them, of both versions: memory limits, usage and OOM kills.
+"""Memory limits, usage and OOM kills of this process's cgroup and its ancestors, for cgroup v1 and v2.
 
-Sources: the kernel's Documentation/admin-guide/cgroup-v2.rst and, for version 1, cgroup-v1/memory.rst beside it.
+Sources:
+    The kernel's Documentation/admin-guide/cgroup-v2.rst and, for v1, cgroup-v1/memory.rst.
 """
 
 from __future__ import annotations
@@ -10,10 +11,9 @@ from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
 OWN = Path("/proc/self/cgroup")
-_EVENTS = (("", "memory.events"), ("memory", "memory.oom_control"))  # of version 2 and of version 1
-_UNLIMITED = 1 << 60  # version 1 writes the largest whole number of pages where there is no limit
-# Of version 2 and of version 1: the limit, what is charged, and what of that are pages of files that nobody used
-# lately; of the groups below, too.
+_EVENTS = (("", "memory.events"), ("memory", "memory.oom_control"))  # v2, v1
+_UNLIMITED = 1 << 60  # without a limit v1 reports the largest whole number of pages
+# v2, v1: limit, usage, and the inactive page cache in it (memory.stat, descendants included).
 _FILES = (
     ("", "memory.max", "memory.current", "inactive_file"),
     ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -22,16 +22,19 @@ _FILES = (
 
 @dataclass(frozen=True)
 class MemoryLimit:
-    """Bytes: a group's limit, and what of it is taken and does not come back by itself."""
+    """A cgroup's memory limit, and its usage without inactive page cache, in bytes."""
 
     limit: int
     used: int
 
 
 def groups(root: Path = ROOT, own: Path = OWN, controller: str = "") -> list[Path]:
-    """Their folders, innermost first, whether they are there or not; a container sees its own as the topmost.
+    """Return the cgroup folders of this process, innermost first, whether or not they exist.
 
-    ``controller``: of version 1; those of version 2 without one.
+    A container sees its own cgroup as the root.
+
+    Args:
+        controller: a v1 controller; "" for v2.
     """
     try:
         lines = [line.split(":", 2) for line in own.read_text().splitlines()]
@@ -44,10 +47,10 @@ def groups(root: Path = ROOT, own: Path = OWN, controller: str = "") -> list[Pat
 
 
 def memory(root: Path = ROOT, own: Path = OWN) -> list[MemoryLimit]:
-    """Of each group that has a limit.
+    """Return one entry for each cgroup that limits memory.
 
-    What is charged to a group contains the files that it has read. The kernel takes the inactive ones of these back
-    before it kills, so that they count as free, as they do for Kubernetes (cAdvisor's working set).
+    Usage excludes inactive page cache, which the kernel reclaims before it kills a process; Kubernetes does
+    the same (cAdvisor's working set).
     """
     found = []
     for controller, limit, usage, inactive in _FILES:
@@ -60,7 +63,7 @@ def memory(root: Path = ROOT, own: Path = OWN) -> list[MemoryLimit]:
 
 
 def oom_kills(root: Path = ROOT, own: Path = OWN) -> int | None:
-    """How many processes the kernel has killed for memory in the innermost group that counts them, if any does."""
+    """Return the number of OOM kills in the innermost cgroup that counts them, or None."""
     for controller, events in _EVENTS:
         for folder in groups(root, own, controller):
             count = _field(folder / events, "oom_kill")
@@ -72,12 +75,12 @@ def oom_kills(root: Path = ROOT, own: Path = OWN) -> int | None:
 def _number(file: Path) -> int | None:
     try:
         return int(file.read_text())
-    except (OSError, ValueError):  # not there, or "max"
+    except (OSError, ValueError):  # missing, or "max"
         return None
 
 
 def _field(file: Path, name: str) -> int | None:
-    """The number after ``name`` in a file of such lines."""
+    """Return the number after ``name`` in a file of ``NAME NUMBER`` lines."""
     try:
         fields = dict(line.split(" ", 1) for line in file.read_text().splitlines())
         return int(fields[name])

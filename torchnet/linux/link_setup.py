@@ -1,6 +1,6 @@
-"""Messages that make links, addresses, routes and neighbours: what the local runtime builds its networks from.
+"""Netlink messages that create the local runtime's links, addresses, routes and neighbours.
 
-Only the runtime that owns the namespaces imports this; the agent never changes a network.
+Only the local runtime, which owns the namespaces, imports this; the agent never changes a network.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _PORT_DISABLED, _PORT_FORWARDING = 0, 3
 
 
 def bridge(name: str, *, index: int, mtu: int = 1500) -> bytes:
-    # Without multicast snooping: it would need seconds before neighbour solicitations reach a new port.
+    # No multicast snooping: with it, neighbour solicitations take seconds to reach a new port.
     data = ("IFLA_INFO_DATA", {"attrs": [("IFLA_BR_MCAST_SNOOPING", 0)]})
     return _link(name, "bridge", [("IFLA_MTU", mtu)], data, up=True, index=index)
 
 
 def veth(name: str, peer: str, *, mtu: int, master: int, index: int, peer_index: int,
          peer_namespace: int | None = None, peer_mac: str = "") -> bytes:  # fmt: skip
-    """A veth pair: ``name`` here and up, as a port of ``master``; ``peer`` in another namespace (a descriptor)."""
+    """A veth pair: ``name`` is up, a port of ``master``; ``peer`` is in ``peer_namespace`` (a descriptor) if given."""
     attributes: list[tuple[str, Any]] = [("IFLA_IFNAME", peer), ("IFLA_MTU", mtu)]
     if peer_namespace is not None:
         attributes.append(("IFLA_NET_NS_FD", peer_namespace))
@@ -44,7 +44,7 @@ def veth(name: str, peer: str, *, mtu: int, master: int, index: int, peer_index:
 
 
 def macvlan(name: str, *, parent: int, namespace: int, mac: str, index: int, mtu: int) -> bytes:
-    """A macvlan in bridge mode on ``parent`` (an index here), placed in ``namespace`` (a descriptor) at once."""
+    """A macvlan in bridge mode on ``parent`` (an index here), created in ``namespace`` (a descriptor)."""
     attributes = [
         ("IFLA_LINK", parent),
         ("IFLA_NET_NS_FD", namespace),
@@ -63,7 +63,7 @@ def up(index: int) -> bytes:
 
 
 def port(index: int, master: int) -> bytes:
-    """Put an interface that exists into a bridge, and set it up."""
+    """Add an existing interface to a bridge, and set it up."""
     message = ifinfmsg()
     message["index"] = index
     message["flags"] = message["change"] = _UP
@@ -86,18 +86,18 @@ def set_mtu(index: int, mtu: int) -> bytes:
 
 
 def blocked_port(index: int, blocked: bool) -> bytes:
-    """A bridge port that keeps its carrier, and forwards nothing while ``blocked``."""
+    """Set whether a bridge port is blocked: it then keeps its carrier but forwards nothing."""
     message = ifinfmsg()
     message["family"] = socket.AF_BRIDGE if hasattr(socket, "AF_BRIDGE") else 7
     message["index"] = index
     state = _PORT_DISABLED if blocked else _PORT_FORWARDING
-    nested = 0x8000  # NLA_F_NESTED: without it the kernel takes the attribute for a single state of old
+    nested = 0x8000  # NLA_F_NESTED: without it the kernel reads a single state byte, as old RSTP sends
     message["attrs"] = [("IFLA_PROTINFO", {"attrs": [("IFLA_BRPORT_STATE", state)]}, nested)]
     return encode(message, SETLINK, 0)
 
 
 def address(index: int, ip: str, prefix: int, *, detect: bool = False) -> bytes:
-    """An address; without duplicate address detection, since whoever builds the network gives them out itself."""
+    """An address, without duplicate address detection by default: the runtime itself assigns all addresses."""
     message = _address(index, ip, prefix)
     message["flags"] = 0 if detect or message["family"] == socket.AF_INET else _IFA_F_NODAD
     return encode(message, NEWADDR, _CREATE | _EXCL)
@@ -108,7 +108,7 @@ def no_address(index: int, ip: str, prefix: int) -> bytes:
 
 
 def host_route(ip: str, index: int) -> bytes:
-    """A route to one address, through an interface."""
+    """A route to one address through an interface."""
     message = rtmsg()
     message["family"], message["table"] = family_of(ip), 254
     message["dst_len"] = 128 if message["family"] == socket.AF_INET6 else 32
@@ -126,10 +126,10 @@ def default_route(gateway: str) -> bytes:
 
 
 def neighbour(index: int, ip: str, mac: str) -> bytes:
-    """A permanent neighbour.
+    """A permanent neighbour entry.
 
-    The kernel's neighbour table has 1,024 entries for all namespaces together (net/ipv6/route.c, gc_thresh3), and
-    cannot be made larger inside of one; permanent entries are not counted.  64 nodes have 4,032 pairs.
+    All namespaces share one neighbour table of 1,024 entries (net/ipv6/ndisc.c, gc_thresh3), and none can
+    enlarge it. Permanent entries do not count; 64 nodes have 4,032 pairs.
     """
     message = ndmsg()
     message["family"], message["ifindex"], message["state"] = family_of(ip), index, _NUD_PERMANENT
@@ -138,14 +138,15 @@ def neighbour(index: int, ip: str, mac: str) -> bytes:
 
 
 def shaper(index: int, rate: int, mtu: int) -> bytes:
-    """A token bucket of ``rate`` bits a second on what leaves by the interface, with 20 ms of queue (tc-tbf(8))."""
-    # Forty modules, which a network without a rate does not need.
+    """Limit what leaves the interface to ``rate`` bits per second, with a 20 ms queue (token bucket, tc-tbf(8))."""
+    # Imports forty modules, which a network without a rate does not need.
     from pyroute2.netlink.rtnl.tcmsg import sched_tbf, tcmsg
 
     message = tcmsg()
     message["index"], message["parent"], message["handle"] = index, _ROOT, 0x10000
-    # What comes late is caught up for as much as the burst: 8 ms, about a busy processor's time slice. With 2 ms four
-    # nodes on two cores had 94 % of 2.5 Gbit/s, with 8 ms 99 %. A packet's segments (64 KiB) must fit in any case.
+    # The burst limits how much lost time the shaper can catch up: 8 ms, about a time slice of a busy CPU. On
+    # two cores four nodes reached 94 % of 2.5 Gbit/s with 2 ms, and 99 % with 8 ms. A GSO packet (64 KiB)
+    # must always fit.
     parameters = {
         "rate": rate // 8,
         "burst": max(rate // 8 // 125, 65536 + mtu),
@@ -158,10 +159,10 @@ def shaper(index: int, rate: int, mtu: int) -> bytes:
 
 
 def index_of(netlink: Netlink, name: str) -> int:
-    """The interface's index in the socket's namespace.
+    """Return the interface's index in the socket's namespace.
 
     Raises:
-        OSError: ENODEV.
+        OSError: ENODEV, no such interface.
     """
     message = ifinfmsg()
     message["attrs"] = [("IFLA_IFNAME", name)]
@@ -171,9 +172,9 @@ def index_of(netlink: Netlink, name: str) -> int:
 
 
 def carries(netlink: Netlink, index: int) -> bool:
-    """Whether the kernel has told everybody that the link has a carrier.
+    """Return whether the kernel has announced the link's carrier.
 
-    Until then its operational state is unknown, which a bridge takes for up, too (net/core/link_watch.c).
+    Until then its operational state is unknown, which a bridge treats as up (net/core/link_watch.c).
     """
     message = ifinfmsg()
     message["index"] = index

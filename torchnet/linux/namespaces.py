@@ -1,4 +1,4 @@
-"""The system calls that Python 3.10's standard library lacks: namespaces, mounts, prctl, capabilities."""
+"""System calls that Python 3.10's standard library lacks: namespaces, mounts, prctl, capabilities."""
 
 from __future__ import annotations
 
@@ -54,9 +54,10 @@ def umount(target: str) -> None:
 
 
 def die_with_parent(signal: int, parent: int) -> None:
-    """Have the kernel send ``signal`` to this process when its parent ends; exits at once if it has already.
+    """Have the kernel send ``signal`` to this process when its parent ends; exit if it already has.
 
-    The kernel forgets the wish when credentials change (kernel/cred.c, commit_creds), so call this after unshare(2).
+    The kernel may clear this when credentials change (kernel/cred.c, commit_creds), so call it after
+    unshare(2).
     """
     _check(_libc.prctl(_PR_SET_PDEATHSIG, signal, 0, 0, 0), "prctl")
     if os.getppid() != parent:
@@ -64,12 +65,12 @@ def die_with_parent(signal: int, parent: int) -> None:
 
 
 def adopt_orphans() -> None:
-    """Become the parent of descendants whose own parents end (PR_SET_CHILD_SUBREAPER), so that none gets away."""
+    """Become the parent of orphaned descendants (PR_SET_CHILD_SUBREAPER), so that none escapes."""
     _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl")
 
 
 def drop_privileges() -> None:
-    """Give up all capabilities for good, as in a "restricted" pod: of this process and whatever it starts."""
+    """Drop all capabilities of this process and its future children for good, as in a "restricted" pod."""
     _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     for capability in range(_LAST_CAPABILITY + 1):
         if _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
@@ -78,5 +79,5 @@ def drop_privileges() -> None:
     nothing = ctypes.create_string_buffer(24)
     _check(_libc.syscall(_CAPSET[os.uname().machine], header, nothing), "capset")
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
-    # The change of capabilities made /proc/self root's (commit_creds again); the process is the user's own.
+    # Credential changes may clear the dumpable flag (commit_creds), and root would then own /proc/self.
     _check(_libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0), "prctl")

@@ -20,11 +20,11 @@ ROUTE, SOCK_DIAG = 0, 4  # NETLINK_ROUTE, NETLINK_SOCK_DIAG
 _SOL_NETLINK, _EXT_ACK, _ADD_MEMBERSHIP = 270, 11, 1
 _FLAG_ACK_TLVS, _FLAG_CAPPED, _FLAG_INTERRUPTED = 0x200, 0x100, 0x10
 _CONSISTENT_TRIES = 10
-_BATCH = 128  # acknowledgements of a batch must fit the receive buffer
+_BATCH = 128  # a batch's acknowledgements must fit the receive buffer
 
 
 def encode(message: Any, kind: int, flags: int) -> bytes:
-    """One pyroute2 message as bytes, with ``kind`` and ``flags``; the sequence number is filled in when it is sent."""
+    """Encode a pyroute2 message with ``kind`` and ``flags``; sending fills in the sequence number."""
     message["header"]["type"] = kind
     message["header"]["flags"] = flags | NLM_F_REQUEST
     message.encode()
@@ -32,9 +32,9 @@ def encode(message: Any, kind: int, flags: int) -> bytes:
 
 
 class Netlink:
-    """A netlink socket of the network namespace that the thread was in when it was made.
+    """A netlink socket of the network namespace that the creating thread is in.
 
-    It stays in that namespace, wherever the thread goes; so one process can serve many namespaces.
+    It stays in that namespace wherever the thread goes, so one process can serve many namespaces.
     """
 
     def __init__(self, family: int = ROUTE, groups: Iterable[int] = ()) -> None:
@@ -60,10 +60,10 @@ class Netlink:
         self.close()
 
     def request(self, message: bytes) -> None:
-        """Send one change and wait until the kernel has done it.
+        """Send one change and wait until the kernel has applied it.
 
         Raises:
-            OSError: what the kernel answered, with its own words where it gave some.
+            OSError: the kernel's error, with its message if it sent one.
         """
         self.batch([message])
 
@@ -71,7 +71,7 @@ class Netlink:
         """Send many changes in few system calls; errors whose number is in ``ignore`` pass.
 
         Raises:
-            OSError: the first error among them, after all of its part were answered.
+            OSError: the first error, once the kernel has answered its whole part of the batch.
         """
         pending = list(messages)
         while pending:
@@ -91,10 +91,10 @@ class Netlink:
                 raise error
 
     def dump(self, message: bytes) -> list[tuple[int, bytes]]:
-        """Every answer to a dump request, as (type, whole message); asked again where the table changed meanwhile.
+        """Return all answers to a dump request as (type, whole message); up to 10 tries if the table changes.
 
         Raises:
-            OSError: the kernel's answer, at the beginning or, in its DONE, at the end.
+            OSError: the kernel's error, at the start or, in its DONE, at the end.
         """
         for _ in range(_CONSISTENT_TRIES):
             self.socket.send(self._numbered(message, NLM_F_DUMP))
@@ -104,10 +104,10 @@ class Netlink:
         return answers
 
     def get(self, message: bytes) -> tuple[int, bytes]:
-        """The one answer to a question such as "which route leads there?".
+        """Return the single answer to a query such as a route lookup.
 
         Raises:
-            OSError: the kernel's answer, e.g. ENETUNREACH.
+            OSError: the kernel's error, e.g. ENETUNREACH.
         """
         self.socket.send(self._numbered(message, 0))
         sequence = self._sequence
@@ -121,10 +121,10 @@ class Netlink:
         raise AssertionError("unreachable")
 
     def events(self) -> Iterator[tuple[int, bytes]]:
-        """What has arrived by multicast, without waiting.
+        """Yield the multicast messages that have arrived, without waiting.
 
         Raises:
-            OSError: ENOBUFS, when the kernel had to drop some.
+            OSError: ENOBUFS, the kernel had to drop messages.
         """
         while True:
             try:
@@ -141,7 +141,7 @@ class Netlink:
         )
 
     def _answers(self, sequence: int) -> tuple[list[tuple[int, bytes]], bool]:
-        # All of them at once: the kernel refuses another dump on the socket (EBUSY) before one has been read.
+        # Read all of it: until then the kernel refuses another dump on this socket (EBUSY).
         answers: list[tuple[int, bytes]] = []
         interrupted = False
         while True:
@@ -180,7 +180,7 @@ def _split(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _words(body: bytes, flags: int) -> str:
-    """The kernel's own sentence in an extended acknowledgement (NLMSGERR_ATTR_MSG), or ""."""
+    """Return the kernel's message in an extended acknowledgement (NLMSGERR_ATTR_MSG), or ""."""
     if not flags & _FLAG_ACK_TLVS:
         return ""
     offset = 4 + (HEADER.size if flags & _FLAG_CAPPED else struct.unpack_from("=I", body, 4)[0])

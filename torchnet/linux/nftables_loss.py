@@ -1,7 +1,10 @@
-"""Interfaces that lose a share of the packets that arrive at them: nf_tables, by hand.
+"""Drop a random share of the packets that arrive at an interface, with hand-written nf_tables messages.
 
-netem, which is there for this, is not in every kernel, and no other queueing discipline loses by chance; nf_tables is
-in nearly all of them. Sources: include/uapi/linux/netfilter/{nfnetlink,nf_tables}.h; nft(8), numgen.
+netem exists for this, but not in every kernel, and no other queueing discipline drops at random; nearly all
+kernels have nf_tables.
+
+Sources:
+    include/uapi/linux/netfilter/{nfnetlink,nf_tables}.h; nft(8), numgen.
 """
 
 from __future__ import annotations
@@ -21,13 +24,13 @@ _NEW_TABLE, _NEW_CHAIN, _NEW_RULE = (_NFTABLES << 8 | number for number in (0, 3
 _REQUEST, _ACK, _CREATE, _APPEND = 0x1, 0x4, 0x400, 0x800
 _NETDEV, _INGRESS = 5, 0
 _SECONDS = 10.0
-_WHOLE = 1_000_000  # the finest share
+_WHOLE = 1_000_000  # resolution of a share
 _REGISTER, _RANDOM, _TO_NETWORK_ORDER, _LESS, _VERDICT, _DROP = 1, 1, 1, 2, 0, 0
 _NAME = "torchnet-loss"
 
 
 def single_packets(index: int) -> bytes:
-    """Have what leaves by this interface cut into packets beforehand: else up to 64 KiB of a stream pass as one."""
+    """Segment what leaves this interface; otherwise up to 64 KiB of a stream pass as one packet."""
     message = ifinfmsg()
     message["index"] = index
     message["attrs"] = [("IFLA_GSO_MAX_SEGS", 1)]
@@ -35,12 +38,12 @@ def single_packets(index: int) -> bytes:
 
 
 def lose(interfaces: Sequence[str], share: float) -> None:
-    """From now on each packet that arrives at one of these is lost by chance; ``share`` is above 0 and below 1.
+    """Drop a random ``share`` (above 0, below 1) of the packets that arrive at ``interfaces`` from now on.
 
-    Of the network namespace that the process is in.
+    The interfaces are in this process's network namespace.
 
     Raises:
-        OSError: this kernel has no nf_tables, or not its parts for this.
+        OSError: this kernel lacks nf_tables or the parts of it that this needs.
     """
     with Netlink(_NETFILTER) as netlink:
         netlink.socket.settimeout(_SECONDS)
@@ -51,8 +54,10 @@ def lose(interfaces: Sequence[str], share: float) -> None:
 
 
 def _acknowledged(netlink: Netlink, count: int) -> None:
-    """Read so many acknowledgements. Not :meth:`Netlink.batch`: kernels before 6.10 answer to no batch's begin or end,
-    unless with a refusal."""
+    """Read ``count`` acknowledgements.
+
+    :meth:`Netlink.batch` cannot: kernels before 6.10 answer a batch's begin and end only to refuse them.
+    """
     while count > 0:
         data, offset = netlink.socket.recv(1 << 16), 0
         while offset + HEADER.size + 4 <= len(data):
@@ -66,7 +71,7 @@ def _acknowledged(netlink: Netlink, count: int) -> None:
 def _messages(table: str, interface: str, limit: int) -> list[bytes]:
     hook = _number(1, _INGRESS) + _number(2, 0) + _text(3, interface)
     dice = _number(1, _REGISTER) + _number(2, _WHOLE) + _number(3, _RANDOM) + _number(4, 0)
-    # What is compared are bytes, from the first one on.
+    # cmp compares bytes from the first on, so the number must be big-endian.
     order = b"".join(
         _number(kind, value)
         for kind, value in ((1, _REGISTER), (2, _REGISTER), (3, _TO_NETWORK_ORDER), (4, 4), (5, 4))

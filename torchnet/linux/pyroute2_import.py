@@ -1,8 +1,8 @@
-"""pyroute2's submodules without its ``__init__``, which imports 163 modules in 0.35 s to re-export all of them.
+"""Import pyroute2's submodules without its ``__init__``, which loads 163 modules in 0.35 s to re-export them.
 
-A package that was put into ``sys.modules`` beforehand is not executed when a submodule is imported.  The stand-in here
-becomes the whole package on the first use of a name that it lacks, so that a script which imports pyroute2 itself
-notices nothing.  (``importlib.util.LazyLoader`` was tried: importing a submodule reads ``__path__``, which loads it.)
+Importing a submodule does not execute a package that is already in ``sys.modules``. The stand-in here becomes
+the whole package on first use of a name that it lacks, so a script that imports pyroute2 itself notices
+nothing. (Rejected: ``importlib.util.LazyLoader``. Importing a submodule reads ``__path__``, which loads it.)
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class _LazyPackage(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name not in _ONLY_EXECUTED:
-            raise AttributeError(name)  # what the import system and introspection ask of any module
+            raise AttributeError(name)  # the import system and introspection ask every module for these
         if name not in _ONLY_EXECUTED and importlib.util.find_spec(f"{self.__name__}.{name}") is not None:
             return importlib.import_module(f"{self.__name__}.{name}")
         self._execute()
@@ -39,7 +39,7 @@ class _LazyPackage(ModuleType):
         return dir(self)
 
     def _execute(self) -> None:
-        """Become the whole package; from then on a missing name is a plain miss."""
+        """Become the whole package; from then on a missing name is an AttributeError."""
         spec = self.__spec__
         assert spec is not None
         assert spec.loader is not None
@@ -48,7 +48,7 @@ class _LazyPackage(ModuleType):
 
 
 def prepare() -> None:
-    """Make ``from pyroute2.netlink… import …`` cheap; does nothing where pyroute2 is loaded already.
+    """Make ``from pyroute2.netlink… import …`` cheap; do nothing if pyroute2 is already loaded.
 
     Raises:
         ModuleNotFoundError: pyroute2 is neither installed nor in the zip that torchnet was imported from.

@@ -1,4 +1,4 @@
-"""What this network namespace looks like: interfaces, addresses, counters, routes (rtnetlink, read only)."""
+"""Interfaces, addresses, counters and routes of this network namespace (rtnetlink, read-only)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SCOPES: dict[int, Literal["global", "link", "host"]] = {0: "global", 253: "link
 
 @dataclass(frozen=True)
 class Counters:
-    """An interface's 64-bit counters (IFLA_STATS64), in bytes since the interface was made."""
+    """An interface's 64-bit counters (IFLA_STATS64), in bytes since the interface was created."""
 
     sent_bytes: int
     received_bytes: int
@@ -31,14 +31,14 @@ class Counters:
 
 @dataclass(frozen=True)
 class Route:
-    """Where the kernel would send a packet: the interface's name and the source address it would take."""
+    """The interface and source address that the kernel would use for a packet."""
 
     interface: str
     source: str
 
 
 def interfaces(netlink: Netlink | None = None) -> dict[str, Interface]:
-    """All interfaces with their addresses, by name."""
+    """Return all interfaces with their addresses, by name."""
     with _Borrowed(netlink) as nl:
         links = [_decoded(ifinfmsg, message) for _, message in nl.dump(encode(ifinfmsg(), GETLINK, 0))]
         found: dict[int, list[Address]] = {}
@@ -61,9 +61,9 @@ def interfaces(netlink: Netlink | None = None) -> dict[str, Interface]:
 
 
 def counters(netlink: Netlink | None = None) -> dict[str, Counters]:
-    """Bytes sent and received by each interface of this network namespace.
+    """Return the bytes sent and received by each interface of this network namespace.
 
-    From netlink and not from /sys/class/net, which shows the namespace that it was mounted in.
+    Not from /sys/class/net, which shows the namespace that it was mounted in.
     """
     result = {}
     with _Borrowed(netlink) as nl:
@@ -76,10 +76,10 @@ def counters(netlink: Netlink | None = None) -> dict[str, Counters]:
 
 
 def route(address: str, netlink: Netlink | None = None, *, names: dict[int, str] | None = None) -> Route:
-    """The route to ``address`` (an IPv4 or IPv6 literal), as ``ip route get`` shows it.
+    """Return the route to ``address`` (an IPv4 or IPv6 literal), as ``ip route get`` shows it.
 
     Raises:
-        OSError: there is none (ENETUNREACH).
+        OSError: no route (ENETUNREACH).
     """
     message = rtmsg()
     message["family"] = family_of(address)
@@ -94,12 +94,12 @@ def route(address: str, netlink: Netlink | None = None, *, names: dict[int, str]
 
 
 def changes(netlink: Netlink) -> bool:
-    """Whether a link or an address changed since the last call; the socket must have joined the groups above."""
+    """Return whether a link or address has changed since the last call; needs a :func:`watcher` socket."""
     return any(kind in (NEWLINK, DELLINK, NEWADDR, DELADDR) for kind, _ in netlink.events())
 
 
 def watcher() -> Netlink:
-    """A socket that becomes readable when a link or an address changes; carrier changes arrive within milliseconds."""
+    """Open a socket that is readable after a link or address change (a carrier's within milliseconds)."""
     return Netlink(groups=(GROUP_LINK, GROUP_IPV4_ADDRESS, GROUP_IPV6_ADDRESS))
 
 
@@ -131,7 +131,7 @@ def _decoded(kind: Any, message: bytes) -> Any:
 
 
 class _Borrowed:
-    """The caller's socket, left open; or one of our own, closed at the end."""
+    """The caller's socket, left open; or a new one, closed at the end."""
 
     def __init__(self, netlink: Netlink | None) -> None:
         self._own = Netlink() if netlink is None else None

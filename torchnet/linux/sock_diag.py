@@ -1,8 +1,10 @@
-"""Bytes per TCP connection, from the kernel's sock_diag: who exchanged how much with whom over which address.
+"""Bytes per TCP connection, by local and remote address, from the kernel's sock_diag.
 
-A dump shows the open sockets; the multicast group of destroyed sockets delivers each one's final figures when it
-closes (what ``ss -E`` listens to).  Both together are a complete account, and neither needs a privilege.
-Sources: include/uapi/linux/{inet_diag,sock_diag}.h; net/ipv4/tcp.c, tcp_get_info().
+A dump lists the open sockets. The multicast group of destroyed sockets delivers each one's final counts when
+it closes (``ss -E`` listens to it). Together they are a complete account; neither needs privileges.
+
+Sources:
+    include/uapi/linux/{inet_diag,sock_diag}.h; net/ipv4/tcp.c, tcp_get_info().
 """
 
 from __future__ import annotations
@@ -17,9 +19,9 @@ from errno import ENOBUFS
 
 from torchnet.linux.netlink import HEADER, SOCK_DIAG, Netlink
 
-# pyroute2.netlink.diag has these messages, too, but imports its asyncio sockets with them (0.07 s in every worker while
-# the training processes start), and decodes 60 fields of a socket where five are needed (0.2 ms each).  The layout is
-# the kernel's ABI: fields are only ever added at the end.
+# pyroute2.netlink.diag has these messages, too, but imports asyncio sockets with them (0.07 s in every worker
+# while the training processes start) and decodes 60 fields of a socket (0.2 ms each), of which few are
+# needed. The layout is kernel ABI: fields are only added at the end.
 _REQUEST = struct.Struct("=BBBBI" + "HH16s16sII I".replace(" ", ""))
 _MESSAGE = struct.Struct("=BBBB HH16s16sIII IIIII".replace(" ", ""))
 _BY_FAMILY = 20
@@ -27,18 +29,21 @@ _INFO = 2  # INET_DIAG_INFO
 _SO_COOKIE = 57  # include/uapi/asm-generic/socket.h; missing in Python's socket
 _GROUPS_TCP_DESTROY = (1, 3)  # SKNLGRP_INET_TCP_DESTROY, SKNLGRP_INET6_TCP_DESTROY
 _SYN_RECV, _TIME_WAIT, _LISTEN = 3, 6, 10
-_STATES = 0xFFF & ~(1 << _LISTEN) & ~(1 << _TIME_WAIT) & ~(1 << _SYN_RECV)  # has no socket yet
-# struct tcp_info: offsets of the 64-bit counters and of the fields that tell a stalled peer.
+_STATES = 0xFFF & ~(1 << _LISTEN) & ~(1 << _TIME_WAIT) & ~(1 << _SYN_RECV)  # SYN_RECV has no socket yet
+# struct tcp_info: offsets of the counters, and of fields that show a stalled peer.
 _BYTES_ACKED, _BYTES_RECEIVED, _SEGS_OUT, _SEGS_IN, _BYTES_SENT, _BYTES_RETRANS = 120, 128, 136, 140, 200, 208
 _BACKOFF, _SND_MSS, _UNACKED, _ADVMSS, _DATA_SEGS_IN, _DATA_SEGS_OUT = 4, 16, 24, 84, 152, 156
 
 
 @dataclass(frozen=True)
 class SocketBytes:
-    """One TCP connection's account.  Addresses are literals (IPv4-mapped ones as IPv4); bytes are payload, without
-    retransmissions, but the kernel counts the other end's FIN as one received byte; ``tried_bytes`` is payload with
-    retransmissions, and ``data_segments_in`` counts repeated ones, too, each of at most ``mss`` bytes; ``cookie``
-    identifies the socket as long as the namespace lives."""
+    """One TCP connection. Addresses are literals, IPv4-mapped ones as IPv4.
+
+    ``sent_bytes`` and ``received_bytes`` are payload without retransmissions, but the kernel counts the
+    peer's FIN as one received byte. ``tried_bytes`` is payload with retransmissions. ``data_segments_in``
+    includes repeated segments, each of up to ``mss`` bytes. ``cookie`` identifies the socket for the
+    namespace's lifetime.
+    """
 
     local: str
     remote: str
@@ -59,17 +64,17 @@ class SocketBytes:
 
 
 def cookie(sock: socket.socket) -> int:
-    """The ``cookie`` that :class:`SocketBytes` has for a socket of this process; it stays the same until its end."""
+    """Return the :class:`SocketBytes` ``cookie`` of a socket of this process; it never changes."""
     return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8), sys.byteorder)
 
 
 def half_open(port: int) -> list[str]:
-    """The remote addresses that try to connect to ``port`` here, and do not get our answer (state SYN_RECV)."""
+    """Return remote addresses whose connections to ``port`` here do not complete the handshake (SYN_RECV)."""
     return [socket.remote for socket in dump(states=1 << _SYN_RECV) if socket.local_port == port]
 
 
 def dump(netlink: Netlink | None = None, *, states: int = _STATES) -> list[SocketBytes]:
-    """Every open TCP connection of this network namespace."""
+    """Return the open TCP connections of this network namespace."""
     own = Netlink(SOCK_DIAG) if netlink is None else netlink
     try:
         found = []
@@ -79,7 +84,7 @@ def dump(netlink: Netlink | None = None, *, states: int = _STATES) -> list[Socke
             )
             header = HEADER.pack(HEADER.size + len(request), _BY_FAMILY, 0, 0, 0)
             for kind, message in own.dump(header + request):
-                # What is left of a closed socket is listed as FIN_WAIT2 with its cookie, and without figures.
+                # The remains of a closed socket appear as FIN_WAIT2 with its cookie, but without counts.
                 if kind == _BY_FAMILY and (_info(message) or states != _STATES):
                     found.append(_parse(message))
         return found
@@ -89,20 +94,20 @@ def dump(netlink: Netlink | None = None, *, states: int = _STATES) -> list[Socke
 
 
 class Destroyed:
-    """The final figures of each TCP connection of this namespace that closes, from now on."""
+    """The final counts of each TCP connection in this namespace that closes from now on."""
 
     def __init__(self) -> None:
         self.netlink = Netlink(SOCK_DIAG, groups=_GROUPS_TCP_DESTROY)
-        self.lost = False  # the kernel had to drop some: the account is incomplete from here on
+        self.lost = False  # messages were lost: the account is incomplete from here on
         self.forgotten: deque[int] = deque(maxlen=10_000)
-        """Cookies of sockets that closed without figures: listeners, and those that were reset (SO_LINGER 0), which the
-        kernel clears before (net/ipv4/tcp.c, tcp_disconnect).  Whoever saw one open may take it out here."""
+        """Cookies of sockets that closed without counts: listeners, and reset sockets (SO_LINGER 0), whose counts the
+        kernel clears first (net/ipv4/tcp.c, tcp_disconnect). The caller empties this."""
 
     def fileno(self) -> int:
         return self.netlink.fileno()
 
     def read(self) -> Iterator[SocketBytes]:
-        """Those that have closed since the last call, without waiting."""
+        """Yield the connections that have closed since the last call, without waiting."""
         while True:
             try:
                 for kind, message in self.netlink.events():
@@ -118,7 +123,7 @@ class Destroyed:
                 self.lost = True
                 if error.errno != ENOBUFS:
                     return
-                # What did fit into the buffer still waits behind this error.
+                # Messages that fitted into the buffer can still be read after this error.
 
     def close(self) -> None:
         self.netlink.close()
@@ -157,11 +162,11 @@ def _info(message: bytes) -> bytes:
 
 
 def _sent(info: bytes) -> int:
-    """Payload that has reached the other end, each byte once.
+    """Payload that has reached the peer, each byte once.
 
-    Not bytes_sent less bytes_retrans alone: a segment that the own queueing discipline drops (a shaped link does)
-    counts as sent each time, and as retransmitted never (net/ipv4/tcp_output.c, __tcp_transmit_skb).  Not bytes_acked
-    alone: SYN and FIN count as a byte each there.
+    Not bytes_sent minus bytes_retrans alone: a segment that this host's queueing discipline drops (a shaped
+    link's does) counts as sent each time, never as retransmitted (net/ipv4/tcp_output.c, __tcp_transmit_skb).
+    Not bytes_acked alone: it counts SYN and FIN as a byte each.
     """
     acked = _u64(info, _BYTES_ACKED)
     if len(info) < _BYTES_RETRANS + 8:
@@ -170,17 +175,18 @@ def _sent(info: bytes) -> int:
 
 
 def unwrapped(segments: int, payload: int, mss: int) -> int:
-    """How many segments carried the payload; the kernel counts in 32 bits, 8 minutes of 100 Gbit/s at an MTU of 1,500.
+    """Return how many segments carried the payload, despite the kernel's 32-bit counter.
 
-    It took payload / mss segments or some more, and what is nearest to that is right for the first dozens of turns.
-    Not the next above it: a card that joins segments has several counted as one.
+    It wraps every 8 minutes at 100 Gbit/s and an MTU of 1,500. The payload took payload / mss segments or a
+    few more, so the nearest number of wraparounds is right for the first dozens. Not the next higher number:
+    a card that merges segments makes several count as one.
     """
     turns = round((payload // mss - segments) / (1 << 32)) if mss else 0
     return segments + (max(0, turns) << 32)
 
 
 def _difference(info: bytes, every: int, data: int) -> int:
-    """Segments without data: acknowledgements."""
+    """Segments without data, i.e. acknowledgements."""
     return (_u32(info, every) - _u32(info, data)) % (1 << 32)
 
 

@@ -1,4 +1,4 @@
-"""A TAP device that stays when its maker is gone, for a user-mode network stack to attach to (tuntap.rst)."""
+"""A persistent TAP device, to which a user-mode network stack attaches (tuntap.rst)."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ _IFF_TAP, _IFF_NO_PI = 0x0002, 0x1000
 
 
 def usable() -> bool:
-    """Whether the device is there and may be opened."""
+    """Return whether the device file exists and this user may open it."""
     return os.access(DEVICE, os.R_OK | os.W_OK)
 
 
 def trouble() -> str:
-    """Why it is not usable, with what helps."""
+    """Return why the device file is not usable, with a remedy."""
     if not os.path.exists(DEVICE):
         return "does not exist (sudo modprobe tun)"
     return f"is closed to this user (sudo chmod 666 {DEVICE})"
 
 
 def make(name: str) -> None:
-    """Make the TAP device ``name`` in this network namespace; netlink has no message for it.
+    """Create the TAP device ``name`` in this network namespace; netlink has no message for it.
 
     Raises:
-        OSError: no such device here, or not allowed.
+        OSError: the device file is missing, or access is denied.
     """
     descriptor = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
     try:

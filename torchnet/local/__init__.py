@@ -1,1 +1,1 @@
-"""The local runtime: two networks on this machine and an agent in each node, running the same code as a pod."""
+"""The local runtime: two networks on this machine and an agent in each node, with the same code as in a pod."""

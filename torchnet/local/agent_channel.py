@@ -1,4 +1,4 @@
-"""Between the launcher and its nodes' agents: events one way, orders the other, over a socket pair each."""
+"""Socket pairs between the launcher and its nodes' agents: events one way, orders the other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torchnet.agent.worker import Worker
 
 
 class ChannelReporter:
-    """The agent's end: sends events, obeys ``stop``, ``freeze`` and ``thaw``."""
+    """The agent's end: sends events, and executes the orders ``stop``, ``freeze`` and ``thaw``."""
 
     def __init__(self, loop: EventLoop, sock: socket.socket, worker: Callable[[], Worker]) -> None:
         self._worker = worker
@@ -31,7 +31,7 @@ class ChannelReporter:
         return self._frames.pending
 
     def flush(self) -> None:
-        # A slow reader of the launcher's output is waited for; when the launcher ends, this does, too.
+        # This waits for a slow reader of the launcher's output. If the launcher ends, so does the wait.
         with contextlib.suppress(OSError):
             self._frames.flush()
 
@@ -44,7 +44,10 @@ class ChannelReporter:
             self.send({"event": "frozen", "frozen": op == "freeze"})
 
     def _alone(self) -> None:
-        """The launcher is gone.  In a sandbox the kernel ends all of this by itself; on loopback nobody else does."""
+        """Exit after the launcher has ended.
+
+        In a sandbox the kernel kills all processes by itself; on loopback nothing else does.
+        """
         worker_processes.kill_all()
         os._exit(137)
 
@@ -59,11 +62,11 @@ class AgentChannels:
         self.frames: dict[int, FramedSocket] = {}
 
     def descriptors(self) -> list[int]:
-        """All ends, which processes between launcher and nodes have to close."""
+        """Return all ends; processes between the launcher and the nodes have to close them."""
         return [sock.fileno() for sock in (*self.ours, *self.theirs)]
 
     def in_node(self, rank: int) -> socket.socket:
-        """In the node: keep its own end and close all others."""
+        """In a node: keep that node's end, and close all others."""
         mine = self.theirs[rank]
         for sock in (*self.ours, *self.theirs):
             if sock is not mine:
@@ -73,7 +76,7 @@ class AgentChannels:
     def begin(
         self, loop: EventLoop, event: Callable[[int, Event], None], gone: Callable[[int], None]
     ) -> None:
-        """In the launcher, once the nodes exist."""
+        """In the launcher, once the nodes exist: close the nodes' ends and serve its own."""
         for sock in self.theirs:
             sock.close()
         for rank, sock in enumerate(self.ours):
@@ -86,7 +89,7 @@ class AgentChannels:
             )
 
     def hold(self, held: bool) -> None:
-        """Take no events for a while; the nodes' processes wait in their turn when they have said too much."""
+        """Pause or resume reading events; a long pause blocks the nodes' processes that write much output."""
         for frames in self.frames.values():
             frames.hold(held)
 

@@ -1,4 +1,4 @@
-"""Two networks on one machine: a frontend and a backend bridge, and on each node eth0 and a macvlan on an ens5.
+"""The local networks: a frontend and a backend bridge; each node has eth0, and a macvlan on its own ens5.
 
     node's namespace:   eth0                 net1 (macvlan)
                           |                    |
@@ -6,7 +6,7 @@
                           |                    (veth)  |
                        front (bridge)               back0 (bridge; one for each rail)
 
-The bridges have no address: nodes reach each other through these links and in no other way.
+The bridges have no addresses: nodes can only reach each other through these links.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torchnet.linux.netlink import Netlink
 from torchnet.local.faults import PlantedFault
 from torchnet.local.topology import GATEWAY, NodePlan, PortPlan
 
-_FRONT = 100  # indexes in the fabric: bridges from here on, then the ports in the order of the nodes
+_FRONT = 100  # interface indexes in the fabric: bridges from here on, then the ports in node order
 _BACK = _FRONT + 1
 TAP = "internet"
 _CARRIER_SECONDS = 2.0
@@ -31,12 +31,12 @@ _CARRIER_SECONDS = 2.0
 
 @dataclass
 class Fabric:
-    """Built networks: the descriptor of each node's network namespace, in the order of the nodes."""
+    """The built networks; ``namespaces`` are descriptors of the nodes' network namespaces, in node order."""
 
     namespaces: list[int]
     bridges: Netlink
     inside: list[Netlink]
-    """A socket in each node's namespace."""
+    """A netlink socket in each node's namespace."""
 
     def close_namespaces(self) -> None:
         for descriptor in self.namespaces:
@@ -51,15 +51,17 @@ def build_fabric(
     internet: bool,
     planted: PlantedFault | None = None,
 ) -> Fabric:
-    """Make the networks in the network namespace that this process is in, and one namespace for each node.
+    """Build the networks in this process's network namespace, and a namespace for each node.
 
     Args:
-        rate: bits per second in each direction of each backend link, or None for as fast as the machine can.
-        mtu: of the backend, bytes; the frontend has 1500.
+        nodes: their names, addresses and ports.
+        rate: bits per second in each direction of each backend link; None: unlimited.
+        mtu: of the backend, in bytes; the frontend has 1500.
         internet: whether nodes get a default route through eth0.
+        planted: faults to build in.
 
     Raises:
-        OSError: the kernel refused a link, with its own words.
+        OSError: the kernel refused a link or another part; contains the kernel's message.
     """
     _sysctl("net/ipv6/conf/all/disable_ipv6", "1")
     _sysctl("net/ipv6/conf/default/disable_ipv6", "1")
@@ -113,14 +115,14 @@ def build_fabric(
                 )
             late += _shapers(node, port, inner, outer, rate, mtu, planted)
             if planted.has(node, port, "narrow") is not None:
-                # The far end of the cable takes smaller packets than the interface may send.
+                # The far end of the cable accepts smaller packets than the interface may send.
                 late.append(link_setup.set_mtu(outer, int(planted.has(node, port, "narrow") or mtu)))
             if planted.has(node, port, "no-carrier") is not None:
                 late.append(link_setup.down(outer))
             if planted.has(node, port, "lossy") is not None:
                 blocked.append(outer)
             if percent := planted.has(node, port, "loss"):
-                # Each end of the cable cuts what it sends into packets, and so the other end can lose them one by one.
+                # Each end of the cable segments what it sends, so that the other end can lose single packets.
                 late += [nftables_loss.single_packets(inner), nftables_loss.single_packets(outer)]
                 lossy.append((port, float(percent) / 100))
     fabric.batch(links)
@@ -136,7 +138,7 @@ def build_fabric(
     for node, netlink in zip(nodes, sockets, strict=True):
         netlink.batch(_inside(node, nodes, planted))
         netlink.batch([link_setup.default_route(GATEWAY)] if internet else [])
-        # A neighbour on an interface that a fault left out or down is none of ours.
+        # A fault may have removed an interface or set it down; it then takes no neighbour entries.
         netlink.batch(
             [m for rank, m in neighbours if rank != node.rank], ignore=frozenset({ENODEV, EINVAL, ENETDOWN})
         )
@@ -144,13 +146,15 @@ def build_fabric(
 
 
 def _block(fabric: Netlink, port: int) -> None:
-    """Once the bridge has heard of the carrier, a moment after the cable is made: then it enables a port that was
-    disabled before (net/bridge/br_if.c, br_port_carrier_check).
+    """Block a bridge port, once the bridge has detected its carrier.
+
+    The bridge detects it a moment after the link is created, and then enables a port that was disabled before
+    (net/bridge/br_if.c, br_port_carrier_check).
     """
     deadline = time.monotonic() + _CARRIER_SECONDS
     while not link_setup.carries(fabric, port):
         if time.monotonic() > deadline:
-            return  # another fault keeps the port down: nothing goes through anyway
+            return  # another fault keeps the port down: nothing passes anyway
         time.sleep(0.005)
     fabric.request(link_setup.blocked_port(port, True))
 
@@ -158,7 +162,7 @@ def _block(fabric: Netlink, port: int) -> None:
 def _shapers(
     node: NodePlan, port: PortPlan, inner: int, outer: int, rate: int | None, mtu: int, planted: PlantedFault
 ) -> list[bytes]:
-    """What shapes this cable: ``inner`` what the node sends, ``outer`` what it receives."""
+    """Return the messages that shape this cable: ``inner`` what the node sends, ``outer`` what it receives."""
     if own := planted.has(node, port, "rate"):
         rate = parse_rate(own)
     sends = planted.has(node, port, "rate-out")
@@ -167,7 +171,7 @@ def _shapers(
 
 
 def _inside(node: NodePlan, nodes: Sequence[NodePlan], planted: PlantedFault) -> list[bytes]:
-    """What is set inside of a node's namespace."""
+    """Return the messages that configure a node's namespace."""
     messages = [link_setup.up(1)]
     for port in node.ports():
         if planted.has(node, port, "no-interface") is not None:
@@ -190,13 +194,14 @@ def _inside(node: NodePlan, nodes: Sequence[NodePlan], planted: PlantedFault) ->
 def _namespaces(
     nodes: Sequence[NodePlan], own: int, planted: PlantedFault
 ) -> tuple[list[int], list[Netlink]]:
-    """New network namespaces as descriptors, and a netlink socket inside of each."""
+    """Create network namespaces; return their descriptors, and a netlink socket in each."""
     descriptors, sockets = [], []
     for node in nodes:
         namespaces.unshare(namespaces.NEWNET)
         descriptors.append(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
-        # As a pod should have it: no stray SLAAC addresses (CVE-2020-10749), addresses that survive a flap, and no
-        # duplicate address detection for addresses that only we give out (it takes 1.8 s).
+        # As in a well-configured pod: no stray SLAAC addresses (CVE-2020-10749), addresses that survive a
+        # link flap, and no duplicate address detection (it takes 1.8 s), because only torchnet assigns
+        # addresses here.
         _sysctl("net/ipv6/conf/default/accept_ra", "0")
         _sysctl("net/ipv6/conf/default/keep_addr_on_down", "1")
         if all(planted.has(node, port, "duplicate-detection") is None for port in node.backend):
@@ -207,7 +212,7 @@ def _namespaces(
 
 
 def _neighbours(nodes: Iterable[NodePlan]) -> list[tuple[int, bytes]]:
-    # Every node has the same interface indexes, so that one message serves all of them.
+    # All nodes have the same interface indexes, so one message serves all of them.
     return [
         (node.rank, link_setup.neighbour(port.index, port.address, port.mac))
         for node in nodes

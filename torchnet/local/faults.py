@@ -1,4 +1,4 @@
-"""Faults in the local networks, so that every refusal can be seen before a cluster has it (``--fault``)."""
+"""Faults in the local networks (``--fault``), to see every refusal before a cluster causes it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torchnet.local.topology import NodePlan, PortPlan
 
 
 class PlantedFault:
-    """The faults of one job, asked for while its networks are built, and carried out while it runs."""
+    """The faults of one job: those built into its networks, and those that begin while it runs."""
 
     def __init__(self, faults: Sequence[Fault] = ()) -> None:
         self.faults = tuple(faults)
 
     def has(self, node: NodePlan, port: PortPlan, kind: str) -> str | None:
-        """The value of such a fault that is there from the start ("" for none), or None."""
+        """Return the value ("" if it has none) of a fault of this kind that exists from the start, or None."""
         for fault in self.faults:
             if (fault.node, fault.interface, fault.kind) == (
                 node.rank,
@@ -30,7 +30,7 @@ class PlantedFault:
         return None
 
     def addresses(self, node: NodePlan, port: PortPlan) -> list[tuple[str, int]]:
-        """The addresses that the interface gets."""
+        """Return the interface's addresses and prefix lengths, faults included."""
         if self.has(node, port, "no-address") is not None:
             return []
         added = [
@@ -41,7 +41,7 @@ class PlantedFault:
         return [(port.address, port.prefix), *added]
 
     def readdressed(self, nodes: Sequence[NodePlan]) -> list[NodePlan]:
-        """The nodes with the addresses that the faults give them; their network-status will say the same."""
+        """Return the nodes with the addresses that faults give them; their network-status will match."""
         return [
             replace(
                 node,
@@ -59,14 +59,21 @@ class PlantedFault:
         return replace(port, address=ip, prefix=prefix)
 
     def timed(self) -> list[tuple[float, Fault, bool]]:
-        """(seconds, fault, whether it comes or goes), in order."""
+        """Return (seconds after the start, fault, whether it begins), in order."""
         steps = [(fault.at, fault, True) for fault in self.faults if fault.at is not None]
         steps += [(f.at + f.last, f, False) for f in self.faults if f.at is not None and f.last is not None]
         return sorted(steps, key=lambda step: step[0])
 
 
 def carry_out(fault: Fault, comes: bool, node: NodePlan, inside: Netlink, fabric: Netlink, mtu: int) -> None:
-    """Let a timed fault come or go; ``inside`` is a socket in the node's namespace, ``mtu`` the backend's."""
+    """Begin or end a timed fault.
+
+    Args:
+        comes: whether the fault begins.
+        inside: a socket in the node's namespace.
+        fabric: a socket in the namespace of the bridges.
+        mtu: of the backend, in bytes; restored when the fault ends.
+    """
     port = next(port for port in node.ports() if port.interface == fault.interface)
     if fault.kind == "down":
         inside.request(link_setup.down(port.index) if comes else link_setup.up(port.index))
@@ -80,7 +87,7 @@ def carry_out(fault: Fault, comes: bool, node: NodePlan, inside: Netlink, fabric
         if fault.kind == "lossy":
             fabric.request(link_setup.blocked_port(outer, comes))
         else:
-            # Cutting the far end of the veth takes the carrier from ens5, and so from the macvlan on it.
+            # Setting the far end of the veth down removes the carrier from ens5, and so from the macvlan on it.
             fabric.request(link_setup.down(outer) if comes else link_setup.up(outer))
 
 

@@ -1,4 +1,4 @@
-"""The machine's GPUs, shared out among the local nodes."""
+"""The machine's GPUs, divided among the local nodes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torchnet.errors import UsageError
 
 @dataclass(frozen=True)
 class Shares:
-    """How many processes a node runs, each node's GPUs (None: the machine has none), and a line for the user."""
+    """Processes per node, each node's GPUs (None: the machine has none), and a note for the user."""
 
     nproc: int
     gpus: tuple[tuple[str, ...], ...] | None
@@ -20,9 +20,10 @@ class Shares:
 
 
 def visible(environ: Mapping[str, str], device_folder: str = "/dev") -> tuple[str, ...]:
-    """The GPUs that processes started here may use, as CUDA_VISIBLE_DEVICES names them.
+    """Return the GPUs that processes started here may use, as CUDA_VISIBLE_DEVICES names them.
 
-    Counted by their device files: asking CUDA or NVML would load a driver library into the launcher.
+    If the variable is unset, this counts device files, because CUDA or NVML would load a driver library into
+    the launcher.
     """
     asked = environ.get("CUDA_VISIBLE_DEVICES")
     if asked is not None:
@@ -35,10 +36,13 @@ def visible(environ: Mapping[str, str], device_folder: str = "/dev") -> tuple[st
 
 
 def share(nnodes: int, asked: int | str | None, gpus: tuple[str, ...], cpus: int) -> Shares:
-    """Split ``gpus`` over ``nnodes`` nodes; ``asked`` is ``--nproc-per-node``, None where only the default speaks.
+    """Divide ``gpus`` among ``nnodes`` nodes.
+
+    Args:
+        asked: ``--nproc-per-node``; None if it is not set.
 
     Raises:
-        UsageError: more processes than GPUs were asked for, or "gpu" where there is none.
+        UsageError: more processes than GPUs, or "gpu" with fewer GPUs than nodes.
     """
     each = len(gpus) // nnodes
     if asked == "cpu":

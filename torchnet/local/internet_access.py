@@ -1,8 +1,8 @@
-"""The way out of the nodes, through eth0, where a user-mode network stack is installed.
+"""Internet access of the nodes through eth0, if a user-mode network stack is installed.
 
-slirp4netns joins the frontend bridge as one more machine: gateway and name server of all nodes.  (pasta was tried: each
-instance serves one guest address, so it cannot stand on a bridge with several nodes.)  Without it nodes reach each
-other only, and the launcher says so.
+slirp4netns joins the frontend bridge as one more host, the gateway and name server of all nodes. (Rejected:
+pasta. Each instance serves a single guest address, so it does not work on a bridge with several nodes.)
+Without it nodes can only reach each other, and the launcher says so.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SUBNET = constants.LOCAL_FRONTEND
 
 
 class Internet:
-    """``available`` before the networks are made, ``attach`` when they are, ``close`` in the end."""
+    """Read ``available`` before the networks are built, call ``attach`` afterwards, and ``close`` at the end."""
 
     def __init__(self, wanted: bool) -> None:
         self._program = shutil.which(_PROGRAM) if wanted else None
@@ -42,12 +42,12 @@ class Internet:
     def attach(self, pid: int) -> None:
         """Connect the frontend in the namespaces of process ``pid`` to this machine's network.
 
-        The machine's own loopback stays out of reach, as it would be from a pod.
+        The machine's own loopback stays unreachable, as it is from a pod.
         """
         if self._program is None:
             return
         read, self._exit = os.pipe()
-        # It ends when the other end of this pipe is closed: with this process, however that ends.
+        # slirp4netns exits when the other end of this pipe closes: with this process, however it ends.
         command = [
             self._program,
             f"--exit-fd={read}",
@@ -65,7 +65,7 @@ class Internet:
         os.close(read)
 
     def trouble(self) -> str:
-        """What people should know of it once it had the time to start, or ""."""
+        """Return a warning if slirp4netns has exited, else ""; call this once it has had time to start."""
         if self._process is None or self._process.poll() is None:
             return ""
         return f"the nodes have no way to the internet: {_PROGRAM} ended with code {self._process.returncode}"

@@ -1,4 +1,4 @@
-"""The local launch: what each node's agent is told, the sandbox around them, and the monitor of the job.
+"""The local launch: the agents' specifications, the sandbox around the nodes, and the job's monitor.
 
 gpus ── agent specifications ── sandbox (namespaces, fabric, nodes) ── monitor (events, signals, end)
 """
@@ -30,7 +30,7 @@ from torchnet.network.address_sources import AddressSource, MultusStatus
 
 
 def run_name(script: str, random: str) -> str:
-    """A run id of the script's name and some randomness: a DNS-1123 label, as Kubernetes will want it."""
+    """Return a run ID from the script's name and ``random``: a DNS-1123 label, as Kubernetes requires."""
     stem = re.sub(r"[^a-z0-9]+", "-", os.path.splitext(os.path.basename(script))[0].lower()).strip("-")
     return f"{stem[:40].rstrip('-') or 'run'}-{random}"
 
@@ -38,7 +38,7 @@ def run_name(script: str, random: str) -> str:
 def agent_specs(
     job: JobSpec, *, run_id: str, token: str, shares: Shares, python: str, cpus: int, loopback: bool
 ) -> list[AgentSpec]:
-    """One specification for each node."""
+    """Return one specification per node."""
     entry = "module" if job.module else "program" if job.no_python else "script"
     processes = job.nnodes * shares.nproc
     return [
@@ -79,22 +79,24 @@ def agent_specs(
     ]
 
 
-_FILES = 6  # open ones for each node, in the launcher and in the process that builds the networks
-_STOPPED_SECONDS = 2.0  # for a reader who does not read, where the job was to end now
+_FILES = 6  # open files per node, in the launcher and in the process that builds the networks
+_STOPPED_SECONDS = 2.0  # how long to wait for a reader that does not read, if the job was stopped
 
 
 def launch(
     job: JobSpec,
-    origins: Mapping[str, Origin],  # noqa: ARG001  # what a runtime gets
+    origins: Mapping[str, Origin],  # noqa: ARG001  # every runtime gets it
     listener: Listener | None = None,
 ) -> int:
-    """Run the job on this machine; prints, writes the receipt, and returns the exit code.
+    """Run the job on this machine, print its output, write the receipt and return the exit code.
 
-    ``listener`` is the console's.
+    Args:
+        origins: unused here.
+        listener: the console's.
 
     Raises:
-        UsageError: the job asks for what this machine does not have.
-        RefusedError: namespaces are refused; the message names the mechanism and a fix.
+        UsageError: the job needs something that this machine does not have.
+        RefusedError: the machine refuses namespaces (names the mechanism and a fix), or no loopback address is free.
     """
     on_loopback = job.network.networks == (LOOPBACK,)
     cpus = len(os.sched_getaffinity(0))
@@ -157,7 +159,7 @@ def launch(
     finally:
         internet.close()
     if job.output.measure:
-        # It loads pydantic's model of a receipt, which a start need not wait for.
+        # Imported here, because loading the receipt's pydantic model would delay the start.
         from torchnet.receipt.step_timing import summed
 
         rate = job.network.rate
@@ -172,7 +174,7 @@ def launch(
 
 
 def _source(nodes: list[topology.NodePlan], rank: int, attachments: tuple[str, ...]) -> AddressSource:
-    """What Multus would have written for this node's pod, and for rank 0's."""
+    """Return the node's address source: what Multus would write for its pod, and for rank 0's."""
     return MultusStatus(
         topology.network_status_annotation(nodes[rank]),
         topology.network_status_annotation(nodes[0]),
@@ -181,7 +183,10 @@ def _source(nodes: list[topology.NodePlan], rank: int, attachments: tuple[str, .
 
 
 def _check_ranks(job: JobSpec, world_size: int) -> None:
-    """The specification could not: how many processes a node runs may depend on the machine's GPUs."""
+    """Check the ranks in the job's options.
+
+    The job specification cannot: the number of processes per node may depend on the machine's GPUs.
+    """
     stdin = () if job.run.stdin_rank is None else (job.run.stdin_rank,)
     asked = max((*job.output.ranks, *stdin), default=0)
     if asked >= world_size:

@@ -1,5 +1,7 @@
-"""``--network loopback``: the same agents on addresses of 127.0.0.0/8, without namespaces; it proves nothing, and says
-so."""
+"""``--network loopback``: the same agents on addresses of 127.0.0.0/8, without namespaces.
+
+Such a run proves nothing about a network, and the launcher says so.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,11 @@ from torchnet.network.network_status import StatusEntry
 
 
 class Loopback:
-    """The nodes' processes; the counterpart of a sandbox."""
+    """The nodes' processes, in place of a sandbox."""
 
     def __init__(self, count: int, main: Callable[[int], int]) -> None:
         parent = os.getpid()
-        namespaces.adopt_orphans()  # no PID namespace does it here
+        namespaces.adopt_orphans()  # there is no PID namespace to collect them
         self._pids: list[int] = []
         for rank in range(count):
             pid = os.fork()
@@ -30,7 +32,7 @@ class Loopback:
                 code = 70
                 try:
                     os.setsid()
-                    # Not SIGKILL: the agent is to end what its processes started, first.
+                    # Not SIGKILL: the agent must first end the processes that it started.
                     namespaces.die_with_parent(signal.SIGTERM, parent)
                     code = main(rank)
                 except BaseException:
@@ -40,10 +42,10 @@ class Loopback:
             self._pids.append(pid)
 
     def complaint(self) -> None:
-        """Nothing has to be set up here that could be refused."""
+        """Return None: nothing is set up here that could be refused."""
 
     def kill(self) -> None:
-        """End all at once, wherever it has detached itself to."""
+        """Kill all processes at once, detached ones included."""
         worker_processes.kill_all()
         self.wait()
 
@@ -54,16 +56,16 @@ class Loopback:
 
 
 def address(rank: int, block: int = 0) -> str:
-    """Node ``rank``'s address in 127.``block``.0.0/16; all of 127.0.0.0/8 is the machine's own."""
+    """Return node ``rank``'s address in 127.``block``.0.0/16; all of 127.0.0.0/8 is local."""
     number = rank + 1
     return f"127.{block}.{number >> 8}.{number & 255}"
 
 
 def free_block() -> int:
-    """A block that no other job uses: several may run on one machine, and all of them join at the same port.
+    """Return a block that no other job uses: jobs on one machine all use the same port for the join.
 
     Raises:
-        RefusedError: there is none.
+        RefusedError: no block is free.
     """
     for block in random.sample(range(1, 255), 254):
         with socket.socket() as probe:
@@ -79,7 +81,7 @@ def free_block() -> int:
 
 
 class LoopbackSource:
-    """The address source of a node on loopback: one rail, which is lo."""
+    """The address source of a node on loopback: one rail, on lo."""
 
     def __init__(self, rank: int, block: int = 0) -> None:
         self._rank = rank

@@ -1,4 +1,4 @@
-"""A local job as the launcher lives through it: events to the console, signals to the nodes, one exit code."""
+"""The launcher's monitor of a local job: events to the console, signals to the nodes, one receipt."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FREEZE_SECONDS = 2.0
 
 
 class Nodes(Protocol):
-    """What runs the nodes: a sandbox, or processes on loopback."""
+    """The running nodes: a sandbox, or processes on loopback."""
 
     def kill(self) -> None: ...
 
@@ -34,7 +34,7 @@ class Nodes(Protocol):
 
 
 class LocalMonitor:
-    """:meth:`run` returns when all nodes have ended, with the job's receipt."""
+    """Serves a local job; :meth:`run` returns the job's receipt when all nodes have ended."""
 
     def __init__(
         self, specs: Sequence[AgentSpec], nodes: Nodes, links: AgentChannels, console: Console
@@ -58,16 +58,16 @@ class LocalMonitor:
         links.begin(self._loop, self._event, self._gone)
 
     def run(self, timeout: float | None, look: Callable[[], str] = lambda: "") -> dict[str, Any]:
-        """Serve until the end.
+        """Serve the job until it ends, and return its receipt.
 
         Args:
-            timeout: seconds for the whole job.
-            look: called once, a second after the start, for something that people should know by then.
+            timeout: seconds for the whole job; None: no limit.
+            look: called once, a second after the start; returns a warning to show, or "".
         """
         self._loop.later(_LOOK_SECONDS, lambda: self._notice(look()))
         for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)):
             if signal.getsignal(number) == signal.SIG_IGN:
-                continue  # nohup's wish, or that of a shell's &
+                continue  # set by nohup or a shell's &
             self._loop.on_signal(number, lambda number=number, code=code: self._signal(number, code))  # type: ignore[misc]
         self._loop.on_signal(signal.SIGTSTP, self._suspend)
         self._loop.every(_TICK_SECONDS, self._tick)
@@ -79,24 +79,24 @@ class LocalMonitor:
         finally:
             self._nodes.kill()
             self._loop.close()
-            for number in (signal.SIGINT, signal.SIGHUP):  # one more of them must not cost the receipt
-                if signal.getsignal(number) == signal.SIG_DFL:  # else a caller listens, who has other jobs
+            for number in (signal.SIGINT, signal.SIGHUP):  # another signal must not prevent the receipt
+                if signal.getsignal(number) == signal.SIG_DFL:  # else a caller with other jobs handles it
                     signal.signal(number, signal.SIG_IGN)
         return self._settle()
 
-    # -- what is shown -------------------------------------------------------------------------------------------
+    # -- output --------------------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
         self._console.tick()
         self._pace()
 
     def _pace(self) -> None:
-        """Take events no faster than they can be shown, without ever waiting for who reads: signals must work."""
+        """Take events no faster than the console shows them, but never block on its reader: signals must work."""
         waiting = set(self._console.waiting())
         for descriptor in waiting ^ self._watched:
             self._loop.watch(descriptor, write=self._push if descriptor in waiting else None)
         self._watched = waiting
-        # A job that is being stopped is seen to its end.
+        # When the job is stopping, take all events until its end.
         self._links.hold(self._console.pending > BACKLOG and self._failure is None)
 
     def _push(self) -> None:
@@ -110,7 +110,7 @@ class LocalMonitor:
         if kind == "worker_receipt":
             self._worker_receipts[rank] = event["receipt"]
         elif kind == "receipt":
-            self._receipt = event["receipt"]  # shown at the end, when all output has come
+            self._receipt = event["receipt"]  # shown at the end, after all output
         elif kind == "end":
             self._said_end.add(rank)
         elif kind == "frozen":
@@ -124,7 +124,7 @@ class LocalMonitor:
             self._pace()
             if kind == "failure" and not event.get("restart"):
                 failure = Failure.read(event)
-                # The coordinator tells those that have joined; the others hear of it from here.
+                # The coordinator stops the nodes that have joined; this stops the others.
                 self._links.order({"op": "stop", "failure": asdict(failure)}, but=rank)
                 if self._failure is None:
                     self._failure = failure
@@ -135,7 +135,10 @@ class LocalMonitor:
             self._console.notice(text, "warning")
 
     def _duplicates(self, rank: int, row: str) -> None:
-        """Two nodes with one address: neither may ever reach the join's table, so it is looked for here, too."""
+        """Stop the job if two nodes have the same address.
+
+        The join checks this, too, but possibly neither node ever gets that far.
+        """
         from torchnet.agent.rendezvous import unpack_row
         from torchnet.network.peer_table import PeerTable, check
 
@@ -149,7 +152,7 @@ class LocalMonitor:
     def _gone(self, rank: int) -> None:
         self._running.discard(rank)
         if rank not in self._said_end and self._failure is None:
-            # The coordinator notices, too, where there is one already, and then stops the others in order.
+            # If there already is a coordinator, it notices, too, and then stops the others in order.
             self._loop.later(_WORD_SECONDS, lambda: self._without_a_word(rank))
         elif not self._running:
             self._loop.stop()
@@ -179,7 +182,7 @@ class LocalMonitor:
             self._loop.stop()
 
     def _patience(self) -> None:
-        """A node that does not end although it was told to is ended with everything in it."""
+        """Kill the nodes if they have not ended 15 s after the grace period."""
         self._loop.later(self._specs[0].grace + 15.0, self._loop.stop)
 
     # -- signals -------------------------------------------------------------------------------------------------
@@ -199,7 +202,7 @@ class LocalMonitor:
         self._stop(Failure("interrupted", f"stopped by {name}", code, at=time.time()))
 
     def _suspend(self) -> None:
-        """Ctrl-Z: all processes of all nodes stop first, then this one; and the other way round."""
+        """Handle Ctrl-Z: stop all nodes' processes first, then this one; continue in reverse order."""
         self._awaiting_freeze = set(self._running)
         self._links.order({"op": "freeze"})
         self._loop.later(_FREEZE_SECONDS, self._awaiting_freeze.clear)
@@ -212,12 +215,12 @@ class LocalMonitor:
         os.kill(os.getpid(), signal.SIGSTOP)
         self._links.order({"op": "thaw"})  # runs after SIGCONT
 
-    # -- the end -------------------------------------------------------------------------------------------------
+    # -- end -----------------------------------------------------------------------------------------------------
 
     def _settle(self) -> dict[str, Any]:
         made = self._receipt
         if made is None or len(made["nodes"]) < len(self._worker_receipts):
-            # Rank 0 went early, or could not hear all of them; here they are all known.
+            # Rank 0 ended early or did not hear from all nodes; here all receipts are known.
             failure = self._failure
             if made is not None:
                 failure = Failure.read(made["failure"]) if made["failure"] else None

@@ -1,7 +1,7 @@
-"""Why this machine refuses namespaces, and the one thing to do about it.
+"""Why this machine refuses namespaces, and one fix.
 
-The kernel answers EPERM for at least five different reasons.  What tells them apart is read here, and only after a
-refusal; the judgement is a pure function of it.
+The kernel returns EPERM for at least five different reasons. :func:`gather` reads what distinguishes them,
+only after a refusal; :func:`judge` is a pure function of the result.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _OTHER_WAY = "torchnet launch --network loopback …   (no second network: nothi
 
 @dataclass(frozen=True)
 class NamespaceFacts:
-    """What the machine says of itself; None where it says nothing."""
+    """The machine's settings that concern namespaces; None if unknown."""
 
     apparmor_restricts: bool | None = None
     userns_clone: bool | None = None
@@ -30,14 +30,14 @@ class NamespaceFacts:
     root: bool = False
 
 
-# What the kernel says of itself or of a policy; anything else that fails is torchnet's own error.
+# Refusals by the kernel or a policy; any other error is torchnet's own.
 REFUSALS = frozenset(
     (errno.EPERM, errno.EACCES, errno.ENOSPC, errno.EUSERS, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENODEV)
 )
 
 
 def explain(step: str, error: OSError, facts: NamespaceFacts | None = None) -> RefusedError:
-    """The refusal of ``step`` as an error that names the mechanism, with one fix to paste and the other way."""
+    """Turn the refusal of ``step`` into an error with the mechanism, a fix to paste, and the alternative."""
     mechanism, fix = judge(step, error.errno or 0, facts if facts is not None else gather())
     what = error.strerror or os.strerror(error.errno or 0)
     text = f"this machine refuses to make the two networks: {step}: {what}; {mechanism}"
@@ -45,7 +45,7 @@ def explain(step: str, error: OSError, facts: NamespaceFacts | None = None) -> R
 
 
 def judge(step: str, code: int, facts: NamespaceFacts) -> tuple[str, str]:
-    """(mechanism, fix) for a refusal with errno ``code``."""
+    """Return (mechanism, fix) for a refusal with errno ``code``."""
     if code == errno.ENOSYS:
         return (
             "the kernel was built without this kind of namespace",
@@ -54,7 +54,7 @@ def judge(step: str, code: int, facts: NamespaceFacts) -> tuple[str, str]:
     if code in (errno.EOPNOTSUPP, errno.ENODEV):
         return "the kernel lacks a kind of link", "sudo modprobe -a veth bridge macvlan sch_tbf"
     if facts.max_user_namespaces == 0 or code in (errno.ENOSPC, errno.EUSERS):
-        # Clusters for computing set the one for networks to 0, and leave the others.
+        # Some HPC clusters set the limit of network namespaces to 0, and leave the others.
         users, nets = facts.max_user_namespaces, facts.max_net_namespaces
         name = f"user.max_{'net' if users and nets is not None and nets < users else 'user'}_namespaces"
         return f"the sysctl {name} allows no more of them", f"sudo sysctl -w {name}=15000"
@@ -91,7 +91,7 @@ def judge(step: str, code: int, facts: NamespaceFacts) -> tuple[str, str]:
 
 
 def gather() -> NamespaceFacts:
-    """Read what the machine says."""
+    """Read the facts from this machine."""
     return NamespaceFacts(
         apparmor_restricts=_flag("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
         userns_clone=_flag("/proc/sys/kernel/unprivileged_userns_clone"),

@@ -1,4 +1,4 @@
-"""One local node: a process that looks like the first process of a pod, with a /dev/shm of its own."""
+"""A local node: a process that looks like the first process of a pod, with its own /dev/shm."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ HIDDEN = "/dev/shm"
 
 
 def check(job: JobSpec) -> None:
-    """Look where the job's files are.
+    """Check where the job's files are.
 
     Raises:
-        UsageError: the nodes would not see some of them, or what they write would be gone with them; names all.
+        UsageError: files are in /dev/shm, so the nodes would not see them, or what they write would be lost
+            with them; names all.
     """
     places = {"the working directory": os.getcwd(), "Python": sys.executable}
     if not job.module and os.path.exists(job.script):
@@ -49,8 +50,8 @@ Step = Callable[[tuple[str, Callable[[], None]]], None]
 def start_node(
     node: topology.NodePlan, namespace: int, step: Step, main: Callable[[int], int], *, internet: bool = False
 ) -> int:
-    """Fork the node's first process into the network ``namespace``; returns its pid as this process sees it."""
-    # Only children go into a new PID namespace; going back to the own one first allows the next call.
+    """Fork the node's first process into the network ``namespace``; return its PID as seen by this process."""
+    # Only children enter a new PID namespace. Returning to this process's own afterwards allows the next call.
     step(("pid namespace", lambda: namespaces.unshare(namespaces.NEWPID)))
     child = os.fork()
     if child == 0:
@@ -88,7 +89,7 @@ def _mounts(node: topology.NodePlan, internet: bool) -> None:
     flags = namespaces.MS_NOSUID | namespaces.MS_NODEV | namespaces.MS_NOEXEC
     namespaces.mount("proc", "/proc", "proc", flags)
     _fresh_sys(flags)
-    # Shared memory of its own, as a pod has it: what killed processes leave there goes with the node.
+    # Its own shared memory, as in a pod: what killed processes leave there disappears with the node.
     namespaces.mount("tmpfs", "/dev/shm", "tmpfs", namespaces.MS_NOSUID | namespaces.MS_NODEV, "mode=1777")
     files = {"/etc/hosts": topology.hosts(node)}
     if internet:
@@ -97,8 +98,8 @@ def _mounts(node: topology.NodePlan, internet: bool) -> None:
 
 
 def _fresh_sys(flags: int) -> None:
-    """/sys of this network namespace, with the machine's control groups where they were."""
-    shelf = "/dev/shm"  # any directory that is covered again right away
+    """Mount /sys for this network namespace, with the machine's cgroups in their place."""
+    shelf = "/dev/shm"  # any directory that another mount covers right afterwards
     with contextlib.suppress(OSError):
         namespaces.mount("/sys/fs/cgroup", shelf, flags=namespaces.MS_BIND | namespaces.MS_REC)
     namespaces.mount("sysfs", "/sys", "sysfs", flags)
@@ -108,8 +109,8 @@ def _fresh_sys(flags: int) -> None:
 
 
 def _files(texts: dict[str, str]) -> None:
-    """The node's own versions of files, in memory, bound over the machine's; its agent can write to them."""
-    # A file system in memory can be unmounted by name while files of it stay in use.
+    """Bind the node's own versions of files, kept in memory, over the machine's; its agent can write to them."""
+    # A tmpfs can be unmounted by path while its files stay in use.
     namespaces.mount("tmpfs", "/mnt", "tmpfs", 0, "size=4m,mode=755")
     for path, text in texts.items():
         target = os.path.realpath(path)

@@ -1,10 +1,10 @@
 """The namespaces of a local job, and the two processes that hold them.
 
-torchnet ── supervisor ── init (pid 1 of the job) ── node 0 (pid 1 of its own), node 1, …
+torchnet ── supervisor ── init (PID 1 of the job) ── node 0 (PID 1 of its own namespace), node 1, …
 
-Everything is anonymous: when a process of this chain ends, the kernel ends those right of it and removes their
-namespaces, links and mounts. The supervisor exists because a process cannot enter a PID namespace itself. User and
-group ids are mapped as user_namespaces(7) describes.
+No namespace has a name: when a process of this chain ends, the kernel kills those to its right and removes
+their namespaces, links and mounts. The supervisor exists because a process cannot enter a new PID namespace
+itself. User and group IDs are mapped as in user_namespaces(7).
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from torchnet.local.topology import NodePlan
 
 
 def write(pid: int) -> None:
-    """Give the new user namespace of process ``pid`` its numbers.
+    """Write the ID maps of process ``pid``'s new user namespace.
 
-    Root maps every number that exists here onto itself, so that files keep their owners.  Anybody else may map one
-    number only, the own: files of others then show as nobody's, and the own stay the own.
+    Root maps every ID that exists here onto itself, so that files keep their owners. Any other user may map
+    only its own ID: its files stay its own, and those of others appear as nobody's.
 
     Raises:
-        OSError: the kernel refused, e.g. because a policy took this process's capabilities.
+        OSError: the kernel refused, e.g. because a policy removed this process's capabilities.
     """
     if os.geteuid() == 0:
         try:
@@ -44,7 +44,7 @@ def write(pid: int) -> None:
             _write(pid, "gid_map", _whole("gid_map"))
             return
         except PermissionError:
-            pass  # without CAP_SETUID root is like anybody else; its own number needs CAP_SETFCAP then
+            pass  # without CAP_SETUID root is like any other user, and its own ID needs CAP_SETFCAP
     _write(pid, "setgroups", "deny")
     _write(pid, "uid_map", f"{os.geteuid()} {os.geteuid()} 1")
     _write(pid, "gid_map", f"{os.getegid()} {os.getegid()} 1")
@@ -57,7 +57,7 @@ def _whole(name: str) -> str:
 
 
 def _write(pid: int, name: str, text: str) -> None:
-    # One write: the kernel takes the map in a single call.
+    # The kernel accepts a map only in a single write.
     descriptor = os.open(f"/proc/{pid}/{name}", os.O_WRONLY)
     try:
         os.write(descriptor, text.encode())
@@ -65,14 +65,20 @@ def _write(pid: int, name: str, text: str) -> None:
         os.close(descriptor)
 
 
-_FAULT_SECONDS = 0.02  # how exactly timed faults come
+_FAULT_SECONDS = 0.02  # resolution of timed faults
 NodeMain = Callable[[int], int]
 
 
 @dataclass(frozen=True)
 class SandboxShape:
-    """What the networks are to be like: bits per second of a backend link in each direction (None: as fast as it
-    goes), the backend's MTU in bytes, whether nodes have a way out, and planted faults."""
+    """Parameters of the networks.
+
+    Attributes:
+        rate: bits per second of a backend link in each direction; None: unlimited.
+        mtu: of the backend, in bytes.
+        internet: whether nodes have a default route.
+        faults: planted faults.
+    """
 
     rate: int | None = None
     mtu: int = 9000
@@ -81,7 +87,7 @@ class SandboxShape:
 
 
 class Sandbox:
-    """A running sandbox, seen from outside.  ``control`` tells, a JSON line each, how nodes end."""
+    """A running sandbox, seen from outside; ``control`` reports, one JSON line each, how nodes end."""
 
     def __init__(self, pid: int, control: socket.socket) -> None:
         self.pid = pid
@@ -91,10 +97,11 @@ class Sandbox:
         self._ended = False
 
     def messages(self, *, wait: bool = True) -> Iterator[dict[str, Any]]:
-        """What the sandbox says, as it comes; without ``wait`` only what has come.
+        """Yield the sandbox's messages as they arrive; without ``wait``, only those that have arrived.
 
         Raises:
-            TorchnetError: it says that it could not be made as it was to be.
+            RefusedError: the machine refused a step of the set-up.
+            TorchnetError: the set-up failed for another reason.
         """
         while True:
             while b"\n" in self._unread:
@@ -115,14 +122,14 @@ class Sandbox:
             self._unread += data
 
     def kill(self) -> None:
-        """End everything in it at once; returns when the kernel has taken it away."""
+        """Kill everything in the sandbox; return when the kernel has removed it."""
         if not self._ended:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
             self.wait()
 
     def complaint(self) -> TorchnetError | None:
-        """What a node that could not be set up said of it, or why there is no sandbox any more; None: nothing."""
+        """Return why a node could not be set up or why the sandbox was killed; None otherwise."""
         try:
             for _ in self.messages(wait=False):
                 pass
@@ -145,15 +152,15 @@ class Sandbox:
 def start(
     nodes: Sequence[NodePlan], main: NodeMain, shape: SandboxShape, *, node_files: Sequence[int] = ()
 ) -> Sandbox:
-    """Make the namespaces and networks and start ``main(rank)`` in each node, with standard streams as they are here.
+    """Create namespaces and networks, and run ``main(rank)`` in each node with this process's standard streams.
 
     Args:
-        main: runs in the node as pid 1, without capabilities; its result is the node's exit code.
-        node_files: descriptors for the nodes alone, which the processes above them close: who holds the other end
-            of a node's socket is to notice the node's end.
+        main: runs as PID 1 of the node, without capabilities; returns the node's exit code.
+        node_files: descriptors for the nodes only. The processes above them close these, so that whatever
+            holds the other end of a node's socket notices when the node ends.
 
     Raises:
-        RefusedError: the kernel, or a policy around this process, refuses namespaces; names which and how to allow it.
+        RefusedError: the kernel, or a policy, refuses namespaces; names the mechanism and a fix.
     """
     ours, theirs = socket.socketpair()
     parent = os.getpid()
@@ -192,7 +199,7 @@ def _handshake(sandbox: Sandbox) -> None:
 def _ended_by(code: int) -> TorchnetError | None:
     number = code - 128 if code > 128 else -code
     if number <= 0:
-        return None  # all nodes have ended, and so has it
+        return None  # a normal end, after all nodes
     return TorchnetError(
         f"the process that holds the networks was killed by {signal.Signals(number).name}, and all nodes with it; "
         "where nobody did it by hand, memory ran out",
@@ -208,7 +215,7 @@ def _supervise(
     shape: SandboxShape,
     node_files: Sequence[int],
 ) -> NoReturn:
-    os.setsid()  # Ctrl-C and a closed terminal reach torchnet alone, which then stops the job in order
+    os.setsid()  # Ctrl-C and a closed terminal only signal torchnet, which then stops the job in order
     _step(control, "user namespace", lambda: namespaces.unshare(namespaces.NEWUSER))
     _tell(control, {"unshared": True})
     if control.recv(7) != b"mapped\n":
@@ -220,7 +227,7 @@ def _supervise(
     if child == 0:
         _guarded(control, lambda: _init(control, nodes, main, shape, node_files))
     _close(node_files)
-    _tell(control, {"init": child})  # its number out here
+    _tell(control, {"init": child})  # its PID outside
     control.close()
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
@@ -234,9 +241,7 @@ def _init(
     shape: SandboxShape,
     node_files: Sequence[int],
 ) -> NoReturn:
-    namespaces.die_with_parent(
-        signal.SIGKILL, 0
-    )  # the parent is outside of this PID namespace: its number is 0
+    namespaces.die_with_parent(signal.SIGKILL, 0)  # the parent is outside this PID namespace: its PID is 0
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _step(
         control,
@@ -263,7 +268,7 @@ def _init(
     while running:
         if steps and time.monotonic() - began >= steps[0][0]:
             _, fault, comes = steps.pop(0)
-            with contextlib.suppress(OSError):  # two faults may undo the same thing
+            with contextlib.suppress(OSError):  # two faults may revert the same change
                 carry_out(
                     fault, comes, nodes[fault.node], fabric.inside[fault.node], fabric.bridges, shape.mtu
                 )
@@ -277,7 +282,7 @@ def _init(
 
 
 def mount_proc() -> None:
-    """A /proc of the PID namespace that this process is in."""
+    """Mount /proc for this process's PID namespace."""
     flags = namespaces.MS_NOSUID | namespaces.MS_NODEV | namespaces.MS_NOEXEC
     namespaces.mount("proc", "/proc", "proc", flags)
 
@@ -305,10 +310,10 @@ def _tell(control: socket.socket, message: dict[str, Any]) -> None:
 
 
 def _guarded(control: socket.socket, action: Callable[[], NoReturn]) -> NoReturn:
-    """Run the child's part; it never returns into the code of the process that it was forked from."""
+    """Run the child's part; never return into the code of the process that forked it."""
     try:
         action()
-    except BaseException as error:  # told to the parent, which raises it there
+    except BaseException as error:  # the parent raises it
         _tell(control, {"broken": f"{type(error).__name__}: {error}"})
     finally:
         os._exit(70)

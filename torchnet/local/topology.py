@@ -1,4 +1,4 @@
-"""Who is where on the local networks: names, addresses and MACs of each node, and its network-status (pure)."""
+"""The plan of the local networks: each node's names, addresses and MACs, and its network-status (pure)."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from torchnet import constants
 from torchnet.network import network_status
 
-FIRST_INDEX = 10  # a new network namespace may come with tunnel devices of loaded modules: stay above them
-GATEWAY, DNS = "172.30.0.2", "172.30.0.3"  # where slirp4netns puts them: the second and third address
+FIRST_INDEX = 10  # above the tunnel devices of loaded modules, which a new network namespace may have
+GATEWAY, DNS = "172.30.0.2", "172.30.0.3"  # slirp4netns's: the second and third address
 FRONTEND_PREFIX = 16
 _RAILS4 = tuple(ipaddress.IPv4Network(constants.LOCAL_BACKEND4).subnets(3))
 
 
 @dataclass(frozen=True)
 class PortPlan:
-    """One interface of a node. ``parent`` is the name of the ens5 below net1, in the fabric; "" for eth0."""
+    """One interface of a node, and its links in the fabric.
+
+    ``port`` is its bridge port; ``parent`` is the ens5 below net1 ("" for eth0).
+    """
 
     interface: str
     index: int
@@ -41,9 +44,11 @@ class NodePlan:
 
 
 def node(rank: int, rails: int, *, ipv4: bool = False) -> NodePlan:
-    """Node ``rank`` with eth0 and net1 to net``rails``; ranks up to 9,999 have addresses of their own.
+    """Return the plan of node ``rank`` with eth0 and net1 to net``rails``; unique for ranks up to 9,999.
 
-    ``ipv4``: of the backend's addresses, for scripts that build an URL of MASTER_ADDR without brackets.
+    Args:
+        ipv4: whether backend addresses are IPv4, for scripts that build a URL from MASTER_ADDR without
+            brackets.
     """
     high, low = rank >> 8, rank & 255
     eth0 = PortPlan(
@@ -73,7 +78,7 @@ def node(rank: int, rails: int, *, ipv4: bool = False) -> NodePlan:
 
 
 def network_status_annotation(node: NodePlan) -> str:
-    """The annotation as Multus writes it for a pod with these interfaces (the Multi-Network specification, v1.3)."""
+    """Return the annotation that Multus writes for such a pod (the Multi-Network specification, v1.3)."""
     primary = network_status.StatusEntry(
         name=constants.LOCAL_PRIMARY,
         interface="eth0",
@@ -99,7 +104,7 @@ def network_status_annotation(node: NodePlan) -> str:
 
 
 def hosts(node: NodePlan) -> str:
-    """/etc/hosts of the node; its own name leads to eth0, as the kubelet writes it for a pod."""
+    """Return the node's /etc/hosts; its own name resolves to eth0, as the kubelet writes it for a pod."""
     return (
         "127.0.0.1\tlocalhost\n"
         "::1\tlocalhost ip6-localhost ip6-loopback\n"

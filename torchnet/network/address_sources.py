@@ -1,9 +1,9 @@
-"""Address sources: where a worker learns its own attachments and rank 0's addresses.
+"""Address sources: where a worker gets its own attachments and rank 0's addresses.
 
 ``multus-status`` reads the annotation that Multus writes (by API: torchnet.agent.pod_address_source);
-``host:IFNAME,…`` takes the named interfaces as they are (pods on the host's network, machines without Kubernetes);
-``static:net1=ADDRESS/LEN,…`` gets the addresses from the job's objects. No source touches the kernel or the API:
-the caller passes their text.
+``host:IFNAME,…`` uses the named interfaces as they are (hostNetwork pods, machines without Kubernetes);
+``static:net1=ADDRESS/LEN,…`` gets the addresses from the job's objects.
+No source touches the kernel or the API: the caller passes their text.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ FORM = "static:net1=ADDRESS/LEN[,net2=ADDRESS/LEN…]"
 
 
 class StaticAddresses:
-    """An address source that asks neither a file nor the API.
+    """An address source that needs neither a file nor the API.
 
     Args:
-        spec: the flag's value, ``static:net1=fcbb::2/64``; the kernel must have just that address there.
-        rank0: rank 0's addresses, rail by rail, or the first rail's alone; bare literals.
-        attachments: the attachments' names by rail, as far as they are known.
+        spec: the flag's value, ``static:net1=fcbb::2/64``; the interface must have exactly this address.
+        rank0: rank 0's addresses by rail, or only the first rail's; IP literals.
+        attachments: the attachments' names by rail, as far as known.
 
-    Raises UsageError that names every wrong part.
+    Raises:
+        UsageError: names every wrong part.
     """
 
     def __init__(self, spec: str, rank0: tuple[str, ...], attachments: tuple[str, ...] = ()) -> None:
@@ -55,7 +56,11 @@ class StaticAddresses:
 
 
 def pairs(spec: str) -> list[tuple[str, str]]:
-    """(interface, canonical address) by rail. Raises UsageError."""
+    """Parse ``spec`` into (interface, canonical address) by rail.
+
+    Raises:
+        UsageError: names every wrong part.
+    """
     found: list[tuple[str, str]] = []
     wrong = []
     for part in spec.partition(":")[2].split(","):
@@ -81,34 +86,46 @@ def pairs(spec: str) -> list[tuple[str, str]]:
 _FIX = f"compare the pod's {NETWORKS_ANNOTATION} with it; the attachment needs a cniVersion and an ipam"
 CHOICES = "multus-status, host:IFNAME[,IFNAME…] (such as host:eth1,eth2), or static:net1=ADDRESS/LEN[,…]"
 AddressSourceKind = Literal["multus-status", "host", "static"]
-# How a receipt names the job's network: an agent's address source, or one of the local backend's two.
+# The job's network in a receipt: an agent's address source, or one of the local runtime's two.
 NetworkKind = Literal["namespaces", "loopback", AddressSourceKind]
 _KINDS = {"multus-status": "", "host": ":IFNAME", "static": ":net1=ADDRESS/LEN"}
 
 
 class AddressSource(Protocol):
-    """What the agent asks for addresses. Resource claims (DRA) would be another one.
+    """The agent's source of addresses. Resource claims (DRA) could be another one.
 
-    Both may raise NotYetError: asked again later, they may know more.
+    Both methods may raise NotYetError: a later call may know more.
     """
 
     def attachments(self) -> tuple[StatusEntry, ...]:
-        """This worker's backend attachments, rail by rail, each with an interface. Raises NetworkError."""
+        """Return this worker's backend attachments by rail, each with an interface.
+
+        Raises:
+            NetworkError: an attachment is missing or unusable.
+        """
 
     def rank0(self) -> tuple[str, ...]:
-        """Rank 0's addresses, rail by rail. May be asked again until the barrier. Raises NetworkError."""
+        """Return rank 0's addresses by rail. May be called repeatedly until the barrier.
+
+        Raises:
+            NetworkError: an address is missing.
+        """
 
 
 @dataclass(frozen=True)
 class SourceChoice:
-    """A parsed ``--address-source``: ``interfaces`` are the names after ``host:``."""
+    """A parsed ``--address-source``; ``interfaces`` are the names after ``host:``."""
 
     kind: AddressSourceKind
     interfaces: tuple[str, ...] = ()
 
 
 def parse_source(text: str) -> SourceChoice:
-    """The value of the flag. Raises UsageError, which names every wrong part and the valid choices."""
+    """Parse the flag's value.
+
+    Raises:
+        UsageError: names every wrong part and the valid choices.
+    """
     kind, colon, rest = text.partition(":")
     if kind == "multus-status" and not colon:
         return SourceChoice("multus-status")
@@ -129,7 +146,7 @@ def parse_source(text: str) -> SourceChoice:
 
 
 def interface_problem(name: str) -> str | None:
-    """What makes ``name`` no usable interface name, or None (dev_valid_name in net/core/dev.c)."""
+    """Return why ``name`` is not a usable interface name, or None (dev_valid_name in net/core/dev.c)."""
     shown = f'"{printable(name, 40)}"'
     if not name:
         return "an interface name is empty"
@@ -147,11 +164,11 @@ class MultusStatus:
 
     Args:
         own_text: this pod's annotation.
-        rank0_text: rank 0's, or a function that reads it anew at each call (it may be another pod meanwhile).
-        attachments: the attachments that are rails, in rail order: ``NAMESPACE/NAD``, ``NAD``, or with
-            ``@INTERFACE`` where one NAD serves several rails; a NAD that stands n times takes its n
-            interfaces in order. None or (): every entry but the primary network's, ordered by interface.
-        family: which of rank 0's addresses :meth:`rank0` gives where an entry has both kinds.
+        rank0_text: rank 0's, or a function that reads it at each call (rank 0 may have become another pod).
+        attachments: the rails' attachments in order: ``NAMESPACE/NAD``, ``NAD``, or with ``@INTERFACE`` if
+            one NAD serves several rails; a NAD listed n times takes n interfaces in order. None or (): every
+            entry but the primary network's, ordered by interface.
+        family: which address :meth:`rank0` returns if an entry has both families.
     """
 
     def __init__(
@@ -181,10 +198,14 @@ class MultusStatus:
 
 
 class HostInterfaces:
-    """The host's own interfaces, ``host:eth1,eth2``, and rank 0's addresses as the user gives them.
+    """The host's own interfaces, ``host:eth1,eth2``, and rank 0's addresses from the user.
 
-    Raises UsageError for a wrong specification or address. ``rank0`` holds one bare literal for each rail, or
-    the first rail's alone (the join needs no more), or nothing on rank 0 itself; brackets are taken off.
+    Args:
+        spec: ``host:IFNAME[,IFNAME…]``.
+        rank0: an IP literal per rail, or only the first (enough for the join), or none on rank 0 itself.
+
+    Raises:
+        UsageError: a wrong specification or address.
     """
 
     def __init__(self, spec: str, rank0: tuple[str, ...]) -> None:
@@ -209,9 +230,13 @@ class HostInterfaces:
 
 
 def _rails(entries: tuple[StatusEntry, ...], wanted: tuple[str, ...] | None) -> tuple[StatusEntry, ...]:
-    """The entries that are rails, in rail order, complete; a NetworkError says all that is missing."""
-    # A primary CNI with several interfaces writes an entry for each under its one name (no NAMESPACE/), and
-    # only one of them is the default.
+    """Return the entries that are rails, complete and in rail order.
+
+    Raises:
+        NetworkError: names what is missing.
+    """
+    # A primary CNI with several interfaces writes an entry for each under its single name (no NAMESPACE/),
+    # and marks only one of them as default.
     primary = {entry.name for entry in entries if entry.default and "/" not in entry.name}
     backend = [entry for entry in entries if not entry.default and entry.name not in primary]
     backend.sort(key=_by_interface)
@@ -227,7 +252,7 @@ def _matched(
 ) -> list[StatusEntry]:
     left = list(backend)
     taken: dict[int, StatusEntry] = {}
-    # Those with an @INTERFACE first, or a bare name before them would take their entry.
+    # Entries with @INTERFACE first; otherwise an earlier bare name would take theirs.
     for position in sorted(range(len(wanted)), key=lambda position: "@" not in wanted[position]):
         want = wanted[position]
         found = [entry for entry in left if _matches(want, entry)]
@@ -264,7 +289,7 @@ def _matches(want: str, entry: StatusEntry) -> bool:
 
 
 def _by_interface(entry: StatusEntry) -> tuple[tuple[int, int, str], ...]:
-    """net2 before net10. Real names have 15 bytes; hostile digits beyond would not even convert."""
+    """Sort net2 before net10. Real names have 15 bytes; a longer one is cut, as int() has a limit of digits."""
     parts = re.findall(r"[0-9]+|[^0-9]+", (entry.interface or "")[:64])
     return tuple((0, int(part), "") if part[0] in "0123456789" else (1, 0, part) for part in parts)
 
@@ -281,7 +306,11 @@ def _address(entry: StatusEntry, family: Family) -> str:
 
 
 def literal(text: str) -> str:
-    """Rank 0's address as people give it, brackets taken off. Raises UsageError."""
+    """Return rank 0's address in canonical form, without brackets.
+
+    Raises:
+        UsageError: it is not a global IP address.
+    """
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     address = canonical(bare)
     if address is None or ipaddress.ip_address(address).is_link_local:

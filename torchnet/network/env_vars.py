@@ -1,8 +1,8 @@
-"""The environment variables of a training process: one table with reasons and sources, filled in and merged.
+"""The environment variables of a training process: a table with reasons and sources, and how to apply it.
 
-Pure: whatever has to be looked up (devices, addresses, whether torch has libuv) is an input. A variable is
-``owned`` if a stale value would break the job, such as MASTER_ADDR from a shell: torchnet always sets those. All
-others are defaults: the user's value wins, with a warning.
+Pure: everything that needs a lookup (devices, addresses, torch's libuv support) is an input. A variable is
+``owned`` if a stale value, such as a shell's MASTER_ADDR, would break the job: torchnet always sets it.
+Otherwise the user's value wins, with a warning.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torchnet.text import printable
 
 @dataclass(frozen=True)
 class Variable:
-    """One variable. ``consequence`` says what follows where the user's value stands ("" if ``owned``)."""
+    """One variable. ``consequence`` says what happens if the user's value stays ("" if ``owned``)."""
 
     name: str
     value: str
@@ -30,26 +30,28 @@ class Variable:
 
 @dataclass(frozen=True)
 class EnvironmentInputs:
-    """All that the table depends on, for one process.
+    """Everything that the table depends on, for one process.
 
     Args:
-        rank, local_rank, world_size: of this process, over the whole job.
+        rank, local_rank, world_size: this process's ranks in the job and in its worker; processes of the job.
         nnodes, node_rank, nproc: workers, this worker's number, processes of this worker.
         rails: (interface, own address) by rail, at least one.
         family: 4 or 6, of the rails' addresses.
         master_addr: rank 0's address on the first rail, a bare literal.
-        hostid: tells local nodes of one machine apart for NCCL; None on a cluster, where hosts differ anyway.
-        cpus_per_rank: CPUs for each process where several share the machine; None: as torchrun decides.
-        gpus: ids of this worker's GPUs for CUDA_VISIBLE_DEVICES; () hides all, None leaves them as they are.
-        libuv: whether this torch was built with it; None: not known.
-        rdma: names of the RDMA devices on the rails (``mlx5_0``), () for plain TCP.
-        rdma_prefix: the one network (CIDR) that holds the rails' addresses: environment.covering_prefix.
-        loopback: there is no backend, all workers share this machine's ``lo``.
+        hostid: distinguishes local nodes of one machine for NCCL; None on a cluster, where hosts differ
+            anyway.
+        cpus_per_rank: CPUs per process if several share the machine; None: as torchrun decides.
+        gpus: IDs of this worker's GPUs for CUDA_VISIBLE_DEVICES; () hides all, None changes nothing.
+        libuv: whether this torch was built with it; None: unknown.
+        rdma: RDMA devices on the rails (``mlx5_0``); () for plain TCP.
+        rdma_prefix: the one network (CIDR) that contains the rails' addresses, from :func:`covering_prefix`.
+        loopback: there is no backend; all workers share this machine's ``lo``.
         local: the networks are torchnet's own, in namespaces of this machine.
-        gloo_devices, nccl_threads, nccl_sockets: the table "tune" of the job's settings; None leaves them.
-        user, home, cache_dir: set where the uid has no passwd entry or no writable HOME; None leaves them.
+        gloo_devices, nccl_threads, nccl_sockets: the job's "tune" settings; None sets nothing.
+        user, home, cache_dir: for a uid without passwd entry or writable HOME; None sets nothing.
 
-    Raises ValueError where ``rails`` is empty or ``master_addr`` is no bare IP literal.
+    Raises:
+        ValueError: ``rails`` is empty, or ``master_addr`` is not a bare IP literal.
     """
 
     rank: int
@@ -105,7 +107,7 @@ Inputs = EnvironmentInputs
 
 @dataclass(frozen=True)
 class VariableRule:
-    """A line of the table: ``value`` gives None where it does not apply, ``example`` documents it."""
+    """A row of the table: ``value`` returns None if it does not apply, ``example`` documents it."""
 
     name: str
     example: str
@@ -144,7 +146,7 @@ _GID = "RoCE may use a GID that is not the rail's address"
 
 # fmt: off
 RULES: tuple[VariableRule, ...] = (
-    # Who this process is.
+    # Identity of the process.
     _owned("RANK", "0 … WORLD_SIZE-1", lambda i: str(i.rank),
            "This process's number in the whole job.", _INIT),
     _owned("WORLD_SIZE", "nnodes x nproc", lambda i: str(i.world_size),
@@ -157,7 +159,7 @@ RULES: tuple[VariableRule, ...] = (
            "This worker's number; Lightning takes its node rank from here.", _AGENT),
     _owned("GROUP_WORLD_SIZE", "nnodes", lambda i: str(i.nnodes),
            "Workers of the job.", _AGENT),
-    # torchrun leaves NODE_RANK out, and scripts that read it then take every node for node 0.
+    # torchrun does not set NODE_RANK; scripts that read it then take every node for node 0.
     _owned("NODE_RANK", "0 … nnodes-1", lambda i: str(i.node_rank),
            "The worker's number for those who read it here, whom an old value would mislead.",
            "composer/utils/dist.py; lightning/fabric/plugins/environments/lightning.py"),
@@ -179,7 +181,7 @@ RULES: tuple[VariableRule, ...] = (
     VariableRule("TORCHELASTIC_SIGNALS_TO_HANDLE", _SIGNALS, lambda _: _SIGNALS,
          "As under torchrun, for scripts that start processes through torch.distributed.elastic.",
          "torch/distributed/launcher/api.py", consequence="processes that the script starts take other signals"),
-    # Where they meet.
+    # Rendezvous.
     _owned("MASTER_ADDR", "rank 0's address on net1", lambda i: i.master_addr,
            "Rank 0's store on the first rail; a bare literal, since brackets do not resolve and a name could "
            "become eth0's address.", _INIT),
@@ -192,7 +194,7 @@ RULES: tuple[VariableRule, ...] = (
          "This torch was built without libuv, as Debian's is, and would fail asking for it.",
          "torch/distributed/rendezvous.py",
          consequence="init_process_group fails where it asks for a libuv that is not there"),
-    # What carries the collectives.
+    # Transport of the collectives.
     VariableRule("GLOO_SOCKET_IFNAME", "net1,net2", lambda i: ",".join([i.interfaces] * i.gloo_devices),
          "Gloo's listening interfaces: exact names, one for each rail (and again for each of tune.gloo_devices), as "
          "many on every worker; unset, Gloo takes the host name's address, which is eth0's.",
@@ -214,8 +216,8 @@ RULES: tuple[VariableRule, ...] = (
     VariableRule("NCCL_HOSTID", "one for each local node", lambda i: i.hostid,
          "Local nodes share a machine: without it NCCL uses shared memory and net1 carries nothing.",
          _NCCL, consequence="NCCL takes equal ids for one machine and may bypass the backend"),
-    # Unset on a cluster: Socket would switch InfiniBand and plugins (EFA, GPUDirect-TCPX, SHARP) off, and so would IB
-    # the plugins.
+    # Unset on a cluster: Socket would switch off InfiniBand and plugins (EFA, GPUDirect-TCPX, SHARP), and IB
+    # would switch off the plugins.
     VariableRule("NCCL_NET", "Socket, in local networks", lambda i: "Socket" if i.local and not i.loopback else None,
          "Local networks carry TCP alone: an RDMA device of the machine would bypass them.",
          _NCCL, consequence="NCCL uses that transport, wherever its devices are connected"),
@@ -226,7 +228,7 @@ RULES: tuple[VariableRule, ...] = (
          lambda i: f"={','.join(i.hcas)}" if i.hcas else None,
          "The RDMA devices on the rails; with '=', since mlx5_1 is a prefix and matches mlx5_10, too.",
          _NCCL, consequence="NCCL uses those devices, wherever they are connected"),
-    # NCCL_IB_GID_INDEX is never set: the right index differs from pod to pod.
+    # NCCL_IB_GID_INDEX is never set: the right index differs between pods.
     VariableRule("NCCL_IB_ADDR_FAMILY", "AF_INET6, with RDMA devices", lambda i: i.address_family if i.hcas else None,
          "RoCE takes the GID of this family; its default is IPv4.", _NCCL, consequence=_GID),
     VariableRule("NCCL_IB_ADDR_RANGE", "net1's prefix, with RDMA devices",
@@ -242,7 +244,7 @@ RULES: tuple[VariableRule, ...] = (
     VariableRule("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1", lambda _: "1",
          "As under torchrun: a failed or timed-out NCCL collective ends the process instead of hanging.",
          _AGENT, consequence="a failed NCCL collective may hang"),
-    # What they compute with.
+    # Compute resources.
     _owned("CUDA_VISIBLE_DEVICES", "the worker's GPUs",
            lambda i: None if i.gpus is None else ",".join(i.gpus),
            "The worker's share of the GPUs that you made visible, so that LOCAL_RANK counts within it.",
@@ -253,7 +255,7 @@ RULES: tuple[VariableRule, ...] = (
     VariableRule("PYTHONUNBUFFERED", "1", lambda _: "1",
          "Lines arrive as they are written, and the last before a crash are not lost.",
          "Python's documentation, command line and environment", consequence="lines may arrive late"),
-    # Whom they belong to.
+    # User and folders.
     _owned("HOME", "a writable folder, where HOME is none", lambda i: i.home,
            "Caches go there; in a restricted pod it is /, which is not writable.",
            "Python's documentation, os.path"),
@@ -272,7 +274,7 @@ RULES: tuple[VariableRule, ...] = (
 
 __all__ = ["EnvironmentInputs", "Variable", "build", "covering_prefix", "explain", "merge"]
 
-# Not set by torchnet, but known to undo what it sets.
+# torchnet does not set these, but they override what it sets.
 _HAZARDS = {
     "NCCL_COMM_ID": "it overrides which interface NCCL starts on; unset it",
     "NCCL_IB_GID_INDEX": "the right index differs from worker to worker; unset it",
@@ -282,24 +284,24 @@ _EXACT = ("GLOO_SOCKET_IFNAME", "TORCHCOMM_GLOO_INTERFACE", "TP_SOCKET_IFNAME")
 
 
 def build(inputs: EnvironmentInputs) -> tuple[Variable, ...]:
-    """The variables of one process, in the table's order; what does not apply to it is left out."""
+    """Return the variables of one process in table order, without those that do not apply to it."""
     pairs = ((rule, rule.value(inputs)) for rule in RULES)
     return tuple(rule.variable(value) for rule, value in pairs if value is not None)
 
 
 def explain() -> tuple[Variable, ...]:
-    """The whole table for documentation: each ``value`` says what the value is, or when it is set."""
+    """Return the whole table for documentation; each ``value`` describes the value, or when it is set."""
     return tuple(rule.variable(rule.example) for rule in RULES)
 
 
 def merge(
     user_env: Mapping[str, str], variables: Sequence[Variable]
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The process's environment, ``user_env`` with ``variables`` put in, and the warnings about it.
+    """Merge ``variables`` into ``user_env``; return the process's environment and the warnings.
 
-    An owned variable replaces the user's value, and one warning lists those; any other gives way to the
-    user's value, with a warning each unless the values are equal. The warnings are the same for all ranks
-    of a worker, so show them once. Neither argument is changed.
+    An owned variable replaces the user's value; one warning lists all of these. Any other variable yields to
+    the user's value, with a warning each unless they are equal. All ranks of a worker get the same warnings,
+    so show them once. The arguments stay unchanged.
     """
     env = dict(user_env)
     kept = []
@@ -331,11 +333,15 @@ def merge(
 
 
 def covering_prefix(networks: Sequence[str]) -> str | None:
-    """The smallest network, in CIDR form, that holds all ``networks`` (``ADDRESS/PREFIX`` each).
+    """Return the smallest network (CIDR) that contains all ``networks`` (``ADDRESS/PREFIX`` each).
 
-    For NCCL_IB_ADDR_RANGE, which takes one network. None where there is none that tells anything: mixed
-    families, or one so large that link-local addresses are in it, too. Raises ValueError for what is no
-    network.
+    For NCCL_IB_ADDR_RANGE, which takes one network.
+
+    Returns:
+        None for mixed families, or if link-local addresses, which it is to exclude, would be in the network.
+
+    Raises:
+        ValueError: an entry is not a network.
     """
     parsed = [ipaddress.ip_interface(text).network for text in networks]
     if len({network.version for network in parsed}) != 1:
@@ -348,7 +354,7 @@ def covering_prefix(networks: Sequence[str]) -> str | None:
 
 
 def _is_share(variable: Variable, theirs: str) -> bool:
-    """The runtime deals out the GPUs that the user made visible: nothing that the user said was dropped."""
+    """Return whether the value is a share of the GPUs that the user made visible, so nothing is overridden."""
     if variable.name != "CUDA_VISIBLE_DEVICES":
         return False
     visible = {part.strip() for part in theirs.split(",")}

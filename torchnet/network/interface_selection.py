@@ -1,7 +1,7 @@
-"""Which address of which interface a rail uses: what the cluster says and what the kernel has must agree.
+"""Choose a rail's interface and address; the address source and the kernel must agree on them.
 
-Every refusal names the node, the interface, what was seen and a way out. Nothing here falls back to another
-interface: a job that silently runs over eth0 is what torchnet is there to prevent.
+Every error names the node, the interface, what was found and a remedy. Nothing here falls back to another
+interface: torchnet exists to prevent jobs that silently run over eth0.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ Family = Literal["auto", "ipv4", "ipv6"]
 
 @dataclass(frozen=True)
 class Address:
-    """One address of an interface, as rtnetlink gives it (flags: linux/if_addr.h, scope: linux/rtnetlink.h).
+    """An address of an interface, as rtnetlink reports it (flags: linux/if_addr.h, scope: linux/rtnetlink.h).
 
-    ``permanent`` is IFA_F_PERMANENT: without a lifetime, so neither from a router advertisement nor from
-    DHCP.
+    ``permanent`` is IFA_F_PERMANENT: no lifetime, so not from a router advertisement or DHCP.
     """
 
     ip: str
@@ -38,7 +37,7 @@ class Address:
 
 @dataclass(frozen=True)
 class Interface:
-    """An interface of this network namespace; ``addresses`` in the kernel's order, in which Gloo searches."""
+    """An interface of this network namespace; ``addresses`` are in the kernel's order, which Gloo follows."""
 
     name: str
     index: int
@@ -51,7 +50,7 @@ class Interface:
 
 @dataclass(frozen=True)
 class Rail:
-    """One backend network of a worker: ``family`` 4 or 6, ``mtu`` in bytes, ``notes`` lines for the user."""
+    """A worker's backend network: ``family`` is 4 or 6, ``mtu`` in bytes, ``notes`` are lines for the user."""
 
     index: int
     attachment: str
@@ -64,11 +63,11 @@ class Rail:
 
 
 class TakenError(NetworkError):
-    """Duplicate address detection failed. The kernel never lets it be used here; another pod may do."""
+    """Duplicate address detection failed. The kernel will not use the address here; a replacement pod may work."""
 
 
 class TentativeError(NetworkError):
-    """Duplicate address detection still runs (about 2 s): ask again, refuse with this if it does not end."""
+    """Duplicate address detection is running (about 2 s): retry, and report this if it does not end."""
 
     def __init__(self, text: str, *, fix: str, interface: str, address: str) -> None:
         super().__init__(text, fix=fix)
@@ -84,16 +83,19 @@ def select_rail(
     interface: Interface | None,
     family: Family,
 ) -> Rail:
-    """The rail that ``attachment`` gives this node.
+    """Return the rail that ``attachment`` gives this node.
 
-    ``entry`` is what the address source says (without ``ips`` it names an interface and no more, as ``host:``
-    does), ``interface`` what the kernel has by the name of ``entry.interface``. Unique local addresses
-    (fc00::/7) are global. Loopback addresses count on ``lo`` alone, and only where ``host:lo`` asks for them.
+    Unique local addresses (fc00::/7) count as global, loopback addresses only on ``lo`` and only for
+    ``host:lo``.
+
+    Args:
+        entry: from the address source; without ``ips`` it only names an interface, as ``host:`` does.
+        interface: the kernel's interface named ``entry.interface``.
 
     Raises:
-        TentativeError: duplicate address detection still runs; the caller asks again.
-        TakenError: it found that another machine has the address.
-        NetworkError: anything else that keeps the rail from being usable, or leaves open which address it is.
+        TentativeError: duplicate address detection is still running; call again.
+        TakenError: duplicate address detection found the address on another machine.
+        NetworkError: the rail is unusable for another reason, or its address is ambiguous.
     """
     where = _Where(node, attachment, interface.name if interface else entry.interface if entry else None)
     if entry is None:
@@ -155,7 +157,7 @@ class _Where:
 def _of_family(
     where: _Where, entry: StatusEntry, interface: Interface, usable: list[Address], family: Family
 ) -> list[Address]:
-    """The addresses of the family to use; Gloo's own choice must be among them."""
+    """Return the addresses of the family to use; Gloo's own choice must be among them."""
     four = [address for address in usable if address.family == 4]
     six = [address for address in usable if address.family == 6]
     if not usable:
@@ -183,7 +185,7 @@ def _of_family(
     if family == "ipv4" or not six or on_loopback:
         return four or six
     if four:
-        # IPv6 with a note was rejected: the job would run over paths that nobody checked.
+        # Rejected: IPv6 with a note. The job would run over paths that nobody checked.
         where.refuse(
             f"it has IPv4 ({_names(four)}) beside IPv6 ({_names(six)}), and Gloo always listens on the IPv4 "
             "address then: IPv6 would be checked, IPv4 used",
@@ -223,9 +225,9 @@ def _check_agreement(where: _Where, entry: StatusEntry, interface: Interface) ->
 
 
 def _one(where: _Where, entry: StatusEntry, wanted: list[Address]) -> Address:
-    """The address to use: the only one, or the one that network-status, its lifetime and Gloo agree on.
+    """Return the only address, or the one that network-status, its lifetime and Gloo agree on.
 
-    Gloo takes the first that getifaddrs lists, which is the newest of IPv6 and the oldest of IPv4. So an
+    Gloo takes the first that getifaddrs lists: the newest IPv6 address, the oldest IPv4 address. So an
     address that is named and permanent but not first is refused, too.
     """
     first = wanted[0]

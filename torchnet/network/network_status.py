@@ -1,10 +1,9 @@
-"""The annotation ``k8s.v1.cni.cncf.io/network-status``: what the cluster says about a pod's interfaces.
+"""The annotation ``k8s.v1.cni.cncf.io/network-status``: what the cluster reports about a pod's interfaces.
 
-Shape: the Network Plumbing Working Group's de-facto standard, "Network Attachment Status"; the fields and
-their order are those of ``NetworkStatus`` in k8snetworkplumbingwg/network-attachment-definition-client.
-Whoever may write a pod's annotations may write this text, so it is hostile until parsed: bounded before it
-is read, typed afterwards, and its strings are data that nobody prints without
-:func:`torchnet.text.printable`.
+Format: the Network Plumbing Working Group's de-facto standard, "Network Attachment Status"; fields and their
+order follow ``NetworkStatus`` in k8snetworkplumbingwg/network-attachment-definition-client. Anyone who may
+write a pod's annotations controls this text, so it is untrusted: limited in size before parsing, type-checked
+afterwards, and its strings must not be printed without :func:`torchnet.text.printable`.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ from torchnet.constants import NETWORKS_ANNOTATION, STATUS_ANNOTATION
 from torchnet.errors import StatusError
 from torchnet.text import loads, printable
 
-# All annotations of an object together may hold 262,144 bytes (Kubernetes), so 1 MiB refuses nothing real.
+# Kubernetes limits an object's annotations to 262,144 bytes in all, so 1 MiB rejects nothing real.
 MAX_SIZE = 1 << 20
 # Real statuses have 4 levels (device-info: {pci: {…}}).
 MAX_DEPTH = 32
-# So many of the wrong fields are listed in the one error.
+# An error lists up to this many wrong fields.
 MAX_LISTED = 5
 
 # Go's net.IP(nil).String(): Multus writes it for a default route through a device, without a gateway.
 _NIL = "<nil>"
-# Go's encoding/json escapes these even inside strings; a lone surrogate cannot be written otherwise.
+# Go's encoding/json escapes these inside strings; a lone surrogate cannot be written otherwise.
 _ESCAPED = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 _PATH = STATUS_ANNOTATION.replace(".", "\\.")
 _SHOW = f"see it with: kubectl get pod POD -o jsonpath='{{.metadata.annotations.{_PATH}}}'"
@@ -37,10 +36,10 @@ _SHOW = f"see it with: kubectl get pod POD -o jsonpath='{{.metadata.annotations.
 
 @dataclass(frozen=True)
 class StatusEntry:
-    """One attachment of a pod.
+    """One attachment of a pod, identified by (name, interface).
 
-    ``name`` is ``NAMESPACE/NAD`` (the primary network: the CNI's own name), ``ips`` and ``gateway`` are
-    canonical addresses without prefix length, ``mtu`` is bytes. Entries are told apart by (name, interface).
+    ``name`` is ``NAMESPACE/NAD`` (for the primary network the CNI's own name), ``ips`` and ``gateway`` are
+    canonical addresses without prefix length, ``mtu`` is in bytes.
     """
 
     name: str
@@ -50,15 +49,15 @@ class StatusEntry:
     mtu: int | None = None
     default: bool = False
     gateway: tuple[str, ...] = ()
-    origin: str = "network-status"  # who says so, for messages
+    origin: str = "network-status"  # source, for messages
 
 
 def parse(text: str | bytes | None) -> tuple[StatusEntry, ...]:
-    """The entries of an annotation's value, in its order; ``[]`` gives ``()``, unknown fields do not count.
+    """Parse an annotation's value in its order; ``[]`` gives ``()``, unknown fields are ignored.
 
     Raises:
         StatusError: the annotation is missing (None, empty, ``null``), larger than 1 MiB, nested deeper than
-            32 levels, no JSON, or has fields of a wrong type: the first five with their JSON paths. Nothing
+            32 levels, not JSON, or has fields of a wrong type: the first five with their JSON paths. Nothing
             else is raised, and memory stays below 100 MB.
     """
     try:
@@ -83,20 +82,19 @@ def parse(text: str | bytes | None) -> tuple[StatusEntry, ...]:
 
 
 def render(entries: Iterable[StatusEntry]) -> str:
-    """The annotation's value as Multus writes it; ``parse(render(entries)) == tuple(entries)``.
+    """Return the annotation's value as Multus writes it; ``parse(render(entries)) == tuple(entries)``.
 
-    Multus marshals each entry by itself (Go's MarshalIndent with four spaces) and joins them with commas
-    inside brackets; Go leaves out what is empty, except ``dns``. A default entry without a gateway gets
-    ``["<nil>"]``, as for a default route through a device. ``mtu`` is seldom there: ipvlan, macvlan and
-    bridge report none.
+    Multus marshals each entry by itself (Go's MarshalIndent, four spaces) and joins them with commas in
+    brackets; Go omits empty fields, except ``dns``. A default entry without a gateway gets ``["<nil>"]``, as
+    for a default route through a device. ``mtu`` is rare: ipvlan, macvlan and bridge report none.
     """
     return "[" + ",".join(_render(entry) for entry in entries) + "]"
 
 
 def canonical(text: str) -> str | None:
-    """The one spelling of a bare IP literal (that of inet_ntop, as the kernel's tools print it), else None.
+    """Return the canonical form of a bare IP literal (inet_ntop's, as the kernel's tools print it), else None.
 
-    No prefix length, brackets or zone (``%eth0``: zones mean something on one machine only).
+    Rejects prefix lengths, brackets and zones (``%eth0`` has a meaning on one machine only).
     """
     family = socket.AF_INET6 if ":" in text else socket.AF_INET
     try:
@@ -119,7 +117,7 @@ def _render(entry: StatusEntry) -> str:
 
 
 class _Reader:
-    """Typed reading that collects what is wrong instead of stopping at the first."""
+    """Type-checked reading that collects errors instead of stopping at the first."""
 
     def __init__(self) -> None:
         self.wrong: list[str] = []

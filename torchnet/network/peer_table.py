@@ -1,8 +1,7 @@
-"""The job's table: who has which addresses. Rank 0 makes it, and everybody gets the same bytes.
+"""The job's peer table: the addresses of all workers. Rank 0 builds it, and all get the same bytes.
 
-On the wire it is JSON by columns, compressed with zlib: what the rows share (interfaces, MTUs, the prefix of
-addresses) then costs next to nothing, and a Kubernetes UID, 15 bytes of pure chance, is half a row. JSON by
-rows took a third more.
+On the wire it is JSON by columns, compressed with zlib: what rows share (interfaces, MTUs, address prefixes)
+costs next to nothing, and a Kubernetes UID, 15 random bytes, is half a row. JSON by rows took a third more.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from torchnet.errors import NetworkError
 from torchnet.network.network_status import canonical
 from torchnet.text import listed, loads, printable
 
-# 10,000 workers with 16 rails are 4.6 MB of JSON, with the longest names and addresses 8.4 MB. The worst 12 MiB of
-# JSON become about 300 MB of objects, which only a rank 0 that holds the job's token could send.
+# 10,000 workers with 16 rails take 4.6 MB of JSON, 8.4 MB with the longest names and addresses. The worst 12
+# MiB of JSON become about 300 MB of objects; only a rank 0 that holds the job's token could send them.
 MAX_SIZE = 12 << 20
 MAX_ROWS = 10_000
 _FORMAT = 1
 _COLUMNS = ("kind", "rank", "name", "uid", "address", "eth0")
-# Names go into hosts files: nothing that could begin another field or line there.
+# Names go into hosts files, where they must not start another field or line.
 NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?")
 
 _Kind = tuple[tuple[str, int], ...]
@@ -43,7 +42,7 @@ class PeerRail:
 
 @dataclass(frozen=True)
 class PeerRow:
-    """One worker; ``name`` is its node's or pod's name, ``eth0`` its addresses outside the backend."""
+    """One worker; ``name`` is the node's or pod's name, ``eth0`` the addresses outside the backend."""
 
     node_rank: int
     name: str
@@ -59,7 +58,7 @@ class PeerTable:
 
 @dataclass(frozen=True)
 class TableProblem:
-    """Why a job must not start; ``kind`` is rank, duplicate, rails, family or mtu, ``nodes`` are names."""
+    """A reason not to start a job; ``kind`` is rank, duplicate, rails, family or mtu, ``nodes`` are names."""
 
     kind: str
     text: str
@@ -68,7 +67,7 @@ class TableProblem:
 
 
 def encode(table: PeerTable) -> bytes:
-    """The table's bytes, the same for the same table: about 33 a row at 1,000 rows with random UIDs."""
+    """Encode the table, deterministically: about 33 bytes a row at 1,000 rows with random UIDs."""
     kinds: dict[_Kind, int] = {}
     for row in table.rows:
         kinds.setdefault(_kind_of(row), len(kinds))
@@ -86,10 +85,11 @@ def encode(table: PeerTable) -> bytes:
 
 
 def decode(data: bytes) -> PeerTable:
-    """The table of :func:`encode`'s bytes.
+    """Decode :func:`encode`'s bytes.
 
-    Raises NetworkError for anything else: no zlib stream or not exactly one, more than 12 MiB of JSON, wrong
-    types, no IP addresses, names that cannot stand in a hosts file, more than 10,000 rows or 16 rails.
+    Raises:
+        NetworkError: anything else: not exactly one zlib stream, more than 12 MiB of JSON, wrong types or
+            addresses, names that a hosts file cannot hold, more than 10,000 rows or 16 rails.
     """
     unpack = zlib.decompressobj()
     try:
@@ -110,7 +110,7 @@ def decode(data: bytes) -> PeerTable:
 
 
 def fingerprint(table: PeerTable) -> str:
-    """Of what the preflight verified: who (rank, UID) has which addresses and MTUs; eth0 and names do not count."""
+    """Hash what the preflight verified: ranks, UIDs, interfaces, addresses and MTUs, not eth0 or names."""
     seen = [
         [row.node_rank, row.uid, [[r.interface, r.address, r.mtu] for r in row.rails]] for row in table.rows
     ]
@@ -118,7 +118,7 @@ def fingerprint(table: PeerTable) -> str:
 
 
 def owners(table: PeerTable) -> dict[str, int | None]:
-    """Each address's node rank; None where several workers have it beside their rails, as docker0's or a node's DNS."""
+    """Map each address to its node rank; None if several workers have it outside their rails (docker0, node DNS)."""
     found: dict[str, int | None] = {}
     for row in table.rows:
         for address in row.eth0:
@@ -127,14 +127,14 @@ def owners(table: PeerTable) -> dict[str, int | None]:
 
 
 def check(table: PeerTable) -> list[TableProblem]:
-    """Everything that keeps the job from starting, all at once; linear time (10,000 rows: about 0.1 s)."""
+    """Return everything that keeps the job from starting; linear time (10,000 rows: about 0.1 s)."""
     rows = table.rows
     found = _ranks(rows)
     found += _duplicates("name", ((row.name, row, "") for row in rows), _ONE_EACH)
-    # Workers with one name stand above; here those that differ in name and share a UID.
+    # Workers with the same name are reported above; these have different names and one UID.
     named = {row.name: row for row in rows}.values()
     found += _duplicates("UID", ((row.uid, row, "") for row in named if row.uid), _ONE_EACH)
-    # On loopback all workers are one machine and share its address rightly.
+    # On loopback all workers are one machine, which rightly shares its addresses.
     own = ((r.address, row, f" {r.interface}") for row in rows for r in row.rails if not _loopback(r.address))
     found += _duplicates("address", own, _ONE_POOL)
     found += _unequal("rails", ((len(row.rails), row) for row in rows), _count, _SAME_NETWORKS)
@@ -149,7 +149,7 @@ def check(table: PeerTable) -> list[TableProblem]:
 
 
 def refusal(problems: Iterable[TableProblem]) -> NetworkError:
-    """One error that says the first ten ``problems`` and their fixes."""
+    """Combine ``problems`` into one error: the first ten texts, and all fixes."""
     texts = [problem.text for problem in problems]
     if len(texts) > 10:
         texts[10:] = [f"and {len(texts) - 10} more"]
@@ -203,7 +203,7 @@ def _unequal(
         holders.setdefault(value, []).append(row.name)
     if len(holders) < 2:
         return []
-    # The rarest first, as it is most likely the wrong one.
+    # Rarest first, because it is most likely the wrong one.
     groups = sorted(holders.items(), key=lambda group: (len(group[1]), group[0]))
     text = where + ", ".join(f"{say(value)} on {listed(names)}" for value, names in groups)
     return [TableProblem(kind, text, tuple(dict.fromkeys(names[0] for _, names in groups)), fix)]

@@ -1,4 +1,4 @@
-"""Whom each worker probes before the start: all others while that is cheap, a connected few above."""
+"""Which peers each worker probes before the start: all in small jobs, a connected few in larger ones."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ from typing import Literal
 
 Mode = Literal["auto", "full"]
 
-# Up to here every ordered pair is probed: 64 workers make 4,032 of them, each worker probes 63.
+# Up to here every ordered pair is probed: 64 workers make 4,032 pairs, 63 per worker.
 ALL_PAIRS = 64
 
 
 def peers(node_rank: int, nnodes: int, mode: Mode = "auto") -> tuple[int, ...]:
-    """The node ranks that ``node_rank`` probes, in the order to do it; never itself, none twice.
+    """Return the node ranks that ``node_rank`` probes, in order, without itself or duplicates.
 
-    Up to 64 workers, or with ``full``: all others, the next rank first. Each step of the whole job is then
-    one cyclic shift, so that everybody is probed by one other at a time instead of rank 0 by all at once.
+    Up to 64 workers, or with ``full``: all others, the next rank first. Each step of the job is then a cyclic
+    shift: one peer at a time probes each worker, instead of all probing rank 0 at once.
 
-    Above: shifts by 1, 2, 4, … as in a dissemination barrier, ceil(log2 n) of them, and rank 0, to whom
-    everybody connects first. The shift by 1 alone makes the graph strongly connected.
+    Above 64: shifts by 1, 2, 4, … as in a dissemination barrier (ceil(log2 n) of them), and rank 0, to which
+    all workers connect first. The shift by 1 alone makes the graph strongly connected.
 
-    Raises ValueError where ``node_rank`` is not within 0 … nnodes-1 or ``mode`` is unknown.
+    Raises:
+        ValueError: ``node_rank`` is not within 0 … nnodes-1, or ``mode`` is unknown.
     """
     if not 0 <= node_rank < nnodes:
         raise ValueError(f"node rank {node_rank} is not within 0 … {nnodes - 1}")
@@ -31,7 +32,7 @@ def peers(node_rank: int, nnodes: int, mode: Mode = "auto") -> tuple[int, ...]:
 
 
 def paths(nnodes: int, mode: Mode = "auto") -> int:
-    """How many ordered pairs the whole job probes on each rail."""
+    """Return how many ordered pairs the job probes on each rail."""
     if _all_pairs(nnodes, mode):
         return nnodes * (nnodes - 1)
     return sum(len(peers(rank, nnodes, mode)) for rank in range(nnodes))

@@ -1,1 +1,1 @@
-"""The receipt of a run: its model, its table, and the timing of training steps."""
+"""The receipt of a run: its data model, its text table, and the analysis of step timing."""

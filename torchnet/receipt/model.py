@@ -1,10 +1,9 @@
-"""The job's receipt as the launcher reads it, and the source of ``receipt.schema.json``.
+"""Model of the job's receipt, with which the launcher validates it; the source of ``receipt.schema.json``.
 
-The agents write it from plain dataclasses (`torchnet.agent.receipt`). Within "torchnet.receipt/1" fields may
-be added but never taken away or changed; so fields that are not known here are kept, and a receipt of a newer
-agent can be read.
+The agents write receipts as plain dicts (`torchnet.agent.receipt`). Within "torchnet.receipt/1", fields may be added,
+but not removed or changed. Unknown fields are kept, so that the receipt of a newer agent can be read.
 
-``python -m torchnet.receipt.model`` writes the schema anew; a test holds the two together.
+``python -m torchnet.receipt.model`` regenerates the schema; a test compares it with the model.
 """
 
 from __future__ import annotations

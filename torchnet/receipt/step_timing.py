@@ -1,9 +1,9 @@
-"""Training steps, rates and idle time from samples of a worker's traffic (``--measure``). Pure.
+"""Derive training steps, rates and idle time from samples of a worker's traffic (``--measure``). Pure.
 
-The steps of a training differ in duration, but hardly in bytes. A step therefore shows in silences that follow
-equal numbers of bytes, again and again. Rejected: autocorrelation in time (on a busy machine steps differ by a
-tenth and more, and nothing was found), and counting bursts (DDP's buckets leave silences within a step). If no
-distance stands out, no step rate is reported.
+Training steps vary in duration, but hardly in bytes. A step therefore shows as silences that recur after equal numbers
+of bytes. If no such distance stands out, no step rate is reported. Rejected: autocorrelation in time (on a busy machine
+the duration of steps varies by 10 % and more, and no period was found), and counting bursts (DDP's buckets leave
+silences within a step).
 """
 
 from __future__ import annotations
@@ -21,22 +21,29 @@ from typing import Any
 from torchnet.receipt.model import Measured, Series
 from torchnet.units import percent, size
 
-_TRICKLE = 0.05  # of the usual full sample: less is no traffic
-_BURST = 3  # samples, below which a burst is too short to tell how long it took
-_REACH = 60  # silences, to which each one's distance is looked at
-# By which equal steps' bytes may differ: acknowledgements, segments sent again.
+_TRICKLE = 0.05  # share of the usual full sample, below which a sample counts as silence
+_BURST = 3  # samples; the duration of a shorter burst cannot be determined
+_REACH = 60  # number of following silences to which each one's distance is computed
+# Difference in bytes allowed between equal steps (acknowledgements, retransmissions): relative, and absolute.
 _NEAR, _NEAR_BYTES = 0.01, 1024
-_CLEAR = 0.4  # of the silences' weight that has another silence a step later
-_STANDS_OUT = 4.0  # over what silences at random would have
-_SMALLEST = 0.75  # of the best: a smaller distance so good is the step, the best a multiple of it
-_STEPS = 6  # at least
+_CLEAR = 0.4  # minimum share of the silences' weight that has another silence one step later
+_STANDS_OUT = 4.0  # minimum ratio of that share to the one expected of randomly placed silences
+_SMALLEST = 0.75  # share of the best score; a smaller distance that reaches it is the step, and the best is a multiple
+_STEPS = 6  # minimum number of steps
 
 
 @dataclass(frozen=True)
 class Rhythm:
-    """Of one worker. Rates are bytes per second, times seconds; None is what the samples do not tell.
+    """Timing of one worker's traffic. None where the samples do not determine a value.
 
-    ``idle_share``: of a step where there are steps, else of ``observed_s``: from the first traffic to the last one.
+    Attributes:
+        observed_s: Seconds from the first traffic to the last, as far as they were sampled.
+        idle_share: Idle share of a step if steps were found, else of ``observed_s``; 0 to 1.
+        rate: Bytes per second during bursts.
+        peak: Bytes per second that 5 % of the samples in bursts exceed.
+        step_bytes: Bytes per step.
+        step_active_s: Seconds of each step that the traffic takes at ``rate``.
+        why: Why a value is None.
     """
 
     observed_s: float = 0.0
@@ -51,7 +58,13 @@ class Rhythm:
 
 @dataclass(frozen=True)
 class _Silence:
-    """``after`` so many bytes; ``end``: the sample at which it is over; ``weight``: the more the longer."""
+    """A run of samples without traffic.
+
+    Attributes:
+        after: Bytes in the block before the silence.
+        end: Index of the first sample after the silence.
+        weight: Increases with the logarithm of the length.
+    """
 
     after: float
     end: int
@@ -60,7 +73,7 @@ class _Silence:
 
 @dataclass(frozen=True)
 class _Distance:
-    """From one silence to another: bytes, samples, and the product of their weights."""
+    """Distance between two silences in bytes (``size``) and samples; ``weight`` is the product of their weights."""
 
     size: float
     samples: float
@@ -68,7 +81,12 @@ class _Distance:
 
 
 def rhythm(blocks: Sequence[Sequence[float]], sample_s: float) -> Rhythm:
-    """``blocks``: series of samples, the bytes of ``sample_s`` seconds each, in order, with gaps between them."""
+    """Analyse the samples of one worker.
+
+    Args:
+        blocks: Series of consecutive samples (bytes per sample), in order, with gaps between the series.
+        sample_s: Duration of a sample in seconds.
+    """
     level = _level(blocks)
     if not level:
         return Rhythm(why="the backend carried nothing")
@@ -113,13 +131,13 @@ def _quantile(values: Sequence[float], share: float) -> float:
 
 
 def _level(blocks: Sequence[Sequence[float]]) -> float:
-    """What a full sample usually has; 0 where there is no traffic."""
+    """Return the usual bytes of a full sample (the 90th percentile of those with traffic); 0 without traffic."""
     values = [one for block in blocks for one in block if one > 0]
     return _quantile(values, 0.9) if values else 0.0
 
 
 def _trimmed(blocks: Sequence[Sequence[float]], least: float) -> list[Sequence[float]]:
-    """From the first sample with traffic to the last one."""
+    """Cut the blocks to the range from the first sample with traffic to the last."""
     places = [
         (number, at) for number, block in enumerate(blocks) for at, one in enumerate(block) if one >= least
     ]
@@ -132,14 +150,14 @@ def _trimmed(blocks: Sequence[Sequence[float]], least: float) -> list[Sequence[f
 
 
 def _bursts(block: Sequence[float], least: float) -> Iterator[list[float]]:
-    """The runs of samples with traffic."""
+    """Yield the runs of samples with traffic."""
     for busy, run in itertools.groupby(block, lambda one: one >= least):
         if busy:
             yield list(run)
 
 
 def _length(burst: Sequence[float]) -> float:
-    """In samples: the first and the last one count as far as they are as full as those between."""
+    """Return the length in samples; the first and last count in proportion to the median of those between."""
     if len(burst) < _BURST:
         return float(len(burst))
     full = statistics.median(burst[1:-1])
@@ -152,14 +170,14 @@ def _silences(block: Sequence[float], least: float) -> list[_Silence]:
         samples = list(run)
         at += len(samples)
         if not busy:
-            # An hour's silence must not outweigh all others.
+            # The logarithm keeps an hour of silence from outweighing all others.
             found.append(_Silence(after, at, math.log1p(len(samples))))
         after += sum(samples)
     return found
 
 
 def _step(blocks: Sequence[Sequence[float]], least: float) -> _Distance | None:
-    """Bytes and samples of a step, where it can be told."""
+    """Return the bytes and samples of a step, or None if no distance between silences stands out."""
     silences = [_silences(block, least) for block in blocks]
     whole = sum(one.weight**2 for block in silences for one in block)
     pairs = sorted(
@@ -193,13 +211,13 @@ def _step(blocks: Sequence[Sequence[float]], least: float) -> _Distance | None:
         return None
     enough = _SMALLEST * max(good)[0]
     smallest = min(size for here, size in good if here >= enough)
-    # The middle of the peak that it is the edge of.
+    # The smallest distance is at the edge of a peak: take the best one in its neighbourhood.
     best = max((one for one in good if one[1] <= smallest + 2 * _reach(smallest)), key=lambda one: one[0])[1]
     reach = _reach(best)
     alike = pairs[bisect.bisect_left(sizes, best - reach) : bisect.bisect_right(sizes, best + reach)]
     if len(alike) < _STEPS:
         return None
-    # Of the durations the middle half's mean: their median would be a whole number of samples.
+    # Average the middle half of the durations. Their median would be quantized to whole samples.
     samples = sorted(pair.samples for pair in alike)
     quarter = len(samples) // 4
     middle = statistics.fmean(samples[quarter : len(samples) - quarter])
@@ -207,7 +225,7 @@ def _step(blocks: Sequence[Sequence[float]], least: float) -> _Distance | None:
 
 
 def _spaced(sizes: Sequence[float]) -> Iterator[float]:
-    """Of those that are nearly equal one: there may be hundreds of thousands. None that is within reach of 0."""
+    """Yield one of each group of nearly equal sizes (there may be 100,000s of sizes), except those near 0."""
     at = bisect.bisect_right(sizes, _NEAR_BYTES / (1 - _NEAR))
     while at < len(sizes):
         size = sizes[at]
@@ -219,20 +237,23 @@ def _reach(size: float) -> float:
     return _NEAR * size + _NEAR_BYTES
 
 
-_LIMIT = 1 << 20  # bytes of a block's text
-_BLOCKS, _SAMPLES = 8, 4096  # of a node, and of a block: twice what an agent keeps, and as many as it does
-_DIGITS = 15  # of a sample
-_FASTEST, _LARGEST = 1e-6, 1 << 30  # seconds of a sample, bytes of its unit
-_BY_RDMA = 64 << 10  # bytes: less is no training's, as for the agents' share
+_LIMIT = 1 << 20  # bytes of a block's decompressed text
+_BLOCKS, _SAMPLES = 8, 4096  # limits per node and per block; an agent keeps 4 blocks of 4096
+_DIGITS = 15  # limit on the digits of a sample
+_FASTEST, _LARGEST = 1e-6, 1 << 30  # limits: seconds per sample, bytes per unit
+_BY_RDMA = 64 << 10  # bytes; less is not training traffic, as in the agents' backend share
 
 
 def summed(
     receipt: dict[str, Any], bits_per_s: float | None = None, *, asked: bool = False
 ) -> dict[str, Any]:
-    """The receipt with ``measured`` made of its nodes' ``series``; the same one where there are none.
+    """Replace the nodes' ``series`` in a receipt by ``measured``; without any, return the receipt unchanged.
 
-    ``bits_per_s``: of all rails of a node together, where it is known. ``asked``: --measure was said, so that it is a
-    matter why there are none. Samples that cannot be read count as none.
+    Malformed samples count as missing.
+
+    Args:
+        bits_per_s: Rate of all rails of a node together; None if unknown.
+        asked: Whether --measure was given. If so, ``measured`` is always added, and states why samples are missing.
     """
     nodes = receipt.get("nodes")
     listed = [node for node in nodes if isinstance(node, dict)] if isinstance(nodes, list) else []
@@ -268,7 +289,7 @@ def _read(raw: object) -> Iterator[tuple[Rhythm, float]]:
         ordered = sorted(series.blocks.items(), key=lambda item: int(item[0]))
         blocks = [[series.unit_bytes * one for one in _samples(text)] for _, text in ordered]
         made = rhythm(blocks, series.sample_s)
-    except (ArithmeticError, ValueError, RecursionError, zlib.error):  # a receipt is there without it, too
+    except (ArithmeticError, ValueError, RecursionError, zlib.error):  # the receipt is valid without it
         return
     yield made, series.sample_s
 
@@ -300,7 +321,7 @@ def _untold(why: str) -> dict[str, Any]:
 def _together(nodes: list[Rhythm], sample_s: float, bits_per_s: float | None) -> dict[str, Any]:
     rate = _median(one.rate for one in nodes)
     steps = _median(one.steps_per_s for one in nodes)
-    # Idle of a step is another share than idle of all the time.
+    # The idle share of a step and that of the whole time are different quantities: do not mix them.
     alike = [one for one in nodes if (one.steps_per_s is None) == (steps is None)]
     made = Measured(
         nodes=len(nodes),
@@ -319,14 +340,14 @@ def _together(nodes: list[Rhythm], sample_s: float, bits_per_s: float | None) ->
 
 
 def _median(values: Iterable[float | None]) -> float | None:
-    """None where most do not know it."""
+    """Return the median of the known values; None unless more than half of the values are known."""
     listed = list(values)
     known = [float(f"{one:.6g}") for one in listed if one is not None]
     return statistics.median(known) if 2 * len(known) > len(listed) else None
 
 
 def sentence(measured: Measured) -> str:
-    """For the receipt's table."""
+    """Return the measurements as a sentence, for the receipt's table."""
     parts = []
     if measured.steps_per_s is not None:
         step = f"{measured.steps_per_s:.3g} steps/s"

@@ -1,4 +1,4 @@
-"""The receipt as a table: who sent how much over which interface, and whether the backend carried it."""
+"""Format the receipt as a table: bytes by node and interface, and the verdict on the backend share."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ from torchnet.receipt.model import InterfaceBytes, NodeReceipt, Receipt
 from torchnet.text import listed, printable
 from torchnet.units import counted, percent, seconds, size
 
-MANY = 16  # nodes, beyond which they are summed up and only remarkable ones are listed
-LISTED = 16  # so many of those, and as many findings
-UNEVEN = 1.25  # the fullest rail carries so much more than the emptiest: worth a line
+MANY = 16  # nodes; with more, only totals and remarkable nodes are listed
+LISTED = 16  # limit on remarkable nodes, and on findings
+UNEVEN = 1.25  # ratio of the most to the least used rail, above which they are reported as uneven
 
 _BOLD, _RED, _GREEN, _YELLOW = "1", "1;31", "32", "33"
-_ROLE, _NUMBER = 9, 12  # columns of a role, of one number: "with others" and air
+_ROLE, _NUMBER = 9, 12  # columns for the role and for a number; the widest heading is "with others"
 
 
 def render(receipt: Receipt, *, columns: int | None = None, color: bool = False) -> str:
-    """The whole text, without a newline at its end.
+    """Return the receipt as text, without a final newline.
 
-    ``columns``: a terminal's width, at which sentences are wrapped; None for a pipe: the table takes 80
-    columns, and a sentence stays one line, which can be searched for. Long names are cut in the middle
-    (``--json`` has them whole). Bytes are payload with peers and others (from the sockets), and whole packets
-    for an interface (from its counters).
+    Bytes exchanged with peers and with others are payload (counted by socket); bytes of an interface include headers
+    (its counters). Long names are cut in the middle; the JSON receipt has them in full.
+
+    Args:
+        columns: Width of the terminal, at which sentences are wrapped. None for a pipe: the table takes 80 columns, and
+            each sentence stays on one line, so that it can be searched for.
+        color: Whether to use colours.
     """
 
     def sentence(text: str, style: str = "") -> str:
@@ -61,11 +64,10 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def exchanged(receipt: Receipt) -> int:
-    """Bytes exchanged between the workers, each byte counted once.
+    """Return the bytes exchanged between the workers, each byte counted once.
 
-    Sender and receiver both count it. Where one of them left no receipt the other's figure stands, so the
-    larger of the two is taken for each pair of workers and direction; without lists of peers, half the sum of
-    all nodes' bytes.
+    Sender and receiver both count each byte, and either may have left no receipt. So the larger count is taken for each
+    direction of each pair of workers. Without lists of peers, it is half the sum of all nodes' bytes.
     """
     pairs: dict[tuple[str, str], list[int]] = {}
     for node in receipt.nodes:
@@ -79,7 +81,7 @@ def exchanged(receipt: Receipt) -> int:
 
 
 def started(receipt: Receipt) -> bool:
-    """Whether the script's processes ever ran: a job that was refused has nothing to account for."""
+    """Return whether the script's processes ran; if the job failed before, there is no traffic to report."""
     return receipt.failure is None or not receipt.nodes or any(node.interfaces for node in receipt.nodes)
 
 
@@ -92,7 +94,7 @@ def _title(receipt: Receipt) -> str:
     return (
         f"torchnet: receipt of {printable(receipt.run_id)}: {counted(receipt.nnodes, 'node')} × "
         f"{counted(receipt.nproc_per_node, 'process')}, {seconds(receipt.duration_s)}{restarts}: "
-        # A failure's whole text stands above as the error, and below as the root cause.
+        # The full text of a failure is printed above as the error, and below as the root cause.
         f"{f'exit code {receipt.exit_code}' if receipt.failure else printable(receipt.reason)}"
     )
 
@@ -104,7 +106,7 @@ def _row(name: str, role: str, numbers: Iterable[str], width: int) -> str:
 
 
 def _cut(name: str, width: int) -> str:
-    """Cut in the middle: what tells two names apart is at their ends."""
+    """Cut a name in the middle, since similar names often differ at their ends only."""
     if cells(name) <= width:
         return name
     tail = name[-(width // 2) :]
@@ -130,7 +132,7 @@ def _by_role(node: NodeReceipt) -> list[tuple[str, InterfaceBytes]]:
 
 
 def _summary(receipt: Receipt, width: int) -> Iterator[str]:
-    """All nodes together: the sums, and each backend's median and extremes with the nodes that have them."""
+    """Yield rows for all nodes: totals, and for each backend interface the median and the nodes with extremes."""
     nodes = receipt.nodes
     peers, others = sum(n.peer_bytes for n in nodes), sum(n.other_bytes for n in nodes)
     yield _row(f"all {len(nodes):,} nodes", "", ("", "", size(peers), size(others)), width)
@@ -152,7 +154,7 @@ def _summary(receipt: Receipt, width: int) -> Iterator[str]:
 
 
 def _listed_nodes(receipt: Receipt) -> tuple[list[NodeReceipt], int]:
-    """The nodes to list one by one, and how many remarkable ones found no room."""
+    """Return the nodes to list individually, and the number of remarkable nodes left out."""
     if len(receipt.nodes) <= MANY:
         return list(receipt.nodes), 0
     failed = {rank.node for rank in receipt.ranks if rank.exit_code != 0}
@@ -188,7 +190,7 @@ def _rails(receipt: Receipt) -> Iterator[str]:
 def _findings(receipt: Receipt) -> Iterator[str]:
     found = list(receipt.findings)
     for node in receipt.nodes:
-        # The agents' findings begin with their node's name, and the job's are those and some more.
+        # The agents' findings begin with the node's name, and the job's findings include them.
         found += [text if text.startswith(node.node) else f"{node.node}: {text}" for text in node.findings]
         found += [
             f"{node.node}: {flap.interface} was away for {seconds(flap.duration_s)}, "

@@ -1,7 +1,6 @@
-"""What training scripts use: `torchnet.init()`, `torchnet.traffic()` and `torchnet.tune()`.
+"""The API for training scripts: `torchnet.init()`, `torchnet.traffic()` and `torchnet.tune()`.
 
-Standard library and `torchnet.linux` alone; torch is imported inside the functions that need it, so that
-`torchnet.traffic()` works in programs without torch, too.
+Only functions that need torch import it, so that `torchnet.traffic()` also works in programs without torch.
 """
 
 from torchnet.training.ddp import tune

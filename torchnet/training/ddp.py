@@ -1,4 +1,4 @@
-"""`torchnet.tune()`: DistributedDataParallel with the buckets and the compression that the job's settings ask for."""
+"""`torchnet.tune()`: DistributedDataParallel with the job's bucket size and gradient compression."""
 
 from __future__ import annotations
 
@@ -20,18 +20,30 @@ _SHARDED = {"FullyShardedDataParallel", "FSDPModule"}
 
 
 def tune(module: torch.nn.Module, *, compress: str | None = None, **options: Any) -> DistributedDataParallel:
-    """``DistributedDataParallel(module, **options)``, as the settings ``[tool.torchnet.tune]`` say.
+    """Wrap ``module`` in DistributedDataParallel with the job's ``[tool.torchnet.tune]`` settings.
 
-    They arrive as TORCHNET_TUNE_BUCKET_CAP_MB and TORCHNET_TUNE_COMPRESS; what is said here goes before them. Without
-    either this is torch's DistributedDataParallel. A module that is one already gets the compression alone; one that
-    torch.compile made of it, too.
+    The settings arrive as TORCHNET_TUNE_BUCKET_CAP_MB and TORCHNET_TUNE_COMPRESS; arguments take precedence.
+    Without either this is ``DistributedDataParallel(module, **options)``. A module that already is a
+    DistributedDataParallel, or torch.compile's wrapper of one, only gets the compression; a RuntimeWarning says
+    that ``options`` and the bucket size have no effect, if they are set.
 
-    Args: compress: how gradients travel: "none", "bf16" or "fp16". The latter two halve the bytes and round each
-    gradient before it is summed, so the results differ a little; nothing but these words switches them on. They keep
-    half of the gradients' memory. options: DistributedDataParallel's own, as ``bucket_cap_mb`` (MiB).
+    Args:
+        module: the model, without FSDP modules.
+        compress: type in which gradients are sent: "none", "bf16" or "fp16"; None: TORCHNET_TUNE_COMPRESS,
+            else "none". bf16 and fp16 halve the bytes of float32 gradients, and round each gradient before
+            the sum, so results differ slightly. They need memory for a copy of the gradients in that type.
+        options: arguments of DistributedDataParallel, such as ``bucket_cap_mb`` (MiB).
 
-    Raises UsageError: ``compress`` or TORCHNET_TUNE_BUCKET_CAP_MB is nonsense; the module has FSDP's parts.
-    RuntimeError (torch's): the module has a hook already.
+    Returns:
+        The DistributedDataParallel; or ``module`` itself if it already was one, compiled or not.
+
+    Raises:
+        UsageError: ``compress`` or TORCHNET_TUNE_BUCKET_CAP_MB (0.1 to 10000, MiB) is invalid, or the module
+            contains FSDP modules.
+        RuntimeError: from torch, the module already has a communication hook.
+
+    Source:
+        torch/nn/parallel/distributed.py, torch/distributed/algorithms/ddp_comm_hooks/default_hooks.py.
     """
     import torch
 
@@ -45,7 +57,7 @@ def tune(module: torch.nn.Module, *, compress: str | None = None, **options: Any
             fix="leave torchnet.tune() out",
         )
     cap = os.environ.get(f"{TUNE_PREFIX}BUCKET_CAP_MB")
-    parallel = getattr(module, "_orig_mod", module)  # what torch.compile was given
+    parallel = getattr(module, "_orig_mod", module)  # the module inside torch.compile's wrapper
     if isinstance(parallel, torch.nn.parallel.DistributedDataParallel):
         if cap or options:
             text = "torchnet.tune() cannot change the buckets of what is in DistributedDataParallel: give it the module"
@@ -56,7 +68,7 @@ def tune(module: torch.nn.Module, *, compress: str | None = None, **options: Any
         module = parallel = torch.nn.parallel.DistributedDataParallel(module, **options)
     if how != "none":
         state = _Compressed(parallel.process_group, getattr(torch, _DTYPES[how]))
-        # DDP looks at a hook's annotations, and does not take them as texts.
+        # DDP inspects a hook's annotations, and does not accept them as strings.
         parallel.register_comm_hook(state, lambda state, bucket: _hook(state, bucket))  # noqa: PLW0108
     return cast("DistributedDataParallel", module)
 
@@ -73,7 +85,7 @@ def _mebibytes(text: str) -> float:
 
 
 class _Compressed:
-    """``kept``: the memory of each bucket's compressed gradients, since new pages would cost as much as the sums."""
+    """The hook's state. ``kept``: each bucket's compressed gradients; new pages would cost as much as the sums."""
 
     def __init__(self, group: Any, dtype: torch.dtype) -> None:
         self.group = group
@@ -82,7 +94,7 @@ class _Compressed:
 
 
 def _hook(state: _Compressed, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
-    """As torch's own hooks, without new memory each time."""
+    """Compress like torch's own hooks, but without allocating memory each time."""
     import torch
     import torch.distributed as dist
 
@@ -96,7 +108,7 @@ def _hook(state: _Compressed, bucket: GradBucket) -> torch.futures.Future[torch.
     assert work is not None
 
     def back(done: torch.futures.Future[Any]) -> torch.Tensor:
-        done.value()  # raises where the sum failed: then() calls this in any case
+        done.value()  # raises if the sum failed: then() calls this in any case
         return gradients.copy_(small)
 
     return work.get_future().then(back)

@@ -1,4 +1,4 @@
-"""`torchnet.init()`: the default group, right in every place where a script may run."""
+"""`torchnet.init()`: the default process group, under torchnet, under torchrun or in a single process."""
 
 from __future__ import annotations
 
@@ -18,21 +18,26 @@ if TYPE_CHECKING:
     from torch.distributed import Store
 
 MIXED = "cpu:gloo,cuda:nccl"
-# In a single process nothing needs to be reached from elsewhere, so what Gloo and NCCL open stays on loopback.
+# Nothing needs to reach a single process from elsewhere, so Gloo and NCCL stay on loopback.
 _ALONE = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "=lo"}
 _OURS = ("init_method", "rank", "world_size", "store")
 
-_generation = 0  # of groups that this process has made; all ranks make as many
+_generation = 0  # groups that this process has created, as many as every other rank
 
 
 @dataclass(frozen=True)
 class Context:
-    """Which process of the job this is. As a context manager it destroys the group that :func:`init` made.
+    """This process's place in the job. As a context manager it destroys the group that :func:`init` created.
 
-    ``rank`` is 0 … ``world_size`` - 1 in the job; ``local_rank`` is 0 … ``local_world_size`` - 1 on its node
-    (worker); ``node_rank`` is the node's number. ``device`` is where tensors belong: ``cuda:N``, already the
-    current device, if NCCL is among the backends, else ``cpu``. ``backend`` is what ``init_process_group``
-    was given: "gloo", "nccl" or "cpu:gloo,cuda:nccl".
+    Attributes:
+        rank: 0 … ``world_size`` - 1, in the job.
+        world_size: number of processes of the job.
+        local_rank: 0 … ``local_world_size`` - 1, on its node (worker).
+        local_world_size: number of processes of this node.
+        node_rank: the node's number.
+        device: where tensors belong: ``cuda:N``, already the current device, if NCCL is a backend, else
+            ``cpu``.
+        backend: of the group, such as "gloo", "nccl" or "cpu:gloo,cuda:nccl".
     """
 
     rank: int
@@ -45,9 +50,7 @@ class Context:
     _owner: bool = field(default=False, repr=False, compare=False)
 
     def close(self) -> None:
-        """Destroy the group, if this context's :func:`init` made it and it is still there; safe to call
-        again.
-        """
+        """Destroy the group if :func:`init` created it for this context and it still exists; safe to repeat."""
         import torch.distributed as dist
 
         if self._owner and dist.is_initialized():
@@ -60,7 +63,7 @@ class Context:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # Where an exception ends one rank, NCCL would wait for collectives that never come: let the process end.
+        # If an exception ends one rank, NCCL would wait for collectives that never come: let the process end.
         if kind is None or "nccl" not in self.backend:
             self.close()
 
@@ -69,29 +72,36 @@ _set_by_us: set[str] = set()
 
 
 def init(backend: str | None = None, timeout: float | timedelta | None = None, **options: Any) -> Context:
-    """Initialise ``torch.distributed``'s default group, and say which process this is.
+    """Initialise the default group of ``torch.distributed``, and return this process's place in the job.
 
-    Under torchnet and under torchrun the variables that they set are followed (RANK, WORLD_SIZE, MASTER_ADDR,
-    MASTER_PORT, LOCAL_RANK, LOCAL_WORLD_SIZE). Where none of the first four is set, this is a single process:
-    world size 1, and nothing listens on anything but loopback. If the default group is there already, it is
-    left as it is.
+    Under torchnet and torchrun this follows the variables that they set (RANK, WORLD_SIZE, MASTER_ADDR,
+    MASTER_PORT, LOCAL_RANK, LOCAL_WORLD_SIZE). If none of the first four is set, this is a single process:
+    world size 1, and nothing listens beyond loopback. An existing default group stays as it is,
+    with a RuntimeWarning if ``backend`` asks for another.
 
-    Rank 0 serves the store on MASTER_ADDR alone (net1's address, under torchnet) and not on all interfaces as
-    torch does; under torchrun the store is torchrun's.
+    Rank 0 serves the store on MASTER_ADDR only (net1's address under torchnet), whereas torch listens on all
+    interfaces. If MASTER_ADDR is not an address of its machine, it listens on all, too, with a warning. Under
+    torchrun the store is torchrun's.
 
-    Args: backend: as ``torch.distributed.init_process_group`` takes it. None: "cpu:gloo,cuda:nccl" if on
-    every rank each process has a CUDA device of its own, "gloo" if on none; the ranks agree on it. timeout:
-    of collectives and of the meeting of the ranks, in seconds or as a timedelta; None: torch's own (30
-    minutes, NCCL 10). options: passed on to ``init_process_group`` (``pg_options``, ``device_id``).
+    Args:
+        backend: as in ``torch.distributed.init_process_group``. None: "cpu:gloo,cuda:nccl" if every process
+            has a CUDA device of its own, "gloo" if none has; the ranks agree on it.
+        timeout: of collectives and of the ranks' rendezvous, in seconds or as a timedelta. None: torch's
+            default (30 minutes, NCCL 10).
+        options: passed on to ``init_process_group`` (``pg_options``, ``device_id``).
 
     Returns:
-        The :class:`Context`; ``with torchnet.init() as context:`` destroys the group at the end.
+        The :class:`Context`. ``with torchnet.init() as context:`` destroys the group at the end, except when
+        an exception ends the block under NCCL.
 
-    Raises: UsageError: variables are missing or wrong (all are named), MASTER_PORT is taken, NCCL was asked
-    for without a CUDA device for this process, or only some ranks have CUDA devices.
-    torch.distributed.DistError: the ranks did not meet within ``timeout``.
+    Raises:
+        UsageError: variables are missing or invalid (names all), MASTER_PORT is in use, ``options`` contains
+            what the variables set, NCCL is requested without a CUDA device for this process, or only some
+            ranks have CUDA devices.
+        torch.distributed.DistError: the ranks did not meet within ``timeout``.
 
-    Source: torch/distributed/distributed_c10d.py and rendezvous.py of torch 2.6 to 2.15.
+    Source:
+        torch/distributed/distributed_c10d.py and rendezvous.py, torch 2.6 to 2.15.
     """
     import torch
     import torch.distributed as dist
@@ -118,7 +128,7 @@ def init(backend: str | None = None, timeout: float | timedelta | None = None, *
         store = stores.connect(world, span)
     global _generation
     _generation += 1
-    # The store outlives groups and, under torchrun, attempts: each has its own keys.
+    # The store outlives groups and, under torchrun, attempts, so each has its own keys.
     store = dist.PrefixStore(f"torchnet/{world.attempt}/{_generation}", store)
     cuda = _own_device(world)
     if backend is None:
@@ -136,7 +146,11 @@ def init(backend: str | None = None, timeout: float | timedelta | None = None, *
 
 
 def _own_device(world: World) -> int | None:
-    """The number of the CUDA device that is this process's own; None if there are fewer than processes."""
+    """Return the index of this process's own CUDA device; None if there are fewer devices than processes.
+
+    Raises:
+        UsageError: LOCAL_RANK is needed and unset.
+    """
     import torch
     import torch.distributed as dist
 
@@ -152,10 +166,12 @@ def _own_device(world: World) -> int | None:
 
 
 def _all_have_cuda(world: World, store: Store, cuda: int | None, timeout: timedelta | None) -> bool:
-    """Whether all ranks have a CUDA device each; two messages a rank to the store, whatever the world's size.
+    """Return whether every rank has its own CUDA device; a few store requests per rank at any world size.
 
-    Asked, and not taken for granted: with NCCL on some ranks and Gloo on others the first collective would
-    hang.
+    The ranks must agree: with NCCL on some and Gloo on others the first collective would hang.
+
+    Raises:
+        UsageError: only some ranks have one.
     """
     if world.world_size == 1:
         return cuda is not None
@@ -182,7 +198,7 @@ def _no_device(world: World) -> str:
 
 
 def _present(world: World | None, backend: str | None) -> Context:
-    """The context of a group that somebody has made before."""
+    """Return the context of an existing group."""
     import torch
     import torch.distributed as dist
 

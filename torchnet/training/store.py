@@ -1,9 +1,8 @@
-"""The store in which the ranks find each other, listening on one address alone where that can be done.
+"""The store through which the ranks find each other, listening on a single address if possible.
 
-torch's TCPStore listens on every interface, whatever MASTER_ADDR says, and asks nobody for a password; who
-reaches it can run code (SECURITY.md of PyTorch). It takes a socket that is already bound, though
-(``master_listen_fd``, with libuv and without): so rank 0 binds one to MASTER_ADDR, which under torchnet is
-net1's address, and eth0 stays closed.
+torch's TCPStore listens on every interface, whatever MASTER_ADDR is, and has no authentication; anyone who
+reaches it can run code (PyTorch's SECURITY.md). But it accepts a bound socket (``master_listen_fd``, with and
+without libuv), so rank 0 binds one to MASTER_ADDR, net1's address under torchnet, and eth0 stays closed.
 """
 
 from __future__ import annotations
@@ -22,18 +21,18 @@ from torchnet.training.world import World
 if TYPE_CHECKING:
     from torch.distributed import Store, TCPStore
 
-DEFAULT_TIMEOUT = timedelta(minutes=30)  # torch's own, torch/distributed/constants.py
+DEFAULT_TIMEOUT = timedelta(minutes=30)  # torch's default, torch/distributed/constants.py
 
-# Kept to the end of the process: others may still ask rank 0's when it is done with the group, and a second group of
-# the same process finds it again at the same port.
+# Kept until the process ends: others may still query rank 0's store when it is done with the group, and a
+# second group of this process finds it at the same port.
 _kept: dict[tuple[str, int, int], TCPStore] = {}
 
 
 def connect(world: World, timeout: timedelta | None) -> Store:
-    """The store of all ranks: served by rank 0, or by torchrun's agent where that says so.
+    """Return the store of all ranks, served by rank 0, or by torchrun's agent if the environment says so.
 
     Raises:
-        UsageError: MASTER_PORT is taken, or MASTER_ADDR is no address and no known name.
+        UsageError: MASTER_PORT is in use, or MASTER_ADDR is neither an address nor a resolvable name.
         torch.distributed.DistNetworkError, DistStoreError: the store did not answer within ``timeout``.
     """
     from torch.distributed import TCPStore
@@ -56,10 +55,14 @@ def connect(world: World, timeout: timedelta | None) -> Store:
 
 
 def listen(address: str, port: int) -> int | None:
-    """A descriptor that listens on ``address`` and ``port`` alone; None if the address is not this machine's.
+    """Return a descriptor that listens only on ``address`` and ``port``; None if the address is not local.
 
-    That happens where MASTER_ADDR is a name or an address that is translated on the way (a Service, NAT); the
-    store then listens everywhere, as torch does, and a warning says so.
+    It is not local if MASTER_ADDR is translated on the way (a Service, NAT). The store then listens on all
+    interfaces, as torch does, and a warning says so.
+
+    Raises:
+        UsageError: the port is in use, or ``address`` does not resolve.
+        OSError: any other failure to bind or listen.
     """
     try:
         found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)
@@ -72,7 +75,7 @@ def listen(address: str, port: int) -> int | None:
         try:
             listening = socket.socket(family, kind, protocol)
         except OSError:
-            continue  # a family that this kernel does not have
+            continue  # this kernel lacks the family
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind(where)

@@ -1,8 +1,7 @@
-"""`torchnet.traffic()`: the bytes of this worker, per interface and per peer, from the kernel's own counts.
+"""`torchnet.traffic()`: this worker's bytes by interface and by peer, as the kernel counts them.
 
-Two witnesses: the interfaces' 64-bit counters (rtnetlink, IFLA_STATS64), and each TCP connection's count by
-remote address (sock_diag, tcp_info); neither needs a privilege. Sources: `torchnet.linux.rtnetlink`,
-`torchnet.linux.sock_diag`.
+From two sources, neither of which needs privileges: the interfaces' 64-bit counters (rtnetlink, IFLA_STATS64)
+and each TCP connection's counts by remote address (sock_diag, tcp_info).
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ if TYPE_CHECKING:
     from torchnet.linux.sock_diag import Destroyed, SocketBytes
 
 LOOPBACK = "lo"
-_QUIET_SECONDS, _SETTLE_SECONDS = 0.02, 0.25  # no word of a closed connection for so long; at most waited for
+_QUIET_SECONDS, _SETTLE_SECONDS = 0.02, 0.25  # stop waiting after so long without a closed connection; in all
 
 
 @dataclass(frozen=True)
 class Bytes:
-    """Bytes out and in."""
+    """Bytes sent and received."""
 
     sent_bytes: int = 0
     received_bytes: int = 0
@@ -39,9 +38,9 @@ class Bytes:
 
 @dataclass(frozen=True)
 class Peer:
-    """What was exchanged with one peer: TCP payload in bytes, in all and by own interface.
+    """Traffic with one peer: TCP payload in bytes, in total and by local interface.
 
-    ``name`` is the worker's name, or the address where names are not known.
+    ``name`` is the worker's name, or the address if names are unknown.
     """
 
     name: str
@@ -60,7 +59,7 @@ class _Reading:
 
 @dataclass
 class _Sums:
-    """Bytes by (peer, own interface), and those of connections with nobody of the job."""
+    """Bytes by (peer, local interface), and of connections with hosts outside the job."""
 
     peers: dict[tuple[str, str], Bytes] = field(default_factory=dict)
     others: Bytes = Bytes()
@@ -70,28 +69,30 @@ class _Sums:
 
 
 class Traffic:
-    """Bytes of this **network namespace**: under torchnet of the whole worker, whose ranks share it; not of
-    this process alone. On a machine without torchnet, of the whole machine.
+    """Bytes of this **network namespace**: under torchnet the whole worker, because its ranks share one.
 
-    As :func:`traffic` returns it, it is one reading. As a context manager it counts from entering: inside the
-    block each attribute is read anew, afterwards it stays as it was at the end.
+    Without torchnet it is the whole machine; never this process alone. :func:`traffic` returns a single
+    reading. As a context manager, this counts from entry: inside the block each access to an attribute takes
+    a new reading; afterwards the attributes keep their values from the end of the block.
 
-    ``interfaces``: name -> :class:`Bytes`, everything that the interface carried, headers included.
-    ``peers``: name -> :class:`Peer`, the payload of TCP connections with the job's workers. Names, and who is
-    a worker, are known under torchnet; elsewhere every remote address is a peer under that address.
-    Connections within the worker (ranks of one node) have the interface "lo", and each of their bytes is
-    counted at both ends, as lo's counters do. ``others``: :class:`Bytes` with everybody else, where the
-    workers are known; else nothing. ``complete``: False if the kernel had to drop word of closed connections,
-    so that peers and others are too small.
+    Attributes:
+        interfaces: name -> :class:`Bytes`, everything that the interface carried, headers included.
+        peers: name -> :class:`Peer`, payload of TCP connections with the job's workers. Names and workers are
+            known under torchnet; elsewhere every remote address is a peer with that address as its name.
+            Connections within the worker (ranks of one node) have the interface "lo", and each of their bytes
+            counts at both ends, as in lo's counters.
+        others: :class:`Bytes`, TCP payload with all other hosts if the workers are known, else zero.
+        complete: False if the kernel dropped messages about closed connections, so that peers and others are
+            too small.
 
-    RDMA is in neither, as it passes the kernel by.
+    None of these includes RDMA, which bypasses the kernel.
     """
 
     def __init__(self) -> None:
         self._directory = _Directory()
         self._base: dict[str, Bytes] = _at_import()
-        self._known: dict[int, SocketBytes] = {}  # as they were at entering
-        self._seen: dict[int, SocketBytes] = {}  # by cookie, those whose final figures have not come yet
+        self._known: dict[int, SocketBytes] = {}  # by cookie, at entry
+        self._seen: dict[int, SocketBytes] = {}  # by cookie, without final counts so far
         self._closed = _Sums()
         self._events: Destroyed | None = None
         self._complete = True
@@ -129,7 +130,7 @@ class Traffic:
 
     def __exit__(self, *_: object) -> None:
         assert self._events is not None
-        # The kernel sends word of a closed connection from a work queue, a little after it is gone from the list.
+        # The kernel reports a closed connection from a work queue, a little after it leaves the list.
         deadline = time.monotonic() + _SETTLE_SECONDS
         while select.select([self._events], [], [], _QUIET_SECONDS)[0] and time.monotonic() < deadline:
             self._take_closed()
@@ -187,9 +188,7 @@ class Traffic:
 
 
 class _Directory:
-    """Whose an address is: the job's table where TORCHNET_TABLE names its file, and the own interfaces'
-    addresses.
-    """
+    """Maps addresses to workers (by the job's table, a file that TORCHNET_TABLE names) and to interfaces."""
 
     def __init__(self) -> None:
         path = os.environ.get(constants.TABLE_VARIABLE, "")
@@ -199,13 +198,13 @@ class _Directory:
         self._learn()
 
     def is_torchnets_own(self, socket: SocketBytes) -> bool:
-        """The agent's control channel; its port does not tell, since scripts use the same."""
+        """The agent's control channel. The port does not identify it, because scripts use the same port."""
         return socket.cookie in self._control
 
     def place(self, socket: SocketBytes) -> tuple[str | None, str]:
-        """The peer's name (None: nobody of this job) and the own interface that the connection belongs to."""
+        """Return the peer's name (None if outside the job) and the local interface of the connection."""
         if socket.local not in self._own:
-            self._learn()  # an address that came later
+            self._learn()  # a new address
         name = self._names.get(socket.remote)
         if socket.remote in self._own or _is_loopback(socket.remote):
             return name or socket.remote, LOOPBACK
@@ -221,23 +220,29 @@ class _Directory:
 
 
 def traffic() -> Traffic:
-    """How many bytes went over which interface and to which peer.
+    """Return how many bytes went over which interface and to which peer.
 
-    ``torchnet.traffic()`` is a reading: of the interfaces since `torchnet` was imported in this process, of
-    the peers over the whole life of the TCP connections that are open now. ``with torchnet.traffic() as t:``
-    counts from entering, connections that close meanwhile included::
+    ``torchnet.traffic()`` is one reading: of the interfaces since this process imported `torchnet`, of the
+    peers over the lifetime of the TCP connections that are open now. ``with torchnet.traffic() as t:`` counts
+    from entry, and includes connections that close meanwhile::
 
         with torchnet.traffic() as t:
             train_one_epoch()
         t.interfaces["net1"].sent_bytes, t.peers["node-1"].received_bytes
 
-    All counts are whole bytes, not negative; those of peers are exact to a byte or two for each connection.
-    They are those of the network namespace: see :class:`Traffic`. A reading takes about a millisecond, and 10
-    µs for each open connection; call it once in a while, not in each step.
+    A reading takes about 1 ms, plus 10 µs per open connection: do not call this in every step.
+
+    Returns:
+        A :class:`Traffic`. All counts are whole bytes of the network namespace, never negative; those of
+        peers are exact to a byte or two per connection.
 
     Raises:
         OSError: the kernel refuses netlink (a seccomp profile).
-        RuntimeError: a block is entered twice.
+        RuntimeError: on entry, if the same object is already entered.
+
+    Source:
+        IFLA_STATS64 (include/uapi/linux/if_link.h), tcp_info (include/uapi/linux/tcp.h), /proc/net/dev at
+        import.
     """
     return Traffic()
 
@@ -279,9 +284,7 @@ def _counters() -> dict[str, Bytes]:
 
 
 def _at_import() -> dict[str, Bytes]:
-    """The counters that were kept when `torchnet` was imported: the same numbers as netlink's
-    (net/core/net-procfs.c).
-    """
+    """Return the counters from torchnet's import, the same numbers as netlink's (net/core/net-procfs.c)."""
     import torchnet
 
     found = {}
@@ -293,7 +296,7 @@ def _at_import() -> dict[str, Bytes]:
 
 
 def _since(base: Bytes, now: Bytes) -> Bytes:
-    """The difference; an interface that was made anew counts from nothing."""
+    """Return the difference; a recreated interface counts from zero."""
     if now.sent_bytes < base.sent_bytes or now.received_bytes < base.received_bytes:
         return now
     return Bytes(now.sent_bytes - base.sent_bytes, now.received_bytes - base.received_bytes)

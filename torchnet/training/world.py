@@ -1,8 +1,7 @@
-"""Which process of which job this is, as the environment tells it: torchrun's variables, which torchnet sets,
-too.
+"""This process's place in the job, from the environment variables of torchrun, which torchnet sets, too.
 
-Source: torch/distributed/rendezvous.py (env://),
-torch/distributed/elastic/agent/server/local_elastic_agent.py.
+Source:
+    torch/distributed/rendezvous.py (env://), torch/distributed/elastic/agent/server/local_elastic_agent.py.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ REQUIRED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 @dataclass(frozen=True)
 class World:
-    """``local_rank`` is None where nobody has set LOCAL_RANK; the store listens at ``address`` and ``port``."""
+    """A process in its job; ``local_rank`` is None without LOCAL_RANK, ``address`` and ``port`` are the store's."""
 
     rank: int
     world_size: int
@@ -33,12 +32,12 @@ class World:
 
 
 def read(environ: Mapping[str, str]) -> World | None:
-    """The world in ``environ``; None if none of RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT is set.
+    """Read ``environ``; return None if RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are all unset.
 
     Raises:
-        UsageError: some of the four are missing, or a value cannot be; all such variables are named at once.
+        UsageError: some of the four are missing, or a value is invalid; names all such variables.
     """
-    # torch, too, takes an empty value for a missing one.
+    # torch, too, treats an empty value as unset.
     missing = [name for name in REQUIRED if not environ.get(name)]
     if len(missing) == len(REQUIRED):
         return None

@@ -1,1 +1,1 @@
-"""The cluster's side: Multus, Whereabouts, network attachments, RBAC and the example pods."""
+"""Manifests for the cluster: Multus, Whereabouts, network attachments, RBAC and the example pods."""

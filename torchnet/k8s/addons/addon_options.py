@@ -1,4 +1,4 @@
-"""The options of ``torchnet manifests``: one table, from text to validated options, all errors at once."""
+"""The options of ``torchnet manifests``: one table that parses and validates them, and reports all errors at once."""
 
 from __future__ import annotations
 
@@ -17,31 +17,36 @@ from torchnet.text import printable
 MULTUS, WHEREABOUTS, BACKEND = "multus-install", "whereabouts-install", "backend-network"
 EXAMPLE, RBAC = "pytorch-pod-example", "rbac"
 NAMES = (MULTUS, WHEREABOUTS, BACKEND, EXAMPLE, RBAC)
-# The files' names without their ending, and the short ones.
+# Short names, and the name of a file without its extension.
 ALIASES = {"multus": MULTUS, "whereabouts": WHEREABOUTS, "backend-network-nad": BACKEND}
 
 MODES = {"ipvlan": ("l2", "l3", "l3s"), "macvlan": ("bridge", "private", "vepa"), "bridge": ()}
 IPAMS = ("whereabouts", "host-local", "static")
-ROUTED = ("l3", "l3s")  # modes in which the node routes, and pods answer no neighbour discovery
+ROUTED = ("l3", "l3s")  # in these modes the node routes, and pods do not answer neighbour discovery
 RANGE = parse_range("fcbb:0:800:ffff::/64")
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the manifests depend on; the defaults are those of the files in manifests/.
+    """The options that the manifests depend on; the defaults are those of the files in ``manifests/``.
 
     Args:
-        registry: where the images are mirrored (``registry.example.com/mirror``); None: where they come from.
-        image: of the example's pods; None: `torchnet.k8s.addons.images.PYTORCH`, below ``registry``.
-        kind, mode: how net1 is made: ``ipvlan`` l2, l3 or l3s, ``macvlan`` bridge, private or vepa, ``bridge``.
-        master: the node's card; bridge: the node's bridge, for ``kind`` bridge, which has no master.
-        range: the backend's network; exclude: parts of it that Whereabouts leaves alone.
-        ipam: whereabouts, host-local or static. slices: (node, part of the range), for host-local.
-        mtu: in bytes; None: the master's.
-        log_file: on each node, where Whereabouts logs its allocations; None: nowhere.
-        namespace: of the attachment, the example's pods, or the service account.
-        name: of the attachment. network: (namespace, name) of the attachment that the example's pods use.
-        workers: of the example, beside pytorch-training.
+        registry: Mirror of the images (``registry.example.com/mirror``); None for the images' own registries.
+        image: Image of the example's pods; None for `torchnet.k8s.addons.images.PYTORCH` from ``registry``.
+        kind: Type of net1: ``ipvlan``, ``macvlan`` or ``bridge``.
+        mode: l2, l3 or l3s for ``ipvlan``; bridge, private or vepa for ``macvlan``; unused for ``bridge``.
+        master: The node's network card; unused for ``bridge``.
+        bridge: The node's bridge, for ``kind`` ``bridge``.
+        range: The backend's network.
+        exclude: Parts of ``range`` that Whereabouts does not allocate.
+        ipam: whereabouts, host-local or static.
+        slices: (node, part of ``range``) for host-local.
+        mtu: In bytes; None for the card's.
+        log_file: File on each node to which Whereabouts logs its allocations; None for no log.
+        namespace: Namespace of the attachment, the example's pods, or the service account.
+        name: Name of the attachment.
+        network: (namespace, name) of the attachment that the example's pods use.
+        workers: Number of the example's pods in addition to pytorch-training.
     """
 
     registry: str | None = None
@@ -63,12 +68,12 @@ class Options:
 
 
 def backend(options: Options, given: dict[str, Any]) -> list[str]:
-    """What is wrong with an attachment's options; ``given`` are those that were set."""
+    """Return the errors in an attachment's options; ``given`` holds those that the user set."""
     return [*_kind(options, given), *_addresses(options, given), *_slices(options)]
 
 
 def example(options: Options, given: dict[str, Any]) -> list[str]:
-    """What is wrong with the options of the example's pods."""
+    """Return the errors in the options of the example's pods; ``given`` holds those that the user set."""
     problems = []
     if "range" in given and options.ipam != "static":
         problems.append("--range is for pods with fixed addresses: add --ipam static, or leave it out")
@@ -138,7 +143,7 @@ LONGEST_NAME = 63 - len("-slices")
 
 @dataclass(frozen=True)
 class Option:
-    """A flag: the field it sets, how its text is read, and the manifests it has a meaning for."""
+    """A flag: the field that it sets, the parser of its text, and the manifests that it applies to."""
 
     field: str
     flag: str
@@ -160,7 +165,7 @@ def _one_of(*valid: str) -> Callable[[str], str]:
 
 
 def _as(grammar: Callable[[object], str], valid: str, what: str = "it") -> Callable[[str], str]:
-    """One of the grammars of `torchnet.config`, with what it takes."""
+    """Wrap a parser of `torchnet.config` so that its errors also say what is valid."""
 
     def parse(text: str) -> str:
         try:
@@ -184,7 +189,7 @@ def _name(text: str) -> str:
 
 
 def _interface(text: str) -> str:
-    # The kernel takes more (dev_valid_name), but nobody names a card so, and CNI and shells choke on it.
+    # The kernel accepts more (dev_valid_name), but nobody uses such names, and CNI plugins and shells fail on them.
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}", text):
         raise ValueError("valid: an interface's name, 15 letters, digits, _ . - at most")
     return text
@@ -204,7 +209,7 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
 
 
 def _path(text: str) -> str:
-    # Below /var/log: the text is a path on every node, written by root.
+    # Only below /var/log: root writes to this path on every node.
     if not re.fullmatch(r"/var/log/[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", text) or ".." in text.split("/"):
         raise ValueError("valid: a file below /var/log, such as /var/log/whereabouts.log")
     return text
@@ -260,7 +265,11 @@ FLAGS = {option.field: option.flag for option in TABLE}
 
 
 def parse_name(text: str) -> str:
-    """The manifest that ``text`` names, or `UsageError` with those that there are."""
+    """Return the name of the manifest that ``text`` refers to.
+
+    Raises:
+        UsageError: There is no such manifest; the message lists those that exist.
+    """
     name = ALIASES.get(text, text)
     if name not in NAMES:
         raise UsageError(
@@ -271,9 +280,15 @@ def parse_name(text: str) -> str:
 
 
 def parse(name: str, given: Mapping[str, str | Sequence[str]], wrong: Sequence[str] = ()) -> Options:
-    """The options of manifest ``name`` from the texts of the flags that were ``given``, by field.
+    """Parse and validate the options of a manifest.
 
-    Raises `UsageError` with everything that is wrong; ``wrong`` is what the caller has found already.
+    Args:
+        name: The manifest, one of `NAMES`.
+        given: The texts of the flags that the user set, by field.
+        wrong: Errors that the caller has already found.
+
+    Raises:
+        UsageError: An option is invalid; the message lists all errors.
     """
     values: dict[str, Any] = {}
     problems = [*wrong]
@@ -302,7 +317,7 @@ def parse(name: str, given: Mapping[str, str | Sequence[str]], wrong: Sequence[s
 
 
 def _complete(values: dict[str, Any]) -> Options:
-    """Defaults that depend on other options."""
+    """Return the options, with the defaults that depend on other options."""
     options = replace(Options(), **values)
     if "mode" not in values:
         modes = MODES[options.kind]

@@ -1,4 +1,4 @@
-"""The catalog of manifests: each by its name, with its objects and its comment; and the files in ``manifests/``."""
+"""The catalog of manifests: the objects and the head comment of each, and the files in ``manifests/``."""
 
 from __future__ import annotations
 
@@ -49,7 +49,10 @@ SUMMARIES = {
 
 
 def render(name: str, options: Options) -> tuple[list[Manifest], str]:
-    """The objects of the manifest ``name`` (`torchnet.k8s.addons.addon_options.NAMES`), and what they are."""
+    """Return the objects of a manifest and its head comment.
+
+    ``name`` is one of `torchnet.k8s.addons.addon_options.NAMES`.
+    """
     if name == MULTUS:
         return multus.manifests(options), multus.HEAD
     if name == WHEREABOUTS:

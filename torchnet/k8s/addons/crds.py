@@ -1,7 +1,7 @@
-"""The four custom resources, as multus-cni v4.3.0 and whereabouts v0.9.4 read and write them.
+"""The definitions of the four custom resources that multus-cni v4.3.0 and whereabouts v0.9.4 read and write.
 
-The fields are theirs (both Apache-2.0): deployments/multus-daemonset.yml and pkg/api/whereabouts.cni.cncf.io
-/v1alpha1 of the two; the words are torchnet's.
+The fields come from deployments/multus-daemonset.yml and pkg/api/whereabouts.cni.cncf.io/v1alpha1 of the two projects
+(both Apache-2.0); the descriptions are torchnet's.
 """
 
 from __future__ import annotations
@@ -53,7 +53,10 @@ def _resource(description: str, parts: dict[str, Any], required: list[str] | Non
 
 
 def attachments() -> dict[str, Any]:
-    """NetworkAttachmentDefinition; ``spec`` may be missing, then the configuration is a file on each node."""
+    """Return the definition of NetworkAttachmentDefinition.
+
+    ``spec`` is optional: without it, the configuration is a file on each node.
+    """
     config = _text("A CNI configuration or configuration list, as JSON.")
     return _crd(
         "k8s.cni.cncf.io",
@@ -77,7 +80,7 @@ _AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"
 
 
 def pools() -> dict[str, Any]:
-    """IPPool: the addresses of one range that are taken."""
+    """Return the definition of IPPool: the allocated addresses of one range."""
     taken = _object(
         "Who holds an address.",
         {
@@ -112,7 +115,10 @@ def pools() -> dict[str, Any]:
 
 
 def reservations() -> dict[str, Any]:
-    """OverlappingRangeIPReservation: an address that no overlapping range may give out again."""
+    """Return the definition of OverlappingRangeIPReservation.
+
+    It reserves an address that no overlapping range may allocate again.
+    """
     return _crd(
         _GROUP,
         _VERSION,
@@ -138,7 +144,7 @@ def reservations() -> dict[str, Any]:
 
 
 def slice_pools() -> dict[str, Any]:
-    """NodeSlicePool: which node allocates from which part of a range."""
+    """Return the definition of NodeSlicePool: which node allocates from which part of a range."""
     allocation = _object(
         "A part of the range.",
         {"nodeName": _text("Its node; empty: free."), "sliceRange": _text("The part, as CIDR.")},

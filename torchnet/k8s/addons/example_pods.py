@@ -1,9 +1,9 @@
 """pytorch-pod-example: plain pods that train together over net1, on a stock PyTorch image.
 
-Nothing of torchnet is in them: they show what a training needs of a second network, step by step. How do they
-find rank 0's address on it? By default an init container asks the API server for the pods' network-status,
-with the right to get just these pods; it alone has a token. That works with whatever gives the addresses. With
-fixed addresses (``--ipam static``) the address stands in the pods, and no right is needed at all.
+The pods do not use torchnet: they show, step by step, what training needs from a second network. To find rank 0's
+address on it, an init container by default reads the pods' network-status from the API server. Only this container has
+a token, whose permissions are limited to these pods. This works with any IPAM plugin. With fixed addresses
+(``--ipam static``) the pods contain the address and need no permissions.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _INTERFACE = rail_interface(0)
 
 
 def head(options: Options) -> str:
-    """What a reader should know of the pods."""
+    """Return the manifest's head comment: what a reader should know about the pods."""
     namespace, network = options.network
     pods = ", ".join(_names(options)[:3])
     return (
@@ -50,7 +50,7 @@ def head(options: Options) -> str:
 
 
 def manifests(options: Options) -> list[Manifest]:
-    """The scripts, the rights where they are needed, and the pods."""
+    """Return the scripts, the RBAC objects if they are needed, and the pods."""
     scripts = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -67,9 +67,9 @@ def _names(options: Options) -> list[str]:
 
 
 def _addresses(options: Options) -> list[str]:
-    """The fixed addresses, with the prefix length that the plugins insist on.
+    """Return the fixed addresses, with the prefix length that the CNI plugins require.
 
-    From the range's upper half: Whereabouts, which gives out the lowest ones, does not know of them.
+    They are from the range's upper half: Whereabouts allocates the lowest addresses, and does not know about these.
     """
     half = upper_half(options.range)
     return [

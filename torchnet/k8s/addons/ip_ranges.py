@@ -1,4 +1,4 @@
-"""Ranges of addresses, as people write them and as the IPAM plugins want them. Pure functions."""
+"""Address ranges, as users write them and as IPAM plugins require them. Pure functions."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ _VALID = "valid: a network with its prefix length, such as fcbb:0:800:ffff::/64"
 
 
 def parse_part(text: str) -> Network:
-    """``fcbb:0:0800:ffff::/64`` as a network, normalised; bits of the host part are dropped.
+    """Parse a network such as ``fcbb:0:0800:ffff::/64``; host bits are dropped.
 
-    Raises `ValueError` with what is valid.
+    Raises:
+        ValueError: The text is not a network; the message says what is valid.
     """
     if "/" not in text or not text.isascii() or "%" in text:
         raise ValueError(_VALID)
@@ -26,7 +27,12 @@ def parse_part(text: str) -> Network:
 
 
 def parse_range(text: str) -> Network:
-    """A network to give out addresses of: as `parse_part`, large enough (4 addresses) and not reserved."""
+    """Parse a network to allocate addresses from, as `parse_part` does.
+
+    Raises:
+        ValueError: The text is not a network, or the network has fewer than 4 addresses, a prefix length below 8, or is
+            reserved (multicast, loopback, link-local, unspecified).
+    """
     network = parse_part(text)
     if network.num_addresses < 4:
         raise ValueError(f"it has {network.num_addresses} addresses, and a second network needs 4 at least")
@@ -45,15 +51,16 @@ def within(part: Network, whole: Network) -> bool:
 
 
 def overlap(one: Network, other: Network) -> bool:
-    """Whether the two share an address."""
+    """Whether the two networks share an address."""
     return one.version == other.version and (one.network_address in other or other.network_address in one)
 
 
 def ends(part: Network, whole: Network) -> tuple[Address, Address]:
-    """The first and last address that can be given out of ``part``, a slice of the network ``whole``.
+    """Return the first and last address that can be allocated from ``part``, a slice of the network ``whole``.
 
-    The first of any slice is left out (it is the subnet-router anycast address, RFC 4291 2.6.1, and with IPv4
-    the network's own), and so is the last of an IPv4 network, its broadcast address.
+    The first address of every slice is left out: of the first slice, it is the subnet-router anycast address
+    (RFC 4291 2.6.1), or with IPv4 the network's own. The last address of an IPv4 network is left out because it is the
+    broadcast address.
     """
     last = part.broadcast_address
     if part.version == 4 and last == whole.broadcast_address:
@@ -62,6 +69,9 @@ def ends(part: Network, whole: Network) -> tuple[Address, Address]:
 
 
 def upper_half(network: Network) -> Network:
-    """The upper half: Whereabouts gives out the lowest free address, and of an IPv6 /64 only the lower half."""
+    """Return the upper half of a network.
+
+    Whereabouts allocates the lowest free address, and from an IPv6 /64 only the lower half.
+    """
     _, upper = network.subnets(prefixlen_diff=1)
     return upper

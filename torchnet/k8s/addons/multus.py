@@ -1,9 +1,9 @@
-"""multus-install: Multus (thin), its resource and its rights.
+"""multus-install: Multus (thin), its custom resource and its permissions.
 
-Thin, not thick: with a primary network that is a configuration *list* (Cilium's is), the thick daemon's DEL
-passes a stripped configuration, and addresses of ended pods leak. Names, labels and the DaemonSet's selector
-are upstream's (deployments/multus-daemonset.yml of v4.3.0), so that applying this over an installation of
-upstream's replaces it in place, and `-l app=multus` finds it.
+The thick daemon is not used: if the configuration of the primary network is a *list* (as Cilium's is), the daemon
+passes a stripped configuration on DEL, and addresses of ended pods leak. Names, labels and the DaemonSet's selector are
+those of upstream (deployments/multus-daemonset.yml of v4.3.0), so that applying this manifest over an upstream
+installation replaces it in place, and `-l app=multus` finds it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _LABELS = {"tier": "node", "app": "multus", "name": "multus"}
 
 
 def manifests(options: Options) -> list[Manifest]:
-    """All of Multus."""
+    """Return all objects of Multus."""
     rules = [
         rule(["k8s.cni.cncf.io"], ["network-attachment-definitions"], ["get"]),
         rule([""], ["pods"], ["get"]),

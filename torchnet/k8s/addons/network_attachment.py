@@ -1,7 +1,7 @@
 """backend-network: the attachment that gives a pod its net1, as one object or with a file on each node.
 
-The configuration is a list of plugins (CNI specification 1.0.0): the one that makes the interface, then tuning.
-``cniVersion`` always stands there: without it (or below 0.3.1) a pod gets its net1, and Multus writes no
+The configuration is a list of plugins (CNI specification 1.0.0): the one that creates the interface, then for IPv6 the
+tuning plugin. It always sets ``cniVersion``: without it (or below 0.3.1) a pod gets its net1, but Multus writes no
 network-status entry for it.
 """
 
@@ -19,7 +19,7 @@ CNI_VERSION = "1.0.0"
 
 
 def head(options: Options) -> str:
-    """What a reader should know of this attachment."""
+    """Return the manifest's head comment: what a reader should know about the attachment."""
     where = (
         f"a port of {options.bridge}" if options.kind == "bridge" else f"{options.mode} on {options.master}"
     )
@@ -49,13 +49,13 @@ def head(options: Options) -> str:
 
 
 def _route(node: str, part: Network, card: str) -> str:
-    """The command that leads to the part of ``node``, to be run on the others."""
+    """Return the command that adds the route to the part of ``node``; it is to be run on the other nodes."""
     gateway = "ADDRESS_OF_" + node.upper().replace("-", "_").replace(".", "_")
     return f"ip {'-6 ' if part.version == 6 else ''}route replace {part} via {gateway} dev {card}"
 
 
 def manifests(options: Options) -> list[Manifest]:
-    """The attachment; with slices also what brings each node its own file."""
+    """Return the attachment; with slices, also the objects that write each node's own file."""
     body: dict[str, Any] = {
         "apiVersion": "k8s.cni.cncf.io/v1",
         "kind": "NetworkAttachmentDefinition",
@@ -72,7 +72,7 @@ def manifests(options: Options) -> list[Manifest]:
 
 
 def own(options: Options, part: Network) -> dict[str, str]:
-    """What differs in the configuration of the node that is given ``part``: text by the name of its place there."""
+    """Return the values of the placeholders in `config` for the node that gets ``part``, by placeholder name."""
     if options.mode in ROUTED:
         return {"SUBNET": str(part)}
     first, last = ends(part, options.range)
@@ -80,19 +80,20 @@ def own(options: Options, part: Network) -> dict[str, str]:
 
 
 def config(options: Options) -> str:
-    """The CNI configuration as JSON text; with slices there are ``@NAME@`` in it where nodes differ (`own`)."""
+    """Return the CNI configuration as JSON text; with slices, it has ``@NAME@`` placeholders where nodes differ."""
     plugin = _plugin(options)
     if options.mtu is not None:
         plugin["mtu"] = options.mtu
     if options.ipam == "static":
-        # The plugin then takes the annotation's "ips" from its runtimeConfig.
+        # With this capability, the annotation's "ips" are passed in the runtimeConfig.
         plugin["capabilities"] = {"ips": True}
     plugin["ipam"] = _ipam(options)
     plugins = [plugin]
     if options.range.version == 6:
-        # A router advertisement on the backend must bring neither stray addresses nor a default route
-        # (CVE-2020-10749). Not for IPv4: where IPv6 is off on a node, the file is missing and tuning fails.
-        # An address that is given to another pod is announced: for up to 50 s its peers would send to the old one.
+        # accept_ra: a router advertisement on the backend must add neither addresses nor a default route
+        # (CVE-2020-10749). ndisc_notify: announces an address that has moved to another pod, since peers would
+        # otherwise send to the old pod for up to 50 s. Not for IPv4: if IPv6 is disabled on a node, these files are
+        # missing and the tuning plugin fails.
         settings = {"accept_ra": "0", "ndisc_notify": "1"}
         sysctl = {f"net.ipv6.conf.IFNAME.{name}": value for name, value in settings.items()}
         plugins.append({"type": "tuning", "sysctl": sysctl})
@@ -116,13 +117,13 @@ def _ipam(options: Options) -> dict[str, Any]:
             ipam |= {"log_file": options.log_file, "log_level": "debug"}
         return ipam
     if options.mode in ROUTED:
-        # The other nodes' pods are not on this link: a route leads to them, and the node forwards.
+        # Pods of other nodes are not on this link: a route leads to them, and the node forwards.
         return {
             "type": "host-local",
             "ranges": [[{"subnet": "@SUBNET@"}]],
             "routes": [{"dst": str(options.range)}],
         }
-    # All pods are on one link: the whole range is the subnet, and only what the node gives out is its own.
+    # All pods are on one link: the subnet is the whole range, and each node allocates from its own part.
     return {
         "type": "host-local",
         "ranges": [[{"subnet": str(options.range), "rangeStart": "@FIRST@", "rangeEnd": "@LAST@"}]],

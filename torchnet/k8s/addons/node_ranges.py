@@ -1,11 +1,11 @@
-"""Each node's own part of the range, brought to it as a file by a DaemonSet.
+"""Gives each node its own part of the range, in a file that a DaemonSet writes.
 
 A NetworkAttachmentDefinition is the same on all nodes, and no IPAM plugin divides an IPv6 range among them
-(Whereabouts' ``node_slice_size`` panics there). Where the object has no spec, Multus takes the configuration of
-that name from a folder of the node (multi-net-spec 1.3, 4.1.2): so each node can have its own.
+(Whereabouts panics with ``node_slice_size``). If the object has no spec, Multus reads the configuration of that name
+from a folder of the node (multi-net-spec 1.3, 4.1.2), so that each node can have its own.
 
-All files are one template with two addresses of the node's in it. The ConfigMap has the template once and a table of
-the nodes: with a file for each node, 400 nodes were more than `kubectl apply` takes, and 1,700 more than a ConfigMap.
+The files differ only in the node's addresses, so the ConfigMap holds one template and a table of the nodes. With a file
+for each node, 400 nodes exceeded the limit of `kubectl apply`, and 1,700 that of a ConfigMap.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ from torchnet.yaml_io import Manifest
 
 FOLDER = "/etc/cni/multus/net.d"
 
-NODES, TEMPLATE = "nodes", "template.conflist"  # in the ConfigMap
+NODES, TEMPLATE = "nodes", "template.conflist"  # keys of the ConfigMap
 
-# For awk, which gets the node's name, the table and the template. A name is text even where it looks like a number
-# (1e3, 1000). The kubelet may exchange both files between the reading of one and of the other: then a place can stay
-# empty, which is no answer (2), as little as an empty file or one that cannot be read (1 or 2). 3: the node is not in
-# the table.
+# An awk program that gets the node's name, the table and the template. Names are compared as text even if they look
+# like numbers (1e3, 1000). The kubelet may replace both files after awk has read one of them: a placeholder can then
+# remain, which gives exit code 2. An empty or unreadable file gives 1 or 2, a node that is not in the table 3.
 FILL = """\
 BEGIN { code = 2 }
 NR == 1 { for (i = 2; i <= NF; i++) place[i] = "@" $i "@" }
@@ -37,8 +36,8 @@ FILENAME == ARGV[1] { if ($1 "" == node) { found = 1; for (i in place) value[i] 
 END { exit code }
 """
 _FILLED = f'awk -v node="$NODE_NAME" "$FILL" "$SLICES/{NODES}" "$SLICES/{TEMPLATE}"'
-# The file lies under another ending until it is whole: Multus reads whatever ends in .conflist. It goes when the node
-# is given nothing any more: its addresses may be another node's by then.
+# The file has another extension until it is complete: Multus reads every file that ends in .conflist. It is removed
+# when the node no longer has a part of the range: the addresses may belong to another node by then.
 _SCRIPT = f"""\
 trap 'exit 0' TERM
 while :; do
@@ -63,11 +62,11 @@ done
 
 
 def manifests(options: Options, template: str, parts: Mapping[str, Mapping[str, str]]) -> list[Manifest]:
-    """The ConfigMap, and the DaemonSet that writes each node's own file.
+    """Return the ConfigMap, and the DaemonSet that writes each node's own file.
 
     Args:
-        template: the file, with ``@NAME@`` where the node's own values stand.
-        parts: by node, its values by NAME; each node has the same names.
+        template: The file, with a placeholder ``@NAME@`` for each value that differs between nodes.
+        parts: For each node, its values by NAME; all nodes have the same names.
     """
     name = f"{options.name}-slices"
     columns = next(iter(parts.values()))

@@ -1,7 +1,7 @@
-"""rbac: what an administrator gives once, so that people with the built-in role ``edit`` can launch jobs.
+"""rbac: what an administrator grants once, so that users with the built-in role ``edit`` can launch jobs.
 
-Role and RoleBinding can be written with ``admin`` only, not with ``edit``; attachments are readable with none
-of the built-in roles.
+The built-in role ``edit`` cannot write a Role or RoleBinding, only ``admin`` can. Neither ``view``, ``edit`` nor
+``admin`` can read attachments.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ these objects for each run, which takes the role admin. With fixed addresses non
 
 
 def manifests(options: Options) -> list[Manifest]:
-    """Account, role and binding in the namespace, and the right to read attachments for all who can view."""
+    """Return account, role and binding in the namespace, and a role that lets ``view`` read attachments.
+
+    It is aggregated to ``view``, and so to ``edit`` and ``admin``, in all namespaces.
+    """
     namespace = options.namespace
     view = role(
         VIEW, [rule(["k8s.cni.cncf.io"], ["network-attachment-definitions"], ["get", "list", "watch"])]

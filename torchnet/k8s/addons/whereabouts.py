@@ -1,8 +1,9 @@
 """whereabouts-install: cluster-wide addresses for second networks, with its control loop and its reconciler.
 
-Names, labels and selectors are upstream's (doc/crds of v0.9.4), so that applying this over an installation of
-upstream's replaces it in place, and `-l app=whereabouts` finds the DaemonSet. The node-slice controller is left
-out: ``node_slice_size`` panics on IPv6 ranges; ``torchnet manifests backend-network --slice`` does that job.
+Names, labels and selectors are those of upstream (doc/crds of v0.9.4), so that applying this manifest over an upstream
+installation replaces it in place, and `-l app=whereabouts` finds the DaemonSet. The node-slice controller is left out:
+Whereabouts panics with ``node_slice_size`` on IPv6 ranges, and ``torchnet manifests backend-network --slice`` replaces
+it.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ exec /ip-control-loop -log-level verbose
 
 
 def manifests(options: Options) -> list[Manifest]:
-    """All of Whereabouts."""
+    """Return all objects of Whereabouts."""
     image = images.at(images.WHEREABOUTS, options.registry)
     config = {
         "apiVersion": "v1",

@@ -1,7 +1,7 @@
 """Access to the API server: kubeconfig or service account, credentials, and whether the server responds.
 
-Requests run in threads and register here; the thread that prints asks, and gets one line about a server that does
-not respond.
+Requests run in threads and register with the :class:`ResponseMonitor`. The thread that prints calls
+:meth:`ResponseMonitor.look`, which reports in one line that the server does not respond.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ from torchnet.errors import ClusterError
 from torchnet.text import listed, printable
 from torchnet.yaml_io import YamlError, read_file
 
-TOLD_SECONDS = 3.0  # without an answer, until that is said
-_AGAIN_SECONDS = 60.0  # until it is said again
+TOLD_SECONDS = 3.0  # without a response before it is reported
+_AGAIN_SECONDS = 60.0  # between two reports
 
 
 class ResponseMonitor:
-    """Of one server, for all of a command's calls. ``say`` gets the line, in the thread that calls :meth:`look`."""
+    """Detects that one server does not respond, over all calls of a command.
+
+    ``say`` receives the line to print, in the thread that calls :meth:`look`.
+    """
 
     def __init__(self) -> None:
         self.say: Callable[[str], None] | None = None
@@ -37,7 +40,7 @@ class ResponseMonitor:
 
     @property
     def seconds(self) -> float:
-        """For how long there has been no answer although one is waited for; 0.0 where none is."""
+        """Seconds without a response while a request is pending; 0.0 if none is pending."""
         with self._lock:
             return self._seconds()
 
@@ -47,13 +50,13 @@ class ResponseMonitor:
         return time.monotonic() - max(self._answered, min(one.began for one in self._waiting))
 
     def look(self) -> None:
-        """Say that there is no answer, if it is time to, and has not just been said."""
+        """Report a server that has not responded for 3 s, and no more than once every 60 s."""
         if self.say is None or time.monotonic() - self._told < _AGAIN_SECONDS:
             return
         with self._lock:
             if self._seconds() < TOLD_SECONDS:
                 return
-            # Of several the one that is tried for the longest time: a command lives as long as that.
+            # The command lasts until the request with the longest limit gives up.
             one = max(self._waiting, key=lambda asked: asked.limit)
             self._told = time.monotonic()
         why = f" ({one.problem})" if one.problem else ""
@@ -61,7 +64,15 @@ class ResponseMonitor:
         self.say(f"{what} from {one.place} yet{why}; trying for {one.limit:g} s")
 
     def asking(self, place: str, *, patience: float, read: float, stream: bool) -> PendingRequest:
-        """A call, for as long as ``with`` lasts; ``stream``: its beginning may rightly take its time."""
+        """Return a context manager that registers a call as pending.
+
+        Args:
+            place: The server, for messages.
+            patience: Seconds for which the call is retried.
+            read: Seconds without a byte that end one attempt.
+            stream: Whether the call opens a stream. A stream may legitimately start late, so it is registered only
+                after a failed attempt.
+        """
         return PendingRequest(self, place, patience=patience, read=read, counts=not stream)
 
     def _begin(self, asked: PendingRequest) -> None:
@@ -78,14 +89,17 @@ class ResponseMonitor:
 
 
 class PendingRequest:
-    """One call with its further tries. ``limit``: seconds that it can take; ``problem``: why the last try failed."""
+    """One call, including its retries.
+
+    ``limit`` is the number of seconds after which it gives up, ``problem`` why the last attempt failed.
+    """
 
     def __init__(
         self, silence: ResponseMonitor, place: str, *, patience: float, read: float, counts: bool
     ) -> None:
         self.place, self.problem = place, ""
         self.began = time.monotonic()
-        self.limit = max(patience, read)  # a server that takes the call and says nothing
+        self.limit = max(patience, read)  # read: the server accepts the connection but sends nothing
         self._silence, self._patience, self._counts = silence, patience, counts
 
     def __enter__(self) -> PendingRequest:
@@ -99,35 +113,39 @@ class PendingRequest:
         self._silence._end(self, answered=False)
 
     def answered(self) -> None:
-        """There is an answer, whatever it says."""
+        """Record a final response, successful or not."""
         self._silence._end(self, answered=True)
 
     def failed(self, problem: str) -> None:
-        """This try was in vain."""
+        """Record a failed attempt, and why it failed."""
         self.problem, self.limit = problem, self._patience
         self._silence._begin(self)
 
 
-_CONNECTIONS = (
-    64  # kept open for the next call; of more, as many as there are followers, the rest is closed after use
-)
+# Connections that the pool keeps open for reuse. Each log follower needs one; those beyond the limit are closed after
+# use.
+_CONNECTIONS = 64
 
 
 @dataclass(frozen=True)
 class Access:
-    """``client`` is the official client's ApiClient; the other fields are for messages, and the default namespace."""
+    """How to reach one API server.
+
+    ``client`` is the official client's ``ApiClient``, ``server`` the base URL of all requests, and ``namespace`` the
+    default namespace.
+    """
 
     client: Any
     server: str
     context: str
-    """The context's name; "" in a pod."""
+    """The context's name, for messages; "" in a pod."""
     namespace: str
     silence: ResponseMonitor = field(default_factory=ResponseMonitor, compare=False)
-    """Of the server, towards all doors to it."""
+    """Shared by all API clients that use this access."""
 
     @property
     def place(self) -> str:
-        """For messages: the server and where its address comes from."""
+        """The server and the source of its address, for messages."""
         return (
             f"{self.server} (context {self.context!r})"
             if self.context
@@ -136,19 +154,26 @@ class Access:
 
 
 def load(kubeconfig: str | None = None, context: str | None = None) -> Access:
-    """The access that these two options and the environment describe; makes no call, but may run an exec plugin.
+    """Return the access that the options and the environment describe.
+
+    Sends no request, but may run an exec plugin to obtain credentials.
+
+    Args:
+        kubeconfig: Path, or several as in KUBECONFIG. Without it, KUBECONFIG or ~/.kube/config is used, then the pod's
+            service account.
+        context: Name of a context; None for the current one.
 
     Raises:
-        ClusterError: there is no configuration, the context is not in it, or its credentials cannot be had.
+        ClusterError: There is no kubeconfig, it is invalid or lacks the context, or the credentials cannot be obtained.
     """
     from kubernetes.client import ApiClient, Configuration
 
     configuration = Configuration()
-    # Retried here, not there: with jitter, with a bound, and never what must not be sent twice.
+    # `torchnet.k8s.client.api` retries instead: with jitter, and with a limit on the total time.
     configuration.retries = False
     configuration.keep_alive = True
     configuration.connection_pool_maxsize = _CONNECTIONS
-    # It warns of each connection that it does not keep.
+    # urllib3 warns about each connection that does not fit into the pool.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     paths = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
     files = [
@@ -172,7 +197,7 @@ def _from_files(configuration: Any, files: str, context: str | None) -> tuple[st
     from kubernetes.config import ConfigException, list_kube_config_contexts, load_kube_config
 
     said = _Said()
-    logging.getLogger().addHandler(said)  # where the client leaves what an exec plugin complained of
+    logging.getLogger().addHandler(said)  # the client only logs the errors of an exec plugin
     try:
         contexts, current = list_kube_config_contexts(config_file=files)
         known = [str(one["name"]) for one in contexts]
@@ -187,9 +212,7 @@ def _from_files(configuration: Any, files: str, context: str | None) -> tuple[st
         )
     except ConfigException as error:
         raise _unreadable(files, error) from None
-    except (
-        Exception
-    ) as error:  # YAML that is none, a certificate that is missing, types that are not expected
+    except Exception as error:  # invalid YAML, a missing certificate, unexpected types
         if isinstance(error, ClusterError):
             raise
         raise _unreadable(files, error) from None
@@ -205,12 +228,15 @@ def _from_files(configuration: Any, files: str, context: str | None) -> tuple[st
 
 
 def _first_current(files: str, known: list[str]) -> str | None:
-    """kubectl's rule for several files, the first that names a current context; the client takes the last."""
+    """Return the current context by kubectl's rule: of several files, the first that names one counts.
+
+    The official client uses the last one. None leaves the choice to the client.
+    """
     for path in files.split(os.pathsep):
         try:
             document = read_file(path)
         except YamlError:
-            return None  # what it cannot read, the client may: its own rule then
+            return None  # the client may still be able to read the file
         name = document.get("current-context") if isinstance(document, dict) else None
         if name:
             return str(name) if name in known else None
@@ -238,7 +264,7 @@ def _unreadable(files: str, error: Exception) -> ClusterError:
 
 
 class _Said(logging.Handler):
-    """Collects what the client reports by logging alone."""
+    """Collects errors that the official client only logs."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)

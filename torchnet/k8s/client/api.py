@@ -1,15 +1,17 @@
-"""The API client: every call to the API server is one of :class:`ApiClient`'s.
+"""The API client: every HTTP request to the API server is made by :class:`ApiClient`.
 
-It uses paths and plain JSON instead of the client library's generated classes: the request is what was rendered,
-and the response may hold fields that the library does not know. The library provides the connection (configuration,
-TLS, proxies, credentials and their renewal).
+The exception is the exec websocket (`torchnet.k8s.client.exec`).
 
-429, 5xx, failed connections and truncated responses are retried with jitter, honouring Retry-After, for at most
-``patience`` seconds; so is a conflict at creation (a quota that counted two requests at once). 401 and 403 are
-never retried. A stream is the caller's once it has begun.
+The client uses paths and plain JSON instead of the official client's generated classes: the request is exactly what was
+rendered, and the response may have fields that the library does not know. The library provides the connection
+(configuration, TLS, proxies, credentials and their renewal).
 
-`urllib3.util.Retry` does not fit: it has no total deadline, its sleep cannot be ended by an event, it decides before
-the body is read (a truncated body is retried here, and a conflict is known by its reason), and it reports no try.
+429, 5xx, failed connections and truncated responses are retried with jitter for up to ``patience`` seconds, honouring
+Retry-After. So is a conflict at creation (two requests updated the same quota). 401 and 403 are never retried. Errors
+in a stream that has begun are left to the caller.
+
+`urllib3.util.Retry` does not fit: it has no total deadline, an event cannot end its sleep, it decides before the body
+is read (a truncated body is retried here, and a conflict is identified by its reason), and it does not report attempts.
 """
 
 from __future__ import annotations
@@ -32,9 +34,9 @@ from torchnet.text import printable
 
 JSON, MERGE_PATCH = "application/json", "application/merge-patch+json"
 METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
-PATIENCE = 30.0  # seconds that a call is tried for
+PATIENCE = 30.0  # seconds for which a call is retried
 _CONNECT, _READ = 10.0, 60.0
-_FIRST, _MOST = 0.2, 5.0  # seconds between two tries
+_FIRST, _MOST = 0.2, 5.0  # seconds between two attempts
 _LONGEST_BODY = 256 << 20
 
 Object = dict[str, Any]
@@ -43,7 +45,7 @@ _LOST = object()
 
 @dataclass(frozen=True)
 class _Request:
-    """``read``: seconds without a byte that end it; ``content`` is the body's type."""
+    """One HTTP request: ``read`` is the time-out in seconds without a byte, ``content`` the type of the body."""
 
     method: str
     path: str
@@ -55,9 +57,13 @@ class _Request:
 
 
 class ApiClient:
-    """For several threads. Once :attr:`stop` is set, nothing is tried again any more.
+    """A client of the API server that several threads can share.
 
-    ``patience``: seconds that a call is tried for; ``timeout``: seconds of silence that end one try of a :meth:`call`.
+    Once :attr:`stop` is set, failed attempts are not retried.
+
+    Args:
+        patience: Seconds for which a call is retried.
+        timeout: Seconds without a byte that end one attempt of a :meth:`call`.
     """
 
     def __init__(self, access: Access, *, patience: float = PATIENCE, timeout: float = _READ) -> None:
@@ -65,7 +71,7 @@ class ApiClient:
         self._patience, self._timeout = patience, timeout
         self.stop = threading.Event()
         self.ahead = float("-inf")
-        """Of the server's clock (unix time) to this machine's monotonic one, as of the last answer."""
+        """The server's clock (Unix time) minus this machine's monotonic clock, in seconds, as of the last response."""
 
     def call(
         self,
@@ -79,11 +85,12 @@ class ApiClient:
         accept: str = JSON,
         patience: float | None = None,
     ) -> Object:
-        """The answer, as an object.
+        """Send a request and return the response, a JSON object.
 
         Raises:
-            Refused: the server said no.
-            Unreachable: no answer within ``patience`` seconds (default: the door's).
+            ApiRefusal: The server refused the request.
+            ApiUnreachable: No usable response within ``patience`` seconds (default: the client's).
+            ClusterError: The response is not a JSON object.
         """
         request = _Request(method, path, query, self._timeout, accept, body, content)
         data = self._send(call, request, patience, take=_whole)
@@ -104,9 +111,14 @@ class ApiClient:
         silence: float = _READ,
         patience: float | None = None,
     ) -> bytes:
-        """An answer that is no object (a log as it is now), whole.
+        """Return a response that is not a JSON object, such as a log, up to 256 MiB.
 
-        Raises: as :meth:`call` does.
+        Args:
+            silence: Seconds without a byte that end one attempt.
+
+        Raises:
+            ApiRefusal: The server refused the request.
+            ApiUnreachable: No usable response within ``patience`` seconds (default: the client's).
         """
         data: bytes = self._send(call, _Request("GET", path, query, silence), patience, take=_whole)
         return data
@@ -120,13 +132,21 @@ class ApiClient:
         silence: float,
         patience: float | None = None,
     ) -> Any:
-        """An answer to be read as it comes (a watch, a log); ``silence``: seconds without a byte that end it."""
+        """Return a response that the caller reads as it arrives (a watch, a log) and closes.
+
+        Args:
+            silence: Seconds without a byte after which reading fails.
+
+        Raises:
+            ApiRefusal: The server refused the request.
+            ApiUnreachable: No usable response within ``patience`` seconds (default: the client's).
+        """
         return self._send(call, _Request("GET", path, query, silence), patience, take=None)
 
     def _send(
         self, call: ApiCall, request: _Request, patience: float | None, *, take: Callable[[Any], Any] | None
     ) -> Any:
-        """``take`` reads the answer; None gives it as it is, to be read as it comes."""
+        """Send with retries; ``take`` reads the response, and None returns it unread."""
         patience = self._patience if patience is None else patience
         silence, place = self.access.silence, self.access.place
         with silence.asking(place, patience=patience, read=request.read, stream=take is None) as asked:
@@ -150,7 +170,7 @@ class ApiClient:
                     asked.answered()
                     return take(response) if take else response
             except _network_errors() as error:
-                # An answer that was lost may have been a success: see the caller of "create" for what follows.
+                # The request may have succeeded and only its response been lost: see `after_lost_answer`.
                 problem: ClusterError = self.unreachable(call, error)
                 after, sent = 0.0, True
                 asked.failed(printable(why(error), 300))
@@ -163,7 +183,7 @@ class ApiClient:
                     if sent and request.method == "POST" and response.status == 409:
                         problem.args = (*problem.args, _LOST)
                     raise problem
-                # Nor does a gateway's time-out say that nothing was done.
+                # A gateway time-out does not mean that the server did nothing, either.
                 sent = sent or response.status >= 500
                 after = _retry_after(response.headers.get("Retry-After"))
                 asked.failed(f"HTTP {response.status}, tried again")
@@ -203,7 +223,7 @@ class ApiClient:
             self.ahead = parsedate_to_datetime(date or "").timestamp() - time.monotonic()
 
     def unreachable(self, call: ApiCall, error: Exception) -> ApiUnreachable:
-        """No answer, in words."""
+        """Return the error for a call that got no response."""
         return ApiUnreachable(
             f"no answer from {self.access.place} ({call}): {printable(why(error), 300)}",
             fix="kubectl cluster-info" + (f" --context {self.access.context}" if self.access.context else ""),
@@ -211,12 +231,19 @@ class ApiClient:
 
 
 def connect(kubeconfig: str | None = None, context: str | None = None) -> ApiClient:
-    """The door to the cluster that the options and the environment name; makes no call yet."""
+    """Return a client for the cluster that the options and the environment name; sends no request.
+
+    Raises:
+        ClusterError: The kubeconfig or its credentials cannot be used (see `torchnet.k8s.client.access.load`).
+    """
     return ApiClient(load(kubeconfig, context))
 
 
 def after_lost_answer(error: ApiRefusal) -> bool:
-    """Whether an AlreadyExists may be the echo of an own try before, whose answer was lost, or an error."""
+    """Whether an AlreadyExists may come from an earlier attempt of the same call.
+
+    That attempt's response was lost or was a 5xx, so it may have created the object.
+    """
     return error.status == 409 and error.args[-1:] == (_LOST,)
 
 
@@ -243,7 +270,7 @@ def _rest(response: Any) -> bytes:
 
 
 def _retry_after(value: str | None) -> float:
-    """Seconds; a date, as HTTP allows and no API server sends, is taken as "soon"."""
+    """Return the seconds of a Retry-After header; 0.0 for a date, which HTTP allows but API servers do not send."""
     try:
         return max(0.0, float(value or 0))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Errors of the API server as errors for users: verb, resource, namespace, reason, and the next command."""
+"""Turns errors of the API server into errors for users: verb, resource, namespace, reason and the next command."""
 
 from __future__ import annotations
 
@@ -18,11 +18,15 @@ _DEEPEST = 8
 
 
 def why(error: BaseException) -> str:
-    """The end of a sentence that has named the server. ``error``: the client's, urllib3's or the system's own."""
+    """Return why a request failed, as the end of a sentence that has named the server.
+
+    Args:
+        error: An exception of the official client, urllib3 or the operating system.
+    """
     from urllib3.exceptions import HTTPError, ProxyError
 
     chain = list(_chain(error))
-    # The first that is not the client's wrapping; what that one came from is no longer about the connection.
+    # The first error that is not a wrapper of the client; its own causes no longer concern the connection.
     found = next((one for one in chain if isinstance(one, (OSError, http.client.HTTPException))), error)
     wrapped = any(isinstance(one, HTTPError) for one in chain)
     said = _said(found, wrapped=wrapped, all_of_it=" ".join(map(str, chain)))
@@ -30,7 +34,7 @@ def why(error: BaseException) -> str:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and what it was raised for, the outermost first."""
+    """Yield an error and the errors that caused it, outermost first, up to 8."""
     one: BaseException | None = error
     for _ in range(_DEEPEST):
         if one is None:
@@ -44,7 +48,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def _said(error: BaseException, *, wrapped: bool, all_of_it: str) -> str:
     if isinstance(error, socket.gaierror):
-        # The system's error knows no name; urllib3's text has it.
+        # The system's error does not contain the name; urllib3's message does.
         name = re.search(r"resolve '([^']+)'", all_of_it)
         return f"the name {name[1]} cannot be resolved" if name else "its name cannot be resolved"
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -65,19 +69,19 @@ def _said(error: BaseException, *, wrapped: bool, all_of_it: str) -> str:
 
 
 def _bare(text: str) -> str:
-    """Without numbers and places in the source, on one line."""
+    """Return ``text`` on one line, without error numbers and source locations."""
     return re.sub(r"^\[[^\]]*\] |^TLS/SSL |\(?_ssl\.c:\d+\)?:? ?", "", " ".join(text.split())).strip()
 
 
-_LONGEST = 2000  # characters of the server's own words
-# The API server's own form (k8s.io/apiserver). Admission's words may begin as it does and say "cannot", too, but speak
-# of no User.
+_LONGEST = 2000  # characters of the server's message
+# The API server's message for missing permissions (k8s.io/apiserver). A message of an admission plugin may begin in the
+# same way and contain "cannot", but it names no User.
 _RIGHTS = re.compile(r'(?:\S+(?: "[^"]*")? is )?forbidden: User ".*" cannot ')
 
 
 @dataclass(frozen=True)
 class ApiCall:
-    """What was asked: ``verb`` and ``resource`` as RBAC calls them (``create``, ``jobs.batch``)."""
+    """A requested operation: ``verb`` and ``resource`` as RBAC names them (``create``, ``jobs.batch``)."""
 
     verb: str
     resource: str
@@ -91,13 +95,16 @@ class ApiCall:
 
     @property
     def question(self) -> str:
-        """The command that asks the API server whether this is allowed."""
+        """The kubectl command that checks whether the operation is allowed."""
         where = f" -n {self.namespace}" if self.namespace else ""
         return f"kubectl auth can-i {self.verb} {self.resource}{where}"
 
 
 class ApiRefusal(ClusterError):
-    """The server answered, with ``status`` (HTTP), ``reason`` (Kubernetes' word) and ``said`` (its own words)."""
+    """The server refused a request.
+
+    ``status`` is the HTTP status, ``reason`` Kubernetes' reason code, and ``said`` the server's message.
+    """
 
     def __init__(self, call: ApiCall, status: int, reason: str, said: str) -> None:
         self.call, self.status, self.reason, self.said = call, status, reason, said
@@ -105,11 +112,11 @@ class ApiRefusal(ClusterError):
 
 
 class ApiUnreachable(ClusterError):
-    """No answer, or none that the server stands by: connection refused, time-out, 429 or 5xx until the end."""
+    """There was no usable response: connection refused, time-out, or 429 and 5xx until retries ended."""
 
 
 def refused(call: ApiCall, status: int, body: bytes) -> ApiRefusal:
-    """The error that an answer with ``status`` and ``body`` (a Status object, most times) is."""
+    """Return the error for a response with ``status`` and ``body``, which is usually a Status object."""
     parsed: Any
     try:
         parsed = json.loads(body)
@@ -130,7 +137,10 @@ def _words(call: ApiCall, status: int, said: str) -> tuple[str]:
 
 
 def is_rights(status: int, said: str) -> bool:
-    """Whether a 403 is of missing rights; admission (Pod Security, quotas, policies) answers with 403, too."""
+    """Whether an error is a 403 for missing permissions.
+
+    Admission (Pod Security, quotas, policies) also responds with 403.
+    """
     return status == 403 and _RIGHTS.match(said) is not None
 
 

@@ -1,4 +1,4 @@
-"""A command in a container, by the official client's websocket."""
+"""Runs commands in containers, over the official client's websocket."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from torchnet.k8s.client.kinds import POD
 from torchnet.text import printable
 
 _SECONDS = 10.0
-_ERROR_CHANNEL = 3  # of v4.channel.k8s.io: how the command ended, as a Status
+_ERROR_CHANNEL = 3  # of v4.channel.k8s.io: the command's result, as a Status object
 
 
 def execute(door: ApiClient, namespace: str, pod: str, container: str, words: Sequence[str]) -> None:
-    """Run a command to its end, 10 seconds at most; what it prints is not read. Tried once.
+    """Run a command in a container and wait for its end, up to 10 seconds.
 
-    The client has no time-out for the connection itself: whoever cannot wait for it calls this in a daemon's thread.
+    Its output is discarded, and there are no retries. The official client has no time-out for opening the connection: a
+    caller that must not block calls this in a daemon thread.
 
     Raises:
-        Refused: the server said no.
-        ClusterError: the command could not be run, or failed.
-        Unreachable: the connection failed, or the command has not ended.
+        ApiRefusal: The server refused the request.
+        ApiUnreachable: The connection failed, or the command did not end in time.
+        ClusterError: The command could not be run, or failed.
     """
     from kubernetes.client import ApiException
     from kubernetes.stream.ws_client import websocket_call
 
-    # A websocket is opened by a GET, so that is the right that is asked for; servers from 1.35 on ask for create, too.
+    # A GET opens the websocket, so the verb for RBAC is get; servers from 1.35 on also require create.
     access, call = door.access, POD.call("get", namespace, pod, "exec")
     path = POD.path(namespace, pod, "exec")
     headers: dict[str, str] = {}
@@ -56,11 +57,11 @@ def execute(door: ApiClient, namespace: str, pod: str, container: str, words: Se
         raise door.unreachable(call, error) from None
     finally:
         client.close(timeout=1)
-        client.sock.shutdown()  # close() leaves the socket open where the other side was first
+        client.sock.shutdown()  # close() leaves the socket open if the server closed first
 
 
 def _refusal(door: ApiClient, call: ApiCall, error: Any) -> ClusterError:
-    """The client has no field for a refusal: status, headers and body are in the reason's text."""
+    """Parse a refusal's status and body from the reason's text: the official client has no fields for them."""
     found = re.match(
         r".*?Handshake status ([0-9]{3}) .*? -\+-\+- .*? -\+-\+- (.*)", str(error.reason), re.DOTALL
     )

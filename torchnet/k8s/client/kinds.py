@@ -1,4 +1,4 @@
-"""Where objects live: the paths of the kinds that a run is made of, and the labels that find them."""
+"""The API paths of the kinds that a run consists of, and the label selector that finds its objects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torchnet.k8s.client.api_errors import ApiCall
 
 @dataclass(frozen=True)
 class Kind:
-    """``api`` is the apiVersion (``batch/v1``), ``plural`` the name in paths."""
+    """A kind of object: ``api`` is its apiVersion (``batch/v1``), ``plural`` its name in paths."""
 
     api: str
     name: str
@@ -20,18 +20,18 @@ class Kind:
 
     @property
     def resource(self) -> str:
-        """As RBAC and kubectl write it: ``jobs.batch``."""
+        """The name that RBAC and kubectl use: ``jobs.batch``."""
         group = self.api.partition("/")[0] if "/" in self.api else ""
         return f"{self.plural}.{group}" if group else self.plural
 
     def path(self, namespace: str, name: str = "", sub: str = "") -> str:
-        """The path of the collection, of one object, or of its subresource."""
+        """Return the path of the collection, of one object, or of its subresource."""
         root = f"/apis/{self.api}" if "/" in self.api else f"/api/{self.api}"
         where = f"/namespaces/{quote(namespace, safe='')}" if namespace else ""
         return "/".join([root + where, self.plural, *(quote(part, safe="") for part in (name, sub) if part)])
 
     def call(self, verb: str, namespace: str, name: str = "", sub: str = "") -> ApiCall:
-        """The same for messages."""
+        """Describe an operation on the same path, for error messages."""
         return ApiCall(verb, f"{self.resource}/{sub}" if sub else self.resource, namespace, name)
 
 
@@ -44,7 +44,7 @@ NODE = Kind("v1", "Node", "nodes")
 DAEMONSET = Kind("apps/v1", "DaemonSet", "daemonsets")
 NAD = Kind("k8s.cni.cncf.io/v1", "NetworkAttachmentDefinition", "network-attachment-definitions")
 
-# In the order of removal: what makes pods goes first, and what pods use goes last.
+# In deletion order: kinds that create pods first, kinds that pods use last.
 KINDS = (
     JOBSET,
     JOB,
@@ -62,11 +62,14 @@ _BY_TYPE = {(kind.api, kind.name): kind for kind in KINDS}
 
 
 def kind_of(body: dict[str, Any]) -> Kind:
-    """The kind of an object; one that torchnet does not render has the plural that nearly all kinds have."""
+    """Return the kind of an object.
+
+    For a kind that torchnet does not render, the plural is the name in lower case with an "s", as for nearly all kinds.
+    """
     api, name = str(body["apiVersion"]), str(body["kind"])
     return _BY_TYPE.get((api, name)) or Kind(api, name, f"{name.lower()}s")
 
 
 def selector(run: str) -> str:
-    """The label that finds all of a run."""
+    """Return the label selector that finds all objects of a run."""
     return f"{RUN_LABEL}={run}"

@@ -1,4 +1,4 @@
-"""The namespace that a kubeconfig's context names: all that a dry run needs of it, so that it calls nobody."""
+"""The namespace of a kubeconfig's context: all that a dry run needs of it, so that it sends no request."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ DEFAULT = "default"
 
 
 def namespace(kubeconfig: str | None, context: str | None, environ: Mapping[str, str]) -> str:
-    """As kubectl finds it: the files of KUBECONFIG merged, the first that says something winning; then the pod's own.
+    """Return the namespace that kubectl would use.
+
+    The files of KUBECONFIG are merged, and the first one that sets a value wins. If there is no file, the namespace is
+    the pod's own.
 
     Raises:
-        UsageError: a file cannot be read, or has no such context.
+        UsageError: A file does not exist or cannot be read, no file has the context, or its namespace is invalid.
     """
     paths = kubeconfig or environ.get("KUBECONFIG") or "~/.kube/config"
     files = [

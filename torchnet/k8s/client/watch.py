@@ -1,8 +1,8 @@
-"""The one watch on a run's pods: a list, then all changes from its resourceVersion, in a thread of its own.
+"""The watch on a run's pods: a list, then all changes from its resourceVersion, in a separate thread.
 
-A stream that ends (each does, after some minutes), breaks (the API server is restarted) or is too old (410 Gone) is
-begun again: from the last resourceVersion where it can be, else with a new list. `torchnet.k8s.run.worker_set`
-makes one state of whatever comes.
+A stream that ends (each does, after some minutes), breaks (the API server restarts) or is too old (410 Gone) is opened
+again: from the last resourceVersion where possible, otherwise after a new list. `torchnet.k8s.run.worker_set` merges
+the lists and events into one state.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ from torchnet.k8s.client.api_errors import ApiRefusal, ApiUnreachable, refused
 from torchnet.k8s.client.kinds import POD, selector
 from torchnet.text import printable
 
-_ROUND = 240  # seconds after which the server ends a stream in good order
-_SILENCE = 90.0  # without even a bookmark (one a minute): the connection is dead
-_PATIENCE = 300.0  # without an API server: the job goes on, but nobody can see it
-_UNREAD = 1.0  # seconds before a new list where an event could not be read
+_ROUND = 240  # seconds after which the server closes a stream normally
+_SILENCE = 90.0  # seconds without a byte: bookmarks come once a minute, so the connection is dead
+_PATIENCE = 300.0  # seconds without an API server before the watch gives up; the job itself goes on
+_UNREAD = 1.0  # seconds before a new list after an event that could not be parsed
 _LONGEST = 8 << 20  # bytes of one event
 
 Pod = dict[str, Any]
 
 
 class Watch:
-    """Calls ``listed(pods)`` and ``event(kind, pod)`` from its thread; ``failed(error)`` when it gave up.
+    """Calls ``listed(pods)`` and ``event(kind, pod)`` from its thread, and ``failed(error)`` when it gives up.
 
-    It never ends without a word: what is no fault of the cluster's is torchnet's own error (exit code 70).
+    Every failure is reported unless the client's ``stop`` is set: an unexpected exception becomes an internal error of
+    torchnet (exit code 70).
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Watch:
                 if not version:
                     version = self._list()
                 version = self._follow(version)
-                # Streams that end at once must not become a storm.
+                # Limit the request rate if streams end immediately.
                 self._door.stop.wait(random.uniform(0.05, 0.3))
         except TorchnetError as error:
             self._give_up(error)
@@ -82,7 +83,7 @@ class Watch:
         return str((answer.get("metadata") or {}).get("resourceVersion") or "")
 
     def _follow(self, version: str) -> str:
-        """The last version that was seen; "" where a new list is needed."""
+        """Follow one stream; return the last resourceVersion seen, or "" if a new list is needed."""
         query = {
             "labelSelector": selector(self._run),
             "watch": "true",
@@ -117,25 +118,25 @@ class Watch:
                 if kind != "BOOKMARK":
                     self._event(kind, body)
         except ApiUnreachable:
-            pass  # broken in the middle: again from the last version
+            pass  # the stream broke: resume from the last version
         finally:
             response.close()
         return version
 
 
 def lines(response: Any, longest: int = _LONGEST) -> Iterator[bytes]:
-    """The lines of a stream, without their ends; what is behind the last end is no whole line, and left out.
+    """Yield the lines of a stream without their newlines; an incomplete last line is dropped.
 
-    A line of more than ``longest`` bytes comes in pieces.
+    A line of more than ``longest`` bytes is yielded in pieces.
 
     Raises:
-        Unreachable: the stream broke.
+        ApiUnreachable: The stream broke.
     """
     from urllib3.exceptions import HTTPError
 
     rest = bytearray()
     try:
-        # read1: what has come, without waiting for more.
+        # read1 returns the bytes that have arrived, without waiting for more.
         while chunk := response.read1(1 << 16):
             start = len(rest)
             rest += chunk
@@ -151,7 +152,7 @@ def lines(response: Any, longest: int = _LONGEST) -> Iterator[bytes]:
 
 
 def events(texts: Iterator[bytes]) -> Iterator[dict[str, Any] | None]:
-    """Events of a watch; None for what is none: what it was to tell is then only known from a new list."""
+    """Yield the events of a watch; None for a line that is not an event, after which a new list is needed."""
     for text in texts:
         try:
             event = json.loads(text)
@@ -163,5 +164,5 @@ def events(texts: Iterator[bytes]) -> Iterator[dict[str, Any] | None]:
 
 
 def own_error(what: str, error: Exception) -> TorchnetError:
-    """A defect, as it ended the thread that did ``what``."""
+    """Return the internal error for an exception that ended the thread that did ``what``."""
     return TorchnetError(f"{what} failed: {type(error).__name__}: {printable(str(error), 300)}")

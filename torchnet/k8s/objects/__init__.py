@@ -1,1 +1,1 @@
-"""The Kubernetes objects of a run, rendered: pure, and the same bytes for the same arguments."""
+"""Renders the Kubernetes objects of a run: the same inputs give the same bytes."""

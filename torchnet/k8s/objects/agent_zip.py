@@ -1,4 +1,4 @@
-"""The zip archive of the agent that travels to the pods: the same bytes for the same sources."""
+"""The zip archive of the agent that the pods receive: the same sources give the same bytes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pathlib import Path
 from torchnet import constants
 from torchnet.errors import TorchnetError
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the format's first moment
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time in a zip file
 _UNIX, _REGULAR = 3, 0o100000
 
 
 @dataclass(frozen=True)
 class ArchiveEntry:
-    """A file in an archive: its path with slashes, and what is in it."""
+    """A file in an archive: its path with slashes, and its content."""
 
     name: str
     data: bytes
@@ -27,7 +27,7 @@ class ArchiveEntry:
 
 
 def zipped(entries: Iterable[ArchiveEntry]) -> bytes:
-    """An archive of ``entries`` by their names."""
+    """Return a zip archive of ``entries``, sorted by name and with a fixed time."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for entry in sorted(entries, key=lambda entry: entry.name):
@@ -38,7 +38,7 @@ def zipped(entries: Iterable[ArchiveEntry]) -> bytes:
     return buffer.getvalue()
 
 
-# What builds networks (linux/link_setup.py, tap.py) stays: the launcher's machine does it alone.
+# The modules that set up networks (linux/link_setup.py, tap.py) are left out: only the launcher uses them.
 PARTS = (
     "__init__.py",
     "agent",
@@ -56,8 +56,8 @@ PARTS = (
     "text.py",
     "training",
 )
-# The modules of pyroute2 that reading links, addresses, routes and sockets loads (torchnet.linux); a test compares
-# them with what an agent really loads. `plugins` finds its modules by listing its folder: all of them travel.
+# The modules of pyroute2 that torchnet.linux loads to read links, addresses, routes and sockets. A test compares them
+# with what an agent really loads. `plugins` finds its modules by listing its folder, so the whole folder is included.
 PYROUTE2 = (
     "__init__.py",
     "common.py",
@@ -72,7 +72,8 @@ PYROUTE2 = (
     "netlink/rtnl/rtmsg.py",
 )
 _FIX = "pip install --force-reinstall torchnet-launch"
-# A container's first process hears no SIGTERM before it has a handler, and the agent's own comes after the imports.
+# The kernel drops a SIGTERM to a container's first process until it has a handler, and the agent installs its own only
+# after the imports.
 _MAIN = (
     b"""\
 import signal
@@ -89,15 +90,15 @@ sys.exit(main(sys.argv[1:]))
 
 
 def agent_zip() -> bytes:
-    """``python3 torchnet.zip agent …``; the same bytes each time.
+    """Return the archive that ``python3 torchnet.zip agent …`` runs, with the same bytes each time.
 
     Raises:
-        TorchnetError: pyroute2 is not installed, or is one that torchnet does not know.
+        TorchnetError: pyroute2 is not installed, or a module is missing or cannot be read.
     """
     entries = [ArchiveEntry("__main__.py", _MAIN)]
     own = Path(__file__).resolve().parents[2]
     entries += [ArchiveEntry(one.name, uncommented(one.data)) for one in _modules("torchnet", own, PARTS)]
-    spec = importlib.util.find_spec("pyroute2")  # of a top-level package: nothing is executed
+    spec = importlib.util.find_spec("pyroute2")  # executes nothing: pyroute2 is a top-level package
     if spec is None or spec.origin is None:
         raise TorchnetError(
             "pyroute2 is not installed, and has to travel to the workers", fix="pip install pyroute2"
@@ -107,10 +108,12 @@ def agent_zip() -> bytes:
 
 
 def uncommented(source: bytes) -> bytes:
-    """Without the lines that are comments alone: a twentieth of the archive, which has to fit into a ConfigMap. They
-    stay as empty lines, so that a traceback's numbers are those of the file.
+    """Return ``source`` with every line that holds only a comment made empty.
 
-    Strings are not told apart: a test holds that no travelling module has such a line in one.
+    This saves a twentieth of the archive, which has to fit into a ConfigMap. The empty lines keep the line numbers of
+    tracebacks correct.
+
+    Lines inside strings are treated alike: a test checks that no module of the archive has such a line in a string.
     """
     return re.sub(rb"^[ \t]*#.*$", b"", source, flags=re.MULTILINE)
 

@@ -1,4 +1,4 @@
-"""Building blocks of several manifests, and the size limits of objects."""
+"""Building blocks that manifests share, and the size limits of objects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EVERYWHERE = [
     {"operator": "Exists", "effect": "NoExecute"},
 ]
 
-# As Pod Security "restricted" wants it of a pod and of a container.
+# The security contexts of a pod and of a container that Pod Security "restricted" requires.
 RESTRICTED_POD: dict[str, Any] = {
     "runAsNonRoot": True,
     "runAsUser": 1000,
@@ -31,7 +31,7 @@ RESTRICTED: dict[str, Any] = {"allowPrivilegeEscalation": False, "capabilities":
 
 
 def resources(cpu: str, memory: str, cpu_limit: str, memory_limit: str) -> dict[str, Any]:
-    """Requests and limits of a container, as Kubernetes' quantities (``100m``, ``64Mi``)."""
+    """Return the requests and limits of a container, as Kubernetes quantities (``100m``, ``64Mi``)."""
     return {
         "requests": {"cpu": cpu, "memory": memory},
         "limits": {"cpu": cpu_limit, "memory": memory_limit},
@@ -39,17 +39,20 @@ def resources(cpu: str, memory: str, cpu_limit: str, memory_limit: str) -> dict[
 
 
 def host_path(name: str, path: str) -> dict[str, Any]:
-    """A volume that is a directory of the node, made where it is missing."""
+    """Return a volume for a directory of the node, which the kubelet creates if it is missing."""
     return {"name": name, "hostPath": {"path": path, "type": "DirectoryOrCreate"}}
 
 
 def mount(name: str, path: str, **more: Any) -> dict[str, Any]:
-    """Where a container sees a volume."""
+    """Return a container's mount of a volume."""
     return {"name": name, "mountPath": path, **more}
 
 
 def api_access(name: str, **more: Any) -> dict[str, Any]:
-    """A volume with what a client of the API server needs, for the one container of a pod that is one."""
+    """Return a volume with the token, CA certificate and namespace that a client of the API server needs.
+
+    It is for pods without an automounted token: only the container that calls the API server mounts it.
+    """
     sources = [
         {"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}},
         {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
@@ -59,17 +62,17 @@ def api_access(name: str, **more: Any) -> dict[str, Any]:
 
 
 def from_field(name: str, path: str) -> dict[str, Any]:
-    """An environment variable that holds a field of the pod."""
+    """Return an environment variable that holds a field of the pod."""
     return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
 
 
 def rule(groups: list[str], resource: list[str], verbs: list[str], **more: Any) -> dict[str, Any]:
-    """A rule of a Role or ClusterRole."""
+    """Return a rule of a Role or ClusterRole."""
     return {"apiGroups": groups, "resources": resource, "verbs": verbs, **more}
 
 
 def service_account(name: str, namespace: str) -> dict[str, Any]:
-    """A ServiceAccount."""
+    """Return a ServiceAccount."""
     return {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
@@ -78,7 +81,7 @@ def service_account(name: str, namespace: str) -> dict[str, Any]:
 
 
 def role(name: str, rules: list[dict[str, Any]], namespace: str | None = None) -> dict[str, Any]:
-    """A Role, or a ClusterRole where there is no namespace."""
+    """Return a Role, or a ClusterRole if there is no namespace."""
     metadata = {"name": name, "namespace": namespace} if namespace else {"name": name}
     return {
         "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -89,7 +92,7 @@ def role(name: str, rules: list[dict[str, Any]], namespace: str | None = None) -
 
 
 def binding(name: str, role: str, account: tuple[str, str], namespace: str | None = None) -> dict[str, Any]:
-    """Bind ``role`` to ``account`` (name, namespace): a RoleBinding, or a ClusterRoleBinding."""
+    """Bind ``role`` to ``account`` (name, namespace): a RoleBinding, or a ClusterRoleBinding without a namespace."""
     kind = "Role" if namespace else "ClusterRole"
     return {
         "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -101,23 +104,25 @@ def binding(name: str, role: str, account: tuple[str, str], namespace: str | Non
 
 
 def discovery_rules() -> list[dict[str, Any]]:
-    """The rules of each account that workers run under.
+    """Return the RBAC rules of the service accounts that workers run under.
 
-    A worker reads its own pod and rank 0's, which it finds by its label: RBAC cannot narrow a list.
+    A worker reads its own pod, and finds rank 0's pod by label. RBAC cannot restrict a list by label.
     """
     return [rule([""], ["pods"], ["get", "list"])]
 
 
-# Without --server-side kubectl keeps the whole object in an annotation; the rest is for its name and what kubectl adds.
+# Without --server-side, kubectl apply stores the whole object in an annotation. The 256 bytes are for the annotation's
+# name and what kubectl adds.
 APPLY_LIMIT = ANNOTATIONS_LIMIT - 256
-# Of a ConfigMap's values together (k8s.io/kubernetes/pkg/apis/core/validation: MaxSecretSize).
+# Total size of a ConfigMap's values (k8s.io/kubernetes/pkg/apis/core/validation: MaxSecretSize).
 MAP_LIMIT = 1 << 20
 
 
 def check(manifests: Iterable[Manifest]) -> list[str]:
-    """A line for each object that takes ``kubectl apply --server-side``.
+    """Return a line for each object that is too large for ``kubectl apply`` without ``--server-side``.
 
-    Raises UsageError: no API server would take one of them.
+    Raises:
+        UsageError: A ConfigMap exceeds the API server's limit.
     """
     notes = []
     for manifest in manifests:

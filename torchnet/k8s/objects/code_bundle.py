@@ -1,10 +1,10 @@
-"""The code that pods receive: the script's folder and the agent, each as a zip with reproducible bytes.
+"""The code that pods receive: the script's folder and the agent, each as a zip archive with reproducible bytes.
 
-The folder is the script's, with everything below it; for a module (``-m``) and a program (``--no-python``) it is
-the working directory. ``.gitignore`` and ``.torchnetignore`` are honoured as git reads them: the file nearest to a
-path decides, the last matching pattern of a file wins, and nothing inside an excluded folder can be included again;
-in one folder ``.torchnetignore`` takes precedence. With ``--code image`` and ``--code pvc:…`` only the agent is
-bundled.
+The folder is the one that holds the script, with everything below it; for a module (``-m``) and a program
+(``--no-python``) it is the working directory. ``.gitignore`` and ``.torchnetignore`` follow git's rules: the file
+nearest to a path decides, the last matching pattern of a file wins, and nothing inside an excluded folder can be
+included again. In the same folder ``.torchnetignore`` takes precedence. With ``--code image`` and ``--code pvc:…``
+only the agent is bundled.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ _LIMIT = 1 << 20
 
 @dataclass(frozen=True)
 class IgnoreRules:
-    """The patterns of one ignore file, for what lies below ``folder``: (leaves out, expression), the last one first."""
+    """The patterns of one ignore file, which apply below ``folder``: (excludes, expression), the last one first."""
 
     folder: str
     patterns: tuple[tuple[bool, re.Pattern[str]], ...]
 
     def decides(self, path: str, *, is_folder: bool) -> bool | None:
-        """True: left out; False: kept; None: it says nothing of ``path``."""
+        """Return True if the file excludes ``path``, False if it includes it, None if no pattern matches."""
         inner = os.path.relpath(path, self.folder) + ("/" if is_folder else "")
         return next((leaves for leaves, pattern in self.patterns if pattern.search(inner)), None)
 
 
 def rules_in(folder: str) -> list[IgnoreRules]:
-    """The ignore files that stand in ``folder`` itself, the stronger first."""
+    """Return the rules of the ignore files in ``folder`` itself, in order of precedence."""
     found = []
     for name in NAMES:
         lines = _lines(os.path.join(folder, name))
@@ -53,7 +53,10 @@ def rules_in(folder: str) -> list[IgnoreRules]:
 
 
 def rules_above(folder: str) -> list[IgnoreRules]:
-    """Those of the folders above, up to the one that holds ``.git``, nearest first; none outside of a checkout."""
+    """Return the rules of the folders above, up to the one with ``.git``, nearest first; none outside a checkout.
+
+    The rules of ``.git/info/exclude`` come last.
+    """
     found: list[IgnoreRules] = []
     place = Path(folder)
     if (place / ".git").exists():
@@ -66,7 +69,7 @@ def rules_above(folder: str) -> list[IgnoreRules]:
 
 
 def ignored(rules: list[IgnoreRules], path: str, *, is_folder: bool) -> bool:
-    """Whether ``path`` is left out by ``rules``, the strongest first."""
+    """Whether ``rules`` exclude ``path``; the first one with a matching pattern decides."""
     for one in rules:
         answer = one.decides(path, is_folder=is_folder)
         if answer is not None:
@@ -88,11 +91,11 @@ def _lines(path: str) -> list[str]:
 
 
 def _compile(lines: list[str]) -> tuple[tuple[bool, re.Pattern[str]], ...]:
-    """pathspec's expressions, made to fit an entry itself and not what lies in it.
+    """Compile the lines with pathspec, but let a pattern match only an entry itself, not the entry's content.
 
-    Folders that are left out are not entered, so what is in them needs no pattern. To git, ``!a`` says nothing of
-    ``a/b``, and ``a/**`` nothing of ``a``; pathspec answers for both. Where its expressions come to look different,
-    what is replaced here is not found and pathspec's answers stay.
+    Excluded folders are not entered, so their content needs no pattern. In git, ``!a`` does not apply to ``a/b``, nor
+    ``a/**`` to ``a``; pathspec applies them to both. If pathspec changes the form of its expressions, the replacement
+    finds nothing and pathspec's own behaviour applies.
     """
     from pathspec import GitIgnoreSpec
 
@@ -101,7 +104,7 @@ def _compile(lines: list[str]) -> tuple[tuple[bool, re.Pattern[str]], ...]:
         try:
             patterns = GitIgnoreSpec.from_lines([line]).patterns
         except ValueError:
-            continue  # git takes a pattern that it cannot read for one that fits nothing
+            continue  # to git, an invalid pattern matches nothing
         for pattern in patterns:
             if pattern.include is not None and pattern.regex is not None:
                 text = pattern.regex.pattern.replace("(?P<ps_d>/)", r"/\Z")
@@ -109,7 +112,7 @@ def _compile(lines: list[str]) -> tuple[tuple[bool, re.Pattern[str]], ...]:
     return tuple(reversed(found))
 
 
-# Before anything is compressed: text rarely shrinks to a sixteenth, and nobody waits for a data set to be read.
+# Limits before compression: text rarely compresses to a sixteenth, and reading a whole data set would take too long.
 RAW_LIMIT, FILES_LIMIT = 16 * MAP_LIMIT, 20_000
 _NEVER = frozenset((".git", ".hg", ".svn", "__pycache__", ".venv"))
 _SHOWN = 6
@@ -117,18 +120,22 @@ _SHOWN = 6
 
 @dataclass(frozen=True)
 class CodeBundle:
-    """``script`` is what the agent is told to run; ``code_zip`` is None where the script is in the pod already."""
+    """The archives for the pods.
+
+    ``script`` is the script, module or program that the agent runs. ``code_zip`` is None if the image or a volume
+    contains it.
+    """
 
     torchnet_zip: bytes
     code_zip: bytes | None
     script: str
     left_out: tuple[str, ...] = ()
-    """Files that could not travel, each with its reason; not those that were asked to stay."""
+    """Files that were not bundled, each with its reason; without those that ignore files exclude."""
 
 
 @dataclass
 class _Found:
-    """Files by the path in the archive: (path here, size, executable)."""
+    """Files by their path in the archive: (path on this machine, size in bytes, executable)."""
 
     files: dict[str, tuple[str, int, bool]] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
@@ -139,10 +146,15 @@ class _Found:
 
 
 def gather(job: JobSpec, cwd: str | os.PathLike[str], environ: Mapping[str, str]) -> CodeBundle:
-    """Read what ``job`` needs from ``cwd``; ``environ`` says where its user's keys are.
+    """Read the files that ``job`` needs.
+
+    Args:
+        cwd: The working directory, which relative paths are relative to.
+        environ: Locates the user's key and kubeconfigs, which are never bundled.
 
     Raises:
-        UsageError: it is more than a ConfigMap holds; with the largest files' sizes and the ways out.
+        UsageError: The files do not fit into a ConfigMap; the message lists the largest ones and the alternatives.
+        TorchnetError: The agent cannot be archived.
     """
     agent = agent_zip()
     if parse_code(job.kubernetes.code).kind != "configmap":
@@ -170,7 +182,7 @@ def gather(job: JobSpec, cwd: str | os.PathLike[str], environ: Mapping[str, str]
 
 
 def _root(job: JobSpec, cwd: str) -> tuple[str, str]:
-    """The folder that travels, and the script as it is called from there."""
+    """Return the folder to bundle, and the script as it is called from there."""
     if job.module:
         return cwd, job.script
     path = os.path.join(cwd, job.script)
@@ -204,7 +216,10 @@ def _collect(root: str, kept: Mapping[File, str]) -> _Found:
 def _walk(
     folder: str, root: str, rules: list[IgnoreRules], found: _Found, chain: tuple[str, ...]
 ) -> Iterator[tuple[str, str, os.stat_result]]:
-    """(path, path below ``root``, status) of each regular file; ``chain`` are the real folders on the way here."""
+    """Yield (path, path below ``root``, status) of each regular file to bundle.
+
+    ``chain`` holds the real paths of the folders from ``root`` to ``folder``, to detect links that form a loop.
+    """
     rules = rules_in(folder) + rules
     try:
         with os.scandir(folder) as scanned:

@@ -1,4 +1,4 @@
-"""Objects as text for ``kubectl apply --server-side -f -``, under a comment that says where their values come from."""
+"""Objects as text for ``kubectl apply --server-side -f -``, below a comment that lists the source of each setting."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from torchnet.yaml_io import Manifest, as_json, as_yaml
 
 
 def text(prepared: RenderedRun, form: str, job: JobSpec, origins: Mapping[str, Origin]) -> str:
-    """``form`` is yaml or json; JSON is one List and has no comments. The same bytes for the same arguments."""
+    """Return the objects as text, the same bytes for the same arguments.
+
+    ``form`` is yaml or json; JSON is a single List and has no comments.
+    """
     manifests = [Manifest(body) for body in prepared.objects]
     return as_json(manifests) if form == "json" else as_yaml(manifests, _head(prepared, job, origins))
 
 
 def _head(prepared: RenderedRun, job: JobSpec, origins: Mapping[str, Origin]) -> str:
-    # Server-side, since kubectl would otherwise copy each object into an annotation, which holds 256 KiB.
+    # Server-side: otherwise kubectl copies each object into an annotation, and annotations are limited to 256 KiB.
     where = f"-n {prepared.namespace}"
     lines = [
         f"The run {prepared.run_id}, as torchnet launch would make it:",
@@ -34,10 +37,9 @@ def _head(prepared: RenderedRun, job: JobSpec, origins: Mapping[str, Origin]) ->
         origin = origins.get(field.path)
         if origin is not None and origin.layer != DEFAULT:
             value = printable(_plain(value_at(job, field)), 200).strip()
-            lines += (
-                [f"  {field.path} = {value} ({origin})"] if value else []
-            )  # no arguments are nothing asked for
-    # Of variables only the names: their values may be secrets, and they stand below once already.
+            # Empty values, such as no arguments, are not listed.
+            lines += [f"  {field.path} = {value} ({origin})"] if value else []
+    # Only the names of variables: their values may be secrets, and the objects below already contain them.
     lines += [
         f"  env.{name} ({origins[f'env.{name}']})" for name in sorted(job.env) if f"env.{name}" in origins
     ]

@@ -1,4 +1,4 @@
-"""The rails of a job, and what a pod's annotations say of them."""
+"""The rails of a job, and how pods request them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from torchnet.constants import rail_interface
 
 @dataclass(frozen=True)
 class RailAttachment:
-    """A backend network of every worker; ``addresses`` by worker with prefix length, () where an IPAM gives them."""
+    """A backend network that every worker is attached to.
+
+    ``addresses`` has one address with prefix length per worker; () if an IPAM plugin assigns them.
+    """
 
     namespace: str
     name: str
@@ -22,7 +25,7 @@ class RailAttachment:
 
 
 def rails_of(job: JobSpec, namespace: str) -> list[RailAttachment]:
-    """The rails in order; an attachment without a namespace is in ``namespace``."""
+    """Return the rails in order; an attachment without a namespace is in ``namespace``."""
     asked = [parse_attachment(text) for text in job.network.networks]
     rails = [
         RailAttachment(one.namespace or namespace, one.name, one.resource)
@@ -39,9 +42,9 @@ def rails_of(job: JobSpec, namespace: str) -> list[RailAttachment]:
 
 
 def networks(rails: list[RailAttachment], index: int | None = None) -> str:
-    """The annotation that Multus reads, as JSON; of worker ``index`` where addresses are fixed.
+    """Return the annotation that Multus reads, as JSON; with fixed addresses, those of worker ``index``.
 
-    The interface is always named: by default it depends on the cluster's own networks.
+    The interface is always named: its default name depends on the cluster's own networks.
     """
     entries = []
     for number, rail in enumerate(rails):
@@ -57,13 +60,13 @@ def networks(rails: list[RailAttachment], index: int | None = None) -> str:
 
 
 def source(rails: list[RailAttachment], index: int) -> str:
-    """What the agent of worker ``index`` reads its fixed addresses from: ``static:net1=ADDRESS/LENGTH,…``."""
+    """Return the agent's address source for worker ``index`` with fixed addresses: ``static:net1=ADDRESS/LENGTH,…``."""
     pairs = [f"{rail_interface(number)}={rail.addresses[index]}" for number, rail in enumerate(rails)]
     return f"static:{','.join(pairs)}"
 
 
 def device_resources(rails: list[RailAttachment]) -> dict[str, str]:
-    """How many of each device plugin's resource a pod asks for."""
+    """Return the count of each device plugin resource that a pod requests."""
     return {
         name: str(count) for name, count in Counter(rail.resource for rail in rails if rail.resource).items()
     }

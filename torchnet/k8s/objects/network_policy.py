@@ -1,7 +1,7 @@
-"""Which pods may connect to the workers, on eth0 and on the rails.
+"""Network policies: which pods may connect to the workers, on eth0 and on the rails.
 
-The PyTorch store has no authentication, and neither have the ports that Gloo and NCCL open. So the run's own pods alone
-are allowed. Policies add up: a rule for any other source would open what a policy of the namespace has closed.
+The PyTorch store has no authentication, and neither do the ports that Gloo and NCCL open, so only the run's own pods
+are allowed. Policies are additive: a rule for any other source would allow what another policy of the namespace blocks.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torchnet.k8s.objects.network_annotation import RailAttachment
 
 
 def rules(run_id: str) -> dict[str, Any]:
-    """The spec of both kinds of policy: ingress from the run's own pods, at every port."""
+    """Return the spec of both kinds of policy: ingress from the run's own pods, on every port."""
     own = {"podSelector": {"matchLabels": {RUN_LABEL: run_id}}}
     return {**own, "policyTypes": ["Ingress"], "ingress": [{"from": [own]}]}
 
@@ -21,7 +21,10 @@ def rules(run_id: str) -> dict[str, Any]:
 def policies(
     run_id: str, rails: list[RailAttachment], *, on_rails: bool
 ) -> list[tuple[str, dict[str, Any], dict[str, str]]]:
-    """(name, object without metadata, annotations) of each policy; one for each attachment where ``on_rails``."""
+    """Return (name, object without metadata, annotations) of each policy.
+
+    With ``on_rails`` there is also a MultiNetworkPolicy for each attachment.
+    """
     found: list[tuple[str, dict[str, Any], dict[str, str]]] = [
         (run_id, {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "spec": rules(run_id)}, {})
     ]

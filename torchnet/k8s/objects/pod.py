@@ -1,4 +1,4 @@
-"""The pod template of a worker: an init container that prepares, one that trains, and their commands."""
+"""The pod template of a worker: an init container that prepares, a container that trains, and their commands."""
 
 from __future__ import annotations
 
@@ -29,28 +29,30 @@ from torchnet.k8s.objects.code_bundle import CodeBundle
 from torchnet.k8s.objects.network_annotation import RailAttachment, device_resources, networks
 from torchnet.k8s.objects.pod_template import DEFAULT_CONTAINER, check_merged, merge
 
-# The Job controller sets it in each container; Kubernetes replaces $(NAME) in arguments.
+# The Job controller sets this variable in each container; the kubelet expands $(NAME) in commands and arguments.
 INDEX = "$(JOB_COMPLETION_INDEX)"
 
 
 def literal(text: str) -> str:
-    """``text`` as it has to stand in a command, an argument or a variable so that Kubernetes leaves it as it is.
+    """Escape ``text`` so that Kubernetes does not expand it in a command, an argument or a variable.
 
-    There ``$(NAME)`` is replaced and ``$$`` is how a dollar is written (k8s.io/kubernetes/third_party/forked/golang/
-    expansion), even where no variable has that name.
+    There, ``$(NAME)`` is a reference and ``$$`` an escaped dollar sign, even if no variable has that name.
+
+    Source:
+        k8s.io/kubernetes/third_party/forked/golang/expansion
     """
     return re.sub(r"\$(?=[($])", "$$", text)
 
 
 def processes(job: JobSpec) -> int:
-    """How many processes each worker starts."""
+    """Return the number of processes that each worker starts."""
     return kubernetes.processes(job.kubernetes, job.nproc_per_node)
 
 
 def command(
     job: JobSpec, run_id: str, phase: str, rails: list[RailAttachment], code: CodeBundle
 ) -> list[str]:
-    """The command of the container for ``phase``, prepare or work; the same for every worker."""
+    """Return the command of the container for ``phase`` (prepare or work), the same for every worker."""
     words = ["python3", f"{CODE_DIR}/{AGENT_ZIP}", "agent", "--phase", phase, "--state", STATE_DIR]
     if phase == "prepare" and code.code_zip is not None:
         words += ["--code", f"{CODE_DIR}/{CODE_ZIP}", "--workdir", WORK_DIR]
@@ -62,9 +64,12 @@ def command(
 
 
 def _rank0_labels(job: JobSpec, run_id: str) -> str:
-    """So that a worker need not ask for its own pod first, whose labels would tell, too."""
+    """Return a label selector for rank 0's pod.
+
+    Without it, a worker would have to read its own pod first and derive the selector from the labels.
+    """
     rank = NODE_RANK_LABEL if job.kubernetes.form == "pods" else INDEX_LABEL
-    # Pods of two starts of a gang are there side by side for a moment.
+    # During a restart of a JobSet, pods of two attempts exist side by side for a moment.
     start = f",{ATTEMPT_LABEL}=$({START_VARIABLE})" if job.kubernetes.form == "jobset" else ""
     return f"{RUN_LABEL}={run_id},{rank}=0{start}"
 
@@ -77,7 +82,7 @@ def _flags(job: JobSpec, run_id: str, rails: list[RailAttachment]) -> Iterator[t
     yield "--name", f"{run_id}-{INDEX}"
     yield "--nproc-per-node", str(processes(job))
     if job.kubernetes.static_ips:
-        # Each worker's own addresses stand in TORCHNET_ADDRESS_SOURCE.
+        # The variable TORCHNET_ADDRESS_SOURCE holds each worker's own addresses.
         yield "--rank0", ",".join(rail.addresses[0].partition("/")[0] for rail in rails)
     else:
         yield "--address-source", "multus-status"
@@ -86,7 +91,7 @@ def _flags(job: JobSpec, run_id: str, rails: list[RailAttachment]) -> Iterator[t
         yield "--attachment", f"{rail.namespace}/{rail.name}@{rail_interface(number)}"
     yield "--family", job.network.family
     yield "--preflight", job.network.preflight
-    # A JobSet restarts the gang, so that the pods need not; both would multiply.
+    # A JobSet restarts all pods; if the agents restarted their processes as well, the numbers would multiply.
     yield "--max-restarts", str(0 if job.kubernetes.form == "jobset" else run.max_restarts)
     yield "--grace", f"{run.grace:g}"
     yield "--link-grace", f"{run.link_grace:g}"
@@ -97,7 +102,8 @@ def _flags(job: JobSpec, run_id: str, rails: list[RailAttachment]) -> Iterator[t
         yield "--min-share", f"{job.output.min_share:g}"
 
 
-# Between SIGTERM and the agent's own end: its processes' grace, the others' receipts, the last lines.
+# Seconds in addition to --grace, which the worker's processes get after SIGTERM: for the other workers' receipts and
+# the last log lines.
 _GRACE_MARGIN = 10
 _DEADLINE_MARGIN = 60
 
@@ -110,14 +116,15 @@ def template(
     labels: Mapping[str, str],
     patch: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """A PodTemplateSpec, the same for every worker.
+    """Return a PodTemplateSpec, the same for every worker.
 
     Args:
-        labels: of the pods, the run's own among them.
-        patch: the user's template, merged over it.
+        labels: The pods' labels, including the run's own.
+        patch: The user's template, merged over the result.
 
     Raises:
-        UsageError: what is left after the merge is no worker any more.
+        MergeError: The user's template cannot be merged.
+        UsageError: The merged pod is no longer a worker of the run.
     """
     whole = {
         "metadata": {
@@ -141,8 +148,8 @@ def _spec(job: JobSpec, run_id: str, code: CodeBundle, rails: list[RailAttachmen
     group = job.kubernetes
     spec: dict[str, Any] = {"restartPolicy": "Never"}
     if job.run.timeout:
-        # The launcher keeps the time while it is there. This is for when it is not; a Job's own deadline would
-        # delete the pods, and with them their logs.
+        # The launcher enforces the time-out while it runs; this deadline applies when it does not. A Job's own deadline
+        # would delete the pods, and with them their logs.
         seconds = job.run.start_timeout + job.run.timeout + job.run.grace + _DEADLINE_MARGIN
         spec["activeDeadlineSeconds"] = math.ceil(seconds)
     spec |= {
@@ -181,7 +188,7 @@ def _spec(job: JobSpec, run_id: str, code: CodeBundle, rails: list[RailAttachmen
 
 def _pod_security(profile: str) -> dict[str, Any]:
     if profile == "restricted":
-        # Chowning a large volume at each start takes minutes.
+        # By default the kubelet changes the group of all files at each start: minutes for a large volume.
         return RESTRICTED_POD | {"fsGroupChangePolicy": "OnRootMismatch"}
     return {"runAsUser": 0, "runAsGroup": 0, "seccompProfile": {"type": "RuntimeDefault"}}
 
@@ -200,7 +207,7 @@ def _prepare(job: JobSpec, run_id: str, code: CodeBundle, rails: list[RailAttach
         "image": job.kubernetes.image,
         "command": command(job, run_id, "prepare", rails, code),
         "env": _own_variables(job),
-        # The worker's own, so that the pod asks for no more than the worker, and its class of service stays.
+        # The same as the worker's, so that the pod requests no more than the worker, and keeps its QoS class.
         "resources": _resources(job),
         "securityContext": RESTRICTED,
         "terminationMessagePolicy": "File",
@@ -224,7 +231,7 @@ def _worker(job: JobSpec, run_id: str, code: CodeBundle, rails: list[RailAttachm
         container["envFrom"] = sources
     security: dict[str, Any] = RESTRICTED
     if group.security == "rdma":
-        # Pinned memory. Only root gets an added capability into its effective set.
+        # For pinned memory. Only for root does an added capability become effective.
         security = {"allowPrivilegeEscalation": False, "capabilities": {"add": ["IPC_LOCK"]}}
     return container | {
         "env": [*_own_variables(job), *_variables(job)],
@@ -236,7 +243,7 @@ def _worker(job: JobSpec, run_id: str, code: CodeBundle, rails: list[RailAttachm
 
 
 def _own_variables(job: JobSpec) -> list[dict[str, Any]]:
-    # Which start of the gang this is: pods of two starts are there side by side for a moment.
+    # The attempt of the JobSet: during a restart, pods of two attempts exist side by side for a moment.
     attempt = f"metadata.labels['{constants.ATTEMPT_LABEL}']"
     ignored = f"metadata.annotations['{constants.IGNORED_ANNOTATION}']"
     return [
@@ -251,7 +258,10 @@ def _own_variables(job: JobSpec) -> list[dict[str, Any]]:
 
 
 def _variables(job: JobSpec) -> list[dict[str, Any]]:
-    """The script's. An ordinary uid has no home and no name in most images, and PyTorch's caches ask for both."""
+    """Return the script's environment variables.
+
+    In most images an ordinary uid has no home directory and no user name, and PyTorch's caches need both.
+    """
     variables = {} if job.kubernetes.security == "rdma" else {"HOME": constants.WORK_DIR, "USER": "torchnet"}
     told = job.tune.variables() | job.env
     return [{"name": name, "value": literal(value)} for name, value in sorted((variables | told).items())]
@@ -263,7 +273,7 @@ def _gpus(job: JobSpec) -> dict[str, str]:
 
 
 def memory(job: JobSpec) -> str:
-    """A worker's, as a quantity or two: REQUEST:LIMIT."""
+    """Return a worker's memory, as one quantity or as REQUEST:LIMIT."""
     group = job.kubernetes
     return group.memory or (f"{16 * group.gpus}Gi" if group.gpus else f"{2 * processes(job)}Gi")
 
@@ -287,7 +297,7 @@ def _worker_mounts(job: JobSpec) -> list[dict[str, Any]]:
         mount("token", constants.TOKEN_DIR, readOnly=True),
         mount("state", constants.STATE_DIR),
         mount("work", constants.WORK_DIR),
-        # The kubelet leaves a path alone that is mounted; so the peers' names are there without root.
+        # The kubelet does not manage /etc/hosts if it is mounted, so the peers' names can be added without root.
         mount("state", "/etc/hosts", subPath="hosts", readOnly=True),
         mount("shm", "/dev/shm"),
     ]

@@ -1,10 +1,8 @@
-"""``--pod-template FILE``: what such a file may contain, its strategic merge, and whether the result is still a
-worker.
+"""``--pod-template FILE``: the content that it may have, its strategic merge, and the check of the result.
 
-The merge follows k8s.io/apimachinery/pkg/util/strategicpatch: maps are merged, null deletes a key, lists are
-replaced except those with a merge key, whose items are merged by it. ``$patch: delete`` and ``$patch: replace`` in
-a map or in an item of such a list, and ``$retainKeys``, have the same meaning as there; other directives are
-refused. Pure.
+The merge follows k8s.io/apimachinery/pkg/util/strategicpatch: maps are merged, null deletes a key, and lists are
+replaced, except those with a merge key, whose items are merged by it. ``$patch: delete`` and ``$patch: replace`` in a
+map or in an item of such a list, and ``$retainKeys``, have the same meaning as there; other directives are rejected.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from torchnet.errors import UsageError
 from torchnet.text import printable
 from torchnet.yaml_io import YamlError, read_file
 
-# k8s.io/api/core/v1/types.go of 1.34: the fields of a PodTemplateSpec that have a patchMergeKey. All other lists
+# The lists of a PodTemplateSpec that have a patchMergeKey (k8s.io/api/core/v1/types.go of 1.34). All other lists
 # (tolerations, envFrom, readinessGates, …) are replaced.
 _CONTAINER = {
     "env": "name",
@@ -41,14 +39,14 @@ for _list in ("containers", "initContainers", "ephemeralContainers"):
 
 
 class MergeError(ValueError):
-    """What in a patch cannot be merged, with its place."""
+    """A part of a patch cannot be merged; the text begins with its path."""
 
 
 def merge(original: Any, patch: Any, path: tuple[str, ...] = ()) -> Any:
-    """``original`` with ``patch`` merged over it; neither is changed.
+    """Return ``original`` with ``patch`` merged over it; neither is changed.
 
     Raises:
-        MergeError: an item without its merge key, a directive that is unknown, or a map where a list was.
+        MergeError: An item lacks its merge key or repeats one, a directive is unknown or invalid, or the types differ.
     """
     if not isinstance(patch, Mapping):
         return patch
@@ -79,7 +77,7 @@ def merge(original: Any, patch: Any, path: tuple[str, ...] = ()) -> Any:
 def _directives(
     patch: Mapping[str, Any], path: tuple[str, ...]
 ) -> tuple[str, dict[str, Any], list[str] | None]:
-    """(what ``$patch`` says, the fields, the keys that ``$retainKeys`` leaves)."""
+    """Return (the value of ``$patch``, the fields, the keys that ``$retainKeys`` keeps)."""
     action, retained = patch.get("$patch", "merge"), patch.get("$retainKeys")
     unknown = [key for key in patch if key.startswith("$") and key not in ("$patch", "$retainKeys")]
     if unknown:
@@ -114,7 +112,7 @@ def _merge_lists(original: Any, patch: list[Any], path: tuple[str, ...]) -> list
             raise MergeError(f"{_place(place)}: is no map")
         action, fields, _ = _directives(item, place)
         if action == "replace" and not fields:
-            kept = []  # the whole list is what the patch has
+            kept = []  # the patch replaces the whole list
             continue
         if key not in fields:
             raise MergeError(f"{_place(place)}: lacks {key}, which its list is merged by")
@@ -130,7 +128,13 @@ def _merge_lists(original: Any, patch: list[Any], path: tuple[str, ...]) -> list
 
 
 def _interleaved(left: list[Any], right: list[Any], order: Sequence[Any], key: str) -> list[Any]:
-    """What the patch left alone, put among the patch's items: before those that it stood before (mergeSortedSlice)."""
+    """Merge the items that the patch did not change (``left``) with those that it did (``right``).
+
+    An unchanged item stays before the changed ones that it preceded in ``order``.
+
+    Source:
+        mergeSortedSlice in k8s.io/apimachinery/pkg/util/strategicpatch
+    """
     place = {one.get(key): number for number, one in enumerate(order)}
     found = []
     left, right = left[::-1], right[::-1]
@@ -150,7 +154,11 @@ FORM = "metadata with labels and annotations, and a pod's spec"
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The patch in the file at ``path``. Raises UsageError."""
+    """Return the patch in the file at ``path``.
+
+    Raises:
+        UsageError: The file cannot be read, or is not a patch of a PodTemplateSpec.
+    """
     try:
         return parse(read_file(path))
     except YamlError as error:
@@ -160,7 +168,11 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def parse(document: Any) -> dict[str, Any]:
-    """``document`` as a patch of a PodTemplateSpec. Raises YamlError with all that is wrong."""
+    """Check that ``document`` is a patch of a PodTemplateSpec, and return it.
+
+    Raises:
+        YamlError: It is not. The text lists all invalid fields, or else the first part that cannot be merged.
+    """
     if not isinstance(document, dict):
         raise YamlError("is no map")
     wrong = [
@@ -185,7 +197,16 @@ def parse(document: Any) -> dict[str, Any]:
 
 
 def check_merged(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -> None:
-    """Whether the merged pod is still a worker of this run. Raises UsageError with everything that is not."""
+    """Check that the merged pod is still a worker of this run.
+
+    Args:
+        before: The template before the merge.
+        after: The template after the merge.
+        name: The patch's file, for the message.
+
+    Raises:
+        UsageError: It is not; the message lists everything that the patch must not change.
+    """
     wrong = []
     labels = after.get("metadata", {}).get("labels") or {}
     annotations = after.get("metadata", {}).get("annotations") or {}

@@ -1,7 +1,7 @@
-"""A run's name, and the secret that its workers prove to each other.
+"""A run's name, and the secret with which its workers authenticate to each other.
 
-The secret is an HMAC of the run's name and namespace under a key of the user's own, made once on this machine: so a dry
-run prints the same text each time, and nobody without the key can tell a job's secret from its name.
+The secret is an HMAC of the run's name and namespace with a key of the user, which is created once on this machine. So
+a dry run prints the same text each time, and nobody without the key can derive a run's secret from its name.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ _WAY_OUT = "--token-secret NAME names a Secret that is there already, with the k
 
 
 def run_name(script: str, random: str) -> str:
-    """A run id of the script's name and some randomness: a DNS-1123 label that begins with a letter."""
+    """Return a run id from the script's name and ``random``: a DNS-1123 label that begins with a letter."""
     stem = re.sub(r"[^a-z0-9]+", "-", os.path.splitext(os.path.basename(script))[0].lower()).strip("-")
     stem = stem if stem[:1].isalpha() else f"run-{stem}".rstrip("-")
     return f"{stem[:32].rstrip('-')}-{random}"
 
 
 def new_run_name(script: str) -> str:
-    """A name that no other run has."""
+    """Return a run id from the script's name and 6 random hexadecimal digits."""
     return run_name(script, secrets.token_hex(3))
 
 
 def token(key: bytes, run_id: str, namespace: str) -> str:
-    """The secret of a run, 64 hexadecimal digits."""
+    """Return the secret of a run, 64 hexadecimal digits."""
     return hmac.new(key, f"torchnet/{namespace}/{run_id}".encode(), hashlib.sha256).hexdigest()
 
 
 def key_path(environ: Mapping[str, str]) -> str:
-    """Where the key is kept (XDG Base Directory Specification)."""
+    """Return the path of the user's key (XDG Base Directory Specification)."""
     base = environ.get("XDG_CONFIG_HOME", "")
     if not os.path.isabs(base):
         base = os.path.join(os.path.expanduser("~"), ".config")
@@ -46,10 +46,10 @@ def key_path(environ: Mapping[str, str]) -> str:
 
 
 def user_key(environ: Mapping[str, str]) -> bytes:
-    """The user's key, made where there is none yet: 32 bytes that only the user can read.
+    """Return the user's key, 32 bytes that only the user can read; create it if it does not exist.
 
     Raises:
-        UsageError: it can neither be read nor made, or others can read it.
+        UsageError: The file cannot be read or created, belongs to or is accessible to other users, or has another size.
     """
     path = key_path(environ)
     try:
@@ -79,7 +79,10 @@ def _read(path: str) -> bytes:
 
 
 def _make(path: str) -> bytes:
-    """Written beside its place and linked there, so that two launches at once end up with one key."""
+    """Create the key.
+
+    It is written to a temporary file, which is then linked to ``path``, so that two launches at once get the same key.
+    """
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     made = f"{path}.{secrets.token_hex(8)}"
     descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -1,4 +1,4 @@
-"""All objects of a run: what has to be read for them, and the objects, with the same bytes for the same arguments."""
+"""All objects of a run: reads the inputs, and renders the same bytes for the same arguments."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def objects(
     code: CodeBundle,
     pod_template: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """Every object of the run, in the order of creation; the workload (of plain Pods: all of them) comes last.
+    """Return every object of the run in the order of creation; the workload (with plain Pods, all of them) comes last.
 
     Args:
-        token: the workers' common secret; not used with ``--token-secret``.
-        code: what `torchnet.k8s.objects.code_bundle.gather` read.
-        pod_template: what `torchnet.k8s.objects.pod_template.load` read.
+        token: The workers' shared secret; unused with ``--token-secret``.
+        code: The result of `torchnet.k8s.objects.code_bundle.gather`.
+        pod_template: The result of `torchnet.k8s.objects.pod_template.load`.
 
     Raises:
-        UsageError: the run's name or the user's template cannot be used.
+        UsageError: The run's name or the user's template is invalid.
     """
     group = job.kubernetes
     if problems := wrong_run_id(run_id, group.form, job.nnodes):
@@ -77,12 +77,15 @@ def objects(
 
 
 def workload(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """The Job, the JobSet, or the first of the plain Pods."""
+    """Return the Job, the JobSet, or the first of the plain Pods."""
     return next(one for one in found if one["kind"] in WORKLOADS)
 
 
 def pod_of(found: list[dict[str, Any]], index: int = 0) -> dict[str, Any]:
-    """Worker ``index``'s Pod as the controller would make it, for a dry run: policies and quotas judge Pods alone."""
+    """Return worker ``index``'s Pod as the controller would create it.
+
+    The server's dry run needs it: admission policies and quotas that apply to Pods do not see them in a workload.
+    """
     return workloads.pod_of([one for one in found if one["kind"] in WORKLOADS], index)
 
 
@@ -102,7 +105,7 @@ def _rights(run_id: str, namespace: str) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class RenderedRun:
-    """``left_out`` has a line for each file of the script's folder that could not travel."""
+    """The objects of a run; ``left_out`` has a line for each file of the script's folder that was not bundled."""
 
     run_id: str
     namespace: str
@@ -111,15 +114,15 @@ class RenderedRun:
 
 
 def prepare(job: JobSpec, cwd: str, namespace: str, environ: Mapping[str, str]) -> RenderedRun:
-    """Read the script's folder, the pod template and the user's key, and render.
+    """Read the script's folder, the pod template and the user's key, and render the objects.
 
-    A run without a name gets one. Relative paths are relative to ``cwd``.
+    A run without a name gets one. Relative paths are relative to ``cwd``. No request is sent.
 
     Raises:
-        UsageError: the script, its folder or the template cannot be used; nothing has been called.
+        UsageError: The script, its folder, the template or the user's key cannot be used.
     """
     run_id = job.run_id or new_run_name(job.script)
-    # A module or a command may be the image's; a file that travels has to be here.
+    # A module or program may exist only in the image; a script that is bundled has to exist here.
     if parse_code(job.kubernetes.code).kind == "configmap" and not job.module and not job.no_python:
         wrong = check_script(job, cwd)
         if wrong:

@@ -1,4 +1,4 @@
-"""What in a script's folder is its owner's alone: keys and tokens. A ConfigMap shows them to all who may view it."""
+"""Finds private files in a script's folder (keys, tokens), so that no ConfigMap shows them to all who may view it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _NAMED = "is named by the kubeconfig, and opens the cluster to whoever reads it"
 _ENV_FILE = "is an --env-file, whose variables the pods get without it"
 
 File = tuple[int, int]
-"""A file by device and inode: whatever link or spelling leads to it, it is the same."""
+"""A file as (device, inode), which is the same for every link and path that leads to it."""
 
-# By name, wherever they stand: a script in the home folder would bring all of them along.
+# By name, at any depth: if the script is in the home directory, all of these are in its folder.
 _FOLDERS = (
     *(".ssh", ".gnupg", ".aws", ".azure", ".gcloud", ".config/gcloud", ".kube", ".docker"),
     *(".config/gh", ".kaggle", ".huggingface"),
@@ -27,40 +27,45 @@ _FOLDERS = (
 _FILES = (
     *(".netrc", ".git-credentials", ".pgpass", ".pypirc", ".npmrc"),
     *(".cache/huggingface/token", ".cache/huggingface/stored_tokens"),
-    # Variables for one machine, by habit with the keys of trackers and hubs among them. What a script needs of them
-    # is named with --env, or is a Secret: a run that misses one says so at once, a key that was shown stays shown.
+    # Variables of one machine, which often include the API keys of experiment trackers and model hubs. A script gets
+    # those that it needs with --env or from a Secret. A missing variable shows at once; an exposed key stays exposed.
     *(".env", ".envrc"),
 )
 _NAMES = re.compile("|".join(f"/{re.escape(name)}/" for name in (*_FOLDERS, *_FILES)))
-# The same for one of several environments: prod.env, .env.local. What is called an example is committed to show the
-# names, most times without a value; a script may read it for them, and would not tell what it lacks.
+# The same for one of several environments: prod.env, .env.local. Example files are bundled: they are committed to show
+# the names, usually without values, and a script that reads one might not report that it is missing.
 _ENVIRONMENT = re.compile(
     r"(?!.*(?:^|[.])(?:example|sample|template|dist)(?:[.]|$))(?:.*[.]env|[.]env[.].*)", re.I
 )
-# RFC 7468, and OpenSSH's and PuTTY's own. A file of certificates alone may travel, whatever it is called.
+# RFC 7468, and the formats of OpenSSH and PuTTY. A file with only certificates is not private, whatever its name.
 _BEGIN = re.compile(rb"-----BEGIN ([A-Z0-9]+ )*PRIVATE KEY|PuTTY-User-Key-File-")
 
 
-# A line of YAML that is not indented: a key, an item, the end of one, a comment, a document's mark.
+# A line of YAML without indentation: a key, an item, a closing bracket, a comment, a directive, a document marker.
 _OUTERMOST = re.compile(rb"""["']?[\w./-]+["']?[ \t]*:(?:\s|$)|-(?:\s|$)|[]}#%]|---|\.\.\.""")
 _KEY = re.compile(rb"""["']?(\w+)["']?[ \t]*:[ \t]*["']?([^"'#\s]*)""")
 
 
 def is_private(path: str, *, is_folder: bool = False) -> bool:
-    """Whether ``path``, below the script's folder and with slashes, is or is in something that stays with its owner."""
+    """Whether ``path`` is, or is inside, something that is private by its name.
+
+    Args:
+        path: Relative to the script's folder, with slashes.
+    """
     is_environment = not is_folder and _ENVIRONMENT.fullmatch(path.rpartition("/")[2])
     return bool(is_environment or _NAMES.search(f"/{path}/"))
 
 
 def of_the_launch(job: JobSpec, cwd: str, environ: Mapping[str, str]) -> dict[File, str]:
-    """What this launch itself reads and no script needs, with the reason; "" for what is nothing to tell of.
+    """Return the private files that this launch itself reads and no script needs, each with the reason to leave it out.
 
-    A pod template is no secret: it stands in the objects as it is, and travels.
+    The reason is "" for a file that is left out without a message. A pod template is not private: the objects contain
+    it anyway.
     """
-    # A script in the home folder must not take the key of all runs' secrets along.
+    # The key that the secrets of all runs are derived from; it is below the home directory.
     found = dict.fromkeys((key_path(environ),), "")
     found |= dict.fromkeys(job.env_file, _ENV_FILE)
-    # Also those that this launch does not go by: they are the same user's.
+    # Including the kubeconfigs that this launch does not use: they hold the same user's credentials.
     for paths in (job.kubernetes.kubeconfig, environ.get("KUBECONFIG"), "~/.kube/config"):
         for path in filter(None, (paths or "").split(os.pathsep)):
             path = os.path.join(cwd, os.path.expanduser(path))
@@ -76,11 +81,11 @@ def of_the_launch(job: JobSpec, cwd: str, environ: Mapping[str, str]) -> dict[Fi
 
 
 def _beside(path: str) -> Iterator[str]:
-    """The files with credentials that a kubeconfig names; their paths are relative to it."""
+    """Yield the files with credentials that a kubeconfig names; their paths are relative to it."""
     try:
         document = read_file(path)
     except YamlError:
-        return  # who uses it says what is wrong with it
+        return  # the code that uses the kubeconfig reports the error
     users = document.get("users") if isinstance(document, dict) else None
     for entry in users if isinstance(users, list) else ():
         user = entry.get("user") if isinstance(entry, dict) else None
@@ -91,20 +96,21 @@ def _beside(path: str) -> Iterator[str]:
 
 
 def by_content(data: bytes) -> str:
-    """Why a file with these bytes is its owner's alone; "" where nothing says so."""
+    """Return why a file with this content is private; "" if nothing indicates it."""
     return REASON if is_key(data) else KUBECONFIG if is_kubeconfig(data) else ""
 
 
 def is_key(data: bytes) -> bool:
-    """Whether a file's bytes are a private key, alone or behind its certificates."""
+    """Whether a file's content is a private key, alone or after its certificates."""
     start = data.lstrip()[:32]
     return start.startswith((b"-----BEGIN ", b"PuTTY-User-Key")) and bool(_BEGIN.search(data))
 
 
 def is_kubeconfig(data: bytes) -> bool:
-    """Whether a file's bytes are a kubeconfig with users, whatever it is called; not a script that holds one.
+    """Whether a file's content is a kubeconfig with users; a script that contains a kubeconfig is not.
 
-    By its outermost lines: a parser would refuse what kubectl takes, and with that let it travel.
+    The check of YAML reads only the lines without indentation. A parser might reject a file that kubectl accepts, and
+    the file would then be bundled.
     """
     if b"users" not in data or not (b"Config" in data or b"contexts" in data):
         return False
@@ -126,7 +132,7 @@ def is_kubeconfig(data: bytes) -> bool:
 
 
 def _opens(keys: Mapping[str, str]) -> bool:
-    # kubectl takes one that says no kind, too.
+    # kubectl also accepts a file without a kind.
     is_config = keys.get("kind", "Config") == "Config" and (
         "kind" in keys or {"clusters", "contexts"} <= keys.keys()
     )

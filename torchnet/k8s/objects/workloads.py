@@ -1,4 +1,4 @@
-"""What starts the pods: an Indexed Job, a JobSet around one, or plain Pods."""
+"""The workload that starts the pods: an Indexed Job, a JobSet around one, or plain Pods."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from torchnet.k8s.objects.network_annotation import RailAttachment, networks, so
 from torchnet.k8s.objects.pod import processes
 
 _GROUP_LABEL, _GROUP_COUNT = "kueue.x-k8s.io/pod-group-name", "kueue.x-k8s.io/pod-group-total-count"
-# A pod that finds its address taken asks for another one so, a few times (torchnet.agent.join).
+# With this exit code a pod whose address another machine uses requests a replacement, a few times
+# (torchnet.agent.join).
 _REPLACE = {"containerName": constants.PREPARE, "operator": "In", "values": [constants.REPLACE_CODE]}
 _TRAINED = {"containerName": constants.WORKER, "operator": "NotIn", "values": [0]}
 _TAKEN_AWAY = {"onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
@@ -25,7 +26,7 @@ Named = Callable[..., dict[str, Any]]
 def of(
     job: JobSpec, run_id: str, pods: dict[str, Any], rails: list[RailAttachment], named: Named
 ) -> list[dict[str, Any]]:
-    """The workload's objects; ``named`` gives each its metadata."""
+    """Return the workload's objects; ``named`` adds the metadata of each."""
     form = job.kubernetes.form
     about = {
         "nnodes": job.nnodes,
@@ -53,7 +54,7 @@ def _job(job: JobSpec, pods: dict[str, Any]) -> dict[str, Any]:
         "parallelism": job.nnodes,
         # `backoffLimit: 0` would delete the other pods at the first failure, with their logs and receipts.
         "backoffLimitPerIndex": 0,
-        # Only what has really ended is replaced: two workers with one number would be one too many.
+        # A pod is replaced only after it has ended: two workers must not have the same index.
         "podReplacementPolicy": "Failed",
         "podFailurePolicy": {"rules": _rules(restarts=job.kubernetes.form == "jobset")},
         "template": pods,
@@ -61,22 +62,22 @@ def _job(job: JobSpec, pods: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rules(*, restarts: bool) -> list[dict[str, Any]]:
-    """What becomes of a worker that failed, by the first rule that fits; else its index has failed."""
-    # Who has trained is not replaced: the new one would wait for a rank 0 that is at its end. The others lose it, and
-    # end; `FailJob` would delete them at it, with their logs and receipts.
+    """Return the rules of the pod failure policy: the first match decides; without one, the worker's index fails."""
+    # A worker that has trained is not replaced: the new one would wait for a rank 0 that is about to end. The other
+    # workers lose the connection to it and end; `FailJob` would delete their pods, with their logs and receipts.
     trained = {"action": "FailIndex", "onExitCodes": _TRAINED}
     if not restarts:
         # An evicted worker is replaced; until the barrier, the others find the new one.
         return [trained, {"action": "Ignore", **_TAKEN_AWAY}, {"action": "Ignore", "onExitCodes": _REPLACE}]
-    # Until the barrier another pod does, also for one that was told to stop: evicted, preempted, deleted.
+    # Until the barrier a pod can be replaced, also one that received SIGTERM (evicted, preempted, deleted).
     again = {**_REPLACE, "values": [constants.REPLACE_CODE, constants.STOPPED_CODE]}
-    # What the cluster takes away without an end of its own may have trained: its node is gone. The gang starts again.
+    # A pod that is disrupted and has no exit code may have trained: its node is gone. The JobSet restarts all pods.
     return [trained, {"action": "Ignore", "onExitCodes": again}, {"action": "FailJob", **_TAKEN_AWAY}]
 
 
 def _jobset(job: JobSpec, pods: dict[str, Any]) -> dict[str, Any]:
     return {
-        # Spelt out what its webhooks would add: without them the controller stumbles over what is missing.
+        # The defaults that JobSet's webhooks would add: without webhooks, the controller fails on missing fields.
         "network": {"enableDNSHostnames": True, "publishNotReadyAddresses": True},
         "successPolicy": {"operator": "All"},
         "failurePolicy": {"maxRestarts": job.run.max_restarts, "restartStrategy": "BlockingRecreate"},
@@ -105,7 +106,7 @@ def _pods(
     if job.kubernetes.queue:
         labels = labels | {constants.QUEUE_LABEL: job.kubernetes.queue, _GROUP_LABEL: run_id}
         annotations = annotations | {_GROUP_COUNT: str(job.nnodes)}
-    # What all pods have in common is one and the same dict: so it is written as text only once.
+    # The pods share the dicts of their common parts, so that the YAML writer renders each of these only once.
     namespace = named(run_id, {"apiVersion": "v1", "kind": "Pod"})["metadata"]["namespace"]
     found = []
     for index in range(job.nnodes):
@@ -126,7 +127,7 @@ def _pods(
 
 
 def _with_variables(spec: dict[str, Any], variables: dict[str, str]) -> dict[str, Any]:
-    """``spec`` with further variables in torchnet's two containers; what is the same is shared, not copied."""
+    """Return ``spec`` with more variables in torchnet's two containers; the unchanged parts are shared, not copied."""
     more = [{"name": name, "value": value} for name, value in variables.items()]
     changed = {}
     for key in ("initContainers", "containers"):

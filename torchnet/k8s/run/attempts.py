@@ -1,7 +1,7 @@
-"""Attempts of a run: a suspension ends one, and the next begins when the workload is resumed.
+"""Attempts of a run: a suspension ends one attempt, and the next one begins when the workload is resumed.
 
-The pods' watch does not tell why pods end. So the workload is read after each such change, before anything follows from
-it: pods that a suspension has deleted say nothing of the job.
+The watch on the pods does not report why a pod ends. Whenever one ends or is deleted, the workload is therefore read
+before anything is decided: pods that a suspension has deleted say nothing about the outcome of the job.
 """
 
 from __future__ import annotations
@@ -15,11 +15,15 @@ from torchnet.k8s.run.suspension import Suspension, evicted
 from torchnet.k8s.run.worker_set import WorkerSet
 from torchnet.text import listed
 
-_READ_SECONDS = 1.0  # for one read of the workload, in which further changes of the pods wait
+_READ_SECONDS = 1.0  # how long further pod changes wait for one read of the workload
 
 
 class Attempts:
-    """``warn`` gets a line when the run is suspended, and when it is resumed."""
+    """Tracks suspensions, resumptions and evictions of one run.
+
+    Args:
+        warn: receives a line when the run is suspended, resumed or evicted, or when its suspension cannot be read.
+    """
 
     def __init__(
         self, facts: RunInfo, gang: WorkerSet, look: WorkloadStatus, warn: Callable[[str], None]
@@ -31,29 +35,33 @@ class Attempts:
         self._resumed = 0.0
         self._unreadable = False
         self.evicted = ""
-        """Why a queue has evicted the plain pods; nobody creates others."""
+        """Why a queue has evicted the plain pods; "" if it has not. No controller recreates them."""
         self.evicted_at = 0.0
-        """When that was seen (monotonic)."""
+        """Monotonic time at which the eviction was seen."""
 
     @property
     def paused(self) -> bool:
-        """Whether nothing can be concluded from the pods now."""
+        """Whether the pods' states allow no conclusion: workload unread or suspended, or pods evicted."""
         return self._unread is not None or self._suspended or bool(self.evicted)
 
     @property
     def eviction(self) -> str:
-        """Why a launcher leaves an evicted run."""
+        """The message with which a launcher leaves an evicted run."""
         return (
             f"evicted by its queue ({self.evicted}). Nothing creates plain pods again, so the run is over; "
             "torchnet has removed nothing of it. A queue can requeue a run with --as job or --as jobset"
         )
 
     def reading(self, now: float) -> bool:
-        """Whether the workload is being read; false for an API server that takes long."""
+        """Whether a read of the workload is pending; False once it has taken longer than a second."""
         return self._unread is not None and now - self._unread < _READ_SECONDS
 
     def update(self, now: float) -> bool:
-        """Take what is known of pods and workload; whether that ended an attempt, whose pods are left out from now."""
+        """Evaluate the current state of the pods and the workload.
+
+        Returns:
+            Whether an attempt has ended. Its pods no longer count as workers.
+        """
         departures = self._gang.departures
         if not self._look.read_since(departures):
             self._unread = now if self._unread is None else self._unread
@@ -78,7 +86,10 @@ class Attempts:
         return ended
 
     def _warn_of_finished_workers(self) -> None:
-        """A worker that had ended before the suspension is not created again: the next attempt waits for it in vain."""
+        """Warn of workers that had ended before the suspension.
+
+        Their pods are not created again, so the next attempt cannot start.
+        """
         finished = [rank for rank, one in self._gang.workers().items() if one.ended is not None]
         if finished:
             names = listed([self._facts.node(rank) for rank in finished])

@@ -1,7 +1,7 @@
-"""From objects to a running job: tried on the server first, then made in order, then owned by the workload.
+"""Create a run's objects: a dry run on the server, then each object in order, then the owner references.
 
-Made by POST, not by server-side apply: apply would merge into a run that has the same name already, and the server's
-answer "AlreadyExists" is free of races. ``torchnet`` is the field manager in any case.
+Objects are created by POST, not by server-side apply: apply would merge into an existing run of the same name, and the
+server's response AlreadyExists is free of races. The field manager is ``torchnet`` in every write.
 """
 
 from __future__ import annotations
@@ -25,22 +25,23 @@ _QUERY = {"fieldManager": "torchnet", "fieldValidation": "Strict"}
 
 
 def check(door: ApiClient, objects: Sequence[Object], pod: Object) -> None:
-    """Ask the server, without making anything, whether all ``objects`` and one ``pod`` of the workload would be taken.
+    """Check by a dry run that the server accepts all ``objects`` and one ``pod`` of the workload.
 
     Raises:
-        UsageError: there is a run of this name.
-        NetworkError: an attachment that the pods name does not exist.
-        ClusterError: the server refuses one; its own words and the object's name are in the text.
+        UsageError: a run of this name, or an object of one, exists already.
+        NetworkError: a network attachment that the pods name does not exist.
+        ClusterError: the server cannot be reached, or rejects an object; its text names the object.
     """
     _taken(door, objects)
     for body in objects:
-        if kind_of(body) is not POD:  # one pod stands for all of them
+        if kind_of(body) is not POD:  # one pod, tried below, stands for all of them
             _post(door, body, dry=True)
-    _attachments(door, pod)  # in a namespace that is not there, that alone would be told of
+    # After the dry runs: if the namespace is missing, a missing attachment would be reported instead.
+    _attachments(door, pod)
     own = {one["metadata"]["name"] for one in objects if one["kind"] == "ServiceAccount"}
     tried = copy.deepcopy(pod)
     if tried["spec"].get("serviceAccountName") in own:
-        # It does not exist yet, and a pod with an account that does not is refused for that alone.
+        # The account does not exist yet, and the server rejects a pod whose account is missing.
         tried["spec"].pop("serviceAccountName")
     tried["metadata"]["name"] = f"{tried['metadata']['name'][:55]}-check"
     _post(door, tried, dry=True)
@@ -52,11 +53,18 @@ def create(
     made: Callable[[Object], None],
     stopped: Callable[[], bool] = lambda: False,
 ) -> list[Object]:
-    """Make them in order, until ``stopped()``; ``made`` is called after each. The server's own versions of them.
+    """Create ``objects`` in order, until ``stopped()`` is true.
+
+    Args:
+        made: called after each creation with the server's version of the object.
+        stopped: called before each creation.
+
+    Returns:
+        The server's versions of the created objects.
 
     Raises:
-        UsageError: there is a run of this name.
-        ClusterError: the server refuses one, or cannot be reached; it may have made it all the same then.
+        UsageError: a run of this name, or an object of one, exists already.
+        ClusterError: the server rejects an object, or cannot be reached; it may have created the object all the same.
     """
     results = []
     for body in objects:
@@ -69,18 +77,19 @@ def create(
 
 
 def own(door: ApiClient, results: Sequence[Object]) -> None:
-    """Make the workload the owner of all that was made before it: whoever deletes the workload deletes all.
+    """Make the workload own the run's other objects, so that deleting it deletes all of them.
 
-    Of plain pods each is an owner, and the rest goes with the last of them (the garbage collector deletes an object
-    when none of its owners is there any more). None of them is the controller, which only one could be, and none has
-    ``blockOwnerDeletion``: it matters to a deletion in the foreground alone, and asks for the right to the owner's
-    finalizers. More than 16 pods own nothing: the list would be in every object, and is looked through anew for each
-    pod that goes. If some of them were the owners, the rest would go while other pods still need it.
+    Each plain pod is an owner, and the other objects are deleted with the last pod: the garbage collector deletes an
+    object once all of its owners are gone. No owner is the controller, because an object can have only one, and none
+    sets ``blockOwnerDeletion``: it matters only for foreground deletion, and it needs permission to update the owner's
+    finalizers. With more than 16 pods there are no owner references: every object would hold the whole list, and the
+    garbage collector would go through it again for each deleted pod. References to some of the pods were rejected:
+    the other objects would be deleted while the remaining pods still need them.
 
-    Where the rights for that are missing, the run's label still finds everything.
+    Without permission to patch the objects, they stay without owners; the run's label still finds all of them.
 
     Raises:
-        ClusterError: the server cannot be reached, or refuses for another reason.
+        ClusterError: the server cannot be reached, or rejects a patch for another reason.
     """
     workloads = [body for body in results if kind_of(body) in WORKLOADS]
     if not workloads or len(workloads) > _OWNERS:
@@ -105,16 +114,16 @@ def own(door: ApiClient, results: Sequence[Object]) -> None:
             )
         except ApiRefusal as error:
             if error.status == 404:
-                continue  # the run has been removed meanwhile
+                continue  # the run has been deleted meanwhile
             if is_rights(error.status, error.said):
                 return
             raise
 
 
 def is_taken(error: BaseException) -> bool:
-    """Whether what :func:`create` raised means that an object of this name is there already: somebody else's."""
+    """Whether an error of :func:`create` means that an object of another launch has the name."""
     if isinstance(error, ApiRefusal):
-        # A quota's Conflict, say, is no matter of names.
+        # The reason Conflict has nothing to do with names: a quota, for example, causes it.
         return error.status == 409 and error.reason != "Conflict"
     return isinstance(error, UsageError)
 
@@ -135,7 +144,7 @@ def _taken(door: ApiClient, objects: Sequence[Object]) -> None:
 
 
 def taken(kind: str, namespace: str, name: str, found: Mapping[str, Any]) -> UsageError:
-    """The name is in use."""
+    """The error for a workload name that is in use."""
     run = _run_of(found)
     what = f"the run {run}" if run else f"{kind} {name}, which is no run of torchnet's,"
     status = found.get("status") or {}
@@ -159,13 +168,14 @@ def _post(door: ApiClient, body: Object, *, dry: bool) -> Object:
         )
     except ApiRefusal as error:
         if dry and kind.name == "RoleBinding" and error.status == 404:
-            # Its Role does not exist yet: for whoever may not bind any role, that cannot be tried.
+            # The Role does not exist yet, and unless the user may bind it without having its rights, the server reads
+            # it. Such a binding cannot be tried.
             return body
         if is_taken(error):
             found = _there(door, body)
             if after_lost_answer(error) and _same(found, body):
                 return found
-            # Who may not read it has its name for a sign: no other tool gives such names.
+            # An object that cannot be read is taken for one of this run: no other tool creates such names.
             raise (taken if kind in WORKLOADS else _left_over)(
                 kind.name, namespace, name, found or body
             ) from None
@@ -178,7 +188,7 @@ def _post(door: ApiClient, body: Object, *, dry: bool) -> Object:
 
 
 def _left_over(kind: str, namespace: str, name: str, found: Mapping[str, Any]) -> UsageError:
-    """The name of something that only belongs to a run is in use, and the run itself may be gone."""
+    """The error for an object name, not a workload's, that is in use; the run it belongs to may be gone."""
     run = _run_of(found)
     if not run:
         text = f"{kind} {name}, which is none of torchnet's, exists in namespace {namespace}"
@@ -192,7 +202,7 @@ def _run_of(found: Mapping[str, Any]) -> str | None:
 
 
 def _there(door: ApiClient, body: Object) -> Object:
-    """The object as the server has it; {} where it has gone, or cannot be read: that it was there is known."""
+    """The existing object of this name, as the server has it; {} if it is gone by now or cannot be read."""
     kind, namespace, name = kind_of(body), body["metadata"]["namespace"], body["metadata"]["name"]
     try:
         return door.call("GET", kind.path(namespace, name), kind.call("get", namespace, name))
@@ -201,7 +211,7 @@ def _there(door: ApiClient, body: Object) -> Object:
 
 
 def _same(found: Object, body: Object) -> bool:
-    """Whether ``found`` can be what ``body`` made: what an earlier run of the name left has other contents."""
+    """Whether ``found`` can result from creating ``body``: an earlier run's leftovers have other contents."""
     there, meta = found.get("metadata") or {}, body["metadata"]
     if not there or there.get("deletionTimestamp"):
         return False
@@ -213,7 +223,7 @@ def _same(found: Object, body: Object) -> bool:
 
 
 def _attachments(door: ApiClient, pod: Object) -> None:
-    """Refuse attachments that do not exist: with them, each pod would hang before its start."""
+    """Reject network attachments that do not exist: every pod would hang before it starts."""
     namespace = pod["metadata"]["namespace"]
     for where, name in attachments(pod["metadata"], namespace):
         try:
@@ -223,11 +233,11 @@ def _attachments(door: ApiClient, pod: Object) -> None:
                 raise missing(door, where, name) from None
             if not is_rights(error.status, error.said):
                 raise
-            # Who may not read them has to wait for the CNI's own words.
+            # Without permission to read attachments, only the CNI plugin will report a missing one.
 
 
 def missing(door: ApiClient, namespace: str, name: str) -> NetworkError:
-    """There is no such attachment: the error, with those that are there."""
+    """The error for a missing network attachment; it lists those that exist in the namespace."""
     try:
         listed = door.call("GET", NAD.path(namespace), NAD.call("list", namespace), patience=5.0)
         known = [str(item["metadata"]["name"]) for item in listed.get("items") or ()]
@@ -248,7 +258,7 @@ def missing(door: ApiClient, namespace: str, name: str) -> NetworkError:
 
 
 def attachments(metadata: Mapping[str, Any], namespace: str) -> list[tuple[str, str]]:
-    """(namespace, name) of the attachments that a pod's annotation names, each once."""
+    """(namespace, name) of each network attachment in a pod's annotation, without duplicates."""
     text = str((metadata.get("annotations") or {}).get(constants.NETWORKS_ANNOTATION) or "")
     found: list[tuple[str, str]] = []
     if text.lstrip().startswith("["):

@@ -1,11 +1,11 @@
-"""The deletion of a run: every object with its label, workloads first, and the grace periods of its pods.
+"""Delete a run: every object with its label, workloads first, and the grace periods of its pods.
 
-A later deletion shortens the period that the API reports, not the termination that a kubelet has begun
-(SyncTerminatingPod in its kubelet.go, kubernetes#113606): the grace period that counts is the one seen first.
+A later deletion shortens the grace period that the API reports, but not a termination that the kubelet has begun
+(SyncTerminatingPod in kubelet.go, kubernetes#113606). The grace period that counts is therefore the first one seen.
 
-Deletion with grace period 0 takes a pod out of the API while its processes may still run, with their GPUs and their
-addresses. So it is for pods whose node is gone or not Ready. On a Ready node, and where nodes may not be read, only
-the kubelet ends a pod.
+A deletion with grace period 0 removes a pod from the API while its processes may still run and hold GPUs and
+addresses. It is therefore used only for pods whose node is gone or not Ready. On a Ready node, or if nodes cannot be
+read, only the kubelet ends a pod.
 """
 
 from __future__ import annotations
@@ -28,29 +28,35 @@ from torchnet.k8s.run.worker_set import seconds
 from torchnet.signals import Signals
 from torchnet.text import listed
 
-# A pod that is deleted with grace period 0 gives its address back while it still has it, as Whereabouts watches the
-# API: the next run's pod then fails its duplicate address detection. So its node gets so long after the pod's own time:
+# Whereabouts watches the API: it frees the address of a pod that is deleted with grace period 0 although the pod may
+# still use it, and a pod of the next run then fails duplicate address detection. Before a forced deletion, the node
+# therefore gets this many seconds beyond the pod's grace period.
 _SILENT_SECONDS = 12.0
 
 
 class GracePeriods:
-    """What is known from the objects of one removal, in the order in which they were seen.
+    """The grace periods of the pods of one removal, measured by the server's clock.
 
-    The cluster's clock and this machine's are not the same. But each answer has the server's date, and each stamp in it
-    tells how late it was there at least, and what has passed since is counted here: so a pod that was deleted long ago
-    need not be waited for anew, and no pod is for longer than its time, counted from when it was first seen.
+    The server's clock and this machine's may differ. Every response carries the server's date, and every time stamp in
+    an object is a lower bound of the server's time; from there on, this machine's monotonic clock counts. So a pod that
+    was deleted long ago is not waited for again, and no pod is waited for longer than its grace period and a margin
+    from when it was first seen.
     """
 
     def __init__(self, ahead: Callable[[], float] = lambda: float("-inf")) -> None:
-        """``ahead``: of the server's clock to this machine's monotonic one, as far as its answers tell."""
+        """Create an empty record.
+
+        Args:
+            ahead: returns the server's unix time minus this machine's monotonic time, by the Date of its last response.
+        """
         self._answers = ahead
-        self._over: dict[str, float] = {}  # by UID, the server's time
-        self._ahead = float("-inf")  # of the server's time, to this machine's monotonic one; at least
+        self._over: dict[str, float] = {}  # by pod UID: end of the grace period, the server's unix time
+        self._ahead = float("-inf")  # lower bound of the server's unix time minus our monotonic time
         self.longest = 0.0
-        """The most seconds that one of the pods had for its end."""
+        """The longest grace period among the pods, in seconds."""
 
     def look(self, meta: Mapping[str, Any]) -> None:
-        """Note an object as it is now."""
+        """Record the current metadata of an object."""
         now = time.monotonic()
         fields = [field.get("time") for field in meta.get("managedFields") or ()]
         stamps = [seconds(stamp) for stamp in (meta.get("creationTimestamp"), *fields)]
@@ -59,36 +65,36 @@ class GracePeriods:
             grace = float(meta.get("deletionGracePeriodSeconds") or 0)
             self.longest = max(self.longest, grace)
             self._over.setdefault(str(meta["uid"]), over)
-            stamps.append(over - grace)  # the stamp is no time that has come, but when its own is over
+            stamps.append(over - grace)  # deletionTimestamp may lie ahead: it is the end of the grace period
         self._ahead = max(self._ahead, *(stamp - now for stamp in stamps if stamp), float("-inf"))
 
     def silent(self, meta: Mapping[str, Any]) -> bool:
-        """Whether this pod's time has long been over, so that nothing is to be heard of it any more."""
+        """Whether this pod's grace period ended so long ago that its kubelet should have removed it."""
         over = self._over.get(str(meta["uid"]))
         ahead = max(self._ahead, self._answers())
         return over is not None and ahead + time.monotonic() > over + _SILENT_SECONDS
 
 
-_AGAIN_SECONDS = 2.0  # until a node is read again: it may become NotReady meanwhile
+_AGAIN_SECONDS = 2.0  # between two reads of a node, which may become NotReady meanwhile
 
 
 class TerminatingPods:
-    """The pods of one removal that have not ended in time."""
+    """The pods of one removal that still exist after their grace period."""
 
     def __init__(self, door: ApiClient, namespace: str) -> None:
         self._door, self._namespace = door, namespace
-        self._nodes: dict[str, str] = {}  # by the pod's UID
+        self._nodes: dict[str, str] = {}  # node name by pod UID
         self._kept: dict[str, tuple[float, str]] = {}  # by node: when it was read, and why its pods stay
-        self._problems: dict[str, str] = {}  # by pod
+        self._problems: dict[str, str] = {}  # by pod name
 
     def abandoned(self, meta: Mapping[str, Any]) -> bool:
-        """Whether this pod's node is gone or not Ready, so that no kubelet ends it.
+        """Whether this pod's node is gone or not Ready, so that no kubelet ends the pod.
 
         Raises:
             ClusterError: the API server cannot be reached.
         """
         if not meta.get("deletionGracePeriodSeconds"):
-            return False  # the kubelet has ended it, or it was deleted by force: a finalizer holds it
+            return False  # the kubelet has ended it, or a deletion was forced already: a finalizer keeps it
         name, uid = str(meta["name"]), str(meta["uid"])
         if uid not in self._nodes:
             self._nodes[uid] = self._node_of(name)
@@ -103,11 +109,11 @@ class TerminatingPods:
         return bool(node) and not why
 
     def problems(self, left: Sequence[str]) -> list[str]:
-        """A line for each pod of ``left`` (KIND/NAME) that only its kubelet ends."""
+        """A line for each pod in ``left`` (PLURAL/NAME) that only its kubelet may end."""
         return [text for name, text in self._problems.items() if f"{POD.plural}/{name}" in left]
 
     def _node_of(self, name: str) -> str:
-        """The pod's node; "" where it has none, is gone, or may not be read."""
+        """The name of the pod's node; "" if the pod has none, is gone, or cannot be read."""
         path, call = POD.path(self._namespace, name), POD.call("get", self._namespace, name)
         try:
             return str(self._door.call("GET", path, call)["spec"].get("nodeName") or "")
@@ -117,7 +123,7 @@ class TerminatingPods:
             return ""
 
     def _why_kept(self, node: str) -> str:
-        """Why this node's pods stay; "" where it is gone or not Ready."""
+        """Why this node's pods stay; "" if the node is gone or not Ready."""
         at, why = self._kept.get(node, (float("-inf"), ""))
         if time.monotonic() > at + _AGAIN_SECONDS:
             at, why = self._kept[node] = time.monotonic(), self._read(node)
@@ -139,13 +145,18 @@ class TerminatingPods:
 
 
 _PAUSE = 0.2
-NOW_SECONDS = 1  # not 0: so their nodes take the pods out themselves, with their addresses
+NOW_SECONDS = 1  # not 0: with 1, the kubelets remove the pods themselves, together with their addresses
 
 
 @dataclass
 class Removal:
-    """``left``: objects that are still there, as KIND/NAME; ``problems``: why something could not be removed;
-    ``unseen``: kinds that may not be listed, so that nothing is known of theirs."""
+    """The result of a removal.
+
+    Attributes:
+        left: objects that still exist, as PLURAL/NAME (``pods/run-0``).
+        problems: why objects could not be deleted.
+        unseen: resources that this user may not list, so that nothing is known about their objects.
+    """
 
     left: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -153,11 +164,19 @@ class Removal:
 
 
 def stop(door: ApiClient, namespace: str, run: str, *, grace: int | None = None) -> Removal:
-    """Delete the workload and its pods: SIGTERM, and SIGKILL after ``grace`` seconds (None: the pods' own time)."""
+    """Delete the workload and its pods, without waiting for their end.
+
+    Args:
+        grace: seconds from SIGTERM to SIGKILL; None keeps the grace period of each pod.
+
+    Raises:
+        ClusterError: the API server cannot be reached.
+    """
     removal = Removal()
     _workloads(door, namespace, run, removal)
     query: dict[str, object] = {} if grace is None else {"gracePeriodSeconds": grace}
-    if not _all_pods(door, namespace, run, query):  # else the garbage collector would, later
+    # The garbage collector would delete the pods as well, but later.
+    if not _all_pods(door, namespace, run, query):
         _each(door, namespace, _names(door, POD, namespace, run, removal), grace, removal)
     return removal
 
@@ -165,9 +184,10 @@ def stop(door: ApiClient, namespace: str, run: str, *, grace: int | None = None)
 def _stop_now(
     door: ApiClient, namespace: str, run: str, ending: GracePeriods, leaving: Callable[[int, float], None]
 ) -> Removal:
-    """The same, in a second for each pod that is not being stopped already: that could not be hurried.
+    """Delete the workload and its pods with a grace period of 1 s.
 
-    ``leaving``: as :func:`remove` has it.
+    Pods that are terminating already cannot be hurried: ``leaving`` is called with their number and their longest
+    grace period in seconds.
     """
     removal = Removal()
     there = _listed(door, POD, namespace, run, removal)
@@ -177,7 +197,7 @@ def _stop_now(
     if len(fresh) < len(there):
         leaving(len(there) - len(fresh), ending.longest)
     _workloads(door, namespace, run, removal)
-    # Before the garbage collector does, which would begin a stop with the pods' own time.
+    # Before the garbage collector does so with the pods' own grace periods.
     if len(fresh) < len(there) or not _all_pods(door, namespace, run, {"gracePeriodSeconds": NOW_SECONDS}):
         _each(door, namespace, fresh, NOW_SECONDS, removal)
     return removal
@@ -191,7 +211,7 @@ def _workloads(door: ApiClient, namespace: str, run: str, removal: Removal) -> N
 
 
 def _all_pods(door: ApiClient, namespace: str, run: str, query: dict[str, object]) -> bool:
-    """Delete the run's pods with one call; False where only one by one is allowed."""
+    """Delete the run's pods in one call; False if this user may not delete collections."""
     query = {"labelSelector": selector(run), **query}
     try:
         door.call("DELETE", POD.path(namespace), POD.call("deletecollection", namespace), query=query)
@@ -217,13 +237,15 @@ def remove(
     force: bool = False,
     leaving: Callable[[int, float], None] = lambda *_: None,
 ) -> Removal:
-    """Delete everything of a run and wait until it is gone, or until the door's ``stop`` is set.
+    """Delete all objects of a run, and wait until they are gone or ``door.stop`` is set.
 
-    ``patience``: the most seconds, beyond those that the pods get for their own end. With ``now``, that is a second for
-    those that are not being stopped already; ``leaving`` gets how many are, and how many seconds they have at most.
-
-    With ``force``, pods that are still there 12 seconds after their time is over are deleted with grace period 0 if
-    their node is gone or not Ready. Others stay, and are named in the end.
+    Args:
+        patience: the longest wait in seconds, beyond the longest grace period of the pods.
+        now: use a grace period of 1 s for pods that are not terminating already.
+        force: delete pods with grace period 0 if they still exist 12 s after their grace period and their node is gone
+            or not Ready. Other pods stay, and ``problems`` of the result names them.
+        leaving: with ``now``, called if pods are terminating already, with their number and their longest grace period
+            in seconds.
 
     Raises:
         ClusterError: the API server cannot be reached.
@@ -243,13 +265,13 @@ def remove(
             for meta in _listed(door, kind, namespace, run, again):
                 total.left.append(f"{kind.plural}/{meta['name']}")
                 ending.look(meta)
-                if kind is not POD:  # made by a controller meanwhile
+                if kind is not POD:  # a controller may have created it meanwhile
                     _delete(door, kind, namespace, meta["name"], None, again)
                 elif ending.silent(meta) and terminating.abandoned(meta) and force:
                     _delete(door, POD, namespace, meta["name"], 0, again)
         problems += again.problems
         if not total.left or time.monotonic() > began + ending.longest + patience or door.stop.is_set():
-            # Where nothing is left, what went wrong on the way is no matter; that nobody may look is.
+            # If nothing is left, earlier turns' problems do not matter; the last one's do: a kind may be unlisted.
             more = problems if total.left else again.problems
             total.problems = list(dict.fromkeys([*total.problems, *more, *terminating.problems(total.left)]))
             return total
@@ -257,7 +279,7 @@ def remove(
 
 
 def those(door: ApiClient, objects: Sequence[dict[str, Any]]) -> Removal:
-    """Delete these very objects, pods in a second, and nothing else of their run or of their names.
+    """Delete exactly these objects (by UID), pods with a grace period of 1 s, and nothing else of their run.
 
     Raises:
         ClusterError: the API server cannot be reached.
@@ -279,14 +301,14 @@ def those(door: ApiClient, objects: Sequence[dict[str, Any]]) -> Removal:
                 "DELETE", kind.path(namespace, name), kind.call("delete", namespace, name), body=options
             )
         except ApiRefusal as error:
-            if error.status not in (404, 409):  # gone, or gone and there is another one
+            if error.status not in (404, 409):  # gone, or another object has the name by now
                 removal.problems.append(str(error))
                 removal.left.append(f"{kind.plural}/{name}")
     return removal
 
 
 def labelled(door: ApiClient, namespace: str, run: str) -> list[str]:
-    """All that bears the run's label, as KIND/NAME, as far as it may be listed."""
+    """All objects with the run's label that this user may list, as PLURAL/NAME."""
     return [
         f"{kind.plural}/{name}" for kind in KINDS for name in _names(door, kind, namespace, run, Removal())
     ]
@@ -297,7 +319,7 @@ def _names(door: ApiClient, kind: Kind, namespace: str, run: str, removal: Remov
 
 
 def _listed(door: ApiClient, kind: Kind, namespace: str, run: str, removal: Removal) -> list[dict[str, Any]]:
-    """The metadata of what bears the run's label."""
+    """The metadata of this kind's objects with the run's label."""
     try:
         answer: dict[str, Any] = door.call(
             "GET",
@@ -314,7 +336,7 @@ def _listed(door: ApiClient, kind: Kind, namespace: str, run: str, removal: Remo
         if kind in WORKLOADS and kind is not JOBSET:
             removal.problems.append(str(error))
         elif kind.resource not in removal.unseen:
-            # The built-in `edit`, say: it could not make one either, but somebody else could.
+            # A user with the built-in role `edit`, for example, cannot create such objects either, but others can.
             removal.unseen.append(kind.resource)
         return []
     return [item["metadata"] for item in answer.get("items") or ()]
@@ -333,12 +355,12 @@ def _delete(
             removal.problems.append(str(error))
 
 
-_REMOVAL_SECONDS = 30.0  # beyond the pods' own time, until objects that do not go are named
-_BRIEF_SECONDS = 0.8
-_SIGNAL_SECONDS = 5.0  # after a signal, for the calls that are under way
-_LEAVE_SECONDS = 0.5  # the same after a second one
-_LAST_SECONDS = 0.3  # for a removal that was told to end to say what is left
-_PROBLEMS = 5  # that are told
+_REMOVAL_SECONDS = 30.0  # beyond the pods' grace periods, before objects that still exist are reported
+_BRIEF_SECONDS = 0.8  # for each request of a brief removal
+_SIGNAL_SECONDS = 5.0  # after a signal, for requests in flight
+_LEAVE_SECONDS = 0.5  # the same after a second signal
+_LAST_SECONDS = 0.3  # for an interrupted removal to report what is left
+_PROBLEMS = 5  # how many problems are reported
 
 
 def clear(
@@ -351,15 +373,20 @@ def clear(
     now: bool = False,
     brief: bool = False,
 ) -> bool:
-    """Remove everything of a run; a signal ends the waiting, and leaves what is there: it is being deleted. After
-    two signals it is only begun.
+    """Remove all objects of a run, and report on the console what could not be removed.
 
-    With ``now`` the pods get a second for their end; with ``brief`` a server that does not answer gets no second try.
-    Whether nothing is left. What cannot be removed is told, and raises nothing: how the job
-    ended is not to be lost for it.
+    A signal ends the wait; the objects that still exist are being deleted. After two signals, the removal is only
+    begun. Problems are reported, not raised, so that they do not hide how the job ended.
+
+    Args:
+        now: use a grace period of 1 s.
+        brief: do not retry a request that gets no response.
+
+    Returns:
+        Whether there was nothing to report.
     """
     given = {"patience": 0.0, "timeout": _BRIEF_SECONDS} if brief else {}
-    door = ApiClient(access, **given)  # whatever else has been told to stop, this has not
+    door = ApiClient(access, **given)  # a new client: the caller's may have its stop event set
     action = partial(remove, door, namespace, run, patience=_REMOVAL_SECONDS, now=now, force=True)
     removal: Removal | None
     try:
@@ -387,7 +414,11 @@ def clear(
 
 
 def tell(console: Console, removal: Removal | None, namespace: str, run: str) -> bool:
-    """Name what is left; None is a removal that has not ended. Whether there is nothing to name."""
+    """Report what a removal left; None stands for one that was interrupted.
+
+    Returns:
+        Whether there was nothing to report.
+    """
     lines = ["it was left before its end"] if removal is None else removal.problems[:_PROBLEMS]
     if removal is not None and removal.left:
         lines.append(f"still there: {listed(removal.left, limit=10)}")

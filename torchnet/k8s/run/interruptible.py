@@ -1,4 +1,4 @@
-"""Slow calls run in threads, while the main thread waits for signals."""
+"""Run slow calls in threads, while the main thread waits for signals."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torchnet.k8s.client.api import ApiClient
 from torchnet.signals import Signals
 
 _TURN_SECONDS = 0.05
-_UNANSWERED_SECONDS = 0.6  # after a signal, until a server that has said nothing since is not waited for
+_UNANSWERED_SECONDS = 0.6  # after a signal, without a response: then the server is not waited for
 
 
 class ThreadCall:
-    """``action()`` in a thread of its own, which is not waited for at the program's end."""
+    """Runs ``action`` in a daemon thread: the program exits without waiting for it."""
 
     def __init__(self, action: Callable[[], Any]) -> None:
         self.error: BaseException | None = None
@@ -29,25 +29,28 @@ class ThreadCall:
     def _work(self) -> None:
         try:
             self._result = self._action()
-        except BaseException as error:  # raised again in the thread that asks for the result
+        except BaseException as error:  # raised again by result(), in the caller's thread
             self.error = error
         self._done.set()
 
     def wait(self, seconds: float) -> bool:
-        """Whether it has ended, within so many seconds."""
+        """Wait up to ``seconds`` for the end of the call; return whether it has ended."""
         return self._done.wait(seconds)
 
     def result(self) -> Any:
-        """What it returned, or raises what it raised; None while it is under way."""
+        """Return what the action returned, or None while it runs; raise what it raised."""
         if self.error is not None:
             raise self.error
         return self._result
 
 
 class Interrupted(Exception):
-    """A signal ended what was being done. ``number`` is the signal's; ``call`` may still be under way.
+    """A signal interrupted a call.
 
-    ``again``: another one came while it was waited for.
+    Attributes:
+        number: the number of the signal.
+        call: the interrupted call, which may still be running.
+        again: whether a second signal has come meanwhile.
     """
 
     def __init__(self, number: int, call: ThreadCall, *, again: bool = False) -> None:
@@ -56,7 +59,11 @@ class Interrupted(Exception):
 
 
 class Left(TorchnetError):
-    """A command that a signal ended; ``text`` says what of it was done. Its exit code is a shell's."""
+    """A signal ended a command. The exit code is 128 + the signal's number, as in a shell.
+
+    Args:
+        text: how far the command got.
+    """
 
     def __init__(self, number: int, text: str, *, fix: str = "") -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}: {text}", fix=fix)
@@ -71,14 +78,20 @@ def in_thread(
     on_signal: Callable[[], None] = lambda: None,
     silence: ResponseMonitor | None = None,
 ) -> Any:
-    """``action()`` in a thread, while signals are heard here; its result, or what it raised.
+    """Run ``action`` in a thread while this thread waits for signals.
 
-    ``silence`` of the server that the action asks: it is told of here, and not waited for after a signal.
+    Args:
+        patience: how many seconds to wait for the action after a signal. A function is called when the signal comes.
+        on_signal: called at once when a signal comes; it makes the action end early.
+        silence: the monitor of the server that the action calls. Its notices are printed from this thread, and after
+            a signal, a server that does not respond is not waited for.
+
+    Returns:
+        What the action returned.
 
     Raises:
-        Interrupted: a signal came. ``on_signal``, which tells the action to end, was called at once, and the action has
-            been waited for, ``patience`` seconds at most (asked for when the signal has come, if it is a function), and
-            until another signal at most.
+        Interrupted: a signal came, and the wait for the action is over: by its end, ``patience``, or another signal.
+        BaseException: whatever the action raised.
     """
     call = ThreadCall(action)
     while not call.wait(_TURN_SECONDS):
@@ -94,7 +107,7 @@ def in_thread(
 
 
 def _ended(call: ThreadCall, signals: Signals, patience: float, silence: ResponseMonitor | None) -> bool:
-    """Wait for its end as long as it is worth it; False where another signal came."""
+    """Wait for the call until it ends or a limit passes; False if another signal came."""
     began = time.monotonic()
     while not call.wait(_TURN_SECONDS if patience else 0.0):
         if signals.take():
@@ -107,10 +120,18 @@ def _ended(call: ThreadCall, signals: Signals, patience: float, silence: Respons
 
 
 def ask(action: Callable[[], Any], signals: Signals, undone: str, *, door: ApiClient | None = None) -> Any:
-    """``action()``, which asks the cluster and changes nothing there: its result, or what it raised.
+    """Run ``action``, which reads from the cluster and changes nothing on it; a signal ends the wait at once.
+
+    Args:
+        undone: what has not been done yet, for the error after a signal.
+        door: the client that the action uses, if any; a signal sets its ``stop``.
+
+    Returns:
+        What the action returned.
 
     Raises:
-        Left: a signal came, and nobody waits for the answer; ``undone`` says what has not been done.
+        Left: a signal came.
+        BaseException: whatever the action raised.
     """
     stop = (lambda: None) if door is None else door.stop.set
     silence = None if door is None else door.access.silence

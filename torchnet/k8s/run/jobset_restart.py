@@ -1,8 +1,8 @@
-"""The restarts of a JobSet's gang: why an attempt begins, and which worker holds up the next one.
+"""Restarts of a JobSet: why an attempt begins, and which worker delays the next one.
 
-A JobSet starts its gang again when its Job has failed, and the Job fails when all of its pods have ended. Agents that
-lose a worker, or rank 0, end by themselves. A pod on a node that is lost does not: that is the cluster's to settle, as
-only an administrator can know that the node runs nothing any more.
+A JobSet restarts its workers when its Job has failed, and the Job fails when all of its pods have ended. Agents that
+lose a worker, or rank 0, exit by themselves. A pod on a lost node does not end by itself. torchnet leaves such a pod
+to the cluster, because only an administrator can know that the node no longer runs anything.
 """
 
 from __future__ import annotations
@@ -15,13 +15,17 @@ from torchnet.k8s.run.outcome import first_failure
 from torchnet.k8s.run.run_info import RunInfo
 from torchnet.k8s.run.worker_set import WorkerSet, WorkerStatus
 
-# After it, and for a node that is deleted, the pod garbage collector marks the pods as failed. A forced deletion does
-# not: the Job's finalizer holds the pod.
+# With this taint, or once the node is deleted, the pod garbage collector marks the node's pods as failed. A forced
+# deletion does not help: the Job's finalizer keeps the pod.
 _OUT = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
 
 
 class JobSetRestart:
-    """``notice`` gets a line when an attempt begins, and one for each attempt whose end is held up."""
+    """Reports the restarts of one JobSet.
+
+    Args:
+        notice: receives a line when an attempt begins, and one for each attempt whose end is delayed.
+    """
 
     def __init__(
         self, facts: RunInfo, gang: WorkerSet, leaving: NodeLoss, notice: Callable[[str], None]
@@ -31,17 +35,21 @@ class JobSetRestart:
         self._cause: Failure | None = None
         self._named = False
         self.attempt = 0
-        """Which start of the gang the cluster is at."""
+        """The number of the current attempt; the first one is 0."""
 
     @property
     def workers(self) -> dict[int, WorkerStatus]:
-        """Those of the present start."""
+        """The workers of the current attempt, by node rank."""
         found = self._gang.workers(range(self.attempt, self.attempt + 1))
         self._leaving.correct(found)
         return found
 
     def begun(self, restarts: int) -> bool:
-        """Whether the gang starts again, which is told with its reason. ``restarts``: as the JobSet counts them."""
+        """Whether a new attempt has begun; it is reported with its reason.
+
+        Args:
+            restarts: the count in the JobSet's status.
+        """
         newest = max(restarts, self._gang.attempt)
         if newest <= self.attempt:
             return False
@@ -54,13 +62,19 @@ class JobSetRestart:
         return True
 
     def forget(self) -> None:
-        """What was broken before does not concern the next attempt, as after a suspension."""
+        """Forget the failure of the current attempt when the next one begins, also after a suspension."""
         self._broken, self._cause, self._named = None, None, False
 
     def look(self, now: float, apart: float, *, last: bool) -> Failure | None:
-        """Name what holds up the restart of a broken gang; the failure instead if this attempt is the ``last``.
+        """Report what delays the restart of a failed attempt.
 
-        ``apart``: seconds that the workers have to end by themselves.
+        Args:
+            now: monotonic time.
+            apart: how many seconds the workers have to exit by themselves.
+            last: whether no restart is left.
+
+        Returns:
+            The failure, if this attempt is the last one and its workers' time is over or a node is lost; else None.
         """
         workers = self.workers
         found = first_failure(self._facts, workers)
@@ -68,7 +82,7 @@ class JobSetRestart:
             return None
         if self._broken is None:
             self._broken = now
-        # When the JobSet deletes all pods, it can no more be seen which one was taken away first.
+        # Once the JobSet deletes all pods, it can no longer be seen which one was taken away first.
         if self._cause is None or found.kind != "interrupted":
             self._cause = found
         if not self._leaving.unheard and now - self._broken <= apart:
@@ -80,7 +94,7 @@ class JobSetRestart:
         return None
 
     def _name(self, workers: Mapping[int, WorkerStatus]) -> None:
-        # Where a node is silent, the others may train on: they reach its worker over the network.
+        # If a node is silent, the other workers may still train, because they reach its worker over the network.
         held = self._leaving.lost or [one for one in workers.values() if one.node and one.ended is None]
         if not held:
             return

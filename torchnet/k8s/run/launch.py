@@ -1,4 +1,4 @@
-"""``torchnet launch --on kubernetes``: renders the job, submits it, monitors it to its end, and removes it."""
+"""``torchnet launch --on kubernetes``: render the job, submit it, monitor it to its end, and remove it."""
 
 from __future__ import annotations
 
@@ -27,13 +27,16 @@ from torchnet.receipt.step_timing import summed
 from torchnet.signals import Signals
 from torchnet.text import printable
 
-_STOPPED_SECONDS = 2.0  # for a reader who does not read, where the job or its launcher was to end
+_STOPPED_SECONDS = 2.0  # for a slow reader of the console, once the job or its launcher has been stopped
 _LEAVE_SECONDS = 0.3  # the same after a second signal
-_LOOK_MILLISECONDS = 50  # between two looks for signals
+_LOOK_MILLISECONDS = 50  # between two checks for signals
 
 
 def close(console: Console, signals: Signals, *, stopped: bool = False) -> None:
-    """Close it when all is read. After a signal, be it before or meanwhile, and if ``stopped``, after two seconds."""
+    """Close the console once its reader has taken all output.
+
+    With ``stopped``, or once a signal has come, the reader gets 2 s, and 0.3 s after a second signal.
+    """
     console.finish()
     while console.pending and not signals.came and not stopped:
         ready = select.poll()
@@ -55,13 +58,20 @@ def see(
     json_path: str | None,
     told: SimpleQueue[str] | None = None,
 ) -> int:
-    """Watch a run to its end (or until all have started), tell of it, and remove it where that is wished.
+    """Monitor a run to its end, report it, and remove it if that is requested.
 
-    A run that was to be detached stays, too, where it has ended by itself before that. ``told``: as Session has it.
+    With ``detach``, monitoring ends once all workers have started. A detached run stays even if it ends before that.
+
+    Args:
+        json_path: file for the receipt; "-" is standard output.
+        told: warnings for the console, from threads of the launcher.
+
+    Returns:
+        The exit code.
 
     Raises:
-        ClusterError: the cluster cannot be asked any more while the job goes on. A removal that fails is only told.
-        TorchnetError: the same for a defect of torchnet's own.
+        ClusterError: the cluster cannot be reached any more while the job goes on. A failed removal is only reported.
+        TorchnetError: a defect of torchnet ended the monitoring while the job goes on.
     """
     try:
         outcome = RunMonitor(door, known, console, wishes, signals, told).run()
@@ -84,11 +94,11 @@ def see(
     stopped = failure is not None and failure["kind"] in ("interrupted", "timeout")
     detached = wishes.detach and not outcome.stopped
     removes = wishes.stops and not outcome.kept and not detached
-    # Whether one that somebody else has stopped is still there, who only looks on does not know.
+    # `torchnet attach` does not know whether a run that somebody else has stopped still exists.
     if outcome.kept or (not removes and (detached or not stopped)):
         _next_commands(console, known, f"the run {known.run} is still there", ("logs", "down"))
     console.finish()
-    # Before the removal, which can take long. On standard output it goes behind all that waits there.
+    # Before the removal, which can take long. On standard output, the receipt follows all pending output (below).
     if json_path and json_path != "-":
         write_json(json_path, receipt)
     if removes:
@@ -102,25 +112,31 @@ def see(
 def _next_commands(
     console: Console, known: RunInfo, said: str, words: Sequence[str], level: str = "info"
 ) -> None:
-    """The commands that go on with a run that is left."""
+    """Print the commands for a run that is left on the cluster."""
     commands = "\n".join(f"torchnet {word} {known.command}" for word in words)
     console.notice(f"{said}:\n{commands}", level)
 
 
 def launch(
     job: JobSpec,
-    origins: Mapping[str, Origin],  # noqa: ARG001  # what a runtime gets
+    origins: Mapping[str, Origin],  # noqa: ARG001  # a local launch has the same signature
     cwd: str,
     listener: Listener | None = None,
 ) -> int:
-    """Run the job on the cluster; prints, writes the receipt, and returns the exit code.
+    """Run the job on the cluster, print its output, and write its receipt.
 
-    ``listener`` is the console's.
+    Args:
+        cwd: directory that relative paths start from.
+        listener: the console's listener.
+
+    Returns:
+        The exit code.
 
     Raises:
-        UsageError: what was asked for cannot be, or the run's name is taken.
-        NetworkError: an attachment does not exist.
-        ClusterError: the cluster cannot be reached, or refuses; nothing is left there then, or what is left was told.
+        UsageError: the options cannot be satisfied, or the run's name is in use.
+        NetworkError: a network attachment does not exist.
+        ClusterError: the cluster cannot be reached, or rejects an object. Nothing is left on it, or what is left has
+            been reported.
     """
     group = job.kubernetes
     with Signals() as signals:
@@ -160,7 +176,10 @@ def launch(
 
 
 def remains_open(job: JobSpec) -> str:
-    """What no policy of the run closes, in one line: NetworkPolicy ends at eth0. "" where nothing is open."""
+    """One line about the ports that no policy of the run closes; "" if there are none.
+
+    A NetworkPolicy applies only to a pod's primary interface (eth0), not to the backend network.
+    """
     if job.nnodes == 1 or job.kubernetes.multi_network_policy:
         return ""
     who, fix = "any host on the backend network", "--multi-network-policy closes them"

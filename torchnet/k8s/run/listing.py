@@ -1,4 +1,4 @@
-"""The runs of a namespace: found by their label, summarised for people and for programs."""
+"""The runs of a namespace: found by their label, summarized for people and for programs."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from torchnet.k8s.run.worker_set import WorkerSet, WorkerStatus, seconds
 from torchnet.text import listed, printable
 
 Object = dict[str, Any]
-_REASON = 200  # characters of what the cluster says of a run or a worker
+_REASON = 200  # characters; longer reasons are cut
 
 
 @dataclass(frozen=True)
 class RunRow:
-    """One run as ``torchnet status`` shows it. ``exit_code`` is None while it runs."""
+    """One run as ``torchnet status`` shows it; ``exit_code`` is None until all of its workers have ended."""
 
     run: str
     namespace: str
@@ -40,18 +40,18 @@ class RunRow:
 
 @dataclass(frozen=True)
 class RunTable:
-    """``remark``: what may be missing among the rows, and why."""
+    """The rows of ``torchnet status``; ``remark`` says which runs may be missing, and why."""
 
     rows: list[RunRow]
     remark: str = ""
 
 
 def table(door: ApiClient, namespace: str, run: str | None = None) -> RunTable:
-    """All runs of the namespace, or this one, the newest first.
+    """All runs of the namespace, or only ``run`` with its workers, the newest first.
 
     Raises:
-        UsageError: there is no such run.
-        ClusterError: jobs or pods may not be listed, or the server cannot be reached.
+        UsageError: no such run.
+        ClusterError: Jobs or pods cannot be listed, or the server cannot be reached.
     """
     there = survey(door, namespace, run)
     if run is not None and run not in there.names:
@@ -82,7 +82,7 @@ def _row(workload: Object, pods: Sequence[Object], *, detailed: bool) -> RunRow:
     try:
         known = facts(workload)
     except UsageError as error:
-        # One damaged run (or what a verification left) must not hide the others.
+        # One damaged run, or the leftovers of a verification, must not hide the other runs.
         return _unknown(workload, pods, workload["kind"], error.text)
     gang = WorkerSet(known.nnodes, restarts=known.restarts, replaces=known.kind is not POD)
     gang.listed(pods)
@@ -145,16 +145,18 @@ def _state(
 
 
 def as_json(row: RunRow) -> dict[str, Any]:
-    """For ``-o json``."""
+    """The row as ``-o json`` prints it."""
     return asdict(row) | {"workers": list(row.workers)}
 
 
 @dataclass(frozen=True)
 class RunSearch:
-    """By run: the JobSet, the Job or the first pod that it is known by.
+    """The runs that a search by label has found.
 
-    ``hidden`` are runs of which only what their JobSet has made may be looked at; ``unseen`` is why (None where JobSets
-    may be looked at, or the cluster knows none).
+    Attributes:
+        found: by run name, the workload that describes the run: its JobSet, its Job, or its first plain pod.
+        hidden: runs whose JobSet this user may not read; by run name, an object that the JobSet has created.
+        unseen: why JobSets cannot be read; None if they can, or if the cluster has no such kind.
     """
 
     namespace: str
@@ -168,11 +170,11 @@ class RunSearch:
 
     @property
     def remark(self) -> str:
-        """What a list of the runs has to say of those that may be missing; "" where none can be."""
+        """A note that runs may be missing from the list; "" if none can be."""
         return f"JobSets could not be looked at: {self.unseen}" if self.unseen else ""
 
     def missing(self, run: str) -> UsageError | ClusterError:
-        """The error for a run that is not ``found``."""
+        """The error for a run that is not in ``found``."""
         name = printable(run, 80)
         if self.unseen and run in self.hidden:
             text = (
@@ -185,7 +187,7 @@ class RunSearch:
         """The name of the only run.
 
         Raises:
-            UsageError: there is none, or there are several.
+            UsageError: there is no run, or more than one.
         """
         if not self.names:
             raise self._none("there is no run in namespace", "-n ANOTHER, or torchnet launch …")
@@ -204,10 +206,10 @@ class RunSearch:
 
 
 def survey(door: ApiClient, namespace: str, run: str | None = None) -> RunSearch:
-    """All runs, or what there is of this one.
+    """Find all runs of the namespace, or only ``run``.
 
     Raises:
-        ClusterError: jobs or pods may not be listed, or the server cannot be reached.
+        ClusterError: Jobs or pods cannot be listed, or the server cannot be reached.
     """
     found: dict[str, Object] = {}
     hidden: dict[str, Object] = {}
@@ -219,7 +221,8 @@ def survey(door: ApiClient, namespace: str, run: str | None = None) -> RunSearch
         except ApiRefusal as error:
             if kind is not JOBSET or error.status not in (403, 404):
                 raise
-            # The built-in roles know nothing of JobSets, and rights are asked for before it is known what there is.
+            # The built-in roles do not include JobSets, and the server checks permissions before it checks whether
+            # the kind exists: a 403 does not mean that the cluster has JobSets.
             unseen = error if error.status == 403 and _has_jobsets(door) else None
             continue
         for item in answer.get("items") or ():
@@ -236,11 +239,11 @@ def survey(door: ApiClient, namespace: str, run: str | None = None) -> RunSearch
 
 
 def find(door: ApiClient, namespace: str, run: str | None) -> RunInfo:
-    """The run of this name; without one, the only run that there is.
+    """The run of this name, or the only run of the namespace if ``run`` is None.
 
     Raises:
-        UsageError: there is none, or there are several.
-        ClusterError: it may not be looked at.
+        UsageError: there is no such run, or there is more than one.
+        ClusterError: the run cannot be read.
     """
     there = survey(door, namespace, run)
     name = there.only() if run is None else run
@@ -250,13 +253,13 @@ def find(door: ApiClient, namespace: str, run: str | None) -> RunInfo:
 
 
 def _maker(item: Object) -> str:
-    """The kind that has made it: a JobSet's Jobs and a Job's pods bear the run's label, too."""
+    """The kind of the object's controller; "" if none. Jobs of a JobSet and pods of a Job have the label, too."""
     owners = item["metadata"].get("ownerReferences") or ()
     return next((str(owner.get("kind")) for owner in owners if owner.get("controller")), "")
 
 
 def _has_jobsets(door: ApiClient) -> bool:
-    """Whether the cluster knows the kind, which everybody may ask for."""
+    """Whether the cluster has the kind JobSet; every user may read the API discovery."""
     try:
         door.call("GET", f"/apis/{JOBSET.api}", ApiCall("get", JOBSET.api))
     except ApiRefusal as error:

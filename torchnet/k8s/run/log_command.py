@@ -1,4 +1,4 @@
-"""The logs of a run, printed: what they hold now, or all that comes until its workers have ended."""
+"""``torchnet logs``: print the logs of a run, as they are now or until its workers have ended."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _TURN_SECONDS = 0.05
 
 
 class LogReading:
-    """The workers' states are needed to know what there is to read, and when it ends.
+    """Prints the logs of one run. The workers' states determine which logs exist, and when they end.
 
     Raises:
-        UsageError: more is to be followed than this machine allows open files.
+        UsageError: following the logs needs more open files than this machine allows.
     """
 
     def __init__(
@@ -44,10 +44,13 @@ class LogReading:
         self._failed: list[TorchnetError] = []
 
     def show(self, signals: Signals) -> int:
-        """Print; 0, or 128 + a signal's number.
+        """Print the logs.
+
+        Returns:
+            0, or 128 + the number of the signal that ended the command.
 
         Raises:
-            ClusterError: the pods may not be listed, or watched, or the server cannot be reached.
+            ClusterError: the pods cannot be listed or watched, or the server cannot be reached.
             Left: a signal came before there was anything to print.
         """
         pods = ask(self._pods, signals, "no log had been read yet", door=self._door)
@@ -73,7 +76,7 @@ class LogReading:
         return self._door.call("GET", POD.path(namespace), POD.call("list", namespace), query=query)
 
     def _print(self, signals: Signals) -> int:
-        """Until there is nothing more to come, or a signal; its number."""
+        """Print until no more lines can come; return 0, or the number of the signal that ended it."""
         while True:
             if taken := signals.take():
                 return taken[0]

@@ -1,14 +1,14 @@
-"""What a pod's log says, line by line (pure): the inverse of `torchnet.agent.events.TextReporter`.
+"""Parse the lines of a pod's log (pure): the inverse of `torchnet.agent.log_reporter.LogReporter`.
 
     [3] text                 rank 3's standard output
     [3!] text                rank 3's standard error
     torchnet: receipt: {…}   the job's receipt
-    torchnet: PHASE: text    a phase's state
-    torchnet: PHASE: 0.012 s how long it took
+    torchnet: PHASE: text    the state of a phase
+    torchnet: PHASE: 0.012 s the duration of a phase
     torchnet: text           a notice
-    anything else            of something in the image that is no agent; shown as it is
+    anything else            output of another program in the image, shown as a notice
 
-A script cannot imitate the agent's lines: its own all begin with a rank in brackets.
+A script cannot imitate the agent's lines: each line of its output begins with its rank in brackets.
 """
 
 from __future__ import annotations
@@ -24,26 +24,31 @@ _OUTPUT = re.compile(r"\[(\d{1,7})(!?)\] ?")
 _TIME = re.compile(r"(?:\w+: |torchnet's own time: )\d+\.\d{3} s(?:, waited \d+\.\d{3} s)?")
 _PHASES = ("discover", "join", "preflight", "paths", "environment", "run")
 _OWN = "torchnet: "
-LONGEST = 64 << 20  # bytes of a line, which may be 10,000 workers' receipt; longer ones come in pieces
+LONGEST = 64 << 20  # bytes of a line: the receipt of 10,000 workers fits; longer lines come in pieces
 
 
 @dataclass(frozen=True)
 class StampedLine:
-    """A line of a log with the kubelet's time stamp (RFC 3339 with nanoseconds, UTC: texts sort as times)."""
+    """A log line with the kubelet's time stamp (RFC 3339 with nanoseconds, in UTC: stamps sort as strings)."""
 
     stamp: str
     text: str
 
 
 def stamped(line: bytes) -> StampedLine:
-    """A line as the API gives it with ``timestamps=true``."""
+    """Parse a line that the API returns with ``timestamps=true``."""
     text = line.decode("utf-8", "backslashreplace")
     stamp, _, rest = text.partition(" ")
     return StampedLine(stamp, rest) if stamp[:1].isdigit() and "T" in stamp else StampedLine("", text)
 
 
 def event(text: str, node: int, pod: str) -> Event:
-    """The event that a line of node ``node``'s container stands for."""
+    """The event for one line of a worker's log.
+
+    Args:
+        node: the worker's node rank.
+        pod: the worker's name, as a prefix for lines that are not an agent's.
+    """
     found = _OUTPUT.match(text)
     if found:
         stream = "stderr" if found[2] else "stdout"
@@ -77,30 +82,33 @@ def event(text: str, node: int, pod: str) -> Event:
 
 
 class Resume:
-    """Where in a container's log a reader is, so that reading on after a break neither doubles nor leaves out.
+    """A reader's position in a container's log, so that reconnecting neither repeats nor skips lines.
 
-    The API reads on from a second (``sinceTime`` has no fractions), so some lines come again: those before the last
-    stamp, and as many with it as had been seen. Where the last line does not come again, what it was in has been
-    rotated away, and perhaps more with it: that is a gap.
+    ``sinceTime`` has a resolution of one second, so after a reconnect some lines come again: those with stamps before
+    the last one, and as many with the last stamp as were read. If the last line does not come again, it was rotated
+    away, perhaps with lines after it: that is a gap.
     """
 
     def __init__(self) -> None:
         self._last = ""
-        self._same = 0  # lines with the last stamp
-        self._skip: int | None = None  # of those, how many are still to come again
+        self._same = 0  # lines read that have the last stamp
+        self._skip: int | None = None  # how many of them are still to come again
         self.gap: tuple[str, str] | None = None
 
     @property
     def since(self) -> str | None:
-        """For ``sinceTime``; None is from the beginning."""
+        """The value of ``sinceTime``; None reads from the beginning."""
         return self._last[:19] + "Z" if self._last else None
 
     def again(self) -> None:
-        """The log is opened once more."""
+        """Prepare for lines that come again, before the log is reopened."""
         self._skip = self._same if self._last else None
 
     def take(self, line: StampedLine) -> bool:
-        """Whether this line is new; :attr:`gap` is then set where something is missing before it."""
+        """Whether this line is new.
+
+        Sets :attr:`gap` to the stamps around it if lines before this one may be missing, else to None.
+        """
         self.gap = None
         if not line.stamp:
             return True

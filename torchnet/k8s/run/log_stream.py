@@ -1,6 +1,6 @@
 """The logs of a run's pods: which are followed, and how their lines reach the console, the files and the receipt.
 
-Equal messages of several agents are shown once.
+Equal messages from several agents are shown once.
 """
 
 from __future__ import annotations
@@ -21,16 +21,21 @@ from torchnet.k8s.run.pod_logs import READERS, LogFollower, LogReaders
 from torchnet.k8s.run.run_info import RunInfo
 from torchnet.k8s.run.worker_set import WorkerStatus
 
-ALL = 16  # workers up to which all are followed
-_WAITING = 20_000  # lines that may wait for the console; then the followers wait
-_TAIL = 200  # lines of a failing worker that was not followed before
+ALL = 16  # up to this many workers, all are followed
+_WAITING = 20_000  # lines queued for the console; then the followers block
+_TAIL = 200  # lines of a failed worker that was not followed before
 
 
 def allow(nnodes: int, nproc: int, ranks: Collection[int], *, everybody: bool, files: bool = False) -> None:
-    """Raise the limit of open files to what following these takes; ``files``: with a file for each rank.
+    """Raise the limit of open files (RLIMIT_NOFILE) to what following these logs needs.
+
+    Args:
+        ranks: the selected ranks; empty for the default selection.
+        everybody: all workers are followed.
+        files: all workers are followed, and each rank's output goes to a file.
 
     Raises:
-        UsageError: more than the machine allows.
+        UsageError: the machine allows fewer open files.
     """
     some = len({rank // nproc for rank in ranks} | {0}) if ranks else ALL
     followed = nnodes if everybody or files else min(nnodes, some)
@@ -40,7 +45,15 @@ def allow(nnodes: int, nproc: int, ranks: Collection[int], *, everybody: bool, f
 
 
 class LogSelection:
-    """Followers by pod and container. ``tail``: so many of the lines that were there before (None: all)."""
+    """Starts and holds the followers of a run's logs, one for each pod and container.
+
+    Args:
+        ranks: global ranks whose workers are followed besides rank 0's. If empty: all workers of a run of up to 16
+            workers, else rank 0's. Failed workers are followed in any case.
+        everybody: follow all workers.
+        tail: how many lines to read of those that a log holds already; None reads all.
+        follow: False reads only what the logs hold now.
+    """
 
     def __init__(
         self,
@@ -57,17 +70,17 @@ class LogSelection:
         self._everybody = everybody
         self._tail, self._follow = tail, follow
         self._queue: queue.Queue[Event] = queue.Queue(_WAITING)
-        self._remarks: deque[Event] = deque()  # of the thread that takes, which must not wait for itself
+        self._remarks: deque[Event] = deque()  # the consumer's own: it must not block on its own queue
         self._followers: dict[tuple[str, str], LogFollower] = {}
         self._readers = LogReaders()
 
     def update(self, workers: Mapping[int, WorkerStatus]) -> None:
-        """Start followers where there is something to follow, and tell those whose container has ended."""
+        """Start followers for new logs, and notify those whose container has ended."""
         failing = self._failing(workers)
         for rank, one in workers.items():
             failed = rank in failing
             if rank == 0 or (failed and not one.started):
-                # Rank 0's preparation speaks for all; another's is of interest when it fails.
+                # Rank 0's preparation stands for all; another worker's matters only if it fails.
                 begun = one.stage in ("preparing", "prepared") or one.started or one.ended is not None
                 self._follow_one(one, PREPARE, begun, ended=one.started or one.ended is not None)
             wanted = self._wanted(rank) or failed
@@ -75,10 +88,10 @@ class LogSelection:
             self._follow_one(one, WORKER, wanted and one.started, ended=one.ended is not None, tail=tail)
 
     def _failing(self, workers: Mapping[int, WorkerStatus]) -> set[int]:
-        """The node ranks whose ends are of interest by themselves.
+        """The node ranks of the workers that have failed.
 
-        Every agent ends with the code that all have agreed on: of many workers only the one that their messages name
-        has failed, and whoever left no such message.
+        All agents exit with the code that they have agreed on. In a run of more than 16 workers, those count as failed
+        that the termination messages name, or whose own message reports no failure.
         """
         ended = {rank: one.ended for rank, one in workers.items() if one.ended is not None and one.ended.code}
         if self._facts.nnodes <= ALL:
@@ -99,9 +112,8 @@ class LogSelection:
         if self._everybody:
             return True
         if self._nodes:
-            return (
-                rank in self._nodes or rank == 0
-            )  # rank 0 for the receipt; the console leaves out its output
+            # Rank 0's log holds the receipt; the console hides its output.
+            return rank in self._nodes or rank == 0
         return rank == 0 or self._facts.nnodes <= ALL
 
     def _follow_one(
@@ -132,7 +144,7 @@ class LogSelection:
             self._followers[key].ended()
 
     def take(self) -> Event | None:
-        """The next event, or None if there is none now."""
+        """The next event, or None if none is waiting."""
         if self._remarks:
             return self._remarks.popleft()
         try:
@@ -142,12 +154,12 @@ class LogSelection:
 
     @property
     def busy(self) -> bool:
-        """Whether more may come."""
+        """Whether more events may come."""
         waits = bool(self._remarks) or not self._queue.empty()
         return waits or any(one.busy for one in self._followers.values())
 
     def release(self) -> None:
-        """No line may come any more: followers that wait for an end are told."""
+        """Notify all followers that their containers have ended, so that none waits for more lines."""
         for follower in self._followers.values():
             follower.ended()
 
@@ -157,7 +169,10 @@ def _remark(text: str) -> Event:
 
 
 class LogFiles:
-    """``rank-N.log`` in a folder on the launcher's side; a file that cannot be written is told once and given up."""
+    """Files ``rank-N.log`` in a folder on the launcher's machine.
+
+    After the first write error, ``problem`` holds its text, and nothing more is written.
+    """
 
     def __init__(self, folder: str | None) -> None:
         self._folder = Path(folder) if folder else None
@@ -188,13 +203,17 @@ class LogFiles:
 
 
 _LINES_AT_ONCE = 2000
-_REMARKS = 1000  # different notices and phases that are remembered
+_REMARKS = 1000  # distinct notices and phases that are remembered
 
 
 class LogDispatcher:
-    """``next_event`` gives what has come, None where that is all.
+    """Passes log events on to the console and the files, and collects the receipts.
 
-    ``receipts``: by the pod's UID, as of several attempts the last one's counts.
+    Args:
+        next_event: returns the next event, or None if none is waiting.
+
+    Attributes:
+        receipts: by pod UID, because each attempt has its own and the last one's counts.
     """
 
     def __init__(self, console: Console, next_event: Callable[[], Event | None], files: LogFiles) -> None:
@@ -203,10 +222,10 @@ class LogDispatcher:
         self._remarks: set[str] = set()
 
     def take(self, *, all_of_it: bool) -> None:
-        """What has come, as far as one turn of the launcher's loop may last.
+        """Process waiting events, up to 2,000 per call.
 
-        Who reads slowly slows down the followers, and the job as little as a log does: unless ``all_of_it``, nothing
-        is taken while the console has more than enough to write.
+        Unless ``all_of_it``, nothing is processed while the console has more than ``BACKLOG`` bytes pending. A slow
+        reader of the console therefore slows down the followers, but not the job.
         """
         for _ in range(_LINES_AT_ONCE):
             if self._console.pending > BACKLOG and not all_of_it:
@@ -217,11 +236,11 @@ class LogDispatcher:
             self._event(event)
 
     def said(self, text: str) -> bool:
-        """Whether an agent has said this already."""
+        """Whether this text has been shown already as an agent's notice."""
         return text in self._remarks
 
     def next_attempt(self) -> None:
-        """What the agents of the next attempt say is news again, even in the same words."""
+        """Show the notices of the next attempt's agents even if they repeat earlier ones."""
         self._remarks.clear()
 
     def close(self) -> None:
@@ -234,11 +253,11 @@ class LogDispatcher:
             self.receipts[event["uid"]] = event["receipt"]
         elif kind == "notice":
             text = str(event["text"])
-            # Indented lines belong to the one before, which may be another one next time.
+            # An indented line continues the line before it, which may be a different one each time.
             if self._first(text) or text.startswith("  "):
                 self._console.event(event)
         elif kind == "phase":
-            # Both containers join; what the second one only repeats is no news.
+            # Both containers of a pod report the same phases; a repeated state is shown once.
             if self._first(f"{event['node']} {event['phase']}: {event['text']}"):
                 self._console.event(event)
         elif kind == "output":

@@ -1,6 +1,7 @@
-"""The monitor of a run: states and output to the console, signals to the cluster, one exit code.
+"""The monitor of a run: shows states and output, turns signals into a stop, and determines the exit code.
 
-One thread decides. The watch, the logs and slow calls have threads of their own and put their results into queues.
+One thread makes all decisions. The watch, the logs and slow calls run in threads of their own and put their results
+into queues.
 """
 
 from __future__ import annotations
@@ -33,9 +34,16 @@ from torchnet.signals import Signals
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What the launch asked for. Times are seconds. ``stops``: a signal stops the job, and a failure, too; attach only
-    looks on. ``keep``: what is stopped stays there. ``detach``: return when all have started, and leave the run, also
-    where it has ended by itself by then. ``measure``: the workers were to sample their rails."""
+    """The options of a launch or an attach that concern the monitor; times are in seconds.
+
+    Attributes:
+        log_dir: folder for a file with the output of each rank.
+        stops: signals and failures stop the job; False for attach, which only watches.
+        keep: a stopped run stays on the cluster.
+        detach: return once all workers have started, and leave the run, even if it has ended by then.
+        tail: how many lines to read of those that a log holds already; None reads all.
+        measure: the workers were asked to sample their rails.
+    """
 
     start_timeout: float | None = None
     timeout: float | None = None
@@ -51,10 +59,14 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """``receipt`` is None for a launch that was left while its job runs on (``left``: why).
+    """How the monitoring of a run ended.
 
-    ``stopped``: the launcher has asked the cluster to end the job. ``kept``: its workload and pods stay, as was wished.
-    ``commands`` go on with a run that was left.
+    Attributes:
+        receipt: the job's receipt; None if the launcher left the run before its end.
+        left: why the launcher left the run.
+        stopped: the launcher has asked the cluster to stop the job.
+        kept: the workload and its pods stay, as requested (``--keep``).
+        commands: the torchnet commands to suggest for a run that was left.
     """
 
     receipt: dict[str, Any] | None
@@ -67,22 +79,21 @@ class RunOutcome:
 
 _TICK_SECONDS = 0.1
 _READING_TICK_SECONDS = 0.02
-_EVENTS_SECONDS = 2.0  # before events are asked for: an ordinary start needs none
-_APART_SECONDS = (
-    3.0  # for those that have joined to hear of a failure from its agent; then the others are stopped
-)
-_PATIENCE_SECONDS = 15.0  # beyond --grace, until a worker that does not end although it was told to is ended
-_BEHIND_SECONDS = 5.0  # that the watch on the pods may be behind what a JobSet says of itself
-_HALTED_SECONDS = 3.0  # for the last of what stays to be told, at the end
-_SETTLE_SECONDS = 0.5  # in which states that were on their way arrive
-_DRAIN_SECONDS = 8.0  # for the logs' last lines
-_STOPPED_SECONDS = 1.5
-_LEAVE_SECONDS = 0.6  # after a second signal, for the stop to be accepted: some senders send two in one go
-_HURRIED_SECONDS = 0.5  # for the logs' last lines after a signal
+_EVENTS_SECONDS = 2.0  # before Events are read: an ordinary start does not need them
+# Before all workers have started: for an agent to report its failure to those that have joined. Then they are stopped.
+_APART_SECONDS = 3.0
+_PATIENCE_SECONDS = 15.0  # beyond --grace, for workers to exit before torchnet stops waiting for them
+_BEHIND_SECONDS = 5.0  # how far the watch on the pods may lag behind the JobSet's status
+_HALTED_SECONDS = 3.0  # at the end, for a stop with --keep to complete
+_SETTLE_SECONDS = 0.5  # for states that are still on their way
+_DRAIN_SECONDS = 8.0  # for the last lines of the logs
+_STOPPED_SECONDS = 1.5  # the same once the pods are deleted
+_LEAVE_SECONDS = 0.6  # after a second signal, for the stop to be accepted: some senders send two at once
+_HURRIED_SECONDS = 0.5  # for the last lines of the logs after a signal
 
 
 class RunMonitor:
-    """:meth:`run` returns when all workers have ended, or when there is nobody to wait for any more."""
+    """Monitors one run: :meth:`run` returns once all workers have ended, or there are none left to wait for."""
 
     def __init__(
         self,
@@ -93,7 +104,11 @@ class RunMonitor:
         signals: Signals,
         told: queue.SimpleQueue[str] | None = None,
     ) -> None:
-        """``told``: lines for the console from threads of the launcher's that are none of the session's."""
+        """Prepare the monitor; :meth:`run` starts it.
+
+        Args:
+            told: warnings for the console, from threads of the launcher.
+        """
         self._door, self._facts, self._console, self._wishes = door, facts, console, wishes
         self._signals = signals
         self._told: queue.SimpleQueue[str] = told or queue.SimpleQueue()
@@ -122,17 +137,17 @@ class RunMonitor:
             failed=lambda error: self._queue.put(("failed", error)),
         )
         self._stop_at: float | None = None
-        self._over: float | None = None  # when a JobSet was seen to have ended
+        self._over: float | None = None  # monotonic time at which the workload was seen to be over
         self._interrupted = 0
-        self._counted = 0.0  # of --start-timeout: time in a queue counts for no deadline
+        self._counted = 0.0  # seconds of --start-timeout that have passed: time in a queue does not count
         self._ticked = self._began = time.monotonic()
 
     def run(self) -> RunOutcome:
-        """Serve until the end.
+        """Monitor the run until it ends or is left.
 
         Raises:
-            ClusterError: the cluster cannot be asked any more; the job itself goes on.
-            TorchnetError: nor can it where a thread of the launcher had a defect.
+            ClusterError: the cluster cannot be reached any more; the job itself goes on.
+            TorchnetError: a defect ended one of the launcher's threads; the job itself goes on.
         """
         put = self._queue.put
         Watch(
@@ -145,7 +160,7 @@ class RunMonitor:
         ).start()
         while True:
             if self._attempts.reading(time.monotonic()):
-                # Further states wait: of a large gang that ends, each would want another read.
+                # Further states wait: when many workers end, each state would require another read.
                 time.sleep(_READING_TICK_SECONDS)
                 changed = False
             else:
@@ -168,13 +183,13 @@ class RunMonitor:
 
     @property
     def _stopping(self) -> float | None:
-        """When the job was told to end."""
+        """Monotonic time at which the stop of the job began; None before."""
         return self._stopped.since
 
-    # -- what comes ----------------------------------------------------------------------------------------------
+    # -- inputs --------------------------------------------------------------------------------------------------
 
     def _take_states(self) -> bool:
-        """Everything that has come, waiting a moment for the first; whether there was something."""
+        """Process all queued states, waiting briefly for the first; return whether there were any."""
         changed = False
         wait: float | None = _TICK_SECONDS
         while True:
@@ -194,7 +209,7 @@ class RunMonitor:
                 self._gang.event(kind, value)
 
     def _take_signals(self) -> int | None:
-        """Stop the job at the first; the last that came, if one did. An earlier failure stays the job's."""
+        """Stop the job at the first signal, which does not replace an earlier failure; return the newest signal."""
         number = None
         for number in self._signals.take():
             self._interrupted += 1
@@ -209,7 +224,7 @@ class RunMonitor:
             self._stop()
         return number
 
-    # -- what follows --------------------------------------------------------------------------------------------
+    # -- decisions -----------------------------------------------------------------------------------------------
 
     def _decide(self) -> RunOutcome | None:
         now = time.monotonic()
@@ -219,7 +234,7 @@ class RunMonitor:
             return None
         if self._listed and not paused and self._all_ended():
             return self._end()
-        # After that: a signal that comes when all have ended interrupts nothing but the reading of what they said.
+        # Only now: a signal that comes after all workers have ended cuts short only the reading of their logs.
         number = self._take_signals()
         if number is not None and not self._wishes.stops:
             return RunOutcome(None, 128 + number, "the job goes on")
@@ -232,7 +247,7 @@ class RunMonitor:
             return self._evicted(now)
         if self._wishes.stops and self._stop_at is not None and now >= self._stop_at:
             if self._wishes.detach and self._failure is not None:
-                # What can be seen of it is to stay, and its agents end it by themselves, as if nobody had looked.
+                # The run stays for inspection, and its agents end it by themselves, as they would after detaching.
                 return RunOutcome(None, self._failure.code, "it has failed, and has not been stopped")
             self._stop()
         self._look_for_failures(now)
@@ -244,7 +259,10 @@ class RunMonitor:
         return None
 
     def _paused(self, now: float, passed: float) -> bool:
-        """Whether nothing can be decided: the workload is suspended, or has to be read first. No deadline runs then."""
+        """Whether no decision is possible, because the workload is suspended or must be read first.
+
+        No deadline runs meanwhile.
+        """
         if self._stopping is None and self._stop_at is None:
             if self._attempts.update(now):
                 self._workers = self._gang.workers()
@@ -260,11 +278,11 @@ class RunMonitor:
         return False
 
     def _next_attempt(self) -> None:
-        """Each start has its own time, and its own reasons to wait."""
+        """Reset what belongs to one attempt: its start timeout and its reasons to wait."""
         self._started, self._counted, self._waiting = False, 0.0, PendingReasons(self._facts)
 
     def _evicted(self, now: float) -> RunOutcome | None:
-        """A group of plain pods that its queue has evicted is left when its pods have ended."""
+        """Leave a group of plain pods that its queue has evicted, once its pods have ended."""
         live = [one for one in self._workers.values() if one.stage in ("preparing", "prepared", "running")]
         patience = max((one.patience for one in live), default=0.0) + _PATIENCE_SECONDS
         if not self._attempts.evicted or (live and now - self._attempts.evicted_at < patience):
@@ -275,7 +293,7 @@ class RunMonitor:
     def _all_ended(self) -> bool:
         ended = [one for one in self._workers.values() if one.ended is not None]
         if self._stopping is not None:
-            # Only whose containers have run has last words.
+            # Only pods whose containers have run leave a termination message.
             live = [
                 one for one in self._workers.values() if one.stage in ("preparing", "prepared", "running")
             ]
@@ -291,12 +309,16 @@ class RunMonitor:
             return self._stopped.wait(0)
         if self._gang.pods():
             return False
-        # Removed by somebody else, or kept for so long that its pods are gone: nothing comes any more. Plain pods were
-        # all made before they were listed, and nobody makes others.
+        # No pods are left: somebody else has deleted the run, or it was kept until its pods were deleted. All plain
+        # pods were created before the first list, and no controller creates others.
         return self._facts.kind is POD or self._look.gone() or self._look.over()
 
     def _look_for_failures(self, now: float) -> None:
-        """A worker that ended badly: its agent tells those that have joined; what does not end then is stopped."""
+        """React to a failed worker.
+
+        Its agent informs the workers that have joined, so that they exit. If they do not, the job is stopped, unless
+        the launcher only watches it or detaches.
+        """
         if self._stop_at is not None:
             return
         apart = self._wishes.grace + _PATIENCE_SECONDS if self._started else _APART_SECONDS
@@ -310,15 +332,15 @@ class RunMonitor:
             self._failure = found
         if not self._heard.said(found.text.partition("\n")[0]):
             self._console.event(found.event())
-        # Of a lost node the other agents may know nothing: the network can be as good as before.
+        # The other agents may not notice a lost node: its network can still work.
         self._stop_at = now if self._leaving.unheard else now + apart
 
     def _see_again(self, now: float, apart: float) -> None:
-        """A JobSet's gang that is broken starts again if restarts are left; each attempt has its own time."""
+        """Follow the attempts of a JobSet, which restarts its workers after a failure while restarts are left."""
         if not self._listed:
             return
         if not self._wishes.stops and not self._again_known:
-            self._again_known, self._again.attempt = True, self._gang.attempt  # what was before is no news
+            self._again_known, self._again.attempt = True, self._gang.attempt  # report only later restarts
         if self._again.begun(self._look.restarts):
             self._next_attempt()
         last = not self._look.restarts_left
@@ -328,7 +350,7 @@ class RunMonitor:
             self._fail(found)
 
     def _start(self, now: float, passed: float) -> bool:
-        """Whether all have started; says what holds up those that have not."""
+        """Whether all workers have started; reports what delays those that have not."""
         workers = self._again.workers if self._again.attempt else self._workers
         queued = self._look.queued(workers)
         if queued:
@@ -358,19 +380,19 @@ class RunMonitor:
         self._stop()
 
     def _stop(self) -> None:
-        """Tell the cluster to end the job, and to remove its pods unless they are kept; its last words still come."""
+        """Begin to stop the job, and to delete its pods unless they are kept; their last output still arrives."""
         if self._stopped.since is not None or not self._wishes.stops:
             return
-        # A container's first process that has no handler yet never gets a SIGTERM: a preparation that has just begun
-        # would go on to its end. Nobody has anything to save before the training.
+        # The first process of a container does not receive SIGTERM until it has installed a handler, so a preparation
+        # that has just begun would run to its end. Before the training, there is nothing to save.
         early = self._interrupted > 0 and not any(one.started for one in self._workers.values())
         grace = NOW_SECONDS if early else None
 
         self._stopped.begin(grace, self._wishes.grace + _PATIENCE_SECONDS)
 
     def _leave(self) -> RunOutcome:
-        """A second signal: the launcher ends, and says what is known of the stop."""
-        assert self._failure is not None  # the first signal is one, where nothing else was
+        """Leave after a second signal, and report what is known of the stop."""
+        assert self._failure is not None  # the first signal has set one, at the latest
         known = self._stopped.progress(_LEAVE_SECONDS)
         self._heard.take(all_of_it=True)
         self._heard.close()
@@ -378,12 +400,12 @@ class RunMonitor:
         return RunOutcome(None, self._failure.code, known, stopped=True, commands=commands)
 
     def _end(self, drain: float | None = None) -> RunOutcome:
-        """The logs to their ends (within ``drain`` seconds), then the receipt."""
+        """Read the logs to their ends, within ``drain`` seconds (default: 8), and build the receipt."""
         drain = _DRAIN_SECONDS if drain is None else drain
         if self._stopping is not None and not self._stopped.wait(_HALTED_SECONDS):
             self._console.notice(f"--keep: {self._facts.run} may go on: it was not told in time", "warning")
         if self._stopping is not None and not self._stopped.keeps:
-            # The pods are gone, and not every kubelet ends their streams.
+            # The pods are gone, and not every kubelet closes their log streams.
             drain = min(drain, _STOPPED_SECONDS)
         self._drain(drain)
         self._door.stop.set()
@@ -400,7 +422,7 @@ class RunMonitor:
         return RunOutcome(receipt, int(receipt["exit_code"]), stopped=stopped, kept=kept)
 
     def _drain(self, drain: float) -> None:
-        """The logs to their ends, within ``drain`` seconds."""
+        """Read the logs to their ends, within ``drain`` seconds."""
         self._following.update(self._workers)
         self._following.release()
         hurried, last = False, time.monotonic()
@@ -412,7 +434,7 @@ class RunMonitor:
             self._console.push()
             time.sleep(0.02)
             now = time.monotonic()
-            # Who reads slowly is waited for: only the logs' own time counts.
+            # The time that a slow reader of the console takes does not count.
             if hurried or self._stopping is not None or self._console.pending <= BACKLOG:
                 drain -= now - last
             last = now

@@ -1,7 +1,7 @@
-"""How a run ended (pure): one exit code and one receipt, from rank 0's receipt or from the workers' last words.
+"""The outcome of a run (pure): exit code and receipt, from rank 0's log or the termination messages.
 
-Rank 0's log has the whole receipt. Where it is gone, the termination messages have what matters: what the agents agreed
-on, and each worker's sums. The exit code is the same either way.
+Rank 0's log holds the whole receipt. If it is gone, the termination messages hold what matters: the result that the
+agents have agreed on, and each worker's totals. The exit code is the same either way.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torchnet.k8s.run.worker_set import WorkerStatus
 from torchnet.receipt.model import NodeReceipt, Receipt
 
 _FROM_WORDS = "rank 0's receipt is not in its log: this one is made of the workers' last words"
-_OURS = ("interrupted", "timeout")  # the launcher's own word goes before the agents', who only got a SIGTERM
-_CAUSES = ("script", "network", "usage")  # that no stop brings about
+_OURS = ("interrupted", "timeout")  # the launcher's reason takes precedence: the agents saw only a SIGTERM
+_CAUSES = ("script", "network", "usage")  # kinds of failure that a stop does not cause
 
 
 def settle(
@@ -32,16 +32,17 @@ def settle(
     restarts: int = 0,
     now: float = 0.0,
 ) -> dict[str, Any]:
-    """The job's receipt (torchnet.receipt/1).
+    """Build the job's receipt (schema torchnet.receipt/1).
 
     Args:
-        logged: the receipt that rank 0's log holds, if it was read.
-        failure: what the launcher itself found: an interruption, a time-out, a lost pod.
-        now: unix time, where the cluster does not tell when the last worker ended.
+        logged: the receipt in rank 0's log, if it was read.
+        failure: what the launcher itself found: an interruption, a timeout, or a lost pod.
+        restarts: how often the cluster has restarted the workers.
+        now: unix time, used if the cluster does not report when the last worker ended.
     """
     messages = {rank: one.ended.message for rank, one in workers.items() if one.ended and one.ended.message}
     made = _valid(logged, facts) or _assembled(facts, workers, messages, restarts, now)
-    made["restarts"] = max(made["restarts"], restarts)  # of a JobSet's, each start's agents know nothing
+    made["restarts"] = max(made["restarts"], restarts)  # agents do not know of a JobSet's restarts
     _complete(made, facts, messages)
     found = first_failure(facts, workers)
     if found is not None and made["failure"] is not None:
@@ -54,13 +55,13 @@ def settle(
 
 
 def _was_first(said: Mapping[str, Any] | None, own: Failure) -> bool:
-    """Whether the agents' failure goes before the launcher's own: they may have met it a while before it is heard of.
+    """Whether the agents' failure takes precedence over the launcher's, which may have been noticed later.
 
-    What they say of a later time is what a job that is being stopped looks like from inside, and so is a lost worker
-    at any time: the cluster's clock has whole seconds, and is another one.
+    After an interruption or a timeout, later failures of the agents are effects of the stop. So is a lost worker at any
+    time: its time comes from the cluster's clock, which differs from this one and has a resolution of one second.
     """
     if said is None or (own.kind == said["kind"] == "lost" and not said["at"]):
-        return False  # pods that the launcher has removed since are gone without a word, too
+        return False  # pods that the launcher has deleted since leave no message either
     if own.kind not in _OURS:
         return True
     return said["kind"] in _CAUSES and 0 < said["at"] < own.at
@@ -69,24 +70,23 @@ def _was_first(said: Mapping[str, Any] | None, own: Failure) -> bool:
 def _waited_in_vain(
     workers: Mapping[int, WorkerStatus], messages: Mapping[int, TerminationMessage], found: Failure
 ) -> bool:
-    """Whether rank 0 ran out of time for a worker that had failed before it could join, and tell of it."""
+    """Whether rank 0 timed out waiting for a worker that had failed before it could join."""
     said = messages[0].failure if 0 in messages else None
     waited = said is not None and said.kind == "timeout" and 0 < found.at < said.at
     return waited and found.kind not in _OURS and not any(one.started for one in workers.values())
 
 
 def told(receipt: dict[str, Any], failure: Failure) -> None:
-    """Make ``failure`` the receipt's."""
+    """Set the receipt's failure, exit code and reason."""
     receipt["failure"] = asdict(failure)
     receipt["exit_code"], receipt["reason"] = failure.code, failure.text.partition("\n")[0]
 
 
 def first_failure(facts: RunInfo, workers: Mapping[int, WorkerStatus]) -> Failure | None:
-    """The failure that the workers' ends tell of: what the agents agreed on, else a worker that was lost.
+    """The failure that the ends of the workers show: what the agents have agreed on, else a lost worker.
 
-    An agent that was told to stop (SIGTERM) names that as its failure; whatever else one of them names was first. Where
-    nothing else is named, and only some of the pods were taken away, those are lost workers; where all were, somebody
-    has stopped the job.
+    An agent that received SIGTERM reports that as its failure, so any other reported failure came first. If there is no
+    other, and only some of the pods were taken away, those are lost workers. If all were, somebody has stopped the job.
     """
     said: list[Failure] = []
     lost: list[Failure] = []
@@ -106,7 +106,7 @@ def first_failure(facts: RunInfo, workers: Mapping[int, WorkerStatus]) -> Failur
                 lost.append(_lost(facts, rank, one))
         elif message.failure is not None:
             said.append(message.failure)
-        elif code := message.code or one.ended.code:  # whose last word is 0 may have been killed behind it
+        elif code := message.code or one.ended.code:  # killed, perhaps, after it reported 0
             text = f"{facts.node(rank)} ended with exit code {code}"
             said.append(Failure("internal", text, code, node=facts.node(rank), at=one.ended.at))
     causes = (
@@ -118,7 +118,7 @@ def first_failure(facts: RunInfo, workers: Mapping[int, WorkerStatus]) -> Failur
 def _taken_away(
     facts: RunInfo, workers: Mapping[int, WorkerStatus], said: Sequence[Failure]
 ) -> list[Failure]:
-    """Where agents were told to stop by a SIGTERM: the pods that were taken away while others stayed."""
+    """If agents received SIGTERM: a failure for each pod that was taken away while other pods stayed."""
     stopped = [one for one in said if one.kind == "interrupted"]
     if not stopped or all(one.leaving for one in workers.values()):
         return []
@@ -144,13 +144,13 @@ def _lost(facts: RunInfo, rank: int, one: WorkerStatus) -> Failure:
 def _valid(logged: object, facts: RunInfo) -> dict[str, Any] | None:
     try:
         body: dict[str, Any] = Receipt.model_validate(logged).model_dump(mode="json", by_alias=True)
-    except (ValueError, RecursionError):  # pydantic's own, and what is nested too deeply
+    except (ValueError, RecursionError):  # pydantic's ValidationError, and too deep nesting
         return None
     return body if body["run_id"] == facts.run else None
 
 
 def _complete(made: dict[str, Any], facts: RunInfo, messages: Mapping[int, TerminationMessage]) -> None:
-    """Workers that rank 0 could not hear any more, but whose last words are here."""
+    """Add the workers that rank 0's receipt lacks but whose termination messages hold a receipt."""
     there = {node["node_rank"] for node in made["nodes"]}
     for rank, message in sorted(messages.items()):
         if rank in there or message.receipt is None:
@@ -219,7 +219,7 @@ def _share(job: Mapping[str, Any]) -> tuple[float | None, str, str]:
 
 
 def _node(facts: RunInfo, rank: int, receipt: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A worker's part of the receipt; None where its message holds something else."""
+    """A worker's part of the receipt; None if its message holds no valid one."""
     filled = {
         "interfaces": {},
         "peer_bytes": 0,
@@ -230,7 +230,7 @@ def _node(facts: RunInfo, rank: int, receipt: Mapping[str, Any]) -> dict[str, An
     }
     try:
         body: dict[str, Any] = NodeReceipt.model_validate(filled).model_dump(mode="json")
-    except (ValueError, RecursionError):  # pydantic's own, and what is nested too deeply
+    except (ValueError, RecursionError):  # pydantic's ValidationError, and too deep nesting
         return None
     return body
 

@@ -1,7 +1,7 @@
-"""Why workers do not start: the workload's state, events, and container states, reported once per change.
+"""Why workers do not start: the workload's state, Events and container states, reported once per change.
 
-The workload and the events are read by a thread of their own, every few seconds and only while needed. What may not
-be read is left out.
+Threads of their own read the workload and the Events at intervals, and only while they are needed. What this user
+may not read is left out.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from torchnet.k8s.run.run_info import RunInfo
 from torchnet.k8s.run.suspension import Suspension, suspension
 from torchnet.k8s.run.worker_set import WorkerStatus, seconds
 
-_LISTED = 16  # workers told one by one; further ones with the same reason are counted
+_LISTED = 16  # up to this many workers with the same reason are listed; more are summed up in one line
 _PULLING = "Pulling"
-_ORDINARY_SECONDS, _ERROR_SECONDS = 5.0, 1.0  # that a reason has held before it is worth a line
+_ORDINARY_SECONDS, _ERROR_SECONDS = 5.0, 1.0  # how long a reason holds before it is reported
 _LONGEST = 400  # characters of a reason
-# What the kubelet and the controllers say while they try; the pod's status has no word of it.
+# Event reasons of the kubelet and the controllers during retries, which the pod's status does not show.
 _TELLING = (
     "FailedCreatePodSandBox",
     "FailedCreate",
@@ -35,7 +35,7 @@ _TELLING = (
 
 
 class PendingReasons:
-    """Turns states into lines; holds what was said."""
+    """Turns states into lines for the console, and remembers which were reported."""
 
     def __init__(self, facts: RunInfo) -> None:
         self._facts = facts
@@ -54,10 +54,10 @@ class PendingReasons:
         """New lines for workers that have not started.
 
         Args:
-            told: events' texts by the name of the pod, or of the workload.
-            queued: why the whole run waits, if it does.
+            told: texts of Events, by the name of the pod or the workload.
+            queued: why the whole run waits in a queue; "" if it does not.
             now: seconds of any clock.
-            replaced: why ranks have no pod now, where it is known.
+            replaced: by rank, why it has no pod now, if known.
         """
         reasons = self.reasons(workers, told, queued, replaced=replaced)
         failing = {
@@ -94,7 +94,7 @@ class PendingReasons:
         *,
         replaced: Mapping[int, str] | None = None,
     ) -> dict[str, str]:
-        """Why each worker that has not started has not."""
+        """By worker name, why it has not started; by the run's name, if the reason concerns all workers."""
         if queued:
             return {self._facts.run: queued}
         found: dict[str, str] = {}
@@ -113,7 +113,7 @@ class PendingReasons:
                 continue
             why = one.why
             if one.stage in ("creating", "unscheduled") and one.pod in told and not one.failing:
-                why = told[one.pod]  # a status that is an error says more than the events
+                why = told[one.pod]  # but an error in the status says more than the Events
             found[self._facts.node(rank)] = " ".join(why.split())[:_LONGEST]
         return found
 
@@ -121,11 +121,11 @@ class PendingReasons:
 def events_told(
     events: Iterable[Mapping[str, Any]], uids: Mapping[str, str] | None = None, *, since: float = 0.0
 ) -> dict[str, str]:
-    """The newest telling text of each object, from a list of Events.
+    """By object name, the newest text that says why workers do not start, from a list of Events.
 
     Args:
-        uids: by name, where known. A name alone may be an earlier run's: its events stay for an hour.
-        since: unix time, before which events tell of something else; for names that ``uids`` has not.
+        uids: the objects' UIDs by name, where known. An earlier run may have used a name: Events are kept for an hour.
+        since: unix time; for objects without a known UID, older Events are ignored.
     """
     newest: dict[str, tuple[float, str]] = {}
     for event in events:
@@ -146,7 +146,7 @@ def events_told(
 
 
 def _stable(text: str) -> str:
-    """Without the sandbox's id, which is another one at each try: the same reason is said once."""
+    """Remove sandbox IDs, which change with each try, so that the same reason is reported once."""
     words = [word for word in text.split(" ") if not _is_id(word.strip('"():,'))]
     return " ".join(words)
 
@@ -155,15 +155,18 @@ def _is_id(word: str) -> bool:
     return len(word) == 64 and all(letter in "0123456789abcdef" for letter in word)
 
 
-_EVERY = 2.0  # seconds
-_AT_ONCE = 0.1  # seconds between two reads of the workload that a decision waits for
-# The API server gives events by their names, not by their age: the own ones may be on any page. Beyond these pages (of
-# warnings alone, 10,000) nothing is looked at: a namespace in such a state has other worries.
+_EVERY = 2.0  # seconds between two reads
+_AT_ONCE = 0.1  # the same if a decision waits for the read
+# The API server sorts Events by name, not by age, so those of this run may be on any page. Further pages are not read:
+# a namespace with more than 10,000 warnings has other problems.
 _PAGE, _PAGES = 500, 20
 
 
 class WorkloadStatus:
-    """For one thread, which never waits: answers are those of the last look."""
+    """The state of a run's workload and its Events, read in the background.
+
+    For one thread, which never waits: answers come from the last read, and further reads run in the background.
+    """
 
     def __init__(self, door: ApiClient, facts: RunInfo) -> None:
         self._door, self._facts = door, facts
@@ -177,10 +180,13 @@ class WorkloadStatus:
         self._busy: set[str] = set()
         self._changes = self._read_at = 0
         self.unreadable: ClusterError | None = None
-        """Why the workload cannot be read, where it cannot."""
+        """Why the workload cannot be read; None if it can."""
 
     def read_since(self, changes: int) -> bool:
-        """Whether the workload was read when the pods had had so many changes; else it is read now."""
+        """Whether the workload was read after this many changes of the pods; if not, starts to read it.
+
+        True for plain pods, and for a workload that cannot be read.
+        """
         if self._facts.kind is POD or self._read_at >= changes:
             return True
         self._changes = changes
@@ -188,7 +194,7 @@ class WorkloadStatus:
         return self.unreadable is not None
 
     def suspension(self) -> Suspension:
-        """As the workload was read last; one that is suspended is read again."""
+        """The suspension at the last read; a suspended workload is read again."""
         with self._lock:
             found = suspension(None if self._gone else self._workload)
         if found.active:
@@ -208,7 +214,7 @@ class WorkloadStatus:
         return ""
 
     def told(self, workers: Mapping[int, WorkerStatus]) -> dict[str, str]:
-        """The newest warnings of this run's objects, by their names."""
+        """The newest Event texts about this run's objects, by object name."""
         uids = {self._facts.name: self._facts.uid} if self._facts.uid else {}
         with self._lock:
             self._uids = uids | {one.pod: one.uid for one in workers.values()}
@@ -217,24 +223,24 @@ class WorkloadStatus:
             return dict(self._told)
 
     def over(self) -> bool:
-        """Whether a workload that restarts its pods has come to its end."""
+        """Whether the workload has completed, failed, or been deleted."""
         self._ask("workload", every=0.5)
         return self._condition("Completed", "Complete", "Failed") or self.gone()
 
     def failed(self) -> bool:
-        """Whether the workload itself says that it has failed."""
+        """Whether the workload's status has the condition Failed."""
         self._ask("workload", every=0.5)
         return self._condition("Failed")
 
     def gone(self) -> bool:
-        """Whether the workload has been deleted; never of plain pods, which the watch tells of."""
+        """Whether the workload has been deleted; always False for plain pods, which the watch reports."""
         self._ask("workload")
         with self._lock:
             return self._gone
 
     @property
     def restarts(self) -> int:
-        """How often the cluster has started the gang again, as far as was looked."""
+        """How often the cluster had restarted the workers at the last read."""
         with self._lock:
             status = (self._workload or {}).get("status") or {}
         count = status.get("restarts", 0)
@@ -242,7 +248,7 @@ class WorkloadStatus:
 
     @property
     def restarts_left(self) -> bool:
-        """Whether the cluster would start the gang again; True until the workload has been read."""
+        """Whether the cluster would restart the workers again; True until the workload has been read."""
         with self._lock:
             if self._workload is None:
                 return True
@@ -269,7 +275,7 @@ class WorkloadStatus:
             try:
                 action()
             except ApiUnreachable:
-                pass  # the watch tells of a cluster that does not answer
+                pass  # the watch reports an API server that does not respond
             except ClusterError as error:
                 if what == "workload":
                     self.unreadable = error
@@ -304,7 +310,7 @@ class WorkloadStatus:
         with self._lock:
             uids = self._uids
         events = [one for field in ("reason=Pulling", "type=Warning") for one in self._events(field)]
-        # Other runs' pods are among them; nobody ever asks for their names.
+        # Events of other runs are included; their names are never looked up.
         told = events_told(events, uids, since=self._facts.made)
         with self._lock:
             self._told = told
@@ -320,7 +326,7 @@ class WorkloadStatus:
                 )
             except ApiRefusal as error:
                 if error.status == 410 and rest:
-                    return  # the list has become too old to go on in; what there was counts until the next look
+                    return  # the continue token has expired; the pages read so far count until the next read
                 raise
             yield from answer.get("items") or ()
             rest = str((answer.get("metadata") or {}).get("continue") or "")

@@ -1,8 +1,8 @@
-"""Containers' logs over the API: those that grow are followed, a thread and a connection for each; others are read.
+"""Container logs over the API: a thread and a connection for each growing log; complete logs share threads.
 
-Threads, not asyncio: the official client is synchronous, and an event loop would need a second client, with its own way
-to find the cluster. Most times 16 workers at most are followed; with --log-dir, and by ``torchnet logs -f``, all are:
-up to 10,000, which wait in one read each. Logs that are whole are read by :data:`READERS` threads in turn.
+Threads, not asyncio: the official client is synchronous, and an event loop would need a second client with its own
+cluster configuration. Usually, up to 16 workers are followed. With --log-dir, and by ``torchnet logs -f``, all are: up
+to 10,000 threads, each blocked in one read. Complete logs are read by up to :data:`READERS` threads in turn.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torchnet.k8s.client.kinds import POD
 from torchnet.k8s.client.watch import lines, own_error
 from torchnet.k8s.run.log_parser import LONGEST, Resume, StampedLine, stamped
 
-_SILENCE = 600.0  # seconds without a line, after which the connection is made anew: it may be dead
+_SILENCE = 600.0  # seconds without a line before the log is opened again: the connection may be dead
 _RETRY = 1.0
 READERS = 32
 
@@ -26,7 +26,7 @@ Line = Callable[[StampedLine], None]
 
 
 class LogReaders:
-    """Does what it is given in :data:`READERS` threads at most, which end when there is nothing left."""
+    """Runs queued work in up to :data:`READERS` threads, which end when no work is left."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -34,10 +34,10 @@ class LogReaders:
         self._running = 0
 
     def take(self, work: Callable[[], None]) -> None:
-        """Do ``work`` when it is its turn; it must not raise.
+        """Queue ``work``, which must not raise.
 
         Raises:
-            RuntimeError: the machine allows no more threads, and there is none that could do it.
+            RuntimeError: the machine allows no more threads, and no thread is running that could do the work.
         """
         with self._lock:
             self._left.append(work)
@@ -65,9 +65,13 @@ class LogReaders:
 
 
 class LogFollower:
-    """Follows the log of one container until it has ended and all of it has been read.
+    """Follows the log of one container until the container has ended and its log is read to the end.
 
-    ``line`` gets each line once, in order; ``said`` gets remarks (a gap, an error); both in the follower's thread.
+    Args:
+        line: receives each line once, in order, in the follower's thread.
+        said: receives warnings (a gap, an error), in the follower's thread.
+        follow: False reads only what the log holds now.
+        tail: how many lines to read of those that the log holds already; None reads all.
     """
 
     def __init__(
@@ -84,13 +88,13 @@ class LogFollower:
     ) -> None:
         self._door, self._namespace, self._pod, self._container = door, namespace, pod, container
         self._line, self._said, self._follow = line, said, follow
-        self._tail = tail  # so many lines of what was there already; None: all
+        self._tail = tail
         self._resume = Resume()
         self._ended = threading.Event()
         self._done = threading.Event()
 
     def start(self, readers: LogReaders) -> None:
-        """Begin: among the ``readers`` where the log is whole, or only what it holds now is wanted.
+        """Start reading: in one of the ``readers`` if the log is not to be followed, else in a thread of its own.
 
         Raises:
             RuntimeError: the machine allows no more threads.
@@ -105,12 +109,12 @@ class LogFollower:
             raise
 
     def ended(self) -> None:
-        """The container has ended: what its log holds now is all."""
+        """Note that the container has ended: its log is complete."""
         self._ended.set()
 
     @property
     def busy(self) -> bool:
-        """Whether lines may still come."""
+        """Whether more lines may come."""
         return not self._done.is_set()
 
     def _work(self) -> None:
@@ -120,10 +124,10 @@ class LogFollower:
                 whole = self._read(follow=not last)
                 if (last and whole) or self._door.stop.is_set():
                     return
-                # A stream that ends in order while the container is said to run: its end is known in a moment.
+                # If the stream ended normally, the end of the container is about to be reported.
                 self._ended.wait(_RETRY if whole else 0.2)
         except ApiRefusal as error:
-            # 404: the pod has been deleted, and its log with it. 400: no such container, or never started.
+            # 404: the pod and its log have been deleted. 400: no such container, or it has never started.
             if error.status not in (400, 404):
                 self._said(f"the log of {self._pod} cannot be read: {error}")
         except ClusterError as error:
@@ -134,7 +138,7 @@ class LogFollower:
             self._done.set()
 
     def _read(self, *, follow: bool) -> bool:
-        """Read until the stream ends; whether it did so in good order."""
+        """Read until the stream ends; return whether it ended normally."""
         query: dict[str, object] = {"container": self._container, "timestamps": "true"}
         if follow:
             query["follow"] = "true"

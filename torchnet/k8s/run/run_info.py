@@ -1,4 +1,4 @@
-"""What is to be known of a run besides its pods: its size, from the annotation that every workload carries."""
+"""Facts about a run apart from its pods: names and, from its workload's annotation, its size."""
 
 from __future__ import annotations
 
@@ -12,12 +12,19 @@ from torchnet.k8s.run.worker_set import seconds
 from torchnet.network.address_sources import AddressSourceKind
 from torchnet.text import loads, printable
 
-_LONGEST, _DEEPEST = 256 << 10, 8  # what the API server allows of annotations; torchnet's own has one level
+_LONGEST, _DEEPEST = 256 << 10, 8  # bytes (the API server's limit) and levels (torchnet's own has one)
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """One run. ``made`` is unix time; ``name`` and ``uid`` the workload's (a JobSet's, a Job's, or the first pod's)."""
+    """One run.
+
+    Attributes:
+        name: the name of its workload: the JobSet, the Job, or the first plain pod.
+        made: the creation time of the workload, as unix time.
+        uid: the UID of the workload.
+        network: where the workers' addresses come from.
+    """
 
     run: str
     namespace: str
@@ -31,29 +38,29 @@ class RunInfo:
 
     @property
     def restarts(self) -> bool:
-        """Whether the cluster starts the gang again after a failure."""
+        """Whether the cluster can restart all workers after a failure: only a JobSet does."""
         return self.kind == JOBSET
 
     @property
     def maker(self) -> str:
-        """The object that makes the pods, and whose events say why it cannot."""
+        """The name of the object that creates the pods; its Events say why it cannot."""
         return f"{self.name}-{JOBSET_JOB}-0" if self.restarts else self.name
 
     def node(self, rank: int) -> str:
-        """A worker's name in all output."""
+        """The name of a worker in all output."""
         return f"{self.run}-{rank}"
 
     @property
     def command(self) -> str:
-        """The run as the commands take it."""
+        """The arguments that name this run to torchnet's commands."""
         return f"{self.run} -n {self.namespace}"
 
 
 def facts(workload: dict[str, Any]) -> RunInfo:
-    """Of a Job, a JobSet or a plain Pod that bears a run's label.
+    """Read the facts of a run from its workload: a Job, a JobSet or a plain Pod.
 
     Raises:
-        UsageError: its annotation is missing, or none of torchnet's.
+        UsageError: the annotation is missing, or is not torchnet's.
     """
     meta = workload["metadata"]
     run = str((meta.get("labels") or {}).get(RUN_LABEL) or meta["name"])

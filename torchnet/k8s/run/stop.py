@@ -1,9 +1,9 @@
-"""The stop of a run, in a thread of its own: its workload and pods are deleted, or ended in place (``--keep``).
+"""Stop a run, in a thread: its workload and pods are deleted, or ended in place (``--keep``).
 
-With ``--keep``, a pod whose activeDeadlineSeconds have passed is ended by its kubelet and stays (ActiveDeadlineHandler
-in pkg/kubelet/active_deadline.go). A Job's own deadline, or its suspension, deletes running pods: it is set last, when
-no pod runs, so that no replacement is created later. The Job of a JobSet belongs to the JobSet and is not changed: such
-a run is kept if the end of its pods ends the JobSet, and removed if not.
+With ``--keep``, each pod gets activeDeadlineSeconds: once they have passed, its kubelet ends it, and the pod stays
+(ActiveDeadlineHandler in pkg/kubelet/active_deadline.go). A Job's own deadline, or its suspension, would delete running
+pods. It is therefore set last, when no pod runs, so that the Job creates no replacement later. The Job of a JobSet
+belongs to the JobSet and is not changed: such a run is kept if the end of its pods ends the JobSet, and removed if not.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from torchnet.k8s.run.pod_logs import LogReaders
 from torchnet.k8s.run.run_info import RunInfo
 from torchnet.k8s.run.suspension import terminal
 
-_GONE = (404, 409)  # the object, or as it was known
-_NOW = {"spec": {"activeDeadlineSeconds": 1}}  # the least that the API takes
+_GONE = (404, 409)  # HTTP statuses: the object is gone, or has changed
+_NOW = {"spec": {"activeDeadlineSeconds": 1}}  # the smallest value that the API accepts
 _PAUSE = 0.3
 _JOBSET_SECONDS = 5.0  # for the controllers to fail the Job and then the JobSet, once the last pod has ended
 
 
 def _jobset(door: ApiClient, facts: RunInfo) -> dict[str, Any]:
-    """The run's JobSet, {} if it is gone.
+    """The run's JobSet; {} if it is gone.
 
     Raises:
-        ClusterError: it cannot be read.
+        ClusterError: the JobSet cannot be read.
     """
     path, call = JOBSET.path(facts.namespace, facts.name), JOBSET.call("get", facts.namespace, facts.name)
     try:
@@ -52,9 +52,9 @@ def _restarts_left(jobset: dict[str, Any]) -> bool:
 
 
 def _ends(door: ApiClient, facts: RunInfo) -> bool:
-    """Whether the JobSet ends, so that its Job creates no other pods; waits a few seconds for it.
+    """Whether the JobSet ends, so that its Job creates no more pods; waits up to 5 s for that.
 
-    It does not if a worker has no pod, or was stopped while it prepared: its Job creates another pod then.
+    It does not end if a worker has no pod, or was stopped during its preparation: the Job then creates another pod.
     """
     until = time.monotonic() + _JOBSET_SECONDS
     while True:
@@ -66,7 +66,10 @@ def _ends(door: ApiClient, facts: RunInfo) -> bool:
 
 
 def halt(door: ApiClient, facts: RunInfo, patience: float) -> str:
-    """End the workers within ``patience`` seconds, and leave their objects. What could not be done so, or "".
+    """End the workers within ``patience`` seconds, and keep their objects.
+
+    Returns:
+        What could not be done, for a message; "" if all was.
 
     Raises:
         ClusterError: the API server cannot be reached, or the pods may not be listed.
@@ -79,7 +82,7 @@ def halt(door: ApiClient, facts: RunInfo, patience: float) -> str:
         fresh = [pod for pod in there if pod["metadata"]["uid"] not in told]
         told |= {pod["metadata"]["uid"] for pod in fresh}
         why = _end(door, facts.namespace, [str(pod["metadata"]["name"]) for pod in fresh]) or why
-        # One that no node has taken has nothing to be kept.
+        # A pod without a node has nothing to keep, so it is not waited for.
         held = [pod for pod in there if (pod.get("spec") or {}).get("nodeName")]
         if why or not held or time.monotonic() > until or door.stop.wait(_PAUSE):
             break
@@ -114,7 +117,7 @@ def _end(door: ApiClient, namespace: str, pods: list[str]) -> str:
 
 
 def _patch(door: ApiClient, kind: Kind, namespace: str, name: str) -> str:
-    """Let its time be over; why not, or ""."""
+    """Set the deadline of one object to 1 s; return why that failed, or ""."""
     try:
         door.call(
             "PATCH",
@@ -128,13 +131,19 @@ def _patch(door: ApiClient, kind: Kind, namespace: str, name: str) -> str:
         return "" if error.status in _GONE else error.text
     except ClusterError as error:
         return error.text
-    except Exception as error:  # told, like all that keeps a worker from being ended
+    except Exception as error:  # reported, like every other reason why a worker could not be ended
         return f"{name}: {type(error).__name__}: {error}"
     return ""
 
 
 class RunStop:
-    """``notice`` and ``failed`` are called from the thread."""
+    """The stop of one run, in a thread.
+
+    Args:
+        keep: end the pods in place instead of deleting them.
+        notice: receives warnings, from the thread.
+        failed: receives the error that ended the stop, from the thread.
+    """
 
     def __init__(
         self,
@@ -150,21 +159,26 @@ class RunStop:
         self._done = threading.Event()
         self._complete = False
         self.keeps = keep
-        """Whether the pods stay; of what starts again as long as it is there, they do not."""
+        """Whether the pods stay. Set to False for a JobSet that would create pods again."""
         self.since: float | None = None
-        """When it was begun (monotonic)."""
+        """Monotonic time at which the stop began; None before."""
 
     def begin(self, grace: int | None, patience: float) -> None:
-        """``grace``: seconds for pods that are deleted (None: their own); ``patience``: at most for those that stay."""
+        """Begin the stop, and return at once.
+
+        Args:
+            grace: grace period in seconds of pods that are deleted; None keeps their own.
+            patience: how many seconds to wait for the end of pods that stay.
+        """
         self.since = time.monotonic()
         threading.Thread(target=self._work, args=(grace, patience), name="stop", daemon=True).start()
 
     def wait(self, seconds: float) -> bool:
-        """Whether what stays has been told to end, and that nothing is made any more; within so many seconds."""
+        """Wait up to ``seconds`` for a stop with ``--keep``; return whether no such stop is in progress."""
         return not self.keeps or self.since is None or self._done.wait(seconds)
 
     def progress(self, seconds: float) -> str:
-        """What is known of the stop after at most so many seconds, for a launcher that does not wait for its end."""
+        """What is known of the stop after up to ``seconds``, for a launcher that does not wait for its end."""
         if not self._done.wait(seconds):
             late = (
                 "its pods have not ended yet"
@@ -187,7 +201,7 @@ class RunStop:
             self._done.set()
 
     def _stop(self, grace: int | None, patience: float) -> bool:
-        """Whether all of it was accepted."""
+        """Stop the run; return whether the cluster has accepted all of it."""
         door, facts = self._door, self._facts
         if self.keeps:
             why, removed = self._keep(patience)
@@ -199,7 +213,7 @@ class RunStop:
         return not stop(door, facts.namespace, facts.run, grace=grace).problems
 
     def _keep(self, patience: float) -> tuple[str, bool]:
-        """End the pods where they are; what is wrong, or "", and whether the run is to be removed for it."""
+        """End the pods in place; return what went wrong (or ""), and whether the run must be removed therefore."""
         door, facts = self._door, self._facts
         if facts.kind is not JOBSET:
             why = halt(door, facts, patience)

@@ -1,4 +1,4 @@
-"""A run's objects made on the cluster; where that fails, or a signal comes, nothing of them is left."""
+"""Create a run's objects on the cluster; after an error or a signal, remove them again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from torchnet.k8s.run.interruptible import Interrupted, ThreadCall, ask, in_thre
 from torchnet.k8s.run.run_info import RunInfo, facts
 from torchnet.signals import Signals
 
-_LATE_SECONDS = 10.0  # for the answer to what was asked for last
+_LATE_SECONDS = 10.0  # for the response to the last request
 
 Object = dict[str, Any]
 
@@ -35,13 +35,20 @@ def start(
     signals: Signals,
     said: Callable[[str], None],
 ) -> RunInfo | int:
-    """Check and create; the run, or an exit code where a signal came. What was made is removed then, as after an error.
+    """Check and create a run's objects. After a signal or an error, the created objects are removed again.
 
-    ``said`` gets, from another thread and later, what is wrong with the rest.
+    Args:
+        pod: one pod of the workload, for the check.
+        said: receives a defect in setting the owner references, later and from another thread.
+
+    Returns:
+        The run, or the exit code after a signal.
 
     Raises:
-        UsageError, NetworkError, ClusterError: as `torchnet.k8s.run.creation` has it.
-        Left: a signal came before anything was made.
+        UsageError: a run of this name, or an object of one, exists already.
+        NetworkError: a network attachment that the pods name does not exist.
+        ClusterError: the server rejects an object, or cannot be reached.
+        Left: a signal came before anything was created.
     """
     silence = door.access.silence
     ask(lambda: creation.check(door, rendered, pod), signals, "nothing was made", door=door)
@@ -67,7 +74,8 @@ def start(
         ended = error.call.wait(0)
         left = _names(made)
         if not ended and not error.again and not silent:
-            # It has answered until now: what was asked for last is still to come, and is to go as well.
+            # The server has responded so far. The last request may still create an object, which has to be removed,
+            # too: its response is waited for.
             left = [] if not _removed(door, made, signals) else left
             ended = _answered(error.call, signals, silence)
         if not ended:
@@ -78,15 +86,15 @@ def start(
     except Exception as error:
         _undo(door, rendered, made, error, console, signals)
         raise
-    # Not waited for: the pods are on their way, and the run's label finds everything without it, too.
+    # In the background: the pods start meanwhile, and the run's label finds all objects even without owners.
     threading.Thread(target=_own, args=(door, results, said), name="owner", daemon=True).start()
     return facts(next(body for body in results if kind_of(body) in WORKLOADS))
 
 
 def _answered(call: ThreadCall, signals: Signals, silence: ResponseMonitor) -> bool:
-    """Whether all that was asked for has been answered, in some seconds.
+    """Wait up to 10 s for the responses to all requests; return whether they have come.
 
-    The last answer may be that the name is another's, and so is all that bears the label: nothing goes by that before.
+    Nothing is removed by label before that: the last response may be that the name, and so the label, is another run's.
     """
     try:
         return bool(in_thread(lambda: call.wait(_LATE_SECONDS), signals, patience=0.0, silence=silence))
@@ -104,9 +112,12 @@ def _undo(
     *,
     brief: bool = False,
 ) -> bool:
-    """Remove the run, also where nothing is known to be made: an answer that was lost may have been a success.
+    """Remove the run, even if no object is known to exist: a lost response may have been a success.
 
-    Whether nothing is left; with ``brief``, a server that has not answered is asked once more, and no longer.
+    With ``brief``, requests to a server that did not respond before are not retried.
+
+    Returns:
+        Whether nothing is left.
     """
     meta = rendered[0]["metadata"]
     ours = any(kind_of(one) in WORKLOADS for one in made)
@@ -114,7 +125,7 @@ def _undo(
         brief = brief and isinstance(error, ApiUnreachable)
         run = meta["labels"][RUN_LABEL]
         return clear(door.access, meta["namespace"], run, console, signals, now=True, brief=brief)
-    # The name is another's, or may be, and so is all that bears its label, but for what was made here.
+    # The name, and with it every object with the label, belongs or may belong to another run, except for ``made``.
     problems = _removed(door, made, signals)
     if problems:
         text = f"made here and not removed: {', '.join(_names(made))}"
@@ -123,8 +134,8 @@ def _undo(
 
 
 def _removed(door: ApiClient, made: Sequence[Object], signals: Signals) -> list[str]:
-    """Remove these very objects; why that cannot be done."""
-    other = ApiClient(door.access)  # whatever else has been told to stop, this has not
+    """Remove exactly these objects; return why that could not be done."""
+    other = ApiClient(door.access)  # a new client: the stop event of ``door`` may be set
     action = partial(those, other, made)
     try:
         removal = in_thread(action, signals, on_signal=other.stop.set, silence=door.access.silence)
@@ -136,7 +147,7 @@ def _removed(door: ApiClient, made: Sequence[Object], signals: Signals) -> list[
 
 
 def _untold(name: str, rendered: Sequence[Object], left: Sequence[str], console: Console) -> None:
-    """Name what may be left where the last answer never came."""
+    """Report what may be left if the last response never came."""
     meta = rendered[0]["metadata"]
     run, where = meta["labels"][RUN_LABEL], f"-n {meta['namespace']}"
     text = f"stopped by {name}: the cluster has not said whether all that was asked for of {run} was made"
@@ -153,6 +164,6 @@ def _own(door: ApiClient, results: Sequence[Object], said: Callable[[str], None]
     try:
         creation.own(door, results)
     except ClusterError:
-        pass  # the run's label finds everything without it, too
+        pass  # the run's label finds all objects even without owners
     except Exception as error:
         said(str(own_error("making the workload the owner of the run's other objects", error)))

@@ -1,8 +1,9 @@
 """Suspended workloads, and pods that a queue evicts (pure).
 
-A queue such as Kueue, or a user, sets ``spec.suspend`` of a Job or a JobSet. The Job controller then deletes the pods
-that run, with their grace period, and creates others with the same indexes when the workload is resumed. Plain pods
-have no such field: Kueue sets the condition TerminationTarget on each pod of a group that it evicts, and deletes it.
+A queue such as Kueue, or a user, sets ``spec.suspend`` of a Job or a JobSet. The Job controller then deletes the
+running pods, with their grace period, and creates new ones with the same indexes when the workload is resumed. Plain
+pods have no such field: Kueue sets the condition TerminationTarget on each pod of a group that it evicts, and deletes
+the pod.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from torchnet.text import printable
 
 Object = Mapping[str, Any]
 _LONGEST = 300  # characters of a condition's message
-_OWN_WORDS = ("", "Job suspended", "jobset is suspended")  # of the controllers, which say no reason
-_EVICTED = "TerminationTarget"  # Kueue's pod controller
+_OWN_WORDS = ("", "Job suspended", "jobset is suspended")  # messages of the controllers that give no reason
+_EVICTED = "TerminationTarget"  # a condition that Kueue's pod controller sets
 
 
 @dataclass(frozen=True)
 class Suspension:
-    """What a workload says of its suspension. ``queue`` and ``message`` are "" where there are none."""
+    """The suspension of a workload; ``queue`` and ``message`` are "" if there are none."""
 
     active: bool = False
     queue: str = ""
@@ -33,7 +34,7 @@ class Suspension:
 
     @property
     def state(self) -> str:
-        """The one word for a run whose workload is suspended."""
+        """The state of a run whose workload is suspended, as ``torchnet status`` shows it."""
         return "queued" if self.queue else "suspended"
 
     def reason(self, kind: str) -> str:
@@ -42,10 +43,13 @@ class Suspension:
         return f"the {kind} is suspended until {until}" + (f" ({self.message})" if self.message else "")
 
     def ended(self, pod: Object, *, gone: bool) -> bool:
-        """Whether this pod belongs to an attempt that a suspension has ended; ``gone``: it is deleted already.
+        """Whether this pod belongs to an attempt that a suspension has ended.
 
-        That a suspension deleted a pod shows in when it was deleted, not in when it was created: the Job controller
-        creates the next attempt's pods before it notes the resumption.
+        The time of its deletion decides, not that of its creation: the Job controller creates the next attempt's pods
+        before it records the resumption.
+
+        Args:
+            gone: the pod no longer exists.
         """
         meta = pod["metadata"]
         over = seconds(meta.get("deletionTimestamp"))
@@ -53,19 +57,19 @@ class Suspension:
             return False
         if self.active:
             return True
-        # A pod that was deleted while nobody watched has no deletion time.
+        # A pod that was deleted while no watch ran has no known deletion time.
         at = over - float(meta.get("deletionGracePeriodSeconds") or 0) if over else _created(meta)
         return at <= self.resumed
 
 
 def suspension(workload: Object | None) -> Suspension:
-    """Of a Job or a JobSet; of anything else, and of None, that there is none."""
+    """Read the suspension of a Job or a JobSet; any other object, and None, has none."""
     meta, spec = (workload or {}).get("metadata") or {}, (workload or {}).get("spec") or {}
     conditions = ((workload or {}).get("status") or {}).get("conditions") or ()
     found: Object = next((one for one in conditions if one.get("type") == "Suspended"), {})
     message = printable(" ".join(str(found.get("message") or "").split()), _LONGEST)
     resumed = seconds(found.get("lastTransitionTime")) if found.get("status") == "False" else 0.0
-    # The controller notes a resumption in the condition, later than spec.suspend: until then its time is not known.
+    # The controller records a resumption in the condition, later than in spec.suspend: until then its time is unknown.
     suspended = bool(spec.get("suspend")) or found.get("status") == "True"
     active = suspended and not terminal(workload or {})
     return Suspension(

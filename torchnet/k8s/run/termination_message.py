@@ -1,11 +1,11 @@
-"""A container's termination message: the agent's last words, at most 4096 bytes, which outlive the pod's log.
+"""Parse a container's termination message: up to 4096 bytes from its agent, which outlive the pod's log.
 
     {"torchnet": 1, "node": "RUN-3", "node_rank": 3, "phase": "prepare" | "work", "code": 42,
      "failure": {"kind", "text", "code", "rank", "node", "at"} | null,
      "receipt": the worker's receipt, shortened | null,
-     "job": {"exit_code", "reason", "backend_share", "proof"} | null    # rank 0's alone
+     "job": {"exit_code", "reason", "backend_share", "proof"} | null    # only from rank 0
 
-It comes from the pods' status, which whoever runs in the pod may write: it is data, and checked as such.
+Any process in the pod can write the message, so it is validated as untrusted input.
 """
 
 from __future__ import annotations
@@ -16,13 +16,18 @@ from typing import Any, cast, get_args
 from torchnet.agent.events import Failure, Kind
 from torchnet.text import loads
 
-_LONGEST = 4096  # the kubelet cuts them there
-_DEEPEST = 32  # an agent's have 5 levels
+_LONGEST = 4096  # bytes; the kubelet truncates longer messages
+_DEEPEST = 32  # levels of nesting; an agent's message has 5
 
 
 @dataclass(frozen=True)
 class TerminationMessage:
-    """``receipt`` is the worker's, as it is; ``job`` is rank 0's word on the whole job."""
+    """The termination message of one agent.
+
+    Attributes:
+        receipt: the worker's part of the receipt; its contents are not validated here.
+        job: the result of the whole job, from rank 0 only.
+    """
 
     code: int
     failure: Failure | None = None
@@ -31,7 +36,7 @@ class TerminationMessage:
 
 
 def read(text: str | None) -> TerminationMessage | None:
-    """The message, or None if an agent did not write this text, or not all of it."""
+    """Parse a termination message; None if the text is not a whole message of an agent."""
     if not text:
         return None
     try:
@@ -55,7 +60,7 @@ def _failure(data: object) -> Failure | None:
     if not isinstance(data, dict) or data.get("kind") not in get_args(Kind) or not _whole(data.get("code")):
         return None
     if not data["code"]:
-        return None  # success is no failure
+        return None  # exit code 0 is not a failure
     rank, node, at = data.get("rank"), data.get("node"), data.get("at")
     return Failure(
         kind=data["kind"],

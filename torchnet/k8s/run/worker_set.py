@@ -1,9 +1,9 @@
-"""The workers of a run, from the pods' status and the events of a watch. Pure.
+"""The workers of a run, from the pods' status and the events of a watch (pure).
 
-The kubelet and the scheduler write the conditions and container states that are read here (Kubernetes' "Pod
-Lifecycle"); their reasons are shown as they are. A pod is identified by its UID. Of two states of one pod the one
-with the higher resourceVersion counts (they are comparable within one resource: KEP-5504), and a deleted pod never
-comes back, so a list that is read again after a lost watch neither duplicates nor undoes anything.
+The kubelet and the scheduler write the conditions and container states that are read here (see "Pod Lifecycle" in the
+Kubernetes documentation); their reasons are shown unchanged. A pod is identified by its UID. Of two states of one pod,
+the one with the higher resourceVersion counts (comparable within one resource type: KEP-5504), and a deleted pod never
+comes back. So a new list after a lost watch neither duplicates nor undoes anything.
 """
 
 from __future__ import annotations
@@ -30,18 +30,23 @@ Stage = Literal["queued", "unscheduled", "creating", "preparing", "prepared", "r
 
 @dataclass(frozen=True)
 class WorkerExit:
-    """How a worker ended: ``message`` is its agent's; without one, ``why`` is what the cluster says."""
+    """How a worker ended: its agent's termination message or, without one, the cluster's reason in ``why``."""
 
     code: int
     message: TerminationMessage | None
     why: str = ""
     at: float = 0.0
-    """Unix time; 0.0 where the cluster does not tell."""
+    """Unix time; 0.0 if the cluster does not report it."""
 
 
 @dataclass(frozen=True)
 class WorkerStatus:
-    """One pod. ``why`` tells people why it does not run yet; ``started``: its training container has been started."""
+    """The status of one worker, from its pod.
+
+    Attributes:
+        why: a text that says why the worker does not run yet.
+        started: its training container has started.
+    """
 
     pod: str
     uid: str
@@ -50,35 +55,35 @@ class WorkerStatus:
     why: str = ""
     started: bool = False
     began: float = 0.0
-    """Unix time at which its training container was started; 0.0 before."""
+    """Unix time at which its training container started; 0.0 before."""
     node: str = ""
     ended: WorkerExit | None = None
     failing: bool = False
-    """What holds it up is an error, no matter of waiting alone."""
+    """Whether an error delays it, not only waiting."""
     leaving: str = ""
-    """Why its pod is taken away, where it is: deleted, evicted, preempted."""
+    """Why its pod is being taken away (deleted, evicted, preempted); "" if it is not."""
     replaced: bool = False
-    """A Job makes another pod in its place: the cluster takes it away, or its agent has asked for another one."""
+    """Whether a Job replaces its pod: the cluster disrupts it, or its agent asks for a replacement."""
     patience: float = 0.0
-    """Seconds that the pod gets for its end, where it is deleted."""
+    """The grace period in seconds of a pod that is being deleted; 0.0 for others."""
 
 
 def rank_of(pod: dict[str, Any]) -> int | None:
-    """The node rank that the pod's labels give it."""
+    """The node rank in the pod's labels; None if there is none."""
     labels = pod["metadata"].get("labels") or {}
     text = labels.get(NODE_RANK_LABEL, labels.get(INDEX_LABEL, ""))
     return int(text) if text.isascii() and text.isdigit() and len(text) < 7 else None
 
 
 def age_key(pod: dict[str, Any]) -> tuple[int, str, str]:
-    """Which of two pods of one rank is the newer: the gang's attempt, then the time they were made."""
+    """A key that sorts the pods of one rank by age, the newest last: attempt, creation time, UID."""
     meta = pod["metadata"]
     attempt = (meta.get("labels") or {}).get(ATTEMPT_LABEL, "0")
     return int(attempt) if attempt.isdigit() else 0, meta.get("creationTimestamp") or "", meta["uid"]
 
 
 def worker(pod: dict[str, Any]) -> WorkerStatus:
-    """Where the worker of this pod stands. The pod must have a rank."""
+    """The status of this pod's worker; the pod must have a rank."""
     meta, status = pod["metadata"], pod.get("status") or {}
     rank = rank_of(pod)
     assert rank is not None
@@ -114,7 +119,7 @@ def _stage(status: dict[str, Any], prepare: dict[str, Any], main: dict[str, Any]
     if status.get("phase") in ("Succeeded", "Failed") or main.get("terminated"):
         return "ended", "", False
     if (prepare.get("terminated") or {}).get("exitCode"):
-        return "ended", "", False  # restartPolicy is Never: the kubelet says so of the pod in a moment
+        return "ended", "", False  # restartPolicy is Never, so the pod's phase is about to become Failed
     if main.get("running"):
         return "running", "", False
     scheduled = _condition(status, "PodScheduled")
@@ -138,7 +143,7 @@ def _stage(status: dict[str, Any], prepare: dict[str, Any], main: dict[str, Any]
 
 
 def _ended(status: dict[str, Any], prepare: dict[str, Any], main: dict[str, Any]) -> WorkerExit:
-    """The failing container's end: the training container's, else the preparation's, else the pod's own."""
+    """How the worker ended, by its training container, else its failed init container, else the pod itself."""
     done = main.get("terminated")
     if not done and (prepare.get("terminated") or {}).get("exitCode"):
         done = prepare["terminated"]
@@ -176,7 +181,7 @@ def _condition(status: dict[str, Any], kind: str) -> dict[str, Any]:
 
 
 def seconds(stamp: str | None) -> float:
-    """Unix time of an API time stamp; 0.0 where there is none."""
+    """Unix time of an API time stamp; 0.0 if there is none."""
     try:
         return float(calendar.timegm(time.strptime(str(stamp)[:19], "%Y-%m-%dT%H:%M:%S")))
     except ValueError:
@@ -188,15 +193,19 @@ Pod = dict[str, Any]
 
 @dataclass(frozen=True)
 class _Gone:
-    """A pod that was deleted; ``last`` is what was seen of it last."""
+    """A deleted pod; ``last`` is its last known state."""
 
     last: Pod
 
 
 class WorkerSet:
-    """Feed it lists and events; :meth:`workers` is the state. ``restarts``: a pod may take another one's place
-    after the training has begun (JobSet). ``replaces``: the workload makes another pod for one that the cluster has
-    taken away, or whose agent has asked for it (all but plain Pods)."""
+    """Reduces the lists and events of a watch to the status of each worker (:meth:`workers`).
+
+    Args:
+        restarts: a pod may replace another one after the training has begun (JobSet).
+        replaces: the workload replaces a pod that the cluster has taken away or whose agent has asked for it (all but
+            plain pods).
+    """
 
     def __init__(self, nnodes: int, *, restarts: bool = False, replaces: bool = False) -> None:
         self._nnodes = nnodes
@@ -206,12 +215,11 @@ class WorkerSet:
         self._gone: dict[str, _Gone] = {}
         self._departures: set[tuple[str, str]] = set()
         self._forgotten: set[str] = set()  # UIDs
-        self._known: dict[
-            Container[int] | None, dict[int, WorkerStatus]
-        ] = {}  # since the last event: it takes a while
+        # A cache until the next event, because the computation takes a while.
+        self._known: dict[Container[int] | None, dict[int, WorkerStatus]] = {}
 
     def event(self, kind: str, pod: Pod) -> None:
-        """One event of a watch: ADDED, MODIFIED or DELETED."""
+        """Process one event of a watch: ADDED, MODIFIED or DELETED."""
         uid = pod["metadata"]["uid"]
         if rank_of(pod) is None:
             return
@@ -230,7 +238,7 @@ class WorkerSet:
             self._departures.add((uid, "ended"))
 
     def listed(self, pods: Iterable[Pod]) -> None:
-        """A whole list: what is not in it has been deleted meanwhile."""
+        """Process a complete list: pods that it lacks have been deleted meanwhile."""
         pods = list(pods)
         present = {pod["metadata"]["uid"] for pod in pods}
         self._known = {}
@@ -242,17 +250,17 @@ class WorkerSet:
 
     @property
     def departures(self) -> int:
-        """How many changes there were of pods that end, are taken away, or are gone."""
+        """How many times a pod has ended, begun to be taken away, or been deleted; it only grows."""
         return len(self._departures)
 
     def seen(self) -> list[tuple[Pod, bool]]:
-        """All pods that were ever seen, as they were last, and whether they are gone."""
+        """Every pod that was ever seen, in its last known state, and whether it is gone."""
         return [(pod, False) for pod in self._pods.values()] + [
             (one.last, True) for one in self._gone.values()
         ]
 
     def forget(self, uids: Iterable[str]) -> bool:
-        """Leave these pods out of the workers for good; whether one of them was not left out before."""
+        """Exclude these pods from the workers for good; return whether that excludes any new ones."""
         before = len(self._forgotten)
         self._forgotten.update(uids)
         if len(self._forgotten) == before:
@@ -265,12 +273,15 @@ class WorkerSet:
         return pod if known is None or _version(pod) >= _version(known) else known
 
     def workers(self, attempts: Container[int] | None = None) -> dict[int, WorkerStatus]:
-        """The worker of each rank that has, or had, a pod; of these starts of the gang alone, where they are given.
+        """The worker of each rank that has, or had, a pod.
 
-        A rank's newest pod speaks for it. One that was deleted after its training had begun, or ended, stays its
-        worker (that it was lost, or how it ended, must not be forgotten). One that was deleted or evicted before, or
-        that asks for another one, makes room where the workload makes another; where none does, it is lost until
-        somebody else has made one.
+        The newest pod of a rank is its worker. A pod that was deleted after its training had begun, or after it had
+        ended, stays the worker: that it was lost, or how it ended, must not be forgotten. A pod that was deleted or
+        evicted earlier, or whose agent asks for a replacement, gives way if the workload replaces it. If the workload
+        does not, the worker is lost until somebody else creates another pod.
+
+        Args:
+            attempts: consider only the pods of these attempts.
         """
         if attempts not in self._known:
             self._known[attempts] = self._workers(attempts)
@@ -293,7 +304,7 @@ class WorkerSet:
                 and self._replaced(one.ended, one)
             ):
                 continue
-            # Without restarts, whoever has trained is the worker: a replacement cannot take part in its job.
+            # Without restarts, a pod that has trained stays the worker: a replacement could not join its job.
             final = not self._restarts and (one.started or (gone and one.ended is not None))
             key = (final, age_key(pod) if not final else _first(age_key(pod)))
             if gone and one.stage != "ended":
@@ -305,16 +316,19 @@ class WorkerSet:
         return {rank: chosen[rank][1] for rank in sorted(chosen)}
 
     def _replaced(self, ended: WorkerExit, one: WorkerStatus) -> bool:
-        """Of a JobSet, whatever has no such code fails its Job (torchnet.k8s.objects.workloads)."""
+        """Whether the workload replaces this worker.
+
+        In a JobSet, any other exit code fails the Job instead (see torchnet.k8s.objects.workloads).
+        """
         return ended.code in (REPLACE_CODE, STOPPED_CODE) if self._restarts else one.replaced
 
     @property
     def attempt(self) -> int:
-        """The newest start of the gang of which a pod was seen."""
+        """The newest attempt among the pods that exist."""
         return max((age_key(pod)[0] for pod in self._pods.values()), default=0)
 
     def replaced(self) -> dict[int, str]:
-        """Why ranks that have no worker have lost the last one: what its agent said."""
+        """By rank without a worker: the failure that the agent of its last pod reported."""
         if not self._replaces:
             return {}
         present = self.workers()
@@ -334,7 +348,7 @@ class WorkerSet:
 
 
 def _first(key: tuple[int, str, str]) -> tuple[int, str, str]:
-    """Turns the order around: of those that trained, the first is the job's."""
+    """Reverse the order of age: of several pods that have trained, the first one is the job's worker."""
     attempt, made, uid = key
     return -attempt, "".join(chr(0x10FFFF - ord(c)) for c in made), uid
 

@@ -1,1 +1,1 @@
-"""``torchnet verify``: checks of the installation, and two test pods on two nodes."""
+"""``torchnet verify``: checks of the installation, and two test pods, on two nodes where possible."""

@@ -1,5 +1,4 @@
-"""The checks of ``torchnet verify``: nodes, Multus, Whereabouts, the attachment, and the evidence of the two test
-pods.
+"""The checks of ``torchnet verify``: nodes, Multus, Whereabouts, the attachment, and the results of the test pods.
 
 The test pods' output is validated before it is shown.
 """
@@ -22,12 +21,12 @@ from torchnet.network.network_status import parse
 from torchnet.text import listed, printable
 
 SYSTEM = "kube-system"
-_OLDEST_CNI = (0, 3, 1)  # older ones give an interface, and no network-status entry
+_OLDEST_CNI = (0, 3, 1)  # with older ones a pod gets an interface but no network-status entry
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the answer; ``fix`` is the next command where it failed."""
+    """The result of one check; ``fix`` is the next command if it failed."""
 
     name: str
     good: bool
@@ -36,7 +35,7 @@ class Check:
 
 
 def ready_nodes(door: ApiClient) -> list[str]:
-    """Nodes that take pods: Ready, not cordoned, and without a taint that keeps ordinary pods away."""
+    """Return the nodes that accept pods: Ready, not cordoned, and without a NoSchedule or NoExecute taint."""
     answer = door.call("GET", NODE.path(""), NODE.call("list", ""))
     found = []
     for node in answer.get("items") or ():
@@ -49,13 +48,14 @@ def ready_nodes(door: ApiClient) -> list[str]:
 
 
 def some(nodes: Sequence[str]) -> Check:
+    """Check that at least one node accepts pods."""
     if not nodes:
         return Check("nodes", False, "no node is Ready and takes pods", "kubectl get nodes")
     return Check("nodes", True, f"{listed(nodes, limit=8)}: Ready")
 
 
 def plugin(door: ApiClient, title: str, app: str, nodes: Sequence[str]) -> Check:
-    """Whether a DaemonSet with this label runs on these nodes, in whatever namespace it was installed."""
+    """Check that the pods of the DaemonSet with the label ``app`` run on these nodes, in whichever namespace it is."""
     query = {"labelSelector": f"app={app}"}
     fix = f"torchnet manifests {app} | kubectl apply -f -"
     sets, where = _daemonsets(door, query)
@@ -90,7 +90,10 @@ def plugin(door: ApiClient, title: str, app: str, nodes: Sequence[str]) -> Check
 
 
 def _daemonsets(door: ApiClient, query: dict[str, str]) -> tuple[Sequence[dict[str, Any]], str]:
-    """Those of the whole cluster, or of kube-system alone where no more may be looked at; and where that was."""
+    """Return the matching DaemonSets, and a description of where they were searched.
+
+    That is the whole cluster, or only kube-system if the user may not list more.
+    """
     try:
         found = door.call("GET", DAEMONSET.path(""), DAEMONSET.call("list", ""), query=query)
         where = "any namespace"
@@ -103,7 +106,7 @@ def _daemonsets(door: ApiClient, query: dict[str, str]) -> tuple[Sequence[dict[s
 
 
 def attachment(door: ApiClient, network: tuple[str, str]) -> tuple[Check, str]:
-    """The check, and what gives the addresses (its ipam's type; "" where that is not known)."""
+    """Check the attachment; also return the type of its IPAM plugin ("" if unknown)."""
     namespace, name = network
     title = f"attachment {namespace}/{name}"
     try:
@@ -121,7 +124,7 @@ def attachment(door: ApiClient, network: tuple[str, str]) -> tuple[Check, str]:
 
 
 def _main(config: dict[str, Any]) -> dict[str, Any]:
-    """The plugin that makes the interface."""
+    """Return the configuration of the plugin that creates the interface."""
     plugins = config.get("plugins")
     first = plugins[0] if isinstance(plugins, list) and plugins else None
     return first if isinstance(first, dict) else config
@@ -137,7 +140,7 @@ def _addresses_by(text: str) -> str:
 
 
 def configuration(title: str, text: str) -> Check:
-    """Whether an attachment's configuration is one that gives an interface and an entry in network-status (pure)."""
+    """Check that an attachment's configuration gives pods an interface and a network-status entry. Pure."""
     fix = "torchnet manifests backend-network | kubectl apply -f -"
     try:
         config = json.loads(text)
@@ -167,10 +170,15 @@ _LARGEST = 1 << 16  # bytes of a packet
 
 
 def judge(tried: Sequence[tuple[Object, Object]], network: tuple[str, str], apart: bool) -> Iterator[Check]:
-    """The checks, from the pods as the API has them and what each said, or ``{"problem": TEXT}``.
+    """Yield the checks of the test pods' results.
+
+    Args:
+        tried: For each pod, the object from the API, and what the pod reported or ``{"problem": TEXT}``.
+        network: (namespace, name) of the attachment.
+        apart: Whether the pods were to run on different nodes.
 
     Raises:
-        NetworkError: a pod's network-status is missing, cannot be read, or has no address on the backend.
+        NetworkError: A pod's network-status is missing, is invalid, or has no address on the backend.
     """
     nodes = [printable(str((one.get("spec") or {}).get("nodeName")), 80) for one, _ in tried]
     if apart:
@@ -209,10 +217,10 @@ def _full_size(nodes: Sequence[str], first: Object, second: Object) -> Check:
 
 
 def address_of(body: Object, network: tuple[str, str]) -> str:
-    """The pod's address on the backend as network-status has it.
+    """Return the pod's address on the backend according to its network-status.
 
     Raises:
-        NetworkError: it has none.
+        NetworkError: The network-status is missing, is invalid, or has no such address.
     """
     meta = body["metadata"]
     text = (meta.get("annotations") or {}).get(constants.STATUS_ANNOTATION)

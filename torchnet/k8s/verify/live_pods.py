@@ -1,4 +1,4 @@
-"""``torchnet verify``'s test pods while they live: waited for, read, and why they do not do what they should."""
+"""The test pods of ``torchnet verify`` while they exist: waits for them, reads their results, explains failures."""
 
 from __future__ import annotations
 
@@ -18,27 +18,30 @@ from torchnet.text import loads, printable
 Object = dict[str, Any]
 ANSWER_SECONDS = 60.0
 _PAUSE = 0.3
-_NOT_RUN = (126, 127, 128)  # a shell's and the kubelet's codes for a command that could not be run
+_NOT_RUN = (126, 127, 128)  # exit codes of shells and the kubelet for a command that could not be run
 _AGAIN = "torchnet verify once more: an address that a pod had a moment ago can still be in use there"
 _LONGEST = 65536  # bytes of a test pod's log
 
 
 class Stopped(Exception):
-    """Nobody waits for the answer any more."""
+    """The caller no longer waits for the result."""
 
 
 class LivePods:
-    """The test pods as they live. Whatever is to be known of them is told at once: they are removed in a moment."""
+    """The existing test pods. Errors include all the details, because the pods are deleted right afterwards.
+
+    Once ``alive()`` is false, waiting ends with `Stopped`.
+    """
 
     def __init__(self, door: ApiClient, namespace: str, alive: Callable[[], bool]) -> None:
         self._door, self._namespace, self._alive = door, namespace, alive
 
     def wait(self, name: str, stage: str, seconds: float) -> Object:
-        """The pod in this stage.
+        """Wait until the pod is in this stage, and return it.
 
         Raises:
-            NetworkError: it ended before, or did not get there in time.
-            Stopped: nobody waits any more.
+            NetworkError: The pod ended first, or did not reach the stage within ``seconds``.
+            Stopped: The caller no longer waits.
         """
         until = time.monotonic() + seconds
         while True:
@@ -54,9 +57,14 @@ class LivePods:
             self._pause()
 
     def log(self, name: str) -> Object:
-        """The line of JSON that the first pod prints when it serves; its complaints may come before.
+        """Wait for the JSON line that the first pod prints once it serves, after any error output, and return it.
 
-        Raises: as :meth:`wait` does.
+        Returns:
+            The parsed line, or ``{"problem": TEXT}`` if there is none within 60 s.
+
+        Raises:
+            NetworkError: The pod ended first.
+            Stopped: The caller no longer waits.
         """
         until = time.monotonic() + ANSWER_SECONDS
         text = ""
@@ -70,7 +78,7 @@ class LivePods:
         return {"problem": f"no result within {ANSWER_SECONDS:g} s; its log ends with: {_end(text)}"}
 
     def message(self, body: Object) -> Object:
-        """What the second pod left as its termination message, or how it ended without one."""
+        """Return the second pod's termination message, or as ``{"problem": TEXT}`` how it ended without a valid one."""
         found = _parsed(_termination(body))
         return found if found is not None else {"problem": self._last_words(body)}
 
@@ -91,7 +99,7 @@ class LivePods:
         return self._door.call("GET", POD.path(self._namespace, name), call)
 
     def _read(self, name: str) -> str:
-        """The log as far as it can be had now."""
+        """Return the log as far as it is available now."""
         call = POD.call("get", self._namespace, name, "log")
         query = {"limitBytes": _LONGEST}
         try:
@@ -99,7 +107,7 @@ class LivePods:
                 POD.path(self._namespace, name, "log"), call, query=query, silence=10.0, patience=0.0
             )
         except ApiUnreachable:
-            return ""  # the kubelet does not answer; the pod's status may say why
+            return ""  # the kubelet does not respond; the pod's status may show why
         except ApiRefusal as error:
             if error.status not in (400, 404):
                 raise

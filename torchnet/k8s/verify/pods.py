@@ -1,4 +1,4 @@
-"""The objects of ``torchnet verify``: two pods that meet Pod Security "restricted", and what they run (pure)."""
+"""The objects of ``torchnet verify``: two pods that meet Pod Security "restricted", and the scripts that they run."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Object = dict[str, Any]
 INTERFACE = constants.rail_interface(0)
 _ECHO = Path(__file__).parent / "pod_script" / "echo.py"
 _NET = Path(catalog.__file__).parent / "example_scripts" / "net.py"
-_LIFE = 300  # seconds after which the pods end by themselves, should nobody be left to remove them
+_LIFE = 300  # seconds after which Kubernetes ends the pods if torchnet cannot delete them
 
 
 def scripts(run: str, namespace: str) -> Object:
-    """The ConfigMap with what the pods run."""
+    """Return the ConfigMap with the scripts that the pods run."""
     data = {path.name: path.read_text(encoding="utf-8") for path in (_ECHO, _NET)}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _meta(run, namespace, run), "data": data}
 
@@ -34,7 +34,7 @@ def pod(
     apart: bool,
     words: list[str],
 ) -> Object:
-    """Test pod ``index``; ``apart``: not on a node that has another one of this run."""
+    """Return test pod ``index``; with ``apart``, it is not scheduled to a node with another pod of this run."""
     metadata = _meta(run, namespace, f"{run}-{index}")
     metadata["labels"][NODE_RANK_LABEL] = str(index)
     entry = {"name": network[1], "namespace": network[0], "interface": INTERFACE}

@@ -1,6 +1,6 @@
-"""``torchnet verify``: whether a cluster's backend network is there and carries full packets between its nodes.
+"""``torchnet verify``: whether a cluster has a backend network that carries full-size packets between its nodes.
 
-Looks at what is installed, then tries it with two pods of its own, which are removed in every case.
+Checks what is installed, then tests it with two pods, which are deleted in every case.
 """
 
 from __future__ import annotations
@@ -35,14 +35,17 @@ def verify(
     alive: Callable[[], bool],
     begun: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Check]:
-    """The checks in their order, each as soon as it is done; the pods are tried only where all else is good.
+    """Yield the checks in order, each as soon as it is done; the test pods run only if all other checks passed.
 
-    Once not ``alive()`` any more, nothing new is made, and what was made is removed. ``begun`` gets the name that
-    all of it bears as its label, before the first of it is made.
+    Args:
+        network: (namespace, name) of the attachment.
+        image: Image of the test pods.
+        alive: Once it returns False, no more objects are created, and those that exist are deleted.
+        begun: Called with the value of the objects' run label before the first object is created.
 
     Raises:
-        ClusterError: the cluster cannot be reached, or does not let this user look or make pods; what could not be
-            removed then is in the text.
+        ClusterError: The cluster cannot be reached, or does not allow this user to read or create what is needed. The
+            text also names the objects that could not be deleted.
     """
     nodes = checks.ready_nodes(door)
     good = True
@@ -58,7 +61,7 @@ def _installed(door: ApiClient, network: tuple[str, str], nodes: list[str]) -> I
     yield checks.plugin(door, "Multus", "multus", nodes)
     check, ipam = checks.attachment(door, network)
     yield check
-    if ipam == "whereabouts":  # other ways to addresses need no daemon
+    if ipam == "whereabouts":  # the other IPAM plugins need no daemon
         yield checks.plugin(door, "Whereabouts", "whereabouts", nodes)
 
 
@@ -83,7 +86,7 @@ def _pods(
     failed: ClusterError | None = None
     begun(run)
     if not alive():
-        return  # whoever was told that nothing had been made is not to be wrong
+        return  # a signal before begun() was reported as "nothing was made": keep that true
     try:
         create(door, [scripts(run, namespace), make(0, ["serve", str(_PORT)])], lambda _: None)
         first = pods.wait(f"{run}-0", "running", _START_SECONDS)
@@ -110,8 +113,8 @@ def _pods(
 
 
 def _removed(door: ApiClient, namespace: str, run: str) -> str:
-    """Remove all of it; what is left then, or ""."""
-    other = ApiClient(door.access)  # whatever else has been told to stop, this has not
+    """Delete all objects of the test; return what could not be deleted, or ""."""
+    other = ApiClient(door.access)  # a new client: the stop event of ``door`` may be set
     try:
         removal = remove(other, namespace, run, patience=_REMOVAL_SECONDS, force=True)
     except ClusterError as error:
