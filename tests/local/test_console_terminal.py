@@ -26,12 +26,12 @@ HOSTILE = (
 )  # fmt: skip
 PROGRAM = """
 import sys
-from torchnet.agent.rank_process import Lines
+from torchnet.agent.rank_process import LineSplitter
 from torchnet.console.console import Console
 
 console = Console(world_size=2)
 event = {"event": "output", "rank": 1, "stream": "stdout"}
-lines = Lines(lambda data, end: console.event({**event, "data": data, "end": end}))
+lines = LineSplitter(lambda data, end: console.event({**event, "data": data, "end": end}))
 lines.feed(open(sys.argv[1], "rb").read())
 lines.idle()
 console.event({**event, "data": "END", "end": "\\n"})

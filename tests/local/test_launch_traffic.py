@@ -61,15 +61,15 @@ STRANGER = "172.30.9.9"  # on the frontend, and no worker
 # Serves "address port bytes" on the frontend's own bridge, in the namespaces of a process.
 SERVE = """
 import os, socket, sys
-from torchnet.linux import build, syscalls
+from torchnet.linux import link_setup, namespaces
 from torchnet.linux.netlink import Netlink
 pid, address, port, count = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-kinds = {"user": syscalls.NEWUSER, "net": syscalls.NEWNET}
+kinds = {"user": namespaces.NEWUSER, "net": namespaces.NEWNET}
 spaces = {kind: os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY) for kind in kinds}
 for kind, number in kinds.items():
-    syscalls.setns(spaces[kind], number)
+    namespaces.setns(spaces[kind], number)
 fabric = Netlink()
-fabric.request(build.address(build.index_of(fabric, "front"), address, 16))
+fabric.request(link_setup.address(link_setup.index_of(fabric, "front"), address, 16))
 peer = socket.create_server((address, port)).accept()[0]
 block = bytes(1_000_000)
 for _ in range(count // len(block)):
@@ -81,8 +81,8 @@ for _ in range(count // len(block)):
 def stranger(job: Job, port: int, count: int) -> Iterator[None]:
     """A server that the first who connects reads ``count`` bytes from."""
     needs.networks()
-    until(lambda: len(job.ranks()) == 2, "both ranks run")
-    above = parent(job.agent(0))  # the job's first process: in the namespace where the bridges are
+    until(lambda: 1 in job.ranks(), "the rank that reads from the server runs")  # the other one may have ended
+    above = parent(job.agent(1))  # the job's first process: in the namespace where the bridges are
     command = [sys.executable, "-c", SERVE, str(above), STRANGER, str(port), str(count)]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) as server:
         try:
