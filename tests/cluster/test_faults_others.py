@@ -42,7 +42,7 @@ for name, address in (("net1", sys.argv[1]), ("eth0", sys.argv[2])):
                 sock.sendall(os.urandom(3000))
             elif how == "wrong token":
                 challenge = sock.recv(handshake.CHALLENGE_BYTES, socket.MSG_WAITALL)
-                signed, _ = handshake.answer("wrong", challenge, {"row": "", "run": "row26", "nnodes": 2})
+                signed, _ = handshake.answer_challenge("wrong", challenge, {"row": "", "run": "row26", "nnodes": 2})
                 sock.sendall(pack(signed))
             kept.append(sock)
             if how == "silent":
@@ -78,7 +78,7 @@ while True:
                 continue
             data = sock.recv(65536)
             if key.data % 5 == 2 and len(data) == handshake.CHALLENGE_BYTES:
-                signed, _ = handshake.answer("wrong", data, {"row": "", "run": "row26", "nnodes": 2})
+                signed, _ = handshake.answer_challenge("wrong", data, {"row": "", "run": "row26", "nnodes": 2})
                 sock.send(pack(signed))
         except OSError:
             pass
