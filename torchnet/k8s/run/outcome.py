@@ -62,6 +62,8 @@ def _was_first(said: Mapping[str, Any] | None, own: Failure) -> bool:
     """
     if said is None or (own.kind == said["kind"] == "lost" and not said["at"]):
         return False  # pods that the launcher has deleted since leave no message either
+    if own.kind == "lost" and said["kind"] == "interrupted":
+        return False  # the launcher stopped the others because of the lost worker
     if own.kind not in _OURS:
         return True
     return said["kind"] in _CAUSES and 0 < said["at"] < own.at

@@ -259,6 +259,17 @@ def test_a_message_is_read_whole() -> None:
     assert (found.code, found.failure.rank, found.failure.kind) == (42, 3, "script")
 
 
+def test_a_lost_worker_whose_pod_was_replaced_is_the_cause_of_the_stop() -> None:
+    """The agents that the launcher stopped because of it say SIGTERM; of the lost worker only the launcher knows."""
+    stopped = failure("interrupted", 143)
+    first = message(0, 143, failure=stopped, receipt=ACCOUNT, job=JOB | {"exit_code": 143, "reason": "x"})
+    found = workers(ended(0, 143, first), pod(1, worker=waiting("ContainerCreating")), nnodes=2)
+    assert settle(facts(2), found)["exit_code"] == 143
+    assert settle(facts(2), found, failure=Failure("lost", "lost it", 70, at=0.0))["exit_code"] == 70
+    script = ended(0, 3, message(0, 3, failure=failure(code=3), receipt=ACCOUNT, job=JOB | {"exit_code": 3}))
+    assert settle(facts(2), workers(script, nnodes=2), failure=Failure("lost", "x", 70))["exit_code"] == 3
+
+
 def test_a_pod_that_was_taken_away_is_lost_unless_all_were() -> None:
     stopped = failure("interrupted", 143, text="stopped by SIGTERM", node=None)
     pods = [ended(rank, 143, message(rank, 143, failure=stopped)) for rank in range(4)]
