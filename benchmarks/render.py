@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from benchmarks.machine import facts, summary
-from torchnet.config.model import JobSpec
+from torchnet.config.job_spec import JobSpec
 from torchnet.k8s.objects.agent_zip import agent_zip
 from torchnet.k8s.objects.code_bundle import CodeBundle, gather
 from torchnet.k8s.objects.run_objects import objects

@@ -81,7 +81,9 @@ for _ in range(count // len(block)):
 def stranger(job: Job, port: int, count: int) -> Iterator[None]:
     """A server that the first who connects reads ``count`` bytes from."""
     needs.networks()
-    until(lambda: 1 in job.ranks(), "the rank that reads from the server runs")  # the other one may have ended
+    until(
+        lambda: 1 in job.ranks(), "the rank that reads from the server runs"
+    )  # the other one may have ended
     above = parent(job.agent(1))  # the job's first process: in the namespace where the bridges are
     command = [sys.executable, "-c", SERVE, str(above), STRANGER, str(port), str(count)]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) as server:

@@ -42,7 +42,7 @@ PLANTS = [
     ("door-yaml", "k8s/addons/__init__.py", "import yaml"),
     ("door-kubernetes", "k8s/run/__init__.py", "import kubernetes.client"),
     ("door-kubernetes", "k8s/objects/__init__.py", "def later():\n    import urllib3"),
-    ("bench-worker-travels", "bench/worker/worker_config.py", "from torchnet.config import model"),
+    ("bench-worker-travels", "bench/worker/worker_config.py", "from torchnet.config import job_spec"),
     ("door-matplotlib", "bench/__init__.py", "def later():\n    import matplotlib.figure"),
     ("no-door", "local/__init__.py", "import numpy"),
     ("no-door", "console/__init__.py", "def later():\n    from rich.table import Table"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.unit.pod_security import containers
-from torchnet.config.model import JobSpec
+from torchnet.config.job_spec import JobSpec
 from torchnet.k8s.objects.code_bundle import CodeBundle
 from torchnet.k8s.objects.run_objects import objects
 from torchnet.yaml_io import Manifest, as_yaml

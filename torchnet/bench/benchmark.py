@@ -23,7 +23,7 @@ from torchnet.bench.job import BenchJob, check_script, planned
 from torchnet.bench.rerun import look
 from torchnet.bench.results import Finding, Lacking, Results
 from torchnet.bench.summary import FINDINGS, render
-from torchnet.config.model import JobSpec
+from torchnet.config.job_spec import JobSpec
 from torchnet.config.validation_errors import FieldProblem
 from torchnet.console.files import problem, show, store, write_json
 from torchnet.console.terminal import Stream, streams

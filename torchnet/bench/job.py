@@ -14,8 +14,8 @@ from torchnet.bench.bench_options import SETTLED, BenchOptions
 from torchnet.bench.worker import worker_config
 from torchnet.bench.worker.busbw import REDUCING
 from torchnet.bench.worker.sizes import Sizes, size_text
+from torchnet.config.job_spec import LOOPBACK, JobSpec
 from torchnet.config.k8s_syntax import amount
-from torchnet.config.model import LOOPBACK, JobSpec
 from torchnet.config.resolution import Resolved, resolve
 from torchnet.config.validation_errors import FieldProblem, SpecError
 from torchnet.constants import rail_interface

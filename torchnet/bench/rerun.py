@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from torchnet.config.job_spec import JobSpec
 from torchnet.config.k8s_values import parse_attachment
-from torchnet.config.model import JobSpec
 
 
 def look(job: JobSpec, command: Sequence[str]) -> tuple[str, ...]:

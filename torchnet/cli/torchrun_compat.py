@@ -16,7 +16,7 @@ from torchnet.errors import UsageError
 from torchnet.text import listed, printable
 
 if TYPE_CHECKING:
-    from torchnet.config.model import JobSpec
+    from torchnet.config.job_spec import JobSpec
     from torchnet.config.resolution import Resolved
 
 _RENDEZVOUS = "torchnet's workers find each other over the backend network by themselves"

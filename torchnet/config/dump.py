@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torchnet.config.model import JobSpec
+from torchnet.config.job_spec import JobSpec
 from torchnet.config.parsing import format_duration, format_rate
 from torchnet.config.settings import FIELDS, Field
 from torchnet.config.sources import Origin

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from torchnet.config import sources
-from torchnet.config.model import LOOPBACK, STDOUT, JobSpec
+from torchnet.config.job_spec import LOOPBACK, STDOUT, JobSpec
 from torchnet.config.parsing import parse_switch
 from torchnet.config.settings import BY_PATH, FIELDS, PLACES
 from torchnet.config.sources import (

@@ -1,7 +1,7 @@
 """Check the script, module or command before a job starts: one error instead of one traceback per rank.
 
-Separate from `torchnet.config.model`, which never accesses the machine. The worker's Python decides what runs, so only
-what cannot work anywhere is rejected.
+Separate from `torchnet.config.job_spec`, which never accesses the machine. The worker's Python decides what runs, so
+only what cannot work anywhere is rejected.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 import warnings
 from importlib.machinery import ModuleSpec, PathFinder
 
-from torchnet.config.model import JobSpec
+from torchnet.config.job_spec import JobSpec
 from torchnet.config.parsing import quote
 from torchnet.text import printable
 

@@ -1,7 +1,7 @@
 """The table of a job's settings: path, flag, variable, meaning and valid values of each field.
 
-A field is declared here and in `torchnet.config.model`, and nowhere else. The options and help of the command line, the
-environment and file sources, validation errors and the dry run all read this table. It imports only the standard
+A field is declared here and in `torchnet.config.job_spec`, and nowhere else. The options and help of the command line,
+the environment and file sources, validation errors and the dry run all read this table. It imports only the standard
 library, so that ``torchnet launch --help`` takes no longer than 0.15 s.
 """
 

@@ -22,7 +22,7 @@ from torchnet.console.terminal import Surface, streams
 from torchnet.text import printable
 
 if TYPE_CHECKING:
-    from torchnet.receipt.model import ValidationError
+    from torchnet.receipt.receipt_model import ValidationError
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,7 @@ class Console:
         self._say(str(event.get("text", "")), "warning")
 
     def _on_receipt(self, event: Event) -> None:
-        from torchnet.receipt.model import Receipt, ValidationError
+        from torchnet.receipt.receipt_model import Receipt, ValidationError
         from torchnet.receipt.table import render, started
 
         self._progress.finish()

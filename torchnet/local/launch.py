@@ -15,7 +15,7 @@ from torchnet import constants, rlimits
 from torchnet.agent import agent
 from torchnet.agent.spec import AgentSpec
 from torchnet.config.fault_syntax import parse
-from torchnet.config.model import LOOPBACK, JobSpec
+from torchnet.config.job_spec import LOOPBACK, JobSpec
 from torchnet.config.sources import Origin
 from torchnet.console.console import Console, Listener
 from torchnet.console.files import problem, write_json

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from torchnet.config.model import JobSpec
+from torchnet.config.job_spec import JobSpec
 from torchnet.errors import UsageError
 from torchnet.linux import namespaces
 from torchnet.local import topology

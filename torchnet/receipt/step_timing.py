@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torchnet.receipt.model import Measured, Series
+from torchnet.receipt.receipt_model import Measured, Series
 from torchnet.units import percent, size
 
 _TRICKLE = 0.05  # share of the usual full sample, below which a sample counts as silence

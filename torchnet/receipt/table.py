@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from torchnet.ansi import RESET, cells, clip
 from torchnet.receipt import step_timing
-from torchnet.receipt.model import InterfaceBytes, NodeReceipt, Receipt
+from torchnet.receipt.receipt_model import InterfaceBytes, NodeReceipt, Receipt
 from torchnet.text import listed, printable
 from torchnet.units import counted, percent, seconds, size
 

@@ -15,7 +15,7 @@ import pytest
 
 from torchnet.cli import main
 from torchnet.cli.torchrun_compat import COMMON_FLAGS, TORCHRUN_FLAGS
-from torchnet.config.model import JobSpec
+from torchnet.config.job_spec import JobSpec
 from torchnet.config.settings import FIELDS
 
 Dry = Callable[..., dict[str, Any]]

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torchnet.config.dump import as_json, as_yaml, shown
-from torchnet.config.model import JobSpec
+from torchnet.config.job_spec import JobSpec
 from torchnet.config.resolution import resolve
 
 HOSTILE = [

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from tests.unit.asked import asked, wrong
 from torchnet.config.dump import value_at
-from torchnet.config.model import JobSpec
+from torchnet.config.job_spec import JobSpec
 from torchnet.config.resolution import resolve
 from torchnet.config.settings import BY_PATH, FIELDS
 

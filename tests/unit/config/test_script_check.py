@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from torchnet.config.model import JobSpec
+from torchnet.config.job_spec import JobSpec
 from torchnet.config.script_check import check_script
 
 

@@ -17,7 +17,7 @@ from torchnet.linux.rtnetlink import Counters
 from torchnet.network.address_sources import AddressSourceKind
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable
-from torchnet.receipt.model import Receipt
+from torchnet.receipt.receipt_model import Receipt
 from torchnet.receipt.table import render
 
 TABLE = PeerTable(

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.receipts import receipt
-from torchnet.receipt.model import Measured, Receipt
+from torchnet.receipt.receipt_model import Measured, Receipt
 from torchnet.receipt.step_timing import sentence, summed
 
 STEP = [2000] * 20 + [0] * 20  # samples of 5 ms

@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.receipts import receipt
 from torchnet.ansi import cells
-from torchnet.receipt.model import Receipt
+from torchnet.receipt.receipt_model import Receipt
 from torchnet.receipt.table import exchanged, render
 from torchnet.units import counted, percent, seconds, size
 

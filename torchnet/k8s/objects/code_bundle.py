@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from torchnet.config.job_spec import JobSpec
 from torchnet.config.k8s_values import parse_code
-from torchnet.config.model import JobSpec
 from torchnet.errors import UsageError
 from torchnet.k8s.objects.agent_zip import ArchiveEntry, agent_zip, zipped
 from torchnet.k8s.objects.builders import MAP_LIMIT

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from torchnet.config.dump import shown, value_at
-from torchnet.config.model import JobSpec
+from torchnet.config.job_spec import JobSpec
 from torchnet.config.sources import DEFAULT, Origin
 from torchnet.constants import RUN_LABEL
 from torchnet.k8s.objects.run_objects import RenderedRun

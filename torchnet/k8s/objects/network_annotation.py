@@ -6,8 +6,8 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 
+from torchnet.config.job_spec import JobSpec
 from torchnet.config.k8s_values import parse_addresses, parse_attachment
-from torchnet.config.model import JobSpec
 from torchnet.constants import rail_interface
 
 

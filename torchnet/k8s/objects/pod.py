@@ -9,8 +9,8 @@ from typing import Any
 
 from torchnet import constants
 from torchnet.config import kubernetes
+from torchnet.config.job_spec import JobSpec
 from torchnet.config.k8s_values import SECRET_VOLUME, parse_code, parse_secret, parse_toleration, parse_volume
-from torchnet.config.model import JobSpec
 from torchnet.constants import (
     AGENT_ZIP,
     ATTEMPT_LABEL,

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from torchnet import constants
+from torchnet.config.job_spec import JobSpec
 from torchnet.config.k8s_values import parse_code
 from torchnet.config.kubernetes import wrong_run_id
-from torchnet.config.model import JobSpec
 from torchnet.config.script_check import check_script
 from torchnet.errors import UsageError
 from torchnet.k8s.objects import workloads

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 
-from torchnet.config.model import JobSpec
+from torchnet.config.job_spec import JobSpec
 from torchnet.k8s.objects.run_identity import key_path
 from torchnet.yaml_io import YamlError, read_file
 

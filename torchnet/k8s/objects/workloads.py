@@ -8,7 +8,7 @@ from typing import Any
 
 import torchnet
 from torchnet import constants
-from torchnet.config.model import JobSpec
+from torchnet.config.job_spec import JobSpec
 from torchnet.k8s.objects.network_annotation import RailAttachment, networks, source
 from torchnet.k8s.objects.pod import processes
 

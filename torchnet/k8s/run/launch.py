@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from queue import SimpleQueue
 
-from torchnet.config.model import JobSpec
+from torchnet.config.job_spec import JobSpec
 from torchnet.config.sources import Origin
 from torchnet.console.console import Console, Listener
 from torchnet.console.files import problem, write_json

@@ -16,7 +16,7 @@ from torchnet.agent.events import Failure
 from torchnet.k8s.run.run_info import RunInfo
 from torchnet.k8s.run.termination_message import TerminationMessage
 from torchnet.k8s.run.worker_set import WorkerStatus
-from torchnet.receipt.model import NodeReceipt, Receipt
+from torchnet.receipt.receipt_model import NodeReceipt, Receipt
 
 _FROM_WORDS = "rank 0's receipt is not in its log: this one is made of the workers' last words"
 _OURS = ("interrupted", "timeout")  # the launcher's reason takes precedence: the agents saw only a SIGTERM

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from torchnet.config.model import JobSpec
+from torchnet.config.job_spec import JobSpec
 from torchnet.k8s.run.launch import remains_open
 
 

@@ -29,7 +29,7 @@ from torchnet.k8s.run import termination_message as messages
 from torchnet.k8s.run.log_parser import event
 from torchnet.k8s.run.outcome import first_failure, settle
 from torchnet.k8s.run.worker_set import WorkerStatus
-from torchnet.receipt.model import Receipt
+from torchnet.receipt.receipt_model import Receipt
 
 ACCOUNT: dict[str, Any] = {
     "interfaces": {"net1": {"role": "backend", "sent_bytes": 100, "received_bytes": 200}},

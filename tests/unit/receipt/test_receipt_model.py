@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.receipts import receipt
 from torchnet.constants import RECEIPT_SCHEMA
-from torchnet.receipt.model import SCHEMA_FILE, Receipt, ValidationError, schema_text
+from torchnet.receipt.receipt_model import SCHEMA_FILE, Receipt, ValidationError, schema_text
 
 
 def test_a_receipt_is_read_and_given_back_as_it_was() -> None:
@@ -46,7 +46,9 @@ def test_an_unknown_share_is_null() -> None:
 
 
 def test_the_schema_that_is_shipped_is_the_models() -> None:
-    assert SCHEMA_FILE.read_text(encoding="utf-8") == schema_text(), "run: python -m torchnet.receipt.model"
+    assert SCHEMA_FILE.read_text(encoding="utf-8") == schema_text(), (
+        "run: python -m torchnet.receipt.receipt_model"
+    )
 
 
 def test_the_schema_requires_what_was_promised() -> None:

@@ -3,7 +3,7 @@
 The agents write receipts as plain dicts (`torchnet.agent.receipt`). Within "torchnet.receipt/1", fields may be added,
 but not removed or changed. Unknown fields are kept, so that the receipt of a newer agent can be read.
 
-``python -m torchnet.receipt.model`` regenerates the schema; a test compares it with the model.
+``python -m torchnet.receipt.receipt_model`` regenerates the schema; a test compares it with the model.
 """
 
 from __future__ import annotations
