@@ -153,11 +153,11 @@ def test_children_that_their_rank_waits_for_are_stopped_before_the_grace_is_over
     """
     trap = f'trap "touch trapped; exit 3" TERM; "{sys.executable}" "{script(tmp_path, CARE)}"'
     words = ("--no-python", "bash", "-c", trap) if shape == "trap" else (script(tmp_path, joins),)
-    with Job("--nnodes", "1", "--grace", "8", *words, cwd=tmp_path) as job:
+    with Job("--nnodes", "1", "--grace", "12", *words, cwd=tmp_path) as job:
         ready(job, 1)
         sent = job.send(signal.SIGTERM)
         done = job.finish()
-    assert 4 <= done.at - sent < 8.5, "half of a short grace is the children's"
+    assert 6 <= done.at - sent < 11, "they get SIGTERM after half of this grace, and nothing is killed"
     if shape == "trap":
         assert (tmp_path / "saved").exists()
         assert (tmp_path / "trapped").exists()

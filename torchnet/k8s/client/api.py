@@ -1,7 +1,5 @@
 """The API client: every HTTP request to the API server is made by :class:`ApiClient`.
 
-The exception is the exec websocket (`torchnet.k8s.client.exec`).
-
 The client uses paths and plain JSON instead of the official client's generated classes: the request is exactly what was
 rendered, and the response may have fields that the library does not know. The library provides the connection
 (configuration, TLS, proxies, credentials and their renewal).

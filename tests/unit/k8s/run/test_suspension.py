@@ -20,7 +20,7 @@ QUEUE = {"kueue.x-k8s.io/queue-name": "team-a"}
 
 
 def deleted(body: dict[str, Any], at: float, grace: int = 30) -> dict[str, Any]:
-    """Somebody asks for it at this time; the API tells of the end of its grace."""
+    """As the API shows a deletion that is requested at this time: with the end of its grace period."""
     body["metadata"] |= {"deletionTimestamp": stamp(at + grace), "deletionGracePeriodSeconds": grace}
     return body
 
@@ -79,7 +79,7 @@ def test_who_evicts_a_group_of_pods_says_why() -> None:
     target = condition("TerminationTarget", reason="WorkloadEvictedDueToPreempted", message="for\nanother")
     gated = condition("PodScheduled", "False", reason="SchedulingGated")
     assert evicted([pod(0), pod(1) | {"status": target}]).endswith("Preempted: for another")
-    assert evicted([pod(0) | {"status": gated}]) == "", "whoever deletes it later"
+    assert evicted([pod(0) | {"status": gated}]) == "", "a gate is no eviction"
 
 
 def row(store: Store, folder: Path) -> RunRow:
