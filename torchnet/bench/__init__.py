@@ -1,1 +1,1 @@
-"""How fast the backend network is: what people ask for, what the workers measure, and what it says."""
+"""Benchmark of the backend network: options, the measurement in the workers, results and findings."""

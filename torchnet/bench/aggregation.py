@@ -1,4 +1,4 @@
-"""From the figures as the ranks say them to results: medians, bandwidths, lines and shares."""
+"""Turn the raw figures that rank 0 reports into results: medians, bandwidths, line rates and shares."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class RunContext:
-    """What the ranks do not know. ``line``, ``rate``: bits per second, of --line and of --rate."""
+    """What the launcher knows about a run and the ranks do not.
+
+    ``line`` and ``rate`` are the values of --line and --rate in bits per second.
+    """
 
     on: Literal["local", "kubernetes"]
     command: tuple[str, ...]
@@ -53,7 +56,10 @@ class RunContext:
 
 @dataclass(frozen=True)
 class RunEnding:
-    """How it ended. ``failure`` has the keys of torchnet.agent.events.Failure; ``receipt`` is the job's."""
+    """How the run ended.
+
+    ``failure`` has the keys of :class:`torchnet.agent.events.Failure`; ``receipt`` is the job's receipt.
+    """
 
     code: int
     receipt: Mapping[str, Any] | None = None
@@ -62,9 +68,10 @@ class RunEnding:
 
 
 def results(said: Sequence[messages.Message], context: RunContext, ending: RunEnding) -> Results:
-    """All that came, whether the benchmark came to its end or not.
+    """Build the results from all messages that arrived, even if the benchmark did not finish.
 
-    What came and makes no sense, from ranks that run another version, is lacking; the rest is not lost for it.
+    A message that makes no sense, for example from a worker of another version, is listed as not measured; the others
+    are kept.
     """
     rows = _Rows()
     setup = next(iter(rows.of(_of(said, messages.Setup), lambda one: _setup(one, context))), None)
@@ -110,14 +117,14 @@ def results(said: Sequence[messages.Message], context: RunContext, ending: RunEn
 
 
 def figure(figures: Sequence[float]) -> Figure:
-    """The median of at least one figure."""
+    """Return the median of one or more figures with its interval."""
     found = stats.median(figures)
     return Figure(median=found.value, low=found.low, high=found.high, count=found.count)
 
 
 @dataclass
 class _Rows:
-    """``wrong``: why some could not be made."""
+    """Converts messages one by one; ``wrong`` lists why some could not be converted."""
 
     wrong: list[str] = field(default_factory=list)
 
@@ -133,7 +140,7 @@ class _Rows:
 
 
 def _first(error: Exception) -> str:
-    """What is wrong, in one line; pydantic says it in several, of each field."""
+    """Describe the first problem in one line; pydantic reports each field on several lines."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return printable(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", 200)
@@ -156,7 +163,7 @@ def _setup(setup: messages.Setup, context: RunContext) -> Setup:
 
 
 def _line(name: str, nodes: tuple[Node, ...], setup: Setup | None, context: RunContext) -> Line | None:
-    """None of a network whose rate nobody tells, or whose packets cross no line."""
+    """Return None if the rate of the network is unknown, or if its packets cross no line."""
     told = _rate(name, nodes, setup, context) if setup and setup.nodes > 1 else None
     mtus = [node.mtus[name] for node in nodes if node.mtus.get(name)]
     address = next((node.addresses[name] for node in nodes if node.addresses.get(name)), "")
@@ -226,7 +233,7 @@ def _reason(failure: Mapping[str, Any] | None, ending: RunEnding) -> str:
 
 
 def _network(failure: Mapping[str, Any] | None, context: RunContext) -> tuple[Finding, ...]:
-    """A network that was refused before the start is a finding, not only a reason."""
+    """Report a network that was refused before the start as a finding, in addition to the reason."""
     if not failure or failure.get("kind") != "network":
         return ()
     text, *fixes = _FIX.split(str(failure.get("text", "")))

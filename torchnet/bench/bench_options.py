@@ -1,7 +1,7 @@
-"""The options of ``torchnet bench`` that are not the job's: the table of flags, and their validation.
+"""The options that only ``torchnet bench`` has: the table of flags, and their validation.
 
-The table has the same form as `torchnet.config.settings`. Importing it loads nothing but the standard library, since
-``torchnet bench --help`` should take no longer than 0.15 s.
+The table has the same form as `torchnet.config.settings`. Importing it loads only the standard library, so that
+``torchnet bench --help`` takes at most 0.15 s.
 """
 
 from __future__ import annotations
@@ -143,9 +143,10 @@ N = TypeVar("N", int, float)
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """Everything but the job. Times are seconds, sizes bytes, ``line`` bits per second.
+    """The options of a benchmark, without those of its job.
 
-    ``largest_typed``: the largest size was asked for, and is not a default that may be lowered.
+    Times are in seconds, sizes in bytes, ``line`` in bits per second. ``largest_typed`` is true if the user set the
+    largest size; a default may be lowered to fit into memory.
     """
 
     collectives: tuple[str, ...] = ("all_reduce",)
@@ -195,7 +196,11 @@ class _Reader:
 
 
 def read(words: Sequence[str], given: Mapping[str, Any]) -> tuple[BenchOptions, list[FieldProblem]]:
-    """What was typed: the collectives, and the options by name. Where something is wrong, the default stands."""
+    """Parse the command line's collectives and options. An invalid option keeps its default.
+
+    Returns:
+        The options, and all problems found.
+    """
     reader = _Reader(given)
     asked = BenchOptions(
         collectives=_collectives(words, reader.problems),
@@ -228,7 +233,8 @@ def read(words: Sequence[str], given: Mapping[str, Any]) -> tuple[BenchOptions, 
 
 
 def _effects(reader: _Reader, collectives: Sequence[str]) -> None:
-    """What was typed has one, or is wrong. A collective that is not known may be meant for one that would have it."""
+    """Report options that have no effect on the chosen collectives. An unknown collective may be a misspelling of one
+    that the option applies to, so it suppresses the check."""
     known = set(collectives) <= set(COLLECTIVES)
     for name, having in (("redop", REDUCING), ("root", ROOTED)):
         if name in reader.given and known and not set(collectives) & set(having):
@@ -237,7 +243,7 @@ def _effects(reader: _Reader, collectives: Sequence[str]) -> None:
 
 
 def _same_file(html: str | None, json: str | None) -> bool:
-    """Whatever links lead to it; the one that is written last would be left."""
+    """Return whether both paths lead to one file, through links too: the file written last would replace the other."""
     if html is None or json is None or json == "-":
         return False
     return os.path.realpath(html) == os.path.realpath(json)

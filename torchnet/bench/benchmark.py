@@ -1,6 +1,6 @@
-"""``torchnet bench``: runs the job, prints the results, and writes the files.
+"""``torchnet bench``: run the job, print the results and write the files.
 
-Results that cannot be stored are printed to standard output as JSON, once.
+Results that cannot be written to a file are printed to standard output as JSON, once.
 """
 
 from __future__ import annotations
@@ -39,10 +39,13 @@ def save(
     stdout: TextIO | None = None,
     stderr: TextIO | None = None,
 ) -> list[str]:
-    """Write what was asked for; the files that hold it, each with what it is.
+    """Write the requested files.
 
-    Nothing is raised, and the exit code stays the job's, as with a launch's receipt: whoever asked for a file sees the
-    line on standard error, and has the results on standard output.
+    Never raises, and does not change the exit code, as with a launch's receipt: a failed write is reported on standard
+    error, and the results go to standard output.
+
+    Returns:
+        Each file written, with what it holds.
     """
     written: list[str] = []
     known = False  # the results are stored, or on standard output
@@ -90,17 +93,24 @@ def plan(
     cwd: str,
     config: str | None,
 ) -> BenchJob:
-    """See :func:`torchnet.bench.job.planned`."""
+    """Plan the job; see :func:`torchnet.bench.job.planned`."""
     return planned(asked, problems, flags, os.environ, cwd, config, secrets.token_hex(3))
 
 
 def run(wish: BenchJob, cwd: str, words: Sequence[str], version: str) -> int:
-    """Run it, print the summary and write the files; the job's exit code, or 1 where a result was wrong.
+    """Run the benchmark, print the summary and write the files.
 
-    ``words``: the command line, as it was typed.
+    Args:
+        wish: The planned job.
+        cwd: The working directory.
+        words: The command line as typed.
+        version: The version of torchnet.
+
+    Returns:
+        The job's exit code, or 1 if a result was wrong.
 
     Raises:
-        UsageError, ClusterError: nothing was measured, since nothing could be started.
+        UsageError, ClusterError: The job could not be started, so nothing was measured.
     """
     asked, job = wish.asked, wish.resolved.job
     err, out = streams(sys.stderr, sys.stdout, environ=os.environ, tty=None, color=None)
@@ -132,11 +142,11 @@ def run(wish: BenchJob, cwd: str, words: Sequence[str], version: str) -> int:
 
 
 def _ended(wish: BenchJob, cwd: str, collector: Collector, err: Stream) -> RunEnding:
-    """The job run to its end, however it ends.
+    """Run the job to its end, whatever ends it.
 
     Raises:
-        TorchnetError: it could not be started, and that is nothing about the network.
-        Exception: torchnet's own error, before anything was measured.
+        TorchnetError: The job could not be started, for a reason other than the network.
+        Exception: An internal error before anything was measured.
     """
     failure: dict[str, Any] | None = None
     signals = interruption.BenchSignals()
@@ -181,7 +191,7 @@ def _launch(wish: BenchJob, cwd: str, collector: Collector) -> int:
 
 
 def _judged(found: Results) -> Results:
-    """The results with their findings."""
+    """Return the results with their findings."""
     if any(one.wrong for one in found.collectives) and not found.exit_code:
         found = found.model_copy(update={"exit_code": WRONG})
     lacking: list[Lacking] = []
@@ -203,7 +213,7 @@ def _own_text(error: Exception) -> str:
 
 
 def _show(found: Results, asked: BenchOptions, err: Stream, out: Stream) -> None:
-    """The summary; on standard error where standard output is the JSON's."""
+    """Print the summary, to standard error if the JSON goes to standard output."""
     written = save(found, asked.json, asked.html)
     stream = err if asked.json == "-" else out
     for line in render(found, color=stream.color, written=written).splitlines():
@@ -213,7 +223,7 @@ def _show(found: Results, asked: BenchOptions, err: Stream, out: Stream) -> None
 
 
 def _unwritable(asked: BenchOptions) -> list[str]:
-    """Said before anything runs, not after an hour."""
+    """Warn about files that cannot be written before the run starts, rather than after an hour."""
     found = []
     for flag, path in (("--json", asked.json), ("--html", asked.html)):
         wrong = problem(path) if path else None
@@ -226,7 +236,8 @@ def _unwritable(asked: BenchOptions) -> list[str]:
 
 
 def _without_values(words: Sequence[str]) -> tuple[str, ...]:
-    """The command line without the values of variables, which may be secrets: the results are passed around."""
+    """Return the command line without the values of environment variables: they may be secrets, and results get
+    shared."""
     kept: list[str] = []
     for word in words:
         named = kept and kept[-1] == "--env"

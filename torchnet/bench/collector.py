@@ -1,7 +1,8 @@
-"""A benchmark while it runs: takes rank 0's figures out of the job's events, and shows what is measured.
+"""Follow a running benchmark: take rank 0's figures out of the job's events, and show what is being measured.
 
-The console gives each event to the :class:`Collector` first. What it keeps is not shown: the figures, and the receipt,
-of which the summary has one line. All else goes its way: other output, warnings, failures.
+The console passes each event to the :class:`Collector` first. The collector keeps the figures and the receipt, which
+are not shown (the summary has one line of the receipt). Everything else is shown as usual: other output, warnings and
+failures.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ _LONGEST = 1 << 20  # characters of a line: a message is below 16 KiB
 
 
 class Collector:
-    """A console's listener. ``stream``: where progress is shown, None for nowhere.
+    """A console listener.
 
-    ``messages``: all that came, in order. ``receipt``: the job's, as a dictionary. ``failure``: the first one, with the
-    fields of torchnet.agent.events.Failure. ``unreadable``: why marked lines could not be read. ``aside``: what ranks
-    print goes to standard error, since standard output is for the results alone (NCCL logs to standard output).
+    ``stream`` shows progress; None shows nothing. ``messages`` has all messages in order. ``receipt`` is the job's
+    receipt as a dictionary. ``failure`` is the first failure, with the fields of
+    :class:`torchnet.agent.events.Failure`. ``unreadable`` lists why marked lines could not be read. ``aside`` sends the
+    ranks' output to standard error, because standard output is reserved for the results (NCCL logs to standard output).
     """
 
     def __init__(self, stream: Stream | None = None, *, aside: bool = False) -> None:
@@ -37,7 +39,7 @@ class Collector:
         self._line = ""
 
     def __call__(self, event: Event) -> bool | Event:
-        """True: the event was this one's own; else what is to be shown of it."""
+        """Return True if the collector consumed the event, else the event to show, or False to show it unchanged."""
         kind = event.get("event")
         if kind == "output" and event.get("rank") == 0 and event.get("stream") == "stdout":
             mine = self._output(str(event.get("data", "")), str(event.get("end", "\n")))
@@ -52,7 +54,7 @@ class Collector:
         return _without_figures(event) if kind == "failure" else False
 
     def finish(self) -> None:
-        """Clear the line about progress, so that others can write."""
+        """Clear the progress line, so that others can write."""
         if self._stream is not None and self._stream.tty and self._stream.surface.owner == _OWNER:
             self._stream.close_line()
 
@@ -67,7 +69,7 @@ class Collector:
             self.failure, self._line = None, ""
 
     def _output(self, data: str, end: str) -> bool:
-        """A piece of rank 0's output; long lines come in several."""
+        """Handle a piece of rank 0's output; a long line arrives in several pieces."""
         line = self._line + data
         if not _may_be_marked(line):
             held, self._line = self._line, ""
@@ -92,7 +94,7 @@ class Collector:
         return True
 
     def show(self, text: str) -> None:
-        """What is measured next."""
+        """Show what is measured next."""
         stream = self._stream
         if stream is None:
             return
@@ -105,12 +107,12 @@ class Collector:
 
 
 def _may_be_marked(line: str) -> bool:
-    """Whether the line is marked, or can still become so."""
+    """Return whether the line is marked, or may become so when the rest of it arrives."""
     return bool(line) and (line.startswith(messages.MARK) or messages.MARK.startswith(line))
 
 
 def _without_figures(event: Event) -> Event:
-    """A failure tells of the last lines that its rank printed; rank 0's are figures, which are in the summary."""
+    """Remove the figures from the last lines of output that a failure quotes: the summary shows them."""
     tail = event.get("tail")
     if not isinstance(tail, (list, tuple)):
         return event

@@ -1,4 +1,4 @@
-"""The comparison of two benchmark runs: matched rows, and differences in their set-up."""
+"""Compare two benchmark runs: match their rows, and list the differences between their set-ups."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ Kind = Literal["large", "small", "tcp", "latency"]
 
 @dataclass(frozen=True)
 class ComparedRow:
-    """One row that both runs have. The figures are bytes per second, of latency seconds. ``ratio`` is new over old."""
+    """One row that both runs have.
+
+    Figures are in bytes per second, those of latency in seconds. ``ratio`` is new over old.
+    """
 
     what: str
     kind: Kind
@@ -26,14 +29,16 @@ class ComparedRow:
     ratio: float
     verdict: Verdict
     steady: bool = False
-    """The network decides it, and not the scheduler: by itself, too, it can tell that something is slower."""
+    """The network decides this row, not the scheduler, so that the row alone can show that something is slower."""
 
 
 @dataclass(frozen=True)
 class ComparedSeries:
-    """Rows that belong together, as one: all large sizes of a collective, all directions of raw TCP. ``ratio`` is new
-    over old, of rates, and of latency's times; ``low`` and ``high`` are its interval. Verdicts count; those of single
-    rows are to look closer."""
+    """Rows that are judged together, such as all large sizes of a collective or all directions of raw TCP.
+
+    ``ratio`` is new over old, of rates or of round-trip times; ``low`` and ``high`` are its interval. The verdict of a
+    series counts; those of single rows only help to look closer.
+    """
 
     what: str
     kind: Kind
@@ -46,10 +51,13 @@ class ComparedSeries:
 
 @dataclass(frozen=True)
 class Comparison:
-    """``setup``: sentences on what else is different, which may be the reason. ``alone``: rows that are slower by a lot
-    in a series that is not. Of the new run, in words: ``wrong``: rows whose results are wrong; ``missing``: what it
-    could not measure, where rows of the old one are not in it; ``findings``: what is wrong with its network and was not
-    before. ``early``: it did not come to its end."""
+    """The differences between two runs.
+
+    ``setup`` has a sentence for each other difference, which may be the cause. ``alone`` has rows that are much slower
+    in a series that is not. About the new run, as text: ``wrong`` lists rows with wrong results; ``missing`` lists what
+    it could not measure, if it lacks rows of the old run; ``findings`` lists network problems that the old run did not
+    have. ``early`` is true if the new run did not finish.
+    """
 
     setup: tuple[str, ...]
     series: tuple[ComparedSeries, ...]
@@ -67,14 +75,14 @@ class Comparison:
 
     @property
     def worse(self) -> bool:
-        """Something is slower, and it is not noise; or the new run is no good, however fast."""
+        """Return whether something is slower beyond noise, or the new run is invalid regardless of its speed."""
         return bool(self.wrong or self.missing or self.findings or self.early or self.alone) or any(
             series.verdict == "slower" for series in self.series
         )
 
 
 def setup(old: Results, new: Results) -> tuple[str, ...]:
-    """A sentence for each difference."""
+    """Return a sentence for each difference between the set-ups."""
     found = []
     for side, results in (("old", old), ("new", new)):
         if not results.complete:
@@ -118,14 +126,15 @@ def _facts(results: Results) -> dict[str, str]:
 Key = tuple[Any, ...]
 
 OF_THE_NETWORK = ("wrong-interface", "mtu", "slow-node", "slow-pair", "asymmetry", "loss")
-"""Kinds of findings that a run is worse for, where the old one has none such."""
+"""Kinds of findings that make the new run worse if the old run has none of the same kind and place."""
 
 _RATE_BOUND = 0.8
-"""Of the best busbw of its series: from there on the rate decides a size's time, below it is the round trips."""
+"""Share of the best busbw of a series. From there on the line rate decides the time of a size; below, the round trips
+do."""
 
 
 def compare(old: Results, new: Results) -> Comparison:
-    """Rows are matched by network, collective, size, dtype, redop, root and place; of TCP by nodes, direction and
+    """Match rows by network, collective, size, dtype, redop, root and place; rows of raw TCP by nodes, direction and
     streams."""
     found: list[ComparedSeries] = []
     only_old: list[str] = []
@@ -187,7 +196,7 @@ def _findings(old: Results, new: Results) -> tuple[str, ...]:
 
 
 def _about(results: Results, finding: Finding) -> Key:
-    """Nodes by their numbers: pods have other names in each run."""
+    """Identify a finding across runs. Nodes count by number, because pods have other names in each run."""
     numbers = {one.name: one.node for one in results.nodes}
     return finding.kind, *(numbers.get(name, name) for name in finding.where)
 
@@ -215,7 +224,7 @@ def _wrong(row: Collective) -> str:
 
 
 def _collectives(pairs: list[tuple[Collective, Collective]]) -> list[ComparedSeries]:
-    """The sizes at which the rate decides, and the smaller ones."""
+    """Split the sizes into those whose time the rate decides, and the smaller ones."""
     best = max([1e-9, *(old.busbw for old, _ in pairs)])
     bound = min((old.size for old, _ in pairs if old.busbw >= _RATE_BOUND * best), default=0)
     found = []
@@ -285,7 +294,8 @@ def _latency_name(results: Results, row: Latency) -> str:
 
 
 def _latencies(results: Results, group: Key, pairs: list[tuple[Latency, Latency]]) -> ComparedSeries:
-    """The median moves with the scheduler; where the least one moved as much, it is the path."""
+    """Compare round trips. The median moves with the scheduler; if the least round trip moved as much, it is the
+    path."""
     rows, changes = [], []
     for old, new in pairs:
         change = _latency(old, new)
@@ -308,7 +318,8 @@ def _latencies(results: Results, group: Key, pairs: list[tuple[Latency, Latency]
 
 
 def _latency(old: Latency, new: Latency) -> Change:
-    """As of rates: less is worse. The interval is between the change of the median and that of the least one."""
+    """Compare round trips as if they were rates, where less is worse. The interval lies between the change of the
+    median and that of the least round trip."""
     middle, least = (max(a, 1e-9) / max(b, 1e-9) for a, b in ((old.p50, new.p50), (old.least, new.least)))
     low, high = min(middle, least), max(middle, least)
     factor = 1 + significance.SMALL_CHANGE

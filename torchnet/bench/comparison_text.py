@@ -1,5 +1,8 @@
-"""What changed between two runs, as the terminal shows it. The files may be from anywhere: names, values and reasons
-are escaped, so that none of them acts on the terminal or begins a line of its own."""
+"""The differences between two runs as text for the terminal.
+
+The files may come from anywhere: names, values and reasons are escaped, so that none of them controls the terminal or
+starts a line of its own.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ _SHOWN = 20  # rows of one kind; the rest is counted
 
 
 def text(diff: Comparison) -> str:
-    """Wrong results come first, since with them no figure counts. Then what is different besides, since it may be the
-    reason; then each series, then rows to look at."""
+    """Order the parts by importance: wrong results first, because they invalidate every figure; then differences of the
+    set-up, which may be the cause; then each series, then rows to look at."""
     parts = []
     if diff.wrong:
         parts.append(_block("Results of the new run are wrong:", diff.wrong))

@@ -1,4 +1,4 @@
-"""Signals before and after the job of a benchmark end it as they would during the job."""
+"""Handle signals before and after a benchmark's job as the job handles them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ _FIRST = 128  # an exit code is this and the signal's number
 class BenchSignals(Signals):
     """Signals that end a benchmark: each raises KeyboardInterrupt (see :func:`code_of`).
 
-    A job listens to them itself, and gives them back. Afterwards they are ignored, for the results.
+    A job installs its own handlers and restores these when it ends. Afterwards the signals are ignored while the
+    results are written.
     """
 
     def __exit__(self, *_: object) -> None:
@@ -21,7 +22,7 @@ class BenchSignals(Signals):
             signal.signal(number, signal.SIG_IGN)
 
     def check(self) -> None:
-        """Raise it again, if one has come: what a handler raises amid a fork or a finalizer, Python ignores."""
+        """Raise again if a signal arrived: Python ignores what a handler raises during a fork or in a finalizer."""
         if self.came:
             raise KeyboardInterrupt(self.last)
 
@@ -31,10 +32,10 @@ class BenchSignals(Signals):
 
 
 def code_of(error: KeyboardInterrupt) -> int:
-    """The exit code of what was interrupted so."""
+    """Return the exit code for this interruption."""
     return _FIRST + int(error.args[0] if error.args else signal.SIGINT)
 
 
 def name_of(code: int) -> str:
-    """The signal's, of such an exit code."""
+    """Return the name of the signal of such an exit code."""
     return signal.Signals(code - _FIRST).name

@@ -1,6 +1,6 @@
-"""The job of a benchmark: any other job, with torchnet's own script; and what it cannot measure.
+"""The job of a benchmark: an ordinary job that runs torchnet's own script.
 
-Whether the largest messages fit into the ranks' memory is checked before they start, as far as that is known.
+Whether the largest messages fit into the ranks' memory is checked before the start, as far as the memory is known.
 """
 
 from __future__ import annotations
@@ -32,7 +32,17 @@ OWN = 512 << 20  # bytes of a process with torch, before its first tensor
 def fitting(
     asked: BenchOptions, job: JobSpec, nproc: int, on_gpus: bool
 ) -> tuple[BenchOptions, int | None, tuple[str, ...], list[FieldProblem]]:
-    """(what fits, a rank's bytes where they are known, notices, problems). ``on_gpus``: that is where tensors are."""
+    """Lower the largest size to what fits into the ranks' memory.
+
+    Args:
+        asked: The options.
+        job: The job.
+        nproc: Processes on each node.
+        on_gpus: Whether tensors are in GPU memory.
+
+    Returns:
+        The options that fit, the bytes available to a rank if known, notices, and problems.
+    """
     memory, where, fix = _memory(job, nproc, on_gpus)
     series = asked.sizes.series()
     largest = series[-1]  # which is less than was asked for where the factor does not lead there
@@ -49,7 +59,7 @@ def fitting(
 
 
 def _memory(job: JobSpec, nproc: int, on_gpus: bool) -> tuple[int | None, str, str]:
-    """(bytes of tensors for a rank, how that is known, what would help); None where it is not known here."""
+    """Return (bytes for a rank's tensors, the reason, a remedy); the bytes are None if they are not known here."""
     if on_gpus:
         return None, "", ""  # the GPUs' own memory, which each rank asks for
     if job.on == "kubernetes":
@@ -69,8 +79,8 @@ def _memory(job: JobSpec, nproc: int, on_gpus: bool) -> tuple[int | None, str, s
 def available(
     meminfo: Path = Path("/proc/meminfo"), root: Path = cgroup.ROOT, own: Path = cgroup.OWN
 ) -> tuple[int, str] | None:
-    """(bytes that processes started here could take, of what): of the machine, or of this process's control group or
-    one around it, whichever has the least left. None where the machine tells nothing."""
+    """Return (bytes available to processes started here, where): of the machine, or of this process's control group or
+    one of its ancestors, whichever has the least left. None if the machine does not report its memory."""
     try:
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
         free = int(lines["MemAvailable"].split()[0]) << 10
@@ -90,7 +100,7 @@ NEXT = "torchnet bench --help"
 
 @dataclass(frozen=True)
 class BenchJob:
-    """``notices`` are for people, one line each; ``asked`` is what is left of it in this memory."""
+    """``notices`` are lines for the user; ``asked`` has the options, reduced to what fits into memory."""
 
     resolved: Resolved
     asked: BenchOptions
@@ -106,10 +116,10 @@ def planned(
     config: str | None,
     random: str,
 ) -> BenchJob:
-    """The job that measures what was asked for. ``random`` is the end of the run's name, where it has none.
+    """Plan the job that measures what the options ask for. ``random`` ends the run's name if it has none.
 
     Raises:
-        SpecError: with all that is wrong, ``problems`` included.
+        SpecError: With all problems, ``problems`` included.
     """
     own: dict[str, object] = {"script": SCRIPT, "args": ()}
     try:
@@ -129,10 +139,10 @@ def planned(
 
 
 def _processes(job: JobSpec, environ: Mapping[str, str]) -> tuple[int, bool]:
-    """How many processes each node has, and whether they have GPUs.
+    """Return the number of processes on each node, and whether they have GPUs.
 
     Raises:
-        UsageError: this machine has too few.
+        UsageError: This machine has too few GPUs.
     """
     if job.on == "kubernetes":
         return processes(job), bool(job.kubernetes.gpus)
@@ -144,7 +154,8 @@ def _processes(job: JobSpec, environ: Mapping[str, str]) -> tuple[int, bool]:
 def _disagreeing(
     asked: BenchOptions, job: JobSpec, ranks: int, backend: str, have_gpus: bool
 ) -> list[FieldProblem]:
-    """What is right by itself, and cannot be with this job. ``backend``: which one it will be."""
+    """Find options that are valid by themselves but not with this job. ``backend`` is the backend that the job will
+    use."""
     wrong = []
     if asked.root >= ranks:
         wrong.append(FieldProblem("--root", f"is {asked.root}, and the job's ranks are 0 to {ranks - 1}"))
@@ -211,7 +222,11 @@ def _plan(asked: BenchOptions, job: JobSpec, memory: int | None) -> worker_confi
 
 
 def check_script() -> None:
-    """Raises UsageError where torchnet's own script cannot be run: installed where others may not read, say."""
+    """Check that torchnet's own script can be run.
+
+    Raises:
+        UsageError: It cannot, for example because torchnet is installed where others may not read.
+    """
     from torchnet.config.script_check import check_script as check
 
     wrong = check(JobSpec(script=SCRIPT), "/")

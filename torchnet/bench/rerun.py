@@ -1,4 +1,4 @@
-"""Command lines that a benchmark suggests: the same run again, or a look at the network alone."""
+"""Commands that a benchmark suggests: the same run again, or a check of the network alone."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from torchnet.config.k8s_values import parse_attachment
 
 
 def look(job: JobSpec, command: Sequence[str]) -> tuple[str, ...]:
-    """Locally a network is as it was asked for: the dry run says by whom, value for value. A pod's is gone with it, and
-    its image may not have had the tools: two new pods are tried at the same place, whoever named it."""
+    """Return the command that checks the network without a measurement.
+
+    A local network is as configured, so the dry run shows it, with the source of each value. A pod's network is gone
+    with the pod, and its image may lack the tools, so ``torchnet verify`` tries two new pods in the same place,
+    wherever the value was set.
+    """
     if job.on == "local":
         return (*repeatable(command).command, "--dry-run")
     settings, first = job.kubernetes, parse_attachment(job.network.networks[0])
@@ -30,14 +34,15 @@ _MASK = "=…"  # in place of a variable's value
 
 
 class RerunCommand(NamedTuple):
-    """``unset``: the variables that ``command`` lacks, as their values are not kept."""
+    """A command to repeat; ``unset`` names the variables whose values were not kept and must be set again."""
 
     command: tuple[str, ...]
     unset: tuple[str, ...]
 
 
 def repeatable(command: Sequence[str]) -> RerunCommand:
-    """Without its variables' values, and without its files, so that these results stay for a comparison."""
+    """Return the command without values of variables, and without its files, so that these results stay for a
+    comparison."""
     kept: list[str] = []
     unset: list[str] = []
     words = iter(command)

@@ -1,10 +1,9 @@
-"""A benchmark's results: what ``--json`` writes, ``torchnet bench diff`` reads, and the source of
+"""The results of a benchmark: what ``--json`` writes, ``torchnet bench diff`` reads, and the source of
 ``results.schema.json``.
 
-Within "torchnet.bench/1" fields may be added but never taken away or changed, and so may words to those that are listed
-for a field. Fields and words that are not known here are kept, so that results of a newer torchnet can be read. Rates
-are bytes per second and times seconds, unless a name says otherwise. ``python -m torchnet.bench.results`` writes the
-schema anew; a test holds the two together.
+Within "torchnet.bench/1" fields and listed values may be added, but never removed or changed. Unknown fields and values
+are kept, so that the results of a newer torchnet can be read. Rates are bytes per second and times are seconds, unless
+a name says otherwise. ``python -m torchnet.bench.results`` writes the schema; a test checks that it is current.
 """
 
 from __future__ import annotations
@@ -38,7 +37,8 @@ class _Part(BaseModel):
 
 
 class Figure(_Part):
-    """A median of ``count`` figures with its 95 % interval; of fewer than six figures, the least and the most."""
+    """The median of ``count`` figures with its 95 % interval; with fewer than six figures, their minimum and
+    maximum."""
 
     median: float
     low: float
@@ -47,12 +47,12 @@ class Figure(_Part):
 
     @property
     def spread(self) -> float:
-        """Half of the interval, over the median; 0 where that is 0."""
+        """Return half of the interval over the median; 0 if the median is 0."""
         return (self.high - self.low) / 2 / self.median if self.median else 0.0
 
 
 class Node(_Part):
-    """One worker. Rates of interfaces are bits per second; ``cores`` are those that it may use."""
+    """One worker. Rates of interfaces are bits per second; ``cores`` is the number that it may use."""
 
     node: Count
     name: str
@@ -65,7 +65,7 @@ class Node(_Part):
     cpu: str = ""
     kernel: str = ""
     host: str = ""
-    """The cluster's node that a pod ran on; empty elsewhere."""
+    """The Kubernetes node that the pod ran on; empty elsewhere."""
 
 
 class Setup(_Part):
@@ -79,22 +79,22 @@ class Setup(_Part):
     ranks: Count
     nodes: Count
     interface: str
-    """The backend's, which the collectives use."""
+    """The backend interface, which the collectives use."""
     compare: str = ""
-    """The other interface that was measured, too."""
+    """The other interface that was measured for comparison."""
     versions: dict[str, str]
     environment: dict[str, str] = {}
     command: tuple[str, ...]
-    """As it was typed: the way to do it again."""
+    """The command line as typed, to repeat the run."""
     image: str = ""
 
     def backs(self, network: str) -> bool:
-        """Whether it is the backend, or another rail of it that is not compared with the first."""
+        """Return whether the network is the backend, or another rail of it that is not compared with the first."""
         return network == self.interface or (is_rail(network) and network != self.compare)
 
     @property
     def lines_used(self) -> int:
-        """How many lines carry one collective."""
+        """Return how many lines carry one collective."""
         return lines_used(self.backend, self.environment.get("NCCL_SOCKET_IFNAME", ""))
 
 
@@ -107,7 +107,7 @@ class Line(_Part):
     mtu: Count
     family: Literal[4, 6]
     known: Literal["shaped", "interface", "told"] | str
-    """Where the rate is from. Known: --rate, which shaped it; the interface; --line."""
+    """The source of the rate. Known values: shaped (by --rate), interface (reported by it), told (set with --line)."""
     ceiling: Rate
     """Bytes of TCP payload per second and direction, after the headers at this MTU."""
 
@@ -118,57 +118,57 @@ class Collective(_Part):
     network: str
     """The interface's name."""
     collective: str
-    """As torch.distributed calls it: all_reduce, all_gather, …"""
+    """The name in torch.distributed: all_reduce, all_gather, …"""
     size: Bytes
-    """Bytes, as nccl-tests counts them: of the whole message."""
+    """Bytes of the whole message, counted as nccl-tests does."""
     elements: Count
-    """How many of ``dtype`` these bytes are."""
+    """The number of elements of ``dtype`` in these bytes."""
     dtype: str
-    """torch's word: float32, bfloat16, …"""
+    """The name of the torch dtype: float32, bfloat16, …"""
     redop: str
-    """What a reduction did: sum, max, …; "none" where nothing is reduced."""
+    """The reduction: sum, max, …; "none" for collectives that do not reduce."""
     root: int
-    """-1 where there is none."""
+    """The root rank; -1 for collectives without a root."""
     in_place: bool
-    """Whether the result was written where the input had been."""
+    """Whether the result overwrites the input."""
     time: Figure
-    """Seconds of a call, a figure for each batch of calls: the mean of the ranks; of a broadcast and a reduce the
+    """Seconds of a call, one figure for each batch of calls: the mean of the ranks; for broadcast and reduce the
     slowest rank's."""
     calls: Count
-    """Those that were timed, of all batches, without those that led in."""
+    """The number of timed calls in all batches, without the lead-in calls."""
     algbw: Rate
     """Bytes per second: the size over the median time."""
     busbw: Rate
-    """Bytes per second: algbw times nccl-tests' factor of the collective, which is what a link carries, whatever the
+    """Bytes per second: algbw times nccl-tests' factor of the collective. This is what a link carries, whatever the
     number of ranks."""
     busbw_low: Rate
-    """The lower end of busbw's interval, in bytes per second: from the upper end of the time's."""
+    """The lower end of busbw's interval, in bytes per second, from the upper end of the time's interval."""
     busbw_high: Rate
-    """The upper end, as above."""
+    """The upper end of busbw's interval, in bytes per second."""
     wrong: Count | None
-    """Elements of all ranks that were not what they must be; null where nothing was checked."""
+    """The number of wrong elements on all ranks; null if results were not checked."""
     ceiling_share: Share | None
-    """What a node's line carried, over its ceiling; null where the line is not known. A line carries busbw, as it does
-    in a ring, however many ranks a node has. Only of an all_to_all with p of n ranks in each node it carries
-    p (n - p) / (n - 1) times busbw, since all ranks of a node send to all of the other nodes. With NCCL over several
-    interfaces the ceiling is that of all of them."""
+    """What a node's line carried, over its ceiling; null if the line is not known. A line carries busbw, as in a ring,
+    however many ranks a node has. Only in an all_to_all with p of n ranks on each node it carries p (n - p) / (n - 1)
+    times busbw, because all ranks of a node send to all of the other nodes. With NCCL over several interfaces the
+    ceiling is that of all of them."""
     formula_bytes: Rate
-    """Bytes, no rate: what all ranks together had to send, in the calls that were timed and in those that led in. With
-    NCCL, which has other ways within a node, only from node to node."""
+    """Bytes (not a rate) that all ranks together had to send in the timed and the lead-in calls. With NCCL, which has
+    other transports within a node, only the bytes from node to node."""
     sockets_bytes: dict[str, Bytes] | None
     """Bytes that the TCP connections of these ranks sent in the same calls, by interface, summed over the nodes; "lo"
-    is between ranks of one node. Null where they could not be counted, and where one node has all ranks."""
+    is traffic between ranks of one node. Null if they could not be counted, and if one node has all ranks."""
     interface_bytes: dict[str, Bytes] | None
-    """Bytes that whole interfaces sent meanwhile, by name, summed over the nodes: with headers, and with what others
-    sent. Null as above."""
+    """Bytes that whole interfaces sent in the same time, by name, summed over the nodes, including headers and traffic
+    of other programs. Null under the same conditions."""
     busy: Share | None = None
-    """The share of the busiest node's cores that was in use, from 0 to 1, by whatever; null where it is not known."""
+    """The share of the busiest node's cores in use by any process, 0 to 1; null if unknown."""
     throttled: Share | None = None
-    """The share of the quota's periods in which it was used up, of the node with the most; 0 without a quota, null
-    where it is not known."""
+    """The share of CPU quota periods in which the quota was exhausted, on the node with the largest share; 0 without a
+    quota, null if unknown."""
     core: Share | None = None
-    """The share of one core that the busiest thread of all ranks used; null with NCCL, whose threads spin, and where
-    too little time was timed to know."""
+    """The share of one core that the busiest thread of all ranks used; null with NCCL, whose threads spin, and if the
+    timed calls were too short to know."""
 
 
 class Tcp(_Part):
@@ -181,26 +181,26 @@ class Tcp(_Part):
     target: Count
     """The receiving node's number."""
     both: bool
-    """While the other direction ran, too."""
+    """True if the other direction ran at the same time."""
     streams: Count
-    """Connections at the same time; the rate is that of all of them."""
+    """Simultaneous connections; the rate is their sum."""
     rate: Figure
-    """Bytes of payload per second, as they arrived, a figure for each slice of the time."""
+    """Bytes of payload per second as received, one figure for each slice of time."""
     ceiling_share: Share | None
-    """The rate over the line's ceiling; null where the line is not known."""
+    """The rate over the line's ceiling; null if the line is not known."""
     repeated: Count
-    """Segments that the sender sent again."""
+    """Segments that the sender retransmitted."""
     segments: Count
-    """All that it sent, with those."""
+    """Segments that the sender sent, retransmissions included."""
     busy: Share | None = None
-    """As of a collective, of the busier of the two nodes."""
+    """As in a collective, for the busier of the two nodes."""
     throttled: Share | None = None
-    """As of a collective, of the busier of the two nodes."""
+    """As in a collective, for the busier of the two nodes."""
     core: Share | None = None
-    """The share of one core that the busiest stream used, at its sender or its receiver; null where it is not known."""
+    """The share of one core that the busiest stream used, at its sender or its receiver; null if unknown."""
     window_limited: Share | None = None
-    """The share of the time in which the sender could not send, as the receiver's window or its own buffer was full
-    (tcp_info); null where the kernel does not tell."""
+    """The share of the time in which the sender could not send because the receiver's window or its own buffer was full
+    (tcp_info); null if the kernel does not report it."""
 
 
 class Latency(_Part):
@@ -209,45 +209,45 @@ class Latency(_Part):
     network: str
     """The interface's name."""
     source: Count
-    """Number of the node that sends, waits for the answer and has the clock."""
+    """Number of the node that sends, waits for the answer and measures the time."""
     target: Count
     """Number of the node that answers."""
     bytes: Count
-    """Of the message, each way."""
+    """Size of the message in each direction."""
     count: Count
-    """Round trips that were timed."""
+    """Number of timed round trips."""
     p50: Seconds
-    """There and back: the median."""
+    """Median round-trip time."""
     p99: Seconds
-    """There and back: 99 of 100 took no longer."""
+    """99th percentile of the round-trip time."""
     least: Seconds
-    """There and back: the shortest."""
+    """Shortest round-trip time."""
 
 
 class Lacking(_Part):
-    """What was asked for and could not be measured."""
+    """What was requested and could not be measured."""
 
     what: str
     why: str
 
 
 class Finding(_Part):
-    """Something that is not as it should be. ``kind`` is for programs, ``text`` and ``fix`` for people."""
+    """A problem. ``kind`` is for programs, ``text`` and ``fix`` are for people."""
 
     kind: Literal[
         "slow-node", "slow-pair", "asymmetry", "mtu", "single-stream", "cpu-bound", "wrong-interface", "buffers",
         "loss", "bytes", "wrong-results", "slow-collective", "noise", "network", "lost",
     ] | str  # fmt: skip
-    """One of these, or of a newer torchnet's."""
+    """One of these, or a kind that a newer torchnet added."""
     text: str
     fix: str
-    """The next command."""
+    """The next command to run."""
     where: tuple[str, ...] = ()
-    """Names of nodes, or of what else it is about."""
+    """Names of the nodes, interfaces or collectives that the finding is about."""
 
 
 class Results(_Part):
-    """Everything that one benchmark found out."""
+    """The results of one benchmark."""
 
     schema_: Literal["torchnet.bench/1"] = Field(default="torchnet.bench/1", alias="schema")
     torchnet: str
@@ -255,7 +255,7 @@ class Results(_Part):
     """RFC 3339, UTC."""
     run: str = ""
     setup: Setup | None
-    """Null where nothing could be set up."""
+    """Null if the benchmark did not get as far as its set-up."""
     nodes: tuple[Node, ...] = ()
     lines: tuple[Line, ...] = ()
     collectives: tuple[Collective, ...] = ()
@@ -264,19 +264,19 @@ class Results(_Part):
     lacks: tuple[Lacking, ...] = ()
     findings: tuple[Finding, ...] = ()
     backend_share: Share | None = None
-    """Of the run's receipt, where nothing else was measured on purpose."""
+    """From the run's receipt, unless another network was measured on purpose."""
     proof: Literal["measured", "inferred", "unknown"] | str = "unknown"
-    """How the share is known. Known words: measured, inferred, unknown."""
+    """How the share is known. Known values: measured, inferred, unknown."""
     complete: bool
-    """False: it ended early, and the figures are those until then."""
+    """False if the run ended early; the results hold the figures up to then."""
     reason: str = ""
-    """Why it ended early."""
+    """Why the run ended early."""
     ended: str = ""
-    """By what kind of failure it ended early: script, network, lost, timeout, interrupted, internal, usage or cluster.
-    Empty where it was none, or none is known."""
+    """The kind of failure that ended the run early: script, network, lost, timeout, interrupted, internal, usage or
+    cluster. Empty if there was none, or if it is not known."""
     exit_code: Count = 0
     look: tuple[str, ...] = ()
-    """The command that looks at this network and measures nothing."""
+    """The command that checks this network without a measurement."""
 
     model_config = ConfigDict(
         frozen=True, extra="allow", allow_inf_nan=False, use_attribute_docstrings=True, populate_by_name=True
@@ -286,12 +286,12 @@ class Results(_Part):
         return next((line for line in self.lines if line.network == network), None)
 
     def name(self, node: int) -> str:
-        """The node's name; its number where the node was not heard."""
+        """Return the node's name, or its number if the node did not report."""
         return next((one.name for one in self.nodes if one.node == node), f"node {node}")
 
 
 def schema() -> dict[str, Any]:
-    """JSON Schema (2020-12) of the results."""
+    """Return the JSON Schema (2020-12) of the results."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": SCHEMA,
@@ -300,12 +300,16 @@ def schema() -> dict[str, Any]:
 
 
 def dump(results: Results) -> str:
-    """The text of ``--json``."""
+    """Return the text that ``--json`` writes."""
     return json.dumps(results.model_dump(mode="json", by_alias=True), indent=1, ensure_ascii=False) + "\n"
 
 
 def load(text: str) -> Results:
-    """Raises ValidationError (a ValueError) for what are no results."""
+    """Read the results from their JSON text.
+
+    Raises:
+        ValidationError: The text does not hold results; a ValueError.
+    """
     return Results.model_validate_json(text)
 
 

@@ -1,4 +1,4 @@
-"""Results of an earlier run, from a file."""
+"""Read the results of an earlier run from a file."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torchnet.text import printable
 
 
 def read(text: str, name: str) -> Results:
-    """The results in a file's text; ``name`` is the file's.
+    """Return the results in a file's text; ``name`` is the file's name.
 
     Raises:
-        ValueError: they cannot be read, or are another version's.
+        ValueError: They cannot be read, or have another schema version.
     """
     name = printable(name, 200)
     try:

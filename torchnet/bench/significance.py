@@ -1,9 +1,11 @@
-"""Whether two runs differ, by more than noise: one row alone, and a whole series of sizes.
+"""Decide whether two runs differ by more than noise, for one row and for a whole series of sizes.
 
-A row's interval is that of one run. From run to run a row moves by more than that, each row by its own; so what counts
-is the series: how much all of its rows moved together (Hodges and Lehmann's estimate, the median of the averages of
-all pairs, with the interval of Wilcoxon's signed ranks: Hollander, Wolfe and Chicken, Nonparametric Statistical
-Methods, 3.2 and 3.3). A mean would follow a single row, and the median of few rows wastes a third of them.
+A row's interval describes one run only. From run to run a row moves by more than that, each row by its own amount. So
+the series decides: how far all of its rows moved together (the Hodges-Lehmann estimate, which is the median of the
+averages of all pairs, with the interval of Wilcoxon's signed ranks). A mean would follow a single row, and the median
+of few rows wastes a third of them.
+
+Source: Hollander, Wolfe and Chicken, Nonparametric Statistical Methods, 3.2 and 3.3.
 """
 
 from __future__ import annotations
@@ -19,17 +21,18 @@ from torchnet.bench.results import Figure
 Verdict = Literal["slower", "faster", "same", "unclear"]
 
 CHANGE = 0.05
-"""A change of rate that counts: half of the 10 % that must be told, so that noise may be as much on either side."""
+"""The least change of rate that counts: half of the 10 % that must be detected, which leaves the same margin for noise
+on either side."""
 
 SMALL_CHANGE = 0.5
-"""The same of times of small messages. Where the scheduler puts two processes decides them: on one machine the same run
-gave 9 and 63 µs."""
+"""The same for times of small messages. They depend on where the scheduler puts two processes: on one machine the same
+run gave 9 and 63 µs."""
 
 ONE_ROW = 0.3
-"""A change of one large size alone that counts: six times the noise of 5 %."""
+"""The least change of a single large size that counts by itself: six times the noise of 5 %."""
 
 ENOUGH = 8
-"""Rows, from which on signed ranks have a 99 % interval."""
+"""The number of rows from which signed ranks have a 99 % interval."""
 
 _Z = 2.576  # 99 %: a benchmark has many series, and each that is wrong costs somebody a day
 _Z_WIDE = 1.96  # 95 %, where the only question is whether to measure again
@@ -37,7 +40,7 @@ _Z_WIDE = 1.96  # 95 %, where the only question is whether to measure again
 
 @dataclass(frozen=True)
 class Change:
-    """``ratio`` is new over old, of a figure of which more is better. ``low``, ``high`` are its interval."""
+    """``ratio`` is new over old, of a figure where more is better. ``low`` and ``high`` are its interval."""
 
     ratio: float
     low: float
@@ -46,7 +49,7 @@ class Change:
 
 
 def row(old: Figure, new: Figure, least: float = CHANGE) -> Change:
-    """One row: it changed where the medians differ by more than ``least`` and the intervals have nothing in common."""
+    """Compare one row: it changed if the medians differ by more than ``least`` and the intervals do not overlap."""
     ratio, low, high = _over(new.median, old.median), _over(new.low, old.high), _over(new.high, old.low)
     if not _counts(ratio, least):
         return Change(ratio, low, high, "same")
@@ -56,7 +59,7 @@ def row(old: Figure, new: Figure, least: float = CHANGE) -> Change:
 
 
 def series(rows: Sequence[Change], least: float = CHANGE) -> Change:
-    """All rows of a series together; at least one. With fewer than ENOUGH, most must have changed themselves."""
+    """Compare a series of one or more rows. With fewer than ENOUGH rows, most of them must have changed themselves."""
     logs = [_log(one.ratio) for one in rows]
     if len(rows) < ENOUGH:
         ratio = math.exp(statistics.median(logs))
@@ -77,7 +80,8 @@ def series(rows: Sequence[Change], least: float = CHANGE) -> Change:
 
 
 def shifted(values: Sequence[float], z: float = _Z) -> tuple[float, float, float]:
-    """How much the values are shifted from 0, with the interval, of 99 % at first; at least ENOUGH of them."""
+    """Estimate how far the values are shifted from 0, with an interval, by default of 99 %. Needs at least ENOUGH
+    values."""
     count = len(values)
     averages = sorted((values[i] + values[j]) / 2 for i in range(count) for j in range(i, count))
     left = count * (count + 1) / 4 - z * math.sqrt(count * (count + 1) * (2 * count + 1) / 24)
@@ -86,7 +90,8 @@ def shifted(values: Sequence[float], z: float = _Z) -> tuple[float, float, float
 
 
 def _counts(ratio: float, least: float) -> bool:
-    """As much up as down: 5 % slower and 5 % faster take the same factor."""
+    """Return whether the change is large enough. Up and down are symmetric: 5 % slower and 5 % faster are the same
+    factor."""
     return abs(_log(ratio)) > math.log1p(least)
 
 

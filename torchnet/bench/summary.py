@@ -18,7 +18,7 @@ _KNOWN = {"shaped": "shaped by --rate", "interface": "reported by the interface"
 
 
 def known(line: Line) -> str:
-    """Where the line's rate is from; the word itself, where a newer torchnet wrote it."""
+    """Return the source of the line's rate as text, or the value itself if a newer torchnet wrote it."""
     return _KNOWN.get(line.known) or printable(line.known, 40)
 
 
@@ -27,7 +27,7 @@ def measured(results: Results) -> bool:
 
 
 def doubt(results: Results) -> str:
-    """Why nobody can say that nothing was found; empty where findings were looked for in some figures."""
+    """Return why an empty list of findings means nothing; empty if there are figures and they were evaluated."""
     for one in results.lacks:
         if one.what == FINDINGS:
             return f"findings could not be evaluated: {printable(one.why, 300)}"
@@ -41,9 +41,12 @@ _LACKING = 12  # so many lines of it; the JSON has all
 
 
 def render(results: Results, *, color: bool = False, written: Sequence[str] = ()) -> str:
-    """The whole text, without a newline at its end.
+    """Return the whole text, without a trailing newline.
 
-    ``written``: the files that hold more, each with what it is: "report.html (report)".
+    Args:
+        results: The results.
+        color: Whether to use the terminal's colours.
+        written: The files written, each with what it holds: "report.html (report)".
     """
 
     def styled(text: str, style: str) -> str:
@@ -73,7 +76,7 @@ def render(results: Results, *, color: bool = False, written: Sequence[str] = ()
 
 
 def _said(lines: list[str]) -> list[str]:
-    """Nothing where there is only the empty line before."""
+    """Return nothing if only the leading empty line is there."""
     return lines if len(lines) > 1 else []
 
 
@@ -117,7 +120,7 @@ def _line(line: Line) -> str:
 
 
 def rate_text(rate: float) -> str:
-    """``2.5 Gbit/s`` for bits per second."""
+    """Format bits per second: ``2.5 Gbit/s``."""
     for unit, least in (("Tbit/s", 1e12), ("Gbit/s", 1e9), ("Mbit/s", 1e6)):
         if rate >= least:
             return f"{rate / least:.4g} {unit}"
@@ -125,7 +128,7 @@ def rate_text(rate: float) -> str:
 
 
 def _raw(results: Results, styled: Callable[[str, str], str]) -> Iterator[str]:
-    """Pair by pair where they are few; of many, the matrix of each network."""
+    """Show few nodes pair by pair, and many as one matrix for each network."""
     networks = list(dict.fromkeys(one.network for one in results.tcp))
     pairs = {frozenset((one.source, one.target)) for one in results.tcp}
     nodes = len({node for pair in pairs for node in pair})
@@ -145,7 +148,7 @@ def _raw(results: Results, styled: Callable[[str, str], str]) -> Iterator[str]:
 
 
 def _sentences(results: Results) -> Iterator[str]:
-    """What the tables come to."""
+    """Summarise the tables in sentences."""
     own, compare = tables.networks(results)
     for name in dict.fromkeys(one.collective for one in results.collectives):
         largest = _largest(results, name)
@@ -181,7 +184,7 @@ def _sentences(results: Results) -> Iterator[str]:
 
 
 def _witnesses(row: Collective, at: str) -> Iterator[str]:
-    """The bytes that had to be sent beside those that were, as the kernel counted them at two places."""
+    """Compare the bytes that had to be sent with those that the kernel counted, on sockets and on interfaces."""
     sockets, interfaces = row.sockets_bytes, row.interface_bytes
     if not row.formula_bytes or (sockets is None and interfaces is None):
         return
@@ -202,7 +205,8 @@ def _witnesses(row: Collective, at: str) -> Iterator[str]:
 
 
 def _largest(results: Results, collective: str) -> Collective | None:
-    """The largest size over the backend: smaller ones may fit a queue or a bucket, and be faster than the line."""
+    """Return the largest size over the backend. Smaller ones may fit into a queue or a token bucket and exceed the line
+    rate."""
     found = [row.main for row in tables.rows(results, collective) if row.main and row.main.busbw]
     return max(found, key=lambda one: one.size, default=None)
 

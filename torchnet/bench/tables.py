@@ -1,4 +1,4 @@
-"""The tables of a benchmark's summary: nccl-tests' columns, raw TCP beside them, the matrix of pairs."""
+"""The tables of a benchmark's summary: the columns of nccl-tests, raw TCP, and the matrix of pairs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ _NAME = 16
 
 @dataclass(frozen=True)
 class TableRow:
-    """One size of one collective. ``main``: the backend's, out of place where there is such a form; ``inside``: in
-    place, beside that; ``other``: of the network that it is compared with, in ``main``'s form."""
+    """One size of one collective.
+
+    ``main`` is the backend's row, out of place if there is such a form. ``inside`` is the in-place row if ``main`` is
+    out of place. ``other`` is the row of the compared network, in the same form as ``main``.
+    """
 
     main: Collective | None
     inside: Collective | None
@@ -25,7 +28,7 @@ class TableRow:
 
 
 def rows(results: Results, collective: str) -> list[TableRow]:
-    """By rising size."""
+    """Return the rows in order of size."""
     own, compare = networks(results)
     found: dict[tuple[int, str, str], dict[tuple[str, bool], Collective]] = {}
     for one in results.collectives:
@@ -41,14 +44,14 @@ def rows(results: Results, collective: str) -> list[TableRow]:
 
 
 def networks(results: Results) -> tuple[str, str]:
-    """(the backend's interface, the compared one or "")."""
+    """Return (the backend's interface, the compared interface or "")."""
     if results.setup is None:
         return "", ""
     return results.setup.interface, results.setup.compare
 
 
 def collective(results: Results, name: str) -> Iterator[str]:
-    """One collective's sizes, a line each, under its name and the columns' headings."""
+    """Yield the table of one collective: its name, the column headings, and one line for each size."""
     found = rows(results, name)
     own, compare = networks(results)
     first = next(one for row in found for one in (row.main, row.other) if one is not None)
@@ -103,7 +106,7 @@ def _figures(one: Collective | None) -> str:
 
 
 def number(value: float) -> str:
-    """Four digits, never a power: 0.0123, 1.234, 117.9, 20613."""
+    """Format with four digits, never with an exponent: 0.0123, 1.234, 117.9, 20613."""
     if value >= 1000:
         return f"{value:.0f}"
     for digits, limit in ((1, 100), (2, 10), (3, 1)):
@@ -113,7 +116,7 @@ def number(value: float) -> str:
 
 
 def ratio(value: float) -> str:
-    """0.987, 1.04, 12.3, 413."""
+    """Format with three digits: 0.987, 1.04, 12.3, 413."""
     return f"{value:.{3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0}f}"
 
 
@@ -126,12 +129,12 @@ def _centred(text: str, width: int) -> str:
 
 
 def share_text(share: float | None) -> str:
-    """Rounded down, so that 100 % is all of it."""
+    """Round a share down, so that 100 % means all."""
     return "" if share is None else f"{int(share * 1000 + 1e-9) / 10:.1f} %"
 
 
 def raw_tcp(results: Results) -> Iterator[str]:
-    """Raw TCP of each pair: one direction, the other, both at once; and the time there and back."""
+    """Yield raw TCP for each pair of nodes: one direction, the other, both at once, and the round-trip time."""
     for network in dict.fromkeys(one.network for one in results.tcp):
         pairs = _pairs([one for one in results.tcp if one.network == network])
         streams = max(one.streams for one in results.tcp if one.network == network)
@@ -186,7 +189,8 @@ def _latency(results: Results, network: str, source: int, target: int) -> str:
 
 
 def matrix(results: Results, network: str) -> Iterator[str]:
-    """Raw TCP from each node (a row) to each other; the slowest pair is named. Many nodes: only the slowest ones."""
+    """Yield raw TCP from each node (a row) to each other node, and the slowest pair. Of many nodes only the slowest
+    pairs."""
     one_way = {
         (one.source, one.target): one for one in results.tcp if one.network == network and not one.both
     }

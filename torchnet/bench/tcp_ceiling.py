@@ -1,8 +1,9 @@
-"""What of a line's rate TCP can carry: the bytes around each packet's payload.
+"""The share of a line's rate that TCP can carry, from the bytes around each packet's payload.
 
-A TCP header has 20 bytes, and 32 with timestamps (RFC 7323), which Linux has on by default; an IPv6 header has 40 (RFC
-8200), an IPv4 header 20 (RFC 791). Around a packet Ethernet has 14 bytes of header, 4 of check sum, 8 of preamble and
-12 of gap (IEEE 802.3). Linux' token bucket, which shapes the local networks, counts the header alone (tc-tbf(8)).
+A TCP header has 20 bytes, or 32 with timestamps (RFC 7323), which Linux uses by default. An IPv6 header has 40 bytes
+(RFC 8200), an IPv4 header 20 (RFC 791). Around each packet Ethernet has 14 bytes of header, 4 of checksum, 8 of
+preamble and 12 of interframe gap (IEEE 802.3). Linux's token bucket filter, which shapes the local networks, counts the
+header only (tc-tbf(8)).
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ Known = Literal["shaped", "interface", "told"]
 
 @dataclass(frozen=True)
 class TcpCeiling:
-    """``rate`` is bits per second; ``known`` says where it is from: the local network's --rate, what the interface
-    tells, or --line. ``timestamps``: TCP's, which two nodes use unless one has them off."""
+    """What TCP can carry on a line.
+
+    ``rate`` is in bits per second. ``known`` is its source: the local network's --rate, the interface's own report, or
+    --line. ``timestamps`` are TCP's, which two nodes use unless one of them has them off.
+    """
 
     rate: float
     mtu: int
@@ -29,35 +33,39 @@ class TcpCeiling:
 
     @property
     def efficiency(self) -> float:
-        """The most of the rate that can be payload."""
+        """Return the largest share of the rate that can be payload."""
         packet = self.mtu + (_HEADER if self.known == "shaped" else _AROUND)
         return payload(self.mtu, self.family, timestamps=self.timestamps) / packet
 
     @property
     def ceiling(self) -> float:
-        """Bytes of payload per second and direction."""
+        """Return the payload in bytes per second and direction."""
         return self.rate / 8 * self.efficiency
 
 
 def payload(mtu: int, family: int, *, timestamps: bool = True) -> int:
-    """Bytes of a full packet that are the program's own; ``family`` is 4 or 6."""
+    """Return the bytes of a full packet that are application data; ``family`` is 4 or 6."""
     return mtu - _TCP - (_STAMPS if timestamps else 0) - _IP[family]
 
 
 def lines_used(backend: str, interfaces: str) -> int:
-    """How many lines carry one collective: NCCL spreads it over its interfaces (NCCL_SOCKET_IFNAME), Gloo takes them in
-    turn. One where they are told by what they are not."""
+    """Return how many lines carry one collective.
+
+    NCCL spreads a collective over its interfaces (NCCL_SOCKET_IFNAME), Gloo takes them in turn. The number is 1 if the
+    variable excludes interfaces (``^``) instead of naming them.
+    """
     if backend != "nccl" or interfaces.startswith("^"):
         return 1
     return max(1, len([name for name in interfaces.lstrip("=").split(",") if name]))
 
 
 def carried(collective: str, ranks: int, nodes: int) -> float:
-    """How many times busbw a node's line carries each way, where neighbours in rank share nodes.
+    """Return how many times busbw a node's line carries in each direction, if consecutive ranks share nodes.
 
-    Once for rings, by which nccl-tests counts busbw: each leaves a node, and enters it, once, however many ranks it
-    has; so do the pairs of a send_recv, and a broadcast or a reduce sends the whole message. Of an all_to_all each rank
-    sends a part to each rank of the other nodes, which no way of sending can spare, all of them over the same line.
+    It is 1 for rings, by which nccl-tests defines busbw: a ring leaves and enters each node once, however many ranks
+    the node has. It is 1 as well for the pairs of a send_recv, and for broadcast and reduce, which send the whole
+    message. In an all_to_all each rank sends a part to each rank of the other nodes, which no algorithm can avoid, and
+    all of these parts share one line.
     """
     if collective != "all_to_all" or nodes < 2 or ranks <= nodes:
         return 1.0

@@ -1,8 +1,8 @@
-"""What is not as it should be, in words: a pure function of a benchmark's results.
+"""Problems in a benchmark's results: a pure function of the results.
 
-One cause is told once. What follows from another finding is left out: a node with another MTU is slow, too, and so is
-whatever waits for it. A finding needs figures that no healthy network gives; torchnet.bench.findings.thresholds has
-them all, with their reasons.
+Each cause is reported once. What follows from another finding is left out: a node with a different MTU is also slow,
+and so is everything that waits for it. A finding needs figures that no healthy network gives;
+torchnet.bench.findings.thresholds lists them all, with their reasons.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["find"]
 
 
 def find(results: Results) -> tuple[Finding, ...]:
-    """The most important first; empty where everything is as it should be."""
+    """Return the findings, most important first; empty if there are none."""
     return tuple(placed(results, finding) for finding in _found(results))
 
 
@@ -46,14 +46,17 @@ def _found(results: Results) -> tuple[Finding, ...]:
 
 
 def _rail(view: ResultIndex) -> list[Finding]:
-    """Of another rail than the first."""
+    """Return the findings of a rail other than the first."""
     found = bottlenecks.mtu(view) or _network(view)
     return [one.model_copy(update={"text": f"{view.rail}: {one.text}"}) for one in found]
 
 
 def _network(view: ResultIndex) -> list[Finding]:
-    """What raw TCP says of the paths. A stream that its window limits is slow on every path, and so is one whose
-    packets are lost; then only paths that differ from the others are news."""
+    """Return what raw TCP shows about the paths.
+
+    A stream that its window limits is slow on every path, and so is one that loses packets. In these cases only paths
+    that differ from the others are reported.
+    """
     lossy = slow_paths.lossy(view)
     buffers = [] if lossy.findings else bottlenecks.buffers(view)
     stream = [] if lossy.findings or buffers else bottlenecks.single_stream(view)

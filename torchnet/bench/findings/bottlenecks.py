@@ -1,4 +1,4 @@
-"""What holds the whole back: MTUs that differ, buffers, a single stream, the processor."""
+"""Limits that affect the whole network: differing MTUs, socket buffers, a single stream, the processor."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torchnet.bench.worker.sizes import size_text
 
 
 def mtu(view: ResultIndex) -> list[Finding]:
-    """The nodes' MTUs differ. The one that most have counts as meant."""
+    """The nodes' MTUs differ. The value that most nodes have counts as intended."""
     nodes = {node.node: node.mtus[view.network] for node in view.results.nodes if view.network in node.mtus}
     sizes = list(nodes.values())
     if len(set(sizes)) < 2:
@@ -27,7 +27,8 @@ def mtu(view: ResultIndex) -> list[Finding]:
 
 
 def buffers(view: ResultIndex) -> list[Finding]:
-    """The sockets' largest buffers hold less than what is under way on this line, and the line is not reached."""
+    """The maximum socket buffers are smaller than the data in flight on this line, and the rate stays below the
+    line's."""
     line = view.line
     if line is None or not view.latency:
         return []
@@ -64,12 +65,12 @@ def _reached(row: Tcp | Collective) -> bool:
 
 
 def _window_is_free(row: Tcp) -> bool:
-    """It is known that neither the receiver's window nor the sender's buffer holds the sender up."""
+    """Return whether it is known that neither the receiver's window nor the sender's buffer limits the sender."""
     return row.window_limited is not None and row.window_limited <= thresholds.WINDOW_FREE
 
 
 def single_stream(view: ResultIndex) -> list[Finding]:
-    """One stream stays below the line for its window's, its one core's or its flow's sake: more of them may reach
+    """One stream stays below the line because of its window, its core or its flow, so that several streams may reach
     more."""
     line = view.line
     if line is None:
@@ -90,7 +91,7 @@ def single_stream(view: ResultIndex) -> list[Finding]:
 
 
 def _held_up(row: Tcp) -> str:
-    """By what of its own a stream was, where that is known."""
+    """Return which limit of its own the stream reached, if known."""
     if (row.window_limited or 0.0) > thresholds.WINDOW_LIMITED:
         return f"its window held it up for {percent(row.window_limited or 0.0)} of the time"
     if (row.core or 0.0) >= thresholds.BUSY:
@@ -99,8 +100,11 @@ def _held_up(row: Tcp) -> str:
 
 
 def _flow(view: ResultIndex, row: Tcp) -> str:
-    """The interface tells more than the path gives one flow, and the flow itself was held up by nothing. Of a line that
-    is shaped or was told, the path is known to have it all: then it is the path that is slow."""
+    """Recognise a path that gives one flow less than the interface reports.
+
+    The flow itself was not limited. If the line's rate was shaped or set with --line, the path is known to have all of
+    it: then the path is slow.
+    """
     assert view.line
     if view.line.known != "interface" or row.rate.high >= thresholds.SLOW * thresholds.ONE_STREAM:
         return ""
@@ -115,8 +119,11 @@ def _flow(view: ResultIndex, row: Tcp) -> str:
 
 
 def cpu_bound(view: ResultIndex) -> list[Finding]:
-    """The line is not reached while the processor has no more to give, of which one stream's core says nothing.
-    Without a line nothing is known to be missing: then the processor is just what limits, as it must be something."""
+    """The rate stays below the line while the processor is fully used.
+
+    The core of one stream is not enough as evidence. Without a line it is not known that anything is missing: the
+    processor is then simply the limit, as something must be.
+    """
     if view.line is None:
         return []
     best = max(view.large, key=lambda row: row.busbw, default=None)

@@ -1,4 +1,4 @@
-"""Whether the bytes are as many as they must be, and on the interface where they belong."""
+"""Check that the number of bytes is right, and that they use the right interface."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _GLOO_MORE = ("reduce", "reduce_scatter")
 
 
 def wrong_interface(view: ResultIndex) -> list[Finding]:
-    """The backend's collectives travelled over something else."""
+    """The backend's collectives used another interface."""
     counts: dict[str, int] = {}
     for row in view.collectives:
         for interface, number in (row.sockets_bytes or {}).items():
@@ -67,7 +67,7 @@ def _listed(value: str) -> list[str]:
 
 
 def _rails(view: ResultIndex) -> set[str]:
-    """The backend's interfaces: those that the ranks were given together with the first one."""
+    """Return the backend's interfaces: those that the ranks were given together with the first one."""
     found = {view.network}
     for name in _NAMES:
         listed = _listed(view.setup.environment.get(name, ""))
@@ -78,12 +78,12 @@ def _rails(view: ResultIndex) -> set[str]:
 
 
 def counted(view: ResultIndex) -> list[Finding]:
-    """Bytes of the sockets against the formula, then of the interface against the sockets."""
+    """Compare the sockets' bytes with the formula, then the interface's bytes with the sockets'."""
     return _formula(view) or _interface(view)
 
 
 def _no_sockets(view: ResultIndex) -> bool:
-    """NCCL was told to take another way than TCP's sockets: RDMA, or a plugin's own."""
+    """Return whether NCCL was configured to use something other than TCP sockets: RDMA, or a plugin."""
     told = {name: value.strip().lower() for name, value in view.setup.environment.items()}
     if view.setup.backend != "nccl" or told.get("NCCL_NET") == "socket":
         return False
@@ -125,10 +125,11 @@ def _formula(view: ResultIndex) -> list[Finding]:
 
 
 def _chain(view: ResultIndex, row: Collective) -> float:
-    """How many times the least NCCL may send of a broadcast or a reduce.
+    """Return by what factor NCCL may exceed the minimum in a broadcast or a reduce.
 
-    Its chains start at the root, which may lie amid a node's ranks, and come back to that node at their end: they cross
-    as often as there are nodes, and not once less."""
+    Its chains start at the root, which may be in the middle of a node's ranks, and return to that node at their end.
+    They then cross between nodes as often as there are nodes, instead of once less.
+    """
     nodes = view.setup.nodes
     inside = view.setup.backend == "nccl" and row.root >= 0 and view.setup.ranks > nodes > 1
     return nodes / (nodes - 1) if inside else 1.0

@@ -1,4 +1,4 @@
-"""Figures as the findings say them, and the next command, which runs after the benchmark: its pods are gone by then."""
+"""Format figures for findings, and name the next command. It runs after the benchmark, when the pods are gone."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torchnet.bench.results import Finding, Results
 
 
 def rate(value: float) -> str:
-    """``value`` is bytes per second; the text bits, as lines are named."""
+    """Format bytes per second in bits per second, the unit of line rates."""
     bits = value * 8
     return f"{bits / 1e9:.2f} Gbit/s" if bits >= 1e9 else f"{bits / 1e6:.3g} Mbit/s"
 
 
 def count(value: float) -> str:
-    """Bytes."""
+    """Format a number of bytes."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if value >= size:
             return f"{value / size:.1f} {unit}"
@@ -29,14 +29,17 @@ def percent(share: float) -> str:
 
 
 def several(names: Sequence[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``; of more than six, the first five and how many more."""
+    """Join names: ``a``, ``a and b``, ``a, b and c``; of more than six, the first five and how many more."""
     shown = list(names) if len(names) <= 6 else [*names[:5], f"{len(names) - 5} more"]
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
 def host(view: ResultIndex, command: str, *nodes: int) -> str:
-    """A command about the machines themselves, their processors or settings, which new pods and networks take over
-    from them: of these nodes, or of each. Local nodes are all on this machine."""
+    """Return a command about the machines themselves, such as processors or settings that new pods and networks
+    inherit.
+
+    On Kubernetes it names the nodes to run it on; local nodes are all on this machine.
+    """
     if view.setup.on != "kubernetes":
         return command
     names = [view.host(node) or f"the host of the pod {view.name(node)}" for node in nodes]
@@ -44,16 +47,17 @@ def host(view: ResultIndex, command: str, *nodes: int) -> str:
 
 
 def look(view: ResultIndex) -> str:
-    """About the backend's interfaces. They are gone with the run's pods and networks, so no command asks them."""
+    """Return a command about the backend's interfaces. The interfaces are gone with the run, so no command can query
+    them."""
     return shlex.join(view.results.look)
 
 
 def placed(results: Results, finding: Finding) -> Finding:
-    """With the machines of the pods that it names, which outlive them."""
+    """Name the machines that the finding's pods ran on: they outlive the pods."""
     ran = [f"{one.name} ran on {one.host}" for one in results.nodes if one.host and one.name in finding.where]
     return finding.model_copy(update={"text": f"{finding.text} {several(ran)}."}) if ran else finding
 
 
 def again(view: ResultIndex, *options: str) -> str:
-    """The benchmark as it was typed, with options behind it."""
+    """Return the benchmark's command line with options appended."""
     return shlex.join([*repeatable(view.setup.command or ("torchnet", "bench")).command, *options])

@@ -1,4 +1,4 @@
-"""The results from the findings' side: the backend's rows, by direction, and what is known of the processor."""
+"""The results as findings read them: the backend's rows by direction, and what is known about the processor."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torchnet.bench.results import Collective, Latency, Line, Results, Setup, Tc
 from torchnet.constants import is_rail
 
 Direction = tuple[int, int]
-"""Source and target, numbers of nodes."""
+"""Numbers of the source and the target node."""
 
 
 @dataclass(frozen=True)
 class ResultIndex:
-    """``rail``: the backend's interface that is looked at; empty for the first, which collectives are counted by."""
+    """``rail`` is the backend's interface to look at; empty for the first, which the collectives use."""
 
     results: Results
     setup: Setup
@@ -29,13 +29,13 @@ class ResultIndex:
 
     @cached_property
     def rails(self) -> list[str]:
-        """The backend's other interfaces that were measured."""
+        """Return the backend's other interfaces that were measured."""
         names = dict.fromkeys(row.network for row in self.results.tcp)
         return [name for name in names if is_rail(name) and name != self.setup.interface]
 
     @cached_property
     def line(self) -> Line | None:
-        """None, too, where more went through than it can carry: then nobody knows it."""
+        """Return the line, or None if it is unknown. A line is unknown, too, if raw TCP exceeded what it can carry."""
         found = self.results.line(self.network)
         if not found or not found.ceiling:
             return None
@@ -56,7 +56,8 @@ class ResultIndex:
 
     @cached_property
     def alone(self) -> dict[Direction, Tcp]:
-        """The best row of each direction while the other one is idle; of both at once, where no other was measured."""
+        """Return the best row of each direction while the other was idle; if there is none, of both directions at
+        once."""
         return self._best([row for row in self.tcp if not row.both] or self.tcp)
 
     @cached_property
@@ -65,7 +66,7 @@ class ResultIndex:
 
     @cached_property
     def stalled(self) -> frozenset[Direction]:
-        """Between whom small messages waited for a lost one to be sent again."""
+        """Return the directions in which small messages waited for a retransmission."""
         return frozenset(
             (row.source, row.target)
             for row in self.latency
@@ -74,7 +75,7 @@ class ResultIndex:
 
     @cached_property
     def large(self) -> list[Collective]:
-        """Rows of large messages, smallest first, whose time the rate decides and not the round trips."""
+        """Return the rows of large messages, smallest first: their time depends on the rate, not on round trips."""
         carried = self.line.ceiling if self.line else max((row.rate.median for row in self.tcp), default=0.0)
         round_trip = statistics.median([row.p50 for row in self.latency]) if self.latency else 0.0
         least = carried * round_trip * thresholds.LARGE_ROUNDS * self.setup.ranks
@@ -85,7 +86,7 @@ class ResultIndex:
         return self.results.name(node)
 
     def host(self, node: int) -> str:
-        """The cluster's node that its pod ran on; empty where that is not known."""
+        """Return the Kubernetes node that the pod ran on; empty if unknown."""
         return next((one.host for one in self.results.nodes if one.node == node), "")
 
     def way(self, direction: Direction) -> str:
@@ -102,7 +103,7 @@ class ResultIndex:
 
 
 def processor(view: ResultIndex, row: Tcp | Collective, busy: float = thresholds.BUSY) -> str:
-    """How it is known that the processor limits this row; empty where it does not, or where nothing is known."""
+    """Return the evidence that the processor limits this row; empty if it does not, or if nothing is known."""
     core = core_of(view, row)
     if core is not None and core >= busy and (row.throttled or 0.0) <= thresholds.THROTTLED:
         return f"a {'stream' if isinstance(row, Tcp) else 'thread'} used {core * 100:.0f} % of one core"
@@ -110,7 +111,7 @@ def processor(view: ResultIndex, row: Tcp | Collective, busy: float = thresholds
 
 
 def machine(row: Tcp | Collective, busy: float = thresholds.BUSY) -> str:
-    """The same, where the whole node has no more to give: more streams or threads would not help."""
+    """Return the evidence that the whole node is at its limit, so that more streams or threads would not help."""
     if (row.throttled or 0.0) > thresholds.THROTTLED:
         return f"a node's quota was used up in {(row.throttled or 0.0) * 100:.0f} % of its periods"
     idle = isinstance(row, Tcp) and row.core is not None and row.core < thresholds.IDLE_STREAM
@@ -120,16 +121,16 @@ def machine(row: Tcp | Collective, busy: float = thresholds.BUSY) -> str:
 
 
 def core_of(view: ResultIndex, row: Tcp | Collective) -> float | None:
-    """The busiest thread's share of one core, where it means work: NCCL's threads spin while they wait."""
+    """Return the busiest thread's share of one core, or None for NCCL, whose threads spin while they wait."""
     return row.core if isinstance(row, Tcp) or view.setup.backend == "gloo" else None
 
 
 def fast_stream(row: Tcp | Collective) -> bool:
-    """Whether raw TCP is so fast that its streams may be their cores' limit, and not the path's."""
+    """Return whether raw TCP is so fast that its cores may limit the streams, and not the path."""
     return isinstance(row, Tcp) and row.rate.median > thresholds.ONE_STREAM * row.streams
 
 
 def limited(view: ResultIndex, row: Tcp | Collective) -> bool:
-    """Whether the figures of this row move with whatever else the processor does."""
+    """Return whether other load on the processor changes the figures of this row."""
     busy = thresholds.BUSY if view.line else thresholds.BUSY_UNSHAPED
     return bool(processor(view, row, busy)) or fast_stream(row)

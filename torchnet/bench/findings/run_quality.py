@@ -1,4 +1,4 @@
-"""How the run went: whether it ended early, whether results were right, whether its figures can be trusted."""
+"""Check the run itself: whether it finished, whether results were right, whether its figures are reliable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torchnet.bench.worker.sizes import size_text
 
 
 def lost(results: Results) -> list[Finding]:
-    """It ended in its midst, and nobody asked for that."""
+    """The run ended early, and not at the user's request."""
     if results.complete or results.ended in _NO_LOSS:
         return []
     reason = results.reason or f"exit code {results.exit_code}"
@@ -31,7 +31,8 @@ def lost(results: Results) -> list[Finding]:
 
 
 _NO_LOSS = ("interrupted", "timeout", "usage", "cluster", "network")
-"""Kinds of failures that say all themselves; a network's is a finding of its own."""
+"""Kinds of failures that need no finding: their own message says everything, and a network failure is its own
+finding."""
 
 
 def _sentence(text: str) -> str:
@@ -53,7 +54,7 @@ def wrong_results(view: ResultIndex) -> list[Finding]:
 
 
 def slow_collective(view: ResultIndex) -> list[Finding]:
-    """All-reduce gets far less than raw TCP in both directions at once does."""
+    """All-reduce reaches much less than raw TCP in both directions at once."""
     rates = view.together
     rows = [row for row in view.large if row.collective == "all_reduce"]
     if not rates or not rows:

@@ -1,4 +1,4 @@
-"""Which node, pair or direction is slower than the others, and which loses packets."""
+"""Find the node, pair or direction that is slower than the others, or that loses packets."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from torchnet.bench.results import Finding, Tcp
 
 @dataclass
 class Paths:
-    """``told``: directions that a finding is about already."""
+    """``told`` has the directions that a finding covers already."""
 
     findings: list[Finding] = field(default_factory=list)
     told: set[Direction] = field(default_factory=set)
 
 
 def lossy(view: ResultIndex) -> Paths:
-    """Directions in which packets are lost: they go again, and it costs something or it is more than a full queue."""
+    """Find directions that lose packets: segments are retransmitted, and either it costs rate or latency, or there are
+    more of them than a full queue explains."""
     rows: dict[Direction, Tcp] = {}
     for row in view.tcp:
         way = row.source, row.target
@@ -59,15 +60,15 @@ def _lost(view: ResultIndex, row: Tcp) -> bool:
 
 
 def _common(ways: Iterable[Direction], view: ResultIndex) -> list[int]:
-    """The nodes that all these directions have, where there are others that they might have."""
+    """Return the nodes that all these directions share, if there are other nodes to compare with."""
     sets = [set(way) for way in ways]
     common = set.intersection(*sets) if sets else set()
     return sorted(common) if view.setup.nodes > 2 else []
 
 
 def slow(view: ResultIndex, before: set[Direction], *, line: bool = True) -> Paths:
-    """Slow nodes first, then senders and receivers, then pairs and single directions; each once. ``line``: whether
-    the line is what they are held against where there is nothing else."""
+    """Find slow nodes first, then senders and receivers, then pairs and single directions; each is reported once.
+    ``line`` allows comparing with the line's rate if there is nothing else."""
     found = Paths(told=set(before))
     ways = view.alone
     nodes = sorted({node for way in ways for node in way})
@@ -88,14 +89,14 @@ def slow(view: ResultIndex, before: set[Direction], *, line: bool = True) -> Pat
 
 
 def _rest(view: ResultIndex, without: set[int]) -> float:
-    """What the directions without these nodes reach: the upper quartile, so that a second slow node does not hide the
-    first. 0.0 where there are none."""
+    """Return what the directions without these nodes reach: the upper quartile, so that a second slow node does not
+    hide the first. 0.0 without other directions."""
     rates = sorted(row.rate.median for way, row in view.alone.items() if not without & set(way))
     return rates[-1 - (len(rates) - 1) // 4] if rates else 0.0
 
 
 def _is_slow(view: ResultIndex, row: Tcp, reference: float) -> bool:
-    """``reference``: what others reach in as many streams."""
+    """Compare with ``reference``, the rate that others reach in as many streams."""
     least = thresholds.SLOW * reference
     sure = thresholds.ONE_STREAM * row.streams
     if reference > sure:  # up to there it is not the streams
@@ -106,8 +107,11 @@ def _is_slow(view: ResultIndex, row: Tcp, reference: float) -> bool:
 
 
 def _line(view: ResultIndex, rows: Iterable[Tcp]) -> float:
-    """What these rows should reach of the line, for sure; 0.0 where nothing is sure. One stream has one of a bond's
-    cables, whose rates the interface adds up, and clouds hold each flow back; a core carries what it can."""
+    """Return the rate that these rows should reach for certain, or 0.0 if nothing is certain.
+
+    One stream uses one cable of a bond, while the interface reports their sum; clouds limit each flow; and a core has a
+    limit of its own.
+    """
     rows = list(rows)
     if view.line is None or any(processor(view, row) for row in rows):
         return 0.0
@@ -118,7 +122,7 @@ def _line(view: ResultIndex, rows: Iterable[Tcp]) -> float:
 
 
 def _because(view: ResultIndex, rows: Iterable[Tcp]) -> str:
-    """What the processor has to do with it, as the sentence's end."""
+    """Return the processor's part in it as the end of the sentence."""
     reason = next((reason for row in rows if (reason := processor(view, row))), "")
     return f" ({reason})" if reason else ""
 
@@ -142,7 +146,7 @@ def _node(view: ResultIndex, found: Paths, node: int) -> None:
 
 
 def _one_sided(view: ResultIndex, found: Paths, node: int, side: int, slow_ways: set[Direction]) -> None:
-    """``side``: 0 for what the node sends, 1 for what it receives."""
+    """``side`` is 0 for what the node sends, 1 for what it receives."""
     own = {way for way in view.alone if way[side] == node}
     back = {(b, a) for a, b in own} & set(view.alone)
     if len(own) < 2 or not own <= slow_ways or not back - slow_ways or own & found.told:
@@ -160,7 +164,7 @@ def _one_sided(view: ResultIndex, found: Paths, node: int, side: int, slow_ways:
 
 
 def _asymmetric(view: ResultIndex, way: Direction) -> bool:
-    """This direction is slower than the one back."""
+    """Return whether this direction is slower than the opposite one."""
     row, back = view.alone.get(way), view.alone.get((way[1], way[0]))
     if row is None or back is None:
         return False
@@ -171,7 +175,7 @@ def _asymmetric(view: ResultIndex, way: Direction) -> bool:
 
 
 def _pair(view: ResultIndex, found: Paths, way: Direction, reference: float, line: bool) -> None:
-    """``reference``: what the others reach."""
+    """``reference`` is what the other pairs reach."""
     back = way[1], way[0]
     if found.told & {way, back}:
         return
@@ -204,7 +208,7 @@ def _pair(view: ResultIndex, found: Paths, way: Direction, reference: float, lin
 
 
 def _all(view: ResultIndex, found: Paths) -> None:
-    """No pair is slower than the others, and none reaches the line."""
+    """No pair is slower than the others, and none reaches the line's rate."""
     if view.line is None or found.told or len(view.alone) < 3:
         return
     rows = list(view.alone.values())

@@ -1,6 +1,6 @@
-"""The page of ``torchnet bench --html``: one file that needs nothing else, with plots of matplotlib's.
+"""The page that ``torchnet bench --html`` writes: one self-contained file with matplotlib plots.
 
-matplotlib comes with the extra ``report`` and is imported when a page is made, never before.
+matplotlib comes with the extra ``report`` and is imported only when a page is written.
 """
 
 from __future__ import annotations

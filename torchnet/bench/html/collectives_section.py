@@ -1,4 +1,4 @@
-"""The sections of the collectives: busbw over the sizes, and the backend against the network it is compared with."""
+"""The sections of the collectives: busbw by message size, and the backend against the compared network."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def collectives(results: Results, ids: Ids) -> Html:
 
 
 def against(results: Results, ids: Ids) -> Html:
-    """How many times as much the backend carries."""
+    """Show the ratio of the backend's busbw to the compared network's."""
     found = view_model.ratios(results)
     if not found:
         return Html("")
@@ -105,7 +105,7 @@ def against(results: Results, ids: Ids) -> Html:
 
 
 def _level(group: view_model.Group, line: Line, look: int) -> plots.Level:
-    """Where busbw ends: a line may carry it several times, and NCCL may have several lines."""
+    """Return where busbw ends: a line may carry several times busbw, and NCCL may use several lines."""
     most = group.best.busbw / group.best.ceiling_share if group.best.ceiling_share else line.ceiling
     what = "line" if abs(most - line.ceiling) < 0.01 * line.ceiling else "line, as busbw"
     return plots.Level(f"{numbers.clipped(group.network, 12)}’s {what}: {numbers.rate(most)}", most, look)

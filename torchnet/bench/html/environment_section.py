@@ -1,4 +1,4 @@
-"""The end of the page: what is lacking, the nodes, the environment, and how to do it again."""
+"""The end of the page: what was not measured, the nodes, the environment, and how to repeat the run."""
 
 from __future__ import annotations
 
@@ -89,11 +89,11 @@ def _node(one: Node) -> tuple[str | Html, ...]:
 
 
 def _each(values: dict[str, str]) -> str | Html:
-    """One below the other."""
+    """Put each value on a line of its own."""
     lines = [f"{name} {value}" for name, value in sorted(values.items())]
     return Html(tag("br").join(tag("span", line) for line in lines)) if lines else numbers.NONE
 
 
 def _block(text: str) -> Html:
-    """Text to be copied: one click or a long press takes all of it."""
+    """Return text to copy: one click or a long press selects all of it."""
     return tag("pre", code(text), class_="all")

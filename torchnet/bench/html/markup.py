@@ -1,7 +1,7 @@
-"""HTML by construction: what is no :class:`Html` yet is escaped, whoever wrote it.
+"""Build HTML in which everything that is not :class:`Html` is escaped, wherever it comes from.
 
-Names of nodes, reasons and environment variables come from other machines. Beside HTML's own characters they may hold
-control characters and bidirectional ones, which would disguise what they say: those are shown as escapes, as on the
+Names of nodes, reasons and environment variables come from other machines. Besides HTML's special characters they may
+contain control and bidirectional characters, which would disguise the text. These are shown as escapes, as on the
 terminal.
 """
 
@@ -29,12 +29,12 @@ Attribute = str | int | bool | None
 
 
 def plain(text: str) -> str:
-    """Without characters that are not shown as themselves; lines stay lines."""
+    """Escape characters that are not shown as themselves; keep line breaks."""
     return "\n".join(clean(line) for line in text.split("\n"))
 
 
 def escape(content: Content) -> Html:
-    """HTML of text, of HTML, or of several of these one after another."""
+    """Return the HTML of text, of HTML, or of a sequence of these."""
     if isinstance(content, Html):
         return content
     if isinstance(content, str):
@@ -43,7 +43,8 @@ def escape(content: Content) -> Html:
 
 
 def tag(name: str, /, *content: Content, **attributes: Attribute) -> Html:
-    """An element. ``class_`` is the attribute class, ``aria_label`` is aria-label; None and False leave one out."""
+    """Return an element. ``class_`` becomes the attribute class, ``aria_label`` aria-label; None and False omit the
+    attribute."""
     words = [name]
     for key, value in attributes.items():
         key = key.rstrip("_").replace("_", "-")
@@ -57,12 +58,13 @@ def tag(name: str, /, *content: Content, **attributes: Attribute) -> Html:
 
 @dataclass
 class Ids:
-    """Ids of one page, each given once."""
+    """The ids of one page; each is unique."""
 
     _given: dict[str, int] = field(default_factory=dict)
 
     def new(self, stem: str) -> str:
-        """``stem``, or it with a number; ``stem`` is ours: small letters, digits, hyphens."""
+        """Return ``stem``, with a number appended if it is taken. ``stem`` has lower-case letters, digits and
+        hyphens."""
         if not _NAME.fullmatch(stem):
             raise ValueError(f"no stem of an id: {stem!r}")
         count = self._given[stem] = self._given.get(stem, 0) + 1
@@ -71,7 +73,7 @@ class Ids:
 
 @dataclass(frozen=True)
 class Column:
-    """``number``: its cells are figures, which are set to the right."""
+    """``number``: cells are figures, aligned to the right."""
 
     heading: str
     number: bool = False
@@ -85,8 +87,8 @@ def table(
     *,
     words: bool = False,
 ) -> Html:
-    """A table that scrolls by itself where the page is narrower; the first cell of each row heads it. ``words``: its
-    cells are text that may be broken anywhere."""
+    """Return a table that scrolls if the page is narrower; the first cell of each row is its header. ``words`` allows a
+    line break anywhere in a cell."""
     name = ids.new("table")
     heads = [tag("th", one.heading, scope="col", class_="number" if one.number else None) for one in columns]
     body = []
@@ -107,7 +109,7 @@ def table(
 
 
 def scroll(content: Html, label: str) -> Html:
-    """A group with the name that the element of id ``label`` has, which the keyboard reaches and scrolls."""
+    """Return a scrollable group that the keyboard can reach; the element with the id ``label`` names it."""
     return tag("div", content, class_="scroll", role="group", aria_labelledby=label, tabindex=0)
 
 

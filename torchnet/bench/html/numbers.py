@@ -1,4 +1,4 @@
-"""Figures as the report writes them. Rates in SI units, as networks count; sizes of messages in powers of 1024."""
+"""Format figures for the report. Rates use SI units, as networks do; message sizes use powers of 1024."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def bits(bits_per_s: float) -> str:
 
 
 def scaled(most: float) -> tuple[float, str]:
-    """The power of 1000 in which ``most`` is at least 1, and its prefix."""
+    """Return the largest power of 1000 in which ``most`` is at least 1, and its prefix."""
     power = 0
     while power < len(_SI) - 1 and most >= 999.95 * 1000**power:
         power += 1
@@ -45,7 +45,7 @@ def binary(count: int) -> str:
 
 
 def time(seconds: float) -> str:
-    """``85.1 µs``, ``2.04 ms``, ``1.2 s``: three digits."""
+    """Format with three digits: ``85.1 µs``, ``2.04 ms``, ``1.2 s``."""
     for unit, worth in _TIMES:
         if seconds >= worth:
             return f"{seconds / worth:.3g}{GAP}{unit}" if seconds < 1000 * worth else f"{seconds:,.0f}{GAP}s"
@@ -57,35 +57,37 @@ def share(value: float | None) -> str:
 
 
 def between(low: float, high: float, digits: int = 4) -> str:
-    """``1.79 … 1.84``, of digits that count."""
+    """Format an interval to significant digits: ``1.79 … 1.84``."""
     return f"{low:.{digits}g}{GAP}…{GAP}{high:.{digits}g}"
 
 
 def rates(low: float, high: float) -> str:
-    """``121.2 … 122.4 MB/s``: an interval of rates in one unit."""
+    """Format an interval of rates in one unit: ``121.2 … 122.4 MB/s``."""
     divisor, prefix = scaled(high)
     return f"{between(low / divisor, high / divisor)}{GAP}{prefix}B/s"
 
 
 def times(low: float, high: float) -> str:
-    """``84.2 … 86.1 µs``: an interval of times in one unit."""
+    """Format an interval of times in one unit: ``84.2 … 86.1 µs``."""
     unit, worth = next(((unit, worth) for unit, worth in _TIMES if high >= worth), _TIMES[-1])
     return f"{between(low / worth, high / worth, 3)}{GAP}{unit}"
 
 
 def interval(text: str, count: int, what: str) -> str:
-    """``text``, the ends of an interval of ``count`` figures, each of a ``what``: of few they are the least and the
-    most, ``84.2 … 86.1 µs (min … max of 2 batches)``."""
+    """Add to an interval of few figures that its ends are their minimum and maximum.
+
+    ``84.2 … 86.1 µs (min … max of 2 batches)``; ``what`` is the noun of one figure.
+    """
     return text if count >= LEAST else f"{text} (min{GAP}…{GAP}max of {units.counted(count, what)})"
 
 
 def ratio(value: float) -> str:
-    """How many times as much: ``9.81 ×``."""
+    """Format a ratio: ``9.81 ×``."""
     return f"{value:.3g}{GAP}×"
 
 
 def clipped(text: str, most: int) -> str:
-    """At most ``most`` characters, for the labels of plots: the beginning and the end, in which names of workers
-    differ. The whole name stands in the table."""
+    """Shorten to ``most`` characters for the labels of plots. The beginning and the end stay, where names of workers
+    differ; the table has the whole name."""
     end = most // 2
     return text if len(text) <= most else f"{text[: most - end - 1]}…{text[-end:]}"

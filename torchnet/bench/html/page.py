@@ -1,4 +1,4 @@
-"""The page as a whole. It runs no script and loads nothing, and says so to the browser as well."""
+"""The whole page. It runs no script and loads nothing, and its security policy tells the browser to enforce that."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _LINKS = {
 
 
 def html(results: Results) -> str:
-    """The text of the HTML file. The same results give the same bytes.
+    """Return the text of the HTML file. The same results give the same bytes.
 
     Raises:
-        ImportError: matplotlib is missing; :func:`check` says so before anything is measured.
+        ImportError: matplotlib is missing; :func:`check` reports this before anything is measured.
     """
     ids = Ids()
     top = verdict_section.verdict(results, ids)

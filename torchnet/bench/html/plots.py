@@ -1,4 +1,4 @@
-"""What a report draws: lines over the messages' sizes, and the pairs of nodes as a heat map."""
+"""The plots of a report: lines over message sizes, and the pairs of nodes as a heat map."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ _LETTER, _SIGN, _GAP = 7.5, 42, 20
 
 @dataclass(frozen=True)
 class PlotSeries:
-    """One line. ``low`` and ``high`` are its band's edges; ``look`` counts colours, markers and styles."""
+    """One line of a plot. ``low`` and ``high`` are the edges of its band; ``look`` numbers colours, markers and
+    styles."""
 
     label: str
     look: int
@@ -39,7 +40,7 @@ class PlotSeries:
 
 @dataclass(frozen=True)
 class Level:
-    """A line from left to right."""
+    """A horizontal line across the plot."""
 
     label: str
     value: float
@@ -56,9 +57,9 @@ def lines(
     quantity: str,
     unit: str = "",
 ) -> Html:
-    """Lines over the messages' sizes, drawn twice: for wide windows and for narrow ones.
+    """Plot lines over message sizes, once for wide windows and once for narrow ones.
 
-    ``unit`` gets an SI prefix; without one the values are drawn as they are. ``message`` says what the plot shows.
+    ``unit`` gets an SI prefix; without a unit, values are plotted unscaled. ``message`` describes what the plot shows.
     """
     drawn = []
     labels = [clean(label) for label in [one.label for one in series] + [one.label for one in levels]]
@@ -89,7 +90,8 @@ def lines(
 
 
 def _columns(labels: Sequence[str], width: int) -> int:
-    """Of a legend: as many as the widest label leaves room for, and each has an entry."""
+    """Return the number of columns of a legend: as many as fit with the widest label, and no more than there are
+    entries."""
     column = _SIGN + _LETTER * max(map(cells, labels)) + _GAP
     return max(1, min(4, len(labels), int((width + _GAP) / column)))
 
@@ -97,9 +99,10 @@ def _columns(labels: Sequence[str], width: int) -> int:
 def heat(
     ids: Ids, title: str, message: str, names: Sequence[str], rates: dict[tuple[int, int], float]
 ) -> Html:
-    """Who reaches whom how fast: a row for each source, a column for each target, by their places in ``names``.
+    """Plot the rate of each pair of nodes: a row for each source, a column for each target, by their index in
+    ``names``.
 
-    The slowest has a frame. It is as large as it must be to be read; the page lets it scroll.
+    The slowest pair has a frame. The plot is as large as it must be to be readable; the page lets it scroll.
     """
     most = max(rates.values())
     divisor, _ = scaled(most)
@@ -140,12 +143,12 @@ def heat(
 
 
 def heat_step(ratio: float) -> int:
-    """The step of a rate that is ``ratio`` of the fastest."""
+    """Return the colour step for a rate that is ``ratio`` of the fastest."""
     return sum(ratio >= edge for edge in _STEPS)
 
 
 def heat_key() -> Html:
-    """What the heat map's colours stand for."""
+    """Return the legend of the heat map's colours."""
     edges = (0.0, *_STEPS)
     words = [f"less than {share(_STEPS[0])}"] + [f"{share(edge)} or more" for edge in edges[1:]]
     items = [
@@ -156,7 +159,7 @@ def heat_key() -> Html:
 
 
 def _axes(width: int, height: int, *, left: int, right: int, top: int, bottom: int) -> tuple[Figure, Axes]:
-    """Axes with margins in points."""
+    """Return a figure with axes; margins are in points."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width / 72, height / 72), frameon=False)
@@ -208,6 +211,6 @@ def _line(axes: Axes, one: PlotSeries) -> Any:
 
 
 def _chosen(sizes: Sequence[float], most: int) -> list[float]:
-    """At most so many of the sizes, evenly, the last one among them."""
+    """Choose up to ``most`` of the sizes, evenly spaced, including the last."""
     step = max(1, -(-len(sizes) // most))
     return list(sizes[::-1][::step])[::-1]

@@ -1,7 +1,8 @@
-"""The page's colours and its style sheet. Plots name colours as ``var(--…)``, so that one serves light and dark.
+"""The page's colours and its style sheet. Plots refer to colours as ``var(--…)``, so that one plot serves light and
+dark.
 
-Contrasts are at least 4.5 for text and 3 for lines (WCAG 2.2, 1.4.3 and 1.4.11); a test computes them from here. Where
-a colour means something, a word, a number, a marker or a line style says it, too.
+Contrasts are at least 4.5 for text and 3 for lines (WCAG 2.2, 1.4.3 and 1.4.11); a test computes them from this table.
+Wherever a colour has a meaning, a word, a number, a marker or a line style repeats it.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ COLOURS = {
 
 
 def css() -> str:
-    """The style sheet, whole."""
+    """Return the whole style sheet."""
     light = "".join(f"--{name}:{both[0]};" for name, both in COLOURS.items())
     dark = "".join(f"--{name}:{both[1]};" for name, both in COLOURS.items())
     # On paper it is light whatever the screen is.

@@ -1,7 +1,7 @@
-"""matplotlib's drawings as a page's SVG: text stays text in the page's font, colours are the style sheet's variables.
+"""Embed matplotlib's plots as SVG: text stays text in the page's font, colours are the style sheet's variables.
 
-matplotlib knows no variables: it draws with colours that stand for them, and what it wrote is changed afterwards. The
-same figures give the same bytes: nothing is read from the user's matplotlibrc, and ids are hashes with a salt.
+matplotlib does not support CSS variables: it draws with placeholder colours, which are replaced afterwards. The same
+figures give the same bytes: the user's matplotlibrc is not read, and ids are salted hashes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FAMILY = re.compile(r" ?font-family: [^;\"]*;?")
 
 
 def check() -> None:
-    """Before anything is measured: can a page be made?
+    """Check before the measurement that a page can be written.
 
     Raises:
         UsageError: matplotlib is missing, or cannot be imported.
@@ -48,7 +48,8 @@ def check() -> None:
 
 @contextmanager
 def matplotlib_quiet() -> Iterator[None]:
-    """matplotlib with its own defaults and ours, silent: it tells about its font cache and fonts that it lacks."""
+    """Use matplotlib with its default settings and ours, without its messages about the font cache and missing
+    fonts."""
     log = logging.getLogger("matplotlib")
     level = log.level
     log.setLevel(logging.CRITICAL)
@@ -69,7 +70,7 @@ def paint(name: str) -> str:
 
 
 def svg(figure: Figure, ids: Ids, title: str, message: str, *, natural: bool = False) -> Html:
-    """The drawing as an element of the page. ``natural``: a point is a pixel, instead of as wide as there is room."""
+    """Return the plot as an element of the page. ``natural`` makes a point one pixel instead of filling the width."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
@@ -99,7 +100,8 @@ def svg(figure: Figure, ids: Ids, title: str, message: str, *, natural: bool = F
 
 
 def _element(match: re.Match[str]) -> str:
-    """One of matplotlib's tags as the page has it: no font of its own, variables for colours, no ids but those used."""
+    """Return one of matplotlib's tags as the page uses it: without a font, with colour variables, and only with ids in
+    use."""
     text = _PAINTED.sub(lambda paint: f"var(--{_NAMES[int(paint[1], 16)]})", match[0])
     text = _FAMILY.sub("", text).replace("xlink:href", "href")
     return re.sub(r' id="[^"]*"', "", text) if text.startswith("<g ") else text

@@ -1,4 +1,4 @@
-"""The sections of raw TCP: each pair of nodes, in both directions, and the latency."""
+"""The sections of raw TCP: each pair of nodes in both directions, and the latency."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _folded(whole: Html, rows: int, label: str) -> Html:
 
 
 def _pairs(results: Results, network: str, ids: Ids) -> Html:
-    """The matrix of one network's pairs, as a heat map where there are enough of them."""
+    """Show the pairs of one network, as a heat map if there are enough of them."""
     rows = view_model.one_way(results, network)
     slowest = view_model.slowest(rows)
     if slowest is None:

@@ -1,4 +1,4 @@
-"""The top of the page: what is wrong, or that nothing is, or why that is not known; and the key figures."""
+"""The top of the page: the findings, or that there are none, or why this is not known; and the key figures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WORDS = {
 
 
 def summary(results: Results) -> str:
-    """The verdict in some words."""
+    """Return the verdict in a few words."""
     why = doubt(results)
     if results.findings:
         found = counted(len(results.findings), "finding")

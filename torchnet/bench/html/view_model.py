@@ -1,4 +1,4 @@
-"""What the page says of results, before it is HTML: the rows that belong together, and the figures that stand out."""
+"""Select what the page shows: rows that belong together, and the key figures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HEAT_MOST = 64  # nodes of a heat map; of more, the table says it
 
 @dataclass(frozen=True)
 class Group:
-    """One collective over one network, by size; of sizes that were measured in place, too, those that were not."""
+    """One collective over one network, by size; for sizes measured in both forms, the out-of-place row."""
 
     name: str
     network: str
@@ -27,7 +27,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Ratio:
-    """The backend's busbw over the compared network's; ``low`` and ``high`` from the ends of both intervals."""
+    """The backend's busbw over the compared network's; ``low`` and ``high`` come from the ends of both intervals."""
 
     name: str
     backend: Collective
@@ -38,7 +38,7 @@ class Ratio:
 
 
 def kind(row: Collective) -> str:
-    """What is one line of a plot: ``all_reduce, bfloat16, max``; what most measure is not named."""
+    """Name one line of a plot: ``all_reduce, bfloat16, max``; common values are left out."""
     words = [row.collective]
     words += [row.dtype] if row.dtype not in ("", "float32") else []
     words += [row.redop] if row.redop not in ("", "none", "sum") else []
@@ -47,12 +47,12 @@ def kind(row: Collective) -> str:
 
 
 def kinds(results: Results) -> list[str]:
-    """Each once, in the order of measurement."""
+    """Return each kind once, in the order of measurement."""
     return list(dict.fromkeys(kind(row) for row in results.collectives))
 
 
 def groups(results: Results, name: str) -> list[Group]:
-    """Of one kind: a group for each network, the backend first."""
+    """Return the groups of one kind, one for each network, the backend first."""
     found = []
     for network in networks(results):
         rows = [row for row in results.collectives if row.network == network and kind(row) == name]
@@ -64,7 +64,7 @@ def groups(results: Results, name: str) -> list[Group]:
 
 
 def networks(results: Results) -> list[str]:
-    """All that were measured, the backend first."""
+    """Return all networks that were measured, the backend first."""
     rows: tuple[Collective | Tcp | Latency, ...] = (*results.collectives, *results.tcp, *results.latency)
     measured = [row.network for row in rows]
     first = [results.setup.interface] if results.setup else []
@@ -81,7 +81,7 @@ def role(results: Results, network: str) -> str:
 
 
 def ratios(results: Results) -> list[Ratio]:
-    """Where both networks were measured, by collective and size."""
+    """Return the ratios by collective and size, where both networks were measured."""
     found = []
     setup = results.setup
     for name in kinds(results) if setup else []:
@@ -105,7 +105,7 @@ def against(results: Results) -> str:
 
 
 def one_way(results: Results, network: str) -> list[Tcp]:
-    """A row for each direction while the other was idle, of the most streams that were tried."""
+    """Return one row for each direction while the other was idle, with the most streams that were tried."""
     rows = [row for row in results.tcp if row.network == network and not row.both]
     most = max((row.streams for row in rows), default=0)
     return [row for row in rows if row.streams == most]
@@ -126,7 +126,7 @@ def path(results: Results, row: Tcp | Latency) -> str:
 
 
 def matrix(rows: Sequence[Tcp]) -> dict[tuple[int, int], float]:
-    """Bytes per second by source and target; none where a table says it as well: two nodes, or one of many pairs."""
+    """Return bytes per second by source and target; empty if a table is enough: two nodes, or few of many pairs."""
     rates = {(row.source, row.target): row.rate.median for row in rows}
     nodes = {node for pair in rates for node in pair}
     dense = 2 * len(rates) >= len(nodes) * (len(nodes) - 1)
@@ -134,7 +134,7 @@ def matrix(rows: Sequence[Tcp]) -> dict[tuple[int, int], float]:
 
 
 def best(results: Results) -> Collective | None:
-    """The highest busbw of the backend; of the first network that was measured where there is no backend."""
+    """Return the row with the highest busbw on the backend, or on the first measured network if there is no backend."""
     first = networks(results)[:1]
     rows = (row for row in results.collectives if row.network in first)
     return max(rows, key=lambda row: row.busbw, default=None)

@@ -1,10 +1,10 @@
-"""The collectives, and what each of them moves: nccl-tests' factors from algorithm to bus bandwidth.
+"""The collectives, and the bytes that each moves: nccl-tests' factors from algorithm to bus bandwidth.
 
-algbw is S / t. busbw is algbw times a factor, so that it can be held against the line's rate whatever the number of
-ranks is. S is the whole of the data: of an all_gather what each rank has in the end, of a reduce_scatter and an
-all_to_all what each rank has in the beginning.
+algbw is S / t. busbw is algbw times a factor, so that it compares with the line's rate for any number of ranks. S is
+the size of the whole data: for all_gather what each rank has at the end, for reduce_scatter and all_to_all what each
+rank has at the start.
 
-Source: nccl-tests' doc/PERFORMANCE.md, and the …GetBw functions of its src/.
+Source: nccl-tests' doc/PERFORMANCE.md, and the …GetBw functions in its src/.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ROOTED: tuple[Collective, ...] = ("broadcast", "reduce")
 
 
 def factor(collective: Collective, ranks: int) -> float:
-    """busbw over algbw; 0.0 for a single rank, with which nothing moves."""
+    """Return busbw over algbw; 0.0 for a single rank, which moves nothing."""
     if ranks < 2:
         return 0.0
     if collective == "all_reduce":
@@ -31,7 +31,7 @@ def factor(collective: Collective, ranks: int) -> float:
 
 
 def sent(collective: Collective, size: int, ranks: int) -> float:
-    """The bytes that all ranks together have to send at least, for one call of ``size`` bytes."""
+    """Return the minimum number of bytes that all ranks together send in one call of ``size`` bytes."""
     if ranks < 2:
         return 0.0
     if collective == "all_reduce":
@@ -43,9 +43,12 @@ def sent(collective: Collective, size: int, ranks: int) -> float:
 
 
 def crossing(collective: Collective, ranks: int, nodes: int) -> float:
-    """The share of :func:`sent` that goes from node to node where neighbours in rank share nodes: a ring leaves each
-    node once, the chain of a broadcast or a reduce does not come back to where it began, and of all pairs those count
-    that are not of one node. It is the least: a chain whose root is amid its node's ranks crosses once more."""
+    """Return the share of :func:`sent` that crosses between nodes if consecutive ranks share nodes.
+
+    A ring leaves each node once; the chain of a broadcast or a reduce does not return to its start; in an all-to-all
+    the pairs of different nodes count. This is the minimum: a chain whose root is in the middle of its node's ranks
+    crosses once more.
+    """
     if nodes >= ranks:
         return 1.0
     if collective == "all_to_all":

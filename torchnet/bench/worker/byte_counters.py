@@ -1,9 +1,9 @@
-"""How many bytes the measured calls moved, by the kernel's two witnesses: sockets and interfaces.
+"""Count the bytes that the measured calls moved, from two of the kernel's sources: sockets and interfaces.
 
-One rank of each node reads for the whole node, before the first call that leads in and after the last timed one. Of
-sockets count those that came after :class:`ByteCounters` was made, so neither the store's nor the agents' nor those of
-the group that the ranks agree by; of these those between the job's nodes. Interfaces count everything, headers and the
-others' bytes included.
+One rank of each node reads for the whole node, before the first lead-in call and after the last timed call. Only
+sockets opened after :class:`ByteCounters` was created count, which excludes the store's, the agents' and the control
+group's; of these, only sockets between the job's nodes. Interfaces count everything, headers and other programs' bytes
+included.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LOOPBACK = "lo"
 
 @dataclass(frozen=True)
 class CounterReading:
-    """Bytes sent: of each socket, by its cookie, with its interface; and of each interface."""
+    """Bytes sent so far: for each socket, by cookie, with its interface; and for each interface."""
 
     sockets: dict[int, tuple[str, int]]
     interfaces: dict[str, int]
@@ -27,7 +27,7 @@ class CounterReading:
 
 @dataclass(frozen=True)
 class CounterDelta:
-    """Bytes sent meanwhile, by interface; "lo": between ranks of one node."""
+    """Bytes sent between two readings, by interface; "lo" is traffic between ranks of one node."""
 
     sockets: dict[str, int]
     interfaces: dict[str, int]
@@ -44,7 +44,7 @@ def between(before: CounterReading, after: CounterReading) -> CounterDelta:
 
 
 def summed(parts: list[CounterDelta | None]) -> CounterDelta | None:
-    """Of all nodes; None where one could not read."""
+    """Return the sum over all nodes; None if one could not be read."""
     whole = CounterDelta({}, {})
     for part in parts:
         if part is None:
@@ -56,10 +56,12 @@ def summed(parts: list[CounterDelta | None]) -> CounterDelta | None:
 
 
 class ByteCounters:
-    """All ranks must make it at the same point, with nothing under way, and call its methods together."""
+    """Byte counters. All ranks must create it at the same point, with no traffic in flight, and call its methods
+    together."""
 
     def __init__(self, place: RankContext) -> None:
-        """Raises nothing where netlink is refused: there are no figures then."""
+        """Read the sockets that exist already. Without permission for netlink nothing is raised, and nothing is
+        counted."""
         self._place = place
         self._reads = place.local_rank == 0
         self._own: dict[str, str] = {}
@@ -83,7 +85,7 @@ class ByteCounters:
         self._before = self._read()
 
     def stop(self) -> CounterDelta | None:
-        """What all nodes sent since :meth:`start`; None where there is one node alone, and where it is not known."""
+        """Return what all nodes sent since :meth:`start`; None for a single node, or if it is not known."""
         after, before, self._before = self._read(), self._before, None
         if self._place.nodes < 2:
             return None

@@ -1,8 +1,8 @@
-"""The collectives as torch has them, each as something to call again and again, with what must come out of it.
+"""torch's collectives, each as a call to repeat, with a check of its result.
 
-Where nccl-tests has an out-of-place and an in-place form and torch has one (all_reduce, broadcast and reduce work in
-place; all_to_all and send_recv do not), that one is measured; all_gather and reduce_scatter have both: the input, or
-the output, is the rank's own part of the other.
+nccl-tests has an out-of-place and an in-place form of each. torch has one form of most (all_reduce, broadcast and
+reduce work in place, all_to_all and send_recv do not), and that one is measured. all_gather and reduce_scatter have
+both: in place, the input or the output is the rank's own part of the other.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _OPS = {
 
 @dataclass(frozen=True)
 class CollectiveSetting:
-    """``elements``: of the whole message, a multiple of ``ranks`` where it is divided among them. ``root`` is a rank
-    of the group, which has all ranks."""
+    """``elements`` is the number of elements of the whole message, a multiple of ``ranks`` if it is divided among them.
+    ``root`` is a rank of the group, which has all ranks."""
 
     collective: Collective
     elements: int
@@ -43,9 +43,12 @@ class CollectiveSetting:
 
 @dataclass(frozen=True)
 class CollectiveCall:
-    """``run`` is one call. ``fill`` makes input and output anew; ``wrong`` counts the elements of this rank's output
-    that are not as they must be. ``clear`` makes everything zero, which no number of calls changes: neither infinite
-    nor denormal numbers, which some processors are slow with."""
+    """One call and its checks.
+
+    ``run`` makes one call. ``fill`` initialises input and output; ``wrong`` counts the wrong elements of this rank's
+    output. ``clear`` sets everything to zero, which repeated calls do not change: the values never become infinite or
+    denormal, and some processors are slow with those.
+    """
 
     run: Callable[[], None]
     fill: Callable[[], None]
@@ -54,24 +57,25 @@ class CollectiveCall:
 
 
 def forms(collective: Collective) -> tuple[bool, ...]:
-    """The values of ``in_place`` that torch has for it."""
+    """Return the values of ``in_place`` that torch supports for the collective."""
     if collective in ("all_gather", "reduce_scatter"):
         return (False, True)
     return (collective not in ("all_to_all", "send_recv"),)
 
 
 def rounded(collective: Collective, sizes: tuple[int, ...], item: int, ranks: int) -> list[int]:
-    """The sizes in bytes that can be measured: whole elements, as many for each rank where they are divided.
+    """Return the sizes in bytes that can be measured: whole elements, and equal parts if they are divided among ranks.
 
-    Rounded down as nccl-tests does, but to one element each at least; each size once. ``item``: bytes of an element.
+    As in nccl-tests, sizes are rounded down, here to at least one element for each rank; duplicates are removed.
+    ``item`` is the size of an element in bytes.
     """
     multiple = item * (ranks if collective in _DIVIDED else 1)
     return sorted({max(multiple, size // multiple * multiple) for size in sizes})
 
 
 def memory(collective: Collective, size: int, item: int, ranks: int, in_place: bool) -> int:
-    """Bytes that a rank needs for messages of ``size`` bytes: its buffers, as much again for what the backend may copy
-    (Gloo's reduce_scatter does), and what filling and checking take."""
+    """Return the bytes that a rank needs for messages of ``size`` bytes: its buffers, the same again for a copy that
+    the backend may make (Gloo's reduce_scatter does), and what filling and checking need."""
     buffers = size if in_place else 2 * size
     if collective in ("all_gather", "reduce_scatter") and not in_place:
         buffers = size + size // ranks
@@ -79,7 +83,7 @@ def memory(collective: Collective, size: int, item: int, ranks: int, in_place: b
 
 
 def call(setting: CollectiveSetting, patterns: Patterns) -> CollectiveCall:
-    """Allocates the buffers. ``patterns`` belong to the setting's dtype, op and ranks."""
+    """Allocate the buffers. ``patterns`` must match the setting's dtype, op and ranks."""
     return _MAKERS[setting.collective](setting, patterns)
 
 
@@ -91,7 +95,7 @@ def _made(
     given: torch.Tensor,
     output: torch.Tensor | None = None,
 ) -> CollectiveCall:
-    """The call of what each rank puts its row into."""
+    """Build the call of a collective in which each rank contributes its row."""
 
     def fill() -> None:
         if output is not None:  # first, as one may be a part of the other

@@ -1,9 +1,9 @@
-"""What goes into a collective and what must come out: small whole numbers in rows of a prime length.
+"""The input of a collective and its expected result: small whole numbers in rows of a prime length.
 
-Element ``i`` of rank ``r`` is the table's element ``(i + r) % PERIOD``. So any element's value tells whose it is and
-where it stood, and what a reduction gives has the same period, whatever the number of ranks: one row says it all, and
-a message of any size is filled and checked in chunks, without a second copy of it. The table is chosen so that no
-reduction leaves the whole numbers that the dtype holds exactly: results are compared for equality, but for averages.
+Element ``i`` of rank ``r`` is the table's element ``(i + r) % PERIOD``. So the value of an element identifies its rank
+and position, and the result of a reduction has the same period for any number of ranks. One row describes everything,
+and a message of any size is filled and checked in chunks without a second copy. The table is chosen so that every
+result is a whole number that the dtype holds exactly: results are compared for equality, except averages.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SCATTER = 2654435761  # a prime near 2^32 over the golden ratio (Knuth, volume 
 
 
 def table(dtype: str, op: Redop | None, ranks: int) -> list[int]:
-    """One rank's row; ``op`` is None where nothing is reduced."""
+    """Return one rank's row; ``op`` is None for collectives that do not reduce."""
     limit = EXACT[dtype]
     if op == "prod":
         # Powers of two are exact up to the dtype's largest.
@@ -44,7 +44,7 @@ def table(dtype: str, op: Redop | None, ranks: int) -> list[int]:
 
 
 def _thinned(row: list[int], neutral: int, limit: int, op: Redop, ranks: int) -> list[int]:
-    """The row with so many elements made neutral that no result is above the limit."""
+    """Return the row with enough elements made neutral that no result exceeds the limit."""
     step = 1
     while max(reduced(row, op, ranks)) > limit:
         step *= 2
@@ -55,7 +55,7 @@ def _thinned(row: list[int], neutral: int, limit: int, op: Redop, ranks: int) ->
 
 
 def reduced(row: Sequence[int], op: Redop, ranks: int) -> list[int]:
-    """What the reduction of all ranks' rows gives; of an average, the sum."""
+    """Return the reduction of all ranks' rows; for an average, the sum."""
     found = list(row)
     for rank in range(1, ranks):
         shift = rank % PERIOD
@@ -72,8 +72,8 @@ def reduced(row: Sequence[int], op: Redop, ranks: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Pattern:
-    """A row on the device, long enough to copy a chunk from any place of it. ``tolerance``: how far a result may be
-    off, 0 for exact ones."""
+    """A row on the device, long enough to copy a chunk from any offset. ``tolerance`` is the allowed error, 0 for exact
+    results."""
 
     tile: torch.Tensor
     tolerance: float = 0.0
@@ -88,12 +88,12 @@ class Pattern:
         return cls(once.repeat(CHUNK // PERIOD + 1).to(device), tolerance)
 
     def fill(self, tensor: torch.Tensor, shift: int) -> None:
-        """Write the row, from its element ``shift % PERIOD`` on, again and again."""
+        """Write the row repeatedly, starting at its element ``shift % PERIOD``."""
         for part, here in self._parts(tensor, shift):
             part.copy_(here)
 
     def wrong(self, tensor: torch.Tensor, shift: int) -> int:
-        """How many elements are not as :meth:`fill` would have written them."""
+        """Count the elements that differ from what :meth:`fill` would have written."""
         found = 0
         for part, here in self._parts(tensor, shift):
             if self.tolerance:
@@ -110,7 +110,7 @@ class Pattern:
 
 @dataclass(frozen=True)
 class Patterns:
-    """``put`` is what ranks put in, ``result`` what a reduction gives."""
+    """``put`` is the ranks' input, ``result`` the result of a reduction."""
 
     put: Pattern
     result: Pattern

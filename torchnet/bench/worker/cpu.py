@@ -1,6 +1,6 @@
-"""How busy this node's cores and this process' threads were, and whether a quota held them up, by the kernel's counts.
+"""Measure how busy this node's cores and this process's threads were, and whether a CPU quota throttled them.
 
-Sources: proc(5), /proc/stat and /proc/pid/stat; the kernel's Documentation/admin-guide/cgroup-v2.rst, cpu.stat.
+Source: proc(5), /proc/stat and /proc/pid/stat; the kernel's Documentation/admin-guide/cgroup-v2.rst, cpu.stat.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _LEAST = 0.1  # seconds: in fewer, a thread's count, which is in ticks of 0.01, 
 
 @dataclass(frozen=True)
 class _Reading:
-    """Seconds of all cores together, ``used`` and ``all``; of each control group with a quota, by its folder, how many
-    periods there were and in how many the quota was used up."""
+    """``used`` and ``all`` are seconds, summed over all cores. ``periods`` has, for each control group with a quota, by
+    its folder, the number of periods and of those in which the quota was exhausted."""
 
     used: float
     all: float
@@ -29,12 +29,12 @@ class _Reading:
 
 
 class Usage:
-    """Between :meth:`start` and :meth:`stop`: ``busy`` and ``throttled``.
+    """Measures ``busy`` and ``throttled`` between :meth:`start` and :meth:`stop`.
 
-    ``busy`` is the share of the machine's cores that was in use, 0 … 1, others' work included: what counts is whether
-    a core was left. ``throttled`` is the share of the quota's periods in which it was used up, 0 … 1, of the own
-    control group or of one around it, whichever was held up more. The time that the kernel counts beside it
-    (throttled_usec) is a sum over the cores. Each is None where it is not known. A reading takes 0.1 ms.
+    ``busy`` is the share of the machine's cores in use, 0 to 1, by any process: what matters is whether a core was
+    free. ``throttled`` is the share of quota periods in which the quota was exhausted, 0 to 1, in this control group or
+    one of its ancestors, whichever was throttled more. (The kernel's throttled_usec is a sum over the cores.) Each is
+    None if unknown. A reading takes 0.1 ms.
     """
 
     def __init__(self, proc: Path = Path("/proc"), cgroups: Path = cgroup.ROOT) -> None:
@@ -75,7 +75,7 @@ class Usage:
 
 
 def _periods(file: Path) -> tuple[int, int] | None:
-    """(of the quota, in which it was used up); None where the group has no controller of the processor."""
+    """Return (periods, throttled periods); None if the group has no CPU controller."""
     try:
         counts = dict(line.split(" ", 1) for line in file.read_text().splitlines())
         return int(counts["nr_periods"]), int(counts["nr_throttled"])
@@ -84,7 +84,8 @@ def _periods(file: Path) -> tuple[int, int] | None:
 
 
 class Threads:
-    """Between :meth:`start` and :meth:`stop`: the share of one core, 0 … 1, that this process' busiest thread used."""
+    """Measures the share of one core, 0 to 1, that this process's busiest thread used between :meth:`start` and
+    :meth:`stop`."""
 
     def __init__(self, tasks: Path = Path("/proc/self/task")) -> None:
         self._tasks = tasks
@@ -94,7 +95,7 @@ class Threads:
         self._begin = time.monotonic(), self._read()
 
     def stop(self) -> float | None:
-        """None where nothing can be read, and after less than 0.1 s. Threads that have ended do not count."""
+        """Return None if nothing can be read, and after less than 0.1 s. Threads that have ended do not count."""
         end, begin, self._begin = self._read(), self._begin, None
         if begin is None or not end:
             return None
@@ -105,7 +106,7 @@ class Threads:
         return min(1.0, most / _TICKS / span)
 
     def _read(self) -> dict[str, int]:
-        """Ticks of each thread."""
+        """Return the ticks of each thread."""
         found = {}
         try:
             for task in self._tasks.iterdir():

@@ -1,8 +1,7 @@
-"""What rank 0 tells the launcher: a marked line of JSON on its standard output for each figure, once it is known.
+"""Messages from rank 0 to the launcher: one marked line of JSON on standard output for each figure, once it is known.
 
-So whatever ends a benchmark early, the figures until then have arrived. Figures are raw (times of batches, rates of
-slices): what is made of them is the launcher's business. A line stays well below the 16 KiB at which container runtimes
-break lines.
+If something ends a benchmark early, the figures up to then have arrived. Figures are raw (times of batches, rates of
+slices); the launcher evaluates them. A line stays well below the 16 KiB at which container runtimes split lines.
 """
 
 from __future__ import annotations
@@ -18,11 +17,12 @@ FIGURES = 200  # at most in one message: of more, evenly chosen ones
 
 @dataclass(frozen=True)
 class Node:
-    """One worker's facts, before anything is measured; and once more in the end where they have changed since.
+    """Facts about one worker, sent before the measurement, and again at the end if they changed.
 
-    ``addresses``: of each network that is measured, by interface. ``mtus``: bytes, by interface. ``speeds``: bits per
-    second, by interface, where its driver tells one. ``sysctls``: net.ipv4.tcp_rmem and the like; the words as the
-    kernel prints them. ``cores``: that the process may use, a cgroup's quota included.
+    ``addresses`` has the address on each measured network, by interface. ``mtus`` are bytes, by interface. ``speeds``
+    are bits per second, by interface, if the driver reports them. ``sysctls`` (net.ipv4.tcp_rmem and others) have the
+    values as the kernel prints them. ``cores`` is the number that the process may use, a control group's quota
+    included.
     """
 
     node: int
@@ -36,12 +36,12 @@ class Node:
     cpu: str
     kernel: str
     host: str = ""
-    """The cluster's node that a pod runs on; empty elsewhere."""
+    """The Kubernetes node that the pod runs on; empty elsewhere."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """``interface`` is the backend's (of rail 0). ``versions``: python, torch, nccl, by name."""
+    """``interface`` is the backend's (of rail 0). ``versions`` has the versions of python, torch and nccl."""
 
     backend: str
     device: str
@@ -50,26 +50,31 @@ class Setup:
     interface: str
     versions: dict[str, str]
     environment: dict[str, str]
-    """GLOO_*, NCCL_* and the like, as rank 0 has them."""
+    """GLOO_*, NCCL_* and similar variables of rank 0."""
 
 
 @dataclass(frozen=True)
 class Collective:
     """One size of one collective over one network (its interface's name).
 
-    ``times``: seconds of a call, one figure for each batch: the mean of the ranks; of a broadcast and a reduce the
-    slowest rank's. ``calls``: timed ones, of all batches; others led in. ``wrong``: elements of all ranks that are not
-    as they must be; None where nothing was checked. ``formula_bytes``: what all ranks together have to send at least in
-    these calls and those that led in, ranks of one node to each other, too; with NCCL, which has other ways within a
-    node, only what a ring sends from node to node. ``sockets_bytes``: what the measured group's TCP connections sent,
-    by interface, "lo" between ranks of one node: their sum is to be held against the formula. Gloo sends 36 bytes more
-    with each message, in its reduce_scatter twice the formula, and in its reduce up to twice. ``interface_bytes``: what
-    the interfaces sent, by interface, headers and everybody else's included; both summed over the nodes, None where it
-    could not be read, and where all ranks are on one node. ``redop`` is "none" where nothing is reduced, ``root`` -1
-    where there is none. ``busy``: the share of the cores of the busiest node that was in use, 0 … 1, and None where it
-    is not known. ``throttled``: the share of the quota's periods in which it was used up, of the control group and the
-    node with the most. ``core``: the share of one core that the busiest thread of all ranks used, 0 … 1; None with
-    NCCL, whose threads spin, and where less than 0.1 s was timed.
+    ``times``: seconds of a call, one figure for each batch: the mean of the ranks; for broadcast and reduce the slowest
+    rank's.
+    ``calls``: timed calls in all batches, without the lead-in calls.
+    ``wrong``: wrong elements on all ranks; None if results were not checked.
+    ``formula_bytes``: the minimum that all ranks together have to send in the timed and the lead-in calls, ranks of one
+    node to each other included; with NCCL, which has other transports within a node, only what a ring sends between
+    nodes.
+    ``sockets_bytes``: what the measured group's TCP connections sent, by interface, "lo" between ranks of one node.
+    Their sum compares with the formula. Gloo adds 36 bytes to each message, sends twice the formula in its
+    reduce_scatter, and up to twice in its reduce.
+    ``interface_bytes``: what the interfaces sent, by interface, with headers and other programs' traffic. Both counts
+    are summed over the nodes; None if they could not be read, and if all ranks are on one node.
+    ``redop`` is "none" for collectives that do not reduce, ``root`` -1 for those without a root.
+    ``busy``: the share of the busiest node's cores in use, 0 to 1; None if unknown.
+    ``throttled``: the share of quota periods in which the quota was exhausted, in the control group and on the node
+    with the largest share.
+    ``core``: the share of one core that the busiest thread of all ranks used, 0 to 1; None with NCCL, whose threads
+    spin, and if less than 0.1 s was timed.
     """
 
     network: str
@@ -93,13 +98,15 @@ class Collective:
 
 @dataclass(frozen=True)
 class Tcp:
-    """Raw TCP from node ``source`` to node ``target``. ``both``: while the other direction ran, too.
+    """Raw TCP from node ``source`` to node ``target``.
 
-    ``rates``: bytes of payload per second, one figure for each slice of the time. ``repeated``: segments that the
-    sender had to send again, ``segments``: that it sent in all. ``busy``, ``throttled`` as above, of the busier of
-    the two nodes. ``core``: the busiest stream's share of one core, at the sender or at the receiver.
-    ``window_limited``: the share of the time for which the receiver's window or the sender's buffer held the sender
-    up (tcp_info).
+    ``both``: the other direction ran at the same time.
+    ``rates``: bytes of payload per second, one figure for each slice of time.
+    ``repeated``: segments that the sender retransmitted; ``segments``: all that it sent.
+    ``busy``, ``throttled``: as in :class:`Collective`, for the busier of the two nodes.
+    ``core``: the busiest stream's share of one core, at the sender or at the receiver.
+    ``window_limited``: the share of the time in which the receiver's window or the sender's buffer limited the sender
+    (tcp_info).
     """
 
     network: str
@@ -118,7 +125,7 @@ class Tcp:
 
 @dataclass(frozen=True)
 class Latency:
-    """There and back of ``bytes`` between two nodes; seconds."""
+    """Round trips of ``bytes`` between two nodes, in seconds."""
 
     network: str
     source: int
@@ -132,7 +139,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Lacks:
-    """What was asked for and cannot be measured here, and why."""
+    """What was requested and cannot be measured here, and why."""
 
     what: str
     why: str
@@ -147,7 +154,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Done:
-    """Everything that was asked for has been measured."""
+    """All that was requested has been measured."""
 
     seconds: float
 
@@ -167,7 +174,7 @@ KINDS: dict[str, type[Any]] = {
 
 
 def say(message: Message, stream: TextIO | None = None) -> None:
-    """Print it as one line, in one write, so that no other thread's line comes between."""
+    """Print the message as one line in one write, so that no other thread's line mixes with it."""
     kind = type(message).__name__.lower()
     values = asdict(message)
     for name in ("times", "rates"):
@@ -180,17 +187,17 @@ def say(message: Message, stream: TextIO | None = None) -> None:
 
 
 def thinned(figures: list[float]) -> list[float]:
-    """At most FIGURES of them, evenly chosen, to six digits."""
+    """Return up to FIGURES of the figures, evenly chosen, to six digits."""
     step = max(1.0, len(figures) / FIGURES)
     chosen = [figures[int(index * step)] for index in range(min(len(figures), FIGURES))]
     return [float(f"{one:.6g}") for one in chosen]
 
 
 def read(line: str) -> Message | None:
-    """The message in a line; None for a line that is none, and for a kind that is not known (of newer workers).
+    """Return the message in a line; None if there is none, or if its kind is unknown (from a newer worker).
 
     Raises:
-        ValueError: it is marked, and cannot be read.
+        ValueError: The line is marked but cannot be read.
     """
     if not line.startswith(MARK):
         return None

@@ -1,7 +1,8 @@
-"""A node's facts: what a figure of its network may depend on.
+"""Facts about a node on which its network figures may depend.
 
-Everything is asked of this network namespace: /sys/class/net shows the one that it was mounted in. Sources of numbers:
-include/uapi/linux/{ethtool,sockios}.h; proc(5); Documentation/admin-guide/cgroup-v2.rst, cpu.max.
+Interfaces are queried in this network namespace: /sys/class/net shows the namespace in which it was mounted.
+
+Source: include/uapi/linux/{ethtool,sockios}.h; proc(5); Documentation/admin-guide/cgroup-v2.rst, cpu.max.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ _ABOVE = ("macvlan", "ipvlan", "802.1Q VLAN Support", "bonding", "team", "bridge
 
 
 def facts(node: int, interfaces: list[str]) -> Node:
-    """What this process sees of its node; ``interfaces`` are the networks that are measured.
+    """Return what this process can see of its node; ``interfaces`` are the measured networks.
 
-    An interface that is not there is left out of ``addresses``, ``mtus`` and ``speeds``, a sysctl that cannot be read
-    out of ``sysctls``. ``memory`` is bytes, a control group's limit included; 0 where neither can be read.
+    A missing interface is left out of ``addresses``, ``mtus`` and ``speeds``, an unreadable sysctl out of ``sysctls``.
+    ``memory`` is in bytes, limited by the control group; 0 if neither can be read.
 
     Raises:
-        OSError: the kernel does not tell the interfaces.
+        OSError: The kernel does not list the interfaces.
     """
     found = rtnetlink.interfaces()
     name, rails = _told(node)
@@ -71,7 +72,7 @@ def facts(node: int, interfaces: list[str]) -> Node:
 
 
 def _told(node: int) -> tuple[str, dict[str, str]]:
-    """The node's name and its rails' addresses from the job's table; the host's name where there is none."""
+    """Return the node's name and its rails' addresses from the job's table; the host's name if there is no table."""
     try:
         rows = peer_table.decode(Path(os.environ.get(constants.TABLE_VARIABLE, "")).read_bytes()).rows
     except (OSError, ValueError, NetworkError):
@@ -83,7 +84,7 @@ def _told(node: int) -> tuple[str, dict[str, str]]:
 
 
 def _address(interface: Interface) -> str:
-    """The first that others can reach and that is there to stay; "" where there is none."""
+    """Return the first address that others can reach, preferably a permanent one; "" if there is none."""
     good = [
         one
         for one in interface.addresses
@@ -94,11 +95,11 @@ def _address(interface: Interface) -> str:
 
 
 def speed(interface: str) -> int | None:
-    """Bits per second, as the interface's driver tells; None where it tells none, or one that means nothing.
+    """Return bits per second as the interface's driver reports; None if it reports nothing, or nothing meaningful.
 
-    A veth says 10 Gbit/s and a tun 10 Mbit/s whatever they can. A macvlan or ipvlan says what the interface below it
-    says; a veth there, which may be in a namespace out of sight, is known by how it says it: over a twisted pair that
-    supports no mode at all.
+    A veth always reports 10 Gbit/s and a tun 10 Mbit/s. A macvlan or ipvlan reports the value of the interface below
+    it. If that is a veth, which may be in a namespace out of sight, its report shows it: a twisted pair without a
+    single supported mode.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as door:
         # The kernel first tells how many words it wants, as a negative number.
@@ -125,7 +126,7 @@ def _driver(door: socket.socket, interface: str) -> str:
 
 
 def _link_settings(door: socket.socket, interface: str, words: int) -> tuple[int, int, int, bytes] | None:
-    """(words that there are, megabits per second, port, supported modes); None where the driver has none to tell."""
+    """Return (number of words, megabits per second, port, supported modes); None if the driver reports nothing."""
     size = _SETTINGS.size + 3 * 4 * words
     data = ctypes.create_string_buffer(size)
     _SETTINGS.pack_into(data, 0, _GLINKSETTINGS, 0, 0, 0, 0, 0, 0, 0, 0, words, 0, 0, 0, 0, *[0] * 7)
@@ -136,7 +137,7 @@ def _link_settings(door: socket.socket, interface: str, words: int) -> tuple[int
 
 
 def _ethtool(door: socket.socket, interface: str, data: ctypes.Array[ctypes.c_char]) -> bool:
-    """Whether the driver of ``interface`` has answered; in ``data``."""
+    """Return whether the driver of ``interface`` answered; the answer is in ``data``."""
     try:
         fcntl.ioctl(door, _SIOCETHTOOL, struct.pack("16sP16x", interface.encode(), ctypes.addressof(data)))
     except OSError:
@@ -155,7 +156,8 @@ def _sysctls() -> dict[str, str]:
 
 
 def cores(root: Path = cgroup.ROOT, own: Path = cgroup.OWN) -> float:
-    """That this process may use: its affinity, and the quotas of its control group and of those around it."""
+    """Return how many cores this process may use, from its affinity and the quotas of its control group and its
+    ancestors."""
     least = float(len(os.sched_getaffinity(0)))
     for folder in cgroup.groups(root, own):
         try:
@@ -171,7 +173,7 @@ def memory(
     own: Path = cgroup.OWN,
     info: Path = Path("/proc/meminfo"),
 ) -> int:
-    """Bytes that the processes of this node may have; 0 where it is not known."""
+    """Return the bytes that this node's processes may use; 0 if unknown."""
     limits = []
     try:
         fields = dict(line.split(":", 1) for line in info.read_text().splitlines())

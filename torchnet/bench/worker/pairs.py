@@ -1,10 +1,11 @@
-"""Raw TCP and latency between pairs of nodes: who measures with whom and when, and the figures' way to rank 0.
+"""Measure raw TCP and latency between pairs of nodes: which pair measures when, and how the figures reach rank 0.
 
-A pair's two nodes measure one direction, the other, both at once, and then small messages. They meet in the job's
-store between these, and never while something is measured: the store's own connections may take the same path.
+The two nodes of a pair measure one direction, the other, both at once, and then small messages. They synchronise
+through the job's store between these steps, and never during a measurement: the store's own connections may use the
+same path.
 
-A network that is compared with the backend's, and whose raw TCP nobody asked for, is tried with small messages: who
-opens a group on one that carries nothing waits for half an hour.
+A compared network for which raw TCP was not requested is tested with small messages first: opening a group on a network
+that carries nothing would block for half an hour.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ _TRY: tuple[str, ...] = ("latency",)
 
 
 def rounds(nodes: int, pairs: Pairs) -> list[list[Pair]]:
-    """The pairs, in rounds that follow each other; in each round a node is in one pair at most.
+    """Return the pairs in rounds that run one after the other; in each round a node is in at most one pair.
 
-    "ring": each node with the next, the last with the first. "all": everybody with everybody. Of up to ALONE nodes
-    each round has one pair; of more as many as there can be: a round-robin tournament by the circle method.
+    "ring" pairs each node with the next, the last with the first; "all" pairs every two nodes. With up to ALONE nodes
+    each round has one pair; with more, as many as possible: a round-robin tournament by the circle method.
     """
     if pairs == "none" or nodes < 2:
         return []
@@ -59,7 +60,7 @@ def rounds(nodes: int, pairs: Pairs) -> list[list[Pair]]:
 
 @dataclass
 class _Part:
-    """What one node of a pair knows after a step: ``sent`` and ``received`` of the directions that it had."""
+    """What one node of a pair knows after a step: ``sent`` and ``received`` for the directions that it took part in."""
 
     sent: dict[str, Any] | None = None
     received: dict[str, Any] | None = None
@@ -70,7 +71,8 @@ class _Part:
 
 
 class _Meeting:
-    """One pair over one network, as one of its nodes lives through it; rank 0 only hears what came out."""
+    """One pair over one network, from the point of view of one of its nodes, or of rank 0, which only collects the
+    results."""
 
     def __init__(
         self,
@@ -85,7 +87,7 @@ class _Meeting:
         self._key = f"pairs/{network}/{pair[0]}-{pair[1]}"
 
     def attend(self) -> None:
-        """Measure all steps with the other node, or as many as work."""
+        """Measure all steps with the other node, until one fails."""
         here = self._place.node
         there = self.pair[1] if here == self.pair[0] else self.pair[0]
         for step in self._steps:
@@ -95,7 +97,8 @@ class _Meeting:
                 return
 
     def tell(self, say: Say) -> bool:
-        """Say what came out of each step, once both nodes have told it; whether all of them could be measured."""
+        """Report the result of each step, once both nodes have stored it; return whether all steps could be
+        measured."""
         one, other = self.pair
         for step in self._steps:
             parts = {node: self._part(step, node) for node in self.pair}
@@ -146,7 +149,7 @@ class _Meeting:
         return part
 
     def _streams(self, part: _Part, there: int, *, sends: bool, both: bool) -> None:
-        """What this node sends and receives in a step; the threads of both directions are its own."""
+        """Send and receive as the step demands; the threads of both directions belong to this node."""
         receiver = None
         if both or not sends:
             receiver = self._offered(
@@ -185,7 +188,7 @@ class _Meeting:
             self._offered("echo", tcp.Echo).serve(self._address(there))
 
     def _offered(self, what: str, make: Callable[[str], Any]) -> Any:
-        """Something that listens here, once the other node can know its port; or know that there is none."""
+        """Create a listener and publish its port, or publish that there is none."""
         key = f"{what}/{self._place.node}"
         try:
             made = make(self._address(self._place.node))
@@ -221,14 +224,18 @@ class _Meeting:
 
 
 def measure(plan: WorkerConfig, place: RankContext, say: Say) -> set[str]:
-    """Measure all pairs of nodes over all networks; called on all ranks, and returns on all when it is over.
+    """Measure all pairs of nodes over all networks. All ranks call it, and it returns on all of them when the last pair
+    is done.
 
-    One rank of each node measures, the others wait in the store. Rank 0 says the figures. A pair that cannot be
-    measured is said to lack, and the others go on. Returns, on all ranks alike, the networks with such a pair.
+    One rank of each node measures, the others wait in the store. Rank 0 reports the figures. A pair that cannot be
+    measured is reported as such, and the others continue.
+
+    Returns:
+        The networks with such a pair, the same on all ranks.
 
     Raises:
-        torch.distributed.DistNetworkError: the store is gone.
-        torch.distributed.DistStoreError: a node did not come within an hour.
+        torch.distributed.DistNetworkError: The store is gone.
+        torch.distributed.DistStoreError: A node did not arrive within an hour.
     """
     if plan.pairs != "none" and place.nodes < 2 and place.rank == 0:
         say(Lacks("raw TCP", "all ranks are on one node"))

@@ -1,4 +1,4 @@
-"""Where a rank of a benchmark stands, and what the ranks tell each other beside the measurements."""
+"""The position of a rank in a benchmark, and what ranks exchange besides the measurements."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ PATIENCE = timedelta(hours=1)
 
 @dataclass
 class RankContext:
-    """``networks``: names of interfaces, the backend's rails first. ``addresses``: of each node's interfaces, by node
-    and name.
+    """``networks`` are names of interfaces, the backend's rails first. ``addresses`` are those of each node's
+    interfaces, by node and name.
 
-    All waiting is in the store's connection: a rank that waits uses no core and sends nothing, whereas a barrier of
-    Gloo's would do both. All ranks must call :meth:`barrier` and :meth:`exchange` in the same order.
+    Ranks wait in the store's connection: a waiting rank then uses no core and sends nothing, whereas Gloo's barrier
+    would do both. All ranks must call :meth:`barrier` and :meth:`exchange` in the same order.
     """
 
     rank: int
@@ -36,8 +36,8 @@ class RankContext:
         """Return when all ranks have called it.
 
         Raises:
-            torch.distributed.DistNetworkError: rank 0's store is gone.
-            torch.distributed.DistStoreError: a rank did not come within an hour.
+            torch.distributed.DistNetworkError: Rank 0's store is gone.
+            torch.distributed.DistStoreError: A rank did not arrive within an hour.
         """
         self._turn += 1
         key = f"barrier/{self._turn}"
@@ -46,7 +46,7 @@ class RankContext:
         self.store.wait([f"{key}/all"], PATIENCE)
 
     def exchange(self, text: str) -> list[str]:
-        """Every rank's text, in the order of the ranks; raises as :meth:`barrier` does."""
+        """Return every rank's text in the order of the ranks; raises as :meth:`barrier` does."""
         self._turn += 1
         self.store.set(f"text/{self._turn}/{self.rank}", text)
         keys = [f"text/{self._turn}/{rank}" for rank in range(self.ranks)]

@@ -1,7 +1,7 @@
-"""The script of `torchnet bench`, in each rank: ``run.py --plan JSON``. Rank 0 prints what is found (messages.py).
+"""The script that `torchnet bench` runs in each rank: ``run.py --plan JSON``. Rank 0 prints the results (messages.py).
 
-In a pod stand this folder and the agent's archive, which has torchnet without torchnet.bench. So the first thing is to
-make this folder torchnet.bench.worker, where it is not that already.
+A pod has this folder and the agent's archive, which contains torchnet without torchnet.bench. So the script first makes
+this folder importable as torchnet.bench.worker, unless it is already.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ def bootstrap() -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Measure what the plan says.
+    """Measure what the plan asks for.
 
     Raises:
-        torchnet.errors.UsageError: there is no group to be had, as for NCCL without GPUs.
+        torchnet.errors.UsageError: The group cannot be created, for example NCCL without GPUs.
     """
     parser = argparse.ArgumentParser(description="Measures the network between the ranks of a job.")
     parser.add_argument("--plan", required=True, metavar="JSON")
@@ -133,8 +133,8 @@ def _place(plan: WorkerConfig, context: Context) -> RankContext:
 
 
 def fitting(plan: WorkerConfig, place: RankContext, device: Any) -> WorkerConfig:
-    """The plan with no more memory than what the ranks' GPUs have free, less a tenth for what NCCL takes; all ranks
-    call it, and get the same. The launcher cannot know that."""
+    """Reduce the plan's memory to what is free on the ranks' GPUs, less a tenth for NCCL. All ranks call it and get the
+    same plan. The launcher cannot know the free memory."""
     import torch
 
     if device.type != "cuda":
@@ -144,7 +144,8 @@ def fitting(plan: WorkerConfig, place: RankContext, device: Any) -> WorkerConfig
 
 
 def rails(environ: Any) -> list[str]:
-    """The backend's interfaces, rail 0's first, as torchnet tells Gloo and NCCL; loopback where nobody tells."""
+    """Return the backend's interfaces, rail 0 first, from the variables that torchnet sets for Gloo and NCCL; loopback
+    if they are not set."""
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         # With tune.gloo_devices each is there several times.
         told = list(dict.fromkeys(str(environ.get(name, "")).lstrip("=").split(",")))
@@ -154,7 +155,7 @@ def rails(environ: Any) -> list[str]:
 
 
 def _nodes(place: RankContext, known: dict[int, Node], say: Say) -> None:
-    """Say the facts of each node of which others were ``known`` or none, and take everybody's addresses from them."""
+    """Report the facts of each node that are new or differ from ``known``, and take all addresses from them."""
     from torchnet.bench.worker import messages, node_facts
 
     own = ""
@@ -192,7 +193,7 @@ def _setup(backend: str, context: Context, place: RankContext) -> Any:
 
 
 def shown(environ: Any) -> dict[str, str]:
-    """The variables that have to do with the figures."""
+    """Return the environment variables that affect the figures."""
     return {
         name: value for name, value in sorted(environ.items()) if name.startswith(_SHOWN) or name in _OURS
     }
@@ -201,8 +202,8 @@ def shown(environ: Any) -> dict[str, str]:
 def _network(
     bench: Bench, interface: str, backend: str, context: Context, closed: set[str]
 ) -> NetworkUnderTest | None:
-    """The group over this network; None where there is none, which has been said then. ``closed``: the networks that
-    TCP did not get through, of which all ranks know."""
+    """Return the group over this network; None if there is none, which has then been reported. ``closed`` has the
+    networks on which TCP failed, the same on all ranks."""
     import torch.distributed as dist
 
     from torchnet.bench.worker import messages

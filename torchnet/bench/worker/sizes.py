@@ -1,7 +1,8 @@
-"""Message sizes, as nccl-tests' -b, -e and -f give them: from the least to the most, each the factor times the last.
+"""Message sizes, as nccl-tests' -b, -e and -f define them: from the smallest to the largest, each a factor times the
+last.
 
-K, M and G are powers of 1024, as there (nccl-tests' src/common.cu, parsesize); KiB, MiB and GiB say the same. KB, which
-is a power of 1000 to some, is refused.
+K, M and G are powers of 1024, as in nccl-tests (src/common.cu, parsesize); KiB, MiB and GiB are the same. KB is
+refused, because for some it is a power of 1000.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ class Sizes:
     factor: float
 
     def series(self) -> list[int]:
-        """The sizes in bytes, rising.
+        """Return the sizes in bytes, ascending.
 
-        The factor counts as it is written: of its nearest binary fraction the third power of 1.1 is more than 1.331,
+        The factor is taken as its decimal text: with the nearest binary fraction, the third power of 1.1 exceeds 1.331,
         and -e 1331 would never be reached.
 
         Raises:
-            ValueError: there are more than 200, or the factor is so small that there is no end to it.
+            ValueError: There are more than 200 sizes, or the factor is too small to finish.
         """
         found: list[int] = []
         factor = Fraction(repr(self.factor))
@@ -56,10 +57,10 @@ class Sizes:
 
 
 def parse_size(text: str) -> int:
-    """Bytes of ``8``, ``32K``, ``1MiB``, ``2g``.
+    """Return the bytes of ``8``, ``32K``, ``1MiB``, ``2g``.
 
     Raises:
-        ValueError: it is no size; says what is one.
+        ValueError: The text is not a size; the message lists what is valid.
     """
     match = _FORM.fullmatch(text.strip())
     size = int(match[1]) * _UNITS[(match[2] or "").lower()] if match else 0
@@ -69,7 +70,7 @@ def parse_size(text: str) -> int:
 
 
 def size_text(size: int) -> str:
-    """The shortest text that :func:`parse_size` reads as this size."""
+    """Return the shortest text that :func:`parse_size` reads as this size."""
     for unit in ("g", "m", "k"):
         if size and not size % _UNITS[unit]:
             return f"{size // _UNITS[unit]}{unit.upper()}"

@@ -1,7 +1,9 @@
-"""Medians with their intervals, without an assumption of how figures are distributed: benchmarks have long tails.
+"""Medians with intervals that assume no distribution: benchmark figures have long tails.
 
-The interval is between two of the sorted figures, so that the true median lies within with at least the wanted
-probability: how many of n figures lie below it is binomial (Hahn and Meeker, Statistical Intervals, 5.2).
+The interval lies between two of the sorted figures, so that it contains the true median with at least the wanted
+probability: how many of n figures lie below the median is binomial.
+
+Source: Hahn and Meeker, Statistical Intervals, 5.2.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ LEAST = 6  # figures: of fewer there is no interval of this confidence (2 / 2**5
 
 @dataclass(frozen=True)
 class Median:
-    """``low`` and ``high`` are the interval's ends; with fewer than LEAST figures, the least and the most."""
+    """``low`` and ``high`` are the interval's ends; with fewer than LEAST figures, the minimum and the maximum."""
 
     value: float
     low: float
@@ -26,15 +28,15 @@ class Median:
 
     @property
     def spread(self) -> float:
-        """Half of the interval, over the median; infinite where that is 0."""
+        """Return half of the interval over the median; infinite if the median is 0."""
         return (self.high - self.low) / 2 / self.value if self.value else math.inf
 
 
 def median(figures: Sequence[float]) -> Median:
-    """Of at least one figure.
+    """Return the median of at least one figure.
 
     Raises:
-        ValueError: there is none.
+        ValueError: There are no figures.
     """
     if not figures:
         raise ValueError("a median of nothing")
@@ -45,7 +47,7 @@ def median(figures: Sequence[float]) -> Median:
 
 
 def _below(count: int) -> int:
-    """How many figures may be left out at each end: the most that leave the confidence."""
+    """Return how many figures may be left out at each end: the most that keep the confidence."""
     total = 0.0
     for left in range(count // 2):
         total += math.comb(count, left) * 0.5**count

@@ -1,4 +1,4 @@
-"""A collective over all its sizes, in each of its forms: checked, timed, counted, and said as soon as it is known."""
+"""Run a collective over all its sizes, in each of its forms: check, time, count, and report each result at once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WORDS = 200  # characters of a backend's own that are handed on
 
 @dataclass(frozen=True)
 class NetworkUnderTest:
-    """What collectives use over one network; ``interface`` is its name. ``group`` is None for the default one."""
+    """What collectives use on one network; ``interface`` is its name. ``group`` is None for the default group."""
 
     interface: str
     backend: str
@@ -46,7 +46,7 @@ class Bench:
 
 
 def run(bench: Bench, network: NetworkUnderTest) -> None:
-    """All of the plan's collectives over this network. All ranks call it at once."""
+    """Run all of the plan's collectives over this network. All ranks call it together."""
     for name in bench.plan.collectives:
         collective: Collective = name  # type: ignore[assignment]  # the launcher has checked it
         _Series(bench, network, collective).run()
@@ -85,7 +85,8 @@ class _Series:
                 )
 
     def _usable(self) -> Iterator[bool]:
-        """The forms that the backend has, after a try at a tiny size; what it lacks is said in its own words."""
+        """Yield the forms that the backend supports, after a try with a tiny size; report the others with the backend's
+        error."""
         forms = collectives.forms(self._collective)
         for in_place in forms:
             why, wrong = "", 0
@@ -185,14 +186,14 @@ class _Series:
         )
 
     def _least(self, size: int) -> float:
-        """Bytes that the sockets carry for one call, as far as they must."""
+        """Return the minimum of bytes that the sockets carry for one call."""
         whole = busbw.sent(self._collective, size, self._ranks)
         if self._network.backend == "nccl":
             whole *= busbw.crossing(self._collective, self._ranks, self._bench.place.nodes)
         return whole
 
     def _busiest(self, *shares: float | None) -> list[float | None]:
-        """The greatest of each on all ranks; None where none knows it."""
+        """Return the maximum of each share over all ranks; None if no rank knows it."""
         found = self._bench.agreement.most(*(-1.0 if one is None else one for one in shares))
         return [None if one < 0 else one for one in found]
 
@@ -202,12 +203,12 @@ class _Series:
 
 
 def _form(in_place: bool, forms: Any) -> str:
-    """The words that tell two forms apart."""
+    """Return the words that distinguish the two forms."""
     return "" if len(forms) < 2 else " in place" if in_place else " out of place"
 
 
 def shortened(error: Exception) -> str:
-    """An error's own words without where in the sources it was raised and whatever follows its first line."""
+    """Return an error's first line, without the source location in front of it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
     if text.startswith("[") and "] " in text:  # [/pytorch/third_party/gloo/…:81]

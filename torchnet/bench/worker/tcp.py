@@ -1,10 +1,9 @@
-"""Raw TCP between two addresses: the upper bound for any collective over this path, and the latency of small
-messages.
+"""Raw TCP between two addresses: the upper bound for any collective over this path, and the latency of small messages.
 
-Each stream has a thread: the system calls that take the time release the interpreter lock. The sender uses
-sendfile(2) on a file in memory and copies nothing. The receiver copies, as every program that reads the bytes has
-to: with MSG_TRUNC the figure would be out of reach for any collective. Bytes are counted by the receiver, in slices
-of time, after a warm-up for slow start and for the first burst of a token bucket.
+Each stream has a thread: the system calls that take the time release the interpreter lock. The sender uses sendfile(2)
+on a file in memory and copies nothing. The receiver copies, as every program that reads the bytes has to: with
+MSG_TRUNC the figure would be out of reach for any collective. The receiver counts the bytes in slices of time, after a
+warm-up for slow start and for the first burst of a token bucket.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _SILENCE = 10.0  # seconds without an answer
 
 @dataclass(frozen=True)
 class RoundTrips:
-    """Seconds."""
+    """Round-trip times in seconds."""
 
     count: int
     p50: float
@@ -35,17 +34,17 @@ class RoundTrips:
 
 
 class Echo:
-    """The end that answers; ``port`` is what the other one needs."""
+    """The answering end; the other end needs its ``port``."""
 
     def __init__(self, address: str) -> None:
         self._server = listen(address, 1)
         self.port = int(self._server.getsockname()[1])
 
     def serve(self, peer: str) -> None:
-        """Answer ``peer`` until it hangs up.
+        """Answer ``peer`` until it closes the connection.
 
         Raises:
-            OSError: it does not come, or falls silent.
+            OSError: The peer does not connect, or stops sending.
         """
         with self._server, accept(self._server, peer) as connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -55,10 +54,10 @@ class Echo:
 
 
 def measure_round_trips(own: str, peer: str, port: int, count: int) -> RoundTrips:
-    """``count`` messages to an :class:`Echo` and back, one after the other, after some that do not count.
+    """Send ``count`` messages to an :class:`Echo` and back, one after the other, after a few that do not count.
 
     Raises:
-        OSError: the other end cannot be reached, went away, or falls silent.
+        OSError: The other end cannot be reached, closes the connection, or does not answer.
     """
     found = []
     message = bytes(PING_BYTES)
@@ -81,7 +80,8 @@ def measure_round_trips(own: str, peer: str, port: int, count: int) -> RoundTrip
 
 
 def share(ordered: list[float], part: float) -> float:
-    """The least of the sorted figures that at least this part of them does not exceed (nearest rank)."""
+    """Return the percentile by nearest rank: the smallest figure that at least this share of the sorted figures does
+    not exceed."""
     return ordered[max(0, -int(-len(ordered) * part // 1) - 1)]
 
 
@@ -106,7 +106,7 @@ class Received:
 
 @dataclass(frozen=True)
 class Sent:
-    """Segments after the warm-up, and the share of the time in which a window or a buffer held the streams up."""
+    """Segments after the warm-up, and the share of the time in which a window or a buffer limited the streams."""
 
     repeated: int
     segments: int
@@ -115,10 +115,10 @@ class Sent:
 
 
 def listen(address: str, backlog: int) -> socket.socket:
-    """A listening socket on any free port.
+    """Return a listening socket on any free port.
 
     Raises:
-        OSError: the address is not one of this machine.
+        OSError: The address does not belong to this machine.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     server = socket.create_server((address, 0), family=family, backlog=backlog)
@@ -127,12 +127,12 @@ def listen(address: str, backlog: int) -> socket.socket:
 
 
 def connect(own: str, peer: str, port: int) -> socket.socket:
-    """From the own address of this network: the route may know others.
+    """Connect from this network's own address, because the route might choose another.
 
-    A peer that acknowledges nothing for PATIENCE is gone; the kernel's own patience is a quarter of an hour.
+    A peer that acknowledges nothing for PATIENCE counts as gone; the kernel's default is a quarter of an hour.
 
     Raises:
-        OSError: it cannot be reached.
+        OSError: The peer cannot be reached.
     """
     connection = socket.create_connection((peer, port), timeout=PATIENCE, source_address=(own, 0))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(PATIENCE * 1000))
@@ -141,10 +141,10 @@ def connect(own: str, peer: str, port: int) -> socket.socket:
 
 
 def accept(server: socket.socket, peer: str) -> socket.socket:
-    """The connection of ``peer``; whoever else calls is hung up on.
+    """Return the connection from ``peer``; connections from other addresses are closed.
 
     Raises:
-        TimeoutError: it does not come.
+        TimeoutError: The peer does not connect.
     """
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
@@ -162,7 +162,7 @@ def accept(server: socket.socket, peer: str) -> socket.socket:
 
 
 class Receiver:
-    """One end: listens on ``address`` from the beginning; ``port`` is what the other one needs."""
+    """The receiving end. It listens on ``address`` from the start; the other end needs its ``port``."""
 
     def __init__(self, address: str, streams: int) -> None:
         self._server = listen(address, streams)
@@ -172,10 +172,10 @@ class Receiver:
         self.port = int(self._server.getsockname()[1])
 
     def measure(self, peer: str, warm: float, seconds: float, slices: int = SLICES) -> Received:
-        """Take what ``peer`` sends for ``warm`` and then ``seconds``, and hang up.
+        """Receive from ``peer`` for ``warm`` and then ``seconds``, and close the connections.
 
         Raises:
-            OSError: the other end does not come, or goes before the time.
+            OSError: The other end does not connect, or closes early.
         """
         with self._server, contextlib.ExitStack() as stack:
             connections = [stack.enter_context(accept(self._server, peer)) for _ in range(self._streams)]
@@ -212,10 +212,10 @@ class Receiver:
 
 
 def send(own: str, peer: str, port: int, streams: int, warm: float) -> Sent:
-    """Send to a :class:`Receiver` until it hangs up.
+    """Send to a :class:`Receiver` until it closes the connections.
 
     Raises:
-        OSError: it cannot be reached, or hangs up before the measurement begins.
+        OSError: It cannot be reached, or closes before the measurement starts.
     """
     with contextlib.ExitStack() as stack:
         connections = [stack.enter_context(connect(own, peer, port)) for _ in range(streams)]
@@ -252,7 +252,7 @@ def _give(number: int, connection: socket.socket, file: int, cores: list[float])
 
 
 def _share(began: float, used: float) -> float:
-    """Of one core, by this thread."""
+    """Return this thread's share of one core."""
     return (time.thread_time() - used) / max(time.monotonic() - began, 1e-9)
 
 

@@ -1,13 +1,13 @@
-"""How long a call takes: batches of calls back to back, until their median is known well enough.
+"""Time a call: batches of consecutive calls, until their median is known well enough.
 
-Ranks do not leave a barrier at the same moment, and a network that was idle carries its first bytes faster than any
-line: queues are empty, and the bucket of a shaper is full. So calls that are not timed lead in, LEAD seconds of them
-and one at least, and the batches follow without a stop: a stretch. What a batch takes on one rank may begin and end a
-little early or late; the ranks' mean counts, as in nccl-tests. Of a broadcast and a reduce the slowest rank's counts:
-whoever only sends waits for nobody and runs ahead, as far as the sockets' buffers go, and so its batch seems shorter
+Ranks do not leave a barrier at the same moment, and an idle network carries its first bytes faster than any line,
+because queues are empty and a shaper's bucket is full. So calls that are not timed lead in, for LEAD seconds and at
+least one, and the batches follow without a pause; this is a stretch. On one rank a batch may start and end a little
+early or late, so the ranks' mean counts, as in nccl-tests. For broadcast and reduce the slowest rank counts: a rank
+that only sends waits for nobody and runs ahead as far as the sockets' buffers allow, so that its batch seems shorter
 than it is. Between two stretches the ranks agree on their figures.
 
-Every decision is made from figures that all ranks have alike, so that all make the same one without another message.
+Every decision uses figures that all ranks share, so that all decide the same without another message.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _GIVEN_BATCHES = 30  # at most, of a given number of calls
 
 @dataclass(frozen=True)
 class Rule:
-    """When it is enough; see :class:`torchnet.bench.worker.worker_config.WorkerConfig`."""
+    """When to stop; see :class:`torchnet.bench.worker.worker_config.WorkerConfig`."""
 
     seconds: float
     narrow: float
@@ -47,8 +47,8 @@ class Rule:
 
 @dataclass(frozen=True)
 class Timed:
-    """``times``: seconds of a call, by batch: the ranks' mean, or the slowest rank's. ``calls``: of all batches.
-    ``made``: with those that led in."""
+    """``times`` are seconds of a call by batch, the ranks' mean or the slowest rank's. ``calls`` are those of all
+    batches; ``made`` includes the lead-in calls."""
 
     times: list[float]
     calls: int
@@ -56,9 +56,11 @@ class Timed:
 
 
 def stretch(call: float, calls: int, batches: int, spent: float, rule: Rule) -> list[int]:
-    """How many calls the next batches have, which follow each other without a stop; [] where there is none.
+    """Return the number of calls of each of the next batches, which follow each other without a pause; [] if there is
+    no more.
 
-    ``call``: seconds of one, as far as is known. ``calls``, ``batches``, ``spent``: those that there are, in seconds.
+    ``call`` is the duration of one call in seconds, as far as known. ``calls``, ``batches`` and ``spent`` (in seconds)
+    count what has been measured.
     """
     if rule.iters is not None:
         left = rule.iters - calls
@@ -84,7 +86,8 @@ def _least(call: float, rule: Rule) -> int:
 
 
 def enough(times: list[float], spent: float, rule: Rule) -> bool:
-    """``times``: of a call, by batch; ``spent``: seconds of all batches."""
+    """Return whether to stop. ``times`` are those of a call, by batch; ``spent`` is the duration of all batches in
+    seconds."""
     if rule.iters is not None or len(times) < _LEAST_HUGE:
         return False
     if spent >= rule.seconds:
@@ -94,28 +97,28 @@ def enough(times: list[float], spent: float, rule: Rule) -> bool:
 
 
 class Agreement:
-    """What all ranks have alike: small figures by way of a Gloo group, which costs one message there and back."""
+    """Figures that all ranks share, over a Gloo group: each costs one round trip."""
 
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:
         self._group = group
         self._barrier = torch.zeros(1)
 
     def most(self, *figures: float) -> list[float]:
-        """The greatest of each on all ranks."""
+        """Return the maximum of each over all ranks."""
         tensor = torch.tensor(figures, dtype=torch.float64)
         dist.all_reduce(tensor, dist.ReduceOp.MAX, self._group)
         found: list[float] = tensor.tolist()
         return found
 
     def mean(self, figures: list[float]) -> list[float]:
-        """Of each, over the ranks."""
+        """Return the mean of each over all ranks."""
         tensor = torch.tensor(figures, dtype=torch.float64)
         dist.all_reduce(tensor, group=self._group)
         found: list[float] = (tensor / dist.get_world_size(self._group)).tolist()
         return found
 
     def total(self, count: int) -> int:
-        """The sum of the ranks' counts."""
+        """Return the sum of the ranks' counts."""
         tensor = torch.tensor([count], dtype=torch.int64)
         dist.all_reduce(tensor, dist.ReduceOp.SUM, self._group)
         return int(tensor.item())
@@ -125,14 +128,14 @@ class Agreement:
 
 
 class Clock(Protocol):
-    """Times what is done between two of its calls, to its very end."""
+    """Measures the time between two of its calls, until the work in between has finished."""
 
     def begin(self) -> None: ...
 
     def lap(self) -> None: ...
 
     def laps(self) -> list[float]:
-        """Seconds from the beginning to the first lap, from there to the second, and so on."""
+        """Return the seconds from the start to the first lap, from there to the second, and so on."""
         ...
 
 
@@ -148,8 +151,8 @@ class HostClock:
 
 
 class CudaClock:
-    """By events in the stream: a call returns when it has been put there, long before it is done. The stream waits
-    for NCCL's own before the next event."""
+    """Times with events in the CUDA stream: a call returns when it is queued, long before it is done. The stream waits
+    for NCCL's own stream before the next event."""
 
     def begin(self) -> None:
         self._events: list[torch.cuda.Event] = []
@@ -167,8 +170,8 @@ class CudaClock:
 
 
 def warm_up(run: Callable[[], None], count: int, agreement: Agreement, clock: Clock) -> float:
-    """Seconds of one of the ``count`` calls, on the slowest rank; of one call where none was asked for, as how many
-    calls make a batch has to be known."""
+    """Return the duration of one of the ``count`` calls in seconds, on the slowest rank. One call is made even if
+    ``count`` is 0, because the size of a batch depends on its duration."""
     spent = []
     for _ in range(max(1, count)):
         agreement.barrier()
@@ -189,8 +192,8 @@ def measure(
     *,
     slowest: bool = False,
 ) -> Timed:
-    """All ranks call it at once; ``call`` is what :func:`warm_up` said. ``slowest``: that rank's time counts, and not
-    the mean: of calls of which a rank need not wait for the others."""
+    """Time the calls; all ranks call it together. ``call`` is the duration from :func:`warm_up`. ``slowest`` uses the
+    slowest rank's time instead of the mean, for calls in which a rank need not wait for the others."""
     times: list[float] = []
     calls, made, spent = 0, 0, 0.0
     collecting = gc.isenabled()

@@ -1,4 +1,4 @@
-"""What the workers are asked to measure: JSON that the launcher writes among the script's arguments."""
+"""What the workers measure: JSON that the launcher passes as the script's argument."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ Pairs = Literal["none", "ring", "all"]
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """Everything has been checked by the launcher. Times are seconds, sizes bytes.
+    """The launcher has validated everything. Times are in seconds, sizes in bytes.
 
-    ``sizes``: of each collective's whole message, rising; the worker rounds them down to what can be divided among the
-    ranks. ``seconds``: about so long for the timed calls of one size, two batches at least; what leads in comes on top.
-    ``iters``: exactly so many timed calls instead. ``narrow``: half of the interval over the median, at which a size is
-    known well enough. ``pairs``: whose raw TCP is measured: each node's with the next (ring), everybody's with
-    everybody. ``compare``: an interface that is measured, too. ``memory``: the most bytes of tensors that a rank may
-    hold; ranks with GPUs take no more than nine tenths of what is free on the fullest of them, in any case.
+    ``sizes``: of each collective's whole message, ascending; the worker rounds them down to what can be divided among
+    the ranks.
+    ``seconds``: approximate time for the timed calls of one size, at least two batches, without the lead-in calls.
+    ``iters``: the exact number of timed calls instead.
+    ``narrow``: half of the interval over the median at which a size is known well enough.
+    ``pairs``: the pairs for raw TCP: each node with the next (ring), or every two nodes (all).
+    ``compare``: an interface to measure as well.
+    ``memory``: the bytes of tensors that a rank may hold; ranks with GPUs use at most nine tenths of what is free on
+    the fullest of them.
     """
 
     collectives: tuple[str, ...]
@@ -27,7 +30,7 @@ class WorkerConfig:
     redop: str = "sum"
     root: int = 0
     backend: str = ""
-    """gloo or nccl; "" for nccl where each process has a GPU of its own, else gloo."""
+    """gloo or nccl; "" for nccl if each process has a GPU of its own, else gloo."""
     warmup: int = 2
     iters: int | None = None
     seconds: float = 1.0
@@ -46,7 +49,7 @@ def encode(plan: WorkerConfig) -> str:
 
 
 def decode(text: str) -> WorkerConfig:
-    """What :func:`encode` wrote; fields of a newer launcher are passed over."""
+    """Read what :func:`encode` wrote; fields of a newer launcher are ignored."""
     known = {field.name for field in fields(WorkerConfig)}
     given: dict[str, Any] = {}
     for name, value in json.loads(text).items():
