@@ -29,7 +29,7 @@ from torchnet.text import printable
 
 _FACTORED = frozenset(COLLECTIVES)
 _FIX = re.compile(r"\n\s*fix: ")
-# What values of wrong types, sizes and kinds raise where they are used; pydantic's is a ValueError.
+# What values of wrong types, sizes and kinds raise when used; pydantic's error is a ValueError.
 _SENSELESS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 _STAMPS = "net.ipv4.tcp_timestamps"
 T = TypeVar("T")
@@ -171,7 +171,7 @@ def _line(name: str, nodes: tuple[Node, ...], setup: Setup | None, context: RunC
         return None
     rate, known = told
     family: Literal[4, 6] = 6 if ":" in address else 4
-    # Both ends of a connection must want them (RFC 7323, 2.2): where one node alone does, there are none.
+    # Both ends of a connection must enable timestamps (RFC 7323, 2.2): one node alone has none.
     stamps = len([node for node in nodes if node.sysctls.get(_STAMPS) != "0"]) > 1
     ceiling = lines.TcpCeiling(rate, min(mtus), family, known, stamps).ceiling
     return Line(
@@ -186,7 +186,7 @@ def _rate(
     if backend and context.line is not None:
         return context.line, "told"
     if context.on == "local":
-        # A local link's own figure means nothing: it is memory.
+        # The speed that a local link reports means nothing: the link is memory.
         return (context.rate, "shaped") if backend and context.rate is not None else None
     speeds = [node.speeds.get(name, 0) for node in nodes]
     return (min(speeds), "interface") if speeds and min(speeds) > 0 else None

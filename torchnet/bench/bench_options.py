@@ -115,8 +115,8 @@ OPTIONS = (
 )
 BY_NAME = {option.path: option for option in OPTIONS}
 
-# What a benchmark settles itself: its script is torchnet's own, which calls no torchnet.tune(), and rank 0's output is
-# its figures, once.
+# Options of a job that a benchmark sets itself: it runs torchnet's own script, which does not call torchnet.tune(), and
+# rank 0's output carries its figures.
 SETTLED = (
     "script", "args", "module", "no_python", "standalone", "run.max_restarts", "run.stdin_rank", "output.log_dir",
     "output.tee", "output.redirects", "output.ranks", "output.json", "output.measure", "output.min_share",
@@ -134,8 +134,8 @@ WORDS = (*COLLECTIVES, "all")
 LEAST, MOST, FACTOR = 1 << 10, 256 << 20, 4.0
 _INTERFACE = re.compile(r"[^\s/]{1,15}")
 _SECONDS = (0.01, 3600.0)
-# A twentieth of it is a slice. Of a pair both directions and both at once follow each other while the other nodes wait,
-# and who waits gives up after PATIENCE (worker/place.py): that leaves as much time again for connections and pings.
+# A slice is a twentieth of it. A pair measures one direction, the other, and both while the other nodes wait, and they
+# give up after PATIENCE (worker/rank_context.py): the maximum leaves the same time again for connections and pings.
 _TCP_SECONDS = (0.1, 600.0)
 T = TypeVar("T")
 N = TypeVar("N", int, float)
@@ -191,7 +191,7 @@ class _Reader:
     def wrong(self, name: str, what: str, *, valid: bool = True) -> None:
         option = BY_NAME[name]
         words, sep = option.valid, "is no size: "
-        # parse_size says itself what is valid.
+        # The message of parse_size lists what is valid.
         self.problems.append(FieldProblem(option.flag, what, "", "" if sep in what or not valid else words))
 
 
@@ -266,7 +266,7 @@ def _sizes(reader: _Reader) -> Sizes:
     most = reader.read("max_bytes", parse_size, MOST)
     factor = reader.read("factor", _factor, FACTOR)
     if least > most and not reader.problems_of("min_bytes", "max_bytes"):
-        # A default gives way to what was typed.
+        # An option that was set overrides the other one's default.
         if "max_bytes" not in reader.given:
             most = least
         elif "min_bytes" not in reader.given:

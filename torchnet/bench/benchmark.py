@@ -48,7 +48,7 @@ def save(
         Each file written, with what it holds.
     """
     written: list[str] = []
-    known = False  # the results are stored, or on standard output
+    known = False  # whether the results are in a file or on standard output
     document: dict[str, Any] = results.model_dump(mode="json", by_alias=True)
     if json_path is not None:
         failed = write_json(json_path, document, stdout=stdout, stderr=stderr)
@@ -75,15 +75,15 @@ def _html(results: Results, path: str) -> str | None:
         from torchnet.bench.html import html
 
         page = html(results)
-    except Exception as error:  # a plotting library may raise anything, and the figures are not lost for it
+    except Exception as error:  # a plotting library may raise anything; keep the figures
         return f"the report cannot be made ({type(error).__name__}: {printable(str(error), 300)})"
     reason = store(path, page.encode("utf-8", "backslashreplace"))
     return None if reason is None else printable(reason)
 
 
 INTERNAL, WRONG = 70, 1
-_KINDS = {2: "usage", 3: "cluster", 4: "network"}  # of failures, by the exit codes of torchnet's own errors
-_TRACEBACK = "TORCHNET_TRACEBACK"  # set to 1, it has an own error told in full, as of any command
+_KINDS = {2: "usage", 3: "cluster", 4: "network"}  # kinds of failures, by exit code
+_TRACEBACK = "TORCHNET_TRACEBACK"  # set to 1 to print the traceback of an internal error, as in any command
 
 
 def plan(
@@ -165,7 +165,7 @@ def _ended(wish: BenchJob, cwd: str, collector: Collector, err: Stream) -> RunEn
         kind = _KINDS.get(error.exit_code, "internal")
         code, failure = error.exit_code, {"kind": kind, "text": str(error)}
     except Exception as error:
-        # The figures of a long run are not lost for a defect here.
+        # Keep the figures of a long run in spite of a defect here.
         if not collector.messages:
             raise
         if os.environ.get(_TRACEBACK) == "1":
@@ -196,7 +196,7 @@ def _judged(found: Results) -> Results:
         found = found.model_copy(update={"exit_code": WRONG})
     lacking: list[Lacking] = []
     findings: tuple[Finding, ...] = ()
-    # Whatever is wrong with what judges: the figures of a long run are not lost for it.
+    # Keep the figures of a long run in spite of a defect in the findings.
     try:
         from torchnet.bench.findings import find
 
@@ -228,7 +228,7 @@ def _unwritable(asked: BenchOptions) -> list[str]:
     for flag, path in (("--json", asked.json), ("--html", asked.html)):
         wrong = problem(path) if path else None
         if wrong:
-            # Results that are asked for as JSON have their place, and once is enough.
+            # With --json the results are in a file already, or on standard output.
             without = flag == "--html" and asked.json is not None
             where = "there will be no report" if without else "the results will go to standard output"
             found.append(f"warning: {flag} {printable(str(path), 200)}: {wrong}; {where}")

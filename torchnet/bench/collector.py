@@ -17,7 +17,7 @@ from torchnet.text import printable
 
 Event = Mapping[str, Any]
 _OWNER = "bench"
-_LONGEST = 1 << 20  # characters of a line: a message is below 16 KiB
+_LONGEST = 1 << 20  # characters of a line; messages are shorter than 16 KiB
 
 
 class Collector:
@@ -64,7 +64,7 @@ class Collector:
         elif kind == "failure" and not event.get("restart") and self.failure is None:
             self.failure = {name: value for name, value in event.items() if name != "event"}
         elif kind == "started" and int(event.get("attempt", 0) or 0) > 0:
-            # The whole group begins again, and with it the figures.
+            # The whole group restarts, and the figures with it.
             self.messages.clear()
             self.failure, self._line = None, ""
 
@@ -74,7 +74,7 @@ class Collector:
         if not _may_be_marked(line):
             held, self._line = self._line, ""
             if held and self._stream is not None:
-                self._stream.line(printable(held))  # it began like a mark
+                self._stream.line(printable(held))  # it started like a mark
             return False
         self._line = "" if end or len(line) > _LONGEST else line
         if self._line:
@@ -85,10 +85,10 @@ class Collector:
             self.unreadable.append(str(error))
             return True
         if message is None:
-            # Of a newer worker, if it is marked; else an ordinary line that began like a mark.
+            # A marked line of a newer worker, or an ordinary line that starts like a mark.
             return line.startswith(messages.MARK)
         if isinstance(message, messages.Progress):
-            self.show(str(message.text))  # it may be anything, and the figures are not lost for it
+            self.show(str(message.text))  # str(): a foreign message must not cost the figures
         else:
             self.messages.append(message)
         return True

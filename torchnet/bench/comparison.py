@@ -105,7 +105,7 @@ def _facts(results: Results) -> dict[str, str]:
             if (value := str(getattr(one, name))) != "":
                 found[name] = value
         found |= {f"version of {name}": value for name, value in one.versions.items()}
-        # Some hold the run's own name: NCCL_HOSTID.
+        # Some contain the run's name, such as NCCL_HOSTID.
         run = results.run or "\0"
         found |= {name: value.replace(run, "RUN") for name, value in one.environment.items()}
     for line in results.lines:

@@ -10,8 +10,8 @@ from torchnet.bench.comparison import ComparedRow, ComparedSeries, Comparison
 from torchnet.bench.significance import Verdict
 from torchnet.text import printable
 
-_LONGEST = 500  # characters of what a file has to say in one place
-_SHOWN = 20  # rows of one kind; the rest is counted
+_LONGEST = 500  # characters quoted from a file in one place
+_SHOWN = 20  # rows listed of one kind; the others are counted
 
 
 def text(diff: Comparison) -> str:

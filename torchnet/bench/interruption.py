@@ -7,7 +7,7 @@ from types import FrameType
 
 from torchnet.signals import Signals
 
-_FIRST = 128  # an exit code is this and the signal's number
+_FIRST = 128  # plus the signal's number gives the exit code
 
 
 class BenchSignals(Signals):

@@ -25,7 +25,7 @@ from torchnet.k8s.objects.pod import processes
 from torchnet.linux import cgroup
 from torchnet.local import gpus
 
-COPIES = 4  # of a message that a rank holds at most: input, output, what must come out, and its check
+COPIES = 4  # of a message that a rank may hold: input, output, expected result, and the check
 OWN = 512 << 20  # bytes of a process with torch, before its first tensor
 
 
@@ -45,7 +45,7 @@ def fitting(
     """
     memory, where, fix = _memory(job, nproc, on_gpus)
     series = asked.sizes.series()
-    largest = series[-1]  # which is less than was asked for where the factor does not lead there
+    largest = series[-1]  # may be less than --max-bytes, if the factor skips that
     if memory is None or largest * COPIES <= memory:
         return asked, memory, (), []
     fits = [size for size in series if size * COPIES <= memory]
@@ -61,7 +61,7 @@ def fitting(
 def _memory(job: JobSpec, nproc: int, on_gpus: bool) -> tuple[int | None, str, str]:
     """Return (bytes for a rank's tensors, the reason, a remedy); the bytes are None if they are not known here."""
     if on_gpus:
-        return None, "", ""  # the GPUs' own memory, which each rank asks for
+        return None, "", ""  # the GPUs' memory; each rank queries its own
     if job.on == "kubernetes":
         told = pod_memory(job)
         worker = int(amount(told.partition(":")[2] or told.partition(":")[0]))
@@ -162,8 +162,8 @@ def _disagreeing(
     where = "say --gpus N" if job.on == "kubernetes" else "this machine has none for each process"
     if backend == "nccl" and not have_gpus:
         wrong.append(FieldProblem("--backend", f"nccl needs a GPU for each process: {where}"))
-    # Gloo's average is a sum that is divided in place, which torch refuses for whole numbers. Before torch 2.8 there is
-    # none at all; which torch it will be is not known here, and the ranks say what it lacks.
+    # Gloo's average divides the sum in place, which torch refuses for integers. Before torch 2.8 there is no average at
+    # all; the version of torch is not known here, so the ranks report it.
     whole = asked.dtype.startswith(("int", "uint"))
     if backend == "gloo" and asked.redop == "avg" and whole and set(asked.collectives) & set(REDUCING):
         why = "--backend is gloo" if asked.backend else f"without a GPU for each process it is Gloo: {where}"

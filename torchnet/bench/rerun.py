@@ -30,7 +30,7 @@ def look(job: JobSpec, command: Sequence[str]) -> tuple[str, ...]:
 
 
 _FILES = ("--json", "--html")
-_MASK = "=…"  # in place of a variable's value
+_MASK = "=…"  # replaces a variable's value
 
 
 class RerunCommand(NamedTuple):

@@ -34,8 +34,8 @@ ONE_ROW = 0.3
 ENOUGH = 8
 """The number of rows from which signed ranks have a 99 % interval."""
 
-_Z = 2.576  # 99 %: a benchmark has many series, and each that is wrong costs somebody a day
-_Z_WIDE = 1.96  # 95 %, where the only question is whether to measure again
+_Z = 2.576  # 99 %: a benchmark has many series, and each false alarm costs a day of work
+_Z_WIDE = 1.96  # 95 %, to decide only whether to measure again
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,9 @@ def series(rows: Sequence[Change], least: float = CHANGE) -> Change:
     if _counts(ratio, least):
         return Change(ratio, low, high, ("slower" if side == "slower" else "faster") if clear else "unclear")
     if len(rows) >= ENOUGH and any(_counts(math.exp(end), 2 * least) for end in shifted(logs, _Z_WIDE)):
-        return Change(ratio, low, high, "unclear")  # twice what counts could hide in so wide an interval
+        return Change(
+            ratio, low, high, "unclear"
+        )  # the interval is wide enough to hide twice the least change that counts
     return Change(ratio, low, high, "same")
 
 

@@ -13,7 +13,7 @@ from torchnet.constants import is_rail
 from torchnet.text import listed, printable
 from torchnet.units import counted, percent, size
 
-FINDINGS = "findings"  # what is lacking where they could not be looked for
+FINDINGS = "findings"  # ``what`` of Lacking if the findings could not be evaluated
 _KNOWN = {"shaped": "shaped by --rate", "interface": "reported by the interface", "told": "set with --line"}
 
 
@@ -35,9 +35,9 @@ def doubt(results: Results) -> str:
 
 
 _BOLD, _RED, _GREEN, _YELLOW = "1", "1;31", "32", "33"
-_LOOPBACK = "lo"  # of the witnesses: between ranks of one node
-_FEW = 4  # nodes, whose pairs have a line each
-_LACKING = 12  # so many lines of it; the JSON has all
+_LOOPBACK = "lo"  # traffic between ranks of one node
+_FEW = 4  # nodes up to which each pair has a line
+_LACKING = 12  # lines shown of what was not measured; the JSON has all
 
 
 def render(results: Results, *, color: bool = False, written: Sequence[str] = ()) -> str:
@@ -156,12 +156,12 @@ def _sentences(results: Results) -> Iterator[str]:
             continue
         line = results.line(own)
         at = f"{name} at {size_text(largest.size)}"
-        # In the units of the line and of raw TCP, which are not those of nccl-tests' columns.
+        # In the unit of the line and of raw TCP, which differs from nccl-tests' columns.
         text = f"{at}: busbw {tables.number(largest.busbw * 8 / 1e9)} Gbit/s"
         if line is not None and largest.ceiling_share is not None:
             carries = f"what IPv{line.family} at MTU {line.mtu} can carry ({_line(line)})"
             text += f", {tables.share_text(largest.ceiling_share)} of {carries}"
-        # A share of the line is of what it carries.
+        # Shares of the line count what the line carries.
         times = carried(name, results.setup.ranks, results.setup.nodes) if results.setup else 1.0
         yield text + (
             f"; a node's line carries {times:.3g} times that, for all its ranks" if times > 1 else ""
@@ -193,7 +193,7 @@ def _witnesses(row: Collective, at: str) -> Iterator[str]:
         within = sockets.get(_LOOPBACK, 0)
         text += f", sockets {size(sum(sockets.values()))}"
         text += f" ({size(within)} of it within nodes)" if within else ""
-    # The others' are of something else.
+    # Other interfaces carried something else.
     names = [
         name
         for name in interfaces or {}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torchnet.bench.results import Collective, Latency, Results, Tcp
 from torchnet.text import printable
 
-WIDEST_MATRIX = 12  # nodes; of more, the slowest pairs are listed
+WIDEST_MATRIX = 12  # nodes; with more, only the slowest pairs are listed
 _LISTED = 10
 _NAME = 16
 

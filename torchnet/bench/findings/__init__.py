@@ -24,7 +24,7 @@ def find(results: Results) -> tuple[Finding, ...]:
 
 def _found(results: Results) -> tuple[Finding, ...]:
     if results.ended == "network":
-        return ()  # what was refused, or failed, was told with its own words and its fix
+        return ()  # a network failure is a finding already, with its own text and fix
     lost = run_quality.lost(results)
     if results.setup is None:
         return tuple(lost)
@@ -32,7 +32,7 @@ def _found(results: Results) -> tuple[Finding, ...]:
     wrong = run_quality.wrong_results(view)
     stray = byte_counts.wrong_interface(view)
     mtu = bottlenecks.mtu(view)
-    # Where the ranks took another network for the backend, its paths are nobody's business.
+    # If the ranks used another network as the backend, its paths do not matter.
     elsewhere = any(view.network in one.where for one in stray)
     network = [] if mtu or elsewhere else _network(view)
     network += [finding for rail in view.rails for finding in _rail(replace(view, rail=rail))]
@@ -62,7 +62,7 @@ def _network(view: ResultIndex) -> list[Finding]:
     stream = [] if lossy.findings or buffers else bottlenecks.single_stream(view)
     explained = bool(lossy.findings or buffers or stream)
     slow = slow_paths.slow(view, lossy.told, line=not explained)
-    # A path that differs from the others is the nearer reason for one stream's small rate.
+    # A path that differs from the others is the more likely reason for the low rate of one stream.
     if slow.findings:
         return [*slow.findings, *lossy.findings]
     return [*lossy.findings, *buffers, *stream] or bottlenecks.cpu_bound(view)

@@ -34,7 +34,7 @@ def buffers(view: ResultIndex) -> list[Finding]:
         return []
     if all(_reached(row) or _window_is_free(row) for row in view.tcp):
         return []
-    # The least of a path's is the path; most of the others' is how long a processor takes to wake up.
+    # The shortest round trip shows the path; most of the others are processors that wake up.
     longest = max(row.least for row in view.latency)
     under_way = line.rate_bits_per_s / 8 * longest
     needed = thresholds.WINDOW_OF_BUFFER * under_way

@@ -10,8 +10,8 @@ from torchnet.bench.tcp_ceiling import payload
 from torchnet.bench.worker.sizes import size_text
 from torchnet.constants import is_rail, rail_interface
 
-# What torch's Gloo makes of these sends more than the least: a reduce is a reduce_scatter and a gather, a
-# reduce_scatter an all_reduce.
+# torch's Gloo sends more than the minimum in these: its reduce is a reduce_scatter and a gather, its reduce_scatter an
+# all_reduce.
 _GLOO_MORE = ("reduce", "reduce_scatter")
 
 
@@ -40,7 +40,7 @@ def wrong_interface(view: ResultIndex) -> list[Finding]:
         words += f", the ranks' sockets were on {most}" if most else ""
         how = "the run's receipt says so"
     elif view.network != "lo" and not is_rail(view.network):
-        # The receipt says nothing where another network is measured on purpose.
+        # The receipt does not help if another network is measured on purpose.
         most = view.network
         words = f"the ranks were told {most}, and the backend is {rail_interface(0)}"
         how = "that is what was measured as the backend"
@@ -53,7 +53,7 @@ def wrong_interface(view: ResultIndex) -> list[Finding]:
     address = next(
         (one.addresses[view.network] for one in view.results.nodes[1:] if view.network in one.addresses), ""
     )
-    # Ranks that were told another interface, or whose network is not the backend at all; else it is the route.
+    # The ranks are configured for another interface, or their network is not the backend. Otherwise it is the route.
     explain = told or most == view.network or not address
     fix = "torchnet env --explain" if explain else look(view)
     return [Finding(kind="wrong-interface", text=text, fix=fix, where=(most,) if most else ())]
@@ -73,7 +73,7 @@ def _rails(view: ResultIndex) -> set[str]:
         listed = _listed(view.setup.environment.get(name, ""))
         if view.network in listed:
             found |= set(listed)
-    # Beside another rail, the first group was told its own alone.
+    # Compared with another rail, the first group uses its own rail only.
     return found - ({view.setup.compare} - {view.network})
 
 
@@ -148,7 +148,7 @@ def _interface(view: ResultIndex) -> list[Finding]:
     if not sockets or not mtus or min(mtus) < 200:
         return []
     if sockets < thresholds.FEWER_BYTES * formula and _no_sockets(view):
-        return []  # what an interface counts of RDMA is its driver's to say
+        return []  # whether an interface counts RDMA depends on its driver
     around = (min(mtus) + 14) / payload(min(mtus), line.family if line else 6)
     if interface > thresholds.INTERFACE_MORE * around * sockets:
         extra = interface - around * sockets
@@ -163,6 +163,6 @@ def _interface(view: ResultIndex) -> list[Finding]:
         )
     else:
         return []
-    # A pod's interface is gone; on its host it is the one below it, of which the name is not known.
+    # The pod's interface is gone, and the name of the host's interface below it is not known.
     fix = host(view, "ip -s link") if view.setup.on == "kubernetes" else look(view)
     return [Finding(kind="bytes", text=text, fix=fix, where=(view.network,))]

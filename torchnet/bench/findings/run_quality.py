@@ -26,7 +26,7 @@ def lost(results: Results) -> list[Finding]:
     elif results.setup and results.setup.on == "kubernetes":
         fix = again(
             ResultIndex(results, results.setup), "--keep"
-        )  # else the pods and what they said are gone
+        )  # otherwise the pods and their logs are gone
     return [Finding(kind="lost", text=text, fix=fix, where=where)]
 
 
@@ -73,7 +73,7 @@ def slow_collective(view: ResultIndex) -> list[Finding]:
     core = core_of(view, best)
     if fast and view.setup.backend == "gloo" and (core is None or core >= thresholds.IDLE_GLOO):
         return []
-    # Without a line and without a word about the processor, nothing says that it is the network's time.
+    # Without a line and without CPU figures there is no evidence that the network takes the time.
     if view.line is None and (best.busy is None or slowest.core is None):
         return []
     share = percent(best.busbw / carried)

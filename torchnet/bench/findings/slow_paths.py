@@ -99,7 +99,7 @@ def _is_slow(view: ResultIndex, row: Tcp, reference: float) -> bool:
     """Compare with ``reference``, the rate that others reach in as many streams."""
     least = thresholds.SLOW * reference
     sure = thresholds.ONE_STREAM * row.streams
-    if reference > sure:  # up to there it is not the streams
+    if reference > sure:  # below, the streams are not the limit
         least = max(thresholds.SLOW * sure, thresholds.SLOW_STREAM * reference)
     if processor(view, row, thresholds.BUSY if view.line else thresholds.BUSY_UNSHAPED):
         least = min(least, thresholds.SLOW_BUSY * reference)

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 _MARKERS = "osD^vPX"
 _STYLES = ("-", "--", "-.", ":")
-_STEPS = (0.25, 0.5, 0.75, 0.9)  # of the fastest direction: where the heat map's next step begins
-_WIDE, _NARROW = (760, 300), (340, 250)  # points, which the page scales
-_CELL = 46  # points; a number of four digits fits
-# Points: a letter, at most; a legend's sign before its label; from one column to the next.
+_STEPS = (0.25, 0.5, 0.75, 0.9)  # shares of the fastest direction at which the heat map's next step begins
+_WIDE, _NARROW = (760, 300), (340, 250)  # points; the page scales them
+_CELL = 46  # points; holds a number of four digits
+# Points: the widest letter; a legend's marker before its label; the gap between columns.
 _LETTER, _SIGN, _GAP = 7.5, 42, 20
 
 

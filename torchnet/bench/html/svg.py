@@ -57,7 +57,7 @@ def matplotlib_quiet() -> Iterator[None]:
         import matplotlib
 
         with matplotlib.rc_context(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a letter that its font lacks is no matter: the page's has it
+            warnings.simplefilter("ignore")  # a glyph may be missing in its font; the page's has it
             matplotlib.rcdefaults()
             matplotlib.rcParams.update({"svg.fonttype": "none", "text.parse_math": False, "font.size": 12})
             yield

@@ -17,7 +17,7 @@ _LATENCY = (
     Column("between"), Column("network"), Column("message", True), Column("messages", True), Column("p50", True),
     Column("p99", True), Column("least", True),
 )  # fmt: skip
-_SHOWN = 12  # rows of a table that is open from the start
+_SHOWN = 12  # rows up to which a table is shown unfolded
 
 
 def paths(results: Results, ids: Ids) -> Html:

@@ -25,7 +25,7 @@ def summary(results: Results) -> str:
         found = why.partition(":")[0] if why else "no findings"
     if results.complete:
         return found
-    # Of an early end nobody knows what would have been found.
+    # After an early end it is unknown what else would have been found.
     return f"incomplete, {found}" if results.findings or why else "incomplete"
 
 

@@ -9,7 +9,7 @@ from itertools import groupby
 from torchnet.bench.html.numbers import binary
 from torchnet.bench.results import Collective, Latency, Results, Tcp
 
-HEAT_MOST = 64  # nodes of a heat map; of more, the table says it
+HEAT_MOST = 64  # nodes of a heat map; with more, only the table is shown
 
 
 @dataclass(frozen=True)

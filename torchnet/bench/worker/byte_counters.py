@@ -73,7 +73,7 @@ class ByteCounters:
             self._reads = False
         texts = place.exchange(json.dumps(list(self._own)))
         self._known = {address for text in texts for address in json.loads(text)}
-        # All have answered, so each rank's connections that stood before are in the list.
+        # All ranks have answered, so the list contains every connection that existed before.
         try:
             self._ignored = {one.cookie for one in sock_diag.dump()} if self._reads else set()
         except OSError:

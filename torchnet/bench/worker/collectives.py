@@ -98,7 +98,7 @@ def _made(
     """Build the call of a collective in which each rank contributes its row."""
 
     def fill() -> None:
-        if output is not None:  # first, as one may be a part of the other
+        if output is not None:  # first, because one may be a part of the other
             output.fill_(POISON)
         patterns.put.fill(given, setting.rank)
 
@@ -130,7 +130,7 @@ def _reduce(setting: CollectiveSetting, patterns: Patterns) -> CollectiveCall:
     def run() -> None:
         dist.reduce(buffer, root, op, group)
 
-    def wrong() -> int:  # what the others' buffers hold afterwards is not defined
+    def wrong() -> int:  # the other ranks' buffers are undefined afterwards
         return patterns.result.wrong(buffer, 0) if setting.rank == root else 0
 
     return _made(setting, patterns, run, wrong, buffer)

@@ -14,20 +14,20 @@ from typing import Literal
 
 import torch
 
-PERIOD = 1021  # a prime: no block size of an algorithm and no number of ranks divides it
-CHUNK = 256 * PERIOD  # elements that are filled and compared at once
-POISON = 127  # stands in outputs beforehand
+PERIOD = 1021  # a prime, so that an algorithm's block size or a number of ranks does not divide it
+CHUNK = 256 * PERIOD  # elements filled and compared at once
+POISON = 127  # fills outputs before a call
 
 Redop = Literal["sum", "prod", "min", "max", "avg"]
 
-# The largest whole number up to which all are exact; of bytes one less than there is, as the poison is no result.
+# The largest number up to which all whole numbers are exact; for bytes one less, because POISON must not be a result.
 EXACT = {
     "float32": 1 << 24, "float64": 1 << 53, "float16": 1 << 11, "bfloat16": 1 << 8,
     "int32": (1 << 31) - 1, "int64": (1 << 63) - 1, "int8": 126, "uint8": 126,
 }  # fmt: skip
 _LARGEST_POWER = {"float16": 1 << 15, "bfloat16": 1 << 127, "float32": 1 << 127, "float64": 1 << 1023}
-_MOST = 250  # of one rank's element
-_SCATTER = 2654435761  # a prime near 2^32 over the golden ratio (Knuth, volume 3, 6.4): neighbours are unlike
+_MOST = 250  # maximum of one rank's element
+_SCATTER = 2654435761  # a prime near 2^32 over the golden ratio (Knuth, volume 3, 6.4): neighbours differ
 
 
 def table(dtype: str, op: Redop | None, ranks: int) -> list[int]:
@@ -37,7 +37,7 @@ def table(dtype: str, op: Redop | None, ranks: int) -> list[int]:
         # Powers of two are exact up to the dtype's largest.
         row = [2 if j % 3 == 0 else 1 for j in range(PERIOD)]
         return _thinned(row, 1, _LARGEST_POWER.get(dtype, limit), "prod", ranks)
-    # A rank's turn comes again after PERIOD ranks only, so that no sum has more than that of equal terms.
+    # A rank's row repeats only after PERIOD ranks, so that no sum has more equal terms than that.
     most = min(_MOST, limit) if op in (None, "min", "max") else max(1, min(_MOST, limit // ranks))
     row = [(j * _SCATTER >> 16) % (most + 1) for j in range(PERIOD)]
     return _thinned(row, 0, limit, "sum", ranks) if op in ("sum", "avg") else row
@@ -82,7 +82,7 @@ class Pattern:
     def of(
         cls, row: Sequence[float], dtype: torch.dtype, device: torch.device, tolerance: float = 0.0
     ) -> Pattern:
-        # Of large products no int64 holds each; a power of two is exact in a double, too.
+        # An int64 is too small for large products; powers of two are exact in a double as well.
         double = max(row) > EXACT["int64"] or not all(float(value).is_integer() for value in row)
         once = torch.tensor(row, dtype=torch.float64 if double else torch.int64).to(dtype)
         return cls(once.repeat(CHUNK // PERIOD + 1).to(device), tolerance)
@@ -97,7 +97,7 @@ class Pattern:
         found = 0
         for part, here in self._parts(tensor, shift):
             if self.tolerance:
-                # no comparison with a NaN is true
+                # comparisons with NaN are false, so NaN counts as wrong
                 found += int((~((part.double() - here.double()).abs() <= self.tolerance)).sum())
             else:
                 found += int((part != here).sum())
@@ -125,8 +125,8 @@ def patterns(dtype: str, op: Redop | None, ranks: int, device: torch.device) -> 
     whole = reduced(row, op, ranks)
     if op != "avg":
         return Patterns(put, Pattern.of(whole, kind, device))
-    # Whether it divides first or last is the backend's affair: each term and each sum may be rounded once. Of whole
-    # numbers the fraction is cut off.
+    # A backend may divide before or after the sum, so each term and each sum may be rounded once. For integers the
+    # fraction is truncated.
     mean = [value / ranks for value in whole]
     tolerance = 1.0
     if kind.is_floating_point:

@@ -13,9 +13,9 @@ from pathlib import Path
 from torchnet.linux import cgroup
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_IDLE = (3, 4)  # of the columns after "cpu": idle and iowait
-_USED = slice(11, 13)  # of the columns after a thread's name: utime and stime
-_LEAST = 0.1  # seconds: in fewer, a thread's count, which is in ticks of 0.01, says little
+_IDLE = (3, 4)  # columns after "cpu": idle and iowait
+_USED = slice(11, 13)  # columns after a thread's name: utime and stime
+_LEAST = 0.1  # seconds; a thread's time is counted in ticks of 0.01 s, too coarse for less
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Usage:
         used = whole = 0.0
         try:
             words = self._stat.read_text().split("\n", 1)[0].split()
-            # guest and guest_nice, the last two, are in user and nice already
+            # without guest and guest_nice, the last two: user and nice include them
             columns = [int(word) / _TICKS for word in words[1:9]]
             whole = sum(columns)
             used = whole - sum(columns[index] for index in _IDLE)
@@ -113,7 +113,7 @@ class Threads:
                 try:
                     words = (task / "stat").read_text().rpartition(")")[2].split()
                     found[task.name] = sum(map(int, words[_USED]))
-                except (OSError, ValueError):  # it has just ended
+                except (OSError, ValueError):  # the thread has just ended
                     continue
         except OSError:
             pass

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, TextIO
 
 MARK = "torchnet-bench "
-FIGURES = 200  # at most in one message: of more, evenly chosen ones
+FIGURES = 200  # the maximum in one message; of more, an even selection
 
 
 @dataclass(frozen=True)

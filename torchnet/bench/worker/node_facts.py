@@ -33,7 +33,7 @@ SYSCTLS = (
 )
 _SIOCETHTOOL, _GLINKSETTINGS, _GDRVINFO, _DRVINFO_SIZE = 0x8946, 0x4C, 0x03, 196
 _SETTINGS = struct.Struct("=IIBBBBBBBbBBBB7I")  # struct ethtool_link_settings
-_WORDS = 127  # the most words for each of its three sets of link modes
+_WORDS = 127  # maximum number of words for each of its three sets of link modes
 _UNKNOWN, _TWISTED_PAIR = 0xFFFFFFFF, 0
 _INVENTED = {"veth": 10_000, "tun": 10}
 _ABOVE = ("macvlan", "ipvlan", "802.1Q VLAN Support", "bonding", "team", "bridge")
@@ -102,7 +102,7 @@ def speed(interface: str) -> int | None:
     single supported mode.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as door:
-        # The kernel first tells how many words it wants, as a negative number.
+        # The kernel first answers with the number of words that it wants, negated.
         head = _link_settings(door, interface, 0)
         if head is None or not -_WORDS <= head[0] < 0:
             return None
@@ -150,7 +150,7 @@ def _sysctls() -> dict[str, str]:
     for name in SYSCTLS:
         try:
             found[name] = " ".join(Path("/proc/sys", *name.split(".")).read_text().split())
-        except OSError:  # net.core's are the first namespace's alone
+        except OSError:  # net.core exists in the initial network namespace only
             continue
     return found
 
@@ -163,7 +163,7 @@ def cores(root: Path = cgroup.ROOT, own: Path = cgroup.OWN) -> float:
         try:
             quota, period = (folder / "cpu.max").read_text().split()
             least = min(least, int(quota) / int(period))
-        except (OSError, ValueError):  # not there, or "max"
+        except (OSError, ValueError):  # missing, or "max"
             continue
     return least
 

@@ -25,7 +25,7 @@ from torchnet.bench.worker.worker_config import Pairs, WorkerConfig
 Pair = tuple[int, int]
 Say = Callable[[Message], None]
 
-ALONE = 8  # up to so many nodes only one pair is measured at a time, so that none takes another's way
+ALONE = 8  # up to this many nodes, one pair measures at a time, so that pairs do not share a path
 WARM = 0.5  # seconds, before each measurement
 _STEPS: tuple[str, ...] = ("there", "back", "both", "latency")
 _TRY: tuple[str, ...] = ("latency",)
@@ -47,7 +47,7 @@ def rounds(nodes: int, pairs: Pairs) -> list[list[Pair]]:
         return [part for part in (even[::2], even[1::2], ring[len(even) :]) if part]
     if nodes <= ALONE:
         return [[(one, other)] for one in range(nodes) for other in range(one + 1, nodes)]
-    # One seat stays, the others go round; of an odd number of nodes one sits out against the seat that is nobody's.
+    # One seat is fixed, the others rotate. With an odd number of nodes, one of them pauses opposite an empty seat.
     seats = list(range(nodes + nodes % 2))
     found = []
     for _ in range(len(seats) - 1):
@@ -164,7 +164,7 @@ class _Meeting:
                     self._address(self._place.node), self._address(there), port, self._plan.streams, WARM
                 )
                 part.sent = asdict(sent)
-            except Exception as error:  # the store's, too: in a thread it would be nobody's
+            except Exception as error:  # including the store's: nobody would see it in a thread
                 errors.append(error)
 
         sender = threading.Thread(target=send, daemon=True) if sends else None
@@ -255,7 +255,7 @@ def measure(plan: WorkerConfig, place: RankContext, say: Say) -> set[str]:
                         meeting.attend()
             if place.rank == 0:
                 good = [meeting.tell(tells) for meeting in meetings]
-                # What all wait for anyhow carries the verdict, so that all have the same.
+                # The key that all wait for carries the verdict, so that all ranks have the same.
                 place.store.set(over, "" if all(good) else "closed")
             place.store.wait([over], PATIENCE)
             if place.store.get(over):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch.distributed import Store
 
-# For a slow node's measurement in between. A rank that is gone ends the job long before, through its agent.
+# Long enough for a slow node's measurement. If a rank exits, its agent ends the job long before.
 PATIENCE = timedelta(hours=1)
 
 
@@ -51,5 +51,5 @@ class RankContext:
         self.store.set(f"text/{self._turn}/{self.rank}", text)
         keys = [f"text/{self._turn}/{rank}" for rank in range(self.ranks)]
         self.store.wait(keys, PATIENCE)
-        # One question for all of them: one for each would be a round trip for each rank, on each rank.
+        # One request for all of them: separate requests would cost a round trip per rank, on each rank.
         return [text.decode() for text in self.store.multi_get(keys)]

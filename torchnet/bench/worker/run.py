@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from torchnet.bench.worker.worker_config import WorkerConfig
     from torchnet.training import Context
 
-_runs = itertools.count()  # of this process: the store outlives each of them, and so do its keys
+_runs = itertools.count()  # runs in this process: the store and its keys outlive each run
 _PACKAGE = "torchnet.bench.worker"
-# What has to do with the figures, and nothing that lets anybody in: the agents' own (a token's file) stay out.
+# Variables that affect the figures. The agents' variables are excluded: one names the file of the token.
 _SHOWN = (
     "GLOO_",
     "NCCL_",
@@ -69,8 +69,8 @@ def main(argv: list[str]) -> None:
     began = time.monotonic()
     os.environ.setdefault(
         "OMP_NUM_THREADS", "1"
-    )  # as in training: ranks share the machine, and copying needs no more
-    with warnings.catch_warnings():  # where NumPy is missing, which nothing here needs, importing torch warns
+    )  # as in training: ranks share the machine, and copying needs one thread
+    with warnings.catch_warnings():  # importing torch warns if NumPy is missing, which is not needed here
         warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
         import torch  # noqa: F401
 
@@ -78,7 +78,7 @@ def main(argv: list[str]) -> None:
     from torchnet.bench.worker import messages, worker_config
 
     wanted = worker_config.decode(given)
-    # Control messages are CPU tensors, beside NCCL, too.
+    # Control messages are CPU tensors, with NCCL too.
     backend = "cpu:gloo,cuda:nccl" if wanted.backend == "nccl" else wanted.backend or None
     with torchnet.init(backend) as context:
         say: Say = messages.say if context.rank == 0 else _silent
@@ -102,13 +102,13 @@ def _measure(plan: WorkerConfig, context: Context, say: Say) -> None:
     closed = pairs.measure(plan, place, say)
 
     agreement = timing.Agreement()
-    agreement.barrier()  # its connections are made now, and so none of those that the witness counts
+    agreement.barrier()  # opens its connections now, so that the byte counters exclude them
     bench = sweep.Bench(plan, place, agreement, byte_counters.ByteCounters(place), say)
     for interface in dict.fromkeys(name for name in (place.networks[0], plan.compare) if name):
         network = _network(bench, interface, backend, context, closed)
         if network is not None:
             sweep.run(bench, network)
-    _nodes(place, known, say)  # an MTU that changed meanwhile, say
+    _nodes(place, known, say)  # for example an MTU that changed meanwhile
     place.barrier()
 
 
@@ -147,7 +147,7 @@ def rails(environ: Any) -> list[str]:
     """Return the backend's interfaces, rail 0 first, from the variables that torchnet sets for Gloo and NCCL; loopback
     if they are not set."""
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-        # With tune.gloo_devices each is there several times.
+        # tune.gloo_devices repeats each name.
         told = list(dict.fromkeys(str(environ.get(name, "")).lstrip("=").split(",")))
         if told[0]:
             return told
@@ -218,7 +218,7 @@ def _network(
         return None
     without = [str(node) for node, found in sorted(bench.place.addresses.items()) if interface not in found]
     if not first and (without or interface in closed):
-        # There the group would fail on some ranks, and the others would wait for it half an hour.
+        # The group would fail on some ranks, and the others would wait half an hour for them.
         why = "raw TCP does not get through between its nodes"
         if without:
             why = f"no address of {interface} on node {', '.join(without[:10])}"
@@ -226,12 +226,12 @@ def _network(
         return None
     before = os.environ.get("GLOO_SOCKET_IFNAME")
     if not first or bench.plan.compare in rails(os.environ):
-        # Else the first group would use the rail, too, that it is compared with.
+        # Otherwise the first group would also use the rail that it is compared with.
         os.environ["GLOO_SOCKET_IFNAME"] = interface
     group: Any = None
     why = ""
     try:
-        # A group of its own on the backend network, too: its connections are then told from the control group's.
+        # A separate group on the backend network as well, so that its connections differ from the control group's.
         group = dist.new_group(backend="gloo")
     except RuntimeError as error:
         why = shortened(error)

@@ -11,10 +11,10 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-MOST_SIZES = 200  # of one run; a factor of 1.01 would make thousands
+MOST_SIZES = 200  # in one run; a factor of 1.01 would give thousands
 _STEPS = (
     10 * MOST_SIZES
-)  # those that give no new size included: from 8 to 9 bytes a factor of 1.0001 needs 1178
+)  # including steps that give no new size: from 8 to 9 bytes a factor of 1.0001 needs 1178
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _FORM = re.compile(r"([0-9]{1,13})(?:([kmg])(?:ib)?)?", re.IGNORECASE)
 _LARGEST = 1 << 40

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 CONFIDENCE = 0.95
-LEAST = 6  # figures: of fewer there is no interval of this confidence (2 / 2**5 is more than 0.05)
+LEAST = 6  # figures; fewer have no interval of this confidence (2 / 2**5 > 0.05)
 
 
 @dataclass(frozen=True)

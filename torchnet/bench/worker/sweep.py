@@ -20,8 +20,8 @@ from torchnet.bench.worker.sizes import size_text
 from torchnet.bench.worker.worker_config import WorkerConfig
 
 Say = Callable[[messages.Message], None]
-_TRIED = 8  # elements of each rank in the first try
-_WORDS = 200  # characters of a backend's own that are handed on
+_TRIED = 8  # elements of each rank in the first attempt
+_WORDS = 200  # characters quoted of a backend's error
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,10 @@ class _Series:
                 wrong = call.wrong()
             except Exception as error:  # whatever a backend raises
                 why = shortened(error)
-            # A rank that did not raise says so, too; whoever did may have other words than rank 0.
+            # All ranks exchange their errors: rank 0 may have none, or a different one.
             texts = [text for text in self._bench.place.exchange(why) if text]
             lacks = texts[0] if texts else ""
-            # Results that are wrong in the one form there is are a finding, counted at every size.
+            # Wrong results of a collective's only form are counted at every size, and become a finding.
             if self._bench.agreement.total(wrong) and in_place and len(forms) > 1 and not lacks:
                 lacks = "its results are wrong where the input is a part of the output, or the output of the input"
             if lacks:
@@ -148,7 +148,7 @@ class _Series:
         usage.start()
         threads.start()
         timed = timing.measure(call.run, once, rule, agreement, clock, slowest=slowest)
-        # NCCL's threads look for work without a pause, whether there is any or not.
+        # NCCL's threads poll for work all the time.
         core = threads.stop() if self._network.backend == "gloo" else None
         cores = self._busiest(*usage.stop(), core)
         sent = self._bench.witness.stop()

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from time import perf_counter
 
 PING_BYTES = 64
-_WARM = 50  # at most so many before they count: routes, neighbours, the processor's own sleep
-_SILENCE = 10.0  # seconds without an answer
+_WARM = 50  # maximum of uncounted messages first, for routes, neighbours and sleeping processors
+_SILENCE = 10.0  # seconds to wait for an answer
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,11 @@ def share(ordered: list[float], part: float) -> float:
 CHUNK = 4 << 20  # bytes for one call of sendfile(2)
 _BUFFER = 1 << 18
 _TIMEVAL = struct.Struct("@ll")
-PATIENCE = 10.0  # seconds for the other end to come
+PATIENCE = 10.0  # seconds to wait for the other end
 SLICES = 20
-_TAIL = 0.1  # seconds that a receiver goes on after its time: the other direction's slices may end later
-# struct tcp_info of linux/tcp.h, in whose middle nothing ever moves: total_retrans, data_segs_out, and the microseconds
-# in which there was something to send, and in which the receiver's window or the own buffer held it up.
+_TAIL = 0.1  # seconds that a receiver continues afterwards: the other direction's slices may end later
+# struct tcp_info of linux/tcp.h, whose existing fields never move: total_retrans, data_segs_out, and the microseconds
+# with data to send (busy_time), limited by the receiver's window (rwnd_limited) and by the send buffer (sndbuf_limited)
 _INFO = struct.Struct("=100xI52xI8xQQQ")
 
 
@@ -136,7 +136,7 @@ def connect(own: str, peer: str, port: int) -> socket.socket:
     """
     connection = socket.create_connection((peer, port), timeout=PATIENCE, source_address=(own, 0))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(PATIENCE * 1000))
-    connection.settimeout(None)  # sendfile(2) knows of no time-out: a socket with one does not wait
+    connection.settimeout(None)  # sendfile(2) does not block on a socket with a Python timeout
     return connection
 
 
@@ -153,7 +153,7 @@ def accept(server: socket.socket, peer: str) -> socket.socket:
         except TimeoutError:
             break
         if caller[0] == peer:
-            # The kernel's time-out: with Python's own each recv is two calls, poll(2) first (5 % at 20 Gbit/s).
+            # The kernel's timeout: with Python's, each recv calls poll(2) first (5 % at 20 Gbit/s).
             connection.settimeout(None)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(int(PATIENCE), 0))
             return connection

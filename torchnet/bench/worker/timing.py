@@ -25,15 +25,15 @@ import torch.distributed as dist
 
 from torchnet.bench.worker.stats import median
 
-BATCH = 0.02  # seconds, at least, of calls back to back
-LEAD = 0.016  # seconds: twice what the local networks' shaper lets through at once
-LARGE = 0.2  # seconds of a call of which few have to do
-_LEAST, _LEAST_LARGE, _LEAST_HUGE = 6, 3, 2  # batches: so many always; six have an interval of 95 %
+BATCH = 0.02  # minimum seconds of consecutive calls
+LEAD = 0.016  # seconds: twice the burst of the local networks' shaper
+LARGE = 0.2  # seconds of a call from which a few calls are enough
+_LEAST, _LEAST_LARGE, _LEAST_HUGE = 6, 3, 2  # minimum batches; six give an interval of 95 %
 _MOST_CALLS = 100_000
-# Calls of a batch, as long as there is the time for so many batches: of nine the interval leaves out the least and the
-# most, so that one hiccup does not widen it.
+# Calls in a batch, and batches to leave time for. From nine batches on, the interval leaves out the minimum and the
+# maximum, so that a single hiccup does not widen it.
 _CALLS, _BATCHES = 4, 10
-_GIVEN_BATCHES = 30  # at most, of a given number of calls
+_GIVEN_BATCHES = 30  # maximum for a fixed number of calls
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,13 @@ def stretch(call: float, calls: int, batches: int, spent: float, rule: Rule) -> 
         left = rule.iters - calls
         count = min(left, max(_LEAST, min(_GIVEN_BATCHES, int(rule.iters * call / BATCH))))
         return [left // count + (number < left % count) for number in range(count)]
-    # Several calls, as ranks that wait for each other after each one are not what training does; and yet so many
-    # batches that there is an interval. Short of time, three must still fit.
+    # Several calls in a batch, because training does not synchronise the ranks after each call; but enough batches for
+    # an interval. If time is short, three must still fit.
     wanted = min(max(BATCH, _CALLS * call), rule.seconds / _BATCHES)
     wanted = max(wanted, min(BATCH, rule.seconds / _LEAST_LARGE))
     each = max(1, min(_MOST_CALLS, math.ceil(wanted / max(call, 1e-9))))
     if not batches and call < LARGE:
-        return [each]  # what the warm-up told of small ones may be far off
+        return [each]  # the warm-up is inaccurate for short calls
     if (missing := _least(call, rule) - batches) > 0:
         return [each] * missing
     fits = int((rule.seconds - spent) / max(each * call, 1e-9))
@@ -166,7 +166,7 @@ class CudaClock:
     def laps(self) -> list[float]:
         self._events[-1].synchronize()
         pairs = itertools.pairwise(self._events)
-        return [now.elapsed_time(then) / 1000 for now, then in pairs]  # of milliseconds
+        return [now.elapsed_time(then) / 1000 for now, then in pairs]  # from milliseconds
 
 
 def warm_up(run: Callable[[], None], count: int, agreement: Agreement, clock: Clock) -> float:
@@ -179,7 +179,7 @@ def warm_up(run: Callable[[], None], count: int, agreement: Agreement, clock: Cl
         run()
         clock.lap()
         spent += clock.laps()
-    # Not the first ones: they made connections and took memory.
+    # The minimum, because the first calls open connections and allocate memory.
     return agreement.most(min(spent))[0]
 
 
