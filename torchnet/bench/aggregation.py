@@ -225,11 +225,15 @@ def _tcp(one: messages.Tcp, line: Line | None) -> Tcp:
 
 def _reason(failure: Mapping[str, Any] | None, ending: RunEnding) -> str:
     if failure:
-        return _FIX.split(str(failure.get("text", "")))[0].strip() or "it failed"
+        return _FIX.split(str(failure.get("text", "")))[0].strip() or "the job failed"
     told = str((ending.receipt or {}).get("reason", ""))
     if told and told != "done":
         return told
-    return f"it ended with exit code {ending.code}" if ending.code else "rank 0 ended before all was measured"
+    return (
+        f"the job ended with exit code {ending.code}"
+        if ending.code
+        else "rank 0 ended before the measurement was complete"
+    )
 
 
 def _network(failure: Mapping[str, Any] | None, context: RunContext) -> tuple[Finding, ...]:

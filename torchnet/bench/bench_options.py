@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from torchnet.bench.worker.busbw import COLLECTIVES, REDUCING, ROOTED
-from torchnet.bench.worker.sizes import Sizes, parse_size, size_text
+from torchnet.bench.worker.sizes import VALID_SIZE, Sizes, parse_size, size_text
 from torchnet.config.parsing import (
     parse_duration,
     parse_nonempty,
@@ -30,16 +30,15 @@ GROUP = "The benchmark"
 BACKENDS = ("gloo", "nccl")
 DTYPES = ("float32", "float64", "float16", "bfloat16", "int8", "uint8", "int32", "int64")
 REDOPS = ("sum", "avg", "max", "min", "prod")
-_SIZE = "a number of bytes, or one with K, M or G behind it, from 1 to 1024G"
 _TIME = "0.5, 2s, 1min, … up to 1h"
 
 OPTIONS = (
-    Field("min_bytes", "--min-bytes", "Smallest message.", _SIZE, "1K", "SIZE", short="-b"),
-    Field("max_bytes", "--max-bytes", "Largest message.", _SIZE, "256M", "SIZE", short="-e"),
+    Field("min_bytes", "--min-bytes", "Smallest message size.", VALID_SIZE, "1K", "SIZE", short="-b"),
+    Field("max_bytes", "--max-bytes", "Largest message size.", VALID_SIZE, "256M", "SIZE", short="-e"),
     Field(
         "factor",
         "--factor",
-        "From one size to the next.",
+        "Factor between consecutive sizes.",
         "a number greater than 1, as in 2",
         "4",
         "N",
@@ -48,7 +47,7 @@ OPTIONS = (
     Field(
         "iters",
         "--iters",
-        "Exactly so many timed calls of each size.",
+        "Number of timed calls for each size.",
         "a whole number from 1 to 1000000",
         "until the interval is narrow",
         "N",
@@ -56,62 +55,66 @@ OPTIONS = (
     Field(
         "seconds",
         "--seconds",
-        "About so long for the timed calls of one size; two calls at least.",
+        "Approximate time for the timed calls of one size, at least two calls.",
         _TIME,
         "1s",
         "TIME",
     ),
     Field(
-        "warmup", "--warmup", "Calls before the timed ones.", "a whole number from 0 to 10000", "2", "N", "-w"
+        "warmup", "--warmup", "Warm-up calls for each size.", "a whole number from 0 to 10000", "2", "N", "-w"
     ),
-    Field("dtype", "--dtype", "Type of the elements.", ", ".join(DTYPES), "float32", "TYPE", "-d"),
-    Field("redop", "--redop", "What a reduction does.", ", ".join(REDOPS), "sum", "OP"),
-    Field("root", "--root", "Root of broadcast and reduce.", "a rank of the job", "0", "RANK"),
+    Field("dtype", "--dtype", "Data type of the elements.", ", ".join(DTYPES), "float32", "TYPE", "-d"),
+    Field("redop", "--redop", "Reduction operation.", ", ".join(REDOPS), "sum", "OP"),
+    Field("root", "--root", "Root rank of broadcast and reduce.", "a rank of the job", "0", "RANK"),
     Field(
         "backend",
         "--backend",
-        "Backend of torch.distributed.",
+        "torch.distributed backend.",
         ", ".join(BACKENDS),
-        "nccl where each process has a GPU, else gloo",
+        "nccl if each process has a GPU, else gloo",
         "NAME",
     ),
-    Field("no_check", "--no-check", "Results are not checked.", "true, false", switch=True),
+    Field("no_check", "--no-check", "Do not check the results.", "true, false", switch=True),
     Field(
         "tcp_seconds",
         "--tcp-seconds",
-        "For raw TCP, each pair and direction; 0 leaves it out.",
+        "Duration of raw TCP for each pair and direction; 0 skips it.",
         "0, or 0.1s to 10min",
         "1s",
         "TIME",
     ),
     Field(
-        "streams", "--streams", "Connections of raw TCP at a time.", "a whole number from 1 to 64", "1", "N"
+        "streams", "--streams", "Parallel connections of raw TCP.", "a whole number from 1 to 64", "1", "N"
     ),
     Field(
         "pairs",
         "--pairs",
-        "Raw TCP between all pairs of nodes, not only from each to the next.",
+        "Measure raw TCP between all pairs of nodes, not only consecutive ones.",
         "true, false",
         switch=True,
     ),
     Field(
         "compare",
         "--compare",
-        "Measure this interface, too, side by side: eth0.",
-        "an interface's name, as eth0",
+        "Also measure this interface, for comparison.",
+        "an interface name, such as eth0",
         metavar="IFNAME",
     ),
     Field(
         "line",
         "--line",
-        "Rate of the backend's line, in place of --rate or what the interface reports.",
+        "Line rate of the backend, instead of --rate or the rate that the interface reports.",
         "100gbit, 2.5gbit, …",
         metavar="RATE",
     ),
+    Field("html", "--html", "Write an HTML report with plots; needs matplotlib.", "a path", metavar="FILE"),
     Field(
-        "html", "--html", "Report with plots, which needs matplotlib.", "the path of a file", metavar="FILE"
+        "json",
+        "--json",
+        "Write the results as JSON; - is standard output.",
+        "a path, or - for stdout",
+        metavar="FILE",
     ),
-    Field("json", "--json", "Results; - is stdout.", "the path of a file, or - for stdout", metavar="FILE"),
 )
 BY_NAME = {option.path: option for option in OPTIONS}
 
@@ -122,7 +125,7 @@ SETTLED = (
     "output.tee", "output.redirects", "output.ranks", "output.json", "output.measure", "output.min_share",
     "tune.bucket_cap_mb", "tune.compress", "kubernetes.code", "kubernetes.detach",
 )  # fmt: skip
-_OWN_HELP = {"output.quiet": "No progress; only warnings, errors and the results."}
+_OWN_HELP = {"output.quiet": "Print only warnings, errors and the results, no progress."}
 JOB_FIELDS = tuple(
     replace(field, help=_OWN_HELP.get(field.path, field.help))
     for field in FIELDS
@@ -190,9 +193,7 @@ class _Reader:
 
     def wrong(self, name: str, what: str, *, valid: bool = True) -> None:
         option = BY_NAME[name]
-        words, sep = option.valid, "is no size: "
-        # The message of parse_size lists what is valid.
-        self.problems.append(FieldProblem(option.flag, what, "", "" if sep in what or not valid else words))
+        self.problems.append(FieldProblem(option.flag, what, "", option.valid if valid else ""))
 
 
 def read(words: Sequence[str], given: Mapping[str, Any]) -> tuple[BenchOptions, list[FieldProblem]]:
@@ -223,9 +224,7 @@ def read(words: Sequence[str], given: Mapping[str, Any]) -> tuple[BenchOptions, 
         json=reader.read("json", parse_nonempty, None),
     )
     if "iters" in given and "seconds" in given:
-        reader.wrong(
-            "iters", "says how many calls there are, and --seconds how long: one of them", valid=False
-        )
+        reader.wrong("iters", "cannot be combined with --seconds", valid=False)
     if _same_file(asked.html, asked.json):
         reader.wrong("html", "is the same file as --json", valid=False)
     _effects(reader, asked.collectives)
@@ -238,7 +237,7 @@ def _effects(reader: _Reader, collectives: Sequence[str]) -> None:
     known = set(collectives) <= set(COLLECTIVES)
     for name, having in (("redop", REDUCING), ("root", ROOTED)):
         if name in reader.given and known and not set(collectives) & set(having):
-            what = f"is for {', '.join(having)}: none of them is measured"
+            what = f"has no effect: it applies only to {', '.join(having)}"
             reader.wrong(name, what, valid=False)
 
 
@@ -255,7 +254,7 @@ def _collectives(words: Sequence[str], problems: list[FieldProblem]) -> tuple[st
     for name in names:
         plain = name.lower().replace("-", "_")
         if plain not in WORDS:
-            what = f"{quote(name)} is no collective{did_you_mean(plain, (*WORDS, 'diff'))}"
+            what = f"{quote(name)} is not a collective{did_you_mean(plain, (*WORDS, 'diff'))}"
             problems.append(FieldProblem("COLLECTIVES", what, "", ", ".join(WORDS)))
         found += COLLECTIVES if plain == "all" else [plain]
     return tuple(dict.fromkeys(found)) if names else ("all_reduce",)
@@ -289,7 +288,7 @@ def _sizes(reader: _Reader) -> Sizes:
 def _factor(raw: object) -> float:
     factor = parse_number(raw)
     if factor <= 1:
-        raise ValueError("is not greater than 1: the sizes would never reach the largest")
+        raise ValueError("is not greater than 1, so the sizes would not grow")
     return factor
 
 
@@ -297,7 +296,7 @@ def _one_of(values: Sequence[str]) -> Callable[[Any], str]:
     def parse(raw: object) -> str:
         text = str(raw).lower()
         if text not in values:
-            raise ValueError(f"is not one of its values{did_you_mean(text, values)}")
+            raise ValueError(f"is not a valid value{did_you_mean(text, values)}")
         return text
 
     return parse
@@ -330,7 +329,7 @@ def _between(
 def _interface(raw: object) -> str:
     text = parse_nonempty(raw)
     if not _INTERFACE.fullmatch(text) or not text.isprintable():
-        raise ValueError("is no interface's name: at most 15 characters, no space and no /")
+        raise ValueError("is not an interface name: up to 15 characters without spaces and /")
     return text
 
 
@@ -344,5 +343,5 @@ def _rate(raw: object) -> int:
 def _file(raw: object) -> str:
     text = parse_nonempty(raw)
     if text == "-":
-        raise ValueError("is stdout, which has the summary: name a file")
+        raise ValueError("is standard output, which shows the summary: name a file")
     return text

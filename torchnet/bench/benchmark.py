@@ -76,7 +76,7 @@ def _html(results: Results, path: str) -> str | None:
 
         page = html(results)
     except Exception as error:  # a plotting library may raise anything; keep the figures
-        return f"the report cannot be made ({type(error).__name__}: {printable(str(error), 300)})"
+        return f"the report cannot be created ({type(error).__name__}: {printable(str(error), 300)})"
     reason = store(path, page.encode("utf-8", "backslashreplace"))
     return None if reason is None else printable(reason)
 

@@ -86,7 +86,7 @@ def setup(old: Results, new: Results) -> tuple[str, ...]:
     found = []
     for side, results in (("old", old), ("new", new)):
         if not results.complete:
-            found.append(f"the {side} run did not come to its end: {results.reason or 'no reason is known'}")
+            found.append(f"the {side} run ended early: {results.reason or 'unknown reason'}")
     if any(row.wrong for row in old.collectives):
         found.append("the old run has wrong results")
     before, after = _facts(old), _facts(new)

@@ -19,22 +19,22 @@ def text(diff: Comparison) -> str:
     set-up, which may be the cause; then each series, then rows to look at."""
     parts = []
     if diff.wrong:
-        parts.append(_block("Results of the new run are wrong:", diff.wrong))
+        parts.append(_block("Wrong results in the new run:", diff.wrong))
     if diff.setup:
-        parts.append(_block("What else is different:", diff.setup))
+        parts.append(_block("Other differences:", diff.setup))
     if diff.series:
         parts.append("\n".join(_table([_series(one) for one in diff.series])))
     alone = [*diff.alone]
     if alone:
-        parts.append(_block("Slower by themselves:", [_row(row) for row in alone]))
+        parts.append(_block("Single rows that are slower:", [_row(row) for row in alone]))
     look = [row for row in diff.rows if row.verdict in ("slower", "faster") and row not in alone]
     if look:
         parts.append(_block("Rows that changed by more than their intervals:", [_row(row) for row in look]))
     for words, names in (
         ("Only in the old run:", diff.only_old),
         ("Only in the new run:", diff.only_new),
-        ("What the new run could not measure:", diff.missing),
-        ("Found in the new run:", diff.findings),
+        ("Not measured in the new run:", diff.missing),
+        ("New findings:", diff.findings),
     ):
         if names:
             parts.append(_block(words, names))
@@ -48,23 +48,23 @@ def _end(diff: Comparison) -> str:
         rows = "1 row has" if len(diff.wrong) == 1 else f"{len(diff.wrong)} rows have"
         ends.append(f"Wrong: {rows} wrong results in the new run.")
     if diff.early:
-        ends.append("Ended early: the new run did not come to its end.")
+        ends.append("Ended early: the new run is incomplete.")
     if diff.missing:
-        ends.append(f"Missing: the new run has not {_rows(len(diff.only_old))} of the old one, and says why.")
+        ends.append(f"Missing: {_rows(len(diff.only_old))} of the old run; the new run reports why.")
     if diff.findings:
-        ends.append("Found: the new run's network has what the old one's had not.")
+        ends.append("New findings: the new run reports network problems that the old run did not.")
     if slower := [*_named(diff, "slower"), *(printable(row.what, _LONGEST) for row in diff.alone)]:
         ends.append(f"Slower: {'; '.join(slower)}.")
     if not diff.series:
-        ends.append("The two runs have nothing in common that could be compared.")
+        ends.append("Nothing to compare: the runs have no rows in common.")
     if ends:
         return "\n".join(ends)
     if unclear := _named(diff, "unclear"):
-        end = f"Nothing is slower for certain. Too noisy to tell, run both again: {'; '.join(unclear)}."
+        end = f"No significant slowdown. Too noisy to compare; rerun both: {'; '.join(unclear)}."
     elif faster := _named(diff, "faster"):
         end = f"Faster: {'; '.join(faster)}."
     else:
-        end = "Nothing changed by more than noise."
+        end = "No significant change."
     return f"{end} Not compared: {_rows(len(diff.only_old))} of the old run." if diff.only_old else end
 
 
@@ -85,7 +85,7 @@ def _series(series: ComparedSeries) -> tuple[str, ...]:
         printable(series.what, _LONGEST),
         _change(series.ratio),
         interval,
-        _rows(len(series.rows)),
+        str(len(series.rows)),
         series.verdict,
     )
 
@@ -107,7 +107,7 @@ def _change(ratio: float) -> str:
 
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    rows = [("what", "change", "interval", "of", ""), *rows]
+    rows = [("series", "change", "interval", "rows", "verdict"), *rows]
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     found = []
     for what, *cells in rows:

@@ -49,13 +49,13 @@ def fitting(
     if memory is None or largest * COPIES <= memory:
         return asked, memory, (), []
     fits = [size for size in series if size * COPIES <= memory]
-    need = f"{size_text(largest)} needs {_mib(largest * COPIES)} in each rank ({COPIES} copies), and {where}"
+    need = f"{size_text(largest)} needs {_mib(largest * COPIES)} in each rank ({COPIES} copies), but {where}"
     if asked.largest_typed or not fits:
         would = f"; {size_text(memory // COPIES >> 20 << 20)} would fit" if memory >= COPIES << 20 else ""
         flag = "--min-bytes" if len(series) == 1 and not asked.largest_typed else "--max-bytes"
         return asked, memory, (), [FieldProblem(flag, f"{need}{would}{fix}")]
     smaller = replace(asked, sizes=Sizes(asked.sizes.least, fits[-1], asked.sizes.factor))
-    return smaller, memory, (f"the largest size is {size_text(fits[-1])}: {need}",), []
+    return smaller, memory, (f"lowered the largest size to {size_text(fits[-1])}: {need}",), []
 
 
 def _memory(job: JobSpec, nproc: int, on_gpus: bool) -> tuple[int | None, str, str]:
@@ -66,14 +66,14 @@ def _memory(job: JobSpec, nproc: int, on_gpus: bool) -> tuple[int | None, str, s
         told = pod_memory(job)
         worker = int(amount(told.partition(":")[2] or told.partition(":")[0]))
         rank = max(0, worker // nproc - OWN)
-        return rank, f"a worker's memory, {told}, leaves {_mib(rank)} for one", "; --memory gives more"
+        return rank, f"a worker's memory ({told}) leaves {_mib(rank)} for each rank", "; increase --memory"
     found = available()
     if found is None:
         return None, "", ""
     free, where = found
     ranks = job.nnodes * nproc
     rank = max(0, free // ranks - OWN)
-    return rank, f"{_mib(free)} are free for all {ranks} {where}, so {_mib(rank)} for one", ""
+    return rank, f"{_mib(free)} of free memory {where} leave {_mib(rank)} for each rank", ""
 
 
 def available(
@@ -96,6 +96,7 @@ def _mib(count: int) -> str:
 
 SCRIPT = str(Path(__file__).resolve().parent / "worker" / "run.py")
 NEXT = "torchnet bench --help"
+_ONE_NODE = "needs at least two nodes: a single node uses no network"
 
 
 @dataclass(frozen=True)
@@ -158,16 +159,20 @@ def _disagreeing(
     use."""
     wrong = []
     if asked.root >= ranks:
-        wrong.append(FieldProblem("--root", f"is {asked.root}, and the job's ranks are 0 to {ranks - 1}"))
-    where = "say --gpus N" if job.on == "kubernetes" else "this machine has none for each process"
+        wrong.append(FieldProblem("--root", f"is {asked.root}, but the job has ranks 0 to {ranks - 1}"))
+    where = "set --gpus N" if job.on == "kubernetes" else "this machine has too few"
     if backend == "nccl" and not have_gpus:
         wrong.append(FieldProblem("--backend", f"nccl needs a GPU for each process: {where}"))
     # Gloo's average divides the sum in place, which torch refuses for integers. Before torch 2.8 there is no average at
     # all; the version of torch is not known here, so the ranks report it.
     whole = asked.dtype.startswith(("int", "uint"))
     if backend == "gloo" and asked.redop == "avg" and whole and set(asked.collectives) & set(REDUCING):
-        why = "--backend is gloo" if asked.backend else f"without a GPU for each process it is Gloo: {where}"
-        wrong.append(FieldProblem("--redop", f"avg of {asked.dtype} is NCCL's alone, and {why}"))
+        why = (
+            "--backend is gloo"
+            if asked.backend
+            else f"the backend is Gloo without a GPU for each process: {where}"
+        )
+        wrong.append(FieldProblem("--redop", f"avg of {asked.dtype} needs NCCL, but {why}"))
     return [*wrong, *_nothing_to_compare(asked, job), *_nothing_between_nodes(asked, job)]
 
 
@@ -177,26 +182,30 @@ def _nothing_to_compare(asked: BenchOptions, job: JobSpec) -> list[FieldProblem]
     wrong = []
     rails = [rail_interface(rail) for rail in range(job.network.rails)]
     if job.network.networks == (LOOPBACK,):
-        wrong.append(FieldProblem("--compare", "has nothing to compare with on loopback"))
+        wrong.append(FieldProblem("--compare", "is not available on loopback, which has no other network"))
     elif asked.compare in rails[:1]:
-        wrong.append(FieldProblem("--compare", f"{asked.compare} is the backend's own interface", "", "eth0"))
+        wrong.append(
+            FieldProblem("--compare", f"{asked.compare} is the backend interface itself", "", "eth0")
+        )
     elif job.on == "local" and asked.compare not in ("eth0", *rails):
         others = ", ".join(["eth0", *rails[1:]])
-        wrong.append(FieldProblem("--compare", f'there is no "{asked.compare}" in a local node', "", others))
+        wrong.append(
+            FieldProblem("--compare", f'a local node has no interface "{asked.compare}"', "", others)
+        )
     if job.nnodes == 1:
-        wrong.append(FieldProblem("--compare", "needs two nodes: what one node does crosses no network"))
+        wrong.append(FieldProblem("--compare", _ONE_NODE))
     return wrong
 
 
 def _nothing_between_nodes(asked: BenchOptions, job: JobSpec) -> list[FieldProblem]:
     wrong = []
     if asked.line is not None and job.nnodes == 1:
-        wrong.append(FieldProblem("--line", "needs two nodes: what one node does crosses no line"))
+        wrong.append(FieldProblem("--line", _ONE_NODE))
     for flag, typed in (("--pairs", asked.pairs), ("--streams", asked.streams != BenchOptions.streams)):
         if typed and job.nnodes == 1:
-            wrong.append(FieldProblem(flag, "needs two nodes: there is no raw TCP within one"))
+            wrong.append(FieldProblem(flag, _ONE_NODE))
         elif typed and not asked.tcp_seconds:
-            wrong.append(FieldProblem(flag, "is about raw TCP, which --tcp-seconds 0 leaves out"))
+            wrong.append(FieldProblem(flag, "has no effect: --tcp-seconds 0 skips raw TCP"))
     return wrong
 
 
@@ -232,5 +241,5 @@ def check_script() -> None:
     wrong = check(JobSpec(script=SCRIPT), "/")
     if wrong:
         raise UsageError(
-            "\n  ".join(["the benchmark's script cannot be run:", *wrong]), fix="install torchnet anew"
+            "\n  ".join(["the benchmark's script cannot be run:", *wrong]), fix="reinstall torchnet"
         )

@@ -6,6 +6,7 @@ import json
 
 from torchnet.bench.results import SCHEMA, Results, ValidationError, load
 from torchnet.text import printable
+from torchnet.units import counted
 
 
 def read(text: str, name: str) -> Results:
@@ -15,27 +16,26 @@ def read(text: str, name: str) -> Results:
         ValueError: They cannot be read, or have another schema version.
     """
     name = printable(name, 200)
+    advice = f"write results with: torchnet bench --json {name}"
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{name} is no JSON: {error}; `torchnet bench --json {name}` writes it") from None
+        raise ValueError(f"{name} is not JSON: {error}; {advice}") from None
     version = values.get("schema") if isinstance(values, dict) else None
     if not isinstance(version, str):
-        raise ValueError(f"{name} has no results of a benchmark: `torchnet bench --json {name}` writes them")
+        raise ValueError(f"{name} does not contain benchmark results; {advice}")
     if version != SCHEMA:
-        newer = version.startswith("torchnet.bench/")
-        advice = (
-            "use the torchnet that wrote it" if newer else f"`torchnet bench --json {name}` writes results"
-        )
+        if version.startswith("torchnet.bench/"):
+            advice = "use the torchnet that wrote it"
         raise ValueError(
-            f"{name} has the schema {version[:80]!r}, and this torchnet reads {SCHEMA!r}: {advice}"
+            f"{name} has the schema {version[:80]!r}, but this torchnet reads {SCHEMA!r}; {advice}"
         )
     try:
         return load(text)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the whole"
+        field = ".".join(str(part) for part in first["loc"]) or "document"
         what = f"{printable(field, 200)}: {printable(first['msg'], 200)}"
         raise ValueError(
-            f"{name} does not hold what {SCHEMA!r} must: {what} ({error.error_count()} in all)"
+            f"{name} is not valid {SCHEMA!r}: {what} ({counted(error.error_count(), 'error')})"
         ) from None

@@ -13,6 +13,7 @@ from torchnet.constants import is_rail
 from torchnet.text import listed, printable
 from torchnet.units import counted, percent, size
 
+NO_FINDINGS = "no problems found in what was measured"
 FINDINGS = "findings"  # ``what`` of Lacking if the findings could not be evaluated
 _KNOWN = {"shaped": "shaped by --rate", "interface": "reported by the interface", "told": "set with --line"}
 
@@ -63,11 +64,11 @@ def render(results: Results, *, color: bool = False, written: Sequence[str] = ()
         out += ["", "not measured:"]
         out += [f"  {printable(one.what, 80)}: {printable(one.why, 300)}" for one in results.lacks[:_LACKING]]
         more = len(results.lacks) - _LACKING
-        out += [f"  … and {more} more: all of them are in the --json results"] if more > 0 else []
+        out += [f"  … and {more} more {tables.IN_JSON}"] if more > 0 else []
     out += _findings(results, styled)
     out.append("")
     if not results.complete:
-        what = "the figures above are those until then" if measured(results) else "nothing was measured"
+        what = "the figures above were measured before that" if measured(results) else "nothing was measured"
         out.append(styled(f"INCOMPLETE: {printable(results.reason, 500)}; {what}", _RED))
     out += [f"written: {printable(one, 300)}" for one in written]
     while out[-1] == "":
@@ -103,9 +104,9 @@ def _network(results: Results, name: str) -> str:
     if line is not None:
         return f"{printable(name)} ({role}): {_line(line)}, MTU {line.mtu}, IPv{line.family}"
     mtus = sorted({node.mtus[name] for node in results.nodes if name in node.mtus})
-    told = f"MTU {', '.join(map(str, mtus))}" if mtus else "MTU not known"
+    told = f"MTU {', '.join(map(str, mtus))}" if mtus else "MTU unknown"
     if results.setup and results.setup.nodes == 1:
-        return f"{printable(name)} ({role}): {told}; one node, so nothing crosses it"
+        return f"{printable(name)} ({role}): {told}; a single node does not use it"
     if results.setup and results.setup.on == "local":
         why = (
             f"no rate (the link is this machine's memory{'; --rate shapes it' if role == 'backend' else ''})"
@@ -144,7 +145,7 @@ def _raw(results: Results, styled: Callable[[str, str], str]) -> Iterator[str]:
         slowest = max(results.latency, key=lambda one: one.p50)
         pair = f"{printable(results.name(slowest.source))} - {printable(results.name(slowest.target))}"
         times = f"p50 {tables.number(slowest.p50 * 1e6)} us, p99 {tables.number(slowest.p99 * 1e6)} us"
-        yield f"longest there and back: {pair} over {printable(slowest.network)}, {times}"
+        yield f"longest round trip: {pair} over {printable(slowest.network)}, {times}"
 
 
 def _sentences(results: Results) -> Iterator[str]:
@@ -168,7 +169,7 @@ def _sentences(results: Results) -> Iterator[str]:
         )
         other = next((row.other for row in tables.rows(results, name) if row.main is largest), None)
         if other is not None and other.busbw:
-            yield f"{at}: {own} gives {tables.ratio(largest.busbw / other.busbw)} times the busbw of {compare}"
+            yield f"{at}: {own} reaches {tables.ratio(largest.busbw / other.busbw)} times the busbw of {compare}"
         slowest = min(
             (one.rate.median for one in results.tcp if one.network == own and one.both), default=0.0
         )
@@ -217,7 +218,7 @@ def _findings(results: Results, styled: Callable[[str, str], str]) -> Iterator[s
         yield from ("", styled(why, _YELLOW))
     if not results.findings:
         if not why and results.complete:
-            yield from ("", styled("findings: none", _GREEN))
+            yield from ("", styled(NO_FINDINGS, _GREEN))
         return
     yield from ("", styled(f"findings: {len(results.findings)}", _BOLD))
     for one in results.findings:

@@ -11,6 +11,7 @@ from torchnet.text import printable
 
 WIDEST_MATRIX = 12  # nodes; with more, only the slowest pairs are listed
 _LISTED = 10
+IN_JSON = "(all are in the --json results)"
 _NAME = 16
 
 
@@ -199,7 +200,7 @@ def matrix(results: Results, network: str) -> Iterator[str]:
         return
     ranked = sorted(one_way.values(), key=lambda one: one.rate.median)
     middle = statistics.median(one.rate.median for one in ranked)
-    yield f"raw TCP · {printable(network)} · from a row's node to a column's · Gbit/s"
+    yield f"raw TCP · {printable(network)} · rows send to columns · Gbit/s"
     if len(nodes) <= WIDEST_MATRIX:
         width = max(8, *(len(_name(results, node)) for node in nodes))
         yield f"{'':<{width}}" + "".join(f"  {_name(results, node):>{width}}" for node in nodes)
@@ -209,7 +210,7 @@ def matrix(results: Results, network: str) -> Iterator[str]:
     else:
         for one in ranked[:_LISTED]:
             yield f"  {_way(results, one)}: {_gbit(one)}"
-        yield f"  … and {len(ranked) - min(len(ranked), _LISTED)} faster ones: all of them are in the --json results"
+        yield f"  … and {len(ranked) - min(len(ranked), _LISTED)} faster ones {IN_JSON}"
     slowest = ranked[0]
     part = f", {slowest.rate.median / middle * 100:.0f} % of the median" if middle else ""
     yield f"slowest: {_way(results, slowest)}, {_gbit(slowest)} Gbit/s{part}"

@@ -21,7 +21,7 @@ def mtu(view: ResultIndex) -> list[Finding]:
     odd = [node for node, size in nodes.items() if size != meant]
     which = several([f"{view.name(node)} has {nodes[node]}" for node in odd])
     rest = "the others have" if len(sizes) - len(odd) > 1 else "the other has"
-    text = f"The MTU of {view.network} differs among the nodes: {which}, and {rest} {meant}."
+    text = f"The MTU of {view.network} differs between the nodes: {which}, {rest} {meant}."
     fix = finding_text.look(view)
     return [Finding(kind="mtu", text=text, fix=fix, where=tuple(view.name(node) for node in odd))]
 
@@ -48,12 +48,12 @@ def buffers(view: ResultIndex) -> list[Finding]:
     if not small:
         return []
     wanted = 1 << (int(needed) - 1).bit_length()
-    largest = several([f"{name} is {least} bytes at most" for name, (least, _, _) in small.items()])
+    largest = several([f"{name} allows {least} bytes" for name, (least, _, _) in small.items()])
     everywhere = sorted({node for _, nodes, _ in small.values() for node in nodes})
     names = tuple(view.name(node) for node in everywhere)
     text = (
-        f"The buffers of sockets are too small on {several(names)}: {largest}, and {rate(line.rate_bits_per_s / 8)} "
-        f"with round trips of {longest * 1e3:.3g} ms need {count(needed)}."
+        f"The socket buffers are too small on {several(names)}: {largest}, but {rate(line.rate_bits_per_s / 8)} "
+        f"with round trips of {longest * 1e3:.3g} ms needs {count(needed)}."
     )
     settings = " ".join(f"{name}='{first} {wanted}'" for name, (_, _, first) in small.items())
     fix = finding_text.host(view, f"sysctl -w {settings}", *everywhere)
@@ -82,7 +82,7 @@ def single_stream(view: ResultIndex) -> list[Finding]:
             continue
         way = view.way((row.source, row.target))
         text = (
-            f"One TCP stream does not fill the line: {rate(row.rate.median)} from {way}, and the line can carry "
+            f"One TCP stream does not fill the line: {rate(row.rate.median)} from {way}, but the line can carry "
             f"{rate(line.ceiling)}; {why}."
         )
         where = view.name(row.source), view.name(row.target)
@@ -93,7 +93,7 @@ def single_stream(view: ResultIndex) -> list[Finding]:
 def _held_up(row: Tcp) -> str:
     """Return which limit of its own the stream reached, if known."""
     if (row.window_limited or 0.0) > thresholds.WINDOW_LIMITED:
-        return f"its window held it up for {percent(row.window_limited or 0.0)} of the time"
+        return f"its window limited it {percent(row.window_limited or 0.0)} of the time"
     if (row.core or 0.0) >= thresholds.BUSY:
         return f"it used {percent(row.core or 0.0)} of one core"
     return ""
@@ -113,8 +113,8 @@ def _flow(view: ResultIndex, row: Tcp) -> str:
     if any(_reached(best) for best in view.large):
         return ""
     return (
-        "neither its window nor a core held it up, so it is the path, or its share for one flow: one cable of a bond, "
-        "or a cloud's limit"
+        "neither its window nor a core limited it, so the limit is the path, or its share for one flow, such as one "
+        "cable of a bond or a cloud's limit for a flow"
     )
 
 
@@ -139,7 +139,7 @@ def cpu_bound(view: ResultIndex) -> list[Finding]:
 def _bound(view: ResultIndex, what: str, how: str, *nodes: int) -> Finding:
     assert view.line
     ceiling = rate(view.line.ceiling)
-    text = f"The processor limits, not the network: {what} of the {ceiling} that the line can carry; {how}."
+    text = f"The processor is the limit, not the network: {what} of the {ceiling} that the line can carry; {how}."
     if "quota" not in how:
         fix = finding_text.host(view, "top -H -b -n 1", *nodes)
     elif view.setup.on == "kubernetes":

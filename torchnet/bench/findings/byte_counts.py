@@ -27,8 +27,8 @@ def wrong_interface(view: ResultIndex) -> list[Finding]:
     if total and sum(stray.values()) > thresholds.STRAY * total:
         most = max(stray, key=lambda name: stray[name])
         share = percent(sum(stray.values()) / total)
-        words = f"{share} of the bytes between the ranks went over {most}, and {view.network} was meant"
-        how = "their sockets say so"
+        words = f"{share} of the bytes between the ranks went over {most} instead of {view.network}"
+        how = "counted on the ranks' sockets"
     elif (
         view.results.backend_share is not None
         and not view.setup.compare
@@ -37,16 +37,16 @@ def wrong_interface(view: ResultIndex) -> list[Finding]:
         most = max(counts, key=lambda name: counts[name], default="")
         share = percent(view.results.backend_share)
         words = f"only {share} of the bytes between the nodes went over the backend network"
-        words += f", the ranks' sockets were on {most}" if most else ""
-        how = "the run's receipt says so"
+        words += f", and the ranks' sockets used {most}" if most else ""
+        how = "from the run's receipt"
     elif view.network != "lo" and not is_rail(view.network):
         # The receipt does not help if another network is measured on purpose.
         most = view.network
-        words = f"the ranks were told {most}, and the backend is {rail_interface(0)}"
-        how = "that is what was measured as the backend"
+        words = f"the ranks are configured for {most}, but the backend is {rail_interface(0)}"
+        how = f"{most} was measured as the backend"
     else:
         return []
-    text = f"The traffic is on the wrong network: {words}; {how}."
+    text = f"The traffic used the wrong network: {words} ({how})."
     told = any(
         view.network not in _listed(value) for name, value in view.setup.environment.items() if name in _NAMES
     )
@@ -111,14 +111,10 @@ def _formula(view: ResultIndex) -> list[Finding]:
         return []
     ratio, row = worst
     sent = sum((row.sockets_bytes or {}).values())
-    reason = (
-        "the backend sends more than its algorithm needs"
-        if ratio > 1
-        else "something does not travel over TCP"
-    )
+    reason = "the backend sends more than its algorithm needs" if ratio > 1 else "some of it does not use TCP"
     text = (
         f"{row.collective} of {size_text(row.size)} sent {count(sent)} over the sockets, {percent(ratio)} of the "
-        f"{count(row.formula_bytes)} that it must send: {reason}."
+        f"{count(row.formula_bytes)} that it has to send: {reason}."
     )
     debug = "NCCL_DEBUG=INFO" if nccl else "TORCH_CPP_LOG_LEVEL=INFO"
     return [Finding(kind="bytes", text=text, fix=again(view, "--env", debug), where=(row.collective,))]
@@ -154,12 +150,12 @@ def _interface(view: ResultIndex) -> list[Finding]:
         extra = interface - around * sockets
         text = (
             f"{view.network} sent {count(interface)} while the ranks' sockets sent {count(sockets)}: about "
-            f"{count(extra)} are no payload of theirs: other traffic of this node, or segments sent again."
+            f"{count(extra)} are not their payload, but other traffic of the node or retransmissions."
         )
     elif interface < thresholds.FEWER_BYTES * sockets and view.setup.ranks == view.setup.nodes:
         text = (
-            f"{view.network} sent {count(interface)}, fewer bytes than the ranks' sockets ({count(sockets)}): they "
-            "leave the nodes by another way."
+            f"{view.network} sent {count(interface)}, less than the ranks' sockets ({count(sockets)}): the bytes "
+            "leave the nodes another way."
         )
     else:
         return []

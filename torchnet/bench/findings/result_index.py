@@ -113,7 +113,7 @@ def processor(view: ResultIndex, row: Tcp | Collective, busy: float = thresholds
 def machine(row: Tcp | Collective, busy: float = thresholds.BUSY) -> str:
     """Return the evidence that the whole node is at its limit, so that more streams or threads would not help."""
     if (row.throttled or 0.0) > thresholds.THROTTLED:
-        return f"a node's quota was used up in {(row.throttled or 0.0) * 100:.0f} % of its periods"
+        return f"a node exhausted its CPU quota in {(row.throttled or 0.0) * 100:.0f} % of the periods"
     idle = isinstance(row, Tcp) and row.core is not None and row.core < thresholds.IDLE_STREAM
     if (row.busy or 0.0) >= busy and not idle:
         return f"{(row.busy or 0.0) * 100:.0f} % of the busiest node's cores were in use"

@@ -16,7 +16,7 @@ def lost(results: Results) -> list[Finding]:
     if results.complete or results.ended in _NO_LOSS:
         return []
     reason = results.reason or f"exit code {results.exit_code}"
-    text = f"The run did not come to its end, and the figures are those until then: {_sentence(reason)}"
+    text = f"The run ended early, and the figures were measured before that: {_sentence(reason)}"
     where = tuple(
         node.name for node in results.nodes if node.name in results.reason.replace(",", " ").split()
     )
@@ -44,10 +44,14 @@ def wrong_results(view: ResultIndex) -> list[Finding]:
     if not rows:
         return []
     worst = max(rows, key=lambda row: row.wrong or 0)
-    sizes = f" and in {len(rows) - 1} more of {len(view.results.collectives)} rows" if len(rows) > 1 else ""
+    sizes = (
+        f", and elements in {len(rows) - 1} more of {len(view.results.collectives)} rows"
+        if len(rows) > 1
+        else ""
+    )
     text = (
         f"Results are wrong: {worst.wrong} elements of {worst.collective} of {size_text(worst.size)} over "
-        f"{worst.network}{sizes}. Memory, a card, a driver or the backend itself corrupts data."
+        f"{worst.network}{sizes}. Memory, a network card, a driver or the backend corrupts data."
     )
     fix = host(view, "dmesg --ctime | tail")
     return [Finding(kind="wrong-results", text=text, fix=fix, where=(worst.collective,))]
@@ -80,7 +84,7 @@ def slow_collective(view: ResultIndex) -> list[Finding]:
     each = f" over {lines} lines" if lines > 1 else ""
     text = (
         f"all_reduce is slow: {rate(best.busbw)} at best ({size_text(best.size)}), {share} of what raw TCP "
-        f"reaches{each} from {view.way(way)} while the other direction runs, too."
+        f"reaches{each} from {view.way(way)} while the other direction is busy."
     )
     # More threads and connections: if they help, the limit is the backend, not the network.
     setting = "gloo_devices=2" if view.setup.backend == "gloo" else "nccl_socket_nthreads=4"
@@ -98,8 +102,8 @@ def noise(view: ResultIndex) -> list[Finding]:
         return []
     worst = max(rows, key=lambda row: row.time.spread)
     text = (
-        f"The figures are not steady: half of the large sizes are known to ±{middle * 100:.0f} % or worse "
-        f"({worst.collective} of {size_text(worst.size)} to ±{worst.time.spread * 100:.0f} %). Something else uses the "
+        f"The figures are noisy: half of the large sizes have an interval of ±{middle * 100:.0f} % or more "
+        f"({worst.collective} of {size_text(worst.size)}: ±{worst.time.spread * 100:.0f} %). Something else uses the "
         "nodes or the network."
     )
     return [Finding(kind="noise", text=text, fix=host(view, "top -b -n 1"))]

@@ -31,9 +31,9 @@ def lossy(view: ResultIndex) -> Paths:
         return Paths()
     worst = sorted(rows, key=lambda way: -_again(rows[way]))
     nodes = _common(worst, view)
-    one = f", all of them of {view.name(nodes[0])}" if len(nodes) == 1 and len(worst) > 1 else ""
+    one = f", all from or to {view.name(nodes[0])}" if len(nodes) == 1 and len(worst) > 1 else ""
     ways = several([f"{percent(_again(rows[way]))} from {view.way(way)}" for way in worst])
-    text = f"Packets are lost on {view.network}: segments that had to be sent again are {ways}{one}."
+    text = f"Packets are lost on {view.network}: the retransmitted segments are {ways}{one}."
     fix = finding_text.look(view)
     names = [view.name(node) for node in nodes] or [view.name(node) for node in worst[0]]
     return Paths([Finding(kind="loss", text=text, fix=fix, where=tuple(names))], set(rows))
@@ -138,7 +138,7 @@ def _node(view: ResultIndex, found: Paths, node: int) -> None:
     rates = sorted(row.rate.median for row in own.values())
     text = (
         f"{view.name(node)} is slower than the other nodes: raw TCP with it reaches {rate(rates[0])} to "
-        f"{rate(rates[-1])}, between the others {rate(reference)}{_because(view, own.values())}."
+        f"{rate(rates[-1])}, but {rate(reference)} between the others{_because(view, own.values())}."
     )
     fix = finding_text.look(view)
     found.findings.append(Finding(kind="slow-node", text=text, fix=fix, where=(view.name(node),)))
@@ -156,7 +156,8 @@ def _one_sided(view: ResultIndex, found: Paths, node: int, side: int, slow_ways:
     verb, other, preposition = (("sends", "receives", "to"), ("receives", "sends", "from"))[side]
     text = (
         f"{view.name(node)} {verb} more slowly than it {other}: at most {rate(at_most)} {preposition} each of "
-        f"{len(own)} nodes, and {rate(at_least)} the other way{_because(view, (view.alone[way] for way in own))}."
+        f"{len(own)} nodes, but {rate(at_least)} in the other direction"
+        f"{_because(view, (view.alone[way] for way in own))}."
     )
     fix = finding_text.look(view)
     found.findings.append(Finding(kind="asymmetry", text=text, fix=fix, where=(view.name(node),)))
@@ -180,14 +181,14 @@ def _pair(view: ResultIndex, found: Paths, way: Direction, reference: float, lin
     if found.told & {way, back}:
         return
     rows = [view.alone[one] for one in (way, back) if one in view.alone]
-    told = f"the best of the others {rate(reference)}"
+    told = f"other pairs reach {rate(reference)}"
     if view.setup.nodes == 2 and view.line and line and (least := _line(view, rows)):
         reference, told = least, f"the line can carry {rate(view.line.ceiling)}"
     names = view.name(way[0]), view.name(way[1])
     if all(_is_slow(view, row, reference) for row in rows):
         text = (
-            f"{names[0]} and {names[1]} are slow with each other: raw TCP reaches "
-            f"{' and '.join(rate(row.rate.median) for row in rows)} there and back, {told}"
+            f"The path between {names[0]} and {names[1]} is slow: raw TCP reaches "
+            f"{' and '.join(rate(row.rate.median) for row in rows)} in the two directions, but {told}"
             f"{_because(view, rows)}."
         )
         fix = finding_text.look(view)
@@ -198,8 +199,8 @@ def _pair(view: ResultIndex, found: Paths, way: Direction, reference: float, lin
         if _asymmetric(view, one):
             row, other = view.alone[one], view.alone[one[1], one[0]]
             text = (
-                f"The direction {view.way(one)} is slow: {rate(row.rate.median)}, and {rate(other.rate.median)} back; "
-                f"the sender is {view.name(one[0])}{_because(view, [row])}."
+                f"The direction {view.way(one)} is slow: {rate(row.rate.median)}, but {rate(other.rate.median)} in "
+                f"reverse; the sender is {view.name(one[0])}{_because(view, [row])}."
             )
             fix = finding_text.look(view)
             where = view.name(one[0]), view.name(one[1])
@@ -216,7 +217,7 @@ def _all(view: ResultIndex, found: Paths) -> None:
     if not _is_slow(view, best, _line(view, rows)):
         return
     text = (
-        f"All pairs are slow: raw TCP reaches {rate(best.rate.median)} at best, and the line can carry "
+        f"All pairs are slow: raw TCP reaches {rate(best.rate.median)} at best, but the line can carry "
         f"{rate(view.line.ceiling)}."
     )
     fix = finding_text.look(view)

@@ -9,11 +9,11 @@ from torchnet.bench.summary import known
 from torchnet.bench.worker.stats import LEAST
 
 _COLUMNS = (
-    Column("size", True), Column("network"), Column("place"), Column("elements", True), Column("type"), Column("redop"),
+    Column("size", True), Column("network"), Column("form"), Column("elements", True), Column("type"), Column("redop"),
     Column("root", True), Column("time", True), Column("95 % interval", True), Column("algbw", True),
     Column("busbw", True), Column("95 % interval", True), Column("of the line", True), Column("#wrong", True),
     Column("calls", True), Column("bytes, formula", True), Column("bytes, sockets", True),
-    Column("bytes, interfaces", True), Column("CPU in use", True), Column("held up by quota", True),
+    Column("bytes, interfaces", True), Column("CPU use", True), Column("throttled", True),
 )  # fmt: skip
 
 
@@ -21,9 +21,9 @@ def collectives(results: Results, ids: Ids) -> Html:
     parts: list[Html] = [
         tag(
             "p",
-            "busbw is nccl-tests' bus bandwidth: what crosses each link, whatever the number of ranks. "
-            "Times are medians over batches of calls, each the mean of the ranks, of a broadcast and a reduce the "
-            f"slowest rank’s; the bands are 95 % intervals, of fewer than {LEAST} batches from the least to the most.",
+            "busbw is nccl-tests' bus bandwidth: what each link carries, for any number of ranks. Times are medians "
+            "over batches of calls; a batch counts with the mean of the ranks, for broadcast and reduce with the "
+            f"slowest rank. Bands are 95 % intervals; with fewer than {LEAST} batches they span the minimum and maximum.",
             class_="soft",
         )
     ]
@@ -43,7 +43,7 @@ def collectives(results: Results, ids: Ids) -> Html:
             if (line := results.line(group.network))
         ]
         message = " ".join(_message(results, group) for group in found)
-        title = f"{name}: busbw over the size of the message"
+        title = f"{name}: busbw by message size"
         plot = plots.lines(ids, title, message, series, levels, quantity="busbw", unit="B/s")
         rows = [row for row in results.collectives if view_model.kind(row) == name]
         figures = table(ids, f"{name}, each size and network", _COLUMNS, [_row(row) for row in rows])
@@ -78,7 +78,7 @@ def against(results: Results, ids: Ids) -> Html:
         f"{numbers.ratio(one.value)} with {view_model.where(one.backend)}" for one in ends
     )
     levels = [plots.Level("equal", 1.0)]
-    title = f"busbw of {networks}, over the size of the message"
+    title = f"busbw of {networks}, by message size"
     plot = plots.lines(ids, title, f"{message}.", series, levels, quantity="ratio")
     columns = (
         Column("collective"), Column("size", True), Column(found[0].backend.network, True),
@@ -117,17 +117,17 @@ def _message(results: Results, group: view_model.Group) -> str:
     if len(group.rows) == 1:
         text = f"{start}{numbers.rate(best.busbw)} at {numbers.binary(best.size)}"
     else:
-        text = f"{start}from {numbers.rate(first.busbw)} at {numbers.binary(first.size)} to the best, "
+        text = f"{start}from {numbers.rate(first.busbw)} at {numbers.binary(first.size)} up to "
         text += f"{numbers.rate(best.busbw)} at {numbers.binary(best.size)}"
     if best.ceiling_share is not None:
-        text += f", which is {numbers.share(best.ceiling_share)} of what the line can carry"
+        text += f", {numbers.share(best.ceiling_share)} of what the line can carry"
     return f"{text}."
 
 
 def _row(row: Collective) -> tuple[str, ...]:
     return (
-        numbers.binary(row.size), row.network, "in" if row.in_place else "out of", f"{row.elements:,}", row.dtype,
-        row.redop, str(row.root), numbers.time(row.time.median),
+        numbers.binary(row.size), row.network, "in-place" if row.in_place else "out-of-place",
+        f"{row.elements:,}", row.dtype, row.redop, str(row.root), numbers.time(row.time.median),
         numbers.interval(numbers.times(row.time.low, row.time.high), row.time.count, "batch"),
         numbers.rate(row.algbw), numbers.rate(row.busbw),
         numbers.interval(numbers.rates(row.busbw_low, row.busbw_high), row.time.count, "batch"),
@@ -145,7 +145,7 @@ def _bytes(by_interface: dict[str, int] | None) -> str:
 
 def _lines(results: Results, ids: Ids) -> Html:
     columns = (
-        Column("network"), Column("rate", True), Column("known"), Column("MTU", True), Column("IP"),
+        Column("network"), Column("rate", True), Column("source"), Column("MTU", True), Column("IP"),
         Column("TCP can carry", True),
     )  # fmt: skip
 
@@ -157,5 +157,5 @@ def _lines(results: Results, ids: Ids) -> Html:
             if line.rate_bits_per_s else numbers.rate(line.ceiling),
         )  # fmt: skip
 
-    caption = "The lines, and what of each is left for data after the headers at its MTU, per direction"
+    caption = "Line rates, and what TCP can carry in each direction after headers at this MTU"
     return table(ids, caption, columns, [row(line) for line in results.lines])

@@ -16,7 +16,7 @@ def lacking(results: Results, ids: Ids) -> Html:
         return Html("")
     columns = (Column("what"), Column("why"))
     rows = [(one.what, one.why) for one in results.lacks]
-    listed = table(ids, "Asked for, and not possible here", columns, rows, words=True)
+    listed = table(ids, "Requested, but not measured", columns, rows, words=True)
     return section(ids, "lacking", "Not measured", listed)
 
 
@@ -28,13 +28,13 @@ def again(results: Results, ids: Ids) -> Html:
     words: list[Html] = [_block(shlex.join(command))]
     if unset:
         flag = tag("code", "--env", class_="word")
-        words.append(tag("p", "The values of ", flag, f" are not kept; set again: {', '.join(unset)}."))
+        words.append(tag("p", "Values of ", flag, f" are not stored; set these again: {', '.join(unset)}."))
     shown = (
-        "Two runs are compared with ",
+        "To compare two runs, use ",
         code("torchnet bench diff old.json new.json"),
-        ", of results that ",
+        " with results written by ",
         tag("code", "--json", class_="word"),
-        " wrote; the files of this run are left out above, so that they stay.",
+        ". The command above omits this run’s output files, so that it does not overwrite them.",
     )
     return section(ids, "again", "How to reproduce", words, tag("p", shown))
 
@@ -56,10 +56,10 @@ def environment(results: Results, ids: Ids) -> Html:
         facts += sorted(setup.versions.items())
     facts.append(("exit code", str(results.exit_code)))
     columns = (Column("what"), Column("value"))
-    tables = [table(ids, "What measured", columns, facts, words=True)]
+    tables = [table(ids, "Set-up of the run", columns, facts, words=True)]
     if setup and setup.environment:
         rows = sorted(setup.environment.items())
-        tables.append(table(ids, "Rank 0’s environment", columns, rows, words=True))
+        tables.append(table(ids, "Environment variables of rank 0", columns, rows, words=True))
     return section(ids, "environment", "Environment and versions", tables)
 
 
@@ -70,7 +70,7 @@ def nodes(results: Results, ids: Ids) -> Html:
         Column("node"), Column("number", True), Column("addresses"), Column("MTUs"), Column("speeds"),
         Column("cores", True), Column("memory", True), Column("processor"), Column("kernel"),
     )  # fmt: skip
-    parts = [table(ids, "The workers’ machines", columns, [_node(one) for one in results.nodes])]
+    parts = [table(ids, "Machines of the workers", columns, [_node(one) for one in results.nodes])]
     names = sorted({name for one in results.nodes for name in one.sysctls})
     if names:
         heads = [Column("sysctl"), *(Column(one.name) for one in results.nodes)]

@@ -68,7 +68,7 @@ def html(results: Results) -> str:
         tag("main", top, list(sections.values()), id="main", tabindex=-1),
         tag(
             "footer",
-            f"Made by torchnet {results.torchnet} from {results.schema_}. Rates in SI units, sizes in powers of 1024.",
+            f"torchnet {results.torchnet}, {results.schema_}. Rates use SI units, sizes powers of 1024.",
         ),
     )
     return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"

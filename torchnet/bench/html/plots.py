@@ -186,7 +186,7 @@ def _scale(
     axes.tick_params(axis="x", length=4, color=paint("soft"))
     axes.grid(axis="y", color=paint("grid"), linewidth=1)
     axes.set_axisbelow(True)
-    axes.set_xlabel("size of the message", color=paint("soft"), labelpad=4)
+    axes.set_xlabel("message size", color=paint("soft"), labelpad=4)
     label = f"{quantity}, {prefix}{unit}" if unit else quantity
     axes.annotate(
         label, (0, 1), xycoords=("figure fraction", "axes fraction"), xytext=(2, 9), color=paint("soft"),

@@ -43,7 +43,7 @@ def check() -> None:
     except ImportError as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name == "matplotlib"
         text = "is not installed" if missing else f"cannot be imported: {clean(str(error))}"
-        raise UsageError(f"--html draws its plots with matplotlib, which {text}", fix=FIX) from None
+        raise UsageError(f"--html needs matplotlib, which {text}", fix=FIX) from None
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def svg(figure: Figure, ids: Ids, title: str, message: str, *, natural: bool = F
         figure.savefig(written, format="svg", metadata=nothing)
     match = _PROLOGUE.fullmatch(written.getvalue())
     if match is None:
-        raise AssertionError("matplotlib wrote no SVG that can be read")
+        raise AssertionError("matplotlib wrote an unexpected SVG")
     box = match[1]
     drawing = re.sub("<[^>]*>", _element, _UNUSED.sub("", match[2]))
     width, height = box.split()[2:] if natural else (None, None)

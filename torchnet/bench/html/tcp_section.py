@@ -9,13 +9,13 @@ from torchnet.units import counted
 
 _COLUMNS = (
     Column("from → to"), Column("network"), Column("direction"), Column("streams", True), Column("rate", True),
-    Column("in bits", True), Column("95 % interval", True), Column("of the line", True), Column("sent again", True),
-    Column("CPU in use", True), Column("held up by quota", True), Column("busiest core", True),
-    Column("held up by window", True),
+    Column("in bits", True), Column("95 % interval", True), Column("of the line", True), Column("retransmitted", True),
+    Column("CPU use", True), Column("throttled", True), Column("busiest core", True),
+    Column("window-limited", True),
 )  # fmt: skip
 _LATENCY = (
-    Column("between"), Column("network"), Column("message", True), Column("messages", True), Column("p50", True),
-    Column("p99", True), Column("least", True),
+    Column("between"), Column("network"), Column("message", True), Column("round trips", True), Column("p50", True),
+    Column("p99", True), Column("minimum", True),
 )  # fmt: skip
 _SHOWN = 12  # rows up to which a table is shown unfolded
 
@@ -24,7 +24,7 @@ def paths(results: Results, ids: Ids) -> Html:
     if not results.tcp:
         return Html("")
     parts = [
-        tag("p", "One program's own sockets on the same addresses, without PyTorch.", class_="soft"),
+        tag("p", "Plain TCP sockets on the same addresses, without PyTorch.", class_="soft"),
         *(_pairs(results, network, ids) for network in view_model.networks(results)),
     ]
     whole = table(ids, "Raw TCP, each direction", _COLUMNS, [_row(results, row) for row in results.tcp])
@@ -36,7 +36,7 @@ def latency(results: Results, ids: Ids) -> Html:
     if not results.latency:
         return Html("")
     rows = [_answer(results, row) for row in results.latency]
-    whole = table(ids, "A small message, there and back", _LATENCY, rows)
+    whole = table(ids, "Round trips of a small message", _LATENCY, rows)
     said = []
     for network in view_model.networks(results):
         if slowest := view_model.slowest_answer(results, network):
@@ -80,7 +80,7 @@ def _pairs(results: Results, network: str, ids: Ids) -> Html:
             "figure",
             tag(
                 "figcaption",
-                f"{message} In {prefix}B/s; colours are shares of the fastest, and the slowest has a frame.",
+                f"{message} Values in {prefix}B/s; colours show the share of the fastest, a frame marks the slowest.",
             ),
             plots.heat_key(),
             scroll(svg, label),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torchnet.bench.html import numbers, view_model
 from torchnet.bench.html.markup import Html, Ids, code, tag
 from torchnet.bench.results import Results
-from torchnet.bench.summary import doubt, measured
+from torchnet.bench.summary import NO_FINDINGS, doubt, measured
 from torchnet.units import counted
 
 WORDS = {
@@ -22,7 +22,7 @@ def summary(results: Results) -> str:
     if results.findings:
         found = counted(len(results.findings), "finding")
     else:
-        found = why.partition(":")[0] if why else "no findings"
+        found = why.partition(":")[0] if why else "no problems found"
     if results.complete:
         return found
     # After an early end it is unknown what else would have been found.
@@ -39,16 +39,16 @@ def verdict(results: Results, ids: Ids) -> Html:
         tone, sign = ("warn", "!") if why or not results.complete else ("good", "✓")
     if not results.complete:
         sign = "!"
-        reason = results.reason or "no reason was given"
-        words.append(tag("p", tag("strong", "It ended early: "), reason))
+        reason = results.reason or "unknown reason"
+        words.append(tag("p", tag("strong", "The run ended early: "), reason))
         if measured(results):
-            words.append(tag("p", "The figures are those until then; what is missing was not measured."))
+            words.append(tag("p", "The figures were measured before that; the rest was not measured."))
     if why:
         words.append(tag("p", f"{_sentence(why).rstrip('.')}."))
     elif results.complete and not results.findings:
-        words.append(tag("p", "No problem was found in what was measured."))
+        words.append(tag("p", f"{_sentence(NO_FINDINGS)}."))
     if results.findings:
-        words.append(tag("p", "What is wrong, and the next command of each:"))
+        words.append(tag("p", "Each finding with its next command:"))
     heading = tag("h2", tag("span", f"{sign} ", aria_hidden="true"), _sentence(summary(results)), id=name)
     box = tag("div", heading, words, class_=f"verdict {tone}")
     return tag("section", box, _findings(results), _tiles(results), aria_labelledby=name)
@@ -88,7 +88,7 @@ def _tiles(results: Results) -> Html:
         tiles.append(_tile("Slowest pair, raw TCP", numbers.rate(slowest.rate.median), what))
     if answer := view_model.slowest_answer(results, network):
         what = f"median; p99 {numbers.time(answer.p99)}; slowest pair: {view_model.path(results, answer)}"
-        tiles.append(_tile("Latency, there and back", numbers.time(answer.p50), what))
+        tiles.append(_tile("Round-trip latency", numbers.time(answer.p50), what))
     if results.backend_share is not None:
         how = f"of the bytes between the workers ({results.proof})"
         tiles.append(_tile("Backend share", numbers.share(results.backend_share), how))

@@ -209,5 +209,5 @@ def read(line: str) -> Message | None:
         known = {field.name for field in fields(kind)}
         message: Message = kind(**{name: value for name, value in values.items() if name in known})
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"a line of the benchmark cannot be read: {line[:200]!r}: {error}") from None
+        raise ValueError(f"malformed line of the benchmark: {line[:200]!r}: {error}") from None
     return message

@@ -213,13 +213,13 @@ def _network(
     if backend == "nccl":
         if first:
             return NetworkUnderTest(interface, backend, context.device, None)
-        why = "NCCL reads which interface to use once in a process"
+        why = "NCCL reads its interface only once in a process"
         bench.say(messages.Lacks(f"collectives over {interface} (nccl)", why))
         return None
     without = [str(node) for node, found in sorted(bench.place.addresses.items()) if interface not in found]
     if not first and (without or interface in closed):
         # The group would fail on some ranks, and the others would wait half an hour for them.
-        why = "raw TCP does not get through between its nodes"
+        why = "raw TCP does not get through between the nodes"
         if without:
             why = f"no address of {interface} on node {', '.join(without[:10])}"
         bench.say(messages.Lacks(f"collectives over {interface} (gloo)", why))

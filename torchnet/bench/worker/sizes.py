@@ -18,6 +18,7 @@ _STEPS = (
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _FORM = re.compile(r"([0-9]{1,13})(?:([kmg])(?:ib)?)?", re.IGNORECASE)
 _LARGEST = 1 << 40
+VALID_SIZE = "bytes, optionally with the suffix K, M or G, from 1 to 1024G"
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,11 @@ class Sizes:
                 found.append(size)
             if len(found) > MOST_SIZES:
                 raise ValueError(
-                    f"gives more than {MOST_SIZES} sizes from {self.least} to {self.most} bytes: take a larger factor"
+                    f"gives more than {MOST_SIZES} sizes from {self.least} to {self.most} bytes: use a larger factor"
                 )
             above, below = above * factor.numerator, below * factor.denominator
         raise ValueError(
-            f"needs more than {_STEPS} steps from {self.least} to {self.most} bytes: take a larger factor"
+            f"needs more than {_STEPS} steps from {self.least} to {self.most} bytes: use a larger factor"
         )
 
 
@@ -60,12 +61,12 @@ def parse_size(text: str) -> int:
     """Return the bytes of ``8``, ``32K``, ``1MiB``, ``2g``.
 
     Raises:
-        ValueError: The text is not a size; the message lists what is valid.
+        ValueError: The text is not a size; see VALID_SIZE.
     """
     match = _FORM.fullmatch(text.strip())
     size = int(match[1]) * _UNITS[(match[2] or "").lower()] if match else 0
     if not 1 <= size <= _LARGEST:
-        raise ValueError("is no size: a number of bytes, or one with K, M or G behind it, from 1 to 1024G")
+        raise ValueError("is not a size")
     return size
 
 

@@ -39,7 +39,7 @@ def median(figures: Sequence[float]) -> Median:
         ValueError: There are no figures.
     """
     if not figures:
-        raise ValueError("a median of nothing")
+        raise ValueError("cannot take the median of no figures")
     ordered = sorted(figures)
     count = len(ordered)
     below = _below(count)

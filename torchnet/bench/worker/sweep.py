@@ -69,7 +69,7 @@ class _Series:
         span = f"{size_text(sizes[0])} to {size_text(sizes[-1])}"
         say(messages.Progress(f"{self._what} over {self._network.interface}, {span}"))
         if self._ranks < 2:
-            say(messages.Lacks(self._what, "there is one rank alone: nothing moves"))
+            say(messages.Lacks(self._what, "a single rank moves no data"))
             return
         self._patterns = patterns(plan.dtype, self._op, self._ranks, self._network.device)
         usable = list(self._usable())
@@ -81,7 +81,9 @@ class _Series:
                     continue
                 what = f"{self._what}{_form(in_place, usable)} of {size_text(size)} over {self._network.interface}"
                 say(
-                    messages.Lacks(what, f"it needs {need} bytes in each rank, and {plan.memory} may be used")
+                    messages.Lacks(
+                        what, f"needs {need} bytes in each rank, but only {plan.memory} are available"
+                    )
                 )
 
     def _usable(self) -> Iterator[bool]:
@@ -103,7 +105,7 @@ class _Series:
             lacks = texts[0] if texts else ""
             # Wrong results of a collective's only form are counted at every size, and become a finding.
             if self._bench.agreement.total(wrong) and in_place and len(forms) > 1 and not lacks:
-                lacks = "its results are wrong where the input is a part of the output, or the output of the input"
+                lacks = "results are wrong if input and output overlap"
             if lacks:
                 what = f"{self._what}{_form(in_place, forms)} over {self._network.interface}"
                 self._bench.say(messages.Lacks(f"{what} ({self._network.backend})", lacks))

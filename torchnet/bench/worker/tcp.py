@@ -71,7 +71,7 @@ def measure_round_trips(own: str, peer: str, port: int, count: int) -> RoundTrip
             while left:
                 got = len(connection.recv(left))
                 if not got:
-                    raise ConnectionError(f"{peer} hung up between two messages")
+                    raise ConnectionError(f"{peer} closed the connection between two messages")
                 left -= got
             if number >= 0:
                 found.append(perf_counter() - began)
@@ -198,7 +198,7 @@ class Receiver:
             for thread in threads:
                 thread.join()
         if early:
-            raise ConnectionError(f"{early} of {self._streams} streams from {peer} ended before their time")
+            raise ConnectionError(f"{early} of {self._streams} streams from {peer} ended early")
         rates = [(b - a) / (then - now) for (now, a), (then, b) in itertools.pairwise(marks)]
         return Received(tuple(rates), max(self._cores))
 
@@ -235,7 +235,7 @@ def send(own: str, peer: str, port: int, streams: int, warm: float) -> Sent:
             thread.join()
         after = [_info(one) for one in connections]
     if early:
-        raise ConnectionError(f"{peer} hung up on {early} of {streams} streams before their time")
+        raise ConnectionError(f"{peer} closed {early} of {streams} streams early")
     repeated, segments, busy, window, buffer = (
         sum(late[field] - first[field] for first, late in zip(before, after, strict=True))
         for field in range(5)
