@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
+_PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 
 
 def size(count: int) -> str:
@@ -14,6 +15,20 @@ def size(count: int) -> str:
         value, unit = value / 1000, unit + 1
     digits = 1 if value >= 100 else 2 if value >= 10 else 3
     return f"{value:.{digits}f} {_UNITS[unit]}"
+
+
+def si_scale(value: float) -> tuple[float, str]:
+    """Return the largest power of 1000 in which ``value``, to four digits, is at least 1, and its SI prefix."""
+    power = 0
+    while power < len(_PREFIXES) - 1 and value >= 999.95 * 1000**power:
+        power += 1
+    return float(1000**power), _PREFIXES[power]
+
+
+def bit_rate(bits_per_s: float) -> str:
+    """Format bits per second with up to four significant digits: ``2.5 Gbit/s``."""
+    divisor, prefix = si_scale(bits_per_s)
+    return f"{bits_per_s / divisor:.4g} {prefix}bit/s"
 
 
 def percent(share: float) -> str:

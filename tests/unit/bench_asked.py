@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torchnet.bench.bench_options import BenchOptions, read
-from torchnet.bench.job import BenchJob, planned
+from torchnet.bench.job import BenchJob, plan_job
 from torchnet.bench.worker import worker_config
 
 GIB = 1 << 30
@@ -27,7 +27,7 @@ def wrong(*words: str, **given: Any) -> list[str]:
 def a_plan(*words: str, flags: dict[str, object] | None = None, gpus: str = "", **given: Any) -> BenchJob:
     """``gpus``: of this machine, as CUDA_VISIBLE_DEVICES has them."""
     found, problems = read(words, given)
-    return planned(found, problems, flags or {}, {"CUDA_VISIBLE_DEVICES": gpus}, "/", None, "abc")
+    return plan_job(found, problems, flags or {}, {"CUDA_VISIBLE_DEVICES": gpus}, "/", None, "abc")
 
 
 def arguments(wish: BenchJob) -> worker_config.WorkerConfig:

@@ -67,29 +67,30 @@ class RunEnding:
     unreadable: tuple[str, ...] = ()
 
 
-def results(said: Sequence[messages.Message], context: RunContext, ending: RunEnding) -> Results:
+def results(received: Sequence[messages.Message], context: RunContext, ending: RunEnding) -> Results:
     """Build the results from all messages that arrived, even if the benchmark did not finish.
 
     A message that makes no sense, for example from a worker of another version, is listed as not measured; the others
     are kept.
     """
     rows = _Rows()
-    setup = next(iter(rows.of(_of(said, messages.Setup), lambda one: _setup(one, context))), None)
-    nodes = _nodes(rows.of(_of(said, messages.Node), lambda one: Node(**vars(one))))
+    setup = next(iter(rows.of(_of(received, messages.Setup), lambda one: _setup(one, context))), None)
+    nodes = _nodes(rows.of(_of(received, messages.Node), lambda one: Node(**vars(one))))
     networks = dict.fromkeys(name for node in nodes for name in node.addresses)
     found = [line for line in rows.of(networks, lambda name: _line(name, nodes, setup, context)) if line]
     by_name = {line.network: line for line in found}
     collectives = rows.of(
-        [one for one in _of(said, messages.Collective) if one.times],
+        [one for one in _of(received, messages.Collective) if one.times],
         lambda one: _collective(one, by_name.get(one.network), setup),
     )
     tcp = rows.of(
-        [one for one in _of(said, messages.Tcp) if one.rates], lambda one: _tcp(one, by_name.get(one.network))
+        [one for one in _of(received, messages.Tcp) if one.rates],
+        lambda one: _tcp(one, by_name.get(one.network)),
     )
-    latency = rows.of(_of(said, messages.Latency), lambda one: Latency(**vars(one)))
-    lacking = rows.of(_of(said, messages.Lacks), lambda one: Lacking(what=one.what, why=one.why))
+    latency = rows.of(_of(received, messages.Latency), lambda one: Latency(**vars(one)))
+    lacking = rows.of(_of(received, messages.Lacks), lambda one: Lacking(what=one.what, why=one.why))
     lacking += [Lacking(what="a figure", why=why) for why in (*ending.unreadable, *rows.wrong)]
-    done = any(isinstance(one, messages.Done) for one in said)
+    done = any(isinstance(one, messages.Done) for one in received)
     failure = ending.failure or (ending.receipt or {}).get("failure")
     reason = "" if done and not ending.code else _reason(failure, ending)
     receipt = ending.receipt or {} if setup is None or not context.compare else {}
@@ -128,11 +129,11 @@ class _Rows:
 
     wrong: list[str] = field(default_factory=list)
 
-    def of(self, told: Iterable[T], make: Callable[[T], R]) -> list[R]:
+    def of(self, values: Iterable[T], convert: Callable[[T], R]) -> list[R]:
         found = []
-        for one in told:
+        for one in values:
             try:
-                found.append(make(one))
+                found.append(convert(one))
             except _SENSELESS as error:
                 what = f"the line of {one}" if isinstance(one, str) else f"{one}"
                 self.wrong.append(f"{printable(what, 200)}: {_first(error)}")
@@ -147,12 +148,12 @@ def _first(error: Exception) -> str:
     return printable(f"{type(error).__name__}: {error}", 200)
 
 
-def _of(said: Iterable[messages.Message], kind: type[T]) -> list[T]:
-    return [one for one in said if isinstance(one, kind)]
+def _of(received: Iterable[messages.Message], kind: type[T]) -> list[T]:
+    return [one for one in received if isinstance(one, kind)]
 
 
-def _nodes(told: list[Node]) -> tuple[Node, ...]:
-    by_number = {one.node: one for one in told}
+def _nodes(nodes: list[Node]) -> tuple[Node, ...]:
+    by_number = {one.node: one for one in nodes}
     return tuple(by_number[number] for number in sorted(by_number))
 
 
@@ -164,12 +165,12 @@ def _setup(setup: messages.Setup, context: RunContext) -> Setup:
 
 def _line(name: str, nodes: tuple[Node, ...], setup: Setup | None, context: RunContext) -> Line | None:
     """Return None if the rate of the network is unknown, or if its packets cross no line."""
-    told = _rate(name, nodes, setup, context) if setup and setup.nodes > 1 else None
+    known_rate = _rate(name, nodes, setup, context) if setup and setup.nodes > 1 else None
     mtus = [node.mtus[name] for node in nodes if node.mtus.get(name)]
     address = next((node.addresses[name] for node in nodes if node.addresses.get(name)), "")
-    if told is None or not mtus or not address:
+    if known_rate is None or not mtus or not address:
         return None
-    rate, known = told
+    rate, known = known_rate
     family: Literal[4, 6] = 6 if ":" in address else 4
     # Both ends of a connection must enable timestamps (RFC 7323, 2.2): one node alone has none.
     stamps = len([node for node in nodes if node.sysctls.get(_STAMPS) != "0"]) > 1
@@ -226,9 +227,9 @@ def _tcp(one: messages.Tcp, line: Line | None) -> Tcp:
 def _reason(failure: Mapping[str, Any] | None, ending: RunEnding) -> str:
     if failure:
         return _FIX.split(str(failure.get("text", "")))[0].strip() or "the job failed"
-    told = str((ending.receipt or {}).get("reason", ""))
-    if told and told != "done":
-        return told
+    reason = str((ending.receipt or {}).get("reason", ""))
+    if reason and reason != "done":
+        return reason
     return (
         f"the job ended with exit code {ending.code}"
         if ending.code

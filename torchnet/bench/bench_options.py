@@ -203,7 +203,7 @@ def read(words: Sequence[str], given: Mapping[str, Any]) -> tuple[BenchOptions, 
         The options, and all problems found.
     """
     reader = _Reader(given)
-    asked = BenchOptions(
+    options = BenchOptions(
         collectives=_collectives(words, reader.problems),
         sizes=_sizes(reader),
         largest_typed="max_bytes" in given,
@@ -225,10 +225,10 @@ def read(words: Sequence[str], given: Mapping[str, Any]) -> tuple[BenchOptions, 
     )
     if "iters" in given and "seconds" in given:
         reader.wrong("iters", "cannot be combined with --seconds", valid=False)
-    if _same_file(asked.html, asked.json):
+    if _same_file(options.html, options.json):
         reader.wrong("html", "is the same file as --json", valid=False)
-    _effects(reader, asked.collectives)
-    return asked, reader.problems
+    _effects(reader, options.collectives)
+    return options, reader.problems
 
 
 def _effects(reader: _Reader, collectives: Sequence[str]) -> None:

@@ -19,8 +19,8 @@ from torchnet.bench import interruption
 from torchnet.bench.aggregation import RunContext, RunEnding, results
 from torchnet.bench.bench_options import BenchOptions
 from torchnet.bench.collector import Collector
-from torchnet.bench.job import BenchJob, check_script, planned
-from torchnet.bench.rerun import look
+from torchnet.bench.job import BenchJob, check_script, plan_job
+from torchnet.bench.rerun import network_check
 from torchnet.bench.results import Finding, Lacking, Results
 from torchnet.bench.summary import FINDINGS, render
 from torchnet.config.job_spec import JobSpec
@@ -87,21 +87,21 @@ _TRACEBACK = "TORCHNET_TRACEBACK"  # set to 1 to print the traceback of an inter
 
 
 def plan(
-    asked: BenchOptions,
+    options: BenchOptions,
     problems: list[FieldProblem],
     flags: Mapping[str, object],
     cwd: str,
     config: str | None,
 ) -> BenchJob:
-    """Plan the job; see :func:`torchnet.bench.job.planned`."""
-    return planned(asked, problems, flags, os.environ, cwd, config, secrets.token_hex(3))
+    """Plan the job; see :func:`torchnet.bench.job.plan_job`."""
+    return plan_job(options, problems, flags, os.environ, cwd, config, secrets.token_hex(3))
 
 
-def run(wish: BenchJob, cwd: str, words: Sequence[str], version: str) -> int:
+def run(bench_job: BenchJob, cwd: str, words: Sequence[str], version: str) -> int:
     """Run the benchmark, print the summary and write the files.
 
     Args:
-        wish: The planned job.
+        bench_job: The planned job.
         cwd: The working directory.
         words: The command line as typed.
         version: The version of torchnet.
@@ -112,36 +112,36 @@ def run(wish: BenchJob, cwd: str, words: Sequence[str], version: str) -> int:
     Raises:
         UsageError, ClusterError: The job could not be started, so nothing was measured.
     """
-    asked, job = wish.asked, wish.resolved.job
+    options, job = bench_job.options, bench_job.resolved.job
     err, out = streams(sys.stderr, sys.stdout, environ=os.environ, tty=None, color=None)
     check_script()
-    if asked.html:
+    if options.html:
         from torchnet.bench import html
 
         html.check()
-    for line in (*wish.notices, *_unwritable(asked)):
+    for line in (*bench_job.notices, *_warn_unwritable(options)):
         err.line(f"torchnet: {line}")
     date = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    command = ("torchnet", "bench", *_without_values(words))
+    command = ("torchnet", "bench", *_mask_values(words))
     context = RunContext(
         on=job.on,
         command=command,
-        look=look(job, command),
+        look=network_check(job, command),
         date=date,
         version=version,
-        line=asked.line,
+        line=options.line,
         rate=job.network.rate,
-        compare=asked.compare,
+        compare=options.compare,
         image=_image(job),
     )
-    collector = Collector(None if job.output.quiet else err, aside=asked.json == "-")
-    ending = _ended(wish, cwd, collector, err)
-    found = _judged(results(collector.messages, context, ending))
-    _show(found, asked, err, out)
+    collector = Collector(None if job.output.quiet else err, aside=options.json == "-")
+    ending = _run_job(bench_job, cwd, collector, err)
+    found = _add_findings(results(collector.messages, context, ending))
+    _show(found, options, err, out)
     return found.exit_code
 
 
-def _ended(wish: BenchJob, cwd: str, collector: Collector, err: Stream) -> RunEnding:
+def _run_job(bench_job: BenchJob, cwd: str, collector: Collector, err: Stream) -> RunEnding:
     """Run the job to its end, whatever ends it.
 
     Raises:
@@ -152,7 +152,7 @@ def _ended(wish: BenchJob, cwd: str, collector: Collector, err: Stream) -> RunEn
     signals = interruption.BenchSignals()
     try:
         with signals:
-            code = _launch(wish, cwd, collector)
+            code = _launch(bench_job, cwd, collector)
             signals.check()
     except KeyboardInterrupt as error:
         code = interruption.code_of(error)
@@ -179,8 +179,8 @@ def _ended(wish: BenchJob, cwd: str, collector: Collector, err: Stream) -> RunEn
     return RunEnding(code, collector.receipt, failure, tuple(collector.unreadable))
 
 
-def _launch(wish: BenchJob, cwd: str, collector: Collector) -> int:
-    job, origins = wish.resolved.job, wish.resolved.origins
+def _launch(bench_job: BenchJob, cwd: str, collector: Collector) -> int:
+    job, origins = bench_job.resolved.job, bench_job.resolved.origins
     if job.on == "kubernetes":
         from torchnet.k8s.run.launch import launch as on_kubernetes
 
@@ -190,7 +190,7 @@ def _launch(wish: BenchJob, cwd: str, collector: Collector) -> int:
     return int(launch(job, origins, collector))
 
 
-def _judged(found: Results) -> Results:
+def _add_findings(found: Results) -> Results:
     """Return the results with their findings."""
     if any(one.wrong for one in found.collectives) and not found.exit_code:
         found = found.model_copy(update={"exit_code": WRONG})
@@ -212,30 +212,30 @@ def _own_text(error: Exception) -> str:
     return f"torchnet's own error: {type(error).__name__}: {printable(str(error), 300)}"
 
 
-def _show(found: Results, asked: BenchOptions, err: Stream, out: Stream) -> None:
+def _show(found: Results, options: BenchOptions, err: Stream, out: Stream) -> None:
     """Print the summary, to standard error if the JSON goes to standard output."""
-    written = save(found, asked.json, asked.html)
-    stream = err if asked.json == "-" else out
+    written = save(found, options.json, options.html)
+    stream = err if options.json == "-" else out
     for line in render(found, color=stream.color, written=written).splitlines():
         stream.line(clean(line, colour=stream.color))
     for one in (err, out):
         one.surface.push(None)
 
 
-def _unwritable(asked: BenchOptions) -> list[str]:
+def _warn_unwritable(options: BenchOptions) -> list[str]:
     """Warn about files that cannot be written before the run starts, rather than after an hour."""
     found = []
-    for flag, path in (("--json", asked.json), ("--html", asked.html)):
+    for flag, path in (("--json", options.json), ("--html", options.html)):
         wrong = problem(path) if path else None
         if wrong:
             # With --json the results are in a file already, or on standard output.
-            without = flag == "--html" and asked.json is not None
+            without = flag == "--html" and options.json is not None
             where = "there will be no report" if without else "the results will go to standard output"
             found.append(f"warning: {flag} {printable(str(path), 200)}: {wrong}; {where}")
     return found
 
 
-def _without_values(words: Sequence[str]) -> tuple[str, ...]:
+def _mask_values(words: Sequence[str]) -> tuple[str, ...]:
     """Return the command line without the values of environment variables: they may be secrets, and results get
     shared."""
     kept: list[str] = []

@@ -29,13 +29,13 @@ COPIES = 4  # of a message that a rank may hold: input, output, expected result,
 OWN = 512 << 20  # bytes of a process with torch, before its first tensor
 
 
-def fitting(
-    asked: BenchOptions, job: JobSpec, nproc: int, on_gpus: bool
+def fit_memory(
+    options: BenchOptions, job: JobSpec, nproc: int, on_gpus: bool
 ) -> tuple[BenchOptions, int | None, tuple[str, ...], list[FieldProblem]]:
     """Lower the largest size to what fits into the ranks' memory.
 
     Args:
-        asked: The options.
+        options: The options.
         job: The job.
         nproc: Processes on each node.
         on_gpus: Whether tensors are in GPU memory.
@@ -44,17 +44,17 @@ def fitting(
         The options that fit, the bytes available to a rank if known, notices, and problems.
     """
     memory, where, fix = _memory(job, nproc, on_gpus)
-    series = asked.sizes.series()
+    series = options.sizes.series()
     largest = series[-1]  # may be less than --max-bytes, if the factor skips that
     if memory is None or largest * COPIES <= memory:
-        return asked, memory, (), []
+        return options, memory, (), []
     fits = [size for size in series if size * COPIES <= memory]
     need = f"{size_text(largest)} needs {_mib(largest * COPIES)} in each rank ({COPIES} copies), but {where}"
-    if asked.largest_typed or not fits:
+    if options.largest_typed or not fits:
         would = f"; {size_text(memory // COPIES >> 20 << 20)} would fit" if memory >= COPIES << 20 else ""
-        flag = "--min-bytes" if len(series) == 1 and not asked.largest_typed else "--max-bytes"
-        return asked, memory, (), [FieldProblem(flag, f"{need}{would}{fix}")]
-    smaller = replace(asked, sizes=Sizes(asked.sizes.least, fits[-1], asked.sizes.factor))
+        flag = "--min-bytes" if len(series) == 1 and not options.largest_typed else "--max-bytes"
+        return options, memory, (), [FieldProblem(flag, f"{need}{would}{fix}")]
+    smaller = replace(options, sizes=Sizes(options.sizes.least, fits[-1], options.sizes.factor))
     return smaller, memory, (f"lowered the largest size to {size_text(fits[-1])}: {need}",), []
 
 
@@ -63,11 +63,15 @@ def _memory(job: JobSpec, nproc: int, on_gpus: bool) -> tuple[int | None, str, s
     if on_gpus:
         return None, "", ""  # the GPUs' memory; each rank queries its own
     if job.on == "kubernetes":
-        told = pod_memory(job)
-        worker = int(amount(told.partition(":")[2] or told.partition(":")[0]))
+        requested = pod_memory(job)
+        worker = int(amount(requested.partition(":")[2] or requested.partition(":")[0]))
         rank = max(0, worker // nproc - OWN)
-        return rank, f"a worker's memory ({told}) leaves {_mib(rank)} for each rank", "; increase --memory"
-    found = available()
+        return (
+            rank,
+            f"a worker's memory ({requested}) leaves {_mib(rank)} for each rank",
+            "; increase --memory",
+        )
+    found = available_memory()
     if found is None:
         return None, "", ""
     free, where = found
@@ -76,7 +80,7 @@ def _memory(job: JobSpec, nproc: int, on_gpus: bool) -> tuple[int | None, str, s
     return rank, f"{_mib(free)} of free memory {where} leave {_mib(rank)} for each rank", ""
 
 
-def available(
+def available_memory(
     meminfo: Path = Path("/proc/meminfo"), root: Path = cgroup.ROOT, own: Path = cgroup.OWN
 ) -> tuple[int, str] | None:
     """Return (bytes available to processes started here, where): of the machine, or of this process's control group or
@@ -101,15 +105,15 @@ _ONE_NODE = "needs at least two nodes: a single node uses no network"
 
 @dataclass(frozen=True)
 class BenchJob:
-    """``notices`` are lines for the user; ``asked`` has the options, reduced to what fits into memory."""
+    """``notices`` are lines for the user; ``options`` has the options, reduced to what fits into memory."""
 
     resolved: Resolved
-    asked: BenchOptions
+    options: BenchOptions
     notices: tuple[str, ...] = ()
 
 
-def planned(
-    asked: BenchOptions,
+def plan_job(
+    options: BenchOptions,
     problems: list[FieldProblem],
     flags: Mapping[str, object],
     environ: Mapping[str, str],
@@ -129,14 +133,14 @@ def planned(
         raise SpecError([*error.problems, *problems], about="this benchmark", fix=NEXT) from None
     job = resolved.job
     nproc, have_gpus = _processes(job, environ)
-    backend = asked.backend or ("nccl" if have_gpus else "gloo")
-    problems = [*problems, *_disagreeing(asked, job, job.nnodes * nproc, backend, have_gpus)]
-    asked, memory, notices, wrong = fitting(asked, job, nproc, on_gpus=have_gpus and backend == "nccl")
+    backend = options.backend or ("nccl" if have_gpus else "gloo")
+    problems = [*problems, *_find_conflicts(options, job, job.nnodes * nproc, backend, have_gpus)]
+    options, memory, notices, wrong = fit_memory(options, job, nproc, on_gpus=have_gpus and backend == "nccl")
     if problems or wrong:
         raise SpecError([*problems, *wrong], about="this benchmark", fix=NEXT)
-    arguments = ("--plan", worker_config.encode(_plan(asked, job, memory)))
+    arguments = ("--plan", worker_config.encode(_plan(options, job, memory)))
     update: dict[str, object] = {"args": arguments, "run_id": job.run_id or f"bench-{random}"}
-    return BenchJob(replace(resolved, job=job.model_copy(update=update)), asked, notices)
+    return BenchJob(replace(resolved, job=job.model_copy(update=update)), options, notices)
 
 
 def _processes(job: JobSpec, environ: Mapping[str, str]) -> tuple[int, bool]:
@@ -152,82 +156,82 @@ def _processes(job: JobSpec, environ: Mapping[str, str]) -> tuple[int, bool]:
     return shares.nproc, any(shares.gpus or ())
 
 
-def _disagreeing(
-    asked: BenchOptions, job: JobSpec, ranks: int, backend: str, have_gpus: bool
+def _find_conflicts(
+    options: BenchOptions, job: JobSpec, ranks: int, backend: str, have_gpus: bool
 ) -> list[FieldProblem]:
     """Find options that are valid by themselves but not with this job. ``backend`` is the backend that the job will
     use."""
     wrong = []
-    if asked.root >= ranks:
-        wrong.append(FieldProblem("--root", f"is {asked.root}, but the job has ranks 0 to {ranks - 1}"))
+    if options.root >= ranks:
+        wrong.append(FieldProblem("--root", f"is {options.root}, but the job has ranks 0 to {ranks - 1}"))
     where = "set --gpus N" if job.on == "kubernetes" else "this machine has too few"
     if backend == "nccl" and not have_gpus:
         wrong.append(FieldProblem("--backend", f"nccl needs a GPU for each process: {where}"))
     # Gloo's average divides the sum in place, which torch refuses for integers. Before torch 2.8 there is no average at
     # all; the version of torch is not known here, so the ranks report it.
-    whole = asked.dtype.startswith(("int", "uint"))
-    if backend == "gloo" and asked.redop == "avg" and whole and set(asked.collectives) & set(REDUCING):
+    whole = options.dtype.startswith(("int", "uint"))
+    if backend == "gloo" and options.redop == "avg" and whole and set(options.collectives) & set(REDUCING):
         why = (
             "--backend is gloo"
-            if asked.backend
+            if options.backend
             else f"the backend is Gloo without a GPU for each process: {where}"
         )
-        wrong.append(FieldProblem("--redop", f"avg of {asked.dtype} needs NCCL, but {why}"))
-    return [*wrong, *_nothing_to_compare(asked, job), *_nothing_between_nodes(asked, job)]
+        wrong.append(FieldProblem("--redop", f"avg of {options.dtype} needs NCCL, but {why}"))
+    return [*wrong, *_check_compare(options, job), *_check_links(options, job)]
 
 
-def _nothing_to_compare(asked: BenchOptions, job: JobSpec) -> list[FieldProblem]:
-    if not asked.compare:
+def _check_compare(options: BenchOptions, job: JobSpec) -> list[FieldProblem]:
+    if not options.compare:
         return []
     wrong = []
     rails = [rail_interface(rail) for rail in range(job.network.rails)]
     if job.network.networks == (LOOPBACK,):
         wrong.append(FieldProblem("--compare", "is not available on loopback, which has no other network"))
-    elif asked.compare in rails[:1]:
+    elif options.compare in rails[:1]:
         wrong.append(
-            FieldProblem("--compare", f"{asked.compare} is the backend interface itself", "", "eth0")
+            FieldProblem("--compare", f"{options.compare} is the backend interface itself", "", "eth0")
         )
-    elif job.on == "local" and asked.compare not in ("eth0", *rails):
+    elif job.on == "local" and options.compare not in ("eth0", *rails):
         others = ", ".join(["eth0", *rails[1:]])
         wrong.append(
-            FieldProblem("--compare", f'a local node has no interface "{asked.compare}"', "", others)
+            FieldProblem("--compare", f'a local node has no interface "{options.compare}"', "", others)
         )
     if job.nnodes == 1:
         wrong.append(FieldProblem("--compare", _ONE_NODE))
     return wrong
 
 
-def _nothing_between_nodes(asked: BenchOptions, job: JobSpec) -> list[FieldProblem]:
+def _check_links(options: BenchOptions, job: JobSpec) -> list[FieldProblem]:
     wrong = []
-    if asked.line is not None and job.nnodes == 1:
+    if options.line is not None and job.nnodes == 1:
         wrong.append(FieldProblem("--line", _ONE_NODE))
-    for flag, typed in (("--pairs", asked.pairs), ("--streams", asked.streams != BenchOptions.streams)):
+    for flag, typed in (("--pairs", options.pairs), ("--streams", options.streams != BenchOptions.streams)):
         if typed and job.nnodes == 1:
             wrong.append(FieldProblem(flag, _ONE_NODE))
-        elif typed and not asked.tcp_seconds:
+        elif typed and not options.tcp_seconds:
             wrong.append(FieldProblem(flag, "has no effect: --tcp-seconds 0 skips raw TCP"))
     return wrong
 
 
-def _plan(asked: BenchOptions, job: JobSpec, memory: int | None) -> worker_config.WorkerConfig:
-    apart = job.nnodes > 1 and asked.tcp_seconds > 0
-    made = worker_config.WorkerConfig(
-        collectives=asked.collectives,
-        sizes=tuple(asked.sizes.series()),
-        dtype=asked.dtype,
-        redop=asked.redop,
-        root=asked.root,
-        backend=asked.backend,
-        warmup=asked.warmup,
-        iters=asked.iters,
-        seconds=asked.seconds,
-        check=asked.check,
-        pairs=("all" if asked.pairs else "ring") if apart else "none",
-        streams=asked.streams,
-        tcp_seconds=asked.tcp_seconds or 1.0,
-        compare=asked.compare,
+def _plan(options: BenchOptions, job: JobSpec, memory: int | None) -> worker_config.WorkerConfig:
+    apart = job.nnodes > 1 and options.tcp_seconds > 0
+    config = worker_config.WorkerConfig(
+        collectives=options.collectives,
+        sizes=tuple(options.sizes.series()),
+        dtype=options.dtype,
+        redop=options.redop,
+        root=options.root,
+        backend=options.backend,
+        warmup=options.warmup,
+        iters=options.iters,
+        seconds=options.seconds,
+        check=options.check,
+        pairs=("all" if options.pairs else "ring") if apart else "none",
+        streams=options.streams,
+        tcp_seconds=options.tcp_seconds or 1.0,
+        compare=options.compare,
     )
-    return made if memory is None else replace(made, memory=memory)
+    return config if memory is None else replace(config, memory=memory)
 
 
 def check_script() -> None:

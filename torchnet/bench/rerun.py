@@ -9,7 +9,7 @@ from torchnet.config.job_spec import JobSpec
 from torchnet.config.k8s_values import parse_attachment
 
 
-def look(job: JobSpec, command: Sequence[str]) -> tuple[str, ...]:
+def network_check(job: JobSpec, command: Sequence[str]) -> tuple[str, ...]:
     """Return the command that checks the network without a measurement.
 
     A local network is as configured, so the dry run shows it, with the source of each value. A pod's network is gone
@@ -17,16 +17,16 @@ def look(job: JobSpec, command: Sequence[str]) -> tuple[str, ...]:
     wherever the value was set.
     """
     if job.on == "local":
-        return (*repeatable(command).command, "--dry-run")
+        return (*rerun_command(command).command, "--dry-run")
     settings, first = job.kubernetes, parse_attachment(job.network.networks[0])
-    told = {
+    flags = {
         "--network": f"{first.namespace}/{first.name}" if first.namespace else first.name,
         "--image": settings.image,
         "-n": settings.namespace,
         "--context": settings.context,
         "--kubeconfig": settings.kubeconfig,
     }
-    return ("torchnet", "verify", *(word for flag, value in told.items() if value for word in (flag, value)))
+    return ("torchnet", "verify", *(word for flag, value in flags.items() if value for word in (flag, value)))
 
 
 _FILES = ("--json", "--html")
@@ -40,7 +40,7 @@ class RerunCommand(NamedTuple):
     unset: tuple[str, ...]
 
 
-def repeatable(command: Sequence[str]) -> RerunCommand:
+def rerun_command(command: Sequence[str]) -> RerunCommand:
     """Return the command without values of variables, and without its files, so that these results stay for a
     comparison."""
     kept: list[str] = []

@@ -11,28 +11,28 @@ from torchnet.bench.tcp_ceiling import carried
 from torchnet.bench.worker.sizes import size_text
 from torchnet.constants import is_rail
 from torchnet.text import listed, printable
-from torchnet.units import counted, percent, size
+from torchnet.units import bit_rate, counted, percent, size
 
 NO_FINDINGS = "no problems found in what was measured"
 FINDINGS = "findings"  # ``what`` of Lacking if the findings could not be evaluated
 _KNOWN = {"shaped": "shaped by --rate", "interface": "reported by the interface", "told": "set with --line"}
 
 
-def known(line: Line) -> str:
+def rate_source(line: Line) -> str:
     """Return the source of the line's rate as text, or the value itself if a newer torchnet wrote it."""
     return _KNOWN.get(line.known) or printable(line.known, 40)
 
 
-def measured(results: Results) -> bool:
+def has_figures(results: Results) -> bool:
     return bool(results.collectives or results.tcp)
 
 
-def doubt(results: Results) -> str:
+def no_verdict(results: Results) -> str:
     """Return why an empty list of findings means nothing; empty if there are figures and they were evaluated."""
     for one in results.lacks:
         if one.what == FINDINGS:
             return f"findings could not be evaluated: {printable(one.why, 300)}"
-    return "" if measured(results) else "nothing was measured"
+    return "" if has_figures(results) else "nothing was measured"
 
 
 _BOLD, _RED, _GREEN, _YELLOW = "1", "1;31", "32", "33"
@@ -59,7 +59,7 @@ def render(results: Results, *, color: bool = False, written: Sequence[str] = ()
             heading, *others = tables.collective(results, name)
             out += ["", styled(heading, _BOLD), *others]
     out += _raw(results, styled)
-    out += _said(["", *_sentences(results)])
+    out += _unless_empty(["", *_sentences(results)])
     if results.lacks:
         out += ["", "not measured:"]
         out += [f"  {printable(one.what, 80)}: {printable(one.why, 300)}" for one in results.lacks[:_LACKING]]
@@ -68,7 +68,9 @@ def render(results: Results, *, color: bool = False, written: Sequence[str] = ()
     out += _findings(results, styled)
     out.append("")
     if not results.complete:
-        what = "the figures above were measured before that" if measured(results) else "nothing was measured"
+        what = (
+            "the figures above were measured before that" if has_figures(results) else "nothing was measured"
+        )
         out.append(styled(f"INCOMPLETE: {printable(results.reason, 500)}; {what}", _RED))
     out += [f"written: {printable(one, 300)}" for one in written]
     while out[-1] == "":
@@ -76,7 +78,7 @@ def render(results: Results, *, color: bool = False, written: Sequence[str] = ()
     return "\n".join(out)
 
 
-def _said(lines: list[str]) -> list[str]:
+def _unless_empty(lines: list[str]) -> list[str]:
     """Return nothing if only the leading empty line is there."""
     return lines if len(lines) > 1 else []
 
@@ -104,28 +106,20 @@ def _network(results: Results, name: str) -> str:
     if line is not None:
         return f"{printable(name)} ({role}): {_line(line)}, MTU {line.mtu}, IPv{line.family}"
     mtus = sorted({node.mtus[name] for node in results.nodes if name in node.mtus})
-    told = f"MTU {', '.join(map(str, mtus))}" if mtus else "MTU unknown"
+    mtu = f"MTU {', '.join(map(str, mtus))}" if mtus else "MTU unknown"
     if results.setup and results.setup.nodes == 1:
-        return f"{printable(name)} ({role}): {told}; a single node does not use it"
+        return f"{printable(name)} ({role}): {mtu}; a single node does not use it"
     if results.setup and results.setup.on == "local":
         why = (
             f"no rate (the link is this machine's memory{'; --rate shapes it' if role == 'backend' else ''})"
         )
     else:
         why = "no interface reports a rate" + ("; --line RATE sets it" if role == "backend" else "")
-    return f"{printable(name)} ({role}): {told}, {why}"
+    return f"{printable(name)} ({role}): {mtu}, {why}"
 
 
 def _line(line: Line) -> str:
-    return f"{rate_text(line.rate_bits_per_s)} line, {known(line)}"
-
-
-def rate_text(rate: float) -> str:
-    """Format bits per second: ``2.5 Gbit/s``."""
-    for unit, least in (("Tbit/s", 1e12), ("Gbit/s", 1e9), ("Mbit/s", 1e6)):
-        if rate >= least:
-            return f"{rate / least:.4g} {unit}"
-    return f"{rate / 1e3:.4g} kbit/s"
+    return f"{bit_rate(line.rate_bits_per_s)} line, {rate_source(line)}"
 
 
 def _raw(results: Results, styled: Callable[[str, str], str]) -> Iterator[str]:
@@ -178,13 +172,13 @@ def _sentences(results: Results) -> Iterator[str]:
             share = largest.busbw * times / (slowest * lines)
             each = f" over {lines} lines" if lines > 1 else ""
             yield f"{at}: {share * 100:.1f} % of raw TCP{each} on the slowest pair with both directions busy"
-        yield from _witnesses(largest, at)
-    if results.backend_share is not None and measured(results):
+        yield from _byte_counts(largest, at)
+    if results.backend_share is not None and has_figures(results):
         how = "not proved" if results.proof == "unknown" else printable(results.proof, 40)
         yield f"receipt: {percent(results.backend_share)} of the workers' bytes went over the backend ({how})"
 
 
-def _witnesses(row: Collective, at: str) -> Iterator[str]:
+def _byte_counts(row: Collective, at: str) -> Iterator[str]:
     """Compare the bytes that had to be sent with those that the kernel counted, on sockets and on interfaces."""
     sockets, interfaces = row.sockets_bytes, row.interface_bytes
     if not row.formula_bytes or (sockets is None and interfaces is None):
@@ -213,8 +207,8 @@ def _largest(results: Results, collective: str) -> Collective | None:
 
 
 def _findings(results: Results, styled: Callable[[str, str], str]) -> Iterator[str]:
-    why = doubt(results)
-    if why and (results.complete or measured(results)):
+    why = no_verdict(results)
+    if why and (results.complete or has_figures(results)):
         yield from ("", styled(why, _YELLOW))
     if not results.findings:
         if not why and results.complete:

@@ -36,12 +36,12 @@ def rows(results: Results, collective: str) -> list[TableRow]:
         if one.collective == collective and one.network in (own, compare):
             place = "own" if one.network == own else "other"
             found.setdefault((one.size, one.dtype, one.redop), {})[place, one.in_place] = one
-    made = []
+    table_rows = []
     for _, forms in sorted(found.items()):
         out, inside = forms.get(("own", False)), forms.get(("own", True))
         other = forms.get(("other", False)) or forms.get(("other", True))
-        made.append(TableRow(out or inside, inside if out else None, other))
-    return made
+        table_rows.append(TableRow(out or inside, inside if out else None, other))
+    return table_rows
 
 
 def networks(results: Results) -> tuple[str, str]:

@@ -236,7 +236,7 @@ def test_a_rank_that_fails_after_the_last_word_is_no_complete_run_either() -> No
 def test_an_end_without_the_last_word_is_no_complete_run() -> None:
     found = made(*ALL[:4])
     assert not found.complete
-    assert found.reason == "rank 0 ended before all was measured"
+    assert found.reason.startswith("rank 0 ")
 
 
 def test_a_refused_network_is_a_finding_with_its_fix() -> None:

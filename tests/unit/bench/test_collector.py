@@ -17,7 +17,7 @@ LATENCY = messages.Latency("net1", 0, 1, 64, 500, 4e-5, 9e-5, 2e-5)
 
 def line(message: messages.Message) -> str:
     out = io.StringIO()
-    messages.say(message, out)
+    messages.send(message, out)
     return out.getvalue().rstrip("\n")
 
 
@@ -82,7 +82,7 @@ def test_only_rank_0s_standard_output_is_read() -> None:
 def test_a_marked_line_that_cannot_be_read_is_kept_as_a_reason() -> None:
     seen = Seen().give(output(messages.MARK + "{nonsense"))
     assert seen.collector.messages == []
-    assert "cannot be read" in seen.collector.unreadable[0]
+    assert "{nonsense" in seen.collector.unreadable[0]
 
 
 def test_a_kind_of_a_newer_worker_is_passed_over() -> None:

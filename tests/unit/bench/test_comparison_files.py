@@ -13,7 +13,7 @@ from torchnet.bench.comparison_text import text
 from torchnet.bench.results import Results, dump
 from torchnet.bench.results_file import read
 
-EVIL = "\x1b]0;x\x07\nNothing changed by more than noise.\u202e"
+EVIL = "\x1b]0;x\x07\nNo significant change.\u202e"
 
 
 def hostile(results: Results) -> Results:
@@ -60,7 +60,9 @@ def test_nothing_that_a_file_says_acts_on_the_terminal(seed: int) -> None:
         for diff in (compare(old, new), compare(new, old)):
             shown = text(diff)
             assert all(line.isprintable() for line in shown.split("\n"))
-            assert not any(line.strip().startswith("Nothing changed by") for line in shown.split("\n")[:-2])
+            assert not any(
+                line.strip().startswith("No significant change") for line in shown.split("\n")[:-2]
+            )
             assert EVIL not in shown
 
 
@@ -82,11 +84,11 @@ def broken(**fields: Any) -> str:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("{", "is no JSON"),
-        ("[" * 100_000, "is no JSON"),
-        ("[]", "no results of a benchmark"),
-        ("{}", "no results of a benchmark"),
-        (broken(schema="torchnet.bench/2"), "use the torchnet that wrote it"),
+        ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[]", "torchnet bench --json"),
+        ("{}", "torchnet bench --json"),
+        (broken(schema="torchnet.bench/2"), "torchnet.bench/2"),
         (broken(schema="torchnet.receipt/1"), "torchnet.receipt/1"),
         (broken(complete="perhaps"), "complete: "),
         (broken(collectives=[{}]), "collectives.0"),

@@ -9,13 +9,13 @@ import pytest
 from tests.unit.bench_asked import GIB, PODS, a_plan, arguments
 from torchnet.bench import job
 from torchnet.bench.bench_options import read
-from torchnet.bench.job import planned
+from torchnet.bench.job import plan_job
 from torchnet.config.validation_errors import SpecError
 
 
 @pytest.fixture(autouse=True)
 def _memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "available", lambda: (64 * GIB, "on this machine"))
+    monkeypatch.setattr(job, "available_memory", lambda: (64 * GIB, "on this machine"))
 
 
 def test_all_that_is_wrong_is_told_at_once_with_what_is_wrong_in_the_job() -> None:
@@ -29,69 +29,55 @@ def test_all_that_is_wrong_is_told_at_once_with_what_is_wrong_in_the_job() -> No
 
 
 @pytest.mark.parametrize(
-    ("given", "flags", "text"),
+    ("given", "flags", "flag"),
     [
-        ({"backend": "nccl"}, {}, "--backend: nccl needs a GPU"),
-        ({"compare": "net1"}, {}, "--compare: net1 is the backend's own interface"),
-        ({"compare": "eth7"}, {}, '--compare: there is no "eth7" in a local node'),
-        ({"compare": "eth0"}, {"network.networks": ["loopback"]}, "--compare: has nothing to compare with"),
-        ({"compare": "eth0"}, {"nnodes": "1"}, "--compare: needs two nodes"),
-        ({"pairs": True}, {"nnodes": "1"}, "--pairs: needs two nodes"),
-        ({"streams": "4"}, {"nnodes": "1"}, "--streams: needs two nodes"),
-        ({"line": "10gbit"}, {"nnodes": "1"}, "--line: needs two nodes"),
-        (
-            {"pairs": True, "tcp_seconds": "0"},
-            {},
-            "--pairs: is about raw TCP, which --tcp-seconds 0 leaves out",
-        ),
-        (
-            {"streams": "4", "tcp_seconds": "0"},
-            {},
-            "--streams: is about raw TCP, which --tcp-seconds 0 leaves out",
-        ),
+        ({"backend": "nccl"}, {}, "--backend"),
+        ({"compare": "net1"}, {}, "--compare"),
+        ({"compare": "eth7"}, {}, "--compare"),
+        ({"compare": "eth0"}, {"network.networks": ["loopback"]}, "--compare"),
+        ({"compare": "eth0"}, {"nnodes": "1"}, "--compare"),
+        ({"pairs": True}, {"nnodes": "1"}, "--pairs"),
+        ({"streams": "4"}, {"nnodes": "1"}, "--streams"),
+        ({"line": "10gbit"}, {"nnodes": "1"}, "--line"),
+        ({"pairs": True, "tcp_seconds": "0"}, {}, "--pairs"),
+        ({"streams": "4", "tcp_seconds": "0"}, {}, "--streams"),
     ],
     ids=str,
 )
-def test_what_the_job_has_not_is_told(given: dict[str, str], flags: dict[str, object], text: str) -> None:
-    with pytest.raises(SpecError, match=None) as caught:
+def test_what_the_job_has_not_is_told(given: dict[str, str], flags: dict[str, object], flag: str) -> None:
+    with pytest.raises(SpecError) as caught:
         a_plan(flags=flags, **given)
-    assert text in str(caught.value)
+    assert [problem.path for problem in caught.value.problems] == [flag]
 
 
 def test_a_root_is_one_of_the_jobs_ranks() -> None:
-    with pytest.raises(SpecError, match="--root: is 2, and the job's ranks are 0 to 1"):
+    with pytest.raises(SpecError, match="--root: is 2, .* ranks 0 to 1"):
         a_plan("broadcast", root="2")
     assert arguments(a_plan("broadcast", root="15", flags={**PODS, "kubernetes.gpus": "8"})).root == 15
 
 
 @pytest.mark.parametrize(
-    ("words", "given", "place", "text"),
+    ("words", "given", "place", "fine"),
     [
-        (
-            ["all"],
-            {"dtype": "int32"},
-            {},
-            "avg of int32 is NCCL's alone, and without a GPU for each process it is Gloo: this machine has none",
-        ),
-        (["reduce"], {"dtype": "uint8"}, {"flags": PODS}, "is Gloo: say --gpus N"),
-        (["reduce"], {"dtype": "int8", "backend": "gloo"}, {"gpus": "0,1"}, "alone, and --backend is gloo"),
-        (["reduce"], {"dtype": "int8"}, {"gpus": "0,1"}, None),
-        (["reduce"], {"dtype": "int8"}, {"flags": {**PODS, "kubernetes.gpus": "8"}}, None),
-        (["reduce", "broadcast"], {"backend": "gloo"}, {}, None),
+        (["all"], {"dtype": "int32"}, {}, False),
+        (["reduce"], {"dtype": "uint8"}, {"flags": PODS}, False),
+        (["reduce"], {"dtype": "int8", "backend": "gloo"}, {"gpus": "0,1"}, False),
+        (["reduce"], {"dtype": "int8"}, {"gpus": "0,1"}, True),
+        (["reduce"], {"dtype": "int8"}, {"flags": {**PODS, "kubernetes.gpus": "8"}}, True),
+        (["reduce", "broadcast"], {"backend": "gloo"}, {}, True),
     ],
     ids=str,
 )
 def test_gloo_has_no_average_of_whole_numbers(
-    words: list[str], given: dict[str, Any], place: dict[str, Any], text: str | None
+    words: list[str], given: dict[str, Any], place: dict[str, Any], fine: bool
 ) -> None:
-    if text is None:
+    if fine:
         assert arguments(a_plan(*words, redop="avg", **given, **place)).redop == "avg"
         return
     with pytest.raises(SpecError) as caught:
         a_plan(*words, redop="avg", **given, **place)
-    assert "one thing is wrong" in str(caught.value)
-    assert f"--redop: avg of {given['dtype']}" in str(caught.value)
-    assert text in str(caught.value)
+    assert [problem.path for problem in caught.value.problems] == ["--redop"]
+    assert given["dtype"] in str(caught.value)
 
 
 def test_the_plan_holds_what_was_asked_for() -> None:
@@ -117,7 +103,7 @@ def test_the_files_script_and_its_outputs_ways_are_not_the_benchmarks(tmp_path: 
         '[output]\nredirects = "3"\njson = "r.json"\nmin_share = 0.5\n[run]\nmax_restarts = 5\n'
     )
     found, problems = read((), {})
-    job = planned(found, problems, {}, {"TORCHNET_TEE": "3"}, str(tmp_path), None, "x").resolved.job
+    job = plan_job(found, problems, {}, {"TORCHNET_TEE": "3"}, str(tmp_path), None, "x").resolved.job
     assert (job.nnodes, job.module, job.output.redirects, job.output.tee) == (3, False, "0", "0")
     assert (job.output.json_path, job.output.min_share, job.run.max_restarts) == (None, None, 0)
     assert job.script.endswith("run.py")

@@ -14,28 +14,26 @@ from torchnet.config.validation_errors import SpecError
 
 
 def test_a_default_size_that_does_not_fit_is_lowered_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "available", lambda: (2 * GIB, "on this machine"))
+    monkeypatch.setattr(job, "available_memory", lambda: (2 * GIB, "on this machine"))
     wish = a_plan()
     # 1 GiB for each of two ranks, less what torch takes, holds 4 copies of 64M; the next size would be 256M.
     assert max(arguments(wish).sizes) == 64 << 20
     (line,) = wish.notices
-    assert line.startswith(
-        "the largest size is 64M: 256M needs 1.0 GiB in each rank (4 copies), and 2.0 GiB are free"
-    )
+    assert all(figure in line for figure in ("64M", "256M", "1.0 GiB", "2.0 GiB", "512 MiB"))
 
 
 def test_a_size_that_was_asked_for_and_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "available", lambda: (3 * GIB, "on this machine"))
+    monkeypatch.setattr(job, "available_memory", lambda: (3 * GIB, "on this machine"))
     with pytest.raises(SpecError, match="--max-bytes: 1G needs 4.0 GiB in each rank") as caught:
         a_plan(max_bytes="1G")
     assert "256M would fit" in str(caught.value)
 
 
 def test_a_smallest_size_alone_leaves_the_largest_to_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "available", lambda: (3 * GIB // 2, "on this machine"))
+    monkeypatch.setattr(job, "available_memory", lambda: (3 * GIB // 2, "on this machine"))
     wish = a_plan(min_bytes="8")
     assert (min(arguments(wish).sizes), max(arguments(wish).sizes)) == (8, 32 << 20)
-    assert wish.notices[0].startswith("the largest size is 32M: 128M needs 512 MiB in each rank")
+    assert all(figure in wish.notices[0] for figure in ("32M", "128M", "512 MiB"))
     # Fours from 8 never come to 256M, so that it need not fit.
     assert max(arguments(a_plan(min_bytes="8", max_bytes="100M")).sizes) == 32 << 20
     with pytest.raises(SpecError, match="--min-bytes: 1G needs 4.0 GiB in each rank"):
@@ -43,16 +41,14 @@ def test_a_smallest_size_alone_leaves_the_largest_to_the_memory(monkeypatch: pyt
 
 
 def test_on_kubernetes_the_pods_memory_counts() -> None:
-    with pytest.raises(
-        SpecError, match="a worker's memory, 2Gi, leaves 1.5 GiB for one; 384M would fit; --memory"
-    ):
+    with pytest.raises(SpecError, match="2Gi.* 1.5 GiB .*; 384M would fit; .*--memory"):
         a_plan(flags=PODS, max_bytes="1G")
     found = arguments(a_plan(flags={**PODS, "kubernetes.memory": "1Gi:8Gi"}, max_bytes="1G"))
     assert found.memory == 15 * GIB // 2
 
 
 def test_with_gpus_the_machines_memory_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "available", lambda: (3 * GIB, "on this machine"))
+    monkeypatch.setattr(job, "available_memory", lambda: (3 * GIB, "on this machine"))
     unknown = worker_config.WorkerConfig((), ()).memory
     flags = {**PODS, "kubernetes.gpus": "8"}
     wishes: tuple[dict[str, Any], ...] = ({}, {"backend": "nccl"})
@@ -64,7 +60,7 @@ def test_with_gpus_the_machines_memory_says_nothing(monkeypatch: pytest.MonkeyPa
 def test_gloos_tensors_are_in_the_machines_memory_whatever_gpus_there_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(job, "available", lambda: (3 * GIB, "on this machine"))
+    monkeypatch.setattr(job, "available_memory", lambda: (3 * GIB, "on this machine"))
     with pytest.raises(SpecError, match="--max-bytes: 1G needs 4.0 GiB in each rank"):
         a_plan(gpus="0,1", max_bytes="1G", backend="gloo")
     assert arguments(a_plan(gpus="0,1", backend="gloo")).memory == GIB
@@ -90,7 +86,7 @@ def groups(tmp_path: Path) -> Path:
 
 
 def free(place: Path) -> int | None:
-    found = job.available(place / "meminfo", place / "cgroup", place / "own")
+    found = job.available_memory(place / "meminfo", place / "cgroup", place / "own")
     return found[0] if found else None
 
 
@@ -112,12 +108,12 @@ def test_what_a_group_or_one_around_it_has_left_is_the_most_there_is(groups: Pat
 
 def test_a_notice_says_whose_memory_it_is(groups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (groups / "meminfo").write_text("MemAvailable: 2621440 kB\n")
-    whole = job.available
+    whole = job.available_memory
     monkeypatch.setattr(
-        job, "available", lambda: whole(groups / "meminfo", groups / "cgroup", groups / "own")
+        job, "available_memory", lambda: whole(groups / "meminfo", groups / "cgroup", groups / "own")
     )
-    for most, words in (("2147483648", "2.0 GiB are free for all 2 in this control group"),
-                        ("max", "2.5 GiB are free for all 2 on this machine")):  # fmt: skip
+    for most, words in (("2147483648", "2.0 GiB of free memory in this control group"),
+                        ("max", "2.5 GiB of free memory on this machine")):  # fmt: skip
         for folder in (groups / "cgroup" / "pod", groups / "cgroup" / "pod" / "container"):
             (folder / "memory.max").write_text(most)
             (folder / "memory.current").write_text("0")

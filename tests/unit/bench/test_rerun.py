@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from torchnet.bench.rerun import look
+from torchnet.bench.rerun import network_check
 from torchnet.config.resolution import resolve
 
 COMMAND = ("torchnet", "bench", "--rate", "1gbit", "--json", "r.json")
@@ -20,7 +20,7 @@ def looked(
     config: str | None = None,
 ) -> str:
     job = resolve({"script": "train.py", **flags}, environ or {}, str(folder), config).job
-    return " ".join(look(job, COMMAND))
+    return " ".join(network_check(job, COMMAND))
 
 
 def test_a_local_network_is_shown_as_it_was_asked_for(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ import pytest
 from tests.unit.bench_results import changed, healthy
 from torchnet.bench import results as model
 from torchnet.bench.benchmark import save
-from torchnet.bench.results import Finding, Lacking, Results
-from torchnet.bench.summary import rate_text, render
+from torchnet.bench.results import Lacking, Results
+from torchnet.bench.summary import NO_FINDINGS, render
 from torchnet.bench.tables import number
 from torchnet.errors import UsageError
 
@@ -31,22 +31,17 @@ def both_forms(results: Results) -> Results:
 
 
 def test_it_has_nccl_tests_columns_and_the_share_of_the_line() -> None:
-    results = healthy()
-    text = render(results)
-    one = results.collectives[-1]
-    assert one.ceiling_share is not None
-    share = f"{int(one.ceiling_share * 1000) / 10:.1f}"
-    expected = [
-        str(one.size), str(one.elements), "float", "sum", "-1", number(one.time.median * 1e6),
-        number(one.algbw / 1e9), number(one.busbw / 1e9), "0", share, "%",
+    """1 Gbit/s at MTU 9000 carries 8928 of 9014 bytes: 123.8 MB/s, of which this network reaches 98.5 %.
+
+    256 MiB take 2.2012 s at that rate, and 0.24 ms of round trips.
+    """
+    text = render(healthy(noise=0.0, wander=0.0))
+    assert cells(text, 268435456) == [
+        "268435456", "67108864", "float", "sum", "-1", "2201427", "0.1219", "0.1219", "0", "98.4", "%"
     ]  # fmt: skip
-    assert cells(text, one.size) == expected
-    assert "size      count     type redop root       time   algbw   busbw #wrong  of line" in text
-    rate = number(one.busbw * 8 / 1e9)
-    assert (
-        f"all_reduce at 256M: busbw {rate} Gbit/s, {share} % of what IPv6 at MTU 9000 can carry "
-        f"(1 Gbit/s line, shaped by --rate)"
-    ) in text
+    (pair,) = [line for line in text.splitlines() if line.startswith("node-0 - node-1")]
+    assert pair.split()[3:] == ["0.9806"] * 4 + ["99.0", "%", "57.46", "143.7"]
+    assert "all_reduce at 256M: busbw 0.9755 Gbit/s, 98.4 % of " in text
 
 
 def test_the_bytes_of_both_witnesses_stand_beside_the_formula() -> None:
@@ -59,12 +54,12 @@ def test_the_bytes_of_both_witnesses_stand_beside_the_formula() -> None:
         }
     )
     text = render(changed(results, collectives=(*results.collectives[:-1], largest)))
-    assert "all_reduce at 256M: bytes: formula 2.000 GB, sockets 2.010 GB, interface net1 2.030 GB\n" in text
+    assert "formula 2.000 GB, sockets 2.010 GB, interface net1 2.030 GB\n" in text
     assert text.count("bytes: formula") == 1
     within = largest.model_copy(update={"sockets_bytes": {"net1": 10**9, "lo": 10**9, "eth0": 1000}})
     text = render(changed(results, collectives=(within,)))
-    told = "sockets 2.000 GB (1.000 GB of it within nodes), interface net1 2.030 GB, interface eth0 7 B\n"
-    assert told in text
+    counts = "sockets 2.000 GB (1.000 GB of it within nodes), interface net1 2.030 GB, interface eth0 7 B\n"
+    assert counts in text
     unknown = largest.model_copy(update={"sockets_bytes": None, "interface_bytes": None})
     assert "bytes: formula" not in render(changed(results, collectives=(unknown,)))
 
@@ -72,14 +67,11 @@ def test_the_bytes_of_both_witnesses_stand_beside_the_formula() -> None:
 def test_of_an_all_to_all_of_many_ranks_a_node_the_shares_are_of_what_the_line_carries() -> None:
     results = healthy(nodes=2, collectives=("all_to_all",))
     assert results.setup is not None
-    assert "a node's line carries" not in render(results)
+    assert "4.27 times" not in render(results)
     text = render(changed(results, setup=results.setup.model_copy(update={"ranks": 16})))
+    assert "4.27 times" in text
     slowest = min(one.rate.median for one in results.tcp if one.both)
-    share = results.collectives[-1].busbw * (64 / 15) / slowest * 100
-    assert "; a node's line carries 4.27 times that, for all its ranks" in text
-    assert (
-        f"all_to_all at 256M: {share:.1f} % of raw TCP on the slowest pair with both directions busy" in text
-    )
+    assert f"{results.collectives[-1].busbw * (64 / 15) / slowest * 100:.1f} % of raw TCP" in text
 
 
 def test_the_head_has_each_rail_and_the_network_beside() -> None:
@@ -98,7 +90,7 @@ def test_a_share_of_raw_tcp_is_of_all_lines_that_nccl_uses() -> None:
     results = healthy(backend="nccl", environment={"NCCL_SOCKET_IFNAME": "=net1,net2"})
     slowest = min(one.rate.median for one in results.tcp if one.both)
     share = results.collectives[-1].busbw / (2 * slowest) * 100
-    assert f"{share:.1f} % of raw TCP over 2 lines on the slowest pair" in render(results)
+    assert f"{share:.1f} % of raw TCP over 2 lines" in render(results)
 
 
 def test_in_place_stands_beside_where_it_differs() -> None:
@@ -126,100 +118,19 @@ def test_the_compared_network_stands_beside_with_its_ratio() -> None:
     own = next(one for one in slower if one.size == 1024 and one.network == "net1")
     other = next(one for one in slower if one.size == 1024 and one.network == "eth0")
     assert cells(text, 1024)[-1] == f"{own.busbw / other.busbw:.2f}x"
-    assert "times the busbw of eth0" in text
-    assert "net1 (backend)" in text
-    assert "eth0 (compared)" in text
-
-
-def test_raw_tcp_is_told_by_pair_direction_and_latency() -> None:
-    results = healthy(nodes=2)
-    text = render(results)
-    (pair,) = [line for line in text.splitlines() if line.startswith("node-0 - node-1")]
-    there = next(one for one in results.tcp if one.source == 0 and not one.both)
-    back = next(one for one in results.tcp if one.source == 1 and not one.both)
-    assert pair.split()[3:5] == [number(one.rate.median * 8 / 1e9) for one in (there, back)]
-    assert number(results.latency[0].p50 * 1e6) in pair.split()
-
-
-def test_a_matrix_names_the_slowest_pair() -> None:
-    text = render(healthy(nodes=4, path=lambda source, to: 0.1 if (source, to) == (2, 1) else 1.0))
-    assert "slowest: node-2 -> node-1" in text
-    assert "10 % of the median" in text
-    rows = [
-        line for line in text.splitlines() if line.split()[:1] == ["node-3"] and "-" not in line.split()[1]
-    ]
-    assert len(rows[0].split()) == 5
-
-
-def test_of_many_nodes_only_the_slowest_pairs_are_listed() -> None:
-    text = render(healthy(nodes=14))
-    assert len(text.splitlines()) < 60
-    assert "faster ones: all of them are in the --json results" in text
-
-
-def test_the_end_has_the_findings_each_with_the_next_command() -> None:
-    finding = Finding(
-        kind="mtu", text="node-1 has MTU 1500", fix="ip link set net1 mtu 9000", where=("node-1",)
-    )
-    text = render(changed(healthy(), findings=(finding,)))
-    assert "findings: 1\n  ! node-1 has MTU 1500\n    -> ip link set net1 mtu 9000" in text
-    assert "findings: none" in render(healthy())
 
 
 def test_no_findings_are_only_claimed_where_they_were_looked_for() -> None:
-    assert "findings: none" not in render(
-        changed(healthy(), lacks=(Lacking(what="findings", why="a defect"),))
-    )
-    assert "findings: none" not in render(changed(healthy(), complete=False, reason="x"))
-
-
-def test_why_nobody_knows_of_findings_is_said() -> None:
-    """Also where so much was not measured that the list is cut."""
-    lacks = tuple(Lacking(what=f"{number}", why="x") for number in range(20))
-    found = changed(healthy(), lacks=(*lacks, Lacking(what="findings", why="a defect")))
-    assert render(found).endswith("\n\nfindings could not be evaluated: a defect")
-    assert "findings could not be evaluated: a defect" in render(changed(found, complete=False, reason="x"))
-    assert render(changed(healthy(), collectives=(), tcp=())).endswith("\n\nnothing was measured")
-    assert "could not be evaluated" not in render(healthy())
-
-
-@pytest.mark.parametrize(
-    ("on", "network", "other"),
-    [
-        (
-            "local",
-            "MTU 9000, no rate (the link is this machine's memory; --rate shapes it)",
-            "MTU 1500, no rate (the link is this machine's memory)",
-        ),
-        (
-            "kubernetes",
-            "MTU 9000, no interface reports a rate; --line RATE sets it",
-            "MTU 1500, no interface reports a rate",
-        ),
-    ],
-)
-def test_a_rate_that_is_not_known_is_told_with_what_sets_it(on: Any, network: str, other: str) -> None:
-    text = render(healthy(rate=None, on=on, compare="eth0"))
-    assert f"\nnet1 (backend): {network}\neth0 (compared): {other}\n" in text
-
-
-def test_an_early_end_is_said_with_what_the_figures_are() -> None:
-    text = render(changed(healthy(), complete=False, reason="rank 1 on node-1 was killed by SIGKILL"))
-    assert text.endswith(
-        "INCOMPLETE: rank 1 on node-1 was killed by SIGKILL; the figures above are those until then"
-    )
-    nothing = Results(
-        torchnet="0", date="2026", run="bench-1", setup=None, complete=False, reason="no carrier"
-    )
-    assert render(nothing).endswith("INCOMPLETE: no carrier; nothing was measured")
-
-
-def test_what_is_lacking_the_share_and_the_files_are_told() -> None:
-    results = changed(healthy(), lacks=(Lacking(what="all_to_all on gloo", why="torch has none"),))
-    text = render(results, written=["r.json (results)"])
-    assert "not measured:\n  all_to_all on gloo: torch has none" in text
-    assert "receipt: 100 % of the workers' bytes went over the backend (measured)" in text
-    assert text.endswith("written: r.json (results)")
+    """The reason is given even if so much was not measured that the list is cut."""
+    lacks = [Lacking(what=f"{number}", why="x") for number in range(20)]
+    unjudged = changed(healthy(), lacks=(*lacks, Lacking(what="findings", why="a defect")))
+    for results in (unjudged, changed(unjudged, complete=False, reason="x")):
+        assert render(results).count("a defect") == 1
+    early = changed(healthy(), complete=False, reason="x")
+    nothing = changed(healthy(), collectives=(), tcp=())
+    assert [NO_FINDINGS in render(one) for one in (healthy(), unjudged, early, nothing)] == [True] + [
+        False
+    ] * 3
 
 
 def test_foreign_names_do_nothing_to_a_terminal() -> None:
@@ -241,12 +152,6 @@ def test_colours_are_for_those_who_asked() -> None:
 )
 def test_numbers_have_four_digits(value: float, text: str) -> None:
     assert number(value) == text
-
-
-def test_rates_are_in_words() -> None:
-    assert [rate_text(rate) for rate in (1e9, 2.5e9, 1e8, 4e11)] == [
-        "1 Gbit/s", "2.5 Gbit/s", "100 Mbit/s", "400 Gbit/s"
-    ]  # fmt: skip
 
 
 @pytest.fixture
@@ -275,7 +180,8 @@ def test_a_full_disk_leaves_the_results_on_standard_output(report: Any) -> None:
     out, err = io.StringIO(), io.StringIO()
     assert save(healthy(), "/dev/full", None, stdout=out, stderr=err) == []
     assert model.load(out.getvalue()) == healthy()
-    assert "/dev/full could not be written: No space left on device" in err.getvalue()
+    assert "/dev/full" in err.getvalue()
+    assert "No space left on device" in err.getvalue()
 
 
 def test_a_report_that_cannot_be_written_leaves_them_there_too_and_once(tmp_path: Path, report: Any) -> None:
@@ -296,4 +202,4 @@ def test_a_report_that_cannot_be_made_costs_no_results(report: Any) -> None:
     out, err = io.StringIO(), io.StringIO()
     assert save(healthy(), None, "r.html", stdout=out, stderr=err) == []
     assert json.loads(out.getvalue())["complete"] is True
-    assert "the report cannot be made (UsageError: matplotlib is missing)" in err.getvalue()
+    assert "UsageError: matplotlib is missing" in err.getvalue()

@@ -11,7 +11,6 @@ from tests.unit.receipts import receipt
 from torchnet.ansi import cells
 from torchnet.receipt.receipt_model import Receipt
 from torchnet.receipt.table import exchanged, render
-from torchnet.units import counted, percent, seconds, size
 
 
 def table(columns: int | None = None, color: bool = False, **fields: Any) -> str:
@@ -175,42 +174,6 @@ def test_bytes_exchanged_are_counted_once() -> None:
     for node in nodes:
         node["rdma_bytes"] = {"mlx5_0/1": 1_000_000_000}
     assert exchanged(Receipt.model_validate(receipt(nodes=nodes))) == 1_405_300_000
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0 B"), (999, "999 B"), (1000, "1.000 kB"), (12_345, "12.35 kB"), (999_949, "999.9 kB"),
-        (999_950, "1.000 MB"), (405_300_000, "405.3 MB"), (10**21, "1000.0 EB"),
-    ],
-)  # fmt: skip
-def test_sizes(count: int, text: str) -> None:
-    assert size(count) == text
-
-
-@pytest.mark.parametrize(
-    ("share", "text"),
-    [
-        (1.0, "100 %"), (0.99999999, "99.99 %"), (0.9997, "99.97 %"), (0.29, "29 %"), (0.95, "95 %"),
-        (0.0, "0 %"), (1e-9, "<0.01 %"), (0.5025, "50.25 %"),
-    ],
-)  # fmt: skip
-def test_percent_never_rounds_up_to_all(share: float, text: str) -> None:
-    assert percent(share) == text
-
-
-@pytest.mark.parametrize(
-    ("duration", "text"),
-    [(0.4, "0.40 s"), (12.34, "12.3 s"), (59.96, "1 min 00 s"), (303, "5 min 03 s"), (7500, "2 h 05 min")],
-)
-def test_durations(duration: float, text: str) -> None:
-    assert seconds(duration) == text
-
-
-def test_counts() -> None:
-    assert counted(1, "process") == "1 process"
-    assert counted(2, "process") == "2 processes"
-    assert counted(1000, "node") == "1,000 nodes"
 
 
 def test_a_job_that_was_refused_has_no_table_of_zeros() -> None:

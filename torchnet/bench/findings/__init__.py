@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from torchnet.bench.findings import bottlenecks, byte_counts, run_quality, slow_paths
-from torchnet.bench.findings.finding_text import placed
+from torchnet.bench.findings.finding_text import name_hosts
 from torchnet.bench.findings.result_index import ResultIndex
 from torchnet.bench.results import Finding, Results
 
@@ -19,7 +19,7 @@ __all__ = ["find"]
 
 def find(results: Results) -> tuple[Finding, ...]:
     """Return the findings, most important first; empty if there are none."""
-    return tuple(placed(results, finding) for finding in _found(results))
+    return tuple(name_hosts(results, finding) for finding in _found(results))
 
 
 def _found(results: Results) -> tuple[Finding, ...]:
@@ -39,7 +39,7 @@ def _found(results: Results) -> tuple[Finding, ...]:
     found = [*wrong, *lost, *stray, *mtu, *network]
     if stray or mtu or lost:
         return tuple(found)
-    found += byte_counts.counted(view)
+    found += byte_counts.compare_counts(view)
     if not network:
         found += run_quality.slow_collective(view) or run_quality.noise(view)
     return tuple(found)
@@ -57,11 +57,11 @@ def _network(view: ResultIndex) -> list[Finding]:
     A stream that its window limits is slow on every path, and so is one that loses packets. In these cases only paths
     that differ from the others are reported.
     """
-    lossy = slow_paths.lossy(view)
+    lossy = slow_paths.find_loss(view)
     buffers = [] if lossy.findings else bottlenecks.buffers(view)
     stream = [] if lossy.findings or buffers else bottlenecks.single_stream(view)
     explained = bool(lossy.findings or buffers or stream)
-    slow = slow_paths.slow(view, lossy.told, line=not explained)
+    slow = slow_paths.find_slow(view, lossy.covered, line=not explained)
     # A path that differs from the others is the more likely reason for the low rate of one stream.
     if slow.findings:
         return [*slow.findings, *lossy.findings]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 from torchnet.bench.findings import finding_text, thresholds
-from torchnet.bench.findings.finding_text import again, count, percent, rate, several
+from torchnet.bench.findings.finding_text import join_names, rate, rerun
 from torchnet.bench.findings.result_index import ResultIndex, machine, processor
 from torchnet.bench.results import Collective, Finding, Tcp
 from torchnet.bench.worker.sizes import size_text
+from torchnet.units import percent, size
 
 
 def mtu(view: ResultIndex) -> list[Finding]:
@@ -19,10 +20,10 @@ def mtu(view: ResultIndex) -> list[Finding]:
         return []
     meant = max(set(sizes), key=lambda one: (sizes.count(one), one))
     odd = [node for node, size in nodes.items() if size != meant]
-    which = several([f"{view.name(node)} has {nodes[node]}" for node in odd])
+    which = join_names([f"{view.name(node)} has {nodes[node]}" for node in odd])
     rest = "the others have" if len(sizes) - len(odd) > 1 else "the other has"
     text = f"The MTU of {view.network} differs between the nodes: {which}, {rest} {meant}."
-    fix = finding_text.look(view)
+    fix = finding_text.check_network(view)
     return [Finding(kind="mtu", text=text, fix=fix, where=tuple(view.name(node) for node in odd))]
 
 
@@ -48,15 +49,15 @@ def buffers(view: ResultIndex) -> list[Finding]:
     if not small:
         return []
     wanted = 1 << (int(needed) - 1).bit_length()
-    largest = several([f"{name} allows {least} bytes" for name, (least, _, _) in small.items()])
+    largest = join_names([f"{name} allows {least} bytes" for name, (least, _, _) in small.items()])
     everywhere = sorted({node for _, nodes, _ in small.values() for node in nodes})
     names = tuple(view.name(node) for node in everywhere)
     text = (
-        f"The socket buffers are too small on {several(names)}: {largest}, but {rate(line.rate_bits_per_s / 8)} "
-        f"with round trips of {longest * 1e3:.3g} ms needs {count(needed)}."
+        f"The socket buffers are too small on {join_names(names)}: {largest}, but {rate(line.rate_bits_per_s / 8)} "
+        f"with round trips of {longest * 1e3:.3g} ms needs {size(round(needed))}."
     )
     settings = " ".join(f"{name}='{first} {wanted}'" for name, (_, _, first) in small.items())
-    fix = finding_text.host(view, f"sysctl -w {settings}", *everywhere)
+    fix = finding_text.on_hosts(view, f"sysctl -w {settings}", *everywhere)
     return [Finding(kind="buffers", text=text, fix=fix, where=names)]
 
 
@@ -78,7 +79,7 @@ def single_stream(view: ResultIndex) -> list[Finding]:
     for row in sorted(view.tcp, key=lambda row: (row.both, row.rate.median)):
         if row.streams != 1 or row.rate.high >= thresholds.SLOW * line.ceiling or machine(row):
             continue
-        if not (why := _held_up(row) or _flow(view, row)):
+        if not (why := _limit_of_stream(row) or _limit_of_path(view, row)):
             continue
         way = view.way((row.source, row.target))
         text = (
@@ -86,11 +87,11 @@ def single_stream(view: ResultIndex) -> list[Finding]:
             f"{rate(line.ceiling)}; {why}."
         )
         where = view.name(row.source), view.name(row.target)
-        return [Finding(kind="single-stream", text=text, fix=again(view, "--streams", "4"), where=where)]
+        return [Finding(kind="single-stream", text=text, fix=rerun(view, "--streams", "4"), where=where)]
     return []
 
 
-def _held_up(row: Tcp) -> str:
+def _limit_of_stream(row: Tcp) -> str:
     """Return which limit of its own the stream reached, if known."""
     if (row.window_limited or 0.0) > thresholds.WINDOW_LIMITED:
         return f"its window limited it {percent(row.window_limited or 0.0)} of the time"
@@ -99,7 +100,7 @@ def _held_up(row: Tcp) -> str:
     return ""
 
 
-def _flow(view: ResultIndex, row: Tcp) -> str:
+def _limit_of_path(view: ResultIndex, row: Tcp) -> str:
     """Recognise a path that gives one flow less than the interface reports.
 
     The flow itself was not limited. If the line's rate was shaped or set with --line, the path is known to have all of
@@ -141,10 +142,10 @@ def _bound(view: ResultIndex, what: str, how: str, *nodes: int) -> Finding:
     ceiling = rate(view.line.ceiling)
     text = f"The processor is the limit, not the network: {what} of the {ceiling} that the line can carry; {how}."
     if "quota" not in how:
-        fix = finding_text.host(view, "top -H -b -n 1", *nodes)
+        fix = finding_text.on_hosts(view, "top -H -b -n 1", *nodes)
     elif view.setup.on == "kubernetes":
         cores = max((node.cores for node in view.results.nodes), default=1.0)
-        fix = again(view, "--cpus", str(2 * math.ceil(cores)))
+        fix = rerun(view, "--cpus", str(2 * math.ceil(cores)))
     else:
-        fix = finding_text.host(view, "cat /sys/fs/cgroup/cpu.stat", *nodes)
+        fix = finding_text.on_hosts(view, "cat /sys/fs/cgroup/cpu.stat", *nodes)
     return Finding(kind="cpu-bound", text=text, fix=fix)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from torchnet.bench.findings import thresholds
-from torchnet.bench.findings.finding_text import again, count, host, look, percent
+from torchnet.bench.findings.finding_text import check_network, on_hosts, rerun
 from torchnet.bench.findings.result_index import ResultIndex
 from torchnet.bench.results import Collective, Finding
 from torchnet.bench.tcp_ceiling import payload
 from torchnet.bench.worker.sizes import size_text
 from torchnet.constants import is_rail, rail_interface
+from torchnet.units import percent, size
 
 # torch's Gloo sends more than the minimum in these: its reduce is a reduce_scatter and a gather, its reduce_scatter an
 # all_reduce.
@@ -47,15 +48,15 @@ def wrong_interface(view: ResultIndex) -> list[Finding]:
     else:
         return []
     text = f"The traffic used the wrong network: {words} ({how})."
-    told = any(
+    misconfigured = any(
         view.network not in _listed(value) for name, value in view.setup.environment.items() if name in _NAMES
     )
     address = next(
         (one.addresses[view.network] for one in view.results.nodes[1:] if view.network in one.addresses), ""
     )
     # The ranks are configured for another interface, or their network is not the backend. Otherwise it is the route.
-    explain = told or most == view.network or not address
-    fix = "torchnet env --explain" if explain else look(view)
+    explain = misconfigured or most == view.network or not address
+    fix = "torchnet env --explain" if explain else check_network(view)
     return [Finding(kind="wrong-interface", text=text, fix=fix, where=(most,) if most else ())]
 
 
@@ -77,18 +78,20 @@ def _rails(view: ResultIndex) -> set[str]:
     return found - ({view.setup.compare} - {view.network})
 
 
-def counted(view: ResultIndex) -> list[Finding]:
+def compare_counts(view: ResultIndex) -> list[Finding]:
     """Compare the sockets' bytes with the formula, then the interface's bytes with the sockets'."""
     return _formula(view) or _interface(view)
 
 
 def _no_sockets(view: ResultIndex) -> bool:
     """Return whether NCCL was configured to use something other than TCP sockets: RDMA, or a plugin."""
-    told = {name: value.strip().lower() for name, value in view.setup.environment.items()}
-    if view.setup.backend != "nccl" or told.get("NCCL_NET") == "socket":
+    settings = {name: value.strip().lower() for name, value in view.setup.environment.items()}
+    if view.setup.backend != "nccl" or settings.get("NCCL_NET") == "socket":
         return False
-    rdma = "NCCL_IB_HCA" in told and told.get("NCCL_IB_DISABLE", "0") in ("", "0")
-    return rdma or bool(told.get("NCCL_NET")) or told.get("NCCL_NET_PLUGIN", "none") not in ("", "none")
+    rdma = "NCCL_IB_HCA" in settings and settings.get("NCCL_IB_DISABLE", "0") in ("", "0")
+    return (
+        rdma or bool(settings.get("NCCL_NET")) or settings.get("NCCL_NET_PLUGIN", "none") not in ("", "none")
+    )
 
 
 def _formula(view: ResultIndex) -> list[Finding]:
@@ -99,7 +102,7 @@ def _formula(view: ResultIndex) -> list[Finding]:
         if row.size < least or not row.formula_bytes or row.sockets_bytes is None:
             continue
         ratio = sum(row.sockets_bytes.values()) / row.formula_bytes
-        more = ratio > thresholds.MORE_BYTES * _chain(view, row) and (
+        more = ratio > thresholds.MORE_BYTES * _chain_factor(view, row) and (
             nccl or row.collective not in _GLOO_MORE
         )
         fewer = (
@@ -113,14 +116,14 @@ def _formula(view: ResultIndex) -> list[Finding]:
     sent = sum((row.sockets_bytes or {}).values())
     reason = "the backend sends more than its algorithm needs" if ratio > 1 else "some of it does not use TCP"
     text = (
-        f"{row.collective} of {size_text(row.size)} sent {count(sent)} over the sockets, {percent(ratio)} of the "
-        f"{count(row.formula_bytes)} that it has to send: {reason}."
+        f"{row.collective} of {size_text(row.size)} sent {size(sent)} over the sockets, {percent(ratio)} of the "
+        f"{size(round(row.formula_bytes))} that it has to send: {reason}."
     )
     debug = "NCCL_DEBUG=INFO" if nccl else "TORCH_CPP_LOG_LEVEL=INFO"
-    return [Finding(kind="bytes", text=text, fix=again(view, "--env", debug), where=(row.collective,))]
+    return [Finding(kind="bytes", text=text, fix=rerun(view, "--env", debug), where=(row.collective,))]
 
 
-def _chain(view: ResultIndex, row: Collective) -> float:
+def _chain_factor(view: ResultIndex, row: Collective) -> float:
     """Return by what factor NCCL may exceed the minimum in a broadcast or a reduce.
 
     Its chains start at the root, which may be in the middle of a node's ranks, and return to that node at their end.
@@ -149,16 +152,16 @@ def _interface(view: ResultIndex) -> list[Finding]:
     if interface > thresholds.INTERFACE_MORE * around * sockets:
         extra = interface - around * sockets
         text = (
-            f"{view.network} sent {count(interface)} while the ranks' sockets sent {count(sockets)}: about "
-            f"{count(extra)} are not their payload, but other traffic of the node or retransmissions."
+            f"{view.network} sent {size(interface)} while the ranks' sockets sent {size(sockets)}: about "
+            f"{size(round(extra))} are not their payload, but other traffic of the node or retransmissions."
         )
     elif interface < thresholds.FEWER_BYTES * sockets and view.setup.ranks == view.setup.nodes:
         text = (
-            f"{view.network} sent {count(interface)}, less than the ranks' sockets ({count(sockets)}): the bytes "
+            f"{view.network} sent {size(interface)}, less than the ranks' sockets ({size(sockets)}): the bytes "
             "leave the nodes another way."
         )
     else:
         return []
     # The pod's interface is gone, and the name of the host's interface below it is not known.
-    fix = host(view, "ip -s link") if view.setup.on == "kubernetes" else look(view)
+    fix = on_hosts(view, "ip -s link") if view.setup.on == "kubernetes" else check_network(view)
     return [Finding(kind="bytes", text=text, fix=fix, where=(view.network,))]

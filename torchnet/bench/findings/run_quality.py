@@ -5,10 +5,11 @@ from __future__ import annotations
 import statistics
 
 from torchnet.bench.findings import thresholds
-from torchnet.bench.findings.finding_text import again, host, percent, rate
+from torchnet.bench.findings.finding_text import on_hosts, rate, rerun
 from torchnet.bench.findings.result_index import ResultIndex, core_of, fast_stream, processor
 from torchnet.bench.results import Finding, Results
 from torchnet.bench.worker.sizes import size_text
+from torchnet.units import percent
 
 
 def lost(results: Results) -> list[Finding]:
@@ -22,9 +23,9 @@ def lost(results: Results) -> list[Finding]:
     )
     fix = "dmesg --ctime | tail"
     if results.setup and results.ended == "internal":
-        fix = f"TORCHNET_TRACEBACK=1 {again(ResultIndex(results, results.setup))}"
+        fix = f"TORCHNET_TRACEBACK=1 {rerun(ResultIndex(results, results.setup))}"
     elif results.setup and results.setup.on == "kubernetes":
-        fix = again(
+        fix = rerun(
             ResultIndex(results, results.setup), "--keep"
         )  # otherwise the pods and their logs are gone
     return [Finding(kind="lost", text=text, fix=fix, where=where)]
@@ -53,7 +54,7 @@ def wrong_results(view: ResultIndex) -> list[Finding]:
         f"Results are wrong: {worst.wrong} elements of {worst.collective} of {size_text(worst.size)} over "
         f"{worst.network}{sizes}. Memory, a network card, a driver or the backend corrupts data."
     )
-    fix = host(view, "dmesg --ctime | tail")
+    fix = on_hosts(view, "dmesg --ctime | tail")
     return [Finding(kind="wrong-results", text=text, fix=fix, where=(worst.collective,))]
 
 
@@ -88,7 +89,7 @@ def slow_collective(view: ResultIndex) -> list[Finding]:
     )
     # More threads and connections: if they help, the limit is the backend, not the network.
     setting = "gloo_devices=2" if view.setup.backend == "gloo" else "nccl_socket_nthreads=4"
-    fix = again(view, "--tune", setting)
+    fix = rerun(view, "--tune", setting)
     return [Finding(kind="slow-collective", text=text, fix=fix, where=("all_reduce",))]
 
 
@@ -106,4 +107,4 @@ def noise(view: ResultIndex) -> list[Finding]:
         f"({worst.collective} of {size_text(worst.size)}: ±{worst.time.spread * 100:.0f} %). Something else uses the "
         "nodes or the network."
     )
-    return [Finding(kind="noise", text=text, fix=host(view, "top -b -n 1"))]
+    return [Finding(kind="noise", text=text, fix=on_hosts(view, "top -b -n 1"))]

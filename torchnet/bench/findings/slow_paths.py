@@ -6,45 +6,46 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from torchnet.bench.findings import finding_text, thresholds
-from torchnet.bench.findings.finding_text import percent, rate, several
+from torchnet.bench.findings.finding_text import join_names, rate
 from torchnet.bench.findings.result_index import Direction, ResultIndex, fast_stream, limited, processor
 from torchnet.bench.results import Finding, Tcp
+from torchnet.units import percent
 
 
 @dataclass
 class Paths:
-    """``told`` has the directions that a finding covers already."""
+    """``covered`` has the directions that a finding covers already."""
 
     findings: list[Finding] = field(default_factory=list)
-    told: set[Direction] = field(default_factory=set)
+    covered: set[Direction] = field(default_factory=set)
 
 
-def lossy(view: ResultIndex) -> Paths:
+def find_loss(view: ResultIndex) -> Paths:
     """Find directions that lose packets: segments are retransmitted, and either it costs rate or latency, or there are
     more of them than a full queue explains."""
     rows: dict[Direction, Tcp] = {}
     for row in view.tcp:
         way = row.source, row.target
-        if _lost(view, row) and (way not in rows or _again(row) > _again(rows[way])):
+        if _lost(view, row) and (way not in rows or _retransmitted(row) > _retransmitted(rows[way])):
             rows[way] = row
     if not rows:
         return Paths()
-    worst = sorted(rows, key=lambda way: -_again(rows[way]))
+    worst = sorted(rows, key=lambda way: -_retransmitted(rows[way]))
     nodes = _common(worst, view)
     one = f", all from or to {view.name(nodes[0])}" if len(nodes) == 1 and len(worst) > 1 else ""
-    ways = several([f"{percent(_again(rows[way]))} from {view.way(way)}" for way in worst])
+    ways = join_names([f"{percent(_retransmitted(rows[way]))} from {view.way(way)}" for way in worst])
     text = f"Packets are lost on {view.network}: the retransmitted segments are {ways}{one}."
-    fix = finding_text.look(view)
+    fix = finding_text.check_network(view)
     names = [view.name(node) for node in nodes] or [view.name(node) for node in worst[0]]
     return Paths([Finding(kind="loss", text=text, fix=fix, where=tuple(names))], set(rows))
 
 
-def _again(row: Tcp) -> float:
+def _retransmitted(row: Tcp) -> float:
     return row.repeated / row.segments if row.segments else 0.0
 
 
 def _lost(view: ResultIndex, row: Tcp) -> bool:
-    share = _again(row)
+    share = _retransmitted(row)
     if row.repeated < thresholds.REPEATED_COUNT or share <= thresholds.REPEATED:
         return False
     if view.stalled & {(row.source, row.target), (row.target, row.source)}:
@@ -66,10 +67,10 @@ def _common(ways: Iterable[Direction], view: ResultIndex) -> list[int]:
     return sorted(common) if view.setup.nodes > 2 else []
 
 
-def slow(view: ResultIndex, before: set[Direction], *, line: bool = True) -> Paths:
+def find_slow(view: ResultIndex, before: set[Direction], *, line: bool = True) -> Paths:
     """Find slow nodes first, then senders and receivers, then pairs and single directions; each is reported once.
     ``line`` allows comparing with the line's rate if there is nothing else."""
-    found = Paths(told=set(before))
+    found = Paths(covered=set(before))
     ways = view.alone
     nodes = sorted({node for way in ways for node in way})
     reference = _rest(view, set())
@@ -131,7 +132,7 @@ def _node(view: ResultIndex, found: Paths, node: int) -> None:
     own = {way: row for way, row in view.alone.items() if node in way}
     reference = _rest(view, {node})
     others = {other for way in own for other in way} - {node}
-    if len(others) < 2 or not reference or found.told & set(own) == set(own):
+    if len(others) < 2 or not reference or found.covered & set(own) == set(own):
         return
     if not all(_is_slow(view, row, reference) for row in own.values()):
         return
@@ -140,16 +141,16 @@ def _node(view: ResultIndex, found: Paths, node: int) -> None:
         f"{view.name(node)} is slower than the other nodes: raw TCP with it reaches {rate(rates[0])} to "
         f"{rate(rates[-1])}, but {rate(reference)} between the others{_because(view, own.values())}."
     )
-    fix = finding_text.look(view)
+    fix = finding_text.check_network(view)
     found.findings.append(Finding(kind="slow-node", text=text, fix=fix, where=(view.name(node),)))
-    found.told |= set(own)
+    found.covered |= set(own)
 
 
 def _one_sided(view: ResultIndex, found: Paths, node: int, side: int, slow_ways: set[Direction]) -> None:
     """``side`` is 0 for what the node sends, 1 for what it receives."""
     own = {way for way in view.alone if way[side] == node}
     back = {(b, a) for a, b in own} & set(view.alone)
-    if len(own) < 2 or not own <= slow_ways or not back - slow_ways or own & found.told:
+    if len(own) < 2 or not own <= slow_ways or not back - slow_ways or own & found.covered:
         return
     at_most = max(view.alone[way].rate.median for way in own)
     at_least = min(view.alone[way].rate.median for way in back - slow_ways)
@@ -159,9 +160,9 @@ def _one_sided(view: ResultIndex, found: Paths, node: int, side: int, slow_ways:
         f"{len(own)} nodes, but {rate(at_least)} in the other direction"
         f"{_because(view, (view.alone[way] for way in own))}."
     )
-    fix = finding_text.look(view)
+    fix = finding_text.check_network(view)
     found.findings.append(Finding(kind="asymmetry", text=text, fix=fix, where=(view.name(node),)))
-    found.told |= own
+    found.covered |= own
 
 
 def _asymmetric(view: ResultIndex, way: Direction) -> bool:
@@ -178,22 +179,22 @@ def _asymmetric(view: ResultIndex, way: Direction) -> bool:
 def _pair(view: ResultIndex, found: Paths, way: Direction, reference: float, line: bool) -> None:
     """``reference`` is what the other pairs reach."""
     back = way[1], way[0]
-    if found.told & {way, back}:
+    if found.covered & {way, back}:
         return
     rows = [view.alone[one] for one in (way, back) if one in view.alone]
-    told = f"other pairs reach {rate(reference)}"
+    comparison = f"other pairs reach {rate(reference)}"
     if view.setup.nodes == 2 and view.line and line and (least := _line(view, rows)):
-        reference, told = least, f"the line can carry {rate(view.line.ceiling)}"
+        reference, comparison = least, f"the line can carry {rate(view.line.ceiling)}"
     names = view.name(way[0]), view.name(way[1])
     if all(_is_slow(view, row, reference) for row in rows):
         text = (
             f"The path between {names[0]} and {names[1]} is slow: raw TCP reaches "
-            f"{' and '.join(rate(row.rate.median) for row in rows)} in the two directions, but {told}"
+            f"{' and '.join(rate(row.rate.median) for row in rows)} in the two directions, but {comparison}"
             f"{_because(view, rows)}."
         )
-        fix = finding_text.look(view)
+        fix = finding_text.check_network(view)
         found.findings.append(Finding(kind="slow-pair", text=text, fix=fix, where=names))
-        found.told |= {way, back}
+        found.covered |= {way, back}
         return
     for one in (way, back):
         if _asymmetric(view, one):
@@ -202,15 +203,15 @@ def _pair(view: ResultIndex, found: Paths, way: Direction, reference: float, lin
                 f"The direction {view.way(one)} is slow: {rate(row.rate.median)}, but {rate(other.rate.median)} in "
                 f"reverse; the sender is {view.name(one[0])}{_because(view, [row])}."
             )
-            fix = finding_text.look(view)
+            fix = finding_text.check_network(view)
             where = view.name(one[0]), view.name(one[1])
             found.findings.append(Finding(kind="asymmetry", text=text, fix=fix, where=where))
-            found.told |= {way, back}
+            found.covered |= {way, back}
 
 
 def _all(view: ResultIndex, found: Paths) -> None:
     """No pair is slower than the others, and none reaches the line's rate."""
-    if view.line is None or found.told or len(view.alone) < 3:
+    if view.line is None or found.covered or len(view.alone) < 3:
         return
     rows = list(view.alone.values())
     best = max(rows, key=lambda row: row.rate.median)
@@ -220,6 +221,6 @@ def _all(view: ResultIndex, found: Paths) -> None:
         f"All pairs are slow: raw TCP reaches {rate(best.rate.median)} at best, but the line can carry "
         f"{rate(view.line.ceiling)}."
     )
-    fix = finding_text.look(view)
+    fix = finding_text.check_network(view)
     found.findings.append(Finding(kind="slow-pair", text=text, fix=fix))
-    found.told |= set(view.alone)
+    found.covered |= set(view.alone)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torchnet.bench.html import numbers, plots, view_model
 from torchnet.bench.html.markup import Column, Html, Ids, details, section, table, tag
 from torchnet.bench.results import Collective, Line, Results
-from torchnet.bench.summary import known
+from torchnet.bench.summary import rate_source
 from torchnet.bench.worker.stats import LEAST
 
 _COLUMNS = (
@@ -23,7 +23,7 @@ def collectives(results: Results, ids: Ids) -> Html:
             "p",
             "busbw is nccl-tests' bus bandwidth: what each link carries, for any number of ranks. Times are medians "
             "over batches of calls; a batch counts with the mean of the ranks, for broadcast and reduce with the "
-            f"slowest rank. Bands are 95 % intervals; with fewer than {LEAST} batches they span the minimum and maximum.",
+            f"slowest rank. Bands are 95 % intervals; with fewer than {LEAST} batches, the minimum and maximum.",
             class_="soft",
         )
     ]
@@ -31,7 +31,7 @@ def collectives(results: Results, ids: Ids) -> Html:
         found = view_model.groups(results, name)
         series = [
             plots.PlotSeries(
-                numbers.clipped(view_model.role(results, group.network), 24), look,
+                numbers.shorten(view_model.role(results, group.network), 24), look,
                 [row.size for row in group.rows], [row.busbw for row in group.rows],
                 [row.busbw_low for row in group.rows], [row.busbw_high for row in group.rows],
             )
@@ -66,7 +66,7 @@ def against(results: Results, ids: Ids) -> Html:
         of = [one for one in found if one.name == name]
         series.append(
             plots.PlotSeries(
-                numbers.clipped(name, 32), look, [one.backend.size for one in of], [one.value for one in of],
+                numbers.shorten(name, 32), look, [one.backend.size for one in of], [one.value for one in of],
                 [one.low for one in of], [one.high for one in of],
             )
         )  # fmt: skip
@@ -108,7 +108,7 @@ def _level(group: view_model.Group, line: Line, look: int) -> plots.Level:
     """Return where busbw ends: a line may carry several times busbw, and NCCL may use several lines."""
     most = group.best.busbw / group.best.ceiling_share if group.best.ceiling_share else line.ceiling
     what = "line" if abs(most - line.ceiling) < 0.01 * line.ceiling else "line, as busbw"
-    return plots.Level(f"{numbers.clipped(group.network, 12)}’s {what}: {numbers.rate(most)}", most, look)
+    return plots.Level(f"{numbers.shorten(group.network, 12)}’s {what}: {numbers.rate(most)}", most, look)
 
 
 def _message(results: Results, group: view_model.Group) -> str:
@@ -151,7 +151,7 @@ def _lines(results: Results, ids: Ids) -> Html:
 
     def row(line: Line) -> tuple[str, ...]:
         return (
-            line.network, numbers.bits(line.rate_bits_per_s), known(line), str(line.mtu),
+            line.network, numbers.bits(line.rate_bits_per_s), rate_source(line), str(line.mtu),
             f"IPv{line.family}",
             f"{numbers.rate(line.ceiling)} ({numbers.share(line.ceiling * 8 / line.rate_bits_per_s)})"
             if line.rate_bits_per_s else numbers.rate(line.ceiling),

@@ -6,7 +6,7 @@ import shlex
 
 from torchnet.bench.html import numbers
 from torchnet.bench.html.markup import Column, Html, Ids, code, details, section, table, tag
-from torchnet.bench.rerun import repeatable
+from torchnet.bench.rerun import rerun_command
 from torchnet.bench.results import Node, Results
 from torchnet.units import counted
 
@@ -24,7 +24,7 @@ def again(results: Results, ids: Ids) -> Html:
     setup = results.setup
     if setup is None or not setup.command:
         return Html("")
-    command, unset = repeatable(setup.command)
+    command, unset = rerun_command(setup.command)
     words: list[Html] = [_block(shlex.join(command))]
     if unset:
         flag = tag("code", "--env", class_="word")

@@ -9,7 +9,6 @@ NONE = "–"
 GAP = "\u00a0"  # between a number and its unit, which stay on one line
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _TIMES = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6))
-_SI = ("", "k", "M", "G", "T", "P", "E")
 
 
 def rate(bytes_per_s: float) -> str:
@@ -24,16 +23,7 @@ def size(count: float) -> str:
 
 def bits(bits_per_s: float) -> str:
     """``2.5 Gbit/s``."""
-    scale = scaled(bits_per_s)
-    return f"{bits_per_s / scale[0]:.4g}{GAP}{scale[1]}bit/s"
-
-
-def scaled(most: float) -> tuple[float, str]:
-    """Return the largest power of 1000 in which ``most`` is at least 1, and its prefix."""
-    power = 0
-    while power < len(_SI) - 1 and most >= 999.95 * 1000**power:
-        power += 1
-    return float(1000**power), _SI[power]
+    return units.bit_rate(bits_per_s).replace(" ", GAP)
 
 
 def binary(count: int) -> str:
@@ -63,7 +53,7 @@ def between(low: float, high: float, digits: int = 4) -> str:
 
 def rates(low: float, high: float) -> str:
     """Format an interval of rates in one unit: ``121.2 … 122.4 MB/s``."""
-    divisor, prefix = scaled(high)
+    divisor, prefix = units.si_scale(high)
     return f"{between(low / divisor, high / divisor)}{GAP}{prefix}B/s"
 
 
@@ -86,7 +76,7 @@ def ratio(value: float) -> str:
     return f"{value:.3g}{GAP}×"
 
 
-def clipped(text: str, most: int) -> str:
+def shorten(text: str, most: int) -> str:
     """Shorten to ``most`` characters for the labels of plots. The beginning and the end stay, where names of workers
     differ; the table has the whole name."""
     end = most // 2

@@ -45,7 +45,9 @@ def html(results: Results) -> str:
         "nodes": environment_section.nodes(results, ids),
     }
     names = {**_LINKS, "against": view_model.against(results)}
-    links = [tag("li", tag("a", names[name], href=f"#{name}")) for name, made in sections.items() if made]
+    links = [
+        tag("li", tag("a", names[name], href=f"#{name}")) for name, content in sections.items() if content
+    ]
     title = f"torchnet bench: {verdict_section.summary(results)}"
     head = tag(
         "head",

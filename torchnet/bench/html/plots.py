@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from torchnet.ansi import cells, clean
 from torchnet.bench.html.markup import Html, Ids, tag
-from torchnet.bench.html.numbers import binary, scaled, share
+from torchnet.bench.html.numbers import binary, share
 from torchnet.bench.html.style import HEAT, SERIES
 from torchnet.bench.html.svg import matplotlib_quiet, paint, svg
+from torchnet.units import si_scale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,7 +106,7 @@ def heat(
     The slowest pair has a frame. The plot is as large as it must be to be readable; the page lets it scroll.
     """
     most = max(rates.values())
-    divisor, _ = scaled(most)
+    divisor, _ = si_scale(most)
     slowest = min(rates, key=lambda pair: (rates[pair], pair))
     count, left, top = len(names), 14 + int(7.5 * max(len(name) for name in names)), 40
     with matplotlib_quiet():
@@ -174,7 +175,7 @@ def _scale(
 
     sizes = sorted({x for one in series for x in one.x})
     most = max([value for one in series for value in one.high] + [one.value for one in levels]) or 1.0
-    divisor, prefix = scaled(most) if unit else (1.0, "")
+    divisor, prefix = si_scale(most) if unit else (1.0, "")
     axes.set_xscale("log", base=2)
     axes.set(xlim=(sizes[0] / 1.5, sizes[-1] * 1.5), ylim=(0, most * 1.06))
     axes.xaxis.set_major_locator(FixedLocator(_chosen(sizes, 4 if narrow else 10)))

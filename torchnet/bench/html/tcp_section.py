@@ -5,7 +5,7 @@ from __future__ import annotations
 from torchnet.bench.html import numbers, plots, view_model
 from torchnet.bench.html.markup import Column, Html, Ids, details, scroll, section, table, tag
 from torchnet.bench.results import Latency, Results, Tcp
-from torchnet.units import counted
+from torchnet.units import counted, si_scale
 
 _COLUMNS = (
     Column("from → to"), Column("network"), Column("direction"), Column("streams", True), Column("rate", True),
@@ -37,13 +37,13 @@ def latency(results: Results, ids: Ids) -> Html:
         return Html("")
     rows = [_answer(results, row) for row in results.latency]
     whole = table(ids, "Round trips of a small message", _LATENCY, rows)
-    said = []
+    sentences = []
     for network in view_model.networks(results):
         if slowest := view_model.slowest_answer(results, network):
             text = f"{view_model.role(results, network)}: the slowest pair is {view_model.path(results, slowest)}, "
             text += f"{numbers.time(slowest.p50)} in the median and {numbers.time(slowest.p99)} at the 99th percentile."
-            said.append(tag("p", text))
-    return section(ids, "latency", "Latency", said, _folded(whole, len(rows), "All pairs"))
+            sentences.append(tag("p", text))
+    return section(ids, "latency", "Latency", sentences, _folded(whole, len(rows), "All pairs"))
 
 
 def _folded(whole: Html, rows: int, label: str) -> Html:
@@ -67,8 +67,8 @@ def _pairs(results: Results, network: str, ids: Ids) -> Html:
         return tag("p", message)
     nodes = sorted({node for pair in rates for node in pair})
     places = {node: place for place, node in enumerate(nodes)}
-    names = [f"{numbers.clipped(results.name(node), 16)}\u2002{places[node]}" for node in nodes]
-    _, prefix = numbers.scaled(max(rates.values()))
+    names = [f"{numbers.shorten(results.name(node), 16)}\u2002{places[node]}" for node in nodes]
+    _, prefix = si_scale(max(rates.values()))
     title = f"Raw TCP over {network}: each pair of nodes"
     label = ids.new("matrix")
     svg = plots.heat(

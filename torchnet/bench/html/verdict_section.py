@@ -5,7 +5,7 @@ from __future__ import annotations
 from torchnet.bench.html import numbers, view_model
 from torchnet.bench.html.markup import Html, Ids, code, tag
 from torchnet.bench.results import Results
-from torchnet.bench.summary import NO_FINDINGS, doubt, measured
+from torchnet.bench.summary import NO_FINDINGS, has_figures, no_verdict
 from torchnet.units import counted
 
 WORDS = {
@@ -18,7 +18,7 @@ WORDS = {
 
 def summary(results: Results) -> str:
     """Return the verdict in a few words."""
-    why = doubt(results)
+    why = no_verdict(results)
     if results.findings:
         found = counted(len(results.findings), "finding")
     else:
@@ -31,7 +31,7 @@ def summary(results: Results) -> str:
 
 def verdict(results: Results, ids: Ids) -> Html:
     name = ids.new("verdict")
-    why = doubt(results)
+    why = no_verdict(results)
     words: list[Html] = []
     if results.findings:
         tone, sign = "bad", "✗"
@@ -41,7 +41,7 @@ def verdict(results: Results, ids: Ids) -> Html:
         sign = "!"
         reason = results.reason or "unknown reason"
         words.append(tag("p", tag("strong", "The run ended early: "), reason))
-        if measured(results):
+        if has_figures(results):
             words.append(tag("p", "The figures were measured before that; the rest was not measured."))
     if why:
         words.append(tag("p", f"{_sentence(why).rstrip('.')}."))

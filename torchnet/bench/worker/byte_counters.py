@@ -33,7 +33,7 @@ class CounterDelta:
     interfaces: dict[str, int]
 
 
-def between(before: CounterReading, after: CounterReading) -> CounterDelta:
+def subtract(before: CounterReading, after: CounterReading) -> CounterDelta:
     found: dict[str, int] = {}
     for cookie, (interface, count) in after.sockets.items():
         sent = count - before.sockets.get(cookie, ("", 0))[1]
@@ -43,7 +43,7 @@ def between(before: CounterReading, after: CounterReading) -> CounterDelta:
     return CounterDelta(found, {name: count for name, count in counters.items() if count > 0})
 
 
-def summed(parts: list[CounterDelta | None]) -> CounterDelta | None:
+def sum_deltas(parts: list[CounterDelta | None]) -> CounterDelta | None:
     """Return the sum over all nodes; None if one could not be read."""
     whole = CounterDelta({}, {})
     for part in parts:
@@ -89,10 +89,10 @@ class ByteCounters:
         after, before, self._before = self._read(), self._before, None
         if self._place.nodes < 2:
             return None
-        own = between(before, after) if before is not None and after is not None else None
+        own = subtract(before, after) if before is not None and after is not None else None
         text = json.dumps([own.sockets, own.interfaces] if own is not None else None)
         texts = self._place.exchange(text if self._place.local_rank == 0 else "")
-        return summed(
+        return sum_deltas(
             [CounterDelta(*found) if (found := json.loads(text)) else None for text in texts if text]
         )
 

@@ -63,10 +63,10 @@ def forms(collective: Collective) -> tuple[bool, ...]:
     return (collective not in ("all_to_all", "send_recv"),)
 
 
-def rounded(collective: Collective, sizes: tuple[int, ...], item: int, ranks: int) -> list[int]:
+def round_sizes(collective: Collective, sizes: tuple[int, ...], item: int, ranks: int) -> list[int]:
     """Return the sizes in bytes that can be measured: whole elements, and equal parts if they are divided among ranks.
 
-    As in nccl-tests, sizes are rounded down, here to at least one element for each rank; duplicates are removed.
+    As in nccl-tests, sizes are round_sizes down, here to at least one element for each rank; duplicates are removed.
     ``item`` is the size of an element in bytes.
     """
     multiple = item * (ranks if collective in _DIVIDED else 1)
@@ -87,7 +87,7 @@ def call(setting: CollectiveSetting, patterns: Patterns) -> CollectiveCall:
     return _MAKERS[setting.collective](setting, patterns)
 
 
-def _made(
+def _build_call(
     setting: CollectiveSetting,
     patterns: Patterns,
     run: Callable[[], None],
@@ -121,7 +121,7 @@ def _all_reduce(setting: CollectiveSetting, patterns: Patterns) -> CollectiveCal
     def run() -> None:
         dist.all_reduce(buffer, op, group)
 
-    return _made(setting, patterns, run, lambda: patterns.result.wrong(buffer, 0), buffer)
+    return _build_call(setting, patterns, run, lambda: patterns.result.wrong(buffer, 0), buffer)
 
 
 def _reduce(setting: CollectiveSetting, patterns: Patterns) -> CollectiveCall:
@@ -133,7 +133,7 @@ def _reduce(setting: CollectiveSetting, patterns: Patterns) -> CollectiveCall:
     def wrong() -> int:  # the other ranks' buffers are undefined afterwards
         return patterns.result.wrong(buffer, 0) if setting.rank == root else 0
 
-    return _made(setting, patterns, run, wrong, buffer)
+    return _build_call(setting, patterns, run, wrong, buffer)
 
 
 def _broadcast(setting: CollectiveSetting, patterns: Patterns) -> CollectiveCall:
@@ -148,8 +148,8 @@ def _broadcast(setting: CollectiveSetting, patterns: Patterns) -> CollectiveCall
     def run() -> None:
         dist.broadcast(buffer, root, group)
 
-    made = _made(setting, patterns, run, lambda: patterns.put.wrong(buffer, root), buffer)
-    return replace(made, fill=fill)
+    call = _build_call(setting, patterns, run, lambda: patterns.put.wrong(buffer, root), buffer)
+    return replace(call, fill=fill)
 
 
 def _all_gather(setting: CollectiveSetting, patterns: Patterns) -> CollectiveCall:
@@ -164,7 +164,7 @@ def _all_gather(setting: CollectiveSetting, patterns: Patterns) -> CollectiveCal
         parts = enumerate(output.split(part))
         return sum(patterns.put.wrong(one, sender) for sender, one in parts)
 
-    return _made(setting, patterns, run, wrong, given, output)
+    return _build_call(setting, patterns, run, wrong, given, output)
 
 
 def _reduce_scatter(setting: CollectiveSetting, patterns: Patterns) -> CollectiveCall:
@@ -175,7 +175,9 @@ def _reduce_scatter(setting: CollectiveSetting, patterns: Patterns) -> Collectiv
     def run() -> None:
         dist.reduce_scatter_tensor(output, given, op, group)
 
-    return _made(setting, patterns, run, lambda: patterns.result.wrong(output, rank * part), given, output)
+    return _build_call(
+        setting, patterns, run, lambda: patterns.result.wrong(output, rank * part), given, output
+    )
 
 
 def _all_to_all(setting: CollectiveSetting, patterns: Patterns) -> CollectiveCall:
@@ -189,7 +191,7 @@ def _all_to_all(setting: CollectiveSetting, patterns: Patterns) -> CollectiveCal
         parts = enumerate(output.split(part))
         return sum(patterns.put.wrong(one, rank * part + sender) for sender, one in parts)
 
-    return _made(setting, patterns, run, wrong, given, output)
+    return _build_call(setting, patterns, run, wrong, given, output)
 
 
 def _send_recv(setting: CollectiveSetting, patterns: Patterns) -> CollectiveCall:
@@ -201,7 +203,7 @@ def _send_recv(setting: CollectiveSetting, patterns: Patterns) -> CollectiveCall
         for work in dist.batch_isend_irecv(pair):
             work.wait()
 
-    return _made(setting, patterns, run, lambda: patterns.put.wrong(output, before), given, output)
+    return _build_call(setting, patterns, run, lambda: patterns.put.wrong(output, before), given, output)
 
 
 _MAKERS: dict[Collective, Callable[[CollectiveSetting, Patterns], CollectiveCall]] = {

@@ -173,7 +173,7 @@ KINDS: dict[str, type[Any]] = {
 }
 
 
-def say(message: Message, stream: TextIO | None = None) -> None:
+def send(message: Message, stream: TextIO | None = None) -> None:
     """Print the message as one line in one write, so that no other thread's line mixes with it."""
     kind = type(message).__name__.lower()
     values = asdict(message)

@@ -49,7 +49,7 @@ def facts(node: int, interfaces: list[str]) -> Node:
         OSError: The kernel does not list the interfaces.
     """
     found = rtnetlink.interfaces()
-    name, rails = _told(node)
+    name, rails = _table_row(node)
     addresses = {
         one: address
         for one in interfaces
@@ -71,7 +71,7 @@ def facts(node: int, interfaces: list[str]) -> Node:
     )
 
 
-def _told(node: int) -> tuple[str, dict[str, str]]:
+def _table_row(node: int) -> tuple[str, dict[str, str]]:
     """Return the node's name and its rails' addresses from the job's table; the host's name if there is no table."""
     try:
         rows = peer_table.decode(Path(os.environ.get(constants.TABLE_VARIABLE, "")).read_bytes()).rows
@@ -101,13 +101,13 @@ def speed(interface: str) -> int | None:
     it. If that is a veth, which may be in a namespace out of sight, its report shows it: a twisted pair without a
     single supported mode.
     """
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as door:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         # The kernel first answers with the number of words that it wants, negated.
-        head = _link_settings(door, interface, 0)
+        head = _link_settings(sock, interface, 0)
         if head is None or not -_WORDS <= head[0] < 0:
             return None
-        full = _link_settings(door, interface, -head[0])
-        driver = _driver(door, interface)
+        full = _link_settings(sock, interface, -head[0])
+        driver = _driver(sock, interface)
     if full is None or full[0] <= 0:
         return None
     _, megabits, port, supported = full
@@ -118,28 +118,28 @@ def speed(interface: str) -> int | None:
     return megabits * 1_000_000
 
 
-def _driver(door: socket.socket, interface: str) -> str:
+def _driver(sock: socket.socket, interface: str) -> str:
     data = ctypes.create_string_buffer(struct.pack("=I", _GDRVINFO), _DRVINFO_SIZE)
-    if not _ethtool(door, interface, data):
+    if not _ethtool(sock, interface, data):
         return ""
     return data.raw[4:36].split(b"\0")[0].decode(errors="replace")
 
 
-def _link_settings(door: socket.socket, interface: str, words: int) -> tuple[int, int, int, bytes] | None:
+def _link_settings(sock: socket.socket, interface: str, words: int) -> tuple[int, int, int, bytes] | None:
     """Return (number of words, megabits per second, port, supported modes); None if the driver reports nothing."""
     size = _SETTINGS.size + 3 * 4 * words
     data = ctypes.create_string_buffer(size)
     _SETTINGS.pack_into(data, 0, _GLINKSETTINGS, 0, 0, 0, 0, 0, 0, 0, 0, words, 0, 0, 0, 0, *[0] * 7)
-    if not _ethtool(door, interface, data):
+    if not _ethtool(sock, interface, data):
         return None
     fields = _SETTINGS.unpack_from(data)
     return fields[9], fields[1], fields[3], data.raw[_SETTINGS.size : _SETTINGS.size + 4 * words]
 
 
-def _ethtool(door: socket.socket, interface: str, data: ctypes.Array[ctypes.c_char]) -> bool:
+def _ethtool(sock: socket.socket, interface: str, data: ctypes.Array[ctypes.c_char]) -> bool:
     """Return whether the driver of ``interface`` answered; the answer is in ``data``."""
     try:
-        fcntl.ioctl(door, _SIOCETHTOOL, struct.pack("16sP16x", interface.encode(), ctypes.addressof(data)))
+        fcntl.ioctl(sock, _SIOCETHTOOL, struct.pack("16sP16x", interface.encode(), ctypes.addressof(data)))
     except OSError:
         return False
     return True

@@ -23,7 +23,7 @@ from torchnet.bench.worker.rank_context import PATIENCE, RankContext
 from torchnet.bench.worker.worker_config import Pairs, WorkerConfig
 
 Pair = tuple[int, int]
-Say = Callable[[Message], None]
+Send = Callable[[Message], None]
 
 ALONE = 8  # up to this many nodes, one pair measures at a time, so that pairs do not share a path
 WARM = 0.5  # seconds, before each measurement
@@ -70,7 +70,7 @@ class _Part:
     error: str = ""
 
 
-class _Meeting:
+class _PairMeasurement:
     """One pair over one network, from the point of view of one of its nodes, or of rank 0, which only collects the
     results."""
 
@@ -86,17 +86,17 @@ class _Meeting:
         self._steps = [step for step in steps if plan.pings or step != "latency"]
         self._key = f"pairs/{network}/{pair[0]}-{pair[1]}"
 
-    def attend(self) -> None:
+    def measure(self) -> None:
         """Measure all steps with the other node, until one fails."""
         here = self._place.node
         there = self.pair[1] if here == self.pair[0] else self.pair[0]
         for step in self._steps:
-            part = self._measured(step, here, there)
+            part = self._measure_step(step, here, there)
             self._put(f"{step}/{here}", json.dumps(asdict(part)))
             if part.error or self._part(step, there).error:
                 return
 
-    def tell(self, say: Say) -> bool:
+    def report(self, send: Send) -> bool:
         """Report the result of each step, once both nodes have stored it; return whether all steps could be
         measured."""
         one, other = self.pair
@@ -105,14 +105,14 @@ class _Meeting:
             wrong = {node: part.error for node, part in parts.items() if part.error}
             if wrong:
                 what = f"raw TCP between nodes {one} and {other} over {self._network}"
-                say(Lacks(what, "; ".join(f"node {node}: {error}" for node, error in wrong.items())))
+                send(Lacks(what, "; ".join(f"node {node}: {error}" for node, error in wrong.items())))
                 return False
             if step == "latency":
-                say(Latency(self._network, one, other, tcp.PING_BYTES, **(parts[one].trips or {})))
+                send(Latency(self._network, one, other, tcp.PING_BYTES, **(parts[one].trips or {})))
                 continue
             for source, target in (self.pair, (other, one)):
                 if step in ("there" if source == one else "back", "both"):
-                    say(self._direction(parts[source], parts[target], source, target, step == "both"))
+                    send(self._direction(parts[source], parts[target], source, target, step == "both"))
         return True
 
     def _direction(self, source: _Part, target: _Part, one: int, other: int, both: bool) -> Tcp:
@@ -132,7 +132,7 @@ class _Meeting:
             window_limited=sent["window_limited"],
         )
 
-    def _measured(self, step: str, here: int, there: int) -> _Part:
+    def _measure_step(self, step: str, here: int, there: int) -> _Part:
         part, usage = _Part(), Usage()
         first = here == self.pair[0]
         usage.start()
@@ -152,7 +152,7 @@ class _Meeting:
         """Send and receive as the step demands; the threads of both directions belong to this node."""
         receiver = None
         if both or not sends:
-            receiver = self._offered(
+            receiver = self._listener(
                 "tcp-both" if both else "tcp", lambda own: tcp.Receiver(own, self._plan.streams)
             )
         errors: list[Exception] = []
@@ -185,18 +185,18 @@ class _Meeting:
             own, peer = self._address(self._place.node), self._address(there)
             part.trips = asdict(tcp.measure_round_trips(own, peer, port, self._plan.pings))
         else:
-            self._offered("echo", tcp.Echo).serve(self._address(there))
+            self._listener("echo", tcp.Echo).serve(self._address(there))
 
-    def _offered(self, what: str, make: Callable[[str], Any]) -> Any:
+    def _listener(self, what: str, make: Callable[[str], Any]) -> Any:
         """Create a listener and publish its port, or publish that there is none."""
         key = f"{what}/{self._place.node}"
         try:
-            made = make(self._address(self._place.node))
+            listener = make(self._address(self._place.node))
         except OSError:
             self._put(key, "0")
             raise
-        self._put(key, str(made.port))
-        return made
+        self._put(key, str(listener.port))
+        return listener
 
     def _port(self, what: str, there: int) -> int:
         port = int(self._get(f"{what}/{there}"))
@@ -223,7 +223,7 @@ class _Meeting:
         return found.decode()
 
 
-def measure(plan: WorkerConfig, place: RankContext, say: Say) -> set[str]:
+def measure(plan: WorkerConfig, place: RankContext, send: Send) -> set[str]:
     """Measure all pairs of nodes over all networks. All ranks call it, and it returns on all of them when the last pair
     is done.
 
@@ -238,23 +238,23 @@ def measure(plan: WorkerConfig, place: RankContext, say: Say) -> set[str]:
         torch.distributed.DistStoreError: A node did not arrive within an hour.
     """
     if plan.pairs != "none" and place.nodes < 2 and place.rank == 0:
-        say(Lacks("raw TCP", "all ranks are on one node"))
+        send(Lacks("raw TCP", "all ranks are on one node"))
     closed = set()
     for network in place.networks:
-        wanted, found, steps, tells = plan, rounds(place.nodes, plan.pairs), _STEPS, say
+        wanted, found, steps, reports = plan, rounds(place.nodes, plan.pairs), _STEPS, send
         if not found and network != place.networks[0]:
-            wanted, found, steps, tells = replace(plan, pings=1), rounds(place.nodes, "ring"), _TRY, _silent
+            wanted, found, steps, reports = replace(plan, pings=1), rounds(place.nodes, "ring"), _TRY, _silent
         for number, pairs in enumerate(found):
-            meetings = [_Meeting(wanted, place, network, pair, steps) for pair in pairs]
+            measurements = [_PairMeasurement(wanted, place, network, pair, steps) for pair in pairs]
             over = f"pairs/{network}/over/{number}"
             if place.rank == 0:
-                tells(Progress(f"raw TCP over {network}: {_named(pairs)}"))
+                reports(Progress(f"raw TCP over {network}: {_pair_names(pairs)}"))
             if place.local_rank == 0:
-                for meeting in meetings:
-                    if place.node in meeting.pair:
-                        meeting.attend()
+                for measurement in measurements:
+                    if place.node in measurement.pair:
+                        measurement.measure()
             if place.rank == 0:
-                good = [meeting.tell(tells) for meeting in meetings]
+                good = [measurement.report(reports) for measurement in measurements]
                 # The key that all wait for carries the verdict, so that all ranks have the same.
                 place.store.set(over, "" if all(good) else "closed")
             place.store.wait([over], PATIENCE)
@@ -267,7 +267,7 @@ def _silent(_: Message) -> None:
     pass
 
 
-def _named(pairs: list[Pair]) -> str:
+def _pair_names(pairs: list[Pair]) -> str:
     text = ", ".join(f"{one} ↔ {other}" for one, other in pairs[:4])
     return f"nodes {text}" + (f" and {len(pairs) - 4} other pairs" if len(pairs) > 4 else "")
 

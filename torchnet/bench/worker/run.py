@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torchnet.bench.worker.messages import Node
     from torchnet.bench.worker.rank_context import RankContext
-    from torchnet.bench.worker.sweep import Bench, NetworkUnderTest, Say
+    from torchnet.bench.worker.sweep import Bench, NetworkUnderTest, Send
     from torchnet.bench.worker.worker_config import WorkerConfig
     from torchnet.training import Context
 
@@ -81,34 +81,34 @@ def main(argv: list[str]) -> None:
     # Control messages are CPU tensors, with NCCL too.
     backend = "cpu:gloo,cuda:nccl" if wanted.backend == "nccl" else wanted.backend or None
     with torchnet.init(backend) as context:
-        say: Say = messages.say if context.rank == 0 else _silent
-        _measure(wanted, context, say)
-        say(messages.Done(time.monotonic() - began))
+        send: Send = messages.send if context.rank == 0 else _silent
+        _measure(wanted, context, send)
+        send(messages.Done(time.monotonic() - began))
 
 
 def _silent(_: Any) -> None:
     pass
 
 
-def _measure(plan: WorkerConfig, context: Context, say: Say) -> None:
+def _measure(plan: WorkerConfig, context: Context, send: Send) -> None:
     from torchnet.bench.worker import byte_counters, pairs, sweep, timing
 
     place = _place(plan, context)
-    plan = fitting(plan, place, context.device)
+    plan = limit_memory(plan, place, context.device)
     backend = "nccl" if "nccl" in context.backend else "gloo"
-    say(_setup(backend, context, place))
+    send(_setup(backend, context, place))
     known: dict[int, Node] = {}
-    _nodes(place, known, say)
-    closed = pairs.measure(plan, place, say)
+    _nodes(place, known, send)
+    closed = pairs.measure(plan, place, send)
 
     agreement = timing.Agreement()
     agreement.barrier()  # opens its connections now, so that the byte counters exclude them
-    bench = sweep.Bench(plan, place, agreement, byte_counters.ByteCounters(place), say)
+    bench = sweep.Bench(plan, place, agreement, byte_counters.ByteCounters(place), send)
     for interface in dict.fromkeys(name for name in (place.networks[0], plan.compare) if name):
         network = _network(bench, interface, backend, context, closed)
         if network is not None:
             sweep.run(bench, network)
-    _nodes(place, known, say)  # for example an MTU that changed meanwhile
+    _nodes(place, known, send)  # for example an MTU that changed meanwhile
     place.barrier()
 
 
@@ -132,7 +132,7 @@ def _place(plan: WorkerConfig, context: Context) -> RankContext:
     )
 
 
-def fitting(plan: WorkerConfig, place: RankContext, device: Any) -> WorkerConfig:
+def limit_memory(plan: WorkerConfig, place: RankContext, device: Any) -> WorkerConfig:
     """Reduce the plan's memory to what is free on the ranks' GPUs, less a tenth for NCCL. All ranks call it and get the
     same plan. The launcher cannot know the free memory."""
     import torch
@@ -148,13 +148,13 @@ def rails(environ: Any) -> list[str]:
     if they are not set."""
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         # tune.gloo_devices repeats each name.
-        told = list(dict.fromkeys(str(environ.get(name, "")).lstrip("=").split(",")))
-        if told[0]:
-            return told
+        names = list(dict.fromkeys(str(environ.get(name, "")).lstrip("=").split(",")))
+        if names[0]:
+            return names
     return ["lo"]
 
 
-def _nodes(place: RankContext, known: dict[int, Node], say: Say) -> None:
+def _nodes(place: RankContext, known: dict[int, Node], send: Send) -> None:
     """Report the facts of each node that are new or differ from ``known``, and take all addresses from them."""
     from torchnet.bench.worker import messages, node_facts
 
@@ -166,7 +166,7 @@ def _nodes(place: RankContext, known: dict[int, Node], say: Say) -> None:
             node = messages.Node(**json.loads(text))
             place.addresses[node.node] = node.addresses
             if known.get(node.node) != node:
-                say(node)
+                send(node)
             known[node.node] = node
 
 
@@ -188,11 +188,11 @@ def _setup(backend: str, context: Context, place: RankContext) -> Any:
         nodes=place.nodes,
         interface=place.networks[0],
         versions=versions,
-        environment=shown(os.environ),
+        environment=reported_environment(os.environ),
     )
 
 
-def shown(environ: Any) -> dict[str, str]:
+def reported_environment(environ: Any) -> dict[str, str]:
     """Return the environment variables that affect the figures."""
     return {
         name: value for name, value in sorted(environ.items()) if name.startswith(_SHOWN) or name in _OURS
@@ -207,14 +207,14 @@ def _network(
     import torch.distributed as dist
 
     from torchnet.bench.worker import messages
-    from torchnet.bench.worker.sweep import NetworkUnderTest, shortened
+    from torchnet.bench.worker.sweep import NetworkUnderTest, shorten
 
     first = interface == bench.place.networks[0]
     if backend == "nccl":
         if first:
             return NetworkUnderTest(interface, backend, context.device, None)
         why = "NCCL reads its interface only once in a process"
-        bench.say(messages.Lacks(f"collectives over {interface} (nccl)", why))
+        bench.send(messages.Lacks(f"collectives over {interface} (nccl)", why))
         return None
     without = [str(node) for node, found in sorted(bench.place.addresses.items()) if interface not in found]
     if not first and (without or interface in closed):
@@ -222,7 +222,7 @@ def _network(
         why = "raw TCP does not get through between the nodes"
         if without:
             why = f"no address of {interface} on node {', '.join(without[:10])}"
-        bench.say(messages.Lacks(f"collectives over {interface} (gloo)", why))
+        bench.send(messages.Lacks(f"collectives over {interface} (gloo)", why))
         return None
     before = os.environ.get("GLOO_SOCKET_IFNAME")
     if not first or bench.plan.compare in rails(os.environ):
@@ -234,7 +234,7 @@ def _network(
         # A separate group on the backend network as well, so that its connections differ from the control group's.
         group = dist.new_group(backend="gloo")
     except RuntimeError as error:
-        why = shortened(error)
+        why = shorten(error)
     finally:
         if before is None:
             os.environ.pop("GLOO_SOCKET_IFNAME", None)
@@ -242,7 +242,7 @@ def _network(
             os.environ["GLOO_SOCKET_IFNAME"] = before
     texts = [text for text in bench.place.exchange(why) if text]
     if texts:
-        bench.say(messages.Lacks(f"collectives over {interface} (gloo)", texts[0]))
+        bench.send(messages.Lacks(f"collectives over {interface} (gloo)", texts[0]))
         return None
     return NetworkUnderTest(interface, backend, context.device, group)
 

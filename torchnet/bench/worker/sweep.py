@@ -19,7 +19,7 @@ from torchnet.bench.worker.rank_context import RankContext
 from torchnet.bench.worker.sizes import size_text
 from torchnet.bench.worker.worker_config import WorkerConfig
 
-Say = Callable[[messages.Message], None]
+Send = Callable[[messages.Message], None]
 _TRIED = 8  # elements of each rank in the first attempt
 _WORDS = 200  # characters quoted of a backend's error
 
@@ -42,7 +42,7 @@ class Bench:
     place: RankContext
     agreement: timing.Agreement
     witness: ByteCounters
-    say: Say
+    send: Send
 
 
 def run(bench: Bench, network: NetworkUnderTest) -> None:
@@ -64,12 +64,12 @@ class _Series:
         self._patterns: Patterns | None = None
 
     def run(self) -> None:
-        plan, say = self._bench.plan, self._bench.say
-        sizes = collectives.rounded(self._collective, plan.sizes, self._item, self._ranks)
+        plan, send = self._bench.plan, self._bench.send
+        sizes = collectives.round_sizes(self._collective, plan.sizes, self._item, self._ranks)
         span = f"{size_text(sizes[0])} to {size_text(sizes[-1])}"
-        say(messages.Progress(f"{self._what} over {self._network.interface}, {span}"))
+        send(messages.Progress(f"{self._what} over {self._network.interface}, {span}"))
         if self._ranks < 2:
-            say(messages.Lacks(self._what, "a single rank moves no data"))
+            send(messages.Lacks(self._what, "a single rank moves no data"))
             return
         self._patterns = patterns(plan.dtype, self._op, self._ranks, self._network.device)
         usable = list(self._usable())
@@ -80,7 +80,7 @@ class _Series:
                     self._measure(size, in_place)
                     continue
                 what = f"{self._what}{_form(in_place, usable)} of {size_text(size)} over {self._network.interface}"
-                say(
+                send(
                     messages.Lacks(
                         what, f"needs {need} bytes in each rank, but only {plan.memory} are available"
                     )
@@ -99,7 +99,7 @@ class _Series:
                 self._synchronize()
                 wrong = call.wrong()
             except Exception as error:  # whatever a backend raises
-                why = shortened(error)
+                why = shorten(error)
             # All ranks exchange their errors: rank 0 may have none, or a different one.
             texts = [text for text in self._bench.place.exchange(why) if text]
             lacks = texts[0] if texts else ""
@@ -108,7 +108,7 @@ class _Series:
                 lacks = "results are wrong if input and output overlap"
             if lacks:
                 what = f"{self._what}{_form(in_place, forms)} over {self._network.interface}"
-                self._bench.say(messages.Lacks(f"{what} ({self._network.backend})", lacks))
+                self._bench.send(messages.Lacks(f"{what} ({self._network.backend})", lacks))
             else:
                 yield in_place
 
@@ -154,9 +154,9 @@ class _Series:
         core = threads.stop() if self._network.backend == "gloo" else None
         cores = self._busiest(*usage.stop(), core)
         sent = self._bench.witness.stop()
-        self._say(size, in_place, timed, wrong, sent, cores)
+        self._send(size, in_place, timed, wrong, sent, cores)
 
-    def _say(
+    def _send(
         self,
         size: int,
         in_place: bool,
@@ -165,7 +165,7 @@ class _Series:
         sent: CounterDelta | None,
         cores: list[float | None],
     ) -> None:
-        self._bench.say(
+        self._bench.send(
             messages.Collective(
                 network=self._network.interface,
                 collective=self._collective,
@@ -178,7 +178,7 @@ class _Series:
                 times=timed.times,
                 calls=timed.calls,
                 wrong=wrong,
-                formula_bytes=self._least(size) * timed.made,
+                formula_bytes=self._least(size) * timed.all_calls,
                 sockets_bytes=sent.sockets if sent else None,
                 interface_bytes=sent.interfaces if sent else None,
                 busy=cores[0],
@@ -209,7 +209,7 @@ def _form(in_place: bool, forms: Any) -> str:
     return "" if len(forms) < 2 else " in place" if in_place else " out of place"
 
 
-def shortened(error: Exception) -> str:
+def shorten(error: Exception) -> str:
     """Return an error's first line, without the source location in front of it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__

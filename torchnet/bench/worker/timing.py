@@ -48,14 +48,14 @@ class Rule:
 @dataclass(frozen=True)
 class Timed:
     """``times`` are seconds of a call by batch, the ranks' mean or the slowest rank's. ``calls`` are those of all
-    batches; ``made`` includes the lead-in calls."""
+    batches; ``all_calls`` includes the lead-in calls."""
 
     times: list[float]
     calls: int
-    made: int
+    all_calls: int
 
 
-def stretch(call: float, calls: int, batches: int, spent: float, rule: Rule) -> list[int]:
+def next_batches(call: float, calls: int, batches: int, spent: float, rule: Rule) -> list[int]:
     """Return the number of calls of each of the next batches, which follow each other without a pause; [] if there is
     no more.
 
@@ -85,7 +85,7 @@ def _least(call: float, rule: Rule) -> int:
     return _LEAST_LARGE if call >= LARGE else _LEAST
 
 
-def enough(times: list[float], spent: float, rule: Rule) -> bool:
+def is_enough(times: list[float], spent: float, rule: Rule) -> bool:
     """Return whether to stop. ``times`` are those of a call, by batch; ``spent`` is the duration of all batches in
     seconds."""
     if rule.iters is not None or len(times) < _LEAST_HUGE:
@@ -195,11 +195,13 @@ def measure(
     """Time the calls; all ranks call it together. ``call`` is the duration from :func:`warm_up`. ``slowest`` uses the
     slowest rank's time instead of the mean, for calls in which a rank need not wait for the others."""
     times: list[float] = []
-    calls, made, spent = 0, 0, 0.0
+    calls, all_calls, spent = 0, 0, 0.0
     collecting = gc.isenabled()
     gc.disable()
     try:
-        while not enough(times, spent, rule) and (counts := stretch(call, calls, len(times), spent, rule)):
+        while not is_enough(times, spent, rule) and (
+            counts := next_batches(call, calls, len(times), spent, rule)
+        ):
             lead = max(1, min(_MOST_CALLS, math.ceil(LEAD / max(call, 1e-9))))
             agreement.barrier()
             for _ in range(lead):
@@ -213,9 +215,9 @@ def measure(
             took = agreement.most(*laps) if slowest else agreement.mean(laps)
             times += [one / count for one, count in zip(took, counts, strict=True)]
             calls, spent = calls + sum(counts), spent + sum(took)
-            made += lead + sum(counts)
+            all_calls += lead + sum(counts)
             call = median(times).value
     finally:
         if collecting:
             gc.enable()
-    return Timed(times, calls, made)
+    return Timed(times, calls, all_calls)

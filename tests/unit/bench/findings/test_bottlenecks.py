@@ -54,7 +54,6 @@ def test_one_flow_of_an_interface_that_tells_more_is_told_and_that_several_would
     flow = {"known": "interface", "rate": rate, "one_stream": share, "core": 0.1, "achieved": share * 0.9}
     found = only(made(nodes, **flow))
     assert found.kind == "single-stream"
-    assert "neither its window nor a core" in found.text
     assert found.fix.endswith("--streams 4")
     assert not find(made(nodes, **{**flow, "achieved": 0.95})), (
         "collectives fill the line: they have more flows"
@@ -113,7 +112,6 @@ def test_ranks_that_were_told_another_interface_are_told_of_by_the_receipt() -> 
     rows = [row.model_copy(update={"network": "eth0"}) for row in results.collectives]
     found = only(changed(setup, collectives=tuple(rows)))
     assert (found.kind, found.where, found.fix) == ("wrong-interface", ("eth0",), "torchnet env --explain")
-    assert "sockets were on eth0" in found.text
 
 
 def test_what_the_other_network_loses_is_not_told_where_ranks_took_it_for_the_backend() -> None:
@@ -141,17 +139,15 @@ def test_rails_are_no_other_interface() -> None:
     assert [one.kind for one in found] == ["wrong-interface"]
 
 
-@pytest.mark.parametrize(
-    ("factor", "words"), [(1.5, "more than its algorithm"), (0.5, "not travel over TCP")]
-)
-def test_bytes_that_the_formula_does_not_explain_are_told(factor: float, words: str) -> None:
+@pytest.mark.parametrize(("factor", "share"), [(1.5, "150."), (0.5, "50.")])
+def test_bytes_that_the_formula_does_not_explain_are_told(factor: float, share: str) -> None:
     results = made(2)
     rows = [
         row.model_copy(update={"formula_bytes": row.formula_bytes / factor}) for row in results.collectives
     ]
     found = only(changed(results, collectives=tuple(rows)))
     assert found.kind == "bytes"
-    assert words in found.text
+    assert f" {share}" in found.text
 
 
 def test_a_chain_of_nccl_may_come_back_to_its_root_s_node() -> None:
@@ -170,8 +166,8 @@ def test_ranks_of_one_node_need_no_network() -> None:
     assert not find(changed(results, collectives=tuple(rows)))
 
 
-@pytest.mark.parametrize(("factor", "words"), [(2, "no payload of theirs"), (0.5, "another way")])
-def test_bytes_of_the_interface_that_are_not_the_sockets_are_told(factor: float, words: str) -> None:
+@pytest.mark.parametrize("factor", [2, 0.5])
+def test_bytes_of_the_interface_that_are_not_the_sockets_are_told(factor: float) -> None:
     results = made(2)
     rows = [
         row.model_copy(
@@ -182,8 +178,7 @@ def test_bytes_of_the_interface_that_are_not_the_sockets_are_told(factor: float,
         for row in results.collectives
     ]
     found = only(changed(results, collectives=tuple(rows)))
-    assert found.kind == "bytes"
-    assert words in found.text
+    assert (found.kind, found.where) == ("bytes", ("net1",))
 
 
 def test_sockets_that_carry_less_are_told_where_nccl_was_told_no_other_way() -> None:
@@ -205,4 +200,5 @@ def test_somebody_else_on_the_line_is_told_though_rdma_was_meant_and_sockets_car
         row.model_copy(update={"interface_bytes": {"net1": 2 * (row.interface_bytes or {})["net1"]}})
         for row in results.collectives
     ]
-    assert "no payload of theirs" in only(changed(results, collectives=tuple(rows))).text
+    found = only(changed(results, collectives=tuple(rows)))
+    assert (found.kind, found.where) == ("bytes", ("net1",))

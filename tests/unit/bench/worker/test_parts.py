@@ -21,7 +21,7 @@ import torch.distributed as dist
 
 from torchnet.bench.worker import busbw, collectives, run, sweep
 from torchnet.bench.worker.busbw import COLLECTIVES, Collective
-from torchnet.bench.worker.byte_counters import CounterDelta, CounterReading, between, summed
+from torchnet.bench.worker.byte_counters import CounterDelta, CounterReading, subtract, sum_deltas
 from torchnet.bench.worker.messages import Lacks
 from torchnet.bench.worker.rank_context import RankContext
 from torchnet.bench.worker.worker_config import WorkerConfig
@@ -38,7 +38,7 @@ from torchnet.bench.worker.worker_config import WorkerConfig
 def test_sizes_are_whole_elements_for_each_rank(
     collective: Collective, sizes: tuple[int, ...], item: int, ranks: int
 ) -> None:
-    found = collectives.rounded(collective, sizes, item, ranks)
+    found = collectives.round_sizes(collective, sizes, item, ranks)
     multiple = item * ranks if collective in ("all_gather", "reduce_scatter", "all_to_all") else item
     assert found == sorted(set(found))
     assert all(size >= multiple and size % multiple == 0 for size in found)
@@ -61,13 +61,13 @@ def test_bytes_are_those_since_the_first_reading() -> None:
     after = CounterReading(
         {1: ("net1", 150), 2: ("lo", 5), 3: ("net1", 30), 4: ("eth0", 1)}, {"net1": 1100, "eth0": 7}
     )
-    assert between(before, after) == CounterDelta({"net1": 80, "eth0": 1}, {"net1": 100})
+    assert subtract(before, after) == CounterDelta({"net1": 80, "eth0": 1}, {"net1": 100})
 
 
 def test_bytes_of_all_nodes_or_none() -> None:
     one, two = CounterDelta({"net1": 1}, {"net1": 10}), CounterDelta({"net1": 2, "lo": 3}, {"eth0": 4})
-    assert summed([one, two]) == CounterDelta({"net1": 3, "lo": 3}, {"net1": 10, "eth0": 4})
-    assert summed([one, None]) is None
+    assert sum_deltas([one, two]) == CounterDelta({"net1": 3, "lo": 3}, {"net1": 10, "eth0": 4})
+    assert sum_deltas([one, None]) is None
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,12 @@ def test_no_secret_is_shown() -> None:
         "GLOO_SOCKET_IFNAME": "net1", "NCCL_DEBUG": "INFO", "OMP_NUM_THREADS": "1", "TORCH_NCCL_X": "1",
         "TORCHNET_TOKEN": "secret", "TORCHNET_JOIN_TOKEN_FILE": "/x", "AWS_SECRET_ACCESS_KEY": "secret", "HOME": "/",
     }  # fmt: skip
-    assert list(run.shown(environ)) == ["GLOO_SOCKET_IFNAME", "NCCL_DEBUG", "OMP_NUM_THREADS", "TORCH_NCCL_X"]
+    assert list(run.reported_environment(environ)) == [
+        "GLOO_SOCKET_IFNAME",
+        "NCCL_DEBUG",
+        "OMP_NUM_THREADS",
+        "TORCH_NCCL_X",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +118,7 @@ def test_the_backends_interfaces(environ: dict[str, str], names: list[str]) -> N
     ],
 )
 def test_a_backends_own_words_are_short(said: str, shown: str) -> None:
-    assert sweep.shortened(ValueError(said)) == shown
+    assert sweep.shorten(ValueError(said)) == shown
 
 
 def _place(store: Any, rank: int = 0, ranks: int = 1) -> RankContext:
@@ -155,7 +160,7 @@ def test_no_rank_takes_more_than_the_fullest_gpu_has_free(
 
     def rank(number: int) -> None:
         plan = WorkerConfig(("all_reduce",), (8,), memory=asked)
-        found[number] = run.fitting(plan, _place(store, number, 2), torch.device("cuda", number)).memory
+        found[number] = run.limit_memory(plan, _place(store, number, 2), torch.device("cuda", number)).memory
 
     threads = [threading.Thread(target=rank, args=(number,)) for number in range(2)]
     for thread in threads:
@@ -167,21 +172,20 @@ def test_no_rank_takes_more_than_the_fullest_gpu_has_free(
 
 def test_without_gpus_the_launcher_knows_the_memory() -> None:
     plan = WorkerConfig(("all_reduce",), (8,), memory=5)
-    assert run.fitting(plan, _place(None), torch.device("cpu")) is plan
+    assert run.limit_memory(plan, _place(None), torch.device("cpu")) is plan
 
 
 def test_nccl_has_the_backend_alone() -> None:
     said: list[Any] = []
     bench, context = (
-        SimpleNamespace(place=_place(None), say=said.append),
+        SimpleNamespace(place=_place(None), send=said.append),
         SimpleNamespace(device=torch.device("cuda", 0)),
     )
     first = run._network(bench, "net1", "nccl", context, set())  # type: ignore[arg-type]
     assert first == sweep.NetworkUnderTest("net1", "nccl", context.device, None)
     assert run._network(bench, "eth0", "nccl", context, set()) is None  # type: ignore[arg-type]
-    assert said == [
-        Lacks("collectives over eth0 (nccl)", "NCCL reads which interface to use once in a process")
-    ]
+    assert [type(one) for one in said] == [Lacks]
+    assert said[0].what == "collectives over eth0 (nccl)"
 
 
 def test_no_group_is_made_on_a_network_that_carries_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +197,7 @@ def test_no_group_is_made_on_a_network_that_carries_nothing(monkeypatch: pytest.
     place = _place(dist.HashStore())
     place.addresses = {node: {"net1": "fcbb::1", "eth0": "10.0.0.1"} for node in range(2)}
     bench, context = (
-        SimpleNamespace(place=place, say=said.append, plan=WorkerConfig((), (), compare="eth0")),
+        SimpleNamespace(place=place, send=said.append, plan=WorkerConfig((), (), compare="eth0")),
         SimpleNamespace(device=torch.device("cpu")),
     )
 
@@ -201,10 +205,10 @@ def test_no_group_is_made_on_a_network_that_carries_nothing(monkeypatch: pytest.
         return run._network(bench, name, "gloo", context, closed)  # type: ignore[arg-type]
 
     assert network("eth0", {"eth0"}) is None
-    why = "raw TCP does not get through between its nodes"
-    assert said == [Lacks("collectives over eth0 (gloo)", why)]
+    assert [type(one) for one in said] == [Lacks]
+    assert said[0].what == "collectives over eth0 (gloo)"
     assert not made
-    # The backend's own has other words for it: the group's.
+    # The backend is tried: the group has its own error.
     assert network("net1", {"net1"}) is not None
     assert network("eth0", {"net1"}) is not None
     assert (made, len(said)) == (["net1,net2", "eth0"], 1)

@@ -16,7 +16,7 @@ if importlib.util.find_spec("torch") is None:
 
 from torchnet.bench.worker import timing
 from torchnet.bench.worker.stats import median
-from torchnet.bench.worker.timing import BATCH, LARGE, Rule, enough, stretch
+from torchnet.bench.worker.timing import BATCH, LARGE, Rule, is_enough, next_batches
 
 CALL = st.floats(1e-7, 100)
 
@@ -67,7 +67,7 @@ def test_exactly_so_many_calls(calls: list[float], guess: float, iters: int) -> 
     world = _World(calls)
     timed = world.measure(guess, Rule(seconds=0.001, narrow=0.5, iters=iters))
     assert timed.calls == iters
-    assert timed.made == world.made == iters + world.stretches[0][0]
+    assert timed.all_calls == world.made == iters + world.stretches[0][0]
     assert len(timed.times) >= min(iters, 5)
     assert world.barriers == 1
 
@@ -82,8 +82,8 @@ def test_time_is_kept(calls: list[float], guess: float) -> None:
     rule = Rule(seconds=1.0, narrow=0.0)
     world = _World(calls)
     timed = world.measure(guess, rule)
-    assert timed.made == world.made
-    assert timed.calls < timed.made
+    assert timed.all_calls == world.made
+    assert timed.calls < timed.all_calls
     assert len(timed.times) >= (2 if min(timed.times) > rule.seconds else 3)
     # What is begun is what the calls until then let expect within the time; one batch more at most, and the least.
     spent, batches, call = 0.0, 0, guess
@@ -143,7 +143,7 @@ def test_where_a_rank_need_not_wait_for_the_others_the_slowest_counts(slowest: b
 def test_a_batch_is_long_enough_and_a_stretch_no_longer_than_the_time(
     call: float, seconds: float, batches: int, part: float
 ) -> None:
-    counts = stretch(call, 0, batches, part * seconds, Rule(seconds, 0.02))
+    counts = next_batches(call, 0, batches, part * seconds, Rule(seconds, 0.02))
     assert len(set(counts)) == 1
     count = counts[0]
     assert count * call >= min(BATCH, seconds / 3) * 0.99 or count == 100_000
@@ -162,7 +162,7 @@ def test_a_wrong_guess_is_mended_by_what_is_measured() -> None:
 
 @given(times=st.lists(st.floats(0.001, 5), max_size=12), spent=st.floats(0, 10))
 def test_never_less_than_two_batches(times: list[float], spent: float) -> None:
-    if enough(times, spent, Rule(1.0, 0.02)):
+    if is_enough(times, spent, Rule(1.0, 0.02)):
         assert len(times) >= 2
         if min(times) <= 1.0:
             assert len(times) >= 3
