@@ -43,6 +43,6 @@ def allow(count: int, what: str, fewer: str) -> None:
     allowed = raise_open_files(need)
     if allowed < need:
         raise UsageError(
-            f"{what} need {need} open files, and {allowed} are allowed here",
+            f"{what} need {need} open files, but the limit is {allowed}",
             fix=f"ulimit -n {need}, or {fewer}",
         )

@@ -52,23 +52,23 @@ def loads(data: str | bytes, *, max_size: int, max_depth: int | None = None) -> 
 
     Raises:
         ValueError: ``data`` is too large, too deep or not JSON. The text completes a sentence whose subject is the
-            caller's: "is no JSON: … at line 1, column 2".
+            caller's: "is not JSON: … at line 1, column 2".
     """
     if len(data) > max_size:
         unit = "bytes" if isinstance(data, bytes) else "characters"
-        raise ValueError(f"has {len(data):,} {unit}, at most {max_size:,} are read")
+        raise ValueError(f"has {len(data):,} {unit}; the limit is {max_size:,}")
     try:
         text = data.decode("utf-8") if isinstance(data, bytes) else data
     except UnicodeDecodeError as error:
-        raise ValueError(f"is no UTF-8 at byte {error.start}") from None
+        raise ValueError(f"is not UTF-8 at byte {error.start}") from None
     if max_depth is not None:
         _check_depth(text, max_depth)
     try:
         return json.loads(text, parse_int=_integer, parse_float=_float, parse_constant=_constant)
     except json.JSONDecodeError as error:
-        raise ValueError(f"is no JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+        raise ValueError(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except RecursionError:
-        raise ValueError("is nested too deep") from None
+        raise ValueError("is nested too deeply") from None
 
 
 def _check_depth(text: str, limit: int) -> None:
@@ -91,15 +91,15 @@ def _check_depth(text: str, limit: int) -> None:
 def _integer(digits: str) -> int:
     # int() takes quadratic time, and Python before 3.10.7 does not limit the number of digits.
     if len(digits) > _DIGITS:
-        raise ValueError(f"is no JSON to use: a number of {len(digits)} digits")
+        raise ValueError(f"is not usable JSON: a number has {len(digits)} digits")
     return int(digits)
 
 
 def _float(text: str) -> float:
     if not math.isfinite(value := float(text)):
-        raise ValueError("is no JSON to use: a number beyond all bounds")
+        raise ValueError("is not usable JSON: a number is out of range")
     return value
 
 
 def _constant(name: str) -> NoReturn:
-    raise ValueError(f"is no JSON: {name} is no number")
+    raise ValueError(f"is not JSON: {name} is not allowed")

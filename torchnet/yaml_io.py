@@ -53,7 +53,7 @@ def read(data: bytes) -> Any:
         YamlError: ``data`` is anything else.
     """
     if len(data) > SIZE_LIMIT:
-        raise YamlError(f"has more than {SIZE_LIMIT} bytes, and no more are read")
+        raise YamlError(f"has more than {SIZE_LIMIT} bytes, the limit")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -77,7 +77,7 @@ def _document(text: str) -> Any:
         for number, event in enumerate(yaml.parse(text, Loader)):
             if isinstance(event, yaml.AliasEvent):
                 raise YamlError(
-                    f"line {event.start_mark.line + 1}: aliases (*name) are not read; write it out"
+                    f"line {event.start_mark.line + 1}: aliases (*name) are not supported; write the value out"
                 )
             if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
                 depth += 1
@@ -99,7 +99,7 @@ def _document(text: str) -> Any:
         where = f"line {mark.line + 1}: " if mark is not None else ""
         raise YamlError(f"{where}{printable(str(getattr(error, 'problem', None) or error), 200)}") from None
     except (RecursionError, ValueError, OverflowError):
-        raise YamlError("holds a value that cannot be read") from None
+        raise YamlError("contains an unreadable value") from None
     _check_plain(document, "")
     return document
 
@@ -110,9 +110,9 @@ def _check_keys(node: Any, yaml: Any) -> None:
         seen = set()
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
-                raise YamlError(f"line {key.start_mark.line + 1}: a key is no plain text")
+                raise YamlError(f"line {key.start_mark.line + 1}: a key is not plain text")
             if key.value in seen:
-                raise YamlError(f"line {key.start_mark.line + 1}: {printable(key.value, 80)} stands twice")
+                raise YamlError(f"line {key.start_mark.line + 1}: duplicate key {printable(key.value, 80)}")
             seen.add(key.value)
             _check_keys(value, yaml)
     elif isinstance(node, yaml.SequenceNode):
@@ -125,7 +125,7 @@ def _check_plain(value: Any, place: str) -> None:
         for key, inner in value.items():
             if not isinstance(key, str):
                 raise YamlError(
-                    f"{place or 'the file'}: the key {printable(repr(key), 80)} is no text; put it into quotes"
+                    f"{place or 'the file'}: the key {printable(repr(key), 80)} is not text; quote it"
                 )
             _check_plain(inner, f"{place}.{key}".lstrip("."))
     elif isinstance(value, list):
@@ -314,4 +314,4 @@ def _scalar(value: Any) -> str:
         return "{}"
     if isinstance(value, (list, tuple)) and not value:
         return "[]"
-    raise TypeError(f"{type(value).__name__} is no plain data")
+    raise TypeError(f"{type(value).__name__} is not plain data")

@@ -41,21 +41,22 @@ class Cause:
     at: float = field(compare=False)
 
     @classmethod
-    def read(cls, said: Mapping[str, Any]) -> Cause:
+    def read(cls, values: Mapping[str, Any]) -> Cause:
         """Parse the failure in an event or in a receipt.
 
         Raises:
             ArithmeticError, RecursionError, TypeError, ValueError: The failure is malformed.
         """
-        kind, node, tail, at = str(said.get("kind")), said.get("node"), said.get("tail") or (), said.get("at")
+        kind, node = str(values.get("kind")), values.get("node")
+        tail, at = values.get("tail") or (), values.get("at")
         if not isinstance(tail, list | tuple):
-            raise TypeError(f"tail is no list but of the type {type(tail).__name__}")
+            raise TypeError(f"tail is not a list: {type(tail).__name__}")
         return cls(
             kind=kind,
-            text=str(said.get("text") or f"a failure of the kind {kind!r}"),
-            rank=_whole(said.get("rank")),
+            text=str(values.get("text") or f"failure of kind {kind!r}"),
+            rank=_whole(values.get("rank")),
             node=None if node is None else str(node),
-            code=_whole(said.get("code")),
+            code=_whole(values.get("code")),
             tail=tuple(str(line) for line in tail),
             at=float(at or 0.0),
         )
@@ -65,9 +66,9 @@ class Cause:
         """The text, with the rank and exit code appended to its first line unless that line contains them."""
         first, *others = self.text.splitlines()
         facts = []
-        for value, said in ((self.rank, f"rank {self.rank}"), (self.code, f"exit code {self.code}")):
-            if value is not None and said.removeprefix("exit ") not in first:
-                facts.append(said)
+        for value, fact in ((self.rank, f"rank {self.rank}"), (self.code, f"exit code {self.code}")):
+            if value is not None and fact.removeprefix("exit ") not in first:
+                facts.append(fact)
         return "\n".join([f"{first} ({', '.join(facts)})" if facts else first, *others])
 
 
@@ -130,19 +131,19 @@ class Console:
 
     def event(self, event: Event) -> None:
         """Print one event; unknown kinds (from a newer agent) are ignored."""
-        heard = self._listener(event) if self._listener is not None else False
-        if isinstance(heard, Mapping):
-            event = heard
+        answer = self._listener(event) if self._listener is not None else False
+        if isinstance(answer, Mapping):
+            event = answer
         kind = event.get("event")
         handler = getattr(self, f"_on_{kind}", None) if isinstance(kind, str) else None
-        if heard is True:
+        if answer is True:
             self._progress.finish()
         elif handler is not None:
             try:
                 handler(event)
             except _MALFORMED as error:
                 why = f"{type(error).__name__}: {printable(str(error), 200)}"
-                self._say(f"an event that cannot be read ({why}): {reprlib.repr(event)}", "warning")
+                self._say(f"malformed event ({why}): {reprlib.repr(event)}", "warning")
             if kind != "phase" and not self._quiet:
                 self._progress.redraw()
         self.tick()
@@ -158,9 +159,8 @@ class Console:
             error = broken.failed_now()
             if error is not None:
                 name = "standard output" if broken is self._out else "standard error"
-                other.line(
-                    self._own(f"{name} is given up: {getattr(error, 'strerror', None) or error}", "warning")
-                )
+                why = getattr(error, "strerror", None) or error
+                other.line(self._own(f"writing to {name} failed, so its output is dropped: {why}", "warning"))
 
     @property
     def pending(self) -> int:
@@ -252,7 +252,7 @@ class Console:
         try:
             read = Receipt.model_validate(event["receipt"])
         except ValidationError as error:
-            self._say(f"the receipt cannot be read: {_wrong(error)}", "error")
+            self._say(f"malformed receipt: {_wrong(error)}", "error")
             return
         if read.failure is not None:
             self._cause = Cause.read(vars(read.failure))
@@ -297,5 +297,5 @@ class Console:
 def _wrong(error: ValidationError) -> str:
     """Describe the first validation error, and count the others."""
     first, *others = error.errors(include_url=False, include_context=False, include_input=False)
-    where = ".".join(map(str, first["loc"])) or "the whole"
+    where = ".".join(map(str, first["loc"])) or "document"
     return f"{where}: {first['msg']}" + (f" (and {len(others)} more)" if others else "")

@@ -21,13 +21,13 @@ def problem(path: str) -> str | None:
     if path == "-":
         return None
     if "\0" in path:
-        return "a NUL cannot be part of a path"
+        return "contains a NUL character"
     target = os.path.realpath(path)
     folder = os.path.dirname(target)
     if os.path.isdir(target):
         return "is a directory"
     if not os.path.isdir(folder):
-        return f"the directory {printable(folder)} does not exist (it is not made silently: mkdir -p it)"
+        return f"the directory {printable(folder)} does not exist; create it with mkdir -p"
     place = folder if _replaceable(target) else target
     return None if os.access(place, os.W_OK) else f"{printable(place)} is not writable"
 
@@ -59,9 +59,9 @@ def write_json(
         text = text or _as_python(receipt)
         reason = getattr(error, "strerror", None) or str(error)
         show(text, stdout or sys.stdout)
-        where = "the result is on standard output" if text else "the result cannot be shown, either"
-        said = f"{printable(path)} could not be written: {printable(reason)}; {where}"
-        show(f"torchnet: error: {said}\n", stderr or sys.stderr)
+        where = "the result is on standard output" if text else "the result cannot be shown either"
+        text = f"{printable(path)} could not be written: {printable(reason)}; {where}"
+        show(f"torchnet: error: {text}\n", stderr or sys.stderr)
         return reason
     return None
 

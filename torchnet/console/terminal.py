@@ -60,7 +60,7 @@ class Surface:
         while self._queue:
             stream, data = self._queue.popleft()
             self.pending -= len(data)
-            stream.error = stream.error or OSError("nobody reads it")
+            stream.error = stream.error or OSError("its reader does not read")
 
 
 class Stream:

@@ -20,7 +20,7 @@ def trouble() -> str:
     """Return why the device file is not usable, with a remedy."""
     if not os.path.exists(DEVICE):
         return "does not exist (sudo modprobe tun)"
-    return f"is closed to this user (sudo chmod 666 {DEVICE})"
+    return f"is not accessible to this user (sudo chmod 666 {DEVICE})"
 
 
 def make(name: str) -> None:

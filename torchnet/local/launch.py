@@ -160,10 +160,10 @@ def launch(
         internet.close()
     if job.output.measure:
         # Imported here, because loading the receipt's pydantic model would delay the start.
-        from torchnet.receipt.step_timing import summed
+        from torchnet.receipt.step_timing import summarize_samples
 
         rate = job.network.rate
-        receipt = summed(receipt, rate * job.network.rails if rate else None, asked=True)
+        receipt = summarize_samples(receipt, rate * job.network.rails if rate else None, requested=True)
     console.event({"event": "receipt", "receipt": receipt})
     stopped = receipt["failure"] is not None and receipt["failure"]["kind"] in ("interrupted", "timeout")
     console.close(_STOPPED_SECONDS if stopped else None)

@@ -89,7 +89,7 @@ def rhythm(blocks: Sequence[Sequence[float]], sample_s: float) -> Rhythm:
     """
     level = _level(blocks)
     if not level:
-        return Rhythm(why="the backend carried nothing")
+        return Rhythm(why="no traffic on the backend")
     least = level * _TRICKLE
     trimmed = _trimmed(blocks, least)
     observed = sum(map(len, trimmed)) * sample_s
@@ -97,12 +97,10 @@ def rhythm(blocks: Sequence[Sequence[float]], sample_s: float) -> Rhythm:
     why = []
     step = _step(trimmed, least)
     if step is None:
-        why.append("no steps can be told: no amount of bytes comes again and again")
+        why.append("no steps recognised: no amount of bytes repeats")
     rate = peak = None
     if statistics.median(map(len, bursts)) < _BURST:
-        why.append(
-            f"bursts are shorter than the samples of {sample_s * 1000:g} ms: neither busbw nor idle time"
-        )
+        why.append(f"no busbw or idle time: bursts are shorter than the samples of {sample_s * 1000:g} ms")
     else:
         rate = sum(map(sum, bursts)) / sum(map(_length, bursts)) / sample_s
         peak = _quantile([one for burst in bursts for one in burst], 0.95) / sample_s
@@ -244,8 +242,8 @@ _FASTEST, _LARGEST = 1e-6, 1 << 30  # limits: seconds per sample, bytes per unit
 _BY_RDMA = 64 << 10  # bytes; less is not training traffic, as in the agents' backend share
 
 
-def summed(
-    receipt: dict[str, Any], bits_per_s: float | None = None, *, asked: bool = False
+def summarize_samples(
+    receipt: dict[str, Any], bits_per_s: float | None = None, *, requested: bool = False
 ) -> dict[str, Any]:
     """Replace the nodes' ``series`` in a receipt by ``measured``; without any, return the receipt unchanged.
 
@@ -253,23 +251,23 @@ def summed(
 
     Args:
         bits_per_s: Rate of all rails of a node together; None if unknown.
-        asked: Whether --measure was given. If so, ``measured`` is always added, and states why samples are missing.
+        requested: Whether --measure was given. If so, ``measured`` is always added, and states why samples are missing.
     """
     nodes = receipt.get("nodes")
     listed = [node for node in nodes if isinstance(node, dict)] if isinstance(nodes, list) else []
     series = [node["series"] for node in listed if node.get("series")]
-    if not series and not asked:
+    if not series and not requested:
         return receipt
     found = [one for raw in series for one in _read(raw)]
     if any(_rdma(node) for node in listed):
-        why = "bytes went by RDMA, which the interfaces' counters do not see"
+        why = "the job used RDMA, which the interfaces' counters do not include"
     elif receipt.get("network") == "loopback":
-        why = "on loopback no interface is a rail, and nothing was sampled"
+        why = "loopback has no rails to sample"
     elif not series:
-        why = "no worker gave its samples"
+        why = "the workers sent no samples"
     else:
-        why = "" if found else "the workers' samples cannot be read"
-    measured = _untold(why) if why else _together([one for one, _ in found], found[0][1], bits_per_s)
+        why = "" if found else "the workers' samples are malformed"
+    measured = _not_measured(why) if why else _combine([one for one, _ in found], found[0][1], bits_per_s)
     if series and isinstance(nodes, list):
         nodes = [{**node, "series": None} if isinstance(node, dict) else node for node in nodes]
     return {**receipt, "nodes": nodes, "measured": measured}
@@ -288,21 +286,21 @@ def _read(raw: object) -> Iterator[tuple[Rhythm, float]]:
             return
         ordered = sorted(series.blocks.items(), key=lambda item: int(item[0]))
         blocks = [[series.unit_bytes * one for one in _samples(text)] for _, text in ordered]
-        made = rhythm(blocks, series.sample_s)
+        found = rhythm(blocks, series.sample_s)
     except (ArithmeticError, ValueError, RecursionError, zlib.error):  # the receipt is valid without it
         return
-    yield made, series.sample_s
+    yield found, series.sample_s
 
 
 def _samples(text: str) -> list[int]:
     words = zlib.decompressobj().decompress(base64.b64decode(text), _LIMIT).split()
     if len(words) > _SAMPLES or any(len(word) > _DIGITS or not word.isdigit() for word in words):
-        raise ValueError("these are no samples")
+        raise ValueError("malformed samples")
     return [int(word) for word in words]
 
 
-def _untold(why: str) -> dict[str, Any]:
-    made = Measured(
+def _not_measured(why: str) -> dict[str, Any]:
+    measured = Measured(
         nodes=0,
         sample_s=0.0,
         observed_s=0.0,
@@ -315,15 +313,15 @@ def _untold(why: str) -> dict[str, Any]:
         step_active_s=None,
         why=why,
     )
-    return made.model_dump(mode="json")
+    return measured.model_dump(mode="json")
 
 
-def _together(nodes: list[Rhythm], sample_s: float, bits_per_s: float | None) -> dict[str, Any]:
+def _combine(nodes: list[Rhythm], sample_s: float, bits_per_s: float | None) -> dict[str, Any]:
     rate = _median(one.rate for one in nodes)
     steps = _median(one.steps_per_s for one in nodes)
     # The idle share of a step and that of the whole time are different quantities: do not mix them.
     alike = [one for one in nodes if (one.steps_per_s is None) == (steps is None)]
-    made = Measured(
+    measured = Measured(
         nodes=len(nodes),
         sample_s=sample_s,
         observed_s=_median(one.observed_s for one in nodes) or 0.0,
@@ -336,7 +334,7 @@ def _together(nodes: list[Rhythm], sample_s: float, bits_per_s: float | None) ->
         step_active_s=_median(one.step_active_s for one in nodes),
         why=next((one.why for one in nodes if one.why), ""),
     )
-    return made.model_dump(mode="json")
+    return measured.model_dump(mode="json")
 
 
 def _median(values: Iterable[float | None]) -> float | None:

@@ -47,7 +47,7 @@ def render(receipt: Receipt, *, columns: int | None = None, color: bool = False)
     for node in shown:
         out += _node_rows(node, width)
     if left_out:
-        out.append(f"… {counted(left_out, 'more node')} like these: all of them are in the --json receipt")
+        out.append(f"… {counted(left_out, 'more node')} like these (all are in the --json receipt)")
     out += ["(1 MB = 1,000,000 bytes)", ""]
     out += [sentence(text) for text in _rails(receipt)]
     if receipt.measured is not None:
@@ -180,10 +180,12 @@ def _rails(receipt: Receipt) -> Iterator[str]:
     ]
     text = "rails: " + ", ".join(parts)
     least, most = min(rails, key=lambda r: r.peer_bytes), max(rails, key=lambda r: r.peer_bytes)
-    said = any(f"{least.interface} carried" in finding for finding in receipt.findings)  # by the agents
-    if most.peer_bytes > UNEVEN * least.peer_bytes and not said:
+    reported = any(f"{least.interface} carried" in finding for finding in receipt.findings)  # by the agents
+    if most.peer_bytes > UNEVEN * least.peer_bytes and not reported:
         low, high = printable(least.interface), printable(most.interface)
-        text += f"; uneven: {low} carried {percent(least.peer_bytes / most.peer_bytes)} of what {high} did"
+        text += (
+            f"; uneven: {low} carried {percent(least.peer_bytes / most.peer_bytes)} of the bytes of {high}"
+        )
     yield text
 
 
@@ -193,14 +195,14 @@ def _findings(receipt: Receipt) -> Iterator[str]:
         # The agents' findings begin with the node's name, and the job's findings include them.
         found += [text if text.startswith(node.node) else f"{node.node}: {text}" for text in node.findings]
         found += [
-            f"{node.node}: {flap.interface} was away for {seconds(flap.duration_s)}, "
+            f"{node.node}: {flap.interface} was unavailable for {seconds(flap.duration_s)}, "
             f"{seconds(flap.at_s)} after the start"
             for flap in node.flaps
         ]
     found = [f"! {printable(text)}" for text in dict.fromkeys(found)]
     yield from found[:LISTED]
     if len(found) > LISTED:
-        yield f"! and {counted(len(found) - LISTED, 'finding')} more, which are in the --json receipt"
+        yield f"! and {counted(len(found) - LISTED, 'finding')} more (all are in the --json receipt)"
 
 
 def _verdict(receipt: Receipt) -> tuple[str, bool | None]:
@@ -221,10 +223,10 @@ def _why_unknown(receipt: Receipt) -> str:
     if receipt.proof_reason:
         return printable(receipt.proof_reason)
     if receipt.nnodes == 1:
-        return "one node: nothing crosses a network"
+        return "a single node uses no network"
     if receipt.network == "loopback":
         return "loopback: no network was used"
-    return "no bytes between the workers were seen"
+    return "no bytes were seen between the workers"
 
 
 def _backends(receipt: Receipt) -> list[str]:

@@ -50,17 +50,17 @@ def tune(module: torch.nn.Module, *, compress: str | None = None, **options: Any
     variable = f"{TUNE_PREFIX}COMPRESS"
     how = compress if compress is not None else os.environ.get(variable) or "none"
     if how not in _DTYPES:
-        raise UsageError(f"compress={how!r} is not known", fix=f"none, bf16 or fp16 (compress=, {variable})")
+        raise UsageError(f"unknown compress={how!r}", fix=f"none, bf16 or fp16 (compress=, {variable})")
     if any(_SHARDED & {kind.__name__ for kind in type(part).__mro__} for part in module.modules()):
         raise UsageError(
-            "torchnet.tune() is for DistributedDataParallel, and this module is FSDP's, which moves gradients itself",
-            fix="leave torchnet.tune() out",
+            "torchnet.tune() is for DistributedDataParallel, but this module uses FSDP, which moves gradients itself",
+            fix="remove the call of torchnet.tune()",
         )
     cap = os.environ.get(f"{TUNE_PREFIX}BUCKET_CAP_MB")
     parallel = getattr(module, "_orig_mod", module)  # the module inside torch.compile's wrapper
     if isinstance(parallel, torch.nn.parallel.DistributedDataParallel):
         if cap or options:
-            text = "torchnet.tune() cannot change the buckets of what is in DistributedDataParallel: give it the module"
+            text = "torchnet.tune() cannot change the buckets of a DistributedDataParallel; pass the unwrapped module"
             warnings.warn(text, RuntimeWarning, stacklevel=2)
     else:
         if cap:
@@ -79,8 +79,8 @@ def _mebibytes(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0.1 <= value <= 10000:
-        said = f"{TUNE_PREFIX}BUCKET_CAP_MB={text!r} is no number from 0.1 to 10000"
-        raise UsageError(said, fix="--tune bucket_cap_mb=MIB")
+        problem = f"{TUNE_PREFIX}BUCKET_CAP_MB={text!r} is not a number from 0.1 to 10000"
+        raise UsageError(problem, fix="--tune bucket_cap_mb=MIB")
     return value
 
 

@@ -110,7 +110,7 @@ def init(backend: str | None = None, timeout: float | timedelta | None = None, *
     if wrong:
         raise UsageError(
             f"torchnet.init() takes {', '.join(wrong)} from the environment",
-            fix="leave it out, or call torch.distributed.init_process_group yourself",
+            fix="remove the argument, or call torch.distributed.init_process_group instead",
         )
     world = worlds.read(os.environ)
     if dist.is_initialized():
@@ -182,7 +182,7 @@ def _all_have_cuda(world: World, store: Store, cuda: int | None, timeout: timede
     store.wait(["with-cuda"], timeout or stores.DEFAULT_TIMEOUT)
     having = int(store.get("with-cuda"))
     if 0 < having < world.world_size:
-        own = "this one has one" if cuda is not None else _no_device(world)
+        own = f"rank {world.rank} has one" if cuda is not None else _no_device(world)
         raise UsageError(
             f"only {having} of {world.world_size} ranks have a CUDA device each; {own}",
             fix="give every node as many devices as processes, or use backend='gloo'",
@@ -204,9 +204,8 @@ def _present(world: World | None, backend: str | None) -> Context:
 
     have = str(dist.get_backend())
     if backend is not None and backend != have:
-        warnings.warn(
-            f"the group is there already, with {have}: {backend} is not used", RuntimeWarning, stacklevel=3
-        )
+        text = f"the process group already exists with the backend {have}; {backend} is ignored"
+        warnings.warn(text, RuntimeWarning, stacklevel=3)
     rank, size = dist.get_rank(), dist.get_world_size()
     if world is None or (world.rank, world.world_size) != (rank, size):
         world = World(rank, size, None, 1, rank, "", 0, 0, agent_store=False, libuv=True)

@@ -68,7 +68,7 @@ def listen(address: str, port: int) -> int | None:
         found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise UsageError(
-            f"MASTER_ADDR is {printable(address, 80)}, which is no address and no known name ({error})",
+            f"MASTER_ADDR is {printable(address, 80)}, which is neither an address nor a known name ({error})",
             fix="give rank 0's address as a bare literal, such as fcbb:0:800:ffff::a",
         ) from None
     for family, kind, protocol, _, where in found:
@@ -86,12 +86,12 @@ def listen(address: str, port: int) -> int | None:
             if error.errno == errno.EADDRINUSE:
                 raise UsageError(
                     f"MASTER_PORT {port} on {printable(address, 80)} is in use by another program",
-                    fix=f"see which: ss -ltnp 'sport = :{port}'; or set another MASTER_PORT for all ranks",
+                    fix=f"find it: ss -ltnp 'sport = :{port}'; or set another MASTER_PORT for all ranks",
                 ) from None
             if error.errno != errno.EADDRNOTAVAIL:
                 raise
     warnings.warn(
-        f"MASTER_ADDR {printable(address, 80)} is no address of this machine: the store listens on all of them",
+        f"MASTER_ADDR {printable(address, 80)} is not an address of this machine: the store listens on all addresses",
         RuntimeWarning,
         stacklevel=4,
     )

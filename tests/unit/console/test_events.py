@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import os
 from typing import Any
 
 import pytest
 
+from tests import golden
 from tests.unit.screens import Screen
+from torchnet.console.console import Console
+from torchnet.console.files import problem, write_json
 
 ERASE = "\r\x1b[K"
 
@@ -118,4 +123,33 @@ def test_unknown_events_pass(event: dict[str, Any]) -> None:
 def test_malformed_events_are_told_and_do_not_raise(event: dict[str, Any]) -> None:
     screen = Screen()
     screen.console.event(event)
-    assert "cannot be read" in screen.stderr
+    assert screen.stderr.count("malformed") == 1
+
+
+def test_wording() -> None:
+    """A whole job on the screen, and what can go wrong with it."""
+    screen = Screen()
+    screen.phase("join", "2/2 joined")
+    screen.phase("run", "")
+    screen.notice("warning", "slow", node=1)
+    screen.console.event({"event": "stall", "text": "rank 1 waits for rank 0\n  train.py:12"})
+    screen.failure(restart=True)
+    screen.console.event({"event": "started", "node": 0, "attempt": 1, "ranks": [0], "pids": [1]})
+    screen.failure(tail=["Traceback", "boom"])
+    screen.failure(rank=0, code=143, text="rank 0 on node-0 exited with code 143", at=2.0)
+    screen.output(0, "terminated", stream="stderr")
+    for event in ({"event": "output"}, {"event": "failure", "tail": 5}):
+        screen.console.event(event)
+    screen.console.close()
+    other = Screen()
+    other.failure(kind="lost", rank=None, text="", code=70)
+    other.console.close()
+    err = io.StringIO()
+    with open("/dev/full", "w") as full:
+        console = Console(err, full, world_size=1, environ={})
+        console.event({"event": "output", "rank": 0, "stream": "stdout", "data": "x", "end": "\n"})
+        console.close()
+    write_json("/dev/full", {}, stdout=io.StringIO(), stderr=err)
+    problems = [f"{path!a}: {problem(path)}" for path in (".", "no/folder/x", "a\0b")]
+    parts = [screen.stderr, other.stderr, err.getvalue(), "\n".join(problems)]
+    golden.check("console-events.txt", "\n".join(parts).replace(os.getcwd(), "PWD"))

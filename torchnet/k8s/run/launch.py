@@ -23,7 +23,7 @@ from torchnet.k8s.run.log_stream import allow
 from torchnet.k8s.run.monitor import RunMonitor, RunOptions
 from torchnet.k8s.run.run_info import RunInfo
 from torchnet.k8s.run.submission import start
-from torchnet.receipt.step_timing import summed
+from torchnet.receipt.step_timing import summarize_samples
 from torchnet.signals import Signals
 from torchnet.text import printable
 
@@ -88,7 +88,7 @@ def see(
         _next_commands(console, known, f"{known.run}: {outcome.left}; next", outcome.commands, level)
         close(console, signals)
         return outcome.code
-    receipt = summed(outcome.receipt, asked=wishes.measure)
+    receipt = summarize_samples(outcome.receipt, requested=wishes.measure)
     console.event({"event": "receipt", "receipt": receipt})
     failure = receipt["failure"]
     stopped = failure is not None and failure["kind"] in ("interrupted", "timeout")

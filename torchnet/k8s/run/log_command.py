@@ -18,7 +18,7 @@ from torchnet.k8s.run.launch import close
 from torchnet.k8s.run.log_stream import LogDispatcher, LogFiles, LogSelection, allow
 from torchnet.k8s.run.run_info import RunInfo
 from torchnet.k8s.run.worker_set import WorkerSet
-from torchnet.receipt.step_timing import summed
+from torchnet.receipt.step_timing import summarize_samples
 from torchnet.signals import Signals
 
 _TURN_SECONDS = 0.05
@@ -63,7 +63,7 @@ class LogReading:
                 name = signal.Signals(number).name
                 self._console.notice(f"stopped by {name}: the logs were not read to their ends", "warning")
             for receipt in self._heard.receipts.values():
-                made = summed(receipt) if isinstance(receipt, dict) else receipt
+                made = summarize_samples(receipt) if isinstance(receipt, dict) else receipt
                 self._console.event({"event": "receipt", "receipt": made})
         finally:
             self._door.stop.set()
