@@ -56,7 +56,7 @@ class Choice:
 app = typer.Typer(
     name="torchnet",
     cls=PlainGroup,
-    help="Runs PyTorch scripts on many workers over the backend network, and proves what carried the bytes.",
+    help="Run PyTorch scripts on many workers over a backend network, and report which network carried the traffic.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
@@ -76,7 +76,7 @@ def _version(context: typer.Context, asked: bool) -> None:
 @app.callback()
 def _torchnet(
     asked: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     pass

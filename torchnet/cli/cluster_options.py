@@ -29,14 +29,25 @@ def _where() -> list[tuple[str, Any, Any]]:
         (
             "namespace",
             str,
-            typer.Option(None, "--namespace", "-n", metavar="NS", help="Namespace. [the context's]"),
+            typer.Option(
+                None, "--namespace", "-n", metavar="NS", help="Namespace. [the namespace of the context]"
+            ),
         ),
-        ("context", str, typer.Option(None, "--context", metavar="NAME", help="The kubeconfig's context.")),
+        (
+            "context",
+            str,
+            typer.Option(
+                None, "--context", metavar="NAME", help="Kubeconfig context to use. [the current context]"
+            ),
+        ),
         (
             "kubeconfig",
             str,
             typer.Option(
-                None, "--kubeconfig", metavar="FILE", help="Kubeconfig. [KUBECONFIG, ~/.kube/config]"
+                None,
+                "--kubeconfig",
+                metavar="FILE",
+                help="Path of the kubeconfig file. [KUBECONFIG, ~/.kube/config]",
             ),
         ),
     ]

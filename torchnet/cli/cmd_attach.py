@@ -9,24 +9,33 @@ import typer
 from torchnet.cli.cluster_options import add, place, ranks_of, run_of
 
 HELP = """\
-Show the rest of a run, its receipt, and end with its exit code.
+Follow a run to its end, print its receipt, and exit with its exit code.
 
-Ctrl-C leaves the run alone, and so does its end: torchnet down RUN removes it.
+Ctrl-C detaches; the run continues. torchnet attach does not remove the run: use torchnet down RUN.
+RUN may be omitted if the namespace has only one run.
 """
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
     options = [
-        ("ranks", str, typer.Option(None, "--ranks", metavar="LIST", help="Show only these ranks' output.")),
+        (
+            "ranks",
+            str,
+            typer.Option(
+                None, "--ranks", metavar="LIST", help="Show the output of these ranks only: 0,3 or 0-3."
+            ),
+        ),
         (
             "json_path",
             str,
-            typer.Option(None, "--json", metavar="FILE", help="Write the receipt; - is stdout."),
+            typer.Option(
+                None, "--json", metavar="FILE", help="Write the receipt as JSON to this file; - is stdout."
+            ),
         ),
-        ("quiet", bool, typer.Option(None, "--quiet", help="Neither phases nor the receipt's table.")),
+        ("quiet", bool, typer.Option(None, "--quiet", help="Print neither progress nor the receipt.")),
     ]
-    add(app, "attach", run, about=HELP, short="Show the rest of a run on a cluster.", options=options)
+    add(app, "attach", run, about=HELP, short="Follow a run on a cluster to its end.", options=options)
 
 
 def run(words: list[str], given: dict[str, Any]) -> int:

@@ -26,29 +26,29 @@ if TYPE_CHECKING:
 
 _WORDS = "words"
 _DIFF = """\
-compares two files of --json: 0 where nothing is worse, or it cannot be told for noise; 1 where the new run is slower,
-wrong, ended early, finds its network worse, or could not measure what the old one did; 2 where the two have nothing in
-common.
+compares two result files of --json. Its exit code is 0 if nothing is worse beyond noise; 1 if the new run is slower,
+has wrong results, ended early, has a new problem, or lacks a measurement of the old run; 2 if the two runs have nothing
+in common.
 """
 HELP = f"""\
-Measure the backend network: collectives with nccl-tests' columns, raw TCP beside them, percent of the line.
+Measure the backend network: collectives in the format of nccl-tests, raw TCP, and the percentage of the line rate.
 
-COLLECTIVES: all_reduce, all_gather, reduce_scatter, broadcast, reduce, all_to_all, send_recv with commas between
-them, or all; [all_reduce]. Sizes are written as 8, 32K, 1M, 2G (powers of 1024).
+COLLECTIVES is a comma-separated list of all_reduce, all_gather, reduce_scatter, broadcast, reduce, all_to_all and
+send_recv, or all. [all_reduce] Sizes are numbers of bytes such as 8, 32K, 1M or 2G (powers of 1024).
 
-It runs as the same job as `torchnet launch`: locally on two nodes, or with --on kubernetes. As there, the job's flags
-can also come from TORCHNET_* variables, --config or torchnet.toml; the benchmark's own only from the command line.
+The benchmark runs as a job like that of `torchnet launch`: on two local nodes, or with --on kubernetes. The flags of
+the job can also be set by TORCHNET_* variables, --config or torchnet.toml; those of the benchmark only here.
 
-The exit code is the job's, or 1 where a result was wrong. Findings do not change it: `findings` in --json has them.
+The exit code is that of the job, or 1 if a result is wrong. Findings do not change it: see `findings` in --json.
 
-For users of nccl-tests: -b, -e, -f, -w and -d are theirs. Their -n is --iters here (-n is the namespace), their -o is
---redop (-o is the form of a dry run), their -r is --root.
+For users of nccl-tests: -b, -e, -f, -w and -d are the same. Use --iters for -n (here the namespace), --redop for -o
+(here the output format of --dry-run) and --root for -r.
 
 torchnet bench diff OLD NEW {_DIFF}"""
 DIFF_HELP = f"""\
 Usage: torchnet bench diff OLD NEW
 
-{indent(fill("It " + _DIFF, 78), "  ")}
+{indent(fill(_DIFF[0].upper() + _DIFF[1:], 78), "  ")}
 """
 
 
@@ -88,7 +88,7 @@ def _command() -> Any:
 
     bench.__signature__ = signature(  # type: ignore[attr-defined]
         [*field_parameters(OPTIONS, group=GROUP), *field_parameters(JOB_FIELDS)],
-        "Show the job (on Kubernetes: its objects), and run nothing.",
+        "Print the resolved job, or on Kubernetes its objects, and exit.",
     )
     bench.__annotations__ = {}
     return bench

@@ -18,7 +18,7 @@ from torchnet.errors import UsageError
 VARIABLE = "_TORCHNET_COMPLETE"
 SHELLS = ("bash", "zsh", "fish")
 HELP = """\
-Print the script that completes commands and flags in SHELL: bash, zsh or fish.
+Print a script that completes commands and flags in SHELL: bash, zsh or fish.
 
 \b
 bash, in ~/.bashrc:                  source <(torchnet completion bash)
@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
         "completion",
         cls=PlainCommand,
         help=HELP,
-        short_help="Print a shell's completion script.",
+        short_help="Print a shell completion script.",
         options_metavar="SHELL",
         context_settings={"allow_extra_args": True},
     )(_completion)

@@ -11,19 +11,18 @@ from torchnet.cli.cluster_options import add, place, run_of
 from torchnet.errors import ClusterError
 
 HELP = """\
-Stop a run and remove everything that bears its label.
+Stop a run and delete all objects that have its label.
 
-The workers get SIGTERM, and the time that the run gave them with --grace; with --now they get a second,
-but for those that are being stopped already: no node shortens that. With --now, pods that are still there 12 seconds
-after their grace period are deleted by force if their node is gone or not Ready. On a Ready node they stay, and are
-named.
+The workers get SIGTERM, and SIGKILL after the run's --grace, or after one second with --now. Pods that are already
+terminating keep their grace period. Pods that remain 12 seconds after their grace period are force-deleted with
+--now, but only if their node is gone or not Ready. On a Ready node they remain, and torchnet names them.
 """
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    now = typer.Option(None, "--now", help="A second for the workers, not --grace.")
-    add(app, "down", run, about=HELP, short="Stop and remove a run.", options=[("now", bool, now)])
+    now = typer.Option(None, "--now", help="Give the workers one second instead of --grace.")
+    add(app, "down", run, about=HELP, short="Stop and delete a run.", options=[("now", bool, now)])
 
 
 def run(words: list[str], given: dict[str, Any]) -> int:

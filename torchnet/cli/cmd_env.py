@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from torchnet.network.env_vars import Variable
 
 FORMATS = ("table", "json")
-EXPLAIN = "Each variable with its value, reason and source."
+EXPLAIN = "Show each variable with its value, reason and source."
 HEADINGS = ("VARIABLE", "VALUE", "WHY", "IF YOU SET IT", "SOURCE")
 
 
-HELP = """Show the environment that torchnet gives to a script. In a pod or with the flags of `torchnet agent`,
-without these options: print it for another launcher, as in  eval "$(torchnet env)"."""
+HELP = """Show the environment variables that torchnet sets for a script.
+
+Without options, in a pod or with the flags of `torchnet agent`: print them as shell commands for another launcher, as
+in  eval "$(torchnet env)"."""
 _OWN = ("--explain", "-o", "--help", "-h")
 _PLACE = ("KUBERNETES_SERVICE_HOST", "TORCHNET_ADDRESS_SOURCE")  # either is set in a worker
 
@@ -51,9 +53,9 @@ def register(app: typer.Typer) -> None:
 def _env(
     context: typer.Context,
     explain: Annotated[bool, typer.Option("--explain", help=EXPLAIN)] = False,
-    form: Annotated[str, typer.Option("-o", metavar="|".join(FORMATS), help="Form of the table.")] = FORMATS[
-        0
-    ],
+    form: Annotated[
+        str, typer.Option("-o", metavar="|".join(FORMATS), help="Output format of --explain.")
+    ] = FORMATS[0],
 ) -> None:
     context.obj.action = partial(run, explain, form, tuple(context.args))
 

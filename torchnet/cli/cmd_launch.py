@@ -24,13 +24,15 @@ if TYPE_CHECKING:
     from torchnet.config.resolution import Resolved
 
 HELP = """\
-Run SCRIPT on many workers, so that its collectives travel over the backend network.
+Run SCRIPT on many workers, with its collectives on the backend network.
 
-Everything after SCRIPT belongs to the script. Each flag can also be set as TORCHNET_FLAG in the environment,
-in a job file (--config), in torchnet.toml or under [tool.torchnet] in pyproject.toml; --dry-run shows where
-each value came from. torchrun's flags are understood, with - and with _: --shutdown-timeout sets
---grace, and --rdzv-id sets --run-id. One launch starts all nodes: torchrun's line for one of several hosts
-(--node-rank, --master-addr, --rdzv-endpoint) is refused.
+All arguments after SCRIPT are passed to the script. Each flag can also be set as TORCHNET_FLAG in the environment, in
+a job file (--config), in torchnet.toml, or under [tool.torchnet] in pyproject.toml. --dry-run shows the source of each
+value.
+
+The flags of torchrun are accepted, with - or _. --shutdown-timeout sets --grace, and --rdzv-id sets --run-id.
+One launch starts all nodes, so a torchrun command line for one of several hosts is refused (--node-rank,
+--master-addr, --rdzv-endpoint).
 """
 
 
@@ -62,7 +64,7 @@ def _command() -> Any:
 
     launch.__signature__ = signature(  # type: ignore[attr-defined]
         [*field_parameters(), *torchrun_parameters()],
-        "Show the resolved job (on Kubernetes: its objects), and run nothing.",
+        "Print the resolved job, or on Kubernetes its objects, and exit.",
     )
     launch.__annotations__ = {}
     return launch

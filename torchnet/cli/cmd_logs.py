@@ -8,16 +8,26 @@ import typer
 
 from torchnet.cli.cluster_options import add, place, ranks_of, run_of
 
-HELP = "Print what the workers of a run have printed, each line with its rank."
+HELP = "Print the output of a run's workers, each line with its rank."
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
     options = [
-        ("ranks", str, typer.Option(None, "--ranks", metavar="LIST", help="Show only these ranks' output.")),
-        ("follow", bool, typer.Option(None, "--follow", "-f", help="Go on until the workers have ended.")),
+        (
+            "ranks",
+            str,
+            typer.Option(
+                None, "--ranks", metavar="LIST", help="Show the output of these ranks only: 0,3 or 0-3."
+            ),
+        ),
+        (
+            "follow",
+            bool,
+            typer.Option(None, "--follow", "-f", help="Follow the output until the workers have ended."),
+        ),
     ]
-    add(app, "logs", run, about=HELP, short="Print a run's output.", options=options)
+    add(app, "logs", run, about=HELP, short="Print the output of a run.", options=options)
 
 
 def run(words: list[str], given: dict[str, Any]) -> int:

@@ -15,10 +15,10 @@ from torchnet.k8s.addons.addon_options import NAMES, TABLE
 
 FORMATS = ("yaml", "json")
 HELP = """\
-Print the cluster's side of the backend network: torchnet manifests multus | kubectl apply -f -
+Print manifests for a cluster: torchnet manifests multus | kubectl apply -f -
 
-NAME is multus-install, whereabouts-install, backend-network, pytorch-pod-example or rbac; without it, they are
-listed with what they are. The files in manifests/ of the repository are what this prints.
+NAME is multus-install, whereabouts-install, backend-network, pytorch-pod-example or rbac. Without NAME, list them.
+The files in the directory manifests/ of the repository are the output of this command.
 """
 
 
@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
         "manifests",
         cls=PlainCommand,
         help=HELP,
-        short_help="Print what a cluster needs: Multus, Whereabouts, the backend network.",
+        short_help="Print manifests: Multus, Whereabouts, the backend network.",
         options_metavar="[NAME] [FLAGS]",
         context_settings={"allow_extra_args": True},
     )(_command())
@@ -46,7 +46,7 @@ def _command() -> Any:
         flags = (option.flag, option.short) if option.short else (option.flag,)
         typed = typer.Option(None, *flags, metavar=option.metavar, help=option.help, show_default=False)
         parameters.append(parameter(option.field, list[str] if option.repeat else str, typed))
-    form = typer.Option(None, "-o", metavar="|".join(FORMATS), help="Form of the objects. [yaml]")
+    form = typer.Option(None, "-o", metavar="|".join(FORMATS), help="Output format. [yaml]")
     parameters.append(parameter("form", str, form))
     manifests.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     manifests.__annotations__ = {}

@@ -17,15 +17,13 @@ if TYPE_CHECKING:
 FORMATS = ("table", "json")
 HEADINGS = ("RUN", "WORKLOAD", "READY", "STATE", "AGE", "EXIT CODE")
 WORKER_HEADINGS = ("WORKER", "POD", "NODE", "STATE", "EXIT CODE")
-HELP = (
-    "Show the runs on a cluster: how many workers are ready, what state they are in and why, how they ended."
-)
+HELP = "Show the runs in a namespace with their ready workers, state, reason, age and exit code; with RUN, its workers."
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    form = typer.Option(None, "-o", metavar="|".join(FORMATS), help="Form of the answer. [table]")
-    add(app, "status", run, about=HELP, short="Show the runs on a cluster.", options=[("form", str, form)])
+    form = typer.Option(None, "-o", metavar="|".join(FORMATS), help="Output format. [table]")
+    add(app, "status", run, about=HELP, short="Show the runs in a namespace.", options=[("form", str, form)])
 
 
 def run(words: list[str], given: dict[str, Any]) -> int:

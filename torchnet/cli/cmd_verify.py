@@ -13,19 +13,20 @@ if TYPE_CHECKING:
     from torchnet.k8s.verify.checks import Check
 
 HELP = """\
-Verify a cluster's backend network: what is installed, and two test pods that reach each other over it.
+Verify the backend network of a cluster: the installation, and full-size packets between two test pods.
 
-The pods run in -n's namespace, under Pod Security "restricted", and are removed in every case.
+The test pods run in the namespace, meet Pod Security "restricted", and are always deleted. The exit code is 4 if a
+check fails.
 """
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
     network = typer.Option(
-        None, "--network", metavar="[NS/]NAD", help="The attachment. [backend-network in the namespace]"
+        None, "--network", metavar="[NS/]NAD", help="NetworkAttachmentDefinition to test. [backend-network]"
     )
     image = typer.Option(
-        None, "--image", metavar="IMAGE", help="Of the test pods: any with Python. [PyTorch's]"
+        None, "--image", metavar="IMAGE", help="Image of the test pods; any with Python. [a PyTorch image]"
     )
     options = [("network", str, network), ("image", str, image)]
     add(
@@ -33,7 +34,7 @@ def register(app: typer.Typer) -> None:
         "verify",
         run,
         about=HELP,
-        short="Verify a cluster's backend network.",
+        short="Verify the backend network of a cluster.",
         options=options,
         words="[FLAGS]",
     )

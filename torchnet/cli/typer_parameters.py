@@ -12,7 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 from torchnet.cli.torchrun_compat import TORCHRUN_FLAGS
 from torchnet.config.settings import FIELDS, GROUPS, Field
 
-OWN_GROUP = "This command"
+OWN_GROUP = "Options"
 FORMATS = ("yaml", "json")  # of a dry run
 
 
@@ -126,9 +126,12 @@ def signature(parameters: Iterable[inspect.Parameter], dry_run: str) -> inspect.
         dry_run: Help text of --dry-run.
     """
     config = typer.Option(
-        None, "--config", metavar="FILE", help="Job file (TOML); its paths are relative to it."
+        None,
+        "--config",
+        metavar="FILE",
+        help="Read settings from a TOML file. Paths in it are relative to it.",
     )
-    form = typer.Option(None, "-o", metavar="|".join(FORMATS), help="Form of the dry run. [yaml]")
+    form = typer.Option(None, "-o", metavar="|".join(FORMATS), help="Output format of --dry-run. [yaml]")
     return inspect.Signature(
         [
             inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
@@ -149,7 +152,10 @@ def _option(field: Field, group: str) -> Any:
     text, metavar = _help(field), None if field.switch else field.metavar
     if field.keyed:
         variable = field.env.removesuffix(field.key.upper())
-        text, metavar = f"One of these settings; may repeat. As a variable: {variable}KEY.", "KEY=VALUE"
+        text, metavar = (
+            f"Set one of the following; repeatable. As an environment variable: {variable}KEY.",
+            "KEY=VALUE",
+        )
     return typer.Option(
         None,
         *(name for name in (field.flag, field.short) if name),

@@ -15,24 +15,24 @@ KUBERNETES_FIELDS = (
     _field(
         "kubernetes.namespace",
         "--namespace",
-        "Namespace.",
+        "Namespace of the job.",
         "a DNS label: at most 63 of a-z, 0-9 and -",
-        "the context's",
+        "the namespace of the context",
         "NAME",
         short="-n",
     ),
     _field(
         "kubernetes.context",
         "--context",
-        "Context of the kubeconfig.",
+        "Kubeconfig context to use.",
         "a context's name: kubectl config get-contexts",
-        "the current one",
+        "the current context",
         "NAME",
     ),
     _field(
         "kubernetes.kubeconfig",
         "--kubeconfig",
-        "Kubeconfig.",
+        "Path of the kubeconfig file.",
         "the path of a file",
         "KUBECONFIG, ~/.kube/config, in-cluster",
         "FILE",
@@ -41,23 +41,23 @@ KUBERNETES_FIELDS = (
     _field(
         "kubernetes.image",
         "--image",
-        "Image with Python and PyTorch; any stock one.",
+        "Container image with Python and PyTorch. Required.",
         "REGISTRY/NAME:TAG or REGISTRY/NAME@sha256:…, TAG not latest",
         metavar="IMAGE",
     ),
     _field(
         "kubernetes.workload",
         "--as",
-        "Kind of workload: job, jobset (restarts the whole gang in the cluster), pods.",
+        "Workload: job, jobset (the cluster restarts all workers together) or pods.",
         "job, jobset, pods",
         "job; pods with --static-ips",
         "KIND",
     ),
-    _field("kubernetes.gpus", "--gpus", "GPUs of each worker.", "a whole number from 0 to 64", "0", "N"),
+    _field("kubernetes.gpus", "--gpus", "GPUs per worker.", "a whole number from 0 to 64", "0", "N"),
     _field(
         "kubernetes.gpu_resource",
         "--gpu-resource",
-        "Resource that the GPUs are asked for as.",
+        "Resource name of the GPUs.",
         "DOMAIN/NAME, such as nvidia.com/gpu or amd.com/gpu",
         "nvidia.com/gpu",
         "NAME",
@@ -65,7 +65,7 @@ KUBERNETES_FIELDS = (
     _field(
         "kubernetes.cpus",
         "--cpus",
-        "CPUs of each worker.",
+        "CPUs per worker, as request and limit.",
         _SPAN.format("4, 500m, 500m:2"),
         "1 per process, 4 per GPU",
         "N[:LIMIT]",
@@ -73,7 +73,7 @@ KUBERNETES_FIELDS = (
     _field(
         "kubernetes.memory",
         "--memory",
-        "Memory of each worker.",
+        "Memory per worker, as request and limit.",
         _SPAN.format("16Gi, 1Gi:4Gi"),
         "2Gi per process, 16Gi per GPU",
         "SIZE[:LIMIT]",
@@ -83,14 +83,14 @@ KUBERNETES_FIELDS = (
         "--shm-size",
         "Size of /dev/shm.",
         "a quantity, such as 8Gi",
-        "up to the memory's limit",
+        "the memory limit",
         "SIZE",
     ),
     _field(
         "kubernetes.volumes",
         "--volume",
-        "Volume: pvc:CLAIM:/PATH[:ro], configmap:NAME:/PATH, secret:NAME:/PATH, emptydir[:SIZE]:/PATH, "
-        "hostpath:/ON/NODE:/PATH[:ro]; may repeat.",
+        "Mount a volume: pvc:CLAIM:/PATH[:ro], configmap:NAME:/PATH, secret:NAME:/PATH, emptydir[:SIZE]:/PATH or "
+        "hostpath:/ON/NODE:/PATH[:ro]. Repeatable.",
         "[NAME=]pvc:CLAIM:/PATH[:ro], configmap:NAME:/PATH, secret:NAME:/PATH, emptydir[:SIZE]:/PATH, "
         "hostpath:/ON/NODE:/PATH[:ro]",
         metavar="VOLUME",
@@ -99,7 +99,7 @@ KUBERNETES_FIELDS = (
     _field(
         "kubernetes.secrets",
         "--secret",
-        "Secret whose keys become variables, or files below /PATH; may repeat.",
+        "Expose the keys of a Secret as environment variables, or as files below /PATH. Repeatable.",
         "NAME or NAME:/PATH",
         metavar="NAME[:/PATH]",
         repeat=True,
@@ -107,7 +107,7 @@ KUBERNETES_FIELDS = (
     _field(
         "kubernetes.node_selector",
         "--node-selector",
-        "Label of the nodes; may repeat.",
+        "Run on nodes with this label only. Repeatable.",
         _PAIRS,
         metavar="K=V",
         repeat=True,
@@ -115,19 +115,19 @@ KUBERNETES_FIELDS = (
     _field(
         "kubernetes.tolerations",
         "--toleration",
-        "Taint that is tolerated; may repeat.",
+        "Tolerate this taint. Repeatable.",
         "KEY[=VALUE][:EFFECT], EFFECT one of NoSchedule, PreferNoSchedule, NoExecute",
         metavar="K[=V][:EFFECT]",
         repeat=True,
     ),
-    _field("kubernetes.queue", "--queue", "Kueue's local queue.", _NAME, metavar="NAME"),
+    _field("kubernetes.queue", "--queue", "LocalQueue of Kueue.", _NAME, metavar="NAME"),
     _field(
         "kubernetes.priority_class", "--priority-class", "PriorityClass of the pods.", _NAME, metavar="NAME"
     ),
     _field(
         "kubernetes.spread",
         "--spread",
-        "Workers evenly over the nodes: none, soft (where possible), hard (else they wait).",
+        "Spread the workers over the nodes: none, soft (if possible) or hard (otherwise they stay pending).",
         "none, soft, hard",
         "soft",
         "HOW",
@@ -135,7 +135,7 @@ KUBERNETES_FIELDS = (
     _field(
         "kubernetes.image_pull_secrets",
         "--image-pull-secret",
-        "Secret to pull the image with; may repeat.",
+        "Secret for pulling the image. Repeatable.",
         _NAME,
         metavar="NAME",
         repeat=True,
@@ -143,7 +143,7 @@ KUBERNETES_FIELDS = (
     _field(
         "kubernetes.pod_template",
         "--pod-template",
-        "PodTemplate (YAML) that is merged into the pods as kubectl patch does.",
+        "PodTemplate in YAML to merge into the pods, as a strategic merge patch.",
         "the path of a YAML file with metadata and spec",
         metavar="FILE",
         is_path=True,
@@ -151,7 +151,7 @@ KUBERNETES_FIELDS = (
     _field(
         "kubernetes.labels",
         "--label",
-        "Label for every object; may repeat.",
+        "Add a label to all objects. Repeatable.",
         _PAIRS,
         metavar="K=V",
         repeat=True,
@@ -159,7 +159,7 @@ KUBERNETES_FIELDS = (
     _field(
         "kubernetes.annotations",
         "--annotation",
-        "Annotation for every object; may repeat.",
+        "Add an annotation to all objects. Repeatable.",
         "KEY=VALUE, the key of at most 63 letters, digits, -, _ and . with a DOMAIN/ if need be",
         metavar="K=V",
         repeat=True,
@@ -167,7 +167,7 @@ KUBERNETES_FIELDS = (
     _field(
         "kubernetes.code",
         "--code",
-        "Where the script comes from: configmap (its folder travels), image, pvc:NAME/PATH.",
+        "Source of the script: configmap (upload its directory), image, or pvc:NAME/PATH.",
         "configmap, image, pvc:NAME/PATH",
         "configmap",
         "WHERE",
@@ -175,22 +175,22 @@ KUBERNETES_FIELDS = (
     _field(
         "kubernetes.token_secret",
         "--token-secret",
-        "Secret with the job's secret under the key token; none is made then.",
+        "Use an existing Secret for the job's token, under the key token, instead of creating one.",
         _NAME,
         metavar="NAME",
     ),
     _field(
         "kubernetes.service_account",
         "--service-account",
-        "Account that may get and list pods; neither account nor role is made then.",
+        "Use an existing ServiceAccount that may get and list pods, instead of creating one with a Role.",
         _NAME,
         metavar="NAME",
     ),
     _field(
         "kubernetes.static_ips",
         "--static-ips",
-        "Workers' addresses on a rail: FIRST-LAST/LENGTH, or a list; may repeat, one for each rail, whose "
-        "attachment has --ipam static. No pod asks the API server then.",
+        "Addresses of the workers on a rail: FIRST-LAST/LENGTH, or a list. The attachment must use the static IPAM "
+        "plugin. The pods then need no access to the API server. Repeat it once per rail.",
         "FIRST-LAST/LENGTH or ADDRESS/LENGTH,…, as in fcbb:0:800:ffff::100-fcbb:0:800:ffff::1ff/64",
         metavar="RANGE",
         repeat=True,
@@ -198,7 +198,7 @@ KUBERNETES_FIELDS = (
     _field(
         "kubernetes.security",
         "--security",
-        "Pod Security: restricted, or rdma (root with IPC_LOCK: the namespace has to be privileged).",
+        "Security profile of the pods: restricted, or rdma (root with IPC_LOCK, which needs a privileged namespace).",
         "restricted, rdma",
         "restricted",
         "PROFILE",
@@ -206,9 +206,8 @@ KUBERNETES_FIELDS = (
     _field(
         "kubernetes.network_policy",
         "--network-policy",
-        "NetworkPolicy of the job's pods: isolate (allows ingress on eth0 from the job's own pods alone: no metrics "
-        "scraper and no other service can connect; kubectl logs, exec and port-forward are not affected), none "
-        "(creates no policy).",
+        "NetworkPolicy of the job's pods: isolate (allow ingress on eth0 only from pods of the job; this blocks "
+        "metrics scrapers and other services, but not kubectl logs, exec and port-forward) or none (create no policy).",
         "isolate, none",
         "isolate",
         "HOW",
@@ -216,14 +215,14 @@ KUBERNETES_FIELDS = (
     _field(
         "kubernetes.multi_network_policy",
         "--multi-network-policy",
-        "Isolate the job's pods on the rails, too; needs the controller of MultiNetworkPolicy.",
+        "Isolate the job's pods on the rails, too. Needs a MultiNetworkPolicy controller.",
         "true, false",
         switch=True,
     ),
     _field(
-        "kubernetes.detach", "--detach", "Return when all workers have started.", "true, false", switch=True
+        "kubernetes.detach", "--detach", "Return once all workers have started.", "true, false", switch=True
     ),
     _field(
-        "kubernetes.keep", "--keep", "Leave the objects when the job has ended.", "true, false", switch=True
+        "kubernetes.keep", "--keep", "Keep the objects when the job has ended.", "true, false", switch=True
     ),
 )

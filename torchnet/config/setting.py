@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torchnet.constants import ENV_PREFIX
 
-JOB, NETWORK, RUN, TUNE, OUTPUT = "The job", "The network", "The run", "Tuning", "Output"
+JOB, NETWORK, RUN, TUNE, OUTPUT = "Job", "Network", "Run", "Tuning", "Output"
 KUBERNETES = "Kubernetes"
 GROUPS = (JOB, NETWORK, RUN, TUNE, OUTPUT, KUBERNETES)
 PLACES = ("local", "kubernetes")
