@@ -18,7 +18,6 @@ from torchnet.bench.bench_options import JOB_FIELDS, OPTIONS
 from torchnet.bench.results import Results
 from torchnet.bench.worker import worker_config
 from torchnet.cli import main
-from torchnet.cli.cmd_bench import HELP
 from torchnet.config.settings import FIELDS
 
 WORKER = Path(__file__).resolve().parents[3] / "torchnet" / "bench" / "worker"
@@ -73,7 +72,7 @@ def test_the_jobs_flags_are_the_launchs_but_for_what_a_benchmark_settles(
     keys = [field.key for field in FIELDS if field.keyed and f"  {field.key}=" in text]
     assert keys == ["gloo_devices", "nccl_socket_nthreads", "nccl_nsocks_perthread"]
     assert "-n, --namespace" in text or "--namespace, -n" in text
-    assert text.index("The benchmark:") < text.index("The job:")
+    assert text.index("Benchmark:") < text.index("Job:")
 
 
 def test_what_only_a_script_uses_disturbs_no_benchmark(
@@ -95,30 +94,11 @@ def test_what_only_a_script_uses_disturbs_no_benchmark(
     assert "gloo_devices, nccl_socket_nthreads, nccl_nsocks_perthread" in err
 
 
-def test_the_help_says_where_values_come_from_and_what_the_exit_code_tells(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert main(["bench", "--help"]) == 0
-    text = " ".join(capsys.readouterr().out.split())
-    for words in (
-        "the job's flags can also come from TORCHNET_* variables, --config or torchnet.toml",
-        "the benchmark's own only from the command line",
-        "Findings do not change it: `findings` in --json has them",
-        "Their -n is --iters here",
-        "--quiet No progress; only warnings, errors and the results.",
-        "About so long for the timed calls of one size; two calls at least.",
-        "Report with plots, which needs matplotlib.",
-    ):
-        assert words in text
-    assert "receipt's table" not in text
-
-
 @pytest.mark.parametrize("words", [["--help"], ["-h"], ["old.json", "new.json", "--help"]])
 def test_diff_has_a_short_help_of_its_own(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "diff", *words]) == 0
     out = capsys.readouterr().out
     assert out.startswith("Usage: torchnet bench diff OLD NEW\n")
-    assert "2 where the two have nothing in common" in " ".join(out.split())
     assert len(out.splitlines()) < 10
     assert "--min-bytes" not in out
 
@@ -207,7 +187,6 @@ def test_two_files_with_nothing_in_common_are_no_good_news(
     out, err = capsys.readouterr()
     assert "Only in the old run:" in out
     assert "nothing could be compared" in err
-    assert "2 where the two have nothing in common" in " ".join(HELP.split())
 
 
 def test_wrong_results_that_came_fast_are_worse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
