@@ -1,42 +1,16 @@
-"""What the documents for people say is true: commands, flags, names, files and links."""
+"""README's two commands are what CI runs, and its figures are the measured ones; test_docs.py checks all pages."""
 
 from __future__ import annotations
 
-import ast
 import json
-import re
-import shlex
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from benchmarks.backend.compare import RATIOS
-from tests.conftest import Result
-from tests.unit.bench_results import healthy
-from tools.readme import blocks, command
-from torchnet.bench.results import dump
-
-ROOT = Path(__file__).resolve().parent.parent.parent
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
-BOOTSTRAP = "python3 -m pip install -qq --target .uv uv && .uv/bin/uv run "
-
-
-def text(name: str) -> str:
-    return (ROOT / name).read_text(encoding="utf-8")
-
-
-def shell_lines(name: str) -> list[str]:
-    """Every command of a document, without the way uv comes to the machine, and without comments."""
-    lines = [line for block in blocks(text(name)) for line in block.replace("\\\n", "").splitlines()]
-    return [shlex.join(shlex.split(line.removeprefix(BOOTSTRAP), comments=True)) for line in lines if line]
-
-
-TORCHNET_LINES = sorted(
-    {line for name in DOCUMENTS for line in shell_lines(name) if line.startswith("torchnet ")}
-)
+from tests.repo.documents import BOOTSTRAP, ROOT, text
+from tools.readme import command
 
 
 @pytest.mark.parametrize("name", ["train", "tests"])
@@ -60,73 +34,13 @@ def test_the_two_commands_differ_in_what_uv_runs_alone() -> None:
     assert command("tests") == f"{BOOTSTRAP}pytest"
 
 
-def test_there_are_commands_to_check() -> None:
-    assert len(TORCHNET_LINES) >= 6
-
-
-@pytest.mark.parametrize("line", TORCHNET_LINES)
-def test_each_command_line_is_understood(torchnet: Callable[..., Result], line: str, tmp_path: Path) -> None:
-    words = shlex.split(line.partition(" '|'")[0])[1:]
-    (tmp_path / "train.py").touch()  # on Kubernetes its folder travels, and the dry run shows it
-    if words[:2] == ["bench", "diff"]:
-        for name in words[2:]:
-            (tmp_path / name).write_text(dump(healthy(2)))
-    elif words[0] in ("launch", "bench"):
-        words[1:1] = [] if "--dry-run" in words else ["--dry-run"]
-    done = torchnet(*words, cwd=tmp_path, env={"KUBECONFIG": str(tmp_path / "none")})
-    if words[0] in ("status", "logs", "attach", "down", "verify"):
-        assert done.code == 3, done.stderr  # understood: all that is missing is a cluster
-        return
-    assert (done.code, done.stderr) == (0, "")
-    assert done.stdout
-
-
-def test_each_flag_exists(torchnet: Callable[..., Result]) -> None:
-    """All words like --this in README; those of other programs stand in shell blocks with their program."""
-    prose = re.sub(r"^```.*?^```$", "", text("README.md"), flags=re.DOTALL | re.MULTILINE)
-    shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", prose))
-    helps = torchnet("launch", "--help").stdout + torchnet("bench", "--help").stdout
-    known = set(re.findall(r"--[a-z][a-z-]+", helps)) | {"--server-side"}  # kubectl's
-    assert len(shown) > 10
-    assert shown - known == set()
-
-
-def test_each_variable_exists(torchnet: Callable[..., Result]) -> None:
-    shown = set(re.findall(r"`([A-Z][A-Z]+_[A-Z_]+)`", text("README.md"))) - {"CUDA_VISIBLE_DEVICES"}
-    assert "MASTER_ADDR" in shown
-    known = {variable["name"] for variable in json.loads(torchnet("env", "--explain", "-o", "json").stdout)}
-    assert shown - known == set()
-
-
-@pytest.mark.parametrize("name", DOCUMENTS)
-def test_each_file_that_is_named_exists(name: str) -> None:
-    links = re.findall(r"\]\(([^)\s]+)\)", text(name))
-    quoted = re.findall(r"`([\w.-]+(?:/[\w.-]+)+/?)`", text(name))
-    words = [word for line in shell_lines(name) for word in line.split()]
-    scripts = [word for word in words if re.fullmatch(r"[\w.-]+/[\w./-]+\.[a-z]+", word)]
-    local = [path for path in [*links, *quoted, *scripts] if "://" not in path]
-    assert [path for path in local if not (ROOT / path).exists()] == []
-
-
-def test_the_python_examples_name_what_exists() -> None:
-    import torchnet
-
-    found = re.findall(r"^```python\n(.*?)^```$", text("README.md"), re.DOTALL | re.MULTILINE)
-    names = {
-        node.attr
-        for example in found
-        for node in ast.walk(ast.parse(example))
-        if isinstance(node, ast.Attribute)
-        and isinstance(node.value, ast.Name)
-        and node.value.id == "torchnet"
-    }
-    assert {"init", "traffic"} <= names
-    assert names <= set(torchnet.__all__)
+def test_the_readme_is_short() -> None:
+    assert len(text("README.md").splitlines()) <= 120
 
 
 def test_the_ratios_are_those_of_the_committed_results() -> None:
-    """Each as README has it: median (low to high), in the line or the sentence of its path."""
-    page = " ".join(text("README.md").split())
+    """Each as the page has it: median (low to high), in the line or the sentence of its path."""
+    page = " ".join(text("docs/benchmarks.md").split())
     results = [json.loads(text(f"benchmarks/results/{name}.json")) for name in ("shaped", "unshaped")]
     assert {found["rounds"] for found in results} == {6}
     assert "ratios of 6 interleaved rounds" in page
@@ -145,6 +59,13 @@ def test_the_ratios_are_those_of_the_committed_results() -> None:
         assert f"{median:.3f} times" in page
 
 
+def test_the_readmes_figures_are_rows_of_the_page_of_figures() -> None:
+    figures = text("README.md").partition("## Figures")[2].partition("\n## ")[0]
+    shown = [line for line in figures.splitlines() if line.startswith("| ")]
+    assert len(shown) == 6
+    assert set(shown) <= set(text("docs/benchmarks.md").splitlines())
+
+
 def test_the_benchmarks_page_names_each_script_and_each_key() -> None:
     page = text("benchmarks/README.md")
     scripts = [path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem != "__init__"]
@@ -160,7 +81,7 @@ def test_the_benchmarks_page_names_each_script_and_each_key() -> None:
         assert [key for key in keys if f"`{key}`" not in page] == [], path.name
 
 
-def test_contributing_is_one_page_and_has_the_way_of_a_launch() -> None:
+def test_contributing_is_one_page_and_names_every_package() -> None:
     page = text("CONTRIBUTING.md")
     assert len(page.splitlines()) <= 70
     for package in sorted((ROOT / "torchnet").iterdir()):
