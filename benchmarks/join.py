@@ -16,12 +16,12 @@ import time
 from typing import Any
 
 from benchmarks.machine import facts
-from torchnet import constants
 from torchnet.agent import receipt
 from torchnet.agent.coordinator import Coordinator
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.framed_socket import FramedSocket
-from torchnet.agent.rendezvous import enter, pack_row
+from torchnet.agent.messages import JoinRequest
+from torchnet.agent.rendezvous import Endpoint, connect_and_authenticate
 from torchnet.agent.spec import AgentSpec
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerRail, PeerRow, decode
@@ -72,7 +72,7 @@ def join(nnodes: int) -> tuple[float, float, float]:
     def heard(message: dict[str, Any]) -> None:
         nonlocal messages, received
         messages += 1
-        if message["op"] == "table":
+        if message["type"] == "Table":
             received += len(message["table"])
             if len(tables) % 100 == 0:
                 assert len(decode(base64.b64decode(message["table"])).rows) == nnodes
@@ -83,10 +83,10 @@ def join(nnodes: int) -> tuple[float, float, float]:
     began = time.monotonic()
     frames = []
     for rank in range(nnodes):
-        hello = {"row": pack_row(row(rank)), "run": "join", "nnodes": nnodes}
+        request = JoinRequest(row(rank), "join", nnodes)
         while True:
             try:
-                sock = enter(TOKEN, "127.0.0.1", "127.0.0.1", constants.JOIN_PORT, hello, 5.0)
+                sock = connect_and_authenticate(TOKEN, Endpoint("127.0.0.1"), request, 5.0)
                 break
             except ConnectionRefusedError:
                 began = time.monotonic()  # the coordinator does not listen yet

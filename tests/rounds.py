@@ -1,77 +1,91 @@
-"""A coordinator with the other ends of its workers' connections, and a loop that the test turns."""
+"""A coordinator with the other ends of its workers' connections, and an event loop that the test runs."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.agents import spec
 from torchnet.agent import receipt
 from torchnet.agent.coordinator import Coordinator
 from torchnet.agent.event_loop import EventLoop
-from torchnet.agent.framed_socket import FramedSocket
-from torchnet.agent.rendezvous import JoinRequest
+from torchnet.agent.message_socket import MessageSocket
+from torchnet.agent.messages import (
+    CoordinatorMessage,
+    Heartbeat,
+    JoinRequest,
+    PreflightResult,
+    StateSaved,
+    Table,
+    WorkerMessage,
+    decode_from_coordinator,
+)
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerRail, PeerRow
 
 RAILS = (Rail(0, "loopback", "lo", "127.0.0.1", 4, 8, 65536),)
 
 
-class Other:
-    """The other end of a worker's connection; it hears, and says what the test tells it to."""
+M = TypeVar("M")
 
-    def __init__(self, job: Job, rank: int, uid: str, phase: str, known: str) -> None:
+
+class Other:
+    """The worker's end of a connection to the coordinator; it records messages, and sends what the test wants."""
+
+    def __init__(self, job: Job, rank: int, uid: str, phase: str, verified: str) -> None:
         ours, theirs = socket.socketpair()
         row = PeerRow(rank, f"run-{rank}", uid, (PeerRail("lo", f"127.0.0.{rank + 1}", 65536),))
         self.rank = rank
-        self.heard: list[dict[str, Any]] = []
+        self.received: list[CoordinatorMessage] = []
         self.gone = False
-        self.frames = FramedSocket(job.loop, theirs, self.heard.append, self._cut)
-        job.coordinator.add(ours, JoinRequest(row, job.told.run_id, job.told.nnodes, phase, known=known))
+        self.connection: MessageSocket[CoordinatorMessage] = MessageSocket(
+            job.loop, theirs, decode_from_coordinator, self.received.append, self._cut
+        )
+        request = JoinRequest(row, job.spec.run_id, job.spec.nnodes, phase, verified=verified)
+        job.coordinator.admit(ours, request)
 
-    def _cut(self) -> None:
+    def _cut(self, _problem: str) -> None:
         self.gone = True
 
-    def ops(self) -> list[str]:
-        return [message["op"] for message in self.heard if message["op"] != "beat"]
+    def types(self) -> list[str]:
+        """The types of the messages but heartbeats, in order."""
+        return [type(message).__name__ for message in self.received if not isinstance(message, Heartbeat)]
 
-    def last(self, op: str) -> dict[str, Any]:
-        return [message for message in self.heard if message["op"] == op][-1]
+    def last(self, kind: type[M]) -> M:
+        return [message for message in self.received if isinstance(message, kind)][-1]
 
-    def say(self, op: str, **fields: Any) -> None:
-        self.frames.send({"op": op, **fields})
+    def send(self, message: WorkerMessage) -> None:
+        self.connection.send(message)
 
-    def checked(self, problems: tuple[str, ...] = (), **fields: Any) -> None:
-        self.say(
-            "checked",
-            **{"round": self.last("table")["round"], "problems": list(problems), "paths": 2, **fields},
-        )
+    def checked(self, problems: tuple[str, ...] = (), *, number: int | None = None, paths: int = 2) -> None:
+        number = self.last(Table).round if number is None else number
+        self.send(PreflightResult(number, problems, paths))
 
     def saved(self) -> None:
-        self.say("saved", round=self.last("table")["round"])
+        self.send(StateSaved(self.last(Table).round))
 
 
 class Job:
     """A coordinator of three workers in ``phase``, rank 0's own among them, and a loop that a test turns."""
 
-    def __init__(self, phase: str, known: str = "", **fields: Any) -> None:
+    def __init__(self, phase: str, verified: str = "", **fields: Any) -> None:
         self.loop = EventLoop()
-        self.told = spec(Path("/nowhere"), 0, 3, loopback=True, phase=phase, **fields)
+        self.spec = spec(Path("/nowhere"), 0, 3, loopback=True, phase=phase, **fields)
         self.phase = phase
-        self.known = known
+        self.verified = verified
         self.events: list[dict[str, Any]] = []
-        self.coordinator = Coordinator(self.loop, self.told, RAILS, self.events.append, receipt.job)
+        self.coordinator = Coordinator(self.loop, self.spec, RAILS, self.events.append, receipt.job)
 
-    def join(self, rank: int, uid: str = "", phase: str = "", known: str | None = None) -> Other:
-        known = self.known if known is None else known
-        other = Other(self, rank, uid or f"u{rank}", phase or self.phase, known)
+    def join(self, rank: int, uid: str = "", phase: str = "", verified: str | None = None) -> Other:
+        verified = self.verified if verified is None else verified
+        other = Other(self, rank, uid or f"u{rank}", phase or self.phase, verified)
         self.turn()
         return other
 
     def close(self) -> None:
-        self.coordinator._door.close()
+        self.coordinator.server.close()
 
     def turn(self, seconds: float = 0.05) -> None:
         self.loop.later(seconds, self.loop.stop)

@@ -130,7 +130,7 @@ def test_strangers_at_the_join_port(launcher: Launcher) -> None:
     }
     assert done.code == 0, done.stderr
     assert done.stdout.count("ran net1") == 2
-    assert "went away" not in done.stderr
+    assert " left:" not in done.stderr
     launcher.cluster.kubectl("delete", "pod", "stranger-of-row26", "-n", launcher.namespace, "--wait=false")
     assert launcher.left() == []
 

@@ -151,7 +151,7 @@ def _stacks(folder: Path, way: Way) -> None:
     words = ("--stall-timeout", "2", "--stall-action", "stop", script(folder, TALK), "hang")
     (code, _, err), (other, _, _) = pair(folder, way, *words)
     assert (code, other) == (124, 124), err
-    assert "torchnet: stalled: almost nothing passed between the workers for" in err
+    assert "torchnet: stalled: " in err
     for rank in (0, 1):
         stack = err[err.index(f"rank {rank}:\n") :].splitlines()[1:3]
         assert "in wait_for_the_other" in stack[0]

@@ -12,15 +12,30 @@ from typing import Any
 from tests.agents import spec
 from tests.namespaces import isolated
 from torchnet.agent import agent, receipt
+from torchnet.agent.admission import join_request
 from torchnet.agent.coordinator import Coordinator
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure
-from torchnet.agent.framed_socket import FramedSocket
-from torchnet.agent.rendezvous import JoinRequest
-from torchnet.agent.worker import Worker
+from torchnet.agent.failures import interrupted
+from torchnet.agent.message_socket import MessageSocket
+from torchnet.agent.messages import (
+    CoordinatorMessage,
+    Over,
+    ProcessesStopped,
+    ReceiptRequest,
+    Stop,
+    WorkerFailed,
+    WorkerMessage,
+    WorkerReceipt,
+    decode_from_coordinator,
+    decode_from_worker,
+)
+from torchnet.agent.worker import State, Worker
 from torchnet.local import loopback
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerRail, PeerRow
+
+SIGNAL = interrupted(15, 143)
 
 
 class Job:
@@ -29,26 +44,30 @@ class Job:
     def __init__(self, mtus: list[int]) -> None:
         self.loop = EventLoop()
         self.events: list[dict[str, Any]] = []
-        self.heard: list[list[str]] = [[] for _ in mtus]
-        told = spec(Path("/nowhere"), 0, len(mtus), loopback=True)
+        self.received: list[list[CoordinatorMessage]] = [[] for _ in mtus]
+        one = spec(Path("/nowhere"), 0, len(mtus), loopback=True)
         rails = (Rail(0, "loopback", "lo", "127.0.0.1", 4, 8, 65536),)
-        self.coordinator = Coordinator(self.loop, told, rails, self.events.append, receipt.job)
-        self.ends: list[FramedSocket] = []
+        self.coordinator = Coordinator(self.loop, one, rails, self.events.append, receipt.job)
+        self.ends: list[MessageSocket[CoordinatorMessage]] = []
         for rank, mtu in enumerate(mtus):
             ours, theirs = socket.socketpair()
             row = PeerRow(rank, f"node-{rank}", f"u{rank}", (PeerRail("lo", f"127.0.0.{rank + 1}", mtu),))
-            self.coordinator.add(theirs, JoinRequest.of(told, row))
-            self.ends.append(FramedSocket(self.loop, ours, partial(self.on, rank), lambda: None))
+            self.coordinator.admit(theirs, join_request(one, row))
+            self.ends.append(
+                MessageSocket(self.loop, ours, decode_from_coordinator, partial(self.on, rank), print)
+            )
 
-    def on(self, rank: int, message: dict[str, Any]) -> None:
-        self.heard[rank].append(message["op"])
-        if message["op"] == "stop" and rank == 1:
-            self.loop.later(0.2, self.ends[1].close)  # told by somebody else as well, it goes without a word
-        elif message["op"] == "stop":
-            self.ends[rank].send({"op": "stopped", "attempt": 0, "codes": {}})
-        elif message["op"] == "receipt":
-            self.ends[rank].send({"op": "receipt", "receipt": empty(rank)})
-        elif message["op"] == "over" and rank == 0:
+    def on(self, rank: int, message: CoordinatorMessage) -> None:
+        self.received[rank].append(message)
+        if isinstance(message, Stop) and rank == 1:
+            self.loop.later(
+                0.2, self.ends[1].close
+            )  # stopped by the launcher as well, it leaves without an answer
+        elif isinstance(message, Stop):
+            self.ends[rank].send(ProcessesStopped())
+        elif isinstance(message, ReceiptRequest):
+            self.ends[rank].send(WorkerReceipt(empty(rank)))
+        elif isinstance(message, Over) and rank == 0:
             self.loop.stop()
 
 
@@ -79,7 +98,7 @@ def test_nobody_waits_for_a_worker_that_went_while_it_was_stopped() -> None:
     assert "MTU 1500 on node-2" in made["reason"]
     assert [node["node"] for node in made["nodes"]] == ["node-0", "node-2"]
     assert "1 of 3 workers left no receipt" in made["findings"]
-    assert job.heard[2][-1] == "over"
+    assert isinstance(job.received[2][-1], Over)
 
 
 @isolated
@@ -110,20 +129,22 @@ def test_a_worker_that_is_told_to_stop_before_it_began_ends() -> None:
 @isolated
 def test_a_pod_that_is_evicted_before_the_start_goes_alone() -> None:
     """Another takes its place, so the others are not told to stop; where nodes are not replaced, they are."""
-    for phase, heard in (("prepare", []), ("work", []), ("all", ["failed"])):
+    for phase, expected in (("prepare", []), ("work", []), ("all", [WorkerFailed(SIGNAL)])):
         loop = EventLoop()
         ours, theirs = socket.socketpair()
         events: list[dict[str, Any]] = []
         told = spec(Path("/nowhere"), 1, 2, loopback=True, phase=phase)
         worker = Worker(loop, told, loopback.LoopbackSource(1), _Events(events))
-        messages: list[str] = []
-        FramedSocket(loop, theirs, lambda message, kept=messages: kept.append(message["op"]), lambda: None)  # type: ignore[misc]
-        worker._connected(ours)
-        worker._state = "preflight"
-        worker.interrupt(agent.by_signal(15, 143))
+        messages: list[WorkerMessage] = []
+        _other: MessageSocket[WorkerMessage] = MessageSocket(
+            loop, theirs, decode_from_worker, messages.append, print
+        )
+        worker._use(ours)
+        worker._state.current = State.PREFLIGHT
+        worker.interrupt(SIGNAL)
         loop.later(0.3, loop.stop)
         loop.run()
-        assert messages == heard
+        assert messages == expected
         assert worker.code == (143 if phase != "all" else 70)
         assert [event["text"] for event in events if event["event"] in ("failure", "told")] == [
             "stopped by SIGTERM"

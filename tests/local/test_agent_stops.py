@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,13 @@ import pytest
 from tests.agents import spec
 from tests.namespaces import isolated
 from tests.rounds import Job, Other
-from torchnet.agent import agent, coordinator, join
+from torchnet.agent import coordinator, join
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure
-from torchnet.agent.framed_socket import FramedSocket
-from torchnet.agent.worker import Worker
+from torchnet.agent.failures import interrupted
+from torchnet.agent.message_socket import MessageSocket
+from torchnet.agent.messages import ProcessesStopped, Stop, WorkerFailed, WorkerMessage, decode_from_worker
+from torchnet.agent.worker import State, Worker
 from torchnet.agent.worker_processes import WorkerProcesses
 from torchnet.errors import ClusterError, NotYetError
 from torchnet.local import loopback
@@ -40,29 +41,29 @@ class Kept:
 
 
 SCRIPT = Failure("script", "rank 1 on run-1 exited with code 7", 7, rank=1, node="run-1", at=1.0)
-SIGNAL = agent.by_signal(15, 143)
+SIGNAL = interrupted(15, 143)
 
 
 def running(**fields: Any) -> tuple[Job, list[Other]]:
     job = Job("all", max_restarts=3, grace=0.2, **fields)
     others = [job.join(rank) for rank in range(3)]
     job.say(others, lambda other: other.checked())
-    assert [other.ops() for other in others] == [["table", "start"]] * 3
+    assert [other.types() for other in others] == [["Table", "Start"]] * 3
     return job, others
 
 
 def fails(job: Job, other: Other, failure: Failure, seconds: float = 0.05) -> None:
-    other.say("failed", failure=asdict(failure))
+    other.send(WorkerFailed(failure))
     job.turn(seconds)
 
 
 def stopped(job: Job, others: list[Other]) -> None:
-    job.say(others, lambda other: other.say("stopped", attempt=0, codes={}))
+    job.say(others, lambda other: other.send(ProcessesStopped()))
 
 
 def ends(job: Job, others: list[Other]) -> dict[str, Any]:
     """The receipt of a job whose workers have been asked for theirs."""
-    assert [other.ops()[-1] for other in others] == ["receipt"] * len(others)
+    assert [other.types()[-1] for other in others] == ["ReceiptRequest"] * len(others)
     job.turn(coordinator._RECEIPT_SECONDS + 0.2)
     (made,) = (event["receipt"] for event in job.events if event["event"] == "receipt")
     return made  # type: ignore[no-any-return]
@@ -72,11 +73,11 @@ def ends(job: Job, others: list[Other]) -> dict[str, Any]:
 def test_a_signal_during_the_stop_before_a_restart_ends_the_job() -> None:
     job, others = running()
     fails(job, others[1], SCRIPT, 0.5)
-    assert [other.last("stop")["restart"] for other in others] == [True] * 3
+    assert [other.last(Stop).restart for other in others] == [True] * 3
     stopped(job, others[:1])
     fails(job, others[2], SIGNAL)
-    assert [other.last("stop")["restart"] for other in others] == [False] * 3
-    assert others[0].last("stop")["failure"]["text"] == "stopped by SIGTERM"
+    assert [other.last(Stop).restart for other in others] == [False] * 3
+    assert others[0].last(Stop).failure.text == "stopped by SIGTERM"
     stopped(job, others)
     made = ends(job, others)
     assert (made["exit_code"], made["reason"], made["restarts"]) == (143, "stopped by SIGTERM", 0)
@@ -87,8 +88,8 @@ def test_a_signal_close_to_the_failure_is_not_lost_either() -> None:
     job, others = running()
     fails(job, others[1], SCRIPT)
     fails(job, others[2], SIGNAL)
-    assert others[0].last("stop")["restart"] is False
-    assert others[0].last("stop")["failure"]["kind"] == "interrupted"
+    assert others[0].last(Stop).restart is False
+    assert others[0].last(Stop).failure.kind == "interrupted"
 
 
 @isolated
@@ -97,19 +98,19 @@ def test_another_script_that_fails_meanwhile_is_restarted_as_well() -> None:
     fails(job, others[1], SCRIPT, 0.5)
     fails(job, others[2], SCRIPT)
     stopped(job, others)
-    assert [other.ops() for other in others] == [["table", "start", "stop", "table"]] * 3
+    assert [other.types() for other in others] == [["Table", "Start", "Stop", "Table"]] * 3
 
 
 @isolated
 def test_a_worker_that_goes_during_the_stop_before_a_restart_is_lost() -> None:
     job, others = running()
     fails(job, others[1], SCRIPT, 0.5)
-    others[2].frames.close()
+    others[2].connection.close()
     job.turn()
     stopped(job, others[:2])
     made = ends(job, others[:2])
     assert (made["exit_code"], made["failure"]["kind"]) == (70, "lost")
-    assert made["reason"] == "lost run-2 (node rank 2): its agent's connection ended"
+    assert made["failure"]["node"] == "run-2"
 
 
 @pytest.mark.parametrize("stops", [False, True])
@@ -120,13 +121,13 @@ def test_a_worker_that_falls_silent_during_the_stop_before_a_restart_is_named(st
     fails(job, others[1], SCRIPT, 0.5)
     stopped(job, [others[0], others[2 if stops else 1]])
     for member in list(job.coordinator._members.values())[:2]:
-        member.heard += 60
-    job.coordinator._members[2].heard -= 60
+        member.last_message_at += 60
+    job.coordinator._members[2].last_message_at -= 60
     job.turn(1.2)
     stopped(job, others[:2])
     made = ends(job, others[:2])
     assert made["exit_code"] == 4
-    assert made["reason"].startswith("lost run-2 (node rank 2): nothing heard from it over 127.0.0.3")
+    assert "127.0.0.3" in made["reason"]
 
 
 @isolated
@@ -138,29 +139,31 @@ def test_a_worker_that_does_not_stop_gets_no_new_table(monkeypatch: pytest.Monke
     fails(job, others[1], SCRIPT, 0.5)
     stopped(job, others[:2])
     job.turn(1.0)
-    assert [other.ops()[2:] for other in others] == [["stop", "stop", "receipt"]] * 3
+    assert [other.types()[2:] for other in others] == [["Stop", "Stop", "ReceiptRequest"]] * 3
     made = ends(job, others)
     assert (made["exit_code"], made["failure"]["kind"]) == (70, "lost")
-    assert made["reason"].startswith("lost run-2 (node rank 2): not stopped 1.1 s after the word to")
+    assert made["failure"]["node"] == "run-2"
 
 
 @isolated
 def test_a_signal_that_nobody_answers_stops_a_worker_in_any_state() -> None:
-    for state in ("stopping", "preflight", "running"):
+    for state in (State.STOPPING, State.PREFLIGHT, State.RUNNING):
         loop, kept = EventLoop(), Kept()
         ours, theirs = socket.socketpair()
         worker = Worker(loop, spec(Path("/nowhere"), 1, 2, loopback=True), loopback.LoopbackSource(1), kept)
-        messages: list[dict[str, Any]] = []
-        other = FramedSocket(loop, theirs, messages.append, lambda: None)
-        worker._connected(ours)
-        worker._state = state
+        messages: list[WorkerMessage] = []
+        other: MessageSocket[WorkerMessage] = MessageSocket(
+            loop, theirs, decode_from_worker, messages.append, print
+        )
+        worker._use(ours)
+        worker._state.current = state
         worker.interrupt(SIGNAL)
         loop.later(5, loop.stop)
         began = time.monotonic()
         loop.run()
         assert time.monotonic() - began > 2.9, state
         assert worker.code == 143
-        assert messages[0]["op"] == "failed"
+        assert messages[0] == WorkerFailed(SIGNAL)
         other.close()
         worker.close()
 
@@ -182,20 +185,22 @@ def test_the_search_for_a_restarts_addresses_ends_by_a_word_to_stop_or_with_its_
     loop, source = EventLoop(), Late(1)
     ours, theirs = socket.socketpair()
     worker = Worker(loop, spec(Path("/nowhere"), 1, 2, loopback=True), source, Kept())
-    messages: list[dict[str, Any]] = []
-    other = FramedSocket(loop, theirs, messages.append, lambda: None)
-    worker._connected(ours)
-    other.send({"op": "stop", "failure": asdict(SCRIPT), "restart": True})
+    messages: list[WorkerMessage] = []
+    other: MessageSocket[WorkerMessage] = MessageSocket(
+        loop, theirs, decode_from_worker, messages.append, print
+    )
+    worker._use(ours)
+    other.send(Stop(SCRIPT, restart=True))
     if word:
-        stop = {"op": "stop", "failure": asdict(SIGNAL), "restart": False}
-        loop.later(0.2, lambda: other.send(stop))
+        loop.later(0.2, lambda: other.send(Stop(SIGNAL)))
     loop.later(1.5, loop.stop)
     loop.run()
     if word:
-        assert (source.asked, messages) == (1, [{"op": "stopped", "attempt": 0, "codes": {}}])
+        assert (source.asked, messages) == (1, [ProcessesStopped()])
     else:
         (failed,) = messages
-        assert (source.asked, failed["op"], failed["failure"]["code"]) == (3, "failed", 3)
+        assert isinstance(failed, WorkerFailed)
+        assert (source.asked, failed.failure.code) == (3, 3)
     other.close()
     worker.close()
 

@@ -36,10 +36,8 @@ def test_a_flap_of_two_seconds_is_survived_and_stands_in_the_receipt(tmp_path: P
     # It goes on for longer than the grace would have lasted, had nobody noticed the return.
     talk = Talk(tmp_path, AT + 4, "--link-grace", "3", "--fault", f"node-1:net1:no-carrier@{AT}+2")
     with talk.job as job:
-        job.wait_for(
-            r"net1 \(fcbb:0:800:ffff::2\) lost its carrier; the job stops if it is not back within 3 s"
-        )
-        job.wait_for(r"net1 is back after [2-4]\.\d s")
+        job.wait_for(r"net1 \(fcbb:0:800:ffff::2\) lost its carrier; .* within 3 s")
+        job.wait_for(r"net1 .* after [2-4]\.\d s")
         ended = job.finish()
     assert ended.code == 0, ended.stderr
     assert ended.stdout.endswith("done\n")
@@ -93,7 +91,7 @@ def test_lost_packets_are_a_stall_and_stop_the_job_where_that_was_asked_for(tmp_
     talk = Talk(tmp_path, 100, *stall, "--fault", f"node-1:net1:lossy@{AT}")
     with talk.job as job:
         job.wait_for("talking", on="stdout")
-        told = job.wait_for("stalled: almost nothing passed between the workers for [3-7] s")
+        told = job.wait_for("stalled: .* for [3-7] s")
         ended = job.finish()
     assert ended.code == 124, ended.stderr
     # Up to 2 s until it is sure, and 3 s for the stacks of those that can still be asked.

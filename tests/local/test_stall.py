@@ -55,7 +55,7 @@ def test_a_stall_is_told_and_the_job_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "receipt.json"
     with Job("--stall-timeout", "2", "--json", path, script(tmp_path, STALL), cwd=tmp_path) as job:
         still = max(job.wait_for(rf"\[rank {rank}\] still", on="stdout") for rank in (0, 1))
-        told = job.wait_for("stalled: almost nothing passed between the workers for ")
+        told = job.wait_for("stalled: ")
         # The deadline, a beat of the bytes' count (1 s) and the time to write the stacks down (0.5 s).
         assert 2 <= told - still < 2 + 2.5
         job.wait_for(r"rank 1:\n(torchnet:   .*\n)+")
@@ -68,7 +68,7 @@ def test_a_stall_is_told_and_the_job_goes_on(tmp_path: Path) -> None:
     assert report is not None, done.stderr
     said = report[0].splitlines()
     assert re.search(
-        r"nobody waits in torch: rank 0 at script.py:\d+ in wait_for_the_other, rank 1 at", said[1]
+        r"no rank waits in torch: rank 0 at script.py:\d+ in wait_for_the_other, rank 1 at", said[1]
     )
     assert re.search(r"rank 1 at script.py:\d+ in load_a_batch", said[1])
     stacks = "\n".join(said[2:])
@@ -90,14 +90,14 @@ def test_a_stall_stops_the_job_if_asked(tmp_path: Path) -> None:
     assert done.at - still < 2 + 2.5 + 10
     found = receipt(path)
     assert (found["exit_code"], found["failure"]["kind"]) == (124, "timeout")
-    assert found["reason"].startswith("stalled: almost nothing passed between the workers for ")
+    assert found["reason"].startswith("stalled: ")
     codes = [rank["exit_code"] for rank in found["ranks"]]
     # Whoever gets SIGTERM last may have failed by then, because its peer had gone.
     assert 143 in codes
     assert set(codes) <= {143, 1}
     # What it waited for stands before the end, and the sentence is the root cause.
     assert "in load_a_batch" in done.stderr
-    assert "root cause: stalled: almost nothing passed" in done.stderr
+    assert "root cause: stalled: " in done.stderr
 
 
 def test_a_process_that_cannot_be_asked_is_left_alone(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_process_that_cannot_be_asked_is_left_alone(tmp_path: Path) -> None:
     with Job("--stall-timeout", "1", "--stall-action", "stop", script(tmp_path, text)) as job:
         done = job.finish()
     assert done.code == 124, done.stderr
-    assert "rank 1: no Python stack to be had" in done.stderr
+    assert "rank 1: no Python stack" in done.stderr
     assert "in wait_for_the_other" in done.stderr
 
 

@@ -35,15 +35,20 @@ class Timer:
 
 
 class EventLoop:
-    """Calls functions when descriptors are ready, timers are due or signals arrive, until it is stopped."""
+    """Calls functions when descriptors are ready, timers are due or signals arrive, until it is stopped.
 
-    def __init__(self) -> None:
+    Args:
+        clock: for timers, in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.time = clock
         self._selector = selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Timer]] = []
         self._numbers = itertools.count()
         self._running = False
         self._handlers: dict[int, Callable[[], None]] = {}
-        self._others: dict[int, Any] = {}  # previous handlers, which close() restores
+        self._previous: dict[int, Any] = {}  # handlers, which close() restores
         self._wakeup: tuple[int, int] | None = None
 
     def watch(
@@ -65,7 +70,7 @@ class EventLoop:
 
     def later(self, seconds: float, function: Callable[[], None]) -> Timer:
         """Call ``function`` once, ``seconds`` from now."""
-        timer = Timer(time.monotonic() + seconds, function)
+        timer = Timer(self.time() + seconds, function)
         heapq.heappush(self._timers, (timer.due, next(self._numbers), timer))
         return timer
 
@@ -74,7 +79,7 @@ class EventLoop:
         timer = self.later(seconds, lambda: None)
 
         def call() -> None:
-            timer.due = time.monotonic() + seconds
+            timer.due = self.time() + seconds
             heapq.heappush(self._timers, (timer.due, next(self._numbers), timer))
             function()
 
@@ -92,7 +97,7 @@ class EventLoop:
         self._handlers[number] = function
         before = signal.signal(number, lambda *_: at_once())
         if callable(before) and before is not signal.default_int_handler:
-            self._others.setdefault(number, before)
+            self._previous.setdefault(number, before)
 
     def run(self) -> None:
         """Run until :meth:`stop` is called."""
@@ -107,18 +112,18 @@ class EventLoop:
 
     def close(self) -> None:
         """Restore signal handlers, close descriptors, and raise unhandled signals again for previous handlers."""
-        came: set[int] = set()
+        received: set[int] = set()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, self._handlers)
         if self._wakeup is not None:
             signal.set_wakeup_fd(-1)
             for number in self._handlers:
-                signal.signal(number, self._others.get(number, signal.SIG_DFL))
+                signal.signal(number, self._previous.get(number, signal.SIG_DFL))
             with contextlib.suppress(BlockingIOError):
-                came.update(os.read(self._wakeup[0], 4096))
+                received.update(os.read(self._wakeup[0], 4096))
             for descriptor in self._wakeup:
                 os.close(descriptor)
         self._selector.close()
-        for number in came & self._others.keys():
+        for number in received & self._previous.keys():
             signal.raise_signal(number)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -137,7 +142,7 @@ class EventLoop:
             return False
 
     def _call_due(self) -> None:
-        while self._running and self._timers and self._timers[0][0] <= time.monotonic():
+        while self._running and self._timers and self._timers[0][0] <= self.time():
             timer = heapq.heappop(self._timers)[2]
             if not timer.cancelled:
                 timer.function()
@@ -145,7 +150,7 @@ class EventLoop:
     def _due(self) -> float | None:
         while self._timers and self._timers[0][2].cancelled:
             heapq.heappop(self._timers)
-        return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
+        return max(0.0, self._timers[0][0] - self.time()) if self._timers else None
 
     def _signals(self) -> None:
         assert self._wakeup is not None

@@ -20,8 +20,11 @@ Local agents send them to the launcher over a socket; in a pod, they are text in
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
+
+from torchnet.text import printable
 
 Event = dict[str, Any]
 Kind = Literal["script", "network", "lost", "timeout", "interrupted", "internal", "usage"]
@@ -42,10 +45,34 @@ class Failure:
 
     @classmethod
     def read(cls, data: dict[str, Any]) -> Failure:
-        return cls(**{name: data[name] for name in cls.__dataclass_fields__ if name in data})
+        """Validate the fields of a failure; other keys are ignored.
+
+        Raises:
+            ValueError: a field is missing, or has a wrong type or range.
+        """
+        values = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
+        for name, valid in _VALID.items():
+            if not valid(data.get(name)) and (name in values or name in ("kind", "text", "code")):
+                raise ValueError(f"has the {name} {printable(repr(data.get(name)), 80)}")
+        return cls(**values)
 
     def event(self) -> Event:
         return {"event": "failure", **asdict(self)}
+
+
+def _integer(value: object, least: int, most: int) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+_VALID: dict[str, Callable[[Any], bool]] = {
+    "kind": lambda value: value in get_args(Kind),
+    "text": lambda value: isinstance(value, str),
+    "code": lambda value: _integer(value, 1, 255),
+    "rank": lambda value: value is None or _integer(value, 0, 1 << 31),
+    "node": lambda value: value is None or isinstance(value, str),
+    "at": lambda value: type(value) in (int, float) and 0 <= value < 1e11,
+    "tail": lambda value: isinstance(value, list) and all(isinstance(line, str) for line in value),
+}
 
 
 class Reporter(Protocol):

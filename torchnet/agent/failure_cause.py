@@ -11,15 +11,15 @@ from torchnet.agent.rank_process import Process
 from torchnet.agent.spec import AgentSpec
 
 _HINTS = {
-    "SIGKILL": "where nobody did it by hand, memory ran out (dmesg tells)",
+    "SIGKILL": "unless sent by hand, the kernel ran out of memory (see dmesg)",
     "SIGBUS": "often /dev/shm is full (DataLoader workers need it)",
 }
 
 # Python's error for the URL tcp://MASTER_ADDR:MASTER_PORT with an IPv6 address without brackets.
 _UNBRACKETED = re.compile(r"Port could not be cast to integer value as '[0-9a-f:]*:")
 _BRACKETS = (
-    "in an URL, MASTER_ADDR needs brackets when it is an IPv6 address: init_method='env://' takes it as it is, and "
-    "--family ipv4 makes it another (the local backend has both)"
+    "an IPv6 MASTER_ADDR needs brackets in a URL: use init_method='env://', or --family ipv4 (the local backend has "
+    "both)"
 )
 
 # Errors of Python, Gloo, NCCL and PyTorch's store after a peer closed a connection. Refused connections are not
@@ -61,8 +61,8 @@ def is_echo(failure: Failure) -> bool:
     """
     if failure.kind != "script" or (failure.code > 128 and failure.code != 128 + signal.SIGABRT):
         return False
-    said = (failure.text, *failure.tail)
-    return any(_ECHO.search(line) for line in said) and not any(_ELSEWHERE.search(line) for line in said)
+    lines = (failure.text, *failure.tail)
+    return any(_ECHO.search(line) for line in lines) and not any(_ELSEWHERE.search(line) for line in lines)
 
 
 def first_of(candidates: Sequence[Failure]) -> Failure:
@@ -74,6 +74,18 @@ def first_of(candidates: Sequence[Failure]) -> Failure:
     failure = min(candidates, key=lambda f: (is_echo(f), f.at, order.get(f.kind, 3)))
     lost = next((f for f in candidates if f.kind == "lost"), None)
     return lost if lost is not None and failure.kind == "script" else failure
+
+
+def stop_reason(candidates: Sequence[Failure], *, restartable: bool) -> tuple[Failure, bool]:
+    """Return the failure that stops the job, and whether the job restarts.
+
+    A job restarts after failures of its processes alone.
+    """
+    failure = first_of(candidates)
+    if not restartable or failure.kind != "script":
+        return failure, False
+    other = next((candidate for candidate in candidates if candidate.kind != "script"), None)
+    return (other, False) if other else (failure, True)
 
 
 def _signal_name(number: int) -> str:

@@ -6,21 +6,22 @@ The coordinator runs in node rank 0's own agent; the other workers connect to it
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
 from torchnet import constants
-from torchnet.agent import receipt
+from torchnet.agent import failures, receipt
+from torchnet.agent.admission import join_request
 from torchnet.agent.coordinator import Coordinator
 from torchnet.agent.discovery import Discovery, own_row
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure, Reporter
 from torchnet.agent.handshake import probe_key
 from torchnet.agent.heartbeat import RENEW_SECONDS
+from torchnet.agent.messages import encode_row
 from torchnet.agent.phase_timer import PhaseTimer
 from torchnet.agent.preflight import Preflight
-from torchnet.agent.rendezvous import JoinRequest, RendezvousClient, pack_row
+from torchnet.agent.rendezvous import Endpoint, RendezvousClient
 from torchnet.agent.spec import AgentSpec
 from torchnet.errors import TorchnetError
 from torchnet.network.address_sources import AddressSource
@@ -28,15 +29,18 @@ from torchnet.network.interface_selection import Rail, TakenError
 from torchnet.network.network_status import StatusEntry
 from torchnet.network.peer_table import PeerRow
 
-_REPLACED_AT_MOST = 3  # pods per worker: a Job waits 10, 20 and 40 s before it creates them
+_MAX_REPLACEMENTS = 3  # pods per worker: a Job waits 10, 20 and 40 s before it creates them
 
 
 class Join:
-    """Ends with a call of ``entered(connection)``, ``failed(failure)`` or ``taken(failure)``.
+    """Ends with a call of ``connected(connection)``, ``failed(failure)`` or ``address_taken(failure)``.
 
-    ``taken`` means that another machine has this pod's address; a replacement pod may get a free one.
-    ``rails``, ``row`` and ``preflight`` are set before ``entered`` is called. For the discovery, this is the address
+    ``address_taken`` means that another machine has this pod's address; a replacement pod may get a free one.
+    ``rails``, ``row`` and ``preflight`` are set before ``connected`` is called. For the discovery, this is the address
     source; it keeps the real one's result, since a later call may need the API or return less.
+
+    Args:
+        frontend: where the rendezvous listens; None: on rank 0's first rail.
     """
 
     row: PeerRow
@@ -47,19 +51,20 @@ class Join:
         spec: AgentSpec,
         source: AddressSource,
         reporter: Reporter,
-        clock: PhaseTimer,
+        phase_timer: PhaseTimer,
+        frontend: Endpoint | None = None,
         *,
-        entered: Callable[[socket.socket], None],
+        connected: Callable[[socket.socket], None],
         failed: Callable[[Failure], None],
-        taken: Callable[[Failure], None],
+        address_taken: Callable[[Failure], None],
     ) -> None:
         self._loop, self._spec, self._source = loop, spec, source
-        self._reporter, self._clock = reporter, clock
-        self._entered, self._failed, self._taken = entered, failed, taken
+        self._reporter, self._phase_timer, self._frontend = reporter, phase_timer, frontend
+        self._connected, self._failed, self._address_taken = connected, failed, address_taken
         self.rails: tuple[Rail, ...] = ()
         self.preflight: Preflight | None = None
         self._search: Discovery | RendezvousClient | None = None
-        self._known = ""
+        self._verified = ""
         self._entries: tuple[StatusEntry, ...] = ()
 
     def attachments(self) -> tuple[StatusEntry, ...]:
@@ -70,7 +75,7 @@ class Join:
     def rank0(self) -> tuple[str, ...]:
         return self._source.rank0()
 
-    def verified(self) -> tuple[StatusEntry, ...]:
+    def verified_attachments(self) -> tuple[StatusEntry, ...]:
         """Return the rails' attachments; those without an address get the selected one."""
         return tuple(
             entry
@@ -79,50 +84,49 @@ class Join:
             for entry, rail in zip(self._entries, self.rails, strict=True)
         )
 
-    def begin(self, known: str) -> None:
-        """Discover and join. ``known`` is the fingerprint of a table with verified paths, or ""."""
-        self._known = known
-        self._discover(self._spec, self._discovered, self._undiscovered)
+    def begin(self, verified: str) -> None:
+        """Discover and join. ``verified`` is the fingerprint of a table with verified paths, or ""."""
+        self._verified = verified
+        self._discover(self._spec, self._discovered, self._not_discovered)
 
-    def cut(self) -> None:
+    def retry(self) -> None:
         """Retry the join: the connection ended before the first message."""
         assert isinstance(self._search, RendezvousClient)
-        self._search.cut()
+        self._search.retry()
 
-    def again(self, known: str) -> None:
-        """Join again, whichever worker is rank 0 now. Requires ``row``; not for rank 0."""
-        self._known = known
+    def rejoin(self, verified: str) -> None:
+        """Join whichever worker is rank 0 now. Requires ``row``; not for rank 0."""
+        self._verified = verified
         self._search = RendezvousClient(
             self._loop,
             self._spec,
             self._source,
             self.rails[0],
-            JoinRequest.of(self._spec, self.row, known),
-            entered=self._entered,
+            join_request(self._spec, self.row, verified),
+            frontend=self._frontend,
+            connected=self._connected,
             failed=self._failed,
             notice=lambda text: self._notice("warning", text),
-            clock=self._clock,
+            phase_timer=self._phase_timer,
         )
 
-    def renew(self, done: Callable[[PeerRow], None], failed: Callable[[str, int], None]) -> None:
-        """Get the current row for a restart, and open the ports on its addresses.
-
-        Ends with a call of ``done(row)`` or ``failed(error, exit code)``.
-        """
+    def renew(self, done: Callable[[PeerRow], None], failed: Callable[[Failure], None]) -> None:
+        """Get the current row for a restart, and open the ports on its addresses; call ``done`` or ``failed``."""
+        name = self._spec.name
 
         def found(rails: tuple[Rail, ...]) -> None:
             try:
                 self._bind(rails)
                 self.row = own_row(self._spec, rails)
             except TorchnetError as error:
-                failed(str(error), error.exit_code)
+                failed(failures.own_error(name, error))
             except OSError as error:
-                failed(self._closed(error), 4)
+                failed(failures.port_unavailable(name, constants.JOIN_PORT, error))
             else:
                 done(self.row)
 
         spec = replace(self._spec, start_timeout=min(self._spec.start_timeout, RENEW_SECONDS))
-        self._discover(spec, found, lambda error: failed(str(error), error.exit_code))
+        self._discover(spec, found, lambda error: failed(failures.own_error(name, error)))
 
     def cancel(self) -> None:
         """Cancel the discovery or the join."""
@@ -147,7 +151,7 @@ class Join:
             found=found,
             failed=failed,
             notice=lambda text: self._notice("warning", text),
-            clock=self._clock,
+            clock=self._phase_timer,
         )
 
     def _bind(self, rails: tuple[Rail, ...]) -> None:
@@ -164,42 +168,39 @@ class Join:
             )
         self.rails = rails
 
-    def _closed(self, error: OSError) -> str:
-        return f"{self._spec.name}: the join's port {constants.JOIN_PORT} cannot be opened: {error.strerror}"
-
     def _discovered(self, rails: tuple[Rail, ...]) -> None:
         self.rails = rails
         spec = self._spec
         try:
             self.row = own_row(spec, rails)
-            self._reporter.send({"event": "row", "node": spec.node_rank, "row": pack_row(self.row)})
+            self._reporter.send({"event": "row", "node": spec.node_rank, "row": encode_row(self.row)})
             for text in {note for rail in rails for note in rail.notes}:
                 self._notice("info", text)
             self._bind(rails)
             if spec.node_rank == 0:
-                coordinator = Coordinator(self._loop, spec, rails, self._reporter.send, receipt.job)
+                coordinator = Coordinator(
+                    self._loop, spec, rails, self._reporter.send, receipt.job, self._frontend
+                )
                 ours, theirs = socket.socketpair()
-                coordinator.add(theirs, JoinRequest.of(spec, self.row, self._known))
-                self._clock.own()
-                self._entered(ours)
+                coordinator.admit(theirs, join_request(spec, self.row, self._verified))
+                self._phase_timer.own()
+                self._connected(ours)
             else:
-                self.again(self._known)
+                self.rejoin(self._verified)
         except TorchnetError as error:
-            self._refused(str(error), error.exit_code)
+            self._failed(failures.own_error(spec.name, error))
         except OSError as error:
-            self._refused(self._closed(error), 4)
+            self._failed(failures.port_unavailable(spec.name, self._frontend or constants.JOIN_PORT, error))
 
-    def _undiscovered(self, error: TorchnetError) -> None:
+    def _not_discovered(self, error: TorchnetError) -> None:
         spec = self._spec
-        others = spec.phase == "prepare" and spec.replaced is not None and spec.replaced < _REPLACED_AT_MOST
-        if others and isinstance(error, TakenError):
-            text = f"{error.text}; another pod is made in this one's place"
-            self._taken(Failure("network", text, constants.REPLACE_CODE, node=spec.name, at=time.time()))
+        replaceable = (
+            spec.phase == "prepare" and spec.replaced is not None and spec.replaced < _MAX_REPLACEMENTS
+        )
+        if replaceable and isinstance(error, TakenError):
+            self._address_taken(failures.address_taken(spec.name, error.text))
         else:
-            self._refused(str(error), error.exit_code)
-
-    def _refused(self, text: str, code: int) -> None:
-        self._failed(Failure("network", text, code, node=self._spec.name, at=time.time()))
+            self._failed(failures.own_error(spec.name, error))
 
     def _notice(self, level: str, text: str) -> None:
         self._reporter.send({"event": "notice", "node": self._spec.node_rank, "level": level, "text": text})

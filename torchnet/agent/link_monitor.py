@@ -11,8 +11,7 @@ from torchnet.agent.event_loop import EventLoop, Timer
 from torchnet.linux import rtnetlink
 from torchnet.network.interface_selection import Interface, Rail
 
-# Seconds until a retry after the kernel gave no answer.
-_LOOK_AGAIN = 1.0
+_RETRY_SECONDS = 1.0  # after the kernel gave no answer
 
 
 @dataclass(frozen=True)
@@ -41,32 +40,32 @@ class LinkMonitor:
         self._notice = notice
         self._lost = lost
         self._began = time.monotonic()
-        self._away: dict[str, tuple[float, Timer]] = {}
+        self._down: dict[str, tuple[float, Timer]] = {}
         self.flaps: list[LinkFlap] = []
-        self._again: Timer | None = None  # retry if the kernel gave no answer
+        self._retry: Timer | None = None  # retry if the kernel gave no answer
         self._netlink = rtnetlink.watcher()
         loop.watch(self._netlink, self._changed)
-        self._look()  # a rail may have gone down since the preflight
+        self._check()  # a rail may have gone down since the preflight
 
     def close(self) -> None:
         """Stop watching; a rail that is still down counts as a flap up to now."""
-        if self._again:
-            self._again.cancel()
+        if self._retry:
+            self._retry.cancel()
         self._loop.watch(self._netlink)
         self._netlink.close()
-        self._settle()
+        self._record_all()
 
     def follow(self, rails: tuple[Rail, ...]) -> None:
         """Watch the rails of a restart; record those that are down now as flaps."""
-        self._settle()
+        self._record_all()
         self._rails = rails
-        self._look()
+        self._check()
 
-    def _settle(self) -> None:
-        for interface, (since, timer) in self._away.items():
+    def _record_all(self) -> None:
+        for interface, (since, timer) in self._down.items():
             timer.cancel()
             self._record(interface, since)
-        self._away.clear()
+        self._down.clear()
 
     def _changed(self) -> None:
         try:
@@ -74,34 +73,34 @@ class LinkMonitor:
                 return
         except OSError:
             pass  # the kernel dropped events; all rails are checked anyway
-        self._look()
+        self._check()
 
-    def _look(self) -> None:
-        again, self._again = self._again, None
-        if again:
-            again.cancel()
+    def _check(self) -> None:
+        retry, self._retry = self._retry, None
+        if retry:
+            retry.cancel()
         try:
             present = rtnetlink.interfaces() if self._rails else {}
         except OSError as error:  # out of descriptors or memory for a moment: do not stop the training
-            self._again = self._loop.later(_LOOK_AGAIN, self._look)
-            if not again:
+            self._retry = self._loop.later(_RETRY_SECONDS, self._check)
+            if not retry:
                 why = error.strerror or error
-                self._notice(f"the rails cannot be looked at: {why}; tried again each second")
+                self._notice(f"cannot check the rails, retrying every second: {why}")
             return
         for rail in self._rails:
-            what = _wrong(rail, present.get(rail.interface))
-            if what and rail.interface not in self._away:
-                reason = f"{rail.interface} ({rail.address}) {what}"
-                timer = self._loop.later(self._grace, functools.partial(self._gone, rail, reason))
-                self._away[rail.interface] = time.monotonic(), timer
-                self._notice(f"{reason}; the job stops if it is not back within {self._grace:g} s")
-            elif not what and rail.interface in self._away:
-                since, timer = self._away.pop(rail.interface)
+            problem = _problem(rail, present.get(rail.interface))
+            if problem and rail.interface not in self._down:
+                reason = f"{rail.interface} ({rail.address}) {problem}"
+                timer = self._loop.later(self._grace, functools.partial(self._report_lost, rail, reason))
+                self._down[rail.interface] = time.monotonic(), timer
+                self._notice(f"{reason}; the job stops unless it recovers within {self._grace:g} s")
+            elif not problem and rail.interface in self._down:
+                since, timer = self._down.pop(rail.interface)
                 timer.cancel()
                 self._record(rail.interface, since)
-                self._notice(f"{rail.interface} is back after {time.monotonic() - since:.1f} s")
+                self._notice(f"{rail.interface} recovered after {time.monotonic() - since:.1f} s")
 
-    def _gone(self, rail: Rail, reason: str) -> None:
+    def _report_lost(self, rail: Rail, reason: str) -> None:
         self._lost(rail, f"{reason} for more than {self._grace:g} s")
 
     def _record(self, interface: str, since: float) -> None:
@@ -109,7 +108,7 @@ class LinkMonitor:
         self.flaps.append(LinkFlap(interface, round(since - self._began, 3), round(now - since, 3)))
 
 
-def _wrong(rail: Rail, interface: Interface | None) -> str:
+def _problem(rail: Rail, interface: Interface | None) -> str:
     if interface is None:
         return "was removed"
     if not interface.up:

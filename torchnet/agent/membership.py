@@ -2,42 +2,45 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
-from typing import Any
 
-from torchnet.agent.framed_socket import FramedSocket, Message, pack
+from torchnet.agent.message_socket import MessageSocket, pack_message
+from torchnet.agent.messages import CoordinatorMessage, WorkerMessage
 from torchnet.network.peer_table import PeerRow, PeerTable
+
+Connection = MessageSocket[WorkerMessage]
 
 
 @dataclass
 class Member:
-    """One worker. ``known`` is the fingerprint of the table that it has verified."""
+    """One worker.
+
+    Attributes:
+        address: of the worker's end of the connection.
+        last_message_at: by the loop's clock.
+        verified: the fingerprint of the table whose paths the worker has verified.
+        waiting: its answer in the current state is outstanding.
+    """
 
     row: PeerRow
-    frames: FramedSocket
+    address: str
+    last_message_at: float
     phase: str = "all"
-    known: str = ""
-    heard: float = field(default_factory=time.monotonic)
-    waiting: bool = False  # its answer in the current state is outstanding
-    receipt: dict[str, Any] | None = None
-    codes: dict[str, int] = field(default_factory=dict)
+    verified: str = ""
+    waiting: bool = False
+    connection: Connection = field(init=False)  # its callbacks need the member
 
 
 class Membership(dict[int, Member]):
     """Members by node rank."""
 
-    def wait(self) -> None:
+    def expect_answers(self) -> None:
         """Expect an answer from each member."""
         for member in self.values():
             member.waiting = True
 
-    def answered(self, member: Member) -> bool:
-        """Record an answer; return whether all have answered."""
-        member.waiting = False
-        return self.complete()
-
-    def complete(self) -> bool:
+    @property
+    def all_answered(self) -> bool:
         return not any(member.waiting for member in self.values())
 
     def holds(self, member: Member) -> bool:
@@ -47,14 +50,18 @@ class Membership(dict[int, Member]):
     def table(self) -> PeerTable:
         return PeerTable(tuple(self[rank].row for rank in sorted(self)))
 
-    def tell(self, message: Message, *, but: int = -1) -> None:
-        """Send to all members except node rank ``but``."""
-        packed = pack(message)  # encode once for all
+    def silent(self, since: float) -> list[Member]:
+        """Return the members whose last message is older than ``since``."""
+        return [member for member in self.values() if member.last_message_at < since]
+
+    def broadcast(self, message: CoordinatorMessage, *, except_rank: int = -1) -> None:
+        """Send to all members except node rank ``except_rank``."""
+        data = pack_message(message)  # encode once for all
         for member in list(self.values()):
-            if member.row.node_rank != but:
-                member.frames.send_packed(packed)
+            if member.row.node_rank != except_rank:
+                member.connection.send_packed(data)
 
     def drop(self, member: Member) -> None:
         """Remove a member and close its connection."""
         del self[member.row.node_rank]
-        member.frames.close()
+        member.connection.close()

@@ -36,7 +36,7 @@ _DEADLINE_SECONDS, _DEADLINE_SECONDS_EACH = 2.5, 0.02
 _LATEST_SECONDS = 8.0
 _TAG = 8
 _HEAD = struct.Struct("!4sBHI")  # magic, request or reply, rail, number
-_ASK, _TELL = 0, 1
+_PROBE, _REPLY = 0, 1
 _IPV6_MTU_DISCOVER, _IPV6_DONTFRAG, _PMTU_PROBE = 23, 62, 3
 
 
@@ -85,7 +85,7 @@ class Preflight:
             sock.close()
         self._sockets = []
 
-    def forget(self) -> None:
+    def cancel(self) -> None:
         """Cancel a running check; the peers' probes are still answered."""
         if self._pump is not None:
             self._pump.cancel()
@@ -131,7 +131,7 @@ class Preflight:
 
     def _datagram(self, probe: _Probe, number: int, size: int) -> None:
         rail = self._rails[probe.rail]
-        body = self._packet(_ASK, probe.rail, number, size - _HEADERS[rail.family])
+        body = self._packet(_PROBE, probe.rail, number, size - _HEADERS[rail.family])
         address = self._table.rows[probe.peer].rails[probe.rail].address
         with contextlib.suppress(OSError):  # retried; unanswered probes are reported at the end
             self._sockets[probe.rail].sendto(body, (address, self._port))
@@ -141,7 +141,7 @@ class Preflight:
             self._pump.cancel()
         if self._done is not None:
             done, self._done = self._done, None
-            done(self._judge(self._table, self._own))
+            done(self._problems(self._table, self._own))
 
     def _routes(self, table: PeerTable, own: int, peers: tuple[int, ...]) -> list[str]:
         index_names = dict(socket.if_nameindex())
@@ -169,12 +169,12 @@ class Preflight:
                 data[_HEAD.size : _HEAD.size + _TAG], self._tag(data)
             ):
                 continue
-            if kind == _ASK and number_of_rail == rail:
+            if kind == _PROBE and number_of_rail == rail:
                 try:
-                    sock.sendto(self._packet(_TELL, rail, number, len(data)), sender)
+                    sock.sendto(self._packet(_REPLY, rail, number, len(data)), sender)
                 except OSError:
                     continue
-            elif kind == _TELL and number in self._numbers:
+            elif kind == _REPLY and number in self._numbers:
                 probe = self._numbers[number]
                 if not probe.answered and (number == probe.large or not probe.narrow):
                     self._deadline = max(
@@ -190,7 +190,7 @@ class Preflight:
             else:
                 self._send()
 
-    def _judge(self, table: PeerTable, own: int) -> list[str]:
+    def _problems(self, table: PeerTable, own: int) -> list[str]:
         problems = []
         for probe in self._probes:
             if probe.answered:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
+from torchnet.agent.messages import Heartbeat, Stacks
 from torchnet.agent.spec import AgentSpec
 
 # A stall is less than this per worker within the timeout: store polling continues while a job hangs.
@@ -21,69 +21,76 @@ class StallWatch:
     """Rank 0's watch over all workers' traffic. On loopback, bytes are not counted, so there is no watch.
 
     Args:
-        ask: called to request stacks when almost nothing has moved for ``stall_timeout``.
+        request_stacks: called when almost nothing has moved for ``stall_timeout``.
         report: called with the explanation, and whether bytes were exchanged before, after the answers or a timeout.
     """
 
-    def __init__(self, spec: AgentSpec, ask: Callable[[], None], report: Callable[[str, bool], None]) -> None:
+    def __init__(
+        self,
+        spec: AgentSpec,
+        request_stacks: Callable[[], None],
+        report: Callable[[str, bool], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._spec = spec
-        self._ask = ask
+        self._request_stacks = request_stacks
         self._report = report
+        self._clock = clock
         self._bytes: dict[int, int] = {}
-        self._mark = (time.monotonic(), 0)
+        self._mark = (self._clock(), 0)
         self._members: set[int] = set()
-        self._answers: dict[int, dict[str, Any]] = {}
-        self._asked = 0.0
+        self._answers: dict[int, Stacks] = {}
+        self._requested_at = 0.0
         self._reported = False
 
     def begin(self, members: int) -> None:
         """Start watching, as all processes start."""
         self._members = set(range(members))
-        self._mark = (time.monotonic(), sum(self._bytes.values()))
-        self._asked, self._reported = 0.0, False
+        self._mark = (self._clock(), sum(self._bytes.values()))
+        self._requested_at, self._reported = 0.0, False
 
-    def gone(self, node_rank: int) -> None:
-        """Ignore a worker whose processes have all ended well."""
+    def forget(self, node_rank: int) -> None:
+        """Ignore a worker whose processes have ended with exit code 0."""
         self._members.discard(node_rank)
 
-    def beat(self, node_rank: int, message: dict[str, Any]) -> None:
-        self._bytes[node_rank] = max(self._bytes.get(node_rank, 0), int(message.get("bytes", 0)))
-        if message.get("frozen"):  # stopped by Ctrl-Z, not stalled
-            self._mark = (time.monotonic(), sum(self._bytes.values()))
+    def receive_heartbeat(self, node_rank: int, heartbeat: Heartbeat) -> None:
+        self._bytes[node_rank] = max(self._bytes.get(node_rank, 0), heartbeat.bytes)
+        if heartbeat.frozen:  # stopped by Ctrl-Z, not stalled
+            self._mark = (self._clock(), sum(self._bytes.values()))
 
     def tick(self) -> None:
         """Check for a stall, once a second."""
         if self._spec.stall_timeout <= 0 or self._spec.loopback or self._spec.nnodes < 2 or not self._members:
             return
-        now, total = time.monotonic(), sum(self._bytes.values())
+        now, total = self._clock(), sum(self._bytes.values())
         if total - self._mark[1] >= _STILL_BYTES * self._spec.nnodes:
             self._mark = (now, total)
             self._reported = False
-            self._asked = 0.0
-        elif self._asked and now - self._asked > _ANSWER_SECONDS:
-            self._told()
+            self._requested_at = 0.0
+        elif self._requested_at and now - self._requested_at > _ANSWER_SECONDS:
+            self._explain()
         elif now - self._mark[0] >= self._spec.stall_timeout and not self._reported:
             self._reported = True
-            self._asked = now
+            self._requested_at = now
             self._answers = {}
-            self._ask()
+            self._request_stacks()
 
-    def stacks(self, node_rank: int, message: dict[str, Any]) -> None:
-        """Record a worker's answer to ``ask``."""
-        if self._asked:
-            self._answers[node_rank] = message
+    def receive_stacks(self, node_rank: int, stacks: Stacks) -> None:
+        """Record a worker's stacks."""
+        if self._requested_at:
+            self._answers[node_rank] = stacks
             if self._members <= self._answers.keys():
-                self._told()
+                self._explain()
 
-    def _told(self) -> None:
-        self._asked = 0.0
+    def _explain(self) -> None:
+        self._requested_at = 0.0
         silent = sorted(self._members - self._answers.keys())
-        text = explain(time.monotonic() - self._mark[0], self._answers, silent)
+        text = explain(self._clock() - self._mark[0], self._answers, silent)
         # Before any traffic, the processes are most likely still loading, which is no reason to stop the job.
         self._report(text, sum(self._bytes.values()) > 0)
 
 
-def explain(seconds: float, answers: dict[int, dict[str, Any]], silent: Sequence[int] = ()) -> str:
+def explain(seconds: float, answers: dict[int, Stacks], silent: Sequence[int] = ()) -> str:
     """Return the report: where the ranks wait, each stuck path and each rank's stack.
 
     ``silent``: node ranks that did not answer.
@@ -91,10 +98,8 @@ def explain(seconds: float, answers: dict[int, dict[str, Any]], silent: Sequence
     waiting: dict[str, list[int]] = {}
     elsewhere: list[str] = []
     stacks: list[str] = []
-    stuck = [line for _, answer in sorted(answers.items()) for line in answer.get("stuck", [])]
-    dumps = {
-        int(rank): text for answer in answers.values() for rank, text in answer.get("stacks", {}).items()
-    }
+    stuck = [line for _, answer in sorted(answers.items()) for line in answer.stuck]
+    dumps = {int(rank): text for answer in answers.values() for rank, text in answer.stacks.items()}
     for rank, text in sorted(dumps.items()):
         frames = main_thread(text)
         where, inside = place(frames)
@@ -102,20 +107,22 @@ def explain(seconds: float, answers: dict[int, dict[str, Any]], silent: Sequence
             waiting.setdefault(where, []).append(rank)
         elif frames:
             elsewhere.append(f"rank {rank} at {where}")
-        stacks.append(f"rank {rank}:" if frames else f"rank {rank}: no Python stack to be had")
+        stacks.append(f"rank {rank}:" if frames else f"rank {rank}: no Python stack")
         stacks += [f"    {frame}" for frame in frames[:_SHOWN_FRAMES]]
     lines = [
-        f"stalled: almost nothing passed between the workers for {seconds:.0f} s, while all processes live"
+        f"stalled: the workers exchanged almost no data for {seconds:.0f} s, and all processes are alive"
     ]
     who = "; ".join(f"{_ranks(ranks)} in {where}" for where, ranks in waiting.items())
     if silent:
-        lines.append(f"no answer from node rank {', '.join(map(str, silent[:8]))}: its agent is cut off, too")
+        lines.append(
+            f"no stacks from node rank {', '.join(map(str, silent[:8]))}: the agent does not respond"
+        )
     if who and elsewhere:
         lines.append(f"waiting: {who}; for: {', '.join(elsewhere[:4])}")
     elif who:
-        lines.append(f"waiting, and nobody is elsewhere: {who}")
+        lines.append(f"all ranks wait: {who}")
     elif elsewhere:
-        lines.append(f"nobody waits in torch: {', '.join(elsewhere[:4])}")
+        lines.append(f"no rank waits in torch: {', '.join(elsewhere[:4])}")
     return "\n".join(lines + stuck + stacks)
 
 

@@ -32,7 +32,7 @@ class TrainingPhase:
 
     Args:
         ended: called with each process that ends by itself.
-        lost: called with a rail that stayed down, and a description.
+        rail_lost: called with a rail that stayed down, and a description.
         notice: gets messages for the user.
     """
 
@@ -43,21 +43,21 @@ class TrainingPhase:
         reporter: Reporter,
         *,
         ended: Callable[[Process], None],
-        lost: Callable[[Rail, str], None],
+        rail_lost: Callable[[Rail, str], None],
         notice: Notice,
     ) -> None:
         self._loop = loop
         self._spec = spec
-        self._lost = lost
+        self._rail_lost = rail_lost
         self._notice = notice
         self._account: TrafficAccount | None = None
-        self._watch: LinkMonitor | None = None
-        self._pace: RateSampler | None = None
+        self._monitor: LinkMonitor | None = None
+        self._rate_sampler: RateSampler | None = None
         self._rdma = port_bytes()
         self._hcas: tuple[str, ...] = ()
         self._bypass: tuple[str, ...] = ()
-        self._killed = cgroup.oom_kills()
-        self.gang = WorkerProcesses(loop, spec, reporter, ended)
+        self._oom_kills = cgroup.oom_kills()
+        self.processes = WorkerProcesses(loop, spec, reporter, ended)
 
     @property
     def begun(self) -> bool:
@@ -75,32 +75,34 @@ class TrainingPhase:
             for warning in environment.warnings():
                 self._notice(warning)
             if self._spec.loopback and self._spec.stall_action == "stop" and not self._spec.node_rank:
-                self._notice(
-                    "--stall-action stop: on loopback no bytes are counted, so a stall is not noticed"
-                )
+                self._notice("--stall-action stop has no effect on loopback: no bytes are counted there")
         if self._account is None:
             self._account = TrafficAccount(table, self._spec.node_rank, control_cookies)
             self._loop.watch(self._account.closed, self._account.poll)
             if not self._spec.loopback:
-                self._watch = LinkMonitor(self._loop, rails, self._spec.link_grace, self._told, self._lost)
+                self._monitor = LinkMonitor(
+                    self._loop, rails, self._spec.link_grace, self._report_rail, self._rail_lost
+                )
                 if self._spec.measure and self._spec.node_rank < NODES:
                     with suppress(OSError):
-                        self._pace = RateSampler(self._loop, {rail.interface for rail in rails})
+                        self._rate_sampler = RateSampler(self._loop, {rail.interface for rail in rails})
         else:
             self._account.learn(table)
-            if self._watch is not None:
-                self._watch.follow(rails)
+            if self._monitor is not None:
+                self._monitor.follow(rails)
         self._hcas, self._bypass = environment.rdma, environment.bypass
-        environment.table = self.gang.keep(f"table-{attempt}", encode(table))
-        self.gang.keep(f"table-{attempt}{constants.CONTROL_SUFFIX}", array("Q", control_cookies).tobytes())
-        self.gang.start(attempt, environment.of)
+        environment.table = self.processes.keep(f"table-{attempt}", encode(table))
+        self.processes.keep(
+            f"table-{attempt}{constants.CONTROL_SUFFIX}", array("Q", control_cookies).tobytes()
+        )
+        self.processes.start(attempt, environment.of)
 
-    def rest(self) -> None:
-        """Watch no rail until the next start, which may have other rails."""
-        if self._watch is not None:
-            self._watch.follow(())
+    def pause_monitor(self) -> None:
+        """Monitor no rail until the next start, which may have other rails."""
+        if self._monitor is not None:
+            self._monitor.follow(())
 
-    def _told(self, text: str) -> None:
+    def _report_rail(self, text: str) -> None:
         """Report a rail's state. A pod's log does not name the worker; the local console does."""
         self._notice(text if self._spec.phase == "all" else f"{self._spec.name}: {text}")
 
@@ -125,32 +127,34 @@ class TrainingPhase:
     def out_of_memory(self) -> str:
         """Describe an out-of-memory kill in the container since the last call, or return ""."""
         now = cgroup.oom_kills()
-        if now is None or self._killed is None or now <= self._killed:
+        if now is None or self._oom_kills is None or now <= self._oom_kills:
             return ""
-        self._killed = now
+        self._oom_kills = now
         limit = min((group.limit for group in cgroup.memory()), default=0)
-        return f"memory ran out: the limit of its container{f', {limit >> 20} MiB,' if limit else ''} was reached"
+        return f"its container exceeded its memory limit{f' of {limit >> 20} MiB' if limit else ''}"
 
     def receipt(self, table: PeerTable, rails: tuple[Rail, ...]) -> dict[str, Any]:
         """Close the account and build this worker's receipt."""
         traffic = self._account.settle() if self._account else None
-        flaps = self._watch.flaps if self._watch else []
-        if self._watch is not None:
-            self._watch.close()
-            self._watch = None
-        pace, self._pace = self._pace, None
-        codes = self.gang.codes()
+        flaps = self._monitor.flaps if self._monitor else []
+        if self._monitor is not None:
+            self._monitor.close()
+            self._monitor = None
+        sampler, self._rate_sampler = self._rate_sampler, None
+        codes = self.processes.codes()
         ports, counted = self._ports(), port_bytes()
         bypass = {
             device: sum(of_devices(ports, (device,)).values()) if of_devices(counted, (device,)) else None
             for device in self._bypass
         }
-        made = receipt.worker(self._spec, table, rails, traffic, codes, flaps, ports, self._hcas, bypass)
-        return {**made, "series": pace.close() if pace else None}
+        worker_receipt = receipt.worker(
+            self._spec, table, rails, traffic, codes, flaps, ports, self._hcas, bypass
+        )
+        return {**worker_receipt, "series": sampler.close() if sampler else None}
 
     def close(self) -> None:
         """Release all resources."""
-        self.gang.close()
-        for part in (self._watch, self._account, self._pace):
+        self.processes.close()
+        for part in (self._monitor, self._account, self._rate_sampler):
             if part is not None:
                 part.close()

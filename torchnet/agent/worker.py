@@ -1,38 +1,65 @@
-"""One worker: discovery, rendezvous, preflight, and training or the handover to the training container."""
+"""One worker: discovery, rendezvous, preflight, and training or the handover to the training container.
+
+JOINING ─ Table ─> PREFLIGHT ─┬─ Start ────> RUNNING ─> ENDED ─ Over ─> OVER
+   ^                          └─ SaveState ─> SAVED ─ Over ─> OVER
+   └─ rank 0 left before the start: from PREFLIGHT and SAVED
+any ─ Stop, or a failure without a coordinator ─> STOPPING ─┬─ Over ─> OVER
+                                                            └─ Table ─> PREFLIGHT (a restart)
+"""
 
 from __future__ import annotations
 
-import base64
 import socket
-import time
-from dataclasses import asdict
+from enum import Enum
 from pathlib import Path
-from typing import Any
 
-from torchnet.agent import etc_hosts
+from torchnet.agent import etc_hosts, failures, messages
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure, Reporter
 from torchnet.agent.failure_cause import explain_end
-from torchnet.agent.framed_socket import FramedSocket, Message
 from torchnet.agent.handover import Handover
-from torchnet.agent.heartbeat import BEAT_SECONDS, silence_seconds
+from torchnet.agent.heartbeat import HEARTBEAT_SECONDS, silence_seconds
 from torchnet.agent.join import Join
+from torchnet.agent.message_socket import MessageSocket
+from torchnet.agent.messages import CoordinatorMessage, InvalidMessageError
 from torchnet.agent.phase_timer import PhaseTimer
 from torchnet.agent.preflight import Preflight
 from torchnet.agent.rank_process import Process
-from torchnet.agent.rendezvous import pack_row
+from torchnet.agent.rendezvous import Endpoint
 from torchnet.agent.spec import AgentSpec
+from torchnet.agent.state_machine import StateMachine
 from torchnet.agent.training_phase import TrainingPhase
 from torchnet.network import probe_plan
 from torchnet.network.address_sources import AddressSource
 from torchnet.network.interface_selection import Rail
 from torchnet.network.network_status import StatusEntry
-from torchnet.network.peer_table import PeerRow, PeerTable, decode, fingerprint
+from torchnet.network.peer_table import PeerRow, PeerTable, fingerprint
 
 HOSTS_COPY = "hosts"  # to be mounted at /etc/hosts
 
 
-def leave(spec: AgentSpec, row: PeerRow, attachments: tuple[StatusEntry, ...], table: PeerTable) -> None:
+class State(Enum):
+    JOINING = "joining"
+    PREFLIGHT = "preflight"
+    SAVED = "saved"
+    RUNNING = "running"
+    ENDED = "ended"
+    STOPPING = "stopping"
+    OVER = "over"
+
+
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.JOINING: frozenset({State.PREFLIGHT, State.STOPPING, State.OVER}),
+    State.PREFLIGHT: frozenset({State.PREFLIGHT, State.SAVED, State.RUNNING, State.JOINING, State.STOPPING}),
+    State.SAVED: frozenset({State.PREFLIGHT, State.JOINING, State.STOPPING, State.OVER}),
+    State.RUNNING: frozenset({State.ENDED, State.STOPPING}),
+    State.ENDED: frozenset({State.STOPPING, State.OVER}),
+    State.STOPPING: frozenset({State.PREFLIGHT, State.STOPPING, State.OVER}),
+    State.OVER: frozenset(),
+}
+
+
+def save_state(spec: AgentSpec, row: PeerRow, attachments: tuple[StatusEntry, ...], table: PeerTable) -> None:
     """Write the state, and a hosts file with the peers' names.
 
     Raises:
@@ -53,6 +80,7 @@ class Worker:
 
     Args:
         verified: in phase work, the table that the prepare container verified.
+        frontend: where the rendezvous listens; None: on rank 0's first rail.
     """
 
     def __init__(
@@ -62,313 +90,350 @@ class Worker:
         source: AddressSource,
         reporter: Reporter,
         verified: PeerTable | None = None,
+        frontend: Endpoint | None = None,
     ) -> None:
         self.code = 70
         self._loop = loop
         self._spec = spec
         self._reporter = reporter
-        self._known = fingerprint(verified) if verified else ""
-        self._channel: FramedSocket | None = None
+        self._frontend = frontend
+        self._verified = fingerprint(verified) if verified else ""
+        self._connection: MessageSocket[CoordinatorMessage] | None = None
         self._table = PeerTable(())
         self._attempt = self._round = 0
-        self._heard = time.monotonic()
+        self._last_message_at = loop.time()
         self._failure: Failure | None = None
-        self._state = "joining"
-        self._frozen = self._welcome = False  # welcome: rank 0 has sent something on this connection
-        self._named = False
-        self._clock = PhaseTimer(reporter.send)
-        self._entry = Join(
+        self._state = StateMachine("worker", TRANSITIONS)
+        self._frozen = False
+        self._admitted = False  # rank 0 has sent a message on this connection
+        self._wrote_hosts = False
+        self._phase_timer = PhaseTimer(reporter.send)
+        self._join = Join(
             loop,
             spec,
             source,
             reporter,
-            self._clock,
-            entered=self._connected,
-            failed=self._alone,
-            taken=self._replaced,
+            self._phase_timer,
+            frontend,
+            connected=self._use,
+            failed=self._stop_alone,
+            address_taken=self._end_for_replacement,
         )
-        self._work = TrainingPhase(
+        self._training = TrainingPhase(
             loop,
             spec,
             reporter,
-            ended=self._ended,
-            lost=self._rail_lost,
+            ended=self._handle_end,
+            rail_lost=self._handle_lost_rail,
             notice=lambda text: self._notice("warning", text),
         )
-        self._gang = self._work.gang
+        self._processes = self._training.processes
 
-    # -- joining -------------------------------------------------------------------------------------------------
+    @property
+    def state(self) -> State:
+        return self._state.current
+
+    # -- joining -----------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Discover and join; messages trigger everything else."""
-        if self._state != "joining":
+        if self.state is not State.JOINING:
             return  # stopped before it began
-        self._clock.own()
-        self._clock.done("start")
-        self._entry.begin(self._known)
-        self._loop.every(BEAT_SECONDS, self._beat)
+        self._phase_timer.own()
+        self._phase_timer.done("start")
+        self._join.begin(self._verified)
+        self._loop.every(HEARTBEAT_SECONDS, self._exchange_heartbeats)
 
-    def _replaced(self, failure: Failure) -> None:
+    def _end_for_replacement(self, failure: Failure) -> None:
         """End this pod, which cannot take part. It has not joined, and its replacement joins instead."""
         self._reporter.send({**failure.event(), "event": "replaced"})
         self._finish(failure.code)
 
-    def _rank0_went(self) -> None:
+    def _rejoin(self) -> None:
         """Join rank 0's replacement, which sends a new table. Before the start, nothing is lost with rank 0."""
-        if not self._welcome:
-            self._entry.cut()
+        if not self._admitted:
+            self._join.retry()
             return
-        self._notice("warning", "rank 0 went away before the start: looking for it again")
-        self._forget_paths()
-        self._state = "joining"
+        self._notice("warning", "rank 0 left before the start: joining again")
+        self._cancel_preflight()
+        if self.state is not State.JOINING:
+            self._state.enter(State.JOINING)
         self._table = PeerTable(())
-        self._entry.again(self._known)
+        self._join.rejoin(self._verified)
 
-    def _connected(self, sock: socket.socket) -> None:
-        self._heard = time.monotonic()
-        self._welcome = False
-        self._channel = FramedSocket(self._loop, sock, self._message, self._cut)
+    def _use(self, sock: socket.socket) -> None:
+        """Use a connection on which the join request has been sent."""
+        self._last_message_at = self._loop.time()
+        self._admitted = False
+        self._connection = MessageSocket(
+            self._loop, sock, messages.decode_from_coordinator, self._receive, self._lose_connection
+        )
 
-    # -- messages ------------------------------------------------------------------------------------------------
+    @property
+    def _may_rejoin(self) -> bool:
+        """Whether nothing has started yet."""
+        before = self.state in (State.JOINING, State.PREFLIGHT, State.SAVED)
+        return before and not self._training.begun and self._spec.node_rank > 0
 
-    def _message(self, message: Message) -> None:
-        self._heard = time.monotonic()
-        self._welcome = True
-        op = message.get("op")
-        if op == "table":
-            self._clock.waited()
-            if self._state in ("joining", "saved"):
-                self._clock.done("join")
-            self._state = "preflight"
-            self._attempt, self._round = message["attempt"], message["round"]
-            self._table = decode(base64.b64decode(message["table"]))
-            self._check(probe=message["probe"])
-        elif op == "save":
+    @property
+    def _connected(self) -> bool:
+        return self._connection is not None and not self._connection.closed
+
+    # -- messages ----------------------------------------------------------------------------------------------------
+
+    def _receive(self, message: CoordinatorMessage) -> None:
+        if self.state is State.OVER:
+            return
+        self._last_message_at = self._loop.time()
+        self._admitted = True
+        if isinstance(message, messages.Table):
+            self._require(State.PREFLIGHT)
+            self._check_table(message.table)
+            self._phase_timer.waited()
+            if self.state in (State.JOINING, State.SAVED):
+                self._phase_timer.done("join")
+            self._state.enter(State.PREFLIGHT)
+            self._attempt, self._round, self._table = message.attempt, message.round, message.table
+            self._check_paths(probe=message.probe)
+        elif isinstance(message, messages.SaveState):
+            self._require(State.SAVED)
             self._save()
-        elif op == "start":
-            self._start(message["port"])
-        elif op == "stop" and message.get("final"):
-            self._alone(Failure.read(message["failure"]))  # rejected: rank 0 expects no further messages
-        elif op == "stop":
-            failure = Failure.read(message["failure"])
-            if not message.get("restart"):
-                self._reporter.send({**failure.event(), "event": "told"})
-            self._stop(failure, restart=bool(message.get("restart")))
-        elif op == "stacks":
-            asked = [process for process in self._gang.processes.values() if process.ask_stacks()]
-            self._loop.later(_STACKS_SECONDS, lambda: self._stacks(asked))
-        elif op == "receipt":
+        elif isinstance(message, messages.Start):
+            self._require(State.RUNNING)
+            self._start(message.port)
+        elif isinstance(message, messages.Rejection):
+            self._stop_alone(message.failure)
+        elif isinstance(message, messages.Stop):
+            self._require(State.STOPPING)
+            if not message.restart:
+                self._reporter.send({**message.failure.event(), "event": "told"})
+            self._stop(message.failure, restart=message.restart)
+        elif isinstance(message, messages.StacksRequest):
+            dumping = [process for process in self._processes.processes.values() if process.ask_stacks()]
+            self._loop.later(_STACKS_SECONDS, lambda: self._send_stacks(dumping))
+        elif isinstance(message, messages.ReceiptRequest):
             self._close_account()
-        elif op == "over":
-            if self._state == "saved":
-                self._clock.waited()
-                self._clock.total()
-            self._finish(int(message["code"]))
+        elif isinstance(message, messages.Over):
+            self._require(State.OVER)
+            if self.state is State.SAVED:
+                self._phase_timer.waited()
+                self._phase_timer.total()
+            self._finish(message.code)
 
-    def _check(self, *, probe: bool) -> None:
-        preflight = self._forget_paths()
+    def _require(self, state: State) -> None:
+        """Check that a message, which leads to ``state``, fits the current state.
+
+        Raises:
+            InvalidMessageError: it does not.
+        """
+        if not self._state.allows(state):
+            raise InvalidMessageError(f"unexpected in state {self.state.value}: it leads to {state.value}")
+
+    def _check_table(self, table: PeerTable) -> None:
+        """Check that the table is one of this job.
+
+        Raises:
+            InvalidMessageError: it is not.
+        """
+        ranks = [row.node_rank for row in table.rows]
+        if ranks != list(range(self._spec.nnodes)):
+            raise InvalidMessageError(
+                f"the table has {len(ranks)} rows for {self._spec.nnodes} workers, or wrong ranks"
+            )
+        if {len(row.rails) for row in table.rows} != {len(self._join.rails)}:
+            raise InvalidMessageError("the table has another number of rails than this worker")
+
+    def _check_paths(self, *, probe: bool) -> None:
+        preflight = self._cancel_preflight()
         # On loopback the file is the machine's and already names 127.0.0.1; a prepare container writes a copy.
         if not self._spec.loopback and self._spec.phase != "prepare":
-            self._named = etc_hosts.add_peers(self._table, self._spec.run_id)
-            if not self._named and self._attempt == 0:
-                text = f"{etc_hosts.PATH} is not writable: the store's reverse look-ups may take long"
+            self._wrote_hosts = etc_hosts.add_peers(self._table, self._spec.run_id)
+            if not self._wrote_hosts and self._attempt == 0:
+                text = f"cannot write to {etc_hosts.PATH}: reverse look-ups of the store may be slow"
                 self._notice("warning", text)
         own = self._spec.node_rank
         peers = probe_plan.peers(own, self._spec.nnodes, self._spec.preflight) if probe else ()
         number = self._round
 
         def done(problems: list[str]) -> None:
-            self._clock.own()
-            self._clock.done("preflight")
-            paths = len(peers) * len(self._entry.rails) if not problems else 0
-            self._send({"op": "checked", "round": number, "problems": problems, "paths": paths})
+            self._phase_timer.own()
+            self._phase_timer.done("preflight")
+            paths = 0 if problems else len(peers) * len(self._join.rails)
+            self._send(messages.PreflightResult(number, tuple(problems), paths))
 
         preflight.check(self._table, own, peers, done)
 
-    def _forget_paths(self) -> Preflight:
+    def _cancel_preflight(self) -> Preflight:
         """Cancel the check of an earlier table, and return the preflight."""
-        preflight = self._entry.preflight
+        preflight = self._join.preflight
         assert preflight is not None
-        preflight.forget()
+        preflight.cancel()
         return preflight
 
     def _save(self) -> None:
         """Save the verified table: to a file for the next container, or in memory in phase work."""
-        self._clock.waited()
-        self._known = fingerprint(self._table)
-        self._state = "saved"
+        self._phase_timer.waited()
+        self._verified = fingerprint(self._table)
+        self._state.enter(State.SAVED)
         if self._spec.phase == "prepare":
             try:
-                leave(self._spec, self._entry.row, self._entry.verified(), self._table)
+                save_state(self._spec, self._join.row, self._join.verified_attachments(), self._table)
             except OSError as error:
-                text = (
-                    f"{self._spec.name}: the state cannot be written to {self._spec.state}: {error.strerror}"
-                )
-                self._failed(self._own_failure("internal", text, 70))
+                self._fail(failures.state_not_saved(self._spec.name, self._spec.state, error))
                 return
-        self._clock.own()
-        self._clock.done("save")
-        self._send({"op": "saved", "round": self._round})
+        self._phase_timer.own()
+        self._phase_timer.done("save")
+        self._send(messages.StateSaved(self._round))
 
     def _start(self, port: int) -> None:
-        self._clock.waited()
-        self._state = "running"
+        self._phase_timer.waited()
+        self._state.enter(State.RUNNING)
         try:
-            self._work.start(self._table, self._entry.rails, port, self._attempt)
+            self._training.start(self._table, self._join.rails, port, self._attempt)
         except OSError as error:
-            text = f"{self._spec.command[0]} cannot be run on {self._spec.name}: {error.strerror}"
-            self._failed(self._own_failure("usage", text, 2))
-        self._clock.own()
-        self._clock.done("spawn")
-        self._clock.total()
+            self._fail(failures.command_not_executable(self._spec.name, self._spec.command[0], error))
+        self._phase_timer.own()
+        self._phase_timer.done("spawn")
+        self._phase_timer.total()
 
     def _stop(self, failure: Failure, *, restart: bool) -> None:
-        if self._state == "over":
-            return
         self._failure = None if restart else failure
-        self._state = "stopping"
-        self._entry.cancel()
+        self._state.enter(State.STOPPING)
+        self._join.cancel()
         if restart:
-            self._work.rest()
-        self._gang.stop(self._renew if restart else self._stopped)
+            self._training.pause_monitor()
+        self._processes.stop(self._renew_addresses if restart else self._report_stopped)
 
-    def _renew(self) -> None:
+    def _renew_addresses(self) -> None:
         """Get the restart's addresses. If that fails, the coordinator stops all workers again."""
-        self._entry.renew(
-            lambda row: self._stopped(row=pack_row(row)),
-            lambda text, code: self._failed(self._own_failure("network", text, code)),
-        )
+        self._join.renew(self._report_stopped, self._fail)
 
-    def _stopped(self, **row: str) -> None:
-        self._send({"op": "stopped", "attempt": self._attempt, "codes": self._gang.codes(), **row})
-        if self._channel is None or self._channel.closed:
+    def _report_stopped(self, row: PeerRow | None = None) -> None:
+        self._send(messages.ProcessesStopped(row))
+        if not self._connected:
             self._close_account()
             self._finish(self._failure.code if self._failure else 70)
 
-    # -- what happens here ---------------------------------------------------------------------------------------
+    # -- local events ------------------------------------------------------------------------------------------------
 
-    def _ended(self, process: Process) -> None:
+    def _handle_end(self, process: Process) -> None:
         """Handle a process that ended by itself."""
-        if self._state != "running":
+        if self.state is not State.RUNNING:
             return
         if process.code:
-            memory = self._work.out_of_memory() if process.signal == 9 else ""
-            self._failed(explain_end(process, self._spec, memory))
-        elif not self._gang.running and not any(self._gang.codes().values()):
+            memory = self._training.out_of_memory() if process.signal == 9 else ""
+            self._fail(explain_end(process, self._spec, memory))
+        elif not self._processes.running and not any(self._processes.codes().values()):
+            self._state.enter(State.ENDED)
             # End leftover processes before the account is closed.
-            self._state = "ended"
-            self._gang.stop(
-                lambda: self._send({"op": "ended", "attempt": self._attempt, "codes": self._gang.codes()})
-            )
+            self._processes.stop(lambda: self._send(messages.ProcessesEnded(self._attempt)))
 
-    def _failed(self, failure: Failure) -> None:
-        """Report to the coordinator, or stop alone without one."""
-        if self._channel is None or self._channel.closed:
-            self._alone(failure)
+    def _fail(self, failure: Failure) -> None:
+        """Report a failure to the coordinator, or stop without one."""
+        if self._connected:
+            self._send(messages.WorkerFailed(failure))
         else:
-            self._send({"op": "failed", "failure": asdict(failure)})
+            self._stop_alone(failure)
 
-    def _rail_lost(self, rail: Rail, text: str) -> None:
-        failure = self._own_failure("network", f"{self._spec.name}: {text}", 4)
-        if rail.index == 0:
-            self._alone(failure)  # the coordinator is behind this link
+    def _handle_lost_rail(self, rail: Rail, text: str) -> None:
+        failure = failures.rail_lost(self._spec.name, text)
+        if rail.index == 0 and self._frontend is None:
+            self._stop_alone(failure)  # the coordinator is behind this link
         else:
-            self._failed(failure)
+            self._fail(failure)
 
-    def _alone(self, failure: Failure) -> None:
+    def _stop_alone(self, failure: Failure) -> None:
         """Stop without the coordinator: the others learn it from the runtime, or notice the silence."""
-        if self._failure is not None or self._state == "over":
+        if self._failure is not None or self.state is State.OVER:
             return
         self._reporter.send(failure.event())
-        if self._channel is not None:
-            self._channel.close()
+        if self._connection is not None:
+            self._connection.close()
         self._stop(failure, restart=False)
 
-    def _cut(self) -> None:
-        """Handle the end of the connection to rank 0's agent."""
-        if self._state == "over":
+    def _lose_connection(self, problem: str) -> None:
+        """Handle the end of the connection to rank 0's agent, or a violation of the protocol (``problem``)."""
+        if self.state is State.OVER:
             return
-        if self._failure is not None:  # already known: only the final message is missing
-            self._gang.stop(self._stopped)
-            return
-        if self._spec.node_rank and not self._work.begun:
-            self._rank0_went()
-            return
-        rank0 = self._table.rows[0].name if self._table.rows else "rank 0"
-        text = f"lost {rank0} (node rank 0): its agent's connection to {self._spec.name} ended"
-        self._alone(Failure("lost", text, 70, node=rank0, at=time.time()))
+        if self._failure is not None:  # already known: only the last message is missing
+            self._processes.stop(self._report_stopped)
+        elif self._may_rejoin and not problem:
+            self._rejoin()
+        else:
+            self._stop_alone(failures.rank0_left(self._rank0_name(), self._spec.name, problem))
+
+    def _rank0_name(self) -> str:
+        return self._table.rows[0].name if self._table.rows else "rank 0"
 
     def interrupt(self, failure: Failure) -> None:
         """Stop the job from here, after a signal or at the runtime's request."""
         # A pod that is evicted before the start is replaced: the others wait for the new one instead of stopping.
-        replaced = self._spec.phase != "all" and not self._work.begun
-        if self._state == "joining" or replaced or self._channel is None or self._channel.closed:
-            self._alone(failure)
+        replaced = self._spec.phase != "all" and not self._training.begun
+        if self.state is State.JOINING or replaced or not self._connected:
+            self._stop_alone(failure)
         else:
             self._reporter.send({**failure.event(), "event": "told"})
-            self._send({"op": "failed", "failure": asdict(failure)})
+            self._send(messages.WorkerFailed(failure))
             # No effect if the coordinator has stopped it by then.
-            self._loop.later(_ALONE_SECONDS, lambda: self._alone(failure))
+            self._loop.later(_ALONE_SECONDS, lambda: self._stop_alone(failure))
 
     def freeze(self, frozen: bool) -> None:
         self._frozen = frozen
-        self._gang.freeze() if frozen else self._gang.thaw()
-        self._beat()
+        self._processes.freeze() if frozen else self._processes.thaw()
+        self._exchange_heartbeats()
 
-    def _beat(self) -> None:
-        moved = self._work.moved() if self._state == "running" else 0
-        self._send({"op": "beat", "bytes": moved, "frozen": self._frozen})
-        silence = time.monotonic() - self._heard
+    def _exchange_heartbeats(self) -> None:
+        """Send a heartbeat, and check how long rank 0 has been silent."""
+        moved = self._training.moved() if self.state is State.RUNNING else 0
+        self._send(messages.Heartbeat(moved, self._frozen))
+        silence = self._loop.time() - self._last_message_at
         if (
-            self._channel is not None
-            and not self._channel.closed
-            and self._spec.node_rank
-            and silence > silence_seconds(self._spec.link_grace)
-            and self._state in ("joining", "running", "ended", "preflight", "saved")
+            self._connection is None
+            or self._connection.closed
+            or not self._spec.node_rank
+            or silence <= silence_seconds(self._spec.link_grace)
+            or self.state in (State.STOPPING, State.OVER)
         ):
-            if not self._work.begun:
-                self._channel.close()
-                self._rank0_went()
-                return
-            rank0 = self._table.rows[0] if self._table.rows else None
-            where = f"{rank0.name} ({rank0.rails[0].address})" if rank0 else "rank 0"
-            over = self._entry.rails[0].interface
-            text = f"{self._spec.name}: nothing heard from {where} over {over} for {silence:.0f} s"
-            self._alone(Failure("network", text, 4, node=self._spec.name, at=time.time() - silence))
+            return
+        self._connection.close()
+        if self._may_rejoin:
+            self._rejoin()
+            return
+        address = self._frontend or self._table.rows[0].rails[0].address
+        rank0 = f"{self._rank0_name()} ({address})"
+        interface = "the frontend" if self._frontend else self._join.rails[0].interface
+        self._stop_alone(failures.rank0_silent(self._spec.name, rank0, interface, silence))
 
-    def _stacks(self, asked: list[Process]) -> None:
-        stacks = {str(process.rank): "" for process in self._gang.processes.values() if not process.ended}
-        stacks |= {str(process.rank): process.read_stacks() for process in asked if not process.ended}
-        self._send({"op": "stacks", "stacks": stacks, "stuck": self._work.stuck(self._table)})
+    def _send_stacks(self, dumping: list[Process]) -> None:
+        stacks = {
+            str(process.rank): "" for process in self._processes.processes.values() if not process.ended
+        }
+        stacks |= {str(process.rank): process.read_stacks() for process in dumping if not process.ended}
+        self._send(messages.Stacks(stacks, tuple(self._training.stuck(self._table))))
 
-    # -- the end -------------------------------------------------------------------------------------------------
+    # -- the end -----------------------------------------------------------------------------------------------------
 
     def _close_account(self) -> None:
-        if self._state == "over":
-            return
-        made = self._work.receipt(self._table, self._entry.rails)
-        self._reporter.send({"event": "worker_receipt", "receipt": made})
-        self._send({"op": "receipt", "receipt": made})
+        receipt = self._training.receipt(self._table, self._join.rails)
+        self._reporter.send({"event": "worker_receipt", "receipt": receipt})
+        self._send(messages.WorkerReceipt(receipt))
 
     def _finish(self, code: int) -> None:
-        self._state = "over"
+        self._state.enter(State.OVER)
         self.code = code
         self._reporter.send({"event": "end", "node": self._spec.node_rank, "code": code})
         self._loop.stop()
 
     def close(self) -> None:
         """Release all resources."""
-        self._work.close()
-        if self._named:
+        self._training.close()
+        if self._wrote_hosts:
             etc_hosts.remove_peers(self._spec.run_id)
-        self._entry.close()
+        self._join.close()
 
-    def _send(self, message: dict[str, Any]) -> None:
-        if self._channel is not None:
-            self._channel.send(message)
+    def _send(self, message: messages.WorkerMessage) -> None:
+        if self._connection is not None:
+            self._connection.send(message)
 
     def _notice(self, level: str, text: str) -> None:
         self._reporter.send({"event": "notice", "node": self._spec.node_rank, "level": level, "text": text})
-
-    def _own_failure(self, kind: Any, text: str, code: int) -> Failure:
-        return Failure(kind, text, code, node=self._spec.name, at=time.time())

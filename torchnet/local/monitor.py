@@ -139,11 +139,11 @@ class LocalMonitor:
 
         The join checks this, too, but possibly neither node ever gets that far.
         """
-        from torchnet.agent.rendezvous import unpack_row
+        from torchnet.agent.messages import decode_row
         from torchnet.network.peer_table import PeerTable, check
 
         self._rows[rank] = row
-        rows = sorted((unpack_row(text) for text in self._rows.values()), key=lambda row: row.node_rank)
+        rows = sorted((decode_row(text) for text in self._rows.values()), key=lambda row: row.node_rank)
         for problem in check(PeerTable(tuple(rows))):
             if problem.kind == "duplicate":
                 text = f"{problem.text}\n  fix: {problem.fix}"

@@ -16,8 +16,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from torchnet.agent.event_loop import EventLoop
+from torchnet.agent.events import Failure
 from torchnet.agent.framed_socket import LENGTH, LIMIT, FramedSocket, pack
 from torchnet.agent.membership import Member, Membership
+from torchnet.agent.message_socket import MessageSocket, pack_message
+from torchnet.agent.messages import Heartbeat, StacksRequest, Stop, decode_from_worker
 from torchnet.network.peer_table import PeerRail, PeerRow
 
 quick = settings(deadline=None, max_examples=100)
@@ -163,36 +166,37 @@ def test_writing_never_blocks_and_is_told_when_drained() -> None:
         assert json.loads(got[LENGTH.size : len(pack(message))]) == message
 
 
-def test_what_is_told_to_many_that_do_not_read_is_kept_once() -> None:
-    """Rank 0's table: each worker takes it in its own time."""
+def test_a_broadcast_to_many_that_do_not_read_is_kept_once() -> None:
+    """Rank 0's table: each worker reads it in its own time."""
     loop = EventLoop()
     pairs = [socket.socketpair() for _ in range(200)]
-    roll = Membership()
+    members = Membership()
     for rank, (ours, _) in enumerate(pairs):
         row = PeerRow(rank, f"node-{rank}", "", (PeerRail("net1", f"fd00::{rank + 1:x}", 9000),))
-        roll[rank] = Member(row, FramedSocket(loop, ours, lambda _m: None, lambda: None))
-    message = {"op": "table", "table": "x" * (4 << 20)}
+        members[rank] = Member(row, "", 0.0)
+        members[rank].connection = MessageSocket(loop, ours, decode_from_worker, print, print)
+    failure = Failure("internal", "x" * (4 << 20), 70)
     tracemalloc.start()
     try:
-        roll.tell({"op": "before"})
-        roll.tell(message)
-        roll.tell({"op": "after"})
+        members.broadcast(Heartbeat())
+        members.broadcast(Stop(failure))
+        members.broadcast(StacksRequest())
         assert tracemalloc.get_traced_memory()[1] < 6 * (4 << 20)
     finally:
         tracemalloc.stop()
-    assert all(member.frames.pending > 3 << 20 for member in roll.values())
+    assert all(member.connection.pending > 3 << 20 for member in members.values())
     got = b""
     pairs[7][1].settimeout(0)
-    whole = pack({"op": "before"}) + pack(message) + pack({"op": "after"})
+    whole = b"".join(pack_message(message) for message in (Heartbeat(), Stop(failure), StacksRequest()))
     while len(got) < len(whole):
         try:
             got += pairs[7][1].recv(1 << 20)
         except BlockingIOError:
             serve(loop)
     assert got == whole
-    assert roll[7].frames.pending == 0
-    for member, (_, theirs) in zip(roll.values(), pairs, strict=True):
-        member.frames.close()
+    assert members[7].connection.pending == 0
+    for member, (_, theirs) in zip(members.values(), pairs, strict=True):
+        member.connection.close()
         theirs.close()
     loop.close()
 

@@ -9,10 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.agents import spec
 from torchnet.agent import etc_hosts
 from torchnet.agent.handover import FILE, Handover, HandoverSource, put
-from torchnet.agent.rendezvous import JoinRequest
 from torchnet.errors import UsageError
 from torchnet.network.network_status import StatusEntry
 from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable, fingerprint
@@ -91,14 +89,3 @@ def test_a_copy_of_the_hosts_file_gets_the_peers(tmp_path: Path) -> None:
     assert lines.count(b"fd00::2\trun-1\t# torchnet 'r'") == 1
     assert b"10.0.0.2\trun-1-frontend\t# torchnet 'r'" in lines
     assert own.read_bytes() == b"127.0.0.1\tlocalhost\n\xff odd"
-
-
-def test_a_hello_says_who_may_come_in() -> None:
-    told = spec(0, phase="work", start="2")
-    hello = JoinRequest.of(told, TABLE.rows[1], "known")
-    assert JoinRequest.read(json.loads(json.dumps(hello.message()))) == hello
-    assert hello.objection(told, None, late=False) == ""
-    other = spec(0, phase="work", start="3")
-    assert hello.objection(other, None, late=False) == "it belongs to start attempt 2, this is 3"
-    assert "--phase work" in hello.objection(spec(0, start="2"), None, late=False)
-    assert hello.objection(spec(0, phase="prepare", start="2"), None, late=False) == ""

@@ -126,7 +126,7 @@ def test_probes_are_signed_and_as_large_as_the_mtu() -> None:
     loop = EventLoop()
     one = Preflight(loop, key, (rail(),), port=0, loopback=True)
     try:
-        packet = one._packet(preflight._ASK, 0, 77, 8952)
+        packet = one._packet(preflight._PROBE, 0, 77, 8952)
         assert len(packet) == 8952
         assert packet[preflight._HEAD.size :][: preflight._TAG] == one._tag(packet)
         for place in range(preflight._HEAD.size):
@@ -150,7 +150,7 @@ def test_unanswered_probes_are_judged_with_both_ends_and_a_fix() -> None:
             preflight._Probe(2, 0, narrow=True),
             preflight._Probe(3, 0),
         ]
-        narrow, away = one._judge(PeerTable(rows), 0)
+        narrow, away = one._problems(PeerTable(rows), 0)
         assert narrow.startswith(
             "node-0 lo to node-2 (127.0.0.3): reached at 576 bytes, not at the full 65536"
         )

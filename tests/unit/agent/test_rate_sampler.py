@@ -126,9 +126,9 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> training_phase.TrainingPhase:
     for name in ("TrafficAccount", "ProcessEnvironment", "LinkMonitor"):
         monkeypatch.setattr(training_phase, name, MagicMock())
     made = training_phase.TrainingPhase(
-        MagicMock(), spec(measure=True), MagicMock(), ended=print, lost=print, notice=print
+        MagicMock(), spec(measure=True), MagicMock(), ended=print, rail_lost=print, notice=print
     )
-    made.gang = MagicMock()
+    made.processes = MagicMock()
     return made
 
 
@@ -148,5 +148,5 @@ def test_counters_that_cannot_be_read_cost_the_samples_alone(
 
     monkeypatch.setattr(training_phase, "RateSampler", refused)
     worker.start(table(), rails(), 29501, 0)
-    worker.gang.start.assert_called_once()  # type: ignore[attr-defined]
+    worker.processes.start.assert_called_once()  # type: ignore[attr-defined]
     worker.close()

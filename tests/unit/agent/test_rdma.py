@@ -159,7 +159,7 @@ def test_bytes_by_rdma_are_a_jobs_movement(
     port(tmp_path, "mlx5_0", "1", 100, 0)
     port(tmp_path, "mlx5_1", "1", 100, 0)
     loop = EventLoop()
-    one = TrainingPhase(loop, spec(), None, ended=print, lost=print, notice=print)  # type: ignore[arg-type]
+    one = TrainingPhase(loop, spec(), None, ended=print, rail_lost=print, notice=print)  # type: ignore[arg-type]
     try:
         assert one.moved() == 0
         one._account = TrafficAccount(PeerTable(()), 0, set())
