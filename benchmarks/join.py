@@ -55,7 +55,7 @@ def coordinate(nnodes: int) -> None:
     """Rank 0's side, until the other process ends it."""
     loop = EventLoop()
     Coordinator(
-        loop, spec(nnodes), (Rail(0, "x", "lo", "127.0.0.1", 4, 8, 65536),), lambda _event: None, receipt.job
+        loop, spec(nnodes), (Rail(0, None, "lo", "127.0.0.1", 4, 8, 65536),), lambda _event: None, receipt.job
     )
     loop.run()
 

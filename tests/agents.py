@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from tests import needs
-from torchnet import constants
 from torchnet.agent import agent
 from torchnet.agent.spec import AgentSpec
 from torchnet.local import sandbox, topology
 from torchnet.local.faults import PlantedFault
+from torchnet.network import attachment
 from torchnet.network.address_sources import AddressSource, MultusStatus
 
 Role = Callable[[], int]
@@ -32,7 +32,7 @@ def spec(folder: Path, rank: int, nnodes: int, **fields: Any) -> AgentSpec:
         "token": "the token of the tests",
         "python": sys.executable,
         "name": f"node-{rank}",
-        "attachments": constants.LOCAL_ATTACHMENTS[:1],
+        "attachments": attachment.LOCAL[:1],
         "start_timeout": 30.0,
         **fields,
     }

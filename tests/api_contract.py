@@ -16,6 +16,7 @@ from torchnet.agent.kube_api import ApiServer, Ask, NotDoneError
 from torchnet.agent.pod_address_source import Own, PodSource
 from torchnet.constants import INDEX_LABEL, NETWORKS_ANNOTATION, NODE_RANK_LABEL, RUN_LABEL, STATUS_ANNOTATION
 from torchnet.errors import ClusterError, NotYetError, StatusError
+from torchnet.network.attachment import NetworkAttachment
 from torchnet.network.network_status import StatusEntry, render
 
 __all__ = [
@@ -71,7 +72,7 @@ def patiently(question: Callable[[], Any], seconds: float = 20) -> Any:
 
 
 def source(world: World, account: str = "good", **own: Any) -> PodSource:
-    return PodSource(world.api(account), Own(world.namespace, **own), ("ml/net",))
+    return PodSource(world.api(account), Own(world.namespace, **own), (NetworkAttachment("ml", "net"),))
 
 
 def test_a_pod_is_answered_with_its_metadata_alone(world: World) -> None:

@@ -25,7 +25,7 @@ from torchnet.agent.messages import (
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerRail, PeerRow
 
-RAILS = (Rail(0, "loopback", "lo", "127.0.0.1", 4, 8, 65536),)
+RAILS = (Rail(0, None, "lo", "127.0.0.1", 4, 8, 65536),)
 
 
 M = TypeVar("M")

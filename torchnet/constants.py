@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 # Network Plumbing Working Group, "Kubernetes Network Custom Resource Definition De-facto Standard", v1.3.
 STATUS_ANNOTATION = "k8s.v1.cni.cncf.io/network-status"
 NETWORKS_ANNOTATION = "k8s.v1.cni.cncf.io/networks"
@@ -23,10 +25,9 @@ LOCAL_PREFIXES = tuple(f"fcbb:0:800:{0xFFFF - r:x}" for r in range(8))
 # With --family ipv4, each rail gets one eighth of the network that RFC 2544 reserves for benchmarks.
 LOCAL_BACKEND4 = "198.18.0.0/15"
 LOCAL_FRONTEND = "172.30.0.0/16"
-LOCAL_ATTACHMENTS = ("default/backend-network",) + tuple(f"default/backend-network-{r}" for r in range(2, 9))
 LOCAL_PRIMARY = "frontend"
 
-RECEIPT_SCHEMA = "torchnet.receipt/1"
+RECEIPT_SCHEMA: Final = "torchnet.receipt/1"
 ENV_PREFIX = "TORCHNET_"
 START_VARIABLE = "TORCHNET_START"  # for agents: the number of this start of the whole gang
 REPLACED_VARIABLE = "TORCHNET_REPLACED"  # for agents: how many of this worker's pods have been replaced
@@ -71,4 +72,4 @@ CODE_DIR, STATE_DIR, TOKEN_DIR = "/torchnet", "/torchnet-state", "/torchnet-toke
 WORK_DIR = "/torchnet-work"  # where the script's folder is unpacked and the scripts run
 SCRIPT_DIR = "/code"  # mount path of the volume of --code pvc:
 API_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"  # where clients in pods look for credentials
-AGENT_ZIP, CODE_ZIP, TOKEN_KEY = "torchnet.zip", "code.zip", "token"
+AGENT_ZIP, CODE_ZIP, SPEC_JSON, TOKEN_KEY = "torchnet.zip", "code.zip", "spec.json", "token"

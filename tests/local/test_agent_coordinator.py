@@ -46,7 +46,7 @@ class Job:
         self.events: list[dict[str, Any]] = []
         self.received: list[list[CoordinatorMessage]] = [[] for _ in mtus]
         one = spec(Path("/nowhere"), 0, len(mtus), loopback=True)
-        rails = (Rail(0, "loopback", "lo", "127.0.0.1", 4, 8, 65536),)
+        rails = (Rail(0, None, "lo", "127.0.0.1", 4, 8, 65536),)
         self.coordinator = Coordinator(self.loop, one, rails, self.events.append, receipt.job)
         self.ends: list[MessageSocket[CoordinatorMessage]] = []
         for rank, mtu in enumerate(mtus):

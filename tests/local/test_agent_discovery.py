@@ -17,9 +17,11 @@ from torchnet.agent.discovery import discover, own_row, sure_attachments
 from torchnet.errors import NetworkError
 from torchnet.local.loopback import LoopbackSource
 from torchnet.network.address_sources import HostInterfaces, MultusStatus
+from torchnet.network.attachment import NetworkAttachment
 from torchnet.network.network_status import StatusEntry, render
 
 FAR = "fd00::2/64"
+NET, OTHER = NetworkAttachment("ml", "net", "net1"), NetworkAttachment("ml", "other", "net2")
 
 
 def told(**fields: Any) -> Any:
@@ -102,9 +104,9 @@ def test_an_address_with_a_lifetime_or_a_deprecated_one_leaves_a_doubt() -> None
     far = Space()
     cable("net1", "net1", far, addresses=(("fd00::1/64", FAR),))
     cable("net2", "net2", far)
-    one = spec(Path("/nowhere"), 1, 2, attachments=("ml/net@net1",))
+    one = spec(Path("/nowhere"), 1, 2, attachments=(NET,))
     assert sure_attachments(one) == (StatusEntry("ml/net", "net1"),)
-    two = spec(Path("/nowhere"), 1, 2, attachments=("ml/net@net1", "ml/other@net2"))
+    two = spec(Path("/nowhere"), 1, 2, attachments=(NET, OTHER))
     for words in ("valid_lft 3600 preferred_lft 3600", "preferred_lft 0"):
         ip(f"address add fd01::1/64 dev net2 nodad {words}")
         assert sure_attachments(two) is None  # one that a router made, or that is on its way out
@@ -118,7 +120,7 @@ def test_an_address_with_a_lifetime_or_a_deprecated_one_leaves_a_doubt() -> None
 @isolated
 def test_a_kernel_that_does_not_tell_its_interfaces_is_an_error_and_leaves_a_doubt() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    one = spec(Path("/nowhere"), 1, 2, attachments=("ml/net@net1",))
+    one = spec(Path("/nowhere"), 1, 2, attachments=(NET,))
     assert sure_attachments(one) is None
     for told, source in (
         (one, HostInterfaces("host:net1", ())),

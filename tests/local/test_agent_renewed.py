@@ -24,6 +24,7 @@ from torchnet.errors import ClusterError, NotYetError, TorchnetError
 from torchnet.linux import namespaces
 from torchnet.local.loopback import LoopbackSource
 from torchnet.network.address_sources import MultusStatus
+from torchnet.network.attachment import NetworkAttachment
 from torchnet.network.interface_selection import Rail
 from torchnet.network.network_status import StatusEntry
 from torchnet.network.peer_table import decode
@@ -85,7 +86,14 @@ def test_what_the_preparation_verified_is_kept_and_not_asked_again(folder: Path)
     def role(rank: int) -> int:
         state = folder / f"state-{rank}"
         state.mkdir()
-        told = spec(folder, rank, 2, phase="prepare", state=str(state), attachments=("ns/net@net1",))
+        told = spec(
+            folder,
+            rank,
+            2,
+            phase="prepare",
+            state=str(state),
+            attachments=(NetworkAttachment.parse("ns/net@net1"),),
+        )
         seen = sure_attachments(told)
         assert seen == (StatusEntry("ns/net", "net1"),)
         return run_agent(folder, told, rank, Changing(lambda n: seen if n == 1 else CLUSTER))
@@ -220,7 +228,7 @@ def test_the_rails_of_a_restart_are_watched() -> None:
     far = Space()
     cable("net1", "net1", far, addresses=(("fd01::1/64", "fd01::2/64"),))
     cable("net2", "net2", far, addresses=(("fd02::1/64", "fd02::2/64"),))
-    one, two = (Rail(n, f"n{n}", f"net{n + 1}", f"fd0{n + 1}::1", 6, 64, 1500) for n in (0, 1))
+    one, two = (Rail(n, None, f"net{n + 1}", f"fd0{n + 1}::1", 6, 64, 1500) for n in (0, 1))
     loop = EventLoop()
     said: list[str] = []
     lost: list[str] = []
@@ -246,7 +254,7 @@ def test_the_rails_of_a_restart_are_watched() -> None:
 @isolated
 def test_a_kernel_that_does_not_answer_for_a_moment_is_asked_again() -> None:
     cable("net1", "net1", Space(), addresses=(("fd01::1/64", "fd01::2/64"),))
-    rail = Rail(0, "n0", "net1", "fd01::1", 6, 64, 1500)
+    rail = Rail(0, None, "net1", "fd01::1", 6, 64, 1500)
     loop = EventLoop()
     said: list[str] = []
     lost: list[str] = []

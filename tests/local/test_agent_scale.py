@@ -99,7 +99,7 @@ def descriptors() -> int:
 
 
 def rails(rank: int) -> tuple[Rail, ...]:
-    return (Rail(0, "loopback", "lo", address(rank), 4, 8, 65536),)
+    return (Rail(0, None, "lo", address(rank), 4, 8, 65536),)
 
 
 @isolated

@@ -9,6 +9,7 @@ from torchnet.agent.events import Failure
 from torchnet.agent.receipt import job, worker
 from torchnet.agent.spec import AgentSpec
 from torchnet.linux.rtnetlink import Counters
+from torchnet.network.attachment import NetworkAttachment
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable
 
@@ -16,14 +17,13 @@ MB = 1_000_000
 
 
 def spec(rank: int = 0, nnodes: int = 2, nproc: int = 2, **fields: Any) -> AgentSpec:
-    return AgentSpec(
-        "run-1", nnodes, rank, nproc, ("train.py",), "token", "python3", f"node-{rank}", **fields
-    )
+    return AgentSpec("run-1", nnodes, nproc, ("train.py",), node_rank=rank, name=f"node-{rank}", **fields)
 
 
 def rails(count: int = 1) -> tuple[Rail, ...]:
     return tuple(
-        Rail(n, f"default/backend-{n}", f"net{n + 1}", f"fd00:{n}::1", 6, 64, 9000) for n in range(count)
+        Rail(n, NetworkAttachment("default", f"backend-{n}"), f"net{n + 1}", f"fd00:{n}::1", 6, 64, 9000)
+        for n in range(count)
     )
 
 
@@ -70,5 +70,11 @@ def whole(
 ) -> dict[str, Any]:
     made_of = spec(**{"nnodes": 2, **fields})
     return job(
-        spec=made_of, receipts=receipts, failure=failure, began=1e9, restarts=restarts, now=1e9 + 12.3456
+        spec=made_of,
+        receipts=receipts,
+        attachments=(),
+        failure=failure,
+        began=1e9,
+        restarts=restarts,
+        now=1e9 + 12.3456,
     )

@@ -55,7 +55,14 @@ def receipt(**fields: Any) -> dict[str, Any]:
         "min_share": None,
         "measured": None,
         "ranks": [{"rank": i, "local_rank": 0, "node": f"node-{i}", "exit_code": 0} for i in range(2)],
-        "rails": [{"interface": "net1", "peer_bytes": 810_600_000, "share": 1.0}],
+        "rails": [
+            {
+                "interface": "net1",
+                "attachment": "default/backend-network",
+                "peer_bytes": 810_600_000,
+                "share": 1.0,
+            }
+        ],
         "nodes": nodes,
         "findings": [],
     }

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.unit.pod_security import containers
+from torchnet.agent.spec import AgentSpec
 from torchnet.config.job_spec import JobSpec
 from torchnet.k8s.objects.code_bundle import CodeBundle
 from torchnet.k8s.objects.run_objects import objects
@@ -57,6 +58,11 @@ def text_of(found: list[dict[str, Any]]) -> str:
 def command_of(spec: dict[str, Any], name: str) -> list[str]:
     command: list[str] = next(one for one in containers(spec) if one["name"] == name)["command"]
     return command
+
+
+def spec_of(found: list[dict[str, Any]]) -> AgentSpec:
+    """What the agents read in their pods."""
+    return AgentSpec.loads(only(found, "ConfigMap")["data"]["spec.json"])
 
 
 def env_of(spec: dict[str, Any], name: str = "worker") -> dict[str, Any]:

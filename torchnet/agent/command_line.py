@@ -14,14 +14,15 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import Field, replace
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from torchnet import constants
 from torchnet.agent import agent
 from torchnet.agent.events import Failure
 from torchnet.agent.handover import Handover, HandoverSource
 from torchnet.agent.log_reporter import LogReporter
-from torchnet.agent.spec import AgentSpec
+from torchnet.agent.spec import FLAGS, OWN, AgentSpec, flag_of
 from torchnet.agent.termination_log import TeeReporter, TerminationLog
 from torchnet.errors import NetworkError, TorchnetError, UsageError
 from torchnet.network.address_sources import (
@@ -31,28 +32,27 @@ from torchnet.network.address_sources import (
     StaticAddresses,
     parse_source,
 )
+from torchnet.network.attachment import NetworkAttachment
 from torchnet.network.peer_table import NAME
 from torchnet.text import printable
-
-# The minimum, which is also the default, and the environment variables to read.
-_NUMBERS: dict[str, tuple[int, tuple[str, ...]]] = {
-    "nnodes": (1, ("TORCHNET_NNODES",)),
-    "node_rank": (0, ("TORCHNET_NODE_RANK", "JOB_COMPLETION_INDEX")),
-    "nproc_per_node": (1, ("TORCHNET_NPROC_PER_NODE",)),
-}
-_SWITCHES = ("--module", "--no-python", "--no_python", "--measure", "--help")
 
 
 def parse(argv: Sequence[str], prog: str = "torchnet agent", about: str = "") -> argparse.Namespace:
     """Parse the flags; ``command`` holds what follows them. Like argparse, exit with 2 if a flag is invalid.
 
+    Fields of `AgentSpec` without a flag get the value of the document (``--spec``), else of the environment, else their
+    default.
+
     Raises:
-        UsageError: a number in the environment is invalid.
+        UsageError: the document, or a number in the environment, is invalid.
     """
     options = parser(prog, about).parse_args(dashed(list(argv)))
-    for name, (least, variables) in _NUMBERS.items():
-        if getattr(options, name) is None:
-            setattr(options, name, _number(least, variables))
+    options.document = _document(options.spec) if options.spec else None
+    for one in FLAGS:
+        if getattr(options, one.name) is None:
+            from_document = options.document is not None and one.name not in OWN
+            value = getattr(options.document, one.name) if from_document else _from_environment(one)
+            setattr(options, one.name, value)
     return options
 
 
@@ -62,32 +62,48 @@ def parser(prog: str, about: str = "") -> argparse.ArgumentParser:
         description=about or "Run one worker of a job: discover, join, preflight, run, receipt.",
         allow_abbrev=False,
     )
-    _job(made)
-    _network(made)
-    _pod(made)
-    _parse_run(made)
+    types = get_type_hints(AgentSpec)
+    for one in FLAGS:
+        default = _default(one)
+        shown = f" [{default}]" if default not in (None, "", (), False) else ""
+        made.add_argument(
+            flag_of(one), dest=one.name, help=one.metadata["help"] + shown, **_how(one, types[one.name])
+        )
+    kind = made.add_mutually_exclusive_group()
+    kind.add_argument(
+        "-m", "--module", dest="entry", action="store_const", const="module", help="the script is a module"
+    )
+    kind.add_argument(
+        "--no-python",
+        dest="entry",
+        action="store_const",
+        const="program",
+        help="the script is a program of its own",
+    )
+    _addresses(made)
+    _container(made)
     made.add_argument("command", nargs=argparse.REMAINDER, metavar="SCRIPT [ARGS]...")
     return made
 
 
-def _job(made: argparse.ArgumentParser) -> None:
-    add = made.add_argument
-    add("--nnodes", type=_count, help="workers of the job [1]")
-    add("--node-rank", type=int, help="this one's number; an Indexed Job gives it [0]")
-    add("--nproc-per-node", type=_count, help="processes here [1]")
-    add(
-        "--run-id",
-        default=os.environ.get("TORCHNET_RUN_ID", "run"),
-        help="the job's name, the same everywhere [%(default)s]",
-    )
-    add(
-        "--name",
-        default="",
-        help=f"this worker's name, its own among all workers [{socket.gethostname()}; in phases: RUN-RANK]",
-    )
+def _how(one: Field[Any], kind: Any) -> dict[str, Any]:
+    """Return argparse's arguments for a field of the type ``kind``; a flag that is not given is None."""
+    if one.name == "attachments":
+        return {"action": "append", "type": NetworkAttachment.parse}
+    if one.name == "replaced":  # may be an annotation's value: _replaced
+        return {"metavar": one.metadata["metavar"]}
+    if kind is bool:
+        return {"action": "store_true", "default": None}
+    if get_origin(kind) is Literal:
+        return {"choices": get_args(kind)}
+    number = next((one for one in (int, float) if one in (kind, *get_args(kind))), str)
+    return {
+        "type": _count if one.metadata.get("least") == 1 else number,
+        "metavar": one.metadata.get("metavar"),
+    }
 
 
-def _network(made: argparse.ArgumentParser) -> None:
+def _addresses(made: argparse.ArgumentParser) -> None:
     add = made.add_argument
     add("--address-source", default=os.environ.get("TORCHNET_ADDRESS_SOURCE", "multus-status"),
         help="multus-status, host:IFNAME,… or static:net1=ADDRESS/LEN,… [%(default)s]")  # fmt: skip
@@ -106,57 +122,23 @@ def _network(made: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE,…",
         help="multus-status: the labels of rank 0's pod [those by which the own pod belongs to it]",
     )
-    add(
-        "--attachment",
-        action="append",
-        default=[],
-        help="NAMESPACE/NAME[@INTERFACE] of a rail, in order; may repeat",
-    )
-    add("--family", choices=("auto", "ipv4", "ipv6"), default="auto")
-    add("--preflight", choices=("auto", "full"), default="auto")
 
 
-def _pod(made: argparse.ArgumentParser) -> None:
+def _container(made: argparse.ArgumentParser) -> None:
     add = made.add_argument
     add(
-        "--phase",
-        choices=("all", "prepare", "work"),
-        default="all",
-        help="prepare: an init container's part, up to the preflight; work: the rest [all]",
+        "--spec",
+        default="",
+        metavar="FILE",
+        help="the job's part of these flags, as JSON; a flag overrides it",
     )
-    add("--state", default="", metavar="DIR", help="what prepare leaves there and work reads")
     add("--code", default="", metavar="FILE.zip", help="unpacked into --workdir, by prepare or all")
     add("--workdir", default="", metavar="DIR", help="where the script runs [.]")
     add("--termination-log", metavar="PATH", help="how it ended, as JSON [/dev/termination-log if it exists]")
-    add(
-        "--start",
-        default=os.environ.get(constants.START_VARIABLE, ""),
-        help="which start of the whole job this is, where something restarts it [%(default)s]",
-    )
-    add(
-        "--replaced",
-        default=os.environ.get(constants.REPLACED_VARIABLE),
-        metavar="N",
-        help="prepare may end with 75 where the pod's address is taken, and another pod comes; N have come already",
-    )
-
-
-def _parse_run(made: argparse.ArgumentParser) -> None:
-    add = made.add_argument
-    add("--max-restarts", type=int, default=0)
-    add("--grace", type=float, default=constants.GRACE_SECONDS, metavar="SECONDS")
-    add("--link-grace", type=float, default=5.0, metavar="SECONDS")
-    add("--stall-timeout", type=float, default=300.0, metavar="SECONDS")
-    add("--stall-action", choices=("report", "stop"), default="report")
-    add("--start-timeout", type=float, default=300.0, metavar="SECONDS")
-    add("--log-dir", default="")
-    add("--min-share", type=float)
-    add("--measure", action="store_true", help="sample the rails' counters, for the receipt")
-    add("--stdin-rank", type=int)
     add("--local-rank", type=int, default=0, help="of `torchnet env`: whose environment [%(default)s]")
-    kind = made.add_mutually_exclusive_group()
-    kind.add_argument("-m", "--module", action="store_true", help="the script is a module")
-    kind.add_argument("--no-python", action="store_true", help="the script is a program of its own")
+
+
+_SWITCHES = ("--module", "--no-python", "--measure", "--help")
 
 
 def dashed(argv: list[str]) -> list[str]:
@@ -167,8 +149,9 @@ def dashed(argv: list[str]) -> list[str]:
         if not takes_value and not word.startswith("-"):
             return result + argv[number:]
         name, equals, value = word.partition("=")
+        name = name.replace("_", "-")
         takes_value = not takes_value and name.startswith("--") and not equals and name not in _SWITCHES
-        result.append(name.replace("_", "-") + equals + value if word.startswith("--") else word)
+        result.append(name + equals + value if word.startswith("--") else word)
     return result
 
 
@@ -179,16 +162,34 @@ def _count(text: str) -> int:
     return number
 
 
-def _number(least: int, variables: Sequence[str]) -> int:
-    """Return the first variable that is set, else ``least``. A typing error must not start a different job."""
-    for variable in variables:
-        if text := os.environ.get(variable):
+def _default(one: Field[Any]) -> Any:
+    return one.metadata.get("by_hand", one.default)
+
+
+def _from_environment(one: Field[Any]) -> Any:
+    """Return the first variable that is set, else the default. A typing error must not start a different job."""
+    least: int | None = one.metadata.get("least")
+    for variable in one.metadata.get("variables", ()):
+        text = os.environ.get(variable)
+        if text is not None and least is None:
+            return text
+        if text and least is not None:
             if not re.fullmatch("[0-9]{1,9}", text) or int(text) < least:
                 raise UsageError(
                     f"{variable}={text!r} is no number of at least {least}", fix=f"unset {variable}"
                 )
             return int(text)
-    return least
+    return _default(one)
+
+
+def _document(path: str) -> AgentSpec:
+    try:
+        return AgentSpec.loads(_read(path))
+    except (ValueError, TypeError) as error:
+        raise UsageError(
+            f"--spec {path} is not a specification of this version of torchnet: {error}",
+            fix="torchnet launch --on kubernetes --dry-run shows one",
+        ) from None
 
 
 _STATUS_LIMIT = 2 << 20  # bytes; the parser rejects more than half of it, with its own message
@@ -213,7 +214,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(options: argparse.Namespace, spec: AgentSpec, termination: TerminationLog) -> int:
-    if not options.command and spec.phase != "prepare":
+    if not spec.command and spec.phase != "prepare":
         raise UsageError("no script is named", fix="torchnet agent [FLAGS] SCRIPT [ARGS]...")
     if spec.phase != "all" and not spec.state:
         raise UsageError(f"--phase {spec.phase} needs a folder for the state", fix="--state DIR")
@@ -249,41 +250,24 @@ def spec_of(options: argparse.Namespace, *, joins: bool = True) -> AgentSpec:
                 f'{flag} "{printable(text, 80)}" is no name',
                 fix=f"{flag} of letters, digits, ., _ and -, at most 253, not with . or - at an end",
             )
+    known: AgentSpec | None = options.document
+    values = {**(vars(known) if known else {}), **{one.name: getattr(options, one.name) for one in FLAGS}}
+    if known is None:
+        values["network"] = parse_source(options.address_source).kind
+        values["runtime"] = "kubernetes" if in_phases else "agent"
+    if options.command or known is None:
+        values |= {"command": tuple(options.command), "entry": "script"}
     return AgentSpec(
-        run_id=options.run_id,
-        nnodes=options.nnodes,
-        node_rank=options.node_rank,
-        nproc_per_node=options.nproc_per_node,
-        command=tuple(options.command),
-        token=_token(options.nnodes) if joins else "",
-        python=sys.executable,
-        name=name,
-        entry="module" if options.module else "program" if options.no_python else "script",
-        network=parse_source(options.address_source).kind,
-        runtime="kubernetes" if in_phases else "agent",
-        attachments=tuple(options.attachment),
-        uid=os.environ.get("POD_UID", ""),
-        replaced=_replaced(options.replaced),
         **{
-            name: getattr(options, name)
-            for name in (
-                "family",
-                "preflight",
-                "max_restarts",
-                "grace",
-                "link_grace",
-                "stall_timeout",
-                "stall_action",
-                "start_timeout",
-                "log_dir",
-                "min_share",
-                "measure",
-                "stdin_rank",
-                "phase",
-                "state",
-                "start",
-            )
-        },
+            **values,
+            "entry": options.entry or values["entry"],
+            "name": name,
+            "attachments": tuple(options.attachments),
+            "token": _token(options.nnodes) if joins else "",
+            "python": sys.executable,
+            "uid": os.environ.get("POD_UID", ""),
+            "replaced": _replaced(options.replaced),
+        }
     )
 
 
@@ -306,8 +290,9 @@ def source_of(options: argparse.Namespace, spec: AgentSpec) -> AddressSource:
     other = options.rank0_status_file or (options.status_file if not spec.node_rank else None)
     if other is None:
         raise UsageError("multus-status needs rank 0's network-status", fix="--rank0-status-file FILE")
-    attachments = spec.attachments or None
-    return MultusStatus(_read(options.status_file), lambda: _read(other), attachments, family=spec.family)
+    return MultusStatus(
+        _read(options.status_file), lambda: _read(other), spec.attachments, family=spec.family
+    )
 
 
 def _by_api(spec: AgentSpec, rank0_labels: str) -> AddressSource:

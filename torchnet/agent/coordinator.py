@@ -457,6 +457,7 @@ class Coordinator:
         receipt = self._assemble(
             spec=self._spec,
             receipts=self._receipts,
+            attachments=[rail.attachment for rail in self._rails],
             failure=self._failure,
             began=self._began,
             restarts=self._attempt,

@@ -74,7 +74,7 @@ def look(spec: AgentSpec, source: AddressSource) -> tuple[Rail, ...]:
 
 
 def sure_attachments(spec: AgentSpec) -> tuple[StatusEntry, ...] | None:
-    """Return ``NAMESPACE/NAME@INTERFACE`` attachments if the kernel determines every address, else None.
+    """Return the specification's attachments if the kernel determines every address, else None.
 
     Like those of ``host:``, they have no addresses. An address with a lifetime may come from a router instead of the
     attachment, and a deprecated one is about to expire: only network-status shows which address is meant.
@@ -85,13 +85,12 @@ def sure_attachments(spec: AgentSpec) -> tuple[StatusEntry, ...] | None:
         return None  # look() reports it
     entries = []
     for number, wanted in enumerate(spec.attachments):
-        name, _, interface = wanted.partition("@")
-        entry = StatusEntry(name, interface or None)
-        found = present.get(interface)
+        entry = StatusEntry(wanted.path, wanted.interface or None)
+        found = present.get(wanted.interface)
         if found and any(a.scope == "global" and (a.deprecated or not a.permanent) for a in found.addresses):
             return None
         try:
-            select_rail(spec.name, number, name, entry, found, spec.family)
+            select_rail(spec.name, number, entry.name, entry, found, spec.family)
         except TentativeError:
             pass  # discovery waits for it anyway
         except NetworkError:
@@ -163,7 +162,7 @@ def _on_loopback(spec: AgentSpec, source: AddressSource) -> tuple[Rail, ...]:
     """Return lo, as the user requested. All of 127.0.0.0/8 works without being listed; none of it is a network."""
     (entry,) = source.attachments()
     lo = _present(spec)["lo"]
-    return (Rail(0, entry.name, lo.name, entry.ips[0], 4, 8, lo.mtu),)
+    return (Rail(0, None, lo.name, entry.ips[0], 4, 8, lo.mtu),)
 
 
 def _present(spec: AgentSpec) -> dict[str, Interface]:

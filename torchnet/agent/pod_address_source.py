@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from torchnet.agent.kube_api import ApiServer, Ask, NotDoneError, PodMetadata, n
 from torchnet.constants import NETWORKS_ANNOTATION, STATUS_ANNOTATION
 from torchnet.errors import ClusterError, NetworkError, NotYetError, StatusError, TorchnetError
 from torchnet.network.address_sources import MultusStatus
+from torchnet.network.attachment import NetworkAttachment
 from torchnet.network.interface_selection import Family
 from torchnet.network.network_status import StatusEntry
 from torchnet.text import printable
@@ -53,7 +54,7 @@ class PodSource:
         self,
         api: ApiServer,
         own: Own,
-        attachments: Sequence[str] = (),
+        attachments: tuple[NetworkAttachment, ...] = (),
         *,
         family: Family = "auto",
         clock: Callable[[], float] = time.monotonic,
@@ -61,7 +62,7 @@ class PodSource:
     ) -> None:
         self._api = api
         self._own = own
-        self._wanted = tuple(attachments) or None
+        self._wanted = attachments
         self._family = family
         self._clock = clock
         self._pace = _Pace(chance)

@@ -1,20 +1,30 @@
 """Phase 6: the receipt. Each worker builds its own; rank 0 or the launcher combines them into the job's.
 
-Receipts are plain dicts (torchnet/receipt/receipt.schema.json describes the job's).
+`torchnet.agent.receipt_shape` has the shape of both.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
-from torchnet import constants
 from torchnet.agent.accounting import HEADER_BYTES, TrafficTotals
 from torchnet.agent.events import Failure
 from torchnet.agent.link_monitor import LinkFlap
 from torchnet.agent.rdma import of_devices
+from torchnet.agent.receipt_shape import (
+    InterfaceBytes,
+    NodeReceipt,
+    PeerBytes,
+    Proof,
+    RailBytes,
+    WorkerReceipt,
+    job_receipt,
+    rank_results,
+)
 from torchnet.agent.spec import AgentSpec
+from torchnet.network.attachment import NetworkAttachment
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerTable
 
@@ -64,7 +74,7 @@ def worker(
             "NCCL_NET=Socket prevents it"
         )
     blind = None in bypass.values()
-    interfaces = {
+    interfaces: dict[str, InterfaceBytes] = {
         name: {
             "role": "backend" if name in backend else "frontend" if name == "eth0" else "other",
             "sent_bytes": counter.sent_bytes,
@@ -73,7 +83,7 @@ def worker(
         for name, counter in sorted(traffic.counters.items())
         if name != "lo" or spec.loopback
     }
-    peers = [
+    peers: list[PeerBytes] = [
         {
             "node": table.rows[rank].name if rank < len(table.rows) else str(rank),
             "interface": interface,
@@ -82,7 +92,7 @@ def worker(
         }
         for (rank, interface), flow in sorted(traffic.peers.items())
     ]
-    return {
+    made: WorkerReceipt = {
         "node": spec.name,
         "node_rank": spec.node_rank,
         "interfaces": interfaces,
@@ -101,6 +111,7 @@ def worker(
         "flaps": [vars(flap) for flap in flaps],
         "findings": findings,
     }
+    return {**made}
 
 
 def _disagreements(spec: AgentSpec, traffic: TrafficTotals, backend: set[str]) -> list[str]:
@@ -133,14 +144,19 @@ def job(
     *,
     spec: AgentSpec,
     receipts: Sequence[dict[str, Any]],
+    attachments: Sequence[NetworkAttachment | None],
     failure: Failure | None,
     began: float,
     restarts: int,
     now: float | None = None,
 ) -> dict[str, Any]:
-    """Build the job's receipt (torchnet.receipt/1) from the available worker receipts."""
+    """Build the job's receipt (torchnet.receipt/1) from the available worker receipts.
+
+    Args:
+        attachments: Rank 0's, by rail.
+    """
     receipts = sorted(receipts, key=lambda receipt: int(receipt["node_rank"]))
-    rails = _rails(receipts)
+    rails = _rails(receipts, {one.interface: one.path for one in attachments if one})
     share, proof, why = _share(spec, receipts, rails)
     findings = [text for receipt in receipts for text in receipt["findings"]]
     missing = spec.nnodes - len(receipts)
@@ -151,45 +167,37 @@ def job(
     if failure is None and spec.min_share is not None and (share is None or share < spec.min_share):
         seen = f"{why}" if share is None else f"{share:.4f}"
         code, reason = 5, f"the backend's share is below --min-share {spec.min_share:g}: {seen}"
-    ranks = [
-        {
-            "rank": rank,
-            "local_rank": rank % spec.nproc_per_node,
-            "node": receipt["node"],
-            "exit_code": receipt["codes"].get(str(rank)),
-        }
-        for receipt in receipts
-        for rank in range(
-            receipt["node_rank"] * spec.nproc_per_node, (receipt["node_rank"] + 1) * spec.nproc_per_node
-        )
-    ]
-    return {
-        "schema": constants.RECEIPT_SCHEMA,
-        "run_id": spec.run_id,
-        "runtime": spec.runtime,
-        "network": spec.network,
-        "exit_code": code,
-        "reason": reason,
-        "failure": vars(failure) if failure else None,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
-        "duration_s": round((now if now is not None else time.time()) - began, 3),
-        "nnodes": spec.nnodes,
-        "nproc_per_node": spec.nproc_per_node,
-        "world_size": spec.world_size,
-        "restarts": restarts,
-        "backend_share": share,
-        "proof": proof,
-        "proof_reason": why,
-        "min_share": spec.min_share,
-        "measured": None,
-        "ranks": ranks,
-        "rails": rails,
-        "nodes": [{key: value for key, value in receipt.items() if key != "codes"} for receipt in receipts],
-        "findings": findings,
-    }
+    return job_receipt(
+        run_id=spec.run_id,
+        runtime=spec.runtime,
+        network=spec.network,
+        nnodes=spec.nnodes,
+        nproc_per_node=spec.nproc_per_node,
+        code=code,
+        reason=reason,
+        failure=failure,
+        began=began,
+        ended=now if now is not None else time.time(),
+        restarts=restarts,
+        share=(share, proof, why),
+        min_share=spec.min_share,
+        ranks=[
+            result
+            for receipt in receipts
+            for result in rank_results(
+                receipt["node"], receipt["node_rank"], spec.nproc_per_node, receipt["codes"]
+            )
+        ],
+        rails=rails,
+        nodes=[
+            cast(NodeReceipt, {key: value for key, value in receipt.items() if key != "codes"})
+            for receipt in receipts
+        ],
+        findings=findings,
+    )
 
 
-def _rails(receipts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _rails(receipts: Sequence[dict[str, Any]], attachments: Mapping[str, str]) -> list[RailBytes]:
     carried: dict[str, int] = {}
     for receipt in receipts:
         for name, interface in receipt["interfaces"].items():
@@ -200,14 +208,19 @@ def _rails(receipts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 carried[peer["interface"]] += peer["sent_bytes"] + peer["received_bytes"]
     total = sum(carried.values())
     return [
-        {"interface": name, "peer_bytes": count, "share": round(count / total, 6) if total else None}
+        {
+            "interface": name,
+            "attachment": attachments.get(name),
+            "peer_bytes": count,
+            "share": round(count / total, 6) if total else None,
+        }
         for name, count in sorted(carried.items())
     ]
 
 
 def _share(
-    spec: AgentSpec, receipts: Sequence[dict[str, Any]], rails: Sequence[dict[str, Any]]
-) -> tuple[float | None, str, str]:
+    spec: AgentSpec, receipts: Sequence[dict[str, Any]], rails: Sequence[RailBytes]
+) -> tuple[float | None, Proof, str]:
     """Return (share, proof, reason); without bytes to measure, the share is None."""
     if spec.loopback:
         return None, "unknown", "loopback: no network was used"
@@ -245,7 +258,7 @@ def _share(
     return share, "measured", "each TCP connection's count, by peer"
 
 
-def _imbalance(rails: Sequence[dict[str, Any]]) -> list[str]:
+def _imbalance(rails: Sequence[RailBytes]) -> list[str]:
     if len(rails) < 2:
         return []
     most = max(rails, key=lambda rail: int(rail["peer_bytes"]))

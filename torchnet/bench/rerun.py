@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from torchnet.config.job_spec import JobSpec
-from torchnet.config.k8s_values import parse_attachment
 
 
 def network_check(job: JobSpec, command: Sequence[str]) -> tuple[str, ...]:
@@ -18,9 +17,9 @@ def network_check(job: JobSpec, command: Sequence[str]) -> tuple[str, ...]:
     """
     if job.on == "local":
         return (*rerun_command(command).command, "--dry-run")
-    settings, first = job.kubernetes, parse_attachment(job.network.networks[0])
+    settings = job.kubernetes
     flags = {
-        "--network": f"{first.namespace}/{first.name}" if first.namespace else first.name,
+        "--network": job.attachments[0].path,
         "--image": settings.image,
         "-n": settings.namespace,
         "--context": settings.context,

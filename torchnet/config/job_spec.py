@@ -6,6 +6,7 @@ values. Relative paths are relative to the directory in which the launcher is st
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -19,8 +20,11 @@ from pydantic import (
 )
 
 from torchnet.config import fault_syntax, kubernetes, parsing
+from torchnet.config.k8s_values import parse_networks
 from torchnet.config.kubernetes import Kubernetes
 from torchnet.constants import GRACE_SECONDS, LOCAL_PREFIXES, POD_VARIABLES, TUNE_PREFIX
+from torchnet.network import attachment
+from torchnet.network.attachment import NetworkAttachment
 
 YEAR = 366 * 86400.0
 LOOPBACK = "loopback"
@@ -85,8 +89,8 @@ class Network(_Group):
     """The backend: what carries the collectives."""
 
     networks: Names = ()
-    """Locally ``()`` for two networks of the job's own, ``("loopback",)`` for none; on Kubernetes attachments, which
-    `torchnet.config.k8s_values.parse_attachment` reads."""
+    """Locally ``()`` for two networks of the job's own, ``("loopback",)`` for none; on Kubernetes the texts of
+    `attachments`."""
     rails: Annotated[Whole, Field(ge=1, le=len(LOCAL_PREFIXES))] = 1
     rate: Rate | None = None
     """Bits per second of each rail; None is unlimited."""
@@ -96,6 +100,11 @@ class Network(_Group):
     preflight: Literal["auto", "full"] = "auto"
     faults: Annotated[Names, AfterValidator(_faults)] = ()
     """Read by `torchnet.config.fault_syntax.parse`."""
+
+    @cached_property
+    def attachments(self) -> tuple[NetworkAttachment, ...]:
+        """``networks`` on Kubernetes, one attachment per rail; in a valid job they can be parsed."""
+        return parse_networks(self.networks)
 
     @model_validator(mode="after")
     def _loopback_has_no_shape(self) -> Network:
@@ -197,6 +206,13 @@ class JobSpec(_Group):
             return {**data, "nnodes": 1}
         return data
 
+    @property
+    def attachments(self) -> tuple[NetworkAttachment, ...]:
+        """The workers' attachments to the backend, one per rail, in order; () on loopback."""
+        if self.on == "kubernetes":
+            return self.network.attachments
+        return () if self.network.networks == (LOOPBACK,) else attachment.LOCAL[: self.network.rails]
+
     @model_validator(mode="after")
     def _agrees(self) -> JobSpec:
         wrong = []
@@ -209,8 +225,9 @@ class JobSpec(_Group):
         if self.on == "kubernetes":
             files = {"output.json": self.output.json_path, "output.log_dir": self.output.log_dir}
             written = tuple(path for path, value in files.items() if value is not None)
-            wrong += kubernetes.wrong(
-                self.kubernetes, self.network.networks, self.nnodes, self.run_id, written
+            invalid = self._invalid_networks()
+            wrong += invalid + kubernetes.wrong(
+                self.kubernetes, () if invalid else self.attachments, self.nnodes, self.run_id, written
             )
             wrong += self._processes_elsewhere() + self._undecodable()
             wrong += [
@@ -228,6 +245,17 @@ class JobSpec(_Group):
             # One line per problem, "path: what" if it is about one field; torchnet.config.validation_errors parses it.
             raise ValueError("\n".join(wrong))
         return self
+
+    def _invalid_networks(self) -> list[str]:
+        if not self.network.networks:
+            return [
+                "network.networks: is missing: the backend is a NetworkAttachmentDefinition, [NAMESPACE/]NAME"
+            ]
+        try:
+            _ = self.network.attachments
+        except ValueError as error:
+            return [f"network.networks: {line}" for line in str(error).splitlines()]
+        return []
 
     def _processes_elsewhere(self) -> list[str]:
         """Check that ``gpu`` and ``cpu`` as the number of processes can be resolved from the pods' resources."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torchnet import constants
 from torchnet.config.k8s_syntax import (
@@ -22,6 +22,7 @@ from torchnet.config.k8s_syntax import (
     parse_subdomain,
 )
 from torchnet.config.parsing import parse_label, quote
+from torchnet.network.attachment import NetworkAttachment
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _NETWORK = re.compile(r"(?P<name>[^*=]*)(?:\*(?P<count>[0-9]{1,4}))?(?:=(?P<resource>.*))?", re.DOTALL)
@@ -40,24 +41,8 @@ TAKEN = (
 SECRET_VOLUME = "torchnet-secret-"  # prefix; a number follows for each ``--secret`` with a path
 
 
-@dataclass(frozen=True)
-class Attachment:
-    """A network of ``--network``: one or more rails of one NetworkAttachmentDefinition.
-
-    Attributes:
-        namespace: Namespace of the NetworkAttachmentDefinition; "" for that of the run.
-        count: Number of rails.
-        resource: The device plugin's resource; "" if there is none.
-    """
-
-    namespace: str
-    name: str
-    count: int = 1
-    resource: str = ""
-
-
-def parse_attachment(text: str) -> Attachment:
-    """Parse ``[NS/]NAD[*COUNT][=RESOURCE]``."""
+def parse_network(text: str) -> list[NetworkAttachment]:
+    """Parse ``[NS/]NAD[*COUNT][=RESOURCE]``: COUNT attachments, as yet without an interface."""
     match = _NETWORK.fullmatch(text)
     if match is None:
         raise ValueError("is not [NAMESPACE/]NAME[*COUNT][=RESOURCE]")
@@ -65,9 +50,28 @@ def parse_attachment(text: str) -> Attachment:
     count = int(match["count"] or 1)
     if not 1 <= count <= constants.MAX_RAILS:
         raise ValueError(f"asks for {count} rails, and 1 to {constants.MAX_RAILS} can be")
-    return Attachment(
-        namespace, name, count, parse_resource(match["resource"]) if match["resource"] is not None else ""
-    )
+    resource = parse_resource(match["resource"]) if match["resource"] is not None else ""
+    return [NetworkAttachment(namespace, name, resource=resource)] * count
+
+
+def parse_networks(texts: Sequence[str]) -> tuple[NetworkAttachment, ...]:
+    """Parse the texts of ``--network``: one attachment per rail, in order.
+
+    Raises:
+        ValueError: One line for each problem.
+    """
+    found: list[NetworkAttachment] = []
+    wrong = []
+    for text in texts:
+        try:
+            found += parse_network(text)
+        except ValueError as error:
+            wrong.append(f"{quote(text)} {error}")
+    if len(found) > constants.MAX_RAILS:
+        wrong.append(f"{len(found)} rails, and {constants.MAX_RAILS} are the most")
+    if wrong:
+        raise ValueError("\n".join(wrong))
+    return tuple(replace(one, interface=constants.rail_interface(number)) for number, one in enumerate(found))
 
 
 @dataclass(frozen=True)

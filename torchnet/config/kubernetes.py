@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
@@ -10,11 +10,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from torchnet.config import k8s_syntax, k8s_values, parsing
 from torchnet.constants import (
     COMMON_LABELS,
-    MAX_RAILS,
     NETWORKS_ANNOTATION,
     POLICY_ANNOTATION,
     STATUS_ANNOTATION,
 )
+from torchnet.network.attachment import NetworkAttachment
 
 Whole = Annotated[int, BeforeValidator(parsing.parse_whole)]
 Switch = Annotated[bool, BeforeValidator(parsing.parse_switch)]
@@ -143,7 +143,7 @@ def processes(group: Kubernetes, asked: int | str | None) -> int:
 
 def wrong(
     group: Kubernetes,
-    networks: tuple[str, ...],
+    attachments: Sequence[NetworkAttachment],
     nnodes: int,
     run_id: str | None,
     written: tuple[str, ...],
@@ -151,7 +151,7 @@ def wrong(
     """Check that the settings of a job on Kubernetes fit together.
 
     Args:
-        networks: The texts of ``--network``.
+        attachments: One per rail; () if ``--network`` is invalid.
         written: Paths of the fields that make the launcher write a file or a folder.
 
     Returns:
@@ -162,24 +162,12 @@ def wrong(
         found += [f"{path}: {_DETACHED}" for path in written]
     if group.image is None:
         found.append("kubernetes.image: is missing: the pods need an image with Python and PyTorch")
-    if not networks:
-        found.append(
-            "network.networks: is missing: the backend is a NetworkAttachmentDefinition, [NAMESPACE/]NAME"
-        )
-    rails = 0
-    for text in networks:
-        try:
-            rails += k8s_values.parse_attachment(text).count
-        except ValueError as error:
-            found.append(f"network.networks: {parsing.quote(text)} {error}")
-    if rails > MAX_RAILS:
-        found.append(f"network.networks: {rails} rails, and {MAX_RAILS} are the most")
     if run_id is not None:
         found += wrong_run_id(run_id, group.form, nnodes)
     if group.multi_network_policy and group.network_policy == "none":
         found.append("kubernetes.multi_network_policy: needs --network-policy isolate")
     if group.static_ips:
-        found += _wrong_addresses(group, rails, nnodes)
+        found += _wrong_addresses(group, len(attachments), nnodes)
     volumes = [k8s_values.parse_volume(text) for text in group.volumes]
     if group.security == "restricted":
         found += [
@@ -193,9 +181,7 @@ def wrong(
         f"kubernetes.volumes: two are called {name}" for name in sorted(set(called)) if called.count(name) > 1
     ]
     found += _wrong_places(group, volumes)
-    if group.gpus and group.gpu_resource in [
-        k8s_values.parse_attachment(text).resource for text in networks if "=" in text
-    ]:
+    if group.gpus and group.gpu_resource in [one.resource for one in attachments]:
         found.append("kubernetes.gpu_resource: is a network's resource, too")
     return found
 

@@ -10,10 +10,12 @@ import re
 import secrets
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 
-from torchnet import constants, rlimits
+from torchnet import rlimits
 from torchnet.agent import agent
 from torchnet.agent.spec import AgentSpec
+from torchnet.config.agent_spec import agent_spec
 from torchnet.config.fault_syntax import parse
 from torchnet.config.job_spec import LOOPBACK, JobSpec
 from torchnet.config.sources import Origin
@@ -27,6 +29,7 @@ from torchnet.local.gpus import Shares
 from torchnet.local.internet_access import Internet
 from torchnet.local.monitor import LocalMonitor
 from torchnet.network.address_sources import AddressSource, MultusStatus
+from torchnet.network.attachment import NetworkAttachment
 
 
 def run_name(script: str, random: str) -> str:
@@ -36,44 +39,20 @@ def run_name(script: str, random: str) -> str:
 
 
 def agent_specs(
-    job: JobSpec, *, run_id: str, token: str, shares: Shares, python: str, cpus: int, loopback: bool
+    job: JobSpec, *, run_id: str, token: str, shares: Shares, python: str, cpus: int
 ) -> list[AgentSpec]:
     """Return one specification per node."""
-    entry = "module" if job.module else "program" if job.no_python else "script"
-    processes = job.nnodes * shares.nproc
+    common = agent_spec(job, run_id, shares.nproc, job.script, job.attachments)
     return [
-        AgentSpec(
-            run_id=run_id,
-            nnodes=job.nnodes,
+        replace(
+            common,
             node_rank=rank,
-            nproc_per_node=shares.nproc,
-            command=(job.script, *job.args),
+            name=f"node-{rank}",
             token=token,
             python=python,
-            name=f"node-{rank}",
-            entry=entry,  # type: ignore[arg-type]
-            network="loopback" if loopback else "namespaces",
-            runtime="local",
-            attachments=() if loopback else constants.LOCAL_ATTACHMENTS[: job.network.rails],
-            family="auto" if loopback else job.network.family,
-            preflight=job.network.preflight,
-            loopback=loopback,
-            max_restarts=job.run.max_restarts,
-            grace=job.run.grace,
-            link_grace=job.run.link_grace,
-            stall_timeout=job.run.stall_timeout,
-            stall_action=job.run.stall_action,
-            start_timeout=job.run.start_timeout,
-            log_dir=os.path.abspath(job.output.log_dir) if job.output.log_dir else "",
-            tee=job.output.tee,
-            redirects=job.output.redirects,
-            stdin_rank=job.run.stdin_rank,
-            env={**job.tune.variables(), **job.env},
             gpus=shares.gpus[rank] if shares.gpus is not None else None,
             hostid=f"{run_id}-{rank}",
-            cpus=cpus / processes if processes > 1 else None,
-            min_share=job.output.min_share,
-            measure=job.output.measure,
+            cpus=cpus / common.world_size if common.world_size > 1 else None,
         )
         for rank in range(job.nnodes)
     ]
@@ -112,7 +91,6 @@ def launch(
         shares=shares,
         python=sys.executable,
         cpus=cpus,
-        loopback=on_loopback,
     )
     planted = tuple(parse(text) for text in job.network.faults)
     rlimits.allow(_FILES * job.nnodes, f"{job.nnodes} nodes", "fewer nodes")
@@ -173,7 +151,9 @@ def launch(
     return code
 
 
-def _source(nodes: list[topology.NodePlan], rank: int, attachments: tuple[str, ...]) -> AddressSource:
+def _source(
+    nodes: list[topology.NodePlan], rank: int, attachments: tuple[NetworkAttachment, ...]
+) -> AddressSource:
     """Return the node's address source: what Multus would write for its pod, and for rank 0's."""
     return MultusStatus(
         topology.network_status_annotation(nodes[rank]),

@@ -229,6 +229,7 @@ class LocalMonitor:
             made = receipt.job(
                 spec=self._specs[0],
                 receipts=list(self._worker_receipts.values()),
+                attachments=self._specs[0].attachments,
                 failure=failure,
                 began=self._began,
                 restarts=self._restarts,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torchnet import constants
-from torchnet.network import network_status
+from torchnet.network import attachment, network_status
 
 FIRST_INDEX = 10  # above the tunnel devices of loaded modules, which a new network namespace may have
 GATEWAY, DNS = "172.30.0.2", "172.30.0.3"  # slirp4netns's: the second and third address
@@ -90,7 +90,7 @@ def network_status_annotation(node: NodePlan) -> str:
     )
     backend = tuple(
         network_status.StatusEntry(
-            name=constants.LOCAL_ATTACHMENTS[rail],
+            name=attachment.LOCAL[rail].path,
             interface=port.interface,
             ips=(port.address,),
             mac=port.mac,

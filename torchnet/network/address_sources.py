@@ -17,6 +17,7 @@ from typing import Literal, Protocol
 
 from torchnet.constants import NETWORKS_ANNOTATION
 from torchnet.errors import NetworkError, StatusError, UsageError
+from torchnet.network.attachment import NetworkAttachment
 from torchnet.network.interface_selection import Family
 from torchnet.network.network_status import StatusEntry, canonical, parse
 from torchnet.text import listed, printable
@@ -30,16 +31,18 @@ class StaticAddresses:
     Args:
         spec: the flag's value, ``static:net1=fcbb::2/64``; the interface must have exactly this address.
         rank0: rank 0's addresses by rail, or only the first rail's; IP literals.
-        attachments: the attachments' names by rail, as far as known.
+        attachments: the attachments by rail, as far as known.
 
     Raises:
         UsageError: names every wrong part.
     """
 
-    def __init__(self, spec: str, rank0: tuple[str, ...], attachments: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, spec: str, rank0: tuple[str, ...], attachments: tuple[NetworkAttachment, ...] = ()
+    ) -> None:
         self._entries = tuple(
             StatusEntry(
-                name=attachments[number].partition("@")[0] if number < len(attachments) else f"static:{name}",
+                name=attachments[number].path if number < len(attachments) else f"static:{name}",
                 interface=name,
                 ips=(address,),
                 origin="--address-source",
@@ -165,9 +168,9 @@ class MultusStatus:
     Args:
         own_text: this pod's annotation.
         rank0_text: rank 0's, or a function that reads it at each call (rank 0 may have become another pod).
-        attachments: the rails' attachments in order: ``NAMESPACE/NAD``, ``NAD``, or with ``@INTERFACE`` if
-            one NAD serves several rails; a NAD listed n times takes n interfaces in order. None or (): every
-            entry but the primary network's, ordered by interface.
+        attachments: the rails' attachments in order, with an interface if one NAD serves several rails; a NAD
+            listed n times takes n interfaces in order. (): every entry but the primary network's, ordered by
+            interface.
         family: which address :meth:`rank0` returns if an entry has both families.
     """
 
@@ -175,7 +178,7 @@ class MultusStatus:
         self,
         own_text: str | bytes | None,
         rank0_text: Callable[[], str | bytes | None] | str | bytes | None,
-        attachments: tuple[str, ...] | None = None,
+        attachments: tuple[NetworkAttachment, ...] = (),
         *,
         family: Family = "auto",
     ) -> None:
@@ -229,7 +232,9 @@ class HostInterfaces:
         return self._rank0
 
 
-def _rails(entries: tuple[StatusEntry, ...], wanted: tuple[str, ...] | None) -> tuple[StatusEntry, ...]:
+def _rails(
+    entries: tuple[StatusEntry, ...], wanted: tuple[NetworkAttachment, ...]
+) -> tuple[StatusEntry, ...]:
     """Return the entries that are rails, complete and in rail order.
 
     Raises:
@@ -248,23 +253,23 @@ def _rails(entries: tuple[StatusEntry, ...], wanted: tuple[str, ...] | None) -> 
 
 
 def _matched(
-    backend: list[StatusEntry], wanted: tuple[str, ...], entries: tuple[StatusEntry, ...]
+    backend: list[StatusEntry], wanted: tuple[NetworkAttachment, ...], entries: tuple[StatusEntry, ...]
 ) -> list[StatusEntry]:
     left = list(backend)
     taken: dict[int, StatusEntry] = {}
-    # Entries with @INTERFACE first; otherwise an earlier bare name would take theirs.
-    for position in sorted(range(len(wanted)), key=lambda position: "@" not in wanted[position]):
+    # Those with an interface first; otherwise an earlier bare name would take theirs.
+    for position in sorted(range(len(wanted)), key=lambda position: not wanted[position].interface):
         want = wanted[position]
         found = [entry for entry in left if _matches(want, entry)]
         if len({entry.name for entry in found}) > 1:
             names = listed([entry.name for entry in found], 8)
             raise NetworkError(
-                f"{printable(want, 120)} could be each of {names}", fix="write it as NAMESPACE/NAD"
+                f"{printable(str(want), 120)} could be each of {names}", fix="write it as NAMESPACE/NAD"
             )
         if found:
             taken[position] = found[0]
             left.remove(found[0])
-    missing = [want for position, want in enumerate(wanted) if position not in taken]
+    missing = [str(want) for position, want in enumerate(wanted) if position not in taken]
     if missing:
         raise NetworkError(
             f"network-status has no entry for {listed(missing, 8)}; {_have(entries)}", fix=_FIX
@@ -281,11 +286,10 @@ def _check_complete(chosen: list[StatusEntry]) -> None:
         raise NetworkError(f"network-status has {'; '.join(wrong[:8])}", fix=_FIX)
 
 
-def _matches(want: str, entry: StatusEntry) -> bool:
-    name, _, interface = want.partition("@")
-    if interface and interface != entry.interface:
+def _matches(want: NetworkAttachment, entry: StatusEntry) -> bool:
+    if want.interface and want.interface != entry.interface:
         return False
-    return entry.name == name or ("/" not in name and entry.name.partition("/")[2] == name)
+    return entry.name == want.path or (not want.namespace and entry.name.partition("/")[2] == want.name)
 
 
 def _by_interface(entry: StatusEntry) -> tuple[tuple[int, int, str], ...]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, NoReturn
 
 from torchnet.errors import NetworkError
+from torchnet.network.attachment import NetworkAttachment
 from torchnet.network.network_status import StatusEntry, canonical
 from torchnet.text import listed, printable
 
@@ -50,10 +51,14 @@ class Interface:
 
 @dataclass(frozen=True)
 class Rail:
-    """A worker's backend network: ``family`` is 4 or 6, ``mtu`` in bytes, ``notes`` are lines for the user."""
+    """A worker's backend network.
+
+    ``attachment`` is None for an interface that no attachment added, ``family`` is 4 or 6, ``mtu`` in bytes, ``notes``
+    are lines for the user.
+    """
 
     index: int
-    attachment: str
+    attachment: NetworkAttachment | None
     interface: str
     address: str
     family: int
@@ -78,17 +83,18 @@ class TentativeError(NetworkError):
 def select_rail(
     node: str,
     rail_index: int,
-    attachment: str,
+    label: str,
     entry: StatusEntry | None,
     interface: Interface | None,
     family: Family,
 ) -> Rail:
-    """Return the rail that ``attachment`` gives this node.
+    """Return the rail that ``entry`` gives this node.
 
     Unique local addresses (fc00::/7) count as global, loopback addresses only on ``lo`` and only for
     ``host:lo``.
 
     Args:
+        label: the entry's name in messages.
         entry: from the address source; without ``ips`` it only names an interface, as ``host:`` does.
         interface: the kernel's interface named ``entry.interface``.
 
@@ -97,7 +103,7 @@ def select_rail(
         TakenError: duplicate address detection found the address on another machine.
         NetworkError: the rail is unusable for another reason, or its address is ambiguous.
     """
-    where = _Where(node, attachment, interface.name if interface else entry.interface if entry else None)
+    where = _Where(node, label, interface.name if interface else entry.interface if entry else None)
     if entry is None:
         where.refuse("network-status has no entry for it", _ASK)
     if entry.interface is None:
@@ -121,7 +127,7 @@ def select_rail(
     chosen = _one(where, entry, wanted)
     return Rail(
         index=rail_index,
-        attachment=attachment,
+        attachment=entry.attachment,
         interface=interface.name,
         address=_ip(chosen),
         family=chosen.family,
@@ -140,7 +146,7 @@ _ASK = (
 @dataclass(frozen=True)
 class _Where:
     node: str
-    attachment: str
+    label: str
     name: str | None
 
     @property
@@ -148,7 +154,7 @@ class _Where:
         return printable(self.name, 40) if self.name else "no interface"
 
     def __str__(self) -> str:
-        return f"{printable(self.node, 80)}: {self.interface} ({printable(self.attachment, 120)})"
+        return f"{printable(self.node, 80)}: {self.interface} ({printable(self.label, 120)})"
 
     def refuse(self, text: str, fix: str) -> NoReturn:
         raise NetworkError(f"{self}: {text}", fix=fix)

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from torchnet.constants import NETWORKS_ANNOTATION, STATUS_ANNOTATION
 from torchnet.errors import StatusError
+from torchnet.network.attachment import NetworkAttachment
 from torchnet.text import loads, printable
 
 # Kubernetes limits an object's annotations to 262,144 bytes in all, so 1 MiB rejects nothing real.
@@ -50,6 +51,12 @@ class StatusEntry:
     default: bool = False
     gateway: tuple[str, ...] = ()
     origin: str = "network-status"  # source, for messages
+
+    @property
+    def attachment(self) -> NetworkAttachment | None:
+        """None for other interfaces: the primary network's, ``host:eth1``, ``loopback``."""
+        namespace, slash, name = self.name.partition("/")
+        return NetworkAttachment(namespace, name, self.interface or "") if slash else None
 
 
 def parse(text: str | bytes | None) -> tuple[StatusEntry, ...]:

@@ -1,7 +1,8 @@
 """Model of the job's receipt, with which the launcher validates it; the source of ``receipt.schema.json``.
 
-The agents write receipts as plain dicts (`torchnet.agent.receipt`). Within "torchnet.receipt/1", fields may be added,
-but not removed or changed. Unknown fields are kept, so that the receipt of a newer agent can be read.
+`torchnet.agent.receipt_shape` has the types by which receipts are written; a test compares them with this model. Within
+"torchnet.receipt/1", fields may be added, but not removed or changed. Unknown fields are kept, so that the receipt of a
+newer agent can be read.
 
 ``python -m torchnet.receipt.receipt_model`` regenerates the schema; a test compares it with the model.
 """
@@ -14,6 +15,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from torchnet.agent.events import Kind
+from torchnet.agent.receipt_shape import Proof
+from torchnet.agent.spec import Runtime
 from torchnet.constants import RECEIPT_SCHEMA
 from torchnet.network.address_sources import NetworkKind
 
@@ -38,7 +42,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(ge=0)]
-Proof = Literal["measured", "inferred", "unknown"]
 
 
 class _Part(BaseModel):
@@ -48,7 +51,7 @@ class _Part(BaseModel):
 class Failure(_Part):
     """The first failure, which is the job's."""
 
-    kind: Literal["script", "network", "lost", "timeout", "interrupted", "internal", "usage"]
+    kind: Kind
     rank: Count | None = None
     node: str | None = None
     code: int
@@ -74,6 +77,10 @@ class RailBytes(_Part):
     """One backend network over all nodes."""
 
     interface: str
+    attachment: str | None = None
+    """``NAMESPACE/NAME`` of the NetworkAttachmentDefinition, or of the local network in its place; null if no attachment
+    added the interface (``host:``, loopback), and in receipts of earlier versions.
+    """
     peer_bytes: Bytes
     """Sent and received with peers over this rail, summed over the nodes."""
     share: Share | None
@@ -172,7 +179,7 @@ class Receipt(_Part):
 
     schema_id: Literal["torchnet.receipt/1"] = Field(alias="schema")
     run_id: str
-    runtime: Literal["local", "kubernetes", "agent"]
+    runtime: Runtime
     network: NetworkKind
     exit_code: int = Field(ge=0, le=255)
     reason: str

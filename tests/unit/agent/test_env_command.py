@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torchnet.agent import command_line, env_command
 from torchnet.errors import UsageError
 from torchnet.network.address_sources import StaticAddresses, pairs, parse_source
+from torchnet.network.attachment import NetworkAttachment
 
 VALUES = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=30)
 
@@ -69,7 +70,9 @@ def test_names_that_are_none_are_left_out() -> None:
 
 
 def test_static_addresses() -> None:
-    source = StaticAddresses("static:net1=FD00::1/64,net2=10.0.0.1/24", ("[fd00::9]",), ("ml/a@net1",))
+    source = StaticAddresses(
+        "static:net1=FD00::1/64,net2=10.0.0.1/24", ("[fd00::9]",), (NetworkAttachment.parse("ml/a@net1"),)
+    )
     assert [(e.name, e.interface, e.ips, e.origin) for e in source.attachments()] == [
         ("ml/a", "net1", ("fd00::1",), "--address-source"),
         ("static:net2", "net2", ("10.0.0.1",), "--address-source"),

@@ -17,6 +17,7 @@ from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.preflight import Preflight, wrong_route
 from torchnet.agent.spec import AgentSpec
 from torchnet.agent.worker_processes import _streams, with_site
+from torchnet.network.attachment import NetworkAttachment
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable
 
@@ -28,12 +29,8 @@ def spec(**fields: Any) -> AgentSpec:
 REQUIRED: dict[str, Any] = {
     "run_id": "r",
     "nnodes": 3,
-    "node_rank": 1,
     "nproc_per_node": 2,
     "command": ("train.py", "--lr", "0.1"),
-    "token": "secret",
-    "python": "python3",
-    "name": "node-1",
 }
 WORDS = st.text(max_size=10)
 TUPLES = st.lists(WORDS, max_size=3).map(tuple)
@@ -45,20 +42,26 @@ TUPLES = st.lists(WORDS, max_size=3).map(tuple)
         {},
         optional={
             "command": TUPLES,
-            "attachments": TUPLES,
+            "attachments": st.lists(st.builds(NetworkAttachment, WORDS, WORDS, WORDS, WORDS), max_size=3).map(
+                tuple
+            ),
             "env": st.dictionaries(WORDS, WORDS, max_size=3),
-            "gpus": st.none() | TUPLES,
             "min_share": st.none() | st.floats(0, 1),
-            "cpus": st.none() | st.floats(0.1, 100),
             "stdin_rank": st.none() | st.integers(0, 9),
             "loopback": st.booleans(),
             "entry": st.sampled_from(["script", "module", "program"]),
         },
     )
 )
-def test_what_an_agent_is_told_survives_the_way(fields: dict[str, Any]) -> None:
+def test_the_jobs_document_is_read_back(fields: dict[str, Any]) -> None:
     told = spec(**fields)
     assert AgentSpec.loads(told.dumps()) == told
+
+
+def test_the_document_has_nothing_of_a_single_worker() -> None:
+    worker = spec(node_rank=1, name="node-1", token="secret", gpus=("0",), uid="u", state="/s", phase="work")
+    assert worker.dumps() == spec().dumps()
+    assert AgentSpec.loads(spec().dumps()[:-1] + ', "token": "secret"}') == spec()
 
 
 def test_fields_of_a_newer_launcher_are_ignored_and_nonsense_is_refused() -> None:
@@ -70,7 +73,7 @@ def test_fields_of_a_newer_launcher_are_ignored_and_nonsense_is_refused() -> Non
 
 
 def test_ranks_of_a_worker() -> None:
-    assert (list(spec().ranks), spec().world_size) == ([2, 3], 6)
+    assert (list(spec(node_rank=1).ranks), spec().world_size) == ([2, 3], 6)
 
 
 STREAMS = {
@@ -87,7 +90,7 @@ STREAMS = {
 
 @pytest.mark.parametrize(("value", "rank"), STREAMS)
 def test_streams_as_torchrun_writes_them(value: str, rank: int) -> None:
-    assert _streams(value, rank, spec()) == STREAMS[value, rank]
+    assert _streams(value, rank, spec(node_rank=1)) == STREAMS[value, rank]
 
 
 def test_the_site_folder_comes_first_and_keeps_the_users_path() -> None:
@@ -118,7 +121,7 @@ def test_the_installed_torch_is_probed_without_importing_it() -> None:
 
 
 def rail(**fields: Any) -> Rail:
-    return Rail(**{**vars(Rail(0, "host:lo", "lo", "127.0.0.1", 4, 8, 65536)), **fields})
+    return Rail(**{**vars(Rail(0, None, "lo", "127.0.0.1", 4, 8, 65536)), **fields})
 
 
 def test_probes_are_signed_and_as_large_as_the_mtu() -> None:

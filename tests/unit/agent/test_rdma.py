@@ -106,7 +106,7 @@ def test_only_devices_on_rails_reach_the_environment(
     cards.device("mlx5_0", "eth0")
 
     def made(runtime: str = "kubernetes", **fields: Any) -> ProcessEnvironment:
-        rails = (Rail(0, "ml/net", "net1", "fd00::1", 6, 64, 9000),)
+        rails = (Rail(0, None, "net1", "fd00::1", 6, 64, 9000),)
         return ProcessEnvironment(
             spec(entry="program", runtime=runtime, **fields), "fd00::1", rails, 29501, 0
         )

@@ -74,7 +74,9 @@ def test_rdma_devices_that_may_have_bypassed_the_backend_are_found(
     assert len(found) == (proof == "unknown")
     assert all(f"mlx5_9 ({'no counters' if moved is None else f'{moved} bytes'})" in text for text in found)
     two = {**worker(spec(1), table(), rails(), seen, {}, [], {}), "node": "node-1"}
-    whole = job(spec=spec(min_share=0.95), receipts=[one, two], failure=None, began=0, restarts=0)
+    whole = job(
+        spec=spec(min_share=0.95), receipts=[one, two], attachments=(), failure=None, began=0, restarts=0
+    )
     assert (whole["proof"], whole["backend_share"]) == (proof, None if proof == "unknown" else 1.0)
     assert whole["exit_code"] == (5 if proof == "unknown" else 0)
 

@@ -137,9 +137,7 @@ class Watch:
         self.now = 1000.0
         self.asked = 0
         self.reports: list[tuple[str, bool]] = []
-        spec = AgentSpec(
-            "run", 2, 0, 1, ("x.py",), "t", "python", "node-0", **{"stall_timeout": 10.0, **fields}
-        )
+        spec = AgentSpec("run", 2, 1, ("x.py",), name="node-0", **{"stall_timeout": 10.0, **fields})
         self.watch = StallWatch(
             spec, self._ask, lambda text, begun: self.reports.append((text, begun)), lambda: self.now
         )

@@ -134,7 +134,10 @@ def test_the_agents_line_has_what_the_job_says(launch: Launch) -> None:
     )[1]
     options = agent_flags.parser("torchnet agent").parse_args(agent_line(err))
     assert (options.nproc_per_node, options.run_id, options.max_restarts) == (4, "job-7", 3)
-    assert (options.grace, options.log_dir, options.measure, options.module) == (40, "my logs", True, True)
+    assert (options.grace, options.log_dir, options.measure, options.entry) == (
+        *(40, "my logs", True),
+        "module",
+    )
     (missing,) = re.findall("torchnet agent has no (.*)", err)
     assert sorted(missing.split(", ")) == ["--env", "--tee", "--tune"]
 

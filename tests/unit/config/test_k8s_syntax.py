@@ -132,7 +132,7 @@ def test_whatever_is_taken_is_what_kubernetes_takes(text: str) -> None:
 def test_no_text_is_more_than_refused(text: str) -> None:
     for parse in (
         *(
-            k8s_values.parse_attachment,
+            k8s_values.parse_network,
             k8s_values.parse_volume,
             k8s_values.parse_secret,
             k8s_values.parse_toleration,

@@ -17,6 +17,7 @@ from torchnet.network.address_sources import (
     interface_problem,
     parse_source,
 )
+from torchnet.network.attachment import NetworkAttachment
 from torchnet.network.network_status import StatusEntry, render
 
 PRIMARY = StatusEntry("cilium", "eth0", ("10.244.0.7",), default=True)
@@ -25,9 +26,9 @@ NET2 = StatusEntry("default/backend-network-2", "net2", ("fcbb:1::1",))
 VFS = tuple(StatusEntry("gpu/rdma-vf", f"net{i}", (f"fcbb:{i}::1",)) for i in range(1, 17))
 
 
-def multus(*entries: StatusEntry, attachments: tuple[str, ...] | None = None) -> AddressSource:
+def multus(*entries: StatusEntry, attachments: tuple[str, ...] = ()) -> AddressSource:
     text = render((PRIMARY, *entries))
-    return MultusStatus(text, text, attachments)
+    return MultusStatus(text, text, tuple(map(NetworkAttachment.parse, attachments)))
 
 
 def test_choices() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torchnet.errors import NetworkError
+from torchnet.network.attachment import NetworkAttachment
 from torchnet.network.interface_selection import (
     Address,
     Family,
@@ -51,7 +52,9 @@ def refused(*addresses: Address, **rest: Any) -> NetworkError:
 
 def test_the_one_global_ipv6() -> None:
     rail = choose(SIX, LINK)
-    assert rail == Rail(0, ENTRY.name, "net1", IP, 6, 64, 9000, ())
+    assert rail == Rail(
+        0, NetworkAttachment("default", "backend-network", "net1"), "net1", IP, 6, 64, 9000, ()
+    )
 
 
 def test_unique_local_addresses_are_global() -> None:

@@ -16,6 +16,11 @@ def test_a_receipt_is_read_and_given_back_as_it_was() -> None:
     assert Receipt.model_validate(receipt()).model_dump(by_alias=True, mode="json") == receipt()
 
 
+def test_receipts_from_before_rails_had_an_attachment_are_read() -> None:
+    rails = [{"interface": "net1", "peer_bytes": 1, "share": 1.0}]
+    assert Receipt.model_validate(receipt(rails=rails)).rails[0].attachment is None
+
+
 def test_fields_of_a_newer_agent_are_kept() -> None:
     read = Receipt.model_validate(receipt(energy_j=5))
     assert read.model_dump(by_alias=True)["energy_j"] == 5

@@ -1,72 +1,41 @@
-"""The rails of a job, and how pods request them."""
+"""How pods request their attachments: annotations, fixed addresses and device resources."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from torchnet.config.job_spec import JobSpec
-from torchnet.config.k8s_values import parse_addresses, parse_attachment
-from torchnet.constants import rail_interface
+from torchnet.config.k8s_values import parse_addresses
+from torchnet.network.attachment import NetworkAttachment
 
 
-@dataclass(frozen=True)
-class RailAttachment:
-    """A backend network that every worker is attached to.
-
-    ``addresses`` has one address with prefix length per worker; () if an IPAM plugin assigns them.
-    """
-
-    namespace: str
-    name: str
-    resource: str = ""
-    addresses: tuple[str, ...] = ()
+def fixed_addresses(job: JobSpec) -> list[tuple[str, ...]]:
+    """Return each worker's addresses with prefix length, one per rail; [] if an IPAM plugin assigns them."""
+    by_rail = [parse_addresses(text, job.nnodes) for text in job.kubernetes.static_ips]
+    return list(zip(*by_rail, strict=True))
 
 
-def rails_of(job: JobSpec, namespace: str) -> list[RailAttachment]:
-    """Return the rails in order; an attachment without a namespace is in ``namespace``."""
-    asked = [parse_attachment(text) for text in job.network.networks]
-    rails = [
-        RailAttachment(one.namespace or namespace, one.name, one.resource)
-        for one in asked
-        for _ in range(one.count)
-    ]
-    fixed = job.kubernetes.static_ips
-    if not fixed:
-        return rails
-    return [
-        RailAttachment(rail.namespace, rail.name, rail.resource, parse_addresses(text, job.nnodes))
-        for rail, text in zip(rails, fixed, strict=True)
-    ]
-
-
-def networks(rails: list[RailAttachment], index: int | None = None) -> str:
-    """Return the annotation that Multus reads, as JSON; with fixed addresses, those of worker ``index``.
+def networks(attachments: Sequence[NetworkAttachment], addresses: Sequence[str] = ()) -> str:
+    """Return the annotation that Multus reads, as JSON; ``addresses`` are the worker's, by rail.
 
     The interface is always named: its default name depends on the cluster's own networks.
     """
-    entries = []
-    for number, rail in enumerate(rails):
-        entry: dict[str, object] = {
-            "name": rail.name,
-            "namespace": rail.namespace,
-            "interface": rail_interface(number),
-        }
-        if index is not None and rail.addresses:
-            entry["ips"] = [rail.addresses[index]]
-        entries.append(entry)
+    entries: list[dict[str, object]] = [
+        {"name": one.name, "namespace": one.namespace, "interface": one.interface} for one in attachments
+    ]
+    for entry, address in zip(entries, addresses, strict=bool(addresses)):
+        entry["ips"] = [address]
     return json.dumps(entries)
 
 
-def source(rails: list[RailAttachment], index: int) -> str:
-    """Return the agent's address source for worker ``index`` with fixed addresses: ``static:net1=ADDRESS/LENGTH,…``."""
-    pairs = [f"{rail_interface(number)}={rail.addresses[index]}" for number, rail in enumerate(rails)]
+def source(attachments: Sequence[NetworkAttachment], addresses: Sequence[str]) -> str:
+    """Return the agent's address source for a worker with fixed addresses: ``static:net1=ADDRESS/LENGTH,…``."""
+    pairs = [f"{one.interface}={address}" for one, address in zip(attachments, addresses, strict=True)]
     return f"static:{','.join(pairs)}"
 
 
-def device_resources(rails: list[RailAttachment]) -> dict[str, str]:
+def device_resources(attachments: Sequence[NetworkAttachment]) -> dict[str, str]:
     """Return the count of each device plugin resource that a pod requests."""
-    return {
-        name: str(count) for name, count in Counter(rail.resource for rail in rails if rail.resource).items()
-    }
+    return {name: str(count) for name, count in Counter(one.resource for one in attachments).items() if name}

@@ -6,10 +6,11 @@ are allowed. Policies are additive: a rule for any other source would allow what
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from torchnet.constants import POLICY_ANNOTATION, RUN_LABEL, rail_interface
-from torchnet.k8s.objects.network_annotation import RailAttachment
+from torchnet.constants import POLICY_ANNOTATION, RUN_LABEL
+from torchnet.network.attachment import NetworkAttachment
 
 
 def rules(run_id: str) -> dict[str, Any]:
@@ -19,7 +20,7 @@ def rules(run_id: str) -> dict[str, Any]:
 
 
 def policies(
-    run_id: str, rails: list[RailAttachment], *, on_rails: bool
+    run_id: str, attachments: Sequence[NetworkAttachment], *, on_rails: bool
 ) -> list[tuple[str, dict[str, Any], dict[str, str]]]:
     """Return (name, object without metadata, annotations) of each policy.
 
@@ -29,14 +30,13 @@ def policies(
         (run_id, {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "spec": rules(run_id)}, {})
     ]
     seen = set()
-    for number, rail in enumerate(rails):
-        attachment = f"{rail.namespace}/{rail.name}"
-        if on_rails and attachment not in seen:
-            seen.add(attachment)
+    for attachment in attachments:
+        if on_rails and attachment.path not in seen:
+            seen.add(attachment.path)
             body = {
                 "apiVersion": "k8s.cni.cncf.io/v1beta1",
                 "kind": "MultiNetworkPolicy",
                 "spec": rules(run_id),
             }
-            found.append((f"{run_id}-{rail_interface(number)}", body, {POLICY_ANNOTATION: attachment}))
+            found.append((f"{run_id}-{attachment.interface}", body, {POLICY_ANNOTATION: attachment.path}))
     return found

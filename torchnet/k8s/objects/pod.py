@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torchnet import constants
@@ -19,22 +19,23 @@ from torchnet.constants import (
     INDEX_LABEL,
     NODE_RANK_LABEL,
     RUN_LABEL,
+    SPEC_JSON,
     START_VARIABLE,
     STATE_DIR,
     WORK_DIR,
-    rail_interface,
 )
 from torchnet.k8s.objects.builders import RESTRICTED, RESTRICTED_POD, api_access, from_field, mount
 from torchnet.k8s.objects.code_bundle import CodeBundle
-from torchnet.k8s.objects.network_annotation import RailAttachment, device_resources, networks
+from torchnet.k8s.objects.network_annotation import device_resources, fixed_addresses, networks
 from torchnet.k8s.objects.pod_template import DEFAULT_CONTAINER, check_merged, merge
+from torchnet.network.attachment import NetworkAttachment
 
 # The Job controller sets this variable in each container; the kubelet expands $(NAME) in commands and arguments.
 INDEX = "$(JOB_COMPLETION_INDEX)"
 
 
 def literal(text: str) -> str:
-    """Escape ``text`` so that Kubernetes does not expand it in a command, an argument or a variable.
+    """Escape ``text`` so that Kubernetes does not expand it in a variable.
 
     There, ``$(NAME)`` is a reference and ``$$`` an escaped dollar sign, even if no variable has that name.
 
@@ -49,18 +50,19 @@ def processes(job: JobSpec) -> int:
     return kubernetes.processes(job.kubernetes, job.nproc_per_node)
 
 
-def command(
-    job: JobSpec, run_id: str, phase: str, rails: list[RailAttachment], code: CodeBundle
-) -> list[str]:
+def command(job: JobSpec, run_id: str, phase: str, code: CodeBundle) -> list[str]:
     """Return the command of the container for ``phase`` (prepare or work), the same for every worker."""
     words = ["python3", f"{CODE_DIR}/{AGENT_ZIP}", "agent", "--phase", phase, "--state", STATE_DIR]
-    if phase == "prepare" and code.code_zip is not None:
+    words += ["--spec", f"{CODE_DIR}/{SPEC_JSON}", "--node-rank", INDEX]
+    if phase == "work":
+        return words
+    if code.code_zip is not None:
         words += ["--code", f"{CODE_DIR}/{CODE_ZIP}", "--workdir", WORK_DIR]
-    for flag, value in _flags(job, run_id, rails):
-        words += [flag, value]
-    words += ["--measure"] if job.output.measure else []
-    words += ["--module"] if job.module else ["--no-python"] if job.no_python else []
-    return [*words, literal(code.script), *map(literal, job.args)]
+    if job.kubernetes.static_ips:
+        # The variable TORCHNET_ADDRESS_SOURCE holds each worker's own addresses.
+        rank0 = [address.partition("/")[0] for address in fixed_addresses(job)[0]]
+        return [*words, "--rank0", ",".join(rank0)]
+    return [*words, "--address-source", "multus-status", "--rank0-labels", _rank0_labels(job, run_id)]
 
 
 def _rank0_labels(job: JobSpec, run_id: str) -> str:
@@ -74,34 +76,6 @@ def _rank0_labels(job: JobSpec, run_id: str) -> str:
     return f"{RUN_LABEL}={run_id},{rank}=0{start}"
 
 
-def _flags(job: JobSpec, run_id: str, rails: list[RailAttachment]) -> Iterator[tuple[str, str]]:
-    run = job.run
-    yield "--run-id", run_id
-    yield "--nnodes", str(job.nnodes)
-    yield "--node-rank", INDEX
-    yield "--name", f"{run_id}-{INDEX}"
-    yield "--nproc-per-node", str(processes(job))
-    if job.kubernetes.static_ips:
-        # The variable TORCHNET_ADDRESS_SOURCE holds each worker's own addresses.
-        yield "--rank0", ",".join(rail.addresses[0].partition("/")[0] for rail in rails)
-    else:
-        yield "--address-source", "multus-status"
-        yield "--rank0-labels", _rank0_labels(job, run_id)
-    for number, rail in enumerate(rails):
-        yield "--attachment", f"{rail.namespace}/{rail.name}@{rail_interface(number)}"
-    yield "--family", job.network.family
-    yield "--preflight", job.network.preflight
-    # A JobSet restarts all pods; if the agents restarted their processes as well, the numbers would multiply.
-    yield "--max-restarts", str(0 if job.kubernetes.form == "jobset" else run.max_restarts)
-    yield "--grace", f"{run.grace:g}"
-    yield "--link-grace", f"{run.link_grace:g}"
-    yield "--stall-timeout", f"{run.stall_timeout:g}"
-    yield "--stall-action", run.stall_action
-    yield "--start-timeout", f"{run.start_timeout:g}"
-    if job.output.min_share is not None:
-        yield "--min-share", f"{job.output.min_share:g}"
-
-
 # Seconds in addition to --grace, which the worker's processes get after SIGTERM: for the other workers' receipts and
 # the last log lines.
 _GRACE_MARGIN = 10
@@ -112,7 +86,7 @@ def template(
     job: JobSpec,
     run_id: str,
     code: CodeBundle,
-    rails: list[RailAttachment],
+    attachments: Sequence[NetworkAttachment],
     labels: Mapping[str, str],
     patch: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -132,10 +106,10 @@ def template(
             "annotations": {
                 **job.kubernetes.annotations,
                 DEFAULT_CONTAINER: constants.WORKER,
-                constants.NETWORKS_ANNOTATION: networks(rails),
+                constants.NETWORKS_ANNOTATION: networks(attachments),
             },
         },
-        "spec": _spec(job, run_id, code, rails),
+        "spec": _spec(job, run_id, code, attachments),
     }
     if not patch:
         return whole
@@ -144,7 +118,9 @@ def template(
     return merged
 
 
-def _spec(job: JobSpec, run_id: str, code: CodeBundle, rails: list[RailAttachment]) -> dict[str, Any]:
+def _spec(
+    job: JobSpec, run_id: str, code: CodeBundle, attachments: Sequence[NetworkAttachment]
+) -> dict[str, Any]:
     group = job.kubernetes
     spec: dict[str, Any] = {"restartPolicy": "Never"}
     if job.run.timeout:
@@ -180,8 +156,8 @@ def _spec(job: JobSpec, run_id: str, code: CodeBundle, rails: list[RailAttachmen
             }
         ]
     return spec | {
-        "initContainers": [_prepare(job, run_id, code, rails)],
-        "containers": [_worker(job, run_id, code, rails)],
+        "initContainers": [_prepare(job, run_id, code)],
+        "containers": [_worker(job, run_id, code, attachments)],
         "volumes": _volumes(job, run_id),
     }
 
@@ -193,7 +169,7 @@ def _pod_security(profile: str) -> dict[str, Any]:
     return {"runAsUser": 0, "runAsGroup": 0, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
-def _prepare(job: JobSpec, run_id: str, code: CodeBundle, rails: list[RailAttachment]) -> dict[str, Any]:
+def _prepare(job: JobSpec, run_id: str, code: CodeBundle) -> dict[str, Any]:
     mounts = [
         mount("code", constants.CODE_DIR, readOnly=True),
         mount("token", constants.TOKEN_DIR, readOnly=True),
@@ -205,7 +181,7 @@ def _prepare(job: JobSpec, run_id: str, code: CodeBundle, rails: list[RailAttach
     return {
         "name": constants.PREPARE,
         "image": job.kubernetes.image,
-        "command": command(job, run_id, "prepare", rails, code),
+        "command": command(job, run_id, "prepare", code),
         "env": _own_variables(job),
         # The same as the worker's, so that the pod requests no more than the worker, and keeps its QoS class.
         "resources": _resources(job),
@@ -215,13 +191,15 @@ def _prepare(job: JobSpec, run_id: str, code: CodeBundle, rails: list[RailAttach
     }
 
 
-def _worker(job: JobSpec, run_id: str, code: CodeBundle, rails: list[RailAttachment]) -> dict[str, Any]:
+def _worker(
+    job: JobSpec, run_id: str, code: CodeBundle, attachments: Sequence[NetworkAttachment]
+) -> dict[str, Any]:
     group = job.kubernetes
     place = parse_code(group.code)
     container: dict[str, Any] = {
         "name": constants.WORKER,
         "image": group.image,
-        "command": command(job, run_id, "work", rails, code),
+        "command": command(job, run_id, "work", code),
     }
     if place.kind != "image":
         container["workingDir"] = constants.WORK_DIR if place.kind == "configmap" else constants.SCRIPT_DIR
@@ -235,7 +213,7 @@ def _worker(job: JobSpec, run_id: str, code: CodeBundle, rails: list[RailAttachm
         security = {"allowPrivilegeEscalation": False, "capabilities": {"add": ["IPC_LOCK"]}}
     return container | {
         "env": [*_own_variables(job), *_variables(job)],
-        "resources": _resources(job, {**_gpus(job), **device_resources(rails)}),
+        "resources": _resources(job, {**_gpus(job), **device_resources(attachments)}),
         "securityContext": security,
         "terminationMessagePolicy": "File",
         "volumeMounts": _worker_mounts(job),

@@ -5,25 +5,31 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torchnet import constants
+from torchnet.config.agent_spec import agent_spec
 from torchnet.config.job_spec import JobSpec
 from torchnet.config.k8s_values import parse_code
 from torchnet.config.kubernetes import wrong_run_id
 from torchnet.config.script_check import check_script
 from torchnet.errors import UsageError
 from torchnet.k8s.objects import workloads
-from torchnet.k8s.objects.builders import binding, discovery_rules, role, service_account
+from torchnet.k8s.objects.builders import MAP_LIMIT, binding, discovery_rules, role, service_account
 from torchnet.k8s.objects.code_bundle import CodeBundle, gather
-from torchnet.k8s.objects.network_annotation import rails_of
 from torchnet.k8s.objects.network_policy import policies
-from torchnet.k8s.objects.pod import template
+from torchnet.k8s.objects.pod import processes, template
 from torchnet.k8s.objects.pod_template import load
 from torchnet.k8s.objects.run_identity import new_run_name, token, user_key
+from torchnet.network.attachment import NetworkAttachment
 
 WORKLOADS = ("Job", "JobSet", "Pod")
+
+
+def attachments_of(job: JobSpec, namespace: str) -> tuple[NetworkAttachment, ...]:
+    """Return the job's attachments; those that name no namespace are in the run's."""
+    return tuple(replace(one, namespace=one.namespace or namespace) for one in job.attachments)
 
 
 def objects(
@@ -42,12 +48,13 @@ def objects(
         pod_template: The result of `torchnet.k8s.objects.pod_template.load`.
 
     Raises:
-        UsageError: The run's name or the user's template is invalid.
+        UsageError: The run's name or the user's template is invalid, or a ConfigMap cannot hold the code.
     """
     group = job.kubernetes
     if problems := wrong_run_id(run_id, group.form, job.nnodes):
         raise UsageError("\n  ".join(["the run cannot be called so:", *problems]), fix="--run-id NAME")
-    rails = rails_of(job, namespace)
+    attachments = attachments_of(job, namespace)
+    spec = agent_spec(job, run_id, processes(job), code.script, attachments)
     labels = {**dict(sorted(group.labels.items())), constants.RUN_LABEL: run_id, **constants.COMMON_LABELS}
     notes = dict(sorted(group.annotations.items()))
 
@@ -58,7 +65,7 @@ def objects(
         head = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": metadata}
         return head | {key: value for key, value in body.items() if key not in head}
 
-    found = [named(f"{run_id}-code", _code(code))]
+    found = [named(f"{run_id}-code", _code(code, spec.dumps()))]
     if not group.token_secret:
         data = {constants.TOKEN_KEY: base64.b64encode(token.encode()).decode()}
         found.append(
@@ -70,10 +77,10 @@ def objects(
     if not group.service_account and not group.static_ips:
         found += [named(run_id, body) for body in _rights(run_id, namespace)]
     if group.network_policy == "isolate":
-        for name, body, more in policies(run_id, rails, on_rails=group.multi_network_policy):
+        for name, body, more in policies(run_id, attachments, on_rails=group.multi_network_policy):
             found.append(named(name, body, more))
-    pods = template(job, run_id, code, rails, labels, pod_template or {})
-    return found + workloads.of(job, run_id, pods, rails, named)
+    pods = template(job, run_id, code, attachments, labels, pod_template or {})
+    return found + workloads.of(job, run_id, pods, attachments, named)
 
 
 def workload(found: list[dict[str, Any]]) -> dict[str, Any]:
@@ -89,10 +96,22 @@ def pod_of(found: list[dict[str, Any]], index: int = 0) -> dict[str, Any]:
     return workloads.pod_of([one for one in found if one["kind"] in WORKLOADS], index)
 
 
-def _code(code: CodeBundle) -> dict[str, Any]:
+def _code(code: CodeBundle, spec: str) -> dict[str, Any]:
     files = {constants.AGENT_ZIP: code.torchnet_zip, constants.CODE_ZIP: code.code_zip}
+    size = len(spec) + sum(len(zipped) for zipped in files.values() if zipped is not None)
+    if size > MAP_LIMIT:
+        raise UsageError(
+            f"the script's folder and arguments, with the agent, take {size:,} bytes; a ConfigMap holds {MAP_LIMIT:,}",
+            fix="--code image or --code pvc:NAME/PATH; long arguments in a file",
+        )
     data = {name: base64.b64encode(zipped).decode() for name, zipped in files.items() if zipped is not None}
-    return {"apiVersion": "v1", "kind": "ConfigMap", "immutable": True, "binaryData": data}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "immutable": True,
+        "data": {constants.SPEC_JSON: spec},
+        "binaryData": data,
+    }
 
 
 def _rights(run_id: str, namespace: str) -> list[dict[str, Any]]:
@@ -109,6 +128,7 @@ class RenderedRun:
 
     run_id: str
     namespace: str
+    attachments: tuple[NetworkAttachment, ...]
     objects: list[dict[str, Any]]
     left_out: tuple[str, ...]
 
@@ -132,4 +152,4 @@ def prepare(job: JobSpec, cwd: str, namespace: str, environ: Mapping[str, str]) 
     code = gather(job, cwd, environ)
     secret = "" if job.kubernetes.token_secret else token(user_key(environ), run_id, namespace)
     found = objects(job, run_id, namespace, secret, code, patch)
-    return RenderedRun(run_id, namespace, found, code.left_out)
+    return RenderedRun(run_id, namespace, attachments_of(job, namespace), found, code.left_out)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torchnet
 from torchnet import constants
+from torchnet.config.agent_spec import network_kind
 from torchnet.config.job_spec import JobSpec
-from torchnet.k8s.objects.network_annotation import RailAttachment, networks, source
+from torchnet.k8s.objects.network_annotation import fixed_addresses, networks, source
 from torchnet.k8s.objects.pod import processes
+from torchnet.network.attachment import NetworkAttachment
 
 _GROUP_LABEL, _GROUP_COUNT = "kueue.x-k8s.io/pod-group-name", "kueue.x-k8s.io/pod-group-total-count"
 # With this exit code a pod whose address another machine uses requests a replacement, a few times
@@ -24,19 +26,19 @@ Named = Callable[..., dict[str, Any]]
 
 
 def of(
-    job: JobSpec, run_id: str, pods: dict[str, Any], rails: list[RailAttachment], named: Named
+    job: JobSpec, run_id: str, pods: dict[str, Any], attachments: Sequence[NetworkAttachment], named: Named
 ) -> list[dict[str, Any]]:
     """Return the workload's objects; ``named`` adds the metadata of each."""
     form = job.kubernetes.form
     about = {
         "nnodes": job.nnodes,
         "nproc_per_node": processes(job),
-        "network": "static" if job.kubernetes.static_ips else "multus-status",
+        "network": network_kind(job),
         "version": torchnet.__version__,
     }
     notes = {constants.SPEC_ANNOTATION: json.dumps(about)}
     if form == "pods":
-        return _pods(job, run_id, pods, rails, notes, named)
+        return _pods(job, run_id, pods, attachments, notes, named)
     if form == "job":
         body: dict[str, Any] = {"apiVersion": "batch/v1", "kind": "Job", "spec": _job(job, pods)}
     else:
@@ -98,7 +100,7 @@ def _pods(
     job: JobSpec,
     run_id: str,
     pods: dict[str, Any],
-    rails: list[RailAttachment],
+    attachments: Sequence[NetworkAttachment],
     notes: dict[str, str],
     named: Named,
 ) -> list[dict[str, Any]]:
@@ -108,13 +110,14 @@ def _pods(
         annotations = annotations | {_GROUP_COUNT: str(job.nnodes)}
     # The pods share the dicts of their common parts, so that the YAML writer renders each of these only once.
     namespace = named(run_id, {"apiVersion": "v1", "kind": "Pod"})["metadata"]["namespace"]
+    addresses = fixed_addresses(job)
     found = []
     for index in range(job.nnodes):
         variables = {_INDEX_VARIABLE: str(index)}
         own = annotations
-        if job.kubernetes.static_ips:
-            variables["TORCHNET_ADDRESS_SOURCE"] = source(rails, index)
-            own = own | {constants.NETWORKS_ANNOTATION: networks(rails, index)}
+        if addresses:
+            variables["TORCHNET_ADDRESS_SOURCE"] = source(attachments, addresses[index])
+            own = own | {constants.NETWORKS_ANNOTATION: networks(attachments, addresses[index])}
         metadata = {
             "name": f"{run_id}-{index}",
             "namespace": namespace,

@@ -7,16 +7,15 @@ server's response AlreadyExists is free of races. The field manager is ``torchne
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torchnet import constants
 from torchnet.constants import RUN_LABEL
 from torchnet.errors import ClusterError, NetworkError, UsageError
 from torchnet.k8s.client.api import MERGE_PATCH, ApiClient, after_lost_answer
 from torchnet.k8s.client.api_errors import ApiRefusal, is_rights
 from torchnet.k8s.client.kinds import NAD, POD, WORKLOADS, kind_of
+from torchnet.network.attachment import NetworkAttachment
 from torchnet.text import printable
 
 Object = dict[str, Any]
@@ -24,8 +23,13 @@ _OWNERS = 16
 _QUERY = {"fieldManager": "torchnet", "fieldValidation": "Strict"}
 
 
-def check(door: ApiClient, objects: Sequence[Object], pod: Object) -> None:
+def check(
+    door: ApiClient, objects: Sequence[Object], pod: Object, attachments: Sequence[NetworkAttachment]
+) -> None:
     """Check by a dry run that the server accepts all ``objects`` and one ``pod`` of the workload.
+
+    Args:
+        attachments: Those of the pods.
 
     Raises:
         UsageError: a run of this name, or an object of one, exists already.
@@ -37,7 +41,7 @@ def check(door: ApiClient, objects: Sequence[Object], pod: Object) -> None:
         if kind_of(body) is not POD:  # one pod, tried below, stands for all of them
             _post(door, body, dry=True)
     # After the dry runs: if the namespace is missing, a missing attachment would be reported instead.
-    _attachments(door, pod)
+    _attachments(door, attachments)
     own = {one["metadata"]["name"] for one in objects if one["kind"] == "ServiceAccount"}
     tried = copy.deepcopy(pod)
     if tried["spec"].get("serviceAccountName") in own:
@@ -222,10 +226,9 @@ def _same(found: Object, body: Object) -> bool:
     return signs and all(found.get(field) == body.get(field) for field in ("data", "binaryData"))
 
 
-def _attachments(door: ApiClient, pod: Object) -> None:
+def _attachments(door: ApiClient, attachments: Sequence[NetworkAttachment]) -> None:
     """Reject network attachments that do not exist: every pod would hang before it starts."""
-    namespace = pod["metadata"]["namespace"]
-    for where, name in attachments(pod["metadata"], namespace):
+    for where, name in dict.fromkeys((one.namespace, one.name) for one in attachments):
         try:
             door.call("GET", NAD.path(where, name), NAD.call("get", where, name), patience=10.0)
         except ApiRefusal as error:
@@ -255,17 +258,3 @@ def missing(door: ApiClient, namespace: str, name: str) -> NetworkError:
         f"there is no network attachment {name} in namespace {namespace}{there}",
         fix="--network NAMESPACE/NAME, or torchnet manifests backend-network | kubectl apply -f -",
     )
-
-
-def attachments(metadata: Mapping[str, Any], namespace: str) -> list[tuple[str, str]]:
-    """(namespace, name) of each network attachment in a pod's annotation, without duplicates."""
-    text = str((metadata.get("annotations") or {}).get(constants.NETWORKS_ANNOTATION) or "")
-    found: list[tuple[str, str]] = []
-    if text.lstrip().startswith("["):
-        for entry in json.loads(text):
-            found.append((str(entry.get("namespace") or namespace), str(entry["name"])))
-    else:
-        for part in filter(None, (one.strip() for one in text.split(","))):
-            where, slash, name = part.partition("@")[0].rpartition("/")
-            found.append((where if slash else namespace, name))
-    return list(dict.fromkeys(found))

@@ -155,7 +155,9 @@ def launch(
             text = f"--json {job.output.json_path}: {unwritable}; the receipt will go to standard output"
             console.notice(text, "warning")
         told: SimpleQueue[str] = SimpleQueue()
-        known = start(door, prepared.objects, pod_of(prepared.objects), console, signals, told.put)
+        known = start(
+            door, prepared.objects, pod_of(prepared.objects), prepared.attachments, console, signals, told.put
+        )
         if isinstance(known, int):
             return known
         console.notice(f"run {known.run} in namespace {known.namespace}")

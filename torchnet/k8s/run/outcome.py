@@ -6,13 +6,14 @@ agents have agreed on, and each worker's totals. The exit code is the same eithe
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, cast
 
 from torchnet import constants
 from torchnet.agent.events import Failure
+from torchnet.agent.receipt_shape import NodeReceipt as Shape
+from torchnet.agent.receipt_shape import Proof, job_receipt, rank_results
 from torchnet.k8s.run.run_info import RunInfo
 from torchnet.k8s.run.termination_message import TerminationMessage
 from torchnet.k8s.run.worker_set import WorkerStatus
@@ -182,45 +183,43 @@ def _assembled(
             "internal", f"{gone} of {facts.nnodes} workers left no word of their end", 70, at=now
         )
         code, reason = 70, failure.text
-    share, proof, why = _share(job)
     ran = any(one.started for one in workers.values())
     began = min((one.began for one in workers.values() if one.began), default=0.0) or facts.made or now
     ended = max((one.ended.at for one in workers.values() if one.ended), default=0.0) or now
-    return {
-        "schema": constants.RECEIPT_SCHEMA,
-        "run_id": facts.run,
-        "runtime": "kubernetes",
-        "network": facts.network,
-        "exit_code": code,
-        "reason": reason,
-        "failure": asdict(replace(failure, code=code)) if failure and code else None,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
-        "duration_s": round(max(0.0, ended - began), 3),
-        "nnodes": facts.nnodes,
-        "nproc_per_node": facts.nproc_per_node,
-        "world_size": facts.nnodes * facts.nproc_per_node,
-        "restarts": restarts,
-        "backend_share": share,
-        "proof": proof,
-        "proof_reason": why,
-        "min_share": None,
-        "measured": None,
-        "ranks": _ranks(facts, messages),
-        "rails": [],
-        "nodes": [] if ran else [_node(facts, rank, {}) for rank in range(facts.nnodes)],
-        "findings": [_FROM_WORDS] if ran else [],
-    }
+    return job_receipt(
+        run_id=facts.run,
+        runtime="kubernetes",
+        network=facts.network,
+        nnodes=facts.nnodes,
+        nproc_per_node=facts.nproc_per_node,
+        code=code,
+        reason=reason,
+        failure=replace(failure, code=code) if failure and code else None,
+        began=began,
+        ended=ended,
+        restarts=restarts,
+        share=_share(job),
+        min_share=None,
+        ranks=[
+            result
+            for rank, message in sorted(messages.items())
+            for result in rank_results(facts.node(rank), rank, facts.nproc_per_node, _codes(message))
+        ],
+        rails=[],
+        nodes=[] if ran else [node for rank in range(facts.nnodes) if (node := _node(facts, rank, {}))],
+        findings=[_FROM_WORDS] if ran else [],
+    )
 
 
-def _share(job: Mapping[str, Any]) -> tuple[float | None, str, str]:
+def _share(job: Mapping[str, Any]) -> tuple[float | None, Proof, str]:
     share, proof = job.get("backend_share"), job.get("proof")
     number = float(share) if isinstance(share, (int, float)) and not isinstance(share, bool) else -1.0
     if 0 <= number <= 1 and proof in ("measured", "inferred"):
-        return number, str(proof), "as rank 0 told it at its end"
+        return number, cast(Proof, proof), "as rank 0 told it at its end"
     return None, "unknown", "rank 0 left no account of the whole job"
 
 
-def _node(facts: RunInfo, rank: int, receipt: Mapping[str, Any]) -> dict[str, Any] | None:
+def _node(facts: RunInfo, rank: int, receipt: Mapping[str, Any]) -> Shape | None:
     """A worker's part of the receipt; None if its message holds no valid one."""
     filled = {
         "interfaces": {},
@@ -231,25 +230,12 @@ def _node(facts: RunInfo, rank: int, receipt: Mapping[str, Any]) -> dict[str, An
         "node_rank": rank,
     }
     try:
-        body: dict[str, Any] = NodeReceipt.model_validate(filled).model_dump(mode="json")
+        body = cast(Shape, NodeReceipt.model_validate(filled).model_dump(mode="json"))
     except (ValueError, RecursionError):  # pydantic's ValidationError, and too deep nesting
         return None
     return body
 
 
-def _ranks(facts: RunInfo, messages: Mapping[int, TerminationMessage]) -> list[dict[str, Any]]:
-    found = []
-    for node_rank, message in sorted(messages.items()):
-        codes = (message.receipt or {}).get("codes")
-        for local in range(facts.nproc_per_node):
-            rank = node_rank * facts.nproc_per_node + local
-            code = codes.get(str(rank)) if isinstance(codes, dict) else None
-            found.append(
-                {
-                    "rank": rank,
-                    "local_rank": local,
-                    "node": facts.node(node_rank),
-                    "exit_code": code if isinstance(code, int) else None,
-                }
-            )
-    return found
+def _codes(message: TerminationMessage) -> dict[str, Any]:
+    codes = (message.receipt or {}).get("codes")
+    return codes if isinstance(codes, dict) else {}

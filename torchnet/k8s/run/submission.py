@@ -20,6 +20,7 @@ from torchnet.k8s.run import creation
 from torchnet.k8s.run.deletion import clear, those
 from torchnet.k8s.run.interruptible import Interrupted, ThreadCall, ask, in_thread
 from torchnet.k8s.run.run_info import RunInfo, facts
+from torchnet.network.attachment import NetworkAttachment
 from torchnet.signals import Signals
 
 _LATE_SECONDS = 10.0  # for the response to the last request
@@ -31,6 +32,7 @@ def start(
     door: ApiClient,
     rendered: Sequence[Object],
     pod: Object,
+    attachments: Sequence[NetworkAttachment],
     console: Console,
     signals: Signals,
     said: Callable[[str], None],
@@ -39,6 +41,7 @@ def start(
 
     Args:
         pod: one pod of the workload, for the check.
+        attachments: those of the pods, for the check.
         said: receives a defect in setting the owner references, later and from another thread.
 
     Returns:
@@ -51,7 +54,7 @@ def start(
         Left: a signal came before anything was created.
     """
     silence = door.access.silence
-    ask(lambda: creation.check(door, rendered, pod), signals, "nothing was made", door=door)
+    ask(lambda: creation.check(door, rendered, pod, attachments), signals, "nothing was made", door=door)
     made: list[Object] = []
     silent = False
 

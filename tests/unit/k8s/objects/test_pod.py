@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.unit.pod_security import containers, restricted
-from tests.unit.rendered import FORMS, command_of, env_of, pod_template, render
+from tests.unit.rendered import FORMS, env_of, pod_template, render
+from tests.unit.rendered import spec_of as agent_spec
 from torchnet import constants
 from torchnet.config.k8s_syntax import ANNOTATIONS_FREE, ANNOTATIONS_LIMIT
 from torchnet.config.settings import BY_PATH
@@ -79,20 +80,19 @@ def test_every_container_has_requests_and_limits(more: dict[str, Any], requests:
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        ({}, "1"),
-        ({"gpus": 4}, "4"),
-        ({"gpus": 4, "job_nproc_per_node": 2}, "2"),
-        ({"gpus": 4, "job_nproc_per_node": "gpu"}, "4"),
-        ({"cpus": "6:8", "job_nproc_per_node": "cpu"}, "6"),
-        ({"cpus": "500m", "job_nproc_per_node": "cpu"}, "1"),
-        ({"gpus": 2, "cpus": "6", "job_nproc_per_node": "auto"}, "2"),
-        ({"cpus": "6", "job_nproc_per_node": "auto"}, "6"),
+        ({}, 1),
+        ({"gpus": 4}, 4),
+        ({"gpus": 4, "job_nproc_per_node": 2}, 2),
+        ({"gpus": 4, "job_nproc_per_node": "gpu"}, 4),
+        ({"cpus": "6:8", "job_nproc_per_node": "cpu"}, 6),
+        ({"cpus": "500m", "job_nproc_per_node": "cpu"}, 1),
+        ({"gpus": 2, "cpus": "6", "job_nproc_per_node": "auto"}, 2),
+        ({"cpus": "6", "job_nproc_per_node": "auto"}, 6),
     ],
     ids=str,
 )
-def test_how_many_processes_a_worker_has(more: dict[str, Any], expected: str) -> None:
-    words = command_of(pod_template(render(**more))["spec"], "worker")
-    assert words[words.index("--nproc-per-node") + 1] == expected
+def test_how_many_processes_a_worker_has(more: dict[str, Any], expected: int) -> None:
+    assert agent_spec(render(**more)).nproc_per_node == expected
 
 
 def test_the_flags_in_common_reach_the_pod() -> None:

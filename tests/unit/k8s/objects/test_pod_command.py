@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 import base64
+import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.rendered import command_of, each_form, env_of, job, only, pod_template, render, text_of
+from tests.unit.rendered import (
+    command_of,
+    each_form,
+    env_of,
+    job,
+    only,
+    pod_template,
+    render,
+    spec_of,
+    text_of,
+)
 from torchnet import constants
 from torchnet.agent.command_line import parse
+from torchnet.agent.command_line import spec_of as spec_of_flags
+from torchnet.agent.spec import AgentSpec
+from torchnet.errors import UsageError
 from torchnet.k8s.objects.code_bundle import CodeBundle
 from torchnet.k8s.objects.pod import literal
 from torchnet.k8s.objects.run_objects import objects, pod_of
+from torchnet.network.attachment import NetworkAttachment
 
 # -- where the code is
 
@@ -27,6 +45,7 @@ def test_the_code_travels_in_a_configmap_that_cannot_change() -> None:
         "torchnet.zip": b"PK agent",
         "code.zip": b"PK code",
     }
+    assert list(config["data"]) == ["spec.json"]
     spec = pod_template(found)["spec"]
     assert spec["containers"][0]["workingDir"] == constants.WORK_DIR
     assert "--code" in command_of(spec, "prepare")
@@ -40,7 +59,7 @@ def test_code_in_the_image_or_on_a_volume_does_not_travel() -> None:
         assert list(only(found, "ConfigMap")["binaryData"]) == ["torchnet.zip"]
         worker = pod_template(found)["spec"]["containers"][0]
         assert "--code" not in command_of(pod_template(found)["spec"], "prepare")
-        assert worker["command"][-1] == "src/train.py"
+        assert spec_of(found).command == ("src/train.py",)
         script = [mount for mount in worker["volumeMounts"] if mount["name"] == "script"]
         if code == "image":
             assert "workingDir" not in worker
@@ -54,28 +73,39 @@ def test_code_in_the_image_or_on_a_volume_does_not_travel() -> None:
 
 
 @each_form
-def test_the_agent_understands_every_flag(form: str) -> None:
+def test_an_agent_in_its_pod_knows_its_part(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the document, whatever its environment says; its own part from its flags."""
     more: dict[str, Any] = {"static_ips": ["10.0.0.1-10.0.0.9/24"]} if form == "pods" else {}
-    found = render(
-        workload=form,
-        job_args=("--lr", "1"),
-        job_output={"min_share": 0.5, "measure": True},
-        job_module=True,
-        **more,
-    )
+    found = render(workload=form, job_args=("--lr", "$(HOME)"), job_output={"measure": True}, **more)
+    (tmp_path / "spec.json").write_text(only(found, "ConfigMap")["data"]["spec.json"])
+    for name in ("TORCHNET_RUN_ID", "TORCHNET_NNODES", "TORCHNET_NODE_RANK", "TORCHNET_NPROC_PER_NODE"):
+        monkeypatch.setenv(name, "9")
     for phase, name in (("prepare", "prepare"), ("work", "worker")):
         words = command_of(pod_of(found, 1)["spec"], name)
         assert words[:3] == ["python3", "/torchnet/torchnet.zip", "agent"]
-        known = parse([word.replace("$(JOB_COMPLETION_INDEX)", "1") for word in words[3:]])
-        assert (known.phase, known.node_rank, known.name, known.nnodes, known.run_id) == (
-            phase,
-            1,
-            "train-1",
-            4,
-            "train",
-        )
-        assert (known.module, known.min_share, known.measure) == (True, 0.5, True)
-        assert known.command == ["train.py", "--lr", "1"]
+        assert "--lr" not in words
+        here = {"$(JOB_COMPLETION_INDEX)": "1", "/torchnet/spec.json": str(tmp_path / "spec.json")}
+        known = spec_of_flags(parse([here.get(word, word) for word in words[3:]]), joins=False)
+        own = {"node_rank": 1, "name": "train-1", "phase": phase, "state": "/torchnet-state"}
+        assert known == replace(spec_of(found), python=sys.executable, **own)  # type: ignore[arg-type]
+        assert (known.run_id, known.nnodes, known.runtime, known.measure) == ("train", 4, "kubernetes", True)
+        assert known.command == ("train.py", "--lr", "$(HOME)")
+
+
+def test_a_flag_overrides_the_document(tmp_path: Path) -> None:
+    path = tmp_path / "spec.json"
+    path.write_text(only(render(job_module=True), "ConfigMap")["data"]["spec.json"])
+    words = ["--spec", str(path), "--grace", "7", "--attachment", "a/b@net1"]
+    known = spec_of_flags(parse(words), joins=False)
+    assert (known.grace, known.command, known.entry, known.nnodes) == (7, ("train.py",), "module", 4)
+    assert known.attachments == (NetworkAttachment("a", "b", "net1"),)
+    other = spec_of_flags(parse([*words, "other.py"]), joins=False)
+    assert (other.command, other.entry) == (("other.py",), "script")
+    path.write_text("[]")
+    with pytest.raises(UsageError, match="--spec"):
+        parse(words)
 
 
 START = {
@@ -161,8 +191,9 @@ def test_the_expansion_is_one() -> None:
 @given(st.sampled_from(HOSTILE) | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
 def test_hostile_values_are_carried_as_data(value: str) -> None:
     found = render(annotations={"x.example/y": value}, job_env={"V": value}, job_args=(value, "end"))
+    document = next(yaml.safe_load_all(text_of(found[:1])))["data"]["spec.json"]
+    assert AgentSpec.loads(document).command == ("train.py", value, "end")
     read = yaml.safe_load(text_of(found[-1:]))
     assert read["metadata"]["annotations"]["x.example/y"] == value
     spec = read["spec"]["template"]["spec"]
     assert expanded(env_of(spec)["V"], {"HOME": "x"}) == value
-    assert [expanded(word, {"HOME": "x"}) for word in command_of(spec, "worker")[-2:]] == [value, "end"]

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from tests.unit.pod_security import containers
-from tests.unit.rendered import command_of, each_form, env_of, only, pod_template, render, text_of
+from tests.unit.rendered import command_of, each_form, env_of, only, pod_template, render, spec_of, text_of
 from torchnet import constants
 from torchnet.config.k8s_values import parse_addresses
 from torchnet.k8s.objects.run_objects import pod_of
@@ -50,6 +50,7 @@ def test_the_secret_is_where_it_belongs_and_nowhere_else() -> None:
     assert base64.b64decode(only(found, "Secret")["data"]["token"]) == b"the secret"
     rest = text_of([body for body in found if body["kind"] != "Secret"])
     assert "the secret" not in rest
+    assert spec_of(found).token == ""
     assert base64.b64encode(b"the secret").decode() not in rest
     named = render(token_secret="mine")
     assert "Secret" not in [body["kind"] for body in named]
@@ -93,8 +94,7 @@ def test_rails_are_named_one_by_one() -> None:
         *(("ml", "vf", f"net{number}") for number in (1, 2, 3)),
         ("ops", "b", "net4"),
     ]
-    words = command_of(template["spec"], "worker")
-    said = [words[number + 1] for number, word in enumerate(words) if word == "--attachment"]
+    said = [str(one) for one in spec_of(found).attachments]
     assert said == ["ml/vf@net1", "ml/vf@net2", "ml/vf@net3", "ops/b@net4"]
     worker = template["spec"]["containers"][0]["resources"]
     assert worker["requests"]["x.example/vf"] == worker["limits"]["x.example/vf"] == "3"

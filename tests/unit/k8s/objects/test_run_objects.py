@@ -9,9 +9,21 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.unit.rendered import CODE, FORMS, command_of, each_form, env_of, job, pod_template, render, text_of
+from tests.unit.rendered import (
+    CODE,
+    FORMS,
+    command_of,
+    each_form,
+    env_of,
+    job,
+    pod_template,
+    render,
+    spec_of,
+    text_of,
+)
 from torchnet import constants
 from torchnet.errors import UsageError
+from torchnet.k8s.objects.code_bundle import CodeBundle
 from torchnet.k8s.objects.run_objects import objects, pod_of, workload
 
 
@@ -76,7 +88,8 @@ def test_what_each_worker_is_called(form: str) -> None:
     assert made["metadata"]["labels"][label] == "2"
     for phase in ("prepare", "worker"):
         assert env_of(made["spec"], phase)["JOB_COMPLETION_INDEX"] == "2"
-        assert "train-$(JOB_COMPLETION_INDEX)" in command_of(made["spec"], phase)
+        words = command_of(made["spec"], phase)
+        assert words[words.index("--node-rank") + 1] == "$(JOB_COMPLETION_INDEX)"
     assert json.loads(workload(found)["metadata"]["annotations"][constants.SPEC_ANNOTATION]) == {
         "nnodes": 3,
         "nproc_per_node": 1,
@@ -143,12 +156,10 @@ def test_a_jobset_restarts_the_gang_and_spells_out_its_network() -> None:
         "onExitCodes": {"containerName": "prepare", "operator": "In", "values": [75, 143]},
     }
     assert (evicted["action"], evicted["onPodConditions"][0]["type"]) == ("FailJob", "DisruptionTarget")
-    words = command_of(pod_template(found)["spec"], "worker")
-    assert words[words.index("--max-restarts") + 1] == "0"
+    assert spec_of(found).max_restarts == 0
     field = env_of(pod_template(found)["spec"])["TORCHNET_START"]["fieldRef"]["fieldPath"]
     assert field == "metadata.labels['jobset.sigs.k8s.io/restart-attempt']"
-    inside = command_of(pod_template(render(job_run={"max_restarts": 3}))["spec"], "worker")
-    assert inside[inside.index("--max-restarts") + 1] == "3"
+    assert spec_of(render(job_run={"max_restarts": 3})).max_restarts == 3
 
 
 @each_form
@@ -159,6 +170,13 @@ def test_a_queue_is_kueues_label(form: str) -> None:
         pods = [body["metadata"] for body in found if body["kind"] == "Pod"]
         assert {pod["labels"]["kueue.x-k8s.io/pod-group-name"] for pod in pods} == {"train"}
         assert {pod["annotations"]["kueue.x-k8s.io/pod-group-total-count"] for pod in pods} == {"4"}
+
+
+def test_arguments_for_which_a_configmap_has_no_room_are_refused() -> None:
+    nearly = CodeBundle(b"PK agent", b"x" * ((1 << 20) - 10_000), "train.py")
+    assert spec_of(render(travels=nearly)).command == ("train.py",)
+    with pytest.raises(UsageError, match="ConfigMap"):
+        render(travels=nearly, job_args=("x" * 10_000,))
 
 
 def test_names_without_room_are_refused() -> None:

@@ -38,7 +38,7 @@ class Started:
 
     def start(self) -> RunInfo | int:
         console = Console(self.err, io.StringIO(), world_size=4, color=False, tty=False)
-        return submission.start(self.door, RENDERED, pod(0), console, self._signals, self.told.append)
+        return submission.start(self.door, RENDERED, pod(0), [], console, self._signals, self.told.append)
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import pytest
 
 from tests.unit import api_answers
 from tests.unit.api_answers import Answer, Server, serving
-from torchnet.constants import NETWORKS_ANNOTATION
 from torchnet.errors import ClusterError, NetworkError
 from torchnet.k8s.client.api import ApiClient
 from torchnet.k8s.run.creation import check
+from torchnet.network.attachment import NetworkAttachment
 
 MISSING: Answer = (404, {}, {"reason": "NotFound", "message": "not found"})
 TAKEN: Answer = (200, {}, {})
@@ -25,7 +25,8 @@ def body(api: str, kind: str, **meta: Any) -> dict[str, Any]:
 
 
 OBJECTS = [body("v1", "ConfigMap"), body("batch/v1", "Job")]
-POD = body("v1", "Pod", annotations={NETWORKS_ANNOTATION: "backend-network@net1"}) | {"spec": {}}
+POD = body("v1", "Pod") | {"spec": {}}
+ATTACHMENTS = [NetworkAttachment("ml", "backend-network", "net1")] * 2
 
 
 def test_a_namespace_that_is_not_there_is_the_clusters_word_not_the_networks(
@@ -34,7 +35,7 @@ def test_a_namespace_that_is_not_there_is_the_clusters_word_not_the_networks(
     """Nor is an attachment in it, which is not what is wrong."""
     server.answers = [MISSING, (404, {}, {"message": 'namespaces "ml" not found'}), MISSING]
     with pytest.raises(ClusterError, match='namespaces "ml" not found') as caught:
-        check(door, OBJECTS, POD)
+        check(door, OBJECTS, POD, ATTACHMENTS)
     assert (caught.value.exit_code, caught.value.fix) == (3, "kubectl create namespace ml, or -n ANOTHER")
 
 
@@ -42,7 +43,7 @@ def test_an_attachment_that_is_not_there_is_the_networks(server: Server, door: A
     listed: Answer = (200, {}, {"items": [{"metadata": {"name": "other"}}]})
     server.answers = [MISSING, TAKEN, TAKEN, MISSING, listed]
     with pytest.raises(NetworkError, match="no network attachment backend-network .* it has other") as caught:
-        check(door, OBJECTS, POD)
+        check(door, OBJECTS, POD, ATTACHMENTS)
     assert caught.value.exit_code == 4
     assert [asked[1] for asked in server.asked] == ["GET", "POST", "POST", "GET", "GET"]
     assert all("dryRun=All" in path for _, method, path, _ in server.asked if method == "POST")

@@ -1,0 +1,80 @@
+"""What agents are given of a job: every field has one origin, locally and on Kubernetes."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from torchnet.agent import spec
+from torchnet.agent.spec import AgentSpec
+from torchnet.config import agent_spec
+from torchnet.config.job_spec import JobSpec
+from torchnet.network.attachment import NetworkAttachment
+
+# What a single worker has, or the machine that it runs on.
+WORKERS = {
+    *("node_rank", "name", "token", "python", "gpus", "hostid", "cpus"),
+    *("phase", "state", "uid", "replaced", "start"),
+}
+COMMON: dict[str, Any] = {
+    "script": "train.py",
+    "run": {"grace": 3, "link_grace": 4, "stall_timeout": 5, "stall_action": "stop", "start_timeout": 6},
+    "output": {"min_share": 0.5, "measure": True},
+}
+LOCAL: dict[str, Any] = {
+    "network": {"rails": 2, "family": "ipv4", "preflight": "full"},
+    "run": COMMON["run"] | {"max_restarts": 7, "stdin_rank": 1},
+    "output": COMMON["output"] | {"tee": "1", "redirects": "2", "log_dir": "/logs"},
+    "env": {"A": "1"},
+    "tune": {"gloo_devices": 2},
+}
+PODS: dict[str, Any] = {
+    "on": "kubernetes",
+    "network": {"networks": ["vf*2=x.example/vf", "ops/b"], "family": "ipv6", "preflight": "full"},
+    "run": COMMON["run"] | {"max_restarts": 7},
+    "kubernetes": {"image": "a:1"},
+    "env": {"A": "1"},
+}
+
+
+def given(job: dict[str, Any]) -> AgentSpec:
+    made = JobSpec.model_validate(COMMON | job)
+    return agent_spec.agent_spec(made, "run", 2, made.script, made.attachments)
+
+
+def test_every_field_is_set_from_the_job_or_by_each_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent_spec, "AgentSpec", lambda **values: values)
+    for job in (LOCAL, PODS):
+        assert set(given(job)) | WORKERS == {one.name for one in fields(AgentSpec)}  # type: ignore[call-overload]
+    assert spec.OWN == WORKERS
+
+
+@pytest.mark.parametrize("job", [LOCAL, PODS], ids=["local", "kubernetes"])
+def test_settings_reach_the_agents(job: dict[str, Any]) -> None:
+    made, whole = given(job), COMMON | job
+    for table in ("network", "run", "output"):
+        for name, value in whole[table].items():
+            if name not in ("rails", "networks"):
+                assert getattr(made, name) == value, name
+    assert made.env == ({"A": "1", "TORCHNET_TUNE_GLOO_DEVICES": "2"} if job is LOCAL else {})
+    assert made.network == ("namespaces" if job is LOCAL else "multus-status")
+
+
+def test_a_network_becomes_an_attachment_for_each_rail() -> None:
+    assert given(PODS).attachments == (
+        NetworkAttachment("", "vf", "net1", "x.example/vf"),
+        NetworkAttachment("", "vf", "net2", "x.example/vf"),
+        NetworkAttachment("ops", "b", "net3"),
+    )
+    assert [str(one) for one in given(LOCAL).attachments] == [
+        "default/backend-network@net1",
+        "default/backend-network-2@net2",
+    ]
+    alone = given({"network": {"networks": ["loopback"]}})
+    assert (alone.attachments, alone.loopback, alone.network) == ((), True, "loopback")
+
+
+def test_a_jobset_restarts_instead_of_the_agents() -> None:
+    assert given(PODS | {"kubernetes": {"image": "a:1", "workload": "jobset"}}).max_restarts == 0

@@ -1,0 +1,60 @@
+"""What the agents are given of a job, the same locally and on Kubernetes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from torchnet.agent.spec import AgentSpec
+from torchnet.config.job_spec import JobSpec
+from torchnet.network.address_sources import NetworkKind
+from torchnet.network.attachment import NetworkAttachment
+
+
+def network_kind(job: JobSpec) -> NetworkKind:
+    """Return what the receipt calls the job's network."""
+    if job.on == "kubernetes":
+        return "static" if job.kubernetes.static_ips else "multus-status"
+    return "namespaces" if job.attachments else "loopback"
+
+
+def agent_spec(
+    job: JobSpec, run_id: str, nproc_per_node: int, script: str, attachments: Sequence[NetworkAttachment]
+) -> AgentSpec:
+    """Return the specification of the job's agents, with defaults in the fields that each worker has its own value of.
+
+    Args:
+        script: As the workers call it: a path in a pod may be another one.
+        attachments: Those of the job, with their namespaces.
+    """
+    local = job.on == "local"
+    loopback = network_kind(job) == "loopback"
+    jobset = not local and job.kubernetes.form == "jobset"
+    return AgentSpec(
+        run_id=run_id,
+        nnodes=job.nnodes,
+        nproc_per_node=nproc_per_node,
+        command=(script, *job.args),
+        entry="module" if job.module else "program" if job.no_python else "script",
+        network=network_kind(job),
+        runtime=job.on,
+        attachments=tuple(attachments),
+        family="auto" if loopback else job.network.family,
+        preflight=job.network.preflight,
+        loopback=loopback,
+        # A JobSet restarts all pods; if the agents restarted their processes as well, the numbers would multiply.
+        max_restarts=0 if jobset else job.run.max_restarts,
+        grace=job.run.grace,
+        link_grace=job.run.link_grace,
+        stall_timeout=job.run.stall_timeout,
+        stall_action=job.run.stall_action,
+        start_timeout=job.run.start_timeout,
+        # On Kubernetes the launcher writes the files, and the pod's containers have the variables.
+        log_dir=os.path.abspath(job.output.log_dir) if local and job.output.log_dir else "",
+        env={**job.tune.variables(), **job.env} if local else {},
+        tee=job.output.tee,
+        redirects=job.output.redirects,
+        stdin_rank=job.run.stdin_rank,
+        min_share=job.output.min_share,
+        measure=job.output.measure,
+    )
