@@ -33,7 +33,8 @@ def test_pods_with_fixed_addresses(launcher: Launcher) -> None:
     assert sorted(ran.out.splitlines()) == ["[rank 0] hello 0", "[rank 1] hello 1"]
     receipt = json.loads((launcher.folder / "r.json").read_text())
     assert (receipt["network"], receipt["findings"], receipt["exit_code"]) == ("static", [], 0)
-    assert receipt["rails"], "the termination messages do not have them"
+    # The termination messages do not have the rails.
+    assert [rail["attachment"] for rail in receipt["rails"]] == [f"{launcher.namespace}/fixed"]
     logs = launcher.run("logs", "fixed", "-n", launcher.namespace)
     assert (logs.code, logs.err.count("receipt of fixed")) == (0, 1), logs.err
     assert launcher.run("down", "fixed", "-n", launcher.namespace).code == 0

@@ -128,7 +128,8 @@ def test_what_goes_to_a_peers_net1_is_all_on_the_backend(send: Path, tmp_path: P
     assert found["ranks"] == [
         {"rank": rank, "local_rank": 0, "node": f"node-{rank}", "exit_code": 0} for rank in (0, 1)
     ]
-    assert found["rails"] == [{"interface": "net1", "peer_bytes": about(40 * MB), "share": 1.0}]
+    network = {"interface": "net1", "attachment": "default/backend-network"}
+    assert found["rails"] == [{**network, "peer_bytes": about(40 * MB), "share": 1.0}]
     receiver, sender = found["nodes"]
     assert sender["peers"] == [
         {"node": "node-0", "interface": "net1", "sent_bytes": about(20 * MB), "received_bytes": about(1)}
@@ -221,7 +222,13 @@ def test_two_rails_carry_bytes_each(send: Path, tmp_path: Path) -> None:
     found = receipt(path)
     carried = about(20 * MB)
     assert found["rails"] == [
-        {"interface": f"net{n}", "peer_bytes": carried, "share": pytest.approx(0.5)} for n in (1, 2)
+        {
+            "interface": name,
+            "attachment": f"default/{network}",
+            "peer_bytes": carried,
+            "share": pytest.approx(0.5),
+        }
+        for name, network in (("net1", "backend-network"), ("net2", "backend-network-2"))
     ]
     assert (found["backend_share"], found["findings"]) == (1.0, [])
     assert "rails: net1 20.00 MB (50 %), net2 20.00 MB (50 %)" in done.stderr

@@ -22,7 +22,15 @@ def spec(rank: int = 0, nnodes: int = 2, nproc: int = 2, **fields: Any) -> Agent
 
 def rails(count: int = 1) -> tuple[Rail, ...]:
     return tuple(
-        Rail(n, NetworkAttachment("default", f"backend-{n}"), f"net{n + 1}", f"fd00:{n}::1", 6, 64, 9000)
+        Rail(
+            n,
+            NetworkAttachment("default", f"backend-{n}", f"net{n + 1}"),
+            f"net{n + 1}",
+            f"fd00:{n}::1",
+            6,
+            64,
+            9000,
+        )
         for n in range(count)
     )
 
@@ -72,7 +80,7 @@ def whole(
     return job(
         spec=made_of,
         receipts=receipts,
-        attachments=(),
+        attachments=[rails()[0].attachment],
         failure=failure,
         began=1e9,
         restarts=restarts,

@@ -96,9 +96,9 @@ def _how(one: Field[Any], kind: Any) -> dict[str, Any]:
         return {"action": "store_true", "default": None}
     if get_origin(kind) is Literal:
         return {"choices": get_args(kind)}
-    number = next((one for one in (int, float) if one in (kind, *get_args(kind))), str)
+    parse = next((number for number in (int, float) if number in (kind, *get_args(kind))), str)
     return {
-        "type": _count if one.metadata.get("least") == 1 else number,
+        "type": _count if one.metadata.get("least") == 1 else parse,
         "metavar": one.metadata.get("metavar"),
     }
 
@@ -138,7 +138,7 @@ def _container(made: argparse.ArgumentParser) -> None:
     add("--local-rank", type=int, default=0, help="of `torchnet env`: whose environment [%(default)s]")
 
 
-_SWITCHES = ("--module", "--no-python", "--measure", "--help")
+_SWITCHES = {"--module", "--no-python", "--help"} | {flag_of(one) for one in FLAGS if one.default is False}
 
 
 def dashed(argv: list[str]) -> list[str]:

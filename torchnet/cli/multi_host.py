@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from torchnet.agent.spec import FLAGS, flag_of
 from torchnet.cli.torchrun_compat import Setting, from_variable, setting, whole
 from torchnet.config.settings import BY_PATH
 from torchnet.config.sources import DEFAULT, FLAG
@@ -17,23 +18,11 @@ from torchnet.text import listed, printable
 if TYPE_CHECKING:
     from torchnet.config.resolution import Resolved
 
-# Fields for which `torchnet agent` has a flag of the same name.
-_AGENT_FIELDS = (
-    "run_id",
-    "network.family",
-    "network.preflight",
-    "run.max_restarts",
-    "run.grace",
-    "run.link_grace",
-    "run.stall_timeout",
-    "run.stall_action",
-    "run.start_timeout",
-    "run.stdin_rank",
-    "output.log_dir",
-    "output.min_share",
-    "output.measure",
-)
 _NO_FLAG_NEEDED = ("on", "script", "args", "module", "no_python", "nnodes", "nproc_per_node", "standalone")
+_AGENT_FLAGS = {flag_of(one) for one in FLAGS}
+_AGENT_FIELDS = tuple(
+    path for path, field in BY_PATH.items() if field.flag in _AGENT_FLAGS and path not in _NO_FLAG_NEEDED
+)
 
 
 def refuse(values: Mapping[str, object], resolved: Resolved, environ: Mapping[str, str]) -> None:

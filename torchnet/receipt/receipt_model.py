@@ -78,8 +78,8 @@ class RailBytes(_Part):
 
     interface: str
     attachment: str | None = None
-    """``NAMESPACE/NAME`` of the NetworkAttachmentDefinition, or of the local network in its place; null if no attachment
-    added the interface (``host:``, loopback), and in receipts of earlier versions.
+    """``NAMESPACE/NAME`` of the NetworkAttachmentDefinition, or of the local network in its place. Null if no
+    attachment added the interface (``host:``, loopback), and in receipts of earlier versions.
     """
     peer_bytes: Bytes
     """Sent and received with peers over this rail, summed over the nodes."""

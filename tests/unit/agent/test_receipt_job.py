@@ -16,7 +16,9 @@ def test_the_share_is_the_backends_part_of_what_peers_exchanged() -> None:
         made(1, {(0, "net1"): flow(90), (0, "eth0"): flow(10)}),
     )
     assert (found["backend_share"], found["proof"]) == (0.9, "measured")
-    assert found["rails"] == [{"interface": "net1", "peer_bytes": 360 * MB, "share": 1.0}]
+    assert found["rails"] == [
+        {"interface": "net1", "attachment": "default/backend-0", "peer_bytes": 360 * MB, "share": 1.0}
+    ]
     assert (found["exit_code"], found["reason"], found["failure"]) == (0, "done", None)
     assert found["started"] == "2001-09-09T01:46:40Z"
     assert found["duration_s"] == 12.346

@@ -64,7 +64,7 @@ def test_unique_local_addresses_are_global() -> None:
 
 def test_ipv4_alone_says_so() -> None:
     rail = choose(FOUR, LINK, entry=HOST)
-    assert (rail.address, rail.family) == ("10.9.0.1", 4)
+    assert (rail.address, rail.family, rail.attachment) == ("10.9.0.1", 4, None)
     assert "no global IPv6" in rail.notes[0]
     assert "10.9.0.1" in rail.notes[0]
     assert choose(FOUR, entry=HOST, family="ipv4").notes == ()

@@ -11,8 +11,8 @@ from dataclasses import asdict, replace
 from typing import Any, cast
 
 from torchnet import constants
+from torchnet.agent import receipt_shape
 from torchnet.agent.events import Failure
-from torchnet.agent.receipt_shape import NodeReceipt as Shape
 from torchnet.agent.receipt_shape import Proof, job_receipt, rank_results
 from torchnet.k8s.run.run_info import RunInfo
 from torchnet.k8s.run.termination_message import TerminationMessage
@@ -219,7 +219,7 @@ def _share(job: Mapping[str, Any]) -> tuple[float | None, Proof, str]:
     return None, "unknown", "rank 0 left no account of the whole job"
 
 
-def _node(facts: RunInfo, rank: int, receipt: Mapping[str, Any]) -> Shape | None:
+def _node(facts: RunInfo, rank: int, receipt: Mapping[str, Any]) -> receipt_shape.NodeReceipt | None:
     """A worker's part of the receipt; None if its message holds no valid one."""
     filled = {
         "interfaces": {},
@@ -230,7 +230,7 @@ def _node(facts: RunInfo, rank: int, receipt: Mapping[str, Any]) -> Shape | None
         "node_rank": rank,
     }
     try:
-        body = cast(Shape, NodeReceipt.model_validate(filled).model_dump(mode="json"))
+        body = cast(receipt_shape.NodeReceipt, NodeReceipt.model_validate(filled).model_dump(mode="json"))
     except (ValueError, RecursionError):  # pydantic's ValidationError, and too deep nesting
         return None
     return body
