@@ -10,6 +10,7 @@ from tests.api_server import FORBIDDEN, GOOD, Server
 from torchnet.agent.kube_api import ApiServer
 from torchnet.agent.pod_address_source import Own, PodSource
 from torchnet.constants import INDEX_LABEL, RUN_LABEL, STATUS_ANNOTATION
+from torchnet.network.attachment import NetworkAttachment
 
 ACCOUNTS = {"good": GOOD, "forbidden": FORBIDDEN, "unknown": "expired"}
 OWN, ZERO = {RUN_LABEL: "r", INDEX_LABEL: "1"}, {RUN_LABEL: "r", INDEX_LABEL: "0"}
@@ -59,7 +60,8 @@ class Time:
 def pods(world: Fake, clock: Time | None = None, account: str = "good", rank0: str = "") -> PodSource:
     clocked = {"clock": clock} if clock else {}
     own = Own("ml", "own", rank0=rank0)
-    return PodSource(world.api(account), own, ("ml/net",), chance=lambda: 0.5, **clocked)  # type: ignore[arg-type]
+    network = (NetworkAttachment("ml", "net"),)
+    return PodSource(world.api(account), own, network, chance=lambda: 0.5, **clocked)  # type: ignore[arg-type]
 
 
 def both(world: Fake) -> None:
