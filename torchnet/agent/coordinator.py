@@ -480,7 +480,9 @@ class Coordinator:
 
     def _end(self) -> None:
         self._enter(State.OVER)
-        self._members.broadcast(self._last_message)
+        own = self._members.get(self._spec.node_rank)
+        if own is not None:
+            own.connection.send(self._last_message)
 
     # -- helpers -----------------------------------------------------------------------------------------------------
 
