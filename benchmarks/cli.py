@@ -1,8 +1,8 @@
-"""How long the command line's own pages take, against a Python that does nothing and against torchrun's.
+"""Time the command line's help pages and a dry run, compared with an empty Python program and with torchrun's help.
 
     uv run -m benchmarks.cli [RUNS]
 
-Each is a process of its own, from start to end.
+Each run is a new process, timed from start to exit.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The smallest training there is: join a group, one all-reduce, and tell when it was done."""
+"""The smallest training script: join a group, run one all-reduce, and print when it finished."""
 
 import os
 import time
@@ -11,6 +11,6 @@ ones = torch.ones(1024)
 dist.all_reduce(ones)
 assert ones[0] == dist.get_world_size()
 if dist.get_rank() == 0:
-    # CLOCK_MONOTONIC is the same in all namespaces of a machine, so the launcher's starter can subtract.
+    # CLOCK_MONOTONIC is the same in all namespaces of a machine, so startup.py can subtract.
     print(f"done at {time.monotonic():.6f} after {os.environ['MASTER_ADDR']}", flush=True)
 dist.destroy_process_group()

@@ -1,10 +1,10 @@
-"""The join of many workers: seconds until all have the table, messages and bytes for each.
+"""Time the join of many workers: seconds until all have the table, and messages and bytes for each.
 
     uv run -m benchmarks.join
 
-The coordinator is the agent's own, in a process of its own; the workers are real connections that prove the token and
-take the table, from a second process.  Each reads the whole table; one in a hundred also decodes it, as every worker
-does on its own machine (here they would share two cores).
+The coordinator is the agent's, in its own process. The workers are real connections from a second process, which
+authenticate with the token and receive the table. Each reads the whole table; one in a hundred also decodes it, as
+every worker does on its own machine (here they would share two cores).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def row(rank: int) -> PeerRow:
 
 
 def coordinate(nnodes: int) -> None:
-    """Rank 0's side, until the other process ends it."""
+    """Run rank 0's side until the other process ends it."""
     loop = EventLoop()
     Coordinator(
         loop, spec(nnodes), (Rail(0, None, "lo", "127.0.0.1", 4, 8, 65536),), lambda _event: None, receipt.job
@@ -61,7 +61,7 @@ def coordinate(nnodes: int) -> None:
 
 
 def join(nnodes: int) -> tuple[float, float, float]:
-    """(seconds, messages for each worker, bytes received by each)."""
+    """Return (seconds, messages for each worker, bytes received by each)."""
     child = os.fork()
     if child == 0:
         coordinate(nnodes)
@@ -69,7 +69,7 @@ def join(nnodes: int) -> tuple[float, float, float]:
     tables: list[int] = []
     messages = received = 0
 
-    def heard(message: dict[str, Any]) -> None:
+    def on_message(message: dict[str, Any]) -> None:
         nonlocal messages, received
         messages += 1
         if message["type"] == "Table":
@@ -89,9 +89,9 @@ def join(nnodes: int) -> tuple[float, float, float]:
                 sock = connect_and_authenticate(TOKEN, Endpoint("127.0.0.1"), request, 5.0)
                 break
             except ConnectionRefusedError:
-                began = time.monotonic()  # the coordinator does not listen yet
+                began = time.monotonic()  # the coordinator is not listening yet
         messages += 1
-        frames.append(FramedSocket(loop, sock, heard, lambda: None))
+        frames.append(FramedSocket(loop, sock, on_message, lambda: None))
     loop.run()
     taken = time.monotonic() - began
     os.kill(child, 9)

@@ -1,9 +1,9 @@
-"""64 local nodes: how long until they are up, against the same links by `ip -batch`, and all their paths checked.
+"""Time the start of 64 local nodes, compared with the same links by `ip -batch`, and the check of all their paths.
 
     uv run -m benchmarks.localnet [NODES]
 
-Both sides make the same: two bridges, a namespace for each node with a veth, a macvlan on a veth and two addresses.
-torchnet's also has permanent neighbours, a process, a /proc, a /sys and a hosts file in each node.
+Both sides create the same links: two bridges, a namespace for each node with a veth, a macvlan on a veth and two
+addresses. torchnet also adds permanent neighbours, a process, a /proc, a /sys and a hosts file in each node.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RUNS = 5
 
 
 def ours(count: int) -> float:
-    """Seconds from nothing to the last node's process."""
+    """Return the seconds from nothing to the last node's process."""
     nodes = [topology.node(rank, 1) for rank in range(count)]
     began = time.monotonic()
     running = sandbox.start(nodes, lambda _rank: 0, sandbox.SandboxShape())
@@ -32,7 +32,7 @@ def ours(count: int) -> float:
 
 
 def theirs(count: int) -> float:
-    """The same links by iproute2, in one user and network namespace that unshare(1) makes."""
+    """Build the same links with iproute2, in a user and network namespace created by unshare(1); return the seconds."""
     lines = [
         "link add front type bridge",
         "link add back mtu 9000 type bridge",
@@ -74,7 +74,7 @@ def theirs(count: int) -> float:
 
 
 def paths(count: int) -> tuple[str, float]:
-    """What the preflight of a whole job says, and the seconds of that job from command to end."""
+    """Return the preflight's summary for a whole job, and the duration of the job in seconds."""
     began = time.monotonic()
     command = [sys.executable, "-m", "torchnet", "launch", "--nnodes", str(count), "--no-python", "true"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -89,12 +89,12 @@ def main() -> None:
     for _ in range(RUNS):
         mine.append(ours(count))
         other.append(theirs(count))
-    said, taken = paths(count)
+    checked, taken = paths(count)
     print(facts())
     print(f"{count} nodes, torchnet   {summary(mine)}")
     print(f"{count} nodes, ip -batch  {summary(other)}")
     print(f"ratio                {statistics.median(a / b for a, b in zip(mine, other, strict=True)):.2f}")
-    print(f"preflight            {said}; the whole job in {taken:.2f} s")
+    print(f"preflight            {checked}; the whole job in {taken:.2f} s")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every benchmark says of the machine, and how it reduces repeated runs."""
+"""Facts about the machine that every benchmark prints, and the summary of repeated runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 
 def facts() -> str:
-    """One line: processor, cores, memory, kernel, Python."""
+    """Return one line: processor, cores, memory, kernel, Python."""
     model = next(
         (line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if "model name" in line), "?"
     )
@@ -23,7 +23,7 @@ def facts() -> str:
 
 
 def summary(values: Sequence[float]) -> str:
-    """Median and range, in seconds."""
+    """Format the median and the range in seconds."""
     return (
         f"{statistics.median(values):.2f} s (from {min(values):.2f} to {max(values):.2f}, {len(values)} runs)"
     )

@@ -1,12 +1,12 @@
-"""From `kubectl apply` to the script's first line in all pods: torchnet's job, and the same without torchnet in it.
+"""Time from `kubectl apply` to the script's first line in all pods: torchnet's job, and the same job without torchnet.
 
     uv run -m tests.cluster exec uv run -m benchmarks.pods --namespace NS --image IMAGE --network NAD [LAUNCH FLAGS]
 
-Needs kubectl, a kubeconfig, and a namespace with an attachment; `tests.cluster exec` gives the first two on the test
-cluster. The other jobs have the same objects, and their worker prints at once. The init container of one does nothing;
-that of the other waits until net1's address can be used, as any program must that is to use it: the kernel looks for
-duplicates for 1 to 2 s (RFC 4862, 5.4), and the kubelet then sees the container's end once a second. Beside them stands
-torchnet's own time, which the agents log: both containers' parts, without waiting for others.
+Needs kubectl, a kubeconfig, and a namespace with a network attachment; `tests.cluster exec` provides the first two on
+the test cluster. The other two jobs have the same objects, and their worker prints at once. The init container of one
+does nothing. That of the other waits until net1's address is usable, as any program that uses net1 must: the kernel
+detects duplicate addresses for 1 to 2 s (RFC 4862, 5.4), and the kubelet polls the container's exit once a second. The
+last figure is torchnet's own time, which the agents log: the work of both containers, without waiting for others.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from benchmarks.machine import facts, summary
 
 Json = dict[str, Any]
 FIRST_LINE = 'import time\nprint("first line at", time.time(), flush=True)\n'
-# An address of net1 that is not link-local (scope 00), and whose flags have no IFA_F_TENTATIVE (0x40); or a route of
-# IPv4, which has no such detection.
+# An address of net1 that is not link-local (scope 00) and not tentative (IFA_F_TENTATIVE, 0x40); or an IPv4 route,
+# since IPv4 has no duplicate address detection.
 USABLE = """
 import time
 def usable():
@@ -47,7 +47,7 @@ def kubectl(*arguments: str, text: str | None = None) -> str:
 
 
 def objects(folder: str, run: str, flags: Sequence[str]) -> list[Json]:
-    """What `torchnet launch` would make for a script of one line."""
+    """Return the objects that `torchnet launch` would create for a script of one line."""
     command = [sys.executable, "-m", "torchnet", "launch", "--on", "kubernetes", "--nnodes", str(NODES)]
     command += ["--run-id", run, *flags, "--dry-run", "-o", "json", f"{folder}/first.py"]
     found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
@@ -55,20 +55,20 @@ def objects(folder: str, run: str, flags: Sequence[str]) -> list[Json]:
 
 
 def bare(found: list[Json], init: Sequence[str]) -> list[Json]:
-    """The same objects without torchnet's work in the pods, and with this command in their init container."""
-    made = copy.deepcopy(found)
-    (job,) = (one for one in made if one["kind"] == "Job")
+    """Return the same objects without torchnet's work in the pods, and with this command in their init container."""
+    copied = copy.deepcopy(found)
+    (job,) = (one for one in copied if one["kind"] == "Job")
     pod = job["spec"]["template"]["spec"]
     pod["initContainers"][0]["command"] = list(init)
     pod["containers"][0]["command"] = ["python3", "-c", FIRST_LINE]
-    # The file that only torchnet's init container makes.
+    # Only torchnet's init container creates this file.
     mounts = pod["containers"][0]["volumeMounts"]
     pod["containers"][0]["volumeMounts"] = [one for one in mounts if one["mountPath"] != "/etc/hosts"]
-    return made
+    return copied
 
 
 def once(found: list[Json], run: str, namespace: str) -> tuple[float, float]:
-    """Seconds from the apply to the last pod's first line, and torchnet's own in the slowest pod."""
+    """Return the seconds from the apply to the last pod's first line, and torchnet's own time in the slowest pod."""
     chosen = f"torchnet/run={run}"
     text = json.dumps({"apiVersion": "v1", "kind": "List", "items": found})
     began = time.time()
@@ -106,7 +106,7 @@ def main(flags: list[str]) -> None:
             seconds, spent = once(found, run, namespace)
             without, _ = once(bare(found, ["true"]), run, namespace)
             usable, _ = once(bare(found, ["python3", "-c", USABLE]), run, namespace)
-            if number:  # the first one warms the nodes up
+            if number:  # the first round warms the nodes up
                 ours.append(seconds)
                 empty.append(without)
                 waiting.append(usable)

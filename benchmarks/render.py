@@ -1,9 +1,9 @@
-"""How long a job takes to become objects and YAML text, for 4 workers and for 10,000, and the zips before that.
+"""Time the rendering of a job to objects and YAML, for 4 and for 10,000 workers, and the zip files before it.
 
     uv run -m benchmarks.render [RUNS]
 
-Beside each time stands the text's size: a Job and a JobSet are as large for 10,000 workers as for 4; plain Pods are one
-object each.
+The size of the text is printed too: a Job and a JobSet are the same size for 4 and for 10,000 workers; plain Pods are
+one object each.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Result = TypeVar("Result")
 
 
 def job(form: str, nnodes: int) -> JobSpec:
-    """train.py on ``nnodes`` workers."""
+    """Return the job that runs train.py on ``nnodes`` workers."""
     group: dict[str, Any] = {"image": "registry.example.com/pytorch:2.15", "workload": form, "gpus": 8}
     network = {"networks": ["ml/backend-network"]}
     return JobSpec.model_validate(
@@ -45,13 +45,13 @@ def job(form: str, nnodes: int) -> JobSpec:
 
 
 def text(form: str, nnodes: int, code: CodeBundle) -> str:
-    """The whole of a dry run but for the reading of files."""
+    """Render everything that a dry run prints, without reading files."""
     found = objects(job(form, nnodes), "train", "ml", "secret", code)
     return as_yaml([Manifest(body) for body in found])
 
 
 def timed(action: Callable[[], Result], runs: int) -> tuple[Result, list[float]]:
-    """The last result and each run's seconds."""
+    """Return the last result and the seconds of each run."""
     seconds = []
     for _ in range(runs):
         began = time.monotonic()

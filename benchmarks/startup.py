@@ -1,8 +1,8 @@
-"""From the command to the end of a first all-reduce of two ranks: torchnet, its two networks included, and torchrun.
+"""Time from the command to the end of a first all-reduce of two ranks: torchnet with its two networks, and torchrun.
 
     uv run -m benchmarks.startup [PAIRS]
 
-Runs alternate, so that whatever else the machine does meets both; each pair gives one ratio.
+Runs alternate, so that other load on the machine affects both; each pair gives one ratio.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TORCHRUN = [
 
 
 def seconds(command: list[str]) -> float:
-    """One run: from before the process exists to the time that rank 0 printed."""
+    """Time one run, from before the process exists until rank 0 prints."""
     began = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = re.search(r"done at ([0-9.]+)", done.stdout)
@@ -42,7 +42,7 @@ def seconds(command: list[str]) -> float:
 def main() -> None:
     pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 7
     for command in (TORCHNET, TORCHRUN):
-        seconds(command)  # fills the page cache and compiles what is not yet compiled
+        seconds(command)  # fills the page cache and compiles modules
     ours, theirs = [], []
     for _ in range(pairs):
         ours.append(seconds(TORCHNET))

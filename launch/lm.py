@@ -1,6 +1,6 @@
-"""Trains a small GPT, sharded with FSDP2, on the source text of Python's own standard library.
+"""Train a small GPT, sharded with FSDP2, on the source text of Python's standard library.
 
-torchnet launch lm.py, torchrun --nproc-per-node 2 lm.py, or python lm.py. Needs torch 2.7, nothing else."""
+torchnet launch lm.py, torchrun --nproc-per-node 2 lm.py, or python lm.py. Needs only torch 2.7."""
 
 import argparse
 import io
@@ -12,8 +12,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does: in so small a model more threads only wait
-with warnings.catch_warnings():  # where NumPy is missing, which nothing here needs, importing torch warns
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does; more do not help a model this small
+with warnings.catch_warnings():  # importing torch warns if NumPy is missing, which is not needed here
     warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
     import torch
 if torch.__version__ < "2.7.0a0":
@@ -25,28 +25,28 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 from torch.distributed.fsdp import fully_shard
 
 CONTEXT, VOCABULARY, DIM, BLOCKS = 64, 2048, 128, 3  # tokens seen at once, tokens known, size of the model
-EVERY = 20  # steps from one line, and one checkpoint, to the next
+EVERY = 20  # steps between two lines, and between two checkpoints
 
 
 def corpus(device: torch.device) -> tuple[Tensor, Tensor, list[bytes]]:
-    """The tokens to train on, those of a held-out tenth of the files, and what each token stands for: a
-    frequent word, indent or operator, or else a single byte, so that nothing is unknown."""
+    """Return the training tokens, the tokens of a held-out tenth of the files, and the vocabulary: frequent words,
+    indents and operators, and all single bytes, so that any text can be encoded."""
     texts = [path.read_bytes() for path in sorted(Path(os.__file__).parent.glob("*.py"))]
     if sum(map(len, texts)) < 1_000_000:
-        raise SystemExit(f"lm.py: too little source beside {os.__file__}; take a Python with .py files there")
+        raise SystemExit(f"lm.py: too little source beside {os.__file__}; use a Python with .py files there")
     split = re.compile(rb" ?[A-Za-z]+|\n *| ?[^\w\s]+|.", re.DOTALL).findall
     training = [piece for number, text in enumerate(texts) if number % 10 != 9 for piece in split(text)]
     held_out = [piece for text in texts[9::10] for piece in split(text)]
     frequent = Counter(piece for piece in training if len(piece) > 1).most_common(VOCABULARY - 256)
     vocabulary = [bytes([value]) for value in range(256)] + [piece for piece, _ in frequent]
     ids = {piece: (number,) for number, piece in enumerate(vocabulary)}
-    # A rare piece goes as its bytes, whose ids are their values.
+    # A rare piece is encoded as its bytes, whose ids are their values.
     encoded = [[i for piece in part for i in ids.get(piece, piece)] for part in (training, held_out)]
     return torch.tensor(encoded[0], device=device), torch.tensor(encoded[1], device=device), vocabulary
 
 
 class GPT(nn.Module):
-    """From tokens (batch, time) to the logits of those that follow (batch, time, VOCABULARY)."""
+    """Map tokens (batch, time) to the logits of the next tokens (batch, time, VOCABULARY)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.norm, self.head = nn.LayerNorm(DIM), nn.Linear(DIM, VOCABULARY)
         nn.init.normal_(self.token.weight, std=0.02)
-        for block in blocks:  # blocks that begin as the identity learn sooner
+        for block in blocks:  # blocks that start as the identity learn faster
             nn.init.zeros_(block.self_attn.out_proj.weight)
             nn.init.zeros_(block.linear2.weight)
 
@@ -69,7 +69,7 @@ class GPT(nn.Module):
 
 
 def load(path: Path | None) -> dict[str, Any]:
-    """The checkpoint, or {}: read by rank 0, since others may not see the file, and broadcast."""
+    """Return the checkpoint, or {}. Rank 0 reads the file, which others may not see, and broadcasts it."""
     data = bytearray(path.read_bytes() if path and path.exists() and dist.get_rank() == 0 else b"")
     size = torch.tensor(len(data))
     dist.broadcast(size, src=0)
@@ -80,27 +80,27 @@ def load(path: Path | None) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Trains a small GPT on the source of Python's library.")
+    parser = argparse.ArgumentParser(description="Train a small GPT on the source of Python's library.")
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--batch-size", type=int, default=8, help=f"{CONTEXT} tokens each, per rank and step")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--checkpoint", type=Path, help=f"saved every {EVERY} steps, and resumed from")
+    parser.add_argument("--checkpoint", type=Path, help=f"save every {EVERY} steps, and resume from it")
     args = parser.parse_args()
     device, backend = torch.device("cpu"), "gloo"
-    if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) <= torch.cuda.device_count():  # NCCL: a GPU for each
+    if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) <= torch.cuda.device_count():  # one GPU per process
         device, backend = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))), "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(device)
     alone: Any = {} if "RANK" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
     dist.init_process_group(backend, **alone)
     rank, world = dist.get_rank(), dist.get_world_size()
     training, held_out, vocabulary = corpus(device)
-    torch.manual_seed(args.seed)  # every rank builds the same model, and keeps its shard
+    torch.manual_seed(args.seed)  # every rank builds the same model and keeps its shard
     model = GPT().to(device)
     mesh = dist.init_device_mesh(device.type, (world,))
-    for module in [*model.blocks, model]:  # each block's weights are gathered when it is their turn
+    for module in [*model.blocks, model]:  # a block's weights are gathered when it runs
         fully_shard(module, mesh=mesh)
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=0.1, fused=True)
-    whole = StateDictOptions(full_state_dict=True, cpu_offload=True)  # no shards, and on rank 0 alone
+    whole = StateDictOptions(full_state_dict=True, cpu_offload=True)  # unsharded, on rank 0 only
     if state := load(args.checkpoint):
         set_state_dict(model, optimizer, **state["parts"], options=whole)
 
@@ -124,7 +124,7 @@ def main() -> None:
             if args.checkpoint:
                 weights, moments = get_state_dict(model, optimizer, options=whole)
                 parts = {"model_state_dict": weights, "optim_state_dict": moments}
-                if rank == 0:  # written aside and renamed: whoever is killed meanwhile leaves the old one
+                if rank == 0:  # written beside it and renamed, so that a kill leaves the old file
                     args.checkpoint.parent.mkdir(parents=True, exist_ok=True)
                     torch.save({"steps": step + 1, "parts": parts}, f"{args.checkpoint}.new")
                     os.replace(f"{args.checkpoint}.new", args.checkpoint)
@@ -135,16 +135,16 @@ def main() -> None:
     weights, _ = get_state_dict(model, (), options=whole)
     if rank == 0:
         print(f"held-out loss {mean:.3f}")
-        model, tokens = GPT(), [vocabulary.index(b"\n"), vocabulary.index(b"def")]  # one whole model, alone
+        model, tokens = GPT(), [vocabulary.index(b"\n"), vocabulary.index(b"def")]  # unsharded
         model.load_state_dict(weights)
-        for _ in range(150):  # each drawn from the 40 likeliest
+        for _ in range(150):  # sampled from the 40 most likely
             best = model(torch.tensor([tokens[-CONTEXT:]]))[0, -1].topk(40)
             tokens.append(int(best.indices[torch.multinomial((best.values / 0.8).softmax(0), 1)]))
         print(b"".join(vocabulary[token] for token in tokens).decode("ascii", "backslashreplace"), flush=True)
     dist.barrier(device_ids=[device.index] if device.type == "cuda" else None)  # wait for rank 0
     dist.destroy_process_group()
-    # Torch's caches of the mesh hold the group, so that this did not end Gloo's threads: leave them the interpreter for
-    # a moment, to let go of their tensors. A process that ends before may abort.
+    # Torch's caches of the mesh hold the group, so this does not end Gloo's threads. They need the interpreter for a
+    # moment to release their tensors; a process that exits earlier may abort.
     time.sleep(0.1)
 
 

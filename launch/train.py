@@ -1,7 +1,7 @@
-"""Trains a small network on handwritten digits with DistributedDataParallel, and tests it on unseen ones.
+"""Train a small network on handwritten digits with DistributedDataParallel, and test it on unseen images.
 
-torchnet launch train.py, torchrun --nproc-per-node 2 train.py, or python train.py. Needs torch and nothing
-else; the data lies beside the script, and DIGITS.md says where it comes from."""
+torchnet launch train.py, torchrun --nproc-per-node 2 train.py, or python train.py. Needs only
+torch; the data is beside the script, and DIGITS.md describes it."""
 
 import argparse
 import csv
@@ -15,13 +15,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does: in so small a model more threads only wait
-with warnings.catch_warnings():  # where NumPy is missing, which nothing here needs, importing torch warns
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does; more do not help a model this small
+with warnings.catch_warnings():  # importing torch warns if NumPy is missing, which is not needed here
     warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
     import torch
 
 import torch.distributed as dist
-import torch.distributed.nn.functional  # now: its defaults would keep a group that is there already alive
+import torch.distributed.nn.functional  # before the group exists: its defaults would keep the group alive
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 
@@ -30,37 +30,37 @@ try:
     import torchnet
 
     tune = torchnet.tune
-except (ImportError, AttributeError):  # under another launcher; PyPI's torchnet is something else
+except (ImportError, AttributeError):  # another launcher, or PyPI's torchnet, a different package
     pass
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Trains a small network on handwritten digits.")
+    parser = argparse.ArgumentParser(description="Train a small network on handwritten digits.")
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--steps", type=int, default=10**9, help="stop after so many optimizer steps")
+    parser.add_argument("--steps", type=int, default=10**9, help="stop after this many optimizer steps")
     parser.add_argument("--batch-size", type=int, default=64, help="images per step, all ranks together")
-    parser.add_argument("--seed", type=int, default=0, help="of the first weights and of the images' order")
+    parser.add_argument("--seed", type=int, default=0, help="of the initial weights and the images' order")
     parser.add_argument("--model", choices=["small", "large"], default="small", help="large: 55 MB a step")
-    parser.add_argument("--compress", choices=["none", "bf16"], help="how gradients travel")
-    parser.add_argument("--checkpoint", type=Path, help="saved after every epoch, and resumed from")
+    parser.add_argument("--compress", choices=["none", "bf16"], help="compression of gradients")
+    parser.add_argument("--checkpoint", type=Path, help="save after every epoch, and resume from it")
     return parser.parse_args()
 
 
 def join() -> torch.device:
-    """Joins the process group that the launcher's environment describes, and prints how."""
+    """Join the process group that the launcher's environment describes, and print how."""
     device, backend = torch.device("cpu"), "gloo"
-    if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) <= torch.cuda.device_count():  # NCCL: a GPU for each
+    if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) <= torch.cuda.device_count():  # one GPU per process
         device, backend = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))), "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(device)
     if "RANK" in os.environ:
         dist.init_process_group(backend)
-        # Connecting a UDP socket sends nothing, but asks the kernel which of our addresses rank 0 would see.
+        # Connecting a UDP socket sends nothing; the kernel chooses the address that rank 0 would see.
         host, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
         with socket.socket(family, kind) as probe:
             probe.connect(address)
             route = f"from {probe.getsockname()[0]} to {probe.getpeername()[0]}"
-    else:  # started by hand: a world of one, which needs no address
+    else:  # started by hand: a world of size 1, which needs no address
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
         route = "alone"
     print(f"rank {dist.get_rank()} of {dist.get_world_size()}: {backend} on {device}, {route}", flush=True)
@@ -68,24 +68,25 @@ def join() -> torch.device:
 
 
 def digits() -> tuple[Tensor, Tensor]:
-    """Images (1797, 1, 8, 8) with values in 0..1, and their labels (1797,)."""
+    """Return images (1797, 1, 8, 8) with values from 0 to 1, and their labels (1797,)."""
     with gzip.open(Path(__file__).with_name("digits.csv.gz"), "rt") as file:
         rows = torch.tensor([[int(value) for value in row] for row in csv.reader(file)])
     return rows[:, :64].reshape(-1, 1, 8, 8) / 16, rows[:, 64]
 
 
 def network(model: str) -> nn.Module:
-    """From images to logits (batch, 10). No batch norm: its statistics would depend on the ranks' number."""
+    """Build the model, from images to logits (batch, 10). Batch norm is not used: its statistics would depend on the
+    number of ranks."""
     layers = [nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU()]
     layers += [nn.MaxPool2d(2), nn.Flatten()]
     widths = [512] if model == "small" else [512, 2048, 2048, 2048, 2048]
-    for inputs, outputs in pairwise(widths):  # several: DDP sends one layer while it computes another
+    for inputs, outputs in pairwise(widths):  # several layers: DDP sends one while it computes another
         layers += [nn.Linear(inputs, outputs), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(widths[-1], 10))
 
 
 def load(path: Path | None) -> dict[str, Any]:
-    """The checkpoint, or {}: read by rank 0, since others may not see the file, and broadcast."""
+    """Return the checkpoint, or {}. Rank 0 reads the file, which others may not see, and broadcasts it."""
     data = bytearray(path.read_bytes() if path and path.exists() and dist.get_rank() == 0 else b"")
     size = torch.tensor(len(data))
     dist.broadcast(size, src=0)
@@ -96,7 +97,7 @@ def load(path: Path | None) -> dict[str, Any]:
 
 
 def train(args: argparse.Namespace, device: torch.device) -> Tensor:
-    """Trains and tests, and prints how well; all ranks together. Returns the count of right answers, of all ranks."""
+    """Train, test, and print the result on all ranks together. Return the number of correct answers over all ranks."""
     rank, world = dist.get_rank(), dist.get_world_size()
     images, labels = (tensor.to(device) for tensor in digits())
     held_out = torch.arange(len(images), device=device) % 5 == 4
@@ -108,7 +109,7 @@ def train(args: argparse.Namespace, device: torch.device) -> Tensor:
     if state := load(args.checkpoint):
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-    if tune is not None:  # with the buckets and the compression of torchnet's settings, where there are any
+    if tune is not None:  # with the bucket size and compression of torchnet's settings
         parallel = tune(model, compress=args.compress)
     else:
         parallel = nn.parallel.DistributedDataParallel(model)
@@ -125,7 +126,7 @@ def train(args: argparse.Namespace, device: torch.device) -> Tensor:
             break
         total, since = torch.zeros((), device=device), time.perf_counter()
         for batch in batches:
-            mine = batch[rank::world]  # shares differ by one image, and may be empty
+            mine = batch[rank::world]  # the ranks' parts differ by at most one image, and may be empty
             loss = nn.functional.cross_entropy(parallel(images[mine]), labels[mine], reduction="sum")
             optimizer.zero_grad()
             (loss * world / len(batch)).backward()  # DDP's mean over ranks becomes the mean over the images
@@ -141,8 +142,8 @@ def train(args: argparse.Namespace, device: torch.device) -> Tensor:
         if rank == 0 and args.checkpoint and seen == len(training):
             state = {"epochs": epoch + 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
             args.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(state, f"{args.checkpoint}.new")  # written aside and renamed: whoever is killed
-            os.replace(f"{args.checkpoint}.new", args.checkpoint)  # meanwhile leaves the old one whole
+            torch.save(state, f"{args.checkpoint}.new")  # written beside it and renamed, so that
+            os.replace(f"{args.checkpoint}.new", args.checkpoint)  # a kill leaves the old file
 
     test = held_out.nonzero().flatten()
     with torch.no_grad():
@@ -156,8 +157,8 @@ def train(args: argparse.Namespace, device: torch.device) -> Tensor:
 
 if __name__ == "__main__":
     options = arguments()
-    # Kept: PyTorch 2.6 waits below for Gloo's threads without letting go of the interpreter, which they need to free
-    # what they reduced last, where nothing else holds it.
+    # Keep the result: PyTorch 2.6 waits below for Gloo's threads while it holds the interpreter, which they need to
+    # free the tensor that they reduced last, unless something else references it.
     right = train(options, join())
-    # DDP has let go of the group, so this ends Gloo's threads; a process that ends before they do may abort.
+    # DDP has released the group, so this ends Gloo's threads; a process that exits before they do may abort.
     dist.destroy_process_group()

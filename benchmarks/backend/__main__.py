@@ -1,9 +1,9 @@
-"""The backend benchmarks, all in one run.
+"""Run all backend benchmarks.
 
     uv run -m benchmarks.backend [ROUNDS] [--only SHAPE | --only ddp] [--gloo PROGRAM] [--json FILE]
 
-Needs iperf3. PROGRAM is Gloo's own benchmark, built from its repository with -DBUILD_BENCHMARK=ON; without it that
-side is left out.
+Needs iperf3. PROGRAM is Gloo's own benchmark, built from its repository with -DBUILD_BENCHMARK=ON; without it, that
+comparison is skipped.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torchnet.bench.worker.stats import LEAST
 def count(text: str) -> int:
     number = int(text)
     if number < LEAST:
-        raise argparse.ArgumentTypeError(f"{LEAST} rounds at least: fewer have no interval of 95 %")
+        raise argparse.ArgumentTypeError(f"needs at least {LEAST} rounds: fewer have no 95 % interval")
     return number
 
 
@@ -34,27 +34,29 @@ def main() -> None:
         "benchmarks.backend", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("rounds", nargs="?", type=count, default=LEAST, metavar="ROUNDS")
-    parser.add_argument("--only", default="", help="shapes whose name has this in it, or ddp")
-    parser.add_argument("--gloo", type=Path, help="Gloo's own benchmark, beside the others")
+    parser.add_argument("--only", default="", help="only shapes whose name contains this, or ddp")
+    parser.add_argument("--gloo", type=Path, help="also run Gloo's own benchmark")
     parser.add_argument("--json", type=Path, help="file for all figures")
-    asked = parser.parse_args()
-    if asked.only != "ddp" and not any(asked.only in shape.name for shape in SHAPES):
-        parser.error(f"--only {asked.only!r}: neither ddp nor in one of {', '.join(s.name for s in SHAPES)}")
+    options = parser.parse_args()
+    if options.only != "ddp" and not any(options.only in shape.name for shape in SHAPES):
+        parser.error(
+            f"--only {options.only!r}: not ddp, and not part of any of {', '.join(s.name for s in SHAPES)}"
+        )
     machine = f"{facts()}, PyTorch {torch.__version__}"
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    told: dict[str, Any] = {"machine": machine, "date": date, "rounds": asked.rounds, "shapes": {}}
+    results: dict[str, Any] = {"machine": machine, "date": date, "rounds": options.rounds, "shapes": {}}
 
     def save() -> None:
-        """After each part anew, so that a failure costs no figures."""
-        if asked.json is not None:
-            asked.json.write_text(json.dumps(told, indent=1) + "\n")
+        """Write after each part, so that a failure loses no figures."""
+        if options.json is not None:
+            options.json.write_text(json.dumps(results, indent=1) + "\n")
 
     print(machine)
-    for name, found in compare(asked.rounds, asked.only, asked.gloo):
-        told["shapes"][name] = found
+    for name, found in compare(options.rounds, options.only, options.gloo):
+        results["shapes"][name] = found
         save()
-    if asked.only in ("", "ddp"):
-        told["ddp"] = ddp(asked.rounds)
+    if options.only in ("", "ddp"):
+        results["ddp"] = ddp(options.rounds)
         save()
 
 

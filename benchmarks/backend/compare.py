@@ -1,10 +1,10 @@
-"""`torchnet bench` beside `iperf3 --bidir`, a plain loop under torchrun and Gloo's own benchmark, by turns.
+"""Compare `torchnet bench` with `iperf3 --bidir`, a plain loop under torchrun and Gloo's own benchmark.
 
-Each round runs all of them, each on a network built for it with the same --rate and --mtu; a round gives one ratio for
-each pair, so that whatever else the machine does meets both sides. Of the ratios: the median, and the interval in which
-the true median lies with 95 % (order statistics).
+Each round runs all of them, each on a new network with the same --rate and --mtu, and gives one ratio for each pair, so
+that other load on the machine affects both sides. The result is the median of the ratios, with its 95 % interval (order
+statistics).
 
-Of other public benchmarks nccl-tests takes GPUs, and neither PARAM's nor OSU's is in a package registry.
+Other public benchmarks are not included: nccl-tests needs GPUs, and neither PARAM nor OSU is in a package registry.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SHAPES = [
     for words, rate in (("1 Gbit/s", "1gbit"), ("2.5 Gbit/s", "2500mbit"), ("unshaped", ""))
     for nodes in (2, 4)
 ]
-# What is held against what; the second is what people use today.
+# The pairs to compare; the second is the established tool.
 RATIOS = (
     ("bench", "iperf3 both"),
     ("bench", "loop"),
@@ -39,7 +39,7 @@ def measure(shape: Shape, rounds: int, program: Path | None) -> dict[str, list[f
     if program:
         sides.append(partial(gloo, program))
     for number in range(rounds):
-        first = number % len(sides)  # who comes first changes from round to round
+        first = number % len(sides)  # the order rotates from round to round
         for side in sides[first:] + sides[:first]:
             for name, figure in side(shape).items():
                 found.setdefault(name, []).append(figure)
@@ -52,7 +52,7 @@ def ratio(found: dict[str, list[float]], ours: str, theirs: str) -> Median:
 
 
 def compare(rounds: int, only: str, program: Path | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each shape's name, figures and ratios, as they come; a table of the ratios on standard output."""
+    """Yield each shape's name, figures and ratios as they arrive, and print a table of the ratios."""
     shapes = [one for one in SHAPES if only in one.name]
     if shapes:
         print(f"\n{'shape':<20}{'what':<32}{'ratio':>8}  {'95 % interval':<16}ours, theirs (Gbit/s)")
@@ -62,12 +62,12 @@ def compare(rounds: int, only: str, program: Path | None) -> Iterator[tuple[str,
         for ours, theirs in RATIOS:
             if theirs not in found:
                 continue
-            made = ratio(found, ours, theirs)
-            ratios[f"{ours} / {theirs}"] = [made.value, made.low, made.high]
+            result = ratio(found, ours, theirs)
+            ratios[f"{ours} / {theirs}"] = [result.value, result.low, result.high]
             rates = ", ".join(f"{median(found[name]).value * 8 / 1e9:.3f}" for name in (ours, theirs))
-            interval = f"{made.low:.3f} to {made.high:.3f}"
+            interval = f"{result.low:.3f} to {result.high:.3f}"
             print(
-                f"{shape.name:<20}{ours + ' / ' + theirs:<32}{made.value:>8.3f}  {interval:<16}{rates}",
+                f"{shape.name:<20}{ours + ' / ' + theirs:<32}{result.value:>8.3f}  {interval:<16}{rates}",
                 flush=True,
             )
         yield shape.name, {"bytes_per_second": found, "ratios": ratios}

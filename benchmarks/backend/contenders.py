@@ -1,6 +1,6 @@
-"""The sides of the comparison: each runs on a network made for it by `torchnet launch` or `torchnet bench`.
+"""The sides of the comparison. Each runs on a network that `torchnet launch` or `torchnet bench` creates for it.
 
-Every figure is in bytes per second and direction: busbw of an all-reduce of 64 MiB in float32, or what TCP carried.
+Every figure is in bytes per second and direction: busbw of an all-reduce of 64 MiB in float32, or the payload of TCP.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MEBIBYTES, SECONDS, TCP_SECONDS = "64", "4", "1.5"
 
 @dataclass(frozen=True)
 class Shape:
-    """``rate`` as --rate takes it, "" for none."""
+    """A network to measure. ``rate`` is the value of --rate, "" for none."""
 
     name: str
     rate: str
@@ -44,7 +44,7 @@ def on_nodes(shape: Shape, *words: str) -> str:
 
 
 def iperf3(shape: Shape) -> dict[str, float]:
-    """One way, and the slower direction of both at once."""
+    """Measure one direction, and the slower direction of both at once."""
     found = re.findall(r"iperf3 (one|both) ([0-9 ]+)", on_nodes(shape, "iperf3", SECONDS))
     return {f"iperf3 {name}": min(map(float, rates.split())) for name, rates in found}
 
@@ -54,11 +54,11 @@ def loop(shape: Shape) -> dict[str, float]:
 
 
 def gloo(program: Path, shape: Shape) -> dict[str, float]:
-    """Gloo's own benchmark; its line is: bytes, elements, then min, p50, p99 and max in µs."""
+    """Run Gloo's own benchmark. Its output line has bytes, elements, then min, p50, p99 and max in µs."""
     size = int(MEBIBYTES) << 20
     with tempfile.TemporaryDirectory() as folder:
-        told = on_nodes(shape, "gloo", str(program), folder, str(size // 4), f"{SECONDS}s")
-    p50 = float(re.findall(rf"\b{size} +{size // 4} +[0-9]+ +([0-9]+)", told)[0])
+        output = on_nodes(shape, "gloo", str(program), folder, str(size // 4), f"{SECONDS}s")
+    p50 = float(re.findall(rf"\b{size} +{size // 4} +[0-9]+ +([0-9]+)", output)[0])
     return {"gloo": 2 * (shape.nodes - 1) / shape.nodes * size / (p50 / 1e6)}
 
 

@@ -1,7 +1,7 @@
 """Steps per second of launch/train.py's larger model at 1 Gbit/s: plain torchrun, and torchnet tuned with a bf16 hook.
 
-Both by turns on networks of the same shape, the same seed and the same batches; the losses stand side by side, since a
-training that is faster and learns less would be no gain.
+The two alternate on networks of the same shape, with the same seed and the same batches. The losses are compared as
+well: a faster training that learns less would be no gain.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ def tuned(seed: int) -> str:
 
 
 def ddp(rounds: int) -> dict[str, Any]:
-    """Steps/s and losses per epoch of both sides, as they are told on standard output, too."""
+    """Return steps per second and losses per epoch of both sides, and print them."""
     speeds: dict[str, list[float]] = {"tuned": [], "plain": []}
     losses: dict[str, list[list[float]]] = {"tuned": [], "plain": []}
     for number in range(rounds):
         turn = [("plain", plain), ("tuned", tuned)]
         for name, run in turn if number % 2 else turn[::-1]:
-            # Another seed each round: how much the loss varies by itself is then known.
-            told = re.findall(r"loss ([0-9.]+), ([0-9.]+) steps/s", run(number))
-            speeds[name].append(median([float(speed) for _, speed in told]).value)
-            losses[name].append([float(loss) for loss, _ in told])
+            # A new seed in each round shows how much the loss varies by itself.
+            epochs = re.findall(r"loss ([0-9.]+), ([0-9.]+) steps/s", run(number))
+            speeds[name].append(median([float(speed) for _, speed in epochs]).value)
+            losses[name].append([float(loss) for loss, _ in epochs])
         print(f"ddp: round {number + 1} of {rounds}", file=sys.stderr, flush=True)
-    made = ratio(speeds, "tuned", "plain")
+    result = ratio(speeds, "tuned", "plain")
     print(f"\nDDP, {' '.join(ARGUMENTS[:2])}, 1 Gbit/s, n = 2, {' '.join(SETTINGS)}")
     for name, figures in speeds.items():
         print(f"{name}: {median(figures).value:.2f} steps/s")
-    print(f"tuned / plain: {made.value:.2f} ({made.low:.2f} to {made.high:.2f}, {rounds} rounds)")
+    print(f"tuned / plain: {result.value:.2f} ({result.low:.2f} to {result.high:.2f}, {rounds} rounds)")
     by_epoch = {name: list(zip(*curves, strict=True)) for name, curves in losses.items()}
     for epoch, (ours, theirs) in enumerate(zip(by_epoch["tuned"], by_epoch["plain"], strict=True)):
         apart = median([a - b for a, b in zip(ours, theirs, strict=True)])
@@ -54,4 +54,4 @@ def ddp(rounds: int) -> dict[str, Any]:
             f"{max(theirs) - min(theirs):.4f}); tuned minus plain, same seed: {apart.value:+.4f} "
             f"({apart.low:+.4f} to {apart.high:+.4f})"
         )
-    return {"steps_per_s": speeds, "losses": losses, "ratio": [made.value, made.low, made.high]}
+    return {"steps_per_s": speeds, "losses": losses, "ratio": [result.value, result.low, result.high]}

@@ -1,4 +1,4 @@
-"""The loop that people write to see how fast their network is: an all-reduce, again and again. Needs torch alone.
+"""The usual loop to measure a network: repeated all-reduce. Needs only torch.
 
 torchrun --nproc-per-node 2 loop.py [MEBIBYTES] [SECONDS]
 """

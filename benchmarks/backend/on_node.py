@@ -1,4 +1,4 @@
-"""Runs on each node of a torchnet network what people would use instead: iperf3, torchrun, Gloo's own benchmark.
+"""Run the established tools on each node of a torchnet network: iperf3, torchrun, Gloo's own benchmark.
 
 torchnet launch on_node.py iperf3 SECONDS | loop MEBIBYTES SECONDS | script SCRIPT ARGS… |
                            gloo PROGRAM FOLDER ELEMENTS TIME
@@ -16,7 +16,7 @@ PORT, STORE_PORT = "29700", "29701"
 
 
 def iperf3(seconds: str) -> None:
-    """Node 0 serves, node 1 asks: one way, and both ways at once; the others wait."""
+    """Serve on node 0 and measure on node 1: one direction, and both at once; the other nodes wait."""
     if RANK == 0:
         for _ in range(2):
             subprocess.run(
@@ -24,25 +24,25 @@ def iperf3(seconds: str) -> None:
             )
     elif RANK == 1:
         for name, flags in (("one", ["-R"]), ("both", ["--bidir"])):
-            told = ask(["iperf3", "-c", ADDRESS, "-p", PORT, "-t", seconds, "-O", "1", "-J", *flags])
-            received = [told["end"]["sum_received"]["bits_per_second"]]
+            report = ask(["iperf3", "-c", ADDRESS, "-p", PORT, "-t", seconds, "-O", "1", "-J", *flags])
+            received = [report["end"]["sum_received"]["bits_per_second"]]
             if name == "both":
-                received.append(told["end"]["sum_received_bidir_reverse"]["bits_per_second"])
+                received.append(report["end"]["sum_received_bidir_reverse"]["bits_per_second"])
             print(f"iperf3 {name} {' '.join(f'{one / 8:.0f}' for one in received)}", flush=True)
 
 
 def ask(command: list[str]) -> dict[str, dict[str, dict[str, float]]]:
-    """Until the server is there."""
+    """Run the client until the server is reachable, and return its report."""
     for _ in range(50):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode == 0 and "error" not in (told := json.loads(done.stdout)):
-            return dict(told)
+        if done.returncode == 0 and "error" not in (report := json.loads(done.stdout)):
+            return dict(report)
         time.sleep(0.2)
     raise SystemExit(done.stdout + done.stderr)
 
 
 def torchrun(script: str, arguments: list[str]) -> None:
-    """As somebody without torchnet would, who knows which interface the backend is."""
+    """Run torchrun as a user without torchnet would who knows the backend interface."""
     interface = os.environ["GLOO_SOCKET_IFNAME"]
     environment = {
         name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ
@@ -55,7 +55,7 @@ def torchrun(script: str, arguments: list[str]) -> None:
 
 
 def gloo(program: str, folder: str, elements: str, seconds: str) -> None:
-    """The ring that torch's Gloo backend runs by default, without torch; the ranks meet in a folder."""
+    """Run the ring that torch's Gloo backend uses by default, without torch; the ranks meet in a folder."""
     command = [program, "--size", os.environ["WORLD_SIZE"], "--rank", str(RANK), "--shared-path", folder]
     command += ["--transport", "tcp", "--tcp-device", os.environ["GLOO_SOCKET_IFNAME"], "--no-verify"]
     command += ["--elements", elements, "--iteration-time", seconds, "new_allreduce_ring"]

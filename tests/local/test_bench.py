@@ -71,7 +71,8 @@ def test_the_line_is_what_shaped_it(whole: tuple[Ended, Results]) -> None:
     assert [(line.network, line.known, line.mtu, line.family) for line in found.lines] == [
         ("net1", "shaped", 9000, 6)
     ]
-    assert "of what IPv6 at MTU 9000 can carry (1 Gbit/s line, shaped by --rate)" in ended.stdout
+    assert "IPv6 at MTU 9000" in ended.stdout
+    assert "1 Gbit/s line, shaped by --rate" in ended.stdout
 
 
 def test_the_figures_themselves_and_the_receipt_are_not_shown(whole: tuple[Ended, Results]) -> None:
@@ -99,7 +100,7 @@ def test_the_results_can_be_on_standard_output_alone() -> None:
 def test_a_full_disk_leaves_the_results_on_standard_output() -> None:
     ended = bench("-b", "8", "-e", "8", "--iters", "1", "--tcp-seconds", "0", "--json", "/dev/full")
     assert ended.code == 0
-    assert "/dev/full could not be written: No space left on device" in ended.stderr
+    assert "No space left on device" in ended.stderr
     start, end = ended.stdout.index("{\n"), ended.stdout.index("\n}\n") + 3
     assert results(ended.stdout[start:end]).complete
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.jobs import TORCHNET, Job
 from torchnet.bench.results import Results, load
+from torchnet.bench.summary import NO_FINDINGS
 
 SHORT = ("-b", "1M", "-e", "8M", "-f", "8", "--seconds", "0.5", "--tcp-seconds", "0.5", "--rate", "1gbit")
 
@@ -25,7 +26,7 @@ def bench(folder: Path, *words: str, tries: int = 1) -> Results:
     for one in found.findings:
         assert one.text in ended.stdout.replace("\n    ", " "), "people see what programs see"
         assert one.fix
-    assert ("findings: none" in ended.stdout) == (not found.findings)
+    assert (NO_FINDINGS in ended.stdout) == (not found.findings)
     return found
 
 

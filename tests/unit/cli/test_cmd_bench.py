@@ -173,7 +173,7 @@ def test_a_file_of_an_early_end_can_be_compared(tmp_path: Path, capsys: pytest.C
     )
     assert main(["bench", "diff", old, new]) == 1
     out, err = capsys.readouterr()
-    assert "Ended early: the new run did not come to its end" in out
+    assert "Ended early: " in out
     assert "torchnet's own error" not in err
     assert main(["bench", "diff", new, old]) == 2
 
@@ -201,4 +201,4 @@ def test_wrong_results_that_came_fast_are_worse(tmp_path: Path, capsys: pytest.C
         ),
     )
     assert main(["bench", "diff", old, new]) == 1
-    assert capsys.readouterr().out.startswith("Results of the new run are wrong:")
+    assert capsys.readouterr().out.startswith("Wrong results ")

@@ -118,12 +118,12 @@ def test_missing(text: str | bytes | None) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[", "is no JSON: Expecting value at line 1, column 2"),
-        ("[] x", "is no JSON: Extra data at line 1, column 4"),
-        (b'["\xff"]', "is no UTF-8 at byte 2"),
-        ("[NaN]", "NaN is no number"),
-        ("[" + "9" * 21 + "]", "a number of 21 digits"),
-        ("[1e999]", "a number beyond all bounds"),
+        ("[", "at line 1, column 2"),
+        ("[] x", "at line 1, column 4"),
+        (b'["\xff"]', "UTF-8 at byte 2"),
+        ("[NaN]", "NaN"),
+        ("[" + "9" * 21 + "]", "21 digits"),
+        ("[1e999]", "out of range"),
     ],
 )
 def test_no_json(text: str | bytes, said: str) -> None:
@@ -237,7 +237,7 @@ def test_limits_are_exact() -> None:
     frame = '[{"name":""}]'
     name = "x" * (MAX_SIZE - len(frame))
     assert parse(f'[{{"name":"{name}"}}]') == (StatusEntry(name),)
-    assert "at most 1,048,576 are read" in refused(f'[{{"name":"{name}y"}}]')
+    assert "1,048,576" in refused(f'[{{"name":"{name}y"}}]')
     nested = '[{"name":"a","device-info":' + "[" * 30 + "]" * 30 + "}]"
     assert parse(nested) == (StatusEntry("a"),)
     assert "nested deeper than 32 levels" in refused(nested.replace("[[", "[[[", 1).replace("]]", "]]]", 1))
