@@ -49,43 +49,11 @@ def test_a_default_gives_way_to_what_was_typed(given: dict[str, str], least: int
     assert (sizes.least, sizes.most) == (least, most)
 
 
-@pytest.mark.parametrize(
-    ("given", "flag"),
-    [
-        ({"min_bytes": "8X"}, "--min-bytes"), ({"max_bytes": "-1"}, "--max-bytes"),
-        ({"max_bytes": "0"}, "--max-bytes"), ({"min_bytes": "2M", "max_bytes": "1M"}, "--min-bytes"),
-        ({"factor": "1"}, "--factor"), ({"factor": "nan"}, "--factor"), ({"factor": "1.01"}, "--factor"),
-        ({"iters": "0"}, "--iters"), ({"iters": "3", "seconds": "1"}, "--iters"), ({"seconds": "0"}, "--seconds"),
-        ({"seconds": "2h"}, "--seconds"), ({"tcp_seconds": "11min"}, "--tcp-seconds"),
-        ({"tcp_seconds": "1ms"}, "--tcp-seconds"), ({"dtype": "float31"}, "--dtype"), ({"redop": "mean"}, "--redop"),
-        ({"streams": "65"}, "--streams"), ({"compare": "a/b"}, "--compare"), ({"line": "10Gbps"}, "--line"),
-        ({"html": "-"}, "--html"), ({"html": "x", "json": "x"}, "--html"),
-    ],
-    ids=str,
-)  # fmt: skip
-def test_a_wrong_value_is_told_with_its_flag(given: dict[str, str], flag: str) -> None:
-    (line,) = wrong(**given)
-    assert line.startswith(f"{flag}: ")
-
-
 def test_raw_tcp_takes_no_longer_than_the_other_nodes_wait() -> None:
     values = ("0", "100ms", "10min")
     assert [asked(tcp_seconds=value).tcp_seconds for value in values] == [0, 0.1, 600]
     # A pair measures three times; nearly half of the time is left for its connections and small messages.
     assert 0.55 * PATIENCE.total_seconds() > 3 * (600 + WARM)
-
-
-@pytest.mark.parametrize(
-    ("words", "given"),
-    [
-        (["all_gather", "broadcast"], {"redop": "max"}), (["send_recv"], {"redop": "sum"}), ([], {"root": "1"}),
-        (["reduce_scatter"], {"root": "0"}),
-    ],
-    ids=str,
-)  # fmt: skip
-def test_what_is_typed_and_has_no_effect_is_told(words: list[str], given: dict[str, str]) -> None:
-    (line,) = wrong(*words, **given)
-    assert line.startswith(f"--{next(iter(given))}: ")
 
 
 def test_what_one_of_the_collectives_needs_is_taken() -> None:

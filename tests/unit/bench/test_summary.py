@@ -108,18 +108,6 @@ def test_a_result_that_was_not_checked_is_no_zero() -> None:
     assert cells(render(changed(results, collectives=unchecked)), 1024)[8] == "N/A"
 
 
-def test_the_compared_network_stands_beside_with_its_ratio() -> None:
-    results = healthy(compare="eth0")
-    slower = tuple(
-        one.model_copy(update={"busbw": one.busbw / 4}) if one.network == "eth0" else one
-        for one in results.collectives
-    )
-    text = render(changed(results, collectives=slower))
-    own = next(one for one in slower if one.size == 1024 and one.network == "net1")
-    other = next(one for one in slower if one.size == 1024 and one.network == "eth0")
-    assert cells(text, 1024)[-1] == f"{own.busbw / other.busbw:.2f}x"
-
-
 def test_no_findings_are_only_claimed_where_they_were_looked_for() -> None:
     """The reason is given even if so much was not measured that the list is cut."""
     lacks = [Lacking(what=f"{number}", why="x") for number in range(20)]

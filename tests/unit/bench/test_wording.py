@@ -196,25 +196,30 @@ def test_report() -> None:
 
 def test_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job, "available_memory", lambda: (2 * GIB, "on this machine"))
-    options: list[tuple[tuple[str, ...], dict[str, Any]]] = [
-        (("al_reduce",), {}), (("send_recv",), {"redop": "sum", "root": "1"}), ((), {"min_bytes": "8X"}),
-        ((), {"min_bytes": "2M", "max_bytes": "1M"}), ((), {"factor": "1"}), ((), {"factor": "1.01"}),
-        ((), {"iters": "0"}), ((), {"iters": "3", "seconds": "1"}), ((), {"seconds": "2h"}),
-        ((), {"tcp_seconds": "1ms"}), ((), {"dtype": "float31"}), ((), {"redop": "mean"}),
-        ((), {"compare": "a/b"}), ((), {"line": "1"}), ((), {"html": "-"}), ((), {"html": "x", "json": "x"}),
+    options: list[tuple[str, dict[str, Any]]] = [
+        ("al_reduce", {}), ("send_recv", {"redop": "sum", "root": "1"}),
+        ("all_gather,broadcast", {"redop": "max"}), ("reduce_scatter", {"root": "0"}), ("", {"root": "1"}),
+        ("", {"min_bytes": "8X"}), ("", {"max_bytes": "-1"}), ("", {"max_bytes": "0"}),
+        ("", {"min_bytes": "2M", "max_bytes": "1M"}), ("", {"factor": "1"}), ("", {"factor": "nan"}),
+        ("", {"factor": "1.01"}), ("", {"iters": "0"}), ("", {"iters": "3", "seconds": "1"}),
+        ("", {"seconds": "0"}), ("", {"seconds": "2h"}), ("", {"tcp_seconds": "11min"}),
+        ("", {"tcp_seconds": "1ms"}), ("", {"dtype": "float31"}), ("", {"redop": "mean"}),
+        ("", {"streams": "65"}), ("", {"compare": "a/b"}), ("", {"line": "10Gbps"}), ("", {"line": "1"}),
+        ("", {"html": "-"}), ("", {"html": "x", "json": "x"}),
     ]  # fmt: skip
-    jobs: list[tuple[tuple[str, ...], dict[str, object], dict[str, Any]]] = [
-        ((), {}, {"backend": "nccl"}), ((), PODS, {"backend": "nccl"}), ((), {}, {"compare": "net1"}),
-        ((), {}, {"compare": "eth7"}), ((), {"network.networks": ["loopback"]}, {"compare": "eth0"}),
-        ((), {"nnodes": "1"}, {"compare": "eth0", "pairs": True, "streams": "4", "line": "10gbit"}),
-        ((), {}, {"pairs": True, "tcp_seconds": "0"}), (("broadcast",), {}, {"root": "2"}),
-        (("all",), {}, {"redop": "avg", "dtype": "int32"}), ((), {}, {"max_bytes": "1G"}),
-        ((), PODS, {"max_bytes": "1G"}),
+    jobs: list[tuple[str, dict[str, object], dict[str, Any]]] = [
+        ("", {}, {"backend": "nccl"}), ("", PODS, {"backend": "nccl"}), ("", {}, {"compare": "net1"}),
+        ("", {}, {"compare": "eth7"}), ("", {"network.networks": ["loopback"]}, {"compare": "eth0"}),
+        ("", {"nnodes": "1"}, {"compare": "eth0", "pairs": True, "streams": "4", "line": "10gbit"}),
+        ("", {}, {"pairs": True, "streams": "4", "tcp_seconds": "0"}), ("broadcast", {}, {"root": "2"}),
+        ("all", {}, {"redop": "avg", "dtype": "int32"}), ("reduce", PODS, {"redop": "avg", "dtype": "uint8"}),
+        ("reduce", {}, {"redop": "avg", "dtype": "int8", "backend": "gloo"}), ("", {}, {"max_bytes": "1G"}),
+        ("", PODS, {"max_bytes": "1G"}),
     ]  # fmt: skip
-    lines = [line for words, given in options for line in wrong(*words, **given)]
+    lines = [line for words, given in options for line in wrong(*words.split(), **given)]
     for words, flags, given in jobs:
         with pytest.raises(SpecError) as caught:
-            a_plan(*words, flags=flags, **given)
+            a_plan(*words.split(), flags=flags, **given)
         lines += [str(problem) for problem in caught.value.problems]
     lines += a_plan().notices
     whole = dump(healthy(sizes=SIZES[:1]))

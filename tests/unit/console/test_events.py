@@ -96,12 +96,6 @@ def test_hostile_texts_are_escaped() -> None:
     ]
 
 
-def test_a_stall_is_told_in_lines() -> None:
-    screen = Screen()
-    screen.console.event({"event": "stall", "text": "rank 1 waits for rank 0\n  train.py:12"})
-    assert screen.stderr == "torchnet: warning: rank 1 waits for rank 0\ntorchnet:     train.py:12\n"
-
-
 @pytest.mark.parametrize(
     "event", [{"event": "from-the-future"}, {}, {"event": None}, {"event": "worker_receipt"}]
 )

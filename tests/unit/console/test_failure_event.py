@@ -8,23 +8,6 @@ from tests.unit.receipts import receipt
 from tests.unit.screens import Screen
 
 
-def test_the_root_cause_stands_at_the_end() -> None:
-    screen = Screen()
-    screen.failure(tail=["Traceback", "boom \x1b[2J"])
-    screen.failure(rank=0, code=143, text="rank 0 on node-0 exited with code 143", at=2.0)
-    screen.output(0, "terminated", stream="stderr")
-    screen.console.close()
-    assert screen.stderr.splitlines() == [
-        "torchnet: error: rank 3 on node-1 exited with code 42",
-        "torchnet: error: rank 0 on node-0 exited with code 143",
-        "[rank 0] terminated",
-        "torchnet: error: root cause: rank 3 on node-1 exited with code 42",
-        "torchnet: the last lines of rank 3:",
-        "[rank 3] Traceback",
-        "[rank 3] boom ",
-    ]
-
-
 def test_the_root_cause_names_what_its_text_leaves_out() -> None:
     screen = Screen()
     screen.failure(text="out of memory")
