@@ -31,25 +31,15 @@ from torchnet.agent import agent, command_line
 from torchnet.bench.results import dump
 from torchnet.cli import entry_point, main
 from torchnet.cli.torchrun_compat import TORCHRUN_FLAGS
-from torchnet.config.fault_syntax import KINDS
+from torchnet.config.fault_syntax import KINDS as FAULTS
 from torchnet.config.settings import FIELDS
+from torchnet.k8s.client.kinds import KINDS
 from torchnet.receipt.receipt_model import Failure, Receipt
 
 LINES = sorted({tuple(words) for name in DOCUMENTS for words in shell_lines(text(name))})
 TORCHNET_LINES = [words for words in LINES if words[0] == "torchnet"]
 NEED_A_CLUSTER = ("status", "logs", "attach", "down", "verify")
-OTHER_PROGRAMS = {
-    "kubectl",
-    "uv",
-    "iptables",
-    "python3",
-    ".uv/bin/uv",
-    "pip",
-    "pytest",
-    ".ci/run",
-    "torchrun",
-    "source",
-}
+OTHER_PROGRAMS = {"kubectl", "uv", "pip", ".ci/run", "source"}
 # Options and variables of other programs that stand in prose.
 THEIR_OPTIONS = {"--server-side", "--bidir", "--namespace-isolation"}
 THEIR_VARIABLES = {"CUDA_VISIBLE_DEVICES", "NCCL_DEBUG", "PYTHONPATH"}
@@ -203,9 +193,9 @@ def test_the_exit_codes_are_those_of_the_code() -> None:
 
 def test_the_faults_are_those_of_the_code() -> None:
     table = rows(text("docs/launch.md"), "kind")
-    assert [cells[0].strip("`") for cells in table] == list(KINDS)
+    assert [cells[0].strip("`") for cells in table] == list(FAULTS)
     assert [cells[1].startswith("`=") for cells in table] == [
-        about.startswith("=") for about in KINDS.values()
+        about.startswith("=") for about in FAULTS.values()
     ]
 
 
@@ -254,6 +244,15 @@ def test_the_objects_are_those_of_a_launch(torchnet: Callable[..., Result], tmp_
         missing = {kind for kind, omitted in listed.items() if f"`{option}" in omitted}
         assert missing
         assert rendered(option, value) == set(listed) - missing - {"MultiNetworkPolicy"}
+
+
+def test_deletion_without_torchnet_names_each_kind() -> None:
+    """But for those that only some clusters have, which the sentence above the command names."""
+    page = text("docs/kubernetes.md")
+    (words,) = [words for words in shell_lines(page) if words[:2] == ["kubectl", "delete"]]
+    optional = {"jobsets", "multi-networkpolicies"}
+    assert {*words[-1].split(",")} == {kind.plural for kind in KINDS} - optional
+    assert all(name in page for name in optional)
 
 
 def test_the_layers_are_those_of_the_contract() -> None:
