@@ -39,7 +39,7 @@ from torchnet.receipt.receipt_model import Failure, Receipt
 LINES = sorted({tuple(words) for name in DOCUMENTS for words in shell_lines(text(name))})
 TORCHNET_LINES = [words for words in LINES if words[0] == "torchnet"]
 NEED_A_CLUSTER = ("status", "logs", "attach", "down", "verify")
-OTHER_PROGRAMS = {"kubectl", "uv", "pip", ".ci/run", "source"}
+OTHER_PROGRAMS = {"kubectl", "uv", "pip", "pytest", ".ci/run", "source"}
 # Options and variables of other programs that stand in prose.
 THEIR_OPTIONS = {"--server-side", "--bidir", "--namespace-isolation"}
 THEIR_VARIABLES = {"CUDA_VISIBLE_DEVICES", "NCCL_DEBUG", "PYTHONPATH"}
@@ -137,6 +137,12 @@ def test_each_file_that_is_named_exists(name: str) -> None:
         for words in shell_lines(text(name))
         for word in words
         if re.fullmatch(r"[\w.-]+/[\w./-]+\.(py|toml|md|yaml)", word)
+    ]
+    modules = [words[3] for words in shell_lines(text(name)) if words[:3] == ["uv", "run", "-m"]]
+    paths += [
+        f"{module.replace('.', '/')}.py"
+        for module in modules
+        if not (ROOT / module.replace(".", "/")).is_dir()
     ]
     elsewhere = ("ml/", "torchnet/run", "torchnet.receipt/1")
     named = [path for path in paths if not path.startswith(elsewhere)]
