@@ -7,6 +7,7 @@ traffic.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -45,7 +46,7 @@ class Process:
         self._kept: list[socket.socket] = []  # sockets that only the end of the process closes
 
     def run(self) -> None:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536), hard))
         first = self.rank % self.plan["nproc"] == 0
         before = interface_counters() if first else {}
@@ -55,7 +56,9 @@ class Process:
         # Before any thread starts: a forked child has only the thread that forked it.
         shared = {id(flow): self.connect(flow) for flow in outgoing if flow["process"] == "shared"}
         children = [
-            self.fork(flow, shared.get(id(flow))) for flow in outgoing if flow["process"] in ("child", "shared")
+            self.fork(flow, shared.get(id(flow)))
+            for flow in outgoing
+            if flow["process"] in ("child", "shared")
         ]
         datagrams = [
             self.thread(receive_datagrams, self, flow, server)
@@ -73,7 +76,7 @@ class Process:
             elif flow["process"] == "shared":
                 half = (0, flow["size"] // 2)
                 threads.append(self.thread(send, self, flow, shared[id(flow)], half))
-        if self.plan["gloo"]:
+        if self.plan["gloo"] and self.rank != OUTSIDER:
             all_reduce(self.plan["gloo"])
         for thread in threads:
             thread.join()
@@ -196,9 +199,7 @@ def receive(process: Process, flow: dict[str, Any], server: socket.socket) -> No
     for number in range(count):
         sock = server.accept()[0]
         sock.settimeout(PATIENCE)
-        drain(
-            process, flow, sock, flow["size"] * (number + 1) // count - flow["size"] * number // count
-        )
+        drain(process, flow, sock, flow["size"] * (number + 1) // count - flow["size"] * number // count)
         if flow["end"] == "half" and sock.recv(1):
             raise AssertionError("more bytes than planned")
         transmit(process, flow, sock, flow["back"], 0)
@@ -292,14 +293,14 @@ def receive_datagrams(process: Process, flow: dict[str, Any], sock: socket.socke
 
 
 def patiently(action: Callable[[], object]) -> None:
-    """Repeat what fails, e.g. because the kernel still probes whether a link-local address is unique."""
+    """Repeat an action until it succeeds: an address may still be tentative, and the target not yet listening."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
             action()
             return
-        except OSError:
-            if time.monotonic() > deadline:
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE or time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
 

@@ -26,13 +26,14 @@ _FLOWS: dict[str, dict[str, Any]] = {
     "reset": {"end": "reset"},
     "half": {"end": "half", "back": _MB},
     "exit": {"end": "exit"},
+    "reset-100kB": {"end": "reset", "size": 100_000},
     "slow": {"seconds": 1.5},
     "slow-reset": {"seconds": 1.5, "end": "reset"},
     "udp": {"protocol": "udp"},
     "udp-connected": {"protocol": "udp-connected"},
     "udp-fragments": {"protocol": "udp", "datagram": 30_000},
     "udp-child": {"protocol": "udp", "process": "child"},
-    "udp-small": {"protocol": "udp", "datagram": 100, "size": 100_000},
+    "udp-100kB": {"protocol": "udp", "datagram": 100, "size": 100_000},
     "udp-link-local": {"protocol": "udp", "address": "link-local"},
 }
 
@@ -63,7 +64,11 @@ KINDS |= {
 KINDS |= {
     f"within-{way}-{protocol}": Plan(
         nproc=2,
-        flows=(Flow(0, 1, way, 4 * _MB, protocol=protocol), Flow(0, 2, "net1", 4 * _MB), Flow(2, 0, "eth0", _MB)),
+        flows=(
+            Flow(0, 1, way, 4 * _MB, protocol=protocol),
+            Flow(0, 2, "net1", 4 * _MB),
+            Flow(2, 0, "eth0", _MB),
+        ),
     )
     for way, protocol in (("lo", "tcp"), ("net1", "tcp"), ("eth0", "tcp"), ("lo", "udp"), ("lo", "unix"))
 }

@@ -1,4 +1,4 @@
-"""A host that is no worker: python -m tests.traffic.outsider PID FOLDER IPV4.
+"""A host outside the job: python -m tests.traffic.outsider PID FOLDER IPV4.
 
 Enters the namespaces of the local networks' bridges (those of process PID), takes an address on the frontend and on the
 first rail, and answers as the plan in FOLDER says.

@@ -1,4 +1,4 @@
-"""Jobs whose traffic is known in advance: a plan is drawn from a seed, and each process of the job follows it."""
+"""Plans of jobs whose traffic is known in advance: each process of the job follows the plan."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from torchnet.local import topology
 
-OUTSIDER = -1  # a host on the frontend and on the first rail that is no worker
+OUTSIDER = -1  # in place of a rank: a host outside the job, on the frontend and on the first rail
 OUTSIDER_ADDRESSES = {False: ("172.30.9.9", "fcbb:0:800:ffff::9:9"), True: ("172.30.9.9", "198.18.9.9")}
 OUTSIDER_PREFIX = {False: 64, True: topology.node(0, 1, ipv4=True).backend[0].prefix}
 _FIRST_PORT = 20_000  # below the kernel's ephemeral ports; one for each flow
@@ -75,7 +75,9 @@ class Plan:
     rails: int = 1
     ipv4: bool = False  # the rails' family; eth0 has IPv4, and both have an IPv6 link-local address
     flows: tuple[Flow, ...] = ()
-    gloo: int = 0  # bytes of an all-reduce, 10 times, by torch; then no flow may leave the rails
+    gloo: int = (
+        0  # bytes of an all-reduce, 10 times, by torch; the truth is a range then, if flows leave the rails
+    )
     seed: int | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
@@ -88,7 +90,7 @@ class Plan:
         return rank if rank == OUTSIDER else rank // self.nproc
 
     def interfaces(self, flow: Flow) -> tuple[str, str]:
-        """The interfaces that carry the flow's bytes and those that come back."""
+        """Return the interface that carries the flow's bytes, and the one that carries the answers."""
         if self.node(flow.source) == self.node(flow.target):
             return "lo", "lo"  # whatever the address, the kernel delivers within the node
         if flow.bind == "foreign":
@@ -96,7 +98,7 @@ class Plan:
         return flow.way, flow.way
 
     def to_json(self) -> dict[str, Any]:
-        """What the job's script reads: the plan with every address, port and interface worked out."""
+        """Return what the job's script reads: the plan with all addresses, ports and interfaces."""
         flows = []
         for index, flow in enumerate(self.flows):
             out, back = self.interfaces(flow)
@@ -135,7 +137,7 @@ class Plan:
 
 
 def draw(seed: int) -> Plan:
-    """A random plan; the same for the same seed."""
+    """Return a random plan, the same for the same seed."""
     rng = random.Random(seed)
     plan = Plan(
         nodes=rng.choice((2, 2, 2, 3, 4)),
@@ -196,8 +198,9 @@ def _draw_flow(
         flow = replace(flow, bind=rng.choice(binds))
     port = rng.choice((0, 0, 0, 29_500, 29_400, rng.randrange(1_024, 19_999)))
     where = (plan.node(flow.target), way, port)
-    # torchnet's own port, where rank 0 takes the agents' connections, is in use there.
-    if flow.address != "any" and where not in taken and where != (0, "net1", 29_500):
+    # On 29500 of the rails rank 0's agent accepts connections, and each agent receives the preflight's packets.
+    own = port == 29_500 and way != "eth0" and (flow.protocol != "tcp" or where[:2] == (0, "net1"))
+    if flow.address != "any" and where not in taken and not own:
         taken.add(where)
         flow = replace(flow, port=port)
     return flow
