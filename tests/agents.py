@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests import needs
+from tests import forked_nodes, needs
 from torchnet.agent import agent
 from torchnet.agent.spec import AgentSpec
-from torchnet.local import sandbox, topology
+from torchnet.local import topology
 from torchnet.local.faults import PlantedFault
 from torchnet.network import attachment
 from torchnet.network.address_sources import AddressSource, MultusStatus
@@ -72,7 +72,7 @@ def run_agent(
 
 def in_nodes(
     roles: Sequence[Role],
-    shape: sandbox.SandboxShape | None = None,
+    shape: topology.SandboxShape | None = None,
     *,
     rails: int = 1,
     seconds: float = PATIENCE,
@@ -80,9 +80,9 @@ def in_nodes(
     """Run each role as the first process of a node of its own; the codes that they end with."""
     __tracebackhide__ = True
     needs.networks()
-    shape = shape or sandbox.SandboxShape()
+    shape = shape or topology.SandboxShape()
     nodes = PlantedFault(shape.faults).readdressed([topology.node(rank, rails) for rank in range(len(roles))])
-    running = sandbox.start(nodes, lambda rank: roles[rank](), shape)
+    running = forked_nodes.start(nodes, lambda rank: roles[rank](), shape)
     codes: dict[int, int] = {}
     try:
         running.control.settimeout(seconds)

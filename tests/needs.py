@@ -54,10 +54,11 @@ def ended(stderr: str) -> None:
 
 @functools.cache
 def _refusal() -> str:
-    from torchnet.local import sandbox, topology  # Linux alone
+    from tests import forked_nodes  # Linux alone
+    from torchnet.local import topology
 
     try:
-        running = sandbox.start([topology.node(0, 1)], lambda _rank: 0, sandbox.SandboxShape())
+        running = forked_nodes.start([topology.node(0, 1)], lambda _rank: 0, topology.SandboxShape())
     except RefusedError as error:
         return error.text
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections import deque
 from types import FrameType, TracebackType
 from typing import Any
@@ -10,15 +11,24 @@ from typing import Any
 _NUMBERS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
+def on_main_thread() -> bool:
+    """Return whether this is the only thread on which Python allows signal handlers to be set."""
+    return threading.current_thread() is threading.main_thread()
+
+
 class Signals:
-    """Context manager that queues SIGINT, SIGTERM and SIGHUP. A signal that was ignored (nohup) stays ignored."""
+    """Context manager that queues SIGINT, SIGTERM and SIGHUP. A signal that was ignored (nohup) stays ignored.
+
+    Off the main thread it receives none, and the handlers stay as they are.
+    """
 
     def __init__(self) -> None:
         self.last = 0
         """The number of the last signal received, including one that `take` has returned; 0 if none."""
         self.count = 0
         """The number of signals received, including those that `take` has returned."""
-        self._heeded = [number for number in _NUMBERS if signal.getsignal(number) != signal.SIG_IGN]
+        numbers = _NUMBERS if on_main_thread() else ()
+        self._heeded = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
         self._came: deque[int] = deque()
         self._before: dict[int, Any] = {}
 

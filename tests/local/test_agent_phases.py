@@ -15,7 +15,7 @@ from tests.scripts import ran
 from torchnet.agent import rendezvous
 from torchnet.agent.handover import Handover
 from torchnet.config.fault_syntax import Fault
-from torchnet.local import sandbox
+from torchnet.local.topology import SandboxShape
 
 SCRIPT = """
 import os, sys
@@ -87,7 +87,7 @@ def test_each_phase_tells_its_own_time(folder: Path) -> None:
 
 def test_a_bad_path_ends_the_preparation_of_all_and_nothing_runs(folder: Path) -> None:
     pods = [Pod(folder, rank, 3) for rank in range(3)]
-    shape = sandbox.SandboxShape(faults=(Fault(1, "net1", "mtu", "1400"),))
+    shape = SandboxShape(faults=(Fault(1, "net1", "mtu", "1400"),))
     assert in_nodes([pod.both for pod in pods], shape) == [4, 4, 4]
     assert ran(folder) == []
     (receipt,) = (event["receipt"] for event in events(folder, "uid-0-prepare", "receipt"))
@@ -108,7 +108,7 @@ def test_a_pod_whose_address_is_taken_asks_for_another_one_some_times(
 
     faults = (Fault(2, "net1", "address", f"{PREFIX}2"), Fault(2, "net1", "duplicate-detection"))
     pod = Pod(folder, 1, 2, node=2, replaced=replaced)
-    assert in_nodes([there, there, pod.prepare], sandbox.SandboxShape(faults=faults)) == [0, 0, code]
+    assert in_nodes([there, there, pod.prepare], SandboxShape(faults=faults)) == [0, 0, code]
     kind = "replaced" if code == 75 else "failure"
     (event,) = events(folder, "uid-1-prepare", kind)
     assert (event["kind"], event["code"]) == ("network", code)

@@ -21,7 +21,7 @@ from torchnet.bench.worker.messages import KINDS, Lacks, Latency, Message, Tcp
 from torchnet.bench.worker.rank_context import RankContext
 from torchnet.bench.worker.worker_config import WorkerConfig
 from torchnet.config.fault_syntax import parse
-from torchnet.local.sandbox import SandboxShape
+from torchnet.local.topology import SandboxShape
 
 GBIT = 1_000_000_000
 ABOVE = 1.3  # times a slow line's rate: a queue lets a burst through in one slice, and less in the next

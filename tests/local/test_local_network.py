@@ -19,7 +19,7 @@ from tests.jobs import receipt, run, script
 from torchnet.config.fault_syntax import parse
 from torchnet.linux import rtnetlink
 from torchnet.local import topology
-from torchnet.local.sandbox import SandboxShape
+from torchnet.local.topology import SandboxShape
 from torchnet.network.interface_selection import Interface
 
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from tests.agents import in_nodes, wait
-from torchnet.local.sandbox import SandboxShape
+from torchnet.local.topology import SandboxShape
 
 GBIT = 1_000_000_000
 

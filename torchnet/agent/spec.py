@@ -155,7 +155,16 @@ class AgentSpec:
         data: Any = json.loads(text)
         if not isinstance(data, dict):
             raise ValueError("no specification of a worker")
-        known = {one.name for one in fields(cls)} - OWN
+        return cls.from_values({name: value for name, value in data.items() if name not in OWN})
+
+    @classmethod
+    def from_values(cls, data: dict[str, Any]) -> AgentSpec:
+        """Return a specification from what `dataclasses.asdict` and JSON make of it; ignore unknown fields.
+
+        Raises:
+            TypeError: a field is missing.
+        """
+        known = {one.name for one in fields(cls)}
         values: dict[str, Any] = {
             name: tuple(v) if isinstance(v, list) else v for name, v in data.items() if name in known
         }

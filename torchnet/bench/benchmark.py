@@ -28,6 +28,7 @@ from torchnet.config.validation_errors import FieldProblem
 from torchnet.console.files import problem, show, store, write_json
 from torchnet.console.terminal import Stream, streams
 from torchnet.errors import NetworkError, TorchnetError
+from torchnet.runtime import runtime_of
 from torchnet.text import printable
 
 
@@ -152,7 +153,8 @@ def _run_job(bench_job: BenchJob, cwd: str, collector: Collector, err: Stream) -
     signals = interruption.BenchSignals()
     try:
         with signals:
-            code = _launch(bench_job, cwd, collector)
+            job = bench_job.resolved.job
+            code = runtime_of(job).launch(job, cwd, collector)
             signals.check()
     except KeyboardInterrupt as error:
         code = interruption.code_of(error)
@@ -177,17 +179,6 @@ def _run_job(bench_job: BenchJob, cwd: str, collector: Collector, err: Stream) -
     collector.finish()
     failure = failure or collector.failure
     return RunEnding(code, collector.receipt, failure, tuple(collector.unreadable))
-
-
-def _launch(bench_job: BenchJob, cwd: str, collector: Collector) -> int:
-    job, origins = bench_job.resolved.job, bench_job.resolved.origins
-    if job.on == "kubernetes":
-        from torchnet.k8s.run.launch import launch as on_kubernetes
-
-        return int(on_kubernetes(job, origins, cwd, collector))
-    from torchnet.local.launch import launch
-
-    return int(launch(job, origins, collector))
 
 
 def _add_findings(found: Results) -> Results:

@@ -84,6 +84,7 @@ def run(values: dict[str, Any], words: list[str]) -> int:
     from torchnet.cli.multi_host import refuse
     from torchnet.cli.torchrun_compat import SETS_FIELD, as_fields, run_id, warnings
     from torchnet.config.resolution import resolve
+    from torchnet.runtime import runtime_of
 
     form = dry_run_form(values["form"], bool(values["dry_run"]))
     typed = given_fields(values)
@@ -100,44 +101,20 @@ def run(values: dict[str, Any], words: list[str]) -> int:
         say(f"torchnet: {line}")
     if values["dry_run"]:
         return dry_run(resolved, cwd, form)
-    if resolved.job.on == "kubernetes":
-        from torchnet.k8s.run.launch import launch as on_kubernetes
-
-        return int(on_kubernetes(resolved.job, resolved.origins, cwd))
-
-    from torchnet.config.script_check import check_script
-
-    wrong = check_script(resolved.job, cwd)
-    if wrong:
-        raise UsageError("\n  ".join(["the script cannot be run:", *wrong]), fix="torchnet launch --help")
-
-    from torchnet.local.launch import launch
-
-    return int(launch(resolved.job, resolved.origins))
+    runtime = runtime_of(resolved.job)
+    runtime.validate(resolved.job, cwd)
+    return runtime.launch(resolved.job, cwd)
 
 
 def dry_run(resolved: Resolved, cwd: str, form: str) -> int:
     """Print the job (on Kubernetes: its objects) in ``form``, and return the exit code."""
-    job = resolved.job
-    if job.on == "local":
-        from torchnet.cli.entry_point import emit
-        from torchnet.config.dump import as_json, as_yaml
-
-        emit((as_json if form == "json" else as_yaml)(job, resolved.origins))
-        return 0
-
     from torchnet.cli.entry_point import emit, say
-    from torchnet.k8s.client.kubeconfig import namespace
-    from torchnet.k8s.objects.manifest_text import text
-    from torchnet.k8s.objects.run_objects import prepare
-    from torchnet.text import printable
+    from torchnet.runtime import runtime_of
 
-    group = job.kubernetes
-    where = group.namespace or namespace(group.kubeconfig, group.context, os.environ)
-    prepared = prepare(job, cwd, where, os.environ)
-    for line in prepared.left_out:
-        say(f"torchnet: does not travel: {printable(line)}")
-    emit(text(prepared, form, job, resolved.origins))
+    text, warnings = runtime_of(resolved.job).dry_run(resolved, cwd, form)
+    for line in warnings:
+        say(f"torchnet: {line}")
+    emit(text)
     return 0
 
 

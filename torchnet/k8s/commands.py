@@ -14,7 +14,7 @@ from torchnet.k8s.client.api import ApiClient, connect
 from torchnet.k8s.run import listing
 from torchnet.k8s.run.deletion import Removal, labelled, remove
 from torchnet.k8s.run.interruptible import Interrupted, Left, ask, in_thread
-from torchnet.k8s.run.launch import see
+from torchnet.k8s.run.launch import monitor_and_report
 from torchnet.k8s.run.listing import find, survey
 from torchnet.k8s.run.log_command import LogReading
 from torchnet.k8s.run.log_stream import allow
@@ -93,7 +93,7 @@ def attach(
         console = Console(world_size=known.nnodes * known.nproc_per_node, ranks=ranks, quiet=quiet)
         door.access.silence.say = partial(console.notice, level="warning")
         wishes = RunOptions(ranks=tuple(ranks), stops=False, tail=_TAIL)
-        return see(door, known, console, wishes, signals, json_path=json_path)
+        return monitor_and_report(door, known, console, wishes, signals, json_path=json_path)
 
 
 def logs(place: ClusterTarget, run: str | None, *, ranks: Sequence[int], follow: bool) -> int:

@@ -1,59 +1,22 @@
-"""Socket pairs between the launcher and its nodes' agents: events one way, orders the other."""
+"""Socket pairs between the launcher and its nodes' agents: the launcher's ends.
+
+`torchnet.local.channel_reporter` is the other end.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
 import socket
 from collections.abc import Callable
 from typing import Any
 
-from torchnet.agent import worker_processes
 from torchnet.agent.event_loop import EventLoop
-from torchnet.agent.events import Event, Failure
+from torchnet.agent.events import Event
 from torchnet.agent.framed_socket import FramedSocket
-from torchnet.agent.worker import Worker
-
-
-class ChannelReporter:
-    """The agent's end: sends events, and executes the orders ``stop``, ``freeze`` and ``thaw``."""
-
-    def __init__(self, loop: EventLoop, sock: socket.socket, worker: Callable[[], Worker]) -> None:
-        self._worker = worker
-        self._frames = FramedSocket(loop, sock, self._order, self._alone)
-
-    def send(self, event: Event) -> None:
-        self._frames.send(event)
-
-    @property
-    def pending(self) -> int:
-        return self._frames.pending
-
-    def flush(self) -> None:
-        # This waits for a slow reader of the launcher's output. If the launcher ends, so does the wait.
-        with contextlib.suppress(OSError):
-            self._frames.flush()
-
-    def _order(self, order: dict[str, Any]) -> None:
-        op = order.get("op")
-        if op == "stop":
-            self._worker().interrupt(Failure.read(order["failure"]))
-        elif op in ("freeze", "thaw"):
-            self._worker().freeze(op == "freeze")
-            self.send({"event": "frozen", "frozen": op == "freeze"})
-
-    def _alone(self) -> None:
-        """Exit after the launcher has ended.
-
-        In a sandbox the kernel kills all processes by itself; on loopback nothing else does.
-        """
-        worker_processes.kill_all()
-        os._exit(137)
 
 
 class AgentChannels:
-    """The launcher's ends."""
+    """The launcher's ends; ``theirs`` are the nodes', in node order."""
 
     def __init__(self, count: int) -> None:
         pairs = [socket.socketpair() for _ in range(count)]
@@ -61,22 +24,10 @@ class AgentChannels:
         self.theirs = [pair[1] for pair in pairs]
         self.frames: dict[int, FramedSocket] = {}
 
-    def descriptors(self) -> list[int]:
-        """Return all ends; processes between the launcher and the nodes have to close them."""
-        return [sock.fileno() for sock in (*self.ours, *self.theirs)]
-
-    def in_node(self, rank: int) -> socket.socket:
-        """In a node: keep that node's end, and close all others."""
-        mine = self.theirs[rank]
-        for sock in (*self.ours, *self.theirs):
-            if sock is not mine:
-                sock.close()
-        return mine
-
     def begin(
         self, loop: EventLoop, event: Callable[[int, Event], None], gone: Callable[[int], None]
     ) -> None:
-        """In the launcher, once the nodes exist: close the nodes' ends and serve its own."""
+        """Once the supervisor has inherited the nodes' ends: close them here, and serve the launcher's."""
         for sock in self.theirs:
             sock.close()
         for rank, sock in enumerate(self.ours):
@@ -87,6 +38,11 @@ class AgentChannels:
                 functools.partial(event, rank),
                 functools.partial(gone, rank),
             )
+
+    def close(self) -> None:
+        """Close all ends; idempotent."""
+        for sock in (*self.ours, *self.theirs):
+            sock.close()
 
     def hold(self, held: bool) -> None:
         """Pause or resume reading events; a long pause blocks the nodes' processes that write much output."""

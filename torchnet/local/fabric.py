@@ -21,11 +21,10 @@ from torchnet.config.parsing import parse_rate
 from torchnet.linux import link_setup, namespaces, nftables_loss, tap
 from torchnet.linux.netlink import Netlink
 from torchnet.local.faults import PlantedFault
-from torchnet.local.topology import GATEWAY, NodePlan, PortPlan
+from torchnet.local.topology import GATEWAY, TAP, NodePlan, PortPlan
 
 _FRONT = 100  # interface indexes in the fabric: bridges from here on, then the ports in node order
 _BACK = _FRONT + 1
-TAP = "internet"
 _CARRIER_SECONDS = 2.0
 
 

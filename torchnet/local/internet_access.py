@@ -14,7 +14,7 @@ import subprocess
 
 from torchnet import constants
 from torchnet.linux import tap
-from torchnet.local.fabric import TAP
+from torchnet.local.topology import TAP
 
 _PROGRAM = "slirp4netns"
 _SUBNET = constants.LOCAL_FRONTEND

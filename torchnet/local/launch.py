@@ -1,6 +1,6 @@
-"""The local launch: the agents' specifications, the sandbox around the nodes, and the job's monitor.
+"""The local launch: the agents' specifications, the supervisor that holds the nodes, and the job's monitor.
 
-gpus ── agent specifications ── sandbox (namespaces, fabric, nodes) ── monitor (events, signals, end)
+gpus ── agent specifications ── supervisor (namespaces, fabric, nodes) ── monitor (events, signals, end)
 """
 
 from __future__ import annotations
@@ -9,27 +9,23 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 
-from torchnet import rlimits
-from torchnet.agent import agent
 from torchnet.agent.spec import AgentSpec
 from torchnet.config.agent_spec import agent_spec
 from torchnet.config.fault_syntax import parse
 from torchnet.config.job_spec import LOOPBACK, JobSpec
-from torchnet.config.sources import Origin
 from torchnet.console.console import Console, Listener
 from torchnet.console.files import problem, write_json
-from torchnet.errors import UsageError
-from torchnet.local import gpus, loopback, node, sandbox, topology
-from torchnet.local.agent_channel import AgentChannels, ChannelReporter
-from torchnet.local.faults import PlantedFault
+from torchnet.local import supervisor_process
+from torchnet.local.agent_channel import AgentChannels
+from torchnet.local.checks import shares_of
 from torchnet.local.gpus import Shares
 from torchnet.local.internet_access import Internet
 from torchnet.local.monitor import LocalMonitor
-from torchnet.network.address_sources import AddressSource, MultusStatus
-from torchnet.network.attachment import NetworkAttachment
+from torchnet.local.supervisor_input import SupervisorInput
+from torchnet.local.supervisor_process import Supervisor
+from torchnet.local.topology import SandboxShape
 
 
 def run_name(script: str, random: str) -> str:
@@ -58,82 +54,48 @@ def agent_specs(
     ]
 
 
-_FILES = 6  # open files per node, in the launcher and in the process that builds the networks
 _STOPPED_SECONDS = 2.0  # how long to wait for a reader that does not read, if the job was stopped
 
 
-def launch(
-    job: JobSpec,
-    origins: Mapping[str, Origin],  # noqa: ARG001  # every runtime gets it
-    listener: Listener | None = None,
-) -> int:
-    """Run the job on this machine, print its output, write the receipt and return the exit code.
+def run(job: JobSpec, listener: Listener | None, links: AgentChannels, supervisor: Supervisor) -> int:
+    """Run the job, print its output, write the receipt and return the exit code.
 
     Args:
-        origins: unused here.
         listener: the console's.
+        supervisor: waits for its input.
 
     Raises:
-        UsageError: the job needs something that this machine does not have.
+        UsageError: see :func:`torchnet.local.checks.shares_of`.
         RefusedError: the machine refuses namespaces (names the mechanism and a fix), or no loopback address is free.
     """
     on_loopback = job.network.networks == (LOOPBACK,)
-    cpus = len(os.sched_getaffinity(0))
-    shares = gpus.share(job.nnodes, job.nproc_per_node, gpus.visible({**os.environ, **job.env}), cpus)
-    _check_ranks(job, job.nnodes * shares.nproc)
-    if not on_loopback:
-        node.check(job)
-    run_id = job.run_id or run_name(job.script, secrets.token_hex(3))
+    shares = shares_of(job)
     specs = agent_specs(
         job,
-        run_id=run_id,
+        run_id=job.run_id or run_name(job.script, secrets.token_hex(3)),
         token=secrets.token_hex(16),
         shares=shares,
         python=sys.executable,
-        cpus=cpus,
+        cpus=len(os.sched_getaffinity(0)),
     )
-    planted = tuple(parse(text) for text in job.network.faults)
-    rlimits.allow(_FILES * job.nnodes, f"{job.nnodes} nodes", "fewer nodes")
-    links = AgentChannels(job.nnodes)
-    internet = Internet(wanted=not on_loopback)
-    ipv4 = job.network.family == "ipv4"
-    planned = [topology.node(rank, job.network.rails, ipv4=ipv4) for rank in range(job.nnodes)]
-    nodes = PlantedFault(planted).readdressed(planned)
-
-    block = loopback.free_block() if on_loopback else 0
-
-    def main(rank: int) -> int:
-        mine = links.in_node(rank)
-        source = (
-            loopback.LoopbackSource(rank, block)
-            if on_loopback
-            else _source(nodes, rank, specs[rank].attachments)
-        )
-        return agent.run(specs[rank], source, lambda loop, worker: ChannelReporter(loop, mine, worker))
-
     console = Console(
         world_size=specs[0].world_size, ranks=job.output.ranks, quiet=job.output.quiet, listener=listener
     )
-    running: sandbox.Sandbox | loopback.Loopback
+    internet = Internet(wanted=not on_loopback)
     if on_loopback:
-        running = loopback.Loopback(job.nnodes, main)
+        from torchnet.local.loopback import free_block
+
+        shape, block = None, free_block()
     else:
-        shape = sandbox.SandboxShape(job.network.rate, job.network.mtu, internet.available, planted)
-        running = sandbox.start(nodes, main, shape, node_files=links.descriptors())
-        internet.attach(running.init_pid)
-    notes = [shares.note] if shares.note else []
-    unwritable = problem(job.output.json_path) if job.output.json_path else None
-    if unwritable:
-        text = f"--json {job.output.json_path}: {unwritable}; the receipt will go to standard output"
-        console.notice(text, "warning")
-    if on_loopback:
-        notes.append("on loopback, as asked: no second network is used, and nothing is proved")
-    elif internet.note:
-        notes.append(internet.note)
-    for note in notes:
-        console.notice(note)
+        faults = tuple(parse(text) for text in job.network.faults)
+        shape, block = SandboxShape(job.network.rate, job.network.mtu, internet.available, faults), 0
+    sockets = tuple(sock.fileno() for sock in links.theirs)
+    given = SupervisorInput(os.getpid(), tuple(specs), sockets, shape, block)
+    supervisor_process.start(supervisor, given.dumps(), sandbox=not on_loopback)
     try:
-        receipt = LocalMonitor(specs, running, links, console).run(job.run.timeout, internet.trouble)
+        internet.attach(supervisor.init_pid)
+        _show_notes(job, console, shares.note, internet.note)
+        receipt = LocalMonitor(specs, supervisor, links, console).run(job.run.timeout, internet.trouble)
     finally:
         internet.close()
     if job.output.measure:
@@ -151,25 +113,12 @@ def launch(
     return code
 
 
-def _source(
-    nodes: list[topology.NodePlan], rank: int, attachments: tuple[NetworkAttachment, ...]
-) -> AddressSource:
-    """Return the node's address source: what Multus would write for its pod, and for rank 0's."""
-    return MultusStatus(
-        topology.network_status_annotation(nodes[rank]),
-        topology.network_status_annotation(nodes[0]),
-        attachments,
-    )
-
-
-def _check_ranks(job: JobSpec, world_size: int) -> None:
-    """Check the ranks in the job's options.
-
-    The job specification cannot: the number of processes per node may depend on the machine's GPUs.
-    """
-    stdin = () if job.run.stdin_rank is None else (job.run.stdin_rank,)
-    asked = max((*job.output.ranks, *stdin), default=0)
-    if asked >= world_size:
-        raise UsageError(
-            f"rank {asked} is asked for, and the job's are 0 to {world_size - 1}", fix="--nproc-per-node N"
-        )
+def _show_notes(job: JobSpec, console: Console, gpu_note: str, internet_note: str) -> None:
+    unwritable = problem(job.output.json_path) if job.output.json_path else None
+    if unwritable:
+        text = f"--json {job.output.json_path}: {unwritable}; the receipt will go to standard output"
+        console.notice(text, "warning")
+    on_loopback = job.network.networks == (LOOPBACK,)
+    no_proof = "on loopback, as asked: no second network is used, and nothing is proved"
+    for note in filter(None, (gpu_note, no_proof if on_loopback else internet_note)):
+        console.notice(note)

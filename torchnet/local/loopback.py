@@ -10,49 +10,56 @@ import random
 import signal
 import socket
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from torchnet import constants
 from torchnet.agent import worker_processes
 from torchnet.errors import RefusedError
 from torchnet.linux import namespaces
+from torchnet.local.control_messages import send
+from torchnet.local.launcher_watch import LauncherWatch
 from torchnet.network.network_status import StatusEntry
 
 
-class Loopback:
-    """The nodes' processes, in place of a sandbox."""
+def supervise(
+    control: socket.socket, launcher: int, count: int, main: Callable[[int], int], node_files: Sequence[int]
+) -> NoReturn:
+    """Run ``main(rank)`` for each of ``count`` nodes, and end everything that they leave behind.
 
-    def __init__(self, count: int, main: Callable[[int], int]) -> None:
-        parent = os.getpid()
-        namespaces.adopt_orphans()  # there is no PID namespace to collect them
-        self._pids: list[int] = []
-        for rank in range(count):
-            pid = os.fork()
-            if pid == 0:
-                code = 70
-                try:
-                    os.setsid()
-                    # Not SIGKILL: the agent must first end the processes that it started.
-                    namespaces.die_with_parent(signal.SIGTERM, parent)
-                    code = main(rank)
-                except BaseException:
-                    traceback.print_exc()
-                finally:
-                    os._exit(code & 0xFF)
-            self._pids.append(pid)
+    Args:
+        control: the socket to the launcher (see `torchnet.local.control_messages`).
+        launcher: the launcher's process ID.
+        node_files: descriptors for the nodes only.
+    """
+    watch = LauncherWatch(control, launcher)
+    namespaces.adopt_orphans()  # there is no PID namespace to collect them
+    supervisor = os.getpid()
+    nodes = []
+    for rank in range(count):
+        pid = os.fork()
+        if pid == 0:
+            _run(rank, supervisor, main)
+        nodes.append(pid)
+    for descriptor in node_files:
+        os.close(descriptor)
+    send(control, {"ready": True})
+    watch.wait(nodes)
+    worker_processes.kill_all()
+    os._exit(0)
 
-    def complaint(self) -> None:
-        """Return None: nothing is set up here that could be refused."""
 
-    def kill(self) -> None:
-        """Kill all processes at once, detached ones included."""
-        worker_processes.kill_all()
-        self.wait()
-
-    def wait(self) -> None:
-        for pid in self._pids:
-            os.waitpid(pid, 0)
-        self._pids = []
+def _run(rank: int, supervisor: int, main: Callable[[int], int]) -> NoReturn:
+    code = 70
+    try:
+        os.setsid()
+        # Not SIGKILL: the agent must first end the processes that it started.
+        namespaces.die_with_parent(signal.SIGTERM, supervisor)
+        code = main(rank)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code & 0xFF)
 
 
 def address(rank: int, block: int = 0) -> str:

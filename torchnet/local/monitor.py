@@ -7,15 +7,15 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any
 
-from torchnet.agent import receipt
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import BACKLOG, Event, Failure, Kind
 from torchnet.agent.spec import AgentSpec
 from torchnet.console.console import Console
-from torchnet.errors import TorchnetError
 from torchnet.local.agent_channel import AgentChannels
+from torchnet.local.supervisor_process import Supervisor
+from torchnet.signals import on_main_thread
 
 _TICK_SECONDS = 0.1
 _LOOK_SECONDS = 1.0
@@ -23,24 +23,14 @@ _WORD_SECONDS = 0.5
 _FREEZE_SECONDS = 2.0
 
 
-class Nodes(Protocol):
-    """The running nodes: a sandbox, or processes on loopback."""
-
-    def kill(self) -> None: ...
-
-    def complaint(self) -> TorchnetError | None: ...
-
-    def wait(self) -> None: ...
-
-
 class LocalMonitor:
     """Serves a local job; :meth:`run` returns the job's receipt when all nodes have ended."""
 
     def __init__(
-        self, specs: Sequence[AgentSpec], nodes: Nodes, links: AgentChannels, console: Console
+        self, specs: Sequence[AgentSpec], supervisor: Supervisor, links: AgentChannels, console: Console
     ) -> None:
         self._specs = specs
-        self._nodes = nodes
+        self._supervisor = supervisor
         self._links = links
         self._console = console
         self._loop = EventLoop()
@@ -65,11 +55,8 @@ class LocalMonitor:
             look: called once, a second after the start; returns a warning to show, or "".
         """
         self._loop.later(_LOOK_SECONDS, lambda: self._notice(look()))
-        for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)):
-            if signal.getsignal(number) == signal.SIG_IGN:
-                continue  # set by nohup or a shell's &
-            self._loop.on_signal(number, lambda number=number, code=code: self._signal(number, code))  # type: ignore[misc]
-        self._loop.on_signal(signal.SIGTSTP, self._suspend)
+        if on_main_thread():  # Python allows handlers on no other
+            self._handle_signals()
         self._loop.every(_TICK_SECONDS, self._tick)
         if timeout:
             text = f"the job ran longer than --timeout {timeout:g} s"
@@ -77,12 +64,18 @@ class LocalMonitor:
         try:
             self._loop.run()
         finally:
-            self._nodes.kill()
+            self._supervisor.kill()
             self._loop.close()
-            for number in (signal.SIGINT, signal.SIGHUP):  # another signal must not prevent the receipt
-                if signal.getsignal(number) == signal.SIG_DFL:  # else a caller with other jobs handles it
-                    signal.signal(number, signal.SIG_IGN)
+            if on_main_thread():
+                _ignore_further_signals()
         return self._settle()
+
+    def _handle_signals(self) -> None:
+        for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)):
+            if signal.getsignal(number) == signal.SIG_IGN:
+                continue  # set by nohup or a shell's &
+            self._loop.on_signal(number, lambda number=number, code=code: self._signal(number, code))  # type: ignore[misc]
+        self._loop.on_signal(signal.SIGTSTP, self._suspend)
 
     # -- output --------------------------------------------------------------------------------------------------
 
@@ -160,7 +153,7 @@ class LocalMonitor:
     def _without_a_word(self, rank: int) -> None:
         if self._failure is None:
             name = self._specs[rank].name
-            complaint = self._nodes.complaint()
+            complaint = self._supervisor.complaint()
             if complaint is not None:
                 kind: Kind = "network" if complaint.exit_code == 4 else "internal"
                 failure = Failure(kind, str(complaint), complaint.exit_code, node=name, at=time.time())
@@ -226,6 +219,8 @@ class LocalMonitor:
                 failure = Failure.read(made["failure"]) if made["failure"] else None
             elif failure is None:
                 failure = Failure("internal", "the job ended without a receipt", 70, at=time.time())
+            from torchnet.agent import receipt  # rarely needed, and takes 25 ms
+
             made = receipt.job(
                 spec=self._specs[0],
                 receipts=list(self._worker_receipts.values()),
@@ -235,3 +230,10 @@ class LocalMonitor:
                 restarts=self._restarts,
             )
         return made
+
+
+def _ignore_further_signals() -> None:
+    """Another signal must not prevent the receipt."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # else a caller with other jobs handles it
+            signal.signal(number, signal.SIG_IGN)

@@ -6,43 +6,12 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from torchnet.config.job_spec import JobSpec
-from torchnet.errors import UsageError
 from torchnet.linux import namespaces
 from torchnet.local import topology
-from torchnet.text import printable
-
-HIDDEN = "/dev/shm"
-
-
-def check(job: JobSpec) -> None:
-    """Check where the job's files are.
-
-    Raises:
-        UsageError: files are in /dev/shm, so the nodes would not see them, or what they write would be lost
-            with them; names all.
-    """
-    places = {"the working directory": os.getcwd(), "Python": sys.executable}
-    if not job.module and os.path.exists(job.script):
-        places["the script"] = job.script
-    if job.output.log_dir:
-        places["--log-dir"] = job.output.log_dir
-    hidden = [f"{what} {printable(path, 200)}" for what, path in places.items() if _is_hidden(path)]
-    if hidden:
-        raise UsageError(
-            f"{HIDDEN} is each node's own, as a pod's is; there is nothing of this machine in it: {', '.join(hidden)}",
-            fix="put it elsewhere, below /tmp for example; or --network loopback, without nodes of their own",
-        )
-
-
-def _is_hidden(path: str) -> bool:
-    return os.path.commonpath([os.path.realpath(path), HIDDEN]) == HIDDEN
-
 
 Step = Callable[[tuple[str, Callable[[], None]]], None]
 

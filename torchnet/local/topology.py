@@ -7,12 +7,31 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torchnet import constants
+from torchnet.config.fault_syntax import Fault
 from torchnet.network import attachment, network_status
 
 FIRST_INDEX = 10  # above the tunnel devices of loaded modules, which a new network namespace may have
 GATEWAY, DNS = "172.30.0.2", "172.30.0.3"  # slirp4netns's: the second and third address
 FRONTEND_PREFIX = 16
+TAP = "internet"  # the name of slirp4netns's device
 _RAILS4 = tuple(ipaddress.IPv4Network(constants.LOCAL_BACKEND4).subnets(3))
+
+
+@dataclass(frozen=True)
+class SandboxShape:
+    """Parameters of the networks.
+
+    Attributes:
+        rate: bits per second of a backend link in each direction; None: unlimited.
+        mtu: of the backend, in bytes.
+        internet: whether nodes have a default route.
+        faults: planted faults.
+    """
+
+    rate: int | None = None
+    mtu: int = 9000
+    internet: bool = False
+    faults: tuple[Fault, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerRail, PeerRow
 
 NNODES = 3
-RAILS = (Rail(0, "loopback", "lo", "127.0.0.1", 4, 8, 65536),)
+RAILS = (Rail(0, None, "lo", "127.0.0.1", 4, 8, 65536),)
 RANKS = st.integers(0, NNODES - 1)
 PEERS = st.integers(0, 7)  # the number of a connection, modulo those that exist
 POSITIONS = st.floats(0, 1)  # in the bytes of a message

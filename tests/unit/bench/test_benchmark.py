@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,14 +32,14 @@ def run(
 ) -> int:
     """The command, with something else in place of a job; it has the job's console."""
 
-    def launched(_wish: Any, _cwd: str, collector: Collector) -> int:
+    def launched(_job: Any, _cwd: str, collector: Collector) -> int:
         console = Console(world_size=2, environ={}, listener=collector)
         try:
             return launch(console)
         finally:
             console.close()
 
-    monkeypatch.setattr(benchmark, "_launch", launched)
+    monkeypatch.setattr(benchmark, "runtime_of", lambda _job: SimpleNamespace(launch=launched))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     asked, problems = read((), {"max_bytes": "1K", **given})
     assert not problems

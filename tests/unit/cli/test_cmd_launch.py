@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import ast
 import json
-import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,6 +15,7 @@ from torchnet.cli import main
 from torchnet.cli.torchrun_compat import COMMON_FLAGS, TORCHRUN_FLAGS
 from torchnet.config.job_spec import JobSpec
 from torchnet.config.settings import FIELDS
+from torchnet.local.runtime import LocalRuntime
 
 Dry = Callable[..., dict[str, Any]]
 
@@ -188,29 +187,26 @@ def test_every_flag_of_torchruns_is_known() -> None:
 
 
 @pytest.fixture
-def runtime(monkeypatch: pytest.MonkeyPatch) -> list[tuple[JobSpec, Any]]:
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[JobSpec]:
     """What the local runtime is asked to launch; it answers with exit code 42."""
-    asked: list[tuple[JobSpec, Any]] = []
+    jobs: list[JobSpec] = []
 
-    def launch(job: JobSpec, origins: Any) -> int:
-        asked.append((job, origins))
+    def launch(_runtime: LocalRuntime, job: JobSpec, _cwd: str) -> int:
+        jobs.append(job)
         return 42
 
-    module = ModuleType("torchnet.local.launch")
-    module.launch = launch  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "torchnet.local.launch", module)
-    return asked
+    monkeypatch.setattr(LocalRuntime, "launch", launch)
+    return jobs
 
 
 def test_the_runtime_gets_the_job_and_its_code_is_ours(
-    weird_tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: list[tuple[JobSpec, Any]]
+    weird_tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launched: list[JobSpec]
 ) -> None:
     monkeypatch.chdir(weird_tmp_path)
     (weird_tmp_path / "a b\n.py").write_text("print(1)")
     assert main(["launch", "--nnodes", "3", "a b\n.py", "--x"]) == 42
-    ((job, origins),) = runtime
+    (job,) = launched
     assert (job.nnodes, job.script, job.args) == (3, "a b\n.py", ("--x",))
-    assert origins["nnodes"].where == "--nnodes"
 
 
 @pytest.mark.parametrize(
@@ -220,20 +216,18 @@ def test_a_script_that_cannot_run_is_not_launched(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    runtime: list[tuple[JobSpec, Any]],
+    launched: list[JobSpec],
     words: list[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["launch", *words]) == 2
-    assert runtime == []
+    assert launched == []
     assert "cannot be run" in capsys.readouterr().err
 
 
-def test_a_dry_run_looks_at_no_script_and_launches_nothing(
-    dry: Dry, runtime: list[tuple[JobSpec, Any]]
-) -> None:
+def test_a_dry_run_looks_at_no_script_and_launches_nothing(dry: Dry, launched: list[JobSpec]) -> None:
     assert dry("missing.py")["script"] == "missing.py"
-    assert runtime == []
+    assert launched == []
 
 
 def test_a_job_file_alone_is_enough(dry: Dry, tmp_path: Path) -> None:

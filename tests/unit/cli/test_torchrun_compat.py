@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -16,6 +14,8 @@ import pytest
 from torchnet.agent import command_line as agent_flags
 from torchnet.cli import main
 from torchnet.cli.torchrun_compat import TORCHRUN_FLAGS
+from torchnet.k8s.runtime import KubernetesRuntime
+from torchnet.local.runtime import LocalRuntime
 
 Launch = Callable[..., tuple[int, str]]
 Dry = Callable[..., tuple[dict[str, Any], list[str]]]
@@ -26,14 +26,12 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The jobs that start."""
     started: list[Any] = []
 
-    def start(job: Any, *_: Any) -> int:
+    def start(_runtime: Any, job: Any, *_: Any) -> int:
         started.append(job)
         return 0
 
-    for name in ("torchnet.local.launch", "torchnet.k8s.run.launch"):
-        module = ModuleType(name)
-        module.launch = start  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, name, module)
+    for runtime in (LocalRuntime, KubernetesRuntime):
+        monkeypatch.setattr(runtime, "launch", start)
     return started
 
 

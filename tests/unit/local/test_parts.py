@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from torchnet.errors import UsageError
 from torchnet.linux import namespaces
-from torchnet.local import gpus, sandbox
+from torchnet.local import gpus
 from torchnet.local.launch import run_name
+from torchnet.local.supervisor_process import write_id_maps
 
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -97,7 +98,7 @@ def test_numbers_are_mapped_one_to_one_for_root_and_one_alone_for_others() -> No
         os.execvp("sleep", ["sleep", "30"])
     try:
         os.read(read, 1)
-        sandbox.write(pid)
+        write_id_maps(pid)
         uids = Path(f"/proc/{pid}/uid_map").read_text().split()
         own = Path("/proc/self/uid_map").read_text().split()
         if os.geteuid() == 0:

@@ -133,6 +133,18 @@ class RenderedRun:
     left_out: tuple[str, ...]
 
 
+def check_bundled_script(job: JobSpec, cwd: str) -> None:
+    """Check the script if it is bundled; a module or program may exist only in the image.
+
+    Raises:
+        UsageError: It cannot be run.
+    """
+    if parse_code(job.kubernetes.code).kind == "configmap" and not job.module and not job.no_python:
+        wrong = check_script(job, cwd)
+        if wrong:
+            raise UsageError("\n  ".join(["the script cannot be run:", *wrong]), fix="torchnet launch --help")
+
+
 def prepare(job: JobSpec, cwd: str, namespace: str, environ: Mapping[str, str]) -> RenderedRun:
     """Read the script's folder, the pod template and the user's key, and render the objects.
 
@@ -142,11 +154,7 @@ def prepare(job: JobSpec, cwd: str, namespace: str, environ: Mapping[str, str]) 
         UsageError: The script, its folder, the template or the user's key cannot be used.
     """
     run_id = job.run_id or new_run_name(job.script)
-    # A module or program may exist only in the image; a script that is bundled has to exist here.
-    if parse_code(job.kubernetes.code).kind == "configmap" and not job.module and not job.no_python:
-        wrong = check_script(job, cwd)
-        if wrong:
-            raise UsageError("\n  ".join(["the script cannot be run:", *wrong]), fix="torchnet launch --help")
+    check_bundled_script(job, cwd)
     path = job.kubernetes.pod_template
     patch = load(os.path.join(cwd, path)) if path else None
     code = gather(job, cwd, environ)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from queue import SimpleQueue
 
 from torchnet.config.job_spec import JobSpec
-from torchnet.config.sources import Origin
 from torchnet.console.console import Console, Listener
 from torchnet.console.files import problem, write_json
 from torchnet.constants import STORE_PORTS
@@ -48,15 +47,15 @@ def close(console: Console, signals: Signals, *, stopped: bool = False) -> None:
     console.close(patience if signals.came or stopped else None)
 
 
-def see(
-    door: ApiClient,
+def monitor_and_report(
+    client: ApiClient,
     known: RunInfo,
     console: Console,
-    wishes: RunOptions,
+    options: RunOptions,
     signals: Signals,
     *,
     json_path: str | None,
-    told: SimpleQueue[str] | None = None,
+    warnings: SimpleQueue[str] | None = None,
 ) -> int:
     """Monitor a run to its end, report it, and remove it if that is requested.
 
@@ -64,7 +63,7 @@ def see(
 
     Args:
         json_path: file for the receipt; "-" is standard output.
-        told: warnings for the console, from threads of the launcher.
+        warnings: for the console, from threads of the launcher.
 
     Returns:
         The exit code.
@@ -74,7 +73,7 @@ def see(
         TorchnetError: a defect of torchnet ended the monitoring while the job goes on.
     """
     try:
-        outcome = RunMonitor(door, known, console, wishes, signals, told).run()
+        outcome = RunMonitor(client, known, console, options, signals, warnings).run()
     except TorchnetError as error:
         close(console, signals)
         raise (ClusterError if isinstance(error, ClusterError) else TorchnetError)(
@@ -82,18 +81,18 @@ def see(
             fix=f"torchnet attach {known.command}, or torchnet down {known.command}"
             + (f"; {error.fix}" if error.fix else ""),
         ) from None
-    door.stop.set()
+    client.stop.set()
     if outcome.receipt is None:
         level = "warning" if outcome.stopped else "info"
         _next_commands(console, known, f"{known.run}: {outcome.left}; next", outcome.commands, level)
         close(console, signals)
         return outcome.code
-    receipt = summarize_samples(outcome.receipt, requested=wishes.measure)
+    receipt = summarize_samples(outcome.receipt, requested=options.measure)
     console.event({"event": "receipt", "receipt": receipt})
     failure = receipt["failure"]
     stopped = failure is not None and failure["kind"] in ("interrupted", "timeout")
-    detached = wishes.detach and not outcome.stopped
-    removes = wishes.stops and not outcome.kept and not detached
+    detached = options.detach and not outcome.stopped
+    removes = options.stops and not outcome.kept and not detached
     # `torchnet attach` does not know whether a run that somebody else has stopped still exists.
     if outcome.kept or (not removes and (detached or not stopped)):
         _next_commands(console, known, f"the run {known.run} is still there", ("logs", "down"))
@@ -102,7 +101,7 @@ def see(
     if json_path and json_path != "-":
         write_json(json_path, receipt)
     if removes:
-        clear(door.access, known.namespace, known.run, console, signals)
+        clear(client.access, known.namespace, known.run, console, signals)
     close(console, signals, stopped=stopped)
     if json_path == "-":
         write_json(json_path, receipt)
@@ -119,7 +118,6 @@ def _next_commands(
 
 def launch(
     job: JobSpec,
-    origins: Mapping[str, Origin],  # noqa: ARG001  # a local launch has the same signature
     cwd: str,
     listener: Listener | None = None,
 ) -> int:
@@ -140,13 +138,13 @@ def launch(
     """
     group = job.kubernetes
     with Signals() as signals:
-        door: ApiClient = ask(lambda: connect(group.kubeconfig, group.context), signals, "nothing was made")
-        prepared = prepare(job, cwd, group.namespace or door.access.namespace, os.environ)
+        client: ApiClient = ask(lambda: connect(group.kubeconfig, group.context), signals, "nothing was made")
+        prepared = prepare(job, cwd, group.namespace or client.access.namespace, os.environ)
         nproc = processes(job)
         console = Console(
             world_size=job.nnodes * nproc, ranks=job.output.ranks, quiet=job.output.quiet, listener=listener
         )
-        door.access.silence.say = partial(console.notice, level="warning")
+        client.access.silence.say = partial(console.notice, level="warning")
         for line in prepared.left_out:
             console.notice(f"does not travel: {printable(line)}", "warning")
         allow(job.nnodes, nproc, job.output.ranks, everybody=False, files=bool(job.output.log_dir))
@@ -154,16 +152,22 @@ def launch(
         if unwritable:
             text = f"--json {job.output.json_path}: {unwritable}; the receipt will go to standard output"
             console.notice(text, "warning")
-        told: SimpleQueue[str] = SimpleQueue()
+        warnings: SimpleQueue[str] = SimpleQueue()
         known = start(
-            door, prepared.objects, pod_of(prepared.objects), prepared.attachments, console, signals, told.put
+            client,
+            prepared.objects,
+            pod_of(prepared.objects),
+            prepared.attachments,
+            console,
+            signals,
+            warnings.put,
         )
         if isinstance(known, int):
             return known
         console.notice(f"run {known.run} in namespace {known.namespace}")
         if text := remains_open(job):
             console.notice(text)
-        wishes = RunOptions(
+        options = RunOptions(
             start_timeout=job.run.start_timeout,
             timeout=job.run.timeout,
             grace=job.run.grace,
@@ -174,7 +178,7 @@ def launch(
             measure=job.output.measure,
         )
         path = job.output.json_path
-        return see(door, known, console, wishes, signals, json_path=path, told=told)
+        return monitor_and_report(client, known, console, options, signals, json_path=path, warnings=warnings)
 
 
 def remains_open(job: JobSpec) -> str:

@@ -28,7 +28,7 @@ from tests.unit.kubernetes_objects import (
 from torchnet.console.console import Console
 from torchnet.k8s.client.kinds import JOBSET
 from torchnet.k8s.run import stop
-from torchnet.k8s.run.launch import see
+from torchnet.k8s.run.launch import monitor_and_report
 from torchnet.k8s.run.monitor import RunOptions
 from torchnet.k8s.run.run_info import RunInfo
 from torchnet.signals import Signals
@@ -52,7 +52,7 @@ class Kept:
         one = door(self.store, self.folder)
         watched = lambda: until(lambda: self.store.wanted("GET", "watch=true"))  # noqa: E731
         with aside(*(steps or (watched, 0.3, interrupt))):
-            return see(one, known, console, wanted, self.signals, json_path=None)
+            return monitor_and_report(one, known, console, wanted, self.signals, json_path=None)
 
     def made(self, kind: str) -> list[dict[str, Any]]:
         return [self.store.objects[path] for path in sorted(self.store.objects) if f"/{kind}/" in path]

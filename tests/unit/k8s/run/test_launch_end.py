@@ -31,7 +31,7 @@ from tests.unit.slow_reader import slow_reader
 from torchnet.console.console import Console
 from torchnet.errors import TorchnetError
 from torchnet.k8s.run import deletion, monitor
-from torchnet.k8s.run.launch import see
+from torchnet.k8s.run.launch import monitor_and_report
 from torchnet.k8s.run.monitor import RunOptions
 from torchnet.signals import Signals
 
@@ -62,7 +62,7 @@ class Seen:
         wishes = RunOptions(grace=1, keep=keep, detach=detach, measure=measure)
         one = door(self._store, self._folder)
         path = json_path or str(self.json)
-        return see(one, facts(2), console, wishes, self._signals, json_path=path)
+        return monitor_and_report(one, facts(2), console, wishes, self._signals, json_path=path)
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_a_watch_that_ends_is_told_with_its_exit_code_and_the_job_goes_on(
     err = io.StringIO()
     console = Console(err, io.StringIO(), world_size=2, color=False, tty=False)
     with pytest.raises(TorchnetError) as caught:
-        see(door(store, tmp_path), facts(2), console, RunOptions(), signals, json_path=None)
+        monitor_and_report(door(store, tmp_path), facts(2), console, RunOptions(), signals, json_path=None)
     assert caught.value.exit_code == code
     assert said in caught.value.text
     assert f"the run {RUN} goes on" in caught.value.text
@@ -154,7 +154,7 @@ def test_a_job_that_is_left_is_named_with_the_ways_back_to_it(
     err = io.StringIO()
     console = Console(err, io.StringIO(), world_size=2, color=False, tty=False)
     wishes = RunOptions(detach=True)
-    code = see(door(store, tmp_path), facts(2), console, wishes, signals, json_path=None)
+    code = monitor_and_report(door(store, tmp_path), facts(2), console, wishes, signals, json_path=None)
     assert (code, store.deleted) == (0, [])
     ways = [
         f"torchnet:   torchnet {word} {RUN} -n {NAMESPACE}" for word in ("attach", "logs", "status", "down")
@@ -185,7 +185,7 @@ def test_one_that_fails_before_it_is_detached_is_left_to_its_agents(
     err = io.StringIO()
     console = Console(err, io.StringIO(), world_size=2, color=False, tty=False)
     wishes = RunOptions(detach=True)
-    code = see(door(store, tmp_path), facts(2), console, wishes, signals, json_path=None)
+    code = monitor_and_report(door(store, tmp_path), facts(2), console, wishes, signals, json_path=None)
     assert (code, store.deleted) == (42, [])
     assert f"{RUN}: it has failed, and has not been stopped; next:" in err.getvalue()
 
@@ -199,7 +199,7 @@ def test_one_that_is_stopped_before_it_is_detached_is_removed(
     wishes = RunOptions(detach=True)
     one = door(store, tmp_path)
     with aside(lambda: until(lambda: store.wanted("GET", "watch=true")), interrupt):
-        code = see(one, facts(2), console, wishes, signals, json_path=None)
+        code = monitor_and_report(one, facts(2), console, wishes, signals, json_path=None)
     assert (code, store.names()) == (130, [])
     assert "still there" not in err.getvalue()
 
@@ -210,7 +210,9 @@ def test_lines_of_other_threads_are_told(store: Store, tmp_path: Path, signals: 
     console = Console(err := io.StringIO(), io.StringIO(), world_size=1, color=False, tty=False)
     one = door(store, tmp_path)
     with aside(lambda: told.put("a defect"), lambda: until(err.getvalue), interrupt):
-        see(one, facts(1), console, RunOptions(stops=False), signals, json_path=None, told=told)
+        monitor_and_report(
+            one, facts(1), console, RunOptions(stops=False), signals, json_path=None, warnings=told
+        )
     assert err.getvalue().startswith("torchnet: warning: a defect\n")
 
 
@@ -291,7 +293,7 @@ def test_a_launcher_that_is_left_names_the_command_also_where_it_is_quiet(
     one = door(store, tmp_path)
     steps = lambda: until(lambda: store.wanted("GET", "watch=true")), interrupt, 0.3, interrupt
     with aside(*steps):
-        assert see(one, facts(1), console, RunOptions(), signals, json_path=None) == 130
+        assert monitor_and_report(one, facts(1), console, RunOptions(), signals, json_path=None) == 130
     assert f"torchnet down {RUN} -n {NAMESPACE}" in err.getvalue()
 
 

@@ -1,0 +1,38 @@
+"""The Kubernetes runtime: each worker of the job is a pod."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torchnet.config.job_spec import JobSpec
+    from torchnet.config.resolution import Resolved
+    from torchnet.console.console import Listener
+
+
+class KubernetesRuntime:
+    """Implements `torchnet.runtime.Runtime`."""
+
+    def validate(self, job: JobSpec, cwd: str) -> None:
+        from torchnet.k8s.objects.run_objects import check_bundled_script
+
+        check_bundled_script(job, cwd)
+
+    def dry_run(self, resolved: Resolved, cwd: str, form: str) -> tuple[str, list[str]]:
+        from torchnet.k8s.client.kubeconfig import namespace
+        from torchnet.k8s.objects.manifest_text import text
+        from torchnet.k8s.objects.run_objects import prepare
+        from torchnet.text import printable
+
+        job = resolved.job
+        group = job.kubernetes
+        where = group.namespace or namespace(group.kubeconfig, group.context, os.environ)
+        prepared = prepare(job, cwd, where, os.environ)
+        warnings = [f"does not travel: {printable(line)}" for line in prepared.left_out]
+        return text(prepared, form, job, resolved.origins), warnings
+
+    def launch(self, job: JobSpec, cwd: str, listener: Listener | None = None) -> int:
+        from torchnet.k8s.run.launch import launch
+
+        return launch(job, cwd, listener)

@@ -1,0 +1,75 @@
+"""The program that holds a local job's nodes: ``python -I -S supervisor.py CONTROL PATH…``.
+
+`torchnet.local.supervisor_process` executes it, and sends its input over the inherited socket CONTROL. The PATHs follow
+the standard library on ``sys.path``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from typing import NoReturn
+
+
+def main(control: socket.socket) -> NoReturn:
+    # Imported here, since the path is not complete before.
+    from torchnet.agent import agent
+    from torchnet.local import loopback, sandbox, topology
+    from torchnet.local.channel_reporter import ChannelReporter
+    from torchnet.local.control_messages import LENGTH
+    from torchnet.local.faults import PlantedFault
+    from torchnet.local.supervisor_input import SupervisorInput
+    from torchnet.network.address_sources import AddressSource, MultusStatus
+
+    (size,) = LENGTH.unpack(_receive(control, LENGTH.size))
+    given = SupervisorInput.loads(_receive(control, size))
+    specs, shape = given.specs, given.shape
+    rails, ipv4 = len(specs[0].attachments), specs[0].family == "ipv4"
+    planned = [topology.node(spec.node_rank, rails, ipv4=ipv4) for spec in specs] if shape else []
+    nodes = PlantedFault(shape.faults).readdressed(planned) if shape else []
+
+    def source(rank: int) -> AddressSource:
+        """Return the node's address source: what Multus would write for its pod, and for rank 0's."""
+        if shape is None:
+            return loopback.LoopbackSource(rank, given.loopback_block)
+        own, rank0 = (topology.network_status_annotation(node) for node in (nodes[rank], nodes[0]))
+        return MultusStatus(own, rank0, specs[rank].attachments)
+
+    def run_node(rank: int) -> int:
+        control.close()
+        for descriptor in given.sockets:
+            if descriptor != given.sockets[rank]:
+                os.close(descriptor)
+        own = socket.socket(fileno=given.sockets[rank])
+        return agent.run(specs[rank], source(rank), lambda loop, worker: ChannelReporter(loop, own, worker))
+
+    for descriptor in given.sockets:
+        os.set_inheritable(descriptor, False)
+    if shape is None:
+        loopback.supervise(control, given.launcher, len(specs), run_node, given.sockets)
+    sandbox.supervise(control, given.launcher, nodes, run_node, shape, given.sockets)
+
+
+def _receive(control: socket.socket, size: int) -> bytes:
+    """Receive exactly ``size`` bytes; exit if the launcher has ended."""
+    data = bytearray()
+    while len(data) < size:
+        part = control.recv(min(size - len(data), 1 << 20))
+        if not part:
+            os._exit(1)
+        data += part
+    return bytes(data)
+
+
+if __name__ == "__main__":
+    sys.path += sys.argv[2:]
+    # The launcher's thread may block signals or ignore SIGCHLD; both are inherited.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    from torchnet.local.control_messages import guarded
+
+    socket_to_launcher = socket.socket(fileno=int(sys.argv[1]))
+    socket_to_launcher.set_inheritable(False)
+    guarded(socket_to_launcher, lambda: main(socket_to_launcher))

@@ -1,0 +1,54 @@
+"""Where a job runs: on this machine or on a Kubernetes cluster. This module alone chooses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torchnet.config.job_spec import JobSpec
+    from torchnet.config.resolution import Resolved
+    from torchnet.console.console import Listener
+
+
+class Runtime(Protocol):
+    """Runs jobs. Relative paths of a job are relative to ``cwd``, the process's working directory."""
+
+    def validate(self, job: JobSpec, cwd: str) -> None:
+        """Check what can be checked before anything starts.
+
+        Raises:
+            UsageError: The script, or another file or resource that the job needs, cannot be used.
+        """
+
+    def dry_run(self, resolved: Resolved, cwd: str, form: str) -> tuple[str, list[str]]:
+        """Render what `launch` would run, as ``form`` (yaml, json).
+
+        Returns:
+            The text, and warnings of one line each.
+        """
+
+    def launch(self, job: JobSpec, cwd: str, listener: Listener | None = None) -> int:
+        """Run the job to its end, print its output, and write its receipt.
+
+        Off the main thread, signals are not handled.
+
+        Args:
+            listener: The console's; it also gets the receipt.
+
+        Returns:
+            The exit code.
+
+        Raises:
+            TorchnetError: The job could not be started, or the contact to it was lost.
+        """
+
+
+def runtime_of(job: JobSpec) -> Runtime:
+    """Return the runtime that the job's ``on`` selects."""
+    if job.on == "kubernetes":
+        from torchnet.k8s.runtime import KubernetesRuntime
+
+        return KubernetesRuntime()
+    from torchnet.local.runtime import LocalRuntime
+
+    return LocalRuntime()
