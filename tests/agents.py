@@ -13,7 +13,7 @@ from tests import forked_nodes, needs
 from torchnet.agent import agent
 from torchnet.agent.spec import AgentSpec
 from torchnet.local import topology
-from torchnet.local.faults import PlantedFault
+from torchnet.local.faults import InjectedFaults
 from torchnet.network import attachment
 from torchnet.network.address_sources import AddressSource, MultusStatus
 
@@ -81,7 +81,9 @@ def in_nodes(
     __tracebackhide__ = True
     needs.networks()
     shape = shape or topology.SandboxShape()
-    nodes = PlantedFault(shape.faults).readdressed([topology.node(rank, rails) for rank in range(len(roles))])
+    nodes = InjectedFaults(shape.faults).with_addresses(
+        [topology.node(rank, rails) for rank in range(len(roles))]
+    )
     running = forked_nodes.start(nodes, lambda rank: roles[rank](), shape)
     codes: dict[int, int] = {}
     try:

@@ -68,7 +68,9 @@ def launch(
     resolved = _resolve({**settings, "script": script, "args": args}, config)
     job = resolved.job
     if job.kubernetes.detach:
-        raise UsageError("torchnet.launch() returns the receipt, so it cannot detach", fix="torchnet launch --detach")
+        raise UsageError(
+            "torchnet.launch() returns the receipt, so it cannot detach", fix="torchnet launch --detach"
+        )
     for line in resolved.warnings:
         show(f"torchnet: {line}\n", sys.stderr)
     runtime, cwd = runtime_of(job), os.getcwd()

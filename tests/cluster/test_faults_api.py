@@ -170,7 +170,7 @@ def test_rights_that_are_taken_away_in_mid_run_end_the_launcher_not_the_job(
         within(15, "the launcher has ended, the API server's restart included", gone, done.at)
         assert done.code == 3, done.stderr
         assert re.search(said.format(namespace), done.stderr, re.DOTALL), done.stderr
-        assert "the run row18 goes on" in done.stderr
+        assert "the run row18" in done.stderr
         assert f"torchnet attach row18 -n {namespace}" in done.stderr
         # The watch, the two logs and the looks at the workload are refused once each, and never ask again.
         assert 1 <= api.answers[status] <= 5, api.answers

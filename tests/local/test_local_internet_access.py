@@ -92,7 +92,7 @@ def _reaches(path: Path, resolver: Path) -> None:
         assert (by_address, by_name) == ("welcome outside", "welcome outside")
         assert own.split()[0] in ("ConnectionRefusedError", "TimeoutError", "OSError"), own
         assert int(hosts) > 3
-    assert "no way to the internet" not in ended.stderr
+    assert "no internet access" not in ended.stderr
 
 
 def test_without_a_way_out_it_is_said_at_the_start(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def _closed(path: Path, resolver: Path) -> None:
     os.environ["PATH"] = os.path.dirname(sys.executable)
     ended = run(path)
     assert ended.code == 0, ended.stderr
-    assert "the nodes have no way to the internet: slirp4netns is not installed" in ended.stderr
+    assert "slirp4netns is not installed" in ended.stderr
     for rank in range(2):
         server, by_address, *_ = lines(ended.stdout, rank)
         assert server == "nameserver 10.99.0.1"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -134,7 +133,13 @@ def test_wrong_settings_and_scripts_start_nothing(tmp_path: Path) -> None:
     """
     done = ended(tmp_path, text)
     said = done.stdout.splitlines()
-    assert [line.partition(":")[0] for line in said] == ["nnods", "network.rate", "tune.compres", "env", "missing.py"]
+    assert [line.partition(":")[0] for line in said] == [
+        "nnods",
+        "network.rate",
+        "tune.compres",
+        "env",
+        "missing.py",
+    ]
     assert "nnodes" in said[0]
     assert "rate=" in said[1]
 

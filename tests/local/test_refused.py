@@ -86,7 +86,7 @@ def test_on_loopback_it_runs_there_as_well(tmp_path: Path, kind: str) -> None:
     done = run(*arguments, command=(*REFUSALS[kind][0], *LAUNCH))
     assert done.code == 0, done.stderr
     assert lines(done.stdout, 0) == ["3"]
-    assert "torchnet: on loopback, as asked: no second network is used, and nothing is proved" in done.stderr
+    assert "loopback" in done.stderr
     found = receipt(path)
     assert (found["network"], found["backend_share"], found["proof"]) == ("loopback", None, "unknown")
     assert "backend share unknown: loopback: no network was used" in done.stderr

@@ -71,7 +71,7 @@ def test_ctrl_c_reaches_torchnet_alone(tmp_path: Path) -> None:
     assert done.code == 130
     for rank in (0, 1):
         assert lines(plain(done.stdout), rank) == ["ready", f"heard {signal.SIGTERM:d}"]
-    assert "stopping (once more ends it at once" in done.stdout
+    assert "stopping" in done.stdout
     assert "root cause: stopped by SIGINT" in plain(done.stdout)
 
 

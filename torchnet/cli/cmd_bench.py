@@ -10,7 +10,7 @@ import typer
 
 from torchnet.bench.bench_options import GROUP, JOB_FIELDS, OPTIONS
 from torchnet.cli.cluster_options import working_directory
-from torchnet.cli.cmd_launch import dry_run, dry_run_form
+from torchnet.cli.cmd_launch import dry_run, output_format
 from torchnet.cli.typer_parameters import (
     PlainCommand,
     field_parameters,
@@ -106,7 +106,7 @@ def run(values: dict[str, Any], words: list[str], typed: tuple[str, ...]) -> int
     from torchnet.cli.app import version
     from torchnet.cli.entry_point import say
 
-    form = dry_run_form(values["form"], bool(values["dry_run"]))
+    form = output_format(values["form"], bool(values["dry_run"]))
     own = {option.path: values.get(parameter_name(option)) for option in OPTIONS}
     asked, problems = read(words, {name: value for name, value in own.items() if value is not None})
     cwd = working_directory()

@@ -86,7 +86,7 @@ def run(values: dict[str, Any], words: list[str]) -> int:
     from torchnet.config.resolution import resolve
     from torchnet.runtime import runtime_of
 
-    form = dry_run_form(values["form"], bool(values["dry_run"]))
+    form = output_format(values["form"], bool(values["dry_run"]))
     typed = given_fields(values)
     flags = as_fields(values, os.environ) | typed
     if words:
@@ -118,14 +118,14 @@ def dry_run(resolved: Resolved, cwd: str, form: str) -> int:
     return 0
 
 
-def dry_run_form(asked: str | None, dry_run: bool) -> str:
+def output_format(value: str | None, dry_run: bool) -> str:
     """Return the output format of a dry run, the value of -o or "yaml".
 
     Raises:
         UsageError: The format is unknown, or -o is given without --dry-run.
     """
-    if asked is not None and not dry_run:
-        raise UsageError("-o is the form of a dry run", fix="add --dry-run, or leave out -o")
-    if asked not in (None, *FORMATS):
-        raise UsageError(f"-o {asked!r} is not a form of the dry run; valid: {', '.join(FORMATS)}")
-    return asked or "yaml"
+    if value is not None and not dry_run:
+        raise UsageError("-o requires --dry-run", fix="add --dry-run, or leave out -o")
+    if value not in (None, *FORMATS):
+        raise UsageError(f"-o {value!r} is not an output format; valid: {', '.join(FORMATS)}")
+    return value or "yaml"

@@ -24,8 +24,8 @@ class AgentChannels:
         self.theirs = [pair[1] for pair in pairs]
         self.frames: dict[int, FramedSocket] = {}
 
-    def begin(
-        self, loop: EventLoop, event: Callable[[int, Event], None], gone: Callable[[int], None]
+    def serve(
+        self, loop: EventLoop, event: Callable[[int, Event], None], disconnected: Callable[[int], None]
     ) -> None:
         """Once the supervisor has inherited the nodes' ends: close them here, and serve the launcher's."""
         for sock in self.theirs:
@@ -36,7 +36,7 @@ class AgentChannels:
                 loop,
                 sock,
                 functools.partial(event, rank),
-                functools.partial(gone, rank),
+                functools.partial(disconnected, rank),
             )
 
     def close(self) -> None:
@@ -49,7 +49,7 @@ class AgentChannels:
         for frames in self.frames.values():
             frames.hold(held)
 
-    def order(self, order: dict[str, Any], *, but: int | None = None) -> None:
+    def send_order(self, order: dict[str, Any], *, but: int | None = None) -> None:
         for rank, frames in self.frames.items():
             if rank != but:
                 frames.send(order)

@@ -20,7 +20,7 @@ class ChannelReporter:
 
     def __init__(self, loop: EventLoop, sock: socket.socket, worker: Callable[[], Worker]) -> None:
         self._worker = worker
-        self._frames = FramedSocket(loop, sock, self._order, self._alone)
+        self._frames = FramedSocket(loop, sock, self._order, self._launcher_ended)
 
     def send(self, event: Event) -> None:
         self._frames.send(event)
@@ -42,7 +42,7 @@ class ChannelReporter:
             self._worker().freeze(op == "freeze")
             self.send({"event": "frozen", "frozen": op == "freeze"})
 
-    def _alone(self) -> None:
+    def _launcher_ended(self) -> None:
         """Exit after the launcher has ended.
 
         In a sandbox the kernel kills all processes by itself; on loopback nothing else does.

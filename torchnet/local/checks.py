@@ -35,7 +35,8 @@ def _check_ranks(job: JobSpec, world_size: int) -> None:
     asked = max((*job.output.ranks, *stdin), default=0)
     if asked >= world_size:
         raise UsageError(
-            f"rank {asked} is asked for, and the job's are 0 to {world_size - 1}", fix="--nproc-per-node N"
+            f"rank {asked} does not exist: the job's ranks are 0 to {world_size - 1}",
+            fix="--nproc-per-node N",
         )
 
 
@@ -56,8 +57,8 @@ def check_files(job: JobSpec) -> None:
     hidden = [f"{what} {printable(path, 200)}" for what, path in places.items() if _is_hidden(path)]
     if hidden:
         raise UsageError(
-            f"{_HIDDEN} is each node's own, as a pod's is; there is nothing of this machine in it: {', '.join(hidden)}",
-            fix="put it elsewhere, below /tmp for example; or --network loopback, without nodes of their own",
+            f"each node has its own {_HIDDEN}, as a pod has, and does not see this machine's: {', '.join(hidden)}",
+            fix="move it, for example to /tmp; or use --network loopback, where workers see this machine's",
         )
 
 

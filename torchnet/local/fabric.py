@@ -20,7 +20,7 @@ from errno import EINVAL, ENETDOWN, ENODEV
 from torchnet.config.parsing import parse_rate
 from torchnet.linux import link_setup, namespaces, nftables_loss, tap
 from torchnet.linux.netlink import Netlink
-from torchnet.local.faults import PlantedFault
+from torchnet.local.faults import InjectedFaults
 from torchnet.local.topology import GATEWAY, TAP, NodePlan, PortPlan
 
 _FRONT = 100  # interface indexes in the fabric: bridges from here on, then the ports in node order
@@ -48,7 +48,7 @@ def build_fabric(
     rate: int | None,
     mtu: int,
     internet: bool,
-    planted: PlantedFault | None = None,
+    faults: InjectedFaults | None = None,
 ) -> Fabric:
     """Build the networks in this process's network namespace, and a namespace for each node.
 
@@ -57,7 +57,7 @@ def build_fabric(
         rate: bits per second in each direction of each backend link; None: unlimited.
         mtu: of the backend, in bytes; the frontend has 1500.
         internet: whether nodes get a default route through eth0.
-        planted: faults to build in.
+        faults: faults that the networks have from the start.
 
     Raises:
         OSError: the kernel refused a link or another part; contains the kernel's message.
@@ -65,9 +65,9 @@ def build_fabric(
     _sysctl("net/ipv6/conf/all/disable_ipv6", "1")
     _sysctl("net/ipv6/conf/default/disable_ipv6", "1")
     own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    planted = planted or PlantedFault()
+    faults = faults or InjectedFaults()
     fabric = Netlink()
-    namespaces, sockets = _namespaces(nodes, own, planted)
+    namespaces, sockets = _namespaces(nodes, own, faults)
     os.close(own)
     rails = len(nodes[0].backend)
     links = [link_setup.up(1), link_setup.bridge("front", index=_FRONT)]
@@ -94,14 +94,14 @@ def build_fabric(
         for rail, port in enumerate(node.backend):
             inner, outer = index, index + 1
             index += 2
-            own_mtu = int(planted.has(node, port, "mtu") or mtu)
+            own_mtu = int(faults.has(node, port, "mtu") or mtu)
             links.append(
                 link_setup.veth(
                     port.port, port.parent, mtu=mtu, master=_BACK + rail, index=outer, peer_index=inner
                 )
             )
             links.append(link_setup.up(inner))
-            if planted.has(node, port, "no-interface") is None:
+            if faults.has(node, port, "no-interface") is None:
                 links.append(
                     link_setup.macvlan(
                         port.interface,
@@ -112,15 +112,15 @@ def build_fabric(
                         mtu=own_mtu,
                     )
                 )
-            late += _shapers(node, port, inner, outer, rate, mtu, planted)
-            if planted.has(node, port, "narrow") is not None:
+            late += _shapers(node, port, inner, outer, rate, mtu, faults)
+            if faults.has(node, port, "narrow") is not None:
                 # The far end of the cable accepts smaller packets than the interface may send.
-                late.append(link_setup.set_mtu(outer, int(planted.has(node, port, "narrow") or mtu)))
-            if planted.has(node, port, "no-carrier") is not None:
+                late.append(link_setup.set_mtu(outer, int(faults.has(node, port, "narrow") or mtu)))
+            if faults.has(node, port, "no-carrier") is not None:
                 late.append(link_setup.down(outer))
-            if planted.has(node, port, "lossy") is not None:
+            if faults.has(node, port, "lossy") is not None:
                 blocked.append(outer)
-            if percent := planted.has(node, port, "loss"):
+            if percent := faults.has(node, port, "loss"):
                 # Each end of the cable segments what it sends, so that the other end can lose single packets.
                 late += [nftables_loss.single_packets(inner), nftables_loss.single_packets(outer)]
                 lossy.append((port, float(percent) / 100))
@@ -135,7 +135,7 @@ def build_fabric(
         nftables_loss.lose([port.port, port.parent], share)
     neighbours = _neighbours(nodes)
     for node, netlink in zip(nodes, sockets, strict=True):
-        netlink.batch(_inside(node, nodes, planted))
+        netlink.batch(_inside(node, nodes, faults))
         netlink.batch([link_setup.default_route(GATEWAY)] if internet else [])
         # A fault may have removed an interface or set it down; it then takes no neighbour entries.
         netlink.batch(
@@ -159,28 +159,34 @@ def _block(fabric: Netlink, port: int) -> None:
 
 
 def _shapers(
-    node: NodePlan, port: PortPlan, inner: int, outer: int, rate: int | None, mtu: int, planted: PlantedFault
+    node: NodePlan,
+    port: PortPlan,
+    inner: int,
+    outer: int,
+    rate: int | None,
+    mtu: int,
+    faults: InjectedFaults,
 ) -> list[bytes]:
     """Return the messages that shape this cable: ``inner`` what the node sends, ``outer`` what it receives."""
-    if own := planted.has(node, port, "rate"):
+    if own := faults.has(node, port, "rate"):
         rate = parse_rate(own)
-    sends = planted.has(node, port, "rate-out")
+    sends = faults.has(node, port, "rate-out")
     rates = {inner: parse_rate(sends) if sends else rate, outer: rate}
     return [link_setup.shaper(index, found, mtu) for index, found in rates.items() if found]
 
 
-def _inside(node: NodePlan, nodes: Sequence[NodePlan], planted: PlantedFault) -> list[bytes]:
+def _inside(node: NodePlan, nodes: Sequence[NodePlan], faults: InjectedFaults) -> list[bytes]:
     """Return the messages that configure a node's namespace."""
     messages = [link_setup.up(1)]
     for port in node.ports():
-        if planted.has(node, port, "no-interface") is not None:
+        if faults.has(node, port, "no-interface") is not None:
             continue
-        detect = planted.has(node, port, "duplicate-detection") is not None
-        addresses = planted.addresses(node, port)
+        detect = faults.has(node, port, "duplicate-detection") is not None
+        addresses = faults.addresses(node, port)
         messages += [link_setup.address(port.index, ip, prefix, detect=detect) for ip, prefix in addresses]
-        if planted.has(node, port, "down") is None:
+        if faults.has(node, port, "down") is None:
             messages.append(link_setup.up(port.index))
-        wrong = planted.has(node, port, "wrong-route")
+        wrong = faults.has(node, port, "wrong-route")
         if wrong:
             rail = node.backend.index(port)
             messages.append(link_setup.up(node.frontend.index))
@@ -191,7 +197,7 @@ def _inside(node: NodePlan, nodes: Sequence[NodePlan], planted: PlantedFault) ->
 
 
 def _namespaces(
-    nodes: Sequence[NodePlan], own: int, planted: PlantedFault
+    nodes: Sequence[NodePlan], own: int, faults: InjectedFaults
 ) -> tuple[list[int], list[Netlink]]:
     """Create network namespaces; return their descriptors, and a netlink socket in each."""
     descriptors, sockets = [], []
@@ -203,7 +209,7 @@ def _namespaces(
         # addresses here.
         _sysctl("net/ipv6/conf/default/accept_ra", "0")
         _sysctl("net/ipv6/conf/default/keep_addr_on_down", "1")
-        if all(planted.has(node, port, "duplicate-detection") is None for port in node.backend):
+        if all(faults.has(node, port, "duplicate-detection") is None for port in node.backend):
             _sysctl("net/ipv6/conf/default/dad_transmits", "0")
         sockets.append(Netlink())
     namespaces.setns(own, namespaces.NEWNET)

@@ -12,7 +12,7 @@ from torchnet.linux.netlink import Netlink
 from torchnet.local.topology import NodePlan, PortPlan
 
 
-class PlantedFault:
+class InjectedFaults:
     """The faults of one job: those built into its networks, and those that begin while it runs."""
 
     def __init__(self, faults: Sequence[Fault] = ()) -> None:
@@ -40,18 +40,18 @@ class PlantedFault:
         ]
         return [(port.address, port.prefix), *added]
 
-    def readdressed(self, nodes: Sequence[NodePlan]) -> list[NodePlan]:
+    def with_addresses(self, nodes: Sequence[NodePlan]) -> list[NodePlan]:
         """Return the nodes with the addresses that faults give them; their network-status will match."""
         return [
             replace(
                 node,
-                frontend=self._readdressed(node, node.frontend),
-                backend=tuple(self._readdressed(node, port) for port in node.backend),
+                frontend=self._with_address(node, node.frontend),
+                backend=tuple(self._with_address(node, port) for port in node.backend),
             )
             for node in nodes
         ]
 
-    def _readdressed(self, node: NodePlan, port: PortPlan) -> PortPlan:
+    def _with_address(self, node: NodePlan, port: PortPlan) -> PortPlan:
         text = self.has(node, port, "address")
         if not text:
             return port
@@ -65,30 +65,32 @@ class PlantedFault:
         return sorted(steps, key=lambda step: step[0])
 
 
-def carry_out(fault: Fault, comes: bool, node: NodePlan, inside: Netlink, fabric: Netlink, mtu: int) -> None:
+def apply_timed_fault(
+    fault: Fault, begins: bool, node: NodePlan, inside: Netlink, fabric: Netlink, mtu: int
+) -> None:
     """Begin or end a timed fault.
 
     Args:
-        comes: whether the fault begins.
+        begins: whether the fault begins.
         inside: a socket in the node's namespace.
         fabric: a socket in the namespace of the bridges.
         mtu: of the backend, in bytes; restored when the fault ends.
     """
     port = next(port for port in node.ports() if port.interface == fault.interface)
     if fault.kind == "down":
-        inside.request(link_setup.down(port.index) if comes else link_setup.up(port.index))
+        inside.request(link_setup.down(port.index) if begins else link_setup.up(port.index))
     elif fault.kind == "mtu":
-        inside.request(link_setup.set_mtu(port.index, int(fault.value) if comes else mtu))
+        inside.request(link_setup.set_mtu(port.index, int(fault.value) if begins else mtu))
     elif fault.kind == "no-address":
-        change = link_setup.no_address if comes else link_setup.address
+        change = link_setup.no_address if begins else link_setup.address
         inside.request(change(port.index, port.address, port.prefix))
     else:
         outer = link_setup.index_of(fabric, port.port)
         if fault.kind == "lossy":
-            fabric.request(link_setup.blocked_port(outer, comes))
+            fabric.request(link_setup.blocked_port(outer, begins))
         else:
             # Setting the far end of the veth down removes the carrier from ens5, and so from the macvlan on it.
-            fabric.request(link_setup.down(outer) if comes else link_setup.up(outer))
+            fabric.request(link_setup.down(outer) if begins else link_setup.up(outer))
 
 
 def _split(text: str, prefix: int) -> tuple[str, int]:

@@ -37,7 +37,7 @@ class Internet:
 
     @property
     def note(self) -> str:
-        return f"the nodes have no way to the internet: {self._why}" if self._why else ""
+        return f"the nodes have no internet access: {self._why}" if self._why else ""
 
     def attach(self, pid: int) -> None:
         """Connect the frontend in the namespaces of process ``pid`` to this machine's network.
@@ -64,11 +64,11 @@ class Internet:
         )
         os.close(read)
 
-    def trouble(self) -> str:
+    def failure(self) -> str:
         """Return a warning if slirp4netns has exited, else ""; call this once it has had time to start."""
         if self._process is None or self._process.poll() is None:
             return ""
-        return f"the nodes have no way to the internet: {_PROGRAM} ended with code {self._process.returncode}"
+        return f"the nodes have no internet access: {_PROGRAM} exited with code {self._process.returncode}"
 
     def close(self) -> None:
         if self._process is not None:

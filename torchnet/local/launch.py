@@ -57,7 +57,7 @@ def agent_specs(
 _STOPPED_SECONDS = 2.0  # how long to wait for a reader that does not read, if the job was stopped
 
 
-def run(job: JobSpec, listener: Listener | None, links: AgentChannels, supervisor: Supervisor) -> int:
+def run(job: JobSpec, listener: Listener | None, channels: AgentChannels, supervisor: Supervisor) -> int:
     """Run the job, print its output, write the receipt and return the exit code.
 
     Args:
@@ -89,13 +89,13 @@ def run(job: JobSpec, listener: Listener | None, links: AgentChannels, superviso
     else:
         faults = tuple(parse(text) for text in job.network.faults)
         shape, block = SandboxShape(job.network.rate, job.network.mtu, internet.available, faults), 0
-    sockets = tuple(sock.fileno() for sock in links.theirs)
+    sockets = tuple(sock.fileno() for sock in channels.theirs)
     given = SupervisorInput(os.getpid(), tuple(specs), sockets, shape, block)
     supervisor_process.start(supervisor, given.dumps(), sandbox=not on_loopback)
     try:
         internet.attach(supervisor.init_pid)
         _show_notes(job, console, shares.note, internet.note)
-        receipt = LocalMonitor(specs, supervisor, links, console).run(job.run.timeout, internet.trouble)
+        receipt = LocalMonitor(specs, supervisor, channels, console).run(job.run.timeout, internet.failure)
     finally:
         internet.close()
     if job.output.measure:
@@ -119,6 +119,6 @@ def _show_notes(job: JobSpec, console: Console, gpu_note: str, internet_note: st
         text = f"--json {job.output.json_path}: {unwritable}; the receipt will go to standard output"
         console.notice(text, "warning")
     on_loopback = job.network.networks == (LOOPBACK,)
-    no_proof = "on loopback, as asked: no second network is used, and nothing is proved"
+    no_proof = "running on loopback: no backend network is used, so the receipt proves nothing"
     for note in filter(None, (gpu_note, no_proof if on_loopback else internet_note)):
         console.notice(note)

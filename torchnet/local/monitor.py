@@ -18,8 +18,8 @@ from torchnet.local.supervisor_process import Supervisor
 from torchnet.signals import on_main_thread
 
 _TICK_SECONDS = 0.1
-_LOOK_SECONDS = 1.0
-_WORD_SECONDS = 0.5
+_CHECK_SECONDS = 1.0
+_REPORT_SECONDS = 0.5
 _FREEZE_SECONDS = 2.0
 
 
@@ -27,16 +27,16 @@ class LocalMonitor:
     """Serves a local job; :meth:`run` returns the job's receipt when all nodes have ended."""
 
     def __init__(
-        self, specs: Sequence[AgentSpec], supervisor: Supervisor, links: AgentChannels, console: Console
+        self, specs: Sequence[AgentSpec], supervisor: Supervisor, channels: AgentChannels, console: Console
     ) -> None:
         self._specs = specs
         self._supervisor = supervisor
-        self._links = links
+        self._channels = channels
         self._console = console
         self._loop = EventLoop()
         self._began = time.time()
         self._running = set(range(len(specs)))
-        self._said_end: set[int] = set()
+        self._reported_end: set[int] = set()
         self._failure: Failure | None = None
         self._receipt: dict[str, Any] | None = None
         self._worker_receipts: dict[int, dict[str, Any]] = {}
@@ -45,16 +45,16 @@ class LocalMonitor:
         self._awaiting_freeze: set[int] = set()
         self._rows: dict[int, str] = {}
         self._watched: set[int] = set()
-        links.begin(self._loop, self._event, self._gone)
+        channels.serve(self._loop, self._event, self._disconnected)
 
-    def run(self, timeout: float | None, look: Callable[[], str] = lambda: "") -> dict[str, Any]:
+    def run(self, timeout: float | None, check_internet: Callable[[], str] = lambda: "") -> dict[str, Any]:
         """Serve the job until it ends, and return its receipt.
 
         Args:
             timeout: seconds for the whole job; None: no limit.
-            look: called once, a second after the start; returns a warning to show, or "".
+            check_internet: called once, a second after the start; returns a warning to show, or "".
         """
-        self._loop.later(_LOOK_SECONDS, lambda: self._notice(look()))
+        self._loop.later(_CHECK_SECONDS, lambda: self._notice(check_internet()))
         if on_main_thread():  # Python allows handlers on no other
             self._handle_signals()
         self._loop.every(_TICK_SECONDS, self._tick)
@@ -90,7 +90,7 @@ class LocalMonitor:
             self._loop.watch(descriptor, write=self._push if descriptor in waiting else None)
         self._watched = waiting
         # When the job is stopping, take all events until its end.
-        self._links.hold(self._console.pending > BACKLOG and self._failure is None)
+        self._channels.hold(self._console.pending > BACKLOG and self._failure is None)
 
     def _push(self) -> None:
         self._console.push()
@@ -105,11 +105,11 @@ class LocalMonitor:
         elif kind == "receipt":
             self._receipt = event["receipt"]  # shown at the end, after all output
         elif kind == "end":
-            self._said_end.add(rank)
+            self._reported_end.add(rank)
         elif kind == "frozen":
             self._awaiting_freeze.discard(rank)
         elif kind == "row":
-            self._duplicates(rank, event["row"])
+            self._stop_on_duplicate_address(rank, event["row"])
         else:
             if kind == "started":
                 self._restarts = max(self._restarts, int(event["attempt"]))
@@ -118,16 +118,16 @@ class LocalMonitor:
             if kind == "failure" and not event.get("restart"):
                 failure = Failure.read(event)
                 # The coordinator stops the nodes that have joined; this stops the others.
-                self._links.order({"op": "stop", "failure": asdict(failure)}, but=rank)
+                self._channels.send_order({"op": "stop", "failure": asdict(failure)}, but=rank)
                 if self._failure is None:
                     self._failure = failure
-                    self._patience()
+                    self._kill_after_grace()
 
     def _notice(self, text: str) -> None:
         if text:
             self._console.notice(text, "warning")
 
-    def _duplicates(self, rank: int, row: str) -> None:
+    def _stop_on_duplicate_address(self, rank: int, row: str) -> None:
         """Stop the job if two nodes have the same address.
 
         The join checks this, too, but possibly neither node ever gets that far.
@@ -142,15 +142,15 @@ class LocalMonitor:
                 text = f"{problem.text}\n  fix: {problem.fix}"
                 self._stop(Failure("network", text, 4, node=problem.nodes[0], at=time.time()))
 
-    def _gone(self, rank: int) -> None:
+    def _disconnected(self, rank: int) -> None:
         self._running.discard(rank)
-        if rank not in self._said_end and self._failure is None:
+        if rank not in self._reported_end and self._failure is None:
             # If there already is a coordinator, it notices, too, and then stops the others in order.
-            self._loop.later(_WORD_SECONDS, lambda: self._without_a_word(rank))
+            self._loop.later(_REPORT_SECONDS, lambda: self._report_lost_worker(rank))
         elif not self._running:
             self._loop.stop()
 
-    def _without_a_word(self, rank: int) -> None:
+    def _report_lost_worker(self, rank: int) -> None:
         if self._failure is None:
             name = self._specs[rank].name
             complaint = self._supervisor.complaint()
@@ -158,7 +158,7 @@ class LocalMonitor:
                 kind: Kind = "network" if complaint.exit_code == 4 else "internal"
                 failure = Failure(kind, str(complaint), complaint.exit_code, node=name, at=time.time())
             else:
-                text = f"lost {name} (node rank {rank}): its agent ended without a word"
+                text = f"lost {name} (node rank {rank}): its agent exited without a report"
                 failure = Failure("lost", text, 70, node=name, at=time.time())
             self._stop(failure)
         if not self._running:
@@ -169,12 +169,12 @@ class LocalMonitor:
             self._failure = failure
             self._console.event(failure.event())
             self._pace()
-            self._patience()
-        self._links.order({"op": "stop", "failure": asdict(failure)})
+            self._kill_after_grace()
+        self._channels.send_order({"op": "stop", "failure": asdict(failure)})
         if not self._running:
             self._loop.stop()
 
-    def _patience(self) -> None:
+    def _kill_after_grace(self) -> None:
         """Kill the nodes if they have not ended 15 s after the grace period."""
         self._loop.later(self._specs[0].grace + 15.0, self._loop.stop)
 
@@ -190,14 +190,14 @@ class LocalMonitor:
             self._loop.stop()
             return
         if number == signal.SIGINT:
-            text = f"stopping (once more ends it at once, else after at most {self._specs[0].grace:g} s)"
+            text = f"stopping: the processes have {self._specs[0].grace:g} s to exit; press Ctrl-C again to kill them"
             self._console.notice(text, "warning")
         self._stop(Failure("interrupted", f"stopped by {name}", code, at=time.time()))
 
     def _suspend(self) -> None:
         """Handle Ctrl-Z: stop all nodes' processes first, then this one; continue in reverse order."""
         self._awaiting_freeze = set(self._running)
-        self._links.order({"op": "freeze"})
+        self._channels.send_order({"op": "freeze"})
         self._loop.later(_FREEZE_SECONDS, self._awaiting_freeze.clear)
         self._await_freeze()
 
@@ -206,22 +206,22 @@ class LocalMonitor:
             self._loop.later(0.02, self._await_freeze)
             return
         os.kill(os.getpid(), signal.SIGSTOP)
-        self._links.order({"op": "thaw"})  # runs after SIGCONT
+        self._channels.send_order({"op": "thaw"})  # runs after SIGCONT
 
     # -- end -----------------------------------------------------------------------------------------------------
 
     def _settle(self) -> dict[str, Any]:
-        made = self._receipt
-        if made is None or len(made["nodes"]) < len(self._worker_receipts):
+        result = self._receipt
+        if result is None or len(result["nodes"]) < len(self._worker_receipts):
             # Rank 0 ended early or did not hear from all nodes; here all receipts are known.
             failure = self._failure
-            if made is not None:
-                failure = Failure.read(made["failure"]) if made["failure"] else None
+            if result is not None:
+                failure = Failure.read(result["failure"]) if result["failure"] else None
             elif failure is None:
                 failure = Failure("internal", "the job ended without a receipt", 70, at=time.time())
             from torchnet.agent import receipt  # rarely needed, and takes 25 ms
 
-            made = receipt.job(
+            result = receipt.job(
                 spec=self._specs[0],
                 receipts=list(self._worker_receipts.values()),
                 attachments=self._specs[0].attachments,
@@ -229,7 +229,7 @@ class LocalMonitor:
                 began=self._began,
                 restarts=self._restarts,
             )
-        return made
+        return result
 
 
 def _ignore_further_signals() -> None:

@@ -37,15 +37,15 @@ class LocalRuntime:
 
     def launch(self, job: JobSpec, cwd: str, listener: Listener | None = None) -> int:  # noqa: ARG002
         rlimits.allow(_FILES * job.nnodes, f"{job.nnodes} nodes", "fewer nodes")
-        links = AgentChannels(job.nnodes)
+        channels = AgentChannels(job.nnodes)
         try:
-            supervisor = supervisor_process.spawn(links.theirs)
+            supervisor = supervisor_process.spawn(channels.theirs)
             try:
                 # Imported here, while the supervisor loads its own modules.
                 from torchnet.local.launch import run
 
-                return run(job, listener, links, supervisor)
+                return run(job, listener, channels, supervisor)
             finally:
                 supervisor.kill()
         finally:
-            links.close()
+            channels.close()

@@ -21,7 +21,7 @@ from torchnet.linux import namespaces
 from torchnet.local import namespace_errors
 from torchnet.local.control_messages import guarded, send
 from torchnet.local.fabric import build_fabric
-from torchnet.local.faults import PlantedFault, carry_out
+from torchnet.local.faults import InjectedFaults, apply_timed_fault
 from torchnet.local.launcher_watch import LauncherWatch
 from torchnet.local.node import start_node
 from torchnet.local.topology import NodePlan, SandboxShape
@@ -83,9 +83,9 @@ def _init(
         lambda: namespaces.mount("none", "/", flags=namespaces.MS_REC | namespaces.MS_PRIVATE),
     )
     _step(control, "proc", mount_proc)
-    planted = PlantedFault(shape.faults)
+    faults = InjectedFaults(shape.faults)
     try:
-        fabric = build_fabric(nodes, rate=shape.rate, mtu=shape.mtu, internet=shape.internet, planted=planted)
+        fabric = build_fabric(nodes, rate=shape.rate, mtu=shape.mtu, internet=shape.internet, faults=faults)
     except OSError as error:
         if error.errno not in namespace_errors.REFUSALS:
             raise
@@ -97,14 +97,14 @@ def _init(
     fabric.close_namespaces()
     _close(node_files)
     send(control, {"ready": True})
-    steps = planted.timed()
+    steps = faults.timed()
     began = time.monotonic()
     while running:
         if steps and time.monotonic() - began >= steps[0][0]:
-            _, fault, comes = steps.pop(0)
+            _, fault, begins = steps.pop(0)
             with contextlib.suppress(OSError):  # two faults may revert the same change
-                carry_out(
-                    fault, comes, nodes[fault.node], fabric.inside[fault.node], fabric.bridges, shape.mtu
+                apply_timed_fault(
+                    fault, begins, nodes[fault.node], fabric.inside[fault.node], fabric.bridges, shape.mtu
                 )
             continue
         pid, status = os.waitpid(-1, os.WNOHANG if steps else 0)

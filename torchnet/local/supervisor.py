@@ -19,7 +19,7 @@ def main(control: socket.socket) -> NoReturn:
     from torchnet.local import loopback, sandbox, topology
     from torchnet.local.channel_reporter import ChannelReporter
     from torchnet.local.control_messages import LENGTH
-    from torchnet.local.faults import PlantedFault
+    from torchnet.local.faults import InjectedFaults
     from torchnet.local.supervisor_input import SupervisorInput
     from torchnet.network.address_sources import AddressSource, MultusStatus
 
@@ -28,7 +28,7 @@ def main(control: socket.socket) -> NoReturn:
     specs, shape = given.specs, given.shape
     rails, ipv4 = len(specs[0].attachments), specs[0].family == "ipv4"
     planned = [topology.node(spec.node_rank, rails, ipv4=ipv4) for spec in specs] if shape else []
-    nodes = PlantedFault(shape.faults).readdressed(planned) if shape else []
+    nodes = InjectedFaults(shape.faults).with_addresses(planned) if shape else []
 
     def source(rank: int) -> AddressSource:
         """Return the node's address source: what Multus would write for its pod, and for rank 0's."""

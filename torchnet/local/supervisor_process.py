@@ -199,7 +199,7 @@ def _ended_by(code: int) -> TorchnetError | None:
     if number <= 0:
         return None  # a normal end, after all nodes
     return TorchnetError(
-        f"the process that holds the networks was killed by {signal.Signals(number).name}, and all nodes with it; "
-        "where nobody did it by hand, memory ran out",
+        f"the supervisor, and with it all nodes, was killed by {signal.Signals(number).name}; "
+        "the kernel does that when memory runs out",
         fix="dmesg | tail",
     )

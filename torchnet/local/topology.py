@@ -25,7 +25,7 @@ class SandboxShape:
         rate: bits per second of a backend link in each direction; None: unlimited.
         mtu: of the backend, in bytes.
         internet: whether nodes have a default route.
-        faults: planted faults.
+        faults: injected faults.
     """
 
     rate: int | None = None

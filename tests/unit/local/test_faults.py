@@ -14,7 +14,7 @@ from torchnet.config.parsing import format_rate
 from torchnet.config.resolution import resolve
 from torchnet.config.validation_errors import SpecError
 from torchnet.local import topology
-from torchnet.local.faults import PlantedFault
+from torchnet.local.faults import InjectedFaults
 
 VALUES = {
     "mtu": st.integers(1280, 65535).map(str),
@@ -108,15 +108,15 @@ def test_faults_that_the_job_has_no_place_for_are_refused_all_at_once() -> None:
 
 
 def test_faults_of_addresses_change_the_nodes_and_their_status() -> None:
-    planted = PlantedFault(
+    injected = InjectedFaults(
         [parse("node-1:net1:address=10.7.0.2"), parse("node-0:net1:add-address=fd00::9/80")]
     )
-    first, second = planted.readdressed([topology.node(rank, 1) for rank in range(2)])
+    first, second = injected.with_addresses([topology.node(rank, 1) for rank in range(2)])
     assert (second.backend[0].address, second.backend[0].prefix) == ("10.7.0.2", 24)
     assert '"10.7.0.2"' in topology.network_status_annotation(second)
-    assert planted.addresses(first, first.backend[0]) == [("fcbb:0:800:ffff::1", 64), ("fd00::9", 80)]
+    assert injected.addresses(first, first.backend[0]) == [("fcbb:0:800:ffff::1", 64), ("fd00::9", 80)]
     assert "fd00::9" not in topology.network_status_annotation(first)
-    timed = PlantedFault([parse("node-0:net1:down@5+2"), parse("node-1:net1:lossy@1")]).timed()
+    timed = InjectedFaults([parse("node-0:net1:down@5+2"), parse("node-1:net1:lossy@1")]).timed()
     assert [(at, fault.kind, comes) for at, fault, comes in timed] == [
         (1, "lossy", True),
         (5, "down", True),

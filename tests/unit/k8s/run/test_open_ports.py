@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from torchnet.config.job_spec import JobSpec
-from torchnet.k8s.run.launch import remains_open
+from torchnet.k8s.run.launch import open_ports_notice
 
 
 def job(nnodes: int, **kubernetes: Any) -> JobSpec:
@@ -21,14 +21,14 @@ def job(nnodes: int, **kubernetes: Any) -> JobSpec:
 
 
 def test_the_stores_ports_are_named_with_the_way_to_close_them() -> None:
-    said = remains_open(job(2))
+    said = open_ports_notice(job(2))
     assert "29501-29599" in said
     assert "--multi-network-policy" in said
     assert "\n" not in said
 
 
 def test_without_a_policy_the_pod_network_is_named_as_well() -> None:
-    said = remains_open(job(2, network_policy="none"))
+    said = open_ports_notice(job(2, network_policy="none"))
     assert "29501-29599" in said
     assert "any pod that the namespace's policies admit" in said
     assert "--multi-network-policy" not in said, "it needs isolate"
@@ -36,4 +36,4 @@ def test_without_a_policy_the_pod_network_is_named_as_well() -> None:
 
 @pytest.mark.parametrize("closed", [job(2, multi_network_policy=True), job(1)], ids=["policy", "one worker"])
 def test_nothing_is_said_where_nothing_is_open(closed: JobSpec) -> None:
-    assert remains_open(closed) == ""
+    assert open_ports_notice(closed) == ""
