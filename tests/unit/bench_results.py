@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 from torchnet.bench import tcp_ceiling as lines
 from torchnet.bench.results import Collective, Figure, Latency, Line, Node, Results, Setup, Tcp
 from torchnet.bench.worker.busbw import Collective as Name
-from torchnet.bench.worker.busbw import crossing, factor, sent
+from torchnet.bench.worker.busbw import crossing_share, factor, least_bytes
 from torchnet.bench.worker.stats import median
 
 SIZES = tuple(1 << power for power in range(10, 29, 2))
@@ -197,8 +197,8 @@ def _collective(world: World, draw: random.Random, network: str, name: str, size
     seconds = ranks * 2 * world.round_trip + size * times / (world.carried * world.achieved * slowest)
     time = _figure(draw, seconds, world.batches, world.noise, world.wander)
     calls = 5 * world.batches
-    formula = sent(collective, size, ranks) * calls
-    across = crossing(collective, ranks, world.nodes)
+    formula = least_bytes(collective, size, ranks) * calls
+    across = crossing_share(collective, ranks, world.nodes)
     if world.backend == "nccl":
         formula *= across  # within a node it has other ways
     sockets = int(formula * 1.001) + 2000 * calls
@@ -223,7 +223,7 @@ def _collective(world: World, draw: random.Random, network: str, name: str, size
         busbw_low=size / time.high * times,
         busbw_high=size / time.low * times,
         wrong=0,
-        ceiling_share=_share(world, busbw * lines.carried(name, ranks, world.nodes)),
+        ceiling_share=_share(world, busbw * lines.line_factor(name, ranks, world.nodes)),
         formula_bytes=formula,
         sockets_bytes={**by_interface, **({"lo": within} if within else {})},
         interface_bytes={one: int(count * around) for one, count in by_interface.items()},

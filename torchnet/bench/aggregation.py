@@ -204,7 +204,7 @@ def _collective(one: messages.Collective, line: Line | None, setup: Setup | None
     busbw = bandwidth(seconds.median)
     times = setup.lines_used if setup and one.network == setup.interface else 1
     ceiling = line.ceiling * times if line else None
-    share = busbw * lines.carried(one.collective, ranks, nodes) / ceiling if ceiling else None
+    share = busbw * lines.line_factor(one.collective, ranks, nodes) / ceiling if ceiling else None
     return Collective(
         **values,
         time=seconds,

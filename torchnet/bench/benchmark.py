@@ -157,8 +157,8 @@ def _run_job(bench_job: BenchJob, cwd: str, collector: Collector, err: Stream) -
             code = runtime_of(job).launch(job, cwd, collector)
             signals.check()
     except KeyboardInterrupt as error:
-        code = interruption.code_of(error)
-        failure = {"kind": "interrupted", "text": f"stopped by {interruption.name_of(code)}"}
+        code = interruption.exit_code_of(error)
+        failure = {"kind": "interrupted", "text": f"stopped by {interruption.signal_name(code)}"}
     except TorchnetError as error:
         if not collector.messages and not isinstance(error, NetworkError):
             raise

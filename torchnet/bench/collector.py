@@ -35,7 +35,7 @@ class Collector:
         self.failure: dict[str, Any] | None = None
         self.unreadable: list[str] = []
         self._stream, self._aside = stream, aside
-        self._said = ""
+        self._last_text = ""
         self._line = ""
 
     def __call__(self, event: Event) -> bool | Event:
@@ -101,8 +101,8 @@ class Collector:
         if stream.tty:
             line = clip(f"torchnet: measuring {printable(text)}", stream.columns - 1)
             stream.rewrite(_OWNER, line, transient=True)
-        elif text != self._said:
-            self._said = text
+        elif text != self._last_text:
+            self._last_text = text
             stream.line(f"torchnet: measuring {printable(text, 200)}")
 
 

@@ -11,7 +11,7 @@ _FIRST = 128  # plus the signal's number gives the exit code
 
 
 class BenchSignals(Signals):
-    """Signals that end a benchmark: each raises KeyboardInterrupt (see :func:`code_of`).
+    """Signals that end a benchmark: each raises KeyboardInterrupt (see :func:`exit_code_of`).
 
     A job installs its own handlers and restores these when it ends. Afterwards the signals are ignored while the
     results are written.
@@ -31,11 +31,11 @@ class BenchSignals(Signals):
         raise KeyboardInterrupt(number)
 
 
-def code_of(error: KeyboardInterrupt) -> int:
+def exit_code_of(error: KeyboardInterrupt) -> int:
     """Return the exit code for this interruption."""
     return _FIRST + int(error.args[0] if error.args else signal.SIGINT)
 
 
-def name_of(code: int) -> str:
+def signal_name(code: int) -> str:
     """Return the name of the signal of such an exit code."""
     return signal.Signals(code - _FIRST).name

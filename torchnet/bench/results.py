@@ -88,7 +88,7 @@ class Setup(_Part):
     """The command line as typed, to repeat the run."""
     image: str = ""
 
-    def backs(self, network: str) -> bool:
+    def is_backend(self, network: str) -> bool:
         """Return whether the network is the backend, or another rail of it that is not compared with the first."""
         return network == self.interface or (is_rail(network) and network != self.compare)
 

@@ -68,20 +68,22 @@ def series(rows: Sequence[Change], least: float = CHANGE) -> Change:
         side = "slower" if ratio < 1 else "faster"
         clear = 2 * sum((one.high < 1) if ratio < 1 else (one.low > 1) for one in rows) > len(rows)
     else:
-        middle, bottom, top = shifted(logs)
+        middle, bottom, top = estimate_shift(logs)
         ratio, low, high = math.exp(middle), math.exp(bottom), math.exp(top)
         side = "slower" if ratio < 1 else "faster"
         clear = not low <= 1 <= high
     if _counts(ratio, least):
         return Change(ratio, low, high, ("slower" if side == "slower" else "faster") if clear else "unclear")
-    if len(rows) >= ENOUGH and any(_counts(math.exp(end), 2 * least) for end in shifted(logs, _Z_WIDE)):
+    if len(rows) >= ENOUGH and any(
+        _counts(math.exp(end), 2 * least) for end in estimate_shift(logs, _Z_WIDE)
+    ):
         return Change(
             ratio, low, high, "unclear"
         )  # the interval is wide enough to hide twice the least change that counts
     return Change(ratio, low, high, "same")
 
 
-def shifted(values: Sequence[float], z: float = _Z) -> tuple[float, float, float]:
+def estimate_shift(values: Sequence[float], z: float = _Z) -> tuple[float, float, float]:
     """Estimate how far the values are shifted from 0, with an interval, by default of 99 %. Needs at least ENOUGH
     values."""
     count = len(values)

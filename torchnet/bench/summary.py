@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from torchnet.ansi import RESET
 from torchnet.bench import tables
 from torchnet.bench.results import Collective, Line, Results
-from torchnet.bench.tcp_ceiling import carried
+from torchnet.bench.tcp_ceiling import line_factor
 from torchnet.bench.worker.sizes import size_text
 from torchnet.constants import is_rail
 from torchnet.text import listed, printable
@@ -102,7 +102,7 @@ def _head(results: Results) -> Iterator[str]:
 
 def _network(results: Results, name: str) -> str:
     line = results.line(name)
-    role = "backend" if results.setup and results.setup.backs(name) else "compared"
+    role = "backend" if results.setup and results.setup.is_backend(name) else "compared"
     if line is not None:
         return f"{printable(name)} ({role}): {_line(line)}, MTU {line.mtu}, IPv{line.family}"
     mtus = sorted({node.mtus[name] for node in results.nodes if name in node.mtus})
@@ -157,7 +157,7 @@ def _sentences(results: Results) -> Iterator[str]:
             carries = f"what IPv{line.family} at MTU {line.mtu} can carry ({_line(line)})"
             text += f", {tables.share_text(largest.ceiling_share)} of {carries}"
         # Shares of the line count what the line carries.
-        times = carried(name, results.setup.ranks, results.setup.nodes) if results.setup else 1.0
+        times = line_factor(name, results.setup.ranks, results.setup.nodes) if results.setup else 1.0
         yield text + (
             f"; a node's line carries {times:.3g} times that, for all its ranks" if times > 1 else ""
         )

@@ -59,7 +59,7 @@ def lines_used(backend: str, interfaces: str) -> int:
     return max(1, len([name for name in interfaces.lstrip("=").split(",") if name]))
 
 
-def carried(collective: str, ranks: int, nodes: int) -> float:
+def line_factor(collective: str, ranks: int, nodes: int) -> float:
     """Return how many times busbw a node's line carries in each direction, if consecutive ranks share nodes.
 
     It is 1 for rings, by which nccl-tests defines busbw: a ring leaves and enters each node once, however many ranks

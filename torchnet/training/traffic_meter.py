@@ -141,10 +141,12 @@ class Traffic:
     def __repr__(self) -> str:
         reading = self._reading()
         parts = [
-            f"{n}: {_said(b)}" for n, b in reading.interfaces.items() if b.sent_bytes or b.received_bytes
+            f"{n}: {_count_text(b)}"
+            for n, b in reading.interfaces.items()
+            if b.sent_bytes or b.received_bytes
         ]
         parts += [
-            f"with {peer.name} over {name}: {_said(count)}"
+            f"with {peer.name} over {name}: {_count_text(count)}"
             for peer in reading.peers.values()
             for name, count in peer.interfaces.items()
         ]
@@ -317,5 +319,5 @@ def _is_loopback(address: str) -> bool:
     return address == "::1" or address.startswith("127.")
 
 
-def _said(count: Bytes) -> str:
+def _count_text(count: Bytes) -> str:
     return f"{count.sent_bytes} sent, {count.received_bytes} received"

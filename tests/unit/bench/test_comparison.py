@@ -13,7 +13,7 @@ from tests.unit.bench_results import changed, healthy
 from torchnet.bench.comparison import Comparison, compare
 from torchnet.bench.comparison_text import text
 from torchnet.bench.results import Figure, Latency, Results
-from torchnet.bench.significance import row, series, shifted
+from torchnet.bench.significance import estimate_shift, row, series
 
 SIZES = tuple(1 << power for power in range(10, 29))  # torchnet bench's own
 RUNS = 150
@@ -177,9 +177,9 @@ def test_a_row_changed_where_the_intervals_have_nothing_in_common(
 
 @given(st.lists(st.floats(-1, 1), min_size=8, max_size=30), st.floats(-1, 1))
 def test_a_shift_moves_with_the_values_and_lies_within_its_interval(values: list[float], by: float) -> None:
-    middle, low, high = shifted(values)
+    middle, low, high = estimate_shift(values)
     assert min(values) <= low <= middle <= high <= max(values)
-    assert shifted([value + by for value in values]) == pytest.approx(
+    assert estimate_shift([value + by for value in values]) == pytest.approx(
         (middle + by, low + by, high + by), abs=1e-9
     )
 

@@ -37,8 +37,8 @@ def test_a_signal_behind_a_job_ends_the_benchmark(number: signal.Signals) -> Non
     with pytest.raises(KeyboardInterrupt) as caught:
         behind_a_job(number, heard)
     assert heard == [number]
-    assert interruption.code_of(caught.value) == 128 + number
-    assert interruption.name_of(128 + number) == number.name
+    assert interruption.exit_code_of(caught.value) == 128 + number
+    assert interruption.signal_name(128 + number) == number.name
     os.kill(os.getpid(), number)  # the results are being written
 
 
@@ -68,7 +68,7 @@ def test_a_signal_whose_exception_was_lost_is_heard_behind_the_job(monkeypatch: 
     with pytest.raises(KeyboardInterrupt) as caught:
         lost_in_a_finalizer(interruption.BenchSignals())
     assert len(ignored) == 1
-    assert interruption.code_of(caught.value) == 130
+    assert interruption.exit_code_of(caught.value) == 130
     interruption.BenchSignals().check()
 
 
@@ -76,7 +76,7 @@ def test_what_is_ignored_stays_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with interruption.BenchSignals():
         os.kill(os.getpid(), signal.SIGHUP)
-    assert interruption.code_of(KeyboardInterrupt()) == 130
+    assert interruption.exit_code_of(KeyboardInterrupt()) == 130
 
 
 def test_a_loop_without_such_a_caller_leaves_what_the_kernel_does() -> None:

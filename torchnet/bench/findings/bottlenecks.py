@@ -6,7 +6,7 @@ import math
 
 from torchnet.bench.findings import finding_text, thresholds
 from torchnet.bench.findings.finding_text import join_names, rate, rerun
-from torchnet.bench.findings.result_index import ResultIndex, machine, processor
+from torchnet.bench.findings.result_index import ResultIndex, cpu_limit, node_cpu_limit
 from torchnet.bench.results import Collective, Finding, Tcp
 from torchnet.bench.worker.sizes import size_text
 from torchnet.units import percent, size
@@ -77,7 +77,7 @@ def single_stream(view: ResultIndex) -> list[Finding]:
     if line is None:
         return []
     for row in sorted(view.tcp, key=lambda row: (row.both, row.rate.median)):
-        if row.streams != 1 or row.rate.high >= thresholds.SLOW * line.ceiling or machine(row):
+        if row.streams != 1 or row.rate.high >= thresholds.SLOW * line.ceiling or node_cpu_limit(row):
             continue
         if not (why := _limit_of_stream(row) or _limit_of_path(view, row)):
             continue
@@ -128,16 +128,18 @@ def cpu_bound(view: ResultIndex) -> list[Finding]:
     if view.line is None:
         return []
     best = max(view.large, key=lambda row: row.busbw, default=None)
-    if best is not None and not _reached(best) and (how := processor(view, best)):
+    if best is not None and not _reached(best) and (how := cpu_limit(view, best)):
         what = f"{best.collective} of {size_text(best.size)} reaches {rate(best.busbw)}"
-        return [_bound(view, what, how)]
+        return [_cpu_finding(view, what, how)]
     for way, row in sorted(view.alone.items(), key=lambda item: item[1].rate.median):
-        if not _reached(row) and (how := machine(row) if row.streams == 1 else processor(view, row)):
-            return [_bound(view, f"raw TCP from {view.way(way)} reaches {rate(row.rate.median)}", how, *way)]
+        if not _reached(row) and (how := node_cpu_limit(row) if row.streams == 1 else cpu_limit(view, row)):
+            return [
+                _cpu_finding(view, f"raw TCP from {view.way(way)} reaches {rate(row.rate.median)}", how, *way)
+            ]
     return []
 
 
-def _bound(view: ResultIndex, what: str, how: str, *nodes: int) -> Finding:
+def _cpu_finding(view: ResultIndex, what: str, how: str, *nodes: int) -> Finding:
     assert view.line
     ceiling = rate(view.line.ceiling)
     text = f"The processor is the limit, not the network: {what} of the {ceiling} that the line can carry; {how}."

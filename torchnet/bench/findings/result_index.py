@@ -102,15 +102,15 @@ class ResultIndex:
         return found
 
 
-def processor(view: ResultIndex, row: Tcp | Collective, busy: float = thresholds.BUSY) -> str:
+def cpu_limit(view: ResultIndex, row: Tcp | Collective, busy: float = thresholds.BUSY) -> str:
     """Return the evidence that the processor limits this row; empty if it does not, or if nothing is known."""
     core = core_of(view, row)
     if core is not None and core >= busy and (row.throttled or 0.0) <= thresholds.THROTTLED:
         return f"a {'stream' if isinstance(row, Tcp) else 'thread'} used {core * 100:.0f} % of one core"
-    return machine(row, busy)
+    return node_cpu_limit(row, busy)
 
 
-def machine(row: Tcp | Collective, busy: float = thresholds.BUSY) -> str:
+def node_cpu_limit(row: Tcp | Collective, busy: float = thresholds.BUSY) -> str:
     """Return the evidence that the whole node is at its limit, so that more streams or threads would not help."""
     if (row.throttled or 0.0) > thresholds.THROTTLED:
         return f"a node exhausted its CPU quota in {(row.throttled or 0.0) * 100:.0f} % of the periods"
@@ -130,7 +130,7 @@ def fast_stream(row: Tcp | Collective) -> bool:
     return isinstance(row, Tcp) and row.rate.median > thresholds.ONE_STREAM * row.streams
 
 
-def limited(view: ResultIndex, row: Tcp | Collective) -> bool:
+def varies_with_load(view: ResultIndex, row: Tcp | Collective) -> bool:
     """Return whether other load on the processor changes the figures of this row."""
     busy = thresholds.BUSY if view.line else thresholds.BUSY_UNSHAPED
-    return bool(processor(view, row, busy)) or fast_stream(row)
+    return bool(cpu_limit(view, row, busy)) or fast_stream(row)

@@ -6,7 +6,7 @@ import statistics
 
 from torchnet.bench.findings import thresholds
 from torchnet.bench.findings.finding_text import on_hosts, rate, rerun
-from torchnet.bench.findings.result_index import ResultIndex, core_of, fast_stream, processor
+from torchnet.bench.findings.result_index import ResultIndex, core_of, cpu_limit, fast_stream
 from torchnet.bench.results import Finding, Results
 from torchnet.bench.worker.sizes import size_text
 from torchnet.units import percent
@@ -73,7 +73,7 @@ def slow_collective(view: ResultIndex) -> list[Finding]:
     carried = slowest.rate.median * lines
     if best.busbw_high >= least * carried:
         return []
-    if processor(view, best, busy) or processor(view, slowest, busy):
+    if cpu_limit(view, best, busy) or cpu_limit(view, slowest, busy):
         return []
     core = core_of(view, best)
     if fast and view.setup.backend == "gloo" and (core is None or core >= thresholds.IDLE_GLOO):
@@ -98,7 +98,7 @@ def noise(view: ResultIndex) -> list[Finding]:
     if not rows:
         return []
     middle = statistics.median([row.time.spread for row in rows])
-    unsteady = view.line is None and any(processor(view, row, thresholds.BUSY_UNSHAPED) for row in rows)
+    unsteady = view.line is None and any(cpu_limit(view, row, thresholds.BUSY_UNSHAPED) for row in rows)
     if middle <= (thresholds.NOISE_BUSY if unsteady else thresholds.NOISE):
         return []
     worst = max(rows, key=lambda row: row.time.spread)

@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 
 from torchnet.bench.findings import finding_text, thresholds
 from torchnet.bench.findings.finding_text import join_names, rate
-from torchnet.bench.findings.result_index import Direction, ResultIndex, fast_stream, limited, processor
+from torchnet.bench.findings.result_index import (
+    Direction,
+    ResultIndex,
+    cpu_limit,
+    fast_stream,
+    varies_with_load,
+)
 from torchnet.bench.results import Finding, Tcp
 from torchnet.units import percent
 
@@ -26,12 +32,12 @@ def find_loss(view: ResultIndex) -> Paths:
     rows: dict[Direction, Tcp] = {}
     for row in view.tcp:
         way = row.source, row.target
-        if _lost(view, row) and (way not in rows or _retransmitted(row) > _retransmitted(rows[way])):
+        if _loses_packets(view, row) and (way not in rows or _retransmitted(row) > _retransmitted(rows[way])):
             rows[way] = row
     if not rows:
         return Paths()
     worst = sorted(rows, key=lambda way: -_retransmitted(rows[way]))
-    nodes = _common(worst, view)
+    nodes = _common_nodes(worst, view)
     one = f", all from or to {view.name(nodes[0])}" if len(nodes) == 1 and len(worst) > 1 else ""
     ways = join_names([f"{percent(_retransmitted(rows[way]))} from {view.way(way)}" for way in worst])
     text = f"Packets are lost on {view.network}: the retransmitted segments are {ways}{one}."
@@ -44,23 +50,23 @@ def _retransmitted(row: Tcp) -> float:
     return row.repeated / row.segments if row.segments else 0.0
 
 
-def _lost(view: ResultIndex, row: Tcp) -> bool:
+def _loses_packets(view: ResultIndex, row: Tcp) -> bool:
     share = _retransmitted(row)
     if row.repeated < thresholds.REPEATED_COUNT or share <= thresholds.REPEATED:
         return False
     if view.stalled & {(row.source, row.target), (row.target, row.source)}:
         return True
-    if processor(view, row) or (view.line is None and limited(view, row)):
+    if cpu_limit(view, row) or (view.line is None and varies_with_load(view, row)):
         return False
     if view.line is None:
-        slow = row.rate.high < thresholds.SLOW * _rest(view, set())
+        slow = row.rate.high < thresholds.SLOW * _reference_rate(view, set())
         return slow and share > thresholds.REPEATED_ALONE and row.rate.spread > thresholds.LOSS_UNSTEADY
     if row.rate.high < thresholds.REACHED * view.line.ceiling and not fast_stream(row):
         return row.rate.spread > thresholds.LOSS_UNSTEADY
     return share > thresholds.REPEATED_ALONE and view.line.rate_bits_per_s >= thresholds.LOSS_RATE
 
 
-def _common(ways: Iterable[Direction], view: ResultIndex) -> list[int]:
+def _common_nodes(ways: Iterable[Direction], view: ResultIndex) -> list[int]:
     """Return the nodes that all these directions share, if there are other nodes to compare with."""
     sets = [set(way) for way in ways]
     common = set.intersection(*sets) if sets else set()
@@ -73,7 +79,7 @@ def find_slow(view: ResultIndex, before: set[Direction], *, line: bool = True) -
     found = Paths(covered=set(before))
     ways = view.alone
     nodes = sorted({node for way in ways for node in way})
-    reference = _rest(view, set())
+    reference = _reference_rate(view, set())
     if len(nodes) > 2:
         for node in nodes:
             _node(view, found, node)
@@ -85,11 +91,11 @@ def find_slow(view: ResultIndex, before: set[Direction], *, line: bool = True) -
         if source < target or (target, source) not in ways:
             _pair(view, found, (source, target), reference, line)
     if not found.findings and line:
-        _all(view, found)
+        _all_pairs(view, found)
     return found
 
 
-def _rest(view: ResultIndex, without: set[int]) -> float:
+def _reference_rate(view: ResultIndex, without: set[int]) -> float:
     """Return what the directions without these nodes reach: the upper quartile, so that a second slow node does not
     hide the first. 0.0 without other directions."""
     rates = sorted(row.rate.median for way, row in view.alone.items() if not without & set(way))
@@ -102,7 +108,7 @@ def _is_slow(view: ResultIndex, row: Tcp, reference: float) -> bool:
     sure = thresholds.ONE_STREAM * row.streams
     if reference > sure:  # below, the streams are not the limit
         least = max(thresholds.SLOW * sure, thresholds.SLOW_STREAM * reference)
-    if processor(view, row, thresholds.BUSY if view.line else thresholds.BUSY_UNSHAPED):
+    if cpu_limit(view, row, thresholds.BUSY if view.line else thresholds.BUSY_UNSHAPED):
         least = min(least, thresholds.SLOW_BUSY * reference)
     return row.rate.high < least
 
@@ -114,7 +120,7 @@ def _line(view: ResultIndex, rows: Iterable[Tcp]) -> float:
     limit of its own.
     """
     rows = list(rows)
-    if view.line is None or any(processor(view, row) for row in rows):
+    if view.line is None or any(cpu_limit(view, row) for row in rows):
         return 0.0
     streams = min((row.streams for row in rows), default=1)
     if streams == 1 and view.line.known == "interface":
@@ -122,15 +128,15 @@ def _line(view: ResultIndex, rows: Iterable[Tcp]) -> float:
     return min(view.line.ceiling, thresholds.ONE_STREAM * streams)
 
 
-def _because(view: ResultIndex, rows: Iterable[Tcp]) -> str:
+def _cpu_note(view: ResultIndex, rows: Iterable[Tcp]) -> str:
     """Return the processor's part in it as the end of the sentence."""
-    reason = next((reason for row in rows if (reason := processor(view, row))), "")
+    reason = next((reason for row in rows if (reason := cpu_limit(view, row))), "")
     return f" ({reason})" if reason else ""
 
 
 def _node(view: ResultIndex, found: Paths, node: int) -> None:
     own = {way: row for way, row in view.alone.items() if node in way}
-    reference = _rest(view, {node})
+    reference = _reference_rate(view, {node})
     others = {other for way in own for other in way} - {node}
     if len(others) < 2 or not reference or found.covered & set(own) == set(own):
         return
@@ -139,7 +145,7 @@ def _node(view: ResultIndex, found: Paths, node: int) -> None:
     rates = sorted(row.rate.median for row in own.values())
     text = (
         f"{view.name(node)} is slower than the other nodes: raw TCP with it reaches {rate(rates[0])} to "
-        f"{rate(rates[-1])}, but {rate(reference)} between the others{_because(view, own.values())}."
+        f"{rate(rates[-1])}, but {rate(reference)} between the others{_cpu_note(view, own.values())}."
     )
     fix = finding_text.check_network(view)
     found.findings.append(Finding(kind="slow-node", text=text, fix=fix, where=(view.name(node),)))
@@ -158,19 +164,23 @@ def _one_sided(view: ResultIndex, found: Paths, node: int, side: int, slow_ways:
     text = (
         f"{view.name(node)} {verb} more slowly than it {other}: at most {rate(at_most)} {preposition} each of "
         f"{len(own)} nodes, but {rate(at_least)} in the other direction"
-        f"{_because(view, (view.alone[way] for way in own))}."
+        f"{_cpu_note(view, (view.alone[way] for way in own))}."
     )
     fix = finding_text.check_network(view)
     found.findings.append(Finding(kind="asymmetry", text=text, fix=fix, where=(view.name(node),)))
     found.covered |= own
 
 
-def _asymmetric(view: ResultIndex, way: Direction) -> bool:
+def _is_asymmetric(view: ResultIndex, way: Direction) -> bool:
     """Return whether this direction is slower than the opposite one."""
     row, back = view.alone.get(way), view.alone.get((way[1], way[0]))
     if row is None or back is None:
         return False
-    factor = thresholds.ASYMMETRY_BUSY if limited(view, row) or limited(view, back) else thresholds.ASYMMETRY
+    factor = (
+        thresholds.ASYMMETRY_BUSY
+        if varies_with_load(view, row) or varies_with_load(view, back)
+        else thresholds.ASYMMETRY
+    )
     if fast_stream(back):
         factor = thresholds.ASYMMETRY_STREAM
     return back.rate.median > factor * row.rate.median and back.rate.low > row.rate.high
@@ -190,18 +200,18 @@ def _pair(view: ResultIndex, found: Paths, way: Direction, reference: float, lin
         text = (
             f"The path between {names[0]} and {names[1]} is slow: raw TCP reaches "
             f"{' and '.join(rate(row.rate.median) for row in rows)} in the two directions, but {comparison}"
-            f"{_because(view, rows)}."
+            f"{_cpu_note(view, rows)}."
         )
         fix = finding_text.check_network(view)
         found.findings.append(Finding(kind="slow-pair", text=text, fix=fix, where=names))
         found.covered |= {way, back}
         return
     for one in (way, back):
-        if _asymmetric(view, one):
+        if _is_asymmetric(view, one):
             row, other = view.alone[one], view.alone[one[1], one[0]]
             text = (
                 f"The direction {view.way(one)} is slow: {rate(row.rate.median)}, but {rate(other.rate.median)} in "
-                f"reverse; the sender is {view.name(one[0])}{_because(view, [row])}."
+                f"reverse; the sender is {view.name(one[0])}{_cpu_note(view, [row])}."
             )
             fix = finding_text.check_network(view)
             where = view.name(one[0]), view.name(one[1])
@@ -209,7 +219,7 @@ def _pair(view: ResultIndex, found: Paths, way: Direction, reference: float, lin
             found.covered |= {way, back}
 
 
-def _all(view: ResultIndex, found: Paths) -> None:
+def _all_pairs(view: ResultIndex, found: Paths) -> None:
     """No pair is slower than the others, and none reaches the line's rate."""
     if view.line is None or found.covered or len(view.alone) < 3:
         return

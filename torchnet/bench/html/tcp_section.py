@@ -28,7 +28,7 @@ def paths(results: Results, ids: Ids) -> Html:
         *(_pairs(results, network, ids) for network in view_model.networks(results)),
     ]
     whole = table(ids, "Raw TCP, each direction", _COLUMNS, [_row(results, row) for row in results.tcp])
-    parts.append(_folded(whole, len(results.tcp), "All directions"))
+    parts.append(_fold(whole, len(results.tcp), "All directions"))
     return section(ids, "tcp", "Raw TCP", parts)
 
 
@@ -43,10 +43,10 @@ def latency(results: Results, ids: Ids) -> Html:
             text = f"{view_model.role(results, network)}: the slowest pair is {view_model.path(results, slowest)}, "
             text += f"{numbers.time(slowest.p50)} in the median and {numbers.time(slowest.p99)} at the 99th percentile."
             sentences.append(tag("p", text))
-    return section(ids, "latency", "Latency", sentences, _folded(whole, len(rows), "All pairs"))
+    return section(ids, "latency", "Latency", sentences, _fold(whole, len(rows), "All pairs"))
 
 
-def _folded(whole: Html, rows: int, label: str) -> Html:
+def _fold(whole: Html, rows: int, label: str) -> Html:
     return whole if rows <= _SHOWN else details(f"{label} ({rows:,} rows)", whole)
 
 

@@ -75,7 +75,7 @@ def role(results: Results, network: str) -> str:
     """``net1 (backend)``."""
     if results.setup is None:
         return network
-    if results.setup.backs(network):
+    if results.setup.is_backend(network):
         return f"{network} (backend)"
     return f"{network} (compared)" if network == results.setup.compare else network
 

@@ -30,7 +30,7 @@ def factor(collective: Collective, ranks: int) -> float:
     return 1.0
 
 
-def sent(collective: Collective, size: int, ranks: int) -> float:
+def least_bytes(collective: Collective, size: int, ranks: int) -> float:
     """Return the minimum number of bytes that all ranks together send in one call of ``size`` bytes."""
     if ranks < 2:
         return 0.0
@@ -42,8 +42,8 @@ def sent(collective: Collective, size: int, ranks: int) -> float:
     return float((ranks - 1) * size)
 
 
-def crossing(collective: Collective, ranks: int, nodes: int) -> float:
-    """Return the share of :func:`sent` that crosses between nodes if consecutive ranks share nodes.
+def crossing_share(collective: Collective, ranks: int, nodes: int) -> float:
+    """Return the share of :func:`least_bytes` that crosses between nodes if consecutive ranks share nodes.
 
     A ring leaves each node once; the chain of a broadcast or a reduce does not return to its start; in an all-to-all
     the pairs of different nodes count. This is the minimum: a chain whose root is in the middle of its node's ranks

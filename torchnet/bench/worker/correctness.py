@@ -36,17 +36,17 @@ def table(dtype: str, op: Redop | None, ranks: int) -> list[int]:
     if op == "prod":
         # Powers of two are exact up to the dtype's largest.
         row = [2 if j % 3 == 0 else 1 for j in range(PERIOD)]
-        return _thinned(row, 1, _LARGEST_POWER.get(dtype, limit), "prod", ranks)
+        return _thin_out(row, 1, _LARGEST_POWER.get(dtype, limit), "prod", ranks)
     # A rank's row repeats only after PERIOD ranks, so that no sum has more equal terms than that.
     most = min(_MOST, limit) if op in (None, "min", "max") else max(1, min(_MOST, limit // ranks))
     row = [(j * _SCATTER >> 16) % (most + 1) for j in range(PERIOD)]
-    return _thinned(row, 0, limit, "sum", ranks) if op in ("sum", "avg") else row
+    return _thin_out(row, 0, limit, "sum", ranks) if op in ("sum", "avg") else row
 
 
-def _thinned(row: list[int], neutral: int, limit: int, op: Redop, ranks: int) -> list[int]:
+def _thin_out(row: list[int], neutral: int, limit: int, op: Redop, ranks: int) -> list[int]:
     """Return the row with enough elements made neutral that no result exceeds the limit."""
     step = 1
-    while max(reduced(row, op, ranks)) > limit:
+    while max(reduce_rows(row, op, ranks)) > limit:
         step *= 2
         row = [value if j % step == 0 else neutral for j, value in enumerate(row)]
         if step > PERIOD:
@@ -54,7 +54,7 @@ def _thinned(row: list[int], neutral: int, limit: int, op: Redop, ranks: int) ->
     return row
 
 
-def reduced(row: Sequence[int], op: Redop, ranks: int) -> list[int]:
+def reduce_rows(row: Sequence[int], op: Redop, ranks: int) -> list[int]:
     """Return the reduction of all ranks' rows; for an average, the sum."""
     found = list(row)
     for rank in range(1, ranks):
@@ -122,7 +122,7 @@ def patterns(dtype: str, op: Redop | None, ranks: int, device: torch.device) -> 
     put = Pattern.of(row, kind, device)
     if op is None:
         return Patterns(put, put)
-    whole = reduced(row, op, ranks)
+    whole = reduce_rows(row, op, ranks)
     if op != "avg":
         return Patterns(put, Pattern.of(whole, kind, device))
     # A backend may divide before or after the sum, so each term and each sum may be rounded once. For integers the

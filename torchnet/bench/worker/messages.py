@@ -179,14 +179,14 @@ def send(message: Message, stream: TextIO | None = None) -> None:
     values = asdict(message)
     for name in ("times", "rates"):
         if name in values:
-            values[name] = thinned(values[name])
+            values[name] = thin_out(values[name])
     text = json.dumps({"kind": kind, **values}, separators=(",", ":"), allow_nan=False)
     stream = stream or sys.stdout
     stream.write(f"{MARK}{text}\n")
     stream.flush()
 
 
-def thinned(figures: list[float]) -> list[float]:
+def thin_out(figures: list[float]) -> list[float]:
     """Return up to FIGURES of the figures, evenly chosen, to six digits."""
     step = max(1.0, len(figures) / FIGURES)
     chosen = [figures[int(index * step)] for index in range(min(len(figures), FIGURES))]

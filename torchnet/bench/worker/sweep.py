@@ -189,9 +189,9 @@ class _Series:
 
     def _least(self, size: int) -> float:
         """Return the minimum of bytes that the sockets carry for one call."""
-        whole = busbw.sent(self._collective, size, self._ranks)
+        whole = busbw.least_bytes(self._collective, size, self._ranks)
         if self._network.backend == "nccl":
-            whole *= busbw.crossing(self._collective, self._ranks, self._bench.place.nodes)
+            whole *= busbw.crossing_share(self._collective, self._ranks, self._bench.place.nodes)
         return whole
 
     def _busiest(self, *shares: float | None) -> list[float | None]:

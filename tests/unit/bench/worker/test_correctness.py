@@ -15,7 +15,7 @@ if importlib.util.find_spec("torch") is None:
 
 import torch
 
-from torchnet.bench.worker.correctness import CHUNK, EXACT, PERIOD, Pattern, patterns, reduced, table
+from torchnet.bench.worker.correctness import CHUNK, EXACT, PERIOD, Pattern, patterns, reduce_rows, table
 
 CPU = torch.device("cpu")
 _COMBINE: dict[str, Any] = {"sum": torch.add, "prod": torch.mul, "min": torch.minimum, "max": torch.maximum}
@@ -43,11 +43,11 @@ def test_a_reduction_in_the_dtype_itself_is_what_is_expected(dtype: str, op: str
 @pytest.mark.parametrize("ranks", [2, 8, 300])
 def test_neither_a_missing_nor_a_shifted_rank_looks_right(dtype: str, op: str | None, ranks: int) -> None:
     row = table(dtype, op, ranks)  # type: ignore[arg-type]
-    shifted = [*row[1:], *row[:1]]
-    assert row != shifted
+    estimate_shift = [*row[1:], *row[:1]]
+    assert row != estimate_shift
     if op:
-        whole = reduced(row, op, ranks)  # type: ignore[arg-type]
-        assert whole != reduced(row, op, ranks - 1)  # type: ignore[arg-type]
+        whole = reduce_rows(row, op, ranks)  # type: ignore[arg-type]
+        assert whole != reduce_rows(row, op, ranks - 1)  # type: ignore[arg-type]
         assert whole != [*whole[1:], *whole[:1]]
 
 

@@ -79,7 +79,7 @@ def test_bytes_of_all_nodes_or_none() -> None:
     ],
 )  # fmt: skip
 def test_what_goes_from_node_to_node(collective: Collective, ranks: int, nodes: int, share: float) -> None:
-    assert busbw.crossing(collective, ranks, nodes) == pytest.approx(share)
+    assert busbw.crossing_share(collective, ranks, nodes) == pytest.approx(share)
 
 
 def test_no_secret_is_shown() -> None:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torchnet.bench.tcp_ceiling import TcpCeiling, carried, payload
-from torchnet.bench.worker.busbw import COLLECTIVES, factor, sent
+from torchnet.bench.tcp_ceiling import TcpCeiling, line_factor, payload
+from torchnet.bench.worker.busbw import COLLECTIVES, factor, least_bytes
 from torchnet.bench.worker.sizes import MOST_SIZES, Sizes, parse_size, size_text
 from torchnet.bench.worker.stats import median
 
@@ -80,7 +80,7 @@ def test_what_all_send_is_what_the_bus_carries(collective: str, ranks: int, size
     """busbw is what each rank's line carries, where all ranks have the same to do."""
     if collective in ("broadcast", "reduce"):
         return
-    each = sent(collective, size, ranks) / ranks  # type: ignore[arg-type]
+    each = least_bytes(collective, size, ranks) / ranks  # type: ignore[arg-type]
     assert each == pytest.approx(factor(collective, ranks) * size)  # type: ignore[arg-type]
 
 
@@ -118,15 +118,15 @@ def test_what_a_nodes_line_carries_is_what_its_ranks_send_to_others(name: str, e
         if name == "all_to_all":
             out += sum(size / ranks for to in range(ranks) if to >= each)
         elif (rank + 1) % ranks >= each:  # its neighbour in the ring, which has a rank's whole share from it
-            out += sent(name, size, ranks) / ranks  # type: ignore[arg-type]
-    assert carried(name, ranks, nodes) == pytest.approx(out / (factor(name, ranks) * size))  # type: ignore[arg-type]
+            out += least_bytes(name, size, ranks) / ranks  # type: ignore[arg-type]
+    assert line_factor(name, ranks, nodes) == pytest.approx(out / (factor(name, ranks) * size))  # type: ignore[arg-type]
 
 
 def test_a_node_alone_and_nodes_of_one_rank_carry_busbw() -> None:
-    assert [carried("all_to_all", ranks, nodes) for ranks, nodes in ((4, 4), (4, 1), (1, 1), (0, 0))] == [
+    assert [line_factor("all_to_all", ranks, nodes) for ranks, nodes in ((4, 4), (4, 1), (1, 1), (0, 0))] == [
         1.0
     ] * 4
-    assert carried("all_to_all", 16, 2) == pytest.approx(64 / 15)
+    assert line_factor("all_to_all", 16, 2) == pytest.approx(64 / 15)
 
 
 # -- medians
