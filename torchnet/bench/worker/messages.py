@@ -57,24 +57,26 @@ class Setup:
 class Collective:
     """One size of one collective over one network (its interface's name).
 
-    ``times``: seconds of a call, one figure for each batch: the mean of the ranks; for broadcast and reduce the slowest
-    rank's.
-    ``calls``: timed calls in all batches, without the lead-in calls.
-    ``wrong``: wrong elements on all ranks; None if results were not checked.
-    ``formula_bytes``: the minimum that all ranks together have to send in the timed and the lead-in calls, ranks of one
-    node to each other included; with NCCL, which has other transports within a node, only what a ring sends between
-    nodes.
-    ``sockets_bytes``: what the measured group's TCP connections sent, by interface, "lo" between ranks of one node.
-    Their sum compares with the formula. Gloo adds 36 bytes to each message, sends twice the formula in its
-    reduce_scatter, and up to twice in its reduce.
-    ``interface_bytes``: what the interfaces sent, by interface, with headers and other programs' traffic. Both counts
-    are summed over the nodes; None if they could not be read, and if all ranks are on one node.
-    ``redop`` is "none" for collectives that do not reduce, ``root`` -1 for those without a root.
-    ``busy``: the share of the busiest node's cores in use, 0 to 1; None if unknown.
-    ``throttled``: the share of quota periods in which the quota was exhausted, in the control group and on the node
-    with the largest share.
-    ``core``: the share of one core that the busiest thread of all ranks used, 0 to 1; None with NCCL, whose threads
-    spin, and if less than 0.1 s was timed.
+    Attributes:
+        times: Seconds of a call, one figure for each batch: the mean of the ranks; for broadcast and reduce the slowest
+            rank's.
+        calls: Timed calls in all batches, without the lead-in calls.
+        wrong: Wrong elements on all ranks; None if results were not checked.
+        formula_bytes: The minimum that all ranks together have to send in the timed and the lead-in calls, ranks of one
+            node to each other included; with NCCL, which has other transports within a node, only what a ring sends
+            between nodes.
+        sockets_bytes: What the measured group's TCP connections sent, by interface, "lo" between ranks of one node.
+            Their sum compares with the formula. Gloo adds 36 bytes to each message, sends twice the formula in its
+            reduce_scatter, and up to twice in its reduce.
+        interface_bytes: What the interfaces sent, by interface, with headers and other programs' traffic. Both counts
+            are summed over the nodes; None if they could not be read, and if all ranks are on one node.
+        redop: "none" for collectives that do not reduce.
+        root: -1 for collectives without a root.
+        busy: The share of the busiest node's cores in use, 0 to 1; None if unknown.
+        throttled: The share of quota periods in which the quota was exhausted, in the control group and on the node
+            with the largest share.
+        core: The share of one core that the busiest thread of all ranks used, 0 to 1; None with NCCL, whose threads
+            spin, and if less than 0.1 s was timed.
     """
 
     network: str
@@ -100,13 +102,15 @@ class Collective:
 class Tcp:
     """Raw TCP from node ``source`` to node ``target``.
 
-    ``both``: the other direction ran at the same time.
-    ``rates``: bytes of payload per second, one figure for each slice of time.
-    ``repeated``: segments that the sender retransmitted; ``segments``: all that it sent.
-    ``busy``, ``throttled``: as in :class:`Collective`, for the busier of the two nodes.
-    ``core``: the busiest stream's share of one core, at the sender or at the receiver.
-    ``window_limited``: the share of the time in which the receiver's window or the sender's buffer limited the sender
-    (tcp_info).
+    Attributes:
+        both: The other direction ran at the same time.
+        rates: Bytes of payload per second, one figure for each slice of time.
+        repeated: Segments that the sender retransmitted.
+        segments: Segments that the sender sent, retransmissions included.
+        busy, throttled: As in :class:`Collective`, for the busier of the two nodes.
+        core: The busiest stream's share of one core, at the sender or at the receiver.
+        window_limited: The share of the time in which the receiver's window or the sender's buffer limited the sender
+            (tcp_info).
     """
 
     network: str

@@ -13,15 +13,16 @@ Pairs = Literal["none", "ring", "all"]
 class WorkerConfig:
     """The launcher has validated everything. Times are in seconds, sizes in bytes.
 
-    ``sizes``: of each collective's whole message, ascending; the worker rounds them down to what can be divided among
-    the ranks.
-    ``seconds``: approximate time for the timed calls of one size, at least two batches, without the lead-in calls.
-    ``iters``: the exact number of timed calls instead.
-    ``narrow``: half of the interval over the median at which a size is known well enough.
-    ``pairs``: the pairs for raw TCP: each node with the next (ring), or every two nodes (all).
-    ``compare``: an interface to measure as well.
-    ``memory``: the bytes of tensors that a rank may hold; ranks with GPUs use at most nine tenths of what is free on
-    the fullest of them.
+    Attributes:
+        sizes: Of each collective's whole message, ascending; the worker rounds them down to what can be divided among
+            the ranks.
+        seconds: Approximate time for the timed calls of one size, at least two batches, without the lead-in calls.
+        iters: The exact number of timed calls instead.
+        narrow: Half of the interval over the median at which a size is known well enough.
+        pairs: The pairs for raw TCP: each node with the next (ring), or every two nodes (all).
+        compare: An interface to measure as well.
+        memory: The bytes of tensors that a rank may hold; ranks with GPUs use at most nine tenths of what is free on
+            the fullest of them.
     """
 
     collectives: tuple[str, ...]
