@@ -39,7 +39,7 @@ OPTIONS = (
         "factor",
         "--factor",
         "Factor between consecutive sizes.",
-        "a number greater than 1, as in 2",
+        "a number greater than 1, such as 2",
         "4",
         "N",
         short="-f",

@@ -73,10 +73,10 @@ def _common_nodes(ways: Iterable[Direction], view: ResultIndex) -> list[int]:
     return sorted(common) if view.setup.nodes > 2 else []
 
 
-def find_slow(view: ResultIndex, before: set[Direction], *, line: bool = True) -> Paths:
+def find_slow(view: ResultIndex, covered: set[Direction], *, line: bool = True) -> Paths:
     """Find slow nodes first, then senders and receivers, then pairs and single directions; each is reported once.
     ``line`` allows comparing with the line's rate if there is nothing else."""
-    found = Paths(covered=set(before))
+    found = Paths(covered=set(covered))
     ways = view.alone
     nodes = sorted({node for way in ways for node in way})
     reference = _reference_rate(view, set())
