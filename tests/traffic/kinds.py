@@ -33,7 +33,7 @@ _FLOWS: dict[str, dict[str, Any]] = {
     "udp-connected": {"protocol": "udp-connected"},
     "udp-fragments": {"protocol": "udp", "datagram": 30_000},
     "udp-child": {"protocol": "udp", "process": "child"},
-    "udp-100kB": {"protocol": "udp", "datagram": 100, "size": 100_000},
+    "udp-100kB": {"protocol": "udp", "size": 100_000},
     "udp-link-local": {"protocol": "udp", "address": "link-local"},
 }
 
