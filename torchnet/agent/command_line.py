@@ -105,8 +105,10 @@ def _how(one: Field[Any], kind: Any) -> dict[str, Any]:
 
 def _addresses(made: argparse.ArgumentParser) -> None:
     add = made.add_argument
-    add("--address-source", default=os.environ.get("TORCHNET_ADDRESS_SOURCE", "multus-status"),
-        help="multus-status, host:IFNAME,… or static:net1=ADDRESS/LEN,… [%(default)s]")  # fmt: skip
+    add(
+        "--address-source",
+        help="multus-status, host:IFNAME,… or static:net1=ADDRESS/LEN,… [TORCHNET_ADDRESS_SOURCE, or multus-status]",
+    )
     add(
         "--status-file", help="with multus-status: a file with this pod's network-status instead of the API's"
     )
@@ -252,8 +254,9 @@ def spec_of(options: argparse.Namespace, *, joins: bool = True) -> AgentSpec:
             )
     known: AgentSpec | None = options.document
     values = {**(vars(known) if known else {}), **{one.name: getattr(options, one.name) for one in FLAGS}}
+    if known is None or options.address_source:
+        values["network"] = parse_source(_address_source(options)).kind
     if known is None:
-        values["network"] = parse_source(options.address_source).kind
         values["runtime"] = "kubernetes" if in_phases else "agent"
     if options.command or known is None:
         values |= {"command": tuple(options.command), "entry": "script"}
@@ -271,6 +274,10 @@ def spec_of(options: argparse.Namespace, *, joins: bool = True) -> AgentSpec:
     )
 
 
+def _address_source(options: argparse.Namespace) -> str:
+    return options.address_source or os.environ.get("TORCHNET_ADDRESS_SOURCE", "multus-status")
+
+
 def source_of(options: argparse.Namespace, spec: AgentSpec) -> AddressSource:
     """Return the address source that the flags select.
 
@@ -278,13 +285,14 @@ def source_of(options: argparse.Namespace, spec: AgentSpec) -> AddressSource:
         TorchnetError: the flags or the environment are unusable.
     """
     rank0 = tuple(filter(None, options.rank0.split(",")))
-    kind = parse_source(options.address_source).kind
+    text = _address_source(options)
+    kind = parse_source(text).kind
     if kind != "multus-status" and not rank0 and spec.node_rank:
         raise UsageError("nobody says where rank 0 is", fix="--rank0 ADDRESS")
     if kind == "host":
-        return HostInterfaces(options.address_source, rank0)
+        return HostInterfaces(text, rank0)
     if kind == "static":
-        return StaticAddresses(options.address_source, rank0, spec.attachments)
+        return StaticAddresses(text, rank0, spec.attachments)
     if not options.status_file:
         return _by_api(spec, options.rank0_labels)
     other = options.rank0_status_file or (options.status_file if not spec.node_rank else None)

@@ -103,6 +103,8 @@ def test_a_flag_overrides_the_document(tmp_path: Path) -> None:
     assert known.attachments == (NetworkAttachment("a", "b", "net1"),)
     other = spec_of_flags(parse([*words, "other.py"]), joins=False)
     assert (other.command, other.entry) == (("other.py",), "script")
+    here = spec_of_flags(parse([*words, "--address-source", "host:eth1"]), joins=False)
+    assert (known.network, here.network) == ("multus-status", "host")
     path.write_text("[]")
     with pytest.raises(UsageError, match="--spec"):
         parse(words)
