@@ -28,12 +28,12 @@ class Signals:
         self.count = 0
         """The number of signals received, including those that `take` has returned."""
         numbers = _NUMBERS if on_main_thread() else ()
-        self._heeded = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
-        self._came: deque[int] = deque()
+        self._handled = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+        self._received: deque[int] = deque()
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
-        for number in self._heeded:
+        for number in self._handled:
             self._before[number] = signal.signal(number, self._note)
         return self
 
@@ -46,16 +46,16 @@ class Signals:
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.last = number
         self.count += 1
-        self._came.append(number)  # no lock: the handler interrupts this same thread
+        self._received.append(number)  # no lock: the handler interrupts this same thread
 
     @property
-    def came(self) -> bool:
+    def received(self) -> bool:
         """Whether any signal has been received."""
         return self.count > 0
 
     def take(self) -> list[int]:
         """Return the signals received since the last call, and empty the queue."""
         taken = []
-        while self._came:
-            taken.append(self._came.popleft())
+        while self._received:
+            taken.append(self._received.popleft())
         return taken

@@ -53,8 +53,8 @@ WRONG = {
     ("--node-rank", "3"): "--node-rank 3 is not within 0 … 0",
     ("--bogus",): "unrecognized arguments: --bogus",
     ("--nnodes", "2", "--node-rank", "1"): "nobody says where rank 0 is",
-    ("--nnodes", "1", "train.py"): "runs nothing, not train.py either",
-    ("train.py",): "runs nothing, not train.py either",
+    ("--nnodes", "1", "train.py"): "train.py",
+    ("train.py",): "train.py",
     ("TORCHNET_NNODES=4 ",): "TORCHNET_NNODES='4 ' is no number",
 }
 

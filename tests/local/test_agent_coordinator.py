@@ -146,7 +146,7 @@ def test_a_pod_that_is_evicted_before_the_start_goes_alone() -> None:
         loop.run()
         assert messages == expected
         assert worker.code == (143 if phase != "all" else 70)
-        assert [event["text"] for event in events if event["event"] in ("failure", "told")] == [
+        assert [event["text"] for event in events if event["event"] in ("failure", "stopping")] == [
             "stopped by SIGTERM"
         ]
         worker.close()

@@ -126,7 +126,7 @@ def test_a_kernel_that_does_not_tell_its_interfaces_is_an_error_and_leaves_a_dou
         (one, HostInterfaces("host:net1", ())),
         (replace(one, loopback=True), LoopbackSource(1)),
     ):
-        with pytest.raises(NetworkError, match="^node-1: the kernel does not tell its interfaces: Too many"):
+        with pytest.raises(NetworkError, match="^node-1: .*: Too many"):
             discover(told, source)
 
 

@@ -48,7 +48,7 @@ def test_a_connection_that_the_server_has_closed_is_made_anew(world: Fake) -> No
 
 GARBAGE = {
     "no JSON": (b"<html>", "is not JSON"),
-    "no object": (b"[]", "is no object"),
+    "no object": (b"[]", "is not an object"),
     "deep": (b'{"a":' + b"[" * 10_000 + b"]" * 10_000 + b"}", "deeper than"),
     "large": (b'{"a": "' + b"x" * (LIMIT + 1) + b'"}', "is longer than"),
 }

@@ -93,7 +93,7 @@ def test_a_bad_path_ends_the_preparation_of_all_and_nothing_runs(folder: Path) -
     (receipt,) = (event["receipt"] for event in events(folder, "uid-0-prepare", "receipt"))
     assert "MTU 1400 on run-1" in receipt["reason"]
     assert not (folder / "state-uid-1" / "state.json").exists()
-    assert "MTU 1400" in texts(folder, "uid-2-prepare", "told")[0]
+    assert "MTU 1400" in texts(folder, "uid-2-prepare", "stopping")[0]
 
 
 @pytest.mark.parametrize(("replaced", "code"), [(0, 75), (2, 75), (3, 4), (None, 4)])
@@ -113,7 +113,7 @@ def test_a_pod_whose_address_is_taken_asks_for_another_one_some_times(
     (event,) = events(folder, "uid-1-prepare", kind)
     assert (event["kind"], event["code"]) == ("network", code)
     assert f"duplicate address detection failed for {PREFIX}2" in event["text"]
-    assert ("another pod is made" in event["text"]) is (code == 75)
+    assert ("another pod replaces it" in event["text"]) is (code == 75)
     assert ("fix: " in event["text"]) is (code == 4)
 
 

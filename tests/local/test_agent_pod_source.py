@@ -163,6 +163,6 @@ def test_pods_of_no_job_are_told_what_is_missing(world: Fake) -> None:
     world.put("own", {"app": "x"}, {STATUS_ANNOTATION: status("fd00::1")})
     seen = pods(world)
     seen.attachments()
-    with pytest.raises(ClusterError, match="nothing tells which pod is rank 0") as caught:
+    with pytest.raises(ClusterError, match="the pod of rank 0") as caught:
         seen.rank0()
     assert "--rank0 ADDRESS" in caught.value.fix

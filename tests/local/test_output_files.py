@@ -125,4 +125,4 @@ def test_a_full_disk_ends_the_log_and_not_the_job(tmp_path: Path) -> None:
     done = run("--standalone", "--log-dir", folder, text, command=[str(word) for word in command])
     assert done.code == 0, done.stderr
     assert len(lines(done.stdout, 0)) == 30_000
-    assert "the log of rank 0 ends here: No space left on device" in done.stderr
+    assert "the log of rank 0 any more: No space left on device" in done.stderr

@@ -16,7 +16,7 @@ as_before = pytest.fixture(autouse=True)(kept)
 def test_signals_are_queued_and_the_handlers_return() -> None:
     before = [signal.getsignal(number) for number in NUMBERS]
     with Signals() as signals:
-        assert not signals.came
+        assert not signals.received
         for number in NUMBERS:
             os.kill(os.getpid(), number)
         assert signals.take() == list(NUMBERS)
@@ -29,5 +29,5 @@ def test_an_ignored_signal_stays_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with Signals() as signals:
         os.kill(os.getpid(), signal.SIGHUP)
-        assert not signals.came
+        assert not signals.received
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN

@@ -119,11 +119,11 @@ class TrafficAccount:
         """Add the final counts of connections that have closed."""
         for socket in self.closed.read():
             self._count(self._gone, socket)
-        for cookie in self.closed.forgotten:
+        for cookie in self.closed.closed_without_counts:
             if cookie in self._seen:  # a reset clears the counts: use the last reading, up to 1 s old
                 self._count(self._gone, self._seen.pop(cookie))
                 self._gone.complete = False
-        self.closed.forgotten.clear()
+        self.closed.closed_without_counts.clear()
 
     def settle(self) -> TrafficTotals:
         """Return the account at the end.
@@ -164,7 +164,7 @@ class TrafficAccount:
                 key = peer, self._interfaces.get(socket.local, "?")
                 waiting[key] = waiting.get(key, 0) + socket.unacknowledged
         return [
-            f"{own}: {count} packets to {table.rows[peer].name} over {interface} stay unacknowledged: packets are lost"
+            f"{own}: {count} packets to {table.rows[peer].name} over {interface} are unacknowledged: the path loses packets"
             for (peer, interface), count in sorted(waiting.items())
         ]
 

@@ -42,19 +42,19 @@ def unpack(archive: str, folder: str) -> int:
     # zipfile raises RuntimeError for an encrypted file, and its subclass NotImplementedError for a compression method
     # or a format version that this Python cannot read.
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise UsageError(f"{archive} is no zip that can be read: {printable(str(error), 200)}") from None
+        raise UsageError(f"{archive} cannot be read as a zip file: {printable(str(error), 200)}") from None
 
 
 def _check(archive: str, entries: list[zipfile.ZipInfo]) -> None:
     size = sum(entry.file_size for entry in entries)
     if size > LARGEST or len(entries) > MOST:
         raise UsageError(
-            f"{archive} unpacks to {size:,} bytes in {len(entries):,} files, at most {LARGEST:,} in {MOST:,} are taken"
+            f"{archive} unpacks to {size:,} bytes in {len(entries):,} files, the limit is {LARGEST:,} in {MOST:,}"
         )
     wrong = [printable(entry.filename, 80) for entry in entries if not _inside(entry)]
     if wrong:
         raise UsageError(
-            f"{archive} would write outside of its folder or is no plain file: {', '.join(wrong[:5])}"
+            f"{archive} would write outside of its folder or is not a plain file: {', '.join(wrong[:5])}"
         )
 
 

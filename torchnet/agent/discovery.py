@@ -169,7 +169,7 @@ def _present(spec: AgentSpec) -> dict[str, Interface]:
     try:
         return rtnetlink.interfaces()
     except OSError as error:
-        text = f"{spec.name}: the kernel does not tell its interfaces: {error.strerror or error}"
+        text = f"{spec.name}: cannot list the network interfaces: {error.strerror or error}"
         raise NetworkError(text) from None
 
 

@@ -45,7 +45,7 @@ def _main(argv: Sequence[str]) -> int:
     options = command_line.parse(argv, "torchnet env", _ABOUT)
     if options.command:
         raise UsageError(
-            f"torchnet env runs nothing, not {options.command[0]} either",
+            f"torchnet env does not run a command: {options.command[0]}",
             fix='eval "$(torchnet env)" && …',
         )
     if not 0 <= options.local_rank < options.nproc_per_node:
@@ -62,7 +62,7 @@ def _main(argv: Sequence[str]) -> int:
     environment = ProcessEnvironment(spec, master, rails, usual_port(spec.run_id), 0)
     for warning in environment.warnings():
         sys.stderr.write(f"torchnet: {warning}\n")
-    sys.stderr.write("torchnet: the environment alone: no worker was joined, no path was checked\n")
+    sys.stderr.write("torchnet: only the environment: torchnet env joins no workers and checks no paths\n")
     # Write bytes: an encoding that lacks a character would change a value.
     sys.stdout.buffer.write(os.fsencode(lines(environment.given(options.local_rank))))
     sys.stdout.flush()

@@ -1,6 +1,8 @@
 """The agent's single-threaded event loop: readiness, timers and signals.
 
-asyncio was tried and rejected: importing it takes 0.04 s in every worker, and the agent needs only this much.
+asyncio was tried and rejected. As a coroutine, the join shrinks from 89 to 51 lines, but the coordinator and the
+worker, which react to any message, loss or timer in any state, stay tables of transitions: about 100 lines less in
+all. The import takes 0.03 s of CPU time in every agent, on top of 0.10 s.
 """
 
 from __future__ import annotations

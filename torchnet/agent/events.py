@@ -6,7 +6,7 @@
     started         node, attempt, ranks, pids
     output          node, rank, stream, data, end    a line of a process; end is "" if it is unfinished
     failure         the fields of Failure     why the job stops; restart: whether it restarts
-    told            the same                  why this agent will stop: the coordinator or a signal
+    stopping        the same                  why this agent stops: the coordinator or a signal
     replaced        the same                  this pod cannot take part, and another will replace it
     time            phase, own_s, waited_s    at a phase's end: torchnet's own time and its waiting time
     own_time        own_s                     torchnet's own time until the script starts

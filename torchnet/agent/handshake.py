@@ -17,7 +17,7 @@ import os
 from typing import Any
 
 NONCE_BYTES = 16
-MAGIC = b"torchnet1\n"
+MAGIC = b"torchnet2\n"  # the version of the messages between agents
 CHALLENGE_BYTES = len(MAGIC) + NONCE_BYTES
 PROOF_BYTES = 32
 
@@ -27,17 +27,17 @@ def new_challenge() -> bytes:
     return MAGIC + os.urandom(NONCE_BYTES)
 
 
-def answer_challenge(token: str, challenged: bytes, message: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+def answer_challenge(token: str, challenge: bytes, message: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     """Return the client's answer, to be framed, and the proof that the server must send back.
 
     Raises:
-        ValueError: ``challenged`` is not a challenge: another program listens there.
+        ValueError: ``challenge`` is not a challenge: another program listens there.
     """
-    if len(challenged) != CHALLENGE_BYTES or not challenged.startswith(MAGIC):
-        raise ValueError("not a challenge")
+    if len(challenge) != CHALLENGE_BYTES or not challenge.startswith(MAGIC):
+        raise ValueError("the listener is not a torchnet agent of this version (not a challenge)")
     nonce = os.urandom(NONCE_BYTES)
     text = json.dumps(message, separators=(",", ":"))
-    both = challenged[len(MAGIC) :] + nonce
+    both = challenge[len(MAGIC) :] + nonce
     signed = {
         "nonce": nonce.hex(),
         "message": text,
@@ -46,7 +46,7 @@ def answer_challenge(token: str, challenged: bytes, message: dict[str, Any]) -> 
     return signed, _sign(token, b"server" + both)
 
 
-def check_answer(token: str, challenged: bytes, signed: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+def check_answer(token: str, challenge: bytes, signed: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     """Return the client's message, and the server's own proof to send back.
 
     Raises:
@@ -58,7 +58,7 @@ def check_answer(token: str, challenged: bytes, signed: dict[str, Any]) -> tuple
         proof = bytes.fromhex(signed["proof"])
     except (KeyError, TypeError, ValueError):
         raise ValueError("not an answer") from None
-    both = challenged[len(MAGIC) :] + nonce
+    both = challenge[len(MAGIC) :] + nonce
     if len(nonce) != NONCE_BYTES or not hmac.compare_digest(
         proof, _sign(token, b"client" + both + text.encode())
     ):

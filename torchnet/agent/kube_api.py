@@ -80,7 +80,7 @@ class ApiServer:
         port = environ.get("KUBERNETES_SERVICE_PORT_HTTPS") or environ.get("KUBERNETES_SERVICE_PORT") or "443"
         if not host or not port.isdigit():
             raise ClusterError(
-                "no API server to ask for network-status: KUBERNETES_SERVICE_HOST is not set, this is no pod",
+                "cannot read network-status outside of a pod: KUBERNETES_SERVICE_HOST is not set",
                 fix="--address-source host:IFNAME --rank0 ADDRESS outside of Kubernetes",
             )
         return cls(host, int(port), folder)
@@ -113,9 +113,9 @@ class ApiServer:
         try:
             answer = loads(body, max_size=LIMIT, max_depth=_DEPTH)
         except ValueError as error:
-            raise ClusterError(f"the API server's answer to {ask} {error}") from None
+            raise ClusterError(f"the API server's response to {ask} {error}") from None
         if not isinstance(answer, dict):
-            raise ClusterError(f"the API server's answer to {ask} is no object")
+            raise ClusterError(f"the API server's response to {ask} is not an object")
         return answer
 
     def close(self) -> None:
@@ -144,9 +144,9 @@ class ApiServer:
             body += part
             if len(body) > LIMIT:
                 self.close()
-                raise ClusterError(f"the API server's answer to {ask} is longer than {LIMIT:,} bytes")
+                raise ClusterError(f"the API server's response to {ask} is longer than {LIMIT:,} bytes")
             if time.monotonic() > deadline:
-                raise TimeoutError("its answer takes too long")
+                raise TimeoutError("the response takes too long")
         response.read()  # empty, but ends the response, as read1() does not; the next request needs that
         return response.status, response.headers.get("Retry-After", ""), bytes(body)
 
@@ -249,7 +249,7 @@ class PodMetadata:
         """
         data = value.get("metadata") if isinstance(value, dict) else None
         if not isinstance(data, dict) or not isinstance(data.get("name"), str):
-            raise ClusterError("the API server's answer holds something that is no pod")
+            raise ClusterError("the API server's response contains an item that is not a pod")
         return cls(
             name=data["name"],
             labels=_texts(data.get("labels")),
@@ -270,8 +270,8 @@ def selector(own: PodMetadata) -> str:
         if own.labels.get(label) and (rank in own.labels or label == RUN_LABEL):
             return f"{label}={own.labels[label]},{rank}=0"
     raise ClusterError(
-        f"nothing tells which pod is rank 0: {own.name} is of no Indexed Job, and has no labels {RUN_LABEL} and "
-        f"{NODE_RANK_LABEL}",
+        f"cannot determine the pod of rank 0: {own.name} belongs to no Indexed Job and lacks the labels {RUN_LABEL} "
+        f"and {NODE_RANK_LABEL}",
         fix=f"label the pods {RUN_LABEL}=NAME and {NODE_RANK_LABEL}=0, 1, …, or give the agents --rank0 ADDRESS",
     )
 

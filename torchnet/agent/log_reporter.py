@@ -89,7 +89,7 @@ class LogReporter:
         self._said.add(event["text"])
         self._say(event["text"])
 
-    def _on_told(self, event: Event) -> None:
+    def _on_stopping(self, event: Event) -> None:
         if event["text"] not in self._said:
             self._on_failure(event)
 

@@ -201,15 +201,15 @@ class Preflight:
             )
             if probe.narrow:
                 problems.append(
-                    f"{pair}: reached at {_SMALL[rail.family]} bytes, not at the full {rail.mtu}: something on the "
-                    "path carries less; fix: raise the MTU of the switch or of the parent card, or lower "
+                    f"{pair}: reached at {_SMALL[rail.family]} bytes, not at the full {rail.mtu}: a link on the "
+                    "path has a smaller MTU; fix: raise the MTU of the switch or of the parent card, or lower "
                     f"{rail.interface}'s on all workers"
                 )
             else:
                 problems.append(
                     f"{pair}: not reached from {rail.address} within {_DEADLINE_SECONDS:g} s; "
                     f"fix: ping -I {rail.interface} {theirs.address} on {table.rows[own].name}; check the switch, "
-                    "a MAC filter, and that the agent there still runs"
+                    "a MAC filter, and whether the agent there still runs"
                 )
         return problems
 

@@ -81,7 +81,7 @@ class ProcessEnvironment:
         if not self.bypass or not self._user.keys().isdisjoint(("NCCL_NET", "NCCL_IB_HCA")):
             return found
         text = (
-            f"{', '.join(self.bypass)}: on no rail's card, as far as /sys tells, and NCCL may use RDMA there instead "
+            f"{', '.join(self.bypass)}: not on a rail's card according to /sys, and NCCL may use RDMA there instead "
             "of the backend; set NCCL_IB_HCA to the backend's devices, or NCCL_NET=Socket to use TCP alone"
         )
         return (*found, text)

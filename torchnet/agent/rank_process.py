@@ -230,7 +230,9 @@ class Process:
             except OSError as error:
                 self._log = None
                 self._emit(
-                    "stderr", f"torchnet: the log of rank {self.rank} ends here: {error.strerror}", "\n"
+                    "stderr",
+                    f"torchnet: cannot write the log of rank {self.rank} any more: {error.strerror}",
+                    "\n",
                 )
         self._lines[name].feed(data)
 

@@ -43,7 +43,7 @@ class TerminationLog:
 
     def send(self, event: Event) -> None:
         kind = event["event"]
-        if kind in ("failure", "told", "replaced") and not event.get("restart"):
+        if kind in ("failure", "stopping", "replaced") and not event.get("restart"):
             self._failure = {name: event.get(name) for name in _FAILURE}
         elif kind == "worker_receipt":
             self._receipt = event["receipt"]

@@ -206,7 +206,7 @@ class Worker:
         elif isinstance(message, messages.Stop):
             self._require(State.STOPPING)
             if not message.restart:
-                self._reporter.send({**message.failure.event(), "event": "told"})
+                self._reporter.send({**message.failure.event(), "event": "stopping"})
             self._stop(message.failure, restart=message.restart)
         elif isinstance(message, messages.StacksRequest):
             dumping = [process for process in self._processes.processes.values() if process.ask_stacks()]
@@ -372,7 +372,7 @@ class Worker:
         if self.state is State.JOINING or replaced or not self._connected:
             self._stop_alone(failure)
         else:
-            self._reporter.send({**failure.event(), "event": "told"})
+            self._reporter.send({**failure.event(), "event": "stopping"})
             self._send(messages.WorkerFailed(failure))
             # No effect if the coordinator has stopped it by then.
             self._loop.later(_ALONE_SECONDS, lambda: self._stop_alone(failure))

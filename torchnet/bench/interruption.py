@@ -18,12 +18,12 @@ class BenchSignals(Signals):
     """
 
     def __exit__(self, *_: object) -> None:
-        for number in self._heeded:
+        for number in self._handled:
             signal.signal(number, signal.SIG_IGN)
 
     def check(self) -> None:
         """Raise again if a signal arrived: Python ignores what a handler raises during a fork or in a finalizer."""
-        if self.came:
+        if self.received:
             raise KeyboardInterrupt(self.last)
 
     def _note(self, number: int, frame: FrameType | None) -> None:

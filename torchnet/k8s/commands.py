@@ -215,7 +215,9 @@ def verify(place: ClusterTarget, network: str, image: str, said: Callable[[Check
         where, slash, name = network.rpartition("/")
         target = (where if slash else namespace, name)
         made: list[str] = []
-        checks = verification.verify(door, namespace, target, image, lambda: not signals.came, made.append)
+        checks = verification.verify(
+            door, namespace, target, image, lambda: not signals.received, made.append
+        )
         number = 0
         while True:
             try:

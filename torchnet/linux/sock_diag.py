@@ -99,7 +99,7 @@ class Destroyed:
     def __init__(self) -> None:
         self.netlink = Netlink(SOCK_DIAG, groups=_GROUPS_TCP_DESTROY)
         self.lost = False  # messages were lost: the account is incomplete from here on
-        self.forgotten: deque[int] = deque(maxlen=10_000)
+        self.closed_without_counts: deque[int] = deque(maxlen=10_000)
         """Cookies of sockets that closed without counts: listeners, and reset sockets (SO_LINGER 0), whose counts the
         kernel clears first (net/ipv4/tcp.c, tcp_disconnect). The caller empties this."""
 
@@ -117,7 +117,7 @@ class Destroyed:
                     if found.remote_port:
                         yield found
                     else:
-                        self.forgotten.append(found.cookie)
+                        self.closed_without_counts.append(found.cookie)
                 return
             except OSError as error:
                 self.lost = True

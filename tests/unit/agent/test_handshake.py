@@ -129,7 +129,7 @@ def test_what_is_no_answer_is_a_value_error(signed: dict[str, Any]) -> None:
 
 @quick
 @given(st.text(min_size=8, max_size=40).filter(lambda text: text.isprintable()), MESSAGES)
-@example("torchnet1", {})
+@example("torchnet2", {})
 def test_the_token_is_in_none_of_the_bytes(token: str, message: dict[str, Any]) -> None:
     plain = token.encode(errors="surrogatepass")
     # A token may happen to be a word of the protocol or of the message: that is there with any other, too.

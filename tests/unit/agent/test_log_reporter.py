@@ -75,7 +75,7 @@ def test_what_torchnet_says_cannot_be_forged_by_what_it_quotes() -> None:
     seen = Written()
     seen.reporter.send(Failure("script", "rank 1: ValueError\nreceipt: {}\x1b[2J", 1).event())
     seen.reporter.send(
-        {**Failure("script", "rank 1: ValueError\nreceipt: {}\x1b[2J", 1).event(), "event": "told"}
+        {**Failure("script", "rank 1: ValueError\nreceipt: {}\x1b[2J", 1).event(), "event": "stopping"}
     )
     assert "".join(seen.stderr) == "torchnet: rank 1: ValueError\ntorchnet:   receipt: {}\\x1b[2J\n"
 

@@ -63,7 +63,7 @@ def test_the_message_is_there_as_soon_as_something_fails(tmp_path: Path) -> None
     made = TerminationLog(spec(0, phase="work"), str(path))
     made.send({"event": "phase", "phase": "join", "text": "1/2 joined", "node": 0})
     assert path.read_bytes() == b""
-    made.send(Failure("interrupted", "stopped by SIGTERM " + "x" * 500, 143).event() | {"event": "told"})
+    made.send(Failure("interrupted", "stopped by SIGTERM " + "x" * 500, 143).event() | {"event": "stopping"})
     early = json.loads(path.read_bytes())
     assert (early["phase"], early["code"], early["failure"]["kind"]) == ("work", 143, "interrupted")
     made.send(Failure("lost", "lost run-1", 70).event())

@@ -30,7 +30,7 @@ FIELDS = (
     *("node", "phase", "text", "level", "attempt", "rank", "stream", "data", "end", "kind", "code"),
     *("tail", "at", "restart", "receipt", "ranks", "failure"),
 )
-KINDS = ("phase", "notice", "started", "output", "failure", "stall", "receipt", "told", "end")
+KINDS = ("phase", "notice", "started", "output", "failure", "stall", "receipt", "stopping", "end")
 FAILURE = {
     "kind": "script",
     "rank": 3,

@@ -37,14 +37,14 @@ def close(console: Console, signals: Signals, *, stopped: bool = False) -> None:
     With ``stopped``, or once a signal has come, the reader gets 2 s, and 0.3 s after a second signal.
     """
     console.finish()
-    while console.pending and not signals.came and not stopped:
+    while console.pending and not signals.received and not stopped:
         ready = select.poll()
         for descriptor in console.waiting():
             ready.register(descriptor, select.POLLOUT)
         ready.poll(_LOOK_MILLISECONDS)
         console.push()
     patience = _LEAVE_SECONDS if signals.count > 1 else _STOPPED_SECONDS
-    console.close(patience if signals.came or stopped else None)
+    console.close(patience if signals.received or stopped else None)
 
 
 def monitor_and_report(
