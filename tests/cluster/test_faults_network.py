@@ -232,7 +232,7 @@ def test_packets_are_lost_while_there_is_carrier(launcher: Launcher) -> None:
     # Up to 2 s until it is sure, and 3 s for the stacks of those that can still be asked.
     within(3 + 2 + 3 + 5, "the stall after --stall-timeout 3 is told", lost, told)
     assert done.code == 124, done.stderr
-    assert "no answer from node rank 1" in done.stderr
+    assert "node rank 1: the agent does not respond" in done.stderr
     assert "row9-0: " in done.stderr
     within(45, "the job with lost packets has ended", lost, done.at)
     assert launcher.left() == []

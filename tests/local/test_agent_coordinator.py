@@ -23,7 +23,10 @@ from torchnet.agent.messages import (
     Over,
     ProcessesStopped,
     ReceiptRequest,
+    SaveState,
+    Start,
     Stop,
+    Table,
     WorkerFailed,
     WorkerMessage,
     WorkerReceipt,
@@ -33,7 +36,7 @@ from torchnet.agent.messages import (
 from torchnet.agent.worker import State, Worker
 from torchnet.local import loopback
 from torchnet.network.interface_selection import Rail
-from torchnet.network.peer_table import PeerRail, PeerRow
+from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable
 
 SIGNAL = interrupted(15, 143)
 
@@ -150,6 +153,28 @@ def test_a_pod_that_is_evicted_before_the_start_goes_alone() -> None:
             "stopped by SIGTERM"
         ]
         worker.close()
+
+
+@isolated
+def test_a_message_that_fits_neither_the_state_nor_the_job_stops_the_worker() -> None:
+    odd: list[CoordinatorMessage] = [Start(29501), SaveState(), Over(0), Table(0, 1, True, PeerTable(()))]
+    for message in odd:
+        loop = EventLoop()
+        ours, theirs = socket.socketpair()
+        events: list[dict[str, Any]] = []
+        worker = Worker(
+            loop, spec(Path("/nowhere"), 1, 2, loopback=True), loopback.LoopbackSource(1), _Events(events)
+        )
+        other: MessageSocket[WorkerMessage] = MessageSocket(loop, theirs, decode_from_worker, print, print)
+        worker._use(ours)
+        other.send(message)
+        other.send(message)
+        loop.later(5, loop.stop)
+        loop.run()
+        assert worker.code == 70
+        assert [event["kind"] for event in events if event["event"] == "failure"] == ["lost"]
+        worker.close()
+        other.close()
 
 
 class _Events:

@@ -164,7 +164,8 @@ class TrafficAccount:
                 key = peer, self._interfaces.get(socket.local, "?")
                 waiting[key] = waiting.get(key, 0) + socket.unacknowledged
         return [
-            f"{own}: {count} packets to {table.rows[peer].name} over {interface} are unacknowledged: the path loses packets"
+            f"{own}: {count} packets to {table.rows[peer].name} over {interface} are unacknowledged: "
+            "the path loses packets"
             for (peer, interface), count in sorted(waiting.items())
         ]
 

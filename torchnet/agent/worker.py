@@ -49,7 +49,7 @@ class State(Enum):
 
 
 TRANSITIONS: dict[State, frozenset[State]] = {
-    State.JOINING: frozenset({State.PREFLIGHT, State.STOPPING, State.OVER}),
+    State.JOINING: frozenset({State.PREFLIGHT, State.STOPPING}),
     State.PREFLIGHT: frozenset({State.PREFLIGHT, State.SAVED, State.RUNNING, State.JOINING, State.STOPPING}),
     State.SAVED: frozenset({State.PREFLIGHT, State.JOINING, State.STOPPING, State.OVER}),
     State.RUNNING: frozenset({State.ENDED, State.STOPPING}),
@@ -147,6 +147,7 @@ class Worker:
     def _end_for_replacement(self, failure: Failure) -> None:
         """End this pod, which cannot take part. It has not joined, and its replacement joins instead."""
         self._reporter.send({**failure.event(), "event": "replaced"})
+        self._state.enter(State.STOPPING)
         self._finish(failure.code)
 
     def _rejoin(self) -> None:
