@@ -20,7 +20,7 @@ class Runtime(Protocol):
             UsageError: The script, or another file or resource that the job needs, cannot be used.
         """
 
-    def dry_run(self, resolved: Resolved, cwd: str, form: str) -> tuple[str, list[str]]:
+    def dry_run(self, resolved: Resolved, cwd: str, form: str) -> tuple[str, tuple[str, ...]]:
         """Render what `launch` would run, as ``form`` (yaml, json).
 
         Returns:

@@ -154,7 +154,9 @@ def _run_job(bench_job: BenchJob, cwd: str, collector: Collector, err: Stream) -
     try:
         with signals:
             job = bench_job.resolved.job
-            code = runtime_of(job).launch(job, cwd, collector)
+            runtime = runtime_of(job)
+            runtime.validate(job, cwd)
+            code = runtime.launch(job, cwd, collector)
             signals.check()
     except KeyboardInterrupt as error:
         code = interruption.exit_code_of(error)

@@ -18,6 +18,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 
 from torchnet.config.job_spec import JobSpec
 from torchnet.config.parsing import quote
+from torchnet.errors import UsageError
 from torchnet.text import printable
 
 _FIRST_LINE = 256
@@ -136,6 +137,17 @@ def check_script(job: JobSpec, cwd: str | os.PathLike[str]) -> list[str]:
     else:
         wrong = _check_file(os.path.join(cwd, job.script))
     return [f"{printable(job.script, 200)}: {wrong}"] if wrong else []
+
+
+def require_script(job: JobSpec, cwd: str | os.PathLike[str]) -> None:
+    """Check ``job.script``.
+
+    Raises:
+        UsageError: It cannot run from ``cwd``.
+    """
+    wrong = check_script(job, cwd)
+    if wrong:
+        raise UsageError("\n  ".join(["the script cannot be run:", *wrong]), fix="torchnet launch --help")
 
 
 def _check_file(path: str) -> str:

@@ -19,18 +19,16 @@ class KubernetesRuntime:
 
         check_bundled_script(job, cwd)
 
-    def dry_run(self, resolved: Resolved, cwd: str, form: str) -> tuple[str, list[str]]:
+    def dry_run(self, resolved: Resolved, cwd: str, form: str) -> tuple[str, tuple[str, ...]]:
         from torchnet.k8s.client.kubeconfig import namespace
         from torchnet.k8s.objects.manifest_text import text
         from torchnet.k8s.objects.run_objects import prepare
-        from torchnet.text import printable
 
         job = resolved.job
         group = job.kubernetes
         where = group.namespace or namespace(group.kubeconfig, group.context, os.environ)
         prepared = prepare(job, cwd, where, os.environ)
-        warnings = [f"does not travel: {printable(line)}" for line in prepared.left_out]
-        return text(prepared, form, job, resolved.origins), warnings
+        return text(prepared, form, job, resolved.origins), prepared.warnings
 
     def launch(self, job: JobSpec, cwd: str, listener: Listener | None = None) -> int:
         from torchnet.k8s.run.launch import launch

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torchnet import rlimits
-from torchnet.errors import UsageError
 from torchnet.local import supervisor_process
 from torchnet.local.agent_channel import AgentChannels
 
@@ -21,19 +20,17 @@ class LocalRuntime:
     """Implements `torchnet.runtime.Runtime`."""
 
     def validate(self, job: JobSpec, cwd: str) -> None:
-        from torchnet.config.script_check import check_script
+        from torchnet.config.script_check import require_script
         from torchnet.local.checks import check_files, shares_of
 
-        wrong = check_script(job, cwd)
-        if wrong:
-            raise UsageError("\n  ".join(["the script cannot be run:", *wrong]), fix="torchnet launch --help")
+        require_script(job, cwd)
         shares_of(job)
         check_files(job)
 
-    def dry_run(self, resolved: Resolved, cwd: str, form: str) -> tuple[str, list[str]]:  # noqa: ARG002
+    def dry_run(self, resolved: Resolved, cwd: str, form: str) -> tuple[str, tuple[str, ...]]:  # noqa: ARG002
         from torchnet.config.dump import as_json, as_yaml
 
-        return (as_json if form == "json" else as_yaml)(resolved.job, resolved.origins), []
+        return (as_json if form == "json" else as_yaml)(resolved.job, resolved.origins), ()
 
     def launch(self, job: JobSpec, cwd: str, listener: Listener | None = None) -> int:  # noqa: ARG002
         rlimits.allow(_FILES * job.nnodes, f"{job.nnodes} nodes", "fewer nodes")

@@ -39,7 +39,9 @@ def run(
         finally:
             console.close()
 
-    monkeypatch.setattr(benchmark, "runtime_of", lambda _job: SimpleNamespace(launch=launched))
+    monkeypatch.setattr(
+        benchmark, "runtime_of", lambda _job: SimpleNamespace(validate=lambda *_: None, launch=launched)
+    )
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     asked, problems = read((), {"max_bytes": "1K", **given})
     assert not problems

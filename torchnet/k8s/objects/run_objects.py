@@ -13,7 +13,7 @@ from torchnet.config.agent_spec import agent_spec
 from torchnet.config.job_spec import JobSpec
 from torchnet.config.k8s_values import parse_code
 from torchnet.config.kubernetes import wrong_run_id
-from torchnet.config.script_check import check_script
+from torchnet.config.script_check import require_script
 from torchnet.errors import UsageError
 from torchnet.k8s.objects import workloads
 from torchnet.k8s.objects.builders import MAP_LIMIT, binding, discovery_rules, role, service_account
@@ -23,6 +23,7 @@ from torchnet.k8s.objects.pod import processes, template
 from torchnet.k8s.objects.pod_template import load
 from torchnet.k8s.objects.run_identity import new_run_name, token, user_key
 from torchnet.network.attachment import NetworkAttachment
+from torchnet.text import printable
 
 WORKLOADS = ("Job", "JobSet", "Pod")
 
@@ -124,13 +125,13 @@ def _rights(run_id: str, namespace: str) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class RenderedRun:
-    """The objects of a run; ``left_out`` has a line for each file of the script's folder that was not bundled."""
+    """The objects of a run; ``warnings`` has a line for each file of the script's folder that was not bundled."""
 
     run_id: str
     namespace: str
     attachments: tuple[NetworkAttachment, ...]
     objects: list[dict[str, Any]]
-    left_out: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def check_bundled_script(job: JobSpec, cwd: str) -> None:
@@ -140,9 +141,7 @@ def check_bundled_script(job: JobSpec, cwd: str) -> None:
         UsageError: It cannot be run.
     """
     if parse_code(job.kubernetes.code).kind == "configmap" and not job.module and not job.no_python:
-        wrong = check_script(job, cwd)
-        if wrong:
-            raise UsageError("\n  ".join(["the script cannot be run:", *wrong]), fix="torchnet launch --help")
+        require_script(job, cwd)
 
 
 def prepare(job: JobSpec, cwd: str, namespace: str, environ: Mapping[str, str]) -> RenderedRun:
@@ -160,4 +159,5 @@ def prepare(job: JobSpec, cwd: str, namespace: str, environ: Mapping[str, str]) 
     code = gather(job, cwd, environ)
     secret = "" if job.kubernetes.token_secret else token(user_key(environ), run_id, namespace)
     found = objects(job, run_id, namespace, secret, code, patch)
-    return RenderedRun(run_id, namespace, attachments_of(job, namespace), found, code.left_out)
+    warnings = tuple(f"not bundled: {printable(line)}" for line in code.left_out)
+    return RenderedRun(run_id, namespace, attachments_of(job, namespace), found, warnings)

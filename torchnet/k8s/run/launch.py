@@ -24,7 +24,6 @@ from torchnet.k8s.run.run_info import RunInfo
 from torchnet.k8s.run.submission import start
 from torchnet.receipt.step_timing import summarize_samples
 from torchnet.signals import Signals
-from torchnet.text import printable
 
 _STOPPED_SECONDS = 2.0  # for a slow reader of the console, once the job or its launcher has been stopped
 _LEAVE_SECONDS = 0.3  # the same after a second signal
@@ -141,8 +140,8 @@ def launch(job: JobSpec, cwd: str, listener: Listener | None = None) -> int:
             world_size=job.nnodes * nproc, ranks=job.output.ranks, quiet=job.output.quiet, listener=listener
         )
         client.access.silence.say = partial(console.notice, level="warning")
-        for line in prepared.left_out:
-            console.notice(f"does not travel: {printable(line)}", "warning")
+        for line in prepared.warnings:
+            console.notice(line, "warning")
         allow(job.nnodes, nproc, job.output.ranks, everybody=False, files=bool(job.output.log_dir))
         unwritable = problem(job.output.json_path) if job.output.json_path else None
         if unwritable:

@@ -104,7 +104,7 @@ def test_with_a_secret_of_the_users_none_is_printed(dry: Dry, tmp_path: Path) ->
 def test_what_does_not_travel_is_said(dry: Dry, tmp_path: Path) -> None:
     (tmp_path / "src" / "link").symlink_to("/etc/passwd")
     code, out, err = dry("train.py")
-    assert (code, err) == (0, "torchnet: does not travel: link: leads out of the folder\n")
+    assert (code, err) == (0, "torchnet: not bundled: link: leads out of the folder\n")
     assert objects(out)
 
 
@@ -125,7 +125,7 @@ def test_what_the_launch_itself_reads_does_not_travel(
         "prod.env",
         "named",
     }
-    assert all(line.startswith("torchnet: does not travel: ") for line in err.splitlines())
+    assert all(line.startswith("torchnet: not bundled: ") for line in err.splitlines())
     (code_map,) = [one for one in objects(out) if one["kind"] == "ConfigMap"]
     archive = zipfile.ZipFile(io.BytesIO(base64.b64decode(code_map["binaryData"]["code.zip"])))
     assert archive.namelist() == ["train.py"]
