@@ -119,7 +119,7 @@ def place(given: dict[str, Any]) -> ClusterTarget:
     if unusable or wrong:
         # Do not ignore invalid values: the kubeconfig's default may be a different cluster.
         raise SpecError(
-            unusable + wrong, about="the way to the cluster", fix=NEXT if unusable else _WHAT_THERE_IS
+            unusable + wrong, about="the cluster's options", fix=NEXT if unusable else _WHAT_THERE_IS
         )
     for layer in layers:
         for line in layer.warnings:
@@ -158,7 +158,7 @@ def working_directory() -> str:
     try:
         return os.getcwd()
     except OSError as error:
-        what = f"the working directory cannot be told ({error.strerror}); it may have been removed"
+        what = f"cannot determine the working directory ({error.strerror}); it may have been removed"
         raise UsageError(what, fix="cd to an existing directory") from None
 
 
@@ -171,7 +171,7 @@ def run_of(words: Sequence[str]) -> str | None:
     from torchnet.config.parsing import parse_label, quote
 
     if len(words) > 1:
-        raise UsageError(f"{quote(words[1])} is one argument too many: one RUN at a time")
+        raise UsageError(f"unexpected argument {quote(words[1])}: only one RUN is allowed")
     try:
         return parse_label(words[0]) if words else None
     except ValueError as error:

@@ -98,7 +98,7 @@ def run(values: dict[str, Any], words: list[str], typed: tuple[str, ...]) -> int
     """Run the benchmark, or compare two results, and return the exit code."""
     if words[:1] == ["diff"]:
         if any(value is not None for value in values.values()):
-            raise UsageError("torchnet bench diff takes no flags", fix="torchnet bench diff OLD NEW")
+            raise UsageError("torchnet bench diff accepts no flags", fix="torchnet bench diff OLD NEW")
         return diff(words[1:])
     from torchnet.bench.bench_options import read
     from torchnet.bench.benchmark import plan
@@ -135,7 +135,7 @@ def diff(paths: list[str]) -> int:
 
     if len(paths) != 2:
         raise UsageError(
-            f"diff compares two files, and {len(paths) or 'none'} {'is' if len(paths) == 1 else 'are'} named",
+            f"torchnet bench diff compares two files: {len(paths)} given",
             fix="torchnet bench diff OLD NEW",
         )
     old, new = (_load(path) for path in paths)
@@ -143,9 +143,9 @@ def diff(paths: list[str]) -> int:
     emit(text(found).rstrip("\n") + "\n")
     if not found.series and not found.worse:
         raise UsageError(
-            "nothing could be compared: no collective of one size, type and interface, and no pair of nodes, is in "
-            "both files",
-            fix="torchnet bench --json NEW with the collectives, sizes, nodes and network of OLD",
+            "nothing to compare: the files have no collective with the same size, type and interface, and no pair of "
+            "nodes, in common",
+            fix="run torchnet bench --json NEW with the collectives, sizes, nodes and network of OLD",
         )
     return 1 if found.worse else 0
 
@@ -160,10 +160,10 @@ def _load(path: str) -> Results:
             text = file.read()
     except OSError as error:
         raise UsageError(
-            f"{shown} cannot be read ({error.strerror})", fix="torchnet bench --json FILE writes such a file"
+            f"cannot read {shown}: {error.strerror}", fix="torchnet bench --json FILE writes result files"
         ) from None
     except ValueError as error:
-        raise UsageError(f"{shown} is no text: {error}", fix="torchnet bench diff OLD NEW") from None
+        raise UsageError(f"{shown} is not a text file: {error}", fix="torchnet bench diff OLD NEW") from None
     try:
         return read(text, shown)
     except ValueError as error:

@@ -48,6 +48,8 @@ def run(words: list[str]) -> int:
     from typer.completion import get_completion_script
 
     if len(words) != 1 or words[0] not in SHELLS:
-        raise UsageError(f"one SHELL is needed: {', '.join(SHELLS)}", fix="torchnet completion --help")
+        raise UsageError(
+            f"exactly one SHELL is required: {', '.join(SHELLS)}", fix="torchnet completion --help"
+        )
     emit(get_completion_script(prog_name="torchnet", complete_var=VARIABLE, shell=words[0]) + "\n")
     return 0

@@ -39,30 +39,33 @@ def run(words: list[str], given: dict[str, Any]) -> int:
     from torchnet.text import listed
 
     def leaving(count: int, seconds: float) -> None:
-        one = count == 1
-        pods = "1 pod is" if one else f"{count} pods are"
-        say(f"torchnet: {pods} ending already, and {'has' if one else 'have'} at most {seconds:g} s for it")
+        pods = "1 pod is" if count == 1 else f"{count} pods are"
+        say(f"torchnet: {pods} terminating already; waiting up to {seconds:g} s")
 
     done = down(place(given), run_of(words), now=bool(given.get("now")), leaving=leaving)
     removal, fix = done.removal, f"torchnet down {done.run} -n {done.namespace} --now"
-    lines = list(dict.fromkeys(removal.problems)) if removal else ["the cluster has not answered"]
+    lines = list(dict.fromkeys(removal.problems)) if removal else ["the API server did not respond"]
     if removal and removal.left:
-        lines.append(f"still there: {listed(removal.left, limit=10)}")
+        lines.append(f"remaining: {listed(removal.left, limit=10)}")
     if done.number:
         name = signal.Signals(done.number).name
         say(
             "\n  ".join(
-                [f"torchnet: {done.run}: stopped by {name} before all was gone:", *lines, f"fix: {fix}"]
+                [
+                    f"torchnet: {done.run}: interrupted by {name} before all objects were deleted:",
+                    *lines,
+                    f"fix: {fix}",
+                ]
             )
         )
         return 128 + done.number
     if lines:
-        raise ClusterError("\n  ".join([f"the run {done.run} could not be removed whole:", *lines]), fix=fix)
+        raise ClusterError(
+            "\n  ".join([f"could not delete all objects of the run {done.run}:", *lines]), fix=fix
+        )
     if removal and removal.unseen:
         kinds = listed(removal.unseen, limit=10)
-        say(
-            f"torchnet: {done.run}: nothing is left of it that may be listed; not looked at for want of rights: {kinds}"
-        )
+        say(f"torchnet: {done.run}: deleted; not checked, because you may not list them: {kinds}")
     else:
-        say(f"torchnet: {done.run}: nothing is left of it")
+        say(f"torchnet: {done.run}: deleted")
     return 0

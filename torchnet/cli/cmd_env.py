@@ -63,7 +63,7 @@ def _env(
 def run(explain: bool, form: str, arguments: tuple[str, ...]) -> int:
     """Print the table or this worker's environment, and return the exit code."""
     if form not in FORMATS:
-        raise UsageError(f"-o {form!r} is not a form of the table; valid: {', '.join(FORMATS)}")
+        raise UsageError(f"invalid output format {form!r}; valid: {', '.join(FORMATS)}")
     if not explain and (arguments or any(os.environ.get(name) for name in _PLACE)):
         from torchnet.agent.env_command import main
 
@@ -73,8 +73,8 @@ def run(explain: bool, form: str, arguments: tuple[str, ...]) -> int:
 
         emit(FAILS)
         raise UsageError(
-            "this machine is no worker of a job, so there is no environment to show",
-            fix="torchnet env --explain shows what every worker's script gets, and why",
+            "this is not a worker of a job, so there is no environment to print",
+            fix="torchnet env --explain shows the variables of every worker",
         )
     from torchnet.network.env_vars import explain as explained
 
@@ -91,5 +91,5 @@ def run(explain: bool, form: str, arguments: tuple[str, ...]) -> int:
 
 
 def _row(variable: Variable) -> tuple[str, str, str, str, str]:
-    yours = "it is replaced" if variable.owned else f"it is kept; {variable.consequence}".rstrip("; ")
+    yours = "replaced" if variable.owned else f"kept; {variable.consequence}".rstrip("; ")
     return (variable.name, variable.value, variable.reason, yours, variable.source)

@@ -73,14 +73,14 @@ def run(words: list[str], given: dict[str, Any]) -> int:
     form = given.pop("form", FORMATS[0])
     wrong = []
     if form not in FORMATS:
-        wrong.append(f'-o "{printable(form, 80)}": valid: {", ".join(FORMATS)}')
+        wrong.append(f'-o "{printable(form, 80)}" is not an output format; valid: {", ".join(FORMATS)}')
     if not words:
         if given or wrong:
-            raise UsageError("these flags are for one of the manifests", fix=f"name it: {', '.join(NAMES)}")
+            raise UsageError("flags require the NAME of a manifest", fix=f"NAME is one of {', '.join(NAMES)}")
         width = max(map(len, NAMES))
         emit("".join(f"{name:{width}}  {SUMMARIES[name]}\n" for name in NAMES))
         return 0
-    wrong += [f'"{printable(word, 80)}" is one argument too many' for word in words[1:]]
+    wrong += [f'"{printable(word, 80)}" is an unexpected argument' for word in words[1:]]
     name = parse_name(words[0])
     options = parse(name, given, wrong)
     objects, head = render(name, options)

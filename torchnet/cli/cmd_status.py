@@ -34,14 +34,14 @@ def run(words: list[str], given: dict[str, Any]) -> int:
 
     form = given.get("form", FORMATS[0])
     if form not in FORMATS:
-        raise UsageError(f"-o {form!r} is not a form of the answer; valid: {', '.join(FORMATS)}")
+        raise UsageError(f"invalid output format {form!r}; valid: {', '.join(FORMATS)}")
     name = run_of(words)
     answer = status(place(given), name)
     rows = answer.rows
     if form == "json":
         emit(json.dumps([as_json(row) for row in rows], indent=2) + "\n")
     elif not rows:
-        emit("no runs that could be looked at\n" if answer.remark else "no runs\n")
+        emit("no readable runs found\n" if answer.remark else "no runs found\n")
     else:
         emit(_table(rows))
     if answer.remark:

@@ -52,9 +52,7 @@ def run(words: list[str], given: dict[str, Any]) -> int:
     from torchnet.text import printable
 
     if words:
-        raise UsageError(
-            f'"{printable(words[0], 80)}" is one argument too many', fix="torchnet verify --help"
-        )
+        raise UsageError(f'unexpected argument "{printable(words[0], 80)}"', fix="torchnet verify --help")
     network = _network(str(given.get("network", "backend-network")))
     try:
         image = parse_image(str(given.get("image", PYTORCH)))

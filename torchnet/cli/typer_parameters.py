@@ -55,7 +55,7 @@ class PlainCommand(TyperCommand):
             typer.echo(ctx.get_help())
             ctx.exit()
         if ctx.args and not ctx.allow_extra_args:
-            ctx.fail(f"{ctx.args[0]!r} is one argument too many")
+            ctx.fail(f"unexpected argument {ctx.args[0]!r}")
         return list(ctx.args)
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:

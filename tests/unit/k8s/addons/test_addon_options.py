@@ -223,7 +223,7 @@ def test_a_manifest_that_is_none_is_told_which_there_are(capsys: CAPTURE, name: 
 
 
 def test_flags_without_a_name(capsys: CAPTURE) -> None:
-    assert "name it: multus-install" in refused(capsys, "--kind", "macvlan")[-1]
+    assert "multus-install" in refused(capsys, "--kind", "macvlan")[-1]
 
 
 def test_ranges_are_normalised(capsys: CAPTURE) -> None:

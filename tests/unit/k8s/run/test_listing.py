@@ -89,7 +89,7 @@ def test_status_says_so(store: Store, tmp_path: Path, torchnet: Callable[..., Re
     assert "torchnet: warning: JobSets could not be looked at" in shown.stderr
     store.objects.clear()
     shown = torchnet("status", "-n", NAMESPACE, env=env)
-    assert shown.stdout == "no runs that could be looked at\n"
+    assert shown.stdout == "no readable runs found\n"
     shown = torchnet("status", "-n", NAMESPACE, "-o", "json", env=env)
     assert json.loads(shown.stdout) == []
     assert CAN_I in shown.stderr
