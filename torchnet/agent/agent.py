@@ -38,7 +38,7 @@ def run(
         frontend: where the rendezvous listens; None: on rank 0's first rail.
 
     Returns:
-        The worker's exit code; the README lists the codes.
+        The worker's exit code; docs/exit-codes.md lists the codes.
     """
     loop = EventLoop()
     holder: list[Worker] = []

@@ -1,6 +1,8 @@
-"""The help pages, at a fixed width."""
+"""The help pages, at a fixed width, and the errors that the command line itself reports."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +10,20 @@ from tests import golden
 from torchnet.cli import main
 
 OTHERS = ("status", "logs", "attach", "down", "env", "manifests", "verify", "completion")
+ERRORS = (
+    "bench diff old.json",
+    "bench diff bytes.json bytes.json",
+    "bench diff --nnodes 2 old.json new.json",
+    "status one two",
+    "status -o xml",
+    "down UPPER",
+    "verify word",
+    "logs --ranks x",
+    "env --explain -o xml",
+    "manifests --kind macvlan",
+    "manifests rbac -o xml more",
+    "completion tcsh",
+)
 
 
 def page(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -33,3 +49,15 @@ def test_the_help_of_bench(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_help_of_the_other_commands(capsys: pytest.CaptureFixture[str]) -> None:
     pages = [page(capsys), *(page(capsys, name) for name in OTHERS)]
     golden.check("help-other.txt", "\n".join(pages))
+
+
+def test_the_errors_of_the_command_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bytes.json").write_bytes(b"\xff")
+    said = []
+    for line in ERRORS:
+        assert main(line.split()) == 2
+        said.append(f"$ torchnet {line}\n{capsys.readouterr().err}")
+    golden.check("cli-errors.txt", "\n".join(said))
