@@ -82,7 +82,7 @@ def test_ctrl_c_twice(tmp_path: Path) -> None:
     with on_terminal(script(tmp_path, text)) as terminal:
         ready(terminal.job)
         terminal.type("\x03")
-        terminal.job.wait_for("once more", on="stdout")
+        terminal.job.wait_for("stopping", on="stdout")
         typed = time.monotonic()
         terminal.type("\x03")
         done = terminal.finish()
