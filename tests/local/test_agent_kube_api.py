@@ -103,7 +103,7 @@ def test_nobody_listening_and_another_authority(world: Fake, tmp_path: Path) -> 
 
 
 def test_configuration_of_a_pod() -> None:
-    with pytest.raises(ClusterError, match="this is no pod") as caught:
+    with pytest.raises(ClusterError, match="outside of a pod") as caught:
         ApiServer.from_pod({})
     assert "--address-source host:" in caught.value.fix
     api = ApiServer.from_pod(

@@ -14,13 +14,16 @@ def join_request(spec: AgentSpec, row: PeerRow, verified: str = "") -> JoinReque
     return JoinRequest(row, spec.run_id, spec.nnodes, spec.phase, spec.start, verified)
 
 
-def rejection(request: JoinRequest, spec: AgentSpec, present: PeerRow | None, *, late: bool) -> str:
+def rejection(
+    request: JoinRequest, spec: AgentSpec, present: PeerRow | None, *, late: bool, claimed: bool = False
+) -> str:
     """Return why a worker that has the token is not admitted, or "".
 
     Args:
         spec: rank 0's.
         present: the worker that has the node rank already; the same worker may join again.
         late: the job has started.
+        claimed: the connection does not come from the rails' addresses, but from the frontend.
     """
     row = request.row
     rank = row.node_rank
@@ -38,7 +41,7 @@ def rejection(request: JoinRequest, spec: AgentSpec, present: PeerRow | None, *,
         return "the job has already started"
     if present is not None and present.uid != row.uid:
         return f"node rank {rank} is taken by {present.name} ({present.rails[0].address})"
-    for rail in () if spec.loopback else row.rails:
+    for rail in row.rails if claimed and not spec.loopback else ():
         if not _unicast(rail.address):
             return f"its rail {rail.interface} has {rail.address}, which other hosts cannot reach"
     return ""

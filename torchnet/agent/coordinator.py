@@ -161,7 +161,8 @@ class Coordinator:
         if present and self._spec.phase != "all" and self._silence(present) > SILENT_SECONDS:
             present = None  # its node died; this pod replaces it
         late = self.state is not State.GATHERING and not self._repeatable
-        reason = admission.rejection(request, self._spec, present.row if present else None, late=late)
+        row_present, claimed = present.row if present else None, self._frontend is not None
+        reason = admission.rejection(request, self._spec, row_present, late=late, claimed=claimed)
         if reason:
             self._reject(sock, row.name, reason, rank)
             return

@@ -50,7 +50,7 @@ def test_no_path_leads_outside(tmp_path: Path, name: str) -> None:
 def test_links_devices_and_bombs_are_refused(tmp_path: Path) -> None:
     for mode in (stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO):
         source = archive(tmp_path / "code.zip", link=(b"/etc", mode | 0o777))
-        with pytest.raises(UsageError, match="no plain file"):
+        with pytest.raises(UsageError, match="plain file"):
             unpack(source, str(tmp_path / "work"))
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "sub").symlink_to(tmp_path)  # from before
@@ -65,7 +65,7 @@ def test_links_devices_and_bombs_are_refused(tmp_path: Path) -> None:
         unpack(str(bomb), str(tmp_path / "work"))
     for data in (b"", b"PK\x03\x04 nonsense", bomb.read_bytes()[:-100]):
         (tmp_path / "bad.zip").write_bytes(data)
-        with pytest.raises(UsageError, match="no zip"):
+        with pytest.raises(UsageError, match="zip file"):
             unpack(str(tmp_path / "bad.zip"), str(tmp_path / "work"))
     with pytest.raises(UsageError, match="No such file"):
         unpack(str(tmp_path / "none.zip"), str(tmp_path / "work"))

@@ -164,5 +164,6 @@ def test_a_join_request_is_admitted_or_rejected_with_the_reason() -> None:
     assert admission.rejection(request, own, None, late=True)
     assert "node-1" in admission.rejection(request, own, PeerRow(1, "node-1", "other", ROW.rails), late=False)
     for address in ("fe80::1", "::1", "127.0.0.1", "ff02::1", "0.0.0.0"):
-        claimed = admission.join_request(own, PeerRow(1, "node-1", "u1", (PeerRail("net1", address, 9000),)))
-        assert address in admission.rejection(claimed, own, None, late=False)
+        other = admission.join_request(own, PeerRow(1, "node-1", "u1", (PeerRail("net1", address, 9000),)))
+        assert address in admission.rejection(other, own, None, late=False, claimed=True)
+        assert admission.rejection(other, own, None, late=False) == ""  # such as host:lo
