@@ -146,7 +146,7 @@ def test_a_server_that_wants_to_be_left_alone(launcher: Launcher, api: Front) ->
         (
             "serviceaccount",
             401,
-            r"does not know who asks \((watch|list) pods in namespace {}\): .*kubectl auth whoami",
+            r"not authenticated \((watch|list) pods in namespace {}\): .*kubectl auth whoami",
         ),
     ],
     ids=["403", "401"],
@@ -232,7 +232,7 @@ def test_what_is_too_large(launcher: Launcher, api: Front) -> None:
     data.write_bytes(os.urandom(MAP_LIMIT))
     ran = launcher.run(*launcher.words(*config), script)
     assert ran.code == 2, ran.err
-    assert re.search(r"1\.0 MiB when it is packed, and a ConfigMap holds 1\.0 MiB", ran.err), ran.err
+    assert re.search(r"1\.0 MiB compressed; a ConfigMap holds 1\.0 MiB", ran.err), ran.err
     for said in ("1.0 MiB  data.bin", ".torchnetignore", "--code image", "--code pvc:NAME/PATH"):
         assert said in ran.err
     assert api.questions == []

@@ -49,7 +49,7 @@ def test_what_never_starts_stays_as_it_is_if_it_is_to(launcher: Launcher) -> Non
 def test_an_attachment_that_does_not_exist(launcher: Launcher) -> None:
     ran = launcher.run(*launcher.words(network="nosuch"), launcher.script(SCRIPT))
     assert ran.code == 4, ran.err
-    assert "no network attachment nosuch" in ran.err
+    assert "network attachment nosuch" in ran.err
     assert "it has backend-network" in ran.err
     assert launcher.left() == []
 

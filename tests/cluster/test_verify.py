@@ -33,7 +33,7 @@ def test_a_network_that_works(launcher: Launcher) -> None:
         "macvlan on ens5",
     ):
         assert text in said
-    assert "9000 bytes there and back between node" in said
+    assert "9000 bytes in both directions" in said
     assert "FAIL" not in said
 
 

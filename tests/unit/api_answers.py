@@ -21,6 +21,7 @@ class Server:
     """Answers with ``answers`` in turn, the last one for ever; keeps what was asked.
 
     Status 0 is a connection that is cut without an answer; a Content-Length beyond the body's is an answer that is cut.
+    A body that is an iterator of bytes is sent in chunks, as they come.
     """
 
     def __init__(self) -> None:
@@ -38,6 +39,9 @@ class Server:
                 if status == 0:
                     self.close_connection = True
                     return
+                if isinstance(body, Iterator):
+                    self._stream(status, body)
+                    return
                 data = body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_response(status)
                 for name, value in {"Content-Length": str(len(data)), **headers}.items():
@@ -45,6 +49,15 @@ class Server:
                 self.end_headers()
                 self.wfile.write(data)
                 self.close_connection = int(headers.get("Content-Length") or 0) > len(data)
+
+            def _stream(self, status: int, chunks: Iterator[bytes]) -> None:
+                self.send_response(status)
+                self.send_header("Transfer-Encoding", "chunked")
+                self.end_headers()
+                for chunk in chunks:
+                    self.wfile.write(f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n")
+                    self.wfile.flush()
+                self.wfile.write(b"0\r\n\r\n")
 
             do_GET = do_POST = do_DELETE = do_PATCH = _answer  # noqa: N815
 
@@ -91,6 +104,6 @@ def kubeconfig(
     return path
 
 
-def door(server: Server, tmp_path: Path, patience: float = 1.0) -> ApiClient:
+def client(server: Server, tmp_path: Path, patience: float = 1.0) -> ApiClient:
     """The launcher's way to it; as it is, for a fixture."""
     return ApiClient(load(str(kubeconfig(tmp_path / "config", server.address))), patience=patience)

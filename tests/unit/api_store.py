@@ -1,4 +1,7 @@
-"""A real HTTP server that keeps objects as an API server does, by their paths, and fails where it is told to."""
+"""A real HTTP server that keeps objects as an API server does, by their paths, and fails where it is told to.
+
+tests/unit/store_contract.py says what it has in common with a real one.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,13 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from tests.unit.api_answers import Answer, Server
-from torchnet.k8s.client.kinds import kind_of
+from torchnet.k8s.client.kinds import JOBSET, kind_of
 from torchnet.k8s.run.worker_set import seconds as unix
 
 Object = dict[str, Any]
@@ -25,6 +29,45 @@ def refusal(status: int, reason: str, said: str) -> Answer:
 
 def forbidden(what: str) -> Answer:
     return refusal(403, "Forbidden", f'{what} is forbidden: User "u" cannot do that')
+
+
+_FIRST_VERSION = 1000  # a watch from an earlier resourceVersion is too old
+_WATCH_SECONDS = 0.2  # a stream may end at any time; a short one lets the launcher list again soon
+
+
+@dataclass(frozen=True)
+class Event:
+    """A change of one object: from ``before`` (None: it did not exist) to ``after`` (None: it is gone)."""
+
+    version: int
+    path: str
+    before: Object | None
+    after: Object | None
+
+    def line(self, chosen: Callable[[Object], bool]) -> bytes:
+        """Its line in a watch on the ``chosen`` objects; empty if it does not concern them."""
+        before = self.before is not None and chosen(self.before)
+        after = self.after is not None and chosen(self.after)
+        if not before and not after:
+            return b""
+        body = copy.deepcopy(self.after or self.before or {})
+        body["metadata"]["resourceVersion"] = str(self.version)
+        return _line("DELETED" if not after else "MODIFIED" if before else "ADDED", body)
+
+
+def _line(kind: str, body: Object) -> bytes:
+    return json.dumps({"type": kind, "object": body}).encode() + b"\n"
+
+
+def _selector(text: str) -> Callable[[Object], bool]:
+    """Whether an object has the labels of a selector such as ``a=b,c``."""
+    wanted = [part.partition("=") for part in text.split(",") if part]
+
+    def chosen(body: Object) -> bool:
+        labels = body["metadata"].get("labels") or {}
+        return all(labels.get(key) == value if equals else key in labels for key, equals, value in wanted)
+
+    return chosen
 
 
 class Store(Server):
@@ -42,9 +85,12 @@ class Store(Server):
         self.faults: list[tuple[str, str, Answer | threading.Event]] = []
         self.lingers = 0
         self.deleted: list[str] = []
-        self.patches: list[tuple[str, Object]] = []  # paths and bodies; nothing is changed by them
-        self._lock = threading.Lock()
-        self._count = 0
+        self.patches: list[tuple[str, Object]] = []  # paths and bodies
+        self._lock = threading.RLock()
+        self._count = _FIRST_VERSION
+        self._uids = 0
+        self._last: dict[str, Object] = {}  # the objects as of the newest event
+        self._events: list[Event] = []
 
     def answer(self, method: str, path: str, said: bytes) -> Answer:
         for verb, pattern, fault in list(self.faults):
@@ -53,16 +99,61 @@ class Store(Server):
                     return fault
                 fault.wait(30)
         with self._lock:
-            return self._stored(method, path, json.loads(said) if said else {})
+            self._record()
+            answer = self._stored(method, path, json.loads(said) if said else {})
+            self._record()
+            status, headers, body = answer
+            # What a write returns has the resourceVersion of the change.
+            return status, headers, copy.deepcopy(body) if isinstance(body, dict) else body
+
+    def _record(self) -> None:
+        """Give each object that has changed since the last call a new resourceVersion, and keep the event.
+
+        Tests change :attr:`objects` themselves, as controllers and other clients would.
+        """
+        for path in [*self._last, *(self.objects.keys() - self._last.keys())]:
+            before, now = self._last.get(path), self.objects.get(path)
+            if before == now:
+                continue
+            if before is not None and (now is None or now["metadata"]["uid"] != before["metadata"]["uid"]):
+                self._count += 1
+                del self._last[path]
+                self._events.append(Event(self._count, path, before, None))
+                before = None
+            if now is not None:
+                self._count += 1
+                now["metadata"]["resourceVersion"] = str(self._count)
+                self._last[path] = copy.deepcopy(now)
+                self._events.append(Event(self._count, path, before, self._last[path]))
+
+    def _watch(self, place: str, query: dict[str, str]) -> Iterator[bytes]:
+        version = int(query["resourceVersion"])
+        if version < _FIRST_VERSION:
+            status = refusal(410, "Expired", f"too old resource version: {version}")[2]
+            yield _line("ERROR", status)
+            return
+        chosen = _selector(query.get("labelSelector", ""))
+        until = time.monotonic() + min(float(query.get("timeoutSeconds", 60)), _WATCH_SECONDS)
+        while time.monotonic() < until:
+            with self._lock:
+                self._record()
+                fresh = [one for one in self._events if one.version > version]
+                version = self._count
+            for event in fresh:
+                if event.path.rpartition("/")[0] == place and (line := event.line(chosen)):
+                    yield line
+            time.sleep(0.01)
+        yield _line("BOOKMARK", {"kind": "Bookmark", "metadata": {"resourceVersion": str(version)}})
 
     def put(self, body: Object) -> Object:
         """Keep it as it is, with a UID."""
         made = copy.deepcopy(body)
         meta = made["metadata"]
-        self._count += 1
-        meta.setdefault("uid", f"uid-{self._count}")
-        meta.setdefault("resourceVersion", str(self._count))
-        self.objects[f"{kind_of(made).path(meta['namespace'], meta['name'])}"] = made
+        self._uids += 1
+        meta.setdefault("uid", f"uid-{self._uids}")
+        with self._lock:
+            self.objects[f"{kind_of(made).path(meta['namespace'], meta['name'])}"] = made
+            self._record()
         return made
 
     def names(self) -> list[str]:
@@ -86,23 +177,27 @@ class Store(Server):
             path = f"{place}/{said['metadata']['name']}"
             if path in self.objects:
                 return refusal(409, "AlreadyExists", f"{path} already exists")
+            said["metadata"].setdefault("creationTimestamp", stamp(time.time()))
             return 201, {}, said if "dryRun" in query else self.put(said)
         if name is None:
-            chosen = [path for path in self.objects if path.rpartition("/")[0] == place]
-            label, _, value = query.get("labelSelector", "").partition("=")
-            if value:
-                chosen = [
-                    path
-                    for path in chosen
-                    if (self.objects[path]["metadata"].get("labels") or {}).get(label) == value
-                ]
+            matches = _selector(query.get("labelSelector", ""))
+            chosen = [
+                path
+                for path, body in self.objects.items()
+                if path.rpartition("/")[0] == place and matches(body)
+            ]
             if method == "DELETE":
                 for path in chosen:
                     self._delete(path, grace)
                 return 200, {}, {}
             if "watch" in query:
-                return 200, {}, b""
-            return 200, {}, {"metadata": {}, "items": [self.objects[path] for path in chosen]}
+                return 200, {}, self._watch(place, query)
+            items = [self.objects[path] for path in chosen]
+            if not any(kind_of(item).api == JOBSET.api for item in items):
+                items = [
+                    {key: item[key] for key in item if key not in ("apiVersion", "kind")} for item in items
+                ]
+            return 200, {}, {"metadata": {"resourceVersion": str(self._count)}, "items": items}
         path = f"{place}/{name}"
         if path not in self.objects:
             return refusal(404, "NotFound", f"{path} not found")
@@ -116,6 +211,9 @@ class Store(Server):
                 return refusal(409, "Conflict", "the UID in the precondition is another one")
             self._delete(path, grace)
         if method == "PATCH":
+            version = said.get("metadata", {}).get("resourceVersion")
+            if version not in (None, self.objects[path]["metadata"]["resourceVersion"]):
+                return refusal(409, "Conflict", "the object has been modified")
             self._patch(self.objects[path], said)
         return 200, {}, self.objects.get(path, {})
 
@@ -124,6 +222,8 @@ class Store(Server):
         for key, value in said.items():
             if isinstance(value, dict):
                 self._patch(there.setdefault(key, {}), value)
+            elif value is None:
+                there.pop(key, None)
             else:
                 there[key] = value
         if (
@@ -144,8 +244,6 @@ class Store(Server):
         there["status"] = there["status"] | {"phase": "Failed", "reason": "DeadlineExceeded"}
         for one in there["status"].get("containerStatuses") or ():
             one["state"] = {"terminated": {"exitCode": 143, "reason": "Error"}}
-        self._count += 1
-        there["metadata"]["resourceVersion"] = str(self._count)
 
     def kubelet(self, *pods: str) -> None:
         """All that is being deleted has ended, or these pods."""

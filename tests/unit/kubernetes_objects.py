@@ -116,5 +116,5 @@ def ended(rank: int, code: int = 0, text: str | None = None, **more: Any) -> dic
 def workers(*pods: dict[str, Any], nnodes: int = 4) -> dict[int, WorkerStatus]:
     """What a launcher makes of a list of the run's pods."""
     gang = WorkerSet(nnodes)
-    gang.listed(pods)
+    gang.relist(pods)
     return gang.workers()

@@ -38,11 +38,11 @@ def run(words: list[str], given: dict[str, Any]) -> int:
     from torchnet.k8s.commands import down
     from torchnet.text import listed
 
-    def leaving(count: int, seconds: float) -> None:
+    def on_terminating(count: int, seconds: float) -> None:
         pods = "1 pod is" if count == 1 else f"{count} pods are"
         say(f"torchnet: {pods} terminating already; waiting up to {seconds:g} s")
 
-    done = down(place(given), run_of(words), now=bool(given.get("now")), leaving=leaving)
+    done = down(place(given), run_of(words), now=bool(given.get("now")), on_terminating=on_terminating)
     removal, fix = done.removal, f"torchnet down {done.run} -n {done.namespace} --now"
     lines = list(dict.fromkeys(removal.problems)) if removal else ["the API server did not respond"]
     if removal and removal.left:

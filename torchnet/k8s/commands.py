@@ -12,7 +12,7 @@ from torchnet.constants import RUN_LABEL
 from torchnet.errors import ClusterError, UsageError
 from torchnet.k8s.client.api import ApiClient, connect
 from torchnet.k8s.run import listing
-from torchnet.k8s.run.deletion import Removal, labelled, remove
+from torchnet.k8s.run.deletion import Removal, list_labelled, remove
 from torchnet.k8s.run.interruptible import Interrupted, Left, ask, in_thread
 from torchnet.k8s.run.launch import monitor_and_report
 from torchnet.k8s.run.listing import find, survey
@@ -27,7 +27,7 @@ from torchnet.signals import Signals
 _TAIL = 100  # earlier lines of each worker's log that attach shows
 _REMOVAL_SECONDS = 45.0  # beyond the pods' grace periods
 _CLEANING_SECONDS = 60.0  # after a signal, for the removal of verify's objects
-_NO_PODS = "the verification had not got to its test pods; nothing was made"
+_NO_PODS = "no test pods were created"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ClusterTarget:
     kubeconfig: str | None = None
     say: Callable[[str], None] = lambda _: None
 
-    def door(self, signals: Signals, undone: str) -> tuple[ApiClient, str]:
+    def connect(self, signals: Signals, undone: str) -> tuple[ApiClient, str]:
         """Connect to the cluster.
 
         Args:
@@ -56,12 +56,12 @@ class ClusterTarget:
             ClusterError: the configuration or its credentials cannot be used.
             Left: a signal came while the credentials were being obtained.
         """
-        door: ApiClient = ask(lambda: connect(self.kubeconfig, self.context), signals, undone)
-        door.access.silence.say = self.say
-        return door, self.namespace or door.access.namespace
+        client: ApiClient = ask(lambda: connect(self.kubeconfig, self.context), signals, undone)
+        client.access.silence.say = self.say
+        return client, self.namespace or client.access.namespace
 
 
-def status(place: ClusterTarget, run: str | None) -> listing.RunTable:
+def status(target: ClusterTarget, run: str | None) -> listing.RunTable:
     """The rows of all runs, or of ``run`` alone with its workers.
 
     Raises:
@@ -69,15 +69,17 @@ def status(place: ClusterTarget, run: str | None) -> listing.RunTable:
         ClusterError: Jobs or pods cannot be listed, or the cluster cannot be reached.
         Left: a signal came before the list was complete.
     """
-    undone = "the cluster had not yet told of all runs"
+    undone = "not all runs were listed"
     with Signals() as signals:
-        door, namespace = place.door(signals, undone)
-        table: listing.RunTable = ask(lambda: listing.table(door, namespace, run), signals, undone, door=door)
+        client, namespace = target.connect(signals, undone)
+        table: listing.RunTable = ask(
+            lambda: listing.table(client, namespace, run), signals, undone, client=client
+        )
         return table
 
 
 def attach(
-    place: ClusterTarget, run: str | None, *, ranks: Sequence[int], quiet: bool, json_path: str | None
+    target: ClusterTarget, run: str | None, *, ranks: Sequence[int], quiet: bool, json_path: str | None
 ) -> int:
     """Show the rest of a run, and return its exit code. A signal ends this command, not the run.
 
@@ -87,16 +89,16 @@ def attach(
         Left: a signal came before the run was found.
     """
     with Signals() as signals:
-        door, known = _found(place, run, signals)
-        _check_ranks(known, ranks)
-        allow(known.nnodes, known.nproc_per_node, ranks, everybody=False)
-        console = Console(world_size=known.nnodes * known.nproc_per_node, ranks=ranks, quiet=quiet)
-        door.access.silence.say = partial(console.notice, level="warning")
-        wishes = RunOptions(ranks=tuple(ranks), stops=False, tail=_TAIL)
-        return monitor_and_report(door, known, console, wishes, signals, json_path=json_path)
+        client, info = _find_run(target, run, signals)
+        _check_ranks(info, ranks)
+        allow(info.nnodes, info.nproc_per_node, ranks, everybody=False)
+        console = Console(world_size=info.nnodes * info.nproc_per_node, ranks=ranks, quiet=quiet)
+        client.access.silence.say = partial(console.notice, level="warning")
+        options = RunOptions(ranks=tuple(ranks), stops=False, tail=_TAIL)
+        return monitor_and_report(client, info, console, options, signals, json_path=json_path)
 
 
-def logs(place: ClusterTarget, run: str | None, *, ranks: Sequence[int], follow: bool) -> int:
+def logs(target: ClusterTarget, run: str | None, *, ranks: Sequence[int], follow: bool) -> int:
     """Print the workers' logs as they are now or, with ``follow``, until the workers have ended.
 
     Returns:
@@ -108,25 +110,25 @@ def logs(place: ClusterTarget, run: str | None, *, ranks: Sequence[int], follow:
         Left: a signal came before there was anything to print.
     """
     with Signals() as signals:
-        door, known = _found(place, run, signals)
-        _check_ranks(known, ranks)
-        console = Console(world_size=known.nnodes * known.nproc_per_node, ranks=ranks)
-        door.access.silence.say = partial(console.notice, level="warning")
-        return LogReading(door, known, console, ranks, follow).show(signals)
+        client, info = _find_run(target, run, signals)
+        _check_ranks(info, ranks)
+        console = Console(world_size=info.nnodes * info.nproc_per_node, ranks=ranks)
+        client.access.silence.say = partial(console.notice, level="warning")
+        return LogReading(client, info, console, ranks, follow).show(signals)
 
 
-def _check_ranks(known: RunInfo, ranks: Sequence[int]) -> None:
+def _check_ranks(info: RunInfo, ranks: Sequence[int]) -> None:
     """Reject ranks that the run does not have: no output would ever be shown for them."""
-    count = known.nnodes * known.nproc_per_node
+    count = info.nnodes * info.nproc_per_node
     if missing := beyond(ranks, count):
-        text = f"--ranks holds {missing}, and the ranks of {known.run} are 0 to {count - 1}"
-        raise UsageError(text, fix=f"torchnet status {known.command} shows its workers")
+        text = f"--ranks: {missing} is out of range; the ranks of {info.run} are 0 to {count - 1}"
+        raise UsageError(text, fix=f"torchnet status {info.command}")
 
 
-def _found(place: ClusterTarget, run: str | None, signals: Signals) -> tuple[ApiClient, RunInfo]:
-    undone = "the run had not been found yet; nothing was changed"
-    door, namespace = place.door(signals, undone)
-    return door, ask(lambda: find(door, namespace, run), signals, undone, door=door)
+def _find_run(target: ClusterTarget, run: str | None, signals: Signals) -> tuple[ApiClient, RunInfo]:
+    undone = "nothing was changed"
+    client, namespace = target.connect(signals, undone)
+    return client, ask(lambda: find(client, namespace, run), signals, undone, client=client)
 
 
 @dataclass(frozen=True)
@@ -145,36 +147,42 @@ class Deletion:
 
 
 def down(
-    place: ClusterTarget,
+    target: ClusterTarget,
     run: str | None,
     *,
     now: bool = False,
-    leaving: Callable[[int, float], None] = lambda *_: None,
+    on_terminating: Callable[[int, float], None] = lambda *_: None,
 ) -> Deletion:
     """Stop and remove a run.
 
     Args:
         now: use a grace period of 1 s, and force the deletion of pods on nodes that are gone or not Ready.
-        leaving: with ``now``, called if pods are terminating already, with their number and their longest grace period
-            in seconds.
+        on_terminating: with ``now``, called if pods are already terminating, with their number and their longest grace
+            period in seconds.
 
     Raises:
         UsageError: no object has the run's label; without ``run``, there is not exactly one run.
         ClusterError: the cluster cannot be reached, or refuses a request.
         Left: a signal came before the run was found.
     """
-    undone = "the run had not been found yet; nothing was removed"
+    undone = "nothing was removed"
     with Signals() as signals:
-        door, namespace = place.door(signals, undone)
-        name: str = ask(lambda: _meant(door, namespace, run), signals, undone, door=door)
+        client, namespace = target.connect(signals, undone)
+        name: str = ask(lambda: _resolve_name(client, namespace, run), signals, undone, client=client)
         try:
             removal = in_thread(
                 lambda: remove(
-                    door, namespace, name, patience=_REMOVAL_SECONDS, now=now, force=now, leaving=leaving
+                    client,
+                    namespace,
+                    name,
+                    patience=_REMOVAL_SECONDS,
+                    now=now,
+                    force=now,
+                    on_terminating=on_terminating,
                 ),
                 signals,
-                on_signal=door.stop.set,
-                silence=door.access.silence,
+                on_signal=client.stop.set,
+                silence=client.access.silence,
             )
         except Interrupted as error:
             if isinstance(error.call.error, ClusterError):
@@ -185,22 +193,22 @@ def down(
         return Deletion(name, namespace, removal)
 
 
-def _meant(door: ApiClient, namespace: str, run: str | None) -> str:
+def _resolve_name(client: ApiClient, namespace: str, run: str | None) -> str:
     """The name of the run to remove, which may exist only in part."""
-    there = survey(door, namespace, run)
+    search = survey(client, namespace, run)
     if run is None:
-        return there.only()
-    if run not in there.names and not labelled(door, namespace, run):
-        raise there.missing(run)
+        return search.only_run()
+    if run not in search.names and not list_labelled(client, namespace, run):
+        raise search.missing(run)
     return run
 
 
-def verify(place: ClusterTarget, network: str, image: str, said: Callable[[Check], None]) -> int:
+def verify(target: ClusterTarget, network: str, image: str, on_check: Callable[[Check], None]) -> int:
     """Verify the backend network of a cluster.
 
     Args:
         network: ``[NAMESPACE/]NAME`` of the network attachment.
-        said: receives each check when it is done.
+        on_check: receives each check when it is done.
 
     Returns:
         0, or 4 if a check has failed.
@@ -211,12 +219,12 @@ def verify(place: ClusterTarget, network: str, image: str, said: Callable[[Check
     """
     bad, cleaned = False, True
     with Signals() as signals:
-        door, namespace = place.door(signals, _NO_PODS)
+        client, namespace = target.connect(signals, _NO_PODS)
         where, slash, name = network.rpartition("/")
-        target = (where if slash else namespace, name)
-        made: list[str] = []
+        network_attachment = (where if slash else namespace, name)
+        run_names: list[str] = []
         checks = verification.verify(
-            door, namespace, target, image, lambda: not signals.received, made.append
+            client, namespace, network_attachment, image, lambda: not signals.received, run_names.append
         )
         number = 0
         while True:
@@ -224,29 +232,29 @@ def verify(place: ClusterTarget, network: str, image: str, said: Callable[[Check
                 check = in_thread(
                     lambda: next(checks, None),
                     signals,
-                    patience=0.0 if number else lambda: _CLEANING_SECONDS if made else 0.0,
-                    on_signal=door.stop.set,
-                    silence=door.access.silence,
+                    patience=0.0 if number else lambda: _CLEANING_SECONDS if run_names else 0.0,
+                    on_signal=client.stop.set,
+                    silence=client.access.silence,
                 )
             except Interrupted as error:
                 again, number = bool(number) or error.again, number or error.number
-                if not made:
+                if not run_names:
                     raise Left(number, _NO_PODS) from None
                 if again or not error.call.wait(0):
-                    raise _pods_left(number, made[0], namespace) from None
+                    raise _pods_left(number, run_names[0], namespace) from None
                 check = error.call.result()
             if check is None:
                 break
-            said(check)
+            on_check(check)
             bad = bad or not check.good
             cleaned = cleaned and (check.good or check.name != verification.CLEANED)
         taken = [number] if number else signals.take()
     if taken:
-        pods = "the test pods have been removed" if cleaned else "not all of its test pods have been removed"
-        raise Left(taken[0], pods if made else _NO_PODS)
+        pods = "the test pods were deleted" if cleaned else "not all test pods were deleted"
+        raise Left(taken[0], pods if run_names else _NO_PODS)
     return 4 if bad else 0
 
 
 def _pods_left(number: int, run: str, namespace: str) -> Left:
-    text = f"the removal of the test pods has not ended; all that was made has the label {RUN_LABEL}={run}"
+    text = f"the test pods may still exist; all objects of the test have the label {RUN_LABEL}={run}"
     return Left(number, text, fix=f"torchnet down {run} -n {namespace}")

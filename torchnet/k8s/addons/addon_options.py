@@ -76,11 +76,11 @@ def example(options: Options, given: dict[str, Any]) -> list[str]:
     """Return the errors in the options of the example's pods; ``given`` holds those that the user set."""
     problems = []
     if "range" in given and options.ipam != "static":
-        problems.append("--range is for pods with fixed addresses: add --ipam static, or leave it out")
+        problems.append("--range requires --ipam static")
     if options.range.num_addresses // 2 <= options.workers + 1:
         problems.append(f"--range {options.range} has too few addresses for {options.workers + 1} pods")
     if "image" in given and "registry" in given:
-        problems.append("--registry and --image both name the registry: leave one out")
+        problems.append("--registry and --image exclude each other")
     return problems
 
 
@@ -89,11 +89,13 @@ def _kind(options: Options, given: dict[str, Any]) -> list[str]:
     modes = MODES[options.kind]
     if "mode" in given and options.mode not in modes:
         valid = f"valid: {', '.join(modes)}" if modes else "it has no modes"
-        problems.append(f"--mode {options.mode} is none of {options.kind}'s; {valid}")
+        problems.append(f"--mode {options.mode} is invalid for --kind {options.kind}; {valid}")
     if options.kind == "bridge" and "master" in given:
-        problems.append("--master: a bridge has none; the card is made a port of the --bridge on each node")
+        problems.append(
+            "--master is invalid for --kind bridge: make the network card a port of the --bridge on each node"
+        )
     if options.kind != "bridge" and "bridge" in given:
-        problems.append(f"--bridge is for --kind bridge, not for {options.kind}, whose card is the --master")
+        problems.append(f"--bridge is invalid for --kind {options.kind}: set --master")
     return problems
 
 
@@ -102,24 +104,24 @@ def _addresses(options: Options, given: dict[str, Any]) -> list[str]:
     if options.mode in ROUTED and options.mode in MODES[options.kind]:
         if options.ipam != "host-local" or not options.slices:
             problems.append(
-                f"--mode {options.mode}: the nodes route in it, so each must know which addresses are behind which "
-                "node; give each its part of the range with --slice NODE=CIDR, and --ipam host-local or none"
+                f"--mode {options.mode} requires one --slice NODE=CIDR for each node, and --ipam host-local: the nodes "
+                "route, so each node needs a range of its own"
             )
     elif options.ipam == "host-local" and not options.slices:
         problems.append(
-            "--ipam host-local counts on each node by itself, so two nodes would give out the same address: "
-            "give each node its part of the range with --slice NODE=CIDR, or use --ipam whereabouts"
+            "--ipam host-local requires one --slice NODE=CIDR for each node: otherwise two nodes would allocate the "
+            "same address. Or use --ipam whereabouts"
         )
     elif options.slices and options.ipam != "host-local":
-        problems.append(f"--slice is for --ipam host-local, not for {options.ipam}")
+        problems.append(f"--slice is invalid for --ipam {options.ipam}: it requires --ipam host-local")
     for field, flag in (("exclude", "--exclude"), ("log_file", "--log-file")):
         if field in given and options.ipam != "whereabouts":
-            problems.append(f"{flag} is for --ipam whereabouts, not for {options.ipam}")
+            problems.append(f"{flag} is invalid for --ipam {options.ipam}: it requires --ipam whereabouts")
     for part in options.exclude:
         if not within(part, options.range):
             problems.append(f"--exclude {part} is not within the range {options.range}")
         elif part == options.range:
-            problems.append(f"--exclude {part} leaves no address of the range")
+            problems.append(f"--exclude {part} excludes the whole range")
     return problems
 
 
@@ -130,11 +132,11 @@ def _slices(options: Options) -> list[str]:
             problems.append(f"--slice {node}={part} is not within the range {options.range}")
     nodes = [node for node, _ in options.slices]
     for node in dict.fromkeys(node for node in nodes if nodes.count(node) > 1):
-        problems.append(f"--slice names {node} more than once")
+        problems.append(f"--slice: duplicate node {node}")
     ordered = sorted(options.slices, key=lambda item: (item[1].version, int(item[1].network_address)))
     for (one, first), (other, second) in pairwise(ordered):
         if one != other and overlap(first, second):
-            problems.append(f"--slice {one}={first} and {other}={second} share addresses")
+            problems.append(f"--slice {one}={first} and {other}={second} overlap")
     return problems
 
 
@@ -178,24 +180,24 @@ def _as(grammar: Callable[[object], str], valid: str, what: str = "it") -> Calla
 
 _label = _as(
     parse_label,
-    "a DNS label: small letters, digits and -, from letter or digit to letter or digit, 63 characters at most",
+    "a DNS label: up to 63 lowercase letters, digits and -, starting and ending with a letter or digit",
 )
 
 
 def _name(text: str) -> str:
     if len(text) > LONGEST_NAME:
-        raise ValueError(f"it has {len(text)} characters, and {LONGEST_NAME} is the most")
+        raise ValueError(f"it has {len(text)} characters; the limit is {LONGEST_NAME}")
     return _label(text)
 
 
 def _interface(text: str) -> str:
     # The kernel accepts more (dev_valid_name), but nobody uses such names, and CNI plugins and shells fail on them.
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}", text):
-        raise ValueError("valid: an interface's name, 15 letters, digits, _ . - at most")
+        raise ValueError("valid: an interface name of up to 15 letters, digits, _ . -")
     return text
 
 
-_registry = _as(parse_registry, "HOST[:PORT][/PATH], without https://, the path in small letters")
+_registry = _as(parse_registry, "HOST[:PORT][/PATH], without https://, the path in lowercase letters")
 _image = _as(parse_image, "REGISTRY/NAME:TAG, TAG not latest")
 
 
@@ -274,8 +276,8 @@ def parse_name(text: str) -> str:
     name = ALIASES.get(text, text)
     if name not in NAMES:
         raise UsageError(
-            f'there is no manifest "{printable(text, 80)}"; there are {", ".join(NAMES)}',
-            fix="torchnet manifests lists them",
+            f'unknown manifest "{printable(text, 80)}"; valid: {", ".join(NAMES)}',
+            fix="torchnet manifests",
         )
     return name
 
@@ -297,7 +299,7 @@ def parse(name: str, given: Mapping[str, str | Sequence[str]], wrong: Sequence[s
         if option.field not in given:
             continue
         if name not in option.names:
-            problems.append(f"{option.flag} has no meaning for {name}; it is for {', '.join(option.names)}")
+            problems.append(f"{option.flag} is invalid for {name}; it applies to {', '.join(option.names)}")
             continue
         texts = given[option.field]
         results = []
@@ -311,8 +313,8 @@ def parse(name: str, given: Mapping[str, str | Sequence[str]], wrong: Sequence[s
     options = _complete(values)
     problems += _conflicts(name, options, values)
     if problems:
-        count = "one option is" if len(problems) == 1 else f"{len(problems)} options are"
-        lines = "\n  ".join([f"{count} wrong for {name}:", *problems])
+        count = "1 error" if len(problems) == 1 else f"{len(problems)} errors"
+        lines = "\n  ".join([f"invalid options for {name}: {count}", *problems])
         raise UsageError(lines, fix="torchnet manifests --help")
     return options
 

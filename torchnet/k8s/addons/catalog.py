@@ -40,11 +40,11 @@ FILES = {
 
 
 SUMMARIES = {
-    MULTUS: "Multus: further interfaces for pods",
-    WHEREABOUTS: "Whereabouts: their addresses, cluster-wide",
-    BACKEND: "the attachment that gives a pod its net1 on the backend network",
-    EXAMPLE: "pods that train over net1, on a stock PyTorch image",
-    RBAC: "what an administrator gives, so that people with the role edit can launch",
+    MULTUS: "Multus: additional network interfaces for pods",
+    WHEREABOUTS: "Whereabouts: cluster-wide IP addresses for these interfaces",
+    BACKEND: "the network attachment of the backend network (net1)",
+    EXAMPLE: "pods that train over net1 with a stock PyTorch image",
+    RBAC: "what an administrator grants, so that users with the role edit can launch",
 }
 
 

@@ -42,10 +42,10 @@ def head(options: Options) -> str:
     namespace, network = options.network
     pods = ", ".join(_names(options)[:3])
     return (
-        f"Pods that train together over {_INTERFACE}, the attachment {namespace}/{network}: {pods}"
+        f"Pods that train over {_INTERFACE}, the attachment {namespace}/{network}: {pods}"
         f"{', ...' if options.workers > 2 else ''}.\n"
-        "They are Ready when they have trained. They stay for 15 minutes, so that you can look around in them, "
-        f"and then end; at once with\n  kubectl exec -n {options.namespace} POD -- touch /tmp/done"
+        "They are Ready once the training has finished, and run for 15 more minutes, so that you can inspect them. "
+        f"To end a pod at once:\n  kubectl exec -n {options.namespace} POD -- touch /tmp/done"
     )
 
 
@@ -92,20 +92,20 @@ def _notes(options: Options, rank: int) -> dict[str, str]:
     if rank:
         return {}
     notes = {
-        f"metadata.annotations.{NETWORKS_ANNOTATION}": "The interface is always named: by default it is net1, net2 "
-        "... in the order of all networks of the pod, the cluster's own among them.",
-        "spec.containers[0].env[3]": "Gloo wants the exact name, NCCL `=` and the name: net1 alone would also "
-        "match net10.",
-        "spec.containers[0].env[5]": "One thread, as there is one CPU: PyTorch would take one per core of the node.",
-        "spec.containers[0].readinessProbe": "Ready is who has trained.",
-        "spec.containers[0].volumeMounts": "The /etc/hosts knows all pods' addresses on net1: PyTorch's store looks "
-        "up the name of each address that connects to it, and a slow name server would hold it up.",
-        "spec.initContainers": "Ends when all pods have their address on net1; it alone has the token.",
-        "spec.topologySpreadConstraints": "Evenly over the nodes where possible: net1 is for what is between them.",
+        f"metadata.annotations.{NETWORKS_ANNOTATION}": "The interface is named explicitly. By default, Multus numbers "
+        "net1, net2 ... over all networks of the pod, including the cluster's own.",
+        "spec.containers[0].env[3]": "Gloo needs the exact name, NCCL needs `=` before it: net1 alone also "
+        "matches net10.",
+        "spec.containers[0].env[5]": "One thread for one CPU: the default of PyTorch is one per core of the node.",
+        "spec.containers[0].readinessProbe": "A pod is Ready once its training has finished.",
+        "spec.containers[0].volumeMounts": "/etc/hosts contains the net1 addresses of all pods: the PyTorch store "
+        "looks up the name of each address that connects to it, and a slow name server would delay it.",
+        "spec.initContainers": "Ends once all pods have an address on net1. Only this container has the token.",
+        "spec.topologySpreadConstraints": "Evenly over the nodes if possible: net1 carries the traffic between them.",
     }
     if options.ipam == "static":
         notes["spec.initContainers"] = (
-            "The kernel looks for duplicates of an IPv6 address before it can be used."
+            "Waits for duplicate address detection: the kernel checks an IPv6 address before it can be used."
         )
         notes["spec.hostAliases"] = notes.pop("spec.containers[0].volumeMounts")
     return notes

@@ -35,9 +35,9 @@ def parse_range(text: str) -> Network:
     """
     network = parse_part(text)
     if network.num_addresses < 4:
-        raise ValueError(f"it has {network.num_addresses} addresses, and a second network needs 4 at least")
+        raise ValueError(f"it has {network.num_addresses} addresses; a second network needs at least 4")
     if network.prefixlen < 8:
-        raise ValueError("it covers what belongs to others; valid: a prefix length of 8 at least")
+        raise ValueError("the range is too large; valid: a prefix length of at least 8")
     for what in ("is_multicast", "is_loopback", "is_link_local", "is_unspecified"):
         if getattr(network, what):
             kind = what.removeprefix("is_").replace("_", "-")

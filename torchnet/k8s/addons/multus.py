@@ -26,10 +26,10 @@ from torchnet.k8s.objects.builders import (
 from torchnet.yaml_io import Manifest
 
 HEAD = """\
-Multus CNI v4.3.0, the thin plugin: gives pods further interfaces, as NetworkAttachmentDefinitions say.
+Multus CNI v4.3.0, the thin plugin: adds the network interfaces that NetworkAttachmentDefinitions describe to pods.
 
-Before this: a primary CNI that works. Cilium must run with cni.exclusive=false, else it renames Multus's
-configuration away and pods come up without their second interface, without an error."""
+Requires a working primary CNI. Cilium must run with cni.exclusive=false. Otherwise it renames the configuration of
+Multus, and pods start without their second interface and without an error."""
 
 _CONTAINER = "spec.template.spec.containers[0]"
 _LABELS = {"tier": "node", "app": "multus", "name": "multus"}
@@ -49,8 +49,8 @@ def manifests(options: Options) -> list[Manifest]:
         Manifest(
             role("multus", rules),
             {
-                "": "What the plugin does, and no more: it reads pods and attachments, and writes network-status "
-                "through pods/status."
+                "": "Least privilege: the plugin reads pods and attachments, and writes network-status through "
+                "pods/status."
             },
         ),
         Manifest(binding("multus", "multus", ("multus", SYSTEM))),
@@ -59,18 +59,18 @@ def manifests(options: Options) -> list[Manifest]:
 
 
 _NOTES = {
-    "spec.minReadySeconds": "The image has no shell to ask for the file; a start that fails ends well before that.",
-    "spec.updateStrategy": "A node whose Multus is being replaced refuses new pods for a few seconds.",
-    f"{_CONTAINER}.args": "auto: the configuration of the primary CNI, the first one by name, is wrapped into "
+    "spec.minReadySeconds": "The image has no shell for a readiness probe. A start that fails ends earlier than this.",
+    "spec.updateStrategy": "A node cannot start pods for a few seconds while its Multus is replaced.",
+    f"{_CONTAINER}.args": "auto: wraps the configuration of the primary CNI, the first one by name, into "
     "00-multus.conf or 00-multus.conflist.\n"
-    "No --cleanup-config-on-exit: while Multus is away, pods would start without their second interface, and "
-    "nobody would be told. Without it the service account's token on the node isn't renewed, either: it is good "
-    "for a year (less where the API server says so), and each restart writes a new one:\n"
+    "No --cleanup-config-on-exit: while Multus is down, pods would start without their second interface and "
+    "without an error. Without it, the service account token on the node is not renewed: it is valid for a year, "
+    "or less if the API server limits it, and each restart writes a new one:\n"
     "  kubectl -n kube-system rollout restart daemonset/kube-multus-ds",
-    f"{_CONTAINER}.resources": "The plugin itself runs on the host for each pod; this process only writes "
-    "two files. The room is for the copy of the plugin (60 MB) in the page cache.",
-    f"{_CONTAINER}.securityContext": "Writes to the node's directories, which SELinux allows to privileged "
-    "containers alone.",
+    f"{_CONTAINER}.resources": "The plugin runs on the host for each pod. This process only writes two "
+    "files. The memory is for the copy of the plugin (60 MB) in the page cache.",
+    f"{_CONTAINER}.securityContext": "Writes to directories of the node, which SELinux allows only for "
+    "privileged containers.",
 }
 
 

@@ -26,24 +26,27 @@ def head(options: Options) -> str:
     lines = [f"{options.name}: net1 of a pod, {options.kind}, {where}.", ""]
     if options.kind == "ipvlan" and options.mode == "l2":
         lines.append(
-            f"All nodes' {options.master} must share one layer-2 segment; where routers are between them:"
+            f"{options.master} of all nodes must share one layer-2 segment. If there are routers between them:"
         )
         lines.append("  torchnet manifests backend-network --mode l3 --slice NODE=CIDR ...")
     if options.kind == "macvlan":
         lines.append(
-            f"Each pod has a MAC address of its own on {options.master}: hypervisors and clouds often filter those, "
-            "and then ipvlan is the way. ipvlan and macvlan on one card refuse each other."
+            f"Each pod has its own MAC address on {options.master}. Hypervisors and clouds often filter these; use "
+            "ipvlan there. One network card cannot have both ipvlan and macvlan."
         )
     if options.kind == "bridge":
         lines.append(
-            f"Each node's backend card must be a port of {options.bridge}, else pods reach their own node only."
+            f"The network card of each node must be a port of {options.bridge}. Otherwise pods reach only their own "
+            "node."
         )
     if options.mode in ROUTED:
-        lines.append("Each node needs a route to the parts of all others, or the fabric between them does:")
+        lines.append(
+            "Each node, or the fabric between the nodes, needs a route to the range of each other node:"
+        )
         lines += [f"  {_route(node, part, options.master)}" for node, part in options.slices]
     if options.ipam == "static":
         lines.append(
-            f'Pods ask for their address, always with its prefix length: "ips": ["ADDRESS/{options.range.prefixlen}"].'
+            f'Pods request their address with its prefix length: "ips": ["ADDRESS/{options.range.prefixlen}"].'
         )
     return "\n".join(lines)
 
@@ -64,8 +67,8 @@ def manifests(options: Options) -> list[Manifest]:
     if options.slices:
         parts = {node: own(options, part) for node, part in options.slices}
         note = (
-            f"No spec: the configuration is a file on each node, {node_ranges.FOLDER}/{options.name}.conflist, since "
-            "each node has its own addresses. Multus finds it by the name in it."
+            f"No spec: the configuration is a file on each node, {node_ranges.FOLDER}/{options.name}.conflist, because "
+            "each node has its own range. Multus finds the file by the name inside it."
         )
         return [Manifest(body, {"metadata": note}), *node_ranges.manifests(options, config(options), parts)]
     return [Manifest(body | {"spec": {"config": config(options)}})]

@@ -80,10 +80,10 @@ def manifests(options: Options, template: str, parts: Mapping[str, Mapping[str, 
     return [Manifest(config_map, _MAP_NOTES), Manifest(_daemon_set(options, name), _NOTES)]
 
 
-_MAP_NOTES = {"": "Each node's file is the template, with the node's own row of the table in it."}
+_MAP_NOTES = {"": "The file of each node is the template, filled with the row of the node."}
 _NOTES = {
-    "": "A node that is given no part of the range has no file and is not Ready here, and says so in its log.",
-    "spec.template.spec.containers[0].image": "For its shell alone.",
+    "": "A node without a range has no file, and its pod is not Ready. The log of the pod says so.",
+    "spec.template.spec.containers[0].image": "Only its shell is used.",
 }
 
 

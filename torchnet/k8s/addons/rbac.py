@@ -14,10 +14,10 @@ ACCOUNT = "torchnet"
 VIEW = "torchnet-view-networks"
 
 HEAD = """\
-The service account that torchnet's workers find each other with, and who may see attachments.
+The service account with which the workers find each other, and permission to read network attachments.
 
-People with the role edit in the namespace then name it: --service-account torchnet. Without it, torchnet makes
-these objects for each run, which takes the role admin. With fixed addresses none of this is needed."""
+Users with the role edit in the namespace launch with --service-account torchnet. Without it, torchnet creates these
+objects for each run, which requires the role admin. Runs with fixed addresses need none of them."""
 
 
 def manifests(options: Options) -> list[Manifest]:
@@ -35,6 +35,6 @@ def manifests(options: Options) -> list[Manifest]:
         Manifest(role(ACCOUNT, discovery_rules(), namespace)),
         Manifest(binding(ACCOUNT, ACCOUNT, (ACCOUNT, namespace), namespace)),
         Manifest(
-            view, {"": "Whoever may view a namespace (and so edit or administer it) sees its attachments."}
+            view, {"": "Users with the role view, edit or admin in a namespace can read its attachments."}
         ),
     ]

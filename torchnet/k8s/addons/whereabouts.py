@@ -28,10 +28,10 @@ from torchnet.k8s.objects.builders import (
 from torchnet.yaml_io import Manifest
 
 HEAD = """\
-Whereabouts v0.9.4: gives each pod of the cluster an address of its own on a second network.
+Whereabouts v0.9.4: allocates an address on a second network to each pod, unique in the cluster.
 
-The plugin runs on the host, so the logs of these pods do not show who got which address; a network made with
-`torchnet manifests backend-network --log-file FILE` writes that to FILE on each node."""
+The plugin runs on the host, so the logs of these pods do not show the allocations. With
+`torchnet manifests backend-network --log-file FILE`, the plugin writes them to FILE on each node."""
 
 _NAME = "whereabouts"
 _LABELS = {"tier": "node", "app": _NAME, "name": _NAME}
@@ -64,14 +64,14 @@ def manifests(options: Options) -> list[Manifest]:
         Manifest(binding(_NAME, "whereabouts-cni", (_NAME, SYSTEM))),
         Manifest(
             role(_NAME, [rule(["coordination.k8s.io"], ["leases"], ["get", "create", "update"])], SYSTEM),
-            {"": "One lease orders all allocations of the cluster."},
+            {"": "One lease serializes all allocations of the cluster."},
         ),
         Manifest(binding(_NAME, _NAME, (_NAME, SYSTEM), SYSTEM)),
         Manifest(
             config,
             {
-                "data.cron-expression": "When addresses of pods that are gone are freed, in UTC. Once a day at a "
-                "quiet time: a pod that is just starting can look like one that is gone, and would lose its address."
+                "data.cron-expression": "When the addresses of deleted pods are released, in UTC. Once a day at "
+                "a quiet time: a pod that is just starting can look deleted, and would lose its address."
             },
         ),
         Manifest(_daemon_set(image), _NOTES),
@@ -93,13 +93,13 @@ _RULES = [
 
 _NOTES = {
     "spec.template.spec.containers[0].args": "Installs the plugin and its configuration, renews its token, and "
-    "frees the addresses of pods that were deleted. exec, so that SIGTERM reaches the control loop.",
+    "releases the addresses of deleted pods. exec, so that SIGTERM reaches the control loop.",
     "spec.template.spec.containers[0].resources": "The control loop holds this node's pods and all attachments "
     "and pools of the cluster in memory.",
 }
 _RECONCILER_NOTES = {
-    "spec.strategy": "Never two at once: there is no leader election.",
-    "spec.template.spec.containers[0].resources": "It lists all pods of the cluster in one answer.",
+    "spec.strategy": "Never two pods at the same time: there is no leader election.",
+    "spec.template.spec.containers[0].resources": "It lists all pods of the cluster in one response.",
 }
 
 

@@ -21,8 +21,8 @@ from torchnet.errors import ClusterError
 from torchnet.text import listed, printable
 from torchnet.yaml_io import YamlError, read_file
 
-TOLD_SECONDS = 3.0  # without a response before it is reported
-_AGAIN_SECONDS = 60.0  # between two reports
+NOTICE_SECONDS = 3.0  # without a response before it is reported
+_NOTICE_INTERVAL_SECONDS = 60.0  # between two reports
 
 
 class ResponseMonitor:
@@ -34,9 +34,9 @@ class ResponseMonitor:
     def __init__(self) -> None:
         self.say: Callable[[str], None] | None = None
         self._lock = threading.Lock()
-        self._waiting: list[PendingRequest] = []
-        self._answered = float("-inf")
-        self._told = float("-inf")
+        self._pending: list[PendingRequest] = []
+        self._last_response = float("-inf")
+        self._last_notice = float("-inf")
 
     @property
     def seconds(self) -> float:
@@ -45,25 +45,25 @@ class ResponseMonitor:
             return self._seconds()
 
     def _seconds(self) -> float:
-        if not self._waiting:
+        if not self._pending:
             return 0.0
-        return time.monotonic() - max(self._answered, min(one.began for one in self._waiting))
+        return time.monotonic() - max(self._last_response, min(one.began for one in self._pending))
 
     def look(self) -> None:
         """Report a server that has not responded for 3 s, and no more than once every 60 s."""
-        if self.say is None or time.monotonic() - self._told < _AGAIN_SECONDS:
+        if self.say is None or time.monotonic() - self._last_notice < _NOTICE_INTERVAL_SECONDS:
             return
         with self._lock:
-            if self._seconds() < TOLD_SECONDS:
+            if self._seconds() < NOTICE_SECONDS:
                 return
             # The command lasts until the request with the longest limit gives up.
-            one = max(self._waiting, key=lambda asked: asked.limit)
-            self._told = time.monotonic()
+            one = max(self._pending, key=lambda request: request.limit)
+            self._last_notice = time.monotonic()
         why = f" ({one.problem})" if one.problem else ""
-        what = "no good answer" if one.problem.startswith("HTTP") else "no answer"
-        self.say(f"{what} from {one.place} yet{why}; trying for {one.limit:g} s")
+        what = "no usable response" if one.problem.startswith("HTTP") else "no response"
+        self.say(f"{what} from {one.place} yet{why}; retrying for {one.limit:g} s")
 
-    def asking(self, place: str, *, patience: float, read: float, stream: bool) -> PendingRequest:
+    def track(self, place: str, *, patience: float, read: float, stream: bool) -> PendingRequest:
         """Return a context manager that registers a call as pending.
 
         Args:
@@ -75,17 +75,17 @@ class ResponseMonitor:
         """
         return PendingRequest(self, place, patience=patience, read=read, counts=not stream)
 
-    def _begin(self, asked: PendingRequest) -> None:
+    def _begin(self, request: PendingRequest) -> None:
         with self._lock:
-            if asked not in self._waiting:
-                self._waiting.append(asked)
+            if request not in self._pending:
+                self._pending.append(request)
 
-    def _end(self, asked: PendingRequest, *, answered: bool) -> None:
+    def _end(self, request: PendingRequest, *, answered: bool) -> None:
         with self._lock:
-            if asked in self._waiting:
-                self._waiting.remove(asked)
+            if request in self._pending:
+                self._pending.remove(request)
             if answered:
-                self._answered = time.monotonic()
+                self._last_response = time.monotonic()
 
 
 class PendingRequest:
@@ -108,7 +108,7 @@ class PendingRequest:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._silence._end(self, answered=False)
 
@@ -149,7 +149,7 @@ class Access:
         return (
             f"{self.server} (context {self.context!r})"
             if self.context
-            else f"{self.server} (this pod's account)"
+            else f"{self.server} (this pod's service account)"
         )
 
 
@@ -183,8 +183,8 @@ def load(kubeconfig: str | None = None, context: str | None = None) -> Access:
         name, namespace = _from_files(configuration, os.pathsep.join(files), context)
     elif kubeconfig or context or "KUBERNETES_SERVICE_HOST" not in os.environ:
         raise ClusterError(
-            f"no kubeconfig: {printable(paths)} does not exist",
-            fix="--kubeconfig FILE, or KUBECONFIG; torchnet runs on this machine without --on kubernetes",
+            f"no kubeconfig: no such file: {printable(paths)}",
+            fix="set --kubeconfig or KUBECONFIG; without --on kubernetes, torchnet runs on this machine",
         )
     else:
         name, namespace = _from_pod(configuration)
@@ -196,38 +196,51 @@ def load(kubeconfig: str | None = None, context: str | None = None) -> Access:
 def _from_files(configuration: Any, files: str, context: str | None) -> tuple[str, str]:
     from kubernetes.config import ConfigException, list_kube_config_contexts, load_kube_config
 
-    said = _Said()
-    logging.getLogger().addHandler(said)  # the client only logs the errors of an exec plugin
+    collector = _LogCollector()
+    logging.getLogger().addHandler(collector)  # the client only logs the errors of an exec plugin
     try:
+        _check_lists(files)
         contexts, current = list_kube_config_contexts(config_file=files)
-        known = [str(one["name"]) for one in contexts]
-        if context is not None and context not in known:
+        context_names = [str(one["name"]) for one in contexts]
+        if context is not None and context not in context_names:
             raise ClusterError(
-                f"the kubeconfig has no context {printable(context)!r}; it has {listed(known, limit=10)}",
+                f"the kubeconfig has no context {printable(context)!r}; available: {listed(context_names, limit=10)}",
                 fix="kubectl config get-contexts",
             )
-        context = context or _first_current(files, known)
+        context = context or _first_current(files, context_names)
         load_kube_config(
             config_file=files, context=context, client_configuration=configuration, persist_config=False
         )
     except ConfigException as error:
-        raise _unreadable(files, error) from None
+        raise _kubeconfig_error(files, error) from None
     except Exception as error:  # invalid YAML, a missing certificate, unexpected types
         if isinstance(error, ClusterError):
             raise
-        raise _unreadable(files, error) from None
+        raise _kubeconfig_error(files, error) from None
     finally:
-        logging.getLogger().removeHandler(said)
-    if said.lines:
+        logging.getLogger().removeHandler(collector)
+    if collector.lines:
         raise ClusterError(
-            f"the kubeconfig's credentials cannot be had: {printable(said.lines[-1], 500)}",
-            fix="kubectl auth whoami shows whether kubectl gets them",
+            f"cannot obtain credentials from the kubeconfig: {printable(collector.lines[-1], 500)}",
+            fix="kubectl auth whoami",
         )
     chosen = next((one for one in contexts if one["name"] == context), current)
     return str(chosen["name"]), str(chosen["context"].get("namespace") or "default")
 
 
-def _first_current(files: str, known: list[str]) -> str | None:
+def _check_lists(files: str) -> None:
+    """Raise `ClusterError` if a field that has to be a list is not one: the official client does not name it."""
+    for path in files.split(os.pathsep):
+        try:
+            document = read_file(path)
+        except YamlError:
+            continue  # the client may still be able to read the file
+        for field_name in ("clusters", "contexts", "users"):
+            if isinstance(document, dict) and not isinstance(document.get(field_name) or [], list):
+                raise _kubeconfig_error(path, f"{field_name} must be a list")
+
+
+def _first_current(files: str, context_names: list[str]) -> str | None:
     """Return the current context by kubectl's rule: of several files, the first that names one counts.
 
     The official client uses the last one. None leaves the choice to the client.
@@ -239,7 +252,7 @@ def _first_current(files: str, known: list[str]) -> str | None:
             return None  # the client may still be able to read the file
         name = document.get("current-context") if isinstance(document, dict) else None
         if name:
-            return str(name) if name in known else None
+            return str(name) if name in context_names else None
     return None
 
 
@@ -251,19 +264,19 @@ def _from_pod(configuration: Any) -> tuple[str, str]:
         return "", Path(API_DIR, "namespace").read_text().strip()
     except (ConfigException, OSError) as error:
         raise ClusterError(
-            f"this pod's account cannot be used: {error}",
-            fix="serviceAccountName in the pod, or --kubeconfig FILE",
+            f"cannot use this pod's service account: {error}",
+            fix="set serviceAccountName in the pod, or --kubeconfig FILE",
         ) from None
 
 
-def _unreadable(files: str, error: Exception) -> ClusterError:
+def _kubeconfig_error(files: str, error: Exception | str) -> ClusterError:
     text = " ".join(str(error).split()) or type(error).__name__
     return ClusterError(
-        f"the kubeconfig {printable(files)} cannot be used: {printable(text, 500)}", fix="kubectl config view"
+        f"invalid kubeconfig {printable(files)}: {printable(text, 500)}", fix="kubectl config view"
     )
 
 
-class _Said(logging.Handler):
+class _LogCollector(logging.Handler):
     """Collects errors that the official client only logs."""
 
     def __init__(self) -> None:

@@ -22,19 +22,20 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
 from torchnet.errors import ClusterError
 from torchnet.k8s.client.access import Access, PendingRequest, load
-from torchnet.k8s.client.api_errors import ApiCall, ApiRefusal, ApiUnreachable, refused, why
+from torchnet.k8s.client.api_errors import ApiCall, ApiRefusal, ApiUnreachable, failure_reason, parse_refusal
 from torchnet.text import printable
 
 JSON, MERGE_PATCH = "application/json", "application/merge-patch+json"
 METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 PATIENCE = 30.0  # seconds for which a call is retried
 _CONNECT, _READ = 10.0, 60.0
-_FIRST, _MOST = 0.2, 5.0  # seconds between two attempts
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0  # seconds between two attempts
 _LONGEST_BODY = 256 << 20
 
 Object = dict[str, Any]
@@ -68,7 +69,7 @@ class ApiClient:
         self.access = access
         self._patience, self._timeout = patience, timeout
         self.stop = threading.Event()
-        self.ahead = float("-inf")
+        self.clock_offset = float("-inf")
         """The server's clock (Unix time) minus this machine's monotonic clock, in seconds, as of the last response."""
 
     def call(
@@ -91,13 +92,15 @@ class ApiClient:
             ClusterError: The response is not a JSON object.
         """
         request = _Request(method, path, query, self._timeout, accept, body, content)
-        data = self._send(call, request, patience, take=_whole)
+        data = self._send(call, request, patience, take=partial(_read_body, call))
         try:
             answer = json.loads(data) if data else {}
         except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
-            raise ClusterError(f"{self.access.place} answered {call} with something else than an object")
+            raise ClusterError(
+                f"{self.access.place} returned an unexpected response to {call}: not a JSON object"
+            )
         return answer
 
     def read(
@@ -118,7 +121,9 @@ class ApiClient:
             ApiRefusal: The server refused the request.
             ApiUnreachable: No usable response within ``patience`` seconds (default: the client's).
         """
-        data: bytes = self._send(call, _Request("GET", path, query, silence), patience, take=_whole)
+        data: bytes = self._send(
+            call, _Request("GET", path, query, silence), patience, take=partial(_read_body, call)
+        )
         return data
 
     def stream(
@@ -147,57 +152,59 @@ class ApiClient:
         """Send with retries; ``take`` reads the response, and None returns it unread."""
         patience = self._patience if patience is None else patience
         silence, place = self.access.silence, self.access.place
-        with silence.asking(place, patience=patience, read=request.read, stream=take is None) as asked:
-            return self._tries(call, request, patience, take, asked)
+        with silence.track(place, patience=patience, read=request.read, stream=take is None) as pending:
+            return self._send_until(call, request, patience, take, pending)
 
-    def _tries(
+    def _send_until(
         self,
         call: ApiCall,
         request: _Request,
         patience: float,
         take: Callable[[Any], Any] | None,
-        asked: PendingRequest,
+        pending: PendingRequest,
     ) -> Any:
         until = time.monotonic() + patience
-        pause, sent = _FIRST, False
+        pause, sent = _FIRST_PAUSE, False
         while True:
             try:
-                response = self._once(request)
-                self._compare(response.headers.get("Date"))
+                response = self._send_once(request)
+                self._record_clock(response.headers.get("Date"))
                 if 200 <= response.status < 300:
-                    asked.answered()
+                    pending.answered()
                     return take(response) if take else response
             except _network_errors() as error:
                 # The request may have succeeded and only its response been lost: see `after_lost_answer`.
-                problem: ClusterError = self.unreachable(call, error)
+                problem: ClusterError = self.unreachable_error(call, error)
                 after, sent = 0.0, True
-                asked.failed(printable(why(error), 300))
+                pending.failed(printable(failure_reason(error), 300))
             else:
-                answer = _rest(response)
-                problem = refused(call, response.status, answer)
-                counted = request.method == "POST" and response.status == 409 and problem.reason == "Conflict"
-                if response.status != 429 and response.status < 500 and not counted:
-                    asked.answered()
+                answer = _read_error_body(response)
+                problem = parse_refusal(call, response.status, answer)
+                is_conflict = (
+                    request.method == "POST" and response.status == 409 and problem.reason == "Conflict"
+                )
+                if response.status != 429 and response.status < 500 and not is_conflict:
+                    pending.answered()
                     if sent and request.method == "POST" and response.status == 409:
                         problem.args = (*problem.args, _LOST)
                     raise problem
                 # A gateway time-out does not mean that the server did nothing, either.
                 sent = sent or response.status >= 500
                 after = _retry_after(response.headers.get("Retry-After"))
-                asked.failed(f"HTTP {response.status}, tried again")
-                if not counted:
+                pending.failed(f"HTTP {response.status}")
+                if not is_conflict:
                     problem = ApiUnreachable(
-                        f"{self.access.place} is too busy to {call} (HTTP {response.status}): {problem.said}",
+                        f"{self.access.place} is too busy to {call} (HTTP {response.status}): {problem.message}",
                         fix="try again later; kubectl get --raw /readyz?verbose",
                     )
             wait = max(after, pause * random.uniform(0.5, 1.5))
-            pause = min(_MOST, pause * 2)
+            pause = min(_LONGEST_PAUSE, pause * 2)
             if time.monotonic() + wait > until:
                 raise problem
             if self.stop.wait(wait):
                 raise problem
 
-    def _once(self, request: _Request) -> Any:
+    def _send_once(self, request: _Request) -> Any:
         import urllib3
 
         client = self.access.client
@@ -216,14 +223,14 @@ class ApiClient:
             retries=False,
         )
 
-    def _compare(self, date: str | None) -> None:
+    def _record_clock(self, date: str | None) -> None:
         with contextlib.suppress(TypeError, ValueError, OverflowError):
-            self.ahead = parsedate_to_datetime(date or "").timestamp() - time.monotonic()
+            self.clock_offset = parsedate_to_datetime(date or "").timestamp() - time.monotonic()
 
-    def unreachable(self, call: ApiCall, error: Exception) -> ApiUnreachable:
+    def unreachable_error(self, call: ApiCall, error: Exception) -> ApiUnreachable:
         """Return the error for a call that got no response."""
         return ApiUnreachable(
-            f"no answer from {self.access.place} ({call}): {printable(why(error), 300)}",
+            f"no response from {self.access.place} ({call}): {printable(failure_reason(error), 300)}",
             fix="kubectl cluster-info" + (f" --context {self.access.context}" if self.access.context else ""),
         )
 
@@ -251,14 +258,17 @@ def _network_errors() -> tuple[type[Exception], ...]:
     return HTTPError, OSError
 
 
-def _whole(response: Any) -> bytes:
+def _read_body(call: ApiCall, response: Any) -> bytes:
     try:
-        return bytes(response.read(_LONGEST_BODY))
+        body = bytes(response.read(_LONGEST_BODY + 1))
     finally:
         response.release_conn()
+    if len(body) > _LONGEST_BODY:
+        raise ClusterError(f"{call}: the response is larger than {_LONGEST_BODY >> 20} MiB")
+    return body
 
 
-def _rest(response: Any) -> bytes:
+def _read_error_body(response: Any) -> bytes:
     try:
         return bytes(response.read(1 << 20))
     except _network_errors():

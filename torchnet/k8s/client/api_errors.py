@@ -17,7 +17,7 @@ from torchnet.text import printable
 _DEEPEST = 8
 
 
-def why(error: BaseException) -> str:
+def failure_reason(error: BaseException) -> str:
     """Return why a request failed, as the end of a sentence that has named the server.
 
     Args:
@@ -29,8 +29,8 @@ def why(error: BaseException) -> str:
     # The first error that is not a wrapper of the client; its own causes no longer concern the connection.
     found = next((one for one in chain if isinstance(one, (OSError, http.client.HTTPException))), error)
     wrapped = any(isinstance(one, HTTPError) for one in chain)
-    said = _said(found, wrapped=wrapped, all_of_it=" ".join(map(str, chain)))
-    return f"the proxy: {said}" if any(isinstance(one, ProxyError) for one in chain) else said
+    message = _describe(found, wrapped=wrapped, chain_text=" ".join(map(str, chain)))
+    return f"the proxy: {message}" if any(isinstance(one, ProxyError) for one in chain) else message
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -46,21 +46,21 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         one = inner[0] if inner else None
 
 
-def _said(error: BaseException, *, wrapped: bool, all_of_it: str) -> str:
+def _describe(error: BaseException, *, wrapped: bool, chain_text: str) -> str:
     if isinstance(error, socket.gaierror):
         # The system's error does not contain the name; urllib3's message does.
-        name = re.search(r"resolve '([^']+)'", all_of_it)
+        name = re.search(r"resolve '([^']+)'", chain_text)
         return f"the name {name[1]} cannot be resolved" if name else "its name cannot be resolved"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message.rstrip('.')}"
     if isinstance(error, ssl.SSLError):
         return f"TLS failed: {_bare(str(error))}"
     if isinstance(error, http.client.IncompleteRead):
-        return "the answer broke off"
+        return "the response was truncated"
     if isinstance(error, http.client.RemoteDisconnected):
-        return "the connection was closed without an answer"
+        return "the connection was closed without a response"
     if isinstance(error, http.client.BadStatusLine):
-        return "what it answers is no HTTP"
+        return "not an HTTP server"
     if isinstance(error, TimeoutError) and (wrapped or error.errno is not None):
         return "timed out"
     if isinstance(error, OSError) and error.strerror:
@@ -103,19 +103,19 @@ class ApiCall:
 class ApiRefusal(ClusterError):
     """The server refused a request.
 
-    ``status`` is the HTTP status, ``reason`` Kubernetes' reason code, and ``said`` the server's message.
+    ``status`` is the HTTP status, ``reason`` Kubernetes' reason code, and ``message`` the server's message.
     """
 
-    def __init__(self, call: ApiCall, status: int, reason: str, said: str) -> None:
-        self.call, self.status, self.reason, self.said = call, status, reason, said
-        super().__init__(*_words(call, status, said), fix=_fix(call, status, said))
+    def __init__(self, call: ApiCall, status: int, reason: str, message: str) -> None:
+        self.call, self.status, self.reason, self.message = call, status, reason, message
+        super().__init__(*_error_text(call, status, message), fix=_fix(call, status, message))
 
 
 class ApiUnreachable(ClusterError):
     """There was no usable response: connection refused, time-out, or 429 and 5xx until retries ended."""
 
 
-def refused(call: ApiCall, status: int, body: bytes) -> ApiRefusal:
+def parse_refusal(call: ApiCall, status: int, body: bytes) -> ApiRefusal:
     """Return the error for a response with ``status`` and ``body``, which is usually a Status object."""
     parsed: Any
     try:
@@ -124,35 +124,35 @@ def refused(call: ApiCall, status: int, body: bytes) -> ApiRefusal:
         parsed = None
     if not isinstance(parsed, dict):
         parsed = {"message": body[:_LONGEST].decode("utf-8", "backslashreplace")}
-    said = " ".join(str(parsed.get("message") or f"HTTP {status}").split())
-    return ApiRefusal(call, status, str(parsed.get("reason") or ""), printable(said, _LONGEST))
+    message = " ".join(str(parsed.get("message") or f"HTTP {status}").split())
+    return ApiRefusal(call, status, str(parsed.get("reason") or ""), printable(message, _LONGEST))
 
 
-def _words(call: ApiCall, status: int, said: str) -> tuple[str]:
+def _error_text(call: ApiCall, status: int, message: str) -> tuple[str]:
     if status == 401:
-        return (f"the API server does not know who asks ({call}): {said}",)
-    if is_rights(status, said):
-        return (f"not allowed to {call}: {said}",)
-    return (f"the cluster refuses to {call}: {said}",)
+        return (f"not authenticated to the API server ({call}): {message}",)
+    if is_permission_error(status, message):
+        return (f"not allowed to {call}: {message}",)
+    return (f"the API server refused to {call}: {message}",)
 
 
-def is_rights(status: int, said: str) -> bool:
+def is_permission_error(status: int, message: str) -> bool:
     """Whether an error is a 403 for missing permissions.
 
     Admission (Pod Security, quotas, policies) also responds with 403.
     """
-    return status == 403 and _RIGHTS.match(said) is not None
+    return status == 403 and _RIGHTS.match(message) is not None
 
 
-def _fix(call: ApiCall, status: int, said: str) -> str:
+def _fix(call: ApiCall, status: int, message: str) -> str:
     if status == 401:
         return "log in again; kubectl auth whoami"
-    if is_rights(status, said):
+    if is_permission_error(status, message):
         return call.question
-    if "exceeded quota" in said:
+    if "exceeded quota" in message:
         return f"kubectl describe quota -n {call.namespace}"
-    if "violates PodSecurity" in said:
-        return f"kubectl get namespace {call.namespace} --show-labels; --security restricted is torchnet's default"
-    if status == 404 and call.verb == "create" and "namespaces" in said:
-        return f"kubectl create namespace {call.namespace}, or -n ANOTHER"
+    if "violates PodSecurity" in message:
+        return f"kubectl get namespace {call.namespace} --show-labels; or use --security restricted (the default)"
+    if status == 404 and call.verb == "create" and "namespaces" in message:
+        return f"kubectl create namespace {call.namespace}, or -n NAMESPACE"
     return ""

@@ -29,21 +29,20 @@ def namespace(kubeconfig: str | None, context: str | None, environ: Mapping[str,
         path for path in map(os.path.expanduser, paths.split(os.pathsep)) if path and os.path.exists(path)
     ]
     if kubeconfig and not files:
-        raise UsageError(
-            f"--kubeconfig {printable(kubeconfig, 200)}: there is no such file", fix="-n NAMESPACE"
-        )
+        raise UsageError(f"--kubeconfig {printable(kubeconfig, 200)}: no such file", fix="-n NAMESPACE")
     documents = [_read(path) for path in files]
     chosen = context or next(
         (one["current-context"] for one in documents if one.get("current-context")), None
     )
     for document in documents:
-        for entry in document.get("contexts") or ():
+        for entry in document["contexts"]:
             if isinstance(entry, dict) and entry.get("name") == chosen:
                 found = entry.get("context") if isinstance(entry.get("context"), dict) else {}
                 return _checked(str((found or {}).get("namespace") or DEFAULT))
     if context:
         raise UsageError(
-            f"--context {printable(context, 200)}: no kubeconfig has it", fix="kubectl config get-contexts"
+            f"--context {printable(context, 200)}: not found in the kubeconfig",
+            fix="kubectl config get-contexts",
         )
     return DEFAULT if files else _own()
 
@@ -53,7 +52,13 @@ def _read(path: str) -> dict[str, Any]:
         document = read_file(path)
     except YamlError as error:
         raise UsageError(f"the kubeconfig {printable(path, 200)}: {error}", fix="-n NAMESPACE") from None
-    return document if isinstance(document, dict) else {}
+    document = document if isinstance(document, dict) else {}
+    document["contexts"] = document.get("contexts") or []
+    if not isinstance(document["contexts"], list):
+        raise UsageError(
+            f"the kubeconfig {printable(path, 200)}: contexts must be a list", fix="-n NAMESPACE"
+        )
+    return document
 
 
 def _checked(name: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from torchnet.errors import TorchnetError
 from torchnet.k8s.client.api import ApiClient
-from torchnet.k8s.client.api_errors import ApiRefusal, ApiUnreachable, refused
+from torchnet.k8s.client.api_errors import ApiRefusal, ApiUnreachable, parse_refusal
 from torchnet.k8s.client.kinds import POD, selector
 from torchnet.text import printable
 
@@ -29,7 +29,7 @@ Pod = dict[str, Any]
 
 
 class Watch:
-    """Calls ``listed(pods)`` and ``event(kind, pod)`` from its thread, and ``failed(error)`` when it gives up.
+    """Calls ``on_list(pods)`` and ``on_event(kind, pod)`` from its thread, and ``on_error(error)`` when it gives up.
 
     Every failure is reported unless the client's ``stop`` is set: an unexpected exception becomes an internal error of
     torchnet (exit code 70).
@@ -37,16 +37,16 @@ class Watch:
 
     def __init__(
         self,
-        door: ApiClient,
+        client: ApiClient,
         namespace: str,
         run: str,
         *,
-        listed: Callable[[list[Pod]], None],
-        event: Callable[[str, Pod], None],
-        failed: Callable[[TorchnetError], None],
+        on_list: Callable[[list[Pod]], None],
+        on_event: Callable[[str, Pod], None],
+        on_error: Callable[[TorchnetError], None],
     ) -> None:
-        self._door, self._namespace, self._run = door, namespace, run
-        self._listed, self._event, self._failed = listed, event, failed
+        self._client, self._namespace, self._run = client, namespace, run
+        self._on_list, self._on_event, self._on_error = on_list, on_event, on_error
         self._thread = threading.Thread(target=self._work, name="watch", daemon=True)
 
     def start(self) -> None:
@@ -55,31 +55,31 @@ class Watch:
     def _work(self) -> None:
         version = ""
         try:
-            while not self._door.stop.is_set():
+            while not self._client.stop.is_set():
                 if not version:
                     version = self._list()
                 version = self._follow(version)
                 # Limit the request rate if streams end immediately.
-                self._door.stop.wait(random.uniform(0.05, 0.3))
+                self._client.stop.wait(random.uniform(0.05, 0.3))
         except TorchnetError as error:
             self._give_up(error)
         except Exception as error:
-            self._give_up(own_error(f"the watch on the pods of {self._run}", error))
+            self._give_up(internal_error(f"the watch on the pods of {self._run}", error))
 
     def _give_up(self, error: TorchnetError) -> None:
-        if not self._door.stop.is_set():
-            self._failed(error)
+        if not self._client.stop.is_set():
+            self._on_error(error)
 
     def _list(self) -> str:
         call = POD.call("list", self._namespace)
-        answer = self._door.call(
+        answer = self._client.call(
             "GET",
             POD.path(self._namespace),
             call,
             query={"labelSelector": selector(self._run)},
             patience=_PATIENCE,
         )
-        self._listed([item for item in answer.get("items") or () if isinstance(item, dict)])
+        self._on_list([item for item in answer.get("items") or () if isinstance(item, dict)])
         return str((answer.get("metadata") or {}).get("resourceVersion") or "")
 
     def _follow(self, version: str) -> str:
@@ -93,7 +93,7 @@ class Watch:
         }
         call = POD.call("watch", self._namespace)
         try:
-            response = self._door.stream(
+            response = self._client.stream(
                 POD.path(self._namespace), call, query=query, silence=_SILENCE, patience=_PATIENCE
             )
         except ApiRefusal as error:
@@ -103,20 +103,20 @@ class Watch:
         try:
             for event in events(lines(response)):
                 if event is None:
-                    self._door.stop.wait(_UNREAD)
+                    self._client.stop.wait(_UNREAD)
                     return ""
                 kind, body = event["type"], event["object"]
                 if kind == "ERROR":
                     code = int(body.get("code") or 0)
                     if code == 410:
                         return ""
-                    problem = refused(call, code, json.dumps(body).encode())
+                    problem = parse_refusal(call, code, json.dumps(body).encode())
                     if code in (401, 403):
                         raise problem
                     return ""
                 version = str(body["metadata"].get("resourceVersion") or version)
                 if kind != "BOOKMARK":
-                    self._event(kind, body)
+                    self._on_event(kind, body)
         except ApiUnreachable:
             pass  # the stream broke: resume from the last version
         finally:
@@ -148,21 +148,21 @@ def lines(response: Any, longest: int = _LONGEST) -> Iterator[bytes]:
                 yield bytes(rest[:longest])
                 del rest[:longest]
     except (HTTPError, OSError, ValueError) as error:  # ValueError: closed by another thread
-        raise ApiUnreachable(f"a stream of the API server broke: {type(error).__name__}") from None
+        raise ApiUnreachable(f"the stream from the API server broke: {type(error).__name__}") from None
 
 
 def events(texts: Iterator[bytes]) -> Iterator[dict[str, Any] | None]:
     """Yield the events of a watch; None for a line that is not an event, after which a new list is needed."""
     for text in texts:
         try:
-            event = json.loads(text)
+            on_event = json.loads(text)
         except (ValueError, RecursionError):
-            event = None
-        body = event.get("object") if isinstance(event, dict) else None
-        whole = isinstance(body, dict) and isinstance(body.setdefault("metadata", {}), dict)
-        yield event if whole and isinstance(event.get("type"), str) else None
+            on_event = None
+        body = on_event.get("object") if isinstance(on_event, dict) else None
+        is_complete = isinstance(body, dict) and isinstance(body.setdefault("metadata", {}), dict)
+        yield on_event if is_complete and isinstance(on_event.get("type"), str) else None
 
 
-def own_error(what: str, error: Exception) -> TorchnetError:
+def internal_error(what: str, error: Exception) -> TorchnetError:
     """Return the internal error for an exception that ended the thread that did ``what``."""
     return TorchnetError(f"{what} failed: {type(error).__name__}: {printable(str(error), 300)}")

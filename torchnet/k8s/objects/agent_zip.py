@@ -100,9 +100,7 @@ def agent_zip() -> bytes:
     entries += [ArchiveEntry(one.name, uncommented(one.data)) for one in _modules("torchnet", own, PARTS)]
     spec = importlib.util.find_spec("pyroute2")  # executes nothing: pyroute2 is a top-level package
     if spec is None or spec.origin is None:
-        raise TorchnetError(
-            "pyroute2 is not installed, and has to travel to the workers", fix="pip install pyroute2"
-        )
+        raise TorchnetError("pyroute2 is not installed, and the workers need it", fix="pip install pyroute2")
     entries += _modules("pyroute2", Path(spec.origin).parent, PYROUTE2)
     return zipped(entries)
 

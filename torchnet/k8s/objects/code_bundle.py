@@ -162,7 +162,7 @@ def gather(job: JobSpec, cwd: str | os.PathLike[str], environ: Mapping[str, str]
     root, script = _root(job, os.path.abspath(cwd))
     found = _collect(root, of_the_launch(job, os.path.abspath(cwd), environ))
     if found.size > RAW_LIMIT or len(found.files) > FILES_LIMIT:
-        raise _too_large(root, found, f"has {_size(found.size)} in {len(found.files)} files")
+        raise _too_large(root, found, f"{_size(found.size)} in {len(found.files)} files")
     entries, left_out = [], list(found.left_out)
     for name, (path, _, executable) in found.files.items():
         try:
@@ -177,7 +177,7 @@ def gather(job: JobSpec, cwd: str | os.PathLike[str], environ: Mapping[str, str]
             entries.append(ArchiveEntry(name, data, executable))
     code = zipped(entries)
     if len(code) + len(agent) > MAP_LIMIT:
-        raise _too_large(root, found, f"has {_size(len(code))} when it is packed")
+        raise _too_large(root, found, f"{_size(len(code))} compressed")
     return CodeBundle(agent, code, script, tuple(left_out))
 
 
@@ -205,7 +205,7 @@ def _collect(root: str, kept: Mapping[File, str]) -> _Found:
         try:
             name.encode()
         except UnicodeEncodeError:
-            found.left_out.append(f"{printable(name, 200)}: its name is no UTF-8")
+            found.left_out.append(f"{printable(name, 200)}: the name is not valid UTF-8")
             continue
         found.files[name.replace(os.sep, "/")] = (path, status.st_size, bool(status.st_mode & stat.S_IXUSR))
         if len(found.files) > FILES_LIMIT:
@@ -253,18 +253,18 @@ def _walk(
             elif stat.S_ISREG(status.st_mode):
                 yield entry.path, name, status
             else:
-                reason = "is no regular file"
+                reason = "not a regular file"
         except OSError as error:
-            reason = "leads nowhere" if entry.is_symlink() else (error.strerror or str(error)).lower()
+            reason = "broken link" if entry.is_symlink() else (error.strerror or str(error)).lower()
         if reason:
             found.left_out.append(f"{printable(name, 200)}: {reason}")
 
 
 def _wrong_link(real: str, chain: tuple[str, ...], *, is_folder: bool) -> str:
     if os.path.commonpath([real, chain[0]]) != chain[0]:
-        return "leads out of the folder"
+        return "link to a target outside the folder"
     if is_folder and (real in chain or any(one.startswith(f"{real}{os.sep}") for one in chain)):
-        return "leads to a folder that it is in"
+        return "link to a parent folder"
     return ""
 
 
@@ -275,13 +275,13 @@ def _is_private(path: str, is_folder: bool) -> bool:
 def _too_large(root: str, found: _Found, what: str) -> UsageError:
     largest = sorted(found.files.items(), key=lambda item: (-item[1][1], item[0]))[:_SHOWN]
     lines = [
-        f"the folder {printable(root, 200)} {what}, and a ConfigMap holds {_size(MAP_LIMIT)}, the agent's part of it:"
+        f"the folder {printable(root, 200)} is too large: {what}; a ConfigMap holds {_size(MAP_LIMIT)} with the agent"
     ]
     lines += [f"{_size(size):>10}  {printable(name, 200)}" for name, (_, size, _) in largest]
     return UsageError(
         "\n  ".join(lines),
-        fix="name what stays here in a .torchnetignore; or --code image (the script is in the image), or "
-        "--code pvc:NAME/PATH (it is on a volume)",
+        fix="exclude files in a .torchnetignore, or use --code image (the script is in the image) or "
+        "--code pvc:NAME/PATH (the script is on a volume)",
     )
 
 

@@ -26,12 +26,12 @@ def _head(prepared: RenderedRun, job: JobSpec, origins: Mapping[str, Origin]) ->
     # Server-side: otherwise kubectl copies each object into an annotation, and annotations are limited to 256 KiB.
     where = f"-n {prepared.namespace}"
     lines = [
-        f"The run {prepared.run_id}, as torchnet launch would make it:",
+        f"The run {prepared.run_id}, as torchnet launch creates it:",
         f"  torchnet launch … --run-id {prepared.run_id} --dry-run | kubectl apply --server-side -f -",
         f"  torchnet attach {where} {prepared.run_id}",
         f"  torchnet down {where} {prepared.run_id} # everything with the label {RUN_LABEL}={prepared.run_id}",
         "",
-        "What was asked for, and where:",
+        "Settings and their sources:",
     ]
     for field in shown(job):
         origin = origins.get(field.path)

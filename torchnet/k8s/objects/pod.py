@@ -27,7 +27,7 @@ from torchnet.constants import (
 from torchnet.k8s.objects.builders import RESTRICTED, RESTRICTED_POD, api_access, from_field, mount
 from torchnet.k8s.objects.code_bundle import CodeBundle
 from torchnet.k8s.objects.network_annotation import device_resources, fixed_addresses, networks
-from torchnet.k8s.objects.pod_template import DEFAULT_CONTAINER, check_merged, merge
+from torchnet.k8s.objects.pod_template import DEFAULT_CONTAINER, apply
 from torchnet.network.attachment import NetworkAttachment
 
 # The Job controller sets this variable in each container; the kubelet expands $(NAME) in commands and arguments.
@@ -97,8 +97,7 @@ def template(
         patch: The user's template, merged over the result.
 
     Raises:
-        MergeError: The user's template cannot be merged.
-        UsageError: The merged pod is no longer a worker of the run.
+        UsageError: The user's template cannot be merged, or the merged pod is no longer a worker of the run.
     """
     whole = {
         "metadata": {
@@ -113,9 +112,7 @@ def template(
     }
     if not patch:
         return whole
-    merged: dict[str, Any] = merge(whole, patch)
-    check_merged(whole, merged, job.kubernetes.pod_template or "the pod template")
-    return merged
+    return apply(whole, patch, job.kubernetes.pod_template or "the pod template")
 
 
 def _spec(

@@ -56,7 +56,7 @@ def merge(original: Any, patch: Any, path: tuple[str, ...] = ()) -> Any:
     if action == "delete":
         return {}
     if original is not None and not isinstance(original, Mapping):
-        raise MergeError(f"{_place(path)}: is a map, and what it is merged with is none")
+        raise MergeError(f"{_place(path)}: must not be a map")
     found = {key: value for key, value in (original or {}).items() if retained is None or key in retained}
     for key, value in fields.items():
         place = (*path, key)
@@ -69,6 +69,10 @@ def merge(original: Any, patch: Any, path: tuple[str, ...] = ()) -> Any:
             found.pop(key, None)
         elif isinstance(value, Mapping):
             found[key] = merge(found.get(key), value, place)
+        elif isinstance(found.get(key), list) or place in MERGE_KEYS:
+            raise MergeError(f"{_place(place)}: must be a list")
+        elif isinstance(found.get(key), Mapping):
+            raise MergeError(f"{_place(place)}: must be a map")
         else:
             found[key] = value
     return found
@@ -81,15 +85,13 @@ def _directives(
     action, retained = patch.get("$patch", "merge"), patch.get("$retainKeys")
     unknown = [key for key in patch if key.startswith("$") and key not in ("$patch", "$retainKeys")]
     if unknown:
-        raise MergeError(
-            f"{_place(path)}: {unknown[0]!a} is no directive that is understood: $patch, $retainKeys"
-        )
+        raise MergeError(f"{_place(path)}: {unknown[0]!a} is not a directive; valid: $patch, $retainKeys")
     if action not in ("merge", "replace", "delete"):
         raise MergeError(f"{_place(path)}: $patch is {action!a}; valid: merge, replace, delete")
     if retained is not None and not (
         isinstance(retained, list) and all(isinstance(one, str) for one in retained)
     ):
-        raise MergeError(f"{_place(path)}: $retainKeys is no list of keys")
+        raise MergeError(f"{_place(path)}: $retainKeys must be a list of keys")
     return action, {key: value for key, value in patch.items() if not key.startswith("$")}, retained
 
 
@@ -103,21 +105,21 @@ def _merge_lists(original: Any, patch: list[Any], path: tuple[str, ...]) -> list
     if key is None:
         return patch
     if original is not None and not isinstance(original, list):
-        raise MergeError(f"{_place(path)}: is a list, and what it is merged with is none")
+        raise MergeError(f"{_place(path)}: must not be a list")
     kept = list(original or ())
     added: list[Any] = []
     for number, item in enumerate(patch):
         place = (*path[:-1], f"{path[-1]}[{number}]")
         if not isinstance(item, Mapping):
-            raise MergeError(f"{_place(place)}: is no map")
+            raise MergeError(f"{_place(place)}: must be a map")
         action, fields, _ = _directives(item, place)
         if action == "replace" and not fields:
             kept = []  # the patch replaces the whole list
             continue
         if key not in fields:
-            raise MergeError(f"{_place(place)}: lacks {key}, which its list is merged by")
+            raise MergeError(f"{_place(place)}: has no {key}, which identifies the items of this list")
         if any(one[key] == fields[key] for one in added):
-            raise MergeError(f"{_place(place)}: {key} {fields[key]!a} stands twice")
+            raise MergeError(f"{_place(place)}: duplicate {key} {fields[key]!a}")
         before = next((one for one in kept if one.get(key) == fields[key]), None)
         if action == "delete":
             kept = [one for one in kept if one.get(key) != fields[key]]
@@ -174,16 +176,14 @@ def parse(document: Any) -> dict[str, Any]:
         YamlError: It is not. The text lists all invalid fields, or else the first part that cannot be merged.
     """
     if not isinstance(document, dict):
-        raise YamlError("is no map")
-    wrong = [
-        f"there is no field {printable(key, 80)} in it" for key in document if key not in ("metadata", "spec")
-    ]
+        raise YamlError("must be a map")
+    wrong = [f"unknown field {printable(key, 80)}" for key in document if key not in ("metadata", "spec")]
     for key in ("metadata", "spec"):
         if not isinstance(document.get(key, {}), dict):
-            wrong.append(f"{key} is no map")
+            wrong.append(f"{key} must be a map")
         elif key == "metadata":
             wrong += [
-                f"metadata.{printable(one, 80)} is not the template's to say"
+                f"metadata.{printable(one, 80)} cannot be set by a template"
                 for one in document.get(key, {})
                 if one not in ("labels", "annotations")
             ]
@@ -196,43 +196,48 @@ def parse(document: Any) -> dict[str, Any]:
     return document
 
 
-def check_merged(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -> None:
-    """Check that the merged pod is still a worker of this run.
+def apply(before: Mapping[str, Any], patch: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the template ``before`` with ``patch`` merged over it.
 
     Args:
-        before: The template before the merge.
-        after: The template after the merge.
         name: The patch's file, for the message.
 
     Raises:
-        UsageError: It is not; the message lists everything that the patch must not change.
+        UsageError: They cannot be merged, or the merged pod is no longer a worker of this run. The message lists
+            everything that the patch must not change.
     """
+    try:
+        after: dict[str, Any] = merge(before, patch)
+    except MergeError as error:
+        text = f"--pod-template {printable(name, 200)}: {printable(str(error), 300)}"
+        raise UsageError(text, fix=f"a YAML file with {FORM}") from None
     wrong = []
     labels = after.get("metadata", {}).get("labels") or {}
     annotations = after.get("metadata", {}).get("annotations") or {}
     for key, value in before["metadata"]["labels"].items():
         if labels.get(key) != value:
-            wrong.append(f"metadata.labels: {key} has to stay {value}")
+            wrong.append(f"metadata.labels: {key} must stay {value}")
     if (
         annotations.get(constants.NETWORKS_ANNOTATION)
         != before["metadata"]["annotations"][constants.NETWORKS_ANNOTATION]
     ):
-        wrong.append(f"metadata.annotations: {constants.NETWORKS_ANNOTATION} is what --network says")
-    if said := too_large({key: text for key, text in annotations.items() if key not in _OWN}):
-        wrong.append(f"metadata.annotations: with those of --annotation it {said}")
+        wrong.append(f"metadata.annotations: {constants.NETWORKS_ANNOTATION} is set by --network")
+    if problem := too_large({key: text for key, text in annotations.items() if key not in _OWN}):
+        wrong.append(f"metadata.annotations: with those of --annotation it {problem}")
     spec = after.get("spec", {})
     if spec.get("restartPolicy") != "Never":
-        wrong.append("spec.restartPolicy: has to stay Never")
+        wrong.append("spec.restartPolicy: must stay Never")
     for group, container in (("initContainers", constants.PREPARE), ("containers", constants.WORKER)):
         own = next((one for one in spec.get(group) or () if one.get("name") == container), None)
         kept = next(one for one in before["spec"][group] if one["name"] == container)
         if own is None:
-            wrong.append(f"spec.{group}: {container} is gone")
+            wrong.append(f"spec.{group}: {container} is missing")
         elif own.get("command") != kept["command"] or own.get("args"):
-            wrong.append(f"spec.{group}: the command of {container} is torchnet's")
+            wrong.append(f"spec.{group}: the command of {container} must not change")
     if wrong:
         lines = [
-            f"--pod-template {printable(name, 200)}: it changes what makes a pod a worker:",
+            f"--pod-template {printable(name, 200)}: the template must not change these fields:",
             *map(printable, wrong),
         ]
-        raise UsageError("\n  ".join(lines), fix="leave these out of the template")
+        raise UsageError("\n  ".join(lines), fix="remove these fields from the template")
+    return after

@@ -17,7 +17,7 @@ from torchnet.errors import UsageError
 from torchnet.text import printable
 
 _BYTES = 32
-_WAY_OUT = "--token-secret NAME names a Secret that is there already, with the key token"
+_FIX = "use --token-secret NAME with an existing Secret that has the key token"
 
 
 def run_name(script: str, random: str) -> str:
@@ -53,11 +53,11 @@ def user_key(environ: Mapping[str, str]) -> bytes:
     """
     path = key_path(environ)
     try:
-        return _read(path) or _make(path)
+        return _read(path) or _create(path)
     except OSError as error:
         what = (error.strerror or str(error)).lower()
         raise UsageError(
-            f"the key that runs' secrets are made from, {printable(path, 200)}: {what}", fix=_WAY_OUT
+            f"cannot use the key for the secrets of runs, {printable(path, 200)}: {what}", fix=_FIX
         ) from None
 
 
@@ -71,30 +71,30 @@ def _read(path: str) -> bytes:
     shown = printable(path, 200)
     if status.st_uid != os.geteuid() or status.st_mode & 0o077:
         raise UsageError(
-            f"{shown} is not yours alone, and the secrets of runs are made from it", fix=f"rm {shown}"
+            f"{shown}, the key for the secrets of runs, is accessible to other users", fix=f"rm {shown}"
         )
     if len(data) != _BYTES:
-        raise UsageError(f"{shown} does not hold {_BYTES} bytes", fix=f"rm {shown}")
+        raise UsageError(f"{shown} must have {_BYTES} bytes", fix=f"rm {shown}")
     return data
 
 
-def _make(path: str) -> bytes:
+def _create(path: str) -> bytes:
     """Create the key.
 
     It is written to a temporary file, which is then linked to ``path``, so that two launches at once get the same key.
     """
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    made = f"{path}.{secrets.token_hex(8)}"
-    descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    temporary = f"{path}.{secrets.token_hex(8)}"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with open(descriptor, "wb") as file:
             file.write(secrets.token_bytes(_BYTES))
             file.flush()
             os.fsync(descriptor)
         try:
-            os.link(made, path)
+            os.link(temporary, path)
         except FileExistsError:
             pass
     finally:
-        os.unlink(made)
+        os.unlink(temporary)
     return _read(path)

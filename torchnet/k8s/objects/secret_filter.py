@@ -11,10 +11,10 @@ from torchnet.config.job_spec import JobSpec
 from torchnet.k8s.objects.run_identity import key_path
 from torchnet.yaml_io import YamlError, read_file
 
-REASON = "may hold keys, which a ConfigMap would show to others; --secret NAME brings them"
-KUBECONFIG = "is a kubeconfig, which opens the cluster to whoever reads it"
-_NAMED = "is named by the kubeconfig, and opens the cluster to whoever reads it"
-_ENV_FILE = "is an --env-file, whose variables the pods get without it"
+REASON = "may contain keys, which a ConfigMap would expose; use --secret NAME"
+KUBECONFIG = "a kubeconfig with credentials for the cluster"
+_NAMED = "credentials of the kubeconfig"
+_ENV_FILE = "an --env-file; the pods receive its variables without it"
 
 File = tuple[int, int]
 """A file as (device, inode), which is the same for every link and path that leads to it."""

@@ -13,7 +13,7 @@ from typing import Any
 from torchnet.constants import RUN_LABEL
 from torchnet.errors import ClusterError, NetworkError, UsageError
 from torchnet.k8s.client.api import MERGE_PATCH, ApiClient, after_lost_answer
-from torchnet.k8s.client.api_errors import ApiRefusal, is_rights
+from torchnet.k8s.client.api_errors import ApiRefusal, is_permission_error
 from torchnet.k8s.client.kinds import NAD, POD, WORKLOADS, kind_of
 from torchnet.network.attachment import NetworkAttachment
 from torchnet.text import printable
@@ -24,7 +24,7 @@ _QUERY = {"fieldManager": "torchnet", "fieldValidation": "Strict"}
 
 
 def check(
-    door: ApiClient, objects: Sequence[Object], pod: Object, attachments: Sequence[NetworkAttachment]
+    client: ApiClient, objects: Sequence[Object], pod: Object, attachments: Sequence[NetworkAttachment]
 ) -> None:
     """Check by a dry run that the server accepts all ``objects`` and one ``pod`` of the workload.
 
@@ -36,32 +36,32 @@ def check(
         NetworkError: a network attachment that the pods name does not exist.
         ClusterError: the server cannot be reached, or rejects an object; its text names the object.
     """
-    _taken(door, objects)
+    _check_name(client, objects)
     for body in objects:
         if kind_of(body) is not POD:  # one pod, tried below, stands for all of them
-            _post(door, body, dry=True)
+            _post(client, body, dry=True)
     # After the dry runs: if the namespace is missing, a missing attachment would be reported instead.
-    _attachments(door, attachments)
-    own = {one["metadata"]["name"] for one in objects if one["kind"] == "ServiceAccount"}
-    tried = copy.deepcopy(pod)
-    if tried["spec"].get("serviceAccountName") in own:
+    _check_attachments(client, attachments)
+    own_accounts = {one["metadata"]["name"] for one in objects if one["kind"] == "ServiceAccount"}
+    candidate = copy.deepcopy(pod)
+    if candidate["spec"].get("serviceAccountName") in own_accounts:
         # The account does not exist yet, and the server rejects a pod whose account is missing.
-        tried["spec"].pop("serviceAccountName")
-    tried["metadata"]["name"] = f"{tried['metadata']['name'][:55]}-check"
-    _post(door, tried, dry=True)
+        candidate["spec"].pop("serviceAccountName")
+    candidate["metadata"]["name"] = f"{candidate['metadata']['name'][:55]}-check"
+    _post(client, candidate, dry=True)
 
 
 def create(
-    door: ApiClient,
+    client: ApiClient,
     objects: Sequence[Object],
-    made: Callable[[Object], None],
-    stopped: Callable[[], bool] = lambda: False,
+    on_created: Callable[[Object], None],
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Object]:
-    """Create ``objects`` in order, until ``stopped()`` is true.
+    """Create ``objects`` in order, until ``should_stop()`` is true.
 
     Args:
-        made: called after each creation with the server's version of the object.
-        stopped: called before each creation.
+        on_created: called after each creation with the server's version of the object.
+        should_stop: called before each creation.
 
     Returns:
         The server's versions of the created objects.
@@ -72,15 +72,15 @@ def create(
     """
     results = []
     for body in objects:
-        if stopped():
+        if should_stop():
             break
-        answer = _post(door, body, dry=False)
+        answer = _post(client, body, dry=False)
         results.append(answer)
-        made(answer)
+        on_created(answer)
     return results
 
 
-def own(door: ApiClient, results: Sequence[Object]) -> None:
+def set_owners(client: ApiClient, results: Sequence[Object]) -> None:
     """Make the workload own the run's other objects, so that deleting it deletes all of them.
 
     Each plain pod is an owner, and the other objects are deleted with the last pod: the garbage collector deletes an
@@ -108,7 +108,7 @@ def own(door: ApiClient, results: Sequence[Object]) -> None:
             continue
         kind, meta = kind_of(body), body["metadata"]
         try:
-            door.call(
+            client.call(
                 "PATCH",
                 kind.path(meta["namespace"], meta["name"]),
                 kind.call("patch", meta["namespace"], meta["name"]),
@@ -119,7 +119,7 @@ def own(door: ApiClient, results: Sequence[Object]) -> None:
         except ApiRefusal as error:
             if error.status == 404:
                 continue  # the run has been deleted meanwhile
-            if is_rights(error.status, error.said):
+            if is_permission_error(error.status, error.message):
                 return
             raise
 
@@ -132,42 +132,44 @@ def is_taken(error: BaseException) -> bool:
     return isinstance(error, UsageError)
 
 
-def _taken(door: ApiClient, objects: Sequence[Object]) -> None:
+def _check_name(client: ApiClient, objects: Sequence[Object]) -> None:
     for body in objects:
         kind, meta = kind_of(body), body["metadata"]
         if kind not in WORKLOADS:
             continue
         namespace, name = meta["namespace"], meta["name"]
         try:
-            found = door.call("GET", kind.path(namespace, name), kind.call("get", namespace, name))
+            found = client.call("GET", kind.path(namespace, name), kind.call("get", namespace, name))
         except ApiRefusal as error:
-            if error.status == 404 or is_rights(error.status, error.said):
+            if error.status == 404 or is_permission_error(error.status, error.message):
                 return
             raise
-        raise taken(kind.name, namespace, name, found)
+        raise name_in_use_error(kind.name, namespace, name, found)
 
 
-def taken(kind: str, namespace: str, name: str, found: Mapping[str, Any]) -> UsageError:
+def name_in_use_error(kind: str, namespace: str, name: str, found: Mapping[str, Any]) -> UsageError:
     """The error for a workload name that is in use."""
     run = _run_of(found)
-    what = f"the run {run}" if run else f"{kind} {name}, which is no run of torchnet's,"
+    if not run:
+        text = f"{kind} {name} already exists in namespace {namespace} and is not managed by torchnet"
+        return UsageError(text, fix="choose another --run-id")
     status = found.get("status") or {}
     state = next(
         (one["type"].lower() for one in status.get("conditions") or () if one.get("status") == "True"),
         str(status.get("phase") or "running").lower(),
     )
-    fix = f"torchnet attach {run} -n {namespace}, or torchnet down {run} -n {namespace}" if run else ""
     return UsageError(
-        f"{what} exists in namespace {namespace} ({printable(state, 40)})", fix=fix or "another --run-id"
+        f"run {run} already exists in namespace {namespace} ({printable(state, 40)})",
+        fix=f"torchnet attach {run} -n {namespace}, or torchnet down {run} -n {namespace}",
     )
 
 
-def _post(door: ApiClient, body: Object, *, dry: bool) -> Object:
+def _post(client: ApiClient, body: Object, *, dry: bool) -> Object:
     kind, meta = kind_of(body), body["metadata"]
     namespace, name = meta["namespace"], meta["name"]
     query = {**_QUERY, "dryRun": "All"} if dry else _QUERY
     try:
-        return door.call(
+        return client.call(
             "POST", kind.path(namespace), kind.call("create", namespace, name), query=query, body=body
         )
     except ApiRefusal as error:
@@ -176,28 +178,27 @@ def _post(door: ApiClient, body: Object, *, dry: bool) -> Object:
             # it. Such a binding cannot be tried.
             return body
         if is_taken(error):
-            found = _there(door, body)
-            if after_lost_answer(error) and _same(found, body):
+            found = _existing(client, body)
+            if after_lost_answer(error) and _results_from(found, body):
                 return found
             # An object that cannot be read is taken for one of this run: no other tool creates such names.
-            raise (taken if kind in WORKLOADS else _left_over)(
+            raise (name_in_use_error if kind in WORKLOADS else _object_in_use_error)(
                 kind.name, namespace, name, found or body
             ) from None
-        if error.status == 404 and "." in kind.resource and "namespaces" not in error.said:
+        if error.status == 404 and "." in kind.resource and "namespaces" not in error.message:
             raise ClusterError(
-                f"the cluster has no {kind.resource} ({kind.api}), which {kind.name} {name} is one of: {error.said}",
-                fix="kubectl api-resources shows what it has",
+                f"cannot create {kind.name} {name}: the cluster has no {kind.resource} ({kind.api}): {error.message}",
+                fix="kubectl api-resources",
             ) from None
         raise
 
 
-def _left_over(kind: str, namespace: str, name: str, found: Mapping[str, Any]) -> UsageError:
+def _object_in_use_error(kind: str, namespace: str, name: str, found: Mapping[str, Any]) -> UsageError:
     """The error for an object name, not a workload's, that is in use; the run it belongs to may be gone."""
     run = _run_of(found)
     if not run:
-        text = f"{kind} {name}, which is none of torchnet's, exists in namespace {namespace}"
-        return UsageError(text, fix="another --run-id")
-    text = f"{kind} {name} of the run {run} exists in namespace {namespace}"
+        return name_in_use_error(kind, namespace, name, found)
+    text = f"{kind} {name} of run {run} already exists in namespace {namespace}"
     return UsageError(text, fix=f"torchnet down {run} -n {namespace}")
 
 
@@ -205,56 +206,56 @@ def _run_of(found: Mapping[str, Any]) -> str | None:
     return ((found.get("metadata") or {}).get("labels") or {}).get(RUN_LABEL)
 
 
-def _there(door: ApiClient, body: Object) -> Object:
+def _existing(client: ApiClient, body: Object) -> Object:
     """The existing object of this name, as the server has it; {} if it is gone by now or cannot be read."""
     kind, namespace, name = kind_of(body), body["metadata"]["namespace"], body["metadata"]["name"]
     try:
-        return door.call("GET", kind.path(namespace, name), kind.call("get", namespace, name))
+        return client.call("GET", kind.path(namespace, name), kind.call("get", namespace, name))
     except ClusterError:
         return {}
 
 
-def _same(found: Object, body: Object) -> bool:
+def _results_from(found: Object, body: Object) -> bool:
     """Whether ``found`` can result from creating ``body``: an earlier run's leftovers have other contents."""
-    there, meta = found.get("metadata") or {}, body["metadata"]
-    if not there or there.get("deletionTimestamp"):
+    existing, meta = found.get("metadata") or {}, body["metadata"]
+    if not existing or existing.get("deletionTimestamp"):
         return False
-    signs = all(
-        (meta.get(field) or {}).items() <= (there.get(field) or {}).items()
+    matches = all(
+        (meta.get(field) or {}).items() <= (existing.get(field) or {}).items()
         for field in ("labels", "annotations")
     )
-    return signs and all(found.get(field) == body.get(field) for field in ("data", "binaryData"))
+    return matches and all(found.get(field) == body.get(field) for field in ("data", "binaryData"))
 
 
-def _attachments(door: ApiClient, attachments: Sequence[NetworkAttachment]) -> None:
+def _check_attachments(client: ApiClient, attachments: Sequence[NetworkAttachment]) -> None:
     """Reject network attachments that do not exist: every pod would hang before it starts."""
     for where, name in dict.fromkeys((one.namespace, one.name) for one in attachments):
         try:
-            door.call("GET", NAD.path(where, name), NAD.call("get", where, name), patience=10.0)
+            client.call("GET", NAD.path(where, name), NAD.call("get", where, name), patience=10.0)
         except ApiRefusal as error:
             if error.status == 404:
-                raise missing(door, where, name) from None
-            if not is_rights(error.status, error.said):
+                raise missing_attachment_error(client, where, name) from None
+            if not is_permission_error(error.status, error.message):
                 raise
             # Without permission to read attachments, only the CNI plugin will report a missing one.
 
 
-def missing(door: ApiClient, namespace: str, name: str) -> NetworkError:
+def missing_attachment_error(client: ApiClient, namespace: str, name: str) -> NetworkError:
     """The error for a missing network attachment; it lists those that exist in the namespace."""
     try:
-        listed = door.call("GET", NAD.path(namespace), NAD.call("list", namespace), patience=5.0)
-        known = [str(item["metadata"]["name"]) for item in listed.get("items") or ()]
+        listed = client.call("GET", NAD.path(namespace), NAD.call("list", namespace), patience=5.0)
+        names = [str(item["metadata"]["name"]) for item in listed.get("items") or ()]
     except ApiRefusal as error:
         if error.status == 404:
             return NetworkError(
-                "the cluster knows no network attachments: Multus is not installed",
+                "Multus is not installed: the cluster has no network attachments",
                 fix="torchnet manifests multus | kubectl apply -f -",
             )
-        known = []
+        names = []
     except ClusterError:
-        known = []
-    there = f"; it has {', '.join(printable(one) for one in known[:10])}" if known else ""
+        names = []
+    existing = f"; available: {', '.join(printable(one) for one in names[:10])}" if names else ""
     return NetworkError(
-        f"there is no network attachment {name} in namespace {namespace}{there}",
+        f"network attachment {name} not found in namespace {namespace}{existing}",
         fix="--network NAMESPACE/NAME, or torchnet manifests backend-network | kubectl apply -f -",
     )

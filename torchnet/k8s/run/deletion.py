@@ -22,7 +22,7 @@ from torchnet.k8s.client.access import Access
 from torchnet.k8s.client.api import METADATA, ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal
 from torchnet.k8s.client.kinds import JOBSET, KINDS, NODE, POD, WORKLOADS, Kind, kind_of, selector
-from torchnet.k8s.client.watch import own_error
+from torchnet.k8s.client.watch import internal_error
 from torchnet.k8s.run.interruptible import Interrupted, ThreadCall, in_thread
 from torchnet.k8s.run.worker_set import seconds
 from torchnet.signals import Signals
@@ -43,19 +43,19 @@ class GracePeriods:
     from when it was first seen.
     """
 
-    def __init__(self, ahead: Callable[[], float] = lambda: float("-inf")) -> None:
+    def __init__(self, clock_offset: Callable[[], float] = lambda: float("-inf")) -> None:
         """Create an empty record.
 
         Args:
-            ahead: returns the server's unix time minus this machine's monotonic time, by the Date of its last response.
+            clock_offset: returns the server's unix time minus this machine's monotonic time, as of its last response.
         """
-        self._answers = ahead
+        self._response_offset = clock_offset
         self._over: dict[str, float] = {}  # by pod UID: end of the grace period, the server's unix time
-        self._ahead = float("-inf")  # lower bound of the server's unix time minus our monotonic time
+        self._clock_offset = float("-inf")  # lower bound of the server's unix time minus our monotonic time
         self.longest = 0.0
         """The longest grace period among the pods, in seconds."""
 
-    def look(self, meta: Mapping[str, Any]) -> None:
+    def record(self, meta: Mapping[str, Any]) -> None:
         """Record the current metadata of an object."""
         now = time.monotonic()
         fields = [field.get("time") for field in meta.get("managedFields") or ()]
@@ -66,13 +66,15 @@ class GracePeriods:
             self.longest = max(self.longest, grace)
             self._over.setdefault(str(meta["uid"]), over)
             stamps.append(over - grace)  # deletionTimestamp may lie ahead: it is the end of the grace period
-        self._ahead = max(self._ahead, *(stamp - now for stamp in stamps if stamp), float("-inf"))
+        self._clock_offset = max(
+            self._clock_offset, *(stamp - now for stamp in stamps if stamp), float("-inf")
+        )
 
-    def silent(self, meta: Mapping[str, Any]) -> bool:
+    def is_overdue(self, meta: Mapping[str, Any]) -> bool:
         """Whether this pod's grace period ended so long ago that its kubelet should have removed it."""
         over = self._over.get(str(meta["uid"]))
-        ahead = max(self._ahead, self._answers())
-        return over is not None and ahead + time.monotonic() > over + _SILENT_SECONDS
+        clock_offset = max(self._clock_offset, self._response_offset())
+        return over is not None and clock_offset + time.monotonic() > over + _SILENT_SECONDS
 
 
 _AGAIN_SECONDS = 2.0  # between two reads of a node, which may become NotReady meanwhile
@@ -81,13 +83,13 @@ _AGAIN_SECONDS = 2.0  # between two reads of a node, which may become NotReady m
 class TerminatingPods:
     """The pods of one removal that still exist after their grace period."""
 
-    def __init__(self, door: ApiClient, namespace: str) -> None:
-        self._door, self._namespace = door, namespace
+    def __init__(self, client: ApiClient, namespace: str) -> None:
+        self._client, self._namespace = client, namespace
         self._nodes: dict[str, str] = {}  # node name by pod UID
         self._kept: dict[str, tuple[float, str]] = {}  # by node: when it was read, and why its pods stay
         self._problems: dict[str, str] = {}  # by pod name
 
-    def abandoned(self, meta: Mapping[str, Any]) -> bool:
+    def is_abandoned(self, meta: Mapping[str, Any]) -> bool:
         """Whether this pod's node is gone or not Ready, so that no kubelet ends the pod.
 
         Raises:
@@ -103,8 +105,9 @@ class TerminatingPods:
         self._problems.pop(name, None)
         if why:
             self._problems[name] = (
-                f"pods/{name}: the kubelet on node {node} has not ended it yet, and {why}; its processes may still "
-                f"run. After checking the node: kubectl delete pod {name} -n {self._namespace} --grace-period=0 --force"
+                f"pods/{name}: the kubelet on node {node} has not terminated it, and {why}. Its processes may still "
+                "be running. Check the node, then: "
+                f"kubectl delete pod {name} -n {self._namespace} --grace-period=0 --force"
             )
         return bool(node) and not why
 
@@ -116,7 +119,7 @@ class TerminatingPods:
         """The name of the pod's node; "" if the pod has none, is gone, or cannot be read."""
         path, call = POD.path(self._namespace, name), POD.call("get", self._namespace, name)
         try:
-            return str(self._door.call("GET", path, call)["spec"].get("nodeName") or "")
+            return str(self._client.call("GET", path, call)["spec"].get("nodeName") or "")
         except ApiRefusal as error:
             if error.status not in (403, 404):
                 raise
@@ -132,13 +135,13 @@ class TerminatingPods:
     def _read(self, node: str) -> str:
         call = NODE.call("get", "", node)
         try:
-            found = self._door.call("GET", NODE.path("", node), call)
+            found = self._client.call("GET", NODE.path("", node), call)
         except ApiRefusal as error:
             if error.status == 404:
                 return ""
             if error.status != 403:
                 raise
-            return f"the node may not be read ({call.question})"
+            return f"the node cannot be read ({call.question})"
         conditions = (found.get("status") or {}).get("conditions") or ()
         ready = any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
         return "the node is Ready" if ready else ""
@@ -163,7 +166,7 @@ class Removal:
     unseen: list[str] = field(default_factory=list)
 
 
-def stop(door: ApiClient, namespace: str, run: str, *, grace: int | None = None) -> Removal:
+def stop(client: ApiClient, namespace: str, run: str, *, grace: int | None = None) -> Removal:
     """Delete the workload and its pods, without waiting for their end.
 
     Args:
@@ -173,48 +176,54 @@ def stop(door: ApiClient, namespace: str, run: str, *, grace: int | None = None)
         ClusterError: the API server cannot be reached.
     """
     removal = Removal()
-    _workloads(door, namespace, run, removal)
+    _workloads(client, namespace, run, removal)
     query: dict[str, object] = {} if grace is None else {"gracePeriodSeconds": grace}
     # The garbage collector would delete the pods as well, but later.
-    if not _all_pods(door, namespace, run, query):
-        _each(door, namespace, _names(door, POD, namespace, run, removal), grace, removal)
+    if not _all_pods(client, namespace, run, query):
+        _each(client, namespace, _names(client, POD, namespace, run, removal), grace, removal)
     return removal
 
 
 def _stop_now(
-    door: ApiClient, namespace: str, run: str, ending: GracePeriods, leaving: Callable[[int, float], None]
+    client: ApiClient,
+    namespace: str,
+    run: str,
+    grace_periods: GracePeriods,
+    on_terminating: Callable[[int, float], None],
 ) -> Removal:
     """Delete the workload and its pods with a grace period of 1 s.
 
-    Pods that are terminating already cannot be hurried: ``leaving`` is called with their number and their longest
-    grace period in seconds.
+    Pods that are already terminating cannot be hurried: ``on_terminating`` is called with their number and their
+    longest grace period in seconds.
     """
     removal = Removal()
-    there = _listed(door, POD, namespace, run, removal)
-    for meta in there:
-        ending.look(meta)
-    fresh = [str(meta["name"]) for meta in there if not meta.get("deletionTimestamp")]
-    if len(fresh) < len(there):
-        leaving(len(there) - len(fresh), ending.longest)
-    _workloads(door, namespace, run, removal)
+    existing = _list(client, POD, namespace, run, removal)
+    for meta in existing:
+        grace_periods.record(meta)
+    fresh = [str(meta["name"]) for meta in existing if not meta.get("deletionTimestamp")]
+    if len(fresh) < len(existing):
+        on_terminating(len(existing) - len(fresh), grace_periods.longest)
+    _workloads(client, namespace, run, removal)
     # Before the garbage collector does so with the pods' own grace periods.
-    if len(fresh) < len(there) or not _all_pods(door, namespace, run, {"gracePeriodSeconds": NOW_SECONDS}):
-        _each(door, namespace, fresh, NOW_SECONDS, removal)
+    if len(fresh) < len(existing) or not _all_pods(
+        client, namespace, run, {"gracePeriodSeconds": NOW_SECONDS}
+    ):
+        _each(client, namespace, fresh, NOW_SECONDS, removal)
     return removal
 
 
-def _workloads(door: ApiClient, namespace: str, run: str, removal: Removal) -> None:
+def _workloads(client: ApiClient, namespace: str, run: str, removal: Removal) -> None:
     for kind in WORKLOADS:
         if kind is not POD:
-            for name in _names(door, kind, namespace, run, removal):
-                _delete(door, kind, namespace, name, None, removal)
+            for name in _names(client, kind, namespace, run, removal):
+                _delete(client, kind, namespace, name, None, removal)
 
 
-def _all_pods(door: ApiClient, namespace: str, run: str, query: dict[str, object]) -> bool:
+def _all_pods(client: ApiClient, namespace: str, run: str, query: dict[str, object]) -> bool:
     """Delete the run's pods in one call; False if this user may not delete collections."""
     query = {"labelSelector": selector(run), **query}
     try:
-        door.call("DELETE", POD.path(namespace), POD.call("deletecollection", namespace), query=query)
+        client.call("DELETE", POD.path(namespace), POD.call("deletecollection", namespace), query=query)
     except ApiRefusal as error:
         if error.status != 403:
             raise
@@ -222,63 +231,73 @@ def _all_pods(door: ApiClient, namespace: str, run: str, query: dict[str, object
     return True
 
 
-def _each(door: ApiClient, namespace: str, names: Sequence[str], grace: int | None, removal: Removal) -> None:
+def _each(
+    client: ApiClient, namespace: str, names: Sequence[str], grace: int | None, removal: Removal
+) -> None:
     for name in names:
-        _delete(door, POD, namespace, name, grace, removal)
+        _delete(client, POD, namespace, name, grace, removal)
 
 
 def remove(
-    door: ApiClient,
+    client: ApiClient,
     namespace: str,
     run: str,
     *,
     patience: float,
     now: bool = False,
     force: bool = False,
-    leaving: Callable[[int, float], None] = lambda *_: None,
+    on_terminating: Callable[[int, float], None] = lambda *_: None,
 ) -> Removal:
-    """Delete all objects of a run, and wait until they are gone or ``door.stop`` is set.
+    """Delete all objects of a run, and wait until they are gone or ``client.stop`` is set.
 
     Args:
         patience: the longest wait in seconds, beyond the longest grace period of the pods.
         now: use a grace period of 1 s for pods that are not terminating already.
         force: delete pods with grace period 0 if they still exist 12 s after their grace period and their node is gone
             or not Ready. Other pods stay, and ``problems`` of the result names them.
-        leaving: with ``now``, called if pods are terminating already, with their number and their longest grace period
-            in seconds.
+        on_terminating: with ``now``, called if pods are already terminating, with their number and their longest grace
+            period in seconds.
 
     Raises:
         ClusterError: the API server cannot be reached.
     """
-    ending, terminating = GracePeriods(lambda: door.ahead), TerminatingPods(door, namespace)
-    total = _stop_now(door, namespace, run, ending, leaving) if now else stop(door, namespace, run)
+    grace_periods, terminating = GracePeriods(lambda: client.clock_offset), TerminatingPods(client, namespace)
+    total = (
+        _stop_now(client, namespace, run, grace_periods, on_terminating)
+        if now
+        else stop(client, namespace, run)
+    )
     for kind in KINDS:
         if kind not in WORKLOADS:
-            for name in _names(door, kind, namespace, run, total):
-                _delete(door, kind, namespace, name, None, total)
+            for name in _names(client, kind, namespace, run, total):
+                _delete(client, kind, namespace, name, None, total)
     began = time.monotonic()
     problems: list[str] = []
     while True:
-        again = Removal()
+        latest = Removal()
         total.left = []
         for kind in KINDS:
-            for meta in _listed(door, kind, namespace, run, again):
+            for meta in _list(client, kind, namespace, run, latest):
                 total.left.append(f"{kind.plural}/{meta['name']}")
-                ending.look(meta)
+                grace_periods.record(meta)
                 if kind is not POD:  # a controller may have created it meanwhile
-                    _delete(door, kind, namespace, meta["name"], None, again)
-                elif ending.silent(meta) and terminating.abandoned(meta) and force:
-                    _delete(door, POD, namespace, meta["name"], 0, again)
-        problems += again.problems
-        if not total.left or time.monotonic() > began + ending.longest + patience or door.stop.is_set():
+                    _delete(client, kind, namespace, meta["name"], None, latest)
+                elif grace_periods.is_overdue(meta) and terminating.is_abandoned(meta) and force:
+                    _delete(client, POD, namespace, meta["name"], 0, latest)
+        problems += latest.problems
+        if (
+            not total.left
+            or time.monotonic() > began + grace_periods.longest + patience
+            or client.stop.is_set()
+        ):
             # If nothing is left, earlier turns' problems do not matter; the last one's do: a kind may be unlisted.
-            more = problems if total.left else again.problems
+            more = problems if total.left else latest.problems
             total.problems = list(dict.fromkeys([*total.problems, *more, *terminating.problems(total.left)]))
             return total
-        door.stop.wait(_PAUSE)
+        client.stop.wait(_PAUSE)
 
 
-def those(door: ApiClient, objects: Sequence[dict[str, Any]]) -> Removal:
+def delete_objects(client: ApiClient, objects: Sequence[dict[str, Any]]) -> Removal:
     """Delete exactly these objects (by UID), pods with a grace period of 1 s, and nothing else of their run.
 
     Raises:
@@ -297,7 +316,7 @@ def those(door: ApiClient, objects: Sequence[dict[str, Any]]) -> Removal:
         if kind is POD:
             options["gracePeriodSeconds"] = NOW_SECONDS
         try:
-            door.call(
+            client.call(
                 "DELETE", kind.path(namespace, name), kind.call("delete", namespace, name), body=options
             )
         except ApiRefusal as error:
@@ -307,21 +326,21 @@ def those(door: ApiClient, objects: Sequence[dict[str, Any]]) -> Removal:
     return removal
 
 
-def labelled(door: ApiClient, namespace: str, run: str) -> list[str]:
+def list_labelled(client: ApiClient, namespace: str, run: str) -> list[str]:
     """All objects with the run's label that this user may list, as PLURAL/NAME."""
     return [
-        f"{kind.plural}/{name}" for kind in KINDS for name in _names(door, kind, namespace, run, Removal())
+        f"{kind.plural}/{name}" for kind in KINDS for name in _names(client, kind, namespace, run, Removal())
     ]
 
 
-def _names(door: ApiClient, kind: Kind, namespace: str, run: str, removal: Removal) -> list[str]:
-    return [str(meta["name"]) for meta in _listed(door, kind, namespace, run, removal)]
+def _names(client: ApiClient, kind: Kind, namespace: str, run: str, removal: Removal) -> list[str]:
+    return [str(meta["name"]) for meta in _list(client, kind, namespace, run, removal)]
 
 
-def _listed(door: ApiClient, kind: Kind, namespace: str, run: str, removal: Removal) -> list[dict[str, Any]]:
+def _list(client: ApiClient, kind: Kind, namespace: str, run: str, removal: Removal) -> list[dict[str, Any]]:
     """The metadata of this kind's objects with the run's label."""
     try:
-        answer: dict[str, Any] = door.call(
+        answer: dict[str, Any] = client.call(
             "GET",
             kind.path(namespace),
             kind.call("list", namespace),
@@ -343,13 +362,13 @@ def _listed(door: ApiClient, kind: Kind, namespace: str, run: str, removal: Remo
 
 
 def _delete(
-    door: ApiClient, kind: Kind, namespace: str, name: str, grace: int | None, removal: Removal
+    client: ApiClient, kind: Kind, namespace: str, name: str, grace: int | None, removal: Removal
 ) -> None:
     query: dict[str, object] = {"propagationPolicy": "Background"}
     if grace is not None:
         query["gracePeriodSeconds"] = grace
     try:
-        door.call("DELETE", kind.path(namespace, name), kind.call("delete", namespace, name), query=query)
+        client.call("DELETE", kind.path(namespace, name), kind.call("delete", namespace, name), query=query)
     except ApiRefusal as error:
         if error.status != 404:
             removal.problems.append(str(error))
@@ -360,6 +379,7 @@ _BRIEF_SECONDS = 0.8  # for each request of a brief removal
 _SIGNAL_SECONDS = 5.0  # after a signal, for requests in flight
 _LEAVE_SECONDS = 0.5  # the same after a second signal
 _LAST_SECONDS = 0.3  # for an interrupted removal to report what is left
+INTERRUPTED = "the clean-up was interrupted"
 _PROBLEMS = 5  # how many problems are reported
 
 
@@ -385,23 +405,23 @@ def clear(
     Returns:
         Whether there was nothing to report.
     """
-    given = {"patience": 0.0, "timeout": _BRIEF_SECONDS} if brief else {}
-    door = ApiClient(access, **given)  # a new client: the caller's may have its stop event set
-    action = partial(remove, door, namespace, run, patience=_REMOVAL_SECONDS, now=now, force=True)
+    client_options = {"patience": 0.0, "timeout": _BRIEF_SECONDS} if brief else {}
+    client = ApiClient(access, **client_options)  # a new client: the caller's may have its stop event set
+    action = partial(remove, client, namespace, run, patience=_REMOVAL_SECONDS, now=now, force=True)
     removal: Removal | None
     try:
         try:
             if signals.count > 1:
                 call = ThreadCall(action)
                 call.wait(_LEAVE_SECONDS)
-                door.stop.set()
+                client.stop.set()
                 call.wait(_LAST_SECONDS)
-                return tell(console, call.result(), namespace, run)
+                return report(console, call.result(), namespace, run)
             removal = in_thread(
                 action,
                 signals,
                 patience=lambda: _LEAVE_SECONDS if signals.count > 1 else _SIGNAL_SECONDS,
-                on_signal=door.stop.set,
+                on_signal=client.stop.set,
                 silence=access.silence,
             )
         except Interrupted as error:
@@ -409,20 +429,22 @@ def clear(
     except TorchnetError as error:
         removal = Removal(problems=[str(error)])
     except Exception as error:
-        removal = Removal(problems=[str(own_error("it", error))])
-    return tell(console, removal, namespace, run)
+        removal = Removal(problems=[str(internal_error("the clean-up", error))])
+    return report(console, removal, namespace, run)
 
 
-def tell(console: Console, removal: Removal | None, namespace: str, run: str) -> bool:
+def report(console: Console, removal: Removal | None, namespace: str, run: str) -> bool:
     """Report what a removal left; None stands for one that was interrupted.
 
     Returns:
         Whether there was nothing to report.
     """
-    lines = ["it was left before its end"] if removal is None else removal.problems[:_PROBLEMS]
+    lines = [INTERRUPTED] if removal is None else removal.problems[:_PROBLEMS]
     if removal is not None and removal.left:
-        lines.append(f"still there: {listed(removal.left, limit=10)}")
+        lines.append(f"not deleted: {listed(removal.left, limit=10)}")
     if lines:
-        text = "\n".join([f"the removal of {run}:", *lines, f"fix: torchnet down {run} -n {namespace}"])
+        text = "\n".join(
+            [f"the clean-up of {run} is incomplete:", *lines, f"fix: torchnet down {run} -n {namespace}"]
+        )
         console.notice(text, "warning")
     return not lines

@@ -119,12 +119,12 @@ def _ended(call: ThreadCall, signals: Signals, patience: float, silence: Respons
     return True
 
 
-def ask(action: Callable[[], Any], signals: Signals, undone: str, *, door: ApiClient | None = None) -> Any:
+def ask(action: Callable[[], Any], signals: Signals, undone: str, *, client: ApiClient | None = None) -> Any:
     """Run ``action``, which reads from the cluster and changes nothing on it; a signal ends the wait at once.
 
     Args:
         undone: what has not been done yet, for the error after a signal.
-        door: the client that the action uses, if any; a signal sets its ``stop``.
+        client: the client that the action uses, if any; a signal sets its ``stop``.
 
     Returns:
         What the action returned.
@@ -133,8 +133,8 @@ def ask(action: Callable[[], Any], signals: Signals, undone: str, *, door: ApiCl
         Left: a signal came.
         BaseException: whatever the action raised.
     """
-    stop = (lambda: None) if door is None else door.stop.set
-    silence = None if door is None else door.access.silence
+    stop = (lambda: None) if client is None else client.stop.set
+    silence = None if client is None else client.access.silence
     try:
         return in_thread(action, signals, patience=0.0, on_signal=stop, silence=silence)
     except Interrupted as error:

@@ -28,20 +28,20 @@ class JobSetRestart:
     """
 
     def __init__(
-        self, facts: RunInfo, gang: WorkerSet, leaving: NodeLoss, notice: Callable[[str], None]
+        self, info: RunInfo, worker_set: WorkerSet, node_loss: NodeLoss, notice: Callable[[str], None]
     ) -> None:
-        self._facts, self._gang, self._leaving, self._notice = facts, gang, leaving, notice
-        self._broken: float | None = None
+        self._info, self._worker_set, self._node_loss, self._notice = info, worker_set, node_loss, notice
+        self._failed_at: float | None = None
         self._cause: Failure | None = None
-        self._named = False
+        self._delay_reported = False
         self.attempt = 0
         """The number of the current attempt; the first one is 0."""
 
     @property
     def workers(self) -> dict[int, WorkerStatus]:
         """The workers of the current attempt, by node rank."""
-        found = self._gang.workers(range(self.attempt, self.attempt + 1))
-        self._leaving.correct(found)
+        found = self._worker_set.workers(range(self.attempt, self.attempt + 1))
+        self._node_loss.correct(found)
         return found
 
     def begun(self, restarts: int) -> bool:
@@ -50,20 +50,20 @@ class JobSetRestart:
         Args:
             restarts: the count in the JobSet's status.
         """
-        newest = max(restarts, self._gang.attempt)
+        newest = max(restarts, self._worker_set.attempt)
         if newest <= self.attempt:
             return False
-        found = self._cause or first_failure(self._facts, self._gang.workers(range(newest)))
+        found = self._cause or first_failure(self._info, self._worker_set.workers(range(newest)))
         why = f": {found.text.partition(chr(10))[0]}" if found else ""
-        self._notice(f"the gang starts again (restart {newest}){why}")
-        self._leaving.forget()
+        self._notice(f"the JobSet restarts its workers (restart {newest}){why}")
+        self._node_loss.forget()
         self.attempt = newest
         self.forget()
         return True
 
     def forget(self) -> None:
         """Forget the failure of the current attempt when the next one begins, also after a suspension."""
-        self._broken, self._cause, self._named = None, None, False
+        self._failed_at, self._cause, self._delay_reported = None, None, False
 
     def look(self, now: float, apart: float, *, last: bool) -> Failure | None:
         """Report what delays the restart of a failed attempt.
@@ -77,32 +77,33 @@ class JobSetRestart:
             The failure, if this attempt is the last one and its workers' time is over or a node is lost; else None.
         """
         workers = self.workers
-        found = first_failure(self._facts, workers)
+        found = first_failure(self._info, workers)
         if found is None:
             return None
-        if self._broken is None:
-            self._broken = now
+        if self._failed_at is None:
+            self._failed_at = now
         # Once the JobSet deletes all pods, it can no longer be seen which one was taken away first.
         if self._cause is None or found.kind != "interrupted":
             self._cause = found
-        if not self._leaving.unheard and now - self._broken <= apart:
+        if not self._node_loss.any_lost and now - self._failed_at <= apart:
             return None
         if last:
             return found
-        if not self._named:
-            self._name(workers)
+        if not self._delay_reported:
+            self._report_delay(workers)
         return None
 
-    def _name(self, workers: Mapping[int, WorkerStatus]) -> None:
+    def _report_delay(self, workers: Mapping[int, WorkerStatus]) -> None:
         # If a node is silent, the other workers may still train, because they reach its worker over the network.
-        held = self._leaving.lost or [one for one in workers.values() if one.node and one.ended is None]
-        if not held:
+        blocking = self._node_loss.lost or [one for one in workers.values() if one.node and one.ended is None]
+        if not blocking:
             return
-        self._named = True
-        one, more = held[0], f" (and {len(held) - 1} more workers)" if len(held) > 1 else ""
+        self._delay_reported = True
+        one, more = blocking[0], f" (and {len(blocking) - 1} more workers)" if len(blocking) > 1 else ""
         self._notice(
-            f"{self._facts.node(one.rank)} on node {one.node}{more} has not ended; the gang restarts when it has\n"
+            f"{self._info.node(one.rank)} on node {one.node}{more} has not terminated; "
+            "the JobSet restarts its workers once it has\n"
             f"check the node: kubectl get node {one.node}\n"
-            f"if it is shut down, an administrator can have its pods removed: kubectl taint nodes {one.node} {_OUT}\n"
-            f"to give up the run: torchnet down {self._facts.command}"
+            f"if it is shut down, an administrator can remove its pods: kubectl taint nodes {one.node} {_OUT}\n"
+            f"to give up the run: torchnet down {self._info.command}"
         )

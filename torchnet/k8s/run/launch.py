@@ -21,7 +21,7 @@ from torchnet.k8s.run.interruptible import ask
 from torchnet.k8s.run.log_stream import allow
 from torchnet.k8s.run.monitor import RunMonitor, RunOptions
 from torchnet.k8s.run.run_info import RunInfo
-from torchnet.k8s.run.submission import start
+from torchnet.k8s.run.submission import NOTHING_CREATED, start
 from torchnet.receipt.step_timing import summarize_samples
 from torchnet.signals import Signals
 
@@ -133,7 +133,7 @@ def launch(job: JobSpec, cwd: str, listener: Listener | None = None) -> int:
     """
     group = job.kubernetes
     with Signals() as signals:
-        client: ApiClient = ask(lambda: connect(group.kubeconfig, group.context), signals, "nothing was made")
+        client: ApiClient = ask(lambda: connect(group.kubeconfig, group.context), signals, NOTHING_CREATED)
         prepared = prepare(job, cwd, group.namespace or client.access.namespace, os.environ)
         nproc = processes(job)
         console = Console(

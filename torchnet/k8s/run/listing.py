@@ -13,7 +13,7 @@ from torchnet.k8s.client.api import ApiClient
 from torchnet.k8s.client.api_errors import ApiCall, ApiRefusal
 from torchnet.k8s.client.kinds import JOB, JOBSET, POD, selector
 from torchnet.k8s.run.outcome import first_failure
-from torchnet.k8s.run.run_info import RunInfo, facts
+from torchnet.k8s.run.run_info import RunInfo, read_run_info
 from torchnet.k8s.run.suspension import evicted, suspension, terminal
 from torchnet.k8s.run.worker_set import WorkerSet, WorkerStatus, seconds
 from torchnet.text import listed, printable
@@ -46,30 +46,30 @@ class RunTable:
     remark: str = ""
 
 
-def table(door: ApiClient, namespace: str, run: str | None = None) -> RunTable:
+def table(client: ApiClient, namespace: str, run: str | None = None) -> RunTable:
     """All runs of the namespace, or only ``run`` with its workers, the newest first.
 
     Raises:
         UsageError: no such run.
         ClusterError: Jobs or pods cannot be listed, or the server cannot be reached.
     """
-    there = survey(door, namespace, run)
-    if run is not None and run not in there.names:
-        raise there.missing(run)
+    search = survey(client, namespace, run)
+    if run is not None and run not in search.names:
+        raise search.missing(run)
     query = {"labelSelector": selector(run) if run else RUN_LABEL}
-    answer = door.call("GET", POD.path(namespace), POD.call("list", namespace), query=query)
-    pods: dict[str, list[Object]] = {name: [] for name in there.names}
+    answer = client.call("GET", POD.path(namespace), POD.call("list", namespace), query=query)
+    pods: dict[str, list[Object]] = {name: [] for name in search.names}
     for pod in answer.get("items") or ():
         pods.setdefault(str((pod["metadata"].get("labels") or {}).get(RUN_LABEL)), []).append(pod)
-    found = [_row(body, pods[name], detailed=run is not None) for name, body in there.found.items()]
+    found = [_row(body, pods[name], detailed=run is not None) for name, body in search.found.items()]
     found += [
-        _unknown(body, pods[name], JOBSET.name, "its JobSet could not be looked at")
-        for name, body in there.hidden.items()
+        _unknown_row(body, pods[name], JOBSET.name, "its JobSet cannot be read")
+        for name, body in search.hidden.items()
     ]
-    return RunTable(sorted(found, key=lambda row: row.age_s), there.remark)
+    return RunTable(sorted(found, key=lambda row: row.age_s), search.remark)
 
 
-def _unknown(body: Object, pods: Sequence[Object], workload: str, why: str) -> RunRow:
+def _unknown_row(body: Object, pods: Sequence[Object], workload: str, why: str) -> RunRow:
     meta = body["metadata"]
     age = round(max(0.0, time.time() - seconds(meta.get("creationTimestamp"))), 0)
     name = str((meta.get("labels") or {}).get(RUN_LABEL))
@@ -80,19 +80,19 @@ def _unknown(body: Object, pods: Sequence[Object], workload: str, why: str) -> R
 
 def _row(workload: Object, pods: Sequence[Object], *, detailed: bool) -> RunRow:
     try:
-        known = facts(workload)
+        info = read_run_info(workload)
     except UsageError as error:
         # One damaged run, or the leftovers of a verification, must not hide the other runs.
-        return _unknown(workload, pods, workload["kind"], error.text)
-    gang = WorkerSet(known.nnodes, restarts=known.restarts, replaces=known.kind is not POD)
-    gang.listed(pods)
+        return _unknown_row(workload, pods, workload["kind"], error.text)
+    worker_set = WorkerSet(info.nnodes, restarts=info.restarts, replaces=info.kind is not POD)
+    worker_set.relist(pods)
     found = suspension(workload)
-    gang.forget(pod["metadata"]["uid"] for pod in pods if found.ended(pod, gone=False))
-    workers = gang.workers()
-    state, reason, code = _state(known, workload, workers, pods)
+    worker_set.forget(pod["metadata"]["uid"] for pod in pods if found.ended(pod, gone=False))
+    workers = worker_set.workers()
+    state, reason, code = _state(info, workload, workers, pods)
     details = tuple(
         {
-            "worker": known.node(rank),
+            "worker": info.node(rank),
             "pod": one.pod,
             "node": one.node,
             "state": one.stage,
@@ -102,30 +102,30 @@ def _row(workload: Object, pods: Sequence[Object], *, detailed: bool) -> RunRow:
         for rank, one in workers.items()
     )
     return RunRow(
-        run=known.run,
-        namespace=known.namespace,
-        workload=known.kind.name,
+        run=info.run,
+        namespace=info.namespace,
+        workload=info.kind.name,
         ready=sum(one.started and one.ended is None for one in workers.values()),
-        total=known.nnodes,
+        total=info.nnodes,
         state=state,
         reason=printable(reason, _REASON),
-        age_s=round(max(0.0, time.time() - known.made), 0),
+        age_s=round(max(0.0, time.time() - info.created), 0),
         exit_code=code,
         workers=details if detailed else (),
     )
 
 
 def _state(
-    known: RunInfo, workload: Object, workers: dict[int, WorkerStatus], pods: Sequence[Object]
+    info: RunInfo, workload: Object, workers: dict[int, WorkerStatus], pods: Sequence[Object]
 ) -> tuple[str, str, int | None]:
     found = suspension(workload)
     if found.active and not workload["metadata"].get("deletionTimestamp"):
-        return found.state, found.reason(known.kind.name), None
-    if known.kind is POD and (why := evicted(pods)):
+        return found.state, found.reason(info.kind.name), None
+    if info.kind is POD and (why := evicted(pods)):
         return "evicted", why, None
-    failure = first_failure(known, workers)
+    failure = first_failure(info, workers)
     ended = [one for one in workers.values() if one.ended is not None]
-    if len(ended) == known.nnodes and not (known.restarts and not terminal(workload)):
+    if len(ended) == info.nnodes and not (info.restarts and not terminal(workload)):
         if failure is None:
             job = ended[0].ended.message.job if ended[0].ended and ended[0].ended.message else None
             code = min(255, int(job["exit_code"])) if job else 0
@@ -133,13 +133,13 @@ def _state(
         return "failed", failure.text.partition("\n")[0], failure.code
     if workload["metadata"].get("deletionTimestamp"):
         return "stopping", "", None
-    if failure is not None and not known.restarts:
+    if failure is not None and not info.restarts:
         return "failing", failure.text.partition("\n")[0], None
     started = [one for one in workers.values() if one.started]
-    if len(started) == known.nnodes:
+    if len(started) == info.nnodes:
         return "running", "", None
     if not workers and terminal(workload):
-        return "ended", "its pods are gone", None
+        return "ended", "its pods no longer exist", None
     why = next((one.why for one in workers.values() if one.failing), "")
     return "starting", why or next((one.why for one in workers.values() if one.why), "no pod yet"), None
 
@@ -171,41 +171,38 @@ class RunSearch:
     @property
     def remark(self) -> str:
         """A note that runs may be missing from the list; "" if none can be."""
-        return f"JobSets could not be looked at: {self.unseen}" if self.unseen else ""
+        return f"JobSets cannot be read: {self.unseen}" if self.unseen else ""
 
     def missing(self, run: str) -> UsageError | ClusterError:
         """The error for a run that is not in ``found``."""
         name = printable(run, 80)
         if self.unseen and run in self.hidden:
-            text = (
-                f"the run {name} could not be looked at, but for what its JobSet has made: {self.unseen.text}"
-            )
+            text = f"the JobSet of run {name} cannot be read: {self.unseen.text}"
             return ClusterError(text, fix=self.unseen.fix)
-        return self._none(f"there is no run {name} in namespace", f"torchnet status -n {self.namespace}")
+        return self._not_found(f"run {name} not found in namespace", f"torchnet status -n {self.namespace}")
 
-    def only(self) -> str:
+    def only_run(self) -> str:
         """The name of the only run.
 
         Raises:
             UsageError: there is no run, or more than one.
         """
         if not self.names:
-            raise self._none("there is no run in namespace", "-n ANOTHER, or torchnet launch …")
+            raise self._not_found("no runs found in namespace", "-n NAMESPACE, or torchnet launch …")
         if len(self.names) > 1:
             raise UsageError(
-                f"there are {len(self.names)} runs in namespace {self.namespace}: {listed(self.names, limit=20)}",
-                fix="name one of them",
+                f"{len(self.names)} runs in namespace {self.namespace}: {listed(self.names, limit=20)}",
+                fix="specify one of them",
             )
         return self.names[0]
 
-    def _none(self, text: str, fix: str) -> UsageError:
+    def _not_found(self, text: str, fix: str) -> UsageError:
         if self.unseen is None:
             return UsageError(f"{text} {self.namespace}", fix=fix)
-        more = f"that could be looked at; JobSets could not: {self.unseen.text}"
-        return UsageError(f"{text} {self.namespace} {more}", fix=self.unseen.fix)
+        return UsageError(f"{text} {self.namespace}; {self.remark}", fix=self.unseen.fix)
 
 
-def survey(door: ApiClient, namespace: str, run: str | None = None) -> RunSearch:
+def survey(client: ApiClient, namespace: str, run: str | None = None) -> RunSearch:
     """Find all runs of the namespace, or only ``run``.
 
     Raises:
@@ -217,51 +214,51 @@ def survey(door: ApiClient, namespace: str, run: str | None = None) -> RunSearch
     for kind in (JOBSET, JOB, POD):
         query = {"labelSelector": selector(run) if run else RUN_LABEL}
         try:
-            answer = door.call("GET", kind.path(namespace), kind.call("list", namespace), query=query)
+            answer = client.call("GET", kind.path(namespace), kind.call("list", namespace), query=query)
         except ApiRefusal as error:
             if kind is not JOBSET or error.status not in (403, 404):
                 raise
             # The built-in roles do not include JobSets, and the server checks permissions before it checks whether
             # the kind exists: a 403 does not mean that the cluster has JobSets.
-            unseen = error if error.status == 403 and _has_jobsets(door) else None
+            unseen = error if error.status == 403 and _has_jobsets(client) else None
             continue
         for item in answer.get("items") or ():
             item |= {"apiVersion": kind.api, "kind": kind.name}
             name = str((item["metadata"].get("labels") or {}).get(RUN_LABEL))
-            maker = _maker(item)
-            if not maker:
+            controller = _controller_kind(item)
+            if not controller:
                 found.setdefault(name, item)
-            elif maker == JOBSET.name and unseen:
+            elif controller == JOBSET.name and unseen:
                 hidden.setdefault(name, item)
     return RunSearch(
         namespace, found, {name: item for name, item in hidden.items() if name not in found}, unseen
     )
 
 
-def find(door: ApiClient, namespace: str, run: str | None) -> RunInfo:
+def find(client: ApiClient, namespace: str, run: str | None) -> RunInfo:
     """The run of this name, or the only run of the namespace if ``run`` is None.
 
     Raises:
         UsageError: there is no such run, or there is more than one.
         ClusterError: the run cannot be read.
     """
-    there = survey(door, namespace, run)
-    name = there.only() if run is None else run
-    if name not in there.found:
-        raise there.missing(name)
-    return facts(there.found[name])
+    search = survey(client, namespace, run)
+    name = search.only_run() if run is None else run
+    if name not in search.found:
+        raise search.missing(name)
+    return read_run_info(search.found[name])
 
 
-def _maker(item: Object) -> str:
+def _controller_kind(item: Object) -> str:
     """The kind of the object's controller; "" if none. Jobs of a JobSet and pods of a Job have the label, too."""
     owners = item["metadata"].get("ownerReferences") or ()
     return next((str(owner.get("kind")) for owner in owners if owner.get("controller")), "")
 
 
-def _has_jobsets(door: ApiClient) -> bool:
+def _has_jobsets(client: ApiClient) -> bool:
     """Whether the cluster has the kind JobSet; every user may read the API discovery."""
     try:
-        door.call("GET", f"/apis/{JOBSET.api}", ApiCall("get", JOBSET.api))
+        client.call("GET", f"/apis/{JOBSET.api}", ApiCall("get", JOBSET.api))
     except ApiRefusal as error:
         return error.status != 404
     return True

@@ -32,15 +32,15 @@ class LogReading:
     """
 
     def __init__(
-        self, door: ApiClient, known: RunInfo, console: Console, ranks: Sequence[int], follow: bool
+        self, client: ApiClient, info: RunInfo, console: Console, ranks: Sequence[int], follow: bool
     ) -> None:
-        self._door, self._known, self._console, self._follow = door, known, console, follow
-        self._gang = WorkerSet(known.nnodes, restarts=known.restarts, replaces=known.kind is not POD)
+        self._client, self._info, self._console, self._follow = client, info, console, follow
+        self._worker_set = WorkerSet(info.nnodes, restarts=info.restarts, replaces=info.kind is not POD)
         self._lock = threading.Lock()
         if follow:
-            allow(known.nnodes, known.nproc_per_node, ranks, everybody=not ranks)
-        self._following = LogSelection(door, known, ranks=ranks, everybody=not ranks, follow=follow)
-        self._heard = LogDispatcher(console, self._following.take, LogFiles(None))
+            allow(info.nnodes, info.nproc_per_node, ranks, everybody=not ranks)
+        self._log_selection = LogSelection(client, info, ranks=ranks, everybody=not ranks, follow=follow)
+        self._dispatcher = LogDispatcher(console, self._log_selection.take, LogFiles(None))
         self._failed: list[TorchnetError] = []
 
     def show(self, signals: Signals) -> int:
@@ -53,27 +53,27 @@ class LogReading:
             ClusterError: the pods cannot be listed or watched, or the server cannot be reached.
             Left: a signal came before there was anything to print.
         """
-        pods = ask(self._pods, signals, "no log had been read yet", door=self._door)
-        self._gang.listed(pods.get("items") or ())
+        pods = ask(self._pods, signals, "no logs were read", client=self._client)
+        self._worker_set.relist(pods.get("items") or ())
         if self._follow:
             self._watch()
         try:
             number = self._print(signals)
             if number and not self._follow:
                 name = signal.Signals(number).name
-                self._console.notice(f"stopped by {name}: the logs were not read to their ends", "warning")
-            for receipt in self._heard.receipts.values():
-                made = summarize_samples(receipt) if isinstance(receipt, dict) else receipt
-                self._console.event({"event": "receipt", "receipt": made})
+                self._console.notice(f"stopped by {name}: the logs are incomplete", "warning")
+            for receipt in self._dispatcher.receipts.values():
+                body = summarize_samples(receipt) if isinstance(receipt, dict) else receipt
+                self._console.event({"event": "receipt", "receipt": body})
         finally:
-            self._door.stop.set()
+            self._client.stop.set()
             close(self._console, signals)
         return 128 + number if number else 0
 
     def _pods(self) -> dict[str, Any]:
-        namespace = self._known.namespace
-        query = {"labelSelector": selector(self._known.run)}
-        return self._door.call("GET", POD.path(namespace), POD.call("list", namespace), query=query)
+        namespace = self._info.namespace
+        query = {"labelSelector": selector(self._info.run)}
+        return self._client.call("GET", POD.path(namespace), POD.call("list", namespace), query=query)
 
     def _print(self, signals: Signals) -> int:
         """Print until no more lines can come; return 0, or the number of the signal that ended it."""
@@ -83,32 +83,32 @@ class LogReading:
             if self._failed:
                 raise self._failed[0]
             with self._lock:
-                workers = self._gang.workers()
-                there = bool(self._gang.pods())
-            self._following.update(workers)
-            self._heard.take(all_of_it=False)
-            self._door.access.silence.look()
+                workers = self._worker_set.workers()
+                has_pods = bool(self._worker_set.pods())
+            self._log_selection.update(workers)
+            self._dispatcher.take(all_of_it=False)
+            self._client.access.silence.look()
             self._console.tick()
             self._console.push()
-            ended = all(one.ended for one in workers.values()) and len(workers) == self._known.nnodes
-            if not self._following.busy and (not self._follow or ended or not there):
+            ended = all(one.ended for one in workers.values()) and len(workers) == self._info.nnodes
+            if not self._log_selection.busy and (not self._follow or ended or not has_pods):
                 return 0
             time.sleep(_TURN_SECONDS)
 
     def _watch(self) -> None:
         Watch(
-            self._door,
-            self._known.namespace,
-            self._known.run,
-            listed=self._listed,
-            event=self._event,
-            failed=self._failed.append,
+            self._client,
+            self._info.namespace,
+            self._info.run,
+            on_list=self._on_list,
+            on_event=self._on_event,
+            on_error=self._failed.append,
         ).start()
 
-    def _listed(self, pods: list[dict[str, object]]) -> None:
+    def _on_list(self, pods: list[dict[str, object]]) -> None:
         with self._lock:
-            self._gang.listed(pods)
+            self._worker_set.relist(pods)
 
-    def _event(self, kind: str, pod: dict[str, object]) -> None:
+    def _on_event(self, kind: str, pod: dict[str, object]) -> None:
         with self._lock:
-            self._gang.event(kind, pod)
+            self._worker_set.event(kind, pod)

@@ -61,24 +61,24 @@ def event(text: str, node: int, pod: str) -> Event:
         }
     if not text.startswith(_OWN):
         return {"event": "notice", "node": None, "level": "info", "text": f"{pod}: {text}"}
-    said = text[len(_OWN) :]
+    content = text[len(_OWN) :]
     for name in ("receipt", "worker receipt"):
-        if said.startswith(f"{name}: {{"):
+        if content.startswith(f"{name}: {{"):
             try:
-                body = loads(said[len(name) + 2 :], max_size=LONGEST)
+                body = loads(content[len(name) + 2 :], max_size=LONGEST)
             except ValueError:
                 break
             return {"event": name.replace(" ", "_"), "receipt": body}
-    if _TIME.fullmatch(said):
-        return {"event": "time", "node": node, "text": said}
-    phase, colon, rest = said.partition(": ")
+    if _TIME.fullmatch(content):
+        return {"event": "time", "node": node, "text": content}
+    phase, colon, rest = content.partition(": ")
     if colon and phase in _PHASES:
         return {"event": "phase", "node": node, "phase": phase, "text": rest}
     level = "info"
     for word in ("warning", "error"):
-        if said.startswith(f"{word}: "):
-            level, said = word, said[len(word) + 2 :]
-    return {"event": "notice", "node": None, "level": level, "text": said}
+        if content.startswith(f"{word}: "):
+            level, content = word, content[len(word) + 2 :]
+    return {"event": "notice", "node": None, "level": level, "text": content}
 
 
 class Resume:

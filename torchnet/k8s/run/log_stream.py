@@ -57,16 +57,16 @@ class LogSelection:
 
     def __init__(
         self,
-        door: ApiClient,
-        facts: RunInfo,
+        client: ApiClient,
+        info: RunInfo,
         *,
         ranks: Collection[int] = (),
         everybody: bool = False,
         tail: int | None = None,
         follow: bool = True,
     ) -> None:
-        self._door, self._facts = door, facts
-        self._nodes = {rank // facts.nproc_per_node for rank in ranks}
+        self._client, self._info = client, info
+        self._nodes = {rank // info.nproc_per_node for rank in ranks}
         self._everybody = everybody
         self._tail, self._follow = tail, follow
         self._queue: queue.Queue[Event] = queue.Queue(_WAITING)
@@ -81,10 +81,10 @@ class LogSelection:
             failed = rank in failing
             if rank == 0 or (failed and not one.started):
                 # Rank 0's preparation stands for all; another worker's matters only if it fails.
-                begun = one.stage in ("preparing", "prepared") or one.started or one.ended is not None
-                self._follow_one(one, PREPARE, begun, ended=one.started or one.ended is not None)
-            wanted = self._wanted(rank) or failed
-            tail = self._tail if self._wanted(rank) or self._tail is not None else _TAIL
+                exists = one.stage in ("preparing", "prepared") or one.started or one.ended is not None
+                self._follow_one(one, PREPARE, exists, ended=one.started or one.ended is not None)
+            wanted = self._is_selected(rank) or failed
+            tail = self._tail if self._is_selected(rank) or self._tail is not None else _TAIL
             self._follow_one(one, WORKER, wanted and one.started, ended=one.ended is not None, tail=tail)
 
     def _failing(self, workers: Mapping[int, WorkerStatus]) -> set[int]:
@@ -94,7 +94,7 @@ class LogSelection:
         that the termination messages name, or whose own message reports no failure.
         """
         ended = {rank: one.ended for rank, one in workers.items() if one.ended is not None and one.ended.code}
-        if self._facts.nnodes <= ALL:
+        if self._info.nnodes <= ALL:
             return set(ended)
         silent: set[int] = set()
         named: set[str | None] = set()
@@ -103,33 +103,33 @@ class LogSelection:
             if failure is None:
                 silent.add(rank)
             elif failure.rank is not None:
-                named.add(self._facts.node(failure.rank // self._facts.nproc_per_node))
+                named.add(self._info.node(failure.rank // self._info.nproc_per_node))
             else:
                 named.add(failure.node)
-        return silent | {rank for rank in ended if self._facts.node(rank) in named}
+        return silent | {rank for rank in ended if self._info.node(rank) in named}
 
-    def _wanted(self, rank: int) -> bool:
+    def _is_selected(self, rank: int) -> bool:
         if self._everybody:
             return True
         if self._nodes:
             # Rank 0's log holds the receipt; the console hides its output.
             return rank in self._nodes or rank == 0
-        return rank == 0 or self._facts.nnodes <= ALL
+        return rank == 0 or self._info.nnodes <= ALL
 
     def _follow_one(
-        self, one: WorkerStatus, container: str, begun: bool, *, ended: bool, tail: int | None = None
+        self, one: WorkerStatus, container: str, exists: bool, *, ended: bool, tail: int | None = None
     ) -> None:
         key = one.uid, container
-        if begun and key not in self._followers:
-            name = self._facts.node(one.rank)
+        if exists and key not in self._followers:
+            name = self._info.node(one.rank)
             put = lambda line: self._queue.put({**event(line.text, one.rank, name), "uid": one.uid})  # noqa: E731
             follower = LogFollower(
-                self._door,
-                self._facts.namespace,
+                self._client,
+                self._info.namespace,
                 one.pod,
                 container,
                 line=put,
-                said=lambda text: self._queue.put(_remark(text)),
+                warn=lambda text: self._queue.put(_remark(text)),
                 follow=self._follow,
                 tail=self._tail if container == PREPARE else tail,
             )
@@ -139,7 +139,7 @@ class LogSelection:
             try:
                 follower.start(self._readers)
             except RuntimeError as error:
-                self._remarks.append(_remark(f"the log of {one.pod} cannot be read: {error}"))
+                self._remarks.append(_remark(f"cannot read the log of {one.pod}: {error}"))
         elif ended and key in self._followers:
             self._followers[key].ended()
 
@@ -191,7 +191,7 @@ class LogFiles:
             self._files[rank].write(f"{text}\n")
             self._files[rank].flush()
         except OSError as error:
-            self.problem = f"--log-dir {self._folder}: {error.strerror}; the logs are not kept"
+            self.problem = f"--log-dir {self._folder}: {error.strerror}; the logs are not saved"
             self._folder = None
 
     def close(self) -> None:
@@ -235,7 +235,7 @@ class LogDispatcher:
                 return
             self._event(event)
 
-    def said(self, text: str) -> bool:
+    def was_shown(self, text: str) -> bool:
         """Whether this text has been shown already as an agent's notice."""
         return text in self._remarks
 

@@ -1,7 +1,7 @@
 """The monitor of a run: shows states and output, turns signals into a stop, and determines the exit code.
 
-One thread makes all decisions. The watch, the logs and slow calls run in threads of their own and put their results
-into queues.
+One thread makes all decisions, by the phase of the run (torchnet.k8s.run.phase). The watch, the logs and slow calls
+run in threads of their own and put their results into queues.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,7 @@ from torchnet.k8s.run.log_stream import LogDispatcher, LogFiles, LogSelection
 from torchnet.k8s.run.node_loss import NodeLoss
 from torchnet.k8s.run.outcome import first_failure, settle
 from torchnet.k8s.run.pending import PendingReasons, WorkloadStatus
+from torchnet.k8s.run.phase import TRANSITIONS, Phase
 from torchnet.k8s.run.run_info import RunInfo
 from torchnet.k8s.run.stop import RunStop
 from torchnet.k8s.run.worker_set import WorkerSet, WorkerStatus
@@ -81,15 +83,24 @@ _TICK_SECONDS = 0.1
 _READING_TICK_SECONDS = 0.02
 _EVENTS_SECONDS = 2.0  # before Events are read: an ordinary start does not need them
 # Before all workers have started: for an agent to report its failure to those that have joined. Then they are stopped.
-_APART_SECONDS = 3.0
+_START_FAILURE_SECONDS = 3.0
 _PATIENCE_SECONDS = 15.0  # beyond --grace, for workers to exit before torchnet stops waiting for them
-_BEHIND_SECONDS = 5.0  # how far the watch on the pods may lag behind the JobSet's status
-_HALTED_SECONDS = 3.0  # at the end, for a stop with --keep to complete
+_WATCH_LAG_SECONDS = 5.0  # how far the watch on the pods may lag behind the JobSet's status
+_KEEP_SECONDS = 3.0  # at the end, for a stop with --keep to complete
 _SETTLE_SECONDS = 0.5  # for states that are still on their way
 _DRAIN_SECONDS = 8.0  # for the last lines of the logs
-_STOPPED_SECONDS = 1.5  # the same once the pods are deleted
+_STOPPED_DRAIN_SECONDS = 1.5  # the same once the pods are deleted
 _LEAVE_SECONDS = 0.6  # after a second signal, for the stop to be accepted: some senders send two at once
-_HURRIED_SECONDS = 0.5  # for the last lines of the logs after a signal
+_INTERRUPTED_DRAIN_SECONDS = 0.5  # for the last lines of the logs after a signal
+
+
+class _Start:
+    """The start of one attempt, until all of its workers have started."""
+
+    def __init__(self, info: RunInfo) -> None:
+        self.reasons = PendingReasons(info)
+        self.seconds = 0.0
+        """Seconds of --start-timeout that have passed. Time in a queue does not count."""
 
 
 class RunMonitor:
@@ -97,50 +108,59 @@ class RunMonitor:
 
     def __init__(
         self,
-        door: ApiClient,
-        facts: RunInfo,
+        client: ApiClient,
+        info: RunInfo,
         console: Console,
-        wishes: RunOptions,
+        options: RunOptions,
         signals: Signals,
-        told: queue.SimpleQueue[str] | None = None,
+        warnings: queue.SimpleQueue[str] | None = None,
     ) -> None:
         """Prepare the monitor; :meth:`run` starts it.
 
         Args:
-            told: warnings for the console, from threads of the launcher.
+            warnings: warnings for the console, from threads of the launcher.
         """
-        self._door, self._facts, self._console, self._wishes = door, facts, console, wishes
+        self._client, self._info, self._console, self._options = client, info, console, options
         self._signals = signals
-        self._told: queue.SimpleQueue[str] = told or queue.SimpleQueue()
-        self._gang = WorkerSet(facts.nnodes, restarts=facts.restarts, replaces=facts.kind is not POD)
-        self._look = WorkloadStatus(door, facts)
-        self._waiting = PendingReasons(facts)
-        everybody = wishes.log_dir is not None
-        self._following = LogSelection(door, facts, ranks=wishes.ranks, everybody=everybody, tail=wishes.tail)
-        self._heard = LogDispatcher(console, self._following.take, LogFiles(wishes.log_dir))
+        self._warnings: queue.SimpleQueue[str] = warnings or queue.SimpleQueue()
+        self._worker_set = WorkerSet(info.nnodes, restarts=info.restarts, replaces=info.kind is not POD)
+        self._workload_status = WorkloadStatus(client, info)
+        everybody = options.log_dir is not None
+        self._log_selection = LogSelection(
+            client, info, ranks=options.ranks, everybody=everybody, tail=options.tail
+        )
+        self._dispatcher = LogDispatcher(console, self._log_selection.take, LogFiles(options.log_dir))
         self._queue: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._workers: dict[int, WorkerStatus] = {}
         warn = lambda text: self._console.notice(text, "warning")  # noqa: E731
-        self._leaving = NodeLoss(facts, warn)
-        problem = lambda text: self._queue.put(("notice", text))  # noqa: E731
-        self._again = JobSetRestart(facts, self._gang, self._leaving, warn)
-        self._attempts = Attempts(facts, self._gang, self._look, warn)
-        self._listed = self._again_known = False
-        self._started = False
-        self._failure: Failure | None = None
-        self._broken: TorchnetError | None = None
-        self._stopped = RunStop(
-            door,
-            facts,
-            keep=wishes.keep,
-            notice=problem,
-            failed=lambda error: self._queue.put(("failed", error)),
+        self._node_loss = NodeLoss(info, warn)
+        self._jobset_restart = JobSetRestart(info, self._worker_set, self._node_loss, warn)
+        self._attempts = Attempts(info, self._worker_set, self._workload_status, warn)
+        self._run_stop = RunStop(
+            client,
+            info,
+            keep=options.keep,
+            notice=lambda text: self._queue.put(("notice", text)),
+            on_error=lambda error: self._queue.put(("failed", error)),
         )
-        self._stop_at: float | None = None
-        self._over: float | None = None  # monotonic time at which the workload was seen to be over
-        self._interrupted = 0
-        self._counted = 0.0  # seconds of --start-timeout that have passed: time in a queue does not count
-        self._ticked = self._began = time.monotonic()
+        self._failure: Failure | None = None
+        self._error: TorchnetError | None = None
+        self._signal_count = 0
+        self.phase = Phase.SUBMITTED
+        self._phase_began = self._tick_began = time.monotonic()
+        self._timeout_began = self._phase_began  # moves on while no timeout runs
+        self._start: _Start | None = _Start(info)  # None once all workers have started
+        self._stop_at: float | None = None  # FAILING: when the monitor stops the run
+        self._workload_ended: float | None = None  # monotonic time at which the workload was seen to be over
+        self._methods: dict[Phase, Callable[[float, float], RunOutcome | None]] = {
+            Phase.SUBMITTED: self._watch_start,
+            Phase.STARTING: self._watch_start,
+            Phase.RUNNING: self._watch_run,
+            Phase.PAUSED: self._wait_for_resumption,
+            Phase.EVICTED: self._wait_for_evicted_pods,
+            Phase.FAILING: self._wait_for_agents,
+            Phase.STOPPING: self._wait_for_stop,
+        }
 
     def run(self) -> RunOutcome:
         """Monitor the run until it ends or is left.
@@ -151,12 +171,12 @@ class RunMonitor:
         """
         put = self._queue.put
         Watch(
-            self._door,
-            self._facts.namespace,
-            self._facts.run,
-            listed=lambda pods: put(("listed", pods)),
-            event=lambda kind, pod: put((kind, pod)),
-            failed=lambda error: put(("failed", error)),
+            self._client,
+            self._info.namespace,
+            self._info.run,
+            on_list=lambda pods: put(("listed", pods)),
+            on_event=lambda kind, pod: put((kind, pod)),
+            on_error=lambda error: put(("failed", error)),
         ).start()
         while True:
             if self._attempts.reading(time.monotonic()):
@@ -165,26 +185,22 @@ class RunMonitor:
                 changed = False
             else:
                 changed = self._take_states()
-            self._heard.take(all_of_it=self._stopping is not None)
-            if self._broken is not None:
-                raise self._broken
+            self._dispatcher.take(all_of_it=self.phase is Phase.STOPPING)
+            if self._error is not None:
+                raise self._error
             if changed:
-                self._workers = self._gang.workers()
-                self._leaving.correct(self._workers)
-                self._following.update(self._workers)
+                self._workers = self._worker_set.workers()
+                self._node_loss.correct(self._workers)
+                self._log_selection.update(self._workers)
             outcome = self._decide()
             if outcome is not None:
+                self._enter(Phase.ENDED)
                 return outcome
-            while not self._told.empty():
-                self._console.notice(self._told.get(), "warning")
-            self._door.access.silence.look()
+            while not self._warnings.empty():
+                self._console.notice(self._warnings.get(), "warning")
+            self._client.access.silence.look()
             self._console.tick()
             self._console.push()
-
-    @property
-    def _stopping(self) -> float | None:
-        """Monotonic time at which the stop of the job began; None before."""
-        return self._stopped.since
 
     # -- inputs --------------------------------------------------------------------------------------------------
 
@@ -199,179 +215,232 @@ class RunMonitor:
                 return changed
             wait, changed = None, True
             if kind == "listed":
-                self._gang.listed(value)
-                self._listed = True
+                self._worker_set.relist(value)
+                if self.phase is Phase.SUBMITTED:
+                    self._enter(Phase.STARTING)
+                    if not self._options.stops:
+                        self._jobset_restart.attempt = self._worker_set.attempt  # report only later restarts
             elif kind == "failed":
-                self._broken = value
+                self._error = value
             elif kind == "notice":
                 self._console.notice(value, "warning")
             else:
-                self._gang.event(kind, value)
+                self._worker_set.event(kind, value)
 
-    def _take_signals(self) -> int | None:
-        """Stop the job at the first signal, which does not replace an earlier failure; return the newest signal."""
-        number = None
+    def _take_signals(self) -> RunOutcome | None:
+        """Stop the job at the first signal, which does not replace an earlier failure, and leave it at the second."""
         for number in self._signals.take():
-            self._interrupted += 1
-            if not self._wishes.stops or self._interrupted > 1:
+            self._signal_count += 1
+            if not self._options.stops:
+                return RunOutcome(None, 128 + number, "the job keeps running")
+            if self._signal_count > 1:
                 continue
             if self._failure is None:
                 text = f"stopped by {signal.Signals(number).name}"
                 self._failure = Failure("interrupted", text, 128 + number, at=time.time())
             if number == signal.SIGINT:
-                text = f"stopping within {self._wishes.grace:g} s (a second Ctrl-C ends torchnet at once)"
+                text = (
+                    f"stopping the job, up to {self._options.grace:g} s; press Ctrl-C again to exit at once"
+                )
                 self._console.notice(text, "warning")
             self._stop()
-        return number
+        return self._leave() if self._signal_count > 1 else None
 
-    # -- decisions -----------------------------------------------------------------------------------------------
+    # -- phases --------------------------------------------------------------------------------------------------
+
+    def _enter(self, phase: Phase) -> None:
+        assert phase in TRANSITIONS[self.phase], f"{self.phase.value} to {phase.value}"
+        self.phase, self._phase_began = phase, time.monotonic()
 
     def _decide(self) -> RunOutcome | None:
         now = time.monotonic()
-        passed, self._ticked = now - self._ticked, now
-        paused = self._paused(now, passed)
-        if paused and self._attempts.reading(now):
+        passed, self._tick_began = now - self._tick_began, now
+        if self.phase not in (Phase.FAILING, Phase.STOPPING):
+            self._follow_attempts(now)
+        if self.phase in (Phase.PAUSED, Phase.EVICTED):
+            self._timeout_began += passed
+        if self.phase is Phase.PAUSED and self._attempts.reading(now):
             return None
-        if self._listed and not paused and self._all_ended():
+        if self._has_ended():
             return self._end()
         # Only now: a signal that comes after all workers have ended cuts short only the reading of their logs.
-        number = self._take_signals()
-        if number is not None and not self._wishes.stops:
-            return RunOutcome(None, 128 + number, "the job goes on")
-        if self._interrupted > 1:
-            return self._leave()
-        if self._stopping is not None:
-            limit = self._wishes.grace + _PATIENCE_SECONDS
-            return self._end(drain=1.0) if now - self._stopping > limit else None
-        if paused:
-            return self._evicted(now)
-        if self._wishes.stops and self._stop_at is not None and now >= self._stop_at:
-            if self._wishes.detach and self._failure is not None:
-                # The run stays for inspection, and its agents end it by themselves, as they would after detaching.
-                return RunOutcome(None, self._failure.code, "it has failed, and has not been stopped")
-            self._stop()
-        self._look_for_failures(now)
-        if not self._started and self._start(now, passed) and self._wishes.detach and self._failure is None:
-            return RunOutcome(None, 0, "all workers have started")
-        if self._wishes.timeout and now - self._began > self._wishes.timeout:
-            text = f"the job ran longer than --timeout {self._wishes.timeout:g} s"
-            self._fail(Failure("timeout", text, 124, at=time.time()))
+        return self._take_signals() or self._methods[self.phase](now, passed)
+
+    def _follow_attempts(self, now: float) -> None:
+        """Begin the next attempt after a suspension, and enter or leave PAUSED and EVICTED."""
+        if self._attempts.update(now):
+            self._workers = self._worker_set.workers()
+            self._node_loss.forget()
+            self._jobset_restart.forget()
+            self._dispatcher.next_attempt()
+            self._begin_attempt()
+        if self._attempts.evicted:
+            if self.phase is not Phase.EVICTED:
+                self._enter(Phase.EVICTED)
+        elif self._attempts.paused:
+            if self.phase is not Phase.PAUSED:
+                self._enter(Phase.PAUSED)
+        elif self.phase is Phase.PAUSED:
+            self._enter(Phase.RUNNING if self._start is None else Phase.STARTING)
+
+    def _begin_attempt(self) -> None:
+        """Reset what belongs to one attempt: its start timeout and its reasons to wait."""
+        self._start = _Start(self._info)
+        if self.phase is Phase.RUNNING:
+            self._enter(Phase.STARTING)
+
+    def _watch_start(self, now: float, passed: float) -> RunOutcome | None:
+        """SUBMITTED, STARTING: report what delays the workers, until all have started."""
+        self._node_loss.look(self._workers, now)
+        self._check_workers(now, _START_FAILURE_SECONDS)
+        if self._all_started(now, passed):
+            if self.phase is Phase.STARTING:
+                self._enter(Phase.RUNNING)
+            if self._options.detach and self._failure is None:
+                return RunOutcome(None, 0, "all workers have started")
+        self._check_timeout(now)
         return None
 
-    def _paused(self, now: float, passed: float) -> bool:
-        """Whether no decision is possible, because the workload is suspended or must be read first.
+    def _watch_run(self, now: float, passed: float) -> RunOutcome | None:  # noqa: ARG002
+        """RUNNING: wait for the end of the workers, or for a failure."""
+        self._node_loss.look(self._workers, now)
+        self._check_workers(now, self._options.grace + _PATIENCE_SECONDS)
+        self._check_timeout(now)
+        return None
 
-        No deadline runs meanwhile.
-        """
-        if self._stopping is None and self._stop_at is None:
-            if self._attempts.update(now):
-                self._workers = self._gang.workers()
-                self._leaving.forget()
-                self._again.forget()
-                self._heard.next_attempt()
-                self._next_attempt()
-            if self._attempts.paused:
-                self._began += passed
-                return True
-        if self._stopping is None:
-            self._leaving.look(self._workers, now)
-        return False
+    def _wait_for_resumption(self, now: float, passed: float) -> RunOutcome | None:  # noqa: ARG002
+        """PAUSED: only a signal or the next read of the workload changes anything."""
+        return None
 
-    def _next_attempt(self) -> None:
-        """Reset what belongs to one attempt: its start timeout and its reasons to wait."""
-        self._started, self._counted, self._waiting = False, 0.0, PendingReasons(self._facts)
-
-    def _evicted(self, now: float) -> RunOutcome | None:
-        """Leave a group of plain pods that its queue has evicted, once its pods have ended."""
-        live = [one for one in self._workers.values() if one.stage in ("preparing", "prepared", "running")]
-        patience = max((one.patience for one in live), default=0.0) + _PATIENCE_SECONDS
-        if not self._attempts.evicted or (live and now - self._attempts.evicted_at < patience):
+    def _wait_for_evicted_pods(self, now: float, passed: float) -> RunOutcome | None:  # noqa: ARG002
+        """EVICTED: leave a group of plain pods that its queue has evicted, once its pods have ended."""
+        alive = self._alive()
+        patience = max((one.patience for one in alive), default=0.0) + _PATIENCE_SECONDS
+        if alive and now - self._phase_began < patience:
             return None
         self._drain(_DRAIN_SECONDS)
         return RunOutcome(None, STOPPED_CODE, self._attempts.eviction, commands=("status", "down"))
 
-    def _all_ended(self) -> bool:
+    def _wait_for_agents(self, now: float, passed: float) -> RunOutcome | None:
+        """FAILING: the agents have until the deadline to end the other workers."""
+        self._node_loss.look(self._workers, now)
+        if self._options.stops and self._stop_at is not None and now >= self._stop_at:
+            if self._options.detach and self._failure is not None:
+                # The run stays for inspection, and its agents end it by themselves, as they would after detaching.
+                return RunOutcome(None, self._failure.code, "it failed and was not stopped")
+            self._stop()
+        else:
+            self._all_started(now, passed)
+            self._check_timeout(now)
+        return None
+
+    def _wait_for_stop(self, now: float, passed: float) -> RunOutcome | None:  # noqa: ARG002
+        """STOPPING: the workers have their grace period."""
+        late = now - self._phase_began > self._options.grace + _PATIENCE_SECONDS
+        return self._end(drain=1.0) if late else None
+
+    # -- decisions -----------------------------------------------------------------------------------------------
+
+    def _alive(self) -> list[WorkerStatus]:
+        """The workers whose containers run or have run. Only they leave a termination message."""
+        return [one for one in self._workers.values() if one.stage in ("preparing", "prepared", "running")]
+
+    def _has_ended(self) -> bool:
+        """Whether there is no worker left to wait for."""
+        if self.phase in (Phase.PAUSED, Phase.EVICTED) or not self._worker_set.is_listed:
+            return False  # the pods' states do not mean the end of the job, or are not known yet
         ended = [one for one in self._workers.values() if one.ended is not None]
-        if self._stopping is not None:
-            # Only pods whose containers have run leave a termination message.
-            live = [
-                one for one in self._workers.values() if one.stage in ("preparing", "prepared", "running")
-            ]
-            if not live and time.monotonic() - self._stopping > _SETTLE_SECONDS:
-                return self._stopped.wait(0)
-        if self._facts.restarts and self._stopping is None:
-            if not self._look.over():
+        if self.phase is Phase.STOPPING:
+            if not self._alive() and time.monotonic() - self._phase_began > _SETTLE_SECONDS:
+                return self._run_stop.wait(0)
+        elif self._info.restarts:
+            if not self._workload_status.over():
                 return False
-            self._over = self._over or time.monotonic()
-            last = len(ended) == self._facts.nnodes and self._gang.attempt >= self._look.restarts
-            return last or time.monotonic() - self._over > _BEHIND_SECONDS
-        if len(ended) == self._facts.nnodes:
-            return self._stopped.wait(0)
-        if self._gang.pods():
+            self._workload_ended = self._workload_ended or time.monotonic()
+            attempts = self._worker_set.attempt >= self._workload_status.restarts
+            late = time.monotonic() - self._workload_ended > _WATCH_LAG_SECONDS
+            return (len(ended) == self._info.nnodes and attempts) or late
+        if len(ended) == self._info.nnodes:
+            return self._run_stop.wait(0)
+        if self._worker_set.pods():
             return False
         # No pods are left: somebody else has deleted the run, or it was kept until its pods were deleted. All plain
         # pods were created before the first list, and no controller creates others.
-        return self._facts.kind is POD or self._look.gone() or self._look.over()
+        return self._info.kind is POD or self._workload_status.gone() or self._workload_status.over()
 
-    def _look_for_failures(self, now: float) -> None:
+    def _check_workers(self, now: float, patience: float) -> None:
         """React to a failed worker.
 
         Its agent informs the workers that have joined, so that they exit. If they do not, the job is stopped, unless
         the launcher only watches it or detaches.
+
+        Args:
+            patience: how many seconds the other workers have to exit by themselves.
         """
-        if self._stop_at is not None:
+        if self.phase is Phase.SUBMITTED:
             return
-        apart = self._wishes.grace + _PATIENCE_SECONDS if self._started else _APART_SECONDS
-        if self._facts.restarts and not self._look.failed():
-            self._see_again(now, apart)
+        if self._info.restarts and not self._workload_status.failed():
+            self._check_attempt(now, patience)
             return
-        found = first_failure(self._facts, self._workers)
-        if found is None:
+        failure = first_failure(self._info, self._workers)
+        if failure is None:
             return
         if self._failure is None:
-            self._failure = found
-        if not self._heard.said(found.text.partition("\n")[0]):
-            self._console.event(found.event())
+            self._failure = failure
+        if not self._dispatcher.was_shown(failure.text.partition("\n")[0]):
+            self._console.event(failure.event())
         # The other agents may not notice a lost node: its network can still work.
-        self._stop_at = now if self._leaving.unheard else now + apart
+        self._stop_at = now if self._node_loss.any_lost else now + patience
+        self._enter(Phase.FAILING)
 
-    def _see_again(self, now: float, apart: float) -> None:
+    def _check_attempt(self, now: float, patience: float) -> None:
         """Follow the attempts of a JobSet, which restarts its workers after a failure while restarts are left."""
-        if not self._listed:
-            return
-        if not self._wishes.stops and not self._again_known:
-            self._again_known, self._again.attempt = True, self._gang.attempt  # report only later restarts
-        if self._again.begun(self._look.restarts):
-            self._next_attempt()
-        last = not self._look.restarts_left
-        limit = apart if last else self._wishes.grace + _PATIENCE_SECONDS
-        found = self._again.look(now, limit, last=last)
-        if found is not None and self._wishes.stops:
-            self._fail(found)
+        if self._jobset_restart.begun(self._workload_status.restarts):
+            self._begin_attempt()
+        last = not self._workload_status.restarts_left
+        limit = patience if last else self._options.grace + _PATIENCE_SECONDS
+        failure = self._jobset_restart.look(now, limit, last=last)
+        if failure is not None and self._options.stops:
+            self._fail(failure)
 
-    def _start(self, now: float, passed: float) -> bool:
+    def _all_started(self, now: float, passed: float) -> bool:
         """Whether all workers have started; reports what delays those that have not."""
-        workers = self._again.workers if self._again.attempt else self._workers
-        queued = self._look.queued(workers)
-        if queued:
-            self._began += passed
-        else:
-            self._counted += passed
-        if len([one for one in workers.values() if one.started or one.ended]) == self._facts.nnodes:
-            self._started = True
+        if self._start is None:
             return True
-        told = self._look.told(workers) if now - self._began > _EVENTS_SECONDS else {}
-        replaced = self._gang.replaced()
-        for text in self._waiting.lines(workers, told, queued, now, replaced=replaced):
+        workers = self._jobset_restart.workers if self._jobset_restart.attempt else self._workers
+        queued = self._workload_status.queued(workers)
+        if queued:
+            self._timeout_began += passed
+        else:
+            self._start.seconds += passed
+        if len([one for one in workers.values() if one.started or one.ended]) == self._info.nnodes:
+            self._start = None
+            return True
+        reasons, event_texts = self._start.reasons, {}
+        if now - self._timeout_began > _EVENTS_SECONDS:
+            event_texts = self._workload_status.event_texts(workers)
+        replaced = self._worker_set.replaced()
+        for text in reasons.lines(workers, event_texts, queued, now, replaced=replaced):
             self._console.notice(text)
-        limit = self._wishes.start_timeout
-        if limit is not None and self._counted > limit and self._failure is None:
-            reasons = self._waiting.reasons(workers, told, queued, replaced=replaced)
-            shown = [f"{name}: {why}" for name, why in list(reasons.items())[:16]]
-            more = [f"and {len(reasons) - 16} more"] if len(reasons) > 16 else []
-            text = "\n".join([f"not all workers started within --start-timeout {limit:g} s", *shown, *more])
+        limit = self._options.start_timeout
+        if limit is not None and self._start.seconds > limit and self._failure is None:
+            found = reasons.reasons(workers, event_texts, queued, replaced=replaced)
+            shown = [f"{name}: {why}" for name, why in list(found.items())[:16]]
+            more = [f"and {len(found) - 16} more"] if len(found) > 16 else []
+            count = len([one for one in workers.values() if one.started])
+            first = (
+                f"timed out after --start-timeout {limit:g} s: {count} of {self._info.nnodes} workers started"
+            )
+            text = "\n".join([first, *shown, *more])
             self._fail(Failure("timeout", text, 124, at=time.time()))
         return False
+
+    def _check_timeout(self, now: float) -> None:
+        if self._options.timeout and now - self._timeout_began > self._options.timeout:
+            text = f"the job ran longer than --timeout {self._options.timeout:g} s"
+            self._fail(Failure("timeout", text, 124, at=time.time()))
+
+    # -- the end -------------------------------------------------------------------------------------------------
 
     def _fail(self, failure: Failure) -> None:
         if self._failure is None:
@@ -381,62 +450,66 @@ class RunMonitor:
 
     def _stop(self) -> None:
         """Begin to stop the job, and to delete its pods unless they are kept; their last output still arrives."""
-        if self._stopped.since is not None or not self._wishes.stops:
+        if self.phase is Phase.STOPPING or not self._options.stops:
             return
         # The first process of a container does not receive SIGTERM until it has installed a handler, so a preparation
         # that has just begun would run to its end. Before the training, there is nothing to save.
-        early = self._interrupted > 0 and not any(one.started for one in self._workers.values())
-        grace = NOW_SECONDS if early else None
-
-        self._stopped.begin(grace, self._wishes.grace + _PATIENCE_SECONDS)
+        early = self._signal_count > 0 and not any(one.started for one in self._workers.values())
+        self._enter(Phase.STOPPING)
+        self._run_stop.begin(NOW_SECONDS if early else None, self._options.grace + _PATIENCE_SECONDS)
 
     def _leave(self) -> RunOutcome:
         """Leave after a second signal, and report what is known of the stop."""
         assert self._failure is not None  # the first signal has set one, at the latest
-        known = self._stopped.progress(_LEAVE_SECONDS)
-        self._heard.take(all_of_it=True)
-        self._heard.close()
-        commands = ("logs", "down") if self._stopped.keeps else ("down",)
+        known = self._run_stop.progress(_LEAVE_SECONDS)
+        self._dispatcher.take(all_of_it=True)
+        self._dispatcher.close()
+        commands = ("logs", "down") if self._run_stop.keeps else ("down",)
         return RunOutcome(None, self._failure.code, known, stopped=True, commands=commands)
 
     def _end(self, drain: float | None = None) -> RunOutcome:
         """Read the logs to their ends, within ``drain`` seconds (default: 8), and build the receipt."""
         drain = _DRAIN_SECONDS if drain is None else drain
-        if self._stopping is not None and not self._stopped.wait(_HALTED_SECONDS):
-            self._console.notice(f"--keep: {self._facts.run} may go on: it was not told in time", "warning")
-        if self._stopping is not None and not self._stopped.keeps:
+        if self.phase is Phase.STOPPING and not self._run_stop.wait(_KEEP_SECONDS):
+            self._console.notice(
+                f"--keep: cannot confirm that {self._info.run} stopped; it may still be running", "warning"
+            )
+        if self.phase is Phase.STOPPING and not self._run_stop.keeps:
             # The pods are gone, and not every kubelet closes their log streams.
-            drain = min(drain, _STOPPED_SECONDS)
+            drain = min(drain, _STOPPED_DRAIN_SECONDS)
         self._drain(drain)
-        self._door.stop.set()
+        self._client.stop.set()
         receipt = settle(
-            self._facts,
+            self._info,
             self._workers,
-            self._heard.receipts.get(self._workers[0].uid) if 0 in self._workers else None,
+            self._dispatcher.receipts.get(self._workers[0].uid) if 0 in self._workers else None,
             self._failure,
-            restarts=self._look.restarts,
+            restarts=self._workload_status.restarts,
             now=time.time(),
         )
-        stopped = self._stopping is not None
-        kept = self._wishes.keep and self._stopped.keeps
+        stopped = self.phase is Phase.STOPPING
+        kept = self._options.keep and self._run_stop.keeps
         return RunOutcome(receipt, int(receipt["exit_code"]), stopped=stopped, kept=kept)
 
     def _drain(self, drain: float) -> None:
         """Read the logs to their ends, within ``drain`` seconds."""
-        self._following.update(self._workers)
-        self._following.release()
-        hurried, last = False, time.monotonic()
-        while self._following.busy and drain > 0:
+        self._log_selection.update(self._workers)
+        self._log_selection.release()
+        interrupted, last = False, time.monotonic()
+        while self._log_selection.busy and drain > 0:
             if self._signals.take():
-                hurried, drain = True, min(drain, _HURRIED_SECONDS if self._signals.count == 1 else 0.0)
-            self._heard.take(all_of_it=self._stopping is not None)
+                interrupted, drain = (
+                    True,
+                    min(drain, _INTERRUPTED_DRAIN_SECONDS if self._signals.count == 1 else 0.0),
+                )
+            self._dispatcher.take(all_of_it=self.phase is Phase.STOPPING)
             self._console.tick()
             self._console.push()
             time.sleep(0.02)
             now = time.monotonic()
             # The time that a slow reader of the console takes does not count.
-            if hurried or self._stopping is not None or self._console.pending <= BACKLOG:
+            if interrupted or self.phase is Phase.STOPPING or self._console.pending <= BACKLOG:
                 drain -= now - last
             last = now
-        self._heard.take(all_of_it=self._stopping is not None)
-        self._heard.close()
+        self._dispatcher.take(all_of_it=self.phase is Phase.STOPPING)
+        self._dispatcher.close()

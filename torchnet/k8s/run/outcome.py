@@ -184,7 +184,7 @@ def _assembled(
         )
         code, reason = 70, failure.text
     ran = any(one.started for one in workers.values())
-    began = min((one.began for one in workers.values() if one.began), default=0.0) or facts.made or now
+    began = min((one.began for one in workers.values() if one.began), default=0.0) or facts.created or now
     ended = max((one.ended.at for one in workers.values() if one.ended), default=0.0) or now
     return job_receipt(
         run_id=facts.run,

@@ -37,15 +37,15 @@ _TELLING = (
 class PendingReasons:
     """Turns states into lines for the console, and remembers which were reported."""
 
-    def __init__(self, facts: RunInfo) -> None:
-        self._facts = facts
-        self._said: dict[str, str] = {}
+    def __init__(self, info: RunInfo) -> None:
+        self._info = info
+        self._reported: dict[str, str] = {}
         self._since: dict[str, tuple[str, float]] = {}
 
     def lines(
         self,
         workers: Mapping[int, WorkerStatus],
-        told: Mapping[str, str],
+        event_texts: Mapping[str, str],
         queued: str,
         now: float,
         *,
@@ -54,19 +54,21 @@ class PendingReasons:
         """New lines for workers that have not started.
 
         Args:
-            told: texts of Events, by the name of the pod or the workload.
+            event_texts: texts of Events, by the name of the pod or the workload.
             queued: why the whole run waits in a queue; "" if it does not.
             now: seconds of any clock.
             replaced: by rank, why it has no pod now, if known.
         """
-        reasons = self.reasons(workers, told, queued, replaced=replaced)
+        reasons = self.reasons(workers, event_texts, queued, replaced=replaced)
         failing = {
-            self._facts.node(rank)
+            self._info.node(rank)
             for rank, one in workers.items()
-            if one.failing or told.get(one.pod, _PULLING).partition(":")[0] != _PULLING
+            if one.failing or event_texts.get(one.pod, _PULLING).partition(":")[0] != _PULLING
         }
         failing |= (
-            {self._facts.run} if queued or {self._facts.name, self._facts.maker} & told.keys() else set()
+            {self._info.run}
+            if queued or {self._info.name, self._info.pod_creator} & event_texts.keys()
+            else set()
         )
         grouped: dict[str, list[str]] = {}
         for name, why in reasons.items():
@@ -75,8 +77,8 @@ class PendingReasons:
                 since = now
             self._since[name] = why, since
             held = now - since >= (_ERROR_SECONDS if name in failing else _ORDINARY_SECONDS)
-            if held and self._said.get(name) != why:
-                self._said[name] = why
+            if held and self._reported.get(name) != why:
+                self._reported[name] = why
                 grouped.setdefault(why, []).append(name)
         out = []
         for why, group in grouped.items():
@@ -89,36 +91,36 @@ class PendingReasons:
     def reasons(
         self,
         workers: Mapping[int, WorkerStatus],
-        told: Mapping[str, str],
+        event_texts: Mapping[str, str],
         queued: str,
         *,
         replaced: Mapping[int, str] | None = None,
     ) -> dict[str, str]:
         """By worker name, why it has not started; by the run's name, if the reason concerns all workers."""
         if queued:
-            return {self._facts.run: queued}
+            return {self._info.run: queued}
         found: dict[str, str] = {}
-        absent = [rank for rank in range(self._facts.nnodes) if rank not in workers]
+        absent = [rank for rank in range(self._info.nnodes) if rank not in workers]
         if absent:
-            said = told.get(self._facts.maker) or told.get(self._facts.name)
-            why = said or "has no pod yet"
+            event_text = event_texts.get(self._info.pod_creator) or event_texts.get(self._info.name)
+            why = event_text or "has no pod yet"
             last = {rank: text for rank, text in (replaced or {}).items() if rank in absent}
-            if len(absent) == self._facts.nnodes and self._facts.nnodes > 1 and not last:
-                found[self._facts.run] = f"no pod yet{': ' + said if said else ''}"
+            if len(absent) == self._info.nnodes and self._info.nnodes > 1 and not last:
+                found[self._info.run] = f"no pod yet{': ' + event_text if event_text else ''}"
             else:
-                names = {rank: self._facts.node(rank) for rank in absent}
+                names = {rank: self._info.node(rank) for rank in absent}
                 found |= {name: last.get(rank, why).removeprefix(f"{name}: ") for rank, name in names.items()}
         for rank, one in workers.items():
             if one.started or one.ended:
                 continue
             why = one.why
-            if one.stage in ("creating", "unscheduled") and one.pod in told and not one.failing:
-                why = told[one.pod]  # but an error in the status says more than the Events
-            found[self._facts.node(rank)] = " ".join(why.split())[:_LONGEST]
+            if one.stage in ("creating", "unscheduled") and one.pod in event_texts and not one.failing:
+                why = event_texts[one.pod]  # but an error in the status says more than the Events
+            found[self._info.node(rank)] = " ".join(why.split())[:_LONGEST]
         return found
 
 
-def events_told(
+def latest_event_texts(
     events: Iterable[Mapping[str, Any]], uids: Mapping[str, str] | None = None, *, since: float = 0.0
 ) -> dict[str, str]:
     """By object name, the newest text that says why workers do not start, from a list of Events.
@@ -137,8 +139,8 @@ def events_told(
         stamp = event.get("lastTimestamp") or event.get("eventTime") or meta.get("creationTimestamp")
         text = f"{event['reason']}: {' '.join(str(event.get('message') or '').split())}"
         at = seconds(stamp)
-        known = (uids or {}).get(name)
-        if (uid != known) if known and uid else at < since:
+        known_uid = (uids or {}).get(name)
+        if (uid != known_uid) if known_uid and uid else at < since:
             continue
         if name and (name not in newest or at >= newest[name][0]):
             newest[name] = (at, _stable(text))
@@ -168,15 +170,15 @@ class WorkloadStatus:
     For one thread, which never waits: answers come from the last read, and further reads run in the background.
     """
 
-    def __init__(self, door: ApiClient, facts: RunInfo) -> None:
-        self._door, self._facts = door, facts
+    def __init__(self, client: ApiClient, info: RunInfo) -> None:
+        self._client, self._info = client, info
         self._lock = threading.Lock()
         self._workload: dict[str, Any] | None = None
         self._gone = False
-        self._told: dict[str, str] = {}
+        self._event_texts: dict[str, str] = {}
         self._uids: dict[str, str] = {}
         self._forbidden: set[str] = set()
-        self._asked: dict[str, float] = {}
+        self._requested_at: dict[str, float] = {}
         self._busy: set[str] = set()
         self._changes = self._read_at = 0
         self.unreadable: ClusterError | None = None
@@ -187,10 +189,10 @@ class WorkloadStatus:
 
         True for plain pods, and for a workload that cannot be read.
         """
-        if self._facts.kind is POD or self._read_at >= changes:
+        if self._info.kind is POD or self._read_at >= changes:
             return True
         self._changes = changes
-        self._ask("workload", every=_AT_ONCE)
+        self._refresh("workload", every=_AT_ONCE)
         return self.unreadable is not None
 
     def suspension(self) -> Suspension:
@@ -198,43 +200,43 @@ class WorkloadStatus:
         with self._lock:
             found = suspension(None if self._gone else self._workload)
         if found.active:
-            self._ask("workload")
+            self._refresh("workload")
         return found
 
     def queued(self, workers: Mapping[int, WorkerStatus]) -> str:
         """Why the whole run waits in a queue; "" if it does not."""
         found = self.suspension()
-        if len(workers) < self._facts.nnodes:
-            self._ask("workload")
+        if len(workers) < self._info.nnodes:
+            self._refresh("workload")
         if found.active and not any(one.started for one in workers.values()):
-            return ("queued: " if found.queue else "") + found.reason(self._facts.kind.name)
+            return ("queued: " if found.queue else "") + found.reason(self._info.kind.name)
         gated = [one for one in workers.values() if one.stage == "queued"]
         if gated and not any(one.stage != "queued" for one in workers.values()):
             return gated[0].why
         return ""
 
-    def told(self, workers: Mapping[int, WorkerStatus]) -> dict[str, str]:
+    def event_texts(self, workers: Mapping[int, WorkerStatus]) -> dict[str, str]:
         """The newest Event texts about this run's objects, by object name."""
-        uids = {self._facts.name: self._facts.uid} if self._facts.uid else {}
+        uids = {self._info.name: self._info.uid} if self._info.uid else {}
         with self._lock:
             self._uids = uids | {one.pod: one.uid for one in workers.values()}
-        self._ask("events")
+        self._refresh("events")
         with self._lock:
-            return dict(self._told)
+            return dict(self._event_texts)
 
     def over(self) -> bool:
         """Whether the workload has completed, failed, or been deleted."""
-        self._ask("workload", every=0.5)
+        self._refresh("workload", every=0.5)
         return self._condition("Completed", "Complete", "Failed") or self.gone()
 
     def failed(self) -> bool:
         """Whether the workload's status has the condition Failed."""
-        self._ask("workload", every=0.5)
+        self._refresh("workload", every=0.5)
         return self._condition("Failed")
 
     def gone(self) -> bool:
         """Whether the workload has been deleted; always False for plain pods, which the watch reports."""
-        self._ask("workload")
+        self._refresh("workload")
         with self._lock:
             return self._gone
 
@@ -263,13 +265,14 @@ class WorkloadStatus:
             one.get("type") in kinds and one.get("status") == "True" for one in status.get("conditions") or ()
         )
 
-    def _ask(self, what: str, every: float = _EVERY) -> None:
+    def _refresh(self, what: str, every: float | None = None) -> None:
+        every = _EVERY if every is None else every
         now = time.monotonic()
-        if what in self._busy or what in self._forbidden or now - self._asked.get(what, -1e9) < every:
+        if what in self._busy or what in self._forbidden or now - self._requested_at.get(what, -1e9) < every:
             return
-        self._asked[what] = now
+        self._requested_at[what] = now
         self._busy.add(what)
-        action = self._look_at_workload if what == "workload" else self._look_at_events
+        action = self._read_workload if what == "workload" else self._read_events
 
         def work() -> None:
             try:
@@ -284,15 +287,19 @@ class WorkloadStatus:
             finally:
                 self._busy.discard(what)
 
-        threading.Thread(target=work, name=f"look at {what}", daemon=True).start()
+        try:
+            threading.Thread(target=work, name=f"read the {what}", daemon=True).start()
+        except RuntimeError:  # the machine allows no more threads: the next call tries again
+            self._busy.discard(what)
+            del self._requested_at[what]
 
-    def _look_at_workload(self) -> None:
-        kind, namespace, name = self._facts.kind, self._facts.namespace, self._facts.name
+    def _read_workload(self) -> None:
+        kind, namespace, name = self._info.kind, self._info.namespace, self._info.name
         if kind is POD:
             return
         changes = self._changes
         try:
-            found: dict[str, Any] | None = self._door.call(
+            found: dict[str, Any] | None = self._client.call(
                 "GET", kind.path(namespace, name), kind.call("get", namespace, name)
             )
         except ApiRefusal as error:
@@ -306,22 +313,22 @@ class WorkloadStatus:
             self._read_at = max(self._read_at, changes)
             self.unreadable = None
 
-    def _look_at_events(self) -> None:
+    def _read_events(self) -> None:
         with self._lock:
             uids = self._uids
         events = [one for field in ("reason=Pulling", "type=Warning") for one in self._events(field)]
         # Events of other runs are included; their names are never looked up.
-        told = events_told(events, uids, since=self._facts.made)
+        event_texts = latest_event_texts(events, uids, since=self._info.created)
         with self._lock:
-            self._told = told
+            self._event_texts = event_texts
 
     def _events(self, field: str) -> Iterator[dict[str, Any]]:
-        namespace, rest = self._facts.namespace, ""
+        namespace, rest = self._info.namespace, ""
         for _ in range(_PAGES):
             query: dict[str, object] = {"fieldSelector": field, "limit": _PAGE}
             query |= {"continue": rest} if rest else {}
             try:
-                answer = self._door.call(
+                answer = self._client.call(
                     "GET", EVENT.path(namespace), EVENT.call("list", namespace), query=query
                 )
             except ApiRefusal as error:

@@ -15,7 +15,7 @@ from torchnet.errors import ClusterError
 from torchnet.k8s.client.api import ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal, ApiUnreachable
 from torchnet.k8s.client.kinds import POD
-from torchnet.k8s.client.watch import lines, own_error
+from torchnet.k8s.client.watch import internal_error, lines
 from torchnet.k8s.run.log_parser import LONGEST, Resume, StampedLine, stamped
 
 _SILENCE = 600.0  # seconds without a line before the log is opened again: the connection may be dead
@@ -69,25 +69,25 @@ class LogFollower:
 
     Args:
         line: receives each line once, in order, in the follower's thread.
-        said: receives warnings (a gap, an error), in the follower's thread.
+        warn: receives warnings (a gap, an error), in the follower's thread.
         follow: False reads only what the log holds now.
         tail: how many lines to read of those that the log holds already; None reads all.
     """
 
     def __init__(
         self,
-        door: ApiClient,
+        client: ApiClient,
         namespace: str,
         pod: str,
         container: str,
         *,
         line: Line,
-        said: Callable[[str], None],
+        warn: Callable[[str], None],
         follow: bool = True,
         tail: int | None = None,
     ) -> None:
-        self._door, self._namespace, self._pod, self._container = door, namespace, pod, container
-        self._line, self._said, self._follow = line, said, follow
+        self._client, self._namespace, self._pod, self._container = client, namespace, pod, container
+        self._line, self._warn, self._follow = line, warn, follow
         self._tail = tail
         self._resume = Resume()
         self._ended = threading.Event()
@@ -119,21 +119,21 @@ class LogFollower:
 
     def _work(self) -> None:
         try:
-            while not self._door.stop.is_set():
+            while not self._client.stop.is_set():
                 last = self._ended.is_set() or not self._follow
                 whole = self._read(follow=not last)
-                if (last and whole) or self._door.stop.is_set():
+                if (last and whole) or self._client.stop.is_set():
                     return
                 # If the stream ended normally, the end of the container is about to be reported.
                 self._ended.wait(_RETRY if whole else 0.2)
         except ApiRefusal as error:
             # 404: the pod and its log have been deleted. 400: no such container, or it has never started.
             if error.status not in (400, 404):
-                self._said(f"the log of {self._pod} cannot be read: {error}")
+                self._warn(f"cannot read the log of {self._pod}: {error}")
         except ClusterError as error:
-            self._said(f"the log of {self._pod} is lost: {error}")
+            self._warn(f"lost the log of {self._pod}: {error}")
         except Exception as error:
-            self._said(str(own_error(f"the follower of {self._pod}'s log", error)))
+            self._warn(str(internal_error(f"the follower of {self._pod}'s log", error)))
         finally:
             self._done.set()
 
@@ -150,7 +150,7 @@ class LogFollower:
         path = POD.path(self._namespace, self._pod, "log")
         call = POD.call("get", self._namespace, self._pod, "log")
         try:
-            response = self._door.stream(path, call, query=query, silence=_SILENCE, patience=120.0)
+            response = self._client.stream(path, call, query=query, silence=_SILENCE, patience=120.0)
             try:
                 for raw in lines(response, LONGEST):
                     self._take(stamped(raw))
@@ -166,7 +166,7 @@ class LogFollower:
         if self._resume.take(line):
             if self._resume.gap:
                 first, last = self._resume.gap
-                self._said(
-                    f"the log of {self._pod} has a gap: its lines between {first} and {last} were rotated away"
+                self._warn(
+                    f"the log of {self._pod} is incomplete: log rotation removed the lines between {first} and {last}"
                 )
             self._line(line)

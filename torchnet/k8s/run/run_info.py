@@ -21,7 +21,7 @@ class RunInfo:
 
     Attributes:
         name: the name of its workload: the JobSet, the Job, or the first plain pod.
-        made: the creation time of the workload, as unix time.
+        created: the creation time of the workload, as unix time.
         uid: the UID of the workload.
         network: where the workers' addresses come from.
     """
@@ -32,7 +32,7 @@ class RunInfo:
     name: str
     nnodes: int
     nproc_per_node: int
-    made: float = 0.0
+    created: float = 0.0
     uid: str = ""
     network: AddressSourceKind = "multus-status"
 
@@ -42,7 +42,7 @@ class RunInfo:
         return self.kind == JOBSET
 
     @property
-    def maker(self) -> str:
+    def pod_creator(self) -> str:
         """The name of the object that creates the pods; its Events say why it cannot."""
         return f"{self.name}-{JOBSET_JOB}-0" if self.restarts else self.name
 
@@ -56,7 +56,7 @@ class RunInfo:
         return f"{self.run} -n {self.namespace}"
 
 
-def facts(workload: dict[str, Any]) -> RunInfo:
+def read_run_info(workload: dict[str, Any]) -> RunInfo:
     """Read the facts of a run from its workload: a Job, a JobSet or a plain Pod.
 
     Raises:
@@ -75,10 +75,11 @@ def facts(workload: dict[str, Any]) -> RunInfo:
             raise ValueError("an unknown address source")
     except (ValueError, TypeError, KeyError):
         raise UsageError(
-            f"{workload['kind']} {meta['name']} has no annotation {SPEC_ANNOTATION} that can be read"
-            f" ({printable(str(text), 80)}): torchnet cannot tell the run's size",
+            f"{workload['kind']} {meta['name']}: invalid annotation {SPEC_ANNOTATION} ({printable(str(text), 80)})",
             fix=f"kubectl get {kind_of(workload).resource} {meta['name']} -n {meta['namespace']} -o yaml",
         ) from None
-    made = seconds(meta.get("creationTimestamp"))
+    created = seconds(meta.get("creationTimestamp"))
     uid = str(meta.get("uid") or "")
-    return RunInfo(run, meta["namespace"], kind_of(workload), meta["name"], nnodes, nproc, made, uid, network)
+    return RunInfo(
+        run, meta["namespace"], kind_of(workload), meta["name"], nnodes, nproc, created, uid, network
+    )

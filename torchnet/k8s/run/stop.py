@@ -18,7 +18,7 @@ from torchnet.errors import ClusterError, TorchnetError
 from torchnet.k8s.client.api import MERGE_PATCH, ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal
 from torchnet.k8s.client.kinds import JOB, JOBSET, POD, Kind, selector
-from torchnet.k8s.client.watch import own_error
+from torchnet.k8s.client.watch import internal_error
 from torchnet.k8s.run.deletion import stop
 from torchnet.k8s.run.pod_logs import LogReaders
 from torchnet.k8s.run.run_info import RunInfo
@@ -30,15 +30,15 @@ _PAUSE = 0.3
 _JOBSET_SECONDS = 5.0  # for the controllers to fail the Job and then the JobSet, once the last pod has ended
 
 
-def _jobset(door: ApiClient, facts: RunInfo) -> dict[str, Any]:
+def _jobset(client: ApiClient, info: RunInfo) -> dict[str, Any]:
     """The run's JobSet; {} if it is gone.
 
     Raises:
         ClusterError: the JobSet cannot be read.
     """
-    path, call = JOBSET.path(facts.namespace, facts.name), JOBSET.call("get", facts.namespace, facts.name)
+    path, call = JOBSET.path(info.namespace, info.name), JOBSET.call("get", info.namespace, info.name)
     try:
-        found: dict[str, Any] = door.call("GET", path, call)
+        found: dict[str, Any] = client.call("GET", path, call)
     except ApiRefusal as error:
         if error.status == 404:
             return {}
@@ -51,21 +51,21 @@ def _restarts_left(jobset: dict[str, Any]) -> bool:
     return int((jobset.get("status") or {}).get("restarts") or 0) < int(limit)
 
 
-def _ends(door: ApiClient, facts: RunInfo) -> bool:
+def _wait_for_jobset_end(client: ApiClient, info: RunInfo) -> bool:
     """Whether the JobSet ends, so that its Job creates no more pods; waits up to 5 s for that.
 
     It does not end if a worker has no pod, or was stopped during its preparation: the Job then creates another pod.
     """
     until = time.monotonic() + _JOBSET_SECONDS
     while True:
-        found = _jobset(door, facts)
+        found = _jobset(client, info)
         if not found or terminal(found):
             return True
-        if time.monotonic() > until or door.stop.wait(_PAUSE):
+        if time.monotonic() > until or client.stop.wait(_PAUSE):
             return False
 
 
-def halt(door: ApiClient, facts: RunInfo, patience: float) -> str:
+def end_in_place(client: ApiClient, info: RunInfo, patience: float) -> str:
     """End the workers within ``patience`` seconds, and keep their objects.
 
     Returns:
@@ -75,51 +75,51 @@ def halt(door: ApiClient, facts: RunInfo, patience: float) -> str:
         ClusterError: the API server cannot be reached, or the pods may not be listed.
     """
     until = time.monotonic() + patience
-    told: set[str] = set()
+    ended_uids: set[str] = set()
     why = ""
     while True:
-        there = [pod for pod in _pods(door, facts) if _runs(pod)]
-        fresh = [pod for pod in there if pod["metadata"]["uid"] not in told]
-        told |= {pod["metadata"]["uid"] for pod in fresh}
-        why = _end(door, facts.namespace, [str(pod["metadata"]["name"]) for pod in fresh]) or why
+        running = [pod for pod in _pods(client, info) if _is_running(pod)]
+        new = [pod for pod in running if pod["metadata"]["uid"] not in ended_uids]
+        ended_uids |= {pod["metadata"]["uid"] for pod in new}
+        why = _end_pods(client, info.namespace, [str(pod["metadata"]["name"]) for pod in new]) or why
         # A pod without a node has nothing to keep, so it is not waited for.
-        held = [pod for pod in there if (pod.get("spec") or {}).get("nodeName")]
-        if why or not held or time.monotonic() > until or door.stop.wait(_PAUSE):
+        on_nodes = [pod for pod in running if (pod.get("spec") or {}).get("nodeName")]
+        if why or not on_nodes or time.monotonic() > until or client.stop.wait(_PAUSE):
             break
-    if facts.kind is POD:
-        return f"goes on: {why}" if why else ""
-    if facts.kind is JOBSET:
+    if info.kind is POD:
+        return f"keeps running: {why}" if why else ""
+    if info.kind is JOBSET:
         return why
-    failed = _patch(door, JOB, facts.namespace, facts.maker)
-    if failed:
-        return f"may go on: {failed}"
-    return f"its pods could not be ended where they were, and are deleted: {why}" if why else ""
+    problem = _patch(client, JOB, info.namespace, info.pod_creator)
+    if problem:
+        return f"may still be running: {problem}"
+    return f"cannot stop its pods in place, so they are deleted: {why}" if why else ""
 
 
-def _pods(door: ApiClient, facts: RunInfo) -> list[dict[str, Any]]:
-    query = {"labelSelector": selector(facts.run)}
-    call = POD.call("list", facts.namespace)
-    return list(door.call("GET", POD.path(facts.namespace), call, query=query).get("items") or ())
+def _pods(client: ApiClient, info: RunInfo) -> list[dict[str, Any]]:
+    query = {"labelSelector": selector(info.run)}
+    call = POD.call("list", info.namespace)
+    return list(client.call("GET", POD.path(info.namespace), call, query=query).get("items") or ())
 
 
-def _runs(pod: dict[str, Any]) -> bool:
+def _is_running(pod: dict[str, Any]) -> bool:
     ended = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
     return not ended and not pod["metadata"].get("deletionTimestamp")
 
 
-def _end(door: ApiClient, namespace: str, pods: list[str]) -> str:
+def _end_pods(client: ApiClient, namespace: str, pods: list[str]) -> str:
     answers: queue.SimpleQueue[str] = queue.SimpleQueue()
     readers = LogReaders()
     for pod in pods:
-        readers.take(lambda pod=pod: answers.put(_patch(door, POD, namespace, pod)))  # type: ignore[misc]
-    told = [answers.get() for _ in pods]
-    return next((why for why in told if why), "")
+        readers.take(lambda pod=pod: answers.put(_patch(client, POD, namespace, pod)))  # type: ignore[misc]
+    problems = [answers.get() for _ in pods]
+    return next(filter(None, problems), "")
 
 
-def _patch(door: ApiClient, kind: Kind, namespace: str, name: str) -> str:
+def _patch(client: ApiClient, kind: Kind, namespace: str, name: str) -> str:
     """Set the deadline of one object to 1 s; return why that failed, or ""."""
     try:
-        door.call(
+        client.call(
             "PATCH",
             kind.path(namespace, name),
             kind.call("patch", namespace, name),
@@ -142,20 +142,20 @@ class RunStop:
     Args:
         keep: end the pods in place instead of deleting them.
         notice: receives warnings, from the thread.
-        failed: receives the error that ended the stop, from the thread.
+        on_error: receives the error that ended the stop, from the thread.
     """
 
     def __init__(
         self,
-        door: ApiClient,
-        facts: RunInfo,
+        client: ApiClient,
+        info: RunInfo,
         *,
         keep: bool,
         notice: Callable[[str], None],
-        failed: Callable[[TorchnetError], None],
+        on_error: Callable[[TorchnetError], None],
     ) -> None:
-        self._door, self._facts = door, facts
-        self._notice, self._failed = notice, failed
+        self._client, self._info = client, info
+        self._notice, self._on_error = notice, on_error
         self._done = threading.Event()
         self._complete = False
         self.keeps = keep
@@ -180,29 +180,29 @@ class RunStop:
     def progress(self, seconds: float) -> str:
         """What is known of the stop after up to ``seconds``, for a launcher that does not wait for its end."""
         if not self._done.wait(seconds):
-            late = (
-                "its pods have not ended yet"
+            state = (
+                "its pods have not terminated yet"
                 if self.keeps
-                else "the API server has not confirmed its deletion yet"
+                else "the API server has not confirmed the deletion"
             )
-            return f"{late}, so it may go on"
+            return f"{state}; it may still be running"
         if not self._complete:
-            return "its stop has failed, so it may go on"
-        return "its pods were told to end, and stay" if self.keeps else "its deletion has begun"
+            return "stopping it failed; it may still be running"
+        return "its pods are terminating and are kept" if self.keeps else "it is being deleted"
 
     def _work(self, grace: int | None, patience: float) -> None:
         try:
             self._complete = self._stop(grace, patience)
         except ClusterError as error:
-            self._failed(error)
+            self._on_error(error)
         except Exception as error:
-            self._failed(own_error(f"the stop of {self._facts.run}", error))
+            self._on_error(internal_error(f"the stop of {self._info.run}", error))
         finally:
             self._done.set()
 
     def _stop(self, grace: int | None, patience: float) -> bool:
         """Stop the run; return whether the cluster has accepted all of it."""
-        door, facts = self._door, self._facts
+        client, info = self._client, self._info
         if self.keeps:
             why, removed = self._keep(patience)
             if why:
@@ -210,18 +210,18 @@ class RunStop:
             if not removed:
                 return not why
             self.keeps = False
-        return not stop(door, facts.namespace, facts.run, grace=grace).problems
+        return not stop(client, info.namespace, info.run, grace=grace).problems
 
     def _keep(self, patience: float) -> tuple[str, bool]:
         """End the pods in place; return what went wrong (or ""), and whether the run must be removed therefore."""
-        door, facts = self._door, self._facts
-        if facts.kind is not JOBSET:
-            why = halt(door, facts, patience)
-            return f"{facts.run} {why}" if why else "", False
-        if _restarts_left(_jobset(door, facts)):
-            return "the JobSet has restarts left and would start again, so the run is removed", True
-        why = halt(door, facts, patience)
-        if not why and _ends(door, facts):
+        client, info = self._client, self._info
+        if info.kind is not JOBSET:
+            why = end_in_place(client, info, patience)
+            return f"{info.run} {why}" if why else "", False
+        if _restarts_left(_jobset(client, info)):
+            return "the JobSet has restarts left and would restart its workers, so the run is removed", True
+        why = end_in_place(client, info, patience)
+        if not why and _wait_for_jobset_end(client, info):
             return "", False
         cause = f": {why}" if why else ", and would create pods again"
-        return f"the JobSet has not ended{cause}, so the run is removed", True
+        return f"the JobSet has not finished{cause}, so the run is removed", True

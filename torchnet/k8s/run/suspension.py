@@ -66,11 +66,11 @@ def suspension(workload: Object | None) -> Suspension:
     """Read the suspension of a Job or a JobSet; any other object, and None, has none."""
     meta, spec = (workload or {}).get("metadata") or {}, (workload or {}).get("spec") or {}
     conditions = ((workload or {}).get("status") or {}).get("conditions") or ()
-    found: Object = next((one for one in conditions if one.get("type") == "Suspended"), {})
-    message = printable(" ".join(str(found.get("message") or "").split()), _LONGEST)
-    resumed = seconds(found.get("lastTransitionTime")) if found.get("status") == "False" else 0.0
+    condition: Object = next((one for one in conditions if one.get("type") == "Suspended"), {})
+    message = printable(" ".join(str(condition.get("message") or "").split()), _LONGEST)
+    resumed = seconds(condition.get("lastTransitionTime")) if condition.get("status") == "False" else 0.0
     # The controller records a resumption in the condition, later than in spec.suspend: until then its time is unknown.
-    suspended = bool(spec.get("suspend")) or found.get("status") == "True"
+    suspended = bool(spec.get("suspend")) or condition.get("status") == "True"
     active = suspended and not terminal(workload or {})
     return Suspension(
         active,
@@ -95,8 +95,8 @@ def evicted(pods: Iterable[Object]) -> str:
         conditions = (pod.get("status") or {}).get("conditions") or ()
         for one in conditions:
             if one.get("type") == _EVICTED and one.get("status") == "True":
-                said = ": ".join(str(one[key]) for key in ("reason", "message") if one.get(key))
-                return printable(" ".join(said.split()), _LONGEST) or "no reason given"
+                reason = ": ".join(str(one[key]) for key in ("reason", "message") if one.get(key))
+                return printable(" ".join(reason.split()), _LONGEST) or "no reason given"
     return ""
 
 

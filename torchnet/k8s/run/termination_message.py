@@ -46,18 +46,22 @@ def read(text: str | None) -> TerminationMessage | None:
     if not isinstance(data, dict) or data.get("torchnet") != 1:
         return None
     code, rank, receipt, job = (data.get(key) for key in ("code", "node_rank", "receipt", "job"))
-    if not _whole(code) or not _whole(rank):
+    if not _is_natural(code) or not _is_natural(rank):
         return None
     return TerminationMessage(
         code=min(cast(int, code), 255),
         failure=_failure(data.get("failure")),
         receipt=receipt if isinstance(receipt, dict) else None,
-        job=job if isinstance(job, dict) and _whole(job.get("exit_code")) else None,
+        job=job if isinstance(job, dict) and _is_natural(job.get("exit_code")) else None,
     )
 
 
 def _failure(data: object) -> Failure | None:
-    if not isinstance(data, dict) or data.get("kind") not in get_args(Kind) or not _whole(data.get("code")):
+    if (
+        not isinstance(data, dict)
+        or data.get("kind") not in get_args(Kind)
+        or not _is_natural(data.get("code"))
+    ):
         return None
     if not data["code"]:
         return None  # exit code 0 is not a failure
@@ -66,11 +70,11 @@ def _failure(data: object) -> Failure | None:
         kind=data["kind"],
         text=str(data.get("text") or ""),
         code=min(data["code"], 255),
-        rank=rank if _whole(rank) else None,
+        rank=rank if _is_natural(rank) else None,
         node=node if isinstance(node, str) else None,
         at=float(at) if isinstance(at, (int, float)) else 0.0,
     )
 
 
-def _whole(value: object) -> bool:
+def _is_natural(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0

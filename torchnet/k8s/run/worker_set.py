@@ -124,22 +124,22 @@ def _stage(status: dict[str, Any], prepare: dict[str, Any], main: dict[str, Any]
         return "running", "", False
     scheduled = _condition(status, "PodScheduled")
     if scheduled.get("status") == "False":
-        said = f"{scheduled.get('message') or scheduled.get('reason') or ''}"
+        detail = f"{scheduled.get('message') or scheduled.get('reason') or ''}"
         if scheduled.get("reason") == "SchedulingGated":
-            return "queued", f"queued: {said or 'its scheduling gates are closed'}", False
-        return "unscheduled", f"unscheduled: {said}", True
+            return "queued", f"queued: {detail or 'the pod has scheduling gates'}", False
+        return "unscheduled", f"unscheduled: {detail}", True
     if prepare.get("running"):
-        return "preparing", "prepares: discovers, joins, checks the paths", False
+        return "preparing", "preparing: discovery, join, path checks", False
     for state in (prepare, main):
         waiting = state.get("waiting") or {}
-        reason, said = waiting.get("reason") or "", waiting.get("message") or ""
+        reason, detail = waiting.get("reason") or "", waiting.get("message") or ""
         if reason and reason not in ("PodInitializing", "ContainerCreating"):
-            return "creating", f"{reason}: {said}" if said else reason, True
+            return "creating", f"{reason}: {detail}" if detail else reason, True
     if prepare.get("terminated"):
-        return "prepared", "prepared; its training container is being started", False
+        return "prepared", "prepared; the training container is starting", False
     if scheduled.get("status") != "True":
         return "unscheduled", "not scheduled yet", False
-    return "creating", "being created (volumes, networks, image)", False
+    return "creating", "creating: volumes, networks, image", False
 
 
 def _ended(status: dict[str, Any], prepare: dict[str, Any], main: dict[str, Any]) -> WorkerExit:
@@ -154,24 +154,27 @@ def _ended(status: dict[str, Any], prepare: dict[str, Any], main: dict[str, Any]
             code, message, "" if message else _why(status, done, code), seconds(done.get("finishedAt"))
         )
     disruption = _condition(status, "DisruptionTarget")
-    said = (
-        disruption.get("message") or status.get("message") or status.get("reason") or "the cluster ended it"
+    detail = (
+        disruption.get("message")
+        or status.get("message")
+        or status.get("reason")
+        or "terminated by the cluster"
     )
-    return WorkerExit(0 if status.get("phase") == "Succeeded" else 70, None, " ".join(str(said).split()))
+    return WorkerExit(0 if status.get("phase") == "Succeeded" else 70, None, " ".join(str(detail).split()))
 
 
 def _leaving(meta: dict[str, Any], status: dict[str, Any]) -> str:
     disruption = _condition(status, "DisruptionTarget")
     if disruption.get("status") == "True":
-        said = disruption.get("message") or disruption.get("reason") or ""
-        return f"its pod was taken away: {' '.join(str(said).split())}"
+        detail = disruption.get("message") or disruption.get("reason") or ""
+        return f"its pod was disrupted: {' '.join(str(detail).split())}"
     return "its pod was deleted" if meta.get("deletionTimestamp") else ""
 
 
 def _why(status: dict[str, Any], done: dict[str, Any], code: int) -> str:
     reason = str(status.get("reason") or done.get("reason") or "")
-    said = str(_condition(status, "DisruptionTarget").get("message") or status.get("message") or "")
-    words = [part for part in (reason if reason not in ("Error", "Completed") else "", said) if part]
+    detail = str(_condition(status, "DisruptionTarget").get("message") or status.get("message") or "")
+    words = [part for part in (reason if reason not in ("Error", "Completed") else "", detail) if part]
     return ": ".join([f"exit code {code}", *(" ".join(word.split()) for word in words)])
 
 
@@ -215,15 +218,17 @@ class WorkerSet:
         self._gone: dict[str, _Gone] = {}
         self._departures: set[tuple[str, str]] = set()
         self._forgotten: set[str] = set()  # UIDs
+        self.is_listed = False
+        """Whether a complete list of the pods has arrived."""
         # A cache until the next event, because the computation takes a while.
-        self._known: dict[Container[int] | None, dict[int, WorkerStatus]] = {}
+        self._cache: dict[Container[int] | None, dict[int, WorkerStatus]] = {}
 
     def event(self, kind: str, pod: Pod) -> None:
         """Process one event of a watch: ADDED, MODIFIED or DELETED."""
         uid = pod["metadata"]["uid"]
         if rank_of(pod) is None:
             return
-        self._known = {}
+        self._cache = {}
         newest = self._newer(uid, pod)
         if kind == "DELETED" or uid in self._gone:
             self._pods.pop(uid, None)
@@ -237,11 +242,12 @@ class WorkerSet:
         if one.ended is not None:
             self._departures.add((uid, "ended"))
 
-    def listed(self, pods: Iterable[Pod]) -> None:
+    def relist(self, pods: Iterable[Pod]) -> None:
         """Process a complete list: pods that it lacks have been deleted meanwhile."""
+        self.is_listed = True
         pods = list(pods)
         present = {pod["metadata"]["uid"] for pod in pods}
-        self._known = {}
+        self._cache = {}
         for uid in self._pods.keys() - present:
             self._gone[uid] = _Gone(self._pods.pop(uid))
             self._departures.add((uid, "gone"))
@@ -265,12 +271,12 @@ class WorkerSet:
         self._forgotten.update(uids)
         if len(self._forgotten) == before:
             return False
-        self._known = {}
+        self._cache = {}
         return True
 
     def _newer(self, uid: str, pod: Pod) -> Pod:
-        known = self._pods.get(uid) or (self._gone[uid].last if uid in self._gone else None)
-        return pod if known is None or _version(pod) >= _version(known) else known
+        previous = self._pods.get(uid) or (self._gone[uid].last if uid in self._gone else None)
+        return pod if previous is None or _version(pod) >= _version(previous) else previous
 
     def workers(self, attempts: Container[int] | None = None) -> dict[int, WorkerStatus]:
         """The worker of each rank that has, or had, a pod.
@@ -283,9 +289,9 @@ class WorkerSet:
         Args:
             attempts: consider only the pods of these attempts.
         """
-        if attempts not in self._known:
-            self._known[attempts] = self._workers(attempts)
-        return dict(self._known[attempts])
+        if attempts not in self._cache:
+            self._cache[attempts] = self._workers(attempts)
+        return dict(self._cache[attempts])
 
     def _workers(self, attempts: Container[int] | None) -> dict[int, WorkerStatus]:
         chosen: dict[int, tuple[tuple[bool, tuple[int, str, str]], WorkerStatus]] = {}
@@ -339,8 +345,8 @@ class WorkerSet:
             for one in map(worker, sorted(self._pods.values(), key=age_key))
             if one.rank not in present and one.uid not in self._forgotten
         ]
-        said = {one.rank: one.ended.message for one in found if one.ended is not None}
-        return {rank: m.failure.text for rank, m in said.items() if m is not None and m.failure is not None}
+        detail = {one.rank: one.ended.message for one in found if one.ended is not None}
+        return {rank: m.failure.text for rank, m in detail.items() if m is not None and m.failure is not None}
 
     def pods(self) -> dict[str, Pod]:
         """The pods that exist, by name."""

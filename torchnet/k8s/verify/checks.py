@@ -13,9 +13,9 @@ from typing import Any
 from torchnet import constants
 from torchnet.errors import NetworkError
 from torchnet.k8s.client.api import ApiClient
-from torchnet.k8s.client.api_errors import ApiRefusal, is_rights
+from torchnet.k8s.client.api_errors import ApiRefusal, is_permission_error
 from torchnet.k8s.client.kinds import DAEMONSET, NAD, NODE, POD
-from torchnet.k8s.run.creation import missing
+from torchnet.k8s.run.creation import missing_attachment_error
 from torchnet.k8s.verify.pods import INTERFACE
 from torchnet.network.network_status import parse
 from torchnet.text import listed, printable
@@ -34,9 +34,9 @@ class Check:
     fix: str = ""
 
 
-def ready_nodes(door: ApiClient) -> list[str]:
+def ready_nodes(client: ApiClient) -> list[str]:
     """Return the nodes that accept pods: Ready, not cordoned, and without a NoSchedule or NoExecute taint."""
-    answer = door.call("GET", NODE.path(""), NODE.call("list", ""))
+    answer = client.call("GET", NODE.path(""), NODE.call("list", ""))
     found = []
     for node in answer.get("items") or ():
         spec, conditions = node.get("spec") or {}, (node.get("status") or {}).get("conditions") or ()
@@ -47,18 +47,18 @@ def ready_nodes(door: ApiClient) -> list[str]:
     return sorted(found)
 
 
-def some(nodes: Sequence[str]) -> Check:
+def check_nodes(nodes: Sequence[str]) -> Check:
     """Check that at least one node accepts pods."""
     if not nodes:
-        return Check("nodes", False, "no node is Ready and takes pods", "kubectl get nodes")
+        return Check("nodes", False, "no node is Ready and accepts pods", "kubectl get nodes")
     return Check("nodes", True, f"{listed(nodes, limit=8)}: Ready")
 
 
-def plugin(door: ApiClient, title: str, app: str, nodes: Sequence[str]) -> Check:
+def check_plugin(client: ApiClient, title: str, app: str, nodes: Sequence[str]) -> Check:
     """Check that the pods of the DaemonSet with the label ``app`` run on these nodes, in whichever namespace it is."""
     query = {"labelSelector": f"app={app}"}
     fix = f"torchnet manifests {app} | kubectl apply -f -"
-    sets, where = _daemonsets(door, query)
+    sets, where = _daemonsets(client, query)
     if not sets:
         return Check(title, False, f"no DaemonSet with app={app} in {where}", fix)
     for one in sets:
@@ -72,7 +72,7 @@ def plugin(door: ApiClient, title: str, app: str, nodes: Sequence[str]) -> Check
     pods = [
         item
         for namespace in namespaces
-        for item in door.call("GET", POD.path(namespace), POD.call("list", namespace), query=query).get(
+        for item in client.call("GET", POD.path(namespace), POD.call("list", namespace), query=query).get(
             "items"
         )
         or ()
@@ -89,38 +89,40 @@ def plugin(door: ApiClient, title: str, app: str, nodes: Sequence[str]) -> Check
     return Check(title, True, f"Running on {len(nodes)} of {len(nodes)} nodes")
 
 
-def _daemonsets(door: ApiClient, query: dict[str, str]) -> tuple[Sequence[dict[str, Any]], str]:
+def _daemonsets(client: ApiClient, query: dict[str, str]) -> tuple[Sequence[dict[str, Any]], str]:
     """Return the matching DaemonSets, and a description of where they were searched.
 
     That is the whole cluster, or only kube-system if the user may not list more.
     """
     try:
-        found = door.call("GET", DAEMONSET.path(""), DAEMONSET.call("list", ""), query=query)
+        found = client.call("GET", DAEMONSET.path(""), DAEMONSET.call("list", ""), query=query)
         where = "any namespace"
     except ApiRefusal as error:
-        if not is_rights(error.status, error.said):
+        if not is_permission_error(error.status, error.message):
             raise
-        found = door.call("GET", DAEMONSET.path(SYSTEM), DAEMONSET.call("list", SYSTEM), query=query)
-        where = f"{SYSTEM} (other namespaces may not be looked into)"
+        found = client.call("GET", DAEMONSET.path(SYSTEM), DAEMONSET.call("list", SYSTEM), query=query)
+        where = f"{SYSTEM} (not allowed to list other namespaces)"
     return found.get("items") or (), where
 
 
-def attachment(door: ApiClient, network: tuple[str, str]) -> tuple[Check, str]:
+def check_attachment(client: ApiClient, network: tuple[str, str]) -> tuple[Check, str]:
     """Check the attachment; also return the type of its IPAM plugin ("" if unknown)."""
     namespace, name = network
     title = f"attachment {namespace}/{name}"
     try:
-        found = door.call("GET", NAD.path(namespace, name), NAD.call("get", namespace, name))
+        found = client.call("GET", NAD.path(namespace, name), NAD.call("get", namespace, name))
     except ApiRefusal as error:
         if error.status != 404:
             raise
-        absent = missing(door, namespace, name)
+        absent = missing_attachment_error(client, namespace, name)
         return Check(title, False, absent.text, absent.fix), ""
     text = str((found.get("spec") or {}).get("config") or "")
     if not text:
-        evidence = "no configuration of its own: Multus takes each node's file, which only a pod can try"
+        evidence = (
+            "no inline configuration: Multus reads a file on each node, which only the test pods can check"
+        )
         return Check(title, True, evidence), ""
-    return configuration(title, text), _addresses_by(text)
+    return check_configuration(title, text), _addresses_by(text)
 
 
 def _main(config: dict[str, Any]) -> dict[str, Any]:
@@ -139,24 +141,24 @@ def _addresses_by(text: str) -> str:
     return str(ipam.get("type") or "") if isinstance(ipam, dict) else ""
 
 
-def configuration(title: str, text: str) -> Check:
+def check_configuration(title: str, text: str) -> Check:
     """Check that an attachment's configuration gives pods an interface and a network-status entry. Pure."""
     fix = "torchnet manifests backend-network | kubectl apply -f -"
     try:
         config = json.loads(text)
         if not isinstance(config, dict):
-            raise ValueError("no object")
+            raise ValueError("not an object")
     except (ValueError, RecursionError):
-        return Check(title, False, "its configuration is no JSON object", fix)
+        return Check(title, False, "its configuration is not a JSON object", fix)
     version = str(config.get("cniVersion") or "")
     parts = version.split(".")
     if not all(part.isascii() and part.isdigit() for part in parts) or tuple(map(int, parts)) < _OLDEST_CNI:
-        evidence = f"cniVersion is {version!r}: below 0.3.1 Multus writes no network-status"
+        evidence = f"cniVersion is {version!r}: Multus writes no network-status before 0.3.1"
         return Check(title, False, printable(evidence, 200), 'add "cniVersion": "1.0.0" to its configuration')
     main = _main(config)
     kind = str(main.get("type") or "")
     if not kind:
-        return Check(title, False, "its configuration has no type: no plugin would make the interface", fix)
+        return Check(title, False, "its configuration has no type, so no plugin creates the interface", fix)
     ipam = main.get("ipam")
     words = [f"{kind} on {main['master']}" if main.get("master") else kind]
     words += [f"addresses by {ipam.get('type')}"] if isinstance(ipam, dict) else []
@@ -164,55 +166,57 @@ def configuration(title: str, text: str) -> Check:
 
 
 Object = dict[str, Any]
-NO_PYTHON = "--image IMAGE: one with Python that the nodes can pull"
+NO_PYTHON = "set --image to an image that has Python and that the nodes can pull"
 _UNKNOWN = "unknown"
 _LARGEST = 1 << 16  # bytes of a packet
 
 
-def judge(tried: Sequence[tuple[Object, Object]], network: tuple[str, str], apart: bool) -> Iterator[Check]:
+def judge(results: Sequence[tuple[Object, Object]], network: tuple[str, str], apart: bool) -> Iterator[Check]:
     """Yield the checks of the test pods' results.
 
     Args:
-        tried: For each pod, the object from the API, and what the pod reported or ``{"problem": TEXT}``.
+        results: For each pod, the object from the API, and what the pod reported or ``{"problem": TEXT}``.
         network: (namespace, name) of the attachment.
         apart: Whether the pods were to run on different nodes.
 
     Raises:
         NetworkError: A pod's network-status is missing, is invalid, or has no address on the backend.
     """
-    nodes = [printable(str((one.get("spec") or {}).get("nodeName")), 80) for one, _ in tried]
+    nodes = [printable(str((one.get("spec") or {}).get("nodeName")), 80) for one, _ in results]
     if apart:
         yield Check("test pods", nodes[0] != nodes[1], f"on {nodes[0]} and {nodes[1]}", "kubectl get nodes")
     else:
-        evidence = f"both on {nodes[0]}, the only node: nothing is known of a way between nodes"
+        evidence = f"both on {nodes[0]}, the only node: the network between nodes is not tested"
         yield Check("test pods", True, evidence)
-    for (body, said), node in zip(tried, nodes, strict=True):
+    for (body, report), node in zip(results, nodes, strict=True):
         name = body["metadata"]["name"]
-        there = sorted(set(_texts(said.get("interfaces"))))
-        if not there:
-            yield Check("interfaces", False, f"{name} on {node} told nothing: {_problem(said)}", NO_PYTHON)
+        interfaces = sorted(set(_texts(report.get("interfaces"))))
+        if not interfaces:
+            yield Check(
+                "interfaces", False, f"{name} on {node} reported nothing: {_problem(report)}", NO_PYTHON
+            )
             continue
-        if not {"eth0", INTERFACE} <= set(there):
+        if not {"eth0", INTERFACE} <= set(interfaces):
             definition = f"kubectl get network-attachment-definition {network[1]} -n {network[0]} -o yaml"
-            fix = f"{definition}; Multus's log on {node}"
-            yield Check("interfaces", False, f"{name} on {node} has {listed(there, limit=8)}", fix)
+            fix = f"{definition}; check the Multus log on {node}"
+            yield Check("interfaces", False, f"{name} on {node} has {listed(interfaces, limit=8)}", fix)
             continue
-        told, own = address_of(body, network), _texts(said.get("addresses"))
-        evidence = f"{name}: eth0 and {INTERFACE}, {told} in network-status and in the kernel"
-        if told not in own:
-            evidence = f"{name}: network-status says {told}, the kernel {listed(own) or 'nothing'}"
-        fix = f"Multus's log on {node}: the status is old, or the address was taken from the pod"
-        yield Check("addresses", told in own, evidence, fix)
-    yield _full_size(nodes, tried[0][1], tried[1][1])
+        status_address, own = address_of(body, network), _texts(report.get("addresses"))
+        evidence = f"{name}: eth0 and {INTERFACE}, {status_address} in network-status and in the kernel"
+        if status_address not in own:
+            evidence = f"{name}: network-status says {status_address}, the kernel {listed(own) or 'nothing'}"
+        fix = f"check the Multus log on {node}: the status is outdated, or the pod lost the address"
+        yield Check("addresses", status_address in own, evidence, fix)
+    yield _full_size(nodes, results[0][1], results[1][1])
 
 
 def _full_size(nodes: Sequence[str], first: Object, second: Object) -> Check:
     size = _bytes(second.get("size"))
     reached = second.get("reached") is True and size != _UNKNOWN
-    evidence = f"{size} bytes there and back between {nodes[0]} and {nodes[1]}"
+    evidence = f"{size} bytes in both directions between {nodes[0]} and {nodes[1]}"
     if not reached:
         evidence = f"{_problem(second)} (MTU {_bytes(first.get('mtu'))} and {_bytes(second.get('mtu'))})"
-    fix = "the same MTU on every node's card and on the switches between them"
+    fix = "set the same MTU on every node's network card and on the switches between them"
     return Check("full size, both ways", reached, evidence, fix)
 
 
@@ -226,7 +230,7 @@ def address_of(body: Object, network: tuple[str, str]) -> str:
     text = (meta.get("annotations") or {}).get(constants.STATUS_ANNOTATION)
     if not text:
         raise NetworkError(
-            f"{meta['name']} runs without a network-status: Multus was passed by on "
+            f"{meta['name']} has no network-status: Multus did not run on "
             f"{(body.get('spec') or {}).get('nodeName')}",
             fix="the first file in that node's /etc/cni/net.d must be Multus's (Cilium: cni.exclusive=false)",
         )
@@ -248,6 +252,6 @@ def _bytes(value: object) -> str:
     return str(value) if good else _UNKNOWN
 
 
-def _problem(said: Object) -> str:
-    text = said.get("problem")
-    return printable(text, 500) if isinstance(text, str) and text else "it left no result"
+def _problem(report: Object) -> str:
+    text = report.get("problem")
+    return printable(text, 500) if isinstance(text, str) and text else "no result"

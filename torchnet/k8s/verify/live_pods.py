@@ -10,7 +10,7 @@ from torchnet.errors import NetworkError
 from torchnet.k8s.client.api import ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal, ApiUnreachable
 from torchnet.k8s.client.kinds import EVENT, POD
-from torchnet.k8s.run.pending import events_told
+from torchnet.k8s.run.pending import latest_event_texts
 from torchnet.k8s.run.worker_set import worker
 from torchnet.k8s.verify.checks import NO_PYTHON
 from torchnet.text import loads, printable
@@ -19,7 +19,7 @@ Object = dict[str, Any]
 ANSWER_SECONDS = 60.0
 _PAUSE = 0.3
 _NOT_RUN = (126, 127, 128)  # exit codes of shells and the kubelet for a command that could not be run
-_AGAIN = "torchnet verify once more: an address that a pod had a moment ago can still be in use there"
+_AGAIN = "run torchnet verify again: the address of a recently deleted pod may still be in use"
 _LONGEST = 65536  # bytes of a test pod's log
 
 
@@ -33,8 +33,8 @@ class LivePods:
     Once ``alive()`` is false, waiting ends with `Stopped`.
     """
 
-    def __init__(self, door: ApiClient, namespace: str, alive: Callable[[], bool]) -> None:
-        self._door, self._namespace, self._alive = door, namespace, alive
+    def __init__(self, client: ApiClient, namespace: str, alive: Callable[[], bool]) -> None:
+        self._client, self._namespace, self._alive = client, namespace, alive
 
     def wait(self, name: str, stage: str, seconds: float) -> Object:
         """Wait until the pod is in this stage, and return it.
@@ -48,7 +48,7 @@ class LivePods:
             body = self._get(name)
             if worker(body).stage == stage:
                 return body
-            self._still_there(body)
+            self._require_running(body)
             if time.monotonic() > until:
                 one = worker(body)
                 why = self._event(body) or one.why or one.stage
@@ -73,37 +73,37 @@ class LivePods:
             for line in text.splitlines():
                 if (found := _parsed(line)) is not None:
                     return found
-            self._still_there(self._get(name))
+            self._require_running(self._get(name))
             self._pause()
         return {"problem": f"no result within {ANSWER_SECONDS:g} s; its log ends with: {_end(text)}"}
 
     def message(self, body: Object) -> Object:
         """Return the second pod's termination message, or as ``{"problem": TEXT}`` how it ended without a valid one."""
         found = _parsed(_termination(body))
-        return found if found is not None else {"problem": self._last_words(body)}
+        return found if found is not None else {"problem": self._describe_end(body)}
 
-    def _still_there(self, body: Object) -> None:
+    def _require_running(self, body: Object) -> None:
         ended = worker(body).ended
         if ended is not None:
             name = body["metadata"]["name"]
             fix = NO_PYTHON if ended.code in _NOT_RUN else _AGAIN
-            raise NetworkError(f"{name} has ended: {printable(self._last_words(body), 500)}", fix=fix)
+            raise NetworkError(f"{name} has terminated: {printable(self._describe_end(body), 500)}", fix=fix)
 
-    def _last_words(self, body: Object) -> str:
+    def _describe_end(self, body: Object) -> str:
         ended = worker(body).ended
-        said = _termination(body) or self._read(body["metadata"]["name"])
-        return f"{ended.why if ended else 'it has not ended'}; it said: {_end(said)}"
+        output = _termination(body) or self._read(body["metadata"]["name"])
+        return f"{ended.why if ended else 'still running'}; output: {_end(output)}"
 
     def _get(self, name: str) -> Object:
         call = POD.call("get", self._namespace, name)
-        return self._door.call("GET", POD.path(self._namespace, name), call)
+        return self._client.call("GET", POD.path(self._namespace, name), call)
 
     def _read(self, name: str) -> str:
         """Return the log as far as it is available now."""
         call = POD.call("get", self._namespace, name, "log")
         query = {"limitBytes": _LONGEST}
         try:
-            data = self._door.read(
+            data = self._client.read(
                 POD.path(self._namespace, name, "log"), call, query=query, silence=10.0, patience=0.0
             )
         except ApiUnreachable:
@@ -119,15 +119,15 @@ class LivePods:
         query = {"fieldSelector": f"involvedObject.name={name}"}
         call = EVENT.call("list", self._namespace)
         try:
-            answer = self._door.call("GET", EVENT.path(self._namespace), call, query=query)
+            answer = self._client.call("GET", EVENT.path(self._namespace), call, query=query)
         except ApiRefusal:
             return ""
-        return events_told(answer.get("items") or (), {name: uid}).get(name, "")
+        return latest_event_texts(answer.get("items") or (), {name: uid}).get(name, "")
 
     def _fix(self, why: str) -> str:
         if "Image" in why or "Pulling" in why:
             return NO_PYTHON
-        return f"kubectl get events -n {self._namespace}; the node's /opt/cni/bin and its card"
+        return f"kubectl get events -n {self._namespace}; check the node's /opt/cni/bin and its network card"
 
     def _pause(self) -> None:
         if not self._alive():

@@ -32,7 +32,7 @@ def pod(
     network: tuple[str, str],
     image: str,
     apart: bool,
-    words: list[str],
+    arguments: list[str],
 ) -> Object:
     """Return test pod ``index``; with ``apart``, it is not scheduled to a node with another pod of this run."""
     metadata = _meta(run, namespace, f"{run}-{index}")
@@ -42,7 +42,7 @@ def pod(
     container = {
         "name": WORKER,
         "image": image,
-        "command": ["python3", "/verify/echo.py", *words],
+        "command": ["python3", "/verify/echo.py", *arguments],
         "env": [{"name": "INTERFACE", "value": INTERFACE}],
         "resources": resources("10m", "32Mi", "500m", "128Mi"),
         "securityContext": RESTRICTED | {"readOnlyRootFilesystem": True},

@@ -28,12 +28,12 @@ _START_SECONDS, _REMOVAL_SECONDS = 90.0, 40.0
 
 
 def verify(
-    door: ApiClient,
+    client: ApiClient,
     namespace: str,
     network: tuple[str, str],
     image: str,
     alive: Callable[[], bool],
-    begun: Callable[[str], None] = lambda _: None,
+    on_start: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Check]:
     """Yield the checks in order, each as soon as it is done; the test pods run only if all other checks passed.
 
@@ -41,60 +41,60 @@ def verify(
         network: (namespace, name) of the attachment.
         image: Image of the test pods.
         alive: Once it returns False, no more objects are created, and those that exist are deleted.
-        begun: Called with the value of the objects' run label before the first object is created.
+        on_start: Called with the value of the objects' run label before the first object is created.
 
     Raises:
         ClusterError: The cluster cannot be reached, or does not allow this user to read or create what is needed. The
             text also names the objects that could not be deleted.
     """
-    nodes = checks.ready_nodes(door)
+    nodes = checks.ready_nodes(client)
     good = True
-    for check in _installed(door, network, nodes):
+    for check in _installed(client, network, nodes):
         good = good and check.good
         yield check
     if good and alive():
-        yield from _pods(door, namespace, network, image, len(nodes) > 1, alive, begun)
+        yield from _pods(client, namespace, network, image, len(nodes) > 1, alive, on_start)
 
 
-def _installed(door: ApiClient, network: tuple[str, str], nodes: list[str]) -> Iterator[Check]:
-    yield checks.some(nodes)
-    yield checks.plugin(door, "Multus", "multus", nodes)
-    check, ipam = checks.attachment(door, network)
+def _installed(client: ApiClient, network: tuple[str, str], nodes: list[str]) -> Iterator[Check]:
+    yield checks.check_nodes(nodes)
+    yield checks.check_plugin(client, "Multus", "multus", nodes)
+    check, ipam = checks.check_attachment(client, network)
     yield check
     if ipam == "whereabouts":  # the other IPAM plugins need no daemon
-        yield checks.plugin(door, "Whereabouts", "whereabouts", nodes)
+        yield checks.check_plugin(client, "Whereabouts", "whereabouts", nodes)
 
 
 # -- two pods ---------------------------------------------------------------------------------------------------
 
 
 def _pods(
-    door: ApiClient,
+    client: ApiClient,
     namespace: str,
     network: tuple[str, str],
     image: str,
     apart: bool,
     alive: Callable[[], bool],
-    begun: Callable[[str], None],
+    on_start: Callable[[str], None],
 ) -> Iterator[Check]:
     run = f"verify-{secrets.token_hex(3)}"
-    pods = LivePods(door, namespace, alive)
+    pods = LivePods(client, namespace, alive)
 
-    def make(index: int, words: list[str]) -> Object:
-        return pod(run, namespace, index, network=network, image=image, apart=apart, words=words)
+    def make(index: int, arguments: list[str]) -> Object:
+        return pod(run, namespace, index, network=network, image=image, apart=apart, arguments=arguments)
 
     failed: ClusterError | None = None
-    begun(run)
+    on_start(run)
     if not alive():
         return  # a signal before begun() was reported as "nothing was made": keep that true
     try:
-        create(door, [scripts(run, namespace), make(0, ["serve", str(_PORT)])], lambda _: None)
+        create(client, [scripts(run, namespace), make(0, ["serve", str(_PORT)])], lambda _: None)
         first = pods.wait(f"{run}-0", "running", _START_SECONDS)
         address = address_of(first, network)
-        said = pods.log(f"{run}-0")
-        create(door, [make(1, ["ask", str(_PORT), address])], lambda _: None)
+        report = pods.log(f"{run}-0")
+        create(client, [make(1, ["ask", str(_PORT), address])], lambda _: None)
         second = pods.wait(f"{run}-1", "ended", _START_SECONDS + ANSWER_SECONDS)
-        yield from judge([(first, said), (second, pods.message(second))], network, apart)
+        yield from judge([(first, report), (second, pods.message(second))], network, apart)
     except Stopped:
         pass
     except NetworkError as error:
@@ -102,7 +102,7 @@ def _pods(
     except ClusterError as error:
         failed = error
     finally:
-        left = _removed(door, namespace, run)
+        left = _removed(client, namespace, run)
     fix = f"torchnet down {run} -n {namespace}"
     if failed is not None and alive():
         if left:
@@ -112,11 +112,11 @@ def _pods(
         yield Check(CLEANED, False, left, fix)
 
 
-def _removed(door: ApiClient, namespace: str, run: str) -> str:
+def _removed(client: ApiClient, namespace: str, run: str) -> str:
     """Delete all objects of the test; return what could not be deleted, or ""."""
-    other = ApiClient(door.access)  # a new client: the stop event of ``door`` may be set
+    other = ApiClient(client.access)  # a new client: the stop event of ``client`` may be set
     try:
         removal = remove(other, namespace, run, patience=_REMOVAL_SECONDS, force=True)
     except ClusterError as error:
-        return f"what has the label {RUN_LABEL}={run} could not be removed: {error.text}"
-    return "; ".join([f"still there: {listed(removal.left)}", *removal.problems]) if removal.left else ""
+        return f"cannot delete the objects with the label {RUN_LABEL}={run}: {error.text}"
+    return "; ".join([f"not deleted: {listed(removal.left)}", *removal.problems]) if removal.left else ""

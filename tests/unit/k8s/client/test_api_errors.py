@@ -6,6 +6,7 @@ Real sockets, each of which fails in its own way.
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import socket
 import ssl
@@ -16,13 +17,15 @@ from pathlib import Path
 
 import pytest
 
-from tests import needs
+from tests import golden, needs
 from tests.unit.api_answers import kubeconfig
-from torchnet.k8s.client import api as door_module
+from torchnet.errors import ClusterError, TorchnetError
+from torchnet.k8s.client import api as api_module
 from torchnet.k8s.client.access import load
 from torchnet.k8s.client.api import ApiClient
-from torchnet.k8s.client.api_errors import ApiUnreachable, why
+from torchnet.k8s.client.api_errors import ApiCall, ApiUnreachable, failure_reason, parse_refusal
 from torchnet.k8s.client.kinds import POD
+from torchnet.k8s.run.creation import name_in_use_error
 
 Talk = Callable[[socket.socket], None]
 Listen = Callable[[Talk | None], int]
@@ -34,8 +37,8 @@ INTERNALS = re.compile(
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door_module, "_CONNECT", 0.3)
-    monkeypatch.setattr(door_module, "_READ", 0.3)
+    monkeypatch.setattr(api_module, "_CONNECT", 0.3)
+    monkeypatch.setattr(api_module, "_READ", 0.3)
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -73,11 +76,11 @@ def says(data: bytes) -> Talk:
 
 def said(tmp_path: Path, address: str) -> str:
     """What is told of a server at ``address``, behind the place and the question."""
-    door = ApiClient(load(str(kubeconfig(tmp_path / "config", address))), patience=0.05)
+    client = ApiClient(load(str(kubeconfig(tmp_path / "config", address))), patience=0.05)
     with pytest.raises(ApiUnreachable) as caught:
-        door.call("GET", POD.path("ml"), POD.call("list", "ml"))
+        client.call("GET", POD.path("ml"), POD.call("list", "ml"))
     assert caught.value.fix == "kubectl cluster-info --context here"
-    head = f"no answer from {address} (context 'here') (list pods in namespace ml): "
+    head = f"no response from {address} (context 'here') (list pods in namespace ml): "
     assert caught.value.text.startswith(head)
     text = caught.value.text.removeprefix(head)
     assert not INTERNALS.search(text), text
@@ -111,9 +114,9 @@ def test_a_connection_that_does_not_come_about(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("scheme", "answer", "text"),
     [
-        ("http", b"", "the connection was closed without an answer"),
-        ("http", b"SSH-2.0-OpenSSH_9.2\r\n", "what it answers is no HTTP"),
-        ("http", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", "the answer broke off"),
+        ("http", b"", "the connection was closed without a response"),
+        ("http", b"SSH-2.0-OpenSSH_9.2\r\n", "not an HTTP server"),
+        ("http", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", "the response was truncated"),
         ("https", b"HTTP/1.0 400 Bad Request\r\n\r\n", "TLS failed: wrong version number"),
     ],
     ids=str,
@@ -172,4 +175,35 @@ def test_a_proxy_that_says_no(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, l
     ids=repr,
 )
 def test_what_comes_without_the_clients_wrapping(error: Exception, text: str) -> None:
-    assert why(error) == text
+    assert failure_reason(error) == text
+
+
+def test_the_wording_of_refusals(tmp_path: Path) -> None:
+    create, read = POD.call("create", "ml", "train-0"), POD.call("get", "ml", "train-0")
+    cases: list[tuple[ApiCall, int, object]] = [
+        (read, 401, {"message": "Unauthorized"}),
+        (read, 403, {"message": 'pods "train-0" is forbidden: User "eve" cannot get resource "pods"'}),
+        (create, 403, {"message": 'pods "train-0" is forbidden: exceeded quota: gpus, requested: gpu=8'}),
+        (create, 403, {"message": 'pods "train-0" is forbidden: violates PodSecurity "restricted:latest"'}),
+        (create, 404, {"message": 'namespaces "ml" not found'}),
+        (create, 422, {"message": "Pod is invalid: spec.containers: Required value"}),
+        (read, 500, "internal"),
+    ]
+    errors: list[TorchnetError] = [
+        parse_refusal(call, status, json.dumps(body).encode()) for call, status, body in cases
+    ]
+    path = tmp_path / "config"
+    errors.append(ApiClient(load(str(kubeconfig(path, "https://h")))).unreachable_error(read, TimeoutError()))
+    with pytest.raises(ClusterError) as caught:
+        load(str(path), "another")
+    errors.append(caught.value)
+    path.write_text("contexts: 5")
+    with pytest.raises(ClusterError) as caught:
+        load(str(path))
+    errors.append(caught.value)
+    errors += [
+        name_in_use_error("Job", "ml", "train", {}),
+        name_in_use_error("Job", "ml", "train", {"metadata": {"labels": {"torchnet/run": "train"}}}),
+    ]
+    shown = "\n".join(f"exit code {error.exit_code}: {error}" for error in errors)
+    golden.check("k8s-api-errors.txt", shown.replace(str(tmp_path), "HOME"))

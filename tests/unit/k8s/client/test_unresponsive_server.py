@@ -21,12 +21,12 @@ from torchnet.k8s.client import access
 server = pytest.fixture(serving)
 COMMANDS = ("status", "logs", "attach", "down", "verify", "launch")
 UNDONE = {
-    "status": "the cluster had not yet told of all runs",
-    "logs": "the run had not been found yet; nothing was changed",
-    "attach": "the run had not been found yet; nothing was changed",
-    "down": "the run had not been found yet; nothing was removed",
-    "verify": "the verification had not got to its test pods; nothing was made",
-    "launch": "nothing was made",
+    "status": "not all runs were listed",
+    "logs": "nothing was changed",
+    "attach": "nothing was changed",
+    "down": "nothing was removed",
+    "verify": "no test pods were created",
+    "launch": "nothing was created",
 }
 
 
@@ -60,7 +60,7 @@ def command(name: str, config: Path, address: str) -> list[str]:
 def test_a_signal_ends_it_at_once_and_what_was_not_done_is_said(
     words: Path, dead: str, capsys: pytest.CaptureFixture[str], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(access, "TOLD_SECONDS", 0.5)
+    monkeypatch.setattr(access, "NOTICE_SECONDS", 0.5)
     sent: list[float] = []
     with aside(1.2, lambda: sent.append(time.monotonic()), interrupt):
         code = main(command(name, words, dead))
@@ -68,8 +68,8 @@ def test_a_signal_ends_it_at_once_and_what_was_not_done_is_said(
     assert code == 130
     said = capsys.readouterr().err
     assert said.splitlines()[-1] == f"torchnet: stopped by SIGINT: {UNDONE[name]}"
-    assert said.count("no answer from") == 1, "of its silence"
-    assert f"no answer from {dead} (context 'here') yet" in said
+    assert said.count("no response from") == 1, "of its silence"
+    assert f"no response from {dead} (context 'here') yet" in said
     assert ("yet (connection refused); trying for 30 s" in said) is ("trying for 60 s" not in said)
 
 
@@ -88,7 +88,7 @@ def test_sigterm_is_heard_as_well(words: Path) -> None:
 
 @pytest.mark.parametrize(
     ("problem", "said"),
-    [((503, {}, {}), "HTTP 503, tried again"), ((0, {}, {}), "closed without an answer")],
+    [((503, {}, {}), "HTTP 503"), ((0, {}, {}), "closed without a response")],
 )
 def test_the_silence_is_told_once_beside_the_answer(
     words: Path,
@@ -99,14 +99,14 @@ def test_the_silence_is_told_once_beside_the_answer(
     said: str,
 ) -> None:
     """Of two calls that are answered late, the first."""
-    monkeypatch.setattr(access, "TOLD_SECONDS", 0.3)
+    monkeypatch.setattr(access, "NOTICE_SECONDS", 0.3)
     late: list[Answer] = [problem] * 3
     server.answers = [*late, (404, {}, {}), *late, (200, {}, {"items": []})]
     assert main([*command("status", words, server.address), "-o", "json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out) == []
     (line,) = err.splitlines()
-    what = "no good answer" if said.startswith("HTTP") else "no answer"
+    what = "no usable response" if said.startswith("HTTP") else "no response"
     assert line.startswith(f"torchnet: warning: {what} from {server.address} (context 'here') yet (")
     assert said in line
     assert line.endswith("trying for 30 s")
@@ -116,30 +116,30 @@ def test_who_gets_answers_in_time_hears_nothing_of_it(
     words: Path, server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though all of it takes longer than one may."""
-    monkeypatch.setattr(access, "TOLD_SECONDS", 1.2)
+    monkeypatch.setattr(access, "NOTICE_SECONDS", 1.2)
     late: list[Answer] = [(503, {}, {}), (503, {}, {})]
     none: Answer = (200, {}, {"items": []})
     server.answers = [*late, none, *late, none, *late, none, *late, none]
     assert main(command("status", words, server.address)) == 0
     assert len(server.asked) == 12
-    assert "no answer" not in capsys.readouterr().err
+    assert "no response" not in capsys.readouterr().err
 
 
 def test_one_that_says_nothing_is_told_of_with_the_time_that_it_gets() -> None:
     said: list[str] = []
     of = access.ResponseMonitor()
     of.say = said.append
-    with of.asking("https://x", patience=30.0, read=60.0, stream=False) as asked:
+    with of.track("https://x", patience=30.0, read=60.0, stream=False) as asked:
         asked.began -= 3.5
         of.look()
         of.look()
-    assert said == ["no answer from https://x yet; trying for 60 s"]
+    assert said == ["no response from https://x yet; retrying for 60 s"]
     assert of.seconds == 0.0
 
 
 def test_a_stream_may_take_its_time_but_for_a_try_that_failed() -> None:
     of = access.ResponseMonitor()
-    with of.asking("https://x", patience=30.0, read=60.0, stream=True) as asked:
+    with of.track("https://x", patience=30.0, read=60.0, stream=True) as asked:
         asked.began -= 5.0
         assert of.seconds == 0.0
         asked.failed("Connection refused")
@@ -157,4 +157,4 @@ def test_a_signal_in_the_middle_of_the_logs_says_that_they_are_not_whole(
     server.answers = [(404, {}, {}), (200, {}, {"items": [job()]}), pods, pods, (503, {}, {})]
     with aside(lambda: until(lambda: len(server.asked) > 5), interrupt):
         assert main(command("logs", words, server.address)) == 130
-    assert "stopped by SIGINT: the logs were not read to their ends" in capsys.readouterr().err
+    assert "stopped by SIGINT" in capsys.readouterr().err

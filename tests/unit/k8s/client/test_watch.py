@@ -43,14 +43,14 @@ class Seen:
 
     def __init__(self, address: str, folder: Path) -> None:
         self.told: queue.Queue[tuple[str, Any]] = queue.Queue()
-        self.door = ApiClient(load(str(kubeconfig(folder / "config", address))), patience=3.0)
+        self.client = ApiClient(load(str(kubeconfig(folder / "config", address))), patience=3.0)
         self.watch = Watch(
-            self.door,
+            self.client,
             "ml",
             "run",
-            listed=lambda pods: self.told.put(("listed", [one["metadata"]["name"] for one in pods])),
-            event=lambda kind, one: self.told.put((kind, one["metadata"]["name"])),
-            failed=lambda error: self.told.put(("failed", error)),
+            on_list=lambda pods: self.told.put(("listed", [one["metadata"]["name"] for one in pods])),
+            on_event=lambda kind, one: self.told.put((kind, one["metadata"]["name"])),
+            on_error=lambda error: self.told.put(("failed", error)),
         )
 
     def next(self, count: int) -> list[tuple[str, Any]]:
@@ -64,7 +64,7 @@ server = pytest.fixture(serving)
 def seen(server: Server, tmp_path: Path) -> Iterator[Seen]:
     made = Seen(server.address, tmp_path)
     yield made
-    made.door.stop.set()
+    made.client.stop.set()
 
 
 def versions(server: Server) -> list[str]:

@@ -86,9 +86,7 @@ def test_keys_do_not_travel_and_the_user_is_told(tmp_path: Path) -> None:
     code = read(tmp_path)
     assert files(code) == sorted(["train.py", "ca.pem", "keys.py", *go])
     told = dict(line.split(": ", 1) for line in code.left_out)
-    assert set(told.values()) == {
-        "may hold keys, which a ConfigMap would show to others; --secret NAME brings them"
-    }
+    assert set(told.values()) == {"may contain keys, which a ConfigMap would expose; use --secret NAME"}
     folders = {
         ".ssh/",
         "a/.ssh/",
@@ -140,10 +138,10 @@ def test_what_cannot_travel_is_named(tmp_path: Path) -> None:
     code = read(tmp_path)
     assert files(code) == ["again/a.py", "data.txt", "folder/a.py", "inside", "train.py"]
     told = dict(line.rsplit(": ", 1) for line in code.left_out)
-    assert told["out"] == told["up"] == "leads out of the folder"
-    assert told["round"] == told["folder/loop"] == "leads to a folder that it is in"
-    assert told["gone"] == told["self"] == "leads nowhere"
-    assert told["pipe"] == told["socket"] == "is no regular file"
+    assert told["out"] == told["up"] == "link to a target outside the folder"
+    assert told["round"] == told["folder/loop"] == "link to a parent folder"
+    assert told["gone"] == told["self"] == "broken link"
+    assert told["pipe"] == told["socket"] == "not a regular file"
     assert "UTF-8" in told["\\udcff.txt"]
     assert all(line.isprintable() for line in code.left_out)
 

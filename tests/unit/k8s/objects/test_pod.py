@@ -142,7 +142,7 @@ def test_workers_are_spread_as_the_flags_help_says(spread: str, else_: str) -> N
             "labelSelector": {"matchLabels": {"torchnet/run": "train"}},
         }
     ]
-    assert BY_PATH["kubernetes.spread"].help.startswith("Workers evenly over the nodes: none, soft")
+    assert BY_PATH["kubernetes.spread"].help.startswith("Spread the workers over the nodes: none, soft")
     assert "topologySpreadConstraints" not in pod_template(render(spread="none"))["spec"]
 
 
@@ -221,11 +221,16 @@ def test_a_templates_annotations_count_with_the_others() -> None:
         ({"metadata": {"labels": None}}, "torchnet/run"),
         ({"metadata": {"annotations": {constants.NETWORKS_ANNOTATION: "[]"}}}, "--network"),
         ({"spec": {"restartPolicy": "Always"}}, "restartPolicy"),
-        ({"spec": {"containers": [{"name": "worker", "$patch": "delete"}]}}, "worker is gone"),
-        ({"spec": {"initContainers": [{"$patch": "replace"}, {"name": "x"}]}}, "prepare is gone"),
-        ({"spec": {"containers": [{"name": "worker", "command": ["sleep"]}]}}, "command of worker"),
-        ({"spec": {"containers": [{"name": "worker", "args": ["x"]}]}}, "command of worker"),
-        ({"spec": None}, "prepare is gone"),
+        ({"spec": {"containers": [{"name": "worker", "$patch": "delete"}]}}, "worker"),
+        ({"spec": {"initContainers": [{"$patch": "replace"}, {"name": "x"}]}}, "prepare"),
+        ({"spec": {"containers": [{"name": "worker", "command": ["sleep"]}]}}, "spec.containers"),
+        ({"spec": {"containers": [{"name": "worker", "args": ["x"]}]}}, "spec.containers"),
+        ({"spec": None}, "prepare"),
+        ({"spec": {"containers": "abc"}}, "spec.containers"),
+        ({"spec": {"containers": {"name": "x"}}}, "spec.containers"),
+        ({"spec": {"containers": [{"name": "worker", "env": 5}]}}, "spec.containers.env"),
+        ({"spec": {"securityContext": 5}}, "spec.securityContext"),
+        ({"metadata": {"labels": "abc"}}, "metadata.labels"),
     ],
     ids=str,
 )

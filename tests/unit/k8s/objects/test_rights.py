@@ -11,7 +11,7 @@ from tests.unit.rendered import command_of, each_form, env_of, only, pod_templat
 from torchnet import constants
 from torchnet.config.k8s_values import parse_addresses
 from torchnet.k8s.objects.run_objects import pod_of
-from torchnet.k8s.run.run_info import facts
+from torchnet.k8s.run.run_info import read_run_info
 
 # -- rights
 
@@ -79,7 +79,7 @@ def test_with_fixed_addresses_nobody_asks_the_api() -> None:
         assert "--address-source" not in words
         source = f"static:net1={addresses[0]},net2={addresses[1]}"
         assert env_of(pod["spec"], "prepare")["TORCHNET_ADDRESS_SOURCE"] == source
-    assert facts(pods[0]).network == "static"
+    assert read_run_info(pods[0]).network == "static"
     assert pod_of(found, 2) == pods[2]
 
 

@@ -64,7 +64,7 @@ def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
     user_key(environ)
     path = Path(key_path(environ))
     path.chmod(0o640)
-    with pytest.raises(UsageError, match="not yours alone") as caught:
+    with pytest.raises(UsageError, match="accessible to other users") as caught:
         user_key(environ)
     assert f"rm {path}" in str(caught.value)
     path.chmod(0o600)

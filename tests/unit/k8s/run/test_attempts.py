@@ -39,7 +39,7 @@ PREPARES = {"prepare": running()}
 @pytest.fixture
 def watched(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
     """Without patience for workers that have failed: what is decided wrongly is decided at once."""
-    for name in ("_PATIENCE_SECONDS", "_APART_SECONDS"):
+    for name in ("_PATIENCE_SECONDS", "_START_FAILURE_SECONDS"):
         monkeypatch.setattr(monitor, name, 0.0)
     with Signals() as signals:
         yield Watched(store, tmp_path, signals)
@@ -114,13 +114,13 @@ def waits(watched: Watched, text: str = "is suspended until", count: int = 1) ->
 
 @pytest.mark.parametrize("jobset", [False, True], ids=["Job", "JobSet"])
 @pytest.mark.parametrize("stage", [PREPARES, TRAINS], ids=["preparing", "training"])
-@pytest.mark.parametrize("wishes", [RunOptions(grace=0), ATTACHED], ids=["launch", "attach"])
+@pytest.mark.parametrize("options", [RunOptions(grace=0), ATTACHED], ids=["launch", "attach"])
 def test_a_suspended_run_goes_on_with_its_next_attempt(
-    store: Store, watched: Watched, stage: dict[str, Any], wishes: RunOptions, jobset: bool
+    store: Store, watched: Watched, stage: dict[str, Any], options: RunOptions, jobset: bool
 ) -> None:
     one = Workload(store, stage, jobset=jobset)
     steps = asked(store, "watch=true"), one.suspend, waits(watched), 1.0, one.collect, 1.0
-    outcome = watched.run(one.facts, wishes, *steps, one.resume, 0.5, one.succeed)
+    outcome = watched.run(one.facts, options, *steps, one.resume, 0.5, one.succeed)
     assert outcome.receipt is not None, outcome
     assert (outcome.code, outcome.receipt["failure"], outcome.receipt["restarts"]) == (0, None, 0)
     assert (store.deleted, store.patches) == ([], [])
@@ -161,8 +161,8 @@ def test_a_worker_that_ended_before_the_suspension_is_named(store: Store, watche
         one._put(1, **TRAINS)
 
     steps = asked(store, "watch=true"), partly_suspended, waits(watched), resumed
-    watched.run(one.facts, ATTACHED, *steps, waits(watched, "had ended before the suspension"), interrupt)
-    assert f"{one.facts.node(0)} had ended" in watched.err.getvalue()
+    watched.run(one.facts, ATTACHED, *steps, waits(watched, "ended before the suspension"), interrupt)
+    assert f"{one.facts.node(0)} ended before" in watched.err.getvalue()
 
 
 def test_a_run_may_be_suspended_twice_and_waits_by_no_clock(store: Store, watched: Watched) -> None:
@@ -170,8 +170,8 @@ def test_a_run_may_be_suspended_twice_and_waits_by_no_clock(store: Store, watche
     # The second time each takes longer than the deadlines that were set for starting and for all.
     again = one.resume, lambda: one.create(TRAINS), waits(watched, "is resumed"), one.suspend
     steps = asked(store, "watch=true"), one.suspend, waits(watched), 3.0, *again, waits(watched, count=2), 3.0
-    wishes = RunOptions(grace=0, start_timeout=2.5, timeout=4.0)
-    outcome = watched.run(one.facts, wishes, *steps, one.resume, one.succeed)
+    options = RunOptions(grace=0, start_timeout=2.5, timeout=4.0)
+    outcome = watched.run(one.facts, options, *steps, one.resume, one.succeed)
     assert outcome.code == 0, watched.err.getvalue()
     assert store.deleted == []
 
@@ -231,7 +231,7 @@ def test_who_may_not_read_the_workload_is_told_once(store: Store, watched: Watch
     store.faults = [("GET", f"/jobs/{RUN}$", forbidden("jobs"))]
     outcome = watched.run(one.facts, ATTACHED, asked(store, "watch=true"), one.suspend)
     assert outcome.code != 0
-    assert watched.err.getvalue().count(f"whether {RUN} is suspended cannot be known") == 1
+    assert watched.err.getvalue().count(f"cannot determine whether {RUN} is suspended") == 1
 
 
 def test_signals_are_heard_while_the_workload_cannot_be_read(store: Store, watched: Watched) -> None:
@@ -251,8 +251,8 @@ def group(store: Store, **more: Any) -> RunInfo:
     return facts(2, pods=True)
 
 
-@pytest.mark.parametrize("wishes", [RunOptions(grace=0), ATTACHED], ids=["launch", "attach"])
-def test_an_evicted_group_of_plain_pods_is_left(store: Store, watched: Watched, wishes: RunOptions) -> None:
+@pytest.mark.parametrize("options", [RunOptions(grace=0), ATTACHED], ids=["launch", "attach"])
+def test_an_evicted_group_of_plain_pods_is_left(store: Store, watched: Watched, options: RunOptions) -> None:
     """Rank 1's agent has seen rank 0 go, and has ended before its own pod was deleted."""
     known = group(store, **TRAINS)
     target = {
@@ -273,7 +273,7 @@ def test_an_evicted_group_of_plain_pods_is_left(store: Store, watched: Watched, 
             body["metadata"] |= {"name": f"{RUN}-{rank}"}
             store.put(body)
 
-    outcome = watched.run(known, wishes, asked(store, "watch=true"), evict)
+    outcome = watched.run(known, options, asked(store, "watch=true"), evict)
     assert (outcome.receipt, outcome.code, outcome.stopped) == (None, 143, False)
     assert "WorkloadEvictedDueToPreempted: to accommodate another" in outcome.left
     assert len(store.names()) == 2

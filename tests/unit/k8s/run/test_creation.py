@@ -15,13 +15,13 @@ from tests.unit.api_answers import Answer, Server, serving
 from torchnet.errors import UsageError
 from torchnet.k8s.client.api import ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal
-from torchnet.k8s.run.creation import create, own
+from torchnet.k8s.run.creation import create, set_owners
 
 EXISTS: Answer = (409, {}, {"reason": "AlreadyExists", "message": "already exists"})
 LOST: Answer = (504, {}, {"message": "the gateway's time is over"})
 
 server = pytest.fixture(serving)
-door = pytest.fixture(api_answers.door)
+client = pytest.fixture(api_answers.client)
 
 
 def code(data: str = "new", **meta: Any) -> dict[str, Any]:
@@ -41,66 +41,66 @@ def job() -> dict[str, Any]:
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": meta}
 
 
-def refusal(door: ApiClient, body: dict[str, Any]) -> UsageError:
+def refusal(client: ApiClient, body: dict[str, Any]) -> UsageError:
     with pytest.raises(UsageError) as caught:
-        create(door, [body], lambda _: None)
+        create(client, [body], lambda _: None)
     return caught.value
 
 
 def test_what_an_earlier_run_of_the_name_left_is_told_with_the_way_to_remove_it(
-    server: Server, door: ApiClient
+    server: Server, client: ApiClient
 ) -> None:
     server.answers = [EXISTS, (200, {}, code("old"))]
-    error = refusal(door, code())
-    assert error.text == "ConfigMap train-1-code of the run train-1 exists in namespace ml"
+    error = refusal(client, code())
+    assert error.text == "ConfigMap train-1-code of run train-1 already exists in namespace ml"
     assert error.fix == "torchnet down train-1 -n ml"
 
 
-def test_the_same_where_it_may_not_be_read(server: Server, door: ApiClient) -> None:
+def test_the_same_where_it_may_not_be_read(server: Server, client: ApiClient) -> None:
     server.answers = [EXISTS, (403, {}, {"message": "no"})]
-    assert refusal(door, code()).fix == "torchnet down train-1 -n ml"
+    assert refusal(client, code()).fix == "torchnet down train-1 -n ml"
 
 
-def test_somebody_elses_object_is_no_run_of_torchnets(server: Server, door: ApiClient) -> None:
+def test_somebody_elses_object_is_no_run_of_torchnets(server: Server, client: ApiClient) -> None:
     server.answers = [EXISTS, (200, {}, code("old", labels={}))]
-    error = refusal(door, code())
-    assert "none of torchnet's" in error.text
-    assert error.fix == "another --run-id"
+    error = refusal(client, code())
+    assert "not managed by torchnet" in error.text
+    assert error.fix == "choose another --run-id"
 
 
-def test_a_workload_is_a_run_with_its_state(server: Server, door: ApiClient) -> None:
+def test_a_workload_is_a_run_with_its_state(server: Server, client: ApiClient) -> None:
     there = job() | {"status": {"conditions": [{"type": "Suspended", "status": "True"}]}}
     server.answers = [EXISTS, (200, {}, there)]
-    error = refusal(door, job())
-    assert error.text == "the run train-1 exists in namespace ml (suspended)"
+    error = refusal(client, job())
+    assert error.text == "run train-1 already exists in namespace ml (suspended)"
     assert "torchnet attach train-1 -n ml, or torchnet down train-1 -n ml" in error.fix
 
 
-def test_the_echo_of_a_try_whose_answer_was_lost_is_the_object(server: Server, door: ApiClient) -> None:
+def test_the_echo_of_a_try_whose_answer_was_lost_is_the_object(server: Server, client: ApiClient) -> None:
     made = copy.deepcopy(code()) | {"immutable": True}
     made["metadata"]["uid"] = "u"
     server.answers = [LOST, EXISTS, (200, {}, made)]
-    assert create(door, [code()], lambda _: None) == [made]
+    assert create(client, [code()], lambda _: None) == [made]
 
 
 @pytest.mark.parametrize("there", [code("old"), code(deletionTimestamp="2026-01-01T00:00:00Z")])
 def test_a_lost_answer_makes_no_other_object_the_own_one(
-    server: Server, door: ApiClient, there: dict[str, Any]
+    server: Server, client: ApiClient, there: dict[str, Any]
 ) -> None:
     server.answers = [LOST, EXISTS, (200, {}, there)]
-    assert refusal(door, code()).fix == "torchnet down train-1 -n ml"
+    assert refusal(client, code()).fix == "torchnet down train-1 -n ml"
 
 
-def test_a_conflict_that_is_no_name_in_use_is_told_as_it_is(server: Server, door: ApiClient) -> None:
+def test_a_conflict_that_is_no_name_in_use_is_told_as_it_is(server: Server, client: ApiClient) -> None:
     said = "Operation cannot be fulfilled on resourcequotas: the object has been modified"
     conflict: Answer = (409, {}, {"reason": "Conflict", "message": said})
     server.answers = [conflict]
     with pytest.raises(ApiRefusal, match="Operation cannot be fulfilled"):
-        create(door, [code()], lambda _: None)
+        create(client, [code()], lambda _: None)
     # Of two that a quota counts at the same moment, one is refused, and nothing was made.
     made = {"metadata": {"name": "train-1"}}
     server.answers = [conflict, conflict, (201, {}, made)]
-    assert create(door, [code()], lambda _: None) == [made]
+    assert create(client, [code()], lambda _: None) == [made]
 
 
 class Keeping(Server):
@@ -137,7 +137,7 @@ def pods(count: int) -> list[dict[str, Any]]:
 def test_each_plain_pod_owns_what_was_made_before_so_that_it_goes_with_the_last(
     keeping: Keeping, tmp_path: Path, count: int
 ) -> None:
-    own(api_answers.door(keeping, tmp_path), [code(), *pods(count)])
+    set_owners(api_answers.client(keeping, tmp_path), [code(), *pods(count)])
     ((path, body),) = keeping.said
     assert path == "/api/v1/namespaces/ml/configmaps/train-1-code"
     assert body == {
@@ -151,13 +151,13 @@ def test_each_plain_pod_owns_what_was_made_before_so_that_it_goes_with_the_last(
 
 
 def test_of_many_plain_pods_none_takes_away_what_the_others_need(keeping: Keeping, tmp_path: Path) -> None:
-    own(api_answers.door(keeping, tmp_path), [code(), *pods(17)])
+    set_owners(api_answers.client(keeping, tmp_path), [code(), *pods(17)])
     assert keeping.said == []
 
 
 def test_a_job_alone_is_the_owner(keeping: Keeping, tmp_path: Path) -> None:
     made = job()
     made["metadata"]["uid"] = "u"
-    own(api_answers.door(keeping, tmp_path), [code(), made])
+    set_owners(api_answers.client(keeping, tmp_path), [code(), made])
     (reference,) = keeping.said[0][1]["metadata"]["ownerReferences"]
     assert reference == {"apiVersion": "batch/v1", "kind": "Job", "name": "train-1", "uid": "u"}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.api_answers import door
+from tests.unit.api_answers import client
 from tests.unit.api_store import Store, forbidden, stamp, storing
 from tests.unit.aside import aside, pause, until
 from tests.unit.kubernetes_objects import NAMESPACE, RUN, facts, job, labelled, pod, running
@@ -17,7 +17,7 @@ from torchnet.k8s.run import deletion as removal
 from torchnet.k8s.run import deletion as terminating_pods
 
 store = pytest.fixture(storing)
-NOT_ENDED = {"Ready": "the node is Ready", "not readable": "the node may not be read"}
+NOT_ENDED = {"Ready": "the node is Ready", "not readable": "the node cannot be read"}
 SECRET = {"apiVersion": "v1", "kind": "Secret", "metadata": labelled(f"{RUN}-token")}
 
 
@@ -26,7 +26,7 @@ def test_all_that_bears_the_label_goes_and_nothing_else(store: Store, tmp_path: 
         store.put(body)
     other = SECRET | {"metadata": labelled("other") | {"labels": {"torchnet/run": "other"}}}
     store.put(other)
-    done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=5)
+    done = removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=5)
     assert (done.left, done.problems, done.unseen) == ([], [], [])
     assert store.names() == ["Secret/other"]
 
@@ -37,7 +37,7 @@ def test_pods_are_waited_for_as_long_as_they_get_for_their_end(store: Store, tmp
     store.lingers = 4
     began = time.monotonic()
     with aside(2.0, store.kubelet):
-        done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=0.5)
+        done = removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=0.5)
     assert time.monotonic() - began > 1.5
     assert done.left == []
 
@@ -46,7 +46,7 @@ def test_beyond_that_the_patience_ends(store: Store, tmp_path: Path) -> None:
     store.put(pod(0, worker=running()))
     store.lingers = 2
     began = time.monotonic()
-    done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=0.5)
+    done = removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=0.5)
     assert 2 < time.monotonic() - began < 5
     assert done.left == [f"pods/{pod(0)['metadata']['name']}"]
 
@@ -77,7 +77,7 @@ def test_only_pods_whose_time_is_long_over_are_taken_out_by_force(store: Store, 
     store.lingers = 30
     with aside(lambda: until(lambda: forced(store)), 0.5, store.kubelet):
         began = time.monotonic()
-        done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=5, force=True)
+        done = removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=5, force=True)
     assert time.monotonic() - began < 10, "the server's own time tells that it is over"
     assert (done.left, done.problems) == ([], [])
     assert forced(store) == [lost["metadata"]["name"]]
@@ -100,7 +100,7 @@ def test_pods_of_a_node_that_is_not_ready_are_deleted_by_force(
     store.put(node(status))
     lost = [store.put(terminating(rank, ago=60, grace=30))["metadata"]["name"] for rank in range(3)]
     store.lingers = 30
-    done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=5, force=True)
+    done = removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=5, force=True)
     assert (done.left, done.problems) == ([], [])
     assert forced(store) == lost
     assert store.wanted("GET", "/nodes/") == 1
@@ -117,11 +117,11 @@ def test_the_kubelet_alone_ends_the_pods_of_a_node_that_is_not_known_to_be_lost(
         store.faults = [("GET", "/nodes/", forbidden("nodes"))]
     name = store.put(terminating(0, ago=60, grace=1))["metadata"]["name"]
     store.lingers = 1
-    done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=0.5, force=force)
+    done = removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=0.5, force=force)
     assert forced(store) == []
     assert done.left == [f"pods/{name}"]
     (problem,) = done.problems
-    assert f"node node1 has not ended it yet, and {NOT_ENDED[cause]}" in problem
+    assert f"node node1 has not terminated it, and {NOT_ENDED[cause]}" in problem
     assert f"kubectl delete pod {name} -n {NAMESPACE} --grace-period=0 --force" in problem
 
 
@@ -135,7 +135,7 @@ def test_a_node_that_falls_silent_meanwhile_gives_its_pods_up(
     with aside(
         lambda: until(lambda: store.wanted("GET", "/nodes/")), 0.5, lambda: store.put(node("Unknown"))
     ):
-        done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=5, force=True)
+        done = removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=5, force=True)
     assert (done.left, done.problems, forced(store)) == ([], [], [lost["metadata"]["name"]])
 
 
@@ -144,7 +144,7 @@ def test_a_pod_that_ends_late_is_no_problem(store: Store, tmp_path: Path) -> Non
     store.put(terminating(0, ago=60, grace=30))
     store.lingers = 30
     with aside(lambda: until(lambda: store.wanted("GET", "/nodes/")), 0.5, store.kubelet):
-        done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=5, force=True)
+        done = removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=5, force=True)
     assert (done.left, done.problems, forced(store)) == ([], [], [])
 
 
@@ -152,7 +152,7 @@ def test_a_pod_that_a_finalizer_holds_is_not_the_kubelets(store: Store, tmp_path
     store.put(node("True"))
     store.put(terminating(0, ago=60, grace=0))
     store.lingers = 30
-    done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=0.5, force=True)
+    done = removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=0.5, force=True)
     assert (len(done.left), done.problems, forced(store)) == (1, [], [])
 
 
@@ -166,7 +166,7 @@ def test_a_launchers_clock_that_is_wrong_forces_nothing(
     monkeypatch.setattr(deletion, "_SILENT_SECONDS", 1.0)
     monkeypatch.setattr(time, "time", lambda: real() + 3600 * hours)
     with aside(3.0, store.kubelet):
-        done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=5, force=True, now=True)
+        done = removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=5, force=True, now=True)
     assert (done.left, forced(store)) == ([], [])
 
 
@@ -178,7 +178,7 @@ def test_a_silent_nodes_pods_are_taken_out_when_all_their_time_has_passed_here(
     store.put(terminating(0, ago=-3600, grace=2))  # the server's clock is another one
     store.lingers = 2
     began = time.monotonic()
-    done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=5, force=True)
+    done = removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=5, force=True)
     assert 3 <= time.monotonic() - began < 6
     assert (done.left, len(forced(store))) == ([], 1)
 
@@ -186,12 +186,12 @@ def test_a_silent_nodes_pods_are_taken_out_when_all_their_time_has_passed_here(
 def test_stamps_of_the_server_tell_how_late_it_is() -> None:
     known = deletion.GracePeriods()
     body = terminating(0, ago=60, grace=30)["metadata"]
-    known.look(body)
-    assert not known.silent(body)
-    known.look({"creationTimestamp": stamp(time.time() - 50)})
-    assert not known.silent(body), "older than the end of its time"
-    known.look({"managedFields": [{"manager": "kubelet", "time": stamp(time.time() - 10)}, {}]})
-    assert known.silent(body)
+    known.record(body)
+    assert not known.is_overdue(body)
+    known.record({"creationTimestamp": stamp(time.time() - 50)})
+    assert not known.is_overdue(body), "older than the end of its time"
+    known.record({"managedFields": [{"manager": "kubelet", "time": stamp(time.time() - 10)}, {}]})
+    assert known.is_overdue(body)
 
 
 def test_a_pod_whose_node_has_been_silent_is_not_waited_for_anew(store: Store, tmp_path: Path) -> None:
@@ -200,18 +200,18 @@ def test_a_pod_whose_node_has_been_silent_is_not_waited_for_anew(store: Store, t
     lost["metadata"]["creationTimestamp"] = stamp(time.time() - 600)
     store.lingers = 30
     began = time.monotonic()
-    done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=5, force=True)
+    done = removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=5, force=True)
     assert time.monotonic() - began < 5
     assert (done.left, forced(store)) == ([], [lost["metadata"]["name"]])
 
 
 def test_a_time_that_is_shortened_later_is_not_the_nodes() -> None:
     known = deletion.GracePeriods()
-    known.look(terminating(0, ago=14, grace=30)["metadata"])
+    known.record(terminating(0, ago=14, grace=30)["metadata"])
     shortened = terminating(0, ago=14, grace=1)["metadata"]
-    known.look(shortened)
-    known.look({"creationTimestamp": stamp(time.time())})
-    assert not known.silent(shortened)
+    known.record(shortened)
+    known.record({"creationTimestamp": stamp(time.time())})
+    assert not known.is_overdue(shortened)
     assert known.longest == 30
 
 
@@ -224,7 +224,7 @@ def asked_with(store: Store, seconds: int) -> list[str]:
 def test_now_is_a_second_for_all_that_are_not_being_stopped(store: Store, tmp_path: Path) -> None:
     for rank in range(2):
         store.put(pod(rank, worker=running()))
-    assert removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=5, now=True).left == []
+    assert removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=5, now=True).left == []
     assert asked_with(store, 1) == ["pods"], "one call"
 
 
@@ -249,12 +249,12 @@ def test_now_leaves_pods_that_are_being_stopped_their_time(store: Store, tmp_pat
 
     with aside(nodes):
         done = removal.remove(
-            door(store, tmp_path),
+            client(store, tmp_path),
             NAMESPACE,
             RUN,
             patience=0.5,
             now=True,
-            leaving=lambda count, seconds: told.append((count, seconds)),
+            on_terminating=lambda count, seconds: told.append((count, seconds)),
         )
     assert done.left == [], "they are waited for"
     assert asked_with(store, 1) == [names[0], names[2]]
@@ -265,7 +265,7 @@ def test_now_without_the_right_for_one_call_goes_one_by_one(store: Store, tmp_pa
     for rank in range(2):
         store.put(pod(rank, worker=running()))
     store.faults = [("DELETE", r"/pods\?", forbidden("pods"))]
-    done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=5, now=True)
+    done = removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=5, now=True)
     assert (done.left, done.problems) == ([], [])
     assert asked_with(store, 1) == ["pods", *(pod(rank)["metadata"]["name"] for rank in range(2))]
 
@@ -275,7 +275,7 @@ def test_what_goes_wrong_while_they_are_waited_for_is_told_once(store: Store, tm
     lost = store.put(terminating(1, ago=45, grace=1))
     store.lingers = 1
     store.faults = [("DELETE", "gracePeriodSeconds=0", forbidden("pods"))]
-    done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=1.0, force=True)
+    done = removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=1.0, force=True)
     assert store.wanted("DELETE", "gracePeriodSeconds=0") > 1
     (problem,) = done.problems
     assert f"delete pods/{lost['metadata']['name']}" in problem
@@ -285,7 +285,7 @@ def test_what_goes_wrong_while_they_are_waited_for_is_told_once(store: Store, tm
 def test_nothing_left_is_not_said_by_who_may_not_look(store: Store, tmp_path: Path) -> None:
     store.put(pod(0, worker=running()))
     store.faults = [("GET", r"/pods\?", forbidden("pods"))]
-    done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=1.0)
+    done = removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=1.0)
     assert done.left == []
     (problem,) = done.problems
     assert "list pods" in problem
@@ -294,7 +294,7 @@ def test_nothing_left_is_not_said_by_who_may_not_look(store: Store, tmp_path: Pa
 def test_a_door_that_is_stopped_ends_the_waiting(store: Store, tmp_path: Path) -> None:
     store.put(pod(0, worker=running()))
     store.lingers = 60
-    one = door(store, tmp_path)
+    one = client(store, tmp_path)
     began = time.monotonic()
     with aside(0.5, one.stop.set):
         done = removal.remove(one, NAMESPACE, RUN, patience=60)
@@ -309,7 +309,7 @@ def test_kinds_that_nobody_may_list_are_told(store: Store, tmp_path: Path) -> No
         ("GET", "/roles", forbidden("roles")),
         ("GET", "/jobsets", forbidden("jobsets")),
     ]
-    done = removal.remove(door(store, tmp_path), NAMESPACE, RUN, patience=5)
+    done = removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=5)
     assert (done.left, done.problems) == ([], [])
     assert sorted(done.unseen) == [
         "jobsets.jobset.x-k8s.io",
@@ -320,8 +320,8 @@ def test_kinds_that_nobody_may_list_are_told(store: Store, tmp_path: Path) -> No
 
 def test_those_very_objects_go_and_none_that_has_the_same_name(store: Store, tmp_path: Path) -> None:
     ours, theirs = store.put(SECRET), store.put(job())
-    done = removal.those(
-        door(store, tmp_path), [ours, theirs | {"metadata": theirs["metadata"] | {"uid": "another"}}]
+    done = removal.delete_objects(
+        client(store, tmp_path), [ours, theirs | {"metadata": theirs["metadata"] | {"uid": "another"}}]
     )
     assert (done.left, done.problems) == ([], [])
     assert store.names() == [f"Job/{facts().name}"]
@@ -329,6 +329,6 @@ def test_those_very_objects_go_and_none_that_has_the_same_name(store: Store, tmp
 
 def test_of_those_very_objects_pods_get_a_second(store: Store, tmp_path: Path) -> None:
     store.lingers = 30
-    assert removal.those(door(store, tmp_path), [store.put(pod(0))]).problems == []
+    assert removal.delete_objects(client(store, tmp_path), [store.put(pod(0))]).problems == []
     (left,) = store.objects.values()
     assert left["metadata"]["deletionGracePeriodSeconds"] == 1

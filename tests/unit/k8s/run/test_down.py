@@ -126,6 +126,6 @@ def test_a_pod_that_its_kubelet_has_not_ended_stays_and_is_named(
     store.lingers = 1
     assert down(RUN, "--now") == 3
     said, name = capsys.readouterr().err, pod(0)["metadata"]["name"]
-    assert "node1 has not ended it yet" in said
+    assert "the kubelet on node node1" in said
     assert f"kubectl delete pod {name} -n {NAMESPACE} --grace-period=0 --force" in said
     assert f"Pod/{name}" in store.names()

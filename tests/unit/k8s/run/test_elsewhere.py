@@ -115,5 +115,5 @@ def test_a_launch_gets_as_far_as_the_network_there(tmp_path: Path) -> None:
     code += "from torchnet.cli import main\nsys.exit(main(sys.argv[1:]))"
     ran = elsewhere(code, *words, cwd=tmp_path, KUBECONFIG=str(tmp_path / "config"))
     assert ran.returncode == 3, ran.stderr
-    assert "no answer from https://127.0.0.1:9 (context 'c')" in ran.stderr
+    assert "no response from https://127.0.0.1:9 (context 'c')" in ran.stderr
     assert "Traceback" not in ran.stderr

@@ -53,7 +53,7 @@ def silent(rank: int) -> dict[str, Any]:
 
 
 def test_the_next_attempt_is_announced_once_with_what_was_lost(seen: Seen) -> None:
-    seen.gang.listed([TRAINS, LOST])
+    seen.gang.relist([TRAINS, LOST])
     assert seen.again.look(100.0, 25.0, last=False) is None
     assert not seen.again.begun(0)
     # The JobSet deletes all of them: which one was lost can be seen no more.
@@ -61,17 +61,19 @@ def test_the_next_attempt_is_announced_once_with_what_was_lost(seen: Seen) -> No
     gone = [ended(0, 143, stopped, attempt=0, version=2), ended(1, 143, stopped, attempt=0, version=2)]
     for one in gone:
         one["metadata"]["deletionTimestamp"] = "2026-01-01T00:01:00Z"
-    seen.gang.listed(gone)
+    seen.gang.relist(gone)
     seen.again.look(101.0, 25.0, last=False)
     assert seen.again.begun(1)
     assert not seen.again.begun(1)
     (text,) = seen.lines
-    assert text.startswith(f"the gang starts again (restart 1): lost {RUN}-1 (node rank 1 on node1)")
+    assert text.startswith(
+        f"the JobSet restarts its workers (restart 1): lost {RUN}-1 (node rank 1 on node1)"
+    )
     assert (seen.again.attempt, seen.again.workers) == (1, {})
 
 
 def test_a_worker_that_does_not_end_is_named_once_after_its_time(seen: Seen) -> None:
-    seen.gang.listed([TRAINS, LOST])
+    seen.gang.relist([TRAINS, LOST])
     for now in (100.0, 124.0):
         assert seen.again.look(now, 25.0, last=False) is None
     assert seen.lines == []
@@ -83,7 +85,7 @@ def test_a_worker_that_does_not_end_is_named_once_after_its_time(seen: Seen) -> 
 
 
 def test_workers_that_have_ended_hold_up_nothing(seen: Seen) -> None:
-    seen.gang.listed([ended(0, 70, message(0, 70, failure=failure("lost", 70)), attempt=0), LOST])
+    seen.gang.relist([ended(0, 70, message(0, 70, failure=failure("lost", 70)), attempt=0), LOST])
     for now in (100.0, 200.0):
         assert seen.again.look(now, 25.0, last=False) is None
     assert seen.lines == []
@@ -91,7 +93,7 @@ def test_workers_that_have_ended_hold_up_nothing(seen: Seen) -> None:
 
 def test_a_worker_on_a_silent_node_is_named_at_once_with_the_administrators_command(seen: Seen) -> None:
     """Also where the others train on, since they reach it over the network."""
-    seen.gang.listed([TRAINS, silent(1)])
+    seen.gang.relist([TRAINS, silent(1)])
     for now in (100.0, 136.0, 137.0):
         seen.leaving.look(seen.again.workers, now)
         assert seen.again.look(now, 25.0, last=False) is None
@@ -100,15 +102,15 @@ def test_a_worker_on_a_silent_node_is_named_at_once_with_the_administrators_comm
     assert "taint nodes node1 node.kubernetes.io/out-of-service=" in text
     assert DOWN in text
     assert seen.again.begun(1)
-    assert "its node does not say that it has ended" in seen.lines[1]
+    assert "does not report" in seen.lines[1]
     # It hangs on, and is nothing to the next attempt.
     seen.leaving.look(seen.gang.workers(), 200.0)
     assert seen.again.look(200.0, 25.0, last=False) is None
-    assert (seen.leaving.unheard, len(seen.lines)) == (False, 2)
+    assert (seen.leaving.any_lost, len(seen.lines)) == (False, 2)
 
 
 def test_a_suspension_begins_the_time_anew(seen: Seen) -> None:
-    seen.gang.listed([TRAINS, LOST])
+    seen.gang.relist([TRAINS, LOST])
     seen.again.look(100.0, 25.0, last=False)
     seen.again.forget()
     seen.again.look(200.0, 25.0, last=False)
@@ -116,7 +118,7 @@ def test_a_suspension_begins_the_time_anew(seen: Seen) -> None:
 
 
 def test_the_last_attempt_has_failed_when_its_time_is_over(seen: Seen) -> None:
-    seen.gang.listed([TRAINS, LOST])
+    seen.gang.relist([TRAINS, LOST])
     assert seen.again.look(100.0, 25.0, last=True) is None
     found = seen.again.look(126.0, 25.0, last=True)
     assert found is not None

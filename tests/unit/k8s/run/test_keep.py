@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.api_answers import door
+from tests.unit.api_answers import client
 from tests.unit.api_store import Store, forbidden, storing
 from tests.unit.aside import aside, hearing, interrupt, pause, until
 from tests.unit.kubernetes_objects import (
@@ -45,11 +45,11 @@ class Kept:
     signals: Signals
     err: io.StringIO = field(default_factory=io.StringIO)
 
-    def run(self, known: RunInfo, *steps: Any, **wishes: Any) -> int:
+    def run(self, known: RunInfo, *steps: Any, **options: Any) -> int:
         """Interrupted once the pods are watched, unless there are other ``steps``."""
         console = Console(self.err, io.StringIO(), world_size=2, color=False, tty=False)
-        wanted = RunOptions(keep=True, **wishes)
-        one = door(self.store, self.folder)
+        wanted = RunOptions(keep=True, **options)
+        one = client(self.store, self.folder)
         watched = lambda: until(lambda: self.store.wanted("GET", "watch=true"))  # noqa: E731
         with aside(*(steps or (watched, 0.3, interrupt))):
             return monitor_and_report(one, known, console, wanted, self.signals, json_path=None)
@@ -138,14 +138,14 @@ def test_a_kept_run_without_the_rights_on_pods_is_ended_by_its_job(store: Store,
     store.faults = [("PATCH", "/pods/", forbidden("pods"))]
     assert kept.run(facts(2), grace=-13.0) == 130
     assert kept.sealed()
-    assert "could not be ended where they were, and are deleted: " in kept.err.getvalue()
+    assert "so they are deleted: " in kept.err.getvalue()
 
 
 def test_a_kept_run_without_any_rights_may_go_on_and_says_so(store: Store, kept: Kept) -> None:
     store.faults = [("PATCH", "", forbidden("pods"))]
     assert kept.run(facts(2), grace=-13.0) == 130
     assert not kept.sealed()
-    assert f"--keep: {RUN} may go on: " in kept.err.getvalue()
+    assert f"--keep: {RUN} may still be running: " in kept.err.getvalue()
 
 
 def jobset_of(kept: Kept, restarts: int) -> dict[str, Any]:

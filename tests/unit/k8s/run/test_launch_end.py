@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 import pytest
 
-from tests.unit.api_answers import Answer, door
+from tests.unit.api_answers import Answer, client
 from tests.unit.api_store import Store, refusal, storing
 from tests.unit.aside import aside, hearing, interrupt, pause, until
 from tests.unit.kubernetes_objects import (
@@ -45,7 +45,7 @@ class Seen:
         self.json = folder / "receipt.json"
         self._store, self._folder, self._signals = store, folder, signals
 
-    def see(
+    def monitor_and_report(
         self,
         code: int,
         *,
@@ -59,10 +59,10 @@ class Seen:
             why = failure("script", code) if code else None
             self._store.put(ended(rank, code, message(rank, code, failure=why)))
         console = Console(self.err, out or io.StringIO(), world_size=2, color=False, tty=False)
-        wishes = RunOptions(grace=1, keep=keep, detach=detach, measure=measure)
-        one = door(self._store, self._folder)
+        options = RunOptions(grace=1, keep=keep, detach=detach, measure=measure)
+        one = client(self._store, self._folder)
         path = json_path or str(self.json)
-        return monitor_and_report(one, facts(2), console, wishes, self._signals, json_path=path)
+        return monitor_and_report(one, facts(2), console, options, self._signals, json_path=path)
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_a_removal_that_fails_costs_neither_code_nor_cause_nor_file(
     store: Store, seen: Seen, code: int
 ) -> None:
     store.faults = [("DELETE", "", EXPIRED)]
-    assert seen.see(code) == code
+    assert seen.monitor_and_report(code) == code
     assert json.loads(seen.json.read_text())["exit_code"] == code
     said = seen.err.getvalue()
     assert "the token has expired" in said
@@ -85,9 +85,9 @@ def test_a_removal_that_fails_costs_neither_code_nor_cause_nor_file(
 
 @pytest.mark.parametrize("measure", [False, True])
 def test_samples_that_were_asked_for_and_did_not_come_are_missed(seen: Seen, measure: bool) -> None:
-    assert seen.see(0, measure=measure) == 0
+    assert seen.monitor_and_report(0, measure=measure) == 0
     measured = json.loads(seen.json.read_text())["measured"]
-    assert (measured["why"] if measured else "") == ("no worker gave its samples" if measure else "")
+    assert (measured["why"] if measured else "") == ("the workers sent no samples" if measure else "")
 
 
 def test_the_file_is_there_before_the_removal_begins(store: Store, seen: Seen) -> None:
@@ -103,7 +103,7 @@ def test_the_file_is_there_before_the_removal_begins(store: Store, seen: Seen) -
         held.set()
 
     threading.Thread(target=look, daemon=True).start()
-    assert seen.see(0) == 0
+    assert seen.monitor_and_report(0) == 0
     assert found == [True]
     assert store.names() == []
 
@@ -117,7 +117,7 @@ def test_on_standard_output_it_goes_behind_everything(
     store.logs[ended(0)["metadata"]["name"]] = line * 2000
     with slow_reader(0.5) as (file, got):
         monkeypatch.setattr(sys, "stdout", file)
-        assert seen.see(0, json_path="-", out=file) == 0
+        assert seen.monitor_and_report(0, json_path="-", out=file) == 0
     shown, begin, rest = got.partition(b"{")
     assert shown.count(b"xxx\n") == 2000
     assert json.loads(begin + rest)["run_id"] == RUN
@@ -138,7 +138,7 @@ def test_a_watch_that_ends_is_told_with_its_exit_code_and_the_job_goes_on(
     err = io.StringIO()
     console = Console(err, io.StringIO(), world_size=2, color=False, tty=False)
     with pytest.raises(TorchnetError) as caught:
-        monitor_and_report(door(store, tmp_path), facts(2), console, RunOptions(), signals, json_path=None)
+        monitor_and_report(client(store, tmp_path), facts(2), console, RunOptions(), signals, json_path=None)
     assert caught.value.exit_code == code
     assert said in caught.value.text
     assert f"the run {RUN}" in caught.value.text
@@ -153,8 +153,8 @@ def test_a_job_that_is_left_is_named_with_the_ways_back_to_it(
         store.put(pod(rank, phase="Running", worker=running()))
     err = io.StringIO()
     console = Console(err, io.StringIO(), world_size=2, color=False, tty=False)
-    wishes = RunOptions(detach=True)
-    code = monitor_and_report(door(store, tmp_path), facts(2), console, wishes, signals, json_path=None)
+    options = RunOptions(detach=True)
+    code = monitor_and_report(client(store, tmp_path), facts(2), console, options, signals, json_path=None)
     assert (code, store.deleted) == (0, [])
     ways = [
         f"torchnet:   torchnet {word} {RUN} -n {NAMESPACE}" for word in ("attach", "logs", "status", "down")
@@ -167,7 +167,7 @@ def test_a_job_that_is_left_is_named_with_the_ways_back_to_it(
 
 @pytest.mark.parametrize("code", [0, 42])
 def test_one_that_ends_before_it_is_detached_stays_and_is_named(store: Store, seen: Seen, code: int) -> None:
-    assert seen.see(code, detach=True) == code
+    assert seen.monitor_and_report(code, detach=True) == code
     assert (len(store.names()), store.deleted) == (2, [])
     said = seen.err.getvalue().splitlines()
     assert said[-3 - bool(code) : len(said) - bool(code)] == [
@@ -179,15 +179,15 @@ def test_one_that_ends_before_it_is_detached_stays_and_is_named(store: Store, se
 def test_one_that_fails_before_it_is_detached_is_left_to_its_agents(
     store: Store, tmp_path: Path, signals: Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(monitor, "_APART_SECONDS", 0.3)
+    monkeypatch.setattr(monitor, "_START_FAILURE_SECONDS", 0.3)
     store.put(pod(0))
     store.put(ended(1, 42, message(1, 42, failure=failure("script", 42))))
     err = io.StringIO()
     console = Console(err, io.StringIO(), world_size=2, color=False, tty=False)
-    wishes = RunOptions(detach=True)
-    code = monitor_and_report(door(store, tmp_path), facts(2), console, wishes, signals, json_path=None)
+    options = RunOptions(detach=True)
+    code = monitor_and_report(client(store, tmp_path), facts(2), console, options, signals, json_path=None)
     assert (code, store.deleted) == (42, [])
-    assert f"{RUN}: it has failed, and has not been stopped; next:" in err.getvalue()
+    assert f"{RUN}: it failed and was not stopped; next:" in err.getvalue()
 
 
 def test_one_that_is_stopped_before_it_is_detached_is_removed(
@@ -196,10 +196,10 @@ def test_one_that_is_stopped_before_it_is_detached_is_removed(
     for rank in range(2):
         store.put(pod(rank))
     console = Console(err := io.StringIO(), io.StringIO(), world_size=2, color=False, tty=False)
-    wishes = RunOptions(detach=True)
-    one = door(store, tmp_path)
+    options = RunOptions(detach=True)
+    one = client(store, tmp_path)
     with aside(lambda: until(lambda: store.wanted("GET", "watch=true")), interrupt):
-        code = monitor_and_report(one, facts(2), console, wishes, signals, json_path=None)
+        code = monitor_and_report(one, facts(2), console, options, signals, json_path=None)
     assert (code, store.names()) == (130, [])
     assert "still there" not in err.getvalue()
 
@@ -208,7 +208,7 @@ def test_lines_of_other_threads_are_told(store: Store, tmp_path: Path, signals: 
     store.put(pod(0))
     told: SimpleQueue[str] = SimpleQueue()
     console = Console(err := io.StringIO(), io.StringIO(), world_size=1, color=False, tty=False)
-    one = door(store, tmp_path)
+    one = client(store, tmp_path)
     with aside(lambda: told.put("a defect"), lambda: until(err.getvalue), interrupt):
         monitor_and_report(
             one, facts(1), console, RunOptions(stops=False), signals, json_path=None, warnings=told
@@ -217,7 +217,7 @@ def test_lines_of_other_threads_are_told(store: Store, tmp_path: Path, signals: 
 
 
 def test_what_is_kept_is_named(store: Store, seen: Seen) -> None:
-    assert seen.see(0, keep=True) == 0
+    assert seen.monitor_and_report(0, keep=True) == 0
     assert f"torchnet down {RUN} -n {NAMESPACE}" in seen.err.getvalue()
     assert len(store.names()) == 2
 
@@ -227,10 +227,10 @@ def test_a_signal_in_the_removal_leaves_it_and_says_what_is_left(store: Store, s
     store.lingers = 60
     with aside(lambda: until(lambda: store.deleted), 0.5, interrupt):
         began = time.monotonic()
-        assert seen.see(0) == 0
+        assert seen.monitor_and_report(0) == 0
     assert time.monotonic() - began < 4, "not after a patience of its own"
     assert store.wanted("DELETE", "gracePeriodSeconds") == 0
-    assert seen.err.getvalue().count("still there") == 1
+    assert seen.err.getvalue().count("not deleted: pods/") == 1
     assert f"torchnet down {RUN} -n {NAMESPACE}" in seen.err.getvalue()
 
 
@@ -238,13 +238,13 @@ def test_a_second_signal_in_the_removal_does_not_wait_for_a_slow_server(
     store: Store, seen: Seen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that answers all the time, so that it is not silent."""
-    real = deletion._listed
+    real = deletion._list
 
     def slow(*words: Any) -> list[dict[str, Any]]:
         time.sleep(0.4)
         return real(*words)
 
-    monkeypatch.setattr(deletion, "_listed", slow)
+    monkeypatch.setattr(deletion, "_list", slow)
     held = threading.Event()
     store.faults = [("GET", "/log", held)]
     sent: list[float] = []
@@ -257,7 +257,7 @@ def test_a_second_signal_in_the_removal_does_not_wait_for_a_slow_server(
         interrupt()
 
     with aside(twice):
-        assert seen.see(0) == 0
+        assert seen.monitor_and_report(0) == 0
     held.set()
     assert time.monotonic() - sent[0] < 1
     assert f"torchnet down {RUN} -n {NAMESPACE}" in seen.err.getvalue()
@@ -277,7 +277,7 @@ def test_a_removal_after_two_signals_is_begun(store: Store, seen: Seen) -> None:
         interrupt(signal.SIGTERM)  # the kernel merges two of one number
 
     with aside(twice):
-        assert seen.see(0) == 0
+        assert seen.monitor_and_report(0) == 0
     held.set()
     assert time.monotonic() - sent[0] < 1
     assert all("deletionTimestamp" in one["metadata"] for one in store.objects.values())
@@ -290,7 +290,7 @@ def test_a_launcher_that_is_left_names_the_command_also_where_it_is_quiet(
     store.put(pod(0, phase="Running", worker=running()))
     store.lingers = 60
     console = Console(err := io.StringIO(), io.StringIO(), world_size=1, quiet=True, color=False, tty=False)
-    one = door(store, tmp_path)
+    one = client(store, tmp_path)
     steps = lambda: until(lambda: store.wanted("GET", "watch=true")), interrupt, 0.3, interrupt
     with aside(*steps):
         assert monitor_and_report(one, facts(1), console, RunOptions(), signals, json_path=None) == 130
@@ -315,9 +315,9 @@ def test_a_defect_in_the_removal_costs_neither_code_nor_file(
         held.set()
 
     with aside(work):
-        assert seen.see(42) == 42
+        assert seen.monitor_and_report(42) == 42
     assert json.loads(seen.json.read_text())["exit_code"] == 42
-    assert "it failed: KeyError: 'metadata'" in seen.err.getvalue()
+    assert "KeyError: 'metadata'" in seen.err.getvalue()
     assert f"torchnet down {RUN} -n {NAMESPACE}" in seen.err.getvalue()
 
 
@@ -330,5 +330,5 @@ def test_no_thread_for_the_removal_is_told(store: Store, seen: Seen, monkeypatch
         real(thread)
 
     monkeypatch.setattr(threading.Thread, "start", start)
-    assert seen.see(42) == 42
+    assert seen.monitor_and_report(42) == 42
     assert "can't start new thread" in seen.err.getvalue()

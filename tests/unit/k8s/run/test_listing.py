@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Result
-from tests.unit.api_answers import door, kubeconfig
+from tests.unit.api_answers import client, kubeconfig
 from tests.unit.api_store import Store, refusal, storing
 from tests.unit.kubernetes_objects import NAMESPACE, RUN, pod, running
 from torchnet.errors import ClusterError, UsageError
@@ -55,28 +55,28 @@ def jobset(store: Store) -> None:
 
 @pytest.mark.usefixtures("jobset")
 def test_a_jobset_that_may_not_be_looked_at_is_no_missing_run(store: Store, tmp_path: Path) -> None:
-    one = door(store, tmp_path)
+    one = client(store, tmp_path)
     for run in (None, RUN):
         found = table(one, NAMESPACE, run)
         (row,) = found.rows
         assert (row.run, row.workload, row.total, row.state) == (RUN, "JobSet", 1, "unknown")
-        assert row.reason == "its JobSet could not be looked at"
-        assert "JobSets could not be looked at: not allowed to list jobsets" in found.remark
+        assert row.reason == "its JobSet cannot be read"
+        assert "JobSets cannot be read: not allowed to list jobsets" in found.remark
         assert CAN_I in found.remark
-        with pytest.raises(ClusterError, match="could not be looked at") as caught:
+        with pytest.raises(ClusterError, match="JobSet") as caught:
             find(one, NAMESPACE, run)
         assert caught.value.fix == CAN_I
-    assert survey(one, NAMESPACE).only() == RUN
+    assert survey(one, NAMESPACE).only_run() == RUN
 
 
 @pytest.mark.usefixtures("jobset")
 def test_nothing_found_is_not_called_nothing_there(store: Store, tmp_path: Path) -> None:
     store.objects.clear()
-    one = door(store, tmp_path)
+    one = client(store, tmp_path)
     assert table(one, NAMESPACE).rows == []
-    assert "JobSets could not be looked at" in table(one, NAMESPACE).remark
+    assert "JobSets cannot be read" in table(one, NAMESPACE).remark
     for run in (None, RUN):
-        with pytest.raises(UsageError, match="that could be looked at; JobSets could not") as caught:
+        with pytest.raises(UsageError, match="JobSets cannot be read") as caught:
             find(one, NAMESPACE, run)
         assert caught.value.fix == CAN_I
 
@@ -85,8 +85,8 @@ def test_nothing_found_is_not_called_nothing_there(store: Store, tmp_path: Path)
 def test_status_says_so(store: Store, tmp_path: Path, torchnet: Callable[..., Result]) -> None:
     env = {"KUBECONFIG": str(kubeconfig(tmp_path / "config", store.address)), "COLUMNS": "100"}
     shown = torchnet("status", "-n", NAMESPACE, env=env)
-    assert (shown.code, "its JobSet could not be looked at" in shown.stdout) == (0, True), shown.stderr
-    assert "torchnet: warning: JobSets could not be looked at" in shown.stderr
+    assert (shown.code, "its JobSet cannot be read" in shown.stdout) == (0, True), shown.stderr
+    assert "torchnet: warning: JobSets cannot be read" in shown.stderr
     store.objects.clear()
     shown = torchnet("status", "-n", NAMESPACE, env=env)
     assert shown.stdout == "no readable runs found\n"
@@ -100,7 +100,7 @@ def test_a_cluster_without_jobsets_needs_no_remark(store: Store, tmp_path: Path,
     """Whoever has no rights gets 403 there, too."""
     store.faults = [("GET", "/jobsets", NO_RIGHTS), ("GET", KINDS, kinds)]
     store.put(workload())
-    found = table(door(store, tmp_path), NAMESPACE)
+    found = table(client(store, tmp_path), NAMESPACE)
     assert ([row.workload for row in found.rows], found.remark) == (["Job"], "")
 
 
@@ -118,9 +118,9 @@ def test_a_run_whose_size_cannot_be_read_hides_no_other(store: Store, tmp_path: 
     damaged["metadata"]["annotations"] = {"torchnet/spec": text}
     store.put(damaged)
     store.put(workload())
-    found = {row.run: row for row in table(door(store, tmp_path), NAMESPACE).rows}
+    found = {row.run: row for row in table(client(store, tmp_path), NAMESPACE).rows}
     assert (found["damaged"].state, found[RUN].total) == ("unknown", 2)
-    assert "torchnet cannot tell the run's size" in found["damaged"].reason
+    assert "invalid annotation" in found["damaged"].reason
 
 
 def test_jobs_or_pods_that_may_not_be_listed_are_an_error(store: Store, tmp_path: Path) -> None:
@@ -128,4 +128,4 @@ def test_jobs_or_pods_that_may_not_be_listed_are_an_error(store: Store, tmp_path
         said = f'{kind} is forbidden: User "eve" cannot list resource "{kind}"'
         store.faults = [("GET", f"/{kind}", refusal(403, "Forbidden", said))]
         with pytest.raises(ClusterError, match=f"not allowed to list {kind}"):
-            survey(door(store, tmp_path), NAMESPACE)
+            survey(client(store, tmp_path), NAMESPACE)

@@ -33,8 +33,8 @@ def test_equal_words_of_many_agents_are_said_once() -> None:
     one, err, _ = heard(*[notice("/etc/hosts is not writable", node) for node in range(1000)])
     one.take(all_of_it=False)
     assert err.getvalue().count("not writable") == 1
-    assert one.said("/etc/hosts is not writable")
-    assert not one.said("/etc/hosts is writable")
+    assert one.was_shown("/etc/hosts is not writable")
+    assert not one.was_shown("/etc/hosts is writable")
 
 
 def test_a_phase_that_the_second_container_repeats_is_said_once() -> None:
@@ -64,7 +64,7 @@ def test_a_folder_that_cannot_be_written_is_told_once_and_the_lines_are_still_sh
         *[output(0, f"step {step}") for step in range(3)], log_dir=str(tmp_path / "file/logs")
     )
     one.take(all_of_it=False)
-    assert err.getvalue().count("the logs are not kept") == 1
+    assert err.getvalue().count("the logs are not saved") == 1
     assert out.getvalue().count("step") == 3
 
 

@@ -40,8 +40,8 @@ def test_a_script_cannot_speak_as_torchnet(text: str) -> None:
 
 def test_each_phase_that_an_agent_tells_comes_back() -> None:
     sources = "".join(path.read_text() for path in Path(torchnet.agent.__path__[0]).glob("*.py"))
-    told = re.findall(r'\._phase\(\s*"(\w+)"', sources)
-    assert len(told) == sources.count("._phase(") > 0
+    told = re.findall(r'\._report_phase\(\s*"(\w+)"', sources)
+    assert len(told) == sources.count("._report_phase(") > 0
     for name in set(told):
         phase = {"event": "phase", "node": 0, "phase": name, "text": "4/4 joined"}
         assert [event(line, 0, "r-0") for line in written(phase)] == [phase]

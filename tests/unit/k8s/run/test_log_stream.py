@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.jobs import until
-from tests.unit.api_answers import door
+from tests.unit.api_answers import client
 from tests.unit.api_store import Store, storing
 from tests.unit.kubernetes_objects import (
     RUN,
@@ -67,7 +67,7 @@ def test_logs_that_are_whole_are_read_by_a_bounded_number_of_threads(
     pods = [ended(rank) for rank in range(MANY)]
     for rank, body in enumerate(pods):
         store.logs[body["metadata"]["name"]] = line(rank)
-    one = LogSelection(door(store, tmp_path), facts(MANY), everybody=True, follow=follow)
+    one = LogSelection(client(store, tmp_path), facts(MANY), everybody=True, follow=follow)
     before = set(threading.enumerate())
     one.update(workers(*pods, nnodes=len(pods)))
     until(lambda: len(store.asked) >= pod_logs.READERS, "as many are asked for as there are readers")
@@ -84,7 +84,7 @@ def test_a_container_that_runs_has_a_follower_of_its_own(store: Store, tmp_path:
     held = threading.Event()
     store.faults = [("GET", "/log", held)]
     pods = [pod(rank, phase="Running", prepare=terminated(0), worker=running()) for rank in range(40)]
-    one = LogSelection(door(store, tmp_path), facts(40), everybody=True)
+    one = LogSelection(client(store, tmp_path), facts(40), everybody=True)
     before = set(threading.enumerate())  # of tests before, which may end meanwhile
     one.update(workers(*pods, nnodes=len(pods)))
     until(lambda: threads("log of", before) == 40, "none waits for another's end")
@@ -104,7 +104,7 @@ def failed_together(store: Store, count: int, why: dict[str, Any]) -> list[dict[
 
 def read_of(store: Store, tmp_path: Path, pods: list[dict[str, Any]], **more: Any) -> dict[str, list[int]]:
     """The ranks whose lines came, by the pod's container: each as often as it came."""
-    one = LogSelection(door(store, tmp_path), facts(len(pods), nproc=more.pop("nproc", 1)), **more)
+    one = LogSelection(client(store, tmp_path), facts(len(pods), nproc=more.pop("nproc", 1)), **more)
     one.update(workers(*pods, nnodes=len(pods)))
     one.release()
     lines = [event["rank"] for event in drained(one) if event["event"] == "output"]
@@ -186,7 +186,7 @@ def test_a_follower_with_a_defect_says_so(store: Store, tmp_path: Path) -> None:
     body = ended(0)
     store.logs[body["metadata"]["name"]] = line(0)
     one = pod_logs.LogFollower(
-        door(store, tmp_path), "ml", body["metadata"]["name"], "worker", line=broken, said=said.append
+        client(store, tmp_path), "ml", body["metadata"]["name"], "worker", line=broken, warn=said.append
     )
     one.ended()
     one.start(pod_logs.LogReaders())
@@ -204,7 +204,7 @@ def test_no_more_threads_are_a_remark(store: Store, tmp_path: Path, monkeypatch:
         real(thread)
 
     monkeypatch.setattr(log_stream, "_WAITING", 1)
-    one = LogSelection(door(store, tmp_path), facts(2), everybody=True)
+    one = LogSelection(client(store, tmp_path), facts(2), everybody=True)
     bodies = ended(0), pod(1, phase="Running", prepare=terminated(0), worker=running())
     with monkeypatch.context() as changed:
         changed.setattr(threading.Thread, "start", start)
@@ -213,14 +213,14 @@ def test_no_more_threads_are_a_remark(store: Store, tmp_path: Path, monkeypatch:
         taking.join(10)
     assert not taking.is_alive()
     assert {str(event["text"]) for event in drained(one)} == {
-        f"the log of {body['metadata']['name']} cannot be read: can't start new thread" for body in bodies
+        f"cannot read the log of {body['metadata']['name']}: can't start new thread" for body in bodies
     }
 
 
 def test_connections_that_are_not_kept_are_no_warning(
     store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    one = door(store, tmp_path)
+    one = client(store, tmp_path)
     body = ended(0)
     store.logs[body["metadata"]["name"]] = line(0)
     path = POD.path("ml", body["metadata"]["name"], "log")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.api_answers import door
+from tests.unit.api_answers import client
 from tests.unit.api_store import Store, forbidden, storing
 from tests.unit.aside import aside, interrupt, until
 from tests.unit.kubernetes_objects import (
@@ -49,13 +49,13 @@ class Watched:
         self.err = io.StringIO()
         self._store, self._folder, self._signals = store, folder, signals
 
-    def run(self, known: RunInfo, wishes: RunOptions, *steps: Callable[[], object] | float) -> RunOutcome:
+    def run(self, known: RunInfo, options: RunOptions, *steps: Callable[[], object] | float) -> RunOutcome:
         """Its outcome, while ``steps`` are taken aside."""
-        one = door(self._store, self._folder)
+        one = client(self._store, self._folder)
         console = Console(self.err, io.StringIO(), world_size=known.nnodes, color=False, tty=False)
         try:
             with aside(*steps):
-                return RunMonitor(one, known, console, wishes, self._signals).run()
+                return RunMonitor(one, known, console, options, self._signals).run()
         finally:
             one.stop.set()
 
@@ -78,16 +78,16 @@ def all_ended(store: Store, code: int = 0) -> None:
 
 
 @pytest.mark.parametrize("code", [0, 42])
-@pytest.mark.parametrize("wishes", [RunOptions(), ATTACHED], ids=["launch", "attach"])
+@pytest.mark.parametrize("options", [RunOptions(), ATTACHED], ids=["launch", "attach"])
 def test_a_signal_when_all_have_ended_shortens_the_reading_alone(
-    store: Store, watched: Watched, code: int, wishes: RunOptions
+    store: Store, watched: Watched, code: int, options: RunOptions
 ) -> None:
     """The last lines do not come, and whoever waits for them presses Ctrl-C."""
     all_ended(store, code)
     held = threading.Event()
     store.faults = [("GET", "/log", held)]
     began = time.monotonic()
-    outcome = watched.run(facts(2), wishes, asked(store, "/log"), interrupt)
+    outcome = watched.run(facts(2), options, asked(store, "/log"), interrupt)
     held.set()
     assert time.monotonic() - began < 5
     assert outcome.receipt is not None
@@ -157,14 +157,14 @@ def plain(rank: int, **more: Any) -> dict[str, Any]:
     return body | {"metadata": body["metadata"] | {"name": f"{RUN}-{rank}"}}
 
 
-@pytest.mark.parametrize("wishes", [RunOptions(), ATTACHED], ids=["launch", "attach"])
+@pytest.mark.parametrize("options", [RunOptions(), ATTACHED], ids=["launch", "attach"])
 def test_plain_pods_that_were_deleted_before_they_started_are_nobody_to_wait_for(
-    store: Store, watched: Watched, wishes: RunOptions
+    store: Store, watched: Watched, options: RunOptions
 ) -> None:
     for rank in range(2):
         store.put(plain(rank, prepare=waiting("PodInitializing")))
     store.faults = [("GET", "watch=true", (410, {}, {"code": 410, "message": "too old"}))]
-    outcome = watched.run(facts(2, pods=True), wishes, asked(store, "watch=true"), store.objects.clear)
+    outcome = watched.run(facts(2, pods=True), options, asked(store, "watch=true"), store.objects.clear)
     assert outcome.code == 70
     assert outcome.receipt is not None
     assert "its pod was deleted" in outcome.receipt["reason"]
@@ -236,7 +236,7 @@ def test_a_jobset_that_has_ended_is_waited_for_until_the_watch_knows_it_too(
 def test_a_jobset_whose_last_pods_are_never_seen_is_not_waited_for_for_ever(
     store: Store, watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(monitor, "_BEHIND_SECONDS", 1.0)
+    monkeypatch.setattr(monitor, "_WATCH_LAG_SECONDS", 1.0)
     jobset = store.put(job(1) | {"apiVersion": JOBSET.api, "kind": JOBSET.name})
     jobset["status"] = {"restarts": 1, "conditions": [{"type": "Completed", "status": "True"}]}
     store.put(ended(0, 42, message(0, 42, failure=FAILED), attempt=0))
@@ -248,7 +248,7 @@ def test_a_jobset_whose_last_pods_are_never_seen_is_not_waited_for_for_ever(
 def test_a_jobset_that_has_ended_and_whose_pods_are_gone_has_an_end(
     store: Store, watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(monitor, "_BEHIND_SECONDS", 1.0)
+    monkeypatch.setattr(monitor, "_WATCH_LAG_SECONDS", 1.0)
     jobset = store.put(job(1) | {"apiVersion": JOBSET.api, "kind": JOBSET.name})
     jobset["status"] = {"conditions": [{"type": "Failed", "status": "True"}]}
     assert watched.run(facts(1, jobset=True), ATTACHED).code == 70
@@ -278,7 +278,7 @@ def test_the_restart_of_a_jobsets_gang_has_its_own_time(
     jobset = jobset_of(store, 1)
 
     def restarted() -> None:
-        until(lambda: "the gang restarts when it has" in watched.err.getvalue())
+        until(lambda: "has not terminated" in watched.err.getvalue())
         for rank in range(2):
             store.objects.pop(f"/api/v1/namespaces/{NAMESPACE}/pods/{RUN}-{rank}-abcde")
         jobset["status"] = {"restarts": 1}
@@ -295,7 +295,7 @@ def test_the_restart_of_a_jobsets_gang_has_its_own_time(
     )
     assert outcome.receipt is not None
     assert (outcome.code, outcome.receipt["restarts"]) == (0, 1)
-    assert f"the gang starts again (restart 1): lost {RUN}-1" in watched.err.getvalue()
+    assert f"(restart 1): lost {RUN}-1" in watched.err.getvalue()
     assert (store.patches, store.deleted) == ([], [])
 
 
@@ -308,7 +308,7 @@ def test_the_last_attempt_of_a_jobsets_gang_ends_the_job(
     outcome = watched.run(facts(2, jobset=True), RunOptions(grace=0, keep=keep))
     assert outcome.receipt is not None
     assert (outcome.code, outcome.receipt["failure"]["kind"]) == (70, "lost")
-    assert "the gang restarts" not in watched.err.getvalue()
+    assert "has not terminated" not in watched.err.getvalue()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -328,7 +328,7 @@ def test_a_second_signal_ends_the_launcher_at_once(store: Store, watched: Watche
     outcome = watched.run(facts(2), RunOptions(), *steps)
     assert time.monotonic() - sent[0] < 1
     assert (outcome.receipt, outcome.code, outcome.commands) == (None, 128 + number, ("down",))
-    assert outcome.left == "its deletion has begun"
+    assert outcome.left == "it is being deleted"
     assert all("deletionTimestamp" in one["metadata"] for one in store.objects.values())
     assert {path.partition("?")[0].rpartition("/")[2] for _, _, path, _ in store.asked} <= PLURALS
 
@@ -341,7 +341,7 @@ def test_two_signals_in_one_go_stop_the_job_all_the_same(store: Store, watched: 
     store.put(pod(0, phase="Running", worker=running()))
     both = partial(interrupt, signal.SIGHUP), partial(interrupt, signal.SIGTERM)
     outcome = watched.run(facts(1), RunOptions(), asked(store, "watch=true"), *both)
-    assert (outcome.code, outcome.left, store.names()) == (129, "its deletion has begun", [])
+    assert (outcome.code, outcome.left, store.names()) == (129, "it is being deleted", [])
 
 
 @pytest.mark.parametrize(
@@ -357,7 +357,7 @@ def test_a_second_signal_says_that_the_stop_is_not_confirmed(
     outcome = watched.run(facts(1), RunOptions(keep=keep), *steps)
     held.set()
     assert (outcome.code, outcome.commands) == (130, commands)
-    assert "may go on" in outcome.left
+    assert "may still be running" in outcome.left
 
 
 def test_a_second_signal_says_that_the_stop_was_refused(store: Store, watched: Watched) -> None:
@@ -365,7 +365,7 @@ def test_a_second_signal_says_that_the_stop_was_refused(store: Store, watched: W
     store.faults = [("DELETE", "", forbidden("pods"))]
     steps = asked(store, "watch=true"), interrupt, asked(store, f"/pods/{RUN}", "DELETE"), 0.3, interrupt
     outcome = watched.run(facts(1), RunOptions(), *steps)
-    assert (outcome.code, outcome.left) == (130, "its stop has failed, so it may go on")
+    assert (outcome.code, outcome.left) == (130, "stopping it failed; it may still be running")
 
 
 def test_who_reads_slowly_gets_every_line(
@@ -381,7 +381,7 @@ def test_who_reads_slowly_gets_every_line(
     )
     with slow_reader(2) as (out, got), Signals() as signals:
         console = Console(io.StringIO(), out, world_size=1, color=False, tty=False)
-        outcome = RunMonitor(door(store, tmp_path), facts(1), console, RunOptions(), signals).run()
+        outcome = RunMonitor(client(store, tmp_path), facts(1), console, RunOptions(), signals).run()
         console.close()
     assert outcome.code == 0
     assert [int(line.rpartition(b" ")[2]) for line in got.splitlines()] == list(range(count))
@@ -393,4 +393,4 @@ def test_who_looks_on_is_not_told_of_starts_that_were_before(store: Store, watch
     store.put(ended(0, 42, message(0, 42, failure=FAILED), attempt=1))
     store.put(ended(0, 0, message(0), uid="new", attempt=2))
     assert watched.run(facts(1, jobset=True), ATTACHED).code == 0
-    assert "starts again" not in watched.err.getvalue()
+    assert "restarts" not in watched.err.getvalue()

@@ -11,7 +11,7 @@ from torchnet.k8s.run.worker_set import WorkerSet, WorkerStatus
 
 def workers(*pods: dict[str, Any]) -> dict[int, WorkerStatus]:
     gang = WorkerSet(2)
-    gang.listed(pods)
+    gang.relist(pods)
     return gang.workers()
 
 
@@ -31,7 +31,7 @@ def test_a_pod_that_is_taken_away_is_told_once_and_has_its_time() -> None:
     for now in (100.0, 110.0, 135.0):
         one.look(there, now)
     assert told == [f"{RUN}-1 on node1: its pod was deleted"]
-    assert not one.unheard
+    assert not one.any_lost
     assert there[1].ended is None
 
 
@@ -40,9 +40,9 @@ def test_one_that_does_not_end_beyond_it_is_lost_until_its_node_says_otherwise()
     there = workers(deleted(1))
     for now in (100.0, 136.0):
         one.look(there, now)
-    assert one.unheard
+    assert one.any_lost
     assert there[1].ended is not None
-    assert (there[1].ended.code, "its node does not say that it has ended" in there[1].ended.why) == (
+    assert (there[1].ended.code, "does not report" in there[1].ended.why) == (
         70,
         True,
     )
@@ -66,4 +66,4 @@ def test_what_is_forgotten_is_lost_no_more() -> None:
     seen = workers(deleted(1))
     one.look(seen, 140.0)
     one.correct(seen)
-    assert (one.unheard, one.lost, seen[1].ended) == (False, [], None)
+    assert (one.any_lost, one.lost, seen[1].ended) == (False, [], None)

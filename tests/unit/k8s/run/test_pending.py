@@ -6,7 +6,7 @@ import calendar
 from typing import Any
 
 from tests.unit.kubernetes_objects import RUN, facts, pod, running, waiting, workers
-from torchnet.k8s.run.pending import PendingReasons, events_told
+from torchnet.k8s.run.pending import PendingReasons, latest_event_texts
 
 BAD_IMAGE = waiting("ErrImagePull", 'failed to pull "nosuch:1": not found')
 SANDBOX = (
@@ -43,7 +43,7 @@ def test_an_ordinary_start_needs_no_words() -> None:
 def test_the_networks_own_words_are_shown_and_a_sandboxs_id_makes_no_new_reason() -> None:
     body = pod(0)
     name = body["metadata"]["name"]
-    told = [events_told([event(SANDBOX.format(letter * 64), name=name)]) for letter in "ab"]
+    told = [latest_event_texts([event(SANDBOX.format(letter * 64), name=name)]) for letter in "ab"]
     assert told[0] == told[1]
     assert "network-attachment-definition (nosuch)" in told[0][name]
     said = PendingReasons(facts(1))
@@ -55,7 +55,7 @@ def test_the_networks_own_words_are_shown_and_a_sandboxs_id_makes_no_new_reason(
 
 
 def test_the_newest_event_counts_and_others_are_no_reason() -> None:
-    found = events_told(
+    found = latest_event_texts(
         [
             event("new", name="a", at="2026-01-01T00:00:09Z"),
             event("old", name="a", at="2026-01-01T00:00:01Z"),
@@ -69,13 +69,13 @@ def test_an_earlier_run_of_the_name_tells_nothing() -> None:
     """Its events outlive it; the name is the same, the UID is not, nor the time."""
     old = event("exceeded quota", name="job", reason="FailedCreate", at="2026-01-01T00:00:01Z")
     old["involvedObject"]["uid"] = "of-the-earlier"
-    assert events_told([old], {"job": "of-this-one"}) == {}
-    assert events_told([old], {"job": "of-the-earlier"}) == {"job": "FailedCreate: exceeded quota"}
+    assert latest_event_texts([old], {"job": "of-this-one"}) == {}
+    assert latest_event_texts([old], {"job": "of-the-earlier"}) == {"job": "FailedCreate: exceeded quota"}
     made = float(calendar.timegm((2026, 1, 1, 0, 0, 2)))
-    assert events_told([old], {}, since=made) == {}
-    assert events_told([old], {}, since=made - 1.0) == {"job": "FailedCreate: exceeded quota"}
+    assert latest_event_texts([old], {}, since=made) == {}
+    assert latest_event_texts([old], {}, since=made - 1.0) == {"job": "FailedCreate: exceeded quota"}
     bare = event("no UID", name="job", reason="FailedCreate", at="2026-01-01T00:00:05Z")
-    assert events_told([bare], {"job": "of-this-one"}, since=made) == {"job": "FailedCreate: no UID"}
+    assert latest_event_texts([bare], {"job": "of-this-one"}, since=made) == {"job": "FailedCreate: no UID"}
 
 
 def test_a_job_that_may_make_no_pods_says_why() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.api_answers import Answer, door
+from tests.unit.api_answers import Answer, client
 from tests.unit.api_store import Store, forbidden, refusal, storing
 from tests.unit.aside import aside, interrupt, until
 from tests.unit.kubernetes_objects import NAMESPACE, RUN, job, labelled, pod, running
@@ -32,13 +32,13 @@ class Started:
 
     def __init__(self, store: Store, folder: Path, signals: Signals) -> None:
         self.err = io.StringIO()
-        self.door = door(store, folder)
+        self.client = client(store, folder)
         self.told: list[str] = []
         self._signals = signals
 
     def start(self) -> RunInfo | int:
         console = Console(self.err, io.StringIO(), world_size=4, color=False, tty=False)
-        return submission.start(self.door, RENDERED, pod(0), [], console, self._signals, self.told.append)
+        return submission.start(self.client, RENDERED, pod(0), [], console, self._signals, self.told.append)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_a_first_answer_that_was_lost_may_have_been_a_success(store: Store, star
     """The object is there, and nobody here knows of it."""
     store.put(CODE)
     store.faults = [("POST", "/configmaps.*dryRun", (201, {}, CODE)), ("POST", "/configmaps", (0, {}, None))]
-    with pytest.raises(ClusterError, match="no answer"):
+    with pytest.raises(ClusterError, match="no response"):
         started.start()
     assert store.names() == []
 
@@ -106,7 +106,7 @@ def test_another_launchs_run_of_the_same_name_stays(store: Store, started: Start
 def test_the_first_object_of_another_launch_stays_too(store: Store, started: Started) -> None:
     store.faults = [("POST", "/configmaps.*dryRun", (201, {}, CODE))]
     store.put(CODE)
-    with pytest.raises(UsageError, match=f"ConfigMap {RUN}-code of the run {RUN} exists in namespace"):
+    with pytest.raises(UsageError, match=f"ConfigMap {RUN}-code of run {RUN} already exists"):
         started.start()
     assert store.names() == [f"ConfigMap/{RUN}-code"]
 
@@ -125,7 +125,7 @@ def test_another_launchs_pods_stay_where_their_object_cannot_be_read(store: Stor
         ("POST", "/configmaps.*dryRun", (201, {}, CODE)),
         ("GET", f"/configmaps/{RUN}-code", refusal(503, "ServiceUnavailable", "etcd is away")),
     ]
-    with pytest.raises(UsageError, match=f"ConfigMap {RUN}-code of the run {RUN} exists in namespace"):
+    with pytest.raises(UsageError, match=f"ConfigMap {RUN}-code of run {RUN} already exists"):
         started.start()
     assert (store.names(), store.deleted) == (before, [])
 
@@ -135,7 +135,7 @@ def test_a_signal_before_anything_is_made_says_so(store: Store, started: Started
     began = time.monotonic()
     with (
         aside(lambda: until(lambda: store.wanted("POST", "dryRun")), interrupt),
-        pytest.raises(Left, match="nothing was made") as caught,
+        pytest.raises(Left, match="nothing was created") as caught,
     ):
         started.start()
     assert time.monotonic() - began < 2
@@ -147,7 +147,7 @@ def test_a_signal_before_anything_is_made_says_so(store: Store, started: Started
 def test_a_server_that_has_been_silent_is_not_waited_for_after_a_signal(
     store: Store, started: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submission, "TOLD_SECONDS", 0.5)
+    monkeypatch.setattr(submission, "NOTICE_SECONDS", 0.5)
     store.faults = [("POST", real("/jobs"), held := threading.Event())]
     sent: list[float] = []
     asked = lambda: until(lambda: store.wanted("POST", real("/jobs")))  # noqa: E731
@@ -155,8 +155,8 @@ def test_a_server_that_has_been_silent_is_not_waited_for_after_a_signal(
         assert started.start() == 130
     assert time.monotonic() - sent[0] < 2
     said = started.err.getvalue()
-    assert "stopped by SIGINT: the cluster has not said whether" in said
-    assert f"made and not removed: ConfigMap {RUN}-code" in said
+    assert f"stopped by SIGINT: the API server has not confirmed the creation of {RUN}" in said
+    assert f"not deleted: ConfigMap {RUN}-code" in said
     assert f"torchnet down {RUN} -n {NAMESPACE}" in said
     held.set()
 
@@ -170,7 +170,7 @@ def test_nor_is_one_that_refuses(store: Store, started: Started) -> None:
     with aside(asked, lambda: sent.append(time.monotonic()), interrupt):
         assert started.start() == 130
     assert time.monotonic() - sent[0] < 2
-    assert f"the removal of {RUN}:" in started.err.getvalue()
+    assert f"the clean-up of {RUN}" in started.err.getvalue()
     assert f"torchnet down {RUN} -n {NAMESPACE}" in started.err.getvalue()
 
 
@@ -181,8 +181,8 @@ def test_a_signal_while_it_answers_removes_all_and_says_so(store: Store, started
         assert started.start() == 130
     assert store.names() == []
     first, last = started.err.getvalue().splitlines()
-    assert "once more ends it at once" in first
-    assert last == "torchnet: warning: stopped by SIGINT: nothing is left of what was made"
+    assert "Ctrl-C again" in first
+    assert last == "torchnet: warning: stopped by SIGINT: everything that was created has been deleted"
 
 
 def test_a_defect_in_making_the_workload_the_owner_is_a_line(
@@ -191,13 +191,13 @@ def test_a_defect_in_making_the_workload_the_owner_is_a_line(
     def own(*_: object) -> None:
         raise KeyError("uid")
 
-    monkeypatch.setattr(creation, "own", own)
+    monkeypatch.setattr(creation, "set_owners", own)
     assert isinstance(started.start(), RunInfo)
     until_told = time.monotonic() + 5
     while not started.told and time.monotonic() < until_told:
         time.sleep(0.01)
     (line,) = started.told
-    assert "the owner of the run's other objects failed: KeyError: 'uid'" in line
+    assert "owner references of the run's objects failed: KeyError: 'uid'" in line
 
 
 @pytest.mark.parametrize("seconds", [0.3, 6.5], ids=["soon", "late"])
@@ -226,7 +226,7 @@ def test_another_launchs_pods_stay_after_a_signal_before_the_first_object(
 
     def late(*given: Any) -> Any:
         interrupt()
-        assert started.door.stop.wait(10)
+        assert started.client.stop.wait(10)
         return real_create(*given)
 
     monkeypatch.setattr(creation, "create", late)
@@ -258,7 +258,7 @@ def test_what_cannot_be_removed_beside_another_run_is_named(store: Store, starte
     store.put(job())
     with pytest.raises(UsageError):
         started.start()
-    assert f"not removed: ConfigMap {RUN}-code" in started.err.getvalue()
+    assert f"not deleted: ConfigMap {RUN}-code" in started.err.getvalue()
 
 
 def test_after_a_signal_nothing_more_is_made(store: Store, started: Started) -> None:
@@ -292,3 +292,19 @@ def test_one_that_never_answers_is_told(
         assert started.start() == 130
     assert f"torchnet down {RUN} -n {NAMESPACE}" in started.err.getvalue()
     held.set()
+
+
+def test_an_interrupted_clean_up_still_reports_what_it_could_not_remove(
+    store: Store, started: Started
+) -> None:
+    held = threading.Event()
+    store.faults = [
+        ("POST", real("/jobs"), refusal(409, "AlreadyExists", "exists")),
+        ("DELETE", "", held),
+        ("DELETE", "", forbidden("configmaps")),
+    ]
+    deletion = lambda: until(lambda: store.wanted("DELETE", "/configmaps"))  # noqa: E731
+    with aside(deletion, interrupt, 0.2, held.set), pytest.raises(UsageError):
+        started.start()
+    assert f"ConfigMap {RUN}-code" in started.err.getvalue()
+    assert "configmaps is forbidden" in started.err.getvalue()

@@ -17,7 +17,7 @@ MISSING: Answer = (404, {}, {"reason": "NotFound", "message": "not found"})
 TAKEN: Answer = (200, {}, {})
 
 server = pytest.fixture(serving)
-door = pytest.fixture(api_answers.door)
+client = pytest.fixture(api_answers.client)
 
 
 def body(api: str, kind: str, **meta: Any) -> dict[str, Any]:
@@ -30,20 +30,20 @@ ATTACHMENTS = [NetworkAttachment("ml", "backend-network", "net1")] * 2
 
 
 def test_a_namespace_that_is_not_there_is_the_clusters_word_not_the_networks(
-    server: Server, door: ApiClient
+    server: Server, client: ApiClient
 ) -> None:
     """Nor is an attachment in it, which is not what is wrong."""
     server.answers = [MISSING, (404, {}, {"message": 'namespaces "ml" not found'}), MISSING]
     with pytest.raises(ClusterError, match='namespaces "ml" not found') as caught:
-        check(door, OBJECTS, POD, ATTACHMENTS)
-    assert (caught.value.exit_code, caught.value.fix) == (3, "kubectl create namespace ml, or -n ANOTHER")
+        check(client, OBJECTS, POD, ATTACHMENTS)
+    assert (caught.value.exit_code, caught.value.fix) == (3, "kubectl create namespace ml, or -n NAMESPACE")
 
 
-def test_an_attachment_that_is_not_there_is_the_networks(server: Server, door: ApiClient) -> None:
+def test_an_attachment_that_is_not_there_is_the_networks(server: Server, client: ApiClient) -> None:
     listed: Answer = (200, {}, {"items": [{"metadata": {"name": "other"}}]})
     server.answers = [MISSING, TAKEN, TAKEN, MISSING, listed]
-    with pytest.raises(NetworkError, match="no network attachment backend-network .* it has other") as caught:
-        check(door, OBJECTS, POD, ATTACHMENTS)
+    with pytest.raises(NetworkError, match="network attachment backend-network .* other") as caught:
+        check(client, OBJECTS, POD, ATTACHMENTS)
     assert caught.value.exit_code == 4
     assert [asked[1] for asked in server.asked] == ["GET", "POST", "POST", "GET", "GET"]
     assert all("dryRun=All" in path for _, method, path, _ in server.asked if method == "POST")

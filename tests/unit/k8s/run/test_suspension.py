@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.api_answers import door
+from tests.unit.api_answers import client
 from tests.unit.api_store import Store, stamp, storing
 from tests.unit.k8s.run.test_monitor import plain
 from tests.unit.kubernetes_objects import NAMESPACE, ended, failure, job, message, pod, running
@@ -83,7 +83,7 @@ def test_who_evicts_a_group_of_pods_says_why() -> None:
 
 
 def row(store: Store, folder: Path) -> RunRow:
-    (found,) = table(door(store, folder), NAMESPACE).rows
+    (found,) = table(client(store, folder), NAMESPACE).rows
     return found
 
 

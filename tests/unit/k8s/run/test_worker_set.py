@@ -76,8 +76,8 @@ def test_a_list_in_the_middle_neither_doubles_nor_undoes_anything(
         if kind == "DELETED":
             del present[body["metadata"]["uid"]]
             gang.event(kind, body)
-    gang.listed(present.values())
-    gang.listed(present.values())  # and once more
+    gang.relist(present.values())
+    gang.relist(present.values())  # and once more
     for kind, body in events[cut:]:
         gang.event(kind, body)
     assert gang.workers() == expected.workers()
@@ -95,7 +95,7 @@ def test_a_pod_that_was_deleted_before_its_training_is_lost_where_nobody_makes_a
     for replaces in (True, False):
         gang = WorkerSet(1, replaces=replaces)
         gang.event("ADDED", pod(uid="old", prepare=running()))
-        gang.listed([])
+        gang.relist([])
         found = gang.workers()
         assert bool(found) is not replaces
         assert replaces or (found[0].ended is not None and found[0].ended.code == 70)
@@ -146,7 +146,7 @@ def test_states_and_reasons() -> None:
             "creating",
             'secret "x" not found',
         ),
-        (pod(prepare=running()), "preparing", "prepares"),
+        (pod(prepare=running()), "preparing", "discovery"),
         (pod(phase="Running", worker=running()), "running", ""),
     ):
         found = worker(body)
@@ -236,7 +236,7 @@ def test_a_jobset_replaces_what_was_told_to_stop_before_the_barrier(jobset: bool
 
 def test_the_workers_of_some_starts_alone() -> None:
     gang = WorkerSet(1, restarts=True, replaces=True)
-    gang.listed([ended(0, 9, uid="first", attempt=0), ended(0, 0, uid="second", attempt=1)])
+    gang.relist([ended(0, 9, uid="first", attempt=0), ended(0, 0, uid="second", attempt=1)])
     assert [gang.workers(starts)[0].uid for starts in (range(1), range(1, 2), None)] == [
         "first",
         "second",
@@ -261,5 +261,5 @@ def test_what_was_known_is_forgotten_with_each_event() -> None:
     assert list(gang.workers()) == [0]
     gang.event("ADDED", pod(1, uid="b", prepare=running()))
     assert list(gang.workers()) == [0, 1]
-    gang.listed([])
+    gang.relist([])
     assert gang.workers()[0].ended is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,20 +12,20 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.unit.api_answers import Answer, Server, door, serving
+from tests.unit.api_answers import Answer, Server, client, serving
 from tests.unit.kubernetes_objects import RUN, facts, pod, workers
 from torchnet.k8s.run.pending import WorkloadStatus
 from torchnet.k8s.run.worker_set import WorkerStatus
 
 QUOTA = "exceeded quota: none"
-KNOWN = replace(facts(2), uid="the-job", made=1_767_225_600.0)  # 2026-01-01T00:00:00Z
+KNOWN = replace(facts(2), uid="the-job", created=1_767_225_600.0)  # 2026-01-01T00:00:00Z
 
 server = pytest.fixture(serving)
 
 
 @pytest.fixture
 def look(server: Server, tmp_path: Path) -> WorkloadStatus:
-    return WorkloadStatus(door(server, tmp_path), KNOWN)
+    return WorkloadStatus(client(server, tmp_path), KNOWN)
 
 
 def event(
@@ -40,12 +41,12 @@ def page(*events: dict[str, Any], rest: str = "") -> Answer:
 
 def settled(look: WorkloadStatus, there: dict[int, WorkerStatus], done: Callable[[], bool]) -> dict[str, str]:
     """What is told once the server has been asked for all that it is asked for in one look."""
-    look.told(there)
+    look.event_texts(there)
     until = time.monotonic() + 10
     while not done() and time.monotonic() < until:
         time.sleep(0.01)
     time.sleep(0.1)
-    return look.told(there)
+    return look.event_texts(there)
 
 
 def test_the_own_events_are_found_on_a_later_page(server: Server, look: WorkloadStatus) -> None:
@@ -93,3 +94,16 @@ def test_another_object_of_the_name_tells_nothing(server: Server, look: Workload
     ]
     told = settled(look, workers(body), lambda: len(server.asked) == 2)
     assert told == {f"{RUN}-2": "FailedMount: of this run"}
+
+
+def test_a_read_whose_thread_cannot_start_is_tried_again(
+    server: Server, look: WorkloadStatus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as changed:
+        changed.setattr(threading.Thread, "start", start)
+        assert look.event_texts({}) == {}
+    server.answers = [page(event(RUN, QUOTA, "the-job"))]
+    assert settled(look, {}, lambda: len(server.asked) >= 2)[RUN] == f"FailedCreate: {QUOTA}"

@@ -28,11 +28,11 @@ FORBIDDEN = 'daemonsets.apps is forbidden: User "eve" cannot list resource "daem
 
 server = pytest.fixture(serving)
 store = pytest.fixture(storing)
-door = pytest.fixture(api_answers.door)
+client = pytest.fixture(api_answers.client)
 
 
-def pods(door: ApiClient, *, alive: bool = True) -> LivePods:
-    return LivePods(door, "ml", lambda: alive)
+def pods(client: ApiClient, *, alive: bool = True) -> LivePods:
+    return LivePods(client, "ml", lambda: alive)
 
 
 def items(*bodies: dict[str, Any]) -> Answer:
@@ -59,22 +59,21 @@ def paths(server: Server) -> list[str]:
 # -- what is installed --------------------------------------------------------------------------------------------
 
 
-def test_a_daemonset_is_found_wherever_it_was_installed(server: Server, door: ApiClient) -> None:
+def test_a_daemonset_is_found_wherever_it_was_installed(server: Server, client: ApiClient) -> None:
     server.answers = [items(daemonset("networking")), items(*map(daemon, NODES))]
-    check = checks.plugin(door, "Multus", "multus", NODES)
+    check = checks.check_plugin(client, "Multus", "multus", NODES)
     assert (check.good, check.evidence) == (True, "Running on 2 of 2 nodes")
     assert paths(server) == ["/apis/apps/v1/daemonsets", "/api/v1/namespaces/networking/pods"]
 
 
 def test_who_may_not_look_everywhere_looks_into_kube_system_and_is_told(
-    server: Server, door: ApiClient
+    server: Server, client: ApiClient
 ) -> None:
     server.answers = [(403, {}, {"message": FORBIDDEN}), items()]
-    check = checks.plugin(door, "Multus", "multus", NODES)
+    check = checks.check_plugin(client, "Multus", "multus", NODES)
     assert not check.good
     assert (
-        check.evidence
-        == "no DaemonSet with app=multus in kube-system (other namespaces may not be looked into)"
+        check.evidence == "no DaemonSet with app=multus in kube-system (not allowed to list other namespaces)"
     )
     assert paths(server)[1] == "/apis/apps/v1/namespaces/kube-system/daemonsets"
 
@@ -90,14 +89,14 @@ def test_who_may_not_look_everywhere_looks_into_kube_system_and_is_told(
     ],
 )
 def test_whereabouts_is_asked_for_where_it_gives_the_addresses(
-    server: Server, door: ApiClient, config: dict[str, Any] | None, asked: bool
+    server: Server, client: ApiClient, config: dict[str, Any] | None, asked: bool
 ) -> None:
     spec = {} if config is None else {"config": json.dumps({"cniVersion": "1.0.0"} | config)}
     ready = {"conditions": [{"type": "Ready", "status": "True"}]}
     nodes = [{"metadata": {"name": name}, "status": ready} for name in NODES]
     multus = [items(daemonset("kube-system")), items(*map(daemon, NODES))]
     server.answers = [items(*nodes), *multus, (200, {}, {"spec": spec}), *(multus if asked else [])]
-    checks = list(verification.verify(door, "ml", NETWORK, "x:1", lambda: False))
+    checks = list(verification.verify(client, "ml", NETWORK, "x:1", lambda: False))
     assert [check.good for check in checks] == [True] * (4 if asked else 3), checks
     assert ("Whereabouts" in [check.name for check in checks]) is asked
 
@@ -125,14 +124,14 @@ def test_after_a_signal_no_pods_are_made(
     with aside(lambda: until(lambda: store.wanted("GET", "/nodes")), interrupt, held.set):
         assert main(["verify", "--network", "/".join(NETWORK), *place]) == 130
     assert store.wanted("POST", "") == 0
-    assert "nothing was made" in capsys.readouterr().err
+    assert "no test pods were created" in capsys.readouterr().err
 
 
 def test_nor_after_one_in_the_last_moment_before(store: Store, tmp_path: Path) -> None:
     """Who has been told that nothing was made leaves at once."""
     installed_well(store)
     begun: list[str] = []
-    one = api_answers.door(store, tmp_path)
+    one = api_answers.client(store, tmp_path)
     checks = list(verification.verify(one, "ml", NETWORK, "x:1", lambda: not begun, begun.append))
     assert [check.good for check in checks] == [True] * 3
     assert len(begun) == 1
@@ -154,7 +153,7 @@ def test_a_signal_while_the_pods_are_there_takes_them_away(
     assert store.names() == []
     out, err = capsys.readouterr()
     assert "FAIL" not in out
-    assert err == "torchnet: stopped by SIGINT: the test pods have been removed\n"
+    assert err == "torchnet: stopped by SIGINT: the test pods were deleted\n"
 
 
 def test_the_second_signal_ends_the_removal_and_says_how_to_go_on(
@@ -171,7 +170,7 @@ def test_the_second_signal_ends_the_removal_and_says_how_to_go_on(
     assert time.monotonic() - sent[0] < 1
     run = store.names()[0].removeprefix("Pod/").removesuffix("-0")
     said = capsys.readouterr().err
-    assert f"all that was made has the label torchnet/run={run}" in said
+    assert f"label torchnet/run={run}" in said
     assert f"fix: torchnet down {run} -n ml" in said
 
 
@@ -184,7 +183,7 @@ def test_a_server_that_falls_silent_then_is_not_waited_for_after_a_signal(
     with aside(there, lambda: sent.append(time.monotonic()), interrupt):
         assert verifying(store, tmp_path) == 130
     assert time.monotonic() - sent[0] < 2
-    assert "has the label torchnet/run=verify-" in capsys.readouterr().err
+    assert "the label torchnet/run=verify-" in capsys.readouterr().err
     held.set()
 
 
@@ -193,9 +192,9 @@ def test_what_cannot_be_removed_after_an_error_is_named_beside_it(store: Store, 
         store, ("POST", "/pods", forbidden("pods")), ("DELETE", "", (401, {}, {"message": "expired"}))
     )
     with pytest.raises(ClusterError) as caught:
-        list(verification.verify(api_answers.door(store, tmp_path), "ml", NETWORK, "x:1", lambda: True))
+        list(verification.verify(api_answers.client(store, tmp_path), "ml", NETWORK, "x:1", lambda: True))
     assert "pods is forbidden" in caught.value.text
-    assert "what has the label torchnet/run=verify-" in caught.value.text
+    assert "the label torchnet/run=verify-" in caught.value.text
     assert "torchnet down verify-" in caught.value.fix
 
 
@@ -212,8 +211,8 @@ def test_a_test_pod_that_its_kubelet_has_not_ended_is_named(
     store.put(stuck)
     store.lingers = 1
     with pytest.raises(ClusterError) as caught:
-        list(verification.verify(api_answers.door(store, tmp_path), "ml", NETWORK, "x:1", lambda: True))
-    assert "node1 has not ended it yet, and the node is Ready" in caught.value.text
+        list(verification.verify(api_answers.client(store, tmp_path), "ml", NETWORK, "x:1", lambda: True))
+    assert "the node is Ready" in caught.value.text
     assert "Pod/verify-abc-0" in store.names()
 
 
@@ -221,21 +220,21 @@ def test_a_test_pod_that_its_kubelet_has_not_ended_is_named(
 
 
 def test_an_image_without_python_is_told_at_once_in_the_runtimes_words(
-    server: Server, door: ApiClient
+    server: Server, client: ApiClient
 ) -> None:
     said = 'exec: "python3": executable file not found in $PATH'
     server.answers = [(200, {}, pod(0, phase="Failed", worker=terminated(128, said, "StartError")))]
     began = time.monotonic()
     with pytest.raises(NetworkError) as caught:
-        pods(door).wait("verify-0", "running", 90.0)
+        pods(client).wait("verify-0", "running", 90.0)
     assert time.monotonic() - began < 5.0
-    assert "has ended: exit code 128: StartError" in caught.value.text
+    assert "exit code 128: StartError" in caught.value.text
     assert said in caught.value.text
     assert "--image" in caught.value.fix
 
 
 def test_a_pod_that_ends_while_its_log_is_read_is_told_with_the_logs_end(
-    server: Server, door: ApiClient
+    server: Server, client: ApiClient
 ) -> None:
     ended = pod(0, phase="Failed", worker=terminated(1))
     server.answers = [
@@ -243,13 +242,13 @@ def test_a_pod_that_ends_while_its_log_is_read_is_told_with_the_logs_end(
         (200, {}, ended),
         (200, {}, b"ModuleNotFoundError: x\n"),
     ]
-    with pytest.raises(NetworkError, match="exit code 1; it said: ModuleNotFoundError: x") as caught:
-        pods(door).log("verify-0")
+    with pytest.raises(NetworkError, match="exit code 1; output: ModuleNotFoundError: x") as caught:
+        pods(client).log("verify-0")
     assert "once more" in caught.value.fix, "Python was there"
 
 
 def test_a_log_that_breaks_off_is_read_again_and_complaints_come_before_the_result(
-    server: Server, door: ApiClient
+    server: Server, client: ApiClient
 ) -> None:
     there: Answer = (200, {}, pod(0, phase="Running", worker=running()))
     server.answers = [
@@ -257,27 +256,27 @@ def test_a_log_that_breaks_off_is_read_again_and_complaints_come_before_the_resu
         there,
         (200, {}, b'net1 has no address yet\n{"mtu": 9000}\n'),
     ]
-    assert pods(door).log("verify-0") == {"mtu": 9000}
+    assert pods(client).log("verify-0") == {"mtu": 9000}
 
 
 def test_a_pod_that_does_not_start_is_told_with_a_fix_for_this_namespace(
-    server: Server, door: ApiClient
+    server: Server, client: ApiClient
 ) -> None:
     stuck = pod(0, worker=waiting("CreateContainerError", "no space left"))
     server.answers = [(200, {}, stuck), items()]
     with pytest.raises(NetworkError) as caught:
-        pods(door).wait("verify-0", "running", -1.0)
+        pods(client).wait("verify-0", "running", -1.0)
     assert "is not running after -1 s: CreateContainerError: no space left" in caught.value.text
     assert "kubectl get events -n ml" in caught.value.fix
 
 
-def test_a_second_pod_without_a_result_says_how_it_ended(server: Server, door: ApiClient) -> None:
+def test_a_second_pod_without_a_result_says_how_it_ended(server: Server, client: ApiClient) -> None:
     server.answers = [(200, {}, b"Traceback\nOSError: net1\n")]
     body = pod(1, phase="Failed", worker=terminated(1))
-    assert pods(door).message(body) == {"problem": "exit code 1; it said: Traceback OSError: net1"}
+    assert pods(client).message(body) == {"problem": "exit code 1; output: Traceback OSError: net1"}
 
 
-def test_ctrl_c_is_no_finding(server: Server, door: ApiClient) -> None:
+def test_ctrl_c_is_no_finding(server: Server, client: ApiClient) -> None:
     """It comes when all has been looked at, and the first pod is being waited for."""
     ready = {"conditions": [{"type": "Ready", "status": "True"}]}
     server.answers = [
@@ -288,7 +287,7 @@ def test_ctrl_c_is_no_finding(server: Server, door: ApiClient) -> None:
         (200, {}, pod(0)),
         (200, {}, {}),
     ]
-    checks = list(verification.verify(door, "ml", NETWORK, "x:1", lambda: len(server.asked) < 7))
+    checks = list(verification.verify(client, "ml", NETWORK, "x:1", lambda: len(server.asked) < 7))
     assert [check.name for check in checks if not check.good] == []
     assert len(checks) == 3
     assert "DELETE" in {method for _, method, _, _ in server.asked}, "the pods are removed"

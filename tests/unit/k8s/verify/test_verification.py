@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from tests import golden
 from torchnet.errors import NetworkError
-from torchnet.k8s.verify.checks import configuration, judge
+from torchnet.k8s.verify.checks import Check, address_of, check_configuration, check_nodes, judge
 from torchnet.k8s.verify.pods import pod, scripts
 
 NETWORK = ("ml", "backend-network")
@@ -24,12 +25,12 @@ GOOD = {"cniVersion": "1.0.0", "type": "macvlan", "master": "ens5", "ipam": {"ty
         ({**GOOD, "cniVersion": "0.2.0"}, False, "no network-status"),
         ({key: value for key, value in GOOD.items() if key != "cniVersion"}, False, "no network-status"),
         ({"cniVersion": "1.0.0", "ipam": {}}, False, "no type"),
-        ([], False, "no JSON object"),
+        ([], False, "JSON object"),
         ({**GOOD, "cniVersion": "one"}, False, "'one'"),
     ],
 )
 def test_an_attachments_configuration(config: object, good: bool, said: str) -> None:
-    found = configuration("attachment", json.dumps(config))
+    found = check_configuration("attachment", json.dumps(config))
     assert (found.good, said in found.evidence) == (good, True), found
     assert good or found.fix
 
@@ -56,7 +57,7 @@ def test_two_pods_that_reach_each_other() -> None:
     pods = tried(0, "node1"), tried(1, "node2", reached=True, size=9000)
     checks = list(judge(pods, NETWORK, True))
     assert all(check.good for check in checks)
-    assert "9000 bytes there and back between node1 and node2" in checks[-1].evidence
+    assert "9000 bytes in both directions between node1 and node2" in checks[-1].evidence
 
 
 def test_what_is_wrong_is_named() -> None:
@@ -78,25 +79,25 @@ def test_what_pods_say_is_typed_before_it_is_shown(value: Any) -> None:
         for check in judge((tried(0, "node1", **{field: value}), second), NETWORK, True):
             assert check.evidence.isprintable()
     odd = bad(tried(0, "node1"), tried(1, "node2", reached=True, size=value))
-    assert odd == {"full size, both ways": "it left no result (MTU 9000 and 9000)"}
+    assert odd == {"full size, both ways": "no result (MTU 9000 and 9000)"}
 
 
 def test_a_pod_that_told_nothing_is_shown_with_its_last_words() -> None:
     found = bad(
         (tried(0, "node1")[0], {"problem": "no such file\x07"}), tried(1, "node2", reached=True, size=1)
     )
-    assert found["interfaces"] == "verify-0 on node1 told nothing: no such file\\x07"
+    assert found["interfaces"] == "verify-0 on node1 reported nothing: no such file\\x07"
 
 
 def test_a_pod_without_a_status_is_told_with_its_node() -> None:
     without = {"metadata": {"name": "verify-0", "annotations": {}}, "spec": {"nodeName": "node1"}}
-    with pytest.raises(NetworkError, match="Multus was passed by on node1"):
+    with pytest.raises(NetworkError, match="node1"):
         list(judge([(without, tried(0, "node1")[1]), tried(1, "node2", reached=True)], NETWORK, True))
 
 
 def test_the_pods_bear_the_label_and_meet_restricted() -> None:
     body = pod(
-        "verify-1", "ml", 1, network=NETWORK, image="x:1", apart=True, words=["ask", "29500", "fd00::1"]
+        "verify-1", "ml", 1, network=NETWORK, image="x:1", apart=True, arguments=["ask", "29500", "fd00::1"]
     )
     for one in (body, scripts("verify-1", "ml")):
         assert one["metadata"]["labels"]["torchnet/run"] == "verify-1"
@@ -107,3 +108,28 @@ def test_the_pods_bear_the_label_and_meet_restricted() -> None:
     assert body["spec"]["securityContext"]["runAsNonRoot"] is True
     assert body["spec"]["affinity"]["podAntiAffinity"]
     assert set(scripts("v", "ml")["data"]) == {"echo.py", "net.py"}
+
+
+def test_the_wording_of_the_checks() -> None:
+    first, second = tried(0, "node1"), tried(1, "node2", reached=True, size=9000)
+    unreached = tried(1, "node2", reached=False, problem="no answer to packets of 9000 bytes")
+    without = {key: value for key, value in GOOD.items() if key != "type"}
+    configurations: list[object] = [GOOD, without, [], {**GOOD, "cniVersion": "0.2.0"}]
+    checks: list[Check] = [
+        check_nodes([]),
+        check_nodes(["node1", "node2"]),
+        *(check_configuration("attachment ml/net", json.dumps(config)) for config in configurations),
+        *judge([first, second], NETWORK, True),
+        *judge([tried(0, "node1", "fd00::99"), unreached], NETWORK, False),
+        *judge([tried(0, "node1", interfaces=["eth0"]), tried(1, "node2", interfaces=[])], NETWORK, True),
+    ]
+    text = [
+        f"{'ok' if check.good else 'FAIL'}  {check.name}: {check.evidence}"
+        + f"\n  {check.fix}" * (not check.good)
+        for check in checks
+    ]
+    for body in ({"metadata": {"name": "verify-0"}, "spec": {"nodeName": "node1"}}, first[0]):
+        with pytest.raises(NetworkError) as caught:
+            address_of(body, ("ml", "another"))
+        text.append(str(caught.value))
+    golden.check("k8s-verify.txt", "\n".join(text))
