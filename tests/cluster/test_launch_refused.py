@@ -50,7 +50,7 @@ def test_an_attachment_that_does_not_exist(launcher: Launcher) -> None:
     ran = launcher.run(*launcher.words(network="nosuch"), launcher.script(SCRIPT))
     assert ran.code == 4, ran.err
     assert "network attachment nosuch" in ran.err
-    assert "it has backend-network" in ran.err
+    assert "available: backend-network" in ran.err
     assert launcher.left() == []
 
 

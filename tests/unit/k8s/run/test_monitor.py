@@ -49,13 +49,13 @@ class Watched:
         self.err = io.StringIO()
         self._store, self._folder, self._signals = store, folder, signals
 
-    def run(self, known: RunInfo, options: RunOptions, *steps: Callable[[], object] | float) -> RunOutcome:
+    def run(self, info: RunInfo, options: RunOptions, *steps: Callable[[], object] | float) -> RunOutcome:
         """Its outcome, while ``steps`` are taken aside."""
         one = client(self._store, self._folder)
-        console = Console(self.err, io.StringIO(), world_size=known.nnodes, color=False, tty=False)
+        console = Console(self.err, io.StringIO(), world_size=info.nnodes, color=False, tty=False)
         try:
             with aside(*steps):
-                return RunMonitor(one, known, console, options, self._signals).run()
+                return RunMonitor(one, info, console, options, self._signals).run()
         finally:
             one.stop.set()
 
