@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.cluster.shell import ClusterFailure, run
-from tests.cluster.versions import GO_VERSION
+from tests.cluster.versions import GO_MODULES, GO_VERSION, KUBERNETES_MODULE
 
 INSTALLED = "/usr/local/go/bin/go"  # where Go's own archive goes, often without being on PATH
 WANTED = ".".join(map(str, GO_VERSION))
@@ -56,34 +56,38 @@ def module_folder(module: str, version: str) -> Path:
     return Path(json.loads(said)["Dir"])
 
 
+def _requirements() -> str:
+    """The go.mod of all modules together: what they have in common, such as client-go, is compiled once.
+
+    Kubernetes requires the modules that it keeps in its own repository at v0.0.0, and replaces them there.
+    """
+    lines = ["module torchnet.test/cluster", f"go {WANTED}"]
+    lines += [f"require {module} {version}" for module, version in GO_MODULES.items()]
+    kubernetes = GO_MODULES[KUBERNETES_MODULE]
+    required = (module_folder(KUBERNETES_MODULE, kubernetes) / "go.mod").read_text()
+    names = re.findall(r"^\t(\S+) v0\.0\.0(?: |$)", required, re.MULTILINE)
+    lines += [f"replace {name} => {name} v0.{kubernetes.removeprefix('v1.')}" for name in names]
+    return "\n".join(lines) + "\n"
+
+
 def build_programs(
     folder: Path,
     module: str,
-    version: str,
     programs: Mapping[str, str],
-    *,
-    variables: Mapping[str, str] | None = None,
-    staging: str | None = None,
+    variables: Mapping[str, str],
 ) -> None:
     """Build ``programs`` (package below ``module`` -> name of the program) into ``folder``.
 
-    Each module is built in a go.mod of its own, so that none raises another's dependencies. ``variables`` are set by
-    the linker. ``staging`` is the version of the modules that this one requires at v0.0.0: Kubernetes keeps those
-    in its own repository, and replaces them there.
+    ``variables`` are set by the linker.
     """
-    lines = ["module torchnet.test/cluster", f"go {WANTED}", f"require {module} {version}"]
-    if staging:
-        required = (module_folder(module, version) / "go.mod").read_text()
-        names = re.findall(r"^\t(\S+) v0\.0\.0(?: |$)", required, re.MULTILINE)
-        lines += [f"replace {name} => {name} {staging}" for name in names]
     source = folder / "source"
     source.mkdir()
-    (source / "go.mod").write_text("\n".join(lines) + "\n")
-    flags = " ".join(["-s -w", *(f"-X {name}={value}" for name, value in (variables or {}).items())])
+    (source / "go.mod").write_text(_requirements())
+    flags = " ".join(["-s -w", *(f"-X {name}={value}" for name, value in variables.items())])
     packages = [f"{module}/{package}".rstrip("/") for package in programs]
     into = f"{source}/bin/"
     run(
-        *(go(), "build", "-trimpath", "-ldflags", flags, "-o", into, *packages),
+        *(go(), "build", "-trimpath", "-gcflags=all=-dwarf=false", "-ldflags", flags, "-o", into, *packages),
         env=_environment(),
         cwd=source,
         timeout=3600,

@@ -24,14 +24,12 @@ def _kubernetes(folder: Path) -> None:
     build_programs(
         folder,
         v.KUBERNETES_MODULE,
-        v.KUBERNETES_VERSION,
         {f"cmd/{name}": name for name in KUBERNETES_PROGRAMS},
-        variables={
+        {
             f"{version}.gitVersion": v.KUBERNETES_VERSION,
             f"{version}.gitMajor": "1",
             f"{version}.gitMinor": minor.partition(".")[0],
         },
-        staging=f"v0.{minor}",
     )
 
 
@@ -39,9 +37,7 @@ def _multus(folder: Path) -> None:
     names = ("multus", "install_multus", "thin_entrypoint")
     programs = {f"cmd/{name}": name for name in names} | {"cmd/passthru-cni": "passthru"}
     variable = f"{v.MULTUS_MODULE}/pkg/multus.version"
-    build_programs(
-        folder, v.MULTUS_MODULE, v.MULTUS_VERSION, programs, variables={variable: v.MULTUS_VERSION}
-    )
+    build_programs(folder, v.MULTUS_MODULE, programs, {variable: v.MULTUS_VERSION})
 
 
 def _whereabouts(folder: Path) -> None:
@@ -51,17 +47,15 @@ def _whereabouts(folder: Path) -> None:
         "cmd/reconciler": "ip-reconciler",
     }
     variable = f"{v.WHEREABOUTS_MODULE}/pkg/version.Version"
-    version = v.WHEREABOUTS_VERSION
-    build_programs(folder, v.WHEREABOUTS_MODULE, version, programs, variables={variable: version})
-    scripts = golang.module_folder(v.WHEREABOUTS_MODULE, version) / "script"
+    build_programs(folder, v.WHEREABOUTS_MODULE, programs, {variable: v.WHEREABOUTS_VERSION})
+    scripts = golang.module_folder(v.WHEREABOUTS_MODULE, v.WHEREABOUTS_VERSION) / "script"
     for name in ("install-cni.sh", "lib.sh", "token-watcher.sh"):
         (folder / name).write_bytes((scripts / name).read_bytes())
 
 
 def _jobset(folder: Path) -> None:
     variable = f"{v.JOBSET_MODULE}/pkg/version.GitVersion"
-    version = v.JOBSET_VERSION
-    build_programs(folder, v.JOBSET_MODULE, version, {"": "manager"}, variables={variable: version})
+    build_programs(folder, v.JOBSET_MODULE, {"": "manager"}, {variable: v.JOBSET_VERSION})
 
 
 def _jobset_manifest(folder: Path) -> None:
@@ -99,11 +93,11 @@ def _part(name: str, make: Callable[[Path], None], *versions: str, needs: tuple[
     return Part(name, "\n".join([_source(make), *versions]), make, list(needs))
 
 
-_GO = _source(build_programs)
-kubernetes = _part("kubernetes", _kubernetes, _GO, v.KUBERNETES_VERSION, *KUBERNETES_PROGRAMS)
-multus = _part("multus", _multus, _GO, v.MULTUS_VERSION)
-whereabouts = _part("whereabouts", _whereabouts, _GO, v.WHEREABOUTS_VERSION)
-jobset = _part("jobset", _jobset, _GO, v.JOBSET_VERSION)
+_GO = (_source(golang), *(f"{module} {version}" for module, version in v.GO_MODULES.items()))
+kubernetes = _part("kubernetes", _kubernetes, *_GO, *KUBERNETES_PROGRAMS)
+multus = _part("multus", _multus, *_GO)
+whereabouts = _part("whereabouts", _whereabouts, *_GO)
+jobset = _part("jobset", _jobset, *_GO)
 jobset_manifest = _part("jobset-manifest", _jobset_manifest, v.JOBSET_VERSION, needs=(kubernetes,))
 worker = _part("worker", _worker, v.DEBIAN_RELEASE, WORKER_PACKAGES)
 

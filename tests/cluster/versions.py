@@ -18,6 +18,12 @@ KUBERNETES_MODULE = "k8s.io/kubernetes"
 MULTUS_MODULE = "gopkg.in/k8snetworkplumbingwg/multus-cni.v4"
 WHEREABOUTS_MODULE = "github.com/k8snetworkplumbingwg/whereabouts"
 JOBSET_MODULE = "sigs.k8s.io/jobset"
+GO_MODULES = {
+    KUBERNETES_MODULE: KUBERNETES_VERSION,
+    MULTUS_MODULE: MULTUS_VERSION,
+    WHEREABOUTS_MODULE: WHEREABOUTS_VERSION,
+    JOBSET_MODULE: JOBSET_VERSION,
+}
 
 # What the modules' go.mod files ask for; whereabouts asks for the newest.
 GO_VERSION = (1, 25, 5)
