@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import needs
 from tests.durations import Durations
@@ -25,14 +27,34 @@ REQUIRE_ALL = "TORCHNET_REQUIRE_ALL"
 all_required = bool(os.environ.pop(REQUIRE_ALL, ""))
 DEADLINE = 300  # seconds for one test; most take less than one
 
+# One profile everywhere: hypothesis's own for CI would try the same examples in each run, its default one fails on a
+# busy machine. In CI there is nothing to remember examples in.
+_REMEMBERS = {"database": None} if os.environ.get("CI") else {}
+settings.register_profile(
+    "torchnet",
+    settings.get_profile("default"),
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+    **_REMEMBERS,
+)
+settings.load_profile("torchnet")
+
 # Inherited by whatever the tests start, so that it is found wherever it ends up.
 os.environ[MARK] = uuid.uuid4().hex
 # What the tests start may keep compiled files: compiling torch at each start takes longer than most deadlines.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
+@pytest.hookimpl(tryfirst=True)  # hypothesis reads the seed in its own
 def pytest_configure(config: pytest.Config) -> None:
+    if config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = secrets.randbits(32)
     config.pluginmanager.register(Durations(in_ci=all_required))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"property tests: --hypothesis-seed={config.option.hypothesis_seed} repeats them"
 
 
 @pytest.fixture(autouse=True)
