@@ -38,7 +38,6 @@ INTERNALS = re.compile(
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api_module, "_CONNECT", 0.3)
-    monkeypatch.setattr(api_module, "_READ", 0.3)
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -76,7 +75,7 @@ def says(data: bytes) -> Talk:
 
 def said(tmp_path: Path, address: str) -> str:
     """What is told of a server at ``address``, behind the place and the question."""
-    client = ApiClient(load(str(kubeconfig(tmp_path / "config", address))), patience=0.05)
+    client = ApiClient(load(str(kubeconfig(tmp_path / "config", address))), patience=0.05, timeout=0.3)
     with pytest.raises(ApiUnreachable) as caught:
         client.call("GET", POD.path("ml"), POD.call("list", "ml"))
     assert caught.value.fix == "kubectl cluster-info --context here"
