@@ -14,7 +14,7 @@ from tests import needs
 from tests.training import CLEAN
 from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable, encode
 from torchnet.training import Bytes
-from torchnet.training.traffic_meter import _since
+from torchnet.training.traffic_meter import bytes_since
 
 # Two namespaces, joined by eth0 (IPv4) and net1 (IPv6); the far one echoes what it gets, the program runs in the near.
 NODES = """
@@ -283,5 +283,5 @@ def test_the_two_readings_of_the_counters_are_the_same(tmp_path: Path) -> None:
 
 
 def test_an_interface_made_anew_counts_from_nothing() -> None:
-    assert _since(Bytes(10, 10), Bytes(12, 11)) == Bytes(2, 1)
-    assert _since(Bytes(10, 10), Bytes(5, 11)) == Bytes(5, 11)
+    assert bytes_since(Bytes(10, 10), Bytes(12, 11)) == Bytes(2, 1)
+    assert bytes_since(Bytes(10, 10), Bytes(5, 11)) == Bytes(5, 11)

@@ -30,8 +30,8 @@ KINDS = {
     "rate": "=RATE, its line carries no more than this, either way, whatever --rate says",
     "rate-out": "=RATE, what it sends goes no faster than this",
 }
-_TIMED = ("no-address", "down", "no-carrier", "mtu", "lossy")
-_VALUED = ("mtu", "narrow", "address", "add-address", "wrong-route", "loss", "rate", "rate-out")
+TIMED = ("no-address", "down", "no-carrier", "mtu", "lossy")
+VALUED = ("mtu", "narrow", "address", "add-address", "wrong-route", "loss", "rate", "rate-out")
 _FORM = re.compile(
     r"node-(?P<node>\d{1,4}):(?P<interface>net[1-8]):(?P<kind>[a-z-]+)(?:=(?P<value>[^@]+))?"
     r"(?:@(?P<at>\d+(?:\.\d+)?)(?:\+(?P<last>\d+(?:\.\d+)?))?)?"
@@ -69,10 +69,10 @@ def parse(text: str) -> Fault:
     kind, value, at, last = match["kind"], match["value"] or "", match["at"], match["last"]
     if kind not in KINDS:
         raise ValueError(f"has no kind of fault in it; the kinds: {', '.join(KINDS)}")
-    if (kind in _VALUED) != bool(value):
-        raise ValueError(f"{kind} {'needs a value: ' + KINDS[kind] if kind in _VALUED else 'takes no value'}")
-    if at is not None and kind not in _TIMED:
-        raise ValueError(f"{kind} cannot come later; these can: {', '.join(_TIMED)}")
+    if (kind in VALUED) != bool(value):
+        raise ValueError(f"{kind} {'needs a value: ' + KINDS[kind] if kind in VALUED else 'takes no value'}")
+    if at is not None and kind not in TIMED:
+        raise ValueError(f"{kind} cannot come later; these can: {', '.join(TIMED)}")
     if kind in ("mtu", "narrow") and not (value.isdigit() and 1280 <= int(value) <= 65535):
         raise ValueError(f"{kind}={value} is no number of bytes from 1280, IPv6's least, to 65535")
     if kind in ("address", "add-address"):

@@ -163,7 +163,7 @@ class Traffic:
         sums = self._closed.copy()
         self._count(sums, self._seen.values())
         now = _counters()
-        interfaces = {name: _since(self._base.get(name, Bytes()), count) for name, count in now.items()}
+        interfaces = {name: bytes_since(self._base.get(name, Bytes()), count) for name, count in now.items()}
         return _Reading(interfaces, _by_peer(sums), sums.others, self._complete)
 
     def _take_closed(self) -> None:
@@ -179,7 +179,7 @@ class Traffic:
             base = self._known.get(socket.cookie)
             count = Bytes(socket.sent_bytes, socket.received_bytes)
             if base is not None:
-                count = _since(Bytes(base.sent_bytes, base.received_bytes), count)
+                count = bytes_since(Bytes(base.sent_bytes, base.received_bytes), count)
             if not count.sent_bytes + count.received_bytes or self._directory.is_torchnets_own(socket):
                 continue
             peer, interface = self._directory.place(socket)
@@ -297,7 +297,7 @@ def _at_import() -> dict[str, Bytes]:
     return found
 
 
-def _since(base: Bytes, now: Bytes) -> Bytes:
+def bytes_since(base: Bytes, now: Bytes) -> Bytes:
     """Return the difference; a recreated interface counts from zero."""
     if now.sent_bytes < base.sent_bytes or now.received_bytes < base.received_bytes:
         return now

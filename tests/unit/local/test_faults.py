@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torchnet.config.fault_syntax import _TIMED, _VALUED, KINDS, Fault, parse
+from torchnet.config.fault_syntax import KINDS, TIMED, VALUED, Fault, parse
 from torchnet.config.parsing import format_rate
 from torchnet.config.resolution import resolve
 from torchnet.config.validation_errors import SpecError
@@ -31,9 +31,9 @@ VALUES = {
 @st.composite
 def faults(draw: st.DrawFn) -> Fault:
     kind = draw(st.sampled_from(sorted(KINDS)))
-    value = draw(VALUES[kind]) if kind in _VALUED else ""
+    value = draw(VALUES[kind]) if kind in VALUED else ""
     seconds = st.integers(0, 1000).map(lambda n: n / 4)
-    at = draw(st.none() | seconds) if kind in _TIMED else None
+    at = draw(st.none() | seconds) if kind in TIMED else None
     last = draw(st.none() | seconds) if at is not None else None
     interface = draw(st.sampled_from(["net1", "net8"]))
     return Fault(draw(st.integers(0, 9999)), interface, kind, value, at, last)
