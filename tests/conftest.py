@@ -16,7 +16,7 @@ from types import FrameType
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import needs
+from tests import lanes, needs
 from tests.durations import Durations
 from tests.leaks import MARK, watched
 from tests.users import User, ordinary_user
@@ -46,11 +46,18 @@ os.environ[MARK] = uuid.uuid4().hex
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    words = "run the tests in N processes at the same time; 1: one test after the other"
+    parser.addoption(lanes.OPTION, type=int, metavar="N", help=words)
+
+
 @pytest.hookimpl(tryfirst=True)  # hypothesis reads the seed in its own
 def pytest_configure(config: pytest.Config) -> None:
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = secrets.randbits(32)
-    config.pluginmanager.register(Durations(in_ci=all_required))
+    durations = Durations(in_ci=all_required)
+    config.pluginmanager.register(durations, Durations.NAME)
+    config.pluginmanager.register(lanes.Lanes(durations))
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -53,10 +53,24 @@ def cost() -> Cost:
 class Durations:
     """A pytest plugin that measures each test with its fixtures."""
 
+    NAME = "torchnet-durations"
+
     def __init__(self, *, in_ci: bool) -> None:
         self.in_ci = in_ci or bool(os.environ.get("CI"))
         self.tests: dict[str, Cost] = {}
         self.beside_others: dict[str, float] = {}
+        self.began = cost()
+
+    def taken(self) -> tuple[dict[str, Cost], dict[str, float]]:
+        """What has been measured since the last call, for the process that prints it."""
+        found = self.tests, self.beside_others
+        self.tests, self.beside_others = {}, {}
+        return found
+
+    def add(self, tests: dict[str, Cost], beside_others: dict[str, float]) -> None:
+        """What another process has measured."""
+        self.tests |= tests
+        self.beside_others |= beside_others
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -81,8 +95,9 @@ class Durations:
         seconds = {name: spent.wall for name, spent in self.tests.items()} | self.beside_others
         slowest = sorted(self.tests.items(), key=lambda one: -seconds[one[0]])[:SLOWEST]
         terminalreporter.section(f"cost by file, and the {len(slowest)} slowest tests")
-        terminalreporter.write_line("    wall      CPU  machine's CPU, in seconds")
+        terminalreporter.write_line("    wall      CPU  machine's CPU with all lanes, in seconds")
         for name, spent in [*sorted(files.items(), key=lambda one: -one[1].wall), *slowest]:
             beside = f"  ({seconds[name]:.1f} s beside others)" if name in self.beside_others else ""
             terminalreporter.write_line(f"{spent}  {name}{beside}")
-        terminalreporter.write_line(f"{sum(files.values(), Cost())}  all")
+        tests, run = sum(files.values(), Cost()), cost() - self.began
+        terminalreporter.write_line(f"{Cost(run.wall, tests.own, run.machine)}  all")

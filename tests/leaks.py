@@ -9,6 +9,7 @@ does neither of the first two).
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -16,8 +17,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from tests.cluster.places import CGROUP, CONTROL_PLANE, FABRIC, NODES
+
 # Not TORCHNET_…: torchnet warns of such a variable when it is not one of its own.
 MARK = "TESTS_OF_TORCHNET"
+# The names of a test cluster's network namespaces, whatever the cluster is called.
+CLUSTER_HOST = re.compile(rf"-(?:{'|'.join((CONTROL_PLANE, FABRIC, *NODES))})$")
 KINDS = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 
 
@@ -43,25 +48,28 @@ class Snapshot:
         return lines
 
 
-def snapshot() -> Snapshot:
-    """The present state, of this process's own view of the machine."""
+def snapshot(*, clusters: bool = False) -> Snapshot:
+    """The present state, of this process's own view of the machine: without test clusters, unless ``clusters``."""
     ours = _our_processes()
     return Snapshot(
         processes=frozenset(f"process {pid}: {_command(pid)}" for pid in ours),
         namespaces=frozenset(_namespaces(ours)),
-        named=frozenset(_named_namespaces()),
+        named=frozenset(name for name in _named_namespaces() if clusters or not CLUSTER_HOST.search(name)),
         links=frozenset(f"link {index}: {name}" for index, name in socket.if_nameindex()),
-        cgroups=frozenset(_cgroups()),
+        cgroups=frozenset(name for name in _cgroups() if clusters or f"/{CGROUP}" not in name),
     )
 
 
 @contextmanager
-def watched(grace: float = 5.0) -> Iterator[None]:
-    """AssertionError if the block leaves anything that does not end by itself within ``grace`` seconds."""
-    before = snapshot()
+def watched(grace: float = 5.0, *, clusters: bool = False) -> Iterator[None]:
+    """AssertionError if the block leaves anything that does not end by itself within ``grace`` seconds.
+
+    Another lane may bring a test cluster up or down meanwhile: that counts only with ``clusters``.
+    """
+    before = snapshot(clusters=clusters)
     yield
     deadline = time.monotonic() + grace
-    while lines := snapshot().leaked_since(before):
+    while lines := snapshot(clusters=clusters).leaked_since(before):
         if time.monotonic() > deadline:
             raise AssertionError("the test leaked:\n  " + "\n  ".join(lines))
         time.sleep(0.05)

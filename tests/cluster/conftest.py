@@ -61,7 +61,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     # The first build takes minutes: whoever waits sees what for.
     with capture.global_and_fixture_disabled() if not recipes.built() else nullcontext():
         recipes.build()
-    with untouched(), watched(grace=20), _taken_down():
+    with untouched(), watched(grace=20, clusters=True), _taken_down():
         before = socket.if_nameindex(), routes()
         up = running.up()
         # Not even while it is up: everything is in namespaces.

@@ -188,6 +188,7 @@ def test_mtu_1500_on_one_node(launcher: Launcher, node: str) -> None:
     assert launcher.left() == []
 
 
+@pytest.mark.quiet
 def test_a_nodes_cable(launcher: Launcher) -> None:
     """Row 8: a flap of 2 s is survived and in the receipt; a cut is named within 5 s and stops the job."""
     cluster = launcher.cluster
@@ -221,6 +222,7 @@ def test_a_nodes_cable(launcher: Launcher) -> None:
     assert launcher.left() == []
 
 
+@pytest.mark.quiet
 def test_packets_are_lost_while_there_is_carrier(launcher: Launcher) -> None:
     """Row 9: a stall is told within its time-out and stops the job where that was asked for."""
     words = ("--spread", "hard", "--stall-timeout", "3", "--stall-action", "stop")

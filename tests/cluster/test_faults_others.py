@@ -94,6 +94,7 @@ while True:
 CHALLENGE = 26  # bytes: what everybody is asked first
 
 
+@pytest.mark.quiet
 def test_strangers_at_the_join_port(launcher: Launcher) -> None:
     """Row 26: another pod of the namespace, on the same networks, gets nothing; nor do a thousand harm the job."""
     pod = staying("stranger-of-row26", "node1", launcher.namespace)

@@ -37,6 +37,7 @@ def ready(job: Launched, nnodes: int = 2, attempt: int = 0) -> None:
         job.wait_for(rf"\[rank {rank}\] ready {attempt} ", on="stdout")
 
 
+@pytest.mark.quiet
 def test_a_killed_script_is_named_and_the_others_are_stopped(launcher: Launcher) -> None:
     """Row 1: named within 2 s, its code kept."""
     with Launched(launcher, "row1", WAIT, arguments=(0,)) as job:
@@ -71,6 +72,7 @@ def test_a_killed_script_with_a_restart_left(launcher: Launcher) -> None:
     assert launcher.left() == []
 
 
+@pytest.mark.quiet
 def test_a_killed_agent_is_lost(launcher: Launcher) -> None:
     """Row 29: named within 5 s, the others stop, exit 70, their receipts kept."""
     with Launched(launcher, "row29", WAIT, arguments=(0,), nnodes=3) as job:

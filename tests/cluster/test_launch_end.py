@@ -49,7 +49,7 @@ def test_training_on_four_pods_over_two_nodes_is_proved(launcher: Launcher) -> N
     began = time.monotonic()
     process = launcher.start(*words, "train.py", "--epochs", "2", "--model", "large", "--steps", "4")
     assert_stock(launcher.namespace)
-    ran = launcher.ended(process, began, timeout=400)
+    ran = launcher.ended(process, began, timeout=240)
     assert ran.code == 0, ran.err
     carried = {
         node: launcher.cluster.ens5_counters(node).sent - before[node].sent for node in launcher.cluster.nodes

@@ -8,6 +8,8 @@ import pytest
 
 from tests.jobs import TORCHNET, Ended, Job
 
+pytestmark = pytest.mark.quiet
+
 SERIES = ("-b", "1M", "-e", "16M", "-f", "2", "--seconds", "0.6", "--tcp-seconds", "1")
 
 

@@ -10,6 +10,8 @@ from tests.jobs import TORCHNET, Job
 from torchnet.bench.results import Results, load
 from torchnet.bench.summary import NO_FINDINGS
 
+pytestmark = pytest.mark.quiet
+
 SHORT = ("-b", "1M", "-e", "8M", "-f", "8", "--seconds", "0.5", "--tcp-seconds", "0.5", "--rate", "1gbit")
 
 

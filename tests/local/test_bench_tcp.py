@@ -23,6 +23,8 @@ from torchnet.bench.worker.worker_config import WorkerConfig
 from torchnet.config.fault_syntax import parse
 from torchnet.local.topology import SandboxShape
 
+pytestmark = pytest.mark.quiet
+
 GBIT = 1_000_000_000
 ABOVE = 1.3  # times a slow line's rate: a queue lets a burst through in one slice, and less in the next
 SHORT = WorkerConfig(collectives=(), sizes=(), tcp_seconds=0.6, pings=50)

@@ -7,8 +7,12 @@ import socket
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.agents import in_nodes, wait
 from torchnet.local.topology import SandboxShape
+
+pytestmark = pytest.mark.quiet
 
 GBIT = 1_000_000_000
 

@@ -13,6 +13,7 @@ from torchnet.agent import torch_build
 from torchnet.agent.phase_timer import PhaseTimer, process_age
 
 
+@pytest.mark.quiet
 def test_a_clock_tells_waiting_from_work() -> None:
     events: list[dict[str, Any]] = []
     clock = PhaseTimer(events.append, age=0.5)

@@ -1,0 +1,247 @@
+"""Lanes: several processes run the tests at the same time, each taking one file after the other.
+
+`pytest` without paths takes a lane for each processor and one more for the cluster, whose tests mostly wait;
+``--lanes N`` takes N, also for single files, and ``--lanes 1`` runs one test after the other. Tests that are marked
+``quiet`` run at the end, while no other test runs: they measure rates, or hold the product to a few seconds.
+
+The lanes are forks of pytest after its collection: nothing is collected twice, and no thread is there to be
+forked halfway, as there would be in pytest-xdist's workers. Each lane is a session of its own, because tests/leaks.py
+counts the processes of a session. Reports travel to the first process, which prints them file by file.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.durations import Durations
+from tests.leaks import MARK
+
+OPTION = "--lanes"
+QUIET = "quiet"
+MOST = 4  # of all processors: tests with bounds of seconds have not been tried with more
+CLUSTER = str(Path(__file__).resolve().parent / "cluster")  # one session fixture for all of its tests
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Tests that one lane runs in a row: those of a file, or all that use the cluster."""
+
+    group: str
+    quiet: bool
+    items: list[pytest.Item] = field(default_factory=list)
+
+
+def units(items: Iterable[pytest.Item]) -> list[Unit]:
+    """In the order of the items, but with the cluster first, as it takes longest, and the quiet ones last."""
+    found: dict[tuple[str, bool], Unit] = {}
+    for item in items:
+        in_cluster = item.path.is_relative_to(CLUSTER)
+        key = CLUSTER if in_cluster else str(item.path), item.get_closest_marker(QUIET) is not None
+        found.setdefault(key, Unit(*key)).items.append(item)
+    return sorted(found.values(), key=lambda unit: (unit.quiet, unit.group != CLUSTER))
+
+
+def default_count(config: pytest.Config) -> int:
+    """One lane for some paths, or where a debugger or the terminal is wanted; else by the processors."""
+    some = config.args_source is not pytest.Config.ArgsSource.TESTPATHS
+    if some or config.option.usepdb or config.option.capture == "no" or sys.platform != "linux":
+        return 1
+    processors = min(len(os.sched_getaffinity(0)), MOST)
+    return processors + 1 if processors > 1 else 1
+
+
+@dataclass
+class Lane:
+    """One of the processes, as the first one sees it."""
+
+    pid: int
+    ended: int  # its pidfd
+    connection: Connection[Any, Any]
+    unit: Unit | None = None
+    has_cluster: bool = False  # and keeps it for the quiet tests
+    reports: list[tuple[str, Any]] = field(default_factory=list)
+
+
+class Lanes:
+    """The pytest plugin that runs the tests in lanes."""
+
+    def __init__(self, durations: Durations) -> None:
+        self.durations = durations
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        config = session.config
+        count = config.getoption(OPTION) or default_count(config)
+        waiting = units(session.items)
+        count = min(count, len(waiting))
+        if count < 2 or session.testsfailed or config.option.collectonly:
+            return None
+        lanes: list[Lane] = []
+        for _ in range(count):
+            lane = _fork(config, lanes)
+            if isinstance(lane, Connection):
+                _work(session, waiting, lane)
+                return True
+            lanes.append(lane)
+        try:
+            self._hand_out(session, waiting, lanes)
+        finally:
+            _end(lanes)
+        return True
+
+    def _hand_out(self, session: pytest.Session, all_units: list[Unit], lanes: list[Lane]) -> None:
+        waiting = list(all_units)
+        while True:
+            for lane in lanes:
+                if lane.unit is None and (unit := _next(lane, waiting, lanes)):
+                    waiting.remove(unit)
+                    lane.unit = unit
+                    lane.connection.send(all_units.index(unit))
+            busy = [lane for lane in lanes if lane.unit]
+            if not busy:
+                return
+            ready = wait([one for lane in busy for one in (lane.connection, lane.ended)])
+            for lane in busy:
+                try:
+                    if lane.connection in ready:
+                        self._receive(session, lane, waiting)
+                    elif lane.ended in ready:
+                        raise EOFError
+                except EOFError:
+                    pytest.exit(f"a lane has died in {lane.unit and lane.unit.group}", returncode=3)
+            if session.shouldfail:
+                raise session.Failed(session.shouldfail)
+
+    def _receive(self, session: pytest.Session, lane: Lane, waiting: list[Unit]) -> None:
+        assert lane.unit is not None
+        kind, value = lane.connection.recv()
+        if kind != "end":
+            if kind == "logstart" and lane.reports and _file(value) != _file(lane.reports[0][1]):
+                _replay(session.config, lane)
+            lane.reports.append((kind, value))
+            return
+        _replay(session.config, lane)
+        self.durations.add(*value)
+        lane.has_cluster = lane.unit.group == CLUSTER and any(unit.group == CLUSTER for unit in waiting)
+        lane.unit = None
+
+
+def _next(lane: Lane, waiting: list[Unit], lanes: list[Lane]) -> Unit | None:
+    """What an idle lane runs next; None while it has to wait."""
+    if loud := [unit for unit in waiting if not unit.quiet]:
+        return None if lane.has_cluster else loud[0]
+    if not waiting or any(one.unit for one in lanes):
+        return None
+    # The cluster's come first: no other quiet test runs beside a cluster.
+    return waiting[0] if lane.has_cluster or not any(one.has_cluster for one in lanes) else None
+
+
+def _file(logstart: tuple[str, Any]) -> str:
+    return logstart[0].partition("::")[0]
+
+
+def _replay(config: pytest.Config, lane: Lane) -> None:
+    """Give a lane's reports to the plugins of this process, as if the tests had run here."""
+    for kind, value in lane.reports:
+        match kind:
+            case "logstart":
+                config.hook.pytest_runtest_logstart(nodeid=value[0], location=value[1])
+            case "logreport":
+                report = config.hook.pytest_report_from_serializable(config=config, data=value)
+                config.hook.pytest_runtest_logreport(report=report)
+            case "logfinish":
+                config.hook.pytest_runtest_logfinish(nodeid=value[0], location=value[1])
+    lane.reports.clear()
+
+
+def _fork(config: pytest.Config, others: list[Lane]) -> Lane | Connection[Any, Any]:
+    """A new lane; in its own process, the connection to the first one."""
+    from torchnet.linux import namespaces  # Linux alone
+
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    for buffer in (reporter, sys.stdout, sys.stderr):
+        buffer.flush()  # else both processes would print what is in it
+    ours, theirs = Pipe()
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        theirs.close()
+        return Lane(pid, os.pidfd_open(pid), ours)
+    os.setsid()
+    namespaces.die_with_parent(signal.SIGINT, parent)
+    os.environ[MARK] = uuid.uuid4().hex
+    ours.close()
+    for other in others:
+        other.connection.close()
+    # As in pytest-xdist's workers: by this the plugins know that another process reports and writes the cache.
+    config.workerinput = {}  # type: ignore[attr-defined]
+    config.pluginmanager.unregister(reporter)
+    capture = config.pluginmanager.getplugin("capturemanager")
+    capture.stop_global_capturing()  # its files are those of the first process
+    capture.start_global_capturing()
+    capture.suspend_global_capture()
+    return theirs
+
+
+class _Reports:
+    """The plugin of a lane that sends its reports."""
+
+    def __init__(self, config: pytest.Config, connection: Connection[Any, Any]) -> None:
+        self.config = config
+        self.connection = connection
+
+    def pytest_runtest_logstart(self, nodeid: str, location: object) -> None:
+        self.connection.send(("logstart", (nodeid, location)))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        data = self.config.hook.pytest_report_to_serializable(config=self.config, report=report)
+        self.connection.send(("logreport", data))
+
+    def pytest_runtest_logfinish(self, nodeid: str, location: object) -> None:
+        self.connection.send(("logfinish", (nodeid, location)))
+
+
+def _work(session: pytest.Session, all_units: list[Unit], connection: Connection[Any, Any]) -> None:
+    """Run the units that the first process names, until it names no more."""
+    config = session.config
+    config.pluginmanager.register(_Reports(config, connection))
+    durations = config.pluginmanager.getplugin(Durations.NAME)
+    for number in _numbers(connection):
+        unit = all_units[number]
+        # The cluster stays for its quiet tests, which this lane will be given as well.
+        kept = [one.items[0] for one in all_units[number + 1 :] if unit.group == one.group == CLUSTER]
+        for item, following in zip(unit.items, [*unit.items[1:], *(kept or [None])], strict=True):
+            config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            if session.shouldfail:
+                break
+        connection.send(("end", durations.taken()))
+
+
+def _numbers(connection: Connection[Any, Any]) -> Iterator[int]:
+    with suppress(EOFError):
+        while True:
+            yield connection.recv()
+
+
+def _end(lanes: list[Lane]) -> None:
+    """Let the lanes end what they run, with the teardown of their fixtures, and wait for them."""
+    for lane in lanes:
+        lane.connection.close()
+        if lane.unit:
+            with suppress(ProcessLookupError):
+                os.kill(lane.pid, signal.SIGINT)
+    for lane in lanes:
+        os.waitpid(lane.pid, 0)
+        os.close(lane.ended)

@@ -1,0 +1,73 @@
+"""Lanes: files run at the same time, quiet tests alone, and the output is that of one pytest."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import ROOT
+
+# Each waits until the other has begun.
+MEETS = """\
+import time
+from pathlib import Path
+
+def test_meets():
+    here = Path(__file__).parent
+    (here / "{own}.begun").touch()
+    until = time.monotonic() + 20
+    while not (here / "{other}.begun").exists():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    time.sleep(0.3)
+    (here / "{own}.begun").rename(here / "{own}.ended")
+"""
+QUIET = """\
+import pytest
+from pathlib import Path
+
+@pytest.mark.quiet
+def test_is_alone():
+    assert sorted(path.name for path in Path(__file__).parent.glob("*.[be]*ed")) == ["b.ended", "c.ended"]
+"""
+
+
+def run(folder: Path, files: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    for name, text in files.items():
+        (folder / f"test_{name}.py").write_text(text)
+    words = ("-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", "-ra", "--lanes", "3")
+    return subprocess.run(
+        [sys.executable, *words, "-c", ROOT / "pyproject.toml", "--rootdir", folder, folder],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "CI": "1"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def test_files_run_at_once_and_quiet_tests_after_them(tmp_path: Path) -> None:
+    files = {"a": QUIET, "b": MEETS.format(own="b", other="c"), "c": MEETS.format(own="c", other="b")}
+    done = run(tmp_path, files)
+    assert done.returncode == 0, done.stdout
+    assert "3 passed" in done.stdout
+
+
+def test_failures_skips_and_costs_are_named(tmp_path: Path) -> None:
+    skips = "import pytest\n\ndef test_skips():\n    pytest.skip('no such machine')\n"
+    done = run(tmp_path, {"fails": "def test_fails():\n    assert 2 + 2 == 5\n", "skips": skips})
+    assert done.returncode == 1
+    assert "1 failed, 1 skipped" in done.stdout
+    assert "test_fails.py::test_fails - assert (2 + 2) == 5" in done.stdout
+    assert "no such machine" in done.stdout
+    assert all(f"{name}\n" in done.stdout for name in ("test_fails.py", "test_skips.py::test_skips", "all"))
+
+
+def test_a_lane_that_dies_is_an_error_that_names_its_tests(tmp_path: Path) -> None:
+    dies = "import os\n\ndef test_dies():\n    os.kill(os.getpid(), 9)\n"
+    done = run(tmp_path, {"dies": dies, "lives": "def test_lives():\n    pass\n"})
+    assert done.returncode == 3
+    assert "test_dies.py" in done.stdout + done.stderr
