@@ -2,53 +2,19 @@
 
 from __future__ import annotations
 
-import glob
-import os
-import shutil
 import subprocess
 import sys
 import zipfile
-from functools import cache
 from pathlib import Path
 
 import pyroute2
 import pytest
 
+from tests.pythons import pythons
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 PARTS = ("__init__", "agent", "constants", "errors", "linux", "network", "rlimits", "text", "training")
-OLDEST, NEWEST = (3, 10), (3, 14)
-
-
-@cache
-def pythons() -> dict[str, str]:
-    """Version -> interpreter: this one, those on the PATH, and those that pyenv and uv keep."""
-    found: dict[str, str] = {}
-    candidates = [sys.executable, "/usr/bin/python3"]
-    for minor in range(OLDEST[1], NEWEST[1] + 1):
-        name = f"python3.{minor}"
-        candidates += filter(None, [shutil.which(name), f"/usr/bin/{name}"])
-        for folder in ("~/.pyenv/versions/*/bin", "~/.local/share/uv/python/*/bin"):
-            candidates += sorted(glob.glob(os.path.expanduser(f"{folder}/{name}")))
-    for path in candidates:
-        version = _version(path)
-        if version and OLDEST <= version <= NEWEST:
-            found.setdefault(f"{version[0]}.{version[1]}", path)
-    return found
-
-
-def _version(path: str) -> tuple[int, int] | None:
-    try:
-        done = subprocess.run(
-            [path, "-c", "import sys; print(*sys.version_info[:2])"],
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=True,
-        )
-        major, minor = done.stdout.split()
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return None  # pyenv's placeholders for versions that are not chosen
-    return int(major), int(minor)
+PYTHONS = {f"{major}.{minor}": path for (major, minor), path in pythons().items()}
 
 
 def travelling() -> list[Path]:
@@ -71,8 +37,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("version", pythons())
-def test_it_imports_from_a_zip_with_nothing_installed(version: str, archive: Path) -> None:
+@pytest.mark.parametrize("python", PYTHONS)
+def test_it_imports_from_a_zip_with_nothing_installed(python: str, archive: Path) -> None:
     # A folder without __init__.py holds what other processes load by their own name: no module of ours.
     paths = [path for path in travelling() if (path.parent / "__init__.py").exists()]
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths]
@@ -82,7 +48,7 @@ def test_it_imports_from_a_zip_with_nothing_installed(version: str, archive: Pat
     code += "print(*sorted({module.partition('.')[0] for module in sys.modules}))"
     done = subprocess.run(
         # Isolated, and without the folders where packages are installed; what is deprecated is an error.
-        [pythons()[version], "-I", "-S", "-W", "error", "-c", code, str(archive), *names],
+        [PYTHONS[python], "-I", "-S", "-W", "error", "-c", code, str(archive), *names],
         capture_output=True,
         text=True,
         timeout=60,
@@ -94,12 +60,12 @@ def test_it_imports_from_a_zip_with_nothing_installed(version: str, archive: Pat
     assert not loaded & {"torch", "pydantic", "typer", "tomli", "rich"}
 
 
-@pytest.mark.parametrize("version", pythons())
-def test_the_whole_package_compiles(version: str) -> None:
+@pytest.mark.parametrize("python", PYTHONS)
+def test_the_whole_package_compiles(python: str) -> None:
     code = "import sys\nfor path in sys.argv[1:]: compile(open(path, encoding='utf-8').read(), path, 'exec')"
     paths = [str(path) for folder in ("torchnet", "launch") for path in sorted((ROOT / folder).rglob("*.py"))]
-    subprocess.run([pythons()[version], "-W", "error", "-c", code, *paths], timeout=60, check=True)
+    subprocess.run([PYTHONS[python], "-W", "error", "-c", code, *paths], timeout=60, check=True)
 
 
 def test_this_python_is_among_those() -> None:
-    assert f"{sys.version_info[0]}.{sys.version_info[1]}" in pythons()
+    assert f"{sys.version_info[0]}.{sys.version_info[1]}" in PYTHONS
