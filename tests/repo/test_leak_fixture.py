@@ -97,6 +97,16 @@ def test_nothing_is_seen_where_nothing_leaks(tmp_path: Path) -> None:
     assert "1 passed in" in output, output
 
 
+def test_a_cluster_that_another_lane_brings_up_is_none(tmp_path: Path) -> None:
+    """Only the fixture that brings it up counts it."""
+    needs.networks()
+    needs.program("ip")
+    body = "import tests.leaks\n    subprocess.run(['ip', 'netns', 'add', 'planted-node1'], check=True)\n"
+    body += "    assert [one for one in tests.leaks.snapshot(clusters=True).named if 'planted-node1' in one]"
+    output = run_planted(tmp_path, body, *OWN_NETWORK)
+    assert "1 passed in" in output, output
+
+
 def test_what_ends_within_the_grace_is_no_leak(tmp_path: Path) -> None:
     output = run_planted(tmp_path, "subprocess.Popen('sleep 0.2', shell=True)")
     assert "1 passed in" in output, output
