@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -222,7 +223,7 @@ def _work(session: pytest.Session, all_units: list[Unit], connection: Connection
         unit = all_units[number]
         # The cluster stays for its quiet tests, which this lane will be given as well.
         kept = [one.items[0] for one in all_units[number + 1 :] if unit.group == one.group == CLUSTER]
-        for item, following in zip(unit.items, [*unit.items[1:], *(kept or [None])], strict=True):
+        for item, following in zip_longest(unit.items, [*unit.items[1:], *kept[:1]]):
             config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             if session.shouldfail:
                 break

@@ -68,7 +68,11 @@ def test_a_dash_is_standard_output() -> None:
 
 @pytest.mark.parametrize(
     ("path", "why"),
-    [("missing/receipt.json", "No such file or directory"), (".", "Is a directory"), ("nul\0", "embedded null")],
+    [
+        ("missing/receipt.json", "No such file or directory"),
+        (".", "Is a directory"),
+        ("nul\0", "embedded null"),
+    ],
 )
 def test_what_cannot_be_written_is_on_standard_output(tmp_path: Path, path: str, why: str) -> None:
     reason, out, err = save(f"{tmp_path}/{path}")
