@@ -2,7 +2,7 @@
 
 asyncio was tried and rejected. As a coroutine, the join shrinks from 89 to 51 lines, but the coordinator and the
 worker, which react to any message, loss or timer in any state, stay tables of transitions: about 100 lines less in
-all. The import takes 0.03 s of CPU time in every agent, on top of 0.10 s.
+all. The import would add 0.01 to 0.03 s of CPU time to the 0.09 s of every agent.
 """
 
 from __future__ import annotations
