@@ -244,7 +244,7 @@ def test_a_pod_that_ends_while_its_log_is_read_is_told_with_the_logs_end(
     ]
     with pytest.raises(NetworkError, match="exit code 1; output: ModuleNotFoundError: x") as caught:
         pods(client).log("verify-0")
-    assert "once more" in caught.value.fix, "Python was there"
+    assert "verify again" in caught.value.fix, "Python was there"
 
 
 def test_a_log_that_breaks_off_is_read_again_and_complaints_come_before_the_result(
