@@ -36,6 +36,7 @@ THREAD = """
 """
 
 
+@pytest.mark.quiet
 @pytest.mark.parametrize(
     ("name", "times", "site", "waits"),
     [
