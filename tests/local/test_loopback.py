@@ -48,5 +48,5 @@ def test_nobody_takes_a_job_for_stalled_whose_bytes_are_not_counted(tmp_path: Pa
     with Job("--network", "loopback", *words) as job:
         done = job.finish()
     assert done.code == 0, done.stderr
-    assert "stalled: almost nothing" not in done.stderr
-    assert done.stderr.count("--stall-action stop: on loopback no bytes are counted") == 1
+    assert "stalled: " not in done.stderr
+    assert done.stderr.count("--stall-action stop has no effect on loopback") == 1

@@ -148,7 +148,7 @@ def test_no_stall_without_a_timeout(tmp_path: Path) -> None:
         (tmp_path / "go").touch()
         done = job.finish()
     assert done.code == 0, done.stderr
-    assert "stalled: almost nothing" not in done.stderr
+    assert "stalled: " not in done.stderr
 
 
 def test_a_job_that_moves_is_not_stalled(tmp_path: Path) -> None:
@@ -157,4 +157,4 @@ def test_a_job_that_moves_is_not_stalled(tmp_path: Path) -> None:
     with Job("--stall-timeout", "2", "--stall-action", "stop", script(tmp_path, text), cwd=tmp_path) as job:
         done = job.finish()
     assert done.code == 0, done.stderr
-    assert "stalled: almost nothing" not in done.stderr
+    assert "stalled: " not in done.stderr

@@ -59,7 +59,7 @@ def test_ctrl_z_stops_all_and_fg_goes_on(tmp_path: Path) -> None:
         done = job.finish()
     assert done.code == 0, done.stderr
     assert receipt(path)["findings"] == []
-    assert "stalled: almost nothing" not in done.stderr
+    assert "stalled: " not in done.stderr
     assert lines(done.stdout, 0)[1].startswith("ticks ")
 
 
