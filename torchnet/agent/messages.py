@@ -242,7 +242,7 @@ def decode_row(text: object) -> PeerRow:
     return rows[0]
 
 
-_TYPES: dict[str, type] = {
+TYPES: dict[str, type] = {
     cls.__name__: cls for cls in (JoinRequest, *get_args(WorkerMessage), *get_args(CoordinatorMessage))
 }
 _FROM_WORKER: dict[str, type] = {cls.__name__: cls for cls in get_args(WorkerMessage)}
@@ -258,7 +258,7 @@ def _decode(data: Mapping[str, Any], allowed: Mapping[str, type]) -> Any:
         raise InvalidMessageError(f"its type is {_shown(name)}, not a string")
     cls = allowed.get(name)
     if cls is None:
-        if name in _TYPES:
+        if name in TYPES:
             raise InvalidMessageError(f"{name} is not a message that this end of the connection sends")
         return None
     values = {}
@@ -266,7 +266,7 @@ def _decode(data: Mapping[str, Any], allowed: Mapping[str, type]) -> Any:
         if f.name not in data and f.default is not MISSING:
             continue
         try:
-            values[f.name] = _READERS[str(f.type)](data.get(f.name))
+            values[f.name] = READERS[str(f.type)](data.get(f.name))
         except (ValueError, NetworkError, RecursionError) as error:
             raise InvalidMessageError(f"{name}.{f.name} {error}") from None
     return cls(**values)
@@ -376,7 +376,7 @@ def _shown(value: object) -> str:
 
 
 # By the declared type of a field.
-_READERS: dict[str, Callable[[Any], Any]] = {
+READERS: dict[str, Callable[[Any], Any]] = {
     "bool": _bool,
     "str": _text,
     "Count": _count,

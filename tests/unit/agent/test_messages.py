@@ -67,8 +67,8 @@ def on_the_wire(message: messages.Message) -> dict[str, Any]:
 def test_every_type_is_among_the_examples() -> None:
     assert {type(message) for message in FROM_WORKER} == set(get_args(WorkerMessage))
     assert {type(message) for message in FROM_COORDINATOR} == set(get_args(CoordinatorMessage))
-    declared = {str(f.type) for cls in messages._TYPES.values() for f in fields(cls)}
-    assert declared == messages._READERS.keys()
+    declared = {str(f.type) for cls in messages.TYPES.values() for f in fields(cls)}
+    assert declared == messages.READERS.keys()
 
 
 @pytest.mark.parametrize(("message", "decode"), CASES)

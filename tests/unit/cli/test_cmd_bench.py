@@ -72,7 +72,7 @@ def test_the_jobs_flags_are_the_launchs_but_for_what_a_benchmark_settles(
     keys = [field.key for field in FIELDS if field.keyed and f"  {field.key}=" in text]
     assert keys == ["gloo_devices", "nccl_socket_nthreads", "nccl_nsocks_perthread"]
     assert "-n, --namespace" in text or "--namespace, -n" in text
-    assert text.index("Benchmark:") < text.index("Job:")
+    assert text.index("The benchmark:") < text.index("Job:")
 
 
 def test_what_only_a_script_uses_disturbs_no_benchmark(
@@ -125,7 +125,9 @@ def test_on_kubernetes_the_workers_modules_travel(capsys: pytest.CaptureFixture[
     data = next(one for one in objects if one["kind"] == "ConfigMap")["binaryData"]["code.zip"]
     names = zipfile.ZipFile(io.BytesIO(base64.b64decode(data))).namelist()
     assert set(names) == {path.name for path in WORKER.glob("*.py")}
-    assert '"run.py", "--plan"' in json.dumps(objects)
+    documents = [one.get("data", {}).get("spec.json") for one in objects]
+    (spec,) = [json.loads(text) for text in documents if text]
+    assert spec["command"][:2] == ["run.py", "--plan"]
 
 
 def written(path: Path, results: Results) -> str:

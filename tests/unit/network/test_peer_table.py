@@ -154,7 +154,7 @@ def test_wrong_columns(column: str, value: Any, said: str) -> None:
         (b"garbage", "no zlib stream"),
         (zlib.compress(b"[" * 100_000), "nested too deep"),
         (zlib.compress(b"{}"), "another format"),
-        (zlib.compress(b"\xff"), "no UTF-8"),
+        (zlib.compress(b"\xff"), "not UTF-8"),
     ],
 )
 def test_wrong_bytes(form: bytes, said: str) -> None:

@@ -84,11 +84,11 @@ _READING_TICK_SECONDS = 0.02
 _EVENTS_SECONDS = 2.0  # before Events are read: an ordinary start does not need them
 # Before all workers have started: for an agent to report its failure to those that have joined. Then they are stopped.
 _START_FAILURE_SECONDS = 3.0
-_PATIENCE_SECONDS = 15.0  # beyond --grace, for workers to exit before torchnet stops waiting for them
-_WATCH_LAG_SECONDS = 5.0  # how far the watch on the pods may lag behind the JobSet's status
+PATIENCE_SECONDS = 15.0  # beyond --grace, for workers to exit before torchnet stops waiting for them
+WATCH_LAG_SECONDS = 5.0  # how far the watch on the pods may lag behind the JobSet's status
 _KEEP_SECONDS = 3.0  # at the end, for a stop with --keep to complete
 _SETTLE_SECONDS = 0.5  # for states that are still on their way
-_DRAIN_SECONDS = 8.0  # for the last lines of the logs
+DRAIN_SECONDS = 8.0  # for the last lines of the logs
 _STOPPED_DRAIN_SECONDS = 1.5  # the same once the pods are deleted
 _LEAVE_SECONDS = 0.6  # after a second signal, for the stop to be accepted: some senders send two at once
 _INTERRUPTED_DRAIN_SECONDS = 0.5  # for the last lines of the logs after a signal
@@ -304,7 +304,7 @@ class RunMonitor:
     def _watch_run(self, now: float, passed: float) -> RunOutcome | None:  # noqa: ARG002
         """RUNNING: wait for the end of the workers, or for a failure."""
         self._node_loss.look(self._workers, now)
-        self._check_workers(now, self._options.grace + _PATIENCE_SECONDS)
+        self._check_workers(now, self._options.grace + PATIENCE_SECONDS)
         self._check_timeout(now)
         return None
 
@@ -315,10 +315,10 @@ class RunMonitor:
     def _wait_for_evicted_pods(self, now: float, passed: float) -> RunOutcome | None:  # noqa: ARG002
         """EVICTED: leave a group of plain pods that its queue has evicted, once its pods have ended."""
         alive = self._alive()
-        patience = max((one.patience for one in alive), default=0.0) + _PATIENCE_SECONDS
+        patience = max((one.patience for one in alive), default=0.0) + PATIENCE_SECONDS
         if alive and now - self._phase_began < patience:
             return None
-        self._drain(_DRAIN_SECONDS)
+        self._drain(DRAIN_SECONDS)
         return RunOutcome(None, STOPPED_CODE, self._attempts.eviction, commands=("status", "down"))
 
     def _wait_for_agents(self, now: float, passed: float) -> RunOutcome | None:
@@ -336,7 +336,7 @@ class RunMonitor:
 
     def _wait_for_stop(self, now: float, passed: float) -> RunOutcome | None:  # noqa: ARG002
         """STOPPING: the workers have their grace period."""
-        late = now - self._phase_began > self._options.grace + _PATIENCE_SECONDS
+        late = now - self._phase_began > self._options.grace + PATIENCE_SECONDS
         return self._end(drain=1.0) if late else None
 
     # -- decisions -----------------------------------------------------------------------------------------------
@@ -358,7 +358,7 @@ class RunMonitor:
                 return False
             self._workload_ended = self._workload_ended or time.monotonic()
             attempts = self._worker_set.attempt >= self._workload_status.restarts
-            late = time.monotonic() - self._workload_ended > _WATCH_LAG_SECONDS
+            late = time.monotonic() - self._workload_ended > WATCH_LAG_SECONDS
             return (len(ended) == self._info.nnodes and attempts) or late
         if len(ended) == self._info.nnodes:
             return self._run_stop.wait(0)
@@ -398,7 +398,7 @@ class RunMonitor:
         if self._jobset_restart.begun(self._workload_status.restarts):
             self._begin_attempt()
         last = not self._workload_status.restarts_left
-        limit = patience if last else self._options.grace + _PATIENCE_SECONDS
+        limit = patience if last else self._options.grace + PATIENCE_SECONDS
         failure = self._jobset_restart.look(now, limit, last=last)
         if failure is not None and self._options.stops:
             self._fail(failure)
@@ -456,7 +456,7 @@ class RunMonitor:
         # that has just begun would run to its end. Before the training, there is nothing to save.
         early = self._signal_count > 0 and not any(one.started for one in self._workers.values())
         self._enter(Phase.STOPPING)
-        self._run_stop.begin(NOW_SECONDS if early else None, self._options.grace + _PATIENCE_SECONDS)
+        self._run_stop.begin(NOW_SECONDS if early else None, self._options.grace + PATIENCE_SECONDS)
 
     def _leave(self) -> RunOutcome:
         """Leave after a second signal, and report what is known of the stop."""
@@ -469,7 +469,7 @@ class RunMonitor:
 
     def _end(self, drain: float | None = None) -> RunOutcome:
         """Read the logs to their ends, within ``drain`` seconds (default: 8), and build the receipt."""
-        drain = _DRAIN_SECONDS if drain is None else drain
+        drain = DRAIN_SECONDS if drain is None else drain
         if self.phase is Phase.STOPPING and not self._run_stop.wait(_KEEP_SECONDS):
             self._console.notice(
                 f"--keep: cannot confirm that {self._info.run} stopped; it may still be running", "warning"

@@ -157,7 +157,7 @@ def _is_id(word: str) -> bool:
     return len(word) == 64 and all(letter in "0123456789abcdef" for letter in word)
 
 
-_EVERY = 2.0  # seconds between two reads
+POLL_SECONDS = 2.0  # seconds between two reads
 _AT_ONCE = 0.1  # the same if a decision waits for the read
 # The API server sorts Events by name, not by age, so those of this run may be on any page. Further pages are not read:
 # a namespace with more than 10,000 warnings has other problems.
@@ -266,7 +266,7 @@ class WorkloadStatus:
         )
 
     def _refresh(self, what: str, every: float | None = None) -> None:
-        every = _EVERY if every is None else every
+        every = POLL_SECONDS if every is None else every
         now = time.monotonic()
         if what in self._busy or what in self._forbidden or now - self._requested_at.get(what, -1e9) < every:
             return

@@ -70,7 +70,7 @@ def test_a_signal_ends_it_at_once_and_what_was_not_done_is_said(
     assert said.splitlines()[-1] == f"torchnet: stopped by SIGINT: {UNDONE[name]}"
     assert said.count("no response from") == 1, "of its silence"
     assert f"no response from {dead} (context 'here') yet" in said
-    assert ("yet (connection refused); trying for 30 s" in said) is ("trying for 60 s" not in said)
+    assert ("yet (connection refused); retrying for 30 s" in said) is ("retrying for 60 s" not in said)
 
 
 def test_sigterm_is_heard_as_well(words: Path) -> None:
@@ -109,7 +109,7 @@ def test_the_silence_is_told_once_beside_the_answer(
     what = "no usable response" if said.startswith("HTTP") else "no response"
     assert line.startswith(f"torchnet: warning: {what} from {server.address} (context 'here') yet (")
     assert said in line
-    assert line.endswith("trying for 30 s")
+    assert line.endswith("retrying for 30 s")
 
 
 def test_who_gets_answers_in_time_hears_nothing_of_it(

@@ -39,7 +39,7 @@ PREPARES = {"prepare": running()}
 @pytest.fixture
 def watched(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
     """Without patience for workers that have failed: what is decided wrongly is decided at once."""
-    for name in ("_PATIENCE_SECONDS", "_START_FAILURE_SECONDS"):
+    for name in ("PATIENCE_SECONDS", "_START_FAILURE_SECONDS"):
         monkeypatch.setattr(monitor, name, 0.0)
     with Signals() as signals:
         yield Watched(store, tmp_path, signals)

@@ -76,7 +76,7 @@ def lost_node() -> list[str]:
 
 
 def test_the_wording_of_a_run(store: Store, watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pending, "_EVERY", 0.1)
+    monkeypatch.setattr(pending, "POLL_SECONDS", 0.1)
     sections: dict[str, str] = {
         "start": "\n".join(start()),
         "lost node": "\n".join(lost_node()),

@@ -236,7 +236,7 @@ def test_a_jobset_that_has_ended_is_waited_for_until_the_watch_knows_it_too(
 def test_a_jobset_whose_last_pods_are_never_seen_is_not_waited_for_for_ever(
     store: Store, watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(monitor, "_WATCH_LAG_SECONDS", 1.0)
+    monkeypatch.setattr(monitor, "WATCH_LAG_SECONDS", 1.0)
     jobset = store.put(job(1) | {"apiVersion": JOBSET.api, "kind": JOBSET.name})
     jobset["status"] = {"restarts": 1, "conditions": [{"type": "Completed", "status": "True"}]}
     store.put(ended(0, 42, message(0, 42, failure=FAILED), attempt=0))
@@ -248,7 +248,7 @@ def test_a_jobset_whose_last_pods_are_never_seen_is_not_waited_for_for_ever(
 def test_a_jobset_that_has_ended_and_whose_pods_are_gone_has_an_end(
     store: Store, watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(monitor, "_WATCH_LAG_SECONDS", 1.0)
+    monkeypatch.setattr(monitor, "WATCH_LAG_SECONDS", 1.0)
     jobset = store.put(job(1) | {"apiVersion": JOBSET.api, "kind": JOBSET.name})
     jobset["status"] = {"conditions": [{"type": "Failed", "status": "True"}]}
     assert watched.run(facts(1, jobset=True), ATTACHED).code == 70
@@ -274,7 +274,7 @@ def test_the_restart_of_a_jobsets_gang_has_its_own_time(
     store: Store, watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Until then the worker that holds it up is named."""
-    monkeypatch.setattr(monitor, "_PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(monitor, "PATIENCE_SECONDS", 1.0)
     jobset = jobset_of(store, 1)
 
     def restarted() -> None:
@@ -303,7 +303,7 @@ def test_the_restart_of_a_jobsets_gang_has_its_own_time(
 def test_the_last_attempt_of_a_jobsets_gang_ends_the_job(
     store: Store, watched: Watched, monkeypatch: pytest.MonkeyPatch, keep: bool
 ) -> None:
-    monkeypatch.setattr(monitor, "_PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(monitor, "PATIENCE_SECONDS", 1.0)
     jobset_of(store, 0)
     outcome = watched.run(facts(2, jobset=True), RunOptions(grace=0, keep=keep))
     assert outcome.receipt is not None
@@ -372,7 +372,7 @@ def test_who_reads_slowly_gets_every_line(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The time for the logs' last lines is theirs alone: the reader pauses for longer."""
-    monkeypatch.setattr(monitor, "_DRAIN_SECONDS", 0.5)
+    monkeypatch.setattr(monitor, "DRAIN_SECONDS", 0.5)
     one = ended(0, 0, message(0))
     store.put(one)
     count = 12000  # more than the console keeps

@@ -124,8 +124,8 @@ def test_every_run_has_one_outcome_that_fits(events: list[tuple[str, int]]) -> N
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder, Signals() as signals:
         for name in ("_TICK_SECONDS", "_SETTLE_SECONDS", "_START_FAILURE_SECONDS"):
             patch.setattr(monitor, name, 0.05)
-        patch.setattr(monitor, "_PATIENCE_SECONDS", 0.3)
-        patch.setattr(pending, "_EVERY", 0.1)
+        patch.setattr(monitor, "PATIENCE_SECONDS", 0.3)
+        patch.setattr(pending, "POLL_SECONDS", 0.1)
         cluster = Controllers(store)
         steps: list[Callable[[], object] | float] = [0.3]
         for event, rank in events:
