@@ -174,6 +174,30 @@ def test_ctrl_c_is_raised_when_the_job_has_ended(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("network", [None, "loopback"])
+def test_processes_that_another_thread_forks_during_the_start_delay_nothing(
+    tmp_path: Path, network: str | None
+) -> None:
+    text = f"""
+        import concurrent.futures, os, signal, time
+        from torchnet.local import runtime  # before the forks, to fork during the start only
+        pids = []
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            job = pool.submit(torchnet.launch, sys.argv[1], network={network!r})
+            while not job.done() and len(pids) < 50:
+                pids.append(os.fork())
+                if not pids[-1]:
+                    time.sleep(600)
+                time.sleep(0.02)
+            done = concurrent.futures.wait([job], 30).done
+            print(len(done), flush=True)
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+    """
+    done = ended(tmp_path, text, arguments=(script(tmp_path, EXCHANGE),))
+    assert done.stdout.splitlines()[-1] == "1", done.stderr
+
+
+@pytest.mark.parametrize("network", [None, "loopback"])
 def test_nothing_is_left_of_a_caller_that_is_killed(tmp_path: Path, network: str | None) -> None:
     """A process that the caller forked meanwhile holds copies of all its descriptors."""
     mark = uuid.uuid4().hex

@@ -13,13 +13,14 @@ from typing import Any
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Event
 from torchnet.agent.framed_socket import FramedSocket
+from torchnet.local import fork_safety
 
 
 class AgentChannels:
     """The launcher's ends; ``theirs`` are the nodes', in node order."""
 
     def __init__(self, count: int) -> None:
-        pairs = [socket.socketpair() for _ in range(count)]
+        pairs = [fork_safety.socketpair() for _ in range(count)]
         self.ours = [pair[0] for pair in pairs]
         self.theirs = [pair[1] for pair in pairs]
         self.frames: dict[int, FramedSocket] = {}

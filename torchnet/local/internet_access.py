@@ -8,12 +8,12 @@ Without it nodes can only reach each other, and the launcher says so.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import subprocess
 
 from torchnet import constants
 from torchnet.linux import tap
+from torchnet.local import fork_safety
 from torchnet.local.topology import TAP
 
 _PROGRAM = "slirp4netns"
@@ -29,7 +29,6 @@ class Internet:
         if self._program is not None and not tap.usable():
             self._program, self._why = None, f"{tap.DEVICE} {tap.trouble()}"
         self._process: subprocess.Popen[bytes] | None = None
-        self._exit = -1
 
     @property
     def available(self) -> bool:
@@ -46,11 +45,11 @@ class Internet:
         """
         if self._program is None:
             return
-        read, self._exit = os.pipe()
-        # slirp4netns exits when the other end of this pipe closes: with this process, however it ends.
+        self._exit, theirs = fork_safety.socketpair()
+        # slirp4netns exits when this end closes: with this process, however it ends.
         command = [
             self._program,
-            f"--exit-fd={read}",
+            f"--exit-fd={theirs.fileno()}",
             f"--cidr={_SUBNET}",
             "--disable-host-loopback",
             f"--userns-path=/proc/{pid}/ns/user",
@@ -59,10 +58,15 @@ class Internet:
             TAP,
         ]
         quiet = subprocess.DEVNULL
-        self._process = subprocess.Popen(
-            command, pass_fds=(read,), stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
-        )
-        os.close(read)
+        with theirs, fork_safety.lock:
+            self._process = subprocess.Popen(
+                command,
+                pass_fds=(theirs.fileno(),),
+                stdin=quiet,
+                stdout=quiet,
+                stderr=quiet,
+                start_new_session=True,
+            )
 
     def failure(self) -> str:
         """Return a warning if slirp4netns has exited, else ""; call this once it has had time to start."""
@@ -72,7 +76,7 @@ class Internet:
 
     def close(self) -> None:
         if self._process is not None:
-            os.close(self._exit)
+            self._exit.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(2.0)
                 return

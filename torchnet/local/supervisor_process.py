@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from torchnet.errors import RefusedError, TorchnetError
-from torchnet.local import namespace_errors
+from torchnet.local import fork_safety, namespace_errors
 from torchnet.local.control_messages import LENGTH
 
 _PROGRAM = Path(__file__).with_name("supervisor.py")
@@ -106,8 +106,8 @@ def spawn(sockets: Sequence[socket.socket]) -> Supervisor:
     Args:
         sockets: The agents' ends of their channels, which it inherits.
     """
-    ours, theirs = socket.socketpair()
-    with theirs:
+    ours, theirs = fork_safety.socketpair()
+    with theirs, fork_safety.lock:  # until the exec, which Popen detects by the end of a pipe
         # Isolated (-I) and with the standard library first on the path, so that no file of the user's folders (json.py)
         # is imported instead of a module of the same name. The environment stays as it is: the script gets it.
         paths = dict.fromkeys([_ROOT, *(os.path.abspath(path) for path in sys.path if path)])
