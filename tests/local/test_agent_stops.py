@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,14 @@ from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure
 from torchnet.agent.failures import interrupted
 from torchnet.agent.message_socket import MessageSocket
-from torchnet.agent.messages import ProcessesStopped, Stop, WorkerFailed, WorkerMessage, decode_from_worker
+from torchnet.agent.messages import (
+    ProcessesStopped,
+    Stop,
+    Table,
+    WorkerFailed,
+    WorkerMessage,
+    decode_from_worker,
+)
 from torchnet.agent.worker import State, Worker
 from torchnet.agent.worker_processes import WorkerProcesses
 from torchnet.errors import ClusterError, NotYetError
@@ -99,6 +107,20 @@ def test_another_script_that_fails_meanwhile_is_restarted_as_well() -> None:
     fails(job, others[2], SCRIPT)
     stopped(job, others)
     assert [other.types() for other in others] == [["Table", "Start", "Stop", "Table"]] * 3
+
+
+@isolated
+@pytest.mark.parametrize("rank", [0, 99])
+def test_a_worker_that_renews_the_row_of_another_is_lost(rank: int) -> None:
+    job, others = running()
+    fails(job, others[1], SCRIPT, 0.5)
+    row = others[1].last(Table).table.rows[1]
+    others[1].send(ProcessesStopped(replace(row, node_rank=rank)))
+    job.turn()
+    assert [other.gone for other in others] == [False, True, False]
+    stopped(job, [others[0], others[2]])
+    made = ends(job, [others[0], others[2]])
+    assert (made["exit_code"], made["failure"]["kind"], made["failure"]["node"]) == (70, "lost", "run-1")
 
 
 @isolated

@@ -293,16 +293,19 @@ class Coordinator:
     def _receive_answer(self, member: Member, message: messages.WorkerMessage) -> None:
         """Handle an answer, which counts once, and only in the state and round that requested it."""
         state, current = self.state, getattr(message, "round", self._round) == self._round
+        rank = member.row.node_rank
         if isinstance(message, messages.PreflightResult) and state is State.CHECKING and current:
             self._receive_preflight_result(member, message)
         elif isinstance(message, messages.StateSaved) and state is State.SAVING and current:
             if self._count_answer(member):
                 self._end_preparation()
         elif isinstance(message, messages.ProcessesEnded) and state is State.RUNNING:
-            self._stall.forget(member.row.node_rank)
+            self._stall.forget(rank)
             if message.attempt == self._attempt and self._count_answer(member):
                 self._collect()
         elif isinstance(message, messages.ProcessesStopped) and state is State.STOPPING:
+            if message.row is not None and message.row.node_rank != rank:
+                raise messages.InvalidMessageError(f"its row is node rank {message.row.node_rank}'s, not {rank}'s")
             member.row = message.row or member.row
             if self._count_answer(member):
                 self._end_stop()
