@@ -144,6 +144,25 @@ def test_wrong_settings_and_scripts_start_nothing(tmp_path: Path) -> None:
     assert "rate=" in said[1]
 
 
+def test_an_interpreter_that_cannot_be_executed_raises_a_usage_error(tmp_path: Path) -> None:
+    text = """
+        import os
+        def show(network):
+            try:
+                torchnet.launch(sys.argv[1], network=network)
+            except torchnet.errors.UsageError as error:
+                print(error.fix.split()[1])
+        own = sys.executable
+        for sys.executable in (None, "", "/missing/python"):
+            show(None), show("loopback")
+        sys.executable = own
+        os.environ.update({f"LARGE{number}": "x" * 100_000 for number in range(25)})
+        show(None)
+    """
+    done = ended(tmp_path, text, arguments=(script(tmp_path, EXCHANGE),))
+    assert done.stdout.split() == [*["sys.executable"] * 6, "large"], done.stderr
+
+
 def test_refused_namespaces_raise_the_mechanism(tmp_path: Path) -> None:
     text = """
         try:

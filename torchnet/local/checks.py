@@ -49,7 +49,7 @@ def check_files(job: JobSpec) -> None:
     """
     if job.network.networks == (LOOPBACK,):
         return
-    places = {"the working directory": os.getcwd(), "Python": sys.executable}
+    places = {"the working directory": os.getcwd(), "Python": sys.executable or ""}
     if not job.module and os.path.exists(job.script):
         places["the script"] = job.script
     if job.output.log_dir:

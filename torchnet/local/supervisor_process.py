@@ -6,6 +6,7 @@ The supervisor is executed, not forked: the caller of `torchnet.launch` may have
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -16,13 +17,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from torchnet.errors import RefusedError, TorchnetError
+from torchnet.errors import RefusedError, TorchnetError, UsageError
 from torchnet.local import fork_safety, namespace_errors
 from torchnet.local.control_messages import LENGTH
 
 _PROGRAM = Path(__file__).with_name("supervisor.py")
 _ROOT = str(Path(__file__).parents[2])
 _KILL_SECONDS = 10.0
+_INTERPRETER = "set sys.executable to the path of a Python interpreter"
+_FIXES = {
+    errno.ENOENT: _INTERPRETER,
+    errno.EACCES: _INTERPRETER,
+    errno.E2BIG: "unset large environment variables: env | wc -c",
+}
 
 
 class ChildProcess(Protocol):
@@ -105,19 +112,27 @@ def spawn(sockets: Sequence[socket.socket]) -> Supervisor:
 
     Args:
         sockets: The agents' ends of their channels, which it inherits.
+
+    Raises:
+        UsageError: The interpreter cannot be executed.
     """
+    # Isolated (-I) and with the standard library first on the path, so that no file of the user's folders (json.py) is
+    # imported instead of a module of the same name. The environment stays as it is: the script gets it.
+    paths = dict.fromkeys([_ROOT, *(os.path.abspath(path) for path in sys.path if path)])
+    flags = ["-I", "-S", f"-Xutf8={sys.flags.utf8_mode}", *(["-B"] if sys.dont_write_bytecode else [])]
     ours, theirs = fork_safety.socketpair()
     with theirs, fork_safety.lock:  # until the exec, which Popen detects by the end of a pipe
-        # Isolated (-I) and with the standard library first on the path, so that no file of the user's folders (json.py)
-        # is imported instead of a module of the same name. The environment stays as it is: the script gets it.
-        paths = dict.fromkeys([_ROOT, *(os.path.abspath(path) for path in sys.path if path)])
-        flags = ["-I", "-S", f"-Xutf8={sys.flags.utf8_mode}", *(["-B"] if sys.dont_write_bytecode else [])]
-        process = subprocess.Popen(
-            [sys.executable, *flags, str(_PROGRAM), str(theirs.fileno()), *paths],
-            pass_fds=[theirs.fileno(), *(sock.fileno() for sock in sockets)],
-            # Ctrl-C and a closed terminal only signal torchnet, which then stops the job in order.
-            start_new_session=True,
-        )
+        try:
+            process = subprocess.Popen(
+                [sys.executable or "", *flags, str(_PROGRAM), str(theirs.fileno()), *paths],
+                pass_fds=[theirs.fileno(), *(sock.fileno() for sock in sockets)],
+                # Ctrl-C and a closed terminal only signal torchnet, which then stops the job in order.
+                start_new_session=True,
+            )
+        except OSError as error:
+            ours.close()
+            text = f"cannot start Python, which is {sys.executable!r} here: {error.strerror}"
+            raise UsageError(text, fix=_FIXES.get(error.errno or 0, "ulimit -a")) from None
     return Supervisor(process, ours)
 
 
