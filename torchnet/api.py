@@ -26,7 +26,7 @@ from torchnet.errors import (
     TorchnetError,
     UsageError,
 )
-from torchnet.runtime import runtime_of
+from torchnet.runtime import runtime_of, working_directory
 from torchnet.signals import on_main_thread
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ def launch(
         JobError: The job failed for another reason; one class for each, see `torchnet.errors`.
         KeyboardInterrupt: Ctrl-C stopped the job.
     """
-    resolved = _resolve({**settings, "script": script, "args": args}, config)
+    cwd = working_directory()
+    resolved = _resolve({**settings, "script": script, "args": args}, config, cwd)
     job = resolved.job
     if job.kubernetes.detach:
         raise UsageError(
@@ -73,7 +74,7 @@ def launch(
         )
     for line in resolved.warnings:
         show(f"torchnet: {line}\n", sys.stderr)
-    runtime, cwd = runtime_of(job), os.getcwd()
+    runtime = runtime_of(job)
     runtime.validate(job, cwd)
     receipts: list[Any] = []
 
@@ -99,7 +100,7 @@ def launch(
     return receipt
 
 
-def _resolve(settings: Mapping[str, Any], config: str | None) -> Resolved:
+def _resolve(settings: Mapping[str, Any], config: str | None, cwd: str) -> Resolved:
     names = keywords()
     flags: dict[str, Any] = {}
     shown: dict[str, str] = {}
@@ -122,7 +123,7 @@ def _resolve(settings: Mapping[str, Any], config: str | None) -> Resolved:
             put(name, names.get(name), value)
     if unknown:
         raise SpecError(unknown)
-    return resolve(flags, os.environ, os.getcwd(), config, shown=shown)
+    return resolve(flags, os.environ, cwd, config, shown=shown)
 
 
 def keywords() -> dict[str, str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Protocol
+
+from torchnet.errors import UsageError
 
 if TYPE_CHECKING:
     from torchnet.config.job_spec import JobSpec
@@ -52,3 +55,16 @@ def runtime_of(job: JobSpec) -> Runtime:
     from torchnet.local.runtime import LocalRuntime
 
     return LocalRuntime()
+
+
+def working_directory() -> str:
+    """Return the working directory.
+
+    Raises:
+        UsageError: It cannot be determined, for example because it was removed.
+    """
+    try:
+        return os.getcwd()
+    except OSError as error:
+        what = f"cannot determine the working directory ({error.strerror}); it may have been removed"
+        raise UsageError(what, fix="cd to an existing directory") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -70,6 +71,15 @@ def test_every_setting_has_a_keyword_of_its_own() -> None:
         "compress": "tune.compress",
     }.items():
         assert names[name] == path
+
+
+def test_a_removed_working_directory_is_a_usage_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    with pytest.raises(errors.UsageError):
+        api.launch("x.py")
 
 
 def test_a_detached_run_has_no_receipt() -> None:

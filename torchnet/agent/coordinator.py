@@ -305,7 +305,9 @@ class Coordinator:
                 self._collect()
         elif isinstance(message, messages.ProcessesStopped) and state is State.STOPPING:
             if message.row is not None and message.row.node_rank != rank:
-                raise messages.InvalidMessageError(f"its row is node rank {message.row.node_rank}'s, not {rank}'s")
+                raise messages.InvalidMessageError(
+                    f"its row is node rank {message.row.node_rank}'s, not {rank}'s"
+                )
             member.row = message.row or member.row
             if self._count_answer(member):
                 self._end_stop()

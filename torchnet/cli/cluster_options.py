@@ -111,6 +111,7 @@ def place(given: dict[str, Any]) -> ClusterTarget:
     from torchnet.config.sources import from_environment, from_flags, from_project, merge
     from torchnet.config.validation_errors import NEXT, SpecError
     from torchnet.k8s.commands import ClusterTarget
+    from torchnet.runtime import working_directory
 
     typed = {f"kubernetes.{name}": given[_internal(name)] for name in _READ if _internal(name) in given}
     layers = [from_flags(typed), from_environment(os.environ), from_project(Path(working_directory()))]
@@ -147,19 +148,6 @@ def _read(merged: Mapping[str, Value]) -> tuple[dict[str, str], list[FieldProble
         else:
             found[name] = os.path.join(value.base, text) if BY_PATH[path].is_path else text
     return found, wrong
-
-
-def working_directory() -> str:
-    """Return the working directory.
-
-    Raises:
-        UsageError: It cannot be determined, for example because it was removed.
-    """
-    try:
-        return os.getcwd()
-    except OSError as error:
-        what = f"cannot determine the working directory ({error.strerror}); it may have been removed"
-        raise UsageError(what, fix="cd to an existing directory") from None
 
 
 def run_of(words: Sequence[str]) -> str | None:

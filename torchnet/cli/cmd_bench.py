@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import typer
 
 from torchnet.bench.bench_options import GROUP, JOB_FIELDS, OPTIONS
-from torchnet.cli.cluster_options import working_directory
 from torchnet.cli.cmd_launch import dry_run, output_format
 from torchnet.cli.typer_parameters import (
     PlainCommand,
@@ -105,6 +104,7 @@ def run(values: dict[str, Any], words: list[str], typed: tuple[str, ...]) -> int
     from torchnet.bench.benchmark import run as measure
     from torchnet.cli.app import version
     from torchnet.cli.entry_point import say
+    from torchnet.runtime import working_directory
 
     form = output_format(values["form"], bool(values["dry_run"]))
     own = {option.path: values.get(parameter_name(option)) for option in OPTIONS}

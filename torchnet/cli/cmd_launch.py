@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from torchnet.cli.cluster_options import working_directory
 from torchnet.cli.typer_parameters import (
     FORMATS,
     PlainCommand,
@@ -84,7 +83,7 @@ def run(values: dict[str, Any], words: list[str]) -> int:
     from torchnet.cli.multi_host import refuse
     from torchnet.cli.torchrun_compat import SETS_FIELD, as_fields, run_id, warnings
     from torchnet.config.resolution import resolve
-    from torchnet.runtime import runtime_of
+    from torchnet.runtime import runtime_of, working_directory
 
     form = output_format(values["form"], bool(values["dry_run"]))
     typed = given_fields(values)
