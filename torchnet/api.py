@@ -28,6 +28,7 @@ from torchnet.errors import (
 )
 from torchnet.runtime import runtime_of, working_directory
 from torchnet.signals import on_main_thread
+from torchnet.standard_streams import open_missing_streams
 
 if TYPE_CHECKING:
     from torchnet.receipt.receipt_model import Receipt
@@ -65,6 +66,7 @@ def launch(
         JobError: The job failed for another reason; one class for each, see `torchnet.errors`.
         KeyboardInterrupt: Ctrl-C stopped the job.
     """
+    open_missing_streams()
     cwd = working_directory()
     resolved = _resolve({**settings, "script": script, "args": args}, config, cwd)
     job = resolved.job

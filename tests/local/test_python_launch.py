@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.jobs import Ended, Job, lines, marked, run, script, until
+from tests.jobs import Ended, Job, lines, marked, receipt, run, script, until
 from tests.local.test_refused import NO_USER_NAMESPACES
 
 EXCHANGE = """
@@ -161,6 +161,21 @@ def test_an_interpreter_that_cannot_be_executed_raises_a_usage_error(tmp_path: P
     """
     done = ended(tmp_path, text, arguments=(script(tmp_path, EXCHANGE),))
     assert done.stdout.split() == [*["sys.executable"] * 6, "large"], done.stderr
+
+
+@pytest.mark.parametrize("closed", ["at its start", "later"])
+def test_a_caller_without_standard_streams(tmp_path: Path, closed: str) -> None:
+    text = f"""
+        import os
+        from pathlib import Path
+        if {closed == "later"}:
+            os.closerange(0, 3)
+        torchnet.launch(sys.argv[1], json=str(Path(sys.argv[1]).with_name("receipt.json")))
+    """
+    around = ("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh") if closed == "at its start" else ()
+    done = ended(tmp_path, text, *around, arguments=(script(tmp_path, EXCHANGE),))
+    assert done.code == 0
+    assert receipt(tmp_path / "receipt.json")["backend_share"] == 1.0
 
 
 def test_refused_namespaces_raise_the_mechanism(tmp_path: Path) -> None:

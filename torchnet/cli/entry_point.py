@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from torchnet.errors import TorchnetError
+from torchnet.standard_streams import open_missing_streams
 
 INTERRUPTED, INTERNAL, BROKEN_PIPE = 130, 70, 141
 TRACEBACK_VARIABLE = "TORCHNET_TRACEBACK"
@@ -98,14 +99,7 @@ def _abandon_stdout() -> None:
 
 def _prepare_streams() -> None:
     """Open missing standard streams, and escape characters that the terminal's encoding does not support."""
-    if None in (sys.stdin, sys.stdout, sys.stderr):
-        # Started with `>&-`: the next file or socket would get descriptor 1, and so receive torchnet's output.
-        while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
-            os.set_inheritable(number, True)
-        os.close(number)
-        sys.stdin = sys.stdin or os.fdopen(0)
-        sys.stdout = sys.stdout or os.fdopen(1, "w")
-        sys.stderr = sys.stderr or os.fdopen(2, "w")
+    open_missing_streams()
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
