@@ -6,12 +6,13 @@ import os
 import signal
 import sys
 import uuid
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.jobs import Ended, Job, lines, marked, receipt, run, script, until
+from tests.jobs import ROOT, Ended, Job, lines, marked, receipt, run, script, until
 from tests.local.test_refused import NO_USER_NAMESPACES
 
 EXCHANGE = """
@@ -176,6 +177,20 @@ def test_a_caller_without_standard_streams(tmp_path: Path, closed: str) -> None:
     done = ended(tmp_path, text, *around, arguments=(script(tmp_path, EXCHANGE),))
     assert done.code == 0
     assert receipt(tmp_path / "receipt.json")["backend_share"] == 1.0
+
+
+def test_torchnet_in_a_zip_archive(tmp_path: Path) -> None:
+    archive = tmp_path / "site.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted((ROOT / "torchnet").rglob("*.py")) + sorted(
+            (ROOT / "torchnet_launch").rglob("*.py")
+        ):
+            file.write(path, path.relative_to(ROOT))
+    text = "print(torchnet.__file__, torchnet.launch(sys.argv[1], nnodes=1).exit_code)"
+    prints = script(tmp_path, "print('printed')")
+    done = ended(tmp_path, text, arguments=(prints,), env={"PYTHONPATH": str(archive)})
+    assert lines(done.stdout, 0) == ["printed"], done.stderr
+    assert done.stdout.splitlines()[-1] == f"{archive}/torchnet/__init__.py 0"
 
 
 def test_refused_namespaces_raise_the_mechanism(tmp_path: Path) -> None:

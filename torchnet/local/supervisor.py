@@ -1,7 +1,6 @@
-"""The program that holds a local job's nodes: ``python -I -S supervisor.py CONTROL PATH…``.
+"""The program that holds a local job's nodes.
 
-`torchnet.local.supervisor_process` executes it, and sends its input over the inherited socket CONTROL. The PATHs follow
-the standard library on ``sys.path``.
+`torchnet.local.supervisor_process` executes it, and sends its input over an inherited socket.
 """
 
 from __future__ import annotations
@@ -9,16 +8,26 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 from typing import NoReturn
 
+from torchnet.local.control_messages import LENGTH, guarded
 
-def main(control: socket.socket) -> NoReturn:
-    # Imported here, since the path is not complete before.
+
+def run(descriptor: int) -> NoReturn:
+    """Run the supervisor; ``descriptor`` is its end of the socket to the launcher."""
+    # The launcher's thread may block signals or ignore SIGCHLD; both are inherited.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    control = socket.socket(fileno=descriptor)
+    control.set_inheritable(False)
+    guarded(control, lambda: _run(control))
+
+
+def _run(control: socket.socket) -> NoReturn:
+    # Imported here, so that the launcher receives what an import raises.
     from torchnet.agent import agent
     from torchnet.local import loopback, sandbox, topology
     from torchnet.local.channel_reporter import ChannelReporter
-    from torchnet.local.control_messages import LENGTH
     from torchnet.local.faults import InjectedFaults
     from torchnet.local.supervisor_input import SupervisorInput
     from torchnet.network.address_sources import AddressSource, MultusStatus
@@ -61,15 +70,3 @@ def _receive(control: socket.socket, size: int) -> bytes:
             os._exit(1)
         data += part
     return bytes(data)
-
-
-if __name__ == "__main__":
-    sys.path += sys.argv[2:]
-    # The launcher's thread may block signals or ignore SIGCHLD; both are inherited.
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    from torchnet.local.control_messages import guarded
-
-    socket_to_launcher = socket.socket(fileno=int(sys.argv[1]))
-    socket_to_launcher.set_inheritable(False)
-    guarded(socket_to_launcher, lambda: main(socket_to_launcher))

@@ -21,7 +21,13 @@ from torchnet.errors import RefusedError, TorchnetError, UsageError
 from torchnet.local import fork_safety, namespace_errors
 from torchnet.local.control_messages import LENGTH
 
-_PROGRAM = Path(__file__).with_name("supervisor.py")
+# Not a path: torchnet may be in a zip archive. The user's paths follow the standard library.
+_PROGRAM = """
+import sys
+sys.path += sys.argv[2:]
+from torchnet.local import supervisor
+supervisor.run(int(sys.argv[1]))
+"""
 _ROOT = str(Path(__file__).parents[2])
 _KILL_SECONDS = 10.0
 _INTERPRETER = "set sys.executable to the path of a Python interpreter"
@@ -124,7 +130,7 @@ def spawn(sockets: Sequence[socket.socket]) -> Supervisor:
     with theirs, fork_safety.lock:  # until the exec, which Popen detects by the end of a pipe
         try:
             process = subprocess.Popen(
-                [sys.executable or "", *flags, str(_PROGRAM), str(theirs.fileno()), *paths],
+                [sys.executable or "", *flags, "-c", _PROGRAM, str(theirs.fileno()), *paths],
                 pass_fds=[theirs.fileno(), *(sock.fileno() for sock in sockets)],
                 # Ctrl-C and a closed terminal only signal torchnet, which then stops the job in order.
                 start_new_session=True,
