@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import select
 import stat
@@ -212,15 +213,19 @@ def _wants_color(tty: bool, environ: Mapping[str, str]) -> bool:
 
 def _isatty(file: TextIO) -> bool:
     try:
-        return file.isatty()
+        return _descriptor(file) is not None and file.isatty()
     except ValueError:
         return False
 
 
 def _descriptor(file: TextIO) -> int | None:
+    """Return the descriptor that ``file`` writes to; None for other objects, and for a closed file.
+
+    The fileno() of a notebook's sys.stdout is that of the notebook server's terminal.
+    """
     try:
-        return file.fileno()
-    except (OSError, ValueError):  # a StringIO, or a closed file
+        return file.fileno() if isinstance(file, io.TextIOWrapper) else None
+    except (OSError, ValueError):
         return None
 
 

@@ -41,6 +41,23 @@ def test_a_real_terminal() -> None:
     assert "1049" not in shown
 
 
+def test_a_notebook_gets_the_output_in_its_cell() -> None:
+    """Its stream says that it is a terminal, and gives the descriptor of the server's."""
+    with terminal() as (other, above):
+
+        class OutStream(io.StringIO):
+            fileno = other.fileno
+            isatty = other.isatty
+
+        cell = OutStream()
+        console = Console(cell, cell, world_size=2, environ={})
+        console.event({"event": "phase", "node": 0, "phase": "join", "text": "2/2 joined"})
+        console.event({"event": "output", "rank": 1, "stream": "stdout", "data": "x", "end": "\n"})
+        console.close()
+        assert not select.select([above], [], [], 0)[0]
+    assert cell.getvalue() == "torchnet: join: 2/2 joined\n[rank 1] x\n"
+
+
 def test_an_ascii_locale_does_not_break_it(tmp_path: Path) -> None:
     path = tmp_path / "out"
     with open(path, "w", encoding="ascii") as file:
