@@ -169,7 +169,7 @@ def _restored_signal_handlers() -> Iterator[None]:
 def _no_receipt(code: int) -> Receipt:
     if code == _INTERRUPTED:
         raise KeyboardInterrupt
-    if code > 128:
+    if code - 128 in list(signal.Signals):
         raise JobStoppedError(f"stopped by {signal.Signals(code - 128).name}", exit_code=code)
     raise TorchnetError(f"the job ended with exit code {code} and without a receipt")
 

@@ -24,13 +24,17 @@ KINDS: dict[str, tuple[type[BaseException], int]] = {
 }
 
 
-def raised(monkeypatch: pytest.MonkeyPatch, code: int, failure: dict[str, Any] | None) -> BaseException:
-    """What `torchnet.launch` raises for a job that ends with this receipt."""
+def raised(
+    monkeypatch: pytest.MonkeyPatch, code: int, failure: dict[str, Any] | None, *, left: bool = False
+) -> BaseException:
+    """What `torchnet.launch` raises for a job that ends with this receipt, or that is left before its end."""
 
     class Ends:
         def validate(self, *_: Any) -> None: ...
 
         def launch(self, _job: Any, _cwd: str, listener: Any) -> int:
+            if left:
+                return code
             listener({"event": "receipt", "receipt": receipt(exit_code=code, failure=failure)})
             return code
 
@@ -59,6 +63,14 @@ def test_a_missed_share_and_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(raised(monkeypatch, 5, None)) is errors.MinShareError
     failure = {"kind": "interrupted", "code": 130, "text": "stopped by SIGINT", "at": 1.0}
     assert type(raised(monkeypatch, 130, failure)) is KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("code", "error"), [(143, errors.JobStoppedError), (163, errors.TorchnetError)])
+def test_a_job_that_is_left_before_its_end(
+    monkeypatch: pytest.MonkeyPatch, code: int, error: type[BaseException]
+) -> None:
+    """163: a script's own exit code, of a failure before the signals."""
+    assert type(raised(monkeypatch, code, None, left=True)) is error
 
 
 def test_every_setting_has_a_keyword_of_its_own() -> None:
