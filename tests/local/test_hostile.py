@@ -87,17 +87,14 @@ def test_a_script_in_a_read_only_folder(tmp_path: Path, as_user: User) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("missing.py", "missing.py: there is no such file"),
-        ("scrip.py", "scrip.py: there is no such file; did you mean script.py?"),
-        ("folder", "folder: it is a directory without a __main__.py; name the script in it"),
-        (
-            "tool.sh",
-            "tool.sh: it is for sh by its first line, not Python; with --no-python it is run as it is",
-        ),
-        ("binary", "binary: it is not Python, but binary; with --no-python it is run as it is"),
-        ("prose.txt", "prose.txt: it is not valid Python (line 1: "),
-        ("pipe", "pipe: it is no regular file"),
-        ("loop", "loop: it cannot be looked at (Too many levels of symbolic links)"),
+        ("missing.py", "missing.py: no such file"),
+        ("scrip.py", "scrip.py: no such file; did you mean script.py?"),
+        ("folder", "folder: is a directory without a __main__.py"),
+        ("tool.sh", "not for Python; --no-python"),
+        ("binary", "binary: is a binary, not Python; --no-python"),
+        ("prose.txt", "prose.txt: is not valid Python (line 1: "),
+        ("pipe", "pipe: is not a regular file"),
+        ("loop", "loop: cannot access it (Too many levels of symbolic links)"),
     ],
 )
 def test_what_is_no_script_is_told_before_anything_starts(tmp_path: Path, name: str, words: str) -> None:
@@ -123,7 +120,7 @@ def test_a_script_that_may_not_be_read(tmp_path: Path, as_user: User) -> None:
     secret.chmod(0o600)
     done = as_user.run(sys.executable, "-m", "torchnet", "launch", "secret.py")
     assert done.returncode == 2
-    assert "secret.py: it cannot be read (Permission denied)" in done.stderr
+    assert "secret.py: cannot read it (Permission denied)" in done.stderr
     assert "joined" not in done.stderr
 
 

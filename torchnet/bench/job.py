@@ -130,14 +130,14 @@ def plan_job(
     try:
         resolved = resolve({**flags, **own}, environ, cwd, config, unread=SETTLED)
     except SpecError as error:
-        raise SpecError([*error.problems, *problems], about="this benchmark", fix=NEXT) from None
+        raise SpecError([*error.problems, *problems], about="benchmark", fix=NEXT) from None
     job = resolved.job
     nproc, have_gpus = _processes(job, environ)
     backend = options.backend or ("nccl" if have_gpus else "gloo")
     problems = [*problems, *_find_conflicts(options, job, job.nnodes * nproc, backend, have_gpus)]
     options, memory, notices, wrong = fit_memory(options, job, nproc, on_gpus=have_gpus and backend == "nccl")
     if problems or wrong:
-        raise SpecError([*problems, *wrong], about="this benchmark", fix=NEXT)
+        raise SpecError([*problems, *wrong], about="benchmark", fix=NEXT)
     arguments = ("--plan", worker_config.encode(_plan(options, job, memory)))
     update: dict[str, object] = {"args": arguments, "run_id": job.run_id or f"bench-{random}"}
     return BenchJob(replace(resolved, job=job.model_copy(update=update)), options, notices)

@@ -119,9 +119,7 @@ def place(given: dict[str, Any]) -> ClusterTarget:
     found, wrong = _read(merge(layers))
     if unusable or wrong:
         # Do not ignore invalid values: the kubeconfig's default may be a different cluster.
-        raise SpecError(
-            unusable + wrong, about="the cluster's options", fix=NEXT if unusable else _WHAT_THERE_IS
-        )
+        raise SpecError(unusable + wrong, about="cluster options", fix=NEXT if unusable else _WHAT_THERE_IS)
     for layer in layers:
         for line in layer.warnings:
             say(f"torchnet: {line}")

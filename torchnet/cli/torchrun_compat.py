@@ -176,9 +176,9 @@ def run_id(values: Mapping[str, object], job: JobSpec) -> str:
     except ValueError:
         return ""
     if job.on == "kubernetes":
-        from torchnet.config.kubernetes import wrong_run_id
+        from torchnet.config.kubernetes import find_run_id_problems
 
-        if wrong_run_id(name, job.kubernetes.form, job.nnodes):
+        if find_run_id_problems(name, job.kubernetes.form, job.nnodes):
             return ""
     return name
 

@@ -1,4 +1,4 @@
-"""What the agents are given of a job, the same locally and on Kubernetes."""
+"""Convert a job to the specification of its agents, locally and on Kubernetes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torchnet.network.attachment import NetworkAttachment
 
 
 def network_kind(job: JobSpec) -> NetworkKind:
-    """Return what the receipt calls the job's network."""
+    """Return the job's kind of network, as in the receipt."""
     if job.on == "kubernetes":
         return "static" if job.kubernetes.static_ips else "multus-status"
     return "namespaces" if job.attachments else "loopback"
@@ -21,11 +21,11 @@ def network_kind(job: JobSpec) -> NetworkKind:
 def agent_spec(
     job: JobSpec, run_id: str, nproc_per_node: int, script: str, attachments: Sequence[NetworkAttachment]
 ) -> AgentSpec:
-    """Return the specification of the job's agents, with defaults in the fields that each worker has its own value of.
+    """Return the specification of the job's agents; fields that differ between workers keep their defaults.
 
     Args:
-        script: As the workers call it: a path in a pod may be another one.
-        attachments: Those of the job, with their namespaces.
+        script: The path of the script for the workers; in a pod it can differ from ``job.script``.
+        attachments: The job's attachments, with their namespaces.
     """
     local = job.on == "local"
     loopback = network_kind(job) == "loopback"

@@ -15,20 +15,20 @@ from dataclasses import dataclass
 from torchnet.config import parsing
 
 KINDS = {
-    "no-interface": "the interface is not made",
-    "no-address": "it has no address",
-    "down": "it is set down",
-    "no-carrier": "its cable is cut: the interface stays up without carrier",
-    "mtu": "=BYTES, another MTU than the others",
-    "narrow": "=BYTES, its path carries no more than this, whatever its MTU is",
-    "address": "=ADDRESS[/PREFIX], this one instead of its own",
-    "add-address": "=ADDRESS[/PREFIX], this one, too",
+    "no-interface": "the interface does not exist",
+    "no-address": "the interface has no address",
+    "down": "the interface is down",
+    "no-carrier": "the interface is up but has no carrier, as after a cut cable",
+    "mtu": "=BYTES, an MTU that differs from the others",
+    "narrow": "=BYTES, the path drops larger packets, whatever the MTU",
+    "address": "=ADDRESS[/PREFIX], replaces the address",
+    "add-address": "=ADDRESS[/PREFIX], adds an address",
     "duplicate-detection": "the kernel checks the address for duplicates, as in a pod",
     "wrong-route": "=NODE, the route to this node leaves through eth0",
-    "lossy": "packets are lost, and the carrier stays",
-    "loss": "=PERCENT, so many of its packets are lost, either way",
-    "rate": "=RATE, its line carries no more than this, either way, whatever --rate says",
-    "rate-out": "=RATE, what it sends goes no faster than this",
+    "lossy": "all packets are lost, but the carrier stays",
+    "loss": "=PERCENT, packet loss in both directions",
+    "rate": "=RATE, limit in both directions; overrides --rate",
+    "rate-out": "=RATE, limit of outgoing traffic",
 }
 TIMED = ("no-address", "down", "no-carrier", "mtu", "lossy")
 VALUED = ("mtu", "narrow", "address", "add-address", "wrong-route", "loss", "rate", "rate-out")
@@ -64,27 +64,27 @@ def parse(text: str) -> Fault:
     match = _FORM.fullmatch(text)
     if match is None:
         raise ValueError(
-            "is not NODE:INTERFACE:KIND[=VALUE][@SECONDS[+SECONDS]], as in node-1:net1:no-carrier@2+3"
+            "is not NODE:INTERFACE:KIND[=VALUE][@SECONDS[+SECONDS]], such as node-1:net1:no-carrier@2+3"
         )
     kind, value, at, last = match["kind"], match["value"] or "", match["at"], match["last"]
     if kind not in KINDS:
-        raise ValueError(f"has no kind of fault in it; the kinds: {', '.join(KINDS)}")
+        raise ValueError(f"unknown kind of fault {parsing.quote(kind)}; valid kinds: {', '.join(KINDS)}")
     if (kind in VALUED) != bool(value):
         raise ValueError(f"{kind} {'needs a value: ' + KINDS[kind] if kind in VALUED else 'takes no value'}")
     if at is not None and kind not in TIMED:
-        raise ValueError(f"{kind} cannot come later; these can: {', '.join(TIMED)}")
+        raise ValueError(f"{kind} cannot start later (@SECONDS); these can: {', '.join(TIMED)}")
     if kind in ("mtu", "narrow") and not (value.isdigit() and 1280 <= int(value) <= 65535):
-        raise ValueError(f"{kind}={value} is no number of bytes from 1280, IPv6's least, to 65535")
+        raise ValueError(f"{kind}={value} is not a number of bytes from 1280 (the minimum of IPv6) to 65535")
     if kind in ("address", "add-address"):
         try:
             ipaddress.ip_interface(value)
         except ValueError:
-            raise ValueError(f"{value} is no address") from None
+            raise ValueError(f"{value} is not an IP address") from None
     if kind == "wrong-route" and not re.fullmatch(r"node-\d{1,4}", value):
-        raise ValueError(f"{value} is no node, as node-0 is")
+        raise ValueError(f"{value} is not a node; use node-0, node-1, …")
     if kind == "loss" and not (re.fullmatch(r"\d{1,3}(\.\d{1,4})?", value) and 0 < float(value) < 100):
         raise ValueError(
-            f"loss={value} is no percentage above 0 and below 100; for all packets there is lossy"
+            f"loss={value} is not a percentage above 0 and below 100; use lossy to lose all packets"
         )
     if kind in ("rate", "rate-out"):
         try:
@@ -92,7 +92,7 @@ def parse(text: str) -> Fault:
         except ValueError as error:
             raise ValueError(f"{kind}={value} {error}") from None
         if not parsing.RATES[0] <= rate <= parsing.RATES[1]:
-            least, most = (parsing.format_rate(limit) for limit in parsing.RATES)
-            raise ValueError(f"{kind}={value} is not from {least} to {most}")
+            lowest, highest = (parsing.format_rate(limit) for limit in parsing.RATES)
+            raise ValueError(f"{kind}={value} is not between {lowest} and {highest}")
     seconds = float(at) if at is not None else None
     return Fault(int(match["node"]), match["interface"], kind, value, seconds, float(last) if last else None)

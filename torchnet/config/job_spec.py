@@ -25,6 +25,7 @@ from torchnet.config.kubernetes import Kubernetes
 from torchnet.constants import GRACE_SECONDS, LOCAL_PREFIXES, POD_VARIABLES, TUNE_PREFIX
 from torchnet.network import attachment
 from torchnet.network.attachment import NetworkAttachment
+from torchnet.text import listed
 
 YEAR = 366 * 86400.0
 LOOPBACK = "loopback"
@@ -57,8 +58,8 @@ def _nodes(value: object) -> int:
         raise ValueError("is not a whole number") from None
     if low != high:
         raise ValueError(
-            "asks for an elastic job; torchnet runs a fixed number of nodes, since the paths between all of "
-            "them are checked before the start"
+            "is a range (elastic job); torchnet runs a fixed number of nodes, since it checks the paths between them "
+            "before the start"
         )
     return low
 
@@ -77,7 +78,7 @@ def _faults(texts: tuple[str, ...]) -> tuple[str, ...]:
         try:
             fault_syntax.parse(text)
         except ValueError as error:
-            raise ValueError(f"{text!r} {error}") from None
+            raise ValueError(f"contains {parsing.quote(text)}: {error}") from None
     return texts
 
 
@@ -86,10 +87,10 @@ class _Group(BaseModel):
 
 
 class Network(_Group):
-    """The backend: what carries the collectives."""
+    """The backend network, which carries the collectives."""
 
     networks: Names = ()
-    """Locally ``()`` for two networks of the job's own, ``("loopback",)`` for none; on Kubernetes the texts of
+    """Locally ``()`` for the two networks of the job, ``("loopback",)`` for no network; on Kubernetes the texts of
     `attachments`."""
     rails: Annotated[Whole, Field(ge=1, le=len(LOCAL_PREFIXES))] = 1
     rate: Rate | None = None
@@ -107,15 +108,15 @@ class Network(_Group):
         return parse_networks(self.networks)
 
     @model_validator(mode="after")
-    def _loopback_has_no_shape(self) -> Network:
-        told = [name for name in ("rails", "rate", "mtu", "faults") if name in self.model_fields_set]
-        if self.networks == (LOOPBACK,) and told:
-            raise ValueError(f"network.networks: loopback has no {' and no '.join(told)} to set")
+    def _check_loopback(self) -> Network:
+        shaped = [name for name in ("rails", "rate", "mtu", "faults") if name in self.model_fields_set]
+        if self.networks == (LOOPBACK,) and shaped:
+            raise ValueError(f"network.networks: loopback does not support {listed(shaped)}")
         return self
 
 
 class Run(_Group):
-    """What happens while it runs. Times are seconds."""
+    """Restarts and time limits. Times are seconds."""
 
     max_restarts: Annotated[Whole, Field(ge=0, le=1000)] = 0
     grace: Duration = GRACE_SECONDS
@@ -129,10 +130,10 @@ class Run(_Group):
 
 
 class Tune(_Group):
-    """How the collectives are carried.
+    """Tuning of the collectives.
 
-    ``bucket_cap_mb`` (MiB) and ``compress`` are for scripts that call ``torchnet.tune()``, the rest is for Gloo and
-    NCCL in any script. None: as torch and NCCL have it. ``compress`` alone changes what is computed.
+    ``bucket_cap_mb`` (MiB) and ``compress`` apply to scripts that call ``torchnet.tune()``, the others to Gloo and NCCL
+    in any script. None: the default of PyTorch or NCCL. Only ``compress`` changes the results.
     """
 
     bucket_cap_mb: (
@@ -144,31 +145,31 @@ class Tune(_Group):
     nccl_nsocks_perthread: Annotated[Whole, Field(ge=1, le=16)] | None = None
 
     @model_validator(mode="after")
-    def _nccl_has_a_limit(self) -> Tune:
+    def _check_nccl_limit(self) -> Tune:
         threads, sockets = self.nccl_socket_nthreads or 1, self.nccl_nsocks_perthread or 1
         if threads * sockets > 64:
             raise ValueError(
-                f"tune.nccl_nsocks_perthread: {threads} threads with {sockets} sockets each are more than NCCL's 64"
+                f"tune.nccl_nsocks_perthread: {threads} threads with {sockets} sockets each exceed NCCL's limit of 64"
             )
         return self
 
     def variables(self) -> dict[str, str]:
         """Return the variables for the workers, under the names from which a launcher reads the same settings."""
-        said = {name: getattr(self, name) for name in sorted(self.model_fields_set)}
+        values = {name: getattr(self, name) for name in sorted(self.model_fields_set)}
         texts = {
-            name: f"{v:g}" if isinstance(v, float) else str(v) for name, v in said.items() if v is not None
+            name: f"{v:g}" if isinstance(v, float) else str(v) for name, v in values.items() if v is not None
         }
         return {f"{TUNE_PREFIX}{name.upper()}": text for name, text in texts.items()}
 
 
 class Output(_Group):
-    """What is shown and kept."""
+    """Console output and files."""
 
     log_dir: Text | None = None
     tee: Streams = "0"
     redirects: Streams = "0"
     ranks: Ranks = ()
-    """Sorted; () is all."""
+    """Sorted; () for all."""
     json_path: Text | None = Field(default=None, alias="json")
     """``"-"`` is standard output."""
     min_share: Share | None = None
@@ -177,7 +178,11 @@ class Output(_Group):
 
 
 class JobSpec(_Group):
-    """Everything that was asked for. Raises `pydantic.ValidationError` with every wrong field at once."""
+    """The settings of a job.
+
+    Raises:
+        pydantic.ValidationError: Lists every invalid field.
+    """
 
     on: Literal["local", "kubernetes"] = "local"
     script: Text
@@ -189,7 +194,7 @@ class JobSpec(_Group):
     """None: the node's share of the GPUs (on Kubernetes its ``kubernetes.gpus``), else 1."""
     standalone: Switch = False
     run_id: Annotated[str, PlainValidator(parsing.parse_label)] | None = None
-    """None: made up at launch, so that a job is the same value each time."""
+    """None: generated at launch, so that equal settings give equal values."""
     env: Variables = Field(default_factory=dict)
     env_file: Names = ()
     """Read by `torchnet.config.resolution`, which puts their variables into ``env``."""
@@ -201,7 +206,7 @@ class JobSpec(_Group):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_node(cls, data: Any) -> Any:
+    def _default_nnodes(cls, data: Any) -> Any:
         if isinstance(data, dict) and "nnodes" not in data and data.get("standalone") is True:
             return {**data, "nnodes": 1}
         return data
@@ -214,42 +219,42 @@ class JobSpec(_Group):
         return () if self.network.networks == (LOOPBACK,) else attachment.LOCAL[: self.network.rails]
 
     @model_validator(mode="after")
-    def _agrees(self) -> JobSpec:
+    def _check_combinations(self) -> JobSpec:
         wrong = []
         if self.standalone and self.nnodes != 1:
-            wrong.append(f"standalone: is one node, and nnodes is {self.nnodes}")
+            wrong.append(f"standalone: conflicts with nnodes {self.nnodes}")
         if self.output.redirects.strip("0:, ") and not self.output.log_dir:
-            wrong.append("redirects sends output to files alone: say where, with log_dir")
+            wrong.append("redirects needs log_dir, the directory of the log files")
         if self.output.min_share and self.nnodes == 1:
-            wrong.append("min_share needs two nodes: what one node does crosses no network")
+            wrong.append("min_share needs at least 2 nodes: a single node sends nothing over a network")
         if self.on == "kubernetes":
             files = {"output.json": self.output.json_path, "output.log_dir": self.output.log_dir}
             written = tuple(path for path, value in files.items() if value is not None)
-            invalid = self._invalid_networks()
-            wrong += invalid + kubernetes.wrong(
+            invalid = self._network_problems()
+            wrong += invalid + kubernetes.find_problems(
                 self.kubernetes, () if invalid else self.attachments, self.nnodes, self.run_id, written
             )
-            wrong += self._processes_elsewhere() + self._undecodable()
+            wrong += self._process_count_problems() + self._encoding_problems()
             wrong += [
-                f"env: {name} is what torchnet tells each pod; another name is free"
+                f"env: {name} is reserved: torchnet sets it in each pod; use another name"
                 for name in POD_VARIABLES
                 if name in self.env
             ]
         elif self.network.networks not in ((), (LOOPBACK,)):
-            wrong.append("network.networks: names a network that this machine does not have")
-        wrong += self._faults_elsewhere()
+            wrong.append("network.networks: this network does not exist on this machine")
+        wrong += self._fault_problems()
         if self.module and self.no_python:
-            wrong.append("no_python: excludes module, which needs Python")
-        wrong += self._ranks_elsewhere()
+            wrong.append("no_python: conflicts with module, which needs Python")
+        wrong += self._rank_problems()
         if wrong:
             # One line per problem, "path: what" if it is about one field; torchnet.config.validation_errors parses it.
             raise ValueError("\n".join(wrong))
         return self
 
-    def _invalid_networks(self) -> list[str]:
+    def _network_problems(self) -> list[str]:
         if not self.network.networks:
             return [
-                "network.networks: is missing: the backend is a NetworkAttachmentDefinition, [NAMESPACE/]NAME"
+                "network.networks: is required: the NetworkAttachmentDefinition of the backend, [NAMESPACE/]NAME"
             ]
         try:
             _ = self.network.attachments
@@ -257,17 +262,17 @@ class JobSpec(_Group):
             return [f"network.networks: {line}" for line in str(error).splitlines()]
         return []
 
-    def _processes_elsewhere(self) -> list[str]:
+    def _process_count_problems(self) -> list[str]:
         """Check that ``gpu`` and ``cpu`` as the number of processes can be resolved from the pods' resources."""
         if self.nproc_per_node == "gpu" and not self.kubernetes.gpus:
-            return ["nproc_per_node: is gpu, and the workers have none: say --gpus"]
+            return ["nproc_per_node: is gpu, but the workers have no GPUs; use --gpus"]
         if self.nproc_per_node == "cpu" and not self.kubernetes.cpus:
-            return ["nproc_per_node: is cpu, and nothing says how many a worker has: say --cpus"]
+            return ["nproc_per_node: is cpu, but the number of CPUs per worker is not set; use --cpus"]
         return []
 
-    def _ranks_elsewhere(self) -> list[str]:
+    def _rank_problems(self) -> list[str]:
         """Find ranks that the job does not have; skipped while the number of processes is unknown (local GPUs)."""
-        if self.on == "kubernetes" and not self._processes_elsewhere():
+        if self.on == "kubernetes" and not self._process_count_problems():
             count = kubernetes.processes(self.kubernetes, self.nproc_per_node)
         elif isinstance(self.nproc_per_node, int):
             count = self.nproc_per_node
@@ -275,12 +280,12 @@ class JobSpec(_Group):
             return []
         last, wrong = self.nnodes * count - 1, []
         if beyond := parsing.beyond(self.output.ranks, last + 1):
-            wrong.append(f"output.ranks: holds {beyond}, and the job's ranks are 0 to {last}")
+            wrong.append(f"output.ranks: contains {beyond}; the ranks of the job are 0 to {last}")
         if self.run.stdin_rank is not None and self.run.stdin_rank > last:
-            wrong.append(f"run.stdin_rank: is {self.run.stdin_rank}, and the job's ranks are 0 to {last}")
+            wrong.append(f"run.stdin_rank: is {self.run.stdin_rank}; the ranks of the job are 0 to {last}")
         return wrong
 
-    def _undecodable(self) -> list[str]:
+    def _encoding_problems(self) -> list[str]:
         """Find texts that are not UTF-8, which the API server rejects."""
         texts = [("script", self.script), *(("args", text) for text in self.args)]
         texts += [("env", text) for text in self.env.values()]
@@ -289,20 +294,22 @@ class JobSpec(_Group):
             try:
                 text.encode()
             except UnicodeEncodeError:
-                line = f"{path}: {parsing.quote(text)} is no UTF-8, and Kubernetes takes nothing else"
+                line = f"{path}: {parsing.quote(text)} is not UTF-8, which Kubernetes requires"
                 wrong += [line] if line not in wrong else []
         return wrong
 
-    def _faults_elsewhere(self) -> list[str]:
+    def _fault_problems(self) -> list[str]:
         """Find faults on nodes or rails that the job does not have, or with sizes above the MTU."""
         wrong = []
         for text in self.network.faults:
             fault = fault_syntax.parse(text)
             nodes = [fault.node, *([int(fault.value[5:])] if fault.kind == "wrong-route" else [])]
             if max(nodes) >= self.nnodes:
-                wrong.append(f"{text}: there is no node-{max(nodes)}, only node-0 to node-{self.nnodes - 1}")
+                wrong.append(
+                    f"{text}: no node-{max(nodes)}; the nodes of the job are node-0 to node-{self.nnodes - 1}"
+                )
             if int(fault.interface[3:]) > self.network.rails:
-                wrong.append(f"{text}: there is no {fault.interface} with {self.network.rails} rails")
+                wrong.append(f"{text}: no {fault.interface} with --rails {self.network.rails}")
             if fault.kind in ("mtu", "narrow") and int(fault.value) > self.network.mtu:
-                wrong.append(f"{text}: more than the network's mtu, {self.network.mtu}")
+                wrong.append(f"{text}: exceeds the MTU of the network, {self.network.mtu}")
         return wrong

@@ -39,13 +39,13 @@ def parse_subdomain(value: object) -> str:
     """Parse a DNS-1123 subdomain, the form of most object names."""
     text = _text(value)
     if len(text) > 253:
-        raise ValueError(f"has {len(text)} characters, and 253 are the most")
+        raise ValueError(f"has {len(text)} characters; the limit is 253")
     if not _SUBDOMAIN.fullmatch(text):
         raise ValueError(
-            "is not an object's name: a-z, 0-9, - and ., from letter or digit to letter or digit"
+            "is not a valid object name: only a-z, 0-9, - and ., beginning and ending with a letter or digit"
         )
     if any(len(label) > 63 for label in text.split(".")):
-        raise ValueError("has a part of more than 63 characters")
+        raise ValueError("has a part of more than 63 characters between dots")
     return text
 
 
@@ -57,12 +57,13 @@ def parse_qualified(value: object) -> str:
         try:
             parse_subdomain(prefix)
         except ValueError as error:
-            raise ValueError(f"has a part before the / that {error}") from None
+            raise ValueError(f"has a prefix (before the /) that {error}") from None
     if len(name) > 63:
-        raise ValueError(f"has a name of {len(name)} characters, and 63 are the most")
+        raise ValueError(f"has a name of {len(name)} characters; the limit is 63")
     if not _QUALIFIED.fullmatch(name):
         raise ValueError(
-            "is not a key: [DOMAIN/]NAME, NAME of letters, digits, -, _ and ., from letter or digit to letter or digit"
+            "is not a valid key: [DOMAIN/]NAME, where NAME contains only letters, digits, -, _ and . and begins and "
+            "ends with a letter or digit"
         )
     return text
 
@@ -71,7 +72,7 @@ def parse_resource(value: object) -> str:
     """Parse the name of an extended resource, which has a domain, unlike cpu and memory."""
     text = parse_qualified(value)
     if "/" not in text or text.startswith(("kubernetes.io/", "requests.")):
-        raise ValueError("is not a device's resource: DOMAIN/NAME, such as nvidia.com/gpu")
+        raise ValueError("is not an extended resource (DOMAIN/NAME, such as nvidia.com/gpu)")
     return text
 
 
@@ -79,10 +80,10 @@ def parse_label_value(value: object) -> str:
     """Parse the value of a label: up to 63 characters, or empty."""
     text = _text(value)
     if len(text) > 63:
-        raise ValueError(f"has {len(text)} characters, and 63 are the most")
+        raise ValueError(f"has {len(text)} characters; the limit is 63")
     if text and not _QUALIFIED.fullmatch(text):
         raise ValueError(
-            "is not a label's value: letters, digits, -, _ and ., from letter or digit to letter or digit"
+            "is not a valid label value: only letters, digits, -, _ and ., beginning and ending with a letter or digit"
         )
     return text
 
@@ -104,7 +105,7 @@ def parse_pairs(value: object, what: str, check: Callable[[object], str]) -> dic
         for item in value:
             key, equals, text = str(item).partition("=")
             if not equals:
-                raise ValueError(f"holds {quote(item)}, which has no =")
+                raise ValueError(f"contains {quote(item)}, which has no =")
             pairs.append((key, text))
     else:
         raise ValueError(f"is not a table of {what}")
@@ -113,11 +114,11 @@ def parse_pairs(value: object, what: str, check: Callable[[object], str]) -> dic
         try:
             parse_qualified(key)
         except ValueError as error:
-            raise ValueError(f"holds {quote(key)}, which {error}") from None
+            raise ValueError(f"contains {quote(key)}, which {error}") from None
         try:
             found[key] = check(text)
         except ValueError as error:
-            raise ValueError(f"holds {key} whose value {quote(text)} {error}") from None
+            raise ValueError(f"contains {key} with the value {quote(text)}, which {error}") from None
     return found
 
 
@@ -131,8 +132,8 @@ def parse_labels(value: object) -> dict[str, str]:
 def parse_annotations(value: object) -> dict[str, str]:
     """Parse annotations. Values may be any text in UTF-8, so an environment variable holds one pair only."""
     found = parse_pairs([value] if isinstance(value, str) else value, "annotations", _annotation)
-    if said := too_large(found):
-        raise ValueError(f"{said}; put the rest into a ConfigMap and mount it: --volume configmap:NAME:/PATH")
+    if reason := too_large(found):
+        raise ValueError(f"{reason}; use a ConfigMap for the rest: --volume configmap:NAME:/PATH")
     return found
 
 
@@ -142,9 +143,9 @@ def too_large(annotations: Mapping[str, object]) -> str:
     if size <= ANNOTATIONS_LIMIT - ANNOTATIONS_FREE:
         return ""
     return (
-        f"holds {size} bytes, and {ANNOTATIONS_LIMIT - ANNOTATIONS_FREE} are the most: Kubernetes takes "
-        f"{ANNOTATIONS_LIMIT} in an object's annotations, and {ANNOTATIONS_FREE} are kept for torchnet's own and for "
-        "the network-status that Multus adds"
+        f"has {size} bytes; the limit is {ANNOTATIONS_LIMIT - ANNOTATIONS_FREE}: Kubernetes limits the annotations of "
+        f"an object to {ANNOTATIONS_LIMIT} bytes, and torchnet reserves {ANNOTATIONS_FREE} for its own annotations and "
+        "Multus's network-status"
     )
 
 
@@ -153,11 +154,11 @@ def _annotation(value: object) -> str:
     if not isinstance(text, str):
         raise ValueError("is not text")
     if "\0" in text:
-        raise ValueError("holds a NUL character")
+        raise ValueError("contains a NUL character")
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError("holds bytes that are no UTF-8, which the API server does not take") from None
+        raise ValueError("is not UTF-8, which the API server requires") from None
     return text
 
 
@@ -167,7 +168,7 @@ def parse_quantity(value: object) -> str:
     if not _QUANTITY.fullmatch(text):
         raise ValueError("is not a quantity")
     if amount(text) <= 0:
-        raise ValueError("is nothing")
+        raise ValueError("is not above 0")
     if amount(text) >= 2**63:
         raise ValueError("is too large")
     return text
@@ -188,7 +189,7 @@ def parse_span(value: object) -> str:
     request, colon, limit = text.partition(":")
     low = parse_quantity(request)
     if colon and amount(parse_quantity(limit)) < amount(low):
-        raise ValueError("asks for more than its own limit")
+        raise ValueError("requests more than its limit")
     return text
 
 
@@ -203,7 +204,7 @@ def parse_mount_path(value: object) -> str:
         raise ValueError("is not an absolute path")
     parts = [part for part in text.split("/") if part not in ("", ".")]
     if ".." in parts or not parts:
-        raise ValueError("is not a path of its own")
+        raise ValueError("contains .. or is the root directory")
     return "/" + "/".join(parts)
 
 
@@ -240,13 +241,11 @@ def parse_image(value: object) -> str:
     text = parse_text(value)
     match = _IMAGE.fullmatch(text) if len(text) <= _LONGEST + _TAIL else None
     if match is None or len(match["name"]) > _LONGEST:
-        raise ValueError("is not an image's name")
+        raise ValueError("is not an image name")
     if not match["tag"] and not match["digest"]:
-        raise ValueError("names no version")
+        raise ValueError("has no tag or digest")
     if match["tag"] == ":latest" and not match["digest"]:
-        raise ValueError(
-            "is whatever is the latest: workers that start at different times may get different ones"
-        )
+        raise ValueError("has the tag latest: workers that start at different times can get different images")
     return text
 
 
@@ -254,8 +253,8 @@ def parse_registry(value: object) -> str:
     """Parse the registry that mirrors images, ``HOST[:PORT][/PATH]``; a trailing slash is removed."""
     text = parse_text(value)
     if "://" in text:
-        raise ValueError("is an address; a registry stands without https://")
+        raise ValueError("is a URL; remove the scheme (https://)")
     text = text.removesuffix("/")
     if len(text) > _LONGEST or not _REGISTRY.fullmatch(text):
-        raise ValueError("is not a registry's name")
+        raise ValueError("is not a registry name")
     return text

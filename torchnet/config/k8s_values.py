@@ -49,7 +49,7 @@ def parse_network(text: str) -> list[NetworkAttachment]:
     namespace, name = parse_namespaced(match["name"])
     count = int(match["count"] or 1)
     if not 1 <= count <= constants.MAX_RAILS:
-        raise ValueError(f"asks for {count} rails, and 1 to {constants.MAX_RAILS} can be")
+        raise ValueError(f"has the COUNT {count}; valid are 1 to {constants.MAX_RAILS} rails")
     resource = parse_resource(match["resource"]) if match["resource"] is not None else ""
     return [NetworkAttachment(namespace, name, resource=resource)] * count
 
@@ -68,7 +68,7 @@ def parse_networks(texts: Sequence[str]) -> tuple[NetworkAttachment, ...]:
         except ValueError as error:
             wrong.append(f"{quote(text)} {error}")
     if len(found) > constants.MAX_RAILS:
-        wrong.append(f"{len(found)} rails, and {constants.MAX_RAILS} are the most")
+        wrong.append(f"has {len(found)} rails; the limit is {constants.MAX_RAILS}")
     if wrong:
         raise ValueError("\n".join(wrong))
     return tuple(replace(one, interface=constants.rail_interface(number)) for number, one in enumerate(found))
@@ -101,7 +101,7 @@ def parse_volume(text: str) -> Volume:
         head, rest = "", text
     kind, _, rest = rest.partition(":")
     if kind not in VOLUME_KINDS:
-        raise ValueError(f"has no kind of volume in it; the kinds: {', '.join(VOLUME_KINDS)}")
+        raise ValueError(f"has no valid kind of volume; valid kinds: {', '.join(VOLUME_KINDS)}")
     read_only = rest.endswith(":ro")
     parts = rest.removesuffix(":ro").removesuffix(":rw").split(":")
     if kind == "emptydir" and len(parts) == 1:
@@ -115,10 +115,10 @@ def parse_volume(text: str) -> Volume:
         source = parse_quantity(source) if source else ""
     else:
         source = parse_subdomain(source)
-    made = f"{kind}{re.sub(r'[^a-z0-9]+', '-', path.lower())}".rstrip("-")[:63].rstrip("-")
-    name = parse_label(head) if head else made
+    default = f"{kind}{re.sub(r'[^a-z0-9]+', '-', path.lower())}".rstrip("-")[:63].rstrip("-")
+    name = parse_label(head) if head else default
     if name in ("code", "work", "state", "token", "api", "shm", "script") or name.startswith(SECRET_VOLUME):
-        raise ValueError(f"is called {name}, as one of torchnet's own volumes")
+        raise ValueError(f"has the name {name}, which torchnet reserves")
     return Volume(name, kind, source, path, read_only or kind in ("configmap", "secret"))
 
 
@@ -137,8 +137,8 @@ def parse_secret(text: str) -> Secret:
     return Secret(parse_subdomain(name), where)
 
 
-def wrong_places(mounts: Sequence[tuple[str, str, str]]) -> list[str]:
-    """Check mount paths: each may be used once, and none may be one of `TAKEN` or below it.
+def find_mount_problems(mounts: Sequence[tuple[str, str, str]]) -> list[str]:
+    """Check mount paths: each must be unique, and outside the paths of `TAKEN`.
 
     Args:
         mounts: (field path, text as written, mount path) of each mount.
@@ -150,9 +150,9 @@ def wrong_places(mounts: Sequence[tuple[str, str, str]]) -> list[str]:
     first: dict[str, str] = {}
     for field, text, path in mounts:
         if any(path == taken or path.startswith(f"{taken}/") for taken in TAKEN):
-            found.append(f"{field}: {quote(text)} is mounted at {path}, which torchnet or the system needs")
+            found.append(f"{field}: {quote(text)} is mounted at {path}, which torchnet or the system uses")
         elif path in first:
-            found.append(f"{field}: {quote(text)} is mounted at {path}, as {quote(first[path])} is")
+            found.append(f"{field}: {quote(text)} is mounted at {path}, like {quote(first[path])}")
         first.setdefault(path, text)
     return found
 
@@ -165,7 +165,7 @@ def parse_toleration(text: str) -> dict[str, str]:
     pair, colon, effect = text.partition(":")
     key, equals, value = pair.partition("=")
     if colon and effect not in EFFECTS:
-        raise ValueError(f"has no effect after the colon; the effects: {', '.join(EFFECTS)}")
+        raise ValueError(f"has no valid effect after the colon; valid effects: {', '.join(EFFECTS)}")
     if not key and (equals or not colon):
         raise ValueError("has no key")
     found = {"key": parse_qualified(key)} if key else {}
@@ -176,7 +176,7 @@ def parse_toleration(text: str) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class CodePlace:
+class CodeSource:
     """Where the code comes from.
 
     Attributes:
@@ -190,18 +190,18 @@ class CodePlace:
     path: str = ""
 
 
-def parse_code(text: str) -> CodePlace:
+def parse_code(text: str) -> CodeSource:
     """Parse ``configmap``, ``image`` or ``pvc:NAME[/PATH]``."""
     if text in ("configmap", "image"):
-        return CodePlace(text)
+        return CodeSource(text)
     kind, colon, rest = text.partition(":")
     if kind != "pvc" or not colon:
-        raise ValueError("is no place for the code")
+        raise ValueError("is not a source of code")
     claim, _, path = rest.partition("/")
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if ".." in parts or ":" in path or not path.isprintable():
-        raise ValueError("leads out of the volume")
-    return CodePlace("pvc", parse_subdomain(claim), "/".join(parts))
+        raise ValueError("has a path that leaves the volume")
+    return CodeSource("pvc", parse_subdomain(claim), "/".join(parts))
 
 
 def parse_addresses(text: str, count: int) -> tuple[str, ...]:
@@ -210,24 +210,24 @@ def parse_addresses(text: str, count: int) -> tuple[str, ...]:
         first, last, length = _range(text)
         size = int(last) - int(first) + 1
         if size < count:
-            raise ValueError(f"has {max(size, 0)} addresses, and there are {count} workers")
+            raise ValueError(f"has {max(size, 0)} addresses for {count} workers")
         # Not `ip_address(number)`, which takes small numbers for IPv4.
         return tuple(f"{type(first)(int(first) + number)}/{length}" for number in range(count))
     found: list[str] = []
     for part in text.split(","):
         if "/" not in part:
             raise ValueError(
-                f"has {part.strip()!a} without a prefix length (as in fcbb::50/64), which CNI insists on"
+                f"has {part.strip()!a} without a prefix length, which CNI requires (example: fcbb::50/64)"
             )
         try:
             found.append(str(ipaddress.ip_interface(part.strip())))
         except ValueError:
-            raise ValueError(f"has {part.strip()!a}, which is no address") from None
+            raise ValueError(f"has {part.strip()!a}, which is not an IP address") from None
     bare = [one.partition("/")[0] for one in found]
     if len(set(bare)) < len(bare):
-        raise ValueError("has an address twice")
+        raise ValueError("has a duplicate address")
     if len(found) < count:
-        raise ValueError(f"has {len(found)} addresses, and there are {count} workers")
+        raise ValueError(f"has {len(found)} addresses for {count} workers")
     return tuple(found[:count])
 
 
@@ -239,9 +239,9 @@ def _range(text: str) -> tuple[Address, Address, int]:
     except ValueError:
         raise ValueError("is not FIRST-LAST/LENGTH") from None
     if first.version != last.version:
-        raise ValueError("runs from one family to the other")
+        raise ValueError("mixes IPv4 and IPv6")
     if not slash or not re.fullmatch(r"[0-9]{1,3}", length) or int(length) > first.max_prefixlen:
-        raise ValueError("has no prefix length after the range (as in /64), which CNI insists on")
+        raise ValueError("has no valid prefix length after the range, which CNI requires (example: /64)")
     if last not in ipaddress.ip_network((first, int(length)), strict=False):
-        raise ValueError("ends outside of the network that it begins in")
+        raise ValueError("begins and ends in different networks")
     return first, last, int(length)

@@ -32,8 +32,8 @@ OWN_ANNOTATIONS = (NETWORKS_ANNOTATION, STATUS_ANNOTATION, POLICY_ANNOTATION)
 
 
 _DETACHED = (
-    "with --detach nobody is there to write it; torchnet attach RUN --json FILE gets the receipt afterwards, "
-    "torchnet logs RUN the output"
+    "--detach does not write it; afterwards, use torchnet attach RUN --json FILE for the receipt and torchnet logs RUN "
+    "for the output"
 )
 
 
@@ -41,14 +41,14 @@ def _each(parse: Callable[[str], Any]) -> Callable[[tuple[str, ...]], tuple[str,
     """Return a validator that parses every text of a list but leaves the texts as they were written."""
 
     def check(texts: tuple[str, ...]) -> tuple[str, ...]:
-        said = []
+        problems = []
         for text in texts:
             try:
                 parse(text)
             except ValueError as error:
-                said.append(f"holds {parsing.quote(text)}, which {error}")
-        if said:
-            raise ValueError("; ".join(said))
+                problems.append(f"contains {parsing.quote(text)}, which {error}")
+        if problems:
+            raise ValueError("; ".join(problems))
         return texts
 
     return check
@@ -71,7 +71,7 @@ def _rails(value: object) -> tuple[str, ...]:
 def _not_own(pairs: dict[str, str]) -> dict[str, str]:
     taken = [key for key in pairs if key.startswith(OWN_PREFIX) or key in (*OWN_LABELS, *OWN_ANNOTATIONS)]
     if taken:
-        raise ValueError(f"holds {', '.join(taken)}, which torchnet sets itself")
+        raise ValueError(f"contains {', '.join(taken)}, which torchnet sets itself")
     return pairs
 
 
@@ -81,7 +81,7 @@ def _code(text: str) -> str:
 
 
 class Kubernetes(BaseModel):
-    """How the workers' pods are made. None of it has a meaning locally."""
+    """Settings of the workers' pods. They have no effect locally."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -93,13 +93,13 @@ class Kubernetes(BaseModel):
     workload: Literal["job", "jobset", "pods"] | None = None
     """None: job; pods with ``static_ips``."""
     gpus: Annotated[Whole, Field(ge=0, le=64)] = 0
-    """Of each worker."""
+    """Per worker."""
     gpu_resource: Annotated[str, PlainValidator(k8s_syntax.parse_resource)] = "nvidia.com/gpu"
     cpus: Span | None = None
-    """``REQUEST[:LIMIT]``. None: by the number of processes and GPUs."""
+    """``REQUEST[:LIMIT]``. None: from the number of processes and GPUs."""
     memory: Span | None = None
     shm_size: Quantity | None = None
-    """None: as far as the memory's limit goes."""
+    """None: the memory limit."""
     volumes: _texts(k8s_values.parse_volume) = ()  # type: ignore[valid-type]
     secrets: _texts(k8s_values.parse_secret) = ()  # type: ignore[valid-type]
     node_selector: Labels = Field(default_factory=dict)
@@ -128,20 +128,20 @@ class Kubernetes(BaseModel):
         return self.workload or ("pods" if self.static_ips else "job")
 
 
-def processes(group: Kubernetes, asked: int | str | None) -> int:
+def processes(group: Kubernetes, nproc_per_node: int | str | None) -> int:
     """Return the number of processes per worker.
 
     Args:
-        asked: The value of ``--nproc-per-node``.
+        nproc_per_node: The value of ``--nproc-per-node``.
     """
-    if isinstance(asked, int):
-        return asked
-    if asked == "cpu" or (asked == "auto" and not group.gpus):
+    if isinstance(nproc_per_node, int):
+        return nproc_per_node
+    if nproc_per_node == "cpu" or (nproc_per_node == "auto" and not group.gpus):
         return max(1, int(k8s_syntax.amount(group.cpus.partition(":")[0]))) if group.cpus else 1
     return max(1, group.gpus)
 
 
-def wrong(
+def find_problems(
     group: Kubernetes,
     attachments: Sequence[NetworkAttachment],
     nnodes: int,
@@ -161,67 +161,69 @@ def wrong(
     if group.detach:
         found += [f"{path}: {_DETACHED}" for path in written]
     if group.image is None:
-        found.append("kubernetes.image: is missing: the pods need an image with Python and PyTorch")
+        found.append("kubernetes.image: is required: an image with Python and PyTorch")
     if run_id is not None:
-        found += wrong_run_id(run_id, group.form, nnodes)
+        found += find_run_id_problems(run_id, group.form, nnodes)
     if group.multi_network_policy and group.network_policy == "none":
         found.append("kubernetes.multi_network_policy: needs --network-policy isolate")
     if group.static_ips:
-        found += _wrong_addresses(group, len(attachments), nnodes)
+        found += _find_address_problems(group, len(attachments), nnodes)
     volumes = [k8s_values.parse_volume(text) for text in group.volumes]
     if group.security == "restricted":
         found += [
-            f"kubernetes.volumes: {parsing.quote(text)} is on the node, which Pod Security restricted forbids; "
-            "--security rdma allows it"
+            f"kubernetes.volumes: {parsing.quote(text)} is a hostPath volume, which the Pod Security level restricted "
+            "forbids; --security rdma allows it"
             for text, volume in zip(group.volumes, volumes, strict=True)
             if volume.kind == "hostpath"
         ]
-    called = [volume.name for volume in volumes]
+    names = [volume.name for volume in volumes]
     found += [
-        f"kubernetes.volumes: two are called {name}" for name in sorted(set(called)) if called.count(name) > 1
+        f"kubernetes.volumes: duplicate name {name}" for name in sorted(set(names)) if names.count(name) > 1
     ]
-    found += _wrong_places(group, volumes)
+    found += _find_mount_problems(group, volumes)
     if group.gpus and group.gpu_resource in [one.resource for one in attachments]:
-        found.append("kubernetes.gpu_resource: is a network's resource, too")
+        found.append("kubernetes.gpu_resource: is also the resource of a network")
     return found
 
 
-def _wrong_places(group: Kubernetes, volumes: list[k8s_values.Volume]) -> list[str]:
+def _find_mount_problems(group: Kubernetes, volumes: list[k8s_values.Volume]) -> list[str]:
     mounts = [
         ("kubernetes.volumes", text, volume.path) for text, volume in zip(group.volumes, volumes, strict=True)
     ]
     secrets = [(text, k8s_values.parse_secret(text).path) for text in group.secrets]
-    return k8s_values.wrong_places(
+    return k8s_values.find_mount_problems(
         mounts + [("kubernetes.secrets", text, path) for text, path in secrets if path]
     )
 
 
-def wrong_run_id(run_id: str, form: str, nnodes: int) -> list[str]:
+def find_run_id_problems(run_id: str, form: str, nnodes: int) -> list[str]:
     """Return why the run cannot have this name: all names derived from it must be DNS labels of up to 63 characters."""
     # JobSet's webhook checks the length of pod names including five random characters: RUN-w-0-INDEX-xxxxx.
     tail = len(f"-{nnodes - 1}") + (len("-w-0") + 6 if form == "jobset" else 0)
     found = []
     if len(run_id) + tail > 63:
         found.append(
-            f"run_id: has {len(run_id)} characters, and with {nnodes} workers {63 - tail} are the most: a worker's "
-            "hostname is made of it"
+            f"run_id: has {len(run_id)} characters; with {nnodes} workers the limit is {63 - tail}, since the workers' "
+            "hostnames contain it"
         )
     if form == "jobset" and not run_id[0].isalpha():
-        found.append("run_id: begins with a digit, and JobSet makes a Service of this name, which cannot")
+        found.append(
+            "run_id: begins with a digit; JobSet creates a Service with this name, which must begin with a letter"
+        )
     return found
 
 
-def _wrong_addresses(group: Kubernetes, rails: int, nnodes: int) -> list[str]:
+def _find_address_problems(group: Kubernetes, rails: int, nnodes: int) -> list[str]:
     found = []
     if group.form != "pods":
         found.append(
-            f"kubernetes.static_ips: needs --as pods: the pods of a {group.form} share one template, and with it one "
-            "annotation, so they would all ask for the same address"
+            f"kubernetes.static_ips: needs --as pods: all pods of a {group.form} have the same annotations, so they "
+            "would all request the same address"
         )
     if rails and len(group.static_ips) != rails:
         found.append(
-            f"kubernetes.static_ips: is for {len(group.static_ips)} rails, and there are {rails}; "
-            "may repeat, in their order"
+            f"kubernetes.static_ips: is given {len(group.static_ips)} times, but the number of rails is {rails}; "
+            "repeat it once per rail, in order"
         )
     seen: set[str] = set()
     for text in group.static_ips:
@@ -232,6 +234,6 @@ def _wrong_addresses(group: Kubernetes, rails: int, nnodes: int) -> list[str]:
             continue
         again = [one for one in addresses if one.partition("/")[0] in seen]
         if again:
-            found.append(f"kubernetes.static_ips: {again[0]} is on two rails")
+            found.append(f"kubernetes.static_ips: {again[0]} is used on two rails")
         seen |= {one.partition("/")[0] for one in addresses}
     return found

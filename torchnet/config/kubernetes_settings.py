@@ -7,16 +7,16 @@ from functools import partial
 from torchnet.config.setting import Field
 
 _field = partial(Field, only="kubernetes")
-_NAME = "an object's name: a-z, 0-9, - and ., 253 characters at most"
-_SPAN = "a quantity, or REQUEST:LIMIT, as in {}"
-_PAIRS = "KEY=VALUE, both of at most 63 letters, digits, -, _ and ., the key with a DOMAIN/ if need be"
+_NAME = "an object name: up to 253 characters of a-z, 0-9, - and ."
+_SPAN = "a quantity, or REQUEST:LIMIT, such as {}"
+_PAIRS = "[DOMAIN/]KEY=VALUE; KEY and VALUE have up to 63 letters, digits, -, _ and ."
 
 KUBERNETES_FIELDS = (
     _field(
         "kubernetes.namespace",
         "--namespace",
         "Namespace of the job.",
-        "a DNS label: at most 63 of a-z, 0-9 and -",
+        "a DNS label: up to 63 characters of a-z, 0-9 and -",
         "the namespace of the context",
         "NAME",
         short="-n",
@@ -25,7 +25,7 @@ KUBERNETES_FIELDS = (
         "kubernetes.context",
         "--context",
         "Kubeconfig context to use.",
-        "a context's name: kubectl config get-contexts",
+        "the name of a context (kubectl config get-contexts)",
         "the current context",
         "NAME",
     ),
@@ -160,7 +160,7 @@ KUBERNETES_FIELDS = (
         "kubernetes.annotations",
         "--annotation",
         "Add an annotation to all objects. Repeatable.",
-        "KEY=VALUE, the key of at most 63 letters, digits, -, _ and . with a DOMAIN/ if need be",
+        "[DOMAIN/]KEY=VALUE; KEY has up to 63 letters, digits, -, _ and .",
         metavar="K=V",
         repeat=True,
     ),
@@ -182,7 +182,7 @@ KUBERNETES_FIELDS = (
     _field(
         "kubernetes.service_account",
         "--service-account",
-        "Use an existing ServiceAccount that may get and list pods, instead of creating one with a Role.",
+        "Use an existing ServiceAccount that is allowed to get and list pods, instead of creating one with a Role.",
         _NAME,
         metavar="NAME",
     ),
@@ -191,7 +191,7 @@ KUBERNETES_FIELDS = (
         "--static-ips",
         "Addresses of the workers on a rail: FIRST-LAST/LENGTH, or a list. The attachment must use the static IPAM "
         "plugin. The pods then need no access to the API server. Repeat it once per rail.",
-        "FIRST-LAST/LENGTH or ADDRESS/LENGTH,…, as in fcbb:0:800:ffff::100-fcbb:0:800:ffff::1ff/64",
+        "FIRST-LAST/LENGTH or ADDRESS/LENGTH,…, such as fcbb:0:800:ffff::100-fcbb:0:800:ffff::1ff/64",
         metavar="RANGE",
         repeat=True,
     ),

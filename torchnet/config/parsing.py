@@ -45,14 +45,14 @@ def parse_text(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError("is not text")
     if "\0" in value:
-        raise ValueError("holds a NUL character, which no process can be given")
+        raise ValueError("contains a NUL character, which arguments and variables cannot contain")
     try:
         size = len(value.encode("utf-8", "surrogateescape"))
     except UnicodeEncodeError:
-        raise ValueError("holds half of a surrogate pair, which is no character") from None
+        raise ValueError("contains half of a surrogate pair, which is not a character") from None
     if size > _TEXT_LIMIT:
         raise ValueError(
-            f"has {size} bytes, and a process is given {_TEXT_LIMIT} at most; a file can hold more"
+            f"has {size} bytes; Linux limits an argument or variable to {_TEXT_LIMIT}. Use a file instead"
         )
     return value
 
@@ -85,7 +85,7 @@ def parse_label(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError("is not text")
     if len(value) > 63:
-        raise ValueError(f"has {len(value)} characters")
+        raise ValueError(f"has {len(value)} characters; the limit is 63")
     if not _LABEL.fullmatch(value):
         raise ValueError("is not a DNS label")
     return value
@@ -101,7 +101,7 @@ def parse_variables(value: object) -> dict[str, str]:
 def _variable_name(name: object) -> str:
     """Parse a name that every shell can export (POSIX.1-2017, XBD 8.1)."""
     if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
-        raise ValueError(f"{quote(name)} is no variable's name")
+        raise ValueError(f"{quote(name)} is not a valid variable name")
     return name
 
 
@@ -120,7 +120,7 @@ def parse_streams(value: object) -> str:
     """Parse torchrun's ``--tee`` or ``--redirects``: 1 stdout, 2 stderr, 3 both; by local rank ``"0:1,1:3"``."""
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 3 else value
     if not isinstance(text, str) or not _STREAMS.fullmatch(text):
-        raise ValueError("is neither 0 to 3 nor a list of LOCAL_RANK:0..3")
+        raise ValueError("is neither a number from 0 to 3 nor a list of LOCAL_RANK:0..3")
     return text
 
 
@@ -200,7 +200,7 @@ def parse_rate(value: object) -> int:
     if rate is not None:
         return rate
     if isinstance(value, str) and re.fullmatch(r"[0-9.]+\s*[kmgt]?i?bps", value.strip().lower()):
-        raise ValueError('is ambiguous: tc reads "bps" as bytes, most people as bits; write it with bit')
+        raise ValueError('is ambiguous: tc reads "bps" as bytes, most people as bits; use bit')
     raise ValueError("is not a rate")
 
 
@@ -249,10 +249,10 @@ def parse_ranks(value: object) -> tuple[int, ...]:
         for part in value.split(",") if value.strip() else ():
             match = re.fullmatch(r"\s*([0-9]{1,7})\s*(?:-\s*([0-9]{1,7})\s*)?", part)
             if match is None:
-                raise ValueError(f"holds {quote(part)}, which is neither a rank nor a range of ranks")
+                raise ValueError(f"contains {quote(part)}, which is neither a rank nor a range of ranks")
             first, last = int(match[1]), int(match[2] or match[1])
             if first > last:
-                raise ValueError(f"holds the range {first}-{last}, which runs backwards")
+                raise ValueError(f"contains the range {first}-{last}, whose end is before its start")
             if last < RANK_LIMIT:
                 ranks.update(range(first, last + 1))
             else:
@@ -260,7 +260,7 @@ def parse_ranks(value: object) -> tuple[int, ...]:
     else:
         raise ValueError("is not a list of ranks")
     if any(not 0 <= rank < RANK_LIMIT for rank in ranks):
-        raise ValueError(f"holds a rank outside 0 to {RANK_LIMIT - 1}")
+        raise ValueError(f"contains a rank outside 0 to {RANK_LIMIT - 1}")
     return tuple(sorted(ranks))
 
 

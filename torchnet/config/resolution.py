@@ -79,12 +79,12 @@ def resolve(
     _settle_standalone(layers)
     merged = merge(layers)
     problems = [problem for layer in layers for problem in layer.problems]
-    problems += _elsewhere(merged) + _env_files(merged, here)
+    problems += _drop_inapplicable(merged) + _env_files(merged, here)
     origins = {path: value.origin for path, value in merged.items()}
     try:
         job = JobSpec.model_validate(_tree(merged))
     except ValidationError as error:
-        raise SpecError(problems + _needed(merged, from_validation(error, origins))) from None
+        raise SpecError(problems + _add_missing(merged, from_validation(error, origins))) from None
     if problems:
         raise SpecError(problems)
     for field in FIELDS:
@@ -93,7 +93,7 @@ def resolve(
     return Resolved(job, origins, warnings)
 
 
-def _elsewhere(merged: dict[str, Value]) -> list[FieldProblem]:
+def _drop_inapplicable(merged: dict[str, Value]) -> list[FieldProblem]:
     """Remove settings that do not apply where the job runs; each that was given as a flag is a problem."""
     place = merged["on"].raw if "on" in merged else PLACES[0]
     if place not in PLACES:
@@ -102,7 +102,7 @@ def _elsewhere(merged: dict[str, Value]) -> list[FieldProblem]:
     for path in [path for path in merged if path in BY_PATH and BY_PATH[path].only not in ("", place)]:
         value = merged.pop(path)
         if value.origin.layer == FLAG:
-            what = f"has no meaning with --on {place}, only with --on {BY_PATH[path].only}"
+            what = f"has no effect with --on {place}, only with --on {BY_PATH[path].only}"
             found.append(FieldProblem(path, what, value.origin.where))
     # A file may name the networks of a cluster although this job runs locally.
     networks = merged.get("network.networks")
@@ -128,15 +128,17 @@ def _env_files(merged: dict[str, Value], here: Path) -> list[FieldProblem]:
     return found
 
 
-def _needed(merged: Mapping[str, Value], problems: list[FieldProblem]) -> list[FieldProblem]:
+def _add_missing(merged: Mapping[str, Value], problems: list[FieldProblem]) -> list[FieldProblem]:
     """Add missing Kubernetes settings, which the model checks only after every single field is valid."""
     if "on" not in merged or merged["on"].raw != "kubernetes":
         return problems
-    told = {problem.path for problem in problems}
+    reported = {problem.path for problem in problems}
     missing = [
-        path for path in ("network.networks", "kubernetes.image") if path not in merged and path not in told
+        path
+        for path in ("network.networks", "kubernetes.image")
+        if path not in merged and path not in reported
     ]
-    return problems + [FieldProblem(path, "is missing", valid=BY_PATH[path].valid) for path in missing]
+    return problems + [FieldProblem(path, "is required", valid=BY_PATH[path].valid) for path in missing]
 
 
 def _settle_standalone(layers: list[Layer]) -> None:

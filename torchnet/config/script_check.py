@@ -35,13 +35,13 @@ def check_command(command: str, cwd: str, search: str) -> str:
     path: str | None = os.path.join(cwd, command) if os.sep in command else shutil.which(command, path=search)
     if path is None:
         beside = os.path.isfile(os.path.join(cwd, command))
-        return f"it is not in PATH{f'; the file here is ./{shown}' if beside else ''}"
+        return f"not found in PATH{f'; to run the file in this directory, use ./{shown}' if beside else ''}"
     if not os.path.exists(path):
-        return "there is no such file"
+        return "no such file"
     if os.path.isdir(path):
-        return "it is a directory"
+        return "is a directory"
     if not os.access(path, os.X_OK):
-        return f"it is not executable; chmod +x {shown}, or leave out --no-python if it is Python"
+        return f"is not executable; run chmod +x {shown}, or remove --no-python if it is a Python script"
     return _check_interpreter(path, search)
 
 
@@ -61,9 +61,9 @@ def _check_interpreter(path: str, search: str) -> str:
     words = interpreter(head)
     if not words:
         # The kernel runs binaries (ELF, binfmt_misc); a text file without #! cannot be executed.
-        return "" if b"\0" in head else "it has no first line that names an interpreter (#!/bin/sh)"
+        return "" if b"\0" in head else "its first line names no interpreter (example: #!/bin/sh)"
     if words[-1].endswith("\r"):
-        return "its first line ends as on Windows (CR LF), so its interpreter will not be found"
+        return "its first line has a Windows line ending (CR LF), so its interpreter cannot be found"
     if not os.access(words[0], os.X_OK):
         return f"its first line names {printable(words[0], 200)}, which cannot be executed"
     by_env = os.path.basename(words[0]) == "env" and len(words) == 2 and words[1][:1] != "-"
@@ -79,9 +79,9 @@ def check_module(name: str, cwd: str) -> str:
     and thereby runs their code in the launcher.
     """
     if name.endswith(".py") or os.sep in name:
-        return "it is a file's path, and -m takes a module's name; leave out -m"
+        return "is the path of a file, but -m expects the name of a module; remove -m"
     if not all(part.isidentifier() for part in name.split(".")):
-        return f"{quote(name)} is no module's name"
+        return f"{quote(name)} is not a valid module name"
     # The worker's sys.path: its working directory replaces the directory of this command.
     path: list[str] | None = [cwd, *sys.path[1:]]
     spec: ModuleSpec | None = None
@@ -90,14 +90,12 @@ def check_module(name: str, cwd: str) -> str:
         so_far = f"{so_far}.{part}" if so_far else part
         spec = _find(so_far, path)
         if spec is None:
-            return (
-                f"there is no module {printable(so_far, 200)}, neither in {printable(cwd, 200)} nor installed"
-            )
+            return f"no module {printable(so_far, 200)} in {printable(cwd, 200)} or in the installed packages"
         path = None if spec.submodule_search_locations is None else list(spec.submodule_search_locations)
         if path is None and so_far != name:
-            return f"{printable(so_far, 200)} is a module, not a package, so there is nothing in it"
+            return f"{printable(so_far, 200)} is a module, not a package"
     if path is not None and _find(f"{name}.__main__", path) is None:
-        return "it is a package without a __main__.py, so there is nothing to run"
+        return "is a package without a __main__.py"
     return ""
 
 
@@ -118,8 +116,8 @@ def _find(name: str, path: list[str] | None) -> ModuleSpec | None:
     return None
 
 
-_COMPILED_AT_MOST = 1 << 20
-_LISTED_AT_MOST = 2_000
+_COMPILE_LIMIT = 1 << 20
+_LIST_LIMIT = 2_000
 # Deny known interpreters only, since Python scripts may also name uv, pypy or a wrapper.
 _NOT_PYTHON = frozenset(
     ("sh", "bash", "dash", "zsh", "ksh", "fish", "perl", "ruby", "node", "Rscript", "lua")
@@ -129,14 +127,14 @@ _NOT_PYTHON = frozenset(
 def check_script(job: JobSpec, cwd: str | os.PathLike[str]) -> list[str]:
     """Return the reasons why ``job.script`` cannot run from ``cwd``, one line each; empty if none is found."""
     if job.module:
-        wrong = check_module(job.script, os.fspath(cwd))
+        problem = check_module(job.script, os.fspath(cwd))
     elif job.no_python:
-        wrong = check_command(
+        problem = check_command(
             job.script, os.fspath(cwd), job.env.get("PATH", os.environ.get("PATH", os.defpath))
         )
     else:
-        wrong = _check_file(os.path.join(cwd, job.script))
-    return [f"{printable(job.script, 200)}: {wrong}"] if wrong else []
+        problem = _check_file(os.path.join(cwd, job.script))
+    return [f"{printable(job.script, 200)}: {problem}"] if problem else []
 
 
 def require_script(job: JobSpec, cwd: str | os.PathLike[str]) -> None:
@@ -145,9 +143,9 @@ def require_script(job: JobSpec, cwd: str | os.PathLike[str]) -> None:
     Raises:
         UsageError: It cannot run from ``cwd``.
     """
-    wrong = check_script(job, cwd)
-    if wrong:
-        raise UsageError("\n  ".join(["the script cannot be run:", *wrong]), fix="torchnet launch --help")
+    problems = check_script(job, cwd)
+    if problems:
+        raise UsageError("\n  ".join(["cannot run the script:", *problems]), fix="torchnet launch --help")
 
 
 def _check_file(path: str) -> str:
@@ -155,28 +153,28 @@ def _check_file(path: str) -> str:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
         if re.fullmatch(r"python[0-9.]*", os.path.basename(path)):
-            return "Python is started by torchnet itself; leave it out"
-        return f"there is no such file{_near(path)}"
+            return "torchnet starts Python itself; remove this argument"
+        return f"no such file{_near(path)}"
     except OSError as error:
-        return f"it cannot be looked at ({error.strerror})"
+        return f"cannot access it ({error.strerror})"
     if stat.S_ISDIR(mode):
         if os.path.isfile(os.path.join(path, "__main__.py")):
             return ""
-        return "it is a directory without a __main__.py; name the script in it"
+        return "is a directory without a __main__.py; give the path of a script in it"
     if not stat.S_ISREG(mode):
-        return "it is no regular file, and every rank has to read it by itself"
+        return "is not a regular file, so not every rank can read it"
     try:
         with open(path, "rb") as file:
-            source = file.read(_COMPILED_AT_MOST + 1)
+            source = file.read(_COMPILE_LIMIT + 1)
     except OSError as error:
-        return f"it cannot be read ({error.strerror})"
+        return f"cannot read it ({error.strerror})"
     return _unreadable_for_workers(path) or _check_source(path, source)
 
 
 def _near(path: str) -> str:
     try:
         with os.scandir(os.path.dirname(path) or ".") as entries:
-            names = [entry.name for entry in itertools.islice(entries, _LISTED_AT_MOST)]
+            names = [entry.name for entry in itertools.islice(entries, _LIST_LIMIT)]
     except OSError:
         return ""
     near = difflib.get_close_matches(os.path.basename(path), names, n=1)
@@ -192,36 +190,36 @@ def _unreadable_for_workers(path: str) -> str:
     while parents[-1] != "/":
         parents.append(os.path.dirname(parents[-1]))
     for place in parents:
-        wanted = stat.S_IROTH if place == real else stat.S_IXOTH
-        if not _allows(os.stat(place), wanted):
-            what = "it" if place == real else printable(place, 200)
-            return f"{what} opens to root's capabilities alone, and scripts run without any; chmod or copy it"
+        permission = stat.S_IROTH if place == real else stat.S_IXOTH
+        if not _allows(os.stat(place), permission):
+            where = "" if place == real else f" of {printable(place, 200)}"
+            return f"scripts run without root's capabilities, and the mode{where} denies them access; use chmod or copy it"
     return ""
 
 
-def _allows(status: os.stat_result, wanted: int) -> bool:
+def _allows(status: os.stat_result, permission: int) -> bool:
     """Return whether the mode bits alone grant this process access.
 
     Args:
-        wanted: The permission, as one of the bits for others (S_IROTH, S_IXOTH).
+        permission: The permission, as one of the bits for others (S_IROTH, S_IXOTH).
     """
     if status.st_uid == os.geteuid():
-        wanted <<= 6
+        permission <<= 6
     elif status.st_gid in (os.getegid(), *os.getgroups()):
-        wanted <<= 3
-    return bool(status.st_mode & wanted)
+        permission <<= 3
+    return bool(status.st_mode & permission)
 
 
 def _check_source(path: str, source: bytes) -> str:
-    otherwise = "with --no-python it is run as it is"
+    direct = "--no-python runs it directly"
     if path.endswith(".pyc") or _is_archive(path):
         return ""
     if b"\0" in source:
-        return f"it is not Python, but binary; {otherwise}"
+        return f"is a binary, not Python; {direct}"
     others = {os.path.basename(word) for word in interpreter(source)[:2]} & _NOT_PYTHON
     if others:
-        return f"it is for {others.pop()} by its first line, not Python; {otherwise}"
-    if len(source) > _COMPILED_AT_MOST:
+        return f"is a script for {others.pop()}, by its first line, not for Python; {direct}"
+    if len(source) > _COMPILE_LIMIT:
         return ""
     try:
         with warnings.catch_warnings():
@@ -229,7 +227,7 @@ def _check_source(path: str, source: bytes) -> str:
             compile(source, path, "exec", dont_inherit=True)
     except SyntaxError as error:
         place = f" (line {error.lineno}: {printable(error.msg, 120)})" if error.lineno else ""
-        return f"it is not valid Python{place}; if it is something else, {otherwise}"
+        return f"is not valid Python{place}; if it is a program in another language, {direct}"
     except (ValueError, RecursionError, MemoryError, OverflowError):
         pass  # a limit of this Python's compiler; the worker's may differ
     return ""

@@ -42,7 +42,7 @@ def read(path: Path) -> tuple[dict[str, tuple[str, int]], list[str]]:
     except ValueError:
         return {}, ["has a NUL character in its name"]
     if len(data) > ENV_FILE_LIMIT:
-        return {}, [f"has more than {ENV_FILE_LIMIT} bytes, and no more are read"]
+        return {}, [f"is larger than the limit of {ENV_FILE_LIMIT} bytes"]
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -52,7 +52,7 @@ def read(path: Path) -> tuple[dict[str, tuple[str, int]], list[str]]:
     for number, name, value in _pairs(text):
         try:
             if value is None:
-                raise ValueError("there is no = in it")
+                raise ValueError("has no =")
             parse_variables({name: value})
         except ValueError as error:
             wrong.append(f"line {number}: {error}")
@@ -115,15 +115,17 @@ def from_project(cwd: Path) -> Layer:
 def _read_project(layer: Layer, path: Path, cwd: Path) -> bool:
     """Fill ``layer`` from ``path``; return False if the search should continue."""
     shown = os.path.relpath(path, cwd)
-    if not _is_ours(path, cwd):
-        layer.warnings.append(f"{printable(shown)} is another user's and is not read; --config reads it")
+    if not _is_trusted(path, cwd):
+        layer.warnings.append(
+            f"{printable(shown)} belongs to another user and is ignored; use --config to read it"
+        )
         return False
     is_pyproject = path.name == "pyproject.toml"
     try:
         document: Any = _load(path, marker=b"torchnet" if is_pyproject else b"")
     except _Unusable as error:
         if is_pyproject and isinstance(error, _Unread):
-            layer.warnings.append(f"{printable(shown)} {error}; it is left out")
+            layer.warnings.append(f"{printable(shown)} {error}; ignored")
             return False
         layer.problems.append(FieldProblem(shown, str(error)))
         return True
@@ -140,7 +142,7 @@ def _read_project(layer: Layer, path: Path, cwd: Path) -> bool:
     return True
 
 
-def _is_ours(path: Path, cwd: Path) -> bool:
+def _is_trusted(path: Path, cwd: Path) -> bool:
     """Return whether the file's owner is trusted: root, this user, or the owner of ``cwd``.
 
     A project file is found, not named by the user. A file that another user left in /tmp must not decide what runs.
@@ -164,21 +166,21 @@ def _load(path: Path, marker: bytes = b"") -> dict[str, Any]:
         _Unusable: The file cannot be read, or is not valid TOML.
     """
     if path.suffix.lower() in (".yaml", ".yml", ".json"):
-        raise _Unusable(f"is {path.suffix[1:].upper()} by its name, and TOML is expected")
+        raise _Unusable(f"has the extension of a {path.suffix[1:].upper()} file; only TOML is supported")
     try:
         if stat.S_ISDIR(os.stat(path).st_mode):
             raise _Unread("is a directory")
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size > SIZE_LIMIT:
-                raise _Unread(f"has {size} bytes, and {SIZE_LIMIT} are read at most")
+                raise _Unread(f"has {size} bytes; the limit is {SIZE_LIMIT}")
             data = file.read(SIZE_LIMIT + 1)
     except OSError as error:
         raise _Unread((error.strerror or str(error)).lower()) from None
     except ValueError:
         raise _Unread("has a NUL character in its name") from None
     if len(data) > SIZE_LIMIT:
-        raise _Unread(f"goes on after {SIZE_LIMIT} bytes, and no more are read")
+        raise _Unread(f"is larger than the limit of {SIZE_LIMIT} bytes")
     if marker not in data:
         return {}
     if _LONG_KEY.search(data):
@@ -186,9 +188,9 @@ def _load(path: Path, marker: bytes = b"") -> dict[str, Any]:
     try:
         return _toml().loads(data.decode())  # type: ignore[no-any-return]
     except UnicodeDecodeError as error:
-        raise _Unusable(f"is not UTF-8 (byte {error.start}), so it is no TOML") from None
+        raise _Unusable(f"is not valid TOML: not UTF-8 (byte {error.start})") from None
     except ValueError as error:
-        raise _Unusable(f"is no TOML: {printable(str(error))}") from None
+        raise _Unusable(f"is not valid TOML: {printable(str(error))}") from None
     except RecursionError:
         raise _Unusable("is nested too deeply") from None
 
@@ -217,15 +219,15 @@ def _put_known(layer: Layer, path: str, raw: Any, keys: str, put: Any) -> None:
     if path in BY_PATH and path not in layer.values:
         put(path, raw)
     elif path in layer.values:
-        layer.problems.append(FieldProblem(path, "stands there twice, with - and with _", keys + path))
+        layer.problems.append(FieldProblem(path, "is set twice, with - and with _", keys + path))
     elif len(layer.problems) >= _HINTS:
-        layer.problems.append(FieldProblem(path, "there is no such field", keys + path))
+        layer.problems.append(FieldProblem(path, "unknown field", keys + path))
     else:
         # A top-level "rate" most likely means network.rate, so compare bare names with the last parts of paths too.
         tails = {known.rpartition(".")[2]: known for known in BY_PATH}
         near = tails.get(path.rpartition(".")[2])
         hint = f'; did you mean "{near}"?' if near else did_you_mean(path, BY_PATH)
-        layer.problems.append(FieldProblem(path, f"there is no such field{hint}", keys + path))
+        layer.problems.append(FieldProblem(path, f"unknown field{hint}", keys + path))
 
 
 FLAG, ENVIRONMENT, DEFAULT = "flag", "environment", "default"
@@ -346,7 +348,7 @@ def from_environment(environ: Mapping[str, str]) -> Layer:
         if near:
             # Not an error, since other parts of torchnet also have variables with this prefix.
             hint = f"did you mean {ENV_PREFIX}{near[0]}?"
-            layer.warnings.append(f"the environment variable {quote(name)} is not read; {hint}")
+            layer.warnings.append(f"the environment variable {quote(name)} is ignored; {hint}")
     return layer
 
 

@@ -48,17 +48,17 @@ class SpecError(UsageError):
 
     Args:
         problems: All problems found.
-        about: What the settings describe, for the message.
+        about: What the settings describe: ``invalid ABOUT: 2 errors``.
     """
 
-    def __init__(self, problems: Iterable[FieldProblem], *, about: str = "this job", fix: str = NEXT) -> None:
+    def __init__(self, problems: Iterable[FieldProblem], *, about: str = "job", fix: str = NEXT) -> None:
         order = {field.path: place for place, field in enumerate(FIELDS)}
-        self.problems = tuple(sorted(problems, key=lambda one: order.get(one.path, len(order))))
+        self.problems = tuple(sorted(problems, key=lambda problem: order.get(problem.path, len(order))))
         shown = [f"  {problem}" for problem in self.problems[:_LINES]]
         if len(self.problems) > _LINES:
             shown.append(f"  … and {len(self.problems) - _LINES} more")
-        count = "one thing is" if len(self.problems) == 1 else f"{len(self.problems)} things are"
-        super().__init__("\n".join([f"{count} wrong with {about}:", *shown]), fix=fix)
+        count = "1 error" if len(self.problems) == 1 else f"{len(self.problems)} errors"
+        super().__init__("\n".join([f"invalid {about}: {count}", *shown]), fix=fix)
 
 
 def from_validation(error: ValidationError, origins: Mapping[str, Origin]) -> list[FieldProblem]:
@@ -80,8 +80,8 @@ def _problems(detail: Any, origins: Mapping[str, Origin]) -> list[FieldProblem]:
         return [_between_fields(head, tail, path, origins) for head, _, tail in lines]
     where = origins[path].where if path in origins else ""
     if detail["type"] == "missing":
-        return [FieldProblem(path, "is missing", valid=BY_PATH[path].valid)]
-    what = f"{quote(detail['input'])} {reason or _said(detail['type'])}"
+        return [FieldProblem(path, "is required", valid=BY_PATH[path].valid)]
+    what = f"{quote(detail['input'])} {reason or _reason(detail['type'])}"
     return [FieldProblem(path, what, where, BY_PATH[path].valid)]
 
 
@@ -92,14 +92,15 @@ def _between_fields(head: str, tail: str, path: str, origins: Mapping[str, Origi
     return FieldProblem(head, tail, origins[head].where if head in origins else "", BY_PATH[head].valid)
 
 
-def _said(kind: str) -> str:
+def _reason(kind: str) -> str:
+    """Describe a type of pydantic's errors."""
     return {
         "greater_than": "is too small",
         "greater_than_equal": "is too small",
         "less_than": "is too large",
         "less_than_equal": "is too large",
-        "literal_error": "is not one of its values",
-    }.get(kind, "cannot be used")
+        "literal_error": "is not a valid value",
+    }.get(kind, "is invalid")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

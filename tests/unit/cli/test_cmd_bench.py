@@ -114,7 +114,7 @@ def test_wrong_values_of_the_job_and_of_the_benchmark_come_together(
 ) -> None:
     assert main(["bench", "al_reduce", "-b", "8X", "--nnodes", "0"]) == 2
     err = capsys.readouterr().err
-    assert err.startswith("torchnet: 3 things are wrong with this benchmark:")
+    assert err.startswith("torchnet: invalid benchmark: 3 errors")
     assert all(text in err for text in ("nnodes", "al_reduce", "8X", "fix: torchnet bench --help"))
 
 

@@ -51,9 +51,9 @@ def test_there_is_a_range_for_each_rail_and_an_address_for_each_worker(tmp_path:
     two: dict[str, object] = {"network.networks": ["a*2"], "nnodes": "3"}
     asked(tmp_path, two | {"kubernetes.static_ips": [RANGE, "10.0.0.1/24,10.0.0.2/24,10.0.0.9/24"]})
     assert "2" in wrong(tmp_path, two | {"kubernetes.static_ips": [RANGE]}).problems[0].what
-    assert "on two rails" in str(wrong(tmp_path, two | {"kubernetes.static_ips": [RANGE, RANGE]}))
+    assert "two rails" in str(wrong(tmp_path, two | {"kubernetes.static_ips": [RANGE, RANGE]}))
     few = wrong(tmp_path, {"nnodes": "3", "kubernetes.static_ips": ["10.0.0.1-10.0.0.2/24"]})
-    assert "2 addresses, and there are 3 workers" in str(few)
+    assert re.search("2 addresses .*3 workers", str(few))
 
 
 @pytest.mark.parametrize(

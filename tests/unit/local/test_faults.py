@@ -56,26 +56,26 @@ WRONG = {
     "node-12345:net1:down": "is not NODE:INTERFACE:KIND",
     "node-1:net1:down@": "is not NODE:INTERFACE:KIND",
     "node-1:net1:down@-1": "is not NODE:INTERFACE:KIND",
-    "node-1:net1:down+3": "no kind of fault|is not NODE",
-    "node-1:net1:explode": "the kinds: no-interface, no-address",
+    "node-1:net1:down+3": "unknown kind of fault|is not NODE",
+    "node-1:net1:explode": "no-interface, no-address",
     "node-1:net1:mtu": "mtu needs a value: =BYTES",
     "node-1:net1:down=3": "down takes no value",
-    "node-1:net1:mtu=9": "no number of bytes from 1280, IPv6's least, to 65535",
-    "node-1:net1:mtu=x": "no number of bytes",
-    "node-1:net1:address=fe": "fe is no address",
-    "node-1:net1:wrong-route=eth0": "eth0 is no node",
+    "node-1:net1:mtu=9": "mtu=9 .*1280",
+    "node-1:net1:mtu=x": "mtu=x",
+    "node-1:net1:address=fe": "fe is not an IP address",
+    "node-1:net1:wrong-route=eth0": "eth0 is not a node",
     "node-1:net1:loss": "loss needs a value: =PERCENT",
-    "node-1:net1:loss=0": "loss=0 is no percentage above 0 and below 100",
-    "node-1:net1:loss=0.0": "loss=0.0 is no percentage above 0 and below 100",
-    "node-1:net1:loss=100": "no percentage above 0 and below 100; for all packets there is lossy",
-    "node-1:net1:loss=1e-3": "no percentage",
+    "node-1:net1:loss=0": "loss=0 is not a percentage",
+    "node-1:net1:loss=0.0": "loss=0.0 is not a percentage",
+    "node-1:net1:loss=100": "not a percentage .*lossy",
+    "node-1:net1:loss=1e-3": "loss=1e-3",
     "node-1:net1:rate": "rate needs a value: =RATE",
     "node-1:net1:rate=fast": "rate=fast is not a rate",
     "node-1:net1:rate=100mbps": 'rate=100mbps is ambiguous: tc reads "bps" as bytes',
-    "node-1:net1:rate-out=1kbit": "rate-out=1kbit is not from 1mbit to 30gbit",
-    "node-1:net1:rate=40gbit": "rate=40gbit is not from 1mbit to 30gbit",
-    "node-1:net1:rate=100mbit@3": "rate cannot come later",
-    "node-1:net1:narrow=1500@3": "narrow cannot come later; these can: no-address, down",
+    "node-1:net1:rate-out=1kbit": "rate-out=1kbit .*1mbit and 30gbit",
+    "node-1:net1:rate=40gbit": "rate=40gbit .*1mbit and 30gbit",
+    "node-1:net1:rate=100mbit@3": "rate cannot start later",
+    "node-1:net1:narrow=1500@3": "narrow cannot .*no-address, down",
 }
 
 
@@ -95,10 +95,10 @@ def test_any_other_text_is_a_value_error(text: str) -> None:
 def test_faults_that_the_job_has_no_place_for_are_refused_all_at_once() -> None:
     resolve({"script": "train.py", "network.faults": ["node-1:net2:down"], "network.rails": 2}, {})
     wrong = {
-        "node-2:net1:down": "only node-0 to node-1",
-        "node-1:net3:down": "no net3 with 2 rails",
+        "node-2:net1:down": "node-0 to node-1",
+        "node-1:net3:down": "no net3",
         "node-1:net1:wrong-route=node-5": "no node-5",
-        "node-1:net1:mtu=9500": "more than the network's mtu, 9000",
+        "node-1:net1:mtu=9500": "9000",
     }
     with pytest.raises(SpecError) as caught:
         resolve({"script": "train.py", "network.faults": list(wrong), "network.rails": 2}, {})

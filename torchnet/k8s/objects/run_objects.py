@@ -12,7 +12,7 @@ from torchnet import constants
 from torchnet.config.agent_spec import agent_spec
 from torchnet.config.job_spec import JobSpec
 from torchnet.config.k8s_values import parse_code
-from torchnet.config.kubernetes import wrong_run_id
+from torchnet.config.kubernetes import find_run_id_problems
 from torchnet.config.script_check import require_script
 from torchnet.errors import UsageError
 from torchnet.k8s.objects import workloads
@@ -52,7 +52,7 @@ def objects(
         UsageError: The run's name or the user's template is invalid, or a ConfigMap cannot hold the code.
     """
     group = job.kubernetes
-    if problems := wrong_run_id(run_id, group.form, job.nnodes):
+    if problems := find_run_id_problems(run_id, group.form, job.nnodes):
         raise UsageError("\n  ".join(["the run cannot be called so:", *problems]), fix="--run-id NAME")
     attachments = attachments_of(job, namespace)
     spec = agent_spec(job, run_id, processes(job), code.script, attachments)

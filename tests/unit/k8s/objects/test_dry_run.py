@@ -136,7 +136,7 @@ def test_what_the_launch_itself_reads_does_not_travel(
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (("missing.py",), "there is no such file"),
+        (("missing.py",), "no such file"),
         (("--pod-template", "missing.yaml", "train.py"), "--pod-template"),
         (("--run-id", "a" * 63, "train.py"), "run_id"),
         (("--rails", "2", "train.py"), "only with --on local"),

@@ -168,9 +168,9 @@ def test_a_volume_cannot_stand_where_a_worker_has_something(more: dict[str, Any]
     assert len(paths) >= 7
     for path in paths:
         for place in (path, f"{path}/x", f"/{path}/.//"):
-            with pytest.raises(ValueError, match="torchnet or the system needs"):
+            with pytest.raises(ValueError, match="which torchnet or the system uses"):
                 render(volumes=[f"emptydir:{place}"])
-            with pytest.raises(ValueError, match="torchnet or the system needs"):
+            with pytest.raises(ValueError, match="which torchnet or the system uses"):
                 render(secrets=[f"s:{place}"])
         render(volumes=[f"emptydir:{path}-x"])
 
@@ -210,7 +210,7 @@ def test_a_templates_annotations_count_with_the_others() -> None:
     more: dict[str, Any] = {"annotations": {"a": "x" * (most - 1002)}}
     render(**more, patch={"metadata": {"annotations": {"b": "é" * 500}, "labels": {"c": "d"}}})
     render(annotations={"a": "x" * (most - 1)}, patch={"metadata": {"labels": {"c": "d"}}})
-    with pytest.raises(UsageError, match=f"{most + 1} bytes, and {most} are the most"):
+    with pytest.raises(UsageError, match=f"{most + 1} bytes.*{most}"):
         render(**more, patch={"metadata": {"annotations": {"b": "é" * 500 + "x"}}})
 
 
