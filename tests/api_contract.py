@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from torchnet.agent.kube_api import ApiServer, Ask, NotDoneError
+from torchnet.agent.kube_api import ApiServer, Ask, DeniedError
 from torchnet.agent.pod_address_source import Own, PodSource
 from torchnet.constants import INDEX_LABEL, NETWORKS_ANNOTATION, NODE_RANK_LABEL, RUN_LABEL, STATUS_ANNOTATION
 from torchnet.errors import ClusterError, NotYetError, StatusError
@@ -121,7 +121,7 @@ def test_pods_that_have_ended_or_are_ending_are_not_rank_0(world: World) -> None
     world.put("failed", labels, {STATUS_ANNOTATION: status("fd00::f")}, PodState("Failed"))
     world.put("ending", labels, {STATUS_ANNOTATION: status("fd00::e")}, PodState(ending=True))
     seen = source(world, name="own")
-    with pytest.raises(NotYetError, match="rank 0's pod is not there yet"):
+    with pytest.raises(NotYetError, match="rank 0's pod does not exist yet"):
         seen.rank0()
     world.put("new", labels, {STATUS_ANNOTATION: status("fd00::a")})
     assert patiently(seen.rank0) == ("fd00::a",)
@@ -144,10 +144,10 @@ def test_without_a_status_the_pod_is_told_after_a_while(world: World) -> None:
 
 def test_an_account_without_rights_is_told_what_is_missing(world: World) -> None:
     world.put("one", {}, {})
-    with pytest.raises(NotDoneError, match=f"get pods one in namespace {world.namespace}: 403") as caught:
+    with pytest.raises(DeniedError, match=f"get pods one in namespace {world.namespace}: 403") as caught:
         world.api("forbidden").get(Ask(world.namespace, "one"))
     assert "--service-account" in caught.value.fix
-    with pytest.raises(NotDoneError, match=r"list pods \(a=b\) in namespace .*: 403"):
+    with pytest.raises(DeniedError, match=r"list pods \(a=b\) in namespace .*: 403"):
         world.api("forbidden").get(Ask(world.namespace, labels="a=b"))
 
 

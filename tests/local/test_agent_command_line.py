@@ -29,7 +29,7 @@ def test_the_environment_alone(tmp_path: Path) -> None:
         for line in ("RANK='3'", "WORLD_SIZE='4'", f"MASTER_ADDR='{NET1[0]}'", "GLOO_SOCKET_IFNAME='net1'"):
             assert f"export {line}" in lines
         assert all(line.startswith("export ") for line in lines)
-        assert "only the environment" in err
+        assert "torchnet env" in err
         server.state.pods.clear()
         ((code, out, err),) = ended([pods.start(1, "--start-timeout", "1", command="env")])
         assert (code, out) == (3, "false\n")
@@ -52,10 +52,10 @@ WRONG = {
     ("--local-rank", "9"): "--local-rank 9 is not within 0 … 0",
     ("--node-rank", "3"): "--node-rank 3 is not within 0 … 0",
     ("--bogus",): "unrecognized arguments: --bogus",
-    ("--nnodes", "2", "--node-rank", "1"): "nobody says where rank 0 is",
+    ("--nnodes", "2", "--node-rank", "1"): "--rank0 ADDRESS",
     ("--nnodes", "1", "train.py"): "train.py",
     ("train.py",): "train.py",
-    ("TORCHNET_NNODES=4 ",): "TORCHNET_NNODES='4 ' is no number",
+    ("TORCHNET_NNODES=4 ",): "TORCHNET_NNODES='4 '",
 }
 
 
@@ -117,10 +117,10 @@ def test_an_output_that_lacks_a_character_shows_an_escape(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("--name", "its name"), '--name "its name" is no name'),
-        (("--name", "-7"), '--name "-7" is no name'),
+        (("--name", "its name"), '--name "its name"'),
+        (("--name", "-7"), '--name "-7"'),
         (("--name", "x" * 254), '--name "xxx'),
-        (("--run-id", "a\n::1 b"), '--run-id (TORCHNET_RUN_ID) "a\\x0a::1 b" is no name'),
+        (("--run-id", "a\n::1 b"), '--run-id (TORCHNET_RUN_ID) "a\\x0a::1 b"'),
         (("--run-id", "r" * 252, "--phase", "prepare"), '--name "rrr'),
     ],
 )
@@ -130,15 +130,15 @@ def test_a_name_that_no_table_takes_is_told_by_its_flag(
     done = torchnet("agent", *words, "x.py")
     assert done.code == 2
     assert why in done.stderr
-    assert "at most 253" in done.stderr
+    assert "253" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("--phase", "work", "x.py"), "--phase work needs a folder for the state"),
+        (("--phase", "work", "x.py"), "--state DIR"),
         (("--phase", "work", "--state", "/none", "x.py"), "/none/state.json: No such file"),
-        (("--phase", "all"), "no script is named"),
+        (("--phase", "all"), "torchnet agent [FLAGS] SCRIPT"),
         (("--phase", "prepare", "--state", "/tmp", "--code", "/none.zip"), "/none.zip: No such file"),
         (("--address-source", "static:net1", "x.py"), 'address source "static:net1"'),
         (("--workdir", "/none", "x.py"), "--workdir /none: No such file"),

@@ -10,7 +10,7 @@ import pytest
 from tests.api_contract import *  # noqa: F403
 from tests.api_server import GOOD, certificate
 from tests.api_world import JSON, OWN, Fake, both, pods
-from torchnet.agent.kube_api import LIMIT, ApiServer, Ask, NotDoneError
+from torchnet.agent.kube_api import LIMIT, ApiServer, Ask, DeniedError
 from torchnet.constants import STATUS_ANNOTATION
 from torchnet.errors import ClusterError, NetworkError, NotYetError
 
@@ -30,7 +30,7 @@ def test_the_token_is_read_anew_for_each_question(world: Fake) -> None:
     api = world.api("good")
     folder = world.server.account()
     (folder / "token").write_text("expired")
-    with pytest.raises(NotDoneError, match="401"):
+    with pytest.raises(DeniedError, match="401"):
         api.get(Ask("ml", "own"))
     (folder / "token").write_text(GOOD)
     assert api.get(Ask("ml", "own"))
@@ -72,7 +72,7 @@ def test_a_hostile_annotation_is_data(world: Fake) -> None:
         pods(world).attachments()
     assert "\x1b" not in str(caught.value)
     world.server.state.fault = lambda _path, _n: (403, JSON, b'{"message": "\\u001b[2J\\nno"}')
-    with pytest.raises(NotDoneError) as refused:
+    with pytest.raises(DeniedError) as refused:
         world.api("good").get(Ask("ml", "own"))
     assert "\\x1b[2J\\x0ano" in str(refused.value)
 
@@ -91,12 +91,12 @@ def test_a_server_that_drips_is_left_after_a_while(world: Fake, monkeypatch: pyt
 
 def test_nobody_listening_and_another_authority(world: Fake, tmp_path: Path) -> None:
     folder = str(world.server.account())
-    with pytest.raises(NotYetError, match="cannot be reached: Connection refused"):
+    with pytest.raises(NotYetError, match="cannot reach .*: Connection refused"):
         ApiServer("127.0.0.1", 1, folder).get(Ask("ml", "own"))
     certificate(tmp_path, "127.0.0.1")
     for name in ("token", "namespace"):
         (tmp_path / name).write_text("x")
-    with pytest.raises(ClusterError, match="cannot be reached: .*certificate verify failed"):
+    with pytest.raises(ClusterError, match="cannot reach .*certificate verify failed"):
         ApiServer(world.server.host, world.server.port, str(tmp_path)).get(Ask("ml", "own"))
     with pytest.raises(ClusterError, match="token: No such file"):
         ApiServer(world.server.host, world.server.port, str(tmp_path / "none")).get(Ask("ml", "own"))

@@ -10,7 +10,7 @@ import pytest
 from tests.api_contract import status
 from tests.api_server import FORBIDDEN
 from tests.api_world import JSON, OWN, ZERO, Fake, Time, both, pods
-from torchnet.agent.kube_api import NotDoneError
+from torchnet.agent.kube_api import DeniedError
 from torchnet.constants import ATTEMPT_LABEL, STATUS_ANNOTATION
 from torchnet.errors import ClusterError, NetworkError, NotYetError
 
@@ -44,7 +44,7 @@ def test_the_own_pod_is_asked_for_once_however_often_rank_0_is(world: Fake) -> N
     clock = Time()
     seen = pods(world, clock)
     for _ in range(5):
-        with pytest.raises(NotYetError, match="rank 0's pod is not there yet"):
+        with pytest.raises(NotYetError, match="rank 0's pod does not exist yet"):
             seen.rank0()
         clock.now += 10
     world.put("zero", ZERO, {STATUS_ANNOTATION: status("fd00::a")})
@@ -82,7 +82,7 @@ def test_who_waits_for_rank_0_asks_less_and_less_often(world: Fake) -> None:
     seen = pods(world, clock)
     seen.attachments()
     for _ in range(3000):  # five minutes of knocking
-        with pytest.raises(NotYetError, match="rank 0's pod is not there yet"):
+        with pytest.raises(NotYetError, match="rank 0's pod does not exist yet"):
             seen.rank0()
         clock.now += 0.1
     assert 40 < len(world.server.state.asked) < 70
@@ -128,7 +128,7 @@ def test_forbidden_is_tried_a_few_times_and_no_storm(world: Fake) -> None:
             except NotYetError as error:
                 clock.now += error.seconds
 
-    with pytest.raises(NotDoneError, match="get pods own in namespace ml: 403") as caught:
+    with pytest.raises(DeniedError, match="get pods own in namespace ml: 403") as caught:
         until_refused()
     assert caught.value.exit_code == 3
     assert 3 <= len(world.server.state.asked) <= 10
@@ -163,6 +163,6 @@ def test_pods_of_no_job_are_told_what_is_missing(world: Fake) -> None:
     world.put("own", {"app": "x"}, {STATUS_ANNOTATION: status("fd00::1")})
     seen = pods(world)
     seen.attachments()
-    with pytest.raises(ClusterError, match="the pod of rank 0") as caught:
+    with pytest.raises(ClusterError, match="cannot determine rank 0's pod") as caught:
         seen.rank0()
     assert "--rank0 ADDRESS" in caught.value.fix

@@ -59,7 +59,8 @@ def parse(argv: Sequence[str], prog: str = "torchnet agent", about: str = "") ->
 def parser(prog: str, about: str = "") -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog=prog,
-        description=about or "Run one worker of a job: discover, join, preflight, run, receipt.",
+        description=about
+        or "Run one worker of a job: discover the network, join the job, check the paths, run the script.",
         allow_abbrev=False,
     )
     types = get_type_hints(AgentSpec)
@@ -71,14 +72,19 @@ def parser(prog: str, about: str = "") -> argparse.ArgumentParser:
         )
     kind = made.add_mutually_exclusive_group()
     kind.add_argument(
-        "-m", "--module", dest="entry", action="store_const", const="module", help="the script is a module"
+        "-m",
+        "--module",
+        dest="entry",
+        action="store_const",
+        const="module",
+        help="run SCRIPT as a Python module",
     )
     kind.add_argument(
         "--no-python",
         dest="entry",
         action="store_const",
         const="program",
-        help="the script is a program of its own",
+        help="run SCRIPT directly, without the Python interpreter",
     )
     _addresses(made)
     _container(made)
@@ -89,7 +95,7 @@ def parser(prog: str, about: str = "") -> argparse.ArgumentParser:
 def _how(one: Field[Any], kind: Any) -> dict[str, Any]:
     """Return argparse's arguments for a field of the type ``kind``; a flag that is not given is None."""
     if one.name == "attachments":
-        return {"action": "append", "type": NetworkAttachment.parse}
+        return {"action": "append", "type": NetworkAttachment.parse, "metavar": one.metadata["metavar"]}
     if one.name == "replaced":  # may be an annotation's value: _replaced
         return {"metavar": one.metadata["metavar"]}
     if kind is bool:
@@ -107,22 +113,26 @@ def _addresses(made: argparse.ArgumentParser) -> None:
     add = made.add_argument
     add(
         "--address-source",
-        help="multus-status, host:IFNAME,… or static:net1=ADDRESS/LEN,… [TORCHNET_ADDRESS_SOURCE, or multus-status]",
+        metavar="SOURCE",
+        help="multus-status, host:IFNAME,… or static:net1=ADDRESS/LEN,… [TORCHNET_ADDRESS_SOURCE, else multus-status]",
     )
     add(
-        "--status-file", help="with multus-status: a file with this pod's network-status instead of the API's"
+        "--status-file",
+        metavar="FILE",
+        help="with multus-status: read this pod's network-status from a file instead of the API",
     )
-    add("--rank0-status-file", help="… and one with rank 0's, read again at each try")
+    add("--rank0-status-file", metavar="FILE", help="the same for rank 0; read again at each attempt")
     add(
         "--rank0",
         default=os.environ.get("TORCHNET_RANK0", ""),
-        help="rank 0's address on each rail, by commas",
+        metavar="ADDRESS,…",
+        help="address of rank 0 on each rail [TORCHNET_RANK0]",
     )
     add(
         "--rank0-labels",
         default="",
         metavar="KEY=VALUE,…",
-        help="multus-status: the labels of rank 0's pod [those by which the own pod belongs to it]",
+        help="with multus-status: labels of rank 0's pod [derived from the labels of this pod]",
     )
 
 
@@ -132,12 +142,22 @@ def _container(made: argparse.ArgumentParser) -> None:
         "--spec",
         default="",
         metavar="FILE",
-        help="the job's part of these flags, as JSON; a flag overrides it",
+        help="JSON file with the flags that are the same for all workers; flags override it",
     )
-    add("--code", default="", metavar="FILE.zip", help="unpacked into --workdir, by prepare or all")
-    add("--workdir", default="", metavar="DIR", help="where the script runs [.]")
-    add("--termination-log", metavar="PATH", help="how it ended, as JSON [/dev/termination-log if it exists]")
-    add("--local-rank", type=int, default=0, help="of `torchnet env`: whose environment [%(default)s]")
+    add("--code", default="", metavar="FILE.zip", help="archive that prepare unpacks to --workdir")
+    add("--workdir", default="", metavar="DIR", help="working directory of the script [.]")
+    add(
+        "--termination-log",
+        metavar="PATH",
+        help="file for the termination message, as JSON [/dev/termination-log if it exists]",
+    )
+    add(
+        "--local-rank",
+        type=int,
+        default=0,
+        metavar="RANK",
+        help="for torchnet env: local rank of the process [%(default)s]",
+    )
 
 
 _SWITCHES = {"--module", "--no-python", "--help"} | {flag_of(one) for one in FLAGS if one.default is False}
@@ -160,7 +180,7 @@ def dashed(argv: list[str]) -> list[str]:
 def _count(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError("at least 1")
+        raise argparse.ArgumentTypeError("must be at least 1")
     return number
 
 
@@ -178,7 +198,7 @@ def _from_environment(one: Field[Any]) -> Any:
         if text and least is not None:
             if not re.fullmatch("[0-9]{1,9}", text) or int(text) < least:
                 raise UsageError(
-                    f"{variable}={text!r} is no number of at least {least}", fix=f"unset {variable}"
+                    f"{variable}={text!r} is not a number of at least {least}", fix=f"unset {variable}"
                 )
             return int(text)
     return _default(one)
@@ -189,8 +209,8 @@ def _document(path: str) -> AgentSpec:
         return AgentSpec.loads(_read(path))
     except (ValueError, TypeError) as error:
         raise UsageError(
-            f"--spec {path} is not a specification of this version of torchnet: {error}",
-            fix="torchnet launch --on kubernetes --dry-run shows one",
+            f"--spec {path} is not a specification for this version of torchnet: {error}",
+            fix="torchnet launch --on kubernetes --dry-run shows an example",
         ) from None
 
 
@@ -217,9 +237,9 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(options: argparse.Namespace, spec: AgentSpec, termination: TerminationLog) -> int:
     if not spec.command and spec.phase != "prepare":
-        raise UsageError("no script is named", fix="torchnet agent [FLAGS] SCRIPT [ARGS]...")
+        raise UsageError("no script", fix="torchnet agent [FLAGS] SCRIPT [ARGS]...")
     if spec.phase != "all" and not spec.state:
-        raise UsageError(f"--phase {spec.phase} needs a folder for the state", fix="--state DIR")
+        raise UsageError(f"--phase {spec.phase} requires --state", fix="--state DIR")
     _workdir(options)
     state = Handover.read(spec.state) if spec.phase == "work" else None
     if state is not None:
@@ -249,8 +269,8 @@ def spec_of(options: argparse.Namespace, *, joins: bool = True) -> AgentSpec:
     for flag, text in (("--run-id (TORCHNET_RUN_ID)", options.run_id), ("--name", name)) if joins else ():
         if not NAME.fullmatch(text):
             raise UsageError(
-                f'{flag} "{printable(text, 80)}" is no name',
-                fix=f"{flag} of letters, digits, ., _ and -, at most 253, not with . or - at an end",
+                f'{flag} "{printable(text, 80)}" is not a valid name',
+                fix="use up to 253 letters, digits, ., _ and -, beginning and ending with a letter, a digit or _",
             )
     known: AgentSpec | None = options.document
     values = {**(vars(known) if known else {}), **{one.name: getattr(options, one.name) for one in FLAGS}}
@@ -288,7 +308,7 @@ def source_of(options: argparse.Namespace, spec: AgentSpec) -> AddressSource:
     text = _address_source(options)
     kind = parse_source(text).kind
     if kind != "multus-status" and not rank0 and spec.node_rank:
-        raise UsageError("nobody says where rank 0 is", fix="--rank0 ADDRESS")
+        raise UsageError("rank 0's address is not set", fix="--rank0 ADDRESS")
     if kind == "host":
         return HostInterfaces(text, rank0)
     if kind == "static":
@@ -297,7 +317,9 @@ def source_of(options: argparse.Namespace, spec: AgentSpec) -> AddressSource:
         return _by_api(spec, options.rank0_labels)
     other = options.rank0_status_file or (options.status_file if not spec.node_rank else None)
     if other is None:
-        raise UsageError("multus-status needs rank 0's network-status", fix="--rank0-status-file FILE")
+        raise UsageError(
+            "--status-file requires --rank0-status-file on ranks other than 0", fix="--rank0-status-file FILE"
+        )
     return MultusStatus(
         _read(options.status_file), lambda: _read(other), spec.attachments, family=spec.family
     )
@@ -314,9 +336,9 @@ def _by_api(spec: AgentSpec, rank0_labels: str) -> AddressSource:
         try:
             present = rtnetlink.interfaces()
         except OSError as error:
-            text = f"the kernel does not tell this pod's interfaces: {error.strerror or error}"
+            text = f"cannot list the network interfaces: {error.strerror or error}"
             raise NetworkError(
-                text, fix="POD_NAME says which pod this is: a fieldRef to metadata.name"
+                text, fix="set POD_NAME by the downward API (fieldRef metadata.name)"
             ) from None
         found = present["eth0"].addresses if "eth0" in present else ()
         return next((a.ip for a in found if a.scope == "global"), "")
@@ -353,12 +375,14 @@ def _as_prepared(spec: AgentSpec, state: Handover) -> AgentSpec:
     Raises:
         UsageError: the state belongs to another worker.
     """
-    told, kept = ((s.run_id, s.node_rank, s.nnodes, s.start) for s in (spec, state))
-    if told != kept:
+    given, saved = ((s.run_id, s.node_rank, s.nnodes, s.start) for s in (spec, state))
+    if given != saved:
         names = ("--run-id", "--node-rank", "--nnodes", "--start")
-        wrong = [f"{n} {k} there, {t} here" for n, t, k in zip(names, told, kept, strict=True) if t != k]
+        differences = [
+            f"{n} {s} instead of {g}" for n, g, s in zip(names, given, saved, strict=True) if g != s
+        ]
         raise UsageError(
-            f"the state in {spec.state} is another worker's: {', '.join(wrong)}",
+            f"the state in {spec.state} belongs to another worker: {', '.join(differences)}",
             fix="give both containers the same flags",
         )
     return replace(spec, uid=state.uid)
@@ -372,8 +396,8 @@ def _token(nnodes: int) -> str:
         token = _read(file).strip()
     if not token and nnodes > 1:
         raise UsageError(
-            "the workers need one secret in common",
-            fix="export TORCHNET_TOKEN=… (or TORCHNET_TOKEN_FILE=FILE) on all of them",
+            "the workers need a shared secret",
+            fix="set the same TORCHNET_TOKEN (or TORCHNET_TOKEN_FILE=FILE) on all workers",
         )
     return token or secrets.token_hex(16)
 
@@ -384,7 +408,8 @@ def _replaced(text: str | None) -> int | None:
         return None
     if text and not (text.isascii() and text.isdigit() and len(text) < 10):
         raise UsageError(
-            f'--replaced (TORCHNET_REPLACED) "{printable(text, 80)}" is no number', fix="0, or leave it out"
+            f'--replaced (TORCHNET_REPLACED) "{printable(text, 80)}" is not a number',
+            fix="use 0, or remove it",
         )
     return int(text or 0)
 
@@ -394,4 +419,4 @@ def _read(path: str) -> str:
         with open(path, errors="replace") as file:
             return file.read(_STATUS_LIMIT)
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}", fix="is the volume mounted there?") from error
+        raise UsageError(f"{path}: {error.strerror}", fix="check that the volume is mounted there") from error

@@ -20,7 +20,7 @@ from torchnet.network.peer_table import PeerRail, PeerRow
 # Duplicate address detection takes 1.8 s on a new macvlan, and longer if the kernel sends more probes.
 DETECTION_SECONDS = 6.0
 _POLL_SECONDS = 0.05
-_SAID_SECONDS = 4.0  # until a notice about missing addresses
+_NOTICE_SECONDS = 4.0  # until a notice about missing addresses
 _OTHER_ADDRESSES = 32  # including link-local ones; a limit for hosts with very many
 
 
@@ -100,7 +100,7 @@ def sure_attachments(spec: AgentSpec) -> tuple[StatusEntry, ...] | None:
 
 
 class Discovery:
-    """:func:`discover` in an event loop, also for a source that may know more later (the API).
+    """:func:`discover` in an event loop, also for a source that is not ready at once (the API).
 
     Ends with a call of ``found(rails)`` or ``failed(error)``; ``notice`` gets a sentence if it takes long.
     """
@@ -123,7 +123,7 @@ class Discovery:
         self._failed = failed
         self._notice = notice
         self._clock = clock
-        self._said_after = time.monotonic() + _SAID_SECONDS
+        self._notice_after = time.monotonic() + _NOTICE_SECONDS
         self._deadline = time.monotonic() + spec.start_timeout
         self._detection = 0.0
         self._timer = loop.later(0, self._try)
@@ -152,14 +152,14 @@ class Discovery:
         if time.monotonic() > deadline:
             self._failed(error)
             return
-        if time.monotonic() > self._said_after:
-            self._said_after = deadline
-            self._notice(f"{self._spec.name} waits for its addresses: {error.text}")
+        if time.monotonic() > self._notice_after:
+            self._notice_after = deadline
+            self._notice(f"{self._spec.name} is waiting for its addresses: {error.text}")
         self._timer = self._loop.later(seconds, self._try)
 
 
 def _on_loopback(spec: AgentSpec, source: AddressSource) -> tuple[Rail, ...]:
-    """Return lo, as the user requested. All of 127.0.0.0/8 works without being listed; none of it is a network."""
+    """Return lo, as the user requested. All of 127.0.0.0/8 works without being listed."""
     (entry,) = source.attachments()
     lo = _present(spec)["lo"]
     return (Rail(0, None, lo.name, entry.ips[0], 4, 8, lo.mtu),)

@@ -22,7 +22,7 @@ from torchnet.errors import NotYetError, UsageError
 _T = TypeVar("_T")
 _ABOUT = 'Print the environment of one process of this worker, for: eval "$(torchnet env)"'
 FAILS = "false\n"
-"""Output if there is no environment, so that ``eval`` fails too."""
+"""Output after an error, so that ``eval`` fails too."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -49,20 +49,22 @@ def _main(argv: Sequence[str]) -> int:
             fix='eval "$(torchnet env)" && …',
         )
     if not 0 <= options.local_rank < options.nproc_per_node:
-        most = options.nproc_per_node - 1
+        last = options.nproc_per_node - 1
         raise UsageError(
-            f"--local-rank {options.local_rank} is not within 0 … {most}", fix="--nproc-per-node"
+            f"--local-rank {options.local_rank} is not within 0 … {last}", fix="--nproc-per-node"
         )
     spec = spec_of(options, joins=False)
     source = source_of(options, spec)
     deadline = time.monotonic() + spec.start_timeout
-    rails = patiently(lambda: discover(spec, source), deadline)
+    rails = retry(lambda: discover(spec, source), deadline)
     own = rails[0].address
-    master = own if spec.node_rank == 0 else patiently(source.rank0, deadline)[0]
+    master = own if spec.node_rank == 0 else retry(source.rank0, deadline)[0]
     environment = ProcessEnvironment(spec, master, rails, usual_port(spec.run_id), 0)
     for warning in environment.warnings():
         sys.stderr.write(f"torchnet: {warning}\n")
-    sys.stderr.write("torchnet: only the environment: torchnet env joins no workers and checks no paths\n")
+    sys.stderr.write(
+        "torchnet: this sets the environment only: torchnet env does not join the workers or check the paths\n"
+    )
     # Write bytes: an encoding that lacks a character would change a value.
     sys.stdout.buffer.write(os.fsencode(lines(environment.given(options.local_rank))))
     sys.stdout.flush()
@@ -75,15 +77,15 @@ def lines(variables: Mapping[str, str]) -> str:
     return "".join(f"export {name}='{value}'\n" for name, value in quoted.items())
 
 
-def patiently(question: Callable[[], _T], deadline: float) -> _T:
-    """Call ``question`` again while it raises NotYetError.
+def retry(request: Callable[[], _T], deadline: float) -> _T:
+    """Call ``request`` again while it raises NotYetError.
 
     Raises:
-        TorchnetError: ``question`` failed, or the deadline would pass.
+        TorchnetError: ``request`` failed, or the deadline would pass.
     """
     while True:
         try:
-            return question()
+            return request()
         except NotYetError as error:
             if time.monotonic() + error.seconds > deadline:
                 raise error.error from None

@@ -22,7 +22,9 @@ from torchnet.text import loads
 
 FILE = "state.json"
 _FORMAT = 1
-_FIX = "the init container (torchnet agent --phase prepare) writes it; both must mount one volume"
+_FIX = (
+    "the init container (torchnet agent --phase prepare) writes it; mount the same volume in both containers"
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Handover:
         """Read the state.
 
         Raises:
-            UsageError: it is missing, or not of this version.
+            UsageError: it does not exist, or is of another version.
         """
         path = Path(folder) / FILE
         try:
@@ -73,12 +75,14 @@ class Handover:
         except OSError as error:
             raise UsageError(f"{path}: {error.strerror}", fix=_FIX) from None
         except (KeyError, TypeError, ValueError, NetworkError) as error:
-            raise UsageError(f"{path} is no state of this version of torchnet: {error}", fix=_FIX) from None
+            raise UsageError(
+                f"{path} is not a state file of this version of torchnet: {error}", fix=_FIX
+            ) from None
 
     @classmethod
     def _of(cls, value: Any) -> Handover:
         if value["format"] != _FORMAT:
-            raise ValueError(f"its format is {value['format']}")
+            raise ValueError(f"format {value['format']}")
         entries = parse_status(value["attachments"])
         return cls(
             run_id=str(value["run_id"]),

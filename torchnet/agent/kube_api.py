@@ -113,7 +113,7 @@ class ApiServer:
         try:
             answer = loads(body, max_size=LIMIT, max_depth=_DEPTH)
         except ValueError as error:
-            raise ClusterError(f"the API server's response to {ask} {error}") from None
+            raise ClusterError(f"invalid response of the API server to {ask}: {error}") from None
         if not isinstance(answer, dict):
             raise ClusterError(f"the API server's response to {ask} is not an object")
         return answer
@@ -178,37 +178,37 @@ class ApiServer:
 
     def _unreached(self, error: Exception) -> None:
         where = f"[{self._host}]" if ":" in self._host else self._host
-        text = f"the API server {where}:{self._port} cannot be reached: {_reason(error)}"
+        text = f"cannot reach the API server {where}:{self._port}: {_reason(error)}"
         if isinstance(error, ssl.SSLCertVerificationError):
-            raise ClusterError(text, fix="is ca.crt that of this cluster?") from None
-        fix = "is egress to the API server allowed from this pod (NetworkPolicy)?"
+            raise ClusterError(text, fix="check that ca.crt belongs to this cluster") from None
+        fix = "check that NetworkPolicies allow egress from this pod to the API server"
         raise NotYetError(ClusterError(text, fix=fix), _AGAIN_SECONDS) from None
 
     def _refused(self, ask: Ask, status: int, after: str, body: bytes) -> None:
-        said = ""
+        message = ""
         with contextlib.suppress(ValueError, AttributeError):
-            said = str(loads(body, max_size=LIMIT, max_depth=_DEPTH).get("message", ""))
-        text = f"the API server refuses to {ask}: {status}" + (f" ({printable(said, 300)})" if said else "")
+            message = str(loads(body, max_size=LIMIT, max_depth=_DEPTH).get("message", ""))
+        text = f"the API server refused to {ask}: {status}" + (
+            f" ({printable(message, 300)})" if message else ""
+        )
         if status == 429 or status >= 500:
             raise NotYetError(ClusterError(text), _seconds(after))
         if status == 401:
-            raise NotDoneError(text, fix=_VOLUME)
+            raise DeniedError(text, fix=_VOLUME)
         if status == 403:
-            raise NotDoneError(
+            raise DeniedError(
                 text,
                 fix=f"give the pod's service account {ask.verb} on pods in {ask.namespace} (torchnet manifests rbac), "
-                "name one that has it (--service-account NAME), or use fixed addresses (--static-ips)",
+                "use a service account that has it (--service-account NAME), or use fixed addresses (--static-ips)",
             )
         raise ClusterError(text)
 
 
-class NotDoneError(ClusterError):
-    """401 or 403: permanent, unless the account or role is so new that it is not known everywhere yet."""
+class DeniedError(ClusterError):
+    """401 or 403: permanent, unless the account or role is so new that not every API server knows it yet."""
 
 
-_VOLUME = (
-    "the pod needs its service account's token (a projected volume, or automountServiceAccountToken: true)"
-)
+_VOLUME = "mount the service account's token into the pod (a projected volume, or automountServiceAccountToken: true)"
 
 
 def _reason(error: Exception) -> str:
@@ -232,7 +232,7 @@ _JOB_LABELS = ("batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-na
 
 @dataclass(frozen=True)
 class PodMetadata:
-    """The part of a pod's metadata that is needed here."""
+    """The part of a pod's metadata that discovery uses."""
 
     name: str
     labels: Mapping[str, str]
@@ -270,7 +270,7 @@ def selector(own: PodMetadata) -> str:
         if own.labels.get(label) and (rank in own.labels or label == RUN_LABEL):
             return f"{label}={own.labels[label]},{rank}=0"
     raise ClusterError(
-        f"cannot determine the pod of rank 0: {own.name} belongs to no Indexed Job and lacks the labels {RUN_LABEL} "
+        f"cannot determine rank 0's pod: {own.name} belongs to no Indexed Job and lacks the labels {RUN_LABEL} "
         f"and {NODE_RANK_LABEL}",
         fix=f"label the pods {RUN_LABEL}=NAME and {NODE_RANK_LABEL}=0, 1, …, or give the agents --rank0 ADDRESS",
     )

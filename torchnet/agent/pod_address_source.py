@@ -1,9 +1,8 @@
 """The address source in a pod: network-status of this pod and of rank 0's, from the API server.
 
-Each worker sends one request, for metadata only, however many workers there are. Rank 0 requests its own pod, as the
-others rely on its status. The others request rank 0's pod, again only while it does not exist, has no status or does
-not respond. They request their own pod only if the kernel leaves its addresses in doubt. A response has 7 KB, mostly
-managedFields, which the API server leaves in an object's metadata.
+Each worker sends one request, for metadata only. Rank 0 requests its own pod, since the others rely on its status. The
+others request rank 0's pod, again only while it does not exist, has no status or does not respond. They request their
+own pod only if the kernel does not determine its addresses. A response has 7 KB, mostly managedFields.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from torchnet.agent.kube_api import ApiServer, Ask, NotDoneError, PodMetadata, newest, selector
+from torchnet.agent.kube_api import ApiServer, Ask, DeniedError, PodMetadata, newest, selector
 from torchnet.constants import NETWORKS_ANNOTATION, STATUS_ANNOTATION
 from torchnet.errors import ClusterError, NetworkError, NotYetError, StatusError, TorchnetError
 from torchnet.network.address_sources import MultusStatus
@@ -33,7 +32,7 @@ _FRESH_SECONDS = 3.0  # until an address that does not respond is requested agai
 
 @dataclass(frozen=True)
 class Own:
-    """What a pod knows about itself; ``address`` returns its address on eth0, for use if no name matches.
+    """The identity of this pod; ``address`` returns its address on eth0, for use if no name matches.
 
     ``seen`` returns the attachments if the kernel alone determines them, else None; ``rank0`` is the label selector of
     rank 0's pod, if given.
@@ -77,7 +76,7 @@ class PodSource:
         if self._pod is None:
             if (seen := self._own.seen()) is not None:
                 return seen
-            self._found = pod = self._patiently(self._find)
+            self._found = pod = self._retry_later(self._find)
             if pod.annotations.get(STATUS_ANNOTATION) is None:
                 raise self._no_status(pod)
             self._pod = pod
@@ -93,7 +92,7 @@ class PodSource:
             if self._why is not None:
                 raise NotYetError(self._why.error, self._next - now)
         try:
-            self._rank0 = self._patiently(self._ask_rank0)
+            self._rank0 = self._retry_later(self._ask_rank0)
         except NotYetError as error:
             self._rank0, self._why = (), error
             self._next = now + error.seconds
@@ -111,9 +110,9 @@ class PodSource:
         pods = [PodMetadata.read(item) for item in (found if isinstance(found, list) else [])]
         pod = newest(self._found, pods)
         if pod is None:
-            said = f"rank 0's pod is not there yet ({printable(ask.labels, 200)} in {self._own.namespace})"
+            text = f"rank 0's pod does not exist yet ({printable(ask.labels, 200)} in {self._own.namespace})"
             raise self._later(
-                NetworkError(said, fix=f"kubectl get pods -n {self._own.namespace} -l '{ask.labels}'")
+                NetworkError(text, fix=f"kubectl get pods -n {self._own.namespace} -l '{ask.labels}'")
             )
         if pod.annotations.get(STATUS_ANNOTATION) is None:
             raise self._later(
@@ -137,20 +136,20 @@ class PodSource:
             return live[0]
         name = printable(self._own.name or self._own.hostname, 80)
         error = ClusterError(
-            f"this pod is not found in namespace {self._own.namespace}: none is called {name}, "
-            f"{len(live)} have the address {address or 'of eth0'}",
+            f"cannot find this pod in namespace {self._own.namespace}: no pod has the name {name}, and {len(live)} have the "
+            f"address {address or 'of eth0'}",
             fix="set POD_NAME by the downward API (fieldRef metadata.name)",
         )
         raise self._for_a_while("own", _STATUS_SECONDS, error)
 
     def _no_status(self, pod: PodMetadata) -> TorchnetError:
-        asked = pod.annotations.get(NETWORKS_ANNOTATION)
-        return self._for_a_while("status", _STATUS_SECONDS, _unserved(pod, asked, self._own))
+        requested = pod.annotations.get(NETWORKS_ANNOTATION)
+        return self._for_a_while("status", _STATUS_SECONDS, _missing_status(pod, requested, self._own))
 
-    def _patiently(self, question: Callable[[], Any]) -> Any:
+    def _retry_later(self, request: Callable[[], Any]) -> Any:
         try:
-            return question()
-        except NotDoneError as error:
+            return request()
+        except DeniedError as error:
             raise self._for_a_while("rights", _RIGHTS_SECONDS, error) from None
         except NotYetError as error:
             if isinstance(error.error, ClusterError):  # Retry-After, with backoff
@@ -182,18 +181,18 @@ class _Pace:
         return seconds
 
 
-def _unserved(pod: PodMetadata, asked: str | None, own: Own) -> StatusError:
+def _missing_status(pod: PodMetadata, requested: str | None, own: Own) -> StatusError:
     """Explain the missing network-status by known symptoms, as far as the pod shows them."""
-    if not asked:
+    if not requested:
         return StatusError(
-            f"pod {pod.name} asks for no second network: it has no annotation {NETWORKS_ANNOTATION}",
-            fix=f"annotate the pods (of a Job: its template) {NETWORKS_ANNOTATION}: NAMESPACE/NAD@net1",
+            f"pod {pod.name} requests no second network: it has no annotation {NETWORKS_ANNOTATION}",
+            fix=f"add the annotation {NETWORKS_ANNOTATION}: NAMESPACE/NAD@net1 to the pods (for a Job, to its pod template)",
         )
     return StatusError(
-        f"pod {pod.name} has no annotation {STATUS_ANNOTATION}, though it asks for {printable(asked, 200)}: Multus "
-        "did not act, or the attachment has no cniVersion",
-        fix=f"{_see(pod, own)}; kubectl get pods -A -l app=multus; the attachment's cniVersion must be at least "
-        "0.3.1; under Cilium cni.exclusive=false",
+        f"pod {pod.name} requests {printable(requested, 200)} but has no annotation {STATUS_ANNOTATION}: Multus did "
+        "not handle the pod, or the NetworkAttachmentDefinition has no cniVersion",
+        fix=f"{_see(pod, own)}; kubectl get pods -A -l app=multus; the NetworkAttachmentDefinition needs "
+        "a cniVersion of at least 0.3.1, and Cilium cni.exclusive=false",
     )
 
 

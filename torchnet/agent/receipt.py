@@ -62,8 +62,8 @@ def worker(
     stray = {port: count for port, count in rdma.items() if port not in on_rails}
     if hcas and sum(stray.values()) > sum(on_rails.values()) + _SLACK_BYTES:
         findings.append(
-            f"{spec.name}: {', '.join(stray)}, on no rail, moved {sum(stray.values())} bytes by RDMA: others' traffic, "
-            "or NCCL_IB_HCA and UCX_NET_DEVICES were set otherwise"
+            f"{spec.name}: RDMA ports that are not on a rail carried {sum(stray.values())} bytes ({', '.join(stray)}): "
+            "traffic of other jobs, or NCCL_IB_HCA or UCX_NET_DEVICES was overridden"
         )
     # A counter that hardly moved shows that the device was not used.
     bypass = {device: n for device, n in (bypass or {}).items() if n is None or n > _SLACK_BYTES}
@@ -92,7 +92,7 @@ def worker(
         }
         for (rank, interface), flow in sorted(traffic.peers.items())
     ]
-    made: WorkerReceipt = {
+    receipt: WorkerReceipt = {
         "node": spec.name,
         "node_rank": spec.node_rank,
         "interfaces": interfaces,
@@ -111,7 +111,7 @@ def worker(
         "flaps": [vars(flap) for flap in flaps],
         "findings": findings,
     }
-    return {**made}
+    return {**receipt}
 
 
 def _disagreements(spec: AgentSpec, traffic: TrafficTotals, backend: set[str]) -> list[str]:
@@ -122,20 +122,20 @@ def _disagreements(spec: AgentSpec, traffic: TrafficTotals, backend: set[str]) -
         counter, flow = traffic.counters.get(name), traffic.on_interface(name)
         if counter is None:
             continue
-        for word, seen, said, again, segments in (
+        for verb, counted, by_socket, resent, segments in (
             ("sent", counter.sent_bytes, flow.sent_bytes, flow.resent_bytes, flow.segments_out),
             ("received", counter.received_bytes, flow.received_bytes, flow.repeated_bytes, flow.segments_in),
         ):
-            least, most = said, said + again + segments * HEADER_BYTES
-            if seen < least * (1 - _TOLERANCE) - _SLACK_BYTES:
+            lowest, highest = by_socket, by_socket + resent + segments * HEADER_BYTES
+            if counted < lowest * (1 - _TOLERANCE) - _SLACK_BYTES:
                 found.append(
-                    f"{spec.name}: connections from {name}'s address {word} {said} bytes, the interface only {seen}: "
-                    "they used another one"
+                    f"{spec.name}: connections on {name}'s address {verb} {by_socket} bytes, but the interface only "
+                    f"{counted}: they used another interface"
                 )
-            elif seen > most * (1 + _TOLERANCE) + _SLACK_BYTES:
+            elif counted > highest * (1 + _TOLERANCE) + _SLACK_BYTES:
                 found.append(
-                    f"{spec.name}: {name} {word} {seen} bytes, its TCP connections only {said}: the rest is other "
-                    "traffic (UDP, or processes outside of the job)"
+                    f"{spec.name}: {name} {verb} {counted} bytes, but its TCP connections only {by_socket}: the rest "
+                    "is other traffic (UDP, or processes outside the job)"
                 )
     return found
 
@@ -165,8 +165,8 @@ def job(
     findings += _imbalance(rails)
     code, reason = (failure.code, failure.text.partition("\n")[0]) if failure else (0, "done")
     if failure is None and spec.min_share is not None and (share is None or share < spec.min_share):
-        seen = f"{why}" if share is None else f"{share:.4f}"
-        code, reason = 5, f"the backend's share is below --min-share {spec.min_share:g}: {seen}"
+        shown = why if share is None else f"{share:.4f}"
+        code, reason = 5, f"the backend's share is below --min-share {spec.min_share:g}: {shown}"
     return job_receipt(
         run_id=spec.run_id,
         runtime=spec.runtime,
@@ -225,7 +225,7 @@ def _share(
     if spec.loopback:
         return None, "unknown", "loopback: no network was used"
     if spec.nnodes == 1:
-        return None, "unknown", "one node: nothing crosses a network"
+        return None, "unknown", "single node: no network traffic"
     backend = sum(rail["peer_bytes"] for rail in rails)
     rdma = sum(count for receipt in receipts for count in receipt.get("rdma_bytes", {}).values())
     everything = sum(receipt["peer_bytes"] for receipt in receipts)
@@ -238,11 +238,11 @@ def _share(
         for port in receipt["rdma_stray"]
     ]
     if stray:
-        said = f"{', '.join(stray[:4])}{' and more' if len(stray) > 4 else ''}"
+        shown = f"{', '.join(stray[:4])}{' and more' if len(stray) > 4 else ''}"
         return (
             None,
             "unknown",
-            f"bytes went by RDMA ports of which nothing tells whether they are on a rail: {said}",
+            f"RDMA traffic on ports that cannot be matched to a rail: {shown}",
         )
     if any(receipt["proof"] == "unknown" and receipt["interfaces"] for receipt in receipts):
         return None, "unknown", "RDMA devices without counters may have carried bytes (see the findings)"
@@ -252,10 +252,10 @@ def _share(
     if rdma:
         return share, "inferred", "RDMA is counted by port, not by peer"
     if any(receipt["findings"] for receipt in receipts):
-        return share, "inferred", "not all bytes are accounted for (see the findings)"
+        return share, "inferred", "some bytes are not accounted for (see the findings)"
     if len(receipts) < spec.nnodes or any(receipt["proof"] != "measured" for receipt in receipts):
-        return share, "inferred", "not every connection of every worker was seen to its end"
-    return share, "measured", "each TCP connection's count, by peer"
+        return share, "inferred", "some connections of the workers were not observed to their end"
+    return share, "measured", "counted by TCP connection and peer"
 
 
 def _imbalance(rails: Sequence[RailBytes]) -> list[str]:

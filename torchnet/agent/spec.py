@@ -19,12 +19,12 @@ Runtime = Literal["local", "kubernetes", "agent"]
 
 
 def _flag(text: str = "", *, own: bool = False, **more: Any) -> dict[str, Any]:
-    """Return the metadata of a field that a flag of ``torchnet agent`` sets: ``--`` and its name, or ``flag``.
+    """Return the metadata of a field that a flag of ``torchnet agent`` sets: ``flag``, or ``--`` and the field's name.
 
     Args:
-        own: Whether each worker has its own value, so that the field is not in the job's document.
+        own: Whether the value differs between workers, so that the job's document does not contain the field.
         more: ``metavar``; ``least``, the minimum of a number; ``variables`` to read if the flag is not given;
-            ``by_hand``, the flag's default if the field has none.
+            ``by_hand``, the default of the flag if the field has none.
     """
     return {"help": text, "own": own, "is_flag": True, **more}
 
@@ -39,25 +39,29 @@ class AgentSpec:
     Attributes:
         command: What each process runs, without the interpreter: a script, a module (``entry="module"``) or a program
             (``entry="program"``), with its arguments.
-        attachments: By rail; () for all that the address source has.
-        gpus: This worker's GPUs; None leaves the variables alone.
-        hostid: For NCCL, if workers share a machine.
+        attachments: By rail; () for all attachments of the address source.
+        gpus: This worker's GPUs; None does not change the variables.
+        hostid: NCCL_HOSTID, if workers share a machine.
         cpus: Per process, if workers share a machine.
-        phase: A pod has a container for ``prepare`` and one for ``work``; the first leaves its results in the folder
-            ``state``.
-        uid: The pod's; "" generates one.
-        replaced: Pods of this worker that have been replaced; None if it is never replaced.
-        start: The start attempt of the whole job, if something restarts it (JobSet).
+        phase: A pod runs ``prepare`` in an init container and ``work`` in its main container; ``prepare`` writes its
+            results to the folder ``state``.
+        uid: The pod's UID; "" generates one.
+        replaced: Number of this worker's pods that have been replaced; None if they are never replaced.
+        start: The start attempt of the whole job, if a controller restarts it (JobSet).
     """
 
     run_id: str = field(
-        metadata=_flag("the job's name, the same everywhere", variables=("TORCHNET_RUN_ID",), by_hand="run")
+        metadata=_flag(
+            "name of the job; the same for all workers", variables=("TORCHNET_RUN_ID",), by_hand="run"
+        )
     )
     nnodes: int = field(
-        metadata=_flag("workers of the job", least=1, variables=("TORCHNET_NNODES",), by_hand=1)
+        metadata=_flag("number of workers", least=1, variables=("TORCHNET_NNODES",), by_hand=1)
     )
     nproc_per_node: int = field(
-        metadata=_flag("processes here", least=1, variables=("TORCHNET_NPROC_PER_NODE",), by_hand=1)
+        metadata=_flag(
+            "number of processes of this worker", least=1, variables=("TORCHNET_NPROC_PER_NODE",), by_hand=1
+        )
     )
     command: tuple[str, ...]
     entry: Literal["script", "module", "program"] = "script"
@@ -65,29 +69,47 @@ class AgentSpec:
     runtime: Runtime = "local"
     attachments: tuple[NetworkAttachment, ...] = field(
         default=(),
-        metadata=_flag("NAMESPACE/NAME[@INTERFACE] of a rail, in order; may repeat", flag="--attachment"),
+        metadata=_flag(
+            "NetworkAttachmentDefinition of a rail; repeat it once per rail, in order",
+            flag="--attachment",
+            metavar="NAMESPACE/NAME[@INTERFACE]",
+        ),
     )
-    family: Family = field(default="auto", metadata=_flag())
-    preflight: Literal["auto", "full"] = field(default="auto", metadata=_flag())
+    family: Family = field(default="auto", metadata=_flag("address family of the rails"))
+    preflight: Literal["auto", "full"] = field(
+        default="auto", metadata=_flag("paths to check before the start; full: all pairs of workers")
+    )
     loopback: bool = False
-    max_restarts: int = field(default=0, metadata=_flag())
-    grace: float = field(default=constants.GRACE_SECONDS, metadata=_flag(metavar="SECONDS"))
-    link_grace: float = field(default=5.0, metadata=_flag(metavar="SECONDS"))
-    stall_timeout: float = field(default=300.0, metadata=_flag(metavar="SECONDS"))
-    stall_action: Literal["report", "stop"] = field(default="report", metadata=_flag())
-    start_timeout: float = field(default=300.0, metadata=_flag(metavar="SECONDS"))
-    log_dir: str = field(default="", metadata=_flag())
+    max_restarts: int = field(
+        default=0, metadata=_flag("maximum number of restarts of all workers", metavar="N")
+    )
+    grace: float = field(
+        default=constants.GRACE_SECONDS, metadata=_flag("time between SIGTERM and SIGKILL", metavar="SECONDS")
+    )
+    link_grace: float = field(
+        default=5.0, metadata=_flag("stop the job if a link is down for longer", metavar="SECONDS")
+    )
+    stall_timeout: float = field(
+        default=300.0, metadata=_flag("time without traffic until a stall; 0 disables it", metavar="SECONDS")
+    )
+    stall_action: Literal["report", "stop"] = field(default="report", metadata=_flag("action after a stall"))
+    start_timeout: float = field(
+        default=300.0, metadata=_flag("time limit for the start of all workers", metavar="SECONDS")
+    )
+    log_dir: str = field(default="", metadata=_flag("directory for one log file per rank", metavar="DIR"))
     tee: str = "0"
     redirects: str = "0"
-    stdin_rank: int | None = field(default=None, metadata=_flag())
+    stdin_rank: int | None = field(default=None, metadata=_flag("rank that reads stdin", metavar="RANK"))
     env: dict[str, str] = field(default_factory=dict)
-    min_share: float | None = field(default=None, metadata=_flag())
-    measure: bool = field(default=False, metadata=_flag("sample the rails' counters, for the receipt"))
+    min_share: float | None = field(
+        default=None, metadata=_flag("exit with code 5 if the backend's share is below this", metavar="SHARE")
+    )
+    measure: bool = field(default=False, metadata=_flag("sample the counters of the rails for the receipt"))
 
     node_rank: int = field(
         default=0,
         metadata=_flag(
-            "this one's number; an Indexed Job gives it",
+            "number of this worker, from 0",
             own=True,
             least=0,
             variables=("TORCHNET_NODE_RANK", "JOB_COMPLETION_INDEX"),
@@ -95,7 +117,7 @@ class AgentSpec:
     )
     name: str = field(
         default="",
-        metadata=_flag("this worker's name, its own among all [the host's; in phases: RUN-RANK]", own=True),
+        metadata=_flag("unique name of this worker [the host name; with --phase: RUN-RANK]", own=True),
     )
     token: str = field(default="", metadata=_OWN)
     python: str = field(default="python3", metadata=_OWN)
@@ -104,16 +126,20 @@ class AgentSpec:
     cpus: float | None = field(default=None, metadata=_OWN)
     phase: Literal["all", "prepare", "work"] = field(
         default="all",
-        metadata=_flag("prepare: an init container's part, up to the preflight; work: the rest", own=True),
+        metadata=_flag(
+            "part to run: prepare (init container, up to the preflight), work (the rest) or all", own=True
+        ),
     )
     state: str = field(
-        default="", metadata=_flag("what prepare leaves there and work reads", own=True, metavar="DIR")
+        default="",
+        metadata=_flag("folder through which prepare passes its results to work", own=True, metavar="DIR"),
     )
     uid: str = field(default="", metadata=_OWN)
     replaced: int | None = field(
         default=None,
         metadata=_flag(
-            "prepare may end with 75 where the pod's address is taken, and another pod comes; N have come already",
+            "let prepare exit with code 75 if the pod's address is in use, to be replaced by a new pod; N is the number "
+            "of pods replaced so far",
             own=True,
             metavar="N",
             variables=(constants.REPLACED_VARIABLE,),
@@ -122,7 +148,7 @@ class AgentSpec:
     start: str = field(
         default="",
         metadata=_flag(
-            "which start of the whole job this is, where something restarts it",
+            "start attempt of the whole job, if a controller restarts it",
             own=True,
             variables=(constants.START_VARIABLE,),
         ),
@@ -139,7 +165,9 @@ class AgentSpec:
         return range(first, first + self.nproc_per_node)
 
     def dumps(self) -> str:
-        """Return the job's document, as readable JSON: every field but a worker's own ones, such as the token."""
+        """Return the job's document, as readable JSON: every field except those that differ between workers,
+        such as the token.
+        """
         values = asdict(self)
         return json.dumps(
             {one.name: values[one.name] for one in fields(self) if one.name not in OWN}, indent=1
@@ -154,12 +182,12 @@ class AgentSpec:
         """
         data: Any = json.loads(text)
         if not isinstance(data, dict):
-            raise ValueError("no specification of a worker")
+            raise ValueError("not a JSON object")
         return cls.from_values({name: value for name, value in data.items() if name not in OWN})
 
     @classmethod
     def from_values(cls, data: dict[str, Any]) -> AgentSpec:
-        """Return a specification from what `dataclasses.asdict` and JSON make of it; ignore unknown fields.
+        """Return a specification from the output of `dataclasses.asdict`, also after JSON; ignore unknown fields.
 
         Raises:
             TypeError: a field is missing.

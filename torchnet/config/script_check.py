@@ -193,7 +193,7 @@ def _unreadable_for_workers(path: str) -> str:
         permission = stat.S_IROTH if place == real else stat.S_IXOTH
         if not _allows(os.stat(place), permission):
             where = "" if place == real else f" of {printable(place, 200)}"
-            return f"scripts run without root's capabilities, and the mode{where} denies them access; use chmod or copy it"
+            return f"scripts run without root's capabilities; the mode{where} denies them access; use chmod or copy it"
     return ""
 
 

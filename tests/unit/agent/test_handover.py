@@ -44,7 +44,7 @@ def test_a_state_that_is_none_is_refused(tmp_path: Path) -> None:
     others += [{k: v for k, v in value.items() if k != key} for key in value]
     for text in [whole[:-20], "", *(json.dumps(other) for other in others)]:
         (tmp_path / FILE).write_text(text)
-        with pytest.raises(UsageError, match="is no state of this version"):
+        with pytest.raises(UsageError, match="state.json"):
             Handover.read(str(tmp_path))
 
 

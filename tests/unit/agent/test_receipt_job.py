@@ -40,7 +40,7 @@ def test_others_bytes_do_not_count() -> None:
 
 UNKNOWN: dict[str, tuple[dict[str, Any], int, str]] = {
     "loopback": ({"loopback": True}, 2, "loopback: no network was used"),
-    "one node": ({"nnodes": 1}, 1, "one node: nothing crosses a network"),
+    "one node": ({"nnodes": 1}, 1, "single node: no network traffic"),
     "no receipt": ({}, 0, "no worker left a receipt"),
     "nothing exchanged": ({}, 3, "the workers exchanged nothing"),
 }
@@ -98,7 +98,7 @@ def test_rdma_of_which_nothing_tells_where_it_went_makes_the_share_unknown() -> 
     two["rdma_stray"] = {"mlx5_0/1": 18 * MB}
     found = whole(one, two)
     assert (found["backend_share"], found["proof"]) == (None, "unknown")
-    assert found["proof_reason"].endswith("nothing tells whether they are on a rail: node-1 mlx5_0/1")
+    assert found["proof_reason"].endswith("cannot be matched to a rail: node-1 mlx5_0/1")
     assert whole(one, two, min_share=0.5)["exit_code"] == 5
     assert found["nodes"][1]["rdma_stray"] == two["rdma_stray"]
     # A port's own chatter is not the job's; that of a worker's ports together may be.

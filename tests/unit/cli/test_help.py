@@ -51,6 +51,13 @@ def test_the_help_of_the_other_commands(capsys: pytest.CaptureFixture[str]) -> N
     golden.check("help-other.txt", "\n".join(pages))
 
 
+def test_the_help_of_the_agent(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without the usage, which each version of argparse wraps in another way."""
+    with pytest.raises(SystemExit):
+        main(["agent", "--help"])
+    golden.check("help-agent.txt", capsys.readouterr().out.partition("\n\n")[2])
+
+
 def test_the_errors_of_the_command_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
