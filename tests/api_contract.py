@@ -136,7 +136,7 @@ def test_a_name_that_helps_not_gives_way_to_the_address(world: World) -> None:
 def test_without_a_status_the_pod_is_told_after_a_while(world: World) -> None:
     world.put("one", {}, {NETWORKS_ANNOTATION: "ml/net@net1"})
     began = time.monotonic()
-    with pytest.raises(StatusError, match="Multus did not act") as caught:
+    with pytest.raises(StatusError, match="Multus did not") as caught:
         patiently(source(world, name="one").attachments)
     assert 4 < time.monotonic() - began < 20
     assert "kubectl describe pod one" in caught.value.fix

@@ -99,7 +99,7 @@ STATUS: dict[str, tuple[Any, str]] = {
     ),
     "row19-others": (
         ENTRY | {"name": "NAMESPACE/backend-network", "ips": ["OTHER"]},
-        "net1 .*: network-status says OTHER, the kernel has .*: OTHER is not there",
+        "net1 .*: network-status has OTHER, but the kernel has .*: OTHER is missing",
     ),
 }
 

@@ -67,7 +67,7 @@ def test_all_rails_that_are_wrong_are_told_at_once() -> None:
         discover(told(), source)
     first, second, third = caught.value.text.splitlines()
     assert "net1" in first
-    assert "fd00::9 is not there" in first
+    assert "fd00::9 is missing" in first
     assert "net2 (ns/net): it is down" in second
     assert "net3 (ns/net): the kernel has no such interface" in third
     assert len(caught.value.fix.splitlines()) == 3

@@ -119,7 +119,7 @@ def test_an_address_that_the_kernel_lacks_is_refused_with_both(tmp_path: Path) -
     static(pods, 0, "fd00:7::9")
     ((code, _, err),) = pods.phase("prepare", of=(0,))
     assert code == 4
-    assert "--address-source says fd00:7::9, the kernel has fd00:7::1/64" in err
+    assert "--address-source has fd00:7::9, but the kernel has fd00:7::1/64" in err
     assert "fd00:7::9" in pods.message(0, "prepare")["failure"]["text"]
 
 

@@ -122,7 +122,7 @@ def test_a_worker_whose_introduction_cannot_be_read_is_told(folder: Path) -> Non
     assert said["code"] == 4
     text = str(said["text"])
     assert "the worker at fcbb:0:800:ffff::2" in text
-    assert "a name that cannot stand in a hosts file" in text
+    assert "a name that a hosts file cannot contain" in text
     (notice,) = (event for event in events(folder, "node-0", "notice") if event["level"] == "warning")
     assert notice["text"] == text
 

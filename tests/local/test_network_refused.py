@@ -55,7 +55,7 @@ REFUSED: dict[str, tuple[list[str], tuple[str, ...], list[str]]] = {
         ("--nnodes", "3"),
         ["node-2: net1", f"duplicate address detection failed for {TWO}", "fix: recreate the worker"],
     ),
-    "mtu": (["node-1:net1:mtu=1500"], (), ["net1.*MTU 1500 on node-1, MTU 9000 on node-0", "fix: set one MTU"]),
+    "mtu": (["node-1:net1:mtu=1500"], (), ["net1.*MTU 1500 on node-1, MTU 9000 on node-0", "fix: set the same MTU"]),
     "rank 0's mtu": (["node-0:net1:mtu=1500"], (), ["net1.*MTU 1500 on node-0, MTU 9000 on node-1", "fix: set one"]),
     # A datagram and its answer pass the narrow place both ways, so either end may be the first to say so.
     "narrow path": (
@@ -130,7 +130,7 @@ REFUSED: dict[str, tuple[list[str], tuple[str, ...], list[str]]] = {
     "the second rail's mtu": (
         ["node-1:net2:mtu=8000"],
         ("--rails", "2"),
-        ["net2.*MTU 8000 on node-1, MTU 9000 on node-0", "fix: set one MTU"],
+        ["net2.*MTU 8000 on node-1, MTU 9000 on node-0", "fix: set the same MTU"],
     ),
     "the second rail's route": (
         ["node-1:net2:wrong-route=node-0"],

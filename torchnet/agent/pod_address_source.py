@@ -136,8 +136,8 @@ class PodSource:
             return live[0]
         name = printable(self._own.name or self._own.hostname, 80)
         error = ClusterError(
-            f"cannot find this pod in namespace {self._own.namespace}: no pod has the name {name}, and {len(live)} have the "
-            f"address {address or 'of eth0'}",
+            f"cannot find this pod in namespace {self._own.namespace}: no pod has the name {name}, and {len(live)} "
+            f"have the address {address or 'of eth0'}",
             fix="set POD_NAME by the downward API (fieldRef metadata.name)",
         )
         raise self._for_a_while("own", _STATUS_SECONDS, error)
@@ -186,7 +186,7 @@ def _missing_status(pod: PodMetadata, requested: str | None, own: Own) -> Status
     if not requested:
         return StatusError(
             f"pod {pod.name} requests no second network: it has no annotation {NETWORKS_ANNOTATION}",
-            fix=f"add the annotation {NETWORKS_ANNOTATION}: NAMESPACE/NAD@net1 to the pods (for a Job, to its pod template)",
+            fix=f"add the annotation {NETWORKS_ANNOTATION}: NAMESPACE/NAD@net1 to the pods (of a Job: to its template)",
         )
     return StatusError(
         f"pod {pod.name} requests {printable(requested, 200)} but has no annotation {STATUS_ANNOTATION}: Multus did "

@@ -138,8 +138,8 @@ class AgentSpec:
     replaced: int | None = field(
         default=None,
         metadata=_flag(
-            "let prepare exit with code 75 if the pod's address is in use, to be replaced by a new pod; N is the number "
-            "of pods replaced so far",
+            "let prepare exit with code 75 if the pod's address is in use, to be replaced by a new pod; N is the "
+            "number of pods replaced so far",
             own=True,
             metavar="N",
             variables=(constants.REPLACED_VARIABLE,),

@@ -31,10 +31,10 @@ class StaticAddresses:
     Args:
         spec: the flag's value, ``static:net1=fcbb::2/64``; the interface must have exactly this address.
         rank0: rank 0's addresses by rail, or only the first rail's; IP literals.
-        attachments: the attachments by rail, as far as known.
+        attachments: the known attachments, by rail.
 
     Raises:
-        UsageError: names every wrong part.
+        UsageError: names every invalid part.
     """
 
     def __init__(
@@ -62,31 +62,36 @@ def pairs(spec: str) -> list[tuple[str, str]]:
     """Parse ``spec`` into (interface, canonical address) by rail.
 
     Raises:
-        UsageError: names every wrong part.
+        UsageError: names every invalid part.
     """
     found: list[tuple[str, str]] = []
-    wrong = []
+    problems = []
     for part in spec.partition(":")[2].split(","):
         name, _, text = part.partition("=")
         address, slash, length = text.partition("/")
         problem = interface_problem(name)
         bare = canonical(address)
         if problem:
-            wrong.append(problem)
+            problems.append(problem)
         elif bare is None or ipaddress.ip_address(bare).is_link_local:
-            wrong.append(f'"{printable(text, 80)}" for {name} is no global IP address')
+            problems.append(f'"{printable(text, 80)}" for {name} is not a global IP address')
         elif slash and not (length.isdigit() and int(length) <= (128 if ":" in bare else 32)):
-            wrong.append(f'"{printable(text, 80)}" for {name} has no prefix length after "/"')
+            problems.append(f'"{printable(text, 80)}" for {name} has no valid prefix length after "/"')
         elif name in dict(found):
-            wrong.append(f"{name} stands twice")
+            problems.append(f"{name} is given twice")
         else:
             found.append((name, bare))
-    if wrong:
-        raise UsageError(f'address source "{printable(spec, 120)}": ' + "; ".join(wrong), fix=f"use {FORM}")
+    if problems:
+        raise UsageError(
+            f'address source "{printable(spec, 120)}": ' + "; ".join(problems), fix=f"use {FORM}"
+        )
     return found
 
 
-_FIX = f"compare the pod's {NETWORKS_ANNOTATION} with it; the attachment needs a cniVersion and an ipam"
+_FIX = (
+    f"compare it with the pod's annotation {NETWORKS_ANNOTATION}; the NetworkAttachmentDefinition needs a cniVersion "
+    "and an ipam"
+)
 CHOICES = "multus-status, host:IFNAME[,IFNAME…] (such as host:eth1,eth2), or static:net1=ADDRESS/LEN[,…]"
 AddressSourceKind = Literal["multus-status", "host", "static"]
 # The job's network in a receipt: an agent's address source, or one of the local runtime's two.
@@ -97,7 +102,7 @@ _KINDS = {"multus-status": "", "host": ":IFNAME", "static": ":net1=ADDRESS/LEN"}
 class AddressSource(Protocol):
     """The agent's source of addresses. Resource claims (DRA) could be another one.
 
-    Both methods may raise NotYetError: a later call may know more.
+    Both methods can raise NotYetError: a later call can succeed.
     """
 
     def attachments(self) -> tuple[StatusEntry, ...]:
@@ -127,7 +132,7 @@ def parse_source(text: str) -> SourceChoice:
     """Parse the flag's value.
 
     Raises:
-        UsageError: names every wrong part and the valid choices.
+        UsageError: names every invalid part and the valid choices.
     """
     kind, colon, rest = text.partition(":")
     if kind == "multus-status" and not colon:
@@ -139,12 +144,14 @@ def parse_source(text: str) -> SourceChoice:
         meant = f" (did you mean {close[0]}{_KINDS[close[0]]}?)" if close else ""
         raise UsageError(f'address source "{printable(text, 80)}" is unknown{meant}', fix=f"use {CHOICES}")
     names = tuple(rest.split(","))
-    wrong = [problem for problem in map(interface_problem, names) if problem]
-    wrong += [
-        f"{printable(name)} stands twice" for name in dict.fromkeys(names) if name and names.count(name) > 1
+    problems = [problem for problem in map(interface_problem, names) if problem]
+    problems += [
+        f"{printable(name)} is given twice" for name in dict.fromkeys(names) if name and names.count(name) > 1
     ]
-    if wrong:
-        raise UsageError(f'address source "{printable(text, 80)}": ' + "; ".join(wrong), fix=f"use {CHOICES}")
+    if problems:
+        raise UsageError(
+            f'address source "{printable(text, 80)}": ' + "; ".join(problems), fix=f"use {CHOICES}"
+        )
     return SourceChoice("host", names)
 
 
@@ -154,11 +161,11 @@ def interface_problem(name: str) -> str | None:
     if not name:
         return "an interface name is empty"
     if name[0] in "=^":
-        return f"{shown} is NCCL's notation: write the exact name"
+        return f"{shown} is in NCCL's notation: use the exact name"
     if len(name.encode("utf-8", "surrogatepass")) > 15:
         return f"{shown} is longer than 15 bytes"
     if name in (".", "..") or re.search(r"[/:,\s]", name) or not name.isprintable():
-        return f"{shown} is no interface name (no '/', ':', ',' or white space)"
+        return f"{shown} is not a valid interface name: it cannot contain '/', ':', ',' or white space"
     return None
 
 
@@ -205,24 +212,24 @@ class HostInterfaces:
 
     Args:
         spec: ``host:IFNAME[,IFNAME…]``.
-        rank0: an IP literal per rail, or only the first (enough for the join), or none on rank 0 itself.
+        rank0: an IP literal per rail, or only the first (enough for the join); () on rank 0 itself.
 
     Raises:
-        UsageError: a wrong specification or address.
+        UsageError: the specification or an address is invalid.
     """
 
     def __init__(self, spec: str, rank0: tuple[str, ...]) -> None:
         choice = parse_source(spec)
         if choice.kind != "host":
             raise UsageError(
-                f'"{printable(spec, 80)}" names no host interfaces', fix="use host:IFNAME[,IFNAME…]"
+                f'"{printable(spec, 80)}" is not a list of host interfaces', fix="use host:IFNAME[,IFNAME…]"
             )
         self._interfaces = choice.interfaces
         self._rank0 = tuple(literal(text) for text in rank0)
         if len(self._rank0) not in (0, 1, len(self._interfaces)):
             raise UsageError(
                 f"{len(self._rank0)} addresses of rank 0 for {len(self._interfaces)} interfaces",
-                fix="give one address for each interface, or the first one's alone",
+                fix="give one address per interface, or only that of the first interface",
             )
 
     def attachments(self) -> tuple[StatusEntry, ...]:
@@ -247,7 +254,9 @@ def _rails(
     backend.sort(key=_by_interface)
     chosen = _matched(backend, wanted, entries) if wanted else backend
     if not chosen:
-        raise NetworkError(f"network-status names none but the primary network; {_have(entries)}", fix=_FIX)
+        raise NetworkError(
+            f"network-status has no entry besides the primary network; {_have(entries)}", fix=_FIX
+        )
     _check_complete(chosen)
     return tuple(chosen)
 
@@ -264,7 +273,7 @@ def _matched(
         if len({entry.name for entry in found}) > 1:
             names = listed([entry.name for entry in found], 8)
             raise NetworkError(
-                f"{printable(str(want), 120)} could be each of {names}", fix="write it as NAMESPACE/NAD"
+                f"{printable(str(want), 120)} is ambiguous: it matches {names}", fix="use NAMESPACE/NAD"
             )
         if found:
             taken[position] = found[0]
@@ -278,12 +287,12 @@ def _matched(
 
 
 def _check_complete(chosen: list[StatusEntry]) -> None:
-    wrong = [f"{printable(e.name, 120)} without an interface" for e in chosen if not e.interface]
-    wrong += [f"{_label(e)} without an address" for e in chosen if e.interface and not e.ips]
+    problems = [f"{printable(e.name, 120)} without an interface" for e in chosen if not e.interface]
+    problems += [f"{_label(e)} without an address" for e in chosen if e.interface and not e.ips]
     names = [e.interface for e in chosen if e.interface]
-    wrong += [f"{printable(name, 40)} twice" for name in dict.fromkeys(names) if names.count(name) > 1]
-    if wrong:
-        raise NetworkError(f"network-status has {'; '.join(wrong[:8])}", fix=_FIX)
+    problems += [f"{printable(name, 40)} twice" for name in dict.fromkeys(names) if names.count(name) > 1]
+    if problems:
+        raise NetworkError(f"network-status has {'; '.join(problems[:8])}", fix=_FIX)
 
 
 def _matches(want: NetworkAttachment, entry: StatusEntry) -> bool:
@@ -319,8 +328,8 @@ def literal(text: str) -> str:
     address = canonical(bare)
     if address is None or ipaddress.ip_address(address).is_link_local:
         raise UsageError(
-            f'"{printable(text, 80)}" is no global IP address of rank 0',
-            fix="give what `ip address` shows on rank 0's backend interface, without prefix length",
+            f'"{printable(text, 80)}" is not a global IP address of rank 0',
+            fix="use the address that `ip address` shows for rank 0's backend interface, without the prefix length",
         )
     return address
 

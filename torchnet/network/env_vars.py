@@ -40,7 +40,7 @@ class EnvironmentInputs:
         master_addr: rank 0's address on the first rail, a bare literal.
         hostid: distinguishes local nodes of one machine for NCCL; None on a cluster, where hosts differ
             anyway.
-        cpus_per_rank: CPUs per process if several share the machine; None: as torchrun decides.
+        cpus_per_rank: CPUs per process if several share the machine; None: torchrun's default.
         gpus: IDs of this worker's GPUs for CUDA_VISIBLE_DEVICES; () hides all, None changes nothing.
         libuv: whether this torch was built with it; None: unknown.
         rdma: RDMA devices on the rails (``mlx5_0``); () for plain TCP.
@@ -87,7 +87,7 @@ class EnvironmentInputs:
         if not self.rails:
             raise ValueError("rails is empty")
         if canonical(self.master_addr) is None:
-            raise ValueError(f"master_addr is no bare IP literal: {self.master_addr!r}")
+            raise ValueError(f"master_addr is not a bare IP literal: {self.master_addr!r}")
 
     @property
     def interfaces(self) -> str:
@@ -148,126 +148,126 @@ _GID = "RoCE may use a GID that is not the rail's address"
 RULES: tuple[VariableRule, ...] = (
     # Identity of the process.
     _owned("RANK", "0 … WORLD_SIZE-1", lambda i: str(i.rank),
-           "This process's number in the whole job.", _INIT),
+           "Rank of this process in the job.", _INIT),
     _owned("WORLD_SIZE", "nnodes x nproc", lambda i: str(i.world_size),
-           "Processes of the whole job.", _INIT),
+           "Number of processes of the job.", _INIT),
     _owned("LOCAL_RANK", "0 … LOCAL_WORLD_SIZE-1", lambda i: str(i.local_rank),
-           "This process's number in its worker, which scripts take as the GPU's index.", _AGENT),
+           "Rank of this process in its worker; scripts use it as the GPU's index.", _AGENT),
     _owned("LOCAL_WORLD_SIZE", "nproc", lambda i: str(i.nproc),
-           "Processes of this worker.", _AGENT),
+           "Number of processes of this worker.", _AGENT),
     _owned("GROUP_RANK", "0 … nnodes-1", lambda i: str(i.node_rank),
-           "This worker's number; Lightning takes its node rank from here.", _AGENT),
+           "Number of this worker; Lightning reads its node rank from it.", _AGENT),
     _owned("GROUP_WORLD_SIZE", "nnodes", lambda i: str(i.nnodes),
-           "Workers of the job.", _AGENT),
+           "Number of workers.", _AGENT),
     # torchrun does not set NODE_RANK; scripts that read it then take every node for node 0.
     _owned("NODE_RANK", "0 … nnodes-1", lambda i: str(i.node_rank),
-           "The worker's number for those who read it here, whom an old value would mislead.",
+           "Number of this worker, for scripts that read this variable; an old value would be wrong.",
            "composer/utils/dist.py; lightning/fabric/plugins/environments/lightning.py"),
     _owned("ROLE_NAME", "default", lambda _: "default",
-           "torchrun's name of the one role that all processes have.", _AGENT),
-    _owned("ROLE_RANK", "as RANK", lambda i: str(i.rank),
-           "This process's number in the one role.", _AGENT),
-    _owned("ROLE_WORLD_SIZE", "as WORLD_SIZE", lambda i: str(i.world_size),
-           "Processes of the one role.", _AGENT),
+           "torchrun's name of the role of all processes.", _AGENT),
+    _owned("ROLE_RANK", "same as RANK", lambda i: str(i.rank),
+           "Rank of this process in its role.", _AGENT),
+    _owned("ROLE_WORLD_SIZE", "same as WORLD_SIZE", lambda i: str(i.world_size),
+           "Number of processes of the role.", _AGENT),
     _owned("TORCHELASTIC_RUN_ID", "the run's id", lambda i: i.run_id,
            "Lightning and torch.distributed.is_torchelastic_launched() recognise torchrun by it.", _AGENT),
     _owned("TORCHELASTIC_RESTART_COUNT", "0 … max_restarts", lambda i: str(i.restart_count),
-           "How often the whole group has been restarted.", _AGENT),
+           "Number of restarts of all workers so far.", _AGENT),
     _owned("TORCHELASTIC_MAX_RESTARTS", "max_restarts", lambda i: str(i.max_restarts),
-           "How often the whole group may be restarted.", _AGENT),
-    _owned("TORCHELASTIC_ERROR_FILE", "a file for each process", lambda i: i.error_file,
-           "@record writes the exception there, and torchnet reads the root cause from it.",
+           "Maximum number of restarts of all workers.", _AGENT),
+    _owned("TORCHELASTIC_ERROR_FILE", "one file per process", lambda i: i.error_file,
+           "@record writes the exception to this file; torchnet reads the root cause from it.",
            "torch/distributed/elastic/multiprocessing/errors/__init__.py"),
     VariableRule("TORCHELASTIC_SIGNALS_TO_HANDLE", _SIGNALS, lambda _: _SIGNALS,
-         "As under torchrun, for scripts that start processes through torch.distributed.elastic.",
-         "torch/distributed/launcher/api.py", consequence="processes that the script starts take other signals"),
+         "Same as under torchrun, for scripts that start processes with torch.distributed.elastic.",
+         "torch/distributed/launcher/api.py", consequence="processes that the script starts handle other signals"),
     # Rendezvous.
     _owned("MASTER_ADDR", "rank 0's address on net1", lambda i: i.master_addr,
-           "Rank 0's store on the first rail; a bare literal, since brackets do not resolve and a name could "
-           "become eth0's address.", _INIT),
+           "Address of rank 0's store on the first rail; a bare literal, since brackets do not resolve and a "
+           "name could resolve to eth0's address.", _INIT),
     _owned("MASTER_PORT", "29501 … 29599", lambda i: str(i.master_port),
-           "The store's port, another one after each restart: a lingering socket does no harm.", _INIT),
+           "Port of the store; a new one after each restart, since the old one can still be in use.", _INIT),
     _owned("TORCHELASTIC_USE_AGENT_STORE", "False", lambda _: "False",
-           "Rank 0's process hosts the store; with True all would be clients of one that nobody runs.",
+           "The process of rank 0 hosts the store; with True, all processes would be clients.",
            "torch/distributed/rendezvous.py"),
-    VariableRule("USE_LIBUV", "0, where torch lacks libuv", lambda i: "0" if i.libuv is False else None,
-         "This torch was built without libuv, as Debian's is, and would fail asking for it.",
+    VariableRule("USE_LIBUV", "0, if PyTorch lacks libuv", lambda i: "0" if i.libuv is False else None,
+         "This PyTorch was built without libuv, such as Debian's; with libuv enabled, it fails.",
          "torch/distributed/rendezvous.py",
-         consequence="init_process_group fails where it asks for a libuv that is not there"),
+         consequence="init_process_group fails if it uses libuv"),
     # Transport of the collectives.
     VariableRule("GLOO_SOCKET_IFNAME", "net1,net2", lambda i: ",".join([i.interfaces] * i.gloo_devices),
-         "Gloo's listening interfaces: exact names, one for each rail (and again for each of tune.gloo_devices), as "
-         "many on every worker; unset, Gloo takes the host name's address, which is eth0's.",
+         "Gloo's interfaces: exact names, one per rail, repeated for each of tune.gloo_devices; the same number on "
+         "every worker. If unset, Gloo uses the address of the host name, which is eth0's.",
          "torch/csrc/distributed/c10d/ProcessGroupGloo.cpp",
          consequence=f"Gloo listens there, and {_LEAVES}"),
     VariableRule("TORCHCOMM_GLOO_INTERFACE", "net1", lambda i: i.rails[0][0],
-         "The same for torchcomms, which takes one name.",
+         "The same for torchcomms, which accepts one name.",
          "torchcomms, comms/torchcomms/gloo", consequence=f"torchcomms' Gloo listens there, and {_LEAVES}"),
     VariableRule("NCCL_SOCKET_IFNAME", "=net1,net2", lambda i: f"={i.interfaces}",
-         "NCCL's interfaces; with '=', since a bare net1 is a prefix and matches net10, too.",
+         "NCCL's interfaces; with '=', since net1 alone is a prefix that also matches net10.",
          _NCCL, consequence=f"NCCL listens there, and {_LEAVES}"),
     VariableRule("NCCL_SOCKET_FAMILY", "AF_INET6", lambda i: i.address_family,
-         "The family of the rails' addresses; unset, an IPv4 address would go first.",
-         _NCCL, consequence="NCCL may find no such address on the rails, or one that was not checked"),
-    VariableRule("NCCL_SOCKET_NTHREADS", "where tune.nccl_socket_nthreads is set", lambda i: i.nccl_threads,
-         "Threads of each connection.", _NCCL, consequence="as many threads are used"),
-    VariableRule("NCCL_NSOCKS_PERTHREAD", "where tune.nccl_nsocks_perthread is set", lambda i: i.nccl_sockets,
-         "Sockets of each of these threads.", _NCCL, consequence="as many sockets are used"),
-    VariableRule("NCCL_HOSTID", "one for each local node", lambda i: i.hostid,
-         "Local nodes share a machine: without it NCCL uses shared memory and net1 carries nothing.",
-         _NCCL, consequence="NCCL takes equal ids for one machine and may bypass the backend"),
+         "Family of the rails' addresses; if unset, NCCL prefers IPv4.",
+         _NCCL, consequence="NCCL may find no address of that family on the rails, or one that was not checked"),
+    VariableRule("NCCL_SOCKET_NTHREADS", "if tune.nccl_socket_nthreads is set", lambda i: i.nccl_threads,
+         "Threads per connection.", _NCCL, consequence="NCCL uses that number"),
+    VariableRule("NCCL_NSOCKS_PERTHREAD", "if tune.nccl_nsocks_perthread is set", lambda i: i.nccl_sockets,
+         "Sockets per thread.", _NCCL, consequence="NCCL uses that number"),
+    VariableRule("NCCL_HOSTID", "one per local node", lambda i: i.hostid,
+         "Local nodes share a machine; without it, NCCL uses shared memory instead of net1.",
+         _NCCL, consequence="NCCL treats equal ids as the same machine and may bypass the backend"),
     # Unset on a cluster: Socket would switch off InfiniBand and plugins (EFA, GPUDirect-TCPX, SHARP), and IB
     # would switch off the plugins.
     VariableRule("NCCL_NET", "Socket, in local networks", lambda i: "Socket" if i.local and not i.loopback else None,
-         "Local networks carry TCP alone: an RDMA device of the machine would bypass them.",
+         "Local networks carry only TCP; an RDMA device of the machine would bypass them.",
          _NCCL, consequence="NCCL uses that transport, wherever its devices are connected"),
     VariableRule("NCCL_CROSS_NIC", "0, with several rails", lambda i: "0" if len(i.rails) > 1 else None,
-         "Rail i talks to rail i: only these paths are checked, and NCCL cannot tell isolated rails.",
+         "Only the paths from rail i to rail i are checked; NCCL cannot detect isolated rails.",
          _NCCL, consequence="NCCL may use paths between different rails, which were not checked"),
     VariableRule("NCCL_IB_HCA", "=mlx5_0,mlx5_1, with RDMA devices",
          lambda i: f"={','.join(i.hcas)}" if i.hcas else None,
-         "The RDMA devices on the rails; with '=', since mlx5_1 is a prefix and matches mlx5_10, too.",
+         "The RDMA devices on the rails; with '=', since mlx5_1 alone is a prefix that also matches mlx5_10.",
          _NCCL, consequence="NCCL uses those devices, wherever they are connected"),
     # NCCL_IB_GID_INDEX is never set: the right index differs between pods.
     VariableRule("NCCL_IB_ADDR_FAMILY", "AF_INET6, with RDMA devices", lambda i: i.address_family if i.hcas else None,
-         "RoCE takes the GID of this family; its default is IPv4.", _NCCL, consequence=_GID),
+         "RoCE uses a GID of this family; the default is IPv4.", _NCCL, consequence=_GID),
     VariableRule("NCCL_IB_ADDR_RANGE", "net1's prefix, with RDMA devices",
          lambda i: i.rdma_prefix if i.hcas else None,
-         "RoCE takes the GID within this network instead of a link-local one.", _NCCL, consequence=_GID),
+         "RoCE uses a GID in this network instead of a link-local one.", _NCCL, consequence=_GID),
     VariableRule("TP_SOCKET_IFNAME", "net1", lambda i: i.rails[0][0],
-         "The interface of torch.distributed.rpc, which takes one name.",
+         "Interface of torch.distributed.rpc, which accepts one name.",
          "torch/csrc/distributed/rpc/tensorpipe_agent.cpp", consequence=f"RPC listens there, and {_LEAVES}"),
     VariableRule("UCX_NET_DEVICES", "mlx5_0:1,net1", _ucx,
-         "UCX (the ucc backend, MPI) gets the rails' RDMA devices and interfaces alone.",
+         "UCX (the ucc backend, MPI) uses only the RDMA devices and interfaces of the rails.",
          "UCX's documentation, environment parameters",
          consequence="UCX uses those devices, wherever they are connected"),
     VariableRule("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1", lambda _: "1",
-         "As under torchrun: a failed or timed-out NCCL collective ends the process instead of hanging.",
+         "Same as under torchrun: a failed or timed-out NCCL collective ends the process instead of hanging.",
          _AGENT, consequence="a failed NCCL collective may hang"),
     # Compute resources.
     _owned("CUDA_VISIBLE_DEVICES", "the worker's GPUs",
            lambda i: None if i.gpus is None else ",".join(i.gpus),
-           "The worker's share of the GPUs that you made visible, so that LOCAL_RANK counts within it.",
+           "The worker's share of the visible GPUs; LOCAL_RANK is an index into it.",
            "CUDA's programming guide, environment variables"),
-    VariableRule("OMP_NUM_THREADS", "1, where processes share the machine", _threads,
-         "As under torchrun: else each of several processes would start a thread for every CPU.",
+    VariableRule("OMP_NUM_THREADS", "1, if processes share the machine", _threads,
+         "Same as under torchrun; otherwise, each process would start a thread per CPU.",
          "torch/distributed/run.py", consequence="the processes may compete for the CPUs"),
     VariableRule("PYTHONUNBUFFERED", "1", lambda _: "1",
-         "Lines arrive as they are written, and the last before a crash are not lost.",
-         "Python's documentation, command line and environment", consequence="lines may arrive late"),
+         "Output appears at once, and the last lines before a crash are not lost.",
+         "Python's documentation, command line and environment", consequence="output may be delayed"),
     # User and folders.
-    _owned("HOME", "a writable folder, where HOME is none", lambda i: i.home,
-           "Caches go there; in a restricted pod it is /, which is not writable.",
+    _owned("HOME", "a writable folder, if HOME is not writable", lambda i: i.home,
+           "Programs write caches to it; in a restricted pod it is /, which is not writable.",
            "Python's documentation, os.path"),
-    VariableRule("USER", "where the uid has no passwd entry", lambda i: i.user,
-         "getpass.getuser(), which torch's compiler calls, fails for a uid without a passwd entry.",
-         "Python's documentation, getpass", consequence="paths that contain the user's name follow it"),
-    VariableRule("LOGNAME", "where the uid has no passwd entry", lambda i: i.user,
-         "As USER; getpass reads it first.",
-         "Python's documentation, getpass", consequence="paths that contain the user's name follow it"),
-    VariableRule("TORCHINDUCTOR_CACHE_DIR", "where HOME is not writable", lambda i: i.cache_dir,
-         "torch.compile keeps its results there.",
-         "torch/_inductor/runtime/cache_dir_utils.py", consequence="torch.compile keeps its results there"),
+    VariableRule("USER", "if the uid has no passwd entry", lambda i: i.user,
+         "getpass.getuser(), which torch.compile calls, fails for a uid without a passwd entry.",
+         "Python's documentation, getpass", consequence="paths with the user's name use it"),
+    VariableRule("LOGNAME", "if the uid has no passwd entry", lambda i: i.user,
+         "Same as USER; getpass reads it first.",
+         "Python's documentation, getpass", consequence="paths with the user's name use it"),
+    VariableRule("TORCHINDUCTOR_CACHE_DIR", "if HOME is not writable", lambda i: i.cache_dir,
+         "torch.compile caches its results in it.",
+         "torch/_inductor/runtime/cache_dir_utils.py", consequence="torch.compile caches its results there"),
 )
 # fmt: on
 
@@ -276,8 +276,8 @@ __all__ = ["EnvironmentInputs", "Variable", "build", "covering_prefix", "explain
 
 # torchnet does not set these, but they override what it sets.
 _HAZARDS = {
-    "NCCL_COMM_ID": "it overrides which interface NCCL starts on; unset it",
-    "NCCL_IB_GID_INDEX": "the right index differs from worker to worker; unset it",
+    "NCCL_COMM_ID": "it overrides NCCL's bootstrap interface; unset it",
+    "NCCL_IB_GID_INDEX": "the correct index can differ between workers; unset it",
 }
 # These take exact names; NCCL's notation in them has broken jobs (aws-do-eks#51).
 _EXACT = ("GLOO_SOCKET_IFNAME", "TORCHCOMM_GLOO_INTERFACE", "TP_SOCKET_IFNAME")
@@ -307,18 +307,18 @@ def merge(
     kept = []
     replaced = []
     for variable in variables:
-        theirs = user_env.get(variable.name)
-        if theirs is None:
+        value = user_env.get(variable.name)
+        if value is None:
             env[variable.name] = variable.value
         elif variable.owned:
             env[variable.name] = variable.value
-            if not _is_share(variable, theirs):
+            if not _is_share(variable, value):
                 replaced.append(variable.name)
-        elif theirs != variable.value:
-            follows = _notation(variable.name, theirs) or variable.consequence
+        elif value != variable.value:
+            effect = _notation(variable.name, value) or variable.consequence
             kept.append(
-                f"{variable.name}={printable(theirs, 80)} stays as you set it (torchnet would set "
-                f"{printable(variable.value, 80)}): {follows}"
+                f"{variable.name}={printable(value, 80)} keeps your value (torchnet would set "
+                f"{printable(variable.value, 80)}): {effect}"
             )
     hazards = [
         f"{name}={printable(user_env[name], 80)} is set: {hazard}"
@@ -327,7 +327,7 @@ def merge(
     ]
     if replaced:
         kept.insert(
-            0, f"{', '.join(replaced)} of your environment: replaced, torchnet gives each process its own"
+            0, f"replaced from your environment, since torchnet sets them per process: {', '.join(replaced)}"
         )
     return env, tuple(kept + hazards)
 
@@ -353,11 +353,11 @@ def covering_prefix(networks: Sequence[str]) -> str | None:
     return None if cover.overlaps(local) else str(cover)
 
 
-def _is_share(variable: Variable, theirs: str) -> bool:
+def _is_share(variable: Variable, value: str) -> bool:
     """Return whether the value is a share of the GPUs that the user made visible, so nothing is overridden."""
     if variable.name != "CUDA_VISIBLE_DEVICES":
         return False
-    visible = {part.strip() for part in theirs.split(",")}
+    visible = {part.strip() for part in value.split(",")}
     return not variable.value or set(variable.value.split(",")) <= visible
 
 
@@ -365,5 +365,11 @@ def _notation(name: str, value: str) -> str:
     if name not in _EXACT:
         return ""
     if value[:1] in ("=", "^"):
-        return "'=' and '^' are NCCL's notation; only exact names work here, so the start will fail"
-    return "" if value else "empty counts as unset, so the host name's address is taken, which is eth0's"
+        return (
+            "'=' and '^' are NCCL's notation; this variable accepts only exact names, so the start will fail"
+        )
+    return (
+        ""
+        if value
+        else "an empty value counts as unset, so the address of the host name is used, which is eth0's"
+    )

@@ -111,10 +111,10 @@ def select_rail(
     if interface is None:
         where.refuse(
             "the kernel has no such interface",
-            f"compare `ip link` there with {entry.origin}; if it was removed, recreate the pod",
+            f"compare `ip link` on that worker with {entry.origin}; if the interface was removed, recreate the pod",
         )
     if entry.interface != interface.name:
-        where.refuse(f"{entry.origin} says {printable(entry.interface, 40)} for it", _ASK)
+        where.refuse(f"{entry.origin} has {printable(entry.interface, 40)} for it", _ASK)
     if not interface.up:
         where.refuse("it is down", f"ip link set {where.interface} up")
     if not interface.carrier:
@@ -138,8 +138,8 @@ def select_rail(
 
 
 _ASK = (
-    "ask for the attachment with a fixed `interface` in the pod's networks annotation, and give its "
-    "NetworkAttachmentDefinition a cniVersion and an ipam"
+    "request the attachment with a fixed `interface` in the pod's networks annotation; the NetworkAttachmentDefinition "
+    "needs a cniVersion and an ipam"
 )
 
 
@@ -172,12 +172,12 @@ def _of_family(
             if interface.addresses
             else "no address"
         )
-        said = f", though {entry.origin} says {listed(entry.ips)}" if entry.ips else ""
+        expected = f", but {entry.origin} has {listed(entry.ips)}" if entry.ips else ""
         where.refuse(
-            f"it has {has}{said}",
-            "find out what removed the address and recreate the worker"
+            f"it has {has}{expected}",
+            "find out why the address was removed, and recreate the worker"
             if entry.ips
-            else f"give it a global or unique local address: ip address add ADDRESS/64 dev {where.interface}",
+            else f"add a global or unique local address: ip address add ADDRESS/64 dev {where.interface}",
         )
     if family == "ipv4" and not four:
         where.refuse(
@@ -193,9 +193,9 @@ def _of_family(
     if four:
         # Rejected: IPv6 with a note. The job would run over paths that nobody checked.
         where.refuse(
-            f"it has IPv4 ({_names(four)}) beside IPv6 ({_names(six)}), and Gloo always listens on the IPv4 "
-            "address then: IPv6 would be checked, IPv4 used",
-            "use --family ipv4, or take the IPv4 address out of the attachment",
+            f"it has both IPv4 ({_names(four)}) and IPv6 ({_names(six)}) addresses; Gloo would use IPv4, but "
+            "torchnet would check IPv6",
+            "use --family ipv4, or remove the IPv4 address from the attachment",
         )
     return six
 
@@ -204,16 +204,15 @@ def _check_detection(where: _Where, wanted: list[Address]) -> None:
     failed = [address for address in wanted if address.dadfailed]
     if failed:
         raise TakenError(
-            f"{where}: duplicate address detection failed for {_names(failed)}: another machine on the segment has it",
-            fix="recreate the worker (launch again): a pod that has just ended may have had it still, as Whereabouts "
-            "gives an address back before the interface is gone; if it comes back, use an ipam with one pool for all "
-            "nodes",
+            f"{where}: duplicate address detection failed for {_names(failed)}: another machine has this address",
+            fix="launch again: a pod that has just ended may still have had it, since Whereabouts releases an address "
+            "before the interface is removed; if it happens again, use an ipam with one pool for all nodes",
         )
     tentative = [address for address in wanted if address.tentative]
     if tentative:
         raise TentativeError(
-            f"{where}: {_names(tentative)} is still tentative, duplicate address detection has not ended",
-            fix=f"see `ip -6 address show dev {where.interface}`, and the carrier of the parent card",
+            f"{where}: {_names(tentative)} is still tentative: duplicate address detection has not finished",
+            fix=f"check `ip -6 address show dev {where.interface}` and the carrier of the parent card",
             interface=where.interface,
             address=_ip(tentative[0]),
         )
@@ -224,9 +223,9 @@ def _check_agreement(where: _Where, entry: StatusEntry, interface: Interface) ->
     gone = [ip for ip in entry.ips if ip not in present]
     if gone:
         where.refuse(
-            f"{entry.origin} says {listed(entry.ips)}, the kernel has {_names(interface.addresses)}: "
-            f"{listed(gone)} is not there",
-            "the status is old or the address was replaced: recreate the worker",
+            f"{entry.origin} has {listed(entry.ips)}, but the kernel has {_names(interface.addresses)}: "
+            f"{listed(gone)} is missing",
+            "the status is outdated or the address was replaced: recreate the worker",
         )
 
 
@@ -240,14 +239,14 @@ def _one(where: _Where, entry: StatusEntry, wanted: list[Address]) -> Address:
     named = [address for address in wanted if _ip(address) in entry.ips]
     if entry.ips and not named:
         where.refuse(
-            f"{entry.origin} says {listed(entry.ips)}, the address to use would be {_names(wanted)}",
-            f"choose the --family that {entry.origin} has an address of",
+            f"{entry.origin} has {listed(entry.ips)}, but the interface has {_names(wanted)} in this family",
+            f"use the --family of the address in {entry.origin}",
         )
     if len(wanted) > 1 and not named == [first] == [a for a in wanted if a.permanent]:
-        said = f"{entry.origin} names {listed(entry.ips)}" if entry.ips else "nothing says which is meant"
+        named_by = f"{entry.origin} has {listed(entry.ips)}" if entry.ips else "the address source has none"
         where.refuse(
-            f"it has several global addresses ({_names(wanted)}), Gloo takes the first, and {said}",
-            "leave one: remove the others, or set accept_ra=0 (tuning plugin) where a router makes them",
+            f"it has several global addresses ({_names(wanted)}), Gloo uses the first, and {named_by}",
+            "remove all but one, or set accept_ra=0 (tuning plugin) if a router assigns them",
         )
     return first
 
@@ -262,21 +261,21 @@ def _notes(
 ) -> tuple[str, ...]:
     notes = []
     if interface.name == "lo":
-        notes.append(f"{where}: loopback, so no second network is used")
+        notes.append(f"{where}: loopback, so the job uses no second network")
     elif chosen.family == 4 and family == "auto":
-        notes.append(f"{where}: it has no global IPv6 address, so IPv4 is used ({_ip(chosen)})")
+        notes.append(f"{where}: no global IPv6 address; using IPv4 ({_ip(chosen)})")
     others = [address for address in usable if address is not chosen]
     if others and interface.name != "lo":
-        notes.append(f"{where}: {_ip(chosen)} is used; it also has {_names(others)}")
+        notes.append(f"{where}: using {_ip(chosen)}; the interface also has {_names(others)}")
     if chosen.deprecated:
-        notes.append(f"{where}: {_ip(chosen)} is deprecated, its preferred lifetime has ended")
+        notes.append(f"{where}: {_ip(chosen)} is deprecated: its preferred lifetime has ended")
     if entry.mac and entry.mac.lower() != interface.mac.lower():
         notes.append(
-            f"{where}: network-status says MAC {printable(entry.mac, 40)}, the kernel {interface.mac}"
+            f"{where}: network-status has MAC {printable(entry.mac, 40)}, but the kernel {interface.mac}"
         )
     if entry.mtu and entry.mtu != interface.mtu:
         notes.append(
-            f"{where}: network-status says MTU {entry.mtu}, the kernel {interface.mtu}, which counts"
+            f"{where}: network-status has MTU {entry.mtu}, but the kernel {interface.mtu}; using the latter"
         )
     return tuple(notes)
 

@@ -32,7 +32,7 @@ _NIL = "<nil>"
 # Go's encoding/json escapes these inside strings; a lone surrogate cannot be written otherwise.
 _ESCAPED = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 _PATH = STATUS_ANNOTATION.replace(".", "\\.")
-_SHOW = f"see it with: kubectl get pod POD -o jsonpath='{{.metadata.annotations.{_PATH}}}'"
+_SHOW = f"show it: kubectl get pod POD -o jsonpath='{{.metadata.annotations.{_PATH}}}'"
 
 
 @dataclass(frozen=True)
@@ -192,8 +192,8 @@ def _kind(value: Any) -> str:
 def _missing() -> NoReturn:
     raise StatusError(
         f"the annotation {STATUS_ANNOTATION} is missing or empty: Multus has not written it",
-        fix=f"ask for the attachment in {NETWORKS_ANNOTATION}, and give its NetworkAttachmentDefinition a "
-        '"cniVersion" of at least 0.3.1 (without one, Multus attaches it but writes no status)',
+        fix=f'request the attachment in {NETWORKS_ANNOTATION}, and set a "cniVersion" of at least 0.3.1 in its '
+        "NetworkAttachmentDefinition (without it, Multus writes no status)",
     )
 
 

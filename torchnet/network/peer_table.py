@@ -95,17 +95,17 @@ def decode(data: bytes) -> PeerTable:
     try:
         text = unpack.decompress(data, MAX_SIZE + 1)
     except zlib.error as error:
-        _refuse(f"is no zlib stream ({error})")
+        _refuse(f"is not a zlib stream ({error})")
     if len(text) > MAX_SIZE:
         _refuse(f"is larger than {MAX_SIZE:,} bytes")
     if not unpack.eof or unpack.unused_data:
-        _refuse("has bytes after its end" if unpack.eof else "is cut short")
+        _refuse("has extra bytes at the end" if unpack.eof else "is truncated")
     try:
         value = loads(text, max_size=MAX_SIZE)
     except ValueError as error:
         _refuse(str(error))
     if not isinstance(value, dict) or value.get("format") != _FORMAT:
-        _refuse("has another format")
+        _refuse("has an unknown format")
     return PeerTable(_rows(value))
 
 
@@ -157,14 +157,14 @@ def refusal(problems: Iterable[TableProblem]) -> NetworkError:
     return NetworkError("\n".join(texts), fix="; ".join(fixes))
 
 
-_ONE_RANK = "give each worker its own node rank, 0 to nnodes-1"
-_ONE_EACH = "give each worker its own name, and start each once"
+_ONE_RANK = "set a different node rank for each worker, 0 to nnodes-1"
+_ONE_EACH = "set a different name for each worker, and start each once"
 _ONE_POOL = (
-    "recreate one of them; an ipam with one pool for all nodes, as Whereabouts has, keeps addresses apart"
+    "recreate one of them; an ipam with one pool for all nodes, such as Whereabouts, avoids duplicates"
 )
 _SAME_NETWORKS = "attach every worker to the same backend networks"
-_ONE_FAMILY = "give all workers addresses of one family, or choose one with --family"
-_ONE_MTU = "set one MTU on the parent cards of all nodes, and recreate the workers"
+_ONE_FAMILY = "use addresses of one family for all workers, or select one with --family"
+_ONE_MTU = "set the same MTU on the parent cards of all nodes, and recreate the workers"
 
 
 def _ranks(rows: tuple[PeerRow, ...]) -> list[TableProblem]:
@@ -174,7 +174,7 @@ def _ranks(rows: tuple[PeerRow, ...]) -> list[TableProblem]:
     if missing and not found:
         found.append(
             TableProblem(
-                "rank", f"none of {len(rows)} workers has node rank {listed(missing)}", (), _ONE_RANK
+                "rank", f"no worker has node rank {listed(missing)} ({len(rows)} workers)", (), _ONE_RANK
             )
         )
     return found
@@ -231,21 +231,21 @@ def _rows(value: dict[str, Any]) -> tuple[PeerRow, ...]:
     if any(len(column) != count for column in columns):
         _refuse("has columns of unequal length")
     if count > MAX_ROWS:
-        _refuse(f"has {count:,} rows, at most {MAX_ROWS:,} are read")
+        _refuse(f"has {count:,} rows; the limit is {MAX_ROWS:,}")
     kinds = [_kind(kind) for kind in _list(value.get("kinds"), "kinds")]
     return tuple(_row(kinds, *cells) for cells in zip(*columns, strict=True))
 
 
 def _row(kinds: list[_Kind], kind: Any, rank: Any, name: Any, uid: Any, address: Any, eth0: Any) -> PeerRow:
     if not _whole(kind, len(kinds)) or not _whole(rank, MAX_ROWS):
-        _refuse("has a wrong kind or node rank")
+        _refuse("has an invalid kind or node rank")
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        _refuse("has a name that cannot stand in a hosts file")
+        _refuse("has a name that a hosts file cannot contain")
     if not isinstance(uid, str) or len(uid) > 253:
-        _refuse("has a wrong UID")
+        _refuse("has an invalid UID")
     addresses = _addresses(address)
     if len(addresses) != len(kinds[kind]):
-        _refuse("has addresses for another number of rails")
+        _refuse("has a different number of addresses and rails")
     pairs = zip(kinds[kind], addresses, strict=True)
     return PeerRow(rank, name, uid, tuple(PeerRail(i, ip, mtu) for (i, mtu), ip in pairs), _addresses(eth0))
 
@@ -253,12 +253,12 @@ def _row(kinds: list[_Kind], kind: Any, rank: Any, name: Any, uid: Any, address:
 def _kind(value: Any) -> _Kind:
     rails = _list(value, "kinds")
     if len(rails) > MAX_RAILS:
-        _refuse(f"has {len(rails)} rails, at most {MAX_RAILS} are used")
+        _refuse(f"has {len(rails)} rails; the limit is {MAX_RAILS}")
     for rail in rails:
         if not isinstance(rail, list) or len(rail) != 2 or not isinstance(rail[0], str) or len(rail[0]) > 15:
-            _refuse("has a wrong interface")
+            _refuse("has an invalid interface")
         if not _whole(rail[1], 1 << 31):
-            _refuse("has a wrong MTU")
+            _refuse("has an invalid MTU")
     return tuple((rail[0], rail[1]) for rail in rails)
 
 
@@ -267,7 +267,7 @@ def _addresses(value: Any) -> tuple[str, ...]:
     for text in _list(value, "address"):
         address = canonical(text) if isinstance(text, str) else None
         if address is None:
-            _refuse("has something that is no IP address")
+            _refuse("has an invalid IP address")
         found.append(address)
     return tuple(found)
 
@@ -284,5 +284,5 @@ def _whole(value: Any, limit: int) -> bool:
 
 def _refuse(text: str) -> NoReturn:
     raise NetworkError(
-        f"the job's table {text}", fix="check that all workers run the same version of torchnet"
+        f"the peer table {text}", fix="check that all workers run the same version of torchnet"
     )

@@ -40,5 +40,5 @@ def paths(nnodes: int, mode: Mode = "auto") -> int:
 
 def _all_pairs(nnodes: int, mode: Mode) -> bool:
     if mode not in ("auto", "full"):
-        raise ValueError(f"mode is auto or full, not {mode!r}")
+        raise ValueError(f"mode must be auto or full, not {mode!r}")
     return mode == "full" or nnodes <= ALL_PAIRS

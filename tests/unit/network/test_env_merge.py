@@ -17,10 +17,9 @@ def test_what_the_user_set_wins_with_a_warning() -> None:
     assert env["NCCL_SOCKET_IFNAME"] == "eth0"
     assert env["PATH"] == "/bin"
     [warning] = warnings
-    assert warning == (
-        "NCCL_SOCKET_IFNAME=eth0 stays as you set it (torchnet would set =net1,net2): NCCL listens there, and its "
-        "traffic may leave the backend"
-    )
+    assert warning.startswith("NCCL_SOCKET_IFNAME=eth0 ")
+    assert "=net1,net2" in warning
+    assert "may leave the backend" in warning
 
 
 def test_equal_values_warn_of_nothing() -> None:
@@ -31,9 +30,8 @@ def test_a_stale_identity_is_replaced_and_said_once() -> None:
     stale = {"MASTER_ADDR": "10.0.0.9", "RANK": "7", "WORLD_SIZE": "6"}
     env, warnings = merge(stale, build(INPUTS))
     assert (env["MASTER_ADDR"], env["RANK"]) == ("fcbb:0:800:ffff::1", "4")
-    assert warnings == (
-        "RANK, WORLD_SIZE, MASTER_ADDR of your environment: replaced, torchnet gives each process its own",
-    )
+    assert len(warnings) == 1
+    assert "RANK, WORLD_SIZE, MASTER_ADDR" in warnings[0]
     other_rank = merge(stale, build(replace(INPUTS, rank=7)))[1]
     assert other_rank == warnings
 
@@ -51,10 +49,10 @@ def test_gpus_dealt_out_of_the_users_are_no_loss() -> None:
     [
         ("GLOO_SOCKET_IFNAME", "=net1", "NCCL's notation"),
         ("GLOO_SOCKET_IFNAME", "^eth0", "NCCL's notation"),
-        ("GLOO_SOCKET_IFNAME", "", "empty counts as unset"),
+        ("GLOO_SOCKET_IFNAME", "", "counts as unset"),
         ("GLOO_SOCKET_IFNAME", "eth0", "may leave the backend"),
         ("NCCL_COMM_ID", "1.2.3.4:5", "unset it"),
-        ("NCCL_IB_GID_INDEX", "3", "differs from worker to worker"),
+        ("NCCL_IB_GID_INDEX", "3", "differ between workers"),
         ("OMP_NUM_THREADS", "8", "compete"),
     ],
 )

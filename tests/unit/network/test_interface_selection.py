@@ -77,7 +77,7 @@ def test_ipv4_beside_ipv6_is_refused_since_gloo_takes_ipv4(family: Family) -> No
     assert f"{IP}/64" in error.text
     assert "Gloo" in error.text
     assert "--family ipv4" in error.fix
-    assert "out of the attachment" in error.fix
+    assert "from the attachment" in error.fix
 
 
 def test_ipv4_beside_ipv6_by_family_ipv4() -> None:
@@ -157,7 +157,7 @@ def test_status_and_kernel_disagree() -> None:
     assert IP in error.text
     assert OTHER_SIX.ip in error.text
     half = refused(SIX, entry=replace(ENTRY, ips=(IP, "10.9.0.1")))
-    assert "10.9.0.1 is not there" in half.text
+    assert "10.9.0.1 is missing" in half.text
 
 
 def test_status_names_the_other_family_only() -> None:
@@ -175,7 +175,7 @@ def test_several_global_refused_by_name() -> None:
     error = refused(SIX, OTHER_SIX)  # both permanent
     assert IP in error.text
     assert OTHER_SIX.ip in error.text
-    assert "Gloo takes the first" in error.text
+    assert "Gloo uses the first" in error.text
     assert "accept_ra=0" in error.fix
     assert "several" in refused(SIX, SLAAC, entry=HOST).text  # nothing names one
 
@@ -204,7 +204,7 @@ def test_deprecated_and_other_facts_are_noted() -> None:
     notes = "\n".join(choose(replace(SIX, deprecated=True), entry=entry).notes)
     assert "deprecated" in notes
     assert "02:00:00:00:00:99" in notes
-    assert "MTU 1500, the kernel 9000" in notes
+    assert "MTU 1500, but the kernel 9000" in notes
     assert choose(SIX, entry=replace(ENTRY, mac="02:00:00:00:00:01".upper())).notes == ()
 
 
