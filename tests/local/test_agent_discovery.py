@@ -46,11 +46,11 @@ def test_both_families_are_chosen_from_or_refused_with_the_reason() -> None:
         1500,
     )
     for family in ("auto", "ipv6"):
-        with pytest.raises(NetworkError, match="IPv4 .*10.7.0.1/24.* beside IPv6 .*fd00::1/64") as caught:
+        with pytest.raises(NetworkError, match="IPv4 .*10.7.0.1/24.* IPv6 .*fd00::1/64") as caught:
             discover(told(family=family), source)
         assert "--family ipv4" in caught.value.fix
     ip("address del 10.7.0.1/24 dev net1")
-    with pytest.raises(NetworkError, match="network-status says 10.7.0.1, fd00::1"):
+    with pytest.raises(NetworkError, match="network-status has 10.7.0.1, fd00::1"):
         discover(told(family="ipv6"), source)
     (rail,) = discover(told(), status(("net1", ("fd00::1",))))
     assert (rail.address, rail.notes) == ("fd00::1", ())

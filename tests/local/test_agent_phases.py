@@ -240,7 +240,7 @@ def test_an_address_that_went_after_the_preparation_is_named(folder: Path) -> No
 
     assert in_nodes([Pod(folder, 0, 2, start_timeout=6.0).both, changed])[1] == 4
     (said,) = texts(folder, "uid-1-work", "failure")
-    assert f"network-status says {PREFIX}77, but the kernel has {PREFIX}2/64" in said
+    assert f"network-status has {PREFIX}77, but the kernel has {PREFIX}2/64" in said
 
 
 def test_a_restart_needs_the_state_and_the_kernel_alone(folder: Path) -> None:

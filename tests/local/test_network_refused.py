@@ -35,8 +35,8 @@ def planted(marker: Path, *faults: str, arguments: tuple[str, ...] = ()) -> Ende
 REFUSED: dict[str, tuple[list[str], tuple[str, ...], list[str]]] = {
     "interface missing": (["node-1:net1:no-interface"], (), ["node-1: net1", "no such interface", "fix: .*recreate"]),
     "rank 0's missing": (["node-0:net1:no-interface"], (), ["node-0: net1", "no such interface", "fix: .*recreate"]),
-    "address removed": (["node-1:net1:no-address"], (), ["node-1: net1", f"network-status says {TWO}", "fix: "]),
-    "rank 0's removed": (["node-0:net1:no-address"], (), ["node-0: net1", f"network-status says {ONE}", "fix: "]),
+    "address removed": (["node-1:net1:no-address"], (), ["node-1: net1", f"network-status has {TWO}", "fix: "]),
+    "rank 0's removed": (["node-0:net1:no-address"], (), ["node-0: net1", f"network-status has {ONE}", "fix: "]),
     "down": (["node-1:net1:down"], (), ["node-1: net1", "it is down", "fix: ip link set net1 up"]),
     "no carrier": (["node-1:net1:no-carrier"], (), ["node-1: net1", "no carrier", "fix: check the parent card"]),
     "rank 0's address twice": (
@@ -75,12 +75,12 @@ REFUSED: dict[str, tuple[list[str], tuple[str, ...], list[str]]] = {
     "IPv4 beside IPv6": (
         ["node-1:net1:add-address=10.7.0.2/24"],
         (),
-        ["node-1: net1", f"IPv4 \\(10.7.0.2/24\\) beside IPv6 \\({TWO}/64\\)", "fix: use --family ipv4"],
+        ["node-1: net1", f"IPv4 \\(10.7.0.2/24\\) and IPv6 \\({TWO}/64\\)", "fix: use --family ipv4"],
     ),
     "IPv4 beside IPv6, ipv6 asked for": (
         ["node-1:net1:add-address=10.7.0.2/24"],
         ("--family", "ipv6"),
-        ["node-1: net1", f"IPv4 \\(10.7.0.2/24\\) beside IPv6 \\({TWO}/64\\)", "fix: use --family ipv4"],
+        ["node-1: net1", f"IPv4 \\(10.7.0.2/24\\) and IPv6 \\({TWO}/64\\)", "fix: use --family ipv4"],
     ),
     "no IPv4 where it is asked for": (
         [f"node-1:net1:address={TWO}/64"],
@@ -125,7 +125,7 @@ REFUSED: dict[str, tuple[list[str], tuple[str, ...], list[str]]] = {
     "the second rail's address": (
         ["node-1:net2:no-address"],
         ("--rails", "2"),
-        ["node-1: net2", "network-status says fcbb:0:800:fffe::2", "fix: "],
+        ["node-1: net2", "network-status has fcbb:0:800:fffe::2", "fix: "],
     ),
     "the second rail's mtu": (
         ["node-1:net2:mtu=8000"],
@@ -165,7 +165,7 @@ def test_ipv4_alone_on_all_nodes_works_and_says_so(marker: Path) -> None:
     ended = planted(marker, *faults)
     assert ended.code == 0, ended.stderr
     for node in (0, 1):
-        said = f"node-{node}: net1 .*it has no global IPv6 address, so IPv4 is used \\(10.7.0.{node + 1}\\)"
+        said = f"node-{node}: net1 .*no global IPv6 address; using IPv4 \\(10.7.0.{node + 1}\\)"
         assert re.search(said, ended.stderr)
     assert ended.stdout.count("ran net1 10.7.0.1\n") == 2
     assert ran(marker.parent) == ["ran-0", "ran-1"]

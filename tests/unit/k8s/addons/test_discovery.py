@@ -119,7 +119,7 @@ def test_discovery_ends_soon_where_it_has_no_right(api: Api, net: Net, code: int
     began = time.monotonic()
     ran = net("discover", "first", port=api.port, patience=1.5)
     assert ran.returncode == 1
-    assert re.fullmatch(rf"the API server refuses to show the pod first: HTTP Error {code}.*\n", ran.stderr)
+    assert re.fullmatch(rf"the API server denies access to the pod first: HTTP Error {code}.*\n", ran.stderr)
     assert time.monotonic() - began > 1.5
     assert 2 <= len(api.asked) <= 3
 
@@ -145,8 +145,8 @@ def test_discovery_gives_up_after_its_deadline_and_names_who_is_missing(api: Api
 @pytest.mark.parametrize(
     ("mine", "other", "said"),
     [
-        (OWN, OWN, "two pods have one address"),
-        ("fcbb::8", "fcbb::7", "network-status says fcbb::8, and lo does not have it"),
+        (OWN, OWN, "two pods have the same address"),
+        ("fcbb::8", "fcbb::7", "network-status has fcbb::8, but lo does not"),
     ],
 )
 def test_discovery_refuses_addresses_that_cannot_be(

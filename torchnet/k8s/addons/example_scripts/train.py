@@ -1,6 +1,6 @@
-"""Trains a small model on all pods over the backend network, and says which interface carried the bytes.
+"""Train a small model on all pods over the backend network, and report which interface carried the bytes.
 
-Made-up data, so that nothing has to be fetched. With GPUs in the pods it takes NCCL, else Gloo.
+Uses generated data, so that nothing is downloaded; NCCL if the pods have GPUs, else Gloo.
 """
 
 import os
@@ -13,11 +13,11 @@ from torch.nn.parallel import DistributedDataParallel
 INTERFACE = os.environ.get("INTERFACE", "net1")
 STEPS, BATCH, WIDTH = 60, 64, 512
 JOB = os.environ.get("JOB_FOLDER", "/job")
-STATE = "/tmp"  # of the pod: `trained` appears there, and `done` ends it
+STATE = "/tmp"  # the script creates `trained` there after the training; creating `done` ends it
 
 
 def octets() -> dict[str, int]:
-    """Interface -> bytes sent and received so far, of this pod."""
+    """Return the bytes sent and received so far by each interface of this pod."""
     with open("/proc/net/dev") as table:
         rows = [line.replace(":", " ").split() for line in table.readlines()[2:]]
     return {row[0]: int(row[1]) + int(row[9]) for row in rows}
@@ -27,10 +27,10 @@ def main() -> None:
     if "MASTER_ADDR" not in os.environ:
         with open(f"{JOB}/master") as master:
             os.environ["MASTER_ADDR"] = master.read()
-    # A bare literal, without brackets. Where NCCL is used, it must listen in the same family.
+    # A bare literal, without brackets. NCCL must use the same address family.
     inet6 = ":" in os.environ["MASTER_ADDR"]
     os.environ.setdefault("NCCL_SOCKET_FAMILY", "AF_INET6" if inet6 else "AF_INET")
-    # Some builds of PyTorch are without libuv, and would refuse to start with it.
+    # Some builds of PyTorch lack libuv and fail if it is enabled.
     os.environ.setdefault("USE_LIBUV", "0")
 
     gpu = torch.cuda.is_available()
@@ -40,14 +40,14 @@ def main() -> None:
     if rank == 0:
         print(f"{size} pods, rank 0 at {os.environ['MASTER_ADDR']}", flush=True)
 
-    torch.manual_seed(0)  # the same model and the same task on all ranks
+    torch.manual_seed(0)  # the same model and task on all ranks
     layers = torch.nn.Sequential(
         torch.nn.Linear(32, WIDTH), torch.nn.ReLU(), torch.nn.Linear(WIDTH, WIDTH), torch.nn.Linear(WIDTH, 1)
     )
     truth = torch.randn(32, 1)
     model = DistributedDataParallel(layers.to(device))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    torch.manual_seed(1 + rank)  # data of its own on each rank
+    torch.manual_seed(1 + rank)  # different data on each rank
 
     before = octets()
     for step in range(1, STEPS + 1):
@@ -69,16 +69,16 @@ def main() -> None:
     )
     dist.destroy_process_group()
 
-    # A ring moves each gradient about 2 (n-1)/n times out of and into each pod.
+    # In a ring, each pod sends and receives each gradient about 2 (n-1)/n times.
     gradients = sum(parameter.numel() * 4 for parameter in model.parameters()) * STEPS
     elsewhere = sum(count for name, count in carried.items() if name != INTERFACE)
     if size > 1 and (carried.get(INTERFACE, 0) < gradients or elsewhere > gradients / 10):
-        raise SystemExit(f"the gradients ({gradients / 1e6:.1f} MB) did not travel over {INTERFACE}")
+        raise SystemExit(f"the gradients ({gradients / 1e6:.1f} MB) did not use {INTERFACE}")
     print(f"rank {rank}: trained over {INTERFACE}", flush=True)
 
 
 def stay(seconds: float) -> None:
-    """Stay for a while, so that people can look around in the pod; `touch /tmp/done` ends it."""
+    """Keep the pod running for inspection; `touch /tmp/done` ends it."""
     with open(f"{STATE}/trained", "w"):
         pass
     until = time.monotonic() + seconds

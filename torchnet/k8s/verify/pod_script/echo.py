@@ -1,9 +1,9 @@
-"""What torchnet verify's two test pods run, with the standard library and net.py, which lies beside it.
+"""Script of the two test pods of torchnet verify. Uses the standard library and net.py in the same directory.
 
-python3 echo.py serve PORT         answers each datagram with the same, never in fragments
-python3 echo.py ask PORT ADDRESS   sends ADDRESS datagrams of net1's full size until one comes back, and ends
+python3 echo.py serve PORT         echo each datagram, without fragmentation
+python3 echo.py ask PORT ADDRESS   send datagrams of net1's MTU to ADDRESS until one is echoed, then exit
 
-Both print what the kernel says of net1 as a line of JSON; the second leaves its result as the termination message.
+Both print the kernel's state of net1 as a line of JSON; the second writes its result as the termination message.
 """
 
 import json
@@ -13,12 +13,12 @@ import time
 
 import net  # type: ignore[import-not-found, unused-ignore]
 
-PATIENCE = 20  # seconds until an answer has to come: neighbours are looked for first
+PATIENCE = 20  # seconds for a response, including neighbor discovery
 HEADERS = {socket.AF_INET: 28, socket.AF_INET6: 48}  # IP and UDP
 
 
 def own() -> list[str]:
-    """net1's addresses, without link-local ones."""
+    """Return the addresses of net1 except link-local ones."""
     found = [
         str(address)
         for name, address, _, _ in net.ipv6()
@@ -28,14 +28,14 @@ def own() -> list[str]:
     return found + ([str(legacy.ip)] if legacy else [])
 
 
-def whole(family: int) -> socket.socket:
-    """A datagram socket whose packets are never cut."""
-    made = socket.socket(family, socket.SOCK_DGRAM)
+def unfragmented(family: int) -> socket.socket:
+    """Return a datagram socket that does not fragment packets."""
+    result = socket.socket(family, socket.SOCK_DGRAM)
     if family == socket.AF_INET6:
-        made.setsockopt(socket.IPPROTO_IPV6, net.DONT_FRAGMENT, 1)
+        result.setsockopt(socket.IPPROTO_IPV6, net.DONT_FRAGMENT, 1)
     else:
-        made.setsockopt(socket.IPPROTO_IP, net.MTU_DISCOVER, net.DO)
-    return made
+        result.setsockopt(socket.IPPROTO_IP, net.MTU_DISCOVER, net.DO)
+    return result
 
 
 def report(**more: object) -> str:
@@ -48,7 +48,7 @@ def report(**more: object) -> str:
 
 def serve(port: int) -> None:
     address = own()[0]
-    with whole(socket.AF_INET6 if ":" in address else socket.AF_INET) as server:
+    with unfragmented(socket.AF_INET6 if ":" in address else socket.AF_INET) as server:
         server.bind((address, port))
         report()
         while True:
@@ -56,25 +56,25 @@ def serve(port: int) -> None:
             try:
                 server.sendto(data, peer)
             except OSError as error:
-                print(f"{len(data)} bytes cannot be sent back to {peer[0]}: {error}", flush=True)
+                print(f"cannot send {len(data)} bytes back to {peer[0]}: {error}", flush=True)
 
 
 def ask(port: int, target: str) -> None:
     family = socket.AF_INET6 if ":" in target else socket.AF_INET
     size = min(net.mtu(net.INTERFACE), 65535) - HEADERS[family]
-    problem, reached, source = f"no answer to packets of {size + HEADERS[family]} bytes", False, ""
+    problem, reached, source = f"no response to packets of {size + HEADERS[family]} bytes", False, ""
     until = time.monotonic() + PATIENCE
-    with whole(family) as asking:
-        asking.settimeout(1)
+    with unfragmented(family) as client:
+        client.settimeout(1)
         while not reached and time.monotonic() < until:
             try:
-                asking.connect((target, port))
-                source = asking.getsockname()[0]
+                client.connect((target, port))
+                source = client.getsockname()[0]
                 if source not in own():
-                    problem = f"packets leave from {source}, which is not {net.INTERFACE}'s"
+                    problem = f"packets have the source address {source}, which is not on {net.INTERFACE}"
                     break
-                asking.send(b"x" * size)
-                reached = len(asking.recv(65535)) == size
+                client.send(b"x" * size)
+                reached = len(client.recv(65535)) == size
             except TimeoutError:
                 pass
             except OSError as error:
