@@ -47,23 +47,23 @@ def launch(
 ) -> Receipt:
     """Run a script on many workers, as ``torchnet launch`` does, and return the receipt.
 
-    Prints what the command prints, to ``sys.stdout`` and ``sys.stderr``. The calling process may have threads and torch
-    in use: all workers are new processes. On the main thread, Ctrl-C stops the job, and KeyboardInterrupt is raised
+    Prints what the command prints, to ``sys.stdout`` and ``sys.stderr``. The calling process can use threads and
+    torch: all workers are new processes. On the main thread, Ctrl-C stops the job, and KeyboardInterrupt is raised
     when it has ended. On other threads, signals are not handled; the job ends with the process.
 
     Args:
         script: The script; a module or a program with ``module=True`` or ``no_python=True``.
         args: The script's arguments.
         config: Job file, as with ``--config``.
-        **settings: Settings by the names of their flags (``nnodes=2, rate="1gbit"``) or of their keys in a TOML file
+        **settings: Settings by flag name (``nnodes=2, rate="1gbit"``) or by key in a TOML file
             (``env={"NAME": "value"}``, ``tune={"compress": "bf16"}``); None is the default. As for the command,
-            ``TORCHNET_*`` variables, the job file and the project file set what is not given here.
+            ``TORCHNET_*`` variables, the job file and the project file set the others.
 
     Raises:
-        UsageError: A setting is unknown or invalid, or the script cannot be run.
+        UsageError: A setting is unknown or invalid, or the script cannot run.
         ClusterError: The cluster cannot be reached, or rejects an object.
         NetworkError: Namespaces are denied, or the backend network failed.
-        JobError: The job failed for another reason; one class for each, see `torchnet.errors`.
+        JobError: The job failed for another reason; `torchnet.errors` has a class for each.
         KeyboardInterrupt: Ctrl-C stopped the job.
     """
     open_missing_streams()
@@ -72,7 +72,8 @@ def launch(
     job = resolved.job
     if job.kubernetes.detach:
         raise UsageError(
-            "torchnet.launch() returns the receipt, so it cannot detach", fix="torchnet launch --detach"
+            "torchnet.launch() returns the receipt, so it does not support detach",
+            fix="torchnet launch --detach",
         )
     for line in resolved.warnings:
         show(f"torchnet: {line}\n", sys.stderr)
@@ -112,7 +113,7 @@ def _resolve(settings: Mapping[str, Any], config: str | None, cwd: str) -> Resol
         if path is None:
             near = difflib.get_close_matches(name, names, n=3)
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            unknown.append(FieldProblem(name, f"there is no such setting{hint}"))
+            unknown.append(FieldProblem(name, f"unknown setting{hint}"))
         elif value is not None:
             flags[path] = _variables(value) if path == "env" else _plain(value)
             shown[path] = f"{name}="
@@ -139,7 +140,7 @@ def _variables(value: Any) -> list[str]:
     try:
         return [f"{name}={text}" for name, text in parse_variables(value).items()]
     except ValueError as error:
-        raise SpecError([FieldProblem("env", str(error), "env=", "a dict of texts")]) from None
+        raise SpecError([FieldProblem("env", str(error), "env=", "a dict of strings")]) from None
 
 
 def _plain(value: Any) -> Any:
@@ -171,7 +172,7 @@ def _no_receipt(code: int) -> Receipt:
         raise KeyboardInterrupt
     if code - 128 in list(signal.Signals):
         raise JobStoppedError(f"stopped by {signal.Signals(code - 128).name}", exit_code=code)
-    raise TorchnetError(f"the job ended with exit code {code} and without a receipt")
+    raise TorchnetError(f"the job exited with code {code} and without a receipt")
 
 
 def _error(receipt: Receipt) -> BaseException:

@@ -22,7 +22,7 @@ def main() -> int:
         import torchnet
 
         own = "traffic" in getattr(torchnet, "__all__", ())
-    except Exception:  # the other package imports visdom; this one imports nothing that can be missing
+    except Exception:  # the other package imports visdom; this package has no imports that can fail
         own = False
     if own:
         from torchnet.cli import main as command
@@ -34,7 +34,7 @@ def main() -> int:
     folders = spec.submodule_search_locations if spec else None
     place = (spec and spec.origin) or f"{next(iter(folders or '?'))} (no __init__.py)"
     sys.stderr.write(
-        f"torchnet: `import torchnet` gives {place} instead of torchnet-launch's package: the distribution "
+        f"torchnet: `import torchnet` imports {place} instead of the package of torchnet-launch: the distribution "
         f'"torchnet", which has the same import name, replaced or removed files\n  fix: {FIX}\n'
     )
     return _BROKEN_INSTALLATION

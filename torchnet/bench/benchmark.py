@@ -202,7 +202,7 @@ def _add_findings(found: Results) -> Results:
 
 
 def _own_text(error: Exception) -> str:
-    return f"torchnet's own error: {type(error).__name__}: {printable(str(error), 300)}"
+    return f"internal error: {type(error).__name__}: {printable(str(error), 300)}"
 
 
 def _show(found: Results, options: BenchOptions, err: Stream, out: Stream) -> None:

@@ -38,7 +38,7 @@ send_recv, or all. [all_reduce] Sizes are numbers of bytes such as 8, 32K, 1M or
 The benchmark runs as a job like that of `torchnet launch`: on two local nodes, or with --on kubernetes. The flags of
 the job can also be set by TORCHNET_* variables, --config or torchnet.toml; those of the benchmark only here.
 
-The exit code is that of the job, or 1 if a result is wrong. Findings do not change it: see `findings` in --json.
+The exit code is that of the job, or 1 if a result is wrong. Findings do not affect it: see `findings` in --json.
 
 For users of nccl-tests: -b, -e, -f, -w and -d are the same. Use --iters for -n (here the namespace), --redop for -o
 (here the output format of --dry-run) and --root for -r.
@@ -108,16 +108,16 @@ def run(values: dict[str, Any], words: list[str], typed: tuple[str, ...]) -> int
 
     form = output_format(values["form"], bool(values["dry_run"]))
     own = {option.path: values.get(parameter_name(option)) for option in OPTIONS}
-    asked, problems = read(words, {name: value for name, value in own.items() if value is not None})
+    request, problems = read(words, {name: value for name, value in own.items() if value is not None})
     cwd = working_directory()
-    wish = plan(asked, problems, given_fields(values), cwd, values["config"])
-    for line in wish.resolved.warnings:
+    planned = plan(request, problems, given_fields(values), cwd, values["config"])
+    for line in planned.resolved.warnings:
         say(f"torchnet: {line}")
     if values["dry_run"]:
-        for line in wish.notices:
+        for line in planned.notices:
             say(f"torchnet: {line}")
-        return dry_run(wish.resolved, cwd, form)
-    return measure(wish, cwd, typed, version())
+        return dry_run(planned.resolved, cwd, form)
+    return measure(planned, cwd, typed, version())
 
 
 def diff(paths: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""``torchnet env``: explain the variables that a script gets, or print those of this worker.
+"""``torchnet env``: explain the environment variables of a script, or print those of this worker.
 
 ``eval "$(torchnet env)"`` takes the flags of ``torchnet agent``; torchnet.agent.env_command implements it.
 """
@@ -28,8 +28,8 @@ HEADINGS = ("VARIABLE", "VALUE", "WHY", "IF YOU SET IT", "SOURCE")
 
 HELP = """Show the environment variables that torchnet sets for a script.
 
-Without options, in a pod or with the flags of `torchnet agent`: print them as shell commands for another launcher, as
-in  eval "$(torchnet env)"."""
+In a pod, or with the flags of `torchnet agent`, and without --explain: print them as shell commands for another
+launcher: eval "$(torchnet env)"."""
 _OWN = ("--explain", "-o", "--help", "-h")
 _PLACE = ("KUBERNETES_SERVICE_HOST", "TORCHNET_ADDRESS_SOURCE")  # either is set in a worker
 
@@ -73,7 +73,7 @@ def run(explain: bool, form: str, arguments: tuple[str, ...]) -> int:
 
         emit(FAILS)
         raise UsageError(
-            "this is not a worker of a job, so there is no environment to print",
+            "not in a worker of a job, so there is no environment to print",
             fix="torchnet env --explain shows the variables of every worker",
         )
     from torchnet.network.env_vars import explain as explained
@@ -91,5 +91,5 @@ def run(explain: bool, form: str, arguments: tuple[str, ...]) -> int:
 
 
 def _row(variable: Variable) -> tuple[str, str, str, str, str]:
-    yours = "replaced" if variable.owned else f"kept; {variable.consequence}".rstrip("; ")
-    return (variable.name, variable.value, variable.reason, yours, variable.source)
+    effect = "replaced" if variable.owned else f"kept; {variable.consequence}".rstrip("; ")
+    return (variable.name, variable.value, variable.reason, effect, variable.source)

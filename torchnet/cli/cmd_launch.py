@@ -124,7 +124,7 @@ def output_format(value: str | None, dry_run: bool) -> str:
         UsageError: The format is unknown, or -o is given without --dry-run.
     """
     if value is not None and not dry_run:
-        raise UsageError("-o requires --dry-run", fix="add --dry-run, or leave out -o")
+        raise UsageError("-o requires --dry-run", fix="add --dry-run, or remove -o")
     if value not in (None, *FORMATS):
         raise UsageError(f"-o {value!r} is not an output format; valid: {', '.join(FORMATS)}")
     return value or "yaml"

@@ -48,21 +48,21 @@ def _guard(action: Callable[[], int]) -> int:
         _abandon_stdout()
         return BROKEN_PIPE
     except Exception as error:
-        return _own_error(error)
+        return _internal_error(error)
     return code
 
 
-def _own_error(error: Exception) -> int:
+def _internal_error(error: Exception) -> int:
     from torchnet.text import printable
 
-    again = f"run it again with {TRACEBACK_VARIABLE}=1 and report what it prints"
+    fix = f"run it again with {TRACEBACK_VARIABLE}=1 and report the output"
     if os.environ.get(TRACEBACK_VARIABLE) == "1":
         import traceback
 
         traceback.print_exc()
-        again = "report the lines above"
+        fix = "report the lines above"
     what = f"{type(error).__name__}: {error}"
-    say(f"torchnet: torchnet's own error, not the script's: {printable(what, 500)}\n  fix: {again}")
+    say(f"torchnet: internal error: {printable(what, 500)}\n  fix: {fix}")
     return INTERNAL
 
 
@@ -89,7 +89,7 @@ def emit(text: str) -> None:
         raise
     except OSError as error:
         _abandon_stdout()
-        raise TorchnetError(f"stdout cannot be written ({error.strerror})") from None
+        raise TorchnetError(f"cannot write to stdout ({error.strerror})") from None
 
 
 def _abandon_stdout() -> None:

@@ -55,14 +55,14 @@ def refuse(values: Mapping[str, object], resolved: Resolved, environ: Mapping[st
         return
     line, notes = _agent_line(resolved, environ, nnodes, number, addresses)
     raise UsageError(
-        f"{listed(causes, len(causes))}: with torchrun, such a line starts one node on each host; torchnet launch "
-        "starts all nodes itself, so each host would run a complete job of its own",
+        f"{listed(causes, len(causes))}: with torchrun, this command starts one node on each host; torchnet launch "
+        "starts all nodes itself, so each host would run a separate, complete job",
         fix="\n".join(
             [
-                "run this line here, and on each other host the same line with its own --node-rank:",
+                "run this command on this host, and on each other host with its --node-rank:",
                 f"    {line}",
                 *(f"    {note}" for note in notes),
-                "    To start all nodes from one place instead, run torchnet launch once and without these settings, "
+                "    To start all nodes with one command instead, run torchnet launch once without these settings, "
                 "locally or with --on kubernetes.",
             ]
         ),
@@ -96,9 +96,9 @@ def _agent_line(
     """Return the shell command, and notes that explain its placeholders and list the settings it omits."""
     job = resolved.job
     address = _literal(addresses[0].value) if addresses else ""
-    notes = ["SECRET: one random text, the same on all hosts (openssl rand -hex 16)"]
+    notes = ["SECRET: a random string, the same on all hosts (openssl rand -hex 16)"]
     near = f"the network of {address}" if address else "the backend network"
-    notes.append(f"IFNAME: the host's interface on {near}, such as net1")
+    notes.append(f"IFNAME: the interface of the host on {near}, such as net1")
 
     def or_placeholder(value: object, placeholder: str, note: str) -> str:
         if value in (None, ""):
@@ -111,16 +111,22 @@ def _agent_line(
     named = f" of {printable(addresses[0].value, 80)}" if addresses else ""
     words = ["torchnet", "agent"]
     words += ["--nnodes", or_placeholder(nnodes, "NNODES", "the number of hosts")]
-    words += ["--node-rank", or_placeholder(node_rank, "NODE_RANK", "0, 1, 2, … by host")]
+    words += ["--node-rank", or_placeholder(node_rank, "NODE_RANK", "0, 1, 2, …, different on each host")]
     nproc = _nproc(resolved, environ)
     count = nproc if nproc.isdecimal() else None
-    words += ["--nproc-per-node", or_placeholder(count, "NPROC", f"the processes on this host ({nproc})")]
+    words += [
+        "--nproc-per-node",
+        or_placeholder(count, "NPROC", f"the number of processes on this host ({nproc})"),
+    ]
     words += ["--address-source", "host:IFNAME"]
-    words += ["--rank0", or_placeholder(address, "ADDRESS", f"the IP address{named} on node rank 0's IFNAME")]
+    words += [
+        "--rank0",
+        or_placeholder(address, "ADDRESS", f"the IP address{named} on IFNAME of node rank 0"),
+    ]
     words += _fields(resolved)
     words += ["--module"] if job.module else ["--no-python"] if job.no_python else []
     if missing := _missing(resolved):
-        notes.append(f"torchnet agent has no {listed(missing, len(missing))}")
+        notes.append(f"torchnet agent does not support {listed(missing, len(missing))}")
     return f"TORCHNET_TOKEN=SECRET {' '.join(map(_quote, [*words, job.script, *job.args]))}", notes
 
 

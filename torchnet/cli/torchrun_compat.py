@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torchnet.config.job_spec import JobSpec
     from torchnet.config.resolution import Resolved
 
-_RENDEZVOUS = "torchnet's workers find each other over the backend network by themselves"
-_LOG_FILES = "--log-dir keeps all lines of each rank"
+_RENDEZVOUS = "torchnet's workers discover each other over the backend network"
+_LOG_FILES = "--log-dir writes all lines of each rank to a file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,8 @@ class TorchrunFlag:
 
     Attributes:
         flag: The flag, written with dashes.
-        reason: Completes the notice about the flag; "" for no notice, since the flag is refused or sets a field.
-        effect: Whether the flag has an effect in torchrun that it does not have in torchnet.
+        reason: Reason, for the warning about the flag; "" for no warning, since the flag is rejected or sets a field.
+        effect: Whether the flag has an effect in torchrun but not in torchnet.
         switch: Whether the flag takes no value.
     """
 
@@ -47,7 +47,7 @@ class TorchrunFlag:
     @property
     def notice(self) -> str:
         """The warning that is printed if the flag is given."""
-        what = "has no effect here" if self.effect else "is not needed and changes nothing here"
+        what = "has no effect in torchnet" if self.effect else "is not needed and has no effect"
         return f"{self.flag} {what}: {self.reason}"
 
 
@@ -55,27 +55,33 @@ TORCHRUN_FLAGS = (
     TorchrunFlag("--rdzv-backend", _RENDEZVOUS),
     TorchrunFlag("--rdzv-endpoint", _RENDEZVOUS),
     TorchrunFlag("--rdzv-id", ""),
-    TorchrunFlag("--rdzv-conf", "the time for all workers to join is --start-timeout", effect=True),
+    TorchrunFlag("--rdzv-conf", "--start-timeout sets the time limit for all workers to join", effect=True),
     TorchrunFlag("--node-rank", "one torchnet launch starts all nodes"),
     TorchrunFlag("--master-addr", "it is rank 0's address on the backend network"),
-    TorchrunFlag("--master-port", "it is chosen for each attempt, from the documented range"),
+    TorchrunFlag("--master-port", "torchnet selects it for each attempt, from the documented range"),
     TorchrunFlag("--local-addr", "it is the worker's own address on the backend network"),
-    TorchrunFlag("--monitor-interval", "an ended process is noticed at once, without polling"),
-    TorchrunFlag("--start-method", "every process is started afresh, as torchrun does with a script"),
+    TorchrunFlag("--monitor-interval", "torchnet detects the end of a process at once, without polling"),
+    TorchrunFlag("--start-method", "every process is a new one, as in torchrun with a script"),
     TorchrunFlag(
-        "--event-log-handler", "torchnet calls no event handler; --json FILE keeps the receipt", effect=True
+        "--event-log-handler", "torchnet has no event handlers; --json FILE writes the receipt", effect=True
     ),
-    TorchrunFlag("--role", "ROLE_NAME is default in all workers", effect=True),
-    TorchrunFlag("--run-path", "every process runs the script in a Python of its own", switch=True),
-    TorchrunFlag("--log-line-prefix-template", "the prefix of a line is the rank, [rank 0]", effect=True),
+    TorchrunFlag("--role", "ROLE_NAME is 'default' in all workers", effect=True),
+    TorchrunFlag("--run-path", "every process runs the script in a separate Python", switch=True),
+    TorchrunFlag(
+        "--log-line-prefix-template", "the prefix of each line is the rank, such as [rank 0]", effect=True
+    ),
     TorchrunFlag("--local-ranks-filter", "use --ranks, which selects by global rank", effect=True),
-    TorchrunFlag("--duplicate-stdout-filters", f"no filtered copy is written; {_LOG_FILES}", effect=True),
-    TorchrunFlag("--duplicate-stderr-filters", f"no filtered copy is written; {_LOG_FILES}", effect=True),
+    TorchrunFlag(
+        "--duplicate-stdout-filters", f"torchnet writes no filtered copy; {_LOG_FILES}", effect=True
+    ),
+    TorchrunFlag(
+        "--duplicate-stderr-filters", f"torchnet writes no filtered copy; {_LOG_FILES}", effect=True
+    ),
     TorchrunFlag("--logs-specs", f"torchnet loads no LogsSpecs; {_LOG_FILES}", effect=True),
-    TorchrunFlag("--numa-binding", "torchnet binds no process to CPUs", effect=True),
+    TorchrunFlag("--numa-binding", "torchnet does not bind processes to CPUs", effect=True),
     TorchrunFlag(
         "--signals-to-handle",
-        "torchnet passes on SIGTERM, SIGINT and SIGHUP, each as SIGTERM, and no other signal",
+        "torchnet forwards SIGTERM, SIGINT and SIGHUP, each as SIGTERM, and no other signals",
         effect=True,
     ),
     TorchrunFlag("--shutdown-timeout", ""),
@@ -141,7 +147,7 @@ def whole(given: Setting) -> int:
     except ValueError:
         number = -1
     if number < 0:
-        raise UsageError(f"{given.shown} is not a whole number from 0", fix="torchnet launch --help")
+        raise UsageError(f"{given.shown} is not a non-negative whole number", fix="torchnet launch --help")
     return number
 
 
@@ -158,16 +164,16 @@ def as_fields(values: Mapping[str, object], environ: Mapping[str, str]) -> dict[
     virtual = setting("--virtual-local-rank", values, environ)
     if virtual is not None and virtual.value != "0":
         raise UsageError(
-            f"{virtual.shown} is not supported: here LOCAL_RANK is the process's number on its node, and a script that "
-            "uses cuda:0 in each process would put all of them on one GPU",
-            fix="leave it out, and let the script use the device of LOCAL_RANK",
+            f"{virtual.shown} is not supported: in torchnet, LOCAL_RANK is the rank of the process on its node, and a "
+            "script that uses cuda:0 in each process would put all of them on one GPU",
+            fix="remove it, and let the script use the device of LOCAL_RANK",
         )
     timeout = setting("--shutdown-timeout", values, {})
     return {} if timeout is None else {"run.grace": whole(timeout)}
 
 
 def run_id(values: Mapping[str, object], job: JobSpec) -> str:
-    """Return the run's name from ``--rdzv-id``; "" if not given, or not valid as the name of this job's run."""
+    """Return the run's name from ``--rdzv-id``; "" if it is not given or not a valid name for the run."""
     given = setting("--rdzv-id", values, {})
     if given is None:
         return ""
@@ -186,7 +192,7 @@ def run_id(values: Mapping[str, object], job: JobSpec) -> str:
 def warnings(
     values: Mapping[str, object], typed: Mapping[str, object], resolved: Resolved, environ: Mapping[str, str]
 ) -> list[str]:
-    """Return one warning for each torchrun flag without effect, and one for all unread PET_* variables.
+    """Return one warning for each torchrun flag without effect, and one for all ignored PET_* variables.
 
     Args:
         values: Values of typer's parameters.
@@ -197,15 +203,17 @@ def warnings(
     lines = [one.notice for one in TORCHRUN_FLAGS if one.reason and values.get(one.parameter)]
     run = setting("--rdzv-id", values, {})
     if run is not None and "run_id" in typed:
-        lines.append("--rdzv-id has no effect here: --run-id is given")
+        lines.append("--rdzv-id has no effect: --run-id overrides it")
     elif run is not None and not run_id(values, resolved.job):
-        lines.append(f"--rdzv-id has no effect here: {quote(run.value)} cannot name this run; use --run-id")
+        lines.append(
+            f"--rdzv-id has no effect: {quote(run.value)} is not a valid name for this run; use --run-id"
+        )
     if setting("--shutdown-timeout", values, {}) is not None and "run.grace" in typed:
-        lines.append("--shutdown-timeout has no effect here: --grace is given")
-    return lines + _unread_variables(values, resolved, environ)
+        lines.append("--shutdown-timeout has no effect: --grace overrides it")
+    return lines + _ignored_variables(values, resolved, environ)
 
 
-def _unread_variables(
+def _ignored_variables(
     values: Mapping[str, object], resolved: Resolved, environ: Mapping[str, str]
 ) -> list[str]:
     from torchnet.config.sources import DEFAULT
@@ -226,8 +234,7 @@ def _unread_variables(
             words.append(flag if switch else f"{flag} {printable(given.value, 80)}")
     if not names:
         return []
-    what = f"{listed(names, len(names))} {'is' if len(names) == 1 else 'are'} set"
     return [
-        f"{what}; torchnet takes no settings from PET_* variables"
-        + (f"; pass {' '.join(words)}" if words else "")
+        f"torchnet ignores PET_* variables: {listed(names, len(names))}"
+        + (f"; use {' '.join(words)}" if words else "")
     ]

@@ -96,7 +96,7 @@ def test_an_error_of_torchnets_own_leaves_what_was_measured_until_then(
     out, err = capsys.readouterr()
     found: Results = load(path.read_text())
     assert (found.complete, found.exit_code, len(found.collectives)) == (False, 70, 1)
-    said = "torchnet's own error: OSError: [Errno 28] No space left on device"
+    said = "internal error: OSError: [Errno 28] No space left on device"
     assert found.reason == said
     assert err.splitlines()[-1] == f"torchnet: error: {said}"
     assert f"INCOMPLETE: {said}; " in out

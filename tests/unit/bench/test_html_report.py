@@ -148,7 +148,7 @@ def verdict(results: Results) -> tuple[str, str, str]:
     return page.all("h2")[0][2], (box[1]["class"] or "").removeprefix("verdict "), box[2]
 
 
-UNJUDGED = Lacking(what=FINDINGS, why="torchnet's own error: KeyError: 'net1'")
+UNJUDGED = Lacking(what=FINDINGS, why="internal error: KeyError: 'net1'")
 
 
 @pytest.mark.parametrize(

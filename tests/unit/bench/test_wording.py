@@ -56,7 +56,7 @@ def test_summary() -> None:
     slow = changed(
         slow, collectives=tuple(rows), lacks=(Lacking(what="all_to_all (gloo)", why="not supported"),)
     )
-    unjudged = Lacking(what=FINDINGS, why="torchnet's own error: KeyError: 'net1'")
+    unjudged = Lacking(what=FINDINGS, why="internal error: KeyError: 'net1'")
     pods = healthy(rate=None, on="kubernetes", sizes=SIZES[:1], backend="nccl", per_node=8, **EXACT)
     early: dict[str, Any] = {"setup": None, "complete": False, "reason": "no carrier"}
     golden.check(

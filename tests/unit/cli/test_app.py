@@ -160,7 +160,7 @@ def test_a_closed_pipe_is_no_error_message() -> None:
 def test_a_full_disk_is_named(words: str) -> None:
     ran = shell(f"{words} > /dev/full")
     assert ran.returncode == 70
-    assert ran.stderr == "torchnet: stdout cannot be written (No space left on device)\n"
+    assert ran.stderr == "torchnet: cannot write to stdout (No space left on device)\n"
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
@@ -220,7 +220,7 @@ def test_an_error_nobody_thought_of_is_one_line(
     monkeypatch.delenv("TORCHNET_TRACEBACK", raising=False)
     code, text = act(ZeroDivisionError("a\x1b[31m\nb"), capsys)
     assert code == 70
-    assert "torchnet's own error" in text
+    assert "internal error" in text
     assert "Traceback" not in text
     assert text.count("\n") == 2
     assert "\x1b" not in text

@@ -176,7 +176,7 @@ def test_a_file_of_an_early_end_can_be_compared(tmp_path: Path, capsys: pytest.C
     assert main(["bench", "diff", old, new]) == 1
     out, err = capsys.readouterr()
     assert "Ended early: " in out
-    assert "torchnet's own error" not in err
+    assert "internal error" not in err
     assert main(["bench", "diff", new, old]) == 2
 
 

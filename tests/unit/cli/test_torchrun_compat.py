@@ -136,7 +136,7 @@ def test_the_agents_line_has_what_the_job_says(launch: Launch) -> None:
         *(40, "my logs", True),
         "module",
     )
-    (missing,) = re.findall("torchnet agent has no (.*)", err)
+    (missing,) = re.findall("torchnet agent does not support (.*)", err)
     assert sorted(missing.split(", ")) == ["--env", "--tee", "--tune"]
 
 
@@ -202,8 +202,8 @@ def test_each_flag_says_what_it_means_here(dry: Dry, capsys: pytest.CaptureFixtu
         lines = dry(one.flag if one.switch else f"{one.flag} 0")[1]
         assert len(lines) == 1
         what = lines[0].removeprefix(f"torchnet: {one.flag} ").partition(": ")[0]
-        assert what in ("has no effect here", "is not needed and changes nothing here")
-        lost |= {one.flag} if what == "has no effect here" else set()
+        assert "has no effect" in what
+        lost |= set() if "not needed" in what else {one.flag}
     assert {"--signals-to-handle", "--numa-binding", "--role", "--local-ranks-filter"} < lost
     main(["launch", "--help"])
     assert "--rdzv-backend" not in capsys.readouterr().out
@@ -214,7 +214,8 @@ def test_shutdown_timeout_is_grace(dry: Dry) -> None:
     assert (job["run"]["grace"], lines) == (40, [])
     job, lines = dry("--shutdown-timeout 40 --grace 5", TORCHNET_GRACE="7")
     assert job["run"]["grace"] == 5
-    assert lines == ["torchnet: --shutdown-timeout has no effect here: --grace is given"]
+    (line,) = lines
+    assert "--shutdown-timeout has no effect" in line
 
 
 def test_rdzv_id_names_the_run(dry: Dry) -> None:
@@ -224,7 +225,7 @@ def test_rdzv_id_names_the_run(dry: Dry) -> None:
         job, lines = dry(line)
         assert job["run_id"] == run
         assert len(lines) == 1
-        assert "--rdzv-id has no effect here: " in lines[0]
+        assert "--rdzv-id has no effect: " in lines[0]
 
 
 def test_an_rdzv_id_that_cannot_name_a_jobset_does_not_stop_the_launch(
@@ -238,7 +239,7 @@ def test_an_rdzv_id_that_cannot_name_a_jobset_does_not_stop_the_launch(
     words = "launch --dry-run --on kubernetes --as jobset --network net --image example.org/image:1"
     assert main([*words.split(), "--rdzv-id", "4711", "train.py"]) == 0
     shown = capsys.readouterr()
-    assert "--rdzv-id has no effect here: " in shown.err
+    assert "--rdzv-id has no effect: " in shown.err
     assert "4711" not in shown.out
 
 
@@ -250,14 +251,14 @@ def test_what_a_torchrun_flag_set_has_it_as_its_origin(dry: Dry, capsys: pytest.
 @pytest.mark.parametrize(
     ("line", "environ", "names", "advice"),
     [
-        ("", {"PET_MAX_RESTARTS": "1"}, "PET_MAX_RESTARTS is", "pass --max-restarts 1"),
+        ("", {"PET_MAX_RESTARTS": "1"}, "PET_MAX_RESTARTS", "--max-restarts 1"),
         (
             "",
             {"PET_NNODES": "1", "PET_MODULE": "1", "PET_MASTER_PORT": "7", "PET_RDZV_ID": "x"},
-            "PET_NNODES, PET_MODULE, PET_RDZV_ID, PET_MASTER_PORT are",
-            "pass --nnodes 1 --module --rdzv-id x",
+            "PET_NNODES, PET_MODULE, PET_RDZV_ID, PET_MASTER_PORT",
+            "--nnodes 1 --module --rdzv-id x",
         ),
-        ("--nnodes 2", {"PET_NNODES": "1", "PET_ROLE": "r"}, "PET_ROLE is", ""),
+        ("--nnodes 2", {"PET_NNODES": "1", "PET_ROLE": "r"}, "PET_ROLE", ""),
         ("--role r --tee 0", {"PET_ROLE": "r", "PET_TEE": "3", "PET_STANDALONE": "0"}, "", ""),
         ("", {"PET_FOOD": "cat", "PET_TEE": ""}, "", ""),
     ],
@@ -266,7 +267,5 @@ def test_one_warning_for_torchruns_variables(
     dry: Dry, line: str, environ: dict[str, str], names: str, advice: str
 ) -> None:
     lines = [one for one in dry(line, **environ)[1] if "PET_" in one]
-    expected = f"torchnet: {names} set; torchnet takes no settings from PET_* variables" + (
-        f"; {advice}" if advice else ""
-    )
-    assert lines == ([expected] if names else [])
+    end = f": {names}" + (f"; use {advice}" if advice else "")
+    assert [line.endswith(end) for line in lines] == ([True] if names else [])

@@ -68,8 +68,8 @@ def monitor_and_report(
         The exit code.
 
     Raises:
-        ClusterError: the cluster cannot be reached any more while the job goes on. A failed removal is only reported.
-        TorchnetError: a defect of torchnet ended the monitoring while the job goes on.
+        ClusterError: the cluster is no longer reachable; the job continues. A failed removal is only reported.
+        TorchnetError: an internal error ended the monitoring; the job continues.
     """
     try:
         outcome = RunMonitor(client, known, console, options, signals, warnings).run()
@@ -108,11 +108,11 @@ def monitor_and_report(
 
 
 def _next_commands(
-    console: Console, known: RunInfo, said: str, words: Sequence[str], level: str = "info"
+    console: Console, known: RunInfo, text: str, words: Sequence[str], level: str = "info"
 ) -> None:
     """Print the commands for a run that is left on the cluster."""
     commands = "\n".join(f"torchnet {word} {known.command}" for word in words)
-    console.notice(f"{said}:\n{commands}", level)
+    console.notice(f"{text}:\n{commands}", level)
 
 
 def launch(job: JobSpec, cwd: str, listener: Listener | None = None) -> int:
@@ -128,8 +128,8 @@ def launch(job: JobSpec, cwd: str, listener: Listener | None = None) -> int:
     Raises:
         UsageError: the options cannot be satisfied, or the run's name is in use.
         NetworkError: a network attachment does not exist.
-        ClusterError: the cluster cannot be reached, or rejects an object. Nothing is left on it, or what is left has
-            been reported.
+        ClusterError: the cluster cannot be reached, or rejects an object. Objects that remain on it have been
+            reported.
     """
     group = job.kubernetes
     with Signals() as signals:
@@ -177,7 +177,7 @@ def launch(job: JobSpec, cwd: str, listener: Listener | None = None) -> int:
 
 
 def open_ports_notice(job: JobSpec) -> str:
-    """One line about the ports that no policy of the run closes; "" if there are none.
+    """Return a line about the ports that no policy of the run closes; "" if all are closed.
 
     A NetworkPolicy applies only to a pod's primary interface (eth0), not to the backend network.
     """
@@ -190,4 +190,4 @@ def open_ports_notice(job: JobSpec) -> str:
             "--network-policy none leaves them open",
         )
     ports = f"{STORE_PORTS[0]}-{STORE_PORTS[-1]}"
-    return f"open: the PyTorch store has no authentication, and {who} can reach its ports ({ports}); {fix}"
+    return f"the PyTorch store has no authentication, and {who} can connect to its ports ({ports}); {fix}"
