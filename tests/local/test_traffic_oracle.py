@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.traffic.oracle import bounds, run, violation
 from tests.traffic.plan import OUTSIDER, Flow, Plan, draw
 from tests.training import needs_torch
@@ -48,20 +50,20 @@ ORDINARY = {
     ),
 }
 LEAK = Plan(flows=(Flow(0, 1, "net1", MB), Flow(1, 0, "eth0", MB)))
-# Hides the sockets of eth0 and its counters.
-BLIND = """
-import sys
-from torchnet.linux import rtnetlink, sock_diag
-
-dump, read, counters = sock_diag.dump, sock_diag.Destroyed.read, rtnetlink.counters
-hidden = lambda sockets: [one for one in sockets if not one.local.startswith("172.30.")]
-sock_diag.dump = lambda *arguments, **options: hidden(dump(*arguments, **options))
-sock_diag.Destroyed.read = lambda self: hidden(read(self))
-rtnetlink.counters = lambda *arguments: counters(*arguments) | {"eth0": rtnetlink.Counters(0, 0)}
-
-from torchnet_launch import main
-sys.exit(main())
-"""
+# Appended to the modules of a copy of torchnet: hides the sockets of eth0 and its counters.
+BLIND = {
+    "sock_diag": """
+_dump, _read = dump, Destroyed.read
+_hidden = lambda sockets: [one for one in sockets if not one.local.startswith("172.30.")]
+dump = lambda *arguments, **options: _hidden(_dump(*arguments, **options))
+Destroyed.read = lambda self: _hidden(_read(self))
+""",
+    "rtnetlink": """
+_counters = counters
+counters = lambda *arguments: _counters(*arguments) | {"eth0": Counters(0, 0)}
+""",
+}
+MAIN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from torchnet_launch import main; sys.exit(main())"
 
 
 @pytest.mark.parametrize(
@@ -76,7 +78,13 @@ def test_ordinary_jobs_are_measured_exactly(name: str, tmp_path: Path) -> None:
 
 
 def test_a_planted_miscount_is_a_violation(tmp_path: Path) -> None:
-    found = run(LEAK, tmp_path, (sys.executable, "-c", BLIND, "launch"))
+    copy = tmp_path / "copy"
+    for package in ("torchnet", "torchnet_launch"):
+        shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for module, text in BLIND.items():
+        with (copy / f"torchnet/linux/{module}.py").open("a") as file:
+            file.write(text)
+    found = run(LEAK, tmp_path, (sys.executable, "-c", MAIN, str(copy), "launch"))
     assert bounds(found.receipt) == (1.0, 1.0)
     assert found.truth.low == found.truth.high == 0.5
     assert found.violation
