@@ -14,6 +14,8 @@ import pytest
 
 from tests.jobs import ROOT, Ended, Job, lines, marked, receipt, run, script, until
 from tests.local.test_refused import NO_USER_NAMESPACES
+from torchnet.errors import TorchnetError
+from torchnet.local import supervisor_process
 
 EXCHANGE = """
     import os, socket, time
@@ -154,14 +156,14 @@ def test_an_interpreter_that_cannot_be_executed_raises_a_usage_error(tmp_path: P
             except torchnet.errors.UsageError as error:
                 print(error.fix.split()[1])
         own = sys.executable
-        for sys.executable in (None, "", "/missing/python"):
+        for sys.executable in (None, "", "/missing/python", "/bin/false"):
             show(None), show("loopback")
         sys.executable = own
         os.environ.update({f"LARGE{number}": "x" * 100_000 for number in range(25)})
         show(None)
     """
     done = ended(tmp_path, text, arguments=(script(tmp_path, EXCHANGE),))
-    assert done.stdout.split() == [*["sys.executable"] * 6, "large"], done.stderr
+    assert done.stdout.split() == [*["sys.executable"] * 8, "large"], done.stderr
 
 
 @pytest.mark.parametrize("closed", ["at its start", "later"])
@@ -177,6 +179,17 @@ def test_a_caller_without_standard_streams(tmp_path: Path, closed: str) -> None:
     done = ended(tmp_path, text, *around, arguments=(script(tmp_path, EXCHANGE),))
     assert done.code == 0
     assert receipt(tmp_path / "receipt.json")["backend_share"] == 1.0
+
+
+def test_a_supervisor_that_is_killed_during_its_start() -> None:
+    supervisor = supervisor_process.spawn([])
+    try:
+        supervisor.process.kill()
+        with pytest.raises(TorchnetError, match="SIGKILL") as caught:
+            supervisor_process.start(supervisor, b"{}", sandbox=True)
+    finally:
+        supervisor.kill()
+    assert caught.value.exit_code == 70
 
 
 def test_torchnet_in_a_zip_archive(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from torchnet.errors import RefusedError, TorchnetError, UsageError
+from torchnet.errors import TorchnetError, UsageError
 from torchnet.local import fork_safety, namespace_errors
 from torchnet.local.control_messages import LENGTH
 
@@ -162,6 +162,8 @@ def set_up(supervisor: Supervisor, *, sandbox: bool = True) -> None:
 
     Raises:
         RefusedError: see :func:`start`.
+        TorchnetError: the supervisor was killed.
+        UsageError: it could not run, for example because ``sys.executable`` is a program that embeds Python.
     """
     missing = {"init", "ready"} if sandbox else {"ready"}
     for message in supervisor.messages():
@@ -170,13 +172,16 @@ def set_up(supervisor: Supervisor, *, sandbox: bool = True) -> None:
                 write_id_maps(supervisor.process.pid)
             except OSError as error:
                 raise namespace_errors.explain("uid_map", error) from error
-            supervisor.control.sendall(b"mapped\n")
+            with contextlib.suppress(OSError):  # it has ended
+                supervisor.control.sendall(b"mapped\n")
         elif "init" in message:
             supervisor.init_pid = message["init"]
         missing -= message.keys()
         if not missing:
             return
-    raise RefusedError("the supervisor ended before the nodes were ready", fix="dmesg | tail")
+    code = supervisor.process.wait(_KILL_SECONDS)
+    text = f"{sys.executable!r} exited with code {code} before the nodes were ready"
+    raise _ended_by(code) or UsageError(text, fix=_INTERPRETER)
 
 
 def write_id_maps(pid: int) -> None:
