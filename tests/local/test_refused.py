@@ -27,17 +27,17 @@ SECCOMP = (sys.executable, "-m", "tests.seccomp")
 REFUSALS = {
     "sysctl": (
         NO_USER_NAMESPACES,
-        "the sysctl user.max_user_namespaces allows no more of them",
+        "the sysctl user.max_user_namespaces is",
         "sudo sysctl -w user.max_user_namespaces=",
     ),
     "network": (
         NO_NETWORK_NAMESPACES,
-        "the sysctl user.max_net_namespaces allows no more of them",
+        "the sysctl user.max_net_namespaces is",
         "sudo sysctl -w user.max_net_namespaces=",
     ),
     "proc": (
         MASKED_PROC,
-        "this is a container whose /proc is masked, so that a fresh one may not be mounted",
+        "container has a masked /proc",
         "docker run --security-opt systempaths=unconfined",
     ),
     "seccomp": (

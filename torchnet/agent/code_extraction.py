@@ -51,10 +51,10 @@ def _check(archive: str, entries: list[zipfile.ZipInfo]) -> None:
         raise UsageError(
             f"{archive} unpacks to {size:,} bytes in {len(entries):,} files, the limit is {LARGEST:,} in {MOST:,}"
         )
-    wrong = [printable(entry.filename, 80) for entry in entries if not _inside(entry)]
-    if wrong:
+    rejected = [printable(entry.filename, 80) for entry in entries if not _inside(entry)]
+    if rejected:
         raise UsageError(
-            f"{archive} would write outside of its folder or is not a plain file: {', '.join(wrong[:5])}"
+            f"{archive} would write outside of its folder or is not a plain file: {', '.join(rejected[:5])}"
         )
 
 

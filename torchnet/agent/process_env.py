@@ -81,8 +81,8 @@ class ProcessEnvironment:
         if not self.bypass or not self._user.keys().isdisjoint(("NCCL_NET", "NCCL_IB_HCA")):
             return found
         text = (
-            f"{', '.join(self.bypass)}: not on a rail's card according to /sys, and NCCL may use RDMA there instead "
-            "of the backend; set NCCL_IB_HCA to the backend's devices, or NCCL_NET=Socket to use TCP alone"
+            f"{', '.join(self.bypass)}: not on the card of a rail according to /sys; NCCL may use their RDMA instead "
+            "of the backend; set NCCL_IB_HCA to the devices of the backend, or NCCL_NET=Socket to use only TCP"
         )
         return (*found, text)
 

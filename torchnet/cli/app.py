@@ -65,8 +65,8 @@ app = typer.Typer(
 )
 
 
-def _version(context: typer.Context, asked: bool) -> None:
-    if asked and not context.resilient_parsing:
+def _version(context: typer.Context, show: bool) -> None:
+    if show and not context.resilient_parsing:
         typer.echo(f"torchnet {version()}")
         for line in name_conflicts():
             typer.echo(f"torchnet: {line}", err=True)
@@ -75,7 +75,7 @@ def _version(context: typer.Context, asked: bool) -> None:
 
 @app.callback()
 def _torchnet(
-    asked: Annotated[
+    show_version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:

@@ -71,18 +71,18 @@ def run(words: list[str], given: dict[str, Any]) -> int:
     from torchnet.yaml_io import as_json, as_yaml
 
     form = given.pop("form", FORMATS[0])
-    wrong = []
+    problems = []
     if form not in FORMATS:
-        wrong.append(f'-o "{printable(form, 80)}" is not an output format; valid: {", ".join(FORMATS)}')
+        problems.append(f'-o "{printable(form, 80)}" is not an output format; valid: {", ".join(FORMATS)}')
     if not words:
-        if given or wrong:
+        if given or problems:
             raise UsageError("flags require the NAME of a manifest", fix=f"NAME is one of {', '.join(NAMES)}")
         width = max(map(len, NAMES))
         emit("".join(f"{name:{width}}  {SUMMARIES[name]}\n" for name in NAMES))
         return 0
-    wrong += [f'"{printable(word, 80)}" is an unexpected argument' for word in words[1:]]
+    problems += [f'"{printable(word, 80)}" is an unexpected argument' for word in words[1:]]
     name = parse_name(words[0])
-    options = parse(name, given, wrong)
+    options = parse(name, given, problems)
     objects, head = render(name, options)
     for line in builders.check(objects):
         say(f"torchnet: {line}")

@@ -220,35 +220,35 @@ class JobSpec(_Group):
 
     @model_validator(mode="after")
     def _check_combinations(self) -> JobSpec:
-        wrong = []
+        problems = []
         if self.standalone and self.nnodes != 1:
-            wrong.append(f"standalone: conflicts with nnodes {self.nnodes}")
+            problems.append(f"standalone: conflicts with nnodes {self.nnodes}")
         if self.output.redirects.strip("0:, ") and not self.output.log_dir:
-            wrong.append("redirects needs log_dir, the directory of the log files")
+            problems.append("redirects needs log_dir, the directory of the log files")
         if self.output.min_share and self.nnodes == 1:
-            wrong.append("min_share needs at least 2 nodes: a single node sends nothing over a network")
+            problems.append("min_share needs at least 2 nodes: a single node sends nothing over a network")
         if self.on == "kubernetes":
             files = {"output.json": self.output.json_path, "output.log_dir": self.output.log_dir}
             written = tuple(path for path, value in files.items() if value is not None)
             invalid = self._network_problems()
-            wrong += invalid + kubernetes.find_problems(
+            problems += invalid + kubernetes.find_problems(
                 self.kubernetes, () if invalid else self.attachments, self.nnodes, self.run_id, written
             )
-            wrong += self._process_count_problems() + self._encoding_problems()
-            wrong += [
+            problems += self._process_count_problems() + self._encoding_problems()
+            problems += [
                 f"env: {name} is reserved: torchnet sets it in each pod; use another name"
                 for name in POD_VARIABLES
                 if name in self.env
             ]
         elif self.network.networks not in ((), (LOOPBACK,)):
-            wrong.append("network.networks: this network does not exist on this machine")
-        wrong += self._fault_problems()
+            problems.append("network.networks: this network does not exist on this machine")
+        problems += self._fault_problems()
         if self.module and self.no_python:
-            wrong.append("no_python: conflicts with module, which needs Python")
-        wrong += self._rank_problems()
-        if wrong:
+            problems.append("no_python: conflicts with module, which needs Python")
+        problems += self._rank_problems()
+        if problems:
             # One line per problem, "path: what" if it is about one field; torchnet.config.validation_errors parses it.
-            raise ValueError("\n".join(wrong))
+            raise ValueError("\n".join(problems))
         return self
 
     def _network_problems(self) -> list[str]:
@@ -278,38 +278,38 @@ class JobSpec(_Group):
             count = self.nproc_per_node
         else:
             return []
-        last, wrong = self.nnodes * count - 1, []
+        last, problems = self.nnodes * count - 1, []
         if beyond := parsing.beyond(self.output.ranks, last + 1):
-            wrong.append(f"output.ranks: contains {beyond}; the ranks of the job are 0 to {last}")
+            problems.append(f"output.ranks: contains {beyond}; the ranks of the job are 0 to {last}")
         if self.run.stdin_rank is not None and self.run.stdin_rank > last:
-            wrong.append(f"run.stdin_rank: is {self.run.stdin_rank}; the ranks of the job are 0 to {last}")
-        return wrong
+            problems.append(f"run.stdin_rank: is {self.run.stdin_rank}; the ranks of the job are 0 to {last}")
+        return problems
 
     def _encoding_problems(self) -> list[str]:
         """Find texts that are not UTF-8, which the API server rejects."""
         texts = [("script", self.script), *(("args", text) for text in self.args)]
         texts += [("env", text) for text in self.env.values()]
-        wrong = []
+        problems = []
         for path, text in texts:
             try:
                 text.encode()
             except UnicodeEncodeError:
                 line = f"{path}: {parsing.quote(text)} is not UTF-8, which Kubernetes requires"
-                wrong += [line] if line not in wrong else []
-        return wrong
+                problems += [line] if line not in problems else []
+        return problems
 
     def _fault_problems(self) -> list[str]:
         """Find faults on nodes or rails that the job does not have, or with sizes above the MTU."""
-        wrong = []
+        problems = []
         for text in self.network.faults:
             fault = fault_syntax.parse(text)
             nodes = [fault.node, *([int(fault.value[5:])] if fault.kind == "wrong-route" else [])]
             if max(nodes) >= self.nnodes:
-                wrong.append(
+                problems.append(
                     f"{text}: no node-{max(nodes)}; the nodes of the job are node-0 to node-{self.nnodes - 1}"
                 )
             if int(fault.interface[3:]) > self.network.rails:
-                wrong.append(f"{text}: no {fault.interface} with --rails {self.network.rails}")
+                problems.append(f"{text}: no {fault.interface} with --rails {self.network.rails}")
             if fault.kind in ("mtu", "narrow") and int(fault.value) > self.network.mtu:
-                wrong.append(f"{text}: exceeds the MTU of the network, {self.network.mtu}")
-        return wrong
+                problems.append(f"{text}: exceeds the MTU of the network, {self.network.mtu}")
+        return problems

@@ -61,16 +61,16 @@ def parse_networks(texts: Sequence[str]) -> tuple[NetworkAttachment, ...]:
         ValueError: One line for each problem.
     """
     found: list[NetworkAttachment] = []
-    wrong = []
+    problems = []
     for text in texts:
         try:
             found += parse_network(text)
         except ValueError as error:
-            wrong.append(f"{quote(text)} {error}")
+            problems.append(f"{quote(text)} {error}")
     if len(found) > constants.MAX_RAILS:
-        wrong.append(f"has {len(found)} rails; the limit is {constants.MAX_RAILS}")
-    if wrong:
-        raise ValueError("\n".join(wrong))
+        problems.append(f"has {len(found)} rails; the limit is {constants.MAX_RAILS}")
+    if problems:
+        raise ValueError("\n".join(problems))
     return tuple(replace(one, interface=constants.rail_interface(number)) for number, one in enumerate(found))
 
 

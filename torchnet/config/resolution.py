@@ -120,8 +120,8 @@ def _env_files(merged: dict[str, Value], here: Path) -> list[FieldProblem]:
     for name in reversed(
         [names] if isinstance(names, str) else names if isinstance(names, (list, tuple)) else ()
     ):
-        variables, wrong = sources.read(here / name) if isinstance(name, str) else ({}, [])
-        found += [FieldProblem("env_file", f"{printable(name)}: {what}", "--env-file") for what in wrong]
+        variables, problems = sources.read(here / name) if isinstance(name, str) else ({}, [])
+        found += [FieldProblem("env_file", f"{printable(name)}: {what}", "--env-file") for what in problems]
         for variable, (text, line) in variables.items():
             where = Origin(ENV_FILE, f"{name}:{line}")
             merged.setdefault(f"env.{variable}", Value(text, where))

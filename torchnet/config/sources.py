@@ -48,17 +48,17 @@ def read(path: Path) -> tuple[dict[str, tuple[str, int]], list[str]]:
     except UnicodeDecodeError as error:
         return {}, [f"is not UTF-8 (byte {error.start})"]
     found: dict[str, tuple[str, int]] = {}
-    wrong = []
+    problems = []
     for number, name, value in _pairs(text):
         try:
             if value is None:
                 raise ValueError("has no =")
             parse_variables({name: value})
         except ValueError as error:
-            wrong.append(f"line {number}: {error}")
+            problems.append(f"line {number}: {error}")
         else:
             found[name] = (value, number)
-    return found, wrong
+    return found, problems
 
 
 def _pairs(text: str) -> Iterator[tuple[int, str, str | None]]:

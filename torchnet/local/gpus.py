@@ -25,9 +25,9 @@ def visible(environ: Mapping[str, str], device_folder: str = "/dev") -> tuple[st
     If the variable is unset, this counts device files, because CUDA or NVML would load a driver library into
     the launcher.
     """
-    asked = environ.get("CUDA_VISIBLE_DEVICES")
-    if asked is not None:
-        return tuple(part.strip() for part in asked.split(",") if part.strip() and part.strip() != "-1")
+    variable = environ.get("CUDA_VISIBLE_DEVICES")
+    if variable is not None:
+        return tuple(part.strip() for part in variable.split(",") if part.strip() and part.strip() != "-1")
     try:
         found = [name[6:] for name in os.listdir(device_folder) if re.fullmatch(r"nvidia\d+", name)]
     except OSError:
@@ -35,35 +35,35 @@ def visible(environ: Mapping[str, str], device_folder: str = "/dev") -> tuple[st
     return tuple(map(str, range(len(found))))
 
 
-def share(nnodes: int, asked: int | str | None, gpus: tuple[str, ...], cpus: int) -> Shares:
+def share(nnodes: int, nproc_per_node: int | str | None, gpus: tuple[str, ...], cpus: int) -> Shares:
     """Divide ``gpus`` among ``nnodes`` nodes.
 
     Args:
-        asked: ``--nproc-per-node``; None if it is not set.
+        nproc_per_node: ``--nproc-per-node``; None if it is not set.
 
     Raises:
         UsageError: more processes than GPUs, or "gpu" with fewer GPUs than nodes.
     """
     each = len(gpus) // nnodes
-    if asked == "cpu":
+    if nproc_per_node == "cpu":
         return Shares(max(1, cpus // nnodes), _none(nnodes) if gpus else None)
-    if asked == "gpu" and not each:
+    if nproc_per_node == "gpu" and not each:
         raise UsageError(
             f"--nproc-per-node gpu: {len(gpus)} GPUs for {nnodes} nodes",
             fix="use --nproc-per-node cpu, or fewer nodes",
         )
-    if isinstance(asked, int):
-        if gpus and asked * nnodes > len(gpus):
+    if isinstance(nproc_per_node, int):
+        if gpus and nproc_per_node * nnodes > len(gpus):
             raise UsageError(
-                f"{nnodes} nodes × {asked} processes = {asked * nnodes} processes, but this machine has {len(gpus)} "
-                "GPUs: NCCL refuses two processes on one",
+                f"{nnodes} nodes × {nproc_per_node} processes = {nproc_per_node * nnodes} processes, but this machine "
+                f"has {len(gpus)} GPUs: NCCL refuses two processes on one",
                 fix=f"--nnodes {min(nnodes, len(gpus))} --nproc-per-node {max(1, len(gpus) // nnodes)}, "
                 "or CUDA_VISIBLE_DEVICES= to run on the CPU",
             )
-        return Shares(asked, _split(gpus, nnodes, asked) if gpus else None)
+        return Shares(nproc_per_node, _split(gpus, nnodes, nproc_per_node) if gpus else None)
     if each:
         return Shares(each, _split(gpus, nnodes, each))
-    if asked == "auto" and not gpus:
+    if nproc_per_node == "auto" and not gpus:
         return Shares(max(1, cpus // nnodes), None)
     if gpus:
         count = f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''}"

@@ -57,11 +57,11 @@ def judge(step: str, code: int, facts: NamespaceFacts) -> tuple[str, str]:
         # Some HPC clusters set the limit of network namespaces to 0, and leave the others.
         users, nets = facts.max_user_namespaces, facts.max_net_namespaces
         name = f"user.max_{'net' if users and nets is not None and nets < users else 'user'}_namespaces"
-        return f"the sysctl {name} allows no more of them", f"sudo sysctl -w {name}=15000"
+        return f"the limit of the sysctl {name} is reached", f"sudo sysctl -w {name}=15000"
     if step == "uid_map" and facts.root:
         return (
-            "this root may not give the number 0 to a new namespace: it lacks CAP_SETFCAP, as in a pod, or inside of "
-            "another launch",
+            "root cannot map uid 0 into a new user namespace here: it lacks CAP_SETFCAP, as in a pod or inside another "
+            "launch",
             "docker run --cap-add SETFCAP …, or start it outside",
         )
     if facts.userns_clone is False:
@@ -71,13 +71,13 @@ def judge(step: str, code: int, facts: NamespaceFacts) -> tuple[str, str]:
         )
     if step in ("proc", "mounts") and facts.proc_covered:
         return (
-            "this is a container whose /proc is masked, so that a fresh one may not be mounted",
+            "this container has a masked /proc, so the kernel does not allow a new one to be mounted",
             "docker run --security-opt systempaths=unconfined --security-opt seccomp=unconfined "
             "--security-opt apparmor=unconfined …",
         )
     if facts.apparmor_restricts:
         return (
-            "AppArmor takes the capabilities of new user namespaces (kernel.apparmor_restrict_unprivileged_userns)",
+            "AppArmor denies capabilities in new user namespaces (kernel.apparmor_restrict_unprivileged_userns)",
             "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
         )
     if facts.seccomp:

@@ -24,7 +24,7 @@ from torchnet.text import loads, printable
 MAX_SIZE = 1 << 20
 # Real statuses have 4 levels (device-info: {pci: {…}}).
 MAX_DEPTH = 32
-# An error lists up to this many wrong fields.
+# An error lists up to this many invalid fields.
 MAX_LISTED = 5
 
 # Go's net.IP(nil).String(): Multus writes it for a default route through a device, without a gateway.
@@ -64,7 +64,7 @@ def parse(text: str | bytes | None) -> tuple[StatusEntry, ...]:
 
     Raises:
         StatusError: the annotation is missing (None, empty, ``null``), larger than 1 MiB, nested deeper than
-            32 levels, not JSON, or has fields of a wrong type: the first five with their JSON paths. Nothing
+            32 levels, not JSON, or has fields of an invalid type: the first five with their JSON paths. Nothing
             else is raised, and memory stays below 100 MB.
     """
     try:
@@ -81,10 +81,10 @@ def parse(text: str | bytes | None) -> tuple[StatusEntry, ...]:
     entries = []
     for position, item in enumerate(value):
         entries.append(reader.entry(item, f"$[{position}]"))
-        if len(reader.wrong) >= MAX_LISTED:
+        if len(reader.problems) >= MAX_LISTED:
             break
-    if reader.wrong:
-        _refuse("is malformed: " + "; ".join(reader.wrong[:MAX_LISTED]))
+    if reader.problems:
+        _refuse("is malformed: " + "; ".join(reader.problems[:MAX_LISTED]))
     return tuple(entries)
 
 
@@ -127,7 +127,7 @@ class _Reader:
     """Type-checked reading that collects errors instead of stopping at the first."""
 
     def __init__(self) -> None:
-        self.wrong: list[str] = []
+        self.problems: list[str] = []
 
     def entry(self, item: Any, path: str) -> StatusEntry:
         if not isinstance(item, dict):
@@ -135,7 +135,7 @@ class _Reader:
             return StatusEntry("")
         name = self._text(item, "name", path)
         if name is None and item.get("name") in (None, ""):
-            self.wrong.append(f"{path}.name is missing")
+            self.problems.append(f"{path}.name is missing")
         mtu = item.get("mtu")
         if mtu is not None and (isinstance(mtu, bool) or not isinstance(mtu, int) or not 0 <= mtu < 1 << 31):
             self._note(f"{path}.mtu", "must be a number of bytes", mtu)
@@ -178,7 +178,7 @@ class _Reader:
         return tuple(found)
 
     def _note(self, path: str, rule: str, value: Any) -> None:
-        self.wrong.append(f"{path} {rule}, but is {_kind(value)}")
+        self.problems.append(f"{path} {rule}, but is {_kind(value)}")
 
 
 def _kind(value: Any) -> str:

@@ -1,8 +1,8 @@
-"""Model of the job's receipt, with which the launcher validates it; the source of ``receipt.schema.json``.
+"""Model of the job's receipt, used by the launcher to validate it; the source of ``receipt.schema.json``.
 
-`torchnet.agent.receipt_shape` has the types by which receipts are written; a test compares them with this model. Within
-"torchnet.receipt/1", fields may be added, but not removed or changed. Unknown fields are kept, so that the receipt of a
-newer agent can be read.
+The agents write receipts with the types in `torchnet.agent.receipt_shape`; a test compares them with this model. Within
+"torchnet.receipt/1", fields can be added, but not removed or changed. Unknown fields are kept, so that the launcher can
+read the receipt of a newer agent.
 
 ``python -m torchnet.receipt.receipt_model`` regenerates the schema; a test compares it with the model.
 """
@@ -49,46 +49,46 @@ class _Part(BaseModel):
 
 
 class Failure(_Part):
-    """The first failure, which is the job's."""
+    """The first failure of the job."""
 
     kind: Kind
     rank: Count | None = None
     node: str | None = None
     code: int
-    """The exit code that it gives the job; a signal is 128 + its number."""
+    """Exit code of the job because of this failure; 128 + N for signal N."""
     text: str
     tail: tuple[str, ...] = ()
-    """The last lines that the rank printed."""
+    """Last lines of the rank's output."""
     at: float
     """Unix time in seconds."""
 
 
 class RankResult(_Part):
-    """How one process ended."""
+    """Result of one process."""
 
     rank: Count
     local_rank: Count
     node: str
     exit_code: int | None
-    """Null: it was never started, or its worker vanished."""
+    """Null if it was not started or its worker was lost."""
 
 
 class RailBytes(_Part):
-    """One backend network over all nodes."""
+    """Traffic of one backend network on all nodes."""
 
     interface: str
     attachment: str | None = None
-    """``NAMESPACE/NAME`` of the NetworkAttachmentDefinition, or of the local network in its place. Null if no
+    """``NAMESPACE/NAME`` of the NetworkAttachmentDefinition, or of the local network. Null if no
     attachment added the interface (``host:``, loopback), and in receipts of earlier versions.
     """
     peer_bytes: Bytes
     """Sent and received with peers over this rail, summed over the nodes."""
     share: Share | None
-    """Of what was exchanged over all rails; null if nothing was."""
+    """Share of the bytes on all rails; null if there were none."""
 
 
 class InterfaceBytes(_Part):
-    """The kernel's counters of one interface between the start and the end, headers included."""
+    """Kernel counters of one interface from the start to the end, headers included."""
 
     role: Literal["backend", "frontend", "other"]
     sent_bytes: Bytes
@@ -96,7 +96,7 @@ class InterfaceBytes(_Part):
 
 
 class PeerBytes(_Part):
-    """TCP payload exchanged with one peer over one of the own interfaces."""
+    """TCP payload exchanged with one peer over one interface of this worker."""
 
     node: str
     interface: str
@@ -105,7 +105,7 @@ class PeerBytes(_Part):
 
 
 class Flap(_Part):
-    """A time without link or address that was survived."""
+    """An interruption of a link or address that did not end the job."""
 
     interface: str
     at_s: Seconds
@@ -114,60 +114,60 @@ class Flap(_Part):
 
 
 class Series(_Part):
-    """With --measure: what left on a worker's rails (headers included), sample by sample. The launcher makes
-    ``measured`` of it, and leaves it out then.
+    """With --measure: bytes sent on a worker's rails (headers included) in each sample. The launcher computes
+    ``measured`` from it and removes it.
     """
 
     sample_s: float = Field(gt=0)
     unit_bytes: int = Field(ge=1)
     block_samples: int = Field(ge=1)
     blocks: dict[str, str]
-    """By number, for block 0 begins at the start: whole numbers of units as text, compressed (zlib), in base64."""
+    """By block number, from 0 at the start: the samples in whole units, as text, compressed with zlib, in base64."""
 
 
 class Measured(_Part):
-    """With --measure: the backend's traffic in time, as medians of the nodes that were sampled. What could not be told
-    from the samples is null.
+    """With --measure: the backend's traffic over time, as medians of the sampled nodes. Null if it could not be
+    determined from the samples.
     """
 
     nodes: Count
-    """Of so many, the first ones."""
+    """Number of sampled nodes, from the first."""
     sample_s: Seconds
     observed_s: Seconds
-    """From the first to the last traffic, as far as it was sampled."""
+    """Time from the first to the last sampled traffic."""
     idle_share: Share | None
-    """Of a step where steps_per_s is known, else of that time: the backend carried nothing but a trickle."""
+    """Share of the time with almost no backend traffic: of a step if steps_per_s is known, else of observed_s."""
     busbw: Rate | None
-    """Bytes per second that a node sent while it was not idle, headers included; in a ring that is the bus bandwidth
-    of nccl-tests."""
+    """Bytes per second that a node sent while not idle, headers included; in a ring, this is the bus bandwidth of
+    nccl-tests."""
     peak: Rate | None
-    """The same at the busiest: a twentieth of the samples had more."""
+    """95th percentile of the rate in samples with traffic."""
     line_share: Rate | None
-    """busbw over the rate of all rails, where that is known."""
+    """busbw divided by the rate of all rails; null if the rate is unknown."""
     steps_per_s: Rate | None
     step_bytes: Rate | None
-    """Sent by a node in each step."""
+    """Bytes that a node sends per step."""
     step_active_s: Rate | None
-    """Seconds of each step in which the backend carried its bytes."""
+    """Seconds per step with backend traffic."""
     why: str = ""
-    """Why something is null."""
+    """Reason for null values."""
 
 
 class NodeReceipt(_Part):
-    """One worker's account."""
+    """Receipt of one worker."""
 
     node: str
     node_rank: Count
     interfaces: dict[str, InterfaceBytes]
     peer_bytes: Bytes
-    """Sent to and received from the job's other workers, over anything."""
+    """Sent to and received from the other workers of the job, over all interfaces."""
     other_bytes: Bytes
-    """Sent to and received from anybody else: data, checkpoints, metrics."""
+    """Sent to and received from other hosts: data, checkpoints, metrics."""
     peers: tuple[PeerBytes, ...] = ()
     rdma_bytes: dict[str, Bytes] = {}
-    """Sent and received by each RDMA port (``mlx5_0/1``) on a rail: the kernel's counts do not see them."""
+    """Sent and received by each RDMA port (``mlx5_0/1``) on a rail; the kernel does not count them."""
     rdma_stray: dict[str, Bytes] = {}
-    """The same, where nothing tells which port is on a rail: the share is unknown then."""
+    """The same for ports that cannot be matched to a rail; the share is then unknown."""
     proof: Proof = "unknown"
     flaps: tuple[Flap, ...] = ()
     findings: tuple[str, ...] = ()
@@ -175,7 +175,7 @@ class NodeReceipt(_Part):
 
 
 class Receipt(_Part):
-    """Who exchanged how many bytes with whom over which interface, and how the job ended."""
+    """Bytes exchanged between the workers by interface, and the result of the job."""
 
     schema_id: Literal["torchnet.receipt/1"] = Field(alias="schema")
     run_id: str
@@ -183,8 +183,8 @@ class Receipt(_Part):
     network: NetworkKind
     exit_code: int = Field(ge=0, le=255)
     reason: str
-    """In words: "done", "rank 3 on node-1 exited with code 42". A script's code can look like one of
-    torchnet's own.
+    """Text such as "done" or "rank 3 on node-1 exited with code 42". The exit code of a script can equal one of
+    torchnet's codes.
     """
     failure: Failure | None = None
     started: str = Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")
@@ -195,14 +195,12 @@ class Receipt(_Part):
     world_size: int = Field(ge=1)
     restarts: Count = 0
     backend_share: Share | None
-    """Bytes exchanged with peers over the backend / with peers over anything; null if it is not known, never
-    1 then.
-    """
+    """Bytes exchanged with peers over the backend, divided by those over all interfaces; null if unknown."""
     proof: Proof
     proof_reason: str = ""
-    """Why the share is not known, or how it was inferred."""
+    """Reason why the share is unknown, or how it was measured or inferred."""
     min_share: Share | None = None
-    """What --min-share asked for."""
+    """Value of --min-share."""
     measured: Measured | None = None
     ranks: tuple[RankResult, ...]
     rails: tuple[RailBytes, ...] = ()
@@ -212,14 +210,12 @@ class Receipt(_Part):
     @model_validator(mode="after")
     def _unknown_is_null(self) -> Receipt:
         if self.proof == "unknown" and self.backend_share is not None:
-            raise ValueError(
-                f"backend_share is {self.backend_share} though proof is unknown: it must be null"
-            )
+            raise ValueError(f"backend_share is {self.backend_share}, but must be null if proof is unknown")
         return self
 
 
 def schema() -> dict[str, Any]:
-    """The JSON schema (draft 2020-12) of the job's receipt."""
+    """Return the JSON schema (draft 2020-12) of the job's receipt."""
     body = Receipt.model_json_schema(by_alias=True)
     unknown_is_null = {
         "if": {"properties": {"proof": {"const": "unknown"}}},

@@ -106,10 +106,10 @@ def init(backend: str | None = None, timeout: float | timedelta | None = None, *
     import torch
     import torch.distributed as dist
 
-    wrong = [name for name in _OURS if name in options]
-    if wrong:
+    conflicts = [name for name in _OURS if name in options]
+    if conflicts:
         raise UsageError(
-            f"torchnet.init() takes {', '.join(wrong)} from the environment",
+            f"torchnet.init() takes {', '.join(conflicts)} from the environment",
             fix="remove the argument, or call torch.distributed.init_process_group instead",
         )
     world = worlds.read(os.environ)

@@ -38,11 +38,11 @@ MECHANISMS = {
         "userns_clone=1",
     ),
     ("proc", EPERM, NamespaceFacts(proc_covered=True)): (
-        "container whose /proc is masked",
+        "container has a masked /proc",
         "systempaths=unconfined",
     ),
     ("mounts", EPERM, NamespaceFacts(proc_covered=True, seccomp=True)): (
-        "/proc is masked",
+        "masked /proc",
         "systempaths=unconfined",
     ),
     ("uid_map", EPERM, NamespaceFacts(apparmor_restricts=True)): (

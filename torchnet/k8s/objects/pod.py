@@ -238,8 +238,8 @@ def _variables(job: JobSpec) -> list[dict[str, Any]]:
     In most images an ordinary uid has no home directory and no user name, and PyTorch's caches need both.
     """
     variables = {} if job.kubernetes.security == "rdma" else {"HOME": constants.WORK_DIR, "USER": "torchnet"}
-    told = job.tune.variables() | job.env
-    return [{"name": name, "value": literal(value)} for name, value in sorted((variables | told).items())]
+    variables |= job.tune.variables() | job.env
+    return [{"name": name, "value": literal(value)} for name, value in sorted(variables.items())]
 
 
 def _gpus(job: JobSpec) -> dict[str, str]:

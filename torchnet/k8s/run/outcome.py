@@ -1,7 +1,7 @@
 """The outcome of a run (pure): exit code and receipt, from rank 0's log or the termination messages.
 
-Rank 0's log holds the whole receipt. If it is gone, the termination messages hold what matters: the result that the
-agents have agreed on, and each worker's totals. The exit code is the same either way.
+Rank 0's log holds the whole receipt. If the log is lost, the termination messages contain the agents' common result
+and each worker's totals. The exit code is the same either way.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torchnet.k8s.run.termination_message import TerminationMessage
 from torchnet.k8s.run.worker_set import WorkerStatus
 from torchnet.receipt.receipt_model import NodeReceipt, Receipt
 
-_FROM_WORDS = "rank 0's receipt is not in its log: this one is made of the workers' last words"
+_REBUILT = "rank 0's receipt is missing from its log; rebuilt from the pods' termination messages"
 _OURS = ("interrupted", "timeout")  # the launcher's reason takes precedence: the agents saw only a SIGTERM
 _CAUSES = ("script", "network", "usage")  # kinds of failure that a stop does not cause
 
@@ -37,61 +37,61 @@ def settle(
 
     Args:
         logged: the receipt in rank 0's log, if it was read.
-        failure: what the launcher itself found: an interruption, a timeout, or a lost pod.
+        failure: the failure that the launcher detected: an interruption, a timeout, or a lost pod.
         restarts: how often the cluster has restarted the workers.
         now: unix time, used if the cluster does not report when the last worker ended.
     """
     messages = {rank: one.ended.message for rank, one in workers.items() if one.ended and one.ended.message}
-    made = _valid(logged, facts) or _assembled(facts, workers, messages, restarts, now)
-    made["restarts"] = max(made["restarts"], restarts)  # agents do not know of a JobSet's restarts
-    _complete(made, facts, messages)
-    found = first_failure(facts, workers)
-    if found is not None and made["failure"] is not None:
-        told_to_stop = made["failure"]["kind"] == "interrupted" and found.kind == "lost"
-        if told_to_stop or _waited_in_vain(workers, messages, found):
-            told(made, found)
-    if failure is not None and not _was_first(made["failure"], failure):
-        told(made, failure)
-    return made
+    receipt = _valid(logged, facts) or _rebuild(facts, workers, messages, restarts, now)
+    receipt["restarts"] = max(receipt["restarts"], restarts)  # agents do not know of a JobSet's restarts
+    _complete(receipt, facts, messages)
+    first = first_failure(facts, workers)
+    if first is not None and receipt["failure"] is not None:
+        stopped = receipt["failure"]["kind"] == "interrupted" and first.kind == "lost"
+        if stopped or _timed_out_waiting(workers, messages, first):
+            _set_failure(receipt, first)
+    if failure is not None and not _was_first(receipt["failure"], failure):
+        _set_failure(receipt, failure)
+    return receipt
 
 
-def _was_first(said: Mapping[str, Any] | None, own: Failure) -> bool:
-    """Whether the agents' failure takes precedence over the launcher's, which may have been noticed later.
+def _was_first(reported: Mapping[str, Any] | None, own: Failure) -> bool:
+    """Return whether the agents' failure takes precedence over the launcher's, which may have been detected later.
 
     After an interruption or a timeout, later failures of the agents are effects of the stop. So is a lost worker at any
     time: its time comes from the cluster's clock, which differs from this one and has a resolution of one second.
     """
-    if said is None or (own.kind == said["kind"] == "lost" and not said["at"]):
+    if reported is None or (own.kind == reported["kind"] == "lost" and not reported["at"]):
         return False  # pods that the launcher has deleted since leave no message either
-    if own.kind == "lost" and said["kind"] == "interrupted":
+    if own.kind == "lost" and reported["kind"] == "interrupted":
         return False  # the launcher stopped the others because of the lost worker
     if own.kind not in _OURS:
         return True
-    return said["kind"] in _CAUSES and 0 < said["at"] < own.at
+    return reported["kind"] in _CAUSES and 0 < reported["at"] < own.at
 
 
-def _waited_in_vain(
-    workers: Mapping[int, WorkerStatus], messages: Mapping[int, TerminationMessage], found: Failure
+def _timed_out_waiting(
+    workers: Mapping[int, WorkerStatus], messages: Mapping[int, TerminationMessage], first: Failure
 ) -> bool:
-    """Whether rank 0 timed out waiting for a worker that had failed before it could join."""
-    said = messages[0].failure if 0 in messages else None
-    waited = said is not None and said.kind == "timeout" and 0 < found.at < said.at
-    return waited and found.kind not in _OURS and not any(one.started for one in workers.values())
+    """Return whether rank 0 timed out waiting for a worker that had failed before it could join."""
+    reported = messages[0].failure if 0 in messages else None
+    waited = reported is not None and reported.kind == "timeout" and 0 < first.at < reported.at
+    return waited and first.kind not in _OURS and not any(one.started for one in workers.values())
 
 
-def told(receipt: dict[str, Any], failure: Failure) -> None:
+def _set_failure(receipt: dict[str, Any], failure: Failure) -> None:
     """Set the receipt's failure, exit code and reason."""
     receipt["failure"] = asdict(failure)
     receipt["exit_code"], receipt["reason"] = failure.code, failure.text.partition("\n")[0]
 
 
 def first_failure(facts: RunInfo, workers: Mapping[int, WorkerStatus]) -> Failure | None:
-    """The failure that the ends of the workers show: what the agents have agreed on, else a lost worker.
+    """Return the failure according to the ends of the workers: the one that the agents report, else a lost worker.
 
     An agent that received SIGTERM reports that as its failure, so any other reported failure came first. If there is no
-    other, and only some of the pods were taken away, those are lost workers. If all were, somebody has stopped the job.
+    other and only some of the pods were deleted, those are lost workers. If all were deleted, the job was stopped.
     """
-    said: list[Failure] = []
+    reported: list[Failure] = []
     lost: list[Failure] = []
     for rank, one in workers.items():
         if one.ended is None:
@@ -99,8 +99,8 @@ def first_failure(facts: RunInfo, workers: Mapping[int, WorkerStatus]) -> Failur
         message = one.ended.message
         if message is None:
             if one.ended.code == constants.STOPPED_CODE and not one.started:
-                text = f"{facts.node(rank)} was told to stop before it had begun"
-                said.append(
+                text = f"{facts.node(rank)} was stopped before it started"
+                reported.append(
                     Failure(
                         "interrupted", text, constants.STOPPED_CODE, node=facts.node(rank), at=one.ended.at
                     )
@@ -108,21 +108,24 @@ def first_failure(facts: RunInfo, workers: Mapping[int, WorkerStatus]) -> Failur
             elif one.ended.code:
                 lost.append(_lost(facts, rank, one))
         elif message.failure is not None:
-            said.append(message.failure)
-        elif code := message.code or one.ended.code:  # killed, perhaps, after it reported 0
-            text = f"{facts.node(rank)} ended with exit code {code}"
-            said.append(Failure("internal", text, code, node=facts.node(rank), at=one.ended.at))
+            reported.append(message.failure)
+        elif code := message.code or one.ended.code:  # possibly killed after it reported 0
+            text = f"{facts.node(rank)} exited with code {code}"
+            reported.append(Failure("internal", text, code, node=facts.node(rank), at=one.ended.at))
     causes = (
-        [one for one in said if one.kind not in _OURS] or lost or _taken_away(facts, workers, said) or said
+        [one for one in reported if one.kind not in _OURS]
+        or lost
+        or _deleted_pods(facts, workers, reported)
+        or reported
     )
     return min(causes, key=lambda one: (one.at or float("inf"), one.rank is None), default=None)
 
 
-def _taken_away(
-    facts: RunInfo, workers: Mapping[int, WorkerStatus], said: Sequence[Failure]
+def _deleted_pods(
+    facts: RunInfo, workers: Mapping[int, WorkerStatus], reported: Sequence[Failure]
 ) -> list[Failure]:
-    """If agents received SIGTERM: a failure for each pod that was taken away while other pods stayed."""
-    stopped = [one for one in said if one.kind == "interrupted"]
+    """If agents received SIGTERM, return a failure for each pod that was deleted while other pods stayed."""
+    stopped = [one for one in reported if one.kind == "interrupted"]
     if not stopped or all(one.leaving for one in workers.values()):
         return []
     found = []
@@ -140,7 +143,9 @@ def _lost(facts: RunInfo, rank: int, one: WorkerStatus) -> Failure:
     assert one.ended is not None
     name = facts.node(rank)
     where = f" on {one.node}" if one.node else ""
-    text = f"lost {name} (node rank {rank}{where}): {one.ended.why or 'its agent ended without a word'}"
+    text = (
+        f"lost {name} (node rank {rank}{where}): {one.ended.why or 'its agent exited without reporting why'}"
+    )
     return Failure("lost", text, 70, node=name, at=one.ended.at)
 
 
@@ -152,19 +157,19 @@ def _valid(logged: object, facts: RunInfo) -> dict[str, Any] | None:
     return body if body["run_id"] == facts.run else None
 
 
-def _complete(made: dict[str, Any], facts: RunInfo, messages: Mapping[int, TerminationMessage]) -> None:
+def _complete(receipt: dict[str, Any], facts: RunInfo, messages: Mapping[int, TerminationMessage]) -> None:
     """Add the workers that rank 0's receipt lacks but whose termination messages hold a receipt."""
-    there = {node["node_rank"] for node in made["nodes"]}
+    present = {node["node_rank"] for node in receipt["nodes"]}
     for rank, message in sorted(messages.items()):
-        if rank in there or message.receipt is None:
+        if rank in present or message.receipt is None:
             continue
         node = _node(facts, rank, message.receipt)
         if node is not None:
-            made["nodes"].append(node)
-    made["nodes"].sort(key=lambda node: node["node_rank"])
+            receipt["nodes"].append(node)
+    receipt["nodes"].sort(key=lambda node: node["node_rank"])
 
 
-def _assembled(
+def _rebuild(
     facts: RunInfo,
     workers: Mapping[int, WorkerStatus],
     messages: Mapping[int, TerminationMessage],
@@ -180,7 +185,7 @@ def _assembled(
     elif failure is None and len([one for one in workers.values() if one.ended]) < facts.nnodes:
         gone = facts.nnodes - len([one for one in workers.values() if one.ended])
         failure = Failure(
-            "internal", f"{gone} of {facts.nnodes} workers left no word of their end", 70, at=now
+            "internal", f"{gone} of {facts.nnodes} workers exited without reporting a status", 70, at=now
         )
         code, reason = 70, failure.text
     ran = any(one.started for one in workers.values())
@@ -207,7 +212,7 @@ def _assembled(
         ],
         rails=[],
         nodes=[] if ran else [node for rank in range(facts.nnodes) if (node := _node(facts, rank, {}))],
-        findings=[_FROM_WORDS] if ran else [],
+        findings=[_REBUILT] if ran else [],
     )
 
 
@@ -215,12 +220,12 @@ def _share(job: Mapping[str, Any]) -> tuple[float | None, Proof, str]:
     share, proof = job.get("backend_share"), job.get("proof")
     number = float(share) if isinstance(share, (int, float)) and not isinstance(share, bool) else -1.0
     if 0 <= number <= 1 and proof in ("measured", "inferred"):
-        return number, cast(Proof, proof), "as rank 0 told it at its end"
-    return None, "unknown", "rank 0 left no account of the whole job"
+        return number, cast(Proof, proof), "as reported in rank 0's termination message"
+    return None, "unknown", "rank 0 reported no result of the job"
 
 
 def _node(facts: RunInfo, rank: int, receipt: Mapping[str, Any]) -> receipt_shape.NodeReceipt | None:
-    """A worker's part of the receipt; None if its message holds no valid one."""
+    """Return a worker's part of the receipt; None if its message contains no valid one."""
     filled = {
         "interfaces": {},
         "peer_bytes": 0,

@@ -204,7 +204,9 @@ def judge(results: Sequence[tuple[Object, Object]], network: tuple[str, str], ap
         status_address, own = address_of(body, network), _texts(report.get("addresses"))
         evidence = f"{name}: eth0 and {INTERFACE}, {status_address} in network-status and in the kernel"
         if status_address not in own:
-            evidence = f"{name}: network-status says {status_address}, the kernel {listed(own) or 'nothing'}"
+            evidence = (
+                f"{name}: network-status has {status_address}, but the kernel {listed(own) or 'no address'}"
+            )
         fix = f"check the Multus log on {node}: the status is outdated, or the pod lost the address"
         yield Check("addresses", status_address in own, evidence, fix)
     yield _full_size(nodes, results[0][1], results[1][1])

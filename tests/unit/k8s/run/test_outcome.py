@@ -197,7 +197,7 @@ def test_any_last_words_give_a_receipt_that_can_be_read(texts: list[str], codes:
 
 def test_a_worker_that_was_killed_behind_its_last_word_has_failed() -> None:
     made = settle(facts(2), workers(ended(0), ended(1, 137, message(1, 0)), nnodes=2))
-    assert (made["exit_code"], made["reason"]) == (137, f"{RUN}-1 ended with exit code 137")
+    assert (made["exit_code"], made["reason"]) == (137, f"{RUN}-1 exited with code 137")
 
 
 def nested(depth: int) -> str:

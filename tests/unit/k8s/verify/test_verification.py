@@ -66,7 +66,7 @@ def test_what_is_wrong_is_named() -> None:
     narrow = bad(first, tried(1, "node2", reached=False, problem="no answer to packets of 9000 bytes"))
     assert "no answer to packets of 9000 bytes (MTU 9000 and 9000)" in narrow["full size, both ways"]
     stale = bad(tried(0, "node1", "fd00::99"), second)
-    assert "network-status says fd00::99, the kernel fd00::1" in stale["addresses"]
+    assert "network-status has fd00::99, but the kernel fd00::1" in stale["addresses"]
     assert "verify-0 on node1 has eth0" in bad(tried(0, "node1", interfaces=["eth0"]), second)["interfaces"]
     assert "Killed" in bad(first, (second[0], {"problem": "Killed"}))["full size, both ways"]
 
