@@ -81,7 +81,7 @@ def test_where_the_kernel_leaves_a_doubt_the_own_pod_is_asked_for(tmp_path: Path
         ((code, _, err),) = pods.phase("prepare", of=(1,))
         assert code == 4
         assert "several global addresses" in err
-        assert f"network-status names {NET1[1]}" in err
+        assert f"network-status has {NET1[1]}" in err
         assert [line.rpartition("/")[2] for line in server.state.asked] == ["run-1-x"]
 
 

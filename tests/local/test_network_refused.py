@@ -53,10 +53,10 @@ REFUSED: dict[str, tuple[list[str], tuple[str, ...], list[str]]] = {
     "dadfailed": (
         [f"node-2:net1:address={TWO}", "node-2:net1:duplicate-detection"],
         ("--nnodes", "3"),
-        ["node-2: net1", f"duplicate address detection failed for {TWO}", "fix: recreate the worker"],
+        ["node-2: net1", f"duplicate address detection failed for {TWO}", "fix: launch again"],
     ),
     "mtu": (["node-1:net1:mtu=1500"], (), ["net1.*MTU 1500 on node-1, MTU 9000 on node-0", "fix: set the same MTU"]),
-    "rank 0's mtu": (["node-0:net1:mtu=1500"], (), ["net1.*MTU 1500 on node-0, MTU 9000 on node-1", "fix: set one"]),
+    "rank 0's mtu": (["node-0:net1:mtu=1500"], (), ["MTU 1500 on node-0, MTU 9000 on node-1", "fix: set the same"]),
     # A datagram and its answer pass the narrow place both ways, so either end may be the first to say so.
     "narrow path": (
         ["node-2:net1:narrow=1500"],
@@ -95,17 +95,17 @@ REFUSED: dict[str, tuple[list[str], tuple[str, ...], list[str]]] = {
     "several global": (
         ["node-1:net1:add-address=fcbb:0:800:ffff::77"],
         (),
-        ["node-1: net1", f"several global addresses \\(fcbb:0:800:ffff::77/64, {TWO}/64\\)", "fix: leave one"],
+        ["node-1: net1", f"several global addresses \\(fcbb:0:800:ffff::77/64, {TWO}/64\\)", "fix: remove all but one"],
     ),
     "mixed families": (
         ["node-1:net1:address=10.7.0.2/24"],
         (),
-        [f"node-1 has IPv4 10.7.0.2 on net1, rank 0 has {ONE}", "fix: give all workers addresses of one family"],
+        [f"node-1 has IPv4 10.7.0.2 on net1, rank 0 has {ONE}", "fix: use addresses of one family"],
     ),
     "mixed families, rank 0 the odd one": (
         ["node-0:net1:address=10.7.0.1/24"],
         (),
-        [f"node-1 has IPv6 {TWO} on net1, rank 0 has 10.7.0.1", "fix: give all workers addresses of one family"],
+        [f"node-1 has IPv6 {TWO} on net1, rank 0 has 10.7.0.1", "fix: use addresses of one family"],
     ),
     "the joining worker's route": (
         ["node-1:net1:wrong-route=node-0"],

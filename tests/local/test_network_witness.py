@@ -41,9 +41,11 @@ def test_five_megabytes_of_udp_are_found(tmp_path: Path) -> None:
     assert ended.code == 0, ended.stderr
     found = receipt(file)["findings"]
     (sent,) = (
-        text for text in found if re.match(r"node-1: net1 sent \d+ bytes, its TCP connections only", text)
+        text for text in found if re.match(r"node-1: net1 sent \d+ bytes, but its TCP connections only", text)
     )
-    (received,) = (text for text in found if re.match(r"node-0: net1 received \d+ bytes, its TCP conn", text))
+    (received,) = (
+        text for text in found if re.match(r"node-0: net1 received \d+ bytes, but its TCP conn", text)
+    )
     for text in (sent, received):
         count = re.search(r"(\d+) bytes", text)
         assert count

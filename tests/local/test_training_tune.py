@@ -98,7 +98,7 @@ def test_nonsense_is_refused(tmp_path: Path) -> None:
         with torchnet.init():
             torchnet.tune(torch.nn.Linear(2, 2), **{})
     """
-    for variable, fix in (("COMPRESS=int4", "none, bf16 or fp16"), ("BUCKET_CAP_MB=many", "0.1 to 10000")):
+    for variable, fix in (("COMPRESS=int4", "none, bf16 or fp16"), ("BUCKET_CAP_MB=many", "is not a number")):
         done = run("--nnodes", 1, "--env", f"TORCHNET_TUNE_{variable}", script(tmp_path, body), seconds=60)
         assert done.code == 1
         assert fix in done.stderr

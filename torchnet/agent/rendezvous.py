@@ -31,6 +31,7 @@ from torchnet.errors import ClusterError, NetworkError, NotYetError, RefusedErro
 from torchnet.linux import sock_diag
 from torchnet.network.address_sources import AddressSource
 from torchnet.network.interface_selection import Rail
+from torchnet.network.peer_table import ONE_FAMILY
 
 MAX_UNAUTHENTICATED = 256  # connections
 _OWN_FILES, _PROCESS_FILES = 64, 8  # descriptors: the agent's own; per process: pipes, stacks and a log
@@ -365,7 +366,7 @@ class RendezvousClient:
             raise RefusedError(
                 f"mixed address families: {own} has IPv{rail.family} {rail.address} on {rail.interface}, rank 0 has "
                 f"{rank0}",
-                fix="give all workers addresses of one family, or choose one with --family",
+                fix=ONE_FAMILY,
             )
         problem = wrong_route(own, "rank 0", rail, rank0)
         if problem:

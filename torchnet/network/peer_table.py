@@ -139,7 +139,7 @@ def check(table: PeerTable) -> list[TableProblem]:
     found += _duplicates("address", own, _ONE_POOL)
     found += _unequal("rails", ((len(row.rails), row) for row in rows), _count, _SAME_NETWORKS)
     versions = dict.fromkeys((_version(r.address), row) for row in rows for r in row.rails)
-    found += _unequal("family", versions, lambda version: f"IPv{version}", _ONE_FAMILY)
+    found += _unequal("family", versions, lambda version: f"IPv{version}", ONE_FAMILY)
     for index in range(max((len(row.rails) for row in rows), default=0)):
         sizes = ((row.rails[index].mtu, row) for row in rows if index < len(row.rails))
         interfaces = dict.fromkeys(row.rails[index].interface for row in rows if index < len(row.rails))
@@ -163,7 +163,7 @@ _ONE_POOL = (
     "recreate one of them; an ipam with one pool for all nodes, such as Whereabouts, avoids duplicates"
 )
 _SAME_NETWORKS = "attach every worker to the same backend networks"
-_ONE_FAMILY = "use addresses of one family for all workers, or select one with --family"
+ONE_FAMILY = "use addresses of one family for all workers, or select one with --family"
 _ONE_MTU = "set the same MTU on the parent cards of all nodes, and recreate the workers"
 
 
