@@ -174,7 +174,7 @@ def test_the_environment_alone_for_a_script_that_a_shell_starts(launcher: Launch
     for pod in run.succeeded():
         log = run.log(pod, "work")
         assert "sum 2.0 on net1" in log
-        assert "torchnet env joins no workers and checks no paths" in log
+        assert "torchnet env does not join the workers" in log
 
 
 @by_hand

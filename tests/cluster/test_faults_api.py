@@ -146,7 +146,7 @@ def test_a_server_that_wants_to_be_left_alone(launcher: Launcher, api: Front) ->
         (
             "serviceaccount",
             401,
-            r"not authenticated \((watch|list) pods in namespace {}\): .*kubectl auth whoami",
+            r"not authenticated .*\((watch|list) pods in namespace {}\): .*kubectl auth whoami",
         ),
     ],
     ids=["403", "401"],
