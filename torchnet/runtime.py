@@ -49,10 +49,10 @@ class Runtime(Protocol):
 def runtime_of(job: JobSpec) -> Runtime:
     """Return the runtime that the job's ``on`` selects."""
     if job.on == "kubernetes":
-        from torchnet.k8s.runtime import KubernetesRuntime
+        from torchnet.k8s.kubernetes_runtime import KubernetesRuntime
 
         return KubernetesRuntime()
-    from torchnet.local.runtime import LocalRuntime
+    from torchnet.local.local_runtime import LocalRuntime
 
     return LocalRuntime()
 

@@ -13,7 +13,7 @@ from tests.cluster.faults import shaped
 from tests.cluster.launcher import ROOT, Launcher
 from tests.cluster.places import NODES
 from torchnet.bench.results import load
-from torchnet.bench.worker import messages
+from torchnet.bench.worker import result_messages
 from torchnet.bench.worker.worker_config import WorkerConfig, encode
 
 pytestmark = pytest.mark.quiet
@@ -66,7 +66,7 @@ def test_the_figures_are_those_of_a_loop_in_the_same_pods(launcher: Launcher) ->
     assert ran.code == 0, ran.err
     lines = [line.removeprefix("[rank 0] ") for line in ran.out.splitlines()]
     by_hand = [float(line.split()[-1]) for line in lines if line.startswith("by hand")]
-    figures = [one for one in map(messages.read, lines) if isinstance(one, messages.Collective)]
+    figures = [one for one in map(result_messages.read, lines) if isinstance(one, result_messages.Collective)]
     ours = [statistics.median(one.times) for one in figures]
     assert (len(by_hand), len(ours)) == (TURNS, TURNS)
     print("seconds by hand", by_hand, "benchmark", ours)

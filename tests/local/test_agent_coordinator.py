@@ -33,7 +33,7 @@ from torchnet.agent.messages import (
     decode_from_coordinator,
     decode_from_worker,
 )
-from torchnet.agent.worker import State, Worker
+from torchnet.agent.worker import Worker, WorkerState
 from torchnet.local import loopback
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable
@@ -143,7 +143,7 @@ def test_a_pod_that_is_evicted_before_the_start_goes_alone() -> None:
             loop, theirs, decode_from_worker, messages.append, print
         )
         worker._use(ours)
-        worker._state.current = State.PREFLIGHT
+        worker._state.current = WorkerState.PREFLIGHT
         worker.interrupt(SIGNAL)
         loop.later(0.3, loop.stop)
         loop.run()

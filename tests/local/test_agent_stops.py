@@ -28,7 +28,7 @@ from torchnet.agent.messages import (
     WorkerMessage,
     decode_from_worker,
 )
-from torchnet.agent.worker import State, Worker
+from torchnet.agent.worker import Worker, WorkerState
 from torchnet.agent.worker_processes import WorkerProcesses
 from torchnet.errors import ClusterError, NotYetError
 from torchnet.local import loopback
@@ -169,7 +169,7 @@ def test_a_worker_that_does_not_stop_gets_no_new_table(monkeypatch: pytest.Monke
 
 @isolated
 def test_a_signal_that_nobody_answers_stops_a_worker_in_any_state() -> None:
-    for state in (State.STOPPING, State.PREFLIGHT, State.RUNNING):
+    for state in (WorkerState.STOPPING, WorkerState.PREFLIGHT, WorkerState.RUNNING):
         loop, kept = EventLoop(), Kept()
         ours, theirs = socket.socketpair()
         worker = Worker(loop, spec(Path("/nowhere"), 1, 2, loopback=True), loopback.LoopbackSource(1), kept)

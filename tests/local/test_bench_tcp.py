@@ -17,8 +17,8 @@ from torch.distributed import TCPStore
 from tests.agents import in_nodes, wait
 from tests.namespaces import ip, isolated
 from torchnet.bench.worker import node_facts, pairs, tcp
-from torchnet.bench.worker.messages import KINDS, Lacks, Latency, Message, Tcp
 from torchnet.bench.worker.rank_context import RankContext
+from torchnet.bench.worker.result_messages import KINDS, Lacks, Latency, Message, Tcp
 from torchnet.bench.worker.worker_config import WorkerConfig
 from torchnet.config.fault_syntax import parse
 from torchnet.local.topology import SandboxShape

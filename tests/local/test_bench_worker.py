@@ -15,7 +15,7 @@ import pytest
 
 from tests.jobs import ROOT, lines, run, script
 from tests.training import CLEAN, free_port
-from torchnet.bench.worker import busbw, messages
+from torchnet.bench.worker import busbw, result_messages
 from torchnet.bench.worker.worker_config import WorkerConfig, encode
 from torchnet.k8s.objects.agent_zip import agent_zip
 
@@ -52,25 +52,28 @@ def plan(*collectives: str, **wanted: object) -> WorkerConfig:
 
 def measured(
     folder: Path, *plans: WorkerConfig, plant: str = "", nodes: int = 2
-) -> list[list[messages.Message]]:
+) -> list[list[result_messages.Message]]:
     """What rank 0 said to each plan; the others must say nothing."""
     rank = script(folder, RANK, "rank.py")
     done = run(f"--nnodes={nodes}", rank, plant or "none", *map(encode, plans), seconds=120)
     assert done.code == 0, done.stderr
     assert not [
-        line for other in range(1, nodes) for line in lines(done.stdout, other) if messages.MARK in line
+        line
+        for other in range(1, nodes)
+        for line in lines(done.stdout, other)
+        if result_messages.MARK in line
     ]
-    found: list[list[messages.Message]] = [[] for _ in plans]
+    found: list[list[result_messages.Message]] = [[] for _ in plans]
     turn = 0
     for line in lines(done.stdout, 0):
-        if (message := messages.read(line)) is not None:
+        if (message := result_messages.read(line)) is not None:
             found[turn].append(message)
-            turn += isinstance(message, messages.Done)
+            turn += isinstance(message, result_messages.Done)
     assert turn == len(plans)
     return found
 
 
-def of(kind: type, found: list[messages.Message]) -> list:  # type: ignore[type-arg]
+def of(kind: type, found: list[result_messages.Message]) -> list:  # type: ignore[type-arg]
     return [one for one in found if isinstance(one, kind)]
 
 
@@ -86,18 +89,18 @@ def test_all_collectives_are_right_and_counted(tmp_path: Path) -> None:
         plan("all_reduce", dtype="float16", redop="prod", iters=7, check=False, compare="eth7"),
     )
     assert [type(one) for one in wide[:4]] == [
-        messages.Setup,
-        messages.Node,
-        messages.Node,
-        messages.Progress,
+        result_messages.Setup,
+        result_messages.Node,
+        result_messages.Node,
+        result_messages.Progress,
     ]
     setup = wide[0]
-    assert isinstance(setup, messages.Setup)
+    assert isinstance(setup, result_messages.Setup)
     assert (setup.backend, setup.ranks, setup.nodes, setup.interface) == ("gloo", 2, 2, "net1")
-    assert [list(one.addresses) for one in of(messages.Node, wide)] == [["net1", "eth0"]] * 2
-    assert not of(messages.Lacks, wide)
+    assert [list(one.addresses) for one in of(result_messages.Node, wide)] == [["net1", "eth0"]] * 2
+    assert not of(result_messages.Lacks, wide)
 
-    rows = of(messages.Collective, wide)
+    rows = of(result_messages.Collective, wide)
     assert all(row.core is None or 0 <= row.core <= 1 for row in rows)
     for network in ("net1", "eth0"):
         seen = [(row.collective, row.size, row.in_place) for row in rows if row.network == network]
@@ -121,32 +124,34 @@ def test_all_collectives_are_right_and_counted(tmp_path: Path) -> None:
             assert row.interface_bytes[row.network] > row.sockets_bytes[row.network]
         assert row.busy is None or 0 <= row.busy <= 1
 
-    assert [row.wrong for row in of(messages.Collective, narrow)] == [0] * 8
+    assert [row.wrong for row in of(result_messages.Collective, narrow)] == [0] * 8
 
     # Gloo divides whole numbers into fractions: refused in its own words, and the rest goes on.
-    lacks = of(messages.Lacks, whole)
+    lacks = of(result_messages.Lacks, whole)
     assert [one.what for one in lacks] == [
         "all_reduce int32 avg over net1 (gloo)",
         "reduce_scatter int32 avg out of place over net1 (gloo)",
         "reduce_scatter int32 avg in place over net1 (gloo)",
     ]
     assert all("cast" in one.why for one in lacks)
-    assert {row.collective for row in of(messages.Collective, whole)} == {"all_gather"}
+    assert {row.collective for row in of(result_messages.Collective, whole)} == {"all_gather"}
 
     # Two buffers of 5 MB and what the backend may copy are too much; one is not.
-    assert [one.what for one in of(messages.Lacks, limited)] == ["all_to_all uint8 of 5000000 over net1"]
-    sizes = {(row.collective, row.size) for row in of(messages.Collective, limited)}
+    assert [one.what for one in of(result_messages.Lacks, limited)] == [
+        "all_to_all uint8 of 5000000 over net1"
+    ]
+    sizes = {(row.collective, row.size) for row in of(result_messages.Collective, limited)}
     assert sizes == {("all_to_all", 1000), ("all_reduce", 1000), ("all_reduce", 5_000_000)}
 
-    rows = of(messages.Collective, given)
+    rows = of(result_messages.Collective, given)
     assert {(row.network, row.calls, row.wrong) for row in rows} == {("net1", 7, None)}
-    lacks = of(messages.Lacks, given)
-    assert lacks == [messages.Lacks("collectives over eth7 (gloo)", "no address of eth7 on node 0, 1")]
+    lacks = of(result_messages.Lacks, given)
+    assert lacks == [result_messages.Lacks("collectives over eth7 (gloo)", "no address of eth7 on node 0, 1")]
 
 
 def test_what_was_timed_for_long_enough_tells_the_busiest_threads_core(tmp_path: Path) -> None:
     (found,) = measured(tmp_path, plan("all_reduce", sizes=(4_000_000,), seconds=0.5, narrow=0.0))
-    (row,) = of(messages.Collective, found)
+    (row,) = of(result_messages.Collective, found)
     assert row.core is not None, row
     assert 0 < row.core <= 1
 
@@ -185,7 +190,7 @@ def test_ranks_agree_on_the_most_the_mean_and_the_whole(tmp_path: Path) -> None:
 
 def test_wrong_results_are_counted_at_every_size(tmp_path: Path) -> None:
     (found,) = measured(tmp_path, plan("all_reduce", "broadcast", sizes=(4096, 100_000)), plant="wrong")
-    assert [(row.collective, row.wrong) for row in of(messages.Collective, found)] == [
+    assert [(row.collective, row.wrong) for row in of(result_messages.Collective, found)] == [
         ("all_reduce", 1), ("all_reduce", 1), ("broadcast", 0), ("broadcast", 0),
     ]  # fmt: skip
 
@@ -235,9 +240,9 @@ def test_the_folder_and_the_agents_archive_are_enough(tmp_path: Path) -> None:
             one.kill()
             one.communicate()
     assert [one.returncode for one in ranks] == [0, 0], outputs
-    found = [message for line in outputs[0].splitlines() if (message := messages.read(line))]
-    assert [(row.collective, row.wrong, row.sockets_bytes) for row in of(messages.Collective, found)] == [
+    found = [message for line in outputs[0].splitlines() if (message := result_messages.read(line))]
+    assert [(row.collective, row.wrong, row.sockets_bytes) for row in of(result_messages.Collective, found)] == [
         ("all_reduce", 0, None), ("all_reduce", 0, None), ("send_recv", 0, None), ("send_recv", 0, None),
     ]  # fmt: skip
-    assert isinstance(found[-1], messages.Done)
+    assert isinstance(found[-1], result_messages.Done)
     assert not outputs[1]

@@ -241,7 +241,7 @@ def test_processes_that_another_thread_forks_during_the_start_delay_nothing(
 ) -> None:
     text = f"""
         import concurrent.futures, os, signal, time
-        from torchnet.local import runtime  # before the forks, to fork during the start only
+        from torchnet.local import local_runtime  # before the forks, to fork during the start only
         pids = []
         with concurrent.futures.ThreadPoolExecutor() as pool:
             job = pool.submit(torchnet.launch, sys.argv[1], network={network!r})

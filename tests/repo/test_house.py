@@ -6,6 +6,7 @@ import importlib.metadata
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,25 @@ def test_the_checks_before_a_commit_are_all_checks() -> None:
 def test_the_changelog_has_a_place_for_what_comes() -> None:
     headings = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert headings[0] == "[Unreleased]"
+
+
+# The same step for a local job and for one on Kubernetes.
+PARALLEL = {"launch.py", "monitor.py"}
+
+
+def repeated(paths: list[str]) -> dict[str, int]:
+    """File names that occur more than once, other than in the two parallel folders."""
+    counts = Counter(path.rpartition("/")[2] for path in paths)
+    for name in PARALLEL & counts.keys():
+        counts[name] -= {f"torchnet/local/{name}", f"torchnet/k8s/run/{name}"} <= set(paths)
+    return {name: count for name, count in counts.items() if count > 1 and not name.startswith("__")}
+
+
+def test_a_module_name_means_one_thing() -> None:
+    # Scripts that pods run carry the names of what people know: train.py, net.py.
+    modules = [str(path.relative_to(ROOT)) for path in (ROOT / "torchnet").rglob("*.py")]
+    assert repeated(modules) == {}
+    assert repeated([*modules, "torchnet/linux/preflight.py", "torchnet/bench/launch.py"]) == {
+        "preflight.py": 2,
+        "launch.py": 2,
+    }

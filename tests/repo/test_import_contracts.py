@@ -33,7 +33,7 @@ PLANTS = [
     ("layers-k8s", "k8s/objects/__init__.py", "import torchnet.k8s.client"),
     ("layers-k8s", "k8s/client/__init__.py", "import torchnet.k8s.run.launch"),
     ("layers-k8s", "k8s/newcomer.py", "pass"),
-    ("layers-k8s", "k8s/run/__init__.py", "import torchnet.k8s.runtime"),
+    ("layers-k8s", "k8s/run/__init__.py", "import torchnet.k8s.kubernetes_runtime"),
     ("layers", "constants.py", "import torchnet.errors"),
     ("layers", "newcomer.py", "pass"),
     ("door-pyroute2", "local/__init__.py", "from pyroute2 import NDB"),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from torchnet.k8s.client.access import load
-from torchnet.k8s.client.api import ApiClient
+from torchnet.k8s.client.api_client import ApiClient
 
 _CLOCK = time.time
 Answer = tuple[int, dict[str, str], Any]

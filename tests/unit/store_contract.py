@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from torchnet.k8s.client.api import MERGE_PATCH, ApiClient, connect
+from torchnet.k8s.client.api_client import MERGE_PATCH, ApiClient, connect
 from torchnet.k8s.client.api_errors import ApiRefusal
 from torchnet.k8s.client.kinds import Kind
 from torchnet.k8s.client.watch import events, lines

@@ -48,7 +48,7 @@ from torchnet.network.peer_table import PeerTable, check, fingerprint, refusal
 Report = Callable[[dict[str, Any]], None]
 
 
-class State(Enum):
+class CoordinatorState(Enum):
     GATHERING = "gathering"
     CHECKING = "checking"
     SAVING = "saving"
@@ -59,16 +59,27 @@ class State(Enum):
     OVER = "over"
 
 
-TRANSITIONS: dict[State, frozenset[State]] = {
-    State.GATHERING: frozenset({State.CHECKING, State.STOPPING}),
-    State.CHECKING: frozenset({State.GATHERING, State.SAVING, State.RUNNING, State.STOPPING}),
-    State.SAVING: frozenset({State.GATHERING, State.LEAVING, State.STOPPING}),
-    State.RUNNING: frozenset({State.COLLECTING, State.STOPPING}),
+TRANSITIONS: dict[CoordinatorState, frozenset[CoordinatorState]] = {
+    CoordinatorState.GATHERING: frozenset({CoordinatorState.CHECKING, CoordinatorState.STOPPING}),
+    CoordinatorState.CHECKING: frozenset(
+        {
+            CoordinatorState.GATHERING,
+            CoordinatorState.SAVING,
+            CoordinatorState.RUNNING,
+            CoordinatorState.STOPPING,
+        }
+    ),
+    CoordinatorState.SAVING: frozenset(
+        {CoordinatorState.GATHERING, CoordinatorState.LEAVING, CoordinatorState.STOPPING}
+    ),
+    CoordinatorState.RUNNING: frozenset({CoordinatorState.COLLECTING, CoordinatorState.STOPPING}),
     # Again into STOPPING: for good after for a restart, or because the restart's table is faulty.
-    State.STOPPING: frozenset({State.STOPPING, State.CHECKING, State.COLLECTING}),
-    State.COLLECTING: frozenset({State.LEAVING}),
-    State.LEAVING: frozenset({State.OVER}),
-    State.OVER: frozenset(),
+    CoordinatorState.STOPPING: frozenset(
+        {CoordinatorState.STOPPING, CoordinatorState.CHECKING, CoordinatorState.COLLECTING}
+    ),
+    CoordinatorState.COLLECTING: frozenset({CoordinatorState.LEAVING}),
+    CoordinatorState.LEAVING: frozenset({CoordinatorState.OVER}),
+    CoordinatorState.OVER: frozenset(),
 }
 
 _REJECTION_SECONDS = 2.0  # for a rejected worker to read why
@@ -128,7 +139,7 @@ class Coordinator:
         self._state_timer: Timer = loop.later(spec.start_timeout, self._end_gathering)
 
     @property
-    def state(self) -> State:
+    def state(self) -> CoordinatorState:
         return self._state.current
 
     # -- gathering ---------------------------------------------------------------------------------------------------
@@ -160,7 +171,7 @@ class Coordinator:
         present = self._members.get(rank)
         if present and self._spec.phase != "all" and self._silence(present) > SILENT_SECONDS:
             present = None  # its node died; this pod replaces it
-        late = self.state is not State.GATHERING and not self._repeatable
+        late = self.state is not CoordinatorState.GATHERING and not self._repeatable
         row_present, claimed = present.row if present else None, self._frontend is not None
         reason = admission.rejection(request, self._spec, row_present, late=late, claimed=claimed)
         if reason:
@@ -176,7 +187,7 @@ class Coordinator:
             lambda problem: self._lose(member, problem),
             received=received,
         )
-        if self.state is not State.GATHERING:
+        if self.state is not CoordinatorState.GATHERING:
             self._gather()
         if rank in self._members:  # the same worker after a broken connection, or its replacement
             self._members.drop(self._members[rank])
@@ -190,13 +201,15 @@ class Coordinator:
     def _repeatable(self) -> bool:
         """Whether to return to GATHERING if a worker leaves. Only pods are replaced, not local nodes."""
         return (
-            self.state in (State.CHECKING, State.SAVING) and self._spec.phase != "all" and self._attempt == 0
+            self.state in (CoordinatorState.CHECKING, CoordinatorState.SAVING)
+            and self._spec.phase != "all"
+            and self._attempt == 0
         )
 
     def _gather(self) -> None:
         """Wait for all workers again."""
         self._round += 1
-        self._enter(State.GATHERING, self._spec.start_timeout, self._end_gathering)
+        self._enter(CoordinatorState.GATHERING, self._spec.start_timeout, self._end_gathering)
 
     def _end_gathering(self) -> None:
         """Handle the start timeout."""
@@ -226,7 +239,7 @@ class Coordinator:
         self._table = table
         self._good_paths = 0
         self._round += 1
-        self._enter(State.CHECKING)
+        self._enter(CoordinatorState.CHECKING)
         # Workers that verified this same table in phase prepare have already probed its paths.
         known = {member.verified for member in self._members.values()} == {fingerprint(table)}
         self._probing = not known or self._attempt > 0
@@ -246,7 +259,7 @@ class Coordinator:
         else:  # as "preflight" it would replace the preparation's result on the console
             self._report_phase("paths", "unchanged since the preparation")
         if any(member.phase == "prepare" for member in self._members.values()):
-            self._enter(State.SAVING)
+            self._enter(CoordinatorState.SAVING)
             self._members.broadcast(messages.SaveState())
         else:
             self._start()
@@ -274,7 +287,7 @@ class Coordinator:
         except NetworkError as error:
             self._fail(failures.own_error(self._spec.name, error))
             return
-        self._enter(State.RUNNING)
+        self._enter(CoordinatorState.RUNNING)
         self._stall.begin(len(self._members))
         self._members.broadcast(messages.Start(port))
 
@@ -294,16 +307,16 @@ class Coordinator:
         """Handle an answer, which counts once, and only in the state and round that requested it."""
         state, current = self.state, getattr(message, "round", self._round) == self._round
         rank = member.row.node_rank
-        if isinstance(message, messages.PreflightResult) and state is State.CHECKING and current:
+        if isinstance(message, messages.PreflightResult) and state is CoordinatorState.CHECKING and current:
             self._receive_preflight_result(member, message)
-        elif isinstance(message, messages.StateSaved) and state is State.SAVING and current:
+        elif isinstance(message, messages.StateSaved) and state is CoordinatorState.SAVING and current:
             if self._count_answer(member):
                 self._end_preparation()
-        elif isinstance(message, messages.ProcessesEnded) and state is State.RUNNING:
+        elif isinstance(message, messages.ProcessesEnded) and state is CoordinatorState.RUNNING:
             self._stall.forget(rank)
             if message.attempt == self._attempt and self._count_answer(member):
                 self._collect()
-        elif isinstance(message, messages.ProcessesStopped) and state is State.STOPPING:
+        elif isinstance(message, messages.ProcessesStopped) and state is CoordinatorState.STOPPING:
             if message.row is not None and message.row.node_rank != rank:
                 raise messages.InvalidMessageError(
                     f"its row is node rank {message.row.node_rank}'s, not {rank}'s"
@@ -311,7 +324,7 @@ class Coordinator:
             member.row = message.row or member.row
             if self._count_answer(member):
                 self._end_stop()
-        elif isinstance(message, messages.WorkerReceipt) and state is State.COLLECTING:
+        elif isinstance(message, messages.WorkerReceipt) and state is CoordinatorState.COLLECTING:
             self._receipts.append(message.receipt)
             if self._count_answer(member):
                 self._conclude()
@@ -329,19 +342,19 @@ class Coordinator:
             self._gather()
         self._members.drop(member)
         state = self.state
-        if state is State.COLLECTING:
+        if state is CoordinatorState.COLLECTING:
             if self._members.all_answered:
                 self._conclude()
-        elif state is State.LEAVING:
+        elif state is CoordinatorState.LEAVING:
             self._end_leaving_if_alone()
-        elif state is State.GATHERING:
+        elif state is CoordinatorState.GATHERING:
             reason = f"invalid message: {problem}" if problem else "its connection ended"
             text = f"{len(self._members)}/{self._spec.nnodes} joined ({member.row.name} left: {reason})"
             if not self._candidates:
                 self._report_phase("join", text)
-        elif state is not State.OVER:
+        elif state is not CoordinatorState.OVER:
             self._fail(failures.worker_left(member.row, problem))
-            if state is State.STOPPING and self._members.all_answered:
+            if state is CoordinatorState.STOPPING and self._members.all_answered:
                 self._end_stop()
 
     def _silence(self, member: Member) -> float:
@@ -352,14 +365,14 @@ class Coordinator:
         self._members.broadcast(messages.Heartbeat())
         limit = silence_seconds(self._spec.link_grace)
         own_rank, repeatable = self._spec.node_rank, self._repeatable
-        if self.state in (State.STOPPING, State.COLLECTING):
+        if self.state in (CoordinatorState.STOPPING, CoordinatorState.COLLECTING):
             # A broken network may have cut workers off: do not wait long for them.
             broken = self._failure is not None and self._failure.kind in ("network", "timeout")
             self._drop_silent(SILENT_SECONDS if broken else limit)
         silent = [m for m in self._members.silent(self._loop.time() - limit) if m.row.node_rank != own_rank]
         own = self._members.get(own_rank)
         if (
-            self.state in (State.CHECKING, State.RUNNING)
+            self.state in (CoordinatorState.CHECKING, CoordinatorState.RUNNING)
             and own
             and 1 < len(silent) == len(self._members) - 1
         ):
@@ -369,11 +382,15 @@ class Coordinator:
         for member in silent:
             if repeatable:
                 self._lose(member)
-            elif self.state in (State.CHECKING, State.RUNNING, State.STOPPING):
+            elif self.state in (
+                CoordinatorState.CHECKING,
+                CoordinatorState.RUNNING,
+                CoordinatorState.STOPPING,
+            ):
                 self._lose_silent(member, limit)
-        if self.state is State.RUNNING:
+        if self.state is CoordinatorState.RUNNING:
             self._stall.tick()
-        elif self.state is State.GATHERING:
+        elif self.state is CoordinatorState.GATHERING:
             self._check_half_open()
 
     def _lose_silent(self, member: Member, limit: float) -> None:
@@ -386,7 +403,7 @@ class Coordinator:
         for member in silent:
             self._lose_silent(member, limit)
         if silent and self._members.all_answered:
-            self._end_stop() if self.state is State.STOPPING else self._conclude()
+            self._end_stop() if self.state is CoordinatorState.STOPPING else self._conclude()
 
     def _check_half_open(self) -> None:
         """Check the routes to workers that connect over the backend but do not receive the reply."""
@@ -409,7 +426,11 @@ class Coordinator:
         """Record a failure. After a short delay, the one that happened first stops the job."""
         if self._restart and failure.kind != "script":
             self._stop(failure, restart=False)  # it rules the restart out
-        elif self._failure is None and self.state not in (State.COLLECTING, State.LEAVING, State.OVER):
+        elif self._failure is None and self.state not in (
+            CoordinatorState.COLLECTING,
+            CoordinatorState.LEAVING,
+            CoordinatorState.OVER,
+        ):
             self._candidates.append(failure)
             settle = _SETTLE_SECONDS if failure.kind in ("script", "lost") else 0.0
             self._loop.later(_ECHO_SECONDS if is_echo(failure) else settle, self._stop_because_of_first)
@@ -417,7 +438,7 @@ class Coordinator:
     def _stop_because_of_first(self) -> None:
         if self._failure is None and self._candidates:
             restartable = (
-                self.state is State.RUNNING
+                self.state is CoordinatorState.RUNNING
                 and self._attempt < self._spec.max_restarts
                 and len(self._members) == self._spec.nnodes
             )
@@ -429,7 +450,7 @@ class Coordinator:
         self._report(failure.event() | {"restart": restart})
         # Twice: a restart's last request for its addresses may begin when RENEW_SECONDS have passed.
         seconds = self._spec.grace + _STOP_SECONDS + 2 * RENEW_SECONDS * restart
-        self._enter(State.STOPPING, seconds, lambda: self._end_stop_late(seconds))
+        self._enter(CoordinatorState.STOPPING, seconds, lambda: self._end_stop_late(seconds))
         self._members.broadcast(messages.Stop(failure, restart))
 
     def _end_stop_late(self, seconds: float) -> None:
@@ -455,7 +476,7 @@ class Coordinator:
 
     def _collect(self) -> None:
         """Collect the receipts."""
-        self._enter(State.COLLECTING, _RECEIPT_SECONDS, self._conclude)
+        self._enter(CoordinatorState.COLLECTING, _RECEIPT_SECONDS, self._conclude)
         self._members.broadcast(messages.ReceiptRequest())
 
     def _conclude(self) -> None:
@@ -476,7 +497,7 @@ class Coordinator:
         self.server.close()
         self._heartbeat.cancel()
         self._last_message = last
-        self._enter(State.LEAVING, _LEAVE_SECONDS, self._end)
+        self._enter(CoordinatorState.LEAVING, _LEAVE_SECONDS, self._end)
         self._members.broadcast(last, except_rank=self._spec.node_rank)
         self._end_leaving_if_alone()
 
@@ -485,7 +506,7 @@ class Coordinator:
             self._end()
 
     def _end(self) -> None:
-        self._enter(State.OVER)
+        self._enter(CoordinatorState.OVER)
         own = self._members.get(self._spec.node_rank)
         if own is not None:
             own.connection.send(self._last_message)
@@ -493,14 +514,17 @@ class Coordinator:
     # -- helpers -----------------------------------------------------------------------------------------------------
 
     def _enter(
-        self, state: State, seconds: float | None = None, on_timeout: Callable[[], None] | None = None
+        self,
+        state: CoordinatorState,
+        seconds: float | None = None,
+        on_timeout: Callable[[], None] | None = None,
     ) -> None:
         """Enter a state that waits for an answer of each member, for at most ``seconds``."""
         self._state.enter(state)
         self._members.expect_answers()
         self._state_timer.cancel()
         if seconds is not None and on_timeout is not None:
-            alone = not self._members and state is not State.GATHERING
+            alone = not self._members and state is not CoordinatorState.GATHERING
             self._state_timer = self._loop.later(0.0 if alone else seconds, on_timeout)
 
     def _report_phase(self, phase: str, text: str) -> None:

@@ -38,7 +38,7 @@ from torchnet.network.peer_table import PeerRow, PeerTable, fingerprint
 HOSTS_COPY = "hosts"  # to be mounted at /etc/hosts
 
 
-class State(Enum):
+class WorkerState(Enum):
     JOINING = "joining"
     PREFLIGHT = "preflight"
     SAVED = "saved"
@@ -48,14 +48,24 @@ class State(Enum):
     OVER = "over"
 
 
-TRANSITIONS: dict[State, frozenset[State]] = {
-    State.JOINING: frozenset({State.PREFLIGHT, State.STOPPING}),
-    State.PREFLIGHT: frozenset({State.PREFLIGHT, State.SAVED, State.RUNNING, State.JOINING, State.STOPPING}),
-    State.SAVED: frozenset({State.PREFLIGHT, State.JOINING, State.STOPPING, State.OVER}),
-    State.RUNNING: frozenset({State.ENDED, State.STOPPING}),
-    State.ENDED: frozenset({State.STOPPING, State.OVER}),
-    State.STOPPING: frozenset({State.PREFLIGHT, State.STOPPING, State.OVER}),
-    State.OVER: frozenset(),
+TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
+    WorkerState.JOINING: frozenset({WorkerState.PREFLIGHT, WorkerState.STOPPING}),
+    WorkerState.PREFLIGHT: frozenset(
+        {
+            WorkerState.PREFLIGHT,
+            WorkerState.SAVED,
+            WorkerState.RUNNING,
+            WorkerState.JOINING,
+            WorkerState.STOPPING,
+        }
+    ),
+    WorkerState.SAVED: frozenset(
+        {WorkerState.PREFLIGHT, WorkerState.JOINING, WorkerState.STOPPING, WorkerState.OVER}
+    ),
+    WorkerState.RUNNING: frozenset({WorkerState.ENDED, WorkerState.STOPPING}),
+    WorkerState.ENDED: frozenset({WorkerState.STOPPING, WorkerState.OVER}),
+    WorkerState.STOPPING: frozenset({WorkerState.PREFLIGHT, WorkerState.STOPPING, WorkerState.OVER}),
+    WorkerState.OVER: frozenset(),
 }
 
 
@@ -130,14 +140,14 @@ class Worker:
         self._processes = self._training.processes
 
     @property
-    def state(self) -> State:
+    def state(self) -> WorkerState:
         return self._state.current
 
     # -- joining -----------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Discover and join; messages trigger everything else."""
-        if self.state is not State.JOINING:
+        if self.state is not WorkerState.JOINING:
             return  # stopped before it began
         self._phase_timer.own()
         self._phase_timer.done("start")
@@ -147,7 +157,7 @@ class Worker:
     def _end_for_replacement(self, failure: Failure) -> None:
         """End this pod, which cannot take part. It has not joined, and its replacement joins instead."""
         self._reporter.send({**failure.event(), "event": "replaced"})
-        self._state.enter(State.STOPPING)
+        self._state.enter(WorkerState.STOPPING)
         self._finish(failure.code)
 
     def _rejoin(self) -> None:
@@ -157,8 +167,8 @@ class Worker:
             return
         self._notice("warning", "rank 0 left before the start: joining again")
         self._cancel_preflight()
-        if self.state is not State.JOINING:
-            self._state.enter(State.JOINING)
+        if self.state is not WorkerState.JOINING:
+            self._state.enter(WorkerState.JOINING)
         self._table = PeerTable(())
         self._join.rejoin(self._verified)
 
@@ -173,7 +183,7 @@ class Worker:
     @property
     def _may_rejoin(self) -> bool:
         """Whether nothing has started yet."""
-        before = self.state in (State.JOINING, State.PREFLIGHT, State.SAVED)
+        before = self.state in (WorkerState.JOINING, WorkerState.PREFLIGHT, WorkerState.SAVED)
         return before and not self._training.begun and self._spec.node_rank > 0
 
     @property
@@ -183,29 +193,29 @@ class Worker:
     # -- messages ----------------------------------------------------------------------------------------------------
 
     def _receive(self, message: CoordinatorMessage) -> None:
-        if self.state is State.OVER:
+        if self.state is WorkerState.OVER:
             return
         self._last_message_at = self._loop.time()
         self._admitted = True
         if isinstance(message, messages.Table):
-            self._require(State.PREFLIGHT)
+            self._require(WorkerState.PREFLIGHT)
             self._check_table(message.table)
             self._phase_timer.waited()
-            if self.state in (State.JOINING, State.SAVED):
+            if self.state in (WorkerState.JOINING, WorkerState.SAVED):
                 self._phase_timer.done("join")
-            self._state.enter(State.PREFLIGHT)
+            self._state.enter(WorkerState.PREFLIGHT)
             self._attempt, self._round, self._table = message.attempt, message.round, message.table
             self._check_paths(probe=message.probe)
         elif isinstance(message, messages.SaveState):
-            self._require(State.SAVED)
+            self._require(WorkerState.SAVED)
             self._save()
         elif isinstance(message, messages.Start):
-            self._require(State.RUNNING)
+            self._require(WorkerState.RUNNING)
             self._start(message.port)
         elif isinstance(message, messages.Rejection):
             self._stop_alone(message.failure)
         elif isinstance(message, messages.Stop):
-            self._require(State.STOPPING)
+            self._require(WorkerState.STOPPING)
             if not message.restart:
                 self._reporter.send({**message.failure.event(), "event": "stopping"})
             self._stop(message.failure, restart=message.restart)
@@ -215,13 +225,13 @@ class Worker:
         elif isinstance(message, messages.ReceiptRequest):
             self._close_account()
         elif isinstance(message, messages.Over):
-            self._require(State.OVER)
-            if self.state is State.SAVED:
+            self._require(WorkerState.OVER)
+            if self.state is WorkerState.SAVED:
                 self._phase_timer.waited()
                 self._phase_timer.total()
             self._finish(message.code)
 
-    def _require(self, state: State) -> None:
+    def _require(self, state: WorkerState) -> None:
         """Check that a message, which leads to ``state``, fits the current state.
 
         Raises:
@@ -275,7 +285,7 @@ class Worker:
         """Save the verified table: to a file for the next container, or in memory in phase work."""
         self._phase_timer.waited()
         self._verified = fingerprint(self._table)
-        self._state.enter(State.SAVED)
+        self._state.enter(WorkerState.SAVED)
         if self._spec.phase == "prepare":
             try:
                 save_state(self._spec, self._join.row, self._join.verified_attachments(), self._table)
@@ -288,7 +298,7 @@ class Worker:
 
     def _start(self, port: int) -> None:
         self._phase_timer.waited()
-        self._state.enter(State.RUNNING)
+        self._state.enter(WorkerState.RUNNING)
         try:
             self._training.start(self._table, self._join.rails, port, self._attempt)
         except OSError as error:
@@ -299,7 +309,7 @@ class Worker:
 
     def _stop(self, failure: Failure, *, restart: bool) -> None:
         self._failure = None if restart else failure
-        self._state.enter(State.STOPPING)
+        self._state.enter(WorkerState.STOPPING)
         self._join.cancel()
         if restart:
             self._training.pause_monitor()
@@ -319,13 +329,13 @@ class Worker:
 
     def _handle_end(self, process: Process) -> None:
         """Handle a process that ended by itself."""
-        if self.state is not State.RUNNING:
+        if self.state is not WorkerState.RUNNING:
             return
         if process.code:
             memory = self._training.out_of_memory() if process.signal == 9 else ""
             self._fail(explain_end(process, self._spec, memory))
         elif not self._processes.running and not any(self._processes.codes().values()):
-            self._state.enter(State.ENDED)
+            self._state.enter(WorkerState.ENDED)
             # End leftover processes before the account is closed.
             self._processes.stop(lambda: self._send(messages.ProcessesEnded(self._attempt)))
 
@@ -345,7 +355,7 @@ class Worker:
 
     def _stop_alone(self, failure: Failure) -> None:
         """Stop without the coordinator: the others learn it from the runtime, or notice the silence."""
-        if self._failure is not None or self.state is State.OVER:
+        if self._failure is not None or self.state is WorkerState.OVER:
             return
         self._reporter.send(failure.event())
         if self._connection is not None:
@@ -354,7 +364,7 @@ class Worker:
 
     def _lose_connection(self, problem: str) -> None:
         """Handle the end of the connection to rank 0's agent, or a violation of the protocol (``problem``)."""
-        if self.state is State.OVER:
+        if self.state is WorkerState.OVER:
             return
         if self._failure is not None:  # already known: only the last message is missing
             self._processes.stop(self._report_stopped)
@@ -370,7 +380,7 @@ class Worker:
         """Stop the job from here, after a signal or at the runtime's request."""
         # A pod that is evicted before the start is replaced: the others wait for the new one instead of stopping.
         replaced = self._spec.phase != "all" and not self._training.begun
-        if self.state is State.JOINING or replaced or not self._connected:
+        if self.state is WorkerState.JOINING or replaced or not self._connected:
             self._stop_alone(failure)
         else:
             self._reporter.send({**failure.event(), "event": "stopping"})
@@ -385,7 +395,7 @@ class Worker:
 
     def _exchange_heartbeats(self) -> None:
         """Send a heartbeat, and check how long rank 0 has been silent."""
-        moved = self._training.moved() if self.state is State.RUNNING else 0
+        moved = self._training.moved() if self.state is WorkerState.RUNNING else 0
         self._send(messages.Heartbeat(moved, self._frozen))
         silence = self._loop.time() - self._last_message_at
         if (
@@ -393,7 +403,7 @@ class Worker:
             or self._connection.closed
             or not self._spec.node_rank
             or silence <= silence_seconds(self._spec.link_grace)
-            or self.state in (State.STOPPING, State.OVER)
+            or self.state in (WorkerState.STOPPING, WorkerState.OVER)
         ):
             return
         self._connection.close()
@@ -420,7 +430,7 @@ class Worker:
         self._send(messages.WorkerReceipt(receipt))
 
     def _finish(self, code: int) -> None:
-        self._state.enter(State.OVER)
+        self._state.enter(WorkerState.OVER)
         self.code = code
         self._reporter.send({"event": "end", "node": self._spec.node_rank, "code": code})
         self._loop.stop()

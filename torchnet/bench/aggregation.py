@@ -22,7 +22,7 @@ from torchnet.bench.results import (
     Tcp,
     ValidationError,
 )
-from torchnet.bench.worker import messages, stats
+from torchnet.bench.worker import result_messages, stats
 from torchnet.bench.worker.busbw import COLLECTIVES, factor
 from torchnet.constants import is_rail
 from torchnet.text import printable
@@ -67,30 +67,30 @@ class RunEnding:
     unreadable: tuple[str, ...] = ()
 
 
-def results(received: Sequence[messages.Message], context: RunContext, ending: RunEnding) -> Results:
+def results(received: Sequence[result_messages.Message], context: RunContext, ending: RunEnding) -> Results:
     """Build the results from all messages that arrived, even if the benchmark did not finish.
 
     A message that makes no sense, for example from a worker of another version, is listed as not measured; the others
     are kept.
     """
     rows = _Rows()
-    setup = next(iter(rows.of(_of(received, messages.Setup), lambda one: _setup(one, context))), None)
-    nodes = _nodes(rows.of(_of(received, messages.Node), lambda one: Node(**vars(one))))
+    setup = next(iter(rows.of(_of(received, result_messages.Setup), lambda one: _setup(one, context))), None)
+    nodes = _nodes(rows.of(_of(received, result_messages.Node), lambda one: Node(**vars(one))))
     networks = dict.fromkeys(name for node in nodes for name in node.addresses)
     found = [line for line in rows.of(networks, lambda name: _line(name, nodes, setup, context)) if line]
     by_name = {line.network: line for line in found}
     collectives = rows.of(
-        [one for one in _of(received, messages.Collective) if one.times],
+        [one for one in _of(received, result_messages.Collective) if one.times],
         lambda one: _collective(one, by_name.get(one.network), setup),
     )
     tcp = rows.of(
-        [one for one in _of(received, messages.Tcp) if one.rates],
+        [one for one in _of(received, result_messages.Tcp) if one.rates],
         lambda one: _tcp(one, by_name.get(one.network)),
     )
-    latency = rows.of(_of(received, messages.Latency), lambda one: Latency(**vars(one)))
-    lacking = rows.of(_of(received, messages.Lacks), lambda one: Lacking(what=one.what, why=one.why))
+    latency = rows.of(_of(received, result_messages.Latency), lambda one: Latency(**vars(one)))
+    lacking = rows.of(_of(received, result_messages.Lacks), lambda one: Lacking(what=one.what, why=one.why))
     lacking += [Lacking(what="a figure", why=why) for why in (*ending.unreadable, *rows.wrong)]
-    done = any(isinstance(one, messages.Done) for one in received)
+    done = any(isinstance(one, result_messages.Done) for one in received)
     failure = ending.failure or (ending.receipt or {}).get("failure")
     reason = "" if done and not ending.code else _reason(failure, ending)
     receipt = ending.receipt or {} if setup is None or not context.compare else {}
@@ -148,7 +148,7 @@ def _first(error: Exception) -> str:
     return printable(f"{type(error).__name__}: {error}", 200)
 
 
-def _of(received: Iterable[messages.Message], kind: type[T]) -> list[T]:
+def _of(received: Iterable[result_messages.Message], kind: type[T]) -> list[T]:
     return [one for one in received if isinstance(one, kind)]
 
 
@@ -157,7 +157,7 @@ def _nodes(nodes: list[Node]) -> tuple[Node, ...]:
     return tuple(by_number[number] for number in sorted(by_number))
 
 
-def _setup(setup: messages.Setup, context: RunContext) -> Setup:
+def _setup(setup: result_messages.Setup, context: RunContext) -> Setup:
     return Setup(
         **vars(setup), on=context.on, compare=context.compare, command=context.command, image=context.image
     )
@@ -193,7 +193,7 @@ def _rate(
     return (min(speeds), "interface") if speeds and min(speeds) > 0 else None
 
 
-def _collective(one: messages.Collective, line: Line | None, setup: Setup | None) -> Collective:
+def _collective(one: result_messages.Collective, line: Line | None, setup: Setup | None) -> Collective:
     seconds, ranks, nodes = figure(one.times), setup.ranks if setup else 0, setup.nodes if setup else 0
     by = factor(one.collective, ranks) if one.collective in _FACTORED else 1.0
 
@@ -216,7 +216,7 @@ def _collective(one: messages.Collective, line: Line | None, setup: Setup | None
     )
 
 
-def _tcp(one: messages.Tcp, line: Line | None) -> Tcp:
+def _tcp(one: result_messages.Tcp, line: Line | None) -> Tcp:
     rate = figure(one.rates)
     values = {name: value for name, value in vars(one).items() if name != "rates"}
     return Tcp(

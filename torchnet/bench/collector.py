@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from torchnet.ansi import clip
-from torchnet.bench.worker import messages
+from torchnet.bench.worker import result_messages
 from torchnet.console.terminal import Stream
 from torchnet.text import printable
 
@@ -30,7 +30,7 @@ class Collector:
     """
 
     def __init__(self, stream: Stream | None = None, *, aside: bool = False) -> None:
-        self.messages: list[messages.Message] = []
+        self.messages: list[result_messages.Message] = []
         self.receipt: dict[str, Any] | None = None
         self.failure: dict[str, Any] | None = None
         self.unreadable: list[str] = []
@@ -80,14 +80,14 @@ class Collector:
         if self._line:
             return True
         try:
-            message = messages.read(line)
+            message = result_messages.read(line)
         except ValueError as error:
             self.unreadable.append(str(error))
             return True
         if message is None:
             # A marked line of a newer worker, or an ordinary line that starts like a mark.
-            return line.startswith(messages.MARK)
-        if isinstance(message, messages.Progress):
+            return line.startswith(result_messages.MARK)
+        if isinstance(message, result_messages.Progress):
             self.show(str(message.text))  # str(): a foreign message must not cost the figures
         else:
             self.messages.append(message)
@@ -108,7 +108,7 @@ class Collector:
 
 def _may_be_marked(line: str) -> bool:
     """Return whether the line is marked, or may become so when the rest of it arrives."""
-    return bool(line) and (line.startswith(messages.MARK) or messages.MARK.startswith(line))
+    return bool(line) and (line.startswith(result_messages.MARK) or result_messages.MARK.startswith(line))
 
 
 def _without_figures(event: Event) -> Event:
@@ -116,4 +116,4 @@ def _without_figures(event: Event) -> Event:
     tail = event.get("tail")
     if not isinstance(tail, (list, tuple)):
         return event
-    return {**event, "tail": [line for line in tail if not str(line).startswith(messages.MARK)]}
+    return {**event, "tail": [line for line in tail if not str(line).startswith(result_messages.MARK)]}

@@ -10,7 +10,7 @@ from torchnet.config.parsing import beyond
 from torchnet.console.console import Console
 from torchnet.constants import RUN_LABEL
 from torchnet.errors import ClusterError, UsageError
-from torchnet.k8s.client.api import ApiClient, connect
+from torchnet.k8s.client.api_client import ApiClient, connect
 from torchnet.k8s.run import listing
 from torchnet.k8s.run.deletion import Removal, list_labelled, remove
 from torchnet.k8s.run.interruptible import Interrupted, Left, ask, in_thread

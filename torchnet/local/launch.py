@@ -19,13 +19,13 @@ from torchnet.console.console import Console, Listener
 from torchnet.console.files import problem, write_json
 from torchnet.local import supervisor_process
 from torchnet.local.agent_channel import AgentChannels
-from torchnet.local.checks import shares_of
 from torchnet.local.gpus import Shares
 from torchnet.local.internet_access import Internet
 from torchnet.local.monitor import LocalMonitor
 from torchnet.local.supervisor_input import SupervisorInput
 from torchnet.local.supervisor_process import Supervisor
 from torchnet.local.topology import SandboxShape
+from torchnet.local.validation import shares_of
 
 
 def run_name(script: str, random: str) -> str:
@@ -65,7 +65,7 @@ def run(job: JobSpec, listener: Listener | None, channels: AgentChannels, superv
         supervisor: waits for its input.
 
     Raises:
-        UsageError: see :func:`torchnet.local.checks.shares_of`.
+        UsageError: see :func:`torchnet.local.validation.shares_of`.
         RefusedError: the machine refuses namespaces (names the mechanism and a fix), or no loopback address is free.
     """
     on_loopback = job.network.networks == (LOOPBACK,)

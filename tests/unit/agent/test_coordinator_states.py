@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.unit.agents import made, spec
 from torchnet.agent import coordinator, handshake, messages, receipt, state_machine, worker
-from torchnet.agent.coordinator import Coordinator, State
+from torchnet.agent.coordinator import Coordinator, CoordinatorState
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure
 from torchnet.agent.framed_socket import LENGTH, pack
@@ -145,7 +145,9 @@ class Runs(RuleBasedStateMachine):
 
     # -- joining -----------------------------------------------------------------------------------------------------
 
-    @precondition(lambda self: self.coordinator.state not in (State.LEAVING, State.OVER))  # it listens
+    @precondition(
+        lambda self: self.coordinator.state not in (CoordinatorState.LEAVING, CoordinatorState.OVER)
+    )  # it listens
     @rule(
         rank=RANKS,
         how=st.sampled_from(
@@ -285,13 +287,13 @@ class Runs(RuleBasedStateMachine):
     def verdicts(self) -> list[int]:
         """The exit codes that have been decided."""
         found = [event["receipt"]["exit_code"] for event in self.events if event["event"] == "receipt"]
-        prepared = self.coordinator.state in (State.LEAVING, State.OVER) and not found
+        prepared = self.coordinator.state in (CoordinatorState.LEAVING, CoordinatorState.OVER) and not found
         return [*found, 0] if prepared else found
 
     @invariant()
     def no_verdict_is_early_or_unfounded(self) -> None:
         verdicts = self.verdicts()
-        assert len(verdicts) == (self.coordinator.state in (State.LEAVING, State.OVER))
+        assert len(verdicts) == (self.coordinator.state in (CoordinatorState.LEAVING, CoordinatorState.OVER))
         everybody = set(range(NNODES))
         for peer in self.peers:
             over = [message.code for message in peer.received if isinstance(message, messages.Over)]
@@ -311,7 +313,7 @@ class Runs(RuleBasedStateMachine):
         for _ in range(30):  # longer than all timers together
             self.now += 3.0
             self.turn()
-        assert self.coordinator.state is State.OVER
+        assert self.coordinator.state is CoordinatorState.OVER
         assert len(self.verdicts()) == 1
         for peer in self.peers:
             peer.close()
@@ -325,7 +327,7 @@ TestRuns.settings = settings(max_examples=150, stateful_step_count=30, deadline=
 
 @pytest.mark.parametrize(
     ("states", "transitions"),
-    [(State, coordinator.TRANSITIONS), (worker.State, worker.TRANSITIONS)],
+    [(CoordinatorState, coordinator.TRANSITIONS), (worker.WorkerState, worker.TRANSITIONS)],
 )
 def test_every_state_is_reachable_and_leads_to_the_end(states: Any, transitions: Any) -> None:
     assert set(transitions) == set(states)
@@ -345,6 +347,6 @@ def test_every_state_is_reachable_and_leads_to_the_end(states: Any, transitions:
 def test_an_illegal_transition_is_an_internal_error() -> None:
     state = state_machine.StateMachine("coordinator", coordinator.TRANSITIONS)
     with pytest.raises(TorchnetError, match="from state gathering to running") as caught:
-        state.enter(State.RUNNING)
+        state.enter(CoordinatorState.RUNNING)
     assert caught.value.exit_code == 70
-    assert state.current is State.GATHERING
+    assert state.current is CoordinatorState.GATHERING

@@ -13,7 +13,7 @@ from tests.schema import errors
 from torchnet.bench import results as model
 from torchnet.bench.aggregation import RunContext, RunEnding, results
 from torchnet.bench.summary import render
-from torchnet.bench.worker import messages
+from torchnet.bench.worker import result_messages
 
 CONTEXT = RunContext(
     on="local",
@@ -22,42 +22,44 @@ CONTEXT = RunContext(
     date="2026-01-02T03:04:05Z",
     version="0.1.0",
 )
-DONE = messages.Done(3.0)
-SETUP = messages.Setup("gloo", "cpu", 4, 4, "net1", {"torch": "2.15.0"}, {"GLOO_SOCKET_IFNAME": "net1"})
+DONE = result_messages.Done(3.0)
+SETUP = result_messages.Setup(
+    "gloo", "cpu", 4, 4, "net1", {"torch": "2.15.0"}, {"GLOO_SOCKET_IFNAME": "net1"}
+)
 RECEIPT: dict[str, Any] = {
     "run_id": "bench-1", "backend_share": 0.999, "proof": "measured", "reason": "done", "failure": None
 }  # fmt: skip
 
 
-def node(number: int, speed: int = 10**10, mtu: int = 9000) -> messages.Node:
+def node(number: int, speed: int = 10**10, mtu: int = 9000) -> result_messages.Node:
     addresses = {"net1": f"fcbb::{number}", "eth0": f"172.30.0.{number}"}
     mtus, speeds = {"net1": mtu, "eth0": 1500}, {"net1": speed, "eth0": 10**9}
-    return messages.Node(number, f"node-{number}", addresses, mtus, speeds, {}, 2.0, 1 << 33, "", "")
+    return result_messages.Node(number, f"node-{number}", addresses, mtus, speeds, {}, 2.0, 1 << 33, "", "")
 
 
-def collective(name: str = "all_reduce", size: int = 4000, **more: Any) -> messages.Collective:
+def collective(name: str = "all_reduce", size: int = 4000, **more: Any) -> result_messages.Collective:
     values: dict[str, Any] = {
         "network": "net1", "collective": name, "size": size, "elements": size // 4, "dtype": "float32", "redop": "sum",
         "root": -1, "in_place": False, "times": [1e-5, 2e-5, 3e-5], "calls": 30, "wrong": 0, "formula_bytes": 1.0,
         "sockets_bytes": {"net1": 5}, "interface_bytes": None, "busy": 0.5,
     }  # fmt: skip
-    return messages.Collective(**{**values, **more})
+    return result_messages.Collective(**{**values, **more})
 
 
-TCP = messages.Tcp("net1", 0, 1, False, 1, [1e8, 1.1e8, 1.2e8], 3, 1000, 0.5)
-ALL: list[messages.Message] = [
+TCP = result_messages.Tcp("net1", 0, 1, False, 1, [1e8, 1.1e8, 1.2e8], 3, 1000, 0.5)
+ALL: list[result_messages.Message] = [
     node(0),
     node(1),
     SETUP,
     collective(),
     TCP,
-    messages.Latency("net1", 0, 1, 64, 9, 1e-5, 2e-5, 1e-5),
+    result_messages.Latency("net1", 0, 1, 64, 9, 1e-5, 2e-5, 1e-5),
     DONE,
 ]
 
 
 def made(
-    *said: messages.Message, context: RunContext = CONTEXT, ending: RunEnding | None = None
+    *said: result_messages.Message, context: RunContext = CONTEXT, ending: RunEnding | None = None
 ) -> model.Results:
     return results(said or ALL, context, ending or RunEnding(0, RECEIPT))
 
@@ -263,14 +265,14 @@ def test_a_refused_network_without_a_fix_is_looked_at_where_it_is() -> None:
 
 
 def test_what_makes_no_sense_is_lacking_and_costs_nothing_else() -> None:
-    senseless: list[messages.Message] = [
+    senseless: list[result_messages.Message] = [
         collective(size=-1),
         collective(times=["x"]),
         collective(dtype=None),
         replace(TCP, rates=[float("inf")]),
-        messages.Latency("net1", 0, 1, 64, 9, -1.0, 2e-5, 1e-5),
+        result_messages.Latency("net1", 0, 1, 64, 9, -1.0, 2e-5, 1e-5),
         replace(node(2), cores="many"),  # type: ignore[arg-type]
-        messages.Lacks("x", None),  # type: ignore[arg-type]
+        result_messages.Lacks("x", None),  # type: ignore[arg-type]
     ]
     found = made(*senseless, *ALL)
     good = made()
@@ -299,5 +301,7 @@ def test_a_line_that_makes_no_sense_is_none() -> None:
 
 
 def test_what_could_not_be_read_or_measured_is_lacking() -> None:
-    found = made(*ALL, messages.Lacks("reduce", "no"), ending=RunEnding(0, RECEIPT, unreadable=("a line",)))
+    found = made(
+        *ALL, result_messages.Lacks("reduce", "no"), ending=RunEnding(0, RECEIPT, unreadable=("a line",))
+    )
     assert [(one.what, one.why) for one in found.lacks] == [("reduce", "no"), ("a figure", "a line")]

@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 
 from torchnet.bench.collector import Collector
-from torchnet.bench.worker import messages
+from torchnet.bench.worker import result_messages
 from torchnet.console.console import Console
 from torchnet.console.terminal import streams
 
-LATENCY = messages.Latency("net1", 0, 1, 64, 500, 4e-5, 9e-5, 2e-5)
+LATENCY = result_messages.Latency("net1", 0, 1, 64, 500, 4e-5, 9e-5, 2e-5)
 
 
-def line(message: messages.Message) -> str:
+def line(message: result_messages.Message) -> str:
     out = io.StringIO()
-    messages.send(message, out)
+    result_messages.send(message, out)
     return out.getvalue().rstrip("\n")
 
 
@@ -80,13 +80,13 @@ def test_only_rank_0s_standard_output_is_read() -> None:
 
 
 def test_a_marked_line_that_cannot_be_read_is_kept_as_a_reason() -> None:
-    seen = Seen().give(output(messages.MARK + "{nonsense"))
+    seen = Seen().give(output(result_messages.MARK + "{nonsense"))
     assert seen.collector.messages == []
     assert "{nonsense" in seen.collector.unreadable[0]
 
 
 def test_a_kind_of_a_newer_worker_is_passed_over() -> None:
-    seen = Seen().give(output(messages.MARK + '{"kind":"future","x":1}'))
+    seen = Seen().give(output(result_messages.MARK + '{"kind":"future","x":1}'))
     assert (seen.collector.messages, seen.collector.unreadable, seen.out.getvalue()) == ([], [], "")
 
 
@@ -107,7 +107,7 @@ def test_a_failure_is_shown_without_the_figures_among_its_last_lines() -> None:
     assert seen.collector.failure is not None
     assert seen.collector.failure["text"] == "rank 0 exited with code 7"
     assert "RuntimeError: gone" in seen.err.getvalue()
-    assert messages.MARK not in seen.err.getvalue()
+    assert result_messages.MARK not in seen.err.getvalue()
 
 
 def test_a_restart_begins_with_no_figures() -> None:
@@ -117,18 +117,24 @@ def test_a_restart_begins_with_no_figures() -> None:
 
 
 def test_progress_in_a_pipe_is_a_line_for_each_thing_that_is_measured() -> None:
-    seen = Seen().give(*(output(line(messages.Progress(text))) for text in ("raw TCP", "raw TCP", "reduce")))
+    seen = Seen().give(
+        *(output(line(result_messages.Progress(text))) for text in ("raw TCP", "raw TCP", "reduce"))
+    )
     assert seen.err.getvalue() == "torchnet: measuring raw TCP\ntorchnet: measuring reduce\n"
 
 
 def test_progress_that_makes_no_sense_stops_nothing() -> None:
-    seen = Seen().give(output(messages.MARK + '{"kind":"progress","text":null}'), output(line(LATENCY)))
+    seen = Seen().give(
+        output(result_messages.MARK + '{"kind":"progress","text":null}'), output(line(LATENCY))
+    )
     assert seen.collector.messages == [LATENCY]
 
 
 def test_progress_on_a_terminal_is_one_line_that_others_do_not_run_into() -> None:
     seen = Seen(tty=True)
-    seen.give(output(line(messages.Progress("size 1"))), output(line(messages.Progress("size 2"))))
+    seen.give(
+        output(line(result_messages.Progress("size 1"))), output(line(result_messages.Progress("size 2")))
+    )
     seen.give({"event": "notice", "node": None, "level": "warning", "text": "slow"})
     erased = seen.err.getvalue().split("\r\x1b[K")
     assert erased[0] == "torchnet: measuring size 1"

@@ -15,7 +15,7 @@ from torchnet.cli import main
 from torchnet.cli.torchrun_compat import COMMON_FLAGS, TORCHRUN_FLAGS
 from torchnet.config.job_spec import JobSpec
 from torchnet.config.settings import FIELDS
-from torchnet.local.runtime import LocalRuntime
+from torchnet.local.local_runtime import LocalRuntime
 
 Dry = Callable[..., dict[str, Any]]
 

@@ -14,8 +14,8 @@ import pytest
 from torchnet.agent import command_line as agent_flags
 from torchnet.cli import main
 from torchnet.cli.torchrun_compat import TORCHRUN_FLAGS
-from torchnet.k8s.runtime import KubernetesRuntime
-from torchnet.local.runtime import LocalRuntime
+from torchnet.k8s.kubernetes_runtime import KubernetesRuntime
+from torchnet.local.local_runtime import LocalRuntime
 
 Launch = Callable[..., tuple[int, str]]
 Dry = Callable[..., tuple[dict[str, Any], list[str]]]

@@ -17,7 +17,7 @@ import struct
 from pathlib import Path
 
 from torchnet import constants
-from torchnet.bench.worker.messages import Node
+from torchnet.bench.worker.result_messages import Node
 from torchnet.errors import NetworkError
 from torchnet.linux import cgroup, rtnetlink
 from torchnet.network import peer_table

@@ -18,8 +18,8 @@ from typing import Any
 
 from torchnet.bench.worker import tcp
 from torchnet.bench.worker.cpu import Usage
-from torchnet.bench.worker.messages import Lacks, Latency, Message, Progress, Tcp
 from torchnet.bench.worker.rank_context import PATIENCE, RankContext
+from torchnet.bench.worker.result_messages import Lacks, Latency, Message, Progress, Tcp
 from torchnet.bench.worker.worker_config import Pairs, WorkerConfig
 
 Pair = tuple[int, int]

@@ -1,4 +1,4 @@
-"""The script that `torchnet bench` runs in each rank: ``run.py --plan JSON``. Rank 0 prints the results (messages.py).
+"""The script that `torchnet bench` runs in each rank: ``run.py --plan JSON``. Rank 0 prints the results.
 
 A pod has this folder and the agent's archive, which contains torchnet without torchnet.bench. So the script first makes
 this folder importable as torchnet.bench.worker, unless it is already.
@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torchnet.bench.worker.messages import Node
     from torchnet.bench.worker.rank_context import RankContext
+    from torchnet.bench.worker.result_messages import Node
     from torchnet.bench.worker.sweep import Bench, NetworkUnderTest, Send
     from torchnet.bench.worker.worker_config import WorkerConfig
     from torchnet.training import Context
@@ -75,15 +75,15 @@ def main(argv: list[str]) -> None:
         import torch  # noqa: F401
 
     import torchnet
-    from torchnet.bench.worker import messages, worker_config
+    from torchnet.bench.worker import result_messages, worker_config
 
     wanted = worker_config.decode(given)
     # Control messages are CPU tensors, with NCCL too.
     backend = "cpu:gloo,cuda:nccl" if wanted.backend == "nccl" else wanted.backend or None
     with torchnet.init(backend) as context:
-        send: Send = messages.send if context.rank == 0 else _silent
+        send: Send = result_messages.send if context.rank == 0 else _silent
         _measure(wanted, context, send)
-        send(messages.Done(time.monotonic() - began))
+        send(result_messages.Done(time.monotonic() - began))
 
 
 def _silent(_: Any) -> None:
@@ -156,14 +156,14 @@ def rails(environ: Any) -> list[str]:
 
 def _nodes(place: RankContext, known: dict[int, Node], send: Send) -> None:
     """Report the facts of each node that are new or differ from ``known``, and take all addresses from them."""
-    from torchnet.bench.worker import messages, node_facts
+    from torchnet.bench.worker import node_facts, result_messages
 
     own = ""
     if place.local_rank == 0:
         own = json.dumps(asdict(node_facts.facts(place.node, place.networks)))
     for text in place.exchange(own):
         if text:
-            node = messages.Node(**json.loads(text))
+            node = result_messages.Node(**json.loads(text))
             place.addresses[node.node] = node.addresses
             if known.get(node.node) != node:
                 send(node)
@@ -173,7 +173,7 @@ def _nodes(place: RankContext, known: dict[int, Node], send: Send) -> None:
 def _setup(backend: str, context: Context, place: RankContext) -> Any:
     import torch
 
-    from torchnet.bench.worker.messages import Setup
+    from torchnet.bench.worker.result_messages import Setup
 
     versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
     device = "cpu"
@@ -206,7 +206,7 @@ def _network(
     networks on which TCP failed, the same on all ranks."""
     import torch.distributed as dist
 
-    from torchnet.bench.worker import messages
+    from torchnet.bench.worker import result_messages
     from torchnet.bench.worker.sweep import NetworkUnderTest, shorten
 
     first = interface == bench.place.networks[0]
@@ -214,7 +214,7 @@ def _network(
         if first:
             return NetworkUnderTest(interface, backend, context.device, None)
         why = "NCCL reads its interface only once in a process"
-        bench.send(messages.Lacks(f"collectives over {interface} (nccl)", why))
+        bench.send(result_messages.Lacks(f"collectives over {interface} (nccl)", why))
         return None
     without = [str(node) for node, found in sorted(bench.place.addresses.items()) if interface not in found]
     if not first and (without or interface in closed):
@@ -222,7 +222,7 @@ def _network(
         why = "raw TCP does not get through between the nodes"
         if without:
             why = f"no address of {interface} on node {', '.join(without[:10])}"
-        bench.send(messages.Lacks(f"collectives over {interface} (gloo)", why))
+        bench.send(result_messages.Lacks(f"collectives over {interface} (gloo)", why))
         return None
     before = os.environ.get("GLOO_SOCKET_IFNAME")
     if not first or bench.plan.compare in rails(os.environ):
@@ -242,7 +242,7 @@ def _network(
             os.environ["GLOO_SOCKET_IFNAME"] = before
     texts = [text for text in bench.place.exchange(why) if text]
     if texts:
-        bench.send(messages.Lacks(f"collectives over {interface} (gloo)", texts[0]))
+        bench.send(result_messages.Lacks(f"collectives over {interface} (gloo)", texts[0]))
         return None
     return NetworkUnderTest(interface, backend, context.device, group)
 

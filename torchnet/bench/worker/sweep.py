@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from torchnet.bench.worker import busbw, collectives, messages, timing
+from torchnet.bench.worker import busbw, collectives, result_messages, timing
 from torchnet.bench.worker.busbw import Collective
 from torchnet.bench.worker.byte_counters import ByteCounters, CounterDelta
 from torchnet.bench.worker.collectives import CollectiveSetting
@@ -19,7 +19,7 @@ from torchnet.bench.worker.rank_context import RankContext
 from torchnet.bench.worker.sizes import size_text
 from torchnet.bench.worker.worker_config import WorkerConfig
 
-Send = Callable[[messages.Message], None]
+Send = Callable[[result_messages.Message], None]
 _TRIED = 8  # elements of each rank in the first attempt
 _WORDS = 200  # characters quoted of a backend's error
 
@@ -67,9 +67,9 @@ class _Series:
         plan, send = self._bench.plan, self._bench.send
         sizes = collectives.round_sizes(self._collective, plan.sizes, self._item, self._ranks)
         span = f"{size_text(sizes[0])} to {size_text(sizes[-1])}"
-        send(messages.Progress(f"{self._what} over {self._network.interface}, {span}"))
+        send(result_messages.Progress(f"{self._what} over {self._network.interface}, {span}"))
         if self._ranks < 2:
-            send(messages.Lacks(self._what, "a single rank moves no data"))
+            send(result_messages.Lacks(self._what, "a single rank moves no data"))
             return
         self._patterns = patterns(plan.dtype, self._op, self._ranks, self._network.device)
         usable = list(self._usable())
@@ -81,7 +81,7 @@ class _Series:
                     continue
                 what = f"{self._what}{_form(in_place, usable)} of {size_text(size)} over {self._network.interface}"
                 send(
-                    messages.Lacks(
+                    result_messages.Lacks(
                         what, f"needs {need} bytes in each rank, but only {plan.memory} are available"
                     )
                 )
@@ -108,7 +108,7 @@ class _Series:
                 lacks = "results are wrong if input and output overlap"
             if lacks:
                 what = f"{self._what}{_form(in_place, forms)} over {self._network.interface}"
-                self._bench.send(messages.Lacks(f"{what} ({self._network.backend})", lacks))
+                self._bench.send(result_messages.Lacks(f"{what} ({self._network.backend})", lacks))
             else:
                 yield in_place
 
@@ -166,7 +166,7 @@ class _Series:
         cores: list[float | None],
     ) -> None:
         self._bench.send(
-            messages.Collective(
+            result_messages.Collective(
                 network=self._network.interface,
                 collective=self._collective,
                 size=size,

@@ -169,7 +169,7 @@ def load(kubeconfig: str | None = None, context: str | None = None) -> Access:
     from kubernetes.client import ApiClient, Configuration
 
     configuration = Configuration()
-    # `torchnet.k8s.client.api` retries instead: with jitter, and with a limit on the total time.
+    # `torchnet.k8s.client.api_client` retries instead: with jitter, and with a limit on the total time.
     configuration.retries = False
     configuration.keep_alive = True
     configuration.connection_pool_maxsize = _CONNECTIONS

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from torchnet.errors import TorchnetError
-from torchnet.k8s.client.api import ApiClient
+from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal, ApiUnreachable, parse_refusal
 from torchnet.k8s.client.kinds import POD, selector
 from torchnet.text import printable

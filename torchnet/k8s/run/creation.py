@@ -12,7 +12,7 @@ from typing import Any
 
 from torchnet.constants import RUN_LABEL
 from torchnet.errors import ClusterError, NetworkError, UsageError
-from torchnet.k8s.client.api import MERGE_PATCH, ApiClient, after_lost_answer
+from torchnet.k8s.client.api_client import MERGE_PATCH, ApiClient, after_lost_answer
 from torchnet.k8s.client.api_errors import ApiRefusal, is_permission_error
 from torchnet.k8s.client.kinds import NAD, POD, WORKLOADS, kind_of
 from torchnet.network.attachment import NetworkAttachment

@@ -19,7 +19,7 @@ from typing import Any
 from torchnet.console.console import Console
 from torchnet.errors import TorchnetError
 from torchnet.k8s.client.access import Access
-from torchnet.k8s.client.api import METADATA, ApiClient
+from torchnet.k8s.client.api_client import METADATA, ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal
 from torchnet.k8s.client.kinds import JOBSET, KINDS, NODE, POD, WORKLOADS, Kind, kind_of, selector
 from torchnet.k8s.client.watch import internal_error

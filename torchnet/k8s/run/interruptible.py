@@ -10,7 +10,7 @@ from typing import Any
 
 from torchnet.errors import TorchnetError
 from torchnet.k8s.client.access import ResponseMonitor
-from torchnet.k8s.client.api import ApiClient
+from torchnet.k8s.client.api_client import ApiClient
 from torchnet.signals import Signals
 
 _TURN_SECONDS = 0.05

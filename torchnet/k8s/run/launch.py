@@ -13,7 +13,7 @@ from torchnet.console.console import Console, Listener
 from torchnet.console.files import problem, write_json
 from torchnet.constants import STORE_PORTS
 from torchnet.errors import ClusterError, TorchnetError
-from torchnet.k8s.client.api import ApiClient, connect
+from torchnet.k8s.client.api_client import ApiClient, connect
 from torchnet.k8s.objects.pod import processes
 from torchnet.k8s.objects.run_objects import pod_of, prepare
 from torchnet.k8s.run.deletion import clear

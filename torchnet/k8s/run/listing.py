@@ -9,7 +9,7 @@ from typing import Any
 
 from torchnet.constants import RUN_LABEL
 from torchnet.errors import ClusterError, UsageError
-from torchnet.k8s.client.api import ApiClient
+from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.api_errors import ApiCall, ApiRefusal
 from torchnet.k8s.client.kinds import JOB, JOBSET, POD, selector
 from torchnet.k8s.run.outcome import first_failure

@@ -10,7 +10,7 @@ from typing import Any
 
 from torchnet.console.console import Console
 from torchnet.errors import TorchnetError
-from torchnet.k8s.client.api import ApiClient
+from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.kinds import POD, selector
 from torchnet.k8s.client.watch import Watch
 from torchnet.k8s.run.interruptible import ask

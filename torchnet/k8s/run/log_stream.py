@@ -15,7 +15,7 @@ from torchnet import rlimits
 from torchnet.agent.events import BACKLOG
 from torchnet.console.console import Console
 from torchnet.constants import PREPARE, WORKER
-from torchnet.k8s.client.api import ApiClient
+from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.run.log_parser import Event, event
 from torchnet.k8s.run.pod_logs import READERS, LogFollower, LogReaders
 from torchnet.k8s.run.run_info import RunInfo

@@ -17,7 +17,7 @@ from torchnet.agent.events import BACKLOG, Failure
 from torchnet.console.console import Console
 from torchnet.constants import GRACE_SECONDS, STOPPED_CODE
 from torchnet.errors import TorchnetError
-from torchnet.k8s.client.api import ApiClient
+from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.kinds import POD
 from torchnet.k8s.client.watch import Watch
 from torchnet.k8s.run.attempts import Attempts

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torchnet.errors import ClusterError
-from torchnet.k8s.client.api import ApiClient
+from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal, ApiUnreachable
 from torchnet.k8s.client.kinds import EVENT, POD
 from torchnet.k8s.run.run_info import RunInfo

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 
 from torchnet.errors import ClusterError
-from torchnet.k8s.client.api import ApiClient
+from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal, ApiUnreachable
 from torchnet.k8s.client.kinds import POD
 from torchnet.k8s.client.watch import internal_error, lines

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from torchnet.errors import ClusterError, TorchnetError
-from torchnet.k8s.client.api import MERGE_PATCH, ApiClient
+from torchnet.k8s.client.api_client import MERGE_PATCH, ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal
 from torchnet.k8s.client.kinds import JOB, JOBSET, POD, Kind, selector
 from torchnet.k8s.client.watch import internal_error

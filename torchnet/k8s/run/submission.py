@@ -12,7 +12,7 @@ from torchnet.console.console import Console
 from torchnet.constants import RUN_LABEL
 from torchnet.errors import ClusterError
 from torchnet.k8s.client.access import NOTICE_SECONDS, ResponseMonitor
-from torchnet.k8s.client.api import ApiClient
+from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.api_errors import ApiUnreachable
 from torchnet.k8s.client.kinds import WORKLOADS, kind_of
 from torchnet.k8s.client.watch import internal_error

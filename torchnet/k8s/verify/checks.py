@@ -12,7 +12,7 @@ from typing import Any
 
 from torchnet import constants
 from torchnet.errors import NetworkError
-from torchnet.k8s.client.api import ApiClient
+from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal, is_permission_error
 from torchnet.k8s.client.kinds import DAEMONSET, NAD, NODE, POD
 from torchnet.k8s.run.creation import missing_attachment_error

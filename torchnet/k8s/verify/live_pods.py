@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from torchnet.errors import NetworkError
-from torchnet.k8s.client.api import ApiClient
+from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal, ApiUnreachable
 from torchnet.k8s.client.kinds import EVENT, POD
 from torchnet.k8s.run.pending import latest_event_texts

@@ -12,7 +12,7 @@ from typing import Any
 from torchnet import constants
 from torchnet.constants import RUN_LABEL
 from torchnet.errors import ClusterError, NetworkError
-from torchnet.k8s.client.api import ApiClient
+from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.run.creation import create
 from torchnet.k8s.run.deletion import remove
 from torchnet.k8s.verify import checks

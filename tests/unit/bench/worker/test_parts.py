@@ -22,8 +22,8 @@ import torch.distributed as dist
 from torchnet.bench.worker import busbw, collectives, run, sweep
 from torchnet.bench.worker.busbw import COLLECTIVES, Collective
 from torchnet.bench.worker.byte_counters import CounterDelta, CounterReading, subtract, sum_deltas
-from torchnet.bench.worker.messages import Lacks
 from torchnet.bench.worker.rank_context import RankContext
+from torchnet.bench.worker.result_messages import Lacks
 from torchnet.bench.worker.worker_config import WorkerConfig
 
 

@@ -20,9 +20,9 @@ import pytest
 from tests import golden, needs
 from tests.unit.api_answers import kubeconfig
 from torchnet.errors import ClusterError, TorchnetError
-from torchnet.k8s.client import api as api_module
+from torchnet.k8s.client import api_client as api_module
 from torchnet.k8s.client.access import load
-from torchnet.k8s.client.api import ApiClient
+from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.api_errors import ApiCall, ApiUnreachable, failure_reason, parse_refusal
 from torchnet.k8s.client.kinds import POD
 from torchnet.k8s.run.creation import name_in_use_error

@@ -15,7 +15,7 @@ from tests.unit.api_answers import Server, kubeconfig, serving
 from torchnet.errors import ClusterError, TorchnetError
 from torchnet.k8s.client import watch
 from torchnet.k8s.client.access import load
-from torchnet.k8s.client.api import ApiClient
+from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.watch import Watch
 
 GONE = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version: 5 (90)"}

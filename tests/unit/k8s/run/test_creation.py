@@ -13,7 +13,7 @@ import pytest
 from tests.unit import api_answers
 from tests.unit.api_answers import Answer, Server, serving
 from torchnet.errors import UsageError
-from torchnet.k8s.client.api import ApiClient
+from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal
 from torchnet.k8s.run.creation import create, set_owners
 

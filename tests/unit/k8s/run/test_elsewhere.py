@@ -110,7 +110,7 @@ def test_a_launch_gets_as_far_as_the_network_there(tmp_path: Path) -> None:
     (tmp_path / "config").write_text(json.dumps(config))
     words = ["launch", "--on", "kubernetes", "--image", "registry.example.org/pytorch:1"]
     words += ["--network", "ml/backend-network", "train.py"]
-    code = "from torchnet.k8s.client import api as door\n"
+    code = "from torchnet.k8s.client import api_client as door\n"
     code += "door.ApiClient.__init__.__kwdefaults__['patience'] = 0.5\n"
     code += "from torchnet.cli import main\nsys.exit(main(sys.argv[1:]))"
     ran = elsewhere(code, *words, cwd=tmp_path, KUBECONFIG=str(tmp_path / "config"))

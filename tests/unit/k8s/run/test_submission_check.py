@@ -9,7 +9,7 @@ import pytest
 from tests.unit import api_answers
 from tests.unit.api_answers import Answer, Server, serving
 from torchnet.errors import ClusterError, NetworkError
-from torchnet.k8s.client.api import ApiClient
+from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.run.creation import check
 from torchnet.network.attachment import NetworkAttachment
 

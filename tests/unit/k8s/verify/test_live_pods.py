@@ -18,7 +18,7 @@ from tests.unit.aside import aside, interrupt, until
 from tests.unit.kubernetes_objects import pod, running, terminated, waiting
 from torchnet.cli import main
 from torchnet.errors import ClusterError, NetworkError
-from torchnet.k8s.client.api import ApiClient
+from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.verify import checks, verification
 from torchnet.k8s.verify.live_pods import LivePods
 

@@ -16,9 +16,9 @@ import pytest
 
 from tests.unit.api_answers import Server, kubeconfig, serving
 from torchnet.errors import ClusterError
-from torchnet.k8s.client import api
+from torchnet.k8s.client import api_client
 from torchnet.k8s.client.access import load
-from torchnet.k8s.client.api import ApiClient, after_lost_answer, connect
+from torchnet.k8s.client.api_client import ApiClient, after_lost_answer, connect
 from torchnet.k8s.client.api_errors import ApiRefusal, ApiUnreachable
 from torchnet.k8s.client.kinds import JOB, POD
 
@@ -227,7 +227,7 @@ def test_a_scalar_for_a_list_in_a_kubeconfig_is_named(tmp_path: Path, field: str
 def test_a_response_that_is_too_large_is_an_error(
     server: Server, client: ApiClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api, "_LONGEST_BODY", 1 << 20)
+    monkeypatch.setattr(api_client, "_LONGEST_BODY", 1 << 20)
     server.answers = [(200, {}, {"items": ["x" * (1 << 20)]})]
     with pytest.raises(ClusterError, match="1 MiB"):
         list_pods(client)
@@ -265,9 +265,9 @@ def test_a_proxy_is_used_but_not_for_what_no_proxy_names(
     monkeypatch.setenv("HTTP_PROXY", server.address)
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
-    path = str(kubeconfig(tmp_path / "config", "http://api.example.org"))
+    path = str(kubeconfig(tmp_path / "config", "http://api_client.example.org"))
     list_pods(connect(path))
-    assert server.asked[0][2] == "http://api.example.org/api/v1/namespaces/ml/pods"
+    assert server.asked[0][2] == "http://api_client.example.org/api/v1/namespaces/ml/pods"
     monkeypatch.setenv("NO_PROXY", "example.org")
     with pytest.raises(ApiUnreachable):
         ApiClient(load(path), patience=0.2).call("GET", POD.path("ml"), POD.call("list", "ml"))

@@ -21,7 +21,7 @@ class LocalRuntime:
 
     def validate(self, job: JobSpec, cwd: str) -> None:
         from torchnet.config.script_check import require_script
-        from torchnet.local.checks import check_files, shares_of
+        from torchnet.local.validation import check_files, shares_of
 
         require_script(job, cwd)
         shares_of(job)
