@@ -88,7 +88,7 @@ def test_every_wrong_static_address_is_named() -> None:
         )
     text = str(caught.value)
     for part in (
-        "net1 stands twice",
+        "net1 is given twice",
         '"x" for net2',
         "an interface name is empty",
         '"fe80::1" for net4',
