@@ -14,7 +14,7 @@ import pytest
 
 from torchnet.errors import RefusedError
 
-REFUSED = "this machine refuses to make the two networks: "
+REFUSED = "this machine does not allow the local networks: "
 # The package of each program that Debian's smallest images lack.
 PACKAGES = {"ip": "iproute2", "busybox": "busybox-static"}
 

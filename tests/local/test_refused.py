@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
 from tests.jobs import TORCHNET, lines, receipt, run, script
 
 LAUNCH = (*TORCHNET, "launch")
@@ -55,7 +56,7 @@ def test_a_refusal_names_the_mechanism_and_one_fix(tmp_path: Path, kind: str) ->
     done = run(started, command=(*around, *LAUNCH), cwd=tmp_path)
     assert done.code == 4, done.stderr
     said = done.stderr.splitlines()
-    assert said[0].startswith("torchnet: this machine refuses to make the two networks: ")
+    assert said[0].startswith(f"torchnet: {needs.REFUSED}")
     assert mechanism in said[0]
     assert said[1].startswith(f"  fix: {fix}")
     assert said[2].startswith("       or: torchnet launch --network loopback")

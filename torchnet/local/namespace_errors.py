@@ -40,7 +40,7 @@ def explain(step: str, error: OSError, facts: NamespaceFacts | None = None) -> R
     """Turn the refusal of ``step`` into an error with the mechanism, a fix to paste, and the alternative."""
     mechanism, fix = judge(step, error.errno or 0, facts if facts is not None else gather())
     what = error.strerror or os.strerror(error.errno or 0)
-    text = f"this machine refuses to make the two networks: {step}: {what}; {mechanism}"
+    text = f"this machine does not allow the local networks: {step}: {what}; {mechanism}"
     return RefusedError(text, fix=f"{fix}\n       or: {_OTHER_WAY}")
 
 
