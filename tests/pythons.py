@@ -84,7 +84,9 @@ def main() -> int:
             "tests",
         ]
         tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--lanes=1", "-m", "not quiet", *PATHS]
-        code |= subprocess.run([*words, "python", *tests], cwd=ROOT, check=False).returncode
+        code |= subprocess.run(
+            [*words, "python", *tests], cwd=ROOT, check=False, start_new_session=True
+        ).returncode
     return code
 
 
