@@ -43,7 +43,10 @@ REFUSED: dict[str, tuple[list[str], tuple[str, ...], list[str]]] = {
         [f"node-1:net1:address={ONE}"],
         (),
         # Whoever knows both says so, or the worker that finds rank 0's address to be its own: who is first varies.
-        [f"address {ONE} belongs to (node-0 .*net1.*,|rank 0 and to) node-1 .*net1", "fix: recreate one of them"],
+        [
+            f"(rank 0 and node-1 .*net1.* same address {ONE}|{ONE} belongs to node-0 .*net1.*, node-1 .*net1)",
+            "fix: recreate one of them",
+        ],
     ),
     "another address twice": (
         [f"node-2:net1:address={TWO}"],
