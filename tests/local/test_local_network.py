@@ -122,6 +122,7 @@ def overflows() -> int:
     return sum(int(line[column], 16) for line in lines[1:])
 
 
+@pytest.mark.quiet
 def test_64_nodes_are_preflighted_in_all_pairs(tmp_path: Path) -> None:
     before = overflows()
     file = tmp_path / "receipt.json"
