@@ -1,4 +1,4 @@
-"""A real HTTP server that keeps objects as an API server does, by their paths, and fails where it is told to.
+"""A real HTTP server that keeps objects by their paths, as an API server does, and fails where a test asks for it.
 
 tests/unit/store_contract.py says what it has in common with a real one.
 """

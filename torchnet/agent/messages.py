@@ -100,7 +100,7 @@ class ProcessesStopped:
 
 @dataclass(frozen=True)
 class Stacks:
-    """The Python stacks by rank ("" if there is none), and a sentence for each peer that acknowledges no data."""
+    """The Python stacks by rank ("" without a stack), and a sentence for each peer that acknowledges no data."""
 
     stacks: dict[str, str]
     stuck: tuple[str, ...] = ()

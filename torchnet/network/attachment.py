@@ -18,7 +18,7 @@ class NetworkAttachment:
     Attributes:
         namespace: "" for the run's namespace, or where only the name is known.
         interface: "" if the attachment's name alone identifies it.
-        resource: The device plugin's resource that each pod requests with it; "" if there is none.
+        resource: The device plugin's resource that each pod requests with it; "" without a resource.
     """
 
     namespace: str

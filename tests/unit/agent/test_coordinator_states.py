@@ -188,7 +188,7 @@ class Runs(RuleBasedStateMachine):
     # -- messages ----------------------------------------------------------------------------------------------------
 
     def answer(self, peer: Peer, at: float = 1.0, *, good: bool = True, twice: bool = False) -> bool:
-        """Answer the oldest request that is unanswered; False if there is none."""
+        """Answer the oldest open request; False if no request is open."""
         requests = peer.requests()
         if peer.closed or peer.answered >= len(requests):
             return False

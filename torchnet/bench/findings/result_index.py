@@ -56,7 +56,7 @@ class ResultIndex:
 
     @cached_property
     def alone(self) -> dict[Direction, Tcp]:
-        """Return the best row of each direction while the other was idle; if there is none, of both directions at
+        """Return the best row of each direction while the other was idle; without such rows, of both directions at
         once."""
         return self._best([row for row in self.tcp if not row.both] or self.tcp)
 

@@ -84,7 +84,7 @@ def _table_row(node: int) -> tuple[str, dict[str, str]]:
 
 
 def _address(interface: Interface) -> str:
-    """Return the first address that others can reach, preferably a permanent one; "" if there is none."""
+    """Return the first address that others can reach, preferably a permanent one; "" without such an address."""
     good = [
         one
         for one in interface.addresses

@@ -188,7 +188,7 @@ class _PairMeasurement:
             self._listener("echo", tcp.Echo).serve(self._address(there))
 
     def _listener(self, what: str, make: Callable[[str], Any]) -> Any:
-        """Create a listener and publish its port, or publish that there is none."""
+        """Create a listener and publish its port; if that fails, publish the failure."""
         key = f"{what}/{self._place.node}"
         try:
             listener = make(self._address(self._place.node))

@@ -198,7 +198,7 @@ def thin_out(figures: list[float]) -> list[float]:
 
 
 def read(line: str) -> Message | None:
-    """Return the message in a line; None if there is none, or if its kind is unknown (from a newer worker).
+    """Return the message in a line; None for any other line, or if its kind is unknown (from a newer worker).
 
     Raises:
         ValueError: The line is marked but cannot be read.

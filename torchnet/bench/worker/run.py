@@ -202,8 +202,11 @@ def reported_environment(environ: Any) -> dict[str, str]:
 def _network(
     bench: Bench, interface: str, backend: str, context: Context, closed: set[str]
 ) -> NetworkUnderTest | None:
-    """Return the group over this network; None if there is none, which has then been reported. ``closed`` has the
-    networks on which TCP failed, the same on all ranks."""
+    """Return the group over this network; None if it cannot be created, which has then been reported.
+
+    Args:
+        closed: The networks on which TCP failed, the same on all ranks.
+    """
     import torch.distributed as dist
 
     from torchnet.bench.worker import result_messages

@@ -1,4 +1,4 @@
-"""The client of the API server: what is tried again, for how long, and what people are told when it was in vain.
+"""The API client: what it retries, for how long, and the errors that it reports in the end.
 
 The other side is a real HTTP server that answers as it is told to; how an API server answers is tested on a real one,
 in tests/cluster.
