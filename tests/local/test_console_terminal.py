@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from tests import needs
 
 ROOT = Path(__file__).resolve().parents[2]
+NUMBERS = itertools.count()
 STATE = (
     "alternate_on", "cursor_flag", "insert_flag", "keypad_cursor_flag", "keypad_flag", "mouse_any_flag", "origin_flag",
     "wrap_flag", "pane_title", "scroll_region_upper", "scroll_region_lower", "cursor_x", "history_size",
@@ -66,12 +68,13 @@ def state(tmux: Callable[..., str]) -> list[str]:
 
 def run(tmux: Callable[..., str], command: str) -> str:
     """Type a command, wait until its last line and the next prompt stand there; the screen, with its colours."""
-    tmux("send-keys", "clear; " + command, "Enter")
+    start = f"START {next(NUMBERS)}"  # of this command: the last one's screen stands there until the shell reads on
+    tmux("send-keys", f"clear; echo {start}; {command}", "Enter")
     deadline = time.monotonic() + 30
     while True:
         screen = tmux("capture-pane", "-p", "-e")
         lines = screen.rstrip("\n").split("\n")
-        if "END" in screen and lines[-1].endswith("$"):
+        if start in screen and "END" in screen and lines[-1].endswith("$"):
             return screen
         assert time.monotonic() < deadline, screen
         time.sleep(0.05)

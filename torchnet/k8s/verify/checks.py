@@ -167,6 +167,7 @@ def check_configuration(title: str, text: str) -> Check:
 
 Object = dict[str, Any]
 NO_PYTHON = "set --image to an image that has Python and that the nodes can pull"
+_LINK = "check that node's network card, its cable and its switch port: ip link show"
 _UNKNOWN = "unknown"
 _LARGEST = 1 << 16  # bytes of a packet
 
@@ -175,7 +176,8 @@ def judge(results: Sequence[tuple[Object, Object]], network: tuple[str, str], ap
     """Yield the checks of the test pods' results.
 
     Args:
-        results: For each pod, the object from the API, and what the pod reported or ``{"problem": TEXT}``.
+        results: For each pod, the object from the API, and what the pod reported or ``{"problem": TEXT}``. The second
+            is missing if the first is `blocked`.
         network: (namespace, name) of the attachment.
         apart: Whether the pods were to run on different nodes.
 
@@ -183,9 +185,9 @@ def judge(results: Sequence[tuple[Object, Object]], network: tuple[str, str], ap
         NetworkError: A pod's network-status is missing, is invalid, or has no address on the backend.
     """
     nodes = [printable(str((one.get("spec") or {}).get("nodeName")), 80) for one, _ in results]
-    if apart:
+    if apart and len(nodes) > 1:
         yield Check("test pods", nodes[0] != nodes[1], f"on {nodes[0]} and {nodes[1]}", "kubectl get nodes")
-    else:
+    elif len(nodes) > 1:
         evidence = f"both on {nodes[0]}, the only node: the network between nodes is not tested"
         yield Check("test pods", True, evidence)
     for (body, report), node in zip(results, nodes, strict=True):
@@ -209,7 +211,15 @@ def judge(results: Sequence[tuple[Object, Object]], network: tuple[str, str], ap
             )
         fix = f"check the Multus log on {node}: the status is outdated, or the pod lost the address"
         yield Check("addresses", status_address in own, evidence, fix)
-    yield _full_size(nodes, results[0][1], results[1][1])
+        if blocked(report):
+            yield Check("link", False, f"{name} on {node}: {printable(str(report['blocked']), 300)}", _LINK)
+    if not any(blocked(report) for _, report in results):
+        yield _full_size(nodes, results[0][1], results[1][1])
+
+
+def blocked(report: Object) -> bool:
+    """Return whether the pod's interface did not become usable, so that it tested nothing."""
+    return isinstance(report.get("blocked"), str)
 
 
 def _full_size(nodes: Sequence[str], first: Object, second: Object) -> Check:

@@ -71,9 +71,17 @@ def test_what_is_wrong_is_named() -> None:
     assert "Killed" in bad(first, (second[0], {"problem": "Killed"}))["full size, both ways"]
 
 
+def test_a_network_card_without_a_link_is_the_only_thing_that_is_named() -> None:
+    cut = {"blocked": "net1 has no carrier"}
+    assert bad(tried(0, "node1", **cut)) == {"link": "verify-0 on node1: net1 has no carrier"}
+    assert bad(tried(0, "node1"), tried(1, "node2", **cut)) == {
+        "link": "verify-1 on node2: net1 has no carrier"
+    }
+
+
 @pytest.mark.parametrize("value", [None, 7.5, "x\x1b[2J", ["\x1b[2J"], [[1]], {"a": 1}, True, 10**30, -1])
 def test_what_pods_say_is_typed_before_it_is_shown(value: Any) -> None:
-    fields = ("interfaces", "addresses", "mtu", "reached", "size", "problem")
+    fields = ("interfaces", "addresses", "mtu", "reached", "size", "problem", "blocked")
     for field in fields:
         second = tried(1, "node2", **{"reached": True, "size": 9000, field: value})
         for check in judge((tried(0, "node1", **{field: value}), second), NETWORK, True):
@@ -122,6 +130,7 @@ def test_the_wording_of_the_checks() -> None:
         *judge([first, second], NETWORK, True),
         *judge([tried(0, "node1", "fd00::99"), unreached], NETWORK, False),
         *judge([tried(0, "node1", interfaces=["eth0"]), tried(1, "node2", interfaces=[])], NETWORK, True),
+        *judge([tried(0, "node1", blocked="net1 has no carrier")], NETWORK, True),
     ]
     text = [
         f"{'ok' if check.good else 'FAIL'}  {check.name}: {check.evidence}"

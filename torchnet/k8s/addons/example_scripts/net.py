@@ -26,6 +26,7 @@ TOKEN = os.environ.get("TOKEN_FOLDER", "/var/run/secrets/torchnet")
 STATUS = "k8s.v1.cni.cncf.io/network-status"
 DEADLINE = 300  # seconds
 PATIENCE = 6  # seconds until a new role has reached every API server
+LINK_PATIENCE = 20  # seconds until a switch forwards on a new link
 TENTATIVE, DUPLICATE = 0x40, 0x08  # IFA_F_TENTATIVE, IFA_F_DADFAILED
 MTU_DISCOVER, DO = 10, 2  # IP_MTU_DISCOVER, IP_PMTUDISC_DO: Python has no names for them
 DONT_FRAGMENT = 62  # IPV6_DONTFRAG
@@ -42,6 +43,12 @@ def mtu(name: str) -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         answer = fcntl.ioctl(control, 0x8921, struct.pack("16sI12x", name.encode(), 0))  # SIOCGIFMTU
     return int.from_bytes(answer[16:20], sys.byteorder)
+
+
+def has_carrier(name: str) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        answer = fcntl.ioctl(control, 0x8913, struct.pack("16sH14x", name.encode(), 0))  # SIOCGIFFLAGS
+    return bool(int.from_bytes(answer[16:18], sys.byteorder) & 0x40)  # IFF_RUNNING
 
 
 def ipv6() -> list[tuple[str, ipaddress.IPv6Address, int, int]]:
@@ -119,17 +126,24 @@ def is_own(address: str) -> bool:
 
 
 def wait() -> None:
-    """Wait until net1 has a usable address: IPv6 addresses first pass duplicate address detection."""
-    until = time.monotonic() + DEADLINE
+    """Wait until net1 has a usable address: IPv6 addresses first pass duplicate address detection.
+
+    That detection does not begin before the link has a carrier.
+    """
+    began = time.monotonic()
     while True:
+        connected = INTERFACE in interfaces() and has_carrier(INTERFACE)
         own = [(address, flags) for name, address, _, flags in ipv6() if name == INTERFACE]
         own = [(address, flags) for address, flags in own if not address.is_link_local]
         for address, flags in own:
             if flags & DUPLICATE:
                 sys.exit(f"{address} on {INTERFACE} is also in use by another machine")
-        if all(not flags & TENTATIVE for _, flags in own) and (own or ipv4(INTERFACE)):
+        usable = all(not flags & TENTATIVE for _, flags in own) and (own or ipv4(INTERFACE))
+        if connected and usable:
             return
-        if time.monotonic() > until:
+        if INTERFACE in interfaces() and not connected and time.monotonic() > began + LINK_PATIENCE:
+            sys.exit(f"{INTERFACE} has no carrier: the node's network card has no link")
+        if time.monotonic() > began + DEADLINE:
             missing = (
                 "has no address" if INTERFACE in interfaces() else "is missing: see kubectl describe pod"
             )

@@ -3,7 +3,8 @@
 python3 echo.py serve PORT         echo each datagram, without fragmentation
 python3 echo.py ask PORT ADDRESS   send datagrams of net1's MTU to ADDRESS until one is echoed, then exit
 
-Both print the kernel's state of net1 as a line of JSON; the second writes its result as the termination message.
+Both print the kernel's state of net1 as a line of JSON, which is also their termination message: when they serve, when
+they have a result, or when net1 does not become usable.
 """
 
 import json
@@ -38,12 +39,14 @@ def unfragmented(family: int) -> socket.socket:
     return result
 
 
-def report(**more: object) -> str:
+def report(**more: object) -> None:
+    """Print the state of net1 and ``more``, and write it as the termination message."""
     text = json.dumps(
         {"interfaces": sorted(net.interfaces()), "addresses": own(), "mtu": net.mtu(net.INTERFACE), **more}
     )
     print(text, flush=True)
-    return text
+    with open("/dev/termination-log", "w") as file:
+        file.write(text)
 
 
 def serve(port: int) -> None:
@@ -80,15 +83,16 @@ def ask(port: int, target: str) -> None:
             except OSError as error:
                 problem = f"a packet of {size + HEADERS[family]} bytes: {error}"
                 time.sleep(0.5)
-    text = report(
-        reached=reached, source=source, size=size + HEADERS[family], problem="" if reached else problem
-    )
-    with open("/dev/termination-log", "w") as file:
-        file.write(text)
+    report(reached=reached, source=source, size=size + HEADERS[family], problem="" if reached else problem)
 
 
 if __name__ == "__main__":
-    net.wait()
+    try:
+        net.wait()
+    except SystemExit as blocked:
+        if net.INTERFACE in net.interfaces():
+            report(blocked=str(blocked))
+        raise
     if sys.argv[1] == "serve":
         serve(int(sys.argv[2]))
     else:
