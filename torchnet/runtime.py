@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torchnet.config.job_spec import JobSpec
     from torchnet.config.resolution import Resolved
     from torchnet.console.console import Listener
+    from torchnet.local.supervisor_process import Supervisor
 
 
 class Runtime(Protocol):
@@ -46,15 +47,21 @@ class Runtime(Protocol):
         """
 
 
-def runtime_of(job: JobSpec) -> Runtime:
-    """Return the runtime that the job's ``on`` selects."""
+def runtime_of(job: JobSpec, early: Supervisor | None = None) -> Runtime:
+    """Return the runtime that the job's ``on`` selects.
+
+    Args:
+        early: A supervisor that was executed for a local job; ended if the job is not local.
+    """
     if job.on == "kubernetes":
+        if early is not None:
+            early.kill()
         from torchnet.k8s.kubernetes_runtime import KubernetesRuntime
 
         return KubernetesRuntime()
     from torchnet.local.local_runtime import LocalRuntime
 
-    return LocalRuntime()
+    return LocalRuntime(early)
 
 
 def working_directory() -> str:

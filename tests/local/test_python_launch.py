@@ -182,11 +182,11 @@ def test_a_caller_without_standard_streams(tmp_path: Path, closed: str) -> None:
 
 
 def test_a_supervisor_that_is_killed_during_its_start() -> None:
-    supervisor = supervisor_process.spawn([])
+    supervisor = supervisor_process.spawn()
     try:
         supervisor.process.kill()
         with pytest.raises(TorchnetError, match="SIGKILL") as caught:
-            supervisor_process.start(supervisor, b"{}", sandbox=True)
+            supervisor_process.start(supervisor, b"{}", [], sandbox=True)
     finally:
         supervisor.kill()
     assert caught.value.exit_code == 70

@@ -21,6 +21,7 @@ from torchnet_launch import name_conflicts
 
 if TYPE_CHECKING:
     from torchnet.config.resolution import Resolved
+    from torchnet.local.supervisor_process import Supervisor
 
 HELP = """\
 Run SCRIPT on many workers, with its collectives on the backend network.
@@ -79,6 +80,14 @@ def run(values: dict[str, Any], words: list[str]) -> int:
     Returns:
         The exit code.
     """
+    from torchnet.local.supervisor_process import spawned_early
+
+    local = values["on"] != "kubernetes" and not values["dry_run"]
+    with spawned_early(local) as early:
+        return _run(values, words, early)
+
+
+def _run(values: dict[str, Any], words: list[str], early: Supervisor | None) -> int:
     from torchnet.cli.entry_point import say
     from torchnet.cli.multi_host import refuse
     from torchnet.cli.torchrun_compat import SETS_FIELD, as_fields, run_id, warnings
@@ -100,7 +109,7 @@ def run(values: dict[str, Any], words: list[str]) -> int:
         say(f"torchnet: {line}")
     if values["dry_run"]:
         return dry_run(resolved, cwd, form)
-    runtime = runtime_of(resolved.job)
+    runtime = runtime_of(resolved.job, early)
     runtime.validate(resolved.job, cwd)
     return runtime.launch(resolved.job, cwd)
 

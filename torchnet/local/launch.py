@@ -62,7 +62,7 @@ def run(job: JobSpec, listener: Listener | None, channels: AgentChannels, superv
 
     Args:
         listener: the console's.
-        supervisor: waits for its input.
+        supervisor: Waits for its input.
 
     Raises:
         UsageError: see :func:`torchnet.local.validation.shares_of`.
@@ -89,9 +89,8 @@ def run(job: JobSpec, listener: Listener | None, channels: AgentChannels, superv
     else:
         faults = tuple(parse(text) for text in job.network.faults)
         shape, block = SandboxShape(job.network.rate, job.network.mtu, internet.available, faults), 0
-    sockets = tuple(sock.fileno() for sock in channels.theirs)
-    given = SupervisorInput(os.getpid(), tuple(specs), sockets, shape, block)
-    supervisor_process.start(supervisor, given.dumps(), sandbox=not on_loopback)
+    given = SupervisorInput(os.getpid(), tuple(specs), shape, block)
+    supervisor_process.start(supervisor, given.dumps(), channels.theirs, sandbox=not on_loopback)
     try:
         internet.attach(supervisor.init_pid)
         _show_notes(job, console, shares.note, internet.note)

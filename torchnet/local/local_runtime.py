@@ -12,12 +12,20 @@ if TYPE_CHECKING:
     from torchnet.config.job_spec import JobSpec
     from torchnet.config.resolution import Resolved
     from torchnet.console.console import Listener
+    from torchnet.local.supervisor_process import Supervisor
 
 _FILES = 6  # open files per node, in the launcher and in the supervisor
 
 
 class LocalRuntime:
-    """Implements `torchnet.runtime.Runtime`."""
+    """Implements `torchnet.runtime.Runtime`.
+
+    Args:
+        early: The supervisor, if it was already executed.
+    """
+
+    def __init__(self, early: Supervisor | None = None) -> None:
+        self._early = early
 
     def validate(self, job: JobSpec, cwd: str) -> None:
         from torchnet.config.script_check import require_script
@@ -36,7 +44,7 @@ class LocalRuntime:
         rlimits.allow(_FILES * job.nnodes, f"{job.nnodes} nodes", "fewer nodes")
         channels = AgentChannels(job.nnodes)
         try:
-            supervisor = supervisor_process.spawn(channels.theirs)
+            supervisor = self._early or supervisor_process.spawn()
             try:
                 # Imported here, while the supervisor loads its own modules.
                 from torchnet.local.launch import run

@@ -10,7 +10,7 @@ import signal
 import socket
 from typing import NoReturn
 
-from torchnet.local.control_messages import LENGTH, guarded
+from torchnet.local.control_messages import LENGTH, guarded, receive_sockets
 
 
 def run(descriptor: int) -> NoReturn:
@@ -35,6 +35,7 @@ def _run(control: socket.socket) -> NoReturn:
     (size,) = LENGTH.unpack(_receive(control, LENGTH.size))
     given = SupervisorInput.loads(_receive(control, size))
     specs, shape = given.specs, given.shape
+    sockets = receive_sockets(control, len(specs))
     rails, ipv4 = len(specs[0].attachments), specs[0].family == "ipv4"
     planned = [topology.node(spec.node_rank, rails, ipv4=ipv4) for spec in specs] if shape else []
     nodes = InjectedFaults(shape.faults).with_addresses(planned) if shape else []
@@ -48,17 +49,15 @@ def _run(control: socket.socket) -> NoReturn:
 
     def run_node(rank: int) -> int:
         control.close()
-        for descriptor in given.sockets:
-            if descriptor != given.sockets[rank]:
+        for descriptor in sockets:
+            if descriptor != sockets[rank]:
                 os.close(descriptor)
-        own = socket.socket(fileno=given.sockets[rank])
+        own = socket.socket(fileno=sockets[rank])
         return agent.run(specs[rank], source(rank), lambda loop, worker: ChannelReporter(loop, own, worker))
 
-    for descriptor in given.sockets:
-        os.set_inheritable(descriptor, False)
     if shape is None:
-        loopback.supervise(control, given.launcher, len(specs), run_node, given.sockets)
-    sandbox.supervise(control, given.launcher, nodes, run_node, shape, given.sockets)
+        loopback.supervise(control, given.launcher, len(specs), run_node, sockets)
+    sandbox.supervise(control, given.launcher, nodes, run_node, shape, sockets)
 
 
 def _receive(control: socket.socket, size: int) -> bytes:

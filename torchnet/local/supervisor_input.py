@@ -18,14 +18,12 @@ class SupervisorInput:
     Attributes:
         launcher: The launcher's process ID.
         specs: The agents' specifications, in node order.
-        sockets: Inherited descriptors of the agents' ends of their channels, in node order.
         shape: Parameters of the networks; None on loopback.
         loopback_block: See `torchnet.local.loopback.free_block`.
     """
 
     launcher: int
     specs: tuple[AgentSpec, ...]
-    sockets: tuple[int, ...]
     shape: SandboxShape | None = None
     loopback_block: int = 0
 
@@ -41,4 +39,4 @@ class SupervisorInput:
         if shape is not None:
             shape = SandboxShape(**{**shape, "faults": tuple(Fault(**one) for one in shape["faults"])})
         specs = tuple(AgentSpec.from_values(one) for one in values["specs"])
-        return cls(**{**values, "specs": specs, "sockets": tuple(values["sockets"]), "shape": shape})
+        return cls(**{**values, "specs": specs, "shape": shape})

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from typing import Any, Protocol
 
 from torchnet.errors import TorchnetError, UsageError
 from torchnet.local import fork_safety, namespace_errors
-from torchnet.local.control_messages import LENGTH
+from torchnet.local.control_messages import LENGTH, send_sockets
 
 # Not a path: torchnet may be in a zip archive. The user's paths follow the standard library.
 _PROGRAM = """
@@ -113,11 +114,25 @@ class Supervisor:
         return _ended_by(code) if code is not None else None
 
 
-def spawn(sockets: Sequence[socket.socket]) -> Supervisor:
-    """Execute the supervisor, which then waits for its input.
+@contextlib.contextmanager
+def spawned_early(wanted: bool) -> Iterator[Supervisor | None]:
+    """Execute the supervisor, so that it loads its modules beside the caller's work, and end it with the context.
 
-    Args:
-        sockets: The agents' ends of their channels, which it inherits.
+    None if not ``wanted``, and if it cannot be executed: `spawn` then says why, if the job needs it.
+    """
+    early = None
+    if wanted:
+        with contextlib.suppress(UsageError):
+            early = spawn()
+    try:
+        yield early
+    finally:
+        if early is not None:
+            early.kill()
+
+
+def spawn() -> Supervisor:
+    """Execute the supervisor, which then waits for its input.
 
     Raises:
         UsageError: The interpreter cannot be executed.
@@ -131,7 +146,7 @@ def spawn(sockets: Sequence[socket.socket]) -> Supervisor:
         try:
             process = subprocess.Popen(
                 [sys.executable or "", *flags, "-c", _PROGRAM, str(theirs.fileno()), *paths],
-                pass_fds=[theirs.fileno(), *(sock.fileno() for sock in sockets)],
+                pass_fds=[theirs.fileno()],
                 # Ctrl-C and a closed terminal only signal torchnet, which then stops the job in order.
                 start_new_session=True,
             )
@@ -142,18 +157,26 @@ def spawn(sockets: Sequence[socket.socket]) -> Supervisor:
     return Supervisor(process, ours)
 
 
-def start(supervisor: Supervisor, document: bytes, *, sandbox: bool) -> None:
+def start(
+    supervisor: Supervisor, document: bytes, sockets: Sequence[socket.socket], *, sandbox: bool
+) -> None:
     """Have the supervisor start the nodes; return once they exist.
 
     Args:
         document: Its input, from `SupervisorInput.dumps`.
+        sockets: The agents' ends of their channels, in node order.
         sandbox: Whether it creates namespaces.
 
     Raises:
         RefusedError: the kernel, or a policy, refuses namespaces; names the mechanism and a fix.
     """
     with contextlib.suppress(OSError):  # it has ended: set_up() raises
+        # It needs as many open files as the launcher, which may have raised its limit since.
+        resource.prlimit(
+            supervisor.process.pid, resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE)
+        )
         supervisor.control.sendall(LENGTH.pack(len(document)) + document)
+        send_sockets(supervisor.control, sockets)
     set_up(supervisor, sandbox=sandbox)
 
 
