@@ -16,6 +16,7 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg  # isort: skip
 
 NEWLINK, DELLINK, GETLINK, NEWADDR, DELADDR, GETADDR, GETROUTE = 16, 17, 18, 20, 21, 22, 26
 GROUP_LINK, GROUP_IPV4_ADDRESS, GROUP_IPV6_ADDRESS = 1, 5, 9
+_ETHERNET, _COUNTS_ETHERNET = 14, ("veth", "macvlan")  # drivers/net/veth.c and macvlan.c
 _IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
 _IFA_DADFAILED, _IFA_DEPRECATED, _IFA_TENTATIVE, _IFA_PERMANENT = 0x08, 0x20, 0x40, 0x80
 _SCOPES: dict[int, Literal["global", "link", "host"]] = {0: "global", 253: "link", 254: "host"}
@@ -23,10 +24,19 @@ _SCOPES: dict[int, Literal["global", "link", "host"]] = {0: "global", 253: "link
 
 @dataclass(frozen=True)
 class Counters:
-    """An interface's 64-bit counters (IFLA_STATS64), in bytes since the interface was created."""
+    """An interface's 64-bit counters (IFLA_STATS64) since it was created.
+
+    ``stacked`` means that another interface of this namespace counts its bytes, too: it is a bond's or bridge's port,
+    or the card below a VLAN. ``link_header`` is the least length of the link's headers in the byte counts: a VLAN
+    does not count it where it receives, and cards differ.
+    """
 
     sent_bytes: int
     received_bytes: int
+    sent_packets: int = 0
+    received_packets: int = 0
+    stacked: bool = False
+    link_header: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,14 +75,28 @@ def counters(netlink: Netlink | None = None) -> dict[str, Counters]:
 
     Not from /sys/class/net, which shows the namespace that it was mounted in.
     """
-    result = {}
     with _Borrowed(netlink) as nl:
-        for _, message in nl.dump(encode(ifinfmsg(), GETLINK, 0)):
-            link = _decoded(ifinfmsg, message)
-            stats = link.get_attr("IFLA_STATS64")
-            if stats:
-                result[link.get_attr("IFLA_IFNAME")] = Counters(stats["tx_bytes"], stats["rx_bytes"])
+        links = [_decoded(ifinfmsg, message) for _, message in nl.dump(encode(ifinfmsg(), GETLINK, 0))]
+    # A link in another namespace has an index there (a veth's peer, the card below a macvlan).
+    below = {link.get_attr("IFLA_LINK") for link in links if link.get_attr("IFLA_LINK_NETNSID") is None}
+    result = {}
+    for link in links:
+        stats = link.get_attr("IFLA_STATS64")
+        if stats:
+            result[link.get_attr("IFLA_IFNAME")] = Counters(
+                stats["tx_bytes"],
+                stats["rx_bytes"],
+                stats["tx_packets"],
+                stats["rx_packets"],
+                link.get_attr("IFLA_MASTER") is not None or link["index"] in below,
+                _ETHERNET if _kind(link) in _COUNTS_ETHERNET else 0,
+            )
     return result
+
+
+def _kind(link: Any) -> str | None:
+    info = link.get_attr("IFLA_LINKINFO")
+    return info.get_attr("IFLA_INFO_KIND") if info else None
 
 
 def route(address: str, netlink: Netlink | None = None, *, names: dict[int, str] | None = None) -> Route:
