@@ -41,12 +41,14 @@ class Flow:
     segments_in: int = 0
     resent_bytes: int = 0
     repeated_bytes: int = 0
+    connections: int = 0
 
     def add(self, socket: sock_diag.SocketBytes, base: sock_diag.SocketBytes | None = None) -> None:
         def since(field: str) -> int:
             return int(getattr(socket, field)) - (int(getattr(base, field)) if base else 0)
 
         sent, received = since("sent_bytes"), since("received_bytes")
+        self.connections += 1
         self.sent_bytes += sent
         self.received_bytes += received
         self.segments_out += since("segments_out")
@@ -121,6 +123,7 @@ class TrafficTotals:
                     counter.sent_packets,
                     peers.sent_bytes,
                     flow.sent_bytes - peers.sent_bytes,
+                    0,
                     flow.resent_bytes,
                     header,
                     counter.link_header,
@@ -134,6 +137,7 @@ class TrafficTotals:
                     counter.received_packets,
                     peers.received_bytes,
                     flow.received_bytes - peers.received_bytes,
+                    peers.connections,
                     flow.repeated_bytes,
                     header,
                     counter.link_header,

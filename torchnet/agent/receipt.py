@@ -19,7 +19,6 @@ from torchnet.agent.receipt_shape import (
     InterfaceBytes,
     NodeReceipt,
     PeerBytes,
-    Proof,
     RailBytes,
     Share,
     WorkerReceipt,
@@ -205,7 +204,9 @@ def job(
         ],
         rails=rails,
         nodes=[
-            cast(NodeReceipt, {key: value for key, value in receipt.items() if key not in ("codes", "payload")})
+            cast(
+                NodeReceipt, {key: value for key, value in receipt.items() if key not in ("codes", "payload")}
+            )
             for receipt in receipts
         ],
         findings=findings,

@@ -38,6 +38,7 @@ class Interface:
             then have one header in ``bytes``.
         peers: payload of TCP with peers, by socket.
         rest: payload of all other TCP, by socket.
+        ends: how many bytes of ``peers`` may be the ends of streams, which the kernel counts as a byte where it receives.
         repeated: payload that the interface may have counted more than once.
         tcp_header: the least IP and TCP headers of a packet here.
         link_header: the least link header that ``bytes`` has of each packet.
@@ -49,6 +50,7 @@ class Interface:
     packets: int
     peers: int = 0
     rest: int = 0
+    ends: int = 0
     repeated: int = 0
     tcp_header: int = 20 + 20
     link_header: int = 0
@@ -125,8 +127,12 @@ def _direction(seen: Observation, slack: int) -> PeerPayload:
     backend = [one for one in seen.interfaces if one.backend]
     elsewhere = [one for one in seen.interfaces if not one.backend]
     on_backend, on_others = sum(one.peers for one in backend), sum(one.peers for one in elsewhere)
-    backend_low, elsewhere_high, left = _least_and_most(seen, on_backend, backend, on_others, elsewhere, slack)
-    elsewhere_low, backend_high, more = _least_and_most(seen, on_others, elsewhere, on_backend, backend, slack)
+    backend_low, elsewhere_high, left = _least_and_most(
+        seen, on_backend, backend, on_others, elsewhere, slack
+    )
+    elsewhere_low, backend_high, more = _least_and_most(
+        seen, on_others, elsewhere, on_backend, backend, slack
+    )
     return PeerPayload(backend_low, backend_high, elsewhere_low, elsewhere_high, (*left, *more))
 
 
@@ -153,8 +159,11 @@ def _least_and_most(
     most = int(min(sum(room.values()), sum(limits.values())))
     gone = min(sum(room.values()), seen.unplaced + moved)
     reason = max(limits, key=lambda name: limits[name])
-    unattributed = [Unattributed(name, min(most, count), reason) for name, count in room.items() if count and most]
-    return counted_here + seen.unplaced - gone, counted_there + most, unattributed
+    unattributed = [
+        Unattributed(name, min(most, count), reason) for name, count in room.items() if count and most
+    ]
+    ends = sum(min(one.ends, one.peers) for one in here)
+    return max(0, counted_here + seen.unplaced - gone - ends), counted_there + most, unattributed
 
 
 def _left(one: Interface, seen: Observation) -> int:

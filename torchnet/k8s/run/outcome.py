@@ -217,7 +217,11 @@ def _rebuild(
 
 
 def _share(job: Mapping[str, Any]) -> Share:
-    low, high, proof = _number(job.get("backend_share")), _number(job.get("backend_share_high")), job.get("proof")
+    low, high, proof = (
+        _number(job.get("backend_share")),
+        _number(job.get("backend_share_high")),
+        job.get("proof"),
+    )
     if low is not None and (high is None or low <= high) and proof in ("measured", "inferred"):
         return Share(low, high, cast(Proof, proof), "as reported in rank 0's termination message")
     return Share(None, None, "unknown", "rank 0 reported no result of the job")
