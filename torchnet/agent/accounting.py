@@ -150,14 +150,14 @@ class TrafficTotals:
                 share_bounds.Observation(
                     sent,
                     unplaced.sent_bytes,
-                    protocols and protocols.datagrams_sent,
+                    protocols.datagrams_sent if protocols else None,
                     protocols.other_packets_sent if protocols else 0,
                     lost,
                 ),
                 share_bounds.Observation(
                     received,
                     unplaced.received_bytes,
-                    protocols and protocols.datagrams_received,
+                    protocols.datagrams_received if protocols else None,
                     protocols.other_packets_received if protocols else 0,
                     lost,
                 ),

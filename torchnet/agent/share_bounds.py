@@ -38,7 +38,7 @@ class Interface:
             then have one header in ``bytes``.
         peers: payload of TCP with peers, by socket.
         rest: payload of all other TCP, by socket.
-        ends: how many bytes of ``peers`` may be the ends of streams, which the kernel counts as a byte where it receives.
+        ends: the most bytes of ``peers`` that are ends of streams: the kernel counts each as a received byte.
         repeated: payload that the interface may have counted more than once.
         tcp_header: the least IP and TCP headers of a packet here.
         link_header: the least link header that ``bytes`` has of each packet.
