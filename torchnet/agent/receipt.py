@@ -103,7 +103,10 @@ def worker(
         "peer_bytes": traffic.peer_bytes(),
         "other_bytes": sum(flow.total for flow in traffic.others.values()),
         "peers": peers,
-        "unattributed": [vars(one) for one in payload.unattributed],  # type: ignore[typeddict-item]
+        "unattributed": [
+            {"interface": one.interface, "bytes": one.bytes, "reason": one.reason}
+            for one in payload.unattributed
+        ],
         "rdma_bytes": on_rails,
         "rdma_stray": {} if hcas and not bypass else stray,
         "proof": "unknown"

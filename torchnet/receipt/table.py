@@ -225,9 +225,10 @@ def _verdict(receipt: Receipt) -> tuple[str, bool | None]:
 def _range(receipt: Receipt) -> str:
     """Format the bounds, rounded outward; one number if they are close to each other, which is the lower one."""
     low, high = receipt.backend_share or 0.0, receipt.backend_share_high
-    if receipt.proof == "measured" or high is None:
+    most = percent(math.ceil((low if high is None else high) * 1e4 - 1e-9) / 1e4)
+    if receipt.proof == "measured" or high is None or percent(low) == most:
         return percent(low)
-    return f"{percent(low).removesuffix(' %')} to {percent(math.ceil(high * 1e4 - 1e-9) / 1e4)}"
+    return f"{percent(low).removesuffix(' %')} to {most}"
 
 
 def _why_unknown(receipt: Receipt) -> str:

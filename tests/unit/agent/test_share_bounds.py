@@ -141,7 +141,7 @@ def test_what_the_frontend_has_left_lowers_the_lower_bound(case: str) -> None:
     bounds = share(found)
     assert bounds is not None
     high = 0.5 if reason == "unplaced" else 1.0  # nothing but that can have been on eth0
-    assert bounds == (pytest.approx(low, abs=2e-6), high)
+    assert list(bounds) == pytest.approx([low, high], abs=2e-6)
     assert {one.reason for one in found.unattributed if one.interface == "eth0"} == (
         {reason} if reason else set()
     )
