@@ -11,6 +11,7 @@ import select
 import time
 from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from torchnet.agent import share_bounds
 from torchnet.linux import protocol_counters, rtnetlink, sock_diag
@@ -109,61 +110,51 @@ class TrafficTotals:
 
     def payload(self, backend: Collection[str]) -> share_bounds.PeerPayload:
         """Return the limits of the payload with peers; ``backend`` has the rails' interfaces."""
-        sent, received = [], []
-        for name, counter in sorted(self.counters.items()):
-            if name == "lo" or (counter.stacked and name not in backend):
-                continue
-            flow, peers = self.on_interface(name), self.peers_on(name)
-            header = self.headers.get(name, _LEAST_TCP_HEADER) if self.complete else _LEAST_TCP_HEADER
-            sent.append(
-                share_bounds.Interface(
-                    name,
-                    name in backend,
-                    counter.sent_bytes,
-                    counter.sent_packets,
-                    peers.sent_bytes,
-                    flow.sent_bytes - peers.sent_bytes,
-                    0,
-                    flow.resent_bytes,
-                    header,
-                    counter.link_header,
+        counters = {
+            name: counter
+            for name, counter in self.counters.items()
+            if name != "lo" and (name in backend or not counter.master)
+        }
+        flows = {name: (self.peers_on(name), self.on_interface(name)) for name in counters}
+        lost = not self.complete or bool(self.protocols and self.protocols.mptcp_connections)
+
+        def direction(way: Literal["sent", "received"], repeated: str, ends: str) -> share_bounds.Observation:
+            def count(record: object, what: str) -> int:
+                return int(getattr(record, f"{way}_{what}"))
+
+            seen = []
+            for name, (peers, all_flows) in flows.items():
+                own = counters[name].without(one for one in self.counters.values() if one.lower == name)
+                seen.append(
+                    share_bounds.Interface(
+                        name,
+                        backend=name in backend,
+                        bytes=count(own, "bytes"),
+                        packets=count(own, "packets"),
+                        peers=count(peers, "bytes"),
+                        rest=count(all_flows, "bytes") - count(peers, "bytes"),
+                        ends=getattr(peers, ends) if ends else 0,
+                        repeated=getattr(all_flows, repeated),
+                        tcp_header=_LEAST_TCP_HEADER if lost else self.headers.get(name, _LEAST_TCP_HEADER),
+                        link_header=own.link_header,
+                    )
                 )
-            )
-            received.append(
-                share_bounds.Interface(
-                    name,
-                    name in backend,
-                    counter.received_bytes,
-                    counter.received_packets,
-                    peers.received_bytes,
-                    flow.received_bytes - peers.received_bytes,
-                    peers.connections,
-                    flow.repeated_bytes,
-                    header,
-                    counter.link_header,
-                )
-            )
-        unplaced, protocols = self.peers_on(UNKNOWN_INTERFACE), self.protocols
-        lost = not self.complete or bool(protocols and protocols.mptcp_connections)
-        return share_bounds.payload(
-            (
-                share_bounds.Observation(
-                    sent,
-                    unplaced.sent_bytes,
-                    protocols.datagrams_sent if protocols else None,
-                    protocols.other_packets_sent if protocols else 0,
-                    lost,
+            protocols = self.protocols
+            return share_bounds.Observation(
+                seen,
+                unplaced=sum(
+                    count(flow, "bytes") for (_, name), flow in self.peers.items() if name not in flows
                 ),
-                share_bounds.Observation(
-                    received,
-                    unplaced.received_bytes,
-                    protocols.datagrams_received if protocols else None,
-                    protocols.other_packets_received if protocols else 0,
-                    lost,
-                ),
-            ),
-            self.peer_bytes(),
+                datagrams=getattr(protocols, f"datagrams_{way}") if protocols else None,
+                other_packets=getattr(protocols, f"other_packets_{way}") if protocols else 0,
+                sockets_lost=lost,
+            )
+
+        observations = (
+            direction("sent", "resent_bytes", ""),
+            direction("received", "repeated_bytes", "connections"),
         )
+        return share_bounds.payload(observations, self.peer_bytes())
 
 
 class TrafficAccount:
@@ -186,6 +177,7 @@ class TrafficAccount:
         self._interfaces = _by_address()
         self._base = {socket.cookie: socket for socket in sock_diag.dump()}
         self._counters = rtnetlink.counters()
+        self._latest = dict(self._counters)
         self._protocols = protocol_counters.read()
         self._open: dict[int, sock_diag.SocketBytes] = {}
         self._closing: dict[int, sock_diag.SocketBytes] = {}  # no longer open, final counts not yet received
@@ -255,9 +247,10 @@ class TrafficAccount:
         _merge(traffic, self._gone)
         for socket in (*self._open.values(), *self._closing.values()):
             self._count(traffic, socket)
+        self._latest |= rtnetlink.counters()  # an interface that is gone keeps its last reading
         traffic.counters = {
-            name: _since(counter, self._counters.get(name, Counters(0, 0)))
-            for name, counter in rtnetlink.counters().items()
+            name: counter.since(self._counters.get(name, Counters(0, 0)))
+            for name, counter in self._latest.items()
         }
         protocols = protocol_counters.read()
         if protocols is not None and self._protocols is not None:
@@ -303,17 +296,6 @@ class TrafficAccount:
         if remote.startswith("fe80:"):
             return False  # valid on one link alone
         return (remote in self._rail_addresses) != (interface in self._own_rails)
-
-
-def _since(now: Counters, base: Counters) -> Counters:
-    return Counters(
-        now.sent_bytes - base.sent_bytes,
-        now.received_bytes - base.received_bytes,
-        now.sent_packets - base.sent_packets,
-        now.received_packets - base.received_packets,
-        now.stacked,
-        now.link_header,
-    )
 
 
 def _merge(into: TrafficTotals, other: TrafficTotals) -> None:
