@@ -241,6 +241,13 @@ class TrafficAccount:
         with contextlib.suppress(OSError):
             self._interfaces.update(_by_address())
         dumped = {socket.cookie: socket for socket in sock_diag.dump()}
+        for cookie, last in self._open.items():
+            now = dumped.get(cookie)
+            if now and (now.tried_bytes, now.received_bytes) < (last.tried_bytes, last.received_bytes):
+                # connect(AF_UNSPEC) cleared the counts, and the process uses the socket for another connection.
+                self._count(self._gone, last)
+                self._gone.complete = False
+                self._base.pop(cookie, None)
         self._closing |= {cookie: socket for cookie, socket in self._open.items() if cookie not in dumped}
         self._open = dumped
         traffic = TrafficTotals(complete=self._gone.complete and not self.closed.lost)

@@ -261,7 +261,9 @@ def _share(spec: AgentSpec, receipts: Sequence[dict[str, Any]]) -> Share:
     missing = spec.nnodes - len(receipts)
     if missing > 1:
         return _unknown(f"{missing} of {spec.nnodes} workers left no receipt")
-    total = sum((_payload(receipt, receipts if missing else ()) for receipt in receipts), PeerPayload())
+    total = sum(
+        (_payload(receipt, receipts if missing else ()) for receipt in receipts), _one_sided(receipts)
+    )
     # Other jobs may use the ports, too, so their bytes are no lower bound.
     bounds = share_bounds.share(replace(total, backend_high=total.backend_high + rdma))
     if bounds is None:
@@ -269,10 +271,10 @@ def _share(spec: AgentSpec, receipts: Sequence[dict[str, Any]]) -> Share:
     low, high = bounds
     if rdma:
         return Share(low, high, "inferred", "RDMA is counted by port, not by peer")
-    if high - low > _EXACT:
-        return Share(low, high, "inferred", _reason(receipts))
     if missing:
         return Share(low, high, "inferred", "a worker left no receipt")
+    if high - low > _EXACT:
+        return Share(low, high, "inferred", _reason(receipts))
     if any(receipt["findings"] for receipt in receipts):
         return Share(low, high, "inferred", "the counts disagree (see the findings)")
     return Share(low, high, "measured", "counted by TCP connection and peer")
@@ -300,6 +302,41 @@ def _payload(receipt: dict[str, Any], present: Sequence[dict[str, Any]]) -> Peer
     )
 
 
+def _one_sided(receipts: Sequence[dict[str, Any]]) -> PeerPayload:
+    """Return what a worker counted with a peer, but the peer not with it, and cannot have left unattributed.
+
+    The peer knows the worker by another address then, such as that of a Kubernetes Service.
+    """
+    counted: dict[
+        tuple[str, str, str, bool], int
+    ] = {}  # by sender, receiver, and who counted it over the backend
+    own: dict[str, list[int]] = {}
+    for receipt in receipts:
+        own[receipt["node"]] = [0, 0]
+        for peer in receipt["peers"]:
+            role = receipt["interfaces"].get(peer["interface"], {"role": UNKNOWN_INTERFACE})["role"]
+            on_backend = role == "backend"
+            own[receipt["node"]][on_backend] += peer["sent_bytes"] + peer["received_bytes"]
+            for key, what in (("sent", "sent_bytes"), ("received", "received_bytes")):
+                place = receipt["node"], peer["node"], key, on_backend
+                counted[place] = counted.get(place, 0) + peer[what]
+    lacking: dict[tuple[str, bool], int] = {}
+    for (node, peer, what, on_backend), count in counted.items():
+        if peer in own:
+            other = counted.get((peer, node, "received" if what == "sent" else "sent", on_backend), 0)
+            lacking[peer, on_backend] = lacking.get((peer, on_backend), 0) + max(0, count - other)
+    found = PeerPayload()
+    for receipt in receipts:
+        _, backend_high, _, elsewhere_high = receipt["payload"]
+        spare = (elsewhere_high - own[receipt["node"]][False], backend_high - own[receipt["node"]][True])
+        elsewhere, backend = (
+            max(0, lacking.get((receipt["node"], on_backend), 0) - max(0, spare[on_backend]))
+            for on_backend in (False, True)
+        )
+        found += PeerPayload(0, backend, 0, elsewhere)
+    return found
+
+
 _REASONS: dict[share_bounds.Reason, str] = {
     "datagrams": "{} of UDP on {}",
     "sockets-lost": "{} on {}, where connections closed without their counts",
@@ -318,7 +355,7 @@ def _reason(receipts: Sequence[dict[str, Any]]) -> str:
             key = one["interface"], one["reason"]
             sums[key] = sums.get(key, 0) + one["bytes"]
     if not sums:
-        return "a worker left no receipt"
+        return "two workers counted different bytes with each other"
     (interface, reason), count = max(sums.items(), key=lambda item: item[1])
     return _REASONS[reason].format(f"{count} bytes", interface)
 

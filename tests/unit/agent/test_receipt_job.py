@@ -121,6 +121,19 @@ def test_what_may_have_left_the_backend_widens_the_bounds(
     assert bool(found["unattributed_bytes"]) == (verdict != "reached")
 
 
+def test_bytes_that_only_one_of_two_workers_counted_lower_the_lower_bound() -> None:
+    """As behind the address of a Kubernetes Service: the client takes its peer for a host outside the job."""
+    counters = {"net1": counted(5), "eth0": counted(5)}
+    seen = traffic({(1, "net1"): flow(5)}, counters, others={"eth0": flow(5)})
+    one = worker(spec(0), table(), rails(), seen, {}, [], {})
+    found = whole(one, made(1, {(0, "net1"): flow(5), (0, "eth0"): flow(5)}))
+    assert (found["backend_share"], found["backend_share_high"], found["proof"]) == (
+        0.5,
+        0.666667,
+        "inferred",
+    )
+
+
 def test_a_rail_is_known_by_its_own_workers_receipt() -> None:
     """One worker's rail has the name of the other's frontend."""
     one = made(0, {(1, "eth0"): flow(5)})
