@@ -243,7 +243,7 @@ class TrafficAccount:
         dumped = {socket.cookie: socket for socket in sock_diag.dump()}
         for cookie, last in self._open.items():
             now = dumped.get(cookie)
-            if now and (now.tried_bytes, now.received_bytes) < (last.tried_bytes, last.received_bytes):
+            if now and (now.tried_bytes < last.tried_bytes or now.received_bytes < last.received_bytes):
                 # connect(AF_UNSPEC) cleared the counts, and the process uses the socket for another connection.
                 self._count(self._gone, last)
                 self._gone.complete = False

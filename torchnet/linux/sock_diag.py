@@ -32,9 +32,9 @@ _SYN_RECV, _TIME_WAIT, _LISTEN = 3, 6, 10
 _STATES = 0xFFF & ~(1 << _LISTEN) & ~(1 << _TIME_WAIT) & ~(1 << _SYN_RECV)  # SYN_RECV has no socket yet
 # struct tcp_info: offsets of the counters, and of fields that show a stalled peer.
 _BYTES_ACKED, _BYTES_RECEIVED, _SEGS_OUT, _SEGS_IN, _BYTES_SENT, _BYTES_RETRANS = 120, 128, 136, 140, 200, 208
-_BACKOFF, _OPTIONS, _MIN_RTT = 4, 5, 148
+_BACKOFF, _OPTIONS, _RCV_SPACE = 4, 5, 96
 _SND_MSS, _UNACKED, _ADVMSS, _DATA_SEGS_IN, _DATA_SEGS_OUT = 16, 24, 84, 152, 156
-_OPTION_TIMESTAMPS, _NO_RTT = 1, 0xFFFFFFFF  # TCPI_OPT_TIMESTAMPS; no round trip was measured
+_OPTION_TIMESTAMPS = 1  # TCPI_OPT_TIMESTAMPS
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,8 @@ class Destroyed:
         self.lost = False  # messages were lost: the account is incomplete from here on
         self.closed_without_counts: deque[int] = deque(maxlen=10_000)
         """Cookies of connections that were reset (SO_LINGER 0): the kernel clears their counts and addresses before
-        they close (net/ipv4/tcp.c, tcp_disconnect), but not the round-trip time, which listeners and sockets that
-        never connected do not have. The caller empties this."""
+        they close (net/ipv4/tcp.c, tcp_disconnect), but not the receive space, which is set once a connection is
+        established. The caller empties this."""
 
     def fileno(self) -> int:
         return self.netlink.fileno()
@@ -120,7 +120,7 @@ class Destroyed:
                     found = _parse(message)
                     if found.remote_port:
                         yield found
-                    elif _u32(_info(message), _MIN_RTT) != _NO_RTT:
+                    elif _u32(_info(message), _RCV_SPACE):
                         self.closed_without_counts.append(found.cookie)
                 return
             except OSError as error:
