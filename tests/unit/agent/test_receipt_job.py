@@ -67,7 +67,10 @@ def test_an_unknown_share_is_null_and_below_any_threshold(case: str) -> None:
 
 
 def test_a_share_below_the_threshold_is_code_5_and_a_failure_goes_before_it() -> None:
-    receipts = [made(0, {(1, "net1"): flow(9), (1, "eth0"): flow(1)}), made(1, {})]
+    receipts = [
+        made(0, {(1, "net1"): flow(9), (1, "eth0"): flow(1)}),
+        made(1, {(0, "net1"): flow(9), (0, "eth0"): flow(1)}),
+    ]
     enough = whole(*receipts, min_share=0.9)
     assert (enough["exit_code"], enough["min_share_verdict"]) == (0, "reached")
     below = whole(*receipts, min_share=0.9001)
