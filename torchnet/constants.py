@@ -27,7 +27,7 @@ LOCAL_BACKEND4 = "198.18.0.0/15"
 LOCAL_FRONTEND = "172.30.0.0/16"
 LOCAL_PRIMARY = "frontend"
 
-RECEIPT_SCHEMA: Final = "torchnet.receipt/1"
+RECEIPT_SCHEMA: Final = "torchnet.receipt/2"
 ENV_PREFIX = "TORCHNET_"
 START_VARIABLE = "TORCHNET_START"  # for agents: the number of this start of the whole gang
 REPLACED_VARIABLE = "TORCHNET_REPLACED"  # for agents: how many of this worker's pods have been replaced

@@ -12,7 +12,7 @@ import pytest
 from tests.namespaces import Space, cable, ip, isolated
 from tests.unit.agents import rails, spec
 from torchnet import constants
-from torchnet.agent.accounting import TrafficAccount, TrafficTotals
+from torchnet.agent.accounting import UNKNOWN_INTERFACE, TrafficAccount, TrafficTotals
 from torchnet.agent.receipt import worker
 from torchnet.linux import sock_diag
 from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable
@@ -135,6 +135,87 @@ def test_a_connection_that_is_reset_keeps_what_was_seen_of_it_and_the_account_is
 
 
 @isolated
+def test_a_reset_that_no_reading_saw_lowers_the_bound_by_what_the_interface_counted() -> None:
+    world()
+    account = TrafficAccount(TABLE, 0, set())
+    send(PEER, 400_000)
+    kept: list[socket.socket] = []
+    send("172.30.0.2", 400_000, kept=kept)
+    kept[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    kept[0].close()
+    traffic = account.settle()
+    assert set(figures(traffic)) == {"1/net1"}
+    found = traffic.payload({"net1"})
+    assert (found.backend_low, found.elsewhere_low) == (pytest.approx(400_400, rel=0.01), 0)
+    assert 400_400 <= found.elsewhere_high < 404_000
+    assert {(one.interface, one.reason) for one in found.unattributed} >= {("eth0", "sockets-lost")}
+    account.close()
+
+
+@isolated
+def test_only_one_end_on_the_backend_is_a_connection_of_an_unknown_interface() -> None:
+    """A socket bound to the frontend's address that sends to a rail's: the routes decide, here over net1."""
+    far = world()
+    ip("-6 address add fd00:9::1/64 dev eth0 nodad")
+    with far:
+        ip("-6 address add fd00:9::2/64 dev eth0 nodad")
+    account = TrafficAccount(TABLE, 0, set())
+    sock = socket.create_connection((PEER, 7000), 10, ("fd00:9::1", 0))
+    sock.sendall(bytes(50_000))
+    left = 50
+    while left:
+        left -= len(sock.recv(left))
+    traffic = account.settle()
+    assert traffic.peers[1, UNKNOWN_INTERFACE].sent_bytes == 50_000
+    found = traffic.payload({"net1"})
+    assert found.backend_high >= 50_000 > 49_000 < found.backend_low  # eth0 has carried the answers alone
+    sock.close()
+    account.close()
+
+
+@isolated
+def test_a_connection_that_left_no_final_counts_keeps_its_last_reading(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world()
+    account = TrafficAccount(TABLE, 0, set())
+    kept: list[socket.socket] = []
+    send(PEER, 400_000, kept=kept)
+    assert account.read().complete
+    monkeypatch.setattr(account.closed.netlink, "events", lambda: iter(()))  # as if the kernel had dropped it
+    kept[0].close()
+    traffic = account.settle()
+    assert (figures(traffic), traffic.complete) == ({"1/net1": 400_000}, False)
+    account.close()
+
+
+@isolated
+def test_readings_take_two_percent_of_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    world()
+    account = TrafficAccount(TABLE, 0, set())
+    kept: list[socket.socket] = []
+    send(PEER, 10_000, kept=kept)
+    assert 10_000 <= account.peer_bytes() < 11_000
+    clock = [1.0]
+    read = account.read
+
+    def slow() -> TrafficTotals:
+        clock[0] += 0.1
+        return read()
+
+    monkeypatch.setattr(account, "read", slow)
+    monkeypatch.setattr(time, "thread_time", lambda: clock[0])
+    monkeypatch.setattr(time, "monotonic", lambda: 1e6 + clock[0])
+    account.peer_bytes()
+    for later, readings in ((4.8, 0), (0.3, 1)):
+        before = clock[0] = clock[0] + later
+        account.peer_bytes()
+        assert round((clock[0] - before) / 0.1) == readings
+    monkeypatch.undo()
+    account.close()
+
+
+@isolated
 def test_an_address_of_several_workers_is_nobodys() -> None:
     """As docker0's, or that of a node's own DNS server, which every worker reports."""
     world()
@@ -161,6 +242,8 @@ def test_lost_events_make_the_account_incomplete() -> None:
     account.closed.netlink.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
     for _ in range(50):
         send(PEER, 1000)
+    while any(sock.remote_port == 7000 for sock in sock_diag.dump()):
+        time.sleep(0.01)  # open connections need no event
     assert not account.settle().complete
     account.close()
 

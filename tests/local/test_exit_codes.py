@@ -32,7 +32,7 @@ def test_a_share_that_is_not_known_does_not_reach_min_share(tmp_path: Path) -> N
     done = run("--min-share", "0", "--json", path, script(tmp_path, "pass"))
     found = receipt(path)
     assert (done.code, found["backend_share"], found["proof"]) == (5, None, "unknown"), done.stderr
-    assert "--min-share 0 % is not reached: the share is unknown" in done.stderr
+    assert "--min-share 0 % is not proven: the share is unknown" in done.stderr
 
 
 def test_a_timeout_is_124(tmp_path: Path) -> None:

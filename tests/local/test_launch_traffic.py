@@ -147,7 +147,8 @@ def test_what_goes_to_a_peers_net1_is_all_on_the_backend(send: Path, tmp_path: P
         assert 20 * MB < node["interfaces"]["net1"][word] < 25 * MB
         assert node["interfaces"]["eth0"][word] < 0.1 * MB
     assert (
-        "backend share 100 % (measured) of 20.00 MB exchanged between the workers, over net1" in done.stderr
+        "backend share 100 % (measured, TCP) of 20.00 MB exchanged between the workers, over net1"
+        in done.stderr
     )
     assert "--min-share 95 % is reached" in done.stderr
 

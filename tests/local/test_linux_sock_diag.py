@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import struct
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -109,6 +110,24 @@ def test_a_side_that_has_closed_and_only_waits_is_accounted_once() -> None:
         assert ip("-tnH state fin-wait-2", tool="ss")
         (left,) = sock_diag.dump()
         assert (left.local_port, left.received_bytes) == (port, 5001)
+
+
+@isolated
+def test_of_the_sockets_that_close_without_counts_only_connections_are_told() -> None:
+    ip("link set lo up")
+    destroyed = Destroyed()
+    reset = []
+    for number in (0, 1):  # the client, the accepted socket
+        with connection(*KINDS["ipv6"][:2]) as (*ends, port):
+            reset.append(sock_diag.cookie(ends[number]))
+            ends[number].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            ends[number].close()
+    with socket.socket() as refused, contextlib.suppress(ConnectionRefusedError):
+        refused.connect(("127.0.0.1", port))
+    socket.socket().close()
+    until(destroyed, 2)  # the other ends
+    assert sorted(destroyed.closed_without_counts) == sorted(reset)
+    destroyed.close()
 
 
 @isolated

@@ -96,4 +96,4 @@ def test_on_loopback_it_runs_there_as_well(tmp_path: Path, kind: str) -> None:
 def test_min_share_is_never_reached_on_loopback(tmp_path: Path) -> None:
     done = run("--network", "loopback", "--min-share", "0", script(tmp_path, "pass"))
     assert done.code == 5
-    assert "--min-share 0 % is not reached: the share is unknown" in done.stderr
+    assert "--min-share 0 % is not proven: the share is unknown" in done.stderr

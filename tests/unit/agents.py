@@ -8,12 +8,14 @@ from torchnet.agent.accounting import HEADER_BYTES, Flow, TrafficTotals
 from torchnet.agent.events import Failure
 from torchnet.agent.receipt import job, worker
 from torchnet.agent.spec import AgentSpec
+from torchnet.linux.protocol_counters import ProtocolCounters
 from torchnet.linux.rtnetlink import Counters
 from torchnet.network.attachment import NetworkAttachment
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable
 
 MB = 1_000_000
+NONE = ProtocolCounters(0, 0, 0, 0, 0)
 
 
 def spec(rank: int = 0, nnodes: int = 2, nproc: int = 2, **fields: Any) -> AgentSpec:
@@ -55,7 +57,7 @@ def counted(megabytes: float, segments: int = 0) -> Counters:
 def traffic(
     peers: dict[tuple[int, str], Flow], counters: dict[str, Counters], **fields: Any
 ) -> TrafficTotals:
-    return TrafficTotals(peers=peers, counters=counters, **fields)
+    return TrafficTotals(**{"peers": peers, "counters": counters, "protocols": NONE, **fields})
 
 
 def made(

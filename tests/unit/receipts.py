@@ -26,6 +26,7 @@ def receipt(**fields: Any) -> dict[str, Any]:
                     "received_bytes": 202_650_000,
                 }
             ],
+            "unattributed": [],
             "rdma_bytes": {},
             "rdma_stray": {},
             "proof": "measured",
@@ -36,7 +37,7 @@ def receipt(**fields: Any) -> dict[str, Any]:
         for i in range(2)
     ]
     whole: dict[str, Any] = {
-        "schema": "torchnet.receipt/1",
+        "schema": "torchnet.receipt/2",
         "run_id": "train-7f3a",
         "runtime": "local",
         "network": "namespaces",
@@ -50,9 +51,12 @@ def receipt(**fields: Any) -> dict[str, Any]:
         "world_size": 2,
         "restarts": 0,
         "backend_share": 0.99973,
+        "backend_share_high": 0.99974,
+        "unattributed_bytes": 0,
         "proof": "measured",
         "proof_reason": "",
         "min_share": None,
+        "min_share_verdict": None,
         "measured": None,
         "ranks": [{"rank": i, "local_rank": 0, "node": f"node-{i}", "exit_code": 0} for i in range(2)],
         "rails": [

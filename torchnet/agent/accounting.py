@@ -9,16 +9,22 @@ from __future__ import annotations
 import contextlib
 import select
 import time
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
-from torchnet.linux import rtnetlink, sock_diag
+from torchnet.agent import share_bounds
+from torchnet.linux import protocol_counters, rtnetlink, sock_diag
+from torchnet.linux.protocol_counters import ProtocolCounters
 from torchnet.linux.rtnetlink import Counters
 from torchnet.network.peer_table import PeerTable, owners
 
 # Upper bound of the header bytes that an interface counts per segment: Ethernet, IPv6, TCP with options.
 HEADER_BYTES = 14 + 40 + 60
+UNKNOWN_INTERFACE = "unknown"  # of a connection whose addresses do not tell which one it uses
+_LEAST_TCP_HEADER = 20 + 20
 _QUIET_SECONDS, _SETTLE_SECONDS = 0.03, 0.5
+_DUMP_LOAD = 0.02  # of a core: with many connections, a dump takes longer, so dumps are less frequent
 
 
 @dataclass
@@ -36,12 +42,14 @@ class Flow:
     segments_in: int = 0
     resent_bytes: int = 0
     repeated_bytes: int = 0
+    connections: int = 0
 
     def add(self, socket: sock_diag.SocketBytes, base: sock_diag.SocketBytes | None = None) -> None:
         def since(field: str) -> int:
             return int(getattr(socket, field)) - (int(getattr(base, field)) if base else 0)
 
         sent, received = since("sent_bytes"), since("received_bytes")
+        self.connections += 1
         self.sent_bytes += sent
         self.received_bytes += received
         self.segments_out += since("segments_out")
@@ -68,6 +76,8 @@ class TrafficTotals:
         control: torchnet's own connections, by own interface.
         counters: the interface counters.
         complete: whether the TCP counts include every connection.
+        headers: the least IP and TCP headers of a packet, by own interface.
+        protocols: the namespace's counters of protocols; None if they cannot be read.
     """
 
     peers: dict[tuple[int, str], Flow] = field(default_factory=dict)
@@ -75,6 +85,8 @@ class TrafficTotals:
     control: dict[str, Flow] = field(default_factory=dict)
     counters: dict[str, Counters] = field(default_factory=dict)
     complete: bool = True
+    headers: dict[str, int] = field(default_factory=dict)
+    protocols: ProtocolCounters | None = None
 
     def on_interface(self, interface: str) -> Flow:
         """Sum all TCP flows on an interface."""
@@ -87,6 +99,62 @@ class TrafficTotals:
 
     def peer_bytes(self) -> int:
         return sum(flow.total for flow in self.peers.values())
+
+    def peers_on(self, interface: str) -> Flow:
+        """Sum the flows with peers on an interface."""
+        total = Flow()
+        for (_, name), flow in self.peers.items():
+            if name == interface:
+                total.merge(flow)
+        return total
+
+    def payload(self, backend: Collection[str]) -> share_bounds.PeerPayload:
+        """Return the limits of the payload with peers; ``backend`` has the rails' interfaces."""
+        counters = {
+            name: counter
+            for name, counter in self.counters.items()
+            if name != "lo" and (name in backend or not counter.master)
+        }
+        flows = {name: (self.peers_on(name), self.on_interface(name)) for name in counters}
+        lost = not self.complete or bool(self.protocols and self.protocols.mptcp_connections)
+
+        def direction(way: Literal["sent", "received"], repeated: str, ends: str) -> share_bounds.Observation:
+            def count(record: object, what: str) -> int:
+                return int(getattr(record, f"{way}_{what}"))
+
+            seen = []
+            for name, (peers, all_flows) in flows.items():
+                own = counters[name].without(one for one in self.counters.values() if one.lower == name)
+                seen.append(
+                    share_bounds.Interface(
+                        name,
+                        backend=name in backend,
+                        bytes=count(own, "bytes"),
+                        packets=count(own, "packets"),
+                        peers=count(peers, "bytes"),
+                        rest=count(all_flows, "bytes") - count(peers, "bytes"),
+                        ends=getattr(peers, ends) if ends else 0,
+                        repeated=getattr(all_flows, repeated),
+                        tcp_header=_LEAST_TCP_HEADER if lost else self.headers.get(name, _LEAST_TCP_HEADER),
+                        link_header=own.link_header,
+                    )
+                )
+            protocols = self.protocols
+            return share_bounds.Observation(
+                seen,
+                unplaced=sum(
+                    count(flow, "bytes") for (_, name), flow in self.peers.items() if name not in flows
+                ),
+                datagrams=getattr(protocols, f"datagrams_{way}") if protocols else None,
+                other_packets=getattr(protocols, f"other_packets_{way}") if protocols else 0,
+                sockets_lost=lost,
+            )
+
+        observations = (
+            direction("sent", "resent_bytes", ""),
+            direction("received", "repeated_bytes", "connections"),
+        )
+        return share_bounds.payload(observations, self.peer_bytes())
 
 
 class TrafficAccount:
@@ -103,27 +171,42 @@ class TrafficAccount:
         self._own_rank = own_rank
         self._control = control
         self._peers: dict[str, int | None] = {}
+        self._rail_addresses: set[str] = set()
+        self._own_rails: set[str] = set()
         self.learn(table)
         self._interfaces = _by_address()
         self._base = {socket.cookie: socket for socket in sock_diag.dump()}
         self._counters = rtnetlink.counters()
+        self._latest = dict(self._counters)
+        self._protocols = protocol_counters.read()
         self._open: dict[int, sock_diag.SocketBytes] = {}
-        self._seen: dict[int, sock_diag.SocketBytes] = {}  # sockets open in the last two reads
+        self._closing: dict[int, sock_diag.SocketBytes] = {}  # no longer open, final counts not yet received
         self._gone = TrafficTotals()  # sums of closed connections, which are not kept
+        self._next_dump = 0.0
+        self._latest_peer_bytes = 0
 
     def learn(self, table: PeerTable) -> None:
         """Add the workers' addresses; those of earlier attempts stay known."""
         self._peers.update(owners(table))
+        self._rail_addresses |= {rail.address for row in table.rows for rail in row.rails}
+        own = (row for row in table.rows if row.node_rank == self._own_rank)
+        self._own_rails |= {rail.interface for row in own for rail in row.rails}
 
     def poll(self) -> None:
         """Add the final counts of connections that have closed."""
         for socket in self.closed.read():
+            self._forget(socket.cookie)
             self._count(self._gone, socket)
         for cookie in self.closed.closed_without_counts:
-            if cookie in self._seen:  # a reset clears the counts: use the last reading, up to 1 s old
-                self._count(self._gone, self._seen.pop(cookie))
+            last = self._forget(cookie)  # a reset clears the counts: use the last reading, if there is one
+            if last is not None:
+                self._count(self._gone, last)
+            if cookie not in self._control:
                 self._gone.complete = False
         self.closed.closed_without_counts.clear()
+
+    def _forget(self, cookie: int) -> sock_diag.SocketBytes | None:
+        return self._open.pop(cookie, None) or self._closing.pop(cookie, None)
 
     def settle(self) -> TrafficTotals:
         """Return the account at the end.
@@ -131,28 +214,54 @@ class TrafficAccount:
         The kernel reports closed connections from a work queue (net/core/sock_diag.c), shortly after they have left
         the dump, so wait until no more arrive.
         """
+        self._wait()
+        traffic = self.read()
+        if self._closing:
+            self._wait()
+            traffic = self.read()
+            traffic.complete = traffic.complete and not self._closing
+        return traffic
+
+    def _wait(self) -> None:
         deadline = time.monotonic() + _SETTLE_SECONDS
         while select.select([self.closed], [], [], _QUIET_SECONDS)[0] and time.monotonic() < deadline:
             self.poll()
-        return self.read()
+
+    def peer_bytes(self) -> int:
+        """Return the bytes exchanged with peers so far; the reading is older if readings take much CPU time."""
+        if time.monotonic() >= self._next_dump:
+            began = time.thread_time()
+            self._latest_peer_bytes = self.read().peer_bytes()
+            self._next_dump = time.monotonic() + (time.thread_time() - began) / _DUMP_LOAD
+        return self._latest_peer_bytes
 
     def read(self) -> TrafficTotals:
         """Return the account up to now."""
         self.poll()
-        traffic = TrafficTotals(complete=self._gone.complete and not self.closed.lost)
-        _merge(traffic, self._gone)
         with contextlib.suppress(OSError):
             self._interfaces.update(_by_address())
-        before, self._open = self._open, {socket.cookie: socket for socket in sock_diag.dump()}
-        self._seen = before | self._open
-        for socket in self._open.values():
+        dumped = {socket.cookie: socket for socket in sock_diag.dump()}
+        for cookie, last in self._open.items():
+            now = dumped.get(cookie)
+            if now and (now.tried_bytes < last.tried_bytes or now.received_bytes < last.received_bytes):
+                # connect(AF_UNSPEC) cleared the counts, and the process uses the socket for another connection.
+                self._count(self._gone, last)
+                self._gone.complete = False
+                self._base.pop(cookie, None)
+        self._closing |= {cookie: socket for cookie, socket in self._open.items() if cookie not in dumped}
+        self._open = dumped
+        traffic = TrafficTotals(complete=self._gone.complete and not self.closed.lost)
+        _merge(traffic, self._gone)
+        for socket in (*self._open.values(), *self._closing.values()):
             self._count(traffic, socket)
-        now = rtnetlink.counters()
-        for name, counter in now.items():
-            base = self._counters.get(name, Counters(0, 0))
-            traffic.counters[name] = Counters(
-                counter.sent_bytes - base.sent_bytes, counter.received_bytes - base.received_bytes
-            )
+        self._latest |= rtnetlink.counters()  # an interface that is gone keeps its last reading
+        traffic.counters = {
+            name: counter.since(self._counters.get(name, Counters(0, 0)))
+            for name, counter in self._latest.items()
+        }
+        protocols = protocol_counters.read()
+        if protocols is not None and self._protocols is not None:
+            traffic.protocols = protocols.since(self._protocols)
         return traffic
 
     def stuck(self, table: PeerTable, own: str) -> list[str]:
@@ -173,20 +282,31 @@ class TrafficAccount:
         self.closed.close()
 
     def _count(self, traffic: TrafficTotals, socket: sock_diag.SocketBytes) -> None:
-        interface = self._interfaces.get(socket.local, "")
+        interface = self._interfaces.get(socket.local, UNKNOWN_INTERFACE)
         peer = self._peers.get(socket.remote)
-        if interface in ("", "lo") or peer == self._own_rank:
+        if interface == "lo" or peer == self._own_rank:
             return  # within the worker
+        header = traffic.headers.get(interface, socket.header)
+        traffic.headers[interface] = min(header, socket.header)
         base = self._base.get(socket.cookie)
         if socket.cookie in self._control:
             traffic.control.setdefault(interface, Flow()).add(socket, base)
         elif peer is None:
             traffic.others.setdefault(interface, Flow()).add(socket, base)
         else:
+            if self._crosses(socket.remote, interface):
+                interface = UNKNOWN_INTERFACE
             traffic.peers.setdefault((peer, interface), Flow()).add(socket, base)
+
+    def _crosses(self, remote: str, interface: str) -> bool:
+        """Return whether one end has an address of the backend, and the other does not."""
+        if remote.startswith("fe80:"):
+            return False  # valid on one link alone
+        return (remote in self._rail_addresses) != (interface in self._own_rails)
 
 
 def _merge(into: TrafficTotals, other: TrafficTotals) -> None:
+    into.headers |= other.headers
     for key, flow in other.peers.items():
         into.peers[key] = Flow(**vars(flow))
     for name, flow in other.others.items():

@@ -17,6 +17,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, get_args
 
 from torchnet.agent.events import Failure
+from torchnet.agent.share_bounds import Reason
 from torchnet.errors import NetworkError
 from torchnet.network import peer_table
 from torchnet.network.peer_table import PeerRow, PeerTable
@@ -360,6 +361,13 @@ def _receipt(value: object) -> Receipt:
             _text(peer["interface"])
             _count(peer["sent_bytes"])
             _count(peer["received_bytes"])
+        if len(list(map(_count, value["payload"]))) != 4:
+            raise ValueError(f"has {len(value['payload'])} limits of the payload, not 4")
+        for one in value["unattributed"]:
+            _text(one["interface"])
+            _count(one["bytes"])
+            if one["reason"] not in get_args(Reason):
+                raise ValueError(f"has the reason {_shown(one['reason'])}")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"is not a worker's receipt: {error!r}") from None
     return value

@@ -1,4 +1,4 @@
-"""The shape of a receipt (torchnet.receipt/1), for everything that writes one.
+"""The shape of a receipt (torchnet.receipt/2), for everything that writes one.
 
 mypy checks each writer against these types, and a test compares them with the launcher's model
 (`torchnet.receipt.receipt_model`), which describes the fields and is the source of ``receipt.schema.json``.
@@ -8,14 +8,35 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 from torchnet import constants
 from torchnet.agent.events import Failure
+from torchnet.agent.share_bounds import Reason
 from torchnet.agent.spec import Runtime
 from torchnet.network.address_sources import NetworkKind
 
 Proof = Literal["measured", "inferred", "unknown"]
+Verdict = Literal["reached", "missed", "not-proven"]
+
+
+@dataclass(frozen=True)
+class Share:
+    """The backend's share: its bounds, None if unknown, and how they are known."""
+
+    low: float | None
+    high: float | None
+    proof: Proof
+    reason: str
+
+    def verdict(self, least: float | None) -> Verdict | None:
+        """Return whether the share reaches ``least``, if any is required."""
+        if least is None:
+            return None
+        if self.low is not None and self.low >= least:
+            return "reached"
+        return "missed" if self.high is not None and self.high < least else "not-proven"
 
 
 class RankResult(TypedDict):
@@ -45,6 +66,12 @@ class PeerBytes(TypedDict):
     received_bytes: int
 
 
+class UnattributedBytes(TypedDict):
+    interface: str
+    bytes: int
+    reason: Reason
+
+
 class Series(TypedDict):
     sample_s: float
     unit_bytes: int
@@ -59,6 +86,7 @@ class NodeReceipt(TypedDict):
     peer_bytes: int
     other_bytes: int
     peers: list[PeerBytes]
+    unattributed: list[UnattributedBytes]
     rdma_bytes: dict[str, int]
     rdma_stray: dict[str, int]
     proof: Proof
@@ -68,13 +96,18 @@ class NodeReceipt(TypedDict):
 
 
 class WorkerReceipt(NodeReceipt):
-    """What a worker sends to rank 0; ``codes`` has the exit codes by rank."""
+    """What a worker sends to rank 0.
+
+    ``codes`` has the exit codes by rank; ``payload`` the limits of the bytes with peers, as
+    `torchnet.agent.share_bounds.PeerPayload` has them.
+    """
 
     codes: dict[str, int]
+    payload: list[int]
 
 
 class JobReceipt(TypedDict):
-    schema: Literal["torchnet.receipt/1"]
+    schema: Literal["torchnet.receipt/2"]
     run_id: str
     runtime: Runtime
     network: NetworkKind
@@ -88,9 +121,12 @@ class JobReceipt(TypedDict):
     world_size: int
     restarts: int
     backend_share: float | None
+    backend_share_high: float | None
+    unattributed_bytes: int
     proof: Proof
     proof_reason: str
     min_share: float | None
+    min_share_verdict: Verdict | None
     measured: None  # the launcher computes it from the nodes' series
     ranks: list[RankResult]
     rails: list[RailBytes]
@@ -111,14 +147,14 @@ def job_receipt(
     began: float,
     ended: float,
     restarts: int,
-    share: tuple[float | None, Proof, str],
+    share: Share,
     min_share: float | None,
     ranks: list[RankResult],
     rails: list[RailBytes],
     nodes: list[NodeReceipt],
     findings: list[str],
 ) -> dict[str, Any]:
-    """Return a job's receipt; ``began`` and ``ended`` are Unix times, ``share`` is (share, proof, reason)."""
+    """Return a job's receipt; ``began`` and ``ended`` are Unix times."""
     made: JobReceipt = {
         "schema": constants.RECEIPT_SCHEMA,
         "run_id": run_id,
@@ -133,10 +169,13 @@ def job_receipt(
         "nproc_per_node": nproc_per_node,
         "world_size": nnodes * nproc_per_node,
         "restarts": restarts,
-        "backend_share": share[0],
-        "proof": share[1],
-        "proof_reason": share[2],
+        "backend_share": share.low,
+        "backend_share_high": share.high,
+        "unattributed_bytes": sum(one["bytes"] for node in nodes for one in node.get("unattributed", ())),
+        "proof": share.proof,
+        "proof_reason": share.reason,
         "min_share": min_share,
+        "min_share_verdict": share.verdict(min_share),
         "measured": None,
         "ranks": ranks,
         "rails": rails,

@@ -20,7 +20,15 @@ LIMIT = 4096  # bytes; Kubernetes truncates longer messages
 _FORMAT = 1
 _TEXTS = (1500, 600, 200)  # length limits of texts, tried until the message fits
 _FAILURE = tuple(f.name for f in fields(Failure) if f.name != "tail")
-_RECEIPT_LEFT_OUT = ("peers", "node", "node_rank", "series")
+_RECEIPT_LEFT_OUT = ("peers", "unattributed", "payload", "node", "node_rank", "series")
+_JOB = (
+    "exit_code",
+    "reason",
+    "backend_share",
+    "backend_share_high",
+    "proof",
+    "min_share",
+)
 
 
 class TerminationLog:
@@ -48,7 +56,7 @@ class TerminationLog:
         elif kind == "worker_receipt":
             self._receipt = event["receipt"]
         elif kind == "receipt":
-            self._job = {n: event["receipt"][n] for n in ("exit_code", "reason", "backend_share", "proof")}
+            self._job = {n: event["receipt"][n] for n in _JOB}
         elif kind == "end":
             self._code = event["code"]
         else:

@@ -94,7 +94,6 @@ def results(received: Sequence[result_messages.Message], context: RunContext, en
     failure = ending.failure or (ending.receipt or {}).get("failure")
     reason = "" if done and not ending.code else _reason(failure, ending)
     receipt = ending.receipt or {} if setup is None or not context.compare else {}
-    share = receipt.get("backend_share")
     return Results(
         torchnet=context.version,
         date=context.date,
@@ -107,7 +106,8 @@ def results(received: Sequence[result_messages.Message], context: RunContext, en
         latency=tuple(latency),
         lacks=tuple(lacking),
         findings=_network(failure, context),
-        backend_share=share if isinstance(share, (int, float)) and 0 <= share <= 1 else None,
+        backend_share=_share(receipt.get("backend_share")),
+        backend_share_high=_share(receipt.get("backend_share_high")),
         proof=str(receipt.get("proof", "unknown")),
         complete=done and not ending.code,
         reason=reason,
@@ -115,6 +115,10 @@ def results(received: Sequence[result_messages.Message], context: RunContext, en
         exit_code=ending.code,
         look=context.look,
     )
+
+
+def _share(value: object) -> float | None:
+    return value if isinstance(value, (int, float)) and 0 <= value <= 1 else None
 
 
 def figure(figures: Sequence[float]) -> Figure:

@@ -264,7 +264,9 @@ class Results(_Part):
     lacks: tuple[Lacking, ...] = ()
     findings: tuple[Finding, ...] = ()
     backend_share: Share | None = None
-    """From the run's receipt, unless another network was measured on purpose."""
+    """From the run's receipt, unless another network was measured on purpose: at least this."""
+    backend_share_high: Share | None = None
+    """The same: at most this. Null in receipts of earlier versions."""
     proof: Literal["measured", "inferred", "unknown"] | str = "unknown"
     """How the share is known. Known values: measured, inferred, unknown."""
     complete: bool

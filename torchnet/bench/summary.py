@@ -175,7 +175,8 @@ def _sentences(results: Results) -> Iterator[str]:
         yield from _byte_counts(largest, at)
     if results.backend_share is not None and has_figures(results):
         how = "not proved" if results.proof == "unknown" else printable(results.proof, 40)
-        yield f"receipt: {percent(results.backend_share)} of the workers' bytes went over the backend ({how})"
+        least = "at least " if how == "inferred" else ""
+        yield f"receipt: {least}{percent(results.backend_share)} of the workers' bytes went over the backend ({how})"
 
 
 def _byte_counts(row: Collective, at: str) -> Iterator[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import struct
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from torchnet.linux.netlink import Netlink, encode
@@ -16,6 +17,8 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg  # isort: skip
 
 NEWLINK, DELLINK, GETLINK, NEWADDR, DELADDR, GETADDR, GETROUTE = 16, 17, 18, 20, 21, 22, 26
 GROUP_LINK, GROUP_IPV4_ADDRESS, GROUP_IPV6_ADDRESS = 1, 5, 9
+_ETHERNET, _COUNTS_ETHERNET = 14, ("veth", "macvlan")  # drivers/net/veth.c and macvlan.c
+_COUNTS = ("sent_bytes", "received_bytes", "sent_packets", "received_packets")
 _IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
 _IFA_DADFAILED, _IFA_DEPRECATED, _IFA_TENTATIVE, _IFA_PERMANENT = 0x08, 0x20, 0x40, 0x80
 _SCOPES: dict[int, Literal["global", "link", "host"]] = {0: "global", 253: "link", 254: "host"}
@@ -23,10 +26,34 @@ _SCOPES: dict[int, Literal["global", "link", "host"]] = {0: "global", 253: "link
 
 @dataclass(frozen=True)
 class Counters:
-    """An interface's 64-bit counters (IFLA_STATS64), in bytes since the interface was created."""
+    """An interface's 64-bit counters (IFLA_STATS64) since it was created.
+
+    ``lower`` is the interface of this namespace that counts these bytes, too (the card below a VLAN), and ``master``
+    the bond or bridge that this interface is a port of. ``link_header`` is the least length of the link's headers in
+    the byte counts: a VLAN does not count it where it receives, and cards differ.
+    """
 
     sent_bytes: int
     received_bytes: int
+    sent_packets: int = 0
+    received_packets: int = 0
+    lower: str = ""
+    master: str = ""
+    link_header: int = 0
+
+    def since(self, base: Counters) -> Counters:
+        """Return the counts after ``base``; if the interface was created again since then, all of them."""
+        began_again = self.sent_bytes < base.sent_bytes or self.received_bytes < base.received_bytes
+        return self if began_again else self.without([base])
+
+    def without(self, others: Iterable[Counters]) -> Counters:
+        """Return the counts that are not in others; 0 if those have more."""
+        left_out = tuple(others)
+        counts = {
+            name: max(0, getattr(self, name) - sum(getattr(one, name) for one in left_out))
+            for name in _COUNTS
+        }
+        return replace(self, **counts)
 
 
 @dataclass(frozen=True)
@@ -65,14 +92,36 @@ def counters(netlink: Netlink | None = None) -> dict[str, Counters]:
 
     Not from /sys/class/net, which shows the namespace that it was mounted in.
     """
-    result = {}
     with _Borrowed(netlink) as nl:
-        for _, message in nl.dump(encode(ifinfmsg(), GETLINK, 0)):
-            link = _decoded(ifinfmsg, message)
-            stats = link.get_attr("IFLA_STATS64")
-            if stats:
-                result[link.get_attr("IFLA_IFNAME")] = Counters(stats["tx_bytes"], stats["rx_bytes"])
+        links = [_decoded(ifinfmsg, message) for _, message in nl.dump(encode(ifinfmsg(), GETLINK, 0))]
+    names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in links}
+    result = {}
+    for link in links:
+        stats = link.get_attr("IFLA_STATS64")
+        if stats:
+            result[link.get_attr("IFLA_IFNAME")] = Counters(
+                stats["tx_bytes"],
+                stats["rx_bytes"],
+                stats["tx_packets"],
+                stats["rx_packets"],
+                # The link below may be in another namespace, and has its index there (a pod's macvlan).
+                _lower(link, names),
+                names.get(link.get_attr("IFLA_MASTER"), ""),
+                _ETHERNET if _kind(link) in _COUNTS_ETHERNET else 0,
+            )
     return result
+
+
+def _lower(link: Any, names: Mapping[int, str]) -> str:
+    if link.get_attr("IFLA_LINK_NETNSID") is not None or _kind(link) == "veth":
+        return ""
+    index = link.get_attr("IFLA_LINK")
+    return names.get(index, "") if index != link["index"] else ""
+
+
+def _kind(link: Any) -> str | None:
+    info = link.get_attr("IFLA_LINKINFO")
+    return info.get_attr("IFLA_INFO_KIND") if info else None
 
 
 def route(address: str, netlink: Netlink | None = None, *, names: dict[int, str] | None = None) -> Route:

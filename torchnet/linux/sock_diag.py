@@ -32,7 +32,9 @@ _SYN_RECV, _TIME_WAIT, _LISTEN = 3, 6, 10
 _STATES = 0xFFF & ~(1 << _LISTEN) & ~(1 << _TIME_WAIT) & ~(1 << _SYN_RECV)  # SYN_RECV has no socket yet
 # struct tcp_info: offsets of the counters, and of fields that show a stalled peer.
 _BYTES_ACKED, _BYTES_RECEIVED, _SEGS_OUT, _SEGS_IN, _BYTES_SENT, _BYTES_RETRANS = 120, 128, 136, 140, 200, 208
-_BACKOFF, _SND_MSS, _UNACKED, _ADVMSS, _DATA_SEGS_IN, _DATA_SEGS_OUT = 4, 16, 24, 84, 152, 156
+_BACKOFF, _OPTIONS, _RCV_SPACE = 4, 5, 96
+_SND_MSS, _UNACKED, _ADVMSS, _DATA_SEGS_IN, _DATA_SEGS_OUT = 16, 24, 84, 152, 156
+_OPTION_TIMESTAMPS = 1  # TCPI_OPT_TIMESTAMPS
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class SocketBytes:
     ``sent_bytes`` and ``received_bytes`` are payload without retransmissions, but the kernel counts the
     peer's FIN as one received byte. ``tried_bytes`` is payload with retransmissions. ``data_segments_in``
     includes repeated segments, each of up to ``mss`` bytes. ``cookie`` identifies the socket for the
-    namespace's lifetime.
+    namespace's lifetime. ``header`` is the least length of a packet's IP and TCP headers.
     """
 
     local: str
@@ -61,6 +63,7 @@ class SocketBytes:
     inode: int
     cookie: int
     state: int
+    header: int = 20 + 20
 
 
 def cookie(sock: socket.socket) -> int:
@@ -100,8 +103,9 @@ class Destroyed:
         self.netlink = Netlink(SOCK_DIAG, groups=_GROUPS_TCP_DESTROY)
         self.lost = False  # messages were lost: the account is incomplete from here on
         self.closed_without_counts: deque[int] = deque(maxlen=10_000)
-        """Cookies of sockets that closed without counts: listeners, and reset sockets (SO_LINGER 0), whose counts the
-        kernel clears first (net/ipv4/tcp.c, tcp_disconnect). The caller empties this."""
+        """Cookies of connections that were reset (SO_LINGER 0): the kernel clears their counts and addresses before
+        they close (net/ipv4/tcp.c, tcp_disconnect), but not the receive space, which is set once a connection is
+        established. The caller empties this."""
 
     def fileno(self) -> int:
         return self.netlink.fileno()
@@ -116,7 +120,7 @@ class Destroyed:
                     found = _parse(message)
                     if found.remote_port:
                         yield found
-                    else:
+                    elif _u32(_info(message), _RCV_SPACE):
                         self.closed_without_counts.append(found.cookie)
                 return
             except OSError as error:
@@ -137,8 +141,10 @@ def _parse(message: bytes) -> SocketBytes:
     tried, received, mss = _u64(info, _BYTES_SENT), _u64(info, _BYTES_RECEIVED), _u32(info, _ADVMSS)
     data_out = unwrapped(_u32(info, _DATA_SEGS_OUT), tried, _u32(info, _SND_MSS))
     data_in = unwrapped(_u32(info, _DATA_SEGS_IN), received, mss)
+    local = _literal(family, fields[6])
+    timestamps = len(info) > _OPTIONS and info[_OPTIONS] & _OPTION_TIMESTAMPS
     return SocketBytes(
-        local=_literal(family, fields[6]),
+        local=local,
         remote=_literal(family, fields[7]),
         local_port=sport,
         remote_port=dport,
@@ -154,6 +160,7 @@ def _parse(message: bytes) -> SocketBytes:
         inode=fields[15],
         cookie=fields[9] | fields[10] << 32,
         state=state,
+        header=(40 if ":" in local else 20) + (32 if timestamps else 20),
     )
 
 

@@ -1,8 +1,9 @@
 """Model of the job's receipt, used by the launcher to validate it; the source of ``receipt.schema.json``.
 
 The agents write receipts with the types in `torchnet.agent.receipt_shape`; a test compares them with this model. Within
-"torchnet.receipt/1", fields can be added, but not removed or changed. Unknown fields are kept, so that the launcher can
-read the receipt of a newer agent.
+"torchnet.receipt/2", fields can be added, but not removed or changed. Unknown fields are kept, so that the launcher can
+read the receipt of a newer agent. Receipts of version 1 can be read: they have one share without bounds, and the fields
+that version 2 added have their defaults.
 
 ``python -m torchnet.receipt.receipt_model`` regenerates the schema; a test compares it with the model.
 """
@@ -16,7 +17,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from torchnet.agent.events import Kind
-from torchnet.agent.receipt_shape import Proof
+from torchnet.agent.receipt_shape import Proof, Verdict
+from torchnet.agent.share_bounds import Reason
 from torchnet.agent.spec import Runtime
 from torchnet.constants import RECEIPT_SCHEMA
 from torchnet.network.address_sources import NetworkKind
@@ -32,6 +34,7 @@ __all__ = [
     "RankResult",
     "Receipt",
     "Series",
+    "UnattributedBytes",
     "ValidationError",
 ]
 
@@ -100,8 +103,17 @@ class PeerBytes(_Part):
 
     node: str
     interface: str
+    """``unknown`` if only one end of the connection has an address of the backend."""
     sent_bytes: Bytes
     received_bytes: Bytes
+
+
+class UnattributedBytes(_Part):
+    """Bytes of an interface that may or may not have been exchanged with peers: at most so many."""
+
+    interface: str
+    bytes: Bytes
+    reason: Reason
 
 
 class Flap(_Part):
@@ -164,6 +176,7 @@ class NodeReceipt(_Part):
     other_bytes: Bytes
     """Sent to and received from other hosts: data, checkpoints, metrics."""
     peers: tuple[PeerBytes, ...] = ()
+    unattributed: tuple[UnattributedBytes, ...] = ()
     rdma_bytes: dict[str, Bytes] = {}
     """Sent and received by each RDMA port (``mlx5_0/1``) on a rail; the kernel does not count them."""
     rdma_stray: dict[str, Bytes] = {}
@@ -177,7 +190,7 @@ class NodeReceipt(_Part):
 class Receipt(_Part):
     """Bytes exchanged between the workers by interface, and the result of the job."""
 
-    schema_id: Literal["torchnet.receipt/1"] = Field(alias="schema")
+    schema_id: Literal["torchnet.receipt/1", "torchnet.receipt/2"] = Field(alias="schema")
     run_id: str
     runtime: Runtime
     network: NetworkKind
@@ -195,12 +208,19 @@ class Receipt(_Part):
     world_size: int = Field(ge=1)
     restarts: Count = 0
     backend_share: Share | None
-    """Bytes exchanged with peers over the backend, divided by those over all interfaces; null if unknown."""
+    """Bytes exchanged with peers over the backend, divided by those over all interfaces: at least this; null if
+    unknown. In version 1, the best estimate."""
+    backend_share_high: Share | None = None
+    """The same: at most this."""
+    unattributed_bytes: Bytes = 0
+    """Bytes that may or may not have been exchanged with peers, summed over the nodes."""
     proof: Proof
     proof_reason: str = ""
     """Reason why the share is unknown, or how it was measured or inferred."""
     min_share: Share | None = None
     """Value of --min-share."""
+    min_share_verdict: Verdict | None = None
+    """``missed`` if even ``backend_share_high`` is below min_share; ``not-proven`` if only backend_share is."""
     measured: Measured | None = None
     ranks: tuple[RankResult, ...]
     rails: tuple[RailBytes, ...] = ()
@@ -211,6 +231,8 @@ class Receipt(_Part):
     def _unknown_is_null(self) -> Receipt:
         if self.proof == "unknown" and self.backend_share is not None:
             raise ValueError(f"backend_share is {self.backend_share}, but must be null if proof is unknown")
+        if self.backend_share_high is not None and self.backend_share_high < (self.backend_share or 0):
+            raise ValueError("backend_share_high must not be below backend_share")
         return self
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import textwrap
 from collections.abc import Iterable, Iterator
@@ -209,14 +210,25 @@ def _verdict(receipt: Receipt) -> tuple[str, bool | None]:
     if receipt.backend_share is None:
         return f"backend share unknown: {_why_unknown(receipt)}", None
     how: str = receipt.proof
+    if receipt.proof == "measured" and receipt.schema_id != "torchnet.receipt/1":
+        how += ", TCP"
     if receipt.proof_reason and receipt.proof != "measured":
         how += f": {printable(receipt.proof_reason)}"
     amount = f"{size(exchanged(receipt))} exchanged between the workers"
-    text = f"backend share {percent(receipt.backend_share)} ({how}) of {amount}"
+    text = f"backend share {_range(receipt)} ({how}) of {amount}"
     over = _backends(receipt)
     if over:
         text += f", over {listed(over, limit=8)}"
     return text, receipt.backend_share >= 0.99
+
+
+def _range(receipt: Receipt) -> str:
+    """Format the bounds, rounded outward; one number if they are close to each other, which is the lower one."""
+    low, high = receipt.backend_share or 0.0, receipt.backend_share_high
+    most = percent(math.ceil((low if high is None else high) * 1e4 - 1e-9) / 1e4)
+    if receipt.proof == "measured" or high is None or percent(low) == most:
+        return percent(low)
+    return f"{percent(low).removesuffix(' %')} to {most}"
 
 
 def _why_unknown(receipt: Receipt) -> str:
@@ -243,7 +255,9 @@ def _wanted(receipt: Receipt) -> tuple[str, bool]:
     if wanted is None:
         return "", True
     if share is None:
-        return f"--min-share {percent(wanted)} is not reached: the share is unknown", False
+        return f"--min-share {percent(wanted)} is not proven: the share is unknown", False
+    if receipt.min_share_verdict == "not-proven":
+        return f"--min-share {percent(wanted)} is not proven: {_range(receipt)}", False
     if share < wanted:
-        return f"--min-share {percent(wanted)} is not reached: {percent(share)}", False
+        return f"--min-share {percent(wanted)} is not reached: {_range(receipt)}", False
     return f"--min-share {percent(wanted)} is reached", True

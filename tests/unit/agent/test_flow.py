@@ -30,7 +30,7 @@ def made(sent: int, again: int, received: int, segments: int) -> SocketBytes:
 def test_full_segments_leave_no_room_for_repeated_ones() -> None:
     flow = Flow()
     flow.add(made(1000, 0, 100 * MSS, 100))
-    assert flow == Flow(1000, 100 * MSS, 102, 101, 0, 0)
+    assert flow == Flow(1000, 100 * MSS, 102, 101, 0, 0, 1)
     flow.add(made(1000, 300, 100 * MSS, 103))
     assert (flow.resent_bytes, flow.repeated_bytes) == (300, 3 * MSS)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from tests.unit.agents import MB, flow, made, whole
+from tests.unit.agents import MB, NONE, counted, flow, made, rails, spec, table, traffic, whole
 from torchnet.agent.events import Failure
+from torchnet.agent.receipt import worker
+from torchnet.linux.protocol_counters import ProtocolCounters
 
 
 def test_the_share_is_the_backends_part_of_what_peers_exchanged() -> None:
@@ -59,16 +62,20 @@ def test_an_unknown_share_is_null_and_below_any_threshold(case: str) -> None:
     assert (found["backend_share"], found["proof"], found["proof_reason"]) == (None, "unknown", why)
     assert found["exit_code"] == 0
     below = whole(*receipts, **fields, min_share=0.0)
-    assert below["exit_code"] == 5
-    assert below["reason"] == f"the backend's share is below --min-share 0: {why}"
+    assert (below["exit_code"], below["min_share_verdict"]) == (5, "not-proven")
+    assert why in below["reason"]
 
 
 def test_a_share_below_the_threshold_is_code_5_and_a_failure_goes_before_it() -> None:
-    receipts = [made(0, {(1, "net1"): flow(9), (1, "eth0"): flow(1)}), made(1, {})]
-    assert whole(*receipts, min_share=0.9)["exit_code"] == 0
+    receipts = [
+        made(0, {(1, "net1"): flow(9), (1, "eth0"): flow(1)}),
+        made(1, {(0, "net1"): flow(9), (0, "eth0"): flow(1)}),
+    ]
+    enough = whole(*receipts, min_share=0.9)
+    assert (enough["exit_code"], enough["min_share_verdict"]) == (0, "reached")
     below = whole(*receipts, min_share=0.9001)
-    assert (below["exit_code"], below["min_share"]) == (5, 0.9001)
-    assert below["reason"] == "the backend's share is below --min-share 0.9001: 0.9000"
+    assert (below["exit_code"], below["min_share"], below["min_share_verdict"]) == (5, 0.9001, "missed")
+    assert "0.9000" in below["reason"]
     failure = Failure("script", "rank 3 on node-1 exited with code 42\nand more", 42, rank=3, node="node-1")
     failed = whole(*receipts, min_share=0.9001, failure=failure, restarts=2)
     assert (failed["exit_code"], failed["reason"]) == (42, "rank 3 on node-1 exited with code 42")
@@ -78,7 +85,7 @@ def test_a_share_below_the_threshold_is_code_5_and_a_failure_goes_before_it() ->
 
 def test_what_was_not_seen_to_the_end_is_inferred() -> None:
     full, part = made(0, {(1, "net1"): flow(5)}), made(1, {(0, "net1"): flow(5)}, complete=False)
-    assert whole(full, part)["proof"] == "inferred"
+    assert whole(full, part)["proof"] == "measured"  # the interfaces counted nothing else
     missing = whole(full)
     assert (missing["backend_share"], missing["proof"]) == (1, "inferred")
     assert missing["findings"] == ["1 of 2 workers left no receipt"]
@@ -89,8 +96,60 @@ def test_rdma_counts_for_the_backend_and_is_inferred() -> None:
     one, two = made(0, {(1, "eth0"): flow(1)}), made(1, {(0, "eth0"): flow(1)})
     one["rdma_bytes"] = two["rdma_bytes"] = {"mlx5_0/1": 18 * MB}
     found = whole(one, two)
-    assert (found["backend_share"], found["proof"]) == (0.9, "inferred")
+    assert (found["backend_share"], found["backend_share_high"], found["proof"]) == (0, 0.9, "inferred")
     assert "RDMA" in found["proof_reason"]
+    assert whole(one, two, min_share=0.5)["min_share_verdict"] == "not-proven"
+    assert whole(one, two, min_share=0.95)["min_share_verdict"] == "missed"
+
+
+@pytest.mark.parametrize(
+    ("counts", "bounds", "verdict"),
+    [
+        ({"complete": False}, (0.833333, 1.0), "not-proven"),
+        ({"protocols": None}, (0.833333, 1.0), "not-proven"),
+        ({"protocols": ProtocolCounters(0, 0, 0, 0, 1)}, (0.833333, 1.0), "not-proven"),
+        ({"others": {"eth0": flow(2)}}, (1.0, 1.0), "reached"),
+    ],
+)
+def test_what_may_have_left_the_backend_widens_the_bounds(
+    counts: dict[str, Any], bounds: tuple[float, float], verdict: str
+) -> None:
+    counters = {"net1": counted(5), "eth0": counted(2)}
+    seen = traffic({(1, "net1"): flow(5)}, counters, **{"protocols": NONE, **counts})
+    one = worker(spec(0), table(), rails(), seen, {}, [], {})
+    found = whole(one, made(1, {(0, "net1"): flow(5)}), min_share=0.95)
+    assert (found["backend_share"], found["backend_share_high"]) == bounds
+    assert (found["min_share_verdict"], found["exit_code"]) == (verdict, 0 if verdict == "reached" else 5)
+    assert found["unattributed_bytes"] == sum(one["bytes"] for one in found["nodes"][0]["unattributed"])
+    assert bool(found["unattributed_bytes"]) == (verdict != "reached")
+
+
+def test_bytes_that_only_one_of_two_workers_counted_lower_the_lower_bound() -> None:
+    """As behind the address of a Kubernetes Service: the client takes its peer for a host outside the job."""
+    counters = {"net1": counted(5), "eth0": counted(5)}
+    seen = traffic({(1, "net1"): flow(5)}, counters, others={"eth0": flow(5)})
+    one = worker(spec(0), table(), rails(), seen, {}, [], {})
+    found = whole(one, made(1, {(0, "net1"): flow(5), (0, "eth0"): flow(5)}))
+    assert (found["backend_share"], found["backend_share_high"], found["proof"]) == (
+        0.5,
+        0.666667,
+        "inferred",
+    )
+
+
+def test_a_rail_is_known_by_its_own_workers_receipt() -> None:
+    """One worker's rail has the name of the other's frontend."""
+    one = made(0, {(1, "eth0"): flow(5)})
+    two = worker(
+        spec(1),
+        table(),
+        (replace(rails()[0], interface="eth0"),),
+        traffic({(0, "net1"): flow(5)}, {"net1": counted(5), "eth0": counted(0)}, protocols=NONE),
+        {},
+        [],
+        {},
+    )
+    assert whole(one, two)["backend_share"] == 0
 
 
 def test_rdma_of_which_nothing_tells_where_it_went_makes_the_share_unknown() -> None:

@@ -36,6 +36,7 @@ def test_a_message_always_fits_and_is_json(text: str, reason: str, findings: lis
     made.send(Failure("script", text, 42, rank=3, node=node, at=1.5, tail=["x" * 9000]).event())
     made.send({"event": "worker_receipt", "receipt": {**RECEIPT, "findings": findings}})
     job = {"exit_code": 42, "reason": reason, "backend_share": 0.5, "proof": "measured", "ranks": [1] * 9999}
+    job |= {"backend_share_high": 0.6, "min_share": None}
     made.send({"event": "receipt", "receipt": job})
     made.send({"event": "end", "code": 42})
     data = made.text().encode()

@@ -94,7 +94,7 @@ def test_the_receipt_is_a_table_on_standard_error() -> None:
     screen = Screen()
     screen.console.event({"event": "receipt", "receipt": receipt()})
     assert screen.stdout == ""
-    last = "backend share 99.97 % (measured) of 405.3 MB exchanged between the workers, over net1"
+    last = "backend share 99.97 % (measured, TCP) of 405.3 MB exchanged between the workers, over net1"
     assert screen.stderr.splitlines()[-1] == last
     quiet = Screen(quiet=True)
     quiet.console.event({"event": "receipt", "receipt": receipt()})

@@ -21,6 +21,15 @@ def test_receipts_from_before_rails_had_an_attachment_are_read() -> None:
     assert Receipt.model_validate(receipt(rails=rails)).rails[0].attachment is None
 
 
+def test_receipts_of_version_1_are_read() -> None:
+    added = ("backend_share_high", "unattributed_bytes", "min_share_verdict")
+    old = {name: value for name, value in receipt(schema="torchnet.receipt/1").items() if name not in added}
+    for node in old["nodes"]:
+        del node["unattributed"]
+    read = Receipt.model_validate(old)
+    assert (read.backend_share, read.backend_share_high, read.min_share_verdict) == (0.99973, None, None)
+
+
 def test_fields_of_a_newer_agent_are_kept() -> None:
     read = Receipt.model_validate(receipt(energy_j=5))
     assert read.model_dump(by_alias=True)["energy_j"] == 5
@@ -33,7 +42,8 @@ def test_fields_of_a_newer_agent_are_kept() -> None:
         ({"backend_share": float("nan")}, "backend_share"),
         ({"proof": "unknown"}, "must be null"),
         ({"proof": "guessed"}, "proof"),
-        ({"schema": "torchnet.receipt/2"}, "schema"),
+        ({"schema": "torchnet.receipt/3"}, "schema"),
+        ({"backend_share_high": 0.9}, "backend_share_high"),
         ({"started": "yesterday"}, "started"),
         ({"exit_code": -9}, "exit_code"),
         ({"nodes": [{"node": "node-0"}]}, "nodes.0.interfaces"),
@@ -58,7 +68,7 @@ def test_the_schema_that_is_shipped_is_the_models() -> None:
 
 def test_the_schema_requires_what_was_promised() -> None:
     schema = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
-    assert schema["$id"] == schema["properties"]["schema"]["const"] == RECEIPT_SCHEMA
+    assert schema["$id"] == schema["properties"]["schema"]["enum"][-1] == RECEIPT_SCHEMA
     promised = {"exit_code", "reason", "backend_share", "proof", "duration_s", "ranks", "nodes"}
     assert promised <= set(schema["required"])
     definitions = schema["$defs"]

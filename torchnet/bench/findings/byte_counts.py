@@ -5,7 +5,7 @@ from __future__ import annotations
 from torchnet.bench.findings import thresholds
 from torchnet.bench.findings.finding_text import check_network, on_hosts, rerun
 from torchnet.bench.findings.result_index import ResultIndex
-from torchnet.bench.results import Collective, Finding
+from torchnet.bench.results import Collective, Finding, Results
 from torchnet.bench.tcp_ceiling import payload
 from torchnet.bench.worker.sizes import size_text
 from torchnet.constants import is_rail, rail_interface
@@ -31,12 +31,12 @@ def wrong_interface(view: ResultIndex) -> list[Finding]:
         words = f"{share} of the bytes between the ranks went over {most} instead of {view.network}"
         how = "counted on the ranks' sockets"
     elif (
-        view.results.backend_share is not None
+        (at_most := _most(view.results)) is not None
         and not view.setup.compare
-        and view.results.backend_share < thresholds.BACKEND_SHARE
+        and at_most < thresholds.BACKEND_SHARE
     ):
         most = max(counts, key=lambda name: counts[name], default="")
-        share = percent(view.results.backend_share)
+        share = percent(at_most)
         words = f"only {share} of the bytes between the nodes went over the backend network"
         words += f", and the ranks' sockets used {most}" if most else ""
         how = "from the run's receipt"
@@ -61,6 +61,11 @@ def wrong_interface(view: ResultIndex) -> list[Finding]:
 
 
 _NAMES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
+
+
+def _most(results: Results) -> float | None:
+    """Return the most that the backend can have carried: unattributed bytes alone are no finding."""
+    return results.backend_share if results.backend_share_high is None else results.backend_share_high
 
 
 def _listed(value: str) -> list[str]:

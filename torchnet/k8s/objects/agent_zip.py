@@ -48,6 +48,7 @@ PARTS = (
     "linux/cgroup.py",
     "linux/namespaces.py",
     "linux/netlink.py",
+    "linux/protocol_counters.py",
     "linux/pyroute2_import.py",
     "linux/rtnetlink.py",
     "linux/sock_diag.py",

@@ -13,7 +13,7 @@ from typing import Any, cast
 from torchnet import constants
 from torchnet.agent import receipt_shape
 from torchnet.agent.events import Failure
-from torchnet.agent.receipt_shape import Proof, job_receipt, rank_results
+from torchnet.agent.receipt_shape import Proof, Share, job_receipt, rank_results
 from torchnet.k8s.run.run_info import RunInfo
 from torchnet.k8s.run.termination_message import TerminationMessage
 from torchnet.k8s.run.worker_set import WorkerStatus
@@ -33,7 +33,7 @@ def settle(
     restarts: int = 0,
     now: float = 0.0,
 ) -> dict[str, Any]:
-    """Build the job's receipt (schema torchnet.receipt/1).
+    """Build the job's receipt (schema torchnet.receipt/2).
 
     Args:
         logged: the receipt in rank 0's log, if it was read.
@@ -204,7 +204,7 @@ def _rebuild(
         ended=ended,
         restarts=restarts,
         share=_share(job),
-        min_share=None,
+        min_share=_number(job.get("min_share")),
         ranks=[
             result
             for rank, message in sorted(messages.items())
@@ -216,12 +216,21 @@ def _rebuild(
     )
 
 
-def _share(job: Mapping[str, Any]) -> tuple[float | None, Proof, str]:
-    share, proof = job.get("backend_share"), job.get("proof")
-    number = float(share) if isinstance(share, (int, float)) and not isinstance(share, bool) else -1.0
-    if 0 <= number <= 1 and proof in ("measured", "inferred"):
-        return number, cast(Proof, proof), "as reported in rank 0's termination message"
-    return None, "unknown", "rank 0 reported no result of the job"
+def _share(job: Mapping[str, Any]) -> Share:
+    low, high, proof = (
+        _number(job.get("backend_share")),
+        _number(job.get("backend_share_high")),
+        job.get("proof"),
+    )
+    if low is not None and (high is None or low <= high) and proof in ("measured", "inferred"):
+        return Share(low, high, cast(Proof, proof), "as reported in rank 0's termination message")
+    return Share(None, None, "unknown", "rank 0 reported no result of the job")
+
+
+def _number(value: object) -> float | None:
+    """Return a share, 0 to 1; None for anything else."""
+    valid = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+    return float(cast(float, value)) if valid else None
 
 
 def _node(facts: RunInfo, rank: int, receipt: Mapping[str, Any]) -> receipt_shape.NodeReceipt | None:

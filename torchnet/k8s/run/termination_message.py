@@ -3,7 +3,7 @@
     {"torchnet": 1, "node": "RUN-3", "node_rank": 3, "phase": "prepare" | "work", "code": 42,
      "failure": {"kind", "text", "code", "rank", "node", "at"} | null,
      "receipt": the worker's receipt, shortened | null,
-     "job": {"exit_code", "reason", "backend_share", "proof"} | null    # only from rank 0
+     "job": {"exit_code", "reason", "backend_share", "backend_share_high", "proof", "min_share"} | null    # rank 0
 
 Any process in the pod can write the message, so it is validated as untrusted input.
 """
