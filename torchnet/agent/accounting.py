@@ -155,6 +155,22 @@ class TrafficAccount:
             )
         return traffic
 
+    def peer_sockets(self, store_port: int) -> list[tuple[int, int]]:
+        """Return the cookie and the payload of each socket to a peer that was open at the last :meth:`read`.
+
+        Args:
+            store_port: of the store on rank 0, whose connections are left out.
+        """
+        found = []
+        for socket in self._open.values():
+            peer = self._peers.get(socket.remote)
+            if peer is None or peer == self._own_rank or socket.cookie in self._control:
+                continue
+            port = socket.remote_port if peer == 0 else socket.local_port if self._own_rank == 0 else 0
+            if port != store_port:
+                found.append((socket.cookie, socket.sent_bytes + socket.received_bytes))
+        return found
+
     def stuck(self, table: PeerTable, own: str) -> list[str]:
         """Return a sentence for each peer that does not acknowledge data."""
         waiting: dict[tuple[int, str], int] = {}
