@@ -155,20 +155,16 @@ class TrafficAccount:
             )
         return traffic
 
-    def peer_sockets(self, store_port: int) -> list[tuple[int, int]]:
-        """Return the cookie and the payload of each socket to a peer that was open at the last :meth:`read`.
-
-        Args:
-            store_port: of the store on rank 0, whose connections are left out.
-        """
+    def peer_sockets(self, store_port: int) -> list[tuple[int, int, bool]]:
+        """Return the sockets to peers that were open at the last :meth:`read`, for :mod:`torchnet.agent.progress`."""
         found = []
         for socket in self._open.values():
             peer = self._peers.get(socket.remote)
             if peer is None or peer == self._own_rank or socket.cookie in self._control:
                 continue
             port = socket.remote_port if peer == 0 else socket.local_port if self._own_rank == 0 else 0
-            if port != store_port:
-                found.append((socket.cookie, socket.sent_bytes + socket.received_bytes))
+            payload = socket.sent_bytes + socket.received_bytes
+            found.append((socket.cookie, payload, port == store_port))
         return found
 
     def stuck(self, table: PeerTable, own: str) -> list[str]:

@@ -115,10 +115,9 @@ class TrainingPhase:
         """Describe the traffic so far, and the state of the processes; to be called once a second."""
         moved = 0
         if self._account is not None:
-            moved = self._account.read().peer_bytes()
-            rdma = self._rdma_bytes()
-            self._progress.update(self._account.peer_sockets(self._store_port), rdma)
-            moved += rdma
+            moved = self._account.read().peer_bytes() + self._rdma_bytes()
+            sockets = self._account.peer_sockets(self._store_port)
+            self._progress.update(sockets, moved - sum(payload for _, payload, _ in sockets))
         return Heartbeat(moved, frozen, self._progress.count, self.processes.blocked())
 
     def _rdma_bytes(self) -> int:
