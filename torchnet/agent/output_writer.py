@@ -27,6 +27,7 @@ from torchnet.linux import namespaces
 _HEADER = struct.Struct("!II")  # number of the destination, and length
 _READ = 256 << 10
 _WRITE = 16 << 10  # acknowledged one by one, so that a slow reader is distinguished from one that has stopped
+_BATCH = 4096  # headers and data
 _CHANNEL = 3  # the child's descriptor
 _STREAM_SECONDS = 30.0  # at the end, for a reader that accepts nothing
 
@@ -50,6 +51,8 @@ class OutputWriter:
     ) -> None:
         self._destinations = destinations
         self._failed = failed
+        self._loop = loop
+        self._batch: list[bytes] = []
         self._unwritten = 0
         self._opened = self._closing = False
         ours, theirs = socket.socketpair()
@@ -73,9 +76,20 @@ class OutputWriter:
 
     def write(self, number: int, data: bytes) -> None:
         """Queue data for a destination; discard it if the child has ended."""
-        if not self._frames.closed:
-            self._unwritten += len(data)
-            self._frames.send_packed(_HEADER.pack(number, len(data)) + data)
+        if self._frames.closed:
+            return
+        self._unwritten += len(data)
+        if not self._batch:  # what one call of the loop writes is sent together: a system call per line is slow
+            self._loop.later(0, self._send_batch)
+        self._batch += (_HEADER.pack(number, len(data)), data)
+        if len(self._batch) >= _BATCH:
+            self._send_batch()
+
+    def _send_batch(self) -> None:
+        if self._batch:
+            data = b"".join(self._batch)
+            self._batch.clear()
+            self._frames.send_packed(data)
 
     def wait_until_opened(self, seconds: float) -> None:
         """Block until all destinations are open, for at most ``seconds``."""
@@ -84,6 +98,7 @@ class OutputWriter:
 
     def drain(self, seconds: float) -> bool:
         """Block until all is written; return False if no data is accepted for ``seconds``."""
+        self._send_batch()
         while self._unwritten:
             if not self._frames.exchange(seconds):
                 return False
