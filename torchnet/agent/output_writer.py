@@ -29,6 +29,7 @@ _READ = 256 << 10
 _WRITE = 16 << 10  # acknowledged one by one, so that a slow reader is distinguished from one that has stopped
 _BATCH = 4096  # headers and data
 _CHANNEL = 3  # the child's descriptor
+_ORPHAN_SECONDS = 5
 _STREAM_SECONDS = 30.0  # at the end, for a reader that accepts nothing
 
 pids: set[int] = set()
@@ -79,7 +80,9 @@ class OutputWriter:
         if self._frames.closed:
             return
         self._unwritten += len(data)
-        if not self._batch:  # what one call of the loop writes is sent together: a system call per line is slow
+        if (
+            not self._batch
+        ):  # what one call of the loop writes is sent together: a system call per line is slow
             self._loop.later(0, self._send_batch)
         self._batch += (_HEADER.pack(number, len(data)), data)
         if len(self._batch) >= _BATCH:
@@ -155,10 +158,11 @@ class StandardStreams:
     def flush(self) -> None:
         """Block until all is written, or nothing is accepted for a while; for the end of the process."""
         out, err = (self._writers[name][0] for name in ("stdout", "stderr"))
-        if not out.drain(_STREAM_SECONDS) and out is not err:
+        if not out.drain(_STREAM_SECONDS):
             text = f"standard output accepts no data: {out.pending:,} bytes are lost"
             self.write("stderr", f"torchnet: {text}\n")
-        err.drain(_STREAM_SECONDS)
+        if err is not out:
+            err.drain(_STREAM_SECONDS)
 
 
 def _same(one: int, other: int) -> bool:
@@ -174,8 +178,11 @@ def _same(one: int, other: int) -> bool:
 def _run(channel: socket.socket, destinations: Sequence[str | int], parent: int) -> NoReturn:
     try:
         gc.disable()  # it would close the agent's files, whose descriptors have other uses here
-        namespaces.die_with_parent(signal.SIGKILL, parent)
         signal.set_wakeup_fd(-1)
+        # After the agent's end, write what has been sent, but do not wait for a reader for ever.
+        signal.signal(signal.SIGUSR1, lambda *_: signal.alarm(_ORPHAN_SECONDS))
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        namespaces.die_with_parent(signal.SIGUSR1, parent)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP):
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.jobs import until
 from torchnet.agent import output_writer
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.output_writer import OutputWriter
@@ -124,6 +125,22 @@ def test_standard_streams_are_complete_and_keep_their_order_where_they_are_one()
     apart = streams(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert apart.stdout.splitlines() == [out for out, _ in lines]
     assert apart.stderr.splitlines() == ["2", *(err for _, err in lines)]
+
+
+def test_what_a_killed_agent_has_written_is_kept(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    text = """
+        import os, sys
+        from torchnet.agent.event_loop import EventLoop
+        from torchnet.agent.output_writer import OutputWriter
+        made = OutputWriter(EventLoop(), sys.argv[1:], print)
+        made.write(0, b"x" * 100_000)
+        made._send_batch()
+        os.kill(os.getpid(), 9)
+    """
+    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(text), log], check=False)
+    assert killed.returncode == -9
+    until(lambda: log.exists() and log.stat().st_size == 100_000, "the rest is written")
 
 
 def test_a_reader_that_has_gone_ends_nothing() -> None:
