@@ -217,7 +217,7 @@ def _serve(destinations: Sequence[str | int]) -> None:
             _send({"number": number, "error": error.strerror})
     _send({"opened": True})
     received = bytearray()
-    while data := os.read(_CHANNEL, _READ):
+    while data := _receive():
         received += data
         for number, part in _cut(received):
             discarded = len(part)
@@ -276,7 +276,15 @@ def _write(descriptor: int, data: bytearray) -> None:
         _send({"written": count})
 
 
+def _receive() -> bytes:
+    try:
+        return os.read(_CHANNEL, _READ)
+    except ConnectionResetError:  # the agent was killed before it read the last acknowledgement
+        return b""
+
+
 def _send(message: dict[str, Any]) -> None:
     rest = pack(message)
-    while rest:
-        rest = rest[os.write(_CHANNEL, rest) :]
+    with contextlib.suppress(OSError):  # the agent has been killed: write what it has sent
+        while rest:
+            rest = rest[os.write(_CHANNEL, rest) :]
