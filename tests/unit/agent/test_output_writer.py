@@ -135,7 +135,7 @@ def test_what_a_killed_agent_has_written_is_kept(tmp_path: Path) -> None:
         from torchnet.agent.output_writer import OutputWriter
         made = OutputWriter(EventLoop(), sys.argv[1:], print)
         made.write(0, b"x" * 100_000)
-        made._send_batch()
+        made.drain(0)
         os.kill(os.getpid(), 9)
     """
     killed = subprocess.run([sys.executable, "-c", textwrap.dedent(text), log], check=False)
