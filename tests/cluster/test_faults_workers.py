@@ -158,7 +158,7 @@ def test_a_pod_whose_log_nobody_takes_costs_nothing(launcher: Launcher) -> None:
         ready(job)
         with shim_stopped(job.agent_of(1)):
             Path(f"/proc/{job.script_of(1)}/root/tmp/go").touch()
-            job.wait_for("rank 1 for the reader of the output")
+            job.wait_for("rank 1 waits for the reader of the output")
             time.sleep(16)
             assert job.process.poll() is None
         done = job.finish()

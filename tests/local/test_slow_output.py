@@ -54,7 +54,7 @@ def _pauses(folder: Path) -> None:
     assert (agents[0].returncode, agents[1].returncode) == (0, 0), err0 + err
     assert len(out.splitlines()) == size // 100
     assert "stalled: " not in err0
-    assert err0.count("rank 1 for the reader of the output") == 1
+    assert err0.count("rank 1 waits for the reader of the output") == 1
     (line,) = re.findall(r"^torchnet: receipt: (.*)$", err0, re.MULTILINE)
     assert json.loads(line)["backend_share"] == 1
 
@@ -120,7 +120,7 @@ def test_ranks_that_wait_for_their_log_are_reported_and_still_stop(tmp_path: Pat
     command = [*wrap, sys.executable, "-m", "torchnet", "launch"]
     flags = ("--stall-timeout", "3", "--stall-action", "stop", "--timeout", "8", "--log-dir", logs)
     with Job(*flags, script(tmp_path, PRINT), 5_000_000, command=command) as job:
-        job.wait_for("rank 1 for --log-dir", seconds=30)
+        job.wait_for("rank 1 waits for --log-dir", seconds=30)
         done = job.finish()
     assert done.code == 124
     assert "stalled: " not in done.stderr

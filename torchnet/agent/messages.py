@@ -58,7 +58,7 @@ class Heartbeat:
         bytes: that the worker has exchanged with its peers so far.
         frozen: whether the worker's processes are stopped (Ctrl-Z).
         progress: the number of seconds so far in which the worker's processes made progress.
-        blocked: which ranks wait because their output is not read, or "".
+        blocked: a sentence on the ranks that wait because their output is not read, or "".
     """
 
     bytes: Count = 0

@@ -82,8 +82,8 @@ class StallWatch:
             blocked = [last.blocked for rank, last in sorted(self._last.items()) if last.blocked]
             if blocked:
                 self._report_blocked(
-                    f"no traffic between the workers for {now - self._progress_at:.0f} s, because output is not "
-                    f"accepted: {'; '.join(blocked[:_SHOWN_WORKERS])}"
+                    f"no traffic between the workers for {now - self._progress_at:.0f} s, because "
+                    f"{'; '.join(blocked[:_SHOWN_WORKERS])}"
                 )
                 return
             self._requested_at = now

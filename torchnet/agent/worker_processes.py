@@ -211,12 +211,13 @@ class WorkerProcesses:
         return str(path)
 
     def blocked(self) -> str:
-        """Describe the ranks that wait because their output is not read; "" if there are none."""
+        """Return a sentence on the ranks that wait because their output is not read; "" if there are none."""
         if not self._paused:
             return ""
         ranks = [process.rank for process in self.processes.values() if process.blocked]
+        wait = f"{listed_ranks(ranks)} {'wait' if len(ranks) > 1 else 'waits'} for"
         cause = f"--log-dir {self._spec.log_dir}" if self._log_pending else "the reader of the output"
-        return f"{listed_ranks(ranks)} for {cause}" if ranks else ""
+        return f"{wait} {cause}" if ranks else ""
 
     def close(self) -> None:
         if self._logs is not None:

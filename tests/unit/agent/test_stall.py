@@ -204,9 +204,9 @@ def test_before_the_first_bytes_it_is_no_reason_to_stop() -> None:
 
 def test_ranks_that_wait_for_their_output_are_no_stall() -> None:
     watch = Watch()
-    watch.pass_(60, blocked="rank 1 for its reader")
+    watch.pass_(60, blocked="rank 1 waits for its reader")
     (text,) = watch.blocked
-    assert "rank 1 for its reader" in text
+    assert "rank 1 waits for its reader" in text
     assert " 10 s" in text
     assert (watch.asked, watch.reports) == (0, [])
     watch.pass_(9)  # since it continues
