@@ -31,6 +31,11 @@ def listed(names: Sequence[str], limit: int = 3) -> str:
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
+def listed_ranks(ranks: Sequence[int], limit: int = 8) -> str:
+    """Name ranks: ``rank 3``, ``ranks 0, 1`` or, beyond ``limit``, ``ranks 0, 1 and 997 more``."""
+    return f"rank{'s' if len(ranks) > 1 else ''} {listed([str(rank) for rank in ranks], limit)}"
+
+
 def _escape(character: str) -> str:
     code = ord(character)
     if code < 0x100:

@@ -18,7 +18,7 @@ from tests.cluster import network
 from tests.cluster.cluster import Cluster
 from tests.cluster.places import FABRIC, namespace
 from tests.cluster.shell import run
-from tests.jobs import environment, state
+from tests.jobs import environment, parent, state
 
 Fault = contextlib.AbstractContextManager[float]
 
@@ -93,8 +93,12 @@ def out_of_service(cluster: Cluster, node: str) -> Fault:
 
 def frozen(pod: str) -> Fault:
     """The pod's containerd-shim is stopped: the kubelet of its node, which stays Ready, cannot end the pod."""
-    parent = Path(f"/proc/{process(pod)}/stat").read_text().rpartition(")")[2].split()[1]
-    shim = int(parent)
+    return shim_stopped(process(pod))
+
+
+def shim_stopped(pid: int) -> Fault:
+    """The containerd-shim that is the parent of this process is stopped, and takes nothing of its output."""
+    shim = parent(pid)
     assert "containerd-shim" in Path(f"/proc/{shim}/cmdline").read_text()
     return _until_undone(lambda: os.kill(shim, signal.SIGSTOP), lambda: os.kill(shim, signal.SIGCONT))
 

@@ -6,11 +6,12 @@ import json
 import re
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
 from tests.cluster.concurrency import concurrent
-from tests.cluster.faults import frozen, kill, within
+from tests.cluster.faults import frozen, kill, shim_stopped, within
 from tests.cluster.launched import Launched, pods, rank_of
 from tests.cluster.launcher import Launcher
 from tests.cluster.pods import staying
@@ -129,6 +130,42 @@ def test_a_pod_that_is_deleted_in_mid_run_is_lost(launcher: Launcher) -> None:
     assert done.code == 70, done.stderr
     assert "lost shrunk-1 (node rank 1" in done.stderr
     within(40, "a deleted pod, to the job's end", deleted, done.at)
+    assert launcher.left() == []
+
+
+# Rank 1 prints what torchnet does not keep while nobody takes it, and rank 0 waits for rank 1.
+PRINT = """
+    import os, time, warnings
+    warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
+    import torch, torch.distributed as dist
+    dist.init_process_group("gloo")
+    dist.all_reduce(torch.ones(100_000))
+    print("ready 0 now", flush=True)
+    if os.environ["RANK"] == "1":
+        while not os.path.exists("/tmp/go"):
+            time.sleep(0.05)
+        for _ in range(30_000):
+            os.write(1, b"0123456789" * 9 + b"012345678\\n")
+    dist.all_reduce(torch.ones(100_000))
+"""
+
+
+@concurrent
+def test_a_pod_whose_log_nobody_takes_costs_nothing(launcher: Launcher) -> None:
+    """Its shim is stopped, longer than any silence that is taken for a loss; the job waits, and goes on."""
+    flags = ("--stall-timeout", "6", "--stall-action", "stop")
+    with Launched(launcher, "unread", PRINT, *flags) as job:
+        ready(job)
+        with shim_stopped(job.agent_of(1)):
+            Path(f"/proc/{job.script_of(1)}/root/tmp/go").touch()
+            job.wait_for("rank 1 waits for the reader of the output")
+            time.sleep(16)
+            assert job.process.poll() is None
+        done = job.finish()
+    assert done.code == 0, done.stderr
+    assert "stalled: " not in done.stderr
+    assert len(lines(done.stdout, 1)) == 30_001
+    assert job.receipt()["failure"] is None
     assert launcher.left() == []
 
 

@@ -13,13 +13,11 @@ from typing import Any
 
 import pytest
 
+from tests.agents_by_hand import start_pair
 from tests.archive import make
-from tests.conftest import ROOT
 from tests.jobs import script
-from tests.namespaces import Space, cable, isolated
-from torchnet.linux import namespaces
+from tests.namespaces import isolated
 
-ADDRESSES = ("fd00:7::1", "fd00:7::2")
 TALK = """
     import os, socket, sys, time
     rank, hangs = os.environ["RANK"], sys.argv[1:] == ["hang"]
@@ -59,54 +57,9 @@ def test_the_archive_is_small_enough_for_a_configmap(archive: Path) -> None:
     ]
 
 
-class Way:
-    """How the agent is started: from the package, or from the zip with no folder of installed packages at all."""
-
-    def __init__(self, archive: Path | None) -> None:
-        self.path = str(archive or ROOT)
-        if archive is None:
-            self.command = [sys.executable, "-m", "torchnet", "agent"]
-        else:
-            self.command = [sys.executable, "-S", self.path, "agent"]
-
-
-def pair(folder: Path, way: Way, *words: object) -> list[tuple[int, str, str]]:
+def pair(folder: Path, archive: Path | None, *words: object) -> list[tuple[int, str, str]]:
     """Run a job of two workers, each with an eth1 and an /etc/hosts of its own: (code, stdout, stderr) of each."""
-    far = Space()
-    cable("eth1", "eth1", far, addresses=((f"{ADDRESSES[0]}/64", f"{ADDRESSES[1]}/64"),))
-    agents = []
-    for rank in (0, 1):
-        hosts = folder / f"hosts-{rank}"
-        hosts.write_text("127.0.0.1 localhost\n")
-
-        def enter(rank: int = rank, hosts: Path = hosts) -> None:
-            if rank:
-                namespaces.setns(far.descriptor, namespaces.NEWNET)
-            namespaces.unshare(namespaces.NEWNS)
-            namespaces.mount(str(hosts), os.path.realpath("/etc/hosts"), flags=namespaces.MS_BIND)
-
-        flags = [
-            "--nnodes",
-            "2",
-            "--node_rank",
-            str(rank),
-            "--name",
-            f"machine-{rank}",
-            "--start-timeout",
-            "30",
-        ]
-        flags += ["--address-source", "host:eth1", "--rank0", ADDRESSES[0], *map(str, words)]
-        agents.append(
-            subprocess.Popen(
-                [*way.command, *flags],
-                env={**os.environ, "PYTHONPATH": way.path, "TORCHNET_TOKEN": "of this test"},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                cwd=folder,  # not where the package is: `python -c` looks there first
-                preexec_fn=enter,  # noqa: PLW1509  # one thread
-            )
-        )
+    agents = start_pair(folder, *words, archive=archive)
     said = [agent.communicate(timeout=90) for agent in agents]
     # The machine's own hosts file is as it was.
     assert [(folder / f"hosts-{rank}").read_text() for rank in (0, 1)] == ["127.0.0.1 localhost\n"] * 2
@@ -121,12 +74,12 @@ def receipt(stderr: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("form", ["package", "zip"])
 def test_a_whole_job_of_two_agents(form: str, archive: Path, tmp_path: Path) -> None:
-    _whole(tmp_path, Way(archive if form == "zip" else None))
+    _whole(tmp_path, archive if form == "zip" else None)
 
 
 @isolated
-def _whole(folder: Path, way: Way) -> None:
-    first, second = pair(folder, way, script(folder, TALK))
+def _whole(folder: Path, archive: Path | None) -> None:
+    first, second = pair(folder, archive, script(folder, TALK))
     for rank, (code, out, err) in enumerate((first, second)):
         assert code == 0, err
         assert out == f"[{rank}] talked over eth1\n"
@@ -143,13 +96,13 @@ def _whole(folder: Path, way: Way) -> None:
 
 def test_stacks_come_from_inside_of_the_zip(archive: Path, tmp_path: Path) -> None:
     """The module that writes them stands in the zip, too, and is found by the training process."""
-    _stacks(tmp_path, Way(archive))
+    _stacks(tmp_path, archive)
 
 
 @isolated
-def _stacks(folder: Path, way: Way) -> None:
+def _stacks(folder: Path, archive: Path | None) -> None:
     words = ("--stall-timeout", "2", "--stall-action", "stop", script(folder, TALK), "hang")
-    (code, _, err), (other, _, _) = pair(folder, way, *words)
+    (code, _, err), (other, _, _) = pair(folder, archive, *words)
     assert (code, other) == (124, 124), err
     assert "torchnet: stalled: " in err
     for rank in (0, 1):

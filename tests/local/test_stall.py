@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs import Job, lines, receipt, script
+from tests.jobs import Job, lines, receipt, run, script
 
 # Both ranks exchange for a while; then rank 1 is held up elsewhere, and rank 0 waits for it.
 STALL = """
@@ -49,6 +49,60 @@ STALL = """
     print("on", flush=True)
     exchange(3)
 """
+
+
+# What a hung collective looks like under NCCL, whose monitor polls the store: 200 bytes a second, so that the sum of a
+# short time-out is as large as that of NCCL's 35 bytes in the default one.
+POLLS = """
+    import os, socket, time
+
+    port = int(os.environ["MASTER_PORT"]) if {port!r} == "store" else 29700
+    place = os.environ["MASTER_ADDR"], port
+    if os.environ["RANK"] == "0":
+        peer = socket.create_server(place, family=socket.AF_INET6).accept()[0]
+        while data := peer.recv(196, socket.MSG_WAITALL):
+            peer.sendall(b"1234")
+    else:
+        for _ in range(600):
+            try:
+                peer = socket.create_connection(place)
+                break
+            except OSError:
+                time.sleep(0.05)
+        while True:
+            peer.sendall(bytes(196))
+            peer.recv(4, socket.MSG_WAITALL)
+            time.sleep(1)
+"""
+
+
+@pytest.mark.parametrize("port", ["store", "other"])
+def test_polls_of_a_store_do_not_hide_a_stall(tmp_path: Path, port: str) -> None:
+    arguments = ("--stall-timeout", "6", "--stall-action", "stop", script(tmp_path, POLLS.format(port=port)))
+    with Job(*arguments) as job:
+        stalled = job.wait_for("stalled: ", seconds=30)
+        done = job.finish()
+    assert done.code == 124, done.stderr
+    assert done.at - stalled < 20
+
+
+def test_small_collectives_with_long_pauses_are_no_stall(tmp_path: Path) -> None:
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("torch is not installed")
+    text = """
+        import time, warnings
+        warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
+        import torch, torch.distributed as dist
+
+        dist.init_process_group("gloo")
+        for _ in range(3):
+            dist.all_reduce(torch.ones(1))
+            time.sleep(6)
+        dist.destroy_process_group()
+    """
+    done = run("--stall-timeout", "9", "--stall-action", "stop", script(tmp_path, text), seconds=120)
+    assert done.code == 0, done.stderr
+    assert "stalled: " not in done.stderr
 
 
 def test_a_stall_is_told_and_the_job_goes_on(tmp_path: Path) -> None:

@@ -54,6 +54,8 @@ def run(
     try:
         loop.run()
     finally:
-        worker.close()
-    events.flush()
+        try:
+            worker.close()
+        finally:
+            events.flush()
     return worker.code

@@ -22,6 +22,7 @@ from torchnet.agent import agent
 from torchnet.agent.events import Failure
 from torchnet.agent.handover import Handover, HandoverSource
 from torchnet.agent.log_reporter import LogReporter
+from torchnet.agent.output_writer import StandardStreams
 from torchnet.agent.spec import FLAGS, OWN, AgentSpec, flag_of
 from torchnet.agent.termination_log import TeeReporter, TerminationLog
 from torchnet.errors import NetworkError, TorchnetError, UsageError
@@ -248,7 +249,7 @@ def _run(options: argparse.Namespace, spec: AgentSpec, termination: TerminationL
     return agent.run(
         spec,
         source,
-        lambda _loop, _worker: TeeReporter(LogReporter(), termination),
+        lambda loop, _worker: TeeReporter(LogReporter(streams=StandardStreams(loop)), termination),
         state.table if state is not None else None,
     )
 

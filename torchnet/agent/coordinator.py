@@ -130,7 +130,11 @@ class Coordinator:
         self._last_message = messages.Over(0)
         self._began = time.time()
         self._stall = StallWatch(
-            spec, lambda: self._members.broadcast(messages.StacksRequest()), self._report_stall, loop.time
+            spec,
+            lambda: self._members.broadcast(messages.StacksRequest()),
+            self._report_stall,
+            self._warn,
+            loop.time,
         )
         raise_open_files(spec)
         endpoint = frontend or Endpoint(rails[0].address)
@@ -467,8 +471,7 @@ class Coordinator:
             self._collect()
             return
         self._attempt += 1
-        text = f"restart {self._attempt} of {self._spec.max_restarts}, because {self._failure.text}"
-        self._report({"event": "notice", "node": None, "level": "warning", "text": text})
+        self._warn(f"restart {self._attempt} of {self._spec.max_restarts}, because {self._failure.text}")
         self._failure, self._restart, self._candidates = None, False, []
         self._send_table()
 
@@ -526,6 +529,9 @@ class Coordinator:
         if seconds is not None and on_timeout is not None:
             alone = not self._members and state is not CoordinatorState.GATHERING
             self._state_timer = self._loop.later(0.0 if alone else seconds, on_timeout)
+
+    def _warn(self, text: str) -> None:
+        self._report({"event": "notice", "node": None, "level": "warning", "text": text})
 
     def _report_phase(self, phase: str, text: str) -> None:
         self._report({"event": "phase", "node": self._spec.node_rank, "phase": phase, "text": text})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import socket
 import struct
 from collections import deque
@@ -95,6 +96,19 @@ class FramedSocket:
                 while self._out:
                     self.socket.sendall(memoryview(self._out[0])[self._sent :])
                     self._took(len(self._out[0]) - self._sent)
+
+    def exchange(self, seconds: float) -> bool:
+        """Send and receive what is possible without the loop; return False if that is nothing for ``seconds``."""
+        if self.closed:
+            return False
+        poll = select.poll()
+        poll.register(self.socket, select.POLLIN | (select.POLLOUT if self._out else 0))
+        ready = sum(events for _, events in poll.poll(seconds * 1000))
+        if ready & select.POLLOUT:
+            self._writable()
+        if ready & ~select.POLLOUT:
+            self._readable()
+        return bool(ready)
 
     def _readable(self) -> None:
         try:

@@ -4,17 +4,17 @@
     [3!] text        its standard error, also on standard output: two pipes would lose the order
     torchnet: text   everything else, on standard error; "receipt: {…}" is the job's
 
-Each line is written at once, and control characters are escaped.
+No line is held back to fill a buffer, and control characters are escaped.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable
 
 from torchnet.agent.events import Event
+from torchnet.agent.output_writer import StandardStreams
 from torchnet.text import printable
 
 Write = Callable[[str, str], None]
@@ -25,16 +25,26 @@ _REWRITE_SECONDS = 1.0  # between logged states of a progress bar, which changes
 
 
 class LogReporter:
-    """Passes whole lines, with line ends, to ``write(stream, text)``."""
+    """Passes whole lines, with line ends, to ``write(stream, text)``, by default the method of ``streams``."""
 
-    pending = 0
-
-    def __init__(self, write: Write | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._write = write or _write
+    def __init__(
+        self,
+        write: Write | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        streams: StandardStreams | None = None,
+    ) -> None:
+        selected = write or (streams.write if streams else None)
+        assert selected is not None
+        self._write = selected
+        self._streams = streams
         self._clock = clock
         self._open: dict[tuple[int, str], str] = {}  # unfinished lines
         self._rewritten: dict[tuple[int, str], tuple[float, str]] = {}
         self._said: set[str] = set()
+
+    @property
+    def pending(self) -> int:
+        return self._streams.pending if self._streams else 0
 
     def send(self, event: Event) -> None:
         handler = getattr(self, f"_on_{event['event']}", None)
@@ -44,8 +54,8 @@ class LogReporter:
     def flush(self) -> None:
         for rank, stream in [*self._open, *self._rewritten]:
             self._line(rank, stream)
-        for file in (sys.stdout, sys.stderr):
-            _flushed(file)
+        if self._streams:
+            self._streams.flush()
 
     def _on_output(self, event: Event) -> None:
         rank, stream, end = event["rank"], event["stream"], event["end"]
@@ -120,19 +130,3 @@ class LogReporter:
         self._write(
             "stderr", "".join(f"torchnet: {'  ' if n else ''}{line}\n" for n, line in enumerate(lines))
         )
-
-
-def _write(stream: str, text: str) -> None:
-    file = sys.stdout if stream == "stdout" else sys.stderr
-    try:
-        file.write(text)
-        file.flush()
-    except OSError:
-        pass  # the log has no reader any more; the job continues
-
-
-def _flushed(file: object) -> None:
-    try:
-        file.flush()  # type: ignore[attr-defined]
-    except (OSError, ValueError):
-        pass

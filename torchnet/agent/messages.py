@@ -58,10 +58,14 @@ class Heartbeat:
     Attributes:
         bytes: that the worker has exchanged with its peers so far.
         frozen: whether the worker's processes are stopped (Ctrl-Z).
+        progress: the number of seconds so far in which the worker's processes made progress.
+        blocked: a sentence on the ranks that wait because their output is not read, or "".
     """
 
     bytes: Count = 0
     frozen: bool = False
+    progress: Count = 0
+    blocked: str = ""
 
 
 @dataclass(frozen=True)

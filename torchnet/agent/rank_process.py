@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import fcntl
 import json
 import os
 import re
 import signal
 import subprocess
+import sys
+import termios
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -93,7 +96,7 @@ Emit = Callable[[str, str, str], None]  # stream, text, end
 
 
 class Process:
-    """A rank. ``exited`` is called once, when it has ended and its output has been read."""
+    """A rank. ``exited`` is called once, when it has ended and its output has been read; ``log`` gets all output."""
 
     def __init__(
         self,
@@ -105,7 +108,7 @@ class Process:
         emit: Emit,
         exited: Callable[[Process], None],
         stdin: int | IO[Any],
-        log: IO[bytes] | None,
+        log: Callable[[bytes], None] | None,
         error_file: str,
     ) -> None:
         self.rank = rank
@@ -114,7 +117,6 @@ class Process:
         self.ended_at = 0.0
         self.finished = False
         self._loop = loop
-        self._emit = emit
         self._exited = exited
         self._log = log
         self._error_file = error_file
@@ -154,6 +156,14 @@ class Process:
     def resume(self) -> None:
         for name, file in self._files.items():
             self._loop.watch(file, lambda name=name: self._read(name))  # type: ignore[misc]
+
+    @property
+    def blocked(self) -> bool:
+        """Whether a pipe of its output is full, so that it waits when it writes.
+
+        A full pipe is at least half full in bytes: two writes in a row share a page, or exceed one together.
+        """
+        return any(_unread(file) >= _capacity(file) // 2 for file in self._files.values())
 
     def reaped(self, status: int, at: float) -> None:
         """Record the end, by wait status and Unix time; all that the process wrote is in its pipes by now."""
@@ -224,16 +234,7 @@ class Process:
 
     def _take(self, name: str, data: bytes) -> None:
         if self._log is not None:
-            try:
-                self._log.write(data)
-                self._log.flush()
-            except OSError as error:
-                self._log = None
-                self._emit(
-                    "stderr",
-                    f"torchnet: cannot write the log of rank {self.rank} any more: {error.strerror}",
-                    "\n",
-                )
+            self._log(data)
         self._lines[name].feed(data)
 
     def _idle(self, name: str) -> None:
@@ -254,8 +255,6 @@ class Process:
             self._read_rest(name)
             self._close(name)
         os.close(self._stacks)
-        if self._log is not None:
-            self._log.close()
         self._exited(self)
 
     def _read_rest(self, name: str) -> None:
@@ -267,6 +266,14 @@ class Process:
             if not data:
                 return
             self._take(name, data)
+
+
+def _unread(file: IO[bytes]) -> int:
+    return int.from_bytes(fcntl.ioctl(file, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def _capacity(file: IO[bytes]) -> int:
+    return fcntl.fcntl(file, fcntl.F_GETPIPE_SZ)
 
 
 def _catches(pid: int, number: int) -> bool:

@@ -1,4 +1,4 @@
-"""Detect a stalled job by its traffic, and explain it by its stacks."""
+"""Detect a stalled job by its progress, and explain it by its stacks."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ from collections.abc import Callable, Sequence
 
 from torchnet.agent.messages import Heartbeat, Stacks
 from torchnet.agent.spec import AgentSpec
+from torchnet.text import listed_ranks
 
-# A stall is less than this per worker within the timeout: store polling continues while a job hangs.
-_STILL_BYTES = 1024
 _ANSWER_SECONDS = 3.0
 _FRAME = re.compile(r'^\s*File "(?P<file>[^"]*)", line (?P<line>\d+) in (?P<function>.*)$')
 _TORCH = re.compile(r"[/\\]torch[/\\](distributed|nn|autograd|_tensor)")
 _SHOWN_FRAMES = 12
+_SHOWN_WORKERS = 8
 
 
 class StallWatch:
-    """Rank 0's watch over all workers' traffic. On loopback, bytes are not counted, so there is no watch.
+    """Rank 0's watch over all workers' progress. On loopback, bytes are not counted, so there is no watch.
+
+    A job whose ranks wait for the reader of their output is not stalled: it continues with its reader.
 
     Args:
-        request_stacks: called when almost nothing has moved for ``stall_timeout``.
+        request_stacks: called when no worker has made progress for ``stall_timeout``.
         report: called with the explanation, and whether bytes were exchanged before, after the answers or a timeout.
+        report_blocked: called instead, with a text, if ranks wait for the reader of their output.
     """
 
     def __init__(
@@ -30,14 +33,16 @@ class StallWatch:
         spec: AgentSpec,
         request_stacks: Callable[[], None],
         report: Callable[[str, bool], None],
+        report_blocked: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._spec = spec
         self._request_stacks = request_stacks
         self._report = report
+        self._report_blocked = report_blocked
         self._clock = clock
-        self._bytes: dict[int, int] = {}
-        self._mark = (self._clock(), 0)
+        self._last: dict[int, Heartbeat] = {}
+        self._progress_at = self._clock()
         self._members: set[int] = set()
         self._answers: dict[int, Stacks] = {}
         self._requested_at = 0.0
@@ -46,7 +51,11 @@ class StallWatch:
     def begin(self, members: int) -> None:
         """Start watching, as all processes start."""
         self._members = set(range(members))
-        self._mark = (self._clock(), sum(self._bytes.values()))
+        self._restart()
+
+    def _restart(self) -> None:
+        """Begin a new period without progress."""
+        self._progress_at = self._clock()
         self._requested_at, self._reported = 0.0, False
 
     def forget(self, node_rank: int) -> None:
@@ -54,23 +63,29 @@ class StallWatch:
         self._members.discard(node_rank)
 
     def receive_heartbeat(self, node_rank: int, heartbeat: Heartbeat) -> None:
-        self._bytes[node_rank] = max(self._bytes.get(node_rank, 0), heartbeat.bytes)
+        last = self._last.get(node_rank, Heartbeat())
+        self._last[node_rank] = heartbeat
         if heartbeat.frozen:  # stopped by Ctrl-Z, not stalled
-            self._mark = (self._clock(), sum(self._bytes.values()))
+            self._progress_at = self._clock()
+        elif heartbeat.progress > last.progress or (last.blocked and not heartbeat.blocked):
+            self._restart()
 
     def tick(self) -> None:
         """Check for a stall, once a second."""
         if self._spec.stall_timeout <= 0 or self._spec.loopback or self._spec.nnodes < 2 or not self._members:
             return
-        now, total = self._clock(), sum(self._bytes.values())
-        if total - self._mark[1] >= _STILL_BYTES * self._spec.nnodes:
-            self._mark = (now, total)
-            self._reported = False
-            self._requested_at = 0.0
-        elif self._requested_at and now - self._requested_at > _ANSWER_SECONDS:
+        now = self._clock()
+        if self._requested_at and now - self._requested_at > _ANSWER_SECONDS:
             self._explain()
-        elif now - self._mark[0] >= self._spec.stall_timeout and not self._reported:
+        elif now - self._progress_at >= self._spec.stall_timeout and not self._reported:
             self._reported = True
+            blocked = [last.blocked for rank, last in sorted(self._last.items()) if last.blocked]
+            if blocked:
+                self._report_blocked(
+                    f"no traffic between the workers for {now - self._progress_at:.0f} s, because "
+                    f"{'; '.join(blocked[:_SHOWN_WORKERS])}"
+                )
+                return
             self._requested_at = now
             self._answers = {}
             self._request_stacks()
@@ -85,9 +100,9 @@ class StallWatch:
     def _explain(self) -> None:
         self._requested_at = 0.0
         silent = sorted(self._members - self._answers.keys())
-        text = explain(self._clock() - self._mark[0], self._answers, silent)
+        text = explain(self._clock() - self._progress_at, self._answers, silent)
         # Before any traffic, the processes are most likely still loading, which is no reason to stop the job.
-        self._report(text, sum(self._bytes.values()) > 0)
+        self._report(text, any(last.bytes for last in self._last.values()))
 
 
 def explain(seconds: float, answers: dict[int, Stacks], silent: Sequence[int] = ()) -> str:
@@ -112,7 +127,7 @@ def explain(seconds: float, answers: dict[int, Stacks], silent: Sequence[int] = 
     lines = [
         f"stalled: the workers exchanged almost no data for {seconds:.0f} s, and all processes are alive"
     ]
-    who = "; ".join(f"{_ranks(ranks)} in {where}" for where, ranks in waiting.items())
+    who = "; ".join(f"{listed_ranks(ranks)} in {where}" for where, ranks in waiting.items())
     if silent:
         lines.append(
             f"no stacks from node rank {', '.join(map(str, silent[:8]))}: the agent does not respond"
@@ -146,8 +161,3 @@ def place(frames: list[str]) -> tuple[str, bool]:
         spot = f"{match['file'].rpartition('/')[2]}:{match['line']}"
         return (f"{inside} ({spot})", True) if inside else (f"{spot} in {match['function']}", False)
     return inside or "an unknown place", bool(inside)
-
-
-def _ranks(ranks: list[int]) -> str:
-    shown = ", ".join(map(str, ranks[:8])) + (f" and {len(ranks) - 8} more" if len(ranks) > 8 else "")
-    return f"rank{'s' if len(ranks) > 1 else ''} {shown}"

@@ -13,7 +13,9 @@ from torchnet.agent.accounting import TrafficAccount
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Reporter
 from torchnet.agent.link_monitor import LinkMonitor
+from torchnet.agent.messages import Heartbeat
 from torchnet.agent.process_env import ProcessEnvironment
+from torchnet.agent.progress import ProgressMeter
 from torchnet.agent.rank_process import Process
 from torchnet.agent.rate_sampler import NODES, RateSampler
 from torchnet.agent.rdma import of_devices, port_bytes
@@ -57,6 +59,8 @@ class TrainingPhase:
         self._hcas: tuple[str, ...] = ()
         self._bypass: tuple[str, ...] = ()
         self._oom_kills = cgroup.oom_kills()
+        self._progress = ProgressMeter(loop.time)
+        self._store_port = 0
         self.processes = WorkerProcesses(loop, spec, reporter, ended)
 
     @property
@@ -90,6 +94,7 @@ class TrainingPhase:
             self._account.learn(table)
             if self._monitor is not None:
                 self._monitor.follow(rails)
+        self._store_port = port
         self._hcas, self._bypass = environment.rdma, environment.bypass
         environment.table = self.processes.keep(f"table-{attempt}", encode(table))
         self.processes.keep(
@@ -106,14 +111,22 @@ class TrainingPhase:
         """Report a rail's state. A pod's log does not name the worker; the local console does."""
         self._notice(text if self._spec.phase == "all" else f"{self._spec.name}: {text}")
 
-    def moved(self) -> int:
-        """Return the bytes exchanged with peers so far, and by the rails' RDMA devices, whose peers are unknown."""
-        if self._account is None:
-            return 0
+    def heartbeat(self, *, frozen: bool) -> Heartbeat:
+        """Describe the traffic so far, and the state of the processes; to be called once a second."""
+        moved = 0
+        if self._account is not None:
+            fresh = self._account.refresh()
+            moved = self._account.latest_peer_bytes + self._rdma_bytes()
+            if fresh:
+                sockets = self._account.peer_sockets(self._store_port)
+                self._progress.update(sockets, moved - sum(payload for _, payload, _ in sockets))
+        return Heartbeat(moved, frozen, self._progress.count, self.processes.blocked())
+
+    def _rdma_bytes(self) -> int:
+        """Return the bytes that the rails' RDMA devices, whose peers are unknown, have moved so far."""
         ports = self._ports()
         # If no device is known to be on a rail, any may be: to miss a stall is better than to stop a good job.
-        rdma = of_devices(ports, self._hcas) if self._hcas else ports
-        return self._account.peer_bytes() + sum(rdma.values())
+        return sum((of_devices(ports, self._hcas) if self._hcas else ports).values())
 
     def _ports(self) -> dict[str, int]:
         """Return the bytes that each RDMA port has moved so far."""

@@ -395,8 +395,9 @@ class Worker:
 
     def _exchange_heartbeats(self) -> None:
         """Send a heartbeat, and check how long rank 0 has been silent."""
-        moved = self._training.moved() if self.state is WorkerState.RUNNING else 0
-        self._send(messages.Heartbeat(moved, self._frozen))
+        running = self.state is WorkerState.RUNNING
+        heartbeat = self._training.heartbeat if running else messages.Heartbeat
+        self._send(heartbeat(frozen=self._frozen))
         silence = self._loop.time() - self._last_message_at
         if (
             self._connection is None

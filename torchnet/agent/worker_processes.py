@@ -14,17 +14,21 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import IO
 
+from torchnet.agent import output_writer
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import BACKLOG, Reporter
+from torchnet.agent.rank_logs import RankLogs
 from torchnet.agent.rank_process import Process
 from torchnet.agent.spec import AgentSpec
 from torchnet.linux import namespaces
+from torchnet.text import listed_ranks
 
 
 def descendants(without: Collection[int] = ()) -> list[int]:
     """Return all PIDs below this process, parents first, except ``without`` and the PIDs below them.
+
+    The processes that write the output are not included.
 
     The agent is the parent of every orphan, as PID 1 of its namespace or by PR_SET_CHILD_SUBREAPER, so no process can
     leave the tree.
@@ -39,7 +43,7 @@ def descendants(without: Collection[int] = ()) -> list[int]:
     queue = list(parents.get(os.getpid(), ()))
     while queue:
         pid = queue.pop(0)
-        if pid not in without:
+        if pid not in without and pid not in output_writer.pids:
             found.append(pid)
             queue += parents.get(pid, ())
     return found
@@ -104,6 +108,7 @@ class WorkerProcesses:
         self._paused = False
         self._stopped: Callable[[], None] | None = None
         self._scratch: Path | None = None
+        self._logs: RankLogs | None = None
         self._reaped: list[tuple[int, int, float]] = []
         self.processes: dict[int, Process] = {}
         if os.getpid() != 1:
@@ -121,23 +126,26 @@ class WorkerProcesses:
         self._stopping = False
         self.processes = {}
         head_start = _STORE_HEAD_START
+        if self._spec.log_dir:
+            if self._logs is not None:
+                self._logs.close()
+            self._logs = RankLogs(self._loop, self._spec.log_dir, self._spec.ranks, attempt, self._warn)
         for local, rank in enumerate(self._spec.ranks):
             if rank:
                 time.sleep(head_start)
                 head_start = 0.0
             error_file = str(self._folder() / f"error-{attempt}-{local}.json")
-            log = self._log(rank, attempt)
             self.processes[rank] = Process(
                 self._loop,
                 rank,
                 self._argv(),
                 with_site(environment(local, error_file)),
-                emit=self._emitter(rank, log is not None),
+                emit=self._emitter(rank),
                 exited=self._exited,
                 stdin=sys.__stdin__
                 if rank == self._spec.stdin_rank and sys.__stdin__
                 else subprocess.DEVNULL,
-                log=log,
+                log=self._logs.writer(rank) if self._logs else None,
                 error_file=error_file,
             )
         started = {"ranks": list(self.processes), "pids": [p.pid for p in self.processes.values()]}
@@ -210,7 +218,18 @@ class WorkerProcesses:
         path.write_bytes(data)
         return str(path)
 
+    def blocked(self) -> str:
+        """Return a sentence on the ranks that wait because their output is not read; "" if there are none."""
+        if not self._paused:
+            return ""
+        ranks = [process.rank for process in self.processes.values() if process.blocked]
+        wait = f"{listed_ranks(ranks)} {'wait' if len(ranks) > 1 else 'waits'} for"
+        cause = f"--log-dir {self._spec.log_dir}" if self._log_pending else "the reader of the output"
+        return f"{wait} {cause}" if ranks else ""
+
     def close(self) -> None:
+        if self._logs is not None:
+            self._logs.drain()
         if self._scratch is not None:
             for file in self._scratch.iterdir():
                 file.unlink()
@@ -225,14 +244,14 @@ class WorkerProcesses:
         path = f"./{name}" if name.startswith("-") else name  # Python would parse it as an option
         return [self._spec.python, "-u", path, *arguments]
 
-    def _emitter(self, rank: int, kept: bool) -> Callable[[str, str, str], None]:
-        spec = self._spec
+    def _emitter(self, rank: int) -> Callable[[str, str, str], None]:
+        spec, logs = self._spec, self._logs
         # As under torchrun, tee shows a stream even if it is redirected. Without a log file, all are shown.
-        hidden = _streams(spec.redirects, rank, spec) - _streams(spec.tee, rank, spec) if kept else set()
+        hidden = _streams(spec.redirects, rank, spec) - _streams(spec.tee, rank, spec) if logs else set()
         node = self._spec.node_rank
 
         def emit(stream: str, text: str, end: str) -> None:
-            if stream not in hidden:
+            if stream not in hidden or (logs and not logs.has(rank)):
                 event = {
                     "event": "output",
                     "node": node,
@@ -245,20 +264,14 @@ class WorkerProcesses:
 
         return emit
 
-    def _log(self, rank: int, attempt: int) -> IO[bytes] | None:
-        if not self._spec.log_dir:
-            return None
-        name = f"rank-{rank}.log" if not attempt else f"rank-{rank}.restart-{attempt}.log"
-        folder = Path(self._spec.log_dir)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            return open(folder / name, "wb")
-        except OSError as error:
-            text = f"no log of rank {rank}: {folder / name}: {error.strerror}"
-            self._reporter.send(
-                {"event": "notice", "node": self._spec.node_rank, "level": "warning", "text": text}
-            )
-            return None
+    def _warn(self, text: str) -> None:
+        self._reporter.send(
+            {"event": "notice", "node": self._spec.node_rank, "level": "warning", "text": text}
+        )
+
+    @property
+    def _log_pending(self) -> bool:
+        return self._logs is not None and self._logs.pending > BACKLOG
 
     def _folder(self) -> Path:
         if self._scratch is None:
@@ -288,8 +301,8 @@ class WorkerProcesses:
             self._ended(process)
 
     def _pressure(self) -> None:
-        """Stop reading output while the reporter's reader does not keep up."""
-        slow = self._reporter.pending > BACKLOG
+        """Stop reading output while its reader or the file system of the logs does not keep up."""
+        slow = self._reporter.pending > BACKLOG or self._log_pending
         if slow != self._paused:
             self._paused = slow
             for process in self.processes.values():

@@ -12,6 +12,7 @@ from tests.unit.agents import spec
 from torchnet.agent import process_env, rdma, training_phase
 from torchnet.agent.accounting import TrafficAccount
 from torchnet.agent.event_loop import EventLoop
+from torchnet.agent.messages import Heartbeat
 from torchnet.agent.process_env import ProcessEnvironment
 from torchnet.agent.training_phase import TrainingPhase
 from torchnet.network.interface_selection import Rail
@@ -161,15 +162,15 @@ def test_bytes_by_rdma_are_a_jobs_movement(
     loop = EventLoop()
     one = TrainingPhase(loop, spec(), None, ended=print, rail_lost=print, notice=print)  # type: ignore[arg-type]
     try:
-        assert one.moved() == 0
+        assert one.heartbeat(frozen=False) == Heartbeat()
         one._account = TrafficAccount(PeerTable(()), 0, set())
-        assert one.moved() == 0
+        assert one.heartbeat(frozen=False).bytes == 0
         (tmp_path / "mlx5_1" / "ports" / "1" / "counters" / "port_rcv_data").write_text("25\n")
-        assert one.moved() == 100  # nothing tells what is on a rail: any may be
+        assert one.heartbeat(frozen=False).bytes == 100  # nothing tells what is on a rail: any may be
         one._hcas = ("mlx5_1",)
-        assert one.moved() == 100
+        assert one.heartbeat(frozen=False).bytes == 100
         one._hcas = ("mlx5_0",)
-        assert one.moved() == 0
+        assert one.heartbeat(frozen=False).bytes == 0
         one._bypass = ("mlx5_1", "mlx5_7")
         findings = one.receipt(PeerTable(()), ())["findings"]
         assert any("mlx5_7 (no counters)" in text for text in findings)

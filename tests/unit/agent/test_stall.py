@@ -137,32 +137,43 @@ class Watch:
         self.now = 1000.0
         self.asked = 0
         self.reports: list[tuple[str, bool]] = []
+        self.blocked: list[str] = []
+        self.progress = 0
         spec = AgentSpec("run", 2, 1, ("x.py",), name="node-0", **{"stall_timeout": 10.0, **fields})
         self.watch = StallWatch(
-            spec, self._ask, lambda text, begun: self.reports.append((text, begun)), lambda: self.now
+            spec,
+            self._ask,
+            lambda text, begun: self.reports.append((text, begun)),
+            self.blocked.append,
+            lambda: self.now,
         )
         self.watch.begin(2)
 
     def _ask(self) -> None:
         self.asked += 1
 
-    def pass_(self, seconds: int, grows: int = 0, *, frozen: bool = False) -> None:
+    def pass_(
+        self, seconds: int, *, moves: bool = False, frozen: bool = False, blocked: str = "", polls: int = 0
+    ) -> None:
         for _ in range(seconds):
             self.now += 1
+            self.progress += moves
             for node in (0, 1):
-                self.watch.receive_heartbeat(node, Heartbeat(int((self.now - 1000) * grows), frozen))
+                count = self.progress if node else 0  # one worker's is enough
+                heartbeat = Heartbeat(count * 10_000 + polls, frozen, count, blocked if node else "")
+                self.watch.receive_heartbeat(node, heartbeat)
             self.watch.tick()
 
 
 def test_a_job_whose_bytes_move_is_left_alone() -> None:
     watch = Watch()
-    watch.pass_(60, grows=10_000)
+    watch.pass_(60, moves=True)
     assert (watch.asked, watch.reports) == (0, [])
 
 
 def test_a_stall_is_reported_once_and_again_after_it_moved() -> None:
     watch = Watch()
-    watch.pass_(5, grows=10_000)
+    watch.pass_(5, moves=True)
     watch.pass_(9)
     assert watch.asked == 0
     watch.pass_(2)
@@ -175,7 +186,7 @@ def test_a_stall_is_reported_once_and_again_after_it_moved() -> None:
     assert "node rank 1:" in text
     watch.pass_(60)
     assert (watch.asked, len(watch.reports)) == (1, 1)
-    watch.pass_(5, grows=20_000)
+    watch.pass_(5, moves=True)
     watch.pass_(12)
     for node in (0, 1):
         watch.watch.receive_stacks(node, Stacks({str(node): ""}))
@@ -186,6 +197,22 @@ def test_before_the_first_bytes_it_is_no_reason_to_stop() -> None:
     watch = Watch()
     watch.pass_(15)
     assert [begun for _, begun in watch.reports] == [False]
+    connected = Watch()
+    connected.pass_(15, polls=70)
+    assert [begun for _, begun in connected.reports] == [True]
+
+
+def test_ranks_that_wait_for_their_output_are_no_stall() -> None:
+    watch = Watch()
+    watch.pass_(60, blocked="rank 1 waits for its reader")
+    (text,) = watch.blocked
+    assert "rank 1 waits for its reader" in text
+    assert " 10 s" in text
+    assert (watch.asked, watch.reports) == (0, [])
+    watch.pass_(9)  # since it continues
+    assert watch.asked == 0
+    watch.pass_(2)
+    assert watch.asked == 1
 
 
 def test_no_stall_while_frozen_switched_off_alone_or_done() -> None:
