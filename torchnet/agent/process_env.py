@@ -48,6 +48,7 @@ class ProcessEnvironment:
             "hostid": spec.hostid or None,
             "cpus_per_rank": max(1, int(spec.cpus)) if spec.cpus else None,
             "gpus": spec.gpus,
+            "hip": "HIP_VISIBLE_DEVICES" in self._user,
             "libuv": None if spec.entry == "program" else torch_build.probe(),
             "rdma": self.rdma,
             "rdma_prefix": covering_prefix([f"{r.address}/{r.prefix}" for r in rails]) if self.rdma else None,

@@ -42,6 +42,7 @@ class EnvironmentInputs:
             anyway.
         cpus_per_rank: CPUs per process if several share the machine; None: torchrun's default.
         gpus: IDs of this worker's GPUs for CUDA_VISIBLE_DEVICES; () hides all, None changes nothing.
+        hip: whether the user's environment has HIP_VISIBLE_DEVICES.
         libuv: whether this torch was built with it; None: unknown.
         rdma: RDMA devices on the rails (``mlx5_0``); () for plain TCP.
         rdma_prefix: the one network (CIDR) that contains the rails' addresses, from :func:`covering_prefix`.
@@ -71,6 +72,7 @@ class EnvironmentInputs:
     hostid: str | None = None
     cpus_per_rank: int | None = None
     gpus: tuple[str, ...] | None = None
+    hip: bool = False
     libuv: bool | None = None
     rdma: tuple[str, ...] = ()
     rdma_prefix: str | None = None
@@ -249,6 +251,10 @@ RULES: tuple[VariableRule, ...] = (
            lambda i: None if i.gpus is None else ",".join(i.gpus),
            "The worker's share of the visible GPUs; LOCAL_RANK is an index into it.",
            "CUDA's programming guide, environment variables"),
+    _owned("HIP_VISIBLE_DEVICES", "the worker's GPUs, if your environment has this variable",
+           lambda i: ",".join(i.gpus) if i.hip and i.gpus is not None else None,
+           "The same for AMD GPUs; HIP ignores CUDA_VISIBLE_DEVICES if this variable is set.",
+           "ROCm's documentation, GPU isolation techniques"),
     VariableRule("OMP_NUM_THREADS", "1, if processes share the machine", _threads,
          "Same as under torchrun; otherwise, each process would start a thread per CPU.",
          "torch/distributed/run.py", consequence="the processes may compete for the CPUs"),
@@ -355,7 +361,7 @@ def covering_prefix(networks: Sequence[str]) -> str | None:
 
 def _is_share(variable: Variable, value: str) -> bool:
     """Return whether the value is a share of the GPUs that the user made visible, so nothing is overridden."""
-    if variable.name != "CUDA_VISIBLE_DEVICES":
+    if variable.name not in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
         return False
     visible = {part.strip() for part in value.split(",")}
     return not variable.value or set(variable.value.split(",")) <= visible

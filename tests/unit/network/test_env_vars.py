@@ -105,6 +105,9 @@ def test_gpus() -> None:
     assert values(replace(INPUTS, gpus=("2", "3")))["CUDA_VISIBLE_DEVICES"] == "2,3"
     assert values(replace(INPUTS, gpus=()))["CUDA_VISIBLE_DEVICES"] == ""
     assert "CUDA_VISIBLE_DEVICES" not in values(INPUTS)
+    amd = values(replace(INPUTS, gpus=("2", "3"), hip=True))
+    assert amd["HIP_VISIBLE_DEVICES"] == amd["CUDA_VISIBLE_DEVICES"] == "2,3"
+    assert "HIP_VISIBLE_DEVICES" not in values(replace(INPUTS, gpus=("2",)))
 
 
 def test_local_nodes_and_users_without_a_name() -> None:
