@@ -208,5 +208,5 @@ def test_what_is_sent_twice_is_no_other_traffic() -> None:
     assert near.counters["net1"].sent_bytes > 1.2 * sent.sent_bytes
     assert other.counters["net1"].received_bytes > 1.2 * received.received_bytes
     for rank, seen in enumerate((near, other)):
-        found = worker(spec(rank), TABLE, rails(), seen, {}, [], {})
+        found = worker(spec(rank), TABLE, rails(), seen, {}, [])
         assert (found["proof"], found["findings"]) == ("measured", [])

@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from torchnet.agent.accounting import HEADER_BYTES, TrafficTotals
 from torchnet.agent.events import Failure
 from torchnet.agent.link_monitor import LinkFlap
-from torchnet.agent.rdma import of_devices
 from torchnet.agent.receipt_shape import (
     InterfaceBytes,
     NodeReceipt,
@@ -24,6 +23,7 @@ from torchnet.agent.receipt_shape import (
     rank_results,
 )
 from torchnet.agent.spec import AgentSpec
+from torchnet.agent.transports import NO_TRANSPORTS, Transports
 from torchnet.network.attachment import NetworkAttachment
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerTable
@@ -43,37 +43,21 @@ def worker(
     traffic: TrafficTotals | None,
     codes: Mapping[str, int],
     flaps: Sequence[LinkFlap],
-    rdma: Mapping[str, int],
-    hcas: Collection[str] = (),
-    bypass: Mapping[str, int | None] | None = None,
+    transports: Transports = NO_TRANSPORTS,
 ) -> dict[str, Any]:
     """Build one worker's receipt.
 
     Args:
         traffic: None if the processes never started.
-        rdma: the bytes that each port moved.
-        hcas: the devices on the rails; only they count as backend traffic.
-        bypass: bytes by device off the rails that NCCL may have used; None for a device without counters.
     """
     backend = {rail.interface for rail in rails}
     traffic = traffic or TrafficTotals(complete=False)
-    findings = _disagreements(spec, traffic, backend)
-    on_rails = of_devices(rdma, hcas)
-    stray = {port: count for port, count in rdma.items() if port not in on_rails}
-    if hcas and sum(stray.values()) > sum(on_rails.values()) + _SLACK_BYTES:
-        findings.append(
-            f"{spec.name}: RDMA ports that are not on a rail carried {sum(stray.values())} bytes ({', '.join(stray)}): "
-            "traffic of other jobs, or NCCL_IB_HCA or UCX_NET_DEVICES was overridden"
-        )
-    # A counter that hardly moved shows that the device was not used.
-    bypass = {device: n for device, n in (bypass or {}).items() if n is None or n > _SLACK_BYTES}
-    if bypass:
-        seen = [f"{device} ({'no counters' if n is None else f'{n} bytes'})" for device, n in bypass.items()]
-        findings.append(
-            f"{spec.name}: NCCL may have used RDMA devices that cannot be matched to a rail: {', '.join(seen)}; "
-            "NCCL_NET=Socket prevents it"
-        )
-    blind = None in bypass.values()
+    peer_bytes = traffic.peer_bytes()
+    doubts = _disagreements(spec, traffic, backend)
+    doubts += [f"{spec.name}: {text}" for text in transports.doubts(peer_bytes)]
+    # The rest concerns the speed, not the counts.
+    findings = [*doubts, *(f"{spec.name}: {text}" for text in transports.unused(peer_bytes))]
+    blind = bool(transports.unreadable) or transports.hidden(peer_bytes)
     interfaces: dict[str, InterfaceBytes] = {
         name: {
             "role": "backend" if name in backend else "frontend" if name == "eth0" else "other",
@@ -96,15 +80,15 @@ def worker(
         "node": spec.name,
         "node_rank": spec.node_rank,
         "interfaces": interfaces,
-        "peer_bytes": traffic.peer_bytes(),
+        "peer_bytes": peer_bytes,
         "other_bytes": sum(flow.total for flow in traffic.others.values()),
         "peers": peers,
-        "rdma_bytes": on_rails,
-        "rdma_stray": {} if hcas and not bypass else stray,
+        "rdma_bytes": transports.own,
+        "rdma_stray": transports.stray,
         "proof": "unknown"
         if blind or not (traffic.complete or traffic.counters)
         else "measured"
-        if traffic.complete
+        if traffic.complete and not doubts
         else "inferred",
         "series": None,
         "codes": dict(codes),
@@ -245,13 +229,13 @@ def _share(
             f"RDMA traffic on ports that cannot be matched to a rail: {shown}",
         )
     if any(receipt["proof"] == "unknown" and receipt["interfaces"] for receipt in receipts):
-        return None, "unknown", "RDMA devices without counters may have carried bytes (see the findings)"
+        return None, "unknown", "bytes may have gone where no counter shows them (see the findings)"
     if everything + rdma == 0:
         return None, "unknown", "the workers exchanged nothing"
     share = round((backend + rdma) / (everything + rdma), 6)
     if rdma:
         return share, "inferred", "RDMA is counted by port, not by peer"
-    if any(receipt["findings"] for receipt in receipts):
+    if any(receipt["findings"] and receipt["proof"] != "measured" for receipt in receipts):
         return share, "inferred", "some bytes are not accounted for (see the findings)"
     if len(receipts) < spec.nnodes or any(receipt["proof"] != "measured" for receipt in receipts):
         return share, "inferred", "some connections of the workers were not observed to their end"

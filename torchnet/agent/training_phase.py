@@ -16,10 +16,11 @@ from torchnet.agent.link_monitor import LinkMonitor
 from torchnet.agent.process_env import ProcessEnvironment
 from torchnet.agent.rank_process import Process
 from torchnet.agent.rate_sampler import NODES, RateSampler
-from torchnet.agent.rdma import of_devices, port_bytes
+from torchnet.agent.rdma_counters import RdmaMeter
 from torchnet.agent.rendezvous import control_cookies
 from torchnet.agent.spec import AgentSpec
-from torchnet.agent.worker_processes import WorkerProcesses
+from torchnet.agent.transports import NcclWatch, Transports, causes
+from torchnet.agent.worker_processes import WorkerProcesses, descendants
 from torchnet.linux import cgroup
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerTable, encode
@@ -53,9 +54,10 @@ class TrainingPhase:
         self._account: TrafficAccount | None = None
         self._monitor: LinkMonitor | None = None
         self._rate_sampler: RateSampler | None = None
-        self._rdma = port_bytes()
+        self._rdma: RdmaMeter | None = None
         self._hcas: tuple[str, ...] = ()
-        self._bypass: tuple[str, ...] = ()
+        self._causes: tuple[str, ...] = ()
+        self._nccl: NcclWatch | None = None
         self._oom_kills = cgroup.oom_kills()
         self.processes = WorkerProcesses(loop, spec, reporter, ended)
 
@@ -77,6 +79,10 @@ class TrainingPhase:
             if self._spec.loopback and self._spec.stall_action == "stop" and not self._spec.node_rank:
                 self._notice("--stall-action stop has no effect on loopback: no bytes are counted there")
         if self._account is None:
+            # A pod with a network namespace of its own; other networks may be the machine's.
+            if self._spec.nnodes > 1 and not self._spec.loopback:
+                self._nccl = NcclWatch()
+            self._rdma = RdmaMeter(isolated=self._spec.network == "multus-status")
             self._account = TrafficAccount(table, self._spec.node_rank, control_cookies)
             self._loop.watch(self._account.closed, self._account.poll)
             if not self._spec.loopback:
@@ -90,7 +96,7 @@ class TrainingPhase:
             self._account.learn(table)
             if self._monitor is not None:
                 self._monitor.follow(rails)
-        self._hcas, self._bypass = environment.rdma, environment.bypass
+        self._hcas, self._causes = environment.on_rails, causes(environment.of(0, ""))
         environment.table = self.processes.keep(f"table-{attempt}", encode(table))
         self.processes.keep(
             f"table-{attempt}{constants.CONTROL_SUFFIX}", array("Q", control_cookies).tobytes()
@@ -110,15 +116,11 @@ class TrainingPhase:
         """Return the bytes exchanged with peers so far, and by the rails' RDMA devices, whose peers are unknown."""
         if self._account is None:
             return 0
-        ports = self._ports()
+        if self._nccl is not None:
+            self._nccl.poll(descendants)
         # If no device is known to be on a rail, any may be: to miss a stall is better than to stop a good job.
-        rdma = of_devices(ports, self._hcas) if self._hcas else ports
-        return self._account.read().peer_bytes() + sum(rdma.values())
-
-    def _ports(self) -> dict[str, int]:
-        """Return the bytes that each RDMA port has moved so far."""
-        now = port_bytes().items()
-        return {name: count for name, total in now if (count := total - self._rdma.get(name, 0)) > 0}
+        rdma = self._rdma.moved(self._hcas) if self._rdma else 0
+        return self._account.read().peer_bytes() + rdma
 
     def stuck(self, table: PeerTable) -> list[str]:
         """Describe peers that do not acknowledge data."""
@@ -142,14 +144,9 @@ class TrainingPhase:
             self._monitor = None
         sampler, self._rate_sampler = self._rate_sampler, None
         codes = self.processes.codes()
-        ports, counted = self._ports(), port_bytes()
-        bypass = {
-            device: sum(of_devices(ports, (device,)).values()) if of_devices(counted, (device,)) else None
-            for device in self._bypass
-        }
-        worker_receipt = receipt.worker(
-            self._spec, table, rails, traffic, codes, flaps, ports, self._hcas, bypass
-        )
+        rdma = self._rdma.read(self._hcas) if self._rdma else ()
+        transports = Transports(rdma, self._nccl is not None and self._nccl.seen, self._causes)
+        worker_receipt = receipt.worker(self._spec, table, rails, traffic, codes, flaps, transports)
         return {**worker_receipt, "series": sampler.close() if sampler else None}
 
     def close(self) -> None:

@@ -157,6 +157,6 @@ def test_only_a_file_that_is_mounted_is_private(
 ) -> None:
     mounts = tmp_path / "mountinfo"
     mounts.write_text(
-        f"22 1 8:1 / / rw,relatime - ext4 /dev/vda rw\n36 22 8:1 {source} {mount_point} rw shared:1 - ext4 /dev/vda rw\n"
+        f"22 1 8:1 / / rw - ext4 /dev/vda rw\n36 22 8:1 {source} {mount_point} rw shared:1 - ext4 /dev/vda rw\n"
     )
     assert is_private(mounts=str(mounts)) == private
