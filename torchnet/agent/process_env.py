@@ -9,6 +9,7 @@ import re
 from torchnet import constants
 from torchnet.agent import torch_build
 from torchnet.agent.rdma import admitted, devices, on_rails, visible
+from torchnet.agent.rdma_check import problems
 from torchnet.agent.spec import AgentSpec
 from torchnet.linux import rtnetlink
 from torchnet.network.env_vars import EnvironmentInputs, build, covering_prefix, merge
@@ -31,14 +32,15 @@ class ProcessEnvironment:
         self._spec = spec
         self._user = {**os.environ, **spec.env}
         self._home = _home(self._user)
-        self._hcas = self._user.get("NCCL_IB_HCA", "").strip()
-        declared = bool(self._hcas) and not self._hcas.startswith("^")
+        self._rails = tuple((rail.interface, rail.address) for rail in rails)
+        hcas = self._user.get("NCCL_IB_HCA", "").strip()
+        declared = bool(hcas) and not hcas.startswith("^")
         self.on_rails: tuple[str, ...] = ()
         if not spec.loopback:
             if declared:
-                self.on_rails = tuple(one for one in visible() if admitted(self._hcas, one))
+                self.on_rails = tuple(one for one in visible() if admitted(hcas, one))
             else:
-                self.on_rails = on_rails([(r.interface, r.address) for r in rails])
+                self.on_rails = on_rails(self._rails)
         can_open = devices()
         self.rdma = tuple(one for one in self.on_rails if one in can_open)
         times = self._tuned("GLOO_DEVICES") or ""
@@ -49,7 +51,7 @@ class ProcessEnvironment:
             "nproc": spec.nproc_per_node,
             "node_rank": spec.node_rank,
             "run_id": spec.run_id,
-            "rails": tuple((rail.interface, rail.address) for rail in rails),
+            "rails": self._rails,
             "family": family,
             "master_addr": master,
             "master_port": port,
@@ -90,15 +92,17 @@ class ProcessEnvironment:
         return {n: v for n, v in merged.items() if self._user.get(n) != v and n not in files}
 
     def warnings(self) -> tuple[str, ...]:
-        """Return warnings about the user's variables, and about RDMA devices off the rails that NCCL may use."""
-        found = merge(self._user, build(self._inputs(0, "")))[1]
-        if not self.bypass or not self._user.keys().isdisjoint(("NCCL_NET", "NCCL_IB_HCA")):
-            return found
-        text = (
-            f"{', '.join(self.bypass)}: not on the card of a rail according to /sys; NCCL may use their RDMA instead "
-            "of the backend; set NCCL_IB_HCA to the devices of the backend, or NCCL_NET=Socket to use only TCP"
-        )
-        return (*found, text)
+        """Return warnings about the user's variables, and about RDMA devices that NCCL may use, or cannot use."""
+        found = [*merge(self._user, build(self._inputs(0, "")))[1]]
+        # The addresses of devices that the user named need not be the rails'.
+        found += problems(self.rdma, () if self._fixed["rdma_declared"] else self._rails)
+        if self.bypass and self._user.keys().isdisjoint(("NCCL_NET", "NCCL_IB_HCA")):
+            found.append(
+                f"{', '.join(self.bypass)}: not on the card of a rail according to /sys; NCCL may use their RDMA "
+                "instead of the backend; set NCCL_IB_HCA to the devices of the backend, or NCCL_NET=Socket to use "
+                "only TCP"
+            )
+        return tuple(found)
 
     def _bypass(self) -> tuple[str, ...]:
         given = build(self._inputs(0, ""))

@@ -52,7 +52,7 @@ def on_rails(rails: Iterable[tuple[str, str]], root: str = "/") -> tuple[str, ..
     """
     rails = tuple(rails)
     cards = {name for interface, _ in rails for name in _below(interface, os.path.join(root, _NET))}
-    own = {_packed(address) for _, address in rails}
+    own = {packed(address) for _, address in rails}
     return tuple(
         device
         for device in visible(root)
@@ -78,13 +78,14 @@ def exclusive(device: str, root: str = "/") -> bool:
     return (
         read_text(os.path.join(root, _NETNS_MODE)) == "N"
         or any(_is_own(interface, root) for interface in interfaces(device, root))
-        or (driver == "efa" and not _privileged(root))
+        or (driver == "efa" and not capable(_SYS_ADMIN, root))
     )
 
 
-def _privileged(root: str) -> bool:
+def capable(capability: int, root: str = "/") -> bool:
+    """Return whether this process, and so the job's, have a capability in effect."""
     found = re.search(r"(?m)^CapEff:\s*([0-9a-f]+)$", read_text(os.path.join(root, "proc/self/status")))
-    return found is None or bool(int(found[1], 16) >> _SYS_ADMIN & 1)
+    return found is not None and bool(int(found[1], 16) >> capability & 1)
 
 
 def _is_own(interface: str, root: str) -> bool:
@@ -93,10 +94,10 @@ def _is_own(interface: str, root: str) -> bool:
     return number == link
 
 
-def counts_ip(device: str, root: str = "/") -> bool:
-    """Return whether a device's counters contain the packets of its interfaces, as InfiniBand's do (IPoIB)."""
-    layers = glob.glob(f"{glob.escape(os.path.join(root, INFINIBAND, device))}/ports/*/link_layer")
-    return any(read_text(path) == "InfiniBand" for path in layers)
+def link_layers(device: str, root: str = "/") -> set[str]:
+    """Return its ports' link layers: InfiniBand or Ethernet."""
+    ports = glob.glob(f"{glob.escape(os.path.join(root, INFINIBAND, device))}/ports/*")
+    return {read_text(os.path.join(port, "link_layer")) for port in ports}
 
 
 def interfaces(device: str, root: str = "/") -> list[str]:
@@ -114,7 +115,7 @@ def _below(interface: str, net: str) -> set[str]:
     return found
 
 
-def _packed(address: str) -> str:
+def packed(address: str) -> str:
     """Return an address as a GID without colons."""
     digits = ipaddress.ip_address(address).packed.hex()
     return digits if len(digits) == 32 else f"ffff{digits}".rjust(32, "0")

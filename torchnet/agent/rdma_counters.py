@@ -22,10 +22,10 @@ from typing import Literal
 
 from torchnet.agent.rdma import (
     INFINIBAND,
-    counts_ip,
     devices,
     exclusive,
     interfaces,
+    link_layers,
     names,
     read_text,
     visible,
@@ -105,7 +105,9 @@ class RdmaMeter:
         self._base = {name: _snapshot(root, name) for name in visible(root)}
         self._last = dict(self._base)
         self._reset: set[str] = set()
-        self._ip = {name: interfaces(name, root) for name in self._base if counts_ip(name, root)}
+        # The ports' counters of InfiniBand contain IP's packets; those of RoCE do not.
+        ib = [name for name in self._base if "InfiniBand" in link_layers(name, root)]
+        self._ip = {name: interfaces(name, root) for name in ib}
         self._ip_base = rtnetlink.counters() if self._ip else {}
 
     def read(self, on_rails: Collection[str]) -> tuple[RdmaDevice, ...]:

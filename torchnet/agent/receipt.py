@@ -226,7 +226,7 @@ def _share(
         return (
             None,
             "unknown",
-            f"RDMA traffic on ports that cannot be matched to a rail: {shown}",
+            f"RDMA devices on no rail moved bytes: {shown}",
         )
     if any(receipt["proof"] == "unknown" and receipt["interfaces"] for receipt in receipts):
         return None, "unknown", "bytes may have gone where no counter shows them (see the findings)"
@@ -234,7 +234,7 @@ def _share(
         return None, "unknown", "the workers exchanged nothing"
     share = round((backend + rdma) / (everything + rdma), 6)
     if rdma:
-        return share, "inferred", "RDMA is counted by port, not by peer"
+        return share, "inferred", "RDMA is counted by device, not by peer"
     if any(receipt["findings"] and receipt["proof"] != "measured" for receipt in receipts):
         return share, "inferred", "some bytes are not accounted for (see the findings)"
     if len(receipts) < spec.nnodes or any(receipt["proof"] != "measured" for receipt in receipts):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import resource
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from torchnet.agent.rdma import names, read_text
+from torchnet.agent.rdma_check import locked_memory
 from torchnet.agent.rdma_counters import RdmaDevice
 
 SLACK_BYTES = 128 << 10  # of a device that was not used: management packets, over a whole run
@@ -16,7 +16,6 @@ SLACK_BYTES = 128 << 10  # of a device that was not used: management packets, ov
 GRADIENT_BYTES = 4 << 20
 # torch's names of ProcessGroupNCCL's threads (ncclCommWatchdog and HeartbeatMonitor in ProcessGroupNCCL.cpp).
 _NCCL_THREADS = ("pt_nccl_watchdg", "pt_nccl_heartbt")
-_MEMLOCK_BYTES = 1 << 30  # less is not enough for NCCL's buffers on 8 GPUs
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class Transports:
         causes = "; ".join([*closed, *self.causes]) or "NCCL_IB_HCA, or no GID of the rail's address family"
         shown = ", ".join(d.name for d in idle)
         return [
-            f"{shown} carried nothing, but TCP carried {peer_bytes} bytes: NCCL used sockets; see {causes}"
+            f"{shown} carried nothing, but TCP carried {peer_bytes} bytes: NCCL used sockets. Possible causes: {causes}"
         ]
 
 
@@ -111,10 +110,7 @@ def causes(environ: Mapping[str, str]) -> tuple[str, ...]:
         for name, unused in (("NCCL_IB_DISABLE", ("", "0")), ("NCCL_NET", ("", "ib")))
         if (value := environ.get(name, "")).lower() not in unused
     ]
-    soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    if soft != resource.RLIM_INFINITY and soft < _MEMLOCK_BYTES:
-        found.append(f"the limit of locked memory (ulimit -l) of {soft >> 10} KiB")
-    return tuple(found)
+    return (*found, *filter(None, [locked_memory()]))
 
 
 class NcclWatch:

@@ -34,6 +34,9 @@ class Tree:
         for number, gid in enumerate(gids):
             self.write(f"sys/class/infiniband/{name}/ports/1/gids/{number}", gid)
 
+    def port(self, device: str, layer: str = "InfiniBand", state: str = "4: ACTIVE") -> None:
+        self.count(device, {"link_layer": layer, "state": state}, "ports/1")
+
     def node(self, device: str, number: int = 0) -> None:
         """Let processes open a device."""
         self.write(f"sys/class/infiniband_verbs/uverbs{number}/ibdev", device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from tests.unit.agent.rdma_trees import DRIVERS, HW, Tree, add, move
 from tests.unit.agents import MB, counted, flow, rails, spec, table, traffic
-from torchnet.agent import process_env, rdma
+from torchnet.agent import process_env, rdma, rdma_check
 from torchnet.agent.accounting import TrafficAccount
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.process_env import ProcessEnvironment
@@ -139,13 +140,35 @@ def test_rxe_counts_packets(tree: Tree) -> None:
     assert proven(Transports((device,))) == ("unknown", None)
 
 
+def test_what_keeps_processes_from_using_a_device(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = [resource.RLIM_INFINITY]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limits[0], limits[0]))
+    check = partial(rdma_check.problems, rails=[("net1", "10.1.2.3")], root=tree.root)
+    tree.device("mlx5_0")
+    tree.port("mlx5_0", "Ethernet", "1: DOWN")
+    down, gid = check(["mlx5_0"])
+    assert ("DOWN" in down, "10.1.2.3" in gid) == (True, True)
+    tree.write("sys/class/infiniband/mlx5_0/ports/1/gids/3", "0000:0000:0000:0000:0000:ffff:0a01:0203")
+    tree.port("mlx5_0", "Ethernet")
+    assert check(["mlx5_0"]) == []
+    tree.device("mlx5_1")
+    tree.port("mlx5_1", "InfiniBand")
+    assert check(["mlx5_1"]) == []
+    limits[0] = 8 << 20
+    assert check(["mlx5_0"]) == []  # this tree's processes have CAP_IPC_LOCK
+    tree.write("proc/self/status", "CapEff:\t0000000000000000\n")
+    (limit,) = check(["mlx5_0"])
+    assert "8192 KiB" in limit
+    assert check([]) == []
+
+
 def test_ip_over_infiniband_is_no_rdma(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its packets are in both counters: counted twice, they would raise the share."""
     counters = {"net1": Counters(5000, 5000)}
     monkeypatch.setattr(rtnetlink, "counters", lambda: dict(counters))
     for number, layer in enumerate(("InfiniBand", "Ethernet")):
         tree.device(f"mlx5_{number}", "net1")
-        tree.count(f"mlx5_{number}", {"link_layer": layer}, "ports/1")
+        tree.port(f"mlx5_{number}", layer)
         tree.count(f"mlx5_{number}", {"port_xmit_data": 0, "port_rcv_data": 0})
     meter = RdmaMeter(isolated=True, root=tree.root)
     for number in (0, 1):
@@ -174,14 +197,18 @@ def test_a_reset_and_a_counter_at_its_maximum_leave_no_figure(tree: Tree) -> Non
     tree.count("mlx5_0", {"port_xmit_data": 0, "port_rcv_data": 0}, "ports/2/counters")
     meter = RdmaMeter(isolated=True, root=tree.root)
     tree.count("mlx5_0", {"port_xmit_data": 6, "port_rcv_data": 0}, "ports/2/counters")
-    assert meter.read(())[1].total == 24
+    assert [device.total for device in meter.read(())][1] == 24
+    assert not any(device.exclusive for device in RdmaMeter(isolated=False, root=tree.root).read(()))
     (tree.path / "sys/class/infiniband/mlx5_0/ports/2/counters/port_rcv_data").unlink()
     assert meter.read(())[1].total is None
+    assert RdmaMeter(isolated=True, root=tree.root).read(())[1].total is None
 
 
 def test_only_devices_on_rails_reach_the_environment(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("on_rails", "devices", "visible"):
         monkeypatch.setattr(process_env, name, partial(getattr(rdma, name), root=tree.root))
+    monkeypatch.setattr(process_env, "problems", partial(rdma_check.problems, root=tree.root))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
     for name in ("NCCL_NET", "NCCL_IB_HCA", "NCCL_IB_DISABLE"):
         monkeypatch.delenv(name, raising=False)
     tree.device("mlx5_0", "eth0")
@@ -212,10 +239,14 @@ def test_only_devices_on_rails_reach_the_environment(tree: Tree, monkeypatch: py
     given = made().given(0)
     assert (given.get("NCCL_NET"), given["NCCL_IB_HCA"]) == (None, "=mlx5_1")
     assert (given["NCCL_IB_ADDR_RANGE"], made().rdma) == ("fd00::/64", ("mlx5_1",))
+    (warning,) = [text for text in made().warnings() if "mlx5_" in text]
+    assert "ACTIVE" in warning
+    tree.port("mlx5_1")
     assert not [text for text in made().warnings() if "mlx5_" in text]
     assert made().bypass == ()  # NCCL_IB_HCA confines NCCL to the rails
     assert made(env={"NCCL_IB_HCA": "^mlx5_0"}).bypass == ()
     # The devices that the user names are the rails, wherever they are connected.
+    tree.port("mlx5_0")
     named = made(env={"NCCL_IB_HCA": "mlx5_0"})
     assert (named.rdma, named.bypass, named.warnings()) == (("mlx5_0",), (), made(env={}).warnings())
     given = named.given(0)

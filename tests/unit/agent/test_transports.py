@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.agents import MB, counted, flow, rails, spec, table, traffic
-from torchnet.agent import transports
+from torchnet.agent import rdma_check, transports
 from torchnet.agent.rdma_counters import RdmaDevice
 from torchnet.agent.receipt import job, worker
 from torchnet.agent.transports import NcclWatch, Transports
@@ -74,6 +74,7 @@ def test_the_proof_and_the_findings(
 
 def test_the_causes_of_an_unused_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (8 << 20, 8 << 20))
+    monkeypatch.setattr(rdma_check, "capable", lambda *_: False)
     limited = transports.causes({"NCCL_IB_DISABLE": "1", "NCCL_NET": "Socket"})
     assert limited[:2] == ("NCCL_IB_DISABLE=1", "NCCL_NET=Socket")
     assert "8192 KiB" in limited[2]
