@@ -14,6 +14,7 @@ from torchnet.agent.rdma_counters import RdmaDevice
 SLACK_BYTES = 128 << 10  # of a device that was not used: management packets, over a whole run
 # One exchange of the gradients of a million parameters. A job that trains with NCCL moves more.
 GRADIENT_BYTES = 4 << 20
+_LEAST_PAYLOAD = 0.9
 # torch's names of ProcessGroupNCCL's threads (ncclCommWatchdog and HeartbeatMonitor in ProcessGroupNCCL.cpp).
 _NCCL_THREADS = ("pt_nccl_watchdg", "pt_nccl_heartbt")
 
@@ -51,6 +52,16 @@ class Transports:
     def unreadable(self) -> tuple[RdmaDevice, ...]:
         """The devices that the job can open and whose bytes are unknown."""
         return tuple(device for device in self.devices if device.openable and device.total is None)
+
+    @property
+    def bounds(self) -> tuple[int, int, int]:
+        """Return what RDMA adds to the least and the most payload over the backend, and to the most over others.
+
+        Meaningless if a device is ``unreadable``: then nothing is known. The least assumes that messages fill packets
+        of 1,024 bytes or more; InfiniBand's counters contain up to 82 bytes of headers per packet.
+        """
+        own, shared, stray = (sum(part.values()) for part in (self.own, self.shared, self.stray))
+        return int(own * _LEAST_PAYLOAD), own + shared, stray
 
     def _moved(self, chosen: Callable[[RdmaDevice], bool]) -> dict[str, int]:
         return {d.name: d.total for d in self.devices if d.openable and d.total and chosen(d)}

@@ -6,12 +6,13 @@ import resource
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 from tests.unit.agent.rdma_trees import DRIVERS, HW, Tree, add, move
 from tests.unit.agents import MB, counted, flow, rails, spec, table, traffic
-from torchnet.agent import process_env, rdma, rdma_check
+from torchnet.agent import process_env, rdma, rdma_check, training_phase
 from torchnet.agent.accounting import TrafficAccount
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.process_env import ProcessEnvironment
@@ -294,3 +295,24 @@ def test_bytes_by_rdma_are_a_jobs_movement(tree: Tree) -> None:
     finally:
         one.close()
         loop.close()
+
+
+def test_the_base_is_taken_when_the_script_starts(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Joining can take minutes, in which other jobs use the port."""
+    for name in ("TrafficAccount", "ProcessEnvironment", "LinkMonitor", "causes"):
+        monkeypatch.setattr(training_phase, name, MagicMock())
+    training_phase.ProcessEnvironment.return_value.on_rails = ("mlx5_0",)  # type: ignore[attr-defined]
+    monkeypatch.setattr(training_phase, "RdmaMeter", partial(RdmaMeter, root=tree.root))
+    tree.device("mlx5_0", "net1")
+    tree.node("mlx5_0")
+    add(tree, "mlx5", "mlx5_0")
+    reporter: Any = MagicMock()
+    one = TrainingPhase(reporter, spec(), reporter, ended=print, rail_lost=print, notice=print)
+    one.processes = MagicMock()
+    move(tree, "mlx5", "mlx5_0", 5)
+    for attempt in (0, 1):  # a restart counts on
+        one.start(table(), rails(), 29501, attempt)
+        move(tree, "mlx5", "mlx5_0", 6 + attempt)
+    assert one._rdma is not None
+    assert [device.total for device in one._rdma.read(one._hcas)] == [6000]
+    one.close()

@@ -72,6 +72,13 @@ def test_the_proof_and_the_findings(
     assert all(token in whole["findings"][0] for token in tokens)
 
 
+def test_rdma_bounds_the_payload() -> None:
+    """Shared devices raise the upper bound alone, others lower the lower one; what cannot be opened does neither."""
+    closed = replace(STRAY, name="mlx5_8", openable=False)
+    assert Transports((RAIL, SHARED, STRAY, closed)).bounds == (900 * MB, 2000 * MB, 1000 * MB)
+    assert Transports((SHARED, BLIND)).bounds == (0, 1000 * MB, 0)
+
+
 def test_the_causes_of_an_unused_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (8 << 20, 8 << 20))
     monkeypatch.setattr(rdma_check, "capable", lambda *_: False)
