@@ -25,8 +25,8 @@ def visible(environ: Mapping[str, str], root: str = "/") -> tuple[str, ...]:
     If no variable names them, this counts device files, because CUDA or NVML would load a driver library into the
     launcher.
     """
-    # HIP ignores CUDA_VISIBLE_DEVICES if its own variable is set.
-    variable = environ.get("HIP_VISIBLE_DEVICES", environ.get("CUDA_VISIBLE_DEVICES"))
+    # As in HIP (rocclr, device/rocm/rocdevice.cpp), which ignores empty variables; in CUDA, an empty one hides all.
+    variable = environ.get("HIP_VISIBLE_DEVICES") or environ.get("CUDA_VISIBLE_DEVICES")
     if variable is not None:
         return _valid(variable)
     count = sum(bool(re.fullmatch(r"nvidia\d+", name)) for name in _names(root, "dev"))

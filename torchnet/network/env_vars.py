@@ -110,6 +110,11 @@ class EnvironmentInputs:
         return () if self.loopback else self.rdma
 
     @property
+    def visible_gpus(self) -> str | None:
+        """The GPUs' variable; "-1" hides all, also from HIP, which ignores an empty one."""
+        return None if self.gpus is None else ",".join(self.gpus) or "-1"
+
+    @property
     def matched(self) -> bool:
         """Whether the RDMA devices are on the rails' cards: the addresses of others are unknown."""
         return bool(self.hcas) and not self.rdma_declared
@@ -284,11 +289,11 @@ RULES: tuple[VariableRule, ...] = (
          _AGENT, consequence="a failed NCCL collective may hang"),
     # Compute resources.
     _owned("CUDA_VISIBLE_DEVICES", "the worker's GPUs",
-           lambda i: None if i.gpus is None else ",".join(i.gpus),
+           lambda i: i.visible_gpus,
            "The worker's share of the visible GPUs; LOCAL_RANK is an index into it.",
            "CUDA's programming guide, environment variables"),
     _owned("HIP_VISIBLE_DEVICES", "the worker's GPUs, if your environment has this variable",
-           lambda i: ",".join(i.gpus) if i.hip and i.gpus is not None else None,
+           lambda i: i.visible_gpus if i.hip else None,
            "The same for AMD GPUs; HIP ignores CUDA_VISIBLE_DEVICES if this variable is set.",
            "ROCm's documentation, GPU isolation techniques"),
     VariableRule("OMP_NUM_THREADS", "1, if processes share the machine", _threads,
@@ -400,7 +405,7 @@ def _is_share(variable: Variable, value: str) -> bool:
     if variable.name not in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
         return False
     visible = {part.strip() for part in value.split(",")}
-    return not variable.value or set(variable.value.split(",")) <= visible
+    return variable.value == "-1" or set(variable.value.split(",")) <= visible
 
 
 def _notation(name: str, value: str) -> str:

@@ -94,7 +94,9 @@ def test_visible_gpus(tmp_path: Path) -> None:
     named = {"": (), "-1": (), "2": ("2",), "3, 1": ("3", "1"), "GPU-8f,MIG-2": ("GPU-8f", "MIG-2")}
     for text, found in {**named, "0,-1,1": ("0",), "0,,1": ("0",)}.items():
         for variable in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
-            assert gpus.visible({variable: text}, root) == found
+            if text or variable.startswith("CUDA"):
+                assert gpus.visible({variable: text}, root) == found
+    assert gpus.visible({"CUDA_VISIBLE_DEVICES": "1", "HIP_VISIBLE_DEVICES": ""}, root) == ("1",)
     assert gpus.visible({"CUDA_VISIBLE_DEVICES": "0,1", "HIP_VISIBLE_DEVICES": "3"}, root) == ("3",)
 
 

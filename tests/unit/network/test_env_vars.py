@@ -117,7 +117,7 @@ def test_libuv_only_where_it_is_known_to_lack() -> None:
 
 def test_gpus() -> None:
     assert values(replace(INPUTS, gpus=("2", "3")))["CUDA_VISIBLE_DEVICES"] == "2,3"
-    assert values(replace(INPUTS, gpus=()))["CUDA_VISIBLE_DEVICES"] == ""
+    assert values(replace(INPUTS, gpus=()))["CUDA_VISIBLE_DEVICES"] == "-1"
     assert "CUDA_VISIBLE_DEVICES" not in values(INPUTS)
     amd = values(replace(INPUTS, gpus=("2", "3"), hip=True))
     assert amd["HIP_VISIBLE_DEVICES"] == amd["CUDA_VISIBLE_DEVICES"] == "2,3"
