@@ -15,6 +15,7 @@ from collections.abc import Iterable
 INFINIBAND, VERBS = "sys/class/infiniband", "sys/class/infiniband_verbs"
 _NET, _NODES, _NETNS_MODE = "sys/class/net", "dev/infiniband", "sys/module/ib_core/parameters/netns_mode"
 _SYS_ADMIN = 21
+_CXI = re.compile(r"cxi\d+")
 # Any other error, such as too many open files, does not show that the job's processes cannot open a device.
 _REFUSALS = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENODEV)
 
@@ -25,15 +26,18 @@ def visible(root: str = "/") -> tuple[str, ...]:
 
 
 def devices(root: str = "/") -> tuple[str, ...]:
-    """Return the devices that processes started here can open."""
+    """Return the devices that processes started here can open: by uverbs, or by a node of their own (Omni-Path).
+
+    A device without an entry in /sys/class/infiniband has its node's name: its counters are out of sight (Slingshot's
+    ``cxi0``, or a container that hides /sys).
+    """
     found = visible(root)
-    if not found:
-        return ()
-    nodes = [node for node in names(os.path.join(root, _NODES)) if node.startswith("uverbs")]
-    of_node = {node: read_text(os.path.join(root, VERBS, node, "ibdev")) for node in nodes}
-    openable = {of_node[node] for node in nodes if _opens(os.path.join(root, _NODES, node))}
-    # The empty name: a node whose device /sys does not name could be any.
-    return found if "" in openable else tuple(name for name in found if name in openable)
+    nodes = [f"{_NODES}/{node}" for node in names(os.path.join(root, _NODES)) if node.startswith("uverbs")]
+    nodes += [
+        f"dev/{name}" for name in names(os.path.join(root, "dev")) if name in found or _CXI.fullmatch(name)
+    ]
+    opened = {os.path.basename(node) for node in nodes if _opens(os.path.join(root, node))}
+    return tuple(sorted({read_text(os.path.join(root, VERBS, node, "ibdev")) or node for node in opened}))
 
 
 def _opens(path: str) -> bool:

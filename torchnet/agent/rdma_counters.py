@@ -102,7 +102,7 @@ class RdmaMeter:
     def __init__(self, *, isolated: bool, root: str = "/") -> None:
         self._root, self._isolated = root, isolated
         self._openable = devices(root)
-        self._base = {name: _snapshot(root, name) for name in visible(root)}
+        self._base = {name: _snapshot(root, name) for name in sorted({*visible(root), *self._openable})}
         self._last = dict(self._base)
         self._reset: set[str] = set()
         # The ports' counters of InfiniBand contain IP's packets; those of RoCE do not.
@@ -111,7 +111,7 @@ class RdmaMeter:
         self._ip_base = rtnetlink.counters() if self._ip else {}
 
     def read(self, on_rails: Collection[str]) -> tuple[RdmaDevice, ...]:
-        """Return all visible devices."""
+        """Return all devices that are visible or can be opened."""
         self._update()
         return tuple(
             RdmaDevice(

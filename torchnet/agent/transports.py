@@ -24,7 +24,7 @@ class Transports:
     """The transports of one worker at the end of its script.
 
     Attributes:
-        devices: All RDMA devices that are visible.
+        devices: All RDMA devices that are visible or can be opened.
         nccl: Whether a process of the job had an NCCL process group.
         causes: What on this worker can keep NCCL from using RDMA.
     """

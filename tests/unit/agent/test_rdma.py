@@ -38,9 +38,14 @@ def test_only_devices_that_can_be_opened_are_the_jobs(tree: Tree) -> None:
     assert (rdma.visible(tree.root), rdma.devices(tree.root)) == (("mlx5_0", "mlx5_1", "mlx5_2"), ())
     tree.node("mlx5_0", 1)
     assert rdma.devices(tree.root) == ("mlx5_0",)
-    tree.write("dev/infiniband/uverbs7", "")  # /sys does not name its device, so it may be any
-    assert rdma.devices(tree.root) == rdma.visible(tree.root)
     assert rdma.devices(tree.root + "/none") == ()
+    tree.device("hfi1_0", "ib0")
+    for path in ("infiniband/uverbs7", "hfi1_0", "cxi0", "cxil", "null"):
+        tree.write(f"dev/{path}", "")
+    assert rdma.devices(tree.root) == ("cxi0", "hfi1_0", "mlx5_0", "uverbs7")
+    transports = Transports(RdmaMeter(isolated=True, root=tree.root).read(("mlx5_0",)))
+    assert [device.name for device in transports.unreadable] == ["cxi0", "hfi1_0", "mlx5_0", "uverbs7"]
+    assert [device.on_rail for device in transports.unreadable] == [False, False, True, False]
 
 
 def test_rdma_devices_on_rails_are_told_from_the_frontends(tree: Tree) -> None:
