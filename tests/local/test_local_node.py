@@ -44,12 +44,16 @@ def test_on_loopback_it_is_seen(shm: Path) -> None:
 @isolated
 def test_a_machine_with_rdma_devices_and_without_mnt(tmp_path: Path) -> None:
     """The machine's devices would bypass the nodes' networks; where a node needs a mount point, it takes its own."""
-    look = script(tmp_path, "import os\nprint(os.path.exists('/mnt'), os.listdir('/dev/infiniband'))")
+    look = script(
+        tmp_path,
+        "import os\nprint(os.path.exists('/mnt'), os.listdir('/dev/infiniband'), os.access('/dev/cxi0', 4))",
+    )
     _enter_machine(tmp_path / "root")
-    (Path("/dev/infiniband") / "uverbs0").touch()
+    for name in ("infiniband/uverbs0", "cxi0"):
+        (Path("/dev") / name).touch()
     done = run("--nnodes", "2", look)
     assert done.code == 0, done.stderr
-    assert [lines(done.stdout, rank) for rank in (0, 1)] == [["False []"]] * 2
+    assert [lines(done.stdout, rank) for rank in (0, 1)] == [["False [] False"]] * 2
     assert os.listdir("/dev/infiniband") == ["uverbs0"]
 
 

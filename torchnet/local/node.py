@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import traceback
@@ -14,6 +15,7 @@ from torchnet.linux import namespaces
 from torchnet.local import topology
 
 _RDMA = "/dev/infiniband"
+_FABRIC = re.compile(r"(cxi|hfi1_)\d+")  # device files of Slingshot and Omni-Path
 Step = Callable[[tuple[str, Callable[[], None]]], None]
 
 
@@ -63,7 +65,10 @@ def _mounts(node: topology.NodePlan, internet: bool) -> None:
     namespaces.mount("tmpfs", "/dev/shm", "tmpfs", namespaces.MS_NOSUID | namespaces.MS_NODEV, "mode=1777")
     if os.path.isdir(_RDMA):  # the machine's RDMA devices would bypass the node's networks
         namespaces.mount("tmpfs", _RDMA, "tmpfs", flags, "size=4k,mode=755")
-    files = {"/etc/hosts": topology.hosts(node)}
+    files: dict[str, str | None] = {
+        f"/dev/{name}": None for name in os.listdir("/dev") if _FABRIC.fullmatch(name)
+    }
+    files["/etc/hosts"] = topology.hosts(node)
     if internet:
         files["/etc/resolv.conf"] = f"nameserver {topology.DNS}\n"
     _files(files)
@@ -80,8 +85,11 @@ def _fresh_sys(flags: int) -> None:
         namespaces.umount(shelf)
 
 
-def _files(texts: dict[str, str]) -> None:
-    """Bind the node's own versions of files, kept in memory, over the machine's; its agent can write to them."""
+def _files(texts: dict[str, str | None]) -> None:
+    """Bind the node's own versions of files, kept in memory, over the machine's.
+
+    The node's processes can write to them, and cannot open those whose text is None.
+    """
     # A tmpfs can be unmounted by path while its files stay in use. The directory exists on every machine.
     folder = "/dev/shm"
     namespaces.mount("tmpfs", folder, "tmpfs", 0, "size=4m,mode=755")
@@ -90,6 +98,8 @@ def _files(texts: dict[str, str]) -> None:
         if os.path.exists(target):
             source = f"{folder}/{os.path.basename(path)}"
             with open(source, "w") as file:
-                file.write(text)
+                file.write(text or "")
+            if text is None:
+                os.chmod(source, 0)
             namespaces.mount(source, target, flags=namespaces.MS_BIND)
     namespaces.umount(folder)
