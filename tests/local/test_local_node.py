@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import needs
 from tests.jobs import lines, run, script
+from tests.namespaces import isolated
+from torchnet.linux import namespaces
 
 
 @pytest.fixture
@@ -35,3 +39,38 @@ def test_on_loopback_it_is_seen(shm: Path) -> None:
     assert done.code == 0, done.stderr
     assert [lines(done.stdout, rank) for rank in (0, 1)] == [["ran"], ["ran"]]
     assert sorted(os.listdir(shm / "logs")) == ["rank-0.log", "rank-1.log"]
+
+
+@isolated
+def test_a_machine_with_rdma_devices_and_without_mnt(tmp_path: Path) -> None:
+    """The machine's devices would bypass the nodes' networks; where a node needs a mount point, it takes its own."""
+    look = script(
+        tmp_path,
+        "import os\nprint(os.path.exists('/mnt'), os.listdir('/dev/infiniband'), os.access('/dev/cxi0', 4))",
+    )
+    _enter_machine(tmp_path / "root")
+    for name in ("infiniband/uverbs0", "cxi0"):
+        (Path("/dev") / name).touch()
+    done = run("--nnodes", "2", look)
+    assert done.code == 0, done.stderr
+    assert [lines(done.stdout, rank) for rank in (0, 1)] == [["False [] False"]] * 2
+    assert os.listdir("/dev/infiniband") == ["uverbs0"]
+
+
+def _enter_machine(root: Path) -> None:
+    """Make ``root`` this process's root: the machine's folders without /mnt, and a /dev/infiniband."""
+    needs.program("pivot_root")
+    root.mkdir()
+    namespaces.mount("tmpfs", str(root), "tmpfs")
+    (root / "old").mkdir()
+    (root / "dev/infiniband").mkdir(parents=True)
+    for path in (*Path("/").iterdir(), *Path("/dev").iterdir()):
+        copy = root / path.relative_to("/")
+        if path.is_symlink():
+            copy.symlink_to(path.readlink())
+        elif path.name not in ("mnt", "dev") and path.exists():
+            copy.mkdir() if path.is_dir() else copy.touch()
+            namespaces.mount(str(path), str(copy), flags=namespaces.MS_BIND | namespaces.MS_REC)
+    subprocess.run(["pivot_root", root, root / "old"], check=True)
+    os.chdir("/")
+    namespaces.umount("/old")

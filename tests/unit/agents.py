@@ -72,7 +72,7 @@ def made(
             seen[name].sent_bytes + one.sent_bytes, seen[name].received_bytes + one.received_bytes
         )
     codes = {str(r): 0 for r in spec(rank).ranks}
-    return worker(spec(rank), table(), rails(count), traffic(peers, seen, complete=complete), codes, [], {})
+    return worker(spec(rank), table(), rails(count), traffic(peers, seen, complete=complete), codes, [])
 
 
 def whole(

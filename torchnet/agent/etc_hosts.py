@@ -6,6 +6,7 @@ TCPStore looks up the name of each address that it connects to or from, and wait
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -22,6 +23,21 @@ def add_peers(table: PeerTable, run_id: str, *, path: str = PATH) -> bool:
     names its job: the file may be the machine's own and hold other jobs' lines.
     """
     return _replaced(_lines(table, run_id), run_id, path)
+
+
+def is_private(*, path: str = PATH, mounts: str = "/proc/self/mountinfo") -> bool:
+    """Return whether the file is a mount of its own, as in pods, containers and local nodes.
+
+    A new mount namespace is not enough: it shows the machine's own file. Some containers mount exactly that one
+    (Apptainer).
+
+    Source:
+        proc_pid_mountinfo(5): field 4 is the file's path in its file system, field 5 the mount point.
+    """
+    target = os.path.realpath(path)
+    with open(mounts) as file:
+        sources = [fields[3] for line in file if (fields := line.split())[4] == target]
+    return bool(sources) and not sources[-1].endswith(PATH)
 
 
 def write_copy(table: PeerTable, run_id: str, target: Path, *, path: str = PATH) -> None:

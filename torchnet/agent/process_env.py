@@ -8,8 +8,10 @@ import re
 
 from torchnet import constants
 from torchnet.agent import torch_build
-from torchnet.agent.rdma import admitted, devices, on_rails
+from torchnet.agent.rdma import admitted, devices, on_rails, visible
+from torchnet.agent.rdma_check import problems
 from torchnet.agent.spec import AgentSpec
+from torchnet.linux import rtnetlink
 from torchnet.network.env_vars import EnvironmentInputs, build, covering_prefix, merge
 from torchnet.network.interface_selection import Rail
 
@@ -18,8 +20,8 @@ class ProcessEnvironment:
     """The processes' environments in one attempt: ``of(local rank, error file)``.
 
     ``master`` is rank 0's address, ``port`` its store's; ``table`` is the path of the job's table, from which
-    torchnet.traffic() names the peers; ``rdma`` are the RDMA devices on the rails, ``bypass`` other ones that NCCL may
-    use.
+    torchnet.traffic() names the peers; ``on_rails`` are the RDMA devices on the rails, or those that the user's
+    NCCL_IB_HCA names, ``rdma`` those of them that the job can open, ``bypass`` other ones that NCCL may use.
     """
 
     table = ""
@@ -30,7 +32,17 @@ class ProcessEnvironment:
         self._spec = spec
         self._user = {**os.environ, **spec.env}
         self._home = _home(self._user)
-        self.rdma = () if spec.loopback else on_rails([(r.interface, r.address) for r in rails])
+        self._rails = tuple((rail.interface, rail.address) for rail in rails)
+        hcas = self._user.get("NCCL_IB_HCA", "").strip()
+        declared = bool(hcas) and not hcas.startswith("^")
+        self.on_rails: tuple[str, ...] = ()
+        if not spec.loopback:
+            if declared:
+                self.on_rails = tuple(one for one in visible() if admitted(hcas, one))
+            else:
+                self.on_rails = on_rails(self._rails)
+        can_open = devices()
+        self.rdma = tuple(one for one in self.on_rails if one in can_open)
         times = self._tuned("GLOO_DEVICES") or ""
         family = 6 if rails[0].family == 6 else 4
         self._fixed = {
@@ -39,7 +51,7 @@ class ProcessEnvironment:
             "nproc": spec.nproc_per_node,
             "node_rank": spec.node_rank,
             "run_id": spec.run_id,
-            "rails": tuple((rail.interface, rail.address) for rail in rails),
+            "rails": self._rails,
             "family": family,
             "master_addr": master,
             "master_port": port,
@@ -48,8 +60,12 @@ class ProcessEnvironment:
             "hostid": spec.hostid or None,
             "cpus_per_rank": max(1, int(spec.cpus)) if spec.cpus else None,
             "gpus": spec.gpus,
+            "hip": "HIP_VISIBLE_DEVICES" in self._user,
             "libuv": None if spec.entry == "program" else torch_build.probe(),
             "rdma": self.rdma,
+            "rdma_declared": declared,
+            "socket_ifname": self._user.get("NCCL_SOCKET_IFNAME"),
+            "ipv4_interface": None if spec.loopback else _with_ipv4([rail.interface for rail in rails]),
             "rdma_prefix": covering_prefix([f"{r.address}/{r.prefix}" for r in rails]) if self.rdma else None,
             "loopback": spec.loopback,
             "local": spec.runtime == "local",
@@ -76,20 +92,22 @@ class ProcessEnvironment:
         return {n: v for n, v in merged.items() if self._user.get(n) != v and n not in files}
 
     def warnings(self) -> tuple[str, ...]:
-        """Return warnings about the user's variables, and about RDMA devices off the rails that NCCL may use."""
-        found = merge(self._user, build(self._inputs(0, "")))[1]
-        if not self.bypass or not self._user.keys().isdisjoint(("NCCL_NET", "NCCL_IB_HCA")):
-            return found
-        text = (
-            f"{', '.join(self.bypass)}: not on the card of a rail according to /sys; NCCL may use their RDMA instead "
-            "of the backend; set NCCL_IB_HCA to the devices of the backend, or NCCL_NET=Socket to use only TCP"
-        )
-        return (*found, text)
+        """Return warnings about the user's variables, and about RDMA devices that NCCL may use, or cannot use."""
+        found = [*merge(self._user, build(self._inputs(0, "")))[1]]
+        # The addresses of devices that the user named need not be the rails'.
+        found += problems(self.rdma, () if self._fixed["rdma_declared"] else self._rails)
+        if self.bypass and self._user.keys().isdisjoint(("NCCL_NET", "NCCL_IB_HCA")):
+            found.append(
+                f"{', '.join(self.bypass)}: not on the card of a rail according to /sys; NCCL may use their RDMA "
+                "instead of the backend; set NCCL_IB_HCA to the devices of the backend, or NCCL_NET=Socket to use "
+                "only TCP"
+            )
+        return tuple(found)
 
     def _bypass(self) -> tuple[str, ...]:
         given = build(self._inputs(0, ""))
         env = merge(self._user, given)[0]
-        chosen = env.get("NCCL_IB_HCA", "")
+        chosen = env.get("NCCL_IB_HCA", "").strip()
         tcp = env.get("NCCL_NET", "").lower() == "socket" or env.get("NCCL_IB_DISABLE", "0") not in ("", "0")
         if self._spec.loopback or tcp:
             return ()
@@ -98,6 +116,16 @@ class ProcessEnvironment:
     def _inputs(self, local_rank: int, error_file: str) -> EnvironmentInputs:
         rank = self._spec.ranks[0] + local_rank
         return EnvironmentInputs(rank=rank, local_rank=local_rank, error_file=error_file, **self._fixed)  # type: ignore[arg-type]
+
+
+def _with_ipv4(rails: list[str]) -> str | None:
+    """Return an interface with an IPv4 address, preferably a rail's."""
+    found = [
+        name
+        for name, interface in rtnetlink.interfaces().items()
+        if name != "lo" and any(":" not in address.ip for address in interface.addresses)
+    ]
+    return min(found, key=lambda name: (name not in rails, name), default=None)
 
 
 def _known() -> bool:

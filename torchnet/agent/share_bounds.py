@@ -18,7 +18,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Reason = Literal["datagrams", "sockets-lost", "counters-lost", "unplaced", "moved", "remainder"]
+Reason = Literal[
+    "datagrams",
+    "sockets-lost",
+    "counters-lost",
+    "unplaced",
+    "moved",
+    "remainder",
+    "rdma-headers",
+    "rdma-shared",
+    "rdma-stray",
+]
 
 SLACK_BYTES = 128 << 10  # neighbour discovery and similar traffic
 _SLACK_SHARE = 0.005  # of the bytes exchanged with peers

@@ -18,10 +18,11 @@ from torchnet.agent.process_env import ProcessEnvironment
 from torchnet.agent.progress import ProgressMeter
 from torchnet.agent.rank_process import Process
 from torchnet.agent.rate_sampler import NODES, RateSampler
-from torchnet.agent.rdma import of_devices, port_bytes
+from torchnet.agent.rdma_counters import RdmaMeter
 from torchnet.agent.rendezvous import control_cookies
 from torchnet.agent.spec import AgentSpec
-from torchnet.agent.worker_processes import WorkerProcesses
+from torchnet.agent.transports import NcclWatch, Transports, causes
+from torchnet.agent.worker_processes import WorkerProcesses, descendants
 from torchnet.linux import cgroup
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerTable, encode
@@ -55,9 +56,10 @@ class TrainingPhase:
         self._account: TrafficAccount | None = None
         self._monitor: LinkMonitor | None = None
         self._rate_sampler: RateSampler | None = None
-        self._rdma = port_bytes()
+        self._rdma: RdmaMeter | None = None
         self._hcas: tuple[str, ...] = ()
-        self._bypass: tuple[str, ...] = ()
+        self._causes: tuple[str, ...] = ()
+        self._nccl: NcclWatch | None = None
         self._oom_kills = cgroup.oom_kills()
         self._progress = ProgressMeter(loop.time)
         self._store_port = 0
@@ -81,6 +83,10 @@ class TrainingPhase:
             if self._spec.loopback and self._spec.stall_action == "stop" and not self._spec.node_rank:
                 self._notice("--stall-action stop has no effect on loopback: no bytes are counted there")
         if self._account is None:
+            # A pod with a network namespace of its own; other networks may be the machine's.
+            if self._spec.nnodes > 1 and not self._spec.loopback:
+                self._nccl = NcclWatch()
+            self._rdma = RdmaMeter(isolated=self._spec.network == "multus-status")
             self._account = TrafficAccount(table, self._spec.node_rank, control_cookies)
             self._loop.watch(self._account.closed, self._account.poll)
             if not self._spec.loopback:
@@ -95,7 +101,7 @@ class TrainingPhase:
             if self._monitor is not None:
                 self._monitor.follow(rails)
         self._store_port = port
-        self._hcas, self._bypass = environment.rdma, environment.bypass
+        self._hcas, self._causes = environment.on_rails, causes(environment.of(0, ""))
         environment.table = self.processes.keep(f"table-{attempt}", encode(table))
         self.processes.keep(
             f"table-{attempt}{constants.CONTROL_SUFFIX}", array("Q", control_cookies).tobytes()
@@ -114,24 +120,16 @@ class TrainingPhase:
     def heartbeat(self, *, frozen: bool) -> Heartbeat:
         """Describe the traffic so far, and the state of the processes; to be called once a second."""
         moved = 0
+        if self._nccl is not None:
+            self._nccl.poll(descendants)
         if self._account is not None:
             fresh = self._account.refresh()
-            moved = self._account.latest_peer_bytes + self._rdma_bytes()
+            # If no device is known to be on a rail, any may be: to miss a stall is better than to stop a good job.
+            moved = self._account.latest_peer_bytes + (self._rdma.moved(self._hcas) if self._rdma else 0)
             if fresh:
                 sockets = self._account.peer_sockets(self._store_port)
                 self._progress.update(sockets, moved - sum(payload for _, payload, _ in sockets))
         return Heartbeat(moved, frozen, self._progress.count, self.processes.blocked())
-
-    def _rdma_bytes(self) -> int:
-        """Return the bytes that the rails' RDMA devices, whose peers are unknown, have moved so far."""
-        ports = self._ports()
-        # If no device is known to be on a rail, any may be: to miss a stall is better than to stop a good job.
-        return sum((of_devices(ports, self._hcas) if self._hcas else ports).values())
-
-    def _ports(self) -> dict[str, int]:
-        """Return the bytes that each RDMA port has moved so far."""
-        now = port_bytes().items()
-        return {name: count for name, total in now if (count := total - self._rdma.get(name, 0)) > 0}
 
     def stuck(self, table: PeerTable) -> list[str]:
         """Describe peers that do not acknowledge data."""
@@ -155,14 +153,9 @@ class TrainingPhase:
             self._monitor = None
         sampler, self._rate_sampler = self._rate_sampler, None
         codes = self.processes.codes()
-        ports, counted = self._ports(), port_bytes()
-        bypass = {
-            device: sum(of_devices(ports, (device,)).values()) if of_devices(counted, (device,)) else None
-            for device in self._bypass
-        }
-        worker_receipt = receipt.worker(
-            self._spec, table, rails, traffic, codes, flaps, ports, self._hcas, bypass
-        )
+        rdma = self._rdma.read(self._hcas) if self._rdma else ()
+        transports = Transports(rdma, self._nccl is not None and self._nccl.seen, self._causes)
+        worker_receipt = receipt.worker(self._spec, table, rails, traffic, codes, flaps, transports)
         return {**worker_receipt, "series": sampler.close() if sampler else None}
 
     def close(self) -> None:

@@ -258,10 +258,17 @@ class Worker:
         preflight = self._cancel_preflight()
         # On loopback the file is the machine's and already names 127.0.0.1; a prepare container writes a copy.
         if not self._spec.loopback and self._spec.phase != "prepare":
-            self._wrote_hosts = etc_hosts.add_peers(self._table, self._spec.run_id)
+            private = etc_hosts.is_private()
+            self._wrote_hosts = private and etc_hosts.add_peers(self._table, self._spec.run_id)
             if not self._wrote_hosts and self._attempt == 0:
-                text = f"cannot write to {etc_hosts.PATH}: reverse look-ups of the store may be slow"
-                self._notice("warning", text)
+                why = (
+                    f"cannot write to {etc_hosts.PATH}"
+                    if private
+                    else f"{etc_hosts.PATH} is this machine's own"
+                )
+                self._notice(
+                    "warning", f"{why}: it stays unchanged, and reverse look-ups of the store may be slow"
+                )
         own = self._spec.node_rank
         peers = probe_plan.peers(own, self._spec.nnodes, self._spec.preflight) if probe else ()
         number = self._round

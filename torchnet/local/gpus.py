@@ -19,20 +19,60 @@ class Shares:
     note: str = ""
 
 
-def visible(environ: Mapping[str, str], device_folder: str = "/dev") -> tuple[str, ...]:
+def visible(environ: Mapping[str, str], root: str = "/") -> tuple[str, ...]:
     """Return the GPUs that processes started here may use, as CUDA_VISIBLE_DEVICES names them.
 
-    If the variable is unset, this counts device files, because CUDA or NVML would load a driver library into
-    the launcher.
+    If no variable names them, this counts device files, because CUDA or NVML would load a driver library into the
+    launcher.
     """
-    variable = environ.get("CUDA_VISIBLE_DEVICES")
+    # As in HIP (rocclr, device/rocm/rocdevice.cpp), which ignores empty variables; in CUDA, an empty one hides all.
+    variable = environ.get("HIP_VISIBLE_DEVICES") or environ.get("CUDA_VISIBLE_DEVICES")
     if variable is not None:
-        return tuple(part.strip() for part in variable.split(",") if part.strip() and part.strip() != "-1")
+        return _valid(variable)
+    count = sum(bool(re.fullmatch(r"nvidia\d+", name)) for name in _names(root, "dev"))
+    if not count and (amd := _amd(root)):
+        # HIP counts only these GPUs, from 0.
+        count = len(_valid(environ.get("ROCR_VISIBLE_DEVICES", ",".join("x" * amd))))
+    return tuple(map(str, range(count or _wsl(root))))
+
+
+def _valid(variable: str) -> tuple[str, ...]:
+    """Return a variable's entries up to the first invalid one (CUDA's programming guide, environment variables)."""
+    names = [part.strip() for part in variable.split(",")]
+    invalid = (number for number, name in enumerate(names) if not name or name.startswith("-"))
+    return tuple(names[: next(invalid, len(names))])
+
+
+def _amd(root: str) -> int:
+    """Return the number of AMD GPUs: the nodes of the compute driver that are no CPU and whose device file is here."""
+    if not os.path.exists(os.path.join(root, "dev/kfd")):
+        return 0
+    topology, devices = "sys/class/kfd/kfd/topology/nodes", _names(root, "dev/dri")
+    minors = [_render_minor(os.path.join(root, topology, n, "properties")) for n in _names(root, topology)]
+    return sum(f"renderD{minor}" in devices for minor in minors)
+
+
+def _render_minor(path: str) -> str:
     try:
-        found = [name[6:] for name in os.listdir(device_folder) if re.fullmatch(r"nvidia\d+", name)]
+        with open(path) as file:
+            found = re.search(r"(?m)^drm_render_minor (\d+)$", file.read())
     except OSError:
-        return ()
-    return tuple(map(str, range(len(found))))
+        return ""  # a GPU of another container (the kernel answers EPERM)
+    return found[1] if found else ""
+
+
+def _wsl(root: str) -> int:
+    """Return 1 on WSL2 with CUDA: /dev/dxg is one file for all GPUs, and CUDA_VISIBLE_DEVICES names further ones."""
+    return int(
+        all(os.path.exists(os.path.join(root, p)) for p in ("dev/dxg", "usr/lib/wsl/lib/libcuda.so.1"))
+    )
+
+
+def _names(root: str, folder: str) -> list[str]:
+    try:
+        return os.listdir(os.path.join(root, folder))
+    except OSError:
+        return []
 
 
 def share(nnodes: int, nproc_per_node: int | str | None, gpus: tuple[str, ...], cpus: int) -> Shares:

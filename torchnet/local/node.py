@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import traceback
@@ -13,6 +14,8 @@ from typing import NoReturn
 from torchnet.linux import namespaces
 from torchnet.local import topology
 
+_RDMA = "/dev/infiniband"
+_FABRIC = re.compile(r"(cxi|hfi1_)\d+")  # device files of Slingshot and Omni-Path
 Step = Callable[[tuple[str, Callable[[], None]]], None]
 
 
@@ -60,7 +63,12 @@ def _mounts(node: topology.NodePlan, internet: bool) -> None:
     _fresh_sys(flags)
     # Its own shared memory, as in a pod: what killed processes leave there disappears with the node.
     namespaces.mount("tmpfs", "/dev/shm", "tmpfs", namespaces.MS_NOSUID | namespaces.MS_NODEV, "mode=1777")
-    files = {"/etc/hosts": topology.hosts(node)}
+    if os.path.isdir(_RDMA):  # the machine's RDMA devices would bypass the node's networks
+        namespaces.mount("tmpfs", _RDMA, "tmpfs", flags, "size=4k,mode=755")
+    files: dict[str, str | None] = {
+        f"/dev/{name}": None for name in os.listdir("/dev") if _FABRIC.fullmatch(name)
+    }
+    files["/etc/hosts"] = topology.hosts(node)
     if internet:
         files["/etc/resolv.conf"] = f"nameserver {topology.DNS}\n"
     _files(files)
@@ -77,15 +85,21 @@ def _fresh_sys(flags: int) -> None:
         namespaces.umount(shelf)
 
 
-def _files(texts: dict[str, str]) -> None:
-    """Bind the node's own versions of files, kept in memory, over the machine's; its agent can write to them."""
-    # A tmpfs can be unmounted by path while its files stay in use.
-    namespaces.mount("tmpfs", "/mnt", "tmpfs", 0, "size=4m,mode=755")
+def _files(texts: dict[str, str | None]) -> None:
+    """Bind the node's own versions of files, kept in memory, over the machine's.
+
+    The node's processes can write to them, and cannot open those whose text is None.
+    """
+    # A tmpfs can be unmounted by path while its files stay in use. The directory exists on every machine.
+    folder = "/dev/shm"
+    namespaces.mount("tmpfs", folder, "tmpfs", 0, "size=4m,mode=755")
     for path, text in texts.items():
         target = os.path.realpath(path)
         if os.path.exists(target):
-            source = f"/mnt/{os.path.basename(path)}"
+            source = f"{folder}/{os.path.basename(path)}"
             with open(source, "w") as file:
-                file.write(text)
+                file.write(text or "")
+            if text is None:
+                os.chmod(source, 0)
             namespaces.mount(source, target, flags=namespaces.MS_BIND)
-    namespaces.umount("/mnt")
+    namespaces.umount(folder)

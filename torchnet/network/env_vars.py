@@ -42,8 +42,12 @@ class EnvironmentInputs:
             anyway.
         cpus_per_rank: CPUs per process if several share the machine; None: torchrun's default.
         gpus: IDs of this worker's GPUs for CUDA_VISIBLE_DEVICES; () hides all, None changes nothing.
+        hip: whether the user's environment has HIP_VISIBLE_DEVICES.
         libuv: whether this torch was built with it; None: unknown.
         rdma: RDMA devices on the rails (``mlx5_0``); () for plain TCP.
+        rdma_declared: whether the user's NCCL_IB_HCA named them.
+        socket_ifname: the user's NCCL_SOCKET_IFNAME, if it is set.
+        ipv4_interface: an interface with an IPv4 address, to tell hosts apart.
         rdma_prefix: the one network (CIDR) that contains the rails' addresses, from :func:`covering_prefix`.
         loopback: there is no backend; all workers share this machine's ``lo``.
         local: the networks are torchnet's own, in namespaces of this machine.
@@ -71,9 +75,13 @@ class EnvironmentInputs:
     hostid: str | None = None
     cpus_per_rank: int | None = None
     gpus: tuple[str, ...] | None = None
+    hip: bool = False
     libuv: bool | None = None
     rdma: tuple[str, ...] = ()
+    rdma_declared: bool = False
     rdma_prefix: str | None = None
+    socket_ifname: str | None = None
+    ipv4_interface: str | None = None
     loopback: bool = False
     local: bool = False
     user: str | None = None
@@ -100,6 +108,16 @@ class EnvironmentInputs:
     @property
     def hcas(self) -> tuple[str, ...]:
         return () if self.loopback else self.rdma
+
+    @property
+    def visible_gpus(self) -> str | None:
+        """The GPUs' variable; "-1" hides all, also from HIP, which ignores an empty one."""
+        return None if self.gpus is None else ",".join(self.gpus) or "-1"
+
+    @property
+    def matched(self) -> bool:
+        """Whether the RDMA devices are on the rails' cards: the addresses of others are unknown."""
+        return bool(self.hcas) and not self.rdma_declared
 
 
 Inputs = EnvironmentInputs
@@ -140,6 +158,7 @@ def _threads(i: Inputs) -> str | None:
 _AGENT = "torch/distributed/elastic/agent/server/local_elastic_agent.py"
 _INIT = "torch.distributed's documentation, environment variable initialization"
 _NCCL = "NCCL's user guide, environment variables"
+_NVSHMEM = "NVSHMEM's documentation, environment variables"
 _SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT"
 _LEAVES = "its traffic may leave the backend"
 _GID = "RoCE may use a GID that is not the rail's address"
@@ -225,15 +244,39 @@ RULES: tuple[VariableRule, ...] = (
          "Only the paths from rail i to rail i are checked; NCCL cannot detect isolated rails.",
          _NCCL, consequence="NCCL may use paths between different rails, which were not checked"),
     VariableRule("NCCL_IB_HCA", "=mlx5_0,mlx5_1, with RDMA devices",
-         lambda i: f"={','.join(i.hcas)}" if i.hcas else None,
+         lambda i: f"={','.join(i.hcas)}" if i.matched else None,
          "The RDMA devices on the rails; with '=', since mlx5_1 alone is a prefix that also matches mlx5_10.",
          _NCCL, consequence="NCCL uses those devices, wherever they are connected"),
     # NCCL_IB_GID_INDEX is never set: the right index differs between pods.
-    VariableRule("NCCL_IB_ADDR_FAMILY", "AF_INET6, with RDMA devices", lambda i: i.address_family if i.hcas else None,
+    VariableRule("NCCL_IB_ADDR_FAMILY", "AF_INET6, with RDMA devices",
+         lambda i: i.address_family if i.matched else None,
          "RoCE uses a GID of this family; the default is IPv4.", _NCCL, consequence=_GID),
     VariableRule("NCCL_IB_ADDR_RANGE", "net1's prefix, with RDMA devices",
-         lambda i: i.rdma_prefix if i.hcas else None,
+         lambda i: i.rdma_prefix if i.matched else None,
          "RoCE uses a GID in this network instead of a link-local one.", _NCCL, consequence=_GID),
+    # torch copies NCCL's values to NVSHMEM's variables if these are unset, but HCA_LIST does not accept '='
+    # (c10d/symm_mem/nvshmem_team_manager, nvshmem_extension.cu). DeepEP uses NVSHMEM.
+    VariableRule("NVSHMEM_HCA_LIST", "mlx5_0,mlx5_1, with RDMA devices",
+         lambda i: ",".join(i.hcas) if i.hcas else None,
+         "The same devices for NVSHMEM (symmetric memory, DeepEP).", _NVSHMEM,
+         consequence="NVSHMEM uses those devices, wherever they are connected"),
+    VariableRule("NVSHMEM_ENABLE_NIC_PE_MAPPING", "1, with RDMA devices", lambda i: "1" if i.hcas else None,
+         "Without it, NVSHMEM ignores NVSHMEM_HCA_LIST.", _NVSHMEM,
+         consequence="NVSHMEM may use other devices, wherever they are connected"),
+    VariableRule("NVSHMEM_BOOTSTRAP_UID_SOCK_IFNAME", "=net1,net2",
+         lambda i: f"={i.interfaces}" if i.socket_ifname is None else i.socket_ifname,
+         "Interfaces of NVSHMEM's bootstrap, in NCCL's notation; those of your NCCL_SOCKET_IFNAME, if it is set.",
+         _NVSHMEM,
+         consequence=f"NVSHMEM listens there, and {_LEAVES}"),
+    VariableRule("NVSHMEM_BOOTSTRAP_UID_SOCK_FAMILY", "AF_INET6", lambda i: i.address_family,
+         "Family of the rails' addresses; if unset, NVSHMEM uses IPv4.", _NVSHMEM,
+         consequence="NVSHMEM may find no address of that family on the rails"),
+    # TransformerEngine tells hosts apart by this interface's IPv4 address; no bytes use it. If unset, it reads
+    # NCCL_SOCKET_IFNAME as one interface's name, and '=net1' is none.
+    VariableRule("NVTE_UB_SOCKET_IFNAME", "net1, or another interface with IPv4", lambda i: i.ipv4_interface,
+         "TransformerEngine recognises ranks on one host by this interface's IPv4 address.",
+         "transformer_engine/pytorch/module/base.py",
+         consequence="TransformerEngine may fail, or take several hosts for one"),
     VariableRule("TP_SOCKET_IFNAME", "net1", lambda i: i.rails[0][0],
          "Interface of torch.distributed.rpc, which accepts one name.",
          "torch/csrc/distributed/rpc/tensorpipe_agent.cpp", consequence=f"RPC listens there, and {_LEAVES}"),
@@ -246,9 +289,13 @@ RULES: tuple[VariableRule, ...] = (
          _AGENT, consequence="a failed NCCL collective may hang"),
     # Compute resources.
     _owned("CUDA_VISIBLE_DEVICES", "the worker's GPUs",
-           lambda i: None if i.gpus is None else ",".join(i.gpus),
+           lambda i: i.visible_gpus,
            "The worker's share of the visible GPUs; LOCAL_RANK is an index into it.",
            "CUDA's programming guide, environment variables"),
+    _owned("HIP_VISIBLE_DEVICES", "the worker's GPUs, if your environment has this variable",
+           lambda i: i.visible_gpus if i.hip else None,
+           "The same for AMD GPUs; HIP ignores CUDA_VISIBLE_DEVICES if this variable is set.",
+           "ROCm's documentation, GPU isolation techniques"),
     VariableRule("OMP_NUM_THREADS", "1, if processes share the machine", _threads,
          "Same as under torchrun; otherwise, each process would start a thread per CPU.",
          "torch/distributed/run.py", consequence="the processes may compete for the CPUs"),
@@ -355,10 +402,10 @@ def covering_prefix(networks: Sequence[str]) -> str | None:
 
 def _is_share(variable: Variable, value: str) -> bool:
     """Return whether the value is a share of the GPUs that the user made visible, so nothing is overridden."""
-    if variable.name != "CUDA_VISIBLE_DEVICES":
+    if variable.name not in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
         return False
     visible = {part.strip() for part in value.split(",")}
-    return not variable.value or set(variable.value.split(",")) <= visible
+    return variable.value == "-1" or set(variable.value.split(",")) <= visible
 
 
 def _notation(name: str, value: str) -> str:

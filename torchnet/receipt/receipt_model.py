@@ -178,9 +178,9 @@ class NodeReceipt(_Part):
     peers: tuple[PeerBytes, ...] = ()
     unattributed: tuple[UnattributedBytes, ...] = ()
     rdma_bytes: dict[str, Bytes] = {}
-    """Sent and received by each RDMA port (``mlx5_0/1``) on a rail; the kernel does not count them."""
+    """Sent and received by each RDMA device (``mlx5_0``) on a rail that only this worker uses."""
     rdma_stray: dict[str, Bytes] = {}
-    """The same for ports that cannot be matched to a rail; the share is then unknown."""
+    """The same for devices on no rail that the job can open; the share is then unknown."""
     proof: Proof = "unknown"
     flaps: tuple[Flap, ...] = ()
     findings: tuple[str, ...] = ()

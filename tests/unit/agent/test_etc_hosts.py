@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.users import User
-from torchnet.agent.etc_hosts import add_peers, remove_peers
+from torchnet.agent.etc_hosts import add_peers, is_private, remove_peers
 from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable
 
 OLD = b"127.0.0.1\tlocalhost\n10.0.0.7 box # caf\xe9\r\n"
@@ -140,3 +140,23 @@ def test_an_unwritable_file_is_left_alone(as_user: User) -> None:
     done = as_user.run(sys.executable, "-c", f"{code}\nremove_peers('a', path='hosts')")
     assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
     assert path.read_bytes() == OLD
+
+
+@pytest.mark.parametrize(
+    ("source", "mount_point", "private"),
+    [
+        ("/var/lib/kubelet/pods/7f/etc-hosts", "/etc/hosts", True),
+        ("/var/lib/docker/containers/7f/hosts", "/etc/hosts", True),
+        ("/hosts", "/etc/hosts", True),  # a local node's
+        ("/etc/hosts", "/etc/hosts", False),  # Apptainer mounts the machine's own
+        ("/", "/", False),
+    ],
+)
+def test_only_a_file_that_is_mounted_is_private(
+    tmp_path: Path, source: str, mount_point: str, private: bool
+) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(
+        f"22 1 8:1 / / rw - ext4 /dev/vda rw\n36 22 8:1 {source} {mount_point} rw shared:1 - ext4 /dev/vda rw\n"
+    )
+    assert is_private(mounts=str(mounts)) == private

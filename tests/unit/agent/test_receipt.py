@@ -7,7 +7,9 @@ import pytest
 from tests.unit.agents import MB, counted, flow, rails, spec, table, traffic
 from torchnet.agent.accounting import HEADER_BYTES, Flow
 from torchnet.agent.link_monitor import LinkFlap
-from torchnet.agent.receipt import job, worker
+from torchnet.agent.rdma_counters import RdmaDevice
+from torchnet.agent.receipt import worker
+from torchnet.agent.transports import Transports
 from torchnet.linux.rtnetlink import Counters
 
 
@@ -25,8 +27,7 @@ def test_a_worker_tells_interfaces_peers_and_others_apart() -> None:
         seen,
         {"0": 0, "1": 3},
         [LinkFlap("net1", 1.5, 2.5)],
-        {"mlx5_0/1": 77, "mlx5_1/1": 5},
-        ("mlx5_0",),
+        Transports((RdmaDevice("mlx5_0", True, True, True, 70, 7, "counters"),)),
     )
     assert list(found["interfaces"]) == ["docker0", "eth0", "net1"]
     assert {name: one["role"] for name, one in found["interfaces"].items()} == {
@@ -41,50 +42,18 @@ def test_a_worker_tells_interfaces_peers_and_others_apart() -> None:
     ]
     assert (found["proof"], found["findings"]) == ("measured", [])
     assert found["flaps"] == [{"interface": "net1", "at_s": 1.5, "duration_s": 2.5}]
-    assert (found["rdma_bytes"], found["rdma_stray"]) == ({"mlx5_0/1": 77}, {})
+    assert (found["rdma_bytes"], found["rdma_stray"]) == ({"mlx5_0": 77}, {})
     assert found["codes"] == {"0": 0, "1": 3}
 
 
 def test_a_worker_whose_processes_never_started_knows_nothing() -> None:
-    found = worker(spec(), table(), rails(), None, {}, [], {})
+    found = worker(spec(), table(), rails(), None, {}, [])
     assert (found["proof"], found["peer_bytes"], found["interfaces"]) == ("unknown", 0, {})
     assert found["findings"] == []
 
 
-def test_rdma_on_no_rail_is_not_the_backends() -> None:
-    ports = {"mlx5_0/1": MB, "mlx5_2/1": 9 * MB}
-    told = worker(spec(), table(), rails(), traffic({}, {}), {}, [], ports, ("mlx5_0",))
-    assert (told["rdma_bytes"], told["rdma_stray"]) == ({"mlx5_0/1": MB}, {})
-    (finding,) = told["findings"]
-    assert "9000000 bytes (mlx5_2/1)" in finding
-    unmapped = worker(spec(), table(), rails(), traffic({}, {}), {}, [], ports)
-    assert (unmapped["rdma_bytes"], unmapped["rdma_stray"], unmapped["findings"]) == ({}, ports, [])
-
-
-@pytest.mark.parametrize(("moved", "proof"), [(1000, "measured"), (9 * MB, "unknown"), (None, "unknown")])
-@pytest.mark.parametrize("hcas", [(), ("mlx5_0",)])
-def test_rdma_devices_that_may_have_bypassed_the_backend_are_found(
-    moved: int | None, proof: str, hcas: tuple[str, ...]
-) -> None:
-    """The share is no number where they moved bytes, or have no counters. One that hardly moved was not used."""
-    seen = traffic({(1, "net1"): flow(20)}, {"net1": counted(20), "eth0": counted(0)})
-    ports = {"mlx5_9/1": moved} if moved else {}
-    one = worker(spec(), table(), rails(), seen, {}, [], ports, hcas, {"mlx5_9": moved})
-    found = [text for text in one["findings"] if "NCCL may have used RDMA" in text]
-    assert len(found) == (proof == "unknown")
-    assert all(f"mlx5_9 ({'no counters' if moved is None else f'{moved} bytes'})" in text for text in found)
-    two = {**worker(spec(1), table(), rails(), seen, {}, [], {}), "node": "node-1"}
-    whole = job(
-        spec=spec(min_share=0.95), receipts=[one, two], attachments=(), failure=None, began=0, restarts=0
-    )
-    assert (whole["proof"], whole["backend_share"]) == (proof, None if proof == "unknown" else 1.0)
-    assert whole["exit_code"] == (5 if proof == "unknown" else 0)
-
-
 def test_a_peer_beyond_the_table_keeps_its_number() -> None:
-    found = worker(
-        spec(), table(), rails(), traffic({(7, "net1"): flow(1)}, {"net1": counted(1)}), {}, [], {}
-    )
+    found = worker(spec(), table(), rails(), traffic({(7, "net1"): flow(1)}, {"net1": counted(1)}), {}, [])
     assert found["peers"][0]["node"] == "7"
 
 
@@ -110,7 +79,7 @@ WITNESSES = {
 def test_what_went_twice_is_no_others_traffic(sent: float, received: float, words: list[str]) -> None:
     told = Flow(10 * MB, 10 * MB, resent_bytes=2 * MB, repeated_bytes=3 * MB)
     counters = {"net1": Counters(int(sent * MB), int(received * MB)), "eth0": Counters(0, 0)}
-    found = worker(spec(), table(), rails(), traffic({(1, "net1"): told}, counters), {}, [], {})["findings"]
+    found = worker(spec(), table(), rails(), traffic({(1, "net1"): told}, counters), {}, [])["findings"]
     assert [text.partition(" bytes")[0] for text in found] == [
         f"node-0: net1 {word} 14300000" for word in words
     ]
@@ -122,7 +91,7 @@ def test_witnesses_that_disagree_by_more_than_two_percent(case: str, interface: 
     told, segments, counted_megabytes, finding = WITNESSES[case]
     counters = {"net1": Counters(0, 0), "eth0": Counters(0, 0), interface: counted(counted_megabytes)}
     seen = traffic({(1, interface): flow(told, segments)}, counters)
-    found = worker(spec(), table(), rails(), seen, {}, [], {})["findings"]
+    found = worker(spec(), table(), rails(), seen, {}, [])["findings"]
     assert len(found) == (2 if finding else 0), found  # sent, and received
     for text, word in zip(found, ("sent", "received"), strict=False):
         assert text.startswith("node-0: ")
@@ -133,6 +102,6 @@ def test_witnesses_that_disagree_by_more_than_two_percent(case: str, interface: 
 
 def test_on_loopback_there_is_nothing_to_compare() -> None:
     seen = traffic({}, {"lo": counted(50), "net1": counted(50)})
-    found = worker(spec(loopback=True), table(), rails(), seen, {}, [], {})
+    found = worker(spec(loopback=True), table(), rails(), seen, {}, [])
     assert found["findings"] == []
     assert "lo" in found["interfaces"]

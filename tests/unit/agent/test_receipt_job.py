@@ -157,7 +157,7 @@ def test_rdma_of_which_nothing_tells_where_it_went_makes_the_share_unknown() -> 
     two["rdma_stray"] = {"mlx5_0/1": 18 * MB}
     found = whole(one, two)
     assert (found["backend_share"], found["proof"]) == (None, "unknown")
-    assert found["proof_reason"].endswith("cannot be matched to a rail: node-1 mlx5_0/1")
+    assert found["proof_reason"].endswith("node-1 mlx5_0/1")
     assert whole(one, two, min_share=0.5)["exit_code"] == 5
     assert found["nodes"][1]["rdma_stray"] == two["rdma_stray"]
     # A port's own chatter is not the job's; that of a worker's ports together may be.

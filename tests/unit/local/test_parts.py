@@ -79,14 +79,39 @@ def test_the_numbers_that_are_proposed_work(nnodes: int, asked: int, count: int)
     assert set(given_out) <= set(machine)
 
 
+def files(root: Path, *names: str) -> str:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return str(root)
+
+
 def test_visible_gpus(tmp_path: Path) -> None:
-    for name in ("nvidia0", "nvidia1", "nvidia10", "nvidiactl", "nvidia-uvm", "null"):
-        (tmp_path / name).touch()
-    assert gpus.visible({}, str(tmp_path)) == ("0", "1", "2")
+    names = ("nvidia0", "nvidia1", "nvidia10", "nvidiactl", "nvidia-uvm", "null", "dxg")
+    root = files(tmp_path, *(f"dev/{name}" for name in names))
+    assert gpus.visible({}, root) == ("0", "1", "2")
     assert gpus.visible({}, str(tmp_path / "none")) == ()
-    asked = {"": (), "-1": (), "2": ("2",), "3, 1": ("3", "1"), "GPU-8f,MIG-2": ("GPU-8f", "MIG-2")}
-    for text, found in asked.items():
-        assert gpus.visible({"CUDA_VISIBLE_DEVICES": text}, str(tmp_path)) == found
+    named = {"": (), "-1": (), "2": ("2",), "3, 1": ("3", "1"), "GPU-8f,MIG-2": ("GPU-8f", "MIG-2")}
+    for text, found in {**named, "0,-1,1": ("0",), "0,,1": ("0",)}.items():
+        for variable in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
+            if text or variable.startswith("CUDA"):
+                assert gpus.visible({variable: text}, root) == found
+    assert gpus.visible({"CUDA_VISIBLE_DEVICES": "1", "HIP_VISIBLE_DEVICES": ""}, root) == ("1",)
+    assert gpus.visible({"CUDA_VISIBLE_DEVICES": "0,1", "HIP_VISIBLE_DEVICES": "3"}, root) == ("3",)
+
+
+def test_visible_gpus_of_amd_and_under_wsl2(tmp_path: Path) -> None:
+    root = files(tmp_path / "amd", "dev/kfd", "dev/dri/renderD128", "dev/dri/renderD129")
+    # A CPU, two GPUs of this container, one of another, and one that the kernel hides.
+    for number, minor in enumerate(("0", "128", "129", "130", None)):
+        folder = tmp_path / "amd/sys/class/kfd/kfd/topology/nodes" / str(number)
+        folder.mkdir(parents=True)
+        if minor is not None:
+            (folder / "properties").write_text(f"simd_count 8\ndrm_render_minor {minor}\nhive_id 0\n")
+    assert gpus.visible({}, root) == ("0", "1")
+    assert gpus.visible({"ROCR_VISIBLE_DEVICES": "1"}, root) == ("0",)
+    assert gpus.visible({}, files(tmp_path / "wsl", "dev/dxg")) == ()  # a GPU without CUDA
+    assert gpus.visible({}, files(tmp_path / "wsl", "usr/lib/wsl/lib/libcuda.so.1")) == ("0",)
 
 
 def test_numbers_are_mapped_one_to_one_for_root_and_one_alone_for_others() -> None:

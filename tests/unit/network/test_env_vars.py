@@ -44,6 +44,8 @@ def test_the_whole_table() -> None:
         "NCCL_SOCKET_IFNAME": "=net1,net2",
         "NCCL_SOCKET_FAMILY": "AF_INET6",
         "NCCL_CROSS_NIC": "0",
+        "NVSHMEM_BOOTSTRAP_UID_SOCK_IFNAME": "=net1,net2",
+        "NVSHMEM_BOOTSTRAP_UID_SOCK_FAMILY": "AF_INET6",
         "TP_SOCKET_IFNAME": "net1",
         "UCX_NET_DEVICES": "net1,net2",
         "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",
@@ -77,10 +79,22 @@ def test_rdma() -> None:
     assert found["NCCL_IB_ADDR_FAMILY"] == "AF_INET6"
     assert found["NCCL_IB_ADDR_RANGE"] == "fcbb:0:800:fffe::/63"
     assert found["UCX_NET_DEVICES"] == "mlx5_0:1,mlx5_1:2,net1,net2"
+    assert (found["NVSHMEM_HCA_LIST"], found["NVSHMEM_ENABLE_NIC_PE_MAPPING"]) == ("mlx5_0,mlx5_1:2", "1")
     assert "NCCL_NET" not in found
     assert "NCCL_IB_GID_INDEX" not in {variable.name for variable in explain()}
     assert not any(name.startswith("NCCL_IB") for name in values(INPUTS))
     assert not any(name.startswith("NCCL_IB") for name in values(replace(inputs, loopback=True)))
+    # The user named the devices: their addresses need not be the rails'.
+    declared = values(replace(inputs, rdma_declared=True))
+    assert not any(name.startswith("NCCL_IB") for name in declared)
+    assert declared["NVSHMEM_HCA_LIST"] == found["NVSHMEM_HCA_LIST"]
+
+
+def test_libraries_with_variables_of_their_own() -> None:
+    assert "NVTE_UB_SOCKET_IFNAME" not in values(INPUTS)
+    found = values(replace(INPUTS, ipv4_interface="eth0", socket_ifname="eth1"))
+    assert found["NVTE_UB_SOCKET_IFNAME"] == "eth0"
+    assert found["NVSHMEM_BOOTSTRAP_UID_SOCK_IFNAME"] == "eth1"
 
 
 def test_only_local_networks_keep_nccl_from_rdma_and_plugins() -> None:
@@ -103,8 +117,11 @@ def test_libuv_only_where_it_is_known_to_lack() -> None:
 
 def test_gpus() -> None:
     assert values(replace(INPUTS, gpus=("2", "3")))["CUDA_VISIBLE_DEVICES"] == "2,3"
-    assert values(replace(INPUTS, gpus=()))["CUDA_VISIBLE_DEVICES"] == ""
+    assert values(replace(INPUTS, gpus=()))["CUDA_VISIBLE_DEVICES"] == "-1"
     assert "CUDA_VISIBLE_DEVICES" not in values(INPUTS)
+    amd = values(replace(INPUTS, gpus=("2", "3"), hip=True))
+    assert amd["HIP_VISIBLE_DEVICES"] == amd["CUDA_VISIBLE_DEVICES"] == "2,3"
+    assert "HIP_VISIBLE_DEVICES" not in values(replace(INPUTS, gpus=("2",)))
 
 
 def test_local_nodes_and_users_without_a_name() -> None:
@@ -134,6 +151,8 @@ def test_explain_covers_everything_that_build_gives() -> None:
         INPUTS,
         libuv=False,
         gpus=("0",),
+        hip=True,
+        ipv4_interface="net1",
         hostid="h",
         local=True,
         rdma=("mlx5_0",),

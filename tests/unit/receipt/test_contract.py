@@ -13,7 +13,9 @@ from torchnet.agent import receipt as agents
 from torchnet.agent.accounting import Flow, TrafficTotals
 from torchnet.agent.events import Failure
 from torchnet.agent.link_monitor import LinkFlap
+from torchnet.agent.rdma_counters import RdmaDevice
 from torchnet.agent.spec import AgentSpec
+from torchnet.agent.transports import Transports
 from torchnet.linux.rtnetlink import Counters
 from torchnet.network.address_sources import AddressSourceKind
 from torchnet.network.attachment import NetworkAttachment
@@ -57,7 +59,8 @@ def spec(node_rank: int) -> AgentSpec:
 
 def worker(node_rank: int, traffic: TrafficTotals | None) -> dict[str, Any]:
     flaps = [LinkFlap("net1", 1.0, 0.5)]
-    return agents.worker(spec(node_rank), TABLE, [RAIL], traffic, {str(node_rank): 0}, flaps, {"mlx5_0/1": 7})
+    rdma = Transports((RdmaDevice("mlx5_0", True, True, True, 7, 0, "counters"),))
+    return agents.worker(spec(node_rank), TABLE, [RAIL], traffic, {str(node_rank): 0}, flaps, rdma)
 
 
 def job(failure: Failure | None, traffic: TrafficTotals | None) -> dict[str, Any]:

@@ -1,0 +1,130 @@
+"""The backend's share of a job, from its workers' receipts: the last step of the receipt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torchnet.agent import share_bounds
+from torchnet.agent.accounting import UNKNOWN_INTERFACE
+from torchnet.agent.receipt_shape import Share
+from torchnet.agent.share_bounds import PeerPayload
+from torchnet.agent.spec import AgentSpec
+
+_EXACT = 0.001  # distance of the bounds up to which the share is measured
+
+
+def share_of(spec: AgentSpec, receipts: Sequence[dict[str, Any]]) -> Share:
+    """Return the bounds of the job's share, how they are proven, and why they are no better."""
+    if spec.loopback:
+        return _unknown("loopback: no network was used")
+    if spec.nnodes == 1:
+        return _unknown("single node: no network traffic")
+    if not receipts:
+        return _unknown("no worker left a receipt")
+    if any(receipt["proof"] == "unknown" and receipt["interfaces"] for receipt in receipts):
+        return _unknown("bytes may have gone where no counter shows them (see the findings)")
+    missing = spec.nnodes - len(receipts)
+    if missing > 1:
+        return _unknown(f"{missing} of {spec.nnodes} workers left no receipt")
+    total = sum(
+        (_payload(receipt, receipts if missing else ()) for receipt in receipts), _one_sided(receipts)
+    )
+    bounds = share_bounds.share(total)
+    if bounds is None:
+        if total.backend_high:
+            return _unknown("only RDMA devices that others can use, too, moved bytes")
+        return _unknown("the workers exchanged nothing")
+    low, high = bounds
+    if missing:
+        return Share(low, high, "inferred", "a worker left no receipt")
+    if high - low > _EXACT:
+        return Share(low, high, "inferred", _reason(receipts))
+    if any(receipt["rdma_bytes"] for receipt in receipts):
+        return Share(low, high, "inferred", "RDMA is counted by device, not by peer")
+    if any(receipt["findings"] and receipt["proof"] != "measured" for receipt in receipts):
+        return Share(low, high, "inferred", "the counts disagree (see the findings)")
+    return Share(low, high, "measured", "counted by TCP connection and peer")
+
+
+def _unknown(reason: str) -> Share:
+    return Share(None, None, "unknown", reason)
+
+
+def _payload(receipt: dict[str, Any], present: Sequence[dict[str, Any]]) -> PeerPayload:
+    """Return a worker's limits; what it exchanged with a worker that is not ``present`` counts for both ends."""
+    own = PeerPayload(*receipt["payload"])
+    names = {one["node"] for one in present}
+    if not names:
+        return own
+    sums = {"backend": 0, "other": 0, UNKNOWN_INTERFACE: 0}
+    for peer in receipt["peers"]:
+        if peer["node"] not in names:
+            role = receipt["interfaces"].get(peer["interface"], {"role": UNKNOWN_INTERFACE})["role"]
+            role = "other" if role == "frontend" else role
+            sums[role] += peer["sent_bytes"] + peer["received_bytes"]
+    unknown = sums[UNKNOWN_INTERFACE] + sum(one["bytes"] for one in receipt["unattributed"])
+    return own + PeerPayload(
+        sums["backend"], sums["backend"] + unknown, sums["other"], sums["other"] + unknown
+    )
+
+
+def _one_sided(receipts: Sequence[dict[str, Any]]) -> PeerPayload:
+    """Return what a worker counted with a peer, but the peer not with it, and cannot have left unattributed.
+
+    The peer knows the worker by another address then, such as that of a Kubernetes Service.
+    """
+    counted: dict[
+        tuple[str, str, str, bool], int
+    ] = {}  # by sender, receiver, and who counted it over the backend
+    own: dict[str, list[int]] = {}
+    for receipt in receipts:
+        own[receipt["node"]] = [0, 0]
+        for peer in receipt["peers"]:
+            role = receipt["interfaces"].get(peer["interface"], {"role": UNKNOWN_INTERFACE})["role"]
+            on_backend = role == "backend"
+            own[receipt["node"]][on_backend] += peer["sent_bytes"] + peer["received_bytes"]
+            for key, what in (("sent", "sent_bytes"), ("received", "received_bytes")):
+                place = receipt["node"], peer["node"], key, on_backend
+                counted[place] = counted.get(place, 0) + peer[what]
+    lacking: dict[tuple[str, bool], int] = {}
+    for (node, peer, what, on_backend), count in counted.items():
+        if peer in own:
+            other = counted.get((peer, node, "received" if what == "sent" else "sent", on_backend), 0)
+            lacking[peer, on_backend] = lacking.get((peer, on_backend), 0) + max(0, count - other)
+    found = PeerPayload()
+    for receipt in receipts:
+        _, backend_high, _, elsewhere_high = receipt["payload"]
+        spare = (elsewhere_high - own[receipt["node"]][False], backend_high - own[receipt["node"]][True])
+        elsewhere, backend = (
+            max(0, lacking.get((receipt["node"], on_backend), 0) - max(0, spare[on_backend]))
+            for on_backend in (False, True)
+        )
+        found += PeerPayload(0, backend, 0, elsewhere)
+    return found
+
+
+_REASONS: dict[share_bounds.Reason, str] = {
+    "datagrams": "{} of UDP on {}",
+    "sockets-lost": "{} on {}, where connections closed without their counts",
+    "counters-lost": "{} on {}, and the protocols' counters cannot be read",
+    "unplaced": "{} on {}, of connections with one end outside the backend",
+    "moved": "{} on {}, of connections with addresses of another interface",
+    "remainder": "{} on {} that are not TCP or UDP",
+    "rdma-headers": "{} on {}, which may be headers",
+    "rdma-shared": "{} on {}, a device that others can use, too",
+    "rdma-stray": "{} on {}, a device that is on no rail",
+}
+
+
+def _reason(receipts: Sequence[dict[str, Any]]) -> str:
+    """Describe the largest part of the unattributed bytes, summed over the workers."""
+    sums: dict[tuple[str, share_bounds.Reason], int] = {}
+    for receipt in receipts:
+        for one in receipt["unattributed"]:
+            key = one["interface"], one["reason"]
+            sums[key] = sums.get(key, 0) + one["bytes"]
+    if not sums:
+        return "two workers counted different bytes with each other"
+    (interface, reason), count = max(sums.items(), key=lambda item: item[1])
+    return _REASONS[reason].format(f"{count} bytes", interface)
