@@ -95,7 +95,7 @@ def test_a_stranger_costs_a_descriptor_for_a_few_seconds_only() -> None:
     loop.every(0.05, lambda: counts.append(len(os.listdir("/proc/self/fd"))))
     pid = os.fork()
     if pid == 0:
-        quiet = [socket.create_connection(("127.0.0.1", 29500)) for _ in range(MAX_UNAUTHENTICATED + 100)]
+        quiet = [socket.create_connection(("127.0.0.1", constants.JOIN_PORT)) for _ in range(MAX_UNAUTHENTICATED + 100)]
         before = time.monotonic()
         first = [sock.recv(1000) for sock in (quiet[0], quiet[-1])]  # the challenge
         assert all(len(data) == handshake.CHALLENGE_BYTES for data in first)
