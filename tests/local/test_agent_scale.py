@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import socket
 import time
 import tracemalloc
@@ -14,6 +15,7 @@ import pytest
 
 from tests.agents import spec
 from tests.namespaces import isolated
+from tests.rendezvous import connect_and_authenticate
 from torchnet.agent import receipt
 from torchnet.agent.accounting import TrafficAccount
 from torchnet.agent.coordinator import Coordinator
@@ -21,7 +23,8 @@ from torchnet.agent.etc_hosts import add_peers
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.messages import JoinRequest
 from torchnet.agent.preflight import Preflight
-from torchnet.agent.rendezvous import MAX_UNAUTHENTICATED, Endpoint, connect_and_authenticate
+from torchnet.agent.rendezvous import MAX_UNAUTHENTICATED, Endpoint
+from torchnet.agent.rendezvous_client import Attempt
 from torchnet.errors import NetworkError
 from torchnet.local.loopback import address
 from torchnet.network import probe_plan
@@ -166,6 +169,33 @@ def test_rank_0_allows_itself_a_descriptor_for_each_worker() -> None:
     assert ended == [0]
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == (200 + 64 + 8 + MAX_UNAUTHENTICATED, hard)
     loop.close()
+
+
+@isolated
+def test_a_thousand_workers_join_at_once_at_the_first_try() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+    pid = os.fork()
+    if pid == 0:
+        loop = EventLoop()
+        coordinator(loop, 2000)  # which waits for more
+        loop.run()
+    time.sleep(0.5)
+    loop = EventLoop()
+    results: list[socket.socket | OSError | ValueError] = []
+
+    def done(result: socket.socket | OSError | ValueError) -> None:
+        results.append(result)
+        if len(results) == 1000:
+            loop.stop()
+
+    for rank in range(1, 1001):
+        request = JoinRequest(TABLE.rows[rank], "the-run", 2000)
+        Attempt(loop, "the token of the tests", Endpoint(address(0)), request, done, source=address(rank))
+    loop.run()
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert [result for result in results if not isinstance(result, socket.socket)] == []
 
 
 @isolated

@@ -288,6 +288,7 @@ class Coordinator:
             self._fail(failures.own_error(self._spec.name, error))
             return
         self._enter(CoordinatorState.RUNNING)
+        self.server.close()  # nobody may join any more: a restart uses the same connections
         self._stall.begin(len(self._members))
         self._members.broadcast(messages.Start(port))
 
@@ -300,7 +301,7 @@ class Coordinator:
             self._fail(message.failure)
         elif isinstance(message, messages.Stacks):
             self._stall.receive_stacks(rank, message)
-        elif member.waiting:
+        elif self._members.waits_for(member):
             self._receive_answer(member, message)
 
     def _receive_answer(self, member: Member, message: messages.WorkerMessage) -> None:
@@ -331,7 +332,7 @@ class Coordinator:
 
     def _count_answer(self, member: Member) -> bool:
         """Record an answer; return whether all have answered. A pending failure takes precedence over progress."""
-        member.waiting = False
+        self._members.answered(member)
         return self._members.all_answered and (not self._candidates or self._failure is not None)
 
     def _lose(self, member: Member, problem: str = "") -> None:
@@ -399,7 +400,11 @@ class Coordinator:
 
     def _drop_silent(self, limit: float) -> None:
         """Stop waiting for silent workers."""
-        silent = [member for member in self._members.silent(self._loop.time() - limit) if member.waiting]
+        silent = [
+            member
+            for member in self._members.silent(self._loop.time() - limit)
+            if self._members.waits_for(member)
+        ]
         for member in silent:
             self._lose_silent(member, limit)
         if silent and self._members.all_answered:
@@ -455,7 +460,7 @@ class Coordinator:
 
     def _end_stop_late(self, seconds: float) -> None:
         """End the stop, without a restart if workers have not stopped: they would end its processes."""
-        late = [member.row for member in self._members.values() if member.waiting]
+        late = [member.row for member in self._members.values() if self._members.waits_for(member)]
         if self._restart and late:
             self._fail(failures.workers_not_stopped(late, seconds))
         self._end_stop()
@@ -502,7 +507,7 @@ class Coordinator:
         self._end_leaving_if_alone()
 
     def _end_leaving_if_alone(self) -> None:
-        if set(self._members) <= {self._spec.node_rank}:
+        if len(self._members) == (self._spec.node_rank in self._members):
             self._end()
 
     def _end(self) -> None:

@@ -9,7 +9,7 @@ from tests.unit.agents import rails, spec, table
 from torchnet.agent.admission import join_request
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.phase_timer import PhaseTimer
-from torchnet.agent.rendezvous import RendezvousClient
+from torchnet.agent.rendezvous_client import RendezvousClient
 from torchnet.network.address_sources import HostInterfaces
 
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from tests.rendezvous import connect_and_authenticate
 from torchnet.agent import handshake
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.framed_socket import LENGTH, pack
-from torchnet.agent.rendezvous import Endpoint, RendezvousServer, connect_and_authenticate, control_cookies
+from torchnet.agent.rendezvous import Endpoint, RendezvousServer, control_cookies
 from torchnet.linux import sock_diag
 
 HELLO = {"row": "…", "run": "r", "nnodes": 2}
