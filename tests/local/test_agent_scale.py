@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import socket
+import subprocess
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from torchnet.agent.preflight import Preflight
 from torchnet.agent.rendezvous import MAX_UNAUTHENTICATED, Endpoint
 from torchnet.agent.rendezvous_client import Attempt
 from torchnet.errors import NetworkError
+from torchnet.linux import rtnetlink
 from torchnet.local.loopback import address
 from torchnet.network import probe_plan
 from torchnet.network.interface_selection import Rail
@@ -132,6 +134,56 @@ def test_a_preflight_and_an_account_among_many_need_few_descriptors() -> None:
     for preflight in (own, *others):
         preflight.close()
     loop.close()
+
+
+@isolated
+def test_the_route_to_each_worker_is_looked_up_though_few_are_probed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for command in (
+        "link add net1 type veth peer name eth0", "link set net1 up", "link set eth0 up",
+        "address add 10.9.0.1/16 dev net1", "address add 10.8.0.1/16 dev eth0", "route add 10.9.3.4 dev eth0",
+    ):  # fmt: skip
+        subprocess.run(["ip", *command.split()], check=True)
+    many = 2000
+    rows = tuple(
+        PeerRow(n, f"worker-{n}", "", (PeerRail("net1", f"10.9.{(n + 1) >> 8}.{(n + 1) & 255}", 1500),))
+        for n in range(many)
+    )
+    table, loop = PeerTable(rows), EventLoop()
+    own = Preflight(loop, b"key", (Rail(0, None, "net1", "10.9.0.1", 4, 16, 1500),))
+    answers: list[list[str]] = []
+    notices: list[str] = []
+    assert 3 * 256 + 3 not in probe_plan.peers(0, many)
+    began = time.process_time()
+    own.check(table, 0, probe_plan.peers(0, many), answers.append, notices.append)
+    assert time.process_time() - began < 1
+    ((problem,),) = answers
+    assert "worker-0 to worker-771 (10.9.3.4)" in problem
+    assert "through eth0" in problem
+    limit = rtnetlink.neighbour_limit(4)
+    assert len(notices) == (many - 1 > limit)
+    monkeypatch.setattr(rtnetlink, "neighbour_limit", lambda _family: 1500)
+    own.check(table, 0, probe_plan.peers(0, many), answers.append, notices.append)
+    for token in ("1,999", "1,500", "net.ipv4.neigh.default.gc_thresh3=3998"):
+        assert token in notices[-1]
+    own.close()
+    loop.close()
+
+
+def test_probes_to_rank_0_are_spread_over_time() -> None:
+    """10,000 large datagrams at once would not fit its receive buffer."""
+    delays = []
+    for rank in range(1, 40):
+        loop = EventLoop()
+        own = Preflight(loop, b"key", (Rail(0, None, "lo", "127.0.0.1", 4, 8, 65536),), port=0, loopback=True)
+        began = time.monotonic()
+        own.check(TABLE, rank, probe_plan.peers(rank, MANY), lambda _problems: None)
+        (probe,) = (one for one in own._probes if one.peer == 0)
+        delays.append(probe.due - began)
+        assert own._deadline > probe.due + 2
+        own.close()
+        loop.close()
+    assert max(delays) - min(delays) > 2.5
+    assert max(delays) <= 5.5
 
 
 def coordinator(loop: EventLoop, nnodes: int) -> Coordinator:

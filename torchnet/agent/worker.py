@@ -82,6 +82,7 @@ def save_state(spec: AgentSpec, row: PeerRow, attachments: tuple[StatusEntry, ..
 
 
 _STACKS_SECONDS = 0.5  # until processes have written their stacks
+_SENT_PROBLEMS = 1000  # a message has a limit, and a user reads the first few
 _ALONE_SECONDS = 3.0  # how long an interrupted worker waits for the coordinator to stop it
 
 
@@ -270,9 +271,13 @@ class Worker:
             self._phase_timer.own()
             self._phase_timer.done("preflight")
             paths = 0 if problems else len(peers) * len(self._join.rails)
-            self._send(messages.PreflightResult(number, tuple(problems), paths))
+            self._send(messages.PreflightResult(number, tuple(problems[:_SENT_PROBLEMS]), paths))
 
-        preflight.check(self._table, own, peers, done)
+        def notice(text: str) -> None:
+            if own == 0:  # one warning for the job: its hosts are usually alike
+                self._notice("warning", text)
+
+        preflight.check(self._table, own, peers, done, notice)
 
     def _cancel_preflight(self) -> Preflight:
         """Cancel the check of an earlier table, and return the preflight."""

@@ -179,16 +179,21 @@ def _split(data: bytes) -> Iterator[tuple[int, bytes]]:
         offset += (length + 3) & ~3
 
 
+def attributes(message: bytes, offset: int) -> dict[int, bytes]:
+    """Return the attributes of a message by type, from ``offset``; flags of nested ones are removed."""
+    found = {}
+    while offset + 4 <= len(message):
+        length, kind = struct.unpack_from("=HH", message, offset)
+        if length < 4:
+            break
+        found[kind & 0x3FFF] = message[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return found
+
+
 def _words(body: bytes, flags: int) -> str:
     """Return the kernel's message in an extended acknowledgement (NLMSGERR_ATTR_MSG), or ""."""
     if not flags & _FLAG_ACK_TLVS:
         return ""
     offset = 4 + (HEADER.size if flags & _FLAG_CAPPED else struct.unpack_from("=I", body, 4)[0])
-    while offset + 4 <= len(body):
-        length, kind = struct.unpack_from("=HH", body, offset)
-        if length < 4:
-            break
-        if kind & 0x3FFF == 1:
-            return body[offset + 4 : offset + length].rstrip(b"\0").decode(errors="replace")
-        offset += (length + 3) & ~3
-    return ""
+    return attributes(body, offset).get(1, b"").rstrip(b"\0").decode(errors="replace")

@@ -167,7 +167,7 @@ def test_unanswered_probes_are_judged_with_both_ends_and_a_fix() -> None:
 
 def test_a_route_through_another_interface_is_told_with_the_command_that_mends_it() -> None:
     wrong = rail(interface="net1", address="10.0.0.1")
-    text = wrong_route("node-0", "node-1", wrong, "127.0.0.1", index_names={1: "lo"})
+    text = wrong_route("node-0", "node-1", wrong, "127.0.0.1")
     assert text.startswith(
         "node-0 to node-1 (127.0.0.1): the route leaves through lo with source 127.0.0.1, not"
     )
