@@ -30,7 +30,7 @@ from torchnet.agent import admission, failures, messages
 from torchnet.agent.event_loop import EventLoop, Timer
 from torchnet.agent.events import Failure
 from torchnet.agent.failure_cause import is_echo, stop_reason
-from torchnet.agent.heartbeat import HEARTBEAT_SECONDS, RENEW_SECONDS, SILENT_SECONDS, silence_seconds
+from torchnet.agent.heartbeat import RENEW_SECONDS, heartbeat_seconds, idle_silence_seconds, silence_seconds
 from torchnet.agent.membership import Member, Membership
 from torchnet.agent.message_socket import MessageSocket
 from torchnet.agent.preflight import wrong_route
@@ -135,7 +135,7 @@ class Coordinator:
         raise_open_files(spec)
         endpoint = frontend or Endpoint(rails[0].address)
         self.server = RendezvousServer(loop, spec.token, endpoint, self._receive_join_request)
-        self._heartbeat = loop.every(HEARTBEAT_SECONDS, self._check_heartbeats)
+        self._heartbeat = loop.every(heartbeat_seconds(spec.nnodes), self._check_heartbeats)
         self._state_timer: Timer = loop.later(spec.start_timeout, self._end_gathering)
 
     @property
@@ -169,7 +169,11 @@ class Coordinator:
         """Admit or reject a worker whose connection has proved the token (or is rank 0's own)."""
         row, rank = request.row, request.row.node_rank
         present = self._members.get(rank)
-        if present and self._spec.phase != "all" and self._silence(present) > SILENT_SECONDS:
+        if (
+            present
+            and self._spec.phase != "all"
+            and self._silence(present) > idle_silence_seconds(self._spec.nnodes)
+        ):
             present = None  # its node died; this pod replaces it
         late = self.state is not CoordinatorState.GATHERING and not self._repeatable
         row_present, claimed = present.row if present else None, self._frontend is not None
@@ -362,14 +366,14 @@ class Coordinator:
         return self._loop.time() - member.last_message_at
 
     def _check_heartbeats(self) -> None:
-        """Send heartbeats, and look for silent workers; once a second until the last message."""
+        """Send heartbeats, and look for silent workers; until the last message."""
         self._members.broadcast(messages.Heartbeat())
-        limit = silence_seconds(self._spec.link_grace)
+        limit = silence_seconds(self._spec.link_grace, self._spec.nnodes)
         own_rank, repeatable = self._spec.node_rank, self._repeatable
         if self.state in (CoordinatorState.STOPPING, CoordinatorState.COLLECTING):
             # A broken network may have cut workers off: do not wait long for them.
             broken = self._failure is not None and self._failure.kind in ("network", "timeout")
-            self._drop_silent(SILENT_SECONDS if broken else limit)
+            self._drop_silent(idle_silence_seconds(self._spec.nnodes) if broken else limit)
         silent = [m for m in self._members.silent(self._loop.time() - limit) if m.row.node_rank != own_rank]
         own = self._members.get(own_rank)
         if (

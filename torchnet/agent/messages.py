@@ -52,7 +52,7 @@ class JoinRequest:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """Sent once a second in both directions.
+    """Sent in both directions, once a second or less often (torchnet.agent.heartbeat).
 
     Attributes:
         bytes: that the worker has exchanged with its peers so far.

@@ -18,7 +18,7 @@ from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure, Reporter
 from torchnet.agent.failure_cause import explain_end
 from torchnet.agent.handover import Handover
-from torchnet.agent.heartbeat import HEARTBEAT_SECONDS, silence_seconds
+from torchnet.agent.heartbeat import heartbeat_seconds, silence_seconds
 from torchnet.agent.join import Join
 from torchnet.agent.message_socket import MessageSocket
 from torchnet.agent.messages import CoordinatorMessage, InvalidMessageError
@@ -153,7 +153,7 @@ class Worker:
         self._phase_timer.own()
         self._phase_timer.done("start")
         self._join.begin(self._verified)
-        self._loop.every(HEARTBEAT_SECONDS, self._exchange_heartbeats)
+        self._loop.every(heartbeat_seconds(self._spec.nnodes), self._exchange_heartbeats)
 
     def _end_for_replacement(self, failure: Failure) -> None:
         """End this pod, which cannot take part. It has not joined, and its replacement joins instead."""
@@ -407,7 +407,7 @@ class Worker:
             self._connection is None
             or self._connection.closed
             or not self._spec.node_rank
-            or silence <= silence_seconds(self._spec.link_grace)
+            or silence <= silence_seconds(self._spec.link_grace, self._spec.nnodes)
             or self.state in (WorkerState.STOPPING, WorkerState.OVER)
         ):
             return

@@ -20,6 +20,8 @@ ROUTE, SOCK_DIAG = 0, 4  # NETLINK_ROUTE, NETLINK_SOCK_DIAG
 _SOL_NETLINK, _EXT_ACK, _ADD_MEMBERSHIP = 270, 11, 1
 _FLAG_ACK_TLVS, _FLAG_CAPPED, _FLAG_INTERRUPTED = 0x200, 0x100, 0x10
 _CONSISTENT_TRIES = 10
+# Bytes per call: the kernel sends at most 32 KiB at once, and a larger buffer is mapped and cleared for each call.
+_RECEIVE = 1 << 16
 _BATCH = 128  # a batch's acknowledgements must fit the receive buffer
 
 
@@ -128,7 +130,7 @@ class Netlink:
         """
         while True:
             try:
-                data = self.socket.recv(1 << 18, socket.MSG_DONTWAIT)
+                data = self.socket.recv(_RECEIVE, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
             yield from _split(data)
@@ -145,7 +147,7 @@ class Netlink:
         answers: list[tuple[int, bytes]] = []
         interrupted = False
         while True:
-            for kind, message in _split(self.socket.recv(1 << 18)):
+            for kind, message in _split(self.socket.recv(_RECEIVE)):
                 _, _, flags, number, _ = HEADER.unpack_from(message)
                 if number != sequence:
                     continue
@@ -163,7 +165,7 @@ class Netlink:
 
     def _next(self) -> tuple[int, int, int, bytes]:
         if not self._queue:
-            self._queue = list(_split(self.socket.recv(1 << 18)))
+            self._queue = list(_split(self.socket.recv(_RECEIVE)))
         kind, message = self._queue.pop(0)
         _, _, flags, sequence, _ = HEADER.unpack_from(message)
         return kind, flags, sequence, message[HEADER.size :]
