@@ -18,6 +18,9 @@ from torchnet.network.peer_table import PeerTable, owners
 
 # Upper bound of the header bytes that an interface counts per segment: Ethernet, IPv6, TCP with options.
 HEADER_BYTES = 14 + 40 + 60
+# Part of a core for readings while the job runs. One takes 10 µs per connection: on rank 0 of 1,000 workers with 8
+# processes each, 0.1 s.
+_CPU_SHARE = 0.01
 _QUIET_SECONDS, _SETTLE_SECONDS = 0.03, 0.5
 
 
@@ -109,6 +112,8 @@ class TrafficAccount:
         self._counters = rtnetlink.counters()
         self._open: dict[int, sock_diag.SocketBytes] = {}
         self._seen: dict[int, sock_diag.SocketBytes] = {}  # sockets open in the last two reads
+        self._recent: TrafficTotals | None = None
+        self._recent_until = 0.0
         self._gone = TrafficTotals()  # sums of closed connections, which are not kept
 
     def learn(self, table: PeerTable) -> None:
@@ -120,7 +125,7 @@ class TrafficAccount:
         for socket in self.closed.read():
             self._count(self._gone, socket)
         for cookie in self.closed.closed_without_counts:
-            if cookie in self._seen:  # a reset clears the counts: use the last reading, up to 1 s old
+            if cookie in self._seen:  # a reset clears the counts: use the last reading
                 self._count(self._gone, self._seen.pop(cookie))
                 self._gone.complete = False
         self.closed.closed_without_counts.clear()
@@ -154,6 +159,14 @@ class TrafficAccount:
                 counter.sent_bytes - base.sent_bytes, counter.received_bytes - base.received_bytes
             )
         return traffic
+
+    def recent(self) -> TrafficTotals:
+        """Return a reading that is at most as old as :data:`_CPU_SHARE` requires."""
+        if self._recent is None or time.monotonic() >= self._recent_until:
+            began = time.thread_time()
+            self._recent = self.read()
+            self._recent_until = time.monotonic() + (time.thread_time() - began) / _CPU_SHARE
+        return self._recent
 
     def stuck(self, table: PeerTable, own: str) -> list[str]:
         """Return a sentence for each peer that does not acknowledge data."""

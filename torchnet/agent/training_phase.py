@@ -113,7 +113,7 @@ class TrainingPhase:
         ports = self._ports()
         # If no device is known to be on a rail, any may be: to miss a stall is better than to stop a good job.
         rdma = of_devices(ports, self._hcas) if self._hcas else ports
-        return self._account.read().peer_bytes() + sum(rdma.values())
+        return self._account.recent().peer_bytes() + sum(rdma.values())
 
     def _ports(self) -> dict[str, int]:
         """Return the bytes that each RDMA port has moved so far."""
