@@ -356,6 +356,7 @@ def _receipt(value: object) -> Receipt:
                 _count(count)
         for interface in value["interfaces"].values():
             _text(interface["role"])
+            _count(interface["peer_bytes"])
         for peer in value["peers"]:
             _text(peer["interface"])
             _count(peer["sent_bytes"])

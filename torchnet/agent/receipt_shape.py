@@ -36,6 +36,7 @@ class InterfaceBytes(TypedDict):
     role: Literal["backend", "frontend", "other"]
     sent_bytes: int
     received_bytes: int
+    peer_bytes: int | None  # null only in receipts of earlier versions
 
 
 class PeerBytes(TypedDict):
@@ -59,6 +60,7 @@ class NodeReceipt(TypedDict):
     peer_bytes: int
     other_bytes: int
     peers: list[PeerBytes]
+    peers_omitted: int
     rdma_bytes: dict[str, int]
     rdma_stray: dict[str, int]
     proof: Proof

@@ -13,7 +13,7 @@ import socket
 from enum import Enum
 from pathlib import Path
 
-from torchnet.agent import etc_hosts, failures, messages
+from torchnet.agent import etc_hosts, failures, messages, receipt
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure, Reporter
 from torchnet.agent.failure_cause import explain_end
@@ -430,9 +430,11 @@ class Worker:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def _close_account(self) -> None:
-        receipt = self._training.receipt(self._table, self._join.rails)
-        self._reporter.send({"event": "worker_receipt", "receipt": receipt})
-        self._send(messages.WorkerReceipt(receipt))
+        whole = self._training.receipt(self._table, self._join.rails)
+        summary = receipt.summary(self._spec, whole)
+        event = whole if self._spec.full_receipt else summary
+        self._reporter.send({"event": "worker_receipt", "receipt": event})
+        self._send(messages.WorkerReceipt(summary))
 
     def _finish(self, code: int) -> None:
         self._state.enter(WorkerState.OVER)
