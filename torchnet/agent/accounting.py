@@ -20,7 +20,7 @@ from torchnet.network.peer_table import PeerTable, owners
 HEADER_BYTES = 14 + 40 + 60
 # Part of a core for readings while the job runs. One takes 10 µs per connection: on rank 0 of 1,000 workers with 8
 # processes each, 0.1 s.
-_CPU_SHARE = 0.01
+_CPU_SHARE = 0.005
 _QUIET_SECONDS, _SETTLE_SECONDS = 0.03, 0.5
 
 
