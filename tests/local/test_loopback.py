@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def test_nobody_takes_a_job_for_stalled_whose_bytes_are_not_counted(tmp_path: Pa
 
 
 def test_a_block_that_another_job_uses_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loopback.random, "sample", lambda _range, _count: [77, 78])
+    monkeypatch.setattr(random, "sample", lambda _range, _count: [77, 78])
     with socket.socket(type=socket.SOCK_DGRAM) as used:
         used.bind((loopback.address(0, 77), constants.JOIN_PORT))
         assert loopback.free_block() == 78
