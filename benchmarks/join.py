@@ -91,12 +91,12 @@ class Workers:
 
     def run(self, result: int) -> None:
         """Write the result to the descriptor once all have started; then run until this process is killed."""
+        self._loop.every(heartbeat_seconds(self._nnodes), self._send_heartbeats)
         clients = [self._client(rank) for rank in self._ranks]
         self._loop.run()
         found = JoinResult(self._seconds, [client._tries for client in clients], self._table_bytes)
         with os.fdopen(result, "w") as file:
             json.dump(vars(found), file)
-        self._loop.every(heartbeat_seconds(self._nnodes), self._send_heartbeats)
         self._loop.run()
 
     def _client(self, rank: int) -> RendezvousClient:
@@ -153,8 +153,10 @@ def cpu_seconds(pid: int) -> float:
 def in_child(body: Callable[[], None]) -> int:
     child = os.fork()
     if child == 0:
-        body()
-        os._exit(0)
+        try:
+            body()
+        finally:
+            os._exit(1)
     return child
 
 
