@@ -8,12 +8,12 @@ from typing import Final
 STATUS_ANNOTATION = "k8s.v1.cni.cncf.io/network-status"
 NETWORKS_ANNOTATION = "k8s.v1.cni.cncf.io/networks"
 
-# The documented port range. The rendezvous (TCP) and the preflight probes (UDP) use the first port; the PyTorch store
-# uses the others, moving to the next one at each restart.
-PORT_FIRST = 29500
-PORT_LAST = 29599
-JOIN_PORT = PORT_FIRST
-STORE_PORTS = range(PORT_FIRST + 1, PORT_LAST + 1)
+# The documented ports. The rendezvous (TCP, until the start) and the preflight probes (UDP) use the first; the PyTorch
+# store uses a range, moving to the next port at each restart. Scripts may use PyTorch's own defaults themselves: 29500
+# of MASTER_PORT and 29400 of torchrun's rendezvous.
+JOIN_PORT = 29499
+STORE_PORTS = range(29501, 29600)
+DEFAULT_MASTER_PORT = 29500
 
 GRACE_SECONDS = 30.0  # from SIGTERM to SIGKILL; torchrun's default
 

@@ -30,13 +30,14 @@ def namespace(module_namespace: str) -> str:
 STRANGER = """
 import json, os, resource, selectors, socket, sys, time
 from torchnet.agent import handshake
+from torchnet.constants import JOIN_PORT
 from torchnet.agent.framed_socket import pack
 got, kept = {}, []
 for name, address in (("net1", sys.argv[1]), ("eth0", sys.argv[2])):
     for how in ("silent", "garbage", "wrong token"):
         data = b""
         try:
-            sock = socket.create_connection((address, 29500), 5)
+            sock = socket.create_connection((address, JOIN_PORT), 5)
             sock.settimeout(5)
             if how == "garbage":
                 sock.sendall(os.urandom(3000))
@@ -60,7 +61,7 @@ def knock(number):
     global came
     sock = socket.socket(socket.AF_INET6)
     sock.setblocking(False)
-    sock.connect_ex((sys.argv[1], 29500))
+    sock.connect_ex((sys.argv[1], JOIN_PORT))
     crowd.register(sock, selectors.EVENT_READ | (selectors.EVENT_WRITE if number % 5 == 1 else 0), number)
     came += 1
 for number in range(1000):

@@ -12,7 +12,7 @@ from tests.agent_pods import Pod, kill
 from tests.agents import events, in_nodes, status, wait
 from tests.jobs import script
 from tests.scripts import ran
-from torchnet.agent import rendezvous
+from torchnet.agent import rendezvous_client
 from torchnet.agent.handover import Handover
 from torchnet.config.fault_syntax import Fault
 from torchnet.local.topology import SandboxShape
@@ -200,7 +200,7 @@ def test_a_rank_0_that_is_replaced_elsewhere_after_the_preparation_ends_the_job_
     folder: Path,
 ) -> None:
     def worker(rank: int) -> int:
-        rendezvous.GONE_SECONDS = 3.0
+        rendezvous_client.GONE_SECONDS = 3.0
         pod = Pod(folder, rank, 3)
         assert pod.prepare() == 0
         state = Handover.read(str(pod.state))

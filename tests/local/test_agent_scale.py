@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import socket
+import subprocess
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -14,6 +16,7 @@ import pytest
 
 from tests.agents import spec
 from tests.namespaces import isolated
+from tests.rendezvous import connect_and_authenticate
 from torchnet.agent import receipt
 from torchnet.agent.accounting import TrafficAccount
 from torchnet.agent.coordinator import Coordinator
@@ -21,8 +24,10 @@ from torchnet.agent.etc_hosts import add_peers
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.messages import JoinRequest
 from torchnet.agent.preflight import Preflight
-from torchnet.agent.rendezvous import MAX_UNAUTHENTICATED, Endpoint, connect_and_authenticate
+from torchnet.agent.rendezvous import MAX_UNAUTHENTICATED, Endpoint
+from torchnet.agent.rendezvous_client import Attempt
 from torchnet.errors import NetworkError
+from torchnet.linux import rtnetlink
 from torchnet.local.loopback import address
 from torchnet.network import probe_plan
 from torchnet.network.interface_selection import Rail
@@ -125,10 +130,66 @@ def test_a_preflight_and_an_account_among_many_need_few_descriptors() -> None:
     account = TrafficAccount(table, 0, set())
     account.read()
     assert descriptors() - before <= 1
+    began, cpu, readings = time.monotonic(), time.thread_time(), []
+    while time.monotonic() < began + 2:
+        readings.append(account.recent())
+        time.sleep(0.01)
+    assert 1 < len({id(reading) for reading in readings}) < len(readings) / 2
+    assert time.thread_time() - cpu < 0.1
     account.close()
     for preflight in (own, *others):
         preflight.close()
     loop.close()
+
+
+@isolated
+def test_the_route_to_each_worker_is_looked_up_though_few_are_probed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for command in (
+        "link add net1 type veth peer name eth0", "link set net1 up", "link set eth0 up",
+        "address add 10.9.0.1/16 dev net1", "address add 10.8.0.1/16 dev eth0", "route add 10.9.3.4 dev eth0",
+    ):  # fmt: skip
+        subprocess.run(["ip", *command.split()], check=True)
+    many = 2000
+    rows = tuple(
+        PeerRow(n, f"worker-{n}", "", (PeerRail("net1", f"10.9.{(n + 1) >> 8}.{(n + 1) & 255}", 1500),))
+        for n in range(many)
+    )
+    table, loop = PeerTable(rows), EventLoop()
+    own = Preflight(loop, b"key", (Rail(0, None, "net1", "10.9.0.1", 4, 16, 1500),))
+    answers: list[list[str]] = []
+    notices: list[str] = []
+    assert 3 * 256 + 3 not in probe_plan.peers(0, many)
+    began = time.process_time()
+    own.check(table, 0, probe_plan.peers(0, many), answers.append, notices.append)
+    assert time.process_time() - began < 1
+    ((problem,),) = answers
+    assert "worker-0 to worker-771 (10.9.3.4)" in problem
+    assert "through eth0" in problem
+    limit = rtnetlink.neighbour_limit(4)
+    assert len(notices) == (many - 1 > limit)
+    monkeypatch.setattr(rtnetlink, "neighbour_limit", lambda _family: 1500)
+    own.check(table, 0, probe_plan.peers(0, many), answers.append, notices.append)
+    for token in ("1,999", "1,500", "net.ipv4.neigh.default.gc_thresh3=3998"):
+        assert token in notices[-1]
+    own.close()
+    loop.close()
+
+
+def test_probes_to_rank_0_are_spread_over_time() -> None:
+    """10,000 large datagrams at once would not fit its receive buffer."""
+    delays = []
+    for rank in range(1, 40):
+        loop = EventLoop()
+        own = Preflight(loop, b"key", (Rail(0, None, "lo", "127.0.0.1", 4, 8, 65536),), port=0, loopback=True)
+        began = time.monotonic()
+        own.check(TABLE, rank, probe_plan.peers(rank, MANY), lambda _problems: None)
+        (probe,) = (one for one in own._probes if one.peer == 0)
+        delays.append(probe.due - began)
+        assert own._deadline > probe.due + 2
+        own.close()
+        loop.close()
+    assert max(delays) - min(delays) > 2.5
+    assert max(delays) <= 5.5
 
 
 def coordinator(loop: EventLoop, nnodes: int) -> Coordinator:
@@ -166,6 +227,33 @@ def test_rank_0_allows_itself_a_descriptor_for_each_worker() -> None:
     assert ended == [0]
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == (200 + 64 + 8 + MAX_UNAUTHENTICATED, hard)
     loop.close()
+
+
+@isolated
+def test_a_thousand_workers_join_at_once_at_the_first_try() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+    pid = os.fork()
+    if pid == 0:
+        loop = EventLoop()
+        coordinator(loop, 2000)  # which waits for more
+        loop.run()
+    time.sleep(0.5)
+    loop = EventLoop()
+    results: list[socket.socket | OSError | ValueError] = []
+
+    def done(result: socket.socket | OSError | ValueError) -> None:
+        results.append(result)
+        if len(results) == 1000:
+            loop.stop()
+
+    for rank in range(1, 1001):
+        request = JoinRequest(TABLE.rows[rank], "the-run", 2000)
+        Attempt(loop, "the token of the tests", Endpoint(address(0)), request, done, source=address(rank))
+    loop.run()
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert [result for result in results if not isinstance(result, socket.socket)] == []
 
 
 @isolated

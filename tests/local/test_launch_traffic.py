@@ -171,7 +171,7 @@ def test_bytes_to_a_peers_eth0_lower_the_share(send: Path, tmp_path: Path) -> No
 
 
 def test_port_29500_counts_like_any_other(send: Path, tmp_path: Path) -> None:
-    """PyTorch's default MASTER_PORT, which the join uses, too, on net1."""
+    """PyTorch's default MASTER_PORT, which a script may open itself on any worker."""
     path = tmp_path / "receipt.json"
     arguments = ("--json", path, "--min-share", "0.95", send, f"{NET1}={MB}", f"{ETH0}={10 * MB}")
     done = run(*arguments, env={"LEAK_PORT": "29500"})

@@ -142,11 +142,26 @@ def _compare_routes(address: str) -> None:
     ip("route add fd99::/64 via fcbb:0:800:ffff::2 dev net1")
     (shown,) = by_iproute(f"route get {address}")
     found = rtnetlink.route(address)
-    assert (found.interface, found.source) == (shown["dev"], shown["prefsrc"])
+    assert (found.interface, found.source, found.direct) == (
+        shown["dev"], shown["prefsrc"], "gateway" not in shown
+    )  # fmt: skip
     with Netlink() as netlink:
         named = rtnetlink.route(address, netlink, names={index: "x" for index, _ in socket.if_nameindex()})
-        assert named == rtnetlink.Route("x", found.source)
+        assert named == rtnetlink.Route("x", found.source, found.direct)
         assert rtnetlink.route(address, netlink) == found
+
+
+def test_the_limit_of_neighbours_is_the_hosts_in_each_namespace() -> None:
+    limits = [
+        int(Path(f"/proc/sys/net/ipv{family}/neigh/default/gc_thresh3").read_text()) for family in (4, 6)
+    ]
+    assert [rtnetlink.neighbour_limit(family) for family in (4, 6)] == limits
+    _compare_limits(limits)
+
+
+@isolated
+def _compare_limits(limits: list[int]) -> None:
+    assert [rtnetlink.neighbour_limit(family) for family in (4, 6)] == limits
 
 
 @isolated

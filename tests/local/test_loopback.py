@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import random
+import socket
 from pathlib import Path
 
+import pytest
+
 from tests.jobs import Job, lines, script
+from torchnet import constants
+from torchnet.local import loopback
 
 WAIT = """
     import time
@@ -50,3 +56,11 @@ def test_nobody_takes_a_job_for_stalled_whose_bytes_are_not_counted(tmp_path: Pa
     assert done.code == 0, done.stderr
     assert "stalled: " not in done.stderr
     assert done.stderr.count("--stall-action stop has no effect on loopback") == 1
+
+
+def test_a_block_that_another_job_uses_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random, "sample", lambda _range, _count: [77, 78])
+    with socket.socket(type=socket.SOCK_DGRAM) as used:
+        used.bind((loopback.address(0, 77), constants.JOIN_PORT))
+        assert loopback.free_block() == 78
+    assert loopback.free_block() == 77

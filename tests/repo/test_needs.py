@@ -18,7 +18,7 @@ SECCOMP = (sys.executable, "-m", "tests.seccomp")
 # A test for each door: namespaces of a test's own, nodes, a job to its end, one that is listened to, the command line.
 NETWORKS = {
     "isolated": "test_linux_rtnetlink.py",
-    "nodes": "test_join.py::test_a_late_worker_is_told_why",
+    "nodes": "test_join.py::test_nobody_can_join_after_the_start",
     "run": "test_launch_forms.py",
     "listen": "test_suspend.py::test_ctrl_z_twice",
     "command": "test_k8s_addons_example_pods.py",

@@ -198,9 +198,7 @@ def _draw_flow(
         flow = replace(flow, bind=rng.choice(binds))
     port = rng.choice((0, 0, 0, 29_500, 29_400, rng.randrange(1_024, 19_999)))
     where = (plan.node(flow.target), way, port)
-    # On 29500 of the rails rank 0's agent accepts connections, and each agent receives the preflight's packets.
-    own = port == 29_500 and way != "eth0" and (flow.protocol != "tcp" or where[:2] == (0, "net1"))
-    if flow.address != "any" and where not in taken and not own:
+    if flow.address != "any" and where not in taken:
         taken.add(where)
         flow = replace(flow, port=port)
     return flow

@@ -12,9 +12,14 @@ def receipt(**fields: Any) -> dict[str, Any]:
             "node": f"node-{i}",
             "node_rank": i,
             "interfaces": {
-                "lo": {"role": "other", "sent_bytes": 0, "received_bytes": 0},
-                "eth0": {"role": "frontend", "sent_bytes": 1200, "received_bytes": 3400},
-                "net1": {"role": "backend", "sent_bytes": 203_000_000, "received_bytes": 203_000_000},
+                "lo": {"role": "other", "sent_bytes": 0, "received_bytes": 0, "peer_bytes": 0},
+                "eth0": {"role": "frontend", "sent_bytes": 1200, "received_bytes": 3400, "peer_bytes": 0},
+                "net1": {
+                    "role": "backend",
+                    "sent_bytes": 203_000_000,
+                    "received_bytes": 203_000_000,
+                    "peer_bytes": 405_300_000,
+                },
             },
             "peer_bytes": 405_300_000,
             "other_bytes": 12_000,
@@ -27,6 +32,7 @@ def receipt(**fields: Any) -> dict[str, Any]:
                 }
             ],
             "unattributed": [],
+            "peers_omitted": 0,
             "rdma_bytes": {},
             "rdma_stray": {},
             "proof": "measured",

@@ -30,7 +30,7 @@ from torchnet.agent import admission, failures, messages
 from torchnet.agent.event_loop import EventLoop, Timer
 from torchnet.agent.events import Failure
 from torchnet.agent.failure_cause import is_echo, stop_reason
-from torchnet.agent.heartbeat import HEARTBEAT_SECONDS, RENEW_SECONDS, SILENT_SECONDS, silence_seconds
+from torchnet.agent.heartbeat import RENEW_SECONDS, heartbeat_seconds, idle_silence_seconds, silence_seconds
 from torchnet.agent.membership import Member, Membership
 from torchnet.agent.message_socket import MessageSocket
 from torchnet.agent.preflight import wrong_route
@@ -139,7 +139,7 @@ class Coordinator:
         raise_open_files(spec)
         endpoint = frontend or Endpoint(rails[0].address)
         self.server = RendezvousServer(loop, spec.token, endpoint, self._receive_join_request)
-        self._heartbeat = loop.every(HEARTBEAT_SECONDS, self._check_heartbeats)
+        self._heartbeat = loop.every(heartbeat_seconds(spec.nnodes), self._check_heartbeats)
         self._state_timer: Timer = loop.later(spec.start_timeout, self._end_gathering)
 
     @property
@@ -173,7 +173,11 @@ class Coordinator:
         """Admit or reject a worker whose connection has proved the token (or is rank 0's own)."""
         row, rank = request.row, request.row.node_rank
         present = self._members.get(rank)
-        if present and self._spec.phase != "all" and self._silence(present) > SILENT_SECONDS:
+        if (
+            present
+            and self._spec.phase != "all"
+            and self._silence(present) > idle_silence_seconds(self._spec.nnodes)
+        ):
             present = None  # its node died; this pod replaces it
         late = self.state is not CoordinatorState.GATHERING and not self._repeatable
         row_present, claimed = present.row if present else None, self._frontend is not None
@@ -292,6 +296,7 @@ class Coordinator:
             self._fail(failures.own_error(self._spec.name, error))
             return
         self._enter(CoordinatorState.RUNNING)
+        self.server.close()  # nobody may join any more: a restart uses the same connections
         self._stall.begin(len(self._members))
         self._members.broadcast(messages.Start(port))
 
@@ -304,7 +309,7 @@ class Coordinator:
             self._fail(message.failure)
         elif isinstance(message, messages.Stacks):
             self._stall.receive_stacks(rank, message)
-        elif member.waiting:
+        elif self._members.waits_for(member):
             self._receive_answer(member, message)
 
     def _receive_answer(self, member: Member, message: messages.WorkerMessage) -> None:
@@ -335,7 +340,7 @@ class Coordinator:
 
     def _count_answer(self, member: Member) -> bool:
         """Record an answer; return whether all have answered. A pending failure takes precedence over progress."""
-        member.waiting = False
+        self._members.answered(member)
         return self._members.all_answered and (not self._candidates or self._failure is not None)
 
     def _lose(self, member: Member, problem: str = "") -> None:
@@ -365,14 +370,14 @@ class Coordinator:
         return self._loop.time() - member.last_message_at
 
     def _check_heartbeats(self) -> None:
-        """Send heartbeats, and look for silent workers; once a second until the last message."""
+        """Send heartbeats, and look for silent workers; until the last message."""
         self._members.broadcast(messages.Heartbeat())
-        limit = silence_seconds(self._spec.link_grace)
+        limit = silence_seconds(self._spec.link_grace, self._spec.nnodes)
         own_rank, repeatable = self._spec.node_rank, self._repeatable
         if self.state in (CoordinatorState.STOPPING, CoordinatorState.COLLECTING):
             # A broken network may have cut workers off: do not wait long for them.
             broken = self._failure is not None and self._failure.kind in ("network", "timeout")
-            self._drop_silent(SILENT_SECONDS if broken else limit)
+            self._drop_silent(idle_silence_seconds(self._spec.nnodes) if broken else limit)
         silent = [m for m in self._members.silent(self._loop.time() - limit) if m.row.node_rank != own_rank]
         own = self._members.get(own_rank)
         if (
@@ -403,7 +408,11 @@ class Coordinator:
 
     def _drop_silent(self, limit: float) -> None:
         """Stop waiting for silent workers."""
-        silent = [member for member in self._members.silent(self._loop.time() - limit) if member.waiting]
+        silent = [
+            member
+            for member in self._members.silent(self._loop.time() - limit)
+            if self._members.waits_for(member)
+        ]
         for member in silent:
             self._lose_silent(member, limit)
         if silent and self._members.all_answered:
@@ -459,7 +468,7 @@ class Coordinator:
 
     def _end_stop_late(self, seconds: float) -> None:
         """End the stop, without a restart if workers have not stopped: they would end its processes."""
-        late = [member.row for member in self._members.values() if member.waiting]
+        late = [member.row for member in self._members.values() if self._members.waits_for(member)]
         if self._restart and late:
             self._fail(failures.workers_not_stopped(late, seconds))
         self._end_stop()
@@ -505,7 +514,7 @@ class Coordinator:
         self._end_leaving_if_alone()
 
     def _end_leaving_if_alone(self) -> None:
-        if set(self._members) <= {self._spec.node_rank}:
+        if len(self._members) == (self._spec.node_rank in self._members):
             self._end()
 
     def _end(self) -> None:

@@ -81,10 +81,14 @@ def _mark(run_id: str) -> str:
 
 
 def _lines(table: PeerTable, run_id: str) -> str:
+    # The C library reads the file from its start for each look-up, and rank 0's store looks up each connection: rails
+    # first, frontends last.
     lines = []
+    for number in range(max((len(row.rails) for row in table.rows), default=0)):
+        for row in table.rows:
+            suffix = "" if number == 0 else f"-rail{number + 1}"
+            lines += [f"{rail.address}\t{row.name}{suffix}" for rail in row.rails[number : number + 1]]
     for row in table.rows:
-        for number, rail in enumerate(row.rails):
-            lines.append(f"{rail.address}\t{row.name}{'' if number == 0 else f'-rail{number + 1}'}")
         # A link-local address needs an interface, which a hosts file cannot express.
         frontend = [address for address in row.eth0 if not address.startswith("fe80:")]
         lines += [f"{address}\t{row.name}-frontend" for address in frontend]

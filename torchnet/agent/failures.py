@@ -62,7 +62,7 @@ def start_timeout(
     joined: Sequence[int], nnodes: int, seconds: float, wrong_tokens: int, *, prepared: bool
 ) -> Failure:
     """Describe workers that have not joined; ``prepared``: all of them have completed the preparation."""
-    missing = [str(rank) for rank in range(nnodes) if rank not in joined]
+    missing = [str(rank) for rank in sorted(set(range(nnodes)).difference(joined))]
     ranks = f"{', '.join(missing[:_SHOWN_RANKS])}{' …' if len(missing) > _SHOWN_RANKS else ''}"
     text = (
         f"timed out after {seconds:g} s: {len(joined)} of {nnodes} workers joined; missing: node rank {ranks}"

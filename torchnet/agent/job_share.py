@@ -58,12 +58,15 @@ def _payload(receipt: dict[str, Any], present: Sequence[dict[str, Any]]) -> Peer
     if not names:
         return own
     sums = {"backend": 0, "other": 0, UNKNOWN_INTERFACE: 0}
+    shown = 0
     for peer in receipt["peers"]:
+        count = _bytes(peer)
+        shown += count
         if peer["node"] not in names:
             role = receipt["interfaces"].get(peer["interface"], {"role": UNKNOWN_INTERFACE})["role"]
-            role = "other" if role == "frontend" else role
-            sums[role] += peer["sent_bytes"] + peer["received_bytes"]
+            sums["other" if role == "frontend" else role] += count
     unknown = sums[UNKNOWN_INTERFACE] + sum(one["bytes"] for one in receipt["unattributed"])
+    unknown += receipt["peer_bytes"] - shown  # with peers whose rows were left out
     return own + PeerPayload(
         sums["backend"], sums["backend"] + unknown, sums["other"], sums["other"] + unknown
     )
@@ -78,18 +81,23 @@ def _one_sided(receipts: Sequence[dict[str, Any]]) -> PeerPayload:
         tuple[str, str, str, bool], int
     ] = {}  # by sender, receiver, and who counted it over the backend
     own: dict[str, list[int]] = {}
+    listed: dict[str, list[bool]] = {}  # by worker, whether it has all rows elsewhere, and over the backend
     for receipt in receipts:
-        own[receipt["node"]] = [0, 0]
+        node = receipt["node"]
+        own[node] = [0, 0]
+        listed[node] = [True, not receipt["peers_omitted"]]
+        if receipt["peers_omitted"]:  # the last rows, which are those over the backend
+            listed[node][0] = any(_on_backend(receipt, peer) for peer in receipt["peers"])
+            own[node][1] = receipt["peer_bytes"] - sum(_bytes(peer) for peer in receipt["peers"])
         for peer in receipt["peers"]:
-            role = receipt["interfaces"].get(peer["interface"], {"role": UNKNOWN_INTERFACE})["role"]
-            on_backend = role == "backend"
-            own[receipt["node"]][on_backend] += peer["sent_bytes"] + peer["received_bytes"]
+            on_backend = _on_backend(receipt, peer)
+            own[node][on_backend] += _bytes(peer)
             for key, what in (("sent", "sent_bytes"), ("received", "received_bytes")):
                 place = receipt["node"], peer["node"], key, on_backend
                 counted[place] = counted.get(place, 0) + peer[what]
     lacking: dict[tuple[str, bool], int] = {}
     for (node, peer, what, on_backend), count in counted.items():
-        if peer in own:
+        if peer in own and listed[peer][on_backend]:
             other = counted.get((peer, node, "received" if what == "sent" else "sent", on_backend), 0)
             lacking[peer, on_backend] = lacking.get((peer, on_backend), 0) + max(0, count - other)
     found = PeerPayload()
@@ -102,6 +110,15 @@ def _one_sided(receipts: Sequence[dict[str, Any]]) -> PeerPayload:
         )
         found += PeerPayload(0, backend, 0, elsewhere)
     return found
+
+
+def _on_backend(receipt: dict[str, Any], peer: dict[str, Any]) -> bool:
+    role: str = receipt["interfaces"].get(peer["interface"], {"role": UNKNOWN_INTERFACE})["role"]
+    return role == "backend"
+
+
+def _bytes(peer: dict[str, Any]) -> int:
+    return int(peer["sent_bytes"]) + int(peer["received_bytes"])
 
 
 _REASONS: dict[share_bounds.Reason, str] = {

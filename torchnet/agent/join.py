@@ -21,7 +21,8 @@ from torchnet.agent.heartbeat import RENEW_SECONDS
 from torchnet.agent.messages import encode_row
 from torchnet.agent.phase_timer import PhaseTimer
 from torchnet.agent.preflight import Preflight
-from torchnet.agent.rendezvous import Endpoint, RendezvousClient
+from torchnet.agent.rendezvous import Endpoint
+from torchnet.agent.rendezvous_client import RendezvousClient
 from torchnet.agent.spec import AgentSpec
 from torchnet.errors import TorchnetError
 from torchnet.network.address_sources import AddressSource

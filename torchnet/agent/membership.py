@@ -19,7 +19,6 @@ class Member:
         address: of the worker's end of the connection.
         last_message_at: by the loop's clock.
         verified: the fingerprint of the table whose paths the worker has verified.
-        waiting: its answer in the current state is outstanding.
     """
 
     row: PeerRow
@@ -27,21 +26,34 @@ class Member:
     last_message_at: float
     phase: str = "all"
     verified: str = ""
-    waiting: bool = False
     connection: Connection = field(init=False)  # its callbacks need the member
 
 
 class Membership(dict[int, Member]):
     """Members by node rank."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting: set[int] = set()
+
+    def __delitem__(self, rank: int) -> None:
+        super().__delitem__(rank)
+        self._waiting.discard(rank)
+
     def expect_answers(self) -> None:
         """Expect an answer from each member."""
-        for member in self.values():
-            member.waiting = True
+        self._waiting = set(self)
+
+    def waits_for(self, member: Member) -> bool:
+        """Return whether the member's answer in the current state is outstanding."""
+        return member.row.node_rank in self._waiting and self.holds(member)
+
+    def answered(self, member: Member) -> None:
+        self._waiting.discard(member.row.node_rank)
 
     @property
     def all_answered(self) -> bool:
-        return not any(member.waiting for member in self.values())
+        return not self._waiting
 
     def holds(self, member: Member) -> bool:
         """Return whether ``member`` still holds its rank."""

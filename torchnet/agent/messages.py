@@ -53,7 +53,7 @@ class JoinRequest:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """Sent once a second in both directions.
+    """Sent in both directions, once a second or less often (torchnet.agent.heartbeat).
 
     Attributes:
         bytes: that the worker has exchanged with its peers so far.
@@ -361,6 +361,7 @@ def _receipt(value: object) -> Receipt:
                 _count(count)
         for interface in value["interfaces"].values():
             _text(interface["role"])
+            _count(interface["peer_bytes"])
         for peer in value["peers"]:
             _text(peer["interface"])
             _count(peer["sent_bytes"])

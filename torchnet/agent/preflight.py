@@ -1,9 +1,9 @@
 """Phase 3: check the paths to the peers, rail i to rail i, at the rail's full packet size.
 
 Neither Gloo nor NCCL binds the sockets that it connects with, so the kernel's routing table decides which card sends.
-For each peer, the preflight first checks that the route leaves through the rail, with the rail's address as source.
-Then it sends a datagram as large as the MTU, unfragmented, which the peer answers. A smaller one distinguishes a path
-with a smaller MTU from a missing path.
+The preflight first looks up the route to each worker, which must leave through the rail, with the rail's address as
+source. Then it sends each peer of the plan (torchnet.network.probe_plan) a datagram as large as the MTU, unfragmented,
+which the peer answers. A smaller one distinguishes a path with a smaller MTU from a missing path.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import hmac
 import os
+import random
 import socket
 import struct
 import time
@@ -22,6 +23,7 @@ from torchnet import constants
 from torchnet.agent.event_loop import EventLoop, Timer
 from torchnet.linux import rtnetlink
 from torchnet.linux.netlink import Netlink
+from torchnet.network import probe_plan
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerTable
 
@@ -34,6 +36,9 @@ _PUMP_SECONDS = 0.02
 # The check ends after this long without a new answer: 64 agents on two processors answer slowly.
 _DEADLINE_SECONDS, _DEADLINE_SECONDS_EACH = 2.5, 0.02
 _LATEST_SECONDS = 8.0
+# Above 64 workers, all of them probe rank 0, whose receive buffer holds about 25 large datagrams by default. Each waits
+# a random time first, so that this many arrive in a second.
+_PROBES_PER_SECOND = 2000
 _TAG = 8
 _HEAD = struct.Struct("!4sBHI")  # magic, request or reply, rail, number
 _PROBE, _REPLY = 0, 1
@@ -47,7 +52,7 @@ class _Probe:
     large: int = 0  # datagram numbers, which the replies repeat
     small: int = 0
     tries: int = 0
-    due: float = 0.0
+    due: float = 0.0  # by time.monotonic(): the next try
     answered: bool = False
     narrow: bool = False  # the small datagram was answered
 
@@ -92,10 +97,20 @@ class Preflight:
         self._done = None
 
     def check(
-        self, table: PeerTable, own: int, peers: tuple[int, ...], done: Callable[[list[str]], None]
+        self,
+        table: PeerTable,
+        own: int,
+        peers: tuple[int, ...],
+        done: Callable[[list[str]], None],
+        notice: Callable[[str], None] = lambda _text: None,
     ) -> None:
-        """Probe ``peers`` (node ranks); ``done`` gets a list with a sentence for each faulty path."""
-        problems = [] if self._loopback else self._routes(table, own, peers)
+        """Look up the route to each worker, and probe ``peers`` (node ranks); without peers, neither.
+
+        Args:
+            done: gets a list with a sentence for each faulty path.
+            notice: gets a warning if the job's peers may not fit the kernel's neighbour table.
+        """
+        problems = [] if self._loopback or not peers else self._routes(table, own, notice)
         if problems or not peers:
             done(problems)
             return
@@ -105,7 +120,11 @@ class Preflight:
         for probe in self._probes:
             probe.large, probe.small = (int.from_bytes(os.urandom(4), "big") for _ in range(2))
             self._numbers[probe.large] = self._numbers[probe.small] = probe
-        now, more = time.monotonic(), len(self._probes) * _DEADLINE_SECONDS_EACH
+        spread = len(table.rows) / _PROBES_PER_SECOND if len(table.rows) > probe_plan.ALL_PAIRS else 0.0
+        now, more = time.monotonic(), len(self._probes) * _DEADLINE_SECONDS_EACH + spread
+        delay = random.uniform(0, spread)
+        for probe in self._probes:
+            probe.due = now + delay * (probe.peer == 0)
         self._deadline, self._latest = now + _DEADLINE_SECONDS + more, now + _LATEST_SECONDS + more
         self._pump = self._loop.every(_PUMP_SECONDS, self._send)
         self._send()
@@ -115,14 +134,14 @@ class Preflight:
         if now > self._deadline:
             self._finish()
             return
-        waiting = sum(1 for probe in self._probes if not probe.answered and probe.due > now)
+        waiting = sum(1 for probe in self._probes if probe.tries and not probe.answered and probe.due > now)
         for probe in self._probes:
             if waiting >= _WINDOW:
                 return
             if probe.answered or probe.due > now:
                 continue
             waiting += 1
-            probe.due = now + _RETRY_SECONDS * (probe.tries + 1)
+            probe.due = now + _RETRY_SECONDS * (probe.tries + 1) * random.uniform(0.75, 1.25)
             probe.tries += 1
             rail = self._rails[probe.rail]
             self._datagram(probe, probe.large, min(rail.mtu, _LARGEST))
@@ -143,17 +162,24 @@ class Preflight:
             done, self._done = self._done, None
             done(self._problems(self._table, self._own))
 
-    def _routes(self, table: PeerTable, own: int, peers: tuple[int, ...]) -> list[str]:
+    def _routes(self, table: PeerTable, own: int, notice: Callable[[str], None]) -> list[str]:
         index_names = dict(socket.if_nameindex())
+        problems: list[str] = []
+        neighbours = 0
         with Netlink() as netlink:
-            found = [
-                wrong_route(
-                    table.rows[own].name, table.rows[peer].name, rail, theirs.address, netlink, index_names
-                )
-                for peer in peers
-                for rail, theirs in zip(self._rails, table.rows[peer].rails, strict=True)
-            ]
-        return [problem for problem in found if problem]
+            for row in table.rows:
+                for rail, theirs in zip(self._rails, row.rails, strict=True) if row.node_rank != own else ():
+                    problem, direct = _look_up(
+                        table.rows[own].name, row.name, rail, theirs.address, netlink, index_names
+                    )
+                    neighbours += direct
+                    if problem:
+                        problems.append(problem)
+        with contextlib.suppress(OSError):
+            limit = rtnetlink.neighbour_limit(self._rails[0].family)
+            if neighbours > limit:
+                notice(_full_table(table.rows[own].name, self._rails[0].family, neighbours, limit))
+        return problems
 
     def _read(self, rail: int) -> None:
         sock = self._sockets[rail]
@@ -221,26 +247,37 @@ class Preflight:
         return hmac.new(self._key, data[: _HEAD.size], hashlib.sha256).digest()[:_TAG]
 
 
-def wrong_route(
-    own: str,
-    peer: str,
-    rail: Rail,
-    address: str,
-    netlink: Netlink | None = None,
-    index_names: dict[int, str] | None = None,
-) -> str:
+def wrong_route(own: str, peer: str, rail: Rail, address: str) -> str:
     """Return the problem with the kernel's route from ``rail`` to a peer's ``address``, with the fix; or ""."""
+    with Netlink() as netlink:
+        return _look_up(own, peer, rail, address, netlink, dict(socket.if_nameindex()))[0]
+
+
+def _look_up(
+    own: str, peer: str, rail: Rail, address: str, netlink: Netlink, index_names: dict[int, str]
+) -> tuple[str, bool]:
+    """Return the problem with a route or "", and whether the peer is a neighbour."""
     pair = f"{own} to {peer} ({address})"
     fix = f"fix: ip route replace {address} dev {rail.interface} src {rail.address}"
     try:
         route = rtnetlink.route(address, netlink, names=index_names)
     except OSError as error:
-        return f"{pair}: no route: {error.strerror}; {fix}"
+        return f"{pair}: no route: {error.strerror}; {fix}", False
     if route.interface == rail.interface and route.source == rail.address:
-        return ""
+        return "", route.direct
     return (
         f"{pair}: the route leaves through {route.interface} with source {route.source or 'none'}, not through "
-        f"{rail.interface} with {rail.address}; {fix}"
+        f"{rail.interface} with {rail.address}; {fix}",
+        route.direct,
+    )
+
+
+def _full_table(own: str, family: int, neighbours: int, limit: int) -> str:
+    name = f"net.ipv{family}.neigh.default.gc_thresh3"
+    return (
+        f"{own}: the job has {neighbours:,} neighbours on the rails, but the kernel keeps at most {limit:,} for the "
+        f"whole host ({name}). If each worker connects to each other one, connections fail or are slow; "
+        f"fix: sysctl -w {name}={2 * neighbours} on each host"
     )
 
 

@@ -29,6 +29,10 @@ from torchnet.network.attachment import NetworkAttachment
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerTable
 
+# Up to this many workers, the receipt has a row for each rank and each pair of workers.
+ALL_ROWS_WORKERS = 64
+_ROWS, _FULL_ROWS = 4096, 50_000  # of pairs in a larger job, by default and with --full-receipt: 0.4 and 5 MB
+_FINDINGS = 100  # in the job's list
 _TOLERANCE = 0.02  # allowed difference of the two counts
 _IMBALANCE = 0.5  # share of the busiest rail's bytes; less is a finding
 _ENOUGH_BYTES = (
@@ -64,6 +68,7 @@ def worker(
             "role": "backend" if name in backend else "frontend" if name == "eth0" else "other",
             "sent_bytes": counter.sent_bytes,
             "received_bytes": counter.received_bytes,
+            "peer_bytes": sum(flow.total for (_, on), flow in traffic.peers.items() if on == name),
         }
         for name, counter in sorted(traffic.counters.items())
         if name != "lo" or spec.loopback
@@ -84,6 +89,7 @@ def worker(
         "peer_bytes": peer_bytes,
         "other_bytes": sum(flow.total for flow in traffic.others.values()),
         "peers": peers,
+        "peers_omitted": 0,
         "unattributed": [
             {"interface": one.interface, "bytes": one.bytes, "reason": one.reason}
             for one in payload.unattributed
@@ -135,6 +141,22 @@ def _disagreements(spec: AgentSpec, traffic: TrafficTotals, backend: set[str]) -
     return found
 
 
+def summary(spec: AgentSpec, receipt: dict[str, Any]) -> dict[str, Any]:
+    """Return what rank 0 gets of a worker's receipt: in large jobs only the peers with the most bytes.
+
+    All pairs of 1,000 workers would take 100 MB, in one line of rank 0's log. Bytes off the rails come first.
+    """
+    rows = receipt["peers"]
+    limit = max(1, (_FULL_ROWS if spec.full_receipt else _ROWS) // spec.nnodes)
+    if spec.nnodes <= ALL_ROWS_WORKERS or len(rows) <= limit:
+        return receipt
+    backend = {name for name, one in receipt["interfaces"].items() if one["role"] == "backend"}
+    kept = sorted(
+        rows, key=lambda row: (row["interface"] in backend, -row["sent_bytes"] - row["received_bytes"])
+    )[:limit]
+    return {**receipt, "peers": kept, "peers_omitted": len(rows) - limit}
+
+
 def job(
     *,
     spec: AgentSpec,
@@ -158,6 +180,8 @@ def job(
     if missing:
         findings.append(f"{missing} of {spec.nnodes} workers left no receipt")
     findings += _imbalance(rails)
+    if len(findings) > _FINDINGS:
+        findings[_FINDINGS:] = [f"and {len(findings) - _FINDINGS} more (see the nodes)"]
     code, reason = (failure.code, failure.text.partition("\n")[0]) if failure else (0, "done")
     verdict = share.verdict(spec.min_share)
     if failure is None and verdict == "missed":
@@ -185,6 +209,7 @@ def job(
             for result in rank_results(
                 receipt["node"], receipt["node_rank"], spec.nproc_per_node, receipt["codes"]
             )
+            if spec.nnodes <= ALL_ROWS_WORKERS or spec.full_receipt or result["exit_code"] != 0
         ],
         rails=rails,
         nodes=[
@@ -200,12 +225,9 @@ def job(
 def _rails(receipts: Sequence[dict[str, Any]], attachments: Mapping[str, str]) -> list[RailBytes]:
     carried: dict[str, int] = {}
     for receipt in receipts:
-        own = {name for name, one in receipt["interfaces"].items() if one["role"] == "backend"}
-        for name in own:
-            carried.setdefault(name, 0)
-        for peer in receipt["peers"]:
-            if peer["interface"] in own:
-                carried[peer["interface"]] += peer["sent_bytes"] + peer["received_bytes"]
+        for name, interface in receipt["interfaces"].items():
+            if interface["role"] == "backend":
+                carried[name] = carried.get(name, 0) + int(interface["peer_bytes"])
     total = sum(carried.values())
     return [
         {

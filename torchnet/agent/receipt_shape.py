@@ -57,6 +57,7 @@ class InterfaceBytes(TypedDict):
     role: Literal["backend", "frontend", "other"]
     sent_bytes: int
     received_bytes: int
+    peer_bytes: int | None  # null only in receipts of earlier versions
 
 
 class PeerBytes(TypedDict):
@@ -87,6 +88,7 @@ class NodeReceipt(TypedDict):
     other_bytes: int
     peers: list[PeerBytes]
     unattributed: list[UnattributedBytes]
+    peers_omitted: int
     rdma_bytes: dict[str, int]
     rdma_stray: dict[str, int]
     proof: Proof

@@ -1,8 +1,8 @@
-"""The rendezvous at rank 0's agent: its server and its client.
+"""The rendezvous at rank 0's agent: its server. `torchnet.agent.rendezvous_client` has the workers' side.
 
 The server accepts workers that prove the job's token (torchnet.agent.handshake). A client that is silent, sends garbage
-or has a wrong token costs the server one descriptor for a few seconds; if there are many, the oldest is dropped first.
-A worker retries until the server accepts it.
+or has a wrong token costs the server one descriptor for a few seconds. If there are many, further connections wait in
+the kernel's queue until one is done; the oldest is dropped after a second, which a worker of the job never needs.
 
 It runs over rank 0's first rail, or over another network (the frontend) if an Endpoint there is given. On the backend,
 a connection leaves from the worker's own rail, and its routes are checked on both sides. On the frontend, the rails'
@@ -19,21 +19,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from torchnet import constants, rlimits
-from torchnet.agent import failures, handshake
+from torchnet.agent import handshake
 from torchnet.agent.event_loop import EventLoop, Timer
-from torchnet.agent.events import Failure
-from torchnet.agent.framed_socket import LENGTH, pack
-from torchnet.agent.messages import JoinRequest, encode
-from torchnet.agent.phase_timer import PhaseTimer
-from torchnet.agent.preflight import wrong_route
+from torchnet.agent.framed_socket import LENGTH
 from torchnet.agent.spec import AgentSpec
-from torchnet.errors import ClusterError, NetworkError, NotYetError, RefusedError, TorchnetError
+from torchnet.errors import NetworkError
 from torchnet.linux import sock_diag
-from torchnet.network.address_sources import AddressSource
-from torchnet.network.interface_selection import Rail
-from torchnet.network.peer_table import ONE_FAMILY
 
 MAX_UNAUTHENTICATED = 256  # connections
+_EVICTABLE_SECONDS = 1.0  # before, a connection is not dropped in favor of another
 _OWN_FILES, _PROCESS_FILES = 64, 8  # descriptors: the agent's own; per process: pipes, stacks and a log
 _HANDSHAKE_SECONDS = 10.0
 _ANSWER_LIMIT = 16 << 10
@@ -85,6 +79,14 @@ def raise_open_files(spec: AgentSpec) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Client:
+    challenge: bytes
+    received: bytearray
+    since: float
+    timer: Timer
+
+
 class RendezvousServer:
     """Listens on ``endpoint`` and passes on each connection that has proved the token, with its first message.
 
@@ -96,7 +98,8 @@ class RendezvousServer:
         self._loop = loop
         self._token = token
         self._on_connection = on_connection
-        self._unauthenticated: dict[socket.socket, tuple[bytes, bytearray, Timer]] = {}
+        self._unauthenticated: dict[socket.socket, _Client] = {}  # in the order of their arrival
+        self._paused: Timer | None = None  # while no place is free
         self.wrong_tokens = 0
         family, address = endpoint.resolve()[0]
         self.socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
@@ -112,6 +115,8 @@ class RendezvousServer:
 
     def close(self) -> None:
         """Stop listening, and close unauthenticated connections."""
+        if self._paused is not None:
+            self._paused.cancel()
         self._loop.watch(self.socket)
         self.socket.close()
         for sock in list(self._unauthenticated):
@@ -119,32 +124,39 @@ class RendezvousServer:
 
     def challenge(self, sock: socket.socket) -> None:
         """Begin the handshake on a new connection."""
-        if len(self._unauthenticated) >= MAX_UNAUTHENTICATED:
-            self._drop_oldest()
         tune(sock)
         sock.setblocking(False)
         challenge = handshake.new_challenge()
         timer = self._loop.later(_HANDSHAKE_SECONDS, lambda: self._drop(sock))
-        self._unauthenticated[sock] = (challenge, bytearray(), timer)
+        self._unauthenticated[sock] = _Client(challenge, bytearray(), self._loop.time(), timer)
         self._loop.watch(sock, lambda: self._read(sock))
         with contextlib.suppress(OSError):
             sock.send(challenge)
 
     def _accept(self) -> None:
-        for _ in range(256):
+        while len(self._unauthenticated) < MAX_UNAUTHENTICATED or self._drop_oldest():
             try:
                 sock, _peer = self.socket.accept()
             except (BlockingIOError, ConnectionError):
                 return
             except OSError:  # out of descriptors
-                if not self._unauthenticated:
-                    return
-                self._drop_oldest()
+                if not self._drop_oldest():
+                    break
                 continue
             self.challenge(sock)
+        self._paused = self._loop.later(_EVICTABLE_SECONDS / 4, self._resume)
+        self._loop.watch(self.socket)
+
+    def _resume(self) -> None:
+        """Accept again: a place is free, or the oldest connection may be dropped by now."""
+        if self._paused is not None:
+            self._paused.cancel()
+            self._paused = None
+            self._loop.watch(self.socket, self._accept)
 
     def _read(self, sock: socket.socket) -> None:
-        challenge, buffer, timer = self._unauthenticated[sock]
+        client = self._unauthenticated[sock]
+        buffer = client.received
         try:
             data = sock.recv(1 << 16)
         except BlockingIOError:
@@ -161,70 +173,37 @@ class RendezvousServer:
                 bytes(buffer[LENGTH.size + length :]),
             )
             try:
-                message, proof = handshake.check_answer(self._token, challenge, _object(signed))
+                message, proof = handshake.check_answer(self._token, client.challenge, _object(signed))
             except (ValueError, RecursionError):
                 self.wrong_tokens += 1
                 self._drop(sock)
                 return
             control_cookies.add(sock_diag.cookie(sock))
-            timer.cancel()
-            del self._unauthenticated[sock]
-            self._loop.watch(sock)
+            self._release(sock)
             with contextlib.suppress(OSError):
                 sock.send(proof)
             self._on_connection(sock, message, rest)
 
-    def _drop_oldest(self) -> None:
-        self._drop(next(iter(self._unauthenticated)))
+    def _drop_oldest(self) -> bool:
+        """Drop the oldest connection; return False if none has had enough time yet."""
+        for sock, client in self._unauthenticated.items():
+            if self._loop.time() - client.since < _EVICTABLE_SECONDS:
+                break
+            self._drop(sock)
+            return True
+        return False
 
     def _drop(self, sock: socket.socket) -> None:
-        entry = self._unauthenticated.pop(sock, None)
-        if entry is not None:
-            entry[2].cancel()
-            self._loop.watch(sock)
+        if sock in self._unauthenticated:
+            self._release(sock)
             sock.close()
 
-
-def connect_and_authenticate(
-    token: str, endpoint: Endpoint, request: JoinRequest | dict[str, Any], seconds: float, source: str = ""
-) -> socket.socket:
-    """Connect to rank 0, prove the token and send the join request.
-
-    Args:
-        seconds: timeout of each step; the connection keeps it.
-        source: the own address to connect from; "": the kernel selects one.
-
-    Raises:
-        OSError: the connection failed or timed out.
-        ValueError: the listener is not of this job (another protocol or token).
-    """
-    error: OSError | None = None
-    for family, address in endpoint.resolve():
-        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        try:
-            control_cookies.add(sock_diag.cookie(sock))
-            tune(sock)
-            sock.settimeout(seconds)
-            if source:
-                sock.bind((source, 0))
-            try:
-                sock.connect(address)
-            except OSError as failed:  # a name may have addresses that are unreachable from here
-                error = failed
-                sock.close()
-                continue
-            message = encode(request) if isinstance(request, JoinRequest) else request
-            challenge = _receive_exactly(sock, handshake.CHALLENGE_BYTES)
-            signed, proof = handshake.answer_challenge(token, challenge, message)
-            sock.sendall(pack(signed))
-            if _receive_exactly(sock, handshake.PROOF_BYTES) != proof:
-                raise ValueError("the listener does not have the job's token")
-            return sock
-        except BaseException:
-            sock.close()
-            raise
-    assert error is not None
-    raise error
+    def _release(self, sock: socket.socket) -> None:
+        """Free the place of a connection."""
+        self._unauthenticated.pop(sock).timer.cancel()
+        self._loop.watch(sock)
+        if self.socket.fileno() >= 0:
+            self._resume()
 
 
 def tune(sock: socket.socket) -> None:
@@ -234,140 +213,8 @@ def tune(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, _SOL_TCP_THIN_LINEAR_TIMEOUTS, 1)
 
 
-def _receive_exactly(sock: socket.socket, count: int) -> bytes:
-    data = b""
-    while len(data) < count:
-        part = sock.recv(count - len(data))
-        if not part:
-            raise ValueError(
-                "the listener closed the connection: its token is another job's, or it is not torchnet"
-            )
-        data += part
-    return data
-
-
 def _object(data: bytes) -> dict[str, Any]:
     value = json.loads(data)
     if not isinstance(value, dict):
         raise ValueError("not an object")
     return value
-
-
-_NOTICE_AFTER = 10  # tries, about 10 s
-# After the preparation, rank 0's pod is gone if its address does not even refuse connections for this long: until its
-# agent starts, the kernel refuses them.
-GONE_SECONDS = 30.0
-
-
-class RendezvousClient:
-    """Retries until ``start_timeout``. Looks up rank 0 each time, as it may start later or be replaced.
-
-    In phase work a replacement cannot be looked up, so the client fails if rank 0's address is gone.
-
-    Args:
-        frontend: where the rendezvous listens; None: at rank 0's first rail.
-        connected, failed: one of them is called at the end.
-        notice: gets a sentence if the join takes long.
-    """
-
-    def __init__(
-        self,
-        loop: EventLoop,
-        spec: AgentSpec,
-        source: AddressSource,
-        rail: Rail,
-        request: JoinRequest,
-        *,
-        frontend: Endpoint | None,
-        connected: Callable[[socket.socket], None],
-        failed: Callable[[Failure], None],
-        notice: Callable[[str], None],
-        phase_timer: PhaseTimer,
-    ) -> None:
-        self._loop = loop
-        self._spec = spec
-        self._source = source
-        self._rail = rail
-        self._request = request
-        self._frontend = frontend
-        self._phase_timer = phase_timer
-        self._connected = connected
-        self._failed = failed
-        self._notice = notice
-        self._deadline = loop.time() + spec.start_timeout
-        self._tries = 0
-        self._responded_at = loop.time()  # rank 0's address, if only by refusing a connection
-        self._timer = loop.later(0, self._try)
-
-    def cancel(self) -> None:
-        self._timer.cancel()
-
-    def retry(self) -> None:
-        """Retry after the connection ended before rank 0's first message."""
-        self._phase_timer.waited()
-        self._responded_at = self._loop.time()
-        self._try_later(ConnectionError("rank 0 closed the connection before its first message"))
-
-    def _try(self) -> None:
-        self._tries += 1
-        self._phase_timer.waited()
-        spec = self._spec
-        try:
-            endpoint, source = self._frontend, ""
-            if endpoint is None:
-                endpoint, source = Endpoint(self._source.rank0()[0]), self._rail.address
-                self._check_path(endpoint.host)
-            timeout = min(2.0, 0.25 * self._tries)  # it blocks the event loop
-            connection = connect_and_authenticate(spec.token, endpoint, self._request, timeout, source)
-        except (RefusedError, ClusterError) as error:
-            self._failed(failures.own_error(spec.name, error))
-        except NotYetError as error:
-            self._try_later(error.error, error.seconds)
-        except (ConnectionError, ValueError) as error:
-            self._responded_at = self._loop.time()
-            self._try_later(error)
-        except (OSError, NetworkError, IndexError) as error:
-            self._try_later(error)
-        else:
-            self._phase_timer.own()
-            self._connected(connection)
-
-    def _try_later(self, error: Exception, seconds: float = 0.0) -> None:
-        self._phase_timer.own()
-        spec, now, why = self._spec, self._loop.time(), str(error)
-        if spec.phase == "work" and now - self._responded_at > GONE_SECONDS:
-            self._failed(failures.rank0_gone(spec.name, GONE_SECONDS, why))
-            return
-        where = f" at {self._frontend}" if self._frontend else ""
-        if now > self._deadline:
-            code = error.exit_code if isinstance(error, ClusterError) else 124
-            self._failed(failures.join_timeout(spec.name, where, spec.start_timeout, why, code))
-            return
-        if self._tries == _NOTICE_AFTER:
-            reason = error.text if isinstance(error, TorchnetError) else why
-            self._notice(f"{spec.name} has not reached rank 0{where} yet and keeps trying: {reason}")
-        self._timer = self._loop.later(seconds or min(0.01 * 2 ** min(self._tries, 6), 0.5), self._try)
-
-    def _check_path(self, rank0: str) -> None:
-        """Check the path over the backend.
-
-        Raises:
-            RefusedError: a retry cannot help.
-        """
-        own, rail = self._spec.name, self._rail
-        if self._spec.loopback:
-            return
-        if rank0 == rail.address:
-            raise RefusedError(
-                f"rank 0 and {own} ({rail.interface}) have the same address {rank0}",
-                fix="recreate one of them; an ipam with one pool for all nodes keeps addresses apart",
-            )
-        if (":" in rank0) != (rail.family == 6):
-            raise RefusedError(
-                f"mixed address families: {own} has IPv{rail.family} {rail.address} on {rail.interface}, rank 0 has "
-                f"{rank0}",
-                fix=ONE_FAMILY,
-            )
-        problem = wrong_route(own, "rank 0", rail, rank0)
-        if problem:
-            raise RefusedError(problem)

@@ -105,6 +105,9 @@ class AgentSpec:
         default=None, metadata=_flag("exit with code 5 if the backend's share is below this", metavar="SHARE")
     )
     measure: bool = field(default=False, metadata=_flag("sample the counters of the rails for the receipt"))
+    full_receipt: bool = field(
+        default=False, metadata=_flag("keep each rank and more pairs in the receipt of a large job")
+    )
 
     node_rank: int = field(
         default=0,

@@ -94,7 +94,7 @@ class StallWatch:
         """Record a worker's stacks."""
         if self._requested_at:
             self._answers[node_rank] = stacks
-            if self._members <= self._answers.keys():
+            if len(self._answers) >= len(self._members) and self._members <= self._answers.keys():
                 self._explain()
 
     def _explain(self) -> None:

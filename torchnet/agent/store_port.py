@@ -29,7 +29,7 @@ def store_port(spec: AgentSpec, attempt: int) -> int:
         except OSError:
             continue
     raise NetworkError(
-        f"no free port for the store between {constants.PORT_FIRST + 1} and {constants.PORT_LAST} on {spec.name}",
+        f"no free port for the store between {constants.STORE_PORTS[0]} and {constants.STORE_PORTS[-1]} on {spec.name}",
         fix="ss -tlnp",
     )
 

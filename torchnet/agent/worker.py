@@ -13,12 +13,12 @@ import socket
 from enum import Enum
 from pathlib import Path
 
-from torchnet.agent import etc_hosts, failures, messages
+from torchnet.agent import etc_hosts, failures, messages, receipt
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure, Reporter
 from torchnet.agent.failure_cause import explain_end
 from torchnet.agent.handover import Handover
-from torchnet.agent.heartbeat import HEARTBEAT_SECONDS, silence_seconds
+from torchnet.agent.heartbeat import heartbeat_seconds, silence_seconds
 from torchnet.agent.join import Join
 from torchnet.agent.message_socket import MessageSocket
 from torchnet.agent.messages import CoordinatorMessage, InvalidMessageError
@@ -82,6 +82,7 @@ def save_state(spec: AgentSpec, row: PeerRow, attachments: tuple[StatusEntry, ..
 
 
 _STACKS_SECONDS = 0.5  # until processes have written their stacks
+_SENT_PROBLEMS = 1000  # a message has a limit, and a user reads the first few
 _ALONE_SECONDS = 3.0  # how long an interrupted worker waits for the coordinator to stop it
 
 
@@ -152,7 +153,7 @@ class Worker:
         self._phase_timer.own()
         self._phase_timer.done("start")
         self._join.begin(self._verified)
-        self._loop.every(HEARTBEAT_SECONDS, self._exchange_heartbeats)
+        self._loop.every(heartbeat_seconds(self._spec.nnodes), self._exchange_heartbeats)
 
     def _end_for_replacement(self, failure: Failure) -> None:
         """End this pod, which cannot take part. It has not joined, and its replacement joins instead."""
@@ -277,9 +278,13 @@ class Worker:
             self._phase_timer.own()
             self._phase_timer.done("preflight")
             paths = 0 if problems else len(peers) * len(self._join.rails)
-            self._send(messages.PreflightResult(number, tuple(problems), paths))
+            self._send(messages.PreflightResult(number, tuple(problems[:_SENT_PROBLEMS]), paths))
 
-        preflight.check(self._table, own, peers, done)
+        def notice(text: str) -> None:
+            if own == 0:  # one warning for the job: its hosts are usually alike
+                self._notice("warning", text)
+
+        preflight.check(self._table, own, peers, done, notice)
 
     def _cancel_preflight(self) -> Preflight:
         """Cancel the check of an earlier table, and return the preflight."""
@@ -410,7 +415,7 @@ class Worker:
             self._connection is None
             or self._connection.closed
             or not self._spec.node_rank
-            or silence <= silence_seconds(self._spec.link_grace)
+            or silence <= silence_seconds(self._spec.link_grace, self._spec.nnodes)
             or self.state in (WorkerState.STOPPING, WorkerState.OVER)
         ):
             return
@@ -433,9 +438,11 @@ class Worker:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def _close_account(self) -> None:
-        receipt = self._training.receipt(self._table, self._join.rails)
-        self._reporter.send({"event": "worker_receipt", "receipt": receipt})
-        self._send(messages.WorkerReceipt(receipt))
+        whole = self._training.receipt(self._table, self._join.rails)
+        summary = receipt.summary(self._spec, whole)
+        event = whole if self._spec.full_receipt else summary
+        self._reporter.send({"event": "worker_receipt", "receipt": event})
+        self._send(messages.WorkerReceipt(summary))
 
     def _finish(self, code: int) -> None:
         self._state.enter(WorkerState.OVER)

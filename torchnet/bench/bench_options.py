@@ -123,7 +123,7 @@ BY_NAME = {option.path: option for option in OPTIONS}
 SETTLED = (
     "script", "args", "module", "no_python", "standalone", "run.max_restarts", "run.stdin_rank", "output.log_dir",
     "output.tee", "output.redirects", "output.ranks", "output.json", "output.measure", "output.min_share",
-    "tune.bucket_cap_mb", "tune.compress", "kubernetes.code", "kubernetes.detach",
+    "output.full_receipt", "tune.bucket_cap_mb", "tune.compress", "kubernetes.code", "kubernetes.detach",
 )  # fmt: skip
 _OWN_HELP = {"output.quiet": "Print only warnings, errors and the results, no progress."}
 JOB_FIELDS = tuple(

@@ -57,4 +57,5 @@ def agent_spec(
         stdin_rank=job.run.stdin_rank,
         min_share=job.output.min_share,
         measure=job.output.measure,
+        full_receipt=job.output.full_receipt,
     )

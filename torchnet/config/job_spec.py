@@ -174,6 +174,7 @@ class Output(_Group):
     """``"-"`` is standard output."""
     min_share: Share | None = None
     measure: Switch = False
+    full_receipt: Switch = False
     quiet: Switch = False
 
 

@@ -312,6 +312,13 @@ FIELDS = (
         switch=True,
     ),
     Field(
+        "output.full_receipt",
+        "--full-receipt",
+        "With more than 64 workers: keep each rank, and more pairs of workers, in the receipt.",
+        "true, false",
+        switch=True,
+    ),
+    Field(
         "output.quiet",
         "--quiet",
         "Print neither progress nor the receipt.",

@@ -23,6 +23,8 @@ _FLAG_ACK_TLVS, _FLAG_CAPPED, _FLAG_INTERRUPTED = 0x200, 0x100, 0x10
 _CONSISTENT_TRIES = 10
 _BUFFER = 32 << 20  # bytes; 8,000 sockets that close at once send 18 MB of events
 _SO_RCVBUFFORCE = 33  # include/uapi/asm-generic/socket.h; missing in Python's socket
+# Bytes per call: the kernel sends at most 32 KiB at once, and a larger buffer is mapped and cleared for each call.
+_RECEIVE = 1 << 16
 _BATCH = 128  # a batch's acknowledgements must fit the receive buffer
 
 
@@ -133,7 +135,7 @@ class Netlink:
         """
         while True:
             try:
-                data = self.socket.recv(1 << 18, socket.MSG_DONTWAIT)
+                data = self.socket.recv(_RECEIVE, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
             yield from _split(data)
@@ -150,7 +152,7 @@ class Netlink:
         answers: list[tuple[int, bytes]] = []
         interrupted = False
         while True:
-            for kind, message in _split(self.socket.recv(1 << 18)):
+            for kind, message in _split(self.socket.recv(_RECEIVE)):
                 _, _, flags, number, _ = HEADER.unpack_from(message)
                 if number != sequence:
                     continue
@@ -168,7 +170,7 @@ class Netlink:
 
     def _next(self) -> tuple[int, int, int, bytes]:
         if not self._queue:
-            self._queue = list(_split(self.socket.recv(1 << 18)))
+            self._queue = list(_split(self.socket.recv(_RECEIVE)))
         kind, message = self._queue.pop(0)
         _, _, flags, sequence, _ = HEADER.unpack_from(message)
         return kind, flags, sequence, message[HEADER.size :]
@@ -184,16 +186,21 @@ def _split(data: bytes) -> Iterator[tuple[int, bytes]]:
         offset += (length + 3) & ~3
 
 
+def attributes(message: bytes, offset: int) -> dict[int, bytes]:
+    """Return the attributes of a message by type, from ``offset``; flags of nested ones are removed."""
+    found = {}
+    while offset + 4 <= len(message):
+        length, kind = struct.unpack_from("=HH", message, offset)
+        if length < 4:
+            break
+        found[kind & 0x3FFF] = message[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return found
+
+
 def _words(body: bytes, flags: int) -> str:
     """Return the kernel's message in an extended acknowledgement (NLMSGERR_ATTR_MSG), or ""."""
     if not flags & _FLAG_ACK_TLVS:
         return ""
     offset = 4 + (HEADER.size if flags & _FLAG_CAPPED else struct.unpack_from("=I", body, 4)[0])
-    while offset + 4 <= len(body):
-        length, kind = struct.unpack_from("=HH", body, offset)
-        if length < 4:
-            break
-        if kind & 0x3FFF == 1:
-            return body[offset + 4 : offset + length].rstrip(b"\0").decode(errors="replace")
-        offset += (length + 3) & ~3
-    return ""
+    return attributes(body, offset).get(1, b"").rstrip(b"\0").decode(errors="replace")

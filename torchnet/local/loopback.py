@@ -69,13 +69,15 @@ def address(rank: int, block: int = 0) -> str:
 
 
 def free_block() -> int:
-    """Return a block that no other job uses: jobs on one machine all use the same port for the join.
+    """Return a block that no other job uses: jobs on one machine all use the same port.
+
+    Their agents keep it open for UDP; for TCP, only until the start.
 
     Raises:
         RefusedError: no block is free.
     """
     for block in random.sample(range(1, 255), 254):
-        with socket.socket() as probe:
+        with socket.socket(type=socket.SOCK_DGRAM) as probe:
             try:
                 probe.bind((address(0, block), constants.JOIN_PORT))
             except OSError as error:
@@ -83,7 +85,7 @@ def free_block() -> int:
                 continue
             return block
     raise RefusedError(
-        f"no address of 127.0.0.0/8 is free for the join at port {constants.JOIN_PORT}: {why}", fix="ss -tln"
+        f"no address of 127.0.0.0/8 is free for the join at port {constants.JOIN_PORT}: {why}", fix="ss -uln"
     )
 
 

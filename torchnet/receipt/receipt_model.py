@@ -96,6 +96,8 @@ class InterfaceBytes(_Part):
     role: Literal["backend", "frontend", "other"]
     sent_bytes: Bytes
     received_bytes: Bytes
+    peer_bytes: Bytes | None = None
+    """TCP payload exchanged with peers over this interface; null in receipts of earlier versions."""
 
 
 class PeerBytes(_Part):
@@ -176,6 +178,9 @@ class NodeReceipt(_Part):
     other_bytes: Bytes
     """Sent to and received from other hosts: data, checkpoints, metrics."""
     peers: tuple[PeerBytes, ...] = ()
+    """In a job of more than 64 workers only those with the most bytes, off the rails first."""
+    peers_omitted: Count = 0
+    """Number of peers left out; the bytes of each interface include theirs."""
     unattributed: tuple[UnattributedBytes, ...] = ()
     rdma_bytes: dict[str, Bytes] = {}
     """Sent and received by each RDMA device (``mlx5_0``) on a rail that only this worker uses."""
@@ -223,6 +228,7 @@ class Receipt(_Part):
     """``missed`` if even ``backend_share_high`` is below min_share; ``not-proven`` if only backend_share is."""
     measured: Measured | None = None
     ranks: tuple[RankResult, ...]
+    """In a job of more than 64 workers without --full-receipt, only the ranks whose exit code is not 0."""
     rails: tuple[RailBytes, ...] = ()
     nodes: tuple[NodeReceipt, ...]
     findings: tuple[str, ...] = ()

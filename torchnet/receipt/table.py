@@ -68,7 +68,7 @@ def exchanged(receipt: Receipt) -> int:
     """Return the bytes exchanged between the workers, each byte counted once.
 
     Sender and receiver both count each byte, and either may have left no receipt. So the larger count is taken for each
-    direction of each pair of workers. Without lists of peers, it is half the sum of all nodes' bytes.
+    direction of each pair of workers. Without complete lists of peers, it is half the sum of all nodes' bytes.
     """
     pairs: dict[tuple[str, str], list[int]] = {}
     for node in receipt.nodes:
@@ -76,7 +76,7 @@ def exchanged(receipt: Receipt) -> int:
             pairs.setdefault((node.node, peer.node), [0, 0])[0] += peer.sent_bytes
             pairs.setdefault((peer.node, node.node), [0, 0])[1] += peer.received_bytes
     rdma = sum(sum(node.rdma_bytes.values()) for node in receipt.nodes) // 2
-    if pairs:
+    if pairs and not any(node.peers_omitted for node in receipt.nodes):
         return rdma + sum(max(pair) for pair in pairs.values())
     return rdma + sum(node.peer_bytes for node in receipt.nodes) // 2
 
@@ -123,6 +123,8 @@ def _node_rows(node: NodeReceipt, width: int) -> Iterator[str]:
             continue
         peers = [peer.sent_bytes + peer.received_bytes for peer in node.peers if peer.interface == name]
         with_peers = size(sum(peers)) if node.peers or not node.peer_bytes else "-"
+        if interface.peer_bytes is not None:
+            with_peers = size(interface.peer_bytes)
         numbers = (size(interface.sent_bytes), size(interface.received_bytes), with_peers)
         yield _row("  " + printable(name), interface.role, numbers, width)
 

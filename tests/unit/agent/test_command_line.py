@@ -28,6 +28,7 @@ VALUES: dict[str, Any] = {
     "start_timeout": 4.5,
     "min_share": 0.5,
     "measure": True,
+    "full_receipt": True,
     "phase": "prepare",
     "state": "/s",
     "replaced": 2,

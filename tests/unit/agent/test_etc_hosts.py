@@ -47,10 +47,10 @@ def test_each_rail_and_eth0_has_a_line(hosts: Path) -> None:
     assert {line.pop() for line in lines} == {"# torchnet 'a'"}
     assert lines == [
         ["fd00::1", "node-0"],
-        ["fd01::1", "node-0-rail2"],
-        ["172.30.1.1", "node-0-frontend"],
         ["fd00::2", "node-1"],
+        ["fd01::1", "node-0-rail2"],
         ["fd01::2", "node-1-rail2"],
+        ["172.30.1.1", "node-0-frontend"],
         ["172.30.1.2", "node-1-frontend"],
     ]
 

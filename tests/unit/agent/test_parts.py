@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from torchnet.agent import preflight, torch_build
 from torchnet.agent.event_loop import EventLoop
+from torchnet.agent.heartbeat import heartbeat_seconds, idle_silence_seconds, silence_seconds
 from torchnet.agent.preflight import Preflight, wrong_route
 from torchnet.agent.spec import AgentSpec
 from torchnet.agent.worker_processes import _streams, with_site
@@ -167,9 +168,16 @@ def test_unanswered_probes_are_judged_with_both_ends_and_a_fix() -> None:
 
 def test_a_route_through_another_interface_is_told_with_the_command_that_mends_it() -> None:
     wrong = rail(interface="net1", address="10.0.0.1")
-    text = wrong_route("node-0", "node-1", wrong, "127.0.0.1", index_names={1: "lo"})
+    text = wrong_route("node-0", "node-1", wrong, "127.0.0.1")
     assert text.startswith(
         "node-0 to node-1 (127.0.0.1): the route leaves through lo with source 127.0.0.1, not"
     )
     assert text.endswith("fix: ip route replace 127.0.0.1 dev net1 src 10.0.0.1")
     assert wrong_route("node-0", "node-1", rail(), "127.0.0.1") == ""
+
+
+@pytest.mark.parametrize(("nnodes", "seconds"), [(2, 1.0), (500, 1.0), (1000, 2.0), (10_000, 5.0)])
+def test_heartbeats_are_rarer_in_large_jobs_and_three_may_be_missed(nnodes: int, seconds: float) -> None:
+    assert heartbeat_seconds(nnodes) == seconds
+    assert silence_seconds(5.0, nnodes) == 10.0 + 3 * seconds
+    assert idle_silence_seconds(nnodes) > 3 * seconds

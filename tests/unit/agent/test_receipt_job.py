@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -9,8 +10,11 @@ import pytest
 
 from tests.unit.agents import MB, NONE, counted, flow, made, rails, spec, table, traffic, whole
 from torchnet.agent.events import Failure
-from torchnet.agent.receipt import worker
+from torchnet.agent.receipt import summary, worker
 from torchnet.linux.protocol_counters import ProtocolCounters
+from torchnet.linux.rtnetlink import Counters
+from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable
+from torchnet.receipt.receipt_model import Receipt
 
 
 def test_the_share_is_the_backends_part_of_what_peers_exchanged() -> None:
@@ -187,3 +191,48 @@ def test_receipts_come_in_any_order() -> None:
     found = whole(made(1, {(0, "net1"): flow(1)}), made(0, {(1, "net1"): flow(1)}))
     assert [node["node"] for node in found["nodes"]] == ["node-0", "node-1"]
     assert [rank["rank"] for rank in found["ranks"]] == [0, 1, 2, 3]
+
+
+def large(count: int, **fields: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The job's receipt of ``count`` workers that exchange bytes with each other, and a worker's part of it."""
+    names = tuple(
+        PeerRow(n, f"train-w-0-{n}-x7k2p", "", (PeerRail("net1", f"fcbb:0:800:ffff::{n + 1:x}", 9000),))
+        for n in range(count)
+    )
+    known = spec(nnodes=count, nproc=8, **fields)
+    parts = []
+    for rank in range(count):
+        one = replace(known, node_rank=rank, name=names[rank].name)
+        flows = {(n, "net1"): flow(n + 1) for n in range(count) if n != rank} | {
+            ((rank + 1) % count, "eth0"): flow(1)
+        }
+        on_net1 = sum(one.sent_bytes for (_, name), one in flows.items() if name == "net1")
+        seen = {"net1": Counters(on_net1, on_net1), "eth0": Counters(MB, MB)}
+        codes = {str(r): int(r == 9) for r in one.ranks}
+        part = worker(one, PeerTable(names), rails(), traffic(flows, seen), codes, [], {})
+        parts.append(summary(one, part | {"series": None}))
+    job = whole(*parts, nnodes=count, nproc=8, **fields)
+    Receipt.model_validate(job)
+    return job, parts[0]
+
+
+@pytest.mark.parametrize("count", [65, 300, 1000])
+def test_the_receipt_of_many_workers_is_a_summary_that_keeps_the_sums_and_the_leaks(count: int) -> None:
+    found, part = large(count)
+    assert len(json.dumps(found)) < MB
+    assert [rank["rank"] for rank in found["ranks"]] == [9]
+    kept = part["peers"]
+    assert len(kept) == 4096 // count
+    assert (kept[0]["interface"], kept[0]["node"]) == ("eth0", "train-w-0-1-x7k2p")
+    assert kept[1]["node"] == f"train-w-0-{count - 1}-x7k2p"  # the most bytes
+    assert len(kept) + part["peers_omitted"] == count
+    total = sum(n + 1 for n in range(count)) * (count - 1)
+    assert found["rails"][0]["peer_bytes"] == total * 2 * MB
+    assert found["backend_share"] == round(total / (total + count), 6)
+
+
+def test_a_full_receipt_keeps_each_rank_and_more_pairs() -> None:
+    found, part = large(100, full_receipt=True)
+    assert (len(part["peers"]), part["peers_omitted"], len(found["ranks"])) == (100, 0, 800)
+    found, part = large(64)
+    assert (len(part["peers"]), part["peers_omitted"], len(found["ranks"])) == (64, 0, 512)

@@ -6,15 +6,17 @@ import contextlib
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from torchnet.agent import handshake
+from tests.rendezvous import connect_and_authenticate
+from torchnet.agent import handshake, rendezvous_client
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.framed_socket import LENGTH, pack
-from torchnet.agent.rendezvous import Endpoint, RendezvousServer, connect_and_authenticate, control_cookies
+from torchnet.agent.rendezvous import Endpoint, RendezvousServer, control_cookies
 from torchnet.linux import sock_diag
 
 HELLO = {"row": "…", "run": "r", "nnodes": 2}
@@ -172,3 +174,25 @@ def test_a_client_is_not_taken_in_by_another_service() -> None:
                 )
             thread.join()
             assert len(control_cookies) == before + 1  # a try that failed is the agent's, too
+
+
+def test_a_listener_that_sends_byte_by_byte_holds_a_client_for_a_limited_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rendezvous_client, "ADMISSION_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def trickle() -> None:
+            connection, _ = server.accept()
+            with connection, contextlib.suppress(ConnectionError):
+                for byte in handshake.new_challenge():
+                    connection.sendall(bytes([byte]))
+                    time.sleep(0.1)
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            connect_and_authenticate("the token", Endpoint("127.0.0.1", server.getsockname()[1]), HELLO, 5.0)
+        assert 0.5 <= time.monotonic() - began < 1.5
+        thread.join()

@@ -21,7 +21,7 @@ WORKERS = {
 COMMON: dict[str, Any] = {
     "script": "train.py",
     "run": {"grace": 3, "link_grace": 4, "stall_timeout": 5, "stall_action": "stop", "start_timeout": 6},
-    "output": {"min_share": 0.5, "measure": True},
+    "output": {"min_share": 0.5, "measure": True, "full_receipt": True},
 }
 LOCAL: dict[str, Any] = {
     "network": {"rails": 2, "family": "ipv4", "preflight": "full"},

@@ -137,6 +137,7 @@ def test_every_variable_of_the_table_is_read(tmp_path: Path) -> None:
         "output.min_share": "0.5",
         "output.quiet": "yes",
         "output.measure": "yes",
+        "output.full_receipt": "yes",
         "tune.compress": "bf16",
         "tune.gloo_devices": "2",
         "tune.nccl_socket_nthreads": "2",

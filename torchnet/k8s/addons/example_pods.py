@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from torchnet.constants import NETWORKS_ANNOTATION, PORT_FIRST, rail_interface
+from torchnet.constants import DEFAULT_MASTER_PORT, NETWORKS_ANNOTATION, rail_interface
 from torchnet.k8s.addons import images
 from torchnet.k8s.addons.addon_options import Options
 from torchnet.k8s.addons.ip_ranges import upper_half
@@ -192,7 +192,7 @@ def _trainer(options: Options, rank: int) -> dict[str, Any]:
     variables = {
         "RANK": str(rank),
         "WORLD_SIZE": str(options.workers + 1),
-        "MASTER_PORT": str(PORT_FIRST),
+        "MASTER_PORT": str(DEFAULT_MASTER_PORT),
         "GLOO_SOCKET_IFNAME": _INTERFACE,
         "NCCL_SOCKET_IFNAME": f"={_INTERFACE}",
         "OMP_NUM_THREADS": "1",

@@ -23,7 +23,7 @@ from torchnet.text import listed
 
 Object = dict[str, Any]
 CLEANED = "cleaned up"
-_PORT = constants.PORT_FIRST
+_PORT = constants.JOIN_PORT
 _START_SECONDS, _REMOVAL_SECONDS = 90.0, 40.0
 
 
