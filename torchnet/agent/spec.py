@@ -15,7 +15,7 @@ from torchnet.network.address_sources import NetworkKind
 from torchnet.network.attachment import NetworkAttachment
 from torchnet.network.interface_selection import Family
 
-Runtime = Literal["local", "kubernetes", "agent"]
+Runtime = Literal["local", "kubernetes", "agent", "command"]  # command: observed by torchnet receipt
 
 
 def _flag(text: str = "", *, own: bool = False, **more: Any) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from torchnet.config.kubernetes import Kubernetes
 from torchnet.constants import GRACE_SECONDS, LOCAL_PREFIXES, POD_VARIABLES, TUNE_PREFIX
 from torchnet.network import attachment
 from torchnet.network.attachment import NetworkAttachment
+from torchnet.network.host_networks import is_host_network
 from torchnet.text import listed
 
 YEAR = 366 * 86400.0
@@ -240,6 +241,11 @@ class JobSpec(_Group):
                 for name in POD_VARIABLES
                 if name in self.env
             ]
+        elif own := [text for text in self.network.networks if is_host_network(text)]:
+            problems.append(
+                f"network.networks: {own[0]} is a network of the host, but local nodes have networks of their own; "
+                "torchnet receipt --network observes a command on the host's network"
+            )
         elif self.network.networks not in ((), (LOOPBACK,)):
             problems.append("network.networks: this network does not exist on this machine")
         problems += self._fault_problems()
