@@ -167,8 +167,9 @@ def test_the_command_runs_as_it_would_by_itself() -> None:
     two_hosts()
     script = """
 import os, signal, sys
-print(sorted(open("/proc/self/environ", "rb").read().split(b"\\0")), os.getpgrp(), signal.pthread_sigmask(signal.SIG_BLOCK, ()), flush=True)
-print(open("/proc/self/status").read().partition("SigIgn:")[2].split()[0], flush=True)
+print(sorted(open("/proc/self/environ", "rb").read().split(b"\\0")), os.getpgrp(), flush=True)
+ignored = open("/proc/self/status").read().partition("SigIgn:")[2].split()[0]
+print(signal.pthread_sigmask(signal.SIG_BLOCK, ()), ignored, flush=True)
 sys.stdout.buffer.write(b"\\0\\xff\\r no end")
 sys.stderr.buffer.write(b"\\xfe")
 sys.exit(int(sys.stdin.read()))

@@ -30,7 +30,8 @@ class ProcessEnvironment:
         self._spec = spec
         self._user = {**os.environ, **spec.env}
         self._home = _home(self._user)
-        self.rdma = () if spec.loopback else on_rails([(r.interface, r.address) for r in rails])
+        found = () if spec.loopback else on_rails([(r.interface, r.address) for r in rails])
+        self.rdma = tuple(dict.fromkeys((*found, *spec.devices)))
         times = self._tuned("GLOO_DEVICES") or ""
         family = 6 if rails[0].family == 6 else 4
         self._fixed = {

@@ -1,8 +1,6 @@
 """The bytes of each TCP connection of this host, by owner, remote address and interface, while a command runs.
 
-Like `torchnet.agent.accounting`, but on a host that others use, too: a connection is the command's only if one of its
-processes has it open. A connection that begins and ends between two samples has no owner, unless its local port is one
-on which the command listens.
+Like `torchnet.agent.accounting`, but for a host that others use, too, and whose peers may not be known yet.
 """
 
 from __future__ import annotations
@@ -11,31 +9,20 @@ import select
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from torchnet.agent.accounting import Flow
+from torchnet.agent.socket_owners import Owner, Process, SocketOwners
 from torchnet.linux import rtnetlink, sock_diag
 from torchnet.linux.netlink import SOCK_DIAG, Netlink
 from torchnet.linux.sock_diag import SocketBytes
-from torchnet.witness.host_record import ConnectionGroup, Owner, RemoteFlow
-from torchnet.witness.ownership import open_sockets, process_name
+from torchnet.witness.host_record import ConnectionGroup, RemoteFlow
 
 CPU_SHARE = 0.02  # of one core, which sampling may take
 _LEAST_SECONDS, _MOST_SECONDS = 0.1, 5.0
 _QUIET_SECONDS, _SETTLE_SECONDS = 0.05, 0.5
 _LISTEN = 1 << 10
-_ABSENT = 2  # complete scans without a holder, after which an open socket is another process's
-_MAX_REMOTES, _MAX_GROUPS, _MAX_UNSEEN, _LISTED_GROUPS = 20_000, 20_000, 20_000, 64
-
-
-@dataclass
-class _Socket:
-    """An open connection: the last counts, and what is known about its owner."""
-
-    counts: SocketBytes
-    owner: Owner = "unknown"
-    process: tuple[int, str] = (0, "?")
-    absent: int = 0
+# Limits on what is kept for a command with very many connections.
+_MAX_REMOTES, _MAX_GROUPS, _MAX_OWNERLESS, _LISTED_GROUPS = 20_000, 20_000, 20_000, 64
 
 
 class HostAccount:
@@ -47,100 +34,52 @@ class HostAccount:
     def __init__(self) -> None:
         self.closed = sock_diag.Destroyed()
         self.complete = True
-        self.unreadable: set[str] = set()
-        """Processes of the command whose sockets could not be read."""
-        self.elsewhere: set[str] = set()
-        """Processes of the command in other network namespaces."""
         self._netlink = Netlink(SOCK_DIAG)
         self._addresses: dict[str, str] = {}
         self._learn_addresses()
         self._counters = rtnetlink.counters()
-        self._base = {one.cookie: one for one in sock_diag.dump(self._netlink)}
-        # The command did not exist yet, so these are not its connections.
-        self._open = {cookie: _Socket(one, "other") for cookie, one in self._base.items()}
-        self._listening = {
-            one.cookie: _Socket(one, "other") for one in sock_diag.dump(self._netlink, states=_LISTEN)
-        }
-        self._unseen: deque[SocketBytes] = deque(maxlen=_MAX_UNSEEN)
-        self._ports: dict[int, tuple[int, str]] = {}  # on which the command listens, with a process that does
+        before = sock_diag.dump(self._netlink)
+        self._base = {one.cookie: one for one in before}
+        # The command does not exist yet, so these are not its connections.
+        self.owners = SocketOwners(before, self._listening())
+        self._open = dict(self._base)
+        self._ownerless: deque[SocketBytes] = deque(maxlen=_MAX_OWNERLESS)
         self._flows: dict[tuple[Owner, str, str], Flow] = {}
         self._groups: dict[tuple[int, str, str], ConnectionGroup] = {}
 
     def poll(self) -> None:
         """Add the final counts of connections that have closed."""
-        for counts in self.closed.read():
-            known = self._open.pop(counts.cookie, None)
-            if known is None or known.owner == "unknown":
-                self._add_ownerless(counts)
-            else:
-                known.counts = counts
-                self._add(known)
+        for socket in self.closed.read():
+            self._open.pop(socket.cookie, None)
+            self._end(socket)
         for cookie in self.closed.closed_without_counts:
             if (reset := self._open.pop(cookie, None)) is not None:  # a reset clears the counts
-                self._add(reset)
+                self._end(reset)
                 self.complete = False
+            self.owners.forget(cookie)
         self.closed.closed_without_counts.clear()
 
     def sample(self) -> float:
         """Read all open connections and their owners; return the seconds until the next call."""
         began = time.thread_time()
         self.poll()
-        seen = [self._see(self._open, counts) for counts in sock_diag.dump(self._netlink)]
-        listening = [
-            self._see(self._listening, counts) for counts in sock_diag.dump(self._netlink, states=_LISTEN)
-        ]
-        if unknown := [one for one in (*seen, *listening) if one.owner == "unknown"]:
-            self._find_owners(unknown)
-        self._ports.update({one.counts.local_port: one.process for one in listening if one.owner == "job"})
+        now = sock_diag.dump(self._netlink)
+        self._open.update({socket.cookie: socket for socket in now})
+        self.owners.look(now, self._listening())
         return min(_MOST_SECONDS, max(_LEAST_SECONDS, (time.thread_time() - began) / CPU_SHARE))
-
-    def _see(self, table: dict[int, _Socket], counts: SocketBytes) -> _Socket:
-        """Update an open socket's entry in ``table``."""
-        known = table.setdefault(counts.cookie, _Socket(counts))
-        known.counts = counts
-        if known.owner == "unknown" and known.absent >= _ABSENT and counts.inode:
-            known.owner = "other"
-        return known
-
-    def _find_owners(self, unknown: list[_Socket]) -> None:
-        scan = open_sockets()
-        names: dict[int, str] = {}
-
-        def process(pid: int) -> tuple[int, str]:
-            if pid not in names:
-                names[pid] = process_name(pid)
-            return pid, names[pid]
-
-        self.unreadable.update(process(pid)[1] for pid in scan.unreadable)
-        self.elsewhere.update(process(pid)[1] for pid in scan.elsewhere)
-        for one in unknown:
-            inode = one.counts.inode  # 0 until the connection has been accepted
-            if inode and inode in scan.holders:
-                one.owner, one.process = "job", process(scan.holders[inode])
-            elif inode and not scan.unreadable:
-                one.absent += 1
-
-    def _add_ownerless(self, counts: SocketBytes) -> None:
-        """Keep a connection that has ended before its owner was seen: the command may have accepted it."""
-        if len(self._unseen) == _MAX_UNSEEN:
-            self._add(_Socket(self._unseen.popleft()))
-        self._unseen.append(counts)
 
     def close(self) -> None:
         """End the account: wait for the last closed connections, then add those that are still open.
 
         The kernel reports closed connections from a work queue (net/core/sock_diag.c), shortly after they have left
-        the dump, so wait until no more arrive.
+        the dump, so wait until no more arrive. A connection whose report was lost counts with its last figures.
         """
         deadline = time.monotonic() + _SETTLE_SECONDS
         while select.select([self.closed], [], [], _QUIET_SECONDS)[0] and time.monotonic() < deadline:
             self.poll()
         self.sample()
-        for counts in self._unseen:
-            process = self._ports.get(counts.local_port)
-            self._add(_Socket(counts) if process is None else _Socket(counts, "job", process))
-        for one in self._open.values():
-            self._add(one)
+        for socket in (*self._ownerless, *self._open.values()):
+            self._add(socket, *self.owners.owner(socket))
         self.complete = self.complete and not self.closed.lost
         self.closed.close()
         self._netlink.close()
@@ -167,43 +106,6 @@ class HostAccount:
             )
         return found
 
-    def _add(self, one: _Socket) -> None:
-        counts = one.counts
-        if counts.local not in self._addresses:
-            self._learn_addresses()
-        interface = self._addresses.get(counts.local, "")
-        if interface == "lo" or counts.remote in self._addresses:
-            return  # within the host
-        flow = Flow()
-        flow.add(counts, self._base.get(counts.cookie))
-        remote = counts.remote if one.owner != "other" else ""
-        key = (one.owner, remote, interface)
-        if key not in self._flows and len(self._flows) >= _MAX_REMOTES:
-            key = (one.owner, "", interface)
-        self._flows.setdefault(key, Flow()).merge(flow)
-        if one.owner == "job":
-            self._add_connection(one, interface, flow)
-
-    def _add_connection(self, one: _Socket, interface: str, flow: Flow) -> None:
-        counts = one.counts
-        pid, process = one.process
-        key = (pid, counts.remote, interface)
-        before = self._groups.get(key)
-        if before is None and len(self._groups) >= _MAX_GROUPS:
-            return
-        accepted = counts.local_port in self._ports
-        self._groups[key] = ConnectionGroup(
-            pid=pid,
-            process=process,
-            remote=counts.remote,
-            interface=interface,
-            port=counts.local_port if accepted else counts.remote_port,
-            accepted=accepted,
-            connections=1 + (before.connections if before else 0),
-            sent_bytes=flow.sent_bytes + (before.sent_bytes if before else 0),
-            received_bytes=flow.received_bytes + (before.received_bytes if before else 0),
-        )
-
     def addresses(self) -> dict[str, tuple[str, ...]]:
         """Return this host's addresses by interface, without loopback."""
         found: dict[str, tuple[str, ...]] = {}
@@ -211,6 +113,53 @@ class HostAccount:
             if name != "lo":
                 found[name] = (*found.get(name, ()), address)
         return found
+
+    def _end(self, socket: SocketBytes) -> None:
+        """Add a connection that has ended; without an owner, keep it: the command may turn out to listen there."""
+        owner, process = self.owners.owner(socket)
+        self.owners.forget(socket.cookie)
+        if owner != "unknown":
+            self._add(socket, owner, process)
+            return
+        if len(self._ownerless) == _MAX_OWNERLESS:
+            self._add(self._ownerless.popleft(), owner, process)
+        self._ownerless.append(socket)
+
+    def _add(self, socket: SocketBytes, owner: Owner, process: Process) -> None:
+        if socket.local not in self._addresses:
+            self._learn_addresses()
+        interface = self._addresses.get(socket.local, "")
+        if interface == "lo" or socket.remote in self._addresses:
+            return  # within the host
+        flow = Flow()
+        flow.add(socket, self._base.get(socket.cookie))
+        key = (owner, socket.remote if owner != "other" else "", interface)
+        if key not in self._flows and len(self._flows) >= _MAX_REMOTES:
+            key = (owner, "", interface)
+        self._flows.setdefault(key, Flow()).merge(flow)
+        if owner == "job":
+            self._add_connection(socket, process, interface, flow)
+
+    def _add_connection(self, socket: SocketBytes, process: Process, interface: str, flow: Flow) -> None:
+        key = (process.pid, socket.remote, interface)
+        before = self._groups.get(key)
+        if before is None and len(self._groups) >= _MAX_GROUPS:
+            return
+        accepted = self.owners.accepted(socket)
+        self._groups[key] = ConnectionGroup(
+            pid=process.pid,
+            process=process.name,
+            remote=socket.remote,
+            interface=interface,
+            port=socket.local_port if accepted else socket.remote_port,
+            accepted=accepted,
+            connections=1 + (before.connections if before else 0),
+            sent_bytes=flow.sent_bytes + (before.sent_bytes if before else 0),
+            received_bytes=flow.received_bytes + (before.received_bytes if before else 0),
+        )
+
+    def _listening(self) -> list[SocketBytes]:
+        return sock_diag.dump(self._netlink, states=_LISTEN)
 
     def _learn_addresses(self) -> None:
         """Add this host's addresses. Those that it had before stay known."""

@@ -7,11 +7,10 @@ by remote address.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any
 
 from torchnet.agent.accounting import Flow
-
-Owner = Literal["job", "unknown", "other"]
+from torchnet.agent.socket_owners import Owner
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from torchnet.agent import rdma
 from torchnet.errors import NetworkError, UsageError
@@ -17,6 +18,7 @@ from torchnet.witness import command
 from torchnet.witness.account import HostAccount
 from torchnet.witness.host_record import HostRecord
 
+_T = TypeVar("_T")
 _AFTER_FAILURE_SECONDS = 3600.0
 
 
@@ -69,7 +71,7 @@ class _Recorder:
         for _ in self._account.closed.read():
             pass
 
-    def _guarded(self, action):  # type: ignore[no-untyped-def]
+    def _guarded(self, action: Callable[[], _T]) -> _T | None:
         try:
             return action()
         except Exception as error:
@@ -114,7 +116,7 @@ def observe(argv: Sequence[str], networks: Sequence[HostNetwork], peers: dict[st
         connections=account.connections(),
         rdma=_rdma(devices, before, after),
         rdma_backend=_rdma_backend(backend, account.addresses()),
-        complete=account.complete and not recorder.failure and not account.elsewhere,
+        complete=account.complete and not recorder.failure and not account.owners.elsewhere,
         findings=_findings(account, recorder.failure),
     )
 
@@ -138,13 +140,13 @@ def _findings(account: HostAccount, failure: str) -> tuple[str, ...]:
     found = []
     if failure:
         found.append(f"the observation ended early ({failure}); the command ran on")
-    if account.elsewhere:
+    if account.owners.elsewhere:
         found.append(
-            f"processes in other network namespaces were not observed: {listed(sorted(account.elsewhere))}"
+            f"processes in other network namespaces were not observed: {listed(sorted(account.owners.elsewhere))}"
         )
-    if account.unreadable:
+    if account.owners.unreadable:
         found.append(
             "processes whose sockets cannot be read, because they changed their user: "
-            f"{listed(sorted(account.unreadable))}"
+            f"{listed(sorted(account.owners.unreadable))}"
         )
     return tuple(found)
