@@ -22,6 +22,7 @@ from torchnet.agent import agent, rdma
 from torchnet.agent.events import Failure
 from torchnet.agent.handover import Handover, HandoverSource
 from torchnet.agent.log_reporter import LogReporter
+from torchnet.agent.rendezvous import Endpoint
 from torchnet.agent.spec import FLAGS, OWN, AgentSpec, flag_of
 from torchnet.agent.termination_log import TeeReporter, TerminationLog
 from torchnet.errors import NetworkError, TorchnetError, UsageError
@@ -271,6 +272,7 @@ def _run(options: argparse.Namespace, spec: AgentSpec, termination: TerminationL
         source,
         lambda _loop, _worker: TeeReporter(LogReporter(), termination),
         state.table if state is not None else None,
+        frontend_of(source, spec) if state is None else Endpoint(state.frontend) if state.frontend else None,
     )
 
 
@@ -368,10 +370,11 @@ def source_of(options: argparse.Namespace, spec: AgentSpec) -> AddressSource:
     rank0 = tuple(filter(None, options.rank0.split(",")))
     text = _address_source(options)
     kind = parse_source(text).kind
-    if kind != "multus-status" and not rank0 and spec.node_rank:
+    in_pods = kind == "host" and bool(options.rank0_labels) and not rank0
+    if kind != "multus-status" and not rank0 and spec.node_rank and not in_pods:
         raise UsageError("rank 0's address is not set", fix="--rank0 ADDRESS")
     if kind == "host":
-        return HostInterfaces(text, rank0)
+        return _host_pods(text, options.rank0_labels) if in_pods else HostInterfaces(text, rank0)
     if kind == "static":
         return StaticAddresses(text, rank0, spec.attachments)
     if not options.status_file:
@@ -384,6 +387,37 @@ def source_of(options: argparse.Namespace, spec: AgentSpec) -> AddressSource:
     return MultusStatus(
         _read(options.status_file), lambda: _read(other), spec.attachments, family=spec.family
     )
+
+
+def frontend_of(source: AddressSource, spec: AgentSpec) -> Endpoint | None:
+    """Return where the rendezvous of pods in their hosts' network takes place; None: over the backend.
+
+    Raises:
+        UsageError: rank 0 does not know its own address.
+    """
+    if spec.network != "host" or "KUBERNETES_SERVICE_HOST" not in os.environ:
+        return None
+    from torchnet.agent.host_pod_source import HostPodSource, PodEndpoint
+
+    if not isinstance(source, HostPodSource):
+        return None
+    own = os.environ.get(constants.POD_IP_VARIABLE, "")
+    if spec.node_rank == 0 and not own:
+        raise UsageError(
+            "rank 0's address is not set",
+            fix=f"set {constants.POD_IP_VARIABLE} by the downward API (fieldRef status.podIP)",
+        )
+    return PodEndpoint(own, source=source if spec.node_rank else None)
+
+
+def _host_pods(text: str, rank0_labels: str) -> AddressSource:
+    from torchnet.agent.host_pod_source import HostPodSource
+    from torchnet.agent.kube_api import ApiServer
+    from torchnet.agent.pod_address_source import Own
+
+    api = ApiServer.from_pod(os.environ)
+    namespace = os.environ.get("POD_NAMESPACE") or api.namespace()
+    return HostPodSource(api, Own(namespace, os.environ.get("POD_NAME", ""), rank0=rank0_labels), text)
 
 
 def _by_api(spec: AgentSpec, rank0_labels: str) -> AddressSource:

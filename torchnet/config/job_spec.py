@@ -20,12 +20,12 @@ from pydantic import (
 )
 
 from torchnet.config import fault_syntax, kubernetes, parsing
-from torchnet.config.k8s_values import parse_networks
+from torchnet.config.k8s_values import parse_host_networks, parse_networks
 from torchnet.config.kubernetes import Kubernetes
 from torchnet.constants import GRACE_SECONDS, LOCAL_PREFIXES, POD_VARIABLES, TUNE_PREFIX
 from torchnet.network import attachment
 from torchnet.network.attachment import NetworkAttachment
-from torchnet.network.host_networks import is_host_network
+from torchnet.network.host_networks import HostNetwork, is_host_network
 from torchnet.text import listed
 
 YEAR = 366 * 86400.0
@@ -83,6 +83,21 @@ def _faults(texts: tuple[str, ...]) -> tuple[str, ...]:
     return texts
 
 
+def _networks(value: object) -> tuple[str, ...]:
+    """Parse a list of networks; commas also separate the parts of one ``host:`` or ``rdma:`` network."""
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, (list, tuple)) or not all(isinstance(item, str) for item in items):
+        return parsing.parse_list(value)
+    found: list[str] = []
+    for item in items:
+        for text in re.split(",(?=(?:host|rdma):)", item.strip()):
+            found += [text] if is_host_network(text) else parsing.parse_list(text)
+    return tuple(found)
+
+
+NetworkTexts = Annotated[tuple[str, ...], PlainValidator(_networks)]
+
+
 class _Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
@@ -90,7 +105,7 @@ class _Group(BaseModel):
 class Network(_Group):
     """The backend network, which carries the collectives."""
 
-    networks: Names = ()
+    networks: NetworkTexts = ()
     """Locally ``()`` for the two networks of the job, ``("loopback",)`` for no network; on Kubernetes the texts of
     `attachments`."""
     rails: Annotated[Whole, Field(ge=1, le=len(LOCAL_PREFIXES))] = 1
@@ -107,6 +122,11 @@ class Network(_Group):
     def attachments(self) -> tuple[NetworkAttachment, ...]:
         """``networks`` on Kubernetes, one attachment per rail; in a valid job they can be parsed."""
         return parse_networks(self.networks)
+
+    @cached_property
+    def host_networks(self) -> tuple[HostNetwork, ...]:
+        """The networks in ``networks`` that the hosts have themselves."""
+        return tuple(parse_host_networks([text for text in self.networks if is_host_network(text)]))
 
     @model_validator(mode="after")
     def _check_loopback(self) -> Network:
@@ -219,6 +239,11 @@ class JobSpec(_Group):
             return self.network.attachments
         return () if self.network.networks == (LOOPBACK,) else attachment.LOCAL[: self.network.rails]
 
+    @property
+    def host_network(self) -> bool:
+        """Whether the workers' pods are in their hosts' network (``--network host:…``)."""
+        return self.on == "kubernetes" and any(one.kind == "host" for one in self.network.host_networks)
+
     @model_validator(mode="after")
     def _check_combinations(self) -> JobSpec:
         problems = []
@@ -263,10 +288,19 @@ class JobSpec(_Group):
                 "network.networks: is required: the NetworkAttachmentDefinition of the backend, [NAMESPACE/]NAME"
             ]
         try:
-            _ = self.network.attachments
+            attachments = self.network.attachments
         except ValueError as error:
             return [f"network.networks: {line}" for line in str(error).splitlines()]
-        return []
+        if not attachments and not self.host_network:
+            return [
+                "network.networks: rdma: needs a network for the rendezvous: a NetworkAttachmentDefinition or host:"
+            ]
+        found = []
+        if self.host_network and self.kubernetes.static_ips:
+            found.append("kubernetes.static_ips: the hosts' network has its own addresses")
+        if self.host_network and self.kubernetes.multi_network_policy:
+            found.append("kubernetes.multi_network_policy: no policy applies to pods in the hosts' network")
+        return found
 
     def _process_count_problems(self) -> list[str]:
         """Check that ``gpu`` and ``cpu`` as the number of processes can be resolved from the pods' resources."""
