@@ -237,7 +237,7 @@ sys.exit(len(count))
     os.write(terminal, b"\x03")
     with contextlib.suppress(OSError):  # EIO: the last process has closed the terminal
         while os.read(terminal, 1000):
-            pass
+            continue
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
 
 

@@ -6,6 +6,7 @@ values. Relative paths are relative to the directory in which the launcher is st
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from typing import Annotated, Any, Literal
 

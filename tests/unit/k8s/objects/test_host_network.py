@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.asked_kubernetes import asked, wrong
+from tests.unit import asked as anywhere
+from tests.unit.asked_kubernetes import BASE, wrong
 from tests.unit.rendered import command_of, each_form, env_of, only, pod_template, render, spec_of
 from torchnet import constants
 from torchnet.agent.command_line import parse
@@ -38,8 +39,12 @@ def test_devices_beside_attachments_change_no_pod() -> None:
 
 @pytest.mark.parametrize("text", ["host:ens5,ens6", "host:ens5,host:ens6"])
 def test_commas_belong_to_the_network(text: str, tmp_path: Path) -> None:
-    job = asked(tmp_path, {"network.networks": None}, {"TORCHNET_NETWORK": text}).job
-    assert [str(one) for one in job.network.host_networks] == ["host:ens5", "host:ens6"]
+    flags = {name: value for name, value in BASE.items() if name != "network.networks"}
+    for job in (
+        anywhere.asked(tmp_path, {**flags, "network.networks": [text]}).job,
+        anywhere.asked(tmp_path, flags, {"TORCHNET_NETWORK": text}).job,
+    ):
+        assert [str(one) for one in job.network.host_networks] == ["host:ens5", "host:ens6"]
 
 
 @pytest.mark.parametrize(
