@@ -20,7 +20,6 @@ from torchnet.witness.host_record import ConnectionGroup, RemoteFlow
 CPU_SHARE = 0.02  # of one core, which sampling may take
 _LEAST_SECONDS, _MOST_SECONDS = 0.1, 5.0
 _QUIET_SECONDS, _SETTLE_SECONDS = 0.05, 0.5
-_LISTEN = 1 << 10
 # Limits on what is kept for a command with very many connections.
 _MAX_REMOTES, _MAX_GROUPS, _MAX_OWNERLESS, _LISTED_GROUPS = 20_000, 20_000, 20_000, 64
 
@@ -41,7 +40,7 @@ class HostAccount:
         before = sock_diag.dump(self._netlink)
         self._base = {one.cookie: one for one in before}
         # The command does not exist yet, so these are not its connections.
-        self.owners = SocketOwners(before, self._listening())
+        self.owners = SocketOwners(before, sock_diag.listening(self._netlink))
         self._open = dict(self._base)
         self._ownerless: deque[SocketBytes] = deque(maxlen=_MAX_OWNERLESS)
         self._flows: dict[tuple[Owner, str, str], Flow] = {}
@@ -65,7 +64,7 @@ class HostAccount:
         self.poll()
         now = sock_diag.dump(self._netlink)
         self._open.update({socket.cookie: socket for socket in now})
-        self.owners.look(now, self._listening())
+        self.owners.look(now, sock_diag.listening(self._netlink))
         return min(_MOST_SECONDS, max(_LEAST_SECONDS, (time.thread_time() - began) / CPU_SHARE))
 
     def close(self) -> None:
@@ -157,9 +156,6 @@ class HostAccount:
             sent_bytes=flow.sent_bytes + (before.sent_bytes if before else 0),
             received_bytes=flow.received_bytes + (before.received_bytes if before else 0),
         )
-
-    def _listening(self) -> list[SocketBytes]:
-        return sock_diag.dump(self._netlink, states=_LISTEN)
 
     def _learn_addresses(self) -> None:
         """Add this host's addresses. Those that it had before stay known."""
