@@ -46,6 +46,7 @@ def run(
     Raises:
         CannotExecuteError: nothing was started.
     """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it were ignored, the kernel would discard the exit status
     handled = {signal.SIGCHLD, *FORWARDED}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, handled)
     signals = SignalDescriptor(handled)
