@@ -46,7 +46,8 @@ def run(
     Raises:
         CannotExecuteError: nothing was started.
     """
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it were ignored, the kernel would discard the exit status
+    # If it were ignored, the kernel would discard the exit status.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     handled = {signal.SIGCHLD, *FORWARDED}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, handled)
     signals = SignalDescriptor(handled)
