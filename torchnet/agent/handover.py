@@ -98,7 +98,7 @@ class Handover:
             attachments=tuple(_from(entry, str(value["origin"])) for entry in entries),
             rank0=tuple(str(address) for address in value["rank0"]),
             table=decode(base64.b64decode(value["table"], validate=True)),
-            frontend=str(value.get("frontend", "")),
+            frontend=str(value["frontend"]),
         )
 
 

@@ -24,8 +24,9 @@ def test_workers_are_in_the_hosts_network_one_on_each_host(form: str) -> None:
     assert constants.NETWORKS_ANNOTATION not in template["metadata"].get("annotations", {})
     # A NetworkPolicy would not apply to these pods.
     assert {one["kind"] for one in found}.isdisjoint({"NetworkPolicy", "MultiNetworkPolicy"})
-    options = parse([*command_of(spec, "prepare")[3:-2], "--rank0-labels", "a=b"])
-    assert list(map(str, options.network)) == ["host:10.10.0.0/16"]
+    words = command_of(spec, "prepare")
+    own = parse(words[words.index("--network") :])
+    assert (list(map(str, own.network)), bool(own.rank0_labels)) == (["host:10.10.0.0/16"], True)
     assert env_of(spec, "prepare")[constants.POD_IP_VARIABLE] == {"fieldRef": {"fieldPath": "status.podIP"}}
     assert (spec_of(found).network, spec_of(found).devices) == ("host", ("mlx5_0",))
 
