@@ -103,23 +103,20 @@ class HostRecord:
         """
         try:
             known = {one.name: value[one.name] for one in fields(cls) if one.name in value}
-            return cls(
-                **{
-                    **{name: tuple(v) if isinstance(v, list) else v for name, v in known.items()},
-                    "addresses": {str(name): tuple(map(str, v)) for name, v in known["addresses"].items()},
-                    "counters": {
-                        str(name): (int(sent), int(received))
-                        for name, (sent, received) in known["counters"].items()
-                    },
-                    "flows": tuple(
-                        RemoteFlow(
-                            one["owner"], str(one["remote"]), str(one["interface"]), Flow(**one["flow"])
-                        )
-                        for one in known["flows"]
-                    ),
-                    "connections": tuple(ConnectionGroup(**one) for one in known["connections"]),
-                }
-            )
+            values: dict[str, Any] = {
+                **{name: tuple(v) if isinstance(v, list) else v for name, v in known.items()},
+                "addresses": {str(name): tuple(map(str, v)) for name, v in known["addresses"].items()},
+                "counters": {
+                    str(name): (int(sent), int(received))
+                    for name, (sent, received) in known["counters"].items()
+                },
+                "flows": tuple(
+                    RemoteFlow(one["owner"], str(one["remote"]), str(one["interface"]), Flow(**one["flow"]))
+                    for one in known["flows"]
+                ),
+                "connections": tuple(ConnectionGroup(**one) for one in known["connections"]),
+            }
+            return cls(**values)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"is not a record of torchnet receipt ({type(error).__name__}: {error})"
