@@ -20,6 +20,7 @@ from tests import needs
 
 ONE = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 LIST = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+WHOLE = "application/json"
 GOOD, FORBIDDEN = "a-good-token", "a-token-without-rights"
 
 # A request's path and its number; what it returns, if anything, is sent instead: (status, headers, body).
@@ -140,21 +141,26 @@ class _Handler(BaseHTTPRequestHandler):
             verb = "get" if name else "list"
             text = f'pods "{name}" is forbidden: User "u" cannot {verb} resource "pods"'
             return 403, _failure(403, "Forbidden", text)
-        if self.headers.get("Accept") != (ONE if name else LIST):
+        whole = self.headers.get("Accept") == WHOLE
+        if not whole and self.headers.get("Accept") != (ONE if name else LIST):
             return 406, _failure(406, "NotAcceptable", "only the following media types are accepted: …")
         if name:
             pod = self.state.pods.get((namespace, name))
-            return (200, _meta(pod)) if pod else (404, _failure(404, "NotFound", f'pods "{name}" not found'))
+            return (
+                (200, pod if whole else _meta(pod))
+                if pod
+                else (404, _failure(404, "NotFound", f'pods "{name}" not found'))
+            )
         query = parse_qs(url.query)
         labels, fields = (query.get(key, [""])[0] for key in ("labelSelector", "fieldSelector"))
         items = [
-            _meta(pod)
+            pod if whole else _meta(pod)
             for (place, _), pod in sorted(self.state.pods.items())
             if place == namespace and _labelled(pod, labels) and _fielded(pod, fields)
         ]
         return 200, {
-            "kind": "PartialObjectMetadataList",
-            "apiVersion": "meta.k8s.io/v1",
+            "kind": "PodList" if whole else "PartialObjectMetadataList",
+            "apiVersion": "v1" if whole else "meta.k8s.io/v1",
             "items": items or None,
         }
 

@@ -32,10 +32,12 @@ ENV_PREFIX = "TORCHNET_"
 START_VARIABLE = "TORCHNET_START"  # for agents: the number of this start of the whole gang
 REPLACED_VARIABLE = "TORCHNET_REPLACED"  # for agents: how many of this worker's pods have been replaced
 HOST_VARIABLE = "TORCHNET_HOST"  # for pods: the cluster's node, which outlives the pod
+POD_IP_VARIABLE = "TORCHNET_POD_IP"  # for pods in their hosts' network: the host's primary address
 TOKEN_VARIABLE = "TORCHNET_TOKEN_FILE"
 # Variables that torchnet sets in a worker's pod; the job's own variables follow them.
 POD_VARIABLES = (
-    "POD_NAME", "POD_NAMESPACE", "POD_UID", HOST_VARIABLE, TOKEN_VARIABLE, START_VARIABLE, REPLACED_VARIABLE
+    "POD_NAME", "POD_NAMESPACE", "POD_UID", HOST_VARIABLE, POD_IP_VARIABLE, TOKEN_VARIABLE, START_VARIABLE,
+    REPLACED_VARIABLE,
 )  # fmt: skip
 TUNE_PREFIX = "TORCHNET_TUNE_"  # for workers and scripts: the settings of the "tune" table
 TABLE_VARIABLE = "TORCHNET_TABLE"  # for scripts: the path of the job's encoded peer table

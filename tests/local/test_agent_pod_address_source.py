@@ -7,10 +7,10 @@ import signal
 from pathlib import Path
 
 from tests.api_server import FORBIDDEN
-from tests.containers import NET1, Pods, ended, served
+from tests.containers import ETH0, NET1, Pods, ended, served
 from tests.jobs import until
 from tests.namespaces import ip, isolated
-from torchnet.constants import INDEX_LABEL, RUN_LABEL
+from torchnet.constants import INDEX_LABEL, POD_IP_VARIABLE, RUN_LABEL
 
 
 def static(pods: Pods, rank: int, address: str = "") -> None:
@@ -68,6 +68,29 @@ def test_what_the_kernel_and_the_flags_tell_is_not_asked(tmp_path: Path) -> None
             assert code == 0, err
         asked = sorted(line.partition("?")[0].rpartition("/ml/")[2] for line in server.state.asked)
         assert asked == ["pods", "pods/run-0-x"]
+
+
+@isolated
+def test_pods_in_their_hosts_network_meet_at_rank_0s_pod_and_train_over_the_named_network(
+    tmp_path: Path,
+) -> None:
+    pods = Pods(tmp_path)
+    pods.flags = ("--network", "host:fd00:7::/64", "--rank0-labels", f"{RUN_LABEL}=run,{INDEX_LABEL}=0")
+    with served(pods) as server:
+        running = []
+        for rank, address in enumerate(ETH0):
+            labels = {RUN_LABEL: "run", INDEX_LABEL: str(rank)}
+            server.put("ml", f"run-{rank}-x", labels, {}, address=address)
+            pods.environ[POD_IP_VARIABLE] = address
+            running.append(pods.begin(rank, "prepare"))
+        for code, _, err in ended(running):
+            assert code == 0, err
+        asked = {line.partition("?")[0].rpartition("/ml/")[2] for line in server.state.asked}
+        assert asked == {"pods"}
+    # The training containers have neither the API nor the pod's address.
+    for code, out, err in pods.phase("work"):
+        assert code == 0, err
+        assert f" {NET1[0]} " in out
 
 
 @isolated

@@ -69,6 +69,10 @@ def test_each_command_is_understood(
         options = command_line.parse(command[1:])
         assert command_line.spec_of(options, joins=False).nnodes > 1
         return
+    if command[0] == "receipt":
+        # Reading them is enough: the networks and the files are those of other machines.
+        assert main(command) == (2 if command[1] == "merge" else 4)
+        return
     if command[:2] == ["bench", "diff"]:
         for name in command[2:]:
             (tmp_path / name).write_text(dump(healthy(2)))

@@ -18,11 +18,12 @@ from dataclasses import Field, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from torchnet import constants
-from torchnet.agent import agent
+from torchnet.agent import agent, rdma
 from torchnet.agent.events import Failure
 from torchnet.agent.handover import Handover, HandoverSource
 from torchnet.agent.log_reporter import LogReporter
 from torchnet.agent.output_writer import StandardStreams
+from torchnet.agent.rendezvous import Endpoint
 from torchnet.agent.spec import FLAGS, OWN, AgentSpec, flag_of
 from torchnet.agent.termination_log import TeeReporter, TerminationLog
 from torchnet.errors import NetworkError, TorchnetError, UsageError
@@ -34,8 +35,9 @@ from torchnet.network.address_sources import (
     parse_source,
 )
 from torchnet.network.attachment import NetworkAttachment
+from torchnet.network.host_networks import HostNetwork, parse_host_network, select_backend
 from torchnet.network.peer_table import NAME
-from torchnet.text import printable
+from torchnet.text import listed, printable
 
 
 def parse(argv: Sequence[str], prog: str = "torchnet agent", about: str = "") -> argparse.Namespace:
@@ -54,6 +56,9 @@ def parse(argv: Sequence[str], prog: str = "torchnet agent", about: str = "") ->
             from_document = options.document is not None and one.name not in OWN
             value = getattr(options.document, one.name) if from_document else _from_environment(one)
             setattr(options, one.name, value)
+    options.network = [network for networks in options.network for network in networks]
+    if options.address_source and any(one.kind == "host" for one in options.network):
+        raise UsageError("--network host: and --address-source exclude each other", fix="omit one of them")
     return options
 
 
@@ -112,6 +117,15 @@ def _how(one: Field[Any], kind: Any) -> dict[str, Any]:
 
 def _addresses(made: argparse.ArgumentParser) -> None:
     add = made.add_argument
+    add(
+        "--network",
+        action="append",
+        default=[],
+        type=_host_networks,
+        metavar="NETWORK",
+        help="backend network that this host has itself, instead of --address-source: host:INTERFACE,…, "
+        "host:NETWORK/LENGTH,… or rdma:DEVICE,…; repeatable",
+    )
     add(
         "--address-source",
         metavar="SOURCE",
@@ -178,6 +192,13 @@ def dashed(argv: list[str]) -> list[str]:
     return result
 
 
+def _host_networks(text: str) -> list[HostNetwork]:
+    try:
+        return parse_host_network(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f'"{printable(text, 80)}" {error}') from None
+
+
 def _count(text: str) -> int:
     number = int(text)
     if number < 1:
@@ -228,6 +249,7 @@ def main(argv: Sequence[str]) -> int:
     spec = spec_of(options)
     termination = TerminationLog(spec, options.termination_log)
     try:
+        _check_devices(spec)
         return _run(options, spec, termination)
     except TorchnetError as error:
         kind = "usage" if isinstance(error, UsageError) else "network"
@@ -251,7 +273,24 @@ def _run(options: argparse.Namespace, spec: AgentSpec, termination: TerminationL
         source,
         lambda loop, _worker: TeeReporter(LogReporter(streams=StandardStreams(loop)), termination),
         state.table if state is not None else None,
+        frontend_of(source, spec) if state is None else Endpoint(state.frontend) if state.frontend else None,
     )
+
+
+def _check_devices(spec: AgentSpec) -> None:
+    """Check the named RDMA devices, where the processes run; a device plugin gives them to that container alone.
+
+    Raises:
+        NetworkError: this worker's processes cannot open them.
+    """
+    available = rdma.devices() if spec.devices and spec.phase != "prepare" else spec.devices
+    missing = [device for device in spec.devices if device not in available]
+    if missing:
+        raise NetworkError(
+            f"{spec.name}: RDMA devices {listed(missing, 8)} cannot be opened here; available: "
+            f"{listed(available, 8) or 'none'}",
+            fix="ls /sys/class/infiniband /dev/infiniband; in a pod, request the device plugin's resource",
+        )
 
 
 def spec_of(options: argparse.Namespace, *, joins: bool = True) -> AgentSpec:
@@ -275,8 +314,15 @@ def spec_of(options: argparse.Namespace, *, joins: bool = True) -> AgentSpec:
             )
     known: AgentSpec | None = options.document
     values = {**(vars(known) if known else {}), **{one.name: getattr(options, one.name) for one in FLAGS}}
-    if known is None or options.address_source:
+    if _host_parts(options):
+        values["network"] = "host"
+    elif known is None or options.address_source:
         values["network"] = parse_source(_address_source(options)).kind
+    values["devices"] = tuple(
+        dict.fromkeys(
+            (*values.get("devices", ()), *(one.name for one in options.network if one.kind == "rdma"))
+        )
+    )
     if known is None:
         values["runtime"] = "kubernetes" if in_phases else "agent"
     if options.command or known is None:
@@ -295,7 +341,24 @@ def spec_of(options: argparse.Namespace, *, joins: bool = True) -> AgentSpec:
     )
 
 
+def _host_parts(options: argparse.Namespace) -> list[HostNetwork]:
+    return [one for one in options.network if one.kind == "host"]
+
+
 def _address_source(options: argparse.Namespace) -> str:
+    """Return the address source; ``--network host:10.10.0.0/16`` becomes the interfaces in that network.
+
+    Raises:
+        NetworkError: this host does not have the network.
+    """
+    if hosts := _host_parts(options):
+        from torchnet.linux import rtnetlink
+
+        try:
+            present = rtnetlink.interfaces()
+        except OSError as error:
+            raise NetworkError(f"cannot list the network interfaces: {error.strerror or error}") from None
+        return f"host:{','.join(select_backend(hosts, present, ()).interfaces)}"
     return options.address_source or os.environ.get("TORCHNET_ADDRESS_SOURCE", "multus-status")
 
 
@@ -308,10 +371,11 @@ def source_of(options: argparse.Namespace, spec: AgentSpec) -> AddressSource:
     rank0 = tuple(filter(None, options.rank0.split(",")))
     text = _address_source(options)
     kind = parse_source(text).kind
-    if kind != "multus-status" and not rank0 and spec.node_rank:
+    in_pods = kind == "host" and bool(options.rank0_labels) and not rank0
+    if kind != "multus-status" and not rank0 and spec.node_rank and not in_pods:
         raise UsageError("rank 0's address is not set", fix="--rank0 ADDRESS")
     if kind == "host":
-        return HostInterfaces(text, rank0)
+        return _host_pods(text, options.rank0_labels) if in_pods else HostInterfaces(text, rank0)
     if kind == "static":
         return StaticAddresses(text, rank0, spec.attachments)
     if not options.status_file:
@@ -324,6 +388,37 @@ def source_of(options: argparse.Namespace, spec: AgentSpec) -> AddressSource:
     return MultusStatus(
         _read(options.status_file), lambda: _read(other), spec.attachments, family=spec.family
     )
+
+
+def frontend_of(source: AddressSource, spec: AgentSpec) -> Endpoint | None:
+    """Return where the rendezvous of pods in their hosts' network takes place; None: over the backend.
+
+    Raises:
+        UsageError: rank 0 does not know its own address.
+    """
+    if spec.network != "host" or "KUBERNETES_SERVICE_HOST" not in os.environ:
+        return None
+    from torchnet.agent.host_pod_source import HostPodSource, PodEndpoint
+
+    if not isinstance(source, HostPodSource):
+        return None
+    own = os.environ.get(constants.POD_IP_VARIABLE, "")
+    if spec.node_rank == 0 and not own:
+        raise UsageError(
+            "rank 0's address is not set",
+            fix=f"set {constants.POD_IP_VARIABLE} by the downward API (fieldRef status.podIP)",
+        )
+    return PodEndpoint(own, source=source if spec.node_rank else None)
+
+
+def _host_pods(text: str, rank0_labels: str) -> AddressSource:
+    from torchnet.agent.host_pod_source import HostPodSource
+    from torchnet.agent.kube_api import ApiServer
+    from torchnet.agent.pod_address_source import Own
+
+    api = ApiServer.from_pod(os.environ)
+    namespace = os.environ.get("POD_NAMESPACE") or api.namespace()
+    return HostPodSource(api, Own(namespace, os.environ.get("POD_NAME", ""), rank0=rank0_labels), text)
 
 
 def _by_api(spec: AgentSpec, rank0_labels: str) -> AddressSource:

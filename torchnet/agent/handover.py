@@ -29,7 +29,10 @@ _FIX = (
 
 @dataclass(frozen=True)
 class Handover:
-    """``table`` is verified by the preflight; ``start`` is the job's start attempt (JobSet's restarts; "" without)."""
+    """``table`` is verified by the preflight; ``start`` is the job's start attempt (JobSet's restarts; "" without).
+
+    ``frontend`` is the host at which the rendezvous takes place; "" for rank 0's first rail.
+    """
 
     run_id: str
     node_rank: int
@@ -39,6 +42,7 @@ class Handover:
     attachments: tuple[StatusEntry, ...]
     rank0: tuple[str, ...]
     table: PeerTable
+    frontend: str = ""
 
     def write(self, folder: str) -> None:
         """Write the state to ``folder`` atomically.
@@ -56,6 +60,7 @@ class Handover:
             "attachments": render_status(self.attachments),
             "origin": self.attachments[0].origin if self.attachments else "",
             "rank0": list(self.rank0),
+            "frontend": self.frontend,
             "table": base64.b64encode(encode(self.table)).decode(),
         }
         put(Path(folder) / FILE, (json.dumps(value, indent=1) + "\n").encode())
@@ -93,6 +98,7 @@ class Handover:
             attachments=tuple(_from(entry, str(value["origin"])) for entry in entries),
             rank0=tuple(str(address) for address in value["rank0"]),
             table=decode(base64.b64decode(value["table"], validate=True)),
+            frontend=str(value["frontend"]),
         )
 
 

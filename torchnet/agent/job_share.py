@@ -10,8 +10,9 @@ from torchnet.agent.accounting import UNKNOWN_INTERFACE
 from torchnet.agent.receipt_shape import Share
 from torchnet.agent.share_bounds import PeerPayload
 from torchnet.agent.spec import AgentSpec
+from torchnet.units import size
 
-_EXACT = 0.001  # distance of the bounds up to which the share is measured
+EXACT = 0.001  # distance of the bounds up to which the share is measured
 
 
 def share_of(spec: AgentSpec, receipts: Sequence[dict[str, Any]]) -> Share:
@@ -28,7 +29,7 @@ def share_of(spec: AgentSpec, receipts: Sequence[dict[str, Any]]) -> Share:
     if missing > 1:
         return _unknown(f"{missing} of {spec.nnodes} workers left no receipt")
     total = sum(
-        (_payload(receipt, receipts if missing else ()) for receipt in receipts), _one_sided(receipts)
+        (_payload(receipt, receipts if missing else ()) for receipt in receipts), one_sided(receipts)
     )
     bounds = share_bounds.share(total)
     if bounds is None:
@@ -38,8 +39,8 @@ def share_of(spec: AgentSpec, receipts: Sequence[dict[str, Any]]) -> Share:
     low, high = bounds
     if missing:
         return Share(low, high, "inferred", "a worker left no receipt")
-    if high - low > _EXACT:
-        return Share(low, high, "inferred", _reason(receipts))
+    if high - low > EXACT:
+        return Share(low, high, "inferred", largest_doubt(receipts))
     if any(receipt["rdma_bytes"] for receipt in receipts):
         return Share(low, high, "inferred", "RDMA is counted by device, not by peer")
     if any(receipt["findings"] and receipt["proof"] != "measured" for receipt in receipts):
@@ -72,7 +73,7 @@ def _payload(receipt: dict[str, Any], present: Sequence[dict[str, Any]]) -> Peer
     )
 
 
-def _one_sided(receipts: Sequence[dict[str, Any]]) -> PeerPayload:
+def one_sided(receipts: Sequence[dict[str, Any]]) -> PeerPayload:
     """Return what a worker counted with a peer, but the peer not with it, and cannot have left unattributed.
 
     The peer knows the worker by another address then, such as that of a Kubernetes Service.
@@ -131,10 +132,12 @@ _REASONS: dict[share_bounds.Reason, str] = {
     "rdma-headers": "{} on {}, which may be headers",
     "rdma-shared": "{} on {}, a device that others can use, too",
     "rdma-stray": "{} on {}, a device that is on no rail",
+    "unowned": "{} on {}, in connections that ended before their process was seen",
+    "unnamed": "{} on {}, with addresses that may be a peer's (--peers)",
 }
 
 
-def _reason(receipts: Sequence[dict[str, Any]]) -> str:
+def largest_doubt(receipts: Sequence[dict[str, Any]]) -> str:
     """Describe the largest part of the unattributed bytes, summed over the workers."""
     sums: dict[tuple[str, share_bounds.Reason], int] = {}
     for receipt in receipts:
@@ -144,4 +147,4 @@ def _reason(receipts: Sequence[dict[str, Any]]) -> str:
     if not sums:
         return "two workers counted different bytes with each other"
     (interface, reason), count = max(sums.items(), key=lambda item: item[1])
-    return _REASONS[reason].format(f"{count} bytes", interface)
+    return _REASONS[reason].format(size(count), interface)

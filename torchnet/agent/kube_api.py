@@ -19,6 +19,7 @@ from urllib.parse import quote, urlencode
 
 from torchnet.constants import API_DIR, ATTEMPT_LABEL, INDEX_LABEL, NODE_RANK_LABEL, RUN_LABEL
 from torchnet.errors import ClusterError, NotYetError
+from torchnet.network.network_status import canonical
 from torchnet.text import loads, printable
 
 LIMIT = 2 << 20  # bytes; an object's annotations are limited to 256 KiB
@@ -32,12 +33,17 @@ _KIND = "application/json;as={};v=v1;g=meta.k8s.io"
 
 @dataclass(frozen=True)
 class Ask:
-    """A request for pod metadata: of one pod by ``name``, or of those that the selectors match."""
+    """A request for pod metadata: of one pod by ``name``, or of those that the selectors match.
+
+    Attributes:
+        whole: Request whole pods, with their status.
+    """
 
     namespace: str
     name: str = ""
     labels: str = ""
     fields: str = ""
+    whole: bool = False
 
     @property
     def verb(self) -> str:
@@ -53,6 +59,8 @@ class Ask:
 
     @property
     def accept(self) -> str:
+        if self.whole:
+            return "application/json"
         return _KIND.format("PartialObjectMetadata" if self.name else "PartialObjectMetadataList")
 
     def __str__(self) -> str:
@@ -232,13 +240,14 @@ _JOB_LABELS = ("batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-na
 
 @dataclass(frozen=True)
 class PodMetadata:
-    """The part of a pod's metadata that discovery uses."""
+    """The part of a pod's metadata that discovery uses; ``address`` only if the whole pod was requested."""
 
     name: str
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
     created: str
     ending: bool
+    address: str = ""
 
     @classmethod
     def read(cls, value: Any) -> PodMetadata:
@@ -250,12 +259,15 @@ class PodMetadata:
         data = value.get("metadata") if isinstance(value, dict) else None
         if not isinstance(data, dict) or not isinstance(data.get("name"), str):
             raise ClusterError("the API server's response contains an item that is not a pod")
+        status = value.get("status")
+        address = status.get("podIP") if isinstance(status, dict) else None
         return cls(
             name=data["name"],
             labels=_texts(data.get("labels")),
             annotations=_texts(data.get("annotations")),
             created=str(data.get("creationTimestamp") or ""),
             ending=bool(data.get("deletionTimestamp")),
+            address=canonical(address) or "" if isinstance(address, str) else "",
         )
 
 

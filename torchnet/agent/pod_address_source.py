@@ -100,12 +100,26 @@ class PodSource:
         self._next = now + _FRESH_SECONDS + self._pace.step()
         return self._rank0
 
+    @property
+    def known_rank0(self) -> tuple[str, ...]:
+        """Rank 0's addresses by the last request; () if they are not known."""
+        return self._rank0
+
     def _ask_rank0(self) -> tuple[str, ...]:
+        pod = self._rank0_pod()
+        if pod.annotations.get(STATUS_ANNOTATION) is None:
+            raise self._later(
+                NetworkError(f"rank 0's pod {pod.name} has no network-status yet", fix=_see(pod, self._own))
+            )
+        status = pod.annotations[STATUS_ANNOTATION]
+        return MultusStatus(None, status, self._wanted, family=self._family).rank0()
+
+    def _rank0_pod(self, *, whole: bool = False) -> PodMetadata:
         labels = self._own.rank0
         if not labels:
             self._found = self._found or self._find()
             labels = selector(self._found)
-        ask = Ask(self._own.namespace, labels=labels, fields=_LIVE)
+        ask = Ask(self._own.namespace, labels=labels, fields=_LIVE, whole=whole)
         found = (self._api.get(ask) or {}).get("items")
         pods = [PodMetadata.read(item) for item in (found if isinstance(found, list) else [])]
         pod = newest(self._found, pods)
@@ -114,12 +128,7 @@ class PodSource:
             raise self._later(
                 NetworkError(text, fix=f"kubectl get pods -n {self._own.namespace} -l '{ask.labels}'")
             )
-        if pod.annotations.get(STATUS_ANNOTATION) is None:
-            raise self._later(
-                NetworkError(f"rank 0's pod {pod.name} has no network-status yet", fix=_see(pod, self._own))
-            )
-        status = pod.annotations[STATUS_ANNOTATION]
-        return MultusStatus(None, status, self._wanted, family=self._family).rank0()
+        return pod
 
     def _find(self) -> PodMetadata:
         """Find this pod by its name, by the host name (usually the same), or by its address."""

@@ -40,7 +40,7 @@ class ProcessEnvironment:
             if declared:
                 self.on_rails = tuple(one for one in visible() if admitted(hcas, one))
             else:
-                self.on_rails = on_rails(self._rails)
+                self.on_rails = tuple(dict.fromkeys((*on_rails(self._rails), *spec.devices)))
         can_open = devices()
         self.rdma = tuple(one for one in self.on_rails if one in can_open)
         times = self._tuned("GLOO_DEVICES") or ""
@@ -63,7 +63,7 @@ class ProcessEnvironment:
             "hip": "HIP_VISIBLE_DEVICES" in self._user,
             "libuv": None if spec.entry == "program" else torch_build.probe(),
             "rdma": self.rdma,
-            "rdma_declared": declared,
+            "rdma_declared": declared or bool(spec.devices),
             "socket_ifname": self._user.get("NCCL_SOCKET_IFNAME"),
             "ipv4_interface": None if spec.loopback else _with_ipv4([rail.interface for rail in rails]),
             "rdma_prefix": covering_prefix([f"{r.address}/{r.prefix}" for r in rails]) if self.rdma else None,

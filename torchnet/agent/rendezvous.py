@@ -60,6 +60,11 @@ class Endpoint:
             raise OSError(f"{self.host!r} is not a host name: {error}") from None
         return [(family, address) for family, _, _, _, address in found]
 
+    @property
+    def known_host(self) -> str:
+        """The host as far as it is known without a request."""
+        return self.host
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 

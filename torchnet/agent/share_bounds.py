@@ -28,6 +28,8 @@ Reason = Literal[
     "rdma-headers",
     "rdma-shared",
     "rdma-stray",
+    "unowned",
+    "unnamed",
 ]
 
 SLACK_BYTES = 128 << 10  # neighbour discovery and similar traffic

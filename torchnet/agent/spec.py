@@ -15,7 +15,7 @@ from torchnet.network.address_sources import NetworkKind
 from torchnet.network.attachment import NetworkAttachment
 from torchnet.network.interface_selection import Family
 
-Runtime = Literal["local", "kubernetes", "agent"]
+Runtime = Literal["local", "kubernetes", "agent", "command"]  # command: observed by torchnet receipt
 
 
 def _flag(text: str = "", *, own: bool = False, **more: Any) -> dict[str, Any]:
@@ -40,6 +40,7 @@ class AgentSpec:
         command: What each process runs, without the interpreter: a script, a module (``entry="module"``) or a program
             (``entry="program"``), with its arguments.
         attachments: By rail; () for all attachments of the address source.
+        devices: RDMA devices of the backend, in addition to those on the cards of its interfaces.
         gpus: This worker's GPUs; None does not change the variables.
         hostid: NCCL_HOSTID, if workers share a machine.
         cpus: Per process, if workers share a machine.
@@ -75,6 +76,7 @@ class AgentSpec:
             metavar="NAMESPACE/NAME[@INTERFACE]",
         ),
     )
+    devices: tuple[str, ...] = ()
     family: Family = field(default="auto", metadata=_flag("address family of the rails"))
     preflight: Literal["auto", "full"] = field(
         default="auto", metadata=_flag("paths to check before the start; full: all pairs of workers")

@@ -12,6 +12,7 @@ from torchnet.agent import receipt
 from torchnet.agent.accounting import TrafficAccount
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Reporter
+from torchnet.agent.host_accounting import HostTrafficAccount
 from torchnet.agent.link_monitor import LinkMonitor
 from torchnet.agent.messages import Heartbeat
 from torchnet.agent.process_env import ProcessEnvironment
@@ -87,7 +88,12 @@ class TrainingPhase:
             if self._spec.nnodes > 1 and not self._spec.loopback:
                 self._nccl = NcclWatch()
             self._rdma = RdmaMeter(isolated=self._spec.network == "multus-status")
-            self._account = TrafficAccount(table, self._spec.node_rank, control_cookies)
+            own = table, self._spec.node_rank, control_cookies
+            self._account = (
+                HostTrafficAccount(*own, {rail.interface for rail in rails})
+                if self._spec.network == "host"
+                else TrafficAccount(*own)
+            )
             self._loop.watch(self._account.closed, self._account.poll)
             if not self._spec.loopback:
                 self._monitor = LinkMonitor(

@@ -69,7 +69,13 @@ TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
 }
 
 
-def save_state(spec: AgentSpec, row: PeerRow, attachments: tuple[StatusEntry, ...], table: PeerTable) -> None:
+def save_state(
+    spec: AgentSpec,
+    row: PeerRow,
+    attachments: tuple[StatusEntry, ...],
+    table: PeerTable,
+    frontend: Endpoint | None = None,
+) -> None:
     """Write the state, and a hosts file with the peers' names.
 
     Raises:
@@ -77,7 +83,17 @@ def save_state(spec: AgentSpec, row: PeerRow, attachments: tuple[StatusEntry, ..
     """
     rank0 = tuple(rail.address for rail in table.rows[0].rails)
     etc_hosts.write_copy(table, spec.run_id, Path(spec.state) / HOSTS_COPY)
-    state = Handover(spec.run_id, spec.node_rank, spec.nnodes, row.uid, spec.start, attachments, rank0, table)
+    state = Handover(
+        spec.run_id,
+        spec.node_rank,
+        spec.nnodes,
+        row.uid,
+        spec.start,
+        attachments,
+        rank0,
+        table,
+        frontend.known_host if frontend else "",
+    )
     state.write(spec.state)
 
 
@@ -300,7 +316,8 @@ class Worker:
         self._state.enter(WorkerState.SAVED)
         if self._spec.phase == "prepare":
             try:
-                save_state(self._spec, self._join.row, self._join.verified_attachments(), self._table)
+                attachments = self._join.verified_attachments()
+                save_state(self._spec, self._join.row, attachments, self._table, self._frontend)
             except OSError as error:
                 self._fail(failures.state_not_saved(self._spec.name, self._spec.state, error))
                 return

@@ -24,6 +24,7 @@ from torchnet.cli import (
     cmd_launch,
     cmd_logs,
     cmd_manifests,
+    cmd_receipt,
     cmd_status,
     cmd_verify,
 )
@@ -92,6 +93,7 @@ for command in (
     cmd_env,
     cmd_manifests,
     cmd_verify,
+    cmd_receipt,
     cmd_completion,
     cmd_agent,
 ):

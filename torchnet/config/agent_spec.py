@@ -14,6 +14,8 @@ from torchnet.network.attachment import NetworkAttachment
 def network_kind(job: JobSpec) -> NetworkKind:
     """Return the job's kind of network, as in the receipt."""
     if job.on == "kubernetes":
+        if job.host_network:
+            return "host"
         return "static" if job.kubernetes.static_ips else "multus-status"
     return "namespaces" if job.attachments else "loopback"
 
@@ -39,6 +41,7 @@ def agent_spec(
         network=network_kind(job),
         runtime=job.on,
         attachments=tuple(attachments),
+        devices=tuple(one.name for one in job.network.host_networks if one.kind == "rdma"),
         family="auto" if loopback else job.network.family,
         preflight=job.network.preflight,
         loopback=loopback,

@@ -6,6 +6,7 @@ values. Relative paths are relative to the directory in which the launcher is st
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -20,11 +21,12 @@ from pydantic import (
 )
 
 from torchnet.config import fault_syntax, kubernetes, parsing
-from torchnet.config.k8s_values import parse_networks
+from torchnet.config.k8s_values import parse_host_networks, parse_networks
 from torchnet.config.kubernetes import Kubernetes
 from torchnet.constants import GRACE_SECONDS, LOCAL_PREFIXES, POD_VARIABLES, TUNE_PREFIX
 from torchnet.network import attachment
 from torchnet.network.attachment import NetworkAttachment
+from torchnet.network.host_networks import HostNetwork, is_host_network
 from torchnet.text import listed
 
 YEAR = 366 * 86400.0
@@ -82,6 +84,21 @@ def _faults(texts: tuple[str, ...]) -> tuple[str, ...]:
     return texts
 
 
+def _networks(value: object) -> tuple[str, ...]:
+    """Parse a list of networks; commas also separate the parts of one ``host:`` or ``rdma:`` network."""
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, (list, tuple)) or not all(isinstance(item, str) for item in items):
+        return parsing.parse_list(value)
+    found: list[str] = []
+    for item in items:
+        for text in re.split(",(?=(?:host|rdma):)", item.strip()):
+            found += [text] if is_host_network(text) else parsing.parse_list(text)
+    return tuple(found)
+
+
+NetworkTexts = Annotated[tuple[str, ...], PlainValidator(_networks)]
+
+
 class _Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
@@ -89,7 +106,7 @@ class _Group(BaseModel):
 class Network(_Group):
     """The backend network, which carries the collectives."""
 
-    networks: Names = ()
+    networks: NetworkTexts = ()
     """Locally ``()`` for the two networks of the job, ``("loopback",)`` for no network; on Kubernetes the texts of
     `attachments`."""
     rails: Annotated[Whole, Field(ge=1, le=len(LOCAL_PREFIXES))] = 1
@@ -106,6 +123,11 @@ class Network(_Group):
     def attachments(self) -> tuple[NetworkAttachment, ...]:
         """``networks`` on Kubernetes, one attachment per rail; in a valid job they can be parsed."""
         return parse_networks(self.networks)
+
+    @cached_property
+    def host_networks(self) -> tuple[HostNetwork, ...]:
+        """The networks in ``networks`` that the hosts have themselves."""
+        return tuple(parse_host_networks([text for text in self.networks if is_host_network(text)]))
 
     @model_validator(mode="after")
     def _check_loopback(self) -> Network:
@@ -219,6 +241,11 @@ class JobSpec(_Group):
             return self.network.attachments
         return () if self.network.networks == (LOOPBACK,) else attachment.LOCAL[: self.network.rails]
 
+    @property
+    def host_network(self) -> bool:
+        """Whether the workers' pods are in their hosts' network (``--network host:…``)."""
+        return self.on == "kubernetes" and any(one.kind == "host" for one in self.network.host_networks)
+
     @model_validator(mode="after")
     def _check_combinations(self) -> JobSpec:
         problems = []
@@ -241,6 +268,11 @@ class JobSpec(_Group):
                 for name in POD_VARIABLES
                 if name in self.env
             ]
+        elif own := [text for text in self.network.networks if is_host_network(text)]:
+            problems.append(
+                f"network.networks: {own[0]} is a network of the host, but local nodes have networks of their own; "
+                "torchnet receipt --network observes a command on the host's network"
+            )
         elif self.network.networks not in ((), (LOOPBACK,)):
             problems.append("network.networks: this network does not exist on this machine")
         problems += self._fault_problems()
@@ -258,10 +290,19 @@ class JobSpec(_Group):
                 "network.networks: is required: the NetworkAttachmentDefinition of the backend, [NAMESPACE/]NAME"
             ]
         try:
-            _ = self.network.attachments
+            attachments = self.network.attachments
         except ValueError as error:
             return [f"network.networks: {line}" for line in str(error).splitlines()]
-        return []
+        if not attachments and not self.host_network:
+            return [
+                "network.networks: rdma: needs a network for the rendezvous: a NetworkAttachmentDefinition or host:"
+            ]
+        found = []
+        if self.host_network and self.kubernetes.static_ips:
+            found.append("kubernetes.static_ips: the hosts' network has its own addresses")
+        if self.host_network and self.kubernetes.multi_network_policy:
+            found.append("kubernetes.multi_network_policy: no policy applies to pods in the hosts' network")
+        return found
 
     def _process_count_problems(self) -> list[str]:
         """Check that ``gpu`` and ``cpu`` as the number of processes can be resolved from the pods' resources."""

@@ -23,6 +23,7 @@ from torchnet.config.k8s_syntax import (
 )
 from torchnet.config.parsing import parse_label, quote
 from torchnet.network.attachment import NetworkAttachment
+from torchnet.network.host_networks import HostNetwork, is_host_network, parse_host_network
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _NETWORK = re.compile(r"(?P<name>[^*=]*)(?:\*(?P<count>[0-9]{1,4}))?(?:=(?P<resource>.*))?", re.DOTALL)
@@ -55,14 +56,26 @@ def parse_network(text: str) -> list[NetworkAttachment]:
 
 
 def parse_networks(texts: Sequence[str]) -> tuple[NetworkAttachment, ...]:
-    """Parse the texts of ``--network``: one attachment per rail, in order.
+    """Parse the texts of ``--network``: one attachment per rail, in order; () for the host's own networks.
 
     Raises:
-        ValueError: One line for each problem.
+        ValueError: One line for each problem, including those of `parse_host_networks`.
     """
     found: list[NetworkAttachment] = []
     problems = []
-    for text in texts:
+    hosts = [text for text in texts if is_host_network(text)]
+    try:
+        networks = parse_host_networks(hosts)
+    except ValueError as error:
+        problems += str(error).splitlines()
+        networks = []
+    attached = [text for text in texts if text not in hosts]
+    if attached and any(one.kind == "host" for one in networks):
+        problems.append(
+            f"{quote(attached[0])} cannot be combined with host: networks: a pod in the host's network namespace has "
+            "no attachments"
+        )
+    for text in attached:
         try:
             found += parse_network(text)
         except ValueError as error:
@@ -72,6 +85,24 @@ def parse_networks(texts: Sequence[str]) -> tuple[NetworkAttachment, ...]:
     if problems:
         raise ValueError("\n".join(problems))
     return tuple(replace(one, interface=constants.rail_interface(number)) for number, one in enumerate(found))
+
+
+def parse_host_networks(texts: Sequence[str]) -> list[HostNetwork]:
+    """Parse the texts of ``--network`` that name the host's own networks: ``host:ens5``, ``rdma:mlx5_0,mlx5_1``.
+
+    Raises:
+        ValueError: One line for each problem.
+    """
+    found: list[HostNetwork] = []
+    problems = []
+    for text in texts:
+        try:
+            found += parse_host_network(text)
+        except ValueError as error:
+            problems.append(f"{quote(text)} {error}")
+    if problems:
+        raise ValueError("\n".join(problems))
+    return list(dict.fromkeys(found))
 
 
 @dataclass(frozen=True)

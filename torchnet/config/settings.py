@@ -87,9 +87,11 @@ FIELDS = (
     Field(
         "network.networks",
         "--network",
-        "Backend network. On Kubernetes, a NetworkAttachmentDefinition: [NAMESPACE/]NAME[*COUNT][=RESOURCE]; repeat it "
-        "for more rails. Locally, loopback disables the two networks.",
-        "with --on local: loopback, or not set; with --on kubernetes: [NAMESPACE/]NAME[*COUNT][=RESOURCE]",
+        "Backend network. On Kubernetes, a NetworkAttachmentDefinition: [NAMESPACE/]NAME[*COUNT][=RESOURCE], or the "
+        "hosts' own network: host:INTERFACE, host:NETWORK/LENGTH, rdma:DEVICE; repeat it for more rails. Locally, "
+        "loopback disables the two networks.",
+        "with --on local: loopback, or not set; with --on kubernetes: [NAMESPACE/]NAME[*COUNT][=RESOURCE], "
+        "host:INTERFACE, host:NETWORK/LENGTH, rdma:DEVICE",
         "local: a frontend and a backend network",
         "NAME",
         repeat=True,

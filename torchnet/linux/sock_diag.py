@@ -76,6 +76,11 @@ def half_open(port: int) -> list[str]:
     return [socket.remote for socket in dump(states=1 << _SYN_RECV) if socket.local_port == port]
 
 
+def listening(netlink: Netlink | None = None) -> list[SocketBytes]:
+    """Return the listening TCP sockets of this network namespace."""
+    return dump(netlink, states=1 << _LISTEN)
+
+
 def dump(netlink: Netlink | None = None, *, states: int = _STATES) -> list[SocketBytes]:
     """Return the open TCP connections of this network namespace."""
     own = Netlink(SOCK_DIAG) if netlink is None else netlink

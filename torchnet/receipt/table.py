@@ -91,6 +91,12 @@ def _nothing_started(receipt: Receipt) -> str:
 
 
 def _title(receipt: Receipt) -> str:
+    if receipt.runtime == "command":
+        hosts = listed([node.node for node in receipt.nodes], limit=8)
+        return (
+            f"torchnet: receipt of {printable(receipt.run_id)} on {hosts}, {seconds(receipt.duration_s)}: "
+            f"{printable(receipt.reason)}"
+        )
     restarts = f", {counted(receipt.restarts, 'restart')}" if receipt.restarts else ""
     return (
         f"torchnet: receipt of {printable(receipt.run_id)}: {counted(receipt.nnodes, 'node')} × "
@@ -216,7 +222,8 @@ def _verdict(receipt: Receipt) -> tuple[str, bool | None]:
         how += ", TCP"
     if receipt.proof_reason and receipt.proof != "measured":
         how += f": {printable(receipt.proof_reason)}"
-    amount = f"{size(exchanged(receipt))} exchanged between the workers"
+    parties = "hosts" if receipt.runtime == "command" else "workers"
+    amount = f"{size(exchanged(receipt))} exchanged between the {parties}"
     text = f"backend share {_range(receipt)} ({how}) of {amount}"
     over = _backends(receipt)
     if over:

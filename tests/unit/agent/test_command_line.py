@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from torchnet.agent.command_line import dashed, parse, spec_of
+from torchnet.agent.command_line import dashed, main, parse, source_of, spec_of
 from torchnet.agent.spec import FLAGS, flag_of
+from torchnet.errors import NetworkError, UsageError
 from torchnet.network.attachment import NetworkAttachment
 
 VALUES: dict[str, Any] = {
@@ -58,3 +59,24 @@ def test_every_flag_sets_its_field(underscores: bool) -> None:
 def test_a_switch_takes_no_value() -> None:
     assert dashed(["--measure", "x_y.py", "--a_b"]) == ["--measure", "x_y.py", "--a_b"]
     assert dashed(["--log_dir", "a_b", "--no_python", "x"]) == ["--log-dir", "a_b", "--no-python", "x"]
+
+
+def test_the_hosts_own_networks_name_the_source_and_the_devices() -> None:
+    # lo is the one interface that every host has.
+    options = parse(["--network", "host:lo", "--network", "rdma:mlx5_0,mlx5_1", "x.py"])
+    made = spec_of(options, joins=False)
+    assert (made.network, made.devices, made.command) == ("host", ("mlx5_0", "mlx5_1"), ("x.py",))
+    (entry,) = source_of(options, made).attachments()
+    assert (entry.name, entry.interface) == ("host:lo", "lo")
+
+
+def test_a_network_is_given_once_and_exists() -> None:
+    with pytest.raises(UsageError, match="--address-source"):
+        parse(["--network", "host:lo", "--address-source", "host:lo", "x.py"])
+    with pytest.raises(SystemExit):
+        parse(["--network", "ens5", "x.py"])
+    options = parse(["--network", "host:absent9", "x.py"])
+    with pytest.raises(NetworkError, match="absent9"):
+        source_of(options, spec_of(options, joins=False))
+    with pytest.raises(NetworkError, match="mlx5_absent"):
+        main(["--network", "rdma:mlx5_absent", "--address-source", "host:lo", "x.py"])

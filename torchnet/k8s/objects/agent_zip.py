@@ -54,6 +54,7 @@ PARTS = (
     "linux/sock_diag.py",
     "network",
     "rlimits.py",
+    "units.py",
     "text.py",
     "training",
 )

@@ -62,6 +62,10 @@ def command(job: JobSpec, run_id: str, phase: str, code: CodeBundle) -> list[str
         # The variable TORCHNET_ADDRESS_SOURCE holds each worker's own addresses.
         rank0 = [address.partition("/")[0] for address in fixed_addresses(job)[0]]
         return [*words, "--rank0", ",".join(rank0)]
+    if job.host_network:
+        hosts = [str(one) for one in job.network.host_networks if one.kind == "host"]
+        named = [word for host in hosts for word in ("--network", host)]
+        return [*words, *named, "--rank0-labels", _rank0_labels(job, run_id)]
     return [*words, "--address-source", "multus-status", "--rank0-labels", _rank0_labels(job, run_id)]
 
 
@@ -105,7 +109,7 @@ def template(
             "annotations": {
                 **job.kubernetes.annotations,
                 DEFAULT_CONTAINER: constants.WORKER,
-                constants.NETWORKS_ANNOTATION: networks(attachments),
+                **({constants.NETWORKS_ANNOTATION: networks(attachments)} if attachments else {}),
             },
         },
         "spec": _spec(job, run_id, code, attachments),
@@ -143,7 +147,20 @@ def _spec(
         spec["priorityClassName"] = group.priority_class
     if group.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in group.image_pull_secrets]
-    if group.spread != "none":
+    if job.host_network:
+        # The pods' ports are the host's, so a host can have one worker of a run.
+        one_per_host = {
+            "topologyKey": "kubernetes.io/hostname",
+            "labelSelector": {"matchLabels": {constants.RUN_LABEL: run_id}},
+        }
+        spec |= {
+            "hostNetwork": True,
+            "dnsPolicy": "ClusterFirstWithHostNet",
+            "affinity": {
+                "podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [one_per_host]}
+            },
+        }
+    elif group.spread != "none":
         spec["topologySpreadConstraints"] = [
             {
                 "maxSkew": 1,
@@ -227,6 +244,7 @@ def _own_variables(job: JobSpec) -> list[dict[str, Any]]:
         from_field("POD_NAME", "metadata.name"),
         from_field("POD_NAMESPACE", "metadata.namespace"),
         from_field("POD_UID", "metadata.uid"),
+        *([from_field(constants.POD_IP_VARIABLE, "status.podIP")] if job.host_network else []),
         from_field(constants.HOST_VARIABLE, "spec.nodeName"),
         {"name": constants.TOKEN_VARIABLE, "value": f"{constants.TOKEN_DIR}/{constants.TOKEN_KEY}"},
     ]

@@ -77,7 +77,7 @@ def objects(
         )
     if not group.service_account and not group.static_ips:
         found += [named(run_id, body) for body in _rights(run_id, namespace)]
-    if group.network_policy == "isolate":
+    if group.network_policy == "isolate" and not job.host_network:  # it would not apply to their pods
         for name, body, more in policies(run_id, attachments, on_rails=group.multi_network_policy):
             found.append(named(name, body, more))
     pods = template(job, run_id, code, attachments, labels, pod_template or {})

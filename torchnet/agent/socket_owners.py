@@ -1,0 +1,173 @@
+"""Which connections are those of this process's descendants, on a host that others use, too.
+
+A connection is theirs if one of them has its socket open, by inode (/proc/PID/fd). This needs no privilege: processes
+of the same user can read a process's descriptors, unless it has changed its credentials. The owner of a connection that
+begins and ends between two looks is unknown, unless its local port is one on which a descendant listens.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torchnet.agent.worker_processes import descendants
+from torchnet.linux.sock_diag import SocketBytes
+
+Owner = Literal["job", "unknown", "other"]
+
+_SOCKET = "socket:["
+_NAME_BYTES = 4096
+_NAME_LIMIT = 60  # characters
+_ABSENT = 2  # looks at all descriptors without finding a socket that is still open, after which it is somebody else's
+
+
+@dataclass(frozen=True)
+class OpenSockets:
+    """The sockets that the descendants have open.
+
+    Attributes:
+        holders: A process by the socket's inode.
+        unreadable: Processes whose descriptors cannot be read.
+        elsewhere: Processes in another network namespace, whose traffic is not visible here.
+    """
+
+    holders: dict[int, int] = field(default_factory=dict)
+    unreadable: tuple[int, ...] = ()
+    elsewhere: tuple[int, ...] = ()
+
+
+def open_sockets() -> OpenSockets:
+    """Read the descriptors of all descendants."""
+    holders: dict[int, int] = {}
+    unreadable, elsewhere = [], []
+    own = os.readlink("/proc/self/ns/net")
+    for pid in descendants():
+        try:
+            if os.readlink(f"/proc/{pid}/ns/net") != own:
+                elsewhere.append(pid)
+                continue
+            for number in os.listdir(f"/proc/{pid}/fd"):
+                inode = _inode(f"/proc/{pid}/fd/{number}")
+                if inode:
+                    holders.setdefault(inode, pid)
+        except PermissionError:
+            unreadable.append(pid)
+        except OSError:
+            continue  # it has ended
+    return OpenSockets(holders, tuple(unreadable), tuple(elsewhere))
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process, and its program and script."""
+
+    pid: int = 0
+    name: str = "?"
+
+
+@dataclass
+class _Entry:
+    owner: Owner = "unknown"
+    process: Process = Process()
+    absent: int = 0
+
+
+class SocketOwners:
+    """The owners of the open connections and listening sockets; all that are open at the start are other processes'.
+
+    Attributes:
+        unreadable: Names of descendants whose descriptors could not be read.
+        elsewhere: Names of descendants in other network namespaces.
+    """
+
+    def __init__(self, connections: Iterable[SocketBytes], listening: Iterable[SocketBytes]) -> None:
+        self._entries = {one.cookie: _Entry("other") for one in (*connections, *listening)}
+        self._ports: dict[int, Process] = {}
+        self.unreadable: set[str] = set()
+        self.elsewhere: set[str] = set()
+
+    def look(self, connections: Iterable[SocketBytes], listening: Iterable[SocketBytes]) -> None:
+        """Learn the owners of the sockets that are open now; the descriptors are read only if one is unknown."""
+        listening = tuple(listening)
+        unknown = []
+        for socket in (*connections, *listening):
+            entry = self._entries.setdefault(socket.cookie, _Entry())
+            if entry.owner == "unknown" and socket.inode:  # 0 until the connection has been accepted
+                if entry.absent >= _ABSENT:  # it is still open, so it was during both looks
+                    entry.owner = "other"
+                else:
+                    unknown.append((socket.inode, entry))
+        if unknown:
+            self._find(unknown)
+        for socket in listening:
+            entry = self._entries[socket.cookie]
+            if entry.owner == "job":
+                self._ports[socket.local_port] = entry.process
+
+    def _find(self, unknown: list[tuple[int, _Entry]]) -> None:
+        scan = open_sockets()
+        names: dict[int, str] = {}
+
+        def process(pid: int) -> Process:
+            if pid not in names:
+                names[pid] = process_name(pid)
+            return Process(pid, names[pid])
+
+        self.unreadable.update(process(pid).name for pid in scan.unreadable)
+        self.elsewhere.update(process(pid).name for pid in scan.elsewhere)
+        for inode, entry in unknown:
+            if inode in scan.holders:
+                entry.owner, entry.process = "job", process(scan.holders[inode])
+            elif not scan.unreadable:
+                entry.absent += 1
+
+    def owner(self, socket: SocketBytes) -> tuple[Owner, Process]:
+        """Return the owner of a connection, also after its end."""
+        entry = self._entries.get(socket.cookie, _Entry())
+        if entry.owner == "unknown" and socket.local_port in self._ports:
+            return "job", self._ports[socket.local_port]
+        return entry.owner, entry.process
+
+    def accepted(self, socket: SocketBytes) -> bool:
+        """Return whether a connection came in at a port on which a descendant listens."""
+        return socket.local_port in self._ports
+
+    def forget(self, cookie: int) -> None:
+        """Forget a connection that has ended."""
+        self._entries.pop(cookie, None)
+
+
+def process_name(pid: int) -> str:
+    """Return a process's program and script: ``python train.py``. Further arguments may contain secrets."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = [os.fsdecode(word) for word in file.read(_NAME_BYTES).split(b"\0") if word]
+        if not words:
+            with open(f"/proc/{pid}/comm", "rb") as file:
+                return os.fsdecode(file.read().strip())
+    except OSError:
+        return "?"
+    return shortened(words)
+
+
+def shortened(words: list[str]) -> str:
+    """Return the program and, for an interpreter with options, the script or module: the first word without a dash."""
+    program = os.path.basename(words[0])
+    if "python" not in program:
+        return program[:_NAME_LIMIT]
+    for word in words[1:]:
+        if word == "-c":
+            return f"{program} -c"
+        if not word.startswith("-"):
+            return f"{program} {os.path.basename(word)}"[:_NAME_LIMIT]
+    return program[:_NAME_LIMIT]
+
+
+def _inode(path: str) -> int:
+    try:
+        target = os.readlink(path)
+    except FileNotFoundError:
+        return 0  # closed meanwhile
+    return int(target[len(_SOCKET) : -1]) if target.startswith(_SOCKET) else 0

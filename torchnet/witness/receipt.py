@@ -1,0 +1,296 @@
+"""The receipt of one or several witnesses: the records' bytes assigned to peers, in the shape of a job's receipt.
+
+A node of the receipt is a host, and a rank is the command on it. Each node holds its record (``witness``), so that the
+receipts of all hosts can be merged, and merged again.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from torchnet.agent import share_bounds
+from torchnet.agent.accounting import UNKNOWN_INTERFACE, Flow, TrafficTotals
+from torchnet.agent.job_share import EXACT, largest_doubt, one_sided
+from torchnet.agent.receipt_shape import (
+    InterfaceBytes,
+    NodeReceipt,
+    PeerBytes,
+    RailBytes,
+    RankResult,
+    Share,
+    job_receipt,
+)
+from torchnet.agent.share_bounds import SLACK_BYTES, PeerPayload, Reason, Unattributed
+from torchnet.text import listed, printable
+from torchnet.units import counted, size
+from torchnet.witness.host_record import ConnectionGroup, HostRecord, RemoteFlow
+
+_LISTED = 8
+_ENOUGH_BYTES = 10_000_000  # of TCP with peers over the backend, at which an unused RDMA device is remarkable
+
+
+class Peers:
+    """The hosts by address: from the records of all hosts, from ``--peers``, and as members of the networks."""
+
+    def __init__(self, records: Sequence[HostRecord]) -> None:
+        self._hosts: dict[str, str] = {}
+        self.silent: set[str] = set()
+        """Peers that exchanged bytes and have no record, so that their other addresses are not known."""
+        self._recorded = {record.host for record in records}
+        for record in records:
+            self._hosts.update(record.peers)
+        for record in records:
+            for addresses in record.addresses.values():
+                self._hosts.update(dict.fromkeys(addresses, record.host))
+        self.named = len(self._recorded) > 1 or any(record.peers for record in records)
+        """Whether hosts are known by more than their addresses in the networks."""
+
+    def exchanged(self, peer: str) -> None:
+        """Note that bytes were exchanged with a peer."""
+        if peer not in self._recorded:
+            self.silent.add(peer)
+
+    def name(self, record: HostRecord, remote: str) -> str | None:
+        """Return the peer that has an address, or None."""
+        if remote in self._hosts:
+            return self._hosts[remote]
+        try:
+            ip = ipaddress.ip_address(remote)
+        except ValueError:
+            return None
+        # A member of the network; which host it is, only that host's record tells.
+        networks = map(ipaddress.ip_network, record.prefixes)
+        return remote if any(ip.version == one.version and ip in one for one in networks) else None
+
+
+def receipt_of(records: Sequence[HostRecord]) -> dict[str, Any]:
+    """Return the receipt of the records' hosts (torchnet.receipt/2, with ``leaks`` and ``witness`` in each node)."""
+    records = sorted(records, key=lambda record: (record.host, record.began))
+    peers = Peers(records)
+    nodes = [_node(record, number, peers) for number, record in enumerate(records)]
+    share = _share(records, nodes, peers)
+    for node in nodes:
+        del node["payload"]
+    failed = next((record for record in records if record.exit_code), None)
+    code = failed.exit_code if failed else 0
+    return job_receipt(
+        run_id=records[0].command,
+        runtime="command",
+        network="host",
+        nnodes=len(records),
+        nproc_per_node=1,
+        code=code,
+        reason=f"the command on {failed.host} exited with code {code}" if failed else "done",
+        failure=None,
+        began=min(record.began for record in records),
+        ended=max(record.ended for record in records),
+        restarts=0,
+        share=share,
+        min_share=None,
+        ranks=[_rank(number, record) for number, record in enumerate(records)],
+        rails=_rails(records, nodes),
+        nodes=[cast(NodeReceipt, node) for node in nodes],
+        findings=[text for node in nodes for text in node["findings"]],
+    )
+
+
+def _rank(number: int, record: HostRecord) -> RankResult:
+    return {"rank": number, "local_rank": 0, "node": record.host, "exit_code": record.exit_code}
+
+
+def _node(record: HostRecord, number: int, peers: Peers) -> dict[str, Any]:
+    """Return a host's part, with the limits of its bytes with peers as ``payload``."""
+    traffic = TrafficTotals(
+        complete=record.complete, counters=record.counters, headers=record.headers, protocols=record.protocols
+    )
+    doubts = PeerPayload()
+    names: list[str] = []  # of peers, by number
+    strangers = 0
+    for flow in record.flows:
+        peer = peers.name(record, flow.remote) if flow.owner != "other" else None
+        interface = flow.interface or UNKNOWN_INTERFACE
+        if flow.owner == "job" and peer is not None:
+            peers.exchanged(peer)
+            if peer not in names:
+                names.append(peer)
+            key = names.index(peer), UNKNOWN_INTERFACE if _crosses(record, flow) else interface
+            traffic.peers.setdefault(key, Flow()).merge(flow.flow)
+            continue
+        traffic.others.setdefault(interface, Flow()).merge(flow.flow)
+        strangers += flow.flow.total if flow.owner == "job" else 0
+        if flow.owner == "unknown" and (peer or not peers.named):
+            doubts += _doubt(record, flow, "unowned")
+        elif flow.owner == "job" and not peers.named:
+            doubts += _doubt(record, flow, "unnamed")
+    payload = traffic.payload(record.backend) + doubts + _rdma_payload(record)
+    leaks = _leaks(record, peers)
+    rows: list[PeerBytes] = [
+        {
+            "node": names[peer],
+            "interface": name,
+            "sent_bytes": flow.sent_bytes,
+            "received_bytes": flow.received_bytes,
+        }
+        for (peer, name), flow in sorted(traffic.peers.items())
+    ]
+    interfaces: dict[str, InterfaceBytes] = {
+        name: {
+            "role": "backend" if name in record.backend else "other",
+            "sent_bytes": counter.sent_bytes,
+            "received_bytes": counter.received_bytes,
+            "peer_bytes": traffic.peers_on(name).total,
+        }
+        for name, counter in sorted(record.counters.items())
+        if name != "lo"
+    }
+    return {
+        "node": record.host,
+        "node_rank": number,
+        "interfaces": interfaces,
+        "peer_bytes": traffic.peer_bytes(),
+        "other_bytes": strangers,
+        "peers": rows,
+        "peers_omitted": 0,
+        "unattributed": [vars(one) for one in payload.unattributed],
+        "rdma_bytes": {},  # no device is the command's alone
+        "rdma_stray": _rdma(record, on_rail=False),
+        "proof": "measured" if record.complete else "inferred",
+        "flaps": [],
+        "findings": [
+            f"{record.host}: {text}"
+            for text in _findings(
+                record, leaks, sum(traffic.peers_on(name).total for name in record.backend)
+            )
+        ],
+        "series": None,
+        "payload": [
+            payload.backend_low,
+            payload.backend_high,
+            payload.elsewhere_low,
+            payload.elsewhere_high,
+        ],
+        "leaks": [{**vars(one), "peer": peers.name(record, one.remote)} for one in leaks],
+        "witness": record.to_json(),
+    }
+
+
+def _crosses(record: HostRecord, flow: RemoteFlow) -> bool:
+    """Return whether one end has an address of the backend, and the other does not."""
+    if not record.prefixes:
+        return False
+    ip = ipaddress.ip_address(flow.remote)
+    networks = map(ipaddress.ip_network, record.prefixes)
+    within = any(ip.version == one.version and ip in one for one in networks)
+    return not ip.is_link_local and within != (flow.interface in record.backend)
+
+
+def _doubt(record: HostRecord, flow: RemoteFlow, reason: Reason) -> PeerPayload:
+    """Return the limits of bytes that may have been exchanged with a peer or not."""
+    unattributed = (Unattributed(flow.interface or UNKNOWN_INTERFACE, flow.flow.total, reason),)
+    on_backend = flow.interface in record.backend
+    return PeerPayload(
+        0, flow.flow.total if on_backend else 0, 0, 0 if on_backend else flow.flow.total, unattributed
+    )
+
+
+def _rdma_payload(record: HostRecord) -> PeerPayload:
+    """Return what RDMA adds: other processes can use the devices, too."""
+    rail, stray = _rdma(record, on_rail=True), _rdma(record, on_rail=False)
+    unattributed = [
+        *(Unattributed(name, count, "rdma-shared") for name, count in rail.items()),
+        *(Unattributed(name, count, "rdma-stray") for name, count in stray.items()),
+    ]
+    return PeerPayload(0, sum(rail.values()), 0, sum(stray.values()), tuple(unattributed))
+
+
+def _rdma(record: HostRecord, *, on_rail: bool) -> dict[str, int]:
+    return {
+        name: count
+        for name, count in record.rdma.items()
+        if count and (name in record.rdma_backend) == on_rail
+    }
+
+
+def _leaks(record: HostRecord, peers: Peers) -> list[ConnectionGroup]:
+    """Return the command's connections with peers outside the backend, the largest first."""
+    if not record.networks:
+        return []
+    return [
+        one
+        for one in record.connections
+        if one.interface not in record.backend and one.total and peers.name(record, one.remote)
+    ]
+
+
+def _findings(record: HostRecord, leaks: Sequence[ConnectionGroup], over_backend: int) -> list[str]:
+    found = list(record.findings)
+    found += [
+        f"{printable(one.process, 80)} (pid {one.pid}) exchanged {size(one.total)} with {one.remote} over "
+        f"{one.interface or 'an unknown interface'}, {'local' if one.accepted else 'remote'} port {one.port}"
+        for one in leaks[:_LISTED]
+    ]
+    if len(leaks) > _LISTED:
+        found.append(f"{counted(len(leaks) - _LISTED, 'connection')} more outside the backend")
+    found += [
+        f"RDMA device {device} carried nothing, but TCP carried {size(over_backend)} over the backend: NCCL may have "
+        "fallen back to sockets (memlock limit, no access to /dev/infiniband, port not active)"
+        for device in record.rdma_backend
+        if over_backend > _ENOUGH_BYTES
+        and (moved := record.rdma.get(device)) is not None
+        and moved <= SLACK_BYTES
+    ]
+    return found
+
+
+def _share(records: Sequence[HostRecord], nodes: Sequence[dict[str, Any]], peers: Peers) -> Share:
+    without = [record.host for record in records if not record.networks]
+    if without:
+        return _unknown(f"--network names no backend on {listed(without)}")
+    blind = [
+        f"{record.host} {name}" for record in records for name, count in record.rdma.items() if count is None
+    ]
+    if blind:
+        return _unknown(f"the counters of RDMA devices cannot be read: {listed(blind)}")
+    total = sum((PeerPayload(*node["payload"]) for node in nodes), one_sided(nodes))
+    bounds = share_bounds.share(total)
+    if bounds is None and total.backend_high:
+        bounds = 0.0, 1.0
+    if bounds is None:
+        return _unknown("the command exchanged nothing with peers")
+    if bounds[1] - bounds[0] > EXACT:
+        return Share(*bounds, "inferred", largest_doubt(nodes))
+    if peers.silent:
+        silent = listed(sorted(peers.silent))
+        reason = f"{silent} left no receipt; torchnet receipt merge joins the hosts' files"
+        return Share(*bounds, "inferred", reason)
+    if not all(record.complete for record in records):
+        return Share(*bounds, "inferred", "some connections were not observed to their end")
+    return Share(*bounds, "measured", "TCP, counted by connection")
+
+
+def _unknown(reason: str) -> Share:
+    return Share(None, None, "unknown", reason)
+
+
+def _rails(records: Sequence[HostRecord], nodes: Sequence[Mapping[str, Any]]) -> list[RailBytes]:
+    """Return the bytes of each rail: the n-th backend interface of each host, whatever its name there."""
+    names = max((record.backend for record in records), key=len)
+    carried = [0] * len(names)
+    for record, node in zip(records, nodes, strict=True):
+        for peer in node["peers"]:
+            if peer["interface"] in record.backend:
+                carried[record.backend.index(peer["interface"])] += (
+                    peer["sent_bytes"] + peer["received_bytes"]
+                )
+    total = sum(carried)
+    return [
+        {
+            "interface": name,
+            "attachment": None,
+            "peer_bytes": count,
+            "share": round(count / total, 6) if total else None,
+        }
+        for name, count in zip(names, carried, strict=True)
+    ]
