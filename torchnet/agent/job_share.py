@@ -44,7 +44,7 @@ def share_of(spec: AgentSpec, receipts: Sequence[dict[str, Any]]) -> Share:
     if any(receipt["rdma_bytes"] for receipt in receipts):
         return Share(low, high, "inferred", "RDMA is counted by device, not by peer")
     if any(receipt["findings"] and receipt["proof"] != "measured" for receipt in receipts):
-        return Share(low, high, "inferred", "the counts disagree (see the findings)")
+        return Share(low, high, "inferred", "RDMA devices may have carried more (see the findings)")
     return Share(low, high, "measured", "counted by TCP connection and peer")
 
 
@@ -147,4 +147,9 @@ def largest_doubt(receipts: Sequence[dict[str, Any]]) -> str:
     if not sums:
         return "two workers counted different bytes with each other"
     (interface, reason), count = max(sums.items(), key=lambda item: item[1])
+    return doubt(interface, reason, count)
+
+
+def doubt(interface: str, reason: share_bounds.Reason, count: int) -> str:
+    """Describe unattributed bytes."""
     return _REASONS[reason].format(size(count), interface)

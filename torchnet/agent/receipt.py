@@ -9,9 +9,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from torchnet.agent.accounting import HEADER_BYTES, TrafficTotals
+from torchnet.agent import share_bounds
+from torchnet.agent.accounting import TrafficTotals
 from torchnet.agent.events import Failure
-from torchnet.agent.job_share import share_of
+from torchnet.agent.job_share import EXACT, doubt, share_of
 from torchnet.agent.link_monitor import LinkFlap
 from torchnet.agent.receipt_shape import (
     InterfaceBytes,
@@ -22,7 +23,7 @@ from torchnet.agent.receipt_shape import (
     job_receipt,
     rank_results,
 )
-from torchnet.agent.share_bounds import SLACK_BYTES
+from torchnet.agent.share_bounds import SLACK_BYTES, PeerPayload, Reason
 from torchnet.agent.spec import AgentSpec
 from torchnet.agent.transports import NO_TRANSPORTS, Transports
 from torchnet.network.attachment import NetworkAttachment
@@ -33,7 +34,6 @@ from torchnet.network.peer_table import PeerTable
 ALL_ROWS_WORKERS = 64
 _ROWS, _FULL_ROWS = 4096, 50_000  # of pairs in a larger job, by default and with --full-receipt: 0.4 and 5 MB
 _FINDINGS = 100  # in the job's list
-_TOLERANCE = 0.02  # allowed difference of the two counts
 _IMBALANCE = 0.5  # share of the busiest rail's bytes; less is a finding
 _ENOUGH_BYTES = (
     1_000_000  # on the busiest rail; less is only store and handshake traffic, all on the first rail
@@ -57,12 +57,13 @@ def worker(
     backend = {rail.interface for rail in rails}
     traffic = traffic or TrafficTotals(complete=False)
     peer_bytes = traffic.peer_bytes()
-    doubts = _disagreements(spec, traffic, backend)
-    doubts += [f"{spec.name}: {text}" for text in transports.doubts(peer_bytes)]
-    # The rest concerns the speed, not the counts.
-    findings = [*doubts, *(f"{spec.name}: {text}" for text in transports.unused(peer_bytes))]
-    blind = bool(transports.unreadable) or transports.hidden(peer_bytes)
     payload = traffic.payload(backend) + transports.payload
+    doubts = transports.doubts(peer_bytes)
+    if not spec.loopback:
+        doubts += _unattributed(payload, peer_bytes)
+    # What is unused concerns the speed, not the counts.
+    findings = [f"{spec.name}: {text}" for text in (*doubts, *transports.unused(peer_bytes))]
+    blind = bool(transports.unreadable) or transports.hidden(peer_bytes)
     interfaces: dict[str, InterfaceBytes] = {
         name: {
             "role": "backend" if name in backend else "frontend" if name == "eth0" else "other",
@@ -99,7 +100,7 @@ def worker(
         "proof": "unknown"
         if blind or not (traffic.complete or traffic.counters)
         else "measured"
-        if traffic.complete and not doubts
+        if traffic.complete and not doubts and _exact(payload)
         else "inferred",
         "series": None,
         "codes": dict(codes),
@@ -115,30 +116,22 @@ def worker(
     return {**receipt}
 
 
-def _disagreements(spec: AgentSpec, traffic: TrafficTotals, backend: set[str]) -> list[str]:
-    if spec.loopback:
-        return []
-    found = []
-    for name in sorted(backend | ({"eth0"} & traffic.counters.keys())):
-        counter, flow = traffic.counters.get(name), traffic.on_interface(name)
-        if counter is None:
-            continue
-        for verb, counted, by_socket, resent, segments in (
-            ("sent", counter.sent_bytes, flow.sent_bytes, flow.resent_bytes, flow.segments_out),
-            ("received", counter.received_bytes, flow.received_bytes, flow.repeated_bytes, flow.segments_in),
-        ):
-            lowest, highest = by_socket, by_socket + resent + segments * HEADER_BYTES
-            if counted < lowest * (1 - _TOLERANCE) - SLACK_BYTES:
-                found.append(
-                    f"{spec.name}: connections on {name}'s address {verb} {by_socket} bytes, but the interface only "
-                    f"{counted}: they used another interface"
-                )
-            elif counted > highest * (1 + _TOLERANCE) + SLACK_BYTES:
-                found.append(
-                    f"{spec.name}: {name} {verb} {counted} bytes, but its TCP connections only {by_socket}: the rest "
-                    "is other traffic (UDP, or processes outside the job)"
-                )
-    return found
+def _exact(payload: PeerPayload) -> bool:
+    bounds = share_bounds.share(payload)
+    return bounds is None or bounds[1] - bounds[0] <= EXACT
+
+
+def _unattributed(payload: PeerPayload, peer_bytes: int) -> list[str]:
+    """Describe the bytes that may have been exchanged with peers, if they are enough to matter."""
+    sums: dict[tuple[str, Reason], int] = {}
+    for one in payload.unattributed:
+        sums[one.interface, one.reason] = sums.get((one.interface, one.reason), 0) + one.bytes
+    least = max(SLACK_BYTES, EXACT * peer_bytes)
+    return [
+        f"{doubt(*key, count)}: with other workers, or with anyone else"
+        for key, count in sums.items()
+        if count > least and not key[1].startswith("rdma")
+    ]
 
 
 def summary(spec: AgentSpec, receipt: dict[str, Any]) -> dict[str, Any]:

@@ -82,8 +82,8 @@ class Traffic:
             Connections within the worker (ranks of one node) have the interface "lo", and each of their bytes
             counts at both ends, as in lo's counters.
         others: :class:`Bytes`, TCP payload with all other hosts if the workers are known, else zero.
-        complete: False if the kernel dropped messages about closed connections, so that peers and others are
-            too small.
+        complete: False if the kernel dropped messages about closed connections, or a connection was reset, so that
+            peers and others are too small.
 
     None of these includes RDMA, which bypasses the kernel.
     """
@@ -172,6 +172,11 @@ class Traffic:
         for socket in self._events.read():
             self._seen.pop(socket.cookie, None)
             self._count(self._closed, [socket])
+        for cookie in self._events.closed_without_counts:  # a reset clears the counts: use the last reading
+            last = self._seen.pop(cookie, None)
+            self._count(self._closed, [last] if last else [])
+            self._complete = False
+        self._events.closed_without_counts.clear()
         self._complete = self._complete and not self._events.lost
 
     def _count(self, sums: _Sums, found: Iterable[SocketBytes]) -> None:
