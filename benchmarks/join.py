@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks.machine import facts
 from torchnet import rlimits
 from torchnet.agent import messages, receipt
-from torchnet.agent.accounting import Flow, TrafficAccount, TrafficTotals
+from torchnet.agent.accounting import READING_LOAD, Flow, TrafficAccount, TrafficTotals
 from torchnet.agent.admission import join_request
 from torchnet.agent.coordinator import Coordinator
 from torchnet.agent.event_loop import EventLoop
@@ -209,9 +209,9 @@ def reading(sockets: int) -> tuple[float, float]:
             kept += [client, server.accept()[0]]
     account = TrafficAccount(PeerTable(tuple(row(rank) for rank in range(sockets // NPROC))), 0, set())
     began = time.thread_time()
-    account.recent()
+    account.refresh()
     taken = time.thread_time() - began
-    pause = account._recent_until - time.monotonic()
+    pause = taken / READING_LOAD
     account.close()
     for one in kept:
         one.close()
@@ -230,7 +230,7 @@ def receipt_bytes(nnodes: int, **fields: Any) -> int:
             peers, counters={"net1": Counters(sent, nnodes * 1066 * 10**6), "eth0": Counters(10**5, 10**5)}
         )
         codes = {str(number): 0 for number in own.ranks}
-        part = receipt.worker(own, PeerTable(rows), (rail(0),), traffic, codes, [], {})
+        part = receipt.worker(own, PeerTable(rows), (rail(0),), traffic, codes, [])
         parts.append(receipt.summary(own, part))
     own = replace(spec(nnodes, **fields), loopback=False)
     whole = receipt.job(

@@ -13,7 +13,18 @@ import pytest
 from tests.pythons import pythons
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PARTS = ("__init__", "agent", "constants", "errors", "linux", "network", "rlimits", "text", "training", "units")
+PARTS = (
+    "__init__",
+    "agent",
+    "constants",
+    "errors",
+    "linux",
+    "network",
+    "rlimits",
+    "text",
+    "training",
+    "units",
+)
 PYTHONS = {f"{major}.{minor}": path for (major, minor), path in pythons().items()}
 
 

@@ -26,7 +26,7 @@ _LEAST_TCP_HEADER = 20 + 20
 _QUIET_SECONDS, _SETTLE_SECONDS = 0.03, 0.5
 # Of a core: one reading takes 10 µs per connection, on rank 0 of 1,000 workers with 8 processes each 0.1 s, so readings
 # are then less frequent.
-_READING_LOAD = 0.005
+READING_LOAD = 0.005
 
 
 @dataclass
@@ -236,7 +236,7 @@ class TrafficAccount:
             return False
         began = time.thread_time()
         self.latest_peer_bytes = self.read().peer_bytes()
-        self._next_reading = time.monotonic() + (time.thread_time() - began) / _READING_LOAD
+        self._next_reading = time.monotonic() + (time.thread_time() - began) / READING_LOAD
         return True
 
     def read(self) -> TrafficTotals:

@@ -28,9 +28,7 @@ def share_of(spec: AgentSpec, receipts: Sequence[dict[str, Any]]) -> Share:
     missing = spec.nnodes - len(receipts)
     if missing > 1:
         return _unknown(f"{missing} of {spec.nnodes} workers left no receipt")
-    total = sum(
-        (_payload(receipt, receipts if missing else ()) for receipt in receipts), one_sided(receipts)
-    )
+    total = sum((_payload(receipt, receipts if missing else ()) for receipt in receipts), one_sided(receipts))
     bounds = share_bounds.share(total)
     if bounds is None:
         if total.backend_high:

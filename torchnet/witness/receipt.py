@@ -160,9 +160,7 @@ def _node(record: HostRecord, number: int, peers: Peers) -> dict[str, Any]:
         "flaps": [],
         "findings": [
             f"{record.host}: {text}"
-            for text in _findings(
-                record, leaks, sum(traffic.peers_on(name).total for name in record.backend)
-            )
+            for text in _findings(record, leaks, sum(traffic.peers_on(name).total for name in record.backend))
         ],
         "series": None,
         "payload": [

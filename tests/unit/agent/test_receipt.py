@@ -73,7 +73,9 @@ def test_what_went_twice_is_no_others_traffic() -> None:
 
     def findings(sent: int, received: int) -> list[str]:
         counters = {"net1": Counters(sent * MB, received * MB), "eth0": Counters(0, 0)}
-        return list(worker(spec(), table(), rails(), traffic({(1, "net1"): told}, counters), {}, [])["findings"])
+        return list(
+            worker(spec(), table(), rails(), traffic({(1, "net1"): told}, counters), {}, [])["findings"]
+        )
 
     assert findings(12, 13) == []
     assert [len(findings(14, 13)), len(findings(12, 15))] == [1, 1]

@@ -120,7 +120,7 @@ def test_what_may_have_left_the_backend_widens_the_bounds(
 ) -> None:
     counters = {"net1": counted(5), "eth0": counted(2)}
     seen = traffic({(1, "net1"): flow(5)}, counters, **{"protocols": NONE, **counts})
-    one = worker(spec(0), table(), rails(), seen, {}, [], {})
+    one = worker(spec(0), table(), rails(), seen, {}, [])
     found = whole(one, made(1, {(0, "net1"): flow(5)}), min_share=0.95)
     assert (found["backend_share"], found["backend_share_high"]) == bounds
     assert (found["min_share_verdict"], found["exit_code"]) == (verdict, 0 if verdict == "reached" else 5)
@@ -132,7 +132,7 @@ def test_bytes_that_only_one_of_two_workers_counted_lower_the_lower_bound() -> N
     """As behind the address of a Kubernetes Service: the client takes its peer for a host outside the job."""
     counters = {"net1": counted(5), "eth0": counted(5)}
     seen = traffic({(1, "net1"): flow(5)}, counters, others={"eth0": flow(5)})
-    one = worker(spec(0), table(), rails(), seen, {}, [], {})
+    one = worker(spec(0), table(), rails(), seen, {}, [])
     found = whole(one, made(1, {(0, "net1"): flow(5), (0, "eth0"): flow(5)}))
     assert (found["backend_share"], found["backend_share_high"], found["proof"]) == (
         0.5,
@@ -151,7 +151,6 @@ def test_a_rail_is_known_by_its_own_workers_receipt() -> None:
         traffic({(0, "net1"): flow(5)}, {"net1": counted(5), "eth0": counted(0)}, protocols=NONE),
         {},
         [],
-        {},
     )
     assert whole(one, two)["backend_share"] == 0
 
@@ -209,7 +208,7 @@ def large(count: int, **fields: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         on_net1 = sum(one.sent_bytes for (_, name), one in flows.items() if name == "net1")
         seen = {"net1": Counters(on_net1, on_net1), "eth0": Counters(MB, MB)}
         codes = {str(r): int(r == 9) for r in one.ranks}
-        part = worker(one, PeerTable(names), rails(), traffic(flows, seen), codes, [], {})
+        part = worker(one, PeerTable(names), rails(), traffic(flows, seen), codes, [])
         parts.append(summary(one, part | {"series": None}))
     job = whole(*parts, nnodes=count, nproc=8, **fields)
     Receipt.model_validate(job)

@@ -72,6 +72,11 @@ def test_the_proof_and_the_findings(
     assert all(token in whole["findings"][0] for token in tokens)
 
 
+def limits(*devices: RdmaDevice) -> tuple[int, int, int, int]:
+    found = Transports(devices).payload
+    return found.backend_low, found.backend_high, found.elsewhere_low, found.elsewhere_high
+
+
 def test_rdma_bounds_the_payload() -> None:
     """Shared devices raise the upper bound alone, others lower the lower one; what cannot be opened does neither."""
     closed = replace(STRAY, name="mlx5_8", openable=False)

@@ -34,7 +34,7 @@ def host(number: int, *flows: RemoteFlow, **more: Any) -> HostRecord:
         "backend": ("ens5",),
         "prefixes": ("10.10.0.0/16",),
         "addresses": {"ens5": (BACKEND.format(number),), "eth0": (FRONTEND.format(number),)},
-        "counters": {name: Counters(*counts) for name, counts in carried.items()},
+        "counters": {name: Counters(counts[0], counts[1]) for name, counts in carried.items()},
         "protocols": ProtocolCounters(0, 0, 0, 0, 0),
         "flows": flows,
     }
@@ -161,7 +161,8 @@ def test_records_survive_json() -> None:
     group = ConnectionGroup(7, "python train.py", FRONTEND.format(2), "eth0", 5000, False, 1, 4 * MB, 0)
     record = pair(connections=(group,), rdma={"mlx5_0": None}, peers={"10.10.0.2": "b"})[0]
     assert HostRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
-    for wrong in (None, [], {}, {"host": "a"}, {**record.to_json(), "flows": [1]}):
+    broken: list[Any] = [None, [], {}, {"host": "a"}, {**record.to_json(), "flows": [1]}]
+    for wrong in broken:
         with pytest.raises(ValueError, match="is not a record"):
             HostRecord.from_json(wrong)
 
