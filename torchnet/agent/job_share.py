@@ -126,6 +126,7 @@ _REASONS: dict[share_bounds.Reason, str] = {
     "counters-lost": "{} on {}, and the protocols' counters cannot be read",
     "unplaced": "{} on {}, of connections with one end outside the backend",
     "moved": "{} on {}, of connections with addresses of another interface",
+    "uncounted": "{} of connections over {}, which no interface counted",
     "remainder": "{} on {} that are not TCP or UDP",
     "rdma-headers": "{} on {}, which may be headers",
     "rdma-shared": "{} on {}, a device that others can use, too",

@@ -24,6 +24,7 @@ Reason = Literal[
     "counters-lost",
     "unplaced",
     "moved",
+    "uncounted",
     "remainder",
     "rdma-headers",
     "rdma-shared",
@@ -158,7 +159,9 @@ def _least_and_most(
 ) -> tuple[int, int, list[Unattributed]]:
     """Return the least payload with peers over ``here``, the most over ``there``, and what makes the difference."""
     room = {one.name: _room(one, seen) for one in there}
-    moved = sum(min(one.peers, max(0, -_left(one, seen))) for one in here)
+    moved = sum(_moved(one, seen) for one in here)
+    # What no other interface has counted either: over loopback, if two workers share a network namespace.
+    uncounted = max(0, moved - max(0, sum(room.values()) - seen.unplaced))
     remainder = max(0, sum(_remainder(one) for one in there) - slack)
     limits: dict[Reason, float] = {
         "sockets-lost": math.inf if seen.sockets_lost else 0,
@@ -169,13 +172,16 @@ def _least_and_most(
         "remainder": remainder,
     }
     most = int(min(sum(room.values()), sum(limits.values())))
-    gone = min(sum(room.values()), seen.unplaced + moved)
+    gone = min(sum(room.values()), seen.unplaced + moved) + uncounted
     reason = max(limits, key=lambda name: limits[name])
     unattributed = [
         Unattributed(name, min(most, count), reason) for name, count in room.items() if count and most
     ]
+    if uncounted:
+        name = max(here, key=lambda one: _moved(one, seen)).name
+        unattributed.append(Unattributed(name, uncounted, "uncounted"))
     ends = sum(min(one.ends, one.peers) for one in here)
-    return max(0, counted_here + seen.unplaced - gone - ends), counted_there + most, unattributed
+    return max(0, counted_here + seen.unplaced - gone - ends), counted_there + most + uncounted, unattributed
 
 
 def _left(one: Interface, seen: Observation) -> int:
@@ -185,6 +191,11 @@ def _left(one: Interface, seen: Observation) -> int:
         others = one.packets
     headers = one.packets * one.link_header + (one.packets - others) * one.tcp_header + others * _LEAST_HEADER
     return one.bytes - headers - one.peers - one.rest
+
+
+def _moved(one: Interface, seen: Observation) -> int:
+    """Return the payload with peers that the interface cannot have carried, because it counted too little."""
+    return min(one.peers, max(0, -_left(one, seen) - one.ends))
 
 
 def _room(one: Interface, seen: Observation) -> int:

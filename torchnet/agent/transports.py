@@ -63,11 +63,14 @@ class Transports:
         """
         least = {name: int(count * _LEAST_PAYLOAD) for name, count in self.own.items()}
         unattributed = [
-            *(Unattributed(name, count - least[name], "rdma-headers") for name, count in self.own.items()),
-            *(Unattributed(name, count, "rdma-shared") for name, count in self.shared.items()),
-            *(Unattributed(name, count, "rdma-stray") for name, count in self.stray.items()),
+            Unattributed(name, count - least[name], "rdma-headers") for name, count in self.own.items()
         ]
         own, shared, stray = (sum(part.values()) for part in (self.own, self.shared, self.stray))
+        if shared > SLACK_BYTES:
+            unattributed += [Unattributed(name, count, "rdma-shared") for name, count in self.shared.items()]
+        if stray > SLACK_BYTES:
+            unattributed += [Unattributed(name, count, "rdma-stray") for name, count in self.stray.items()]
+        shared, stray = (count if count > SLACK_BYTES else 0 for count in (shared, stray))
         return PeerPayload(sum(least.values()), own + shared, 0, stray, tuple(unattributed))
 
     def _moved(self, chosen: Callable[[RdmaDevice], bool]) -> dict[str, int]:

@@ -62,7 +62,7 @@ SOURCES = {
     "equal": (100.0, 100.0, ""),
     "slack": (100.0, 100.4, ""),
     "2.3 % more": (100.0, 102.3, "3.600 MB on {} that are not TCP or UDP"),
-    "half": (100.0, 50.0, "of connections with addresses of another interface"),
+    "half": (100.0, 50.0, "100.0 MB of connections over {}, which no interface counted"),
     "little": (0.0, 0.12, ""),
     "only others": (0.0, 5.0, "on {} that are not TCP or UDP"),
 }

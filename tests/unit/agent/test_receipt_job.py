@@ -96,16 +96,6 @@ def test_what_was_not_seen_to_the_end_is_inferred() -> None:
     assert [rank["rank"] for rank in missing["ranks"]] == [0, 1]
 
 
-def test_rdma_counts_for_the_backend_and_is_inferred() -> None:
-    one, two = made(0, {(1, "eth0"): flow(1)}), made(1, {(0, "eth0"): flow(1)})
-    one["rdma_bytes"] = two["rdma_bytes"] = {"mlx5_0/1": 18 * MB}
-    found = whole(one, two)
-    assert (found["backend_share"], found["backend_share_high"], found["proof"]) == (0, 0.9, "inferred")
-    assert "RDMA" in found["proof_reason"]
-    assert whole(one, two, min_share=0.5)["min_share_verdict"] == "not-proven"
-    assert whole(one, two, min_share=0.95)["min_share_verdict"] == "missed"
-
-
 @pytest.mark.parametrize(
     ("counts", "bounds", "verdict"),
     [
@@ -155,21 +145,6 @@ def test_a_rail_is_known_by_its_own_workers_receipt() -> None:
     assert whole(one, two)["backend_share"] == 0
 
 
-def test_rdma_of_which_nothing_tells_where_it_went_makes_the_share_unknown() -> None:
-    one, two = made(0, {(1, "net1"): flow(1)}), made(1, {(0, "net1"): flow(1)})
-    two["rdma_stray"] = {"mlx5_0/1": 18 * MB}
-    found = whole(one, two)
-    assert (found["backend_share"], found["proof"]) == (None, "unknown")
-    assert found["proof_reason"].endswith("node-1 mlx5_0/1")
-    assert whole(one, two, min_share=0.5)["exit_code"] == 5
-    assert found["nodes"][1]["rdma_stray"] == two["rdma_stray"]
-    # A port's own chatter is not the job's; that of a worker's ports together may be.
-    for most, proof in ((64 << 10, "measured"), ((64 << 10) + 1, "unknown")):
-        two["rdma_stray"] = {"mlx5_0/1": 64 << 10, "mlx5_1/1": most}
-        found = whole(one, two)
-        assert (found["proof"], found["nodes"][1]["rdma_stray"]) == (proof, two["rdma_stray"])
-
-
 def test_unequal_rails_are_named() -> None:
     peers = {(1, "net1"): flow(10), (1, "net2"): flow(4)}
     back = {(0, "net1"): flow(10), (0, "net2"): flow(4)}
@@ -202,11 +177,11 @@ def large(count: int, **fields: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     parts = []
     for rank in range(count):
         one = replace(known, node_rank=rank, name=names[rank].name)
-        flows = {(n, "net1"): flow(n + 1) for n in range(count) if n != rank} | {
-            ((rank + 1) % count, "eth0"): flow(1)
+        flows = {(n, "net1"): flow(n + rank + 1) for n in range(count) if n != rank} | {
+            ((rank + step) % count, "eth0"): flow(1) for step in (1, -1)
         }
         on_net1 = sum(one.sent_bytes for (_, name), one in flows.items() if name == "net1")
-        seen = {"net1": Counters(on_net1, on_net1), "eth0": Counters(MB, MB)}
+        seen = {"net1": Counters(on_net1, on_net1), "eth0": Counters(2 * MB, 2 * MB)}
         codes = {str(r): int(r == 9) for r in one.ranks}
         part = worker(one, PeerTable(names), rails(), traffic(flows, seen), codes, [])
         parts.append(summary(one, part | {"series": None}))
@@ -223,15 +198,16 @@ def test_the_receipt_of_many_workers_is_a_summary_that_keeps_the_sums_and_the_le
     kept = part["peers"]
     assert len(kept) == 4096 // count
     assert (kept[0]["interface"], kept[0]["node"]) == ("eth0", "train-w-0-1-x7k2p")
-    assert kept[1]["node"] == f"train-w-0-{count - 1}-x7k2p"  # the most bytes
-    assert len(kept) + part["peers_omitted"] == count
-    total = sum(n + 1 for n in range(count)) * (count - 1)
+    if len(kept) > 2:
+        assert kept[2]["node"] == f"train-w-0-{count - 1}-x7k2p"  # the most bytes
+    assert len(kept) + part["peers_omitted"] == count + 1
+    total = sum(n + rank + 1 for rank in range(count) for n in range(count) if n != rank)
     assert found["rails"][0]["peer_bytes"] == total * 2 * MB
-    assert found["backend_share"] == round(total / (total + count), 6)
+    assert found["backend_share"] == pytest.approx(total / (total + 2 * count), abs=1e-6)
 
 
 def test_a_full_receipt_keeps_each_rank_and_more_pairs() -> None:
     found, part = large(100, full_receipt=True)
-    assert (len(part["peers"]), part["peers_omitted"], len(found["ranks"])) == (100, 0, 800)
+    assert (len(part["peers"]), part["peers_omitted"], len(found["ranks"])) == (101, 0, 800)
     found, part = large(64)
-    assert (len(part["peers"]), part["peers_omitted"], len(found["ranks"])) == (64, 0, 512)
+    assert (len(part["peers"]), part["peers_omitted"], len(found["ranks"])) == (65, 0, 512)

@@ -13,6 +13,7 @@ import pytest
 
 from tests.unit.agents import MB, counted, flow, rails, spec, table, traffic
 from torchnet.agent import rdma_check, transports
+from torchnet.agent.accounting import Flow
 from torchnet.agent.rdma_counters import RdmaDevice
 from torchnet.agent.receipt import job, worker
 from torchnet.agent.transports import NcclWatch, Transports
@@ -29,9 +30,9 @@ CLOSED = replace(BLIND, openable=False)
     ("devices", "nccl", "tcp", "proof", "share", "tokens"),
     [
         ((), False, 20, "measured", 0.95, ()),
-        ((RAIL,), True, 20, "inferred", 0.998077, ()),
+        ((RAIL,), True, 20, "inferred", 976 / 980, ()),
         # As many bytes as on the rail itself: the device of a storage network, or of another job.
-        ((RAIL, STRAY), True, 20, "unknown", None, ("mlx5_9", "1000000000")),
+        ((RAIL, STRAY), True, 20, "inferred", 976 / 1980, ("mlx5_9", "1000000000")),
         # The lower bound is TCP's.
         ((SHARED,), True, 20, "inferred", 0.95, ("mlx5_1", "1000000000")),
         ((BLIND,), False, 20, "unknown", None, ("mlx5_0", "cannot be read")),
@@ -40,7 +41,7 @@ CLOSED = replace(BLIND, openable=False)
         ((replace(STRAY, sent_bytes=64 << 10, received_bytes=64 << 10),), False, 20, "measured", 0.95, ()),
         # A group of NCCL that exchanged nothing by what is counted.
         ((), True, 1, "unknown", None, ("NVLink", "TCPX", "cxi")),
-        ((RAIL,), True, 1, "inferred", 0.9999, ()),
+        ((RAIL,), True, 1, "inferred", 903.8 / 904, ()),
         ((), False, 1, "measured", 0.95, ()),
         # It fell back to TCP: that concerns the speed, not the proof.
         ((IDLE,), True, 20, "measured", 0.95, ("mlx5_0", "sockets")),
@@ -61,13 +62,17 @@ def test_the_proof_and_the_findings(
         {"net1": counted(tcp * 0.95), "eth0": counted(tcp * 0.05)},
     )
     one = worker(spec(), table(), rails(), seen, {}, [], Transports(devices, nccl))
-    two = {**worker(spec(1), table(), rails(), traffic({}, {}), {}, []), "node": "node-1"}
+    back = traffic(
+        {(0, name): Flow(f.received_bytes, f.sent_bytes) for (_, name), f in seen.peers.items()},
+        seen.counters,
+    )
+    two = {**worker(spec(1), table(), rails(), back, {}, []), "node": "node-1"}
     whole = job(
         spec=spec(min_share=0.9), receipts=[one, two], attachments=(), failure=None, began=0, restarts=0
     )
     assert whole["proof"] == proof
     assert whole["backend_share"] == (share if share is None else pytest.approx(share, abs=1e-4))
-    assert whole["exit_code"] == (5 if share is None else 0)
+    assert whole["exit_code"] == (5 if share is None or share < 0.9 else 0)
     assert len(whole["findings"]) == bool(tokens)
     assert all(token in whole["findings"][0] for token in tokens)
 

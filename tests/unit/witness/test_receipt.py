@@ -42,10 +42,16 @@ def host(number: int, *flows: RemoteFlow, **more: Any) -> HostRecord:
 
 
 def pair(*flows: RemoteFlow, **more: Any) -> list[HostRecord]:
-    """Two hosts: the first with these flows, the second with its backend's half of a clean job."""
+    """Two hosts: the first with these flows, the second with its half of a clean job, and of the first's flows."""
+    there = {BACKEND.format(2): BACKEND.format(1), FRONTEND.format(2): FRONTEND.format(1)}
+    halves = [
+        flow("job", there[one.remote], one.interface, one.flow.received_bytes, one.flow.sent_bytes)
+        for one in flows
+        if one.owner == "job" and one.remote in there
+    ]
     return [
         host(1, flow("job", BACKEND.format(2), "ens5", 8 * MB), *flows, **more),
-        host(2, flow("job", BACKEND.format(1), "ens5", 0, 8 * MB)),
+        host(2, flow("job", BACKEND.format(1), "ens5", 0, 8 * MB), *halves),
     ]
 
 
@@ -64,7 +70,7 @@ def test_two_hosts_that_used_the_backend_alone() -> None:
 
 def test_a_leak_is_a_peers_bytes_over_another_interface() -> None:
     group = ConnectionGroup(7, "python train.py", FRONTEND.format(2), "eth0", 5000, False, 1, 4 * MB, 0)
-    records = pair(flow("job", FRONTEND.format(2), "eth0", 4 * MB), connections=(group,))
+    records = pair(flow("job", FRONTEND.format(2), "eth0", 2 * MB), connections=(group,))
     assert share(records) == (0.8, 0.8, "measured")
     (finding,) = receipt_of(records)["findings"]
     assert all(
@@ -84,7 +90,7 @@ def test_what_is_unknown_never_raises_the_lower_bound() -> None:
     frontend, backend = FRONTEND.format(2), BACKEND.format(2)
     assert share(pair(flow("unknown", frontend, "eth0", 4 * MB))) == (0.8, 1.0, "inferred")
     low, high, proof = share(
-        pair(flow("job", frontend, "eth0", 4 * MB), flow("unknown", backend, "ens5", 4 * MB))
+        pair(flow("job", frontend, "eth0", 2 * MB), flow("unknown", backend, "ens5", 4 * MB))
     )
     assert (low, proof) == (0.8, "inferred")
     assert high == pytest.approx(20 / 24, abs=1e-6)
@@ -116,7 +122,7 @@ def test_fewer_bytes_on_the_interface_than_on_its_connections_took_another_way()
 
 
 def test_rdma_enters_the_upper_bound_alone() -> None:
-    leak = flow("job", FRONTEND.format(2), "eth0", 4 * MB)
+    leak = flow("job", FRONTEND.format(2), "eth0", 2 * MB)
     low, high, proof = share(pair(leak, rdma={"mlx5_0": 80 * MB}, rdma_backend=("mlx5_0",)))
     assert (low, high, proof) == (0.8, 0.96, "inferred")
     assert share(pair(rdma={"mlx5_9": 16 * MB}))[:2] == (0.5, 1.0)
@@ -138,13 +144,16 @@ def test_incomplete_counts_and_hosts_without_a_receipt_are_inferred() -> None:
 
 
 def test_rails_are_matched_by_number_not_by_name() -> None:
-    one, two = pair(flow("job", FRONTEND.format(2), "eth0", 4 * MB))
+    one, two = pair(flow("job", FRONTEND.format(2), "eth0", 2 * MB))
     other = replace(
         two,
         backend=("eth0",),
         addresses={"eth0": (BACKEND.format(2),), "ens5": (FRONTEND.format(2),)},
-        flows=(flow("job", BACKEND.format(1), "eth0", 0, 8 * MB),),
-        counters={"eth0": Counters(0, 8 * MB), "ens5": Counters(0, 0)},
+        flows=(
+            flow("job", BACKEND.format(1), "eth0", 0, 8 * MB),
+            flow("job", FRONTEND.format(1), "ens5", 0, 2 * MB),
+        ),
+        counters={"eth0": Counters(0, 8 * MB), "ens5": Counters(0, 2 * MB)},
     )
     receipt = receipt_of([one, other])
     assert receipt["backend_share"] == 0.8
