@@ -1,4 +1,4 @@
-"""Random traffic jobs: python -m tests.traffic [N] [--seed FIRST] [--smallest] [--kinds].
+"""Random traffic jobs: python -m tests.traffic [N] [--seed FIRST] [--smallest] [--kinds] [--witness].
 
 Prints one line for each job: seed, truth, the receipt's bounds and proof, and the plan. Exits with 1 if a receipt
 claims what is false.
@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.traffic.kinds import KINDS
 from tests.traffic.oracle import Outcome, run, smallest
-from tests.traffic.plan import draw
+from tests.traffic.plan import Plan, draw
+from tests.traffic.witness import fits, observe
 
 
 def line(name: str, outcome: Outcome) -> str:
@@ -33,20 +35,24 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="seed of the first [0]")
     parser.add_argument("--smallest", action="store_true", help="leave out flows as long as a claim is false")
     parser.add_argument("--kinds", nargs="*", help="one job for each kind of flow (all, or these) instead")
+    parser.add_argument("--witness", action="store_true", help="under torchnet receipt on two hosts instead")
     options = parser.parse_args()
     if options.kinds is None:
         plans = {str(seed): draw(seed) for seed in range(options.seed, options.seed + options.jobs)}
     else:
         plans = {name: plan for name, plan in KINDS.items() if not options.kinds or name in options.kinds}
+    judged: Callable[[Plan, Path], Outcome] = run
+    if options.witness:
+        plans, judged = {title: plan for title, plan in plans.items() if fits(plan)}, observe
     false = broken = 0
     with tempfile.TemporaryDirectory(prefix="torchnet-traffic-") as name:
         for number, (title, plan) in enumerate(plans.items()):
             folder = Path(name) / str(number)
             try:
-                outcome = run(plan, folder)
+                outcome = judged(plan, folder)
                 print(line(title, outcome), flush=True)
                 false += bool(outcome.violation)
-                if outcome.violation and options.smallest and len(plan.flows) > 1:
+                if outcome.violation and options.smallest and judged is run and len(plan.flows) > 1:
                     print(line("smallest", smallest(plan, Path(name) / f"{number}-smallest")), flush=True)
             except AssertionError as error:
                 broken += 1

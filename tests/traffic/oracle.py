@@ -81,7 +81,7 @@ def run(plan: Plan, folder: Path, command: Sequence[str] = (*TORCHNET, "launch")
     seconds = time.monotonic() - began
     assert done.code == 0, f"{plan}\n{done.stdout}{done.stderr}"
     records = [json.loads(line) for line in (folder / "record.jsonl").read_text().splitlines()]
-    _check_records(plan, records)
+    check_records(plan, records)
     found, known = receipt(path), truth(plan, records)
     return Outcome(plan, known, found, violation(known, found), seconds)
 
@@ -148,7 +148,7 @@ def _share(rails: int, off_rails: int) -> float | None:
     return rails / (rails + off_rails) if rails + off_rails else None
 
 
-def _check_records(plan: Plan, records: Sequence[dict[str, Any]]) -> None:
+def check_records(plan: Plan, records: Sequence[dict[str, Any]]) -> None:
     """Check the records against the plan, and against each node's interfaces, which need no record."""
     children = sum(flow.process != "own" for flow in plan.flows)
     assert len(records) == plan.nodes * plan.nproc + children, "a process left no record"
