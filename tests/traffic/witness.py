@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from tests.namespaces import Space, cable, ip, isolated
 from tests.traffic.oracle import SCRIPT, Outcome, check_records, truth, violation
@@ -85,5 +86,5 @@ def _witness(
     words = [sys.executable, "-m", "torchnet", "receipt", "--network", f"host:{backend}"]
     words += ["--json", str(folder / f"{node}.json"), "--", "sh", "-c", _ALL_RANKS, sys.executable, *ranks]
     env = {**os.environ, "TRAFFIC_FOLDER": str(folder), "SCRIPT": str(SCRIPT)}
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     return subprocess.Popen(words, env=env, preexec_fn=enter, **pipes)  # noqa: PLW1509
