@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 import shutil
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.traffic.oracle import bounds, run, violation
 from tests.traffic.plan import OUTSIDER, Flow, Plan, draw
+from tests.traffic.witness import fits, observe
 from tests.training import needs_torch
 
 MB = 1_000_000
@@ -75,6 +78,21 @@ def test_ordinary_jobs_are_measured_exactly(name: str, tmp_path: Path) -> None:
     low, high = found.bounds or (0, 1)
     assert high - low <= 0.001
     assert found.truth.low == (1.0 if name == "training" else pytest.approx(0.78, abs=0.05))
+
+
+FIRST_SEED = random.SystemRandom().randrange(1 << 30)  # python -m tests.traffic 1 --seed SEED
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_random_jobs_are_within_the_bounds(part: int, tmp_path: Path) -> None:
+    for seed in range(FIRST_SEED + 5 * part, FIRST_SEED + 5 * (part + 1)):
+        assert run(draw(seed), tmp_path / str(seed)).violation == "", f"seed {seed}"
+
+
+def test_random_commands_are_within_the_witness_bounds(tmp_path: Path) -> None:
+    plans = (draw(seed) for seed in itertools.count(FIRST_SEED))
+    for plan in itertools.islice(filter(fits, plans), 4):
+        assert observe(plan, tmp_path / str(plan.seed)).violation == "", f"seed {plan.seed}"
 
 
 def test_a_planted_miscount_is_a_violation(tmp_path: Path) -> None:

@@ -56,7 +56,9 @@ def _both(plan: Plan, folder: Path) -> None:
         _, said = process.communicate(timeout=_SECONDS)
         assert process.returncode == 0, said.decode()
     words = [sys.executable, "-m", "torchnet", "receipt", "merge", "--json", str(folder / "merged.json")]
-    subprocess.run([*words, *(str(folder / f"{node}.json") for node in range(2))], check=True)
+    subprocess.run(
+        [*words, *(str(folder / f"{node}.json") for node in range(2))], check=True, stdout=subprocess.DEVNULL
+    )
 
 
 def _set(interface: str, mac: str, address: str, space: Space | None) -> None:
