@@ -269,7 +269,7 @@ class TrafficAccount:
         return traffic
 
     def peer_sockets(self, store_port: int) -> list[tuple[int, int, bool]]:
-        """Return the sockets to peers that were open at the last :meth:`read`, for :mod:`torchnet.agent.progress`."""
+        """Return the sockets to peers that were open at the last :meth:`read`, for `torchnet.agent.progress_meter`."""
         found = []
         for socket in self._open.values():
             peer = self._peers.get(socket.remote)

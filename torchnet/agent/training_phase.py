@@ -16,7 +16,7 @@ from torchnet.agent.host_accounting import HostTrafficAccount
 from torchnet.agent.link_monitor import LinkMonitor
 from torchnet.agent.messages import Heartbeat
 from torchnet.agent.process_env import ProcessEnvironment
-from torchnet.agent.progress import ProgressMeter
+from torchnet.agent.progress_meter import ProgressMeter
 from torchnet.agent.rank_process import Process
 from torchnet.agent.rate_sampler import NODES, RateSampler
 from torchnet.agent.rdma_counters import RdmaMeter

@@ -83,8 +83,8 @@ def run(words: list[str], networks: Sequence[str], peers: Sequence[str], json_pa
         The command's exit code.
     """
     from torchnet.console import files
+    from torchnet.witness.host_receipt import receipt_of
     from torchnet.witness.observation import observe, resolve_peers
-    from torchnet.witness.receipt import receipt_of
 
     if not words:
         raise UsageError("no command", fix="torchnet receipt --network host:INTERFACE -- COMMAND")
@@ -105,7 +105,7 @@ def run(words: list[str], networks: Sequence[str], peers: Sequence[str], json_pa
 def merge(paths: list[str], json_path: str | None) -> int:
     """Print the receipt of all hosts on standard output, and return the exit code."""
     from torchnet.console import files
-    from torchnet.witness.receipt import receipt_of
+    from torchnet.witness.host_receipt import receipt_of
 
     if not paths:
         raise UsageError("no files", fix="torchnet receipt merge FILE…")

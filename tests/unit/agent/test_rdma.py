@@ -312,7 +312,13 @@ def test_the_base_is_taken_when_the_script_starts(tree: Tree, monkeypatch: pytes
     for name in ("TrafficAccount", "ProcessEnvironment", "LinkMonitor", "causes"):
         monkeypatch.setattr(training_phase, name, MagicMock())
     training_phase.ProcessEnvironment.return_value.on_rails = ("mlx5_0",)  # type: ignore[attr-defined]
-    monkeypatch.setattr(training_phase, "RdmaMeter", partial(RdmaMeter, root=tree.root))
+    meters: list[RdmaMeter] = []
+
+    def meter(*, isolated: bool) -> RdmaMeter:
+        meters.append(RdmaMeter(isolated=isolated, root=tree.root))
+        return meters[-1]
+
+    monkeypatch.setattr(training_phase, "RdmaMeter", meter)
     tree.device("mlx5_0", "net1")
     tree.node("mlx5_0")
     add(tree, "mlx5", "mlx5_0")
@@ -323,6 +329,5 @@ def test_the_base_is_taken_when_the_script_starts(tree: Tree, monkeypatch: pytes
     for attempt in (0, 1):  # a restart counts on
         one.start(table(), rails(), 29501, attempt)
         move(tree, "mlx5", "mlx5_0", 6 + attempt)
-    assert one._rdma is not None
-    assert [device.total for device in one._rdma.read(one._hcas)] == [6000]
+    assert [device.total for made in meters for device in made.read(("mlx5_0",))] == [6000]
     one.close()

@@ -9,7 +9,7 @@ import pytest
 from tests import golden
 from torchnet.cli import main
 
-OTHERS = ("status", "logs", "attach", "down", "env", "manifests", "verify", "completion")
+OTHERS = ("receipt", "status", "logs", "attach", "down", "env", "manifests", "verify", "completion")
 ERRORS = (
     "bench diff old.json",
     "bench diff bytes.json bytes.json",

@@ -71,7 +71,6 @@ PYROUTE2 = (
     "netlink/rtnl/ifinfmsg/__init__.py",
     "netlink/rtnl/ifinfmsg/plugins",
     "netlink/rtnl/iw_event.py",
-    "netlink/rtnl/rtmsg.py",
 )
 _FIX = "pip install --force-reinstall torchnet-launch"
 # The kernel drops a SIGTERM to a container's first process until it has a handler, and the agent installs its own only

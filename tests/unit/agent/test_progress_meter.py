@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from torchnet.agent.progress import RATE, STORE_RATE, ProgressMeter
+from torchnet.agent.progress_meter import RATE, STORE_RATE, ProgressMeter
 
 
 class Worker:

@@ -12,8 +12,8 @@ from torchnet.agent.accounting import Flow
 from torchnet.linux.protocol_counters import ProtocolCounters
 from torchnet.linux.rtnetlink import Counters
 from torchnet.receipt.receipt_model import Receipt
+from torchnet.witness.host_receipt import receipt_of
 from torchnet.witness.host_record import ConnectionGroup, HostRecord, RemoteFlow
-from torchnet.witness.receipt import receipt_of
 
 MB = 1_000_000
 BACKEND, FRONTEND, STORAGE = "10.10.0.{}", "192.168.7.{}", "198.51.100.1"
