@@ -7,7 +7,8 @@ receipts of all hosts can be merged, and merged again.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from torchnet.agent import share_bounds
@@ -69,7 +70,9 @@ def receipt_of(records: Sequence[HostRecord]) -> dict[str, Any]:
     """Return the receipt of the records' hosts (torchnet.receipt/2, with ``leaks`` and ``witness`` in each node)."""
     records = sorted(records, key=lambda record: (record.host, record.began))
     peers = Peers(records)
-    nodes = [_node(record, number, peers) for number, record in enumerate(records)]
+    nodes = [_node(_with_claims(record, records), number, peers) for number, record in enumerate(records)]
+    for node, record in zip(nodes, records, strict=True):
+        node["witness"] = record.to_json()
     share = _share(records, nodes, peers)
     for node in nodes:
         del node["payload"]
@@ -94,6 +97,46 @@ def receipt_of(records: Sequence[HostRecord]) -> dict[str, Any]:
         nodes=[cast(NodeReceipt, node) for node in nodes],
         findings=[text for node in nodes for text in node["findings"]],
     )
+
+
+def _with_claims(record: HostRecord, records: Sequence[HostRecord]) -> HostRecord:
+    """Return the record with the connections of unknown owner that another host's command had the other end of.
+
+    As much of them is the command's as the other host counted more than this one.
+    """
+    flows: list[RemoteFlow] = []
+    for one in record.flows:
+        there = [
+            (other, name)
+            for other in records
+            if other is not record
+            for name, addresses in other.addresses.items()
+            if one.remote in addresses
+        ]
+        if one.owner != "unknown" or not there:
+            flows.append(one)
+            continue
+        other, name = there[0]
+        theirs = _total(other, name, record.addresses.get(one.interface, ()))
+        ours = _total(record, one.interface, (one.remote,))
+        sent = min(one.flow.sent_bytes, max(0, theirs.received_bytes - ours.sent_bytes))
+        received = min(one.flow.received_bytes, max(0, theirs.sent_bytes - ours.received_bytes))
+        rest = replace(
+            one.flow,
+            sent_bytes=one.flow.sent_bytes - sent,
+            received_bytes=one.flow.received_bytes - received,
+        )
+        flows += [replace(one, owner="job", flow=Flow(sent, received)), replace(one, flow=rest)]
+    return replace(record, flows=tuple(flows))
+
+
+def _total(record: HostRecord, interface: str, remotes: Collection[str]) -> Flow:
+    """Sum what the command exchanged with these addresses over an interface."""
+    total = Flow()
+    for one in record.flows:
+        if (one.owner, one.interface) == ("job", interface) and one.remote in remotes:
+            total.merge(one.flow)
+    return total
 
 
 def _rank(number: int, record: HostRecord) -> RankResult:
@@ -170,7 +213,6 @@ def _node(record: HostRecord, number: int, peers: Peers) -> dict[str, Any]:
             payload.elsewhere_high,
         ],
         "leaks": [{**vars(one), "peer": peers.name(record, one.remote)} for one in leaks],
-        "witness": record.to_json(),
     }
 
 

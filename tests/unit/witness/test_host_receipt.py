@@ -179,3 +179,31 @@ def test_records_survive_json() -> None:
 def test_nothing_and_what_may_be_nothing() -> None:
     assert share([host(1)]) == (None, None, "unknown")
     assert share([host(1, rdma={"mlx5_0": 5 * MB}, rdma_backend=("mlx5_0",))]) == (0.0, 1.0, "inferred")
+
+
+def test_the_other_end_names_the_owner_of_a_short_connection() -> None:
+    """Not of a connection that is longer than the other end's, or that only one host saw."""
+    frontend = FRONTEND.format(2)
+    one = host(1, flow("job", BACKEND.format(2), "ens5", 8 * MB), flow("unknown", frontend, "eth0", 2 * MB))
+    two = host(
+        2,
+        flow("job", BACKEND.format(1), "ens5", 0, 8 * MB),
+        flow("job", FRONTEND.format(1), "eth0", 0, 2 * MB),
+    )
+    assert share([one, two]) == (0.8, 0.8, "measured")
+    longer = replace(
+        one,
+        flows=(one.flows[0], flow("unknown", frontend, "eth0", 3 * MB)),
+        counters={"ens5": Counters(8 * MB, 0), "eth0": Counters(3 * MB, 0)},
+    )
+    low, high, _ = share([longer, two])
+    assert low == pytest.approx(16 / 21, abs=1e-5)
+    assert high == 0.8
+    unseen = replace(two, flows=two.flows[:1], counters={"ens5": Counters(0, 8 * MB), "eth0": Counters(0, 0)})
+    low, high, proof = share([one, unseen])
+    assert low == pytest.approx(16 / 18, abs=1e-5)
+    assert (high, proof) == (1.0, "inferred")
+    # A receipt that is merged once more gives the same.
+    nodes = receipt_of([one, two])["nodes"]
+    again = receipt_of([HostRecord.from_json(node["witness"]) for node in nodes])
+    assert again["backend_share"] == 0.8
