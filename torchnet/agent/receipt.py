@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from torchnet.agent import share_bounds
 from torchnet.agent.accounting import TrafficTotals
 from torchnet.agent.events import Failure
 from torchnet.agent.job_share import EXACT, doubt, share_of
@@ -100,7 +99,7 @@ def worker(
         "proof": "unknown"
         if blind or not (traffic.complete or traffic.counters)
         else "measured"
-        if traffic.complete and not doubts and _exact(payload)
+        if traffic.complete and not doubts
         else "inferred",
         "series": None,
         "codes": dict(codes),
@@ -114,11 +113,6 @@ def worker(
         "findings": findings,
     }
     return {**receipt}
-
-
-def _exact(payload: PeerPayload) -> bool:
-    bounds = share_bounds.share(payload)
-    return bounds is None or bounds[1] - bounds[0] <= EXACT
 
 
 def _unattributed(payload: PeerPayload, peer_bytes: int) -> list[str]:

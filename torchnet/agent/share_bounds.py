@@ -146,7 +146,20 @@ def _direction(seen: Observation, slack: int) -> PeerPayload:
     elsewhere_low, backend_high, more = _least_and_most(
         seen, on_others, elsewhere, on_backend, backend, slack
     )
-    return PeerPayload(backend_low, backend_high, elsewhere_low, elsewhere_high, (*left, *more))
+    # What no interface counted: over loopback, if two workers share a network namespace.
+    ends = sum(min(one.ends, one.peers) for one in seen.interfaces)
+    room = sum(max(0, _left(one, seen) + one.peers) for one in seen.interfaces)
+    uncounted = max(0, on_backend + on_others + seen.unplaced - ends - room)
+    if uncounted:
+        worst = max(seen.interfaces, key=lambda one: _moved(one, seen), default=None)
+        more.append(Unattributed(worst.name if worst else "unknown", uncounted, "uncounted"))
+    return PeerPayload(
+        max(0, backend_low - uncounted),
+        backend_high + uncounted,
+        max(0, elsewhere_low - uncounted),
+        elsewhere_high + uncounted,
+        (*left, *more),
+    )
 
 
 def _least_and_most(
@@ -160,8 +173,6 @@ def _least_and_most(
     """Return the least payload with peers over ``here``, the most over ``there``, and what makes the difference."""
     room = {one.name: _room(one, seen) for one in there}
     moved = sum(_moved(one, seen) for one in here)
-    # What no other interface has counted either: over loopback, if two workers share a network namespace.
-    uncounted = max(0, moved - max(0, sum(room.values()) - seen.unplaced))
     remainder = max(0, sum(_remainder(one) for one in there) - slack)
     limits: dict[Reason, float] = {
         "sockets-lost": math.inf if seen.sockets_lost else 0,
@@ -172,16 +183,13 @@ def _least_and_most(
         "remainder": remainder,
     }
     most = int(min(sum(room.values()), sum(limits.values())))
-    gone = min(sum(room.values()), seen.unplaced + moved) + uncounted
+    gone = min(sum(room.values()), seen.unplaced + moved)
     reason = max(limits, key=lambda name: limits[name])
     unattributed = [
         Unattributed(name, min(most, count), reason) for name, count in room.items() if count and most
     ]
-    if uncounted:
-        name = max(here, key=lambda one: _moved(one, seen)).name
-        unattributed.append(Unattributed(name, uncounted, "uncounted"))
     ends = sum(min(one.ends, one.peers) for one in here)
-    return max(0, counted_here + seen.unplaced - gone - ends), counted_there + most + uncounted, unattributed
+    return max(0, counted_here + seen.unplaced - gone - ends), counted_there + most, unattributed
 
 
 def _left(one: Interface, seen: Observation) -> int:

@@ -203,7 +203,8 @@ def test_the_receipt_of_many_workers_is_a_summary_that_keeps_the_sums_and_the_le
     assert len(kept) + part["peers_omitted"] == count + 1
     total = sum(n + rank + 1 for rank in range(count) for n in range(count) if n != rank)
     assert found["rails"][0]["peer_bytes"] == total * 2 * MB
-    assert found["backend_share"] == pytest.approx(total / (total + 2 * count), abs=1e-6)
+    for bound in ("backend_share", "backend_share_high"):
+        assert found[bound] == pytest.approx(total / (total + 2 * count), abs=2e-6)
 
 
 def test_a_full_receipt_keeps_each_rank_and_more_pairs() -> None:
@@ -211,3 +212,12 @@ def test_a_full_receipt_keeps_each_rank_and_more_pairs() -> None:
     assert (len(part["peers"]), part["peers_omitted"], len(found["ranks"])) == (101, 0, 800)
     found, part = large(64)
     assert (len(part["peers"]), part["peers_omitted"], len(found["ranks"])) == (65, 0, 512)
+
+
+def test_a_missing_worker_may_have_had_all_rows_that_were_left_out() -> None:
+    one = made(0, {(1, "net1"): flow(5), (2, "net1"): flow(5)})
+    two = made(1, {(0, "net1"): flow(5)})
+    assert whole(one, two, nnodes=3)["backend_share"] == 1
+    one["peers"], one["peers_omitted"] = one["peers"][:1], 1
+    found = whole(one, two, nnodes=3)
+    assert (found["backend_share"], found["backend_share_high"]) == (0.75, 1.0)

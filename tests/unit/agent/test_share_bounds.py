@@ -79,7 +79,7 @@ def traffics(draw: st.DrawFn) -> Traffic:
 def within(traffic: list[Traffic]) -> None:
     """The truth is within the bounds of both sums, and of the share."""
     there = [one for one in traffic if one.peer]
-    backend = sum(one.size for one in there if NAMES[one.carrier])
+    backend = sum(one.size for one in there if NAMES.get(one.carrier))
     elsewhere = sum(one.size for one in there) - backend
     counted = sum(one.size for one in there if one.seen and not one.udp)
     found = payload([observe(traffic)], counted)
@@ -95,15 +95,19 @@ def test_the_truth_is_within_the_bounds(traffic: list[Traffic]) -> None:
     within(traffic)
 
 
-@given(st.lists(traffics(), max_size=8), st.lists(st.sampled_from(list(NAMES)), min_size=8, max_size=8))
+@given(
+    st.lists(traffics(), max_size=8),
+    st.lists(st.sampled_from(list(NAMES)), min_size=8, max_size=8),
+    st.lists(st.booleans(), min_size=8, max_size=8),
+)
 def test_connections_that_took_another_interface_are_within_the_bounds(
-    traffic: list[Traffic], claims: list[str]
+    traffic: list[Traffic], claims: list[str], over_lo: list[bool]
 ) -> None:
     """As long as nothing unknown hides it, the counters show that they did not use their address's interface."""
     known = [replace(one, seen=True, udp=False, header=54) for one in traffic]
     moved = [
-        replace(one, claimed=claim) if one.peer and one.claimed else one
-        for one, claim in zip(known, claims, strict=False)
+        replace(one, claimed=claim, carrier="lo" if lo else one.carrier) if one.peer and one.claimed else one
+        for one, claim, lo in zip(known, claims, over_lo, strict=False)
     ]
     within(moved)
 
@@ -145,6 +149,12 @@ def test_what_the_frontend_has_left_lowers_the_lower_bound(case: str) -> None:
     assert {one.reason for one in found.unattributed if one.interface == "eth0"} == (
         {reason} if reason else set()
     )
+
+
+def test_the_end_of_a_stream_is_no_missing_byte() -> None:
+    one = replace(NET1, peers=4 * MB + 3, ends=3)
+    found = payload([Observation([one])], 4 * MB)
+    assert (found.backend_low, found.elsewhere_high, found.unattributed) == (4 * MB, 0, ())
 
 
 def test_the_bounds_are_rounded_outward() -> None:

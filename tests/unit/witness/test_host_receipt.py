@@ -207,3 +207,13 @@ def test_the_other_end_names_the_owner_of_a_short_connection() -> None:
     nodes = receipt_of([one, two])["nodes"]
     again = receipt_of([HostRecord.from_json(node["witness"]) for node in nodes])
     assert again["backend_share"] == 0.8
+
+
+def test_a_connection_with_one_end_on_the_backend_may_have_used_either() -> None:
+    """Routing decides, not the addresses: the frontend's interface counted nothing here, and the backend's all."""
+    crossed = flow("job", BACKEND.format(2), "eth0", 2 * MB)
+    counted = {"ens5": Counters(10 * MB, 0), "eth0": Counters(0, 0)}
+    one, two = pair(crossed, counters=counted)
+    two = replace(two, flows=(*two.flows[:1], flow("job", FRONTEND.format(1), "ens5", 0, 2 * MB)))
+    two = replace(two, counters={"ens5": Counters(0, 10 * MB), "eth0": Counters(0, 0)})
+    assert share([one, two]) == (1.0, 1.0, "measured")
