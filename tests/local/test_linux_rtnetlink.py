@@ -124,8 +124,14 @@ def test_counters_are_those_of_ip_statistics_and_count_what_was_sent() -> None:
         if first == second:
             break
     stats = {item["ifname"]: item["stats64"] for item in listed}
-    shown = {name: rtnetlink.Counters(s["tx"]["bytes"], s["rx"]["bytes"]) for name, s in stats.items()}
-    assert shown == first
+    shown = {
+        name: (s["tx"]["bytes"], s["rx"]["bytes"], s["tx"]["packets"], s["rx"]["packets"])
+        for name, s in stats.items()
+    }
+    assert shown == {
+        name: (one.sent_bytes, one.received_bytes, one.sent_packets, one.received_packets)
+        for name, one in first.items()
+    }
 
 
 @pytest.mark.parametrize(

@@ -40,20 +40,12 @@ def test_five_megabytes_of_udp_are_found(tmp_path: Path) -> None:
     ended = run("--json", file, script(tmp_path, SCRIPT), "625")
     assert ended.code == 0, ended.stderr
     found = receipt(file)["findings"]
-    (sent,) = (
-        text for text in found if re.match(r"node-1: net1 sent \d+ bytes, but its TCP connections only", text)
-    )
-    (received,) = (
-        text for text in found if re.match(r"node-0: net1 received \d+ bytes, but its TCP conn", text)
-    )
-    for text in (sent, received):
-        count = re.search(r"(\d+) bytes", text)
-        assert count
-        assert 5_000_000 < int(count[1]) < 5_200_000
-        assert "other traffic (UDP" in text
-        assert text in ended.stderr
-    assert receipt(file)["backend_share"] is None  # no peer's connection carried anything
     assert len(found) == 2, found
+    for text, node in zip(found, ("node-0", "node-1"), strict=True):
+        assert re.match(rf"{node}: 5\.[01]\d+ MB of UDP on net1", text)
+        assert text in ended.stderr
+    # No peer's connection carried anything, so all of it may have been with others.
+    assert receipt(file)["backend_share"] is None
 
 
 def test_a_little_udp_is_no_finding(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def share_of(spec: AgentSpec, receipts: Sequence[dict[str, Any]]) -> Share:
     if any(receipt["rdma_bytes"] for receipt in receipts):
         return Share(low, high, "inferred", "RDMA is counted by device, not by peer")
     if any(receipt["findings"] and receipt["proof"] != "measured" for receipt in receipts):
-        return Share(low, high, "inferred", "RDMA devices may have carried more (see the findings)")
+        return Share(low, high, "inferred", "there are doubts about the counts (see the findings)")
     return Share(low, high, "measured", "counted by TCP connection and peer")
 
 

@@ -17,6 +17,7 @@ import select
 import signal
 import socket
 import struct
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -149,10 +150,11 @@ class StandardStreams:
         return max(writer.pending for writer, _ in self._writers.values())
 
     def write(self, stream: str, text: str) -> None:
-        """Write to a stream; without a reader, the text is lost and the job continues."""
+        """Write to a stream in its encoding; without a reader, the text is lost and the job continues."""
         if stream not in self._broken:
             writer, number = self._writers[stream]
-            writer.write(number, text.encode(errors="backslashreplace"))
+            encoding = getattr(getattr(sys, f"__{stream}__"), "encoding", None) or "utf-8"
+            writer.write(number, text.encode(encoding, "backslashreplace"))
 
     def flush(self) -> None:
         """Block until all is written, or nothing is accepted for a while; for the end of the process."""

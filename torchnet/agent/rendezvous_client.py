@@ -82,7 +82,11 @@ class Attempt:
     def _connect(self) -> None:
         """Connect to the next address."""
         family, address = self._addresses.popleft()
-        sock = self._socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            sock = self._socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        except OSError as error:  # no descriptor is left
+            self._not_connected(error)
+            return
         sock.setblocking(False)
         control_cookies.add(sock_diag.cookie(sock))
         tune(sock)

@@ -173,7 +173,8 @@ def _least_and_most(
     """Return the least payload with peers over ``here``, the most over ``there``, and what makes the difference."""
     room = {one.name: _room(one, seen) for one in there}
     moved = sum(_moved(one, seen) for one in here)
-    remainder = max(0, sum(_remainder(one) for one in there) - slack)
+    remainder = sum(_remainder(one, seen) for one in there)
+    remainder = remainder if remainder > slack else 0
     limits: dict[Reason, float] = {
         "sockets-lost": math.inf if seen.sockets_lost else 0,
         "counters-lost": math.inf if seen.datagrams is None else 0,
@@ -210,6 +211,10 @@ def _room(one: Interface, seen: Observation) -> int:
     return max(0, _left(one, seen))
 
 
-def _remainder(one: Interface) -> int:
-    """Return the bytes that are certainly neither TCP of known sockets nor headers."""
-    return max(0, one.bytes - one.packets * MOST_HEADER - one.peers - one.rest - one.repeated)
+def _remainder(one: Interface, seen: Observation) -> int:
+    """Return the bytes that are certainly neither TCP of known sockets nor its headers.
+
+    What is neither TCP nor UDP counts as a whole: an ICMP message has a payload, too.
+    """
+    tcp = max(0, one.packets - seen.other_packets)
+    return max(0, one.bytes - tcp * MOST_HEADER - one.peers - one.rest - one.repeated)

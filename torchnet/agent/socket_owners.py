@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from torchnet.agent.worker_processes import descendants
+from torchnet.linux import namespaces
 from torchnet.linux.sock_diag import SocketBytes
 
 Owner = Literal["job", "unknown", "other"]
@@ -45,18 +46,37 @@ def open_sockets() -> OpenSockets:
     own = os.readlink("/proc/self/ns/net")
     for pid in descendants():
         try:
-            if os.readlink(f"/proc/{pid}/ns/net") != own:
-                elsewhere.append(pid)
-                continue
-            for number in os.listdir(f"/proc/{pid}/fd"):
-                inode = _inode(f"/proc/{pid}/fd/{number}")
-                if inode:
-                    holders.setdefault(inode, pid)
+            # By thread: one may have descriptors of its own (CLONE_FILES), or the first thread may have ended.
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                if _shares(pid, int(thread)):
+                    continue
+                folder = f"/proc/{pid}/task/{thread}"
+                try:
+                    if os.readlink(f"{folder}/ns/net") != own:
+                        elsewhere.append(pid)
+                        continue
+                    numbers = os.listdir(f"{folder}/fd")
+                except (FileNotFoundError, ProcessLookupError):
+                    continue  # the thread has ended
+                for number in numbers:
+                    inode = _inode(f"{folder}/fd/{number}")
+                    if inode:
+                        holders.setdefault(inode, pid)
         except PermissionError:
             unreadable.append(pid)
         except OSError:
             continue  # it has ended
     return OpenSockets(holders, tuple(unreadable), tuple(elsewhere))
+
+
+def _shares(pid: int, thread: int) -> bool:
+    """Return whether a thread has the same descriptors as the first one, which is asked once."""
+    if thread == pid:
+        return False
+    try:
+        return namespaces.same_files(pid, thread)
+    except OSError:  # the first thread has ended, or kcmp(2) is denied: read them all
+        return False
 
 
 @dataclass(frozen=True)

@@ -71,13 +71,17 @@ def kill_all(seconds: float = 5.0) -> None:
 
 
 def _parent(pid: int) -> int | None:
-    """Return the parent of a running process; None for a zombie."""
+    """Return the parent of a running process; None for a zombie.
+
+    A process whose first thread has ended is in the state of a zombie, too, while its other threads run.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            state, parent = file.read().rpartition(b")")[2].split()[:2]
+            fields = file.read().rpartition(b")")[2].split()
+        state, parent, threads = fields[0], fields[1], int(fields[17])
     except (OSError, ValueError):
         return None
-    return None if state == b"Z" else int(parent)
+    return None if state == b"Z" and threads <= 1 else int(parent)
 
 
 _LEFTOVER_SECONDS = 2.0  # for processes that the ranks started and left behind

@@ -19,6 +19,8 @@ MNT_DETACH = 2
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER = 1, 4, 24, 36
 _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
 _CAPSET = {"x86_64": 126, "aarch64": 91, "ppc64le": 184, "s390x": 185, "riscv64": 91}
+_KCMP = {"x86_64": 312, "aarch64": 272, "ppc64le": 354, "s390x": 343, "riscv64": 272}
+_KCMP_FILES = 2
 _CAPABILITY_VERSION_3 = 0x20080522
 _LAST_CAPABILITY = 63
 
@@ -67,6 +69,18 @@ def die_with_parent(signal: int, parent: int) -> None:
 def adopt_orphans() -> None:
     """Become the parent of orphaned descendants (PR_SET_CHILD_SUBREAPER), so that none escapes."""
     _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl")
+
+
+def same_files(one: int, other: int) -> bool:
+    """Return whether two threads share their table of descriptors (kcmp(2)).
+
+    Raises:
+        OSError: one of them has ended, or the kernel does not tell.
+    """
+    number = _KCMP.get(os.uname().machine, -1)
+    result = _libc.syscall(number, one, other, _KCMP_FILES, 0, 0)
+    _check(result, "kcmp")
+    return bool(result == 0)
 
 
 def drop_privileges() -> None:

@@ -61,9 +61,9 @@ def test_a_peer_beyond_the_table_keeps_its_number() -> None:
 SOURCES = {
     "equal": (100.0, 100.0, ""),
     "slack": (100.0, 100.4, ""),
-    "2.3 % more": (100.0, 102.3, "3.600 MB on {} that are not TCP or UDP"),
+    "2.3 % more": (100.0, 102.3, "4.600 MB on {} that are not TCP or UDP"),
     "half": (100.0, 50.0, "100.0 MB of connections over {}, which no interface counted"),
-    "little": (0.0, 0.12, ""),
+    "little": (0.0, 0.06, ""),
     "only others": (0.0, 5.0, "on {} that are not TCP or UDP"),
 }
 
