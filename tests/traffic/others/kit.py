@@ -1,0 +1,170 @@
+"""What the scripts of the other jobs share: addresses, meeting points, and the count of each payload byte.
+
+OTHERS_FOLDER holds the files by which the ranks wait for each other, so waiting causes no traffic. Each process appends
+what it sent and received to ``record.jsonl`` there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import socket
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+MB = int(os.environ.get("OTHERS_MB", "1000000"))  # less shows what is too little to be noticed
+PATIENCE = 30.0
+FOLDER = Path(os.environ["OTHERS_FOLDER"])
+RANK = int(os.environ["RANK"])
+FIRST = RANK == 0
+HOLD = float(os.environ.get("OTHERS_HOLD", "0"))  # seconds for which a witness can see whose a connection is
+counts: Counter[tuple[str, str]] = Counter()
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def put(name: str, value: object) -> None:
+    """Leave a value for the other ranks."""
+    path = FOLDER / f"{name}.{os.getpid()}.new"
+    path.write_text(json.dumps(value))
+    path.rename(FOLDER / name)
+
+
+def get(name: str) -> Any:
+    """Wait for a value that another rank left."""
+    deadline = time.monotonic() + PATIENCE
+    while not (FOLDER / name).exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"rank {RANK} waited in vain for {name}")
+        time.sleep(0.01)
+    return json.loads((FOLDER / name).read_text())
+
+
+def meet(name: str) -> None:
+    """Wait until both ranks are here."""
+    put(f"{name}-{RANK}", None)
+    get(f"{name}-{1 - RANK}")
+
+
+def addresses() -> dict[str, str]:
+    """This node's global address on each interface."""
+    found: dict[str, str] = {}
+    for link in json.loads(subprocess.check_output(["ip", "-j", "address"])):
+        for entry in link["addr_info"]:
+            if entry["scope"] == "global":
+                found.setdefault(link["ifname"], entry["local"])
+    return found
+
+
+def exchange(name: str) -> dict[str, str]:
+    """The other rank's address on each interface; each meeting has its name."""
+    put(f"{name}-addresses-{RANK}", addresses())
+    return dict(get(f"{name}-addresses-{1 - RANK}"))
+
+
+def count(way: str, sent: int = 0, received: int = 0) -> None:
+    counts[way, "sent"] += sent
+    counts[way, "received"] += received
+
+
+def write() -> None:
+    """Append what this process counted."""
+    line = json.dumps([[RANK, *key, size] for key, size in counts.items()]) + "\n"
+    file = os.open(FOLDER / "record.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(file, line.encode())
+    os.close(file)
+
+
+def listen(name: str, way: str, at: str = "") -> tuple[socket.socket, tuple[str, int]]:
+    """Rank 1's listener at its address on ``way``, or ``at``; for rank 0 an idle socket. And where rank 1 listens."""
+    mine, theirs = addresses(), exchange(name)
+    target = at or (theirs if FIRST else mine)[way]
+    server = socket.socket(socket.AF_INET6 if ":" in target else socket.AF_INET)
+    if not FIRST:
+        server.bind((target, 0))
+        server.listen(4096)
+        put(f"{name}-port", server.getsockname()[1])
+    return server, (target, get(f"{name}-port"))
+
+
+def pair(name: str, way: str, *, protocol: int = 0, setup: Any = None, at: str = "") -> socket.socket:
+    """One end of a TCP connection from rank 0 to rank 1; ``setup`` prepares each socket before bind() and connect()."""
+    mine, theirs = addresses(), exchange(name)
+    target = at or (theirs if FIRST else mine)[way]
+    sock = socket.socket(socket.AF_INET6 if ":" in target else socket.AF_INET, socket.SOCK_STREAM, protocol)
+    if setup:
+        setup(sock)
+    if FIRST:
+        sock.connect((target, get(f"{name}-port")))
+        return sock
+    with sock:
+        sock.bind((target, 0))
+        sock.listen()
+        put(f"{name}-port", sock.getsockname()[1])
+        return sock.accept()[0]
+
+
+def flow(sock: socket.socket, way: str, size: int, *, chunk: int = 1 << 16) -> None:
+    """Rank 0 sends ``size`` bytes, and rank 1 answers with one, so that all of it has arrived."""
+    if FIRST:
+        data = bytes(chunk)
+        for start in range(0, size, chunk):
+            sock.sendall(data[: min(chunk, size - start)])
+        count(way, sent=size)
+        if sock.recv(1) != b"!":
+            raise AssertionError("no answer")
+        count(way, received=1)
+    else:
+        take(sock, way, size)
+        sock.sendall(b"!")
+        count(way, sent=1)
+    time.sleep(HOLD)
+
+
+def take(sock: socket.socket, way: str, size: int) -> None:
+    while size:
+        data = sock.recv(min(size, 1 << 16))
+        if not data:
+            raise AssertionError(f"{size} bytes are missing")
+        count(way, received=len(data))
+        size -= len(data)
+
+
+def plain(way: str, size: int, name: str = "plain") -> None:
+    """An ordinary connection."""
+    with pair(f"{name}-{way}", way) as sock:
+        flow(sock, way, size)
+
+
+def datagrams(way: str, number: int, data: bytes) -> None:
+    """Rank 0 sends datagrams to rank 1's address on ``way``, with a pause after each 50."""
+    theirs = exchange("datagrams")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        if not FIRST:
+            sock.bind((addresses()[way], 0))
+            put("datagrams-port", sock.getsockname()[1])
+            receive_datagrams(sock, way, "datagrams-end")
+            return
+        sock.connect((theirs[way], get("datagrams-port")))
+        for index in range(number):
+            count(way, sent=sock.send(data))
+            if index % 50 == 49:
+                time.sleep(0.002)
+        put("datagrams-end", None)
+
+
+def receive_datagrams(sock: socket.socket, way: str, end: str) -> None:
+    sock.settimeout(0.2)
+    while True:
+        try:
+            count(way, received=len(sock.recv(1 << 16)))
+        except TimeoutError:
+            if (FOLDER / end).exists():
+                return
+
+
+def ip(words: str) -> None:
+    subprocess.run(["ip", *words.split()], check=True)
