@@ -14,16 +14,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.jobs import ROOT, SLOW, TORCHNET, Job, parent, receipt, until
+from tests.jobs import ROOT, TORCHNET, receipt, run
 from tests.namespaces import Space, cable, ip, isolated
 from tests.traffic.oracle import Truth, violation
-from tests.traffic.outsider import enter
 from torchnet.linux import namespaces
 from torchnet.local import topology
 
@@ -32,86 +28,25 @@ _TOLERANCE = 0.0005  # a few bytes per connection
 _SECONDS = 120
 
 
-@dataclass(frozen=True)
-class Kind:
-    """A job: its flags under ``torchnet launch``, or ``witnessed``; ``outsider``: beside a host that is in no job."""
-
-    flags: str = ""
-    witnessed: bool = False
-    ipv4: bool = False
-    outsider: bool = False
-
-
-LAUNCHED = {
-    "tiny": Kind(),
-    "disconnect": Kind(),
-    "mptcp": Kind(),
-    "store": Kind(),
-    "gloo": Kind(),
-    "fastopen": Kind(),
-    "unaccepted": Kind(),
-    "restart": Kind("--max-restarts 1"),
-    "calls": Kind(),
-    "flap": Kind("--fault node-1:net1:no-carrier@1+1"),
-    "ping": Kind(),
-    "swapped": Kind(ipv4=True, outsider=True),
-}
-WITNESSED = (
-    "thread_files",
-    "leader_gone",
-    "macvlan_net1",
-    "temporary",
-    "moved",
-    "packets",
-    "taken",
-    "orphaned",
+# Under ``torchnet launch``, with these flags.
+LAUNCHED = {"restart": "--max-restarts 1", "flap": "--fault node-1:net1:no-carrier@1+1"} | dict.fromkeys(
+    ("tiny", "gso", "udplite", "disconnect", "mptcp", "store", "gloo", "chatty", "ping_eth0", "ping_net1"), ""
 )
-KINDS = LAUNCHED | {name: Kind(witnessed=True) for name in WITNESSED}
+WITNESSED = (
+    *("thread_files", "leader_gone", "macvlan_eth0", "macvlan_net1", "vxlan_eth0", "vxlan_net1"),
+    *("temporary", "moved", "packets", "taken"),
+)
 
 
-def _launch(name: str, kind: Kind, folder: Path) -> None:
-    words = ["--nnodes", 2, "--family", "ipv4" if kind.ipv4 else "ipv6", "--json", folder / "receipt.json"]
-    words += [*kind.flags.split(), _HERE / "launched.py", name]
-    with Job(*words, env={"OTHERS_FOLDER": str(folder)}) as job:
-        with _outsider(job, folder) if kind.outsider else nullcontext():
-            done = job.finish(_SECONDS)
-    (folder / "said").write_text(done.stdout + done.stderr)
+def _launch(name: str, folder: Path) -> None:
+    words = ["--json", folder / "receipt.json", *LAUNCHED[name].split(), _HERE / "launched.py", name]
+    done = run(*words, seconds=_SECONDS, env={"OTHERS_FOLDER": str(folder)})
     assert done.code == 0, f"exit code {done.code}\n{done.stdout}{done.stderr}"
+    (folder / "said").write_text(done.stdout + done.stderr)
 
 
-@contextmanager
-def _outsider(job: Job, folder: Path) -> Iterator[None]:
-    """A host beside the job, whose TCP answers leave where its eth0 address is not."""
-    until((folder / "ready").exists, "the ranks are ready", pause=SLOW)
-    above = parent(job.agent(min(job.ranks())))
-    pid = os.fork()
-    if pid == 0:
-        enter(str(above), ipv4=True)
-        with socket.socket() as server:
-            server.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"back0")
-            server.setsockopt(socket.SOL_SOCKET, 5, 1)  # SO_DONTROUTE
-            server.bind(("172.30.9.9", 0))
-            server.listen()
-            (folder / "outsider").write_text(str(server.getsockname()[1]))
-            for _ in range(2):
-                with server.accept()[0] as sock:
-                    if sock.recv(1) == b">":
-                        sock.sendall(bytes(4_000_000))
-                        continue
-                    left = 4_000_000
-                    while left:
-                        left -= len(sock.recv(1 << 16)) or sys.exit(1)
-                    sock.send(b"!")
-        os._exit(0)
-    try:
-        yield
-    finally:
-        os.kill(pid, 9)
-        os.waitpid(pid, 0)
-
-
-def _witness(name: str, kind: Kind, folder: Path) -> None:
-    far, hosts = Space(), [topology.node(rank, 1, ipv4=False) for rank in range(2)]
+def _witness(name: str, folder: Path) -> None:
+    far, hosts = Space(), [topology.node(rank, 1) for rank in range(2)]
     for near, other in zip(hosts[0].ports(), hosts[1].ports(), strict=True):
         pair = f"{near.address}/{near.prefix}", f"{other.address}/{other.prefix}"
         cable(near.interface, near.interface, far, addresses=(pair,))
@@ -167,8 +102,7 @@ def judge(name: str, folder: Path, verbose: bool) -> bool:
     """Run one job and print its line; whether its receipt claims nothing false."""
     folder.mkdir()
     began = time.monotonic()
-    kind = KINDS[name]
-    (isolated(_witness) if kind.witnessed else _launch)(name, kind, folder)
+    (_launch if name in LAUNCHED else isolated(_witness))(name, folder)
     seconds, known, found = time.monotonic() - began, _truth(folder), receipt(folder / "receipt.json")
     wrong = violation(known, found)
     low, high = known.low or 0.0, known.high or 0.0
@@ -180,7 +114,7 @@ def judge(name: str, folder: Path, verbose: bool) -> bool:
         f"{seconds:.1f}s | {found['proof_reason']}",
         flush=True,
     )
-    for host in range(2 * kind.witnessed):
+    for host in range(2 * (name in WITNESSED)):
         alone = json.loads((folder / f"{host}.json").read_text())
         if more := violation(_truth(folder, host), alone):
             print(f"{name:>16} FALSE host {host} alone, {alone['proof']}: {more}", flush=True)
@@ -195,15 +129,16 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="jobs [all]")
     parser.add_argument("--verbose", action="store_true", help="print what each job printed, too")
     options = parser.parse_args()
+    names = options.names or [*LAUNCHED, *WITNESSED]
     false = broken = 0
     with tempfile.TemporaryDirectory(prefix="torchnet-others-") as folder:
-        for name in options.names or KINDS:
+        for name in names:
             try:
                 false += not judge(name, Path(folder) / name, options.verbose)
             except (AssertionError, subprocess.TimeoutExpired) as error:
                 broken += 1
                 print(f"{name:>16} BROKEN {str(error)[:3000]}", flush=True)
-    print(f"{len(options.names or KINDS)} jobs: {false} false claims, {broken} that could not be judged")
+    print(f"{len(names)} jobs: {false} false claims, {broken} that could not be judged")
     return 1 if false or broken else 0
 
 

@@ -78,18 +78,6 @@ def write() -> None:
     os.close(file)
 
 
-def listen(name: str, way: str, at: str = "") -> tuple[socket.socket, tuple[str, int]]:
-    """Rank 1's listener at its address on ``way``, or ``at``; for rank 0 an idle socket. And where rank 1 listens."""
-    mine, theirs = addresses(), exchange(name)
-    target = at or (theirs if FIRST else mine)[way]
-    server = socket.socket(socket.AF_INET6 if ":" in target else socket.AF_INET)
-    if not FIRST:
-        server.bind((target, 0))
-        server.listen(4096)
-        put(f"{name}-port", server.getsockname()[1])
-    return server, (target, get(f"{name}-port"))
-
-
 def pair(name: str, way: str, *, protocol: int = 0, setup: Any = None, at: str = "") -> socket.socket:
     """One end of a TCP connection from rank 0 to rank 1; ``setup`` prepares each socket before bind() and connect()."""
     mine, theirs = addresses(), exchange(name)
@@ -139,16 +127,18 @@ def plain(way: str, size: int, name: str = "plain") -> None:
         flow(sock, way, size)
 
 
-def datagrams(way: str, number: int, data: bytes) -> None:
+def datagrams(way: str, number: int, data: bytes, *, protocol: int = 0, gso: int = 0) -> None:
     """Rank 0 sends datagrams to rank 1's address on ``way``, with a pause after each 50."""
     theirs = exchange("datagrams")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM, protocol) as sock:
         if not FIRST:
             sock.bind((addresses()[way], 0))
             put("datagrams-port", sock.getsockname()[1])
-            receive_datagrams(sock, way, "datagrams-end")
+            receive(sock, way, "datagrams-end")
             return
         sock.connect((theirs[way], get("datagrams-port")))
+        if gso:
+            sock.setsockopt(socket.IPPROTO_UDP, 103, gso)  # UDP_SEGMENT
         for index in range(number):
             count(way, sent=sock.send(data))
             if index % 50 == 49:
@@ -156,11 +146,12 @@ def datagrams(way: str, number: int, data: bytes) -> None:
         put("datagrams-end", None)
 
 
-def receive_datagrams(sock: socket.socket, way: str, end: str) -> None:
+def receive(sock: socket.socket, way: str, end: str, header: int = 0) -> None:
+    """Count what comes, until nothing does and rank 0 has put ``end``."""
     sock.settimeout(0.2)
     while True:
         try:
-            count(way, received=len(sock.recv(1 << 16)))
+            count(way, received=len(sock.recv(1 << 16)) - header)
         except TimeoutError:
             if (FOLDER / end).exists():
                 return

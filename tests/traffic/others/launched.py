@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import array
 import os
 import socket
-import struct
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.traffic.others import kit
-from tests.traffic.others.kit import FIRST, MB, count, flow, get, meet, pair, plain, put, take
-
-
-def _own_sysctl(name: str, value: str) -> None:
-    if kit.addresses()["eth0"].startswith("172.30."):  # the local network's own namespace
-        Path(f"/proc/sys/net/ipv4/{name}").write_text(value)
+from tests.traffic.others.kit import FIRST, MB, count, flow, get, meet, pair, plain, put
 
 
 def tiny() -> None:
@@ -80,38 +72,6 @@ def gloo() -> None:
     plain("net1", 10 * MB)
 
 
-def fastopen() -> None:
-    """Short connections whose bytes travel with the first packet, ended by resets."""
-    _own_sysctl("tcp_fastopen", "1543")  # both ends, no cookie
-    plain("net1", MB)
-    server, target = kit.listen("short", "eth0")
-    server.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 1000)
-    for _ in range(1_000):
-        if FIRST:
-            sock = socket.socket()
-            count("eth0", sent=sock.sendto(bytes(1_000), 0x20000000, target))  # MSG_FASTOPEN
-            count("eth0", received=len(sock.recv(1)))
-        else:
-            sock = server.accept()[0]
-            take(sock, "eth0", 1_000)
-            count("eth0", sent=sock.send(b"!"))
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        sock.close()
-
-
-def unaccepted() -> None:
-    """The kernel took the bytes of connections that no process ever accepted."""
-    plain("net1", 2 * MB)
-    server, target = kit.listen("many", "eth0")
-    opened = [socket.create_connection(target) for _ in range(50 * FIRST)]
-    for sock in opened:
-        sock.sendall(bytes(20_000))
-    count("eth0", sent=FIRST * 50 * 20_000, received=(not FIRST) * 50 * 20_000)  # the kernel took them
-    time.sleep(0.5)
-    meet("sent")
-    server.close()
-
-
 def restart() -> None:
     """The first attempt fails after traffic over eth0, the second one uses net1."""
     again = os.environ["TORCHELASTIC_RESTART_COUNT"] != "0"
@@ -126,38 +86,6 @@ def restart() -> None:
         time.sleep(10)
 
 
-def calls() -> None:
-    """sendfile(), splice() and urgent data, on a connection that was opened by another process."""
-    sock = pair("one", "net1")
-    here, there = socket.socketpair()
-    if not os.fork():
-        descriptor = array.array("i", [sock.fileno()])
-        here.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptor)])
-        os._exit(0)
-    sock.close()
-    _, descriptors, _, _ = socket.recv_fds(there, 1, 1)
-    sock = socket.socket(fileno=descriptors[0])
-    sock.settimeout(None)
-    os.wait()
-    path = kit.FOLDER / "data"
-    if not FIRST:
-        take(sock, "net1", 4 * MB)
-        sock.send(b"!", socket.MSG_OOB)
-        count("net1", sent=1)
-    else:
-        path.write_bytes(bytes(2 * MB))
-        with path.open("rb") as file:
-            count("net1", sent=sock.sendfile(file))
-            file.seek(0)
-            read, write = os.pipe()
-            while os.sendfile(write, file.fileno(), None, 1 << 15):
-                count("net1", sent=os.splice(read, sock.fileno(), 1 << 15))
-        time.sleep(0.3)
-        count("net1", received=len(sock.recv(1, socket.MSG_OOB)))
-    meet("done")
-    plain("eth0", MB)
-
-
 def flap() -> None:
     """A connection that survives the loss of its link."""
     with pair("one", "net1") as sock:
@@ -167,52 +95,50 @@ def flap() -> None:
     plain("eth0", MB)
 
 
-def ping() -> None:
+def gso() -> None:
+    """UDP that the kernel cuts into datagrams."""
+    plain("net1", MB)
+    kit.datagrams("eth0", 100, bytes(40_000), gso=1_000)
+
+
+def udplite() -> None:
+    plain("net1", MB)
+    kit.datagrams("eth0", 2_000, bytes(1_000), protocol=136)
+
+
+def chatty() -> None:
+    """More headers than payload, on both networks."""
+    for way, rounds in (("eth0", 3_000), ("net1", 30_000)):
+        with pair(f"chat-{way}", way) as sock:
+            for _ in range(rounds):
+                sock.send(bytes(10)) if FIRST else sock.recv(10)
+                sock.recv(10) if FIRST else sock.send(bytes(10))
+            count(way, sent=10 * rounds, received=10 * rounds)
+
+
+def _ping(way: str, family: int, protocol: int, request: bytes) -> None:
     """ICMP, as any user may send it where net.ipv4.ping_group_range says so."""
-    _own_sysctl("ping_group_range", "0 0")
-    theirs = kit.exchange("hosts")["eth0"]
-    number, size = 20_000, 40
+    if kit.addresses()["eth0"].startswith("172.30."):  # the local network's own namespace
+        Path("/proc/sys/net/ipv4/ping_group_range").write_text("0 0")
+    target = kit.exchange("ping")[way]
     if FIRST:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP) as sock:
+        with socket.socket(family, socket.SOCK_DGRAM, protocol) as sock:
             sock.settimeout(5)
-            sock.connect((theirs, 0))
-            for _ in range(number):
-                sock.send(b"\x08" + bytes(7 + size))
+            sock.connect((target, 0))
+            for _ in range(20_000):
+                sock.send(request + bytes(47))
                 sock.recv(1_000)
-    count("eth0", sent=number * size, received=number * size)
+    count(way, sent=800_000, received=800_000)  # without the header of ICMP
     meet("answered")
-    plain("net1", 2 * MB)
+    plain("eth0" if way == "net1" else "net1", 2 * MB)
 
 
-def _bind(name: str) -> Callable[[socket.socket], None]:
-    """A ``setup`` that binds to an interface whatever the routes say."""
-
-    def setup(sock: socket.socket) -> None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name.encode())
-        sock.setsockopt(socket.SOL_SOCKET, 5, 1)  # SO_DONTROUTE
-
-    return setup
+def ping_eth0() -> None:
+    _ping("eth0", socket.AF_INET, socket.IPPROTO_ICMP, b"\x08")
 
 
-def swapped() -> None:
-    """The bytes for the other worker take eth0, those for another host net1, and each the other one's addresses."""
-    meet("begin")
-    with pair("pinned", "net1", setup=_bind("eth0")) as sock:
-        flow(sock, "eth0", 4 * MB)
-    put("ready", None)
-    with socket.socket() as sock:
-        _bind("net1")(sock)
-        sock.bind((kit.addresses()["eth0"], 0))
-        sock.settimeout(kit.PATIENCE)
-        sock.connect(("172.30.9.9", get("outsider")))
-        sock.sendall(b"<" if FIRST else b">")
-        if FIRST:
-            sock.sendall(bytes(4 * MB))
-            sock.recv(1)
-        else:
-            while sock.recv(1 << 16):
-                pass
-    meet("swapped")
+def ping_net1() -> None:
+    _ping("net1", socket.AF_INET6, socket.IPPROTO_ICMPV6, b"\x80")
 
 
 if __name__ == "__main__":
