@@ -19,18 +19,18 @@ from typing import Any
 
 from tests.jobs import ROOT, TORCHNET, receipt, run
 from tests.namespaces import Space, cable, ip, isolated
-from tests.traffic.oracle import Truth, violation
+from tests.traffic.__main__ import line
+from tests.traffic.oracle import Outcome, Truth, violation
+from tests.traffic.plan import Plan
 from torchnet.linux import namespaces
 from torchnet.local import topology
 
 _HERE = Path(__file__).parent
 _TOLERANCE = 0.0005  # a few bytes per connection
 _SECONDS = 120
-
-
 # Under ``torchnet launch``, with these flags.
 LAUNCHED = {"restart": "--max-restarts 1", "flap": "--fault node-1:net1:no-carrier@1+1"} | dict.fromkeys(
-    ("tiny", "gso", "udplite", "disconnect", "mptcp", "store", "gloo", "chatty", "ping_eth0", "ping_net1"), ""
+    ("tiny", "udplite", "mptcp", "store", "gloo", "chatty", "ping_eth0", "ping_net1"), ""
 )
 WITNESSED = (
     *("thread_files", "leader_gone", "macvlan_eth0", "macvlan_net1", "vxlan_eth0", "vxlan_net1"),
@@ -39,7 +39,7 @@ WITNESSED = (
 
 
 def _launch(name: str, folder: Path) -> None:
-    words = ["--json", folder / "receipt.json", *LAUNCHED[name].split(), _HERE / "launched.py", name]
+    words = ["--json", folder / "receipt.json", *LAUNCHED[name].split(), _HERE / "script.py", name]
     done = run(*words, seconds=_SECONDS, env={"OTHERS_FOLDER": str(folder)})
     assert done.code == 0, f"exit code {done.code}\n{done.stdout}{done.stderr}"
     (folder / "said").write_text(done.stdout + done.stderr)
@@ -54,9 +54,8 @@ def _witness(name: str, folder: Path) -> None:
     said = b"".join(process.communicate(timeout=_SECONDS)[1] for process in running)
     assert not any(process.returncode for process in running), said.decode()
     words = [*TORCHNET, "receipt", "merge", "--json", str(folder / "receipt.json")]
-    merged = subprocess.run(
-        [*words, *(str(folder / f"{host}.json") for host in range(2))], check=True, capture_output=True
-    )
+    words += [str(folder / f"{host}.json") for host in range(2)]
+    merged = subprocess.run(words, check=True, capture_output=True)
     (folder / "said").write_bytes(said + merged.stdout)
 
 
@@ -69,33 +68,25 @@ def _start(name: str, folder: Path, host: int, space: Space | None) -> subproces
         socket.sethostname(f"host-{host}")
 
     words = [*TORCHNET, "receipt", "--network", "host:net1", "--json", str(folder / f"{host}.json")]
-    words += ["--", sys.executable, str(_HERE / "witnessed.py"), name]
-    env = {
-        **os.environ,
-        "OTHERS_FOLDER": str(folder),
-        "RANK": str(host),
-        "OTHERS_HOLD": "0.4",
-        "PYTHONPATH": str(ROOT),
-    }
+    words += ["--", sys.executable, str(_HERE / "script.py"), name]
+    env = {"OTHERS_FOLDER": str(folder), "OTHERS_HOLD": "0.4", "RANK": str(host), "PYTHONPATH": str(ROOT)}
     pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    return subprocess.Popen(words, env=env, preexec_fn=enter, **pipes)  # noqa: PLW1509
+    return subprocess.Popen(words, env={**os.environ, **env}, preexec_fn=enter, **pipes)  # noqa: PLW1509
 
 
 def _truth(folder: Path, host: int | None = None) -> Truth:
     """What the processes counted; for one ``host``, what its own did."""
     sums: dict[tuple[bool, str], int] = {}
-    for line in (folder / "record.jsonl").read_text().splitlines():
-        for rank, way, what, size in json.loads(line):
+    for record in (folder / "record.jsonl").read_text().splitlines():
+        for rank, way, what, size in json.loads(record):
             key = way.startswith("net"), what
             sums[key] = sums.get(key, 0) + (size if host in (None, rank) else 0)
-    ranges = []
-    for rails in (True, False):
-        sent, received = sums.get((rails, "sent"), 0), sums.get((rails, "received"), 0)
-        if host is None:
-            ranges.append((2 * min(sent, received), 2 * max(sent, received)))
-        else:
-            ranges.append((sent + received, sent + received))
-    return Truth(ranges[0], ranges[1], _TOLERANCE)
+
+    def amount(rails: bool) -> tuple[int, int]:
+        both = [sums.get((rails, what), 0) for what in ("sent", "received")]
+        return (2 * min(both), 2 * max(both)) if host is None else (sum(both), sum(both))
+
+    return Truth(amount(True), amount(False), _TOLERANCE)
 
 
 def judge(name: str, folder: Path, verbose: bool) -> bool:
@@ -105,22 +96,13 @@ def judge(name: str, folder: Path, verbose: bool) -> bool:
     (_launch if name in LAUNCHED else isolated(_witness))(name, folder)
     seconds, known, found = time.monotonic() - began, _truth(folder), receipt(folder / "receipt.json")
     wrong = violation(known, found)
-    low, high = known.low or 0.0, known.high or 0.0
-    true = f"{low:.6f}" + ("" if low == high else f"..{high:.6f}")
-    share, most = found["backend_share"], found["backend_share_high"]
-    claim = "null" if share is None else f"{share:.6f}..{most:.6f}"
-    print(
-        f"{name:>16} {'FALSE' if wrong else 'ok':5} truth {true} receipt {claim} {found['proof']} "
-        f"{seconds:.1f}s | {found['proof_reason']}",
-        flush=True,
-    )
+    print(line(name, Outcome(Plan(), known, found, wrong, seconds)).partition("|")[0], found["proof_reason"])
     for host in range(2 * (name in WITNESSED)):
         alone = json.loads((folder / f"{host}.json").read_text())
         if more := violation(_truth(folder, host), alone):
-            print(f"{name:>16} FALSE host {host} alone, {alone['proof']}: {more}", flush=True)
+            print(f"{name:>16} FALSE host {host} alone, {alone['proof']}: {more}")
             wrong = more
-    if verbose:
-        print((folder / "said").read_text(), flush=True)
+    print((folder / "said").read_text() if verbose else "", end="", flush=True)
     return not wrong
 
 

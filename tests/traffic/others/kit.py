@@ -11,13 +11,13 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 MB = int(os.environ.get("OTHERS_MB", "1000000"))  # less shows what is too little to be noticed
-PATIENCE = 30.0
 FOLDER = Path(os.environ["OTHERS_FOLDER"])
 RANK = int(os.environ["RANK"])
 FIRST = RANK == 0
@@ -35,10 +35,7 @@ def put(name: str, value: object) -> None:
 
 def get(name: str) -> Any:
     """Wait for a value that another rank left."""
-    deadline = time.monotonic() + PATIENCE
     while not (FOLDER / name).exists():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"rank {RANK} waited in vain for {name}")
         time.sleep(0.01)
     return json.loads((FOLDER / name).read_text())
 
@@ -66,25 +63,20 @@ def exchange(name: str) -> dict[str, str]:
 
 
 def count(way: str, sent: int = 0, received: int = 0) -> None:
-    counts[way, "sent"] += sent
-    counts[way, "received"] += received
+    counts.update({(way, "sent"): sent, (way, "received"): received})
 
 
 def write() -> None:
     """Append what this process counted."""
-    line = json.dumps([[RANK, *key, size] for key, size in counts.items()]) + "\n"
-    file = os.open(FOLDER / "record.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    os.write(file, line.encode())
-    os.close(file)
+    with (FOLDER / "record.jsonl").open("a") as file:
+        file.write(json.dumps([[RANK, *key, size] for key, size in counts.items()]) + "\n")
 
 
-def pair(name: str, way: str, *, protocol: int = 0, setup: Any = None, at: str = "") -> socket.socket:
-    """One end of a TCP connection from rank 0 to rank 1; ``setup`` prepares each socket before bind() and connect()."""
+def pair(name: str, way: str, *, protocol: int = 0, at: str = "") -> socket.socket:
+    """One end of a TCP connection from rank 0 to rank 1, to its address on ``way`` or ``at``."""
     mine, theirs = addresses(), exchange(name)
     target = at or (theirs if FIRST else mine)[way]
     sock = socket.socket(socket.AF_INET6 if ":" in target else socket.AF_INET, socket.SOCK_STREAM, protocol)
-    if setup:
-        setup(sock)
     if FIRST:
         sock.connect((target, get(f"{name}-port")))
         return sock
@@ -95,40 +87,28 @@ def pair(name: str, way: str, *, protocol: int = 0, setup: Any = None, at: str =
         return sock.accept()[0]
 
 
-def flow(sock: socket.socket, way: str, size: int, *, chunk: int = 1 << 16) -> None:
+def flow(sock: socket.socket, way: str, size: int) -> None:
     """Rank 0 sends ``size`` bytes, and rank 1 answers with one, so that all of it has arrived."""
     if FIRST:
-        data = bytes(chunk)
-        for start in range(0, size, chunk):
-            sock.sendall(data[: min(chunk, size - start)])
-        count(way, sent=size)
-        if sock.recv(1) != b"!":
-            raise AssertionError("no answer")
-        count(way, received=1)
+        sock.sendall(bytes(size))
+        count(way, sent=size, received=len(sock.recv(1)))
     else:
-        take(sock, way, size)
-        sock.sendall(b"!")
-        count(way, sent=1)
+        left = size
+        while left:
+            left -= len(sock.recv(min(left, 1 << 16))) or sys.exit("bytes are missing")
+        count(way, sent=sock.send(b"!"), received=size)
     time.sleep(HOLD)
 
 
-def take(sock: socket.socket, way: str, size: int) -> None:
-    while size:
-        data = sock.recv(min(size, 1 << 16))
-        if not data:
-            raise AssertionError(f"{size} bytes are missing")
-        count(way, received=len(data))
-        size -= len(data)
-
-
-def plain(way: str, size: int, name: str = "plain") -> None:
-    """An ordinary connection."""
-    with pair(f"{name}-{way}", way) as sock:
+def plain(way: str, size: int, *, protocol: int = 0, at: str = "") -> None:
+    """A connection that carries ``size`` bytes."""
+    with pair(f"plain-{way}-{protocol}-{at}", way, protocol=protocol, at=at) as sock:
         flow(sock, way, size)
+    meet(f"plain-{way}-{protocol}-{at}")
 
 
-def datagrams(way: str, number: int, data: bytes, *, protocol: int = 0, gso: int = 0) -> None:
-    """Rank 0 sends datagrams to rank 1's address on ``way``, with a pause after each 50."""
+def datagrams(way: str, number: int, data: bytes, protocol: int = 0) -> None:
+    """Rank 0 sends datagrams to rank 1's address on ``way``."""
     theirs = exchange("datagrams")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM, protocol) as sock:
         if not FIRST:
@@ -137,12 +117,9 @@ def datagrams(way: str, number: int, data: bytes, *, protocol: int = 0, gso: int
             receive(sock, way, "datagrams-end")
             return
         sock.connect((theirs[way], get("datagrams-port")))
-        if gso:
-            sock.setsockopt(socket.IPPROTO_UDP, 103, gso)  # UDP_SEGMENT
-        for index in range(number):
+        for _ in range(number):
             count(way, sent=sock.send(data))
-            if index % 50 == 49:
-                time.sleep(0.002)
+            time.sleep(0.00005)
         put("datagrams-end", None)
 
 
