@@ -114,9 +114,9 @@ def main() -> int:
     names = options.names or [*LAUNCHED, *WITNESSED]
     false = broken = 0
     with tempfile.TemporaryDirectory(prefix="torchnet-others-") as folder:
-        for name in names:
+        for number, name in enumerate(names):
             try:
-                false += not judge(name, Path(folder) / name, options.verbose)
+                false += not judge(name, Path(folder) / str(number), options.verbose)
             except (AssertionError, subprocess.TimeoutExpired) as error:
                 broken += 1
                 print(f"{name:>16} BROKEN {str(error)[:3000]}", flush=True)
