@@ -80,6 +80,7 @@ class TrafficTotals:
         complete: whether the TCP counts include every connection.
         headers: the least IP and TCP headers of a packet, by own interface.
         protocols: the namespace's counters of protocols; None if they cannot be read.
+        vanished: interfaces that have left the network namespace, with counts that nobody can read.
     """
 
     peers: dict[tuple[int, str], Flow] = field(default_factory=dict)
@@ -89,6 +90,7 @@ class TrafficTotals:
     complete: bool = True
     headers: dict[str, int] = field(default_factory=dict)
     protocols: ProtocolCounters | None = None
+    vanished: tuple[str, ...] = ()
 
     def on_interface(self, interface: str) -> Flow:
         """Sum all TCP flows on an interface."""
@@ -112,6 +114,7 @@ class TrafficTotals:
 
     def payload(self, backend: Collection[str]) -> share_bounds.PeerPayload:
         """Return the limits of the payload with peers; ``backend`` has the rails' interfaces."""
+        backend = rtnetlink.above(self.counters, backend)
         counters = {
             name: counter
             for name, counter in self.counters.items()
@@ -258,7 +261,9 @@ class TrafficAccount:
         _merge(traffic, self._gone)
         for socket in (*self._open.values(), *self._closing.values()):
             self._count(traffic, socket)
-        self._latest |= rtnetlink.counters()  # an interface that is gone keeps its last reading
+        counters = rtnetlink.counters()
+        traffic.vanished = rtnetlink.vanished(self._counters, counters)
+        self._latest |= counters  # an interface that is gone keeps its last reading
         traffic.counters = {
             name: counter.since(self._counters.get(name, Counters(0, 0)))
             for name, counter in self._latest.items()

@@ -183,7 +183,8 @@ def _run(channel: socket.socket, destinations: Sequence[str | int], parent: int)
         # After the agent's end, write what has been sent, but do not wait for a reader for ever.
         signal.signal(signal.SIGUSR1, lambda *_: signal.alarm(_ORPHAN_SECONDS))
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        namespaces.die_with_parent(signal.SIGUSR1, parent)
+        if not namespaces.signal_with_parent(signal.SIGUSR1, parent):
+            signal.alarm(_ORPHAN_SECONDS)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP):
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

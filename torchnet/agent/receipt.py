@@ -25,6 +25,7 @@ from torchnet.agent.receipt_shape import (
 from torchnet.agent.share_bounds import SLACK_BYTES, PeerPayload, Reason
 from torchnet.agent.spec import AgentSpec
 from torchnet.agent.transports import NO_TRANSPORTS, Transports
+from torchnet.linux import rtnetlink
 from torchnet.network.attachment import NetworkAttachment
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerTable
@@ -53,8 +54,8 @@ def worker(
     Args:
         traffic: None if the processes never started.
     """
-    backend = {rail.interface for rail in rails}
     traffic = traffic or TrafficTotals(complete=False)
+    backend = rtnetlink.above(traffic.counters, [rail.interface for rail in rails])
     peer_bytes = traffic.peer_bytes()
     payload = traffic.payload(backend) + transports.payload
     doubts = transports.doubts(peer_bytes)
@@ -62,7 +63,8 @@ def worker(
         doubts += _unattributed(payload, peer_bytes)
     # What is unused concerns the speed, not the counts.
     findings = [f"{spec.name}: {text}" for text in (*doubts, *transports.unused(peer_bytes))]
-    blind = bool(transports.unreadable) or transports.hidden(peer_bytes)
+    blind = bool(transports.unreadable) or transports.hidden(peer_bytes) or bool(traffic.vanished)
+    findings += [f"{spec.name}: {name} has left the network namespace" for name in traffic.vanished]
     interfaces: dict[str, InterfaceBytes] = {
         name: {
             "role": "backend" if name in backend else "frontend" if name == "eth0" else "other",

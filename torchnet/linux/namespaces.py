@@ -61,9 +61,14 @@ def die_with_parent(signal: int, parent: int) -> None:
     The kernel may clear this when credentials change (kernel/cred.c, commit_creds), so call it after
     unshare(2).
     """
-    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal, 0, 0, 0), "prctl")
-    if os.getppid() != parent:
+    if not signal_with_parent(signal, parent):
         os._exit(128 + signal)
+
+
+def signal_with_parent(signal: int, parent: int) -> bool:
+    """Have the kernel send this process a signal when its parent ends; return False if it has already ended."""
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal, 0, 0, 0), "prctl")
+    return os.getppid() == parent
 
 
 def adopt_orphans() -> None:

@@ -117,6 +117,19 @@ def counters(netlink: Netlink | None = None) -> dict[str, Counters]:
     return result
 
 
+def above(found: Mapping[str, Counters], names: Iterable[str]) -> set[str]:
+    """Return these interfaces, and those whose packets they carry (VLAN, macvlan, VXLAN)."""
+    result = set(names)
+    while more := {name for name, one in found.items() if one.lower in result} - result:
+        result |= more
+    return result
+
+
+def vanished(base: Mapping[str, Counters], found: Mapping[str, Counters]) -> tuple[str, ...]:
+    """Return the interfaces that were there before, but ports of bridges, which come and go with containers."""
+    return tuple(name for name, one in base.items() if name not in found and not one.master)
+
+
 def _lower(link: Any, names: Mapping[int, str]) -> str:
     if link.get_attr("IFLA_LINK_NETNSID") is not None or _kind(link) == "veth":
         return ""

@@ -106,6 +106,10 @@ class HostAccount:
             name: now.since(self._counters.get(name, empty)) for name, now in rtnetlink.counters().items()
         }
 
+    def vanished(self) -> tuple[str, ...]:
+        """Return the interfaces that have left the network namespace."""
+        return rtnetlink.vanished(self._counters, rtnetlink.counters())
+
     def protocols(self) -> ProtocolCounters | None:
         """Return the counters of protocols since the account was opened; None if they cannot be read."""
         now = protocol_counters.read()

@@ -24,6 +24,7 @@ from torchnet.agent.receipt_shape import (
     job_receipt,
 )
 from torchnet.agent.share_bounds import SLACK_BYTES, PeerPayload, Reason, Unattributed
+from torchnet.linux import rtnetlink
 from torchnet.text import listed, printable
 from torchnet.units import counted, size
 from torchnet.witness.host_record import ConnectionGroup, HostRecord, RemoteFlow
@@ -145,6 +146,7 @@ def _rank(number: int, record: HostRecord) -> RankResult:
 
 def _node(record: HostRecord, number: int, peers: Peers) -> dict[str, Any]:
     """Return a host's part, with the limits of its bytes with peers as ``payload``."""
+    record = replace(record, backend=tuple(sorted(rtnetlink.above(record.counters, record.backend))))
     traffic = TrafficTotals(
         complete=record.complete, counters=record.counters, headers=record.headers, protocols=record.protocols
     )
@@ -293,6 +295,9 @@ def _share(records: Sequence[HostRecord], nodes: Sequence[dict[str, Any]], peers
     ]
     if blind:
         return _unknown(f"the counters of RDMA devices cannot be read: {listed(blind)}")
+    gone = [f"{record.host} {name}" for record in records for name in record.vanished]
+    if gone:
+        return _unknown(f"interfaces left the host's network during the command: {listed(gone)}")
     total = sum((PeerPayload(*node["payload"]) for node in nodes), one_sided(nodes))
     bounds = share_bounds.share(total)
     if bounds is None and total.backend_high:

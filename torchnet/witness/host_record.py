@@ -73,6 +73,7 @@ class HostRecord:
         protocols: The network namespace's counters of protocols; None if they cannot be read.
         rdma: Bytes by RDMA device; None for a device without readable counters.
         rdma_backend: RDMA devices of the backend.
+        vanished: Interfaces that have left the network namespace.
         complete: Whether every TCP connection was counted to its end.
         findings: Sentences about the observation itself.
     """
@@ -94,6 +95,7 @@ class HostRecord:
     connections: tuple[ConnectionGroup, ...] = ()
     rdma: dict[str, int | None] = field(default_factory=dict)
     rdma_backend: tuple[str, ...] = ()
+    vanished: tuple[str, ...] = ()
     complete: bool = True
     findings: tuple[str, ...] = ()
 

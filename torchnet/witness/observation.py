@@ -115,6 +115,7 @@ def observe(argv: Sequence[str], networks: Sequence[HostNetwork], peers: dict[st
         counters=account.counters(),
         headers=account.headers,
         protocols=account.protocols(),
+        vanished=account.vanished(),
         flows=account.flows(),
         connections=account.connections(),
         rdma={device.name: device.total for device in meter.read(()) if device.openable},

@@ -25,7 +25,7 @@ def flow(owner: Any, remote: str, interface: str, sent: int, received: int = 0) 
 
 def host(number: int, *flows: RemoteFlow, **more: Any) -> HostRecord:
     """A record whose interface counters say what its connections say."""
-    carried = {"ens5": [0, 0], "eth0": [0, 0]}
+    carried = {"ens5": [0, 0], "eth0": [0, 0], "macvlan0": [0, 0]}
     for one in flows:
         carried[one.interface][0] += one.flow.sent_bytes
         carried[one.interface][1] += one.flow.received_bytes
@@ -217,3 +217,20 @@ def test_a_connection_with_one_end_on_the_backend_may_have_used_either() -> None
     two = replace(two, flows=(*two.flows[:1], flow("job", FRONTEND.format(1), "ens5", 0, 2 * MB)))
     two = replace(two, counters={"ens5": Counters(0, 10 * MB), "eth0": Counters(0, 0)})
     assert share([one, two]) == (1.0, 1.0, "measured")
+
+
+def test_what_lies_on_a_rail_is_the_backend_and_what_vanished_is_unknown() -> None:
+    on_top = flow("job", BACKEND.format(2), "macvlan0", 2 * MB)
+    counted = {
+        "ens5": Counters(10 * MB, 0),
+        "macvlan0": Counters(2 * MB, 0, lower="ens5"),
+        "eth0": Counters(0, 0),
+    }
+    one, two = host(1, flow("job", BACKEND.format(2), "ens5", 8 * MB), on_top, counters=counted), pair()[1]
+    two = replace(
+        two,
+        flows=(flow("job", BACKEND.format(1), "ens5", 0, 10 * MB),),
+        counters={"ens5": Counters(0, 10 * MB), "eth0": Counters(0, 0)},
+    )
+    assert share([one, two]) == (1.0, 1.0, "measured")
+    assert share([replace(one, vanished=("eth0",)), two]) == (None, None, "unknown")
