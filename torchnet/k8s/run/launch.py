@@ -186,7 +186,7 @@ def open_ports_notice(job: JobSpec) -> str:
     who, fix = "any host on the backend network", "--multi-network-policy closes them"
     if job.host_network:
         who = "any machine that reaches the workers' hosts"
-        fix = "no NetworkPolicy applies to pods in the hosts' network; torchnet.init() opens the store on the backend only"
+        fix = "no NetworkPolicy applies in the hosts' network; torchnet.init() opens the store on the backend only"
     elif job.kubernetes.network_policy == "none":
         who, fix = (
             f"any pod that the namespace's policies admit and {who}",
