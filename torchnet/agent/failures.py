@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import time
 from collections.abc import Sequence
@@ -35,8 +36,18 @@ def address_taken(name: str, text: str) -> Failure:
     return network(name, f"{text}; the pod exits so that another pod replaces it", constants.REPLACE_CODE)
 
 
-def port_unavailable(name: str, port: object, error: OSError) -> Failure:
-    return network(name, f"{name}: the rendezvous cannot open port {port}: {error.strerror or error}")
+def port_unavailable(name: str, port: object, error: OSError, *, host: str = "") -> Failure:
+    """Describe a port that cannot be opened; ``host``: the cluster's node, if the pod is in its network."""
+    text = f"{name}: the rendezvous cannot open port {port}: {error.strerror or error}"
+    if error.errno == errno.EADDRINUSE and host:
+        text += (
+            f" on {host}. All runs with --network host: on one host need this port, each until its end; fix: wait for "
+            f"the run that `kubectl get pods -A -l {constants.RUN_LABEL} --field-selector spec.nodeName={host}` shows, "
+            "or use other hosts (--node-selector)"
+        )
+    elif error.errno == errno.EADDRINUSE:
+        text += f"; fix: ss -lntup 'sport = :{constants.JOIN_PORT}' on that host shows which program has it"
+    return network(name, text)
 
 
 def rejected(name: str, reason: str, node: str | None) -> Failure:

@@ -5,6 +5,7 @@ The coordinator runs in node rank 0's own agent; the other workers connect to it
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -122,7 +123,7 @@ class Join:
             except TorchnetError as error:
                 failed(failures.own_error(name, error))
             except OSError as error:
-                failed(failures.port_unavailable(name, constants.JOIN_PORT, error))
+                failed(self._port_unavailable(constants.JOIN_PORT, error))
             else:
                 done(self.row)
 
@@ -191,7 +192,13 @@ class Join:
         except TorchnetError as error:
             self._failed(failures.own_error(spec.name, error))
         except OSError as error:
-            self._failed(failures.port_unavailable(spec.name, self._frontend or constants.JOIN_PORT, error))
+            # The preflight's ports are opened first.
+            port = self._frontend if self._frontend and self.preflight else constants.JOIN_PORT
+            self._failed(self._port_unavailable(port, error))
+
+    def _port_unavailable(self, port: object, error: OSError) -> Failure:
+        host = os.environ.get(constants.HOST_VARIABLE, "") if self._spec.network == "host" else ""
+        return failures.port_unavailable(self._spec.name, port, error, host=host)
 
     def _not_discovered(self, error: TorchnetError) -> None:
         spec = self._spec

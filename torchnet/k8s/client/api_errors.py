@@ -151,6 +151,11 @@ def _fix(call: ApiCall, status: int, message: str) -> str:
         return call.question
     if "exceeded quota" in message:
         return f"kubectl describe quota -n {call.namespace}"
+    if "violates PodSecurity" in message and "hostNetwork=true" in message:
+        return (
+            "--network host: needs a namespace that admits privileged pods: kubectl label --overwrite namespace "
+            f"{call.namespace} pod-security.kubernetes.io/enforce=privileged; or use --network NAMESPACE/NAME"
+        )
     if "violates PodSecurity" in message:
         return f"kubectl get namespace {call.namespace} --show-labels; or use --security restricted (the default)"
     if status == 404 and call.verb == "create" and "namespaces" in message:

@@ -184,7 +184,10 @@ def open_ports_notice(job: JobSpec) -> str:
     if job.nnodes == 1 or job.kubernetes.multi_network_policy:
         return ""
     who, fix = "any host on the backend network", "--multi-network-policy closes them"
-    if job.kubernetes.network_policy == "none":
+    if job.host_network:
+        who = "any machine that reaches the workers' hosts"
+        fix = "no NetworkPolicy applies in the hosts' network; torchnet.init() opens the store on the backend only"
+    elif job.kubernetes.network_policy == "none":
         who, fix = (
             f"any pod that the namespace's policies admit and {who}",
             "--network-policy none leaves them open",

@@ -184,6 +184,11 @@ def test_the_wording_of_refusals(tmp_path: Path) -> None:
         (read, 403, {"message": 'pods "train-0" is forbidden: User "eve" cannot get resource "pods"'}),
         (create, 403, {"message": 'pods "train-0" is forbidden: exceeded quota: gpus, requested: gpu=8'}),
         (create, 403, {"message": 'pods "train-0" is forbidden: violates PodSecurity "restricted:latest"'}),
+        (
+            create,
+            403,
+            {"message": 'violates PodSecurity "baseline:latest": host namespaces (hostNetwork=true)'},
+        ),
         (create, 404, {"message": 'namespaces "ml" not found'}),
         (create, 422, {"message": "Pod is invalid: spec.containers: Required value"}),
         (read, 500, "internal"),

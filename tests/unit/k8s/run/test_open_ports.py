@@ -10,12 +10,12 @@ from torchnet.config.job_spec import JobSpec
 from torchnet.k8s.run.launch import open_ports_notice
 
 
-def job(nnodes: int, **kubernetes: Any) -> JobSpec:
+def job(nnodes: int, network: str = "backend-network", **kubernetes: Any) -> JobSpec:
     said = {
         "on": "kubernetes",
         "script": "train.py",
         "nnodes": nnodes,
-        "network": {"networks": ("backend-network",)},
+        "network": {"networks": (network,)},
     }
     return JobSpec.model_validate({**said, "kubernetes": {"image": "example.com/pytorch:1", **kubernetes}})
 
@@ -32,6 +32,12 @@ def test_without_a_policy_the_pod_network_is_named_as_well() -> None:
     assert "29501-29599" in said
     assert "any pod that the namespace's policies admit" in said
     assert "--multi-network-policy" not in said, "it needs isolate"
+
+
+def test_in_the_hosts_network_no_policy_is_recommended() -> None:
+    said = open_ports_notice(job(2, "host:ens5"))
+    assert "29501-29599" in said
+    assert "--multi-network-policy" not in said, "it is refused"
 
 
 @pytest.mark.parametrize("closed", [job(2, multi_network_policy=True), job(1)], ids=["policy", "one worker"])
