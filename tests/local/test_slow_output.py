@@ -35,6 +35,7 @@ PRINT = """
             os.write(1, line)
         peer.sendall(b"1")
     assert rank == "1" or peer.recv(1) == b"1"
+    time.sleep(0.5)  # whose a connection is, is seen while it is open
 """
 
 

@@ -80,6 +80,7 @@ class TrafficTotals:
         complete: whether the TCP counts include every connection.
         headers: the least IP and TCP headers of a packet, by own interface.
         protocols: the namespace's counters of protocols; None if they cannot be read.
+        unowned: bytes with peers in connections that may be another job's, by interface.
         vanished: interfaces that have left the network namespace, with counts that nobody can read.
     """
 
@@ -90,6 +91,7 @@ class TrafficTotals:
     complete: bool = True
     headers: dict[str, int] = field(default_factory=dict)
     protocols: ProtocolCounters | None = None
+    unowned: dict[str, int] = field(default_factory=dict)
     vanished: tuple[str, ...] = ()
 
     def on_interface(self, interface: str) -> Flow:
@@ -159,7 +161,20 @@ class TrafficTotals:
             direction("sent", "resent_bytes", ""),
             direction("received", "repeated_bytes", "connections"),
         )
-        return share_bounds.payload(observations, self.peer_bytes())
+        return share_bounds.payload(observations, self.peer_bytes()) + self._unowned(backend)
+
+    def _unowned(self, backend: Collection[str]) -> share_bounds.PeerPayload:
+        over, aside = (
+            sum(count for name, count in self.unowned.items() if (name in backend) == here)
+            for here in (True, False)
+        )
+        return share_bounds.PeerPayload(
+            0,
+            over,
+            0,
+            aside,
+            tuple(share_bounds.Unattributed(name, count, "unowned") for name, count in self.unowned.items()),
+        )
 
 
 class TrafficAccount:
@@ -184,6 +199,7 @@ class TrafficAccount:
         self._counters = rtnetlink.counters()
         self._latest = dict(self._counters)
         self._protocols = protocol_counters.read()
+        self._paused_at: ProtocolCounters | None = None
         self._open: dict[int, sock_diag.SocketBytes] = {}
         self._closing: dict[int, sock_diag.SocketBytes] = {}  # no longer open, final counts not yet received
         self._gone = TrafficTotals()  # sums of closed connections, which are not kept
@@ -207,9 +223,24 @@ class TrafficAccount:
             last = self._forget(cookie)  # a reset clears the counts: use the last reading, if there is one
             if last is not None:
                 self._count(self._gone, last)
-            if cookie not in self._control:
+            if self._concerns(cookie):
                 self._gone.complete = False
         self.closed.closed_without_counts.clear()
+
+    def pause(self) -> None:
+        """Count no UDP until :meth:`resume`: no process runs, and torchnet checks the paths again."""
+        self._paused_at = protocol_counters.read()
+
+    def resume(self) -> None:
+        """Count UDP again."""
+        now = protocol_counters.read()
+        if self._paused_at is not None and now is not None and self._protocols is not None:
+            self._protocols = self._protocols.plus(now.since(self._paused_at))
+        self._paused_at = None
+
+    def _concerns(self, cookie: int) -> bool:
+        """Return whether a closed connection can have been the job's."""
+        return cookie not in self._control
 
     def _forget(self, cookie: int) -> sock_diag.SocketBytes | None:
         return self._open.pop(cookie, None) or self._closing.pop(cookie, None)
@@ -328,6 +359,7 @@ class TrafficAccount:
 
 def _merge(into: TrafficTotals, other: TrafficTotals) -> None:
     into.headers |= other.headers
+    into.unowned |= other.unowned
     for key, flow in other.peers.items():
         into.peers[key] = Flow(**vars(flow))
     for name, flow in other.others.items():

@@ -32,7 +32,7 @@ def share_of(spec: AgentSpec, receipts: Sequence[dict[str, Any]]) -> Share:
     bounds = share_bounds.share(total)
     if bounds is None:
         if total.backend_high:
-            return _unknown("only RDMA devices that others can use, too, moved bytes")
+            return _unknown(largest_doubt(receipts))
         return _unknown("the workers exchanged nothing")
     low, high = bounds
     if missing:

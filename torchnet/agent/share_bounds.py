@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Reason = Literal[
@@ -36,6 +36,7 @@ Reason = Literal[
 SLACK_BYTES = 128 << 10  # neighbour discovery and similar traffic
 _SLACK_SHARE = 0.005  # of the bytes exchanged with peers
 _LEAST_HEADER = 20  # IPv4: a fragment's
+_LEAST_TCP_HEADER = 20 + 20  # IPv4 and TCP, without options
 MOST_HEADER = 14 + 4 + 4 + 40 + 60  # Ethernet with VLAN tag and FCS, IPv6, TCP with options
 _LARGEST_DATAGRAM = 65_527  # payload of UDP over IPv6
 _PACKETS_PER_DATAGRAM = 64  # UDP_MAX_SEGMENTS (include/linux/udp.h): a card counts each segment
@@ -148,7 +149,9 @@ def _direction(seen: Observation, slack: int) -> PeerPayload:
     )
     # What no interface counted: over loopback, if two workers share a network namespace.
     ends = sum(min(one.ends, one.peers) for one in seen.interfaces)
-    room = sum(max(0, _left(one, seen) + one.peers) for one in seen.interfaces)
+    # With the least headers of all: a reset has no options, and a byte too much would end "100 %".
+    least = (replace(one, tcp_header=min(one.tcp_header, _LEAST_TCP_HEADER)) for one in seen.interfaces)
+    room = sum(max(0, _left(one, seen) + one.peers) for one in least)
     uncounted = max(0, on_backend + on_others + seen.unplaced - ends - room)
     if uncounted:
         worst = max(seen.interfaces, key=lambda one: _moved(one, seen), default=None)

@@ -150,6 +150,10 @@ class SocketOwners:
             return "job", self._ports[socket.local_port]
         return entry.owner, entry.process
 
+    def is_another(self, cookie: int) -> bool:
+        """Return whether a connection is known to be another process's."""
+        return self._entries.get(cookie, _Entry()).owner == "other"
+
     def accepted(self, socket: SocketBytes) -> bool:
         """Return whether a connection came in at a port on which a descendant listens."""
         return socket.local_port in self._ports

@@ -89,11 +89,11 @@ class TrainingPhase:
                 self._nccl = NcclWatch()
             self._rdma = RdmaMeter(isolated=self._spec.network == "multus-status")
             own = table, self._spec.node_rank, control_cookies
-            self._account = (
-                HostTrafficAccount(*own, {rail.interface for rail in rails})
-                if self._spec.network == "host"
-                else TrafficAccount(*own)
-            )
+            if self._spec.network == "host" and not self._spec.loopback:
+                self._account = host = HostTrafficAccount(*own)
+                self._look(host)
+            else:
+                self._account = TrafficAccount(*own)
             self._loop.watch(self._account.closed, self._account.poll)
             if not self._spec.loopback:
                 self._monitor = LinkMonitor(
@@ -104,6 +104,7 @@ class TrainingPhase:
                         self._rate_sampler = RateSampler(self._loop, {rail.interface for rail in rails})
         else:
             self._account.learn(table)
+            self._account.resume()
             if self._monitor is not None:
                 self._monitor.follow(rails)
         self._store_port = port
@@ -113,6 +114,15 @@ class TrainingPhase:
             f"table-{attempt}{constants.CONTROL_SUFFIX}", array("Q", control_cookies).tobytes()
         )
         self.processes.start(attempt, environment.of)
+
+    def _look(self, account: HostTrafficAccount) -> None:
+        if self._account is account:
+            self._loop.later(account.look(), lambda: self._look(account))
+
+    def pause_account(self) -> None:
+        """Do not count torchnet's own datagrams, until the next start."""
+        if self._account is not None:
+            self._account.pause()
 
     def pause_monitor(self) -> None:
         """Monitor no rail until the next start, which may have other rails."""

@@ -346,6 +346,7 @@ class Worker:
 
     def _renew_addresses(self) -> None:
         """Get the restart's addresses. If that fails, the coordinator stops all workers again."""
+        self._training.pause_account()
         self._join.renew(self._report_stopped, self._fail)
 
     def _report_stopped(self, row: PeerRow | None = None) -> None:

@@ -32,6 +32,11 @@ class ProtocolCounters:
     other_packets_received: int
     mptcp_connections: int
 
+    def plus(self, more: ProtocolCounters) -> ProtocolCounters:
+        return ProtocolCounters(
+            *(one + other for one, other in zip(astuple(self), astuple(more), strict=True))
+        )
+
     def since(self, base: ProtocolCounters) -> ProtocolCounters:
         return ProtocolCounters(*(now - then for now, then in zip(astuple(self), astuple(base), strict=True)))
 
