@@ -142,6 +142,7 @@ class TrafficTotals:
                         rest=count(all_flows, "bytes") - count(peers, "bytes"),
                         ends=getattr(peers, ends) if ends else 0,
                         repeated=getattr(all_flows, repeated),
+                        segments=all_flows.segments_out if way == "sent" else all_flows.segments_in,
                         tcp_header=_LEAST_TCP_HEADER if lost else self.headers.get(name, _LEAST_TCP_HEADER),
                         link_header=own.link_header,
                     )

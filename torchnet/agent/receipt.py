@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from torchnet.agent import share_bounds
 from torchnet.agent.accounting import TrafficTotals
 from torchnet.agent.events import Failure
 from torchnet.agent.job_share import EXACT, doubt, share_of
@@ -59,7 +60,7 @@ def worker(
     peer_bytes = traffic.peer_bytes()
     payload = traffic.payload(backend) + transports.payload
     doubts = transports.doubts(peer_bytes)
-    if not spec.loopback:
+    if not spec.loopback and not _exact(payload):
         doubts += _unattributed(payload, peer_bytes)
     # What is unused concerns the speed, not the counts.
     findings = [f"{spec.name}: {text}" for text in (*doubts, *transports.unused(peer_bytes))]
@@ -115,6 +116,12 @@ def worker(
         "findings": findings,
     }
     return {**receipt}
+
+
+def _exact(payload: PeerPayload) -> bool:
+    """Return whether the bytes that cannot be attributed do not matter."""
+    bounds = share_bounds.share(payload)
+    return bounds is not None and bounds[1] - bounds[0] <= EXACT
 
 
 def _unattributed(payload: PeerPayload, peer_bytes: int) -> list[str]:

@@ -54,6 +54,7 @@ class Interface:
         rest: payload of all other TCP, by socket.
         ends: the most bytes of ``peers`` that are ends of streams: the kernel counts each as a received byte.
         repeated: payload that the interface may have counted more than once.
+        segments: of all TCP by socket; None if they are not known. A packet that is none is no TCP of these sockets.
         tcp_header: the least IP and TCP headers of a packet here.
         link_header: the least link header that ``bytes`` has of each packet.
     """
@@ -66,6 +67,7 @@ class Interface:
     rest: int = 0
     ends: int = 0
     repeated: int = 0
+    segments: int | None = None
     tcp_header: int = 20 + 20
     link_header: int = 0
 
@@ -201,7 +203,12 @@ def _left(one: Interface, seen: Observation) -> int:
     others = min(one.packets, (seen.datagrams or 0) * _PACKETS_PER_DATAGRAM + seen.other_packets)
     if seen.datagrams is None:
         others = one.packets
-    headers = one.packets * one.link_header + (one.packets - others) * one.tcp_header + others * _LEAST_HEADER
+    tcp = one.packets - others
+    if one.segments is not None and not seen.sockets_lost:
+        tcp = min(
+            tcp, one.segments
+        )  # what is neither may be a frame of a packet socket, without such headers
+    headers = one.packets * one.link_header + tcp * one.tcp_header + others * _LEAST_HEADER
     return one.bytes - headers - one.peers - one.rest
 
 
@@ -220,4 +227,6 @@ def _remainder(one: Interface, seen: Observation) -> int:
     What is neither TCP nor UDP counts as a whole: an ICMP message has a payload, too.
     """
     tcp = max(0, one.packets - seen.other_packets)
+    if one.segments is not None:
+        tcp = min(tcp, one.segments)
     return max(0, one.bytes - tcp * MOST_HEADER - one.peers - one.rest - one.repeated)

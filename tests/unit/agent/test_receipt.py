@@ -72,9 +72,16 @@ def test_what_went_twice_is_no_others_traffic() -> None:
     told = Flow(10 * MB, 10 * MB, resent_bytes=2 * MB, repeated_bytes=3 * MB)
 
     def findings(sent: int, received: int) -> list[str]:
-        counters = {"net1": Counters(sent * MB, received * MB), "eth0": Counters(0, 0)}
+        counters = {"net1": Counters(sent * MB, received * MB), "eth0": counted(10)}
         return list(
-            worker(spec(), table(), rails(), traffic({(1, "net1"): told}, counters), {}, [])["findings"]
+            worker(
+                spec(),
+                table(),
+                rails(),
+                traffic({(1, "net1"): told, (1, "eth0"): flow(10)}, counters),
+                {},
+                [],
+            )["findings"]
         )
 
     assert findings(12, 13) == []
@@ -87,7 +94,7 @@ def test_unattributed_bytes_are_findings(case: str, interface: str) -> None:
     told, counted_megabytes, finding = SOURCES[case]
     other = "eth0" if interface == "net1" else "net1"
     counters = {interface: counted(counted_megabytes), other: counted(100)}
-    seen = traffic({(1, interface): flow(told)}, counters, others={other: flow(100)})
+    seen = traffic({(1, interface): flow(told), (1, other): flow(100)}, counters)
     found = worker(spec(), table(), rails(), seen, {}, [])
     assert len(found["findings"]) == bool(finding), found["findings"]
     assert all(finding.format(interface) in text for text in found["findings"])
