@@ -30,6 +30,7 @@ from torchnet.agent.message_socket import MessageSocket
 from torchnet.agent.phase_timer import PhaseTimer
 from torchnet.agent.rendezvous_client import RendezvousClient
 from torchnet.agent.spec import AgentSpec
+from torchnet.linux.protocol_counters import ProtocolCounters
 from torchnet.linux.rtnetlink import Counters
 from torchnet.local.loopback import LoopbackSource, address
 from torchnet.network.interface_selection import Rail
@@ -227,7 +228,9 @@ def receipt_bytes(nnodes: int, **fields: Any) -> int:
         peers = {(n, "net1"): Flow(n * 10**9, 10**9, 10**6, 10**6) for n in range(nnodes) if n != rank}
         sent = sum(flow.sent_bytes for flow in peers.values()) + nnodes * 10**6 * 66
         traffic = TrafficTotals(
-            peers, counters={"net1": Counters(sent, nnodes * 1066 * 10**6), "eth0": Counters(10**5, 10**5)}
+            peers,
+            counters={"net1": Counters(sent, nnodes * 1066 * 10**6), "eth0": Counters(10**5, 10**5)},
+            protocols=ProtocolCounters(0, 0, 0, 0, 0),
         )
         codes = {str(number): 0 for number in own.ranks}
         part = receipt.worker(own, PeerTable(rows), (rail(0),), traffic, codes, [])
