@@ -5,7 +5,11 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+import pytest
+
 from tests.jobs import Job, lines, script
+from torchnet.errors import RefusedError
+from torchnet.local.loopback import reserve_block
 
 WAIT = """
     import time
@@ -41,6 +45,20 @@ def test_jobs_on_one_machine_do_not_meet(tmp_path: Path) -> None:
             done = job.finish()
             assert done.code == 0, done.stderr
             assert lines(done.stdout, 0) == [f"job-{number}"]
+
+
+def test_two_launchers_never_reserve_the_same_block() -> None:
+    with contextlib.ExitStack() as stack:
+        reserved = [reserve_block() for _ in range(100)]
+        for _, reservation in reserved:
+            stack.enter_context(reservation)
+        blocks = {block for block, _ in reserved}
+        assert len(blocks) == 100
+        rest = 254 - len(blocks)
+        for _ in range(rest):
+            stack.enter_context(reserve_block()[1])
+        with pytest.raises(RefusedError, match="no address of 127"):
+            reserve_block()
 
 
 def test_nobody_takes_a_job_for_stalled_whose_bytes_are_not_counted(tmp_path: Path) -> None:
