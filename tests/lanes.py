@@ -4,6 +4,10 @@
 ``--lanes N`` takes N, also for single files, and ``--lanes 1`` runs one test after the other. Tests that are marked
 ``quiet`` run at the end, while no other test runs: they measure rates, or hold the product to a few seconds.
 
+A test that fails beside others runs once more at the end, alone, and that result counts: a busy machine may break a
+bound of seconds, a defect breaks it again. Its first failure is printed all the same, as a race may hide there. Only
+the first MOST_AGAIN failures are repeated.
+
 The lanes are forks of pytest after its collection: nothing is collected twice, and no thread is there to be
 forked halfway, as there would be in pytest-xdist's workers. Each lane is a session of its own, because tests/leaks.py
 counts the processes of a session. Reports travel to the first process, which prints them file by file.
@@ -17,7 +21,7 @@ import sys
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
@@ -32,6 +36,8 @@ from tests.leaks import MARK
 OPTION = "--lanes"
 QUIET = "quiet"
 MOST = 4  # of all processors: tests with bounds of seconds have not been tried with more
+MOST_AGAIN = 5
+AGAIN = "again"  # the outcome of the first failure of a test that runs once more
 CLUSTER = str(Path(__file__).resolve().parent / "cluster")  # one session fixture for all of its tests
 
 
@@ -80,6 +86,20 @@ class Lanes:
 
     def __init__(self, durations: Durations) -> None:
         self.durations = durations
+        self.first_failures: dict[
+            str, list[pytest.TestReport]
+        ] = {}  # by node id, in setup, call and teardown
+
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
+        return (AGAIN, "R", "AGAIN") if str(report.outcome) == AGAIN else None
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.first_failures:
+            terminalreporter.section("failed beside others, then ran again alone")
+        for name, reports in self.first_failures.items():
+            for report in reports:
+                terminalreporter.section(f"{name} ({report.when})", "_")
+                terminalreporter.line(report.longreprtext)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
@@ -93,7 +113,7 @@ class Lanes:
         for _ in range(count):
             lane = _fork(config, lanes)
             if isinstance(lane, Connection):
-                _work(session, waiting, lane)
+                _work(session, lane)
                 return True
             lanes.append(lane)
         try:
@@ -102,17 +122,24 @@ class Lanes:
             _end(lanes)
         return True
 
-    def _hand_out(self, session: pytest.Session, all_units: list[Unit], lanes: list[Lane]) -> None:
-        waiting = list(all_units)
+    def _hand_out(self, session: pytest.Session, waiting: list[Unit], lanes: list[Lane]) -> None:
+        repeated = False
         while True:
             for lane in lanes:
                 if lane.unit is None and (unit := _next(lane, waiting, lanes)):
                     waiting.remove(unit)
                     lane.unit = unit
-                    lane.connection.send(all_units.index(unit))
+                    # The cluster stays for its quiet tests, which this lane will be given as well.
+                    kept = [one.items[0] for one in waiting if one.group == unit.group == CLUSTER]
+                    lane.connection.send([[item.nodeid for item in some] for some in (unit.items, kept[:1])])
             busy = [lane for lane in lanes if lane.unit]
             if not busy:
-                return
+                again = [item for item in session.items if item.nodeid in self.first_failures]
+                if repeated or not again:
+                    return
+                waiting = [replace(unit, quiet=True) for unit in units(again)]
+                repeated = True
+                continue
             ready = wait([one for lane in busy for one in (lane.connection, lane.ended)])
             for lane in busy:
                 try:
@@ -130,13 +157,35 @@ class Lanes:
         kind, value = lane.connection.recv()
         if kind != "end":
             if kind == "logstart" and lane.reports and _file(value) != _file(lane.reports[0][1]):
-                _replay(session.config, lane)
+                self._replay(session.config, lane)
             lane.reports.append((kind, value))
             return
-        _replay(session.config, lane)
+        self._replay(session.config, lane)
         self.durations.add(*value)
         lane.has_cluster = lane.unit.group == CLUSTER and any(unit.group == CLUSTER for unit in waiting)
         lane.unit = None
+
+    def _replay(self, config: pytest.Config, lane: Lane) -> None:
+        """Give a lane's reports to the plugins of this process, as if the tests had run here."""
+        assert lane.unit is not None
+        may_repeat = not lane.unit.quiet and not config.option.maxfail
+        for kind, value in lane.reports:
+            match kind:
+                case "logstart":
+                    config.hook.pytest_runtest_logstart(nodeid=value[0], location=value[1])
+                case "logreport":
+                    report = config.hook.pytest_report_from_serializable(config=config, data=value)
+                    if report.failed and may_repeat:
+                        self._hold_back(report)
+                    config.hook.pytest_runtest_logreport(report=report)
+                case "logfinish":
+                    config.hook.pytest_runtest_logfinish(nodeid=value[0], location=value[1])
+        lane.reports.clear()
+
+    def _hold_back(self, report: pytest.TestReport) -> None:
+        if report.nodeid in self.first_failures or len(self.first_failures) < MOST_AGAIN:
+            self.first_failures.setdefault(report.nodeid, []).append(report)
+            report.outcome = AGAIN  # type: ignore[assignment]
 
 
 def _next(lane: Lane, waiting: list[Unit], lanes: list[Lane]) -> Unit | None:
@@ -151,20 +200,6 @@ def _next(lane: Lane, waiting: list[Unit], lanes: list[Lane]) -> Unit | None:
 
 def _file(logstart: tuple[str, Any]) -> str:
     return logstart[0].partition("::")[0]
-
-
-def _replay(config: pytest.Config, lane: Lane) -> None:
-    """Give a lane's reports to the plugins of this process, as if the tests had run here."""
-    for kind, value in lane.reports:
-        match kind:
-            case "logstart":
-                config.hook.pytest_runtest_logstart(nodeid=value[0], location=value[1])
-            case "logreport":
-                report = config.hook.pytest_report_from_serializable(config=config, data=value)
-                config.hook.pytest_runtest_logreport(report=report)
-            case "logfinish":
-                config.hook.pytest_runtest_logfinish(nodeid=value[0], location=value[1])
-    lane.reports.clear()
 
 
 def _fork(config: pytest.Config, others: list[Lane]) -> Lane | Connection[Any, Any]:
@@ -214,23 +249,22 @@ class _Reports:
         self.connection.send(("logfinish", (nodeid, location)))
 
 
-def _work(session: pytest.Session, all_units: list[Unit], connection: Connection[Any, Any]) -> None:
+def _work(session: pytest.Session, connection: Connection[Any, Any]) -> None:
     """Run the units that the first process names, until it names no more."""
     config = session.config
     config.pluginmanager.register(_Reports(config, connection))
     durations = config.pluginmanager.getplugin(Durations.NAME)
-    for number in _numbers(connection):
-        unit = all_units[number]
-        # The cluster stays for its quiet tests, which this lane will be given as well.
-        kept = [one.items[0] for one in all_units[number + 1 :] if unit.group == one.group == CLUSTER]
-        for item, following in zip_longest(unit.items, [*unit.items[1:], *kept[:1]]):
+    by_name = {item.nodeid: item for item in session.items}
+    for received in _received(connection):
+        items, kept = ([by_name[name] for name in names] for names in received)
+        for item, following in zip_longest(items, [*items[1:], *kept]):
             config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             if session.shouldfail:
                 break
         connection.send(("end", durations.taken()))
 
 
-def _numbers(connection: Connection[Any, Any]) -> Iterator[int]:
+def _received(connection: Connection[Any, Any]) -> Iterator[list[list[str]]]:
     with suppress(EOFError):
         while True:
             yield connection.recv()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import sys
 import time
 from collections.abc import Iterator
@@ -224,17 +225,21 @@ with open("/proc/net/dev") as file:
 def test_discovery_asks_for_little_and_the_same_for_any_number(launcher: Launcher, workers: int) -> None:
     """Everything on eth0 up to the script, with TLS: one question of each worker, as of a launcher's.
 
-    Rank 0 asks for its own pod, the others for rank 0's. An answer is 7 KB here, 5.5 of them managedFields, which the
-    API server leaves in an object's metadata; TLS and the packets' headers are the rest. In HTTP alone it is 10 KB at
-    most, of which the agent's own code asks once more here.
+    Rank 0 asks for its own pod, the others for rank 0's; some ask again, because that pod does not exist yet. An answer
+    is 7 KB here, 5.5 of them managedFields, which the API server leaves in an object's metadata; TLS and the packets'
+    headers are the rest. In HTTP alone it is 10 KB at most, of which the agent's own code asks once more here.
     """
     run = Run(launcher, COUNT, workers=workers)
+    counted = []
     for pod in run.succeeded():
         (line,) = re.findall(r"eth0: *(.*)", run.log(pod, "work"))
         figures = line.split()
-        received, sent = int(figures[0]), int(figures[8])
-        assert received <= 16_000
-        assert sent <= 6_000
+        counted.append((int(figures[0]), int(figures[8])))
+    received, sent = zip(*counted, strict=True)
+    assert statistics.median_low(received) <= 16_000
+    assert statistics.median_low(sent) <= 6_000
+    assert max(received) <= 3 * 16_000
+    assert max(sent) <= 3 * 6_000
     asked = int(run.asked(f"{RUN_LABEL}=train,{INDEX_LABEL}=0"))
     print(f"one question and its answer: {asked:,} bytes of HTTP")
     assert 1_000 < asked <= 10_000

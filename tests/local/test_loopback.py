@@ -11,6 +11,7 @@ import pytest
 
 from tests.jobs import Job, lines, script
 from torchnet import constants
+from torchnet.errors import RefusedError
 from torchnet.local import loopback
 
 WAIT = """
@@ -49,6 +50,23 @@ def test_jobs_on_one_machine_do_not_meet(tmp_path: Path) -> None:
             assert lines(done.stdout, 0) == [f"job-{number}"]
 
 
+def test_a_block_is_one_jobs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random, "sample", lambda _range, _count: [77, 78, 79])
+    with socket.socket(type=socket.SOCK_DGRAM) as used:
+        used.bind((loopback.address(0, 77), constants.JOIN_PORT))
+        block, reservation = loopback.reserve_block()
+        with reservation:
+            assert block == 78
+            other, another_reservation = loopback.reserve_block()  # although nobody listens at 78 yet
+            with another_reservation:
+                assert other == 79
+                with pytest.raises(RefusedError, match=r"no address of 127"):
+                    loopback.reserve_block()
+    block, reservation = loopback.reserve_block()
+    reservation.close()
+    assert block == 77
+
+
 def test_nobody_takes_a_job_for_stalled_whose_bytes_are_not_counted(tmp_path: Path) -> None:
     words = ("--stall-timeout", "1", "--stall-action", "stop", script(tmp_path, WAIT))
     with Job("--network", "loopback", *words) as job:
@@ -56,11 +74,3 @@ def test_nobody_takes_a_job_for_stalled_whose_bytes_are_not_counted(tmp_path: Pa
     assert done.code == 0, done.stderr
     assert "stalled: " not in done.stderr
     assert done.stderr.count("--stall-action stop has no effect on loopback") == 1
-
-
-def test_a_block_that_another_job_uses_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(random, "sample", lambda _range, _count: [77, 78])
-    with socket.socket(type=socket.SOCK_DGRAM) as used:
-        used.bind((loopback.address(0, 77), constants.JOIN_PORT))
-        assert loopback.free_block() == 78
-    assert loopback.free_block() == 77

@@ -60,7 +60,7 @@ def test_failures_skips_and_costs_are_named(tmp_path: Path) -> None:
     skips = "import pytest\n\ndef test_skips():\n    pytest.skip('no such machine')\n"
     done = run(tmp_path, {"fails": "def test_fails():\n    assert 2 + 2 == 5\n", "skips": skips})
     assert done.returncode == 1
-    assert "1 failed, 1 skipped" in done.stdout
+    assert "1 failed, 1 skipped, 1 again" in done.stdout
     assert "test_fails.py::test_fails - assert (2 + 2) == 5" in done.stdout
     assert "no such machine" in done.stdout
     assert all(f"{name}\n" in done.stdout for name in ("test_fails.py", "test_skips.py::test_skips", "all"))
@@ -71,3 +71,42 @@ def test_a_lane_that_dies_is_an_error_that_names_its_tests(tmp_path: Path) -> No
     done = run(tmp_path, {"dies": dies, "lives": "def test_lives():\n    pass\n"})
     assert done.returncode == 3
     assert "test_dies.py" in done.stdout + done.stderr
+
+
+BUSY = """\
+import time
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+@pytest.fixture(scope="module")
+def kept():
+    with (HERE / "kept").open("a") as file:
+        file.write("k")
+
+@pytest.mark.parametrize("number", range({count}))
+def test_is_busy(kept, number):
+    busy = not (HERE / f"{{number}}.tried").exists()
+    (HERE / f"{{number}}.tried").touch()
+    assert not busy, f"machine {{number}} is busy"
+"""
+
+
+def test_what_fails_beside_others_runs_again_alone(tmp_path: Path) -> None:
+    quiet = "import pytest\n\n@pytest.mark.quiet\ndef test_quiet():\n    assert 1 == 3\n"
+    done = run(
+        tmp_path, {"busy": BUSY.format(count=2), "quiet": quiet, "well": "def test_well():\n    pass\n"}
+    )
+    assert done.returncode == 1
+    assert "1 failed, 3 passed, 2 again" in done.stdout  # what ran alone does not run again
+    assert "failed beside others" in done.stdout
+    assert "AssertionError: machine 1 is busy" in done.stdout
+    assert (tmp_path / "kept").read_text() == "kk"  # fixtures are made anew
+
+
+def test_only_few_run_again(tmp_path: Path) -> None:
+    done = run(tmp_path, {"busy": BUSY.format(count=8), "well": "def test_well():\n    pass\n"})
+    assert done.returncode == 1
+    assert "3 failed, 6 passed, 5 again" in done.stdout

@@ -5,6 +5,7 @@ gpus ── agent specifications ── supervisor (namespaces, fabric, nodes) �
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -82,21 +83,22 @@ def run(job: JobSpec, listener: Listener | None, channels: AgentChannels, superv
         world_size=specs[0].world_size, ranks=job.output.ranks, quiet=job.output.quiet, listener=listener
     )
     internet = Internet(wanted=not on_loopback)
-    if on_loopback:
-        from torchnet.local.loopback import free_block
+    with contextlib.ExitStack() as cleanup:
+        if on_loopback:
+            from torchnet.local.loopback import reserve_block
 
-        shape, block = None, free_block()
-    else:
-        faults = tuple(parse(text) for text in job.network.faults)
-        shape, block = SandboxShape(job.network.rate, job.network.mtu, internet.available, faults), 0
-    given = SupervisorInput(os.getpid(), tuple(specs), shape, block)
-    supervisor_process.start(supervisor, given.dumps(), channels.theirs, sandbox=not on_loopback)
-    try:
+            shape = None
+            block, reservation = reserve_block()
+            cleanup.enter_context(reservation)
+        else:
+            faults = tuple(parse(text) for text in job.network.faults)
+            shape, block = SandboxShape(job.network.rate, job.network.mtu, internet.available, faults), 0
+        given = SupervisorInput(os.getpid(), tuple(specs), shape, block)
+        supervisor_process.start(supervisor, given.dumps(), channels.theirs, sandbox=not on_loopback)
+        cleanup.callback(internet.close)
         internet.attach(supervisor.init_pid)
         _show_notes(job, console, shares.note, internet.note)
         receipt = LocalMonitor(specs, supervisor, channels, console).run(job.run.timeout, internet.failure)
-    finally:
-        internet.close()
     if job.output.measure:
         # Imported here, because loading the receipt's pydantic model would delay the start.
         from torchnet.receipt.step_timing import summarize_samples

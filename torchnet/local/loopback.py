@@ -68,22 +68,28 @@ def address(rank: int, block: int = 0) -> str:
     return f"127.{block}.{number >> 8}.{number & 255}"
 
 
-def free_block() -> int:
-    """Return a block that no other job uses: jobs on one machine all use the same port.
+def reserve_block() -> tuple[int, socket.socket]:
+    """Reserve a block for a job: jobs on one machine all use the same port.
 
-    Their agents keep it open for UDP; for TCP, only until the start.
+    Returns:
+        The block, and a socket which reserves it in this network namespace until it is closed: two launchers that look
+        at the same time cannot choose the same block, although no node listens yet.
 
     Raises:
         RefusedError: no block is free.
     """
+    why: str | None = None
     for block in random.sample(range(1, 255), 254):
-        with socket.socket(type=socket.SOCK_DGRAM) as probe:
-            try:
+        reservation = socket.socket(socket.AF_UNIX)
+        try:
+            reservation.bind(f"\0torchnet-loopback-{block}")  # abstract (unix(7)): ends with the process
+            with socket.socket(type=socket.SOCK_DGRAM) as probe:
                 probe.bind((address(0, block), constants.JOIN_PORT))
-            except OSError as error:
-                why = error.strerror
-                continue
-            return block
+        except OSError as error:
+            reservation.close()
+            why = error.strerror
+            continue
+        return block, reservation
     raise RefusedError(
         f"no address of 127.0.0.0/8 is free for the join at port {constants.JOIN_PORT}: {why}", fix="ss -uln"
     )

@@ -19,7 +19,7 @@ class SupervisorInput:
         launcher: The launcher's process ID.
         specs: The agents' specifications, in node order.
         shape: Parameters of the networks; None on loopback.
-        loopback_block: See `torchnet.local.loopback.free_block`.
+        loopback_block: See `torchnet.local.loopback.reserve_block`.
     """
 
     launcher: int

@@ -75,3 +75,23 @@ def test_more_sockets_than_fit_into_a_message() -> None:
         ours.close()
         with pytest.raises(EOFError):
             receive_sockets(theirs, 1)
+
+
+def test_it_may_open_as_many_files_as_the_launcher_may_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    found: list[tuple[int, int]] = []
+
+    def look(supervisor: supervisor_process.Supervisor, **_: bool) -> None:
+        found.append(resource.prlimit(supervisor.process.pid, resource.RLIMIT_NOFILE))
+
+    monkeypatch.setattr(supervisor_process, "set_up", look)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft // 2, hard))
+    try:
+        supervisor = supervisor_process.spawn()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    try:
+        supervisor_process.start(supervisor, b"", [], sandbox=True)
+    finally:
+        supervisor.kill()
+    assert found == [(soft, hard)]
