@@ -8,13 +8,16 @@ import signal
 from pathlib import Path
 
 from tests.jobs import Job, lines, receipt, run, script
+from torchnet.constants import JOIN_PORT
 
 # Every rank leaves a note of each attempt; rank 1 fails in the attempts below "fails", by "how".
 NOTES = """
-    import json, os, signal, sys, time
+    import json, os, signal, socket, sys, time
     rank, attempt = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
     names = ("TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS", "MASTER_PORT", "MASTER_ADDR", "WORLD_SIZE")
     print(json.dumps([os.environ[name] for name in names]), flush=True)
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as preflight:
+        preflight.bind(("::", JOIN))  # is free while the processes run
     fails, how = int(sys.argv[1]), sys.argv[2]
     open(f"{sys.argv[3]}/{rank}-{attempt}", "w").close()
     while not all(os.path.exists(f"{sys.argv[3]}/{other}-{attempt}") for other in (0, 1)):
@@ -24,7 +27,7 @@ NOTES = """
             sys.exit(17) if how == "exit" else os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(600)
     print("well done")
-"""
+""".replace("JOIN", str(JOIN_PORT))
 
 
 def test_one_failure_restarts_the_whole_group_once(tmp_path: Path) -> None:

@@ -41,9 +41,9 @@ def port_unavailable(name: str, port: object, error: OSError, *, host: str = "")
     text = f"{name}: the rendezvous cannot open port {port}: {error.strerror or error}"
     if error.errno == errno.EADDRINUSE and host:
         text += (
-            f" on {host}. All runs with --network host: on one host need this port, each until its end; fix: wait for "
-            f"the run that `kubectl get pods -A -l {constants.RUN_LABEL} --field-selector spec.nodeName={host}` shows, "
-            "or use other hosts (--node-selector)"
+            f" on {host}. Runs with --network host: need this port until their processes start; fix: start again once "
+            f"the run that `kubectl get pods -A -l {constants.RUN_LABEL} --field-selector spec.nodeName={host}` shows "
+            "has started, or use other hosts (--node-selector)"
         )
     elif error.errno == errno.EADDRINUSE:
         text += f"; fix: ss -lntup 'sport = :{constants.JOIN_PORT}' on that host shows which program has it"

@@ -136,9 +136,10 @@ class Join:
             self._search.cancel()
 
     def close(self) -> None:
-        """Close the preflight's ports."""
+        """Close the preflight's ports until a restart, so that another job of this host can open them."""
         if self.preflight is not None:
             self.preflight.close()
+            self.preflight = None
 
     def _discover(
         self,
@@ -164,7 +165,6 @@ class Join:
         """
         if self.preflight is None or rails != self.rails:
             self.close()
-            self.preflight = None
             self.preflight = Preflight(
                 self._loop, probe_key(self._spec.token), rails, loopback=self._spec.loopback
             )

@@ -30,6 +30,7 @@ from torchnet.linux import rtnetlink
 from torchnet.network.attachment import NetworkAttachment
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerTable
+from torchnet.units import size
 
 # Up to this many workers, the receipt has a row for each rank and each pair of workers.
 ALL_ROWS_WORKERS = 64
@@ -243,8 +244,8 @@ def _imbalance(rails: Sequence[RailBytes]) -> list[str]:
     if most["peer_bytes"] < _ENOUGH_BYTES:
         return []
     less = [
-        f"{rail['interface']} carried {rail['peer_bytes']} bytes"
+        f"{rail['interface']} carried {size(rail['peer_bytes'])}"
         for rail in rails
         if rail["peer_bytes"] < _IMBALANCE * most["peer_bytes"]
     ]
-    return [f"rails are unequal: {', '.join(less)}, {most['interface']} {most['peer_bytes']}"] if less else []
+    return [f"rails are unequal: {', '.join(less)}, {most['interface']} {size(most['peer_bytes'])}"] if less else []

@@ -11,6 +11,7 @@ from torchnet.agent.rdma import names, read_text
 from torchnet.agent.rdma_check import locked_memory
 from torchnet.agent.rdma_counters import RdmaDevice
 from torchnet.agent.share_bounds import PeerPayload, Unattributed
+from torchnet.units import size
 
 SLACK_BYTES = 128 << 10  # of a device that was not used: management packets, over a whole run
 # One exchange of the gradients of a million parameters. A job that trains with NCCL moves more.
@@ -99,7 +100,7 @@ class Transports:
             )
         if self.hidden(peer_bytes):
             found.append(
-                f"NCCL ran, but only {peer_bytes} bytes went to other workers over TCP: another transport carried the "
+                f"NCCL ran, but only {size(peer_bytes)} went to other workers over TCP: another transport carried the "
                 "gradients (NVLink between nodes, TCPX, cxi), or there were none"
             )
         return found
@@ -113,7 +114,7 @@ class Transports:
         causes = "; ".join([*closed, *self.causes]) or "NCCL_IB_HCA, or no GID of the rail's address family"
         shown = ", ".join(d.name for d in idle)
         return [
-            f"{shown} carried nothing, but TCP carried {peer_bytes} bytes: NCCL used sockets. Possible causes: {causes}"
+            f"{shown} carried nothing, but TCP carried {size(peer_bytes)}: NCCL used sockets. Possible causes: {causes}"
         ]
 
 
@@ -121,7 +122,7 @@ NO_TRANSPORTS = Transports()
 
 
 def _listed(moved: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} bytes ({name})" for name, count in moved.items())
+    return ", ".join(f"{size(count)} ({name})" for name, count in moved.items())
 
 
 def causes(environ: Mapping[str, str]) -> tuple[str, ...]:

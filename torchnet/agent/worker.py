@@ -328,6 +328,7 @@ class Worker:
     def _start(self, port: int) -> None:
         self._phase_timer.waited()
         self._state.enter(WorkerState.RUNNING)
+        self._join.close()
         try:
             self._training.start(self._table, self._join.rails, port, self._attempt)
         except OSError as error:

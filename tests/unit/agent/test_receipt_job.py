@@ -153,7 +153,7 @@ def test_unequal_rails_are_named() -> None:
         ("net1", 40 * MB, 0.714286),
         ("net2", 16 * MB, 0.285714),
     ]
-    assert found["findings"] == ["rails are unequal: net2 carried 16000000 bytes, net1 40000000"]
+    assert found["findings"] == ["rails are unequal: net2 carried 16.00 MB, net1 40.00 MB"]
     assert found["backend_share"] == 1
     even = {(1, "net1"): flow(10), (1, "net2"): flow(6)}
     assert whole(made(0, even, count=2), made(1, {}, count=2))["findings"] == []

@@ -32,9 +32,9 @@ CLOSED = replace(BLIND, openable=False)
         ((), False, 20, "measured", 0.95, ()),
         ((RAIL,), True, 20, "inferred", 976 / 980, ()),
         # As many bytes as on the rail itself: the device of a storage network, or of another job.
-        ((RAIL, STRAY), True, 20, "inferred", 976 / 1980, ("mlx5_9", "1000000000")),
+        ((RAIL, STRAY), True, 20, "inferred", 976 / 1980, ("mlx5_9", "1.000 GB")),
         # The lower bound is TCP's.
-        ((SHARED,), True, 20, "inferred", 0.95, ("mlx5_1", "1000000000")),
+        ((SHARED,), True, 20, "inferred", 0.95, ("mlx5_1", "1.000 GB")),
         ((BLIND,), False, 20, "unknown", None, ("mlx5_0", "cannot be read")),
         ((CLOSED,), False, 20, "measured", 0.95, ()),
         ((replace(STRAY, openable=False),), False, 20, "measured", 0.95, ()),

@@ -114,7 +114,7 @@ def test_uneven_rails_are_named_and_even_ones_are_not() -> None:
     assert "uneven: net2 carried 25 % of " in table(rails=rails(100, 25))
     assert "uneven: net2 carried 0 % of " in table(rails=rails(100, 0))
     assert "uneven" not in table(
-        rails=rails(100, 25), findings=["rails are unequal: net2 carried 25 bytes, net1 100"]
+        rails=rails(100, 25), findings=["rails are unequal: net2 carried 25 B, net1 100 B"]
     )
     assert "rails:" not in table()
 
