@@ -157,6 +157,16 @@ def _compare_routes(address: str) -> None:
         assert rtnetlink.route(address, netlink) == found
 
 
+@isolated
+def test_a_rule_for_the_source_address_decides() -> None:
+    furnish()
+    ip("-6 rule add from fcbb:0:800:ffff::1 table 100")
+    ip("route add fd99::/64 dev net1 table 100")
+    ip("route add fd99::/64 via fcbb:0:800:ffff::9 dev net1")
+    assert not rtnetlink.route("fd99::1").direct
+    assert rtnetlink.route("fd99::1", source="fcbb:0:800:ffff::1").direct
+
+
 def test_the_limit_of_neighbours_is_the_hosts_in_each_namespace() -> None:
     limits = [
         int(Path(f"/proc/sys/net/ipv{family}/neigh/default/gc_thresh3").read_text()) for family in (4, 6)

@@ -152,6 +152,28 @@ def test_named_peers_and_another_process_between_the_same_hosts() -> None:
 
 
 @isolated
+def test_a_route_over_another_interface_than_the_addresses_say() -> None:
+    """UDP on the rail hides from its counters that the connection is not there."""
+    folder = Path(tempfile.mkdtemp())
+    udp = """
+sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for _ in range(3000):
+    sender.sendto(bytes(1400), ("10.10.0.77", 9))
+"""
+    sends = CLIENT.replace("import socket, sys, time", f"import socket, sys, time{udp}")
+    neighbour = "ip neigh add 10.10.0.77 lladdr 02:00:00:00:00:77 dev ens5"
+    route = f"ip route add {BACKEND[0]}/32 dev eth0 src {BACKEND[1]}"
+    client = ["sh", "-c", f'{neighbour}; {route}; exec "$@"', "sh", *python(sends, "0.6", f"{BACKEND[0]}={2 * MB}")]
+    # Without a check of the source address, the host answers over the other interface.
+    unchecked = "for file in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 > $file; done"
+    server = ["sh", "-c", f'{unchecked}; exec "$@"', "sh", *python(SERVER, "1")]
+    both(folder, server, client, "--network", "host:ens5")
+    receipt = merged(folder)
+    assert receipt["proof"] == "inferred"
+    assert receipt["backend_share"] <= 0.51  # the receiving host cannot tell
+
+
+@isolated
 def test_connections_that_end_at_once_lower_the_lower_bound_alone() -> None:
     folder = Path(tempfile.mkdtemp())
     client = python(CLIENT, "0", *([f"{FRONTEND[0]}=20000"] * 50), f"{BACKEND[0]}={MB}")

@@ -294,7 +294,8 @@ class TrafficAccount:
         for socket in (*self._open.values(), *self._closing.values()):
             self._count(traffic, socket)
         counters = rtnetlink.counters()
-        traffic.vanished = rtnetlink.vanished(self._counters, counters)
+        addressed = {name for address, name in self._interfaces.items() if not address.startswith("fe80:")}
+        traffic.vanished = rtnetlink.vanished(self._counters, counters, addressed)
         self._latest |= counters  # an interface that is gone keeps its last reading
         traffic.counters = {
             name: counter.since(self._counters.get(name, Counters(0, 0)))

@@ -180,13 +180,16 @@ def own_row(spec: AgentSpec, rails: tuple[Rail, ...]) -> PeerRow:
         NetworkError: the interfaces cannot be read.
     """
     own = {rail.address for rail in rails}
-    others = tuple(
-        address.ip
+    found = [
+        (not interface.up, address.scope == "link", address.ip)
         for name, interface in _present(spec).items()
         if name != "lo" and not spec.loopback
         for address in interface.addresses
         if address.ip not in own
-    )
+    ]
+    # The limit must not cut what peers use: kube-proxy's dummy interface, which is down, has each Service's address, and
+    # Calico gives each pod's interface the same link-local one.
+    others = tuple(dict.fromkeys(ip for _, _, ip in sorted(found, key=lambda one: one[:2])))
     return PeerRow(
         node_rank=spec.node_rank,
         name=spec.name,

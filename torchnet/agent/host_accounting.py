@@ -24,16 +24,22 @@ class HostTrafficAccount(TrafficAccount):
         super().__init__(table, own_rank, control)
         self._owners = SocketOwners(sock_diag.dump(), sock_diag.listening())
 
-    def look(self) -> float:
+    def look(self, *, last: bool = False) -> float:
         """Learn the owners of the connections that are open now; return the seconds until the next call."""
         began = time.thread_time()
-        self._owners.look(sock_diag.dump(), sock_diag.listening())
-        return min(_MOST_SECONDS, max(_LEAST_SECONDS, (time.thread_time() - began) / _LOOK_LOAD))
+        self._owners.look(sock_diag.dump(), sock_diag.listening(), last=last)
+        spent = time.thread_time() - began - self._owners.search_seconds
+        return min(_MOST_SECONDS, max(_LEAST_SECONDS, spent / _LOOK_LOAD))
 
     def read(self) -> TrafficTotals:
         """Return the account up to now."""
         self.look()
         return super().read()
+
+    def settle(self) -> TrafficTotals:
+        """Return the account at the end."""
+        self.look(last=True)
+        return super().settle()
 
     def _concerns(self, cookie: int) -> bool:
         return super()._concerns(cookie) and not self._owners.is_another(cookie)

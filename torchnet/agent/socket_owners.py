@@ -1,13 +1,15 @@
 """Which connections are those of this process's descendants, on a host that others use, too.
 
 A connection is theirs if one of them has its socket open, by inode (/proc/PID/fd). This needs no privilege: processes
-of the same user can read a process's descriptors, unless it has changed its credentials. The owner of a connection that
-begins and ends between two looks is unknown, unless its local port is one on which a descendant listens.
+of the same user can read a process's descriptors, unless it has changed its credentials. It is another process's if
+that one has it open, or if another user opened it. Otherwise its owner is unknown: it began and ended between two looks
+(unless its local port is one on which a descendant listens), or no descriptor shows it (registered files of io_uring).
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -21,7 +23,8 @@ Owner = Literal["job", "unknown", "other"]
 _SOCKET = "socket:["
 _NAME_BYTES = 4096
 _NAME_LIMIT = 60  # characters
-_ABSENT = 2  # looks at all descriptors without finding a socket that is still open, after which it is somebody else's
+_ABSENT = 2  # looks at the descendants' descriptors without finding a socket; then all processes are searched for it
+_LEAST_SEARCH_SECONDS, _SEARCH_LOAD = 0.5, 0.01  # between two searches; the load is of a core
 
 
 @dataclass(frozen=True)
@@ -53,20 +56,35 @@ def open_sockets() -> OpenSockets:
                 folder = f"/proc/{pid}/task/{thread}"
                 try:
                     if os.readlink(f"{folder}/ns/net") != own:
-                        elsewhere.append(pid)
-                        continue
-                    numbers = os.listdir(f"{folder}/fd")
+                        elsewhere.append(pid)  # but what it opened before belongs to this namespace
+                    inodes = _inodes(folder)
                 except (FileNotFoundError, ProcessLookupError):
                     continue  # the thread has ended
-                for number in numbers:
-                    inode = _inode(f"{folder}/fd/{number}")
-                    if inode:
-                        holders.setdefault(inode, pid)
+                for inode in inodes:
+                    holders.setdefault(inode, pid)
         except PermissionError:
             unreadable.append(pid)
         except OSError:
             continue  # it has ended
     return OpenSockets(holders, tuple(unreadable), tuple(elsewhere))
+
+
+def others_sockets() -> set[int]:
+    """Return the inodes of the sockets that processes outside of the descendants have open, as far as they can be read."""
+    found: set[int] = set()
+    own = {str(os.getpid()), *map(str, descendants())}
+    for name in os.listdir("/proc"):
+        if name.isdigit() and name not in own:
+            try:
+                found.update(_inodes(f"/proc/{name}"))
+            except OSError:
+                continue  # it has ended, or is another user's
+    return found
+
+
+def _inodes(folder: str) -> list[int]:
+    inodes = (_inode(f"{folder}/fd/{number}") for number in os.listdir(f"{folder}/fd"))
+    return [inode for inode in inodes if inode]
 
 
 def _shares(pid: int, thread: int) -> bool:
@@ -75,8 +93,12 @@ def _shares(pid: int, thread: int) -> bool:
         return False
     try:
         return namespaces.same_files(pid, thread)
-    except OSError:  # the first thread has ended, or kcmp(2) is denied: read them all
-        return False
+    except (PermissionError, NotImplementedError):
+        return (
+            True  # kcmp(2) is denied. To read each of hundreds of threads would take seconds, and few differ
+        )
+    except OSError:
+        return False  # the first thread has ended
 
 
 @dataclass(frozen=True)
@@ -100,6 +122,7 @@ class SocketOwners:
     Attributes:
         unreadable: Names of descendants whose descriptors could not be read.
         elsewhere: Names of descendants in other network namespaces.
+        search_seconds: CPU time that the last look spent on a search of all processes, which has a limit of its own.
     """
 
     def __init__(self, connections: Iterable[SocketBytes], listening: Iterable[SocketBytes]) -> None:
@@ -107,20 +130,32 @@ class SocketOwners:
         self._ports: dict[int, Process] = {}
         self.unreadable: set[str] = set()
         self.elsewhere: set[str] = set()
+        self.search_seconds = 0.0
+        self._next_search = 0.0
 
-    def look(self, connections: Iterable[SocketBytes], listening: Iterable[SocketBytes]) -> None:
-        """Learn the owners of the sockets that are open now; the descriptors are read only if one is unknown."""
+    def look(
+        self, connections: Iterable[SocketBytes], listening: Iterable[SocketBytes], *, last: bool = False
+    ) -> None:
+        """Learn the owners of the sockets that are open now; the descriptors are read only if one is unknown.
+
+        Args:
+            last: search all processes for the others, even if that was done a moment ago.
+        """
         listening = tuple(listening)
         unknown = []
+        absent: list[tuple[SocketBytes, _Entry]] = []
         for socket in (*connections, *listening):
             entry = self._entries.setdefault(socket.cookie, _Entry())
             if entry.owner == "unknown" and socket.inode:  # 0 until the connection has been accepted
                 if entry.absent >= _ABSENT:  # it is still open, so it was during both looks
-                    entry.owner = "other"
+                    absent.append((socket, entry))
                 else:
                     unknown.append((socket.inode, entry))
         if unknown:
             self._find(unknown)
+        self.search_seconds = 0.0
+        if absent and (last or time.monotonic() >= self._next_search):
+            self._search(absent)
         for socket in listening:
             entry = self._entries[socket.cookie]
             if entry.owner == "job":
@@ -142,6 +177,17 @@ class SocketOwners:
                 entry.owner, entry.process = "job", process(scan.holders[inode])
             elif not scan.unreadable:
                 entry.absent += 1
+
+    def _search(self, absent: Iterable[tuple[SocketBytes, _Entry]]) -> None:
+        """Find out which of these sockets are another process's; the others may be in no descriptor at all."""
+        began = time.thread_time()
+        held = others_sockets()
+        user = os.geteuid()
+        for socket, entry in absent:
+            if socket.inode in held or (user and socket.uid != user and not self.unreadable):
+                entry.owner = "other"
+        self.search_seconds = time.thread_time() - began
+        self._next_search = time.monotonic() + max(_LEAST_SEARCH_SECONDS, self.search_seconds / _SEARCH_LOAD)
 
     def owner(self, socket: SocketBytes) -> tuple[Owner, Process]:
         """Return the owner of a connection, also after its end."""

@@ -46,6 +46,7 @@ class _Command(PlainCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         merges = args[:1] == ["merge"]
+        ctx.allow_interspersed_args = merges  # a command has options of its own
         words = super().parse_args(ctx, args[1:] if merges else args)
         ctx.meta[_MERGES] = merges
         return words
@@ -71,6 +72,8 @@ def _receipt(
 ) -> None:
     words = list(context.args)
     if context.meta.get(_MERGES):
+        if network or peers:
+            raise UsageError("merge takes neither --network nor --peers: the files contain them")
         context.obj.action = partial(merge, words, json_path)
     else:
         context.obj.action = partial(run, words, network or (), peers or (), json_path)
@@ -84,17 +87,23 @@ def run(words: list[str], networks: Sequence[str], peers: Sequence[str], json_pa
     """
     from torchnet.console import files
     from torchnet.witness.host_receipt import receipt_of
-    from torchnet.witness.observation import observe, resolve_peers
+    from torchnet.witness.observation import ObservationError, observe, resolve_peers
 
     if not words:
         raise UsageError("no command", fix="torchnet receipt --network host:INTERFACE -- COMMAND")
+    if words[0] == "merge" and shutil.which("merge") is None:
+        raise UsageError("merge must be the first word", fix="torchnet receipt merge FILE… --json FILE")
     if json_path == "-":
         raise UsageError("--json -: standard output is the command's", fix="--json FILE")
     if json_path and (reason := files.problem(json_path)):
         raise UsageError(f"--json {json_path}: {reason}")
     path = os.path.abspath(json_path) if json_path else None
     names = [name.strip() for text in peers for name in text.split(",") if name.strip()]
-    record = observe(words, _networks(networks), resolve_peers(names))
+    try:
+        record = observe(words, _networks(networks), resolve_peers(names))
+    except ObservationError as error:
+        say(f"torchnet: {error}")
+        return error.exit_code
     receipt = receipt_of([record])
     if path:
         files.write_json(path, receipt, stdout=sys.stderr)
@@ -105,13 +114,19 @@ def run(words: list[str], networks: Sequence[str], peers: Sequence[str], json_pa
 def merge(paths: list[str], json_path: str | None) -> int:
     """Print the receipt of all hosts on standard output, and return the exit code."""
     from torchnet.console import files
+    from torchnet.text import printable
     from torchnet.witness.host_receipt import receipt_of
 
     if not paths:
         raise UsageError("no files", fix="torchnet receipt merge FILE…")
     # A file that is given twice, or with the receipt that it was merged into, counts once.
     records = {(one.host, one.began, one.command): one for path in paths for one in _records(path)}
-    receipt = receipt_of(list(records.values()))
+    if not records:
+        raise UsageError(f"{printable(paths[0])} has no hosts", fix="torchnet receipt --json FILE -- COMMAND")
+    try:
+        receipt = receipt_of(list(records.values()))
+    except ValueError as error:
+        raise UsageError(f"the files cannot be merged: {error}") from None
     if json_path:
         files.write_json(json_path, receipt)
     if json_path != "-":
@@ -123,9 +138,12 @@ def _networks(texts: Sequence[str]) -> list[HostNetwork]:
     from torchnet.config.k8s_values import parse_host_networks
 
     try:
-        return parse_host_networks(texts)
+        found = parse_host_networks(texts)
     except ValueError as error:
         raise UsageError(f"--network {error}", fix="ip address") from None
+    if any(str(one) == "host:lo" for one in found):
+        raise UsageError("--network host:lo: loopback leads to no other host", fix="ip address")
+    return found
 
 
 def _records(path: str) -> list[HostRecord]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -18,10 +18,11 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg  # isort: skip
 NEWLINK, DELLINK, GETLINK, NEWADDR, DELADDR, GETADDR, GETROUTE, GETNEIGHTBL = 16, 17, 18, 20, 21, 22, 26, 66
 GROUP_LINK, GROUP_IPV4_ADDRESS, GROUP_IPV6_ADDRESS = 1, 5, 9
 _ETHERNET, _COUNTS_ETHERNET = 14, ("veth", "macvlan")  # drivers/net/veth.c and macvlan.c
+_ARPHRD_ETHER = 1
 _COUNTS = ("sent_bytes", "received_bytes", "sent_packets", "received_packets")
 # struct rtmsg: family, prefix lengths and TOS, table, protocol, scope, type, flags (include/uapi/linux/rtnetlink.h)
 _ROUTE = struct.Struct("=BBBBBBBBI")
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_VIA = 1, 4, 5, 7, 18
+_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_VIA = 1, 2, 4, 5, 7, 18
 _NDTA_NAME, _NDTA_THRESH3 = 1, 4  # include/uapi/linux/neighbour.h
 _IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
 _IFA_DADFAILED, _IFA_DEPRECATED, _IFA_TENTATIVE, _IFA_PERMANENT = 0x08, 0x20, 0x40, 0x80
@@ -34,7 +35,7 @@ class Counters:
 
     ``lower`` is the interface of this namespace that counts these bytes, too (the card below a VLAN), and ``master``
     the bond or bridge that this interface is a port of. ``link_header`` is the least length of the link's headers in
-    the byte counts: a VLAN does not count it where it receives, and cards differ.
+    the byte counts: a VLAN does not count it where it receives. ``pair``: it is one end of a veth pair.
     """
 
     sent_bytes: int
@@ -44,6 +45,7 @@ class Counters:
     lower: str = ""
     master: str = ""
     link_header: int = 0
+    pair: bool = False
 
     def since(self, base: Counters) -> Counters:
         """Return the counts after ``base``; if the interface was created again since then, all of them."""
@@ -112,7 +114,8 @@ def counters(netlink: Netlink | None = None) -> dict[str, Counters]:
                 # The link below may be in another namespace, and has its index there (a pod's macvlan).
                 _lower(link, names),
                 names.get(link.get_attr("IFLA_MASTER"), ""),
-                _ETHERNET if _kind(link) in _COUNTS_ETHERNET else 0,
+                _ETHERNET if _counts_ethernet(link) else 0,
+                _kind(link) == "veth",
             )
     return result
 
@@ -125,9 +128,19 @@ def above(found: Mapping[str, Counters], names: Iterable[str]) -> set[str]:
     return result
 
 
-def vanished(base: Mapping[str, Counters], found: Mapping[str, Counters]) -> tuple[str, ...]:
-    """Return the interfaces that were there before, but ports of bridges, which come and go with containers."""
-    return tuple(name for name, one in base.items() if name not in found and not one.master)
+def vanished(
+    base: Mapping[str, Counters], found: Mapping[str, Counters], addressed: Collection[str]
+) -> tuple[str, ...]:
+    """Return the interfaces that were there before.
+
+    Without those that come and go with containers: ports of bridges, and ends of veth pairs that are not
+    ``addressed``, so that only the container's traffic can have passed them.
+    """
+    return tuple(
+        name
+        for name, one in base.items()
+        if name not in found and not one.master and (not one.pair or name in addressed)
+    )
 
 
 def _lower(link: Any, names: Mapping[int, str]) -> str:
@@ -137,21 +150,38 @@ def _lower(link: Any, names: Mapping[int, str]) -> str:
     return names.get(index, "") if index != link["index"] else ""
 
 
+def _counts_ethernet(link: Any) -> bool:
+    """Return whether the byte counts have each packet's Ethernet header.
+
+    Cards have to count "the length of Ethernet frames excluding the FCS" (Documentation/networking/statistics.rst, on
+    rx_bytes). An Ethernet interface without a kind is a card's.
+    """
+    kind = _kind(link)
+    return kind in _COUNTS_ETHERNET or (kind is None and link["ifi_type"] == _ARPHRD_ETHER)
+
+
 def _kind(link: Any) -> str | None:
     info = link.get_attr("IFLA_LINKINFO")
     return info.get_attr("IFLA_INFO_KIND") if info else None
 
 
-def route(address: str, netlink: Netlink | None = None, *, names: dict[int, str] | None = None) -> Route:
+def route(
+    address: str, netlink: Netlink | None = None, *, names: dict[int, str] | None = None, source: str = ""
+) -> Route:
     """Return the route to ``address`` (an IPv4 or IPv6 literal), as ``ip route get`` shows it.
+
+    Args:
+        source: the address that the packets come from, for rules that depend on it.
 
     Raises:
         OSError: no route (ENETUNREACH).
     """
     raw = socket.inet_pton(family := family_of(address), address)
     # Not with pyroute2, whose messages take 0.3 ms each: a worker looks up thousands of peers.
-    body = _ROUTE.pack(family, 8 * len(raw), 0, 0, 0, 0, 0, 0, 0)
+    own = socket.inet_pton(family, source) if source else b""
+    body = _ROUTE.pack(family, 8 * len(raw), 8 * len(own), 0, 0, 0, 0, 0, 0)
     body += struct.pack("=HH", 4 + len(raw), _RTA_DST) + raw
+    body += struct.pack("=HH", 4 + len(own), _RTA_SRC) + own if own else b""
     with _Borrowed(netlink) as nl:
         _, message = nl.get(HEADER.pack(HEADER.size + len(body), GETROUTE, 0, 0, 0) + body)
     found = attributes(message, HEADER.size + _ROUTE.size)

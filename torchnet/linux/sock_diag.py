@@ -44,7 +44,8 @@ class SocketBytes:
     ``sent_bytes`` and ``received_bytes`` are payload without retransmissions, but the kernel counts the
     peer's FIN as one received byte. ``tried_bytes`` is payload with retransmissions. ``data_segments_in``
     includes repeated segments, each of up to ``mss`` bytes. ``cookie`` identifies the socket for the
-    namespace's lifetime. ``header`` is the least length of a packet's IP and TCP headers.
+    namespace's lifetime. ``header`` is the least length of a packet's IP and TCP headers, and ``uid`` the user who
+    opened the socket.
     """
 
     local: str
@@ -64,6 +65,7 @@ class SocketBytes:
     cookie: int
     state: int
     header: int = 20 + 20
+    uid: int = 0
 
 
 def cookie(sock: socket.socket) -> int:
@@ -166,6 +168,7 @@ def _parse(message: bytes) -> SocketBytes:
         cookie=fields[9] | fields[10] << 32,
         state=state,
         header=(40 if ":" in local else 20) + (32 if timestamps else 20),
+        uid=fields[14],
     )
 
 

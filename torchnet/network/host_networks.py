@@ -124,7 +124,8 @@ def select_backend(
         if network.kind == "rdma":
             if network.name not in devices:
                 problems.append(
-                    f"{network}: this user cannot open such an RDMA device, only {listed(devices, 8) or 'none'}"
+                    f"{network}: this user can open no RDMA device of that name, but "
+                    f"{listed(devices, 8) or 'no other one either'}"
                 )
         elif prefix is not None:
             holders = [

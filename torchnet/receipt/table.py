@@ -222,7 +222,9 @@ def _verdict(receipt: Receipt) -> tuple[str, bool | None]:
         how += ", TCP"
     if receipt.proof_reason and receipt.proof != "measured":
         how += f": {printable(receipt.proof_reason)}"
-    parties = "hosts" if receipt.runtime == "command" else "workers"
+    parties = "workers"
+    if receipt.runtime == "command":
+        parties = f"{receipt.nnodes} hosts" if receipt.nnodes > 1 else "hosts"
     amount = f"{size(exchanged(receipt))} exchanged between the {parties}"
     text = f"backend share {_range(receipt)} ({how}) of {amount}"
     over = _backends(receipt)

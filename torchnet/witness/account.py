@@ -12,6 +12,8 @@ from collections.abc import Iterable
 
 from torchnet.agent.accounting import Flow
 from torchnet.agent.socket_owners import Owner, Process, SocketOwners
+from torchnet.agent.transports import NcclWatch
+from torchnet.agent.worker_processes import descendants
 from torchnet.linux import protocol_counters, rtnetlink, sock_diag
 from torchnet.linux.netlink import SOCK_DIAG, Netlink
 from torchnet.linux.protocol_counters import ProtocolCounters
@@ -36,10 +38,13 @@ class HostAccount:
         self.closed = sock_diag.Destroyed()
         self.complete = True
         self._netlink = Netlink(SOCK_DIAG)
+        self._rtnetlink = Netlink()
         self._addresses: dict[str, str] = {}
         self._learn_addresses()
         self._counters = rtnetlink.counters()
         self._protocols = protocol_counters.read()
+        self._nccl = NcclWatch()
+        self._routes: dict[tuple[str, str], str] = {}
         self.headers: dict[str, int] = {}
         """The least IP and TCP headers of a packet, by interface."""
         before = sock_diag.dump(self._netlink)
@@ -59,18 +64,21 @@ class HostAccount:
         for cookie in self.closed.closed_without_counts:
             if (reset := self._open.pop(cookie, None)) is not None:  # a reset clears the counts
                 self._end(reset)
+            if not self.owners.is_another(cookie):
                 self.complete = False
             self.owners.forget(cookie)
         self.closed.closed_without_counts.clear()
 
-    def sample(self) -> float:
+    def sample(self, *, last: bool = False) -> float:
         """Read all open connections and their owners; return the seconds until the next call."""
         began = time.thread_time()
         self.poll()
+        self._nccl.poll(descendants)
         now = sock_diag.dump(self._netlink)
         self._open.update({socket.cookie: socket for socket in now})
-        self.owners.look(now, sock_diag.listening(self._netlink))
-        return min(_MOST_SECONDS, max(_LEAST_SECONDS, (time.thread_time() - began) / CPU_SHARE))
+        self.owners.look(now, sock_diag.listening(self._netlink), last=last)
+        spent = time.thread_time() - began - self.owners.search_seconds
+        return min(_MOST_SECONDS, max(_LEAST_SECONDS, spent / CPU_SHARE))
 
     def close(self) -> None:
         """End the account: wait for the last closed connections, then add those that are still open.
@@ -81,12 +89,18 @@ class HostAccount:
         deadline = time.monotonic() + _SETTLE_SECONDS
         while select.select([self.closed], [], [], _QUIET_SECONDS)[0] and time.monotonic() < deadline:
             self.poll()
-        self.sample()
+        self.sample(last=True)
         for socket in (*self._ownerless, *self._open.values()):
             self._add(socket, *self.owners.owner(socket))
         self.complete = self.complete and not self.closed.lost
         self.closed.close()
         self._netlink.close()
+        self._rtnetlink.close()
+
+    @property
+    def nccl(self) -> bool:
+        """Whether a process of the command had an NCCL process group."""
+        return self._nccl.seen
 
     def flows(self) -> tuple[RemoteFlow, ...]:
         return tuple(
@@ -108,7 +122,8 @@ class HostAccount:
 
     def vanished(self) -> tuple[str, ...]:
         """Return the interfaces that have left the network namespace."""
-        return rtnetlink.vanished(self._counters, rtnetlink.counters())
+        addressed = {name for address, name in self._addresses.items() if not address.startswith("fe80:")}
+        return rtnetlink.vanished(self._counters, rtnetlink.counters(), addressed)
 
     def protocols(self) -> ProtocolCounters | None:
         """Return the counters of protocols since the account was opened; None if they cannot be read."""
@@ -140,6 +155,8 @@ class HostAccount:
         interface = self._addresses.get(socket.local, "")
         if interface == "lo" or socket.remote in self._addresses:
             return  # within the host
+        if owner != "other" and interface != self._route(socket.local, socket.remote, interface):
+            interface = ""  # sent over another interface than the one with the address
         self.headers[interface] = min(socket.header, self.headers.get(interface, socket.header))
         flow = Flow()
         flow.add(socket, self._base.get(socket.cookie))
@@ -167,6 +184,18 @@ class HostAccount:
             sent_bytes=flow.sent_bytes + (before.sent_bytes if before else 0),
             received_bytes=flow.received_bytes + (before.received_bytes if before else 0),
         )
+
+    def _route(self, local: str, remote: str, usual: str) -> str:
+        """Return the interface over which packets between two addresses leave; the usual one if there is no route."""
+        if len(self._routes) >= _MAX_REMOTES:
+            self._routes.clear()
+        if (local, remote) not in self._routes:
+            try:
+                found = rtnetlink.route(remote, self._rtnetlink, source=local).interface
+            except OSError:  # link-local addresses, which need an interface; or the route is gone
+                found = usual
+            self._routes[local, remote] = found
+        return self._routes[local, remote]
 
     def _learn_addresses(self) -> None:
         """Add this host's addresses. Those that it had before stay known."""

@@ -24,12 +24,14 @@ from torchnet.agent.receipt_shape import (
     job_receipt,
 )
 from torchnet.agent.share_bounds import SLACK_BYTES, PeerPayload, Reason, Unattributed
+from torchnet.agent.transports import GRADIENT_BYTES
 from torchnet.linux import rtnetlink
 from torchnet.text import listed, printable
 from torchnet.units import counted, size
 from torchnet.witness.host_record import ConnectionGroup, HostRecord, RemoteFlow
 
 _LISTED = 8
+_CLOCKS_SECONDS = 60.0  # that the hosts' clocks may differ
 _ENOUGH_BYTES = 10_000_000  # of TCP with peers over the backend, at which an unused RDMA device is remarkable
 
 
@@ -43,11 +45,13 @@ class Peers:
         self._recorded = {record.host for record in records}
         for record in records:
             self._hosts.update(record.peers)
+        self._rails: set[str] = set()
         for record in records:
-            for addresses in record.addresses.values():
+            for interface, addresses in record.addresses.items():
                 self._hosts.update(dict.fromkeys(addresses, record.host))
-        self.named = len(self._recorded) > 1 or any(record.peers for record in records)
-        """Whether hosts are known by more than their addresses in the networks."""
+                self._rails |= set(addresses) if interface in record.backend else set()
+        self._merged = len(self._recorded) > 1
+        self._complete = self._merged and self._recorded.issuperset(self._hosts.values())
 
     def exchanged(self, peer: str) -> None:
         """Note that bytes were exchanged with a peer."""
@@ -56,15 +60,28 @@ class Peers:
 
     def name(self, record: HostRecord, remote: str) -> str | None:
         """Return the peer that has an address, or None."""
-        if remote in self._hosts:
-            return self._hosts[remote]
-        try:
-            ip = ipaddress.ip_address(remote)
-        except ValueError:
-            return None
-        # A member of the network; which host it is, only that host's record tells.
-        networks = map(ipaddress.ip_network, record.prefixes)
-        return remote if any(ip.version == one.version and ip in one for one in networks) else None
+        if remote in self._hosts or self._merged:
+            return self._hosts.get(remote)
+        # A member of the network; which host it is, only that host's record tells. Among several hosts, it may as well
+        # be storage.
+        return remote if _within(remote, record.prefixes) else None
+
+    def possible(self, record: HostRecord, remote: str) -> bool:
+        """Return whether an address may be a peer's: of a host without a record, or another one in the networks."""
+        return not remote or not self._complete or _within(remote, record.prefixes)
+
+    def on_backend(self, record: HostRecord, remote: str) -> bool:
+        """Return whether an address is one of the backend."""
+        return remote in self._rails or _within(remote, record.prefixes)
+
+
+def _within(address: str, prefixes: Sequence[str]) -> bool:
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    networks = map(ipaddress.ip_network, prefixes)
+    return any(ip.version == one.version and ip in one for one in networks)
 
 
 def receipt_of(records: Sequence[HostRecord]) -> dict[str, Any]:
@@ -103,9 +120,10 @@ def receipt_of(records: Sequence[HostRecord]) -> dict[str, Any]:
 def _with_claims(record: HostRecord, records: Sequence[HostRecord]) -> HostRecord:
     """Return the record with the connections of unknown owner that another host's command had the other end of.
 
-    As much of them is the command's as the other host counted more than this one.
+    As much of them is the command's as the other host counted more than this one, over all addresses of both.
     """
     flows: list[RemoteFlow] = []
+    claimed: dict[tuple[str, str, str], Flow] = {}
     for one in record.flows:
         there = [
             (other, name)
@@ -119,15 +137,19 @@ def _with_claims(record: HostRecord, records: Sequence[HostRecord]) -> HostRecor
             continue
         other, name = there[0]
         theirs = _total(other, name, record.addresses.get(one.interface, ()))
-        ours = _total(record, one.interface, (one.remote,))
+        ours = _total(record, one.interface, other.addresses[name])
+        ours.merge(claimed.setdefault((one.interface, other.host, name), Flow()))
         sent = min(one.flow.sent_bytes, max(0, theirs.received_bytes - ours.sent_bytes))
         received = min(one.flow.received_bytes, max(0, theirs.sent_bytes - ours.received_bytes))
+        claim = Flow(sent, received)
+        claimed[one.interface, other.host, name].merge(claim)
         rest = replace(
             one.flow,
             sent_bytes=one.flow.sent_bytes - sent,
             received_bytes=one.flow.received_bytes - received,
         )
-        flows += [replace(one, owner="job", flow=Flow(sent, received)), replace(one, flow=rest)]
+        flows += [replace(one, owner="job", flow=claim), replace(one, flow=rest)]
+    flows = [one for one in flows if one.flow.total]
     return replace(record, flows=tuple(flows))
 
 
@@ -160,15 +182,15 @@ def _node(record: HostRecord, number: int, peers: Peers) -> dict[str, Any]:
             peers.exchanged(peer)
             if peer not in names:
                 names.append(peer)
-            key = names.index(peer), UNKNOWN_INTERFACE if _crosses(record, flow) else interface
+            key = names.index(peer), UNKNOWN_INTERFACE if _crosses(record, flow, peers) else interface
             traffic.peers.setdefault(key, Flow()).merge(flow.flow)
             continue
         traffic.others.setdefault(interface, Flow()).merge(flow.flow)
         strangers += flow.flow.total if flow.owner == "job" else 0
-        if flow.owner == "unknown" and (peer or not peers.named):
-            doubts += _doubt(record, flow, "unowned")
-        elif flow.owner == "job" and not peers.named:
-            doubts += _doubt(record, flow, "unnamed")
+        if flow.owner == "job" and flow.flow.total > SLACK_BYTES and _within(flow.remote, record.prefixes):
+            peers.exchanged(flow.remote)
+        if flow.owner != "other" and (peer or peers.possible(record, flow.remote)):
+            doubts += _doubt(record, flow, "unowned" if flow.owner == "unknown" else "unnamed")
     payload = traffic.payload(record.backend) + doubts + _rdma_payload(record)
     leaks = _leaks(record, peers)
     rows: list[PeerBytes] = [
@@ -218,14 +240,11 @@ def _node(record: HostRecord, number: int, peers: Peers) -> dict[str, Any]:
     }
 
 
-def _crosses(record: HostRecord, flow: RemoteFlow) -> bool:
+def _crosses(record: HostRecord, flow: RemoteFlow, peers: Peers) -> bool:
     """Return whether one end has an address of the backend, and the other does not."""
-    if not record.prefixes:
+    if not record.prefixes or ipaddress.ip_address(flow.remote).is_link_local:
         return False
-    ip = ipaddress.ip_address(flow.remote)
-    networks = map(ipaddress.ip_network, record.prefixes)
-    within = any(ip.version == one.version and ip in one for one in networks)
-    return not ip.is_link_local and within != (flow.interface in record.backend)
+    return peers.on_backend(record, flow.remote) != (flow.interface in record.backend)
 
 
 def _doubt(record: HostRecord, flow: RemoteFlow, reason: Reason) -> PeerPayload:
@@ -283,6 +302,12 @@ def _findings(record: HostRecord, leaks: Sequence[ConnectionGroup], over_backend
         and (moved := record.rdma.get(device)) is not None
         and moved <= SLACK_BYTES
     ]
+    found += [
+        f"RDMA device {device} carried nothing, but TCP carried {size(over_backend)} over the backend: this user cannot "
+        "open the device (/dev/infiniband)"
+        for device in record.rdma_backend
+        if over_backend > _ENOUGH_BYTES and device in record.rdma_closed
+    ]
     return found
 
 
@@ -298,6 +323,15 @@ def _share(records: Sequence[HostRecord], nodes: Sequence[dict[str, Any]], peers
     gone = [f"{record.host} {name}" for record in records for name in record.vanished]
     if gone:
         return _unknown(f"interfaces left the host's network during the command: {listed(gone)}")
+    hidden = [
+        f"NCCL ran on {record.host}, but only {size(node['peer_bytes'])} went to other hosts over TCP"
+        for record, node in zip(records, nodes, strict=True)
+        if record.nccl and node["peer_bytes"] + sum(filter(None, record.rdma.values())) < GRADIENT_BYTES
+    ]
+    if hidden:
+        return _unknown(
+            f"{hidden[0]}: another transport carried the gradients (NVLink between hosts, TCPX, cxi)"
+        )
     total = sum((PeerPayload(*node["payload"]) for node in nodes), one_sided(nodes))
     bounds = share_bounds.share(total)
     if bounds is None and total.backend_high:
@@ -310,6 +344,8 @@ def _share(records: Sequence[HostRecord], nodes: Sequence[dict[str, Any]], peers
         silent = listed(sorted(peers.silent))
         reason = f"{silent} left no receipt; torchnet receipt merge joins the hosts' files"
         return Share(*bounds, "inferred", reason)
+    if max(record.began for record in records) - min(record.ended for record in records) > _CLOCKS_SECONDS:
+        return Share(*bounds, "inferred", "the hosts' files are not of the same time")
     if not all(record.complete for record in records):
         return Share(*bounds, "inferred", "some connections were not observed to their end")
     return Share(*bounds, "measured", "TCP, counted by connection")

@@ -6,7 +6,7 @@ by remote address.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torchnet.agent.accounting import Flow
@@ -72,7 +72,9 @@ class HostRecord:
         headers: The least IP and TCP headers of a packet, by interface.
         protocols: The network namespace's counters of protocols; None if they cannot be read.
         rdma: Bytes by RDMA device; None for a device without readable counters.
+        rdma_closed: RDMA devices that this user cannot open.
         rdma_backend: RDMA devices of the backend.
+        nccl: Whether a process of the command had an NCCL process group.
         vanished: Interfaces that have left the network namespace.
         complete: Whether every TCP connection was counted to its end.
         findings: Sentences about the observation itself.
@@ -94,7 +96,9 @@ class HostRecord:
     flows: tuple[RemoteFlow, ...] = ()
     connections: tuple[ConnectionGroup, ...] = ()
     rdma: dict[str, int | None] = field(default_factory=dict)
+    rdma_closed: tuple[str, ...] = ()
     rdma_backend: tuple[str, ...] = ()
+    nccl: bool = False
     vanished: tuple[str, ...] = ()
     complete: bool = True
     findings: tuple[str, ...] = ()
@@ -109,22 +113,12 @@ class HostRecord:
         Raises:
             ValueError: it is not a record.
         """
+        # Imported here, because only a merge needs it.
+        from pydantic import TypeAdapter, ValidationError
+
         try:
-            known = {one.name: value[one.name] for one in fields(cls) if one.name in value}
-            values: dict[str, Any] = {
-                **{name: tuple(v) if isinstance(v, list) else v for name, v in known.items()},
-                "addresses": {str(name): tuple(map(str, v)) for name, v in known["addresses"].items()},
-                "counters": {str(name): Counters(**v) for name, v in known["counters"].items()},
-                "headers": {str(name): int(v) for name, v in known["headers"].items()},
-                "protocols": ProtocolCounters(**v) if (v := known["protocols"]) else None,
-                "flows": tuple(
-                    RemoteFlow(one["owner"], str(one["remote"]), str(one["interface"]), Flow(**one["flow"]))
-                    for one in known["flows"]
-                ),
-                "connections": tuple(ConnectionGroup(**one) for one in known["connections"]),
-            }
-            return cls(**values)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"is not a record of torchnet receipt ({type(error).__name__}: {error})"
-            ) from None
+            return TypeAdapter(cls).validate_python(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise ValueError(f"is not a record of torchnet receipt ({place}: {first['msg']})") from None

@@ -45,6 +45,14 @@ def resolve_peers(names: Sequence[str]) -> dict[str, str]:
     return found
 
 
+class ObservationError(Exception):
+    """The counters could not be read after the command had ended with ``exit_code``."""
+
+    def __init__(self, exit_code: int, error: OSError) -> None:
+        super().__init__(f"no receipt: the counters cannot be read any more ({error.strerror or error})")
+        self.exit_code = exit_code
+
+
 class _Recorder:
     """The account while the command runs; after an error in it, the command runs on without one."""
 
@@ -86,6 +94,7 @@ def observe(argv: Sequence[str], networks: Sequence[HostNetwork], peers: dict[st
     Raises:
         NetworkError: this host does not have the networks; nothing was started.
         CannotExecuteError: the command cannot be executed.
+        ObservationError: it has run, and there is no record.
     """
     present, devices = rtnetlink.interfaces(), rdma.devices()
     backend = select_backend(networks, present, devices)
@@ -101,6 +110,11 @@ def observe(argv: Sequence[str], networks: Sequence[HostNetwork], peers: dict[st
     exit_code = command.run(argv, recorder, recorder.readable, recorder.sample)
     ended = time.time()
     recorder.close()
+    try:
+        moved, addresses, counters = meter.read(()), account.addresses(), account.counters()
+        vanished = account.vanished()
+    except OSError as error:
+        raise ObservationError(exit_code, error) from None
     return HostRecord(
         host=socket.gethostname(),
         command=os.path.basename(argv[0]),
@@ -111,15 +125,17 @@ def observe(argv: Sequence[str], networks: Sequence[HostNetwork], peers: dict[st
         backend=backend.interfaces,
         prefixes=backend.prefixes,
         peers=peers,
-        addresses=account.addresses(),
-        counters=account.counters(),
+        addresses=addresses,
+        counters=counters,
         headers=account.headers,
         protocols=account.protocols(),
-        vanished=account.vanished(),
+        vanished=vanished,
         flows=account.flows(),
         connections=account.connections(),
-        rdma={device.name: device.total for device in meter.read(()) if device.openable},
-        rdma_backend=_rdma_backend(backend, account.addresses()),
+        rdma={device.name: device.total for device in moved if device.openable},
+        rdma_closed=tuple(device.name for device in moved if not device.openable),
+        rdma_backend=_rdma_backend(backend, addresses),
+        nccl=account.nccl,
         complete=account.complete and not recorder.failure and not account.owners.elsewhere,
         findings=_findings(account, recorder.failure),
     )

@@ -83,6 +83,14 @@ def test_one_host_alone_does_not_know_whose_other_addresses_are() -> None:
     assert share([record]) == (0.8, 1.0, "inferred")
     named = replace(record, peers={FRONTEND.format(2): "host-2"})
     assert share([named]) == (0.8, 0.8, "inferred")
+    # That host has other addresses, too.
+    stranger = flow("job", STORAGE, "eth0", 8 * MB)
+    more = replace(
+        named,
+        flows=(*named.flows, stranger),
+        counters={"ens5": Counters(8 * MB, 0), "eth0": Counters(10 * MB, 0)},
+    )
+    assert share([more]) == (8 / 18 // 1e-6 / 1e6, 0.8, "inferred")
     assert share([replace(record, networks=(), backend=(), prefixes=())])[2] == "unknown"
 
 
@@ -135,12 +143,49 @@ def test_an_unused_device_is_a_finding() -> None:
     assert [finding for finding in unused["findings"] if "mlx5_0" in finding] != []
     used = receipt_of(pair(clean, rdma={"mlx5_0": 900 * MB}, rdma_backend=("mlx5_0",)))
     assert used["findings"] == []
+    closed = receipt_of(pair(clean, rdma_closed=("mlx5_0", "mlx5_9"), rdma_backend=("mlx5_0",)))
+    (finding,) = closed["findings"]
+    assert "mlx5_0" in finding
+    assert "/dev/infiniband" in finding
 
 
 def test_incomplete_counts_and_hosts_without_a_receipt_are_inferred() -> None:
     assert share(pair(complete=False))[2] == "inferred"
-    third = flow("job", BACKEND.format(3), "ens5", MB)
+    # Perhaps another host of the job, perhaps storage.
+    third, leak = (
+        flow("job", BACKEND.format(3), "ens5", 4 * MB),
+        flow("job", FRONTEND.format(2), "eth0", 2 * MB),
+    )
     assert share(pair(third)) == (1, 1, "inferred")
+    assert share(pair(third, leak)) == (0.8, 20 / 24 // -1e-6 / -1e6, "inferred")
+    # Bytes with more hosts than are listed by address may have been with any.
+    assert share(pair(flow("job", "", "eth0", 4 * MB))) == (0.8, 1, "inferred")
+
+
+def test_files_of_different_times_are_not_of_one_job() -> None:
+    one, two = pair()
+    for seconds, proof in ((30, "measured"), (3600, "inferred")):
+        later = replace(two, began=two.began + seconds, ended=two.ended + seconds)
+        assert share([one, later]) == (1, 1, proof)
+
+
+def test_nccl_that_moved_nothing_over_tcp_used_something_else() -> None:
+    little = flow("job", BACKEND.format(2), "ens5", 3000)
+    for size, rdma, proof in (
+        (3000, {}, "unknown"),
+        (8 * MB, {}, "measured"),
+        (3000, {"mlx5_0": 8 * MB}, "measured"),
+    ):
+        one, two = (
+            host(1, replace(little, flow=Flow(size, 0)), nccl=True, rdma=rdma, rdma_backend=tuple(rdma)),
+            host(2, flow("job", BACKEND.format(1), "ens5", 0, size)),
+        )
+        assert share([one, two])[2] == proof
+
+
+def test_a_rail_without_a_network_of_its_own_is_known_by_the_other_hosts_addresses() -> None:
+    one, two = (replace(record, prefixes=(f"10.10.0.{record.host[-1]}/32",)) for record in pair())
+    assert share([one, two]) == (1, 1, "measured")
 
 
 def test_rails_are_matched_by_number_not_by_name() -> None:
@@ -170,7 +215,10 @@ def test_records_survive_json() -> None:
     group = ConnectionGroup(7, "python train.py", FRONTEND.format(2), "eth0", 5000, False, 1, 4 * MB, 0)
     record = pair(connections=(group,), rdma={"mlx5_0": None}, peers={"10.10.0.2": "b"})[0]
     assert HostRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
-    broken: list[Any] = [None, [], {}, {"host": "a"}, {**record.to_json(), "flows": [1]}]
+    value = record.to_json()
+    assert HostRecord.from_json({**value, "of a later version": 1}) == record
+    broken: list[Any] = [None, [], {}, {"host": "a"}, {**value, "flows": [1]}, {**value, "rdma": {"a": "b"}}]
+    broken += [{**value, name: wrong} for name in value for wrong in ({"a": object()}, 1 + 1j)]
     for wrong in broken:
         with pytest.raises(ValueError, match="is not a record"):
             HostRecord.from_json(wrong)
@@ -203,6 +251,18 @@ def test_the_other_end_names_the_owner_of_a_short_connection() -> None:
     low, high, proof = share([one, unseen])
     assert low == pytest.approx(16 / 18, abs=1e-5)
     assert (high, proof) == (1.0, "inferred")
+    # A stranger's connection to another address of the host is not claimed with the command's bytes.
+    second = "192.168.8.2"
+    both = replace(
+        two,
+        addresses={**two.addresses, "eth0": (FRONTEND.format(2), second)},
+        flows=(two.flows[0], flow("job", FRONTEND.format(1), "eth0", 0, 2 * MB)),
+    )
+    mine = (one.flows[0], flow("job", frontend, "eth0", 2 * MB), flow("unknown", second, "eth0", 2 * MB))
+    strange = replace(one, flows=mine, counters={"ens5": Counters(8 * MB, 0), "eth0": Counters(4 * MB, 0)})
+    low, high, _ = share([strange, both])
+    assert low == pytest.approx(16 / 22, abs=1e-5)
+    assert high == 0.8
     # A receipt that is merged once more gives the same.
     nodes = receipt_of([one, two])["nodes"]
     again = receipt_of([HostRecord.from_json(node["witness"]) for node in nodes])

@@ -1,0 +1,44 @@
+"""Which interfaces' disappearance matters, and whose byte counts contain Ethernet headers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from torchnet.linux import rtnetlink
+from torchnet.linux.rtnetlink import Counters
+
+
+class Link(dict[str, Any]):
+    """A link as pyroute2 decodes it."""
+
+    def get_attr(self, name: str) -> Any:
+        return self.get(name)
+
+
+def test_pairs_without_an_address_come_and_go_with_containers() -> None:
+    base = {
+        "eth0": Counters(1, 1),
+        "cali1": Counters(1, 1, pair=True),
+        "veth0": Counters(1, 1, pair=True),
+        "port": Counters(1, 1, master="bridge"),
+    }
+    assert rtnetlink.vanished(base, {}, {"veth0"}) == ("eth0", "veth0")
+    assert rtnetlink.vanished(base, base, {"veth0"}) == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "ifi_type", "counted"),
+    [
+        (None, 1, True),
+        (None, 772, False),
+        ("veth", 1, True),
+        ("macvlan", 1, True),
+        ("tun", 1, False),
+        ("vlan", 1, False),
+    ],
+)
+def test_cards_count_the_ethernet_header(kind: str | None, ifi_type: int, counted: bool) -> None:
+    info = Link(IFLA_INFO_KIND=kind) if kind else None
+    assert rtnetlink._counts_ethernet(Link(ifi_type=ifi_type, IFLA_LINKINFO=info)) == counted
