@@ -143,3 +143,10 @@ def test_a_row_tells_the_backend_and_the_other_addresses_apart() -> None:
     assert "fd00::1" not in row.eth0
     assert not [address for address in row.eth0 if address.startswith("127.") or address == "::1"]
     assert (row.node_rank, row.name) == (0, "node-0")
+    # kube-proxy's interface with the addresses of all Services is down, and does not displace the others.
+    ip("link add ipvs0 type bridge")
+    for number in range(40):
+        ip(f"address add 10.96.{number}.1/32 dev ipvs0")
+    more = own_row(one, discover(one, HostInterfaces("host:net1", ())))
+    assert more.eth0[: len(row.eth0)] == row.eth0
+    assert len(more.eth0) == 32

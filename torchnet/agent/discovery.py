@@ -187,8 +187,8 @@ def own_row(spec: AgentSpec, rails: tuple[Rail, ...]) -> PeerRow:
         for address in interface.addresses
         if address.ip not in own
     ]
-    # The limit must not cut what peers use: kube-proxy's dummy interface, which is down, has each Service's address, and
-    # Calico gives each pod's interface the same link-local one.
+    # The limit must not cut what peers use: kube-proxy's dummy interface, which is down, has the address of each
+    # Service, and Calico gives each pod's interface the same link-local one.
     others = tuple(dict.fromkeys(ip for _, _, ip in sorted(found, key=lambda one: one[:2])))
     return PeerRow(
         node_rank=spec.node_rank,

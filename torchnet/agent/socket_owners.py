@@ -70,7 +70,7 @@ def open_sockets() -> OpenSockets:
 
 
 def others_sockets() -> set[int]:
-    """Return the inodes of the sockets that processes outside of the descendants have open, as far as they can be read."""
+    """Return the inodes of the sockets that readable processes other than the descendants have open."""
     found: set[int] = set()
     own = {str(os.getpid()), *map(str, descendants())}
     for name in os.listdir("/proc"):

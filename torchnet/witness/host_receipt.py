@@ -303,8 +303,8 @@ def _findings(record: HostRecord, leaks: Sequence[ConnectionGroup], over_backend
         and moved <= SLACK_BYTES
     ]
     found += [
-        f"RDMA device {device} carried nothing, but TCP carried {size(over_backend)} over the backend: this user cannot "
-        "open the device (/dev/infiniband)"
+        f"RDMA device {device} carried nothing, but TCP carried {size(over_backend)} over the backend: this user "
+        "cannot open the device (/dev/infiniband)"
         for device in record.rdma_backend
         if over_backend > _ENOUGH_BYTES and device in record.rdma_closed
     ]
