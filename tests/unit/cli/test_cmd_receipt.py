@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.witness.test_host_receipt import pair
 from torchnet.cli import main
-from torchnet.witness import observation
+from torchnet.witness.account import HostAccount
 from torchnet.witness.host_receipt import receipt_of
 
 
@@ -53,10 +53,11 @@ def test_wrong_input_is_named(
     receipt: dict[str, Any] = json.loads(Path(files[0]).read_bytes())
     Path("empty.json").write_text(json.dumps({"nodes": []}))
     witness = receipt["nodes"][0]["witness"]
-    for name, change in {
+    changes: dict[str, dict[str, Any]] = {
         "wrong": {"addresses": 7},
         "no-address": {"flows": [{**witness["flows"][0], "remote": "1.2.3"}], "peers": {"1.2.3": "x"}},
-    }.items():
+    }
+    for name, change in changes.items():
         node = {**receipt["nodes"][0], "witness": {**witness, **change}}
         Path(f"{name}.json").write_text(json.dumps({**receipt, "nodes": [node]}))
     assert main(["receipt", *words]) in (2, 4)
@@ -72,6 +73,6 @@ def test_the_commands_exit_code_survives_counters_that_cannot_be_read(
         raise OSError(24, "Too many open files")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(observation.HostAccount, "counters", unreadable)
+    monkeypatch.setattr(HostAccount, "counters", unreadable)
     assert main(["receipt", "--", "sh", "-c", "exit 7"]) == 7
     assert "Too many open files" in capsys.readouterr().err
