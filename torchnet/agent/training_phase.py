@@ -141,10 +141,11 @@ class TrainingPhase:
         if self._account is not None:
             fresh = self._account.refresh()
             # If no device is known to be on a rail, any may be: to miss a stall is better than to stop a good job.
-            moved = self._account.latest_peer_bytes + (self._rdma.moved(self._hcas) if self._rdma else 0)
+            by_rdma = self._rdma.moved(self._hcas) if self._rdma else 0
+            moved = self._account.latest_peer_bytes + by_rdma
             if fresh:
                 sockets = self._account.peer_sockets(self._store_port)
-                self._progress.update(sockets, moved - sum(payload for _, payload, _ in sockets))
+                self._progress.update(sockets, self._account.closed_peer_bytes + by_rdma)
         return Heartbeat(moved, frozen, self._progress.count, self.processes.blocked())
 
     def stuck(self, table: PeerTable) -> list[str]:
