@@ -146,7 +146,8 @@ class TrainingPhase:
             if fresh:
                 sockets = self._account.peer_sockets(self._store_port)
                 self._progress.update(sockets, self._account.closed_peer_bytes + by_rdma)
-        return Heartbeat(moved, frozen, self._progress.count, self.processes.blocked())
+        progress = self._progress
+        return Heartbeat(moved, frozen, progress.count, self.processes.blocked(), progress.trickle)
 
     def stuck(self, table: PeerTable) -> list[str]:
         """Describe peers that do not acknowledge data."""
