@@ -21,7 +21,8 @@ class StallWatch:
     """Rank 0's watch over all workers' progress. On loopback, bytes are not counted, so there is no watch.
 
     A job whose ranks wait for the reader of their output is not stalled: it continues with its reader. Neither is one
-    whose connections move little: small collectives may be all that it needs. That is told once.
+    whose connections move little: small collectives may be all that it needs. That is told once. And where data may be
+    exchanged that nothing counts, no stall is certain.
 
     Args:
         request_stacks: called when no worker has made progress for ``stall_timeout``.
@@ -111,21 +112,30 @@ class StallWatch:
         silent = sorted(self._members - self._answers.keys())
         now = self._clock()
         slow = now - self._moved_at < self._spec.stall_timeout
+        unseen = [self._last[rank].unseen for rank in sorted(self._members & self._last.keys())]
+        seconds = now - (self._progress_at if slow else self._moved_at)
         text = explain(
-            now - (self._progress_at if slow else self._moved_at), self._answers, silent, slow=slow
+            seconds, self._answers, silent, slow=slow, unseen=[*dict.fromkeys(filter(None, unseen))]
         )
         # Before any traffic, the processes are most likely still loading, which is no reason to stop the job.
-        self._report(text, not slow and any(last.bytes for last in self._last.values()))
+        begun = any(last.bytes for last in self._last.values())
+        self._report(text, begun and not slow and not any(unseen))
 
 
 def explain(
-    seconds: float, answers: dict[int, Stacks], silent: Sequence[int] = (), *, slow: bool = False
+    seconds: float,
+    answers: dict[int, Stacks],
+    silent: Sequence[int] = (),
+    *,
+    slow: bool = False,
+    unseen: Sequence[str] = (),
 ) -> str:
     """Return the report: where the ranks wait, each stuck path and each rank's stack.
 
     Args:
         silent: node ranks that did not answer.
         slow: some data was exchanged, but so little that the job may be well or not.
+        unseen: by what the workers may exchange data that is not counted.
     """
     waiting: dict[str, list[int]] = {}
     elsewhere: list[str] = []
@@ -141,12 +151,7 @@ def explain(
             elsewhere.append(f"rank {rank} at {where}")
         stacks.append(f"rank {rank}:" if frames else f"rank {rank}: no Python stack")
         stacks += [f"    {frame}" for frame in frames[:_SHOWN_FRAMES]]
-    lines = [
-        f"slow: the workers exchanged less than 1 KiB a second for {seconds:.0f} s: small collectives, or polls "
-        "of a store while a collective hangs; --stall-action stop does not end this"
-        if slow
-        else f"stalled: the workers exchanged almost no data for {seconds:.0f} s, and all processes are alive"
-    ]
+    lines = [_headline(seconds, slow, unseen)]
     who = "; ".join(f"{listed_ranks(ranks)} in {where}" for where, ranks in waiting.items())
     if silent:
         lines.append(
@@ -159,6 +164,21 @@ def explain(
     elif elsewhere:
         lines.append(f"no rank waits in torch: {', '.join(elsewhere[:4])}")
     return "\n".join(lines + stuck + stacks)
+
+
+def _headline(seconds: float, slow: bool, unseen: Sequence[str]) -> str:
+    if unseen:
+        shown = "; ".join(unseen[:_SHOWN_WORKERS])
+        return (
+            f"progress cannot be seen ({shown}): almost no data was counted for {seconds:.0f} s; --stall-action stop "
+            "does not end this"
+        )
+    if slow:
+        return (
+            f"slow: the workers exchanged less than 1 KiB a second for {seconds:.0f} s: small collectives, or polls "
+            "of a store while a collective hangs; --stall-action stop does not end this"
+        )
+    return f"stalled: the workers exchanged almost no data for {seconds:.0f} s, and all processes are alive"
 
 
 def main_thread(text: str) -> list[str]:

@@ -161,6 +161,7 @@ class Watch:
         frozen: bool = False,
         blocked: str = "",
         polls: int = 0,
+        unseen: str = "",
     ) -> None:
         for _ in range(seconds):
             self.now += 1
@@ -174,6 +175,7 @@ class Watch:
                     count,
                     blocked if node else "",
                     self.trickle if node else 0,
+                    unseen if node else "",
                 )
                 self.watch.receive_heartbeat(node, heartbeat)
             self.watch.tick()
@@ -231,6 +233,17 @@ def test_a_trickle_is_told_once_and_is_no_reason_to_stop() -> None:
     assert text.startswith("stalled: ")
     assert " 14 s" in text.splitlines()[0]
     assert stop
+
+
+def test_what_cannot_be_counted_is_no_reason_to_stop() -> None:
+    watch = Watch()
+    watch.pass_(5, moves=True)
+    watch.pass_(60, unseen="mlx5_0: its counters were reset")
+    ((text, stop),) = watch.reports
+    assert "mlx5_0: its counters were reset" in text.splitlines()[0]
+    assert not text.startswith("stalled: ")
+    assert "node rank 0, 1:" in text  # the stacks, or who gave none
+    assert not stop
 
 
 def test_ranks_that_wait_for_their_output_are_no_stall() -> None:
