@@ -17,7 +17,7 @@ import pytest
 from tests.agents import spec
 from tests.namespaces import isolated
 from tests.rendezvous import connect_and_authenticate
-from torchnet.agent import receipt
+from torchnet.agent import preflight, receipt
 from torchnet.agent.accounting import TrafficAccount
 from torchnet.agent.coordinator import Coordinator
 from torchnet.agent.etc_hosts import add_peers
@@ -137,8 +137,8 @@ def test_a_preflight_and_an_account_among_many_need_few_descriptors() -> None:
     assert 1 < sum(readings) < len(readings) / 2
     assert time.thread_time() - cpu < 0.1
     account.close()
-    for preflight in (own, *others):
-        preflight.close()
+    for one in (own, *others):
+        one.close()
     loop.close()
 
 
@@ -172,6 +172,44 @@ def test_the_route_to_each_worker_is_looked_up_though_few_are_probed(monkeypatch
     for token in ("1,999", "1,500", "net.ipv4.neigh.default.gc_thresh3=3998"):
         assert token in notices[-1]
     own.close()
+    loop.close()
+
+
+@isolated
+def test_a_reply_counts_only_from_the_peers_address_on_the_rail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worker 1's comes from another address, worker 2's names another rail; worker 3's is as it should be."""
+    monkeypatch.setattr(preflight, "_DEADLINE_SECONDS", 0.5)
+    rows = tuple(PeerRow(n, f"worker-{n}", "", (PeerRail("lo", address(n), 65536),)) for n in range(4))
+    table, loop, port = PeerTable(rows), EventLoop(), 7777
+    own, *others = (Preflight(loop, b"key", rails(n), port=port, loopback=True) for n in range(4))
+    elsewhere = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    elsewhere.bind((address(9), port))
+    for other in others[:2]:
+        (sock,) = other._sockets
+
+        def answer(other: Preflight = other, sock: socket.socket = sock) -> None:
+            data, sender = sock.recvfrom(1 << 16)
+            number = preflight._HEAD.unpack_from(data)[-1]
+            first = other is others[0]
+            reply = other._packet(preflight._REPLY, 0 if first else 1, number, len(data))
+            (elsewhere if first else sock).sendto(reply, sender)
+
+        loop.watch(sock, answer)
+    answers: list[list[str]] = []
+
+    def done(problems: list[str]) -> None:
+        answers.append(problems)
+        loop.stop()
+
+    own.check(table, 0, (1, 2, 3), done)
+    loop.run()
+    ((first, second),) = answers
+    assert "worker-1" in first
+    assert f"came from rail 0, {address(9)}" in first
+    assert "worker-2" in second
+    assert f"came from rail 1, {address(2)}" in second
+    for one in (elsewhere, own, *others):
+        one.close()
     loop.close()
 
 
