@@ -208,7 +208,8 @@ def test_a_reply_counts_only_from_the_peers_address_on_the_rail(monkeypatch: pyt
     assert f"came from rail 0, {address(9)}" in first
     assert "worker-2" in second
     assert f"came from rail 1, {address(2)}" in second
-    for one in (elsewhere, own, *others):
+    elsewhere.close()
+    for one in (own, *others):
         one.close()
     loop.close()
 
