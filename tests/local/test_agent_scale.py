@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
 import resource
 import signal
 import socket
+import struct
 import subprocess
 import time
 import tracemalloc
@@ -17,7 +20,7 @@ import pytest
 from tests.agents import spec
 from tests.namespaces import isolated
 from tests.rendezvous import connect_and_authenticate
-from torchnet.agent import preflight, receipt
+from torchnet.agent import receipt
 from torchnet.agent.accounting import TrafficAccount
 from torchnet.agent.coordinator import Coordinator
 from torchnet.agent.etc_hosts import add_peers
@@ -176,41 +179,39 @@ def test_the_route_to_each_worker_is_looked_up_though_few_are_probed(monkeypatch
 
 
 @isolated
-def test_a_reply_counts_only_from_the_peers_address_on_the_rail(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reply_counts_only_from_the_peers_address_on_the_rail() -> None:
     """Worker 1's comes from another address, worker 2's names another rail; worker 3's is as it should be."""
-    monkeypatch.setattr(preflight, "_DEADLINE_SECONDS", 0.5)
     rows = tuple(PeerRow(n, f"worker-{n}", "", (PeerRail("lo", address(n), 65536),)) for n in range(4))
-    table, loop, port = PeerTable(rows), EventLoop(), 7777
-    own, *others = (Preflight(loop, b"key", rails(n), port=port, loopback=True) for n in range(4))
-    elsewhere = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    elsewhere.bind((address(9), port))
-    for other in others[:2]:
-        (sock,) = other._sockets
+    loop, port, key = EventLoop(), 7777, b"key"
+    own, other = (Preflight(loop, key, rails(n), port=port, loopback=True) for n in (0, 3))
+    sockets = {n: socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for n in (1, 2, 9)}
+    for n, sock in sockets.items():
+        sock.bind((address(n), port))
+    head = struct.Struct("!4sBHI")
 
-        def answer(other: Preflight = other, sock: socket.socket = sock) -> None:
-            data, sender = sock.recvfrom(1 << 16)
-            number = preflight._HEAD.unpack_from(data)[-1]
-            first = other is others[0]
-            reply = other._packet(preflight._REPLY, 0 if first else 1, number, len(data))
-            (elsewhere if first else sock).sendto(reply, sender)
+    def reply(to: socket.socket, by: socket.socket, rail: int) -> None:
+        data, sender = to.recvfrom(1 << 16)
+        made = head.pack(b"tnet", 1, rail, head.unpack_from(data)[-1])
+        made += hmac.new(key, made, hashlib.sha256).digest()[:8]
+        by.sendto(made.ljust(len(data), b"\0"), sender)
 
-        loop.watch(sock, answer)
-    answers: list[list[str]] = []
+    loop.watch(sockets[1], lambda: reply(sockets[1], sockets[9], 0))
+    loop.watch(sockets[2], lambda: reply(sockets[2], sockets[2], 1))
+    answers: list[str] = []
 
     def done(problems: list[str]) -> None:
-        answers.append(problems)
+        answers.extend(problems)
         loop.stop()
 
-    own.check(table, 0, (1, 2, 3), done)
+    own.check(PeerTable(rows), 0, (1, 2, 3), done)
     loop.run()
-    ((first, second),) = answers
+    first, second = answers
     assert "worker-1" in first
     assert f"came from rail 0, {address(9)}" in first
     assert "worker-2" in second
     assert f"came from rail 1, {address(2)}" in second
-    elsewhere.close()
-    for one in (own, *others):
-        one.close()
+    for end in (own, other, *sockets.values()):
+        end.close()  # type: ignore[attr-defined]
     loop.close()
 
 

@@ -22,7 +22,7 @@ from torchnet.agent.rate_sampler import NODES, RateSampler
 from torchnet.agent.rdma_counters import RdmaMeter
 from torchnet.agent.rendezvous import control_cookies
 from torchnet.agent.spec import AgentSpec
-from torchnet.agent.transports import GRADIENT_BYTES, NcclWatch, Transports, causes
+from torchnet.agent.transports import NcclWatch, Transports, causes, unseen
 from torchnet.agent.worker_processes import WorkerProcesses, descendants
 from torchnet.linux import cgroup
 from torchnet.network.interface_selection import Rail
@@ -147,23 +147,15 @@ class TrainingPhase:
                 sockets = self._account.peer_sockets(self._store_port)
                 self._progress.update(sockets, self._account.closed_peer_bytes + by_rdma)
         progress = self._progress
+        devices = self._rdma.uncounted(self._hcas) if self._rdma and self._account else []
         return Heartbeat(
             moved,
             frozen,
             progress.count,
             self.processes.blocked(),
             progress.trickle,
-            self._unseen(moved),
+            unseen(devices, moved, nccl=self._nccl is not None and self._nccl.seen),
         )
-
-    def _unseen(self, moved: int) -> str:
-        """Return by what the processes may exchange data that is not in ``moved``, or ""."""
-        if self._account is None:
-            return ""
-        found = self._rdma.uncounted(self._hcas) if self._rdma else []
-        if self._nccl is not None and self._nccl.seen and moved < GRADIENT_BYTES:
-            found.append("NCCL may use a transport without counters, such as NVLink between nodes")
-        return "; ".join(found)
 
     def stuck(self, table: PeerTable) -> list[str]:
         """Describe peers that do not acknowledge data."""

@@ -20,7 +20,7 @@ from torchnet.agent.process_env import ProcessEnvironment
 from torchnet.agent.rdma_counters import RdmaMeter
 from torchnet.agent.receipt import job, worker
 from torchnet.agent.training_phase import TrainingPhase
-from torchnet.agent.transports import GRADIENT_BYTES, NcclWatch, Transports
+from torchnet.agent.transports import Transports
 from torchnet.linux import rtnetlink
 from torchnet.linux.rtnetlink import Counters
 from torchnet.network.interface_selection import Rail
@@ -302,18 +302,10 @@ def test_bytes_by_rdma_are_a_jobs_movement(tree: Tree) -> None:
         one._hcas = ("mlx5_0",)
         assert one.heartbeat(frozen=False).bytes == 0
         assert one.receipt(PeerTable(()), ())["rdma_stray"] == {"mlx5_1": 3000}
-        assert one.heartbeat(frozen=False).unseen == ""
         tree.count("mlx5_1", {"port_xmit_data": 0})
         assert one.heartbeat(frozen=False).unseen == "", "it is on no rail"
-        one._hcas = ("mlx5_1",)
-        assert one.heartbeat(frozen=False).unseen == "mlx5_1: its counters were reset"
-        one._hcas = ("mlx5_0",)
-        one._nccl = NcclWatch()
-        one._nccl.seen = True
-        assert "NVLink" in one.heartbeat(frozen=False).unseen
-        one._account.latest_peer_bytes = GRADIENT_BYTES
-        one._account.refresh = lambda: False  # type: ignore[method-assign]
-        assert one.heartbeat(frozen=False).unseen == "", "its gradients are counted"
+        tree.count("mlx5_0", {"port_xmit_data": 0})
+        assert one.heartbeat(frozen=False).unseen == "mlx5_0: its counters were reset"
     finally:
         one.close()
         loop.close()
