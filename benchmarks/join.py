@@ -9,6 +9,7 @@ decodes the table, as every worker does on its own machine; here they share the 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -28,8 +29,11 @@ from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.heartbeat import heartbeat_seconds
 from torchnet.agent.message_socket import MessageSocket
 from torchnet.agent.phase_timer import PhaseTimer
+from torchnet.agent.preflight import ReplyRoutes
 from torchnet.agent.rendezvous_client import RendezvousClient
 from torchnet.agent.spec import AgentSpec
+from torchnet.constants import JOIN_PORT
+from torchnet.linux import sock_diag
 from torchnet.linux.protocol_counters import ProtocolCounters
 from torchnet.linux.rtnetlink import Counters
 from torchnet.local.loopback import LoopbackSource, address
@@ -219,6 +223,26 @@ def reading(sockets: int) -> tuple[float, float]:
     return taken, pause
 
 
+def half_open(sockets: int, nnodes: int) -> float:
+    """Return the CPU seconds of rank 0's look at half-open connections, while that many workers do not hear it.
+
+    ``join`` has loopback's addresses, and so goes without.
+    """
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=4096))
+        for number in range(sockets // 2):
+            client = stack.enter_context(socket.socket())
+            client.bind((address(number // 2), 0))
+            client.connect(server.getsockname())
+            stack.enter_context(server.accept()[0])
+        routes = ReplyRoutes("train-0", replace(rail(0), address="127.0.0.1"))
+        addresses = [address(rank) for rank in range(nnodes)]
+        began = time.thread_time()
+        assert sock_diag.half_open(JOIN_PORT) == []
+        assert routes.problem(addresses) == ""
+        return time.thread_time() - began
+
+
 def receipt_bytes(nnodes: int, **fields: Any) -> int:
     """Return the size of the receipt of a job in which each worker has exchanged bytes with each other one."""
     rows = tuple(row(rank) for rank in range(nnodes))
@@ -265,6 +289,11 @@ def main() -> None:
             continue
         taken, pause = reading(sockets)
         print(f"{sockets:8} {taken:11.3f} {pause:9.1f} {taken / (taken + pause):10.1%}", flush=True)
+    print("\nRank 0's look at half-open connections at a heartbeat, while all workers join:")
+    print(f"{'workers':>8} {'sockets':>8} {'CPU s each':>11}")
+    for nnodes, sockets in ((1000, 2000), (10_000, 20_000)):
+        if sockets + 100 <= allowed:
+            print(f"{nnodes:8} {sockets:8} {half_open(sockets, nnodes):11.4f}", flush=True)
     print("\nBytes of the receipt, if each worker has exchanged bytes with each other one:")
     print(f"{'workers':>8} {'default':>10} {'--full-receipt':>15}")
     for nnodes in (10, 100, 1000):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import zipfile
@@ -110,6 +111,19 @@ def _stacks(folder: Path, archive: Path | None) -> None:
         stack = err[err.index(f"rank {rank}:\n") :].splitlines()[1:3]
         assert "in wait_for_the_other" in stack[0]
         assert "in <module>" in stack[1]
+
+
+@isolated
+def test_sigquit_stops_a_job_in_order(tmp_path: Path) -> None:
+    """Images such as nginx's have STOPSIGNAL SIGQUIT."""
+    agents = start_pair(tmp_path, script(tmp_path, TALK), "hang")
+    assert agents[1].stdout is not None
+    while "talked" not in agents[1].stdout.readline():
+        assert agents[1].poll() is None
+    agents[1].send_signal(signal.SIGQUIT)
+    said = [agent.communicate(timeout=30)[1] for agent in agents]
+    assert [agent.returncode for agent in agents] == [131, 131], said
+    assert receipt(said[0])["reason"] == "stopped by SIGQUIT"
 
 
 def test_the_zip_needs_nothing_that_is_installed(archive: Path) -> None:

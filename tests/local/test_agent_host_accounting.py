@@ -8,6 +8,7 @@ import sys
 import time
 
 from tests.namespaces import Space, cable, isolated
+from torchnet.agent.accounting import TrafficAccount
 from torchnet.agent.host_accounting import HostTrafficAccount
 from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable
 
@@ -67,6 +68,12 @@ def test_only_the_workers_own_processes_count() -> None:
         (1, "eth0"): 20_000,
     }
     assert traffic.complete
+    # Of a stall, too: others' connections are no progress, and neither is what was moved before the start.
+    assert sum(payload for _, payload, _ in account.peer_sockets(0)) == 100_000
+    later = TrafficAccount(TABLE, 0, set())
+    later.read()
+    assert [payload for _, payload, _ in later.peer_sockets(0)] == [0] * 4
+    later.close()
     for child in children:
         child.communicate(timeout=20)
     # Nobody saw these open: they may be the job's or not.
@@ -74,6 +81,8 @@ def test_only_the_workers_own_processes_count() -> None:
         with socket.create_connection((address, 7000)) as short:
             short.sendall(bytes(5_000))
     traffic = account.settle()
+    assert round(account.closed_peer_bytes, -3) == 100_000
+    assert account.peer_sockets(0) == []
     assert {key: flow.sent_bytes for key, flow in traffic.peers.items()} == {
         (1, "ens5"): 80_000,
         (1, "eth0"): 20_000,

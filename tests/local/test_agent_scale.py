@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
 import resource
 import signal
 import socket
+import struct
 import subprocess
 import time
 import tracemalloc
@@ -137,8 +140,8 @@ def test_a_preflight_and_an_account_among_many_need_few_descriptors() -> None:
     assert 1 < sum(readings) < len(readings) / 2
     assert time.thread_time() - cpu < 0.1
     account.close()
-    for preflight in (own, *others):
-        preflight.close()
+    for one in (own, *others):
+        one.close()
     loop.close()
 
 
@@ -172,6 +175,43 @@ def test_the_route_to_each_worker_is_looked_up_though_few_are_probed(monkeypatch
     for token in ("1,999", "1,500", "net.ipv4.neigh.default.gc_thresh3=3998"):
         assert token in notices[-1]
     own.close()
+    loop.close()
+
+
+@isolated
+def test_a_reply_counts_only_from_the_peers_address_on_the_rail() -> None:
+    """Worker 1's comes from another address, worker 2's names another rail; worker 3's is as it should be."""
+    rows = tuple(PeerRow(n, f"worker-{n}", "", (PeerRail("lo", address(n), 65536),)) for n in range(4))
+    loop, port, key = EventLoop(), 7777, b"key"
+    own, other = (Preflight(loop, key, rails(n), port=port, loopback=True) for n in (0, 3))
+    sockets = {n: socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for n in (1, 2, 9)}
+    for n, sock in sockets.items():
+        sock.bind((address(n), port))
+    head = struct.Struct("!4sBHI")
+
+    def reply(to: socket.socket, by: socket.socket, rail: int) -> None:
+        data, sender = to.recvfrom(1 << 16)
+        made = head.pack(b"tnet", 1, rail, head.unpack_from(data)[-1])
+        made += hmac.new(key, made, hashlib.sha256).digest()[:8]
+        by.sendto(made.ljust(len(data), b"\0"), sender)
+
+    loop.watch(sockets[1], lambda: reply(sockets[1], sockets[9], 0))
+    loop.watch(sockets[2], lambda: reply(sockets[2], sockets[2], 1))
+    answers: list[str] = []
+
+    def done(problems: list[str]) -> None:
+        answers.extend(problems)
+        loop.stop()
+
+    own.check(PeerTable(rows), 0, (1, 2, 3), done)
+    loop.run()
+    first, second = answers
+    assert "worker-1" in first
+    assert f"came from rail 0, {address(9)}" in first
+    assert "worker-2" in second
+    assert f"came from rail 1, {address(2)}" in second
+    for end in (own, other, *sockets.values()):
+        end.close()  # type: ignore[attr-defined]
     loop.close()
 
 

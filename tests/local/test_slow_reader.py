@@ -11,11 +11,18 @@ import signal
 import termios
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any
 
 from tests import needs
 from tests.jobs import Job, receipt, script
+from tests.namespaces import isolated
+from tests.unit.agents import spec
+from torchnet.agent.event_loop import EventLoop
+from torchnet.agent.events import BACKLOG
+from torchnet.agent.worker_processes import WorkerProcesses
 
 SLOW = 15  # seconds, longer than any silence that torchnet takes for a loss
 PRINT = """
@@ -101,6 +108,33 @@ def test_signals_work_while_nobody_reads(tmp_path: Path) -> None:
         assert time.monotonic() - sent < 10
     assert receipt(tmp_path / "receipt.json")["exit_code"] == 143
     assert "root cause: stopped by SIGTERM" in (tmp_path / "stderr").read_text()
+
+
+@isolated
+def test_processes_that_start_while_nobody_reads_wait_too() -> None:
+    """A restart: the earlier processes' output still waits for its reader."""
+    events: list[dict[str, Any]] = []
+    reporter: Any = SimpleNamespace(pending=BACKLOG + 1, send=events.append)
+    loop = EventLoop()
+    processes = WorkerProcesses(loop, replace(spec(), entry="program", command=("yes",)), reporter, print)
+
+    def shown(seconds: float) -> set[object]:
+        """The ranks whose output comes in this time."""
+        events.clear()
+        loop.later(seconds, loop.stop)
+        loop.run()
+        return {event["rank"] for event in events if event["event"] == "output"}
+
+    assert shown(0.2) == set()
+    processes.start(1, lambda _local, _file: dict(os.environ))
+    assert shown(0.5) == set()
+    assert "ranks 0, 1 wait" in processes.blocked()
+    reporter.pending = 0
+    assert shown(0.2) == {0, 1}
+    processes.stop(loop.stop)
+    loop.run()
+    processes.close()
+    loop.close()
 
 
 def test_a_reader_that_leaves_ends_nothing(tmp_path: Path) -> None:

@@ -51,8 +51,8 @@ STALL = """
 """
 
 
-# What a hung collective looks like under NCCL, whose monitor polls the store: 200 bytes a second, so that the sum of a
-# short time-out is as large as that of NCCL's 35 bytes in the default one.
+# What a hung collective looks like under NCCL, whose monitor polls the store; on another port, it may as well be a
+# small collective every second.
 POLLS = """
     import os, socket, time
 
@@ -69,21 +69,29 @@ POLLS = """
                 break
             except OSError:
                 time.sleep(0.05)
-        while True:
+        for _ in range({seconds}):
             peer.sendall(bytes(196))
             peer.recv(4, socket.MSG_WAITALL)
             time.sleep(1)
 """
 
 
-@pytest.mark.parametrize("port", ["store", "other"])
-def test_polls_of_a_store_do_not_hide_a_stall(tmp_path: Path, port: str) -> None:
-    arguments = ("--stall-timeout", "6", "--stall-action", "stop", script(tmp_path, POLLS.format(port=port)))
-    with Job(*arguments) as job:
+def test_polls_of_the_store_do_not_hide_a_stall(tmp_path: Path) -> None:
+    text = script(tmp_path, POLLS.format(port="store", seconds=600))
+    with Job("--stall-timeout", "4", "--stall-action", "stop", text) as job:
         stalled = job.wait_for("stalled: ", seconds=30)
         done = job.finish()
     assert done.code == 124, done.stderr
     assert done.at - stalled < 20
+
+
+def test_a_trickle_is_told_and_goes_on(tmp_path: Path) -> None:
+    text = script(tmp_path, POLLS.format(port="other", seconds=11))
+    done = run("--stall-timeout", "3", "--stall-action", "stop", text)
+    assert done.code == 0, done.stderr
+    assert done.stderr.count("slow: ") == 1, done.stderr
+    assert "line" in done.stderr[done.stderr.index("slow: ") :], "with stacks"
+    assert "stalled: " not in done.stderr
 
 
 def test_small_collectives_with_long_pauses_are_no_stall(tmp_path: Path) -> None:

@@ -240,7 +240,7 @@ class TrafficAccount:
         self._paused_at = None
 
     def _concerns(self, cookie: int) -> bool:
-        """Return whether a closed connection can have been the job's."""
+        """Return whether a connection can be the job's."""
         return cookie not in self._control
 
     def _forget(self, cookie: int) -> sock_diag.SocketBytes | None:
@@ -306,15 +306,22 @@ class TrafficAccount:
             traffic.protocols = protocols.since(self._protocols)
         return traffic
 
+    @property
+    def closed_peer_bytes(self) -> int:
+        """The bytes exchanged with peers over connections that have closed."""
+        return self._gone.peer_bytes()
+
     def peer_sockets(self, store_port: int) -> list[tuple[int, int, bool]]:
         """Return the sockets to peers that were open at the last :meth:`read`, for `torchnet.agent.progress_meter`."""
         found = []
         for socket in self._open.values():
             peer = self._peers.get(socket.remote)
-            if peer is None or peer == self._own_rank or socket.cookie in self._control:
+            if peer is None or peer == self._own_rank or not self._concerns(socket.cookie):
                 continue
             port = socket.remote_port if peer == 0 else socket.local_port if self._own_rank == 0 else 0
             payload = socket.sent_bytes + socket.received_bytes
+            if base := self._base.get(socket.cookie):
+                payload -= base.sent_bytes + base.received_bytes
             found.append((socket.cookie, payload, port == store_port))
         return found
 

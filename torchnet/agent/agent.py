@@ -20,7 +20,9 @@ from torchnet.agent.worker import Worker
 from torchnet.network.address_sources import AddressSource
 from torchnet.network.peer_table import PeerTable
 
-_SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+# All that torchelastic's agent handles: as PID 1 of a container, a process ignores those that it does not handle. Some
+# images stop their containers by SIGQUIT.
+_SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGQUIT: 131}
 
 
 def run(

@@ -33,7 +33,7 @@ from torchnet.agent.failure_cause import is_echo, stop_reason
 from torchnet.agent.heartbeat import RENEW_SECONDS, heartbeat_seconds, idle_silence_seconds, silence_seconds
 from torchnet.agent.membership import Member, Membership
 from torchnet.agent.message_socket import MessageSocket
-from torchnet.agent.preflight import wrong_route
+from torchnet.agent.preflight import ReplyRoutes
 from torchnet.agent.rendezvous import Endpoint, RendezvousServer, raise_open_files
 from torchnet.agent.spec import AgentSpec
 from torchnet.agent.stall import StallWatch
@@ -129,6 +129,7 @@ class Coordinator:
         self._receipts: list[messages.Receipt] = []
         self._last_message = messages.Over(0)
         self._began = time.time()
+        self._reply_routes = ReplyRoutes(spec.name, rails[0])
         self._stall = StallWatch(
             spec,
             lambda: self._members.broadcast(messages.StacksRequest()),
@@ -422,11 +423,9 @@ class Coordinator:
         """Check the routes to workers that connect over the backend but do not receive the reply."""
         if self._spec.loopback or self._frontend:
             return
-        for address in sock_diag.half_open(constants.JOIN_PORT):
-            problem = wrong_route(self._spec.name, "a worker that joins", self._rails[0], address)
-            if problem:
-                self._fail(failures.network(self._spec.name, problem))
-                return
+        problem = self._reply_routes.problem(sock_diag.half_open(constants.JOIN_PORT))
+        if problem:
+            self._fail(failures.network(self._spec.name, problem))
 
     def _report_stall(self, text: str, begun: bool) -> None:
         self._report({"event": "stall", "text": text})

@@ -60,12 +60,16 @@ class Heartbeat:
         frozen: whether the worker's processes are stopped (Ctrl-Z).
         progress: the number of seconds so far in which the worker's processes made progress.
         blocked: a sentence on the ranks that wait because their output is not read, or "".
+        trickle: the number of seconds so far with less than that (torchnet.agent.progress_meter).
+        unseen: why the worker may move data that it cannot count, or "".
     """
 
     bytes: Count = 0
     frozen: bool = False
     progress: Count = 0
     blocked: str = ""
+    trickle: Count = 0
+    unseen: str = ""
 
 
 @dataclass(frozen=True)

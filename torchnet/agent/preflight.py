@@ -16,8 +16,9 @@ import random
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from torchnet import constants
 from torchnet.agent.event_loop import EventLoop, Timer
@@ -39,6 +40,7 @@ _LATEST_SECONDS = 8.0
 # Above 64 workers, all of them probe rank 0, whose receive buffer holds about 25 large datagrams by default. Each waits
 # a random time first, so that this many arrive in a second.
 _PROBES_PER_SECOND = 2000
+_LOOK_UPS = 16  # of routes at a heartbeat
 _TAG = 8
 _HEAD = struct.Struct("!4sBHI")  # magic, request or reply, rail, number
 _PROBE, _REPLY = 0, 1
@@ -55,6 +57,7 @@ class _Probe:
     due: float = 0.0  # by time.monotonic(): the next try
     answered: bool = False
     narrow: bool = False  # the small datagram was answered
+    strange: str = ""  # who answered instead
 
 
 class Preflight:
@@ -202,6 +205,10 @@ class Preflight:
                     continue
             elif kind == _REPLY and number in self._numbers:
                 probe = self._numbers[number]
+                asked = self._table.rows[probe.peer].rails[probe.rail].address
+                if not number_of_rail == probe.rail == rail or not _same(sender[0], asked):
+                    probe.strange = f"rail {number_of_rail}, {sender[0]}"
+                    continue
                 if not probe.answered and (number == probe.large or not probe.narrow):
                     self._deadline = max(
                         self._deadline, min(self._latest, time.monotonic() + _DEADLINE_SECONDS)
@@ -231,6 +238,11 @@ class Preflight:
                     "path has a smaller MTU; fix: raise the MTU of the switch or of the parent card, or lower "
                     f"{rail.interface}'s on all workers"
                 )
+            elif probe.strange:
+                problems.append(
+                    f"{pair}: the reply came from {probe.strange}: something on the path changes addresses, so the "
+                    "peers are not who they seem; fix: exempt the backend from NAT (masquerading)"
+                )
             else:
                 problems.append(
                     f"{pair}: not reached from {rail.address} within {_DEADLINE_SECONDS:g} s; "
@@ -253,6 +265,34 @@ def wrong_route(own: str, peer: str, rail: Rail, address: str) -> str:
         return _look_up(own, peer, rail, address, netlink, dict(socket.if_nameindex()))[0]
 
 
+class ReplyRoutes:
+    """Looks up the routes to workers that connect to rank 0 but do not hear its reply, a few at each call.
+
+    So many workers that join at once take little of the time in which they are accepted.
+    """
+
+    def __init__(self, own: str, rail: Rail) -> None:
+        self._own, self._rail = own, rail
+        self._good: set[str] = set()
+
+    def problem(self, addresses: Iterable[str]) -> str:
+        """Return the problem of a route to one of the addresses, with the fix; or ""."""
+        waiting = set(addresses)
+        self._good &= waiting
+        chosen = sorted(waiting - self._good)[:_LOOK_UPS]
+        if not chosen:
+            self._good.clear()  # routes may change, so begin again
+            return ""
+        names = dict(socket.if_nameindex())
+        with Netlink() as netlink:
+            for address in chosen:
+                problem, _ = _look_up(self._own, "a worker that joins", self._rail, address, netlink, names)
+                if problem:
+                    return problem
+                self._good.add(address)
+        return ""
+
+
 def _look_up(
     own: str, peer: str, rail: Rail, address: str, netlink: Netlink, index_names: dict[int, str]
 ) -> tuple[str, bool]:
@@ -270,6 +310,11 @@ def _look_up(
         f"{rail.interface} with {rail.address}; {fix}",
         route.direct,
     )
+
+
+def _same(sender: str, address: str) -> bool:
+    """Return whether a datagram's sender, perhaps with a scope, has an address of the table."""
+    return ip_address(sender.partition("%")[0]) == ip_address(address)
 
 
 def _full_table(own: str, family: int, neighbours: int, limit: int) -> str:

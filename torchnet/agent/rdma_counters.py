@@ -127,9 +127,16 @@ class RdmaMeter:
     def moved(self, on_rails: Collection[str]) -> int:
         """Return the bytes of the devices on rails that the job can open; of all of these if none is on a rail."""
         self._update()
-        chosen = set(self._openable).intersection(on_rails) or self._openable
-        found = [self._bytes(name) for name in chosen]
+        found = [self._bytes(name) for name in self._chosen(on_rails)]
         return sum((sent or 0) + (received or 0) for sent, received, *_ in found)
+
+    def uncounted(self, on_rails: Collection[str]) -> list[str]:
+        """Return which devices' bytes the last :meth:`moved` did not contain, each with the reason."""
+        found = [(name, *self._bytes(name)) for name in self._chosen(on_rails)]
+        return [f"{name}: {reason}" for name, *_, reason in found if reason]
+
+    def _chosen(self, on_rails: Collection[str]) -> list[str]:
+        return sorted(set(self._openable).intersection(on_rails) or self._openable)
 
     def _update(self) -> None:
         for name in visible(self._root):

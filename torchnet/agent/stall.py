@@ -20,11 +20,13 @@ _SHOWN_WORKERS = 8
 class StallWatch:
     """Rank 0's watch over all workers' progress. On loopback, bytes are not counted, so there is no watch.
 
-    A job whose ranks wait for the reader of their output is not stalled: it continues with its reader.
+    A job whose ranks wait for the reader of their output is not stalled: it continues with its reader. Neither is one
+    whose connections move little: small collectives may be all that it needs. That is told once. And where data may be
+    exchanged that nothing counts, no stall is certain.
 
     Args:
         request_stacks: called when no worker has made progress for ``stall_timeout``.
-        report: called with the explanation, and whether bytes were exchanged before, after the answers or a timeout.
+        report: called with the explanation, and whether it is reason enough to stop, after the answers or a timeout.
         report_blocked: called instead, with a text, if ranks wait for the reader of their output.
     """
 
@@ -42,11 +44,11 @@ class StallWatch:
         self._report_blocked = report_blocked
         self._clock = clock
         self._last: dict[int, Heartbeat] = {}
-        self._progress_at = self._clock()
+        self._progress_at = self._moved_at = self._clock()
         self._members: set[int] = set()
         self._answers: dict[int, Stacks] = {}
         self._requested_at = 0.0
-        self._reported = False
+        self._reported = self._slow_reported = False
 
     def begin(self, members: int) -> None:
         """Start watching, as all processes start."""
@@ -55,7 +57,7 @@ class StallWatch:
 
     def _restart(self) -> None:
         """Begin a new period without progress."""
-        self._progress_at = self._clock()
+        self._progress_at = self._moved_at = self._clock()
         self._requested_at, self._reported = 0.0, False
 
     def forget(self, node_rank: int) -> None:
@@ -66,9 +68,11 @@ class StallWatch:
         last = self._last.get(node_rank, Heartbeat())
         self._last[node_rank] = heartbeat
         if heartbeat.frozen:  # stopped by Ctrl-Z, not stalled
-            self._progress_at = self._clock()
+            self._progress_at = self._moved_at = self._clock()
         elif heartbeat.progress > last.progress or (last.blocked and not heartbeat.blocked):
             self._restart()
+        elif heartbeat.trickle > last.trickle:
+            self._moved_at, self._reported = self._clock(), False
 
     def tick(self) -> None:
         """Check for a stall, once a second."""
@@ -77,8 +81,8 @@ class StallWatch:
         now = self._clock()
         if self._requested_at and now - self._requested_at > _ANSWER_SECONDS:
             self._explain()
-        elif now - self._progress_at >= self._spec.stall_timeout and not self._reported:
-            self._reported = True
+        elif self._due(now):
+            self._reported = self._slow_reported = True
             blocked = [last.blocked for rank, last in sorted(self._last.items()) if last.blocked]
             if blocked:
                 self._report_blocked(
@@ -90,6 +94,12 @@ class StallWatch:
             self._answers = {}
             self._request_stacks()
 
+    def _due(self, now: float) -> bool:
+        """Return whether a report is due: of a stall, or else of little data."""
+        if now - self._moved_at >= self._spec.stall_timeout:
+            return not self._reported
+        return now - self._progress_at >= self._spec.stall_timeout and not self._slow_reported
+
     def receive_stacks(self, node_rank: int, stacks: Stacks) -> None:
         """Record a worker's stacks."""
         if self._requested_at:
@@ -100,15 +110,32 @@ class StallWatch:
     def _explain(self) -> None:
         self._requested_at = 0.0
         silent = sorted(self._members - self._answers.keys())
-        text = explain(self._clock() - self._progress_at, self._answers, silent)
+        now = self._clock()
+        slow = now - self._moved_at < self._spec.stall_timeout
+        unseen = [self._last[rank].unseen for rank in sorted(self._members & self._last.keys())]
+        seconds = now - (self._progress_at if slow else self._moved_at)
+        text = explain(
+            seconds, self._answers, silent, slow=slow, unseen=[*dict.fromkeys(filter(None, unseen))]
+        )
         # Before any traffic, the processes are most likely still loading, which is no reason to stop the job.
-        self._report(text, any(last.bytes for last in self._last.values()))
+        begun = any(last.bytes for last in self._last.values())
+        self._report(text, begun and not slow and not any(unseen))
 
 
-def explain(seconds: float, answers: dict[int, Stacks], silent: Sequence[int] = ()) -> str:
+def explain(
+    seconds: float,
+    answers: dict[int, Stacks],
+    silent: Sequence[int] = (),
+    *,
+    slow: bool = False,
+    unseen: Sequence[str] = (),
+) -> str:
     """Return the report: where the ranks wait, each stuck path and each rank's stack.
 
-    ``silent``: node ranks that did not answer.
+    Args:
+        silent: node ranks that did not answer.
+        slow: some data was exchanged, but so little that the job may be well or not.
+        unseen: by what the workers may exchange data that is not counted.
     """
     waiting: dict[str, list[int]] = {}
     elsewhere: list[str] = []
@@ -124,9 +151,7 @@ def explain(seconds: float, answers: dict[int, Stacks], silent: Sequence[int] = 
             elsewhere.append(f"rank {rank} at {where}")
         stacks.append(f"rank {rank}:" if frames else f"rank {rank}: no Python stack")
         stacks += [f"    {frame}" for frame in frames[:_SHOWN_FRAMES]]
-    lines = [
-        f"stalled: the workers exchanged almost no data for {seconds:.0f} s, and all processes are alive"
-    ]
+    lines = [_headline(seconds, slow, unseen)]
     who = "; ".join(f"{listed_ranks(ranks)} in {where}" for where, ranks in waiting.items())
     if silent:
         lines.append(
@@ -139,6 +164,21 @@ def explain(seconds: float, answers: dict[int, Stacks], silent: Sequence[int] = 
     elif elsewhere:
         lines.append(f"no rank waits in torch: {', '.join(elsewhere[:4])}")
     return "\n".join(lines + stuck + stacks)
+
+
+def _headline(seconds: float, slow: bool, unseen: Sequence[str]) -> str:
+    if unseen:
+        shown = "; ".join(unseen[:_SHOWN_WORKERS])
+        return (
+            f"progress cannot be seen ({shown}): almost no data was counted for {seconds:.0f} s; --stall-action stop "
+            "does not end this"
+        )
+    if slow:
+        return (
+            f"slow: the workers exchanged less than 1 KiB a second for {seconds:.0f} s: small collectives, or polls "
+            "of a store while a collective hangs; --stall-action stop does not end this"
+        )
+    return f"stalled: the workers exchanged almost no data for {seconds:.0f} s, and all processes are alive"
 
 
 def main_thread(text: str) -> list[str]:

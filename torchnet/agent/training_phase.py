@@ -22,7 +22,7 @@ from torchnet.agent.rate_sampler import NODES, RateSampler
 from torchnet.agent.rdma_counters import RdmaMeter
 from torchnet.agent.rendezvous import control_cookies
 from torchnet.agent.spec import AgentSpec
-from torchnet.agent.transports import NcclWatch, Transports, causes
+from torchnet.agent.transports import NcclWatch, Transports, causes, unseen
 from torchnet.agent.worker_processes import WorkerProcesses, descendants
 from torchnet.linux import cgroup
 from torchnet.network.interface_selection import Rail
@@ -141,11 +141,21 @@ class TrainingPhase:
         if self._account is not None:
             fresh = self._account.refresh()
             # If no device is known to be on a rail, any may be: to miss a stall is better than to stop a good job.
-            moved = self._account.latest_peer_bytes + (self._rdma.moved(self._hcas) if self._rdma else 0)
+            by_rdma = self._rdma.moved(self._hcas) if self._rdma else 0
+            moved = self._account.latest_peer_bytes + by_rdma
             if fresh:
                 sockets = self._account.peer_sockets(self._store_port)
-                self._progress.update(sockets, moved - sum(payload for _, payload, _ in sockets))
-        return Heartbeat(moved, frozen, self._progress.count, self.processes.blocked())
+                self._progress.update(sockets, self._account.closed_peer_bytes + by_rdma)
+        progress = self._progress
+        devices = self._rdma.uncounted(self._hcas) if self._rdma and self._account else []
+        return Heartbeat(
+            moved,
+            frozen,
+            progress.count,
+            self.processes.blocked(),
+            progress.trickle,
+            unseen(devices, moved, nccl=self._nccl is not None and self._nccl.seen),
+        )
 
     def stuck(self, table: PeerTable) -> list[str]:
         """Describe peers that do not acknowledge data."""

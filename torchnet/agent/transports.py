@@ -121,6 +121,20 @@ class Transports:
 NO_TRANSPORTS = Transports()
 
 
+def unseen(devices: Iterable[str], moved: int, *, nccl: bool) -> str:
+    """Return by what a worker's processes may exchange data that is not in ``moved``, or "".
+
+    Args:
+        devices: the RDMA devices without a count, each with the reason.
+        moved: bytes so far, by TCP and RDMA.
+        nccl: whether a process has an NCCL process group.
+    """
+    found = list(devices)
+    if nccl and moved < GRADIENT_BYTES:
+        found.append("NCCL may use a transport without counters, such as NVLink between nodes")
+    return "; ".join(found)
+
+
 def _listed(moved: Mapping[str, int]) -> str:
     return ", ".join(f"{size(count)} ({name})" for name, count in moved.items())
 

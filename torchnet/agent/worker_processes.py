@@ -152,6 +152,8 @@ class WorkerProcesses:
                 log=self._logs.writer(rank) if self._logs else None,
                 error_file=error_file,
             )
+            if self._paused:
+                self.processes[rank].pause()
         started = {"ranks": list(self.processes), "pids": [p.pid for p in self.processes.values()]}
         self._reporter.send({"event": "started", "node": self._spec.node_rank, "attempt": attempt, **started})
 

@@ -30,7 +30,9 @@ from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable
 FAILURE = Failure("script", "rank 1 failed", 7, rank=1, node="node-0", at=1e9, tail=["a", "b"])
 ROW = table().rows[1]
 FROM_WORKER: list[WorkerMessage] = [
-    Heartbeat(1 << 40, frozen=True, progress=7, blocked="rank 1 waits for its reader"),
+    Heartbeat(
+        1 << 40, frozen=True, progress=7, blocked="rank 1 waits for its reader", trickle=9, unseen="NVLink"
+    ),
     messages.PreflightResult(3, ("a", "b"), 4),
     messages.StateSaved(3),
     messages.WorkerFailed(FAILURE),

@@ -18,6 +18,8 @@ from torchnet.agent.heartbeat import heartbeat_seconds, idle_silence_seconds, si
 from torchnet.agent.preflight import Preflight, wrong_route
 from torchnet.agent.spec import AgentSpec
 from torchnet.agent.worker_processes import _streams, with_site
+from torchnet.linux import rtnetlink
+from torchnet.linux.netlink import Netlink
 from torchnet.network.attachment import NetworkAttachment
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable
@@ -174,6 +176,32 @@ def test_a_route_through_another_interface_is_told_with_the_command_that_mends_i
     )
     assert text.endswith("fix: ip route replace 127.0.0.1 dev net1 src 10.0.0.1")
     assert wrong_route("node-0", "node-1", rail(), "127.0.0.1") == ""
+
+
+def test_the_routes_to_many_that_join_are_looked_up_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, looked_up, opened = rtnetlink.route, [], []
+    wrong: set[str] = set()
+
+    def route(to: str, *rest: Any, **options: Any) -> rtnetlink.Route:
+        looked_up.append(to)
+        return real(to, *rest, **options) if to not in wrong else rtnetlink.Route("eth9", "10.1.1.1", True)
+
+    def netlink() -> Netlink:
+        opened.append(1)
+        return Netlink()
+
+    monkeypatch.setattr(rtnetlink, "route", route)
+    monkeypatch.setattr(preflight, "Netlink", netlink)
+    routes = preflight.ReplyRoutes("node-0", rail())
+    waiting = [f"127.0.1.{n}" for n in range(1, 101)]
+    assert routes.problem([]) == ""
+    for call in range(1, 8):
+        assert routes.problem(waiting + waiting) == ""
+        assert len(looked_up) == min(16 * call, 100)
+    assert (sorted(looked_up), len(opened)) == (sorted(waiting), 7)
+    assert routes.problem(waiting) == ""
+    wrong.add("127.0.1.99")  # the last in order; routes are looked up again
+    assert any("(127.0.1.99): the route leaves through eth9" in routes.problem(waiting) for _ in range(7))
 
 
 @pytest.mark.parametrize(("nnodes", "seconds"), [(2, 1.0), (500, 1.0), (1000, 2.0), (10_000, 5.0)])

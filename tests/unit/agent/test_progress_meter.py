@@ -40,18 +40,53 @@ def test_a_rate_is_progress_whatever_the_sum_of_polls_is() -> None:
     worker = connected(10)
     for _ in range(2000):
         worker.move([35, 70, *[0, 105] * 4])
-    assert worker.meter.count == 0
-    assert worker.move([35, RATE]) == 1
-    assert worker.move([35, RATE - 1]) == 1
+    assert (worker.meter.count, worker.meter.trickle) == (0, 2000)
+    assert worker.move([35, RATE - 35]) == 1
+    assert worker.move([34, RATE - 35]) == 1
     assert worker.move([0], closed=RATE) == 2
     assert worker.move([0], closed=RATE) == 2
 
 
-def test_polls_on_many_sockets_do_not_add_up() -> None:
+def test_polls_of_the_store_do_not_add_up() -> None:
     worker = connected(1000)
     for _ in range(60):
-        worker.move([70] * 1000)
-    assert worker.meter.count == 0
+        worker.move([70] * 1000, store=True)
+    assert (worker.meter.count, worker.meter.trickle) == (0, 0)
+
+
+@pytest.mark.parametrize("reading", [1, 2, 5])
+@pytest.mark.parametrize("period", [1, 2.5, 3, 7, 20])
+def test_small_collectives_are_never_silence(period: float, reading: float) -> None:
+    """Whatever the time between them and between the readings: they are progress, or at least a trickle."""
+    worker = connected(2)
+    sent = 0
+    for second in range(0, 200, int(reading)):
+        due = int((second + reading) / period)
+        seen = worker.meter.count + worker.meter.trickle
+        worker.move([(due - sent) * 8, 0], seconds=reading)
+        assert (worker.meter.count + worker.meter.trickle > seen) is (due > sent)
+        sent = due
+    if period >= 7 and reading <= 2:
+        assert worker.meter.trickle == 0
+
+
+def test_silence_has_seconds_not_readings() -> None:
+    worker = connected(1)
+    for _ in range(3):
+        worker.move([0], seconds=0.5)
+    assert worker.move([8]) == 0
+    worker.move([0], seconds=3)
+    assert worker.move([8]) == 1
+
+
+def test_a_little_by_rdma_is_no_silence() -> None:
+    worker = connected(1)
+    for second in range(1, 30):
+        worker.move([0], closed=70 * second)
+    assert (worker.meter.count, worker.meter.trickle) == (1, 28)  # the first came after a silence
+    for _ in range(30):
+        worker.move([0], closed=70 * 29)
+    assert worker.move([0], closed=70 * 30) == 2
 
 
 @pytest.mark.parametrize("period", [5, 30, 299])
@@ -80,6 +115,7 @@ def test_the_end_of_a_silent_connection_is_no_progress() -> None:
     for _ in range(10):
         worker.move([0])
     assert worker.move([1]) == 0  # the peer's FIN
+    assert worker.meter.trickle == 0
     del worker.payloads[0]
     assert worker.move([]) == 0
 
@@ -90,7 +126,7 @@ def test_of_the_store_only_data_counts() -> None:
         worker.move([100 * 70], store=True)  # a store-based barrier
         for _ in range(5):
             worker.move([0], store=True)
-    assert worker.meter.count == 0
+    assert (worker.meter.count, worker.meter.trickle) == (0, 0)
     assert worker.move([STORE_RATE], store=True) == 1
 
 

@@ -302,6 +302,10 @@ def test_bytes_by_rdma_are_a_jobs_movement(tree: Tree) -> None:
         one._hcas = ("mlx5_0",)
         assert one.heartbeat(frozen=False).bytes == 0
         assert one.receipt(PeerTable(()), ())["rdma_stray"] == {"mlx5_1": 3000}
+        tree.count("mlx5_1", {"port_xmit_data": 0})
+        assert one.heartbeat(frozen=False).unseen == "", "it is on no rail"
+        tree.count("mlx5_0", {"port_xmit_data": 0})
+        assert one.heartbeat(frozen=False).unseen == "mlx5_0: its counters were reset"
     finally:
         one.close()
         loop.close()

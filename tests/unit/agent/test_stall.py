@@ -138,7 +138,7 @@ class Watch:
         self.asked = 0
         self.reports: list[tuple[str, bool]] = []
         self.blocked: list[str] = []
-        self.progress = 0
+        self.progress = self.trickle = 0
         spec = AgentSpec("run", 2, 1, ("x.py",), name="node-0", **{"stall_timeout": 10.0, **fields})
         self.watch = StallWatch(
             spec,
@@ -153,14 +153,30 @@ class Watch:
         self.asked += 1
 
     def pass_(
-        self, seconds: int, *, moves: bool = False, frozen: bool = False, blocked: str = "", polls: int = 0
+        self,
+        seconds: int,
+        *,
+        moves: bool = False,
+        trickles: bool = False,
+        frozen: bool = False,
+        blocked: str = "",
+        polls: int = 0,
+        unseen: str = "",
     ) -> None:
         for _ in range(seconds):
             self.now += 1
             self.progress += moves
+            self.trickle += trickles
             for node in (0, 1):
                 count = self.progress if node else 0  # one worker's is enough
-                heartbeat = Heartbeat(count * 10_000 + polls, frozen, count, blocked if node else "")
+                heartbeat = Heartbeat(
+                    count * 10_000 + polls,
+                    frozen,
+                    count,
+                    blocked if node else "",
+                    self.trickle if node else 0,
+                    unseen if node else "",
+                )
                 self.watch.receive_heartbeat(node, heartbeat)
             self.watch.tick()
 
@@ -200,6 +216,34 @@ def test_before_the_first_bytes_it_is_no_reason_to_stop() -> None:
     connected = Watch()
     connected.pass_(15, polls=70)
     assert [begun for _, begun in connected.reports] == [True]
+
+
+def test_a_trickle_is_told_once_and_is_no_reason_to_stop() -> None:
+    watch = Watch()
+    watch.pass_(5, moves=True)
+    watch.pass_(200, trickles=True)
+    ((text, stop),) = watch.reports
+    assert text.startswith("slow: ")
+    assert (watch.asked, stop) == (1, False)
+    watch.pass_(9)
+    assert watch.asked == 1
+    watch.pass_(6)  # once it has ended, it does not hide a stall
+    assert watch.asked == 2
+    text, stop = watch.reports[-1]
+    assert text.startswith("stalled: ")
+    assert " 14 s" in text.splitlines()[0]
+    assert stop
+
+
+def test_what_cannot_be_counted_is_no_reason_to_stop() -> None:
+    watch = Watch()
+    watch.pass_(5, moves=True)
+    watch.pass_(60, unseen="mlx5_0: its counters were reset")
+    ((text, stop),) = watch.reports
+    assert "mlx5_0: its counters were reset" in text.splitlines()[0]
+    assert not text.startswith("stalled: ")
+    assert "node rank 0, 1:" in text  # the stacks, or who gave none
+    assert not stop
 
 
 def test_ranks_that_wait_for_their_output_are_no_stall() -> None:

@@ -16,7 +16,7 @@ from torchnet.agent import rdma_check, transports
 from torchnet.agent.accounting import Flow
 from torchnet.agent.rdma_counters import RdmaDevice
 from torchnet.agent.receipt import job, worker
-from torchnet.agent.transports import NcclWatch, Transports
+from torchnet.agent.transports import NcclWatch, Transports, unseen
 
 RAIL = RdmaDevice("mlx5_0", True, True, True, 500 * MB, 500 * MB, "counters")
 STRAY = replace(RAIL, name="mlx5_9", on_rail=False)
@@ -147,3 +147,9 @@ def test_later_looks_are_rarer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert looks[:5] == [1, 2, 3, 4, 5]
     assert 30 < len(looks) < 70
     assert all(later - before <= before * 0.1 + 1 for before, later in itertools.pairwise(looks))
+
+
+def test_what_may_move_without_being_seen() -> None:
+    assert unseen([], 0, nccl=False) == unseen([], 5 * MB, nccl=True) == ""
+    assert "NVLink" in unseen([], MB, nccl=True)
+    assert unseen(["a: reset", "b: gone"], 5 * MB, nccl=True) == "a: reset; b: gone"
