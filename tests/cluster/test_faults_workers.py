@@ -153,7 +153,7 @@ PRINT = """
 @concurrent
 def test_a_pod_whose_log_nobody_takes_costs_nothing(launcher: Launcher) -> None:
     """Its shim is stopped, longer than any silence that is taken for a loss; the job waits, and goes on."""
-    flags = ("--stall-timeout", "6", "--stall-action", "stop")
+    flags = ("--stall-timeout", "12", "--stall-action", "stop")
     with Launched(launcher, "unread", PRINT, *flags) as job:
         ready(job)
         with shim_stopped(job.agent_of(1)):

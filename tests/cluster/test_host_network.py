@@ -38,6 +38,7 @@ EXCHANGE = """
     if server is None:
         with socket.create_connection((peer, 31999)) as connection:
             connection.sendall(bytes(count))
+            time.sleep(1)  # so that it is seen whose it is
     else:
         connection, _ = server.accept()
         while connection.recv(1 << 20):

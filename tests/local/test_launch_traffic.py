@@ -243,5 +243,5 @@ def test_an_imbalance_of_the_rails_is_named(send: Path, tmp_path: Path) -> None:
     found = receipt(path)
     assert found["backend_share"] == 1.0
     (finding,) = found["findings"]
-    assert re.fullmatch(r"rails are unequal: net2 carried 40000\d\d bytes, net1 240000\d\d", finding)
+    assert re.fullmatch(r"rails are unequal: net2 carried 4\.00\d MB, net1 24\.0\d MB", finding)
     assert finding in done.stderr

@@ -42,6 +42,9 @@ def _guard(action: Callable[[], int]) -> int:
         say(f"torchnet: {error}")
         return error.exit_code
     except KeyboardInterrupt:
+        # If it was raised in an exec() of text, as dataclasses are made, CPython remembers it, and would end by SIGINT
+        # instead of with this exit code. Another exec() makes it forget (Python/pythonrun.c, run_eval_code_obj()).
+        exec("")
         return INTERRUPTED
     except BrokenPipeError:
         # `torchnet launch --help | head -1`: the reader has exited.
