@@ -42,17 +42,25 @@ def _guard(action: Callable[[], int]) -> int:
         say(f"torchnet: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        # If it was raised in an exec() of text, as dataclasses are made, CPython remembers it, and would end by SIGINT
-        # instead of with this exit code. Another exec() makes it forget (Python/pythonrun.c, run_eval_code_obj()).
-        exec("")
-        return INTERRUPTED
+        return _interrupted()
     except BrokenPipeError:
         # `torchnet launch --help | head -1`: the reader has exited.
         _abandon_stdout()
         return BROKEN_PIPE
     except Exception as error:
-        return _internal_error(error)
+        # Before Python 3.12, what is raised while a class is made becomes a RuntimeError (PEP 487, __set_name__).
+        return _interrupted() if isinstance(error.__cause__, KeyboardInterrupt) else _internal_error(error)
     return code
+
+
+def _interrupted() -> int:
+    """Make CPython exit with the code that is returned.
+
+    If the KeyboardInterrupt was raised in an exec() of text, as dataclasses are made, CPython remembers it and would end
+    by SIGINT. Another exec() makes it forget (Python/pythonrun.c, run_eval_code_obj()).
+    """
+    exec("")
+    return INTERRUPTED
 
 
 def _internal_error(error: Exception) -> int:

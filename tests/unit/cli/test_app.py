@@ -212,6 +212,24 @@ def test_errors_of_ours_are_text_and_their_code(
 
 def test_ctrl_c_is_130_without_a_word(capsys: pytest.CaptureFixture[str]) -> None:
     assert act(KeyboardInterrupt(), capsys) == (130, "")
+    wrapped = RuntimeError("Error calling __set_name__")
+    wrapped.__cause__ = KeyboardInterrupt()
+    assert act(wrapped, capsys) == (130, "")
+
+
+def test_ctrl_c_while_a_dataclass_is_made_is_an_exit_code(tmp_path: Path) -> None:
+    """CPython would end by the signal itself."""
+    script = """
+import os, signal, sys
+from torchnet.cli import entry_point
+entry_point._run = lambda _: exec("os.kill(os.getpid(), signal.SIGINT); [None for _ in range(1000)]", globals())
+sys.exit(entry_point.main([]))
+"""
+    (tmp_path / "interrupted.py").write_text(script)
+    words = [sys.executable, "-m", "interrupted"]
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    done = subprocess.run(words, env=env, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (130, b"")
 
 
 def test_an_error_nobody_thought_of_is_one_line(
