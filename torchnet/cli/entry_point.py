@@ -56,8 +56,8 @@ def _guard(action: Callable[[], int]) -> int:
 def _interrupted() -> int:
     """Make CPython exit with the code that is returned.
 
-    If the KeyboardInterrupt was raised in an exec() of text, as dataclasses are made, CPython remembers it and would end
-    by SIGINT. Another exec() makes it forget (Python/pythonrun.c, run_eval_code_obj()).
+    If the KeyboardInterrupt was raised in an exec() of text, as dataclasses are made, CPython remembers it and would
+    end by SIGINT. Another exec() makes it forget (Python/pythonrun.c, run_eval_code_obj()).
     """
     exec("")
     return INTERRUPTED
