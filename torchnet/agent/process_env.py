@@ -64,6 +64,7 @@ class ProcessEnvironment:
             "libuv": None if spec.entry == "program" else torch_build.probe(),
             "rdma": self.rdma,
             "rdma_declared": declared or bool(spec.devices),
+            "ib_hca": self._user["NCCL_IB_HCA"] if declared else None,
             "socket_ifname": self._user.get("NCCL_SOCKET_IFNAME"),
             "ipv4_interface": None if spec.loopback else _with_ipv4([rail.interface for rail in rails]),
             "rdma_prefix": covering_prefix([f"{r.address}/{r.prefix}" for r in rails]) if self.rdma else None,

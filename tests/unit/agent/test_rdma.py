@@ -263,6 +263,13 @@ def test_only_devices_on_rails_reach_the_environment(tree: Tree, monkeypatch: py
     given = named.given(0)
     assert ("NCCL_IB_HCA" in given, given.get("NCCL_IB_ADDR_RANGE")) == (False, None)
     assert given["NVSHMEM_HCA_LIST"] == "mlx5_0"
+    # --network rdma: names further devices of the backend, and an exported NCCL_IB_HCA still wins.
+    network = made(devices=("mlx5_0",))
+    assert (network.given(0)["NCCL_IB_HCA"], network.bypass) == ("=mlx5_1,mlx5_0", ())
+    assert not [text for text in network.warnings() if "NCCL_IB_HCA" in text]
+    assert network.given(0).get("NCCL_IB_ADDR_RANGE") is None
+    exported = made(devices=("mlx5_0",), env={"NCCL_IB_HCA": "mlx5_0"})
+    assert ("NCCL_IB_HCA" in exported.given(0), exported.of(0, "")["NCCL_IB_HCA"]) == (False, "mlx5_0")
 
 
 @pytest.mark.parametrize(
