@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from tests.namespaces import Space, cable, ip, isolated
+from tests.unit.agents import spec
+from torchnet.agent.process_env import ProcessEnvironment
 from torchnet.linux import rtnetlink
 from torchnet.linux.netlink import Netlink
-from torchnet.network.interface_selection import Interface
+from torchnet.network.interface_selection import Interface, Rail
 
 
 def by_iproute(command: str) -> list[dict[str, Any]]:
@@ -218,3 +220,18 @@ def test_a_socket_stays_in_the_namespace_that_it_was_made_in() -> None:
     assert set(rtnetlink.interfaces()) == {"lo", "near1"}
     outside.close()
     assert netlink.fileno() == -1
+
+
+@isolated
+def test_the_default_route_tells_the_hosts_own_interface_from_a_bridge_of_containers() -> None:
+    furnish()
+    ip("link add docker0 type bridge")
+    ip("address add 172.17.0.1/16 dev docker0")
+    ip("link set docker0 up")
+    assert (rtnetlink.default_interface(), rtnetlink.default_interface(6)) == ("", "")
+    ip("route add default via 172.30.0.2 dev eth0")
+    ip("route add default via fcbb:0:800:ffff::2 dev net1")
+    assert (rtnetlink.default_interface(), rtnetlink.default_interface(6)) == ("eth0", "net1")
+    rail = Rail(0, None, "net1", "fcbb:0:800:ffff::1", 6, 64, 9000)
+    given = ProcessEnvironment(spec(entry="program"), rail.address, (rail,), 29501, 0).given(0)
+    assert given["NVTE_UB_SOCKET_IFNAME"] == "eth0"  # docker0 comes before it in the alphabet

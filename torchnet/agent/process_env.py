@@ -120,13 +120,17 @@ class ProcessEnvironment:
 
 
 def _with_ipv4(rails: list[str]) -> str | None:
-    """Return an interface with an IPv4 address, preferably a rail's."""
+    """Return an interface with an IPv4 address: a rail's, else the default route's, else any.
+
+    Others may have the same address on each host, such as docker0.
+    """
+    primary = rtnetlink.default_interface()
     found = [
         name
         for name, interface in rtnetlink.interfaces().items()
         if name != "lo" and any(":" not in address.ip for address in interface.addresses)
     ]
-    return min(found, key=lambda name: (name not in rails, name), default=None)
+    return min(found, key=lambda name: (name not in rails, name != primary, name), default=None)
 
 
 def _known() -> bool:
