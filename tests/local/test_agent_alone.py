@@ -15,6 +15,7 @@ import pytest
 
 from tests.agents_by_hand import start_pair
 from tests.archive import make
+from tests.conftest import ROOT
 from tests.jobs import script
 from tests.namespaces import isolated
 
@@ -58,12 +59,15 @@ def test_the_archive_is_small_enough_for_a_configmap(archive: Path) -> None:
     ]
 
 
-def pair(folder: Path, archive: Path | None, *words: object) -> list[tuple[int, str, str]]:
+def pair(
+    folder: Path, archive: Path | None, *words: object, hosts_file: str = "hosts-{rank}"
+) -> list[tuple[int, str, str]]:
     """Run a job of two workers, each with an eth1 and an /etc/hosts of its own: (code, stdout, stderr) of each."""
-    agents = start_pair(folder, *words, archive=archive)
+    agents = start_pair(folder, *words, archive=archive, hosts_file=hosts_file)
     said = [agent.communicate(timeout=90) for agent in agents]
     # The machine's own hosts file is as it was.
-    assert [(folder / f"hosts-{rank}").read_text() for rank in (0, 1)] == ["127.0.0.1 localhost\n"] * 2
+    found = [(folder / hosts_file.format(rank=rank)).read_text() for rank in (0, 1)]
+    assert found == ["127.0.0.1 localhost\n"] * 2
     return [(agent.returncode, *texts) for agent, texts in zip(agents, said, strict=True)]
 
 
@@ -93,6 +97,30 @@ def _whole(folder: Path, archive: Path | None) -> None:
     assert [node["node"] for node in found["nodes"]] == ["machine-0", "machine-1"]
     assert found["nodes"][1]["peers"][0]["sent_bytes"] == pytest.approx(1_000_000, abs=2)
     assert found["findings"] == []
+
+
+def test_a_machines_own_hosts_file_is_left_alone_and_rank_0_names_the_lines_to_add(tmp_path: Path) -> None:
+    _own_hosts_file(tmp_path)
+
+
+@isolated
+def _own_hosts_file(folder: Path) -> None:
+    program = script(folder, "print('trained')")
+    first, second = pair(folder, None, program, hosts_file="machine-{rank}/etc/hosts")
+    assert (first[0], second[0]) == (0, 0), first[2] + second[2]
+    warning = first[2][first[2].index("torchnet: /etc/hosts is this machine's own") :].splitlines()
+    assert "up to 5 s per connection" in warning[0]
+    assert warning[1:3] == ["torchnet:   fd00:7::1 machine-0", "torchnet:   fd00:7::2 machine-1"]
+    assert "/etc/hosts" not in second[2]
+    words = ["--address-source", "host:lo", "--nnodes", "1", program]
+    alone = subprocess.run(
+        [sys.executable, "-m", "torchnet", "agent", *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ("trained" in alone.stdout, "/etc/hosts" in alone.stderr) == (True, False), alone.stderr
 
 
 def test_stacks_come_from_inside_of_the_zip(archive: Path, tmp_path: Path) -> None:

@@ -277,15 +277,10 @@ class Worker:
         if not self._spec.loopback and self._spec.phase != "prepare":
             private = etc_hosts.is_private()
             self._wrote_hosts = private and etc_hosts.add_peers(self._table, self._spec.run_id)
-            if not self._wrote_hosts and self._attempt == 0:
-                why = (
-                    f"cannot write to {etc_hosts.PATH}"
-                    if private
-                    else f"{etc_hosts.PATH} is this machine's own"
-                )
-                self._notice(
-                    "warning", f"{why}: it stays unchanged, and reverse look-ups of the store may be slow"
-                )
+            # Once for the job: rank 0's store looks up each connection, and its hosts are usually alike.
+            once = self._attempt == 0 and self._spec.node_rank == 0 and self._spec.nnodes > 1
+            if once and not self._wrote_hosts:
+                self._notice("warning", etc_hosts.unchanged(self._table, private=private))
         own = self._spec.node_rank
         peers = probe_plan.peers(own, self._spec.nnodes, self._spec.preflight) if probe else ()
         number = self._round
