@@ -171,6 +171,7 @@ def _listed_nodes(receipt: Receipt) -> tuple[list[NodeReceipt], int]:
         node
         for node in receipt.nodes
         if node.findings
+        or node.findings_omitted
         or node.flaps
         or node.proof != receipt.proof
         or (receipt.exit_code and node.node in failed)
