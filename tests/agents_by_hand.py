@@ -12,12 +12,13 @@ from tests.namespaces import Space, cable
 from torchnet.linux import namespaces
 
 ADDRESSES = ("fd00:7::1", "fd00:7::2")
+OTHERS = ("fd00:8::1", "fd00:8::2")  # on eth2
 
 
 def start_pair(
     folder: Path, *words: object, archive: Path | None = None, hosts_file: str = "hosts-{rank}"
 ) -> list[subprocess.Popen[str]]:
-    """Start a job of two workers, each with an eth1 and an /etc/hosts of its own.
+    """Start a job of two workers, each with an eth1, an eth2 and an /etc/hosts of its own.
 
     Args:
         words: flags, the script and its arguments.
@@ -26,6 +27,7 @@ def start_pair(
     """
     far = Space()
     cable("eth1", "eth1", far, addresses=((f"{ADDRESSES[0]}/64", f"{ADDRESSES[1]}/64"),))
+    cable("eth2", "eth2", far, addresses=((f"{OTHERS[0]}/64", f"{OTHERS[1]}/64"),))
     path = str(archive or ROOT)
     command = ["-S", path, "agent"] if archive else ["-m", "torchnet", "agent"]
     agents = []

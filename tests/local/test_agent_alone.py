@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.agents_by_hand import start_pair
+from tests.agents_by_hand import OTHERS, start_pair
 from tests.archive import make
 from tests.conftest import ROOT
 from tests.jobs import script
@@ -97,6 +97,31 @@ def _whole(folder: Path, archive: Path | None) -> None:
     assert [node["node"] for node in found["nodes"]] == ["machine-0", "machine-1"]
     assert found["nodes"][1]["peers"][0]["sent_bytes"] == pytest.approx(1_000_000, abs=2)
     assert found["findings"] == []
+
+
+@pytest.mark.parametrize("exported", ["eth2", ""])
+def test_an_exported_nccl_socket_ifname_is_backend(
+    exported: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", exported)
+    _on_eth2(tmp_path, exported)
+
+
+@isolated
+def _on_eth2(folder: Path, exported: str) -> None:
+    talk = TALK.replace('os.environ["MASTER_ADDR"], 7000', f'"{OTHERS[0]}", 7000').replace(
+        '"machine-0"', f'"{OTHERS[0]}"'
+    )
+    first, _ = pair(folder, None, script(folder, talk))
+    assert first[0] == 0, first[2]
+    found = receipt(first[2])
+    rails = {rail["interface"]: rail["peer_bytes"] for rail in found["rails"]}
+    if exported:
+        assert (found["backend_share"], set(rails)) == (1, {"eth1", "eth2"})
+        assert rails["eth2"] == pytest.approx(2_000_000, abs=10)
+        assert "eth2 counts as backend, too" in first[2]
+    else:
+        assert (found["backend_share_high"], set(rails)) == (0, {"eth1"})
 
 
 def test_a_machines_own_hosts_file_is_left_alone_and_rank_0_names_the_lines_to_add(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from torchnet.agent.spec import AgentSpec
 from torchnet.linux import rtnetlink
 from torchnet.network.env_vars import EnvironmentInputs, build, covering_prefix, merge
 from torchnet.network.interface_selection import Rail
+from torchnet.text import listed, printable
 
 
 class ProcessEnvironment:
@@ -22,6 +23,7 @@ class ProcessEnvironment:
     ``master`` is rank 0's address, ``port`` its store's; ``table`` is the path of the job's table, from which
     torchnet.traffic() names the peers; ``on_rails`` are the RDMA devices on the rails, or those that the user's
     NCCL_IB_HCA names, ``rdma`` those of them that the job can open, ``bypass`` other ones that NCCL may use.
+    ``declared`` are the interfaces that the user's NCCL_SOCKET_IFNAME makes backend, too.
     """
 
     table = ""
@@ -41,6 +43,12 @@ class ProcessEnvironment:
                 self.on_rails = tuple(one for one in visible() if admitted(hcas, one))
             else:
                 self.on_rails = tuple(dict.fromkeys((*on_rails(self._rails), *spec.devices)))
+        chosen = self._user.get("NCCL_SOCKET_IFNAME", "")
+        named = set() if spec.loopback else _named(chosen)
+        # NCCL_SOCKET_IFNAME=eth0 comes with images: it must not hide that traffic leaves the backend.
+        frontends = {rtnetlink.default_interface(4), rtnetlink.default_interface(6)} if named else set()
+        frontends |= {"eth0"} if spec.network != "host" else set()
+        self.declared = tuple(sorted(named - frontends - {rail.interface for rail in rails}))
         can_open = devices()
         self.rdma = tuple(one for one in self.on_rails if one in can_open)
         times = self._tuned("GLOO_DEVICES") or ""
@@ -65,7 +73,8 @@ class ProcessEnvironment:
             "rdma": self.rdma,
             "rdma_declared": declared or bool(spec.devices),
             "ib_hca": self._user["NCCL_IB_HCA"] if declared else None,
-            "socket_ifname": self._user.get("NCCL_SOCKET_IFNAME"),
+            "socket_ifname": chosen or None,
+            "socket_declared": bool(self.declared) and not named & frontends,
             "ipv4_interface": None if spec.loopback else _with_ipv4([rail.interface for rail in rails]),
             "rdma_prefix": covering_prefix([f"{r.address}/{r.prefix}" for r in rails]) if self.rdma else None,
             "loopback": spec.loopback,
@@ -97,6 +106,11 @@ class ProcessEnvironment:
         found = [*merge(self._user, build(self._inputs(0, "")))[1]]
         # The addresses of devices that the user named need not be the rails'.
         found += problems(self.rdma, () if self._fixed["rdma_declared"] else self._rails)
+        if self.declared:
+            found.append(
+                f"NCCL_SOCKET_IFNAME={printable(self._user['NCCL_SOCKET_IFNAME'], 80)}: {listed(self.declared, 8)} "
+                "counts as backend, too; torchnet has not checked its paths"
+            )
         if self.bypass and self._user.keys().isdisjoint(("NCCL_NET", "NCCL_IB_HCA")):
             found.append(
                 f"{', '.join(self.bypass)}: not on the card of a rail according to /sys; NCCL may use their RDMA "
@@ -117,6 +131,17 @@ class ProcessEnvironment:
     def _inputs(self, local_rank: int, error_file: str) -> EnvironmentInputs:
         rank = self._spec.ranks[0] + local_rank
         return EnvironmentInputs(rank=rank, local_rank=local_rank, error_file=error_file, **self._fixed)  # type: ignore[arg-type]
+
+
+def _named(chosen: str) -> set[str]:
+    """Return the interfaces with addresses that NCCL_SOCKET_IFNAME=``chosen`` names; none if it only excludes some.
+
+    Its notation is that of NCCL_IB_HCA.
+    """
+    if not chosen.strip() or chosen.strip().startswith("^"):
+        return set()
+    present = rtnetlink.interfaces().items()
+    return {name for name, one in present if name != "lo" and one.addresses and admitted(chosen, name)}
 
 
 def _with_ipv4(rails: list[str]) -> str | None:

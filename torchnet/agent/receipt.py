@@ -54,14 +54,16 @@ def worker(
     codes: Mapping[str, int],
     flaps: Sequence[LinkFlap],
     transports: Transports = NO_TRANSPORTS,
+    declared: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Build one worker's receipt.
 
     Args:
         traffic: None if the processes never started.
+        declared: interfaces besides the rails that the user made backend.
     """
     traffic = traffic or TrafficTotals(complete=False)
-    backend = rtnetlink.above(traffic.counters, [rail.interface for rail in rails])
+    backend = rtnetlink.above(traffic.counters, [*(rail.interface for rail in rails), *declared])
     peer_bytes = traffic.peer_bytes()
     payload = traffic.payload(backend) + transports.payload
     doubts = transports.doubts(peer_bytes)

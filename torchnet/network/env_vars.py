@@ -48,6 +48,7 @@ class EnvironmentInputs:
         rdma_declared: whether the user named them, by NCCL_IB_HCA or ``--network rdma:``.
         ib_hca: the user's NCCL_IB_HCA, if it named them.
         socket_ifname: the user's NCCL_SOCKET_IFNAME, if it is set.
+        socket_declared: whether it names only interfaces that count as backend.
         ipv4_interface: an interface with an IPv4 address, to tell hosts apart.
         rdma_prefix: the one network (CIDR) that contains the rails' addresses, from :func:`covering_prefix`.
         loopback: there is no backend; all workers share this machine's ``lo``.
@@ -83,6 +84,7 @@ class EnvironmentInputs:
     ib_hca: str | None = None
     rdma_prefix: str | None = None
     socket_ifname: str | None = None
+    socket_declared: bool = False
     ipv4_interface: str | None = None
     loopback: bool = False
     local: bool = False
@@ -224,7 +226,8 @@ RULES: tuple[VariableRule, ...] = (
     VariableRule("TORCHCOMM_GLOO_INTERFACE", "net1", lambda i: i.rails[0][0],
          "The same for torchcomms, which accepts one name.",
          "torchcomms, comms/torchcomms/gloo", consequence=f"torchcomms' Gloo listens there, and {_LEAVES}"),
-    VariableRule("NCCL_SOCKET_IFNAME", "=net1,net2", lambda i: f"={i.interfaces}",
+    VariableRule("NCCL_SOCKET_IFNAME", "=net1,net2",
+         lambda i: i.socket_ifname if i.socket_declared else f"={i.interfaces}",
          "NCCL's interfaces; with '=', since net1 alone is a prefix that also matches net10.",
          _NCCL, consequence=f"NCCL listens there, and {_LEAVES}"),
     VariableRule("NCCL_SOCKET_FAMILY", "AF_INET6", lambda i: i.address_family,

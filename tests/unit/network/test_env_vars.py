@@ -97,6 +97,9 @@ def test_libraries_with_variables_of_their_own() -> None:
     found = values(replace(INPUTS, ipv4_interface="eth0", socket_ifname="eth1"))
     assert found["NVTE_UB_SOCKET_IFNAME"] == "eth0"
     assert found["NVSHMEM_BOOTSTRAP_UID_SOCK_IFNAME"] == "eth1"
+    assert found["NCCL_SOCKET_IFNAME"] == "=net1,net2"
+    declared = values(replace(INPUTS, socket_ifname="eth1", socket_declared=True))
+    assert declared["NCCL_SOCKET_IFNAME"] == "eth1"
 
 
 def test_only_local_networks_keep_nccl_from_rdma_and_plugins() -> None:
