@@ -8,8 +8,8 @@ import re
 
 from torchnet import constants
 from torchnet.agent import torch_build
-from torchnet.agent.rdma import admitted, devices, on_rails, visible
-from torchnet.agent.rdma_check import problems
+from torchnet.agent.rdma import admitted, devices
+from torchnet.agent.rdma_check import backend_devices
 from torchnet.agent.spec import AgentSpec
 from torchnet.linux import rtnetlink
 from torchnet.network.env_vars import EnvironmentInputs, build, covering_prefix, merge
@@ -35,22 +35,14 @@ class ProcessEnvironment:
         self._user = {**os.environ, **spec.env}
         self._home = _home(self._user)
         self._rails = tuple((rail.interface, rail.address) for rail in rails)
-        hcas = self._user.get("NCCL_IB_HCA", "").strip()
-        declared = bool(hcas) and not hcas.startswith("^")
-        self.on_rails: tuple[str, ...] = ()
-        if not spec.loopback:
-            if declared:
-                self.on_rails = tuple(one for one in visible() if admitted(hcas, one))
-            else:
-                self.on_rails = tuple(dict.fromkeys((*on_rails(self._rails), *spec.devices)))
+        hcas = backend_devices(spec, self._user, self._rails)
+        self.on_rails, self.rdma = hcas.all, hcas.usable
         chosen = self._user.get("NCCL_SOCKET_IFNAME", "")
         named = set() if spec.loopback else _named(chosen)
         # NCCL_SOCKET_IFNAME=eth0 comes with images: it must not hide that traffic leaves the backend.
         frontends = {rtnetlink.default_interface(4), rtnetlink.default_interface(6)} if named else set()
         frontends |= {"eth0"} if spec.network != "host" else set()
         self.declared = tuple(sorted(named - frontends - {rail.interface for rail in rails}))
-        can_open = devices()
-        self.rdma = tuple(one for one in self.on_rails if one in can_open)
         times = self._tuned("GLOO_DEVICES") or ""
         family = 6 if rails[0].family == 6 else 4
         self._fixed = {
@@ -71,8 +63,8 @@ class ProcessEnvironment:
             "hip": "HIP_VISIBLE_DEVICES" in self._user,
             "libuv": None if spec.entry == "program" else torch_build.probe(),
             "rdma": self.rdma,
-            "rdma_declared": declared or bool(spec.devices),
-            "ib_hca": self._user["NCCL_IB_HCA"] if declared else None,
+            "rdma_declared": hcas.named,
+            "ib_hca": self._user["NCCL_IB_HCA"] if hcas.exported else None,
             "socket_ifname": chosen or None,
             "socket_declared": bool(self.declared) and not named & frontends,
             "ipv4_interface": None if spec.loopback else _with_ipv4([rail.interface for rail in rails]),
@@ -102,10 +94,8 @@ class ProcessEnvironment:
         return {n: v for n, v in merged.items() if self._user.get(n) != v and n not in files}
 
     def warnings(self) -> tuple[str, ...]:
-        """Return warnings about the user's variables, and about RDMA devices that NCCL may use, or cannot use."""
+        """Return warnings about the user's variables, and about RDMA devices off the rails that NCCL may use."""
         found = [*merge(self._user, build(self._inputs(0, "")))[1]]
-        # The addresses of devices that the user named need not be the rails'.
-        found += problems(self.rdma, () if self._fixed["rdma_declared"] else self._rails)
         if self.declared:
             found.append(
                 f"NCCL_SOCKET_IFNAME={printable(self._user['NCCL_SOCKET_IFNAME'], 80)}: {listed(self.declared, 8)} "

@@ -13,7 +13,7 @@ import socket
 from enum import Enum
 from pathlib import Path
 
-from torchnet.agent import etc_hosts, failures, messages, receipt
+from torchnet.agent import etc_hosts, failures, messages, rdma_check, receipt
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure, Reporter
 from torchnet.agent.failure_cause import explain_end
@@ -286,6 +286,7 @@ class Worker:
         number = self._round
 
         def done(problems: list[str]) -> None:
+            problems = problems or self._check_rdma()
             self._phase_timer.own()
             self._phase_timer.done("preflight")
             paths = 0 if problems else len(peers) * len(self._join.rails)
@@ -296,6 +297,17 @@ class Worker:
                 self._notice("warning", text)
 
         preflight.check(self._table, own, peers, done, notice)
+
+    def _check_rdma(self) -> list[str]:
+        """Return what rules out RDMA over the backend, and show what may."""
+        # A device plugin gives the devices to the training container alone.
+        if self._spec.loopback or self._spec.phase == "prepare":
+            return []
+        rails = [(rail.interface, rail.address) for rail in self._join.rails]
+        problems, warnings = rdma_check.check(self._spec, rails)
+        for text in warnings if self._attempt == 0 else ():
+            self._notice("warning", text)
+        return problems
 
     def _cancel_preflight(self) -> Preflight:
         """Cancel the check of an earlier table, and return the preflight."""
