@@ -426,7 +426,9 @@ def _host_pods(text: str, rank0_labels: str, networks: Mapping[str, str]) -> Add
 
     api = ApiServer.from_pod(os.environ)
     namespace = os.environ.get("POD_NAMESPACE") or api.namespace()
-    return HostPodSource(api, Own(namespace, os.environ.get("POD_NAME", ""), rank0=rank0_labels), text, networks)
+    return HostPodSource(
+        api, Own(namespace, os.environ.get("POD_NAME", ""), rank0=rank0_labels), text, networks
+    )
 
 
 def _by_api(spec: AgentSpec, rank0_labels: str) -> AddressSource:

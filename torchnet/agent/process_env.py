@@ -38,10 +38,11 @@ class ProcessEnvironment:
         hcas = backend_devices(spec, self._user, self._rails)
         self.on_rails, self.rdma = hcas.all, hcas.usable
         chosen = self._user.get("NCCL_SOCKET_IFNAME", "")
-        named = set() if spec.loopback else _named(chosen)
+        named: set[str] = set() if spec.loopback else _named(chosen)
         # NCCL_SOCKET_IFNAME=eth0 comes with images: it must not hide that traffic leaves the backend.
-        frontends = {rtnetlink.default_interface(4), rtnetlink.default_interface(6)} if named else set()
-        frontends |= {"eth0"} if spec.network != "host" else set()
+        frontends = {"eth0"} if spec.network != "host" else set[str]()
+        if named:
+            frontends |= {rtnetlink.default_interface(4), rtnetlink.default_interface(6)}
         self.declared = tuple(sorted(named - frontends - {rail.interface for rail in rails}))
         times = self._tuned("GLOO_DEVICES") or ""
         family = 6 if rails[0].family == 6 else 4

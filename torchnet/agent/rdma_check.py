@@ -1,8 +1,7 @@
 """The RDMA devices that count as backend, and whether processes can use them: their ports, GIDs and locked memory.
 
-The MTU is not checked here. The kernel tells a port's active_mtu only to users of verbs (ibv_query_port): /sys has no
-file of it. RoCE's is derived from the interface's MTU, which the workers compare, and NCCL takes the smaller one of both
-ends.
+The MTU is not checked here. Only verbs (ibv_query_port) tell a port's active_mtu: /sys has no file of it. RoCE's is
+derived from the interface's MTU, which the workers compare, and NCCL takes the smaller one of both ends.
 """
 
 from __future__ import annotations
@@ -115,7 +114,10 @@ def problems(
         if roce and packed(address) not in own
     ]
     limit = locked_memory(root) if devices else ""
-    return failures, [*found, *([f"{', '.join(devices)}: {limit}; allow more, or CAP_IPC_LOCK"] if limit else [])]
+    return failures, [
+        *found,
+        *([f"{', '.join(devices)}: {limit}; allow more, or CAP_IPC_LOCK"] if limit else []),
+    ]
 
 
 def locked_memory(root: str = "/") -> str:

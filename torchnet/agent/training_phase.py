@@ -175,7 +175,9 @@ class TrainingPhase:
         codes = self.processes.codes()
         rdma = self._rdma.read(self._hcas) if self._rdma else ()
         transports = Transports(rdma, self._nccl is not None and self._nccl.seen, self._causes)
-        worker_receipt = receipt.worker(self._spec, table, rails, traffic, codes, flaps, transports, self._declared)
+        worker_receipt = receipt.worker(
+            self._spec, table, rails, traffic, codes, flaps, transports, self._declared
+        )
         return {**worker_receipt, "series": sampler.close() if sampler else None}
 
     def close(self) -> None:

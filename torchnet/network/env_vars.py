@@ -250,8 +250,8 @@ RULES: tuple[VariableRule, ...] = (
          _NCCL, consequence="NCCL may use paths between different rails, which were not checked"),
     VariableRule("NCCL_IB_HCA", "=mlx5_0,mlx5_1, with RDMA devices",
          lambda i: (i.ib_hca or f"={','.join(i.hcas)}") if i.hcas else None,
-         "The RDMA devices on the rails, or those of --network rdma:; with '=', since mlx5_1 alone is a prefix that also "
-         "matches mlx5_10.",
+         "The RDMA devices on the rails and those of --network rdma:; with '=', since mlx5_1 alone is a prefix that "
+         "also matches mlx5_10.",
          _NCCL, consequence="NCCL uses those devices, wherever they are connected"),
     # NCCL_IB_GID_INDEX is never set: the right index differs between pods.
     VariableRule("NCCL_IB_ADDR_FAMILY", "AF_INET6, with RDMA devices",

@@ -113,7 +113,8 @@ def select_rail(
             "the kernel has no such interface",
             "name one of those that `ip link` shows on that host"
             if entry.on_host
-            else f"compare `ip link` on that worker with {entry.origin}; if the interface was removed, recreate the pod",
+            else f"compare `ip link` on that worker with {entry.origin}; if the interface was removed, "
+            "recreate the pod",
         )
     if entry.interface != interface.name:
         where.refuse(f"{entry.origin} has {printable(entry.interface, 40)} for it", _ASK)
@@ -270,17 +271,18 @@ def _one(where: _Where, entry: StatusEntry, wanted: list[Address]) -> Address:
 def _first_on_host(where: _Where, entry: StatusEntry, wanted: list[Address]) -> Address:
     """Return the first address, which Gloo takes, if it is the only one, or in the network that the user named."""
     first = wanted[0]
-    if _is_named(first, entry) or (len(wanted) == 1 and not entry.network):
-        return first
-    if entry.network:
+    named = _is_named(first, entry)
+    if entry.network and not named:
         where.refuse(
             f"Gloo would use {_ip(first)}, the first of {_names(wanted)}, and it is not in {entry.network}",
             f"remove {_ip(first)}, or name a network that contains the first address of an interface",
         )
-    where.refuse(
-        f"it has several global addresses ({_names(wanted)}), and Gloo uses the first",
-        "name the network of the first one, host:NETWORK/LENGTH, or remove all but one",
-    )
+    if len(wanted) > 1 and not named:
+        where.refuse(
+            f"it has several global addresses ({_names(wanted)}), and Gloo uses the first",
+            "name the network of the first one, host:NETWORK/LENGTH, or remove all but one",
+        )
+    return first
 
 
 def _notes(

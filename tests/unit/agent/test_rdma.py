@@ -220,10 +220,11 @@ def test_the_preflight_checks_the_devices_where_the_processes_will_run(
     def answer(**fields: Any) -> tuple[tuple[str, ...], list[str]]:
         loop = EventLoop()
         reporter, connection = MagicMock(), MagicMock(closed=False)
+        preflight: Any = MagicMock()
+        preflight.check = lambda _table, _own, _peers, done, _notice: done([])
         one = Worker(loop, spec(1, phase=phase, **fields), MagicMock(), reporter)
         one._connection, one._table, one._join.rails = connection, table(), rails()
-        one._join.preflight = MagicMock()
-        one._join.preflight.check = lambda _table, _own, _peers, done, _notice: done([])
+        one._join.preflight = preflight
         one._check_paths(probe=False)
         one._join.preflight = None
         one.close()
