@@ -233,7 +233,7 @@ def test_the_ports_are_those_of_the_code() -> None:
 
 
 def test_the_time_for_a_checkpoint_is_the_codes() -> None:
-    latest = worker_processes._CHILDREN_SECONDS
+    latest = worker_processes.CHILDREN_SECONDS
     default = next(field.default for field in FIELDS if field.path == "run.grace")
     page = " ".join(text("docs/launch.md").split())
     assert f"{latest:g} s before `--grace` ends" in page

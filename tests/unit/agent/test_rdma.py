@@ -12,7 +12,7 @@ import pytest
 
 from tests.unit.agent.rdma_trees import DRIVERS, HW, Tree, add, move
 from tests.unit.agents import MB, counted, flow, rails, spec, table, traffic
-from torchnet.agent import etc_hosts, process_env, rdma, rdma_check, training_phase
+from torchnet.agent import rdma, rdma_check, training_phase
 from torchnet.agent.accounting import Flow, TrafficAccount
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.messages import Heartbeat
@@ -21,7 +21,6 @@ from torchnet.agent.rdma_counters import RdmaMeter
 from torchnet.agent.receipt import job, worker
 from torchnet.agent.training_phase import TrainingPhase
 from torchnet.agent.transports import Transports
-from torchnet.agent.worker import Worker
 from torchnet.linux import rtnetlink
 from torchnet.linux.rtnetlink import Counters
 from torchnet.network.interface_selection import Rail
@@ -192,59 +191,6 @@ def test_what_keeps_processes_from_using_a_device(tree: Tree, monkeypatch: pytes
     assert check(["mlx5_2"]) == []
 
 
-@pytest.fixture
-def seen(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> Tree:
-    """The tree, as the agent sees it instead of this machine's."""
-    for module in (process_env, rdma_check):
-        for name in ("on_rails", "devices", "visible"):
-            if hasattr(module, name):
-                monkeypatch.setattr(module, name, partial(getattr(rdma, name), root=tree.root))
-    monkeypatch.setattr(rdma_check, "problems", partial(rdma_check.problems, root=tree.root))
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
-    for name in ("NCCL_NET", "NCCL_IB_HCA", "NCCL_IB_DISABLE"):
-        monkeypatch.delenv(name, raising=False)
-    return tree
-
-
-@pytest.mark.parametrize("phase", ["all", "work", "prepare"])
-def test_the_preflight_checks_the_devices_where_the_processes_will_run(
-    seen: Tree, phase: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(etc_hosts, "is_private", lambda: False)
-    seen.device("mlx5_0", rails()[0].interface)
-    seen.device("mlx5_1")
-    for number in (0, 1):
-        seen.node(f"mlx5_{number}", number)
-        seen.port(f"mlx5_{number}", "InfiniBand", "1: DOWN")
-
-    def answer(**fields: Any) -> tuple[tuple[str, ...], list[str]]:
-        loop = EventLoop()
-        reporter, connection = MagicMock(), MagicMock(closed=False)
-        preflight: Any = MagicMock()
-        preflight.check = lambda _table, _own, _peers, done, _notice: done([])
-        one = Worker(loop, spec(1, phase=phase, **fields), MagicMock(), reporter)
-        one._connection, one._table, one._join.rails = connection, table(), rails()
-        one._join.preflight = preflight
-        one._check_paths(probe=False)
-        one._join.preflight = None
-        one.close()
-        loop.close()
-        (sent,) = [call.args[0] for call in connection.send.call_args_list]
-        events = [call.args[0] for call in reporter.send.call_args_list]
-        return sent.problems, [event["text"] for event in events if event["event"] == "notice"]
-
-    here = phase != "prepare"
-    problems, warnings = answer()
-    assert (problems, len(warnings)) == ((), int(here)), "NCCL may use TCP instead"
-    problems, _ = answer(devices=("mlx5_1",))
-    assert len(problems) == int(here)
-    assert not here or "node-1: mlx5_1: no port is ACTIVE (DOWN)" in problems[0]
-    assert answer(devices=("mlx5_1",), env={"NCCL_IB_HCA": "mlx5_1"})[0] == (), "the exported variable wins"
-    seen.port("mlx5_1")
-    assert answer(devices=("mlx5_1",))[0] == ()
-    assert answer(devices=("mlx5_1",), loopback=True) == ((), [])
-
-
 def test_ip_over_infiniband_is_no_rdma(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its packets are in both counters: counted twice, they would raise the share."""
     counters = {"net1": Counters(5000, 5000)}
@@ -287,8 +233,8 @@ def test_a_reset_and_a_counter_at_its_maximum_leave_no_figure(tree: Tree) -> Non
     assert RdmaMeter(isolated=True, root=tree.root).read(())[1].total is None
 
 
-def test_only_devices_on_rails_reach_the_environment(seen: Tree) -> None:
-    tree = seen
+def test_only_devices_on_rails_reach_the_environment(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree.show(monkeypatch)
     tree.device("mlx5_0", "eth0")
     tree.node("mlx5_0", 0)
 
