@@ -163,7 +163,12 @@ def test_failed_nodes_of_many_are_listed() -> None:
     assert "\nnode-8 " not in text
     # A large job's receipt has not all failed ranks.
     failed = [{**rank, "exit_code": 143} for rank in ranks[:20]]
-    found = {"ranks": failed, "ranks_omitted": {"143": 44}, "exit_code": 143, "reason": "stopped"}
+    found: dict[str, Any] = {
+        "ranks": failed,
+        "ranks_omitted": {"143": 44},
+        "exit_code": 143,
+        "reason": "stopped",
+    }
     assert "at least 4 more nodes" in table(nodes=many(64), nnodes=64, **found)
 
 
