@@ -26,6 +26,7 @@ from torchnet.agent.accounting import READING_LOAD, Flow, TrafficAccount, Traffi
 from torchnet.agent.admission import join_request
 from torchnet.agent.coordinator import Coordinator
 from torchnet.agent.event_loop import EventLoop
+from torchnet.agent.events import Failure
 from torchnet.agent.heartbeat import heartbeat_seconds
 from torchnet.agent.message_socket import MessageSocket
 from torchnet.agent.phase_timer import PhaseTimer
@@ -243,8 +244,13 @@ def half_open(sockets: int, nnodes: int) -> float:
         return time.thread_time() - began
 
 
-def receipt_bytes(nnodes: int, **fields: Any) -> int:
-    """Return the size of the receipt of a job in which each worker has exchanged bytes with each other one."""
+def receipt_bytes(nnodes: int, code: int = 0, *, complete: bool = True, **fields: Any) -> int:
+    """Return the size of the receipt of a job in which each worker has exchanged bytes with each other one.
+
+    Args:
+        code: of each rank.
+        complete: whether no worker has lost messages about its connections, which leaves bytes unexplained.
+    """
     rows = tuple(row(rank) for rank in range(nnodes))
     parts = []
     for rank in range(nnodes):
@@ -254,14 +260,19 @@ def receipt_bytes(nnodes: int, **fields: Any) -> int:
         traffic = TrafficTotals(
             peers,
             counters={"net1": Counters(sent, nnodes * 1066 * 10**6), "eth0": Counters(10**5, 10**5)},
+            complete=complete,
             protocols=ProtocolCounters(0, 0, 0, 0, 0),
         )
-        codes = {str(number): 0 for number in own.ranks}
-        part = receipt.worker(own, PeerTable(rows), (rail(0),), traffic, codes, [])
+        if not complete:
+            traffic.counters["eth0"] = Counters(10**12, 10**12)
+        codes = {str(number): code for number in own.ranks}
+        rails = (replace(rail(0), interface="net1"),)
+        part = receipt.worker(own, PeerTable(rows), rails, traffic, codes, [])
         parts.append(receipt.summary(own, part))
     own = replace(spec(nnodes, **fields), loopback=False)
+    failure = Failure("script", "rank 1 exited with 1", code, 1, own.name, at=time.time()) if code else None
     whole = receipt.job(
-        spec=own, receipts=parts, attachments=[None], failure=None, began=time.time(), restarts=0
+        spec=own, receipts=parts, attachments=[None], failure=failure, began=time.time(), restarts=0
     )
     return len(json.dumps(whole, separators=(",", ":")))
 
@@ -295,10 +306,12 @@ def main() -> None:
         if sockets + 100 <= allowed:
             print(f"{nnodes:8} {sockets:8} {half_open(sockets, nnodes):11.4f}", flush=True)
     print("\nBytes of the receipt, if each worker has exchanged bytes with each other one:")
-    print(f"{'workers':>8} {'default':>10} {'--full-receipt':>15}")
+    print(f"{'workers':>8} {'default':>10} {'all failed':>11} {'incomplete':>11} {'--full-receipt':>15}")
     for nnodes in (10, 100, 1000):
+        failed, incomplete = receipt_bytes(nnodes, 143), receipt_bytes(nnodes, 143, complete=False)
         print(
-            f"{nnodes:8} {receipt_bytes(nnodes):10,} {receipt_bytes(nnodes, full_receipt=True):15,}",
+            f"{nnodes:8} {receipt_bytes(nnodes):10,} {failed:11,} {incomplete:11,} "
+            f"{receipt_bytes(nnodes, full_receipt=True):15,}",
             flush=True,
         )
 

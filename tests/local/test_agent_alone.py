@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.agents_by_hand import start_pair
+from tests.agents_by_hand import OTHERS, start_pair
 from tests.archive import make
+from tests.conftest import ROOT
 from tests.jobs import script
 from tests.namespaces import isolated
 
@@ -59,12 +60,15 @@ def test_the_archive_is_small_enough_for_a_configmap(archive: Path) -> None:
     ]
 
 
-def pair(folder: Path, archive: Path | None, *words: object) -> list[tuple[int, str, str]]:
+def pair(
+    folder: Path, archive: Path | None, *words: object, hosts_file: str = "hosts-{rank}"
+) -> list[tuple[int, str, str]]:
     """Run a job of two workers, each with an eth1 and an /etc/hosts of its own: (code, stdout, stderr) of each."""
-    agents = start_pair(folder, *words, archive=archive)
+    agents = start_pair(folder, *words, archive=archive, hosts_file=hosts_file)
     said = [agent.communicate(timeout=90) for agent in agents]
     # The machine's own hosts file is as it was.
-    assert [(folder / f"hosts-{rank}").read_text() for rank in (0, 1)] == ["127.0.0.1 localhost\n"] * 2
+    found = [(folder / hosts_file.format(rank=rank)).read_text() for rank in (0, 1)]
+    assert found == ["127.0.0.1 localhost\n"] * 2
     return [(agent.returncode, *texts) for agent, texts in zip(agents, said, strict=True)]
 
 
@@ -94,6 +98,55 @@ def _whole(folder: Path, archive: Path | None) -> None:
     assert [node["node"] for node in found["nodes"]] == ["machine-0", "machine-1"]
     assert found["nodes"][1]["peers"][0]["sent_bytes"] == pytest.approx(1_000_000, abs=2)
     assert found["findings"] == []
+
+
+@pytest.mark.parametrize("exported", ["eth2", ""])
+def test_an_exported_nccl_socket_ifname_is_backend(
+    exported: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", exported)
+    _on_eth2(tmp_path, exported)
+
+
+@isolated
+def _on_eth2(folder: Path, exported: str) -> None:
+    talk = TALK.replace('os.environ["MASTER_ADDR"], 7000', f'"{OTHERS[0]}", 7000').replace(
+        '"machine-0"', f'"{OTHERS[0]}"'
+    )
+    first, _ = pair(folder, None, script(folder, talk))
+    assert first[0] == 0, first[2]
+    found = receipt(first[2])
+    rails = {rail["interface"]: rail["peer_bytes"] for rail in found["rails"]}
+    if exported:
+        assert (found["backend_share"], set(rails)) == (1, {"eth1", "eth2"})
+        assert rails["eth2"] == pytest.approx(2_000_000, abs=10)
+        assert "eth2 counts as backend, too" in first[2]
+    else:
+        assert (found["backend_share_high"], set(rails)) == (0, {"eth1"})
+
+
+def test_a_machines_own_hosts_file_is_left_alone_and_rank_0_names_the_lines_to_add(tmp_path: Path) -> None:
+    _own_hosts_file(tmp_path)
+
+
+@isolated
+def _own_hosts_file(folder: Path) -> None:
+    program = script(folder, "print('trained')")
+    first, second = pair(folder, None, program, hosts_file="machine-{rank}/etc/hosts")
+    assert (first[0], second[0]) == (0, 0), first[2] + second[2]
+    warning = first[2][first[2].index("torchnet: /etc/hosts is this machine's own") :].splitlines()
+    assert "up to 5 s per connection" in warning[0]
+    assert warning[1:3] == ["torchnet:   fd00:7::1 machine-0", "torchnet:   fd00:7::2 machine-1"]
+    assert "/etc/hosts" not in second[2]
+    words = ["--address-source", "host:lo", "--nnodes", "1", str(program)]
+    alone = subprocess.run(
+        [sys.executable, "-m", "torchnet", "agent", *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ("trained" in alone.stdout, "/etc/hosts" in alone.stderr) == (True, False), alone.stderr
 
 
 def test_stacks_come_from_inside_of_the_zip(archive: Path, tmp_path: Path) -> None:

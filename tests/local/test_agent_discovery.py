@@ -13,6 +13,7 @@ import pytest
 from tests.agents import spec
 from tests.namespaces import Space, cable, ip, isolated
 from torchnet.agent import discovery
+from torchnet.agent.command_line import parse, source_of, spec_of
 from torchnet.agent.discovery import discover, own_row, sure_attachments
 from torchnet.errors import NetworkError
 from torchnet.local.loopback import LoopbackSource
@@ -54,6 +55,18 @@ def test_both_families_are_chosen_from_or_refused_with_the_reason() -> None:
         discover(told(family="ipv6"), source)
     (rail,) = discover(told(), status(("net1", ("fd00::1",))))
     assert (rail.address, rail.notes) == ("fd00::1", ())
+
+
+@isolated
+def test_a_named_network_of_the_host_selects_the_address() -> None:
+    both = (("10.10.3.1/24", "10.10.3.2/24"), ("192.168.7.1/24", "192.168.7.2/24"), ("fd00::1/64", FAR))
+    cable("ens5", "ens5", Space(), addresses=both)
+    options = parse(["--network", "host:10.10.0.0/16", "x.py"])
+    (rail,) = discover(told(), source_of(options, spec_of(options, joins=False)))
+    assert (rail.interface, rail.address, rail.family) == ("ens5", "10.10.3.1", 4)
+    with pytest.raises(NetworkError, match="both IPv4") as caught:
+        discover(told(), HostInterfaces("host:ens5", ()))
+    assert "host:NETWORK/LENGTH" in caught.value.fix
 
 
 @isolated

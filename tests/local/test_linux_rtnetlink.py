@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from tests.namespaces import Space, cable, ip, isolated
+from tests.unit.agents import spec
+from torchnet.agent.process_env import ProcessEnvironment
 from torchnet.linux import rtnetlink
 from torchnet.linux.netlink import Netlink
-from torchnet.network.interface_selection import Interface
+from torchnet.network.interface_selection import Interface, Rail
 
 
 def by_iproute(command: str) -> list[dict[str, Any]]:
@@ -228,3 +230,51 @@ def test_a_socket_stays_in_the_namespace_that_it_was_made_in() -> None:
     assert set(rtnetlink.interfaces()) == {"lo", "near1"}
     outside.close()
     assert netlink.fileno() == -1
+
+
+@isolated
+def test_the_default_route_tells_the_hosts_own_interface_from_a_bridge_of_containers() -> None:
+    furnish()
+    ip("link add docker0 type bridge")
+    ip("address add 172.17.0.1/16 dev docker0")
+    ip("link set docker0 up")
+    assert (rtnetlink.default_interface(), rtnetlink.default_interface(6)) == ("", "")
+    ip("route add default via 172.30.0.2 dev eth0")
+    ip("route add default via fcbb:0:800:ffff::2 dev net1")
+    assert (rtnetlink.default_interface(), rtnetlink.default_interface(6)) == ("eth0", "net1")
+    rail = Rail(0, None, "net1", "fcbb:0:800:ffff::1", 6, 64, 9000)
+    given = ProcessEnvironment(spec(entry="program"), rail.address, (rail,), 29501, 0).given(0)
+    assert given["NVTE_UB_SOCKET_IFNAME"] == "eth0"  # docker0 comes before it in the alphabet
+
+
+@isolated
+def test_an_exported_nccl_socket_ifname_declares_a_rail_but_not_the_hosts_own_interface() -> None:
+    furnish()
+    ip("link add ens6 type bridge")
+    ip("address add 10.6.0.1/24 dev ens6")
+    ip("link set ens6 up")
+    ip("link add ens60 type bridge")
+    rail = Rail(0, None, "net1", "fcbb:0:800:ffff::1", 6, 64, 9000)
+
+    def made(value: str, **fields: Any) -> tuple[tuple[str, ...], str]:
+        env = {"NCCL_SOCKET_IFNAME": value} if value else {}
+        one = ProcessEnvironment(spec(entry="program", env=env, **fields), rail.address, (rail,), 29501, 0)
+        return one.declared, " ".join(text for text in one.warnings() if "NCCL_SOCKET_IFNAME" in text)
+
+    declared, warning = made("ens6")  # a prefix; ens60 has no address
+    assert (declared, "counts as backend" in warning, "may leave the backend" in warning) == (
+        ("ens6",),
+        True,
+        False,
+    )
+    declared, warning = made("=eth0")
+    assert (declared, "counts as backend" in warning, "may leave the backend" in warning) == ((), False, True)
+    assert made("=eth0", network="host")[0] == ("eth0",)
+    ip("route add default via 172.30.0.2 dev eth0")
+    assert made("=eth0", network="host")[0] == ()
+    declared, warning = made("=eth0,ens6")
+    assert (declared, "may leave the backend" in warning) == (("ens6",), True)
+    for value in ("", "^eth0", "=net1"):
+        declared, warning = made(value)
+        assert (declared, "counts as backend" in warning) == ((), False)
+    assert made("ens6", loopback=True)[0] == ()

@@ -27,7 +27,7 @@ from tests.repo.documents import (
 from tests.unit.bench_results import healthy
 from tools import settings_page
 from torchnet import constants, errors
-from torchnet.agent import agent, command_line
+from torchnet.agent import agent, command_line, worker_processes
 from torchnet.bench.results import dump
 from torchnet.cli import entry_point, main
 from torchnet.cli.torchrun_compat import TORCHRUN_FLAGS
@@ -230,6 +230,15 @@ def test_the_ports_are_those_of_the_code() -> None:
     shown = [cells[0] for cells in table]
     first, last = constants.STORE_PORTS[0], constants.STORE_PORTS[-1]
     assert shown == [str(constants.JOIN_PORT)] * 2 + [f"{first} to {last}", "any"]
+
+
+def test_the_time_for_a_checkpoint_is_the_codes() -> None:
+    latest = worker_processes.CHILDREN_SECONDS
+    default = next(field.default for field in FIELDS if field.path == "run.grace")
+    page = " ".join(text("docs/launch.md").split())
+    assert f"{latest:g} s before `--grace` ends" in page
+    assert f"a shorter `--grace` than {2 * latest:g} s" in page
+    assert f"{float(default.removesuffix('s')) - latest:g} s by default" in page
 
 
 def test_the_objects_are_those_of_a_launch(torchnet: Callable[..., Result], tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def receipt(**fields: Any) -> dict[str, Any]:
             "proof": "measured",
             "flaps": [],
             "findings": [],
+            "findings_omitted": 0,
             "series": None,
         }
         for i in range(2)
@@ -65,6 +66,7 @@ def receipt(**fields: Any) -> dict[str, Any]:
         "min_share_verdict": None,
         "measured": None,
         "ranks": [{"rank": i, "local_rank": 0, "node": f"node-{i}", "exit_code": 0} for i in range(2)],
+        "ranks_omitted": {},
         "rails": [
             {
                 "interface": "net1",

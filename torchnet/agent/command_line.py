@@ -13,7 +13,7 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -35,7 +35,7 @@ from torchnet.network.address_sources import (
     parse_source,
 )
 from torchnet.network.attachment import NetworkAttachment
-from torchnet.network.host_networks import HostNetwork, parse_host_network, select_backend
+from torchnet.network.host_networks import HostBackend, HostNetwork, parse_host_network, select_backend
 from torchnet.network.peer_table import NAME
 from torchnet.text import listed, printable
 
@@ -345,20 +345,25 @@ def _host_parts(options: argparse.Namespace) -> list[HostNetwork]:
     return [one for one in options.network if one.kind == "host"]
 
 
-def _address_source(options: argparse.Namespace) -> str:
-    """Return the address source; ``--network host:10.10.0.0/16`` becomes the interfaces in that network.
+def _host_backend(options: argparse.Namespace) -> HostBackend:
+    """Return the interfaces of ``--network host:``; none without it.
 
     Raises:
         NetworkError: this host does not have the network.
     """
-    if hosts := _host_parts(options):
-        from torchnet.linux import rtnetlink
+    hosts = _host_parts(options)
+    if not hosts:
+        return HostBackend()
+    from torchnet.linux import rtnetlink
 
-        try:
-            present = rtnetlink.interfaces()
-        except OSError as error:
-            raise NetworkError(f"cannot list the network interfaces: {error.strerror or error}") from None
-        return f"host:{','.join(select_backend(hosts, present, ()).interfaces)}"
+    try:
+        present = rtnetlink.interfaces()
+    except OSError as error:
+        raise NetworkError(f"cannot list the network interfaces: {error.strerror or error}") from None
+    return select_backend(hosts, present, ())
+
+
+def _address_source(options: argparse.Namespace) -> str:
     return options.address_source or os.environ.get("TORCHNET_ADDRESS_SOURCE", "multus-status")
 
 
@@ -369,13 +374,16 @@ def source_of(options: argparse.Namespace, spec: AgentSpec) -> AddressSource:
         TorchnetError: the flags or the environment are unusable.
     """
     rank0 = tuple(filter(None, options.rank0.split(",")))
-    text = _address_source(options)
+    backend = _host_backend(options)
+    text = f"host:{','.join(backend.interfaces)}" if backend.interfaces else _address_source(options)
     kind = parse_source(text).kind
     in_pods = kind == "host" and bool(options.rank0_labels) and not rank0
     if kind != "multus-status" and not rank0 and spec.node_rank and not in_pods:
         raise UsageError("rank 0's address is not set", fix="--rank0 ADDRESS")
     if kind == "host":
-        return _host_pods(text, options.rank0_labels) if in_pods else HostInterfaces(text, rank0)
+        if in_pods:
+            return _host_pods(text, options.rank0_labels, backend.networks)
+        return HostInterfaces(text, rank0, backend.networks)
     if kind == "static":
         return StaticAddresses(text, rank0, spec.attachments)
     if not options.status_file:
@@ -411,14 +419,16 @@ def frontend_of(source: AddressSource, spec: AgentSpec) -> Endpoint | None:
     return PodEndpoint(own, source=source if spec.node_rank else None)
 
 
-def _host_pods(text: str, rank0_labels: str) -> AddressSource:
+def _host_pods(text: str, rank0_labels: str, networks: Mapping[str, str]) -> AddressSource:
     from torchnet.agent.host_pod_source import HostPodSource
     from torchnet.agent.kube_api import ApiServer
     from torchnet.agent.pod_address_source import Own
 
     api = ApiServer.from_pod(os.environ)
     namespace = os.environ.get("POD_NAMESPACE") or api.namespace()
-    return HostPodSource(api, Own(namespace, os.environ.get("POD_NAME", ""), rank0=rank0_labels), text)
+    return HostPodSource(
+        api, Own(namespace, os.environ.get("POD_NAME", ""), rank0=rank0_labels), text, networks
+    )
 
 
 def _by_api(spec: AgentSpec, rank0_labels: str) -> AddressSource:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from torchnet.agent import command_line
+from torchnet.agent import command_line, rdma_check
 from torchnet.agent.command_line import source_of, spec_of
 from torchnet.agent.discovery import discover
 from torchnet.agent.process_env import ProcessEnvironment
@@ -60,7 +60,8 @@ def _main(argv: Sequence[str]) -> int:
     own = rails[0].address
     master = own if spec.node_rank == 0 else retry(source.rank0, deadline)[0]
     environment = ProcessEnvironment(spec, master, rails, usual_port(spec.run_id), 0)
-    for warning in environment.warnings():
+    unusable = rdma_check.check(spec, [(rail.interface, rail.address) for rail in rails])
+    for warning in (*environment.warnings(), *unusable[0], *unusable[1]):
         sys.stderr.write(f"torchnet: {warning}\n")
     sys.stderr.write(
         "torchnet: this sets the environment only: torchnet env does not join the workers or check the paths\n"

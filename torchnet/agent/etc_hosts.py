@@ -14,6 +14,7 @@ from torchnet.agent.handover import put
 from torchnet.network.peer_table import PeerTable
 
 PATH = "/etc/hosts"
+_SHOWN = 16  # lines
 
 
 def add_peers(table: PeerTable, run_id: str, *, path: str = PATH) -> bool:
@@ -23,6 +24,22 @@ def add_peers(table: PeerTable, run_id: str, *, path: str = PATH) -> bool:
     names its job: the file may be the machine's own and hold other jobs' lines.
     """
     return _replaced(_lines(table, run_id), run_id, path)
+
+
+def unchanged(table: PeerTable, *, private: bool) -> str:
+    """Describe what it costs that the file stays as it is, with the lines that avoid it.
+
+    Args:
+        private: whether it is this worker's alone, but cannot be written.
+    """
+    lines = [f"{rail.address} {row.name}" for row in table.rows for rail in row.rails]
+    more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+    why = f"{PATH} cannot be written" if private else f"{PATH} is this machine's own, and stays unchanged"
+    text = (
+        f"{why}: PyTorch's store looks up the name of each address, which takes up to 5 s per connection if no name "
+        f"server answers; fix: add to {PATH} on each host, unless its look-ups are fast:"
+    )
+    return "\n".join([text, *lines[:_SHOWN], *more])
 
 
 def is_private(*, path: str = PATH, mounts: str = "/proc/self/mountinfo") -> bool:

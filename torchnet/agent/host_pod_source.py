@@ -7,6 +7,7 @@ host's primary one. The peer table then has the backend's addresses, and the pre
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +26,14 @@ class HostPodSource(PodSource):
     Args:
         spec: ``host:IFNAME[,IFNAME…]``.
         own: with the label selector of rank 0's pod.
+        networks: as for `HostInterfaces`.
     """
 
-    def __init__(self, api: ApiServer, own: Own, spec: str, **more: Any) -> None:
+    def __init__(
+        self, api: ApiServer, own: Own, spec: str, networks: Mapping[str, str] | None = None, **more: Any
+    ) -> None:
         super().__init__(api, own, **more)
-        self._interfaces = HostInterfaces(spec, ())
+        self._interfaces = HostInterfaces(spec, (), networks)
 
     def attachments(self) -> tuple[StatusEntry, ...]:
         return self._interfaces.attachments()

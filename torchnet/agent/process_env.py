@@ -8,12 +8,13 @@ import re
 
 from torchnet import constants
 from torchnet.agent import torch_build
-from torchnet.agent.rdma import admitted, devices, on_rails, visible
-from torchnet.agent.rdma_check import problems
+from torchnet.agent.rdma import admitted, devices
+from torchnet.agent.rdma_check import backend_devices
 from torchnet.agent.spec import AgentSpec
 from torchnet.linux import rtnetlink
 from torchnet.network.env_vars import EnvironmentInputs, build, covering_prefix, merge
 from torchnet.network.interface_selection import Rail
+from torchnet.text import listed, printable
 
 
 class ProcessEnvironment:
@@ -22,6 +23,7 @@ class ProcessEnvironment:
     ``master`` is rank 0's address, ``port`` its store's; ``table`` is the path of the job's table, from which
     torchnet.traffic() names the peers; ``on_rails`` are the RDMA devices on the rails, or those that the user's
     NCCL_IB_HCA names, ``rdma`` those of them that the job can open, ``bypass`` other ones that NCCL may use.
+    ``declared`` are the interfaces that the user's NCCL_SOCKET_IFNAME makes backend, too.
     """
 
     table = ""
@@ -33,16 +35,15 @@ class ProcessEnvironment:
         self._user = {**os.environ, **spec.env}
         self._home = _home(self._user)
         self._rails = tuple((rail.interface, rail.address) for rail in rails)
-        hcas = self._user.get("NCCL_IB_HCA", "").strip()
-        declared = bool(hcas) and not hcas.startswith("^")
-        self.on_rails: tuple[str, ...] = ()
-        if not spec.loopback:
-            if declared:
-                self.on_rails = tuple(one for one in visible() if admitted(hcas, one))
-            else:
-                self.on_rails = tuple(dict.fromkeys((*on_rails(self._rails), *spec.devices)))
-        can_open = devices()
-        self.rdma = tuple(one for one in self.on_rails if one in can_open)
+        hcas = backend_devices(spec, self._user, self._rails)
+        self.on_rails, self.rdma = hcas.all, hcas.usable
+        chosen = self._user.get("NCCL_SOCKET_IFNAME", "")
+        named: set[str] = set() if spec.loopback else _named(chosen)
+        # NCCL_SOCKET_IFNAME=eth0 comes with images: it must not hide that traffic leaves the backend.
+        frontends = {"eth0"} if spec.network != "host" else set[str]()
+        if named:
+            frontends |= {rtnetlink.default_interface(4), rtnetlink.default_interface(6)}
+        self.declared = tuple(sorted(named - frontends - {rail.interface for rail in rails}))
         times = self._tuned("GLOO_DEVICES") or ""
         family = 6 if rails[0].family == 6 else 4
         self._fixed = {
@@ -63,8 +64,10 @@ class ProcessEnvironment:
             "hip": "HIP_VISIBLE_DEVICES" in self._user,
             "libuv": None if spec.entry == "program" else torch_build.probe(),
             "rdma": self.rdma,
-            "rdma_declared": declared or bool(spec.devices),
-            "socket_ifname": self._user.get("NCCL_SOCKET_IFNAME"),
+            "rdma_declared": hcas.named,
+            "ib_hca": self._user["NCCL_IB_HCA"] if hcas.exported else None,
+            "socket_ifname": chosen or None,
+            "socket_declared": bool(self.declared) and not named & frontends,
             "ipv4_interface": None if spec.loopback else _with_ipv4([rail.interface for rail in rails]),
             "rdma_prefix": covering_prefix([f"{r.address}/{r.prefix}" for r in rails]) if self.rdma else None,
             "loopback": spec.loopback,
@@ -92,10 +95,13 @@ class ProcessEnvironment:
         return {n: v for n, v in merged.items() if self._user.get(n) != v and n not in files}
 
     def warnings(self) -> tuple[str, ...]:
-        """Return warnings about the user's variables, and about RDMA devices that NCCL may use, or cannot use."""
+        """Return warnings about the user's variables, and about RDMA devices off the rails that NCCL may use."""
         found = [*merge(self._user, build(self._inputs(0, "")))[1]]
-        # The addresses of devices that the user named need not be the rails'.
-        found += problems(self.rdma, () if self._fixed["rdma_declared"] else self._rails)
+        if self.declared:
+            found.append(
+                f"NCCL_SOCKET_IFNAME={printable(self._user['NCCL_SOCKET_IFNAME'], 80)}: {listed(self.declared, 8)} "
+                "counts as backend, too; torchnet has not checked its paths"
+            )
         if self.bypass and self._user.keys().isdisjoint(("NCCL_NET", "NCCL_IB_HCA")):
             found.append(
                 f"{', '.join(self.bypass)}: not on the card of a rail according to /sys; NCCL may use their RDMA "
@@ -118,14 +124,29 @@ class ProcessEnvironment:
         return EnvironmentInputs(rank=rank, local_rank=local_rank, error_file=error_file, **self._fixed)  # type: ignore[arg-type]
 
 
+def _named(chosen: str) -> set[str]:
+    """Return the interfaces with addresses that NCCL_SOCKET_IFNAME=``chosen`` names; none if it only excludes some.
+
+    Its notation is that of NCCL_IB_HCA.
+    """
+    if not chosen.strip() or chosen.strip().startswith("^"):
+        return set()
+    present = rtnetlink.interfaces().items()
+    return {name for name, one in present if name != "lo" and one.addresses and admitted(chosen, name)}
+
+
 def _with_ipv4(rails: list[str]) -> str | None:
-    """Return an interface with an IPv4 address, preferably a rail's."""
+    """Return an interface with an IPv4 address: a rail's, else the default route's, else any.
+
+    Others may have the same address on each host, such as docker0.
+    """
+    primary = rtnetlink.default_interface()
     found = [
         name
         for name, interface in rtnetlink.interfaces().items()
         if name != "lo" and any(":" not in address.ip for address in interface.addresses)
     ]
-    return min(found, key=lambda name: (name not in rails, name), default=None)
+    return min(found, key=lambda name: (name not in rails, name != primary, name), default=None)
 
 
 def _known() -> bool:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from torchnet.agent.receipt_shape import (
     NodeReceipt,
     PeerBytes,
     RailBytes,
+    RankResult,
     WorkerReceipt,
     job_receipt,
     rank_results,
@@ -34,8 +36,10 @@ from torchnet.units import size
 
 # Up to this many workers, the receipt has a row for each rank and each pair of workers.
 ALL_ROWS_WORKERS = 64
-_ROWS, _FULL_ROWS = 4096, 50_000  # of pairs in a larger job, by default and with --full-receipt: 0.4 and 5 MB
-_FINDINGS = 100  # in the job's list
+_ROWS, _FULL_ROWS = 2048, 50_000  # of pairs in a larger job, by default and with --full-receipt: 0.2 and 5 MB
+_FINDINGS = 100  # in the job's list; in a larger job, also in all nodes' lists together
+_RANK_ROWS = 256  # in a larger job: 20 kB
+_STOPPED = (137, 143)  # exit codes of ranks that torchnet stopped, most likely
 _IMBALANCE = 0.5  # share of the busiest rail's bytes; less is a finding
 _ENOUGH_BYTES = (
     1_000_000  # on the busiest rail; less is only store and handshake traffic, all on the first rail
@@ -50,14 +54,16 @@ def worker(
     codes: Mapping[str, int],
     flaps: Sequence[LinkFlap],
     transports: Transports = NO_TRANSPORTS,
+    declared: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Build one worker's receipt.
 
     Args:
         traffic: None if the processes never started.
+        declared: interfaces besides the rails that the user made backend.
     """
     traffic = traffic or TrafficTotals(complete=False)
-    backend = rtnetlink.above(traffic.counters, [rail.interface for rail in rails])
+    backend = rtnetlink.above(traffic.counters, [*(rail.interface for rail in rails), *declared])
     peer_bytes = traffic.peer_bytes()
     payload = traffic.payload(backend) + transports.payload
     doubts = transports.doubts(peer_bytes)
@@ -95,8 +101,8 @@ def worker(
         "peers": peers,
         "peers_omitted": 0,
         "unattributed": [
-            {"interface": one.interface, "bytes": one.bytes, "reason": one.reason}
-            for one in payload.unattributed
+            {"interface": name, "bytes": count, "reason": reason}
+            for (name, reason), count in _unattributed_sums(payload).items()
         ],
         "rdma_bytes": transports.own,
         "rdma_stray": transports.stray,
@@ -115,6 +121,7 @@ def worker(
         ],
         "flaps": [vars(flap) for flap in flaps],
         "findings": findings,
+        "findings_omitted": 0,
     }
     return {**receipt}
 
@@ -125,15 +132,20 @@ def _exact(payload: PeerPayload) -> bool:
     return bounds is not None and bounds[1] - bounds[0] <= EXACT
 
 
-def _unattributed(payload: PeerPayload, peer_bytes: int) -> list[str]:
-    """Describe the bytes that may have been exchanged with peers, if they are enough to matter."""
+def _unattributed_sums(payload: PeerPayload) -> dict[tuple[str, Reason], int]:
+    """Return the bytes of both directions by interface and reason."""
     sums: dict[tuple[str, Reason], int] = {}
     for one in payload.unattributed:
         sums[one.interface, one.reason] = sums.get((one.interface, one.reason), 0) + one.bytes
+    return sums
+
+
+def _unattributed(payload: PeerPayload, peer_bytes: int) -> list[str]:
+    """Describe the bytes that may have been exchanged with peers, if they are enough to matter."""
     least = max(SLACK_BYTES, EXACT * peer_bytes)
     return [
         f"{doubt(*key, count)}: with other workers, or with anyone else"
-        for key, count in sums.items()
+        for key, count in _unattributed_sums(payload).items()
         if count > least and not key[1].startswith("rdma")
     ]
 
@@ -177,8 +189,10 @@ def job(
     if missing:
         findings.append(f"{missing} of {spec.nnodes} workers left no receipt")
     findings += _imbalance(rails)
+    all_rows = spec.nnodes <= ALL_ROWS_WORKERS or spec.full_receipt
     if len(findings) > _FINDINGS:
-        findings[_FINDINGS:] = [f"and {len(findings) - _FINDINGS} more (see the nodes)"]
+        where = "see the nodes" if all_rows else "see the workers' logs"
+        findings[_FINDINGS:] = [f"and {len(findings) - _FINDINGS} more ({where})"]
     code, reason = (failure.code, failure.text.partition("\n")[0]) if failure else (0, "done")
     verdict = share.verdict(spec.min_share)
     if failure is None and verdict == "missed":
@@ -186,6 +200,14 @@ def job(
     elif failure is None and verdict == "not-proven":
         shown = share.reason if share.low is None else f"{share.low:.4f} to {share.high:.4f}: {share.reason}"
         code, reason = 5, f"--min-share {spec.min_share:g} is not proven: {shown}"
+    ranks = [
+        result
+        for receipt in receipts
+        for result in rank_results(
+            receipt["node"], receipt["node_rank"], spec.nproc_per_node, receipt["codes"]
+        )
+    ]
+    rows = ranks if all_rows else _failed(ranks, failure)
     return job_receipt(
         run_id=spec.run_id,
         runtime=spec.runtime,
@@ -200,23 +222,39 @@ def job(
         restarts=restarts,
         share=share,
         min_share=spec.min_share,
-        ranks=[
-            result
-            for receipt in receipts
-            for result in rank_results(
-                receipt["node"], receipt["node_rank"], spec.nproc_per_node, receipt["codes"]
-            )
-            if spec.nnodes <= ALL_ROWS_WORKERS or spec.full_receipt or result["exit_code"] != 0
-        ],
+        ranks=rows,
+        ranks_omitted=_count_others(ranks, rows),
         rails=rails,
-        nodes=[
-            cast(
-                NodeReceipt, {key: value for key, value in receipt.items() if key not in ("codes", "payload")}
-            )
-            for receipt in receipts
-        ],
+        nodes=_nodes(receipts, None if all_rows else _FINDINGS),
         findings=findings,
     )
+
+
+def _failed(ranks: Sequence[RankResult], failure: Failure | None) -> list[RankResult]:
+    """Return the ranks that did not succeed, as many as a large job's receipt has: likely causes before the rest."""
+    first = failure.rank if failure else None
+    failed = [one for one in ranks if one["exit_code"] != 0]
+    failed.sort(key=lambda one: (one["rank"] != first, one["exit_code"] in _STOPPED, one["rank"]))
+    return sorted(failed[:_RANK_ROWS], key=lambda one: one["rank"])
+
+
+def _count_others(ranks: Sequence[RankResult], rows: Sequence[RankResult]) -> dict[str, int]:
+    """Return the number of ranks without a row, by exit code."""
+    listed = {row["rank"] for row in rows}
+    codes = [one["exit_code"] for one in ranks if one["rank"] not in listed]
+    return dict(Counter("unknown" if code is None else str(code) for code in codes))
+
+
+def _nodes(receipts: Sequence[dict[str, Any]], limit: int | None) -> list[NodeReceipt]:
+    """Return the nodes' parts, with ``limit`` findings in all."""
+    nodes = []
+    for receipt in receipts:
+        node = {key: value for key, value in receipt.items() if key not in ("codes", "payload")}
+        findings = receipt["findings"][:limit]
+        node |= {"findings": findings, "findings_omitted": len(receipt["findings"]) - len(findings)}
+        nodes.append(cast(NodeReceipt, node))
+        limit = None if limit is None else limit - len(findings)
+    return nodes
 
 
 def _rails(receipts: Sequence[dict[str, Any]], attachments: Mapping[str, str]) -> list[RailBytes]:

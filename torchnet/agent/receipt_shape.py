@@ -94,6 +94,7 @@ class NodeReceipt(TypedDict):
     proof: Proof
     flaps: list[dict[str, Any]]  # the fields of LinkFlap
     findings: list[str]
+    findings_omitted: int
     series: Series | None
 
 
@@ -131,6 +132,7 @@ class JobReceipt(TypedDict):
     min_share_verdict: Verdict | None
     measured: None  # the launcher computes it from the nodes' series
     ranks: list[RankResult]
+    ranks_omitted: dict[str, int]
     rails: list[RailBytes]
     nodes: list[NodeReceipt]
     findings: list[str]
@@ -155,6 +157,7 @@ def job_receipt(
     rails: list[RailBytes],
     nodes: list[NodeReceipt],
     findings: list[str],
+    ranks_omitted: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Return a job's receipt; ``began`` and ``ended`` are Unix times."""
     made: JobReceipt = {
@@ -180,6 +183,7 @@ def job_receipt(
         "min_share_verdict": share.verdict(min_share),
         "measured": None,
         "ranks": ranks,
+        "ranks_omitted": dict(ranks_omitted or {}),
         "rails": rails,
         "nodes": nodes,
         "findings": findings,

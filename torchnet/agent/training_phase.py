@@ -59,6 +59,7 @@ class TrainingPhase:
         self._rate_sampler: RateSampler | None = None
         self._rdma: RdmaMeter | None = None
         self._hcas: tuple[str, ...] = ()
+        self._declared: tuple[str, ...] = ()
         self._causes: tuple[str, ...] = ()
         self._nccl: NcclWatch | None = None
         self._oom_kills = cgroup.oom_kills()
@@ -101,13 +102,16 @@ class TrainingPhase:
                 )
                 if self._spec.measure and self._spec.node_rank < NODES:
                     with suppress(OSError):
-                        self._rate_sampler = RateSampler(self._loop, {rail.interface for rail in rails})
+                        self._rate_sampler = RateSampler(
+                            self._loop, {*(rail.interface for rail in rails), *environment.declared}
+                        )
         else:
             self._account.learn(table)
             self._account.resume()
             if self._monitor is not None:
                 self._monitor.follow(rails)
         self._store_port = port
+        self._declared = environment.declared
         self._hcas, self._causes = environment.on_rails, causes(environment.of(0, ""))
         environment.table = self.processes.keep(f"table-{attempt}", encode(table))
         self.processes.keep(
@@ -181,7 +185,9 @@ class TrainingPhase:
         codes = self.processes.codes()
         rdma = self._rdma.read(self._hcas) if self._rdma else ()
         transports = Transports(rdma, self._nccl is not None and self._nccl.seen, self._causes)
-        worker_receipt = receipt.worker(self._spec, table, rails, traffic, codes, flaps, transports)
+        worker_receipt = receipt.worker(
+            self._spec, table, rails, traffic, codes, flaps, transports, self._declared
+        )
         return {**worker_receipt, "series": sampler.close() if sampler else None}
 
     def close(self) -> None:

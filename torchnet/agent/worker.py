@@ -13,7 +13,7 @@ import socket
 from enum import Enum
 from pathlib import Path
 
-from torchnet.agent import etc_hosts, failures, messages, receipt
+from torchnet.agent import etc_hosts, failures, messages, rdma_check, receipt
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure, Reporter
 from torchnet.agent.failure_cause import explain_end
@@ -277,20 +277,16 @@ class Worker:
         if not self._spec.loopback and self._spec.phase != "prepare":
             private = etc_hosts.is_private()
             self._wrote_hosts = private and etc_hosts.add_peers(self._table, self._spec.run_id)
-            if not self._wrote_hosts and self._attempt == 0:
-                why = (
-                    f"cannot write to {etc_hosts.PATH}"
-                    if private
-                    else f"{etc_hosts.PATH} is this machine's own"
-                )
-                self._notice(
-                    "warning", f"{why}: it stays unchanged, and reverse look-ups of the store may be slow"
-                )
+            # Once for the job: rank 0's store looks up each connection, and its hosts are usually alike.
+            once = self._attempt == 0 and self._spec.node_rank == 0 and self._spec.nnodes > 1
+            if once and not self._wrote_hosts:
+                self._notice("warning", etc_hosts.unchanged(self._table, private=private))
         own = self._spec.node_rank
         peers = probe_plan.peers(own, self._spec.nnodes, self._spec.preflight) if probe else ()
         number = self._round
 
         def done(problems: list[str]) -> None:
+            problems = problems or self._check_rdma()
             self._phase_timer.own()
             self._phase_timer.done("preflight")
             paths = 0 if problems else len(peers) * len(self._join.rails)
@@ -301,6 +297,17 @@ class Worker:
                 self._notice("warning", text)
 
         preflight.check(self._table, own, peers, done, notice)
+
+    def _check_rdma(self) -> list[str]:
+        """Return what rules out RDMA over the backend, and show what may."""
+        # A device plugin gives the devices to the training container alone.
+        if self._spec.loopback or self._spec.phase == "prepare":
+            return []
+        rails = [(rail.interface, rail.address) for rail in self._join.rails]
+        problems, warnings = rdma_check.check(self._spec, rails)
+        for text in warnings if self._attempt == 0 else ():
+            self._notice("warning", text)
+        return problems
 
     def _cancel_preflight(self) -> Preflight:
         """Cancel the check of an earlier table, and return the preflight."""

@@ -85,7 +85,7 @@ def _parent(pid: int) -> int | None:
 
 
 _LEFTOVER_SECONDS = 2.0  # for processes that the ranks started and left behind
-_CHILDREN_SECONDS = (
+CHILDREN_SECONDS = (
     10.0  # at most this long before the grace period ends: SIGTERM to the children of running ranks
 )
 # Rank 0 listens with PyTorch's store. A rank that connects before it is refused, and PyTorch tries again only after
@@ -179,7 +179,7 @@ class WorkerProcesses:
             return
         self.thaw()
         deadline = time.monotonic() + self._spec.grace
-        children_at = deadline - min(_CHILDREN_SECONDS, self._spec.grace / 2)
+        children_at = deadline - min(CHILDREN_SECONDS, self._spec.grace / 2)
         shortened = False
         signalled: set[int] = set()
 

@@ -78,7 +78,11 @@ TORCHRUN_FLAGS = (
         "--duplicate-stderr-filters", f"torchnet writes no filtered copy; {_LOG_FILES}", effect=True
     ),
     TorchrunFlag("--logs-specs", f"torchnet loads no LogsSpecs; {_LOG_FILES}", effect=True),
-    TorchrunFlag("--numa-binding", "torchnet does not bind processes to CPUs", effect=True),
+    TorchrunFlag(
+        "--numa-binding",
+        "torchnet does not bind processes to CPUs, as torchrun without this flag",
+        effect=True,
+    ),
     TorchrunFlag(
         "--signals-to-handle",
         "torchnet forwards SIGTERM, SIGINT and SIGHUP, each as SIGTERM, and no other signals",

@@ -23,6 +23,8 @@ _COUNTS = ("sent_bytes", "received_bytes", "sent_packets", "received_packets")
 # struct rtmsg: family, prefix lengths and TOS, table, protocol, scope, type, flags (include/uapi/linux/rtnetlink.h)
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_VIA = 1, 2, 4, 5, 7, 18
+# Addresses for documentation (RFC 5737, RFC 3849): only a default route leads there.
+_ELSEWHERE: dict[Literal[4, 6], str] = {4: "192.0.2.1", 6: "2001:db8:ffff:ffff::1"}
 _NDTA_NAME, _NDTA_THRESH3 = 1, 4  # include/uapi/linux/neighbour.h
 _IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
 _IFA_DADFAILED, _IFA_DEPRECATED, _IFA_TENTATIVE, _IFA_PERMANENT = 0x08, 0x20, 0x40, 0x80
@@ -190,6 +192,14 @@ def route(
         names = dict(socket.if_nameindex())
     source = socket.inet_ntop(family, found[_RTA_PREFSRC]) if _RTA_PREFSRC in found else ""
     return Route(names.get(index, f"interface {index}"), source, not {_RTA_GATEWAY, _RTA_VIA} & found.keys())
+
+
+def default_interface(family: Literal[4, 6] = 4) -> str:
+    """Return the interface of the default route; "" without one."""
+    try:
+        return route(_ELSEWHERE[family]).interface
+    except OSError:
+        return ""
 
 
 def neighbour_limit(family: int) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -213,18 +213,20 @@ class HostInterfaces:
     Args:
         spec: ``host:IFNAME[,IFNAME…]``.
         rank0: an IP literal per rail, or only the first (enough for the join); () on rank 0 itself.
+        networks: by interface, the network in CIDR notation that its address is in, if the user named one.
 
     Raises:
         UsageError: the specification or an address is invalid.
     """
 
-    def __init__(self, spec: str, rank0: tuple[str, ...]) -> None:
+    def __init__(self, spec: str, rank0: tuple[str, ...], networks: Mapping[str, str] | None = None) -> None:
         choice = parse_source(spec)
         if choice.kind != "host":
             raise UsageError(
                 f'"{printable(spec, 80)}" is not a list of host interfaces', fix="use host:IFNAME[,IFNAME…]"
             )
         self._interfaces = choice.interfaces
+        self._networks = networks or {}
         self._rank0 = tuple(literal(text) for text in rank0)
         if len(self._rank0) not in (0, 1, len(self._interfaces)):
             raise UsageError(
@@ -233,7 +235,10 @@ class HostInterfaces:
             )
 
     def attachments(self) -> tuple[StatusEntry, ...]:
-        return tuple(StatusEntry(name=f"host:{name}", interface=name) for name in self._interfaces)
+        return tuple(
+            StatusEntry(name=f"host:{name}", interface=name, network=self._networks.get(name, ""))
+            for name in self._interfaces
+        )
 
     def rank0(self) -> tuple[str, ...]:
         return self._rank0

@@ -45,8 +45,10 @@ class EnvironmentInputs:
         hip: whether the user's environment has HIP_VISIBLE_DEVICES.
         libuv: whether this torch was built with it; None: unknown.
         rdma: RDMA devices on the rails (``mlx5_0``); () for plain TCP.
-        rdma_declared: whether the user's NCCL_IB_HCA named them.
+        rdma_declared: whether the user named them, by NCCL_IB_HCA or ``--network rdma:``.
+        ib_hca: the user's NCCL_IB_HCA, if it named them.
         socket_ifname: the user's NCCL_SOCKET_IFNAME, if it is set.
+        socket_declared: whether it names only interfaces that count as backend.
         ipv4_interface: an interface with an IPv4 address, to tell hosts apart.
         rdma_prefix: the one network (CIDR) that contains the rails' addresses, from :func:`covering_prefix`.
         loopback: there is no backend; all workers share this machine's ``lo``.
@@ -79,8 +81,10 @@ class EnvironmentInputs:
     libuv: bool | None = None
     rdma: tuple[str, ...] = ()
     rdma_declared: bool = False
+    ib_hca: str | None = None
     rdma_prefix: str | None = None
     socket_ifname: str | None = None
+    socket_declared: bool = False
     ipv4_interface: str | None = None
     loopback: bool = False
     local: bool = False
@@ -222,7 +226,8 @@ RULES: tuple[VariableRule, ...] = (
     VariableRule("TORCHCOMM_GLOO_INTERFACE", "net1", lambda i: i.rails[0][0],
          "The same for torchcomms, which accepts one name.",
          "torchcomms, comms/torchcomms/gloo", consequence=f"torchcomms' Gloo listens there, and {_LEAVES}"),
-    VariableRule("NCCL_SOCKET_IFNAME", "=net1,net2", lambda i: f"={i.interfaces}",
+    VariableRule("NCCL_SOCKET_IFNAME", "=net1,net2",
+         lambda i: i.socket_ifname if i.socket_declared else f"={i.interfaces}",
          "NCCL's interfaces; with '=', since net1 alone is a prefix that also matches net10.",
          _NCCL, consequence=f"NCCL listens there, and {_LEAVES}"),
     VariableRule("NCCL_SOCKET_FAMILY", "AF_INET6", lambda i: i.address_family,
@@ -244,8 +249,9 @@ RULES: tuple[VariableRule, ...] = (
          "Only the paths from rail i to rail i are checked; NCCL cannot detect isolated rails.",
          _NCCL, consequence="NCCL may use paths between different rails, which were not checked"),
     VariableRule("NCCL_IB_HCA", "=mlx5_0,mlx5_1, with RDMA devices",
-         lambda i: f"={','.join(i.hcas)}" if i.matched else None,
-         "The RDMA devices on the rails; with '=', since mlx5_1 alone is a prefix that also matches mlx5_10.",
+         lambda i: (i.ib_hca or f"={','.join(i.hcas)}") if i.hcas else None,
+         "The RDMA devices on the rails and those of --network rdma:; with '=', since mlx5_1 alone is a prefix that "
+         "also matches mlx5_10.",
          _NCCL, consequence="NCCL uses those devices, wherever they are connected"),
     # NCCL_IB_GID_INDEX is never set: the right index differs between pods.
     VariableRule("NCCL_IB_ADDR_FAMILY", "AF_INET6, with RDMA devices",

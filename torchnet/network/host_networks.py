@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torchnet.constants import MAX_RAILS
@@ -96,11 +96,13 @@ class HostBackend:
         interfaces: By rail, in the order in which they were named.
         prefixes: Networks whose addresses belong to peers, as text.
         devices: RDMA devices that were named.
+        networks: By interface, the first network in CIDR notation that selected it; the rail's address is in it.
     """
 
     interfaces: tuple[str, ...] = ()
     prefixes: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
+    networks: Mapping[str, str] = field(default_factory=dict)
 
 
 def select_backend(
@@ -118,6 +120,7 @@ def select_backend(
     devices = tuple(devices)
     names: list[str] = []
     prefixes: list[str] = []
+    selected_by: dict[str, str] = {}
     problems = []
     for network in networks:
         prefix = network.prefix
@@ -136,6 +139,7 @@ def select_backend(
                     f"{network}: no interface has an address in this network; {_have(interfaces)}"
                 )
             names += holders
+            selected_by = dict.fromkeys(holders, str(prefix)) | selected_by
             prefixes.append(str(prefix))
         elif network.name not in interfaces:
             problems.append(f"{network}: no such interface; {_have(interfaces)}")
@@ -150,7 +154,7 @@ def select_backend(
     if problems:
         raise NetworkError("--network " + "\n".join(problems), fix="ip address; ls /sys/class/infiniband")
     named = tuple(one.name for one in networks if one.kind == "rdma")
-    return HostBackend(tuple(names), tuple(dict.fromkeys(prefixes)), named)
+    return HostBackend(tuple(names), tuple(dict.fromkeys(prefixes)), named, selected_by)
 
 
 def own_prefixes(interface: Interface) -> list[str]:

@@ -111,7 +111,10 @@ def select_rail(
     if interface is None:
         where.refuse(
             "the kernel has no such interface",
-            f"compare `ip link` on that worker with {entry.origin}; if the interface was removed, recreate the pod",
+            "name one of those that `ip link` shows on that host"
+            if entry.on_host
+            else f"compare `ip link` on that worker with {entry.origin}; if the interface was removed, "
+            "recreate the pod",
         )
     if entry.interface != interface.name:
         where.refuse(f"{entry.origin} has {printable(entry.interface, 40)} for it", _ASK)
@@ -121,8 +124,16 @@ def select_rail(
         where.refuse("it has no carrier", "check the parent card of this node, its cable and its switch port")
 
     usable = [a for a in interface.addresses if _usable(a, interface, entry)]
+    named = [address for address in usable if _is_named(address, entry)]
+    if entry.network and not named:
+        where.refuse(
+            f"it has no global address in {entry.network}, only {_names(interface.addresses)}",
+            f"ip address add ADDRESS/LENGTH dev {where.interface}, or name another network",
+        )
+    if entry.on_host and named and family == "auto":
+        family = "ipv6" if named[0].family == 6 else "ipv4"
     wanted = _of_family(where, entry, interface, usable, family)
-    _check_detection(where, wanted)
+    _check_detection(where, entry, wanted)
     _check_agreement(where, entry, interface)
     chosen = _one(where, entry, wanted)
     return Rail(
@@ -195,17 +206,21 @@ def _of_family(
         where.refuse(
             f"it has both IPv4 ({_names(four)}) and IPv6 ({_names(six)}) addresses; Gloo would use IPv4, but "
             "torchnet would check IPv6",
-            "use --family ipv4, or remove the IPv4 address from the attachment",
+            "use --family ipv4, host:NETWORK/LENGTH of the IPv4 address, or an interface without IPv4"
+            if entry.on_host
+            else "use --family ipv4, or remove the IPv4 address from the attachment",
         )
     return six
 
 
-def _check_detection(where: _Where, wanted: list[Address]) -> None:
+def _check_detection(where: _Where, entry: StatusEntry, wanted: list[Address]) -> None:
     failed = [address for address in wanted if address.dadfailed]
     if failed:
         raise TakenError(
             f"{where}: duplicate address detection failed for {_names(failed)}: another machine has this address",
-            fix="launch again: a pod that has just ended may still have had it, since Whereabouts releases an address "
+            fix="give this host another address, or remove it from the other machine"
+            if entry.on_host
+            else "launch again: a pod that has just ended may still have had it, since Whereabouts releases an address "
             "before the interface is removed; if it happens again, use an ipam with one pool for all nodes",
         )
     tentative = [address for address in wanted if address.tentative]
@@ -235,8 +250,10 @@ def _one(where: _Where, entry: StatusEntry, wanted: list[Address]) -> Address:
     Gloo takes the first that getifaddrs lists: the newest IPv6 address, the oldest IPv4 address. So an
     address that is named and permanent but not first is refused, too.
     """
+    if entry.on_host:
+        return _first_on_host(where, entry, wanted)
     first = wanted[0]
-    named = [address for address in wanted if _ip(address) in entry.ips]
+    named = [address for address in wanted if _is_named(address, entry)]
     if entry.ips and not named:
         where.refuse(
             f"{entry.origin} has {listed(entry.ips)}, but the interface has {_names(wanted)} in this family",
@@ -247,6 +264,23 @@ def _one(where: _Where, entry: StatusEntry, wanted: list[Address]) -> Address:
         where.refuse(
             f"it has several global addresses ({_names(wanted)}), Gloo uses the first, and {named_by}",
             "remove all but one, or set accept_ra=0 (tuning plugin) if a router assigns them",
+        )
+    return first
+
+
+def _first_on_host(where: _Where, entry: StatusEntry, wanted: list[Address]) -> Address:
+    """Return the first address, which Gloo takes, if it is the only one, or in the network that the user named."""
+    first = wanted[0]
+    named = _is_named(first, entry)
+    if entry.network and not named:
+        where.refuse(
+            f"Gloo would use {_ip(first)}, the first of {_names(wanted)}, and it is not in {entry.network}",
+            f"remove {_ip(first)}, or name a network that contains the first address of an interface",
+        )
+    if len(wanted) > 1 and not named:
+        where.refuse(
+            f"it has several global addresses ({_names(wanted)}), and Gloo uses the first",
+            "name the network of the first one, host:NETWORK/LENGTH, or remove all but one",
         )
     return first
 
@@ -278,6 +312,15 @@ def _notes(
             f"{where}: network-status has MTU {entry.mtu}, but the kernel {interface.mtu}; using the latter"
         )
     return tuple(notes)
+
+
+def _is_named(address: Address, entry: StatusEntry) -> bool:
+    """Return whether the source has this address, or the user named a network that contains it."""
+    ip = _ip(address)
+    if not entry.network:
+        return ip in entry.ips
+    network = ipaddress.ip_network(entry.network)
+    return network.version == address.family and ipaddress.ip_address(ip) in network
 
 
 def _usable(address: Address, interface: Interface, entry: StatusEntry) -> bool:

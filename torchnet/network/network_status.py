@@ -51,6 +51,12 @@ class StatusEntry:
     default: bool = False
     gateway: tuple[str, ...] = ()
     origin: str = "network-status"  # source, for messages
+    network: str = ""  # of the address, in CIDR notation, if the user named it (host:10.10.0.0/16)
+
+    @property
+    def on_host(self) -> bool:
+        """Whether this is an interface of the host, ``host:eth1``, which no attachment added."""
+        return self.name.startswith("host:")
 
     @property
     def attachment(self) -> NetworkAttachment | None:

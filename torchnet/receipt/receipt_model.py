@@ -189,6 +189,9 @@ class NodeReceipt(_Part):
     proof: Proof = "unknown"
     flaps: tuple[Flap, ...] = ()
     findings: tuple[str, ...] = ()
+    """In a job of more than 64 workers without --full-receipt, 100 of all nodes together."""
+    findings_omitted: Count = 0
+    """Number of findings left out."""
     series: Series | None = None
 
 
@@ -228,7 +231,9 @@ class Receipt(_Part):
     """``missed`` if even ``backend_share_high`` is below min_share; ``not-proven`` if only backend_share is."""
     measured: Measured | None = None
     ranks: tuple[RankResult, ...]
-    """In a job of more than 64 workers without --full-receipt, only the ranks whose exit code is not 0."""
+    """In a job of more than 64 workers without --full-receipt, only ranks whose exit code is not 0, and at most 256."""
+    ranks_omitted: dict[str, Count] = {}
+    """Number of ranks left out, by exit code; ``unknown`` if it was not started or its worker was lost."""
     rails: tuple[RailBytes, ...] = ()
     nodes: tuple[NodeReceipt, ...]
     findings: tuple[str, ...] = ()

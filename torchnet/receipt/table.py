@@ -48,7 +48,9 @@ def render(receipt: Receipt, *, columns: int | None = None, color: bool = False)
     for node in shown:
         out += _node_rows(node, width)
     if left_out:
-        out.append(f"… {counted(left_out, 'more node')} like these (all are in the --json receipt)")
+        # The nodes of failed ranks without a row are unknown.
+        least = "at least " if receipt.exit_code and receipt.ranks_omitted.keys() - {"0"} else ""
+        out.append(f"… {least}{counted(left_out, 'more node')} like these (all are in the --json receipt)")
     out += ["(1 MB = 1,000,000 bytes)", ""]
     out += [sentence(text) for text in _rails(receipt)]
     if receipt.measured is not None:
@@ -171,6 +173,7 @@ def _listed_nodes(receipt: Receipt) -> tuple[list[NodeReceipt], int]:
         node
         for node in receipt.nodes
         if node.findings
+        or node.findings_omitted
         or node.flaps
         or node.proof != receipt.proof
         or (receipt.exit_code and node.node in failed)

@@ -229,6 +229,7 @@ def _node(record: HostRecord, number: int, peers: Peers) -> dict[str, Any]:
             f"{record.host}: {text}"
             for text in _findings(record, leaks, sum(traffic.peers_on(name).total for name in record.backend))
         ],
+        "findings_omitted": 0,
         "series": None,
         "payload": [
             payload.backend_low,

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+
+import pytest
+
+from torchnet.agent import process_env, rdma, rdma_check
 
 NO_PMA = "N/A (no PMA)"  # i40iw's answer
 
@@ -45,6 +51,16 @@ class Tree:
     def count(self, device: str, counters: Mapping[str, object], place: str = "ports/1/counters") -> None:
         for name, value in counters.items():
             self.write(f"sys/class/infiniband/{device}/{place}/{name}", value)
+
+    def show(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let the agent see this tree instead of the machine's, in an environment that does not choose devices."""
+        for module in (process_env, rdma_check):
+            for name in {"on_rails", "devices", "visible"} & vars(module).keys():
+                monkeypatch.setattr(module, name, partial(getattr(rdma, name), root=self.root))
+        monkeypatch.setattr(rdma_check, "problems", partial(rdma_check.problems, root=self.root))
+        monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
+        for name in ("NCCL_NET", "NCCL_IB_HCA", "NCCL_IB_DISABLE"):
+            monkeypatch.delenv(name, raising=False)
 
     def above(self, interface: str, *lower: str) -> None:
         for name in lower:

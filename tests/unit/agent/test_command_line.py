@@ -67,7 +67,7 @@ def test_the_hosts_own_networks_name_the_source_and_the_devices() -> None:
     made = spec_of(options, joins=False)
     assert (made.network, made.devices, made.command) == ("host", ("mlx5_0", "mlx5_1"), ("x.py",))
     (entry,) = source_of(options, made).attachments()
-    assert (entry.name, entry.interface) == ("host:lo", "lo")
+    assert (entry.name, entry.interface, entry.network) == ("host:lo", "lo", "")
 
 
 def test_a_network_is_given_once_and_exists() -> None:

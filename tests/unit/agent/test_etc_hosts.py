@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.users import User
-from torchnet.agent.etc_hosts import add_peers, is_private, remove_peers
+from torchnet.agent.etc_hosts import add_peers, is_private, remove_peers, unchanged
 from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable
 
 OLD = b"127.0.0.1\tlocalhost\n10.0.0.7 box # caf\xe9\r\n"
@@ -89,6 +89,12 @@ def test_any_file_is_the_same_again_afterwards(tmp_path_factory: pytest.TempPath
     remove_peers("a", path=str(path))
     end = b"" if old.endswith(b"\n") or not old else b"\n"
     assert path.read_bytes() == old + end
+
+
+def test_a_large_job_is_told_of_some_lines() -> None:
+    text = unchanged(table(*range(1, 10)), private=True)
+    assert text.splitlines()[1] == "fd00::1 node-0"
+    assert text.splitlines()[-1] == "and 2 more"
 
 
 @pytest.mark.parametrize("first", ["a", "b"])

@@ -12,7 +12,7 @@ import pytest
 
 from tests.unit.agent.rdma_trees import DRIVERS, HW, Tree, add, move
 from tests.unit.agents import MB, counted, flow, rails, spec, table, traffic
-from torchnet.agent import process_env, rdma, rdma_check, training_phase
+from torchnet.agent import rdma, rdma_check, training_phase
 from torchnet.agent.accounting import Flow, TrafficAccount
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.messages import Heartbeat
@@ -154,7 +154,14 @@ def test_rxe_counts_packets(tree: Tree) -> None:
 def test_what_keeps_processes_from_using_a_device(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = [resource.RLIM_INFINITY]
     monkeypatch.setattr(resource, "getrlimit", lambda _: (limits[0], limits[0]))
-    check = partial(rdma_check.problems, rails=[("net1", "10.1.2.3")], root=tree.root)
+    required: list[str] = []
+
+    def check(devices: list[str]) -> list[str]:
+        rails = [("net1", "10.1.2.3")]
+        failures, warnings = rdma_check.problems(devices, rails, tree.root, required=required)
+        assert failures == []
+        return warnings
+
     tree.device("mlx5_0")
     tree.port("mlx5_0", "Ethernet", "1: DOWN")
     down, gid = check(["mlx5_0"])
@@ -171,6 +178,17 @@ def test_what_keeps_processes_from_using_a_device(tree: Tree, monkeypatch: pytes
     (limit,) = check(["mlx5_0"])
     assert "8192 KiB" in limit
     assert check([]) == []
+    # A required device fails where its state is known, and only then.
+    required.append("mlx5_2")
+    tree.device("mlx5_2")
+    tree.write("proc/self/status", "CapEff:\t0000000000004000\n")
+    (unknown,) = check(["mlx5_2"])
+    assert "cannot be read" in unknown
+    tree.port("mlx5_2", "InfiniBand", "2: INIT")
+    (failure,), warnings = rdma_check.problems(["mlx5_2"], [], tree.root, required=required)
+    assert ("INIT" in failure, "fix: " in failure, warnings) == (True, True, [])
+    tree.count("mlx5_2", {"link_layer": "InfiniBand", "state": "4: ACTIVE"}, "ports/2")
+    assert check(["mlx5_2"]) == []
 
 
 def test_ip_over_infiniband_is_no_rdma(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,12 +234,7 @@ def test_a_reset_and_a_counter_at_its_maximum_leave_no_figure(tree: Tree) -> Non
 
 
 def test_only_devices_on_rails_reach_the_environment(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("on_rails", "devices", "visible"):
-        monkeypatch.setattr(process_env, name, partial(getattr(rdma, name), root=tree.root))
-    monkeypatch.setattr(process_env, "problems", partial(rdma_check.problems, root=tree.root))
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
-    for name in ("NCCL_NET", "NCCL_IB_HCA", "NCCL_IB_DISABLE"):
-        monkeypatch.delenv(name, raising=False)
+    tree.show(monkeypatch)
     tree.device("mlx5_0", "eth0")
     tree.node("mlx5_0", 0)
 
@@ -250,9 +263,6 @@ def test_only_devices_on_rails_reach_the_environment(tree: Tree, monkeypatch: py
     given = made().given(0)
     assert (given.get("NCCL_NET"), given["NCCL_IB_HCA"]) == (None, "=mlx5_1")
     assert (given["NCCL_IB_ADDR_RANGE"], made().rdma) == ("fd00::/64", ("mlx5_1",))
-    (warning,) = [text for text in made().warnings() if "mlx5_" in text]
-    assert "ACTIVE" in warning
-    tree.port("mlx5_1")
     assert not [text for text in made().warnings() if "mlx5_" in text]
     assert made().bypass == ()  # NCCL_IB_HCA confines NCCL to the rails
     assert made(env={"NCCL_IB_HCA": "^mlx5_0"}).bypass == ()
@@ -263,6 +273,13 @@ def test_only_devices_on_rails_reach_the_environment(tree: Tree, monkeypatch: py
     given = named.given(0)
     assert ("NCCL_IB_HCA" in given, given.get("NCCL_IB_ADDR_RANGE")) == (False, None)
     assert given["NVSHMEM_HCA_LIST"] == "mlx5_0"
+    # --network rdma: names further devices of the backend, and an exported NCCL_IB_HCA still wins.
+    network = made(devices=("mlx5_0",))
+    assert (network.given(0)["NCCL_IB_HCA"], network.bypass) == ("=mlx5_1,mlx5_0", ())
+    assert not [text for text in network.warnings() if "NCCL_IB_HCA" in text]
+    assert network.given(0).get("NCCL_IB_ADDR_RANGE") is None
+    exported = made(devices=("mlx5_0",), env={"NCCL_IB_HCA": "mlx5_0"})
+    assert ("NCCL_IB_HCA" in exported.given(0), exported.of(0, "")["NCCL_IB_HCA"]) == (False, "mlx5_0")
 
 
 @pytest.mark.parametrize(

@@ -167,8 +167,15 @@ def test_receipts_come_in_any_order() -> None:
     assert [rank["rank"] for rank in found["ranks"]] == [0, 1, 2, 3]
 
 
-def large(count: int, **fields: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The job's receipt of ``count`` workers that exchange bytes with each other, and a worker's part of it."""
+def large(
+    count: int, *, other_code: int = 0, failure: Failure | None = None, lost: int = 0, **fields: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The job's receipt of ``count`` workers that exchange bytes with each other, and a worker's part of it.
+
+    Args:
+        other_code: of all ranks but 9, which exits with 1.
+        lost: bytes that connections took with them whose counts were lost, on each worker.
+    """
     names = tuple(
         PeerRow(n, f"train-w-0-{n}-x7k2p", "", (PeerRail("net1", f"fcbb:0:800:ffff::{n + 1:x}", 9000),))
         for n in range(count)
@@ -181,11 +188,12 @@ def large(count: int, **fields: Any) -> tuple[dict[str, Any], dict[str, Any]]:
             ((rank + step) % count, "eth0"): flow(1) for step in (1, -1)
         }
         on_net1 = sum(one.sent_bytes for (_, name), one in flows.items() if name == "net1")
-        seen = {"net1": Counters(on_net1, on_net1), "eth0": Counters(2 * MB, 2 * MB)}
-        codes = {str(r): int(r == 9) for r in one.ranks}
-        part = worker(one, PeerTable(names), rails(), traffic(flows, seen), codes, [])
+        seen = {"net1": Counters(on_net1, on_net1), "eth0": Counters(2 * MB + lost, 2 * MB + lost)}
+        codes = {str(r): 1 if r == 9 else other_code for r in one.ranks}
+        counts = traffic(flows, seen, complete=not lost)
+        part = worker(one, PeerTable(names), rails(), counts, codes, [])
         parts.append(summary(one, part | {"series": None}))
-    job = whole(*parts, nnodes=count, nproc=8, **fields)
+    job = whole(*parts, nnodes=count, nproc=8, failure=failure, **fields)
     Receipt.model_validate(job)
     return job, parts[0]
 
@@ -195,8 +203,9 @@ def test_the_receipt_of_many_workers_is_a_summary_that_keeps_the_sums_and_the_le
     found, part = large(count)
     assert len(json.dumps(found)) < MB
     assert [rank["rank"] for rank in found["ranks"]] == [9]
+    assert found["ranks_omitted"] == {"0": 8 * count - 1}
     kept = part["peers"]
-    assert len(kept) == 4096 // count
+    assert len(kept) == 2048 // count
     assert (kept[0]["interface"], kept[0]["node"]) == ("eth0", "train-w-0-1-x7k2p")
     if len(kept) > 2:
         assert kept[2]["node"] == f"train-w-0-{count - 1}-x7k2p"  # the most bytes
@@ -205,6 +214,28 @@ def test_the_receipt_of_many_workers_is_a_summary_that_keeps_the_sums_and_the_le
     assert found["rails"][0]["peer_bytes"] == total * 2 * MB
     for bound in ("backend_share", "backend_share_high"):
         assert found[bound] == pytest.approx(total / (total + 2 * count), abs=2e-6)
+
+
+def test_the_receipt_of_a_large_job_that_failed_everywhere_is_small_and_keeps_the_first_failures() -> None:
+    failure = Failure("script", "rank 4711 exited with 143", 143, rank=4711, node="train-w-0-588-x7k2p")
+    found, _ = large(1000, other_code=143, failure=failure, lost=10**12)
+    assert len(json.dumps(found)) < MB
+    ranks = [rank["rank"] for rank in found["ranks"]]
+    assert (len(ranks), ranks == sorted(ranks), {9, 4711} <= set(ranks)) == (256, True, True)
+    assert found["ranks_omitted"] == {"143": 8000 - 256}
+    nodes = found["nodes"]
+    assert sum(len(node["findings"]) for node in nodes) == 100
+    assert sum(node["findings_omitted"] for node in nodes) == 900
+    assert len(found["findings"]) == 101
+    full, _ = large(65, other_code=143, lost=10**12, full_receipt=True)
+    assert (len(full["ranks"]), full["ranks_omitted"]) == (520, {})
+    assert not any(node["findings_omitted"] for node in full["nodes"])
+
+
+def test_ranks_of_lost_workers_count_as_unknown() -> None:
+    one = {**made(0, {}), "codes": {}}
+    found = whole(*[{**one, "node_rank": rank} for rank in range(200)], nnodes=200)
+    assert (len(found["ranks"]), found["ranks_omitted"]) == (256, {"unknown": 144})
 
 
 def test_a_full_receipt_keeps_each_rank_and_more_pairs() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shlex
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.conftest import ROOT
 from torchnet.agent import command_line as agent_flags
 from torchnet.cli import main
 from torchnet.cli.torchrun_compat import TORCHRUN_FLAGS
@@ -207,6 +210,22 @@ def test_each_flag_says_what_it_means_here(dry: Dry, capsys: pytest.CaptureFixtu
     assert {"--signals-to-handle", "--numa-binding", "--role", "--local-ranks-filter"} < lost
     main(["launch", "--help"])
     assert "--rdzv-backend" not in capsys.readouterr().out
+
+
+def test_like_torchrun_torchnet_binds_no_process_to_cpus_by_default() -> None:
+    """LaunchConfig asks this function of torch if there are as many devices as processes, and no --numa-binding."""
+    where = find_spec("torch")
+    if where is None or where.origin is None:
+        pytest.skip("torch is not installed")
+    source = ast.parse(Path(where.origin).with_name("_utils_internal.py").read_text())
+    name = "get_default_numa_options"
+    (function,) = [one for one in source.body if isinstance(one, ast.FunctionDef) and one.name == name]
+    defined: dict[str, Any] = {}
+    exec(compile(ast.Module([function], []), name, "exec"), defined)
+    assert defined[name]() is None
+    (flag,) = [one for one in TORCHRUN_FLAGS if one.flag == "--numa-binding"]
+    assert "as torchrun without this flag" in flag.notice
+    assert name in (ROOT / "docs/torchrun.md").read_text()
 
 
 def test_shutdown_timeout_is_grace(dry: Dry) -> None:

@@ -84,9 +84,11 @@ def test_rdma() -> None:
     assert "NCCL_IB_GID_INDEX" not in {variable.name for variable in explain()}
     assert not any(name.startswith("NCCL_IB") for name in values(INPUTS))
     assert not any(name.startswith("NCCL_IB") for name in values(replace(inputs, loopback=True)))
-    # The user named the devices: their addresses need not be the rails'.
+    # The user named the devices: they are confined to, but their addresses need not be the rails'.
     declared = values(replace(inputs, rdma_declared=True))
-    assert not any(name.startswith("NCCL_IB") for name in declared)
+    assert declared["NCCL_IB_HCA"] == found["NCCL_IB_HCA"]
+    assert not any(name.startswith("NCCL_IB_ADDR") for name in declared)
+    assert values(replace(inputs, rdma_declared=True, ib_hca="mlx5_0"))["NCCL_IB_HCA"] == "mlx5_0"
     assert declared["NVSHMEM_HCA_LIST"] == found["NVSHMEM_HCA_LIST"]
 
 
@@ -95,6 +97,9 @@ def test_libraries_with_variables_of_their_own() -> None:
     found = values(replace(INPUTS, ipv4_interface="eth0", socket_ifname="eth1"))
     assert found["NVTE_UB_SOCKET_IFNAME"] == "eth0"
     assert found["NVSHMEM_BOOTSTRAP_UID_SOCK_IFNAME"] == "eth1"
+    assert found["NCCL_SOCKET_IFNAME"] == "=net1,net2"
+    declared = values(replace(INPUTS, socket_ifname="eth1", socket_declared=True))
+    assert declared["NCCL_SOCKET_IFNAME"] == "eth1"
 
 
 def test_only_local_networks_keep_nccl_from_rdma_and_plugins() -> None:

@@ -44,6 +44,8 @@ def test_networks_select_interfaces_members_and_devices() -> None:
     )
     assert selected("host:ens5,10.10.3.0/24")[0] == ("ens5",)
     assert selected() == ((), (), ())
+    networks = [HostNetwork("host", name) for name in ("ens5", "10.10.3.0/24", "10.10.0.0/16")]
+    assert select_backend(networks, HOST, ()).networks == {"ens5": "10.10.3.0/24", "ens6": "10.10.0.0/16"}
 
 
 @pytest.mark.parametrize(

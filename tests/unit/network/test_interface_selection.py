@@ -208,6 +208,36 @@ def test_deprecated_and_other_facts_are_noted() -> None:
     assert choose(SIX, entry=replace(ENTRY, mac="02:00:00:00:00:01".upper())).notes == ()
 
 
+@pytest.mark.parametrize("family", ["auto", "ipv4"])
+def test_a_named_network_of_the_host_chooses_family_and_address(family: Family) -> None:
+    four = replace(HOST, network="10.9.0.0/16")
+    second = Address("192.168.7.1", 24, 4)
+    rail = choose(SIX, FOUR, second, LINK, entry=four, family=family)
+    assert (rail.address, rail.family, rail.prefix) == (FOUR.ip, 4, 24)
+    assert second.ip in rail.notes[0]
+    assert choose(SIX, SLAAC, entry=replace(HOST, network="fcbb::/16"), family="auto").address == IP
+    # As the training container gets it from the preparation.
+    assert choose(SIX, FOUR, second, entry=replace(HOST, ips=(FOUR.ip,)), family=family).address == FOUR.ip
+
+
+@pytest.mark.parametrize(
+    ("addresses", "network", "family", "named"),
+    [
+        ((Address("192.168.7.1", 24, 4), FOUR), "10.9.0.0/16", "auto", "192.168.7.1"),
+        ((SIX, FOUR), "10.9.0.0/16", "ipv6", IP),
+        ((SIX, FOUR), "fcbb::/16", "auto", "host:NETWORK/LENGTH"),
+        ((SIX,), "10.9.0.0/16", "auto", "10.9.0.0/16"),
+        ((FOUR, Address("10.9.0.7", 24, 4)), "", "auto", "host:NETWORK/LENGTH"),
+    ],
+)
+def test_what_a_host_cannot_give_is_refused_with_a_fix_for_hosts(
+    addresses: tuple[Address, ...], network: str, family: Family, named: str
+) -> None:
+    error = refused(*addresses, entry=replace(HOST, network=network), family=family)
+    assert named in error.text + error.fix
+    assert not [word for word in ("attachment", "accept_ra", "pod", "status") if word in error.fix]
+
+
 LO = Interface(
     "lo",
     1,
@@ -254,11 +284,16 @@ ADDRESSES = st.builds(
     st.lists(ADDRESSES, max_size=4),
     st.lists(st.sampled_from([IP, OTHER_SIX.ip, "10.9.0.1"]), max_size=2),
     st.sampled_from(["auto", "ipv4", "ipv6"]),
+    st.sampled_from(["", "", "10.9.0.0/16", "fcbb::/16", "::/0"]),
 )
-def test_a_rail_is_always_what_gloo_takes(addresses: list[Address], ips: list[str], family: Family) -> None:
+def test_a_rail_is_always_what_gloo_takes(
+    addresses: list[Address], ips: list[str], family: Family, network: str
+) -> None:
     """Gloo listens on the first IPv4 address of the interface, or the first IPv6 one: never on another."""
+    ips = [] if network else ips
+    entry = replace(HOST, network=network) if network else replace(ENTRY, ips=tuple(ips))
     try:
-        rail = choose(*addresses, entry=replace(ENTRY, ips=tuple(ips)), family=family)
+        rail = choose(*addresses, entry=entry, family=family)
     except NetworkError:
         return
     usable = [a for a in addresses if a.scope == "global" and not a.ip.startswith(("fe80", "169.254"))]

@@ -161,6 +161,15 @@ def test_failed_nodes_of_many_are_listed() -> None:
     text = table(nodes=many(64), nnodes=64, ranks=ranks, exit_code=42, reason="rank 9 exited with code 42")
     assert "\nnode-9 " in text
     assert "\nnode-8 " not in text
+    # A large job's receipt has not all failed ranks.
+    failed = [{**rank, "exit_code": 143} for rank in ranks[:20]]
+    found: dict[str, Any] = {
+        "ranks": failed,
+        "ranks_omitted": {"143": 44},
+        "exit_code": 143,
+        "reason": "stopped",
+    }
+    assert "at least 4 more nodes" in table(nodes=many(64), nnodes=64, **found)
 
 
 def test_bytes_exchanged_are_counted_once() -> None:
