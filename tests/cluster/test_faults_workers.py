@@ -153,18 +153,18 @@ PRINT = """
 @concurrent
 def test_a_pod_whose_log_nobody_takes_costs_nothing(launcher: Launcher) -> None:
     """Its shim is stopped, longer than any silence that is taken for a loss; the job waits, and goes on."""
-    flags = ("--stall-timeout", "6", "--stall-action", "stop")
+    # Longer than a busy machine needs to import torch.
+    flags = ("--stall-timeout", "15", "--stall-action", "stop")
     with Launched(launcher, "unread", PRINT, *flags) as job:
         ready(job)
-        early = job.text("stderr").count("stalled: ")  # while a busy machine imports torch
         with shim_stopped(job.agent_of(1)):
             Path(f"/proc/{job.script_of(1)}/root/tmp/go").touch()
             job.wait_for("rank 1 waits for the reader of the output")
-            time.sleep(16)
+            time.sleep(20)
             assert job.process.poll() is None
         done = job.finish()
     assert done.code == 0, done.stderr
-    assert done.stderr.count("stalled: ") == early
+    assert "stalled: " not in done.stderr
     assert len(lines(done.stdout, 1)) == 30_001
     assert job.receipt()["failure"] is None
     assert launcher.left() == []
