@@ -44,8 +44,11 @@ def test_five_megabytes_of_udp_are_found(tmp_path: Path) -> None:
     for text, node in zip(found, ("node-0", "node-1"), strict=True):
         assert re.match(rf"{node}: 5\.[01]\d+ MB of UDP on net1", text)
         assert text in ended.stderr
-    # No peer's connection carried anything, so all of it may have been with others.
-    assert receipt(file)["backend_share"] is None
+    # No peer's connection carried anything, so all of it may have been with others. Whether there is a lower bound of 0
+    # or none depends on what the kernel itself sent over eth0 meanwhile.
+    assert receipt(file)["backend_share"] in (None, 0)
+    assert receipt(file)["backend_share_high"] in (None, 1)
+    assert receipt(file)["proof"] != "measured"
 
 
 def test_a_little_udp_is_no_finding(tmp_path: Path) -> None:

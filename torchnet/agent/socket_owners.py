@@ -72,7 +72,7 @@ def open_sockets() -> OpenSockets:
 def others_sockets() -> set[int]:
     """Return the inodes of the sockets that readable processes other than the descendants have open."""
     found: set[int] = set()
-    own = {str(os.getpid()), *map(str, descendants())}
+    own = set(map(str, descendants()))
     for name in os.listdir("/proc"):
         if name.isdigit() and name not in own:
             try:

@@ -116,7 +116,7 @@ def counters(netlink: Netlink | None = None) -> dict[str, Counters]:
                 # The link below may be in another namespace, and has its index there (a pod's macvlan).
                 _lower(link, names),
                 names.get(link.get_attr("IFLA_MASTER"), ""),
-                _ETHERNET if _counts_ethernet(link) else 0,
+                _ETHERNET if counts_ethernet(link) else 0,
                 _kind(link) == "veth",
             )
     return result
@@ -152,7 +152,7 @@ def _lower(link: Any, names: Mapping[int, str]) -> str:
     return names.get(index, "") if index != link["index"] else ""
 
 
-def _counts_ethernet(link: Any) -> bool:
+def counts_ethernet(link: Any) -> bool:
     """Return whether the byte counts have each packet's Ethernet header.
 
     Cards have to count "the length of Ethernet frames excluding the FCS" (Documentation/networking/statistics.rst, on

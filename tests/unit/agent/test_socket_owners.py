@@ -97,4 +97,22 @@ def test_threads_are_not_read_one_by_one_where_kcmp_is_denied(monkeypatch: pytes
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(namespaces, "same_files", denied)
-    assert socket_owners._shares(1, 2)
+    read: list[str] = []
+    listed = os.listdir
+
+    def listdir(path: str) -> list[str]:
+        read.append(path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    script = "import threading; [threading.Thread(target=input).start() for _ in range(5)]; print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        socket_owners.open_sockets()
+        process.communicate(b"\n" * 6)
+    assert [
+        path for path in read if path.startswith(f"/proc/{process.pid}/task/") and path.endswith("/fd")
+    ] == [f"/proc/{process.pid}/task/{process.pid}/fd"]

@@ -41,4 +41,4 @@ def test_pairs_without_an_address_come_and_go_with_containers() -> None:
 )
 def test_cards_count_the_ethernet_header(kind: str | None, ifi_type: int, counted: bool) -> None:
     info = Link(IFLA_INFO_KIND=kind) if kind else None
-    assert rtnetlink._counts_ethernet(Link(ifi_type=ifi_type, IFLA_LINKINFO=info)) == counted
+    assert rtnetlink.counts_ethernet(Link(ifi_type=ifi_type, IFLA_LINKINFO=info)) == counted
