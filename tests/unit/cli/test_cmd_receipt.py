@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.unit.witness.test_host_receipt import pair
 from torchnet.cli import main
-from torchnet.witness.account import HostAccount
 from torchnet.witness.host_receipt import receipt_of
 
 
@@ -66,13 +69,20 @@ def test_wrong_input_is_named(
     assert "Traceback" not in said
 
 
-def test_the_commands_exit_code_survives_counters_that_cannot_be_read(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def unreadable(_self: object) -> Any:
-        raise OSError(24, "Too many open files")
+def test_the_commands_exit_code_survives_counters_that_cannot_be_read() -> None:
+    script = """
+import sys
+from torchnet.cli import main
+from torchnet.witness.account import HostAccount
 
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(HostAccount, "counters", unreadable)
-    assert main(["receipt", "--", "sh", "-c", "exit 7"]) == 7
-    assert "Too many open files" in capsys.readouterr().err
+def unreadable(self):
+    raise OSError(24, "Too many open files")
+
+HostAccount.counters = unreadable
+sys.exit(main(["receipt", "--", "sh", "-c", "exit 7"]))
+"""
+    words = [sys.executable, "-c", script]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 7
+    assert "Too many open files" in done.stderr
