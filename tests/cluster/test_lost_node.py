@@ -101,7 +101,7 @@ def test_the_job_ends(lost: Lost) -> None:
     job, done = lost.jobs["lostnode"], lost.ended["lostnode"]
     named = job.wait_for(f"^torchnet: warning: lostnode-1 on {lost.node}: its pod was disrupted")
     within(30, "the lost node is named", lost.at, named)
-    within(75, "the job without a node has ended", lost.at, done.at)
+    within(90, "the job without a node has ended", lost.at, done.at)
     assert done.code == 70, done.stderr
     assert f"lost lostnode-1 (node rank 1 on {lost.node})" in done.stderr
     assert "not deleted" not in done.stderr, "its pod is deleted by force: the node is not Ready"
