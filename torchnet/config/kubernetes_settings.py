@@ -182,7 +182,8 @@ KUBERNETES_FIELDS = (
     _field(
         "kubernetes.service_account",
         "--service-account",
-        "Use an existing ServiceAccount that is allowed to get and list pods, instead of creating one with a Role.",
+        "Run the pods under this ServiceAccount. If DNS fails, the workers ask the API server with its token, which "
+        "needs get and list on pods. [default, without a token]",
         _NAME,
         metavar="NAME",
     ),
