@@ -10,7 +10,13 @@ from tests.cluster.places import DNS_ADDRESS, KUBECONFIG
 from tests.cluster.shell import run
 from tests.cluster.versions import COREDNS_MODULE, COREDNS_VERSION
 
-PLUGINS = ("bind", "cache", "errors", "kubernetes", "loadbalance")  # all of them would bring several clouds' clients
+PLUGINS = (
+    "bind",
+    "cache",
+    "errors",
+    "kubernetes",
+    "loadbalance",
+)  # all of them would bring several clouds' clients
 MAIN = "\n".join(
     [
         *("package main", "import (", f'\t"{COREDNS_MODULE}/coremain"'),

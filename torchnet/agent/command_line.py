@@ -409,5 +409,3 @@ def _replaced(text: str | None) -> int | None:
             fix="use 0, or remove it",
         )
     return int(text or 0)
-
-

@@ -86,7 +86,9 @@ class NameServers:
                         return last
             if last is None:
                 late = [str(sock.getpeername()[0]) for sock in waiting]
-                raise NoResponseError(f"no response from the name server {', '.join(late)}" if late else problem)
+                raise NoResponseError(
+                    f"no response from the name server {', '.join(late)}" if late else problem
+                )
             return last
         finally:
             for sock in sockets:
@@ -97,7 +99,7 @@ class NameServers:
         family = socket.AF_INET6 if ":" in server else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         try:
-            sock.connect(socket.getaddrinfo(server, self.port, family, socket.SOCK_DGRAM, 0, socket.AI_NUMERICHOST)[0][4])
+            sock.connect((server, self.port))
             sock.send(message)
         except OSError:
             sock.close()

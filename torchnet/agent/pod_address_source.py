@@ -153,7 +153,9 @@ class PodSource:
 
     def _no_status(self, pod: PodMetadata) -> TorchnetError:
         requested = pod.annotations.get(NETWORKS_ANNOTATION)
-        return self._for_a_while("status", _STATUS_SECONDS, missing_status(pod.name, self._own.namespace, requested))
+        return self._for_a_while(
+            "status", _STATUS_SECONDS, missing_status(pod.name, self._own.namespace, requested)
+        )
 
     def _retry_later(self, request: Callable[[], Any]) -> Any:
         try:

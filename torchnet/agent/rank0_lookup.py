@@ -22,7 +22,8 @@ from torchnet.text import printable
 
 # How long a cache keeps an answer: CoreDNS's `cache 30`, as kubeadm and most providers configure it.
 _CACHE_SECONDS = 30.0
-_FIRST_SECONDS, _LAST_SECONDS = 0.2, 2.0  # between two questions
+_FIRST_SECONDS, _LAST_SECONDS = 0.25, 2.0  # between two questions
+_LEAST_QUESTIONS = 6  # which take turns, so that a turn has 6 s at most
 # Most pods of a job start within these seconds: questions that were not used before follow each other faster then.
 _START_SECONDS, _START_TURN_SECONDS = 3.0, 0.25
 _FRESH_SECONDS = 2.0  # until an address that does not respond is asked for again
@@ -98,7 +99,9 @@ class ServiceLookup:
         self._api = api
         self._clock, self._wall_clock, self._chance = clock, wall_clock, chance
         questions = _questions(names, servers.services_domain(namespace), family)
-        self._start_questions, self._questions = questions[2::3], questions[0::3] + questions[1::3]
+        self._name = questions[0].name
+        count = max(_LEAST_QUESTIONS, len(questions) // 2)
+        self._questions, self._start_questions = questions[:count], questions[count:]
         self._began: float | None = None
         self._known: tuple[str, ...] = ()
         self._error: TorchnetError | None = None
@@ -111,8 +114,8 @@ class ServiceLookup:
 
     @property
     def turn_seconds(self) -> float:
-        """The greatest age of an answer, in seconds."""
-        return _CACHE_SECONDS / len(self._questions)
+        """The greatest age of an answer, in seconds. A question's turn comes after its answer has left the caches."""
+        return _CACHE_SECONDS / (len(self._questions) - 1)
 
     def rank0(self) -> tuple[str, ...]:
         now = self._clock()
@@ -133,19 +136,20 @@ class ServiceLookup:
                 self._by_api(self._api, error)
         pause = _FRESH_SECONDS
         if not self._known:
-            pause, self._pause = self._pause, min(self._pause * 1.4, _LAST_SECONDS)
+            pause = self._pause
+            if now > (self._began or now) + _START_SECONDS:
+                self._pause = min(self._pause * 1.4, _LAST_SECONDS)
         self._next = now + pause * (0.75 + 0.5 * self._chance())
 
     def _by_name(self) -> tuple[str, ...]:
-        question = self._in_turn(self._questions, self.turn_seconds)
-        addresses = self._ask(question)
+        addresses = self._ask(self._in_turn(self._questions, self.turn_seconds))
         self._began = self._clock() if self._began is None else self._began
         if self._clock() < self._began + _START_SECONDS:
             more = self._ask(self._in_turn(self._start_questions, _START_TURN_SECONDS))
             addresses = tuple(dict.fromkeys((*more, *addresses)))
         if not addresses:
             raise NetworkError(
-                f"{question.name} has no address: rank 0's pod has not started",
+                f"{self._name} has no address: rank 0's pod has not started",
                 fix=f"kubectl get pods,endpointslices -n {self._namespace}",
             )
         return addresses
@@ -157,9 +161,9 @@ class ServiceLookup:
         try:
             response = self._servers.ask(question)
         except NoResponseError as error:
-            raise self._without_dns(f"cannot resolve {question.name}: {error}") from None
+            raise self._without_dns(f"cannot resolve {self._name}: {error}") from None
         if response.code not in (NO_ERROR, NAME_ERROR):
-            raise self._without_dns(f"cannot resolve {question.name}: {_refusal(response, self._servers)}")
+            raise self._without_dns(f"cannot resolve {self._name}: {_refusal(response, self._servers)}")
         return response.addresses
 
     def _without_dns(self, text: str) -> NetworkError:
@@ -183,7 +187,9 @@ def _questions(names: Sequence[str], domain: str, family: int) -> tuple[Question
     kinds = [(f"{name}.{domain}", kind) for kind in (address, SRV) for name in names]
     kinds = [(name, kind) for name, kind in kinds if kind == SRV or not name.startswith("_")]
     bits = ((False, False), (False, True), (True, False), (True, True))
-    return tuple(Question(name, kind, dnssec, unchecked) for dnssec, unchecked in bits for name, kind in kinds)
+    return tuple(
+        Question(name, kind, dnssec, unchecked) for dnssec, unchecked in bits for name, kind in kinds
+    )
 
 
 def _refusal(response: Response, servers: NameServers) -> str:

@@ -75,9 +75,7 @@ def source_of(options: argparse.Namespace, spec: AgentSpec) -> AddressSource:
         raise UsageError(
             "--status-file requires --rank0-status-file on ranks other than 0", fix="--rank0-status-file FILE"
         )
-    return MultusStatus(
-        read(options.status_file), lambda: read(other), spec.attachments, family=spec.family
-    )
+    return MultusStatus(read(options.status_file), lambda: read(other), spec.attachments, family=spec.family)
 
 
 def frontend_of(options: argparse.Namespace, spec: AgentSpec) -> Endpoint | None:

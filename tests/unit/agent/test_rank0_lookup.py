@@ -101,7 +101,7 @@ def test_a_rank_0_that_comes_late_is_found_within_a_turn(names: tuple[str, ...])
         world.address = "10.0.0.7"
         worst = max(worst, late(world, lookup, "10.0.0.7"))
     print(f"{len(names)} names: {worst:.1f} s, a turn is {lookup.turn_seconds:.2f} s")
-    assert worst < 2 * lookup.turn_seconds + 2.5
+    assert worst < lookup.turn_seconds + 2.5
     assert worst < 10
 
 
@@ -115,7 +115,7 @@ def test_a_rank_0_that_starts_with_the_others_is_found_at_once() -> None:
                 told(lookup)
                 world.now += 0.05
             world.address = "10.0.0.7"
-            assert late(world, lookup, "10.0.0.7", 0.05) < 0.6
+            assert late(world, lookup, "10.0.0.7", 0.05) < 0.7
 
 
 @pytest.mark.parametrize("names", [OWN, JOBSET])
@@ -151,7 +151,7 @@ def test_a_waiting_worker_asks_every_2_seconds_at_most() -> None:
     for _ in range(1000):
         told(lookup)
         world.now += 0.1
-    assert len(world.asked) < 100 / 2 + 10
+    assert len(world.asked) < 100 / 2 + 30
 
 
 def test_names_and_types_are_what_dns_servers_know() -> None:

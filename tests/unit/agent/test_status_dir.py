@@ -1,4 +1,4 @@
-"""The own network-status in a volume: the kernel first, the annotation where that leaves a doubt or has come by then."""
+"""The own network-status in a volume: used once it is there, and waited for only if the kernel leaves a doubt."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from torchnet.network.network_status import StatusEntry, render
 
 WANTED = (NetworkAttachment("ml", "net", "net1"),)
 KERNEL = (StatusEntry("ml/net", "net1"),)
-TOLD = render((StatusEntry("cilium", "eth0", ("10.0.0.9",), default=True), StatusEntry("ml/net", "net1", ("fd00::2",))))
+TOLD = render(
+    (StatusEntry("cilium", "eth0", ("10.0.0.9",), default=True), StatusEntry("ml/net", "net1", ("fd00::2",)))
+)
 
 
 class Volume:

@@ -49,7 +49,9 @@ def test_an_alias_is_followed_to_the_address_in_the_response() -> None:
     question = Question(NAME, A)
     data = response(encode_question(question, 9), Names({NAME: []}), question)
     alias = record(b"\xc0\x0c", 5, b"\x01x\0")
-    data = HEADER.pack(9, 0x8180, 1, 2, 0, 0) + data[12:] + alias + record(b"\x01x\0", A, bytes([10, 0, 0, 9]))
+    data = (
+        HEADER.pack(9, 0x8180, 1, 2, 0, 0) + data[12:] + alias + record(b"\x01x\0", A, bytes([10, 0, 0, 9]))
+    )
     assert decode_response(data, question, 9).addresses == ("10.0.0.9",)
 
 

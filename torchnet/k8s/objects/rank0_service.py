@@ -1,4 +1,4 @@
-"""The headless Service by whose name the workers find rank 0's pod on the primary network, without a right on the API."""
+"""The headless Service by whose name the workers find rank 0's pod on the primary network, without the API."""
 
 from __future__ import annotations
 

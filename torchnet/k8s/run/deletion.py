@@ -21,7 +21,17 @@ from torchnet.errors import TorchnetError
 from torchnet.k8s.client.access import Access
 from torchnet.k8s.client.api_client import METADATA, ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal
-from torchnet.k8s.client.kinds import FORMER_KINDS, JOBSET, KINDS, NODE, POD, WORKLOADS, Kind, kind_of, selector
+from torchnet.k8s.client.kinds import (
+    FORMER_KINDS,
+    JOBSET,
+    KINDS,
+    NODE,
+    POD,
+    WORKLOADS,
+    Kind,
+    kind_of,
+    selector,
+)
 from torchnet.k8s.client.watch import internal_error
 from torchnet.k8s.run.interruptible import Interrupted, ThreadCall, in_thread
 from torchnet.k8s.run.worker_set import seconds
