@@ -18,7 +18,7 @@ from torchnet.network.attachment import NetworkAttachment
 from torchnet.network.interface_selection import Family
 from torchnet.network.network_status import MAX_SIZE, StatusEntry, missing_status
 
-STATUS_SECONDS = 10.0  # until a missing network-status is an error; on a test cluster it takes 1 s
+STATUS_SECONDS = 10.0  # until a missing network-status is an error
 _POLL_SECONDS = 0.1
 
 

@@ -191,7 +191,7 @@ KUBERNETES_FIELDS = (
         "kubernetes.static_ips",
         "--static-ips",
         "Addresses of the workers on a rail: FIRST-LAST/LENGTH, or a list. The attachment must use the static IPAM "
-        "plugin. The pods then need no access to the API server. Repeat it once per rail.",
+        "plugin. The workers then join over the backend, without DNS. Repeat it once per rail.",
         "FIRST-LAST/LENGTH or ADDRESS/LENGTH,…, such as fcbb:0:800:ffff::100-fcbb:0:800:ffff::1ff/64",
         metavar="RANGE",
         repeat=True,

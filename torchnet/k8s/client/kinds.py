@@ -44,7 +44,7 @@ NODE = Kind("v1", "Node", "nodes")
 DAEMONSET = Kind("apps/v1", "DaemonSet", "daemonsets")
 NAD = Kind("k8s.cni.cncf.io/v1", "NetworkAttachmentDefinition", "network-attachment-definitions")
 
-# Only runs of versions before 0.2 have these. Not every user may list them, which then means nothing.
+# Only runs of earlier versions have these. Not every user may list them.
 FORMER_KINDS = (
     Kind(RBAC, "RoleBinding", "rolebindings"),
     Kind(RBAC, "Role", "roles"),
