@@ -50,6 +50,7 @@ class Pods:
             file.writestr("part/of_it.py", "WORD = 'unpacked'\n")
         self.environ: dict[str, str] = {}
         self.account: Path | None = None
+        self.resolv_conf: Path | None = None
         self.flags: tuple[str, ...] = ()
         self.attachment = "ml/net"
         for rank in (0, 1):
@@ -71,6 +72,9 @@ class Pods:
             namespaces.unshare(namespaces.NEWNS)
             hosts = place / "state" / "hosts" if work else place / "hosts"
             namespaces.mount(str(hosts), os.path.realpath("/etc/hosts"), flags=namespaces.MS_BIND)
+            if self.resolv_conf:
+                file = os.path.realpath("/etc/resolv.conf")
+                namespaces.mount(str(self.resolv_conf), file, flags=namespaces.MS_BIND)
             if self.account and not work:
                 namespaces.mount("none", "/run", "tmpfs")
                 os.makedirs("/run/secrets/kubernetes.io")

@@ -32,7 +32,7 @@ ENV_PREFIX = "TORCHNET_"
 START_VARIABLE = "TORCHNET_START"  # for agents: the number of this start of the whole gang
 REPLACED_VARIABLE = "TORCHNET_REPLACED"  # for agents: how many of this worker's pods have been replaced
 HOST_VARIABLE = "TORCHNET_HOST"  # for pods: the cluster's node, which outlives the pod
-POD_IP_VARIABLE = "TORCHNET_POD_IP"  # for pods in their hosts' network: the host's primary address
+POD_IP_VARIABLE = "TORCHNET_POD_IP"  # for pods: their primary address, where rank 0's agent listens
 TOKEN_VARIABLE = "TORCHNET_TOKEN_FILE"
 # Variables that torchnet sets in a worker's pod; the job's own variables follow them.
 POD_VARIABLES = (
@@ -74,4 +74,6 @@ CODE_DIR, STATE_DIR, TOKEN_DIR = "/torchnet", "/torchnet-state", "/torchnet-toke
 WORK_DIR = "/torchnet-work"  # where the script's folder is unpacked and the scripts run
 SCRIPT_DIR = "/code"  # mount path of the volume of --code pvc:
 API_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"  # where clients in pods look for credentials
+STATUS_DIR = "/torchnet-status"  # the pod's own annotations, by the downward API
+STATUS_FILE, NETWORKS_FILE = "network-status", "networks"
 AGENT_ZIP, CODE_ZIP, SPEC_JSON, TOKEN_KEY = "torchnet.zip", "code.zip", "spec.json", "token"

@@ -1,19 +1,26 @@
-"""etcd, API server, controller manager and scheduler: processes in the namespace `cp`."""
+"""etcd, API server, controller manager, scheduler and CoreDNS: processes in the namespace `cp`."""
 
 from __future__ import annotations
 
 import signal
 from pathlib import Path
 
-from tests.cluster import recipes
+from tests.cluster import coredns, recipes
 from tests.cluster.daemons import log, start, stop
 from tests.cluster.pki import PKI, SERVICE
-from tests.cluster.places import CONTROL_PLANE, CP_ADDRESS, KUBECONFIG, RUN, SERVICES, namespace_file
+from tests.cluster.places import (
+    CONTROL_PLANE,
+    CP_ADDRESS,
+    KUBECONFIG,
+    RUN,
+    SERVICES,
+    namespace_file,
+)
 from tests.cluster.shell import ClusterFailure, run, wait_until
 
 PREFIX = ("nsenter", f"--net={namespace_file(CONTROL_PLANE)}")
 ETCD = "http://127.0.0.1:2379"
-NAMES = ("etcd", "apiserver", "controller-manager", "scheduler")
+NAMES = ("etcd", "apiserver", "controller-manager", "scheduler", "coredns")
 
 
 def kubectl_command() -> tuple[str, ...]:
@@ -28,7 +35,7 @@ def kubectl(*arguments: str | Path, input: str | None = None, timeout: float = 1
 
 
 def up() -> None:
-    """Start all four; the API server answers afterwards."""
+    """Start all five; the API server answers afterwards."""
     peers = "http://127.0.0.1:2380"
     start(
         *("etcd", *PREFIX, "etcd", "--data-dir", RUN / "etcd", "--unsafe-no-fsync", "--logger=zap"),
@@ -51,6 +58,19 @@ def up() -> None:
         *("scheduler", *PREFIX, programs / "kube-scheduler", *common),
         f"--kubeconfig={RUN / 'scheduler.kubeconfig'}",
     )
+    start_dns()
+
+
+def start_dns() -> None:
+    """Start CoreDNS; it answers once it has read all services, a moment later."""
+    file = RUN / "Corefile"
+    file.write_text(coredns.COREFILE)
+    start("coredns", *PREFIX, recipes.coredns.folder / "coredns", "-conf", file)
+
+
+def stop_dns() -> None:
+    """End CoreDNS: questions get no response but that the port is closed."""
+    stop("coredns", signal.SIGKILL)
 
 
 def start_apiserver() -> None:
@@ -85,6 +105,6 @@ def restart_apiserver() -> None:
 
 
 def down() -> None:
-    """End all four, at once: nothing of theirs is kept."""
+    """End all five, at once: nothing of theirs is kept."""
     for name in NAMES[::-1]:
         stop(name, signal.SIGKILL)

@@ -77,11 +77,11 @@ class Launched(Job):
 
     def joined(self, rank0: int, others: int) -> None:
         """Wait until rank 0, whose agent's pid this is, listens and has connections from so many other workers."""
-        path = Path(f"/proc/{rank0}/net/tcp6")
+        tables = [Path(f"/proc/{rank0}/net/{name}") for name in ("tcp", "tcp6")]
         port = f":{JOIN_PORT:04X}"
 
         def there() -> bool:
-            rows = [line.split() for line in path.read_text().splitlines()[1:]]
+            rows = [line.split() for path in tables for line in path.read_text().splitlines()[1:]]
             states = [row[3] for row in rows if row[1].endswith(port)]
             return "0A" in states and states.count("01") >= others  # LISTEN, ESTABLISHED
 

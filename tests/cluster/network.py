@@ -17,6 +17,7 @@ from tests.cluster.places import (
     API_ADDRESS,
     CONTROL_PLANE,
     CP_ADDRESS,
+    DNS_ADDRESS,
     FABRIC,
     NETNS,
     NODES,
@@ -56,10 +57,11 @@ def make() -> None:
     _ip(FABRIC, f"link add back mtu {BACKEND_MTU} type bridge", "link set back up")
     _wire(CONTROL_PLANE, "eth0", "mgmt", 1500)
     _ip(CONTROL_PLANE, f"addr add {CP_ADDRESS}/24 dev eth0", f"addr add {API_ADDRESS}/32 dev lo")
+    _ip(CONTROL_PLANE, f"addr add {DNS_ADDRESS}/32 dev lo")
     for node in NODES:
         _wire(node, "eth0", "mgmt", 1500)
         _wire(node, "ens5", "back", BACKEND_MTU)
-        # No proxy for services: the only one that is needed, the API server's, is an address of `cp`.
+        # No proxy for services: the API server's and the name server's are addresses of `cp`.
         _ip(node, f"addr add {node_address(node)}/24 dev eth0", f"route add default via {CP_ADDRESS}")
         _ip(node, f"route add {SERVICES} via {CP_ADDRESS}")
         script = "; ".join(

@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.cluster import cgroups, recipes
 from tests.cluster.daemons import log, pid, start, stop
 from tests.cluster.pki import PKI
-from tests.cluster.places import CGROUP, DISKS, RUN, namespace_file, node_address, pod_range
+from tests.cluster.places import CGROUP, DISKS, DNS_ADDRESS, RUN, namespace_file, node_address, pod_range
 from tests.cluster.shell import ClusterFailure, wait_until
 from tests.cluster.versions import PAUSE_IMAGE
 
@@ -191,8 +191,7 @@ def _kubelet(node: str) -> dict[str, object]:
         },
         "authorization": {"mode": "Webhook"},
         "resolvConf": "/etc/kubernetes/resolv.conf",
-        # Nobody serves it, and each look-up fails at once; without it the kubelet complains of each pod.
-        "clusterDNS": ["127.0.0.1"],
+        "clusterDNS": [DNS_ADDRESS],
         "clusterDomain": "cluster.local",
         "containerRuntimeEndpoint": f"unix://{SOCKET}",
         # Two nodes on one machine: neither owns its control groups or its disk.

@@ -25,6 +25,7 @@ FABRIC = "fabric"
 NETNS = Path("/run/netns")
 CP_ADDRESS = "172.31.0.1"
 API_ADDRESS = "10.96.0.1"  # of the service `kubernetes`
+DNS_ADDRESS = "10.96.0.10"  # of the name server, in the pods' resolv.conf
 SERVICES = "10.96.0.0/16"
 
 

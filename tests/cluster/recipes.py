@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.cluster import coredns as program
 from tests.cluster import golang, images, store
 from tests.cluster import versions as v
 from tests.cluster.golang import build_programs
@@ -99,6 +100,7 @@ multus = _part("multus", _multus, *_GO)
 whereabouts = _part("whereabouts", _whereabouts, *_GO)
 jobset = _part("jobset", _jobset, *_GO)
 jobset_manifest = _part("jobset-manifest", _jobset_manifest, v.JOBSET_VERSION, needs=(kubernetes,))
+coredns = _part("coredns", program.build, program.MAIN, program.MODULE)
 worker = _part("worker", _worker, v.DEBIAN_RELEASE, WORKER_PACKAGES)
 
 
@@ -128,7 +130,7 @@ image_store = _part(
     *(v.PAUSE_IMAGE, v.MULTUS_IMAGE, v.WHEREABOUTS_IMAGE, v.JOBSET_IMAGE, *v.WORKER_NAMES),
     needs=(worker, multus, whereabouts, jobset),
 )
-PARTS = [worker, multus, whereabouts, jobset, kubernetes, jobset_manifest, image_store]
+PARTS = [worker, multus, whereabouts, jobset, kubernetes, jobset_manifest, coredns, image_store]
 
 
 def built() -> bool:
@@ -148,6 +150,7 @@ def build() -> None:
                 part.build()
             together([image_store.build, kubernetes.build])
             jobset_manifest.build()
+            coredns.build()
 
         together([worker.build, programs])
         forget_old(PARTS)

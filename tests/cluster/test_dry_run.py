@@ -37,7 +37,7 @@ TALK = """
         connection.sendall(bytes(3_000_000))
     print("talked", ascii(sys.argv[1:]), ascii(os.environ["TOLD"]), name, torchnet.__version__, flush=True)
 """
-KINDS = "jobs,pods,configmaps,secrets,serviceaccounts,roles,rolebindings,networkpolicies"
+KINDS = "jobs,pods,configmaps,secrets,services,networkpolicies"
 HOSTILE = "$(HOME) $$ \n: {} # 'x' \"y\" \u202e"
 FORMS: dict[str, tuple[str, ...]] = {
     "job": (),

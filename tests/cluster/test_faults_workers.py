@@ -108,9 +108,15 @@ def test_rank_0_is_evicted_while_others_join(launcher: Launcher) -> None:
             return any(pod["metadata"]["name"] != old for pod in pods(launcher, "row28") if rank_of(pod) == 0)
 
         until(replaced, "another pod of rank 0", pause=SLOW)
+        rank0 = job.preparing(0)
+        job.joined(rank0, 0)
+        listening = time.monotonic()
+        job.joined(rank0, 1)  # though the name server caches the old address
+        found = time.monotonic()
         job.release(2)
         done = job.finish()
     assert done.code == 0, done.stderr
+    within(10, "the new rank 0 is found", listening, found)
     within(40, "an eviction, to the job's end", evicted, done.at)
     assert [lines(done.stdout, rank)[0].split()[:2] for rank in range(3)] == [["ready", "0"]] * 3
     assert len(job.receipt()["nodes"]) == 3

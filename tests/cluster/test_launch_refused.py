@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from itertools import pairwise
 
 from tests.cluster.concurrency import concurrent
 from tests.cluster.launcher import Launcher
+from tests.cluster.user import someone
 from tests.jobs import SLOW, until
 
 SCRIPT = "print('hello', flush=True)\n"
@@ -96,60 +96,11 @@ def test_a_namespace_that_does_not_exist(launcher: Launcher) -> None:
     assert "kubectl create namespace no-such-namespace" in ran.err
 
 
-def other_user(launcher: Launcher) -> str:
-    """A kubeconfig of somebody without rights; bind what the test is about."""
-    namespace, kubectl = launcher.namespace, launcher.cluster.kubectl
-    kubectl("create", "serviceaccount", "someone", "-n", namespace)
-    token = kubectl("create", "token", "someone", "-n", namespace).strip()
-    config = json.loads(kubectl("config", "view", "--raw", "--minify", "-o", "json"))
-    config["users"][0]["user"] = {"token": token}
-    path = launcher.folder / "someone.kubeconfig"
-    path.write_text(json.dumps(config))
-    return str(path)
-
-
 @concurrent
 def test_a_namespace_without_rights(launcher: Launcher) -> None:
-    user = other_user(launcher)
+    user = someone(launcher)
     ran = launcher.run(*launcher.words("--kubeconfig", user), launcher.script(SCRIPT))
     assert ran.code == 3, ran.err
     assert "not allowed to create" in ran.err
     assert f"kubectl auth can-i create configmaps -n {launcher.namespace}" in ran.err
-    assert launcher.left() == []
-
-
-@concurrent
-def test_the_built_in_role_edit_can_launch_with_an_account(launcher: Launcher) -> None:
-    user = other_user(launcher)
-    namespace, kubectl = launcher.namespace, launcher.cluster.kubectl
-    kubectl(
-        "create",
-        "rolebinding",
-        "someone",
-        "--clusterrole=edit",
-        f"--serviceaccount={namespace}:someone",
-        "-n",
-        namespace,
-    )
-    kubectl("create", "serviceaccount", "workers", "-n", namespace)
-    kubectl("create", "role", "workers", "--verb=get,list", "--resource=pods", "-n", namespace)
-    kubectl(
-        "create",
-        "rolebinding",
-        "workers",
-        "--role=workers",
-        f"--serviceaccount={namespace}:workers",
-        "-n",
-        namespace,
-    )
-    refused = launcher.run(*launcher.words("--kubeconfig", user, nnodes=2), launcher.script(SCRIPT))
-    assert refused.code == 3, refused.err
-    assert "not allowed to create roles.rbac.authorization.k8s.io/train-" in refused.err
-    assert f"kubectl auth can-i create roles.rbac.authorization.k8s.io -n {namespace}" in refused.err
-    ran = launcher.run(
-        *launcher.words("--kubeconfig", user, "--service-account", "workers", nnodes=2),
-        launcher.script(SCRIPT),
-    )
-    assert ran.code == 0, ran.err
-    assert ran.out.count("hello") == 2
     assert launcher.left() == []

@@ -10,6 +10,7 @@ from torchnet.k8s.addons.images import MULTUS, PYTORCH, WHEREABOUTS
 
 KUBERNETES_VERSION = "v1.34.4"
 JOBSET_VERSION = "v0.10.1"
+COREDNS_VERSION = "v1.12.1"  # the one that kubeadm installs with this Kubernetes
 # The manifests decide about these two.
 MULTUS_VERSION = MULTUS.rpartition(":")[2]
 WHEREABOUTS_VERSION = WHEREABOUTS.rpartition(":")[2]
@@ -18,6 +19,7 @@ KUBERNETES_MODULE = "k8s.io/kubernetes"
 MULTUS_MODULE = "gopkg.in/k8snetworkplumbingwg/multus-cni.v4"
 WHEREABOUTS_MODULE = "github.com/k8snetworkplumbingwg/whereabouts"
 JOBSET_MODULE = "sigs.k8s.io/jobset"
+COREDNS_MODULE = "github.com/coredns/coredns"
 GO_MODULES = {
     KUBERNETES_MODULE: KUBERNETES_VERSION,
     MULTUS_MODULE: MULTUS_VERSION,

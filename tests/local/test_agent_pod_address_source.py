@@ -6,8 +6,10 @@ import re
 import signal
 from pathlib import Path
 
+from tests.api_contract import status
 from tests.api_server import FORBIDDEN
 from tests.containers import ETH0, NET1, Pods, ended, served
+from tests.dns_server import DnsServer
 from tests.jobs import until
 from tests.namespaces import ip, isolated
 from torchnet.constants import INDEX_LABEL, POD_IP_VARIABLE, RUN_LABEL
@@ -91,6 +93,70 @@ def test_pods_in_their_hosts_network_meet_at_rank_0s_pod_and_train_over_the_name
     for code, out, err in pods.phase("work"):
         assert code == 0, err
         assert f" {NET1[0]} " in out
+
+
+def named(pods: Pods, rank: int, told: str) -> None:
+    """A pod as the launcher makes it: rank 0 has a name, and the pod's own annotations are in a volume."""
+    volume = pods.place(rank) / "status"
+    volume.mkdir(exist_ok=True)
+    (volume / "network-status").write_text(told)
+    (volume / "networks").write_text("ml/net@net1")
+    pods.attachment = "ml/net@net1"
+    pods.environ = {POD_IP_VARIABLE: ETH0[rank]}
+    pods.flags = ("--status-dir", str(volume), "--rank0-names", "run,run-0.run,_join._tcp.run")
+    pods.resolv_conf = pods.folder / "resolv.conf"
+    pods.resolv_conf.write_text(f"search ml.svc.example.org\nnameserver {ETH0[0]}\n")
+
+
+@isolated
+def test_pods_without_a_right_on_the_api_find_rank_0_by_its_name(tmp_path: Path) -> None:
+    """Its name comes after the worker has asked for it; and network-status after the preparation."""
+    pods = Pods(tmp_path)
+    with DnsServer(ETH0[0], 53) as server:
+        running = []
+        for rank in (1, 0):
+            named(pods, rank, "")
+            running.append(pods.begin(rank, "prepare"))
+        until(lambda: bool(server.names.asked), "a question")
+        server.names.addresses["run.ml.svc.example.org"] = [ETH0[0]]
+        server.names.addresses["run-0.run.ml.svc.example.org"] = [ETH0[0]]
+        for code, _, err in ended(running):
+            assert code == 0, err
+    # The training containers need no name server, and read what the volume has by now.
+    running = []
+    for rank in (0, 1):
+        named(pods, rank, status(NET1[rank], ETH0[rank]))
+        running.append(pods.begin(rank, "work"))
+    for code, out, err in ended(running):
+        assert code == 0, err
+        assert f" {NET1[0]} " in out
+
+
+@isolated
+def test_a_status_that_contradicts_the_kernel_is_refused_before_the_script_starts(tmp_path: Path) -> None:
+    pods = Pods(tmp_path)
+    with DnsServer(ETH0[0], 53) as server:
+        server.names.addresses["run.ml.svc.example.org"] = [ETH0[0]]
+        server.names.addresses["run-0.run.ml.svc.example.org"] = [ETH0[0]]
+        running = []
+        for rank in (0, 1):
+            named(pods, rank, "")
+            running.append(pods.begin(rank, "prepare"))
+        assert [code for code, *_ in ended(running)] == [0, 0]
+    named(pods, 0, status("fd00:7::99"))
+    ((code, out, err),) = pods.phase("work", of=(0,))
+    assert (code, out) == (4, "")
+    assert "network-status has fd00:7::99, but the kernel has" in err
+
+
+@isolated
+def test_without_a_name_server_the_error_names_it(tmp_path: Path) -> None:
+    pods = Pods(tmp_path)
+    named(pods, 1, "")
+    pods.flags = (*pods.flags, "--start-timeout", "1")
+    ((code, _, err),) = pods.phase("prepare", of=(1,))
+    assert code == 124, err
+    assert f"name server {ETH0[0]}: Connection refused; the API server is not asked" in err
 
 
 @isolated

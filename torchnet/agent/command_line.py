@@ -20,22 +20,24 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from torchnet import constants
 from torchnet.agent import agent, rdma
 from torchnet.agent.events import Failure
-from torchnet.agent.handover import Handover, HandoverSource
+from torchnet.agent.handover import Handover
 from torchnet.agent.log_reporter import LogReporter
 from torchnet.agent.output_writer import StandardStreams
 from torchnet.agent.rendezvous import Endpoint
+from torchnet.agent.source_selection import (
+    address_source,
+    frontend_of,
+    host_parts,
+    prepared_source,
+    read,
+    source_of,
+)
 from torchnet.agent.spec import FLAGS, OWN, AgentSpec, flag_of
 from torchnet.agent.termination_log import TeeReporter, TerminationLog
 from torchnet.errors import NetworkError, TorchnetError, UsageError
-from torchnet.network.address_sources import (
-    AddressSource,
-    HostInterfaces,
-    MultusStatus,
-    StaticAddresses,
-    parse_source,
-)
+from torchnet.network.address_sources import parse_source
 from torchnet.network.attachment import NetworkAttachment
-from torchnet.network.host_networks import HostBackend, HostNetwork, parse_host_network, select_backend
+from torchnet.network.host_networks import HostNetwork, parse_host_network
 from torchnet.network.peer_table import NAME
 from torchnet.text import listed, printable
 
@@ -144,10 +146,24 @@ def _addresses(made: argparse.ArgumentParser) -> None:
         help="address of rank 0 on each rail [TORCHNET_RANK0]",
     )
     add(
+        "--status-dir",
+        default="",
+        metavar="DIR",
+        help="with multus-status: directory with this pod's annotations in the files network-status and networks, by "
+        "a volume of the downward API",
+    )
+    add(
+        "--rank0-names",
+        default="",
+        metavar="NAME,…",
+        help="join at the address of rank 0's pod on the primary network: names of rank 0 in the domain of the "
+        "namespace's Services; a Service must publish not ready addresses",
+    )
+    add(
         "--rank0-labels",
         default="",
         metavar="KEY=VALUE,…",
-        help="with multus-status: labels of rank 0's pod [derived from the labels of this pod]",
+        help="labels of rank 0's pod, to ask the API for it; with multus-status [derived from the labels of this pod]",
     )
 
 
@@ -228,15 +244,12 @@ def _from_environment(one: Field[Any]) -> Any:
 
 def _document(path: str) -> AgentSpec:
     try:
-        return AgentSpec.loads(_read(path))
+        return AgentSpec.loads(read(path))
     except (ValueError, TypeError) as error:
         raise UsageError(
             f"--spec {path} is not a specification for this version of torchnet: {error}",
             fix="torchnet launch --on kubernetes --dry-run shows an example",
         ) from None
-
-
-_STATUS_LIMIT = 2 << 20  # bytes; the parser rejects more than half of it, with its own message
 
 
 def main(argv: Sequence[str]) -> int:
@@ -267,13 +280,13 @@ def _run(options: argparse.Namespace, spec: AgentSpec, termination: TerminationL
     state = Handover.read(spec.state) if spec.phase == "work" else None
     if state is not None:
         spec = _as_prepared(spec, state)
-    source = source_of(options, spec) if state is None else HandoverSource(state)
+    source = source_of(options, spec) if state is None else prepared_source(options, spec, state)
     return agent.run(
         spec,
         source,
         lambda loop, _worker: TeeReporter(LogReporter(streams=StandardStreams(loop)), termination),
         state.table if state is not None else None,
-        frontend_of(source, spec) if state is None else Endpoint(state.frontend) if state.frontend else None,
+        frontend_of(options, spec) if state is None else Endpoint(state.frontend) if state.frontend else None,
     )
 
 
@@ -314,10 +327,10 @@ def spec_of(options: argparse.Namespace, *, joins: bool = True) -> AgentSpec:
             )
     known: AgentSpec | None = options.document
     values = {**(vars(known) if known else {}), **{one.name: getattr(options, one.name) for one in FLAGS}}
-    if _host_parts(options):
+    if host_parts(options):
         values["network"] = "host"
     elif known is None or options.address_source:
-        values["network"] = parse_source(_address_source(options)).kind
+        values["network"] = parse_source(address_source(options)).kind
     values["devices"] = tuple(
         dict.fromkeys(
             (*values.get("devices", ()), *(one.name for one in options.network if one.kind == "rdma"))
@@ -339,128 +352,6 @@ def spec_of(options: argparse.Namespace, *, joins: bool = True) -> AgentSpec:
             "replaced": _replaced(options.replaced),
         }
     )
-
-
-def _host_parts(options: argparse.Namespace) -> list[HostNetwork]:
-    return [one for one in options.network if one.kind == "host"]
-
-
-def _host_backend(options: argparse.Namespace) -> HostBackend:
-    """Return the interfaces of ``--network host:``; none without it.
-
-    Raises:
-        NetworkError: this host does not have the network.
-    """
-    hosts = _host_parts(options)
-    if not hosts:
-        return HostBackend()
-    from torchnet.linux import rtnetlink
-
-    try:
-        present = rtnetlink.interfaces()
-    except OSError as error:
-        raise NetworkError(f"cannot list the network interfaces: {error.strerror or error}") from None
-    return select_backend(hosts, present, ())
-
-
-def _address_source(options: argparse.Namespace) -> str:
-    return options.address_source or os.environ.get("TORCHNET_ADDRESS_SOURCE", "multus-status")
-
-
-def source_of(options: argparse.Namespace, spec: AgentSpec) -> AddressSource:
-    """Return the address source that the flags select.
-
-    Raises:
-        TorchnetError: the flags or the environment are unusable.
-    """
-    rank0 = tuple(filter(None, options.rank0.split(",")))
-    backend = _host_backend(options)
-    text = f"host:{','.join(backend.interfaces)}" if backend.interfaces else _address_source(options)
-    kind = parse_source(text).kind
-    in_pods = kind == "host" and bool(options.rank0_labels) and not rank0
-    if kind != "multus-status" and not rank0 and spec.node_rank and not in_pods:
-        raise UsageError("rank 0's address is not set", fix="--rank0 ADDRESS")
-    if kind == "host":
-        if in_pods:
-            return _host_pods(text, options.rank0_labels, backend.networks)
-        return HostInterfaces(text, rank0, backend.networks)
-    if kind == "static":
-        return StaticAddresses(text, rank0, spec.attachments)
-    if not options.status_file:
-        return _by_api(spec, options.rank0_labels)
-    other = options.rank0_status_file or (options.status_file if not spec.node_rank else None)
-    if other is None:
-        raise UsageError(
-            "--status-file requires --rank0-status-file on ranks other than 0", fix="--rank0-status-file FILE"
-        )
-    return MultusStatus(
-        _read(options.status_file), lambda: _read(other), spec.attachments, family=spec.family
-    )
-
-
-def frontend_of(source: AddressSource, spec: AgentSpec) -> Endpoint | None:
-    """Return where the rendezvous of pods in their hosts' network takes place; None: over the backend.
-
-    Raises:
-        UsageError: rank 0 does not know its own address.
-    """
-    if spec.network != "host" or "KUBERNETES_SERVICE_HOST" not in os.environ:
-        return None
-    from torchnet.agent.host_pod_source import HostPodSource, PodEndpoint
-
-    if not isinstance(source, HostPodSource):
-        return None
-    own = os.environ.get(constants.POD_IP_VARIABLE, "")
-    if spec.node_rank == 0 and not own:
-        raise UsageError(
-            "rank 0's address is not set",
-            fix=f"set {constants.POD_IP_VARIABLE} by the downward API (fieldRef status.podIP)",
-        )
-    return PodEndpoint(own, source=source if spec.node_rank else None)
-
-
-def _host_pods(text: str, rank0_labels: str, networks: Mapping[str, str]) -> AddressSource:
-    from torchnet.agent.host_pod_source import HostPodSource
-    from torchnet.agent.kube_api import ApiServer
-    from torchnet.agent.pod_address_source import Own
-
-    api = ApiServer.from_pod(os.environ)
-    namespace = os.environ.get("POD_NAMESPACE") or api.namespace()
-    return HostPodSource(
-        api, Own(namespace, os.environ.get("POD_NAME", ""), rank0=rank0_labels), text, networks
-    )
-
-
-def _by_api(spec: AgentSpec, rank0_labels: str) -> AddressSource:
-    """Read addresses through the API. Imports are local: few workers need http and ssl (0.03 s)."""
-    from torchnet.agent.discovery import sure_attachments
-    from torchnet.agent.kube_api import ApiServer
-    from torchnet.agent.pod_address_source import Own, PodSource
-    from torchnet.linux import rtnetlink
-
-    def address() -> str:
-        try:
-            present = rtnetlink.interfaces()
-        except OSError as error:
-            text = f"cannot list the network interfaces: {error.strerror or error}"
-            raise NetworkError(
-                text, fix="set POD_NAME by the downward API (fieldRef metadata.name)"
-            ) from None
-        found = present["eth0"].addresses if "eth0" in present else ()
-        return next((a.ip for a in found if a.scope == "global"), "")
-
-    api = ApiServer.from_pod(os.environ)
-    environ = os.environ
-    own = Own(
-        namespace=environ.get("POD_NAMESPACE") or api.namespace(),
-        name=environ.get("POD_NAME", ""),
-        hostname=environ.get("HOSTNAME", ""),
-        address=address,
-        # The other workers rely on rank 0's network-status, so rank 0 always compares it with the kernel.
-        seen=lambda: sure_attachments(spec) if spec.node_rank else None,
-        rank0=rank0_labels,
-    )
-    return PodSource(api, own, spec.attachments, family=spec.family)
 
 
 def _workdir(options: argparse.Namespace) -> None:
@@ -499,7 +390,7 @@ def _token(nnodes: int) -> str:
     token = os.environ.pop("TORCHNET_TOKEN", "")
     file = os.environ.get(constants.TOKEN_VARIABLE, "")
     if not token and file:
-        token = _read(file).strip()
+        token = read(file).strip()
     if not token and nnodes > 1:
         raise UsageError(
             "the workers need a shared secret",
@@ -518,11 +409,3 @@ def _replaced(text: str | None) -> int | None:
             fix="use 0, or remove it",
         )
     return int(text or 0)
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, errors="replace") as file:
-            return file.read(_STATUS_LIMIT)
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}", fix="check that the volume is mounted there") from error

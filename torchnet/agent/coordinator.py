@@ -34,7 +34,7 @@ from torchnet.agent.heartbeat import RENEW_SECONDS, heartbeat_seconds, idle_sile
 from torchnet.agent.membership import Member, Membership
 from torchnet.agent.message_socket import MessageSocket
 from torchnet.agent.preflight import ReplyRoutes
-from torchnet.agent.rendezvous import Endpoint, RendezvousServer, raise_open_files
+from torchnet.agent.rendezvous import Endpoint, RendezvousServer, peer_host, raise_open_files
 from torchnet.agent.spec import AgentSpec
 from torchnet.agent.stall import StallWatch
 from torchnet.agent.state_machine import StateMachine
@@ -186,7 +186,7 @@ class Coordinator:
         if reason:
             self._reject(sock, row.name, reason, rank)
             return
-        address = _peer_address(sock) or row.rails[0].address
+        address = peer_host(sock) or row.rails[0].address
         member = Member(row, address, self._loop.time(), request.phase, request.verified)
         member.connection = MessageSocket(
             self._loop,
@@ -543,12 +543,3 @@ class Coordinator:
 
     def _report_phase(self, phase: str, text: str) -> None:
         self._report({"event": "phase", "node": self._spec.node_rank, "phase": phase, "text": text})
-
-
-def _peer_address(sock: socket.socket) -> str:
-    """Return the address of the other end; "" for a pair of Unix sockets, or if it has disconnected."""
-    try:
-        name = sock.getpeername()
-    except OSError:
-        return ""
-    return str(name[0]) if isinstance(name, tuple) else ""

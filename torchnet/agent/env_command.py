@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from torchnet.agent import command_line, rdma_check
-from torchnet.agent.command_line import source_of, spec_of
+from torchnet.agent.command_line import spec_of
 from torchnet.agent.discovery import discover
 from torchnet.agent.process_env import ProcessEnvironment
+from torchnet.agent.source_selection import frontend_of, source_of
 from torchnet.agent.store_port import usual_port
 from torchnet.errors import NotYetError, UsageError
 
@@ -54,11 +55,14 @@ def _main(argv: Sequence[str]) -> int:
             f"--local-rank {options.local_rank} is not within 0 … {last}", fix="--nproc-per-node"
         )
     spec = spec_of(options, joins=False)
-    source = source_of(options, spec)
+    if options.rank0_names:
+        raise UsageError("torchnet env does not join, so it cannot use --rank0-names", fix="--rank0 ADDRESS")
+    source, frontend = source_of(options, spec), frontend_of(options, spec)
     deadline = time.monotonic() + spec.start_timeout
     rails = retry(lambda: discover(spec, source), deadline)
     own = rails[0].address
-    master = own if spec.node_rank == 0 else retry(source.rank0, deadline)[0]
+    rank0 = source.rank0 if frontend is None else lambda: [str(at[0]) for _, at in frontend.resolve()]
+    master = own if spec.node_rank == 0 else retry(rank0, deadline)[0]
     environment = ProcessEnvironment(spec, master, rails, usual_port(spec.run_id), 0)
     unusable = rdma_check.check(spec, [(rail.interface, rail.address) for rail in rails])
     for warning in (*environment.warnings(), *unusable[0], *unusable[1]):

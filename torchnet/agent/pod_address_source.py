@@ -15,11 +15,11 @@ from typing import Any
 
 from torchnet.agent.kube_api import ApiServer, Ask, DeniedError, PodMetadata, newest, selector
 from torchnet.constants import NETWORKS_ANNOTATION, STATUS_ANNOTATION
-from torchnet.errors import ClusterError, NetworkError, NotYetError, StatusError, TorchnetError
+from torchnet.errors import ClusterError, NetworkError, NotYetError, TorchnetError
 from torchnet.network.address_sources import MultusStatus
 from torchnet.network.attachment import NetworkAttachment
 from torchnet.network.interface_selection import Family
-from torchnet.network.network_status import StatusEntry
+from torchnet.network.network_status import StatusEntry, missing_status
 from torchnet.text import printable
 
 _LIVE = "status.phase!=Failed,status.phase!=Succeeded"
@@ -153,7 +153,9 @@ class PodSource:
 
     def _no_status(self, pod: PodMetadata) -> TorchnetError:
         requested = pod.annotations.get(NETWORKS_ANNOTATION)
-        return self._for_a_while("status", _STATUS_SECONDS, _missing_status(pod, requested, self._own))
+        return self._for_a_while(
+            "status", _STATUS_SECONDS, missing_status(pod.name, self._own.namespace, requested)
+        )
 
     def _retry_later(self, request: Callable[[], Any]) -> Any:
         try:
@@ -174,6 +176,20 @@ class PodSource:
         return NotYetError(error, self._pace.step())
 
 
+class PodIPLookup(PodSource):
+    """Rank 0's address on the primary network, by the API; for pods whose rendezvous takes place there.
+
+    Args of ``own``: ``rank0``, the label selector of rank 0's pod, is required.
+    """
+
+    def _ask_rank0(self) -> tuple[str, ...]:
+        pod = self._rank0_pod(whole=True)
+        if not pod.address:
+            error = NetworkError(f"rank 0's pod {pod.name} has no address yet", fix=_see(pod, self._own))
+            raise self._later(error)
+        return (pod.address,)
+
+
 class _Pace:
     """Backoff with jitter, so that many workers do not send requests at the same time."""
 
@@ -188,21 +204,6 @@ class _Pace:
         seconds = self._seconds * (0.75 + 0.5 * self._chance())
         self._seconds = min(self._seconds * 1.7, _LAST_SECONDS)
         return seconds
-
-
-def _missing_status(pod: PodMetadata, requested: str | None, own: Own) -> StatusError:
-    """Explain the missing network-status by known symptoms, as far as the pod shows them."""
-    if not requested:
-        return StatusError(
-            f"pod {pod.name} requests no second network: it has no annotation {NETWORKS_ANNOTATION}",
-            fix=f"add the annotation {NETWORKS_ANNOTATION}: NAMESPACE/NAD@net1 to the pods (of a Job: to its template)",
-        )
-    return StatusError(
-        f"pod {pod.name} requests {printable(requested, 200)} but has no annotation {STATUS_ANNOTATION}: Multus did "
-        "not handle the pod, or the NetworkAttachmentDefinition has no cniVersion",
-        fix=f"{_see(pod, own)}; kubectl get pods -A -l app=multus; the NetworkAttachmentDefinition needs "
-        "a cniVersion of at least 0.3.1, and Cilium cni.exclusive=false",
-    )
 
 
 def _see(pod: PodMetadata, own: Own) -> str:

@@ -218,6 +218,15 @@ def tune(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, _SOL_TCP_THIN_LINEAR_TIMEOUTS, 1)
 
 
+def peer_host(sock: socket.socket) -> str:
+    """Return the address of the other end; "" for a pair of Unix sockets, or if it has disconnected."""
+    try:
+        name = sock.getpeername()
+    except OSError:
+        return ""
+    return str(name[0]) if isinstance(name, tuple) else ""
+
+
 def _object(data: bytes) -> dict[str, Any]:
     value = json.loads(data)
     if not isinstance(value, dict):

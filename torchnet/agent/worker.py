@@ -25,7 +25,7 @@ from torchnet.agent.messages import CoordinatorMessage, InvalidMessageError
 from torchnet.agent.phase_timer import PhaseTimer
 from torchnet.agent.preflight import Preflight
 from torchnet.agent.rank_process import Process
-from torchnet.agent.rendezvous import Endpoint
+from torchnet.agent.rendezvous import Endpoint, peer_host
 from torchnet.agent.spec import AgentSpec
 from torchnet.agent.state_machine import StateMachine
 from torchnet.agent.training_phase import TrainingPhase
@@ -74,9 +74,12 @@ def save_state(
     row: PeerRow,
     attachments: tuple[StatusEntry, ...],
     table: PeerTable,
-    frontend: Endpoint | None = None,
+    frontend: str = "",
 ) -> None:
     """Write the state, and a hosts file with the peers' names.
+
+    Args:
+        frontend: the host at which the rendezvous takes place; "" for rank 0's first rail.
 
     Raises:
         OSError: a file cannot be read or written.
@@ -92,7 +95,7 @@ def save_state(
         attachments,
         rank0,
         table,
-        frontend.known_host if frontend else "",
+        frontend,
     )
     state.write(spec.state)
 
@@ -133,6 +136,7 @@ class Worker:
         self._state = StateMachine("worker", TRANSITIONS)
         self._frozen = False
         self._admitted = False  # rank 0 has sent a message on this connection
+        self._rank0_host = ""  # where that connection leads; "" on rank 0
         self._wrote_hosts = False
         self._phase_timer = PhaseTimer(reporter.send)
         self._join = Join(
@@ -193,6 +197,7 @@ class Worker:
         """Use a connection on which the join request has been sent."""
         self._last_message_at = self._loop.time()
         self._admitted = False
+        self._rank0_host = peer_host(sock)
         self._connection = MessageSocket(
             self._loop, sock, messages.decode_from_coordinator, self._receive, self._lose_connection
         )
@@ -324,7 +329,9 @@ class Worker:
         if self._spec.phase == "prepare":
             try:
                 attachments = self._join.verified_attachments()
-                save_state(self._spec, self._join.row, attachments, self._table, self._frontend)
+                # A name may have several addresses: the one that was connected to.
+                host = (self._rank0_host or self._frontend.known_host) if self._frontend else ""
+                save_state(self._spec, self._join.row, attachments, self._table, host)
             except OSError as error:
                 self._fail(failures.state_not_saved(self._spec.name, self._spec.state, error))
                 return

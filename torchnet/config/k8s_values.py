@@ -33,6 +33,7 @@ TAKEN = (
         constants.CODE_DIR,
         constants.STATE_DIR,
         constants.TOKEN_DIR,
+        constants.STATUS_DIR,
         constants.WORK_DIR,
         constants.SCRIPT_DIR,
         constants.API_DIR,

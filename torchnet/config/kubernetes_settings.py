@@ -182,7 +182,8 @@ KUBERNETES_FIELDS = (
     _field(
         "kubernetes.service_account",
         "--service-account",
-        "Use an existing ServiceAccount that is allowed to get and list pods, instead of creating one with a Role.",
+        "Run the pods under this ServiceAccount. If DNS fails, the workers ask the API server with its token, which "
+        "needs get and list on pods. [default, without a token]",
         _NAME,
         metavar="NAME",
     ),
@@ -190,7 +191,7 @@ KUBERNETES_FIELDS = (
         "kubernetes.static_ips",
         "--static-ips",
         "Addresses of the workers on a rail: FIRST-LAST/LENGTH, or a list. The attachment must use the static IPAM "
-        "plugin. The pods then need no access to the API server. Repeat it once per rail.",
+        "plugin. The workers then join over the backend, without DNS. Repeat it once per rail.",
         "FIRST-LAST/LENGTH or ADDRESS/LENGTH,…, such as fcbb:0:800:ffff::100-fcbb:0:800:ffff::1ff/64",
         metavar="RANGE",
         repeat=True,

@@ -195,6 +195,21 @@ def _kind(value: Any) -> str:
     return str(json.dumps(value))
 
 
+def missing_status(pod: str, namespace: str, requested: str | None) -> StatusError:
+    """Return the error for a pod without network-status, from its annotation ``requested`` (NETWORKS_ANNOTATION)."""
+    if not requested:
+        return StatusError(
+            f"pod {pod} requests no second network: it has no annotation {NETWORKS_ANNOTATION}",
+            fix=f"add the annotation {NETWORKS_ANNOTATION}: NAMESPACE/NAD@net1 to the pods (of a Job: to its template)",
+        )
+    return StatusError(
+        f"pod {pod} requests {printable(requested, 200)} but has no annotation {STATUS_ANNOTATION}: Multus did "
+        "not handle the pod, or the NetworkAttachmentDefinition has no cniVersion",
+        fix=f"kubectl describe pod {pod} -n {namespace}; kubectl get pods -A -l app=multus; the "
+        "NetworkAttachmentDefinition needs a cniVersion of at least 0.3.1, and Cilium cni.exclusive=false",
+    )
+
+
 def _missing() -> NoReturn:
     raise StatusError(
         f"the annotation {STATUS_ANNOTATION} is missing or empty: Multus has not written it",

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from torchnet.agent.command_line import dashed, main, parse, source_of, spec_of
+from torchnet.agent.command_line import dashed, main, parse, spec_of
+from torchnet.agent.source_selection import source_of
 from torchnet.agent.spec import FLAGS, flag_of
 from torchnet.errors import NetworkError, UsageError
 from torchnet.network.attachment import NetworkAttachment

@@ -1,7 +1,7 @@
-"""rbac: what an administrator grants once, so that users with the built-in role ``edit`` can launch jobs.
+"""rbac: what an administrator can grant once; a launch by a user with the built-in role ``edit`` needs none of it.
 
-The built-in role ``edit`` cannot write a Role or RoleBinding, only ``admin`` can. Neither ``view``, ``edit`` nor
-``admin`` can read attachments.
+The account is for pods of one's own with ``torchnet agent`` or ``torchnet env``, and for clusters without DNS. Neither
+``view``, ``edit`` nor ``admin`` can read attachments.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ ACCOUNT = "torchnet"
 VIEW = "torchnet-view-networks"
 
 HEAD = """\
-The service account with which the workers find each other, and permission to read network attachments.
+Permission to read network attachments, and a service account that may read the namespace's pods.
 
-Users with the role edit in the namespace launch with --service-account torchnet. Without it, torchnet creates these
-objects for each run, which requires the role admin. Runs with fixed addresses need none of them."""
+torchnet launch needs neither: it then cannot report a missing attachment before the start. The account is for
+torchnet agent and torchnet env in pods of your own, and with --service-account torchnet for clusters without DNS."""
 
 
 def manifests(options: Options) -> list[Manifest]:

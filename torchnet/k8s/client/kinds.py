@@ -44,6 +44,12 @@ NODE = Kind("v1", "Node", "nodes")
 DAEMONSET = Kind("apps/v1", "DaemonSet", "daemonsets")
 NAD = Kind("k8s.cni.cncf.io/v1", "NetworkAttachmentDefinition", "network-attachment-definitions")
 
+# Only runs of earlier versions have these. Not every user may list them.
+FORMER_KINDS = (
+    Kind(RBAC, "RoleBinding", "rolebindings"),
+    Kind(RBAC, "Role", "roles"),
+    Kind("v1", "ServiceAccount", "serviceaccounts"),
+)
 # In deletion order: kinds that create pods first, kinds that pods use last.
 KINDS = (
     JOBSET,
@@ -51,9 +57,8 @@ KINDS = (
     POD,
     Kind("k8s.cni.cncf.io/v1beta1", "MultiNetworkPolicy", "multi-networkpolicies"),
     Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies"),
-    Kind(RBAC, "RoleBinding", "rolebindings"),
-    Kind(RBAC, "Role", "roles"),
-    Kind("v1", "ServiceAccount", "serviceaccounts"),
+    *FORMER_KINDS,
+    Kind("v1", "Service", "services"),
     Kind("v1", "Secret", "secrets"),
     Kind("v1", "ConfigMap", "configmaps"),
 )

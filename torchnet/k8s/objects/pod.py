@@ -16,8 +16,6 @@ from torchnet.constants import (
     ATTEMPT_LABEL,
     CODE_DIR,
     CODE_ZIP,
-    INDEX_LABEL,
-    NODE_RANK_LABEL,
     RUN_LABEL,
     SPEC_JSON,
     START_VARIABLE,
@@ -28,6 +26,7 @@ from torchnet.k8s.objects.builders import RESTRICTED, RESTRICTED_POD, api_access
 from torchnet.k8s.objects.code_bundle import CodeBundle
 from torchnet.k8s.objects.network_annotation import device_resources, fixed_addresses, networks
 from torchnet.k8s.objects.pod_template import DEFAULT_CONTAINER, apply
+from torchnet.k8s.objects.rank0_service import rank0_names, rank_label, service_name
 from torchnet.network.attachment import NetworkAttachment
 
 # The Job controller sets this variable in each container; the kubelet expands $(NAME) in commands and arguments.
@@ -54,6 +53,8 @@ def command(job: JobSpec, run_id: str, phase: str, code: CodeBundle) -> list[str
     """Return the command of the container for ``phase`` (prepare or work), the same for every worker."""
     words = ["python3", f"{CODE_DIR}/{AGENT_ZIP}", "agent", "--phase", phase, "--state", STATE_DIR]
     words += ["--spec", f"{CODE_DIR}/{SPEC_JSON}", "--node-rank", INDEX]
+    if _reads_status(job):
+        words += ["--status-dir", constants.STATUS_DIR]
     if phase == "work":
         return words
     if code.code_zip is not None:
@@ -64,9 +65,12 @@ def command(job: JobSpec, run_id: str, phase: str, code: CodeBundle) -> list[str
         return [*words, "--rank0", ",".join(rank0)]
     if job.host_network:
         hosts = [str(one) for one in job.network.host_networks if one.kind == "host"]
-        named = [word for host in hosts for word in ("--network", host)]
-        return [*words, *named, "--rank0-labels", _rank0_labels(job, run_id)]
-    return [*words, "--address-source", "multus-status", "--rank0-labels", _rank0_labels(job, run_id)]
+        words += [word for host in hosts for word in ("--network", host)]
+    else:
+        words += ["--address-source", "multus-status"]
+    words += ["--rank0-names", ",".join(rank0_names(job, run_id))]
+    # With an account of the user's, the agent may ask the API where there is no DNS.
+    return words + (["--rank0-labels", _rank0_labels(job, run_id)] if job.kubernetes.service_account else [])
 
 
 def _rank0_labels(job: JobSpec, run_id: str) -> str:
@@ -74,10 +78,18 @@ def _rank0_labels(job: JobSpec, run_id: str) -> str:
 
     Without it, a worker would have to read its own pod first and derive the selector from the labels.
     """
-    rank = NODE_RANK_LABEL if job.kubernetes.form == "pods" else INDEX_LABEL
     # During a restart of a JobSet, pods of two attempts exist side by side for a moment.
     start = f",{ATTEMPT_LABEL}=$({START_VARIABLE})" if job.kubernetes.form == "jobset" else ""
-    return f"{RUN_LABEL}={run_id},{rank}=0{start}"
+    return f"{RUN_LABEL}={run_id},{rank_label(job)}=0{start}"
+
+
+def _reads_status(job: JobSpec) -> bool:
+    """Return whether Multus gives the pods their addresses, and tells them in network-status."""
+    return not job.host_network and not job.kubernetes.static_ips
+
+
+def _asks_api(job: JobSpec) -> bool:
+    return bool(job.kubernetes.service_account) and not job.kubernetes.static_ips
 
 
 # Seconds in addition to --grace, which the worker's processes get after SIGTERM: for the other workers' receipts and
@@ -134,9 +146,9 @@ def _spec(
         "enableServiceLinks": False,
         "automountServiceAccountToken": False,
     }
-    if not group.static_ips:
-        spec["serviceAccountName"] = group.service_account or run_id
-    elif group.service_account:
+    if job.kubernetes.form != "jobset" and not group.static_ips:
+        spec["subdomain"] = service_name(run_id)
+    if group.service_account:
         spec["serviceAccountName"] = group.service_account
     spec["securityContext"] = _pod_security(group.security)
     if group.node_selector:
@@ -190,7 +202,8 @@ def _prepare(job: JobSpec, run_id: str, code: CodeBundle) -> dict[str, Any]:
         mount("state", constants.STATE_DIR),
         mount("work", constants.WORK_DIR),
     ]
-    if not job.kubernetes.static_ips:
+    mounts += _status_mounts(job)
+    if _asks_api(job):
         mounts.append(mount("api", constants.API_DIR, readOnly=True))
     return {
         "name": constants.PREPARE,
@@ -244,7 +257,7 @@ def _own_variables(job: JobSpec) -> list[dict[str, Any]]:
         from_field("POD_NAME", "metadata.name"),
         from_field("POD_NAMESPACE", "metadata.namespace"),
         from_field("POD_UID", "metadata.uid"),
-        *([from_field(constants.POD_IP_VARIABLE, "status.podIP")] if job.host_network else []),
+        from_field(constants.POD_IP_VARIABLE, "status.podIP"),
         from_field(constants.HOST_VARIABLE, "spec.nodeName"),
         {"name": constants.TOKEN_VARIABLE, "value": f"{constants.TOKEN_DIR}/{constants.TOKEN_KEY}"},
     ]
@@ -293,6 +306,7 @@ def _worker_mounts(job: JobSpec) -> list[dict[str, Any]]:
         # The kubelet does not manage /etc/hosts if it is mounted, so the peers' names can be added without root.
         mount("state", "/etc/hosts", subPath="hosts", readOnly=True),
         mount("shm", "/dev/shm"),
+        *_status_mounts(job),
     ]
     if place.kind == "pvc":
         mounts.append(
@@ -326,7 +340,9 @@ def _volumes(job: JobSpec, run_id: str) -> list[dict[str, Any]]:
         {"name": "work", "emptyDir": {}},
         {"name": "shm", "emptyDir": shm},
     ]
-    if not group.static_ips:
+    if _reads_status(job):
+        volumes.append({"name": "status", "downwardAPI": {"items": [_annotation(*one) for one in _STATUS]}})
+    if _asks_api(job):
         volumes.append(api_access("api", defaultMode=0o440))
     if place.kind == "pvc":
         volumes.append({"name": "script", "persistentVolumeClaim": {"claimName": place.claim}})
@@ -340,6 +356,21 @@ def _volumes(job: JobSpec, run_id: str) -> list[dict[str, Any]]:
                 }
             )
     return volumes
+
+
+# File -> annotation.
+_STATUS = (
+    (constants.STATUS_FILE, constants.STATUS_ANNOTATION),
+    (constants.NETWORKS_FILE, constants.NETWORKS_ANNOTATION),
+)
+
+
+def _annotation(file: str, name: str) -> dict[str, Any]:
+    return {"path": file, "fieldRef": {"fieldPath": f"metadata.annotations['{name}']"}}
+
+
+def _status_mounts(job: JobSpec) -> list[dict[str, Any]]:
+    return [mount("status", constants.STATUS_DIR, readOnly=True)] if _reads_status(job) else []
 
 
 def _user_volume(text: str) -> dict[str, Any]:

@@ -16,11 +16,12 @@ from torchnet.config.kubernetes import find_run_id_problems
 from torchnet.config.script_check import require_script
 from torchnet.errors import UsageError
 from torchnet.k8s.objects import workloads
-from torchnet.k8s.objects.builders import MAP_LIMIT, binding, discovery_rules, role, service_account
+from torchnet.k8s.objects.builders import MAP_LIMIT
 from torchnet.k8s.objects.code_bundle import CodeBundle, gather
 from torchnet.k8s.objects.network_policy import policies
 from torchnet.k8s.objects.pod import processes, template
 from torchnet.k8s.objects.pod_template import load
+from torchnet.k8s.objects.rank0_service import service, service_name
 from torchnet.k8s.objects.run_identity import new_run_name, token, user_key
 from torchnet.network.attachment import NetworkAttachment
 from torchnet.text import printable
@@ -75,8 +76,8 @@ def objects(
                 {"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "immutable": True, "data": data},
             )
         )
-    if not group.service_account and not group.static_ips:
-        found += [named(run_id, body) for body in _rights(run_id, namespace)]
+    if (own := service(job, run_id)) is not None:
+        found.append(named(service_name(run_id), own))
     if group.network_policy == "isolate" and not job.host_network:  # it would not apply to their pods
         for name, body, more in policies(run_id, attachments, on_rails=group.multi_network_policy):
             found.append(named(name, body, more))
@@ -113,14 +114,6 @@ def _code(code: CodeBundle, spec: str) -> dict[str, Any]:
         "data": {constants.SPEC_JSON: spec},
         "binaryData": data,
     }
-
-
-def _rights(run_id: str, namespace: str) -> list[dict[str, Any]]:
-    return [
-        service_account(run_id, namespace) | {"automountServiceAccountToken": False},
-        role(run_id, discovery_rules(), namespace),
-        binding(run_id, run_id, (run_id, namespace), namespace),
-    ]
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,8 @@ def _pods(
             "annotations": own if index else own | notes,
         }
         spec = _with_variables(pods["spec"], variables)
+        if "subdomain" in spec:  # as the Job controller does
+            spec["hostname"] = f"{run_id}-{index}"
         found.append({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
     return found
 

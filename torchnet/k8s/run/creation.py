@@ -25,11 +25,14 @@ _QUERY = {"fieldManager": "torchnet", "fieldValidation": "Strict"}
 
 def check(
     client: ApiClient, objects: Sequence[Object], pod: Object, attachments: Sequence[NetworkAttachment]
-) -> None:
+) -> list[str]:
     """Check by a dry run that the server accepts all ``objects`` and one ``pod`` of the workload.
 
     Args:
         attachments: Those of the pods.
+
+    Returns:
+        A line for each thing that this user may not read, and that was not checked.
 
     Raises:
         UsageError: a run of this name, or an object of one, exists already.
@@ -41,14 +44,11 @@ def check(
         if kind_of(body) is not POD:  # one pod, tried below, stands for all of them
             _post(client, body, dry=True)
     # After the dry runs: if the namespace is missing, a missing attachment would be reported instead.
-    _check_attachments(client, attachments)
-    own_accounts = {one["metadata"]["name"] for one in objects if one["kind"] == "ServiceAccount"}
+    unread = _check_attachments(client, attachments)
     candidate = copy.deepcopy(pod)
-    if candidate["spec"].get("serviceAccountName") in own_accounts:
-        # The account does not exist yet, and the server rejects a pod whose account is missing.
-        candidate["spec"].pop("serviceAccountName")
     candidate["metadata"]["name"] = f"{candidate['metadata']['name'][:55]}-check"
     _post(client, candidate, dry=True)
+    return unread
 
 
 def create(
@@ -173,10 +173,6 @@ def _post(client: ApiClient, body: Object, *, dry: bool) -> Object:
             "POST", kind.path(namespace), kind.call("create", namespace, name), query=query, body=body
         )
     except ApiRefusal as error:
-        if dry and kind.name == "RoleBinding" and error.status == 404:
-            # The Role does not exist yet, and unless the user may bind it without having its rights, the server reads
-            # it. Such a binding cannot be tried.
-            return body
         if is_taken(error):
             found = _existing(client, body)
             if after_lost_answer(error) and _results_from(found, body):
@@ -227,8 +223,13 @@ def _results_from(found: Object, body: Object) -> bool:
     return matches and all(found.get(field) == body.get(field) for field in ("data", "binaryData"))
 
 
-def _check_attachments(client: ApiClient, attachments: Sequence[NetworkAttachment]) -> None:
-    """Reject network attachments that do not exist: every pod would hang before it starts."""
+def _check_attachments(client: ApiClient, attachments: Sequence[NetworkAttachment]) -> list[str]:
+    """Reject network attachments that do not exist: every pod would hang before it starts.
+
+    Returns:
+        A line for each attachment that this user may not read: if it is missing, only the CNI plugin will report it.
+    """
+    unread = []
     for where, name in dict.fromkeys((one.namespace, one.name) for one in attachments):
         try:
             client.call("GET", NAD.path(where, name), NAD.call("get", where, name), patience=10.0)
@@ -237,7 +238,9 @@ def _check_attachments(client: ApiClient, attachments: Sequence[NetworkAttachmen
                 raise missing_attachment_error(client, where, name) from None
             if not is_permission_error(error.status, error.message):
                 raise
-            # Without permission to read attachments, only the CNI plugin will report a missing one.
+            what = NAD.call("get", where)
+            unread.append(f"network attachment {where}/{name} is not checked: not allowed to {what}")
+    return unread
 
 
 def missing_attachment_error(client: ApiClient, namespace: str, name: str) -> NetworkError:

@@ -21,7 +21,17 @@ from torchnet.errors import TorchnetError
 from torchnet.k8s.client.access import Access
 from torchnet.k8s.client.api_client import METADATA, ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal
-from torchnet.k8s.client.kinds import JOBSET, KINDS, NODE, POD, WORKLOADS, Kind, kind_of, selector
+from torchnet.k8s.client.kinds import (
+    FORMER_KINDS,
+    JOBSET,
+    KINDS,
+    NODE,
+    POD,
+    WORKLOADS,
+    Kind,
+    kind_of,
+    selector,
+)
 from torchnet.k8s.client.watch import internal_error
 from torchnet.k8s.run.interruptible import Interrupted, ThreadCall, in_thread
 from torchnet.k8s.run.worker_set import seconds
@@ -354,8 +364,7 @@ def _list(client: ApiClient, kind: Kind, namespace: str, run: str, removal: Remo
             raise
         if kind in WORKLOADS and kind is not JOBSET:
             removal.problems.append(str(error))
-        elif kind.resource not in removal.unseen:
-            # A user with the built-in role `edit`, for example, cannot create such objects either, but others can.
+        elif kind not in FORMER_KINDS and kind.resource not in removal.unseen:
             removal.unseen.append(kind.resource)
         return []
     return [item["metadata"] for item in answer.get("items") or ()]

@@ -55,7 +55,9 @@ def start(
         Left: a signal came before anything was created.
     """
     silence = client.access.silence
-    ask(lambda: creation.check(client, rendered, pod, attachments), signals, NOTHING_CREATED, client=client)
+    check = lambda: creation.check(client, rendered, pod, attachments)  # noqa: E731
+    for line in ask(check, signals, NOTHING_CREATED, client=client):
+        console.notice(line)
     created: list[Object] = []
     silent = False
 

@@ -127,7 +127,7 @@ RANK0 = {
 
 @each_form
 def test_rank_0_is_looked_for_by_labels_that_it_alone_has(form: str) -> None:
-    found = render(workload=form)
+    found = render(workload=form, service_account="mine")
     spec = pod_template(found)["spec"]
     words = command_of(spec, "prepare")
     said = words[words.index("--rank0-labels") + 1].split(",")

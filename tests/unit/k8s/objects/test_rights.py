@@ -6,36 +6,52 @@ import base64
 import json
 from typing import Any
 
+import pytest
+
 from tests.unit.pod_security import containers
-from tests.unit.rendered import command_of, each_form, env_of, only, pod_template, render, spec_of, text_of
+from tests.unit.rendered import (
+    CODE,
+    command_of,
+    each_form,
+    env_of,
+    job,
+    only,
+    pod_template,
+    render,
+    spec_of,
+    text_of,
+)
 from torchnet import constants
 from torchnet.config.k8s_values import parse_addresses
-from torchnet.k8s.objects.run_objects import pod_of
+from torchnet.k8s.objects.run_objects import objects, pod_of
 from torchnet.k8s.run.run_info import read_run_info
 
 # -- rights
 
 
-def test_the_rights_are_just_what_discovery_needs() -> None:
-    found = render()
-    assert only(found, "Role")["rules"] == [
-        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]}
-    ]
-    assert only(found, "ServiceAccount")["automountServiceAccountToken"] is False
-    assert only(found, "RoleBinding")["subjects"] == [
-        {"kind": "ServiceAccount", "name": "train", "namespace": "ml"}
-    ]
-
-
-def test_an_account_that_exists_needs_no_rights() -> None:
-    found = render(service_account="torchnet")
-    assert not {"ServiceAccount", "Role", "RoleBinding"} & {body["kind"] for body in found}
-    assert pod_template(found)["spec"]["serviceAccountName"] == "torchnet"
+RBAC = {"ServiceAccount", "Role", "RoleBinding"}
+EDIT = {"ConfigMap", "Secret", "Service", "NetworkPolicy", "Job", "Pod"}  # what the built-in role may create
 
 
 @each_form
-def test_the_token_of_the_api_is_the_init_containers_alone(form: str) -> None:
-    spec = pod_template(render(workload=form))["spec"]
+def test_a_launch_creates_no_rights_and_gives_no_pod_a_token(form: str) -> None:
+    found = render(workload=form)
+    assert {body["kind"] for body in found} <= EDIT | {"JobSet"}
+    spec = pod_template(found)["spec"]
+    assert spec["automountServiceAccountToken"] is False
+    assert "serviceAccountName" not in spec
+    text = text_of(found)
+    assert "serviceAccountToken" not in text.replace("automountServiceAccountToken", "")
+    assert constants.API_DIR not in text
+    assert "--rank0-labels" not in text
+
+
+@each_form
+def test_an_account_of_the_users_lets_the_init_container_ask_the_api(form: str) -> None:
+    found = render(workload=form, service_account="torchnet")
+    assert not RBAC & {body["kind"] for body in found}
+    spec = pod_template(found)["spec"]
+    assert spec["serviceAccountName"] == "torchnet"
     assert spec["automountServiceAccountToken"] is False
     mounts = {one["name"]: {mount["name"] for mount in one["volumeMounts"]} for one in containers(spec)}
     assert "api" in mounts["prepare"]
@@ -43,6 +59,53 @@ def test_the_token_of_the_api_is_the_init_containers_alone(form: str) -> None:
     assert "token" in mounts["prepare"] & mounts["worker"]
     volumes = {volume["name"]: volume for volume in spec["volumes"]}
     assert volumes["api"]["projected"]["defaultMode"] == volumes["token"]["secret"]["defaultMode"] == 0o440
+
+
+@pytest.mark.parametrize("form", ["job", "pods"])
+def test_rank_0_alone_has_the_name_by_which_it_is_found(form: str) -> None:
+    found = render(workload=form)
+    service = only(found, "Service")
+    spec, name = service["spec"], service["metadata"]["name"]
+    assert (name, spec["clusterIP"], spec["publishNotReadyAddresses"]) == ("train", "None", True)
+    assert [(port["name"], port["port"]) for port in spec["ports"]] == [("join", constants.JOIN_PORT)]
+    for index in range(4):
+        pod = pod_of(found, index)
+        selected = spec["selector"].items() <= pod["metadata"]["labels"].items()
+        assert selected == (index == 0)
+        assert (pod["spec"]["hostname"], pod["spec"]["subdomain"]) == (f"train-{index}", "train")
+    words = command_of(pod_template(found)["spec"], "prepare")
+    assert words[words.index("--rank0-names") + 1] == "train,train-0.train,_join._tcp.train"
+
+
+def test_a_jobset_has_a_service_of_its_own() -> None:
+    found = render(workload="jobset")
+    assert "Service" not in {body["kind"] for body in found}
+    words = command_of(pod_template(found)["spec"], "prepare")
+    assert words[words.index("--rank0-names") + 1] == "train-w-0-0.train"
+    assert pod_of(found, 0)["spec"]["hostname"] == "train-w-0-0"
+
+
+def test_a_services_name_begins_with_a_letter() -> None:
+    found = objects(job(), "1a", "ml", "t", CODE)
+    assert only(found, "Service")["metadata"]["name"] == pod_template(found)["spec"]["subdomain"] == "run-1a"
+
+
+@each_form
+def test_each_worker_reads_its_own_annotations_in_both_containers(form: str) -> None:
+    spec = pod_template(render(workload=form))["spec"]
+    (volume,) = [one for one in spec["volumes"] if one["name"] == "status"]
+    fields = {item["path"]: item["fieldRef"]["fieldPath"] for item in volume["downwardAPI"]["items"]}
+    assert fields == {
+        "network-status": f"metadata.annotations['{constants.STATUS_ANNOTATION}']",
+        "networks": f"metadata.annotations['{constants.NETWORKS_ANNOTATION}']",
+    }
+    for container in containers(spec):
+        words = command_of(spec, container["name"])
+        assert words[words.index("--status-dir") + 1] == constants.STATUS_DIR
+        assert [one["mountPath"] for one in container["volumeMounts"] if one["name"] == "status"] == [
+            constants.STATUS_DIR
+        ]
+        assert env_of(spec, container["name"])[constants.POD_IP_VARIABLE]
 
 
 def test_the_secret_is_where_it_belongs_and_nowhere_else() -> None:
@@ -64,11 +127,12 @@ def test_the_secret_is_where_it_belongs_and_nowhere_else() -> None:
 def test_with_fixed_addresses_nobody_asks_the_api() -> None:
     ranges = ["fcbb:0:800:ffff::100-fcbb:0:800:ffff::1ff/64", "10.0.0.1/24,10.0.0.2/24,10.0.0.7/24"]
     found = render(3, networks=("a", "other/b=x.example/vf"), static_ips=ranges)
-    assert not {"ServiceAccount", "Role", "RoleBinding"} & {body["kind"] for body in found}
+    assert not {"Service", *RBAC} & {body["kind"] for body in found}
     pods = [body for body in found if body["kind"] == "Pod"]
     for index, pod in enumerate(pods):
         assert "serviceAccountName" not in pod["spec"]
-        assert "api" not in {volume["name"] for volume in pod["spec"]["volumes"]}
+        assert not {"api", "status"} & {volume["name"] for volume in pod["spec"]["volumes"]}
+        assert "subdomain" not in pod["spec"]
         addresses = [parse_addresses(text, 3)[index] for text in ranges]
         assert json.loads(pod["metadata"]["annotations"][constants.NETWORKS_ANNOTATION]) == [
             {"name": "a", "namespace": "ml", "interface": "net1", "ips": [addresses[0]]},
@@ -76,7 +140,7 @@ def test_with_fixed_addresses_nobody_asks_the_api() -> None:
         ]
         words = command_of(pod["spec"], "prepare")
         assert words[words.index("--rank0") + 1] == "fcbb:0:800:ffff::100,10.0.0.1"
-        assert "--address-source" not in words
+        assert not {"--address-source", "--rank0-names", "--status-dir"} & set(words)
         source = f"static:net1={addresses[0]},net2={addresses[1]}"
         assert env_of(pod["spec"], "prepare")["TORCHNET_ADDRESS_SOURCE"] == source
     assert read_run_info(pods[0]).network == "static"

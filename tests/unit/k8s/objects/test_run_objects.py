@@ -59,7 +59,8 @@ def test_of_plain_pods_each_has_one_size() -> None:
 @each_form
 def test_the_order_of_creation(form: str) -> None:
     kinds = [body["kind"] for body in render(2, workload=form)]
-    before = ["ConfigMap", "Secret", "ServiceAccount", "Role", "RoleBinding", "NetworkPolicy"]
+    service = [] if form == "jobset" else ["Service"]
+    before = ["ConfigMap", "Secret", *service, "NetworkPolicy"]
     assert kinds == before + {"job": ["Job"], "jobset": ["JobSet"], "pods": ["Pod", "Pod"]}[form]
 
 

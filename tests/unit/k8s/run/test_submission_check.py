@@ -47,3 +47,13 @@ def test_an_attachment_that_is_not_there_is_the_networks(server: Server, client:
     assert caught.value.exit_code == 4
     assert [asked[1] for asked in server.asked] == ["GET", "POST", "POST", "GET", "GET"]
     assert all("dryRun=All" in path for _, method, path, _ in server.asked if method == "POST")
+
+
+def test_an_attachment_that_may_not_be_read_is_named_and_no_failure(
+    server: Server, client: ApiClient
+) -> None:
+    text = 'network-attachment-definitions "backend-network" is forbidden: User "x" cannot get resource'
+    server.answers = [MISSING, TAKEN, TAKEN, (403, {}, {"reason": "Forbidden", "message": text}), TAKEN]
+    (line,) = check(client, OBJECTS, POD, ATTACHMENTS)
+    assert line.startswith("network attachment ml/backend-network is not checked: not allowed to get ")
+    assert "dryRun=All" in server.asked[-1][2], "the pod is still tried"
