@@ -130,7 +130,9 @@ class Enforcer:
             name: one["metadata"].get("labels", {}) for (_, name), one in self._objects["namespaces"].items()
         }
         policies = [
-            one for (where, _), one in sorted(self._objects["networkpolicies"].items()) if where in self.enforced
+            one
+            for (where, _), one in sorted(self._objects["networkpolicies"].items())
+            if where in self.enforced
         ]
         return policy_rules.table(node, pods, namespaces, policies, pod_range(node) if self.held else "")
 

@@ -38,7 +38,11 @@ def addresses(pods: Sequence[Object]) -> list[PodAddress]:
 def _addresses(pods: Sequence[Object]) -> Iterator[PodAddress]:
     for pod in pods:
         meta, spec, status = pod["metadata"], pod["spec"], pod.get("status", {})
-        if spec.get("hostNetwork") or not status.get("podIP") or status.get("phase") in ("Succeeded", "Failed"):
+        if (
+            spec.get("hostNetwork")
+            or not status.get("podIP")
+            or status.get("phase") in ("Succeeded", "Failed")
+        ):
             continue
         ports = {
             port["name"]: port["containerPort"]
@@ -73,7 +77,9 @@ def table(
                 continue
             chain = f"{kind.upper()}-{number}"
             chains.append(f":{chain} - [0:0]")
-            jumps.append(f"-A FORWARD {own} {pod.ip}/32 -m comment --comment {pod.namespace}/{pod.name} -j {chain}")
+            jumps.append(
+                f"-A FORWARD {own} {pod.ip}/32 -m comment --comment {pod.namespace}/{pod.name} -j {chain}"
+            )
             allowed = {rule for one in chosen for rule in _allowed(one, pod, kind, pods, namespaces)}
             lines += [f"-A {chain} {rule} -j RETURN" for rule in sorted(allowed)]
             lines.append(f"-A {chain} -j DROP")

@@ -108,8 +108,8 @@ def test_an_outsiders_pod_reaches_no_port_of_the_workers(launcher: Launcher, uid
         outsider(launcher, "same", "node1", namespace, assigned=True)
         outsider(launcher, "other", "node1", other)
         with Launched(launcher, "isolated", TALK, "--run-as", "namespace") as job:
-            job.wait_for(r"^\[rank 0\] waits", "stdout")
-            job.wait_for(r"^\[rank 1\] waits", "stdout")
+            job.wait_for(r"^\[rank 0\] waits", "stdout", 120)
+            job.wait_for(r"^\[rank 1\] waits", "stdout", 120)
             workers = pods(launcher, job.name)
             enforcer.wait_for(namespace, *(pod["metadata"]["name"] for pod in workers))
             addresses = [pod["status"]["podIP"] for pod in workers]
@@ -141,7 +141,7 @@ def test_an_outsiders_pod_reaches_no_port_of_the_workers(launcher: Launcher, uid
                 assert reached(launcher, other, "other", address, *spans) == expected
             for rank in range(2):
                 Path(f"/proc/{job.script_of(rank)}/root{WORK_DIR}/go").touch()
-            ended = job.finish()
+            ended = job.finish(120)
         assert ended.code == 0, ended.stderr
         for rank in range(2):
             said = f"[rank {rank}] user {uid_range.FIRST} 0 reached {addresses[1 - rank]}"
@@ -167,7 +167,10 @@ def test_a_namespace_that_denies_egress_is_named_with_the_missing_rules(launcher
         ran = launcher.run(*launcher.words("--start-timeout", "12", nnodes=2), script)
         assert ran.code == 124, ran.err
         assert "NetworkPolicy deny-all in namespace" in ran.err
-        assert "no rule allows the workers egress to the job's own pods (TCP port 29499), egress to DNS" in ran.err
+        assert (
+            "no rule allows the workers egress to the job's own pods (TCP port 29499), egress to DNS"
+            in ran.err
+        )
         assert ran.err.count(fix) == 2, "at the start, and at the time-out"
         create(launcher, API)
         printed = launcher.run("manifests", "network-policy", "-n", namespace)
@@ -207,7 +210,10 @@ def test_a_policy_is_enforced_where_it_is_to_be_and_nowhere_else(launcher: Launc
         enforcer.wait_for(namespace, "server", policy="port")
         assert admitted() == ["near", "far"]
         cluster.kubectl("delete", "networkpolicy", "port", "-n", namespace)
-        create(launcher, policy("silent", podSelector={"matchLabels": {"role": "friend"}}, policyTypes=["Egress"]))
+        create(
+            launcher,
+            policy("silent", podSelector={"matchLabels": {"role": "friend"}}, policyTypes=["Egress"]),
+        )
         enforcer.wait_for(namespace, "server", policy="silent")
         assert admitted() == []
     assert admitted() == ["near", "far"]

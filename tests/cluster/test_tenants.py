@@ -71,8 +71,8 @@ def test_a_uid_range_that_is_enforced_and_assigned(launcher: Launcher, uid_range
     assert ran.code == 0, ran.err
     assert ran.out.count(f"user {uid_range.FIRST} 0 [{uid_range.FIRST}] nobody's torchnet") == 2, ran.out
     user, group = uid_range.FIRST + 5, uid_range.FIRST + 6
-    words = ("--run-as", f"{user}:0", "--fs-group", str(group), "--as", "pods")
-    ran = launcher.run(*launcher.words(*words, nnodes=1), script)
+    named = ("--run-as", f"{user}:0", "--fs-group", str(group), "--as", "pods")
+    ran = launcher.run(*launcher.words(*named, nnodes=1), script)
     assert ran.code == 0, ran.err
     assert f"user {user} 0 [{group}] nobody's torchnet" in ran.out
     image = launcher.cluster.worker_image
@@ -116,11 +116,11 @@ def test_memory_is_locked_without_root(launcher: Launcher) -> None:
     cluster.kubectl("label", "namespace", namespace, "--overwrite", f"{level}=privileged")
     flags = ("--rdma", "--run-as", "5001:0")
     with Launched(launcher, "locks", LOCKS, *flags, nnodes=1) as job:
-        job.wait_for("copied", "stdout")
+        job.wait_for("copied", "stdout", 120)
         folder = Path(f"/proc/{job.script_of(0)}/root{WORK_DIR}")
         os.setxattr(folder / "python", "security.capability", CAPABILITY)
         (folder / "go").touch()
-        ended = job.finish()
+        ended = job.finish(120)
     assert ended.code == 0, ended.stdout + ended.stderr
     found = [line.partition("mlock ")[2] for line in ended.stdout.splitlines() if "mlock" in line]
     assert found == ["5001 -1", "5001 0"], "as it is, and with the capability"

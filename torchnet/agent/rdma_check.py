@@ -34,7 +34,14 @@ def problems(devices: Collection[str], rails: Iterable[tuple[str, str]], root: s
         if roce and packed(address) not in own
     ]
     limit = locked_memory(root) if devices else ""
-    return [*found, *([f"{', '.join(devices)}: {limit}; allow more, or CAP_IPC_LOCK (on Kubernetes: --rdma)"] if limit else [])]
+    return [
+        *found,
+        *(
+            [f"{', '.join(devices)}: {limit}; allow more, or CAP_IPC_LOCK (on Kubernetes: --rdma)"]
+            if limit
+            else []
+        ),
+    ]
 
 
 def locked_memory(root: str = "/") -> str:

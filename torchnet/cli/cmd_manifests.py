@@ -17,8 +17,8 @@ FORMATS = ("yaml", "json")
 HELP = """\
 Print manifests for a cluster: torchnet manifests multus | kubectl apply -f -
 
-NAME is multus-install, whereabouts-install, backend-network, pytorch-pod-example, rbac or network-policy. Without NAME, list them.
-The files in the directory manifests/ of the repository are the output of this command.
+NAME is multus-install, whereabouts-install, backend-network, pytorch-pod-example, rbac or network-policy. Without
+NAME, list them. The files in the directory manifests/ of the repository are the output of this command.
 """
 
 

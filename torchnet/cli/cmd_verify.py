@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
     run_as = typer.Option(
         None,
         "--run-as",
-        metavar="UID[:GID]|namespace",
+        metavar="UID[:GID]",
         help="User of the test pods, or namespace to leave it to the namespace's admission policies. [1000]",
     )
     fs_group = typer.Option(None, "--fs-group", metavar="GID", help="Group of the test pods' volumes.")

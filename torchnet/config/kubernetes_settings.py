@@ -202,7 +202,7 @@ KUBERNETES_FIELDS = (
         "of the namespace. GID is UID by default. 0, root, is not allowed under Pod Security restricted.",
         "UID[:GID] (numbers up to 2147483647), namespace",
         "1000",
-        "UID[:GID]|namespace",
+        "UID[:GID]",
     ),
     _field(
         "kubernetes.fs_group",

@@ -35,12 +35,16 @@ def test_only_uid_0_is_root() -> None:
     assert not DEFAULT_USER.is_root
 
 
-@pytest.mark.parametrize(("value", "text"), [(" 7 ", "7"), (7, "7"), ("007:08", "7:8"), ("namespace", "namespace")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(" 7 ", "7"), (7, "7"), ("007:08", "7:8"), ("namespace", "namespace")]
+)
 def test_a_user_in_its_shortest_form(value: object, text: str) -> None:
     assert parse_run_as(value) == text
 
 
-@pytest.mark.parametrize("value", ["", "a", "-1", "1:", ":1", "1:2:3", "1 2", True, 1.5, None, [1], "2147483648", "٣"])
+@pytest.mark.parametrize(
+    "value", ["", "a", "-1", "1:", ":1", "1:2:3", "1 2", True, 1.5, None, [1], "2147483648", "٣"]
+)
 def test_what_is_no_user(value: object) -> None:
     with pytest.raises(ValueError, match=r"UID\[:GID\]|has a part that is"):
         parse_run_as(value)

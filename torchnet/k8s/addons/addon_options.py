@@ -207,7 +207,7 @@ _label = _as(
 def _name(text: str) -> str:
     if len(text) > LONGEST_NAME:
         raise ValueError(f"it has {len(text)} characters; the limit is {LONGEST_NAME}")
-    return _label(text)
+    return str(_label(text))
 
 
 def _interface(text: str) -> str:
@@ -284,7 +284,7 @@ TABLE = (
     Option("image", "--image", "IMAGE", "PyTorch image of the example pods, with a version tag.", _image, (EXAMPLE,)),
     Option("workers", "--workers", "N", "Number of example pods in addition to pytorch-training. [2]",
            _whole(1, 100), (EXAMPLE,)),
-    Option("run_as", "--run-as", "UID[:GID]|namespace", "User of the example pods, or namespace to leave it to the "
+    Option("run_as", "--run-as", "UID[:GID]", "User of the example pods, or namespace to leave it to the "
            "namespace's admission policies. [1000]",
            _as(parse_run_as, "UID[:GID], numbers up to 2147483647, or namespace"), (EXAMPLE,)),
     Option("fs_group", "--fs-group", "GID", "Group of the example pods' volumes. [the GID of --run-as]",

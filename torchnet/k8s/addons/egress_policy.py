@@ -1,7 +1,7 @@
 """network-policy: the egress on eth0 that torchnet's pods need in a namespace that denies it by default.
 
 Policies are additive, so this one complements a default-deny policy. Where there is none, it would itself deny
-everything else, such as downloads of the scripts: a pod that a policy selects for egress has only what some rule allows.
+everything else, such as downloads of the scripts: a pod that a policy selects has only what some rule allows.
 Ingress needs no such policy: ``torchnet launch`` creates one for each run (``--network-policy isolate``).
 """
 

@@ -97,7 +97,9 @@ def _isolation(options: Options) -> list[str]:
     """
     if not options.namespace_isolation:
         return []
-    names = [f"--global-namespaces={','.join(options.global_namespaces)}"] if options.global_namespaces else []
+    names = (
+        [f"--global-namespaces={','.join(options.global_namespaces)}"] if options.global_namespaces else []
+    )
     return ["--namespace-isolation=true", *names]
 
 

@@ -95,7 +95,8 @@ def monitor_and_report(
     stopped = failure is not None and failure["kind"] in ("interrupted", "timeout")
     if failure is not None and failure["kind"] == "timeout" and not outcome.started:
         # `torchnet attach` has not read the policies before.
-        if text := policy_warning(ApiClient(client.access, timeout=_POLICY_SECONDS), known):
+        text = policy_warning(ApiClient(client.access, timeout=_POLICY_SECONDS), known)
+        if text:
             console.notice(text, "warning")
     detached = options.detach and not outcome.stopped
     removes = options.stops and not outcome.kept and not detached

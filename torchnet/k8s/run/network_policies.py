@@ -40,7 +40,9 @@ class DeniedTraffic:
     policies: tuple[str, ...]
 
 
-def denied_traffic(policies: Iterable[Object], namespace: str, labels: Mapping[str, str]) -> list[DeniedTraffic]:
+def denied_traffic(
+    policies: Iterable[Object], namespace: str, labels: Mapping[str, str]
+) -> list[DeniedTraffic]:
     """Return what the policies of ``namespace`` deny the pods with these labels. Pure."""
     own = f"the job's own pods (TCP port {JOIN_PORT})"
     dns = f"DNS (UDP port {DNS_PORTS[0]})"
@@ -136,9 +138,7 @@ def warning_text(denied: Sequence[DeniedTraffic], namespace: str) -> str:
     if not denied:
         return ""
     names = sorted({name for one in denied for name in one.policies})
-    missing = [
-        f"{'ingress from' if one.direction == INGRESS else 'egress to'} {one.peer}" for one in denied
-    ]
+    missing = [f"{'ingress from' if one.direction == INGRESS else 'egress to'} {one.peer}" for one in denied]
     fixes = []
     if any(one.direction == EGRESS for one in denied):
         fixes.append(f"torchnet manifests network-policy -n {namespace} | kubectl apply -f -")

@@ -85,7 +85,9 @@ def _pods(
     pods = LivePods(client, namespace, alive)
 
     def make(index: int, arguments: list[str]) -> Object:
-        return pod(run, namespace, index, network=network, image=image, user=user, apart=apart, arguments=arguments)
+        return pod(
+            run, namespace, index, network=network, image=image, user=user, apart=apart, arguments=arguments
+        )
 
     failed: ClusterError | None = None
     on_start(run)

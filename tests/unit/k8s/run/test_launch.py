@@ -43,7 +43,9 @@ FIX = f"torchnet manifests network-policy -n {NAMESPACE} | kubectl apply -f -"
 
 
 @pytest.mark.parametrize(
-    ("nnodes", "listed", "said"), [("2", True, 2), ("2", False, 0), ("1", True, 0)], ids=["denied", "403", "alone"]
+    ("nnodes", "listed", "said"),
+    [("2", True, 2), ("2", False, 0), ("1", True, 0)],
+    ids=["denied", "403", "alone"],
 )
 def test_a_policy_that_denies_the_join_is_named_at_the_start_and_at_the_time_out(
     store: Store,
@@ -63,7 +65,13 @@ def test_a_policy_that_denies_the_join_is_named_at_the_start_and_at_the_time_out
         store.faults.append(("GET", r"/networkpolicies(\?|$)", forbidden("networkpolicies")))
     store.put(DENIES)
     words = ["-n", NAMESPACE, "--run-id", RUN, "--image", "x:1", "--network", "net", "--start-timeout", "1s"]
-    words += ["--kubeconfig", str(kubeconfig(tmp_path / "config", store.address)), "--nnodes", nnodes, "train.py"]
+    words += [
+        "--kubeconfig",
+        str(kubeconfig(tmp_path / "config", store.address)),
+        "--nnodes",
+        nnodes,
+        "train.py",
+    ]
     assert main(["launch", "--on", "kubernetes", *words]) == 124
     err = capsys.readouterr().err
     assert err.count(FIX) == err.count("NetworkPolicy deny-all in namespace") == said, err

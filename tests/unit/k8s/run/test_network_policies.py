@@ -103,7 +103,10 @@ HERE = {"matchLabels": {"kubernetes.io/metadata.name": "ml"}}
         ({"to": [{"namespaceSelector": ELSEWHERE}]}, {OWN}),
         ({"to": [{"namespaceSelector": HERE}]}, set()),
         ({"to": [{"namespaceSelector": {"matchLabels": {"zone": "a"}}}]}, set()),
-        ({"to": [{"namespaceSelector": ELSEWHERE, "podSelector": {"matchLabels": {"k8s-app": "dns"}}}]}, {OWN}),
+        (
+            {"to": [{"namespaceSelector": ELSEWHERE, "podSelector": {"matchLabels": {"k8s-app": "dns"}}}]},
+            {OWN},
+        ),
         ({"ports": [{"port": 53, "protocol": "UDP"}]}, {OWN}),
         ({"ports": [{"port": 5353, "protocol": "UDP"}]}, {OWN}),
         ({"ports": [{"port": 53}]}, {OWN, DNS}),
