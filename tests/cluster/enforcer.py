@@ -20,7 +20,7 @@ from tests.cluster.shell import run, wait_until
 
 KINDS = ("networkpolicies", "pods", "namespaces")
 _BRIDGE = "/proc/sys/net/bridge/bridge-nf-call-iptables"
-_SETTLE_SECONDS = 0.05  # changes come together
+_SETTLE_SECONDS = 0.1  # changes come together
 _EMPTY = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n"
 
 
@@ -90,12 +90,9 @@ class Enforcer:
 
     def _follow(self, kind: str, watch: subprocess.Popen[str]) -> None:
         assert watch.stdout is not None
-        lines: list[str] = []
-        for line in watch.stdout:
-            lines.append(line)
-            if line == "}\n":  # kubectl indents everything within an event
-                self._take(kind, json.loads("".join(lines)))
-                lines.clear()
+        for line in watch.stdout:  # an event each; the last one may be cut off
+            if line.endswith("\n"):
+                self._take(kind, json.loads(line))
 
     def _take(self, kind: str, event: dict[str, Any]) -> None:
         found = event["object"]
@@ -112,7 +109,7 @@ class Enforcer:
     def _apply_changes(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._applied_version < self._version or self._stopped)
+                self._changed.wait_for(self._has_work)
                 self._changed.wait_for(lambda: self._stopped, _SETTLE_SECONDS)
                 if self._stopped:
                     return
@@ -123,6 +120,10 @@ class Enforcer:
                     self._restore(node, text)
             with self._changed:
                 self._applied, self._applied_version = tables, version
+
+    def _has_work(self) -> bool:
+        known = self._objects["pods"] and self._objects["namespaces"]  # there are always some
+        return self._stopped or (bool(known) and self._applied_version < self._version)
 
     def _table(self, node: str) -> str:
         pods = policy_rules.addresses([*self._objects["pods"].values()])
