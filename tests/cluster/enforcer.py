@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,12 +25,11 @@ _EMPTY = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0
 
 
 class Enforcer:
-    """Policies of the namespaces in ``enforced`` are in force between `start` and `stop`."""
+    """The policies of the namespaces that are added are in force between `start` and `stop`."""
 
     def __init__(self, cluster: Cluster) -> None:
-        self.enforced: set[str] = set()
-        self.held: set[str] = set()
         self._cluster = cluster
+        self._enforced: dict[str, bool] = {}  # namespace -> whether new pods are held meanwhile
         self._objects: dict[str, dict[tuple[str, str], dict[str, Any]]] = {kind: {} for kind in KINDS}
         self._applied: dict[str, str] = {}
         self._changed = threading.Condition()
@@ -70,21 +69,27 @@ class Enforcer:
             self._restore(node, _EMPTY)
             self._cluster.on_node(node, "sh", "-c", f"echo 0 >{_BRIDGE}")
 
-    def change(self) -> None:
-        """Make new tables: the set of enforced namespaces has changed."""
-        with self._changed:
-            self._version += 1
-            self._changed.notify_all()
+    def add(self, namespace: str, *, holds: bool) -> None:
+        self._change(lambda: self._enforced.update({namespace: holds}))
+
+    def remove(self, namespace: str) -> bool:
+        """Whether there are other namespaces left."""
+        self._change(lambda: self._enforced.pop(namespace))
+        return bool(self._enforced)
 
     def wait_for(self, namespace: str, *names: str, policy: str = "") -> None:
         """Until the tables in force have these pods of the namespace, and ``policy`` is known."""
 
+        version: list[int] = []
+
         def there() -> bool:
             with self._changed:
                 known = not policy or (namespace, policy) in self._objects["networkpolicies"]
+                if known and not version:
+                    version.append(self._version)
                 text = "".join(self._applied.values())
-                done = self._applied_version == self._version
-            return known and done and all(f"--comment {namespace}/{name} " in text for name in names)
+                done = known and self._applied_version >= version[0]
+            return done and all(f"--comment {namespace}/{name} " in text for name in names)
 
         wait_until(f"the policies of {namespace} to be in force", 30, there, 0.1)
 
@@ -98,11 +103,14 @@ class Enforcer:
         found = event["object"]
         meta = found["metadata"]
         key = meta.get("namespace", ""), meta["name"]
+        if event["type"] == "DELETED":
+            self._change(lambda: self._objects[kind].pop(key, None))
+        else:
+            self._change(lambda: self._objects[kind].update({key: found}))
+
+    def _change(self, change: Callable[[], object]) -> None:
         with self._changed:
-            if event["type"] == "DELETED":
-                self._objects[kind].pop(key, None)
-            else:
-                self._objects[kind][key] = found
+            change()
             self._version += 1
             self._changed.notify_all()
 
@@ -133,9 +141,10 @@ class Enforcer:
         policies = [
             one
             for (where, _), one in sorted(self._objects["networkpolicies"].items())
-            if where in self.enforced
+            if where in self._enforced
         ]
-        return policy_rules.table(node, pods, namespaces, policies, pod_range(node) if self.held else "")
+        held = pod_range(node) if any(self._enforced.values()) else ""
+        return policy_rules.table(node, pods, namespaces, policies, held)
 
     def _restore(self, node: str, text: str) -> None:
         run(*nodes.inside(node), "iptables-restore", input=text)
@@ -158,16 +167,11 @@ def enforced(cluster: Cluster, namespace: str, *, holds: bool = False) -> Iterat
             _running = Enforcer(cluster)
             _running.start()
         mine = _running
-        mine.enforced.add(namespace)
-        mine.held |= {namespace} if holds else set()
-        mine.change()
+        mine.add(namespace, holds=holds)
     try:
         yield mine
     finally:
         with _lock:
-            mine.enforced.discard(namespace)
-            mine.held.discard(namespace)
-            mine.change()
-            if not mine.enforced:
+            if not mine.remove(namespace):
                 mine.stop()
                 _running = None

@@ -45,7 +45,7 @@ TALK = f"""\
 HELLO = "print('hello', flush=True)\n"
 # Ports of an address that answer, whether they accept the connection or refuse it.
 SCAN = """
-import json, resource, select, socket, sys, time
+import json, resource, select, socket, sys
 most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 address, found = sys.argv[1], []
@@ -58,9 +58,8 @@ for start in range(0, len(ports), 8000):
         one.connect_ex((address, port))
         sockets[one.fileno()] = one, port
         poll.register(one, select.EPOLLOUT)
-    until = time.monotonic() + 0.3
-    while sockets and (left := until - time.monotonic()) > 0:
-        for descriptor, _ in poll.poll(left):
+    while sockets and (events := poll.poll(0.5)):
+        for descriptor, _ in events:
             one, port = sockets.pop(descriptor)
             found.append(port)
             one.close()
