@@ -205,7 +205,8 @@ def open_ports_notice(job: JobSpec) -> str:
     """
     if job.nnodes == 1 or job.kubernetes.multi_network_policy:
         return ""
-    who, fix = "any host on the backend network", "--multi-network-policy closes them"
+    who = "any host on the backend network"
+    fix = "--multi-network-policy closes all ports there, if a controller enforces it"
     if job.host_network:
         who = "any machine that reaches the workers' hosts"
         fix = "no NetworkPolicy applies in the hosts' network; torchnet.init() opens the store on the backend only"
@@ -215,4 +216,7 @@ def open_ports_notice(job: JobSpec) -> str:
             "--network-policy none leaves them open",
         )
     ports = f"{STORE_PORTS[0]}-{STORE_PORTS[-1]}"
-    return f"the PyTorch store has no authentication, and {who} can connect to its ports ({ports}); {fix}"
+    return (
+        f"the PyTorch store (ports {ports}), Gloo and NCCL (any port) have no authentication, and {who} can connect to "
+        f"them; {fix}"
+    )
