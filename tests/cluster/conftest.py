@@ -15,7 +15,7 @@ from types import FrameType
 
 import pytest
 
-from tests.cluster import addons, machine, recipes
+from tests.cluster import addons, machine, recipes, uid_range
 from tests.cluster import cluster as running
 from tests.cluster.addons import ROOT
 from tests.cluster.cluster import Cluster
@@ -100,6 +100,12 @@ def jobset(cluster: Cluster) -> None:
     """JobSet's controller, with its webhooks, until the end of the session."""
     addons.install_jobset()
     running.run_kinds.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def uid_ranges(cluster: Cluster) -> None:
+    """Policies that assign and enforce a uid range in namespaces that are given one: tests/cluster/uid_range.py."""
+    uid_range.install(cluster)
 
 
 @pytest.fixture(autouse=True)

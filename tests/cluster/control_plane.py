@@ -82,6 +82,9 @@ def start_apiserver() -> None:
         *(f"--etcd-servers={ETCD}", "--secure-port=443", f"--advertise-address={CP_ADDRESS}"),
         *(f"--service-cluster-ip-range={SERVICES}", "--enable-aggregator-routing", "--allow-privileged"),
         *("--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction"),
+        # Beta, and off by default: what assigns ids to pods, as OpenShift does.
+        "--feature-gates=MutatingAdmissionPolicy=true",
+        "--runtime-config=admissionregistration.k8s.io/v1beta1=true",
         *("--default-not-ready-toleration-seconds=10", "--default-unreachable-toleration-seconds=10"),
         *(f"--client-ca-file={PKI / 'ca.crt'}", f"--tls-cert-file={PKI / 'apiserver.crt'}"),
         *(f"--tls-private-key-file={PKI / 'apiserver.key'}", "--kubelet-preferred-address-types=InternalIP"),

@@ -133,14 +133,14 @@ def test_the_templates_pod_is_judged_before_anything_exists(launcher: Launcher) 
     """What the namespace forbids shows in a dry run of one Pod, and not in that of the Job."""
     script = launcher.script(TALK)
     bodies: list[dict[str, Any]] = [
-        one for one in yaml.safe_load_all(dry(launcher, "--security", "rdma", script)) if one
+        one for one in yaml.safe_load_all(dry(launcher, "--run-as", "0", script)) if one
     ]
     job = bodies[-1]
     assert "created (server dry run)" in launcher.cluster.kubectl(
         "create", "--dry-run=server", "-f", "-", input=json.dumps(job)
     )
     began = time.monotonic()
-    ran = launcher.run(*launcher.words("--security", "rdma", script, nnodes=2))
+    ran = launcher.run(*launcher.words("--run-as", "0", script, nnodes=2))
     assert ran.code != 0
     assert "PodSecurity" in ran.err
     assert launcher.left() == []

@@ -79,7 +79,7 @@ def test_more_than_any_node_has(launcher: Launcher) -> None:
 @concurrent
 def test_what_pod_security_forbids_is_refused_before_anything_exists(launcher: Launcher) -> None:
     """The Job itself is taken by such a namespace; only its pods would not be."""
-    ran = launcher.run(*launcher.words("--security", "rdma"), launcher.script(SCRIPT))
+    ran = launcher.run(*launcher.words("--run-as", "0"), launcher.script(SCRIPT))
     assert ran.code == 3, ran.err
     assert "violates PodSecurity" in ran.err
     assert "not allowed" not in ran.err

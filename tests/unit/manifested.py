@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from torchnet.k8s.addons import node_ranges
-from torchnet.k8s.addons.addon_options import BACKEND, EXAMPLE, MULTUS, RBAC, WHEREABOUTS, parse
+from torchnet.k8s.addons.addon_options import BACKEND, EXAMPLE, MULTUS, POLICY, RBAC, WHEREABOUTS, parse
 from torchnet.k8s.addons.catalog import render
 
 Object = dict[str, Any]
 SLICES = ["node1=fcbb:0:800:ffff:1::/80", "node2.example=fcbb:0:800:ffff:2::/80"]
 CASES: list[tuple[str, dict[str, Any]]] = [
     (MULTUS, {}),
+    (MULTUS, {"namespace_isolation": True, "global_namespaces": ["shared", "networks"]}),
+    (POLICY, {"namespace": "ml"}),
     (WHEREABOUTS, {}),
     (RBAC, {"namespace": "ml"}),
     *((BACKEND, {"kind": kind}) for kind in ("ipvlan", "macvlan", "bridge")),
@@ -30,6 +32,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     (EXAMPLE, {"namespace": "ml", "network": "networks/rail-1", "workers": "1"}),
     (EXAMPLE, {"namespace": "ml", "network": "rail-1", "workers": "100"}),
     (EXAMPLE, {"ipam": "static", "range": "10.1.0.0/16"}),
+    (EXAMPLE, {"run_as": "namespace"}),
+    (EXAMPLE, {"run_as": "5001:0", "fs_group": "7"}),
     (EXAMPLE, {"ipam": "static", "network": "backend-network-static", "namespace": "ml"}),
 ]
 IDS = [f"{name} {' '.join(f'{k}={v}' for k, v in given.items())}"[:60] for name, given in CASES]

@@ -116,7 +116,11 @@ def problems(
     limit = locked_memory(root) if devices else ""
     return failures, [
         *found,
-        *([f"{', '.join(devices)}: {limit}; allow more, or CAP_IPC_LOCK"] if limit else []),
+        *(
+            [f"{', '.join(devices)}: {limit}; allow more, or CAP_IPC_LOCK (on Kubernetes: --rdma)"]
+            if limit
+            else []
+        ),
     ]
 
 

@@ -17,8 +17,8 @@ FORMATS = ("yaml", "json")
 HELP = """\
 Print manifests for a cluster: torchnet manifests multus | kubectl apply -f -
 
-NAME is multus-install, whereabouts-install, backend-network, pytorch-pod-example or rbac. Without NAME, list them.
-The files in the directory manifests/ of the repository are the output of this command.
+NAME is multus-install, whereabouts-install, backend-network, pytorch-pod-example, rbac or network-policy. Without
+NAME, list them. The files in the directory manifests/ of the repository are the output of this command.
 """
 
 
@@ -44,8 +44,11 @@ def _command() -> Any:
     ]
     for option in TABLE:
         flags = (option.flag, option.short) if option.short else (option.flag,)
-        typed = typer.Option(None, *flags, metavar=option.metavar, help=option.help, show_default=False)
-        parameters.append(parameter(option.field, list[str] if option.repeat else str, typed))
+        typed = typer.Option(
+            None, *flags, metavar=option.metavar or None, help=option.help, show_default=False
+        )
+        kind: Any = bool if option.switch else list[str] if option.repeat else str
+        parameters.append(parameter(option.field, kind, typed))
     form = typer.Option(None, "-o", metavar="|".join(FORMATS), help="Output format. [yaml]")
     parameters.append(parameter("form", str, form))
     manifests.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -95,6 +98,9 @@ def _typed(name: str, given: dict[str, Any]) -> str:
     words = ["torchnet", "manifests", name]
     for option in TABLE:
         values = given.get(option.field, [])
+        if option.switch:
+            words += [option.flag] if values else []
+            continue
         for value in [values] if isinstance(values, str) else values:
             words += [option.flag, value]
     return f"Printed by\n  {shlex.join(words)}"

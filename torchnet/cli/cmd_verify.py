@@ -10,6 +10,7 @@ from torchnet.cli.cluster_options import add, place
 from torchnet.errors import UsageError
 
 if TYPE_CHECKING:
+    from torchnet.config.pod_user import PodUser
     from torchnet.k8s.verify.checks import Check
 
 HELP = """\
@@ -28,7 +29,19 @@ def register(app: typer.Typer) -> None:
     image = typer.Option(
         None, "--image", metavar="IMAGE", help="Image of the test pods; any with Python. [a PyTorch image]"
     )
-    options = [("network", str, network), ("image", str, image)]
+    run_as = typer.Option(
+        None,
+        "--run-as",
+        metavar="UID[:GID]",
+        help="User of the test pods, or namespace to leave it to the namespace's admission policies. [1000]",
+    )
+    fs_group = typer.Option(None, "--fs-group", metavar="GID", help="Group of the test pods' volumes.")
+    options = [
+        ("network", str, network),
+        ("image", str, image),
+        ("run_as", str, run_as),
+        ("fs_group", str, fs_group),
+    ]
     add(
         app,
         "verify",
@@ -58,7 +71,25 @@ def run(words: list[str], given: dict[str, Any]) -> int:
         image = parse_image(str(given.get("image", PYTORCH)))
     except ValueError as error:
         raise UsageError(f"--image {given['image']!r} {error}") from None
-    return verify(place(given), network, image, _say)
+    return verify(place(given), network, image, _say, _user(given))
+
+
+def _user(given: dict[str, Any]) -> PodUser:
+    """Return the user of the test pods.
+
+    Raises:
+        UsageError: An option is invalid.
+    """
+    from torchnet.config.parsing import quote
+    from torchnet.config.pod_user import parse_id, parse_run_as, pod_user
+
+    found: dict[str, Any] = {}
+    for name, flag, parse in (("run_as", "--run-as", parse_run_as), ("fs_group", "--fs-group", parse_id)):
+        try:
+            found[name] = parse(given[name]) if name in given else None
+        except ValueError as error:
+            raise UsageError(f"{flag} {quote(given[name])} {error}", fix="torchnet verify --help") from None
+    return pod_user(**found)
 
 
 def _network(text: str) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
 from torchnet.config import k8s_syntax, k8s_values, parsing
+from torchnet.config.pod_user import PodUser, parse_id, parse_run_as, pod_user
 from torchnet.constants import (
     COMMON_LABELS,
     NETWORKS_ANNOTATION,
@@ -116,11 +117,18 @@ class Kubernetes(BaseModel):
     service_account: Subdomain | None = None
     static_ips: Annotated[tuple[str, ...], PlainValidator(_rails)] = ()
     """One range or list for each rail."""
-    security: Literal["restricted", "rdma"] = "restricted"
+    run_as: Annotated[str, PlainValidator(parse_run_as)] | None = None
+    fs_group: Annotated[int, PlainValidator(parse_id)] | None = None
+    rdma: Switch = False
     network_policy: Literal["isolate", "none"] = "isolate"
     multi_network_policy: Switch = False
     detach: Switch = False
     keep: Switch = False
+
+    @property
+    def user(self) -> PodUser:
+        """The user of the pods' processes, by ``run_as`` and ``fs_group``."""
+        return pod_user(self.run_as, self.fs_group)
 
     @property
     def form(self) -> str:
@@ -169,13 +177,6 @@ def find_problems(
     if group.static_ips:
         found += _find_address_problems(group, len(attachments), nnodes)
     volumes = [k8s_values.parse_volume(text) for text in group.volumes]
-    if group.security == "restricted":
-        found += [
-            f"kubernetes.volumes: {parsing.quote(text)} is a hostPath volume, which the Pod Security level restricted "
-            "forbids; --security rdma allows it"
-            for text, volume in zip(group.volumes, volumes, strict=True)
-            if volume.kind == "hostpath"
-        ]
     names = [volume.name for volume in volumes]
     found += [
         f"kubernetes.volumes: duplicate name {name}" for name in sorted(set(names)) if names.count(name) > 1

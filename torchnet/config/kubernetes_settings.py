@@ -197,18 +197,36 @@ KUBERNETES_FIELDS = (
         repeat=True,
     ),
     _field(
-        "kubernetes.security",
-        "--security",
-        "Security profile of the pods: restricted, or rdma (root with IPC_LOCK, which needs a privileged namespace).",
-        "restricted, rdma",
-        "restricted",
-        "PROFILE",
+        "kubernetes.run_as",
+        "--run-as",
+        "User and group of the pods: UID[:GID], or namespace to leave all ids to OpenShift or to an admission policy "
+        "of the namespace. GID is UID by default. 0, root, is not allowed under Pod Security restricted.",
+        "UID[:GID] (numbers up to 2147483647), namespace",
+        "1000",
+        "UID[:GID]",
+    ),
+    _field(
+        "kubernetes.fs_group",
+        "--fs-group",
+        "Group of the pods' volumes, which all processes are members of.",
+        "the number of a group, up to 2147483647",
+        "the GID of --run-as; none with namespace or root",
+        "GID",
+    ),
+    _field(
+        "kubernetes.rdma",
+        "--rdma",
+        "Add the capability IPC_LOCK, for RDMA on nodes whose container runtime limits locked memory. Takes effect "
+        "for root (--run-as 0), or if the image's Python has it as a file capability. The namespace must admit it.",
+        "true, false",
+        switch=True,
     ),
     _field(
         "kubernetes.network_policy",
         "--network-policy",
         "NetworkPolicy of the job's pods: isolate (allow ingress on eth0 only from pods of the job; this blocks "
-        "metrics scrapers and other services, but not kubectl logs, exec and port-forward) or none (create no policy).",
+        "metrics scrapers such as Prometheus, and other services, but not kubectl logs, exec and port-forward) or none "
+        "(create no policy).",
         "isolate, none",
         "isolate",
         "HOW",

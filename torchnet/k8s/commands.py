@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from torchnet.config.parsing import beyond
+from torchnet.config.pod_user import DEFAULT_USER, PodUser
 from torchnet.console.console import Console
 from torchnet.constants import RUN_LABEL
 from torchnet.errors import ClusterError, UsageError
@@ -203,12 +204,19 @@ def _resolve_name(client: ApiClient, namespace: str, run: str | None) -> str:
     return run
 
 
-def verify(target: ClusterTarget, network: str, image: str, on_check: Callable[[Check], None]) -> int:
+def verify(
+    target: ClusterTarget,
+    network: str,
+    image: str,
+    on_check: Callable[[Check], None],
+    user: PodUser = DEFAULT_USER,
+) -> int:
     """Verify the backend network of a cluster.
 
     Args:
         network: ``[NAMESPACE/]NAME`` of the network attachment.
         on_check: receives each check when it is done.
+        user: user of the test pods.
 
     Returns:
         0, or 4 if a check has failed.
@@ -224,7 +232,7 @@ def verify(target: ClusterTarget, network: str, image: str, on_check: Callable[[
         network_attachment = (where if slash else namespace, name)
         run_names: list[str] = []
         checks = verification.verify(
-            client, namespace, network_attachment, image, lambda: not signals.received, run_names.append
+            client, namespace, network_attachment, image, lambda: not signals.received, run_names.append, user
         )
         number = 0
         while True:

@@ -38,6 +38,7 @@ GOOD = {
         "secret:s:/s",
         "emptydir:/tmp/x",
         "emptydir:10Gi:/tmp/x",
+        "hostpath:/dev/infiniband:/dev/infiniband",
     ],
     "secrets": ["a.b", "a:/etc/keys"],
     "node_selector": ["a=b", "x.example/y=", "kubernetes.io/arch=arm64"],
@@ -52,7 +53,8 @@ GOOD = {
     "code": ["configmap", "image", "pvc:a", "pvc:a/b/c"],
     "token_secret": ["a"],
     "service_account": ["a"],
-    "security": ["restricted", "rdma"],
+    "run_as": ["0", "1000", "1000:0", "2147483647:2147483647", "namespace"],
+    "fs_group": ["0", "2147483647"],
 }
 BAD = {
     "namespace": ["a" * 64, "../x", "Ml", "a\0", "", "a.b", "-a", "a_b"],
@@ -89,7 +91,7 @@ BAD = {
         "pvc:data:/etc/hosts",
         "configmap:../x:/y",
         "secret:a:/b:c",
-        "hostpath:/etc:/y",
+        "hostpath:etc:/y",
         "work=pvc:a:/b",
         "A=pvc:a:/b",
         "pvc:a:/b\nc",
@@ -119,7 +121,8 @@ BAD = {
     "code": ["git", "pvc:", "pvc:A/x", "pvc:a/../../etc", "pvc"],
     "token_secret": ["A"],
     "service_account": ["a/b"],
-    "security": ["privileged"],
+    "run_as": ["", "root", "-1", "1000:", ":0", "1:2:3", "2147483648", "1.5", "٣", "Namespace", "restricted"],
+    "fs_group": ["", "-1", "staff", "2147483648", "1e3"],
 }
 
 
@@ -143,7 +146,7 @@ def test_what_cannot_be_is_refused_before_any_call(tmp_path: Path, name: str, te
 
 
 def test_every_field_has_a_good_and_a_bad_value_here() -> None:
-    special = {"static_ips", "pod_template", "multi_network_policy", "detach", "keep"}
+    special = {"static_ips", "pod_template", "multi_network_policy", "rdma", "detach", "keep"}
     fields = {field.path.partition(".")[2] for field in FIELDS if field.only == "kubernetes"}
     assert fields - special == set(GOOD)
     assert set(GOOD) - set(BAD) == {"context", "kubeconfig"}  # the kubeconfig's own business
@@ -176,10 +179,9 @@ def test_annotations_have_a_limit_together(tmp_path: Path) -> None:
     assert len(str(error)) < 2000
 
 
-def test_a_path_on_the_node_needs_more_than_restricted(tmp_path: Path) -> None:
-    volume: dict[str, Any] = {"kubernetes.volumes": ["hostpath:/dev/infiniband:/dev/infiniband"]}
-    asked(tmp_path, volume | {"kubernetes.security": "rdma"})
-    assert "--security rdma" in str(wrong(tmp_path, volume))
+def test_a_user_is_a_number_in_files_as_well(tmp_path: Path) -> None:
+    group = asked(tmp_path, {"kubernetes.run_as": 5001, "kubernetes.fs_group": 7}).job.kubernetes
+    assert (group.user.uid, group.user.gid, group.user.fs_group) == (5001, 5001, 7)
 
 
 def test_two_volumes_in_one_place(tmp_path: Path) -> None:
@@ -201,7 +203,6 @@ def test_two_volumes_in_one_place(tmp_path: Path) -> None:
                 '"v=pvc:b:/x" is mounted at /x, like "pvc:a:/x"',
                 f'"emptydir:{constants.STATE_DIR}" is mounted at {constants.STATE_DIR}, which torchnet',
                 '"hostpath:/dev/a:/dev/shm" is mounted at /dev/shm, which torchnet',
-                "--security rdma",
                 '"c:/y" is mounted at /y, like "a:/y"',
                 '"d:/x" is mounted at /x, like "pvc:a:/x"',
                 '"e:/proc/self" is mounted at /proc/self, which torchnet',

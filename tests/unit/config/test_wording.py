@@ -92,6 +92,8 @@ CLUSTER_JOBS: dict[str, dict[str, object]] = {
         "kubernetes.image": "a:latest",
         "kubernetes.cpus": "4:2",
         "kubernetes.memory": "0",
+        "kubernetes.run_as": "root:0",
+        "kubernetes.fs_group": "staff",
         "kubernetes.labels": [f"a={'x' * 64}"],
         "kubernetes.static_ips": ["10.0.0.1-10.0.1.2/24", "x/24"],
         "kubernetes.code": "pvc:a/../b",

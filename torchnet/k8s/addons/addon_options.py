@@ -10,13 +10,14 @@ from typing import Any
 
 from torchnet.config.k8s_syntax import parse_image, parse_registry, parse_subdomain
 from torchnet.config.parsing import parse_label
+from torchnet.config.pod_user import PodUser, parse_id, parse_run_as, pod_user
 from torchnet.errors import UsageError
 from torchnet.k8s.addons.ip_ranges import Network, overlap, parse_part, parse_range, within
 from torchnet.text import printable
 
 MULTUS, WHEREABOUTS, BACKEND = "multus-install", "whereabouts-install", "backend-network"
-EXAMPLE, RBAC = "pytorch-pod-example", "rbac"
-NAMES = (MULTUS, WHEREABOUTS, BACKEND, EXAMPLE, RBAC)
+EXAMPLE, RBAC, POLICY = "pytorch-pod-example", "rbac", "network-policy"
+NAMES = (MULTUS, WHEREABOUTS, BACKEND, EXAMPLE, RBAC, POLICY)
 # Short names, and the name of a file without its extension.
 ALIASES = {"multus": MULTUS, "whereabouts": WHEREABOUTS, "backend-network-nad": BACKEND}
 
@@ -47,6 +48,11 @@ class Options:
         name: Name of the attachment.
         network: (namespace, name) of the attachment that the example's pods use.
         workers: Number of the example's pods in addition to pytorch-training.
+        run_as: User of the example's pods, as `torchnet.config.pod_user.parse_run_as` returns it; None for 1000.
+        fs_group: Group of their volumes; None for that of ``run_as``.
+        namespace_isolation: Whether Multus lets pods use only attachments of their own namespace and of
+            ``global_namespaces``.
+        global_namespaces: Namespaces whose attachments all pods may use, if there is isolation.
     """
 
     registry: str | None = None
@@ -65,6 +71,15 @@ class Options:
     name: str = "backend-network"
     network: tuple[str, str] = ("default", "backend-network")
     workers: int = 2
+    run_as: str | None = None
+    fs_group: int | None = None
+    namespace_isolation: bool = False
+    global_namespaces: tuple[str, ...] = ()
+
+    @property
+    def user(self) -> PodUser:
+        """The user of the example's pods."""
+        return pod_user(self.run_as, self.fs_group)
 
 
 def backend(options: Options, given: dict[str, Any]) -> list[str]:
@@ -145,16 +160,21 @@ LONGEST_NAME = 63 - len("-slices")
 
 @dataclass(frozen=True)
 class Option:
-    """A flag: the field that it sets, the parser of its text, and the manifests that it applies to."""
+    """A flag: the field that it sets, the parser of its text (None: it takes none), and the manifests it applies to."""
 
     field: str
     flag: str
     metavar: str
     help: str
-    parse: Callable[[str], Any]
+    parse: Callable[[str], Any] | None
     names: tuple[str, ...]
     repeat: bool = False
     short: str = ""
+
+    @property
+    def switch(self) -> bool:
+        """Whether the flag takes no text: its field is True if it is given."""
+        return self.parse is None
 
 
 def _one_of(*valid: str) -> Callable[[str], str]:
@@ -166,10 +186,10 @@ def _one_of(*valid: str) -> Callable[[str], str]:
     return parse
 
 
-def _as(grammar: Callable[[object], str], valid: str, what: str = "it") -> Callable[[str], str]:
+def _as(grammar: Callable[[object], Any], valid: str, what: str = "it") -> Callable[[str], Any]:
     """Wrap a parser of `torchnet.config` so that its errors also say what is valid."""
 
-    def parse(text: str) -> str:
+    def parse(text: str) -> Any:
         try:
             return grammar(text)
         except ValueError as error:
@@ -187,7 +207,7 @@ _label = _as(
 def _name(text: str) -> str:
     if len(text) > LONGEST_NAME:
         raise ValueError(f"it has {len(text)} characters; the limit is {LONGEST_NAME}")
-    return _label(text)
+    return str(_label(text))
 
 
 def _interface(text: str) -> str:
@@ -255,7 +275,8 @@ TABLE = (
     Option("mtu", "--mtu", "BYTES", "MTU of net1. [the MTU of --master]", _whole(1280, 65535), (BACKEND,)),
     Option("log_file", "--log-file", "FILE", "Log file of Whereabouts on each node.", _path,
            (BACKEND,)),
-    Option("namespace", "--namespace", "NS", "Namespace of the objects. [default]", _label, (BACKEND, EXAMPLE, RBAC),
+    Option("namespace", "--namespace", "NS", "Namespace of the objects. [default]", _label,
+           (BACKEND, EXAMPLE, RBAC, POLICY),
            short="-n"),
     Option("name", "--name", "NAME", "Name of the NetworkAttachmentDefinition. [backend-network]", _name, (BACKEND,)),
     Option("network", "--network", "[NS/]NAME", "NetworkAttachmentDefinition of the example pods. [backend-network]",
@@ -263,6 +284,15 @@ TABLE = (
     Option("image", "--image", "IMAGE", "PyTorch image of the example pods, with a version tag.", _image, (EXAMPLE,)),
     Option("workers", "--workers", "N", "Number of example pods in addition to pytorch-training. [2]",
            _whole(1, 100), (EXAMPLE,)),
+    Option("run_as", "--run-as", "UID[:GID]", "User of the example pods, or namespace to leave it to the "
+           "namespace's admission policies. [1000]",
+           _as(parse_run_as, "UID[:GID], numbers up to 2147483647, or namespace"), (EXAMPLE,)),
+    Option("fs_group", "--fs-group", "GID", "Group of the example pods' volumes. [the GID of --run-as]",
+           _as(parse_id, "the number of a group"), (EXAMPLE,)),
+    Option("namespace_isolation", "--namespace-isolation", "", "Let pods use only the attachments of their own "
+           "namespace and of --global-namespace.", None, (MULTUS,)),
+    Option("global_namespaces", "--global-namespace", "NS", "Namespace whose attachments all pods may use, with "
+           "--namespace-isolation. Repeatable. [default]", _label, (MULTUS,), repeat=True),
 )  # fmt: skip
 FLAGS = {option.field: option.flag for option in TABLE}
 
@@ -282,12 +312,12 @@ def parse_name(text: str) -> str:
     return name
 
 
-def parse(name: str, given: Mapping[str, str | Sequence[str]], wrong: Sequence[str] = ()) -> Options:
+def parse(name: str, given: Mapping[str, str | Sequence[str] | bool], wrong: Sequence[str] = ()) -> Options:
     """Parse and validate the options of a manifest.
 
     Args:
         name: The manifest, one of `NAMES`.
-        given: The texts of the flags that the user set, by field.
+        given: The texts of the flags that the user set, by field; True for a switch.
         wrong: Errors that the caller has already found.
 
     Raises:
@@ -302,6 +332,9 @@ def parse(name: str, given: Mapping[str, str | Sequence[str]], wrong: Sequence[s
             problems.append(f"{option.flag} is invalid for {name}; it applies to {', '.join(option.names)}")
             continue
         texts = given[option.field]
+        if option.parse is None or isinstance(texts, bool):
+            values[option.field] = True
+            continue
         results = []
         for text in [texts] if isinstance(texts, str) else texts:
             try:
@@ -337,4 +370,6 @@ def _complete(values: dict[str, Any]) -> Options:
 def _conflicts(name: str, options: Options, values: dict[str, Any]) -> list[str]:
     if name == BACKEND:
         return backend(options, values)
+    if options.global_namespaces and not options.namespace_isolation:
+        return ["--global-namespace requires --namespace-isolation: otherwise pods may use all attachments"]
     return example(options, values) if name == EXAMPLE else []

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from torchnet.k8s.addons import example_pods, multus, network_attachment, rbac, whereabouts
-from torchnet.k8s.addons.addon_options import BACKEND, EXAMPLE, MULTUS, RBAC, WHEREABOUTS, Options
+from torchnet.k8s.addons import egress_policy, example_pods, multus, network_attachment, rbac, whereabouts
+from torchnet.k8s.addons.addon_options import BACKEND, EXAMPLE, MULTUS, POLICY, RBAC, WHEREABOUTS, Options
 from torchnet.yaml_io import Manifest
 
 FILES = {
@@ -36,6 +36,7 @@ FILES = {
         *("--network", "backend-network-static"),
     ),
     "rbac.yaml": ("rbac",),
+    "network-policy.yaml": ("network-policy",),
 }
 
 
@@ -45,6 +46,7 @@ SUMMARIES = {
     BACKEND: "the network attachment of the backend network (net1)",
     EXAMPLE: "pods that train over net1 with a stock PyTorch image",
     RBAC: "what an administrator grants, so that users with the role edit can launch",
+    POLICY: "egress that torchnet's pods need where a namespace denies it by default",
 }
 
 
@@ -61,5 +63,7 @@ def render(name: str, options: Options) -> tuple[list[Manifest], str]:
         return network_attachment.manifests(options), network_attachment.head(options)
     if name == EXAMPLE:
         return example_pods.manifests(options), example_pods.head(options)
+    if name == POLICY:
+        return egress_policy.manifests(options), egress_policy.HEAD
     assert name == RBAC
     return rbac.manifests(options), rbac.HEAD

@@ -17,8 +17,6 @@ from torchnet.k8s.addons import images
 from torchnet.k8s.addons.addon_options import Options
 from torchnet.k8s.addons.ip_ranges import upper_half
 from torchnet.k8s.objects.builders import (
-    RESTRICTED,
-    RESTRICTED_POD,
     api_access,
     binding,
     mount,
@@ -27,6 +25,7 @@ from torchnet.k8s.objects.builders import (
     rule,
     service_account,
 )
+from torchnet.k8s.objects.security_context import RESTRICTED, pod_context
 from torchnet.yaml_io import Manifest
 
 NAME = "pytorch-example"
@@ -124,7 +123,7 @@ def _pod(options: Options, rank: int) -> dict[str, Any]:
         "terminationGracePeriodSeconds": 5,
         "enableServiceLinks": False,
         "automountServiceAccountToken": False,
-        "securityContext": RESTRICTED_POD,
+        "securityContext": pod_context(options.user),
         "topologySpreadConstraints": [
             {
                 "maxSkew": 1,

@@ -54,7 +54,9 @@ def manifests(options: Options) -> list[Manifest]:
             },
         ),
         Manifest(binding("multus", "multus", ("multus", SYSTEM))),
-        Manifest(_daemon_set(images.at(images.MULTUS, options.registry)), _NOTES),
+        Manifest(
+            _daemon_set(images.at(images.MULTUS, options.registry), _isolation(options)), _notes(options)
+        ),
     ]
 
 
@@ -74,7 +76,34 @@ _NOTES = {
 }
 
 
-def _daemon_set(image: str) -> dict[str, Any]:
+def _notes(options: Options) -> dict[str, str]:
+    if not options.namespace_isolation:
+        return _NOTES
+    arguments = f"{_CONTAINER}.args"
+    return _NOTES | {
+        arguments: f"{_NOTES[arguments]}\n"
+        "--namespace-isolation: a pod that names an attachment of another namespace does not start; attachments of the "
+        "global namespaces are for all pods."
+    }
+
+
+def _isolation(options: Options) -> list[str]:
+    """Return the arguments that restrict pods to attachments of their own namespace and of the global ones.
+
+    Without ``--global-namespaces``, Multus takes the namespace default for global.
+
+    Source:
+        multus-cni v4.3.0, cmd/thin_entrypoint and pkg/k8sclient (isValidNamespaceReference).
+    """
+    if not options.namespace_isolation:
+        return []
+    names = (
+        [f"--global-namespaces={','.join(options.global_namespaces)}"] if options.global_namespaces else []
+    )
+    return ["--namespace-isolation=true", *names]
+
+
+def _daemon_set(image: str, isolation: list[str]) -> dict[str, Any]:
     install = {
         "name": "install-multus-binary",
         "image": image,
@@ -93,6 +122,7 @@ def _daemon_set(image: str) -> dict[str, Any]:
             "--multus-conf-file=auto",
             "--multus-autoconfig-dir=/host/etc/cni/net.d",
             "--cni-conf-dir=/host/etc/cni/net.d",
+            *isolation,
         ],
         "resources": resources("10m", "50Mi", "500m", "256Mi"),
         "securityContext": {"privileged": True},

@@ -14,7 +14,6 @@ from torchnet.k8s.addons import crds, images
 from torchnet.k8s.addons.addon_options import Options
 from torchnet.k8s.objects.builders import (
     EVERYWHERE,
-    RESTRICTED,
     SYSTEM,
     binding,
     from_field,
@@ -25,6 +24,7 @@ from torchnet.k8s.objects.builders import (
     rule,
     service_account,
 )
+from torchnet.k8s.objects.security_context import RESTRICTED
 from torchnet.yaml_io import Manifest
 
 HEAD = """\

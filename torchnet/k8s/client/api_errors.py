@@ -78,6 +78,9 @@ _LONGEST = 2000  # characters of the server's message
 # same way and contain "cannot", but it names no User.
 _RIGHTS = re.compile(r'(?:\S+(?: "[^"]*")? is )?forbidden: User ".*" cannot ')
 
+# Of an admission policy or OpenShift that restricts the users of pods.
+_IDS = re.compile(r"\b(?:runAsUser|runAsGroup|runAsNonRoot|fsGroup)\b|security context constraint")
+
 
 @dataclass(frozen=True)
 class ApiCall:
@@ -157,7 +160,12 @@ def _fix(call: ApiCall, status: int, message: str) -> str:
             f"{call.namespace} pod-security.kubernetes.io/enforce=privileged; or use --network NAMESPACE/NAME"
         )
     if "violates PodSecurity" in message:
-        return f"kubectl get namespace {call.namespace} --show-labels; or use --security restricted (the default)"
+        return (
+            f"kubectl get namespace {call.namespace} --show-labels; --rdma, --run-as 0 and hostpath volumes need a "
+            "namespace that admits privileged pods"
+        )
+    if call.verb == "create" and _IDS.search(message):
+        return "--run-as UID[:GID], or --run-as namespace to leave all ids to the namespace"
     if status == 404 and call.verb == "create" and "namespaces" in message:
         return f"kubectl create namespace {call.namespace}, or -n NAMESPACE"
     return ""

@@ -42,6 +42,7 @@ JOBSET = Kind("jobset.x-k8s.io/v1alpha2", "JobSet", "jobsets")
 EVENT = Kind("v1", "Event", "events")
 NODE = Kind("v1", "Node", "nodes")
 DAEMONSET = Kind("apps/v1", "DaemonSet", "daemonsets")
+NETWORK_POLICY = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
 NAD = Kind("k8s.cni.cncf.io/v1", "NetworkAttachmentDefinition", "network-attachment-definitions")
 
 # Only runs of earlier versions have these. Not every user may list them.
@@ -56,7 +57,7 @@ KINDS = (
     JOB,
     POD,
     Kind("k8s.cni.cncf.io/v1beta1", "MultiNetworkPolicy", "multi-networkpolicies"),
-    Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies"),
+    NETWORK_POLICY,
     *FORMER_KINDS,
     Kind("v1", "Service", "services"),
     Kind("v1", "Secret", "secrets"),

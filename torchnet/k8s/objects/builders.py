@@ -19,16 +19,6 @@ EVERYWHERE = [
     {"operator": "Exists", "effect": "NoExecute"},
 ]
 
-# The security contexts of a pod and of a container that Pod Security "restricted" requires.
-RESTRICTED_POD: dict[str, Any] = {
-    "runAsNonRoot": True,
-    "runAsUser": 1000,
-    "runAsGroup": 1000,
-    "fsGroup": 1000,
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
-RESTRICTED: dict[str, Any] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-
 
 def resources(cpu: str, memory: str, cpu_limit: str, memory_limit: str) -> dict[str, Any]:
     """Return the requests and limits of a container, as Kubernetes quantities (``100m``, ``64Mi``)."""

@@ -22,11 +22,12 @@ from torchnet.constants import (
     STATE_DIR,
     WORK_DIR,
 )
-from torchnet.k8s.objects.builders import RESTRICTED, RESTRICTED_POD, api_access, from_field, mount
+from torchnet.k8s.objects.builders import api_access, from_field, mount
 from torchnet.k8s.objects.code_bundle import CodeBundle
 from torchnet.k8s.objects.network_annotation import device_resources, fixed_addresses, networks
 from torchnet.k8s.objects.pod_template import DEFAULT_CONTAINER, apply
 from torchnet.k8s.objects.rank0_service import rank0_names, rank_label, service_name
+from torchnet.k8s.objects.security_context import RESTRICTED, container_context, pod_context, secret_mode
 from torchnet.network.attachment import NetworkAttachment
 
 # The Job controller sets this variable in each container; the kubelet expands $(NAME) in commands and arguments.
@@ -150,7 +151,9 @@ def _spec(
         spec["subdomain"] = service_name(run_id)
     if group.service_account:
         spec["serviceAccountName"] = group.service_account
-    spec["securityContext"] = _pod_security(group.security)
+    # By default the kubelet changes the group of all files at each start: minutes for a large volume.
+    changes = {} if group.user.is_root else {"fsGroupChangePolicy": "OnRootMismatch"}
+    spec["securityContext"] = pod_context(group.user) | changes
     if group.node_selector:
         spec["nodeSelector"] = dict(sorted(group.node_selector.items()))
     if group.tolerations:
@@ -186,13 +189,6 @@ def _spec(
         "containers": [_worker(job, run_id, code, attachments)],
         "volumes": _volumes(job, run_id),
     }
-
-
-def _pod_security(profile: str) -> dict[str, Any]:
-    if profile == "restricted":
-        # By default the kubelet changes the group of all files at each start: minutes for a large volume.
-        return RESTRICTED_POD | {"fsGroupChangePolicy": "OnRootMismatch"}
-    return {"runAsUser": 0, "runAsGroup": 0, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
 def _prepare(job: JobSpec, run_id: str, code: CodeBundle) -> dict[str, Any]:
@@ -234,14 +230,10 @@ def _worker(
     sources = [{"secretRef": {"name": secret.name}} for secret in secrets if not secret.path]
     if sources:
         container["envFrom"] = sources
-    security: dict[str, Any] = RESTRICTED
-    if group.security == "rdma":
-        # For pinned memory. Only for root does an added capability become effective.
-        security = {"allowPrivilegeEscalation": False, "capabilities": {"add": ["IPC_LOCK"]}}
     return container | {
         "env": [*_own_variables(job), *_variables(job)],
         "resources": _resources(job, {**_gpus(job), **device_resources(attachments)}),
-        "securityContext": security,
+        "securityContext": container_context(group.user, locks_memory=group.rdma),
         "terminationMessagePolicy": "File",
         "volumeMounts": _worker_mounts(job),
     }
@@ -268,7 +260,7 @@ def _variables(job: JobSpec) -> list[dict[str, Any]]:
 
     In most images an ordinary uid has no home directory and no user name, and PyTorch's caches need both.
     """
-    variables = {} if job.kubernetes.security == "rdma" else {"HOME": constants.WORK_DIR, "USER": "torchnet"}
+    variables = {} if job.kubernetes.user.is_root else {"HOME": constants.WORK_DIR, "USER": "torchnet"}
     variables |= job.tune.variables() | job.env
     return [{"name": name, "value": literal(value)} for name, value in sorted(variables.items())]
 
@@ -325,6 +317,7 @@ def _volumes(job: JobSpec, run_id: str) -> list[dict[str, Any]]:
     group = job.kubernetes
     place = parse_code(group.code)
     secret = group.token_secret or f"{run_id}-token"
+    mode = secret_mode(group.user)
     shm: dict[str, Any] = {"medium": "Memory"} | ({"sizeLimit": group.shm_size} if group.shm_size else {})
     volumes: list[dict[str, Any]] = [
         {"name": "code", "configMap": {"name": f"{run_id}-code"}},
@@ -332,7 +325,7 @@ def _volumes(job: JobSpec, run_id: str) -> list[dict[str, Any]]:
             "name": "token",
             "secret": {
                 "secretName": secret,
-                "defaultMode": 0o440,
+                "defaultMode": mode,
                 "items": [{"key": constants.TOKEN_KEY, "path": constants.TOKEN_KEY}],
             },
         },
@@ -343,16 +336,16 @@ def _volumes(job: JobSpec, run_id: str) -> list[dict[str, Any]]:
     if _reads_status(job):
         volumes.append({"name": "status", "downwardAPI": {"items": [_annotation(*one) for one in _STATUS]}})
     if _asks_api(job):
-        volumes.append(api_access("api", defaultMode=0o440))
+        volumes.append(api_access("api", defaultMode=mode))
     if place.kind == "pvc":
         volumes.append({"name": "script", "persistentVolumeClaim": {"claimName": place.claim}})
-    volumes += [_user_volume(text) for text in group.volumes]
+    volumes += [_user_volume(text, mode) for text in group.volumes]
     for number, one in enumerate(parse_secret(text) for text in group.secrets):
         if one.path:
             volumes.append(
                 {
                     "name": f"{SECRET_VOLUME}{number}",
-                    "secret": {"secretName": one.name, "defaultMode": 0o440},
+                    "secret": {"secretName": one.name, "defaultMode": mode},
                 }
             )
     return volumes
@@ -373,7 +366,7 @@ def _status_mounts(job: JobSpec) -> list[dict[str, Any]]:
     return [mount("status", constants.STATUS_DIR, readOnly=True)] if _reads_status(job) else []
 
 
-def _user_volume(text: str) -> dict[str, Any]:
+def _user_volume(text: str, mode: int) -> dict[str, Any]:
     volume = parse_volume(text)
     if volume.kind == "pvc":
         claim: dict[str, Any] = {"claimName": volume.source}
@@ -384,7 +377,7 @@ def _user_volume(text: str) -> dict[str, Any]:
     if volume.kind == "configmap":
         return {"name": volume.name, "configMap": {"name": volume.source}}
     if volume.kind == "secret":
-        return {"name": volume.name, "secret": {"secretName": volume.source, "defaultMode": 0o440}}
+        return {"name": volume.name, "secret": {"secretName": volume.source, "defaultMode": mode}}
     if volume.kind == "hostpath":
         return {"name": volume.name, "hostPath": {"path": volume.source}}
     return {"name": volume.name, "emptyDir": {"sizeLimit": volume.source} if volume.source else {}}

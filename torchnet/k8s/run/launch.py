@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from queue import SimpleQueue
 
@@ -20,6 +21,7 @@ from torchnet.k8s.run.deletion import clear
 from torchnet.k8s.run.interruptible import ask
 from torchnet.k8s.run.log_stream import allow
 from torchnet.k8s.run.monitor import RunMonitor, RunOptions
+from torchnet.k8s.run.network_policies import policy_warning
 from torchnet.k8s.run.run_info import RunInfo
 from torchnet.k8s.run.submission import NOTHING_CREATED, start
 from torchnet.receipt.step_timing import summarize_samples
@@ -27,6 +29,7 @@ from torchnet.signals import Signals
 
 _STOPPED_SECONDS = 2.0  # for a slow reader of the console, once the job or its launcher has been stopped
 _LEAVE_SECONDS = 0.3  # the same after a second signal
+_POLICY_SECONDS = 2.0  # for the response about policies, which only explain a failure
 _LOOK_MILLISECONDS = 50  # between two checks for signals
 
 
@@ -90,6 +93,11 @@ def monitor_and_report(
     console.event({"event": "receipt", "receipt": receipt})
     failure = receipt["failure"]
     stopped = failure is not None and failure["kind"] in ("interrupted", "timeout")
+    if failure is not None and failure["kind"] == "timeout" and not outcome.started:
+        # `torchnet attach` has not read the policies before.
+        text = policy_warning(ApiClient(client.access, timeout=_POLICY_SECONDS), known)
+        if text:
+            console.notice(text, "warning")
     detached = options.detach and not outcome.stopped
     removes = options.stops and not outcome.kept and not detached
     # `torchnet attach` does not know whether a run that somebody else has stopped still exists.
@@ -162,6 +170,8 @@ def launch(job: JobSpec, cwd: str, listener: Listener | None = None) -> int:
         console.notice(f"run {known.run} in namespace {known.namespace}")
         if text := open_ports_notice(job):
             console.notice(text)
+        labels = pod_of(prepared.objects)["metadata"]["labels"]
+        _check_policies(client, known, labels, warnings.put)
         options = RunOptions(
             start_timeout=job.run.start_timeout,
             timeout=job.run.timeout,
@@ -176,6 +186,18 @@ def launch(job: JobSpec, cwd: str, listener: Listener | None = None) -> int:
         return monitor_and_report(client, known, console, options, signals, json_path=path, warnings=warnings)
 
 
+def _check_policies(
+    client: ApiClient, known: RunInfo, labels: Mapping[str, str], warn: Callable[[str], None]
+) -> None:
+    """Warn of NetworkPolicies that keep the workers from joining. In the background, while the pods start."""
+
+    def check() -> None:
+        if text := policy_warning(client, known, labels):
+            warn(text)
+
+    threading.Thread(target=check, name="policies", daemon=True).start()
+
+
 def open_ports_notice(job: JobSpec) -> str:
     """Return a line about the ports that no policy of the run closes; "" if all are closed.
 
@@ -183,7 +205,8 @@ def open_ports_notice(job: JobSpec) -> str:
     """
     if job.nnodes == 1 or job.kubernetes.multi_network_policy:
         return ""
-    who, fix = "any host on the backend network", "--multi-network-policy closes them"
+    who = "any host on the backend network"
+    fix = "--multi-network-policy closes all ports there, if a controller enforces it"
     if job.host_network:
         who = "any machine that reaches the workers' hosts"
         fix = "no NetworkPolicy applies in the hosts' network; torchnet.init() opens the store on the backend only"
@@ -193,4 +216,7 @@ def open_ports_notice(job: JobSpec) -> str:
             "--network-policy none leaves them open",
         )
     ports = f"{STORE_PORTS[0]}-{STORE_PORTS[-1]}"
-    return f"the PyTorch store has no authentication, and {who} can connect to its ports ({ports}); {fix}"
+    return (
+        f"the PyTorch store (ports {ports}), Gloo and NCCL (any port) have no authentication, and {who} can connect to "
+        f"them; {fix}"
+    )

@@ -68,6 +68,7 @@ class RunOutcome:
         left: why the launcher left the run.
         stopped: the launcher has asked the cluster to stop the job.
         kept: the workload and its pods stay, as requested (``--keep``).
+        started: all workers have started.
         commands: the torchnet commands to suggest for a run that was left.
     """
 
@@ -76,6 +77,7 @@ class RunOutcome:
     left: str = ""
     stopped: bool = False
     kept: bool = False
+    started: bool = True
     commands: tuple[str, ...] = ("attach", "logs", "status", "down")
 
 
@@ -489,7 +491,8 @@ class RunMonitor:
         )
         stopped = self.phase is Phase.STOPPING
         kept = self._options.keep and self._run_stop.keeps
-        return RunOutcome(receipt, int(receipt["exit_code"]), stopped=stopped, kept=kept)
+        started = self._start is None
+        return RunOutcome(receipt, int(receipt["exit_code"]), stopped=stopped, kept=kept, started=started)
 
     def _drain(self, drain: float) -> None:
         """Read the logs to their ends, within ``drain`` seconds."""

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from torchnet import constants
+from torchnet.config.pod_user import PodUser
 from torchnet.constants import NODE_RANK_LABEL, RUN_LABEL, WORKER
 from torchnet.k8s.addons import catalog
-from torchnet.k8s.objects.builders import RESTRICTED, RESTRICTED_POD, mount, resources
+from torchnet.k8s.objects.builders import mount, resources
+from torchnet.k8s.objects.security_context import RESTRICTED, pod_context
 
 Object = dict[str, Any]
 INTERFACE = constants.rail_interface(0)
@@ -31,6 +33,7 @@ def pod(
     *,
     network: tuple[str, str],
     image: str,
+    user: PodUser,
     apart: bool,
     arguments: list[str],
 ) -> Object:
@@ -54,7 +57,7 @@ def pod(
         "terminationGracePeriodSeconds": 1,
         "enableServiceLinks": False,
         "automountServiceAccountToken": False,
-        "securityContext": RESTRICTED_POD,
+        "securityContext": pod_context(user),
         "containers": [container],
         "volumes": [{"name": "scripts", "configMap": {"name": run}}],
     }

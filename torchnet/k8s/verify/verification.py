@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from torchnet import constants
+from torchnet.config.pod_user import DEFAULT_USER, PodUser
 from torchnet.constants import RUN_LABEL
 from torchnet.errors import ClusterError, NetworkError
 from torchnet.k8s.client.api_client import ApiClient
@@ -34,6 +35,7 @@ def verify(
     image: str,
     alive: Callable[[], bool],
     on_start: Callable[[str], None] = lambda _: None,
+    user: PodUser = DEFAULT_USER,
 ) -> Iterator[Check]:
     """Yield the checks in order, each as soon as it is done; the test pods run only if all other checks passed.
 
@@ -42,6 +44,7 @@ def verify(
         image: Image of the test pods.
         alive: Once it returns False, no more objects are created, and those that exist are deleted.
         on_start: Called with the value of the objects' run label before the first object is created.
+        user: User of the test pods.
 
     Raises:
         ClusterError: The cluster cannot be reached, or does not allow this user to read or create what is needed. The
@@ -53,7 +56,7 @@ def verify(
         good = good and check.good
         yield check
     if good and alive():
-        yield from _pods(client, namespace, network, image, len(nodes) > 1, alive, on_start)
+        yield from _pods(client, namespace, network, image, user, len(nodes) > 1, alive, on_start)
 
 
 def _installed(client: ApiClient, network: tuple[str, str], nodes: list[str]) -> Iterator[Check]:
@@ -73,6 +76,7 @@ def _pods(
     namespace: str,
     network: tuple[str, str],
     image: str,
+    user: PodUser,
     apart: bool,
     alive: Callable[[], bool],
     on_start: Callable[[str], None],
@@ -81,7 +85,9 @@ def _pods(
     pods = LivePods(client, namespace, alive)
 
     def make(index: int, arguments: list[str]) -> Object:
-        return pod(run, namespace, index, network=network, image=image, apart=apart, arguments=arguments)
+        return pod(
+            run, namespace, index, network=network, image=image, user=user, apart=apart, arguments=arguments
+        )
 
     failed: ClusterError | None = None
     on_start(run)

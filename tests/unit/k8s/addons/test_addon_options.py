@@ -55,7 +55,7 @@ def parse_refusal(capsys: CAPTURE, *words: str) -> list[str]:
 
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: ascii(text)[:20])
 def test_hostile_values_are_refused_by_every_flag(text: str) -> None:
-    for option in TABLE:
+    for option in (one for one in TABLE if not one.switch):
         for name in option.names:
             given = {option.field: [text] if option.repeat else text}
             if (option.field, text) in FINE:
@@ -178,8 +178,37 @@ def test_what_does_not_fit_together(capsys: CAPTURE, words: str, said: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("words", "arguments"),
+    [
+        ("", []),
+        ("--namespace-isolation", ["--namespace-isolation=true"]),
+        (
+            "--namespace-isolation --global-namespace a --global-namespace b",
+            ["--namespace-isolation=true", "--global-namespaces=a,b"],
+        ),
+    ],
+)
+def test_multus_keeps_namespaces_apart(capsys: CAPTURE, words: str, arguments: list[str]) -> None:
+    assert main(["manifests", "multus", *words.split()]) == 0
+    text = capsys.readouterr().out
+    assert f"torchnet manifests multus-install {words}".rstrip() in text
+    (daemon,) = [body for body in yaml.safe_load_all(text) if body["kind"] == "DaemonSet"]
+    found = daemon["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert [word for word in found if "namespace" in word] == arguments
+
+
+def test_namespaces_are_global_only_beside_isolated_ones(capsys: CAPTURE) -> None:
+    _, line, _ = parse_refusal(capsys, "multus", "--global-namespace", "a")
+    assert "requires --namespace-isolation" in line
+    _, line, _ = parse_refusal(capsys, "whereabouts", "--namespace-isolation")
+    assert "--namespace-isolation is invalid for whereabouts-install; it applies to multus-install" in line
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
+        ("--run-as root", '--run-as "root": it has a part that is not the number of a user'),
+        ("--fs-group -1", '--fs-group "-1": it is not the number of a user or group'),
         ("--range 10.0.0.0/24", "--ipam static"),
         ("--ipam static --range 10.0.0.0/29 --workers 9", "too few addresses for 10 pods"),
         ("--image r.example/x:1 --registry r.example", "--registry and --image"),

@@ -24,6 +24,23 @@ def test_the_examples_pods_fit_pod_security_restricted(given: dict[str, Any]) ->
             assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
 
 
+@pytest.mark.parametrize(
+    ("given", "ids"),
+    [
+        ({}, (1000, 1000, 1000)),
+        ({"run_as": "namespace"}, (None, None, None)),
+        ({"run_as": "namespace", "fs_group": "7"}, (None, None, 7)),
+        ({"run_as": "5001:0"}, (5001, 0, 0)),
+    ],
+    ids=str,
+)
+def test_the_pods_run_as_they_are_to(given: dict[str, Any], ids: tuple[int | None, ...]) -> None:
+    for pod in [body for body in objects(EXAMPLE, given) if body["kind"] == "Pod"]:
+        context = pod["spec"]["securityContext"]
+        assert tuple(context.get(field) for field in ("runAsUser", "runAsGroup", "fsGroup")) == ids
+        assert list(restricted(pod["spec"])) == []
+
+
 def networks(pod: Object) -> Object:
     (one,) = json.loads(pod["metadata"]["annotations"]["k8s.v1.cni.cncf.io/networks"])
     return dict(one)

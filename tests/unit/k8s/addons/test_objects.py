@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.manifested import CASES, IDS, Object, containers, objects, pod_specs
-from torchnet.k8s.addons.addon_options import MULTUS, NAMES, RBAC, WHEREABOUTS
+from torchnet.k8s.addons.addon_options import MULTUS, NAMES, POLICY, RBAC, WHEREABOUTS
 from torchnet.k8s.addons.crds import attachments, pools, reservations, slice_pools
 
 MIRROR = "mirror.example:5000/all"
@@ -50,7 +50,7 @@ def test_every_image_has_a_version_and_a_mirror(name: str, given: dict[str, Any]
             r"(ghcr\.io|docker\.io)(/[a-z0-9-]+){2}:v?[0-9]+\.[0-9]+\.[0-9]+(-[a-z0-9.-]+)?", image
         )
         assert not re.search("latest|snapshot|stable|main", image)
-    if name != RBAC:
+    if name not in (RBAC, POLICY):
         mirrored = [
             container["image"]
             for body in objects(name, given | {"registry": f"{MIRROR}/"})

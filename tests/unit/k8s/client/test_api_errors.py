@@ -189,6 +189,16 @@ def test_the_wording_of_refusals(tmp_path: Path) -> None:
             403,
             {"message": 'violates PodSecurity "baseline:latest": host namespaces (hostNetwork=true)'},
         ),
+        (
+            create,
+            422,
+            {"message": "ValidatingAdmissionPolicy 'uids' denied request: runAsUser must be above 1000"},
+        ),
+        (
+            create,
+            403,
+            {"message": "unable to validate against any security context constraint: [restricted-v2]"},
+        ),
         (create, 404, {"message": 'namespaces "ml" not found'}),
         (create, 422, {"message": "Pod is invalid: spec.containers: Required value"}),
         (read, 500, "internal"),

@@ -27,7 +27,8 @@ each_kind = pytest.mark.parametrize(
 
 
 def spec_of(more: dict[str, Any]) -> dict[str, Any]:
-    found = render(volumes=["pvc:a:/a", "configmap:c:/c", "emptydir:/e"], secrets=["s:/s"], **more)
+    usual: dict[str, Any] = {"volumes": ["pvc:a:/a", "configmap:c:/c", "emptydir:/e"], "secrets": ["s:/s"]}
+    found = render(**usual | more)
     spec: dict[str, Any] = pod_of(found)["spec"]
     return spec
 
@@ -45,18 +46,66 @@ def test_every_mount_has_its_volume_and_every_volume_a_mount(more: dict[str, Any
 
 
 def test_the_check_of_pod_security_finds_what_is_forbidden() -> None:
-    spec = pod_template(render(security="rdma", volumes=["hostpath:/dev:/d"]))["spec"]
+    spec = pod_template(render(run_as="0", rdma=True, volumes=["hostpath:/dev:/d"]))["spec"]
     found = " ".join(restricted(spec))
     for part in ("hostPath", "IPC_LOCK", "worker is root", "prepare may be root", "worker keeps"):
         assert part in found
 
 
-def test_rdma_is_root_with_locked_memory() -> None:
-    spec = pod_template(render(security="rdma"))["spec"]
-    assert spec["securityContext"]["runAsUser"] == 0
-    assert spec["containers"][0]["securityContext"]["capabilities"]["add"] == ["IPC_LOCK"]
-    assert "add" not in spec["initContainers"][0]["securityContext"]["capabilities"]
+def test_root_has_the_home_of_the_image_and_no_capability() -> None:
+    spec = pod_template(render(run_as="0"))["spec"]
+    assert spec["securityContext"] == {
+        "runAsUser": 0,
+        "runAsGroup": 0,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    assert all(one["securityContext"]["capabilities"] == {"drop": ["ALL"]} for one in containers(spec))
     assert "HOME" not in env_of(spec)
+
+
+@pytest.mark.parametrize(("run_as", "escalates"), [("0", False), (None, True), ("namespace", True)])
+def test_rdma_adds_one_capability_to_the_worker_whoever_it_is(run_as: str | None, escalates: bool) -> None:
+    """Only with escalation does a file capability take effect, which users other than root need."""
+    plain, rdma = (pod_template(render(run_as=run_as, rdma=on))["spec"] for on in (False, True))
+    assert rdma["containers"][0]["securityContext"] == {
+        "allowPrivilegeEscalation": escalates,
+        "capabilities": {"drop": ["ALL"], "add": ["IPC_LOCK"]},
+    }
+    assert rdma["initContainers"] == plain["initContainers"]
+    assert rdma["securityContext"] == plain["securityContext"]
+    assert env_of(rdma) == env_of(plain)
+
+
+def test_the_user_is_the_same_for_all_containers_and_owns_the_volumes() -> None:
+    spec = pod_template(render(run_as="5001:0", fs_group=7))["spec"]
+    assert spec["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsUser": 5001,
+        "runAsGroup": 0,
+        "fsGroup": 7,
+        "seccompProfile": {"type": "RuntimeDefault"},
+        "fsGroupChangePolicy": "OnRootMismatch",
+    }
+    assert list(restricted(spec)) == []
+    assert env_of(spec)["HOME"] == constants.WORK_DIR
+
+
+def test_the_namespace_assigns_what_is_left_out_and_whoever_it_is_reads_the_secrets() -> None:
+    """Their files belong to root and to fsGroup, which nobody may set."""
+    spec = spec_of({"run_as": "namespace", "volumes": ["secret:s:/t"]})
+    assert not {"runAsUser", "runAsGroup", "fsGroup"} & spec["securityContext"].keys()
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert list(restricted(spec)) == []
+    assert env_of(spec)["HOME"] == constants.WORK_DIR
+    assert env_of(spec)["USER"] == "torchnet"
+    assert secret_modes(spec) == {0o444}
+    assert secret_modes(spec_of({"run_as": "namespace", "fs_group": 7})) == {0o440}
+    assert secret_modes(spec_of({})) == secret_modes(spec_of({"run_as": "0"})) == {0o440}
+
+
+def secret_modes(spec: dict[str, Any]) -> set[int]:
+    sources = [one.get("secret") or one.get("projected") for one in spec["volumes"]]
+    return {one["defaultMode"] for one in sources if one}
 
 
 @pytest.mark.parametrize(

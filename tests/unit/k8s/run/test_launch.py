@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.api_answers import kubeconfig
-from tests.unit.api_store import Store, storing
+from tests.unit.api_store import Store, forbidden, storing
 from tests.unit.aside import aside, until
 from tests.unit.kubernetes_objects import NAMESPACE, RUN, ended, message
 from torchnet.cli import main
@@ -31,3 +31,48 @@ def test_ranks_have_the_width_of_the_last_where_the_processors_tell_how_many_the
     with aside(lambda: until(lambda: f"Job/{RUN}" in store.names()), lambda: store.put(body)):
         assert main(["launch", "--on", "kubernetes", *size, *words]) == 0
     assert capsys.readouterr().out == "[rank 0]  hello\n"
+
+
+DENIES = {
+    "apiVersion": "networking.k8s.io/v1",
+    "kind": "NetworkPolicy",
+    "metadata": {"name": "deny-all", "namespace": NAMESPACE},
+    "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]},
+}
+FIX = f"torchnet manifests network-policy -n {NAMESPACE} | kubectl apply -f -"
+
+
+@pytest.mark.parametrize(
+    ("nnodes", "listed", "said"),
+    [("2", True, 2), ("2", False, 0), ("1", True, 0)],
+    ids=["denied", "403", "alone"],
+)
+def test_a_policy_that_denies_the_join_is_named_at_the_start_and_at_the_time_out(
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    nnodes: str,
+    listed: bool,
+    said: int,
+) -> None:
+    """Unless policies may not be listed, or a worker has nobody to join."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
+    (tmp_path / "train.py").write_text("")
+    store.faults = [("GET", "/network-attachment-definitions/", (200, {}, {}))]
+    if not listed:
+        store.faults.append(("GET", r"/networkpolicies(\?|$)", forbidden("networkpolicies")))
+    store.put(DENIES)
+    words = ["-n", NAMESPACE, "--run-id", RUN, "--image", "x:1", "--network", "net", "--start-timeout", "1s"]
+    words += [
+        "--kubeconfig",
+        str(kubeconfig(tmp_path / "config", store.address)),
+        "--nnodes",
+        nnodes,
+        "train.py",
+    ]
+    assert main(["launch", "--on", "kubernetes", *words]) == 124
+    err = capsys.readouterr().err
+    assert err.count(FIX) == err.count("NetworkPolicy deny-all in namespace") == said, err
+    assert ("ingress from" in err) is False, "the run's own policy allows it"

@@ -23,7 +23,8 @@ def job(nnodes: int, network: str = "backend-network", **kubernetes: Any) -> Job
 def test_the_stores_ports_are_named_with_the_way_to_close_them() -> None:
     said = open_ports_notice(job(2))
     assert "29501-29599" in said
-    assert "--multi-network-policy" in said
+    assert "Gloo and NCCL (any port)" in said
+    assert "--multi-network-policy closes all ports there, if a controller enforces it" in said
     assert "\n" not in said
 
 

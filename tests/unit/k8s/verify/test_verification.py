@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from tests import golden
+from tests.unit.pod_security import restricted
+from torchnet.config.pod_user import DEFAULT_USER, PodUser
 from torchnet.errors import NetworkError
 from torchnet.k8s.verify.checks import Check, address_of, check_configuration, check_nodes, judge
 from torchnet.k8s.verify.pods import pod, scripts
@@ -103,10 +105,14 @@ def test_a_pod_without_a_status_is_told_with_its_node() -> None:
         list(judge([(without, tried(0, "node1")[1]), tried(1, "node2", reached=True)], NETWORK, True))
 
 
-def test_the_pods_bear_the_label_and_meet_restricted() -> None:
-    body = pod(
-        "verify-1", "ml", 1, network=NETWORK, image="x:1", apart=True, arguments=["ask", "29500", "fd00::1"]
-    )
+@pytest.mark.parametrize("user", [DEFAULT_USER, PodUser(None, None, None), PodUser(5001, 0, 7)], ids=str)
+def test_the_pods_bear_the_label_and_meet_restricted(user: PodUser) -> None:
+    words = ["ask", "29500", "fd00::1"]
+    body = pod("verify-1", "ml", 1, network=NETWORK, image="x:1", user=user, apart=True, arguments=words)
+    assert list(restricted(body["spec"])) == []
+    context = body["spec"]["securityContext"]
+    assert context.get("runAsUser") == user.uid
+    assert context.get("fsGroup") == user.fs_group
     for one in (body, scripts("verify-1", "ml")):
         assert one["metadata"]["labels"]["torchnet/run"] == "verify-1"
     container = body["spec"]["containers"][0]
