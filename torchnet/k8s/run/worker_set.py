@@ -23,6 +23,7 @@ from torchnet.constants import (
     STOPPED_CODE,
     WORKER,
 )
+from torchnet.k8s.client.kinds import own
 from torchnet.k8s.run.termination_message import TerminationMessage, read
 
 Stage = Literal["queued", "unscheduled", "creating", "preparing", "prepared", "running", "ended"]
@@ -71,7 +72,7 @@ class WorkerStatus:
 def rank_of(pod: dict[str, Any]) -> int | None:
     """The node rank in the pod's labels; None if there is none."""
     labels = pod["metadata"].get("labels") or {}
-    text = labels.get(NODE_RANK_LABEL, labels.get(INDEX_LABEL, ""))
+    text = own(labels, NODE_RANK_LABEL) or labels.get(INDEX_LABEL, "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 7 else None
 
 

@@ -108,7 +108,7 @@ def test_the_pods_bear_the_label_and_meet_restricted() -> None:
         "verify-1", "ml", 1, network=NETWORK, image="x:1", apart=True, arguments=["ask", "29500", "fd00::1"]
     )
     for one in (body, scripts("verify-1", "ml")):
-        assert one["metadata"]["labels"]["torchnet/run"] == "verify-1"
+        assert one["metadata"]["labels"]["torchnet.alt/run"] == "verify-1"
     container = body["spec"]["containers"][0]
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     assert container["resources"]["limits"]
