@@ -194,7 +194,9 @@ def test_hostile_values_are_data(launcher: Launcher) -> None:
     annotated = [pod["metadata"]["annotations"]["example.com/x"] for pod in pods(launcher, "row20")]
     assert annotated == [HOSTILE, HOSTILE]
     kubectl = launcher.cluster.kubectl
-    kubectl("annotate", "--overwrite", "job", "row20", "-n", launcher.namespace, f"torchnet.alt/spec={HOSTILE}")
+    kubectl(
+        "annotate", "--overwrite", "job", "row20", "-n", launcher.namespace, f"torchnet.alt/spec={HOSTILE}"
+    )
     shown = launcher.run("status", "row20", "-n", launcher.namespace)
     assert shown.code == 0, shown.err
     assert "\\x1b[31mred" in shown.out, "why the run's size is unknown"

@@ -157,9 +157,9 @@ def assert_kept(launcher: Launcher) -> None:
         assert "activeDeadlineSeconds" not in pod["spec"]
         assert "deletionTimestamp" not in pod["metadata"]
     assert codes == {"0": 143, "1": 143, "2": 143, "3": 42}
-    jobs = json.loads(kubectl("get", "jobs", "-n", launcher.namespace, "-l", "torchnet.alt/run", "-o", "json"))[
-        "items"
-    ]
+    jobs = json.loads(
+        kubectl("get", "jobs", "-n", launcher.namespace, "-l", "torchnet.alt/run", "-o", "json")
+    )["items"]
     assert [{"ttlSecondsAfterFinished", "activeDeadlineSeconds"} & job["spec"].keys() for job in jobs] == [
         set()
     ]

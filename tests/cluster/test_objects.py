@@ -54,8 +54,8 @@ def test_a_job_with_much_code_and_fields_of_its_own_owns_all_its_objects(launche
     until(lambda: "0/200Mi" in kubectl(*counted), "the quota's first count", pause=SLOW)
     refused = launcher.run(*launcher.words("--run-id", "much", nnodes=2), launcher.script(text))
     assert (refused.code, "exceeded quota: disk" in refused.err) == (3, True), refused.err
-    words = ("--job-template", "job.yaml", "--spread", "pack", "--shm-size", "8Mi", "--keep")
-    words += ("--ephemeral-storage", "20Mi:90Mi", "--run-id", "much")
+    words = ["--job-template", "job.yaml", "--spread", "pack", "--shm-size", "8Mi", "--keep"]
+    words += ["--ephemeral-storage", "20Mi:90Mi", "--run-id", "much"]
     ran = launcher.run(*launcher.words(*words, nnodes=2), launcher.script(text))
     assert ran.code == 0, ran.err
     assert ran.out.count(hashlib.sha256(content).hexdigest()) == 2

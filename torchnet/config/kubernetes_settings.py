@@ -137,8 +137,8 @@ KUBERNETES_FIELDS = (
     _field(
         "kubernetes.spread",
         "--spread",
-        "Spread the workers over the nodes: soft (if possible) or hard (otherwise they stay pending); pack puts them on "
-        "few nodes instead, and none leaves it to the scheduler.",
+        "Spread the workers over the nodes: soft (if possible) or hard (otherwise they stay pending). pack puts them "
+        "on few nodes instead, and none leaves it to the scheduler.",
         "none, pack, soft, hard",
         "soft; pack with --gpus",
         "HOW",

@@ -15,7 +15,6 @@ from torchnet.k8s.objects.run_objects import RenderedRun
 from torchnet.text import printable
 from torchnet.yaml_io import Manifest, as_json, as_yaml
 
-
 _RESOURCES = {"NetworkPolicy": "networkpolicies", "MultiNetworkPolicy": "multi-networkpolicies"}
 
 

@@ -115,7 +115,9 @@ def is_key(data: bytes) -> bool:
 
 def is_google_credential(data: bytes) -> bool:
     """Whether a file's content is the key of a Google service account, or a user's application default credentials."""
-    if not data.lstrip().startswith(b"{") or not any(one in data for one in (b"private_key", b"refresh_token")):
+    if not data.lstrip().startswith(b"{") or not any(
+        one in data for one in (b"private_key", b"refresh_token")
+    ):
         return False
     try:
         document = json.loads(data)

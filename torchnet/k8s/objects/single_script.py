@@ -56,7 +56,8 @@ def is_alone(path: str) -> bool:
 
 def _siblings(path: str) -> tuple[set[str], set[str]]:
     """Return the names of the files and of the folders beside the script."""
-    files, folders = set(), set()
+    files: set[str] = set()
+    folders: set[str] = set()
     with os.scandir(os.path.dirname(path)) as entries:
         for entry in entries:
             if entry.name != os.path.basename(path):

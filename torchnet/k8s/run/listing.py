@@ -70,7 +70,15 @@ def _unknown_row(body: Object, pods: Sequence[Object], workload: str, why: str) 
     meta = body["metadata"]
     age = round(max(0.0, time.time() - seconds(meta.get("creationTimestamp"))), 0)
     return RunRow(
-        run_of(meta)[0], meta["namespace"], workload, 0, len(pods), "unknown", printable(why, _REASON), age, None
+        run_of(meta)[0],
+        meta["namespace"],
+        workload,
+        0,
+        len(pods),
+        "unknown",
+        printable(why, _REASON),
+        age,
+        None,
     )
 
 

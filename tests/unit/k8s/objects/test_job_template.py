@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.rendered import job, render
+from tests.unit.rendered import CODE, job, render
 from torchnet.errors import UsageError
 from torchnet.k8s.objects.job_template import load
 from torchnet.k8s.objects.run_objects import objects, workload
@@ -23,7 +23,7 @@ def merged(fields: dict[str, Any], form: str = "job", **more: Any) -> dict[str, 
 
 @each_workload
 def test_more_fields_come_below_the_own_ones(form: str) -> None:
-    fields = {
+    fields: dict[str, Any] = {
         "metadata": {"labels": {"team": "a"}, "annotations": {"x.example/y": "z"}},
         "spec": {"suspend": True, "managedBy": "x.example/y"},
     }
@@ -60,7 +60,7 @@ def test_what_is_said_as_torchnet_says_it_is_no_conflict() -> None:
         ("job", {"kind": "JobSet"}, "kind: must be Job"),
         ("job", {"apiVersion": "batch/v2"}, "apiVersion: must be batch/v1"),
         ("job", {"metadata": {"labels": {"torchnet.alt/run": "x"}}}, "metadata.labels: torchnet sets torchnet.alt/run"),
-        ("job", {"metadata": {"annotations": {"torchnet/spec": "x"}}}, "metadata.annotations: torchnet sets torchnet/spec"),
+        ("job", {"metadata": {"annotations": {"torchnet/spec": "x"}}}, "annotations: torchnet sets torchnet/spec"),
         ("job", {"metadata": {"labels": {"app.kubernetes.io/instance": "x"}}}, "app.kubernetes.io/instance"),
     ],
     ids=str,
@@ -95,7 +95,7 @@ def test_a_ttl_is_the_workloads(form: str) -> None:
 def test_plain_pods_have_neither(more: dict[str, Any]) -> None:
     for name, value in (("ttl", "1h"), ("job_template", "job.yaml")):
         with pytest.raises(ValueError, match=rf"kubernetes\.{name}: needs --as job or jobset: "):
-            job(**more, **{name: value})
+            job(**{**more, name: value})
 
 
 @pytest.mark.parametrize(
@@ -130,6 +130,4 @@ def test_a_file_that_is_one(tmp_path: Path) -> None:
 
 
 def test_no_template_changes_nothing() -> None:
-    from tests.unit.rendered import CODE
-
     assert objects(job(), "train", "ml", "t", CODE, None, {}) == objects(job(), "train", "ml", "t", CODE)

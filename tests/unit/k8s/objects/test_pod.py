@@ -158,13 +158,14 @@ def test_workers_with_gpus_are_packed_unless_said_otherwise() -> None:
         "topologyKey": "kubernetes.io/hostname",
         "labelSelector": {"matchLabels": {"torchnet.alt/run": "train"}},
     }
-    for more, expected in (
+    given: list[tuple[dict[str, Any], str]] = [
         ({}, "soft"),
         ({"gpus": 1}, "pack"),
         ({"gpus": 8}, "pack"),
         ({"gpus": 1, "spread": "hard"}, "hard"),
         ({"gpus": 1, "spread": "none"}, "none"),
-    ):
+    ]
+    for more, expected in given:
         same = pod_template(render(**{**more, "spread": expected}))["spec"]
         assert pod_template(render(**more))["spec"] == same
 
@@ -205,8 +206,11 @@ def test_local_disk_is_requested_and_has_a_limit(more: dict[str, Any], request_:
 )
 def test_no_volume_of_torchnets_grows_without_bounds(more: dict[str, Any], size: str) -> None:
     volumes = pod_template(render(**more))["spec"]["volumes"]
-    sizes = {volume["name"]: volume["emptyDir"].get("sizeLimit") for volume in volumes if "emptyDir" in volume}
-    assert (sizes.keys(), sizes["shm"]) == ({"work", "state", "shm"}, size)
+    sizes = {
+        volume["name"]: volume["emptyDir"].get("sizeLimit") for volume in volumes if "emptyDir" in volume
+    }
+    assert set(sizes) == {"work", "state", "shm"}
+    assert sizes["shm"] == size
     assert all(sizes.values())
 
 

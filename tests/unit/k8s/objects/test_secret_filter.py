@@ -219,7 +219,9 @@ def test_google_credentials_of_any_name_stay(tmp_path: Path, name: str, indent: 
     assert told(code) == {"my-project-1a2b.json": REASON}
 
 
-@pytest.mark.parametrize("text", [*map(json.dumps, NOT_GOOGLE.values()), '{"private_key": ', '{"private_key": ' * 10**5])
+@pytest.mark.parametrize(
+    "text", [*map(json.dumps, NOT_GOOGLE.values()), '{"private_key": ', '{"private_key": ' * 10**5]
+)
 def test_other_json_travels(text: str) -> None:
     assert not is_google_credential(text.encode())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ def full(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def gathered(root: Path, script: str = "train.py", **more: object) -> CodeBundle:
+def gathered(root: Path, script: str = "train.py", **more: Any) -> CodeBundle:
     return gather(job(job_script=script, **more), root, os.environ)
 
 

@@ -19,7 +19,7 @@ from torchnet.k8s.run import deletion as terminating_pods
 
 store = pytest.fixture(storing)
 NOT_ENDED = {"Ready": "the node is Ready", "not readable": "the node cannot be read"}
-SECRET = {"apiVersion": "v1", "kind": "Secret", "metadata": labelled(f"{RUN}-token")}
+SECRET: dict[str, Any] = {"apiVersion": "v1", "kind": "Secret", "metadata": labelled(f"{RUN}-token")}
 
 
 def test_all_that_bears_the_label_goes_and_nothing_else(store: Store, tmp_path: Path) -> None:
@@ -32,7 +32,11 @@ def test_all_that_bears_the_label_goes_and_nothing_else(store: Store, tmp_path: 
     assert store.names() == ["Secret/other"]
 
 
-POLICY = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": labelled(RUN)}
+POLICY: dict[str, Any] = {
+    "apiVersion": "networking.k8s.io/v1",
+    "kind": "NetworkPolicy",
+    "metadata": labelled(RUN),
+}
 CODE = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": labelled(f"{RUN}-code")}
 PROTECTION = [f"NetworkPolicy/{RUN}", f"Secret/{RUN}-token"]
 
@@ -61,6 +65,10 @@ def test_what_protects_the_pods_outlives_them(store: Store, tmp_path: Path, now:
     assert (done.left, done.problems, store.names()) == ([], [], [])
 
 
+def owned(body: dict[str, Any], owner: dict[str, str]) -> dict[str, Any]:
+    return body | {"metadata": body["metadata"] | {"ownerReferences": [owner]}}
+
+
 def owners(store: Store, name: str) -> list[tuple[str, str]]:
     (found,) = [body for body in store.objects.values() if body["metadata"]["name"] == name]
     return [(one["kind"], one["uid"]) for one in found["metadata"].get("ownerReferences", ())]
@@ -71,7 +79,7 @@ def test_the_pods_own_it_before_the_workload_goes(store: Store, tmp_path: Path, 
     """So that the garbage collector deletes it after the pods, even if nobody waits for their end."""
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": RUN, "uid": "u"}
     for body in (SECRET, POLICY):
-        store.put(body | {"metadata": body["metadata"] | {"ownerReferences": [owner]}})
+        store.put(owned(body, owner))
     for body in (CODE, job(), *map(pod, range(count))):
         store.put(body)
     store.lingers = 30
@@ -87,7 +95,7 @@ def test_the_pods_own_it_before_the_workload_goes(store: Store, tmp_path: Path, 
 def test_pods_that_own_it_already_are_not_set_again(store: Store, tmp_path: Path) -> None:
     owner = {"apiVersion": "v1", "kind": "Pod", "name": "x", "uid": "uid-0"}
     for body in (SECRET, POLICY):
-        store.put(body | {"metadata": body["metadata"] | {"ownerReferences": [owner]}})
+        store.put(owned(body, owner))
     store.put(pod(0))
     removal.stop(client(store, tmp_path), NAMESPACE, RUN)
     assert store.patches == []
@@ -117,9 +125,7 @@ def test_a_run_under_the_old_label_is_removed_by_it(store: Store, tmp_path: Path
         meta = body["metadata"]
         store.put(body | {"metadata": meta | {"labels": {"torchnet/run": RUN}}})
     store.put(SECRET | {"metadata": labelled("another")})
-    done = removal.remove(
-        client(store, tmp_path), NAMESPACE, RUN, patience=5, label=OLD_RUN_LABEL
-    )
+    done = removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=5, label=OLD_RUN_LABEL)
     assert (done.left, done.problems, store.names()) == ([], [], ["Secret/another"])
 
 

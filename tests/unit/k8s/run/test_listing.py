@@ -134,7 +134,8 @@ def test_jobs_or_pods_that_may_not_be_listed_are_an_error(store: Store, tmp_path
 
 def old(body: dict[str, Any]) -> dict[str, Any]:
     """The same object as version 0.1 has labelled it."""
-    return json.loads(json.dumps(body).replace("torchnet.alt/", "torchnet/"))
+    found: dict[str, Any] = json.loads(json.dumps(body).replace("torchnet.alt/", "torchnet/"))
+    return found
 
 
 @pytest.mark.parametrize("run", [None, RUN])

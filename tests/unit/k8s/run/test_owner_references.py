@@ -83,7 +83,12 @@ def test_a_workload_alone_is_the_owner(keeping: Keeping, tmp_path: Path, kind: t
 def test_many_plain_pods_belong_to_the_first_configmap(store: Store, tmp_path: Path, count: int) -> None:
     """It owns all else as well, from its creation on: nothing is patched afterwards."""
     made = create(client(store, tmp_path), [CODE, SECRET, *pods(count)], lambda _: None)
-    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "train-1-code", "uid": made[0]["metadata"]["uid"]}
+    owner = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "name": "train-1-code",
+        "uid": made[0]["metadata"]["uid"],
+    }
     assert "ownerReferences" not in made[0]["metadata"]
     assert len(made) == count + 2
     assert all(one["metadata"]["ownerReferences"] == [owner] for one in made[1:])
