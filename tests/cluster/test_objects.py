@@ -190,6 +190,7 @@ def test_a_worker_that_fills_its_disk_is_evicted(launcher: Launcher) -> None:
     """
     words = launcher.words("--ephemeral-storage", "16Mi:64Mi", "--grace", "2", "--json", "r.json", nnodes=2)
     ran = launcher.run(*words, launcher.script(text), timeout=240)
-    assert ran.code not in (0, 124), ran.err
-    assert 'Usage of EmptyDir volume "work" exceeds the limit "64Mi"' in ran.err
+    assert ran.code == 70, ran.err
+    assert 'evicted: Usage of EmptyDir volume "work" exceeds the limit "64Mi"' in ran.err
+    assert "--ephemeral-storage" in ran.err
     assert launcher.left() == []

@@ -179,7 +179,13 @@ class Removal:
 
 
 def stop(
-    client: ApiClient, namespace: str, run: str, *, grace: int | None = None, label: str = RUN_LABEL
+    client: ApiClient,
+    namespace: str,
+    run: str,
+    *,
+    grace: int | None = None,
+    label: str = RUN_LABEL,
+    protects: bool = True,
 ) -> Removal:
     """Delete the workload and its pods, without waiting for their end.
 
@@ -188,13 +194,15 @@ def stop(
 
     Args:
         label: the key of the label with the run's name.
+        protects: False to save these requests.
         grace: seconds from SIGTERM to SIGKILL; None keeps the grace period of each pod.
 
     Raises:
         ClusterError: the API server cannot be reached.
     """
     removal, chosen = Removal(), selector(run, label)
-    _keep_protection(client, namespace, chosen, _list(client, POD, namespace, chosen, removal), removal)
+    if protects:
+        _keep_protection(client, namespace, chosen, _list(client, POD, namespace, chosen, removal), removal)
     _workloads(client, namespace, chosen, removal)
     query: dict[str, object] = {} if grace is None else {"gracePeriodSeconds": grace}
     # The garbage collector would delete the pods as well, but later.
@@ -209,6 +217,8 @@ def _stop_now(
     chosen: str,
     grace_periods: GracePeriods,
     on_terminating: Callable[[int, float], None],
+    *,
+    protects: bool,
 ) -> Removal:
     """Delete the workload and its pods with a grace period of 1 s.
 
@@ -222,7 +232,8 @@ def _stop_now(
     fresh = [str(meta["name"]) for meta in existing if not meta.get("deletionTimestamp")]
     if len(fresh) < len(existing):
         on_terminating(len(existing) - len(fresh), grace_periods.longest)
-    _keep_protection(client, namespace, chosen, existing, removal)
+    if protects:
+        _keep_protection(client, namespace, chosen, existing, removal)
     _workloads(client, namespace, chosen, removal)
     # Before the garbage collector does so with the pods' own grace periods.
     if len(fresh) < len(existing) or not _all_pods(
@@ -286,6 +297,7 @@ def remove(
     label: str = RUN_LABEL,
     now: bool = False,
     force: bool = False,
+    protects: bool = True,
     on_terminating: Callable[[int, float], None] = lambda *_: None,
 ) -> Removal:
     """Delete all objects of a run, and wait until they are gone or ``client.stop`` is set.
@@ -293,6 +305,7 @@ def remove(
     Network policies and the token's Secret are deleted last, once the pods are gone.
 
     Args:
+        protects: False if these may be deleted earlier, to save requests before the workload's deletion.
         label: the key of the label with the run's name.
         patience: the longest wait in seconds, beyond the longest grace period of the pods.
         now: use a grace period of 1 s for pods that are not terminating already.
@@ -307,9 +320,9 @@ def remove(
     grace_periods, terminating = GracePeriods(lambda: client.clock_offset), TerminatingPods(client, namespace)
     chosen = selector(run, label)
     total = (
-        _stop_now(client, namespace, chosen, grace_periods, on_terminating)
+        _stop_now(client, namespace, chosen, grace_periods, on_terminating, protects=protects)
         if now
-        else stop(client, namespace, run, label=label)
+        else stop(client, namespace, run, label=label, protects=protects)
     )
     for kind in KINDS:
         if kind not in WORKLOADS and kind not in PROTECTION:
@@ -459,7 +472,10 @@ def clear(
     """
     client_options = {"patience": 0.0, "timeout": _BRIEF_SECONDS} if brief else {}
     client = ApiClient(access, **client_options)  # a new client: the caller's may have its stop event set
-    action = partial(remove, client, namespace, run, patience=_REMOVAL_SECONDS, now=now, force=True)
+    protects = signals.count < 2  # else the user waits, and may leave before the workload is deleted
+    action = partial(
+        remove, client, namespace, run, patience=_REMOVAL_SECONDS, now=now, force=True, protects=protects
+    )
     removal: Removal | None
     try:
         try:
