@@ -94,7 +94,7 @@ KUBERNETES_FIELDS = (
         "emptydir volumes. A pod that exceeds the limit is evicted.",
         _SPAN.format("20Gi, 1Gi:200Gi"),
         f"{EPHEMERAL_STORAGE}, and for each emptydir volume its size in addition",
-        "SIZE[:LIMIT]",
+        "SIZE",
     ),
     _field(
         "kubernetes.volumes",
