@@ -333,7 +333,12 @@ def test_a_second_signal_ends_the_launcher_at_once(store: Store, watched: Watche
     assert {path.partition("?")[0].rpartition("/")[2] for _, _, path, _ in store.asked} <= PLURALS
 
 
-PLURALS = {*(kind.plural for kind in (*WORKLOADS, *PROTECTION)), "log", RUN, *(f"{RUN}-{rank}-abcde" for rank in range(2))}
+PLURALS = {
+    *(kind.plural for kind in (*WORKLOADS, *PROTECTION)),
+    "log",
+    RUN,
+    *(f"{RUN}-{rank}-abcde" for rank in range(2)),
+}
 
 
 def test_two_signals_in_one_go_stop_the_job_all_the_same(store: Store, watched: Watched) -> None:
