@@ -353,6 +353,7 @@ def remove(
             # If nothing is left, earlier turns' problems do not matter; the last one's do: a kind may be unlisted.
             more = problems if total.left else latest.problems
             total.problems = list(dict.fromkeys([*total.problems, *more, *terminating.problems(total.left)]))
+            total.unseen = list(dict.fromkeys([*total.unseen, *latest.unseen]))
             return total
         client.stop.wait(_PAUSE)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit.asked_kubernetes import wrong
 from tests.unit.rendered import CODE, job, render
 from torchnet.errors import UsageError
 from torchnet.k8s.objects.job_template import load
@@ -91,11 +92,16 @@ def test_a_ttl_is_the_workloads(form: str) -> None:
         merged({"spec": {"ttlSecondsAfterFinished": 60}}, form, ttl="2min")
 
 
-@pytest.mark.parametrize("more", [{"workload": "pods"}, {"static_ips": ["10.0.0.1-10.0.0.9/24"]}], ids=str)
-def test_plain_pods_have_neither(more: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "more",
+    [{"kubernetes.workload": "pods"}, {"kubernetes.static_ips": ["10.0.0.1-10.0.0.9/24"]}],
+    ids=str,
+)
+def test_plain_pods_have_neither(tmp_path: Path, more: dict[str, object]) -> None:
     for name, value in (("ttl", "1h"), ("job_template", "job.yaml")):
-        with pytest.raises(ValueError, match=rf"kubernetes\.{name}: needs --as job or jobset: "):
-            job(**{**more, name: value})
+        (problem,) = wrong(tmp_path, {**more, f"kubernetes.{name}": value}).problems
+        assert problem.path == f"kubernetes.{name}"
+        assert problem.what.startswith("needs --as job or jobset: ")
 
 
 @pytest.mark.parametrize(
