@@ -54,17 +54,26 @@ def is_rail(interface: str) -> bool:
     return interface in {rail_interface(rail) for rail in range(MAX_RAILS)}
 
 
-# Kubernetes: labels and annotations that identify a run's objects.
-RUN_LABEL = "torchnet/run"
-NODE_RANK_LABEL = "torchnet/node-rank"  # of plain Pods; the pods of a Job have INDEX_LABEL
+# Kubernetes: labels and annotations that identify a run's objects. The project owns no domain. Nobody can ever own one
+# below .alt: RFC 9476 reserves it for names outside the DNS. Rejected: torchnet.dev, which anybody may register.
+LABEL_PREFIX = "torchnet.alt/"
+RUN_LABEL = f"{LABEL_PREFIX}run"
+NODE_RANK_LABEL = f"{LABEL_PREFIX}node-rank"  # of plain Pods; the pods of a Job have INDEX_LABEL
+INSTANCE_LABEL = "app.kubernetes.io/instance"  # the run's name again, for tools that group objects by it
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 # How many pods of an index the Job replaced because its podFailurePolicy ignored their failure; absent if none.
 IGNORED_ANNOTATION = "batch.kubernetes.io/job-index-ignored-failure-count"
 ATTEMPT_LABEL = "jobset.sigs.k8s.io/restart-attempt"
-SPEC_ANNOTATION = "torchnet/spec"
+SPEC_ANNOTATION = f"{LABEL_PREFIX}spec"
+# Version 0.1 had no domain. Its runs are still found by status, logs, attach and down; to be removed with 0.3.
+OLD_LABEL_PREFIX = "torchnet/"
+OLD_RUN_LABEL = f"{OLD_LABEL_PREFIX}run"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 POLICY_ANNOTATION = "k8s.v1.cni.cncf.io/policy-for"
 COMMON_LABELS = {"app.kubernetes.io/name": "torchnet", "app.kubernetes.io/managed-by": "torchnet"}
+# Request and limit of a worker's local disk. The limit leaves room for the caches of a model hub, and stops a worker
+# that writes without end before its node comes under disk pressure and evicts other pods.
+EPHEMERAL_STORAGE = "1Gi:50Gi"
 # Names inside a worker's pod.
 JOBSET_JOB = "w"  # short, because it is part of the hostname, RUN-w-0-INDEX
 PREPARE, WORKER = "prepare", "worker"

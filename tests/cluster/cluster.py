@@ -102,7 +102,7 @@ class Cluster:
 
         wait_until("the deletion of the tests' namespaces", seconds, gone, 0.5)
 
-    def run_objects(self, selector: str = "torchnet/run", namespace: str = "") -> list[str]:
+    def run_objects(self, selector: str = "torchnet.alt/run", namespace: str = "") -> list[str]:
         """All objects that carry a run's label, as kind/name: in one namespace, or in all."""
         where = ("-n", namespace) if namespace else ("--all-namespaces",)
         return self.kubectl("get", run_kinds(), *where, "--selector", selector, "-o", "name").split()

@@ -134,7 +134,7 @@ def _clean(launcher: Launcher) -> dict[str, str]:
 @contextlib.contextmanager
 def by_hand(launcher: Launcher, objects: list[dict[str, Any]]) -> Iterator[Job]:
     """``objects`` of one run made with kubectl, and ``torchnet attach`` that looks on; nothing stays."""
-    name = objects[0]["metadata"]["labels"]["torchnet/run"]
+    name = objects[0]["metadata"]["labels"]["torchnet.alt/run"]
     document = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
     launcher.cluster.kubectl("create", "-f", "-", input=document)
     words = ("attach", name, "-n", launcher.namespace, "--json", launcher.folder / "receipt.json")
@@ -161,12 +161,12 @@ def rendered(
 
 def rank_of(pod: dict[str, Any]) -> int:
     labels = pod["metadata"]["labels"]
-    return int(labels.get("torchnet/node-rank", labels.get("batch.kubernetes.io/job-completion-index")))
+    return int(labels.get("torchnet.alt/node-rank", labels.get("batch.kubernetes.io/job-completion-index")))
 
 
 def pods(launcher: Launcher, name: str) -> list[dict[str, Any]]:
     """The pods of one run, by rank."""
-    words = ("get", "pods", "-n", launcher.namespace, "-l", f"torchnet/run={name}", "-o", "json")
+    words = ("get", "pods", "-n", launcher.namespace, "-l", f"torchnet.alt/run={name}", "-o", "json")
     return sorted(json.loads(launcher.cluster.kubectl(*words))["items"], key=rank_of)
 
 

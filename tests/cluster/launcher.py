@@ -95,7 +95,7 @@ class Launcher:
         return self.cluster.run_objects(namespace=self.namespace)
 
     def pods(self) -> list[dict[str, Any]]:
-        words = ("get", "pods", "-n", self.namespace, "-l", "torchnet/run", "-o", "json")
+        words = ("get", "pods", "-n", self.namespace, "-l", "torchnet.alt/run", "-o", "json")
         found: list[dict[str, Any]] = json.loads(self.cluster.kubectl(*words))["items"]
         return found
 

@@ -51,7 +51,7 @@ def test_an_object_of_a_run_that_is_left_fails_the_test_and_goes_with_its_namesp
     cluster: Cluster, jobset: None
 ) -> None:
     def seen() -> list[str]:
-        return cluster.run_objects("torchnet/run=planted")
+        return cluster.run_objects("torchnet.alt/run=planted")
 
     job = {"template": {"spec": {"template": {"spec": {"containers": []}}}}, "name": "workers", "replicas": 0}
     objects: list[dict[str, Any]] = [
@@ -67,7 +67,7 @@ def test_an_object_of_a_run_that_is_left_fails_the_test_and_goes_with_its_namesp
         with cluster.namespace() as namespace:
             assert seen() == []
             for body in objects:
-                named = {"name": "planted", "labels": {"torchnet/run": "planted"}, "namespace": namespace}
+                named = {"name": "planted", "labels": {"torchnet.alt/run": "planted"}, "namespace": namespace}
                 cluster.kubectl("create", "-f", "-", input=json.dumps(body | {"metadata": named}))
             assert seen() == ["configmap/planted", "jobset.jobset.x-k8s.io/planted"]
 

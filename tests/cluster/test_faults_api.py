@@ -17,8 +17,7 @@ from tests.cluster.launched import Launched, pods
 from tests.cluster.launcher import Launcher
 from tests.jobs import lines
 from torchnet.config.k8s_syntax import ANNOTATIONS_LIMIT
-from torchnet.k8s.objects.agent_zip import agent_zip
-from torchnet.k8s.objects.builders import MAP_LIMIT
+from torchnet.k8s.objects.code_bundle import CODE_LIMIT
 
 TICKS = """
     import os, socket, time
@@ -229,23 +228,20 @@ def test_what_is_too_large(launcher: Launcher, api: Front) -> None:
         rf"annotations: .* 360\d\d\d bytes.* {limit} .*--volume",
         ran.err,
     )
-    data.write_bytes(os.urandom(MAP_LIMIT))
+    (launcher.folder / ".torchnetignore").write_text("xdg\n")
+    data.write_bytes(os.urandom(CODE_LIMIT))
     ran = launcher.run(*launcher.words(*config), script)
     assert ran.code == 2, ran.err
-    assert re.search(r"1\.0 MiB compressed; a ConfigMap holds 1\.0 MiB", ran.err), ran.err
-    for said in ("1.0 MiB  data.bin", ".torchnetignore", "--code image", "--code pvc:NAME/PATH"):
+    assert re.search(r"too large: 3\.0 MiB compressed; the limit is 3\.0 MiB compressed", ran.err), ran.err
+    for said in ("3.0 MiB  data.bin", ".torchnetignore", "--code image", "--code pvc:NAME/PATH"):
         assert said in ran.err
     assert api.questions == []
     # The limits are Kubernetes' own: what is within them, the server takes.
-    data.write_bytes(os.urandom(MAP_LIMIT - agent_bytes() - 2000))
+    data.write_bytes(os.urandom(CODE_LIMIT - 2000))
     words = launcher.words(*more[:4], "--dry-run", "-o", "json", nnodes=1)
     shown = launcher.run(*words, script)
     assert shown.code == 0, shown.err
     taken = launcher.cluster.kubectl("create", "--dry-run=server", "-f", "-", input=shown.out)
     assert "job.batch/" in taken
+    assert taken.count("configmap/") == 1 + 3
     assert launcher.left() == []
-
-
-def agent_bytes() -> int:
-    """What the agent takes of the ConfigMap."""
-    return len(agent_zip())

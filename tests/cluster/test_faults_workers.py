@@ -201,7 +201,9 @@ def test_hostile_values_are_data(launcher: Launcher) -> None:
     annotated = [pod["metadata"]["annotations"]["example.com/x"] for pod in pods(launcher, "row20")]
     assert annotated == [HOSTILE, HOSTILE]
     kubectl = launcher.cluster.kubectl
-    kubectl("annotate", "--overwrite", "job", "row20", "-n", launcher.namespace, f"torchnet/spec={HOSTILE}")
+    kubectl(
+        "annotate", "--overwrite", "job", "row20", "-n", launcher.namespace, f"torchnet.alt/spec={HOSTILE}"
+    )
     shown = launcher.run("status", "row20", "-n", launcher.namespace)
     assert shown.code == 0, shown.err
     assert "\\x1b[31mred" in shown.out, "why the run's size is unknown"
@@ -215,7 +217,7 @@ def test_a_pod_that_a_ready_node_has_not_ended_in_time_stays(launcher: Launcher)
     kubectl, namespace = launcher.cluster.kubectl, launcher.namespace
     name, node = f"stuck-{namespace}", launcher.cluster.nodes[1]
     body = staying(name, node, namespace)
-    body["metadata"]["labels"] = {"torchnet/run": "stuck"}
+    body["metadata"]["labels"] = {"torchnet.alt/run": "stuck"}
     body["spec"]["terminationGracePeriodSeconds"] = 5
     kubectl("create", "-n", namespace, "-f", "-", input=json.dumps(body))
     kubectl("wait", "-n", namespace, "--for=condition=Ready", f"pod/{name}", "--timeout=60s")

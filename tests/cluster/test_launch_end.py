@@ -157,9 +157,9 @@ def assert_kept(launcher: Launcher) -> None:
         assert "activeDeadlineSeconds" not in pod["spec"]
         assert "deletionTimestamp" not in pod["metadata"]
     assert codes == {"0": 143, "1": 143, "2": 143, "3": 42}
-    jobs = json.loads(kubectl("get", "jobs", "-n", launcher.namespace, "-l", "torchnet/run", "-o", "json"))[
-        "items"
-    ]
+    jobs = json.loads(
+        kubectl("get", "jobs", "-n", launcher.namespace, "-l", "torchnet.alt/run", "-o", "json")
+    )["items"]
     assert [{"ttlSecondsAfterFinished", "activeDeadlineSeconds"} & job["spec"].keys() for job in jobs] == [
         set()
     ]
@@ -232,6 +232,7 @@ def test_ctrl_c_twice_ends_the_launcher_at_once(launcher: Launcher) -> None:
     there = launcher.pods()
     assert len(there) == 2, "their grace period is not cut short"
     assert all("deletionTimestamp" in pod["metadata"] for pod in there)
+    assert {"secret/twice-token", "networkpolicy.networking.k8s.io/twice"} <= set(launcher.left())
     for rank in range(2):
         faults.kill(job.script_of(rank))
     until(lambda: launcher.left() == [], "the removal of all objects", 30, SLOW)

@@ -14,7 +14,7 @@ from tests.cluster.launched import Launched, pods
 from tests.cluster.launcher import Launcher
 from tests.cluster.places import DNS_ADDRESS
 from tests.cluster.pods import staying
-from torchnet.constants import WORK_DIR
+from torchnet.constants import RUN_LABEL, WORK_DIR
 
 # Servers as TensorBoard's and debuggers' on eth0. Each worker connects to all of the other's, then waits.
 TALK = f"""\
@@ -123,7 +123,7 @@ def test_an_outsiders_pod_reaches_no_port_of_the_workers(launcher: Launcher, uid
             assert found == [[]] * len(tries), [len(ports) for ports in found]
             # The policy of the first release lets the outsider in: so the scan sees what is open.
             spans = ("1-300", "29400-29700", "65000-65535")
-            own = {"matchLabels": {"torchnet/run": job.name}}
+            own = {"matchLabels": {RUN_LABEL: job.name}}
             parts = [
                 {"protocol": protocol, "port": first, "endPort": last}
                 for protocol in ("TCP", "UDP", "SCTP")

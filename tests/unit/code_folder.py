@@ -16,8 +16,9 @@ from torchnet.k8s.objects.code_bundle import CodeBundle, gather
 
 
 def small_agent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For an automatic fixture: the agent's own zip has tests of its own."""
+    """For an automatic fixture: the agent's own zip has tests of its own, and so have scripts that travel alone."""
     monkeypatch.setattr(code_module, "agent_zip", lambda: b"agent" * 1000)
+    monkeypatch.setattr(code_module, "is_alone", lambda _: False)
 
 
 def write(root: Path, *files: str, text: str = "x") -> None:

@@ -50,7 +50,7 @@ def pod(
     scheduled: dict[str, Any] | None = None,
     **status: Any,
 ) -> dict[str, Any]:
-    labels = {"torchnet/run": RUN, "batch.kubernetes.io/job-completion-index": str(rank)}
+    labels = {"torchnet.alt/run": RUN, "batch.kubernetes.io/job-completion-index": str(rank)}
     if attempt is not None:
         labels["jobset.sigs.k8s.io/restart-attempt"] = str(attempt)
     condition = {"type": "PodScheduled", "status": "True"} | (scheduled or {})
@@ -79,13 +79,13 @@ def job(nnodes: int = 4) -> dict[str, Any]:
     """The workload of such a run."""
     about = json.dumps({"nnodes": nnodes, "nproc_per_node": 1, "network": "multus-status"})
     return {"apiVersion": "batch/v1", "kind": "Job", "spec": {}, "status": {}} | {
-        "metadata": labelled(RUN) | {"annotations": {"torchnet/spec": about}}
+        "metadata": labelled(RUN) | {"annotations": {"torchnet.alt/spec": about}}
     }
 
 
 def labelled(name: str) -> dict[str, Any]:
     """Metadata of one of the run's objects."""
-    return {"name": name, "namespace": NAMESPACE, "labels": {"torchnet/run": RUN}}
+    return {"name": name, "namespace": NAMESPACE, "labels": {"torchnet.alt/run": RUN}}
 
 
 def waiting(reason: str, text: str = "") -> dict[str, Any]:

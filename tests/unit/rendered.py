@@ -26,10 +26,14 @@ def job(nnodes: int = 4, networks: tuple[str, ...] = ("backend-network",), **gro
 
 
 def render(
-    nnodes: int = 4, travels: CodeBundle = CODE, patch: dict[str, Any] | None = None, **more: Any
+    nnodes: int = 4,
+    travels: CodeBundle = CODE,
+    patch: dict[str, Any] | None = None,
+    fields: dict[str, Any] | None = None,
+    **more: Any,
 ) -> list[dict[str, Any]]:
-    """The objects of `job`, called ``train`` in namespace ``ml``."""
-    return objects(job(nnodes, **more), "train", "ml", "the secret", travels, patch)
+    """The objects of `job`, called ``train`` in namespace ``ml``; ``patch`` is of the pods, ``fields`` of the Job."""
+    return objects(job(nnodes, **more), "train", "ml", "the secret", travels, patch, fields)
 
 
 def only(found: list[dict[str, Any]], kind: str) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""Extract the job's code, one zip file, into the working directory.
+"""Extract the job's code, one zip file or its parts, into the working directory.
 
 Anyone who can write the ConfigMap can run code here anyway, but a malformed archive must not write elsewhere.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import zipfile
@@ -15,7 +16,7 @@ from torchnet.agent.handover import put
 from torchnet.errors import UsageError
 from torchnet.text import printable
 
-LARGEST = 1 << 30  # bytes after extraction; a zip in a ConfigMap is smaller than 1 MiB
+LARGEST = 1 << 30  # bytes after extraction; a zip in ConfigMaps has at most 3 MiB
 MOST = 100_000  # entries
 _FILE, _FOLDER = 0o644, 0o755
 
@@ -23,13 +24,14 @@ _FILE, _FOLDER = 0o644, 0o755
 def unpack(archive: str, folder: str) -> int:
     """Extract ``archive`` below ``folder``, with file modes, and return the number of files.
 
-    Existing files of the same name are replaced. Other files stay, including volumes mounted below the folder.
+    If there is no such file, its parts are read: ``archive`` with the suffixes ``.1``, ``.2`` and so on. Existing
+    files of the same name are replaced. Other files stay, including volumes mounted below the folder.
 
     Raises:
         UsageError: the zip is invalid, is too large, would write outside the folder, or cannot be extracted.
     """
     try:
-        with zipfile.ZipFile(archive) as file:
+        with zipfile.ZipFile(_joined(archive)) as file:
             entries = file.infolist()
             _check(archive, entries)
             for entry in entries:
@@ -43,6 +45,13 @@ def unpack(archive: str, folder: str) -> int:
     # or a format version that this Python cannot read.
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise UsageError(f"{archive} cannot be read as a zip file: {printable(str(error), 200)}") from None
+
+
+def _joined(archive: str) -> str | io.BytesIO:
+    parts: list[bytes] = []
+    while not os.path.exists(archive) and os.path.exists(part := f"{archive}.{len(parts) + 1}"):
+        parts.append(Path(part).read_bytes())
+    return io.BytesIO(b"".join(parts)) if parts else archive
 
 
 def _check(archive: str, entries: list[zipfile.ZipInfo]) -> None:

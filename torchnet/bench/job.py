@@ -140,6 +140,8 @@ def plan_job(
         raise SpecError([*problems, *wrong], about="benchmark", fix=NEXT)
     arguments = ("--plan", worker_config.encode(_plan(options, job, memory)))
     update: dict[str, object] = {"args": arguments, "run_id": job.run_id or f"bench-{random}"}
+    if job.kubernetes.spread is None:  # a job's own default would put workers with GPUs on one node
+        update["kubernetes"] = job.kubernetes.model_copy(update={"spread": "soft"})
     return BenchJob(replace(resolved, job=job.model_copy(update=update)), options, notices)
 
 

@@ -12,7 +12,10 @@ from torchnet.config.settings import FIELDS, Field
 from torchnet.config.sources import Origin
 from torchnet.yaml_io import entry
 
-_DURATIONS = ("run.grace", "run.link_grace", "run.stall_timeout", "run.start_timeout", "run.timeout")
+_DURATIONS = (
+    *("run.grace", "run.link_grace", "run.stall_timeout", "run.start_timeout", "run.timeout"),
+    "kubernetes.ttl",
+)
 
 
 def as_json(job: JobSpec, origins: Mapping[str, Origin]) -> str:

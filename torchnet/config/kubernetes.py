@@ -11,7 +11,10 @@ from torchnet.config import k8s_syntax, k8s_values, parsing
 from torchnet.config.pod_user import PodUser, parse_id, parse_run_as, pod_user
 from torchnet.constants import (
     COMMON_LABELS,
+    INSTANCE_LABEL,
+    LABEL_PREFIX,
     NETWORKS_ANNOTATION,
+    OLD_LABEL_PREFIX,
     POLICY_ANNOTATION,
     STATUS_ANNOTATION,
 )
@@ -27,8 +30,8 @@ Span = Annotated[str, PlainValidator(k8s_syntax.parse_span)]
 Labels = Annotated[dict[str, str], PlainValidator(k8s_syntax.parse_labels)]
 Annotations = Annotated[dict[str, str], PlainValidator(k8s_syntax.parse_annotations)]
 # Labels by which torchnet finds its objects.
-OWN_LABELS = tuple(COMMON_LABELS)
-OWN_PREFIX = "torchnet/"
+OWN_LABELS = (INSTANCE_LABEL, *COMMON_LABELS)
+OWN_PREFIXES = (LABEL_PREFIX, OLD_LABEL_PREFIX)
 OWN_ANNOTATIONS = (NETWORKS_ANNOTATION, STATUS_ANNOTATION, POLICY_ANNOTATION)
 
 
@@ -70,7 +73,7 @@ def _rails(value: object) -> tuple[str, ...]:
 
 
 def _not_own(pairs: dict[str, str]) -> dict[str, str]:
-    taken = [key for key in pairs if key.startswith(OWN_PREFIX) or key in (*OWN_LABELS, *OWN_ANNOTATIONS)]
+    taken = [key for key in pairs if key.startswith(OWN_PREFIXES) or key in (*OWN_LABELS, *OWN_ANNOTATIONS)]
     if taken:
         raise ValueError(f"contains {', '.join(taken)}, which torchnet sets itself")
     return pairs
@@ -79,6 +82,13 @@ def _not_own(pairs: dict[str, str]) -> dict[str, str]:
 def _code(text: str) -> str:
     k8s_values.parse_code(text)
     return text
+
+
+def _ttl(value: object) -> float:
+    seconds = parsing.parse_duration(value)
+    if seconds < 60:
+        raise ValueError("is below 1min: the launcher and torchnet attach read the results from the pods")
+    return seconds
 
 
 class Kubernetes(BaseModel):
@@ -101,15 +111,21 @@ class Kubernetes(BaseModel):
     memory: Span | None = None
     shm_size: Quantity | None = None
     """None: the memory limit."""
+    ephemeral_storage: Span | None = None
+    """None: `torchnet.constants.EPHEMERAL_STORAGE`, and the sizes of the emptyDir volumes."""
     volumes: _texts(k8s_values.parse_volume) = ()  # type: ignore[valid-type]
     secrets: _texts(k8s_values.parse_secret) = ()  # type: ignore[valid-type]
     node_selector: Labels = Field(default_factory=dict)
     tolerations: _texts(k8s_values.parse_toleration) = ()  # type: ignore[valid-type]
     queue: Subdomain | None = None
     priority_class: Subdomain | None = None
-    spread: Literal["none", "soft", "hard"] = "soft"
+    spread: Literal["none", "pack", "soft", "hard"] | None = None
+    """None: `placement`."""
     image_pull_secrets: _texts(k8s_syntax.parse_subdomain) = ()  # type: ignore[valid-type]
     pod_template: Text | None = None
+    job_template: Text | None = None
+    ttl: Annotated[float, BeforeValidator(_ttl), Field(le=366 * 86400)] | None = None
+    """Seconds."""
     labels: Annotated[Labels, AfterValidator(_not_own)] = Field(default_factory=dict)
     annotations: Annotated[Annotations, AfterValidator(_not_own)] = Field(default_factory=dict)
     code: Annotated[str, PlainValidator(parsing.parse_nonempty), AfterValidator(_code)] = "configmap"
@@ -129,6 +145,15 @@ class Kubernetes(BaseModel):
     def user(self) -> PodUser:
         """The user of the pods' processes, by ``run_as`` and ``fs_group``."""
         return pod_user(self.run_as, self.fs_group)
+
+    @property
+    def placement(self) -> str:
+        """How the workers are placed: ``spread`` or its default.
+
+        Workers with GPUs are packed: spread over many nodes, they would leave each node too few GPUs for a job that
+        needs all of them. A worker that has all GPUs of its node is not affected.
+        """
+        return self.spread or ("pack" if self.gpus else "soft")
 
     @property
     def form(self) -> str:
@@ -172,6 +197,16 @@ def find_problems(
         found.append("kubernetes.image: is required: an image with Python and PyTorch")
     if run_id is not None:
         found += find_run_id_problems(run_id, group.form, nnodes)
+    if group.form == "pods":
+        reasons = {
+            "ttl": "no controller deletes plain pods after their end",
+            "job_template": "plain pods have no Job; --pod-template changes them",
+        }
+        found += [
+            f"kubernetes.{name}: needs --as job or jobset: {reason}"
+            for name, reason in reasons.items()
+            if getattr(group, name) is not None
+        ]
     if group.multi_network_policy and group.network_policy == "none":
         found.append("kubernetes.multi_network_policy: needs --network-policy isolate")
     if group.static_ips:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from torchnet.config.setting import Field
+from torchnet.constants import EPHEMERAL_STORAGE
 
 _field = partial(Field, only="kubernetes")
 _NAME = "an object name: up to 253 characters of a-z, 0-9, - and ."
@@ -87,6 +88,15 @@ KUBERNETES_FIELDS = (
         "SIZE",
     ),
     _field(
+        "kubernetes.ephemeral_storage",
+        "--ephemeral-storage",
+        "Local disk per worker, as request and limit: its logs, the files that it writes outside of volumes, and "
+        "emptydir volumes. A pod that exceeds the limit is evicted.",
+        _SPAN.format("20Gi, 1Gi:200Gi"),
+        f"{EPHEMERAL_STORAGE}, and for each emptydir volume its size in addition",
+        "SIZE",
+    ),
+    _field(
         "kubernetes.volumes",
         "--volume",
         "Mount a volume: pvc:CLAIM:/PATH[:ro], configmap:NAME:/PATH, secret:NAME:/PATH, emptydir[:SIZE]:/PATH or "
@@ -127,9 +137,10 @@ KUBERNETES_FIELDS = (
     _field(
         "kubernetes.spread",
         "--spread",
-        "Spread the workers over the nodes: none, soft (if possible) or hard (otherwise they stay pending).",
-        "none, soft, hard",
-        "soft",
+        "Spread the workers over the nodes: soft (if possible) or hard (otherwise they stay pending). pack puts them "
+        "on few nodes instead, and none leaves it to the scheduler.",
+        "none, pack, soft, hard",
+        "soft; pack with --gpus",
         "HOW",
     ),
     _field(
@@ -147,6 +158,22 @@ KUBERNETES_FIELDS = (
         "the path of a YAML file with metadata and spec",
         metavar="FILE",
         is_path=True,
+    ),
+    _field(
+        "kubernetes.job_template",
+        "--job-template",
+        "Job or JobSet in YAML with further fields of the workload, such as suspend or activeDeadlineSeconds.",
+        "the path of a YAML file with metadata and spec",
+        metavar="FILE",
+        is_path=True,
+    ),
+    _field(
+        "kubernetes.ttl",
+        "--ttl",
+        "Let the cluster delete the Job or JobSet, with all that it owns, this long after its end.",
+        "10min, 12h, 86400; at least 1min",
+        "never",
+        "TIME",
     ),
     _field(
         "kubernetes.labels",

@@ -12,6 +12,7 @@ from torchnet.console.console import Console
 from torchnet.constants import RUN_LABEL
 from torchnet.errors import ClusterError, UsageError
 from torchnet.k8s.client.api_client import ApiClient, connect
+from torchnet.k8s.client.kinds import RUN_LABELS, run_of
 from torchnet.k8s.run import listing
 from torchnet.k8s.run.deletion import Removal, list_labelled, remove
 from torchnet.k8s.run.interruptible import Interrupted, Left, ask, in_thread
@@ -169,13 +170,14 @@ def down(
     undone = "nothing was removed"
     with Signals() as signals:
         client, namespace = target.connect(signals, undone)
-        name: str = ask(lambda: _resolve_name(client, namespace, run), signals, undone, client=client)
+        name, label = ask(lambda: _resolve_name(client, namespace, run), signals, undone, client=client)
         try:
             removal = in_thread(
                 lambda: remove(
                     client,
                     namespace,
                     name,
+                    label=label,
                     patience=_REMOVAL_SECONDS,
                     now=now,
                     force=now,
@@ -194,14 +196,16 @@ def down(
         return Deletion(name, namespace, removal)
 
 
-def _resolve_name(client: ApiClient, namespace: str, run: str | None) -> str:
-    """The name of the run to remove, which may exist only in part."""
+def _resolve_name(client: ApiClient, namespace: str, run: str | None) -> tuple[str, str]:
+    """The name of the run to remove, which may exist only in part, and the key of its label."""
     search = survey(client, namespace, run)
-    if run is None:
-        return search.only_run()
-    if run not in search.names and not list_labelled(client, namespace, run):
-        raise search.missing(run)
-    return run
+    name = search.only_run() if run is None else run
+    if name in search.names:
+        return name, run_of({**search.hidden, **search.found}[name]["metadata"])[1]
+    for label in RUN_LABELS:
+        if list_labelled(client, namespace, name, label=label):
+            return name, label
+    raise search.missing(name)
 
 
 def verify(

@@ -28,7 +28,13 @@ class KubernetesRuntime:
         group = job.kubernetes
         where = group.namespace or namespace(group.kubeconfig, group.context, os.environ)
         prepared = prepare(job, cwd, where, os.environ)
-        return text(prepared, form, job, resolved.origins), prepared.warnings
+        secrets = [one["metadata"]["name"] for one in prepared.objects if one["kind"] == "Secret"]
+        exposed = [
+            f"the output contains the job's token (Secret {name}): keep it out of logs and repositories, or use "
+            "--token-secret NAME with a Secret that exists"
+            for name in secrets
+        ]
+        return text(prepared, form, job, resolved.origins), (*prepared.warnings, *exposed)
 
     def launch(self, job: JobSpec, cwd: str, listener: Listener | None = None) -> int:
         from torchnet.k8s.run.launch import launch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import stat
 import zipfile
 from pathlib import Path
@@ -36,6 +37,23 @@ def test_code_is_unpacked_with_its_modes_and_replaces_what_was_there(tmp_path: P
     modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in target.rglob("*") if p.is_file()}
     assert modes == {"run.sh": 0o755, "train.py": 0o640, "plain": 0o644, "kept": modes["kept"]}
     assert not list(target.rglob(".*"))
+
+
+def test_parts_are_one_archive(tmp_path: Path) -> None:
+    """Of code that one ConfigMap cannot hold."""
+    content = random.Random(1).randbytes(5000)
+    whole = Path(archive(tmp_path / "whole.zip", **{"train.py": (content, 0)})).read_bytes()
+    for number in range(12):  # .10 comes after .9
+        (tmp_path / f"code.zip.{number + 1}").write_bytes(whole[number * 500 : (number + 1) * 500])
+    assert unpack(str(tmp_path / "code.zip"), str(tmp_path / "work")) == 1
+    assert (tmp_path / "work/train.py").read_bytes() == content
+    (tmp_path / "code.zip.11").unlink()
+    with pytest.raises(UsageError, match=r"code\.zip cannot be read as a zip file"):
+        unpack(str(tmp_path / "code.zip"), str(tmp_path / "work"))
+    archive(tmp_path / "code.zip", **{"other.py": (b"1", 0)})
+    assert unpack(str(tmp_path / "code.zip"), str(tmp_path / "other")) == 1, "the file itself comes first"
+    with pytest.raises(UsageError, match="No such file"):
+        unpack(str(tmp_path / "missing.zip"), str(tmp_path / "work"))
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "a\\..\\x", "a/..", ".."])

@@ -24,8 +24,8 @@ def job(spec: str) -> dict[str, Any]:
             "name": RUN,
             "namespace": NAMESPACE,
             "creationTimestamp": "2026-01-01T00:00:00Z",
-            "labels": {"torchnet/run": RUN},
-            "annotations": {"torchnet/spec": spec},
+            "labels": {"torchnet.alt/run": RUN},
+            "annotations": {"torchnet.alt/spec": spec},
         }
     }
 

@@ -30,6 +30,8 @@ GOOD = {
     "cpus": ["4", "500m", "500m:2", "0.5"],
     "memory": ["16Gi", "1Gi:4Gi", "1e9", "1000"],
     "shm_size": ["8Gi"],
+    "ephemeral_storage": ["20Gi", "1Gi:200Gi"],
+    "ttl": ["1min", "12h", "86400"],
     "volumes": [
         "pvc:data:/data",
         "pvc:data:/data:ro",
@@ -45,7 +47,7 @@ GOOD = {
     "tolerations": ["a", "a=b", "a:NoSchedule", "nvidia.com/gpu=present:NoExecute", ":NoSchedule"],
     "queue": ["team-a"],
     "priority_class": ["system.x"],
-    "spread": ["none", "soft", "hard"],
+    "spread": ["none", "pack", "soft", "hard"],
     "network_policy": ["isolate", "none"],
     "image_pull_secrets": ["a"],
     "labels": ["team=a", "x.example/y=A_b.c", "a="],
@@ -79,6 +81,8 @@ BAD = {
     "cpus": ["0", "-1", "4:2", "2 cores", "1e400", "", "4:", "1kk", "٣"],
     "memory": ["0", "16GB", "16 Gi", "1Gi:1Mi"],
     "shm_size": ["0", "8G8"],
+    "ephemeral_storage": ["0", "2Gi:1Gi", "20GB"],
+    "ttl": ["0", "59s", "-1", "soon", "367d"],
     "volumes": [
         "data",
         "nfs:x:/y",
@@ -105,7 +109,8 @@ BAD = {
     "network_policy": ["open"],
     "image_pull_secrets": ["a/b"],
     "labels": [
-        "torchnet/run=x",
+        "torchnet.alt/run=x",
+        *("torchnet.alt/x=y", "torchnet/run=x", "app.kubernetes.io/instance=x"),
         "app.kubernetes.io/managed-by=me",
         "app.kubernetes.io/name=me",
         "a=\n",
@@ -114,7 +119,7 @@ BAD = {
         "a=b\0",
     ],
     "annotations": [
-        *("torchnet/spec=x", "k8s.v1.cni.cncf.io/networks=[]"),
+        *("torchnet.alt/spec=x", "k8s.v1.cni.cncf.io/networks=[]"),
         *("k8s.v1.cni.cncf.io/network-status=[]", "k8s.v1.cni.cncf.io/policy-for=x"),
         *("no-value", "a b=c", "a=\udcff"),
     ],
@@ -146,7 +151,8 @@ def test_what_cannot_be_is_refused_before_any_call(tmp_path: Path, name: str, te
 
 
 def test_every_field_has_a_good_and_a_bad_value_here() -> None:
-    special = {"static_ips", "pod_template", "multi_network_policy", "rdma", "detach", "keep"}
+    switches = {"multi_network_policy", "rdma", "detach", "keep"}
+    special = {"static_ips", "pod_template", "job_template", *switches}
     fields = {field.path.partition(".")[2] for field in FIELDS if field.only == "kubernetes"}
     assert fields - special == set(GOOD)
     assert set(GOOD) - set(BAD) == {"context", "kubeconfig"}  # the kubeconfig's own business

@@ -77,7 +77,7 @@ CLUSTER_JOBS: dict[str, dict[str, object]] = {
         "kubernetes.volumes": ["nfs:x:/y", "pvc:a", "pvc:a:/b:c", "pvc:a:/", "code=pvc:a:/x"],
         "kubernetes.tolerations": ["a:Never", "=b"],
         "kubernetes.labels": ["a", "a b=c"],
-        "kubernetes.annotations": ["torchnet/x=y"],
+        "kubernetes.annotations": ["torchnet.alt/x=y"],
         "kubernetes.queue": "a" * 254,
         "kubernetes.token_secret": f"{'a' * 64}.b",
         "kubernetes.priority_class": "A",

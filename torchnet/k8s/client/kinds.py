@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from torchnet.constants import RUN_LABEL
+from torchnet.constants import LABEL_PREFIX, OLD_LABEL_PREFIX, OLD_RUN_LABEL, RUN_LABEL
 from torchnet.k8s.client.api_errors import ApiCall
 
 
@@ -45,6 +46,9 @@ DAEMONSET = Kind("apps/v1", "DaemonSet", "daemonsets")
 NETWORK_POLICY = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
 NAD = Kind("k8s.cni.cncf.io/v1", "NetworkAttachmentDefinition", "network-attachment-definitions")
 
+MULTI_NETWORK_POLICY = Kind("k8s.cni.cncf.io/v1beta1", "MultiNetworkPolicy", "multi-networkpolicies")
+SECRET = Kind("v1", "Secret", "secrets")
+
 # Only runs of earlier versions have these. Not every user may list them.
 FORMER_KINDS = (
     Kind(RBAC, "RoleBinding", "rolebindings"),
@@ -56,14 +60,16 @@ KINDS = (
     JOBSET,
     JOB,
     POD,
-    Kind("k8s.cni.cncf.io/v1beta1", "MultiNetworkPolicy", "multi-networkpolicies"),
+    MULTI_NETWORK_POLICY,
     NETWORK_POLICY,
     *FORMER_KINDS,
     Kind("v1", "Service", "services"),
-    Kind("v1", "Secret", "secrets"),
+    SECRET,
     Kind("v1", "ConfigMap", "configmaps"),
 )
 WORKLOADS = (JOB, JOBSET, POD)
+# Deleted only once the pods are gone: until then, their ports are protected by these.
+PROTECTION = (MULTI_NETWORK_POLICY, NETWORK_POLICY, SECRET)
 _BY_TYPE = {(kind.api, kind.name): kind for kind in KINDS}
 
 
@@ -76,6 +82,22 @@ def kind_of(body: dict[str, Any]) -> Kind:
     return _BY_TYPE.get((api, name)) or Kind(api, name, f"{name.lower()}s")
 
 
-def selector(run: str) -> str:
-    """Return the label selector that finds all objects of a run."""
-    return f"{RUN_LABEL}={run}"
+RUN_LABELS = (RUN_LABEL, OLD_RUN_LABEL)
+
+
+def selector(run: str, label: str = RUN_LABEL) -> str:
+    """Return the label selector that finds all objects of a run; ``label`` is one of `RUN_LABELS`."""
+    return f"{label}={run}"
+
+
+def run_of(meta: Mapping[str, Any]) -> tuple[str, str]:
+    """Return an object's run, and the label that names it; ("", `RUN_LABEL`) if it belongs to none."""
+    labels = meta.get("labels") or {}
+    label = next((one for one in RUN_LABELS if labels.get(one)), RUN_LABEL)
+    return str(labels.get(label) or ""), label
+
+
+def own(entries: Mapping[str, str] | None, key: str) -> str | None:
+    """Return a label or annotation of torchnet's, ``key``, also where an earlier version has set it."""
+    entries = entries or {}
+    return entries.get(key, entries.get(f"{OLD_LABEL_PREFIX}{key.removeprefix(LABEL_PREFIX)}"))

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from torchnet.constants import RUN_LABEL
 from torchnet.errors import TorchnetError
 from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal, ApiUnreachable, parse_refusal
@@ -44,8 +45,9 @@ class Watch:
         on_list: Callable[[list[Pod]], None],
         on_event: Callable[[str, Pod], None],
         on_error: Callable[[TorchnetError], None],
+        label: str = RUN_LABEL,
     ) -> None:
-        self._client, self._namespace, self._run = client, namespace, run
+        self._client, self._namespace, self._run, self._label = client, namespace, run, label
         self._on_list, self._on_event, self._on_error = on_list, on_event, on_error
         self._thread = threading.Thread(target=self._work, name="watch", daemon=True)
 
@@ -76,7 +78,7 @@ class Watch:
             "GET",
             POD.path(self._namespace),
             call,
-            query={"labelSelector": selector(self._run)},
+            query={"labelSelector": selector(self._run, self._label)},
             patience=_PATIENCE,
         )
         self._on_list([item for item in answer.get("items") or () if isinstance(item, dict)])
@@ -85,7 +87,7 @@ class Watch:
     def _follow(self, version: str) -> str:
         """Follow one stream; return the last resourceVersion seen, or "" if a new list is needed."""
         query = {
-            "labelSelector": selector(self._run),
+            "labelSelector": selector(self._run, self._label),
             "watch": "true",
             "allowWatchBookmarks": "true",
             "resourceVersion": version,

@@ -3,8 +3,8 @@
 The folder is the one that holds the script, with everything below it; for a module (``-m``) and a program
 (``--no-python``) it is the working directory. ``.gitignore`` and ``.torchnetignore`` follow git's rules: the file
 nearest to a path decides, the last matching pattern of a file wins, and nothing inside an excluded folder can be
-included again. In the same folder ``.torchnetignore`` takes precedence. With ``--code image`` and ``--code pvc:…``
-only the agent is bundled.
+included again. In the same folder ``.torchnetignore`` takes precedence. A script that is not part of a project is
+bundled alone (`torchnet.k8s.objects.single_script`). With ``--code image`` and ``--code pvc:…`` only the agent is.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torchnet.k8s.objects.agent_zip import ArchiveEntry, agent_zip, zipped
 from torchnet.k8s.objects.builders import MAP_LIMIT
 from torchnet.k8s.objects.secret_filter import REASON as PRIVATE
 from torchnet.k8s.objects.secret_filter import File, by_content, is_private, of_the_launch
+from torchnet.k8s.objects.single_script import is_alone
 from torchnet.text import printable
 
 NAMES = (".torchnetignore", ".gitignore")
@@ -112,8 +113,10 @@ def _compile(lines: list[str]) -> tuple[tuple[bool, re.Pattern[str]], ...]:
     return tuple(reversed(found))
 
 
-# Limits before compression: text rarely compresses to a sixteenth, and reading a whole data set would take too long.
-RAW_LIMIT, FILES_LIMIT = 16 * MAP_LIMIT, 20_000
+# Of the compressed code, in several ConfigMaps. Each of them is an object in etcd, which is no place for data sets.
+CODE_LIMIT = 3 * MAP_LIMIT
+# Limits before compression: code rarely compresses to a tenth, and reading a whole data set would take too long.
+RAW_LIMIT, FILES_LIMIT = 10 * CODE_LIMIT, 20_000
 _NEVER = frozenset((".git", ".hg", ".svn", "__pycache__", ".venv"))
 _SHOWN = 6
 
@@ -153,14 +156,15 @@ def gather(job: JobSpec, cwd: str | os.PathLike[str], environ: Mapping[str, str]
         environ: Locates the user's key and kubeconfigs, which are never bundled.
 
     Raises:
-        UsageError: The files do not fit into a ConfigMap; the message lists the largest ones and the alternatives.
+        UsageError: The files do not fit into ConfigMaps; the message lists the largest ones and the alternatives.
         TorchnetError: The agent cannot be archived.
     """
     agent = agent_zip()
     if parse_code(job.kubernetes.code).kind != "configmap":
         return CodeBundle(agent, None, job.script)
     root, script = _root(job, os.path.abspath(cwd))
-    found = _collect(root, of_the_launch(job, os.path.abspath(cwd), environ))
+    kept = of_the_launch(job, os.path.abspath(cwd), environ)
+    found = _script_alone(job, root, script) or _collect(root, kept)
     if found.size > RAW_LIMIT or len(found.files) > FILES_LIMIT:
         raise _too_large(root, found, f"{_size(found.size)} in {len(found.files)} files")
     entries, left_out = [], list(found.left_out)
@@ -176,7 +180,7 @@ def gather(job: JobSpec, cwd: str | os.PathLike[str], environ: Mapping[str, str]
         else:
             entries.append(ArchiveEntry(name, data, executable))
     code = zipped(entries)
-    if len(code) + len(agent) > MAP_LIMIT:
+    if len(code) > CODE_LIMIT:
         raise _too_large(root, found, f"{_size(len(code))} compressed")
     return CodeBundle(agent, code, script, tuple(left_out))
 
@@ -193,6 +197,21 @@ def _root(job: JobSpec, cwd: str) -> tuple[str, str]:
     if os.path.isdir(path):
         return os.path.abspath(path), "."
     return os.path.abspath(os.path.dirname(path)), os.path.basename(path)
+
+
+def _script_alone(job: JobSpec, root: str, script: str) -> _Found | None:
+    """Return the script alone if it needs nothing else of its folder; None if the folder is bundled."""
+    path = os.path.join(root, script)
+    if job.module or job.no_python or not os.path.isfile(path) or not is_alone(path):
+        return None
+    status = os.stat(path)
+    found = _Found({script: (path, status.st_size, bool(status.st_mode & stat.S_IXUSR))})
+    if len(os.listdir(root)) > 1:
+        found.left_out.append(
+            f"the other files of {printable(root, 200)}: it is not a project (no .git or pyproject.toml), and "
+            f"{printable(script, 200)} neither imports nor names them; to bundle them, create a .torchnetignore there"
+        )
+    return found
 
 
 def _collect(root: str, kept: Mapping[File, str]) -> _Found:
@@ -275,7 +294,8 @@ def _is_private(path: str, is_folder: bool) -> bool:
 def _too_large(root: str, found: _Found, what: str) -> UsageError:
     largest = sorted(found.files.items(), key=lambda item: (-item[1][1], item[0]))[:_SHOWN]
     lines = [
-        f"the folder {printable(root, 200)} is too large: {what}; a ConfigMap holds {_size(MAP_LIMIT)} with the agent"
+        f"the folder {printable(root, 200)} is too large: {what}; the limit is {_size(CODE_LIMIT)} compressed, in "
+        "ConfigMaps"
     ]
     lines += [f"{_size(size):>10}  {printable(name, 200)}" for name, (_, size, _) in largest]
     return UsageError(

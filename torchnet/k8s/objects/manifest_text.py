@@ -1,4 +1,7 @@
-"""Objects as text for ``kubectl apply --server-side -f -``, below a comment that lists the source of each setting."""
+"""Objects as text for ``kubectl apply --server-side -f -``, between comments.
+
+The first lists the source of each setting, the last has the command that deletes the objects.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from torchnet.k8s.objects.run_objects import RenderedRun
 from torchnet.text import printable
 from torchnet.yaml_io import Manifest, as_json, as_yaml
 
+_RESOURCES = {"NetworkPolicy": "networkpolicies", "MultiNetworkPolicy": "multi-networkpolicies"}
+
 
 def text(prepared: RenderedRun, form: str, job: JobSpec, origins: Mapping[str, Origin]) -> str:
     """Return the objects as text, the same bytes for the same arguments.
@@ -19,7 +24,16 @@ def text(prepared: RenderedRun, form: str, job: JobSpec, origins: Mapping[str, O
     ``form`` is yaml or json; JSON is a single List and has no comments.
     """
     manifests = [Manifest(body) for body in prepared.objects]
-    return as_json(manifests) if form == "json" else as_yaml(manifests, _head(prepared, job, origins))
+    if form == "json":
+        return as_json(manifests)
+    return as_yaml(manifests, _head(prepared, job, origins)) + _tail(prepared)
+
+
+def _tail(prepared: RenderedRun) -> str:
+    """Return a comment with the command that deletes these objects; applied by kubectl, they have no owner."""
+    kinds = dict.fromkeys(_RESOURCES.get(one["kind"], f"{one['kind'].lower()}s") for one in prepared.objects)
+    chosen = f"-n {prepared.namespace} -l {RUN_LABEL}={prepared.run_id}"
+    return f"# To delete these objects:\n#   kubectl delete {chosen} {','.join(reversed(kinds))}\n"
 
 
 def _head(prepared: RenderedRun, job: JobSpec, origins: Mapping[str, Origin]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from torchnet import constants
 from torchnet.config import kubernetes
 from torchnet.config.job_spec import JobSpec
+from torchnet.config.k8s_syntax import amount
 from torchnet.config.k8s_values import SECRET_VOLUME, parse_code, parse_secret, parse_toleration, parse_volume
 from torchnet.constants import (
     AGENT_ZIP,
@@ -103,6 +104,7 @@ def template(
     job: JobSpec,
     run_id: str,
     code: CodeBundle,
+    code_maps: Sequence[str],
     attachments: Sequence[NetworkAttachment],
     labels: Mapping[str, str],
     patch: Mapping[str, Any],
@@ -110,6 +112,7 @@ def template(
     """Return a PodTemplateSpec, the same for every worker.
 
     Args:
+        code_maps: The names of the ConfigMaps with the code.
         labels: The pods' labels, including the run's own.
         patch: The user's template, merged over the result.
 
@@ -125,7 +128,7 @@ def template(
                 **({constants.NETWORKS_ANNOTATION: networks(attachments)} if attachments else {}),
             },
         },
-        "spec": _spec(job, run_id, code, attachments),
+        "spec": _spec(job, run_id, code, code_maps, attachments),
     }
     if not patch:
         return whole
@@ -133,7 +136,11 @@ def template(
 
 
 def _spec(
-    job: JobSpec, run_id: str, code: CodeBundle, attachments: Sequence[NetworkAttachment]
+    job: JobSpec,
+    run_id: str,
+    code: CodeBundle,
+    code_maps: Sequence[str],
+    attachments: Sequence[NetworkAttachment],
 ) -> dict[str, Any]:
     group = job.kubernetes
     spec: dict[str, Any] = {"restartPolicy": "Never"}
@@ -175,20 +182,24 @@ def _spec(
                 "podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [one_per_host]}
             },
         }
-    elif group.spread != "none":
-        spec["topologySpreadConstraints"] = [
-            {
-                "maxSkew": 1,
-                "topologyKey": "kubernetes.io/hostname",
-                "whenUnsatisfiable": "ScheduleAnyway" if group.spread == "soft" else "DoNotSchedule",
-                "labelSelector": {"matchLabels": {constants.RUN_LABEL: run_id}},
-            }
-        ]
+    else:
+        spec |= _placement(group.placement, run_id)
     return spec | {
         "initContainers": [_prepare(job, run_id, code)],
         "containers": [_worker(job, run_id, code, attachments)],
-        "volumes": _volumes(job, run_id),
+        "volumes": _volumes(job, run_id, code_maps),
     }
+
+
+def _placement(how: str, run_id: str) -> dict[str, Any]:
+    own = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {RUN_LABEL: run_id}}}
+    if how == "none":
+        return {}
+    if how == "pack":
+        preferred = [{"weight": 100, "podAffinityTerm": own}]
+        return {"affinity": {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}}
+    action = "ScheduleAnyway" if how == "soft" else "DoNotSchedule"
+    return {"topologySpreadConstraints": [{"maxSkew": 1, "whenUnsatisfiable": action, **own}]}
 
 
 def _prepare(job: JobSpec, run_id: str, code: CodeBundle) -> dict[str, Any]:
@@ -276,11 +287,30 @@ def memory(job: JobSpec) -> str:
     return group.memory or (f"{16 * group.gpus}Gi" if group.gpus else f"{2 * processes(job)}Gi")
 
 
+def ephemeral_storage(job: JobSpec) -> str:
+    """Return a worker's local disk as REQUEST:LIMIT or one quantity.
+
+    The kubelet counts emptyDir volumes, so the default limit leaves room for those of ``--volume``.
+    """
+    if job.kubernetes.ephemeral_storage:
+        return job.kubernetes.ephemeral_storage
+    volumes = [parse_volume(text) for text in job.kubernetes.volumes]
+    sizes = [amount(one.source) for one in volumes if one.kind == "emptydir" and one.source]
+    request, _, limit = constants.EPHEMERAL_STORAGE.partition(":")
+    return f"{request}:{math.ceil(amount(limit) + sum(sizes))}" if sizes else constants.EPHEMERAL_STORAGE
+
+
+def _limit(span: str) -> str:
+    request, _, limit = span.partition(":")
+    return limit or request
+
+
 def _resources(job: JobSpec, devices: Mapping[str, str] | None = None) -> dict[str, Any]:
     group = job.kubernetes
     count = max(1, group.gpus) * (4 if group.gpus else processes(job))
     cpus = group.cpus or str(count)
-    parts = {"cpu": cpus.partition(":"), "memory": memory(job).partition(":")}
+    spans = {"cpu": cpus, "memory": memory(job), "ephemeral-storage": ephemeral_storage(job)}
+    parts = {name: span.partition(":") for name, span in spans.items()}
     extra = dict(sorted((devices or {}).items()))
     return {
         "requests": {name: request for name, (request, _, _) in parts.items()} | extra,
@@ -313,14 +343,14 @@ def _worker_mounts(job: JobSpec) -> list[dict[str, Any]]:
     return mounts
 
 
-def _volumes(job: JobSpec, run_id: str) -> list[dict[str, Any]]:
+def _volumes(job: JobSpec, run_id: str, code_maps: Sequence[str]) -> list[dict[str, Any]]:
     group = job.kubernetes
     place = parse_code(group.code)
     secret = group.token_secret or f"{run_id}-token"
     mode = secret_mode(group.user)
-    shm: dict[str, Any] = {"medium": "Memory"} | ({"sizeLimit": group.shm_size} if group.shm_size else {})
+    shm = {"medium": "Memory", "sizeLimit": group.shm_size or _limit(memory(job))}
     volumes: list[dict[str, Any]] = [
-        {"name": "code", "configMap": {"name": f"{run_id}-code"}},
+        {"name": "code", **_directory(code_maps)},
         {
             "name": "token",
             "secret": {
@@ -330,7 +360,7 @@ def _volumes(job: JobSpec, run_id: str) -> list[dict[str, Any]]:
             },
         },
         {"name": "state", "emptyDir": {"sizeLimit": "64Mi"}},
-        {"name": "work", "emptyDir": {}},
+        {"name": "work", "emptyDir": {"sizeLimit": _limit(ephemeral_storage(job))}},
         {"name": "shm", "emptyDir": shm},
     ]
     if _reads_status(job):
@@ -364,6 +394,13 @@ def _annotation(file: str, name: str) -> dict[str, Any]:
 
 def _status_mounts(job: JobSpec) -> list[dict[str, Any]]:
     return [mount("status", constants.STATUS_DIR, readOnly=True)] if _reads_status(job) else []
+
+
+def _directory(code_maps: Sequence[str]) -> dict[str, Any]:
+    """Return the source of a volume that has the files of all these ConfigMaps."""
+    if len(code_maps) == 1:
+        return {"configMap": {"name": code_maps[0]}}
+    return {"projected": {"sources": [{"configMap": {"name": name}} for name in code_maps]}}
 
 
 def _user_volume(text: str, mode: int) -> dict[str, Any]:

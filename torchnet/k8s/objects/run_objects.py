@@ -15,12 +15,11 @@ from torchnet.config.k8s_values import parse_code
 from torchnet.config.kubernetes import find_run_id_problems
 from torchnet.config.script_check import require_script
 from torchnet.errors import UsageError
-from torchnet.k8s.objects import workloads
+from torchnet.k8s.objects import job_template, pod_template, workloads
 from torchnet.k8s.objects.builders import MAP_LIMIT
 from torchnet.k8s.objects.code_bundle import CodeBundle, gather
 from torchnet.k8s.objects.network_policy import policies
 from torchnet.k8s.objects.pod import processes, template
-from torchnet.k8s.objects.pod_template import load
 from torchnet.k8s.objects.rank0_service import service, service_name
 from torchnet.k8s.objects.run_identity import new_run_name, token, user_key
 from torchnet.network.attachment import NetworkAttachment
@@ -40,24 +39,27 @@ def objects(
     namespace: str,
     token: str,
     code: CodeBundle,
-    pod_template: Mapping[str, Any] | None = None,
+    pod_patch: Mapping[str, Any] | None = None,
+    job_fields: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Return every object of the run in the order of creation; the workload (with plain Pods, all of them) comes last.
 
     Args:
         token: The workers' shared secret; unused with ``--token-secret``.
         code: The result of `torchnet.k8s.objects.code_bundle.gather`.
-        pod_template: The result of `torchnet.k8s.objects.pod_template.load`.
+        pod_patch: The result of `torchnet.k8s.objects.pod_template.load`.
+        job_fields: The result of `torchnet.k8s.objects.job_template.load`.
 
     Raises:
-        UsageError: The run's name or the user's template is invalid, or a ConfigMap cannot hold the code.
+        UsageError: The run's name or one of the user's templates is invalid, or a ConfigMap cannot hold the arguments.
     """
     group = job.kubernetes
     if problems := find_run_id_problems(run_id, group.form, job.nnodes):
         raise UsageError("\n  ".join(["the run cannot be called so:", *problems]), fix="--run-id NAME")
     attachments = attachments_of(job, namespace)
     spec = agent_spec(job, run_id, processes(job), code.script, attachments)
-    labels = {**dict(sorted(group.labels.items())), constants.RUN_LABEL: run_id, **constants.COMMON_LABELS}
+    labels = dict(sorted(group.labels.items()))
+    labels |= {constants.RUN_LABEL: run_id, constants.INSTANCE_LABEL: run_id, **constants.COMMON_LABELS}
     notes = dict(sorted(group.annotations.items()))
 
     def named(name: str, body: Mapping[str, Any], more: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -67,7 +69,8 @@ def objects(
         head = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": metadata}
         return head | {key: value for key, value in body.items() if key not in head}
 
-    found = [named(f"{run_id}-code", _code(code, spec.dumps()))]
+    found = [named(name, body) for name, body in _code(run_id, code, spec.dumps()).items()]
+    code_maps = [body["metadata"]["name"] for body in found]
     if not group.token_secret:
         data = {constants.TOKEN_KEY: base64.b64encode(token.encode()).decode()}
         found.append(
@@ -81,8 +84,8 @@ def objects(
     if group.network_policy == "isolate" and not job.host_network:  # it would not apply to their pods
         for name, body, more in policies(run_id, attachments, on_rails=group.multi_network_policy):
             found.append(named(name, body, more))
-    pods = template(job, run_id, code, attachments, labels, pod_template or {})
-    return found + workloads.of(job, run_id, pods, attachments, named)
+    pods = template(job, run_id, code, code_maps, attachments, labels, pod_patch or {})
+    return found + workloads.of(job, run_id, pods, attachments, named, job_fields or {})
 
 
 def workload(found: list[dict[str, Any]]) -> dict[str, Any]:
@@ -98,21 +101,35 @@ def pod_of(found: list[dict[str, Any]], index: int = 0) -> dict[str, Any]:
     return workloads.pod_of([one for one in found if one["kind"] in WORKLOADS], index)
 
 
-def _code(code: CodeBundle, spec: str) -> dict[str, Any]:
-    files = {constants.AGENT_ZIP: code.torchnet_zip, constants.CODE_ZIP: code.code_zip}
-    size = len(spec) + sum(len(zipped) for zipped in files.values() if zipped is not None)
+def _code(run_id: str, code: CodeBundle, spec: str) -> dict[str, dict[str, Any]]:
+    """Return the ConfigMaps by name: one if it can hold all, else further ones for the parts of the code's archive.
+
+    The pods see them as one directory, and the agent joins the parts (`torchnet.agent.code_extraction`).
+    """
+    first = {constants.AGENT_ZIP: code.torchnet_zip}
+    size = len(spec.encode()) + len(code.torchnet_zip)
     if size > MAP_LIMIT:
         raise UsageError(
-            f"the script's folder and arguments, with the agent, take {size:,} bytes; a ConfigMap holds {MAP_LIMIT:,}",
-            fix="--code image or --code pvc:NAME/PATH; long arguments in a file",
+            f"the script's arguments, with the agent, take {size:,} bytes; a ConfigMap holds {MAP_LIMIT:,}",
+            fix="long arguments in a file",
         )
-    data = {name: base64.b64encode(zipped).decode() for name, zipped in files.items() if zipped is not None}
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "immutable": True,
-        "data": {constants.SPEC_JSON: spec},
-        "binaryData": data,
+    archive, parts = code.code_zip or b"", []
+    if size + len(archive) > MAP_LIMIT:
+        parts = [archive[at : at + MAP_LIMIT] for at in range(0, len(archive), MAP_LIMIT)]
+    elif code.code_zip is not None:
+        first[constants.CODE_ZIP] = archive
+    found = {f"{run_id}-code": _config_map(first, {constants.SPEC_JSON: spec})}
+    for number, part in enumerate(parts, 1):
+        found[f"{run_id}-code-{number}"] = _config_map({f"{constants.CODE_ZIP}.{number}": part})
+    return found
+
+
+def _config_map(files: Mapping[str, bytes], texts: Mapping[str, str] | None = None) -> dict[str, Any]:
+    found: dict[str, Any] = {"apiVersion": "v1", "kind": "ConfigMap", "immutable": True}
+    if texts:
+        found["data"] = dict(texts)
+    return found | {
+        "binaryData": {name: base64.b64encode(content).decode() for name, content in files.items()}
     }
 
 
@@ -138,19 +155,20 @@ def check_bundled_script(job: JobSpec, cwd: str) -> None:
 
 
 def prepare(job: JobSpec, cwd: str, namespace: str, environ: Mapping[str, str]) -> RenderedRun:
-    """Read the script's folder, the pod template and the user's key, and render the objects.
+    """Read the script's folder, the templates and the user's key, and render the objects.
 
     A run without a name gets one. Relative paths are relative to ``cwd``. No request is sent.
 
     Raises:
-        UsageError: The script, its folder, the template or the user's key cannot be used.
+        UsageError: The script, its folder, a template or the user's key cannot be used.
     """
     run_id = job.run_id or new_run_name(job.script)
     check_bundled_script(job, cwd)
-    path = job.kubernetes.pod_template
-    patch = load(os.path.join(cwd, path)) if path else None
+    group = job.kubernetes
+    patch = pod_template.load(os.path.join(cwd, group.pod_template)) if group.pod_template else None
+    fields = job_template.load(os.path.join(cwd, group.job_template)) if group.job_template else None
     code = gather(job, cwd, environ)
-    secret = "" if job.kubernetes.token_secret else token(user_key(environ), run_id, namespace)
-    found = objects(job, run_id, namespace, secret, code, patch)
+    secret = "" if group.token_secret else token(user_key(environ), run_id, namespace)
+    found = objects(job, run_id, namespace, secret, code, patch, fields)
     warnings = tuple(f"not bundled: {printable(line)}" for line in code.left_out)
     return RenderedRun(run_id, namespace, attachments_of(job, namespace), found, warnings)

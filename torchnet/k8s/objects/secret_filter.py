@@ -24,8 +24,11 @@ _FOLDERS = (
     *(".ssh", ".gnupg", ".aws", ".azure", ".gcloud", ".config/gcloud", ".kube", ".docker"),
     *(".config/gh", ".kaggle", ".huggingface"),
 )
+# The state of Terraform has all secrets of its resources in plain text.
+_BY_SUFFIX = (".p12", ".pfx", ".tfstate", ".tfstate.backup")
 _FILES = (
-    *(".netrc", ".git-credentials", ".pgpass", ".pypirc", ".npmrc"),
+    *(".netrc", ".git-credentials", ".pgpass", ".pypirc", ".npmrc", ".databrickscfg", ".s3cfg", ".boto"),
+    *("rclone.conf", ".rclone.conf", ".streamlit/secrets.toml"),
     *(".cache/huggingface/token", ".cache/huggingface/stored_tokens"),
     # Variables of one machine, which often include the API keys of experiment trackers and model hubs. A script gets
     # those that it needs with --env or from a Secret. A missing variable shows at once; an exposed key stays exposed.
@@ -52,8 +55,10 @@ def is_private(path: str, *, is_folder: bool = False) -> bool:
     Args:
         path: Relative to the script's folder, with slashes.
     """
-    is_environment = not is_folder and _ENVIRONMENT.fullmatch(path.rpartition("/")[2])
-    return bool(is_environment or _NAMES.search(f"/{path}/"))
+    is_secret = not is_folder and (
+        path.lower().endswith(_BY_SUFFIX) or _ENVIRONMENT.fullmatch(path.rpartition("/")[2])
+    )
+    return bool(is_secret or _NAMES.search(f"/{path}/"))
 
 
 def of_the_launch(job: JobSpec, cwd: str, environ: Mapping[str, str]) -> dict[File, str]:
@@ -97,13 +102,29 @@ def _beside(path: str) -> Iterator[str]:
 
 def by_content(data: bytes) -> str:
     """Return why a file with this content is private; "" if nothing indicates it."""
-    return REASON if is_key(data) else KUBECONFIG if is_kubeconfig(data) else ""
+    if is_key(data) or is_google_credential(data):
+        return REASON
+    return KUBECONFIG if is_kubeconfig(data) else ""
 
 
 def is_key(data: bytes) -> bool:
     """Whether a file's content is a private key, alone or after its certificates."""
     start = data.lstrip()[:32]
     return start.startswith((b"-----BEGIN ", b"PuTTY-User-Key")) and bool(_BEGIN.search(data))
+
+
+def is_google_credential(data: bytes) -> bool:
+    """Whether a file's content is the key of a Google service account, or a user's application default credentials."""
+    if not data.lstrip().startswith(b"{") or not any(
+        one in data for one in (b"private_key", b"refresh_token")
+    ):
+        return False
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    secret = {"service_account": "private_key", "authorized_user": "refresh_token"}
+    return isinstance(document, dict) and secret.get(str(document.get("type"))) in document
 
 
 def is_kubeconfig(data: bytes) -> bool:

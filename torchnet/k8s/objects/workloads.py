@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torchnet
 from torchnet import constants
 from torchnet.config.agent_spec import network_kind
 from torchnet.config.job_spec import JobSpec
+from torchnet.k8s.objects.job_template import apply
 from torchnet.k8s.objects.network_annotation import fixed_addresses, networks, source
 from torchnet.k8s.objects.pod import processes
 from torchnet.network.attachment import NetworkAttachment
@@ -26,9 +28,18 @@ Named = Callable[..., dict[str, Any]]
 
 
 def of(
-    job: JobSpec, run_id: str, pods: dict[str, Any], attachments: Sequence[NetworkAttachment], named: Named
+    job: JobSpec,
+    run_id: str,
+    pods: dict[str, Any],
+    attachments: Sequence[NetworkAttachment],
+    named: Named,
+    job_template: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
-    """Return the workload's objects; ``named`` adds the metadata of each."""
+    """Return the workload's objects; ``named`` adds the metadata of each.
+
+    Raises:
+        UsageError: The user's template of the Job or JobSet sets what torchnet needs.
+    """
     form = job.kubernetes.form
     about = {
         "nnodes": job.nnodes,
@@ -46,6 +57,10 @@ def of(
     whole = named(run_id, body, notes)
     if job.kubernetes.queue:
         whole["metadata"]["labels"][constants.QUEUE_LABEL] = job.kubernetes.queue
+    if job.kubernetes.ttl is not None:
+        whole["spec"]["ttlSecondsAfterFinished"] = math.ceil(job.kubernetes.ttl)
+    if job_template:
+        whole = apply(whole, job_template, job.kubernetes.job_template or "the job template")
     return [whole]
 
 

@@ -1,4 +1,4 @@
-"""Create a run's objects: a dry run on the server, then each object in order, then the owner references.
+"""Create a run's objects: a dry run on the server, then each object in order.
 
 Objects are created by POST, not by server-side apply: apply would merge into an existing run of the same name, and the
 server's response AlreadyExists is free of races. The field manager is ``torchnet`` in every write.
@@ -10,16 +10,15 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torchnet.constants import RUN_LABEL
 from torchnet.errors import ClusterError, NetworkError, UsageError
-from torchnet.k8s.client.api_client import MERGE_PATCH, ApiClient, after_lost_answer
+from torchnet.k8s.client.api_client import ApiClient, after_lost_answer
 from torchnet.k8s.client.api_errors import ApiRefusal, is_permission_error
-from torchnet.k8s.client.kinds import NAD, POD, WORKLOADS, kind_of
+from torchnet.k8s.client.kinds import NAD, POD, WORKLOADS, kind_of, run_of
+from torchnet.k8s.run.owner_references import has_common_owner, owned_by
 from torchnet.network.attachment import NetworkAttachment
 from torchnet.text import printable
 
 Object = dict[str, Any]
-_OWNERS = 16
 _QUERY = {"fieldManager": "torchnet", "fieldValidation": "Strict"}
 
 
@@ -70,58 +69,15 @@ def create(
         UsageError: a run of this name, or an object of one, exists already.
         ClusterError: the server rejects an object, or cannot be reached; it may have created the object all the same.
     """
-    results = []
+    results: list[Object] = []
+    common = has_common_owner(objects)
     for body in objects:
         if should_stop():
             break
-        answer = _post(client, body, dry=False)
+        answer = _post(client, owned_by(results[0], body) if common and results else body, dry=False)
         results.append(answer)
         on_created(answer)
     return results
-
-
-def set_owners(client: ApiClient, results: Sequence[Object]) -> None:
-    """Make the workload own the run's other objects, so that deleting it deletes all of them.
-
-    Each plain pod is an owner, and the other objects are deleted with the last pod: the garbage collector deletes an
-    object once all of its owners are gone. No owner is the controller, because an object can have only one, and none
-    sets ``blockOwnerDeletion``: it matters only for foreground deletion, and it needs permission to update the owner's
-    finalizers. With more than 16 pods there are no owner references: every object would hold the whole list, and the
-    garbage collector would go through it again for each deleted pod. References to some of the pods were rejected:
-    the other objects would be deleted while the remaining pods still need them.
-
-    Without permission to patch the objects, they stay without owners; the run's label still finds all of them.
-
-    Raises:
-        ClusterError: the server cannot be reached, or rejects a patch for another reason.
-    """
-    workloads = [body for body in results if kind_of(body) in WORKLOADS]
-    if not workloads or len(workloads) > _OWNERS:
-        return
-    references = [
-        {"apiVersion": one["apiVersion"], "kind": one["kind"]}
-        | {field: one["metadata"][field] for field in ("name", "uid")}
-        for one in workloads
-    ]
-    for body in results:
-        if kind_of(body) in WORKLOADS:
-            continue
-        kind, meta = kind_of(body), body["metadata"]
-        try:
-            client.call(
-                "PATCH",
-                kind.path(meta["namespace"], meta["name"]),
-                kind.call("patch", meta["namespace"], meta["name"]),
-                query={"fieldManager": "torchnet"},
-                body={"metadata": {"ownerReferences": references}},
-                content=MERGE_PATCH,
-            )
-        except ApiRefusal as error:
-            if error.status == 404:
-                continue  # the run has been deleted meanwhile
-            if is_permission_error(error.status, error.message):
-                return
-            raise
 
 
 def is_taken(error: BaseException) -> bool:
@@ -149,7 +105,7 @@ def _check_name(client: ApiClient, objects: Sequence[Object]) -> None:
 
 def name_in_use_error(kind: str, namespace: str, name: str, found: Mapping[str, Any]) -> UsageError:
     """The error for a workload name that is in use."""
-    run = _run_of(found)
+    run = run_of(found.get("metadata") or {})[0]
     if not run:
         text = f"{kind} {name} already exists in namespace {namespace} and is not managed by torchnet"
         return UsageError(text, fix="choose another --run-id")
@@ -191,15 +147,11 @@ def _post(client: ApiClient, body: Object, *, dry: bool) -> Object:
 
 def _object_in_use_error(kind: str, namespace: str, name: str, found: Mapping[str, Any]) -> UsageError:
     """The error for an object name, not a workload's, that is in use; the run it belongs to may be gone."""
-    run = _run_of(found)
+    run = run_of(found.get("metadata") or {})[0]
     if not run:
         return name_in_use_error(kind, namespace, name, found)
     text = f"{kind} {name} of run {run} already exists in namespace {namespace}"
     return UsageError(text, fix=f"torchnet down {run} -n {namespace}")
-
-
-def _run_of(found: Mapping[str, Any]) -> str | None:
-    return ((found.get("metadata") or {}).get("labels") or {}).get(RUN_LABEL)
 
 
 def _existing(client: ApiClient, body: Object) -> Object:

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 from torchnet.console.console import Console
+from torchnet.constants import RUN_LABEL
 from torchnet.errors import TorchnetError
 from torchnet.k8s.client.access import Access
 from torchnet.k8s.client.api_client import METADATA, ApiClient
@@ -27,6 +28,7 @@ from torchnet.k8s.client.kinds import (
     KINDS,
     NODE,
     POD,
+    PROTECTION,
     WORKLOADS,
     Kind,
     kind_of,
@@ -34,6 +36,7 @@ from torchnet.k8s.client.kinds import (
 )
 from torchnet.k8s.client.watch import internal_error
 from torchnet.k8s.run.interruptible import Interrupted, ThreadCall, in_thread
+from torchnet.k8s.run.owner_references import MOST_OWNERS, reference, replace_owners
 from torchnet.k8s.run.worker_set import seconds
 from torchnet.signals import Signals
 from torchnet.text import listed
@@ -176,30 +179,47 @@ class Removal:
     unseen: list[str] = field(default_factory=list)
 
 
-def stop(client: ApiClient, namespace: str, run: str, *, grace: int | None = None) -> Removal:
+def stop(
+    client: ApiClient,
+    namespace: str,
+    run: str,
+    *,
+    grace: int | None = None,
+    label: str = RUN_LABEL,
+    protects: bool = True,
+) -> Removal:
     """Delete the workload and its pods, without waiting for their end.
 
+    The objects that protect the pods stay until then: the pods become their owners, so that the garbage collector
+    deletes them with the last pod even if this program does not wait for it.
+
     Args:
+        label: the key of the label with the run's name.
+        protects: False to save these requests.
         grace: seconds from SIGTERM to SIGKILL; None keeps the grace period of each pod.
 
     Raises:
         ClusterError: the API server cannot be reached.
     """
-    removal = Removal()
-    _workloads(client, namespace, run, removal)
+    removal, chosen = Removal(), selector(run, label)
+    if protects:
+        _keep_protection(client, namespace, chosen, _list(client, POD, namespace, chosen, removal), removal)
+    _workloads(client, namespace, chosen, removal)
     query: dict[str, object] = {} if grace is None else {"gracePeriodSeconds": grace}
     # The garbage collector would delete the pods as well, but later.
-    if not _all_pods(client, namespace, run, query):
-        _each(client, namespace, _names(client, POD, namespace, run, removal), grace, removal)
+    if not _all_pods(client, namespace, chosen, query):
+        _each(client, namespace, _names(client, POD, namespace, chosen, removal), grace, removal)
     return removal
 
 
 def _stop_now(
     client: ApiClient,
     namespace: str,
-    run: str,
+    chosen: str,
     grace_periods: GracePeriods,
     on_terminating: Callable[[int, float], None],
+    *,
+    protects: bool,
 ) -> Removal:
     """Delete the workload and its pods with a grace period of 1 s.
 
@@ -207,31 +227,52 @@ def _stop_now(
     longest grace period in seconds.
     """
     removal = Removal()
-    existing = _list(client, POD, namespace, run, removal)
+    existing = _list(client, POD, namespace, chosen, removal)
     for meta in existing:
         grace_periods.record(meta)
     fresh = [str(meta["name"]) for meta in existing if not meta.get("deletionTimestamp")]
     if len(fresh) < len(existing):
         on_terminating(len(existing) - len(fresh), grace_periods.longest)
-    _workloads(client, namespace, run, removal)
+    if protects:
+        _keep_protection(client, namespace, chosen, existing, removal)
+    _workloads(client, namespace, chosen, removal)
     # Before the garbage collector does so with the pods' own grace periods.
     if len(fresh) < len(existing) or not _all_pods(
-        client, namespace, run, {"gracePeriodSeconds": NOW_SECONDS}
+        client, namespace, chosen, {"gracePeriodSeconds": NOW_SECONDS}
     ):
         _each(client, namespace, fresh, NOW_SECONDS, removal)
     return removal
 
 
-def _workloads(client: ApiClient, namespace: str, run: str, removal: Removal) -> None:
+def _keep_protection(
+    client: ApiClient, namespace: str, chosen: str, pods: Sequence[dict[str, Any]], removal: Removal
+) -> None:
+    """Make some of the pods own what protects them, in place of the workload, which is deleted before they end.
+
+    All pods are deleted at the same time, so that 16 of them stand for the others.
+    """
+    references = [reference(POD, meta) for meta in pods[:MOST_OWNERS]]
+    for kind in PROTECTION if references else ():
+        for meta in _list(client, kind, namespace, chosen, removal):
+            owners = meta.get("ownerReferences") or ()
+            if owners and all(owner["kind"] == POD.name for owner in owners):
+                continue
+            try:
+                replace_owners(client, kind, meta, references)
+            except ApiRefusal:
+                pass  # the stop must not depend on it
+
+
+def _workloads(client: ApiClient, namespace: str, chosen: str, removal: Removal) -> None:
     for kind in WORKLOADS:
         if kind is not POD:
-            for name in _names(client, kind, namespace, run, removal):
+            for name in _names(client, kind, namespace, chosen, removal):
                 _delete(client, kind, namespace, name, None, removal)
 
 
-def _all_pods(client: ApiClient, namespace: str, run: str, query: dict[str, object]) -> bool:
+def _all_pods(client: ApiClient, namespace: str, chosen: str, query: dict[str, object]) -> bool:
     """Delete the run's pods in one call; False if this user may not delete collections."""
-    query = {"labelSelector": selector(run), **query}
+    query = {"labelSelector": chosen, **query}
     try:
         client.call("DELETE", POD.path(namespace), POD.call("deletecollection", namespace), query=query)
     except ApiRefusal as error:
@@ -254,13 +295,19 @@ def remove(
     run: str,
     *,
     patience: float,
+    label: str = RUN_LABEL,
     now: bool = False,
     force: bool = False,
+    protects: bool = True,
     on_terminating: Callable[[int, float], None] = lambda *_: None,
 ) -> Removal:
     """Delete all objects of a run, and wait until they are gone or ``client.stop`` is set.
 
+    Network policies and the token's Secret are deleted last, once the pods are gone.
+
     Args:
+        protects: False if these may be deleted earlier, to save requests before the workload's deletion.
+        label: the key of the label with the run's name.
         patience: the longest wait in seconds, beyond the longest grace period of the pods.
         now: use a grace period of 1 s for pods that are not terminating already.
         force: delete pods with grace period 0 if they still exist 12 s after their grace period and their node is gone
@@ -272,24 +319,28 @@ def remove(
         ClusterError: the API server cannot be reached.
     """
     grace_periods, terminating = GracePeriods(lambda: client.clock_offset), TerminatingPods(client, namespace)
+    chosen = selector(run, label)
     total = (
-        _stop_now(client, namespace, run, grace_periods, on_terminating)
+        _stop_now(client, namespace, chosen, grace_periods, on_terminating, protects=protects)
         if now
-        else stop(client, namespace, run)
+        else stop(client, namespace, run, label=label, protects=protects)
     )
     for kind in KINDS:
-        if kind not in WORKLOADS:
-            for name in _names(client, kind, namespace, run, total):
+        if kind not in WORKLOADS and kind not in PROTECTION:
+            for name in _names(client, kind, namespace, chosen, total):
                 _delete(client, kind, namespace, name, None, total)
     began = time.monotonic()
     problems: list[str] = []
     while True:
         latest = Removal()
         total.left = []
-        for kind in KINDS:
-            for meta in _list(client, kind, namespace, run, latest):
+        for kind in KINDS:  # pods come before what protects them
+            kept = kind in PROTECTION and any(one.startswith(f"{POD.plural}/") for one in total.left)
+            for meta in _list(client, kind, namespace, chosen, latest):
                 total.left.append(f"{kind.plural}/{meta['name']}")
                 grace_periods.record(meta)
+                if kept:
+                    continue
                 if kind is not POD:  # a controller may have created it meanwhile
                     _delete(client, kind, namespace, meta["name"], None, latest)
                 elif grace_periods.is_overdue(meta) and terminating.is_abandoned(meta) and force:
@@ -303,6 +354,7 @@ def remove(
             # If nothing is left, earlier turns' problems do not matter; the last one's do: a kind may be unlisted.
             more = problems if total.left else latest.problems
             total.problems = list(dict.fromkeys([*total.problems, *more, *terminating.problems(total.left)]))
+            total.unseen = list(dict.fromkeys([*total.unseen, *latest.unseen]))
             return total
         client.stop.wait(_PAUSE)
 
@@ -336,25 +388,30 @@ def delete_objects(client: ApiClient, objects: Sequence[dict[str, Any]]) -> Remo
     return removal
 
 
-def list_labelled(client: ApiClient, namespace: str, run: str) -> list[str]:
+def list_labelled(client: ApiClient, namespace: str, run: str, *, label: str = RUN_LABEL) -> list[str]:
     """All objects with the run's label that this user may list, as PLURAL/NAME."""
+    chosen = selector(run, label)
     return [
-        f"{kind.plural}/{name}" for kind in KINDS for name in _names(client, kind, namespace, run, Removal())
+        f"{kind.plural}/{name}"
+        for kind in KINDS
+        for name in _names(client, kind, namespace, chosen, Removal())
     ]
 
 
-def _names(client: ApiClient, kind: Kind, namespace: str, run: str, removal: Removal) -> list[str]:
-    return [str(meta["name"]) for meta in _list(client, kind, namespace, run, removal)]
+def _names(client: ApiClient, kind: Kind, namespace: str, chosen: str, removal: Removal) -> list[str]:
+    return [str(meta["name"]) for meta in _list(client, kind, namespace, chosen, removal)]
 
 
-def _list(client: ApiClient, kind: Kind, namespace: str, run: str, removal: Removal) -> list[dict[str, Any]]:
-    """The metadata of this kind's objects with the run's label."""
+def _list(
+    client: ApiClient, kind: Kind, namespace: str, chosen: str, removal: Removal
+) -> list[dict[str, Any]]:
+    """The metadata of this kind's objects that a label selector finds."""
     try:
         answer: dict[str, Any] = client.call(
             "GET",
             kind.path(namespace),
             kind.call("list", namespace),
-            query={"labelSelector": selector(run)},
+            query={"labelSelector": chosen},
             accept=METADATA,
         )
     except ApiRefusal as error:
@@ -416,7 +473,10 @@ def clear(
     """
     client_options = {"patience": 0.0, "timeout": _BRIEF_SECONDS} if brief else {}
     client = ApiClient(access, **client_options)  # a new client: the caller's may have its stop event set
-    action = partial(remove, client, namespace, run, patience=_REMOVAL_SECONDS, now=now, force=True)
+    protects = signals.count < 2  # else the user waits, and may leave before the workload is deleted
+    action = partial(
+        remove, client, namespace, run, patience=_REMOVAL_SECONDS, now=now, force=True, protects=protects
+    )
     removal: Removal | None
     try:
         try:

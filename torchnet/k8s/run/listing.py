@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torchnet.constants import RUN_LABEL
 from torchnet.errors import ClusterError, UsageError
 from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.api_errors import ApiCall, ApiRefusal
-from torchnet.k8s.client.kinds import JOB, JOBSET, POD, selector
+from torchnet.k8s.client.kinds import JOB, JOBSET, POD, RUN_LABELS, Kind, run_of, selector
 from torchnet.k8s.run.outcome import first_failure
 from torchnet.k8s.run.run_info import RunInfo, read_run_info
 from torchnet.k8s.run.suspension import evicted, suspension, terminal
@@ -56,11 +55,9 @@ def table(client: ApiClient, namespace: str, run: str | None = None) -> RunTable
     search = survey(client, namespace, run)
     if run is not None and run not in search.names:
         raise search.missing(run)
-    query = {"labelSelector": selector(run) if run else RUN_LABEL}
-    answer = client.call("GET", POD.path(namespace), POD.call("list", namespace), query=query)
     pods: dict[str, list[Object]] = {name: [] for name in search.names}
-    for pod in answer.get("items") or ():
-        pods.setdefault(str((pod["metadata"].get("labels") or {}).get(RUN_LABEL)), []).append(pod)
+    for pod in _list(client, POD, namespace, run):
+        pods.setdefault(run_of(pod["metadata"])[0], []).append(pod)
     found = [_row(body, pods[name], detailed=run is not None) for name, body in search.found.items()]
     found += [
         _unknown_row(body, pods[name], JOBSET.name, "its JobSet cannot be read")
@@ -72,9 +69,16 @@ def table(client: ApiClient, namespace: str, run: str | None = None) -> RunTable
 def _unknown_row(body: Object, pods: Sequence[Object], workload: str, why: str) -> RunRow:
     meta = body["metadata"]
     age = round(max(0.0, time.time() - seconds(meta.get("creationTimestamp"))), 0)
-    name = str((meta.get("labels") or {}).get(RUN_LABEL))
     return RunRow(
-        name, meta["namespace"], workload, 0, len(pods), "unknown", printable(why, _REASON), age, None
+        run_of(meta)[0],
+        meta["namespace"],
+        workload,
+        0,
+        len(pods),
+        "unknown",
+        printable(why, _REASON),
+        age,
+        None,
     )
 
 
@@ -212,9 +216,8 @@ def survey(client: ApiClient, namespace: str, run: str | None = None) -> RunSear
     hidden: dict[str, Object] = {}
     unseen = None
     for kind in (JOBSET, JOB, POD):
-        query = {"labelSelector": selector(run) if run else RUN_LABEL}
         try:
-            answer = client.call("GET", kind.path(namespace), kind.call("list", namespace), query=query)
+            items = _list(client, kind, namespace, run)
         except ApiRefusal as error:
             if kind is not JOBSET or error.status not in (403, 404):
                 raise
@@ -222,9 +225,9 @@ def survey(client: ApiClient, namespace: str, run: str | None = None) -> RunSear
             # the kind exists: a 403 does not mean that the cluster has JobSets.
             unseen = error if error.status == 403 and _has_jobsets(client) else None
             continue
-        for item in answer.get("items") or ():
+        for item in items:
             item |= {"apiVersion": kind.api, "kind": kind.name}
-            name = str((item["metadata"].get("labels") or {}).get(RUN_LABEL))
+            name, _ = run_of(item["metadata"])
             controller = _controller_kind(item)
             if not controller:
                 found.setdefault(name, item)
@@ -233,6 +236,16 @@ def survey(client: ApiClient, namespace: str, run: str | None = None) -> RunSear
     return RunSearch(
         namespace, found, {name: item for name, item in hidden.items() if name not in found}, unseen
     )
+
+
+def _list(client: ApiClient, kind: Kind, namespace: str, run: str | None) -> list[Object]:
+    """All objects of this kind with a run's label, or with the label of ``run``, of this version and of 0.1."""
+    found: list[Object] = []
+    for label in RUN_LABELS:
+        query = {"labelSelector": selector(run, label) if run else label}
+        answer = client.call("GET", kind.path(namespace), kind.call("list", namespace), query=query)
+        found += answer.get("items") or ()
+    return found
 
 
 def find(client: ApiClient, namespace: str, run: str | None) -> RunInfo:

@@ -11,7 +11,7 @@ from typing import Any
 from torchnet.console.console import Console
 from torchnet.errors import TorchnetError
 from torchnet.k8s.client.api_client import ApiClient
-from torchnet.k8s.client.kinds import POD, selector
+from torchnet.k8s.client.kinds import POD
 from torchnet.k8s.client.watch import Watch
 from torchnet.k8s.run.interruptible import ask
 from torchnet.k8s.run.launch import close
@@ -72,7 +72,7 @@ class LogReading:
 
     def _pods(self) -> dict[str, Any]:
         namespace = self._info.namespace
-        query = {"labelSelector": selector(self._info.run)}
+        query = {"labelSelector": self._info.selector}
         return self._client.call("GET", POD.path(namespace), POD.call("list", namespace), query=query)
 
     def _print(self, signals: Signals) -> int:
@@ -103,6 +103,7 @@ class LogReading:
             on_list=self._on_list,
             on_event=self._on_event,
             on_error=self._failed.append,
+            label=self._info.label,
         ).start()
 
     def _on_list(self, pods: list[dict[str, object]]) -> None:

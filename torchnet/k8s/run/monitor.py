@@ -179,6 +179,7 @@ class RunMonitor:
             on_list=lambda pods: put(("listed", pods)),
             on_event=lambda kind, pod: put((kind, pod)),
             on_error=lambda error: put(("failed", error)),
+            label=self._info.label,
         ).start()
         while True:
             if self._attempts.reading(time.monotonic()):

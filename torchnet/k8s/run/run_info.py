@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from torchnet.constants import JOBSET_JOB, RUN_LABEL, SPEC_ANNOTATION
 from torchnet.errors import UsageError
-from torchnet.k8s.client.kinds import JOBSET, Kind, kind_of
+from torchnet.k8s.client.kinds import JOBSET, Kind, kind_of, own, run_of, selector
 from torchnet.k8s.run.worker_set import seconds
 from torchnet.network.address_sources import AddressSourceKind
 from torchnet.text import loads, printable
@@ -24,6 +24,7 @@ class RunInfo:
         created: the creation time of the workload, as unix time.
         uid: the UID of the workload.
         network: where the workers' addresses come from.
+        label: the key of the label with the run's name, which all of its objects have.
     """
 
     run: str
@@ -35,6 +36,12 @@ class RunInfo:
     created: float = 0.0
     uid: str = ""
     network: AddressSourceKind = "multus-status"
+    label: str = RUN_LABEL
+
+    @property
+    def selector(self) -> str:
+        """The label selector that finds all objects of the run."""
+        return selector(self.run, self.label)
 
     @property
     def restarts(self) -> bool:
@@ -63,8 +70,9 @@ def read_run_info(workload: dict[str, Any]) -> RunInfo:
         UsageError: the annotation is missing, or is not torchnet's.
     """
     meta = workload["metadata"]
-    run = str((meta.get("labels") or {}).get(RUN_LABEL) or meta["name"])
-    text = (meta.get("annotations") or {}).get(SPEC_ANNOTATION)
+    run, label = run_of(meta)
+    run = run or str(meta["name"])
+    text = own(meta.get("annotations"), SPEC_ANNOTATION)
     try:
         data = loads(text or "{}", max_size=_LONGEST, max_depth=_DEEPEST)
         nnodes, nproc = int(data["nnodes"]), int(data["nproc_per_node"])
@@ -81,5 +89,5 @@ def read_run_info(workload: dict[str, Any]) -> RunInfo:
     created = seconds(meta.get("creationTimestamp"))
     uid = str(meta.get("uid") or "")
     return RunInfo(
-        run, meta["namespace"], kind_of(workload), meta["name"], nnodes, nproc, created, uid, network
+        run, meta["namespace"], kind_of(workload), meta["name"], nnodes, nproc, created, uid, network, label
     )

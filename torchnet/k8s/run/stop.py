@@ -17,7 +17,7 @@ from typing import Any
 from torchnet.errors import ClusterError, TorchnetError
 from torchnet.k8s.client.api_client import MERGE_PATCH, ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal
-from torchnet.k8s.client.kinds import JOB, JOBSET, POD, Kind, selector
+from torchnet.k8s.client.kinds import JOB, JOBSET, POD, Kind
 from torchnet.k8s.client.watch import internal_error
 from torchnet.k8s.run.deletion import stop
 from torchnet.k8s.run.pod_logs import LogReaders
@@ -97,7 +97,7 @@ def end_in_place(client: ApiClient, info: RunInfo, patience: float) -> str:
 
 
 def _pods(client: ApiClient, info: RunInfo) -> list[dict[str, Any]]:
-    query = {"labelSelector": selector(info.run)}
+    query = {"labelSelector": info.selector}
     call = POD.call("list", info.namespace)
     return list(client.call("GET", POD.path(info.namespace), call, query=query).get("items") or ())
 

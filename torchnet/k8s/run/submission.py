@@ -19,6 +19,7 @@ from torchnet.k8s.client.watch import internal_error
 from torchnet.k8s.run import creation
 from torchnet.k8s.run.deletion import INTERRUPTED, clear, delete_objects
 from torchnet.k8s.run.interruptible import Interrupted, ThreadCall, ask, in_thread
+from torchnet.k8s.run.owner_references import set_owners
 from torchnet.k8s.run.run_info import RunInfo, read_run_info
 from torchnet.network.attachment import NetworkAttachment
 from torchnet.signals import Signals
@@ -174,7 +175,7 @@ def _names(created: Sequence[Object]) -> list[str]:
 
 def _set_owners(client: ApiClient, results: Sequence[Object], warn: Callable[[str], None]) -> None:
     try:
-        creation.set_owners(client, results)
+        set_owners(client, results)
     except ClusterError:
         pass  # the run's label finds all objects even without owners
     except Exception as error:

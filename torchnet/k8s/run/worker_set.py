@@ -23,6 +23,7 @@ from torchnet.constants import (
     STOPPED_CODE,
     WORKER,
 )
+from torchnet.k8s.client.kinds import own
 from torchnet.k8s.run.termination_message import TerminationMessage, read
 
 Stage = Literal["queued", "unscheduled", "creating", "preparing", "prepared", "running", "ended"]
@@ -71,7 +72,7 @@ class WorkerStatus:
 def rank_of(pod: dict[str, Any]) -> int | None:
     """The node rank in the pod's labels; None if there is none."""
     labels = pod["metadata"].get("labels") or {}
-    text = labels.get(NODE_RANK_LABEL, labels.get(INDEX_LABEL, ""))
+    text = own(labels, NODE_RANK_LABEL) or labels.get(INDEX_LABEL, "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 7 else None
 
 
@@ -163,11 +164,19 @@ def _ended(status: dict[str, Any], prepare: dict[str, Any], main: dict[str, Any]
     return WorkerExit(0 if status.get("phase") == "Succeeded" else 70, None, " ".join(str(detail).split()))
 
 
+# In the kubelet's messages about a limit of --ephemeral-storage (pkg/kubelet/eviction/helpers.go).
+_DISK = ("ephemeral", 'EmptyDir volume "work"')
+
+
 def _leaving(meta: dict[str, Any], status: dict[str, Any]) -> str:
     disruption = _condition(status, "DisruptionTarget")
     if disruption.get("status") == "True":
         detail = disruption.get("message") or disruption.get("reason") or ""
         return f"its pod was disrupted: {' '.join(str(detail).split())}"
+    if status.get("reason") == "Evicted":  # for its own use of the disk, which is no disruption
+        detail = " ".join(str(status.get("message") or "").split())
+        fix = "--ephemeral-storage sets the limit" if any(word in detail for word in _DISK) else ""
+        return "; ".join(filter(None, (f"its pod was evicted: {detail}", fix)))
     return "its pod was deleted" if meta.get("deletionTimestamp") else ""
 
 

@@ -42,12 +42,15 @@ def pod(
     metadata["labels"][NODE_RANK_LABEL] = str(index)
     entry = {"name": network[1], "namespace": network[0], "interface": INTERFACE}
     metadata["annotations"] = {constants.NETWORKS_ANNOTATION: json.dumps([entry])}
+    limits = resources("10m", "32Mi", "500m", "128Mi")
+    for part in limits.values():
+        part["ephemeral-storage"] = "64Mi"  # a quota on it rejects pods without
     container = {
         "name": WORKER,
         "image": image,
         "command": ["python3", "/verify/echo.py", *arguments],
         "env": [{"name": "INTERFACE", "value": INTERFACE}],
-        "resources": resources("10m", "32Mi", "500m", "128Mi"),
+        "resources": limits,
         "securityContext": RESTRICTED | {"readOnlyRootFilesystem": True},
         "volumeMounts": [mount("scripts", "/verify", readOnly=True)],
     }
@@ -70,8 +73,9 @@ def pod(
 def _meta(run: str, namespace: str, name: str) -> Object:
     labels = {
         RUN_LABEL: run,
+        constants.INSTANCE_LABEL: run,
         "app.kubernetes.io/name": "torchnet",
         "app.kubernetes.io/managed-by": "torchnet",
-        "torchnet/verify": "true",
+        f"{constants.LABEL_PREFIX}verify": "true",
     }
     return {"name": name, "namespace": namespace, "labels": labels}

@@ -217,7 +217,7 @@ def test_the_wording_of_refusals(tmp_path: Path) -> None:
     errors.append(caught.value)
     errors += [
         name_in_use_error("Job", "ml", "train", {}),
-        name_in_use_error("Job", "ml", "train", {"metadata": {"labels": {"torchnet/run": "train"}}}),
+        name_in_use_error("Job", "ml", "train", {"metadata": {"labels": {"torchnet.alt/run": "train"}}}),
     ]
     shown = "\n".join(f"exit code {error.exit_code}: {error}" for error in errors)
     golden.check("k8s-api-errors.txt", shown.replace(str(tmp_path), "HOME"))

@@ -19,6 +19,7 @@ import yaml
 from tests.unit.api_answers import kubeconfig
 from torchnet.cli import main
 from torchnet.errors import UsageError
+from torchnet.k8s.client.kinds import kind_of
 from torchnet.k8s.client.kubeconfig import namespace
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -43,6 +44,12 @@ def dry(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
     return run
 
 
+TOKEN = (
+    "torchnet: the output contains the job's token (Secret {}-token): keep it out of logs and repositories, or use "
+    "--token-secret NAME with a Secret that exists\n"
+)
+
+
 def objects(text: str) -> list[dict[str, Any]]:
     return [one for one in yaml.safe_load_all(text) if one is not None]
 
@@ -52,10 +59,10 @@ def test_the_same_text_twice_for_the_same_run_id(dry: Dry, form: str) -> None:
     words = ("--as", form, "--run-id", "one", "train.py", "--epochs", "3")
     first, second = dry(*words), dry(*words)
     assert first == second
-    assert first[::2] == (0, "")
+    assert (first[0], first[2]) == (0, TOKEN.format("one"))
     assert dry("--as", form, "train.py")[1] != dry("--as", form, "train.py")[1]  # a name of its own each time
     found = objects(first[1])
-    assert {body["metadata"]["labels"]["torchnet/run"] for body in found} == {"one"}
+    assert {body["metadata"]["labels"]["torchnet.alt/run"] for body in found} == {"one"}
     secret = next(body for body in found if body["kind"] == "Secret")
     assert len(base64.b64decode(secret["data"]["token"])) == 64
 
@@ -95,16 +102,20 @@ def test_the_head_has_no_empty_rows_and_no_stray_spaces(dry: Dry, tmp_path: Path
 
 
 def test_with_a_secret_of_the_users_none_is_printed(dry: Dry, tmp_path: Path) -> None:
-    code, out, _ = dry("--token-secret", "mine", "train.py")
-    assert code == 0
+    code, out, err = dry("--token-secret", "mine", "train.py")
+    assert (code, err) == (0, "")
     assert "Secret" not in [body["kind"] for body in objects(out)]
     assert not (tmp_path / "config").exists()
 
 
 def test_what_does_not_travel_is_said(dry: Dry, tmp_path: Path) -> None:
     (tmp_path / "src" / "link").symlink_to("/etc/passwd")
-    code, out, err = dry("train.py")
-    assert (code, err) == (0, "torchnet: not bundled: link: link to a target outside the folder\n")
+    (tmp_path / "src" / ".torchnetignore").write_text("")
+    code, out, err = dry("--run-id", "one", "train.py")
+    assert (code, err) == (
+        0,
+        f"torchnet: not bundled: link: link to a target outside the folder\n{TOKEN.format('one')}",
+    )
     assert objects(out)
 
 
@@ -116,9 +127,11 @@ def test_what_the_launch_itself_reads_does_not_travel(
     (tmp_path / "src" / "prod.env").write_text("A=s3cr3t\n")
     (tmp_path / "src" / "named").write_text("B=1\n")
     monkeypatch.setenv("KUBECONFIG", "other.yaml")
-    words = ("--kubeconfig", "kc.yaml", "--env-file", "prod.env", "--env-file", "named", "train.py")
-    code, out, err = dry(*words)
+    (tmp_path / "src" / ".torchnetignore").write_text(".torchnetignore\n")
+    words = ("--kubeconfig", "kc.yaml", "--env-file", "prod.env", "--env-file", "named", "--run-id", "one")
+    code, out, err = dry(*words, "train.py")
     assert code == 0
+    err = err.removesuffix(TOKEN.format("one"))
     assert {line.split(": ")[2] for line in err.splitlines()} == {
         "kc.yaml",
         "other.yaml",
@@ -138,6 +151,7 @@ def test_what_the_launch_itself_reads_does_not_travel(
     [
         (("missing.py",), "no such file"),
         (("--pod-template", "missing.yaml", "train.py"), "--pod-template"),
+        (("--job-template", "missing.yaml", "train.py"), "--job-template"),
         (("--run-id", "a" * 63, "train.py"), "run_id"),
         (("--rails", "2", "train.py"), "only with --on local"),
         (("--context", "none", "train.py"), "--context none"),
@@ -149,6 +163,28 @@ def test_what_cannot_be_is_refused_with_nothing_printed(dry: Dry, words: tuple[s
     assert (code, out) == (2, "")
     assert part in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("form", ["job", "jobset", "pods"])
+def test_it_ends_with_the_command_that_deletes_it(dry: Dry, form: str) -> None:
+    """No owner takes applied objects along."""
+    words = ("--as", form, "-n", "ml", "--run-id", "one", "--multi-network-policy", "train.py")
+    _, out, _ = dry(*words)
+    line = out.splitlines()[-1]
+    assert line.startswith("#   kubectl delete -n ml -l torchnet.alt/run=one ")
+    named = line.rpartition(" ")[2].split(",")
+    assert named[0] == f"{form.removesuffix('s')}s", "the pods' creator comes first"
+    there = {kind_of(body).plural for body in objects(out)}
+    assert (set(named), len(named)) == (there, len(there))
+    assert all(body["metadata"]["labels"]["torchnet.alt/run"] == "one" for body in objects(out))
+
+
+def test_a_template_of_the_job_beside_the_script(dry: Dry, tmp_path: Path) -> None:
+    (tmp_path / "src" / "job.yaml").write_text("spec: {suspend: true}\n")
+    _, out, _ = dry("--job-template", "job.yaml", "--ttl", "1h", "train.py")
+    spec = objects(out)[-1]["spec"]
+    assert (spec["suspend"], spec["ttlSecondsAfterFinished"]) == (True, 3600)
+    assert "#   kubernetes.ttl = " in out
 
 
 def test_a_template_beside_the_script(dry: Dry, tmp_path: Path) -> None:
@@ -226,4 +262,4 @@ def test_a_dry_run_loads_neither_torch_nor_pyroute2_nor_the_client(tmp_path: Pat
         text=True,
         check=True,
     )
-    assert done.stderr == "0 []"
+    assert done.stderr.splitlines()[-1] == "0 []"

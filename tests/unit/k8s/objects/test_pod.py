@@ -188,11 +188,79 @@ def test_workers_are_spread_as_the_flags_help_says(spread: str, else_: str) -> N
             "maxSkew": 1,
             "topologyKey": "kubernetes.io/hostname",
             "whenUnsatisfiable": else_,
-            "labelSelector": {"matchLabels": {"torchnet/run": "train"}},
+            "labelSelector": {"matchLabels": {"torchnet.alt/run": "train"}},
         }
     ]
-    assert BY_PATH["kubernetes.spread"].help.startswith("Spread the workers over the nodes: none, soft")
-    assert "topologySpreadConstraints" not in pod_template(render(spread="none"))["spec"]
+    assert BY_PATH["kubernetes.spread"].help.startswith("Spread the workers over the nodes: soft")
+    assert "affinity" not in pod_template(render(spread=spread))["spec"]
+    nothing = pod_template(render(spread="none"))["spec"]
+    assert not {"topologySpreadConstraints", "affinity"} & nothing.keys()
+
+
+def test_workers_with_gpus_are_packed_unless_said_otherwise() -> None:
+    """Eight workers of one GPU on eight nodes leave no node for a job that needs all GPUs of one."""
+    packed = pod_template(render(spread="pack"))["spec"]
+    assert "topologySpreadConstraints" not in packed
+    (preferred,) = packed["affinity"]["podAffinity"].pop("preferredDuringSchedulingIgnoredDuringExecution")
+    assert packed["affinity"] == {"podAffinity": {}}, "none of it is required"
+    assert preferred["podAffinityTerm"] == {
+        "topologyKey": "kubernetes.io/hostname",
+        "labelSelector": {"matchLabels": {"torchnet.alt/run": "train"}},
+    }
+    given: list[tuple[dict[str, Any], str]] = [
+        ({}, "soft"),
+        ({"gpus": 1}, "pack"),
+        ({"gpus": 8}, "pack"),
+        ({"gpus": 1, "spread": "hard"}, "hard"),
+        ({"gpus": 1, "spread": "none"}, "none"),
+    ]
+    for more, expected in given:
+        same = pod_template(render(**{**more, "spread": expected}))["spec"]
+        assert pod_template(render(**more))["spec"] == same
+
+
+STORED = "ephemeral-storage"
+
+
+@pytest.mark.parametrize(
+    ("more", "request_", "limit"),
+    [
+        ({}, "1Gi", "50Gi"),
+        ({"ephemeral_storage": "20Gi"}, "20Gi", "20Gi"),
+        ({"ephemeral_storage": "1Gi:200Gi", "volumes": ["emptydir:1Ti:/e"]}, "1Gi", "200Gi"),
+        ({"volumes": ["emptydir:/e", "pvc:a:/a"]}, "1Gi", "50Gi"),
+        # The kubelet counts them with the rest.
+        ({"volumes": ["emptydir:10Gi:/e", "emptydir:1500M:/f"]}, "1Gi", str((60 << 30) + 1_500_000_000)),
+    ],
+    ids=str,
+)
+def test_local_disk_is_requested_and_has_a_limit(more: dict[str, Any], request_: str, limit: str) -> None:
+    spec = pod_template(render(**more))["spec"]
+    for one in containers(spec):
+        resources = one["resources"]
+        assert (resources["requests"][STORED], resources["limits"][STORED]) == (request_, limit)
+    volumes = {volume["name"]: volume["emptyDir"] for volume in spec["volumes"] if "emptyDir" in volume}
+    assert volumes["work"] == {"sizeLimit": limit}
+
+
+@pytest.mark.parametrize(
+    ("more", "size"),
+    [
+        ({}, "2Gi"),
+        ({"memory": "1Gi:4Gi"}, "4Gi"),
+        ({"gpus": 2}, "32Gi"),
+        ({"shm_size": "8Gi", "memory": "16Gi"}, "8Gi"),
+    ],
+    ids=str,
+)
+def test_no_volume_of_torchnets_grows_without_bounds(more: dict[str, Any], size: str) -> None:
+    volumes = pod_template(render(**more))["spec"]["volumes"]
+    sizes = {
+        volume["name"]: volume["emptyDir"].get("sizeLimit") for volume in volumes if "emptyDir" in volume
+    }
+    assert set(sizes) == {"work", "state", "shm"}
+    assert sizes["shm"] == size
+    assert all(sizes.values())
 
 
 def test_hosts_are_there_without_root() -> None:
@@ -266,8 +334,8 @@ def test_a_templates_annotations_count_with_the_others() -> None:
 @pytest.mark.parametrize(
     ("patch", "part"),
     [
-        ({"metadata": {"labels": {"torchnet/run": "x"}}}, "torchnet/run"),
-        ({"metadata": {"labels": None}}, "torchnet/run"),
+        ({"metadata": {"labels": {"torchnet.alt/run": "x"}}}, "torchnet.alt/run"),
+        ({"metadata": {"labels": None}}, "torchnet.alt/run"),
         ({"metadata": {"annotations": {constants.NETWORKS_ANNOTATION: "[]"}}}, "--network"),
         ({"spec": {"restartPolicy": "Always"}}, "restartPolicy"),
         ({"spec": {"containers": [{"name": "worker", "$patch": "delete"}]}}, "worker"),

@@ -115,13 +115,13 @@ START = {
     "valueFrom": {"fieldRef": {"fieldPath": f"metadata.labels['{constants.ATTEMPT_LABEL}']"}},
 }
 RANK0 = {
-    "job": ["torchnet/run=train", "batch.kubernetes.io/job-completion-index=0"],
+    "job": ["torchnet.alt/run=train", "batch.kubernetes.io/job-completion-index=0"],
     # Of a gang's two starts, whose pods are there side by side, the pod's own.
     "jobset": [
-        *("torchnet/run=train", "batch.kubernetes.io/job-completion-index=0"),
+        *("torchnet.alt/run=train", "batch.kubernetes.io/job-completion-index=0"),
         "jobset.sigs.k8s.io/restart-attempt=$(TORCHNET_START)",
     ],
-    "pods": ["torchnet/run=train", "torchnet/node-rank=0"],
+    "pods": ["torchnet.alt/run=train", "torchnet.alt/node-rank=0"],
 }
 
 

@@ -167,10 +167,10 @@ def test_rails_are_named_one_by_one() -> None:
 
 # (namespace, labels) of pods that could connect; None is a host outside of the cluster.
 SOURCES: dict[str, tuple[str, dict[str, str]] | None] = {
-    "own": ("ml", {"torchnet/run": "train", "team": "a"}),
-    "another run": ("ml", {"torchnet/run": "other"}),
+    "own": ("ml", {"torchnet.alt/run": "train", "team": "a"}),
+    "another run": ("ml", {"torchnet.alt/run": "other"}),
     "same namespace": ("ml", {}),
-    "same label elsewhere": ("ops", {"torchnet/run": "train"}),
+    "same label elsewhere": ("ops", {"torchnet.alt/run": "train"}),
     "outside": None,
 }
 PORTS = (1, 22, 8080, 29499, 29500, 29550, 29599, 29600, 32768, 65535)
@@ -213,7 +213,7 @@ def test_policies_allow_the_jobs_own_pods_and_open_nothing_that_was_closed() -> 
     assert admitted(DEFAULT_DENY) == set()
     own = {("own", protocol, port) for protocol in ("TCP", "UDP", "SCTP") for port in PORTS}
     for policy in (eth0, *rails):
-        assert policy["spec"]["podSelector"] == {"matchLabels": {"torchnet/run": "train"}}
+        assert policy["spec"]["podSelector"] == {"matchLabels": {"torchnet.alt/run": "train"}}
         assert policy["spec"]["policyTypes"] == ["Ingress"]
         assert admitted(policy) == admitted(DEFAULT_DENY, policy) == own
 

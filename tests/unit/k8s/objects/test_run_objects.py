@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
+import random
 from typing import Any
 
 import pytest
@@ -71,7 +73,7 @@ def test_one_label_and_the_users_own_are_on_everything(form: str) -> None:
     )
     for body in (*found, pod_of(found, 1)):
         labels = body["metadata"]["labels"]
-        assert labels["torchnet/run"] == "train"
+        assert labels["torchnet.alt/run"] == labels["app.kubernetes.io/instance"] == "train"
         assert {"team": "a", **constants.COMMON_LABELS}.items() <= labels.items()
         assert body["metadata"]["annotations"]["x.example/y"] == "z"
         assert body["metadata"]["namespace"] == "ml"
@@ -173,11 +175,39 @@ def test_a_queue_is_kueues_label(form: str) -> None:
         assert {pod["annotations"]["kueue.x-k8s.io/pod-group-total-count"] for pod in pods} == {"4"}
 
 
+MIB = 1 << 20
+
+
 def test_arguments_for_which_a_configmap_has_no_room_are_refused() -> None:
-    nearly = CodeBundle(b"PK agent", b"x" * ((1 << 20) - 10_000), "train.py")
+    nearly = CodeBundle(b"x" * (MIB - 10_000), b"PK code", "train.py")
     assert spec_of(render(travels=nearly)).command == ("train.py",)
-    with pytest.raises(UsageError, match="ConfigMap"):
+    with pytest.raises(UsageError, match="arguments, with the agent, take"):
         render(travels=nearly, job_args=("x" * 10_000,))
+
+
+@each_form
+def test_code_for_which_one_configmap_has_no_room_is_in_several(form: str) -> None:
+    archive = random.Random(1).randbytes(3 * MIB)
+    for size, count in ((MIB - 10_000, 0), (MIB - 100, 1), (MIB + 1, 2), (3 * MIB, 3)):
+        found = render(travels=CodeBundle(b"PK agent", archive[:size], "train.py"), workload=form)
+        first, *more = [one for one in found if one["kind"] == "ConfigMap"]
+        names = [one["metadata"]["name"] for one in (first, *more)]
+        assert names == ["train-code", *(f"train-code-{number}" for number in range(1, count + 1))]
+        files = first["binaryData"] | {key: data for one in more for key, data in one["binaryData"].items()}
+        contents = {name: base64.b64decode(data) for name, data in files.items()}
+        assert contents.pop("torchnet.zip") == b"PK agent"
+        assert sorted(contents) == ([f"code.zip.{number}" for number in range(1, count + 1)] or ["code.zip"])
+        assert b"".join(contents[name] for name in sorted(contents)) == archive[:size]
+        assert max(map(len, contents.values())) <= MIB
+        assert all(one["immutable"] for one in (first, *more))
+        volume = next(one for one in pod_template(found)["spec"]["volumes"] if one["name"] == "code")
+        if count:
+            sources = [source["configMap"]["name"] for source in volume["projected"]["sources"]]
+            assert sources == names
+        else:
+            assert volume["configMap"] == {"name": "train-code"}
+        words = command_of(pod_template(found)["spec"], "prepare")
+        assert words[words.index("--code") + 1] == "/torchnet/code.zip"
 
 
 def test_names_without_room_are_refused() -> None:

@@ -12,7 +12,13 @@ import pytest
 from tests.unit.code_folder import files, small_agent, write
 from tests.unit.rendered import job
 from torchnet.k8s.objects.code_bundle import CodeBundle, gather
-from torchnet.k8s.objects.secret_filter import KUBECONFIG, REASON, is_kubeconfig, is_private
+from torchnet.k8s.objects.secret_filter import (
+    KUBECONFIG,
+    REASON,
+    is_google_credential,
+    is_kubeconfig,
+    is_private,
+)
 
 _agent = pytest.fixture(autouse=True)(small_agent)
 ENV_FILE = "an --env-file; the pods receive its variables without it"
@@ -162,6 +168,62 @@ def test_examples_and_what_is_only_called_alike_travel(tmp_path: Path, name: str
     code = gathered(tmp_path)
     assert files(code) == sorted([name, "train.py"])
     assert code.left_out == ()
+
+
+CREDENTIALS = (
+    *("client.p12", "a/b/client.P12", "cert.pfx", "terraform.tfstate", "infra/terraform.tfstate.backup"),
+    *(".streamlit/secrets.toml", "app/.streamlit/secrets.toml", ".databrickscfg", ".s3cfg", ".boto"),
+    *("rclone.conf", ".config/rclone/rclone.conf", ".rclone.conf", "prod.tfstate"),
+)
+
+
+@pytest.mark.parametrize("name", CREDENTIALS)
+def test_credentials_of_tools_stay(tmp_path: Path, name: str) -> None:
+    write(tmp_path, "train.py", name)
+    code = gathered(tmp_path)
+    assert files(code) == ["train.py"]
+    assert told(code) == {name: REASON}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("p12", "p12.py", "my.p12.txt", "terraform.tf", "main.tfvars.example", "secrets.toml", "x.pfx/a.py"),
+        *(".streamlit/config.toml", "s3cfg", "rclone.conf.py", "databrickscfg.md"),
+    ],
+)
+def test_files_with_names_like_those_travel(tmp_path: Path, name: str) -> None:
+    write(tmp_path, "train.py", name)
+    assert files(gathered(tmp_path)) == sorted([name, "train.py"])
+
+
+GOOGLE = {
+    "service account": {"type": "service_account", "private_key": "-----BEGIN PRIVATE KEY-----", "client_email": "a"},
+    "user": {"type": "authorized_user", "client_secret": "s", "refresh_token": "1//x"},
+}  # fmt: skip
+NOT_GOOGLE = {
+    "no key": {"type": "service_account", "client_email": "a", "why": "private_key"},
+    "no type": {"private_key": "a", "refresh_token": "b"},
+    "another type": {"type": "external_account", "private_key": "a"},
+    "a list": [{"type": "service_account", "private_key": "a"}],
+}
+
+
+@pytest.mark.parametrize("name", GOOGLE)
+@pytest.mark.parametrize("indent", [None, 2])
+def test_google_credentials_of_any_name_stay(tmp_path: Path, name: str, indent: int | None) -> None:
+    write(tmp_path, "train.py")
+    write(tmp_path, "my-project-1a2b.json", text="\n" + json.dumps(GOOGLE[name], indent=indent))
+    code = gathered(tmp_path)
+    assert files(code) == ["train.py"]
+    assert told(code) == {"my-project-1a2b.json": REASON}
+
+
+@pytest.mark.parametrize(
+    "text", [*map(json.dumps, NOT_GOOGLE.values()), '{"private_key": ', '{"private_key": ' * 10**5]
+)
+def test_other_json_travels(text: str) -> None:
+    assert not is_google_credential(text.encode())
 
 
 def test_a_link_to_a_file_of_variables_stays(tmp_path: Path) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +12,7 @@ from tests.unit.api_answers import Answer, Server, serving
 from torchnet.errors import UsageError
 from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal
-from torchnet.k8s.run.creation import create, set_owners
+from torchnet.k8s.run.creation import create
 
 EXISTS: Answer = (409, {}, {"reason": "AlreadyExists", "message": "already exists"})
 LOST: Answer = (504, {}, {"message": "the gateway's time is over"})
@@ -26,7 +23,7 @@ client = pytest.fixture(api_answers.client)
 
 def code(data: str = "new", **meta: Any) -> dict[str, Any]:
     """A run's ConfigMap."""
-    labels = {"torchnet/run": "train-1"}
+    labels = {"torchnet.alt/run": "train-1"}
     metadata = {"name": "train-1-code", "namespace": "ml", "labels": labels} | meta
     return {
         "apiVersion": "v1",
@@ -37,7 +34,7 @@ def code(data: str = "new", **meta: Any) -> dict[str, Any]:
 
 
 def job() -> dict[str, Any]:
-    meta = {"name": "train-1", "namespace": "ml", "labels": {"torchnet/run": "train-1"}}
+    meta = {"name": "train-1", "namespace": "ml", "labels": {"torchnet.alt/run": "train-1"}}
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": meta}
 
 
@@ -101,63 +98,3 @@ def test_a_conflict_that_is_no_name_in_use_is_told_as_it_is(server: Server, clie
     made = {"metadata": {"name": "train-1"}}
     server.answers = [conflict, conflict, (201, {}, made)]
     assert create(client, [code()], lambda _: None) == [made]
-
-
-class Keeping(Server):
-    """Keeps what it is sent."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.said: list[tuple[str, dict[str, Any]]] = []
-
-    def answer(self, method: str, path: str, said: bytes) -> Answer:
-        self.said.append((path.partition("?")[0], json.loads(said)))
-        return 200, {}, {}
-
-
-@pytest.fixture
-def keeping() -> Iterator[Keeping]:
-    made = Keeping()
-    yield made
-    made.close()
-
-
-def pods(count: int) -> list[dict[str, Any]]:
-    return [
-        {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": f"train-1-{rank}", "namespace": "ml", "uid": f"u{rank}"},
-        }
-        for rank in range(count)
-    ]
-
-
-@pytest.mark.parametrize("count", [1, 3, 16])
-def test_each_plain_pod_owns_what_was_made_before_so_that_it_goes_with_the_last(
-    keeping: Keeping, tmp_path: Path, count: int
-) -> None:
-    set_owners(api_answers.client(keeping, tmp_path), [code(), *pods(count)])
-    ((path, body),) = keeping.said
-    assert path == "/api/v1/namespaces/ml/configmaps/train-1-code"
-    assert body == {
-        "metadata": {
-            "ownerReferences": [
-                {"apiVersion": "v1", "kind": "Pod", "name": f"train-1-{rank}", "uid": f"u{rank}"}
-                for rank in range(count)
-            ]
-        }
-    }
-
-
-def test_of_many_plain_pods_none_takes_away_what_the_others_need(keeping: Keeping, tmp_path: Path) -> None:
-    set_owners(api_answers.client(keeping, tmp_path), [code(), *pods(17)])
-    assert keeping.said == []
-
-
-def test_a_job_alone_is_the_owner(keeping: Keeping, tmp_path: Path) -> None:
-    made = job()
-    made["metadata"]["uid"] = "u"
-    set_owners(api_answers.client(keeping, tmp_path), [code(), made])
-    (reference,) = keeping.said[0][1]["metadata"]["ownerReferences"]
-    assert reference == {"apiVersion": "batch/v1", "kind": "Job", "name": "train-1", "uid": "u"}

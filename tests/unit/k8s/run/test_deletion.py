@@ -9,26 +9,124 @@ from typing import Any
 import pytest
 
 from tests.unit.api_answers import client
-from tests.unit.api_store import Store, forbidden, stamp, storing
+from tests.unit.api_store import Store, forbidden, refusal, stamp, storing
 from tests.unit.aside import aside, pause, until
 from tests.unit.kubernetes_objects import NAMESPACE, RUN, facts, job, labelled, pod, running
+from torchnet.constants import OLD_RUN_LABEL
 from torchnet.k8s.run import deletion
 from torchnet.k8s.run import deletion as removal
 from torchnet.k8s.run import deletion as terminating_pods
 
 store = pytest.fixture(storing)
 NOT_ENDED = {"Ready": "the node is Ready", "not readable": "the node cannot be read"}
-SECRET = {"apiVersion": "v1", "kind": "Secret", "metadata": labelled(f"{RUN}-token")}
+SECRET: dict[str, Any] = {"apiVersion": "v1", "kind": "Secret", "metadata": labelled(f"{RUN}-token")}
 
 
 def test_all_that_bears_the_label_goes_and_nothing_else(store: Store, tmp_path: Path) -> None:
     for body in (job(), SECRET, pod(0), pod(1)):
         store.put(body)
-    other = SECRET | {"metadata": labelled("other") | {"labels": {"torchnet/run": "other"}}}
+    other = SECRET | {"metadata": labelled("other") | {"labels": {"torchnet.alt/run": "other"}}}
     store.put(other)
     done = removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=5)
     assert (done.left, done.problems, done.unseen) == ([], [], [])
     assert store.names() == ["Secret/other"]
+
+
+POLICY: dict[str, Any] = {
+    "apiVersion": "networking.k8s.io/v1",
+    "kind": "NetworkPolicy",
+    "metadata": labelled(RUN),
+}
+CODE = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": labelled(f"{RUN}-code")}
+PROTECTION = [f"NetworkPolicy/{RUN}", f"Secret/{RUN}-token"]
+
+
+@pytest.mark.parametrize("now", [False, True])
+def test_what_protects_the_pods_outlives_them(store: Store, tmp_path: Path, now: bool) -> None:
+    """Their ports stay closed while the processes save their state."""
+    for body in (CODE, job(), SECRET, POLICY, pod(0), pod(1)):
+        store.put(body)
+    store.lingers = 30
+    there: list[list[str]] = []
+
+    def nodes() -> None:
+        until(lambda: f"ConfigMap/{RUN}-code" not in store.names())
+        pause(0.5)
+        there.append(store.names())
+        store.kubelet(pod(0)["metadata"]["name"])
+        pause(0.5)
+        there.append(store.names())
+        store.kubelet()
+
+    with aside(nodes):
+        done = removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=5, now=now)
+    names = [f"Pod/{pod(rank)['metadata']['name']}" for rank in range(2)]
+    assert there == [sorted([*PROTECTION, *names]), sorted([*PROTECTION, names[1]])]
+    assert (done.left, done.problems, store.names()) == ([], [], [])
+
+
+def owned(body: dict[str, Any], owner: dict[str, str]) -> dict[str, Any]:
+    return body | {"metadata": body["metadata"] | {"ownerReferences": [owner]}}
+
+
+def owners(store: Store, name: str) -> list[tuple[str, str]]:
+    (found,) = [body for body in store.objects.values() if body["metadata"]["name"] == name]
+    return [(one["kind"], one["uid"]) for one in found["metadata"].get("ownerReferences", ())]
+
+
+@pytest.mark.parametrize("count", [2, 40])
+def test_the_pods_own_it_before_the_workload_goes(store: Store, tmp_path: Path, count: int) -> None:
+    """So that the garbage collector deletes it after the pods, even if nobody waits for their end."""
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": RUN, "uid": "u"}
+    for body in (SECRET, POLICY):
+        store.put(owned(body, owner))
+    for body in (CODE, job(), *map(pod, range(count))):
+        store.put(body)
+    store.lingers = 30
+    assert removal.stop(client(store, tmp_path), NAMESPACE, RUN).problems == []
+    expected = sorted(("Pod", f"uid-{rank}") for rank in range(min(count, 16)))
+    for name in (RUN, f"{RUN}-token"):
+        assert sorted(owners(store, name)) == expected
+    verbs = [verb for _, verb, path, _ in store.asked if verb != "GET"]
+    assert verbs == ["PATCH", "PATCH", "DELETE", "DELETE"]
+    assert owners(store, f"{RUN}-code") == []
+
+
+def test_pods_that_own_it_already_are_not_set_again(store: Store, tmp_path: Path) -> None:
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": "x", "uid": "uid-0"}
+    for body in (SECRET, POLICY):
+        store.put(owned(body, owner))
+    store.put(pod(0))
+    removal.stop(client(store, tmp_path), NAMESPACE, RUN)
+    assert store.patches == []
+
+
+@pytest.mark.parametrize("fault", [forbidden("secrets"), refusal(422, "Invalid", "no")])
+def test_a_stop_does_not_depend_on_it(store: Store, tmp_path: Path, fault: Any) -> None:
+    for body in (job(), SECRET, POLICY, pod(0)):
+        store.put(body)
+    store.faults = [("PATCH", "", fault)]
+    done = removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=5)
+    assert (done.left, done.problems, store.names()) == ([], [], [])
+
+
+def test_it_stays_with_a_pod_that_does_not_end(store: Store, tmp_path: Path) -> None:
+    for body in (SECRET, POLICY, pod(0, worker=running())):
+        store.put(body)
+    store.lingers = 1
+    done = removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=0.5)
+    assert store.names() == sorted([*PROTECTION, f"Pod/{pod(0)['metadata']['name']}"])
+    assert len(done.left) == 3
+
+
+def test_a_run_under_the_old_label_is_removed_by_it(store: Store, tmp_path: Path) -> None:
+    old = [CODE, job(), SECRET, POLICY, pod(0)]
+    for body in old:
+        meta = body["metadata"]
+        store.put(body | {"metadata": meta | {"labels": {"torchnet/run": RUN}}})
+    store.put(SECRET | {"metadata": labelled("another")})
+    done = removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=5, label=OLD_RUN_LABEL)
+    assert (done.left, done.problems, store.names()) == ([], [], ["Secret/another"])
 
 
 def test_pods_are_waited_for_as_long_as_they_get_for_their_end(store: Store, tmp_path: Path) -> None:

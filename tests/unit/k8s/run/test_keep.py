@@ -156,7 +156,7 @@ def jobset_of(kept: Kept, restarts: int) -> dict[str, Any]:
     kept.store.put(inner)
     jobset = job(2) | {"apiVersion": JOBSET.api, "kind": JOBSET.name}
     spec = {"failurePolicy": {"maxRestarts": 1}}
-    meta = {"name": RUN, "namespace": NAMESPACE, "labels": {"torchnet/run": RUN}}
+    meta = {"name": RUN, "namespace": NAMESPACE, "labels": {"torchnet.alt/run": RUN}}
     kept.store.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta})
     return kept.store.put(jobset | {"spec": spec, "status": {"restarts": restarts}})
 

@@ -13,9 +13,10 @@ import pytest
 from tests.conftest import Result
 from tests.unit.api_answers import client, kubeconfig
 from tests.unit.api_store import Store, refusal, storing
-from tests.unit.kubernetes_objects import NAMESPACE, RUN, pod, running
+from tests.unit.kubernetes_objects import NAMESPACE, RUN, pod, running, terminated
 from torchnet.errors import ClusterError, UsageError
 from torchnet.k8s.run.listing import find, survey, table
+from torchnet.k8s.run.worker_set import rank_of
 
 NO_RIGHTS = refusal(
     403, "Forbidden", 'jobsets.jobset.x-k8s.io is forbidden: User "eve" cannot list resource "jobsets"'
@@ -38,9 +39,9 @@ def workload(kind: str = "Job", api: str = "batch/v1", name: str = RUN) -> dict[
     meta = {
         "name": name,
         "namespace": NAMESPACE,
-        "labels": {"torchnet/run": RUN},
+        "labels": {"torchnet.alt/run": RUN},
         "creationTimestamp": "2026-01-01T00:00:00Z",
-        "annotations": {"torchnet/spec": json.dumps(SPEC)},
+        "annotations": {"torchnet.alt/spec": json.dumps(SPEC)},
     }
     return {"apiVersion": api, "kind": kind, "metadata": meta, "spec": {}, "status": {}}
 
@@ -114,8 +115,8 @@ def test_a_cluster_without_jobsets_needs_no_remark(store: Store, tmp_path: Path,
 )
 def test_a_run_whose_size_cannot_be_read_hides_no_other(store: Store, tmp_path: Path, text: str) -> None:
     damaged = workload(name="damaged")
-    damaged["metadata"]["labels"] = {"torchnet/run": "damaged"}
-    damaged["metadata"]["annotations"] = {"torchnet/spec": text}
+    damaged["metadata"]["labels"] = {"torchnet.alt/run": "damaged"}
+    damaged["metadata"]["annotations"] = {"torchnet.alt/spec": text}
     store.put(damaged)
     store.put(workload())
     found = {row.run: row for row in table(client(store, tmp_path), NAMESPACE).rows}
@@ -129,3 +130,38 @@ def test_jobs_or_pods_that_may_not_be_listed_are_an_error(store: Store, tmp_path
         store.faults = [("GET", f"/{kind}", refusal(403, "Forbidden", said))]
         with pytest.raises(ClusterError, match=f"not allowed to list {kind}"):
             survey(client(store, tmp_path), NAMESPACE)
+
+
+def old(body: dict[str, Any]) -> dict[str, Any]:
+    """The same object as version 0.1 has labelled it."""
+    found: dict[str, Any] = json.loads(json.dumps(body).replace("torchnet.alt/", "torchnet/"))
+    return found
+
+
+@pytest.mark.parametrize("run", [None, RUN])
+def test_a_run_of_version_0_1_is_found_by_its_label(store: Store, tmp_path: Path, run: str | None) -> None:
+    store.put(old(workload()))
+    store.put(old(pod(0, phase="Running", prepare=terminated(0), worker=running())))
+    one = client(store, tmp_path)
+    (row,) = table(one, NAMESPACE, run).rows
+    assert (row.run, row.workload, row.total, row.ready) == (RUN, "Job", 2, 1)
+    info = find(one, NAMESPACE, run)
+    assert (info.run, info.nnodes, info.selector) == (RUN, 2, f"torchnet/run={RUN}")
+
+
+def test_runs_of_both_versions_are_listed_side_by_side(store: Store, tmp_path: Path) -> None:
+    store.put(workload())
+    other = json.loads(json.dumps(old(workload())).replace(RUN, "other"))
+    store.put(other)
+    found = survey(client(store, tmp_path), NAMESPACE)
+    assert found.names == ["other", RUN]
+    assert [find(client(store, tmp_path), NAMESPACE, name).label for name in found.names] == [
+        *("torchnet/run", "torchnet.alt/run"),
+    ]
+
+
+def test_a_plain_pod_of_version_0_1_has_its_rank() -> None:
+    labels = {"torchnet/run": RUN, "torchnet/node-rank": "3"}
+    assert rank_of({"metadata": {"labels": labels}}) == 3
+    assert rank_of({"metadata": {"labels": {"torchnet.alt/node-rank": "2"}}}) == 2
+    assert rank_of({"metadata": {"labels": {"torchnet.alt/run": RUN}}}) is None

@@ -31,7 +31,7 @@ from tests.unit.kubernetes_objects import (
 )
 from tests.unit.slow_reader import slow_reader
 from torchnet.console.console import Console
-from torchnet.k8s.client.kinds import JOBSET
+from torchnet.k8s.client.kinds import JOBSET, PROTECTION, WORKLOADS
 from torchnet.k8s.run import monitor
 from torchnet.k8s.run.monitor import RunMonitor, RunOptions, RunOutcome
 from torchnet.k8s.run.run_info import RunInfo
@@ -333,7 +333,12 @@ def test_a_second_signal_ends_the_launcher_at_once(store: Store, watched: Watche
     assert {path.partition("?")[0].rpartition("/")[2] for _, _, path, _ in store.asked} <= PLURALS
 
 
-PLURALS = {"pods", "jobs", "jobsets", "log", RUN, *(f"{RUN}-{rank}-abcde" for rank in range(2))}
+PLURALS = {
+    *(kind.plural for kind in (*WORKLOADS, *PROTECTION)),
+    "log",
+    RUN,
+    *(f"{RUN}-{rank}-abcde" for rank in range(2)),
+}
 
 
 def test_two_signals_in_one_go_stop_the_job_all_the_same(store: Store, watched: Watched) -> None:

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from torchnet.constants import JOIN_PORT
+from torchnet.constants import JOIN_PORT, RUN_LABEL
 from torchnet.k8s.addons.addon_options import Options
 from torchnet.k8s.addons.egress_policy import manifests
 from torchnet.k8s.objects.network_policy import rules
 from torchnet.k8s.run.network_policies import DeniedTraffic, denied_traffic, warning_text
 
 LABELS = {
-    "torchnet/run": "train",
+    RUN_LABEL: "train",
     "app.kubernetes.io/name": "torchnet",
     "app.kubernetes.io/managed-by": "torchnet",
     "team": "a",
@@ -55,7 +55,7 @@ def test_with_the_policy_that_is_recommended_nothing_is_missing() -> None:
     "selector",
     [
         {"matchLabels": {"team": "b"}},
-        {"matchLabels": {"torchnet/run": "other"}},
+        {"matchLabels": {RUN_LABEL: "other"}},
         {"matchExpressions": [{"key": "team", "operator": "NotIn", "values": ["a"]}]},
         {"matchExpressions": [{"key": "team", "operator": "DoesNotExist"}]},
         {"matchExpressions": [{"key": "x", "operator": "Exists"}]},

@@ -297,6 +297,25 @@ def test_an_eviction_is_told_in_the_clusters_words() -> None:
     assert "Eviction API: evicting" in settle(facts(2), workers(*pods, nnodes=2))["reason"]
 
 
+DISK = {
+    'Usage of EmptyDir volume "work" exceeds the limit "64Mi". ': True,
+    'Container worker exceeded its local ephemeral storage limit "64Mi". ': True,
+    "Pod ephemeral local storage usage exceeds the total limit of containers 64Mi. ": True,
+    'Usage of EmptyDir volume "emptydir-tmp" exceeds the limit "1Gi". ': False,
+}
+
+
+@pytest.mark.parametrize("said", DISK)
+def test_a_worker_that_was_evicted_for_its_disk_is_told_so(said: str) -> None:
+    """It is no disruption to the cluster; the agent knows of a SIGTERM alone."""
+    stopped = failure("interrupted", 143, text="stopped by SIGTERM", node=None)
+    pods = [ended(rank, 143, message(rank, 143, failure=stopped)) for rank in range(2)]
+    pods[1]["status"] |= {"reason": "Evicted", "message": said}
+    reason = settle(facts(2), workers(*pods, nnodes=2))["reason"]
+    fix = "; --ephemeral-storage sets the limit" if DISK[said] else ""
+    assert reason == f"lost {RUN}-1 (node rank 1 on node1): its pod was evicted: {said.strip()}{fix}"
+
+
 def test_rank_0_that_waited_in_vain_for_a_worker_that_had_failed_is_not_the_cause() -> None:
     """Where no launcher stops the others: rank 0 only knows that somebody did not join."""
     early = failure("network", 4, at=5.0, text="train-1a2b3c-1: net1: no such interface")

@@ -191,7 +191,7 @@ def test_a_defect_in_making_the_workload_the_owner_is_a_line(
     def own(*_: object) -> None:
         raise KeyError("uid")
 
-    monkeypatch.setattr(creation, "set_owners", own)
+    monkeypatch.setattr(submission, "set_owners", own)
     assert isinstance(started.start(), RunInfo)
     until_told = time.monotonic() + 5
     while not started.told and time.monotonic() < until_told:

@@ -170,7 +170,7 @@ def test_the_second_signal_ends_the_removal_and_says_how_to_go_on(
     assert time.monotonic() - sent[0] < 1
     run = store.names()[0].removeprefix("Pod/").removesuffix("-0")
     said = capsys.readouterr().err
-    assert f"label torchnet/run={run}" in said
+    assert f"label torchnet.alt/run={run}" in said
     assert f"fix: torchnet down {run} -n ml" in said
 
 
@@ -183,7 +183,7 @@ def test_a_server_that_falls_silent_then_is_not_waited_for_after_a_signal(
     with aside(there, lambda: sent.append(time.monotonic()), interrupt):
         assert verifying(store, tmp_path) == 130
     assert time.monotonic() - sent[0] < 2
-    assert "the label torchnet/run=verify-" in capsys.readouterr().err
+    assert "the label torchnet.alt/run=verify-" in capsys.readouterr().err
     held.set()
 
 
@@ -194,7 +194,7 @@ def test_what_cannot_be_removed_after_an_error_is_named_beside_it(store: Store, 
     with pytest.raises(ClusterError) as caught:
         list(verification.verify(api_answers.client(store, tmp_path), "ml", NETWORK, "x:1", lambda: True))
     assert "pods is forbidden" in caught.value.text
-    assert "the label torchnet/run=verify-" in caught.value.text
+    assert "the label torchnet.alt/run=verify-" in caught.value.text
     assert "torchnet down verify-" in caught.value.fix
 
 
@@ -206,7 +206,7 @@ def test_a_test_pod_that_its_kubelet_has_not_ended_is_named(
     node = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
     installed_well(store, ("POST", "/pods", forbidden("pods")), ("GET", "/nodes/", (200, {}, node)))
     stuck = pod(0) | {"metadata": {"name": "verify-abc-0", "namespace": "ml", "uid": "a"}}
-    stuck["metadata"]["labels"] = {"torchnet/run": "verify-abc"}
+    stuck["metadata"]["labels"] = {"torchnet.alt/run": "verify-abc"}
     stuck["metadata"] |= {"deletionTimestamp": stamp(time.time() - 60), "deletionGracePeriodSeconds": 1}
     store.put(stuck)
     store.lingers = 1

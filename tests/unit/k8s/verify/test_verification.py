@@ -114,7 +114,7 @@ def test_the_pods_bear_the_label_and_meet_restricted(user: PodUser) -> None:
     assert context.get("runAsUser") == user.uid
     assert context.get("fsGroup") == user.fs_group
     for one in (body, scripts("verify-1", "ml")):
-        assert one["metadata"]["labels"]["torchnet/run"] == "verify-1"
+        assert one["metadata"]["labels"]["torchnet.alt/run"] == "verify-1"
     container = body["spec"]["containers"][0]
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     assert container["resources"]["limits"]
