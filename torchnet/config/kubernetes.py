@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
-from torchnet.config import k8s_syntax, k8s_values, parsing
+from torchnet.config import k8s_syntax, k8s_values, parsing, volume_syntax
 from torchnet.constants import (
     COMMON_LABELS,
     NETWORKS_ANNOTATION,
@@ -83,14 +83,14 @@ def _code(text: str) -> str:
 class Kubernetes(BaseModel):
     """Settings of the workers' pods. They have no effect locally."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     namespace: Label | None = None
     """None: the kubeconfig context's, else ``default``."""
     context: Text | None = None
     kubeconfig: Text | None = None
     image: Annotated[str, PlainValidator(k8s_syntax.parse_image)] | None = None
-    workload: Literal["job", "jobset", "pods"] | None = None
+    workload: Literal["job", "jobset", "pods"] | None = Field(default=None, alias="kind")
     """None: job; pods with ``static_ips``."""
     gpus: Annotated[Whole, Field(ge=0, le=64)] = 0
     """Per worker."""
@@ -100,7 +100,11 @@ class Kubernetes(BaseModel):
     memory: Span | None = None
     shm_size: Quantity | None = None
     """None: the memory limit."""
-    volumes: _texts(k8s_values.parse_volume) = ()  # type: ignore[valid-type]
+    volumes: Annotated[
+        tuple[str, ...],
+        PlainValidator(volume_syntax.parse_volume_list),
+        AfterValidator(_each(volume_syntax.parse_volume)),
+    ] = ()
     secrets: _texts(k8s_values.parse_secret) = ()  # type: ignore[valid-type]
     node_selector: Labels = Field(default_factory=dict)
     tolerations: _texts(k8s_values.parse_toleration) = ()  # type: ignore[valid-type]
@@ -168,7 +172,7 @@ def find_problems(
         found.append("kubernetes.multi_network_policy: needs --network-policy isolate")
     if group.static_ips:
         found += _find_address_problems(group, len(attachments), nnodes)
-    volumes = [k8s_values.parse_volume(text) for text in group.volumes]
+    volumes = volume_syntax.parse_volumes(group.volumes)
     if group.security == "restricted":
         found += [
             f"kubernetes.volumes: {parsing.quote(text)} is a hostPath volume, which the Pod Security level restricted "
@@ -176,17 +180,14 @@ def find_problems(
             for text, volume in zip(group.volumes, volumes, strict=True)
             if volume.kind == "hostpath"
         ]
-    names = [volume.name for volume in volumes]
-    found += [
-        f"kubernetes.volumes: duplicate name {name}" for name in sorted(set(names)) if names.count(name) > 1
-    ]
+    found += [f"kubernetes.volumes: duplicate name {name}" for name in volume_syntax.duplicate_names(volumes)]
     found += _find_mount_problems(group, volumes)
     if group.gpus and group.gpu_resource in [one.resource for one in attachments]:
         found.append("kubernetes.gpu_resource: is also the resource of a network")
     return found
 
 
-def _find_mount_problems(group: Kubernetes, volumes: list[k8s_values.Volume]) -> list[str]:
+def _find_mount_problems(group: Kubernetes, volumes: list[volume_syntax.Volume]) -> list[str]:
     mounts = [
         ("kubernetes.volumes", text, volume.path) for text, volume in zip(group.volumes, volumes, strict=True)
     ]
@@ -217,7 +218,7 @@ def _find_address_problems(group: Kubernetes, rails: int, nnodes: int) -> list[s
     found = []
     if group.form != "pods":
         found.append(
-            f"kubernetes.static_ips: needs --as pods: all pods of a {group.form} have the same annotations, so they "
+            f"kubernetes.static_ips: needs --kind pods: all pods of a {group.form} have the same annotations, so they "
             "would all request the same address"
         )
     if rails and len(group.static_ips) != rails:

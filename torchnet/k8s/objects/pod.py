@@ -10,7 +10,7 @@ from typing import Any
 from torchnet import constants
 from torchnet.config import kubernetes
 from torchnet.config.job_spec import JobSpec
-from torchnet.config.k8s_values import SECRET_VOLUME, parse_code, parse_secret, parse_toleration, parse_volume
+from torchnet.config.k8s_values import SECRET_VOLUME, parse_code, parse_secret, parse_toleration
 from torchnet.constants import (
     AGENT_ZIP,
     ATTEMPT_LABEL,
@@ -24,6 +24,7 @@ from torchnet.constants import (
     STATE_DIR,
     WORK_DIR,
 )
+from torchnet.k8s.objects import user_volumes
 from torchnet.k8s.objects.builders import RESTRICTED, RESTRICTED_POD, api_access, from_field, mount
 from torchnet.k8s.objects.code_bundle import CodeBundle
 from torchnet.k8s.objects.network_annotation import device_resources, fixed_addresses, networks
@@ -298,13 +299,17 @@ def _worker_mounts(job: JobSpec) -> list[dict[str, Any]]:
         mounts.append(
             mount("script", constants.SCRIPT_DIR, **({"subPath": place.path} if place.path else {}))
         )
-    for text in job.kubernetes.volumes:
-        volume = parse_volume(text)
-        mounts.append(mount(volume.name, volume.path, **({"readOnly": True} if volume.read_only else {})))
+    mounts += user_volumes.mounts(job.kubernetes.volumes, _claims(job))
     for number, secret in enumerate(parse_secret(text) for text in job.kubernetes.secrets):
         if secret.path:
             mounts.append(mount(f"{SECRET_VOLUME}{number}", secret.path, readOnly=True))
     return mounts
+
+
+def _claims(job: JobSpec) -> dict[str, str]:
+    """Return the claim of ``--code``, if it has one, with the name of its volume."""
+    place = parse_code(job.kubernetes.code)
+    return {place.claim: "script"} if place.kind == "pvc" else {}
 
 
 def _volumes(job: JobSpec, run_id: str) -> list[dict[str, Any]]:
@@ -330,7 +335,7 @@ def _volumes(job: JobSpec, run_id: str) -> list[dict[str, Any]]:
         volumes.append(api_access("api", defaultMode=0o440))
     if place.kind == "pvc":
         volumes.append({"name": "script", "persistentVolumeClaim": {"claimName": place.claim}})
-    volumes += [_user_volume(text) for text in group.volumes]
+    volumes += user_volumes.volumes(group.volumes, _claims(job))
     for number, one in enumerate(parse_secret(text) for text in group.secrets):
         if one.path:
             volumes.append(
@@ -340,20 +345,3 @@ def _volumes(job: JobSpec, run_id: str) -> list[dict[str, Any]]:
                 }
             )
     return volumes
-
-
-def _user_volume(text: str) -> dict[str, Any]:
-    volume = parse_volume(text)
-    if volume.kind == "pvc":
-        claim: dict[str, Any] = {"claimName": volume.source}
-        return {
-            "name": volume.name,
-            "persistentVolumeClaim": claim | ({"readOnly": True} if volume.read_only else {}),
-        }
-    if volume.kind == "configmap":
-        return {"name": volume.name, "configMap": {"name": volume.source}}
-    if volume.kind == "secret":
-        return {"name": volume.name, "secret": {"secretName": volume.source, "defaultMode": 0o440}}
-    if volume.kind == "hostpath":
-        return {"name": volume.name, "hostPath": {"path": volume.source}}
-    return {"name": volume.name, "emptyDir": {"sizeLimit": volume.source} if volume.source else {}}

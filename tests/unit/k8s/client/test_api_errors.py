@@ -24,9 +24,11 @@ from torchnet.k8s.client import api_client as api_module
 from torchnet.k8s.client.access import load
 from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.api_errors import ApiCall, ApiUnreachable, failure_reason, parse_refusal
-from torchnet.k8s.client.kinds import POD
+from torchnet.k8s.client.kinds import POD, RBAC, Kind
 from torchnet.k8s.run.creation import name_in_use_error
 
+CALLED = 'failed to call webhook: Post "https://hooks.hooks-system.svc:443/x?timeout=10s": connection refused'
+ROLE = Kind(RBAC, "Role", "roles")
 Talk = Callable[[socket.socket], None]
 Listen = Callable[[Talk | None], int]
 # Of the client, of Python and of OpenSSL: nothing that the user could do something with.
@@ -192,6 +194,9 @@ def test_the_wording_of_refusals(tmp_path: Path) -> None:
         (create, 404, {"message": 'namespaces "ml" not found'}),
         (create, 422, {"message": "Pod is invalid: spec.containers: Required value"}),
         (read, 500, "internal"),
+        (create, 500, {"message": f'Internal error occurred: failed calling webhook "x.example.org": {CALLED}'}),
+        (ROLE.call("create", "ml", "train"), 403, {"message": 'roles is forbidden: User "eve" cannot create resource "roles"'}),
+        (POD.call("list", ""), 403, {"message": 'pods is forbidden: User "eve" cannot list resource "pods"'}),
     ]
     errors: list[TorchnetError] = [
         parse_refusal(call, status, json.dumps(body).encode()) for call, status, body in cases

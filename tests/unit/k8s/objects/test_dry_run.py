@@ -49,11 +49,11 @@ def objects(text: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("form", ["job", "jobset", "pods"])
 def test_the_same_text_twice_for_the_same_run_id(dry: Dry, form: str) -> None:
-    words = ("--as", form, "--run-id", "one", "train.py", "--epochs", "3")
+    words = ("--kind", form, "--run-id", "one", "train.py", "--epochs", "3")
     first, second = dry(*words), dry(*words)
     assert first == second
     assert first[::2] == (0, "")
-    assert dry("--as", form, "train.py")[1] != dry("--as", form, "train.py")[1]  # a name of its own each time
+    assert dry("--kind", form, "train.py")[1] != dry("--kind", form, "train.py")[1]  # a name of its own each time
     found = objects(first[1])
     assert {body["metadata"]["labels"]["torchnet/run"] for body in found} == {"one"}
     secret = next(body for body in found if body["kind"] == "Secret")
