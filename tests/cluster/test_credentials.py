@@ -115,7 +115,9 @@ def test_a_webhook_that_fails_closed_is_named_at_once(launcher: Launcher) -> Non
     hook = {
         "name": WEBHOOK,
         "clientConfig": {"url": f"https://{CP_ADDRESS}:9/check"},
-        "rules": [{"apiGroups": ["batch"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["jobs"]}],
+        "rules": [
+            {"apiGroups": ["batch"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["jobs"]}
+        ],
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": launcher.namespace}},
         "failurePolicy": "Fail",
         "sideEffects": "None",

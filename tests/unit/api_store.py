@@ -183,7 +183,9 @@ class Store(Server):
         grace = query.get("gracePeriodSeconds", said.get("gracePeriodSeconds"))
         if log:
             container = query.get("container")
-            lines = self.logs.get(name if container == "worker" else f"{name}/{container}", "").splitlines(True)
+            lines = self.logs.get(name if container == "worker" else f"{name}/{container}", "").splitlines(
+                True
+            )
             tail = int(query.get("tailLines", len(lines)))
             return 200, {}, "".join(lines[len(lines) - tail :]).encode()
         if method == "POST":
@@ -194,11 +196,7 @@ class Store(Server):
             return 201, {}, said if "dryRun" in query else self.put(said)
         if name is None:
             matches = _selector(query.get("labelSelector", ""))
-            chosen = [
-                path
-                for path, body in self.objects.items()
-                if _is_in(path, place) and matches(body)
-            ]
+            chosen = [path for path, body in self.objects.items() if _is_in(path, place) and matches(body)]
             if method == "DELETE":
                 for path in chosen:
                     self._delete(path, grace)

@@ -47,7 +47,10 @@ def register(app: typer.Typer) -> None:
             "since",
             str,
             typer.Option(
-                None, "--since", metavar="TIME", help="Start with the lines of the last TIME: 10s, 5min, 1h. [all]"
+                None,
+                "--since",
+                metavar="TIME",
+                help="Start with the lines of the last TIME: 10s, 5min, 1h. [all]",
             ),
         ),
         (

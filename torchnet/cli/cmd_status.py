@@ -33,7 +33,11 @@ def register(app: typer.Typer) -> None:
             "labels",
             str,
             typer.Option(
-                None, "--selector", "-l", metavar="SELECTOR", help="Show only runs with these labels: team=a,!test."
+                None,
+                "--selector",
+                "-l",
+                metavar="SELECTOR",
+                help="Show only runs with these labels: team=a,!test.",
             ),
         ),
         (

@@ -60,7 +60,9 @@ class _Tables:
         self._workers |= workers
         wide = ("NODES", "IMAGE") if self._is_wide else ()
         first = ("NAMESPACE",) if self._everywhere else ()
-        text = self._columns((*first, *_HEADINGS, *wide), [self._cells(row) for row in table.rows], len(first) + 1)
+        text = self._columns(
+            (*first, *_HEADINGS, *wide), [self._cells(row) for row in table.rows], len(first) + 1
+        )
         if not changed:
             return text
         wide = ("IP", "BACKEND") if self._is_wide else ()

@@ -20,7 +20,7 @@ from torchnet.config.k8s_syntax import (
     parse_resource,
     parse_subdomain,
 )
-from torchnet.config.parsing import parse_label, quote
+from torchnet.config.parsing import quote
 from torchnet.network.attachment import NetworkAttachment
 from torchnet.network.host_networks import HostNetwork, is_host_network, parse_host_network
 

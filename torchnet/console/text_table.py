@@ -88,7 +88,7 @@ def _paragraph(headings: Sequence[str], row: Sequence[str], width: int) -> str:
 
 def _wrap(cell: str, width: int, first: str = "", others: str = "") -> list[str]:
     """Wrap ``cell`` into one or more lines. Paths are also broken after a slash, which textwrap does not do."""
-    breakable = cell.replace("/", "/\v")
+    breakable = cell if len(first) + len(cell) <= width else cell.replace("/", "/\v")
     lines = textwrap.wrap(
         breakable,
         width,

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from tests.unit.asked_kubernetes import BASE
-from torchnet.api import _resolve
+from torchnet import api
 from torchnet.cli import main
+from torchnet.config.job_spec import JobSpec
 from torchnet.config.resolution import Resolved, resolve
 from torchnet.config.settings import BY_PATH, FIELDS, FORMER_FLAGS, FORMER_PATHS
 from torchnet.config.validation_errors import SpecError
@@ -53,7 +54,7 @@ def test_what_follows_the_script_is_the_scripts(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "train.py").touch()
     assert main(["launch", "--dry-run", "train.py", "--as", "pods"]) == 0
-    assert "- --as\n" in capsys.readouterr().out
+    assert '- "--as"\n' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -101,9 +102,20 @@ def test_an_invalid_value_is_reported_where_it_was_written(tmp_path: Path) -> No
     ],
     ids=str,
 )
-def test_keywords_of_the_python_function(tmp_path: Path, settings: dict[str, Any]) -> None:
-    common = {"script": "train.py", "on": "kubernetes", "network": "ml/net", "image": "example.org/image:1"}
-    assert _resolve(common | settings, None, str(tmp_path)).job.kubernetes.form == "jobset"
+def test_keywords_of_the_python_function(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    class Taken(Exception):
+        """The job of the launch, which ends before anything is started."""
+
+    def taken(job: JobSpec) -> None:
+        raise Taken(job.kubernetes.form)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(api, "runtime_of", taken)
+    common: dict[str, Any] = {"on": "kubernetes", "network": "ml/net", "image": "example.org/image:1"}
+    with pytest.raises(Taken, match="jobset"):
+        api.launch("train.py", **common, **settings)
 
 
 def test_manifests_have_the_old_flag_too(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.asked_kubernetes import asked, wrong
-from torchnet.config import k8s_syntax, k8s_values
+from torchnet.config import k8s_syntax, k8s_values, volume_syntax
 
 # -- names that are made of the run's
 

@@ -24,6 +24,10 @@ def test_cells_are_wrapped_and_paths_broken_after_slashes() -> None:
     ]
 
 
+def test_a_path_that_fits_is_one_line() -> None:
+    assert table(("N", "PATH"), [("x", "a/b/c")], 80) == "N  PATH\nx  a/b/c\n"
+
+
 def test_narrow_tables_become_paragraphs() -> None:
     shown = table(("NAME", "WHY", "SOURCE"), [("A_LONG_NAME_INDEED", "w" * 30, "s" * 30)], 50)
     assert shown == f"A_LONG_NAME_INDEED\n  WHY: {'w' * 30}\n  SOURCE: {'s' * 30}\n\n"

@@ -6,7 +6,7 @@ rendered, and the response may have fields that the library does not know. The l
 
 429, 5xx, failed connections and truncated responses are retried with jitter for up to ``patience`` seconds, honouring
 Retry-After. So is a conflict at creation (two requests updated the same quota). A 5xx because of a failing webhook is
-not: the webhook's owner has to act. 403 is never retried, and 401 once, with new credentials, if the server has accepted
+not: the webhook's owner has to act. 403 is never retried, and 401 once, with new credentials, if the server accepted
 the old ones before. Errors in a stream that has begun are left to the caller.
 
 `urllib3.util.Retry` does not fit: it has no total deadline, an event cannot end its sleep, it decides before the body
@@ -162,7 +162,12 @@ class ApiClient:
         return self._send_as(credentials.client, call, request, patience, take)
 
     def _send_as(
-        self, client: Any, call: ApiCall, request: _Request, patience: float, take: Callable[[Any], Any] | None
+        self,
+        client: Any,
+        call: ApiCall,
+        request: _Request,
+        patience: float,
+        take: Callable[[Any], Any] | None,
     ) -> Any:
         """Send with the credentials of ``client``, the official one."""
         silence, place = self.access.silence, self.access.place

@@ -157,7 +157,9 @@ def _addresses(pod: Object) -> dict[str, Any]:
         entries = parse(text) if text else ()
     except StatusError:
         entries = ()
-    rails = {one.interface: one.ips[0] for one in entries if one.interface and one.ips and is_rail(one.interface)}
+    rails = {
+        one.interface: one.ips[0] for one in entries if one.interface and one.ips and is_rail(one.interface)
+    }
     return {"ip": str((pod.get("status") or {}).get("podIP") or ""), "backend": dict(sorted(rails.items()))}
 
 

@@ -20,7 +20,7 @@ from torchnet.k8s.client.watch import internal_error, lines
 from torchnet.k8s.run.log_parser import LONGEST, Resume, StampedLine, stamped
 
 _SILENCE = 600.0  # seconds without a line before the log is opened again: the connection may be dead
-_RETRY = 1.0
+RETRY_SECONDS = 1.0
 READERS = 32
 
 Line = Callable[[StampedLine], None]
@@ -147,7 +147,7 @@ class LogFollower:
                 if (last and whole) or self._client.stop.is_set():
                     return
                 # If the stream ended normally, the end of the container is about to be reported.
-                self._ended.wait(_RETRY if whole else 0.2)
+                self._ended.wait(RETRY_SECONDS if whole else 0.2)
         except ApiRefusal as error:
             # 404: the pod and its log have been deleted. 400: no such container, or it has never started.
             if error.status not in (400, 404):

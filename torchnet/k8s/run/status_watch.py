@@ -29,7 +29,7 @@ from torchnet.k8s.run.listing import (
 )
 
 Object = dict[str, Any]
-_INTERVAL_SECONDS = 0.5  # between two tables: a start changes each pod several times
+INTERVAL_SECONDS = 0.5  # between two tables: a start changes each pod several times
 DELETED = "deleted"
 
 
@@ -50,7 +50,9 @@ class StatusWatch:
             *((kind, selector_of(run, labels)) for kind in WORKLOAD_KINDS),
             *([(POD, selector_of(run))] if labels else []),
         ]
-        self._objects: list[dict[str, Object] | None] = [None] * len(self._sources)  # by UID; None: not listed yet
+        self._objects: list[dict[str, Object] | None] = [None] * len(
+            self._sources
+        )  # by UID; None: not listed yet
         self._unseen: ApiRefusal | None = None
         self._errors: list[TorchnetError] = []
         self._changed = False
@@ -87,7 +89,7 @@ class StatusWatch:
             now = time.monotonic()
             if not self._changed or now < self._next or None in self._objects:
                 return None
-            self._changed, self._next = False, now + _INTERVAL_SECONDS
+            self._changed, self._next = False, now + INTERVAL_SECONDS
             listed = [list(one.values()) for one in self._objects if one is not None]
             unseen = self._unseen
         return self._difference(listed, unseen)

@@ -71,7 +71,10 @@ def test_a_busy_server_is_given_up_in_time_with_exit_code_3(server: Server, clie
 WEBHOOKS = {
     'Internal error occurred: failed calling webhook "mjob.kb.io": failed to call webhook: Post '
     '"https://kueue-webhook-service.kueue-system.svc:443/mutate-batch-v1-job?timeout=10s": dial tcp '
-    "10.96.0.1:443: connect: connection refused": ('admission webhook "mjob.kb.io"', "kubectl get pods -n kueue-system"),
+    "10.96.0.1:443: connect: connection refused": (
+        'admission webhook "mjob.kb.io"',
+        "kubectl get pods -n kueue-system",
+    ),
     'Internal error occurred: failed calling webhook "x.example.org": failed to call webhook: Post '
     '"https://hooks.example.org/x?timeout=10s": context deadline exceeded': (
         'admission webhook "x.example.org"',

@@ -194,8 +194,16 @@ def test_the_wording_of_refusals(tmp_path: Path) -> None:
         (create, 404, {"message": 'namespaces "ml" not found'}),
         (create, 422, {"message": "Pod is invalid: spec.containers: Required value"}),
         (read, 500, "internal"),
-        (create, 500, {"message": f'Internal error occurred: failed calling webhook "x.example.org": {CALLED}'}),
-        (ROLE.call("create", "ml", "train"), 403, {"message": 'roles is forbidden: User "eve" cannot create resource "roles"'}),
+        (
+            create,
+            500,
+            {"message": f'Internal error occurred: failed calling webhook "x.example.org": {CALLED}'},
+        ),
+        (
+            ROLE.call("create", "ml", "train"),
+            403,
+            {"message": 'roles is forbidden: User "eve" cannot create resource "roles"'},
+        ),
         (POD.call("list", ""), 403, {"message": 'pods is forbidden: User "eve" cannot list resource "pods"'}),
     ]
     errors: list[TorchnetError] = [

@@ -27,7 +27,11 @@ n=$(wc -l < {folder}/runs)
 [ -e {folder}/broken ] && {{ echo 'please log in' >&2; exit 1; }}
 echo '{{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{{"token":"token-'$n'"}}}}'
 """
-DENIED: Answer = (401, {}, {"kind": "Status", "code": 401, "reason": "Unauthorized", "message": "Unauthorized"})
+DENIED: Answer = (
+    401,
+    {},
+    {"kind": "Status", "code": 401, "reason": "Unauthorized", "message": "Unauthorized"},
+)
 
 
 class Guarded(Server):
@@ -82,9 +86,7 @@ def runs(folder: Path) -> int:
     return (folder / "runs").read_text().count("x")
 
 
-def test_rejected_later_the_plugin_runs_once_more(
-    server: Guarded, client: ApiClient, tmp_path: Path
-) -> None:
+def test_rejected_later_the_plugin_runs_once_more(server: Guarded, client: ApiClient, tmp_path: Path) -> None:
     for number in (1, 2, 3):
         server.good = {f"token-{number}"}
         assert ask(client) == {}
@@ -161,7 +163,9 @@ def test_no_server_gets_anothers_credentials(server: Guarded, tmp_path: Path) ->
     ask(client)
     server.good = set()
     mine = json.loads(path.read_text())
-    other = json.loads(kubeconfig(tmp_path / "other", "http://127.0.0.1:9", name="other", token="secret").read_text())
+    other = json.loads(
+        kubeconfig(tmp_path / "other", "http://127.0.0.1:9", name="other", token="secret").read_text()
+    )
     for field in ("clusters", "users", "contexts"):
         mine[field] += other[field]
     mine["current-context"] = "other"

@@ -53,7 +53,9 @@ def test_the_same_text_twice_for_the_same_run_id(dry: Dry, form: str) -> None:
     first, second = dry(*words), dry(*words)
     assert first == second
     assert first[::2] == (0, "")
-    assert dry("--kind", form, "train.py")[1] != dry("--kind", form, "train.py")[1]  # a name of its own each time
+    assert (
+        dry("--kind", form, "train.py")[1] != dry("--kind", form, "train.py")[1]
+    )  # a name of its own each time
     found = objects(first[1])
     assert {body["metadata"]["labels"]["torchnet/run"] for body in found} == {"one"}
     secret = next(body for body in found if body["kind"] == "Secret")

@@ -38,7 +38,8 @@ def test_a_part_of_a_volume_is_mounted() -> None:
 
 def test_a_driver_makes_a_volume_for_each_pod() -> None:
     spec = spec_of(
-        "csi:a.example.org:/a", "b=csi:b.example.org,fsType=xfs,nodePublishSecretRef=keys,share=/x,server=h:/b:ro"
+        "csi:a.example.org:/a",
+        "b=csi:b.example.org,fsType=xfs,nodePublishSecretRef=keys,share=/x,server=h:/b:ro",
     )
     assert named(spec)["csi-a"]["csi"] == {"driver": "a.example.org"}
     assert named(spec)["b"]["csi"] == {

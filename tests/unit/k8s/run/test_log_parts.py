@@ -17,6 +17,7 @@ from tests.unit.aside import aside, hearing
 from tests.unit.kubernetes_objects import NAMESPACE, RUN, ended, facts, job, message, pod, running, terminated
 from torchnet.cli import main
 from torchnet.console.console import Console
+from torchnet.k8s.run import pod_logs
 from torchnet.k8s.run.log_command import LogReading
 from torchnet.k8s.run.pod_logs import WHOLE, LogExtent
 from torchnet.signals import Signals
@@ -30,9 +31,7 @@ def put(store: Store, body: dict[str, Any], rank: int) -> None:
     store.put(body)
     name = body["metadata"]["name"]
     for key, text in ((name, f"[{rank}] step"), (f"{name}/prepare", f"torchnet: prepared {rank}")):
-        store.logs[key] = "".join(
-            f"2026-01-01T00:00:{at:012.9f}Z {text} {at}\n" for at in range(LINES)
-        )
+        store.logs[key] = "".join(f"2026-01-01T00:00:{at:012.9f}Z {text} {at}\n" for at in range(LINES))
 
 
 def asked(store: Store) -> list[tuple[int, str, dict[str, str]]]:
@@ -129,8 +128,11 @@ def test_a_preparation_is_followed_to_its_end_not_the_jobs(
     assert reading.err.getvalue().count("prepared 1 ") >= LINES
 
 
-def test_a_reconnect_goes_on_where_it_was(store: Store, tmp_path: Path, signals: Signals) -> None:
+def test_a_reconnect_goes_on_where_it_was(
+    store: Store, tmp_path: Path, signals: Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not so many lines or seconds before the reconnect, which may be more or fewer."""
+    monkeypatch.setattr(pod_logs, "RETRY_SECONDS", 0.05)
     put(store, pod(0, phase="Running", prepare=terminated(0), worker=running()), 0)
     reading = Read(store, tmp_path, signals, nnodes=1)
 
@@ -147,9 +149,7 @@ def test_a_reconnect_goes_on_where_it_was(store: Store, tmp_path: Path, signals:
     assert sorted(reading.out.getvalue().splitlines()) == [f"[rank 0] step {at}" for at in (3, 4)]
 
 
-def test_the_options_of_the_command(
-    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_options_of_the_command(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store.put(job(2))
     for rank in range(2):
         put(store, ended(rank, 0, message(rank)), rank)

@@ -16,7 +16,7 @@ from tests.unit.api_store import Store, forbidden, refusal, storing
 from tests.unit.aside import aside, interrupt
 from tests.unit.aside import until as then
 from tests.unit.kubernetes_objects import NAMESPACE, RUN, ended, job, pod, running, terminated
-from torchnet.cli import main
+from torchnet.cli import entry_point, main
 from torchnet.constants import STATUS_ANNOTATION
 from torchnet.errors import ClusterError, UsageError
 from torchnet.k8s.run import status_watch
@@ -33,7 +33,7 @@ store = pytest.fixture(storing)
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(status_watch, "_INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr(status_watch, "INTERVAL_SECONDS", 0.0)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
 
@@ -162,7 +162,10 @@ def test_one_run_with_its_workers(store: Store, tmp_path: Path) -> None:
         store.put(moved(ended(1, 3)))
         (row,) = seen.next()
         assert [one["exit_code"] for one in row.workers] == [None, 3]
-    with Watched(store, tmp_path, run="nosuch") as seen, pytest.raises(UsageError, match="run nosuch not found"):
+    with (
+        Watched(store, tmp_path, run="nosuch") as seen,
+        pytest.raises(UsageError, match="run nosuch not found"),
+    ):
         seen.next()
 
 
@@ -183,10 +186,10 @@ def test_runs_of_one_name_in_two_namespaces_are_two(store: Store, tmp_path: Path
         assert shown(rows) == [(NAMESPACE, RUN, "failed")]
 
 
-@pytest.mark.parametrize(("labels", "runs"), [("team=a", [RUN]), ("!team", [OTHER]), ("team!=b", [OTHER, RUN])])
-def test_labels_are_those_of_the_workload(
-    store: Store, tmp_path: Path, labels: str, runs: list[str]
-) -> None:
+@pytest.mark.parametrize(
+    ("labels", "runs"), [("team=a", [RUN]), ("!team", [OTHER]), ("team!=b", [OTHER, RUN])]
+)
+def test_labels_are_those_of_the_workload(store: Store, tmp_path: Path, labels: str, runs: list[str]) -> None:
     """Its pods count also where they lack them."""
     put(store, team="a")
     put(store, run=OTHER)
@@ -198,7 +201,10 @@ def test_labels_are_those_of_the_workload(
 
 def test_what_is_no_selector_is_wrong_usage(store: Store, tmp_path: Path) -> None:
     """Only the API server knows; it says so of each kind."""
-    store.faults = [NO_JOBSETS, ("GET", "labelSelector", refusal(400, "BadRequest", "unable to parse requirement"))]
+    store.faults = [
+        NO_JOBSETS,
+        ("GET", "labelSelector", refusal(400, "BadRequest", "unable to parse requirement")),
+    ]
     with pytest.raises(UsageError, match="unable to parse requirement") as caught:
         table(client(store, tmp_path), NAMESPACE, labels="=x")
     assert '-l "=x"' in caught.value.text
@@ -298,7 +304,9 @@ def test_wide_has_nodes_images_and_addresses(
                 "replicatedJobs": [
                     {
                         "template": {
-                            "spec": {"template": {"spec": {"containers": [{"name": "worker", "image": "c:1"}]}}}
+                            "spec": {
+                                "template": {"spec": {"containers": [{"name": "worker", "image": "c:1"}]}}
+                            }
                         }
                     }
                 ]
@@ -330,65 +338,67 @@ def test_all_namespaces_have_a_column(
     assert sorted(row.split()[:2] for row in rows) == [[NAMESPACE, RUN], ["vision", RUN]]
 
 
-def watched(store: Store, folder: Path, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+class Printed:
+    """What the command prints, also while it runs."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._parts: list[str] = []
+        monkeypatch.setattr(entry_point, "emit", self._parts.append)
+
+    @property
+    def text(self) -> str:
+        return "".join(self._parts)
+
+
+@pytest.fixture
+def printed(monkeypatch: pytest.MonkeyPatch) -> Printed:
+    return Printed(monkeypatch)
+
+
+def watched(store: Store, folder: Path, printed: Printed, *words: str) -> str:
     """What ``status -w`` prints of a run that is there, fails, and is deleted, until Ctrl-C."""
     put(store)
-    printed: list[str] = []
-
-    def has(count: int) -> bool:
-        printed.append(capsys.readouterr().out)
-        return "".join(printed).count("fail") + "".join(printed).count("deleted") >= count
 
     def remove() -> None:
         for path in list(store.objects):
             store.delete(path)
 
     steps = (
-        *(lambda: then(lambda: store.wanted("GET", "watch=true") >= 3), 0.3, lambda: end(store)),
-        *(lambda: then(lambda: has(1)), 0.3, remove),
-        *(lambda: then(lambda: has(2)), 0.3, interrupt),
+        *(lambda: then(lambda: "running" in printed.text), lambda: end(store)),
+        *(lambda: then(lambda: "failed" in printed.text), remove),
+        *(lambda: then(lambda: "deleted" in printed.text), interrupt),
     )
     with aside(*steps):
         assert command(store, folder, "-n", NAMESPACE, "-w", *words) == 130
-    return "".join(printed) + capsys.readouterr().out
+    return printed.text
 
 
-def test_the_table_grows_with_each_change(
-    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    head, first, *others = watched(store, tmp_path, capsys).splitlines()
+def test_the_table_grows_with_each_change(store: Store, tmp_path: Path, printed: Printed) -> None:
+    head, first, *others = watched(store, tmp_path, printed).splitlines()
     assert head.startswith("RUN ")
     assert first.split()[:4] == [RUN, "Job", "2/2", "running"]
     assert others[-1].split()[3] == "deleted"
     assert all(line.startswith(RUN) for line in others), "the headings are printed once"
     place = head.index("STATE")
-    assert {line[place - 1 : place + 1].strip()[:1] for line in (first, *others)} <= set("rfd"), "in one column"
+    assert {line[place - 1 : place + 4] for line in (first, *others)} <= {" runn", " fail", " dele"}
 
 
-def test_json_is_one_line_for_each_change(
-    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    rows = [json.loads(line) for line in watched(store, tmp_path, capsys, "-o", "json").splitlines()]
+def test_json_is_one_line_for_each_change(store: Store, tmp_path: Path, printed: Printed) -> None:
+    rows = [json.loads(line) for line in watched(store, tmp_path, printed, "-o", "json").splitlines()]
     assert {row["run"] for row in rows} == {RUN}
     assert (rows[0]["state"], rows[-1]["state"]) == ("running", "deleted")
     assert "failed" in [row["state"] for row in rows]
 
 
-def test_of_a_runs_workers_those_that_change(
-    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_of_a_runs_workers_those_that_change(store: Store, tmp_path: Path, printed: Printed) -> None:
     put(store)
-
-    def change() -> None:
-        store.put(moved(ended(1, 3)))
-
     steps = (
-        *(lambda: then(lambda: store.wanted("GET", "watch=true") >= 3), 0.5, change),
-        *(0.7, interrupt),
+        *(lambda: then(lambda: "WORKER" in printed.text), lambda: store.put(moved(ended(1, 3)))),
+        *(lambda: then(lambda: "failing" in printed.text), interrupt),
     )
     with aside(*steps):
         assert command(store, tmp_path, RUN, "-n", NAMESPACE, "-w") == 130
-    first, _, rest = capsys.readouterr().out.partition(f"\n\n")
+    first, _, rest = printed.text.partition("\n\n")
     assert len(first.splitlines()) == 2
     lines = rest.splitlines()
     assert lines[0].startswith("WORKER")
