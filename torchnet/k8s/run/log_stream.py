@@ -16,7 +16,7 @@ from torchnet.agent.events import BACKLOG
 from torchnet.console.console import Console
 from torchnet.constants import PREPARE, WORKER
 from torchnet.k8s.client.api_client import ApiClient
-from torchnet.k8s.run.log_parser import Event, event
+from torchnet.k8s.run.log_parser import OWN, Event, event
 from torchnet.k8s.run.pod_logs import READERS, WHOLE, LogExtent, LogFollower, LogReaders
 from torchnet.k8s.run.run_info import RunInfo
 from torchnet.k8s.run.worker_set import WorkerStatus
@@ -140,7 +140,7 @@ class LogSelection:
         key = one.uid, container
         if exists and key not in self._followers:
             name = self._info.node(one.rank)
-            put = lambda line: self._queue.put({**event(line.text, one.rank, name), "uid": one.uid})  # noqa: E731
+            put = lambda line: self._queue.put({**self._event(line.text, one.rank, name), "uid": one.uid})  # noqa: E731
             follower = LogFollower(
                 self._client,
                 self._info.namespace,
@@ -160,6 +160,14 @@ class LogSelection:
                 self._remarks.append(_remark(f"cannot read the log of {one.pod}: {error}"))
         elif ended and key in self._followers:
             self._followers[key].ended()
+
+    def _event(self, text: str, rank: int, name: str) -> Event:
+        found = event(text, rank, name)
+        if self._container != PREPARE or found["event"] in ("output", "receipt", "worker_receipt"):
+            return found
+        # As it is: the console would show the phases of one worker only, and equal notices once.
+        shown = f"{name}: {text.removeprefix(OWN)}"
+        return {"event": "notice", "node": None, "level": "info", "text": shown, "repeats": True}
 
     def take(self) -> Event | None:
         """The next event, or None if none is waiting."""
@@ -272,7 +280,7 @@ class LogDispatcher:
         elif kind == "notice":
             text = str(event["text"])
             # An indented line continues the line before it, which may be a different one each time.
-            if self._first(text) or text.startswith("  "):
+            if event.get("repeats") or self._first(text) or text.startswith("  "):
                 self._console.event(event)
         elif kind == "phase":
             # Both containers of a pod report the same phases; a repeated state is shown once.

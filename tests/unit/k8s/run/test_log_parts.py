@@ -97,6 +97,21 @@ def test_the_preparation_of_every_worker(store: Store, read: Read) -> None:
         assert read.err.getvalue().count(f"prepared {rank} ") == LINES
 
 
+def test_each_line_of_each_preparation_is_shown(store: Store, read: Read) -> None:
+    """Also phases, of which a launch shows those of one worker, and equal lines."""
+    own = ["torchnet: discover: net1", "torchnet: join: joined", "torchnet: join: joined", "torchnet: join: 0.012 s"]
+    for rank in range(2):
+        name = f"{ended(rank)['metadata']['name']}/prepare"
+        store.logs[name] = "".join(f"2026-01-01T00:00:{at:012.9f}Z {line}\n" for at, line in enumerate(own))
+    assert read.logs(container="prepare") == 0
+    lines = read.err.getvalue().splitlines()
+    for rank in range(2):
+        shown = [line for line in lines if f"{RUN}-{rank}: " in line]
+        assert [line.partition(f"{RUN}-{rank}: ")[2] for line in shown] == [
+            line.removeprefix("torchnet: ") for line in own
+        ]
+
+
 def test_the_preparation_of_chosen_ranks(store: Store, tmp_path: Path, signals: Signals) -> None:
     for rank in range(2):
         put(store, ended(rank, 0, message(rank)), rank)
