@@ -99,7 +99,12 @@ def test_the_preparation_of_every_worker(store: Store, read: Read) -> None:
 
 def test_each_line_of_each_preparation_is_shown(store: Store, read: Read) -> None:
     """Also phases, of which a launch shows those of one worker, and equal lines."""
-    own = ["torchnet: discover: net1", "torchnet: join: joined", "torchnet: join: joined", "torchnet: join: 0.012 s"]
+    own = [
+        "torchnet: discover: net1",
+        "torchnet: join: joined",
+        "torchnet: join: joined",
+        "torchnet: join: 0.012 s",
+    ]
     for rank in range(2):
         name = f"{ended(rank)['metadata']['name']}/prepare"
         store.logs[name] = "".join(f"2026-01-01T00:00:{at:012.9f}Z {line}\n" for at, line in enumerate(own))
