@@ -73,7 +73,7 @@ def main() -> None:
         for nnodes in SIZES:
             whole, seconds = timed(lambda form=form, nnodes=nnodes: text(form, nnodes, code), runs)  # type: ignore[misc]
             print(
-                f"{f'--as {form}, {nnodes:,} workers':34} {summary(seconds)}, {len(whole) / 1024:,.0f} KiB of YAML"
+                f"{f'--kind {form}, {nnodes:,} workers':34} {summary(seconds)}, {len(whole) / 1024:,.0f} KiB of YAML"
             )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchnet.config.parsing import parse_variables
 from torchnet.config.resolution import Resolved, resolve
-from torchnet.config.settings import BY_PATH, FIELDS, TABLES
+from torchnet.config.settings import BY_PATH, FIELDS, FORMER_PATHS, TABLES
 from torchnet.config.validation_errors import FieldProblem, SpecError
 from torchnet.console.files import show
 from torchnet.errors import (
@@ -104,7 +104,7 @@ def launch(
 
 
 def _resolve(settings: Mapping[str, Any], config: str | None, cwd: str) -> Resolved:
-    names = keywords()
+    names, former = keywords(), _former_keywords()
     flags: dict[str, Any] = {}
     shown: dict[str, str] = {}
     unknown: list[FieldProblem] = []
@@ -121,9 +121,10 @@ def _resolve(settings: Mapping[str, Any], config: str | None, cwd: str) -> Resol
     for name, value in settings.items():
         if name in TABLES and isinstance(value, Mapping):
             for key, one in value.items():
-                put(f"{name}.{key}", f"{name}.{key}" if f"{name}.{key}" in BY_PATH else None, one)
+                path = FORMER_PATHS.get(f"{name}.{key}", f"{name}.{key}")
+                put(f"{name}.{key}", path if path in BY_PATH else None, one)
         else:
-            put(name, names.get(name), value)
+            put(name, names.get(name) or former.get(name), value)
     if unknown:
         raise SpecError(unknown)
     return resolve(flags, os.environ, cwd, config, shown=shown)
@@ -134,6 +135,12 @@ def keywords() -> dict[str, str]:
     names = {field.key: field.path for field in FIELDS}
     flags = {field.flag.lstrip("-").replace("-", "_"): field.path for field in FIELDS if not field.keyed}
     return names | {name: path for name, path in flags.items() if name}
+
+
+def _former_keywords() -> dict[str, str]:
+    """Return the same for earlier names, which are accepted but not suggested."""
+    keys = {old.rpartition(".")[2]: path for old, path in FORMER_PATHS.items()}
+    return keys | {field.former_flag.lstrip("-"): field.path for field in FIELDS if field.former_flag}
 
 
 def _variables(value: Any) -> list[str]:

@@ -26,7 +26,7 @@ def attachment(namespace: str, *more: str, range_: str = RANGE) -> str:
 @functools.cache
 def _attachment(*more: str) -> str:
     """Rendered once for all namespaces: each time is a start of Python."""
-    words = ("manifests", "backend-network", "--kind", "macvlan", "--namespace", PLACEHOLDER, *more)
+    words = ("manifests", "backend-network", "--type", "macvlan", "--namespace", PLACEHOLDER, *more)
     return run(sys.executable, "-m", "torchnet", *words, cwd=ROOT)
 
 

@@ -151,7 +151,7 @@ def rendered(
     launcher: Launcher, text: str, *words: str, network: str = "backend-network"
 ) -> list[dict[str, Any]]:
     """The objects of a run of two plain Pods, as ``--dry-run`` prints them."""
-    made = launcher.words("--as", "pods", "--dry-run", "-o", "json", *words, nnodes=2, network=network)
+    made = launcher.words("--kind", "pods", "--dry-run", "-o", "json", *words, nnodes=2, network=network)
     done = launcher.run(*made, launcher.script(text))
     assert done.code == 0, done.err
     document = json.loads(done.out)

@@ -40,8 +40,8 @@ TALK = """
 HOSTILE = "$(HOME) $$ \n: {} # 'x' \"y\" \u202e"
 FORMS: dict[str, tuple[str, ...]] = {
     "job": (),
-    "jobset": ("--as", "jobset"),
-    "pods": ("--as", "pods"),
+    "jobset": ("--kind", "jobset"),
+    "pods": ("--kind", "pods"),
     "fixed addresses": ("--static-ips", "fcbb:0:800:ffff::e00-fcbb:0:800:ffff::e0f/64"),
 }
 
@@ -60,7 +60,7 @@ def test_the_printed_objects_train_to_the_end(launcher: Launcher, jobset: None, 
     network = "fixed" if "--static-ips" in words else "backend-network"
     if network == "fixed":
         attachment = (
-            "--kind",
+            "--type",
             "macvlan",
             "--ipam",
             "static",

@@ -51,7 +51,7 @@ FAULTS = {"evicted": evict, "deleted": delete, "killed": kill_agent}
 
 
 def gang(launcher: Launcher, name: str, *words: str, stays: tuple[int, ...] = (0,)) -> Launched:
-    return Launched(launcher, name, WAIT, "--as", "jobset", *words, arguments=stays)
+    return Launched(launcher, name, WAIT, "--kind", "jobset", *words, arguments=stays)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -97,7 +97,7 @@ def test_no_start_is_left(launcher: Launcher, jobset: None, fault: str) -> None:
 def test_until_the_barrier_a_worker_is_replaced(launcher: Launcher, jobset: None, fault: str) -> None:
     """Rank 0, while others join: no restart is used for it."""
     name = f"early-{fault}"
-    words = (launcher, name, WAIT, "--as", "jobset")
+    words = (launcher, name, WAIT, "--kind", "jobset")
     with Launched(*words, arguments=(9,), nnodes=3, held=(2,)) as job:
         job.joined(job.preparing(0), 1)
         old = pod_of(job, 0)

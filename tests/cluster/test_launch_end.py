@@ -194,7 +194,7 @@ def begun(job: Launched, nnodes: int = 2) -> None:
 @concurrent
 def test_ctrl_c_ends_a_kept_job_and_leaves_it(launcher: Launcher, jobset: None, form: str) -> None:
     """Its workers have their time, and what they said then is still there."""
-    with Launched(launcher, "kept", SAVES, "--keep", "--as", form) as job:
+    with Launched(launcher, "kept", SAVES, "--keep", "--kind", form) as job:
         begun(job)
         sent = job.send(2)
         done = job.finish()

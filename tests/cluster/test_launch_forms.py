@@ -45,7 +45,7 @@ def test_pods_with_fixed_addresses(launcher: Launcher) -> None:
 def test_a_gang_that_is_started_again_and_fails_again(launcher: Launcher, jobset: None) -> None:
     """The first attempt's end is not the job's."""
     words = launcher.words(
-        "--as", "jobset", "--max-restarts", "1", "--grace", "2", "--json", "r.json", nnodes=2
+        "--kind", "jobset", "--max-restarts", "1", "--grace", "2", "--json", "r.json", nnodes=2
     )
     ran = launcher.run(*words, launcher.script(HELLO), "fail")
     assert ran.code == 9, ran.err

@@ -82,7 +82,7 @@ def test_a_job_with_much_code_and_fields_of_its_own_owns_all_its_objects(launche
 def test_a_detached_run_is_deleted_some_time_after_its_end(
     launcher: Launcher, jobset: None, form: str
 ) -> None:
-    words = launcher.words("--as", form, "--ttl", "1min", "--detach", "--run-id", "ends", nnodes=2)
+    words = launcher.words("--kind", form, "--ttl", "1min", "--detach", "--run-id", "ends", nnodes=2)
     ran = launcher.run(*words, launcher.script(HELLO))
     assert ran.code == 0, ran.err
     kubectl, where = launcher.cluster.kubectl, (form, "ends", "-n", launcher.namespace)
@@ -98,7 +98,7 @@ def test_a_detached_run_is_deleted_some_time_after_its_end(
 @concurrent
 def test_many_plain_pods_and_all_else_belong_to_one_configmap(launcher: Launcher) -> None:
     """Without nodes that would run them."""
-    words = ("--as", "pods", "--node-selector", "no=such", "--run-id", "many")
+    words = ("--kind", "pods", "--node-selector", "no=such", "--run-id", "many")
     process = launcher.start(*launcher.words(*words, nnodes=17), launcher.script(HELLO))
     try:
         until(lambda: len(launcher.pods()) == 17, "the pods", 90, SLOW)
@@ -139,7 +139,7 @@ def test_what_protects_the_pods_outlives_them(launcher: Launcher, form: str) -> 
         return launcher.cluster.kubectl("get", "jobs", "-n", launcher.namespace, "-o", "name")
 
     there = ["networkpolicy.networking.k8s.io/stays", "secret/stays-token"]
-    with Launched(launcher, "stays", STAYS, "--grace", "20", "--as", form) as job:
+    with Launched(launcher, "stays", STAYS, "--grace", "20", "--kind", form) as job:
         for rank in range(2):
             job.wait_for(rf"\[rank {rank}\] begun", on="stdout")
         assert protection() == there

@@ -25,7 +25,7 @@ def test_edit_alone_launches_and_benches(launcher: Launcher) -> None:
     """No pod has a token, and no rights are made; what this user may not read is unknown, and no failure."""
     user, kubectl = someone(launcher, "edit"), launcher.cluster.kubectl
     before = kubectl("get", RBAC, "-n", launcher.namespace, "-o", "name")
-    for form in ((), ("--as", "pods")):
+    for form in ((), ("--kind", "pods")):
         ran = launcher.run(
             *launcher.words("--kubeconfig", user, "--keep", "--run-id", "kept", *form, nnodes=2),
             launcher.script(SCRIPT),

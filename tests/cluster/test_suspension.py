@@ -53,7 +53,7 @@ def test_suspended_runs_wait_and_go_on(launcher: Launcher, jobset: None) -> None
     with ExitStack() as stack:
         jobs = {
             form: stack.enter_context(
-                Launched(launcher, f"waits-{form}", TRAIN, "--as", form, "--grace", str(GRACE))
+                Launched(launcher, f"waits-{form}", TRAIN, "--kind", form, "--grace", str(GRACE))
             )
             for form in ("job", "jobset")
         }

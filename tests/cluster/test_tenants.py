@@ -71,7 +71,7 @@ def test_a_uid_range_that_is_enforced_and_assigned(launcher: Launcher, uid_range
     assert ran.code == 0, ran.err
     assert ran.out.count(f"user {uid_range.FIRST} 0 [{uid_range.FIRST}] nobody's torchnet") == 2, ran.out
     user, group = uid_range.FIRST + 5, uid_range.FIRST + 6
-    named = ("--run-as", f"{user}:0", "--fs-group", str(group), "--as", "pods")
+    named = ("--run-as", f"{user}:0", "--fs-group", str(group), "--kind", "pods")
     ran = launcher.run(*launcher.words(*named, nnodes=1), script)
     assert ran.code == 0, ran.err
     assert f"user {user} 0 [{group}] nobody's torchnet" in ran.out

@@ -27,6 +27,7 @@ class Server:
     def __init__(self) -> None:
         self.answers: list[Answer] = [(200, {}, {})]
         self.asked: list[tuple[float, str, str, dict[str, str]]] = []
+        self.request = threading.local()  # .headers: those of the request that this thread answers
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -34,6 +35,7 @@ class Server:
 
             def _answer(self) -> None:
                 said = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                outer.request.headers = dict(self.headers)
                 outer.asked.append((time.monotonic(), self.command, self.path, dict(self.headers)))
                 status, headers, body = outer.answer(self.command, self.path, said)
                 if status == 0:

@@ -20,7 +20,9 @@ from torchnet.k8s.client.kinds import JOBSET, kind_of
 from torchnet.k8s.run.worker_set import seconds as unix
 
 Object = dict[str, Any]
-_PATH = re.compile(r"(/.*/namespaces/[^/]+/[^/]+|/api/v1/nodes)(?:/([^/]+))?(?:/(log))?")
+_PATH = re.compile(
+    r"(/.*/namespaces/[^/]+/[^/]+|/api/v1/nodes|/(?:api|apis/[^/]+)/v[^/]+/[^/]+)(?:/([^/]+))?(?:/(log))?"
+)
 
 
 def refusal(status: int, reason: str, said: str) -> Answer:
@@ -60,18 +62,26 @@ def _line(kind: str, body: Object) -> bytes:
 
 
 def _selector(text: str) -> Callable[[Object], bool]:
-    """Whether an object has the labels of a selector such as ``a=b,c``."""
-    wanted = [part.partition("=") for part in text.split(",") if part]
+    """Whether an object has the labels of a selector such as ``a=b,c!=d,e,!f``."""
+    wanted = [re.fullmatch(r"(!?)([^!=]+)(?:(!?=)(.*))?", part) for part in text.split(",") if part]
 
-    def chosen(body: Object) -> bool:
-        labels = body["metadata"].get("labels") or {}
-        return all(labels.get(key) == value if equals else key in labels for key, equals, value in wanted)
+    def matches(found: re.Match[str] | None, labels: dict[str, str]) -> bool:
+        assert found is not None, text
+        absent, key, operator, value = found.groups()
+        has = labels.get(key) == value if operator else key in labels
+        return has != (bool(absent) or operator == "!=")
 
-    return chosen
+    return lambda body: all(matches(one, body["metadata"].get("labels") or {}) for one in wanted)
+
+
+def _is_in(path: str, place: str) -> bool:
+    """Whether an object's path is in a collection, of its namespace or of all."""
+    folder = path.rpartition("/")[0]
+    return place in (folder, re.sub("/namespaces/[^/]+", "", folder))
 
 
 class Store(Server):
-    """``logs``: the worker containers', by the pods' names.
+    """``logs``: the worker containers', by the pods' names; the preparations', by NAME/prepare.
 
     ``faults``: (method, pattern of the path, answer), the first that matches goes before the store; an event holds the
     answer back until it is set. ``lingers``: seconds that pods get for their end by their own spec: deleted ones stay
@@ -140,7 +150,7 @@ class Store(Server):
                 fresh = [one for one in self._events if one.version > version]
                 version = self._count
             for event in fresh:
-                if event.path.rpartition("/")[0] == place and (line := event.line(chosen)):
+                if _is_in(event.path, place) and (line := event.line(chosen)):
                     yield line
             time.sleep(0.01)
         yield _line("BOOKMARK", {"kind": "Bookmark", "metadata": {"resourceVersion": str(version)}})
@@ -172,7 +182,12 @@ class Store(Server):
         place, name, log = found.groups()
         grace = query.get("gracePeriodSeconds", said.get("gracePeriodSeconds"))
         if log:
-            return 200, {}, (self.logs.get(name, "") if query.get("container") == "worker" else "").encode()
+            container = query.get("container")
+            lines = self.logs.get(name if container == "worker" else f"{name}/{container}", "").splitlines(
+                True
+            )
+            tail = int(query.get("tailLines", len(lines)))
+            return 200, {}, "".join(lines[len(lines) - tail :]).encode()
         if method == "POST":
             path = f"{place}/{said['metadata']['name']}"
             if path in self.objects:
@@ -181,11 +196,7 @@ class Store(Server):
             return 201, {}, said if "dryRun" in query else self.put(said)
         if name is None:
             matches = _selector(query.get("labelSelector", ""))
-            chosen = [
-                path
-                for path, body in self.objects.items()
-                if path.rpartition("/")[0] == place and matches(body)
-            ]
+            chosen = [path for path, body in self.objects.items() if _is_in(path, place) and matches(body)]
             if method == "DELETE":
                 for path in chosen:
                     self._delete(path, grace)

@@ -41,8 +41,9 @@ class Collection:
     def patch(self, name: str, body: Object) -> Object:
         return self.call("PATCH", name, body=body, content=MERGE_PATCH, query={"fieldManager": "torchnet"})
 
-    def names(self, label: str) -> list[str]:
-        items = self.call("GET", query={"labelSelector": label})["items"]
+    def names(self, label: str, *, everywhere: bool = False) -> list[str]:
+        place = Collection(self.client, "") if everywhere else self
+        items = place.call("GET", query={"labelSelector": label})["items"]
         return sorted(item["metadata"]["name"] for item in items)
 
     def refusal(self, method: str, name: str = "", **more: Any) -> ApiRefusal:
@@ -111,6 +112,26 @@ def check_list(maps: Collection, name: str) -> None:
     assert int(answer["metadata"]["resourceVersion"]) > 0
     (item, _) = maps.call("GET", query={"labelSelector": f"run={name}"})["items"]
     assert "kind" not in item, "only the list of a custom resource has the kind in its items"
+
+
+def check_selectors(maps: Collection, name: str) -> None:
+    maps.create(f"{name}-a", run=name)
+    maps.create(f"{name}-b", run=name, other="x")
+    assert maps.names(f"run={name},!other") == [f"{name}-a"]
+    assert maps.names(f"run={name},other!=x") == [f"{name}-a"], "nor does the label have to exist"
+    assert maps.names(f"run={name},run!={name}") == []
+
+
+def check_list_everywhere(maps: Collection, name: str) -> None:
+    maps.create(f"{name}-a", run=name)
+    assert maps.names(f"run={name}", everywhere=True) == [f"{name}-a"]
+    everywhere = Collection(maps.client, "")
+    (item,) = everywhere.call("GET", query={"labelSelector": f"run={name}"})["items"]
+    assert item["metadata"]["namespace"] == maps.namespace
+    version = everywhere.call("GET", query={"labelSelector": f"run={name}"})["metadata"]["resourceVersion"]
+    maps.create(f"{name}-b", run=name)
+    found = [event for event in everywhere.watch(version, f"run={name}") if event["type"] != "BOOKMARK"]
+    assert [(one["type"], one["object"]["metadata"]["name"]) for one in found] == [("ADDED", f"{name}-b")]
 
 
 def check_merge_patch(maps: Collection, name: str) -> None:
@@ -188,6 +209,8 @@ CHECKS: tuple[Callable[[Collection, str], None], ...] = (
     check_conflict_on_create,
     check_missing,
     check_list,
+    check_selectors,
+    check_list_everywhere,
     check_merge_patch,
     check_version_conflict,
     check_delete,

@@ -12,6 +12,7 @@ from torchnet.bench.bench_options import GROUP, JOB_FIELDS, OPTIONS
 from torchnet.cli.cmd_launch import dry_run, output_format
 from torchnet.cli.typer_parameters import (
     PlainCommand,
+    current_flag,
     field_parameters,
     given_fields,
     parameter_name,
@@ -74,10 +75,7 @@ def register(app: typer.Typer) -> None:
         help=HELP,
         short_help="Measure the backend network.",
         options_metavar="[COLLECTIVES] [FLAGS]",
-        context_settings={
-            "allow_extra_args": True,
-            "token_normalize_func": lambda name: name.replace("_", "-"),
-        },
+        context_settings={"allow_extra_args": True, "token_normalize_func": current_flag},
     )(_command())
 
 

@@ -11,6 +11,7 @@ import typer
 from torchnet.cli.typer_parameters import (
     FORMATS,
     PlainCommand,
+    current_flag,
     field_parameters,
     given_fields,
     signature,
@@ -48,14 +49,9 @@ def register(app: typer.Typer) -> None:
             "allow_extra_args": True,
             # Everything after the script belongs to the script, even --help or a flag of torchnet.
             "allow_interspersed_args": False,
-            "token_normalize_func": _dashes,
+            "token_normalize_func": current_flag,
         },
     )(_command())
-
-
-def _dashes(name: str) -> str:
-    """Accept flags with _ as well as with -, as torchrun does; the help shows only -."""
-    return name.replace("_", "-")
 
 
 def _command() -> Any:

@@ -11,7 +11,7 @@ import typer
 
 from torchnet.cli.typer_parameters import PlainCommand, parameter
 from torchnet.errors import UsageError
-from torchnet.k8s.addons.addon_options import NAMES, TABLE
+from torchnet.k8s.addons.addon_options import FORMER_FLAGS, NAMES, TABLE
 
 FORMATS = ("yaml", "json")
 HELP = """\
@@ -30,7 +30,10 @@ def register(app: typer.Typer) -> None:
         help=HELP,
         short_help="Print manifests: Multus, Whereabouts, the backend network.",
         options_metavar="[NAME] [FLAGS]",
-        context_settings={"allow_extra_args": True},
+        context_settings={
+            "allow_extra_args": True,
+            "token_normalize_func": lambda name: FORMER_FLAGS.get(name, name),
+        },
     )(_command())
 
 

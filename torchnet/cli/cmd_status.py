@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -12,74 +10,74 @@ from torchnet.cli.cluster_options import add, place, run_of
 from torchnet.errors import UsageError
 
 if TYPE_CHECKING:
-    from torchnet.k8s.run.listing import RunRow
+    from torchnet.k8s.run.listing import RunTable
 
-FORMATS = ("table", "json")
-HEADINGS = ("RUN", "WORKLOAD", "READY", "STATE", "AGE", "EXIT CODE")
-WORKER_HEADINGS = ("WORKER", "POD", "NODE", "STATE", "EXIT CODE")
-HELP = "Show the runs in a namespace with their ready workers, state, reason, age and exit code; with RUN, its workers."
+FORMATS = ("table", "wide", "json", "yaml", "name")
+HELP = """\
+Show the runs in a namespace with their ready workers, state, reason, age and exit code; with RUN, its workers.
+
+-o wide adds nodes, images and addresses. -o name prints the names that the other commands accept. With -w, json prints
+one line for each change, and yaml one document.
+"""
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    form = typer.Option(None, "-o", metavar="|".join(FORMATS), help="Output format. [table]")
-    add(app, "status", run, about=HELP, short="Show the runs in a namespace.", options=[("form", str, form)])
+    options = [
+        (
+            "everywhere",
+            bool,
+            typer.Option(None, "--all-namespaces", "-A", help="Show the runs in all namespaces."),
+        ),
+        (
+            "labels",
+            str,
+            typer.Option(
+                None,
+                "--selector",
+                "-l",
+                metavar="SELECTOR",
+                help="Show only runs with these labels: team=a,!test.",
+            ),
+        ),
+        (
+            "watch",
+            bool,
+            typer.Option(None, "--watch", "-w", help="Print each change until Ctrl-C."),
+        ),
+        (
+            "form",
+            str,
+            typer.Option(None, "--output", "-o", metavar="|".join(FORMATS), help="Output format. [table]"),
+        ),
+    ]
+    add(app, "status", run, about=HELP, short="Show the runs in a namespace.", options=options)
 
 
 def run(words: list[str], given: dict[str, Any]) -> int:
     """Print the runs, and return the exit code."""
     from torchnet.cli.entry_point import emit, say
-    from torchnet.k8s.commands import status
-    from torchnet.k8s.run.listing import as_json
+    from torchnet.cli.status_output import printer
+    from torchnet.k8s.commands import follow_status, status
 
-    form = given.get("form", FORMATS[0])
+    form, labels = given.get("form", FORMATS[0]), given.get("labels", "")
+    everywhere, watch = bool(given.get("everywhere")), bool(given.get("watch"))
     if form not in FORMATS:
         raise UsageError(f"invalid output format {form!r}; valid: {', '.join(FORMATS)}")
     name = run_of(words)
-    answer = status(place(given), name)
-    rows = answer.rows
-    if form == "json":
-        emit(json.dumps([as_json(row) for row in rows], indent=2) + "\n")
-    elif not rows:
-        emit("no readable runs found\n" if answer.remark else "no runs found\n")
-    else:
-        emit(_table(rows))
-    if answer.remark:
-        say(f"torchnet: warning: {answer.remark}")
+    if name is not None and (everywhere or labels):
+        flag = "-A" if everywhere else "-l"
+        raise UsageError(f"{flag} cannot be combined with RUN", fix=f"torchnet status {name} [-n NAMESPACE]")
+    output = printer(form, everywhere=everywhere, watch=watch)
+    remarks: set[str] = set()
+
+    def show(table: RunTable) -> None:
+        emit(output(table))
+        if table.remark and table.remark not in remarks:
+            remarks.add(table.remark)
+            say(f"torchnet: warning: {table.remark}")
+
+    if watch:
+        return follow_status(place(given), name, show, labels=labels, everywhere=everywhere)
+    show(status(place(given), name, labels=labels, everywhere=everywhere))
     return 0
-
-
-def _table(rows: list[RunRow]) -> str:
-    from torchnet.console.text_table import table
-    from torchnet.units import seconds
-
-    width = shutil.get_terminal_size((160, 24)).columns
-    text = table(
-        HEADINGS,
-        [
-            (
-                row.run,
-                row.workload,
-                f"{row.ready}/{row.total}",
-                f"{row.state}: {row.reason}" if row.reason else row.state,
-                seconds(row.age_s),
-                "" if row.exit_code is None else str(row.exit_code),
-            )
-            for row in rows
-        ],
-        width,
-    )
-    workers = [one for row in rows for one in row.workers]
-    if workers:
-        cells = [
-            (
-                one["worker"],
-                one["pod"],
-                one["node"],
-                f"{one['state']}: {one['reason']}" if one["reason"] else one["state"],
-                "" if one["exit_code"] is None else str(one["exit_code"]),
-            )
-            for one in workers
-        ]
-        text += "\n" + table(WORKER_HEADINGS, cells, width)
-    return text

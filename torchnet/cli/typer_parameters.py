@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from torchnet.cli.torchrun_compat import TORCHRUN_FLAGS
-from torchnet.config.settings import FIELDS, GROUPS, Field
+from torchnet.config.settings import FIELDS, FORMER_FLAGS, GROUPS, Field
 
 OWN_GROUP = "Options"
 FORMATS = ("yaml", "json")  # of a dry run
@@ -94,6 +94,16 @@ class RawCommand(TyperCommand):
 def parameter_name(field: Field) -> str:
     """Return the parameter name of the field's option: ``network__rate`` for ``network.rate``."""
     return field.typed_path.replace(".", "__")
+
+
+def current_flag(name: str) -> str:
+    """Return the name, without its dashes, under which a flag is declared.
+
+    Flags are accepted with _ as well as with -, as torchrun does, and under their earlier names; the help shows only
+    the present ones.
+    """
+    name = name.replace("_", "-")
+    return FORMER_FLAGS.get(f"--{name}", f"--{name}").removeprefix("--")
 
 
 def field_parameters(fields: Iterable[Field] = FIELDS, *, group: str = "") -> list[inspect.Parameter]:

@@ -1,4 +1,4 @@
-"""Compact notations for a worker's pod: networks, volumes, secrets, tolerations, code, addresses. Pure.
+"""Compact notations for a worker's pod: networks, secrets, tolerations, code, addresses. Pure.
 
 Each ``parse_*`` function returns the parsed value or raises ``ValueError``, whose text completes a sentence that begins
 with the input.
@@ -17,11 +17,10 @@ from torchnet.config.k8s_syntax import (
     parse_mount_path,
     parse_namespaced,
     parse_qualified,
-    parse_quantity,
     parse_resource,
     parse_subdomain,
 )
-from torchnet.config.parsing import parse_label, quote
+from torchnet.config.parsing import quote
 from torchnet.network.attachment import NetworkAttachment
 from torchnet.network.host_networks import HostNetwork, is_host_network, parse_host_network
 
@@ -104,54 +103,6 @@ def parse_host_networks(texts: Sequence[str]) -> list[HostNetwork]:
     if problems:
         raise ValueError("\n".join(problems))
     return list(dict.fromkeys(found))
-
-
-@dataclass(frozen=True)
-class Volume:
-    """A volume of ``--volume``.
-
-    Attributes:
-        kind: One of `VOLUME_KINDS`.
-        source: Claim of a pvc, name of a configmap or secret, path of a hostpath, size of an emptydir ("" for none).
-        path: Mount path.
-    """
-
-    name: str
-    kind: str
-    source: str
-    path: str
-    read_only: bool = False
-
-
-VOLUME_KINDS = ("pvc", "configmap", "secret", "hostpath", "emptydir")
-
-
-def parse_volume(text: str) -> Volume:
-    """Parse one ``--volume``; the default NAME is built from the kind and the path."""
-    head, equals, rest = text.partition("=")
-    if not equals or ":" in head:
-        head, rest = "", text
-    kind, _, rest = rest.partition(":")
-    if kind not in VOLUME_KINDS:
-        raise ValueError(f"has no valid kind of volume; valid kinds: {', '.join(VOLUME_KINDS)}")
-    read_only = rest.endswith(":ro")
-    parts = rest.removesuffix(":ro").removesuffix(":rw").split(":")
-    if kind == "emptydir" and len(parts) == 1:
-        parts = ["", *parts]
-    if len(parts) != 2:
-        raise ValueError(f"is not {kind}:SOURCE:/PATH")
-    source, path = parts[0], parse_mount_path(parts[1])
-    if kind == "hostpath":
-        source = parse_mount_path(source)
-    elif kind == "emptydir":
-        source = parse_quantity(source) if source else ""
-    else:
-        source = parse_subdomain(source)
-    default = f"{kind}{re.sub(r'[^a-z0-9]+', '-', path.lower())}".rstrip("-")[:63].rstrip("-")
-    name = parse_label(head) if head else default
-    if name in ("code", "work", "state", "token", "api", "shm", "script") or name.startswith(SECRET_VOLUME):
-        raise ValueError(f"has the name {name}, which torchnet reserves")
-    return Volume(name, kind, source, path, read_only or kind in ("configmap", "secret"))
 
 
 @dataclass(frozen=True)

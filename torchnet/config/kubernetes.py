@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
-from torchnet.config import k8s_syntax, k8s_values, parsing
+from torchnet.config import k8s_syntax, k8s_values, parsing, volume_syntax
 from torchnet.config.pod_user import PodUser, parse_id, parse_run_as, pod_user
 from torchnet.constants import (
     COMMON_LABELS,
@@ -94,14 +94,14 @@ def _ttl(value: object) -> float:
 class Kubernetes(BaseModel):
     """Settings of the workers' pods. They have no effect locally."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     namespace: Label | None = None
     """None: the kubeconfig context's, else ``default``."""
     context: Text | None = None
     kubeconfig: Text | None = None
     image: Annotated[str, PlainValidator(k8s_syntax.parse_image)] | None = None
-    workload: Literal["job", "jobset", "pods"] | None = None
+    workload: Literal["job", "jobset", "pods"] | None = Field(default=None, alias="kind")
     """None: job; pods with ``static_ips``."""
     gpus: Annotated[Whole, Field(ge=0, le=64)] = 0
     """Per worker."""
@@ -113,7 +113,11 @@ class Kubernetes(BaseModel):
     """None: the memory limit."""
     ephemeral_storage: Span | None = None
     """None: `torchnet.constants.EPHEMERAL_STORAGE`, and the sizes of the emptyDir volumes."""
-    volumes: _texts(k8s_values.parse_volume) = ()  # type: ignore[valid-type]
+    volumes: Annotated[
+        tuple[str, ...],
+        PlainValidator(volume_syntax.parse_volume_list),
+        AfterValidator(_each(volume_syntax.parse_volume)),
+    ] = ()
     secrets: _texts(k8s_values.parse_secret) = ()  # type: ignore[valid-type]
     node_selector: Labels = Field(default_factory=dict)
     tolerations: _texts(k8s_values.parse_toleration) = ()  # type: ignore[valid-type]
@@ -203,7 +207,7 @@ def find_problems(
             "job_template": "plain pods have no Job; --pod-template changes them",
         }
         found += [
-            f"kubernetes.{name}: needs --as job or jobset: {reason}"
+            f"kubernetes.{name}: needs --kind job or jobset: {reason}"
             for name, reason in reasons.items()
             if getattr(group, name) is not None
         ]
@@ -211,18 +215,15 @@ def find_problems(
         found.append("kubernetes.multi_network_policy: needs --network-policy isolate")
     if group.static_ips:
         found += _find_address_problems(group, len(attachments), nnodes)
-    volumes = [k8s_values.parse_volume(text) for text in group.volumes]
-    names = [volume.name for volume in volumes]
-    found += [
-        f"kubernetes.volumes: duplicate name {name}" for name in sorted(set(names)) if names.count(name) > 1
-    ]
+    volumes = volume_syntax.parse_volumes(group.volumes)
+    found += [f"kubernetes.volumes: duplicate name {name}" for name in volume_syntax.duplicate_names(volumes)]
     found += _find_mount_problems(group, volumes)
     if group.gpus and group.gpu_resource in [one.resource for one in attachments]:
         found.append("kubernetes.gpu_resource: is also the resource of a network")
     return found
 
 
-def _find_mount_problems(group: Kubernetes, volumes: list[k8s_values.Volume]) -> list[str]:
+def _find_mount_problems(group: Kubernetes, volumes: list[volume_syntax.Volume]) -> list[str]:
     mounts = [
         ("kubernetes.volumes", text, volume.path) for text, volume in zip(group.volumes, volumes, strict=True)
     ]
@@ -253,7 +254,7 @@ def _find_address_problems(group: Kubernetes, rails: int, nnodes: int) -> list[s
     found = []
     if group.form != "pods":
         found.append(
-            f"kubernetes.static_ips: needs --as pods: all pods of a {group.form} have the same annotations, so they "
+            f"kubernetes.static_ips: needs --kind pods: all pods of a {group.form} have the same annotations, so they "
             "would all request the same address"
         )
     if rails and len(group.static_ips) != rails:

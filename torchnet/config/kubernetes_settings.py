@@ -47,12 +47,14 @@ KUBERNETES_FIELDS = (
         metavar="IMAGE",
     ),
     _field(
-        "kubernetes.workload",
-        "--as",
-        "Workload: job, jobset (the cluster restarts all workers together) or pods.",
+        "kubernetes.kind",
+        "--kind",
+        "Kind of the workload: job, jobset (the cluster restarts all workers together) or pods.",
         "job, jobset, pods",
         "job; pods with --static-ips",
         "KIND",
+        former_flag="--as",
+        former_path="kubernetes.workload",
     ),
     _field("kubernetes.gpus", "--gpus", "GPUs per worker.", "a whole number from 0 to 64", "0", "N"),
     _field(
@@ -99,10 +101,10 @@ KUBERNETES_FIELDS = (
     _field(
         "kubernetes.volumes",
         "--volume",
-        "Mount a volume: pvc:CLAIM:/PATH[:ro], configmap:NAME:/PATH, secret:NAME:/PATH, emptydir[:SIZE]:/PATH or "
-        "hostpath:/ON/NODE:/PATH[:ro]. Repeatable.",
-        "[NAME=]pvc:CLAIM:/PATH[:ro], configmap:NAME:/PATH, secret:NAME:/PATH, emptydir[:SIZE]:/PATH, "
-        "hostpath:/ON/NODE:/PATH[:ro]",
+        "Mount a volume: pvc:CLAIM[/SUBPATH]:/PATH[:ro], configmap:NAME[/KEY]:/PATH, secret:NAME[/KEY]:/PATH, "
+        "emptydir[:SIZE]:/PATH, csi:DRIVER[,KEY=VALUE…]:/PATH[:ro] or hostpath:/ON/NODE:/PATH[:ro]. Repeatable.",
+        "[NAME=]pvc:CLAIM[/SUBPATH]:/PATH[:ro], configmap:NAME[/KEY]:/PATH, secret:NAME[/KEY]:/PATH, "
+        "emptydir[:SIZE]:/PATH, csi:DRIVER[,KEY=VALUE…]:/PATH[:ro], hostpath:/ON/NODE:/PATH[:ro]",
         metavar="VOLUME",
         repeat=True,
     ),

@@ -27,6 +27,8 @@ class Field:
         is_path: Whether the value is a path; in a file, a relative path is relative to that file.
         only: The one of `PLACES` that the field applies to; "" for both.
         keyed: Whether the field shares one flag with the others of its table, as in ``--tune KEY=VALUE``.
+        former_flag: An earlier name of the flag, which is accepted but not shown; "" if there is none.
+        former_path: The same for the path.
     """
 
     path: str
@@ -41,6 +43,8 @@ class Field:
     is_path: bool = False
     only: str = ""
     keyed: bool = False
+    former_flag: str = ""
+    former_path: str = ""
 
     @property
     def group(self) -> str:
@@ -53,8 +57,12 @@ class Field:
         """The variable, such as ``TORCHNET_RATE`` for ``--rate``; "" if only the command line and files set it."""
         if not self.flag or self.path == "env":
             return ""
-        name = self.path.replace(".", "_") if self.keyed else self.flag.lstrip("-").replace("-", "_")
-        return ENV_PREFIX + name.upper()
+        return _variable(self.path.replace(".", "_") if self.keyed else self.flag)
+
+    @property
+    def former_env(self) -> str:
+        """The variable of the earlier flag; "" if there is none."""
+        return _variable(self.former_flag) if self.former_flag else ""
 
     @property
     def key(self) -> str:
@@ -69,5 +77,10 @@ class Field:
     @property
     def attribute(self) -> tuple[str, ...]:
         """The attribute names that lead from a `JobSpec` to the value."""
-        # `json` is a method of pydantic's models.
-        return tuple("json_path" if part == "json" else part for part in self.path.split("."))
+        # `json` is a method of pydantic's models, and `kind` alone says too little in the code.
+        names = {"json": "json_path", "kind": "workload"}
+        return tuple(names.get(part, part) for part in self.path.split("."))
+
+
+def _variable(flag: str) -> str:
+    return ENV_PREFIX + flag.lstrip("-").replace("-", "_").upper()

@@ -11,7 +11,7 @@ from torchnet.config.kubernetes_settings import KUBERNETES_FIELDS
 from torchnet.config.setting import GROUPS, PLACES, Field
 from torchnet.constants import GRACE_SECONDS
 
-__all__ = ["BY_PATH", "FIELDS", "GROUPS", "PLACES", "TABLES", "Field"]
+__all__ = ["BY_PATH", "FIELDS", "FORMER_FLAGS", "FORMER_PATHS", "GROUPS", "PLACES", "TABLES", "Field"]
 
 _DURATION = "10, 10s, 1.5s, 5min, 1h30m"
 
@@ -332,4 +332,6 @@ FIELDS = (
 )
 
 BY_PATH = {field.path: field for field in FIELDS}
+FORMER_FLAGS = {field.former_flag: field.flag for field in FIELDS if field.former_flag}
+FORMER_PATHS = {field.former_path: field.path for field in FIELDS if field.former_path}
 TABLES = ("network", "run", "tune", "output", "kubernetes")

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 from torchnet.config.parsing import parse_variables, quote
-from torchnet.config.settings import BY_PATH, FIELDS, TABLES
+from torchnet.config.settings import BY_PATH, FIELDS, FORMER_PATHS, TABLES
 from torchnet.config.validation_errors import FieldProblem, did_you_mean
 from torchnet.constants import ENV_PREFIX
 from torchnet.text import printable
@@ -198,8 +198,8 @@ def _load(path: Path, marker: bytes = b"") -> dict[str, Any]:
 def _fill(layer: Layer, document: dict[str, Any], keys: str, base: str) -> None:
     """Convert tables to field paths; unknown keys and misplaced tables become problems."""
 
-    def put(path: str, raw: Any) -> None:
-        layer.values[path] = Value(raw, Origin(layer.name, keys + path), base)
+    def put(path: str, raw: Any, written: str) -> None:
+        layer.values[path] = Value(raw, Origin(layer.name, keys + written), base)
 
     for key, raw in document.items():
         name = key.replace("-", "_")
@@ -216,10 +216,13 @@ def _fill(layer: Layer, document: dict[str, Any], keys: str, base: str) -> None:
 
 
 def _put_known(layer: Layer, path: str, raw: Any, keys: str, put: Any) -> None:
-    if path in BY_PATH and path not in layer.values:
-        put(path, raw)
-    elif path in layer.values:
-        layer.problems.append(FieldProblem(path, "is set twice, with - and with _", keys + path))
+    known = FORMER_PATHS.get(path, path)
+    if known in BY_PATH and known not in layer.values:
+        put(known, raw, path)
+    elif known in layer.values:
+        former = next((old for old, new in FORMER_PATHS.items() if new == known), "")
+        how = f"as {former} and as {known}" if former else "with - and with _"
+        layer.problems.append(FieldProblem(known, f"is set twice, {how}", keys + path))
     elif len(layer.problems) >= _HINTS:
         layer.problems.append(FieldProblem(path, "unknown field", keys + path))
     else:
@@ -337,12 +340,17 @@ def from_environment(environ: Mapping[str, str]) -> Layer:
     """Collect the ``TORCHNET_*`` variables; an empty one counts as unset, as in ``VAR= torchnet …``."""
     layer = Layer(ENVIRONMENT)
     known = {one.env: one.path for one in FIELDS if one.env}
+    former = {one.former_env: one.path for one in FIELDS if one.former_env}
     suffixes = [variable.removeprefix(ENV_PREFIX) for variable in known]
     for name in sorted(environ):
         if not name.startswith(ENV_PREFIX) or not environ[name]:
             continue
         if name in known:
             layer.values[known[name]] = Value(environ[name], Origin(ENVIRONMENT, name))
+            continue
+        if name in former:
+            if not environ.get(BY_PATH[former[name]].env):
+                layer.values[former[name]] = Value(environ[name], Origin(ENVIRONMENT, name))
             continue
         near = difflib.get_close_matches(name.removeprefix(ENV_PREFIX), suffixes, n=1, cutoff=0.8)
         if near:

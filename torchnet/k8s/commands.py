@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,11 +22,14 @@ from torchnet.k8s.run.listing import find, survey
 from torchnet.k8s.run.log_command import LogReading
 from torchnet.k8s.run.log_stream import allow
 from torchnet.k8s.run.monitor import RunOptions
+from torchnet.k8s.run.pod_logs import WHOLE, LogExtent
 from torchnet.k8s.run.run_info import RunInfo
+from torchnet.k8s.run.status_watch import StatusWatch
 from torchnet.k8s.verify import verification
 from torchnet.k8s.verify.checks import Check
 from torchnet.signals import Signals
 
+_TURN_SECONDS = 0.05
 _TAIL = 100  # earlier lines of each worker's log that attach shows
 _REMOVAL_SECONDS = 45.0  # beyond the pods' grace periods
 _CLEANING_SECONDS = 60.0  # after a signal, for the removal of verify's objects
@@ -63,21 +67,64 @@ class ClusterTarget:
         return client, self.namespace or client.access.namespace
 
 
-def status(target: ClusterTarget, run: str | None) -> listing.RunTable:
+def status(
+    target: ClusterTarget, run: str | None, *, labels: str = "", everywhere: bool = False
+) -> listing.RunTable:
     """The rows of all runs, or of ``run`` alone with its workers.
 
+    Args:
+        labels: a label selector that the runs' workloads must match.
+        everywhere: in all namespaces.
+
     Raises:
-        UsageError: no such run.
+        UsageError: no such run, or ``labels`` is not a selector.
         ClusterError: Jobs or pods cannot be listed, or the cluster cannot be reached.
         Left: a signal came before the list was complete.
     """
     undone = "not all runs were listed"
     with Signals() as signals:
         client, namespace = target.connect(signals, undone)
+        where = "" if everywhere else namespace
         table: listing.RunTable = ask(
-            lambda: listing.table(client, namespace, run), signals, undone, client=client
+            lambda: listing.table(client, where, run, labels), signals, undone, client=client
         )
         return table
+
+
+def follow_status(
+    target: ClusterTarget,
+    run: str | None,
+    show: Callable[[listing.RunTable], None],
+    *,
+    labels: str = "",
+    everywhere: bool = False,
+) -> int:
+    """Show the rows of :func:`status`, then each row that changes, until a signal comes.
+
+    Args:
+        show: receives the rows that have changed; at first all.
+
+    Returns:
+        128 + the number of the signal.
+
+    Raises:
+        UsageError: there is no such run, or ``labels`` is not a selector.
+        ClusterError: the runs cannot be watched, or the cluster cannot be reached.
+    """
+    with Signals() as signals:
+        client, namespace = target.connect(signals, "not all runs were listed")
+        watch = StatusWatch(client, "" if everywhere else namespace, run, labels)
+        watch.start()
+        try:
+            while not (taken := signals.take()):
+                table = watch.take()
+                if table is not None:
+                    show(table)
+                client.access.silence.look()
+                time.sleep(_TURN_SECONDS)
+        finally:
+            client.stop.set()
+        return 128 + taken[0]
 
 
 def attach(
@@ -100,8 +147,20 @@ def attach(
         return monitor_and_report(client, info, console, options, signals, json_path=json_path)
 
 
-def logs(target: ClusterTarget, run: str | None, *, ranks: Sequence[int], follow: bool) -> int:
+def logs(
+    target: ClusterTarget,
+    run: str | None,
+    *,
+    ranks: Sequence[int],
+    follow: bool,
+    extent: LogExtent = WHOLE,
+    container: str = "",
+) -> int:
     """Print the workers' logs as they are now or, with ``follow``, until the workers have ended.
+
+    Args:
+        extent: which of the lines that a log holds already are printed.
+        container: ``prepare`` or ``worker`` prints this one's logs only.
 
     Returns:
         0, or 128 + the number of the signal that ended the command.
@@ -116,7 +175,7 @@ def logs(target: ClusterTarget, run: str | None, *, ranks: Sequence[int], follow
         _check_ranks(info, ranks)
         console = Console(world_size=info.nnodes * info.nproc_per_node, ranks=ranks)
         client.access.silence.say = partial(console.notice, level="warning")
-        return LogReading(client, info, console, ranks, follow).show(signals)
+        return LogReading(client, info, console, ranks, follow, extent, container).show(signals)
 
 
 def _check_ranks(info: RunInfo, ranks: Sequence[int]) -> None:

@@ -39,9 +39,9 @@ def cluster(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def holds(server: Server, spec: str, *pods: dict[str, Any]) -> None:
-    """The cluster has no JobSets, this run's Job, and its pods, which are asked for twice."""
+    """The cluster has no JobSets, this run's Job, and its pods."""
     found: Answer = (200, {}, {"items": list(pods)})
-    server.answers = [(404, {}, {}), (200, {}, {"items": [job(spec)]}), found, found]
+    server.answers = [(404, {}, {}), (200, {}, {"items": [job(spec)]}), found]
 
 
 SPEC = '{"nnodes": 2, "nproc_per_node": 1, "network": "multus-status"}'

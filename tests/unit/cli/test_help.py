@@ -20,7 +20,7 @@ ERRORS = (
     "verify word",
     "logs --ranks x",
     "env --explain -o xml",
-    "manifests --kind macvlan",
+    "manifests --type macvlan",
     "manifests rbac -o xml more",
     "completion tcsh",
 )

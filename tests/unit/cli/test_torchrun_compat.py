@@ -255,7 +255,7 @@ def test_an_rdzv_id_that_cannot_name_a_jobset_does_not_stop_the_launch(
     assert (job["run_id"], lines) == ("4711", [])
     (tmp_path / "train.py").write_text("")
     monkeypatch.chdir(tmp_path)
-    words = "launch --dry-run --on kubernetes --as jobset --network net --image example.org/image:1"
+    words = "launch --dry-run --on kubernetes --kind jobset --network net --image example.org/image:1"
     assert main([*words.split(), "--rdzv-id", "4711", "train.py"]) == 0
     shown = capsys.readouterr()
     assert "--rdzv-id has no effect: " in shown.err

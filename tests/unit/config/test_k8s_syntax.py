@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.asked_kubernetes import asked, wrong
-from torchnet.config import k8s_syntax, k8s_values
+from torchnet.config import k8s_syntax, k8s_values, volume_syntax
 
 # -- names that are made of the run's
 
@@ -22,7 +22,7 @@ from torchnet.config import k8s_syntax, k8s_values
     ("form", "nnodes", "longest"), [("job", 4, 61), ("job", 10_000, 58), ("pods", 11, 60), ("jobset", 4, 51)]
 )
 def test_a_workers_hostname_has_room(tmp_path: Path, form: str, nnodes: int, longest: int) -> None:
-    flags: dict[str, object] = {"kubernetes.workload": form, "nnodes": str(nnodes)}
+    flags: dict[str, object] = {"kubernetes.kind": form, "nnodes": str(nnodes)}
     asked(tmp_path, flags | {"run_id": "a" * longest})
     (problem,) = wrong(tmp_path, flags | {"run_id": "a" * (longest + 1)}).problems
     assert problem.path == "run_id"
@@ -31,7 +31,7 @@ def test_a_workers_hostname_has_room(tmp_path: Path, form: str, nnodes: int, lon
 
 def test_a_jobset_cannot_begin_with_a_digit(tmp_path: Path) -> None:
     asked(tmp_path, {"run_id": "1a"})
-    assert wrong(tmp_path, {"run_id": "1a", "kubernetes.workload": "jobset"}).problems[0].path == "run_id"
+    assert wrong(tmp_path, {"run_id": "1a", "kubernetes.kind": "jobset"}).problems[0].path == "run_id"
 
 
 # -- addresses
@@ -43,8 +43,8 @@ RANGE = "fcbb:0:800:ffff::100-fcbb:0:800:ffff::1ff/64"
 def test_fixed_addresses_need_pods_and_say_so(tmp_path: Path) -> None:
     assert asked(tmp_path, {"kubernetes.static_ips": [RANGE]}).job.kubernetes.form == "pods"
     for form in ("job", "jobset"):
-        (problem,) = wrong(tmp_path, {"kubernetes.static_ips": [RANGE], "kubernetes.workload": form}).problems
-        assert "--as pods" in problem.what
+        (problem,) = wrong(tmp_path, {"kubernetes.static_ips": [RANGE], "kubernetes.kind": form}).problems
+        assert "--kind pods" in problem.what
 
 
 def test_there_is_a_range_for_each_rail_and_an_address_for_each_worker(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_no_text_is_more_than_refused(text: str) -> None:
     for parse in (
         *(
             k8s_values.parse_network,
-            k8s_values.parse_volume,
+            volume_syntax.parse_volume,
             k8s_values.parse_secret,
             k8s_values.parse_toleration,
             k8s_values.parse_code,

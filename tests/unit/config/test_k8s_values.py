@@ -24,7 +24,7 @@ GOOD = {
         "[fd00::5]:5000/a__b/c--d:1",
         "localhost/a:1",
     ],
-    "workload": ["job", "jobset", "pods"],
+    "kind": ["job", "jobset", "pods"],
     "gpus": ["0", "64"],
     "gpu_resource": ["amd.com/gpu", "nvidia.com/mig-1g.5gb"],
     "cpus": ["4", "500m", "500m:2", "0.5"],
@@ -75,7 +75,7 @@ BAD = {
         "r.example/a___b:1",
         f"r.example/{'a' * 250}:1",
     ],
-    "workload": ["deployment", ""],
+    "kind": ["deployment", ""],
     "gpus": ["-1", "65", "one", "1.5"],
     "gpu_resource": ["gpu", "a b/c", "nvidia.com/", "/gpu"],
     "cpus": ["0", "-1", "4:2", "2 cores", "1e400", "", "4:", "1kk", "٣"],
@@ -162,7 +162,7 @@ def test_the_flags_values_arrive(tmp_path: Path) -> None:
     job = asked(tmp_path, {f"kubernetes.{name}": values[-1] for name, values in GOOD.items() if "_" not in name} | {
         "kubernetes.volumes": GOOD["volumes"][:1], "kubernetes.labels": ["a=1", "b=2"],
         "kubernetes.tolerations": ["a,b"],
-        "kubernetes.secrets": ["x"], "kubernetes.annotations": ["a=b,c=d"], "kubernetes.workload": "job",
+        "kubernetes.secrets": ["x"], "kubernetes.annotations": ["a=b,c=d"], "kubernetes.kind": "job",
     }).job  # fmt: skip
     assert job.kubernetes.labels == {"a": "1", "b": "2"}
     assert job.kubernetes.tolerations == ("a", "b")

@@ -103,7 +103,7 @@ CLUSTER_JOBS: dict[str, dict[str, object]] = {
     "combinations": {
         "kubernetes.detach": True,
         "output.json": "r.json",
-        "kubernetes.workload": "jobset",
+        "kubernetes.kind": "jobset",
         "run_id": "1" * 63,
         "kubernetes.multi_network_policy": True,
         "kubernetes.network_policy": "none",

@@ -34,10 +34,10 @@ class Options:
     Args:
         registry: Mirror of the images (``registry.example.com/mirror``); None for the images' own registries.
         image: Image of the example's pods; None for `torchnet.k8s.addons.images.PYTORCH` from ``registry``.
-        kind: Type of net1: ``ipvlan``, ``macvlan`` or ``bridge``.
+        type: Type of net1, as CNI calls it: ``ipvlan``, ``macvlan`` or ``bridge``.
         mode: l2, l3 or l3s for ``ipvlan``; bridge, private or vepa for ``macvlan``; unused for ``bridge``.
         master: The node's network card; unused for ``bridge``.
-        bridge: The node's bridge, for ``kind`` ``bridge``.
+        bridge: The node's bridge, for ``type`` ``bridge``.
         range: The backend's network.
         exclude: Parts of ``range`` that Whereabouts does not allocate.
         ipam: whereabouts, host-local or static.
@@ -57,7 +57,7 @@ class Options:
 
     registry: str | None = None
     image: str | None = None
-    kind: str = "ipvlan"
+    type: str = "ipvlan"
     mode: str = "l2"
     master: str = "ens5"
     bridge: str = "br-backend"
@@ -84,7 +84,7 @@ class Options:
 
 def backend(options: Options, given: dict[str, Any]) -> list[str]:
     """Return the errors in an attachment's options; ``given`` holds those that the user set."""
-    return [*_kind(options, given), *_addresses(options, given), *_slices(options)]
+    return [*_type(options, given), *_addresses(options, given), *_slices(options)]
 
 
 def example(options: Options, given: dict[str, Any]) -> list[str]:
@@ -99,24 +99,24 @@ def example(options: Options, given: dict[str, Any]) -> list[str]:
     return problems
 
 
-def _kind(options: Options, given: dict[str, Any]) -> list[str]:
+def _type(options: Options, given: dict[str, Any]) -> list[str]:
     problems = []
-    modes = MODES[options.kind]
+    modes = MODES[options.type]
     if "mode" in given and options.mode not in modes:
         valid = f"valid: {', '.join(modes)}" if modes else "it has no modes"
-        problems.append(f"--mode {options.mode} is invalid for --kind {options.kind}; {valid}")
-    if options.kind == "bridge" and "master" in given:
+        problems.append(f"--mode {options.mode} is invalid for --type {options.type}; {valid}")
+    if options.type == "bridge" and "master" in given:
         problems.append(
-            "--master is invalid for --kind bridge: make the network card a port of the --bridge on each node"
+            "--master is invalid for --type bridge: make the network card a port of the --bridge on each node"
         )
-    if options.kind != "bridge" and "bridge" in given:
-        problems.append(f"--bridge is invalid for --kind {options.kind}: set --master")
+    if options.type != "bridge" and "bridge" in given:
+        problems.append(f"--bridge is invalid for --type {options.type}: set --master")
     return problems
 
 
 def _addresses(options: Options, given: dict[str, Any]) -> list[str]:
     problems = []
-    if options.mode in ROUTED and options.mode in MODES[options.kind]:
+    if options.mode in ROUTED and options.mode in MODES[options.type]:
         if options.ipam != "host-local" or not options.slices:
             problems.append(
                 f"--mode {options.mode} requires one --slice NODE=CIDR for each node, and --ipam host-local: the nodes "
@@ -258,11 +258,11 @@ def _network(text: str) -> tuple[str, str]:
 TABLE = (
     Option("registry", "--registry", "MIRROR", "Pull the images from MIRROR (HOST[:PORT][/PATH]).", _registry,
            (MULTUS, WHEREABOUTS, BACKEND, EXAMPLE)),
-    Option("kind", "--kind", "|".join(MODES), "Type of the net1 interface. [ipvlan]", _one_of(*MODES), (BACKEND,)),
+    Option("type", "--type", "|".join(MODES), "Type of the net1 interface. [ipvlan]", _one_of(*MODES), (BACKEND,)),
     Option("mode", "--mode", "MODE", "ipvlan: l2, l3, l3s; macvlan: bridge, private, vepa. [the first]",
            _one_of(*(mode for modes in MODES.values() for mode in modes)), (BACKEND,)),
     Option("master", "--master", "CARD", "Backend network interface of the nodes. [ens5]", _interface, (BACKEND,)),
-    Option("bridge", "--bridge", "NAME", "Bridge on the nodes, for --kind bridge. [br-backend]", _interface,
+    Option("bridge", "--bridge", "NAME", "Bridge on the nodes, for --type bridge. [br-backend]", _interface,
            (BACKEND,)),
     Option("range", "--range", "CIDR", "Address range of the backend network. [fcbb:0:800:ffff::/64]", parse_range,
            (BACKEND, EXAMPLE)),
@@ -295,6 +295,7 @@ TABLE = (
            "--namespace-isolation. Repeatable. [default]", _label, (MULTUS,), repeat=True),
 )  # fmt: skip
 FLAGS = {option.field: option.flag for option in TABLE}
+FORMER_FLAGS = {"kind": "type"}  # earlier names, without their dashes, which are accepted but not shown
 
 
 def parse_name(text: str) -> str:
@@ -356,9 +357,9 @@ def _complete(values: dict[str, Any]) -> Options:
     """Return the options, with the defaults that depend on other options."""
     options = replace(Options(), **values)
     if "mode" not in values:
-        modes = MODES[options.kind]
+        modes = MODES[options.type]
         options = replace(options, mode=modes[0] if modes else "")
-    routed = options.mode in ROUTED and options.mode in MODES[options.kind]
+    routed = options.mode in ROUTED and options.mode in MODES[options.type]
     if "ipam" not in values and (options.slices or routed):
         options = replace(options, ipam="host-local")
     namespace, network = options.network

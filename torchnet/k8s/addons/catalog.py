@@ -10,8 +10,8 @@ FILES = {
     "multus-install.yaml": ("multus-install",),
     "whereabouts-install.yaml": ("whereabouts-install",),
     "backend-network-nad.yaml": ("backend-network",),
-    "backend-network-macvlan-nad.yaml": ("backend-network", "--kind", "macvlan"),
-    "backend-network-bridge-nad.yaml": ("backend-network", "--kind", "bridge", "--mtu", "9000"),
+    "backend-network-macvlan-nad.yaml": ("backend-network", "--type", "macvlan"),
+    "backend-network-bridge-nad.yaml": ("backend-network", "--type", "bridge", "--mtu", "9000"),
     "backend-network-static-nad.yaml": (
         "backend-network",
         *("--ipam", "static"),

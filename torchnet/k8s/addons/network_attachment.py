@@ -21,20 +21,20 @@ CNI_VERSION = "1.0.0"
 def head(options: Options) -> str:
     """Return the manifest's head comment: what a reader should know about the attachment."""
     where = (
-        f"a port of {options.bridge}" if options.kind == "bridge" else f"{options.mode} on {options.master}"
+        f"a port of {options.bridge}" if options.type == "bridge" else f"{options.mode} on {options.master}"
     )
-    lines = [f"{options.name}: net1 of a pod, {options.kind}, {where}.", ""]
-    if options.kind == "ipvlan" and options.mode == "l2":
+    lines = [f"{options.name}: net1 of a pod, {options.type}, {where}.", ""]
+    if options.type == "ipvlan" and options.mode == "l2":
         lines.append(
             f"{options.master} of all nodes must share one layer-2 segment. If there are routers between them:"
         )
         lines.append("  torchnet manifests backend-network --mode l3 --slice NODE=CIDR ...")
-    if options.kind == "macvlan":
+    if options.type == "macvlan":
         lines.append(
             f"Each pod has its own MAC address on {options.master}. Hypervisors and clouds often filter these; use "
             "ipvlan there. One network card cannot have both ipvlan and macvlan."
         )
-    if options.kind == "bridge":
+    if options.type == "bridge":
         lines.append(
             f"The network card of each node must be a port of {options.bridge}. Otherwise pods reach only their own "
             "node."
@@ -104,9 +104,9 @@ def config(options: Options) -> str:
 
 
 def _plugin(options: Options) -> dict[str, Any]:
-    if options.kind == "bridge":
+    if options.type == "bridge":
         return {"type": "bridge", "bridge": options.bridge}
-    return {"type": options.kind, "master": options.master, "mode": options.mode}
+    return {"type": options.type, "master": options.master, "mode": options.mode}
 
 
 def _ipam(options: Options) -> dict[str, Any]:

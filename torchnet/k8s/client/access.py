@@ -122,6 +122,49 @@ class PendingRequest:
         self._silence._begin(self)
 
 
+class Credentials:
+    """The official client, whose credentials all requests share.
+
+    If the server rejects credentials that it accepted before, they are obtained once more from the same source: the
+    files are read again, and an exec plugin runs again. client-go does the same.
+
+    Args:
+        client: The official client's ``ApiClient``.
+        reload: Returns a new one; None if the source now names another server.
+    """
+
+    def __init__(self, client: Any, reload: Callable[[], Any]) -> None:
+        self.client = client
+        self._reload = reload
+        self._lock = threading.Lock()
+        self._accepted = False
+
+    def accept(self, client: Any) -> None:
+        """Record that the server has accepted the credentials of ``client``."""
+        if client is self.client:
+            self._accepted = True
+
+    def renew(self, client: Any) -> bool:
+        """Return whether to send a request again that was rejected (401) with the credentials of ``client``.
+
+        New credentials that the server has not accepted yet are not renewed, so that requests of many threads run an
+        exec plugin once.
+
+        Raises:
+            ClusterError: The credentials cannot be obtained.
+        """
+        with self._lock:
+            if client is not self.client:
+                return True  # renewed by another thread meanwhile
+            if not self._accepted:
+                return False
+            self._accepted = False
+            fresh = self._reload()
+            if fresh is not None:
+                self.client = fresh
+            return fresh is not None
+
+
 # Connections that the pool keeps open for reuse. Each log follower needs one; those beyond the limit are closed after
 # use.
 _CONNECTIONS = 64
@@ -131,11 +174,10 @@ _CONNECTIONS = 64
 class Access:
     """How to reach one API server.
 
-    ``client`` is the official client's ``ApiClient``, ``server`` the base URL of all requests, and ``namespace`` the
-    default namespace.
+    ``server`` is the base URL of all requests, and ``namespace`` the default namespace.
     """
 
-    client: Any
+    credentials: Credentials
     server: str
     context: str
     """The context's name, for messages; "" in a pod."""
@@ -166,6 +208,20 @@ def load(kubeconfig: str | None = None, context: str | None = None) -> Access:
     Raises:
         ClusterError: There is no kubeconfig, it is invalid or lacks the context, or the credentials cannot be obtained.
     """
+    client, name, namespace = _load_client(kubeconfig, context)
+    server = str(client.configuration.host)
+
+    def reload() -> Any:
+        # By the context's name, since another one may be the current one by now; and no server gets credentials that
+        # are meant for another one.
+        fresh, _, _ = _load_client(kubeconfig, name or None)
+        return fresh if str(fresh.configuration.host) == server else None
+
+    return Access(Credentials(client, reload), server, name, namespace)
+
+
+def _load_client(kubeconfig: str | None, context: str | None) -> tuple[Any, str, str]:
+    """Return the official client, and the context's name and namespace."""
     from kubernetes.client import ApiClient, Configuration
 
     configuration = Configuration()
@@ -190,7 +246,7 @@ def load(kubeconfig: str | None = None, context: str | None = None) -> Access:
         name, namespace = _from_pod(configuration)
     client = ApiClient(configuration)
     client.user_agent = "torchnet"
-    return Access(client, str(configuration.host), name, namespace)
+    return client, name, namespace
 
 
 def _from_files(configuration: Any, files: str, context: str | None) -> tuple[str, str]:

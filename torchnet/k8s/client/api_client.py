@@ -5,8 +5,9 @@ rendered, and the response may have fields that the library does not know. The l
 (configuration, TLS, proxies, credentials and their renewal).
 
 429, 5xx, failed connections and truncated responses are retried with jitter for up to ``patience`` seconds, honouring
-Retry-After. So is a conflict at creation (two requests updated the same quota). 401 and 403 are never retried. Errors
-in a stream that has begun are left to the caller.
+Retry-After. So is a conflict at creation (two requests updated the same quota). A 5xx because of a failing webhook is
+not: the webhook's owner has to act. 403 is never retried, and 401 once, with new credentials, if the server accepted
+the old ones before. Errors in a stream that has begun are left to the caller.
 
 `urllib3.util.Retry` does not fit: it has no total deadline, an event cannot end its sleep, it decides before the body
 is read (a truncated body is retried here, and a conflict is identified by its reason), and it does not report attempts.
@@ -151,12 +152,31 @@ class ApiClient:
     ) -> Any:
         """Send with retries; ``take`` reads the response, and None returns it unread."""
         patience = self._patience if patience is None else patience
+        credentials = self.access.credentials
+        client = credentials.client
+        try:
+            return self._send_as(client, call, request, patience, take)
+        except ApiRefusal as error:
+            if error.status != 401 or self.stop.is_set() or not credentials.renew(client):
+                raise
+        return self._send_as(credentials.client, call, request, patience, take)
+
+    def _send_as(
+        self,
+        client: Any,
+        call: ApiCall,
+        request: _Request,
+        patience: float,
+        take: Callable[[Any], Any] | None,
+    ) -> Any:
+        """Send with the credentials of ``client``, the official one."""
         silence, place = self.access.silence, self.access.place
         with silence.track(place, patience=patience, read=request.read, stream=take is None) as pending:
-            return self._send_until(call, request, patience, take, pending)
+            return self._send_until(client, call, request, patience, take, pending)
 
     def _send_until(
         self,
+        client: Any,
         call: ApiCall,
         request: _Request,
         patience: float,
@@ -167,10 +187,11 @@ class ApiClient:
         pause, sent = _FIRST_PAUSE, False
         while True:
             try:
-                response = self._send_once(request)
+                response = self._send_once(client, request)
                 self._record_clock(response.headers.get("Date"))
                 if 200 <= response.status < 300:
                     pending.answered()
+                    self.access.credentials.accept(client)
                     return take(response) if take else response
             except _network_errors() as error:
                 # The request may have succeeded and only its response been lost: see `after_lost_answer`.
@@ -183,7 +204,8 @@ class ApiClient:
                 is_conflict = (
                     request.method == "POST" and response.status == 409 and problem.reason == "Conflict"
                 )
-                if response.status != 429 and response.status < 500 and not is_conflict:
+                is_retried = response.status == 429 or response.status >= 500 or is_conflict
+                if not is_retried or problem.webhook:
                     pending.answered()
                     if sent and request.method == "POST" and response.status == 409:
                         problem.args = (*problem.args, _LOST)
@@ -204,10 +226,9 @@ class ApiClient:
             if self.stop.wait(wait):
                 raise problem
 
-    def _send_once(self, request: _Request) -> Any:
+    def _send_once(self, client: Any, request: _Request) -> Any:
         import urllib3
 
-        client = self.access.client
         headers = {"Accept": request.accept, "User-Agent": "torchnet"}
         client.update_params_for_auth(headers, [], ["BearerToken"], request.path, request.method, None)
         if request.body is not None:

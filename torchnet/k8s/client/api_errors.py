@@ -77,6 +77,15 @@ _LONGEST = 2000  # characters of the server's message
 # The API server's message for missing permissions (k8s.io/apiserver). A message of an admission plugin may begin in the
 # same way and contain "cannot", but it names no User.
 _RIGHTS = re.compile(r'(?:\S+(?: "[^"]*")? is )?forbidden: User ".*" cannot ')
+# Webhooks that cannot be called, that answer with an error of their own, or that cannot convert an object; and where
+# the API server called them (k8s.io/apiserver: ErrCallingWebhook, ToStatusErr; k8s.io/apiextensions-apiserver:
+# webhook_converter.go).
+_WEBHOOK = re.compile(
+    r'failed calling webhook "(?P<called>[^"]+)"|admission webhook "(?P<answered>[^"]+)" denied the request'
+    r"|(?P<conversion>conversion webhook for .+?) (?:failed|returned)"
+)
+_SERVICE = re.compile(r"https://[a-z0-9-]+\.(?P<namespace>[a-z0-9-]+)\.svc\b")
+_CONFIGURATIONS = "kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations"
 
 # Of an admission policy or OpenShift that restricts the users of pods.
 _IDS = re.compile(r"\b(?:runAsUser|runAsGroup|runAsNonRoot|fsGroup)\b|security context constraint")
@@ -84,22 +93,27 @@ _IDS = re.compile(r"\b(?:runAsUser|runAsGroup|runAsNonRoot|fsGroup)\b|security c
 
 @dataclass(frozen=True)
 class ApiCall:
-    """A requested operation: ``verb`` and ``resource`` as RBAC names them (``create``, ``jobs.batch``)."""
+    """A requested operation: ``verb`` and ``resource`` as RBAC names them (``create``, ``jobs.batch``).
+
+    ``everywhere`` is set if the resource has namespaces, and the operation concerns all of them.
+    """
 
     verb: str
     resource: str
     namespace: str = ""
     name: str = ""
+    everywhere: bool = False
 
     def __str__(self) -> str:
         name = f"/{self.name}" if self.name else ""
         where = f" in namespace {self.namespace}" if self.namespace else ""
+        where = " in all namespaces" if self.everywhere else where
         return f"{self.verb} {self.resource}{name}{where}"
 
     @property
     def question(self) -> str:
         """The kubectl command that checks whether the operation is allowed."""
-        where = f" -n {self.namespace}" if self.namespace else ""
+        where = f" -n {self.namespace}" if self.namespace else " -A" if self.everywhere else ""
         return f"kubectl auth can-i {self.verb} {self.resource}{where}"
 
 
@@ -107,10 +121,12 @@ class ApiRefusal(ClusterError):
     """The server refused a request.
 
     ``status`` is the HTTP status, ``reason`` Kubernetes' reason code, and ``message`` the server's message.
+    ``webhook`` is the webhook whose failure is the reason, as in a sentence; "" if there is none.
     """
 
     def __init__(self, call: ApiCall, status: int, reason: str, message: str) -> None:
         self.call, self.status, self.reason, self.message = call, status, reason, message
+        self.webhook = failing_webhook(status, message)
         super().__init__(*_error_text(call, status, message), fix=_fix(call, status, message))
 
 
@@ -136,7 +152,20 @@ def _error_text(call: ApiCall, status: int, message: str) -> tuple[str]:
         return (f"not authenticated to the API server ({call}): {message}",)
     if is_permission_error(status, message):
         return (f"not allowed to {call}: {message}",)
+    if webhook := failing_webhook(status, message):
+        return (f"the {webhook} failed, so the API server cannot {call}: {message}",)
     return (f"the API server refused to {call}: {message}",)
+
+
+def failing_webhook(status: int, message: str) -> str:
+    """Return the webhook whose failure made the server refuse a request, as in a sentence; "" if there is none.
+
+    A webhook that denies a request on purpose answers with a status below 500.
+    """
+    found = _WEBHOOK.search(message) if status >= 500 else None
+    if found is None:
+        return ""
+    return found["conversion"] or f'admission webhook "{found["called"] or found["answered"]}"'
 
 
 def is_permission_error(status: int, message: str) -> bool:
@@ -152,6 +181,9 @@ def _fix(call: ApiCall, status: int, message: str) -> str:
         return "log in again; kubectl auth whoami"
     if is_permission_error(status, message):
         return call.question
+    if failing_webhook(status, message):
+        service = _SERVICE.search(message)
+        return f"kubectl get pods -n {service['namespace']}" if service else _CONFIGURATIONS
     if "exceeded quota" in message:
         return f"kubectl describe quota -n {call.namespace}"
     if "violates PodSecurity" in message and "hostNetwork=true" in message:

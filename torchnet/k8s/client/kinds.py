@@ -18,6 +18,7 @@ class Kind:
     api: str
     name: str
     plural: str
+    is_namespaced: bool = True
 
     @property
     def resource(self) -> str:
@@ -26,14 +27,15 @@ class Kind:
         return f"{self.plural}.{group}" if group else self.plural
 
     def path(self, namespace: str, name: str = "", sub: str = "") -> str:
-        """Return the path of the collection, of one object, or of its subresource."""
+        """Return the path of the collection, of one object, or of its subresource; without ``namespace``, of all."""
         root = f"/apis/{self.api}" if "/" in self.api else f"/api/{self.api}"
         where = f"/namespaces/{quote(namespace, safe='')}" if namespace else ""
         return "/".join([root + where, self.plural, *(quote(part, safe="") for part in (name, sub) if part)])
 
     def call(self, verb: str, namespace: str, name: str = "", sub: str = "") -> ApiCall:
         """Describe an operation on the same path, for error messages."""
-        return ApiCall(verb, f"{self.resource}/{sub}" if sub else self.resource, namespace, name)
+        everywhere = self.is_namespaced and not namespace
+        return ApiCall(verb, f"{self.resource}/{sub}" if sub else self.resource, namespace, name, everywhere)
 
 
 RBAC = "rbac.authorization.k8s.io/v1"
@@ -41,7 +43,7 @@ POD = Kind("v1", "Pod", "pods")
 JOB = Kind("batch/v1", "Job", "jobs")
 JOBSET = Kind("jobset.x-k8s.io/v1alpha2", "JobSet", "jobsets")
 EVENT = Kind("v1", "Event", "events")
-NODE = Kind("v1", "Node", "nodes")
+NODE = Kind("v1", "Node", "nodes", is_namespaced=False)
 DAEMONSET = Kind("apps/v1", "DaemonSet", "daemonsets")
 NETWORK_POLICY = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
 NAD = Kind("k8s.cni.cncf.io/v1", "NetworkAttachmentDefinition", "network-attachment-definitions")

@@ -1,4 +1,4 @@
-"""The watch on a run's pods: a list, then all changes from its resourceVersion, in a separate thread.
+"""The watch on objects, a run's pods for example: a list, then all changes from its resourceVersion, in a thread.
 
 A stream that ends (each does, after some minutes), breaks (the API server restarts) or is too old (410 Gone) is opened
 again: from the last resourceVersion where possible, otherwise after a new list. `torchnet.k8s.run.worker_set` merges
@@ -17,7 +17,7 @@ from torchnet.constants import RUN_LABEL
 from torchnet.errors import TorchnetError
 from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal, ApiUnreachable, parse_refusal
-from torchnet.k8s.client.kinds import POD, selector
+from torchnet.k8s.client.kinds import POD, Kind, selector
 from torchnet.text import printable
 
 _ROUND = 240  # seconds after which the server closes a stream normally
@@ -34,6 +34,13 @@ class Watch:
 
     Every failure is reported unless the client's ``stop`` is set: an unexpected exception becomes an internal error of
     torchnet (exit code 70).
+
+    Args:
+        namespace: "" for all namespaces.
+        run: The run whose objects are watched.
+        label: The key of the label with the run's name.
+        kind: The kind of the objects.
+        labels: A label selector that replaces that of ``run`` and ``label``.
     """
 
     def __init__(
@@ -46,8 +53,12 @@ class Watch:
         on_event: Callable[[str, Pod], None],
         on_error: Callable[[TorchnetError], None],
         label: str = RUN_LABEL,
+        kind: Kind = POD,
+        labels: str = "",
     ) -> None:
-        self._client, self._namespace, self._run, self._label = client, namespace, run, label
+        self._client, self._namespace, self._kind = client, namespace, kind
+        self._labels = labels or selector(run, label)
+        self._what = f"the watch on the {kind.plural} of {run or 'the runs'}"
         self._on_list, self._on_event, self._on_error = on_list, on_event, on_error
         self._thread = threading.Thread(target=self._work, name="watch", daemon=True)
 
@@ -66,19 +77,19 @@ class Watch:
         except TorchnetError as error:
             self._give_up(error)
         except Exception as error:
-            self._give_up(internal_error(f"the watch on the pods of {self._run}", error))
+            self._give_up(internal_error(self._what, error))
 
     def _give_up(self, error: TorchnetError) -> None:
         if not self._client.stop.is_set():
             self._on_error(error)
 
     def _list(self) -> str:
-        call = POD.call("list", self._namespace)
+        call = self._kind.call("list", self._namespace)
         answer = self._client.call(
             "GET",
-            POD.path(self._namespace),
+            self._kind.path(self._namespace),
             call,
-            query={"labelSelector": selector(self._run, self._label)},
+            query={"labelSelector": self._labels},
             patience=_PATIENCE,
         )
         self._on_list([item for item in answer.get("items") or () if isinstance(item, dict)])
@@ -87,16 +98,16 @@ class Watch:
     def _follow(self, version: str) -> str:
         """Follow one stream; return the last resourceVersion seen, or "" if a new list is needed."""
         query = {
-            "labelSelector": selector(self._run, self._label),
+            "labelSelector": self._labels,
             "watch": "true",
             "allowWatchBookmarks": "true",
             "resourceVersion": version,
             "timeoutSeconds": _ROUND,
         }
-        call = POD.call("watch", self._namespace)
+        call = self._kind.call("watch", self._namespace)
         try:
             response = self._client.stream(
-                POD.path(self._namespace), call, query=query, silence=_SILENCE, patience=_PATIENCE
+                self._kind.path(self._namespace), call, query=query, silence=_SILENCE, patience=_PATIENCE
             )
         except ApiRefusal as error:
             if error.status == 410:
@@ -113,9 +124,9 @@ class Watch:
                     if code == 410:
                         return ""
                     problem = parse_refusal(call, code, json.dumps(body).encode())
-                    if code in (401, 403):
+                    if code == 403:
                         raise problem
-                    return ""
+                    return ""  # 401: the new list renews the credentials, or reports that it cannot
                 version = str(body["metadata"].get("resourceVersion") or version)
                 if kind != "BOOKMARK":
                     self._on_event(kind, body)

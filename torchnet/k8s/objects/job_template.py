@@ -76,7 +76,7 @@ def apply(own: Mapping[str, Any], template: Mapping[str, Any], name: str) -> dic
         UsageError: The template is for another kind, or has fields that torchnet needs. The message lists them all.
     """
     wrong = [
-        f"{key}: must be {own[key]}, the workload of --as"
+        f"{key}: must be {own[key]}, the workload of --kind"
         for key in ("apiVersion", "kind")
         if template.get(key, own[key]) != own[key]
     ]

@@ -11,7 +11,8 @@ from torchnet import constants
 from torchnet.config import kubernetes
 from torchnet.config.job_spec import JobSpec
 from torchnet.config.k8s_syntax import amount
-from torchnet.config.k8s_values import SECRET_VOLUME, parse_code, parse_secret, parse_toleration, parse_volume
+from torchnet.config.k8s_values import SECRET_VOLUME, parse_code, parse_secret, parse_toleration
+from torchnet.config.volume_syntax import parse_volume
 from torchnet.constants import (
     AGENT_ZIP,
     ATTEMPT_LABEL,
@@ -23,6 +24,7 @@ from torchnet.constants import (
     STATE_DIR,
     WORK_DIR,
 )
+from torchnet.k8s.objects import user_volumes
 from torchnet.k8s.objects.builders import api_access, from_field, mount
 from torchnet.k8s.objects.code_bundle import CodeBundle
 from torchnet.k8s.objects.network_annotation import device_resources, fixed_addresses, networks
@@ -334,13 +336,17 @@ def _worker_mounts(job: JobSpec) -> list[dict[str, Any]]:
         mounts.append(
             mount("script", constants.SCRIPT_DIR, **({"subPath": place.path} if place.path else {}))
         )
-    for text in job.kubernetes.volumes:
-        volume = parse_volume(text)
-        mounts.append(mount(volume.name, volume.path, **({"readOnly": True} if volume.read_only else {})))
+    mounts += user_volumes.mounts(job.kubernetes.volumes, _claims(job))
     for number, secret in enumerate(parse_secret(text) for text in job.kubernetes.secrets):
         if secret.path:
             mounts.append(mount(f"{SECRET_VOLUME}{number}", secret.path, readOnly=True))
     return mounts
+
+
+def _claims(job: JobSpec) -> dict[str, str]:
+    """Return the claim of ``--code``, if it has one, with the name of its volume."""
+    place = parse_code(job.kubernetes.code)
+    return {place.claim: "script"} if place.kind == "pvc" else {}
 
 
 def _volumes(job: JobSpec, run_id: str, code_maps: Sequence[str]) -> list[dict[str, Any]]:
@@ -369,7 +375,7 @@ def _volumes(job: JobSpec, run_id: str, code_maps: Sequence[str]) -> list[dict[s
         volumes.append(api_access("api", defaultMode=mode))
     if place.kind == "pvc":
         volumes.append({"name": "script", "persistentVolumeClaim": {"claimName": place.claim}})
-    volumes += [_user_volume(text, mode) for text in group.volumes]
+    volumes += user_volumes.volumes(group.volumes, _claims(job), mode)
     for number, one in enumerate(parse_secret(text) for text in group.secrets):
         if one.path:
             volumes.append(
@@ -401,20 +407,3 @@ def _directory(code_maps: Sequence[str]) -> dict[str, Any]:
     if len(code_maps) == 1:
         return {"configMap": {"name": code_maps[0]}}
     return {"projected": {"sources": [{"configMap": {"name": name}} for name in code_maps]}}
-
-
-def _user_volume(text: str, mode: int) -> dict[str, Any]:
-    volume = parse_volume(text)
-    if volume.kind == "pvc":
-        claim: dict[str, Any] = {"claimName": volume.source}
-        return {
-            "name": volume.name,
-            "persistentVolumeClaim": claim | ({"readOnly": True} if volume.read_only else {}),
-        }
-    if volume.kind == "configmap":
-        return {"name": volume.name, "configMap": {"name": volume.source}}
-    if volume.kind == "secret":
-        return {"name": volume.name, "secret": {"secretName": volume.source, "defaultMode": mode}}
-    if volume.kind == "hostpath":
-        return {"name": volume.name, "hostPath": {"path": volume.source}}
-    return {"name": volume.name, "emptyDir": {"sizeLimit": volume.source} if volume.source else {}}

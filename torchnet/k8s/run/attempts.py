@@ -56,7 +56,7 @@ class Attempts:
         """The message with which a launcher leaves an evicted run."""
         return (
             f"evicted by its queue ({self.evicted}). No controller recreates plain pods, so the run has ended; its "
-            "objects stay on the cluster. A queue can requeue a run with --as job or --as jobset"
+            "objects stay on the cluster. A queue can requeue a run with --kind job or --kind jobset"
         )
 
     def reading(self, now: float) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torchnet.errors import ClusterError, UsageError
+from torchnet.config.parsing import quote
+from torchnet.constants import RUN_LABEL, STATUS_ANNOTATION, WORKER, is_rail
+from torchnet.errors import ClusterError, StatusError, UsageError
 from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.api_errors import ApiCall, ApiRefusal
 from torchnet.k8s.client.kinds import JOB, JOBSET, POD, RUN_LABELS, Kind, run_of, selector
@@ -15,15 +17,23 @@ from torchnet.k8s.run.outcome import first_failure
 from torchnet.k8s.run.run_info import RunInfo, read_run_info
 from torchnet.k8s.run.suspension import evicted, suspension, terminal
 from torchnet.k8s.run.worker_set import WorkerSet, WorkerStatus, seconds
+from torchnet.network.network_status import parse
 from torchnet.text import listed, printable
 
 Object = dict[str, Any]
+WORKLOAD_KINDS = (JOBSET, JOB, POD)  # the first that has a run describes it
 _REASON = 200  # characters; longer reasons are cut
 
 
 @dataclass(frozen=True)
 class RunRow:
-    """One run as ``torchnet status`` shows it; ``exit_code`` is None until all of its workers have ended."""
+    """One run as ``torchnet status`` shows it; ``exit_code`` is None until all of its workers have ended.
+
+    Attributes:
+        workers: Each worker's pod, node, addresses and state; only if the run is shown alone.
+        nodes: The nodes of all workers, each once.
+        image: The workers' image; "" if it cannot be read.
+    """
 
     run: str
     namespace: str
@@ -35,6 +45,8 @@ class RunRow:
     age_s: float
     exit_code: int | None
     workers: tuple[dict[str, Any], ...] = ()
+    nodes: tuple[str, ...] = ()
+    image: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,22 +57,43 @@ class RunTable:
     remark: str = ""
 
 
-def table(client: ApiClient, namespace: str, run: str | None = None) -> RunTable:
+def table(client: ApiClient, namespace: str, run: str | None = None, labels: str = "") -> RunTable:
     """All runs of the namespace, or only ``run`` with its workers, the newest first.
+
+    Args:
+        namespace: "" for all namespaces.
+        labels: a label selector that the runs' workloads must match.
+
+    Raises:
+        UsageError: no such run, or ``labels`` is not a selector.
+        ClusterError: Jobs or pods cannot be listed, or the server cannot be reached.
+    """
+    workloads, unseen = _list_workloads(client, namespace, run, labels)
+    pods = workloads[POD]
+    if labels:
+        # The labels of a workload need not be those of its pods.
+        pods = _list(client, POD, namespace, run)
+    return build_table(build_search(namespace, workloads, unseen), pods, run)
+
+
+def build_table(search: RunSearch, pods: Sequence[Object], run: str | None = None) -> RunTable:
+    """The rows of the runs that a search has found, of ``run`` alone with its workers.
+
+    Args:
+        pods: The pods of these runs, and perhaps of others.
 
     Raises:
         UsageError: no such run.
-        ClusterError: Jobs or pods cannot be listed, or the server cannot be reached.
+        ClusterError: ``run`` cannot be read.
     """
-    search = survey(client, namespace, run)
     if run is not None and run not in search.names:
         raise search.missing(run)
-    pods: dict[str, list[Object]] = {name: [] for name in search.names}
-    for pod in _list(client, POD, namespace, run):
-        pods.setdefault(run_of(pod["metadata"])[0], []).append(pod)
-    found = [_row(body, pods[name], detailed=run is not None) for name, body in search.found.items()]
+    own: dict[str, list[Object]] = {name: [] for name in search.names}
+    for pod in pods:
+        own.setdefault(_key(pod, search.namespace), []).append(pod)
+    found = [_row(body, own[name], detailed=run is not None) for name, body in search.found.items()]
     found += [
-        _unknown_row(body, pods[name], JOBSET.name, "its JobSet cannot be read")
+        _unknown_row(body, own[name], JOBSET.name, "its JobSet cannot be read")
         for name, body in search.hidden.items()
     ]
     return RunTable(sorted(found, key=lambda row: row.age_s), search.remark)
@@ -99,6 +132,7 @@ def _row(workload: Object, pods: Sequence[Object], *, detailed: bool) -> RunRow:
             "worker": info.node(rank),
             "pod": one.pod,
             "node": one.node,
+            **_addresses(worker_set.pods().get(one.pod) or {}),
             "state": one.stage,
             "reason": printable(one.why or (one.ended.why if one.ended else ""), _REASON),
             "exit_code": one.ended.code if one.ended else None,
@@ -116,7 +150,35 @@ def _row(workload: Object, pods: Sequence[Object], *, detailed: bool) -> RunRow:
         age_s=round(max(0.0, time.time() - info.created), 0),
         exit_code=code,
         workers=details if detailed else (),
+        nodes=tuple(sorted({one.node for one in workers.values() if one.node})),
+        image=printable(_image(workload), _REASON),
     )
+
+
+def _addresses(pod: Object) -> dict[str, Any]:
+    """The pod's address on eth0, and those on the rails by interface, as far as they are known."""
+    text = ((pod.get("metadata") or {}).get("annotations") or {}).get(STATUS_ANNOTATION)
+    try:
+        entries = parse(text) if text else ()
+    except StatusError:
+        entries = ()
+    rails = {
+        one.interface: one.ips[0] for one in entries if one.interface and one.ips and is_rail(one.interface)
+    }
+    return {"ip": str((pod.get("status") or {}).get("podIP") or ""), "backend": dict(sorted(rails.items()))}
+
+
+def _image(workload: Object) -> str:
+    """The image of the workers' training container; "" if the workload has none that torchnet would make."""
+    try:
+        spec = workload["spec"]
+        if "replicatedJobs" in spec:
+            spec = spec["replicatedJobs"][0]["template"]["spec"]
+        if "template" in spec:
+            spec = spec["template"]["spec"]
+        return next(str(one["image"]) for one in spec["containers"] if one["name"] == WORKER)
+    except (KeyError, IndexError, TypeError, StopIteration):
+        return ""
 
 
 def _state(
@@ -158,7 +220,9 @@ class RunSearch:
     """The runs that a search by label has found.
 
     Attributes:
-        found: by run name, the workload that describes the run: its JobSet, its Job, or its first plain pod.
+        namespace: the namespace that was searched; "" for all.
+        found: by run name, the workload that describes the run: its JobSet, its Job, or its first plain pod. If all
+            namespaces were searched, the names are NAMESPACE/RUN.
         hidden: runs whose JobSet this user may not read; by run name, an object that the JobSet has created.
         unseen: why JobSets cannot be read; None if they can, or if the cluster has no such kind.
     """
@@ -212,22 +276,68 @@ def survey(client: ApiClient, namespace: str, run: str | None = None) -> RunSear
     Raises:
         ClusterError: Jobs or pods cannot be listed, or the server cannot be reached.
     """
-    found: dict[str, Object] = {}
-    hidden: dict[str, Object] = {}
+    return build_search(namespace, *_list_workloads(client, namespace, run, ""))
+
+
+def selector_of(run: str | None, labels: str = "", label: str = RUN_LABEL) -> str:
+    """The label selector of one run's objects, or of all runs', that also match ``labels``.
+
+    Args:
+        label: the key of the label with the run's name.
+    """
+    return ",".join(filter(None, (selector(run, label) if run else label, labels)))
+
+
+def _list_workloads(
+    client: ApiClient, namespace: str, run: str | None, labels: str
+) -> tuple[dict[Kind, list[Object]], ApiRefusal | None]:
+    """The objects that may be runs' workloads, and why JobSets cannot be read (None if they can)."""
+    found: dict[Kind, list[Object]] = {}
     unseen = None
-    for kind in (JOBSET, JOB, POD):
+    for kind in WORKLOAD_KINDS:
         try:
-            items = _list(client, kind, namespace, run)
+            items = _list(client, kind, namespace, run, labels)
         except ApiRefusal as error:
             if kind is not JOBSET or error.status not in (403, 404):
-                raise
-            # The built-in roles do not include JobSets, and the server checks permissions before it checks whether
-            # the kind exists: a 403 does not mean that the cluster has JobSets.
-            unseen = error if error.status == 403 and _has_jobsets(client) else None
-            continue
-        for item in items:
-            item |= {"apiVersion": kind.api, "kind": kind.name}
-            name, _ = run_of(item["metadata"])
+                raise selector_error(error, labels) from None
+            unseen = unseen_jobsets(client, error)
+        else:
+            found[kind] = items
+    return found, unseen
+
+
+def selector_error(error: ApiRefusal, labels: str) -> UsageError | ApiRefusal:
+    """The error for a list that the server has refused: a usage error if ``labels`` is not a selector."""
+    if error.status != 400 or not labels:
+        return error
+    text = f"-l {quote(labels)} is not a label selector: {error.message}"
+    return UsageError(text, fix="-l KEY=VALUE, KEY!=VALUE or KEY, separated by commas")
+
+
+def unseen_jobsets(client: ApiClient, error: ApiRefusal) -> ApiRefusal | None:
+    """``error`` if it means that there may be JobSets which this user may not read.
+
+    The built-in roles do not include JobSets, and the server checks permissions before it checks whether the kind
+    exists: a 403 does not mean that the cluster has JobSets.
+    """
+    return error if error.status == 403 and _has_jobsets(client) else None
+
+
+def build_search(
+    namespace: str, workloads: Mapping[Kind, Iterable[Object]], unseen: ApiRefusal | None
+) -> RunSearch:
+    """Tell the runs' workloads from the objects that these have created.
+
+    Args:
+        workloads: the objects of each kind of `WORKLOAD_KINDS`, as far as they can be read.
+        unseen: why JobSets cannot be read.
+    """
+    found: dict[str, Object] = {}
+    hidden: dict[str, Object] = {}
+    for kind in WORKLOAD_KINDS:
+        for item in workloads.get(kind, ()):
+            item = item | {"apiVersion": kind.api, "kind": kind.name}
+            name = _key(item, namespace)
             controller = _controller_kind(item)
             if not controller:
                 found.setdefault(name, item)
@@ -238,11 +348,13 @@ def survey(client: ApiClient, namespace: str, run: str | None = None) -> RunSear
     )
 
 
-def _list(client: ApiClient, kind: Kind, namespace: str, run: str | None) -> list[Object]:
+def _list(
+    client: ApiClient, kind: Kind, namespace: str, run: str | None, labels: str = ""
+) -> list[Object]:
     """All objects of this kind with a run's label, or with the label of ``run``, of this version and of 0.1."""
     found: list[Object] = []
     for label in RUN_LABELS:
-        query = {"labelSelector": selector(run, label) if run else label}
+        query = {"labelSelector": selector_of(run, labels, label)}
         answer = client.call("GET", kind.path(namespace), kind.call("list", namespace), query=query)
         found += answer.get("items") or ()
     return found
@@ -260,6 +372,13 @@ def find(client: ApiClient, namespace: str, run: str | None) -> RunInfo:
     if name not in search.found:
         raise search.missing(name)
     return read_run_info(search.found[name])
+
+
+def _key(item: Object, namespace: str) -> str:
+    """The name of the item's run, as `RunSearch` has it if ``namespace`` was searched."""
+    meta = item["metadata"]
+    name, _ = run_of(meta)
+    return name if namespace else f"{meta['namespace']}/{name}"
 
 
 def _controller_kind(item: Object) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torchnet.console.console import Console
+from torchnet.constants import PREPARE
 from torchnet.errors import TorchnetError
 from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.kinds import POD
@@ -16,8 +17,9 @@ from torchnet.k8s.client.watch import Watch
 from torchnet.k8s.run.interruptible import ask
 from torchnet.k8s.run.launch import close
 from torchnet.k8s.run.log_stream import LogDispatcher, LogFiles, LogSelection, allow
+from torchnet.k8s.run.pod_logs import WHOLE, LogExtent
 from torchnet.k8s.run.run_info import RunInfo
-from torchnet.k8s.run.worker_set import WorkerSet
+from torchnet.k8s.run.worker_set import WorkerSet, WorkerStatus
 from torchnet.receipt.step_timing import summarize_samples
 from torchnet.signals import Signals
 
@@ -32,14 +34,36 @@ class LogReading:
     """
 
     def __init__(
-        self, client: ApiClient, info: RunInfo, console: Console, ranks: Sequence[int], follow: bool
+        self,
+        client: ApiClient,
+        info: RunInfo,
+        console: Console,
+        ranks: Sequence[int],
+        follow: bool,
+        extent: LogExtent = WHOLE,
+        container: str = "",
     ) -> None:
+        """Prepare the reading; :meth:`show` does it.
+
+        Args:
+            extent: which of the lines that a log holds already are read.
+            container: ``prepare`` or ``worker`` reads this one's logs only.
+        """
         self._client, self._info, self._console, self._follow = client, info, console, follow
         self._worker_set = WorkerSet(info.nnodes, restarts=info.restarts, replaces=info.kind is not POD)
         self._lock = threading.Lock()
         if follow:
             allow(info.nnodes, info.nproc_per_node, ranks, everybody=not ranks)
-        self._log_selection = LogSelection(client, info, ranks=ranks, everybody=not ranks, follow=follow)
+        self._container = container
+        self._log_selection = LogSelection(
+            client,
+            info,
+            ranks=ranks,
+            everybody=not ranks,
+            extent=extent,
+            container=container,
+            follow=follow,
+        )
         self._dispatcher = LogDispatcher(console, self._log_selection.take, LogFiles(None))
         self._failed: list[TorchnetError] = []
 
@@ -90,10 +114,14 @@ class LogReading:
             self._client.access.silence.look()
             self._console.tick()
             self._console.push()
-            ended = all(one.ended for one in workers.values()) and len(workers) == self._info.nnodes
+            ended = len(workers) == self._info.nnodes and all(map(self._has_ended, workers.values()))
             if not self._log_selection.busy and (not self._follow or ended or not has_pods):
                 return 0
             time.sleep(_TURN_SECONDS)
+
+    def _has_ended(self, one: WorkerStatus) -> bool:
+        """Whether the containers that are read have ended."""
+        return one.ended is not None or (self._container == PREPARE and one.started)
 
     def _watch(self) -> None:
         Watch(

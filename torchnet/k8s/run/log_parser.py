@@ -23,7 +23,7 @@ Event = dict[str, Any]
 _OUTPUT = re.compile(r"\[(\d{1,7})(!?)\] ?")
 _TIME = re.compile(r"(?:\w+: |torchnet's own time: )\d+\.\d{3} s(?:, waited \d+\.\d{3} s)?")
 _PHASES = ("discover", "join", "preflight", "paths", "environment", "run")
-_OWN = "torchnet: "
+OWN = "torchnet: "
 LONGEST = 64 << 20  # bytes of a line: the receipt of 10,000 workers fits; longer lines come in pieces
 
 
@@ -59,9 +59,9 @@ def event(text: str, node: int, pod: str) -> Event:
             "data": text[found.end() :],
             "end": "\n",
         }
-    if not text.startswith(_OWN):
+    if not text.startswith(OWN):
         return {"event": "notice", "node": None, "level": "info", "text": f"{pod}: {text}"}
-    content = text[len(_OWN) :]
+    content = text[len(OWN) :]
     for name in ("receipt", "worker receipt"):
         if content.startswith(f"{name}: {{"):
             try:

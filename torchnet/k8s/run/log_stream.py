@@ -16,8 +16,8 @@ from torchnet.agent.events import BACKLOG
 from torchnet.console.console import Console
 from torchnet.constants import PREPARE, WORKER
 from torchnet.k8s.client.api_client import ApiClient
-from torchnet.k8s.run.log_parser import Event, event
-from torchnet.k8s.run.pod_logs import READERS, LogFollower, LogReaders
+from torchnet.k8s.run.log_parser import OWN, Event, event
+from torchnet.k8s.run.pod_logs import READERS, WHOLE, LogExtent, LogFollower, LogReaders
 from torchnet.k8s.run.run_info import RunInfo
 from torchnet.k8s.run.worker_set import WorkerStatus
 
@@ -51,7 +51,10 @@ class LogSelection:
         ranks: global ranks whose workers are followed besides rank 0's. If empty: all workers of a run of up to 16
             workers, else rank 0's. Failed workers are followed in any case.
         everybody: follow all workers.
-        tail: how many lines to read of those that a log holds already; None reads all.
+        extent: which of the lines that a log holds already are read.
+        container: ``prepare`` or ``worker``: only this one's logs, and of ``prepare`` only those of the workers that
+            ``ranks`` and ``everybody`` select. "" for both: of ``prepare`` rank 0's, which stands for all, and those
+            that failed.
         follow: False reads only what the logs hold now.
     """
 
@@ -62,13 +65,14 @@ class LogSelection:
         *,
         ranks: Collection[int] = (),
         everybody: bool = False,
-        tail: int | None = None,
+        extent: LogExtent = WHOLE,
+        container: str = "",
         follow: bool = True,
     ) -> None:
         self._client, self._info = client, info
         self._nodes = {rank // info.nproc_per_node for rank in ranks}
         self._everybody = everybody
-        self._tail, self._follow = tail, follow
+        self._extent, self._container, self._follow = extent, container, follow
         self._queue: queue.Queue[Event] = queue.Queue(_WAITING)
         self._remarks: deque[Event] = deque()  # the consumer's own: it must not block on its own queue
         self._followers: dict[tuple[str, str], LogFollower] = {}
@@ -79,13 +83,21 @@ class LogSelection:
         failing = self._failing(workers)
         for rank, one in workers.items():
             failed = rank in failing
-            if rank == 0 or (failed and not one.started):
-                # Rank 0's preparation stands for all; another worker's matters only if it fails.
+            if self._is_preparation_read(rank, failed=failed and not one.started):
                 exists = one.stage in ("preparing", "prepared") or one.started or one.ended is not None
                 self._follow_one(one, PREPARE, exists, ended=one.started or one.ended is not None)
-            wanted = self._is_selected(rank) or failed
-            tail = self._tail if self._is_selected(rank) or self._tail is not None else _TAIL
-            self._follow_one(one, WORKER, wanted and one.started, ended=one.ended is not None, tail=tail)
+            if self._container != PREPARE:
+                wanted = self._is_selected(rank) or failed
+                is_whole = self._is_selected(rank) or self._extent != WHOLE
+                extent = self._extent if is_whole else LogExtent(tail=_TAIL)
+                self._follow_one(
+                    one, WORKER, wanted and one.started, ended=one.ended is not None, extent=extent
+                )
+
+    def _is_preparation_read(self, rank: int, *, failed: bool) -> bool:
+        if self._container == PREPARE:
+            return self._everybody or rank in self._nodes
+        return self._container != WORKER and (rank == 0 or failed)
 
     def _failing(self, workers: Mapping[int, WorkerStatus]) -> set[int]:
         """The node ranks of the workers that have failed.
@@ -117,12 +129,18 @@ class LogSelection:
         return rank == 0 or self._info.nnodes <= ALL
 
     def _follow_one(
-        self, one: WorkerStatus, container: str, exists: bool, *, ended: bool, tail: int | None = None
+        self,
+        one: WorkerStatus,
+        container: str,
+        exists: bool,
+        *,
+        ended: bool,
+        extent: LogExtent | None = None,
     ) -> None:
         key = one.uid, container
         if exists and key not in self._followers:
             name = self._info.node(one.rank)
-            put = lambda line: self._queue.put({**event(line.text, one.rank, name), "uid": one.uid})  # noqa: E731
+            put = lambda line: self._queue.put({**self._event(line.text, one.rank, name), "uid": one.uid})  # noqa: E731
             follower = LogFollower(
                 self._client,
                 self._info.namespace,
@@ -131,7 +149,7 @@ class LogSelection:
                 line=put,
                 warn=lambda text: self._queue.put(_remark(text)),
                 follow=self._follow,
-                tail=self._tail if container == PREPARE else tail,
+                extent=extent or self._extent,
             )
             self._followers[key] = follower
             if ended:
@@ -142,6 +160,14 @@ class LogSelection:
                 self._remarks.append(_remark(f"cannot read the log of {one.pod}: {error}"))
         elif ended and key in self._followers:
             self._followers[key].ended()
+
+    def _event(self, text: str, rank: int, name: str) -> Event:
+        found = event(text, rank, name)
+        if self._container != PREPARE or found["event"] in ("output", "receipt", "worker_receipt"):
+            return found
+        # As it is: the console would show the phases of one worker only, and equal notices once.
+        shown = f"{name}: {text.removeprefix(OWN)}"
+        return {"event": "notice", "node": None, "level": "info", "text": shown, "repeats": True}
 
     def take(self) -> Event | None:
         """The next event, or None if none is waiting."""
@@ -254,7 +280,7 @@ class LogDispatcher:
         elif kind == "notice":
             text = str(event["text"])
             # An indented line continues the line before it, which may be a different one each time.
-            if self._first(text) or text.startswith("  "):
+            if event.get("repeats") or self._first(text) or text.startswith("  "):
                 self._console.event(event)
         elif kind == "phase":
             # Both containers of a pod report the same phases; a repeated state is shown once.

@@ -28,6 +28,7 @@ from torchnet.k8s.run.node_loss import NodeLoss
 from torchnet.k8s.run.outcome import first_failure, settle
 from torchnet.k8s.run.pending import PendingReasons, WorkloadStatus
 from torchnet.k8s.run.phase import TRANSITIONS, Phase
+from torchnet.k8s.run.pod_logs import LogExtent
 from torchnet.k8s.run.run_info import RunInfo
 from torchnet.k8s.run.stop import RunStop
 from torchnet.k8s.run.worker_set import WorkerSet, WorkerStatus
@@ -129,7 +130,7 @@ class RunMonitor:
         self._workload_status = WorkloadStatus(client, info)
         everybody = options.log_dir is not None
         self._log_selection = LogSelection(
-            client, info, ranks=options.ranks, everybody=everybody, tail=options.tail
+            client, info, ranks=options.ranks, everybody=everybody, extent=LogExtent(tail=options.tail)
         )
         self._dispatcher = LogDispatcher(console, self._log_selection.take, LogFiles(options.log_dir))
         self._queue: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from torchnet.errors import ClusterError
 from torchnet.k8s.client.api_client import ApiClient
@@ -19,10 +20,31 @@ from torchnet.k8s.client.watch import internal_error, lines
 from torchnet.k8s.run.log_parser import LONGEST, Resume, StampedLine, stamped
 
 _SILENCE = 600.0  # seconds without a line before the log is opened again: the connection may be dead
-_RETRY = 1.0
+RETRY_SECONDS = 1.0
 READERS = 32
 
 Line = Callable[[StampedLine], None]
+
+
+@dataclass(frozen=True)
+class LogExtent:
+    """Which of the lines that a log holds already are read.
+
+    Attributes:
+        tail: Only so many lines at its end; None for no limit.
+        since: Only those of the last so many seconds; None for no limit.
+    """
+
+    tail: int | None = None
+    since: int | None = None
+
+    def query(self) -> dict[str, object]:
+        """Return it as query parameters of the API."""
+        wanted = {"tailLines": self.tail, "sinceSeconds": self.since}
+        return {name: value for name, value in wanted.items() if value is not None}
+
+
+WHOLE = LogExtent()
 
 
 class LogReaders:
@@ -71,7 +93,7 @@ class LogFollower:
         line: receives each line once, in order, in the follower's thread.
         warn: receives warnings (a gap, an error), in the follower's thread.
         follow: False reads only what the log holds now.
-        tail: how many lines to read of those that the log holds already; None reads all.
+        extent: which of the lines that the log holds already are read.
     """
 
     def __init__(
@@ -84,11 +106,11 @@ class LogFollower:
         line: Line,
         warn: Callable[[str], None],
         follow: bool = True,
-        tail: int | None = None,
+        extent: LogExtent = WHOLE,
     ) -> None:
         self._client, self._namespace, self._pod, self._container = client, namespace, pod, container
         self._line, self._warn, self._follow = line, warn, follow
-        self._tail = tail
+        self._extent = extent
         self._resume = Resume()
         self._ended = threading.Event()
         self._done = threading.Event()
@@ -125,7 +147,7 @@ class LogFollower:
                 if (last and whole) or self._client.stop.is_set():
                     return
                 # If the stream ended normally, the end of the container is about to be reported.
-                self._ended.wait(_RETRY if whole else 0.2)
+                self._ended.wait(RETRY_SECONDS if whole else 0.2)
         except ApiRefusal as error:
             # 404: the pod and its log have been deleted. 400: no such container, or it has never started.
             if error.status not in (400, 404):
@@ -144,8 +166,8 @@ class LogFollower:
             query["follow"] = "true"
         if self._resume.since:
             query["sinceTime"] = self._resume.since
-        elif self._tail is not None:
-            query["tailLines"] = self._tail
+        else:
+            query |= self._extent.query()
         self._resume.again()
         path = POD.path(self._namespace, self._pod, "log")
         call = POD.call("get", self._namespace, self._pod, "log")

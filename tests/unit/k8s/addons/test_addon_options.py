@@ -150,9 +150,9 @@ def test_an_image_by_version_is_taken_as_it_is(capsys: CAPTURE, text: str) -> No
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--kind macvlan --mode l2", "valid: bridge, private, vepa"),
-        ("--kind bridge --mode l2", "it has no modes"),
-        ("--kind bridge --master ens5", "--master"),
+        ("--type macvlan --mode l2", "valid: bridge, private, vepa"),
+        ("--type bridge --mode l2", "it has no modes"),
+        ("--type bridge --master ens5", "--master"),
         ("--bridge br0", "--bridge"),
         ("--mode l3", "--slice NODE=CIDR"),
         ("--mode l3s --ipam whereabouts --slice a=fcbb:0:800:ffff:1::/80", "--mode l3s"),
@@ -212,7 +212,7 @@ def test_namespaces_are_global_only_beside_isolated_ones(capsys: CAPTURE) -> Non
         ("--range 10.0.0.0/24", "--ipam static"),
         ("--ipam static --range 10.0.0.0/29 --workers 9", "too few addresses for 10 pods"),
         ("--image r.example/x:1 --registry r.example", "--registry and --image"),
-        ("--kind macvlan", "--kind is invalid for pytorch-pod-example"),
+        ("--type macvlan", "--type is invalid for pytorch-pod-example"),
     ],
 )
 def test_what_does_not_fit_together_in_the_example(capsys: CAPTURE, words: str, said: str) -> None:
@@ -222,12 +222,12 @@ def test_what_does_not_fit_together_in_the_example(capsys: CAPTURE, words: str, 
 
 def test_everything_that_is_wrong_is_told_at_once(capsys: CAPTURE) -> None:
     words = (
-        "--kind token-ring --mtu 1 --name A --master a/b --slice x --ipam dhcp --workers 2 -o xml too many"
+        "--type token-ring --mtu 1 --name A --master a/b --slice x --ipam dhcp --workers 2 -o xml too many"
     )
     lines = parse_refusal(capsys, "backend-network", *words.split())
     assert lines[0] == "torchnet: invalid options for backend-network: 10 errors"
     for word in (
-        "--kind",
+        "--type",
         "--mtu",
         "--name",
         "--master",
@@ -252,7 +252,7 @@ def test_a_manifest_that_is_none_is_told_which_there_are(capsys: CAPTURE, name: 
 
 
 def test_flags_without_a_name(capsys: CAPTURE) -> None:
-    assert "multus-install" in parse_refusal(capsys, "--kind", "macvlan")[-1]
+    assert "multus-install" in parse_refusal(capsys, "--type", "macvlan")[-1]
 
 
 def test_ranges_are_normalised(capsys: CAPTURE) -> None:
@@ -264,7 +264,7 @@ def test_ranges_are_normalised(capsys: CAPTURE) -> None:
 
 
 def test_flags_may_stand_before_the_name_and_after(capsys: CAPTURE) -> None:
-    assert main(["manifests", "--kind", "macvlan", "backend-network", "--mtu=1500"]) == 0
+    assert main(["manifests", "--type", "macvlan", "backend-network", "--mtu=1500"]) == 0
     (body,) = yaml.safe_load_all(capsys.readouterr().out)
     plugin = json.loads(body["spec"]["config"])["plugins"][0]
     assert (plugin["type"], plugin["mode"], plugin["mtu"]) == ("macvlan", "bridge", 1500)

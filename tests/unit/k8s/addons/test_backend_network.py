@@ -35,7 +35,7 @@ def test_every_configuration_gives_a_network_status_entry(name: str, given: dict
         assert tuple(int(part) for part in configuration["cniVersion"].split(".")) >= (0, 3, 1)
         assert configuration["name"] == given.get("name", "backend-network")
         main, *others = configuration["plugins"]
-        assert main["type"] == given.get("kind", "ipvlan")
+        assert main["type"] == given.get("type", "ipvlan")
         assert "enable_ipv6" not in json.dumps(configuration)
         for range_ in ranges(main["ipam"]):
             assert str(ipaddress.ip_network(range_)) == range_

@@ -148,7 +148,7 @@ def rendered(**given: Any) -> dict[str, Any]:
 
 def test_its_attachments_are_what_torchnet_renders() -> None:
     configurations = [json.loads(one["spec"]["config"]) for one in snippets("yaml") if "spec" in one]
-    assert configurations == [rendered(), rendered(kind="macvlan")]
+    assert configurations == [rendered(), rendered(type="macvlan")]
 
 
 def test_its_ipam_sections_are_what_torchnet_renders() -> None:

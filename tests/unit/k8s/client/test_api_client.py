@@ -20,7 +20,7 @@ from torchnet.k8s.client import api_client
 from torchnet.k8s.client.access import load
 from torchnet.k8s.client.api_client import ApiClient, after_lost_answer, connect
 from torchnet.k8s.client.api_errors import ApiRefusal, ApiUnreachable
-from torchnet.k8s.client.kinds import JOB, POD
+from torchnet.k8s.client.kinds import JOB, NODE, POD, RBAC, Kind
 
 server = pytest.fixture(serving)
 
@@ -64,6 +64,91 @@ def test_a_busy_server_is_given_up_in_time_with_exit_code_3(server: Server, clie
     pauses = [b[0] - a[0] for a, b in zip(server.asked, server.asked[1:], strict=False)]
     assert 2 <= len(server.asked) <= 15, "neither once nor a storm"
     assert pauses[-1] > pauses[0]
+
+
+# As the API server words them, with the webhook of a service and of a URL, one that answers with an error of its own,
+# and one that converts objects.
+WEBHOOKS = {
+    'Internal error occurred: failed calling webhook "mjob.kb.io": failed to call webhook: Post '
+    '"https://kueue-webhook-service.kueue-system.svc:443/mutate-batch-v1-job?timeout=10s": dial tcp '
+    "10.96.0.1:443: connect: connection refused": (
+        'admission webhook "mjob.kb.io"',
+        "kubectl get pods -n kueue-system",
+    ),
+    'Internal error occurred: failed calling webhook "x.example.org": failed to call webhook: Post '
+    '"https://hooks.example.org/x?timeout=10s": context deadline exceeded': (
+        'admission webhook "x.example.org"',
+        "kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations",
+    ),
+    'admission webhook "y.example.org" denied the request: no backend': (
+        'admission webhook "y.example.org"',
+        "kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations",
+    ),
+    "conversion webhook for jobset.x-k8s.io/v1alpha2, Kind=JobSet failed: Post "
+    '"https://jobset-webhook-service.jobset-system.svc:443/convert?timeout=30s": EOF': (
+        "conversion webhook for jobset.x-k8s.io/v1alpha2, Kind=JobSet",
+        "kubectl get pods -n jobset-system",
+    ),
+}
+
+
+@pytest.mark.parametrize(("message", "named"), WEBHOOKS.items(), ids=[name for name, _ in WEBHOOKS.values()])
+def test_a_failing_webhook_is_named_at_once(
+    server: Server, client: ApiClient, message: str, named: tuple[str, str]
+) -> None:
+    server.answers = [(500, {}, {"reason": "InternalError", "message": message})]
+    with pytest.raises(ApiRefusal) as caught:
+        client.call("POST", JOB.path("ml"), JOB.call("create", "ml", "x"), body={})
+    assert len(server.asked) == 1
+    assert (caught.value.webhook, caught.value.fix) == named
+    assert named[0] in caught.value.text
+    assert message in caught.value.text
+    assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Internal error occurred: etcdserver: leader changed",
+        "Internal error occurred: failed calling something else",
+        "the server is currently unable to handle the request: webhook",
+    ],
+)
+def test_another_internal_error_is_tried_again(server: Server, client: ApiClient, message: str) -> None:
+    server.answers = [(500, {}, {"message": message}), (200, {}, {"a": 1})]
+    assert list_pods(client) == {"a": 1}
+
+
+def test_a_webhook_that_denies_does_not_fail(server: Server, client: ApiClient) -> None:
+    text = 'admission webhook "x.example.org" denied the request: no'
+    server.answers = [(400, {}, {"message": text})]
+    with pytest.raises(ApiRefusal, match="refused to create") as caught:
+        client.call("POST", JOB.path("ml"), JOB.call("create", "ml", "x"), body={})
+    assert (caught.value.webhook, caught.value.fix) == ("", "")
+
+
+@pytest.mark.parametrize("plural", ["roles", "rolebindings"])
+def test_without_the_right_to_create_roles_the_account_and_its_role_are_named(
+    server: Server, client: ApiClient, plural: str
+) -> None:
+    text = f'{plural}.rbac.authorization.k8s.io is forbidden: User "eve" cannot create resource "{plural}"'
+    kind = Kind(RBAC, "Role", plural)
+    server.answers = [(403, {}, {"message": text})]
+    with pytest.raises(ApiRefusal) as caught:
+        client.call("POST", kind.path("ml"), kind.call("create", "ml", "x"), body={})
+    for part in ("--service-account", "get and list on pods", "torchnet manifests rbac -n ml"):
+        assert part in caught.value.fix
+    with pytest.raises(ApiRefusal) as caught:
+        client.call("GET", kind.path("ml"), kind.call("list", "ml"))
+    assert caught.value.fix == f"kubectl auth can-i list {plural}.rbac.authorization.k8s.io -n ml"
+
+
+def test_what_is_asked_of_all_namespaces_is_said_so(server: Server, client: ApiClient) -> None:
+    server.answers = [(403, {}, {"message": 'pods is forbidden: User "eve" cannot list resource "pods"'})]
+    with pytest.raises(ApiRefusal, match="list pods in all namespaces") as caught:
+        client.call("GET", POD.path(""), POD.call("list", ""))
+    assert caught.value.fix == "kubectl auth can-i list pods -A"
+    assert NODE.call("list", "").question == "kubectl auth can-i list nodes"
 
 
 def test_a_wait_that_is_longer_than_patience_is_not_begun(server: Server, client: ApiClient) -> None:

@@ -27,6 +27,7 @@ from torchnet.k8s.client.api_errors import ApiCall, ApiUnreachable, failure_reas
 from torchnet.k8s.client.kinds import POD
 from torchnet.k8s.run.creation import name_in_use_error
 
+CALLED = 'failed to call webhook: Post "https://hooks.hooks-system.svc:443/x?timeout=10s": connection refused'
 Talk = Callable[[socket.socket], None]
 Listen = Callable[[Talk | None], int]
 # Of the client, of Python and of OpenSSL: nothing that the user could do something with.
@@ -202,6 +203,12 @@ def test_the_wording_of_refusals(tmp_path: Path) -> None:
         (create, 404, {"message": 'namespaces "ml" not found'}),
         (create, 422, {"message": "Pod is invalid: spec.containers: Required value"}),
         (read, 500, "internal"),
+        (
+            create,
+            500,
+            {"message": f'Internal error occurred: failed calling webhook "x.example.org": {CALLED}'},
+        ),
+        (POD.call("list", ""), 403, {"message": 'pods is forbidden: User "eve" cannot list resource "pods"'}),
     ]
     errors: list[TorchnetError] = [
         parse_refusal(call, status, json.dumps(body).encode()) for call, status, body in cases

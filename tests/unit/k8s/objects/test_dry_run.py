@@ -56,11 +56,12 @@ def objects(text: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("form", ["job", "jobset", "pods"])
 def test_the_same_text_twice_for_the_same_run_id(dry: Dry, form: str) -> None:
-    words = ("--as", form, "--run-id", "one", "train.py", "--epochs", "3")
+    words = ("--kind", form, "--run-id", "one", "train.py", "--epochs", "3")
     first, second = dry(*words), dry(*words)
     assert first == second
     assert (first[0], first[2]) == (0, TOKEN.format("one"))
-    assert dry("--as", form, "train.py")[1] != dry("--as", form, "train.py")[1]  # a name of its own each time
+    # A name of its own each time.
+    assert dry("--kind", form, "train.py")[1] != dry("--kind", form, "train.py")[1]
     found = objects(first[1])
     assert {body["metadata"]["labels"]["torchnet.alt/run"] for body in found} == {"one"}
     secret = next(body for body in found if body["kind"] == "Secret")
@@ -168,7 +169,7 @@ def test_what_cannot_be_is_refused_with_nothing_printed(dry: Dry, words: tuple[s
 @pytest.mark.parametrize("form", ["job", "jobset", "pods"])
 def test_it_ends_with_the_command_that_deletes_it(dry: Dry, form: str) -> None:
     """No owner takes applied objects along."""
-    words = ("--as", form, "-n", "ml", "--run-id", "one", "--multi-network-policy", "train.py")
+    words = ("--kind", form, "-n", "ml", "--run-id", "one", "--multi-network-policy", "train.py")
     _, out, _ = dry(*words)
     line = out.splitlines()[-1]
     assert line.startswith("#   kubectl delete -n ml -l torchnet.alt/run=one ")

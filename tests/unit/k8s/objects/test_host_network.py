@@ -59,7 +59,7 @@ def test_commas_belong_to_the_network(text: str, tmp_path: Path) -> None:
         (["host:ens5"], {"kubernetes.multi_network_policy": "true"}, "kubernetes.multi_network_policy"),
         (
             ["host:ens5"],
-            {"kubernetes.static_ips": ["10.0.0.1-10.0.0.9/24"], "kubernetes.workload": "pods"},
+            {"kubernetes.static_ips": ["10.0.0.1-10.0.0.9/24"], "kubernetes.kind": "pods"},
             "kubernetes.static_ips",
         ),
         (["host:ens5"], {"on": "local"}, "network.networks"),

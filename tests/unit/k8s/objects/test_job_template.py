@@ -94,14 +94,14 @@ def test_a_ttl_is_the_workloads(form: str) -> None:
 
 @pytest.mark.parametrize(
     "more",
-    [{"kubernetes.workload": "pods"}, {"kubernetes.static_ips": ["10.0.0.1-10.0.0.9/24"]}],
+    [{"kubernetes.kind": "pods"}, {"kubernetes.static_ips": ["10.0.0.1-10.0.0.9/24"]}],
     ids=str,
 )
 def test_plain_pods_have_neither(tmp_path: Path, more: dict[str, object]) -> None:
     for name, value in (("ttl", "1h"), ("job_template", "job.yaml")):
         (problem,) = wrong(tmp_path, {**more, f"kubernetes.{name}": value}).problems
         assert problem.path == f"kubernetes.{name}"
-        assert problem.what.startswith("needs --as job or jobset: ")
+        assert problem.what.startswith("needs --kind job or jobset: ")
 
 
 @pytest.mark.parametrize(
