@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from torchnet.config.parsing import beyond
@@ -21,7 +21,9 @@ from torchnet.k8s.run.log_stream import allow
 from torchnet.k8s.run.monitor import RunOptions
 from torchnet.k8s.run.run_info import RunInfo
 from torchnet.k8s.verify import verification
-from torchnet.k8s.verify.checks import Check
+from torchnet.k8s.verify.check import Check
+from torchnet.k8s.verify.outcome import Outcome
+from torchnet.k8s.verify.pods import PodOptions
 from torchnet.signals import Signals
 
 _TAIL = 100  # earlier lines of each worker's log that attach shows
@@ -203,28 +205,46 @@ def _resolve_name(client: ApiClient, namespace: str, run: str | None) -> str:
     return run
 
 
-def verify(target: ClusterTarget, network: str, image: str, on_check: Callable[[Check], None]) -> int:
+def verify(
+    target: ClusterTarget,
+    options: PodOptions,
+    on_check: Callable[[Check], None],
+    *,
+    all_nodes: bool = False,
+    outcome: Outcome | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> int:
     """Verify the backend network of a cluster.
 
     Args:
-        network: ``[NAMESPACE/]NAME`` of the network attachment.
+        options: What the test pods are like. Networks without a namespace are in the pods' own.
         on_check: receives each check when it is done.
+        all_nodes: test with a pod on each node, instead of with two pods.
+        outcome: receives the results of nodes and paths.
+        progress: receives a line while something takes its time.
 
     Returns:
         0, or 4 if a check has failed.
 
     Raises:
-        ClusterError: the cluster cannot be reached, or does not let this user read it or create pods.
+        ClusterError: the cluster cannot be reached, or does not let this user create pods, or list nodes for
+            ``all_nodes``.
         Left: a signal came; the text says what is known of the test pods.
     """
     bad, cleaned = False, True
     with Signals() as signals:
         client, namespace = target.connect(signals, _NO_PODS)
-        where, slash, name = network.rpartition("/")
-        network_attachment = (where if slash else namespace, name)
+        networks = [replace(one, namespace=one.namespace or namespace) for one in options.networks]
         run_names: list[str] = []
         checks = verification.verify(
-            client, namespace, network_attachment, image, lambda: not signals.received, run_names.append
+            client,
+            namespace,
+            replace(options, networks=networks),
+            lambda: not signals.received,
+            all_nodes=all_nodes,
+            outcome=outcome,
+            on_start=run_names.append,
+            progress=progress,
         )
         number = 0
         while True:
