@@ -9,12 +9,13 @@ import subprocess
 from tests.cluster.cluster import Cluster
 from tests.cluster.pki import PKI, SERVICE
 from tests.cluster.places import CP_ADDRESS
+from tests.cluster.shell import ClusterFailure
 
 _HALF = 32  # bytes of each of the two numbers of a P-256 signature
 
 
 def mint(cluster: Cluster, account: str, *, namespace: str, begun: float, seconds: float) -> str:
-    """A token that is valid for so many seconds from ``begun`` (Unix time); the API server itself gives none below 600."""
+    """A token that is valid for so many seconds from ``begun`` (Unix time). The API server gives none below 600 s."""
     words = ("get", "serviceaccount", account, "-n", namespace, "-o", "jsonpath={.metadata.uid}")
     issuer, uid = f"https://{SERVICE}", cluster.kubectl(*words).strip()
     claims = {
@@ -27,8 +28,8 @@ def mint(cluster: Cluster, account: str, *, namespace: str, begun: float, second
         "kubernetes.io": {"namespace": namespace, "serviceaccount": {"name": account, "uid": uid}},
     }
     text = ".".join(_encoded(json.dumps(part).encode()) for part in ({"alg": "ES256", "typ": "JWT"}, claims))
-    words = ("openssl", "dgst", "-sha256", "-sign", str(PKI / "sa.key"))
-    der = subprocess.run(words, input=text.encode(), capture_output=True, check=True).stdout
+    sign = ("openssl", "dgst", "-sha256", "-sign", str(PKI / "sa.key"))
+    der = subprocess.run(sign, input=text.encode(), capture_output=True, check=True).stdout
     return f"{text}.{_encoded(_raw(der))}"
 
 
@@ -38,9 +39,10 @@ def is_accepted(cluster: Cluster, token: str) -> bool:
     words = ("--kubeconfig=/dev/null", *server, f"--token={token}", "auth", "whoami")
     try:
         cluster.kubectl(*words)
-    except Exception as error:
-        assert "Unauthorized" in str(error) or "must be logged in" in str(error), error
-        return False
+    except ClusterFailure as failure:
+        if "Unauthorized" in str(failure) or "must be logged in" in str(failure):
+            return False
+        raise
     return True
 
 

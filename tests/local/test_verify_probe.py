@@ -78,7 +78,7 @@ def probed(
         return 0
 
     roles = [lambda number=number: node(number) for number in range(len(plans))]
-    assert in_nodes(roles, shape, seconds=100) == [0] * len(plans)  # type: ignore[arg-type]
+    assert in_nodes(roles, shape, seconds=100) == [0] * len(plans)
     found = []
     for number in range(len(plans)):
         lines = (folder / f"log-{number}").read_text().splitlines()
@@ -107,10 +107,13 @@ def test_each_pair_tests_its_path_once_and_measures_both_directions(tmp_path: Pa
     shape = SandboxShape(rate=200 * MBIT, faults=(parse("node-3:net1:rate-out=50mbit"),))
     reports = probed(tmp_path, plans(5), shape)
     tested = [
-        (node, int(one.partner.removeprefix("pod-"))) for node, said in enumerate(reports) for one in said.results
+        (node, int(one.partner.removeprefix("pod-")))
+        for node, said in enumerate(reports)
+        for one in said.results
     ]
     assert sorted(tested) == sorted(pair for pairs in rounds(5) for pair in pairs)
-    slow, usual = [], []
+    slow: list[float] = []
+    usual: list[float] = []
     for node, said in enumerate(reports):
         for one in said.results:
             assert one.reached, one

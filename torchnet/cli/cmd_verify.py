@@ -114,7 +114,9 @@ def _networks(texts: list[str]) -> tuple[NetworkAttachment, ...]:
     fix = "kubectl get network-attachment-definitions -A"
     for text in texts:
         if is_host_network(text):
-            raise UsageError(f"--network {quote(text)} is the hosts' own, which test pods do not have", fix=fix)
+            raise UsageError(
+                f"--network {quote(text)} is the hosts' own, which test pods do not have", fix=fix
+            )
     try:
         return parse_networks(texts)
     except ValueError as error:

@@ -28,32 +28,24 @@ def pod_options() -> list[tuple[str, Any, Any]]:
     return [(parameter_name(one), list[str] if one.repeat else str, field_option(one)) for one in fields]
 
 
-def read_pod_options(given: dict[str, Any], networks: tuple[NetworkAttachment, ...], image: str) -> PodOptions:
+def read_pod_options(
+    given: dict[str, Any], networks: tuple[NetworkAttachment, ...], image: str
+) -> PodOptions:
     """Resolve the options, from flags, variables and the project file, as ``torchnet launch`` does.
 
     Raises:
         SpecError: A value is invalid.
     """
-    from pydantic import ValidationError
-
     from torchnet.config.k8s_values import parse_toleration
-    from torchnet.config.kubernetes import Kubernetes
+    from torchnet.config.resolution import resolve_kubernetes
     from torchnet.config.sources import from_environment, from_flags, from_project, merge
-    from torchnet.config.validation_errors import SpecError, from_validation
     from torchnet.k8s.verify.pods import PodOptions
     from torchnet.runtime import working_directory
 
     typed = {path: given[name] for path in PATHS if (name := parameter_name(BY_PATH[path])) in given}
     layers = [from_flags(typed), from_environment(os.environ), from_project(Path(working_directory()))]
     found = {path: value for path, value in merge(layers).items() if path in PATHS}
-    try:
-        group = Kubernetes.model_validate(
-            {path.partition(".")[2]: value.raw for path, value in found.items()}
-        )
-    except ValidationError as error:
-        origins = {path: value.origin for path, value in found.items()}
-        problems = from_validation(error, origins, table="kubernetes")
-        raise SpecError(problems, about="options of the test pods", fix="torchnet verify --help") from None
+    group = resolve_kubernetes(found, about="options of the test pods", fix="torchnet verify --help")
     return PodOptions(
         networks,
         image,

@@ -108,9 +108,7 @@ class AllNodes:
         self._pods.check_caller()
         node = self._nodes[f"{self._run}-{index}"]
         affinity = on_node(node)
-        body = pod(
-            self._run, self._pods.namespace, index, self._options, affinity=affinity, bandwidth=True
-        )
+        body = pod(self._run, self._pods.namespace, index, self._options, affinity=affinity, bandwidth=True)
         create(self._client, [body], lambda _: None)
 
     # -- the start ----------------------------------------------------------------------------------------------
@@ -171,9 +169,7 @@ class AllNodes:
                 self._fail(name, answer)
                 continue
             try:
-                bad = [
-                    one for one in check_pod(bodies[name], answer, self._options.networks) if not one.good
-                ]
+                bad = [one for one in check_pod(bodies[name], answer, self._options.networks) if not one.good]
                 own = {one.interface: address_of(bodies[name], one) for one in self._options.networks}
             except NetworkError as error:
                 self._fail(name, error)
@@ -239,7 +235,9 @@ class AllNodes:
             self._pods.pause()
 
     def _result(self, body: Object | None) -> PodReport:
-        return PodReport(problem="its pod was deleted") if body is None else read_report(self._pods.result(body))
+        return (
+            PodReport(problem="its pod was deleted") if body is None else read_report(self._pods.result(body))
+        )
 
     def _paths(self, one: str, other: str, report: PodReport) -> Iterator[Path]:
         """Yield the results of a pair, from the report of the pod that asked."""

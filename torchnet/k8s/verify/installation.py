@@ -72,7 +72,7 @@ class Installation:
             if not sets and not everywhere:
                 evidence = f"no DaemonSet with app={app} in {SYSTEM}; not allowed to list other namespaces"
                 return unknown(title, evidence, DAEMONSET.call("list", "").question)
-            usable = None if self.choice is None else self.choice.usable
+            usable = self.choice.usable if self.choice is not None and self.choice.usable else None
             return check_plugin(self._client, title, app, sets, usable)
         except ApiRefusal as error:
             return unreadable(title, error)

@@ -192,7 +192,9 @@ class LivePods:
             answer = self._client.call("GET", EVENT.path(self.namespace), call, query=query)
         except ApiRefusal:
             return []
-        return [dict(one) for one in of_pod(answer.get("items") or (), str(body["metadata"].get("uid") or ""))]
+        return [
+            dict(one) for one in of_pod(answer.get("items") or (), str(body["metadata"].get("uid") or ""))
+        ]
 
 
 def _termination(body: Object) -> str:

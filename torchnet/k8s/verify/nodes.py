@@ -32,8 +32,10 @@ class NodeChoice:
 def choose(
     nodes: Iterable[Object], selector: Mapping[str, str], tolerations: Sequence[Mapping[str, str]]
 ) -> NodeChoice:
-    """Return which nodes are Ready, match the selector, and have no NoSchedule or NoExecute taint but tolerated ones."""
-    usable, left_out, taints = [], {}, set()
+    """Return which nodes are Ready, match the selector, and have no NoSchedule or NoExecute taint that counts."""
+    usable: list[str] = []
+    left_out: dict[str, str] = {}
+    taints: set[str] = set()
     for node in nodes:
         meta, spec = node["metadata"], node.get("spec") or {}
         labels = meta.get("labels") or {}

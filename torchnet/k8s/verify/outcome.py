@@ -32,7 +32,7 @@ class Outcome:
         reaching = {node for path in self.paths if path.works for node in (path.one, path.other)}
         for path in self.paths:
             for node in (path.one, path.other):
-                if self.nodes.get(node, ("", ""))[0] == "fail":
+                if node in self.nodes and self.nodes[node][0] == "fail":
                     continue
                 self.nodes[node] = ("ok", "") if node in reaching else _NO_PATH
                 if node in guilty:
@@ -71,7 +71,7 @@ def document(outcome: Outcome, checks: Sequence[Check], exit_code: int) -> dict[
                 "result": "ok" if path.works else "fail",
                 "reason": path.problem or None,
                 "packet_bytes": path.size,
-                "bytes_per_s": [path.there, path.back],
+                "bytes_per_s": [None if rate is None else round(rate) for rate in (path.there, path.back)],
             }
             for path in outcome.paths
         ],

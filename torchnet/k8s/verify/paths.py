@@ -11,8 +11,8 @@ from torchnet.text import listed
 from torchnet.units import bit_rate, counted
 
 SLOW = 0.5
-"""Share of the other nodes' rate below which a node is reported as slow. Healthy nodes differ by less; what runs on them
-beside the test can cost them more than `torchnet bench` allows for, because the test does not have the nodes to itself."""
+"""Share of the other nodes' rate below which a node is reported as slow. `torchnet bench` is stricter: there, a job has
+the nodes to itself, while here other load of a node can cost some of its rate."""
 _MTU = "set the same MTU on every node's network card and on the switches between them"
 _NODE = "check that node's network card, cable, switch port, VLAN and MTU: ip -s link show"
 _PATH = "check the switches between the two nodes, and the routes of both: ip route get ADDRESS"
@@ -135,16 +135,16 @@ def _check_rail(paths: Sequence[Path]) -> Iterator[Check]:
     title = f"full size, both ways, {rail}"
     sizes = sorted({path.size for path in paths if path.works and path.size})
     size = f"{' or '.join(map(str, sizes))} bytes" if sizes else "packets"
-    work = f"{counted(len(paths) - len(failed), 'pair')} of {counted(len(nodes), 'node')}"
+    pairs = f"{counted(len(paths), 'pair')} of {counted(len(nodes), 'node')}"
     guilty = blame(paths)
     if len(paths) == 1 and failed:
         (path,) = paths
         yield Check(title, False, f"{path.one} and {path.other}: {path.problem}", _MTU)
     elif guilty.everywhere:
-        evidence = f"none of {counted(len(paths), 'pair')} of {counted(len(nodes), 'node')} works: "
+        evidence = f"none of {pairs} works: "
         yield Check(title, False, evidence + failed[0].problem, _ALL)
     else:
-        yield Check(title, True, f"{size} in {work}")
+        yield Check(title, True, f"{size} in {f'{len(paths) - len(failed)} of ' if failed else ''}{pairs}")
     for node in guilty.nodes:
         of_node = [path for path in failed if node in (path.one, path.other)]
         partners = listed([path.partner(node) for path in of_node], limit=4)

@@ -175,10 +175,12 @@ def _texts(value: object) -> list[str]:
 
 
 def _bytes(value: object) -> int | None:
-    good = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LARGEST
-    return value if good else None  # type: ignore[return-value]
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LARGEST:
+        return value
+    return None
 
 
 def _rate(value: object) -> float | None:
-    good = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if good and 0 < value < math.inf else None  # type: ignore[operator, arg-type]
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf:
+        return float(value)
+    return None

@@ -56,10 +56,8 @@ def rejected_token_error(node: str, multus: str) -> NetworkError:
     Args:
         multus: Multus's DaemonSet, as kubectl's arguments.
     """
-    text = (
-        f"the API server rejects the token of Multus on {printable(node, 80)} (Unauthorized): no new pod starts there"
-    )
-    return NetworkError(text, fix=f"kubectl rollout restart {multus}")
+    text = f"the API server rejects the token of Multus on {printable(node, 80)} (Unauthorized)"
+    return NetworkError(f"{text}: no new pod starts there", fix=f"kubectl rollout restart {multus}")
 
 
 def not_started_error(name: str, stage: str, limit: float, why: str, namespace: str) -> NetworkError:

@@ -125,7 +125,9 @@ _PLAN_VOLUME = {
 }
 
 
-STEP_SECONDS = 35.0  # that two pods need for a test at most, for each rail: 20 s until packets pass, 15 s to measure
+STEP_SECONDS = (
+    35.0  # that two pods need for a test at most, for each rail: 20 s until packets pass, 15 s to measure
+)
 SKEW_SECONDS = 90.0  # from the first pod that reads its plan to the last one
 
 

@@ -1,7 +1,7 @@
 """Which nodes test the path to which other nodes, and in which round (pure).
 
-All pairs of 1,000 nodes would be 499,500 tests. ceil(log2 n) partners of each node are enough to tell a faulty node from
-the partners that it fails with, and they take as many rounds.
+All pairs of 1,000 nodes would be 499,500 tests. ceil(log2 n) partners of each node are enough to tell a faulty node
+from the partners that it fails with, and they take as many rounds.
 """
 
 from __future__ import annotations

@@ -173,7 +173,8 @@ def judge_two(results: Reports, options: PodOptions, nodes: Sequence[str] | None
     """Yield the checks of two pods.
 
     Args:
-        results: For each pod, the object from the API and what it reported. The second has tested the path to the first.
+        results: For each pod, the object from the API and what it reported. The second has tested the path to the
+            first.
         nodes: The usable nodes; None if they are unknown.
 
     Raises:

@@ -133,7 +133,9 @@ def test_a_daemonset_that_is_not_in_kube_system_may_be_elsewhere(server: Server,
     server.answers = [LISTED, denied("list", "daemonsets"), items(), attachment(STATIC)]
     check = checked(client)[0]["Multus"]
     assert check.result == "unknown"
-    assert check.evidence == "no DaemonSet with app=multus in kube-system; not allowed to list other namespaces"
+    assert (
+        check.evidence == "no DaemonSet with app=multus in kube-system; not allowed to list other namespaces"
+    )
     assert paths(server)[2] == "/apis/apps/v1/namespaces/kube-system/daemonsets"
 
 
@@ -152,7 +154,7 @@ def test_another_refusal_is_no_lack_of_rights(server: Server, client: ApiClient)
 
 
 def test_nodes_are_read_in_pages(server: Server, client: ApiClient) -> None:
-    first = 200, {}, {"items": LISTED[2]["items"][:1], "metadata": {"continue": "more"}}
+    first: Answer = 200, {}, {"items": LISTED[2]["items"][:1], "metadata": {"continue": "more"}}
     second = items(LISTED[2]["items"][1])
     server.answers = [first, second, items(daemonset("kube-system")), RUNNING, attachment(STATIC)]
     checks, _ = checked(client)

@@ -31,8 +31,8 @@ client = pytest.fixture(api_answers.client)
 
 
 def pods(client: ApiClient, *, alive: bool = True, said: list[str] | None = None) -> LivePods:
-    progress = [].append if said is None else said.append
-    return LivePods(client, "ml", lambda: alive, multus="-n net daemonset/multus", progress=progress)
+    lines = [] if said is None else said
+    return LivePods(client, "ml", lambda: alive, multus="-n net daemonset/multus", progress=lines.append)
 
 
 def items(*bodies: dict[str, Any]) -> Answer:

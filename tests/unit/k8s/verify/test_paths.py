@@ -94,6 +94,8 @@ def test_each_rail_is_judged_by_itself() -> None:
     assert [check.evidence for check in checks if check.name == "full size, both ways, net2"] == [
         "9000 bytes in 4 pairs of 4 nodes"
     ]
+    (first,) = (check.evidence for check in checks if check.name == "full size, both ways, net1")
+    assert first == "9000 bytes in 2 of 4 pairs of 4 nodes"
     assert list(bad(checks)) == ["node n001"]
     assert faulty_nodes(found) == ["n001"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,11 +12,15 @@ from tests import golden
 from tests.unit.verify_reports import NETWORK, OPTIONS, body, result, state
 from torchnet.errors import NetworkError
 from torchnet.k8s.verify.check import Check
+from torchnet.k8s.verify.installation import check_configuration
+from torchnet.k8s.verify.nodes import NodeChoice, check_nodes, choose
 from torchnet.k8s.verify.pod_report import address_of, read_report
 from torchnet.k8s.verify.verification import judge_two
 from torchnet.network.attachment import NetworkAttachment
 
 NODES = ("node1", "node2")
+WITHOUT = {"cniVersion": "1.0.0", "master": "ens5", "ipam": {"type": "whereabouts"}}
+GOOD = WITHOUT | {"type": "macvlan"}
 Said = tuple[dict[str, Any], dict[str, Any]]
 FIRST = (body(0, "node1"), state(0))
 SECOND = (body(1, "node2"), state(1, results=[result()]))
@@ -99,7 +104,11 @@ def test_the_wording_of_the_checks() -> None:
     unreached = second(reached=False, problem="no answer to packets of 9000 bytes")
     same = (body(1, "node1"), SECOND[1])
     blocked = (body(1, "node2"), state(1, blocked="net1 has no carrier"))
+    configurations: list[object] = [GOOD, WITHOUT, [], {**GOOD, "cniVersion": "0.2.0"}]
     checks = [
+        check_nodes(choose([], {}, []), {}),
+        check_nodes(NodeChoice(NODES, {"node3": "not Ready"}), {}),
+        *(check_configuration("attachment ml/net", json.dumps(config)) for config in configurations),
         *judged(FIRST, SECOND),
         *judged((body(0, "node1", "fd00::99"), state(0)), unreached),
         *judged(FIRST, same, nodes=("node1",)),
@@ -113,7 +122,10 @@ def test_the_wording_of_the_checks() -> None:
         for check in checks
     ]
     other = NetworkAttachment("ml", "another", "net1")
-    for pod, network in (({"metadata": {"name": "verify-0"}, "spec": {"nodeName": "node1"}}, NETWORK), (FIRST[0], other)):
+    for pod, network in (
+        ({"metadata": {"name": "verify-0"}, "spec": {"nodeName": "node1"}}, NETWORK),
+        (FIRST[0], other),
+    ):
         with pytest.raises(NetworkError) as caught:
             address_of(pod, network)
         text.append(str(caught.value))

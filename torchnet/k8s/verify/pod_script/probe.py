@@ -2,7 +2,7 @@
 
 python3 probe.py RUN POD PORT RAIL...   for example: probe.py verify-1a2b3c verify-1a2b3c-0 29499 net1 net2
 
-Prints the kernel's state of the rails as a line of JSON once all of them are usable, or when one does not become usable.
+Prints the kernel's state of the rails as a line of JSON once all of them are usable, or if one does not become usable.
 Then it serves on each rail: UDP on PORT echoes datagrams without fragmenting them; TCP on PORT measures the bandwidth.
 
 If the file PLAN has a plan, the pod follows it, prints its results as a second line, and ends. Without a plan, it
@@ -37,9 +37,7 @@ SERVED: set[str] = set()
 
 def own(rail: str) -> list[str]:
     """Return the addresses of the rail except link-local ones."""
-    found = [
-        str(address) for name, address, _, _ in net.ipv6() if name == rail and not address.is_link_local
-    ]
+    found = [str(address) for name, address, _, _ in net.ipv6() if name == rail and not address.is_link_local]
     legacy = net.ipv4(rail)
     return found + ([str(legacy.ip)] if legacy else [])
 
