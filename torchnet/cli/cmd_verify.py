@@ -72,7 +72,7 @@ def run(words: list[str], given: dict[str, Any]) -> int:
     from torchnet.config.k8s_syntax import parse_image
     from torchnet.k8s.addons.images import PYTORCH
     from torchnet.k8s.commands import verify
-    from torchnet.k8s.verify.outcome import Outcome, document
+    from torchnet.k8s.verify.cluster_report import ClusterReport, document
     from torchnet.text import printable
 
     if words:
@@ -87,17 +87,17 @@ def run(words: list[str], given: dict[str, Any]) -> int:
         raise UsageError(f"--image {given['image']!r} {error}") from None
     target = place(given)
     checks: list[Check] = []
-    outcome = Outcome()
+    cluster_report = ClusterReport()
     code = verify(
         target,
         read_pod_options(given, networks, image),
         checks.append if form == "json" else _say,
         all_nodes=bool(given.get("all_nodes")),
-        outcome=outcome,
+        cluster_report=cluster_report,
         progress=lambda line: say(f"torchnet: {line}"),
     )
     if form == "json":
-        emit(json.dumps(document(outcome, checks, code), indent=2) + "\n")
+        emit(json.dumps(document(cluster_report, checks, code), indent=2) + "\n")
     return code
 
 

@@ -22,7 +22,7 @@ from torchnet.k8s.run.monitor import RunOptions
 from torchnet.k8s.run.run_info import RunInfo
 from torchnet.k8s.verify import verification
 from torchnet.k8s.verify.check import Check
-from torchnet.k8s.verify.outcome import Outcome
+from torchnet.k8s.verify.cluster_report import ClusterReport
 from torchnet.k8s.verify.pods import PodOptions
 from torchnet.signals import Signals
 
@@ -211,7 +211,7 @@ def verify(
     on_check: Callable[[Check], None],
     *,
     all_nodes: bool = False,
-    outcome: Outcome | None = None,
+    cluster_report: ClusterReport | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> int:
     """Verify the backend network of a cluster.
@@ -220,7 +220,7 @@ def verify(
         options: What the test pods are like. Networks without a namespace are in the pods' own.
         on_check: receives each check when it is done.
         all_nodes: test with a pod on each node, instead of with two pods.
-        outcome: receives the results of nodes and paths.
+        cluster_report: receives the results of nodes and paths.
         progress: receives a line while something takes its time.
 
     Returns:
@@ -242,7 +242,7 @@ def verify(
             replace(options, networks=networks),
             lambda: not signals.received,
             all_nodes=all_nodes,
-            outcome=outcome,
+            cluster_report=cluster_report,
             on_start=run_names.append,
             progress=progress,
         )

@@ -12,7 +12,7 @@ from tests.unit.api_answers import Server, kubeconfig, serving
 from torchnet.cli import main
 from torchnet.cli.pod_options import read_pod_options
 from torchnet.errors import UsageError
-from torchnet.k8s.verify.outcome import Outcome, document
+from torchnet.k8s.verify.cluster_report import ClusterReport, document
 from torchnet.network.attachment import NetworkAttachment
 
 NETWORKS = (NetworkAttachment("", "backend-network", "net1"),)
@@ -109,7 +109,7 @@ def test_nothing_is_asked_before_all_options_are_valid(
 
 def test_the_documents_fields_are_described() -> None:
     page = (Path(__file__).resolve().parents[3] / "docs" / "verify.md").read_text()
-    found = document(Outcome(networks=NETWORKS), [], 0)
+    found = document(ClusterReport(networks=NETWORKS), [], 0)
     assert json.loads(json.dumps(found)) == found
     for field in found:
         assert f"| `{field}` |" in page

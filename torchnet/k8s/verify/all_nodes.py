@@ -17,8 +17,8 @@ from torchnet.k8s.run.creation import create
 from torchnet.k8s.run.pending import latest_event_texts
 from torchnet.k8s.run.worker_set import worker
 from torchnet.k8s.verify.check import Check, Result, unknown
+from torchnet.k8s.verify.cluster_report import ClusterReport
 from torchnet.k8s.verify.live_pods import START_SECONDS, LivePods
-from torchnet.k8s.verify.outcome import Outcome
 from torchnet.k8s.verify.parallel import parallel
 from torchnet.k8s.verify.paths import Path, check_paths
 from torchnet.k8s.verify.pod_report import PodReport, address_of, check_pod, read_report
@@ -54,7 +54,7 @@ class AllNodes:
     Args:
         nodes: Names of the nodes.
         pods: Waits for single pods and reads their logs.
-        outcome: Receives the results of nodes and paths.
+        cluster_report: Receives the results of nodes and paths.
     """
 
     def __init__(
@@ -64,11 +64,11 @@ class AllNodes:
         options: PodOptions,
         nodes: Sequence[str],
         pods: LivePods,
-        outcome: Outcome,
+        cluster_report: ClusterReport,
     ) -> None:
         self._client, self._run, self._options = client, run, options
         self._nodes = {f"{run}-{index}": node for index, node in enumerate(nodes)}
-        self._pods, self._outcome = pods, outcome
+        self._pods, self._cluster_report = pods, cluster_report
         self._failed: dict[str, Check] = {}  # by pod, why it takes no part
 
     def checks(self) -> Iterator[Check]:
@@ -256,11 +256,11 @@ class AllNodes:
 
     def _judge_nodes(self, paths: list[Path]) -> None:
         for name, check in self._failed.items():
-            self._outcome.nodes[self._nodes[name]] = (check.result, check.evidence)
-        self._outcome.paths += paths
-        self._outcome.judge_paths()
+            self._cluster_report.nodes[self._nodes[name]] = (check.result, check.evidence)
+        self._cluster_report.paths += paths
+        self._cluster_report.judge_paths()
         for node in self._nodes.values():
-            self._outcome.nodes.setdefault(node, _NOT_TESTED)
+            self._cluster_report.nodes.setdefault(node, _NOT_TESTED)
 
     def _events(self) -> list[Object]:
         """Return the Events about pods of the namespace; [] if this user may not list them."""

@@ -17,9 +17,9 @@ from torchnet.k8s.run.creation import create
 from torchnet.k8s.run.deletion import remove
 from torchnet.k8s.verify.all_nodes import AllNodes
 from torchnet.k8s.verify.check import Check, unknown
+from torchnet.k8s.verify.cluster_report import ClusterReport
 from torchnet.k8s.verify.installation import Installation
 from torchnet.k8s.verify.live_pods import ANSWER_SECONDS, START_SECONDS, LivePods, Stopped
-from torchnet.k8s.verify.outcome import Outcome
 from torchnet.k8s.verify.paths import Path
 from torchnet.k8s.verify.pod_report import PathResult, PodReport, address_of, check_pod, node_of, read_report
 from torchnet.k8s.verify.pods import PodOptions, apart, plan, pod, scripts
@@ -37,7 +37,7 @@ def verify(
     alive: Callable[[], bool],
     *,
     all_nodes: bool = False,
-    outcome: Outcome | None = None,
+    cluster_report: ClusterReport | None = None,
     on_start: Callable[[str], None] = lambda _: None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Check]:
@@ -47,7 +47,7 @@ def verify(
         options: What the test pods are like; each network has its namespace.
         alive: Once it returns False, no more objects are created, and those that exist are deleted.
         all_nodes: Test with a pod on each node, instead of with two pods.
-        outcome: Receives the results of nodes and paths.
+        cluster_report: Receives the results of nodes and paths.
         on_start: Called with the value of the objects' run label before the first object is created.
         progress: Receives a line while something takes its time.
 
@@ -55,8 +55,8 @@ def verify(
         ClusterError: The cluster cannot be reached, or does not allow this user to create what is needed, or with
             ``all_nodes`` to list the nodes. The text also names the objects that could not be deleted.
     """
-    outcome = Outcome() if outcome is None else outcome
-    outcome.networks = options.networks
+    cluster_report = ClusterReport() if cluster_report is None else cluster_report
+    cluster_report.networks = options.networks
     installation = Installation(client, options)
     good = True
     for check in installation.checks():
@@ -66,16 +66,16 @@ def verify(
             raise _no_nodes_error()
     choice = installation.choice
     if choice is not None and all_nodes:
-        outcome.nodes |= {node: ("unknown", why) for node, why in choice.left_out.items()}
+        cluster_report.nodes |= {node: ("unknown", why) for node, why in choice.left_out.items()}
     if not good or not alive():
         return
     run = f"verify-{secrets.token_hex(3)}"
     pods = LivePods(client, namespace, alive, multus=installation.multus, progress=progress)
     if all_nodes and choice is not None:
-        checks = AllNodes(client, run, options, choice.usable, pods, outcome).checks()
+        checks = AllNodes(client, run, options, choice.usable, pods, cluster_report).checks()
     else:
         nodes = None if choice is None else choice.usable
-        checks = _two_pods(client, run, options, nodes, pods, outcome)
+        checks = _two_pods(client, run, options, nodes, pods, cluster_report)
     on_start(run)
     if alive():  # a signal before on_start was reported as "no pods were created": keep that true
         yield from _cleaned(client, namespace, run, checks, alive)
@@ -130,7 +130,7 @@ def _two_pods(
     options: PodOptions,
     nodes: Sequence[str] | None,
     pods: LivePods,
-    outcome: Outcome,
+    cluster_report: ClusterReport,
 ) -> Iterator[Check]:
     """Test with two pods, on two nodes if there are two.
 
@@ -152,7 +152,7 @@ def _two_pods(
     report = read_report(pods.log(server))
     if report.blocked or not report.interfaces:
         yield from check_pod(first, report, options.networks)
-        outcome.nodes[node_of(first)] = ("fail", report.blocked or report.problem)
+        cluster_report.nodes[node_of(first)] = ("fail", report.blocked or report.problem)
         return
     steps = plan([{"partner": server, "addresses": addresses}], len(addresses), bandwidth=False)
     create(client, [pod(run, namespace, 1, options, affinity=affinity, steps=steps)], lambda _: None)
@@ -160,9 +160,9 @@ def _two_pods(
     second = pods.wait(asker, "ended", limit)
     results = ((first, report), (second, read_report(pods.result(second))))
     if results[1][1].blocked:
-        outcome.nodes[node_of(second)] = ("fail", results[1][1].blocked)
-    outcome.paths += paths_of_two(results, options)
-    outcome.judge_paths()
+        cluster_report.nodes[node_of(second)] = ("fail", results[1][1].blocked)
+    cluster_report.paths += paths_of_two(results, options)
+    cluster_report.judge_paths()
     yield from judge_two(results, options, nodes)
 
 

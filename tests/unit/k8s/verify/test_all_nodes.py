@@ -21,7 +21,7 @@ from torchnet.cli import main
 from torchnet.errors import ClusterError
 from torchnet.k8s.verify import all_nodes, live_pods, verification
 from torchnet.k8s.verify.check import Check
-from torchnet.k8s.verify.outcome import Outcome, document
+from torchnet.k8s.verify.cluster_report import ClusterReport, document
 from torchnet.k8s.verify.schedule import rounds
 
 GBIT = 1.25e8  # bytes/s
@@ -170,16 +170,22 @@ def kubelets(store: Store) -> Iterator[Callable[[int], Kubelets]]:
         one.__exit__()
 
 
-def verified(store: Store, tmp_path: Path) -> tuple[list[Check], Outcome, list[str]]:
-    outcome, said = Outcome(), list[str]()
+def verified(store: Store, tmp_path: Path) -> tuple[list[Check], ClusterReport, list[str]]:
+    cluster_report, said = ClusterReport(), list[str]()
     one = api_answers.client(store, tmp_path)
     checks = list(
         verification.verify(
-            one, "ml", OPTIONS, lambda: True, all_nodes=True, outcome=outcome, progress=said.append
+            one,
+            "ml",
+            OPTIONS,
+            lambda: True,
+            all_nodes=True,
+            cluster_report=cluster_report,
+            progress=said.append,
         )
     )
     assert store.names() == [], "nothing is left"
-    return checks, outcome, said
+    return checks, cluster_report, said
 
 
 def bad(checks: list[Check]) -> dict[str, str]:
@@ -190,7 +196,7 @@ def test_one_pod_on_each_node_and_each_with_several_partners(
     store: Store, tmp_path: Path, kubelets: Callable[[int], Kubelets]
 ) -> None:
     nodes = kubelets(9)
-    checks, outcome, said = verified(store, tmp_path)
+    checks, cluster_report, said = verified(store, tmp_path)
     assert bad(checks) == {}
     assert {node: len(pods) for node, pods in nodes.started.items()} == dict.fromkeys(nodes.names, 1)
     evidence = {check.name: check.evidence for check in checks}
@@ -198,8 +204,10 @@ def test_one_pod_on_each_node_and_each_with_several_partners(
     assert evidence["full size, both ways, net1"] == "9000 bytes in 20 pairs of 9 nodes"
     assert evidence["bandwidth, net1"].startswith("1 Gbit/s to 1 Gbit/s, median 1 Gbit/s")
     pairs = [pair for one in rounds(9) for pair in one]
-    assert [(path.one, path.other) for path in outcome.paths] == [(f"gpu{a}", f"gpu{b}") for a, b in pairs]
-    assert outcome.nodes == dict.fromkeys(nodes.names, ("ok", ""))
+    assert [(path.one, path.other) for path in cluster_report.paths] == [
+        (f"gpu{a}", f"gpu{b}") for a, b in pairs
+    ]
+    assert cluster_report.nodes == dict.fromkeys(nodes.names, ("ok", ""))
     assert said == ["testing 9 nodes in 5 rounds, each with 4 or more others"]
     # A watch tells of changes, and each pod has one plan: nothing is asked again and again.
     assert store.wanted("PATCH", "/pods/") == 9
@@ -212,11 +220,11 @@ def test_a_faulty_node_and_a_slow_one_are_named_and_their_partners_are_not(
 ) -> None:
     nodes = kubelets(8)
     nodes.bad, nodes.slow = {"gpu3"}, {"gpu6"}
-    checks, outcome, _ = verified(store, tmp_path)
+    checks, cluster_report, _ = verified(store, tmp_path)
     assert sorted(bad(checks)) == ["node gpu3", "node gpu6"]
     assert "failed with all of its partners" in bad(checks)["node gpu3"]
     assert "at most 100 Mbit/s" in bad(checks)["node gpu6"]
-    assert document(outcome, checks, 4)["faulty_nodes"] == ["gpu3", "gpu6"]
+    assert document(cluster_report, checks, 4)["faulty_nodes"] == ["gpu3", "gpu6"]
 
 
 def test_nodes_whose_pods_do_not_get_that_far_are_named_and_the_others_tested(
@@ -230,7 +238,7 @@ def test_nodes_whose_pods_do_not_get_that_far_are_named_and_the_others_tested(
         "gpu4": {"event": "no such plugin"},
     }
     nodes.blocked = {"gpu5"}
-    checks, outcome, _ = verified(store, tmp_path)
+    checks, cluster_report, _ = verified(store, tmp_path)
     results = {check.name: check.result for check in checks if check.result != "ok"}
     assert results == {
         "node gpu1": "fail",
@@ -245,7 +253,7 @@ def test_nodes_whose_pods_do_not_get_that_far_are_named_and_the_others_tested(
     assert "Insufficient cpu" in evidence["node gpu2"].evidence
     assert "net1 has no carrier" in evidence["node gpu5"].evidence
     assert evidence["full size, both ways, net1"].evidence == "9000 bytes in 3 pairs of 3 nodes"
-    assert {name: result for name, (result, _) in outcome.nodes.items()} == {
+    assert {name: result for name, (result, _) in cluster_report.nodes.items()} == {
         "gpu0": "ok",
         "gpu3": "ok",
         "gpu6": "ok",
@@ -271,9 +279,9 @@ def test_fewer_than_two_nodes_have_no_path(
     store: Store, tmp_path: Path, kubelets: Callable[[int], Kubelets]
 ) -> None:
     kubelets(1)
-    checks, outcome, _ = verified(store, tmp_path)
+    checks, cluster_report, _ = verified(store, tmp_path)
     assert [check.result for check in checks[-2:]] == ["ok", "unknown"]
-    assert outcome.nodes == {"gpu0": ("unknown", "no partner")}
+    assert cluster_report.nodes == {"gpu0": ("unknown", "no partner")}
 
 
 def test_a_refusal_while_pods_are_created_ends_it_and_takes_away_what_is_there(

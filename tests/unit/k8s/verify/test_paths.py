@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torchnet.k8s.verify.check import Check
-from torchnet.k8s.verify.outcome import Outcome
+from torchnet.k8s.verify.cluster_report import ClusterReport
 from torchnet.k8s.verify.paths import Path, blame, check_paths, faulty_nodes, slow_nodes
 from torchnet.k8s.verify.schedule import rounds
 
@@ -125,11 +125,11 @@ def test_two_nodes_and_a_little_less_are_not_slow() -> None:
 
 
 def test_the_result_of_each_node() -> None:
-    outcome = Outcome(paths=paths(8, frozenset({3})))
-    outcome.nodes["n003"] = ("fail", "its link has no carrier")
-    outcome.judge_paths()
-    assert outcome.nodes.pop("n003") == ("fail", "its link has no carrier"), "the first reason stays"
-    assert set(outcome.nodes.values()) == {("ok", "")}
-    nothing = Outcome(paths=paths(2, frozenset({0})))
+    cluster_report = ClusterReport(paths=paths(8, frozenset({3})))
+    cluster_report.nodes["n003"] = ("fail", "its link has no carrier")
+    cluster_report.judge_paths()
+    assert cluster_report.nodes.pop("n003") == ("fail", "its link has no carrier"), "the first reason stays"
+    assert set(cluster_report.nodes.values()) == {("ok", "")}
+    nothing = ClusterReport(paths=paths(2, frozenset({0})))
     nothing.judge_paths()
     assert {result for result, _ in nothing.nodes.values()} == {"unknown"}

@@ -14,7 +14,7 @@ FORMAT = "torchnet.verify/1"
 
 
 @dataclass
-class Outcome:
+class ClusterReport:
     """The nodes and the paths of a verification, as far as it got.
 
     Attributes:
@@ -42,15 +42,17 @@ class Outcome:
 _NO_PATH: tuple[Result, str] = ("unknown", "no path works")
 
 
-def document(outcome: Outcome, checks: Sequence[Check], exit_code: int) -> dict[str, Any]:
+def document(cluster_report: ClusterReport, checks: Sequence[Check], exit_code: int) -> dict[str, Any]:
     """Return the document of ``-o json``, whose fields docs/manifests.md describes."""
     results = {check.result for check in checks}
     return {
         "format": FORMAT,
         "result": "fail" if exit_code else "unknown" if "unknown" in results else "ok",
         "exit_code": exit_code,
-        "networks": [{"rail": one.interface, "attachment": one.path} for one in outcome.networks],
-        "faulty_nodes": sorted(name for name, (result, _) in outcome.nodes.items() if result == "fail"),
+        "networks": [{"rail": one.interface, "attachment": one.path} for one in cluster_report.networks],
+        "faulty_nodes": sorted(
+            name for name, (result, _) in cluster_report.nodes.items() if result == "fail"
+        ),
         "checks": [
             {
                 "name": check.name,
@@ -62,7 +64,7 @@ def document(outcome: Outcome, checks: Sequence[Check], exit_code: int) -> dict[
         ],
         "nodes": [
             {"name": name, "result": result, "reason": why or None}
-            for name, (result, why) in sorted(outcome.nodes.items())
+            for name, (result, why) in sorted(cluster_report.nodes.items())
         ],
         "paths": [
             {
@@ -73,6 +75,6 @@ def document(outcome: Outcome, checks: Sequence[Check], exit_code: int) -> dict[
                 "packet_bytes": path.size,
                 "bytes_per_s": [None if rate is None else round(rate) for rate in (path.there, path.back)],
             }
-            for path in outcome.paths
+            for path in cluster_report.paths
         ],
     }
