@@ -124,7 +124,9 @@ def test_each_pair_tests_its_path_once_and_measures_both_directions(tmp_path: Pa
                 (slow if source == 3 else usual).append(8 * rate / MBIT)
     print(f"{sorted(map(round, slow))} Mbit/s from the slow one, {sorted(map(round, usual))} from the others")
     assert 30 < statistics.median(slow) < 60
-    assert 120 < statistics.median(usual) < 240
+    # Two pairs at the same time would have half of a line.
+    assert min(usual) > 140
+    assert max(usual) < 240
 
 
 def test_a_partner_that_cannot_be_reached_delays_nobody_for_ever(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ _NO_PATH: tuple[Result, str] = ("unknown", "no path works")
 
 
 def document(cluster_report: ClusterReport, checks: Sequence[Check], exit_code: int) -> dict[str, Any]:
-    """Return the document of ``-o json``, whose fields docs/manifests.md describes."""
+    """Return the document of ``-o json``, whose fields docs/verify.md describes."""
     results = {check.result for check in checks}
     return {
         "format": FORMAT,
