@@ -121,6 +121,7 @@ def test_one_slow_direction_is_enough() -> None:
 
 def test_two_nodes_and_a_little_less_are_not_slow() -> None:
     assert slow_nodes(paths(2, slow={1: FAST / 10})) == []
+    assert slow_nodes([Path("a", "b", "net1", 9000, "", FAST, FAST / 10)]) == [], "which of the two?"
     assert slow_nodes(paths(8, slow={1: FAST * 0.6})) == []
 
 
