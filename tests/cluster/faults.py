@@ -108,6 +108,14 @@ def cordoned(cluster: Cluster, node: str) -> Fault:
     return _until_undone(lambda: cluster.kubectl("cordon", node), lambda: cluster.kubectl("uncordon", node))
 
 
+def tainted(cluster: Cluster, taint: str) -> Fault:
+    """All nodes have this taint, ``KEY=VALUE:EFFECT``, as machines with GPUs have one."""
+    return _until_undone(
+        lambda: cluster.kubectl("taint", "nodes", "--all", taint),
+        lambda: cluster.kubectl("taint", "nodes", "--all", f"{taint}-"),
+    )
+
+
 def kill(pid: int) -> float:
     """kill -9, as the node's kernel does it; when that was (monotonic)."""
     os.kill(pid, signal.SIGKILL)

@@ -24,7 +24,7 @@ DATA = {
     "torchnet/bench/results.schema.json",
     "torchnet/agent/sitecustomize/sitecustomize.py",
     "torchnet/k8s/addons/example_scripts/train.py",
-    "torchnet/k8s/verify/pod_script/echo.py",
+    "torchnet/k8s/verify/pod_script/probe.py",
 }
 SCRIPT = """\
 import torch

@@ -2,45 +2,54 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from torchnet.cli.cluster_options import add, place
+from torchnet.cli.pod_options import pod_options, read_pod_options
 from torchnet.errors import UsageError
 
 if TYPE_CHECKING:
-    from torchnet.config.pod_user import PodUser
-    from torchnet.k8s.verify.checks import Check
+    from torchnet.k8s.verify.check import Check
+    from torchnet.network.attachment import NetworkAttachment
 
+FORMATS = ("text", "json")
 HELP = """\
 Verify the backend network of a cluster: the installation, and full-size packets between two test pods.
 
+With --all-nodes, one pod runs on each node, each node tests the paths to several others, and the bandwidth is measured,
+which loads the backend network for some seconds. Nodes that fail with all of their partners are named.
+
 The test pods run in the namespace, meet Pod Security "restricted", and are always deleted. The exit code is 4 if a
-check fails.
+check fails. What this user may not read is unknown, which is not a failure.
 """
+_MARKS = {"ok": "ok  ", "fail": "FAIL", "unknown": "?   "}
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
     network = typer.Option(
-        None, "--network", metavar="[NS/]NAD", help="NetworkAttachmentDefinition to test. [backend-network]"
+        None,
+        "--network",
+        metavar="[NS/]NAD[*N]",
+        help="NetworkAttachmentDefinition to test; [NS/]NAD[*COUNT][=RESOURCE]. Repeat it for each rail. "
+        "[backend-network]",
     )
     image = typer.Option(
         None, "--image", metavar="IMAGE", help="Image of the test pods; any with Python. [a PyTorch image]"
     )
-    run_as = typer.Option(
-        None,
-        "--run-as",
-        metavar="UID[:GID]",
-        help="User of the test pods, or namespace to leave it to the namespace's admission policies. [1000]",
+    every = typer.Option(
+        None, "--all-nodes", help="Test all nodes, not two. Needs the right to list nodes, and to patch pods."
     )
-    fs_group = typer.Option(None, "--fs-group", metavar="GID", help="Group of the test pods' volumes.")
+    form = typer.Option(None, "-o", metavar="|".join(FORMATS), help="Output format. [text]")
     options = [
-        ("network", str, network),
+        ("network", list[str], network),
+        ("all_nodes", bool, every),
         ("image", str, image),
-        ("run_as", str, run_as),
-        ("fs_group", str, fs_group),
+        *pod_options(),
+        ("form", str, form),
     ]
     add(
         app,
@@ -54,64 +63,69 @@ def register(app: typer.Typer) -> None:
 
 
 def run(words: list[str], given: dict[str, Any]) -> int:
-    """Print one line per check.
+    """Print one line per check, or one document.
 
     Returns:
-        The exit code: 0 if all checks pass, 4 if one fails.
+        The exit code: 0 if no check fails, 4 if one fails.
     """
+    from torchnet.cli.entry_point import emit, say
     from torchnet.config.k8s_syntax import parse_image
     from torchnet.k8s.addons.images import PYTORCH
     from torchnet.k8s.commands import verify
+    from torchnet.k8s.verify.cluster_report import ClusterReport, document
     from torchnet.text import printable
 
     if words:
         raise UsageError(f'unexpected argument "{printable(words[0], 80)}"', fix="torchnet verify --help")
-    network = _network(str(given.get("network", "backend-network")))
+    form = given.get("form", FORMATS[0])
+    if form not in FORMATS:
+        raise UsageError(f"invalid output format {form!r}; valid: {', '.join(FORMATS)}")
+    networks = _networks(given.get("network") or ["backend-network"])
     try:
         image = parse_image(str(given.get("image", PYTORCH)))
     except ValueError as error:
         raise UsageError(f"--image {given['image']!r} {error}") from None
-    return verify(place(given), network, image, _say, _user(given))
+    target = place(given)
+    checks: list[Check] = []
+    cluster_report = ClusterReport()
+    code = verify(
+        target,
+        read_pod_options(given, networks, image),
+        checks.append if form == "json" else _say,
+        all_nodes=bool(given.get("all_nodes")),
+        cluster_report=cluster_report,
+        progress=lambda line: say(f"torchnet: {line}"),
+    )
+    if form == "json":
+        emit(json.dumps(document(cluster_report, checks, code), indent=2) + "\n")
+    return code
 
 
-def _user(given: dict[str, Any]) -> PodUser:
-    """Return the user of the test pods.
-
-    Raises:
-        UsageError: An option is invalid.
-    """
-    from torchnet.config.parsing import quote
-    from torchnet.config.pod_user import parse_id, parse_run_as, pod_user
-
-    found: dict[str, Any] = {}
-    for name, flag, parse in (("run_as", "--run-as", parse_run_as), ("fs_group", "--fs-group", parse_id)):
-        try:
-            found[name] = parse(given[name]) if name in given else None
-        except ValueError as error:
-            raise UsageError(f"{flag} {quote(given[name])} {error}", fix="torchnet verify --help") from None
-    return pod_user(**found)
-
-
-def _network(text: str) -> str:
-    """Return ``text`` if it has the form ``[NAMESPACE/]NAME``.
+def _networks(texts: list[str]) -> tuple[NetworkAttachment, ...]:
+    """Parse the values of --network.
 
     Raises:
-        UsageError: It has a different form.
+        UsageError: One is not ``[NAMESPACE/]NAME[*COUNT][=RESOURCE]``, or there are too many rails.
     """
-    from torchnet.config.k8s_syntax import parse_namespaced
+    from torchnet.config.k8s_values import parse_networks
     from torchnet.config.parsing import quote
+    from torchnet.network.host_networks import is_host_network
 
+    fix = "kubectl get network-attachment-definitions -A"
+    for text in texts:
+        if is_host_network(text):
+            raise UsageError(
+                f"--network {quote(text)} is the hosts' own, which test pods do not have", fix=fix
+            )
     try:
-        parse_namespaced(text)
+        return parse_networks(texts)
     except ValueError as error:
-        fix = "kubectl get network-attachment-definitions -A"
-        raise UsageError(f"--network {quote(text)} {error}", fix=fix) from None
-    return text
+        raise UsageError(f"--network {error}", fix=fix) from None
 
 
 def _say(check: Check) -> None:
     from torchnet.cli.entry_point import emit
 
-    emit(f"{'ok  ' if check.good else 'FAIL'}  {check.name}: {check.evidence}\n")
-    if not check.good and check.fix:
+    emit(f"{_MARKS[check.result]}  {check.name}: {check.evidence}\n")
+    if check.result != "ok" and check.fix:
         emit(f"      fix: {check.fix}\n")

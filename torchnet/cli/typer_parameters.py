@@ -117,7 +117,7 @@ def field_parameters(fields: Iterable[Field] = FIELDS, *, group: str = "") -> li
         name = parameter_name(field)
         if field.flag and name not in parameters:
             kind: Any = bool if field.switch else list[str] if field.repeat or field.keyed else str
-            parameters[name] = parameter(name, kind, _option(field, group))
+            parameters[name] = parameter(name, kind, field_option(field, group))
     return list(parameters.values())
 
 
@@ -158,7 +158,8 @@ def parameter(name: str, kind: Any, option: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None)
 
 
-def _option(field: Field, group: str) -> Any:
+def field_option(field: Field, group: str = OWN_GROUP) -> Any:
+    """Return the typer option of a field; ``group`` is its heading in the help, "" for the field's own."""
     text, metavar = _help(field), None if field.switch else field.metavar
     if field.keyed:
         variable = field.env.removesuffix(field.key.upper())

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from torchnet.config import sources
 from torchnet.config.job_spec import LOOPBACK, STDOUT, JobSpec
+from torchnet.config.kubernetes import Kubernetes
 from torchnet.config.parsing import parse_switch
 from torchnet.config.settings import BY_PATH, FIELDS, PLACES
 from torchnet.config.sources import (
@@ -91,6 +92,25 @@ def resolve(
         origins.setdefault(field.path, Origin(DEFAULT, "default"))
     warnings = tuple(warning for layer in layers for warning in layer.warnings)
     return Resolved(job, origins, warnings)
+
+
+def resolve_kubernetes(values: Mapping[str, Value], *, about: str, fix: str) -> Kubernetes:
+    """Validate settings of the table ``kubernetes`` alone, for commands that run no job.
+
+    Args:
+        values: Values by field path (``kubernetes.queue``).
+        about: What the settings describe, for the error.
+        fix: The next command, for the error.
+
+    Raises:
+        torchnet.config.validation_errors.SpecError: Holds every problem.
+    """
+    try:
+        return Kubernetes.model_validate(_tree(values).get("kubernetes", {}))
+    except ValidationError as error:
+        origins = {path: value.origin for path, value in values.items()}
+        problems = from_validation(error, origins, table="kubernetes")
+        raise SpecError(problems, about=about, fix=fix) from None
 
 
 def _drop_inapplicable(merged: dict[str, Value]) -> list[FieldProblem]:

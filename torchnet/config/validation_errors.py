@@ -61,17 +61,23 @@ class SpecError(UsageError):
         super().__init__("\n".join([f"invalid {about}: {count}", *shown]), fix=fix)
 
 
-def from_validation(error: ValidationError, origins: Mapping[str, Origin]) -> list[FieldProblem]:
-    """Convert pydantic's errors to problems, with the field's path and its valid values."""
+def from_validation(
+    error: ValidationError, origins: Mapping[str, Origin], table: str = ""
+) -> list[FieldProblem]:
+    """Convert pydantic's errors to problems, with the field's path and its valid values.
+
+    Args:
+        table: The table whose model was validated; "" for the whole job.
+    """
     found: dict[tuple[str, str], FieldProblem] = {}
     for detail in error.errors(include_url=False):
-        for problem in _problems(detail, origins):
+        for problem in _problems(detail, origins, table):
             found.setdefault((problem.path, problem.what), problem)
     return list(found.values())
 
 
-def _problems(detail: Any, origins: Mapping[str, Origin]) -> list[FieldProblem]:
-    path = ".".join(str(part) for part in detail["loc"])
+def _problems(detail: Any, origins: Mapping[str, Origin], table: str) -> list[FieldProblem]:
+    path = ".".join(str(part) for part in (table, *detail["loc"]) if part != "")
     while path and path not in BY_PATH and path not in TABLES:
         path = path.rpartition(".")[0]
     reason = str(detail.get("ctx", {}).get("error", ""))

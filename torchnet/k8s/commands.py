@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from torchnet.config.parsing import beyond
-from torchnet.config.pod_user import DEFAULT_USER, PodUser
 from torchnet.console.console import Console
 from torchnet.constants import RUN_LABEL
 from torchnet.errors import ClusterError, UsageError
@@ -26,7 +25,9 @@ from torchnet.k8s.run.pod_logs import WHOLE, LogExtent
 from torchnet.k8s.run.run_info import RunInfo
 from torchnet.k8s.run.status_watch import StatusWatch
 from torchnet.k8s.verify import verification
-from torchnet.k8s.verify.checks import Check
+from torchnet.k8s.verify.check import Check
+from torchnet.k8s.verify.cluster_report import ClusterReport
+from torchnet.k8s.verify.pods import PodOptions
 from torchnet.signals import Signals
 
 _TURN_SECONDS = 0.05
@@ -269,33 +270,44 @@ def _resolve_name(client: ApiClient, namespace: str, run: str | None) -> tuple[s
 
 def verify(
     target: ClusterTarget,
-    network: str,
-    image: str,
+    options: PodOptions,
     on_check: Callable[[Check], None],
-    user: PodUser = DEFAULT_USER,
+    *,
+    all_nodes: bool = False,
+    cluster_report: ClusterReport | None = None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> int:
     """Verify the backend network of a cluster.
 
     Args:
-        network: ``[NAMESPACE/]NAME`` of the network attachment.
+        options: What the test pods are like. Networks without a namespace are in the pods' own.
         on_check: receives each check when it is done.
-        user: user of the test pods.
+        all_nodes: test with a pod on each node, instead of with two pods.
+        cluster_report: receives the results of nodes and paths.
+        progress: receives a line while something takes its time.
 
     Returns:
         0, or 4 if a check has failed.
 
     Raises:
-        ClusterError: the cluster cannot be reached, or does not let this user read it or create pods.
+        ClusterError: the cluster cannot be reached, or does not let this user create pods, or list nodes for
+            ``all_nodes``.
         Left: a signal came; the text says what is known of the test pods.
     """
     bad, cleaned = False, True
     with Signals() as signals:
         client, namespace = target.connect(signals, _NO_PODS)
-        where, slash, name = network.rpartition("/")
-        network_attachment = (where if slash else namespace, name)
+        networks = [replace(one, namespace=one.namespace or namespace) for one in options.networks]
         run_names: list[str] = []
         checks = verification.verify(
-            client, namespace, network_attachment, image, lambda: not signals.received, run_names.append, user
+            client,
+            namespace,
+            replace(options, networks=networks),
+            lambda: not signals.received,
+            all_nodes=all_nodes,
+            cluster_report=cluster_report,
+            on_start=run_names.append,
+            progress=progress,
         )
         number = 0
         while True:

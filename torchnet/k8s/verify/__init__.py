@@ -1,1 +1,1 @@
-"""``torchnet verify``: checks of the installation, and two test pods, on two nodes where possible."""
+"""``torchnet verify``: checks of the installation, and test pods on two nodes or on all of them."""

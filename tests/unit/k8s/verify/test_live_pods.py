@@ -1,4 +1,4 @@
-"""torchnet verify at work, against a server that answers in order: what it looks at, and pods that do not do well."""
+"""torchnet verify at work, against a server that answers in order: signals, and pods that do not do well."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from tests.unit.api_answers import Answer, Server, kubeconfig, serving
 from tests.unit.api_store import Store, forbidden, stamp, storing
 from tests.unit.aside import aside, interrupt, until
 from tests.unit.kubernetes_objects import pod, running, terminated, waiting
+from tests.unit.verify_reports import OPTIONS
 from torchnet.cli import main
 from torchnet.errors import ClusterError, NetworkError
 from torchnet.k8s.client.api_client import ApiClient
-from torchnet.k8s.verify import checks, verification
+from torchnet.k8s.verify import live_pods, verification
 from torchnet.k8s.verify.live_pods import LivePods
 
-NETWORK = ("ml", "backend-network")
 NODES = ["node1", "node2"]
-FORBIDDEN = 'daemonsets.apps is forbidden: User "eve" cannot list resource "daemonsets" at the cluster scope'
 
 server = pytest.fixture(serving)
 store = pytest.fixture(storing)
 client = pytest.fixture(api_answers.client)
 
 
-def pods(client: ApiClient, *, alive: bool = True) -> LivePods:
-    return LivePods(client, "ml", lambda: alive)
+def pods(client: ApiClient, *, alive: bool = True, said: list[str] | None = None) -> LivePods:
+    lines = [] if said is None else said
+    return LivePods(client, "ml", lambda: alive, multus="-n net daemonset/multus", progress=lines.append)
 
 
 def items(*bodies: dict[str, Any]) -> Answer:
@@ -52,61 +52,12 @@ def daemon(node: str) -> dict[str, Any]:
     }
 
 
-def paths(server: Server) -> list[str]:
-    return [path.partition("?")[0] for _, _, path, _ in server.asked]
-
-
-# -- what is installed --------------------------------------------------------------------------------------------
-
-
-def test_a_daemonset_is_found_wherever_it_was_installed(server: Server, client: ApiClient) -> None:
-    server.answers = [items(daemonset("networking")), items(*map(daemon, NODES))]
-    check = checks.check_plugin(client, "Multus", "multus", NODES)
-    assert (check.good, check.evidence) == (True, "Running on 2 of 2 nodes")
-    assert paths(server) == ["/apis/apps/v1/daemonsets", "/api/v1/namespaces/networking/pods"]
-
-
-def test_who_may_not_look_everywhere_looks_into_kube_system_and_is_told(
-    server: Server, client: ApiClient
-) -> None:
-    server.answers = [(403, {}, {"message": FORBIDDEN}), items()]
-    check = checks.check_plugin(client, "Multus", "multus", NODES)
-    assert not check.good
-    assert (
-        check.evidence == "no DaemonSet with app=multus in kube-system (not allowed to list other namespaces)"
-    )
-    assert paths(server)[1] == "/apis/apps/v1/namespaces/kube-system/daemonsets"
-
-
-@pytest.mark.parametrize(
-    ("config", "asked"),
-    [
-        ({"plugins": [{"type": "macvlan", "ipam": {"type": "whereabouts"}}]}, True),
-        ({"plugins": [{"type": "macvlan", "ipam": {"type": "host-local"}}]}, False),
-        ({"plugins": [{"type": "macvlan", "ipam": {"type": "static"}}]}, False),
-        ({"type": "macvlan", "ipam": {"type": "whereabouts"}}, True),
-        (None, False),  # its configuration is a file on each node
-    ],
-)
-def test_whereabouts_is_asked_for_where_it_gives_the_addresses(
-    server: Server, client: ApiClient, config: dict[str, Any] | None, asked: bool
-) -> None:
-    spec = {} if config is None else {"config": json.dumps({"cniVersion": "1.0.0"} | config)}
-    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
-    nodes = [{"metadata": {"name": name}, "status": ready} for name in NODES]
-    multus = [items(daemonset("kube-system")), items(*map(daemon, NODES))]
-    server.answers = [items(*nodes), *multus, (200, {}, {"spec": spec}), *(multus if asked else [])]
-    checks = list(verification.verify(client, "ml", NETWORK, "x:1", lambda: False))
-    assert [check.good for check in checks] == [True] * (4 if asked else 3), checks
-    assert ("Whereabouts" in [check.name for check in checks]) is asked
-
-
 def installed_well(store: Store, *faults: tuple[str, str, Any]) -> None:
     """All that is looked for before the pods is there."""
     ready = {"conditions": [{"type": "Ready", "status": "True"}]}
     store.faults = [
         *faults,
-        ("GET", "/nodes", items({"metadata": {"name": NODES[0]}, "status": ready})),
+        ("GET", r"/nodes\?", items({"metadata": {"name": NODES[0]}, "status": ready})),
         ("GET", "/daemonsets", items(daemonset("kube-system"))),
         ("GET", r"/pods\?labelSelector=app", items(daemon(NODES[0]))),
         ("GET", "/network-attachment-definitions/", (200, {}, {"spec": {}})),
@@ -122,7 +73,7 @@ def test_after_a_signal_no_pods_are_made(
     store.faults.append(("POST", "", forbidden("pods")))
     place = ["-n", "ml", "--kubeconfig", str(kubeconfig(tmp_path / "config", store.address))]
     with aside(lambda: until(lambda: store.wanted("GET", "/nodes")), interrupt, held.set):
-        assert main(["verify", "--network", "/".join(NETWORK), *place]) == 130
+        assert main(["verify", "--network", "ml/backend-network", *place]) == 130
     assert store.wanted("POST", "") == 0
     assert "no test pods were created" in capsys.readouterr().err
 
@@ -132,7 +83,7 @@ def test_nor_after_one_in_the_last_moment_before(store: Store, tmp_path: Path) -
     installed_well(store)
     begun: list[str] = []
     one = api_answers.client(store, tmp_path)
-    checks = list(verification.verify(one, "ml", NETWORK, "x:1", lambda: not begun, begun.append))
+    checks = list(verification.verify(one, "ml", OPTIONS, lambda: not begun, on_start=begun.append))
     assert [check.good for check in checks] == [True] * 3
     assert len(begun) == 1
     assert store.wanted("POST", "") == 0
@@ -140,7 +91,7 @@ def test_nor_after_one_in_the_last_moment_before(store: Store, tmp_path: Path) -
 
 def verifying(store: Store, folder: Path) -> int:
     place = ["-n", "ml", "--kubeconfig", str(kubeconfig(folder / "config", store.address))]
-    return main(["verify", "--network", "/".join(NETWORK), *place])
+    return main(["verify", "--network", "ml/backend-network", *place])
 
 
 def test_a_signal_while_the_pods_are_there_takes_them_away(
@@ -192,7 +143,7 @@ def test_what_cannot_be_removed_after_an_error_is_named_beside_it(store: Store, 
         store, ("POST", "/pods", forbidden("pods")), ("DELETE", "", (401, {}, {"message": "expired"}))
     )
     with pytest.raises(ClusterError) as caught:
-        list(verification.verify(api_answers.client(store, tmp_path), "ml", NETWORK, "x:1", lambda: True))
+        list(verification.verify(api_answers.client(store, tmp_path), "ml", OPTIONS, lambda: True))
     assert "pods is forbidden" in caught.value.text
     assert "the label torchnet.alt/run=verify-" in caught.value.text
     assert "torchnet down verify-" in caught.value.fix
@@ -211,7 +162,7 @@ def test_a_test_pod_that_its_kubelet_has_not_ended_is_named(
     store.put(stuck)
     store.lingers = 1
     with pytest.raises(ClusterError) as caught:
-        list(verification.verify(api_answers.client(store, tmp_path), "ml", NETWORK, "x:1", lambda: True))
+        list(verification.verify(api_answers.client(store, tmp_path), "ml", OPTIONS, lambda: True))
     assert "the node is Ready" in caught.value.text
     assert "Pod/verify-abc-0" in store.names()
 
@@ -273,7 +224,88 @@ def test_a_pod_that_does_not_start_is_told_with_a_fix_for_this_namespace(
 def test_a_second_pod_without_a_result_says_how_it_ended(server: Server, client: ApiClient) -> None:
     server.answers = [(200, {}, b"Traceback\nOSError: net1\n")]
     body = pod(1, phase="Failed", worker=terminated(1))
-    assert pods(client).message(body) == {"problem": "exit code 1; output: Traceback OSError: net1"}
+    assert pods(client).result(body) == {"problem": "exit code 1; output: Traceback OSError: net1"}
+
+
+@pytest.mark.parametrize("short", [True, False])
+def test_a_result_is_the_last_line_wherever_it_is(server: Server, client: ApiClient, short: bool) -> None:
+    """In the termination message, or if it was too long for one, in the log alone."""
+    first, last = json.dumps({"interfaces": ["net1"]}), json.dumps({"results": [1]})
+    body = pod(1, phase="Succeeded", worker=terminated(0, last if short else first))
+    server.answers = [(200, {}, f"{first}\nwarning\n{last}\n".encode())]
+    assert pods(client).result(body) == {"results": [1]}
+    assert len(server.asked) == (0 if short else 1)
+
+
+# -- waiting ----------------------------------------------------------------------------------------------------------
+
+
+def event(reason: str, at: int, message: str = "") -> dict[str, Any]:
+    about = {"kind": "Pod", "name": pod(0)["metadata"]["name"], "uid": "uid-0"}
+    stamp = f"2026-01-01T00:00:{at:02}Z"
+    return {"reason": reason, "message": message, "lastTimestamp": stamp, "involvedObject": about}
+
+
+class Waiting:
+    """Answers for a pod that is being created, whose Events change with each look."""
+
+    def __init__(self, server: Server, looks: list[list[dict[str, Any]]], then: dict[str, Any]) -> None:
+        self.looks, self.then, self.seen = looks, then, 0
+        server.answer = self.answer  # type: ignore[method-assign]
+
+    def answer(self, method: str, path: str, said: bytes) -> Answer:
+        if "/events" in path:
+            self.seen += 1
+            return items(*self.looks[min(self.seen, len(self.looks)) - 1])
+        created = pod(0, worker=waiting("ContainerCreating"))
+        return 200, {}, created if self.seen < len(self.looks) else self.then
+
+
+def test_the_pull_of_an_image_is_not_counted_and_is_told_once(
+    server: Server, client: ApiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_pods, "_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(live_pods, "_PAUSE", 0.02)
+    pulling = [event("Scheduled", 0), event("Pulling", 1)]
+    Waiting(server, [pulling] * 8, pod(0, phase="Running", worker=running()))
+    said: list[str] = []
+    began = time.monotonic()
+    pods(client, said=said).wait("verify-0", "running", 0.3)
+    assert time.monotonic() - began > 0.6, "longer than it may take to start"
+    assert said == ["verify-0: its node pulls the image"]
+
+
+def test_once_the_image_is_there_the_clock_runs(
+    server: Server, client: ApiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_pods, "_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(live_pods, "_PAUSE", 0.02)
+    pulled = [event("Pulling", 1), event("Pulled", 9)]
+    Waiting(server, [[event("Pulling", 1)]] * 3 + [pulled] * 99, pod(0))
+    with pytest.raises(NetworkError, match="is not running after 0.3 s"):
+        pods(client).wait("verify-0", "running", 0.3)
+
+
+def test_a_rejected_token_is_named_long_before_the_time_is_over(
+    server: Server, client: ApiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_pods, "_LOOK_SECONDS", 0.1)
+    message = "Failed to create pod sandbox: Multus: [ml/v/u]: error waiting for pod: Unauthorized"
+    Waiting(server, [[event("FailedCreatePodSandBox", 3, message)]] * 2, pod(0))
+    began = time.monotonic()
+    with pytest.raises(NetworkError, match="token of Multus on node1") as caught:
+        pods(client).wait("verify-0", "running", 90.0)
+    assert time.monotonic() - began < 5
+    assert caught.value.fix == "kubectl rollout restart -n net daemonset/multus"
+
+
+def test_a_pod_in_a_queue_has_all_the_time(server: Server, client: ApiClient) -> None:
+    gated = pod(0, scheduled={"status": "False", "reason": "SchedulingGated", "message": "no quota"})
+    there = pod(0, phase="Running", worker=running())
+    server.answers = [*[(200, {}, gated)] * 3, (200, {}, there)]
+    said: list[str] = []
+    assert pods(client, said=said).wait("verify-0", "running", 0.1) == there
+    assert said == ["verify-0: queued: no quota"]
 
 
 def test_ctrl_c_is_no_finding(server: Server, client: ApiClient) -> None:
@@ -287,7 +319,7 @@ def test_ctrl_c_is_no_finding(server: Server, client: ApiClient) -> None:
         (200, {}, pod(0)),
         (200, {}, {}),
     ]
-    checks = list(verification.verify(client, "ml", NETWORK, "x:1", lambda: len(server.asked) < 7))
+    checks = list(verification.verify(client, "ml", OPTIONS, lambda: len(server.asked) < 7))
     assert [check.name for check in checks if not check.good] == []
     assert len(checks) == 3
     assert "DELETE" in {method for _, method, _, _ in server.asked}, "the pods are removed"

@@ -1,0 +1,181 @@
+"""What torchnet verify looks at before it creates pods, against a server that answers in order."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.unit import api_answers
+from tests.unit.api_answers import Answer, Server, serving
+from tests.unit.verify_reports import OPTIONS
+from torchnet.errors import ClusterError
+from torchnet.k8s.client.api_client import ApiClient
+from torchnet.k8s.verify import verification
+from torchnet.k8s.verify.check import Check
+from torchnet.k8s.verify.installation import Installation, check_configuration
+
+NODES = ["node1", "node2"]
+READY = {"conditions": [{"type": "Ready", "status": "True"}]}
+GOOD = {"cniVersion": "1.0.0", "type": "macvlan", "master": "ens5", "ipam": {"type": "whereabouts"}}
+
+server = pytest.fixture(serving)
+client = pytest.fixture(api_answers.client)
+
+
+def items(*bodies: dict[str, Any]) -> Answer:
+    return 200, {}, {"items": list(bodies)}
+
+
+def denied(verb: str, resource: str) -> Answer:
+    text = f'{resource} is forbidden: User "eve" cannot {verb} resource "{resource}" at the cluster scope'
+    return 403, {}, {"message": text}
+
+
+def daemonset(namespace: str, name: str = "kube-multus-ds", *, ready: int = 2) -> dict[str, Any]:
+    status = {"desiredNumberScheduled": 2, "numberReady": ready}
+    return {"metadata": {"name": name, "namespace": namespace}, "status": status}
+
+
+def daemon(node: str) -> dict[str, Any]:
+    return {
+        "metadata": {"name": f"multus-{node}"},
+        "spec": {"nodeName": node},
+        "status": {"phase": "Running"},
+    }
+
+
+def attachment(config: object) -> Answer:
+    return 200, {}, {"spec": {"config": json.dumps(config)}}
+
+
+def paths(server: Server) -> list[str]:
+    return [path.partition("?")[0] for _, _, path, _ in server.asked]
+
+
+LISTED = items(*({"metadata": {"name": name}, "status": READY} for name in NODES))
+RUNNING = items(*map(daemon, NODES))
+STATIC = {**GOOD, "ipam": {"type": "static"}}
+
+
+def checked(client: ApiClient) -> tuple[dict[str, Check], Installation]:
+    found = Installation(client, OPTIONS)
+    return {check.name: check for check in found.checks()}, found
+
+
+def test_a_daemonset_is_found_wherever_it_was_installed(server: Server, client: ApiClient) -> None:
+    sets = items(daemonset("networking", "multus"))
+    server.answers = [LISTED, sets, RUNNING, attachment(STATIC)]
+    checks, found = checked(client)
+    assert (checks["Multus"].result, checks["Multus"].evidence) == ("ok", "Running on 2 of 2 nodes")
+    assert paths(server)[1:3] == ["/apis/apps/v1/daemonsets", "/api/v1/namespaces/networking/pods"]
+    assert found.multus == "-n networking daemonset/multus"
+
+
+def test_a_node_without_its_daemon_and_a_daemon_that_is_not_ready_are_faults(
+    server: Server, client: ApiClient
+) -> None:
+    sets = items(daemonset("kube-system"))
+    server.answers = [LISTED, sets, items(daemon("node1")), attachment(STATIC)]
+    assert checked(client)[0]["Multus"].evidence == "not running on node2"
+    server.answers = [LISTED, items(daemonset("kube-system", ready=1)), attachment(STATIC)]
+    check = checked(client)[0]["Multus"]
+    assert (check.result, check.evidence) == ("fail", "DaemonSet kube-system/kube-multus-ds: 1 of 2 Ready")
+
+
+@pytest.mark.parametrize(
+    ("config", "asked"),
+    [
+        ({"plugins": [{"type": "macvlan", "ipam": {"type": "whereabouts"}}]}, True),
+        ({"plugins": [{"type": "macvlan", "ipam": {"type": "host-local"}}]}, False),
+        ({"plugins": [{"type": "macvlan", "ipam": {"type": "static"}}]}, False),
+        ({"type": "macvlan", "ipam": {"type": "whereabouts"}}, True),
+        (None, False),  # its configuration is a file on each node
+    ],
+)
+def test_whereabouts_is_asked_for_where_it_gives_the_addresses(
+    server: Server, client: ApiClient, config: dict[str, Any] | None, asked: bool
+) -> None:
+    spec = {} if config is None else {"config": json.dumps({"cniVersion": "1.0.0"} | config)}
+    multus = [items(daemonset("kube-system")), RUNNING]
+    server.answers = [LISTED, *multus, (200, {}, {"spec": spec}), *(multus if asked else [])]
+    checks = list(verification.verify(client, "ml", OPTIONS, lambda: False))
+    assert [check.result for check in checks] == ["ok"] * (4 if asked else 3), checks
+    assert ("Whereabouts" in [check.name for check in checks]) is asked
+
+
+# -- a tenant, who may read little ----------------------------------------------------------------------------------
+
+
+def test_what_may_not_be_read_is_named_and_unknown(server: Server, client: ApiClient) -> None:
+    forbidden = [denied("list", "daemonsets")] * 2
+    server.answers = [denied("list", "nodes"), *forbidden, denied("get", "network-attachment-definitions")]
+    checks, found = checked(client)
+    assert {check.result for check in checks.values()} == {"unknown"}
+    assert checks["nodes"].evidence == "not allowed to list nodes"
+    assert checks["nodes"].fix == "kubectl auth can-i list nodes"
+    assert "daemonsets.apps" in checks["Multus"].evidence
+    name = f"attachment {OPTIONS.networks[0].path}"
+    assert checks[name].fix == "kubectl auth can-i get network-attachment-definitions.k8s.cni.cncf.io -n ml"
+    assert found.choice is None
+
+
+def test_without_the_nodes_the_daemonsets_own_status_decides(server: Server, client: ApiClient) -> None:
+    server.answers = [denied("list", "nodes"), items(daemonset("kube-system")), attachment(STATIC)]
+    check = checked(client)[0]["Multus"]
+    assert (check.result, check.evidence) == ("ok", "all 2 pods of its DaemonSet are Ready")
+    server.answers = [denied("list", "nodes"), items(daemonset("kube-system", ready=1)), attachment(STATIC)]
+    assert checked(client)[0]["Multus"].result == "fail"
+
+
+def test_a_daemonset_that_is_not_in_kube_system_may_be_elsewhere(server: Server, client: ApiClient) -> None:
+    server.answers = [LISTED, denied("list", "daemonsets"), items(), attachment(STATIC)]
+    check = checked(client)[0]["Multus"]
+    assert check.result == "unknown"
+    assert (
+        check.evidence == "no DaemonSet with app=multus in kube-system; not allowed to list other namespaces"
+    )
+    assert paths(server)[2] == "/apis/apps/v1/namespaces/kube-system/daemonsets"
+
+
+def test_all_nodes_needs_their_list(server: Server, client: ApiClient) -> None:
+    server.answers = [denied("list", "nodes")]
+    with pytest.raises(ClusterError, match="--all-nodes: not allowed to list nodes") as caught:
+        list(verification.verify(client, "ml", OPTIONS, lambda: True, all_nodes=True))
+    assert "without --all-nodes, two pods are tested" in caught.value.fix
+    assert len(server.asked) == 1
+
+
+def test_another_refusal_is_no_lack_of_rights(server: Server, client: ApiClient) -> None:
+    server.answers = [(401, {}, {"message": "Unauthorized"})]
+    with pytest.raises(ClusterError, match="not authenticated"):
+        checked(client)
+
+
+def test_nodes_are_read_in_pages(server: Server, client: ApiClient) -> None:
+    first: Answer = 200, {}, {"items": LISTED[2]["items"][:1], "metadata": {"continue": "more"}}
+    second = items(LISTED[2]["items"][1])
+    server.answers = [first, second, items(daemonset("kube-system")), RUNNING, attachment(STATIC)]
+    checks, _ = checked(client)
+    assert checks["nodes"].evidence == "node1, node2: Ready"
+    assert "continue=more" in server.asked[1][2]
+
+
+@pytest.mark.parametrize(
+    ("config", "good", "said"),
+    [
+        (GOOD, True, "macvlan on ens5, addresses by whereabouts, cniVersion 1.0.0"),
+        ({**GOOD, "cniVersion": "0.3.1"}, True, "0.3.1"),
+        ({"cniVersion": "1.0.0", "plugins": [{"type": "ipvlan", "master": "ens5"}]}, True, "ipvlan on ens5"),
+        ({**GOOD, "cniVersion": "0.2.0"}, False, "no network-status"),
+        ({key: value for key, value in GOOD.items() if key != "cniVersion"}, False, "no network-status"),
+        ({"cniVersion": "1.0.0", "ipam": {}}, False, "no type"),
+        ([], False, "JSON object"),
+        ({**GOOD, "cniVersion": "one"}, False, "'one'"),
+    ],
+)
+def test_an_attachments_configuration(config: object, good: bool, said: str) -> None:
+    found = check_configuration("attachment", json.dumps(config))
+    assert (found.good, said in found.evidence) == (good, True), found
+    assert good or found.fix

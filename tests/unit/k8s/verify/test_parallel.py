@@ -1,0 +1,48 @@
+"""Slow calls in a few threads."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from torchnet.k8s.verify.parallel import parallel
+
+
+def test_the_answers_are_in_the_arguments_order() -> None:
+    def call(number: int) -> int:
+        time.sleep(0.01 * (number % 3))
+        return number * number
+
+    assert parallel(call, range(40)) == [number * number for number in range(40)]
+    assert parallel(call, []) == []
+
+
+def test_no_more_threads_than_allowed_run_at_a_time() -> None:
+    running, most, lock = 0, 0, threading.Lock()
+
+    def call(_: int) -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.01)
+        with lock:
+            running -= 1
+
+    parallel(call, range(20), threads=4)
+    assert most == 4
+
+
+def test_after_a_failure_no_more_calls_are_begun() -> None:
+    begun: list[int] = []
+
+    def call(number: int) -> None:
+        begun.append(number)
+        if number == 2:
+            raise ValueError("two")
+
+    with pytest.raises(ValueError, match="two"):
+        parallel(call, range(100), threads=1)
+    assert begun == [0, 1, 2]
