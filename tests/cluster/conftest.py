@@ -16,6 +16,7 @@ from types import FrameType
 import pytest
 
 from tests.cluster import addons, machine, recipes
+from tests.cluster import kueue as kueue_controller
 from tests.cluster import cluster as running
 from tests.cluster.addons import ROOT
 from tests.cluster.cluster import Cluster
@@ -100,6 +101,14 @@ def jobset(cluster: Cluster) -> None:
     """JobSet's controller, with its webhooks, until the end of the session."""
     addons.install_jobset()
     running.run_kinds.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def kueue(cluster: Cluster, jobset: None) -> Iterator[None]:
+    """Kueue's controller, with its webhooks, until the end of the module; namespaces join with `kueue.queues`."""
+    with kueue_controller.installed():
+        yield
+        cluster.wait_for_deleted()  # Kueue takes its finalizers off what it has made there
 
 
 @pytest.fixture(autouse=True)

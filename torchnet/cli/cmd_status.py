@@ -49,6 +49,11 @@ def run(words: list[str], given: dict[str, Any]) -> int:
     return 0
 
 
+def _state(row: RunRow) -> str:
+    attempt = f" (attempt {row.attempt})" if row.attempt is not None and row.attempt > 1 else ""
+    return f"{row.state}{attempt}: {row.reason}" if row.reason else f"{row.state}{attempt}"
+
+
 def _table(rows: list[RunRow]) -> str:
     from torchnet.console.text_table import table
     from torchnet.units import seconds
@@ -61,7 +66,7 @@ def _table(rows: list[RunRow]) -> str:
                 row.run,
                 row.workload,
                 f"{row.ready}/{row.total}",
-                f"{row.state}: {row.reason}" if row.reason else row.state,
+                _state(row),
                 seconds(row.age_s),
                 "" if row.exit_code is None else str(row.exit_code),
             )

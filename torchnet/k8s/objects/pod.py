@@ -24,6 +24,7 @@ from torchnet.constants import (
     STATE_DIR,
     WORK_DIR,
 )
+from torchnet.k8s.objects import kueue
 from torchnet.k8s.objects.builders import RESTRICTED, RESTRICTED_POD, api_access, from_field, mount
 from torchnet.k8s.objects.code_bundle import CodeBundle
 from torchnet.k8s.objects.network_annotation import device_resources, fixed_addresses, networks
@@ -108,6 +109,7 @@ def template(
             "labels": dict(labels),
             "annotations": {
                 **job.kubernetes.annotations,
+                **kueue.pod_annotations(job),
                 DEFAULT_CONTAINER: constants.WORKER,
                 **({constants.NETWORKS_ANNOTATION: networks(attachments)} if attachments else {}),
             },
@@ -126,8 +128,8 @@ def _spec(
     spec: dict[str, Any] = {"restartPolicy": "Never"}
     if job.run.timeout:
         # The launcher enforces the time-out while it runs; this deadline applies when it does not. A Job's own deadline
-        # would delete the pods, and with them their logs.
-        seconds = job.run.start_timeout + job.run.timeout + job.run.grace + _DEADLINE_MARGIN
+        # would delete the pods, and with them their logs. It counts from the pod's scheduling, image pulls included.
+        seconds = constants.COLD_START_SECONDS + job.run.start_timeout + job.run.timeout + job.run.grace + _DEADLINE_MARGIN
         spec["activeDeadlineSeconds"] = math.ceil(seconds)
     spec |= {
         "terminationGracePeriodSeconds": math.ceil(job.run.grace) + _GRACE_MARGIN,

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torchnet.constants import RUN_LABEL
+from torchnet.constants import QUEUE_LABEL, RUN_LABEL
 from torchnet.errors import ClusterError, UsageError
 from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.api_errors import ApiCall, ApiRefusal
 from torchnet.k8s.client.kinds import JOB, JOBSET, POD, selector
+from torchnet.k8s.client.kueue import JOB_UID_LABEL, list_workloads, served_version
 from torchnet.k8s.run.outcome import first_failure
+from torchnet.k8s.run.queue_status import evictions, queue_state
 from torchnet.k8s.run.run_info import RunInfo, read_run_info
 from torchnet.k8s.run.suspension import evicted, suspension, terminal
 from torchnet.k8s.run.worker_set import WorkerSet, WorkerStatus, seconds
@@ -24,7 +26,13 @@ _REASON = 200  # characters; longer reasons are cut
 
 @dataclass(frozen=True)
 class RunRow:
-    """One run as ``torchnet status`` shows it; ``exit_code`` is None until all of its workers have ended."""
+    """One run as ``torchnet status`` shows it.
+
+    Attributes:
+        exit_code: None until all workers have ended.
+        attempt: the number of the present attempt, from 1, or of the next one while the run is suspended; None if it
+            is not known how often the run was suspended.
+    """
 
     run: str
     namespace: str
@@ -36,6 +44,7 @@ class RunRow:
     age_s: float
     exit_code: int | None
     workers: tuple[dict[str, Any], ...] = ()
+    attempt: int | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,11 @@ def table(client: ApiClient, namespace: str, run: str | None = None) -> RunTable
     pods: dict[str, list[Object]] = {name: [] for name in search.names}
     for pod in answer.get("items") or ():
         pods.setdefault(str((pod["metadata"].get("labels") or {}).get(RUN_LABEL)), []).append(pod)
-    found = [_row(body, pods[name], detailed=run is not None) for name, body in search.found.items()]
+    queued = _kueue_workloads(client, namespace, search.found.values())
+    found = [
+        _row(body, pods[name], queued.get(str(body["metadata"].get("uid")), queued.get(name)), detailed=run is not None)
+        for name, body in search.found.items()
+    ]
     found += [
         _unknown_row(body, pods[name], JOBSET.name, "its JobSet cannot be read")
         for name, body in search.hidden.items()
@@ -78,7 +91,34 @@ def _unknown_row(body: Object, pods: Sequence[Object], workload: str, why: str) 
     )
 
 
-def _row(workload: Object, pods: Sequence[Object], *, detailed: bool) -> RunRow:
+def _kueue_workloads(client: ApiClient, namespace: str, found: Iterable[Object]) -> dict[str, Object]:
+    """Kueue's Workloads by the UID of their Job or JobSet, or by the name of a group of pods; {} if unreadable."""
+    if not any(QUEUE_LABEL in (body["metadata"].get("labels") or {}) for body in found):
+        return {}
+    try:
+        version = served_version(client)
+        bodies = list_workloads(client, version, namespace) if version else []
+    except ClusterError:
+        return {}  # not allowed, or Kueue's controller is down
+    return {
+        str((body["metadata"].get("labels") or {}).get(JOB_UID_LABEL) or body["metadata"]["name"]): body
+        for body in bodies
+    }
+
+
+def _attempt(info: RunInfo, workload: Object, queued: Object | None) -> int | None:
+    """The number of the run's attempt; None if it is not known."""
+    restarts = (workload.get("status") or {}).get("restarts") or 0
+    if info.kind is POD:
+        return 1
+    if info.queue and queued is None:
+        return None
+    if queued is None and suspension(workload).resumed:
+        return None  # by hand: nobody counts that
+    return 1 + evictions(queued or {}) + (restarts if isinstance(restarts, int) else 0)
+
+
+def _row(workload: Object, pods: Sequence[Object], queued: Object | None, *, detailed: bool) -> RunRow:
     try:
         info = read_run_info(workload)
     except UsageError as error:
@@ -90,6 +130,8 @@ def _row(workload: Object, pods: Sequence[Object], *, detailed: bool) -> RunRow:
     worker_set.forget(pod["metadata"]["uid"] for pod in pods if found.ended(pod, gone=False))
     workers = worker_set.workers()
     state, reason, code = _state(info, workload, workers, pods)
+    if state == "queued" and queued is not None:
+        state, reason = queue_state(queued) if any(queue_state(queued)) else (state, reason)
     details = tuple(
         {
             "worker": info.node(rank),
@@ -112,6 +154,7 @@ def _row(workload: Object, pods: Sequence[Object], *, detailed: bool) -> RunRow:
         age_s=round(max(0.0, time.time() - info.created), 0),
         exit_code=code,
         workers=details if detailed else (),
+        attempt=_attempt(info, workload, queued),
     )
 
 

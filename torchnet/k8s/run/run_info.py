@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from torchnet.constants import JOBSET_JOB, RUN_LABEL, SPEC_ANNOTATION
+from torchnet.constants import JOBSET_JOB, QUEUE_LABEL, RUN_LABEL, SPEC_ANNOTATION
 from torchnet.errors import UsageError
 from torchnet.k8s.client.kinds import JOBSET, Kind, kind_of
 from torchnet.k8s.run.worker_set import seconds
@@ -24,6 +24,7 @@ class RunInfo:
         created: the creation time of the workload, as unix time.
         uid: the UID of the workload.
         network: where the workers' addresses come from.
+        queue: the LocalQueue of Kueue; "" if the run is in none.
     """
 
     run: str
@@ -35,6 +36,7 @@ class RunInfo:
     created: float = 0.0
     uid: str = ""
     network: AddressSourceKind = "multus-status"
+    queue: str = ""
 
     @property
     def restarts(self) -> bool:
@@ -80,6 +82,7 @@ def read_run_info(workload: dict[str, Any]) -> RunInfo:
         ) from None
     created = seconds(meta.get("creationTimestamp"))
     uid = str(meta.get("uid") or "")
+    queue = printable(str((meta.get("labels") or {}).get(QUEUE_LABEL) or ""), 253)
     return RunInfo(
-        run, meta["namespace"], kind_of(workload), meta["name"], nnodes, nproc, created, uid, network
+        run, meta["namespace"], kind_of(workload), meta["name"], nnodes, nproc, created, uid, network, queue
     )
