@@ -65,14 +65,17 @@ INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 IGNORED_ANNOTATION = "batch.kubernetes.io/job-index-ignored-failure-count"
 ATTEMPT_LABEL = "jobset.sigs.k8s.io/restart-attempt"
 SPEC_ANNOTATION = "torchnet/spec"
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+QUEUE_LABEL, PRIORITY_LABEL = "kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class"
 POLICY_ANNOTATION = "k8s.v1.cni.cncf.io/policy-for"
 COMMON_LABELS = {"app.kubernetes.io/name": "torchnet", "app.kubernetes.io/managed-by": "torchnet"}
 # Names inside a worker's pod.
 JOBSET_JOB = "w"  # short, because it is part of the hostname, RUN-w-0-INDEX
 PREPARE, WORKER = "prepare", "worker"
 STOPPED_CODE = 143  # exit code of an agent that received SIGTERM
-NETWORK_CODE, LOST_CODE = 4, 70  # exit codes of all agents: the backend failed; a worker was lost (docs/exit-codes.md)
+NETWORK_CODE, LOST_CODE = (
+    4,
+    70,
+)  # exit codes of all agents: the backend failed; a worker was lost (docs/exit-codes.md)
 REPLACE_CODE = 75  # exit code of prepare: another pod may succeed (EX_TEMPFAIL of sysexits.h)
 CODE_DIR, STATE_DIR, TOKEN_DIR = "/torchnet", "/torchnet-state", "/torchnet-token"
 WORK_DIR = "/torchnet-work"  # where the script's folder is unpacked and the scripts run

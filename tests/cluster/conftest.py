@@ -16,8 +16,8 @@ from types import FrameType
 import pytest
 
 from tests.cluster import addons, machine, recipes
-from tests.cluster import kueue as kueue_controller
 from tests.cluster import cluster as running
+from tests.cluster import kueue as kueue_controller
 from tests.cluster.addons import ROOT
 from tests.cluster.cluster import Cluster
 from tests.cluster.concurrency import ConcurrentTests, is_concurrent

@@ -110,5 +110,20 @@ def build_module(source: Path, package: str, program: Path) -> None:
         for path in (copy, *copy.rglob("*")):
             if path.is_dir():
                 path.chmod(0o755)
-        words = ("build", "-trimpath", "-gcflags=all=-dwarf=false", "-ldflags", "-s -w", "-o", program, package)
-        run(go(), *words, env=_environment() | {"GOFLAGS": "-mod=readonly -buildvcs=false"}, cwd=copy, timeout=3600)
+        words = (
+            "build",
+            "-trimpath",
+            "-gcflags=all=-dwarf=false",
+            "-ldflags",
+            "-s -w",
+            "-o",
+            program,
+            package,
+        )
+        run(
+            go(),
+            *words,
+            env=_environment() | {"GOFLAGS": "-mod=readonly -buildvcs=false"},
+            cwd=copy,
+            timeout=3600,
+        )

@@ -1,7 +1,7 @@
 """Kueue's controller, a part of the cluster that only some tests need: built by itself, and installed for them alone.
 
-Only namespaces with the label of :data:`SELECTOR` are its business: its webhooks fail closed, and the jobs of other tests
-must not depend on it.
+Only namespaces with the label of :data:`SELECTOR` are its business: its webhooks fail closed, and the jobs of other
+tests must not depend on it.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _objects() -> list[dict[str, Any]]:
 
 @contextmanager
 def installed() -> Iterator[None]:
-    """Install it on the cluster that is up, and remove it but for its kinds; no object of theirs may be left by then."""
+    """Install it on the cluster that is up, and remove it but for its kinds, of which no object may be left."""
     build()
     run(*inside(NODE), "ctr", "--namespace", "k8s.io", "images", "import", PART.folder / "image.tar")
     objects = _objects()
@@ -101,7 +101,9 @@ def installed() -> Iterator[None]:
         wait()
         yield
     finally:
-        names = [f"{body['kind'].lower()}/{body['metadata']['name']}" for body in objects if body["kind"] in HOOKS]
+        names = [
+            f"{body['kind'].lower()}/{body['metadata']['name']}" for body in objects if body["kind"] in HOOKS
+        ]
         kubectl("delete", *names)
         kubectl("-n", NAMESPACE, "delete", DEPLOYMENT)
 

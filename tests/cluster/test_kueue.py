@@ -163,7 +163,7 @@ def test_preempted_runs_go_on_where_they_were(launcher: Launcher, kueue: None) -
             controller.scale(0)
             finish(high)
             assert high.finish().code == 0, "a run ends and goes also without Kueue"
-        until(lambda: [pod for pod in pods(launcher, "again")] == [], "its pods are gone", pause=SLOW)
+        until(lambda: pods(launcher, "again") == [], "its pods are gone", pause=SLOW)
         time.sleep(3)
         assert job.process.poll() is None, job.text("stderr")
         assert (status(launcher)["low"]["state"], status(launcher)["low"]["attempt"]) == ("preempted", 3)

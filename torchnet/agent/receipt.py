@@ -248,4 +248,8 @@ def _imbalance(rails: Sequence[RailBytes]) -> list[str]:
         for rail in rails
         if rail["peer_bytes"] < _IMBALANCE * most["peer_bytes"]
     ]
-    return [f"rails are unequal: {', '.join(less)}, {most['interface']} {size(most['peer_bytes'])}"] if less else []
+    return (
+        [f"rails are unequal: {', '.join(less)}, {most['interface']} {size(most['peer_bytes'])}"]
+        if less
+        else []
+    )

@@ -200,8 +200,8 @@ def _find_queue_problems(group: Kubernetes) -> list[str]:
     found = []
     if group.max_infra_restarts and group.form != "jobset":
         found.append(
-            "kubernetes.max_infra_restarts: needs --as jobset: a Job replaces workers only before the start, and nothing "
-            "replaces plain pods"
+            "kubernetes.max_infra_restarts: needs --as jobset: a Job replaces workers only before the start, and "
+            "nothing replaces plain pods"
         )
     for name in ("workload_priority", "topology"):
         if getattr(group, name) is not None and group.queue is None:

@@ -130,7 +130,7 @@ KUBERNETES_FIELDS = (
     _field(
         "kubernetes.workload_priority",
         "--workload-priority",
-        "WorkloadPriorityClass of Kueue: the priority in the queue. Without it, that of --priority-class counts there, too.",
+        "WorkloadPriorityClass of Kueue: the priority in the queue. Without it, --priority-class counts.",
         _NAME,
         metavar="NAME",
     ),

@@ -192,8 +192,8 @@ FIELDS = (
     Field(
         "run.start_timeout",
         "--start-timeout",
-        "Time limit for the start of all workers. On Kubernetes, waiting in a queue, for images and for new nodes does not "
-        "count.",
+        "Time limit for the start of all workers. On Kubernetes, waiting in a queue, for images and for new nodes does "
+        "not count.",
         _DURATION,
         "5min",
         "TIME",

@@ -127,5 +127,5 @@ def test_the_receipt_of_an_earlier_attempt_is_shown_and_is_not_the_jobs() -> Non
     screen.console.event({"event": "receipt", "receipt": body, "attempt": 1})
     screen.console.event({"event": "receipt", "receipt": receipt()})
     screen.console.close()
-    assert "attempt 1 was suspended" in screen.stderr
+    assert "exit code 143" in screen.stderr
     assert "root cause" not in screen.stderr

@@ -13,7 +13,6 @@ from torchnet.k8s.client.kinds import Kind
 
 GROUP = "kueue.x-k8s.io"
 JOB_UID_LABEL = f"{GROUP}/job-uid"
-PRIORITY_LABEL = f"{GROUP}/priority-class"
 # Seconds for which a read is retried: while Kueue's controller is down, the API server cannot convert its objects.
 _PATIENCE = 2.0
 
@@ -58,7 +57,9 @@ def list_workloads(client: ApiClient, version: str, namespace: str, uid: str = "
     """
     kind = workload_kind(version)
     query = {"labelSelector": f"{JOB_UID_LABEL}={uid}"} if uid else {}
-    answer = client.call("GET", kind.path(namespace), kind.call("list", namespace), query=query, patience=_PATIENCE)
+    answer = client.call(
+        "GET", kind.path(namespace), kind.call("list", namespace), query=query, patience=_PATIENCE
+    )
     return list(answer.get("items") or ())
 
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from torchnet.config.job_spec import JobSpec
 from torchnet.config.k8s_values import parse_topology
-from torchnet.constants import NODE_RANK_LABEL, QUEUE_LABEL
-from torchnet.k8s.client.kueue import PRIORITY_LABEL
+from torchnet.constants import NODE_RANK_LABEL, PRIORITY_LABEL, QUEUE_LABEL
 
 _GROUP_LABEL, _GROUP_COUNT = "kueue.x-k8s.io/pod-group-name", "kueue.x-k8s.io/pod-group-total-count"
 # Without it, a group with a failed pod keeps its quota and waits for somebody to create a replacement.

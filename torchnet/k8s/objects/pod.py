@@ -129,7 +129,13 @@ def _spec(
     if job.run.timeout:
         # The launcher enforces the time-out while it runs; this deadline applies when it does not. A Job's own deadline
         # would delete the pods, and with them their logs. It counts from the pod's scheduling, image pulls included.
-        seconds = constants.COLD_START_SECONDS + job.run.start_timeout + job.run.timeout + job.run.grace + _DEADLINE_MARGIN
+        seconds = (
+            constants.COLD_START_SECONDS
+            + job.run.start_timeout
+            + job.run.timeout
+            + job.run.grace
+            + _DEADLINE_MARGIN
+        )
         spec["activeDeadlineSeconds"] = math.ceil(seconds)
     spec |= {
         "terminationGracePeriodSeconds": math.ceil(job.run.grace) + _GRACE_MARGIN,

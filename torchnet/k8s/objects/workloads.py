@@ -19,8 +19,8 @@ from torchnet.network.attachment import NetworkAttachment
 # (torchnet.agent.join).
 _REPLACE = {"containerName": constants.PREPARE, "operator": "In", "values": [constants.REPLACE_CODE]}
 _TRAINED = {"containerName": constants.WORKER, "operator": "NotIn", "values": [0]}
-# The agents' exit codes if the cluster is the cause: the backend failed, or a worker was lost. Agents that are told to stop
-# exit with 143, which must not be among them: for a moment, the pods that a suspension has deleted still exist, and the Job
+# The agents' exit codes if the cluster is the cause: the backend failed, or a worker was lost. Not 143, with which
+# agents exit that are told to stop: for a moment, the pods that a suspension has deleted still exist, and the Job
 # controller applies this rule to them, too (getFailJobMessage in pkg/controller/job).
 _INFRA_CODES = [constants.NETWORK_CODE, constants.LOST_CODE]
 _INFRA = {"containerName": constants.WORKER, "operator": "In", "values": _INFRA_CODES}
@@ -114,8 +114,8 @@ def _jobset(job: JobSpec, pods: dict[str, Any]) -> dict[str, Any]:
 def _failure_policy(restarts: int) -> dict[str, Any]:
     """Return the JobSet's failure policy; the agents themselves restart a script that fails (``--max-restarts``).
 
-    A failure that no rule names has the action RestartJobSet, up to maxRestarts times. RestartJobSetAndIgnoreMaxRestarts
-    was rejected: a job whose nodes keep failing would start again without end.
+    A failure that no rule names has the action RestartJobSet, up to maxRestarts times. The action
+    RestartJobSetAndIgnoreMaxRestarts was rejected: a job whose nodes keep failing would start again without end.
     """
     policy: dict[str, Any] = {"maxRestarts": restarts, "restartStrategy": "BlockingRecreate"}
     if restarts:

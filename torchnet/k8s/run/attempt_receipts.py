@@ -1,7 +1,7 @@
 """The receipts of attempts that are over while their run goes on: suspended, or restarted by its JobSet.
 
-Such an attempt's pods are still terminating when it is known to be over, and rank 0 writes its receipt last. The receipt
-is therefore built when all pods of the attempt have ended and rank 0's log is read, or a few seconds later.
+Such an attempt's pods are still terminating when it is known to be over, and rank 0 writes its receipt last. The
+receipt is therefore built when all pods of the attempt have ended and rank 0's log is read, or a few seconds later.
 """
 
 from __future__ import annotations
@@ -90,5 +90,7 @@ class AttemptReceipts:
             return now - one.at > _LONGEST_SECONDS
         if one.ended_at is None:
             one.ended_at = now
-        complete = len(workers) == self._info.nnodes and (not workers[0].started or workers[0].uid in self._logged)
+        complete = len(workers) == self._info.nnodes and (
+            not workers[0].started or workers[0].uid in self._logged
+        )
         return complete or now - one.ended_at > _LOG_SECONDS

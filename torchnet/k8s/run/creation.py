@@ -10,12 +10,12 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torchnet.constants import QUEUE_LABEL, RUN_LABEL
+from torchnet.constants import PRIORITY_LABEL, QUEUE_LABEL, RUN_LABEL
 from torchnet.errors import ClusterError, NetworkError, UsageError
 from torchnet.k8s.client.api_client import MERGE_PATCH, ApiClient, after_lost_answer
 from torchnet.k8s.client.api_errors import ApiRefusal, is_permission_error
 from torchnet.k8s.client.kinds import NAD, POD, WORKLOADS, Kind, kind_of
-from torchnet.k8s.client.kueue import PRIORITY_LABEL, local_queue_kind, priority_kind, served_version
+from torchnet.k8s.client.kueue import local_queue_kind, priority_kind, served_version
 from torchnet.network.attachment import NetworkAttachment
 from torchnet.text import printable
 
@@ -155,8 +155,8 @@ def _check_queue(client: ApiClient, namespace: str, objects: Sequence[Object]) -
     Raises:
         UsageError: the cluster does not have Kueue, or Kueue does not have one of the two.
     """
-    workload = next((one for one in objects if kind_of(one) in WORKLOADS), {"metadata": {}})
-    labels = workload["metadata"].get("labels") or {}
+    workloads = [one for one in objects if kind_of(one) in WORKLOADS]
+    labels = (workloads[0]["metadata"].get("labels") or {}) if workloads else {}
     queue, priority = labels.get(QUEUE_LABEL), labels.get(PRIORITY_LABEL)
     if not queue:
         return

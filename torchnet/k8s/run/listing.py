@@ -72,7 +72,12 @@ def table(client: ApiClient, namespace: str, run: str | None = None) -> RunTable
         pods.setdefault(str((pod["metadata"].get("labels") or {}).get(RUN_LABEL)), []).append(pod)
     queued = _kueue_workloads(client, namespace, search.found.values())
     found = [
-        _row(body, pods[name], queued.get(str(body["metadata"].get("uid")), queued.get(name)), detailed=run is not None)
+        _row(
+            body,
+            pods[name],
+            queued.get(str(body["metadata"].get("uid")), queued.get(name)),
+            detailed=run is not None,
+        )
         for name, body in search.found.items()
     ]
     found += [

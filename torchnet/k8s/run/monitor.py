@@ -361,7 +361,7 @@ class RunMonitor:
         return None
 
     def _count(self, clock: StartClock, passed: float, waits_for: str) -> bool:
-        """Count the seconds that have passed, and show now and then what was waited for; return whether they are free."""
+        """Count the seconds that have passed, and show at times what was waited for; return whether they are free."""
         free = clock.count(passed, waits_for)
         if text := clock.progress():
             self._console.notice(text)
@@ -457,8 +457,8 @@ class RunMonitor:
         number = self._attempt_number
         if self._jobset_restart.begun(self._workload_status.restarts):
             unknown = Failure("lost", f"attempt {number} failed", LOST_CODE, at=time.time())
-            failure = self._jobset_restart.ended_cause or unknown
-            self._attempt_receipts.add(number, self._jobset_restart.ended_uids, lambda: failure, now)
+            cause = self._jobset_restart.ended_cause or unknown
+            self._attempt_receipts.add(number, self._jobset_restart.ended_uids, lambda: cause, now)
             self._begin_attempt()
         last = not self._workload_status.restarts_left
         limit = patience if last else self._options.grace + PATIENCE_SECONDS

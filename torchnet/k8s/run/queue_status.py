@@ -20,7 +20,9 @@ from torchnet.text import printable
 
 Object = Mapping[str, Any]
 READ_SECONDS = 2.0  # between two reads
-QUIET_SECONDS = 30.0  # between two messages of one condition: with each job of the queue, the missing quota changes
+QUIET_SECONDS = (
+    30.0  # between two messages of one condition: with each job of the queue, the missing quota changes
+)
 _PREVIOUSLY = "Previously: "  # in the message of a condition that Kueue has set to False
 _LONGEST = 400  # characters of a condition
 # Conditions that are shown, in the order in which Kueue sets them during a preemption, with the status in question.
@@ -173,7 +175,9 @@ class QueueStatus:
     def _read(self) -> dict[str, Any] | None:
         self._version = self._version or served_version(self._client)
         if not self._version:
-            self._end(f"the cluster does not have Kueue: nothing admits the run to its queue {self._info.queue}")
+            self._end(
+                f"the cluster does not have Kueue: nothing admits the run to its queue {self._info.queue}"
+            )
             return None
         if not self._name:
             found = list_workloads(self._client, self._version, self._info.namespace, self._info.uid)

@@ -1,4 +1,4 @@
-"""The clock of an attempt's start: what counts for --start-timeout, and how long the run has waited for other things."""
+"""The clock of an attempt's start: what counts for --start-timeout, and how long was waited for other things."""
 
 from __future__ import annotations
 

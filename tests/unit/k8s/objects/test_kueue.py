@@ -74,10 +74,17 @@ def test_a_jobset_tells_the_clusters_failures_from_the_scripts() -> None:
     assert "PodFailurePolicy" not in rule["onJobFailureReasons"]
     assert spec_of(found).max_restarts == 2, "the agents', inside of each start"
     # An evicted worker has an exit code: what took it away goes first.
-    assert [rule["action"] for rule in rules(max_infra_restarts=1)] == ["Ignore", "FailJob", "FailJob", "FailIndex"]
+    assert [rule["action"] for rule in rules(max_infra_restarts=1)] == [
+        "Ignore",
+        "FailJob",
+        "FailJob",
+        "FailIndex",
+    ]
     disrupted, told = rules(max_infra_restarts=1)[1:3]
     assert disrupted["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
-    assert told["onExitCodes"] == {"containerName": "worker", "operator": "In", "values": [4, 70]}, "143 is a suspension's"
+    assert told["onExitCodes"] == {"containerName": "worker", "operator": "In", "values": [4, 70]}, (
+        "143 is a suspension's"
+    )
 
 
 def test_without_restarts_no_failure_deletes_the_pods_of_others() -> None:

@@ -48,7 +48,7 @@ def stopped(rank: int, **more: Any) -> dict[str, Any]:
 
 
 def test_it_comes_when_all_pods_have_ended_and_rank_0s_log_is_read(seen: Seen) -> None:
-    trains = {"phase": "Running", "worker": running()}
+    trains: dict[str, Any] = {"phase": "Running", "worker": running()}
     seen.worker_set.relist([pod(0, **trains), pod(1, **trains)])
     seen.receipts.add(1, BOTH, lambda: WHY, 100.0)
     seen.receipts.collect(101.0)

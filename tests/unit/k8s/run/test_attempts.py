@@ -217,12 +217,18 @@ def test_kueues_reason_is_in_the_attempts_receipt(
     info = replace(one.facts, queue="team-a", uid="the-job")
     kueue(store, {"type": "Admitted", "status": "True", "reason": "Admitted"})
     admitted = waits(watched, "Kueue: Admitted")
-    preempted = one.suspend, lambda: kueue(store, PREEMPTED), waits(watched, "Kueue: Evicted (Preempted): to acc")
+    preempted = (
+        one.suspend,
+        lambda: kueue(store, PREEMPTED),
+        waits(watched, "Kueue: Evicted (Preempted): to acc"),
+    )
     steps = asked(store, "watch=true"), admitted, *preempted, one.resume, 0.5, one.succeed
     outcome = watched.run(info, RunOptions(grace=0), *steps)
     assert outcome.code == 0, watched.err.getvalue()
     ((_, receipt),) = watched.attempts
-    assert receipt["reason"].startswith("attempt 1 was suspended by its queue: Kueue: Evicted (Preempted): to acc")
+    assert receipt["reason"].startswith(
+        "attempt 1 was suspended by its queue: Kueue: Evicted (Preempted): to acc"
+    )
 
 
 def test_attach_knows_the_attempt_from_kueue(store: Store, watched: Watched) -> None:

@@ -151,7 +151,12 @@ def queued(store: Store, *, suspended: bool) -> None:
 def test_a_queued_runs_state_and_attempt_are_kueues(
     store: Store, tmp_path: Path, torchnet: Callable[..., Result]
 ) -> None:
-    pending = {"type": "QuotaReserved", "status": "False", "reason": "Pending", "message": "1 more cpu needed"}
+    pending = {
+        "type": "QuotaReserved",
+        "status": "False",
+        "reason": "Pending",
+        "message": "1 more cpu needed",
+    }
     stats = {"evictions": [{"reason": "Preempted", "underlyingCause": "", "count": 1}]}
     queued(store, suspended=True)
     kueues(store, {"conditions": [pending]})

@@ -51,7 +51,10 @@ def test_an_attachment_that_is_not_there_is_the_networks(server: Server, client:
 
 GROUP: Answer = (200, {}, {"preferredVersion": {"version": "v1beta2"}})
 KUEUE = "kueue.x-k8s.io"
-QUEUED = [OBJECTS[0], body("batch/v1", "Job", labels={f"{KUEUE}/queue-name": "team-a", f"{KUEUE}/priority-class": "p"})]
+QUEUED = [
+    OBJECTS[0],
+    body("batch/v1", "Job", labels={f"{KUEUE}/queue-name": "team-a", f"{KUEUE}/priority-class": "p"}),
+]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +75,9 @@ def test_a_queue_that_is_not_there_would_be_waited_for_without_end(
     assert [asked[1] for asked in server.asked] == ["GET"] * (1 + len(answers)), "nothing was tried"
 
 
-def test_a_queue_that_may_not_be_read_is_no_reason_against_a_launch(server: Server, client: ApiClient) -> None:
+def test_a_queue_that_may_not_be_read_is_no_reason_against_a_launch(
+    server: Server, client: ApiClient
+) -> None:
     said = 'localqueues.kueue.x-k8s.io is forbidden: User "eve" cannot get resource "localqueues"'
     forbidden: Answer = (403, {}, {"reason": "Forbidden", "message": said})
     server.answers = [MISSING, GROUP, forbidden, forbidden, TAKEN]
