@@ -25,6 +25,7 @@ from tests.cluster.shell import run, wait_until
 NAMESPACE, DEPLOYMENT = "kueue-system", "deployment/kueue-controller-manager"
 SELECTOR = {"matchLabels": {"tests.torchnet/queues": "true"}}
 LABEL = "tests.torchnet/queues=true"
+API = "v1beta2"
 FRAMEWORKS = ["batch/job", "jobset.x-k8s.io/jobset", "pod"]
 CONFIGURATION = "controller_manager_config.yaml"
 NODE = NODES[0]  # on which its image is
@@ -111,7 +112,7 @@ def installed() -> Iterator[None]:
 def wait() -> None:
     """Until its webhooks answer."""
     kubectl("-n", NAMESPACE, "rollout", "status", DEPLOYMENT, "--timeout=120s", timeout=130)
-    flavor = {"apiVersion": "kueue.x-k8s.io/v1beta1", "kind": "ResourceFlavor", "metadata": {"name": "try"}}
+    flavor = {"apiVersion": f"kueue.x-k8s.io/{API}", "kind": "ResourceFlavor", "metadata": {"name": "try"}}
     words = ("create", "--dry-run=server", "-f", "-")
     wait_until("Kueue's webhooks", 60, lambda: bool(kubectl(*words, input=json.dumps(flavor))))
 
@@ -122,8 +123,8 @@ def scale(replicas: int) -> None:
     if replicas:
         wait()
     else:
-        words = ("-n", NAMESPACE, "wait", "--for=delete", "pod", "-l", "control-plane=controller-manager")
-        kubectl(*words, "--timeout=60s")
+        words = ("-n", NAMESPACE, "get", "pods", "-o", "name")
+        wait_until("the end of Kueue's controller", 60, lambda: not kubectl(*words))
 
 
 def queue(namespace: str, name: str, cpu: str, topology: str = "") -> list[dict[str, Any]]:
@@ -162,7 +163,7 @@ def queue(namespace: str, name: str, cpu: str, topology: str = "") -> list[dict[
         specs.insert(0, ("Topology", unique, {"levels": [{"nodeLabel": topology}]}))
     return [
         {
-            "apiVersion": "kueue.x-k8s.io/v1beta1",
+            "apiVersion": f"kueue.x-k8s.io/{API}",
             "kind": kind,
             "metadata": {"name": called} | ({"namespace": namespace} if kind == "LocalQueue" else {}),
             "spec": spec,
@@ -176,7 +177,7 @@ def queues(namespace: str, objects: list[dict[str, Any]]) -> Iterator[None]:
     """These queues in a namespace that is Kueue's business while they are there."""
     kubectl("label", "namespace", namespace, LABEL)
     high = {
-        "apiVersion": "kueue.x-k8s.io/v1beta1",
+        "apiVersion": f"kueue.x-k8s.io/{API}",
         "kind": "WorkloadPriorityClass",
         "metadata": {"name": f"{namespace}-high"},
         "value": 1000,
