@@ -82,7 +82,7 @@ def launch(
     receipts: list[Any] = []
 
     def listener(event: Mapping[str, Any]) -> bool:
-        if event.get("event") == "receipt":
+        if event.get("event") == "receipt" and "attempt" not in event:  # that of an earlier attempt
             receipts.append(event["receipt"])
         return False
 

@@ -16,6 +16,9 @@ STORE_PORTS = range(29501, 29600)
 DEFAULT_MASTER_PORT = 29500
 
 GRACE_SECONDS = 30.0  # from SIGTERM to SIGKILL; torchrun's default
+# On Kubernetes: how much longer than --start-timeout agents wait for each other, because they do not see that other
+# workers' images are pulled or nodes are added. The launcher, which sees it, stops a run earlier.
+COLD_START_SECONDS = 1800.0
 
 # Rails per worker. Cloud instances have up to 16 network cards (`vf*16`), and the size limit of a job's peer table is
 # computed for that number (torchnet.network.peer_table).
@@ -68,7 +71,7 @@ SPEC_ANNOTATION = f"{LABEL_PREFIX}spec"
 # Version 0.1 had no domain. Its runs are still found by status, logs, attach and down; to be removed with 0.3.
 OLD_LABEL_PREFIX = "torchnet/"
 OLD_RUN_LABEL = f"{OLD_LABEL_PREFIX}run"
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+QUEUE_LABEL, PRIORITY_LABEL = "kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class"
 POLICY_ANNOTATION = "k8s.v1.cni.cncf.io/policy-for"
 COMMON_LABELS = {"app.kubernetes.io/name": "torchnet", "app.kubernetes.io/managed-by": "torchnet"}
 # Request and limit of a worker's local disk. The limit leaves room for the caches of a model hub, and stops a worker
@@ -78,6 +81,10 @@ EPHEMERAL_STORAGE = "1Gi:50Gi"
 JOBSET_JOB = "w"  # short, because it is part of the hostname, RUN-w-0-INDEX
 PREPARE, WORKER = "prepare", "worker"
 STOPPED_CODE = 143  # exit code of an agent that received SIGTERM
+NETWORK_CODE, LOST_CODE = (
+    4,
+    70,
+)  # exit codes of all agents: the backend failed; a worker was lost (docs/exit-codes.md)
 REPLACE_CODE = 75  # exit code of prepare: another pod may succeed (EX_TEMPFAIL of sysexits.h)
 CODE_DIR, STATE_DIR, TOKEN_DIR = "/torchnet", "/torchnet-state", "/torchnet-token"
 WORK_DIR = "/torchnet-work"  # where the script's folder is unpacked and the scripts run

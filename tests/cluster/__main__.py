@@ -1,6 +1,6 @@
 """A real two-node Kubernetes cluster on this machine, with Multus and Whereabouts.
 
-uv run -m tests.cluster build             builds its parts, once: some 10 minutes, 5 GB
+uv run -m tests.cluster build             builds its parts, once: some 14 minutes, 5 GB
 uv run -m tests.cluster up                brings it up: some 20 s, 2 GB of memory; builds first where needed
 uv run -m tests.cluster kubectl get pods  kubectl as its administrator
 uv run -m tests.cluster exec COMMAND      a command that reaches its API server: torchnet, a shell
@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import sys
 
-from tests.cluster import addons, cluster, control_plane, golang, machine, nodes, recipes
+from tests.cluster import addons, cluster, control_plane, golang, kueue, machine, nodes, recipes
 from tests.cluster.places import CACHE, KUBECONFIG, NODES
 from tests.cluster.shell import ClusterFailure, say, timed
 from tests.cluster.versions import WORKER_IMAGE
@@ -43,10 +43,11 @@ def build() -> None:
         raise ClusterFailure("the cluster cannot be built on this machine:\n  " + "\n  ".join(found))
     with timed(f"built in {CACHE}"):
         recipes.build()
+        kueue.build()
 
 
 def status() -> None:
-    for part in recipes.PARTS:
+    for part in (*recipes.PARTS, kueue.PART):
         print(f"{part.name:14} {'built' if part.built else 'not built'}")
     print(use() if cluster.is_up() else "not up")
 

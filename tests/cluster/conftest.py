@@ -17,6 +17,7 @@ import pytest
 
 from tests.cluster import addons, machine, recipes, uid_range
 from tests.cluster import cluster as running
+from tests.cluster import kueue as kueue_controller
 from tests.cluster.addons import ROOT
 from tests.cluster.cluster import Cluster
 from tests.cluster.concurrency import ConcurrentTests, is_concurrent
@@ -106,6 +107,14 @@ def jobset(cluster: Cluster) -> None:
 def uid_ranges(cluster: Cluster) -> None:
     """Policies that assign and enforce a uid range in namespaces that are given one: tests/cluster/uid_range.py."""
     uid_range.install(cluster)
+
+
+@pytest.fixture(scope="module")
+def kueue(cluster: Cluster, jobset: None) -> Iterator[None]:
+    """Kueue's controller, with its webhooks, until the end of the module; namespaces join with `kueue.queues`."""
+    with kueue_controller.installed():
+        yield
+        cluster.wait_for_deleted()  # Kueue takes its finalizers off what it has made there
 
 
 @pytest.fixture(autouse=True)

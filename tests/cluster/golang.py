@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -95,3 +96,34 @@ def build_programs(
     for package, name in zip(packages, programs.values(), strict=True):
         (source / "bin" / package.rpartition("/")[2]).rename(folder / name)
     shutil.rmtree(source)
+
+
+def build_module(source: Path, package: str, program: Path) -> None:
+    """Build one package of a module with the module's own requirements.
+
+    Args:
+        source: The module in Go's module cache, where nothing can be built.
+    """
+    with tempfile.TemporaryDirectory(dir=program.parent) as name:
+        copy = Path(name) / "source"
+        shutil.copytree(source, copy, copy_function=os.link)
+        for path in (copy, *copy.rglob("*")):
+            if path.is_dir():
+                path.chmod(0o755)
+        words = (
+            "build",
+            "-trimpath",
+            "-gcflags=all=-dwarf=false",
+            "-ldflags",
+            "-s -w",
+            "-o",
+            program,
+            package,
+        )
+        run(
+            go(),
+            *words,
+            env=_environment() | {"GOFLAGS": "-mod=readonly -buildvcs=false"},
+            cwd=copy,
+            timeout=3600,
+        )

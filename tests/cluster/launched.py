@@ -12,7 +12,7 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.faults import process
 from tests.cluster.launcher import Launcher
 from tests.jobs import SLOW, TORCHNET, Job, parent, receipt, until
-from torchnet.constants import JOBSET_JOB, JOIN_PORT, STATUS_ANNOTATION
+from torchnet.constants import JOBSET_JOB, JOIN_PORT, SPEC_JSON, STATUS_ANNOTATION
 
 
 class Launched(Job):
@@ -157,6 +157,15 @@ def rendered(
     document = json.loads(done.out)
     found: list[dict[str, Any]] = document["items"] if isinstance(document, dict) else document
     return found
+
+
+def impatient(objects: list[dict[str, Any]], seconds: float) -> None:
+    """Have the agents of ``objects`` give up so soon: without a launcher they wait longer than --start-timeout."""
+    for one in objects:
+        if SPEC_JSON in one.get("data", {}):
+            spec = json.loads(one["data"][SPEC_JSON])
+            assert spec["start_timeout"] > seconds
+            one["data"][SPEC_JSON] = json.dumps(spec | {"start_timeout": seconds})
 
 
 def rank_of(pod: dict[str, Any]) -> int:

@@ -13,7 +13,7 @@ import pytest
 from tests.cluster import addons
 from tests.cluster.concurrency import concurrent
 from tests.cluster.faults import address, cable_cut, in_network, mtu, packets_lost, within
-from tests.cluster.launched import Launched, by_hand, never_started, pods, rank_of, rendered
+from tests.cluster.launched import Launched, by_hand, impatient, never_started, pods, rank_of, rendered
 from tests.cluster.launcher import Launcher
 from tests.jobs import until
 from tests.scripts import RAN, TALK
@@ -42,7 +42,8 @@ def test_a_worker_without_net1_is_refused(launcher: Launcher) -> None:
 @concurrent
 def test_a_pod_that_asks_for_no_net1_is_refused(launcher: Launcher) -> None:
     """Row 10 again, in pods by hand: nobody stops rank 0 but its own time-out."""
-    objects = rendered(launcher, RAN, "--run-id", "row10", "--start-timeout", "12")
+    objects = rendered(launcher, RAN, "--run-id", "row10")
+    impatient(objects, 12)
     (bare,) = [one for one in objects if one["kind"] == "Pod" and one["metadata"]["name"] == "row10-1"]
     del bare["metadata"]["annotations"][NETWORKS_ANNOTATION]
     with by_hand(launcher, objects) as job:
@@ -71,9 +72,10 @@ def test_one_address_for_two_workers(launcher: Launcher, range_: str, length: in
     launcher.cluster.kubectl("apply", "-f", "-", input=addons.attachment(launcher.namespace, *given))
     base = range_.partition("/")[0].removesuffix("0") if length == 24 else range_.partition("/")[0]
     first, second = f"{base}5", f"{base}6"
-    words = ("--run-id", "row11", "--start-timeout", "10", "--static-ips", f"{first}-{second}/{length}")
+    words = ("--run-id", "row11", "--static-ips", f"{first}-{second}/{length}")
     text = json.dumps(rendered(launcher, RAN, *words, network=name))
     objects = json.loads(text.replace(f"{second}/", f"{first}/"))
+    impatient(objects, 10)
     with by_hand(launcher, objects) as job:
         done = job.finish()
         assert done.code == 4, done.stderr

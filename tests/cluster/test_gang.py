@@ -48,6 +48,7 @@ def kill_agent(job: Launched, rank: int) -> None:
 
 
 FAULTS = {"evicted": evict, "deleted": delete, "killed": kill_agent}
+RESTARTED = ("evicted", "killed")  # failures of the cluster
 
 
 def gang(launcher: Launcher, name: str, *words: str, stays: tuple[int, ...] = (0,)) -> Launched:
@@ -55,10 +56,10 @@ def gang(launcher: Launcher, name: str, *words: str, stays: tuple[int, ...] = (0
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", RESTARTED)
 @concurrent
 def test_a_lost_worker_starts_the_gang_again(launcher: Launcher, jobset: None, fault: str, rank: int) -> None:
-    with gang(launcher, f"{fault}{rank}", "--max-restarts", "1") as job:
+    with gang(launcher, f"{fault}{rank}", "--max-infra-restarts", "1") as job:
         ready(job)
         began = time.monotonic()
         FAULTS[fault](job, rank)
@@ -75,10 +76,26 @@ def test_a_lost_worker_starts_the_gang_again(launcher: Launcher, jobset: None, f
     assert launcher.left() == []
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@concurrent
+def test_a_pod_that_somebody_deletes_ends_the_gang(launcher: Launcher, jobset: None) -> None:
+    """Also with restarts left: its end looks like that of a suspended one."""
+    with gang(launcher, "deleted", "--max-infra-restarts", "1") as job:
+        ready(job)
+        began = time.monotonic()
+        delete(job, 1)
+        done = job.finish()
+    print(done.stderr)
+    within(30, "the end", began, done.at)
+    assert done.code == 70, done.stderr
+    assert (job.receipt()["restarts"], job.receipt()["failure"]["kind"]) == (0, "lost")
+    assert f"lost {job.name}-1" in job.receipt()["reason"]
+    assert launcher.left() == []
+
+
+@pytest.mark.parametrize("fault", RESTARTED)
 @concurrent
 def test_no_start_is_left(launcher: Launcher, jobset: None, fault: str) -> None:
-    with gang(launcher, f"last-{fault}", "--max-restarts", "1", stays=(0, 1)) as job:
+    with gang(launcher, f"last-{fault}", "--max-infra-restarts", "1", stays=(0, 1)) as job:
         for attempt in (0, 1):
             ready(job, attempt=attempt)
             began = time.monotonic()

@@ -42,15 +42,15 @@ def test_pods_with_fixed_addresses(launcher: Launcher) -> None:
 
 
 @concurrent
-def test_a_gang_that_is_started_again_and_fails_again(launcher: Launcher, jobset: None) -> None:
-    """The first attempt's end is not the job's."""
-    words = launcher.words(
-        "--kind", "jobset", "--max-restarts", "1", "--grace", "2", "--json", "r.json", nnodes=2
-    )
+def test_a_script_that_fails_twice_uses_up_its_own_restarts_alone(launcher: Launcher, jobset: None) -> None:
+    """The agents start it again in its pods, and the JobSet has none for it."""
+    restarts = ("--max-restarts", "1", "--max-infra-restarts", "1")
+    words = launcher.words("--kind", "jobset", *restarts, "--grace", "2", "--json", "r.json", nnodes=2)
     ran = launcher.run(*words, launcher.script(HELLO), "fail")
     assert ran.code == 9, ran.err
-    assert ran.out.count("hello 1") == 2, "both attempts are shown"
-    assert json.loads((launcher.folder / "r.json").read_text())["exit_code"] == 9
+    assert ran.out.count("hello 1") == 2, "both starts are shown"
+    receipt = json.loads((launcher.folder / "r.json").read_text())
+    assert (receipt["exit_code"], receipt["restarts"]) == (9, 1)
     assert launcher.left() == []
 
 

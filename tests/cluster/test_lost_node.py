@@ -40,7 +40,7 @@ def lost(
     with contextlib.ExitStack() as stack:
         jobs = {}
         # It must find room on the node that is left: with a soft spread alone it may have both workers on one.
-        again = ("--max-restarts", "1", "--spread", "soft", "--grace", "2")
+        again = ("--max-infra-restarts", "1", "--spread", "soft", "--grace", "2")
         jobs["gangnode"] = stack.enter_context(gang(launcher, "gangnode", *again))
         ready(jobs["gangnode"])
         where = jobs["gangnode"].where()

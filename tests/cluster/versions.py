@@ -11,6 +11,7 @@ from torchnet.k8s.addons.images import MULTUS, PYTORCH, WHEREABOUTS
 KUBERNETES_VERSION = "v1.34.4"
 JOBSET_VERSION = "v0.10.1"
 COREDNS_VERSION = "v1.12.1"  # the one that kubeadm installs with this Kubernetes
+KUEUE_VERSION = "v0.17.0"
 # The manifests decide about these two.
 MULTUS_VERSION = MULTUS.rpartition(":")[2]
 WHEREABOUTS_VERSION = WHEREABOUTS.rpartition(":")[2]
@@ -27,6 +28,9 @@ GO_MODULES = {
     JOBSET_MODULE: JOBSET_VERSION,
 }
 
+# Built by itself: it requires other versions of Kubernetes' modules.
+KUEUE_MODULE = "sigs.k8s.io/kueue"
+
 # What the modules' go.mod files ask for; whereabouts asks for the newest.
 GO_VERSION = (1, 25, 5)
 
@@ -34,6 +38,7 @@ DEBIAN_RELEASE = "trixie"  # of the worker's image: the first with a PyTorch tha
 PAUSE_IMAGE = "localhost/torchnet/pause:1"
 WORKER_IMAGE = "localhost/torchnet/pytorch:trixie"
 JOBSET_IMAGE = f"us-central1-docker.pkg.dev/k8s-staging-images/jobset/jobset:{JOBSET_VERSION}"
+KUEUE_IMAGE = f"us-central1-docker.pkg.dev/k8s-staging-images/kueue/kueue:{KUEUE_VERSION}"
 # A stock image with PyTorch stands in for the official one, which comes from a registry.
 WORKER_NAMES = (WORKER_IMAGE, PYTORCH)
 MULTUS_IMAGE = MULTUS

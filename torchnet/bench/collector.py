@@ -59,14 +59,19 @@ class Collector:
             self._stream.close_line()
 
     def _other(self, kind: object, event: Event) -> None:
-        if kind == "receipt" and isinstance(event.get("receipt"), Mapping):
+        if kind == "receipt" and "attempt" in event:
+            self._restart()  # that of an attempt that was suspended, for example
+        elif kind == "receipt" and isinstance(event.get("receipt"), Mapping):
             self.receipt = dict(event["receipt"])
         elif kind == "failure" and not event.get("restart") and self.failure is None:
             self.failure = {name: value for name, value in event.items() if name != "event"}
         elif kind == "started" and int(event.get("attempt", 0) or 0) > 0:
-            # The whole group restarts, and the figures with it.
-            self.messages.clear()
-            self.failure, self._line = None, ""
+            self._restart()
+
+    def _restart(self) -> None:
+        """The whole group restarts, and the figures with it."""
+        self.messages.clear()
+        self.failure, self._line = None, ""
 
     def _output(self, data: str, end: str) -> bool:
         """Handle a piece of rank 0's output; a long line arrives in several pieces."""

@@ -43,6 +43,11 @@ def _json_lines(table: RunTable) -> str:
     return "".join(json.dumps(as_json(row)) + "\n" for row in table.rows)
 
 
+def _state(row: RunRow) -> str:
+    attempt = f" (attempt {row.attempt})" if row.attempt is not None and row.attempt > 1 else ""
+    return f"{row.state}{attempt}: {row.reason}" if row.reason else f"{row.state}{attempt}"
+
+
 class _Tables:
     """Formats the runs, and the workers of the only run, in columns that stay the same."""
 
@@ -82,7 +87,7 @@ class _Tables:
             row.run,
             row.workload,
             f"{row.ready}/{row.total}",
-            f"{row.state}: {row.reason}" if row.reason else row.state,
+            _state(row),
             seconds(row.age_s),
             "" if row.exit_code is None else str(row.exit_code),
             *((", ".join(row.nodes), row.image) if self._is_wide else ()),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torchnet.agent.spec import AgentSpec
 from torchnet.config.job_spec import JobSpec
+from torchnet.constants import COLD_START_SECONDS
 from torchnet.network.address_sources import NetworkKind
 from torchnet.network.attachment import NetworkAttachment
 
@@ -31,7 +32,6 @@ def agent_spec(
     """
     local = job.on == "local"
     loopback = network_kind(job) == "loopback"
-    jobset = not local and job.kubernetes.form == "jobset"
     return AgentSpec(
         run_id=run_id,
         nnodes=job.nnodes,
@@ -45,13 +45,12 @@ def agent_spec(
         family="auto" if loopback else job.network.family,
         preflight=job.network.preflight,
         loopback=loopback,
-        # A JobSet restarts all pods; if the agents restarted their processes as well, the numbers would multiply.
-        max_restarts=0 if jobset else job.run.max_restarts,
+        max_restarts=job.run.max_restarts,
         grace=job.run.grace,
         link_grace=job.run.link_grace,
         stall_timeout=job.run.stall_timeout,
         stall_action=job.run.stall_action,
-        start_timeout=job.run.start_timeout,
+        start_timeout=job.run.start_timeout + (0.0 if local else COLD_START_SECONDS),
         # On Kubernetes the launcher writes the files, and the pod's containers have the variables.
         log_dir=os.path.abspath(job.output.log_dir) if local and job.output.log_dir else "",
         env={**job.tune.variables(), **job.env} if local else {},

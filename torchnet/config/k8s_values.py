@@ -158,6 +158,25 @@ def parse_toleration(text: str) -> dict[str, str]:
     return found | ({"effect": effect} if colon else {})
 
 
+_STRENGTHS = ("required", "preferred", "unconstrained")
+
+
+def parse_topology(text: str) -> tuple[str, str]:
+    """Parse ``required:LEVEL``, ``preferred:LEVEL`` or ``unconstrained``.
+
+    Returns:
+        The strength, and the level: the key of a node label; "" for ``unconstrained``.
+    """
+    strength, colon, level = text.partition(":")
+    if strength not in _STRENGTHS or bool(colon) != (strength != "unconstrained"):
+        raise ValueError("is none of required:LEVEL, preferred:LEVEL and unconstrained")
+    if not colon:
+        return strength, ""
+    if len(level) > 63:
+        raise ValueError(f"has a level of {len(level)} characters; the limit is 63")
+    return strength, parse_qualified(level)
+
+
 @dataclass(frozen=True)
 class CodeSource:
     """Where the code comes from.

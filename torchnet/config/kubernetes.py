@@ -91,6 +91,11 @@ def _ttl(value: object) -> float:
     return seconds
 
 
+def _topology(text: str) -> str:
+    k8s_values.parse_topology(text)
+    return text
+
+
 class Kubernetes(BaseModel):
     """Settings of the workers' pods. They have no effect locally."""
 
@@ -122,6 +127,10 @@ class Kubernetes(BaseModel):
     node_selector: Labels = Field(default_factory=dict)
     tolerations: _texts(k8s_values.parse_toleration) = ()  # type: ignore[valid-type]
     queue: Subdomain | None = None
+    workload_priority: Subdomain | None = None
+    topology: Annotated[str, PlainValidator(parsing.parse_nonempty), AfterValidator(_topology)] | None = None
+    """Read by `torchnet.config.k8s_values.parse_topology`."""
+    max_infra_restarts: Annotated[Whole, Field(ge=0, le=1000)] = 0
     priority_class: Subdomain | None = None
     spread: Literal["none", "pack", "soft", "hard"] | None = None
     """None: `placement`."""
@@ -213,6 +222,7 @@ def find_problems(
         ]
     if group.multi_network_policy and group.network_policy == "none":
         found.append("kubernetes.multi_network_policy: needs --network-policy isolate")
+    found += _find_queue_problems(group)
     if group.static_ips:
         found += _find_address_problems(group, len(attachments), nnodes)
     volumes = volume_syntax.parse_volumes(group.volumes)
@@ -220,6 +230,24 @@ def find_problems(
     found += _find_mount_problems(group, volumes)
     if group.gpus and group.gpu_resource in [one.resource for one in attachments]:
         found.append("kubernetes.gpu_resource: is also the resource of a network")
+    return found
+
+
+def _find_queue_problems(group: Kubernetes) -> list[str]:
+    found = []
+    if group.max_infra_restarts and group.form != "jobset":
+        found.append(
+            "kubernetes.max_infra_restarts: needs --kind jobset: a Job replaces workers only before the start, and "
+            "nothing replaces plain pods"
+        )
+    for name in ("workload_priority", "topology"):
+        if getattr(group, name) is not None and group.queue is None:
+            found.append(f"kubernetes.{name}: needs --queue: Kueue reads it only for the jobs of its queues")
+    if group.topology and group.topology.startswith("required:") and group.spread == "hard":
+        found.append(
+            "kubernetes.topology: required contradicts --spread hard, which places the workers on different nodes; use "
+            "--spread none"
+        )
     return found
 
 

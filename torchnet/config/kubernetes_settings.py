@@ -95,7 +95,7 @@ KUBERNETES_FIELDS = (
         "Local disk per worker, as request and limit: its logs, the files that it writes outside of volumes, and "
         "emptydir volumes. A pod that exceeds the limit is evicted.",
         _SPAN.format("20Gi, 1Gi:200Gi"),
-        f"{EPHEMERAL_STORAGE}, and for each emptydir volume its size in addition",
+        f"{EPHEMERAL_STORAGE}, and for each emptydir volume its size in addition; none with --queue",
         "SIZE",
     ),
     _field(
@@ -132,7 +132,36 @@ KUBERNETES_FIELDS = (
         metavar="K[=V][:EFFECT]",
         repeat=True,
     ),
-    _field("kubernetes.queue", "--queue", "LocalQueue of Kueue.", _NAME, metavar="NAME"),
+    _field(
+        "kubernetes.queue",
+        "--queue",
+        "LocalQueue of Kueue. A run that it preempts starts again once it is admitted again, except plain pods.",
+        _NAME,
+        metavar="NAME",
+    ),
+    _field(
+        "kubernetes.workload_priority",
+        "--workload-priority",
+        "WorkloadPriorityClass of Kueue: the priority in the queue. Without it, --priority-class counts.",
+        _NAME,
+        metavar="NAME",
+    ),
+    _field(
+        "kubernetes.topology",
+        "--topology",
+        "Place of the workers in Kueue's topology: within one domain of this level, where LEVEL is a node label.",
+        "required:LEVEL, preferred:LEVEL, unconstrained",
+        metavar="HOW[:LEVEL]",
+    ),
+    _field(
+        "kubernetes.max_infra_restarts",
+        "--max-infra-restarts",
+        "Maximum number of restarts of all workers after a failure of the cluster: an evicted or lost worker, a failed "
+        "backend. Needs a JobSet.",
+        "a whole number from 0 to 1000",
+        "0",
+        "N",
+    ),
     _field(
         "kubernetes.priority_class", "--priority-class", "PriorityClass of the pods.", _NAME, metavar="NAME"
     ),

@@ -152,7 +152,7 @@ FIELDS = (
     Field(
         "run.max_restarts",
         "--max-restarts",
-        "Maximum number of restarts of all workers after a failure.",
+        "Maximum number of restarts of all processes after a failure of the script.",
         "a whole number from 0 to 1000",
         "0",
         "N",
@@ -192,12 +192,20 @@ FIELDS = (
     Field(
         "run.start_timeout",
         "--start-timeout",
-        "Time limit for the start of all workers.",
+        "Time limit for the start of all workers. On Kubernetes, waiting in a queue, for images and for new nodes does "
+        "not count.",
         _DURATION,
         "5min",
         "TIME",
     ),
-    Field("run.timeout", "--timeout", "Time limit for the job.", _DURATION, "none", "TIME"),
+    Field(
+        "run.timeout",
+        "--timeout",
+        "Time limit for the job. What does not count for --start-timeout does not count here, either.",
+        _DURATION,
+        "none",
+        "TIME",
+    ),
     Field(
         "run.stdin_rank",
         "--stdin-rank",

@@ -254,7 +254,9 @@ class Console:
         except ValidationError as error:
             self._say(f"malformed receipt: {_wrong(error)}", "error")
             return
-        if read.failure is not None:
+        if (
+            read.failure is not None and "attempt" not in event
+        ):  # the failure of an earlier attempt is not the job's
             self._cause = Cause.read(vars(read.failure))
         if self._quiet:
             # A failure is reported as the root cause. A share below --min-share is not a failure: report it here.

@@ -140,3 +140,9 @@ def test_progress_on_a_terminal_is_one_line_that_others_do_not_run_into() -> Non
     assert erased[0] == "torchnet: measuring size 1"
     assert erased[1] == "torchnet: measuring size 2"
     assert erased[-1].endswith("torchnet: warning: slow\n")
+
+
+def test_an_attempt_that_was_preempted_leaves_no_figures() -> None:
+    seen = Seen().give(output(line(LATENCY)), {"event": "receipt", "receipt": {}, "attempt": 1})
+    assert (seen.collector.messages, seen.collector.receipt) == ([], None)
+    assert seen.give(output(line(LATENCY))).collector.messages == [LATENCY]

@@ -46,6 +46,9 @@ GOOD = {
     "node_selector": ["a=b", "x.example/y=", "kubernetes.io/arch=arm64"],
     "tolerations": ["a", "a=b", "a:NoSchedule", "nvidia.com/gpu=present:NoExecute", ":NoSchedule"],
     "queue": ["team-a"],
+    "workload_priority": ["high.x"],
+    "topology": ["required:kubernetes.io/hostname", "preferred:rack", "unconstrained"],
+    "max_infra_restarts": ["0", "1000"],
     "priority_class": ["system.x"],
     "spread": ["none", "pack", "soft", "hard"],
     "network_policy": ["isolate", "none"],
@@ -104,6 +107,9 @@ BAD = {
     "node_selector": ["a", "=b", f"{'a' * 64}=b", f"a={'b' * 64}", "a=b c", "../x=y", "a/b/c=d"],
     "tolerations": ["", "a:Never", "=b", "a=b c", "-:NoSchedule"],
     "queue": ["A", "a_b", "a" * 254],
+    "workload_priority": ["A"],
+    "topology": ["rack", "required", "required:", "unconstrained:x", "required:a b", f"preferred:{'a' * 64}"],
+    "max_infra_restarts": ["-1", "1001", "x"],
     "priority_class": ["a..b"],
     "spread": ["rack"],
     "network_policy": ["open"],
@@ -129,6 +135,12 @@ BAD = {
     "run_as": ["", "root", "-1", "1000:", ":0", "1:2:3", "2147483648", "1.5", "٣", "Namespace", "restricted"],
     "fs_group": ["", "-1", "staff", "2147483648", "1e3"],
 }
+# Without these it makes no sense.
+NEEDED: dict[str, dict[str, object]] = {
+    "workload_priority": {"kubernetes.queue": "q"},
+    "topology": {"kubernetes.queue": "q"},
+    "max_infra_restarts": {"kubernetes.workload": "jobset"},
+}
 
 
 def cases(table: dict[str, list[str]]) -> list[tuple[str, str]]:
@@ -138,14 +150,15 @@ def cases(table: dict[str, list[str]]) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("name", "text"), cases(GOOD), ids=str)
 def test_what_can_be_asked_for(tmp_path: Path, name: str, text: str) -> None:
     field = next(one for one in FIELDS if one.path == f"kubernetes.{name}")
-    resolved = asked(tmp_path, {field.path: [text] if field.repeat else text})
+    resolved = asked(tmp_path, NEEDED.get(name, {}) | {field.path: [text] if field.repeat else text})
     assert resolved.origins[field.path].where == field.flag
 
 
 @pytest.mark.parametrize(("name", "text"), cases(BAD), ids=ascii)
 def test_what_cannot_be_is_refused_before_any_call(tmp_path: Path, name: str, text: str) -> None:
     field = next(one for one in FIELDS if one.path == f"kubernetes.{name}")
-    (problem,) = wrong(tmp_path, {field.path: [text] if field.repeat else text}).problems
+    flags = NEEDED.get(name, {}) | {field.path: [text] if field.repeat else text}
+    (problem,) = wrong(tmp_path, flags).problems
     assert problem.path == field.path
     assert problem.valid == field.valid
 

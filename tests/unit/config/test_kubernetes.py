@@ -62,6 +62,24 @@ def test_policies_on_the_rails_need_the_one_on_eth0(tmp_path: Path) -> None:
     assert asked(tmp_path, {"kubernetes.network_policy": "none"}).job.kubernetes.network_policy == "none"
 
 
+@pytest.mark.parametrize(
+    ("flags", "path", "told"),
+    [
+        ({"workload_priority": "high"}, "workload_priority", "--queue"),
+        ({"topology": "preferred:rack"}, "topology", "--queue"),
+        ({"topology": "required:rack", "queue": "q", "spread": "hard"}, "topology", "--spread none"),
+        ({"max_infra_restarts": "1"}, "max_infra_restarts", "jobset"),
+        ({"max_infra_restarts": "1", "workload": "pods"}, "max_infra_restarts", "jobset"),
+    ],
+)
+def test_what_only_a_queue_or_a_jobset_can_do(
+    tmp_path: Path, flags: dict[str, object], path: str, told: str
+) -> None:
+    (problem,) = wrong(tmp_path, {f"kubernetes.{name}": value for name, value in flags.items()}).problems
+    assert problem.path == f"kubernetes.{path}"
+    assert told in problem.what
+
+
 def test_rails_of_several_networks_are_counted_together(tmp_path: Path) -> None:
     most = [f"a*{MAX_RAILS - 1}", "b"]
     assert asked(tmp_path, {"network.networks": most}).job.network.networks == tuple(most)

@@ -116,3 +116,16 @@ def test_no_failure_no_cause() -> None:
     screen.output(0, "fine")
     screen.console.close()
     assert screen.stderr == ""
+
+
+def test_the_receipt_of_an_earlier_attempt_is_shown_and_is_not_the_jobs() -> None:
+    screen = Screen()
+    failure: dict[str, Any] = {
+        "kind": "interrupted", "rank": None, "node": None, "code": 143, "text": "attempt 1 was suspended", "at": 1.0
+    }  # fmt: skip
+    body = receipt(exit_code=143, reason="attempt 1 was suspended", failure=failure)
+    screen.console.event({"event": "receipt", "receipt": body, "attempt": 1})
+    screen.console.event({"event": "receipt", "receipt": receipt()})
+    screen.console.close()
+    assert "exit code 143" in screen.stderr
+    assert "root cause" not in screen.stderr

@@ -24,7 +24,7 @@ from torchnet.constants import (
     STATE_DIR,
     WORK_DIR,
 )
-from torchnet.k8s.objects import user_volumes
+from torchnet.k8s.objects import kueue, user_volumes
 from torchnet.k8s.objects.builders import api_access, from_field, mount
 from torchnet.k8s.objects.code_bundle import CodeBundle
 from torchnet.k8s.objects.network_annotation import device_resources, fixed_addresses, networks
@@ -126,6 +126,7 @@ def template(
             "labels": dict(labels),
             "annotations": {
                 **job.kubernetes.annotations,
+                **kueue.pod_annotations(job),
                 DEFAULT_CONTAINER: constants.WORKER,
                 **({constants.NETWORKS_ANNOTATION: networks(attachments)} if attachments else {}),
             },
@@ -148,8 +149,14 @@ def _spec(
     spec: dict[str, Any] = {"restartPolicy": "Never"}
     if job.run.timeout:
         # The launcher enforces the time-out while it runs; this deadline applies when it does not. A Job's own deadline
-        # would delete the pods, and with them their logs.
-        seconds = job.run.start_timeout + job.run.timeout + job.run.grace + _DEADLINE_MARGIN
+        # would delete the pods, and with them their logs. It counts from the pod's scheduling, image pulls included.
+        seconds = (
+            constants.COLD_START_SECONDS
+            + job.run.start_timeout
+            + job.run.timeout
+            + job.run.grace
+            + _DEADLINE_MARGIN
+        )
         spec["activeDeadlineSeconds"] = math.ceil(seconds)
     spec |= {
         "terminationGracePeriodSeconds": math.ceil(job.run.grace) + _GRACE_MARGIN,
@@ -311,7 +318,9 @@ def _resources(job: JobSpec, devices: Mapping[str, str] | None = None) -> dict[s
     group = job.kubernetes
     count = max(1, group.gpus) * (4 if group.gpus else processes(job))
     cpus = group.cpus or str(count)
-    spans = {"cpu": cpus, "memory": memory(job), "ephemeral-storage": ephemeral_storage(job)}
+    spans = {"cpu": cpus, "memory": memory(job)}
+    if group.ephemeral_storage or not group.queue:  # Kueue admits no resource that its ClusterQueue does not cover
+        spans["ephemeral-storage"] = ephemeral_storage(job)
     parts = {name: span.partition(":") for name, span in spans.items()}
     extra = dict(sorted((devices or {}).items()))
     return {

@@ -135,7 +135,7 @@ def _config_map(files: Mapping[str, bytes], texts: Mapping[str, str] | None = No
 
 @dataclass(frozen=True)
 class RenderedRun:
-    """The objects of a run; ``warnings`` has a line for each file of the script's folder that was not bundled."""
+    """The objects of a run; ``warnings`` has lines for the user, such as the files that were not bundled."""
 
     run_id: str
     namespace: str
@@ -170,5 +170,10 @@ def prepare(job: JobSpec, cwd: str, namespace: str, environ: Mapping[str, str]) 
     code = gather(job, cwd, environ)
     secret = "" if group.token_secret else token(user_key(environ), run_id, namespace)
     found = objects(job, run_id, namespace, secret, code, patch, fields)
-    warnings = tuple(f"not bundled: {printable(line)}" for line in code.left_out)
-    return RenderedRun(run_id, namespace, attachments_of(job, namespace), found, warnings)
+    warnings = [f"not bundled: {printable(line)}" for line in code.left_out]
+    if group.queue and group.form == "pods":
+        warnings.append(
+            f"if the queue {group.queue} preempts the run, it ends: nothing recreates plain pods; a Job and a "
+            "JobSet start again"
+        )
+    return RenderedRun(run_id, namespace, attachments_of(job, namespace), found, tuple(warnings))

@@ -11,16 +11,23 @@ import torchnet
 from torchnet import constants
 from torchnet.config.agent_spec import network_kind
 from torchnet.config.job_spec import JobSpec
+from torchnet.k8s.objects import kueue
 from torchnet.k8s.objects.job_template import apply
 from torchnet.k8s.objects.network_annotation import fixed_addresses, networks, source
 from torchnet.k8s.objects.pod import processes
 from torchnet.network.attachment import NetworkAttachment
 
-_GROUP_LABEL, _GROUP_COUNT = "kueue.x-k8s.io/pod-group-name", "kueue.x-k8s.io/pod-group-total-count"
 # With this exit code a pod whose address another machine uses requests a replacement, a few times
 # (torchnet.agent.join).
 _REPLACE = {"containerName": constants.PREPARE, "operator": "In", "values": [constants.REPLACE_CODE]}
 _TRAINED = {"containerName": constants.WORKER, "operator": "NotIn", "values": [0]}
+# The agents' exit codes if the cluster is the cause: the backend failed, or a worker was lost. Not 143, with which
+# agents exit that are told to stop: for a moment, the pods that a suspension has deleted still exist, and the Job
+# controller applies this rule to them, too (getFailJobMessage in pkg/controller/job).
+_INFRA_CODES = [constants.NETWORK_CODE, constants.LOST_CODE]
+_INFRA = {"containerName": constants.WORKER, "operator": "In", "values": _INFRA_CODES}
+# The reasons of a failed Job that no rule with the action FailJob has ended: the script's own failures.
+_SCRIPT_REASONS = ["BackoffLimitExceeded", "DeadlineExceeded", "FailedIndexes", "MaxFailedIndexesExceeded"]
 _TAKEN_AWAY = {"onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
 _INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
 
@@ -56,7 +63,9 @@ def of(
         body = {"apiVersion": "jobset.x-k8s.io/v1alpha2", "kind": "JobSet", "spec": _jobset(job, pods)}
     whole = named(run_id, body, notes)
     if job.kubernetes.queue:
-        whole["metadata"]["labels"][constants.QUEUE_LABEL] = job.kubernetes.queue
+        whole["metadata"]["labels"] |= kueue.workload_labels(job)
+        # Kueue's webhook suspends it, too. Without that webhook, it would run past its queue.
+        whole["spec"]["suspend"] = True
     if job.kubernetes.ttl is not None:
         whole["spec"]["ttlSecondsAfterFinished"] = math.ceil(job.kubernetes.ttl)
     if job_template:
@@ -73,23 +82,29 @@ def _job(job: JobSpec, pods: dict[str, Any]) -> dict[str, Any]:
         "backoffLimitPerIndex": 0,
         # A pod is replaced only after it has ended: two workers must not have the same index.
         "podReplacementPolicy": "Failed",
-        "podFailurePolicy": {"rules": _rules(restarts=job.kubernetes.form == "jobset")},
+        "podFailurePolicy": {"rules": _rules(job)},
         "template": pods,
     }
 
 
-def _rules(*, restarts: bool) -> list[dict[str, Any]]:
+def _rules(job: JobSpec) -> list[dict[str, Any]]:
     """Return the rules of the pod failure policy: the first match decides; without one, the worker's index fails."""
     # A worker that has trained is not replaced: the new one would wait for a rank 0 that is about to end. The other
     # workers lose the connection to it and end; `FailJob` would delete their pods, with their logs and receipts.
     trained = {"action": "FailIndex", "onExitCodes": _TRAINED}
-    if not restarts:
+    if job.kubernetes.form != "jobset":
         # An evicted worker is replaced; until the barrier, the others find the new one.
         return [trained, {"action": "Ignore", **_TAKEN_AWAY}, {"action": "Ignore", "onExitCodes": _REPLACE}]
     # Until the barrier a pod can be replaced, also one that received SIGTERM (evicted, preempted, deleted).
     again = {**_REPLACE, "values": [constants.REPLACE_CODE, constants.STOPPED_CODE]}
+    replaced = {"action": "Ignore", "onExitCodes": again}
     # A pod that is disrupted and has no exit code may have trained: its node is gone. The JobSet restarts all pods.
-    return [trained, {"action": "Ignore", "onExitCodes": again}, {"action": "FailJob", **_TAKEN_AWAY}]
+    disrupted = {"action": "FailJob", **_TAKEN_AWAY}
+    if not job.kubernetes.max_infra_restarts:
+        return [trained, replaced, disrupted]
+    # FailJob gives the Job the reason PodFailurePolicy, by which the JobSet knows a failure that is not the script's.
+    # The pods that it deletes would be deleted by the restart, too.
+    return [replaced, disrupted, {"action": "FailJob", "onExitCodes": _INFRA}, trained]
 
 
 def _jobset(job: JobSpec, pods: dict[str, Any]) -> dict[str, Any]:
@@ -97,7 +112,7 @@ def _jobset(job: JobSpec, pods: dict[str, Any]) -> dict[str, Any]:
         # The defaults that JobSet's webhooks would add: without webhooks, the controller fails on missing fields.
         "network": {"enableDNSHostnames": True, "publishNotReadyAddresses": True},
         "successPolicy": {"operator": "All"},
-        "failurePolicy": {"maxRestarts": job.run.max_restarts, "restartStrategy": "BlockingRecreate"},
+        "failurePolicy": _failure_policy(job.kubernetes.max_infra_restarts),
         "replicatedJobs": [
             {
                 "name": constants.JOBSET_JOB,
@@ -111,6 +126,19 @@ def _jobset(job: JobSpec, pods: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _failure_policy(restarts: int) -> dict[str, Any]:
+    """Return the JobSet's failure policy; the agents themselves restart a script that fails (``--max-restarts``).
+
+    A failure that no rule names has the action RestartJobSet, up to maxRestarts times. The action
+    RestartJobSetAndIgnoreMaxRestarts was rejected: a job whose nodes keep failing would start again without end.
+    """
+    policy: dict[str, Any] = {"maxRestarts": restarts, "restartStrategy": "BlockingRecreate"}
+    if restarts:
+        script = {"name": "script", "action": "FailJobSet", "onJobFailureReasons": _SCRIPT_REASONS}
+        policy["rules"] = [script]
+    return policy
+
+
 def _pods(
     job: JobSpec,
     run_id: str,
@@ -120,9 +148,8 @@ def _pods(
     named: Named,
 ) -> list[dict[str, Any]]:
     labels, annotations = pods["metadata"]["labels"], pods["metadata"].get("annotations", {})
-    if job.kubernetes.queue:
-        labels = labels | {constants.QUEUE_LABEL: job.kubernetes.queue, _GROUP_LABEL: run_id}
-        annotations = annotations | {_GROUP_COUNT: str(job.nnodes)}
+    labels = labels | kueue.workload_labels(job, group=run_id)
+    annotations = annotations | kueue.group_annotations(job)
     # The pods share the dicts of their common parts, so that the YAML writer renders each of these only once.
     namespace = named(run_id, {"apiVersion": "v1", "kind": "Pod"})["metadata"]["namespace"]
     addresses = fixed_addresses(job)

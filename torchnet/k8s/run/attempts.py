@@ -23,6 +23,7 @@ class Attempts:
 
     Args:
         warn: receives a line when the run is suspended, resumed or evicted, or when its suspension cannot be read.
+        number: returns the number of the current attempt.
     """
 
     def __init__(
@@ -31,7 +32,9 @@ class Attempts:
         worker_set: WorkerSet,
         workload_status: WorkloadStatus,
         warn: Callable[[str], None],
+        number: Callable[[], int],
     ) -> None:
+        self._number = number
         self._info, self._worker_set, self._workload_status, self._warn = (
             info,
             worker_set,
@@ -43,6 +46,13 @@ class Attempts:
         self._suspended = False
         self._resume_time = 0.0
         self._unreadable = False
+        self._count = 0
+        self._is_counted = False  # whether the attempt that the present suspension ends was counted
+        self._counted = -1.0  # the resumption that closed the suspension that was counted last
+        self.earlier = 0
+        """How many attempts suspensions had ended before this launcher saw the run, as far as that is known."""
+        self.ended_uids: frozenset[str] = frozenset()
+        """The UIDs of the pods of the attempt that ended last."""
         self.evicted = ""
         """Why a queue has evicted the plain pods; "" if it has not. No controller recreates them."""
 
@@ -50,6 +60,11 @@ class Attempts:
     def paused(self) -> bool:
         """Whether the pods' states allow no conclusion: workload unread or suspended, or pods evicted."""
         return self._read_requested_at is not None or self._suspended or bool(self.evicted)
+
+    @property
+    def suspensions(self) -> int:
+        """How many attempts suspensions have ended."""
+        return self.earlier + self._count
 
     @property
     def eviction(self) -> str:
@@ -88,11 +103,21 @@ class Attempts:
         if self._info.kind is POD and not self.evicted and (why := evicted(pod for pod, _ in pods)):
             self.evicted = why
             self._warn(f"the queue evicted {self._info.run} ({why}); its pods are being deleted")
-        ended = self._worker_set.forget(
-            pod["metadata"]["uid"] for pod, gone in pods if found.ended(pod, gone=gone)
-        )
-        self._report(found, departures, ended=ended)
-        return ended
+        uids = [pod["metadata"]["uid"] for pod, gone in pods if found.ended(pod, gone=gone)]
+        new = self._worker_set.forget(uids)
+        self._count_suspension(found, new)
+        self._report(found, departures, ended=bool(new))
+        return bool(new)
+
+    def _count_suspension(self, found: Suspension, uids: frozenset[str]) -> None:
+        """Count an attempt that ends, once: its pods do not end at the same time, some only after the resumption."""
+        known = self._is_counted if found.active else self._is_counted or found.resumed == self._counted
+        if uids:
+            self.ended_uids = self.ended_uids | uids if known else uids
+            self._count += not known
+        self._is_counted = found.active and (known or bool(uids))
+        if not found.active and (uids or self._suspended):
+            self._counted = found.resumed
 
     def _warn_of_finished_workers(self) -> None:
         """Warn of workers that had ended before the suspension.
@@ -114,5 +139,5 @@ class Attempts:
             self._warn(f"{found.reason(kind)}; its pods are deleted; waiting for the next attempt")
         elif not found.active and (before or ended) and found.resumed > self._resume_time:
             self._resume_time = found.resumed
-            self._warn(f"the {kind} is resumed: the next attempt starts")
+            self._warn(f"the {kind} is resumed: attempt {self._number()} starts")
             self._warn_of_finished_workers()

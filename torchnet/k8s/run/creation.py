@@ -10,10 +10,12 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from torchnet.constants import PRIORITY_LABEL, QUEUE_LABEL
 from torchnet.errors import ClusterError, NetworkError, UsageError
 from torchnet.k8s.client.api_client import ApiClient, after_lost_answer
 from torchnet.k8s.client.api_errors import ApiRefusal, is_permission_error
-from torchnet.k8s.client.kinds import NAD, POD, WORKLOADS, kind_of, run_of
+from torchnet.k8s.client.kinds import NAD, POD, WORKLOADS, Kind, kind_of, run_of
+from torchnet.k8s.client.kueue import local_queue_kind, priority_kind, served_version
 from torchnet.k8s.run.owner_references import has_common_owner, owned_by
 from torchnet.network.attachment import NetworkAttachment
 from torchnet.text import printable
@@ -34,11 +36,12 @@ def check(
         A line for each thing that this user may not read, and that was not checked.
 
     Raises:
-        UsageError: a run of this name, or an object of one, exists already.
+        UsageError: a run of this name, or an object of one, exists already; or its queue does not exist.
         NetworkError: a network attachment that the pods name does not exist.
         ClusterError: the server cannot be reached, or rejects an object; its text names the object.
     """
     _check_name(client, objects)
+    _check_queue(client, pod["metadata"]["namespace"], objects)
     for body in objects:
         if kind_of(body) is not POD:  # one pod, tried below, stands for all of them
             _post(client, body, dry=True)
@@ -101,6 +104,39 @@ def _check_name(client: ApiClient, objects: Sequence[Object]) -> None:
                 return
             raise
         raise name_in_use_error(kind.name, namespace, name, found)
+
+
+def _check_queue(client: ApiClient, namespace: str, objects: Sequence[Object]) -> None:
+    """Check that the queue and the priority class of the workload exist: else, the run would wait without end.
+
+    Raises:
+        UsageError: the cluster does not have Kueue, or Kueue does not have one of the two.
+    """
+    workloads = [one for one in objects if kind_of(one) in WORKLOADS]
+    labels = (workloads[0]["metadata"].get("labels") or {}) if workloads else {}
+    queue, priority = labels.get(QUEUE_LABEL), labels.get(PRIORITY_LABEL)
+    if not queue:
+        return
+    version = served_version(client)
+    if not version:
+        raise UsageError(f"--queue {queue}: the cluster does not have Kueue", fix="launch without --queue")
+    missing = f"--queue {queue}: namespace {namespace} has no LocalQueue of this name"
+    _check_exists(client, local_queue_kind(version), namespace, queue, missing)
+    if priority:
+        missing = f"--workload-priority {priority}: the cluster has no WorkloadPriorityClass of this name"
+        _check_exists(client, priority_kind(version), "", priority, missing)
+
+
+def _check_exists(client: ApiClient, kind: Kind, namespace: str, name: str, missing: str) -> None:
+    """Raise a UsageError with the text ``missing`` if there is no such object; it need not be readable."""
+    try:
+        client.call("GET", kind.path(namespace, name), kind.call("get", namespace, name))
+    except ApiRefusal as error:
+        if error.status == 404:
+            where = f" -n {namespace}" if namespace else ""
+            raise UsageError(missing, fix=f"kubectl get {kind.resource}{where}") from None
+        if not is_permission_error(error.status, error.message):
+            raise
 
 
 def name_in_use_error(kind: str, namespace: str, name: str, found: Mapping[str, Any]) -> UsageError:

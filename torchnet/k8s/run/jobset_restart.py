@@ -36,6 +36,10 @@ class JobSetRestart:
         self._delay_reported = False
         self.attempt = 0
         """The number of the current attempt; the first one is 0."""
+        self.ended_cause: Failure | None = None
+        """Why the attempt before this one failed; None if that is not known."""
+        self.ended_uids: frozenset[str] = frozenset()
+        """The UIDs of that attempt's pods."""
 
     @property
     def workers(self) -> dict[int, WorkerStatus]:
@@ -43,6 +47,14 @@ class JobSetRestart:
         found = self._worker_set.workers(range(self.attempt, self.attempt + 1))
         self._node_loss.correct(found)
         return found
+
+    @property
+    def lost(self) -> Failure | None:
+        """The lost worker because of which the current attempt fails.
+
+        A Job that fails by its rule FailJob deletes all pods: afterwards, the end of each of them looks the same.
+        """
+        return self._cause if self._cause is not None and self._cause.kind == "lost" else None
 
     def begun(self, restarts: int) -> bool:
         """Whether a new attempt has begun; it is reported with its reason.
@@ -55,6 +67,7 @@ class JobSetRestart:
             return False
         found = self._cause or first_failure(self._info, self._worker_set.workers(range(newest)))
         why = f": {found.text.partition(chr(10))[0]}" if found else ""
+        self.ended_cause, self.ended_uids = found, frozenset(one.uid for one in self.workers.values())
         self._notice(f"the JobSet restarts its workers (restart {newest}){why}")
         self._node_loss.forget()
         self.attempt = newest

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from queue import SimpleQueue
+from typing import Any
 
 from torchnet.config.job_spec import JobSpec
 from torchnet.console.console import Console, Listener
@@ -74,8 +75,17 @@ def monitor_and_report(
         ClusterError: the cluster is no longer reachable; the job continues. A failed removal is only reported.
         TorchnetError: an internal error ended the monitoring; the job continues.
     """
+
+    def report_attempt(number: int, receipt: dict[str, Any]) -> None:
+        """Print the receipt of an attempt that is not the last, and write it beside the last one's."""
+        body = summarize_samples(receipt, requested=options.measure)
+        console.notice(f"attempt {number} of {known.run} is over")
+        console.event({"event": "receipt", "receipt": body, "attempt": number})
+        if json_path and json_path != "-":
+            write_json(attempt_path(json_path, number), body)
+
     try:
-        outcome = RunMonitor(client, known, console, options, signals, warnings).run()
+        outcome = RunMonitor(client, known, console, options, signals, warnings, report_attempt).run()
     except TorchnetError as error:
         close(console, signals)
         raise (ClusterError if isinstance(error, ClusterError) else TorchnetError)(
@@ -99,9 +109,11 @@ def monitor_and_report(
         if text:
             console.notice(text, "warning")
     detached = options.detach and not outcome.stopped
-    removes = options.stops and not outcome.kept and not detached
+    removes = options.stops and not outcome.kept and not detached and not outcome.left
+    if outcome.left:
+        _next_commands(console, known, f"{known.run}: {outcome.left}; next", outcome.commands)
     # `torchnet attach` does not know whether a run that somebody else has stopped still exists.
-    if outcome.kept or (not removes and (detached or not stopped)):
+    elif outcome.kept or (not removes and (detached or not stopped)):
         _next_commands(console, known, f"the run {known.run} is still there", ("logs", "down"))
     console.finish()
     # Before the removal, which can take long. On standard output, the receipt follows all pending output (below).
@@ -113,6 +125,12 @@ def monitor_and_report(
     if json_path == "-":
         write_json(json_path, receipt)
     return outcome.code
+
+
+def attempt_path(path: str, number: int) -> str:
+    """Return the path of an earlier attempt's receipt: ``r.attempt-1.json`` beside ``r.json``."""
+    stem, suffix = os.path.splitext(path)
+    return f"{stem}.attempt-{number}{suffix}"
 
 
 def _next_commands(

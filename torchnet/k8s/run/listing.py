@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 from torchnet.config.parsing import quote
-from torchnet.constants import RUN_LABEL, STATUS_ANNOTATION, WORKER, is_rail
+from torchnet.constants import QUEUE_LABEL, RUN_LABEL, STATUS_ANNOTATION, WORKER, is_rail
 from torchnet.errors import ClusterError, StatusError, UsageError
 from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.api_errors import ApiCall, ApiRefusal
 from torchnet.k8s.client.kinds import JOB, JOBSET, POD, RUN_LABELS, Kind, run_of, selector
+from torchnet.k8s.client.kueue import JOB_UID_LABEL, list_workloads, served_version
 from torchnet.k8s.run.outcome import first_failure
+from torchnet.k8s.run.queue_status import evictions, queue_state
 from torchnet.k8s.run.run_info import RunInfo, read_run_info
 from torchnet.k8s.run.suspension import evicted, suspension, terminal
 from torchnet.k8s.run.worker_set import WorkerSet, WorkerStatus, seconds
@@ -27,12 +30,15 @@ _REASON = 200  # characters; longer reasons are cut
 
 @dataclass(frozen=True)
 class RunRow:
-    """One run as ``torchnet status`` shows it; ``exit_code`` is None until all of its workers have ended.
+    """One run as ``torchnet status`` shows it.
 
     Attributes:
+        exit_code: None until all workers have ended.
         workers: Each worker's pod, node, addresses and state; only if the run is shown alone.
         nodes: The nodes of all workers, each once.
         image: The workers' image; "" if it cannot be read.
+        attempt: The number of the present attempt, from 1, or of the next one while the run is suspended; None if it
+            is not known how often the run was suspended.
     """
 
     run: str
@@ -47,6 +53,7 @@ class RunRow:
     workers: tuple[dict[str, Any], ...] = ()
     nodes: tuple[str, ...] = ()
     image: str = ""
+    attempt: int | None = None
 
 
 @dataclass(frozen=True)
@@ -73,14 +80,22 @@ def table(client: ApiClient, namespace: str, run: str | None = None, labels: str
     if labels:
         # The labels of a workload need not be those of its pods.
         pods = _list(client, POD, namespace, run)
-    return build_table(build_search(namespace, workloads, unseen), pods, run)
+    search = build_search(namespace, workloads, unseen)
+    return build_table(search, pods, run, _kueue_workloads(client, namespace, search.found.values()))
 
 
-def build_table(search: RunSearch, pods: Sequence[Object], run: str | None = None) -> RunTable:
+def build_table(
+    search: RunSearch,
+    pods: Sequence[Object],
+    run: str | None = None,
+    queued: Mapping[str, Object] = MappingProxyType({}),
+) -> RunTable:
     """The rows of the runs that a search has found, of ``run`` alone with its workers.
 
     Args:
         pods: The pods of these runs, and perhaps of others.
+        queued: Kueue's Workloads, as far as they are known: by the UID of their Job or JobSet, or by the name of the
+            run of plain pods.
 
     Raises:
         UsageError: no such run.
@@ -91,7 +106,15 @@ def build_table(search: RunSearch, pods: Sequence[Object], run: str | None = Non
     own: dict[str, list[Object]] = {name: [] for name in search.names}
     for pod in pods:
         own.setdefault(_key(pod, search.namespace), []).append(pod)
-    found = [_row(body, own[name], detailed=run is not None) for name, body in search.found.items()]
+    found = [
+        _row(
+            body,
+            own[name],
+            queued.get(str(body["metadata"].get("uid")), queued.get(name)),
+            detailed=run is not None,
+        )
+        for name, body in search.found.items()
+    ]
     found += [
         _unknown_row(body, own[name], JOBSET.name, "its JobSet cannot be read")
         for name, body in search.hidden.items()
@@ -115,7 +138,39 @@ def _unknown_row(body: Object, pods: Sequence[Object], workload: str, why: str) 
     )
 
 
-def _row(workload: Object, pods: Sequence[Object], *, detailed: bool) -> RunRow:
+def _kueue_workloads(client: ApiClient, namespace: str, found: Iterable[Object]) -> dict[str, Object]:
+    """Kueue's Workloads by the UID of their Job or JobSet, or by the group's name as `RunSearch` has it.
+
+    {} if they cannot be read.
+    """
+    if not any(QUEUE_LABEL in (body["metadata"].get("labels") or {}) for body in found):
+        return {}
+    try:
+        version = served_version(client)
+        bodies = list_workloads(client, version, namespace) if version else []
+    except ClusterError:
+        return {}  # not allowed, or Kueue's controller is down
+    workloads = {}
+    for body in bodies:
+        meta = body["metadata"]
+        name = meta["name"] if namespace else f"{meta['namespace']}/{meta['name']}"
+        workloads[str((meta.get("labels") or {}).get(JOB_UID_LABEL) or name)] = body
+    return workloads
+
+
+def _attempt(info: RunInfo, workload: Object, queued: Object | None) -> int | None:
+    """The number of the run's attempt; None if it is not known."""
+    restarts = (workload.get("status") or {}).get("restarts") or 0
+    if info.kind is POD:
+        return 1
+    if info.queue and queued is None:
+        return None
+    if queued is None and suspension(workload).resumed:
+        return None  # by hand: nobody counts that
+    return 1 + evictions(queued or {}) + (restarts if isinstance(restarts, int) else 0)
+
+
+def _row(workload: Object, pods: Sequence[Object], queued: Object | None, *, detailed: bool) -> RunRow:
     try:
         info = read_run_info(workload)
     except UsageError as error:
@@ -127,6 +182,8 @@ def _row(workload: Object, pods: Sequence[Object], *, detailed: bool) -> RunRow:
     worker_set.forget(pod["metadata"]["uid"] for pod in pods if found.ended(pod, gone=False))
     workers = worker_set.workers()
     state, reason, code = _state(info, workload, workers, pods)
+    if state == "queued" and queued is not None:
+        state, reason = queue_state(queued) if any(queue_state(queued)) else (state, reason)
     details = tuple(
         {
             "worker": info.node(rank),
@@ -152,6 +209,7 @@ def _row(workload: Object, pods: Sequence[Object], *, detailed: bool) -> RunRow:
         workers=details if detailed else (),
         nodes=tuple(sorted({one.node for one in workers.values() if one.node})),
         image=printable(_image(workload), _REASON),
+        attempt=_attempt(info, workload, queued),
     )
 
 

@@ -15,21 +15,24 @@ from typing import Any
 
 from torchnet.agent.events import BACKLOG, Failure
 from torchnet.console.console import Console
-from torchnet.constants import GRACE_SECONDS, STOPPED_CODE
+from torchnet.constants import GRACE_SECONDS, LOST_CODE, STOPPED_CODE
 from torchnet.errors import TorchnetError
 from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.kinds import POD
 from torchnet.k8s.client.watch import Watch
+from torchnet.k8s.run.attempt_receipts import AttemptReceipts, OnAttempt
 from torchnet.k8s.run.attempts import Attempts
 from torchnet.k8s.run.deletion import NOW_SECONDS
 from torchnet.k8s.run.jobset_restart import JobSetRestart
 from torchnet.k8s.run.log_stream import LogDispatcher, LogFiles, LogSelection
 from torchnet.k8s.run.node_loss import NodeLoss
 from torchnet.k8s.run.outcome import first_failure, settle
-from torchnet.k8s.run.pending import PendingReasons, WorkloadStatus
+from torchnet.k8s.run.pending import PendingReasons, WorkloadStatus, cold_start
 from torchnet.k8s.run.phase import TRANSITIONS, Phase
 from torchnet.k8s.run.pod_logs import LogExtent
+from torchnet.k8s.run.queue_status import QueueStatus
 from torchnet.k8s.run.run_info import RunInfo
+from torchnet.k8s.run.start_clock import QUEUE, StartClock
 from torchnet.k8s.run.stop import RunStop
 from torchnet.k8s.run.worker_set import WorkerSet, WorkerStatus
 from torchnet.signals import Signals
@@ -66,7 +69,7 @@ class RunOutcome:
 
     Attributes:
         receipt: the job's receipt; None if the launcher left the run before its end.
-        left: why the launcher left the run.
+        left: why the launcher left the run on the cluster.
         stopped: the launcher has asked the cluster to stop the job.
         kept: the workload and its pods stay, as requested (``--keep``).
         started: all workers have started.
@@ -102,8 +105,7 @@ class _Start:
 
     def __init__(self, info: RunInfo) -> None:
         self.reasons = PendingReasons(info)
-        self.seconds = 0.0
-        """Seconds of --start-timeout that have passed. Time in a queue does not count."""
+        self.clock = StartClock()
 
 
 class RunMonitor:
@@ -117,11 +119,13 @@ class RunMonitor:
         options: RunOptions,
         signals: Signals,
         warnings: queue.SimpleQueue[str] | None = None,
+        on_attempt: OnAttempt = lambda _number, _receipt: None,
     ) -> None:
         """Prepare the monitor; :meth:`run` starts it.
 
         Args:
             warnings: warnings for the console, from threads of the launcher.
+            on_attempt: receives the number and the receipt of each attempt but the last.
         """
         self._client, self._info, self._console, self._options = client, info, console, options
         self._signals = signals
@@ -138,7 +142,13 @@ class RunMonitor:
         warn = lambda text: self._console.notice(text, "warning")  # noqa: E731
         self._node_loss = NodeLoss(info, warn)
         self._jobset_restart = JobSetRestart(info, self._worker_set, self._node_loss, warn)
-        self._attempts = Attempts(info, self._worker_set, self._workload_status, warn)
+        self._attempts = Attempts(
+            info, self._worker_set, self._workload_status, warn, lambda: self._attempt_number
+        )
+        self._queue_status = QueueStatus(client, info)
+        self._attempt_receipts = AttemptReceipts(
+            info, self._worker_set, self._log_selection, self._dispatcher.receipts, on_attempt
+        )
         self._run_stop = RunStop(
             client,
             info,
@@ -146,6 +156,7 @@ class RunMonitor:
             notice=lambda text: self._queue.put(("notice", text)),
             on_error=lambda error: self._queue.put(("failed", error)),
         )
+        self._reports_attempt = not options.stops
         self._failure: Failure | None = None
         self._error: TorchnetError | None = None
         self._signal_count = 0
@@ -196,6 +207,7 @@ class RunMonitor:
                 self._workers = self._worker_set.workers()
                 self._node_loss.correct(self._workers)
                 self._log_selection.update(self._workers)
+            self._attempt_receipts.collect(time.monotonic())
             outcome = self._decide()
             if outcome is not None:
                 self._enter(Phase.ENDED)
@@ -272,7 +284,14 @@ class RunMonitor:
 
     def _follow_attempts(self, now: float) -> None:
         """Begin the next attempt after a suspension, and enter or leave PAUSED and EVICTED."""
+        if self._reports_attempt and self.phase is not Phase.SUBMITTED:
+            self._report_attempt(now)
         if self._attempts.update(now):
+            number = self._attempt_number - 1
+            self._attempt_receipts.add(
+                number, self._attempts.ended_uids, lambda: self._suspension_failure(number), now
+            )
+            self._queue_status.next_attempt()
             self._workers = self._worker_set.workers()
             self._node_loss.forget()
             self._jobset_restart.forget()
@@ -287,6 +306,31 @@ class RunMonitor:
         elif self.phase is Phase.PAUSED:
             self._enter(Phase.RUNNING if self._start is None else Phase.STARTING)
 
+    @property
+    def _attempt_number(self) -> int:
+        """The number of the current attempt, or of the next one during a suspension; the first one is 1."""
+        return 1 + self._attempts.suspensions + self._jobset_restart.attempt
+
+    def _report_attempt(self, now: float) -> None:
+        """Report the number of the attempt to a launcher that only watches it, once it is known."""
+        self._tell_queue(now)
+        if self._queue_status.is_read:
+            self._reports_attempt = False
+            self._attempts.earlier = self._queue_status.evictions
+            if self._attempt_number > 1:
+                self._console.notice(f"{self._info.run}: this is attempt {self._attempt_number}")
+
+    def _suspension_failure(self, number: int) -> Failure:
+        """Why a suspension has ended an attempt, with Kueue's reason if it is known."""
+        why = self._queue_status.eviction
+        text = f"attempt {number} was suspended" + (f" by its queue: {why}" if why else "")
+        return Failure("interrupted", text, STOPPED_CODE, at=time.time())
+
+    def _tell_queue(self, now: float) -> None:
+        """Show what Kueue reports of the run."""
+        for text in self._queue_status.changes(now):
+            self._console.notice(f"{self._info.run}: {text}")
+
     def _begin_attempt(self) -> None:
         """Reset what belongs to one attempt: its start timeout and its reasons to wait."""
         self._start = _Start(self._info)
@@ -295,6 +339,7 @@ class RunMonitor:
 
     def _watch_start(self, now: float, passed: float) -> RunOutcome | None:
         """SUBMITTED, STARTING: report what delays the workers, until all have started."""
+        self._tell_queue(now)
         self._node_loss.look(self._workers, now)
         self._check_workers(now, _START_FAILURE_SECONDS)
         if self._all_started(now, passed):
@@ -312,9 +357,19 @@ class RunMonitor:
         self._check_timeout(now)
         return None
 
-    def _wait_for_resumption(self, now: float, passed: float) -> RunOutcome | None:  # noqa: ARG002
+    def _wait_for_resumption(self, now: float, passed: float) -> RunOutcome | None:
         """PAUSED: only a signal or the next read of the workload changes anything."""
+        self._tell_queue(now)
+        if self._start is not None:
+            self._count(self._start.clock, passed, QUEUE)
         return None
+
+    def _count(self, clock: StartClock, passed: float, waits_for: str) -> bool:
+        """Count the seconds that have passed, and show at times what was waited for; return whether they are free."""
+        free = clock.count(passed, waits_for)
+        if text := clock.progress():
+            self._console.notice(text)
+        return free
 
     def _wait_for_evicted_pods(self, now: float, passed: float) -> RunOutcome | None:  # noqa: ARG002
         """EVICTED: leave a group of plain pods that its queue has evicted, once its pods have ended."""
@@ -323,7 +378,11 @@ class RunMonitor:
         if alive and now - self._phase_began < patience:
             return None
         self._drain(DRAIN_SECONDS)
-        return RunOutcome(None, STOPPED_CODE, self._attempts.eviction, commands=("status", "down"))
+        failure = Failure("interrupted", self._attempts.eviction, STOPPED_CODE, at=time.time())
+        receipt = self._settle(failure)
+        return RunOutcome(
+            receipt, int(receipt["exit_code"]), self._attempts.eviction, commands=("status", "down")
+        )
 
     def _wait_for_agents(self, now: float, passed: float) -> RunOutcome | None:
         """FAILING: the agents have until the deadline to end the other workers."""
@@ -399,7 +458,11 @@ class RunMonitor:
 
     def _check_attempt(self, now: float, patience: float) -> None:
         """Follow the attempts of a JobSet, which restarts its workers after a failure while restarts are left."""
+        number = self._attempt_number
         if self._jobset_restart.begun(self._workload_status.restarts):
+            unknown = Failure("lost", f"attempt {number} failed", LOST_CODE, at=time.time())
+            cause = self._jobset_restart.ended_cause or unknown
+            self._attempt_receipts.add(number, self._jobset_restart.ended_uids, lambda: cause, now)
             self._begin_attempt()
         last = not self._workload_status.restarts_left
         limit = patience if last else self._options.grace + PATIENCE_SECONDS
@@ -413,21 +476,19 @@ class RunMonitor:
             return True
         workers = self._jobset_restart.workers if self._jobset_restart.attempt else self._workers
         queued = self._workload_status.queued(workers)
-        if queued:
-            self._timeout_began += passed
-        else:
-            self._start.seconds += passed
         if len([one for one in workers.values() if one.started or one.ended]) == self._info.nnodes:
             self._start = None
             return True
-        reasons, event_texts = self._start.reasons, {}
-        if now - self._timeout_began > _EVENTS_SECONDS:
+        reasons, clock, event_texts = self._start.reasons, self._start.clock, {}
+        if not queued and clock.passed > _EVENTS_SECONDS:
             event_texts = self._workload_status.event_texts(workers)
+        if self._count(clock, passed, QUEUE if queued else cold_start(workers, event_texts)):
+            self._timeout_began += passed
         replaced = self._worker_set.replaced()
         for text in reasons.lines(workers, event_texts, queued, now, replaced=replaced):
             self._console.notice(text)
         limit = self._options.start_timeout
-        if limit is not None and self._start.seconds > limit and self._failure is None:
+        if limit is not None and clock.seconds > limit and self._failure is None:
             found = reasons.reasons(workers, event_texts, queued, replaced=replaced)
             shown = [f"{name}: {why}" for name, why in list(found.items())[:16]]
             more = [f"and {len(found) - 16} more"] if len(found) > 16 else []
@@ -483,18 +544,24 @@ class RunMonitor:
             drain = min(drain, _STOPPED_DRAIN_SECONDS)
         self._drain(drain)
         self._client.stop.set()
-        receipt = settle(
-            self._info,
-            self._workers,
-            self._dispatcher.receipts.get(self._workers[0].uid) if 0 in self._workers else None,
-            self._failure,
-            restarts=self._workload_status.restarts,
-            now=time.time(),
-        )
+        lost = self._jobset_restart.lost if self._info.restarts and self._workload_status.failed() else None
+        receipt = self._settle(self._failure or lost)
         stopped = self.phase is Phase.STOPPING
         kept = self._options.keep and self._run_stop.keeps
         started = self._start is None
         return RunOutcome(receipt, int(receipt["exit_code"]), stopped=stopped, kept=kept, started=started)
+
+    def _settle(self, failure: Failure | None) -> dict[str, Any]:
+        """Build the receipt of the last attempt, after those of earlier ones."""
+        self._attempt_receipts.collect(time.monotonic(), all_of_them=True)
+        return settle(
+            self._info,
+            self._workers,
+            self._dispatcher.receipts.get(self._workers[0].uid) if 0 in self._workers else None,
+            failure,
+            restarts=self._workload_status.restarts,
+            now=time.time(),
+        )
 
     def _drain(self, drain: float) -> None:
         """Read the logs to their ends, within ``drain`` seconds."""

@@ -42,8 +42,8 @@ def settle(
         now: unix time, used if the cluster does not report when the last worker ended.
     """
     messages = {rank: one.ended.message for rank, one in workers.items() if one.ended and one.ended.message}
-    receipt = _valid(logged, facts) or _rebuild(facts, workers, messages, restarts, now)
-    receipt["restarts"] = max(receipt["restarts"], restarts)  # agents do not know of a JobSet's restarts
+    receipt = _valid(logged, facts) or _rebuild(facts, workers, messages, now)
+    receipt["restarts"] += restarts  # agents count their own restarts, and do not know of the JobSet's
     _complete(receipt, facts, messages)
     first = first_failure(facts, workers)
     if first is not None and receipt["failure"] is not None:
@@ -124,15 +124,20 @@ def first_failure(facts: RunInfo, workers: Mapping[int, WorkerStatus]) -> Failur
 def _deleted_pods(
     facts: RunInfo, workers: Mapping[int, WorkerStatus], reported: Sequence[Failure]
 ) -> list[Failure]:
-    """If agents received SIGTERM, return a failure for each pod that was deleted while other pods stayed."""
+    """If agents received SIGTERM, return a failure for each pod that was deleted while other pods stayed.
+
+    If all were deleted, those are meant that the cluster took away: the Job of a JobSet then deletes the others.
+    """
     stopped = [one for one in reported if one.kind == "interrupted"]
-    if not stopped or all(one.leaving for one in workers.values()):
+    everybody = all(one.leaving for one in workers.values())
+    disrupted = {rank for rank, one in workers.items() if one.disrupted}
+    if not stopped or (everybody and not 0 < len(disrupted) < len(workers)):
         return []
     found = []
     for rank in range(facts.nnodes):
         one = workers.get(rank)
         why = "its pod was deleted" if one is None else one.leaving
-        if why:
+        if why and (not everybody or rank in disrupted):
             where = f" on {one.node}" if one is not None and one.node else ""
             text = f"lost {facts.node(rank)} (node rank {rank}{where}): {why}"
             found.append(Failure("lost", text, 70, node=facts.node(rank), at=min(one.at for one in stopped)))
@@ -173,7 +178,6 @@ def _rebuild(
     facts: RunInfo,
     workers: Mapping[int, WorkerStatus],
     messages: Mapping[int, TerminationMessage],
-    restarts: int,
     now: float,
 ) -> dict[str, Any]:
     job = messages[0].job if 0 in messages and messages[0].job is not None else {}
@@ -202,7 +206,7 @@ def _rebuild(
         failure=replace(failure, code=code) if failure and code else None,
         began=began,
         ended=ended,
-        restarts=restarts,
+        restarts=0,
         share=_share(job),
         min_share=_number(job.get("min_share")),
         ranks=[

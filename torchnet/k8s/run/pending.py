@@ -21,6 +21,8 @@ from torchnet.k8s.run.worker_set import WorkerStatus, seconds
 
 _LISTED = 16  # up to this many workers with the same reason are listed; more are summed up in one line
 _PULLING = "Pulling"
+# Events of the cluster autoscaler and of Karpenter: a node is added for the pod.
+_NEW_NODE = ("TriggeredScaleUp", "Nominated")
 _ORDINARY_SECONDS, _ERROR_SECONDS = 5.0, 1.0  # how long a reason holds before it is reported
 _LONGEST = 400  # characters of a reason
 # Event reasons of the kubelet and the controllers during retries, which the pod's status does not show.
@@ -31,6 +33,7 @@ _TELLING = (
     "FailedAttachVolume",
     "NoNetworkFound",
     "Pulling",
+    *_NEW_NODE,
 )
 
 
@@ -114,10 +117,22 @@ class PendingReasons:
             if one.started or one.ended:
                 continue
             why = one.why
-            if one.stage in ("creating", "unscheduled") and one.pod in event_texts and not one.failing:
-                why = event_texts[one.pod]  # but an error in the status says more than the Events
+            text = event_texts.get(one.pod, "")
+            added = one.stage == "unscheduled" and text.partition(":")[0] in _NEW_NODE
+            if one.stage in ("creating", "unscheduled") and text and (added or not one.failing):
+                why = text  # but an error in the status says more than the Events
             found[self._info.node(rank)] = " ".join(why.split())[:_LONGEST]
         return found
+
+
+def cold_start(workers: Mapping[int, WorkerStatus], event_texts: Mapping[str, str]) -> str:
+    """What a cold cluster still prepares for these workers: "images" or "new nodes"; "" if nothing is known."""
+    waiting = [one for one in workers.values() if not one.started and one.ended is None]
+    reasons = {one.pod: event_texts.get(one.pod, "").partition(":")[0] for one in waiting}
+    if any(one.stage == "unscheduled" and reasons[one.pod] in _NEW_NODE for one in waiting):
+        return "new nodes"
+    pulls = [one for one in waiting if one.stage == "creating" and not one.failing]
+    return "images" if any(one.pulls or reasons[one.pod] == _PULLING for one in pulls) else ""
 
 
 def latest_event_texts(
@@ -177,6 +192,7 @@ class WorkloadStatus:
         self._gone = False
         self._event_texts: dict[str, str] = {}
         self._uids: dict[str, str] = {}
+        self._unscheduled = False
         self._forbidden: set[str] = set()
         self._requested_at: dict[str, float] = {}
         self._busy: set[str] = set()
@@ -220,6 +236,7 @@ class WorkloadStatus:
         uids = {self._info.name: self._info.uid} if self._info.uid else {}
         with self._lock:
             self._uids = uids | {one.pod: one.uid for one in workers.values()}
+            self._unscheduled = any(one.stage == "unscheduled" for one in workers.values())
         self._refresh("events")
         with self._lock:
             return dict(self._event_texts)
@@ -315,8 +332,10 @@ class WorkloadStatus:
 
     def _read_events(self) -> None:
         with self._lock:
-            uids = self._uids
-        events = [one for field in ("reason=Pulling", "type=Warning") for one in self._events(field)]
+            uids, unscheduled = self._uids, self._unscheduled
+        fields = [f"reason={_PULLING}", "type=Warning"]
+        fields += [f"reason={reason}" for reason in _NEW_NODE] if unscheduled else []
+        events = [one for field in fields for one in self._events(field)]
         # Events of other runs are included; their names are never looked up.
         event_texts = latest_event_texts(events, uids, since=self._info.created)
         with self._lock:

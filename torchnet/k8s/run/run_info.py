@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from torchnet.constants import JOBSET_JOB, RUN_LABEL, SPEC_ANNOTATION
+from torchnet.constants import JOBSET_JOB, QUEUE_LABEL, RUN_LABEL, SPEC_ANNOTATION
 from torchnet.errors import UsageError
 from torchnet.k8s.client.kinds import JOBSET, Kind, kind_of, own, run_of, selector
 from torchnet.k8s.run.worker_set import seconds
@@ -25,6 +25,7 @@ class RunInfo:
         uid: the UID of the workload.
         network: where the workers' addresses come from.
         label: the key of the label with the run's name, which all of its objects have.
+        queue: the LocalQueue of Kueue; "" if the run is in none.
     """
 
     run: str
@@ -37,6 +38,7 @@ class RunInfo:
     uid: str = ""
     network: AddressSourceKind = "multus-status"
     label: str = RUN_LABEL
+    queue: str = ""
 
     @property
     def selector(self) -> str:
@@ -88,6 +90,17 @@ def read_run_info(workload: dict[str, Any]) -> RunInfo:
         ) from None
     created = seconds(meta.get("creationTimestamp"))
     uid = str(meta.get("uid") or "")
+    queue = printable(str((meta.get("labels") or {}).get(QUEUE_LABEL) or ""), 253)
     return RunInfo(
-        run, meta["namespace"], kind_of(workload), meta["name"], nnodes, nproc, created, uid, network, label
+        run,
+        meta["namespace"],
+        kind_of(workload),
+        meta["name"],
+        nnodes,
+        nproc,
+        created,
+        uid,
+        network,
+        label,
+        queue,
     )

@@ -63,10 +63,14 @@ class WorkerStatus:
     """Whether an error delays it, not only waiting."""
     leaving: str = ""
     """Why its pod is being taken away (deleted, evicted, preempted); "" if it is not."""
+    disrupted: bool = False
+    """Whether the cluster takes its pod away: evicted, preempted, or on a node that is gone."""
     replaced: bool = False
     """Whether a Job replaces its pod: the cluster disrupts it, or its agent asks for a replacement."""
     patience: float = 0.0
     """The grace period in seconds of a pod that is being deleted; 0.0 for others."""
+    pulls: bool = False
+    """Whether its pod is on the network and has no container yet: its image is pulled, unless the node has it."""
 
 
 def rank_of(pod: dict[str, Any]) -> int | None:
@@ -92,6 +96,7 @@ def worker(pod: dict[str, Any]) -> WorkerStatus:
     main = _container(status, "containerStatuses", WORKER)
     started = bool(main.get("running") or main.get("terminated"))
     stage, why, failing = _stage(status, prepare, main)
+    disrupted = _condition(status, "DisruptionTarget").get("status") == "True"
     return WorkerStatus(
         pod=meta["name"],
         uid=meta["uid"],
@@ -104,9 +109,12 @@ def worker(pod: dict[str, Any]) -> WorkerStatus:
         ended=_ended(status, prepare, main) if stage == "ended" else None,
         failing=failing,
         leaving=_leaving(meta, status),
-        replaced=(prepare.get("terminated") or {}).get("exitCode") == REPLACE_CODE
-        or _condition(status, "DisruptionTarget").get("status") == "True",
+        disrupted=disrupted,
+        replaced=disrupted or (prepare.get("terminated") or {}).get("exitCode") == REPLACE_CODE,
         patience=float(meta.get("deletionGracePeriodSeconds") or 0),
+        pulls=stage == "creating"
+        and not failing
+        and _condition(status, "PodReadyToStartContainers").get("status") == "True",
     )
 
 
@@ -274,14 +282,13 @@ class WorkerSet:
             (one.last, True) for one in self._gone.values()
         ]
 
-    def forget(self, uids: Iterable[str]) -> bool:
-        """Exclude these pods from the workers for good; return whether that excludes any new ones."""
-        before = len(self._forgotten)
-        self._forgotten.update(uids)
-        if len(self._forgotten) == before:
-            return False
-        self._cache = {}
-        return True
+    def forget(self, uids: Iterable[str]) -> frozenset[str]:
+        """Exclude these pods from the workers for good; return those that were not excluded before."""
+        new = frozenset(uids) - self._forgotten
+        if new:
+            self._forgotten |= new
+            self._cache = {}
+        return new
 
     def _newer(self, uid: str, pod: Pod) -> Pod:
         previous = self._pods.get(uid) or (self._gone[uid].last if uid in self._gone else None)
@@ -323,9 +330,7 @@ class WorkerSet:
             final = not self._restarts and (one.started or (gone and one.ended is not None))
             key = (final, age_key(pod) if not final else _first(age_key(pod)))
             if gone and one.stage != "ended":
-                one = replace(
-                    one, stage="ended", ended=WorkerExit(70, None, "its pod was deleted, or its node is gone")
-                )
+                one = _deleted(one)
             if one.rank < self._nnodes and (one.rank not in chosen or key > chosen[one.rank][0]):
                 chosen[one.rank] = (key, one)
         return {rank: chosen[rank][1] for rank in sorted(chosen)}
@@ -336,6 +341,15 @@ class WorkerSet:
         In a JobSet, any other exit code fails the Job instead (see torchnet.k8s.objects.workloads).
         """
         return ended.code in (REPLACE_CODE, STOPPED_CODE) if self._restarts else one.replaced
+
+    def former(self, uids: Container[str]) -> dict[int, WorkerStatus]:
+        """The workers of these pods, the newest of each rank, in their last known state."""
+        found = {}
+        for pod, gone in sorted(self.seen(), key=lambda one: age_key(one[0])):
+            if pod["metadata"]["uid"] in uids:
+                one = worker(pod)
+                found[one.rank] = _deleted(one) if gone and one.ended is None else one
+        return {rank: found[rank] for rank in sorted(found)}
 
     @property
     def attempt(self) -> int:
@@ -360,6 +374,11 @@ class WorkerSet:
     def pods(self) -> dict[str, Pod]:
         """The pods that exist, by name."""
         return {pod["metadata"]["name"]: pod for pod in self._pods.values()}
+
+
+def _deleted(one: WorkerStatus) -> WorkerStatus:
+    """The worker of a pod that was deleted before it reported its end."""
+    return replace(one, stage="ended", ended=WorkerExit(70, None, "its pod was deleted, or its node is gone"))
 
 
 def _first(key: tuple[int, str, str]) -> tuple[int, str, str]:

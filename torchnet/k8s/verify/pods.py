@@ -90,14 +90,14 @@ def pod(
     if steps is not None:
         metadata["annotations"] |= plan_annotation(steps)
     needs = resources("10m", "32Mi", _CPU_LIMIT[bandwidth], "256Mi")
-    for part in needs.values():
-        part["ephemeral-storage"] = "64Mi"  # a quota on it rejects pods without
+    # A ResourceQuota on it rejects pods without; Kueue rejects pods with it unless its ClusterQueue covers it.
+    disk = {} if options.queue else {"ephemeral-storage": "64Mi"}
     devices = network_annotation.device_resources(options.networks)
     container = {
         "name": WORKER,
         "image": options.image,
         "command": ["python3", "/verify/probe.py", run, name, str(PORT), *options.rails],
-        "resources": {key: value | devices for key, value in needs.items()},
+        "resources": {key: value | disk | devices for key, value in needs.items()},
         "securityContext": RESTRICTED | {"readOnlyRootFilesystem": True},
         "volumeMounts": [mount("scripts", "/verify", readOnly=True), mount("plan", "/plan", readOnly=True)],
     }

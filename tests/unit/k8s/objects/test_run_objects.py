@@ -147,7 +147,7 @@ def test_a_worker_knows_how_often_it_was_replaced_where_it_can_be(form: str) -> 
 def test_a_jobset_restarts_the_gang_and_spells_out_its_network() -> None:
     found = render(workload="jobset", job_run={"max_restarts": 3})
     spec = workload(found)["spec"]
-    assert spec["failurePolicy"] == {"maxRestarts": 3, "restartStrategy": "BlockingRecreate"}
+    assert spec["failurePolicy"] == {"maxRestarts": 0, "restartStrategy": "BlockingRecreate"}
     assert spec["network"] == {"enableDNSHostnames": True, "publishNotReadyAddresses": True}
     job_spec = spec["replicatedJobs"][0]["template"]["spec"]
     assert job_spec["backoffLimitPerIndex"] == 0
@@ -159,20 +159,10 @@ def test_a_jobset_restarts_the_gang_and_spells_out_its_network() -> None:
         "onExitCodes": {"containerName": "prepare", "operator": "In", "values": [75, 143]},
     }
     assert (evicted["action"], evicted["onPodConditions"][0]["type"]) == ("FailJob", "DisruptionTarget")
-    assert spec_of(found).max_restarts == 0
+    assert spec_of(found).max_restarts == 3, "the agents', as with a Job"
     field = env_of(pod_template(found)["spec"])["TORCHNET_START"]["fieldRef"]["fieldPath"]
     assert field == "metadata.labels['jobset.sigs.k8s.io/restart-attempt']"
     assert spec_of(render(job_run={"max_restarts": 3})).max_restarts == 3
-
-
-@each_form
-def test_a_queue_is_kueues_label(form: str) -> None:
-    found = render(workload=form, queue="team-a")
-    assert workload(found)["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-a"
-    if form == "pods":
-        pods = [body["metadata"] for body in found if body["kind"] == "Pod"]
-        assert {pod["labels"]["kueue.x-k8s.io/pod-group-name"] for pod in pods} == {"train"}
-        assert {pod["annotations"]["kueue.x-k8s.io/pod-group-total-count"] for pod in pods} == {"4"}
 
 
 MIB = 1 << 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from tests.unit.kubernetes_objects import (
     terminated,
 )
 from torchnet.k8s.client.kinds import JOBSET
-from torchnet.k8s.run import monitor
+from torchnet.k8s.run import monitor, queue_status
 from torchnet.k8s.run.monitor import RunOptions
 from torchnet.k8s.run.run_info import RunInfo
 from torchnet.signals import Signals
@@ -126,8 +127,10 @@ def test_a_suspended_run_goes_on_with_its_next_attempt(
     assert (store.deleted, store.patches) == ([], [])
     said = watched.err.getvalue()
     assert said.count("is suspended until its spec.suspend is set to false") == 1, said
-    assert said.count("is resumed") == 1, said
+    assert said.count("is resumed: attempt 2 starts") == 1, said
     assert "lost" not in said
+    ((number, receipt),) = watched.attempts
+    assert (number, receipt["exit_code"], receipt["reason"]) == (1, 143, "attempt 1 was suspended")
 
 
 def test_a_resumption_that_the_controller_has_not_noted_ends_nothing(store: Store, watched: Watched) -> None:
@@ -174,6 +177,8 @@ def test_a_run_may_be_suspended_twice_and_waits_by_no_clock(store: Store, watche
     outcome = watched.run(one.facts, options, *steps, one.resume, one.succeed)
     assert outcome.code == 0, watched.err.getvalue()
     assert store.deleted == []
+    assert [number for number, _ in watched.attempts] == [1, 2]
+    assert "attempt 3 starts" in watched.err.getvalue()
 
 
 def test_what_the_queue_says_is_said(store: Store, watched: Watched) -> None:
@@ -187,6 +192,71 @@ def test_what_the_queue_says_is_said(store: Store, watched: Watched) -> None:
     watched.run(one.facts, ATTACHED, asked(store, "watch=true"), preempted, waits(watched), interrupt)
     said = watched.err.getvalue()
     assert "until its queue team-a admits it (Preempted to accommodate a higher priority)" in said
+
+
+KUEUE = "/apis/kueue.x-k8s.io"
+PREEMPTED = {"type": "Evicted", "status": "True", "reason": "Preempted", "message": "to accommodate another"}
+
+
+def kueue(store: Store, *conditions: dict[str, Any], evicted: int = 0) -> None:
+    """Kueue's API, with one Workload; what it says can be changed by another call."""
+    stats = {"evictions": [{"reason": "Preempted", "underlyingCause": "", "count": evicted}]}
+    body = {"metadata": {"name": "w"}, "status": {"conditions": list(conditions), "schedulingStats": stats}}
+    store.faults = [
+        ("GET", f"{KUEUE}$", (200, {}, {"preferredVersion": {"version": "v1beta1"}})),
+        ("GET", f"{KUEUE}/v1beta1/namespaces/[^/]+/workloads[?]", (200, {}, {"items": [body]})),
+        ("GET", f"{KUEUE}/v1beta1/namespaces/[^/]+/workloads/w$", (200, {}, body)),
+    ]
+
+
+def test_kueues_reason_is_in_the_attempts_receipt(
+    store: Store, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue_status, "READ_SECONDS", 0.05)
+    one = Workload(store, PREPARES)
+    info = replace(one.facts, queue="team-a", uid="the-job")
+    kueue(store, {"type": "Admitted", "status": "True", "reason": "Admitted"})
+    admitted = waits(watched, "Kueue: Admitted")
+    preempted = (
+        one.suspend,
+        lambda: kueue(store, PREEMPTED),
+        waits(watched, "Kueue: Evicted (Preempted): to acc"),
+    )
+    steps = asked(store, "watch=true"), admitted, *preempted, one.resume, 0.5, one.succeed
+    outcome = watched.run(info, RunOptions(grace=0), *steps)
+    assert outcome.code == 0, watched.err.getvalue()
+    ((_, receipt),) = watched.attempts
+    assert receipt["reason"].startswith(
+        "attempt 1 was suspended by its queue: Kueue: Evicted (Preempted): to acc"
+    )
+
+
+def test_attach_knows_the_attempt_from_kueue(store: Store, watched: Watched) -> None:
+    one = Workload(store, TRAINS)
+    info = replace(one.facts, queue="team-a", uid="the-job")
+    kueue(store, evicted=2)
+    watched.run(info, ATTACHED, waits(watched, "this is attempt 3"), one.suspend, waits(watched), interrupt)
+    assert "this is attempt 3" in watched.err.getvalue()
+
+
+def test_pods_that_go_one_by_one_are_one_attempt(store: Store, watched: Watched) -> None:
+    """The last one only after the resumption, as on a slow node."""
+    one = Workload(store, TRAINS)
+
+    def half() -> None:
+        one._set(suspended=True)
+        gone = message(0, 143, failure=failure("interrupted", 143))
+        done = [{"name": "worker", "state": terminated(143, gone)}]
+        one._changed(0, {"phase": "Failed", "containerStatuses": done})
+
+    def rest() -> None:
+        one._changed(1, {"phase": "Failed"})
+
+    steps = asked(store, "watch=true"), half, waits(watched), 0.5, rest, 0.5, one.resume, 0.5, one.succeed
+    outcome = watched.run(one.facts, RunOptions(grace=0), *steps)
+    assert outcome.code == 0, watched.err.getvalue()
+    assert [number for number, _ in watched.attempts] == [1]
+    assert "attempt 2 starts" in watched.err.getvalue()
 
 
 def test_ctrl_c_stops_and_removes_a_suspended_run(store: Store, watched: Watched) -> None:
@@ -274,7 +344,8 @@ def test_an_evicted_group_of_plain_pods_is_left(store: Store, watched: Watched, 
             store.put(body)
 
     outcome = watched.run(known, options, asked(store, "watch=true"), evict)
-    assert (outcome.receipt, outcome.code, outcome.stopped) == (None, 143, False)
+    assert outcome.receipt is not None
+    assert (outcome.receipt["failure"]["kind"], outcome.code, outcome.stopped) == ("interrupted", 143, False)
     assert "WorkloadEvictedDueToPreempted: to accommodate another" in outcome.left
     assert len(store.names()) == 2
     assert (store.deleted, store.patches) == ([], [])

@@ -165,3 +165,58 @@ def test_a_plain_pod_of_version_0_1_has_its_rank() -> None:
     assert rank_of({"metadata": {"labels": labels}}) == 3
     assert rank_of({"metadata": {"labels": {"torchnet.alt/node-rank": "2"}}}) == 2
     assert rank_of({"metadata": {"labels": {"torchnet.alt/run": RUN}}}) is None
+
+
+def kueues(store: Store, status: dict[str, Any], uid: str = "job-uid") -> None:
+    """Kueue's API with the Workload of the Job of this UID."""
+    one = {"metadata": {"name": "job-x", "labels": {"kueue.x-k8s.io/job-uid": uid}}, "status": status}
+    store.faults = [
+        ("GET", "/apis/kueue.x-k8s.io$", (200, {}, {"preferredVersion": {"version": "v1beta2"}})),
+        ("GET", "/workloads$", (200, {}, {"items": [one]})),
+    ]
+
+
+def queued(store: Store, *, suspended: bool) -> None:
+    body = workload()
+    body["metadata"] |= {"uid": "job-uid"}
+    body["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "team-a"
+    body["spec"] = {"suspend": suspended}
+    store.put(body)
+
+
+def test_a_queued_runs_state_and_attempt_are_kueues(
+    store: Store, tmp_path: Path, torchnet: Callable[..., Result]
+) -> None:
+    pending = {
+        "type": "QuotaReserved",
+        "status": "False",
+        "reason": "Pending",
+        "message": "1 more cpu needed",
+    }
+    stats = {"evictions": [{"reason": "Preempted", "underlyingCause": "", "count": 1}]}
+    queued(store, suspended=True)
+    kueues(store, {"conditions": [pending]})
+    (row,) = table(client(store, tmp_path), NAMESPACE).rows
+    assert (row.state, row.attempt) == ("queued", 1)
+    kueues(store, {"conditions": [pending], "schedulingStats": stats})
+    (row,) = table(client(store, tmp_path), NAMESPACE).rows
+    assert (row.state, row.attempt) == ("preempted", 2)
+    assert row.reason == "Kueue: not QuotaReserved (Pending): 1 more cpu needed"
+    env = {"KUBECONFIG": str(kubeconfig(tmp_path / "config", store.address)), "COLUMNS": "160"}
+    shown = torchnet("status", "-n", NAMESPACE, env=env)
+    assert "preempted (attempt 2): Kueue: not QuotaReserved" in shown.stdout
+
+
+def test_without_rights_on_kueues_workloads_the_attempt_is_unknown(store: Store, tmp_path: Path) -> None:
+    queued(store, suspended=True)
+    kueues(store, {})
+    store.faults[1] = ("GET", "/workloads$", refusal(403, "Forbidden", "workloads is forbidden: User cannot"))
+    (row,) = table(client(store, tmp_path), NAMESPACE).rows
+    assert (row.state, row.attempt) == ("queued", None)
+
+
+def test_a_run_without_a_queue_asks_for_no_workloads(store: Store, tmp_path: Path) -> None:
+    store.put(workload())
+    (row,) = table(client(store, tmp_path), NAMESPACE).rows
+    assert row.attempt == 1
+    assert not store.wanted("GET", "kueue")

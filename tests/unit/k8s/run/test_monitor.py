@@ -47,6 +47,7 @@ class Watched:
 
     def __init__(self, store: Store, folder: Path, signals: Signals) -> None:
         self.err = io.StringIO()
+        self.attempts: list[tuple[int, dict[str, Any]]] = []
         self._store, self._folder, self._signals = store, folder, signals
 
     def run(self, info: RunInfo, options: RunOptions, *steps: Callable[[], object] | float) -> RunOutcome:
@@ -55,7 +56,8 @@ class Watched:
         console = Console(self.err, io.StringIO(), world_size=info.nnodes, color=False, tty=False)
         try:
             with aside(*steps):
-                return RunMonitor(one, info, console, options, self._signals).run()
+                told = lambda number, receipt: self.attempts.append((number, receipt))  # noqa: E731
+                return RunMonitor(one, info, console, options, self._signals, on_attempt=told).run()
         finally:
             one.stop.set()
 

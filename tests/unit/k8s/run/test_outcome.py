@@ -95,6 +95,8 @@ def test_a_jobsets_starts_are_counted_where_the_agents_know_of_their_own_alone()
     logged = settle(facts(), gang_of([0, 0, 0, 0]))
     assert settle(facts(jobset=True), gang_of([0, 0, 0, 0]), logged, restarts=2)["restarts"] == 2
     assert settle(facts(), gang_of([0, 0, 0, 0]), logged | {"restarts": 1})["restarts"] == 1
+    both = settle(facts(jobset=True), gang_of([0, 0, 0, 0]), logged | {"restarts": 1}, restarts=2)
+    assert both["restarts"] == 3
 
 
 @pytest.mark.parametrize(
@@ -198,6 +200,29 @@ def test_any_last_words_give_a_receipt_that_can_be_read(texts: list[str], codes:
 def test_a_worker_that_was_killed_behind_its_last_word_has_failed() -> None:
     made = settle(facts(2), workers(ended(0), ended(1, 137, message(1, 0)), nnodes=2))
     assert (made["exit_code"], made["reason"]) == (137, f"{RUN}-1 exited with code 137")
+
+
+def taken(rank: int, *, disrupted: bool) -> dict[str, Any]:
+    """A pod that was told to stop, and is being deleted."""
+    conditions = [{"type": "DisruptionTarget", "status": "True", "message": "Eviction API: evicting"}]
+    text = message(rank, 143, failure=failure("interrupted", 143))
+    one = ended(rank, 143, text, conditions=conditions if disrupted else [])
+    one["metadata"]["deletionTimestamp"] = "2026-01-01T00:01:00Z"
+    return one
+
+
+def test_of_pods_that_are_all_deleted_the_one_that_the_cluster_took_away_is_lost() -> None:
+    """The rule FailJob of a JobSet's Job deletes the others."""
+    found = first_failure(facts(2), workers(taken(0, disrupted=False), taken(1, disrupted=True), nnodes=2))
+    assert found is not None
+    assert (found.kind, found.code) == ("lost", 70)
+    assert f"lost {RUN}-1" in found.text
+    assert "Eviction API" in found.text
+    for disrupted in (False, True):
+        both = [taken(rank, disrupted=disrupted) for rank in range(2)]
+        all_of_them = first_failure(facts(2), workers(*both, nnodes=2))
+        assert all_of_them is not None
+        assert all_of_them.kind == "interrupted"
 
 
 def nested(depth: int) -> str:

@@ -6,7 +6,7 @@ import calendar
 from typing import Any
 
 from tests.unit.kubernetes_objects import RUN, facts, pod, running, waiting, workers
-from torchnet.k8s.run.pending import PendingReasons, latest_event_texts
+from torchnet.k8s.run.pending import PendingReasons, cold_start, latest_event_texts
 
 BAD_IMAGE = waiting("ErrImagePull", 'failed to pull "nosuch:1": not found')
 SANDBOX = (
@@ -116,3 +116,32 @@ def test_a_jobset_has_no_pods_where_its_job_cannot_make_them() -> None:
     told = {f"{RUN}-w-0": "FailedCreate: exceeded quota: none"}
     assert said.lines({}, told, "", 0.0) == []
     assert said.lines({}, told, "", 1.5) == [f"{RUN}: no pod yet: FailedCreate: exceeded quota: none"]
+
+
+SANDBOX_READY = {"type": "PodReadyToStartContainers", "status": "True"}
+UNSCHEDULED = {"status": "False", "reason": "Unschedulable", "message": "0/2 nodes are available"}
+
+
+def test_an_image_is_pulled_once_the_sandbox_is_there() -> None:
+    body = pod(0, prepare=waiting("PodInitializing"), conditions=[SANDBOX_READY])
+    assert cold_start(workers(body), {}) == "images"
+    name = body["metadata"]["name"]
+    without = workers(pod(0, prepare=waiting("PodInitializing")))  # an older cluster has no such condition
+    assert cold_start(without, {}) == ""
+    assert cold_start(without, {name: "Pulling: Pulling image"}) == "images"
+    assert cold_start(without, {name: "FailedMount: no such volume"}) == ""
+    broken = pod(0, prepare=BAD_IMAGE, conditions=[SANDBOX_READY])
+    assert cold_start(workers(broken), {name: "Pulling: Pulling image"}) == "", "a pull that fails counts"
+    assert cold_start(workers(pod(0, prepare=running(), conditions=[SANDBOX_READY])), {}) == ""
+
+
+def test_a_node_is_added_for_a_pod_that_has_none() -> None:
+    body = pod(0, scheduled=UNSCHEDULED)
+    name = body["metadata"]["name"]
+    assert cold_start(workers(body), {}) == "", "perhaps nothing will ever come"
+    for reason in ("TriggeredScaleUp", "Nominated"):
+        told = {name: f"{reason}: pod triggered scale-up"}
+        assert cold_start(workers(body), told) == "new nodes"
+        assert cold_start(workers(pod(0)), told) == "", "it has a node now"
+        found = PendingReasons(facts(1)).reasons(workers(body, nnodes=1), told, "")
+        assert found == {f"{RUN}-0": f"{reason}: pod triggered scale-up"}

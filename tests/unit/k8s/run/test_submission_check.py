@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit import api_answers
 from tests.unit.api_answers import Answer, Server, serving
-from torchnet.errors import ClusterError, NetworkError
+from torchnet.errors import ClusterError, NetworkError, UsageError
 from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.run.creation import check
 from torchnet.network.attachment import NetworkAttachment
@@ -57,3 +57,43 @@ def test_an_attachment_that_may_not_be_read_is_named_and_no_failure(
     (line,) = check(client, OBJECTS, POD, ATTACHMENTS)
     assert line.startswith("network attachment ml/backend-network is not checked: not allowed to get ")
     assert "dryRun=All" in server.asked[-1][2], "the pod is still tried"
+
+
+GROUP: Answer = (200, {}, {"preferredVersion": {"version": "v1beta2"}})
+KUEUE = "kueue.x-k8s.io"
+QUEUED = [
+    OBJECTS[0],
+    body("batch/v1", "Job", labels={f"{KUEUE}/queue-name": "team-a", f"{KUEUE}/priority-class": "p"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        ([MISSING], "--queue team-a: the cluster does not have Kueue"),
+        ([GROUP, MISSING], "--queue team-a: namespace ml has no LocalQueue of this name"),
+        ([GROUP, TAKEN, MISSING], "--workload-priority p: the cluster has no WorkloadPriorityClass"),
+    ],
+)
+def test_a_queue_that_is_not_there_would_be_waited_for_without_end(
+    server: Server, client: ApiClient, answers: list[Answer], said: str
+) -> None:
+    server.answers = [MISSING, *answers]
+    with pytest.raises(UsageError, match=said) as caught:
+        check(client, QUEUED, POD, [])
+    assert caught.value.fix
+    assert [asked[1] for asked in server.asked] == ["GET"] * (1 + len(answers)), "nothing was tried"
+
+
+def test_a_queue_that_may_not_be_read_is_no_reason_against_a_launch(
+    server: Server, client: ApiClient
+) -> None:
+    said = 'localqueues.kueue.x-k8s.io is forbidden: User "eve" cannot get resource "localqueues"'
+    forbidden: Answer = (403, {}, {"reason": "Forbidden", "message": said})
+    server.answers = [MISSING, GROUP, forbidden, forbidden, TAKEN]
+    check(client, QUEUED, POD, [])
+    paths = [path.removeprefix(f"/apis/{KUEUE}") for _, _, path, _ in server.asked]
+    assert paths[1:4] == [
+        *("", "/v1beta2/namespaces/ml/localqueues/team-a"),
+        "/v1beta2/workloadpriorityclasses/p",
+    ]

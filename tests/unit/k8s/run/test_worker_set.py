@@ -263,3 +263,18 @@ def test_what_was_known_is_forgotten_with_each_event() -> None:
     assert list(gang.workers()) == [0, 1]
     gang.relist([])
     assert gang.workers()[0].ended is not None
+
+
+def test_the_workers_of_an_attempt_that_is_over_are_still_known() -> None:
+    gang = WorkerSet(2, replaces=True)
+    gang.relist([pod(0, uid="a", phase="Running", worker=running()), ended(1, 143, uid="b")])
+    assert gang.forget(["a", "b"]) == {"a", "b"}
+    assert gang.forget(["b", "a"]) == frozenset()
+    gang.event("ADDED", pod(0, uid="c"))
+    former = gang.former(frozenset({"a", "b"}))
+    assert (former[0].stage, former[1].stage) == ("running", "ended")
+    gang.event("DELETED", pod(0, uid="a", phase="Running", worker=running()))
+    former = gang.former(frozenset({"a", "b"}))
+    assert former[0].ended is not None
+    assert "deleted" in former[0].ended.why
+    assert list(gang.workers()) == [0]

@@ -107,3 +107,15 @@ def test_a_read_whose_thread_cannot_start_is_tried_again(
         assert look.event_texts({}) == {}
     server.answers = [page(event(RUN, QUOTA, "the-job"))]
     assert settled(look, {}, lambda: len(server.asked) >= 2)[RUN] == f"FailedCreate: {QUOTA}"
+
+
+def test_new_nodes_are_asked_for_only_where_a_pod_has_none(server: Server, look: WorkloadStatus) -> None:
+    unscheduled = {"status": "False", "reason": "Unschedulable"}
+    body = pod(0, scheduled=unscheduled)
+    name = body["metadata"]["name"]
+    added = event(name, "pod triggered scale-up", body["metadata"]["uid"], "TriggeredScaleUp")
+    server.answers = [page(), page(), page(added), page()]
+    told = settled(look, workers(body), lambda: len(server.asked) == 4)
+    assert told == {name: "TriggeredScaleUp: pod triggered scale-up"}
+    asked = [parse_qs(urlsplit(path).query)["fieldSelector"][0] for _, _, path, _ in server.asked]
+    assert asked[2:] == ["reason=TriggeredScaleUp", "reason=Nominated"]

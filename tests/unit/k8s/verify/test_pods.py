@@ -53,6 +53,9 @@ def test_the_options_are_those_of_a_launch() -> None:
     assert found["imagePullSecrets"] == [{"name": "registry"}]
     made = pod("v", "ml", 0, options)
     assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team"
+    for group, requested in ((OPTIONS, True), (options, False)):  # not every ClusterQueue covers it
+        limits = spec(group)["containers"][0]["resources"]["limits"]
+        assert ("ephemeral-storage" in limits) is requested
 
 
 @pytest.mark.parametrize("user", [DEFAULT_USER, PodUser(None, None, None), PodUser(5001, 0, 7)], ids=str)
