@@ -13,8 +13,9 @@ import pytest
 from tests.agents import spec
 from tests.namespaces import Space, cable, ip, isolated
 from torchnet.agent import discovery
-from torchnet.agent.command_line import parse, source_of, spec_of
+from torchnet.agent.command_line import parse, spec_of
 from torchnet.agent.discovery import discover, own_row, sure_attachments
+from torchnet.agent.source_selection import source_of
 from torchnet.errors import NetworkError
 from torchnet.local.loopback import LoopbackSource
 from torchnet.network.address_sources import HostInterfaces, MultusStatus
