@@ -13,7 +13,7 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import Field, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 

@@ -319,7 +319,9 @@ def _resources(job: JobSpec, devices: Mapping[str, str] | None = None) -> dict[s
     count = max(1, group.gpus) * (4 if group.gpus else processes(job))
     cpus = group.cpus or str(count)
     spans = {"cpu": cpus, "memory": memory(job)}
-    if group.ephemeral_storage or not group.queue:  # Kueue admits no resource that its ClusterQueue does not cover
+    if (
+        group.ephemeral_storage or not group.queue
+    ):  # Kueue admits no resource that its ClusterQueue does not cover
         spans["ephemeral-storage"] = ephemeral_storage(job)
     parts = {name: span.partition(":") for name, span in spans.items()}
     extra = dict(sorted((devices or {}).items()))

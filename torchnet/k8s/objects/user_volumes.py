@@ -21,7 +21,8 @@ def volumes(texts: Iterable[str], claims: Mapping[str, str], secret_mode: int) -
         if volume.name not in claims.values():
             by_name.setdefault(volume.name, []).append(volume)
     return [
-        _entry(same[0], secret_mode, read_only=all(one.read_only for one in same)) for same in by_name.values()
+        _entry(same[0], secret_mode, read_only=all(one.read_only for one in same))
+        for same in by_name.values()
     ]
 
 

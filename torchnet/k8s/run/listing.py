@@ -406,9 +406,7 @@ def build_search(
     )
 
 
-def _list(
-    client: ApiClient, kind: Kind, namespace: str, run: str | None, labels: str = ""
-) -> list[Object]:
+def _list(client: ApiClient, kind: Kind, namespace: str, run: str | None, labels: str = "") -> list[Object]:
     """All objects of this kind with a run's label, or with the label of ``run``, of this version and of 0.1."""
     found: list[Object] = []
     for label in RUN_LABELS:

@@ -61,11 +61,12 @@ def test_the_place_in_the_topology_is_an_annotation_of_the_pods(
 @each_form
 def test_a_queued_worker_requests_only_what_most_queues_cover(form: str) -> None:
     """Kueue does not admit a resource that its ClusterQueue does not cover."""
-    for more, requested in (
+    cases: tuple[tuple[dict[str, Any], bool], ...] = (
         ({}, True),
         ({"queue": "q"}, False),
         ({"queue": "q", "ephemeral_storage": "9Gi"}, True),
-    ):
+    )
+    for more, requested in cases:
         spec = pod_template(render(workload=form, **more))["spec"]
         for container in (*spec["initContainers"], *spec["containers"]):
             for kind in ("requests", "limits"):
