@@ -54,7 +54,7 @@ def build(folder: Path) -> None:
     run(
         *(golang.go(), "build", "-trimpath", "-gcflags=all=-dwarf=false", "-ldflags", "-s -w"),
         *("-o", folder / "coredns", "."),
-        env=golang._environment(),
+        env=golang.environment(),
         cwd=source,
         timeout=3600,
     )

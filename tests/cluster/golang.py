@@ -32,7 +32,7 @@ def go() -> str:
     raise ClusterFailure(f"the cluster's programs are built with Go: {fix}")
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     return {
         **os.environ,
         "GOFLAGS": "-mod=mod -buildvcs=false",
@@ -50,7 +50,7 @@ def module_folder(module: str, version: str) -> Path:
         "download",
         "-json",
         f"{module}@{version}",
-        env=_environment(),
+        env=environment(),
         cwd=Path("/"),
         timeout=600,
     )
@@ -89,7 +89,7 @@ def build_programs(
     into = f"{source}/bin/"
     run(
         *(go(), "build", "-trimpath", "-gcflags=all=-dwarf=false", "-ldflags", flags, "-o", into, *packages),
-        env=_environment(),
+        env=environment(),
         cwd=source,
         timeout=3600,
     )
@@ -123,7 +123,7 @@ def build_module(source: Path, package: str, program: Path) -> None:
         run(
             go(),
             *words,
-            env=_environment() | {"GOFLAGS": "-mod=readonly -buildvcs=false"},
+            env=environment() | {"GOFLAGS": "-mod=readonly -buildvcs=false"},
             cwd=copy,
             timeout=3600,
         )

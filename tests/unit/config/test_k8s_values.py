@@ -139,7 +139,7 @@ BAD = {
 NEEDED: dict[str, dict[str, object]] = {
     "workload_priority": {"kubernetes.queue": "q"},
     "topology": {"kubernetes.queue": "q"},
-    "max_infra_restarts": {"kubernetes.workload": "jobset"},
+    "max_infra_restarts": {"kubernetes.kind": "jobset"},
 }
 
 

@@ -69,7 +69,7 @@ def test_policies_on_the_rails_need_the_one_on_eth0(tmp_path: Path) -> None:
         ({"topology": "preferred:rack"}, "topology", "--queue"),
         ({"topology": "required:rack", "queue": "q", "spread": "hard"}, "topology", "--spread none"),
         ({"max_infra_restarts": "1"}, "max_infra_restarts", "jobset"),
-        ({"max_infra_restarts": "1", "workload": "pods"}, "max_infra_restarts", "jobset"),
+        ({"max_infra_restarts": "1", "kind": "pods"}, "max_infra_restarts", "jobset"),
     ],
 )
 def test_what_only_a_queue_or_a_jobset_can_do(

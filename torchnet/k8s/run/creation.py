@@ -15,7 +15,7 @@ from torchnet.errors import ClusterError, NetworkError, UsageError
 from torchnet.k8s.client.api_client import ApiClient, after_lost_answer
 from torchnet.k8s.client.api_errors import ApiRefusal, is_permission_error
 from torchnet.k8s.client.kinds import NAD, POD, WORKLOADS, Kind, kind_of, run_of
-from torchnet.k8s.client.kueue import local_queue_kind, priority_kind, served_version
+from torchnet.k8s.client.kueue_api import local_queue_kind, priority_kind, served_version
 from torchnet.k8s.run.owner_references import has_common_owner, owned_by
 from torchnet.network.attachment import NetworkAttachment
 from torchnet.text import printable

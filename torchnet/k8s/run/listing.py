@@ -14,7 +14,7 @@ from torchnet.errors import ClusterError, StatusError, UsageError
 from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.api_errors import ApiCall, ApiRefusal
 from torchnet.k8s.client.kinds import JOB, JOBSET, POD, RUN_LABELS, Kind, run_of, selector
-from torchnet.k8s.client.kueue import JOB_UID_LABEL, list_workloads, served_version
+from torchnet.k8s.client.kueue_api import JOB_UID_LABEL, list_workloads, served_version
 from torchnet.k8s.run.outcome import first_failure
 from torchnet.k8s.run.queue_status import evictions, queue_state
 from torchnet.k8s.run.run_info import RunInfo, read_run_info

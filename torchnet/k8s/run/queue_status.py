@@ -14,7 +14,7 @@ from torchnet.errors import ClusterError
 from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal, ApiUnreachable
 from torchnet.k8s.client.kinds import POD
-from torchnet.k8s.client.kueue import get_workload, list_workloads, served_version
+from torchnet.k8s.client.kueue_api import get_workload, list_workloads, served_version
 from torchnet.k8s.run.run_info import RunInfo
 from torchnet.text import printable
 

@@ -43,7 +43,7 @@ from torchnet.k8s.verify.schedule import partners, rounds
 from torchnet.units import counted
 
 Object = dict[str, Any]
-_LOOK_SECONDS = 10.0  # between two reads of the namespace's Events, while a pod has not started
+LOOK_SECONDS = 10.0  # between two reads of the namespace's Events, while a pod has not started
 _LATE_SECONDS = 30.0  # for the end of a pod after its plan
 _PAGE, _PAGES = 500, 20  # of Events
 
@@ -131,7 +131,7 @@ class AllNodes:
             absent = [name for name in self._nodes if name not in bodies and name not in self._failed]
             if not waiting and not absent:
                 return
-            if waiting and now > looked + _LOOK_SECONDS:
+            if waiting and now > looked + LOOK_SECONDS:
                 looked, events = now, self._events()
                 stopped = 0
                 for name, one in waiting.items():

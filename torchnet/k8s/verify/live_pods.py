@@ -26,8 +26,8 @@ from torchnet.text import loads, printable
 
 Object = dict[str, Any]
 START_SECONDS, ANSWER_SECONDS = 90.0, 60.0
-_PAUSE = 0.3
-_LOOK_SECONDS = 5.0  # between two reads of a pod's Events
+PAUSE = 0.3
+LOOK_SECONDS = 5.0  # between two reads of a pod's Events
 _NOT_RUN = (126, 127, 128)  # exit codes of shells and the kubelet for a command that could not be run
 _AGAIN = "run torchnet verify again: the address of a recently deleted pod may still be in use"
 _LONGEST = 65536  # bytes of a test pod's log
@@ -77,7 +77,7 @@ class LivePods:
                 return body
             self.require_running(body)
             now, reason = time.monotonic(), one.why if one.stage == "queued" else ""
-            if one.stage == "creating" and now > min(looked + _LOOK_SECONDS, until):
+            if one.stage == "creating" and now > min(looked + LOOK_SECONDS, until):
                 looked, events = now, self._events(body)
                 if find_rejected_token(events):
                     raise rejected_token_error(one.node, self.multus)
@@ -148,7 +148,7 @@ class LivePods:
             Stopped: The caller no longer waits.
         """
         self.check_caller()
-        time.sleep(_PAUSE)
+        time.sleep(PAUSE)
 
     def check_caller(self) -> None:
         """Check that the caller still waits.

@@ -20,7 +20,7 @@ from torchnet.k8s.client import api_client
 from torchnet.k8s.client.access import load
 from torchnet.k8s.client.api_client import ApiClient, after_lost_answer, connect
 from torchnet.k8s.client.api_errors import ApiRefusal, ApiUnreachable
-from torchnet.k8s.client.kinds import JOB, NODE, POD, RBAC, Kind
+from torchnet.k8s.client.kinds import JOB, NODE, POD
 
 server = pytest.fixture(serving)
 
@@ -125,22 +125,6 @@ def test_a_webhook_that_denies_does_not_fail(server: Server, client: ApiClient) 
     with pytest.raises(ApiRefusal, match="refused to create") as caught:
         client.call("POST", JOB.path("ml"), JOB.call("create", "ml", "x"), body={})
     assert (caught.value.webhook, caught.value.fix) == ("", "")
-
-
-@pytest.mark.parametrize("plural", ["roles", "rolebindings"])
-def test_without_the_right_to_create_roles_the_account_and_its_role_are_named(
-    server: Server, client: ApiClient, plural: str
-) -> None:
-    text = f'{plural}.rbac.authorization.k8s.io is forbidden: User "eve" cannot create resource "{plural}"'
-    kind = Kind(RBAC, "Role", plural)
-    server.answers = [(403, {}, {"message": text})]
-    with pytest.raises(ApiRefusal) as caught:
-        client.call("POST", kind.path("ml"), kind.call("create", "ml", "x"), body={})
-    for part in ("--service-account", "get and list on pods", "torchnet manifests rbac -n ml"):
-        assert part in caught.value.fix
-    with pytest.raises(ApiRefusal) as caught:
-        client.call("GET", kind.path("ml"), kind.call("list", "ml"))
-    assert caught.value.fix == f"kubectl auth can-i list {plural}.rbac.authorization.k8s.io -n ml"
 
 
 def test_what_is_asked_of_all_namespaces_is_said_so(server: Server, client: ApiClient) -> None:

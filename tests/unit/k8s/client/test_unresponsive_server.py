@@ -119,9 +119,9 @@ def test_who_gets_answers_in_time_hears_nothing_of_it(
     monkeypatch.setattr(access, "NOTICE_SECONDS", 1.2)
     late: list[Answer] = [(503, {}, {}), (503, {}, {})]
     none: Answer = (200, {}, {"items": []})
-    server.answers = [*late, none, *late, none, *late, none]
+    server.answers = [*late, none] * 4
     assert main(command("status", words, server.address)) == 0
-    assert len(server.asked) == 9
+    assert len(server.asked) == 14, "three kinds, each under two labels"
     assert "no response" not in capsys.readouterr().err
 
 

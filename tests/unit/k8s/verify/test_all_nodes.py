@@ -147,8 +147,8 @@ class Kubelets:
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_pods, "_PAUSE", 0.02)
-    monkeypatch.setattr(all_nodes, "_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(live_pods, "PAUSE", 0.02)
+    monkeypatch.setattr(all_nodes, "LOOK_SECONDS", 0.1)
 
 
 @pytest.fixture

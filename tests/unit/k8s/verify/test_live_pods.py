@@ -264,8 +264,8 @@ class Waiting:
 def test_the_pull_of_an_image_is_not_counted_and_is_told_once(
     server: Server, client: ApiClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_pods, "_LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(live_pods, "_PAUSE", 0.02)
+    monkeypatch.setattr(live_pods, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(live_pods, "PAUSE", 0.02)
     pulling = [event("Scheduled", 0), event("Pulling", 1)]
     Waiting(server, [pulling] * 8, pod(0, phase="Running", worker=running()))
     said: list[str] = []
@@ -278,8 +278,8 @@ def test_the_pull_of_an_image_is_not_counted_and_is_told_once(
 def test_once_the_image_is_there_the_clock_runs(
     server: Server, client: ApiClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_pods, "_LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(live_pods, "_PAUSE", 0.02)
+    monkeypatch.setattr(live_pods, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(live_pods, "PAUSE", 0.02)
     pulled = [event("Pulling", 1), event("Pulled", 9)]
     Waiting(server, [[event("Pulling", 1)]] * 3 + [pulled] * 99, pod(0))
     with pytest.raises(NetworkError, match="is not running after 0.3 s"):
@@ -289,7 +289,7 @@ def test_once_the_image_is_there_the_clock_runs(
 def test_a_rejected_token_is_named_long_before_the_time_is_over(
     server: Server, client: ApiClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_pods, "_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(live_pods, "LOOK_SECONDS", 0.1)
     message = "Failed to create pod sandbox: Multus: [ml/v/u]: error waiting for pod: Unauthorized"
     Waiting(server, [[event("FailedCreatePodSandBox", 3, message)]] * 2, pod(0))
     began = time.monotonic()
