@@ -54,7 +54,7 @@ class Interface:
         rest: payload of all other TCP, by socket.
         ends: the most bytes of ``peers`` that are ends of streams: the kernel counts each as a received byte.
         repeated: payload that the interface may have counted more than once.
-        segments: of all TCP by socket; None if they are not known. A packet that is none is no TCP of these sockets.
+        segments: of all TCP by socket; None if they are not known. Packets beyond these belong to no known socket.
         tcp_header: the least IP and TCP headers of a packet here.
         link_header: the least link header that ``bytes`` has of each packet.
     """

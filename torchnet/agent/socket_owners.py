@@ -93,12 +93,12 @@ def _shares(pid: int, thread: int) -> bool:
         return False
     try:
         return namespaces.same_files(pid, thread)
-    except (PermissionError, NotImplementedError):
-        return (
-            True  # kcmp(2) is denied. To read each of hundreds of threads would take seconds, and few differ
-        )
-    except OSError:
+    except ProcessLookupError:
         return False  # the first thread has ended
+    except OSError:
+        # kcmp(2) is denied or missing. Reading each of hundreds of threads would take seconds, and few have files of
+        # their own; the owners of their sockets stay unknown.
+        return True
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ _SHOWN_WORKERS = 8
 class StallWatch:
     """Rank 0's watch over all workers' progress. On loopback, bytes are not counted, so there is no watch.
 
-    A job whose ranks wait for the reader of their output is not stalled: it continues with its reader. Neither is one
-    whose connections move little: small collectives may be all that it needs. That is told once. And where data may be
-    exchanged that nothing counts, no stall is certain.
+    A job whose ranks wait for the reader of their output is not stalled: it continues with its reader. A job that
+    exchanges very little data may be well, because it only needs small collectives; this is reported once, and does not
+    stop the job. Neither does a report while workers may exchange data that is not counted.
 
     Args:
         request_stacks: called when no worker has made progress for ``stall_timeout``.
