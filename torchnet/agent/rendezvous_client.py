@@ -263,7 +263,9 @@ class RendezvousClient:
             self._failed(failures.join_timeout(spec.name, where, spec.start_timeout, why, code))
             return
         if self._tries == _NOTICE_AFTER:
-            reason = error.text if isinstance(error, TorchnetError) else why
+            reason = (
+                "; ".join(filter(None, (error.text, error.fix))) if isinstance(error, TorchnetError) else why
+            )
             self._notice(f"{spec.name} has not reached rank 0{where} yet and keeps trying: {reason}")
         pause = min(0.01 * 2 ** min(self._tries, 6), _LONGEST_PAUSE)
         self._timer = self._loop.later(seconds or pause * random.uniform(0.5, 1.5), self._try)

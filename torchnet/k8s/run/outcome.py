@@ -126,7 +126,7 @@ def _deleted_pods(
 ) -> list[Failure]:
     """If agents received SIGTERM, return a failure for each pod that was deleted while other pods stayed.
 
-    If all were deleted, those are meant that the cluster took away: the Job of a JobSet then deletes the others.
+    If all were deleted, those are meant that the cluster took away: the Job then deletes the others.
     """
     stopped = [one for one in reported if one.kind == "interrupted"]
     everybody = all(one.leaving for one in workers.values())

@@ -64,7 +64,9 @@ class WorkerStatus:
     leaving: str = ""
     """Why its pod is being taken away (deleted, evicted, preempted); "" if it is not."""
     disrupted: bool = False
-    """Whether the cluster takes its pod away: evicted, preempted, or on a node that is gone."""
+    """Whether the cluster takes its pod away: evicted (also for its own use of the disk), preempted, or on a node that
+    is gone.
+    """
     replaced: bool = False
     """Whether a Job replaces its pod: the cluster disrupts it, or its agent asks for a replacement."""
     patience: float = 0.0
@@ -109,7 +111,7 @@ def worker(pod: dict[str, Any]) -> WorkerStatus:
         ended=_ended(status, prepare, main) if stage == "ended" else None,
         failing=failing,
         leaving=_leaving(meta, status),
-        disrupted=disrupted,
+        disrupted=disrupted or status.get("reason") == "Evicted",
         replaced=disrupted or (prepare.get("terminated") or {}).get("exitCode") == REPLACE_CODE,
         patience=float(meta.get("deletionGracePeriodSeconds") or 0),
         pulls=stage == "creating"

@@ -339,6 +339,9 @@ def test_a_worker_that_was_evicted_for_its_disk_is_told_so(said: str) -> None:
     reason = settle(facts(2), workers(*pods, nnodes=2))["reason"]
     fix = "; --ephemeral-storage sets the limit" if DISK[said] else ""
     assert reason == f"lost {RUN}-1 (node rank 1 on node1): its pod was evicted: {said.strip()}{fix}"
+    # Its Job fails then, and deletes the others.
+    pods[0]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:20Z"
+    assert settle(facts(2), workers(*pods, nnodes=2))["reason"] == reason
 
 
 def test_rank_0_that_waited_in_vain_for_a_worker_that_had_failed_is_not_the_cause() -> None:
