@@ -1,4 +1,4 @@
-"""Where a job runs: on this machine or on a Kubernetes cluster. This module alone chooses."""
+"""Where a job runs: on this machine, on several hosts or on a Kubernetes cluster. This module alone chooses."""
 
 from __future__ import annotations
 
@@ -59,6 +59,12 @@ def runtime_of(job: JobSpec, early: Supervisor | None = None) -> Runtime:
         from torchnet.k8s.kubernetes_runtime import KubernetesRuntime
 
         return KubernetesRuntime()
+    if job.on == "hosts":
+        if early is not None:
+            early.kill()
+        from torchnet.hosts.hosts_runtime import HostsRuntime
+
+        return HostsRuntime()
     from torchnet.local.local_runtime import LocalRuntime
 
     return LocalRuntime(early)

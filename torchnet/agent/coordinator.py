@@ -19,6 +19,7 @@ coordinator waits for a worker that leaves: it, or a replacement, may join again
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Callable
@@ -30,7 +31,9 @@ from torchnet.agent import admission, failures, messages
 from torchnet.agent.event_loop import EventLoop, Timer
 from torchnet.agent.events import Failure
 from torchnet.agent.failure_cause import is_echo, stop_reason
+from torchnet.agent.framed_socket import pack
 from torchnet.agent.heartbeat import RENEW_SECONDS, heartbeat_seconds, idle_silence_seconds, silence_seconds
+from torchnet.agent.host_registration import HostRegister, HostRequest, Registration
 from torchnet.agent.membership import Member, Membership
 from torchnet.agent.message_socket import MessageSocket
 from torchnet.agent.preflight import ReplyRoutes
@@ -137,6 +140,7 @@ class Coordinator:
             self._warn,
             loop.time,
         )
+        self._hosts = HostRegister(spec, loop.time)
         raise_open_files(spec)
         endpoint = frontend or Endpoint(rails[0].address)
         self.server = RendezvousServer(loop, spec.token, endpoint, self._receive_join_request)
@@ -150,6 +154,8 @@ class Coordinator:
     # -- gathering ---------------------------------------------------------------------------------------------------
 
     def _receive_join_request(self, sock: socket.socket, data: dict[str, Any], received: bytes) -> None:
+        if self._register_host(sock, data):
+            return
         try:
             request = messages.decode_join_request(data)
         except messages.InvalidMessageError as error:
@@ -160,6 +166,24 @@ class Coordinator:
             self._reject(sock, name, f"malformed join request: {error}")
         else:
             self.admit(sock, request, received)
+
+    def _register_host(self, sock: socket.socket, data: dict[str, Any]) -> bool:
+        """Answer a host that asks for its node rank; return False if the message is not such a request."""
+        try:
+            request = HostRequest.read(data)
+        except ValueError as error:
+            request, answer = None, Registration(refused=f"malformed request of a host: {error}")
+        else:
+            if request is None:
+                return False
+            late = self.state is not CoordinatorState.GATHERING
+            answer = self._hosts.answer(request, self._members, late=late)
+        if answer.refused:
+            self._warn(answer.refused)
+        with contextlib.suppress(OSError):
+            sock.send(pack(answer.message()))  # it fits the buffer of a new connection
+        self._loop.later(_REJECTION_SECONDS, sock.close)
+        return True
 
     def _reject(self, sock: socket.socket, name: str, reason: str, rank: int | None = None) -> None:
         failure = failures.rejected(name, reason, None if rank is None else name)
@@ -229,6 +253,8 @@ class Coordinator:
                 self._spec.start_timeout,
                 self.server.wrong_tokens,
                 prepared=self._spec.phase == "work",
+                names=dict(enumerate(self._spec.host_names)),
+                asked=self._hosts.names(self._members),
             )
         )
 
@@ -351,6 +377,7 @@ class Coordinator:
         if self._repeatable and not self._candidates:
             self._gather()
         self._members.drop(member)
+        self._hosts.release(member.row.node_rank)
         state = self.state
         if state is CoordinatorState.COLLECTING:
             if self._members.all_answered:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torchnet import constants
 from torchnet.agent.events import Failure
@@ -46,7 +46,8 @@ def port_unavailable(name: str, port: object, error: OSError, *, host: str = "")
             "has started, or use other hosts (--node-selector)"
         )
     elif error.errno == errno.EADDRINUSE:
-        text += f"; fix: ss -lntup 'sport = :{constants.JOIN_PORT}' on that host shows which program has it"
+        number = str(port).rpartition(":")[2]
+        text += f"; fix: ss -lntup 'sport = :{number}' on that host shows which program has it"
     return network(name, text)
 
 
@@ -70,10 +71,30 @@ def rank0_gone(name: str, seconds: float, why: str) -> Failure:
 
 
 def start_timeout(
-    joined: Sequence[int], nnodes: int, seconds: float, wrong_tokens: int, *, prepared: bool
+    joined: Sequence[int],
+    nnodes: int,
+    seconds: float,
+    wrong_tokens: int,
+    *,
+    prepared: bool,
+    names: Mapping[int, str] | None = None,
+    asked: Mapping[int, str] | None = None,
 ) -> Failure:
-    """Describe workers that have not joined; ``prepared``: all of them have completed the preparation."""
-    missing = [str(rank) for rank in sorted(set(range(nnodes)).difference(joined))]
+    """Describe workers that have not joined.
+
+    Args:
+        prepared: All of them have completed the preparation.
+        names: By node rank, as far as the scheduler tells.
+        asked: Those that have got their node rank, but not joined.
+    """
+    known = {
+        **(names or {}),
+        **{rank: f"{name}, which came but did not join" for rank, name in (asked or {}).items()},
+    }
+    missing = [
+        f"{rank} ({known[rank]})" if rank in known else str(rank)
+        for rank in sorted(set(range(nnodes)).difference(joined))
+    ]
     ranks = f"{', '.join(missing[:_SHOWN_RANKS])}{' …' if len(missing) > _SHOWN_RANKS else ''}"
     text = (
         f"timed out after {seconds:g} s: {len(joined)} of {nnodes} workers joined; missing: node rank {ranks}"

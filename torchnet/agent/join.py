@@ -166,7 +166,11 @@ class Join:
         if self.preflight is None or rails != self.rails:
             self.close()
             self.preflight = Preflight(
-                self._loop, probe_key(self._spec.token), rails, loopback=self._spec.loopback
+                self._loop,
+                probe_key(self._spec.token),
+                rails,
+                loopback=self._spec.loopback,
+                tcp=self._spec.probe_tcp,
             )
         self.rails = rails
 

@@ -22,11 +22,13 @@ from ipaddress import ip_address
 
 from torchnet import constants
 from torchnet.agent.event_loop import EventLoop, Timer
+from torchnet.agent.tcp_paths import TcpPaths
 from torchnet.linux import rtnetlink
 from torchnet.linux.netlink import Netlink
 from torchnet.network import probe_plan
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerTable
+from torchnet.text import listed
 
 _HEADERS = {4: 28, 6: 48}  # IP and UDP
 _SMALL = {4: 576, 6: 1280}  # every path of the family must carry this (RFC 791, RFC 8200)
@@ -57,6 +59,7 @@ class _Probe:
     due: float = 0.0  # by time.monotonic(): the next try
     answered: bool = False
     narrow: bool = False  # the small datagram was answered
+    by_tcp: bool = False  # TCP reaches the peer, whereas datagrams do not
     strange: str = ""  # who answered instead
 
 
@@ -71,16 +74,19 @@ class Preflight:
         *,
         port: int = constants.JOIN_PORT,
         loopback: bool = False,
+        tcp: bool = False,
     ) -> None:
         self._loop = loop
         self._key = key
         self._rails = rails
         self._port = port
         self._loopback = loopback
+        self._tcp = TcpPaths(loop, key, rails, port) if tcp else None
         self._probes: list[_Probe] = []
         self._numbers: dict[int, _Probe] = {}
         self._pump: Timer | None = None
         self._done: Callable[[list[str]], None] | None = None
+        self._warn: Callable[[str], None] = lambda _text: None
         self._sockets = [_socket(rail, port) for rail in rails]
         for number, sock in enumerate(self._sockets):
             loop.watch(sock, lambda number=number: self._read(number))  # type: ignore[misc]
@@ -88,6 +94,8 @@ class Preflight:
     def close(self) -> None:
         if self._pump is not None:
             self._pump.cancel()
+        if self._tcp is not None:
+            self._tcp.close()
         for sock in self._sockets:
             self._loop.watch(sock)
             sock.close()
@@ -97,6 +105,8 @@ class Preflight:
         """Cancel a running check; the peers' probes are still answered."""
         if self._pump is not None:
             self._pump.cancel()
+        if self._tcp is not None:
+            self._tcp.cancel()
         self._done = None
 
     def check(
@@ -106,18 +116,20 @@ class Preflight:
         peers: tuple[int, ...],
         done: Callable[[list[str]], None],
         notice: Callable[[str], None] = lambda _text: None,
+        warn: Callable[[str], None] = lambda _text: None,
     ) -> None:
         """Look up the route to each worker, and probe ``peers`` (node ranks); without peers, neither.
 
         Args:
             done: gets a list with a sentence for each faulty path.
             notice: gets a warning if the job's peers may not fit the kernel's neighbour table.
+            warn: gets a warning if paths carry TCP, but not these datagrams.
         """
         problems = [] if self._loopback or not peers else self._routes(table, own, notice)
         if problems or not peers:
             done(problems)
             return
-        self._table, self._own, self._done = table, own, done
+        self._table, self._own, self._done, self._warn = table, own, done, warn
         self._probes = [_Probe(peer, rail) for peer in peers for rail in range(len(self._rails))]
         self._numbers = {}
         for probe in self._probes:
@@ -161,9 +173,32 @@ class Preflight:
     def _finish(self) -> None:
         if self._pump is not None:
             self._pump.cancel()
+        silent = [one for one in self._probes if not (one.answered or one.narrow or one.strange)]
+        if self._tcp is None or not silent or self._done is None:
+            self._end()
+            return
+        # Probably a filter: the job itself uses TCP.
+        addresses = {(one.rail, self._table.rows[one.peer].rails[one.rail].address): one for one in silent}
+
+        def tried(carried: set[tuple[int, str]]) -> None:
+            for path in carried:
+                addresses[path].by_tcp = True
+            if carried:
+                names = [self._table.rows[addresses[path].peer].name for path in sorted(carried)]
+                self._warn(_filtered(self._table.rows[self._own].name, names, self._port))
+            self._end()
+
+        self._tcp.check(tuple(addresses), tried)
+
+    def _end(self) -> None:
         if self._done is not None:
             done, self._done = self._done, None
             done(self._problems(self._table, self._own))
+
+    @property
+    def proven(self) -> int:
+        """The number of paths whose full packet size the last check has proved."""
+        return sum(probe.answered for probe in self._probes)
 
     def _routes(self, table: PeerTable, own: int, notice: Callable[[str], None]) -> list[str]:
         index_names = dict(socket.if_nameindex())
@@ -226,7 +261,7 @@ class Preflight:
     def _problems(self, table: PeerTable, own: int) -> list[str]:
         problems = []
         for probe in self._probes:
-            if probe.answered:
+            if probe.answered or probe.by_tcp:
                 continue
             rail, theirs = self._rails[probe.rail], table.rows[probe.peer].rails[probe.rail]
             pair = (
@@ -315,6 +350,13 @@ def _look_up(
 def _same(sender: str, address: str) -> bool:
     """Return whether a datagram's sender, perhaps with a scope, has an address of the table."""
     return ip_address(sender.partition("%")[0]) == ip_address(address)
+
+
+def _filtered(own: str, peers: list[str], port: int) -> str:
+    return (
+        f"{own}: UDP port {port} of {listed(peers, 8)} does not answer, but TCP does, so UDP seems to be filtered: the "
+        f"packet size is not checked there; fix: admit UDP port {port} between the hosts"
+    )
 
 
 def _full_table(own: str, family: int, neighbours: int, limit: int) -> str:

@@ -60,6 +60,22 @@ class Endpoint:
             raise OSError(f"{self.host!r} is not a host name: {error}") from None
         return [(family, address) for family, _, _, _, address in found]
 
+    def bound(self) -> socket.socket:
+        """Return a socket that is bound to the endpoint, for rank 0 to listen on.
+
+        Raises:
+            OSError: the endpoint is not an address of this machine, or its port is in use.
+        """
+        family, address = self.resolve()[0]
+        made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.bind(address)
+        except OSError:
+            made.close()
+            raise
+        return made
+
     @property
     def known_host(self) -> str:
         """The host as far as it is known without a request."""
@@ -106,11 +122,8 @@ class RendezvousServer:
         self._unauthenticated: dict[socket.socket, _Client] = {}  # in the order of their arrival
         self._paused: Timer | None = None  # while no place is free
         self.wrong_tokens = 0
-        family, address = endpoint.resolve()[0]
-        self.socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self.socket = endpoint.bound()
         try:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self.socket.bind(address)
             self.socket.listen(4096)
         except OSError:
             self.socket.close()

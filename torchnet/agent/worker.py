@@ -294,14 +294,14 @@ class Worker:
             problems = problems or self._check_rdma()
             self._phase_timer.own()
             self._phase_timer.done("preflight")
-            paths = 0 if problems else len(peers) * len(self._join.rails)
+            paths = 0 if problems else preflight.proven if peers else 0
             self._send(messages.PreflightResult(number, tuple(problems[:_SENT_PROBLEMS]), paths))
 
         def notice(text: str) -> None:
             if own == 0:  # one warning for the job: its hosts are usually alike
                 self._notice("warning", text)
 
-        preflight.check(self._table, own, peers, done, notice)
+        preflight.check(self._table, own, peers, done, notice, lambda text: self._notice("warning", text))
 
     def _check_rdma(self) -> list[str]:
         """Return what rules out RDMA over the backend, and show what may."""

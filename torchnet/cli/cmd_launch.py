@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from torchnet.errors import UsageError
 from torchnet_launch import name_conflicts
 
 if TYPE_CHECKING:
+    from torchnet.cli.multi_host import HostPlan
     from torchnet.config.resolution import Resolved
     from torchnet.local.supervisor_process import Supervisor
 
@@ -32,8 +34,8 @@ a job file (--config), in torchnet.toml, or under [tool.torchnet] in pyproject.t
 value.
 
 The flags of torchrun are accepted, with - or _. --shutdown-timeout sets --grace, and --rdzv-id sets --run-id.
-One launch starts all nodes, so a torchrun command line for one of several hosts is refused (--node-rank,
---master-addr, --rdzv-endpoint).
+One launch starts all nodes. A torchrun line for one of several hosts (--node-rank, --master-addr, --rdzv-endpoint,
+PET_* variables, srun) is started on each host, as with torchrun, and makes one job.
 """
 
 
@@ -76,32 +78,44 @@ def run(values: dict[str, Any], words: list[str]) -> int:
     Returns:
         The exit code.
     """
+    from torchnet.cli.multi_host import plan
     from torchnet.local.supervisor_process import spawned_early
 
-    local = values["on"] != "kubernetes" and not values["dry_run"]
+    planned = plan(values, os.environ)
+    local = values["on"] not in ("kubernetes", "hosts") and not values["dry_run"] and planned is None
     with spawned_early(local) as early:
-        return _run(values, words, early)
+        return _run(values, words, early, planned)
 
 
-def _run(values: dict[str, Any], words: list[str], early: Supervisor | None) -> int:
+def _run(values: dict[str, Any], words: list[str], early: Supervisor | None, planned: HostPlan | None) -> int:
+    from torchnet.cli import multi_host
     from torchnet.cli.entry_point import say
-    from torchnet.cli.multi_host import refuse
-    from torchnet.cli.torchrun_compat import SETS_FIELD, as_fields, run_id, warnings
+    from torchnet.cli.torchrun_compat import SETS_FIELD, as_fields, from_variables, run_id, variable, warnings
     from torchnet.config.resolution import resolve
+    from torchnet.config.settings import BY_PATH
     from torchnet.runtime import runtime_of, working_directory
 
     form = output_format(values["form"], bool(values["dry_run"]))
     typed = given_fields(values)
-    flags = as_fields(values, os.environ) | typed
+    variables = from_variables(values, typed, os.environ)
+    flags = variables | as_fields(values, os.environ) | typed
     if words:
         flags |= {"script": words[0], "args": tuple(words[1:])}
     cwd = working_directory()
     shown = {path: flag for path, flag in SETS_FIELD.items() if path not in typed}
-    resolved = resolve(flags, os.environ, cwd, values["config"], shown=shown)
-    if "run_id" not in typed and (name := run_id(values, resolved.job)):
-        resolved = resolve({**flags, "run_id": name}, os.environ, cwd, values["config"], shown=shown)
-    refuse(values, resolved, os.environ)
-    for line in (*name_conflicts(), *warnings(values, typed, resolved, os.environ), *resolved.warnings):
+    shown |= {path: variable(BY_PATH[path].flag) for path in variables if path not in typed}
+
+    def resolve_with(more: Mapping[str, Any], more_shown: Mapping[str, str]) -> Resolved:
+        found = resolve({**flags, **more}, os.environ, cwd, values["config"], shown={**shown, **more_shown})
+        if "run_id" not in typed and (name := run_id(values, found.job, os.environ)):
+            named = {**flags, **more, "run_id": name}
+            found = resolve(named, os.environ, cwd, values["config"], shown={**shown, **more_shown})
+        return found
+
+    resolved = multi_host.resolved(planned, resolve_with, "launch")
+    on_hosts = multi_host.notice(resolved.job)
+    warned = warnings(values, typed, resolved, os.environ)
+    for line in (*name_conflicts(), *filter(None, (on_hosts,)), *warned, *resolved.warnings):
         say(f"torchnet: {line}")
     if values["dry_run"]:
         return dry_run(resolved, cwd, form)

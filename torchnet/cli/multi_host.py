@@ -1,178 +1,215 @@
-"""Refuse torchrun command lines for one of several hosts, and suggest the ``torchnet agent`` line for this host."""
+"""torchrun's and srun's lines for one of several hosts: which job they describe, and this host's part of it.
+
+A line is of several hosts if it has a node rank or the address of one host (``--node-rank``, ``--master-addr``,
+``--rdzv-endpoint``, or their PET_* variables), or if srun started it on several hosts.
+
+Source:
+    torch/distributed/run.py of PyTorch 2.15; srun(1).
+"""
 
 from __future__ import annotations
 
-import ipaddress
-import shlex
-from collections.abc import Iterator, Mapping
-from operator import attrgetter
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from torchnet.agent.spec import FLAGS, flag_of
-from torchnet.cli.torchrun_compat import Setting, from_variable, setting, whole
-from torchnet.config.settings import BY_PATH
-from torchnet.config.sources import DEFAULT, FLAG
+from torchnet.cli.torchrun_compat import Setting, setting, whole
+from torchnet.config.host_line import HostLine
 from torchnet.errors import UsageError
+from torchnet.hosts.slurm import SlurmStep, check_tasks, node_id, step_of
 from torchnet.text import listed, printable
 
 if TYPE_CHECKING:
     from torchnet.config.resolution import Resolved
 
-_NO_FLAG_NEEDED = ("on", "script", "args", "module", "no_python", "nnodes", "nproc_per_node", "standalone")
-_AGENT_FLAGS = {flag_of(one) for one in FLAGS}
-_AGENT_FIELDS = tuple(
-    path for path, field in BY_PATH.items() if field.flag in _AGENT_FLAGS and path not in _NO_FLAG_NEEDED
-)
+HOSTS = "hosts"
+# torchrun's flags that say where the nodes are; on several hosts they have their effect.
+FLAGS = ("--rdzv-backend", "--rdzv-endpoint", "--node-rank", "--master-addr", "--master-port")
+_MASTER_PORT, _RENDEZVOUS_PORT = 29500, 29400  # torchrun's defaults
+_SLURM_NODES = "SLURM_STEP_NUM_NODES"
 
 
-def refuse(values: Mapping[str, object], resolved: Resolved, environ: Mapping[str, str]) -> None:
-    """Refuse a command line that, with torchrun, would start only one host's part of a job.
+@dataclass(frozen=True)
+class HostPlan:
+    """What a line says about its host, before the number of nodes is known.
+
+    Attributes:
+        explicit: Whether it has ``--on hosts``.
+        rank: The node rank.
+        endpoint: Where the nodes meet: ``--rdzv-endpoint``, else ``--master-addr``.
+        port: ``--master-port``.
+        step: The Slurm step, if srun started this process on several hosts.
+        slurm_id: SLURM_NODEID.
+    """
+
+    explicit: bool
+    rank: Setting | None
+    endpoint: Setting | None
+    port: Setting | None
+    step: SlurmStep | None
+    slurm_id: int | None
+
+    @property
+    def shown(self) -> str:
+        """How the line names several hosts."""
+        given = [one.shown for one in (self.rank, self.endpoint) if one is not None]
+        return listed(given, len(given)) or (self.step.shown if self.step else "--on hosts")
+
+    def line(self, nnodes: int, command: str) -> HostLine | None:
+        """Return this host's part of a job of ``nnodes`` nodes; None if the job has one node, on this host.
+
+        Args:
+            command: The subcommand, for messages.
+
+        Raises:
+            UsageError: The line does not say where the nodes meet, or contradicts itself.
+        """
+        rank = whole(self.rank) if self.rank is not None else None
+        if rank is not None and rank >= nnodes:
+            assert self.rank is not None
+            raise UsageError(
+                f"{self.rank.shown} is not below the number of nodes, {nnodes}",
+                fix=f"add --nnodes {rank + 1}, or the number of hosts",
+            )
+        if nnodes == 1 and not self.explicit:
+            return None
+        if self.step is not None:
+            check_tasks(self.step, command)
+        host, port, where = self._where()
+        return HostLine(host, port, rank, self.slurm_id, self.step.names if self.step else (), where)
+
+    def _where(self) -> tuple[str, int, str]:
+        if self.endpoint is not None:
+            host, port = _split(self.endpoint)
+            if self.endpoint.shown.startswith(("--rdzv-endpoint", "PET_RDZV_ENDPOINT")):
+                port = _RENDEZVOUS_PORT if port is None else port
+            else:
+                port = whole(self.port) if self.port is not None else _MASTER_PORT
+            if not 0 < port < 65536:
+                raise UsageError(
+                    f"{self.endpoint.shown} has the port {port}, which several hosts cannot meet at",
+                    fix="use a free port of that host, such as 29400",
+                )
+            return host, port, self.endpoint.shown
+        if self.step is not None:
+            if not self.step.names:
+                raise UsageError(
+                    f"{self.step.shown} does not name its hosts (SLURM_STEP_NODELIST)",
+                    fix="add --rdzv-endpoint HOST:29400 with the name of one of them",
+                )
+            return self.step.names[0], self.step.port, self.step.shown
+        if self.rank is None:
+            raise UsageError(
+                "--on hosts needs the place where the hosts meet",
+                fix="add --nnodes N --rdzv-endpoint HOST:29400, the same on each host; under srun this is not needed",
+            )
+        return "127.0.0.1", whole(self.port) if self.port is not None else _MASTER_PORT, "torchrun's default"
+
+
+def plan(values: Mapping[str, object], environ: Mapping[str, str]) -> HostPlan | None:
+    """Return what a command line says about its host; None if it is not for one of several hosts.
 
     Args:
         values: Values of typer's parameters.
-        resolved: The job as torchnet would run it.
-        environ: Environment variables; torchrun's PET_* variables count too.
+        environ: Environment variables; torchrun's PET_* and Slurm's count.
 
     Raises:
-        UsageError: The line is for one of several hosts; the fix is the line of ``torchnet agent``.
+        UsageError: It contradicts ``--on kubernetes``, or needs what torchnet does not have.
     """
-    if values.get("standalone"):
-        return  # with --standalone, torchrun reads neither a node rank nor an address
+    place = values.get("on") or environ.get("TORCHNET_ON") or ""
+    if values.get("standalone") or place == "local":
+        return None  # with --standalone, torchrun reads neither a node rank nor an address
     rank = setting("--node-rank", values, environ)
     addresses = [
         one
         for flag in ("--rdzv-endpoint", "--master-addr")
         if (one := setting(flag, values, environ)) is not None
     ]
-    number = whole(rank) if rank is not None else None
-    if not number and not addresses:
-        return
-    nnodes, nnodes_shown = _nnodes(resolved, environ)
-    causes = [rank.shown] if rank is not None and number else []
-    if nnodes != 1 and addresses:
-        causes += [nnodes_shown, *(one.shown for one in addresses)]
-    if not causes:
-        return
-    line, notes = _agent_line(resolved, environ, nnodes, number, addresses)
-    raise UsageError(
-        f"{listed(causes, len(causes))}: with torchrun, this command starts one node on each host; torchnet launch "
-        "starts all nodes itself, so each host would run a separate, complete job",
-        fix="\n".join(
-            [
-                "run this command on this host, and on each other host with its --node-rank:",
-                f"    {line}",
-                *(f"    {note}" for note in notes),
-                "    To start all nodes with one command instead, run torchnet launch once without these settings, "
-                "locally or with --on kubernetes.",
-            ]
-        ),
+    given = [one.shown for one in (rank, *addresses) if one is not None]
+    if place == "kubernetes":
+        if (rank is not None and whole(rank)) or addresses:
+            raise UsageError(
+                f"{listed(given, len(given))}: this line is for one of several hosts, but with --on kubernetes one "
+                "launch starts all nodes",
+                fix="remove it; or remove --on kubernetes, to start one node on each host",
+            )
+        return None
+    step = step_of(environ)
+    if step is not None and step.nodes < 2:
+        step = None
+    if not (place == HOSTS or given or step):
+        return None
+    backend = setting("--rdzv-backend", values, environ)
+    if backend is not None and backend.value.startswith("etcd"):
+        raise UsageError(
+            f"{backend.shown}: torchnet does not use etcd; one of the hosts is the rendezvous",
+            fix="use --rdzv-endpoint HOST:29400 with the name of one host",
+        )
+    return HostPlan(
+        place == HOSTS,
+        rank,
+        addresses[0] if addresses else None,
+        setting("--master-port", values, environ),
+        step,
+        node_id(environ),
     )
 
 
-def _nnodes(resolved: Resolved, environ: Mapping[str, str]) -> tuple[int | None, str]:
-    """Return the number of nodes (None for a range MIN:MAX) and how it was given; torchrun's default is 1."""
-    origin = resolved.origins["nnodes"]
-    if origin.layer != DEFAULT:
-        count = resolved.job.nnodes
-        return (
-            count,
-            f"{origin.where} {count}" if origin.layer == FLAG else f"{origin.where} (nnodes {count})",
-        )
-    given = from_variable("--nnodes", environ)
-    if given is None:
-        return 1, ""
-    low, _, high = given.value.partition(":")
-    counts = {whole(Setting(text, given.shown)) for text in (low, high or low)}
-    return counts.pop() if len(counts) == 1 else None, given.shown
+def resolved(
+    planned: HostPlan | None,
+    resolve: Callable[[Mapping[str, Any], Mapping[str, str]], Resolved],
+    command: str,
+) -> Resolved:
+    """Resolve a job, with this host's part of it if it is on several hosts.
+
+    Args:
+        planned: From :func:`plan`.
+        resolve: Resolves the job with further fields, and by field what to show as their origin.
+        command: The subcommand, for messages.
+
+    Raises:
+        UsageError: See :meth:`HostPlan.line`.
+    """
+    from torchnet.config.sources import DEFAULT
+
+    if planned is None:
+        return resolve({}, {})
+    more: dict[str, Any] = {} if planned.explicit else {"on": HOSTS}
+    shown = {} if planned.explicit else {"on": planned.shown}
+    found = resolve(more, shown)
+    if found.origins["nnodes"].layer == DEFAULT:
+        more["nnodes"] = planned.step.nodes if planned.step else 1
+        shown["nnodes"] = _SLURM_NODES if planned.step else "torchrun's default"
+        found = resolve(more, shown)
+    line = planned.line(found.job.nnodes, command)
+    if line is None:
+        return resolve({}, {})
+    return replace(found, job=found.job.model_copy(update={"host_line": line}))
 
 
-def _agent_line(
-    resolved: Resolved,
-    environ: Mapping[str, str],
-    nnodes: int | None,
-    node_rank: int | None,
-    addresses: list[Setting],
-) -> tuple[str, list[str]]:
-    """Return the shell command, and notes that explain its placeholders and list the settings it omits."""
-    job = resolved.job
-    address = _literal(addresses[0].value) if addresses else ""
-    notes = ["SECRET: a random string, the same on all hosts (openssl rand -hex 16)"]
-    near = f"the network of {address}" if address else "the backend network"
-    notes.append(f"IFNAME: the interface of the host on {near}, such as net1")
-
-    def or_placeholder(value: object, placeholder: str, note: str) -> str:
-        if value in (None, ""):
-            notes.append(f"{placeholder}: {note}")
-            return placeholder
-        return str(value)
-
-    if nnodes is not None and nnodes <= (node_rank or 0):
-        nnodes = None
-    named = f" of {printable(addresses[0].value, 80)}" if addresses else ""
-    words = ["torchnet", "agent"]
-    words += ["--nnodes", or_placeholder(nnodes, "NNODES", "the number of hosts")]
-    words += ["--node-rank", or_placeholder(node_rank, "NODE_RANK", "0, 1, 2, …, different on each host")]
-    nproc = _nproc(resolved, environ)
-    count = nproc if nproc.isdecimal() else None
-    words += [
-        "--nproc-per-node",
-        or_placeholder(count, "NPROC", f"the number of processes on this host ({nproc})"),
-    ]
-    words += ["--address-source", "host:IFNAME"]
-    words += [
-        "--rank0",
-        or_placeholder(address, "ADDRESS", f"the IP address{named} on IFNAME of node rank 0"),
-    ]
-    words += _fields(resolved)
-    words += ["--module"] if job.module else ["--no-python"] if job.no_python else []
-    if missing := _missing(resolved):
-        notes.append(f"torchnet agent does not support {listed(missing, len(missing))}")
-    return f"TORCHNET_TOKEN=SECRET {' '.join(map(_quote, [*words, job.script, *job.args]))}", notes
-
-
-def _quote(word: str) -> str:
-    """Quote for a shell; unprintable characters become escapes in $'…' (bash, zsh, and POSIX since 2024)."""
-    if word.isprintable():
-        return shlex.quote(word)
-    quoted = word.replace("\\", "\\\\").replace("'", "\\'")
-    return "$'" + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in quoted) + "'"
-
-
-def _nproc(resolved: Resolved, environ: Mapping[str, str]) -> str:
-    """Return the number of processes as torchrun reads it: from the flag, else the variable, else 1."""
-    if resolved.origins["nproc_per_node"].layer != DEFAULT:
-        return str(resolved.job.nproc_per_node)
-    given = from_variable("--nproc-per-node", environ)
-    return printable(given.value, 80) if given is not None else "1"
-
-
-def _literal(endpoint: str) -> str:
-    """Return the IP address in HOST[:PORT], or "" if it is a name, or an address that other hosts cannot reach."""
-    host = endpoint
-    if endpoint.startswith("["):
-        host = endpoint[1:].partition("]")[0]
-    elif endpoint.count(":") == 1:
-        host = endpoint.partition(":")[0]
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
+def notice(job: Any) -> str:
+    """Return what differs from torchrun for a line that names no place: Slurm's hosts are one job; else ""."""
+    line: HostLine | None = job.host_line
+    if line is None or not line.where.startswith("Slurm"):
         return ""
-    return "" if address.is_loopback or address.is_link_local or address.is_unspecified else str(address)
+    return (
+        f"one job on the {job.nnodes} hosts of {line.where}, which meet at {line.endpoint}; --standalone runs a job of "
+        "its own on each"
+    )
 
 
-def _fields(resolved: Resolved) -> Iterator[str]:
-    for path in _AGENT_FIELDS:
-        if resolved.origins[path].layer != DEFAULT:
-            value = attrgetter(".".join(BY_PATH[path].attribute))(resolved.job)
-            if value is not False:
-                yield BY_PATH[path].flag
-            if not isinstance(value, bool):
-                yield f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _missing(resolved: Resolved) -> list[str]:
-    """Return the flags of all settings, including those of files and variables, that `torchnet agent` lacks."""
-    given = [path for path, origin in resolved.origins.items() if origin.layer != DEFAULT]
-    paths = dict.fromkeys("env" if path.startswith("env.") else path for path in given)
-    flags = (BY_PATH[path].flag for path in paths if path not in (*_AGENT_FIELDS, *_NO_FLAG_NEEDED))
-    return list(dict.fromkeys(flags))
+def _split(endpoint: Setting) -> tuple[str, int | None]:
+    """Return the host and the port (None if there is none) of HOST[:PORT]; an IPv6 address with a port has brackets."""
+    text, port = endpoint.value, None
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        port = rest.removeprefix(":") or None
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    else:
+        host = text
+    if not host or host != host.strip() or any(not one.isprintable() or one in "/,@ " for one in host):
+        raise UsageError(f"{endpoint.shown} is not HOST:PORT", fix="--rdzv-endpoint HOST:29400")
+    return host, None if port is None else whole(
+        Setting(port, f"the port of {printable(endpoint.shown, 120)}")
+    )

@@ -176,9 +176,45 @@ def as_fields(values: Mapping[str, object], environ: Mapping[str, str]) -> dict[
     return {} if timeout is None else {"run.grace": whole(timeout)}
 
 
-def run_id(values: Mapping[str, object], job: JobSpec) -> str:
+# On several hosts these have an effect.
+_OF_HOSTS = ("--rdzv-backend", "--rdzv-endpoint", "--node-rank", "--master-addr", "--master-port")
+
+
+def from_variables(
+    values: Mapping[str, object], typed: Mapping[str, object], environ: Mapping[str, str]
+) -> dict[str, object]:
+    """Return the job's fields, by path, that PET_* variables set; flags and TORCHNET_* variables override them.
+
+    Args:
+        values: Values of typer's parameters.
+        typed: Fields that torchnet's own flags set on the command line.
+        environ: Environment variables.
+    """
+    if (values.get("on") or environ.get("TORCHNET_ON")) == "kubernetes":
+        return {}  # they describe this process's host
+    own = {field.flag: field for field in FIELDS}
+    found: dict[str, object] = {}
+    for flag in COMMON_FLAGS:
+        field = own[flag]
+        given = from_variable(flag, environ)
+        if given is None or field.path in typed or environ.get(field.env):
+            continue
+        if field.switch:
+            if given.value != "0":
+                found[field.path] = True
+        else:
+            found[field.path] = given.value
+    if {"nnodes", "standalone"} & typed.keys():
+        found.pop("nnodes", None)
+        found.pop("standalone", None)
+    elif "standalone" in found:
+        found.pop("nnodes", None)
+    return found
+
+
+def run_id(values: Mapping[str, object], job: JobSpec, environ: Mapping[str, str]) -> str:
     """Return the run's name from ``--rdzv-id``; "" if it is not given or not a valid name for the run."""
-    given = setting("--rdzv-id", values, {})
+    given = setting("--rdzv-id", values, environ if job.on != "kubernetes" else {})
     if given is None:
         return ""
     try:
@@ -204,11 +240,16 @@ def warnings(
         resolved: The resolved job.
         environ: Environment variables.
     """
-    lines = [one.notice for one in TORCHRUN_FLAGS if one.reason and values.get(one.parameter)]
+    used = _OF_HOSTS if resolved.job.on == "hosts" else ()
+    lines = [
+        one.notice
+        for one in TORCHRUN_FLAGS
+        if one.reason and one.flag not in used and values.get(one.parameter)
+    ]
     run = setting("--rdzv-id", values, {})
     if run is not None and "run_id" in typed:
         lines.append("--rdzv-id has no effect: --run-id overrides it")
-    elif run is not None and not run_id(values, resolved.job):
+    elif run is not None and not run_id(values, resolved.job, environ):
         lines.append(
             f"--rdzv-id has no effect: {quote(run.value)} is not a valid name for this run; use --run-id"
         )
@@ -224,8 +265,11 @@ def _ignored_variables(
 
     own = {field.flag: field for field in FIELDS}
     names, words = [], []
+    used = {*_OF_HOSTS, "--rdzv-id"} if resolved.job.on == "hosts" else {"--rdzv-id"}
+    if resolved.job.on == "kubernetes":
+        used = set()
     for flag in (*COMMON_FLAGS, *_BY_FLAG):
-        given = from_variable(flag, environ)
+        given = None if flag in used else from_variable(flag, environ)
         switch = own[flag].switch if flag in own else _BY_FLAG[flag].switch
         if given is None or (switch and given.value == "0"):
             continue

@@ -18,6 +18,8 @@ def network_kind(job: JobSpec) -> NetworkKind:
         if job.host_network:
             return "host"
         return "static" if job.kubernetes.static_ips else "multus-status"
+    if job.on == "hosts":
+        return "host"
     return "namespaces" if job.attachments else "loopback"
 
 
@@ -30,7 +32,7 @@ def agent_spec(
         script: The path of the script for the workers; in a pod it can differ from ``job.script``.
         attachments: The job's attachments, with their namespaces.
     """
-    local = job.on == "local"
+    local = job.on != "kubernetes"
     loopback = network_kind(job) == "loopback"
     return AgentSpec(
         run_id=run_id,
@@ -39,7 +41,7 @@ def agent_spec(
         command=(script, *job.args),
         entry="module" if job.module else "program" if job.no_python else "script",
         network=network_kind(job),
-        runtime=job.on,
+        runtime="agent" if job.on == "hosts" else job.on,
         attachments=tuple(attachments),
         devices=tuple(one.name for one in job.network.host_networks if one.kind == "rdma"),
         family="auto" if loopback else job.network.family,

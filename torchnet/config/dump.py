@@ -46,8 +46,8 @@ def value_at(job: JobSpec, field: Field) -> Any:
 
 
 def shown(job: JobSpec) -> list[Field]:
-    """Return the fields that apply where ``job`` runs (locally or on Kubernetes)."""
-    return [field for field in FIELDS if field.only in ("", job.on)]
+    """Return the fields that apply where ``job`` runs ."""
+    return [field for field in FIELDS if field.applies(job.on)]
 
 
 def _plain(job: JobSpec) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from torchnet.config import fault_syntax, kubernetes, parsing
+from torchnet.config.host_line import HostLine
 from torchnet.config.k8s_values import parse_host_networks, parse_networks
 from torchnet.config.kubernetes import Kubernetes
 from torchnet.constants import GRACE_SECONDS, LOCAL_PREFIXES, POD_VARIABLES, TUNE_PREFIX
@@ -207,7 +208,7 @@ class JobSpec(_Group):
         pydantic.ValidationError: Lists every invalid field.
     """
 
-    on: Literal["local", "kubernetes"] = "local"
+    on: Literal["local", "hosts", "kubernetes"] = "local"
     script: Text
     args: Texts = ()
     module: Switch = False
@@ -226,6 +227,8 @@ class JobSpec(_Group):
     tune: Tune = Tune()
     output: Output = Output()
     kubernetes: Kubernetes = Kubernetes()
+    host_line: HostLine | None = None
+    """With ``on="hosts"``: this host's part, from the command line and its environment."""
 
     @model_validator(mode="before")
     @classmethod
@@ -239,6 +242,8 @@ class JobSpec(_Group):
         """The workers' attachments to the backend, one per rail, in order; () on loopback."""
         if self.on == "kubernetes":
             return self.network.attachments
+        if self.on == "hosts":
+            return ()
         return () if self.network.networks == (LOOPBACK,) else attachment.LOCAL[: self.network.rails]
 
     @property
@@ -268,6 +273,8 @@ class JobSpec(_Group):
                 for name in POD_VARIABLES
                 if name in self.env
             ]
+        elif self.on == "hosts":
+            problems += self._hosts_problems()
         elif own := [text for text in self.network.networks if is_host_network(text)]:
             problems.append(
                 f"network.networks: {own[0]} is a network of the host, but local nodes have networks of their own; "
@@ -283,6 +290,20 @@ class JobSpec(_Group):
             # One line per problem, "path: what" if it is about one field; torchnet.config.validation_errors parses it.
             raise ValueError("\n".join(problems))
         return self
+
+    def _hosts_problems(self) -> list[str]:
+        """Find networks that hosts do not have."""
+        foreign = [text for text in self.network.networks if not is_host_network(text)]
+        if foreign:
+            return [
+                f"network.networks: {foreign[0]} is not a network of the hosts: host:INTERFACE, host:NETWORK/LENGTH or "
+                "rdma:DEVICE"
+            ]
+        try:
+            parse_host_networks(self.network.networks)
+        except ValueError as error:
+            return [f"network.networks: {line}" for line in str(error).splitlines()]
+        return []
 
     def _network_problems(self) -> list[str]:
         if not self.network.networks:

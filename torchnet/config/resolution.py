@@ -119,15 +119,17 @@ def _drop_inapplicable(merged: dict[str, Value]) -> list[FieldProblem]:
     if place not in PLACES:
         return []
     found = []
-    for path in [path for path in merged if path in BY_PATH and BY_PATH[path].only not in ("", place)]:
+    for path in [path for path in merged if path in BY_PATH and not BY_PATH[path].applies(place)]:
         value = merged.pop(path)
         if value.origin.layer == FLAG:
-            what = f"has no effect with --on {place}, only with --on {BY_PATH[path].only}"
+            what = f"has no effect with --on {place}, only with --on {BY_PATH[path].places}"
             found.append(FieldProblem(path, what, value.origin.where))
     # A file may name the networks of a cluster although this job runs locally.
     networks = merged.get("network.networks")
     in_file = networks is not None and networks.origin.layer in (JOB_FILE, PROJECT_FILE)
     if place == "local" and networks is not None and in_file and networks.raw not in (LOOPBACK, [LOOPBACK]):
+        del merged["network.networks"]
+    if place == "hosts" and networks is not None and in_file and "host:" not in str(networks.raw):
         del merged["network.networks"]
     return found
 

@@ -9,7 +9,8 @@ from torchnet.constants import ENV_PREFIX
 JOB, NETWORK, RUN, TUNE, OUTPUT = "Job", "Network", "Run", "Tuning", "Output"
 KUBERNETES = "Kubernetes"
 GROUPS = (JOB, NETWORK, RUN, TUNE, OUTPUT, KUBERNETES)
-PLACES = ("local", "kubernetes")
+HERE = "here"
+PLACES = ("local", "hosts", "kubernetes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Field:
         switch: Whether the flag takes no value.
         repeat: Whether the flag may repeat.
         is_path: Whether the value is a path; in a file, a relative path is relative to that file.
-        only: The one of `PLACES` that the field applies to; "" for both.
+        only: The one of `PLACES` that the field applies to; "" for all; "here" for local and hosts.
         keyed: Whether the field shares one flag with the others of its table, as in ``--tune KEY=VALUE``.
         former_flag: An earlier name of the flag, which is accepted but not shown; "" if there is none.
         former_path: The same for the path.
@@ -45,6 +46,15 @@ class Field:
     keyed: bool = False
     former_flag: str = ""
     former_path: str = ""
+
+    def applies(self, place: str) -> bool:
+        """Return whether the field has an effect in ``place``."""
+        return self.only in ("", place) or (self.only == HERE and place != "kubernetes")
+
+    @property
+    def places(self) -> str:
+        """The values of --on with which the field has an effect."""
+        return " or ".join(place for place in PLACES if self.applies(place))
 
     @property
     def group(self) -> str:

@@ -8,7 +8,7 @@ library, so that ``torchnet launch --help`` takes no longer than 0.15 s.
 from __future__ import annotations
 
 from torchnet.config.kubernetes_settings import KUBERNETES_FIELDS
-from torchnet.config.setting import GROUPS, PLACES, Field
+from torchnet.config.setting import GROUPS, HERE, PLACES, Field
 from torchnet.constants import GRACE_SECONDS
 
 __all__ = ["BY_PATH", "FIELDS", "FORMER_FLAGS", "FORMER_PATHS", "GROUPS", "PLACES", "TABLES", "Field"]
@@ -17,7 +17,12 @@ _DURATION = "10, 10s, 1.5s, 5min, 1h30m"
 
 FIELDS = (
     Field(
-        "on", "--on", "Where to run the workers: local or kubernetes.", ", ".join(PLACES), "local", "WHERE"
+        "on",
+        "--on",
+        "Where to run the workers: local; hosts, with this command on each host; or kubernetes.",
+        ", ".join(PLACES),
+        "local",
+        "WHERE",
     ),
     Field(
         "script",
@@ -90,8 +95,9 @@ FIELDS = (
         "Backend network. On Kubernetes, a NetworkAttachmentDefinition: [NAMESPACE/]NAME[*COUNT][=RESOURCE], or the "
         "hosts' own network: host:INTERFACE, host:NETWORK/LENGTH, rdma:DEVICE; repeat it for more rails. Locally, "
         "loopback disables the two networks.",
-        "with --on local: loopback, or not set; with --on kubernetes: [NAMESPACE/]NAME[*COUNT][=RESOURCE], "
-        "host:INTERFACE, host:NETWORK/LENGTH, rdma:DEVICE",
+        "with --on local: loopback, or not set; with --on hosts: host:INTERFACE, host:NETWORK/LENGTH, rdma:DEVICE, or "
+        "not set; with --on kubernetes: [NAMESPACE/]NAME[*COUNT][=RESOURCE], host:INTERFACE, host:NETWORK/LENGTH, "
+        "rdma:DEVICE",
         "local: a frontend and a backend network",
         "NAME",
         repeat=True,
@@ -213,7 +219,7 @@ FIELDS = (
         "a rank of the job, from 0",
         "none",
         "RANK",
-        only="local",
+        only=HERE,
     ),
     Field(
         "tune.bucket_cap_mb",
@@ -277,7 +283,7 @@ FIELDS = (
         "0",
         "STREAMS",
         short="-t",
-        only="local",
+        only=HERE,
     ),
     Field(
         "output.redirects",
@@ -287,7 +293,7 @@ FIELDS = (
         "0",
         "STREAMS",
         short="-r",
-        only="local",
+        only=HERE,
     ),
     Field(
         "output.ranks",

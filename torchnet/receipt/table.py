@@ -223,7 +223,7 @@ def _verdict(receipt: Receipt) -> tuple[str, bool | None]:
     how: str = receipt.proof
     if receipt.proof == "measured" and receipt.schema_id != "torchnet.receipt/1":
         how += ", TCP"
-    if receipt.proof_reason and receipt.proof != "measured":
+    if receipt.proof_reason and (receipt.proof != "measured" or "one network" in receipt.proof_reason):
         how += f": {printable(receipt.proof_reason)}"
     parties = "workers"
     if receipt.runtime == "command":

@@ -1,0 +1,172 @@
+"""How hosts that were started one by one become nodes of one job: each asks rank 0 for its node rank, before it joins.
+
+    host -> rank 0   the node rank that it was given, if any; its name; what both ends must have been started with
+    rank 0 -> host   its node rank, its name in this job, and the run; or why it cannot take part
+
+The request is proved like a join request (torchnet.agent.handshake). A host that asks again, for example because its
+connection broke, gets the same node rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+from torchnet.agent.spec import AgentSpec
+from torchnet.network.peer_table import NAME
+from torchnet.text import printable
+
+_KEY = "host"
+_RESERVED_SECONDS = 30.0  # for a host to join; then another one may get its node rank
+
+
+@dataclass(frozen=True)
+class HostRequest:
+    """What a host asks for.
+
+    Attributes:
+        uid: Of this start on this host.
+        node_rank: None: any that is free.
+        wished: Like node_rank, but another one will do; the scheduler's number of the host.
+        run_id: "" for rank 0's.
+    """
+
+    uid: str
+    name: str
+    nnodes: int
+    nproc_per_node: int
+    node_rank: int | None = None
+    wished: int | None = None
+    run_id: str = ""
+
+    def message(self) -> dict[str, Any]:
+        return {_KEY: dict(vars(self))}
+
+    @classmethod
+    def read(cls, message: dict[str, Any]) -> HostRequest | None:
+        """Return the request, or None if the message is not one.
+
+        Raises:
+            ValueError: It is malformed.
+        """
+        values = message.get(_KEY)
+        if not isinstance(values, dict):
+            return None
+        texts = {name: values.get(name) for name in ("uid", "name", "run_id")}
+        numbers = {name: values.get(name) for name in ("nnodes", "nproc_per_node")}
+        ranks = {name: values.get(name) for name in ("node_rank", "wished")}
+        if not all(isinstance(one, str) and len(one) <= 253 for one in texts.values()):
+            raise ValueError("a text is missing")
+        if not all(type(one) is int and one > 0 for one in numbers.values()):
+            raise ValueError("a number is missing")
+        if not all(one is None or (type(one) is int and one >= 0) for one in ranks.values()):
+            raise ValueError("a node rank is not a number")
+        if not NAME.fullmatch(str(texts["name"])):
+            raise ValueError("the name is not valid")
+        return cls(**texts, **numbers, **ranks)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Registration:
+    """Rank 0's answer: ``refused`` is the reason, or ""."""
+
+    node_rank: int = 0
+    name: str = ""
+    run_id: str = ""
+    refused: str = ""
+
+    def message(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    @classmethod
+    def read(cls, message: dict[str, Any]) -> Registration:
+        """Return the answer.
+
+        Raises:
+            ValueError: It is malformed.
+        """
+        found = cls(**{name: message.get(name) for name in vars(cls())})  # type: ignore[arg-type]
+        texts = (found.name, found.run_id, found.refused)
+        if type(found.node_rank) is not int or not all(isinstance(one, str) for one in texts):
+            raise ValueError("rank 0's answer is malformed")
+        if not found.refused and not (NAME.fullmatch(found.name) and NAME.fullmatch(found.run_id)):
+            raise ValueError("rank 0's answer has no valid name")
+        return found
+
+
+class HostRegister:
+    """The hosts that have asked, on rank 0.
+
+    Args:
+        spec: Rank 0's.
+        clock: In seconds.
+    """
+
+    def __init__(self, spec: AgentSpec, clock: Callable[[], float]) -> None:
+        self._spec = spec
+        self._clock = clock
+        self._hosts: dict[str, tuple[int, str, float]] = {}  # node rank, name and time, by UID
+
+    def answer(self, request: HostRequest, joined: Collection[int], *, late: bool) -> Registration:
+        """Answer a request; ``joined`` are the node ranks that have joined, ``late``: the job has started."""
+        spec, name = self._spec, printable(request.name, 80)
+        if late:
+            return Registration(refused="the job has already started")
+        if request.nnodes != spec.nnodes:
+            return Registration(
+                refused=f"{name} was started with --nnodes {request.nnodes}, rank 0 with --nnodes {spec.nnodes}"
+            )
+        if request.nproc_per_node != spec.nproc_per_node:
+            return Registration(
+                refused=f"{name} starts {request.nproc_per_node} processes, rank 0 {spec.nproc_per_node}: torchnet "
+                "runs the same number on each host (--nproc-per-node)"
+            )
+        if request.run_id not in ("", spec.run_id):
+            return Registration(refused=f"{name} belongs to run {request.run_id}, this is run {spec.run_id}")
+        rank = self._rank(request, joined)
+        if isinstance(rank, str):
+            return Registration(refused=rank)
+        name = self._name(request, rank)
+        self._hosts[request.uid] = rank, name, self._clock()
+        return Registration(rank, name, spec.run_id)
+
+    def release(self, node_rank: int) -> None:
+        """Let another host have a node rank, because its worker has left."""
+        self._hosts = {uid: one for uid, one in self._hosts.items() if one[0] != node_rank}
+
+    def names(self, joined: Collection[int]) -> dict[int, str]:
+        """Return the names of the hosts that have asked, but not joined, by node rank."""
+        return {rank: name for rank, name, _ in self._hosts.values() if rank not in joined}
+
+    def _rank(self, request: HostRequest, joined: Collection[int]) -> int | str:
+        nnodes, now = self._spec.nnodes, self._clock()
+        if request.uid in self._hosts:
+            return self._hosts[request.uid][0]
+        held = {rank: (uid, at) for uid, (rank, _, at) in self._hosts.items()}
+        free = [
+            rank
+            for rank in range(1, nnodes)
+            if rank not in joined and (rank not in held or now - held[rank][1] > _RESERVED_SECONDS)
+        ]
+        asked = request.node_rank
+        if asked is not None:
+            if not 0 < asked < nnodes:
+                why = "is rank 0's own" if not asked else f"is not below the job's {nnodes} nodes"
+                return f"node rank {asked} {why} ({printable(request.name, 80)} was started with it)"
+            if asked in joined:
+                return f"node rank {asked} is taken: {printable(request.name, 80)} was started with the same --node-rank"
+        elif not free:
+            return f"all {nnodes} nodes of the job are taken: {printable(request.name, 80)} is one too many"
+        fresh = [rank for rank in free if rank not in held]
+        rank = (
+            asked if asked is not None else request.wished if request.wished in free else (fresh or free)[0]
+        )
+        if rank in held:
+            del self._hosts[held[rank][0]]
+        return rank
+
+    def _name(self, request: HostRequest, rank: int) -> str:
+        """Return the host's name, which must differ from the others': clones may share one."""
+        others = {self._spec.name, *(name for uid, (_, name, _) in self._hosts.items() if uid != request.uid)}
+        return request.name if request.name not in others else f"{request.name[:240]}-{rank}"

@@ -1,0 +1,72 @@
+"""The events of this host's agent on the console, in the agent's own process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torchnet.agent.event_loop import EventLoop
+from torchnet.agent.events import Event
+from torchnet.console.console import Console
+
+_TICK_SECONDS = 0.1
+
+
+class ConsoleReporter:
+    """Shows events, and keeps the receipts.
+
+    Attributes:
+        receipt: The job's, on rank 0; shown by the caller, after all output.
+        worker_receipt: This host's.
+        failure: Why the job, or this host's part of it, failed; the fields of `torchnet.agent.events.Failure`.
+    """
+
+    def __init__(self, loop: EventLoop, console: Console, *, first: bool) -> None:
+        self.receipt: dict[str, Any] | None = None
+        self.worker_receipt: dict[str, Any] | None = None
+        self.failure: dict[str, Any] | None = None
+        self._loop, self._console, self._first = loop, console, first
+        self._watched: set[int] = set()
+        loop.every(_TICK_SECONDS, self._tick)
+
+    @property
+    def pending(self) -> int:
+        return self._console.pending
+
+    def send(self, event: Event) -> None:
+        kind = event["event"]
+        if kind == "receipt":
+            self.receipt = event["receipt"]
+        elif kind == "worker_receipt":
+            self.worker_receipt = event["receipt"]
+        elif kind == "stopping":
+            # Rank 0's host has shown the job's failure; the others learn it by this event.
+            if self.failure is None and not self._first:
+                self._failed({**event, "event": "failure"})
+        elif kind == "failure":
+            self._failed(event)
+        else:
+            self._console.event(event)
+        self._pace()
+
+    def flush(self) -> None:
+        """Do nothing: the caller closes the console."""
+
+    def _failed(self, event: Event) -> None:
+        if self.failure is None and not event.get("restart"):
+            self.failure = {name: value for name, value in event.items() if name not in ("event", "restart")}
+        self._console.event(event)
+
+    def _tick(self) -> None:
+        self._console.tick()
+        self._pace()
+
+    def _pace(self) -> None:
+        """Write the rest when the readers take it, without waiting for them."""
+        waiting = set(self._console.waiting())
+        for descriptor in waiting ^ self._watched:
+            self._loop.watch(descriptor, write=self._push if descriptor in waiting else None)
+        self._watched = waiting
+
+    def _push(self) -> None:
+        self._console.push()
+        self._pace()

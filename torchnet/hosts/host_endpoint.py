@@ -1,0 +1,82 @@
+"""The rendezvous of a job on several hosts: at a name or an address that the hosts were given."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from dataclasses import dataclass
+
+from torchnet.agent.rendezvous import Endpoint
+from torchnet.linux import rtnetlink
+from torchnet.network.network_status import canonical
+
+
+@dataclass(frozen=True)
+class HostEndpoint(Endpoint):
+    """Where rank 0 listens: on all of its addresses, as PyTorch's store does.
+
+    The name may mean another address on rank 0's own host (127.0.1.1 on Debian) or from outside (NAT), so it does not
+    tell which address to listen on.
+    """
+
+    def bound(self) -> socket.socket:
+        dual = socket.has_dualstack_ipv6()
+        made = socket.socket(
+            socket.AF_INET6 if dual else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC
+        )
+        try:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if dual:
+                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            made.bind(("", self.port))
+        except OSError:
+            made.close()
+            raise
+        return made
+
+    @property
+    def is_free(self) -> bool:
+        """Whether the port can be opened on this machine."""
+        try:
+            with self.bound() as sock:
+                sock.listen()
+        except OSError:
+            return False
+        return True
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether it was given as an address of each machine itself, so that all nodes must be on one."""
+        if self.host.lower() in ("localhost", "localhost.localdomain"):
+            return True
+        address = canonical(self.host)
+        return address is not None and ipaddress.ip_address(address).is_loopback
+
+    def addresses(self) -> tuple[str, ...]:
+        """Return what the host resolves to here; () if it does not."""
+        try:
+            found = self.resolve()
+        except OSError:
+            return ()
+        return tuple(dict.fromkeys(str(address[0]).partition("%")[0] for _, address in found))
+
+    def is_own(self) -> bool:
+        """Return whether this machine is the endpoint's."""
+        if self.host == socket.gethostname():
+            return True
+        own = {canonical(one.ip) for card in rtnetlink.interfaces().values() for one in card.addresses}
+        return any(ipaddress.ip_address(one).is_loopback or canonical(one) in own for one in self.addresses())
+
+    def interface(self) -> str:
+        """Return the interface that has, or leads to, the endpoint's address; "" if that is not known."""
+        interfaces = rtnetlink.interfaces()
+        for text in self.addresses():
+            for name, card in interfaces.items():
+                if name != "lo" and canonical(text) in {canonical(one.ip) for one in card.addresses}:
+                    return name
+            if not ipaddress.ip_address(text).is_loopback:
+                try:
+                    return rtnetlink.route(text).interface
+                except OSError:
+                    continue
+        return ""

@@ -1,0 +1,33 @@
+"""The runtime of several hosts: this process runs this host's part of the job."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torchnet.config.job_spec import JobSpec
+    from torchnet.config.resolution import Resolved
+    from torchnet.console.console import Listener
+
+
+class HostsRuntime:
+    """Implements `torchnet.runtime.Runtime`."""
+
+    def validate(self, job: JobSpec, cwd: str) -> None:
+        from torchnet.config.script_check import require_script
+        from torchnet.hosts.launch import processes
+
+        require_script(job, cwd)
+        processes(job)
+
+    def dry_run(self, resolved: Resolved, cwd: str, form: str) -> tuple[str, tuple[str, ...]]:  # noqa: ARG002
+        from torchnet.config.dump import as_json, as_yaml
+
+        line = resolved.job.host_line
+        notes = () if line is None else (f"rendezvous at {line.endpoint} ({line.where})",)
+        return (as_json if form == "json" else as_yaml)(resolved.job, resolved.origins), notes
+
+    def launch(self, job: JobSpec, cwd: str, listener: Listener | None = None) -> int:  # noqa: ARG002
+        from torchnet.hosts.launch import run
+
+        return run(job, listener)

@@ -1,0 +1,264 @@
+"""This host's part of a job on several hosts: the agent, in this process, and its console.
+
+endpoint ── backend ── node rank (of the line, the endpoint's host, or from rank 0) ── agent ── receipt on node 0
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torchnet import constants
+from torchnet.agent import agent
+from torchnet.agent.event_loop import EventLoop
+from torchnet.agent.events import Failure
+from torchnet.agent.host_registration import HostRequest
+from torchnet.agent.spec import AgentSpec
+from torchnet.config.agent_spec import agent_spec
+from torchnet.config.job_spec import JobSpec
+from torchnet.console.console import Console, Listener
+from torchnet.console.files import problem, write_json
+from torchnet.errors import UsageError
+from torchnet.hosts import backend
+from torchnet.hosts.backend import ChosenBackend
+from torchnet.hosts.console_reporter import ConsoleReporter
+from torchnet.hosts.host_endpoint import HostEndpoint
+from torchnet.hosts.registration import register
+from torchnet.local import gpus
+from torchnet.local.launch import run_name
+from torchnet.local.loopback import LoopbackSource
+from torchnet.network.address_sources import AddressSource, HostInterfaces
+from torchnet.network.peer_table import NAME
+from torchnet.text import listed, printable
+
+_STOPPED_SECONDS = 2.0  # how long to wait for a reader that does not read, if the job was stopped
+# Without a token every host that reaches the port can join, as with torchrun.
+_OPEN_TOKEN = "torchnet: the rendezvous is open"
+OPEN = (
+    "TORCHNET_TOKEN is not set: whoever reaches the rendezvous's port before the start can join this job, as with "
+    "torchrun"
+)
+ONE_NETWORK = "one network: nothing to prove"
+
+
+@dataclass(frozen=True)
+class _Part:
+    """This host's part: its agent's specification and addresses."""
+
+    spec: AgentSpec
+    source: AddressSource
+    endpoint: HostEndpoint
+    backend: ChosenBackend | None
+    open: bool
+
+
+def processes(job: JobSpec) -> int:
+    """Return the number of processes on this host.
+
+    Raises:
+        UsageError: --nproc-per-node is gpu, and the host has none.
+    """
+    if isinstance(job.nproc_per_node, int):
+        return job.nproc_per_node  # as with torchrun, several may share a GPU
+    cpus = len(os.sched_getaffinity(0))
+    return gpus.share(1, job.nproc_per_node, gpus.visible({**os.environ, **job.env}), cpus).nproc
+
+
+def run(job: JobSpec, listener: Listener | None) -> int:
+    """Run this host's part to the job's end, print its output, on node 0 write the receipt; return the exit code.
+
+    Raises:
+        TorchnetError: This host cannot take part.
+    """
+    nproc = processes(job)
+    console = Console(
+        world_size=job.nnodes * nproc, ranks=job.output.ranks, quiet=job.output.quiet, listener=listener
+    )
+    try:
+        part = _part(job, nproc, console)
+    except BaseException:
+        console.close(_STOPPED_SECONDS)
+        raise
+    began = time.time()
+    reporters: list[ConsoleReporter] = []
+
+    def reporter(loop: EventLoop, _worker: Any) -> ConsoleReporter:
+        reporters.append(ConsoleReporter(loop, console, first=not part.spec.node_rank))
+        if job.run.timeout:
+            text = f"the job ran longer than --timeout {job.run.timeout:g} s"
+            loop.later(
+                job.run.timeout,
+                lambda: _worker().interrupt(Failure("timeout", text, 124, at=time.time())),
+            )
+        return reporters[0]
+
+    code = agent.run(part.spec, part.source, reporter, frontend=part.endpoint)
+    return _end(job, part, console, reporters[0], code, began)
+
+
+def _part(job: JobSpec, nproc: int, console: Console) -> _Part:
+    line = job.host_line
+    assert line is not None
+    endpoint = HostEndpoint(line.host, line.port)
+    alone = endpoint.on_loopback
+    own = alone or endpoint.is_own()
+    token, is_open = _token(os.environ)
+    chosen = None if alone else backend.choose(job, endpoint, os.environ)
+    rank = line.node_rank
+    if rank is None and own and endpoint.is_free:
+        rank = 0
+    name = _name()
+    spec = replace(
+        agent_spec(job, job.run_id or run_name(job.script, secrets.token_hex(3)), nproc, job.script, ()),
+        network="loopback" if alone else "host",
+        loopback=alone,
+        family="auto" if alone else job.network.family,
+        node_rank=rank or 0,
+        name=f"{name}-{rank or 0}" if alone else name,
+        token=token,
+        python=sys.executable,
+        uid=secrets.token_hex(8),
+        cpus=len(os.sched_getaffinity(0)) / nproc if nproc > 1 else None,
+        host_names=line.names,
+        probe_tcp=not alone and line.port != constants.JOIN_PORT,
+    )
+    if rank != 0:
+        request = HostRequest(
+            uid=spec.uid,
+            name=spec.name,
+            nnodes=job.nnodes,
+            nproc_per_node=nproc,
+            node_rank=rank,
+            wished=line.slurm_id,
+            run_id=job.run_id or "",
+        )
+        began = time.monotonic()
+        answer = register(
+            endpoint, token, request, job.run.start_timeout, lambda text: console.notice(text, "warning")
+        )
+        spec = replace(
+            spec,
+            node_rank=answer.node_rank,
+            name=answer.name,
+            run_id=answer.run_id,
+            start_timeout=max(1.0, job.run.start_timeout - (time.monotonic() - began)),
+        )
+    if alone:
+        # All nodes are on this machine, which torchrun's users do to try a line: each needs an address of its own.
+        block = 1 + line.port % 254
+        spec = replace(spec, hostid=f"{spec.run_id}-{spec.node_rank}")
+        source: AddressSource = LoopbackSource(spec.node_rank, block)
+    else:
+        assert chosen is not None
+        source = HostInterfaces(chosen.source, (), chosen.networks)
+    part = _Part(spec, source, endpoint, chosen, is_open)
+    _show_notes(job, part, console)
+    return part
+
+
+def _token(environ: Mapping[str, str]) -> tuple[str, bool]:
+    """Return the job's token, and whether the rendezvous is open.
+
+    Raises:
+        UsageError: The token's file cannot be read.
+    """
+    token, file = environ.get("TORCHNET_TOKEN", ""), environ.get(constants.TOKEN_VARIABLE, "")
+    if not token and file:
+        try:
+            with open(file) as opened:
+                token = opened.read(1 << 16).strip()
+        except OSError as error:
+            raise UsageError(f"{constants.TOKEN_VARIABLE}={printable(file, 200)}: {error.strerror}") from None
+    return token or _OPEN_TOKEN, not token
+
+
+def _name() -> str:
+    """Return the host's name as the other hosts' files may hold it."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", socket.gethostname()).strip(".-")[:200]
+    return name if NAME.fullmatch(name) else "host"
+
+
+def _show_notes(job: JobSpec, part: _Part, console: Console) -> None:
+    spec, line = part.spec, job.host_line
+    assert line is not None
+    first = spec.node_rank == 0
+    if first and job.output.json_path and (unwritable := problem(job.output.json_path)):
+        text = f"--json {job.output.json_path}: {unwritable}; the receipt will go to standard output"
+        console.notice(text, "warning")
+    if spec.loopback:
+        text = f"{line.endpoint} is an address of each machine itself, so all {spec.nnodes} nodes run on this one, on "
+        console.notice(
+            f"node {spec.node_rank} of {spec.nnodes} ({spec.name}): {text}loopback: nothing is proved"
+        )
+    elif part.backend is not None:
+        over = listed(
+            [
+                f"{name} ({part.backend.networks.get(name) or 'no address'})"
+                for name in part.backend.interfaces
+            ],
+            8,
+        )
+        why = f", {part.backend.why}" if part.backend.why else ""
+        console.notice(
+            f"node {spec.node_rank} of {spec.nnodes} ({spec.name}): backend {over}{why}; rendezvous at {line.endpoint}"
+        )
+    if first and part.open and not spec.loopback:
+        console.notice(OPEN, "warning")
+
+
+def _end(
+    job: JobSpec, part: _Part, console: Console, reporter: ConsoleReporter, code: int, began: float
+) -> int:
+    stopped = reporter.failure is not None and reporter.failure.get("kind") in ("interrupted", "timeout")
+    patience = _STOPPED_SECONDS if stopped else None
+    spec = part.spec
+    if spec.node_rank:
+        console.close(patience)
+        return code
+    receipt = reporter.receipt or _own_receipt(part, reporter, code, began)
+    receipt = _completed(receipt, part)
+    if job.output.measure:
+        # Imported here, because loading the receipt's pydantic model takes time.
+        from torchnet.receipt.step_timing import summarize_samples
+
+        receipt = summarize_samples(receipt, None, requested=True)
+    console.event({"event": "receipt", "receipt": receipt})
+    console.close(patience)
+    if job.output.json_path:
+        write_json(job.output.json_path, receipt)
+    return int(receipt["exit_code"])
+
+
+def _own_receipt(part: _Part, reporter: ConsoleReporter, code: int, began: float) -> dict[str, Any]:
+    """Return a receipt of this host alone: the coordinator, which makes the job's, was stopped before."""
+    from torchnet.agent import receipt
+
+    failure = (
+        Failure.read(reporter.failure)
+        if reporter.failure
+        else Failure("internal", "the job ended without a receipt", code or 70, at=time.time())
+    )
+    return receipt.job(
+        spec=part.spec,
+        receipts=[reporter.worker_receipt] if reporter.worker_receipt else [],
+        attachments=(),
+        failure=failure,
+        began=began,
+        restarts=0,
+    )
+
+
+def _completed(receipt: dict[str, Any], part: _Part) -> dict[str, Any]:
+    """Add what only the launcher knows: that the rendezvous was open, and that there was one network only."""
+    if part.open and not part.spec.loopback:
+        receipt = {**receipt, "findings": [*receipt["findings"], OPEN]}
+    if part.backend is not None and part.backend.only_network and receipt["proof"] == "measured":
+        receipt = {**receipt, "proof_reason": ONE_NETWORK}
+    return receipt

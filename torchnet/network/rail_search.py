@@ -1,0 +1,138 @@
+"""Find the backend among a host's interfaces, if nobody names it. Pure.
+
+Interfaces of containers, virtual machines and tunnels never count. Of several others the fastest do, and of equally
+fast ones those without the default route, which leads to the frontend.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torchnet.constants import MAX_RAILS
+from torchnet.errors import NetworkError
+from torchnet.network.interface_selection import Address, Family, Interface
+from torchnet.text import listed
+
+# docker0 and br-<id> are Docker's, virbr and vnet libvirt's, veth the host's ends of containers' interfaces; then CNI
+# plugins' (bridge, flannel, Calico, Cilium, kube-proxy), and tunnels.
+_NEVER = re.compile(
+    "(docker|virbr|vnet|veth|cni|flannel|cali|cilium|lxc|lxd|kube|nodelocaldns|podman|nerdctl|weave|tun|tap|wg|"
+    "tailscale|zt|dummy|ifb|sit|gre|ip6tnl|ipip|vmnet|vboxnet).*|br-[0-9a-f]{12}|lo"
+)
+
+
+@dataclass(frozen=True)
+class FoundRails:
+    """The rails that were found.
+
+    Attributes:
+        interfaces: By rail.
+        networks: By interface, the network of its address in CIDR notation.
+        others: Interfaces of this host that could carry traffic, too.
+    """
+
+    interfaces: tuple[str, ...]
+    networks: Mapping[str, str] = field(default_factory=dict)
+    others: tuple[str, ...] = ()
+
+    @property
+    def only_network(self) -> bool:
+        """Whether this host has no other network that the job's traffic could have taken."""
+        return len(self.interfaces) == 1 and not self.others
+
+
+def cards(interfaces: Mapping[str, Interface], family: Family = "auto") -> dict[str, str]:
+    """Return the interfaces that may be a rail, each with the network of its first address."""
+    return {
+        name: network
+        for name, one in interfaces.items()
+        if not _NEVER.fullmatch(name) and one.up and one.carrier and (network := network_of(one, family))
+    }
+
+
+def network_of(interface: Interface, family: Family = "auto") -> str:
+    """Return the network of the address that Gloo would use: IPv4 first; "" if there is none."""
+    usable = [one for one in interface.addresses if one.scope == "global" and not _local(one)]
+    four = [one for one in usable if one.family == 4 and family != "ipv6"]
+    six = [one for one in usable if one.family == 6 and family != "ipv4"]
+    first = next(iter(four or six), None)
+    return str(ipaddress.ip_network((first.ip, first.prefix), strict=False)) if first else ""
+
+
+def _local(address: Address) -> bool:
+    ip = ipaddress.ip_address(address.ip)
+    return ip.is_loopback or ip.is_link_local or ip.is_multicast
+
+
+def find_rails(
+    interfaces: Mapping[str, Interface],
+    speeds: Mapping[str, int],
+    *,
+    default_routes: Collection[str] = (),
+    endpoint: str = "",
+    family: Family = "auto",
+) -> FoundRails:
+    """Find the rails of this host.
+
+    Args:
+        interfaces: The kernel's, by name.
+        speeds: In bits per second, of the interfaces whose driver reports it.
+        default_routes: Interfaces of the default routes.
+        endpoint: The interface that has, or leads to, the rendezvous's address; "" if that is not known.
+
+    Raises:
+        NetworkError: No interface qualifies, or too many do.
+    """
+    networks = cards(interfaces, family)
+    if not networks:
+        raise NetworkError(
+            f"no interface can be the backend: {_have(interfaces)}",
+            fix="--network host:INTERFACE, or host:NETWORK/LENGTH where names differ between hosts",
+        )
+    left = list(networks)
+    if all(speeds.get(name) for name in left):
+        fastest = max(speeds[name] for name in left)
+        left = [name for name in left if speeds[name] == fastest]
+    for frontend in (set(default_routes), {endpoint}):
+        if len(left) > 1 and (rest := [name for name in left if name not in frontend]) and rest != left:
+            left = rest
+            break
+    if len(left) > MAX_RAILS:
+        raise NetworkError(
+            f"{len(left)} interfaces could be the backend; the limit is {MAX_RAILS} rails",
+            fix="--network host:INTERFACE[,…]",
+        )
+    left = in_order(left, networks)
+    return FoundRails(
+        tuple(left),
+        {name: networks[name] for name in left},
+        tuple(name for name in networks if name not in left),
+    )
+
+
+def in_order(names: Sequence[str], networks: Mapping[str, str]) -> list[str]:
+    """Sort interfaces by network, so that rail i is the same network on hosts that name its interface differently."""
+
+    def key(name: str) -> tuple[int, int, str]:
+        network = ipaddress.ip_network(networks[name])
+        return network.version, int(network.network_address), name
+
+    return sorted(names, key=key)
+
+
+def _why_not(one: Interface) -> str:
+    if not one.up or not one.carrier:
+        return "down"
+    return "of containers or a tunnel" if network_of(one) else "no global address"
+
+
+def _have(interfaces: Mapping[str, Interface]) -> str:
+    shown = [
+        f"{name} ({_why_not(one)})"
+        for name, one in interfaces.items()
+        if name != "lo"
+    ]
+    return f"this host has {listed(shown, 8) or 'no interface besides lo'}"
