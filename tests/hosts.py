@@ -1,9 +1,9 @@
 """Two hosts without Kubernetes: network namespaces with names, hosts files and interfaces of their own.
 
-    host-a (this namespace)                          host-b
-    eth0  10.1.0.1  ── the frontend, default route ── eth0  10.1.0.2
-    eth1  10.7.0.1  ── the backend ────────────────── eth1  10.7.0.2
-    docker0 172.17.0.1 on each, with nothing behind it
+host-a (this namespace)                          host-b
+eth0  10.1.0.1  ── the frontend, default route ── eth0  10.1.0.2
+eth1  10.7.0.1  ── the backend ────────────────── eth1  10.7.0.2
+docker0 172.17.0.1 on each, with nothing behind it
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ class Hosts:
             namespaces.mount(str(file), os.path.realpath("/etc/hosts"), flags=namespaces.MS_BIND)
 
         search = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        kept = {key: text for key, text in os.environ.items() if not key.startswith(("SLURM_", "PET_", "NCCL_"))}
+        kept = {
+            key: text for key, text in os.environ.items() if not key.startswith(("SLURM_", "PET_", "NCCL_"))
+        }
         return subprocess.Popen(
             list(command),
             env={**kept, "PYTHONPATH": str(ROOT), "PATH": search, **variables},

@@ -12,6 +12,8 @@ from torchnet.linux.sock_diag import SocketBytes
 from torchnet.network.peer_table import PeerTable
 
 _LEAST_SECONDS, _MOST_SECONDS, _LOOK_LOAD = 0.1, 5.0, 0.02  # the last: of a core
+# At first a job opens most of its connections, and a short job closes them soon.
+_EARLY_SECONDS, _EARLY_LEAST_SECONDS, _EARLY_LOAD = 60.0, 0.03, 0.1
 
 
 class HostTrafficAccount(TrafficAccount):
@@ -22,6 +24,7 @@ class HostTrafficAccount(TrafficAccount):
 
     def __init__(self, table: PeerTable, own_rank: int, control: Container[int]) -> None:
         super().__init__(table, own_rank, control)
+        self._early_until = time.monotonic() + _EARLY_SECONDS
         self._owners = SocketOwners(sock_diag.dump(), sock_diag.listening())
 
     def look(self, *, last: bool = False) -> float:
@@ -29,6 +32,8 @@ class HostTrafficAccount(TrafficAccount):
         began = time.thread_time()
         self._owners.look(sock_diag.dump(), sock_diag.listening(), last=last)
         spent = time.thread_time() - began - self._owners.search_seconds
+        if time.monotonic() < self._early_until:
+            return min(_MOST_SECONDS, max(_EARLY_LEAST_SECONDS, spent / _EARLY_LOAD))
         return min(_MOST_SECONDS, max(_LEAST_SECONDS, spent / _LOOK_LOAD))
 
     def read(self) -> TrafficTotals:

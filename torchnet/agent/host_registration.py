@@ -155,7 +155,8 @@ class HostRegister:
                 why = "is rank 0's own" if not asked else f"is not below the job's {nnodes} nodes"
                 return f"node rank {asked} {why} ({printable(request.name, 80)} was started with it)"
             if asked in joined:
-                return f"node rank {asked} is taken: {printable(request.name, 80)} was started with the same --node-rank"
+                own = printable(request.name, 80)
+                return f"node rank {asked} is taken: {own} was started with the same --node-rank"
         elif not free:
             return f"all {nnodes} nodes of the job are taken: {printable(request.name, 80)} is one too many"
         fresh = [rank for rank in free if rank not in held]

@@ -43,7 +43,7 @@ class RunContext:
     ``line`` and ``rate`` are the values of --line and --rate in bits per second.
     """
 
-    on: Literal["local", "kubernetes"]
+    on: Literal["local", "hosts", "kubernetes"]
     command: tuple[str, ...]
     look: tuple[str, ...]
     date: str

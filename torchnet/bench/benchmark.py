@@ -19,7 +19,7 @@ from torchnet.bench import interruption
 from torchnet.bench.aggregation import RunContext, RunEnding, results
 from torchnet.bench.bench_options import BenchOptions
 from torchnet.bench.collector import Collector
-from torchnet.bench.job import BenchJob, check_script, plan_job
+from torchnet.bench.job import BenchJob, Placed, check_script, plan_job
 from torchnet.bench.rerun import network_check
 from torchnet.bench.results import Finding, Lacking, Results
 from torchnet.bench.summary import FINDINGS, render
@@ -93,9 +93,10 @@ def plan(
     flags: Mapping[str, object],
     cwd: str,
     config: str | None,
+    placed: Placed = lambda resolve: resolve({}, {}),
 ) -> BenchJob:
     """Plan the job; see :func:`torchnet.bench.job.plan_job`."""
-    return plan_job(options, problems, flags, os.environ, cwd, config, secrets.token_hex(3))
+    return plan_job(options, problems, flags, os.environ, cwd, config, secrets.token_hex(3), placed)
 
 
 def run(bench_job: BenchJob, cwd: str, words: Sequence[str], version: str) -> int:
@@ -137,6 +138,8 @@ def run(bench_job: BenchJob, cwd: str, words: Sequence[str], version: str) -> in
     )
     collector = Collector(None if job.output.quiet else err, aside=options.json == "-")
     ending = _run_job(bench_job, cwd, collector, err)
+    if job.on == "hosts" and ending.receipt is None and not collector.messages:
+        return ending.code  # the results are on node 0's host
     found = _add_findings(results(collector.messages, context, ending))
     _show(found, options, err, out)
     return found.exit_code

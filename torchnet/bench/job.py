@@ -6,7 +6,7 @@ Whether the largest messages fit into the ranks' memory is checked before the st
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -75,7 +75,7 @@ def _memory(job: JobSpec, nproc: int, on_gpus: bool) -> tuple[int | None, str, s
     if found is None:
         return None, "", ""
     free, where = found
-    ranks = job.nnodes * nproc
+    ranks = nproc if job.on == "hosts" else job.nnodes * nproc
     rank = max(0, free // ranks - OWN)
     return rank, f"{_mib(free)} of free memory {where} leave {_mib(rank)} for each rank", ""
 
@@ -100,6 +100,7 @@ def _mib(count: int) -> str:
 
 SCRIPT = str(Path(__file__).resolve().parent / "worker" / "run.py")
 NEXT = "torchnet bench --help"
+Placed = Callable[[Callable[[Mapping[str, object], Mapping[str, str]], Resolved]], Resolved]
 _ONE_NODE = "needs at least two nodes: a single node uses no network"
 
 
@@ -120,15 +121,24 @@ def plan_job(
     cwd: str,
     config: str | None,
     random: str,
+    placed: Placed = lambda resolve: resolve({}, {}),
 ) -> BenchJob:
-    """Plan the job that measures what the options ask for. ``random`` ends the run's name if it has none.
+    """Plan the job that measures what the options ask for.
+
+    Args:
+        random: Ends the run's name if it has none.
+        placed: Resolves the job where the command line puts it, with a function of further fields and their origins.
 
     Raises:
         SpecError: With all problems, ``problems`` included.
     """
     own: dict[str, object] = {"script": SCRIPT, "args": ()}
     try:
-        resolved = resolve({**flags, **own}, environ, cwd, config, unread=SETTLED)
+        resolved = placed(
+            lambda more, shown: resolve(
+                {**flags, **more, **own}, environ, cwd, config, unread=SETTLED, shown=shown
+            )
+        )
     except SpecError as error:
         raise SpecError([*error.problems, *problems], about="benchmark", fix=NEXT) from None
     job = resolved.job
@@ -139,7 +149,9 @@ def plan_job(
     if problems or wrong:
         raise SpecError([*problems, *wrong], about="benchmark", fix=NEXT)
     arguments = ("--plan", worker_config.encode(_plan(options, job, memory)))
-    update: dict[str, object] = {"args": arguments, "run_id": job.run_id or f"bench-{random}"}
+    update: dict[str, object] = {"args": arguments}
+    if job.on != "hosts":  # whose hosts get rank 0's
+        update["run_id"] = job.run_id or f"bench-{random}"
     if job.kubernetes.spread is None:  # a job's own default would put workers with GPUs on one node
         update["kubernetes"] = job.kubernetes.model_copy(update={"spread": "soft"})
     return BenchJob(replace(resolved, job=job.model_copy(update=update)), options, notices)
@@ -154,7 +166,8 @@ def _processes(job: JobSpec, environ: Mapping[str, str]) -> tuple[int, bool]:
     if job.on == "kubernetes":
         return processes(job), bool(job.kubernetes.gpus)
     visible = gpus.visible({**environ, **job.env})
-    shares = gpus.share(job.nnodes, job.nproc_per_node, visible, len(os.sched_getaffinity(0)))
+    here = 1 if job.on == "hosts" else job.nnodes
+    shares = gpus.share(here, job.nproc_per_node, visible, len(os.sched_getaffinity(0)))
     return shares.nproc, any(shares.gpus or ())
 
 
@@ -232,6 +245,7 @@ def _plan(options: BenchOptions, job: JobSpec, memory: int | None) -> worker_con
         streams=options.streams,
         tcp_seconds=options.tcp_seconds or 1.0,
         compare=options.compare,
+        by_host=job.on == "hosts",
     )
     return config if memory is None else replace(config, memory=memory)
 

@@ -15,6 +15,8 @@ def network_check(job: JobSpec, command: Sequence[str]) -> tuple[str, ...]:
     with the pod, and its image may lack the tools, so ``torchnet verify`` tries two new pods in the same place,
     wherever the value was set.
     """
+    if job.on == "hosts":
+        return ("ip", "-s", "address")
     if job.on == "local":
         return (*rerun_command(command).command, "--dry-run")
     settings = job.kubernetes

@@ -71,8 +71,8 @@ class Node(_Part):
 class Setup(_Part):
     """What was measured, and where."""
 
-    on: Literal["local", "kubernetes"] | str
-    """Known: local, kubernetes."""
+    on: Literal["local", "hosts", "kubernetes"] | str
+    """Known: local, hosts, kubernetes."""
     backend: str
     """gloo or nccl."""
     device: str
@@ -87,6 +87,11 @@ class Setup(_Part):
     command: tuple[str, ...]
     """The command line as typed, to repeat the run."""
     image: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where the nodes were, in words."""
+        return {"local": "on this machine", "hosts": "on their own hosts"}.get(self.on, "on Kubernetes")
 
     def is_backend(self, network: str) -> bool:
         """Return whether the network is the backend, or another rail of it that is not compared with the first."""

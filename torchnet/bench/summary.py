@@ -89,9 +89,8 @@ def _head(results: Results) -> Iterator[str]:
         yield f"torchnet bench {printable(results.run)}".rstrip()
         return
     ranks = counted(setup.ranks, "rank")
-    place = "on this machine" if setup.on == "local" else "on Kubernetes"
     with_what = f"{setup.backend} on {printable(setup.device)}"
-    yield f"torchnet bench · {counted(setup.nodes, 'node')}, {ranks} {place} · {with_what}"
+    yield f"torchnet bench · {counted(setup.nodes, 'node')}, {ranks} {setup.place} · {with_what}"
     versions = [f"{printable(name)} {printable(text, 40)}" for name, text in setup.versions.items()]
     yield " · ".join([f"torchnet {printable(results.torchnet)}", *versions, results.date])
     rails = [one.network for one in results.tcp if is_rail(one.network)]

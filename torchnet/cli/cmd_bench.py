@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from textwrap import fill, indent
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import typer
 
 from torchnet.bench.bench_options import GROUP, JOB_FIELDS, OPTIONS
+from torchnet.cli import multi_host
 from torchnet.cli.cmd_launch import dry_run, output_format
+from torchnet.cli.multi_host import FLAGS
 from torchnet.cli.typer_parameters import (
     PlainCommand,
     current_flag,
@@ -17,6 +20,7 @@ from torchnet.cli.typer_parameters import (
     given_fields,
     parameter_name,
     signature,
+    torchrun_parameters,
 )
 from torchnet.config.settings import Field
 from torchnet.errors import UsageError
@@ -36,8 +40,9 @@ Measure the backend network: collectives in the format of nccl-tests, raw TCP, a
 COLLECTIVES is a comma-separated list of all_reduce, all_gather, reduce_scatter, broadcast, reduce, all_to_all and
 send_recv, or all. [all_reduce] Sizes are numbers of bytes such as 8, 32K, 1M or 2G (powers of 1024).
 
-The benchmark runs as a job like that of `torchnet launch`: on two local nodes, or with --on kubernetes. The flags of
-the job can also be set by TORCHNET_* variables, --config or torchnet.toml; those of the benchmark only here.
+The benchmark runs as a job like that of `torchnet launch`: on two local nodes, with --on kubernetes, or on several
+hosts, where the same line is started on each (by srun, or with --node-rank and --master-addr, or --rdzv-endpoint). The
+flags of the job can also be set by TORCHNET_* variables, --config or torchnet.toml; those of the benchmark only here.
 
 The exit code is that of the job, or 1 if a result is wrong. Findings do not affect it: see `findings` in --json.
 
@@ -84,14 +89,14 @@ def _command() -> Any:
         context.obj.action = partial(run, values, list(context.args), context.meta[_WORDS])
 
     bench.__signature__ = signature(  # type: ignore[attr-defined]
-        [*field_parameters(OPTIONS, group=GROUP), *field_parameters(JOB_FIELDS)],
+        [*field_parameters(OPTIONS, group=GROUP), *field_parameters(JOB_FIELDS), *torchrun_parameters(FLAGS)],
         "Print the resolved job, or on Kubernetes its objects, and exit.",
     )
     bench.__annotations__ = {}
     return bench
 
 
-def run(values: dict[str, Any], words: list[str], typed: tuple[str, ...]) -> int:
+def run(values: dict[str, Any], words: list[str], words_typed: tuple[str, ...]) -> int:
     """Run the benchmark, or compare two results, and return the exit code."""
     if words[:1] == ["diff"]:
         if any(value is not None for value in values.values()):
@@ -102,20 +107,36 @@ def run(values: dict[str, Any], words: list[str], typed: tuple[str, ...]) -> int
     from torchnet.bench.benchmark import run as measure
     from torchnet.cli.app import version
     from torchnet.cli.entry_point import say
+    from torchnet.cli.torchrun_compat import from_variables
     from torchnet.runtime import working_directory
 
     form = output_format(values["form"], bool(values["dry_run"]))
     own = {option.path: values.get(parameter_name(option)) for option in OPTIONS}
     request, problems = read(words, {name: value for name, value in own.items() if value is not None})
     cwd = working_directory()
-    planned = plan(request, problems, given_fields(values), cwd, values["config"])
-    for line in planned.resolved.warnings:
+    typed = given_fields(values)
+    hosts = multi_host.plan(values, os.environ)
+    if hosts is not None:
+        typed = _of_nodes(from_variables(values, typed, os.environ)) | typed
+    planned = plan(
+        request,
+        problems,
+        typed,
+        cwd,
+        values["config"],
+        lambda resolve: multi_host.resolved(hosts, resolve, "bench"),
+    )
+    for line in (*filter(None, (multi_host.notice(planned.resolved.job),)), *planned.resolved.warnings):
         say(f"torchnet: {line}")
     if values["dry_run"]:
         for line in planned.notices:
             say(f"torchnet: {line}")
         return dry_run(planned.resolved, cwd, form)
-    return measure(planned, cwd, typed, version())
+    return measure(planned, cwd, words_typed, version())
+
+
+def _of_nodes(fields: dict[str, object]) -> dict[str, object]:
+    return {path: value for path, value in fields.items() if path in ("nnodes", "nproc_per_node")}
 
 
 def diff(paths: list[str]) -> int:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from torchnet.cli import verify_hosts
 from torchnet.cli.cluster_options import add, place
+from torchnet.cli.multi_host import FLAGS
 from torchnet.cli.pod_options import pod_options, read_pod_options
+from torchnet.cli.torchrun_compat import TORCHRUN_FLAGS
+from torchnet.cli.typer_parameters import field_option, parameter_name
+from torchnet.config.settings import BY_PATH
 from torchnet.errors import UsageError
 
 if TYPE_CHECKING:
+    from torchnet.cli.multi_host import HostPlan
     from torchnet.k8s.verify.check import Check
     from torchnet.network.attachment import NetworkAttachment
 
@@ -21,6 +28,10 @@ Verify the backend network of a cluster: the installation, and full-size packets
 
 With --all-nodes, one pod runs on each node, each node tests the paths to several others, and the bandwidth is measured,
 which loads the backend network for some seconds. Nodes that fail with all of their partners are named.
+
+On several hosts without Kubernetes, start it on each: srun torchnet verify --network host:ens5, or with --nnodes,
+--node-rank and --master-addr or --rdzv-endpoint as for torchnet launch. The hosts check all paths between them, and the
+first one prints the result.
 
 The test pods run in the namespace, meet Pod Security "restricted", and are always deleted. The exit code is 4 if a
 check fails. What this user may not read is unknown, which is not a failure.
@@ -34,8 +45,8 @@ def register(app: typer.Typer) -> None:
         None,
         "--network",
         metavar="[NS/]NAD[*N]",
-        help="NetworkAttachmentDefinition to test; [NS/]NAD[*COUNT][=RESOURCE]. Repeat it for each rail. "
-        "[backend-network]",
+        help="NetworkAttachmentDefinition to test; [NS/]NAD[*COUNT][=RESOURCE]. Repeat it for each rail. On hosts "
+        "without Kubernetes, host:INTERFACE or host:NETWORK/LENGTH. [backend-network]",
     )
     image = typer.Option(
         None, "--image", metavar="IMAGE", help="Image of the test pods; any with Python. [a PyTorch image]"
@@ -44,10 +55,17 @@ def register(app: typer.Typer) -> None:
         None, "--all-nodes", help="Test all nodes, not two. Needs the right to list nodes, and to patch pods."
     )
     form = typer.Option(None, "-o", metavar="|".join(FORMATS), help="Output format. [text]")
+    fields = [BY_PATH[path] for path in verify_hosts.FIELDS]
     options = [
         ("network", list[str], network),
         ("all_nodes", bool, every),
         ("image", str, image),
+        *((parameter_name(one), str, field_option(one)) for one in fields),
+        *(
+            (one.parameter, str, typer.Option(None, one.flag, hidden=True))
+            for one in TORCHRUN_FLAGS
+            if one.flag in FLAGS
+        ),
         *pod_options(),
         ("form", str, form),
     ]
@@ -69,6 +87,7 @@ def run(words: list[str], given: dict[str, Any]) -> int:
         The exit code: 0 if no check fails, 4 if one fails.
     """
     from torchnet.cli.entry_point import emit, say
+    from torchnet.cli.multi_host import plan
     from torchnet.config.k8s_syntax import parse_image
     from torchnet.k8s.addons.images import PYTORCH
     from torchnet.k8s.commands import verify
@@ -80,6 +99,8 @@ def run(words: list[str], given: dict[str, Any]) -> int:
     form = given.get("form", FORMATS[0])
     if form not in FORMATS:
         raise UsageError(f"invalid output format {form!r}; valid: {', '.join(FORMATS)}")
+    if (planned := plan(given, os.environ)) is not None:
+        return _on_hosts(planned, given, form)
     networks = _networks(given.get("network") or ["backend-network"])
     try:
         image = parse_image(str(given.get("image", PYTORCH)))
@@ -101,6 +122,17 @@ def run(words: list[str], given: dict[str, Any]) -> int:
     return code
 
 
+def _on_hosts(planned: HostPlan, given: dict[str, Any], form: str) -> int:
+    from torchnet.cli.entry_point import emit
+    from torchnet.k8s.verify.cluster_report import ClusterReport, document
+
+    checks: list[Check] = []
+    code = verify_hosts.run(planned, given, checks.append if form == "json" else _say)
+    if form == "json" and checks:  # on the other hosts there are none
+        emit(json.dumps(document(ClusterReport(), checks, code), indent=2) + "\n")
+    return code
+
+
 def _networks(texts: list[str]) -> tuple[NetworkAttachment, ...]:
     """Parse the values of --network.
 
@@ -115,7 +147,8 @@ def _networks(texts: list[str]) -> tuple[NetworkAttachment, ...]:
     for text in texts:
         if is_host_network(text):
             raise UsageError(
-                f"--network {quote(text)} is the hosts' own, which test pods do not have", fix=fix
+                f"--network {quote(text)} is the hosts' own, which test pods do not have",
+                fix="start it on each host, with --nnodes N --rdzv-endpoint HOST:29400; or by srun",
             )
     try:
         return parse_networks(texts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, ClassVar
 
 import typer
@@ -121,11 +121,12 @@ def field_parameters(fields: Iterable[Field] = FIELDS, *, group: str = "") -> li
     return list(parameters.values())
 
 
-def torchrun_parameters() -> list[inspect.Parameter]:
-    """Return a hidden keyword parameter for each torchrun flag that torchnet does not have."""
+def torchrun_parameters(flags: Collection[str] = ()) -> list[inspect.Parameter]:
+    """Return a hidden keyword parameter for each torchrun flag that torchnet does not have, or for those ``flags``."""
     return [
         parameter(one.parameter, bool if one.switch else str, typer.Option(None, one.flag, hidden=True))
         for one in TORCHRUN_FLAGS
+        if not flags or one.flag in flags
     ]
 
 

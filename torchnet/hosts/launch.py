@@ -121,7 +121,7 @@ def _part(job: JobSpec, nproc: int, console: Console) -> _Part:
         loopback=alone,
         family="auto" if alone else job.network.family,
         node_rank=rank or 0,
-        name=f"{name}-{rank or 0}" if alone else name,
+        name=name,
         token=token,
         python=sys.executable,
         uid=secrets.token_hex(8),

@@ -130,9 +130,5 @@ def _why_not(one: Interface) -> str:
 
 
 def _have(interfaces: Mapping[str, Interface]) -> str:
-    shown = [
-        f"{name} ({_why_not(one)})"
-        for name, one in interfaces.items()
-        if name != "lo"
-    ]
+    shown = [f"{name} ({_why_not(one)})" for name, one in interfaces.items() if name != "lo"]
     return f"this host has {listed(shown, 8) or 'no interface besides lo'}"

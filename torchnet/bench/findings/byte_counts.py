@@ -40,7 +40,7 @@ def wrong_interface(view: ResultIndex) -> list[Finding]:
         words = f"only {share} of the bytes between the nodes went over the backend network"
         words += f", and the ranks' sockets used {most}" if most else ""
         how = "from the run's receipt"
-    elif view.network != "lo" and not is_rail(view.network):
+    elif view.setup.on != "hosts" and view.network != "lo" and not is_rail(view.network):
         # The receipt does not help if another network is measured on purpose.
         most = view.network
         words = f"the ranks are configured for {most}, but the backend is {rail_interface(0)}"

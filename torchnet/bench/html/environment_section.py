@@ -46,7 +46,7 @@ def environment(results: Results, ids: Ids) -> Html:
     setup = results.setup
     if setup:
         facts += [
-            ("where", "on this machine, in namespaces" if setup.on == "local" else "on Kubernetes"),
+            ("where", "on this machine, in namespaces" if setup.on == "local" else setup.place),
             ("workers", f"{counted(setup.ranks, 'rank')} on {counted(setup.nodes, 'node')}"),
             ("backend", f"{setup.backend} on {setup.device}"),
             ("interface", setup.interface),

@@ -81,5 +81,5 @@ def _subtitle(results: Results) -> str:
     if setup := results.setup:
         words.append(f"{setup.backend} on {setup.device}")
         words.append(f"{counted(setup.ranks, 'rank')} on {counted(setup.nodes, 'node')}")
-        words.append("on this machine" if setup.on == "local" else "on Kubernetes")
+        words.append(setup.place)
     return " · ".join([*words, results.date])

@@ -94,6 +94,7 @@ def _measure(plan: WorkerConfig, context: Context, send: Send) -> None:
     from torchnet.bench.worker import byte_counters, pairs, sweep, timing
 
     place = _place(plan, context)
+    plan = agree(plan, place)
     plan = limit_memory(plan, place, context.device)
     backend = "nccl" if "nccl" in context.backend else "gloo"
     send(_setup(backend, context, place))
@@ -130,6 +131,16 @@ def _place(plan: WorkerConfig, context: Context) -> RankContext:
         store=dist.PrefixStore(f"torchnet-bench/{attempt}/{next(_runs)}", base),
         networks=list(dict.fromkeys(name for name in (*rails(os.environ), plan.compare) if name)),
     )
+
+
+def agree(plan: WorkerConfig, place: RankContext) -> WorkerConfig:
+    """Return rank 0's plan, with the least memory of all: on several hosts, each host's command has made one."""
+    from torchnet.bench.worker import worker_config
+
+    if not plan.by_host:
+        return plan
+    plans = [worker_config.decode(text) for text in place.exchange(worker_config.encode(plan))]
+    return replace(plans[0], memory=min(one.memory for one in plans))
 
 
 def limit_memory(plan: WorkerConfig, place: RankContext, device: Any) -> WorkerConfig:

@@ -23,6 +23,7 @@ class WorkerConfig:
         compare: An interface to measure as well.
         memory: The bytes of tensors that a rank may hold; ranks with GPUs use at most nine tenths of what is free on
             the fullest of them.
+        by_host: Whether each host has made a plan of its own, so that rank 0's counts.
     """
 
     collectives: tuple[str, ...]
@@ -43,6 +44,7 @@ class WorkerConfig:
     pings: int = 500
     compare: str = ""
     memory: int = 1 << 40
+    by_host: bool = False
 
 
 def encode(plan: WorkerConfig) -> str:
