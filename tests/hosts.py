@@ -24,20 +24,20 @@ NAMES = ("host-a", "host-b")
 
 
 class Hosts:
-    """Two hosts; in an isolated test. ``backend``: whether they have a network besides the frontend."""
+    """Two hosts; in an isolated test. ``backend``: whether they have a network besides the frontend, of ``rails``."""
 
-    def __init__(self, folder: Path, *, backend: bool = True, docker: bool = True) -> None:
+    def __init__(self, folder: Path, *, backend: bool = True, rails: int = 1) -> None:
         self.folder = folder
         self._far = Space()
         cable("eth0", "eth0", self._far, addresses=((f"{FRONTEND[0]}/24", f"{FRONTEND[1]}/24"),))
-        if backend:
-            cable("eth1", "eth1", self._far, addresses=((f"{BACKEND[0]}/24", f"{BACKEND[1]}/24"),))
+        for rail in range(rails if backend else 0):
+            own, far = (address.replace("10.7.", f"10.{7 + rail}.") for address in BACKEND)
+            cable(f"eth{rail + 1}", f"eth{rail + 1}", self._far, addresses=((f"{own}/24", f"{far}/24"),))
         for number in (0, 1):
             self.within(number, f"ip route add default via {FRONTEND[1 - number]}")
-            if docker:
-                self.within(number, "ip link add docker0 type bridge")
-                self.within(number, "ip address add 172.17.0.1/16 dev docker0")
-                self.within(number, "ip link set docker0 up")
+            self.within(number, "ip link add docker0 type bridge")
+            self.within(number, "ip address add 172.17.0.1/16 dev docker0")
+            self.within(number, "ip link set docker0 up")
 
     def within(self, number: int, command: str) -> None:
         """Run ``ip`` or another tool on a host."""
@@ -78,6 +78,38 @@ class Hosts:
             cwd=self.folder,
             preexec_fn=enter,  # noqa: PLW1509  # one thread
         )
+
+
+def srun(
+    hosts: Hosts, line: str, *, only: int | None = None, **variables: str
+) -> list[subprocess.Popen[str]]:
+    """Start a line on both hosts as srun does, one task on each; ``only``: the other host never starts it.
+
+    Source:
+        srun(1), "OUTPUT ENVIRONMENT VARIABLES".
+    """
+    step = {
+        "SLURM_JOB_ID": "12",
+        "SLURM_STEP_ID": "0",
+        "SLURM_STEP_NUM_NODES": "2",
+        "SLURM_STEP_NODELIST": ",".join(NAMES),
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
+        "SLURM_LOCALID": "0",
+    }
+    return [
+        hosts.start(
+            number,
+            ["sh", "-c", line],
+            hosts=f"{FRONTEND[0]} {NAMES[0]}\n" if number else "",
+            **step,
+            SLURM_NODEID=str(number),
+            SLURM_PROCID=str(number),
+            **variables,
+        )
+        for number in (0, 1)
+        if only in (None, number)
+    ]
 
 
 def finish(processes: Sequence[subprocess.Popen[str]], seconds: float = 90) -> list[tuple[int, str, str]]:

@@ -1,77 +1,228 @@
-"""torchrun's line for one of several hosts, run on two hosts: the lines that `torchnet launch` prints make one job."""
+"""A job whose command is started on each of two hosts: one job, one receipt, and the same exit codes everywhere."""
 
 from __future__ import annotations
 
 import importlib.util
-import os
-import socket
+import json
+import re
+import shlex
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
-from tests.jobs import script
-from tests.namespaces import Space, cable, isolated
-from torchnet.linux import namespaces
+from tests.hosts import BACKEND, FRONTEND, NAMES, Hosts, finish, srun
+from tests.jobs import receipt, script
+from tests.namespaces import isolated
 
-if importlib.util.find_spec("torch") is None:
-    pytest.skip("torch is not installed", allow_module_level=True)
-
-ADDRESSES = ("10.7.0.1", "10.7.0.2")
-SUM = """
-    import torch, torch.distributed as dist
+with_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
+KNOWN = f"{FRONTEND[0]} {NAMES[0]}\n"  # what the second host's hosts file says about the first
+# Rank 1 sends for a while: the receipt of a host tells whose connections there were by looking at them.
+TALK = """
+    import os, socket, sys, time
+    rank, address = os.environ["RANK"], os.environ["MASTER_ADDR"]
+    print("I am", rank, "of", os.environ["WORLD_SIZE"], "at", address, flush=True)
+    if rank == "0":
+        server = socket.create_server((address, 7000))
+        connection, _ = server.accept()
+        while connection.recv(1 << 16):
+            pass
+    else:
+        for _ in range(600):
+            try:
+                connection = socket.create_connection((address, 7000))
+                break
+            except OSError:
+                time.sleep(0.05)
+        for _ in range(20):
+            connection.sendall(bytes(100_000))
+            time.sleep(0.1)
+        connection.close()
+        sys.exit(int(sys.argv[1]))
+"""
+GLOO = """
+    import os, time, torch, torch.distributed as dist
     dist.init_process_group("gloo")
-    total = torch.tensor([dist.get_rank() + 1])
+    total = torch.full((1 << 16,), float(dist.get_rank() + 1))
+    for _ in range(20):
+        dist.all_reduce(total.clone())
+        time.sleep(0.1)
     dist.all_reduce(total)
-    print("sum", total.item(), "of", dist.get_world_size())
+    print("sum", int(total[0]), "in", os.environ["TORCHELASTIC_RUN_ID"])
     dist.destroy_process_group()
 """
 
 
-def test_the_printed_lines_make_one_job(tmp_path: Path) -> None:
-    script(tmp_path, SUM, "train it.py")
-    _one_job(tmp_path)
+def both(hosts: Hosts, line: str, **variables: str) -> list[tuple[int, str, str]]:
+    """Run a line on both hosts, with %d for the host's number."""
+    started: list[subprocess.Popen[str]] = []
+    for number in (0, 1):
+        words = shlex.split(line.replace("%d", str(number)))
+        started.append(hosts.start(number, words, hosts=KNOWN if number else "", **variables))
+    return finish(started)
 
 
-@isolated
-def _one_job(folder: Path) -> None:
-    far = Space()
-    cable("eth1", "eth1", far, addresses=((f"{ADDRESSES[0]}/24", f"{ADDRESSES[1]}/24"),))
-    line = f"torchnet launch --nnodes 2 --master-addr {ADDRESSES[0]} --master-port 29500 --node-rank"
-    agents = []
-    for rank in (0, 1):
-        hosts = folder / f"hosts-{rank}"
-        hosts.write_text("127.0.0.1 localhost\n")
+@with_torch
+def test_one_line_on_two_hosts_is_one_job_with_one_receipt(tmp_path: Path) -> None:
+    """The endpoint is a name on a frontend that admits TCP alone, and 127.0.1.1 on its own host."""
+    script(tmp_path, GLOO, "train it.py")
 
-        def enter(rank: int = rank, hosts: Path = hosts) -> None:
-            if rank:
-                namespaces.setns(far.descriptor, namespaces.NEWNET)
-            namespaces.unshare(namespaces.NEWNS | namespaces.NEWUTS)
-            socket.sethostname(f"machine-{rank}")
-            namespaces.mount(str(hosts), os.path.realpath("/etc/hosts"), flags=namespaces.MS_BIND)
+    @isolated
+    def run() -> None:
+        hosts = Hosts(tmp_path)
+        for number in (0, 1):
+            hosts.within(number, f"ip rule add to {FRONTEND[0]}/24 ipproto udp prohibit")
+        line = (
+            "torchnet launch --nnodes 2 --nproc-per-node 2 --rdzv-backend c10d --rdzv-endpoint host-a:29401"
+        )
+        (first, out, err), (second, other_out, other_err) = both(
+            hosts, f"{line} --rdzv-id job-7 --json receipt.json --min-share 0.9 'train it.py'"
+        )
+        assert (first, second) == (0, 0), err + other_err
+        assert sorted(out.splitlines()) == ["[rank 0] sum 10 in job-7", "[rank 1] sum 10 in job-7"]
+        assert sorted(other_out.splitlines()) == ["[rank 2] sum 10 in job-7", "[rank 3] sum 10 in job-7"]
+        assert "torchnet: join: 2/2 joined\n" in err
+        assert "torchnet: preflight: 2/2 paths at 1500 bytes\n" in err
+        assert "backend share" not in other_err
+        assert [text.count("TORCHNET_TOKEN is not set") for text in (err, other_err)] == [2, 0]
+        for text, name in ((err, "host-a"), (other_err, "host-b")):
+            assert re.search(rf"node \d of 2 \({name}\): backend eth1 \(10.7.0.0/24\)", text)
+            assert "not needed" not in text
+        found = receipt(tmp_path / "receipt.json")
+        assert (found["run_id"], found["world_size"], found["network"]) == ("job-7", 4, "host")
+        assert found["backend_share"] > 0.99, found
+        assert [rail["interface"] for rail in found["rails"]] == ["eth1"]
+        assert [node["node"] for node in found["nodes"]] == ["host-a", "host-b"]
+        assert any("TORCHNET_TOKEN is not set" in text for text in found["findings"])
 
-        def shell(command: str, enter: Callable[[], None] = enter) -> subprocess.Popen[str]:
-            search = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-            return subprocess.Popen(
-                ["sh", "-c", command],
-                env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": search},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                cwd=folder,
-                preexec_fn=enter,  # noqa: PLW1509  # one thread
+    run()
+
+
+def test_one_card_a_filter_for_udp_and_a_script_that_fails(tmp_path: Path) -> None:
+    script(tmp_path, TALK, "talk.py")
+
+    @isolated
+    def run() -> None:
+        hosts = Hosts(tmp_path, backend=False)
+        for number in (0, 1):
+            hosts.within(number, f"ip rule add to {FRONTEND[0]}/24 ipproto udp dport 29499 prohibit")
+        line = "torchnet launch --json receipt-%d.json talk.py 7"
+        variables = {"PET_NNODES": "2", "PET_MASTER_ADDR": "host-a", "TORCHNET_TOKEN": "of this test"}
+        started = [
+            hosts.start(
+                number,
+                shlex.split(line.replace("%d", str(number))),
+                hosts=KNOWN if number else "",
+                PET_NODE_RANK=str(number),
+                **variables,
             )
+            for number in (0, 1)
+        ]
+        (first, out, err), (second, other_out, other_err) = finish(started)
+        assert (first, second) == (7, 7), err + other_err
+        assert out == f"[rank 0] I am 0 of 2 at {FRONTEND[0]}\n"
+        assert other_out == f"[rank 1] I am 1 of 2 at {FRONTEND[0]}\n"
+        for text in (err, other_err):
+            assert "does not answer, but TCP does" in text
+            assert "rank 1" in text
+            assert "7" in text
+        assert "0/2 paths at 1500 bytes; the others carry TCP" in err
+        assert "one network: nothing to prove" in err
+        assert "TORCHNET_TOKEN" not in err + other_err
+        found = receipt(tmp_path / "receipt-0.json")
+        assert (found["exit_code"], found["proof_reason"]) == (7, "one network: nothing to prove")
+        assert (found["failure"]["rank"], found["failure"]["node"]) == (1, "host-b")
+        assert not (tmp_path / "receipt-1.json").exists()
 
-        refused = shell(f"{line} {rank} 'train it.py'")
-        out, err = refused.communicate(timeout=60)
-        assert (refused.returncode, out) == (2, ""), err
-        (printed,) = [one for one in err.splitlines() if "torchnet agent --" in one]
-        agents.append(shell(printed.replace("IFNAME", "eth1").replace("SECRET", "of-this-test")))
-    said = [agent.communicate(timeout=90) for agent in agents]
-    for rank, (agent, (out, err)) in enumerate(zip(agents, said, strict=True)):
-        assert agent.returncode == 0, err
-        assert f"[{rank}] sum 3 of 2\n" in out
-    assert "torchnet: join: 2/2 joined\n" in said[0][1]
+    run()
+
+
+def test_a_host_that_does_not_come_is_named(tmp_path: Path) -> None:
+    @isolated
+    def run() -> None:
+        hosts = Hosts(tmp_path)
+        line = "torchnet launch --start-timeout 4 --no-python"
+        alone = srun(hosts, f"{line} --json receipt.json true", only=0, TORCHNET_TOKEN="x")
+        lost = hosts.start(
+            1,
+            shlex.split(f"{line} --nnodes 2 --node-rank 1 --master-addr 10.1.0.77 true"),
+            TORCHNET_TOKEN="x",
+        )
+        stranger = hosts.start(
+            1, shlex.split(f"{line} --nnodes 3 --rdzv-endpoint {FRONTEND[0]}:29402 true"), TORCHNET_TOKEN="x"
+        )
+        meeting = hosts.start(
+            0, shlex.split(f"{line} --nnodes 2 --rdzv-endpoint {FRONTEND[0]}:29402 true"), TORCHNET_TOKEN="x"
+        )
+        (one, _, err), (two, _, lost_err), (three, _, stranger_err), (four, _, meeting_err) = finish(
+            [*alone, lost, stranger, meeting]
+        )
+        assert (one, two, three, four) == (124, 124, 4, 124), err + lost_err + stranger_err + meeting_err
+        assert "1 of 2 workers joined; missing: node rank 1 (host-b)" in err
+        assert "host-b could not reach rank 0 at 10.1.0.77:29500 within 4 s" in lost_err
+        for text in (stranger_err, meeting_err):
+            assert "host-b was started with --nnodes 3, rank 0 with --nnodes 2" in text
+        assert receipt(tmp_path / "receipt.json")["failure"]["kind"] == "timeout"
+
+    run()
+
+
+@with_torch
+def test_the_benchmark_under_srun(tmp_path: Path) -> None:
+    @isolated
+    def run() -> None:
+        hosts = Hosts(tmp_path)
+        line = "torchnet bench --network host:eth1 --json results-$SLURM_NODEID.json -e 4K --seconds 0.05"
+        (first, out, err), (second, other_out, other_err) = finish(
+            srun(hosts, f"{line} --tcp-seconds 0.1", TORCHNET_TOKEN="x")
+        )
+        assert (first, second) == (0, 0), err + other_err
+        assert "2 nodes, 2 ranks on their own hosts" in out
+        assert (other_out, (tmp_path / "results-1.json").exists()) == ("", False)
+        found = json.loads((tmp_path / "results-0.json").read_text())
+        assert (found["setup"]["on"], found["setup"]["interface"]) == ("hosts", "eth1")
+        assert found["complete"]
+        assert [node["addresses"] for node in found["nodes"]] == [{"eth1": one} for one in BACKEND]
+        assert "wrong-interface" not in [one["kind"] for one in found["findings"]]
+
+    run()
+
+
+def test_the_verification_under_srun_and_two_rails(tmp_path: Path) -> None:
+    @isolated
+    def run() -> None:
+        hosts = Hosts(tmp_path, rails=2)
+        (first, out, err), (second, other_out, other_err) = finish(
+            srun(hosts, "torchnet verify -o json", TORCHNET_TOKEN="x")
+        )
+        assert (first, second, other_out) == (0, 0, ""), err + other_err
+        found = json.loads(out)
+        assert found["result"] == "ok"
+        assert [(one["name"], one["evidence"]) for one in found["checks"]] == [
+            ("hosts", "2/2 joined: host-a, host-b"),
+            ("paths", "4/4 paths at 1500 bytes"),
+        ]
+        for text in (err, other_err):
+            assert "one job on the 2 hosts of Slurm step 12.0, which meet at host-a:" in text
+            assert "backend eth1 (10.7.0.0/24), eth2 (10.8.0.0/24), found; not used: eth0" in text
+
+    run()
+
+
+def test_two_nodes_on_one_machine_as_people_try_a_line(tmp_path: Path) -> None:
+    script(tmp_path, TALK, "talk.py")
+
+    @isolated
+    def run() -> None:
+        hosts = Hosts(tmp_path)
+        line = shlex.split("torchnet launch --nnodes 2 --rdzv-endpoint localhost:29403 talk.py 0")
+        said = sorted(finish([hosts.start(0, line), hosts.start(0, line)]), key=lambda one: one[1])
+        assert [code for code, _, _ in said] == [0, 0], said
+        assert [out.partition(" at ")[0] for _, out, _ in said] == [
+            "[rank 0] I am 0 of 2",
+            "[rank 1] I am 1 of 2",
+        ]
+        assert all("all 2 nodes run on this one, on loopback: nothing is proved" in err for *_, err in said)
+        assert "backend share unknown: loopback" in said[0][2]
+
+    run()

@@ -183,7 +183,9 @@ def resolved(
         found = resolve(more, shown)
     line = planned.line(found.job.nnodes, command)
     if line is None:
-        return resolve({}, {})
+        more.pop("on", None)
+        shown.pop("on", None)
+        return resolve(more, shown)
     return replace(found, job=found.job.model_copy(update={"host_line": line}))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import re
 import shlex
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -14,9 +13,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from torchnet.agent import command_line as agent_flags
 from torchnet.cli import main
 from torchnet.cli.torchrun_compat import TORCHRUN_FLAGS
+from torchnet.hosts.hosts_runtime import HostsRuntime
 from torchnet.k8s.kubernetes_runtime import KubernetesRuntime
 from torchnet.local.local_runtime import LocalRuntime
 
@@ -33,7 +32,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         started.append(job)
         return 0
 
-    for runtime in (LocalRuntime, KubernetesRuntime):
+    for runtime in (LocalRuntime, HostsRuntime, KubernetesRuntime):
         monkeypatch.setattr(runtime, "launch", start)
     return started
 
@@ -49,7 +48,7 @@ def launch(
     def run(line: str) -> tuple[int, str]:
         words = shlex.split(line)
         with pytest.MonkeyPatch.context() as patch:
-            while words and words[0].startswith("PET_"):
+            while words and words[0].startswith(("PET_", "SLURM_")):
                 patch.setenv(*words.pop(0).split("=", 1))
             code = main(["launch", *words, "train.py", "--lr", "a b"])
         return code, capsys.readouterr().err
@@ -72,83 +71,82 @@ def dry(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     return run
 
 
-def agent_line(stderr: str) -> list[str]:
-    """The words of the only line for ``torchnet agent`` in an error."""
-    (line,) = [line for line in stderr.splitlines() if line.strip().startswith("TORCHNET_TOKEN=")]
-    secret, *words = shlex.split(line)
-    assert (secret, words[:2]) == ("TORCHNET_TOKEN=SECRET", ["torchnet", "agent"])
-    return words[2:]
-
-
 KUBERNETES = "--on kubernetes --network net --image example.org/image:1"
-REFUSED = {
-    "--nnodes 2 --node-rank 1 --master-addr 10.0.0.1": ("2", "1", "10.0.0.1"),
-    "--nnodes=2 --node_rank=1 --master_addr=10.0.0.1 --master_port 29500": ("2", "1", "10.0.0.1"),
-    "--nnodes 2 --node-rank 0 --master-addr 10.0.0.1": ("2", "0", "10.0.0.1"),
-    "--nnodes 2 --node-rank 1": ("2", "1", "ADDRESS"),
-    "--node-rank 3": ("NNODES", "3", "ADDRESS"),
-    "--nnodes 1 --node-rank 1": ("NNODES", "1", "ADDRESS"),
-    "--nnodes 2 --master-addr node-a": ("2", "NODE_RANK", "ADDRESS"),
-    "--nnodes 2:2 --rdzv-backend c10d --rdzv-endpoint 10.0.0.1:29400": ("2", "NODE_RANK", "10.0.0.1"),
-    "--nnodes 2 --rdzv-endpoint localhost:29400": ("2", "NODE_RANK", "ADDRESS"),
-    "--nnodes 2 --rdzv-endpoint 127.0.0.1:29400": ("2", "NODE_RANK", "ADDRESS"),
-    "--nnodes 3 --node-rank 2 --rdzv-endpoint [fd00:7::1]:29400": ("3", "2", "fd00:7::1"),
-    "--nnodes 3 --node-rank 2 --master-addr fd00:7::1": ("3", "2", "fd00:7::1"),
-    "PET_NODE_RANK=1": ("NNODES", "1", "ADDRESS"),
-    "PET_NNODES=2 PET_MASTER_ADDR=10.0.0.1 PET_NODE_RANK=0": ("2", "0", "10.0.0.1"),
-    "PET_NNODES=1:3 PET_RDZV_ENDPOINT=10.0.0.1:29400": ("NNODES", "NODE_RANK", "10.0.0.1"),
-    "PET_NNODES=2 --master-addr 10.0.0.1": ("2", "NODE_RANK", "10.0.0.1"),
-    "PET_MASTER_ADDR=10.0.0.1 PET_NODE_RANK=1 --nnodes 4": ("4", "1", "10.0.0.1"),
-    "PET_NODE_RANK=0 --nnodes 4 --node-rank 2": ("4", "2", "ADDRESS"),
-    f"{KUBERNETES} --nnodes 4 --rdzv-endpoint 10.0.0.1:1": ("4", "NODE_RANK", "10.0.0.1"),
-    f"PET_NODE_RANK=1 {KUBERNETES} --nnodes 4": ("4", "1", "ADDRESS"),
+SLURM = (
+    "SLURM_JOB_ID=7 SLURM_STEP_ID=1 SLURM_STEP_NUM_NODES=3 SLURM_STEP_NODELIST=gpu[08-10] "
+    "SLURM_STEP_TASKS_PER_NODE=1(x3) SLURM_NODEID=2"
+)
+# Nodes, node rank and endpoint of a line for one of several hosts.
+OF_HOSTS: dict[str, tuple[int, int | None, str]] = {
+    "--nnodes 2 --node-rank 1 --master-addr 10.0.0.1": (2, 1, "10.0.0.1:29500"),
+    "--nnodes=2 --node_rank=1 --master_addr=10.0.0.1 --master_port 29777": (2, 1, "10.0.0.1:29777"),
+    "--nnodes 2 --node-rank 0 --master-addr node-a": (2, 0, "node-a:29500"),
+    "--nnodes 2 --node-rank 1": (2, 1, "127.0.0.1:29500"),
+    "--nnodes 2 --node-rank 0 --master-port 1234": (2, 0, "127.0.0.1:1234"),
+    "--nnodes 2 --master-addr node-a": (2, None, "node-a:29500"),
+    "--nnodes 2:2 --rdzv-backend c10d --rdzv-endpoint 10.0.0.1:29401": (2, None, "10.0.0.1:29401"),
+    "--nnodes 2 --rdzv-endpoint node-a --master-addr b --master-port 1": (2, None, "node-a:29400"),
+    "--nnodes 2 --rdzv-endpoint localhost:29401": (2, None, "localhost:29401"),
+    "--nnodes 3 --node-rank 2 --rdzv-endpoint [fd00:7::1]:29401": (3, 2, "[fd00:7::1]:29401"),
+    "--nnodes 3 --node-rank 2 --master-addr fd00:7::1": (3, 2, "[fd00:7::1]:29500"),
+    "PET_NNODES=2 PET_MASTER_ADDR=10.0.0.1 PET_MASTER_PORT=77 PET_NODE_RANK=0": (2, 0, "10.0.0.1:77"),
+    "PET_NNODES=2 --master-addr 10.0.0.1": (2, None, "10.0.0.1:29500"),
+    "PET_MASTER_ADDR=10.0.0.1 PET_NODE_RANK=7 --nnodes 4 --node-rank 2": (4, 2, "10.0.0.1:29500"),
+    "--on hosts --nnodes 2 --rdzv-endpoint a:1 --network host:ens5": (2, None, "a:1"),
+    f"{SLURM} --nnodes 3 --rdzv-endpoint gpu08:29401": (3, None, "gpu08:29401"),
+    f"{SLURM} --nproc-per-node 2": (3, None, "gpu08:*"),
+    f"{SLURM} --network host:ens5": (3, None, "gpu08:*"),
 }
 
 
-@pytest.mark.parametrize("line", REFUSED, ids=str)
-def test_a_line_for_one_of_several_hosts_is_refused(launch: Launch, jobs: list[Any], line: str) -> None:
+@pytest.mark.parametrize("line", OF_HOSTS, ids=str)
+def test_a_line_for_one_of_several_hosts(launch: Launch, jobs: list[Any], line: str) -> None:
+    code, err = launch(line)
+    assert code == 0, err
+    (job,) = jobs
+    own = job.host_line
+    nnodes, rank, endpoint = OF_HOSTS[line]
+    assert (job.on, job.nnodes, own.node_rank) == ("hosts", nnodes, rank)
+    assert own.endpoint == endpoint or (endpoint.endswith(":*") and own.endpoint.startswith(endpoint[:-1]))
+    assert "PET_" not in err
+    assert "not needed" not in err
+    slurm = line.startswith("SLURM_")
+    assert (own.slurm_id, own.names) == ((2, ("gpu08", "gpu09", "gpu10")) if slurm else (None, ()))
+    assert ("one job on the 3 hosts of Slurm step 7.1" in err) == endpoint.endswith(":*")
+
+
+def test_all_hosts_of_a_slurm_step_meet_at_the_same_port(launch: Launch, jobs: list[Any]) -> None:
+    for line in (SLURM, SLURM.replace("NODEID=2", "NODEID=0"), SLURM.replace("JOB_ID=7", "JOB_ID=8")):
+        assert launch(line)[0] == 0
+    ports = [job.host_line.port for job in jobs]
+    assert ports[0] == ports[1] != ports[2]
+
+
+WRONG_LINES = {
+    "--node-rank 3": "--node-rank 3 is not below the number of nodes, 1",
+    "--nnodes 2 --node-rank 2 --master-addr a": "--nnodes 3",
+    "PET_NODE_RANK=1": "PET_NODE_RANK=1 is not below",
+    "--nnodes 2 --rdzv-endpoint a:0": "the port 0",
+    "--nnodes 2 --rdzv-endpoint a:b": "not a non-negative whole number",
+    "--nnodes 2 --rdzv-endpoint a:70000": "70000",
+    "--nnodes 2 --rdzv-endpoint :29400": "is not HOST:PORT",
+    "--nnodes 2 --rdzv-backend etcd-v2 --rdzv-endpoint a:2379": "does not use etcd",
+    "--on hosts --nnodes 2": "--rdzv-endpoint HOST:29400",
+    "PET_NNODES=1:3 PET_RDZV_ENDPOINT=10.0.0.1:29400": "elastic",
+    "--nnodes 2 --node-rank 1 --rails 2": "--rails",
+    "--nnodes 2 --node-rank 1 --network ml/net": "ml/net is not a network of the hosts",
+    f"{KUBERNETES} --nnodes 4 --rdzv-endpoint 10.0.0.1:1": "--on kubernetes one launch starts all nodes",
+    f"PET_NODE_RANK=1 {KUBERNETES} --nnodes 4": "--on kubernetes one launch starts all nodes",
+    SLURM.replace("1(x3)", "2,8(x2)"): "--nproc-per-node 8",
+    SLURM.replace("gpu[08-10]", "gpu[08-09"): "--rdzv-endpoint HOST:29400",
+}
+
+
+@pytest.mark.parametrize("line", WRONG_LINES, ids=str)
+def test_a_line_that_no_host_can_follow_is_refused(launch: Launch, jobs: list[Any], line: str) -> None:
     code, err = launch(line)
     assert (code, jobs) == (2, []), err
-    words = agent_line(err)
-    options = agent_flags.parser("torchnet agent").parse_args(
-        ["0" if w == "NODE_RANK" else "9" if w == "NNODES" else w for w in words]
-    )
-    assert options.command == ["train.py", "--lr", "a b"]
-    assert (options.address_source, options.nproc_per_node) == ("host:IFNAME", 1)
-    given = tuple(words[words.index(flag) + 1] for flag in ("--nnodes", "--node-rank", "--rank0"))
-    assert given == REFUSED[line]
-    for word in ("SECRET", "IFNAME", *(one for one in given if one.isupper())):
-        assert len([one for one in err.splitlines() if one.strip().startswith(f"{word}: ")]) == 1, word
-
-
-def test_the_error_names_the_flags_and_variables_that_count(launch: Launch) -> None:
-    first = launch("PET_NODE_RANK=7 PET_MASTER_ADDR=10.0.0.1 PET_MASTER_PORT=1 --nnodes 2 --node-rank 1")[1]
-    causes = first.splitlines()[0].partition(": with torchrun")[0]
-    assert causes == "torchnet: --node-rank 1, --nnodes 2, PET_MASTER_ADDR=10.0.0.1"
-
-
-def test_the_agents_line_has_what_the_job_says(launch: Launch) -> None:
-    err = launch(
-        "--nnodes 2 --node-rank 1 --master-addr 10.0.0.1 --nproc-per-node 4 --rdzv-id job-7 --max-restarts 3 "
-        "--shutdown-timeout 40 --log-dir 'my logs' --measure -m -t 3 --env A=1 "
-        "--tune compress=bf16 --tune gloo_devices=2"
-    )[1]
-    options = agent_flags.parser("torchnet agent").parse_args(agent_line(err))
-    assert (options.nproc_per_node, options.run_id, options.max_restarts) == (4, "job-7", 3)
-    assert (options.grace, options.log_dir, options.measure, options.entry) == (
-        *(40, "my logs", True),
-        "module",
-    )
-    (missing,) = re.findall("torchnet agent does not support (.*)", err)
-    assert sorted(missing.split(", ")) == ["--env", "--tee", "--tune"]
-
-
-@pytest.mark.parametrize(
-    ("line", "count"), [("--nproc-per-node gpu", "NPROC"), ("PET_NPROC_PER_NODE=8", "8")], ids=str
-)
-def test_the_processes_of_a_host(launch: Launch, line: str, count: str) -> None:
-    words = agent_line(launch(f"{line} --nnodes 2 --node-rank 1")[1])
-    assert words[words.index("--nproc-per-node") + 1] == count
+    assert WRONG_LINES[line] in err
 
 
 @pytest.mark.parametrize(
@@ -158,24 +156,30 @@ def test_the_processes_of_a_host(launch: Launch, line: str, count: str) -> None:
         ("--nnodes 1 --rdzv-endpoint localhost:0 --rdzv-backend c10d", 1),
         ("--nnodes=1:1 --rdzv-endpoint localhost:0", 1),
         ("--nnodes 1 --node-rank 0", 1),
-        ("--nnodes 2 --node-rank 0", 2),
         ("--nnodes 2", 2),
         ("--nnodes 2 --rdzv-endpoint ''", 2),
-        ("--master-addr 127.0.0.1", 2),
+        ("--master-addr 127.0.0.1", 1),
+        (SLURM.replace("NUM_NODES=3", "NUM_NODES=1"), 2),
+        (f"{SLURM} --standalone", 1),
+        (f"{SLURM} --nnodes 1", 1),
+        (f"{SLURM} --on local", 2),
+        ("SLURM_NODEID=0 SLURM_JOB_ID=7 SLURM_JOB_NUM_NODES=2", 2),
         ("--standalone", 1),
         ("--standalone --node-rank 1 --rdzv-endpoint localhost:0", 1),
-        ("PET_NODE_RANK=1 --nnodes 2 --node-rank 0", 2),
         ("PET_NNODES=4 --nnodes 1 --master-addr 10.0.0.1", 1),
         ("PET_RDZV_ENDPOINT=10.0.0.1:1 --nnodes 2 --rdzv-endpoint ''", 2),
         ("PET_NNODES=1 PET_MASTER_ADDR=10.0.0.1 PET_NODE_RANK=0 --nnodes 1", 1),
         ("PET_NODE_RANK= PET_MASTER_ADDR= --nnodes 2", 2),
+        ("PET_NNODES=3 PET_NPROC_PER_NODE=1", 3),
+        ("PET_NNODES=3 --standalone", 1),
+        ("PET_STANDALONE=1 PET_NNODES=3", 1),
     ],
     ids=str,
 )
 def test_a_line_for_one_host_starts_a_job(launch: Launch, jobs: list[Any], line: str, nnodes: int) -> None:
     code, err = launch(line)
     assert code == 0, err
-    assert [job.nnodes for job in jobs] == [nnodes]
+    assert [(job.on, job.nnodes) for job in jobs] == [("local", nnodes)]
 
 
 @pytest.mark.parametrize(
@@ -268,23 +272,38 @@ def test_what_a_torchrun_flag_set_has_it_as_its_origin(dry: Dry, capsys: pytest.
 
 
 @pytest.mark.parametrize(
-    ("line", "environ", "names", "advice"),
+    ("line", "environ", "fields", "warned"),
     [
-        ("", {"PET_MAX_RESTARTS": "1"}, "PET_MAX_RESTARTS", "--max-restarts 1"),
+        ("", {"PET_MAX_RESTARTS": "1"}, {"run.max_restarts": 1}, ""),
         (
             "",
             {"PET_NNODES": "1", "PET_MODULE": "1", "PET_MASTER_PORT": "7", "PET_RDZV_ID": "x"},
-            "PET_NNODES, PET_MODULE, PET_RDZV_ID, PET_MASTER_PORT",
-            "--nnodes 1 --module --rdzv-id x",
+            {"nnodes": 1, "module": True, "run_id": "x"},
+            "PET_MASTER_PORT",
         ),
-        ("--nnodes 2", {"PET_NNODES": "1", "PET_ROLE": "r"}, "PET_ROLE", ""),
-        ("--role r --tee 0", {"PET_ROLE": "r", "PET_TEE": "3", "PET_STANDALONE": "0"}, "", ""),
-        ("", {"PET_FOOD": "cat", "PET_TEE": ""}, "", ""),
+        ("--nnodes 2", {"PET_NNODES": "1", "PET_ROLE": "r"}, {"nnodes": 2}, "PET_ROLE"),
+        ("", {"PET_NNODES": "1", "TORCHNET_NNODES": "3"}, {"nnodes": 3}, ""),
+        (
+            "--role r --tee 0",
+            {"PET_ROLE": "r", "PET_TEE": "3", "PET_STANDALONE": "0"},
+            {"output.tee": "0"},
+            "",
+        ),
+        ("", {"PET_FOOD": "cat", "PET_TEE": ""}, {"output.tee": "0"}, ""),
+        (
+            "--no-python",
+            {"PET_NO_PYTHON": "0", "PET_LOG_DIR": "logs"},
+            {"no_python": True, "output.log_dir": "logs"},
+            "",
+        ),
     ],
 )
-def test_one_warning_for_torchruns_variables(
-    dry: Dry, line: str, environ: dict[str, str], names: str, advice: str
+def test_torchruns_variables_count_as_its_flags_do(
+    dry: Dry, line: str, environ: dict[str, str], fields: dict[str, Any], warned: str
 ) -> None:
-    lines = [one for one in dry(line, **environ)[1] if "PET_" in one]
-    end = f": {names}" + (f"; use {advice}" if advice else "")
-    assert [line.endswith(end) for line in lines] == ([True] if names else [])
+    job, lines = dry(line, **environ)
+    for path, value in fields.items():
+        table, _, name = path.rpartition(".")
+        assert (job[table] if table else job)[name] == value, path
+    found = [one for one in lines if "PET_" in one]
+    assert [one.endswith(f"ignores PET_* variables: {warned}") for one in found] == ([True] if warned else [])
