@@ -22,6 +22,8 @@ TALK = """
     import os, socket, sys, time
     rank, address = os.environ["RANK"], os.environ["MASTER_ADDR"]
     print("I am", rank, "of", os.environ["WORLD_SIZE"], "at", address, flush=True)
+    if os.environ["LOCAL_RANK"] != "0":
+        sys.exit()
     if rank == "0":
         server = socket.create_server((address, 7000))
         connection, _ = server.accept()
@@ -72,15 +74,12 @@ def test_one_line_on_two_hosts_is_one_job_with_one_receipt(tmp_path: Path) -> No
         hosts = Hosts(tmp_path)
         for number in (0, 1):
             hosts.within(number, f"ip rule add to {FRONTEND[0]}/24 ipproto udp prohibit")
-        line = (
-            "torchnet launch --nnodes 2 --nproc-per-node 2 --rdzv-backend c10d --rdzv-endpoint host-a:29401"
-        )
+        line = "torchnet launch --nnodes 2 --rdzv-backend c10d --rdzv-endpoint host-a:29401"
         (first, out, err), (second, other_out, other_err) = both(
             hosts, f"{line} --rdzv-id job-7 --json receipt.json --min-share 0.9 'train it.py'"
         )
         assert (first, second) == (0, 0), err + other_err
-        assert sorted(out.splitlines()) == ["[rank 0] sum 10 in job-7", "[rank 1] sum 10 in job-7"]
-        assert sorted(other_out.splitlines()) == ["[rank 2] sum 10 in job-7", "[rank 3] sum 10 in job-7"]
+        assert (out, other_out) == ("[rank 0] sum 3 in job-7\n", "[rank 1] sum 3 in job-7\n")
         assert "torchnet: join: 2/2 joined\n" in err
         assert "torchnet: preflight: 2/2 paths at 1500 bytes\n" in err
         assert "backend share" not in other_err
@@ -89,7 +88,7 @@ def test_one_line_on_two_hosts_is_one_job_with_one_receipt(tmp_path: Path) -> No
             assert re.search(rf"node \d of 2 \({name}\): backend eth1 \(10.7.0.0/24\)", text)
             assert "not needed" not in text
         found = receipt(tmp_path / "receipt.json")
-        assert (found["run_id"], found["world_size"], found["network"]) == ("job-7", 4, "host")
+        assert (found["run_id"], found["world_size"], found["network"]) == ("job-7", 2, "host")
         assert found["backend_share"] > 0.99, found
         assert [rail["interface"] for rail in found["rails"]] == ["eth1"]
         assert [node["node"] for node in found["nodes"]] == ["host-a", "host-b"]
@@ -106,7 +105,7 @@ def test_one_card_a_filter_for_udp_and_a_script_that_fails(tmp_path: Path) -> No
         hosts = Hosts(tmp_path, backend=False)
         for number in (0, 1):
             hosts.within(number, f"ip rule add to {FRONTEND[0]}/24 ipproto udp dport 29499 prohibit")
-        line = "torchnet launch --json receipt-%d.json talk.py 7"
+        line = "torchnet launch --nproc-per-node 2 --json receipt-%d.json talk.py 7"
         variables = {"PET_NNODES": "2", "PET_MASTER_ADDR": "host-a", "TORCHNET_TOKEN": "of this test"}
         started = [
             hosts.start(
@@ -120,18 +119,18 @@ def test_one_card_a_filter_for_udp_and_a_script_that_fails(tmp_path: Path) -> No
         ]
         (first, out, err), (second, other_out, other_err) = finish(started)
         assert (first, second) == (7, 7), err + other_err
-        assert out == f"[rank 0] I am 0 of 2 at {FRONTEND[0]}\n"
-        assert other_out == f"[rank 1] I am 1 of 2 at {FRONTEND[0]}\n"
+        said = [f"[rank {rank}] I am {rank} of 4 at {FRONTEND[0]}" for rank in range(4)]
+        assert sorted(out.splitlines()) == said[:2]
+        assert sorted(other_out.splitlines()) == said[2:]
         for text in (err, other_err):
             assert "does not answer, but TCP does" in text
-            assert "rank 1" in text
-            assert "7" in text
+            assert "error: rank 2 on host-b exited with code 7" in text
         assert "0/2 paths at 1500 bytes; the others carry TCP" in err
         assert "one network: nothing to prove" in err
         assert "TORCHNET_TOKEN" not in err + other_err
         found = receipt(tmp_path / "receipt-0.json")
         assert (found["exit_code"], found["proof_reason"]) == (7, "one network: nothing to prove")
-        assert (found["failure"]["rank"], found["failure"]["node"]) == (1, "host-b")
+        assert (found["failure"]["rank"], found["failure"]["node"]) == (2, "host-b")
         assert not (tmp_path / "receipt-1.json").exists()
 
     run()
@@ -141,25 +140,26 @@ def test_a_host_that_does_not_come_is_named(tmp_path: Path) -> None:
     @isolated
     def run() -> None:
         hosts = Hosts(tmp_path)
-        line = "torchnet launch --start-timeout 4 --no-python"
+        line = "torchnet launch --start-timeout 6 --no-python"
         alone = srun(hosts, f"{line} --json receipt.json true", only=0, TORCHNET_TOKEN="x")
         lost = hosts.start(
             1,
             shlex.split(f"{line} --nnodes 2 --node-rank 1 --master-addr 10.1.0.77 true"),
             TORCHNET_TOKEN="x",
         )
-        stranger = hosts.start(
-            1, shlex.split(f"{line} --nnodes 3 --rdzv-endpoint {FRONTEND[0]}:29402 true"), TORCHNET_TOKEN="x"
-        )
-        meeting = hosts.start(
-            0, shlex.split(f"{line} --nnodes 2 --rdzv-endpoint {FRONTEND[0]}:29402 true"), TORCHNET_TOKEN="x"
-        )
-        (one, _, err), (two, _, lost_err), (three, _, stranger_err), (four, _, meeting_err) = finish(
-            [*alone, lost, stranger, meeting]
-        )
-        assert (one, two, three, four) == (124, 124, 4, 124), err + lost_err + stranger_err + meeting_err
+        (one, _, err), (two, _, lost_err) = finish([*alone, lost])
+        started = [
+            hosts.start(
+                number,
+                shlex.split(f"{line} --nnodes {2 + number} --rdzv-endpoint {FRONTEND[0]}:29402 true"),
+                TORCHNET_TOKEN="x",
+            )
+            for number in (0, 1)
+        ]
+        (three, _, meeting_err), (four, _, stranger_err) = finish(started)
+        assert (one, two, three, four) == (124, 124, 124, 4), err + lost_err + stranger_err + meeting_err
         assert "1 of 2 workers joined; missing: node rank 1 (host-b)" in err
-        assert "host-b could not reach rank 0 at 10.1.0.77:29500 within 4 s" in lost_err
+        assert "host-b could not reach rank 0 at 10.1.0.77:29500 within 6 s" in lost_err
         for text in (stranger_err, meeting_err):
             assert "host-b was started with --nnodes 3, rank 0 with --nnodes 2" in text
         assert receipt(tmp_path / "receipt.json")["failure"]["kind"] == "timeout"

@@ -291,7 +291,9 @@ class Coordinator:
             rails = self._table.rows[0].rails
             wanted = probe_plan.paths(self._spec.nnodes, self._spec.preflight) * len(rails)
             rest = "" if self._good_paths >= wanted else "; the others carry TCP"
-            self._report_phase("preflight", f"{self._good_paths}/{wanted} paths at {rails[0].mtu} bytes{rest}")
+            self._report_phase(
+                "preflight", f"{self._good_paths}/{wanted} paths at {rails[0].mtu} bytes{rest}"
+            )
         else:  # as "preflight" it would replace the preparation's result on the console
             self._report_phase("paths", "unchanged since the preparation")
         if any(member.phase == "prepare" for member in self._members.values()):

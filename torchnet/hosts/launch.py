@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import signal
 import socket
 import sys
 import time
@@ -16,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from torchnet import constants
-from torchnet.agent import agent
+from torchnet.agent import agent, rdma
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure
 from torchnet.agent.host_registration import HostRequest
@@ -25,7 +26,7 @@ from torchnet.config.agent_spec import agent_spec
 from torchnet.config.job_spec import JobSpec
 from torchnet.console.console import Console, Listener
 from torchnet.console.files import problem, write_json
-from torchnet.errors import UsageError
+from torchnet.errors import NetworkError, UsageError
 from torchnet.hosts import backend
 from torchnet.hosts.backend import ChosenBackend
 from torchnet.hosts.console_reporter import ConsoleReporter
@@ -99,7 +100,13 @@ def run(job: JobSpec, listener: Listener | None) -> int:
             )
         return reporters[0]
 
-    code = agent.run(part.spec, part.source, reporter, frontend=part.endpoint)
+    try:
+        code = agent.run(part.spec, part.source, reporter, frontend=part.endpoint)
+    finally:
+        # The agent's handlers do nothing any more. Ctrl-C must not prevent the receipt; these two may.
+        for number in (signal.SIGTERM, signal.SIGQUIT):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
     return _end(job, part, console, reporters[0], code, began)
 
 
@@ -111,6 +118,7 @@ def _part(job: JobSpec, nproc: int, console: Console) -> _Part:
     own = alone or endpoint.is_own()
     token, is_open = _token(os.environ)
     chosen = None if alone else backend.choose(job, endpoint, os.environ)
+    _check_devices(job)
     rank = line.node_rank
     if rank is None and own and endpoint.is_free:
         rank = 0
@@ -161,6 +169,22 @@ def _part(job: JobSpec, nproc: int, console: Console) -> _Part:
     part = _Part(spec, source, endpoint, chosen, is_open)
     _show_notes(job, part, console)
     return part
+
+
+def _check_devices(job: JobSpec) -> None:
+    """Check the RDMA devices of ``--network rdma:``.
+
+    Raises:
+        NetworkError: This user cannot open them.
+    """
+    wanted = [one.name for one in job.network.host_networks if one.kind == "rdma"]
+    available = rdma.devices() if wanted else []
+    missing = [name for name in wanted if name not in available]
+    if missing:
+        raise NetworkError(
+            f"RDMA devices {listed(missing, 8)} cannot be opened here; available: {listed(available, 8) or 'none'}",
+            fix="ls /sys/class/infiniband /dev/infiniband",
+        )
 
 
 def _token(environ: Mapping[str, str]) -> tuple[str, bool]:

@@ -1,0 +1,118 @@
+"""Node ranks for hosts that were started one by one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from torchnet.agent.host_registration import HostRegister, HostRequest, Registration
+from torchnet.agent.spec import AgentSpec
+
+SPEC = AgentSpec("job", 4, 2, ("true",), name="host-a", token="x")
+B = HostRequest("uid-b", "host-b", 4, 2)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def register(clock: Clock) -> HostRegister:
+    return HostRegister(SPEC, clock)
+
+
+def named(number: int, **more: Any) -> HostRequest:
+    return replace(B, uid=f"uid-{number}", name=f"host-{number}", **more)
+
+
+def test_ranks_in_the_order_of_arrival(register: HostRegister) -> None:
+    answers = [register.answer(named(number), {0}, late=False) for number in (1, 2, 3)]
+    assert [(one.node_rank, one.name, one.run_id) for one in answers] == [
+        (1, "host-1", "job"),
+        (2, "host-2", "job"),
+        (3, "host-3", "job"),
+    ]
+    assert register.answer(named(2), {0}, late=False).node_rank == 2  # it asks again
+    assert "one too many" in register.answer(named(4), {0, 1, 2, 3}, late=False).refused
+    assert register.names({0, 1, 3}) == {2: "host-2"}
+
+
+def test_a_rank_that_the_line_gives_is_kept(register: HostRegister) -> None:
+    assert register.answer(named(1, node_rank=3), {0}, late=False).node_rank == 3
+    assert register.answer(named(2), {0}, late=False).node_rank == 1
+    for rank, why in ((0, "rank 0's own"), (4, "not below the job's 4 nodes"), (3, "is taken")):
+        assert why in register.answer(named(5, node_rank=rank), {0, 3}, late=False).refused
+
+
+def test_the_schedulers_number_is_a_wish(register: HostRegister) -> None:
+    """The endpoint's host is rank 0, whatever Slurm's number of it."""
+    assert register.answer(named(1, wished=2), {0}, late=False).node_rank == 2
+    assert register.answer(named(2, wished=0), {0}, late=False).node_rank == 1
+    assert register.answer(named(3, wished=2), {0}, late=False).node_rank == 3
+
+
+def test_a_host_that_has_left_makes_room(register: HostRegister, clock: Clock) -> None:
+    for number in (1, 2, 3):
+        register.answer(named(number), {0}, late=False)
+    assert register.answer(named(4), {0}, late=False).refused
+    register.release(2)
+    assert register.answer(named(4), {0, 1, 3}, late=False).node_rank == 2
+    clock.now = 100.0  # host-1 got a node rank long ago and never joined
+    assert register.answer(named(5), {0, 2, 3}, late=False).node_rank == 1
+
+
+def test_clones_with_one_name_get_different_names(register: HostRegister) -> None:
+    names = [
+        register.answer(replace(B, uid=uid, name="host-a"), {0}, late=False).name for uid in ("x", "y", "x")
+    ]
+    assert names == ["host-a-1", "host-a-2", "host-a-1"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "late", "why"),
+    [
+        (replace(B, nnodes=3), False, "host-b was started with --nnodes 3, rank 0 with --nnodes 4"),
+        (replace(B, nproc_per_node=8), False, "host-b starts 8 processes, rank 0 2"),
+        (replace(B, run_id="other"), False, "host-b belongs to run other, this is run job"),
+        (B, True, "has already started"),
+    ],
+)
+def test_a_host_that_does_not_fit_is_refused(
+    register: HostRegister, request_: HostRequest, late: bool, why: str
+) -> None:
+    assert why in register.answer(request_, {0}, late=late).refused
+
+
+def test_requests_and_answers_arrive_as_they_were_sent() -> None:
+    request = replace(B, node_rank=1, wished=2, run_id="job")
+    assert HostRequest.read(request.message()) == request
+    assert HostRequest.read({"row": {}}) is None
+    answer = Registration(3, "host-b", "job")
+    assert Registration.read(answer.message()) == answer
+    refused = Registration(refused="no")
+    assert Registration.read(refused.message()) == refused
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"uid": 1}, {"name": "a b"}, {"nnodes": 0}, {"nnodes": True}, {"node_rank": -1}, {"name": "x" * 300}],
+)
+def test_malformed_requests(changed: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        HostRequest.read({"host": {**vars(B), **changed}})
+
+
+@pytest.mark.parametrize("changed", [{"node_rank": "1"}, {"name": "a\nb"}, {"run_id": None}])
+def test_malformed_answers(changed: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        Registration.read({**vars(Registration(1, "b", "job")), **changed})
