@@ -92,9 +92,9 @@ FIELDS = (
     Field(
         "network.networks",
         "--network",
-        "Backend network. On Kubernetes, a NetworkAttachmentDefinition: [NAMESPACE/]NAME[*COUNT][=RESOURCE], or the "
-        "hosts' own network: host:INTERFACE, host:NETWORK/LENGTH, rdma:DEVICE; repeat it for more rails. Locally, "
-        "loopback disables the two networks.",
+        "Backend network. On Kubernetes, a NetworkAttachmentDefinition: [NAMESPACE/]NAME[*COUNT][=RESOURCE]. There "
+        "and on hosts, the hosts' own network: host:INTERFACE, host:NETWORK/LENGTH, rdma:DEVICE; repeat it for more "
+        "rails. Locally, loopback disables the two networks.",
         "with --on local: loopback, or not set; with --on hosts: host:INTERFACE, host:NETWORK/LENGTH, rdma:DEVICE, or "
         "not set; with --on kubernetes: [NAMESPACE/]NAME[*COUNT][=RESOURCE], host:INTERFACE, host:NETWORK/LENGTH, "
         "rdma:DEVICE",
