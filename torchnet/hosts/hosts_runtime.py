@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from torchnet.text import printable
+
 if TYPE_CHECKING:
     from torchnet.config.job_spec import JobSpec
     from torchnet.config.resolution import Resolved
@@ -15,7 +17,7 @@ class HostsRuntime:
 
     def validate(self, job: JobSpec, cwd: str) -> None:
         from torchnet.config.script_check import require_script
-        from torchnet.hosts.launch import processes
+        from torchnet.hosts.host_launch import processes
 
         require_script(job, cwd)
         processes(job)
@@ -24,10 +26,12 @@ class HostsRuntime:
         from torchnet.config.dump import as_json, as_yaml
 
         line = resolved.job.host_line
-        notes = () if line is None else (f"rendezvous at {line.endpoint} ({line.where})",)
-        return (as_json if form == "json" else as_yaml)(resolved.job, resolved.origins), notes
+        if form == "json":
+            return as_json(resolved.job, resolved.origins), ()
+        comment = "" if line is None else f"# rendezvous at {line.endpoint} ({printable(line.where)})\n"
+        return comment + as_yaml(resolved.job, resolved.origins), ()
 
     def launch(self, job: JobSpec, cwd: str, listener: Listener | None = None) -> int:  # noqa: ARG002
-        from torchnet.hosts.launch import run
+        from torchnet.hosts.host_launch import run
 
         return run(job, listener)
