@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import MutableMapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -116,7 +116,7 @@ def _part(job: JobSpec, nproc: int, console: Console) -> _Part:
     endpoint = HostEndpoint(line.host, line.port)
     alone = endpoint.on_loopback
     own = alone or endpoint.is_own()
-    token, is_open = _token(os.environ)
+    token, is_open = take_token(os.environ)
     chosen = None if alone else backend.choose(job, endpoint, os.environ)
     _check_devices(job)
     rank = line.node_rank
@@ -187,13 +187,13 @@ def _check_devices(job: JobSpec) -> None:
         )
 
 
-def _token(environ: Mapping[str, str]) -> tuple[str, bool]:
-    """Return the job's token, and whether the rendezvous is open.
+def take_token(environ: MutableMapping[str, str]) -> tuple[str, bool]:
+    """Return the job's token, and whether the rendezvous is open. The ranks do not get the token.
 
     Raises:
         UsageError: The token's file cannot be read.
     """
-    token, file = environ.get("TORCHNET_TOKEN", ""), environ.get(constants.TOKEN_VARIABLE, "")
+    token, file = environ.pop("TORCHNET_TOKEN", ""), environ.get(constants.TOKEN_VARIABLE, "")
     if not token and file:
         try:
             with open(file) as opened:

@@ -17,8 +17,14 @@ class HostsRuntime:
 
     def validate(self, job: JobSpec, cwd: str) -> None:
         from torchnet.config.script_check import require_script
+        from torchnet.errors import UsageError
         from torchnet.hosts.host_launch import processes
 
+        if job.host_line is None:
+            raise UsageError(
+                "with on = hosts, the command line must say where the hosts meet",
+                fix="torchnet launch --nnodes N --rdzv-endpoint HOST:29400 …, the same on each host",
+            )
         require_script(job, cwd)
         processes(job)
 

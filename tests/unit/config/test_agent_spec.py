@@ -48,7 +48,7 @@ def given(job: dict[str, Any]) -> AgentSpec:
 def test_every_field_is_set_from_the_job_or_by_each_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agent_spec, "AgentSpec", lambda **values: values)
     for job in (LOCAL, PODS):
-        assert set(given(job)) | WORKERS == {one.name for one in fields(AgentSpec)}  # type: ignore[call-overload]
+        assert set(given(job)) | WORKERS | {"probe_tcp", "host_names"} == {one.name for one in fields(AgentSpec)}  # type: ignore[call-overload]
     assert spec.OWN == WORKERS
 
 
@@ -63,6 +63,14 @@ def test_settings_reach_the_agents(job: dict[str, Any]) -> None:
                 assert getattr(made, name) == value, name
     assert made.env == ({"A": "1", "TORCHNET_TUNE_GLOO_DEVICES": "2"} if job is LOCAL else {})
     assert made.network == ("namespaces" if job is LOCAL else "multus-status")
+
+
+def test_hosts_have_no_attachments() -> None:
+    job = {"on": "hosts", "network": {"networks": ["host:ens5", "rdma:mlx5_0"]}, "env": {"A": "1"}}
+    made = given(job)
+    assert (made.network, made.runtime, made.attachments) == ("host", "agent", ())
+    assert (made.devices, made.env, made.loopback) == (("mlx5_0",), {"A": "1"}, False)
+    assert made.start_timeout == COMMON["run"]["start_timeout"]
 
 
 def test_a_network_becomes_an_attachment_for_each_rail() -> None:

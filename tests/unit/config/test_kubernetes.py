@@ -115,16 +115,17 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
 
 
 def test_flags_of_the_other_place_are_errors_that_name_both(tmp_path: Path) -> None:
-    for place in ("local", "kubernetes"):
-        other = [field for field in FIELDS if field.only not in ("", place)]
-        assert len(other) >= 7
+    for place, least in (("local", 7), ("hosts", 11), ("kubernetes", 7)):
+        other = [field for field in FIELDS if not field.applies(place)]
+        assert len(other) >= least
         flags: dict[str, object] = {"on": place, "script": "x.py", **{field.path: "1" for field in other}}
         with pytest.raises(SpecError) as caught:
             resolve(BASE | flags if place == "kubernetes" else flags, {}, tmp_path)
         told = {problem.path: problem for problem in caught.value.problems}
         assert told.keys() == {field.path for field in other}
         for field in other:
-            assert f"--on {field.only}" in told[field.path].what
+            assert f"--on {field.places}" in told[field.path].what
+            assert set(field.places.split(" or ")) <= {"local", "hosts", "kubernetes"} - {place}
             assert told[field.path].where == field.flag
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from torchnet.bench.worker import node_facts
 from torchnet.constants import TABLE_VARIABLE
+from torchnet.linux import link_speed
 from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable, encode
 
 
@@ -124,7 +125,7 @@ def test_what_a_driver_says_of_its_speed(
         data[48 : 48 + len(supported) * words] = supported * words
         return True
 
-    monkeypatch.setattr(node_facts, "_ethtool", ethtool)
+    monkeypatch.setattr(link_speed, "_ethtool", ethtool)
     assert node_facts.speed("eth0") == wanted
 
 
