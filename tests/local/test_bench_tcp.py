@@ -21,6 +21,7 @@ from torchnet.bench.worker.rank_context import RankContext
 from torchnet.bench.worker.result_messages import KINDS, Lacks, Latency, Message, Tcp
 from torchnet.bench.worker.worker_config import WorkerConfig
 from torchnet.config.fault_syntax import parse
+from torchnet.linux import link_speed
 from torchnet.local.topology import SandboxShape
 
 pytestmark = pytest.mark.quiet
@@ -280,5 +281,5 @@ def test_a_speed_is_what_the_driver_tells_and_that_of_a_veth_tells_nothing() -> 
     ip("link set far0 master team0")
     for name in ("near0", "far0", "above0", "team0"):
         ip(f"link set {name} up")
-    assert [node_facts.speed(name) for name in ("near0", "far0", "above0")] == [None] * 3
-    assert node_facts.speed("team0") == 10_000_000_000
+    assert [link_speed.speed(name) for name in ("near0", "far0", "above0")] == [None] * 3
+    assert link_speed.speed("team0") == 10_000_000_000

@@ -126,9 +126,9 @@ def test_what_a_driver_says_of_its_speed(
         return True
 
     monkeypatch.setattr(link_speed, "_ethtool", ethtool)
-    assert node_facts.speed("eth0") == wanted
+    assert link_speed.speed("eth0") == wanted
 
 
 def test_an_interface_that_has_no_driver_or_is_not_there_tells_no_speed() -> None:
-    assert node_facts.speed("lo") is None
-    assert node_facts.speed("nothing0") is None
+    assert link_speed.speed("lo") is None
+    assert link_speed.speed("nothing0") is None
