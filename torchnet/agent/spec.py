@@ -49,6 +49,11 @@ class AgentSpec:
         uid: The pod's UID; "" generates one.
         replaced: Number of this worker's pods that have been replaced; None if they are never replaced.
         start: The start attempt of the whole job, if a controller restarts it (JobSet).
+        rdzv_id: What scripts see as the run's id; "" for ``run_id``.
+        role: torchrun's name of the role of all processes.
+        virtual_local_rank: Whether each process has LOCAL_RANK 0 and sees one GPU.
+        signals: Names of signals that stop the job, in addition to SIGTERM, SIGINT, SIGHUP and SIGQUIT.
+        raw: Whether output is passed on as bytes, not as lines.
     """
 
     run_id: str = field(
@@ -98,7 +103,12 @@ class AgentSpec:
     start_timeout: float = field(
         default=300.0, metadata=_flag("time limit for the start of all workers", metavar="SECONDS")
     )
-    log_dir: str = field(default="", metadata=_flag("directory for one log file per rank", metavar="DIR"))
+    log_dir: str = field(default="", metadata=_flag("directory for the ranks' log files", metavar="DIR"))
+    raw: bool = False
+    rdzv_id: str = ""
+    role: str = "default"
+    virtual_local_rank: bool = False
+    signals: tuple[str, ...] = ()
     tee: str = "0"
     redirects: str = "0"
     stdin_rank: int | None = field(default=None, metadata=_flag("rank that reads stdin", metavar="RANK"))

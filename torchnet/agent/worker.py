@@ -28,6 +28,7 @@ from torchnet.agent.rank_process import Process
 from torchnet.agent.rendezvous import Endpoint, peer_host
 from torchnet.agent.spec import AgentSpec
 from torchnet.agent.state_machine import StateMachine
+from torchnet.agent.stop_signals import stop_signal
 from torchnet.agent.training_phase import TrainingPhase
 from torchnet.network import probe_plan
 from torchnet.network.address_sources import AddressSource
@@ -357,7 +358,8 @@ class Worker:
         self._join.cancel()
         if restart:
             self._training.pause_monitor()
-        self._processes.stop(self._renew_addresses if restart else self._report_stopped)
+        number = stop_signal(failure, self._spec.runtime)
+        self._processes.stop(self._renew_addresses if restart else self._report_stopped, number)
 
     def _renew_addresses(self) -> None:
         """Get the restart's addresses. If that fails, the coordinator stops all workers again."""
@@ -381,8 +383,8 @@ class Worker:
             self._fail(explain_end(process, self._spec, memory))
         elif not self._processes.running and not any(self._processes.codes().values()):
             self._state.enter(WorkerState.ENDED)
-            # End leftover processes before the account is closed.
-            self._processes.stop(lambda: self._send(messages.ProcessesEnded(self._attempt)))
+            # Leftover processes end before the account is closed.
+            self._processes.finish(lambda: self._send(messages.ProcessesEnded(self._attempt)))
 
     def _fail(self, failure: Failure) -> None:
         """Report a failure to the coordinator, or stop without one."""
@@ -432,6 +434,10 @@ class Worker:
             self._send(messages.WorkerFailed(failure))
             # No effect if the coordinator has stopped it by then.
             self._loop.later(_ALONE_SECONDS, lambda: self._stop_alone(failure))
+
+    def kill(self) -> None:
+        """End the processes at once, without what is left of their grace period."""
+        self._processes.kill()
 
     def freeze(self, frozen: bool) -> None:
         self._frozen = frozen

@@ -31,7 +31,7 @@ All arguments after SCRIPT are passed to the script. Each flag can also be set a
 a job file (--config), in torchnet.toml, or under [tool.torchnet] in pyproject.toml. --dry-run shows the source of each
 value.
 
-The flags of torchrun are accepted, with - or _. --shutdown-timeout sets --grace, and --rdzv-id sets --run-id.
+The flags of torchrun are accepted, with - or _. --shutdown-timeout sets --grace.
 One launch starts all nodes, so a torchrun command line for one of several hosts is refused (--node-rank,
 --master-addr, --rdzv-endpoint).
 """
@@ -92,13 +92,13 @@ def _run(values: dict[str, Any], words: list[str], early: Supervisor | None) -> 
 
     form = output_format(values["form"], bool(values["dry_run"]))
     typed = given_fields(values)
-    flags = as_fields(values, os.environ) | typed
+    flags = as_fields(values) | typed
     if words:
         flags |= {"script": words[0], "args": tuple(words[1:])}
     cwd = working_directory()
     shown = {path: flag for path, flag in SETS_FIELD.items() if path not in typed}
     resolved = resolve(flags, os.environ, cwd, values["config"], shown=shown)
-    if "run_id" not in typed and (name := run_id(values, resolved.job)):
+    if resolved.job.run_id is None and (name := run_id(resolved.job)):
         resolved = resolve({**flags, "run_id": name}, os.environ, cwd, values["config"], shown=shown)
     refuse(values, resolved, os.environ)
     for line in (*name_conflicts(), *warnings(values, typed, resolved, os.environ), *resolved.warnings):

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from torchnet.agent.socket_owners import open_sockets
-from torchnet.agent.worker_processes import descendants
+from torchnet.agent.process_tree import descendants
 
 LEADER_GONE = """
 import ctypes, socket, threading, time
