@@ -40,9 +40,7 @@ class RankLogs:
         place = os.path.join(spec.log_dir, run, f"node-{spec.node_rank}", f"attempt_{attempt}")
         # In the order of their numbers, which the writer uses.
         self._files = [
-            (local, name)
-            for local in range(len(spec.ranks))
-            for name in (*sorted(kept(spec, local)), ERROR)
+            (local, name) for local in range(len(spec.ranks)) for name in (*sorted(kept(spec, local)), ERROR)
         ]
         self._numbers = {file: number for number, file in enumerate(self._files)}
         self._paths = [

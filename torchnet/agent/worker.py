@@ -30,6 +30,7 @@ from torchnet.agent.spec import AgentSpec
 from torchnet.agent.state_machine import StateMachine
 from torchnet.agent.stop_signals import stop_signal
 from torchnet.agent.training_phase import TrainingPhase
+from torchnet.linux import refused_connections
 from torchnet.network import probe_plan
 from torchnet.network.address_sources import AddressSource
 from torchnet.network.interface_selection import Rail
@@ -380,7 +381,10 @@ class Worker:
             return
         if process.code:
             memory = self._training.out_of_memory() if process.signal == 9 else ""
-            self._fail(explain_end(process, self._spec, memory))
+            if ports := refused_connections.ports():
+                self._reporter.send({"event": "refused", "node": self._spec.node_rank, "ports": ports})
+            rank0 = self._processes.processes.get(0)
+            self._fail(explain_end(process, self._spec, memory, rank0.ended if rank0 else None))
         elif not self._processes.running and not any(self._processes.codes().values()):
             self._state.enter(WorkerState.ENDED)
             # Leftover processes end before the account is closed.

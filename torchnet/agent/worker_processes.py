@@ -24,7 +24,6 @@ from torchnet.agent.spec import AgentSpec
 from torchnet.linux import namespaces
 from torchnet.text import listed_ranks
 
-
 _LEFTOVER_SECONDS = 2.0  # for processes that the ranks started and left behind
 _WAIT_SECONDS = 0.2  # between two looks for them while they are waited for
 CHILDREN_SECONDS = (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from torchnet.cli.torchrun_compat import full_flag
 from torchnet.cli.typer_parameters import (
     FORMATS,
     PlainCommand,
@@ -49,7 +50,7 @@ def register(app: typer.Typer) -> None:
             "allow_extra_args": True,
             # Everything after the script belongs to the script, even --help or a flag of torchnet.
             "allow_interspersed_args": False,
-            "token_normalize_func": current_flag,
+            "token_normalize_func": lambda name: full_flag(current_flag(name)),
         },
     )(_command())
 
@@ -86,6 +87,7 @@ def run(values: dict[str, Any], words: list[str]) -> int:
 def _run(values: dict[str, Any], words: list[str], early: Supervisor | None) -> int:
     from torchnet.cli.entry_point import say
     from torchnet.cli.multi_host import refuse
+    from torchnet.cli.node_count import first_line, is_single
     from torchnet.cli.torchrun_compat import SETS_FIELD, as_fields, run_id, warnings
     from torchnet.config.resolution import resolve
     from torchnet.runtime import runtime_of, working_directory
@@ -98,10 +100,15 @@ def _run(values: dict[str, Any], words: list[str], early: Supervisor | None) -> 
     cwd = working_directory()
     shown = {path: flag for path, flag in SETS_FIELD.items() if path not in typed}
     resolved = resolve(flags, os.environ, cwd, values["config"], shown=shown)
+    defaults = {"nnodes": 1} if is_single(values, typed, resolved, os.environ) else {}
+    if defaults:
+        resolved = resolve(flags, os.environ, cwd, values["config"], shown=shown, defaults=defaults)
     if resolved.job.run_id is None and (name := run_id(resolved.job)):
-        resolved = resolve({**flags, "run_id": name}, os.environ, cwd, values["config"], shown=shown)
+        flags["run_id"] = name
+        resolved = resolve(flags, os.environ, cwd, values["config"], shown=shown, defaults=defaults)
     refuse(values, resolved, os.environ)
-    for line in (*name_conflicts(), *warnings(values, typed, resolved, os.environ), *resolved.warnings):
+    first = "" if values["dry_run"] else first_line(resolved, os.environ)
+    for line in (*filter(None, [first]), *name_conflicts(), *warnings(values, typed, resolved, os.environ), *resolved.warnings):
         say(f"torchnet: {line}")
     if values["dry_run"]:
         return dry_run(resolved, cwd, form)

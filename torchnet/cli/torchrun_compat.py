@@ -100,6 +100,11 @@ COMMON_FLAGS = (
 )
 SETS_FIELD = {"run_id": "--rdzv-id", "run.grace": "--shutdown-timeout"}
 _BY_FLAG = {one.flag: one for one in TORCHRUN_FLAGS}
+_OWN_FLAGS = {field.flag for field in FIELDS}
+_UNSUPPORTED = {
+    "TORCHELASTIC_ENABLE_FILE_TIMER": "torchnet runs no timer server, and sets no TORCHELASTIC_TIMER_FILE",
+    "TORCHELASTIC_HEALTH_CHECK_PORT": "torchnet runs no health check server",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +118,14 @@ class Setting:
 
     value: str
     shown: str
+
+
+def full_flag(name: str) -> str:
+    """Return the flag that ``name`` abbreviates, both without dashes, as argparse does for torchrun; else ``name``."""
+    flags = [flag.removeprefix("--") for flag in (*COMMON_FLAGS, *_BY_FLAG)]
+    found = [flag for flag in flags if flag.startswith(name)]
+    known = name in flags or f"--{name}" in _OWN_FLAGS or len(name) < 2
+    return found[0] if len(found) == 1 and not known else name
 
 
 def variable(flag: str) -> str:
@@ -194,6 +207,7 @@ def warnings(
         environ: Environment variables.
     """
     lines = [one.notice for one in TORCHRUN_FLAGS if one.reason and values.get(one.parameter)]
+    lines += [f"{name} has no effect: {why}" for name, why in _UNSUPPORTED.items() if environ.get(name)]
     if setting("--shutdown-timeout", values, {}) is not None and "run.grace" in typed:
         lines.append("--shutdown-timeout has no effect: --grace overrides it")
     return lines + _ignored_variables(values, resolved, environ)

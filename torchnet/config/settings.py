@@ -42,7 +42,14 @@ FIELDS = (
         "true, false",
         switch=True,
     ),
-    Field("nnodes", "--nnodes", "Number of workers (nodes).", "a whole number from 1 to 10000", "2", "N"),
+    Field(
+        "nnodes",
+        "--nnodes",
+        "Number of workers (nodes).",
+        "a whole number from 1 to 10000",
+        "2; locally 1 with any other flag or variable of torchrun, in a Slurm job, and on a machine with GPUs",
+        "N",
+    ),
     Field(
         "nproc_per_node",
         "--nproc-per-node",

@@ -121,6 +121,10 @@ def run(job: JobSpec, listener: Listener | None, channels: AgentChannels, superv
         problem_of_file = error_file.write(os.environ, error, failure["code"])
         if problem_of_file:
             console.notice(problem_of_file, "warning")
+    if failure is not None and failure["kind"] == "script":
+        console.finish()  # after the root cause
+        for line in monitor.refused():
+            console.notice(line, "warning")
     stopped = failure is not None and failure["kind"] in ("interrupted", "timeout")
     console.close(_STOPPED_SECONDS if stopped else None)
     code = int(receipt["exit_code"])

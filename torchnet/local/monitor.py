@@ -14,6 +14,7 @@ from torchnet.agent.events import BACKLOG, Event, Failure, Kind
 from torchnet.agent.spec import AgentSpec
 from torchnet.agent.stop_signals import SIGNALS, handled, interrupted
 from torchnet.console.console import Console
+from torchnet.linux import refused_connections
 from torchnet.local.agent_channel import AgentChannels
 from torchnet.local.supervisor_process import Supervisor
 from torchnet.signals import on_main_thread
@@ -48,6 +49,7 @@ class LocalMonitor:
         self._rows: dict[int, str] = {}
         self._watched: set[int] = set()
         self._error_files: dict[int, str] = {}
+        self._refused: dict[int, str] = {}  # ports of 127.0.0.1, and the node
         self._stdin_explained = is_null(0)  # where there is nothing to read, nothing is missed
         channels.serve(self._loop, self._event, self._disconnected)
 
@@ -112,6 +114,8 @@ class LocalMonitor:
             self._awaiting_freeze.discard(rank)
         elif kind == "error_file":
             self._error_files[int(event["rank"])] = str(event["data"])
+        elif kind == "refused":
+            self._refused.update((int(port), self._specs[rank].name) for port in event["ports"])
         elif kind == "stdin":
             self._explain_stdin(int(event["rank"]))
         elif kind == "row":
@@ -137,6 +141,15 @@ class LocalMonitor:
                 f"rank {rank} reads its standard input, which is empty: with several processes, --stdin-rank {rank} "
                 "gives it torchnet's"
             )
+
+    def refused(self) -> list[str]:
+        """Explain connections that were refused in a node although this machine listens there."""
+        return [
+            f"a connection to 127.0.0.1:{port} was refused on {name}: this machine listens there, but a local node has "
+            "its own 127.0.0.1; with --network loopback, workers use this machine's"
+            for port, name in self._refused.items()
+            if refused_connections.listens(port)
+        ]
 
     def error_file(self, rank: int | None) -> str:
         """Return what a rank that failed has written to TORCHELASTIC_ERROR_FILE, or ""."""
