@@ -72,7 +72,7 @@ def test_a_pipe_arrives_whole_and_ends(tmp_path: Path, rank: str) -> None:
     data = bytes(range(256)) * 20_000
     (tmp_path / "data").write_bytes(data)
     with open(tmp_path / "data", "rb") as file:
-        arguments = ("--nproc-per-node", "2", "--stdin-rank", rank, script(tmp_path, text))
+        arguments = ("--nnodes", "2", "--nproc-per-node", "2", "--stdin-rank", rank, script(tmp_path, text))
         done = run(*arguments, stdin=file)
     assert done.code == 0, done.stderr
     empty = f"0 {hashlib.sha256(b'').hexdigest()[:8]}"

@@ -31,9 +31,7 @@ _KEEPER = (
     "last, for example after a barrier"
 )
 _DENIED = re.compile(r"PermissionError|Permission denied|Operation not permitted")
-_LIMITED = (
-    "in local networks, root has no rights here over the files of other users; with --network loopback, it has"
-)
+_LIMITED = "in local networks, root has no rights here over the files of other users; with --network loopback, it has"
 
 # Errors of Python, Gloo, NCCL and PyTorch's store after a peer closed a connection. Refused connections are not
 # included, as no peer closed them; a line that names a web address is not about a peer.
@@ -112,7 +110,12 @@ def stop_reason(candidates: Sequence[Failure], *, restartable: bool) -> tuple[Fa
 
 def _is_limited_root(spec: AgentSpec) -> bool:
     """Return whether this is root in a local node, and without its rights over files (`torchnet.local.node`)."""
-    return spec.runtime == "local" and not spec.loopback and os.geteuid() == 0 and not namespaces.has_file_rights()
+    return (
+        spec.runtime == "local"
+        and not spec.loopback
+        and os.geteuid() == 0
+        and not namespaces.has_file_rights()
+    )
 
 
 def _signal_name(number: int) -> str:

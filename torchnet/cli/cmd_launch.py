@@ -108,7 +108,12 @@ def _run(values: dict[str, Any], words: list[str], early: Supervisor | None) -> 
         resolved = resolve(flags, os.environ, cwd, values["config"], shown=shown, defaults=defaults)
     refuse(values, resolved, os.environ)
     first = "" if values["dry_run"] else first_line(resolved, os.environ)
-    for line in (*filter(None, [first]), *name_conflicts(), *warnings(values, typed, resolved, os.environ), *resolved.warnings):
+    for line in (
+        *filter(None, [first]),
+        *name_conflicts(),
+        *warnings(values, typed, resolved, os.environ),
+        *resolved.warnings,
+    ):
         say(f"torchnet: {line}")
     if values["dry_run"]:
         return dry_run(resolved, cwd, form)

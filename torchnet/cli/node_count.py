@@ -36,7 +36,9 @@ def is_single(
         return False
     return (
         _has_flag(values, typed)
-        or any(from_variable(flag, environ) for flag in (*COMMON_FLAGS, *(one.flag for one in TORCHRUN_FLAGS)))
+        or any(
+            from_variable(flag, environ) for flag in (*COMMON_FLAGS, *(one.flag for one in TORCHRUN_FLAGS))
+        )
         or any(environ.get(name) for name in (*TORCHRUN_VARIABLES, *_SLURM))
         or bool(visible({**environ, **resolved.job.env}))
     )
@@ -50,7 +52,7 @@ def _has_flag(values: Mapping[str, object], typed: Mapping[str, object]) -> bool
 
 
 def first_line(resolved: Resolved, environ: Mapping[str, str]) -> str:
-    """Return what a local launch does differently from torchrun with the same line, as its first line; "" if nothing."""
+    """Return what a local launch does differently from torchrun with the same line, for its first line; else ""."""
     from torchnet.local.gpus import visible
 
     job, origin = resolved.job, resolved.origins["nnodes"]
@@ -62,5 +64,7 @@ def first_line(resolved: Resolved, environ: Mapping[str, str]) -> str:
         return f"{_COUNT} {job.nnodes}: all nodes on this machine"
     gpus = visible({**environ, **job.env})
     if job.nnodes == 1 and job.nproc_per_node is None and len(gpus) > 1:
-        return f"no --nproc-per-node: {len(gpus)} processes, one per GPU; torchrun starts 1: --nproc-per-node 1"
+        return (
+            f"no --nproc-per-node: {len(gpus)} processes, one per GPU; torchrun starts 1: --nproc-per-node 1"
+        )
     return ""

@@ -241,8 +241,8 @@ class Console:
             return
         self._progress.finish()
         self._after_failure = self._after_failure or bool(self._failures)
-        name = "stdout" if event.get("stream") == "stdout" else "stderr"
-        self._lines.write_raw(name, b64decode(str(event["data"])))
+        data = b64decode(str(event["data"]))
+        self._lines.write_raw("stdout" if event.get("stream") == "stdout" else "stderr", data)
 
     def _on_failure(self, event: Event) -> None:
         self._progress.finish()

@@ -12,6 +12,7 @@ from torchnet.agent import failures
 from torchnet.agent.events import Failure
 from torchnet.agent.failure_cause import explain_end
 from torchnet.agent.rank_process import Process
+from torchnet.agent.stop_signals import interrupted
 from torchnet.errors import RefusedError
 from torchnet.network.peer_table import PeerRow
 
@@ -45,7 +46,7 @@ FAILURES = {
     "rank0_silent": failures.rank0_silent("node-1", "node-0 (fd00::)", "net1", 13.4),
     "rail_lost": failures.rail_lost("node-1", "net1 (fd00::1) lost its carrier for more than 5 s"),
     "stalled": failures.stalled("stalled: the workers exchanged almost no data for 300 s\nmore"),
-    "interrupted": failures.interrupted(15, 143),
+    "interrupted": interrupted(15),
 }
 
 
