@@ -35,7 +35,9 @@ def test_what_lies_in_shared_memory_is_named(shm: Path, tmp_path: Path) -> None:
 
 
 def test_on_loopback_it_is_seen(shm: Path) -> None:
-    done = run("--nnodes", "2", "--network", "loopback", "--log-dir", shm / "logs", script(shm, "print('ran')"))
+    done = run(
+        "--nnodes", "2", "--network", "loopback", "--log-dir", shm / "logs", script(shm, "print('ran')")
+    )
     assert done.code == 0, done.stderr
     assert [lines(done.stdout, rank) for rank in (0, 1)] == [["ran"], ["ran"]]
     assert len([*(shm / "logs").glob("*/node-*/attempt_0/0/stdout.log")]) == 2

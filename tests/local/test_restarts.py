@@ -54,7 +54,9 @@ def test_one_failure_restarts_the_whole_group_once(tmp_path: Path) -> None:
 
 def test_when_the_restarts_are_used_up_the_last_failure_counts(tmp_path: Path) -> None:
     path = tmp_path / "receipt.json"
-    done = run("--nnodes", "2", "--max-restarts", "2", "--json", path, script(tmp_path, NOTES), 9, "exit", tmp_path)
+    done = run(
+        "--nnodes", "2", "--max-restarts", "2", "--json", path, script(tmp_path, NOTES), 9, "exit", tmp_path
+    )
     assert done.code == 17, done.stderr
     found = receipt(path)
     assert (found["restarts"], found["exit_code"]) == (2, 17)

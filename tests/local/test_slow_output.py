@@ -121,8 +121,7 @@ def test_ranks_that_wait_for_their_log_are_reported_and_still_stop(tmp_path: Pat
     wrap = ["unshare", "-Urm", sys.executable, "-m", "tests.hanging_files", str(logs)]
     command = [*wrap, sys.executable, "-m", "torchnet", "launch"]
     flags = ("--nnodes", "2", "--stall-timeout", "3", "--stall-action", "stop", "--timeout", "8")
-    flags += ("--log-dir", str(logs))
-    with Job(*flags, script(tmp_path, PRINT), 5_000_000, command=command) as job:
+    with Job(*flags, "--log-dir", logs, script(tmp_path, PRINT), 5_000_000, command=command) as job:
         job.wait_for("rank 1 waits for --log-dir", seconds=30)
         done = job.finish()
     assert done.code == 124

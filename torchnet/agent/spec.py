@@ -104,13 +104,23 @@ class AgentSpec:
         default=300.0, metadata=_flag("time limit for the start of all workers", metavar="SECONDS")
     )
     log_dir: str = field(default="", metadata=_flag("directory for the ranks' log files", metavar="DIR"))
-    raw: bool = False
-    rdzv_id: str = ""
-    role: str = "default"
-    virtual_local_rank: bool = False
+    raw: bool = field(
+        default=False, metadata=_flag("pass the output of the ranks on unchanged", flag="--no-prefix")
+    )
+    rdzv_id: str = field(
+        default="", metadata=_flag("the run's id for scripts [the name of the job]", metavar="ID")
+    )
+    role: str = field(default="default", metadata=_flag("name of the role of all processes", metavar="NAME"))
+    virtual_local_rank: bool = field(
+        default=False, metadata=_flag("set LOCAL_RANK to 0 in each process, which sees one GPU")
+    )
     signals: tuple[str, ...] = ()
-    tee: str = "0"
-    redirects: str = "0"
+    tee: str = field(
+        default="0", metadata=_flag("streams to write to the log files and to show", metavar="STREAMS")
+    )
+    redirects: str = field(
+        default="0", metadata=_flag("streams to write to the log files only", metavar="STREAMS")
+    )
     stdin_rank: int | None = field(default=None, metadata=_flag("rank that reads stdin", metavar="RANK"))
     env: dict[str, str] = field(default_factory=dict)
     min_share: float | None = field(

@@ -126,7 +126,9 @@ _NOT_PYTHON = frozenset(
 
 def check_script(job: JobSpec, cwd: str | os.PathLike[str]) -> list[str]:
     """Return the reasons why ``job.script`` cannot run from ``cwd``, one line each; empty if none is found."""
-    if job.module:
+    if job.script == "-" and not job.module and not job.no_python:
+        problem = _check_stdin(job)
+    elif job.module:
         problem = check_module(job.script, os.fspath(cwd))
     elif job.no_python:
         problem = check_command(
@@ -135,6 +137,13 @@ def check_script(job: JobSpec, cwd: str | os.PathLike[str]) -> list[str]:
     else:
         problem = _check_file(os.path.join(cwd, job.script), local=job.on == "local")
     return [f"{printable(job.script, 200)}: {problem}"] if problem else []
+
+
+def _check_stdin(job: JobSpec) -> str:
+    """Check a script that Python reads from standard input, as ``python -`` does."""
+    if job.on == "local" and job.nnodes == 1 and job.nproc_per_node in (None, 1):
+        return ""
+    return "standard input can be the script of a single local process only: --nnodes 1 --nproc-per-node 1"
 
 
 def require_script(job: JobSpec, cwd: str | os.PathLike[str]) -> None:

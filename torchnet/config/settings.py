@@ -45,9 +45,10 @@ FIELDS = (
     Field(
         "nnodes",
         "--nnodes",
-        "Number of workers (nodes).",
+        "Number of workers (nodes). Locally, the default is 1 with any other flag or variable of torchrun, in a Slurm "
+        "job, and on a machine with GPUs.",
         "a whole number from 1 to 10000",
-        "2; locally 1 with any other flag or variable of torchrun, in a Slurm job, and on a machine with GPUs",
+        "2",
         "N",
     ),
     Field(
@@ -313,10 +314,10 @@ FIELDS = (
     Field(
         "output.tee",
         "--tee",
-        "Streams to write to the log files and to the console: 1 stdout, 2 stderr, 3 both, or LOCAL_RANK:N,… "
-        "Without --log-dir, the files are in a temporary directory.",
+        "Streams to write to the log files and to the console: 1 stdout, 2 stderr, 3 both, or LOCAL_RANK:N,… Without "
+        "--log-dir, the files are in a temporary directory; with --log-dir alone, both streams are written.",
         "0, 1, 2, 3, or LOCAL_RANK:N,… such as 0:1,1:3",
-        "3 with --log-dir and without --redirects, else 0",
+        "0",
         "STREAMS",
         short="-t",
         only="local",
