@@ -56,6 +56,13 @@ def send(number: int, pids: Iterable[int]) -> None:
             os.kill(pid, number)
 
 
+def send_groups(number: int, groups: Iterable[int]) -> None:
+    """Send a signal to process groups, each at once: a process that first loses its child's pipe raises EOFError."""
+    for group in groups:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, number)
+
+
 def signal_all(number: int) -> int:
     """Send a signal to all descendants, and return their number."""
     pids = descendants()

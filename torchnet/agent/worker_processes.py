@@ -17,7 +17,7 @@ from pathlib import Path
 from torchnet.agent import rank_command
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import BACKLOG, Reporter
-from torchnet.agent.process_tree import descendants, describe, in_groups, send, signal_all
+from torchnet.agent.process_tree import descendants, describe, in_groups, send, send_groups, signal_all
 from torchnet.agent.rank_logs import ERROR, RankLogs, hidden
 from torchnet.agent.rank_process import Process
 from torchnet.agent.spec import AgentSpec
@@ -185,10 +185,8 @@ class WorkerProcesses:
                 signal_all(signal.SIGKILL)
             else:
                 fresh = ranks - signalled
-                if groups:
-                    fresh |= in_groups(fresh) - signalled
-                send(number, fresh)
-                signalled.update(fresh)
+                signalled.update(fresh, in_groups(fresh) if groups else ())
+                (send_groups if groups else send)(number, fresh)
                 others = {*descendants(ranks if time.monotonic() < children_at else ())} - signalled
                 send(number if killed else signal.SIGTERM, others)
                 signalled.update(others)
