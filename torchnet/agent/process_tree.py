@@ -88,7 +88,7 @@ def _command(pid: int) -> str:
         return ""
     rank = next((word[5:] for word in variables if word.startswith("RANK=")), "")
     shown = printable(" ".join(words), _SHOWN_CHARACTERS)
-    return f"{shown} (of rank {rank})" if rank.isdigit() else shown
+    return f"rank {rank}'s {shown}" if rank.isdigit() else shown
 
 
 def _words(pid: int, name: str) -> list[str]:
