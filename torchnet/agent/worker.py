@@ -450,9 +450,12 @@ class Worker:
 
     def _exchange_heartbeats(self) -> None:
         """Send a heartbeat, and check how long rank 0 has been silent."""
-        running = self.state is WorkerState.RUNNING
-        heartbeat = self._training.heartbeat if running else messages.Heartbeat
-        self._send(heartbeat(frozen=self._frozen))
+        if self.state is WorkerState.RUNNING:
+            self._send(self._training.heartbeat(frozen=self._frozen))
+        else:
+            ended = self.state is WorkerState.ENDED
+            blocked = self._processes.blocked() if ended else ""
+            self._send(messages.Heartbeat(frozen=self._frozen, blocked=blocked))
         silence = self._loop.time() - self._last_message_at
         if (
             self._connection is None

@@ -53,6 +53,7 @@ class WorkerProcesses:
         self._paused = False
         self._stopped: Callable[[], None] | None = None
         self._deadline = 0.0  # of a stop
+        self._leftovers = False  # whether it waits for what ended ranks have left behind
         self._scratch: Path | None = None
         self._logs: RankLogs | None = None
         self._reaped: list[tuple[int, int, float]] = []
@@ -132,11 +133,13 @@ class WorkerProcesses:
             self._reap()
             left = descendants()
             if not left:
+                self._leftovers = False
                 self._release()
                 done()
                 return
             if time.monotonic() >= told_at:
                 told_at = float("inf")
+                self._leftovers = True
                 self._warn(
                     f"waiting for processes that ended ranks have left behind: {describe(left)}; Ctrl-C stops them"
                 )
@@ -154,7 +157,7 @@ class WorkerProcesses:
 
         After several calls, only the last ``done`` is called.
         """
-        self._stopping = True
+        self._stopping, self._leftovers = True, False
         under_way, self._stopped = self._stopped is not None, done
         if under_way:
             return
@@ -213,7 +216,12 @@ class WorkerProcesses:
         return str(path)
 
     def blocked(self) -> str:
-        """Return a sentence on the ranks that wait because their output is not read; "" if there are none."""
+        """Return a sentence on what this worker waits for, and not for its peers; "" if there is nothing.
+
+        Ranks wait if their output is not read, and the worker for processes that ended ranks have left behind.
+        """
+        if self._leftovers:
+            return f"{self._spec.name} waits for processes that ended ranks have left behind"
         if not self._paused:
             return ""
         ranks = [process.rank for process in self.processes.values() if process.blocked]

@@ -62,7 +62,7 @@ def _nodes(value: object) -> int:
     if low != high:
         raise ValueError(
             "is a range (elastic job); torchnet runs a fixed number of nodes, since it checks the paths between them "
-            "before the start"
+            f"before the start: use {low} or {high}"
         )
     return low
 
