@@ -14,3 +14,11 @@ def open_missing_streams() -> None:
     sys.stdin = sys.stdin or os.fdopen(0)
     sys.stdout = sys.stdout or os.fdopen(1, "w")
     sys.stderr = sys.stderr or os.fdopen(2, "w")
+
+
+def is_null(descriptor: int) -> bool:
+    """Return whether the descriptor is closed, or is /dev/null."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(os.devnull))
+    except OSError:
+        return True

@@ -16,7 +16,6 @@ from torchnet.agent.admission import join_request
 from torchnet.agent.coordinator import Coordinator
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure
-from torchnet.agent.failures import interrupted
 from torchnet.agent.message_socket import MessageSocket
 from torchnet.agent.messages import (
     CoordinatorMessage,
@@ -33,12 +32,13 @@ from torchnet.agent.messages import (
     decode_from_coordinator,
     decode_from_worker,
 )
+from torchnet.agent.stop_signals import interrupted
 from torchnet.agent.worker import Worker, WorkerState
 from torchnet.local import loopback
 from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import PeerRail, PeerRow, PeerTable
 
-SIGNAL = interrupted(15, 143)
+SIGNAL = interrupted(15)
 
 
 class Job:

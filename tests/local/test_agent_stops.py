@@ -18,7 +18,6 @@ from tests.rounds import Job, Other
 from torchnet.agent import coordinator, join
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure
-from torchnet.agent.failures import interrupted
 from torchnet.agent.message_socket import MessageSocket
 from torchnet.agent.messages import (
     ProcessesStopped,
@@ -28,6 +27,7 @@ from torchnet.agent.messages import (
     WorkerMessage,
     decode_from_worker,
 )
+from torchnet.agent.stop_signals import interrupted
 from torchnet.agent.worker import Worker, WorkerState
 from torchnet.agent.worker_processes import WorkerProcesses
 from torchnet.errors import ClusterError, NotYetError
@@ -49,7 +49,7 @@ class Kept:
 
 
 SCRIPT = Failure("script", "rank 1 on run-1 exited with code 7", 7, rank=1, node="run-1", at=1.0)
-SIGNAL = interrupted(15, 143)
+SIGNAL = interrupted(15)
 
 
 def running(**fields: Any) -> tuple[Job, list[Other]]:
@@ -236,7 +236,7 @@ def test_two_words_to_stop_are_one_stop(tmp_path: Path) -> None:
     called: list[str] = []
 
     def start() -> None:
-        gang.start(len(called), lambda _rank, _file: {"PATH": os.environ["PATH"]})
+        gang.start(len(called), "run", lambda _rank, _file: {"PATH": os.environ["PATH"]})
 
     def second() -> None:
         called.append("second")

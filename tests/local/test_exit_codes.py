@@ -57,7 +57,8 @@ def test_a_timeout_is_124(tmp_path: Path) -> None:
         (("--min-share", "2", "--rate", "fast", "x.py"), r"min_share[\s\S]*rate|rate[\s\S]*min_share"),
         (("--nonsense", "x.py"), r"--nonsense"),
         ((), r"script"),
-        (("--redirects", "3", "{script}"), r"log_dir"),
+        (("--redirects", "4", "{script}"), r"redirects"),
+        (("--signals-to-handle", "SIGKILL", "{script}"), r"SIGKILL"),
         (("--nproc-per-node", "gpu", "--env", "CUDA_VISIBLE_DEVICES=", "{script}"), r"0 GPUs"),
     ],
 )

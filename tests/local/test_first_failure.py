@@ -58,7 +58,7 @@ def fail(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("rank", [0, 1, 3])
 def test_42_stays_42_whichever_rank_it_comes_from(fail: Path, tmp_path: Path, rank: int) -> None:
     path = tmp_path / "receipt.json"
-    done = run("--nproc-per-node", "2", "--json", path, fail, rank, "exit", 42)
+    done = run("--nnodes", "2", "--nproc-per-node", "2", "--json", path, fail, rank, "exit", 42)
     assert done.code == 42, done.stderr
     found = receipt(path)
     reason = f"rank {rank} on node-{rank // 2} exited with code 42"

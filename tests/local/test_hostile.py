@@ -29,11 +29,11 @@ def test_paths_may_hold_anything(weird_tmp_path: Path) -> None:
         weird_tmp_path / "l o\ngs",
         weird_tmp_path / "r\n.json",
     )
-    done = run("--log-dir", logs, "--json", json_path, f"./{name}", cwd=weird_tmp_path)
+    done = run("--nnodes", "2", "--log-dir", logs, "--json", json_path, f"./{name}", cwd=weird_tmp_path)
     assert done.code == 0, done.stderr
     for rank in (0, 1):
         assert json.loads(lines(done.stdout, rank)[0]) == [[], [], str(hello)]
-        assert (logs / f"rank-{rank}.log").is_file()
+        assert len([*logs.glob(f"*/node-{rank}/attempt_0/0/stdout.log")]) == 1
     assert receipt(json_path)["exit_code"] == 0
     assert not (weird_tmp_path / "x").exists()
 

@@ -14,12 +14,13 @@ def test_modules_and_programs_run_as_well(tmp_path: Path) -> None:
     (package / "__main__.py").write_text(
         "import os, sys; print(__package__, sys.argv[1:], os.environ['RANK'])"
     )
-    done = run("-m", "trainer", "-m", "x", cwd=tmp_path)
+    done = run("--nnodes", "2", "-m", "trainer", "-m", "x", cwd=tmp_path)
     assert done.code == 0, done.stderr
     assert [lines(done.stdout, rank) for rank in (0, 1)] == [
         [f"trainer ['-m', 'x'] {rank}"] for rank in (0, 1)
     ]
-    done = run("--no-python", shutil.which("sh") or "sh", "-c", 'echo "$RANK of $WORLD_SIZE: $1"', "x", "y z")
+    shell = shutil.which("sh") or "sh"
+    done = run("--nnodes", "2", "--no-python", shell, "-c", 'echo "$RANK of $WORLD_SIZE: $1"', "x", "y z")
     assert done.code == 0, done.stderr
     assert [lines(done.stdout, rank) for rank in (0, 1)] == [[f"{rank} of 2: y z"] for rank in (0, 1)]
 

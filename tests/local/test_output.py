@@ -19,7 +19,7 @@ STREAMS = """
 
 
 def test_each_line_has_its_rank_and_its_stream(tmp_path: Path) -> None:
-    done = run("--nproc-per-node", "2", script(tmp_path, STREAMS))
+    done = run("--nnodes", "2", "--nproc-per-node", "2", script(tmp_path, STREAMS))
     assert done.code == 0, done.stderr
     for rank in range(4):
         assert lines(done.stdout, rank) == [f"out {rank} {number}" for number in range(3)]
@@ -32,7 +32,7 @@ def test_each_line_has_its_rank_and_its_stream(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("ranks", "shown"), [("0,3", {0, 3}), ("1-2", {1, 2}), ("2", {2})])
 def test_ranks_filters(tmp_path: Path, ranks: str, shown: set[int]) -> None:
-    done = run("--nproc-per-node", "2", "--ranks", ranks, script(tmp_path, STREAMS))
+    done = run("--nnodes", "2", "--nproc-per-node", "2", "--ranks", ranks, script(tmp_path, STREAMS))
     assert done.code == 0, done.stderr
     for rank in range(4):
         assert bool(lines(done.stdout, rank)) == bool(lines(done.stderr, rank)) == (rank in shown)

@@ -34,7 +34,7 @@ def test_one_failure_restarts_the_whole_group_once(tmp_path: Path) -> None:
     """Row 2: a process is killed; then everything anew, with another port for the store."""
     path = tmp_path / "receipt.json"
     notes = script(tmp_path, NOTES)
-    done = run("--max-restarts", "1", "--json", path, notes, 1, "kill", tmp_path)
+    done = run("--nnodes", "2", "--max-restarts", "1", "--json", path, notes, 1, "kill", tmp_path)
     assert done.code == 0, done.stderr
     for rank in (0, 1):
         first, second, last = lines(done.stdout, rank)
@@ -54,7 +54,9 @@ def test_one_failure_restarts_the_whole_group_once(tmp_path: Path) -> None:
 
 def test_when_the_restarts_are_used_up_the_last_failure_counts(tmp_path: Path) -> None:
     path = tmp_path / "receipt.json"
-    done = run("--max-restarts", "2", "--json", path, script(tmp_path, NOTES), 9, "exit", tmp_path)
+    done = run(
+        "--nnodes", "2", "--max-restarts", "2", "--json", path, script(tmp_path, NOTES), 9, "exit", tmp_path
+    )
     assert done.code == 17, done.stderr
     found = receipt(path)
     assert (found["restarts"], found["exit_code"]) == (2, 17)
@@ -85,7 +87,7 @@ def test_the_account_goes_on_over_a_restart(tmp_path: Path) -> None:
         sys.exit(os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0")
     """
     path = tmp_path / "receipt.json"
-    done = run("--max-restarts", "1", "--json", path, script(tmp_path, text))
+    done = run("--nnodes", "2", "--max-restarts", "1", "--json", path, script(tmp_path, text))
     assert done.code == 0, done.stderr
     found = receipt(path)
     assert (found["backend_share"], found["proof"], found["restarts"]) == (1.0, "measured", 1)
@@ -95,7 +97,7 @@ def test_the_account_goes_on_over_a_restart(tmp_path: Path) -> None:
 
 def test_ctrl_c_is_no_failure_to_restart_after(tmp_path: Path) -> None:
     sleep = script(tmp_path, "import time; print('here', flush=True); time.sleep(600)")
-    with Job("--max-restarts", "3", sleep) as job:
+    with Job("--nnodes", "2", "--max-restarts", "3", sleep) as job:
         job.wait_for(r"\[rank 1\] here", on="stdout")
         job.send(signal.SIGINT)
         done = job.finish()

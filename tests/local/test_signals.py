@@ -22,10 +22,14 @@ POLITE = """
         print("saved", flush=True)
         sys.exit(0)
 
-    signal.signal(signal.SIGTERM, stop)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
+        signal.signal(number, stop)
     print("ready", flush=True)
-    while True:  # Python hears a signal between two sleeps, if it comes right before one
-        time.sleep(0.1)
+    try:
+        while True:  # Python hears a signal between two sleeps, if it comes right before one
+            time.sleep(0.1)
+    except KeyboardInterrupt:
+        stop(signal.SIGINT, None)
 """
 STUBBORN = """
     import signal, time
@@ -48,10 +52,13 @@ SAVES = """
         sys.exit(0)
 
     signal.signal(signal.SIGTERM, save)
-    for number, _ in enumerate(DataLoader(range(10**6), num_workers=2)):
-        if not number:
-            print("ready", flush=True)
-        time.sleep(0.01)
+    try:
+        for number, _ in enumerate(DataLoader(range(10**6), num_workers=2)):
+            if not number:
+                print("ready", flush=True)
+            time.sleep(0.01)
+    except KeyboardInterrupt:
+        save(0, None)
 """
 
 
@@ -60,18 +67,22 @@ def ready(job: Job, ranks: int = 2) -> None:
         job.wait_for(rf"\[rank {rank}\] ready", on="stdout")
 
 
-@pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGHUP", 129), ("SIGTERM", 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [("SIGINT", 130), ("SIGHUP", 129), ("SIGTERM", 143), ("SIGQUIT", 131), ("SIGUSR1", 138)],
+)
 def test_one_signal_stops_the_job_in_order(tmp_path: Path, number: str, code: int) -> None:
-    """Row 5: within 10 s; the scripts hear SIGTERM and may save, and the receipt is there."""
+    """Row 5: within 10 s; the scripts hear the same signal and may save, and the receipt is there."""
     path = tmp_path / "receipt.json"
-    with Job("--json", path, script(tmp_path, POLITE)) as job:
+    flags = ("--nnodes", "2", "--signals-to-handle", "SIGTERM,SIGUSR1", "--json", path)
+    with Job(*flags, script(tmp_path, POLITE)) as job:
         ready(job)
         sent = job.send(getattr(signal, number))
         done = job.finish()
     assert done.code == code, done.stderr
     assert done.at - sent < 10
     for rank in (0, 1):
-        assert lines(done.stdout, rank) == ["ready", "saving SIGTERM", "saved"]
+        assert lines(done.stdout, rank) == ["ready", f"saving {number}", "saved"]
     found = receipt(path)
     assert (found["exit_code"], found["reason"]) == (code, f"stopped by {number}")
     assert (found["failure"]["kind"], found["failure"]["rank"]) == ("interrupted", None)
@@ -126,13 +137,15 @@ def test_a_ranks_child_ends_after_it(
     assert least <= done.at - sent < most
 
 
-def test_a_shells_child_has_the_whole_grace(tmp_path: Path) -> None:
-    """The shell dies of SIGTERM at once; what it ran goes on saving."""
-    text = f'"{sys.executable}" "{script(tmp_path, CARE)}"; exit $?'
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_shells_child_has_the_whole_grace(tmp_path: Path, number: int) -> None:
+    """The shell dies of SIGTERM at once, and of SIGINT when its child has got it, too; that goes on saving."""
+    care = CARE.replace("signal.SIGTERM, stop", f"{int(number)}, stop")
+    text = f'"{sys.executable}" "{script(tmp_path, care)}"; exit $?'
     with Job("--nnodes", "1", "--no-python", "sh", "-c", text, cwd=tmp_path) as job:
         ready(job, 1)
-        job.send(signal.SIGTERM)
-        assert job.finish().code == 143
+        job.send(number)
+        assert job.finish().code == 128 + number
     assert (tmp_path / "saved").exists()
 
 
@@ -238,8 +251,12 @@ def test_nohup_is_respected(tmp_path: Path) -> None:
 
 
 def test_the_terminals_group_gets_the_signal_and_only_torchnet_acts_on_it(tmp_path: Path) -> None:
-    """Ctrl-C goes to the whole foreground group of a terminal; the nodes' processes are not in it."""
-    with Job(script(tmp_path, POLITE), start_new_session=True) as job:
+    """Ctrl-C goes to the whole foreground group of a terminal; the nodes' processes are not in it.
+
+    A shell ignores SIGINT for what a script starts in the background; torchnet, like torchrun, does not.
+    """
+    command = ("sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, "-m", "torchnet", "launch")
+    with Job(script(tmp_path, POLITE), command=command, start_new_session=True) as job:
         ready(job)
         group = os.getpgid(job.pid)
         inside = [pid for pid in descendants(job.pid) if os.getpgid(pid) == group]
@@ -247,4 +264,4 @@ def test_the_terminals_group_gets_the_signal_and_only_torchnet_acts_on_it(tmp_pa
         os.killpg(group, signal.SIGINT)
         done = job.finish(PATIENCE)
     assert done.code == 130
-    assert lines(done.stdout, 0) == ["ready", "saving SIGTERM", "saved"]
+    assert lines(done.stdout, 0) == ["ready", "saving SIGINT", "saved"]

@@ -105,7 +105,8 @@ def test_logs_on_a_file_system_that_hangs(tmp_path: Path) -> None:
     command = [*wrap, sys.executable, "-m", "torchnet", "launch"]
     path = tmp_path / "receipt.json"
     began = time.monotonic()
-    done = run("--log-dir", logs, "--json", path, script(tmp_path, PRINT), 300_000, command=command)
+    flags = ("--nnodes", "2", "--log-dir", logs, "--json", path)
+    done = run(*flags, script(tmp_path, PRINT), 300_000, command=command)
     assert done.code == 0, done.stderr
     assert time.monotonic() - began < 40
     assert len(lines(done.stdout, 1)) == 3000
@@ -119,8 +120,8 @@ def test_ranks_that_wait_for_their_log_are_reported_and_still_stop(tmp_path: Pat
     logs.mkdir()
     wrap = ["unshare", "-Urm", sys.executable, "-m", "tests.hanging_files", str(logs)]
     command = [*wrap, sys.executable, "-m", "torchnet", "launch"]
-    flags = ("--stall-timeout", "3", "--stall-action", "stop", "--timeout", "8", "--log-dir", logs)
-    with Job(*flags, script(tmp_path, PRINT), 5_000_000, command=command) as job:
+    flags = ("--nnodes", "2", "--stall-timeout", "3", "--stall-action", "stop", "--timeout", "8")
+    with Job(*flags, "--log-dir", logs, script(tmp_path, PRINT), 5_000_000, command=command) as job:
         job.wait_for("rank 1 waits for --log-dir", seconds=30)
         done = job.finish()
     assert done.code == 124

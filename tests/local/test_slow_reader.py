@@ -126,7 +126,7 @@ def test_processes_that_start_while_nobody_reads_wait_too() -> None:
         return {event["rank"] for event in events if event["event"] == "output"}
 
     assert shown(0.2) == set()
-    processes.start(1, lambda _local, _file: dict(os.environ))
+    processes.start(1, "run", lambda _local, _file: dict(os.environ))
     assert shown(0.5) == set()
     assert "ranks 0, 1 wait" in processes.blocked()
     reporter.pending = 0

@@ -72,7 +72,7 @@ def test_a_pipe_arrives_whole_and_ends(tmp_path: Path, rank: str) -> None:
     data = bytes(range(256)) * 20_000
     (tmp_path / "data").write_bytes(data)
     with open(tmp_path / "data", "rb") as file:
-        arguments = ("--nproc-per-node", "2", "--stdin-rank", rank, script(tmp_path, text))
+        arguments = ("--nnodes", "2", "--nproc-per-node", "2", "--stdin-rank", rank, script(tmp_path, text))
         done = run(*arguments, stdin=file)
     assert done.code == 0, done.stderr
     empty = f"0 {hashlib.sha256(b'').hexdigest()[:8]}"
@@ -83,14 +83,30 @@ def test_a_pipe_arrives_whole_and_ends(tmp_path: Path, rank: str) -> None:
 
 
 def test_nobody_reads_it_unasked(tmp_path: Path) -> None:
-    """What is typed or piped while a job runs is for the shell after it."""
+    """What is typed or piped while a job runs is for the shell after it; who would read it is told."""
     (tmp_path / "data").write_text("for somebody else\n")
-    text = "import os, sys; print(repr(sys.stdin.read()), os.readlink('/proc/self/fd/0'))"
+    text = "import os, sys; print(repr(sys.stdin.read()), os.isatty(0))"
     with open(tmp_path / "data", "rb") as file:
-        done = run(script(tmp_path, text), stdin=file)
+        done = run("--nnodes", "2", script(tmp_path, text), stdin=file)
         assert file.read() == b"for somebody else\n"
     assert done.code == 0, done.stderr
-    assert sorted(done.stdout.splitlines()) == [f"[rank {rank}] '' /dev/null" for rank in (0, 1)]
+    assert sorted(done.stdout.splitlines()) == [f"[rank {rank}] '' False" for rank in (0, 1)]
+    (line,) = [line for line in done.stderr.splitlines() if "--stdin-rank" in line]
+    assert re.match(r"torchnet: warning: rank [01] reads its standard input, which is empty", line)
+
+
+def test_a_single_process_has_it(tmp_path: Path) -> None:
+    """Even its script may come from there."""
+    text = "import sys; print(repr(sys.stdin.read()), sys.argv)"
+    (tmp_path / "data").write_text("line1\nline2\n")
+    with open(tmp_path / "data", "rb") as file:
+        done = run("--nnodes", "1", script(tmp_path, text), "${local_rank}", "$$5 $", stdin=file)
+    assert done.code == 0, done.stderr
+    assert lines(done.stdout, 0)[0].startswith(r"'line1\nline2\n' [")
+    assert lines(done.stdout, 0)[0].endswith("'0', '$5 $']")
+    with open(tmp_path / "script.py", "rb") as file:
+        done = run("--nnodes", "1", "-", "x", stdin=file)
+    assert (done.code, lines(done.stdout, 0)) == (0, ["'' ['-', 'x']"]), done.stderr
 
 
 def test_a_closed_stdin_is_no_problem(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from tests.repo.documents import (
 from tests.unit.bench_results import healthy
 from tools import settings_page
 from torchnet import constants, errors
-from torchnet.agent import agent, command_line, worker_processes
+from torchnet.agent import command_line, stop_signals, worker_processes
 from torchnet.bench.results import dump
 from torchnet.cli import entry_point, main
 from torchnet.cli.torchrun_compat import TORCHRUN_FLAGS
@@ -195,7 +195,7 @@ def test_the_exit_codes_are_those_of_the_code() -> None:
     raised = {kind.exit_code for kind in kinds}
     own = {entry_point.INTERRUPTED, entry_point.INTERNAL, entry_point.BROKEN_PIPE, constants.REPLACE_CODE}
     # Success, a wrong result of the benchmark, --min-share, a time limit.
-    expected = raised | own | set(agent._SIGNALS.values()) | {0, 1, 5, 124}
+    expected = raised | own | {128 + number for number in stop_signals.SIGNALS} | {0, 1, 5, 124}
     table = rows(text("docs/exit-codes.md"), "code")
     assert {int(code) for code, *_ in table if code.isdigit()} == expected
     named = {kind for *_, cell in table for kind in re.findall(r"`(\w+)`", cell)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from base64 import b64encode
 from typing import Any
 
 from torchnet.console.console import Console
@@ -20,6 +21,10 @@ class Screen:
 
     def output(self, rank: int, data: str, end: str = "\n", stream: str = "stdout") -> None:
         self.console.event({"event": "output", "rank": rank, "stream": stream, "data": data, "end": end})
+
+    def raw(self, rank: int, data: bytes, stream: str = "stdout") -> None:
+        text = b64encode(data).decode()
+        self.console.event({"event": "raw", "rank": rank, "stream": stream, "data": text})
 
     def phase(self, phase: str, text: str, node: int = 0) -> None:
         self.console.event({"event": "phase", "node": node, "phase": phase, "text": text})

@@ -13,16 +13,12 @@ from collections.abc import Callable
 
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Reporter
-from torchnet.agent.failures import interrupted
 from torchnet.agent.rendezvous import Endpoint
 from torchnet.agent.spec import AgentSpec
+from torchnet.agent.stop_signals import handled, interrupted
 from torchnet.agent.worker import Worker
 from torchnet.network.address_sources import AddressSource
 from torchnet.network.peer_table import PeerTable
-
-# All that torchelastic's agent handles: as PID 1 of a container, a process ignores those that it does not handle. Some
-# images stop their containers by SIGQUIT.
-_SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGQUIT: 131}
 
 
 def run(
@@ -47,10 +43,14 @@ def run(
     events = reporter(loop, lambda: holder[0])
     worker = Worker(loop, spec, source, events, verified, frontend)
     holder.append(worker)
-    for number, code in _SIGNALS.items():
-        if signal.getsignal(number) == signal.SIG_IGN:
-            continue  # as nohup requests
-        loop.on_signal(number, lambda number=number, code=code: worker.interrupt(interrupted(number, code)))  # type: ignore[misc]
+    received: list[int] = []
+
+    def stop(number: int) -> None:
+        received.append(number)
+        worker.kill() if received.count(signal.SIGINT) > 1 else worker.interrupt(interrupted(number))
+
+    for number in handled(spec.signals):
+        loop.on_signal(number, lambda number=number: stop(number))  # type: ignore[misc]
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     loop.later(0, worker.begin)
     try:

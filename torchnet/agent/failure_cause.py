@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from torchnet.agent.events import Failure
 from torchnet.agent.rank_process import Process
 from torchnet.agent.spec import AgentSpec
+from torchnet.linux import namespaces
 
 _HINTS = {
     "SIGKILL": "unless sent by hand, the kernel ran out of memory (see dmesg)",
@@ -22,6 +24,15 @@ _BRACKETS = (
     "both)"
 )
 
+# PyTorch's store, seen by a client whose server is gone or never existed.
+_STORE = re.compile(r"Dist(Network|Store)Error|Failed to recv, got 0 bytes|TCPStore")
+_KEEPER = (
+    "PyTorch's store is in rank 0's process, not in the launcher as under torchrun, so rank 0 must create it, and end "
+    "last, for example after a barrier"
+)
+_DENIED = re.compile(r"PermissionError|Permission denied|Operation not permitted")
+_LIMITED = "in local networks, root has no rights here over the files of other users; with --network loopback, it has"
+
 # Errors of Python, Gloo, NCCL and PyTorch's store after a peer closed a connection. Refused connections are not
 # included, as no peer closed them; a line that names a web address is not about a peer.
 _ECHO = re.compile(
@@ -32,10 +43,14 @@ _ECHO = re.compile(
 _ELSEWHERE = re.compile(r"https?\b|\bhost=|port=\d", re.IGNORECASE)
 
 
-def explain_end(process: Process, spec: AgentSpec, memory: str = "") -> Failure:
+def explain_end(
+    process: Process, spec: AgentSpec, memory: str = "", rank0_ended: bool | None = None
+) -> Failure:
     """Describe the failure of a process: its exit code, its error message and its last lines.
 
-    ``memory`` is the text of an out-of-memory kill, if the kernel reported one.
+    Args:
+        memory: The text of an out-of-memory kill, if the kernel reported one.
+        rank0_ended: Whether rank 0 has ended; None if it is not on this worker.
     """
     code = process.code or 0
     if process.signal:
@@ -47,8 +62,13 @@ def explain_end(process: Process, spec: AgentSpec, memory: str = "") -> Failure:
     cause = process.cause()
     if cause:
         text += f": {cause}"
-    if any(_UNBRACKETED.search(line) for line in process.tail()):
+    tail = process.tail()
+    if any(_UNBRACKETED.search(line) for line in tail):
         text += f"; {_BRACKETS}"
+    if process.rank and rank0_ended is not False and any(_STORE.search(line) for line in tail):
+        text += f"; {'rank 0 has ended: ' if rank0_ended else ''}{_KEEPER}"
+    if any(_DENIED.search(line) for line in tail) and _is_limited_root(spec):
+        text += f"; {_LIMITED}"
     return Failure(
         "script", text, code, rank=process.rank, node=spec.name, at=process.ended_at, tail=process.tail()
     )
@@ -86,6 +106,16 @@ def stop_reason(candidates: Sequence[Failure], *, restartable: bool) -> tuple[Fa
         return failure, False
     other = next((candidate for candidate in candidates if candidate.kind != "script"), None)
     return (other, False) if other else (failure, True)
+
+
+def _is_limited_root(spec: AgentSpec) -> bool:
+    """Return whether this is root in a local node, and without its rights over files (`torchnet.local.node`)."""
+    return (
+        spec.runtime == "local"
+        and not spec.loopback
+        and os.geteuid() == 0
+        and not namespaces.has_file_rights()
+    )
 
 
 def _signal_name(number: int) -> str:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import errno
-import signal
 import time
 from collections.abc import Mapping, Sequence
 
@@ -179,8 +178,3 @@ def rail_lost(name: str, text: str) -> Failure:
 
 def stalled(explanation: str) -> Failure:
     return Failure("timeout", explanation.partition("\n")[0], 124, at=time.time())
-
-
-def interrupted(number: int, code: int) -> Failure:
-    """Describe the signal that stops torchnet."""
-    return Failure("interrupted", f"stopped by {signal.Signals(number).name}", code, at=time.time())

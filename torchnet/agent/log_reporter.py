@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import time
+from base64 import b64decode
 from collections.abc import Callable
 
 from torchnet.agent.events import Event
@@ -75,6 +76,10 @@ class LogReporter:
             self._put(rank, stream, text)
         elif text:
             self._open[key] = text
+
+    def _on_raw(self, event: Event) -> None:
+        if self._streams is not None:
+            self._streams.write_bytes(event["stream"], b64decode(event["data"]))
 
     def _line(self, rank: int, stream: str) -> None:
         """Write what was held back."""

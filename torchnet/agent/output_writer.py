@@ -18,7 +18,7 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NoReturn
 
 from torchnet.agent.event_loop import EventLoop
@@ -43,6 +43,7 @@ class OutputWriter:
     Args:
         destinations: paths, which the child opens, and descriptors.
         failed: called with a destination's number, and why it cannot be opened (True) or written any more (False).
+        late: numbers of the paths that are opened, and thereby created, only when there is data for them.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class OutputWriter:
         loop: EventLoop,
         destinations: Sequence[str | int],
         failed: Callable[[int, str, bool], None],
+        late: Collection[int] = (),
     ) -> None:
         self._destinations = destinations
         self._failed = failed
@@ -64,7 +66,7 @@ class OutputWriter:
         try:
             self._pid = os.fork()
             if self._pid == 0:
-                _run(theirs, destinations, parent)
+                _run(theirs, destinations, late, parent)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
@@ -156,6 +158,12 @@ class StandardStreams:
             encoding = getattr(getattr(sys, f"__{stream}__"), "encoding", None) or "utf-8"
             writer.write(number, text.encode(encoding, "backslashreplace"))
 
+    def write_bytes(self, stream: str, data: bytes) -> None:
+        """Write to a stream, as `write` does, but unchanged."""
+        if stream not in self._broken:
+            writer, number = self._writers[stream]
+            writer.write(number, data)
+
     def flush(self) -> None:
         """Block until all is written, or nothing is accepted for a while; for the end of the process."""
         out, err = (self._writers[name][0] for name in ("stdout", "stderr"))
@@ -176,7 +184,9 @@ def _same(one: int, other: int) -> bool:
 # -- in the child ----------------------------------------------------------------------------------------------------
 
 
-def _run(channel: socket.socket, destinations: Sequence[str | int], parent: int) -> NoReturn:
+def _run(
+    channel: socket.socket, destinations: Sequence[str | int], late: Collection[int], parent: int
+) -> NoReturn:
     try:
         gc.disable()  # it would close the agent's files, whose descriptors have other uses here
         signal.set_wakeup_fd(-1)
@@ -191,7 +201,7 @@ def _run(channel: socket.socket, destinations: Sequence[str | int], parent: int)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.setsid()
         _close_others(channel.fileno(), {one for one in destinations if isinstance(one, int)})
-        _serve(destinations)
+        _serve(destinations, late)
     except BaseException:  # the agent notices the end
         os._exit(1)
     os._exit(0)
@@ -210,19 +220,29 @@ def _close_others(channel: int, kept: set[int]) -> None:
                 os.close(int(name))
 
 
-def _serve(destinations: Sequence[str | int]) -> None:
+def _serve(destinations: Sequence[str | int], late: Collection[int]) -> None:
     targets: dict[int, int] = {}
-    for number, destination in enumerate(destinations):
+    waiting = set(late)
+
+    def open_target(number: int) -> None:
+        destination = destinations[number]
         try:
             targets[number] = destination if isinstance(destination, int) else _open(destination)
         except OSError as error:
             _send({"number": number, "error": error.strerror})
+
+    for number in range(len(destinations)):
+        if number not in waiting:
+            open_target(number)
     _send({"opened": True})
     received = bytearray()
     while data := _receive():
         received += data
         for number, part in _cut(received):
             discarded = len(part)
+            if number in waiting:
+                waiting.remove(number)
+                open_target(number)
             if number in targets:
                 try:
                     _write(targets[number], part)

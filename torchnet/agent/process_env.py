@@ -75,6 +75,9 @@ class ProcessEnvironment:
             "user": None if _known() else "torchnet",
             "home": self._home,
             "cache_dir": f"{self._home}/torchinductor" if self._home else None,
+            "rdzv_id": spec.rdzv_id,
+            "role": spec.role,
+            "signals": spec.signals,
             "gloo_devices": min(8, max(1, int(times))) if re.fullmatch("[0-9]{1,9}", times) else 1,
             "nccl_threads": self._tuned("NCCL_SOCKET_NTHREADS"),
             "nccl_sockets": self._tuned("NCCL_NSOCKS_PERTHREAD"),
@@ -120,8 +123,21 @@ class ProcessEnvironment:
         return tuple(one for one in devices() if one not in self.rdma and admitted(chosen, one))
 
     def _inputs(self, local_rank: int, error_file: str) -> EnvironmentInputs:
-        rank = self._spec.ranks[0] + local_rank
-        return EnvironmentInputs(rank=rank, local_rank=local_rank, error_file=error_file, **self._fixed)  # type: ignore[arg-type]
+        rank, fixed = self._spec.ranks[0] + local_rank, self._fixed
+        if self._spec.virtual_local_rank:
+            fixed = {**fixed, "gpus": self._own_gpu(local_rank)}
+            local_rank = 0
+        return EnvironmentInputs(rank=rank, local_rank=local_rank, error_file=error_file, **fixed)  # type: ignore[arg-type]
+
+    def _own_gpu(self, local_rank: int) -> tuple[str, ...]:
+        """Return the one GPU that a process with a virtual local rank sees; () if there is none for it."""
+        visible = self._spec.gpus
+        if visible is None:
+            named = self._user.get("HIP_VISIBLE_DEVICES") or self._user.get("CUDA_VISIBLE_DEVICES")
+            if named is None:
+                return (str(local_rank),)
+            visible = tuple(filter(None, (part.strip() for part in named.split(","))))
+        return visible[local_rank : local_rank + 1]
 
 
 def _named(chosen: str) -> set[str]:

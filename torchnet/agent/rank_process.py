@@ -89,6 +89,7 @@ class LineSplitter:
 STACKS_SIGNAL = signal.SIGRTMIN + 11
 IDLE_SECONDS = 0.1
 _READ = 64 << 10
+_ERROR_BYTES = 1 << 20
 _LAST_WORDS_SECONDS = 1.0
 _EOF_SECONDS = 0.5  # a grandchild may hold a pipe open long after the process has ended
 
@@ -96,7 +97,13 @@ Emit = Callable[[str, str, str], None]  # stream, text, end
 
 
 class Process:
-    """A rank. ``exited`` is called once, when it has ended and its output has been read; ``log`` gets all output."""
+    """A rank. ``exited`` is called once, when it has ended and its output has been read.
+
+    Args:
+        emit: gets the output as lines.
+        raw: gets the output as bytes instead, unless it is None.
+        log: gets the bytes of each stream that it names.
+    """
 
     def __init__(
         self,
@@ -106,9 +113,10 @@ class Process:
         env: Mapping[str, str],
         *,
         emit: Emit,
+        raw: Callable[[str, bytes], None] | None = None,
         exited: Callable[[Process], None],
         stdin: int | IO[Any],
-        log: Callable[[bytes], None] | None,
+        log: Mapping[str, Callable[[bytes], None]],
         error_file: str,
     ) -> None:
         self.rank = rank
@@ -119,6 +127,7 @@ class Process:
         self._loop = loop
         self._exited = exited
         self._log = log
+        self._raw = raw
         self._error_file = error_file
         self._stacks = os.memfd_create("torchnet-stacks", 0)
         parent = os.getpid()
@@ -131,7 +140,7 @@ class Process:
             stderr=subprocess.PIPE,
             start_new_session=True,
             pass_fds=(self._stacks,),
-            preexec_fn=lambda: namespaces.die_with_parent(signal.SIGKILL, parent),  # noqa: PLW1509  # no threads here
+            preexec_fn=lambda: _prepare(parent),  # noqa: PLW1509  # no threads here
         )
         self.pid = self._popen.pid
         self._lines: dict[str, LineSplitter] = {}
@@ -143,7 +152,7 @@ class Process:
             self._files[name] = file
             self._tails[name] = deque(maxlen=TAIL_LINES)
             self._lines[name] = LineSplitter(
-                lambda text, end, name=name: emit(name, text, end),  # type: ignore[misc]
+                _discard if raw else lambda text, end, name=name: emit(name, text, end),  # type: ignore[misc]
                 self._tails[name],
             )
         self.resume()
@@ -194,12 +203,25 @@ class Process:
     def cause(self) -> str:
         """Return the message of the error file that torch's ``@record`` writes, or ""."""
         try:
-            with open(self._error_file) as file:
-                message = json.load(file)["message"]
+            message = json.loads(self.error())["message"]
             text = message["message"] if isinstance(message, dict) else message
             return str(text).strip()[:TAIL_CHARACTERS]
         except (OSError, ValueError, KeyError, TypeError):
             return ""
+
+    def error(self) -> bytes:
+        """Return what torch's ``@record`` has written to the error file, or b""."""
+        try:
+            with open(self._error_file, "rb") as file:
+                return file.read(_ERROR_BYTES)
+        except OSError:
+            return b""
+
+    def release(self) -> None:
+        """Read what is left of the output, and close it; for an ended process whose children held its pipes."""
+        for name in list(self._files):
+            self._read_rest(name)
+            self._close(name)
 
     def ask_stacks(self) -> bool:
         """Make the process write its stacks; return False if it cannot (not Python, or ``-I``)."""
@@ -233,8 +255,10 @@ class Process:
             self._loop.later(IDLE_SECONDS, lambda: self._idle(name))
 
     def _take(self, name: str, data: bytes) -> None:
-        if self._log is not None:
-            self._log(data)
+        if name in self._log:
+            self._log[name](data)
+        if self._raw is not None:
+            self._raw(name, data)
         self._lines[name].feed(data)
 
     def _idle(self, name: str) -> None:
@@ -253,7 +277,10 @@ class Process:
         self.finished = True
         for name in list(self._files):
             self._read_rest(name)
-            self._close(name)
+            if self.code:
+                self._close(name)
+            else:  # a process that it left behind still writes, and would end by SIGPIPE
+                self._lines[name].idle()
         os.close(self._stacks)
         self._exited(self)
 
@@ -266,6 +293,18 @@ class Process:
             if not data:
                 return
             self._take(name, data)
+
+
+def _prepare(parent: int) -> None:
+    """Prepare a process that is about to execute a rank's program."""
+    # It would ignore them if a shell started torchnet in the background, and never save a checkpoint at SIGINT.
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+    namespaces.die_with_parent(signal.SIGKILL, parent)
+
+
+def _discard(_text: str, _end: str) -> None:
+    pass
 
 
 def _unread(file: IO[bytes]) -> int:

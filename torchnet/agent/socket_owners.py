@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from torchnet.agent.worker_processes import descendants
+from torchnet.agent.process_tree import descendants
 from torchnet.linux import namespaces
 from torchnet.linux.sock_diag import SocketBytes
 

@@ -51,6 +51,11 @@ class AgentSpec:
         probe_tcp: Whether a path that carries TCP but not the preflight's datagrams is enough, with a warning.
         host_names: Names of the hosts by node rank, where the scheduler knows them; for messages.
         start: The start attempt of the whole job, if a controller restarts it (JobSet).
+        rdzv_id: What scripts see as the run's id; "" for ``run_id``.
+        role: torchrun's name of the role of all processes.
+        virtual_local_rank: Whether each process has LOCAL_RANK 0 and sees one GPU.
+        signals: Names of signals that stop the job, in addition to SIGTERM, SIGINT, SIGHUP and SIGQUIT.
+        raw: Whether output is passed on as bytes, not as lines.
     """
 
     run_id: str = field(
@@ -100,9 +105,24 @@ class AgentSpec:
     start_timeout: float = field(
         default=300.0, metadata=_flag("time limit for the start of all workers", metavar="SECONDS")
     )
-    log_dir: str = field(default="", metadata=_flag("directory for one log file per rank", metavar="DIR"))
-    tee: str = "0"
-    redirects: str = "0"
+    log_dir: str = field(default="", metadata=_flag("directory for the ranks' log files", metavar="DIR"))
+    raw: bool = field(
+        default=False, metadata=_flag("pass the output of the ranks on unchanged", flag="--no-prefix")
+    )
+    rdzv_id: str = field(
+        default="", metadata=_flag("the run's id for scripts [the name of the job]", metavar="ID")
+    )
+    role: str = field(default="default", metadata=_flag("name of the role of all processes", metavar="NAME"))
+    virtual_local_rank: bool = field(
+        default=False, metadata=_flag("set LOCAL_RANK to 0 in each process, which sees one GPU")
+    )
+    signals: tuple[str, ...] = ()
+    tee: str = field(
+        default="0", metadata=_flag("streams to write to the log files and to show", metavar="STREAMS")
+    )
+    redirects: str = field(
+        default="0", metadata=_flag("streams to write to the log files only", metavar="STREAMS")
+    )
     stdin_rank: int | None = field(default=None, metadata=_flag("rank that reads stdin", metavar="RANK"))
     env: dict[str, str] = field(default_factory=dict)
     min_share: float | None = field(

@@ -16,6 +16,7 @@ from torchnet.agent.host_accounting import HostTrafficAccount
 from torchnet.agent.link_monitor import LinkMonitor
 from torchnet.agent.messages import Heartbeat
 from torchnet.agent.process_env import ProcessEnvironment
+from torchnet.agent.process_tree import descendants
 from torchnet.agent.progress_meter import ProgressMeter
 from torchnet.agent.rank_process import Process
 from torchnet.agent.rate_sampler import NODES, RateSampler
@@ -23,10 +24,10 @@ from torchnet.agent.rdma_counters import RdmaMeter
 from torchnet.agent.rendezvous import control_cookies
 from torchnet.agent.spec import AgentSpec
 from torchnet.agent.transports import NcclWatch, Transports, causes, unseen
-from torchnet.agent.worker_processes import WorkerProcesses, descendants
+from torchnet.agent.worker_processes import WorkerProcesses
 from torchnet.linux import cgroup
 from torchnet.network.interface_selection import Rail
-from torchnet.network.peer_table import PeerTable, encode
+from torchnet.network.peer_table import PeerTable, encode, fingerprint
 
 Notice = Callable[[str], None]
 
@@ -65,6 +66,7 @@ class TrainingPhase:
         self._oom_kills = cgroup.oom_kills()
         self._progress = ProgressMeter(loop.time)
         self._store_port = 0
+        self._run = ""  # the folder of the log files
         self.processes = WorkerProcesses(loop, spec, reporter, ended)
 
     @property
@@ -117,7 +119,9 @@ class TrainingPhase:
         self.processes.keep(
             f"table-{attempt}{constants.CONTROL_SUFFIX}", array("Q", control_cookies).tobytes()
         )
-        self.processes.start(attempt, environment.of)
+        # The same on all workers, and new in each start of the job.
+        self._run = self._run or f"{self._spec.run_id}_{fingerprint(table)[:6]}"
+        self.processes.start(attempt, self._run, environment.of)
 
     def _look(self, account: HostTrafficAccount) -> None:
         if self._account is account:

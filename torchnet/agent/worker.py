@@ -28,7 +28,9 @@ from torchnet.agent.rank_process import Process
 from torchnet.agent.rendezvous import Endpoint, peer_host
 from torchnet.agent.spec import AgentSpec
 from torchnet.agent.state_machine import StateMachine
+from torchnet.agent.stop_signals import stop_signal
 from torchnet.agent.training_phase import TrainingPhase
+from torchnet.linux import refused_connections
 from torchnet.network import probe_plan
 from torchnet.network.address_sources import AddressSource
 from torchnet.network.interface_selection import Rail
@@ -357,7 +359,8 @@ class Worker:
         self._join.cancel()
         if restart:
             self._training.pause_monitor()
-        self._processes.stop(self._renew_addresses if restart else self._report_stopped)
+        number = stop_signal(failure, self._spec.runtime)
+        self._processes.stop(self._renew_addresses if restart else self._report_stopped, number)
 
     def _renew_addresses(self) -> None:
         """Get the restart's addresses. If that fails, the coordinator stops all workers again."""
@@ -378,11 +381,14 @@ class Worker:
             return
         if process.code:
             memory = self._training.out_of_memory() if process.signal == 9 else ""
-            self._fail(explain_end(process, self._spec, memory))
+            if ports := refused_connections.ports():
+                self._reporter.send({"event": "refused", "node": self._spec.node_rank, "ports": ports})
+            rank0 = self._processes.processes.get(0)
+            self._fail(explain_end(process, self._spec, memory, rank0.ended if rank0 else None))
         elif not self._processes.running and not any(self._processes.codes().values()):
             self._state.enter(WorkerState.ENDED)
-            # End leftover processes before the account is closed.
-            self._processes.stop(lambda: self._send(messages.ProcessesEnded(self._attempt)))
+            # Leftover processes end before the account is closed.
+            self._processes.finish(lambda: self._send(messages.ProcessesEnded(self._attempt)))
 
     def _fail(self, failure: Failure) -> None:
         """Report a failure to the coordinator, or stop without one."""
@@ -433,6 +439,10 @@ class Worker:
             # No effect if the coordinator has stopped it by then.
             self._loop.later(_ALONE_SECONDS, lambda: self._stop_alone(failure))
 
+    def kill(self) -> None:
+        """End the processes at once, without what is left of their grace period."""
+        self._processes.kill()
+
     def freeze(self, frozen: bool) -> None:
         self._frozen = frozen
         self._processes.freeze() if frozen else self._processes.thaw()
@@ -440,9 +450,12 @@ class Worker:
 
     def _exchange_heartbeats(self) -> None:
         """Send a heartbeat, and check how long rank 0 has been silent."""
-        running = self.state is WorkerState.RUNNING
-        heartbeat = self._training.heartbeat if running else messages.Heartbeat
-        self._send(heartbeat(frozen=self._frozen))
+        if self.state is WorkerState.RUNNING:
+            self._send(self._training.heartbeat(frozen=self._frozen))
+        else:
+            ended = self.state is WorkerState.ENDED
+            blocked = self._processes.blocked() if ended else ""
+            self._send(messages.Heartbeat(frozen=self._frozen, blocked=blocked))
         silence = self._loop.time() - self._last_message_at
         if (
             self._connection is None

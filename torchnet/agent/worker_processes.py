@@ -8,83 +8,24 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterable
+from base64 import b64encode
+from collections.abc import Callable
 from pathlib import Path
 
-from torchnet.agent import output_writer
+from torchnet.agent import rank_command
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import BACKLOG, Reporter
-from torchnet.agent.rank_logs import RankLogs
+from torchnet.agent.process_tree import descendants, describe, in_groups, send, send_groups, signal_all
+from torchnet.agent.rank_logs import ERROR, RankLogs, hidden
 from torchnet.agent.rank_process import Process
 from torchnet.agent.spec import AgentSpec
 from torchnet.linux import namespaces
 from torchnet.text import listed_ranks
 
-
-def descendants(without: Collection[int] = ()) -> list[int]:
-    """Return all PIDs below this process, parents first, except ``without`` and the PIDs below them.
-
-    The processes that write the output are not included.
-
-    The agent is the parent of every orphan, as PID 1 of its namespace or by PR_SET_CHILD_SUBREAPER, so no process can
-    leave the tree.
-    """
-    parents: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            parent = _parent(int(name))
-            if parent is not None:
-                parents.setdefault(parent, []).append(int(name))
-    found: list[int] = []
-    queue = list(parents.get(os.getpid(), ()))
-    while queue:
-        pid = queue.pop(0)
-        if pid not in without and pid not in output_writer.pids:
-            found.append(pid)
-            queue += parents.get(pid, ())
-    return found
-
-
-def send(number: int, pids: Iterable[int]) -> None:
-    """Send a signal to those processes that still exist."""
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, number)
-
-
-def signal_all(number: int) -> int:
-    """Send a signal to all descendants, and return their number."""
-    pids = descendants()
-    send(number, pids)
-    return len(pids)
-
-
-def kill_all(seconds: float = 5.0) -> None:
-    """Send SIGKILL until no descendant is left, including those started meanwhile, or time is up."""
-    deadline = time.monotonic() + seconds
-    while signal_all(signal.SIGKILL) and time.monotonic() < deadline:
-        time.sleep(0.01)
-
-
-def _parent(pid: int) -> int | None:
-    """Return the parent of a running process; None for a zombie.
-
-    A process whose first thread has ended is in the state of a zombie, too, while its other threads run.
-    """
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-        state, parent, threads = fields[0], fields[1], int(fields[17])
-    except (OSError, ValueError):
-        return None
-    return None if state == b"Z" and threads <= 1 else int(parent)
-
-
 _LEFTOVER_SECONDS = 2.0  # for processes that the ranks started and left behind
+_WAIT_SECONDS = 0.2  # between two looks for them while they are waited for
 CHILDREN_SECONDS = (
     10.0  # at most this long before the grace period ends: SIGTERM to the children of running ranks
 )
@@ -111,9 +52,14 @@ class WorkerProcesses:
         self._stopping = False
         self._paused = False
         self._stopped: Callable[[], None] | None = None
+        self._deadline = 0.0  # of a stop
+        self._leftovers = False  # whether it waits for what ended ranks have left behind
         self._scratch: Path | None = None
         self._logs: RankLogs | None = None
         self._reaped: list[tuple[int, int, float]] = []
+        self._inputs = rank_command.StandardInputs(
+            loop, spec, lambda rank: reporter.send({"event": "stdin", "rank": rank})
+        )
         self.processes: dict[int, Process] = {}
         if os.getpid() != 1:
             namespaces.adopt_orphans()
@@ -121,8 +67,11 @@ class WorkerProcesses:
         loop.on_signal(signal.SIGCHLD, self._reap, at_once=self._collect)
         loop.every(_POLL_SECONDS, self._pressure)
 
-    def start(self, attempt: int, environment: Callable[[int, str], dict[str, str]]) -> None:
+    def start(self, attempt: int, run: str, environment: Callable[[int, str], dict[str, str]]) -> None:
         """Start all processes, each with the variables of ``environment(local rank, error file)``.
+
+        Args:
+            run: The name of the run's folder in the directory of the log files.
 
         Raises:
             OSError: the program cannot be executed.
@@ -133,7 +82,9 @@ class WorkerProcesses:
         if self._spec.log_dir:
             if self._logs is not None:
                 self._logs.close()
-            self._logs = RankLogs(self._loop, self._spec.log_dir, self._spec.ranks, attempt, self._warn)
+            self._logs = RankLogs(self._loop, self._spec, run, attempt, self._warn)
+            if not attempt and not self._spec.node_rank:
+                self._say(f"logs: {os.path.join(self._spec.log_dir, run)}", None)
         for local, rank in enumerate(self._spec.ranks):
             if rank:
                 time.sleep(head_start)
@@ -142,14 +93,13 @@ class WorkerProcesses:
             self.processes[rank] = Process(
                 self._loop,
                 rank,
-                self._argv(),
+                rank_command.argv(self._spec, local),
                 with_site(environment(local, error_file)),
                 emit=self._emitter(rank),
+                raw=self._raw_emitter(rank) if self._spec.raw else None,
                 exited=self._exited,
-                stdin=sys.__stdin__
-                if rank == self._spec.stdin_rank and sys.__stdin__
-                else subprocess.DEVNULL,
-                log=self._logs.writer(rank) if self._logs else None,
+                stdin=self._inputs.open(rank),
+                log=self._logs.writers(rank) if self._logs else {},
                 error_file=error_file,
             )
             if self._paused:
@@ -166,50 +116,91 @@ class WorkerProcesses:
         """Return the exit codes of ended processes, by rank."""
         return {str(rank): p.code for rank, p in self.processes.items() if p.code is not None}
 
-    def stop(self, done: Callable[[], None]) -> None:
-        """Send SIGTERM to ranks, and to what they leave behind; after the grace period SIGKILL; then call ``done``.
+    def finish(self, done: Callable[[], None]) -> None:
+        """Wait for what ended ranks have left behind, such as an upload, and call ``done``.
+
+        A stop takes over; in a pod nothing else could end what never ends, so there it has _LEFTOVER_SECONDS.
+        """
+        if self._spec.runtime == "kubernetes":
+            self.stop(done)
+            return
+        told_at = time.monotonic() + _LEFTOVER_SECONDS
+
+        def poll() -> None:
+            nonlocal told_at
+            if self._stopping:
+                return
+            self._reap()
+            left = descendants()
+            if not left:
+                self._leftovers = False
+                self._release()
+                done()
+                return
+            if time.monotonic() >= told_at:
+                told_at = float("inf")
+                self._leftovers = True
+                self._warn(
+                    f"waiting for processes that ended ranks have left behind: {describe(left)}; Ctrl-C stops them"
+                )
+            self._loop.later(_POLL_SECONDS if told_at < float("inf") else _WAIT_SECONDS, poll)
+
+        self._loop.later(0, poll)
+
+    def stop(self, done: Callable[[], None], number: int = signal.SIGTERM) -> None:
+        """Send a signal to ranks, and to what they leave behind; after the grace period SIGKILL; then call ``done``.
 
         A rank's children get SIGTERM later: without its DataLoader workers it could not save a checkpoint. If it still
         runs near the end of the grace period, it may be waiting for them (a shell with a trap, a process that joins
-        its children), so they get SIGTERM then. After several calls, only the last ``done`` is called.
+        its children), so they get SIGTERM then. SIGINT goes to the ranks' process groups at once, as from a terminal,
+        and so does any signal but SIGTERM to those of programs: a shell passes on none.
+
+        After several calls, only the last ``done`` is called.
         """
-        self._stopping = True
+        self._stopping, self._leftovers = True, False
         under_way, self._stopped = self._stopped is not None, done
         if under_way:
             return
         self.thaw()
-        deadline = time.monotonic() + self._spec.grace
-        children_at = deadline - min(CHILDREN_SECONDS, self._spec.grace / 2)
+        self._deadline = time.monotonic() + self._spec.grace
+        children_at = self._deadline - min(CHILDREN_SECONDS, self._spec.grace / 2)
         shortened = False
         signalled: set[int] = set()
+        groups = number == signal.SIGINT or (number != signal.SIGTERM and self._spec.entry == "program")
 
         def poll() -> None:
-            nonlocal deadline, shortened
+            nonlocal shortened
             self._reap()
             ranks = {process.pid for process in self.processes.values() if not process.ended}
-            if not ranks and not shortened and not self._terminated():
-                # Once the ranks have ended by themselves, leftover processes get less time.
+            killed = any(process.signal == number for process in self.processes.values())
+            if not ranks and not shortened and not killed:
+                # Once the ranks have ended by themselves, leftover processes get less time. If the signal has killed a
+                # rank, such as a shell, its child may still be saving a checkpoint.
                 shortened = True
-                deadline = min(deadline, time.monotonic() + _LEFTOVER_SECONDS)
+                self._deadline = min(self._deadline, time.monotonic() + _LEFTOVER_SECONDS)
             if not descendants() and not self.running:
                 assert self._stopped is not None
                 last, self._stopped = self._stopped, None
+                self._release()
                 last()
                 return
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= self._deadline:
                 signal_all(signal.SIGKILL)
             else:
-                spared = ranks if time.monotonic() < children_at else ()
-                fresh = ranks.union(descendants(spared)) - signalled
-                signalled.update(fresh)
-                send(signal.SIGTERM, fresh)
-            self._loop.later(_POLL_SECONDS if time.monotonic() < deadline else 0.01, poll)
+                fresh = ranks - signalled
+                signalled.update(fresh, in_groups(fresh) if groups else ())
+                (send_groups if groups else send)(number, fresh)
+                others = {*descendants(ranks if time.monotonic() < children_at else ())} - signalled
+                send(number if killed else signal.SIGTERM, others)
+                signalled.update(others)
+            self._loop.later(_POLL_SECONDS if time.monotonic() < self._deadline else 0.01, poll)
 
         self._loop.later(0, poll)
 
-    def _terminated(self) -> bool:
-        """Return whether SIGTERM killed a rank, such as a shell, whose child may still be saving a checkpoint."""
-        return any(process.signal == signal.SIGTERM for process in self.processes.values())
+    def kill(self) -> None:
+        """End a stop at once: its grace period is over."""
+        self._deadline = 0.0
+        signal_all(signal.SIGKILL)
 
     def freeze(self) -> None:
         """Stop all processes until :meth:`thaw` (Ctrl-Z)."""
@@ -225,7 +216,12 @@ class WorkerProcesses:
         return str(path)
 
     def blocked(self) -> str:
-        """Return a sentence on the ranks that wait because their output is not read; "" if there are none."""
+        """Return a sentence on what this worker waits for, and not for its peers; "" if there is nothing.
+
+        Ranks wait if their output is not read, and the worker for processes that ended ranks have left behind.
+        """
+        if self._leftovers:
+            return f"{self._spec.name} waits for processes that ended ranks have left behind"
         if not self._paused:
             return ""
         ranks = [process.rank for process in self.processes.values() if process.blocked]
@@ -234,6 +230,7 @@ class WorkerProcesses:
         return f"{wait} {cause}" if ranks else ""
 
     def close(self) -> None:
+        self._inputs.close()
         if self._logs is not None:
             self._logs.drain()
         if self._scratch is not None:
@@ -241,23 +238,16 @@ class WorkerProcesses:
                 file.unlink()
             self._scratch.rmdir()
 
-    def _argv(self) -> list[str]:
-        if self._spec.entry == "program":
-            return list(self._spec.command)
-        name, *arguments = self._spec.command
-        if self._spec.entry == "module":
-            return [self._spec.python, "-u", "-m", name, *arguments]
-        path = f"./{name}" if name.startswith("-") else name  # Python would parse it as an option
-        return [self._spec.python, "-u", path, *arguments]
+    def _shows(self, rank: int) -> Callable[[str], bool]:
+        """Return whether a stream of a rank is shown: always if its file cannot be written."""
+        unseen, logs = hidden(self._spec, rank - self._spec.ranks[0]), self._logs
+        return lambda stream: stream not in unseen or not (logs and logs.has(rank, stream))
 
     def _emitter(self, rank: int) -> Callable[[str, str, str], None]:
-        spec, logs = self._spec, self._logs
-        # As under torchrun, tee shows a stream even if it is redirected. Without a log file, all are shown.
-        hidden = _streams(spec.redirects, rank, spec) - _streams(spec.tee, rank, spec) if logs else set()
-        node = self._spec.node_rank
+        shows, node = self._shows(rank), self._spec.node_rank
 
         def emit(stream: str, text: str, end: str) -> None:
-            if stream not in hidden or (logs and not logs.has(rank)):
+            if shows(stream):
                 event = {
                     "event": "output",
                     "node": node,
@@ -270,10 +260,23 @@ class WorkerProcesses:
 
         return emit
 
+    def _raw_emitter(self, rank: int) -> Callable[[str, bytes], None]:
+        shows, node = self._shows(rank), self._spec.node_rank
+
+        def emit(stream: str, data: bytes) -> None:
+            if shows(stream):
+                text = b64encode(data).decode()
+                self._reporter.send(
+                    {"event": "raw", "node": node, "rank": rank, "stream": stream, "data": text}
+                )
+
+        return emit
+
     def _warn(self, text: str) -> None:
-        self._reporter.send(
-            {"event": "notice", "node": self._spec.node_rank, "level": "warning", "text": text}
-        )
+        self._say(text, self._spec.node_rank, "warning")
+
+    def _say(self, text: str, node: int | None, level: str = "info") -> None:
+        self._reporter.send({"event": "notice", "node": node, "level": level, "text": text})
 
     @property
     def _log_pending(self) -> bool:
@@ -302,7 +305,19 @@ class WorkerProcesses:
             if pid in by_pid:
                 by_pid[pid].reaped(status, at)
 
+    def _release(self) -> None:
+        """Take what is left in the pipes that left processes have held."""
+        for process in self.processes.values():
+            process.release()
+
     def _exited(self, process: Process) -> None:
+        self._inputs.look()
+        error = process.error() if process.code else b""
+        if error:
+            if self._logs is not None:
+                self._logs.writers(process.rank)[ERROR](error)
+            text = error.decode(errors="replace")
+            self._reporter.send({"event": "error_file", "rank": process.rank, "data": text})
         if not self._stopping:
             self._ended(process)
 
@@ -320,16 +335,3 @@ def with_site(env: dict[str, str]) -> dict[str, str]:
     """Return ``env`` with the ``sitecustomize`` folder (perhaps in the zip) first on PYTHONPATH."""
     site = os.path.join(os.path.dirname(__file__), "sitecustomize")
     return {**env, "PYTHONPATH": os.pathsep.join([site, *filter(None, [env.get("PYTHONPATH", "")])])}
-
-
-def _streams(value: str, rank: int, spec: AgentSpec) -> set[str]:
-    """Parse torchrun's notation: "0" to "3" for all ranks of a worker, or "0:1,1:3" by local rank."""
-    bits = 0
-    if ":" in value:
-        for part in value.split(","):
-            local, _, stream = part.partition(":")
-            if int(local) == rank - spec.ranks[0]:
-                bits = int(stream)
-    else:
-        bits = int(value or 0)
-    return {name for bit, name in ((1, "stdout"), (2, "stderr")) if bits & bit}

@@ -121,11 +121,16 @@ BY_NAME = {option.path: option for option in OPTIONS}
 # Options of a job that a benchmark sets itself: it runs torchnet's own script, which does not call torchnet.tune(), and
 # rank 0's output carries its figures.
 SETTLED = (
-    "script", "args", "module", "no_python", "standalone", "run.max_restarts", "run.stdin_rank", "output.log_dir",
-    "output.tee", "output.redirects", "output.ranks", "output.json", "output.measure", "output.min_share",
-    "output.full_receipt", "tune.bucket_cap_mb", "tune.compress", "kubernetes.code", "kubernetes.detach",
+    "script", "args", "module", "no_python", "standalone", "rdzv_id", "role", "virtual_local_rank",
+    "run.max_restarts", "run.stdin_rank", "output.log_dir", "output.tee", "output.redirects", "output.ranks",
+    "output.local_ranks", "output.no_prefix", "output.prefix_template", "output.json", "output.measure",
+    "output.min_share", "output.full_receipt", "tune.bucket_cap_mb", "tune.compress", "kubernetes.code",
+    "kubernetes.detach",
 )  # fmt: skip
-_OWN_HELP = {"output.quiet": "Print only warnings, errors and the results, no progress."}
+_OWN_HELP = {
+    "output.quiet": "Print only warnings, errors and the results, no progress.",
+    "nnodes": "Number of workers (nodes).",
+}
 JOB_FIELDS = tuple(
     replace(field, help=_OWN_HELP.get(field.path, field.help))
     for field in FIELDS

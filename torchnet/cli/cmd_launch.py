@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from torchnet.cli.torchrun_compat import full_flag
 from torchnet.cli.typer_parameters import (
     FORMATS,
     PlainCommand,
@@ -33,7 +34,7 @@ All arguments after SCRIPT are passed to the script. Each flag can also be set a
 a job file (--config), in torchnet.toml, or under [tool.torchnet] in pyproject.toml. --dry-run shows the source of each
 value.
 
-The flags of torchrun are accepted, with - or _. --shutdown-timeout sets --grace, and --rdzv-id sets --run-id.
+The flags of torchrun are accepted, with - or _. --shutdown-timeout sets --grace.
 One launch starts all nodes. A torchrun line for one of several hosts (--node-rank, --master-addr, --rdzv-endpoint,
 PET_* variables, srun) is started on each host, as with torchrun, and makes one job.
 """
@@ -51,7 +52,7 @@ def register(app: typer.Typer) -> None:
             "allow_extra_args": True,
             # Everything after the script belongs to the script, even --help or a flag of torchnet.
             "allow_interspersed_args": False,
-            "token_normalize_func": current_flag,
+            "token_normalize_func": lambda name: full_flag(current_flag(name)),
         },
     )(_command())
 
@@ -90,6 +91,7 @@ def run(values: dict[str, Any], words: list[str]) -> int:
 def _run(values: dict[str, Any], words: list[str], early: Supervisor | None, planned: HostPlan | None) -> int:
     from torchnet.cli import multi_host
     from torchnet.cli.entry_point import say
+    from torchnet.cli.node_count import first_line, is_single
     from torchnet.cli.torchrun_compat import SETS_FIELD, as_fields, from_variables, run_id, variable, warnings
     from torchnet.config.resolution import resolve
     from torchnet.config.settings import BY_PATH
@@ -98,7 +100,7 @@ def _run(values: dict[str, Any], words: list[str], early: Supervisor | None, pla
     form = output_format(values["form"], bool(values["dry_run"]))
     typed = given_fields(values)
     variables = from_variables(values, typed, os.environ)
-    flags = variables | as_fields(values, os.environ) | typed
+    flags = variables | as_fields(values) | typed
     if words:
         flags |= {"script": words[0], "args": tuple(words[1:])}
     cwd = working_directory()
@@ -106,16 +108,30 @@ def _run(values: dict[str, Any], words: list[str], early: Supervisor | None, pla
     shown |= {path: variable(BY_PATH[path].flag) for path in variables if path not in typed}
 
     def resolve_with(more: Mapping[str, Any], more_shown: Mapping[str, str]) -> Resolved:
-        found = resolve({**flags, **more}, os.environ, cwd, values["config"], shown={**shown, **more_shown})
-        if "run_id" not in typed and (name := run_id(values, found.job, os.environ)):
-            named = {**flags, **more, "run_id": name}
-            found = resolve(named, os.environ, cwd, values["config"], shown={**shown, **more_shown})
+        given = {**flags, **more}
+        defaults: dict[str, object] = {}
+
+        def attempt() -> Resolved:
+            origins = {**shown, **more_shown}
+            return resolve(given, os.environ, cwd, values["config"], shown=origins, defaults=defaults)
+
+        found = attempt()
+        if is_single(values, typed, found, os.environ):
+            defaults["nnodes"] = 1
+            found = attempt()
+        if found.job.run_id is None and (name := run_id(found.job)):
+            given["run_id"] = name
+            found = attempt()
         return found
 
     resolved = multi_host.resolved(planned, resolve_with, "launch")
-    on_hosts = multi_host.notice(resolved.job)
-    warned = warnings(values, typed, resolved, os.environ)
-    for line in (*name_conflicts(), *filter(None, (on_hosts,)), *warned, *resolved.warnings):
+    first = "" if values["dry_run"] else multi_host.notice(resolved.job) or first_line(resolved, os.environ)
+    for line in (
+        *filter(None, [first]),
+        *name_conflicts(),
+        *warnings(values, typed, resolved, os.environ),
+        *resolved.warnings,
+    ):
         say(f"torchnet: {line}")
     if values["dry_run"]:
         return dry_run(resolved, cwd, form)

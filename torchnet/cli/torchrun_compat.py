@@ -6,11 +6,12 @@ Source:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torchnet.config.parsing import parse_label, parse_whole, quote
+from torchnet.config.parsing import parse_label, parse_whole
 from torchnet.config.settings import FIELDS
 from torchnet.errors import UsageError
 from torchnet.text import listed, printable
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from torchnet.config.resolution import Resolved
 
 _RENDEZVOUS = "torchnet's workers discover each other over the backend network"
-_LOG_FILES = "--log-dir writes all lines of each rank to a file"
+_LOG_FILES = "--log-dir writes the lines of each rank to files"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,6 @@ class TorchrunFlag:
 TORCHRUN_FLAGS = (
     TorchrunFlag("--rdzv-backend", _RENDEZVOUS),
     TorchrunFlag("--rdzv-endpoint", _RENDEZVOUS),
-    TorchrunFlag("--rdzv-id", ""),
     TorchrunFlag("--rdzv-conf", "--start-timeout sets the time limit for all workers to join", effect=True),
     TorchrunFlag("--node-rank", "one torchnet launch starts all nodes"),
     TorchrunFlag("--master-addr", "it is rank 0's address on the backend network"),
@@ -65,12 +65,7 @@ TORCHRUN_FLAGS = (
     TorchrunFlag(
         "--event-log-handler", "torchnet has no event handlers; --json FILE writes the receipt", effect=True
     ),
-    TorchrunFlag("--role", "ROLE_NAME is 'default' in all workers", effect=True),
     TorchrunFlag("--run-path", "every process runs the script in a separate Python", switch=True),
-    TorchrunFlag(
-        "--log-line-prefix-template", "the prefix of each line is the rank, such as [rank 0]", effect=True
-    ),
-    TorchrunFlag("--local-ranks-filter", "use --ranks, which selects by global rank", effect=True),
     TorchrunFlag(
         "--duplicate-stdout-filters", f"torchnet writes no filtered copy; {_LOG_FILES}", effect=True
     ),
@@ -83,13 +78,7 @@ TORCHRUN_FLAGS = (
         "torchnet does not bind processes to CPUs, as torchrun without this flag",
         effect=True,
     ),
-    TorchrunFlag(
-        "--signals-to-handle",
-        "torchnet forwards SIGTERM, SIGINT and SIGHUP, each as SIGTERM, and no other signals",
-        effect=True,
-    ),
     TorchrunFlag("--shutdown-timeout", ""),
-    TorchrunFlag("--virtual-local-rank", "", switch=True),
 )
 # Flags that torchrun and torchnet share.
 COMMON_FLAGS = (
@@ -102,9 +91,20 @@ COMMON_FLAGS = (
     "--log-dir",
     "--redirects",
     "--tee",
+    "--rdzv-id",
+    "--role",
+    "--virtual-local-rank",
+    "--signals-to-handle",
+    "--local-ranks-filter",
+    "--log-line-prefix-template",
 )
 SETS_FIELD = {"run_id": "--rdzv-id", "run.grace": "--shutdown-timeout"}
 _BY_FLAG = {one.flag: one for one in TORCHRUN_FLAGS}
+_OWN_FLAGS = {field.flag for field in FIELDS}
+_UNSUPPORTED = {
+    "TORCHELASTIC_ENABLE_FILE_TIMER": "torchnet runs no timer server, and sets no TORCHELASTIC_TIMER_FILE",
+    "TORCHELASTIC_HEALTH_CHECK_PORT": "torchnet runs no health check server",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +118,14 @@ class Setting:
 
     value: str
     shown: str
+
+
+def full_flag(name: str) -> str:
+    """Return the flag that ``name`` abbreviates, both without dashes, as argparse does for torchrun; else ``name``."""
+    flags = [flag.removeprefix("--") for flag in (*COMMON_FLAGS, *_BY_FLAG)]
+    found = [flag for flag in flags if flag.startswith(name)]
+    known = name in flags or f"--{name}" in _OWN_FLAGS or len(name) < 2
+    return found[0] if len(found) == 1 and not known else name
 
 
 def variable(flag: str) -> str:
@@ -155,23 +163,15 @@ def whole(given: Setting) -> int:
     return number
 
 
-def as_fields(values: Mapping[str, object], environ: Mapping[str, str]) -> dict[str, object]:
+def as_fields(values: Mapping[str, object]) -> dict[str, object]:
     """Return the job's fields, by path, that torchrun's flags set.
 
     Args:
         values: Values of typer's parameters.
-        environ: Environment variables.
 
     Raises:
-        UsageError: A value is invalid, or ``--virtual-local-rank`` is set by flag or variable.
+        UsageError: A value is invalid.
     """
-    virtual = setting("--virtual-local-rank", values, environ)
-    if virtual is not None and virtual.value != "0":
-        raise UsageError(
-            f"{virtual.shown} is not supported: in torchnet, LOCAL_RANK is the rank of the process on its node, and a "
-            "script that uses cuda:0 in each process would put all of them on one GPU",
-            fix="remove it, and let the script use the device of LOCAL_RANK",
-        )
     timeout = setting("--shutdown-timeout", values, {})
     return {} if timeout is None else {"run.grace": whole(timeout)}
 
@@ -212,13 +212,15 @@ def from_variables(
     return found
 
 
-def run_id(values: Mapping[str, object], job: JobSpec, environ: Mapping[str, str]) -> str:
-    """Return the run's name from ``--rdzv-id``; "" if it is not given or not a valid name for the run."""
-    given = setting("--rdzv-id", values, environ if job.on != "kubernetes" else {})
-    if given is None:
+def run_id(job: JobSpec) -> str:
+    """Return the run's name from the job's ``rdzv_id``; "" if there is none, or if no name follows from it."""
+    if not job.rdzv_id:
         return ""
+    text = job.rdzv_id
+    if job.on != "kubernetes":  # there, other names of objects could be in use
+        text = re.sub(r"[^a-z0-9]+", "-", text.lower())[:63].strip("-")
     try:
-        name = parse_label(given.value)
+        name = parse_label(text)
     except ValueError:
         return ""
     if job.on == "kubernetes":
@@ -246,13 +248,7 @@ def warnings(
         for one in TORCHRUN_FLAGS
         if one.reason and one.flag not in used and values.get(one.parameter)
     ]
-    run = setting("--rdzv-id", values, {})
-    if run is not None and "run_id" in typed:
-        lines.append("--rdzv-id has no effect: --run-id overrides it")
-    elif run is not None and not run_id(values, resolved.job, environ):
-        lines.append(
-            f"--rdzv-id has no effect: {quote(run.value)} is not a valid name for this run; use --run-id"
-        )
+    lines += [f"{name} has no effect: {why}" for name, why in _UNSUPPORTED.items() if environ.get(name)]
     if setting("--shutdown-timeout", values, {}) is not None and "run.grace" in typed:
         lines.append("--shutdown-timeout has no effect: --grace overrides it")
     return lines + _ignored_variables(values, resolved, environ)
@@ -265,9 +261,7 @@ def _ignored_variables(
 
     own = {field.flag: field for field in FIELDS}
     names, words = [], []
-    used = {*_OF_HOSTS, "--rdzv-id"} if resolved.job.on == "hosts" else {"--rdzv-id"}
-    if resolved.job.on == "kubernetes":
-        used = set()
+    used = _OF_HOSTS if resolved.job.on == "hosts" else ()
     for flag in (*COMMON_FLAGS, *_BY_FLAG):
         given = None if flag in used else from_variable(flag, environ)
         switch = own[flag].switch if flag in own else _BY_FLAG[flag].switch

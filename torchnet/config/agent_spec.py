@@ -56,6 +56,11 @@ def agent_spec(
         # On Kubernetes the launcher writes the files, and the pod's containers have the variables.
         log_dir=os.path.abspath(job.output.log_dir) if local and job.output.log_dir else "",
         env={**job.tune.variables(), **job.env} if local else {},
+        raw=job.output.no_prefix,
+        rdzv_id=job.rdzv_id or "",
+        role=job.role,
+        virtual_local_rank=job.virtual_local_rank,
+        signals=job.run.signals,
         tee=job.output.tee,
         redirects=job.output.redirects,
         stdin_rank=job.run.stdin_rank,

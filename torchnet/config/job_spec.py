@@ -48,6 +48,7 @@ Names = Annotated[tuple[str, ...], PlainValidator(parsing.parse_list)]
 Variables = Annotated[dict[str, str], PlainValidator(parsing.parse_variables)]
 Streams = Annotated[str, PlainValidator(parsing.parse_streams)]
 Ranks = Annotated[tuple[int, ...], PlainValidator(parsing.parse_ranks)]
+Signals = Annotated[tuple[str, ...], PlainValidator(parsing.parse_signals)]
 
 
 def _nodes(value: object) -> int:
@@ -62,7 +63,7 @@ def _nodes(value: object) -> int:
     if low != high:
         raise ValueError(
             "is a range (elastic job); torchnet runs a fixed number of nodes, since it checks the paths between them "
-            "before the start"
+            f"before the start: use {low} or {high}"
         )
     return low
 
@@ -150,6 +151,9 @@ class Run(_Group):
     start_timeout: Limit = 300.0
     timeout: Limit | None = None
     stdin_rank: Annotated[Whole, Field(ge=0, lt=parsing.RANK_LIMIT)] | None = None
+    """None: 0 if the job has a single process."""
+    signals: Signals = ()
+    """Names, without those that always stop a job."""
 
 
 class Tune(_Group):
@@ -193,6 +197,9 @@ class Output(_Group):
     redirects: Streams = "0"
     ranks: Ranks = ()
     """Sorted; () for all."""
+    local_ranks: Ranks = ()
+    no_prefix: Switch = False
+    prefix_template: Text | None = None
     json_path: Text | None = Field(default=None, alias="json")
     """``"-"`` is standard output."""
     min_share: Share | None = None
@@ -219,6 +226,9 @@ class JobSpec(_Group):
     standalone: Switch = False
     run_id: Annotated[str, PlainValidator(parsing.parse_label)] | None = None
     """None: generated at launch, so that equal settings give equal values."""
+    rdzv_id: Text | None = None
+    role: Text = "default"
+    virtual_local_rank: Switch = False
     env: Variables = Field(default_factory=dict)
     env_file: Names = ()
     """Read by `torchnet.config.resolution`, which puts their variables into ``env``."""
@@ -256,8 +266,6 @@ class JobSpec(_Group):
         problems = []
         if self.standalone and self.nnodes != 1:
             problems.append(f"standalone: conflicts with nnodes {self.nnodes}")
-        if self.output.redirects.strip("0:, ") and not self.output.log_dir:
-            problems.append("redirects needs log_dir, the directory of the log files")
         if self.output.min_share and self.nnodes == 1:
             problems.append("min_share needs at least 2 nodes: a single node sends nothing over a network")
         if self.on == "kubernetes":

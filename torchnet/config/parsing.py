@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from torchnet.agent import stop_signals
 from torchnet.text import listed, printable
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -116,9 +117,20 @@ def _variable_text(name: str, value: object) -> str:
         raise ValueError(f"the value of {name} {error}") from None
 
 
+def parse_signals(value: object) -> tuple[str, ...]:
+    """Parse names of signals, and leave out those that always stop a job."""
+    names = dict.fromkeys(parse_list(value)) if value not in ((), []) else {}
+    always = {signal.name for signal in stop_signals.SIGNALS}
+    for name in names:
+        if name not in stop_signals.NAMES:
+            raise ValueError(f"contains {quote(name)}, which is not the name of a signal that can be handled")
+    return tuple(name for name in names if name not in always)
+
+
 def parse_streams(value: object) -> str:
     """Parse torchrun's ``--tee`` or ``--redirects``: 1 stdout, 2 stderr, 3 both; by local rank ``"0:1,1:3"``."""
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 3 else value
+    text = text.removeprefix("=") if isinstance(text, str) else text  # argparse reads -t=3 as -t 3
     if not isinstance(text, str) or not _STREAMS.fullmatch(text):
         raise ValueError("is neither a number from 0 to 3 nor a list of LOCAL_RANK:0..3")
     return text

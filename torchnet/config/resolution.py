@@ -51,6 +51,7 @@ def resolve(
     config: str | None = None,
     unread: Collection[str] = (),
     shown: Mapping[str, str] = NOTHING_ELSE,
+    defaults: Mapping[str, object] = NOTHING_ELSE,
 ) -> Resolved:
     """Resolve a job. Precedence: flags, ``TORCHNET_*`` variables, job file, project file, defaults.
 
@@ -65,6 +66,7 @@ def resolve(
         unread: Field paths that files, the environment and ``--tune`` cannot set. A command whose script is torchnet's
             own, such as the benchmark, must not run the script of a file.
         shown: By field path, the flag that was typed instead of the field's own (torchrun's); shown as the origin.
+        defaults: By field path, other defaults than those of `JobSpec`.
 
     Raises:
         torchnet.config.validation_errors.SpecError: Holds every problem of every layer.
@@ -79,6 +81,8 @@ def resolve(
             layer.values.pop(path, None)
     _settle_standalone(layers)
     merged = merge(layers)
+    for path, raw in defaults.items():
+        merged.setdefault(path, Value(raw, Origin(DEFAULT, "default")))
     problems = [problem for layer in layers for problem in layer.problems]
     problems += _drop_inapplicable(merged) + _env_files(merged, here)
     origins = {path: value.origin for path, value in merged.items()}

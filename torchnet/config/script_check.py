@@ -126,15 +126,24 @@ _NOT_PYTHON = frozenset(
 
 def check_script(job: JobSpec, cwd: str | os.PathLike[str]) -> list[str]:
     """Return the reasons why ``job.script`` cannot run from ``cwd``, one line each; empty if none is found."""
-    if job.module:
+    if job.script == "-" and not job.module and not job.no_python:
+        problem = _check_stdin(job)
+    elif job.module:
         problem = check_module(job.script, os.fspath(cwd))
     elif job.no_python:
         problem = check_command(
             job.script, os.fspath(cwd), job.env.get("PATH", os.environ.get("PATH", os.defpath))
         )
     else:
-        problem = _check_file(os.path.join(cwd, job.script))
+        problem = _check_file(os.path.join(cwd, job.script), local=job.on == "local")
     return [f"{printable(job.script, 200)}: {problem}"] if problem else []
+
+
+def _check_stdin(job: JobSpec) -> str:
+    """Check a script that Python reads from standard input, as ``python -`` does."""
+    if job.on == "local" and job.nnodes == 1 and job.nproc_per_node in (None, 1):
+        return ""
+    return "standard input can be the script of a single local process only: --nnodes 1 --nproc-per-node 1"
 
 
 def require_script(job: JobSpec, cwd: str | os.PathLike[str]) -> None:
@@ -148,7 +157,7 @@ def require_script(job: JobSpec, cwd: str | os.PathLike[str]) -> None:
         raise UsageError("\n  ".join(["cannot run the script:", *problems]), fix="torchnet launch --help")
 
 
-def _check_file(path: str) -> str:
+def _check_file(path: str, *, local: bool) -> str:
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
@@ -168,7 +177,7 @@ def _check_file(path: str) -> str:
             source = file.read(_COMPILE_LIMIT + 1)
     except OSError as error:
         return f"cannot read it ({error.strerror})"
-    return _unreadable_for_workers(path) or _check_source(path, source)
+    return ("" if local else _unreadable_for_workers(path)) or _check_source(path, source)
 
 
 def _near(path: str) -> str:
@@ -182,7 +191,7 @@ def _near(path: str) -> str:
 
 
 def _unreadable_for_workers(path: str) -> str:
-    """Check that the mode bits allow reading: scripts run without capabilities, even if root launches them."""
+    """Check that the mode bits allow reading: scripts in pods run without capabilities, even if root launches them."""
     if os.geteuid() != 0:
         return ""
     real = os.path.realpath(path)

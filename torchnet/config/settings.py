@@ -47,7 +47,15 @@ FIELDS = (
         "true, false",
         switch=True,
     ),
-    Field("nnodes", "--nnodes", "Number of workers (nodes).", "a whole number from 1 to 10000", "2", "N"),
+    Field(
+        "nnodes",
+        "--nnodes",
+        "Number of workers (nodes). Locally, the default is 1 with any other flag or variable of torchrun, in a Slurm "
+        "job, and on a machine with GPUs.",
+        "a whole number from 1 to 10000",
+        "2",
+        "N",
+    ),
     Field(
         "nproc_per_node",
         "--nproc-per-node",
@@ -70,6 +78,29 @@ FIELDS = (
         "a DNS label: up to 63 characters of a-z, 0-9 and -, beginning and ending with a letter or digit",
         "generated",
         "NAME",
+    ),
+    Field(
+        "rdzv_id",
+        "--rdzv-id",
+        "The run's id for scripts, TORCHELASTIC_RUN_ID. The name of the run follows from it.",
+        "a text",
+        "the name of the run",
+        "ID",
+    ),
+    Field(
+        "role",
+        "--role",
+        "torchrun's name of the role of all processes, ROLE_NAME.",
+        "a text",
+        "default",
+        "NAME",
+    ),
+    Field(
+        "virtual_local_rank",
+        "--virtual-local-rank",
+        "Set LOCAL_RANK to 0 in each process, and make only the process's own GPU visible to it.",
+        "true, false",
+        switch=True,
     ),
     Field(
         "env",
@@ -166,7 +197,7 @@ FIELDS = (
     Field(
         "run.grace",
         "--grace",
-        "Time between SIGTERM and SIGKILL when processes are stopped.",
+        "Time between the signal that stops processes, usually SIGTERM, and SIGKILL.",
         _DURATION,
         f"{GRACE_SECONDS:g}s",
         "TIME",
@@ -217,8 +248,18 @@ FIELDS = (
         "--stdin-rank",
         "Connect stdin to this rank, for example for breakpoint().",
         "a rank of the job, from 0",
-        "none",
+        "0 with a single process, else none",
         "RANK",
+        only=HERE,
+    ),
+    Field(
+        "run.signals",
+        "--signals-to-handle",
+        "Signals to torchnet that stop the job, in addition to SIGTERM, SIGINT, SIGHUP and SIGQUIT. The processes get "
+        "the same signal.",
+        "names of signals, such as SIGUSR1,SIGUSR2",
+        "SIGTERM,SIGINT,SIGHUP,SIGQUIT",
+        "SIGNALS",
         only=HERE,
     ),
     Field(
@@ -269,7 +310,8 @@ FIELDS = (
     Field(
         "output.log_dir",
         "--log-dir",
-        "Write one log file per rank to this directory.",
+        "Write log files of the ranks to this directory: locally "
+        "RUN/node-R/attempt_N/LOCAL_RANK/{stdout,stderr}.log, on Kubernetes rank-N.log.",
         "the path of a directory",
         "none",
         "DIR",
@@ -278,7 +320,8 @@ FIELDS = (
     Field(
         "output.tee",
         "--tee",
-        "Streams to write to the log files and to the console: 1 stdout, 2 stderr, 3 both, or LOCAL_RANK:N,…",
+        "Streams to write to the log files and to the console: 1 stdout, 2 stderr, 3 both, or LOCAL_RANK:N,… Without "
+        "--log-dir, the files are in a temporary directory; with --log-dir alone, both streams are written.",
         "0, 1, 2, 3, or LOCAL_RANK:N,… such as 0:1,1:3",
         "0",
         "STREAMS",
@@ -302,6 +345,32 @@ FIELDS = (
         "0,3 or 0-3",
         "all",
         "RANKS",
+    ),
+    Field(
+        "output.local_ranks",
+        "--local-ranks-filter",
+        "Show the output of these local ranks only.",
+        "0,3 or 0-3",
+        "all",
+        "RANKS",
+        only=HERE,
+    ),
+    Field(
+        "output.no_prefix",
+        "--no-prefix",
+        "Pass the output of the ranks on unchanged, byte by byte, without prefixes.",
+        "true, false",
+        switch=True,
+        only=HERE,
+    ),
+    Field(
+        "output.prefix_template",
+        "--log-line-prefix-template",
+        "Prefix of the ranks' lines, with ${role_name}, ${rank}, ${local_rank} and ${hostname}.",
+        "a text",
+        "[rank N]",
+        "TEMPLATE",
+        only=HERE,
     ),
     Field(
         "output.json",

@@ -233,6 +233,12 @@ def _put_known(layer: Layer, path: str, raw: Any, keys: str, put: Any) -> None:
         layer.problems.append(FieldProblem(path, f"unknown field{hint}", keys + path))
 
 
+TORCHRUN_VARIABLES = {
+    "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "run.grace",
+    "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE": "output.prefix_template",
+}
+"""Variables of torchrun, other than PET_*, that are read if torchnet's own is not set (torch/distributed/run.py)."""
+
 FLAG, ENVIRONMENT, DEFAULT = "flag", "environment", "default"
 JOB_FILE, PROJECT_FILE, ENV_FILE = "job file", "project file", "env file"
 COMMAND_LINE = "the command line"
@@ -357,6 +363,9 @@ def from_environment(environ: Mapping[str, str]) -> Layer:
             # Not an error, since other parts of torchnet also have variables with this prefix.
             hint = f"did you mean {ENV_PREFIX}{near[0]}?"
             layer.warnings.append(f"the environment variable {quote(name)} is ignored; {hint}")
+    for name, path in TORCHRUN_VARIABLES.items():
+        if environ.get(name) and path not in layer.values:
+            layer.values[path] = Value(environ[name], Origin(ENVIRONMENT, name))
     return layer
 
 

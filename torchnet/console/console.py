@@ -11,6 +11,7 @@ import os
 import reprlib
 import sys
 import time
+from base64 import b64decode
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
@@ -96,6 +97,7 @@ class Console:
         tty: Overrides whether the streams are terminals.
         color: Overrides whether the streams get colours.
         listener: Called with each event first; may suppress or replace it.
+        prefix: Returns the prefix of a rank's lines; None for ``[rank N]``.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class Console:
         environ: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.monotonic,
         listener: Listener | None = None,
+        prefix: Callable[[int], str] | None = None,
     ) -> None:
         self._err, self._out = streams(
             stderr or sys.stderr,
@@ -123,7 +126,9 @@ class Console:
         self._ranks = frozenset(ranks)
         self._quiet = quiet
         single = world_size == 1 or len(self._ranks) == 1
-        self._lines = RankLines(self._err, self._out, world_size=world_size, single=single, clock=clock)
+        self._lines = RankLines(
+            self._err, self._out, world_size=world_size, single=single, clock=clock, prefix=prefix
+        )
         self._progress = Progress(self._err, self._own)
         self._failures: list[Cause] = []
         self._cause: Cause | None = None  # from the job's receipt, which takes precedence
@@ -230,6 +235,14 @@ class Console:
         name, end = event.get("stream"), str(event.get("end", "\n"))
         self._after_failure = self._after_failure or bool(self._failures)
         self._lines.write(rank, "stdout" if name == "stdout" else "stderr", str(event.get("data", "")), end)
+
+    def _on_raw(self, event: Event) -> None:
+        if self._ranks and int(event["rank"]) not in self._ranks:
+            return
+        self._progress.finish()
+        self._after_failure = self._after_failure or bool(self._failures)
+        data = b64decode(str(event["data"]))
+        self._lines.write_raw("stdout" if event.get("stream") == "stdout" else "stderr", data)
 
     def _on_failure(self, event: Event) -> None:
         self._progress.finish()

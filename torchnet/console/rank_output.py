@@ -44,6 +44,7 @@ class RankLines:
     Args:
         single: Whether only one rank is shown, so that its progress bars can be rewritten in place.
         clock: Seconds, monotonic.
+        prefix: Returns a rank's prefix; None for torchnet's.
     """
 
     def __init__(
@@ -54,7 +55,9 @@ class RankLines:
         world_size: int,
         single: bool,
         clock: Callable[[], float],
+        prefix: Callable[[int], str] | None = None,
     ) -> None:
+        self._prefix = prefix
         self._streams = {"stderr": stderr, "stdout": stdout}
         self._width = len(str(max(0, world_size - 1)))
         self._single = single
@@ -64,6 +67,8 @@ class RankLines:
 
     def prefix(self, rank: int, stream: Stream) -> str:
         """Return ``[rank 3]  ``, padded after the bracket, so that "[rank 3]" is searchable at any world size."""
+        if self._prefix is not None:
+            return self._prefix(rank)
         padding = " " * (self._width - len(str(rank)) + 1)
         if not stream.color:
             return f"[rank {rank}]{padding}"
@@ -89,6 +94,10 @@ class RankLines:
             self._propose(key, state)
         else:
             self._plain(key, state, data, last=end == "\n")
+
+    def write_raw(self, name: Literal["stdout", "stderr"], data: bytes) -> None:
+        """Write output as it is, without a prefix."""
+        self._streams[name].raw(data)
 
     def tick(self) -> None:
         """Show the states of bars that are due; call it regularly."""

@@ -12,6 +12,7 @@ from collections.abc import Hashable, Mapping
 from typing import TextIO
 
 ERASE = "\r\x1b[K"  # to the first column, and clear the line: torchnet uses no other cursor movement
+_RAW = "raw"  # the owner of an unfinished line that nobody completes
 COLUMNS = 80  # of anything that is not a terminal
 _AT_ONCE = select.PIPE_BUF  # bytes that a ready pipe accepts without blocking (pipe(7))
 
@@ -119,6 +120,13 @@ class Stream:
         self.surface.owner, self.surface.transient = owner, False
         self._write(text)
 
+    def raw(self, data: bytes) -> None:
+        """Write a program's bytes as they are, where the one before has stopped."""
+        if self.surface.owner not in (None, _RAW):
+            self._write(self._finish())
+        self.surface.owner, self.surface.transient = None if data.endswith(b"\n") else _RAW, False
+        self._write(data)
+
     def rewrite(self, owner: Hashable, text: str, *, transient: bool = False) -> None:
         """Rewrite the owner's line in place. Only for terminals, and for text that fits the width."""
         start = ERASE if self.surface.owner == owner else self._finish()
@@ -138,7 +146,9 @@ class Stream:
             self.line(text)
 
     def close_line(self) -> None:
-        """End the unfinished line, if there is one, of any owner."""
+        """End the unfinished line, if there is one, of any owner; but a program's bytes stay as they are."""
+        if self.surface.owner == _RAW:
+            return
         text = self._finish()
         if text:
             self._write(text)
@@ -176,15 +186,15 @@ class Stream:
         owner, self.surface.owner = self.surface.owner, None
         return "" if owner is None else ERASE if self.surface.transient else "\n"
 
-    def _write(self, text: str) -> None:
+    def _write(self, text: str | bytes) -> None:
         if self.error is not None:
             return
         try:
             self.file.flush()
             # Bypass the text layer, whose encoding may not cover Unicode (LANG=C), so that it would raise.
-            data = text.encode(self._encoding, "backslashreplace")
+            data = text if isinstance(text, bytes) else text.encode(self._encoding, "backslashreplace")
             if self.descriptor is None:
-                self.file.write(data.decode(self._encoding))
+                self.file.write(data.decode(self._encoding, "backslashreplace"))
                 self.file.flush()
             elif data:
                 self.surface.put(self, data)

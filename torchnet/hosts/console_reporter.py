@@ -17,6 +17,7 @@ class ConsoleReporter:
     Attributes:
         receipt: The job's, on rank 0; shown by the caller, after all output.
         worker_receipt: This host's.
+        error_files: By rank, what processes that failed wrote to TORCHELASTIC_ERROR_FILE.
         failure: Why the job, or this host's part of it, failed; the fields of `torchnet.agent.events.Failure`.
     """
 
@@ -24,6 +25,7 @@ class ConsoleReporter:
         self.receipt: dict[str, Any] | None = None
         self.worker_receipt: dict[str, Any] | None = None
         self.failure: dict[str, Any] | None = None
+        self.error_files: dict[int | None, str] = {}
         self._loop, self._console, self._first = loop, console, first
         self._watched: set[int] = set()
         loop.every(_TICK_SECONDS, self._tick)
@@ -38,6 +40,8 @@ class ConsoleReporter:
             self.receipt = event["receipt"]
         elif kind == "worker_receipt":
             self.worker_receipt = event["receipt"]
+        elif kind == "error_file":
+            self.error_files[event["rank"]] = event["data"]
         elif kind == "stopping":
             # Rank 0's host has shown the job's failure; the others learn it by this event.
             if self.failure is None and not self._first:

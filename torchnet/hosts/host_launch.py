@@ -32,7 +32,7 @@ from torchnet.hosts.backend import ChosenBackend
 from torchnet.hosts.console_reporter import ConsoleReporter
 from torchnet.hosts.host_endpoint import HostEndpoint
 from torchnet.hosts.registration import register
-from torchnet.local import gpus
+from torchnet.local import error_file, gpus, output_choice
 from torchnet.local.launch import run_name
 from torchnet.local.loopback import LoopbackSource
 from torchnet.network.address_sources import AddressSource, HostInterfaces
@@ -79,11 +79,20 @@ def run(job: JobSpec, listener: Listener | None) -> int:
         TorchnetError: This host cannot take part.
     """
     nproc = processes(job)
+    common = agent_spec(job, job.run_id or run_name(job.script, secrets.token_hex(3)), nproc, job.script, ())
+    if common.world_size == 1 and common.stdin_rank is None:
+        common = replace(common, stdin_rank=0)  # as for any single program
+    (common,) = output_choice.with_log_dir([common])
     console = Console(
-        world_size=job.nnodes * nproc, ranks=job.output.ranks, quiet=job.output.quiet, listener=listener
+        world_size=common.world_size,
+        ranks=output_choice.ranks(job.output, common),
+        quiet=job.output.quiet,
+        listener=listener,
+        # This console shows the ranks of its own host.
+        prefix=output_choice.prefix(job.output, replace(common, nnodes=1)),
     )
     try:
-        part = _part(job, nproc, console)
+        part = _part(job, common, console)
     except BaseException:
         console.close(_STOPPED_SECONDS)
         raise
@@ -110,7 +119,7 @@ def run(job: JobSpec, listener: Listener | None) -> int:
     return _end(job, part, console, reporters[0], code, began)
 
 
-def _part(job: JobSpec, nproc: int, console: Console) -> _Part:
+def _part(job: JobSpec, common: AgentSpec, console: Console) -> _Part:
     line = job.host_line
     assert line is not None
     endpoint = HostEndpoint(line.host, line.port)
@@ -123,15 +132,16 @@ def _part(job: JobSpec, nproc: int, console: Console) -> _Part:
     if rank is None and own and endpoint.is_free:
         rank = 0
     name = _name()
+    nproc = common.nproc_per_node
     spec = replace(
-        agent_spec(job, job.run_id or run_name(job.script, secrets.token_hex(3)), nproc, job.script, ()),
+        common,
         network="loopback" if alone else "host",
         loopback=alone,
         family="auto" if alone else job.network.family,
         node_rank=rank or 0,
         name=name,
         token=token,
-        python=sys.executable,
+        python=os.environ.get("PYTHON_EXEC") or sys.executable,  # torchrun's variable
         uid=secrets.token_hex(8),
         cpus=len(os.sched_getaffinity(0)) / nproc if nproc > 1 else None,
         host_names=line.names,
@@ -243,6 +253,11 @@ def _end(
     stopped = reporter.failure is not None and reporter.failure.get("kind") in ("interrupted", "timeout")
     patience = _STOPPED_SECONDS if stopped else None
     spec = part.spec
+    failed = reporter.failure or {}
+    if error := reporter.error_files.get(failed.get("rank")):
+        problem_of_file = error_file.write(os.environ, error, int(failed["code"]))
+        if problem_of_file:
+            console.notice(problem_of_file, "warning")
     if spec.node_rank:
         console.close(patience)
         return code

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+from collections.abc import Collection
 
 NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = (
     0x00020000,
@@ -16,6 +17,8 @@ NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = (
 )
 MS_BIND, MS_REC, MS_PRIVATE, MS_NOSUID, MS_NODEV, MS_NOEXEC = 4096, 16384, 1 << 18, 2, 4, 8
 MNT_DETACH = 2
+FILE_CAPABILITIES = (0, 1, 2, 3, 4)
+"""Root's rights over files: CAP_CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID (linux/capability.h)."""
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER = 1, 4, 24, 36
 _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
 _CAPSET = {"x86_64": 126, "aarch64": 91, "ppc64le": 184, "s390x": 185, "riscv64": 91}
@@ -88,15 +91,32 @@ def same_files(one: int, other: int) -> bool:
     return bool(result == 0)
 
 
-def drop_privileges() -> None:
-    """Drop all capabilities of this process and its future children for good, as in a "restricted" pod."""
+def has_file_rights() -> bool:
+    """Return whether this process may access files of all users that its user namespace maps, more than its own."""
+    with open("/proc/self/status") as file:
+        status = dict(line.split(":", 1) for line in file if line.startswith("CapEff"))
+    with open("/proc/self/uid_map") as file:
+        count = sum(int(line.split()[2]) for line in file)
+    return bool(int(status.get("CapEff", "0"), 16) & 2) and count > 1
+
+
+def drop_privileges(keep: Collection[int] = ()) -> None:
+    """Drop all capabilities of this process and its future children for good, as in a "restricted" pod.
+
+    Args:
+        keep: Numbers of capabilities, below 32, that stay.
+    """
     _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     for capability in range(_LAST_CAPABILITY + 1):
+        if capability in keep:
+            continue
         if _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
             break
     header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0))
-    nothing = ctypes.create_string_buffer(24)
-    _check(_libc.syscall(_CAPSET[os.uname().machine], header, nothing), "capset")
+    bits = sum(1 << capability for capability in keep)
+    # Effective, permitted and inheritable, of the lower 32 and then of the upper ones.
+    sets = ctypes.create_string_buffer(struct.pack("=6I", bits, bits, 0, 0, 0, 0))
+    _check(_libc.syscall(_CAPSET[os.uname().machine], header, sets), "capset")
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
     # Credential changes may clear the dumpable flag (commit_creds), and root would then own /proc/self.
     _check(_libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0), "prctl")

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from torchnet.agent import worker_processes
+from torchnet.agent import process_tree
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Event, Failure
 from torchnet.agent.framed_socket import FramedSocket
@@ -47,5 +47,5 @@ class ChannelReporter:
 
         In a sandbox the kernel kills all processes by itself; on loopback nothing else does.
         """
-        worker_processes.kill_all()
+        process_tree.kill_all()
         os._exit(137)

@@ -18,7 +18,7 @@ from torchnet.config.fault_syntax import parse
 from torchnet.config.job_spec import LOOPBACK, JobSpec
 from torchnet.console.console import Console, Listener
 from torchnet.console.files import problem, write_json
-from torchnet.local import supervisor_process
+from torchnet.local import error_file, output_choice, supervisor_process
 from torchnet.local.agent_channel import AgentChannels
 from torchnet.local.gpus import Shares
 from torchnet.local.internet_access import Internet
@@ -36,16 +36,19 @@ def run_name(script: str, random: str) -> str:
 
 
 def agent_specs(
-    job: JobSpec, *, run_id: str, token: str, shares: Shares, python: str, cpus: int
+    job: JobSpec, *, run_id: str, token: str, start: str, shares: Shares, python: str, cpus: int
 ) -> list[AgentSpec]:
-    """Return one specification per node."""
+    """Return one specification per node; ``start`` distinguishes this start from others of the same run."""
     common = agent_spec(job, run_id, shares.nproc, job.script, job.attachments)
+    if common.world_size == 1 and common.stdin_rank is None:
+        common = replace(common, stdin_rank=0)  # as for any single program
     return [
         replace(
             common,
             node_rank=rank,
             name=f"node-{rank}",
             token=token,
+            uid=f"{start}/{rank}",
             python=python,
             gpus=shares.gpus[rank] if shares.gpus is not None else None,
             hostid=f"{run_id}-{rank}",
@@ -75,12 +78,18 @@ def run(job: JobSpec, listener: Listener | None, channels: AgentChannels, superv
         job,
         run_id=job.run_id or run_name(job.script, secrets.token_hex(3)),
         token=secrets.token_hex(16),
+        start=secrets.token_hex(4),
         shares=shares,
-        python=sys.executable,
+        python=os.environ.get("PYTHON_EXEC") or sys.executable,  # torchrun's variable
         cpus=len(os.sched_getaffinity(0)),
     )
+    specs = output_choice.with_log_dir(specs)
     console = Console(
-        world_size=specs[0].world_size, ranks=job.output.ranks, quiet=job.output.quiet, listener=listener
+        world_size=specs[0].world_size,
+        ranks=output_choice.ranks(job.output, specs[0]),
+        quiet=job.output.quiet,
+        listener=listener,
+        prefix=output_choice.prefix(job.output, specs[0]),
     )
     internet = Internet(wanted=not on_loopback)
     with contextlib.ExitStack() as cleanup:
@@ -98,7 +107,8 @@ def run(job: JobSpec, listener: Listener | None, channels: AgentChannels, superv
         cleanup.callback(internet.close)
         internet.attach(supervisor.init_pid)
         _show_notes(job, console, shares.note, internet.note)
-        receipt = LocalMonitor(specs, supervisor, channels, console).run(job.run.timeout, internet.failure)
+        monitor = LocalMonitor(specs, supervisor, channels, console)
+        receipt = monitor.run(job.run.timeout, internet.failure)
     if job.output.measure:
         # Imported here, because loading the receipt's pydantic model would delay the start.
         from torchnet.receipt.step_timing import summarize_samples
@@ -106,7 +116,16 @@ def run(job: JobSpec, listener: Listener | None, channels: AgentChannels, superv
         rate = job.network.rate
         receipt = summarize_samples(receipt, rate * job.network.rails if rate else None, requested=True)
     console.event({"event": "receipt", "receipt": receipt})
-    stopped = receipt["failure"] is not None and receipt["failure"]["kind"] in ("interrupted", "timeout")
+    failure = receipt["failure"]
+    if failure is not None and (error := monitor.error_file(failure["rank"])):
+        problem_of_file = error_file.write(os.environ, error, failure["code"])
+        if problem_of_file:
+            console.notice(problem_of_file, "warning")
+    if failure is not None and failure["kind"] == "script":
+        console.finish()  # after the root cause
+        for line in monitor.refused():
+            console.notice(line, "warning")
+    stopped = failure is not None and failure["kind"] in ("interrupted", "timeout")
     console.close(_STOPPED_SECONDS if stopped else None)
     code = int(receipt["exit_code"])
     if job.output.json_path:

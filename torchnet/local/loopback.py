@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from torchnet import constants
-from torchnet.agent import worker_processes
+from torchnet.agent import process_tree
 from torchnet.errors import RefusedError
 from torchnet.linux import namespaces
 from torchnet.local.control_messages import send
@@ -45,7 +45,7 @@ def supervise(
         os.close(descriptor)
     send(control, {"ready": True})
     watch.wait(nodes)
-    worker_processes.kill_all()
+    process_tree.kill_all()
     os._exit(0)
 
 

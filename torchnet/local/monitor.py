@@ -12,10 +12,13 @@ from typing import Any
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import BACKLOG, Event, Failure, Kind
 from torchnet.agent.spec import AgentSpec
+from torchnet.agent.stop_signals import SIGNALS, handled, interrupted
 from torchnet.console.console import Console
+from torchnet.linux import refused_connections
 from torchnet.local.agent_channel import AgentChannels
 from torchnet.local.supervisor_process import Supervisor
 from torchnet.signals import on_main_thread
+from torchnet.standard_streams import is_null
 
 _TICK_SECONDS = 0.1
 _CHECK_SECONDS = 1.0
@@ -41,10 +44,13 @@ class LocalMonitor:
         self._receipt: dict[str, Any] | None = None
         self._worker_receipts: dict[int, dict[str, Any]] = {}
         self._restarts = 0
-        self._interrupted = 0
+        self._interrupted = False
         self._awaiting_freeze: set[int] = set()
         self._rows: dict[int, str] = {}
         self._watched: set[int] = set()
+        self._error_files: dict[int, str] = {}
+        self._refused: dict[int, str] = {}  # ports of 127.0.0.1, and the node
+        self._stdin_explained = is_null(0)  # where there is nothing to read, nothing is missed
         channels.serve(self._loop, self._event, self._disconnected)
 
     def run(self, timeout: float | None, check_internet: Callable[[], str] = lambda: "") -> dict[str, Any]:
@@ -71,10 +77,8 @@ class LocalMonitor:
         return self._settle()
 
     def _handle_signals(self) -> None:
-        for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)):
-            if signal.getsignal(number) == signal.SIG_IGN:
-                continue  # set by nohup or a shell's &
-            self._loop.on_signal(number, lambda number=number, code=code: self._signal(number, code))  # type: ignore[misc]
+        for number in handled(self._specs[0].signals):
+            self._loop.on_signal(number, lambda number=number: self._signal(number))  # type: ignore[misc]
         self._loop.on_signal(signal.SIGTSTP, self._suspend)
 
     # -- output --------------------------------------------------------------------------------------------------
@@ -108,6 +112,12 @@ class LocalMonitor:
             self._reported_end.add(rank)
         elif kind == "frozen":
             self._awaiting_freeze.discard(rank)
+        elif kind == "error_file":
+            self._error_files[int(event["rank"])] = str(event["data"])
+        elif kind == "refused":
+            self._refused.update((int(port), self._specs[rank].name) for port in event["ports"])
+        elif kind == "stdin":
+            self._explain_stdin(int(event["rank"]))
         elif kind == "row":
             self._stop_on_duplicate_address(rank, event["row"])
         else:
@@ -122,6 +132,28 @@ class LocalMonitor:
                 if self._failure is None:
                     self._failure = failure
                     self._kill_after_grace()
+
+    def _explain_stdin(self, rank: int) -> None:
+        """Explain, once, why a rank finds no standard input."""
+        if not self._stdin_explained:
+            self._stdin_explained = True
+            self._notice(
+                f"rank {rank} reads its standard input, which is empty: with several processes, --stdin-rank {rank} "
+                "gives it torchnet's"
+            )
+
+    def refused(self) -> list[str]:
+        """Explain connections that were refused in a node although this machine listens there."""
+        return [
+            f"a connection to 127.0.0.1:{port} was refused on {name}: this machine listens there, but a local node has "
+            "its own 127.0.0.1; with --network loopback, workers use this machine's"
+            for port, name in self._refused.items()
+            if refused_connections.listens(port)
+        ]
+
+    def error_file(self, rank: int | None) -> str:
+        """Return what a rank that failed has written to TORCHELASTIC_ERROR_FILE, or ""."""
+        return "" if rank is None else self._error_files.get(rank, "")
 
     def _notice(self, text: str) -> None:
         if text:
@@ -180,19 +212,18 @@ class LocalMonitor:
 
     # -- signals -------------------------------------------------------------------------------------------------
 
-    def _signal(self, number: int, code: int) -> None:
-        self._interrupted += 1
-        name = signal.Signals(number).name
-        if self._interrupted > 1:
-            self._failure = self._failure or Failure(
-                "interrupted", f"stopped by {name}", code, at=time.time()
-            )
+    def _signal(self, number: int) -> None:
+        failure = interrupted(number)
+        if self._interrupted:
+            self._failure = self._failure or failure
             self._loop.stop()
             return
+        # A further one, such as Slurm's SIGUSR1 before its SIGTERM, is no reason to kill at the next.
+        self._interrupted = number in SIGNALS
         if number == signal.SIGINT:
             text = f"stopping: the processes have {self._specs[0].grace:g} s to exit; press Ctrl-C again to kill them"
             self._console.notice(text, "warning")
-        self._stop(Failure("interrupted", f"stopped by {name}", code, at=time.time()))
+        self._stop(failure)
 
     def _suspend(self) -> None:
         """Handle Ctrl-Z: stop all nodes' processes first, then this one; continue in reverse order."""
@@ -234,6 +265,6 @@ class LocalMonitor:
 
 def _ignore_further_signals() -> None:
     """Another signal must not prevent the receipt."""
-    for number in (signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         if signal.getsignal(number) == signal.SIG_DFL:  # else a caller with other jobs handles it
             signal.signal(number, signal.SIG_IGN)

@@ -54,7 +54,7 @@ def check_files(job: JobSpec) -> None:
         places["the script"] = job.script
     if job.output.log_dir:
         places["--log-dir"] = job.output.log_dir
-    hidden = [f"{what} {printable(path, 200)}" for what, path in places.items() if _is_hidden(path)]
+    hidden = [f"{what} {printable(path, 200)}" for what, path in places.items() if is_hidden(path)]
     if hidden:
         raise UsageError(
             f"each node has its own {_HIDDEN}, as a pod has, and does not see this machine's: {', '.join(hidden)}",
@@ -62,5 +62,6 @@ def check_files(job: JobSpec) -> None:
         )
 
 
-def _is_hidden(path: str) -> bool:
+def is_hidden(path: str) -> bool:
+    """Return whether the path is in a place of which each node has its own."""
     return os.path.commonpath([os.path.realpath(path), _HIDDEN]) == _HIDDEN

@@ -54,6 +54,7 @@ class EnvironmentInputs:
         loopback: there is no backend; all workers share this machine's ``lo``.
         local: the networks are torchnet's own, in namespaces of this machine.
         gloo_devices, nccl_threads, nccl_sockets: the job's "tune" settings; None sets nothing.
+        rdzv_id, role, signals: as in `torchnet.agent.spec.AgentSpec`.
         user, home, cache_dir: for a uid without passwd entry or writable HOME; None sets nothing.
 
     Raises:
@@ -91,6 +92,9 @@ class EnvironmentInputs:
     user: str | None = None
     home: str | None = None
     cache_dir: str | None = None
+    rdzv_id: str = ""
+    role: str = "default"
+    signals: tuple[str, ...] = ()
     gloo_devices: int = 1
     nccl_threads: str | None = None
     nccl_sockets: str | None = None
@@ -174,7 +178,7 @@ RULES: tuple[VariableRule, ...] = (
            "Rank of this process in the job.", _INIT),
     _owned("WORLD_SIZE", "nnodes x nproc", lambda i: str(i.world_size),
            "Number of processes of the job.", _INIT),
-    _owned("LOCAL_RANK", "0 … LOCAL_WORLD_SIZE-1", lambda i: str(i.local_rank),
+    _owned("LOCAL_RANK", "0 … LOCAL_WORLD_SIZE-1; 0 with --virtual-local-rank", lambda i: str(i.local_rank),
            "Rank of this process in its worker; scripts use it as the GPU's index.", _AGENT),
     _owned("LOCAL_WORLD_SIZE", "nproc", lambda i: str(i.nproc),
            "Number of processes of this worker.", _AGENT),
@@ -186,13 +190,13 @@ RULES: tuple[VariableRule, ...] = (
     _owned("NODE_RANK", "0 … nnodes-1", lambda i: str(i.node_rank),
            "Number of this worker, for scripts that read this variable; an old value would be wrong.",
            "composer/utils/dist.py; lightning/fabric/plugins/environments/lightning.py"),
-    _owned("ROLE_NAME", "default", lambda _: "default",
+    _owned("ROLE_NAME", "default, or --role", lambda i: i.role,
            "torchrun's name of the role of all processes.", _AGENT),
     _owned("ROLE_RANK", "same as RANK", lambda i: str(i.rank),
            "Rank of this process in its role.", _AGENT),
     _owned("ROLE_WORLD_SIZE", "same as WORLD_SIZE", lambda i: str(i.world_size),
            "Number of processes of the role.", _AGENT),
-    _owned("TORCHELASTIC_RUN_ID", "the run's id", lambda i: i.run_id,
+    _owned("TORCHELASTIC_RUN_ID", "the run's id, or --rdzv-id", lambda i: i.rdzv_id or i.run_id,
            "Lightning and torch.distributed.is_torchelastic_launched() recognise torchrun by it.", _AGENT),
     _owned("TORCHELASTIC_RESTART_COUNT", "0 … max_restarts", lambda i: str(i.restart_count),
            "Number of restarts of all workers so far.", _AGENT),
@@ -201,7 +205,7 @@ RULES: tuple[VariableRule, ...] = (
     _owned("TORCHELASTIC_ERROR_FILE", "one file per process", lambda i: i.error_file,
            "@record writes the exception to this file; torchnet reads the root cause from it.",
            "torch/distributed/elastic/multiprocessing/errors/__init__.py"),
-    VariableRule("TORCHELASTIC_SIGNALS_TO_HANDLE", _SIGNALS, lambda _: _SIGNALS,
+    VariableRule("TORCHELASTIC_SIGNALS_TO_HANDLE", _SIGNALS, lambda i: ",".join((_SIGNALS, *i.signals)),
          "Same as under torchrun, for scripts that start processes with torch.distributed.elastic.",
          "torch/distributed/launcher/api.py", consequence="processes that the script starts handle other signals"),
     # Rendezvous.

@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Iterable
 
 from torchnet.agent.accounting import Flow
+from torchnet.agent.process_tree import descendants
 from torchnet.agent.socket_owners import Owner, Process, SocketOwners
 from torchnet.agent.transports import NcclWatch
-from torchnet.agent.worker_processes import descendants
 from torchnet.linux import protocol_counters, rtnetlink, sock_diag
 from torchnet.linux.netlink import SOCK_DIAG, Netlink
 from torchnet.linux.protocol_counters import ProtocolCounters

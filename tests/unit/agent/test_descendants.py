@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from torchnet.agent.process_tree import descendants
 from torchnet.agent.socket_owners import open_sockets
-from torchnet.agent.worker_processes import descendants
 
 LEADER_GONE = """
 import ctypes, socket, threading, time

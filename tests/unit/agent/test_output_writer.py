@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from tests.jobs import until
@@ -20,10 +20,12 @@ Failures = list[tuple[int, str, bool]]
 
 
 @contextlib.contextmanager
-def writer(*destinations: str) -> Iterator[tuple[EventLoop, OutputWriter, Failures]]:
+def writer(
+    *destinations: str, late: Collection[int] = ()
+) -> Iterator[tuple[EventLoop, OutputWriter, Failures]]:
     loop = EventLoop()
     failures: Failures = []
-    made = OutputWriter(loop, destinations, lambda *failure: failures.append(failure))
+    made = OutputWriter(loop, destinations, lambda *failure: failures.append(failure), late)
     (pid,) = output_writer.pids
     try:
         yield loop, made, failures
@@ -44,6 +46,18 @@ def test_everything_arrives_in_order_in_each_file(tmp_path: Path) -> None:
     assert first.read_bytes() == b"".join(b"%d\n" % n for n in range(0, 2000, 2)) + b"x" * 3_000_000
     assert second.read_bytes() == b"".join(b"%d\n" % n for n in range(1, 2000, 2))
     assert failures == []
+
+
+def test_a_late_file_exists_once_there_is_data_for_it(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("log", "folder/error", "folder/none")]
+    with writer(*map(str, paths), "/dev/null/x", late={1, 2, 3}) as (_, made, failures):
+        made.wait_until_opened(10)
+        assert [path.exists() for path in paths] == [True, False, False]
+        made.write(1, b"error")
+        made.write(3, b"lost")
+    assert [path.exists() for path in paths] == [True, True, False]
+    assert paths[1].read_bytes() == b"error"
+    assert [number for number, *_ in failures] == [3]
 
 
 def test_what_cannot_be_written_is_reported_once_and_costs_the_others_nothing(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from torchnet.agent import preflight, torch_build
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.heartbeat import heartbeat_seconds, idle_silence_seconds, silence_seconds
 from torchnet.agent.preflight import Preflight, wrong_route
+from torchnet.agent.rank_logs import streams
 from torchnet.agent.spec import AgentSpec
-from torchnet.agent.worker_processes import _streams, with_site
+from torchnet.agent.worker_processes import with_site
 from torchnet.linux import rtnetlink
 from torchnet.linux.netlink import Netlink
 from torchnet.network.attachment import NetworkAttachment
@@ -93,7 +94,7 @@ STREAMS = {
 
 @pytest.mark.parametrize(("value", "rank"), STREAMS)
 def test_streams_as_torchrun_writes_them(value: str, rank: int) -> None:
-    assert _streams(value, rank, spec(node_rank=1)) == STREAMS[value, rank]
+    assert streams(value, rank - spec(node_rank=1).ranks[0]) == STREAMS[value, rank]
 
 
 def test_the_site_folder_comes_first_and_keeps_the_users_path() -> None:

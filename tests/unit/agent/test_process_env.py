@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.unit.agents import rails, spec
@@ -21,3 +23,31 @@ def test_gloo_has_from_one_to_eight_devices_on_a_rail(
         spec(entry="program", env={"TORCHNET_TUNE_GLOO_DEVICES": text}), "fd00::1", rails(), 29501, 0
     )
     assert made.given(0)["GLOO_SOCKET_IFNAME"] == ",".join([rails()[0].interface] * devices)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "visible", "expected"),
+    [
+        (("4", "6"), None, ["4", "6"]),
+        (None, "5,7", ["5", "7"]),
+        (None, None, ["0", "1"]),
+        (None, "3", ["3", "-1"]),
+        ((), None, ["-1", "-1"]),
+    ],
+)
+def test_with_a_virtual_local_rank_each_process_sees_its_gpu_as_the_first(
+    gpus: tuple[str, ...] | None, visible: str | None, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    fields: dict[str, Any] = {"rdzv_id": "my job", "role": "r", "signals": ("SIGUSR1",)}
+    one = spec(entry="program", gpus=gpus, virtual_local_rank=True, **fields)
+    made = ProcessEnvironment(one, "fd00::1", rails(), 29501, 0)
+    found = [made.of(local, "") for local in (0, 1)]
+    assert [env["LOCAL_RANK"] for env in found] == ["0", "0"]
+    assert [env["RANK"] for env in found] == ["0", "1"]
+    assert [env["CUDA_VISIBLE_DEVICES"] for env in found] == expected
+    assert (found[0]["TORCHELASTIC_RUN_ID"], found[0]["ROLE_NAME"]) == ("my job", "r")
+    assert found[0]["TORCHELASTIC_SIGNALS_TO_HANDLE"] == "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"

@@ -32,7 +32,7 @@ def test_all_other_ranks_wait_once(monkeypatch: pytest.MonkeyPatch, node_rank: i
     try:
         processes = worker_processes.WorkerProcesses(loop, spec(node_rank, nproc=2), reporter, print)
         monkeypatch.setattr(time, "sleep", sleep)
-        processes.start(0, lambda _local, _file: {})
+        processes.start(0, "run", lambda _local, _file: {})
         monkeypatch.undo()
     finally:
         loop.close()

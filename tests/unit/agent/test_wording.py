@@ -12,6 +12,7 @@ from torchnet.agent import failures
 from torchnet.agent.events import Failure
 from torchnet.agent.failure_cause import explain_end
 from torchnet.agent.rank_process import Process
+from torchnet.agent.stop_signals import interrupted
 from torchnet.errors import RefusedError
 from torchnet.network.peer_table import PeerRow
 
@@ -45,15 +46,17 @@ FAILURES = {
     "rank0_silent": failures.rank0_silent("node-1", "node-0 (fd00::)", "net1", 13.4),
     "rail_lost": failures.rail_lost("node-1", "net1 (fd00::1) lost its carrier for more than 5 s"),
     "stalled": failures.stalled("stalled: the workers exchanged almost no data for 300 s\nmore"),
-    "interrupted": failures.interrupted(15, 143),
+    "interrupted": interrupted(15),
 }
 
 
-def ended(code: int, number: int = 0, cause: str = "", tail: tuple[str, ...] = ()) -> Failure:
+def ended(
+    code: int, number: int = 0, cause: str = "", tail: tuple[str, ...] = (), rank0_ended: bool | None = None
+) -> Failure:
     process = SimpleNamespace(
         code=code, signal=number, rank=3, ended_at=1.0, cause=lambda: cause, tail=lambda: list(tail)
     )
-    return explain_end(cast(Process, process), spec(1))
+    return explain_end(cast(Process, process), spec(1), rank0_ended=rank0_ended)
 
 
 PROCESSES = {
@@ -61,6 +64,9 @@ PROCESSES = {
     "error file": ended(1, cause="ValueError: bad"),
     "SIGKILL": ended(137, 9),
     "SIGBUS": ended(135, 7),
+    "store": ended(1, tail=("torch.distributed.DistNetworkError: Failed to recv, got 0 bytes",)),
+    "store (rank 0 ended)": ended(1, tail=("DistNetworkError: Broken pipe",), rank0_ended=True),
+    "store (rank 0 runs)": ended(1, tail=("DistNetworkError: Broken pipe",), rank0_ended=False),
     "unbracketed": ended(1, tail=("Port could not be cast to integer value as '0:800::1:29500'",)),
 }
 
@@ -69,7 +75,7 @@ def test_every_failure_has_its_words_in_the_golden_file() -> None:
     functions = {
         name for name, value in vars(failures).items() if inspect.isfunction(value) and name[0] != "_"
     }
-    assert {name.partition(" ")[0] for name in FAILURES} == functions - {"listed"}
+    assert {name.partition(" ")[0] for name in FAILURES} == functions - {"listed"} | {"interrupted"}
     lines = [shown(name, failure) for name, failure in [*FAILURES.items(), *PROCESSES.items()]]
     golden.check("agent-failures.txt", "\n".join(lines))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import shlex
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -48,7 +49,7 @@ def launch(
     def run(line: str) -> tuple[int, str]:
         words = shlex.split(line)
         with pytest.MonkeyPatch.context() as patch:
-            while words and words[0].startswith(("PET_", "SLURM_")):
+            while words and re.match("[A-Z_]+=", words[0]):
                 patch.setenv(*words.pop(0).split("=", 1))
             code = main(["launch", *words, "train.py", "--lr", "a b"])
         return code, capsys.readouterr().err
@@ -159,11 +160,21 @@ def test_a_line_that_no_host_can_follow_is_refused(launch: Launch, jobs: list[An
         ("--nnodes 2", 2),
         ("--nnodes 2 --rdzv-endpoint ''", 2),
         ("--master-addr 127.0.0.1", 1),
-        (SLURM.replace("NUM_NODES=3", "NUM_NODES=1"), 2),
+        (SLURM.replace("NUM_NODES=3", "NUM_NODES=1"), 1),
         (f"{SLURM} --standalone", 1),
         (f"{SLURM} --nnodes 1", 1),
-        (f"{SLURM} --on local", 2),
-        ("SLURM_NODEID=0 SLURM_JOB_ID=7 SLURM_JOB_NUM_NODES=2", 2),
+        (f"{SLURM} --on local", 1),
+        ("SLURM_NODEID=0 SLURM_JOB_ID=7 SLURM_JOB_NUM_NODES=2", 1),
+        ("", 2),
+        ("--rate 1gbit", 2),
+        ("--max-restarts 1", 1),
+        ("--role trainer", 1),
+        ("--tee 3 --nnodes 3", 3),
+        ("PET_MAX_RESTARTS=1", 1),
+        ("SLURM_JOB_ID=7", 1),
+        ("TORCH_ELASTIC_SHUTDOWN_TIMEOUT=9", 1),
+        ("CUDA_VISIBLE_DEVICES=0", 1),
+        ("CUDA_VISIBLE_DEVICES=0,1 TORCHNET_NNODES=2", 2),
         ("--standalone", 1),
         ("--standalone --node-rank 1 --rdzv-endpoint localhost:0", 1),
         ("PET_NNODES=4 --nnodes 1 --master-addr 10.0.0.1", 1),
@@ -190,9 +201,8 @@ def test_a_line_for_one_host_starts_a_job(launch: Launch, jobs: list[Any], line:
         "PET_NODE_RANK=1.5",
         "PET_NNODES=all --master-addr 10.0.0.1",
         "--shutdown-timeout 5min",
-        "--virtual-local-rank",
-        "--virtual_local_rank --nnodes 1",
-        "PET_VIRTUAL_LOCAL_RANK=1",
+        "--signals-to-handle SIGSTOP",
+        "--log x",
     ],
 )
 def test_refused_values(launch: Launch, jobs: list[Any], line: str) -> None:
@@ -211,7 +221,7 @@ def test_each_flag_says_what_it_means_here(dry: Dry, capsys: pytest.CaptureFixtu
         what = lines[0].removeprefix(f"torchnet: {one.flag} ").partition(": ")[0]
         assert "has no effect" in what
         lost |= set() if "not needed" in what else {one.flag}
-    assert {"--signals-to-handle", "--numa-binding", "--role", "--local-ranks-filter"} < lost
+    assert {"--numa-binding", "--logs-specs", "--duplicate-stdout-filters"} < lost
     main(["launch", "--help"])
     assert "--rdzv-backend" not in capsys.readouterr().out
 
@@ -235,20 +245,24 @@ def test_like_torchrun_torchnet_binds_no_process_to_cpus_by_default() -> None:
 def test_shutdown_timeout_is_grace(dry: Dry) -> None:
     job, lines = dry("--shutdown-timeout 40")
     assert (job["run"]["grace"], lines) == (40, [])
+    job, lines = dry("", TORCH_ELASTIC_SHUTDOWN_TIMEOUT="50")
+    assert (job["run"]["grace"], lines) == (50, [])
+    assert dry("", TORCH_ELASTIC_SHUTDOWN_TIMEOUT="50", TORCHNET_GRACE="7")[0]["run"]["grace"] == 7
+    assert dry("--grace 6", TORCH_ELASTIC_SHUTDOWN_TIMEOUT="50")[0]["run"]["grace"] == 6
     job, lines = dry("--shutdown-timeout 40 --grace 5", TORCHNET_GRACE="7")
     assert job["run"]["grace"] == 5
     (line,) = lines
     assert "--shutdown-timeout has no effect" in line
 
 
-def test_rdzv_id_names_the_run(dry: Dry) -> None:
-    job, lines = dry("--rdzv-id 100")
-    assert (job["run_id"], lines) == ("100", [])
-    for line, run in (("--rdzv-id My_Job", None), ("--rdzv-id 100 --run-id a", "a")):
-        job, lines = dry(line)
-        assert job["run_id"] == run
-        assert len(lines) == 1
-        assert "--rdzv-id has no effect: " in lines[0]
+@pytest.mark.parametrize(
+    ("line", "run"),
+    [("100", "100"), ("My_Job", "my-job"), ("__", None), ("100 --run-id a", "a")],
+)
+def test_rdzv_id_names_the_run(dry: Dry, line: str, run: str | None) -> None:
+    """Scripts see it as it is; the run's name, which is a label, follows from it."""
+    job, lines = dry(f"--rdzv-id {line}")
+    assert (job["rdzv_id"], job["run_id"], lines) == (line.split(maxsplit=1)[0], run, [])
 
 
 def test_an_rdzv_id_that_cannot_name_a_jobset_does_not_stop_the_launch(
@@ -262,8 +276,37 @@ def test_an_rdzv_id_that_cannot_name_a_jobset_does_not_stop_the_launch(
     words = "launch --dry-run --on kubernetes --kind jobset --network net --image example.org/image:1"
     assert main([*words.split(), "--rdzv-id", "4711", "train.py"]) == 0
     shown = capsys.readouterr()
-    assert "--rdzv-id has no effect: " in shown.err
-    assert "4711" not in shown.out
+    assert "4711" in shown.out, "scripts see it"
+    assert "name: 4711" not in shown.out
+
+
+def test_abbreviations_as_argparse_accepts_them(dry: Dry) -> None:
+    job, _ = dry("--redirect=3 --nproc-per=4 --max_r 2 --virt --rate 1gbit")
+    assert (job["output"]["redirects"], job["nproc_per_node"], job["run"]["max_restarts"]) == ("3", 4, 2)
+    assert (job["virtual_local_rank"], job["network"]["rate"]) == (True, 10**9)
+
+
+@pytest.mark.parametrize(
+    ("line", "first"),
+    [
+        (
+            "",
+            "torchnet: no --nnodes: 2 nodes, all on this machine; for a single one, as under torchrun: --nnodes 1",
+        ),
+        ("--nnodes 3", "torchnet: --nnodes 3: all nodes on this machine"),
+        ("CUDA_VISIBLE_DEVICES=0,1", "torchnet: no --nproc-per-node: 2 processes, one per GPU; "),
+        ("--nnodes 1", ""),
+        ("--standalone", ""),
+        ("-q", ""),
+        ("TORCHNET_NNODES=2", ""),
+    ],
+)
+def test_the_first_line_says_what_differs_from_torchrun(
+    launch: Launch, jobs: list[Any], line: str, first: str
+) -> None:
+    code, err = launch(line)
+    assert (code, len(jobs)) == (0, 1)
+    assert err.startswith(first) if first else not err
 
 
 def test_what_a_torchrun_flag_set_has_it_as_its_origin(dry: Dry, capsys: pytest.CaptureFixture[str]) -> None:

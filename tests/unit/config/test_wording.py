@@ -44,11 +44,11 @@ JOBS: dict[str, dict[str, object]] = {
         "tune": ["bucket=1", "compress", "compress=zip"],
     },
     "no script": {"script": None},
+    "signals": {"run.signals": "SIGKILL,USR1"},
     "rates": {"network.rate": "fast", "output.ranks": "x", "run.stdin_rank": "1000000"},
     "combinations": {
         "nnodes": "1",
         "output.min_share": "0.5",
-        "output.redirects": "1",
         "module": True,
         "no_python": True,
         "nproc_per_node": "2",

@@ -115,3 +115,30 @@ def test_when_colours_are_used(environ: dict[str, str], tty: bool, colored: bool
     screen.output(0, "\x1b[31mred")
     expected = f"\x1b[{PALETTE[0]}m[rank 0]\x1b[0m \x1b[31mred\x1b[0m\n" if colored else "[rank 0] red\n"
     assert screen.stdout == expected
+
+
+def test_bytes_are_passed_on_as_they_are() -> None:
+    """Nothing is added at the end, either: it may be JSON without a newline."""
+    screen = Screen(ranks=(0,))
+    for data in (b"a\rb\x1b[2J", b"\xc3\xa9\n", b"{}"):
+        screen.raw(0, data)
+    screen.raw(1, b"hidden")
+    screen.raw(0, b"err", stream="stderr")
+    screen.console.close()
+    assert (screen.stdout, screen.stderr) == ("a\rb\x1b[2J\u00e9\n{}", "err")
+
+
+def test_torchnets_lines_begin_anew_where_bytes_share_the_terminal() -> None:
+    screen = Screen(one=True)
+    screen.raw(0, b"half")
+    screen.notice("info", "note")
+    screen.raw(0, b" a line\n")
+    screen.notice("info", "note")
+    assert screen.stdout == "half\ntorchnet: note\n a line\ntorchnet: note\n"
+
+
+def test_a_prefix_of_the_users() -> None:
+    screen = Screen(prefix=lambda rank: f"{rank}> ")
+    screen.output(3, "x")
+    screen.output(3, "")
+    assert screen.stdout == "3> x\n3>\n"

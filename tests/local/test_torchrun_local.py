@@ -1,0 +1,119 @@
+"""What a local node owes to those who come from torchrun, other than output and signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import needs
+from tests.jobs import Job, lines, run, script
+
+LOOK = """
+    import os, sys
+    names = ("TORCHELASTIC_RUN_ID", "ROLE_NAME", "LOCAL_RANK", "CUDA_VISIBLE_DEVICES", "RANK")
+    print(*(os.environ.get(name) for name in names), *sys.argv[1:])
+"""
+
+
+def test_identity_and_arguments(tmp_path: Path) -> None:
+    """One launch for --rdzv-id, --role, --virtual-local-rank and ${local_rank}; two processes on one node."""
+    flags = ("--nproc-per-node", "2", "--rdzv-id", "My Job", "--role", "trainer", "--virtual-local-rank")
+    done = run(*flags, script(tmp_path, LOOK), "run_${local_rank}.txt", env={"CUDA_VISIBLE_DEVICES": "5,7"})
+    assert done.code == 0, done.stderr
+    assert [lines(done.stdout, rank) for rank in (0, 1)] == [
+        ["My Job trainer 0 5 0 run_0.txt"],
+        ["My Job trainer 0 7 1 run_1.txt"],
+    ]
+    assert "receipt of my-job: " in done.stderr
+
+
+def test_the_callers_error_file_gets_the_root_cause(tmp_path: Path) -> None:
+    text = """
+        import json, os, sys, time
+        if os.environ["RANK"] == "0":
+            time.sleep(60)
+        with open(os.environ["TORCHELASTIC_ERROR_FILE"], "w") as file:
+            json.dump({"message": {"message": "oh no", "extraInfo": {}}}, file)
+        sys.exit(3)
+    """
+    reply = tmp_path / "reply.json"
+    flags = ("--nnodes", "2", "--grace", "1")
+    done = run(*flags, script(tmp_path, text), env={"TORCHELASTIC_ERROR_FILE": str(reply)})
+    assert done.code == 3, done.stderr
+    assert json.loads(reply.read_text()) == {"message": {"message": "oh no", "extraInfo": {}, "errorCode": 3}}
+
+
+LEAVES = """
+    import os, subprocess, sys
+    wait = "import time; time.sleep(3); print('uploaded', flush=True); open('done', 'w')"
+    subprocess.Popen([sys.executable, "-c", wait])
+    print("ready", flush=True)
+"""
+
+
+def test_what_a_rank_leaves_behind_is_printed_and_waited_for(tmp_path: Path) -> None:
+    """Its output, too: it would end by SIGPIPE if the pipes of its rank were closed."""
+    done = run("--nnodes", "1", script(tmp_path, LEAVES), cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert lines(done.stdout, 0) == ["ready", "uploaded"]
+    assert (tmp_path / "done").exists()
+    assert "waiting for processes that ended ranks have left behind: " in done.stderr
+    assert re.search(r"left behind: rank 0's \S+ -c import time; time.sleep\(3\)", done.stderr)
+
+
+def test_ctrl_c_ends_what_is_left_behind(tmp_path: Path) -> None:
+    leaves = script(tmp_path, LEAVES.replace("sleep(3)", "sleep(600)"))
+    with Job("--nnodes", "1", leaves, cwd=tmp_path) as job:
+        job.wait_for("waiting for processes that ended ranks have left behind")
+        began = time.monotonic()
+        job.send(2)
+        done = job.finish()
+    assert (done.code, done.at - began < 10) == (130, True)
+
+
+def test_a_refused_connection_to_a_service_of_the_machine_is_explained(tmp_path: Path) -> None:
+    """In the last line, also where the error does not name the port; nothing is said of a port nobody has."""
+    connect = script(
+        tmp_path, "import socket, sys; socket.create_connection(('127.0.0.1', int(sys.argv[1])))"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        done = run("--nnodes", "2", connect, port)
+    assert done.code == 1
+    last = done.stderr.splitlines()[-1]
+    assert f"a connection to 127.0.0.1:{port} was refused on node-" in last
+    assert "--network loopback" in last
+    done = run("--nnodes", "2", connect, port)
+    assert done.code == 1
+    assert "was refused on" not in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights over other users' files")
+def test_root_keeps_its_rights_over_files(tmp_path: Path) -> None:
+    needs.networks()
+    folder = tmp_path / "of another user"
+    folder.mkdir()
+    (folder / "data").write_text("secret")
+    for path in (folder / "data", folder):
+        os.chown(path, 1000, 1000)
+        path.chmod(0o600 if path.is_file() else 0o700)
+    text = """
+        import os, socket, sys
+        print(open(sys.argv[1] + "/data").read())
+        open(sys.argv[1] + "/checkpoint", "w").close()
+        os.chown(sys.argv[1] + "/checkpoint", 1000, 1000)
+        try:
+            socket.sethostname("x")
+        except PermissionError:
+            print("no other rights")
+    """
+    done = run("--nnodes", "1", script(tmp_path, text), folder)
+    assert done.code == 0, done.stderr
+    assert lines(done.stdout, 0) == ["secret", "no other rights"]
+    assert os.stat(folder / "checkpoint").st_uid == 1000
