@@ -324,7 +324,7 @@ def test_what_a_torchrun_flag_set_has_it_as_its_origin(dry: Dry, capsys: pytest.
             {"nnodes": 1, "module": True, "run_id": "x"},
             "PET_MASTER_PORT",
         ),
-        ("--nnodes 2", {"PET_NNODES": "1", "PET_ROLE": "r"}, {"nnodes": 2}, "PET_ROLE"),
+        ("--nnodes 2", {"PET_NNODES": "1", "PET_ROLE": "r"}, {"nnodes": 2, "role": "r"}, ""),
         ("", {"PET_NNODES": "1", "TORCHNET_NNODES": "3"}, {"nnodes": 3}, ""),
         (
             "--role r --tee 0",
