@@ -286,7 +286,7 @@ class Worker:
             self._wrote_hosts = private and etc_hosts.add_peers(self._table, self._spec.run_id)
             # Once for the job: rank 0's store looks up each connection, and its hosts are usually alike.
             once = self._attempt == 0 and self._spec.node_rank == 0 and self._spec.nnodes > 1
-            if once and not self._wrote_hosts:
+            if once and not self._wrote_hosts and not self._spec.fast_names:
                 self._notice("warning", etc_hosts.unchanged(self._table, private=private))
         own = self._spec.node_rank
         peers = probe_plan.peers(own, self._spec.nnodes, self._spec.preflight) if probe else ()

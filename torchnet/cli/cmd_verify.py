@@ -126,6 +126,15 @@ def _on_hosts(planned: HostPlan, given: dict[str, Any], form: str) -> int:
     from torchnet.cli.entry_point import emit
     from torchnet.k8s.verify.cluster_report import ClusterReport, document
 
+    known = {"network", "form", *(parameter_name(BY_PATH[path]) for path in verify_hosts.FIELDS)}
+    known |= {one.parameter for one in TORCHRUN_FLAGS}
+    if foreign := [
+        f"--{name.rpartition('__')[2].strip('_').replace('_', '-')}" for name in given if name not in known
+    ]:
+        raise UsageError(
+            f"{', '.join(foreign)}: of test pods, without effect on hosts ({planned.shown})",
+            fix="torchnet verify --help",
+        )
     checks: list[Check] = []
     code = verify_hosts.run(planned, given, checks.append if form == "json" else _say)
     if form == "json" and checks:  # on the other hosts there are none

@@ -9,11 +9,11 @@ from torchnet.agent.rdma import admitted
 from torchnet.config.job_spec import JobSpec
 from torchnet.errors import NetworkError
 from torchnet.hosts.host_endpoint import HostEndpoint
+from torchnet.hosts.rail_search import cards, find_rails, in_order, network_of
 from torchnet.linux import rtnetlink
 from torchnet.linux.link_speed import speed
 from torchnet.network.host_networks import select_backend
 from torchnet.network.interface_selection import Interface
-from torchnet.network.rail_search import cards, find_rails, in_order, network_of
 from torchnet.text import listed, printable
 
 # NCCL's list has prefixes, or exact names after "="; Gloo's has exact names.

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from torchnet import constants
-from torchnet.agent import agent, rdma
+from torchnet.agent import agent, etc_hosts, rdma
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure
 from torchnet.agent.host_registration import HostRequest
@@ -31,6 +31,7 @@ from torchnet.hosts import backend
 from torchnet.hosts.backend import ChosenBackend
 from torchnet.hosts.console_reporter import ConsoleReporter
 from torchnet.hosts.host_endpoint import HostEndpoint
+from torchnet.hosts.name_lookup import is_fast
 from torchnet.hosts.registration import register
 from torchnet.local import error_file, gpus, output_choice
 from torchnet.local.launch import run_name
@@ -131,7 +132,7 @@ def _part(job: JobSpec, common: AgentSpec, console: Console) -> _Part:
     rank = line.node_rank
     if rank is None and own and endpoint.is_free:
         rank = 0
-    name = _name()
+    name = own_name()
     nproc = common.nproc_per_node
     spec = replace(
         common,
@@ -175,6 +176,8 @@ def _part(job: JobSpec, common: AgentSpec, console: Console) -> _Part:
         source: AddressSource = LoopbackSource(spec.node_rank, block)
     else:
         assert chosen is not None
+        if not spec.node_rank and not etc_hosts.is_private():
+            spec = replace(spec, fast_names=all(map(is_fast, chosen.networks.values())))
         source = HostInterfaces(chosen.source, (), chosen.networks)
     part = _Part(spec, source, endpoint, chosen, is_open)
     _show_notes(job, part, console)
@@ -213,7 +216,7 @@ def take_token(environ: MutableMapping[str, str]) -> tuple[str, bool]:
     return token or _OPEN_TOKEN, not token
 
 
-def _name() -> str:
+def own_name() -> str:
     """Return the host's name as the other hosts' files may hold it."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", socket.gethostname()).strip(".-")[:200]
     return name if NAME.fullmatch(name) else "host"

@@ -47,7 +47,7 @@ def register(
         text = f"{request.name} could not reach rank 0 at {endpoint} within {seconds:g} s: {answer.why}"
         raise StartTimeoutError(
             text,
-            fix="check that this command runs on the host of the endpoint, and that a firewall admits its port",
+            fix="check that node rank 0 runs on the host of the endpoint, and that firewalls admit its port",
         )
     if answer.found.refused:
         raise NetworkError(f"rank 0 at {endpoint} refuses this host: {answer.found.refused}")

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from torchnet.errors import NetworkError
+from torchnet.hosts.rail_search import find_rails, in_order, network_of
 from torchnet.network.interface_selection import Address, Interface
-from torchnet.network.rail_search import find_rails, in_order, network_of
 
 
 def card(name: str, *addresses: str, up: bool = True, carrier: bool = True) -> Interface:
