@@ -24,6 +24,10 @@ SCRIPTS = {
         import os
         print(os.environ["TORCHELASTIC_RUN_ID"], os.environ["ROLE_NAME"])
     """,
+    "role.py": """
+        import os
+        print(os.environ["ROLE_NAME"])
+    """,
     "package/__main__.py": """
         import sys
         print(__package__, sys.argv[1:])
@@ -123,7 +127,7 @@ ROWS = (
     Row(f"{TWO} touch.py run_${{local_rank}}.txt cost$$5"),
     Row(f"{TWO} --no-python sh -c 'echo $RANK ${{local_rank}}'"),
     Row(f"{TWO} --no_python sh run.sh arg"),
-    Row(f"{TWO} --rdzv-id My_Job --role trainer id.py"),
+    Row(f"{TWO} --rdzv-backend c10d --rdzv-endpoint localhost:0 --rdzv-id My_Job --role trainer id.py"),
     Row(f"{TWO} --virtual-local-rank echo.py"),
     Row(f"{TWO} --virtual_local_rank echo.py", env={"CUDA_VISIBLE_DEVICES": "3,1"}),
     Row(f"{TWO} --local-ranks-filter 1 echo.py"),
@@ -133,7 +137,7 @@ ROWS = (
     Row(f"{TWO} --log-dir logs -r 3 -t 0:1 --max-restarts 1 once.py", logs="logs"),
     Row(f"{TWO} -r 3 echo.py"),
     Row(
-        f"{TWO} -t 3 --log-dir logs --log-line-prefix-template '${{role_name}}/${{rank}}/${{local_rank}}/${{x}} ' id.py"
+        f"{TWO} -t 3 --log-dir logs --log-line-prefix-template '${{role_name}}/${{rank}}/${{local_rank}}/${{x}} ' role.py"
     ),
     Row("--nnodes 1 stdin.py", stdin="line1\nline2\n"),
     Row("--standalone - x", stdin="import sys; print(sys.argv)\n"),

@@ -70,7 +70,7 @@ def outcome(row: Row, name: str, folder: Path) -> dict[str, Any]:
         "slow": took > 20,
         "out": sorted(line if template else PREFIX[name].sub("", line) for line in out.splitlines()),
         "files": [path for path in files(folder, own) if not path.startswith("logs/")],
-        "logs": normal(logs) if row.logs else {},
+        "logs": normal(logs, folder) if row.logs else {},
         "reply": reply(folder / "reply.json"),
         "err": sorted(re.findall(r"err \d$", err, re.MULTILINE)),
     }
@@ -86,13 +86,17 @@ def files(folder: Path, own: set[str]) -> dict[str, bytes]:
     }
 
 
-def normal(logs: dict[str, bytes]) -> dict[str, list[str]]:
+def normal(logs: dict[str, bytes], folder: Path) -> dict[str, list[str]]:
     """Without the run's folder and the level of the node, which torchrun does not have; times in error.json differ."""
+    whole = str(folder).encode()
     found = {}
     for path, text in logs.items():
         place = re.sub(r"^logs/[^/]+/(node-0/)?", "", path)
-        found[place] = ["an error"] if place.endswith(".json") else sorted(text.decode().splitlines())
-    # torchrun makes no file for what it does not keep.
+        found[place] = (
+            ["an error"]
+            if place.endswith(".json")
+            else sorted(text.replace(whole, b"").decode().splitlines())
+        )
     return found
 
 
