@@ -10,6 +10,7 @@ Source: include/uapi/linux/fuse.h
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import struct
@@ -24,9 +25,10 @@ from torchnet.linux import namespaces
 
 DEVICE = "/dev/fuse"
 _IN, _OUT = struct.Struct("=IIQQIIII"), struct.Struct("=IiQ")
-_LOOKUP, _GETATTR, _SETATTR, _WRITE, _FLUSH, _INIT, _CREATE = 1, 3, 4, 16, 25, 26, 35
+_LOOKUP, _GETATTR, _SETATTR, _MKDIR, _WRITE, _FLUSH, _INIT, _CREATE = 1, 3, 4, 9, 16, 25, 26, 35
 _ENOENT, _ENOSYS = 2, 38
 _ROOT, _FILE = 1, 2
+_folders = itertools.count(_FILE + 1)  # every folder is new and empty
 _DIRECT_IO = 1
 _SILENT = (2, _WRITE, _FLUSH, 42)  # also FORGET and BATCH_FORGET, which have no answer
 
@@ -71,6 +73,9 @@ def _answer(operation: int, node: int) -> tuple[int, bytes]:
         return _ENOENT, b""
     if operation in (_GETATTR, _SETATTR):
         return 0, struct.pack("=QII", 60, 0, 0) + _attributes(node)
+    if operation == _MKDIR:
+        made = next(_folders)
+        return 0, struct.pack("=QQQQII", made, 0, 60, 60, 0, 0) + _attributes(made)
     if operation == _CREATE:
         entry = struct.pack("=QQQQII", _FILE, 0, 60, 60, 0, 0) + _attributes(_FILE)
         return 0, entry + struct.pack("=QII", 0, _DIRECT_IO, 0)
@@ -78,7 +83,7 @@ def _answer(operation: int, node: int) -> tuple[int, bytes]:
 
 
 def _attributes(node: int) -> bytes:
-    mode = 0o40777 if node == _ROOT else 0o100666
+    mode = 0o100666 if node == _FILE else 0o40777
     return struct.pack("=6Q10I", node, *[0] * 5, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)
 
 

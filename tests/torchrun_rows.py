@@ -17,16 +17,21 @@ SCRIPTS = {
                  "ROLE_NAME", "ROLE_RANK", "ROLE_WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT",
                  "TORCHELASTIC_MAX_RESTARTS", "OMP_NUM_THREADS", "TORCH_NCCL_ASYNC_ERROR_HANDLING",
                  "CUDA_VISIBLE_DEVICES", "TORCHELASTIC_SIGNALS_TO_HANDLE")
-        print("out", *sys.argv[1:], *(f"{name}={os.environ.get(name)}" for name in names))
-        print("err", os.environ["RANK"], file=sys.stderr)
+        values = [f"{name}={os.environ.get(name)}" for name in names]
+        os.write(1, " ".join(["out", *sys.argv[1:], *values, "\\n"]).encode())
+        os.write(2, f"err {os.environ['RANK']}\\n".encode())
     """,
     "id.py": """
         import os
-        print(os.environ["TORCHELASTIC_RUN_ID"], os.environ["ROLE_NAME"])
+        os.write(1, f"{os.environ['TORCHELASTIC_RUN_ID']} {os.environ['ROLE_NAME']}\\n".encode())
+    """,
+    "role.py": """
+        import os
+        os.write(1, f"{os.environ['ROLE_NAME']}\\n".encode())
     """,
     "package/__main__.py": """
-        import sys
-        print(__package__, sys.argv[1:])
+        import os, sys
+        os.write(1, f"{__package__} {sys.argv[1:]}\\n".encode())
     """,
     "touch.py": """
         import os, sys
@@ -88,7 +93,7 @@ SCRIPTS = {
         echo "$RANK of $WORLD_SIZE: $1"
     """,
 }
-SAME, REFUSED = "same", "refused"
+SAME, REFUSED, DIFFERS = "same", "refused", "differs"
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,8 @@ class Row:
 
     Attributes:
         words: What follows ``torchrun`` or ``torchnet launch``.
-        verdict: What torchnet must do: the same as torchrun, or refuse it as torchrun does.
+        verdict: What torchnet must do: the same as torchrun, refuse it as torchrun does, or differ and say so in its
+            first line of output.
         env: Additional variables.
         stdin: The standard input.
         number: The signal that the launcher gets once both ranks are ready; 0 for none.
@@ -111,7 +117,16 @@ class Row:
     number: int = 0
     logs: str = ""
 
+    @property
+    def shown(self) -> str:
+        """The line as in a shell, with its variables, standard input and signal."""
+        variables = "".join(f"{name}={value} " for name, value in self.env.items())
+        stdin = f" < {self.stdin.splitlines()[0]}" if self.stdin else ""
+        number = f", {signal.Signals(self.number).name}" if self.number else ""
+        return f"{variables}{self.words}{stdin}{number}"
 
+
+# Each line is one write, so that the ranks' lines do not mix under torchrun, either.
 TWO = "--nnodes 1 --nproc-per-node 2"
 ROWS = (
     Row("--standalone --nproc-per-node 2 echo.py a"),
@@ -123,7 +138,7 @@ ROWS = (
     Row(f"{TWO} touch.py run_${{local_rank}}.txt cost$$5"),
     Row(f"{TWO} --no-python sh -c 'echo $RANK ${{local_rank}}'"),
     Row(f"{TWO} --no_python sh run.sh arg"),
-    Row(f"{TWO} --rdzv-id My_Job --role trainer id.py"),
+    Row(f"{TWO} --rdzv-backend c10d --rdzv-endpoint localhost:0 --rdzv-id My_Job --role trainer id.py"),
     Row(f"{TWO} --virtual-local-rank echo.py"),
     Row(f"{TWO} --virtual_local_rank echo.py", env={"CUDA_VISIBLE_DEVICES": "3,1"}),
     Row(f"{TWO} --local-ranks-filter 1 echo.py"),
@@ -133,7 +148,8 @@ ROWS = (
     Row(f"{TWO} --log-dir logs -r 3 -t 0:1 --max-restarts 1 once.py", logs="logs"),
     Row(f"{TWO} -r 3 echo.py"),
     Row(
-        f"{TWO} -t 3 --log-dir logs --log-line-prefix-template '${{role_name}}/${{rank}}/${{local_rank}}/${{x}} ' id.py"
+        f"{TWO} -t 3 --log-dir logs --log-line-prefix-template "
+        "'${role_name}/${rank}/${local_rank}/${x} ' role.py"
     ),
     Row("--nnodes 1 stdin.py", stdin="line1\nline2\n"),
     Row("--standalone - x", stdin="import sys; print(sys.argv)\n"),
@@ -157,4 +173,11 @@ ROWS = (
     Row("--no-python -m package", REFUSED),
     Row("--no-such-flag echo.py", REFUSED),
     Row("none.py", REFUSED),
+    Row("echo.py", DIFFERS),
+    Row("--nnodes 2 echo.py", DIFFERS),
 )
+
+
+def table() -> str:
+    """Return the rows for docs/torchrun.md."""
+    return "".join(f"{row.verdict:<8} {row.shown}\n" for row in ROWS)

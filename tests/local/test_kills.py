@@ -129,20 +129,27 @@ def test_nothing_is_left_of_a_job_that_is_killed_while_it_is_made(tmp_path: Path
         nothing_left(mark, killed, 5)
 
 
-@pytest.mark.parametrize("code", [0, 3])
-def test_what_a_script_started_ends_with_the_job(tmp_path: Path, code: int) -> None:
+def test_what_a_script_started_ends_with_the_job(tmp_path: Path) -> None:
     mark = uuid.uuid4().hex
-    done = run("--grace", "1", script(tmp_path, FLEE), code, env={"TEST_JOB": mark})
-    assert done.code == code, done.stderr
+    done = run("--grace", "1", script(tmp_path, FLEE), 3, env={"TEST_JOB": mark})
+    assert done.code == 3, done.stderr
+    assert not [*marked(mark)]
+
+
+@pytest.mark.parametrize("flags", [(), ("--network", "loopback")], ids=["networks", "loopback"])
+def test_what_never_ends_after_a_success_ends_with_ctrl_c(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    mark = uuid.uuid4().hex
+    with Job(*flags, "--grace", "1", script(tmp_path, FLEE), 0, env={"TEST_JOB": mark}) as job:
+        job.wait_for("waiting for processes that ended ranks have left behind")
+        job.send(signal.SIGINT)
+        done = job.finish()
+    assert done.code == 130, done.stderr
     assert not [*marked(mark)]
 
 
 def test_what_a_script_started_ends_on_loopback_as_well(tmp_path: Path) -> None:
     mark = uuid.uuid4().hex
     flee = script(tmp_path, FLEE)
-    done = run("--network", "loopback", "--grace", "1", flee, 0, env={"TEST_JOB": mark})
-    assert done.code == 0, done.stderr
-    assert not [*marked(mark)]
     with Job("--network", "loopback", "--grace", "1", flee, env={"TEST_JOB": mark}) as job:
         ready(job)
         killed = job.send(signal.SIGKILL)

@@ -46,6 +46,7 @@ def test_the_callers_error_file_gets_the_root_cause(tmp_path: Path) -> None:
     flags = ("--nnodes", "2", "--grace", "1")
     done = run(*flags, script(tmp_path, text), env={"TORCHELASTIC_ERROR_FILE": str(reply)})
     assert done.code == 3, done.stderr
+    assert "TORCHELASTIC_ERROR_FILE" not in done.stderr
     assert json.loads(reply.read_text()) == {"message": {"message": "oh no", "extraInfo": {}, "errorCode": 3}}
 
 

@@ -6,7 +6,6 @@ import importlib.util
 import json
 import re
 import shlex
-import subprocess
 import sys
 import textwrap
 import time
@@ -15,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.jobs import TORCHNET, Job, until
-from tests.torchrun_rows import REFUSED, ROWS, SCRIPTS, Row
+from tests.jobs import ROOT, TORCHNET, Job, run, until
+from tests.torchrun_rows import DIFFERS, REFUSED, ROWS, SAME, SCRIPTS, Row, table
 
 if importlib.util.find_spec("torch") is None:
     pytest.skip("torch is not installed", allow_module_level=True)
@@ -26,7 +25,7 @@ PREFIX = {"torchrun": re.compile(r"^\[default\d+\]:"), "torchnet": re.compile(r"
 SECONDS = 120
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.words} {row.number or ''}".strip())
+@pytest.mark.parametrize("row", [row for row in ROWS if row.verdict != DIFFERS], ids=lambda row: row.shown)
 def test_a_line_does_the_same(row: Row, tmp_path: Path) -> None:
     found = {name: outcome(row, name, tmp_path / name) for name in LAUNCHERS}
     if row.verdict == REFUSED:
@@ -35,6 +34,23 @@ def test_a_line_does_the_same(row: Row, tmp_path: Path) -> None:
     else:
         assert found["torchrun"]["usage"] is False, "the row is wrong: torchrun itself refuses it"
         assert found["torchnet"] == found["torchrun"]
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.verdict == DIFFERS], ids=lambda row: row.shown)
+def test_a_line_that_does_something_else_says_so_first(row: Row, tmp_path: Path) -> None:
+    for path in ("echo.py",):
+        (tmp_path / path).write_text(textwrap.dedent(SCRIPTS[path]))
+    done = run(*shlex.split(row.words), cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert re.match("torchnet: .*--nnodes.* on this machine", done.stderr)
+
+
+def test_the_documentation_shows_the_rows() -> None:
+    shown = (ROOT / "docs/torchrun.md").read_text()
+    assert f"```text\n{table()}```\n" in shown, table()
+    same, refused, differ = (sum(row.verdict == one for row in ROWS) for one in (SAME, REFUSED, DIFFERS))
+    counts = f"{len(ROWS)} .*, {same} do the same, {refused} are refused by both, and {differ}\\s"
+    assert re.search(counts, (ROOT / "README.md").read_text().replace("\n", " "))
 
 
 def outcome(row: Row, name: str, folder: Path) -> dict[str, Any]:
@@ -70,7 +86,7 @@ def outcome(row: Row, name: str, folder: Path) -> dict[str, Any]:
         "slow": took > 20,
         "out": sorted(line if template else PREFIX[name].sub("", line) for line in out.splitlines()),
         "files": [path for path in files(folder, own) if not path.startswith("logs/")],
-        "logs": normal(logs) if row.logs else {},
+        "logs": normal(logs, folder) if row.logs else {},
         "reply": reply(folder / "reply.json"),
         "err": sorted(re.findall(r"err \d$", err, re.MULTILINE)),
     }
@@ -86,13 +102,17 @@ def files(folder: Path, own: set[str]) -> dict[str, bytes]:
     }
 
 
-def normal(logs: dict[str, bytes]) -> dict[str, list[str]]:
+def normal(logs: dict[str, bytes], folder: Path) -> dict[str, list[str]]:
     """Without the run's folder and the level of the node, which torchrun does not have; times in error.json differ."""
+    whole = str(folder).encode()
     found = {}
     for path, text in logs.items():
         place = re.sub(r"^logs/[^/]+/(node-0/)?", "", path)
-        found[place] = ["an error"] if place.endswith(".json") else sorted(text.decode().splitlines())
-    # torchrun makes no file for what it does not keep.
+        found[place] = (
+            ["an error"]
+            if place.endswith(".json")
+            else sorted(text.replace(whole, b"").decode().splitlines())
+        )
     return found
 
 
@@ -101,8 +121,3 @@ def reply(path: Path) -> object:
         return None
     message = json.loads(path.read_text())["message"]
     return message["message"], message["errorCode"]
-
-
-def test_this_machine_has_torchrun() -> None:
-    done = subprocess.run([*LAUNCHERS["torchrun"], "--help"], capture_output=True, text=True, check=True)
-    assert "--nproc-per-node" in done.stdout

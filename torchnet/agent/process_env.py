@@ -99,7 +99,10 @@ class ProcessEnvironment:
 
     def warnings(self) -> tuple[str, ...]:
         """Return warnings about the user's variables, and about RDMA devices off the rails that NCCL may use."""
-        found = [*merge(self._user, build(self._inputs(0, "")))[1]]
+        user = dict(self._user)
+        if self._spec.runtime == "local":
+            user.pop("TORCHELASTIC_ERROR_FILE", None)  # the launcher writes the caller's own
+        found = [*merge(user, build(self._inputs(0, "")))[1]]
         if self.declared:
             found.append(
                 f"NCCL_SOCKET_IFNAME={printable(self._user['NCCL_SOCKET_IFNAME'], 80)}: {listed(self.declared, 8)} "

@@ -119,9 +119,10 @@ class WorkerProcesses:
     def finish(self, done: Callable[[], None]) -> None:
         """Wait for what ended ranks have left behind, such as an upload, and call ``done``.
 
-        A stop takes over; in a pod nothing else could end what never ends, so there it has _LEFTOVER_SECONDS.
+        A stop takes over. In a container, nothing but the agent's own end would end what never ends, so there it has
+        _LEFTOVER_SECONDS.
         """
-        if self._spec.runtime == "kubernetes":
+        if self._spec.runtime != "local" and (self._spec.runtime == "kubernetes" or os.getpid() == 1):
             self.stop(done)
             return
         told_at = time.monotonic() + _LEFTOVER_SECONDS
