@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 from dataclasses import dataclass
+from typing import Any
 
 from torchnet.agent.rendezvous import Endpoint
 from torchnet.linux import rtnetlink
@@ -13,26 +15,35 @@ from torchnet.network.network_status import canonical
 
 @dataclass(frozen=True)
 class HostEndpoint(Endpoint):
-    """Where rank 0 listens: on all of its addresses, as PyTorch's store does.
+    """Where rank 0 listens: on all of its addresses, as PyTorch's store does, unless all nodes are on its machine.
 
     The name may mean another address on rank 0's own host (127.0.1.1 on Debian) or from outside (NAT), so it does not
     tell which address to listen on.
+
+    Attributes:
+        alone: Whether all nodes are on this machine.
     """
 
+    alone: bool = False
+
     def bound(self) -> socket.socket:
-        dual = socket.has_dualstack_ipv6()
-        made = socket.socket(
-            socket.AF_INET6 if dual else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC
-        )
-        try:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if dual:
-                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            made.bind(("", self.port))
-        except OSError:
-            made.close()
-            raise
-        return made
+        problem: OSError | None = None
+        candidates = self.resolve() if self.alone else [_any(self.port)]
+        for family, address in candidates:
+            made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+            try:
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6 and not self.alone:
+                    made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+                made.bind(address)
+            except OSError as error:
+                made.close()
+                if error.errno != errno.EADDRNOTAVAIL:  # ::1 of localhost without IPv6
+                    raise
+                problem = error
+            else:
+                return made
+        raise problem or OSError(f"{self.host} has no address")
 
     @property
     def is_free(self) -> bool:
@@ -80,3 +91,7 @@ class HostEndpoint(Endpoint):
                 except OSError:
                     continue
         return ""
+
+
+def _any(port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
+    return (socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET), ("", port)

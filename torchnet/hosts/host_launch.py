@@ -100,13 +100,13 @@ def run(job: JobSpec, listener: Listener | None) -> int:
     began = time.time()
     reporters: list[ConsoleReporter] = []
 
-    def reporter(loop: EventLoop, _worker: Any) -> ConsoleReporter:
+    def reporter(loop: EventLoop, worker: Any) -> ConsoleReporter:
         reporters.append(ConsoleReporter(loop, console, first=not part.spec.node_rank))
         if job.run.timeout:
             text = f"the job ran longer than --timeout {job.run.timeout:g} s"
             loop.later(
                 job.run.timeout,
-                lambda: _worker().interrupt(Failure("timeout", text, 124, at=time.time())),
+                lambda: worker().interrupt(Failure("timeout", text, 124, at=time.time())),
             )
         return reporters[0]
 
@@ -124,8 +124,10 @@ def _part(job: JobSpec, common: AgentSpec, console: Console) -> _Part:
     line = job.host_line
     assert line is not None
     endpoint = HostEndpoint(line.host, line.port)
-    alone = endpoint.on_loopback
-    own = alone or endpoint.is_own()
+    # Whoever names a network means several hosts, even if node 0's line has the address of its own machine.
+    alone = endpoint.on_loopback and not job.network.host_networks
+    own = endpoint.is_own()
+    endpoint = replace(endpoint, alone=alone)
     token, is_open = take_token(os.environ)
     chosen = None if alone else backend.choose(job, endpoint, os.environ)
     _check_devices(job)

@@ -46,6 +46,12 @@ def test_rank_0_listens_on_all_addresses_and_both_families() -> None:
     assert HostEndpoint("localhost", port).is_free
 
 
+def test_where_all_nodes_are_on_one_machine_no_other_reaches_it() -> None:
+    endpoint = HostEndpoint("localhost", 0, alone=True)
+    with endpoint.bound() as sock:
+        assert sock.getsockname()[0] in ("127.0.0.1", "::1")
+
+
 def test_the_interface_of_an_endpoint() -> None:
     assert HostEndpoint("name-of-nobody.invalid", 1).interface() == ""
     assert HostEndpoint("127.0.0.1", 1).interface() == ""
