@@ -15,6 +15,7 @@ from torchnet.agent.spec import AgentSpec
 
 STDIN_SCRIPT = "-"  # Python reads the script from standard input
 _LOOK_SECONDS = 0.5
+_WATCHED = 64
 
 
 def argv(spec: AgentSpec, local_rank: int) -> list[str]:
@@ -50,7 +51,8 @@ class StandardInputs:
         self._loop = loop
         self._spec = spec
         self._read = read
-        self._watched = spec.runtime == "local"  # nobody types into a pod
+        # Nobody types into a pod, and more processes than that use up the open files.
+        self._watched = spec.runtime == "local" and len(spec.ranks) <= _WATCHED
         self._empty: dict[int, int] = {}
 
     def open(self, rank: int) -> int | IO[Any]:
