@@ -46,6 +46,7 @@ PARTS = (
     "errors.py",
     "linux/__init__.py",
     "linux/cgroup.py",
+    "linux/link_speed.py",
     "linux/namespaces.py",
     "linux/netlink.py",
     "linux/protocol_counters.py",
