@@ -29,9 +29,10 @@ _HERE = Path(__file__).parent
 _TOLERANCE = 0.0005  # a few bytes per connection
 _SECONDS = 120
 # Under ``torchnet launch``, with these flags.
-LAUNCHED = {"restart": "--nnodes 2 --max-restarts 1", "flap": "--fault node-1:net1:no-carrier@1+1"} | dict.fromkeys(
-    ("tiny", "udplite", "mptcp", "store", "gloo", "chatty", "ping_eth0", "ping_net1"), ""
-)
+LAUNCHED = {
+    "restart": "--nnodes 2 --max-restarts 1",
+    "flap": "--fault node-1:net1:no-carrier@1+1",
+} | dict.fromkeys(("tiny", "udplite", "mptcp", "store", "gloo", "chatty", "ping_eth0", "ping_net1"), "")
 WITNESSED = (
     *("thread_files", "leader_gone", "macvlan_eth0", "macvlan_net1", "vxlan_eth0", "vxlan_net1"),
     *("temporary", "moved", "packets", "taken"),
