@@ -51,6 +51,7 @@ PARTS = (
     "linux/netlink.py",
     "linux/protocol_counters.py",
     "linux/pyroute2_import.py",
+    "linux/refused_connections.py",
     "linux/rtnetlink.py",
     "linux/sock_diag.py",
     "network",
