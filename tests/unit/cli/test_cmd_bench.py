@@ -65,7 +65,8 @@ def test_the_jobs_flags_are_the_launchs_but_for_what_a_benchmark_settles(
     settled = {
         "--module", "--no-python", "--standalone", "--max-restarts", "--stdin-rank", "--log-dir", "--tee",
         "--redirects", "--ranks", "--measure", "--full-receipt", "--min-share", "--code", "--detach",
-        "--rdzv-id", "--role", "--virtual-local-rank", "--local-ranks-filter", "--no-prefix", "--log-line-prefix-template",
+        "--rdzv-id", "--role", "--virtual-local-rank", "--local-ranks-filter", "--no-prefix",
+        "--log-line-prefix-template",
     }  # fmt: skip
     for field in FIELDS:
         if field.flag and not field.keyed:
