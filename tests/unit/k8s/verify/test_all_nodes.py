@@ -25,6 +25,7 @@ from torchnet.k8s.verify.cluster_report import ClusterReport, document
 from torchnet.k8s.verify.pods import PLAN_ANNOTATION
 from torchnet.k8s.verify.schedule import rounds
 
+parsed = live_pods._parsed
 GBIT = 1.25e8  # bytes/s
 UNAUTHORIZED = "Failed to create pod sandbox: Multus: [ml/v/u]: error waiting for pod: Unauthorized"
 
@@ -53,11 +54,11 @@ class Kubelets:
             "metadata": {"name": "kube-multus-ds", "namespace": "kube-system"},
             "status": {"desiredNumberScheduled": count, "numberReady": count},
         }
-        daemons = [{"spec": {"nodeName": name}, "status": {"phase": "Running"}} for name in self.names]
+        self.daemons = [{"spec": {"nodeName": name}, "status": ready} for name in self.names]
         store.faults = [
             ("GET", r"/nodes\?", (200, {}, {"items": nodes})),
             ("GET", "/daemonsets", (200, {}, {"items": [multus]})),
-            ("GET", r"/pods\?labelSelector=app", (200, {}, {"items": daemons})),
+            ("GET", r"/pods\?labelSelector=app", (200, {}, {"items": self.daemons})),
             ("GET", "/network-attachment-definitions/", (200, {}, {"spec": {}})),
         ]
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -263,6 +264,66 @@ def test_nodes_whose_pods_do_not_get_that_far_are_named_and_the_others_tested(
         "gpu4": "fail",
         "gpu5": "fail",
     }
+
+
+@pytest.mark.parametrize("lost", [("GET", "/log"), ("GET", ""), ("PATCH", ""), ("", "")])
+def test_a_pod_that_disappears_leaves_its_node_unknown_and_the_others_tested(
+    store: Store,
+    tmp_path: Path,
+    kubelets: Callable[[int], Kubelets],
+    lost: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While its log is read, before it gets its plan, or while it tests paths."""
+    nodes, (method, end) = kubelets(5), lost
+    plain, look = store.answer, nodes._look
+
+    def gone(pod: dict[str, Any]) -> None:
+        store.objects = {path: one for path, one in store.objects.items() if one is not pod}
+
+    def answer(verb: str, path: str, said: bytes) -> Answer:
+        found = [one for one in store.objects.values() if one["kind"] == "Pod" and nodes.node(one) == "gpu1"]
+        if verb == method and found and path.partition("?")[0].endswith(found[0]["metadata"]["name"] + end):
+            gone(found[0])
+        return plain(verb, path, said)
+
+    def watch(pod: dict[str, Any]) -> None:
+        planned = PLAN_ANNOTATION in pod["metadata"]["annotations"]
+        (gone if not method and planned and nodes.node(pod) == "gpu1" else look)(pod)
+
+    monkeypatch.setattr(store, "answer", answer)
+    monkeypatch.setattr(nodes, "_look", watch)
+    if lost == ("GET", ""):  # asked for only if there is no result in the log
+        monkeypatch.setattr(live_pods, "_parsed", lambda text: None if '"fd00::2"' in text else parsed(text))
+    checks, cluster_report, _ = verified(store, tmp_path)
+    assert bad(checks) == {}
+    assert [check.name for check in checks if check.result == "unknown"] == ["node gpu1"]
+    assert "does not exist any more" in cluster_report.nodes["gpu1"][1]
+    assert {name: result for name, (result, _) in cluster_report.nodes.items()} == dict.fromkeys(
+        nodes.names, "ok"
+    ) | {"gpu1": "unknown"}
+
+
+def test_a_node_without_multus_is_that_nodes_fault(
+    store: Store, tmp_path: Path, kubelets: Callable[[int], Kubelets]
+) -> None:
+    nodes = kubelets(5)
+    nodes.daemons.pop(1)
+    checks, cluster_report, _ = verified(store, tmp_path)
+    assert bad(checks) == {"Multus": "not Ready on gpu1"}
+    assert "gpu1" not in nodes.started
+    assert cluster_report.nodes.pop("gpu1") == ("fail", "Multus: not Ready on gpu1")
+    assert cluster_report.nodes == dict.fromkeys(["gpu0", "gpu2", "gpu3", "gpu4"], ("ok", ""))
+
+
+def test_without_multus_anywhere_there_are_no_pods(
+    store: Store, tmp_path: Path, kubelets: Callable[[int], Kubelets]
+) -> None:
+    nodes = kubelets(3)
+    nodes.daemons.clear()
+    checks, _, _ = verified(store, tmp_path)
+    assert [check.name for check in checks if not check.good] == ["Multus"]
+    assert nodes.started == {}
 
 
 def test_the_pull_of_an_image_is_not_counted(

@@ -48,7 +48,7 @@ def daemon(node: str) -> dict[str, Any]:
     return {
         "metadata": {"name": f"multus-{node}"},
         "spec": {"nodeName": node},
-        "status": {"phase": "Running"},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]},
     }
 
 
