@@ -13,6 +13,7 @@ from torchnet.constants import RUN_LABEL
 from torchnet.errors import ClusterError, NetworkError
 from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.kinds import NODE
+from torchnet.k8s.run.creation import check_pod as check_by_dry_run
 from torchnet.k8s.run.creation import create
 from torchnet.k8s.run.deletion import remove
 from torchnet.k8s.verify.all_nodes import AllNodes
@@ -54,6 +55,7 @@ def verify(
         progress: Receives a line while something takes its time.
 
     Raises:
+        UsageError: Kueue would put the pods into a queue that was not asked for.
         ClusterError: The cluster cannot be reached, or does not allow this user to create what is needed, or with
             ``all_nodes`` to list the nodes. The text also names the objects that could not be deleted.
     """
@@ -75,6 +77,7 @@ def verify(
     if not good or not alive():
         return
     run = f"verify-{secrets.token_hex(3)}"
+    check_by_dry_run(client, pod(run, namespace, 0, options))
     pods = LivePods(client, namespace, alive, multus=installation.multus, progress=progress)
     if all_nodes and choice is not None:
         usable = [node for node in choice.usable if node not in installation.faulty]

@@ -350,7 +350,7 @@ def test_a_refusal_while_pods_are_created_ends_it_and_takes_away_what_is_there(
     store: Store, tmp_path: Path, kubelets: Callable[[int], Kubelets]
 ) -> None:
     kubelets(4)
-    store.faults.insert(0, ("POST", "/pods", forbidden("pods")))
+    store.faults.insert(0, ("POST", r"/pods\?(?!.*dryRun)", forbidden("pods")))
     with pytest.raises(ClusterError, match="pods is forbidden"):
         verified(store, tmp_path)
     assert store.names() == []
