@@ -13,8 +13,8 @@ from torchnet.constants import QUEUE_LABEL, RUN_LABEL, STATUS_ANNOTATION, WORKER
 from torchnet.errors import ClusterError, StatusError, UsageError
 from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.api_errors import ApiCall, ApiRefusal
-from torchnet.k8s.client.kinds import JOB, JOBSET, POD, RUN_LABELS, Kind, run_of, selector
-from torchnet.k8s.client.kueue_api import JOB_UID_LABEL, list_workloads, served_version
+from torchnet.k8s.client.kinds import JOB, JOBSET, POD, RUN_LABELS, Kind, kind_of, run_of, selector
+from torchnet.k8s.client.kueue_api import JOB_UID_LABEL, get_workload, list_workloads, served_version
 from torchnet.k8s.run.outcome import first_failure
 from torchnet.k8s.run.queue_status import evictions, queue_state
 from torchnet.k8s.run.run_info import RunInfo, read_run_info
@@ -26,6 +26,7 @@ from torchnet.text import listed, printable
 Object = dict[str, Any]
 WORKLOAD_KINDS = (JOBSET, JOB, POD)  # the first that has a run describes it
 _REASON = 200  # characters; longer reasons are cut
+_FEW = 8  # queued runs whose Workloads are read one by one
 
 
 @dataclass(frozen=True)
@@ -141,13 +142,19 @@ def _unknown_row(body: Object, pods: Sequence[Object], workload: str, why: str) 
 def _kueue_workloads(client: ApiClient, namespace: str, found: Iterable[Object]) -> dict[str, Object]:
     """Kueue's Workloads by the UID of their Job or JobSet, or by the group's name as `RunSearch` has it.
 
-    {} if they cannot be read.
+    A few are read one by one, because a list has the pod templates of everybody else's, too. {} if they cannot be read.
     """
-    if not any(QUEUE_LABEL in (body["metadata"].get("labels") or {}) for body in found):
+    queued = [body for body in found if QUEUE_LABEL in (body["metadata"].get("labels") or {})]
+    if not queued:
         return {}
     try:
         version = served_version(client)
-        bodies = list_workloads(client, version, namespace) if version else []
+        if not version:
+            return {}
+        if len(queued) > _FEW:
+            bodies = list_workloads(client, version, namespace)
+        else:
+            bodies = [one for body in queued for one in _workloads_of(client, version, body)]
     except ClusterError:
         return {}  # not allowed, or Kueue's controller is down
     workloads = {}
@@ -156,6 +163,15 @@ def _kueue_workloads(client: ApiClient, namespace: str, found: Iterable[Object])
         name = meta["name"] if namespace else f"{meta['namespace']}/{meta['name']}"
         workloads[str((meta.get("labels") or {}).get(JOB_UID_LABEL) or name)] = body
     return workloads
+
+
+def _workloads_of(client: ApiClient, version: str, body: Object) -> Sequence[Object]:
+    """Kueue's Workloads of a Job or a JobSet, or that of a group of plain pods, which has the run's name."""
+    meta = body["metadata"]
+    if kind_of(body) is not POD:
+        return list_workloads(client, version, meta["namespace"], str(meta["uid"]))
+    one = get_workload(client, version, meta["namespace"], run_of(meta)[0])
+    return () if one is None else (one,)
 
 
 def _attempt(info: RunInfo, workload: Object, queued: Object | None) -> int | None:
