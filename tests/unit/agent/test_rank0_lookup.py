@@ -27,8 +27,8 @@ class World:
     cache: dict[Question, tuple[float, Response]] = field(default_factory=dict)
     broken: str = ""
     code: int = 0
-    lacks: Callable[[Question], bool] = lambda question: False
-    rejects: Callable[[Question], bool] = lambda question: False
+    lacks: Callable[[Question], bool] = lambda _: False
+    rejects: Callable[[Question], bool] = lambda _: False
     silent: bool = False  # instead of a rejection
 
     def ask(self, question: Question) -> Response:

@@ -36,8 +36,8 @@ def check(
         A line for each thing that this user may not read, and that was not checked.
 
     Raises:
-        UsageError: a run of this name, or an object of one, exists already; its queue does not exist; or Kueue would put
-            it into a queue that was not asked for.
+        UsageError: a run of this name, or an object of one, exists already; its queue does not exist; or Kueue would
+            put it into a queue that was not asked for.
         NetworkError: a network attachment that the pods name does not exist.
         ClusterError: the server cannot be reached, or rejects an object; its text names the object.
     """
@@ -141,7 +141,7 @@ def _check_queue(client: ApiClient, namespace: str, objects: Sequence[Object]) -
 def _reject_default_queue(objects: Sequence[Object], answer: Object) -> None:
     """Reject a queue that Kueue gives to what has none: in a namespace with a LocalQueue named "default", to all jobs.
 
-    They would wait without end, because pods outside of a queue request ephemeral storage, which few ClusterQueues cover.
+    They would wait without end: pods outside of a queue request ephemeral storage, which few ClusterQueues cover.
 
     Args:
         objects: what is to be created.

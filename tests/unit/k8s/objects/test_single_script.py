@@ -71,7 +71,12 @@ def test_a_script_without_company_is_not_worth_a_word(tmp_path: Path) -> None:
         *('Path(__file__).parent / "notes.txt"', 'f"{root}/notes.txt"'),
         *("a = (", "\0", "print 'python 2'"),
         *("import_module(name)", 'import_module(f"pkg.{name}")', 'import_module(name="helpers")'),
-        *('load("./pkg")', 'load("data/")', 'load(f"data/{name}.csv")', "os.system('python pkg/x.py --in=data/a')"),
+        *(
+            'load("./pkg")',
+            'load("data/")',
+            'load(f"data/{name}.csv")',
+            "os.system('python pkg/x.py --in=data/a')",
+        ),
         *('Path(__file__).parent / "pkg"', 'os.path.join(os.path.dirname(__file__), "data")'),
     ],
 )

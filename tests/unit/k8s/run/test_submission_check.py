@@ -97,7 +97,9 @@ def test_a_queue_that_nobody_asked_for_is_refused(server: Server, client: ApiCli
     for objects, answers in ((OBJECTS, job), ([OBJECTS[0], POD], pods)):
         server.answers = answers
         count = len(server.asked) + len(answers)
-        with pytest.raises(UsageError, match="namespace ml without a queue into LocalQueue default") as caught:
+        with pytest.raises(
+            UsageError, match="namespace ml without a queue into LocalQueue default"
+        ) as caught:
             check(client, objects, POD, [])
         assert caught.value.fix == "--queue default"
         assert len(server.asked) == count

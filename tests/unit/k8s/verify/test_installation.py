@@ -137,7 +137,10 @@ def test_without_the_nodes_the_daemonsets_own_status_decides(server: Server, cli
     server.answers = [denied("list", "nodes"), items(daemonset("kube-system")), attachment(STATIC)]
     check = checked(client)[0]["Multus"]
     assert (check.result, check.evidence) == ("ok", "all 2 pods of its DaemonSet are Ready")
-    for ready, result in ((1, "unknown"), (0, "fail")):  # the one that is missing may be on a node that is off
+    for ready, result in (
+        (1, "unknown"),
+        (0, "fail"),
+    ):  # the one that is missing may be on a node that is off
         sets = items(daemonset("kube-system", ready=ready))
         server.answers = [denied("list", "nodes"), sets, attachment(STATIC)]
         check = checked(client)[0]["Multus"]

@@ -108,7 +108,10 @@ def test_the_taint_of_most_nodes_is_proposed_and_never_the_control_planes_or_a_d
 
 def test_a_node_with_two_taints_needs_both_tolerations() -> None:
     team = {"key": "example.com/team", "effect": "NoExecute"}
-    assert proposed(node("gpu1", GPU, team)) == f"--toleration example.com/team:NoExecute --toleration {GPU_TEXT}"
+    assert (
+        proposed(node("gpu1", GPU, team))
+        == f"--toleration example.com/team:NoExecute --toleration {GPU_TEXT}"
+    )
 
 
 def test_many_nodes_that_are_left_out_are_counted() -> None:
