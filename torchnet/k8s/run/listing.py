@@ -14,7 +14,7 @@ from torchnet.errors import ClusterError, StatusError, UsageError
 from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.api_errors import ApiCall, ApiRefusal
 from torchnet.k8s.client.kinds import JOB, JOBSET, POD, RUN_LABELS, Kind, kind_of, run_of, selector
-from torchnet.k8s.client.kueue_api import JOB_UID_LABEL, get_workload, list_workloads, served_version
+from torchnet.k8s.client.kueue_api import JOB_UID_LABEL, list_workloads, served_version
 from torchnet.k8s.run.outcome import first_failure
 from torchnet.k8s.run.queue_status import evictions, queue_state
 from torchnet.k8s.run.run_info import RunInfo, read_run_info
@@ -95,8 +95,7 @@ def build_table(
 
     Args:
         pods: The pods of these runs, and perhaps of others.
-        queued: Kueue's Workloads, as far as they are known: by the UID of their Job or JobSet, or by the name of the
-            run of plain pods.
+        queued: Kueue's Workloads by the UID of their Job or JobSet, as far as they are known.
 
     Raises:
         UsageError: no such run.
@@ -111,7 +110,7 @@ def build_table(
         _row(
             body,
             own[name],
-            queued.get(str(body["metadata"].get("uid")), queued.get(name)),
+            queued.get(str(body["metadata"].get("uid"))),
             detailed=run is not None,
         )
         for name, body in search.found.items()
@@ -140,38 +139,26 @@ def _unknown_row(body: Object, pods: Sequence[Object], workload: str, why: str) 
 
 
 def _kueue_workloads(client: ApiClient, namespace: str, found: Iterable[Object]) -> dict[str, Object]:
-    """Kueue's Workloads by the UID of their Job or JobSet, or by the group's name as `RunSearch` has it.
+    """Kueue's Workloads by the UID of their Job or JobSet; {} if they cannot be read.
 
-    A few are read one by one, because a list has the pod templates of everybody else's, too. {} if they cannot be read.
+    A few are read one by one, because a list has the pod templates of everybody else's, too.
     """
-    queued = [body for body in found if QUEUE_LABEL in (body["metadata"].get("labels") or {})]
+    metas = [body["metadata"] for body in found if kind_of(body) is not POD]
+    queued = [meta for meta in metas if QUEUE_LABEL in (meta.get("labels") or {})]
     if not queued:
         return {}
     try:
         version = served_version(client)
         if not version:
-            return {}
-        if len(queued) > _FEW:
+            bodies = []
+        elif len(queued) > _FEW:
             bodies = list_workloads(client, version, namespace)
         else:
-            bodies = [one for body in queued for one in _workloads_of(client, version, body)]
+            parts = [list_workloads(client, version, one["namespace"], str(one["uid"])) for one in queued]
+            bodies = [body for part in parts for body in part]
     except ClusterError:
         return {}  # not allowed, or Kueue's controller is down
-    workloads = {}
-    for body in bodies:
-        meta = body["metadata"]
-        name = meta["name"] if namespace else f"{meta['namespace']}/{meta['name']}"
-        workloads[str((meta.get("labels") or {}).get(JOB_UID_LABEL) or name)] = body
-    return workloads
-
-
-def _workloads_of(client: ApiClient, version: str, body: Object) -> Sequence[Object]:
-    """Kueue's Workloads of a Job or a JobSet, or that of a group of plain pods, which has the run's name."""
-    meta = body["metadata"]
-    if kind_of(body) is not POD:
-        return list_workloads(client, version, meta["namespace"], str(meta["uid"]))
-    one = get_workload(client, version, meta["namespace"], run_of(meta)[0])
-    return () if one is None else (one,)
+    return {str((body["metadata"].get("labels") or {}).get(JOB_UID_LABEL)): body for body in bodies}
 
 
 def _attempt(info: RunInfo, workload: Object, queued: Object | None) -> int | None:

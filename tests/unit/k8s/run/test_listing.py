@@ -15,7 +15,7 @@ from tests.unit.api_answers import client, kubeconfig
 from tests.unit.api_store import Store, refusal, storing
 from tests.unit.kubernetes_objects import NAMESPACE, RUN, pod, running, terminated
 from torchnet.errors import ClusterError, UsageError
-from torchnet.k8s.run.listing import _kueue_workloads, find, survey, table
+from torchnet.k8s.run.listing import find, survey, table
 from torchnet.k8s.run.worker_set import rank_of
 
 NO_RIGHTS = refusal(
@@ -212,7 +212,7 @@ def test_a_queued_runs_state_and_attempt_are_kueues(
 
 
 def test_few_queued_runs_read_their_own_workloads_alone(store: Store, tmp_path: Path) -> None:
-    """A list has everybody's pod templates, in every namespace with -A."""
+    """A list has everybody's pod templates, in every namespace with -A. Plain pods need none."""
     queued(store, suspended=True)
     stats = {"evictions": [{"reason": "Preempted", "underlyingCause": "", "count": 1}]}
     kueues(store, {"schedulingStats": stats})
@@ -220,32 +220,31 @@ def test_few_queued_runs_read_their_own_workloads_alone(store: Store, tmp_path: 
     group["metadata"]["labels"] |= {"kueue.x-k8s.io/queue-name": "team-a", "torchnet.alt/run": "plain"}
     group["metadata"] |= {"name": "plain-0", "annotations": workload()["metadata"]["annotations"]}
     store.put(group)
-    pending = {"type": "QuotaReserved", "status": "False", "reason": "Pending", "message": "full"}
-    own = {"metadata": {"name": "plain", "namespace": NAMESPACE}, "status": {"conditions": [pending]}}
-    store.faults.append(("GET", "/workloads/plain$", (200, {}, own)))
-    for namespace, pods in ((NAMESPACE, "plain"), ("", f"{NAMESPACE}/plain")):
-        search = survey(client(store, tmp_path), namespace)
-        found = _kueue_workloads(client(store, tmp_path), namespace, search.found.values())
-        assert set(found) == {"job-uid", pods}
-    asked = [path for _, _, path, _ in store.asked if "/workloads" in path]
+    for namespace in (NAMESPACE, ""):
+        rows = {row.run: row.attempt for row in table(client(store, tmp_path), namespace).rows}
+        assert rows == {RUN: 2, "plain": 1}
+    asked = {path for _, _, path, _ in store.asked if "/workloads" in path}
     place = f"/apis/kueue.x-k8s.io/v1beta2/namespaces/{NAMESPACE}/workloads"
-    assert set(asked) == {f"{place}?labelSelector=kueue.x-k8s.io%2Fjob-uid%3Djob-uid", f"{place}/plain"}
+    assert asked == {f"{place}?labelSelector=kueue.x-k8s.io%2Fjob-uid%3Djob-uid"}
 
 
 def test_the_workloads_of_many_runs_are_listed_in_pages(store: Store, tmp_path: Path) -> None:
     for number in range(9):
         body = workload(name=f"run-{number}")
+        body["metadata"] |= {"uid": str(number)}
         body["metadata"]["labels"] |= {"torchnet.alt/run": f"run-{number}"}
         body["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "team-a"
         store.put(body)
     kueues(store, {})
-    last = {"metadata": {"name": "last"}, "status": {}}
+    stats = {"evictions": [{"reason": "Preempted", "underlyingCause": "", "count": 1}]}
+    meta = {"name": "last", "namespace": NAMESPACE, "labels": {"kueue.x-k8s.io/job-uid": "8"}}
+    last = {"metadata": meta, "status": {"schedulingStats": stats}}
     store.faults[1:] = [
         ("GET", r"/workloads\?.*continue=more", (200, {}, {"items": [last]})),
         ("GET", r"/workloads\?limit=500$", (200, {}, {"items": [], "metadata": {"continue": "more"}})),
     ]
-    search = survey(client(store, tmp_path), NAMESPACE)
-    assert set(_kueue_workloads(client(store, tmp_path), NAMESPACE, search.found.values())) == {"last"}
+    rows = {row.run: row.attempt for row in table(client(store, tmp_path), NAMESPACE).rows}
+    assert rows == dict.fromkeys([f"run-{number}" for number in range(8)]) | {"run-8": 2}
     assert store.wanted("GET", "/workloads") == 2
 
 

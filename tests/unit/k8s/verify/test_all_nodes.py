@@ -25,7 +25,6 @@ from torchnet.k8s.verify.cluster_report import ClusterReport, document
 from torchnet.k8s.verify.pods import PLAN_ANNOTATION
 from torchnet.k8s.verify.schedule import rounds
 
-parsed = live_pods._parsed
 GBIT = 1.25e8  # bytes/s
 UNAUTHORIZED = "Failed to create pod sandbox: Multus: [ml/v/u]: error waiting for pod: Unauthorized"
 
@@ -36,7 +35,8 @@ class Kubelets:
     """All nodes: each pod runs at once, and once it has its plan, it ends with results.
 
     ``bad`` nodes neither send nor receive; ``slow`` ones at a tenth of the rate; ``stuck`` ones start no pod, and have
-    the Event or the scheduler's message instead; ``blocked`` ones have no carrier; ``ending`` ones lose theirs at once.
+    the Event or the scheduler's message instead; ``blocked`` ones have no carrier; ``vanishing`` ones lose their pods once
+    these have plans.
     """
 
     def __init__(self, store: Store, count: int) -> None:
@@ -45,6 +45,7 @@ class Kubelets:
         self.slow: set[str] = set()
         self.stuck: dict[str, dict[str, str]] = {}
         self.blocked: set[str] = set()
+        self.vanishing: set[str] = set()
         self.pulling: dict[str, float] = {}
         self.started: dict[str, list[str]] = {}
         self._over = threading.Event()
@@ -102,13 +103,21 @@ class Kubelets:
             self.store.logs[name] = "warning\n" + json.dumps(state(index, **more)) + "\n"
             self._container(status, {"running": {"startedAt": "2026-01-01T00:00:00Z"}})
         text = pod["metadata"]["annotations"].get(PLAN_ANNOTATION)
-        if text and "running" in status["containerStatuses"][0]["state"]:
+        if text and node in self.vanishing:
+            self.lose(node)
+        elif text and "running" in status["containerStatuses"][0]["state"]:
             results = [
                 self._result(node, one["partner"]) for one in json.loads(text)["steps"] if "addresses" in one
             ]
             self.store.logs[name] += json.dumps(state(index, results=results)) + "\n"
             status["phase"] = "Succeeded"
             self._container(status, {"terminated": {"exitCode": 0}})
+
+    def lose(self, node: str) -> None:
+        """Its pod is deleted, and is gone at once."""
+        for path, one in list(self.store.objects.items()):
+            if one["kind"] == "Pod" and self.node(one) == node:
+                del self.store.objects[path]
 
     def _container(self, status: dict[str, Any], state: dict[str, Any]) -> None:
         status.setdefault("phase", "Running")
@@ -274,34 +283,25 @@ def test_a_pod_that_disappears_leaves_its_node_unknown_and_the_others_tested(
     lost: tuple[str, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """While its log is read, before it gets its plan, or while it tests paths."""
-    nodes, (method, end) = kubelets(5), lost
-    plain, look = store.answer, nodes._look
-
-    def gone(pod: dict[str, Any]) -> None:
-        store.objects = {path: one for path, one in store.objects.items() if one is not pod}
+    """While its log is read, or has nothing yet, before it gets its plan, or while it tests paths."""
+    nodes, (method, end), plain = kubelets(5), lost, store.answer
 
     def answer(verb: str, path: str, said: bytes) -> Answer:
-        found = [one for one in store.objects.values() if one["kind"] == "Pod" and nodes.node(one) == "gpu1"]
-        if verb == method and found and path.partition("?")[0].endswith(found[0]["metadata"]["name"] + end):
-            gone(found[0])
+        names = [name for name in nodes.started.get("gpu1", ()) if f"/{name}" in path]
+        if names and verb == method and path.partition("?")[0].endswith(names[0] + end):
+            nodes.lose("gpu1")
+        elif names and lost == ("GET", "") and "/log" in path:
+            return 200, {}, b""
         return plain(verb, path, said)
 
-    def watch(pod: dict[str, Any]) -> None:
-        planned = PLAN_ANNOTATION in pod["metadata"]["annotations"]
-        (gone if not method and planned and nodes.node(pod) == "gpu1" else look)(pod)
-
+    nodes.vanishing = set() if method else {"gpu1"}
     monkeypatch.setattr(store, "answer", answer)
-    monkeypatch.setattr(nodes, "_look", watch)
-    if lost == ("GET", ""):  # asked for only if there is no result in the log
-        monkeypatch.setattr(live_pods, "_parsed", lambda text: None if '"fd00::2"' in text else parsed(text))
     checks, cluster_report, _ = verified(store, tmp_path)
     assert bad(checks) == {}
     assert [check.name for check in checks if check.result == "unknown"] == ["node gpu1"]
     assert "does not exist any more" in cluster_report.nodes["gpu1"][1]
-    assert {name: result for name, (result, _) in cluster_report.nodes.items()} == dict.fromkeys(
-        nodes.names, "ok"
-    ) | {"gpu1": "unknown"}
+    results = {name: result for name, (result, _) in cluster_report.nodes.items()}
+    assert results == dict.fromkeys(nodes.names, "ok") | {"gpu1": "unknown"}
 
 
 def test_a_node_without_multus_is_that_nodes_fault(
