@@ -35,8 +35,8 @@ class Kubelets:
     """All nodes: each pod runs at once, and once it has its plan, it ends with results.
 
     ``bad`` nodes neither send nor receive; ``slow`` ones at a tenth of the rate; ``stuck`` ones start no pod, and have
-    the Event or the scheduler's message instead; ``blocked`` ones have no carrier; ``vanishing`` ones lose their pods once
-    these have plans.
+    the Event or the scheduler's message instead; ``blocked`` ones have no carrier; ``vanishing`` ones lose their pods
+    once these have plans.
     """
 
     def __init__(self, store: Store, count: int) -> None:
