@@ -290,6 +290,7 @@ def verify(
         0, or 4 if a check has failed.
 
     Raises:
+        UsageError: Kueue would put the pods into a queue that was not asked for.
         ClusterError: the cluster cannot be reached, or does not let this user create pods, or list nodes for
             ``all_nodes``.
         Left: a signal came; the text says what is known of the test pods.

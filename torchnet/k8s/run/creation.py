@@ -36,7 +36,8 @@ def check(
         A line for each thing that this user may not read, and that was not checked.
 
     Raises:
-        UsageError: a run of this name, or an object of one, exists already; or its queue does not exist.
+        UsageError: a run of this name, or an object of one, exists already; its queue does not exist; or Kueue would
+            put it into a queue that was not asked for.
         NetworkError: a network attachment that the pods name does not exist.
         ClusterError: the server cannot be reached, or rejects an object; its text names the object.
     """
@@ -44,13 +45,23 @@ def check(
     _check_queue(client, pod["metadata"]["namespace"], objects)
     for body in objects:
         if kind_of(body) is not POD:  # one pod, tried below, stands for all of them
-            _post(client, body, dry=True)
+            _reject_default_queue(objects, _post(client, body, dry=True))
     # After the dry runs: if the namespace is missing, a missing attachment would be reported instead.
     unread = _check_attachments(client, attachments)
     candidate = copy.deepcopy(pod)
     candidate["metadata"]["name"] = f"{candidate['metadata']['name'][:55]}-check"
-    _post(client, candidate, dry=True)
+    _reject_default_queue(objects, _post(client, candidate, dry=True))
     return unread
+
+
+def check_pod(client: ApiClient, pod: Object) -> None:
+    """Check by a dry run that the server accepts a pod that is no run's.
+
+    Raises:
+        UsageError: Kueue would put the pod into a queue that was not asked for.
+        ClusterError: the server cannot be reached, or rejects the pod.
+    """
+    _reject_default_queue([pod], _post(client, pod, dry=True))
 
 
 def create(
@@ -125,6 +136,27 @@ def _check_queue(client: ApiClient, namespace: str, objects: Sequence[Object]) -
     if priority:
         missing = f"--workload-priority {priority}: the cluster has no WorkloadPriorityClass of this name"
         _check_exists(client, priority_kind(version), "", priority, missing)
+
+
+def _reject_default_queue(objects: Sequence[Object], answer: Object) -> None:
+    """Reject a queue that Kueue gives to what has none: in a namespace with a LocalQueue named "default", to all jobs.
+
+    They would wait without end: pods outside of a queue request ephemeral storage, which few ClusterQueues cover.
+
+    Args:
+        objects: what is to be created.
+        answer: the server's version of one of the objects, with the changes by webhooks.
+
+    Raises:
+        UsageError: the answer is in a queue, and the workload is not.
+    """
+    labels = [one["metadata"].get("labels") or {} for one in objects if kind_of(one) in WORKLOADS]
+    meta = answer.get("metadata") or {}
+    queue = (meta.get("labels") or {}).get(QUEUE_LABEL)
+    if queue and not any(QUEUE_LABEL in one for one in labels):
+        name = printable(str(queue), 253)
+        text = f"Kueue puts every job of namespace {meta.get('namespace')} without a queue into LocalQueue {name}"
+        raise UsageError(text, fix=f"--queue {name}")
 
 
 def _check_exists(client: ApiClient, kind: Kind, namespace: str, name: str, missing: str) -> None:

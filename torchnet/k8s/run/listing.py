@@ -13,7 +13,7 @@ from torchnet.constants import QUEUE_LABEL, RUN_LABEL, STATUS_ANNOTATION, WORKER
 from torchnet.errors import ClusterError, StatusError, UsageError
 from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.api_errors import ApiCall, ApiRefusal
-from torchnet.k8s.client.kinds import JOB, JOBSET, POD, RUN_LABELS, Kind, run_of, selector
+from torchnet.k8s.client.kinds import JOB, JOBSET, POD, RUN_LABELS, Kind, kind_of, run_of, selector
 from torchnet.k8s.client.kueue_api import JOB_UID_LABEL, list_workloads, served_version
 from torchnet.k8s.run.outcome import first_failure
 from torchnet.k8s.run.queue_status import evictions, queue_state
@@ -26,6 +26,7 @@ from torchnet.text import listed, printable
 Object = dict[str, Any]
 WORKLOAD_KINDS = (JOBSET, JOB, POD)  # the first that has a run describes it
 _REASON = 200  # characters; longer reasons are cut
+_FEW = 8  # queued runs whose Workloads are read one by one
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,7 @@ def build_table(
 
     Args:
         pods: The pods of these runs, and perhaps of others.
-        queued: Kueue's Workloads, as far as they are known: by the UID of their Job or JobSet, or by the name of the
-            run of plain pods.
+        queued: Kueue's Workloads by the UID of their Job or JobSet, as far as they are known.
 
     Raises:
         UsageError: no such run.
@@ -110,7 +110,7 @@ def build_table(
         _row(
             body,
             own[name],
-            queued.get(str(body["metadata"].get("uid")), queued.get(name)),
+            queued.get(str(body["metadata"].get("uid"))),
             detailed=run is not None,
         )
         for name, body in search.found.items()
@@ -139,23 +139,26 @@ def _unknown_row(body: Object, pods: Sequence[Object], workload: str, why: str) 
 
 
 def _kueue_workloads(client: ApiClient, namespace: str, found: Iterable[Object]) -> dict[str, Object]:
-    """Kueue's Workloads by the UID of their Job or JobSet, or by the group's name as `RunSearch` has it.
+    """Kueue's Workloads by the UID of their Job or JobSet; {} if they cannot be read.
 
-    {} if they cannot be read.
+    A few are read one by one, because a list has the pod templates of everybody else's, too.
     """
-    if not any(QUEUE_LABEL in (body["metadata"].get("labels") or {}) for body in found):
+    metas = [body["metadata"] for body in found if kind_of(body) is not POD]
+    queued = [meta for meta in metas if QUEUE_LABEL in (meta.get("labels") or {})]
+    if not queued:
         return {}
     try:
         version = served_version(client)
-        bodies = list_workloads(client, version, namespace) if version else []
+        if not version:
+            bodies = []
+        elif len(queued) > _FEW:
+            bodies = list_workloads(client, version, namespace)
+        else:
+            parts = [list_workloads(client, version, one["namespace"], str(one["uid"])) for one in queued]
+            bodies = [body for part in parts for body in part]
     except ClusterError:
         return {}  # not allowed, or Kueue's controller is down
-    workloads = {}
-    for body in bodies:
-        meta = body["metadata"]
-        name = meta["name"] if namespace else f"{meta['namespace']}/{meta['name']}"
-        workloads[str((meta.get("labels") or {}).get(JOB_UID_LABEL) or name)] = body
-    return workloads
+    return {str((body["metadata"].get("labels") or {}).get(JOB_UID_LABEL)): body for body in bodies}
 
 
 def _attempt(info: RunInfo, workload: Object, queued: Object | None) -> int | None:

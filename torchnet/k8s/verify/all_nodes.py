@@ -89,18 +89,28 @@ class AllNodes:
                 self._judge_nodes([])
                 yield unknown("paths", "fewer than two nodes can be paired", "kubectl get pods -o wide")
                 return
+            shown = set(self._failed)
             names = list(addresses)
             schedule = rounds(len(names))
             self._give_plans(names, addresses, len(schedule))
             self._wait_for_end(states, names, len(schedule))
             bodies = states.bodies()
-        reports = dict(zip(names, parallel(lambda name: self._result(bodies.get(name)), names), strict=True))
+        for name in names:
+            if name not in bodies:
+                self._disappear(name)
+        there = [name for name in names if name not in self._failed]
+        results = parallel(lambda name: read_report(self._pods.result(bodies[name])), there)
+        reports = dict(zip(there, results, strict=True))
         paths = [
             path
             for pairs in schedule
             for one, other in pairs
+            if reports.keys() >= {names[one], names[other]}
             for path in self._paths(names[one], names[other], reports[names[one]])
         ]
+        yield from (check for name, check in self._failed.items() if name not in shown)
+        if not paths:
+            yield unknown("paths", "fewer than two nodes can be paired", "kubectl get pods -o wide")
         yield from check_paths(paths)
         self._judge_nodes(paths)
 
@@ -149,7 +159,7 @@ class AllNodes:
                 if now <= limit or name in self._failed:
                     continue
                 if name in absent:
-                    self._fail(name, NetworkError(f"{name} does not exist any more"))
+                    self._disappear(name)
                 elif name in waiting:
                     one = waiting[name]
                     why = texts.get(name) or one.why or one.stage
@@ -162,9 +172,12 @@ class AllNodes:
         """Read what each running pod says of itself; return the addresses of those that can test paths, by rail."""
         bodies = states.bodies()
         names = [name for name in self._nodes if name not in self._failed]
-        answers = parallel(lambda name: self._report(bodies[name]), names)
+        answers = parallel(self._report, names)
         found = {}
         for name, answer in zip(names, answers, strict=True):
+            if answer is None or name not in bodies:
+                self._disappear(name)
+                continue
             if isinstance(answer, NetworkError):
                 self._fail(name, answer)
                 continue
@@ -180,15 +193,24 @@ class AllNodes:
                 found[name] = own
         return found
 
-    def _report(self, body: Object) -> PodReport | NetworkError:
+    def _report(self, name: str) -> PodReport | NetworkError | None:
+        """Read what a pod says of itself; None if it does not exist any more."""
         try:
-            return read_report(self._pods.log(body["metadata"]["name"]))
+            return read_report(self._pods.log(name))
         except NetworkError as error:
             return error
+        except ApiRefusal as error:
+            if error.status != 404:
+                raise
+            return None
 
     def _fail(self, name: str, error: TorchnetError, *, known: bool = True) -> None:
         node = self._nodes[name]
         self._failed[name] = Check(f"node {node}", not known, error.text, error.fix, known)
+
+    def _disappear(self, name: str) -> None:
+        """Note that a pod was deleted, with its node or for another pod: that says nothing about the network."""
+        self._fail(name, NetworkError(f"{name} does not exist any more"), known=False)
 
     def _check_started(self, count: int) -> Iterator[Check]:
         evidence = f"usable on {count} of {counted(len(self._nodes), 'node')}"
@@ -214,14 +236,19 @@ class AllNodes:
         def give(name: str) -> None:
             namespace = self._pods.namespace
             metadata = {"annotations": plan_annotation(plan(steps[name], rails, bandwidth=True))}
-            self._client.call(
-                "PATCH",
-                POD.path(namespace, name),
-                POD.call("patch", namespace, name),
-                query={"fieldManager": "torchnet"},
-                body={"metadata": metadata},
-                content=MERGE_PATCH,
-            )
+            try:
+                self._client.call(
+                    "PATCH",
+                    POD.path(namespace, name),
+                    POD.call("patch", namespace, name),
+                    query={"fieldManager": "torchnet"},
+                    body={"metadata": metadata},
+                    content=MERGE_PATCH,
+                )
+            except ApiRefusal as error:
+                if error.status != 404:
+                    raise
+                self._disappear(name)
 
         parallel(give, names)
 
@@ -233,11 +260,6 @@ class AllNodes:
             if all(name not in bodies or worker(bodies[name]).stage == "ended" for name in names):
                 return
             self._pods.pause()
-
-    def _result(self, body: Object | None) -> PodReport:
-        return (
-            PodReport(problem="its pod was deleted") if body is None else read_report(self._pods.result(body))
-        )
 
     def _paths(self, one: str, other: str, report: PodReport) -> Iterator[Path]:
         """Yield the results of a pair, from the report of the pod that asked."""

@@ -167,12 +167,16 @@ def test_a_plain_pod_of_version_0_1_has_its_rank() -> None:
     assert rank_of({"metadata": {"labels": {"torchnet.alt/run": RUN}}}) is None
 
 
+WORKLOADS = r"/workloads(\?|$)"
+
+
 def kueues(store: Store, status: dict[str, Any], uid: str = "job-uid") -> None:
     """Kueue's API with the Workload of the Job of this UID."""
-    one = {"metadata": {"name": "job-x", "labels": {"kueue.x-k8s.io/job-uid": uid}}, "status": status}
+    meta = {"name": "job-x", "namespace": NAMESPACE, "labels": {"kueue.x-k8s.io/job-uid": uid}}
+    one = {"metadata": meta, "status": status}
     store.faults = [
         ("GET", "/apis/kueue.x-k8s.io$", (200, {}, {"preferredVersion": {"version": "v1beta2"}})),
-        ("GET", "/workloads$", (200, {}, {"items": [one]})),
+        ("GET", WORKLOADS, (200, {}, {"items": [one]})),
     ]
 
 
@@ -207,10 +211,47 @@ def test_a_queued_runs_state_and_attempt_are_kueues(
     assert "preempted (attempt 2): Kueue: not QuotaReserved" in shown.stdout
 
 
+def test_few_queued_runs_read_their_own_workloads_alone(store: Store, tmp_path: Path) -> None:
+    """A list has everybody's pod templates, in every namespace with -A. Plain pods need none."""
+    queued(store, suspended=True)
+    stats = {"evictions": [{"reason": "Preempted", "underlyingCause": "", "count": 1}]}
+    kueues(store, {"schedulingStats": stats})
+    group = pod(0)
+    group["metadata"]["labels"] |= {"kueue.x-k8s.io/queue-name": "team-a", "torchnet.alt/run": "plain"}
+    group["metadata"] |= {"name": "plain-0", "annotations": workload()["metadata"]["annotations"]}
+    store.put(group)
+    for namespace in (NAMESPACE, ""):
+        rows = {row.run: row.attempt for row in table(client(store, tmp_path), namespace).rows}
+        assert rows == {RUN: 2, "plain": 1}
+    asked = {path for _, _, path, _ in store.asked if "/workloads" in path}
+    place = f"/apis/kueue.x-k8s.io/v1beta2/namespaces/{NAMESPACE}/workloads"
+    assert asked == {f"{place}?labelSelector=kueue.x-k8s.io%2Fjob-uid%3Djob-uid"}
+
+
+def test_the_workloads_of_many_runs_are_listed_in_pages(store: Store, tmp_path: Path) -> None:
+    for number in range(9):
+        body = workload(name=f"run-{number}")
+        body["metadata"] |= {"uid": str(number)}
+        body["metadata"]["labels"] |= {"torchnet.alt/run": f"run-{number}"}
+        body["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "team-a"
+        store.put(body)
+    kueues(store, {})
+    stats = {"evictions": [{"reason": "Preempted", "underlyingCause": "", "count": 1}]}
+    meta = {"name": "last", "namespace": NAMESPACE, "labels": {"kueue.x-k8s.io/job-uid": "8"}}
+    last = {"metadata": meta, "status": {"schedulingStats": stats}}
+    store.faults[1:] = [
+        ("GET", r"/workloads\?.*continue=more", (200, {}, {"items": [last]})),
+        ("GET", r"/workloads\?limit=500$", (200, {}, {"items": [], "metadata": {"continue": "more"}})),
+    ]
+    rows = {row.run: row.attempt for row in table(client(store, tmp_path), NAMESPACE).rows}
+    assert rows == dict.fromkeys([f"run-{number}" for number in range(8)]) | {"run-8": 2}
+    assert store.wanted("GET", "/workloads") == 2
+
+
 def test_without_rights_on_kueues_workloads_the_attempt_is_unknown(store: Store, tmp_path: Path) -> None:
     queued(store, suspended=True)
     kueues(store, {})
-    store.faults[1] = ("GET", "/workloads$", refusal(403, "Forbidden", "workloads is forbidden: User cannot"))
+    store.faults[1] = ("GET", WORKLOADS, refusal(403, "Forbidden", "workloads is forbidden: User cannot"))
     (row,) = table(client(store, tmp_path), NAMESPACE).rows
     assert (row.state, row.attempt) == ("queued", None)
 

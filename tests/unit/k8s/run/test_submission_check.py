@@ -10,7 +10,7 @@ from tests.unit import api_answers
 from tests.unit.api_answers import Answer, Server, serving
 from torchnet.errors import ClusterError, NetworkError, UsageError
 from torchnet.k8s.client.api_client import ApiClient
-from torchnet.k8s.run.creation import check
+from torchnet.k8s.run.creation import check, check_pod
 from torchnet.network.attachment import NetworkAttachment
 
 MISSING: Answer = (404, {}, {"reason": "NotFound", "message": "not found"})
@@ -83,6 +83,37 @@ def test_a_queue_that_is_not_there_would_be_waited_for_without_end(
         check(client, QUEUED, POD, [])
     assert caught.value.fix
     assert [asked[1] for asked in server.asked] == ["GET"] * (1 + len(answers)), "nothing was tried"
+
+
+def queued(one: dict[str, Any]) -> Answer:
+    """What the server makes of an object where Kueue has a LocalQueue "default"."""
+    return 201, {}, one | {"metadata": one["metadata"] | {"labels": {f"{KUEUE}/queue-name": "default"}}}
+
+
+def test_a_queue_that_nobody_asked_for_is_refused(server: Server, client: ApiClient) -> None:
+    """Kueue's webhook sets it; for plain pods, on the one that is tried."""
+    job: list[Answer] = [MISSING, TAKEN, queued(OBJECTS[1])]
+    pods: list[Answer] = [MISSING, TAKEN, queued(POD)]
+    for objects, answers in ((OBJECTS, job), ([OBJECTS[0], POD], pods)):
+        server.answers = answers
+        count = len(server.asked) + len(answers)
+        with pytest.raises(
+            UsageError, match="namespace ml without a queue into LocalQueue default"
+        ) as caught:
+            check(client, objects, POD, [])
+        assert caught.value.fix == "--queue default"
+        assert len(server.asked) == count
+    server.answers = [queued(POD)]
+    with pytest.raises(UsageError, match="LocalQueue default"):
+        check_pod(client, POD)
+
+
+def test_a_run_in_a_queue_may_have_a_pod_that_would_be_queued_by_itself(
+    server: Server, client: ApiClient
+) -> None:
+    server.answers = [MISSING, GROUP, TAKEN, TAKEN, TAKEN, (201, {}, QUEUED[1]), queued(POD)]
+    assert check(client, QUEUED, POD, []) == []
+    assert len(server.asked) == 7
 
 
 def test_a_queue_that_may_not_be_read_is_no_reason_against_a_launch(
