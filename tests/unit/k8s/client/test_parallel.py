@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from torchnet.k8s.verify.parallel import parallel
+from torchnet.k8s.client.parallel import parallel
 
 
 def test_the_answers_are_in_the_arguments_order() -> None:
