@@ -1,4 +1,4 @@
-"""What Whereabouts cannot do for a launch of this size: too small a range, or too many addresses in a short time (pure).
+"""What Whereabouts cannot do for a launch of this size: the range is too small, or it takes minutes (pure).
 
 Whereabouts assigns one address at a time in the whole cluster, because a Lease serializes it: 500 pods took 4.5 minutes
 (k8snetworkplumbingwg/whereabouts#110), and 128 pods with 16 networks each exceeded the 4 minutes that the kubelet waits
@@ -49,10 +49,10 @@ def check_addresses(attachment: str, config: str, needed: int) -> str:
         estimate = needed * _SECONDS_PER_ADDRESS
         if estimate > _WARNING_SECONDS and not ipam.get("node_slice_size"):
             return (
-                f"network attachment {attachment}: Whereabouts assigns one address after another, about "
-                f"{1 / _SECONDS_PER_ADDRESS:.0f} per second, so the workers' {needed} addresses take about "
-                f"{duration(round(estimate, -1))}, which --start-timeout counts; a kubelet tries a pod again after 4 min\n"
-                f"  the faster ways: {_WAY_OUT}"
+                f"network attachment {attachment}: Whereabouts assigns one address after another. At the rate that "
+                f"users have reported (500 in 4.5 min), the workers' {needed} addresses take about "
+                f"{duration(round(estimate, -1))}. --start-timeout counts that, and a kubelet waits 4 min for "
+                f"a pod's network before it tries again\n  faster: {_WAY_OUT}"
             )
     return ""
 

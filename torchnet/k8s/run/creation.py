@@ -103,7 +103,7 @@ def create(
             return results
         owner = owner or answer
         results.append(answer)
-    # If one of them fails, no further ones are begun. That a name is in use counts most: it rules out a removal by label.
+    # If one fails, no further ones are begun. That a name is in use counts most: it rules out a removal by label.
     answers = parallel(create_one, objects[first_pod + 1 :], first=is_taken)
     return [*results, *filter(None, answers)]
 

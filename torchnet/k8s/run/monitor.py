@@ -194,7 +194,7 @@ class RunMonitor:
                 changed = False
             else:
                 # The states of many workers are taken together: each time costs the work for all workers.
-                time.sleep(self._info.nnodes * _SECONDS_PER_WORKER)
+                time.sleep(min(_TICK_SECONDS, self._info.nnodes * _SECONDS_PER_WORKER))
                 changed = self._take_states()
             self._dispatcher.take(all_of_it=self.phase is Phase.STOPPING)
             if self._error is not None:

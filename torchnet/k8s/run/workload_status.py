@@ -164,7 +164,10 @@ class WorkloadStatus:
             pass  # the watch reports an API server that does not respond
         except ClusterError as error:
             self.unreadable = error
-            self._forbidden = isinstance(error, ApiRefusal) and error.status in (401, 403)
+            self._unchanged = min(10, self._unchanged + 1)
+            # Rights that existed before may come back.
+            is_refused = isinstance(error, ApiRefusal) and error.status in (401, 403)
+            self._forbidden = is_refused and self._workload is None
         finally:
             self._busy = False
 

@@ -118,6 +118,7 @@ class Controllers:
 
 @given(st.lists(EVENTS, max_size=5))
 @example([("trains", 0), ("trains", 1), ("suspend", 0), ("resume", 0)])
+@example([("prepares", 1), ("suspend", 0), ("is deleted", 1), ("job is forbidden", 0)])
 @example([("trains", 1), ("fails", 1), ("signal", 0), ("signal", 0)])
 # Without shrinking: each example takes seconds, and a busy machine fails some that are well alone.
 @settings(max_examples=6, deadline=None, phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate))

@@ -128,6 +128,9 @@ def test_new_nodes_are_asked_for_only_where_a_pod_has_none(store: Store, look: W
     name = body["metadata"]["name"]
     put(store, name, "pod triggered scale-up", body["metadata"]["uid"], "TriggeredScaleUp")
     assert settled(look, workers(body)) == {name: "TriggeredScaleUp: pod triggered scale-up"}
+    until = time.monotonic() + 5
+    while len(fields(store)) < 4 and time.monotonic() < until:
+        time.sleep(0.01)
     assert fields(store) == ["reason=Nominated", "reason=Pulling", "reason=TriggeredScaleUp", "type=Warning"]
 
 
