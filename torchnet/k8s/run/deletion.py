@@ -4,8 +4,9 @@ A later deletion shortens the grace period that the API reports, but not a termi
 (SyncTerminatingPod in kubelet.go, kubernetes#113606). The grace period that counts is therefore the first one seen.
 
 A deletion with grace period 0 removes a pod from the API while its processes may still run and hold GPUs and
-addresses. It is therefore used only for pods whose node is gone or not Ready. On a Ready node, or if nodes cannot be
-read, only the kubelet ends a pod.
+addresses. It is therefore used only for pods whose node is gone or whose condition Ready is Unknown.
+The kubelet itself reports False, for example while its container runtime hangs, and still ends its pods. On such a
+node, on a Ready one, or if nodes cannot be read, only the kubelet ends a pod.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from torchnet.k8s.run.interruptible import Interrupted, ThreadCall, in_thread
 from torchnet.k8s.run.owner_references import MOST_OWNERS, reference, replace_owners
 from torchnet.k8s.run.worker_set import seconds
 from torchnet.signals import Signals
-from torchnet.text import listed
+from torchnet.text import listed, printable
 
 # Whereabouts watches the API: it frees the address of a pod that is deleted with grace period 0 although the pod may
 # still use it, and a pod of the next run then fails duplicate address detection. Before a forced deletion, the node
@@ -90,7 +91,8 @@ class GracePeriods:
         return over is not None and clock_offset + time.monotonic() > over + _SILENT_SECONDS
 
 
-_AGAIN_SECONDS = 2.0  # between two reads of a node, which may become NotReady meanwhile
+_AGAIN_SECONDS = 2.0  # between two reads of a node, which may be lost meanwhile
+_LONGEST = 300  # characters of a condition
 
 
 class TerminatingPods:
@@ -103,7 +105,7 @@ class TerminatingPods:
         self._problems: dict[str, str] = {}  # by pod name
 
     def is_abandoned(self, meta: Mapping[str, Any]) -> bool:
-        """Whether this pod's node is gone or not Ready, so that no kubelet ends the pod.
+        """Whether this pod's node is gone or has lost its kubelet, so that nothing ends the pod.
 
         Raises:
             ClusterError: the API server cannot be reached.
@@ -139,7 +141,7 @@ class TerminatingPods:
             return ""
 
     def _why_kept(self, node: str) -> str:
-        """Why this node's pods stay; "" if the node is gone or not Ready."""
+        """Why this node's pods stay; "" if the node is gone or has lost its kubelet."""
         at, why = self._kept.get(node, (float("-inf"), ""))
         if time.monotonic() > at + _AGAIN_SECONDS:
             at, why = self._kept[node] = time.monotonic(), self._read(node)
@@ -156,8 +158,15 @@ class TerminatingPods:
                 raise
             return f"the node cannot be read ({call.question})"
         conditions = (found.get("status") or {}).get("conditions") or ()
-        ready = any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
-        return "the node is Ready" if ready else ""
+        ready: Mapping[str, Any] = next((one for one in conditions if one["type"] == "Ready"), {})
+        if ready.get("status") == "Unknown":
+            return ""
+        if ready.get("status") == "True":
+            return "the node is Ready"
+        why = printable(
+            ": ".join(str(ready[key]) for key in ("reason", "message") if ready.get(key)), _LONGEST
+        )
+        return f"the kubelet reports the node as not Ready ({why or 'no reason given'})"
 
 
 _PAUSE = 0.2
@@ -311,7 +320,7 @@ def remove(
         patience: the longest wait in seconds, beyond the longest grace period of the pods.
         now: use a grace period of 1 s for pods that are not terminating already.
         force: delete pods with grace period 0 if they still exist 12 s after their grace period and their node is gone
-            or not Ready. Other pods stay, and ``problems`` of the result names them.
+            or has lost its kubelet. Other pods stay, and ``problems`` of the result names them.
         on_terminating: with ``now``, called if pods are already terminating, with their number and their longest grace
             period in seconds.
 
