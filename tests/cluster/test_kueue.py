@@ -148,8 +148,8 @@ def test_preempted_runs_go_on_where_they_were(launcher: Launcher, kueue: None) -
             assert "evicted by its queue" in left.stderr
             assert group.receipt()["exit_code"] == 143
             # Its pods own all else of it.
-            found = lambda: launcher.cluster.run_objects(f"{RUN_LABEL}=group", launcher.namespace)  # noqa: E731
-            until(lambda: found() == [], "the garbage collector", 60)
+            of_group = (f"{RUN_LABEL}=group", launcher.namespace)
+            until(lambda: launcher.cluster.run_objects(*of_group) == [], "the garbage collector", 60)
             finish(high)
             assert high.finish().code == 0
 

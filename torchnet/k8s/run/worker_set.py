@@ -167,6 +167,7 @@ def _ended(status: dict[str, Any], prepare: dict[str, Any], main: dict[str, Any]
     disruption = _condition(status, "DisruptionTarget")
     detail = (
         disruption.get("message")
+        or _eviction(status)
         or status.get("message")
         or status.get("reason")
         or "terminated by the cluster"
@@ -183,14 +184,21 @@ def _leaving(meta: dict[str, Any], status: dict[str, Any]) -> str:
     if disruption.get("status") == "True":
         detail = disruption.get("message") or disruption.get("reason") or ""
         return f"its pod was disrupted: {' '.join(str(detail).split())}"
-    if status.get("reason") == "Evicted":  # for its own use of the disk, which is no disruption
-        detail = " ".join(str(status.get("message") or "").split())
-        fix = "--ephemeral-storage sets the limit" if any(word in detail for word in _DISK) else ""
-        return "; ".join(filter(None, (f"its pod was evicted: {detail}", fix)))
-    return "its pod was deleted" if meta.get("deletionTimestamp") else ""
+    return _eviction(status) or ("its pod was deleted" if meta.get("deletionTimestamp") else "")
+
+
+def _eviction(status: dict[str, Any]) -> str:
+    """Why the kubelet has evicted the pod, for its own use of the disk for example, which is no disruption; or ""."""
+    if status.get("reason") != "Evicted":
+        return ""
+    detail = " ".join(str(status.get("message") or "").split())
+    fix = "--ephemeral-storage sets the limit" if any(word in detail for word in _DISK) else ""
+    return "; ".join(filter(None, (f"its pod was evicted: {detail}", fix)))
 
 
 def _why(status: dict[str, Any], done: dict[str, Any], code: int) -> str:
+    if eviction := _eviction(status):
+        return f"exit code {code}: {eviction}"
     reason = str(status.get("reason") or done.get("reason") or "")
     detail = str(_condition(status, "DisruptionTarget").get("message") or status.get("message") or "")
     words = [part for part in (reason if reason not in ("Error", "Completed") else "", detail) if part]
