@@ -15,6 +15,7 @@ from tests.unit.api_store import Store, forbidden, storing
 from tests.unit.aside import aside, hearing, interrupt, pause, until
 from tests.unit.k8s.run.test_monitor import plain
 from tests.unit.kubernetes_objects import (
+    LABELS,
     NAMESPACE,
     RUN,
     facts,
@@ -195,7 +196,7 @@ def jobset_of(kept: Kept, restarts: int) -> dict[str, Any]:
     kept.store.put(inner)
     jobset = job(2) | {"apiVersion": JOBSET.api, "kind": JOBSET.name}
     spec = {"failurePolicy": {"maxRestarts": 1}}
-    meta = {"name": RUN, "namespace": NAMESPACE, "labels": {"torchnet.alt/run": RUN}}
+    meta = {"name": RUN, "namespace": NAMESPACE, "labels": dict(LABELS)}
     kept.store.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta})
     return kept.store.put(jobset | {"spec": spec, "status": {"restarts": restarts}})
 
