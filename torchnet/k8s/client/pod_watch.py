@@ -13,7 +13,7 @@ from torchnet.k8s.client.kinds import POD
 from torchnet.k8s.client.watch import Watch, list_pages
 
 Object = dict[str, Any]
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 16.0  # seconds between two lists, if this user may not watch pods
+FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 16.0  # seconds between two lists, if this user may not watch pods
 
 
 class PodWatch:
@@ -102,7 +102,7 @@ class PodWatch:
         self._changed.set()
 
     def _poll(self) -> None:
-        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+        backoff = Backoff(FIRST_PAUSE, _LONGEST_PAUSE)
         path, call = POD.path(self._namespace), POD.call("list", self._namespace)
         while not self._client.stop.wait(backoff.next()):
             query: dict[str, object] = {"labelSelector": self._labels}

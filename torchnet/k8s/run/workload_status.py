@@ -18,7 +18,7 @@ from torchnet.k8s.run.suspension import Suspension, suspension
 from torchnet.k8s.run.worker_set import WorkerStatus
 
 POLL_SECONDS = 2.0  # seconds between two reads
-_END_SECONDS = 0.5  # the same if the workload may be over
+END_SECONDS = 0.5  # the same if the workload may be over
 _LONGEST_SECONDS = 10.0  # the same at most: the interval doubles with each read that brings nothing new
 # The same if a decision waits for the read; at most a second, when many workers end one after another.
 _AT_ONCE, _LONGEST_AT_ONCE = 0.1, 1.0
@@ -101,12 +101,12 @@ class WorkloadStatus:
 
     def over(self) -> bool:
         """Whether the workload has completed, failed, or been deleted."""
-        self._refresh_later(_END_SECONDS)
+        self._refresh_later(END_SECONDS)
         return self._condition("Completed", "Complete", "Failed") or self.gone()
 
     def failed(self) -> bool:
         """Whether the workload's status has the condition Failed."""
-        self._refresh_later(_END_SECONDS)
+        self._refresh_later(END_SECONDS)
         return self._condition("Failed")
 
     def gone(self) -> bool:

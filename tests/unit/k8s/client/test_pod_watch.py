@@ -54,7 +54,7 @@ def test_it_follows_what_comes_and_goes(store: Store, tmp_path: Path) -> None:
 def test_without_the_right_to_watch_it_lists_ever_more_rarely(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pod_watch, "_FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(pod_watch, "FIRST_PAUSE", 0.1)
     store.faults = [("GET", "watch=true", forbidden("pods"))]
     name = store.put(pod(0))["metadata"]["name"]
     with PodWatch(client(store, tmp_path), NAMESPACE, LABELS) as watch:

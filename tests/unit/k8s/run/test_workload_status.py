@@ -149,7 +149,7 @@ def polled(look: WorkloadStatus, seconds: float) -> None:
 def test_a_workload_that_does_not_change_is_read_ever_more_rarely(
     store: Store, look: WorkloadStatus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workload_status, "_END_SECONDS", 0.1)
+    monkeypatch.setattr(workload_status, "END_SECONDS", 0.1)
     store.put(JOB)
     polled(look, 2.5)
     assert 4 <= reads(store) <= 7
