@@ -218,7 +218,7 @@ def down(
     """Stop and remove a run.
 
     Args:
-        now: use a grace period of 1 s, and force the deletion of pods on nodes that are gone or not Ready.
+        now: use a grace period of 1 s, and force the deletion of pods on nodes that are gone or lost.
         on_terminating: with ``now``, called if pods are already terminating, with their number and their longest grace
             period in seconds.
 

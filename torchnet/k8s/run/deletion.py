@@ -181,7 +181,7 @@ def remove(
         patience: the longest wait in seconds, beyond the longest grace period of the pods.
         now: use a grace period of 1 s for pods that are not terminating already.
         force: delete pods with grace period 0 if they still exist 12 s after their grace period and their node is gone
-            or not Ready. Other pods stay, and ``problems`` of the result names them.
+            or has lost its kubelet. Other pods stay, and ``problems`` of the result names them.
         on_terminating: with ``now``, called if pods are already terminating, with their number and their longest grace
             period in seconds.
 

@@ -4,8 +4,9 @@ A later deletion shortens the grace period that the API reports, but not a termi
 (SyncTerminatingPod in kubelet.go, kubernetes#113606). The grace period that counts is therefore the first one seen.
 
 A deletion with grace period 0 removes a pod from the API while its processes may still run and hold GPUs and
-addresses. It is therefore used only for pods whose node is gone or not Ready. On a Ready node, or if nodes cannot be
-read, only the kubelet ends a pod.
+addresses. It is therefore used only for pods whose node is gone or whose condition Ready is Unknown.
+The kubelet itself reports False, for example while its container runtime hangs, and still ends its pods. On such a
+node, on a Ready one, or if nodes cannot be read, only the kubelet ends a pod.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal
 from torchnet.k8s.client.kinds import NODE, POD
 from torchnet.k8s.run.worker_set import seconds
+from torchnet.text import printable
 
 # Whereabouts watches the API: it frees the address of a pod that is deleted with grace period 0 although the pod may
 # still use it, and a pod of the next run then fails duplicate address detection. Before a forced deletion, the node
@@ -73,8 +75,9 @@ class GracePeriods:
         return over is not None and clock_offset + time.monotonic() > over + _SILENT_SECONDS
 
 
-# Between two reads of a node, which may become NotReady meanwhile; of several nodes, each waits for its turn.
+# Between two reads of a node, which may be lost meanwhile; of several nodes, each waits for its turn.
 _AGAIN_SECONDS = 2.0
+_LONGEST = 300  # characters of a condition
 
 
 class TerminatingPods:
@@ -87,7 +90,7 @@ class TerminatingPods:
         self._problems: dict[str, str] = {}  # by pod name
 
     def is_abandoned(self, meta: Mapping[str, Any]) -> bool:
-        """Whether this pod's node is gone or not Ready, so that no kubelet ends the pod.
+        """Whether this pod's node is gone or has lost its kubelet, so that nothing ends the pod.
 
         Raises:
             ClusterError: the API server cannot be reached.
@@ -123,7 +126,7 @@ class TerminatingPods:
             return ""
 
     def _why_kept(self, node: str) -> str:
-        """Why this node's pods stay; "" if the node is gone or not Ready."""
+        """Why this node's pods stay; "" if the node is gone or has lost its kubelet."""
         at, why = self._kept.get(node, (float("-inf"), ""))
         if time.monotonic() > at + _AGAIN_SECONDS * max(1, len(self._kept)):
             at, why = self._kept[node] = time.monotonic(), self._read(node)
@@ -140,5 +143,12 @@ class TerminatingPods:
                 raise
             return f"the node cannot be read ({call.question})"
         conditions = (found.get("status") or {}).get("conditions") or ()
-        ready = any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
-        return "the node is Ready" if ready else ""
+        ready: Mapping[str, Any] = next((one for one in conditions if one["type"] == "Ready"), {})
+        if ready.get("status") == "Unknown":
+            return ""
+        if ready.get("status") == "True":
+            return "the node is Ready"
+        why = printable(
+            ": ".join(str(ready[key]) for key in ("reason", "message") if ready.get(key)), _LONGEST
+        )
+        return f"the kubelet reports the node as not Ready ({why or 'no reason given'})"

@@ -96,6 +96,7 @@ _KEEP_SECONDS = 3.0  # at the end, for a stop with --keep to complete
 _SETTLE_SECONDS = 0.5  # for states that are still on their way
 DRAIN_SECONDS = 8.0  # for the last lines of the logs
 _STOPPED_DRAIN_SECONDS = 1.5  # the same once the pods are deleted
+_NUMBER_SECONDS = 2.0  # for a launcher that only watches a run to know how often its queue has evicted it
 _LEAVE_SECONDS = 0.6  # after a second signal, for the stop to be accepted: some senders send two at once
 _INTERRUPTED_DRAIN_SECONDS = 0.5  # for the last lines of the logs after a signal
 
@@ -137,7 +138,12 @@ class RunMonitor:
         self._node_loss = NodeLoss(info, warn)
         self._jobset_restart = JobSetRestart(info, self._worker_set, self._node_loss, warn)
         self._attempts = Attempts(
-            info, self._worker_set, self._workload_status, warn, lambda: self._attempt_number
+            info,
+            self._worker_set,
+            self._workload_status,
+            warn,
+            lambda: self._attempt_number,
+            self._console.notice,
         )
         self._queue_status = QueueStatus(client, info)
         self._attempt_receipts = AttemptReceipts(
@@ -153,6 +159,7 @@ class RunMonitor:
         self._reports_attempt = not options.stops
         self._failure: Failure | None = None
         self._error: TorchnetError | None = None
+        self._eviction = ""  # why the run is left on the cluster, because its queue does not admit it again
         self._signal_count = 0
         self.phase = Phase.SUBMITTED
         self._phase_began = self._tick_began = time.monotonic()
@@ -268,6 +275,8 @@ class RunMonitor:
     def _decide(self) -> RunOutcome | None:
         now = time.monotonic()
         passed, self._tick_began = now - self._tick_began, now
+        if self._awaits_number(now):
+            return self._take_signals()
         if self.phase not in (Phase.FAILING, Phase.STOPPING):
             self._follow_attempts(now)
         if self.phase in (Phase.PAUSED, Phase.EVICTED):
@@ -281,20 +290,18 @@ class RunMonitor:
 
     def _follow_attempts(self, now: float) -> None:
         """Begin the next attempt after a suspension, and enter or leave PAUSED and EVICTED."""
-        if self._reports_attempt and self.phase is not Phase.SUBMITTED:
-            self._report_attempt(now)
         if self._attempts.update(now):
             number = self._attempt_number - 1
-            self._attempt_receipts.add(
-                number, self._attempts.ended_uids, lambda: self._suspension_failure(number), now
-            )
+            cause = lambda: self._attempts.failure(number, self._queue_status.eviction)  # noqa: E731
+            self._attempt_receipts.add(number, self._attempts.ended_uids, cause, now)
             self._queue_status.next_attempt()
             self._workers = self._worker_set.workers()
             self._node_loss.forget()
             self._jobset_restart.forget()
             self._dispatcher.next_attempt()
             self._begin_attempt()
-        if self._attempts.evicted:
+        self._eviction = self._eviction or self._attempts.eviction or self._deactivation()
+        if self._eviction:
             if self.phase is not Phase.EVICTED:
                 self._enter(Phase.EVICTED)
         elif self._attempts.paused:
@@ -308,20 +315,22 @@ class RunMonitor:
         """The number of the current attempt, or of the next one during a suspension; the first one is 1."""
         return 1 + self._attempts.suspensions + self._jobset_restart.attempt
 
-    def _report_attempt(self, now: float) -> None:
-        """Report the number of the attempt to a launcher that only watches it, once it is known."""
+    def _awaits_number(self, now: float) -> bool:
+        """Whether a launcher that only watches the run waits for the number of the attempt, for 2 s at most."""
+        if not self._reports_attempt or self.phase is Phase.SUBMITTED:
+            return False
         self._tell_queue(now)
         if self._queue_status.is_read:
             self._reports_attempt = False
-            self._attempts.earlier = self._queue_status.evictions
-            if self._attempt_number > 1:
-                self._console.notice(f"{self._info.run}: this is attempt {self._attempt_number}")
+            count = self._queue_status.evictions if self._info.queue else 0
+            self._attempts.set_evictions(count, is_evicted=self._queue_status.is_evicted)
+        waits = self.phase is Phase.STARTING and now - self._phase_began < _NUMBER_SECONDS
+        return self._reports_attempt and waits
 
-    def _suspension_failure(self, number: int) -> Failure:
-        """Why a suspension has ended an attempt, with Kueue's reason if it is known."""
-        why = self._queue_status.eviction
-        text = f"attempt {number} was suspended" + (f" by its queue: {why}" if why else "")
-        return Failure("interrupted", text, STOPPED_CODE, at=time.time())
+    def _deactivation(self) -> str:
+        """Why the run is left, if it is suspended and its queue does not admit it again; attach goes on watching."""
+        waits = self._options.stops and self.phase in (Phase.STARTING, Phase.PAUSED)
+        return self._queue_status.deactivation if waits and self._workload_status.suspension().active else ""
 
     def _tell_queue(self, now: float) -> None:
         """Show what Kueue reports of the run."""
@@ -365,17 +374,16 @@ class RunMonitor:
         return None
 
     def _wait_for_evicted_pods(self, now: float, passed: float) -> RunOutcome | None:  # noqa: ARG002
-        """EVICTED: leave a group of plain pods that its queue has evicted, once its pods have ended."""
-        alive = self._alive()
+        """EVICTED: leave a run that its queue has evicted for good, once its pods have ended."""
+        former = self._worker_set.former(self._attempts.ended_uids).values()
+        alive = [*self._alive(), *(one for one in former if one.ended is None)]
         patience = max((one.patience for one in alive), default=0.0) + PATIENCE_SECONDS
         if alive and now - self._phase_began < patience:
             return None
         self._drain(DRAIN_SECONDS)
-        failure = Failure("interrupted", self._attempts.eviction, STOPPED_CODE, at=time.time())
-        receipt = self._settle(failure)
-        return RunOutcome(
-            receipt, int(receipt["exit_code"]), self._attempts.eviction, commands=("status", "down")
-        )
+        receipt = self._settle(Failure("interrupted", self._eviction, STOPPED_CODE, at=time.time()))
+        commands = ("status", "down") if self._info.kind is POD else ("attach", "status", "down")
+        return RunOutcome(receipt, int(receipt["exit_code"]), self._eviction, commands=commands)
 
     def _wait_for_agents(self, now: float, passed: float) -> RunOutcome | None:
         """FAILING: the agents have until the deadline to end the other workers."""
@@ -499,7 +507,11 @@ class RunMonitor:
             return
         # The first process of a container does not receive SIGTERM until it has installed a handler, so a preparation
         # that has just begun would run to its end. Before the training, there is nothing to save.
-        early = self._signal_count > 0 and not any(one.started for one in self._workers.values())
+        # The pods of an earlier attempt may still exist, and save theirs.
+        saves = self._worker_set.exist(self._attempts.ended_uids | self._jobset_restart.ended_uids)
+        early = (
+            self._signal_count > 0 and not saves and not any(one.started for one in self._workers.values())
+        )
         self._enter(Phase.STOPPING)
         self._run_stop.begin(NOW_SECONDS if early else None, self._options.grace + PATIENCE_SECONDS)
 
@@ -525,7 +537,7 @@ class RunMonitor:
         self._drain(drain)
         self._client.stop.set()
         lost = self._jobset_restart.lost if self._info.restarts and self._workload_status.failed() else None
-        receipt = self._settle(self._failure or lost)
+        receipt = self._settle(self._failure or lost or self._attempts.deletion())
         stopped = self.phase is Phase.STOPPING
         kept = self._options.keep and self._run_stop.keeps
         started = self._start is None

@@ -14,7 +14,7 @@ from torchnet.errors import ClusterError
 from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal, ApiUnreachable
 from torchnet.k8s.client.kinds import POD
-from torchnet.k8s.client.kueue_api import get_workload, list_workloads, served_version
+from torchnet.k8s.client.kueue_api import GROUP, get_workload, list_workloads, served_version
 from torchnet.k8s.run.run_info import RunInfo
 from torchnet.text import printable
 
@@ -101,10 +101,30 @@ class QueueStatus:
         self._off = not info.queue
 
     @property
-    def evictions(self) -> int:
-        """How often Kueue had evicted the run at the last read; 0 if that is not known."""
+    def evictions(self) -> int | None:
+        """How often Kueue had evicted the run at the last read; None if that is not known."""
         with self._lock:
-            return evictions(self._workload or {})
+            return None if self._workload is None else evictions(self._workload)
+
+    @property
+    def is_evicted(self) -> bool:
+        """Whether Kueue had evicted the run at the last read, and not admitted it again."""
+        with self._lock:
+            return "Evicted" in condition_texts(self._workload or {})
+
+    @property
+    def deactivation(self) -> str:
+        """The message with which a launcher leaves a run that Kueue does not admit again by itself; "" if it does."""
+        with self._lock:
+            workload = self._workload or {}
+        if (workload.get("spec") or {}).get("active", True) is not False:
+            return ""
+        name, namespace = workload["metadata"]["name"], self._info.namespace
+        return (
+            "its Kueue Workload is deactivated, so that its queue does not admit it again by itself; its objects stay "
+            f"on the cluster. To queue it again: kubectl patch workloads.{GROUP} {name} -n {namespace} --type merge "
+            """-p '{"spec":{"active":true}}'"""
+        )
 
     @property
     def eviction(self) -> str:

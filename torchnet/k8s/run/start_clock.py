@@ -10,9 +10,14 @@ _FIRST_PROGRESS_SECONDS, _LAST_PROGRESS_SECONDS = 60.0, 3600.0  # between two me
 
 
 class StartClock:
-    """Counts the seconds of one attempt's start."""
+    """Counts the seconds of one attempt's start.
 
-    def __init__(self) -> None:
+    Args:
+        queue: what messages call that which the run waits for while it is suspended.
+    """
+
+    def __init__(self, queue: str = QUEUE) -> None:
+        self._queue = queue
         self.seconds = 0.0
         """Seconds of --start-timeout that have passed."""
         self.passed = 0.0
@@ -43,5 +48,8 @@ class StartClock:
         if waited < self._next_progress:
             return ""
         self._next_progress = waited + min(waited, _LAST_PROGRESS_SECONDS)
-        parts = [f"{duration(seconds)} for {what}" for what, seconds in self._free.items()]
+        parts = [
+            f"{duration(one)} for {self._queue if what == QUEUE else what}"
+            for what, one in self._free.items()
+        ]
         return f"waited {' and '.join(parts)}, which counts for no timeout"

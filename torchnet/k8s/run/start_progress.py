@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from torchnet.k8s.client.kinds import POD
 from torchnet.k8s.run.pending import PendingReasons, cold_start
 from torchnet.k8s.run.run_info import RunInfo
 from torchnet.k8s.run.start_clock import QUEUE, StartClock
@@ -24,7 +25,8 @@ class StartProgress:
 
     def __init__(self, info: RunInfo, workload_status: WorkloadStatus, notice: Callable[[str], None]) -> None:
         self._info, self._workload_status, self._notice = info, workload_status, notice
-        self._reasons, self._clock = PendingReasons(info), StartClock()
+        self._reasons = PendingReasons(info)
+        self._clock = StartClock(QUEUE if info.queue or info.kind is POD else "its resumption")
         self._workers: Mapping[int, WorkerStatus] = {}
         self._event_texts: dict[str, str] = {}
         self._queued = ""

@@ -4,6 +4,9 @@ With ``--keep``, each pod gets activeDeadlineSeconds: once they have passed, its
 (ActiveDeadlineHandler in pkg/kubelet/active_deadline.go). A Job's own deadline, or its suspension, would delete running
 pods. It is therefore set last, when no pod runs, so that the Job creates no replacement later. The Job of a JobSet
 belongs to the JobSet and is not changed: such a run is kept if the end of its pods ends the JobSet, and removed if not.
+
+A run that its queue has not admitted is removed, too. Otherwise its queue would admit it later, perhaps by preempting
+another run, only for its pods to end after a second.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from torchnet.k8s.client.pod_watch import PodWatch
 from torchnet.k8s.client.watch import internal_error
 from torchnet.k8s.run.deletion import stop
 from torchnet.k8s.run.run_info import RunInfo
-from torchnet.k8s.run.suspension import terminal
+from torchnet.k8s.run.suspension import suspension, terminal
 
 _GONE = (404, 409)  # HTTP statuses: the object is gone, or has changed
 _NOW = {"spec": {"activeDeadlineSeconds": 1}}  # the smallest value that the API accepts
@@ -66,8 +69,29 @@ def _wait_for_jobset_end(client: ApiClient, info: RunInfo) -> bool:
             return False
 
 
+def is_queued(client: ApiClient, info: RunInfo) -> bool:
+    """Whether this Job is suspended, or all of these plain pods have scheduling gates; False if that cannot be read."""
+    query = {"labelSelector": info.selector} if info.kind is POD else {}
+    name, verb = ("", "list") if info.kind is POD else (info.name, "get")
+    try:
+        found = client.call(
+            "GET",
+            info.kind.path(info.namespace, name),
+            info.kind.call(verb, info.namespace, name),
+            query=query,
+        )
+    except ClusterError:
+        return False  # the requests that end the run report it
+    if info.kind is not POD:
+        return suspension(found).active
+    pods = found.get("items") or ()
+    return bool(pods) and all((pod.get("spec") or {}).get("schedulingGates") for pod in pods)
+
+
 def end_in_place(client: ApiClient, info: RunInfo, patience: float) -> str:
     """End the workers within ``patience`` seconds, and keep their objects.
+
+    A suspended Job is left as it is.
 
     Returns:
         What could not be done, for a message; "" if all was.
@@ -93,7 +117,7 @@ def end_in_place(client: ApiClient, info: RunInfo, patience: float) -> str:
             pods.wait(_PAUSE)
     if info.kind is POD:
         return f"keeps running: {why}" if why else ""
-    if info.kind is JOBSET:
+    if info.kind is JOBSET or is_queued(client, info):
         return why
     problem = _patch(client, JOB, info.namespace, info.pod_creator)
     if problem:
@@ -210,7 +234,10 @@ class RunStop:
         """End the pods in place; return what went wrong (or ""), and whether the run must be removed therefore."""
         client, info = self._client, self._info
         if info.kind is not JOBSET:
-            why = end_in_place(client, info, patience)
+            gated = info.kind is POD and is_queued(client, info)
+            why = "" if gated else end_in_place(client, info, patience)
+            if gated or is_queued(client, info):  # perhaps suspended while its pods ended
+                return "the run waits for its queue and would start later, so it is removed", True
             return f"{info.run} {why}" if why else "", False
         if _restarts_left(_jobset(client, info)):
             return "the JobSet has restarts left and would restart its workers, so the run is removed", True

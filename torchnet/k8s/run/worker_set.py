@@ -406,6 +406,10 @@ class WorkerSet:
         detail = {one.rank: one.ended.message for one in found if one.ended is not None}
         return {rank: m.failure.text for rank, m in detail.items() if m is not None and m.failure is not None}
 
+    def exist(self, uids: Iterable[str]) -> bool:
+        """Whether any of these pods exists."""
+        return any(uid in self._pods for uid in uids)
+
     @property
     def is_empty(self) -> bool:
         """Whether no pod exists."""

@@ -19,7 +19,11 @@ from torchnet.k8s.run import grace_periods
 from torchnet.k8s.run import grace_periods as terminating_pods
 
 store = pytest.fixture(storing)
-NOT_ENDED = {"Ready": "the node is Ready", "not readable": "the node cannot be read"}
+NOT_ENDED = {
+    "True": "the node is Ready",
+    "False": "the kubelet reports the node as not Ready (KubeletNotReady: PLEG is not healthy)",
+    "not readable": "the node cannot be read",
+}
 SECRET: dict[str, Any] = {"apiVersion": "v1", "kind": "Secret", "metadata": labelled(f"{RUN}-token")}
 
 
@@ -185,7 +189,10 @@ def test_only_pods_whose_time_is_long_over_are_taken_out_by_force(store: Store, 
 
 def node(status: str) -> dict[str, Any]:
     """The node of all pods here, with this status of its condition Ready."""
-    conditions = [{"type": "MemoryPressure", "status": "False"}, {"type": "Ready", "status": status}]
+    ready = {"type": "Ready", "status": status}
+    if status == "False":
+        ready |= {"reason": "KubeletNotReady", "message": "PLEG is not healthy"}
+    conditions = [{"type": "MemoryPressure", "status": "False"}, ready]
     meta = {"name": "node1", "namespace": ""}
     # What keeps new pods away does not keep the kubelet from ending the old ones.
     taints = [{"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}]
@@ -193,11 +200,8 @@ def node(status: str) -> dict[str, Any]:
     return body | {"status": {"conditions": conditions}}
 
 
-@pytest.mark.parametrize("status", ["False", "Unknown"])
-def test_pods_of_a_node_that_is_not_ready_are_deleted_by_force(
-    store: Store, tmp_path: Path, status: str
-) -> None:
-    store.put(node(status))
+def test_pods_of_a_node_that_has_lost_its_kubelet_are_deleted_by_force(store: Store, tmp_path: Path) -> None:
+    store.put(node("Unknown"))
     lost = [store.put(terminating(rank, ago=60, grace=30))["metadata"]["name"] for rank in range(3)]
     store.lingers = 30
     done = removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=5, force=True)
@@ -206,13 +210,13 @@ def test_pods_of_a_node_that_is_not_ready_are_deleted_by_force(
     assert store.wanted("GET", "/nodes/") == 1
 
 
-@pytest.mark.parametrize("cause", ["Ready", "not readable"])
+@pytest.mark.parametrize("cause", NOT_ENDED)
 @pytest.mark.parametrize("force", [True, False])
 def test_the_kubelet_alone_ends_the_pods_of_a_node_that_is_not_known_to_be_lost(
     store: Store, tmp_path: Path, cause: str, force: bool
 ) -> None:
-    if cause == "Ready":
-        store.put(node("True"))
+    if cause != "not readable":
+        store.put(node(cause))
     else:
         store.faults = [("GET", "/nodes/", forbidden("nodes"))]
     name = store.put(terminating(0, ago=60, grace=1))["metadata"]["name"]
