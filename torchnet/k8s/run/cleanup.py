@@ -47,9 +47,15 @@ def clear(
     """
     client_options = {"patience": 0.0, "timeout": _BRIEF_SECONDS} if brief else {}
     client = ApiClient(access, **client_options)  # a new client: the caller's may have its stop event set
-    protects = signals.count < 2  # else the user waits, and may leave before the workload is deleted
     action = partial(
-        remove, client, namespace, run, patience=_REMOVAL_SECONDS, now=now, force=True, protects=protects
+        remove,
+        client,
+        namespace,
+        run,
+        patience=_REMOVAL_SECONDS,
+        now=now,
+        force=True,
+        protects=lambda: signals.count < 2,  # else the user may leave before the workload is deleted
     )
     removal: Removal | None
     try:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torchnet.constants import RUN_LABEL
+from torchnet.errors import ClusterError
 from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal
 from torchnet.k8s.client.backoff import Backoff
@@ -31,6 +32,9 @@ from torchnet.k8s.client.watch import list_pages
 from torchnet.k8s.run.grace_periods import GracePeriods, TerminatingPods
 from torchnet.k8s.run.owner_references import MOST_OWNERS, reference, replace_owners
 
+_PROTECTION_SECONDS = (
+    3.0  # of retries, for each list of what protects the pods, before the workload is deleted
+)
 NOW_SECONDS = 1  # not 0: with 1, the kubelets remove the pods themselves, together with their addresses
 
 
@@ -56,7 +60,7 @@ def stop(
     *,
     grace: int | None = None,
     label: str = RUN_LABEL,
-    protects: bool = True,
+    protects: Callable[[], bool] = lambda: True,
 ) -> Removal:
     """Delete the workload and its pods, without waiting for their end.
 
@@ -65,16 +69,15 @@ def stop(
 
     Args:
         label: the key of the label with the run's name.
-        protects: False to save these requests.
+        protects: asked before each request for these objects; once it returns False, the rest of them is left out, so
+            that the workload is deleted at once.
         grace: seconds from SIGTERM to SIGKILL; None keeps the grace period of each pod.
 
     Raises:
         ClusterError: the API server cannot be reached.
     """
     removal, chosen = Removal(), selector(run, label)
-    if protects:
-        owners = _list(client, POD, namespace, chosen, removal, limit=MOST_OWNERS)
-        _keep_protection(client, namespace, chosen, owners, removal)
+    _keep_protection(client, namespace, chosen, protects)
     _workloads(client, namespace, chosen, removal)
     query: dict[str, object] = {} if grace is None else {"gracePeriodSeconds": grace}
     # The garbage collector would delete the pods as well, but later.
@@ -90,7 +93,7 @@ def _stop_now(
     grace_periods: GracePeriods,
     on_terminating: Callable[[int, float], None],
     *,
-    protects: bool,
+    protects: Callable[[], bool],
 ) -> Removal:
     """Delete the workload and its pods with a grace period of 1 s.
 
@@ -104,8 +107,7 @@ def _stop_now(
     fresh = [str(meta["name"]) for meta in existing if not meta.get("deletionTimestamp")]
     if len(fresh) < len(existing):
         on_terminating(len(existing) - len(fresh), grace_periods.longest)
-    if protects:
-        _keep_protection(client, namespace, chosen, existing, removal)
+    _keep_protection(client, namespace, chosen, protects, existing)
     _workloads(client, namespace, chosen, removal)
     # Before the garbage collector does so with the pods' own grace periods.
     if len(fresh) < len(existing) or not _all_pods(
@@ -116,22 +118,29 @@ def _stop_now(
 
 
 def _keep_protection(
-    client: ApiClient, namespace: str, chosen: str, pods: Sequence[dict[str, Any]], removal: Removal
+    client: ApiClient,
+    namespace: str,
+    chosen: str,
+    protects: Callable[[], bool],
+    pods: Sequence[dict[str, Any]] | None = None,
 ) -> None:
     """Make some of the pods own what protects them, in place of the workload, which is deleted before they end.
 
-    All pods are deleted at the same time, so that 16 of them stand for the others.
+    All pods are deleted at the same time, so that 16 of them stand for the others. Errors are not reported, because the
+    stop must not depend on this.
     """
-    references = [reference(POD, meta) for meta in pods[:MOST_OWNERS]]
-    for kind in PROTECTION if references else ():
-        for meta in _list(client, kind, namespace, chosen, removal):
-            owners = meta.get("ownerReferences") or ()
-            if owners and all(owner["kind"] == POD.name for owner in owners):
-                continue
-            try:
-                replace_owners(client, kind, meta, references)
-            except ApiRefusal:
-                pass  # the stop must not depend on it
+    unseen, wait = Removal(), _PROTECTION_SECONDS
+    try:
+        if pods is None and protects():
+            pods = _list(client, POD, namespace, chosen, unseen, limit=MOST_OWNERS, patience=wait)
+        references = [reference(POD, meta) for meta in (pods or ())[:MOST_OWNERS]]
+        for kind in PROTECTION if references else ():
+            for meta in _list(client, kind, namespace, chosen, unseen, patience=wait) if protects() else ():
+                owners = meta.get("ownerReferences") or ()
+                if protects() and not (owners and all(owner["kind"] == POD.name for owner in owners)):
+                    replace_owners(client, kind, meta, references)
+    except ClusterError:
+        return
 
 
 def _workloads(client: ApiClient, namespace: str, chosen: str, removal: Removal) -> None:
@@ -142,14 +151,12 @@ def _workloads(client: ApiClient, namespace: str, chosen: str, removal: Removal)
 
 
 def _all_pods(client: ApiClient, namespace: str, chosen: str, query: dict[str, object]) -> bool:
-    """Delete the run's pods in one call; False if this user may not delete collections."""
+    """Delete the run's pods in one call; False if the server refuses, as it does to users without this right."""
     query = {"labelSelector": chosen, **query}
     try:
         client.call("DELETE", POD.path(namespace), POD.call("deletecollection", namespace), query=query)
-    except ApiRefusal as error:
-        if error.status != 403:
-            raise
-        return False
+    except ApiRefusal:
+        return False  # each deletion reports its own refusal
     return True
 
 
@@ -168,7 +175,7 @@ def remove(
     label: str = RUN_LABEL,
     now: bool = False,
     force: bool = False,
-    protects: bool = True,
+    protects: Callable[[], bool] = lambda: True,
     on_terminating: Callable[[int, float], None] = lambda *_: None,
 ) -> Removal:
     """Delete all objects of a run, and wait until they are gone or ``client.stop`` is set.
@@ -176,7 +183,7 @@ def remove(
     Network policies and the token's Secret are deleted last, once the pods are gone.
 
     Args:
-        protects: False if these may be deleted earlier, to save requests before the workload's deletion.
+        protects: as for :func:`stop`.
         label: the key of the label with the run's name.
         patience: the longest wait in seconds, beyond the longest grace period of the pods.
         now: use a grace period of 1 s for pods that are not terminating already.
@@ -349,12 +356,19 @@ def _names(client: ApiClient, kind: Kind, namespace: str, chosen: str, removal: 
 
 
 def _list(
-    client: ApiClient, kind: Kind, namespace: str, chosen: str, removal: Removal, *, limit: int | None = None
+    client: ApiClient,
+    kind: Kind,
+    namespace: str,
+    chosen: str,
+    removal: Removal,
+    *,
+    limit: int | None = None,
+    patience: float | None = None,
 ) -> list[dict[str, Any]]:
     """The metadata of this kind's objects that a label selector finds, or of the first ``limit`` ones."""
     path, call, query = kind.path(namespace), kind.call("list", namespace), {"labelSelector": chosen}
     try:
-        found, _ = list_pages(client, path, call, query, metadata=True, limit=limit)
+        found, _ = list_pages(client, path, call, query, metadata=True, limit=limit, patience=patience)
     except ApiRefusal as error:
         if error.status == 404:
             return []  # the cluster has no such kind

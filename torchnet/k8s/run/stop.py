@@ -175,6 +175,7 @@ class RunStop:
         self._client, self._info = client, info
         self._notice, self._on_error = notice, on_error
         self._done = threading.Event()
+        self._hurries = threading.Event()
         self._complete = False
         self.keeps = keep
         """Whether the pods stay. Set to False for a JobSet that would create pods again."""
@@ -196,7 +197,8 @@ class RunStop:
         return not self.keeps or self.since is None or self._done.wait(seconds)
 
     def progress(self, seconds: float) -> str:
-        """What is known of the stop after up to ``seconds``, for a launcher that does not wait for its end."""
+        """Hurry, and say what is known of the stop after up to ``seconds``: the launcher leaves before its end."""
+        self._hurries.set()
         if not self._done.wait(seconds):
             state = (
                 "its pods have not terminated yet"
@@ -228,7 +230,8 @@ class RunStop:
             if not removed:
                 return not why
             self.keeps = False
-        return not stop(client, info.namespace, info.run, grace=grace).problems
+        protects = lambda: not self._hurries.is_set()  # noqa: E731
+        return not stop(client, info.namespace, info.run, grace=grace, protects=protects).problems
 
     def _keep(self, patience: float) -> tuple[str, bool]:
         """End the pods in place; return what went wrong (or ""), and whether the run must be removed therefore."""

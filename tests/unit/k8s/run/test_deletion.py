@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.jobs import until as until_true
 from tests.unit.api_answers import client
 from tests.unit.api_store import Store, forbidden, refusal, stamp, storing
 from tests.unit.aside import aside, pause, until
@@ -17,6 +19,7 @@ from torchnet.errors import ClusterError
 from torchnet.k8s.run import deletion as removal
 from torchnet.k8s.run import grace_periods
 from torchnet.k8s.run import grace_periods as terminating_pods
+from torchnet.k8s.run.stop import RunStop
 
 store = pytest.fixture(storing)
 NOT_ENDED = {
@@ -114,6 +117,39 @@ def test_a_stop_does_not_depend_on_it(store: Store, tmp_path: Path, fault: Any) 
     store.faults = [("PATCH", "", fault)]
     done = removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=5)
     assert (done.left, done.problems, store.names()) == ([], [], [])
+
+
+BROKEN = refusal(500, "InternalError", 'failed calling webhook "checks.example.com": no answer')
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/pods"), ("GET", "/networkpolicies"), ("DELETE", r"/pods\?")]
+)
+def test_what_a_broken_webhook_refuses_does_not_keep_the_others(
+    store: Store, tmp_path: Path, method: str, path: str
+) -> None:
+    for body in (job(), SECRET, POLICY, pod(0), pod(1)):
+        store.put(body)
+    store.faults = [(method, path, BROKEN)]
+    done = removal.stop(client(store, tmp_path, patience=0), NAMESPACE, RUN)
+    assert (done.problems, store.names()) == ([], PROTECTION)
+
+
+def test_in_a_hurry_the_workload_is_deleted_at_once(store: Store, tmp_path: Path) -> None:
+    """A second signal came while the first request was on its way."""
+    for body in (job(), SECRET, POLICY, pod(0)):
+        store.put(body)
+    held, said = threading.Event(), []
+    store.faults = [("GET", "limit=16", held)]
+    info = facts(1)
+    stopping = RunStop(client(store, tmp_path), info, keep=False, notice=said.append, on_error=said.append)
+    stopping.begin(None, 0)
+    until_true(lambda: store.wanted("GET", "limit=16"), "the first request")
+    assert "not confirmed" in stopping.progress(0.1)
+    held.set()
+    assert stopping.progress(10) == "it is being deleted"
+    assert (said, store.names()) == ([], PROTECTION)
+    assert store.wanted("GET", "/networkpolicies|/secrets") == store.wanted("PATCH", "") == 0
 
 
 def test_it_stays_with_a_pod_that_does_not_end(store: Store, tmp_path: Path) -> None:
