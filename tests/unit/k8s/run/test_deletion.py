@@ -139,7 +139,8 @@ def test_in_a_hurry_the_workload_is_deleted_at_once(store: Store, tmp_path: Path
     """A second signal came while the first request was on its way."""
     for body in (job(), SECRET, POLICY, pod(0)):
         store.put(body)
-    held, said = threading.Event(), []
+    held = threading.Event()
+    said: list[object] = []
     store.faults = [("GET", "limit=16", held)]
     info = facts(1)
     stopping = RunStop(client(store, tmp_path), info, keep=False, notice=said.append, on_error=said.append)
@@ -483,7 +484,7 @@ def test_a_door_that_is_stopped_ends_the_waiting(store: Store, tmp_path: Path) -
     began = time.monotonic()
     with aside(0.5, one.stop.set):
         done = removal.remove(one, NAMESPACE, RUN, patience=60)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
     assert len(done.left) == 1
 
 
