@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,16 @@ def test_a_run_may_be_suspended_twice_and_waits_by_no_clock(store: Store, watche
     assert store.deleted == []
     assert [number for number, _ in watched.attempts] == [1, 2]
     assert "attempt 3 starts" in watched.err.getvalue()
+
+
+def test_a_queue_before_the_first_start_counts_for_no_timeout(store: Store, watched: Watched) -> None:
+    one = Workload(store, TRAINS)
+    one._set(suspended=True)
+    one.collect()
+    options = RunOptions(grace=0, start_timeout=2.0, timeout=2.5)
+    steps = asked(store, "watch=true"), waits(watched), 4.0, partial(one._set, suspended=False), one.succeed
+    outcome = watched.run(replace(one.facts, queue="team-a"), options, *steps)
+    assert outcome.code == 0, watched.err.getvalue()
 
 
 def test_what_the_queue_says_is_said(store: Store, watched: Watched) -> None:
