@@ -73,8 +73,8 @@ def stop_dns() -> None:
     stop("coredns", signal.SIGKILL)
 
 
-def start_apiserver() -> None:
-    """Start the API server and wait until it is ready."""
+def start_apiserver(*more: str) -> None:
+    """Start the API server, with ``more`` flags, and wait until it is ready."""
     # Port 443, as the service's: no proxy stands between. --enable-aggregator-routing: webhooks are called at
     # their pods' addresses. Pods of a lost node are evicted after 10 s, not 300.
     start(
@@ -94,6 +94,7 @@ def start_apiserver() -> None:
         f"--service-account-issuer=https://{SERVICE}",
         f"--service-account-key-file={PKI / 'sa.pub'}",
         f"--service-account-signing-key-file={PKI / 'sa.key'}",
+        *more,
     )
     try:
         wait_until("API server", 60, lambda: kubectl("get", "--raw", "/readyz") == "ok")
@@ -101,10 +102,10 @@ def start_apiserver() -> None:
         raise ClusterFailure(f"{failure}\n{log('apiserver')[-3000:]}") from None
 
 
-def restart_apiserver() -> None:
-    """Kill it, so that open connections end without a word, and start it anew."""
+def restart_apiserver(*more: str) -> None:
+    """Kill it, so that open connections end without a word, and start it anew, with ``more`` flags."""
     stop("apiserver", signal.SIGKILL)
-    start_apiserver()
+    start_apiserver(*more)
 
 
 def down() -> None:
