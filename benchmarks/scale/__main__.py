@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -39,6 +40,7 @@ RUN_SECONDS = 60
 _SETTLE_SECONDS = 5.0  # between the last worker's start and the measured minute
 _PATIENCE = 1200.0
 _MIXED_TIMEOUT = 180  # seconds: the Job controller makes a thousand pods in 50
+_SHOWN = 6  # of the last messages
 _TOLERATES = ("--toleration", "kwok:NoSchedule")
 _RANK0 = re.compile(rf"{RUN}-0(-|$)")
 _LOGS = {name: FOLDER / f"kwok-log-{name}" / "0.log" for name in (PREPARE, WORKER)}
@@ -159,8 +161,8 @@ def measure(
                 kwok.stop(kwok.END)
             launch.report("ending", last, end)
             done = launch.job.finish(60)
-            print(f"  exit code {done.code}; {len(done.stderr.splitlines())} lines of messages", flush=True)
-            (folder / f"{kind}-{nnodes}.err").write_text(done.stderr)
+            print(f"  exit code {done.code}, {len(done.stderr.splitlines())} lines of messages", flush=True)
+            print("".join(f"    {line}\n" for line in done.stderr.splitlines()[-_SHOWN:]), flush=True)
 
 
 def state(up: Cluster, relay: traffic.Relay, nnodes: int, folder: Path) -> None:
@@ -220,6 +222,7 @@ def _restart_logs() -> None:
 def _cluster() -> Iterator[Cluster]:
     recipes.build()
     kwok.build()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     up = cluster.up()
     try:
         traffic.restart_apiserver()

@@ -80,7 +80,12 @@ def restart_apiserver() -> None:
     kind = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy"}
     later = ["ResponseStarted", "ResponseComplete", "Panic"]
     _POLICY.write_text(json.dumps({**kind, "omitStages": later, "rules": _RULES}))
-    control_plane.restart_apiserver(f"--audit-policy-file={_POLICY}", f"--audit-log-path={_FILE}")
+    control_plane.restart_apiserver(
+        f"--audit-policy-file={_POLICY}",
+        f"--audit-log-path={_FILE}",
+        # KWOK watches from version 0, which the API server takes for a streamed list, which etcd 3.4 does not support.
+        "--feature-gates=WatchList=false",
+    )
 
 
 class Relay:

@@ -27,6 +27,7 @@ SELECTOR = "type=kwok"  # of its nodes
 PODS, LOGS, END = "kwok-pods", "kwok-logs", "kwok-end"
 _PORT = 10247
 _LEASE_SECONDS = 8  # as the other nodes': the controller manager waits no longer for a silent node
+_ROOM = {"cpu": "1k", "memory": "10Ti", "ephemeral-storage": "100Ti", "pods": "10k"}
 
 
 def _kwok(folder: Path) -> None:
@@ -66,8 +67,10 @@ def start(name: str, documents: Sequence[Json]) -> None:
     if not (RUN / f"{USER}.kubeconfig").exists():
         pki.certificate(USER, f"/O=system:masters/CN={USER}")
         pki.kubeconfig(USER, RUN / f"{USER}.kubeconfig")
+    options = {"podPlayStageParallelism": 16}
+    kind = {"apiVersion": "config.kwok.x-k8s.io/v1alpha1", "kind": "KwokConfiguration", "options": options}
     settings = RUN / f"{name}.yaml"
-    settings.write_text("\n---\n".join(json.dumps(one) for one in documents))
+    settings.write_text("\n---\n".join(json.dumps(one) for one in (kind, *documents)))
     flags = [f"--kubeconfig={RUN / f'{USER}.kubeconfig'}", f"--config={settings}"]
     flags += [f"--node-ip={CP_ADDRESS}", f"--node-port={_PORT}", "--cidr=10.200.0.1/16"]
     managed = "type=none" if name == LOGS else SELECTOR
@@ -96,11 +99,12 @@ def add_nodes(count: int) -> None:
             "kind": "Node",
             "metadata": {"name": f"kwok{number}", "labels": dict([SELECTOR.split("=")])},
             "spec": {"taints": [{"key": "kwok", "effect": "NoSchedule"}]},
+            "status": {"allocatable": _ROOM, "capacity": _ROOM},
         }
         for number in range(count)
     ]
     kubectl("create", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
-    words = ("wait", "--for=condition=Ready", "node", "-l", SELECTOR, "--timeout=10s")
+    words = ("wait", "--for=condition=Ready", "node", "-l", SELECTOR, "--timeout=5s")
     wait_until("KWOK's nodes", 60, lambda: bool(kubectl(*words)))
 
 
