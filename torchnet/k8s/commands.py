@@ -14,7 +14,7 @@ from torchnet.errors import ClusterError, UsageError
 from torchnet.k8s.client.api_client import ApiClient, connect
 from torchnet.k8s.client.kinds import RUN_LABELS, run_of
 from torchnet.k8s.run import listing
-from torchnet.k8s.run.deletion import Removal, list_labelled, remove
+from torchnet.k8s.run.deletion import Removal, has_objects, remove
 from torchnet.k8s.run.interruptible import Interrupted, Left, ask, in_thread
 from torchnet.k8s.run.launch import monitor_and_report
 from torchnet.k8s.run.listing import find, survey
@@ -263,7 +263,7 @@ def _resolve_name(client: ApiClient, namespace: str, run: str | None) -> tuple[s
     if name in search.names:
         return name, run_of({**search.hidden, **search.found}[name]["metadata"])[1]
     for label in RUN_LABELS:
-        if list_labelled(client, namespace, name, label=label):
+        if has_objects(client, namespace, name, label=label):
             return name, label
     raise search.missing(name)
 

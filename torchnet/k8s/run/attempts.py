@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torchnet.k8s.client.kinds import POD
-from torchnet.k8s.run.pending import WorkloadStatus
 from torchnet.k8s.run.run_info import RunInfo
 from torchnet.k8s.run.suspension import Suspension, evicted
 from torchnet.k8s.run.worker_set import WorkerSet
+from torchnet.k8s.run.workload_status import WorkloadStatus
 from torchnet.text import listed
 
 _READ_SECONDS = 1.0  # how long further pod changes wait for one read of the workload

@@ -18,7 +18,7 @@ from torchnet.errors import ClusterError, TorchnetError
 from torchnet.k8s.client.api_client import ApiClient, connect
 from torchnet.k8s.objects.pod import processes
 from torchnet.k8s.objects.run_objects import pod_of, prepare
-from torchnet.k8s.run.deletion import clear
+from torchnet.k8s.run.cleanup import clear
 from torchnet.k8s.run.interruptible import ask
 from torchnet.k8s.run.log_stream import allow
 from torchnet.k8s.run.monitor import RunMonitor, RunOptions
@@ -153,7 +153,7 @@ def launch(job: JobSpec, cwd: str, listener: Listener | None = None) -> int:
 
     Raises:
         UsageError: the options cannot be satisfied, or the run's name is in use.
-        NetworkError: a network attachment does not exist.
+        NetworkError: a network attachment does not exist, or has too few addresses.
         ClusterError: the cluster cannot be reached, or rejects an object. Objects that remain on it have been
             reported.
     """
@@ -182,6 +182,7 @@ def launch(job: JobSpec, cwd: str, listener: Listener | None = None) -> int:
             console,
             signals,
             warnings.put,
+            job.nnodes,
         )
         if isinstance(known, int):
             return known

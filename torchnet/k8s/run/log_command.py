@@ -13,10 +13,10 @@ from torchnet.constants import PREPARE
 from torchnet.errors import TorchnetError
 from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.kinds import POD
-from torchnet.k8s.client.watch import Watch
+from torchnet.k8s.client.watch import Watch, list_pages
 from torchnet.k8s.run.interruptible import ask
 from torchnet.k8s.run.launch import close
-from torchnet.k8s.run.log_stream import LogDispatcher, LogFiles, LogSelection, allow
+from torchnet.k8s.run.log_stream import LogDispatcher, LogFiles, LogSelection, allow, followed_text
 from torchnet.k8s.run.pod_logs import WHOLE, LogExtent
 from torchnet.k8s.run.run_info import RunInfo
 from torchnet.k8s.run.worker_set import WorkerSet, WorkerStatus
@@ -53,6 +53,8 @@ class LogReading:
         self._worker_set = WorkerSet(info.nnodes, restarts=info.restarts, replaces=info.kind is not POD)
         self._lock = threading.Lock()
         if follow:
+            if text := followed_text(info.nnodes, info.nproc_per_node, ranks, everybody=not ranks):
+                console.notice(text)
             allow(info.nnodes, info.nproc_per_node, ranks, everybody=not ranks)
         self._container = container
         self._log_selection = LogSelection(
@@ -77,8 +79,7 @@ class LogReading:
             ClusterError: the pods cannot be listed or watched, or the server cannot be reached.
             Left: a signal came before there was anything to print.
         """
-        pods = ask(self._pods, signals, "no logs were read", client=self._client)
-        self._worker_set.relist(pods.get("items") or ())
+        self._worker_set.relist(ask(self._pods, signals, "no logs were read", client=self._client))
         if self._follow:
             self._watch()
         try:
@@ -94,10 +95,10 @@ class LogReading:
             close(self._console, signals)
         return 128 + number if number else 0
 
-    def _pods(self) -> dict[str, Any]:
-        namespace = self._info.namespace
-        query = {"labelSelector": self._info.selector}
-        return self._client.call("GET", POD.path(namespace), POD.call("list", namespace), query=query)
+    def _pods(self) -> list[dict[str, Any]]:
+        namespace, query = self._info.namespace, {"labelSelector": self._info.selector}
+        path, call = POD.path(namespace), POD.call("list", namespace)
+        return list_pages(self._client, path, call, query)[0]
 
     def _print(self, signals: Signals) -> int:
         """Print until no more lines can come; return 0, or the number of the signal that ended it."""

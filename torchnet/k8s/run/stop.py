@@ -8,7 +8,6 @@ belongs to the JobSet and is not changed: such a run is kept if the end of its p
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable
@@ -17,16 +16,18 @@ from typing import Any
 from torchnet.errors import ClusterError, TorchnetError
 from torchnet.k8s.client.api_client import MERGE_PATCH, ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal
+from torchnet.k8s.client.backoff import Backoff
 from torchnet.k8s.client.kinds import JOB, JOBSET, POD, Kind
+from torchnet.k8s.client.parallel import parallel
+from torchnet.k8s.client.pod_watch import PodWatch
 from torchnet.k8s.client.watch import internal_error
 from torchnet.k8s.run.deletion import stop
-from torchnet.k8s.run.pod_logs import LogReaders
 from torchnet.k8s.run.run_info import RunInfo
 from torchnet.k8s.run.suspension import terminal
 
 _GONE = (404, 409)  # HTTP statuses: the object is gone, or has changed
 _NOW = {"spec": {"activeDeadlineSeconds": 1}}  # the smallest value that the API accepts
-_PAUSE = 0.3
+_PAUSE = 0.3  # seconds between two looks
 _JOBSET_SECONDS = 5.0  # for the controllers to fail the Job and then the JobSet, once the last pod has ended
 
 
@@ -56,12 +57,12 @@ def _wait_for_jobset_end(client: ApiClient, info: RunInfo) -> bool:
 
     It does not end if a worker has no pod, or was stopped during its preparation: the Job then creates another pod.
     """
-    until = time.monotonic() + _JOBSET_SECONDS
+    until, backoff = time.monotonic() + _JOBSET_SECONDS, Backoff(_PAUSE, _JOBSET_SECONDS)
     while True:
         found = _jobset(client, info)
         if not found or terminal(found):
             return True
-        if time.monotonic() > until or client.stop.wait(_PAUSE):
+        if time.monotonic() > until or client.stop.wait(min(backoff.next(), until - time.monotonic() + 0.1)):
             return False
 
 
@@ -77,15 +78,19 @@ def end_in_place(client: ApiClient, info: RunInfo, patience: float) -> str:
     until = time.monotonic() + patience
     ended_uids: set[str] = set()
     why = ""
-    while True:
-        running = [pod for pod in _pods(client, info) if _is_running(pod)]
-        new = [pod for pod in running if pod["metadata"]["uid"] not in ended_uids]
-        ended_uids |= {pod["metadata"]["uid"] for pod in new}
-        why = _end_pods(client, info.namespace, [str(pod["metadata"]["name"]) for pod in new]) or why
-        # A pod without a node has nothing to keep, so it is not waited for.
-        on_nodes = [pod for pod in running if (pod.get("spec") or {}).get("nodeName")]
-        if why or not on_nodes or time.monotonic() > until or client.stop.wait(_PAUSE):
-            break
+    with PodWatch(client, info.namespace, info.selector) as pods:
+        while not pods.is_listed and not client.stop.is_set():
+            pods.wait(_PAUSE)
+        while True:
+            running = [pod for pod in pods.bodies().values() if _is_running(pod)]
+            new = [pod for pod in running if pod["metadata"]["uid"] not in ended_uids]
+            ended_uids |= {pod["metadata"]["uid"] for pod in new}
+            why = _end_pods(client, info.namespace, [str(pod["metadata"]["name"]) for pod in new]) or why
+            # A pod without a node has nothing to keep, so it is not waited for.
+            on_nodes = [pod for pod in running if (pod.get("spec") or {}).get("nodeName")]
+            if why or not on_nodes or time.monotonic() > until or client.stop.is_set():
+                break
+            pods.wait(_PAUSE)
     if info.kind is POD:
         return f"keeps running: {why}" if why else ""
     if info.kind is JOBSET:
@@ -96,24 +101,13 @@ def end_in_place(client: ApiClient, info: RunInfo, patience: float) -> str:
     return f"cannot stop its pods in place, so they are deleted: {why}" if why else ""
 
 
-def _pods(client: ApiClient, info: RunInfo) -> list[dict[str, Any]]:
-    query = {"labelSelector": info.selector}
-    call = POD.call("list", info.namespace)
-    return list(client.call("GET", POD.path(info.namespace), call, query=query).get("items") or ())
-
-
 def _is_running(pod: dict[str, Any]) -> bool:
     ended = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
     return not ended and not pod["metadata"].get("deletionTimestamp")
 
 
 def _end_pods(client: ApiClient, namespace: str, pods: list[str]) -> str:
-    answers: queue.SimpleQueue[str] = queue.SimpleQueue()
-    readers = LogReaders()
-    for pod in pods:
-        readers.take(lambda pod=pod: answers.put(_patch(client, POD, namespace, pod)))  # type: ignore[misc]
-    problems = [answers.get() for _ in pods]
-    return next(filter(None, problems), "")
+    return next(filter(None, parallel(lambda pod: _patch(client, POD, namespace, pod), pods)), "")
 
 
 def _patch(client: ApiClient, kind: Kind, namespace: str, name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,23 +9,22 @@ from typing import Any
 from torchnet.constants import RUN_LABEL
 from torchnet.errors import NetworkError, TorchnetError
 from torchnet.k8s.client.api_client import MERGE_PATCH, ApiClient
-from torchnet.k8s.client.api_errors import ApiRefusal
-from torchnet.k8s.client.kinds import EVENT, POD
-from torchnet.k8s.client.watch import Watch
+from torchnet.k8s.client.kinds import POD, selector
+from torchnet.k8s.client.parallel import parallel
+from torchnet.k8s.client.pod_watch import PodWatch
 from torchnet.k8s.run.creation import create
-from torchnet.k8s.run.pending import latest_event_texts
+from torchnet.k8s.run.event_texts import latest_event_texts
 from torchnet.k8s.run.worker_set import worker
 from torchnet.k8s.verify.check import Check, Result, unknown
 from torchnet.k8s.verify.cluster_report import ClusterReport
 from torchnet.k8s.verify.live_pods import START_SECONDS, LivePods
-from torchnet.k8s.verify.parallel import parallel
 from torchnet.k8s.verify.paths import Path, check_paths
+from torchnet.k8s.verify.pod_events import PodEvents
 from torchnet.k8s.verify.pod_report import PodReport, address_of, check_pod, read_report
 from torchnet.k8s.verify.pod_start import (
     find_rejected_token,
     has_clock_stopped,
     not_started_error,
-    of_pod,
     rejected_token_error,
 )
 from torchnet.k8s.verify.pods import (
@@ -43,9 +41,8 @@ from torchnet.k8s.verify.schedule import partners, rounds
 from torchnet.units import counted
 
 Object = dict[str, Any]
-LOOK_SECONDS = 10.0  # between two reads of the namespace's Events, while a pod has not started
+LOOK_SECONDS = 10.0  # between two looks at the Events of the pods that have not started
 _LATE_SECONDS = 30.0  # for the end of a pod after its plan
-_PAGE, _PAGES = 500, 20  # of Events
 
 
 class AllNodes:
@@ -80,8 +77,10 @@ class AllNodes:
         """
         create(self._client, [scripts(self._run, self._pods.namespace)], lambda _: None)
         parallel(self._create, range(len(self._nodes)))
-        with PodWatch(self._client, self._pods.namespace, self._run) as states:
-            self._wait_for_start(states)
+        namespace = self._pods.namespace
+        with PodWatch(self._client, namespace, selector(self._run)) as states:
+            with PodEvents(self._client, namespace, f"{self._run}-") as events:
+                self._wait_for_start(states, events)
             addresses = self._addresses(states)
             yield from self._check_started(len(addresses))
             yield from self._failed.values()
@@ -113,7 +112,7 @@ class AllNodes:
 
     # -- the start ----------------------------------------------------------------------------------------------
 
-    def _wait_for_start(self, states: PodWatch) -> None:
+    def _wait_for_start(self, states: PodWatch, events: PodEvents) -> None:
         """Wait until each pod runs or has failed; a pod that has not started in time has failed."""
         looked = time.monotonic()
         until = dict.fromkeys(self._nodes, looked + START_SECONDS)
@@ -132,10 +131,9 @@ class AllNodes:
             if not waiting and not absent:
                 return
             if waiting and now > looked + LOOK_SECONDS:
-                looked, events = now, self._events()
-                stopped = 0
+                looked, stopped = now, 0
                 for name, one in waiting.items():
-                    own = of_pod(events, one.uid)
+                    own = events.of(one.uid)
                     texts |= latest_event_texts(own, {name: one.uid})
                     if find_rejected_token(own):
                         self._fail(name, rejected_token_error(self._nodes[name], self._pods.multus))
@@ -262,76 +260,5 @@ class AllNodes:
         for node in self._nodes.values():
             self._cluster_report.nodes.setdefault(node, _NOT_TESTED)
 
-    def _events(self) -> list[Object]:
-        """Return the Events about pods of the namespace; [] if this user may not list them."""
-        found: list[Object] = []
-        rest, namespace = "", self._pods.namespace
-        for _ in range(_PAGES):
-            query: dict[str, object] = {"fieldSelector": "involvedObject.kind=Pod", "limit": _PAGE}
-            query |= {"continue": rest} if rest else {}
-            try:
-                answer = self._client.call(
-                    "GET", EVENT.path(namespace), EVENT.call("list", namespace), query=query
-                )
-            except ApiRefusal:
-                return found
-            found += answer.get("items") or ()
-            rest = str((answer.get("metadata") or {}).get("continue") or "")
-            if not rest:
-                break
-        return found
-
 
 _NOT_TESTED: tuple[Result, str] = ("unknown", "no partner")
-
-
-class PodWatch:
-    """The newest states of the pods with a run's label, followed by a watch while the block runs."""
-
-    def __init__(self, client: ApiClient, namespace: str, run: str) -> None:
-        self._client = ApiClient(client.access)  # of its own, because the end of the block stops it
-        self._lock = threading.Lock()
-        self._bodies: dict[str, Object] = {}
-        self._error: TorchnetError | None = None
-        self._watch = Watch(
-            self._client,
-            namespace,
-            run,
-            on_list=self._list,
-            on_event=self._event,
-            on_error=self._fail,
-        )
-
-    def __enter__(self) -> PodWatch:
-        self._watch.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._client.stop.set()
-
-    def bodies(self) -> dict[str, Object]:
-        """Return the pods by name.
-
-        Raises:
-            ClusterError: The watch has given up.
-        """
-        with self._lock:
-            if self._error is not None:
-                raise self._error
-            return dict(self._bodies)
-
-    def _list(self, pods: list[Object]) -> None:
-        with self._lock:
-            self._bodies = {one["metadata"]["name"]: one for one in pods}
-
-    def _event(self, kind: str, body: Object) -> None:
-        with self._lock:
-            name = body["metadata"]["name"]
-            if kind == "DELETED":
-                self._bodies.pop(name, None)
-            else:
-                self._bodies[name] = body
-
-    def _fail(self, error: TorchnetError) -> None:
-        with self._lock:
-            self._error = error

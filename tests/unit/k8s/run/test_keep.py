@@ -14,6 +14,7 @@ from tests.unit.api_answers import client
 from tests.unit.api_store import Store, forbidden, storing
 from tests.unit.aside import aside, hearing, interrupt, pause, until
 from tests.unit.kubernetes_objects import (
+    LABELS,
     NAMESPACE,
     RUN,
     facts,
@@ -156,7 +157,7 @@ def jobset_of(kept: Kept, restarts: int) -> dict[str, Any]:
     kept.store.put(inner)
     jobset = job(2) | {"apiVersion": JOBSET.api, "kind": JOBSET.name}
     spec = {"failurePolicy": {"maxRestarts": 1}}
-    meta = {"name": RUN, "namespace": NAMESPACE, "labels": {"torchnet.alt/run": RUN}}
+    meta = {"name": RUN, "namespace": NAMESPACE, "labels": dict(LABELS)}
     kept.store.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta})
     return kept.store.put(jobset | {"spec": spec, "status": {"restarts": restarts}})
 

@@ -7,13 +7,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from tests.conftest import Result
 from tests.unit.api_answers import client, kubeconfig
 from tests.unit.api_store import Store, refusal, storing
-from tests.unit.kubernetes_objects import NAMESPACE, RUN, pod, running, terminated
+from tests.unit.kubernetes_objects import LABELS, NAMESPACE, RUN, pod, running, terminated
 from torchnet.errors import ClusterError, UsageError
 from torchnet.k8s.run.listing import find, survey, table
 from torchnet.k8s.run.worker_set import rank_of
@@ -39,7 +40,7 @@ def workload(kind: str = "Job", api: str = "batch/v1", name: str = RUN) -> dict[
     meta = {
         "name": name,
         "namespace": NAMESPACE,
-        "labels": {"torchnet.alt/run": RUN},
+        "labels": dict(LABELS),
         "creationTimestamp": "2026-01-01T00:00:00Z",
         "annotations": {"torchnet.alt/spec": json.dumps(SPEC)},
     }
@@ -115,7 +116,7 @@ def test_a_cluster_without_jobsets_needs_no_remark(store: Store, tmp_path: Path,
 )
 def test_a_run_whose_size_cannot_be_read_hides_no_other(store: Store, tmp_path: Path, text: str) -> None:
     damaged = workload(name="damaged")
-    damaged["metadata"]["labels"] = {"torchnet.alt/run": "damaged"}
+    damaged["metadata"]["labels"] = LABELS | {"torchnet.alt/run": "damaged"}
     damaged["metadata"]["annotations"] = {"torchnet.alt/spec": text}
     store.put(damaged)
     store.put(workload())
@@ -158,6 +159,47 @@ def test_runs_of_both_versions_are_listed_side_by_side(store: Store, tmp_path: P
     assert [find(client(store, tmp_path), NAMESPACE, name).label for name in found.names] == [
         *("torchnet/run", "torchnet.alt/run"),
     ]
+
+
+def asked(store: Store) -> list[dict[str, str]]:
+    """The queries of all lists, in order."""
+    found = [parse_qs(urlsplit(path).query) for _, _, path, _ in store.asked if "abelSelector" in path]
+    return [{key: values[0] for key, values in one.items()} for one in found]
+
+
+def test_status_asks_once_for_each_kind_and_takes_it_from_the_cache(store: Store, tmp_path: Path) -> None:
+    store.put(workload())
+    table(client(store, tmp_path), NAMESPACE)
+    assert len(asked(store)) == 3
+    assert {one["resourceVersion"] for one in asked(store)} == {"0"}
+    assert {one["labelSelector"] for one in asked(store)} == {"app.kubernetes.io/managed-by=torchnet"}
+
+
+def test_what_the_cache_does_not_have_yet_is_not_denied(store: Store, tmp_path: Path) -> None:
+    store.put(workload())
+    store.faults = [("GET", "resourceVersion=0", (200, {}, {"items": []}))]
+    (row,) = table(client(store, tmp_path), NAMESPACE, RUN).rows
+    assert row.run == RUN
+
+
+def test_a_command_for_one_run_does_not_read_its_thousand_pods(store: Store, tmp_path: Path) -> None:
+    store.put(workload())
+    for rank in range(20):
+        body = pod(rank)
+        body["metadata"]["labels"]["batch.kubernetes.io/job-name"] = RUN
+        store.put(body)
+    assert find(client(store, tmp_path), NAMESPACE, RUN).nnodes == 2
+    pods = next(one for one in asked(store) if "job-name" in one["labelSelector"])
+    assert pods["labelSelector"] == f"torchnet.alt/run={RUN},!batch.kubernetes.io/job-name"
+    accepts = {headers["Accept"].partition(";g=")[0] for _, _, path, headers in store.asked if "?" in path}
+    assert accepts == {"application/json;as=PartialObjectMetadataList"}
+
+
+def test_objects_of_torchnet_that_belong_to_no_run_are_none(store: Store, tmp_path: Path) -> None:
+    other = workload(name="other")
+    del other["metadata"]["labels"]["torchnet.alt/run"]
+    store.put(other)
+    assert table(client(store, tmp_path), NAMESPACE).rows == []
 
 
 def test_a_plain_pod_of_version_0_1_has_its_rank() -> None:

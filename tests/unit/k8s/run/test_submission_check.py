@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -47,6 +48,25 @@ def test_an_attachment_that_is_not_there_is_the_networks(server: Server, client:
     assert caught.value.exit_code == 4
     assert [asked[1] for asked in server.asked] == ["GET", "POST", "POST", "GET", "GET"]
     assert all("dryRun=All" in path for _, method, path, _ in server.asked if method == "POST")
+
+
+def attachment(range_: str) -> Answer:
+    config = {"type": "macvlan", "ipam": {"type": "whereabouts", "range": range_}}
+    return 200, {}, {"spec": {"config": json.dumps(config)}}
+
+
+def test_a_range_that_is_too_small_for_all_rails_is_refused(server: Server, client: ApiClient) -> None:
+    server.answers = [MISSING, TAKEN, TAKEN, attachment("10.0.0.0/29"), TAKEN]
+    check(client, OBJECTS, POD, ATTACHMENTS, 3)
+    server.answers = [MISSING, TAKEN, TAKEN, attachment("10.0.0.0/29"), TAKEN]
+    with pytest.raises(NetworkError, match="6 addresses in 10.0.0.0/29, and the workers need 8"):
+        check(client, OBJECTS, POD, ATTACHMENTS, 4)
+
+
+def test_addresses_that_take_minutes_are_told(server: Server, client: ApiClient) -> None:
+    server.answers = [MISSING, TAKEN, TAKEN, attachment("10.0.0.0/16"), TAKEN]
+    (line,) = check(client, OBJECTS, POD, ATTACHMENTS, 500)
+    assert "the workers' 1000 addresses take about 9 min" in line
 
 
 def test_an_attachment_that_may_not_be_read_is_named_and_no_failure(

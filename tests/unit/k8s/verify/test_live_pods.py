@@ -15,7 +15,7 @@ from tests.unit import api_answers
 from tests.unit.api_answers import Answer, Server, kubeconfig, serving
 from tests.unit.api_store import Store, forbidden, stamp, storing
 from tests.unit.aside import aside, interrupt, until
-from tests.unit.kubernetes_objects import pod, running, terminated, waiting
+from tests.unit.kubernetes_objects import LABELS, pod, running, terminated, waiting
 from tests.unit.verify_reports import OPTIONS
 from torchnet.cli import main
 from torchnet.errors import ClusterError, NetworkError
@@ -157,7 +157,7 @@ def test_a_test_pod_that_its_kubelet_has_not_ended_is_named(
     node = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
     installed_well(store, ("POST", "/pods", forbidden("pods")), ("GET", "/nodes/", (200, {}, node)))
     stuck = pod(0) | {"metadata": {"name": "verify-abc-0", "namespace": "ml", "uid": "a"}}
-    stuck["metadata"]["labels"] = {"torchnet.alt/run": "verify-abc"}
+    stuck["metadata"]["labels"] = LABELS | {"torchnet.alt/run": "verify-abc"}
     stuck["metadata"] |= {"deletionTimestamp": stamp(time.time() - 60), "deletionGracePeriodSeconds": 1}
     store.put(stuck)
     store.lingers = 1
