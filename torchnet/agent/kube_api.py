@@ -53,7 +53,7 @@ class Ask:
     def target(self) -> str:
         path = f"/api/v1/namespaces/{quote(self.namespace, safe='')}/pods"
         if self.name:
-            path += f"/{quote(self.name, safe='')}"
+            return f"{path}/{quote(self.name, safe='')}"
         # From the API server's cache: a thousand workers ask, and else each list reads all pods of the namespace from
         # etcd. Old data do no harm: workers ask again, and rank 0's handshake proves an address.
         query = {"labelSelector": self.labels, "fieldSelector": self.fields, "resourceVersion": "0"}
