@@ -75,8 +75,11 @@ class AuditLog:
         ]
 
 
-def restart_apiserver() -> None:
-    """Let the API server write what launchers ask, which pods the Job controller makes, and which KWOK has started."""
+def restart_control_plane() -> None:
+    """Let the API server write what launchers ask, which pods the Job controller makes, and which KWOK has started.
+
+    KWOK shares the machine with all others and may renew its nodes' leases late, which is no loss of a node.
+    """
     kind = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy"}
     later = ["ResponseStarted", "ResponseComplete", "Panic"]
     _POLICY.write_text(json.dumps({**kind, "omitStages": later, "rules": _RULES}))
@@ -86,6 +89,7 @@ def restart_apiserver() -> None:
         # KWOK watches from version 0, which the API server takes for a streamed list, which etcd 3.4 does not support.
         "--feature-gates=WatchList=false",
     )
+    control_plane.restart_controller_manager("--node-monitor-grace-period=300s")
 
 
 class Relay:

@@ -21,6 +21,7 @@ from tests.cluster.shell import ClusterFailure, run, wait_until
 PREFIX = ("nsenter", f"--net={namespace_file(CONTROL_PLANE)}")
 ETCD = "http://127.0.0.1:2379"
 NAMES = ("etcd", "apiserver", "controller-manager", "scheduler", "coredns")
+_COMMON = ("--leader-elect=false", "--authentication-skip-lookup")
 
 
 def kubectl_command() -> tuple[str, ...]:
@@ -43,22 +44,31 @@ def up() -> None:
         *("--initial-advertise-peer-urls", peers, "--initial-cluster", f"default={peers}"),
     )
     start_apiserver()
-    programs, root = recipes.kubernetes.folder, PKI / "ca.crt"
-    common = ("--leader-elect=false", "--authentication-skip-lookup")
+    start_controller_manager()
+    start(
+        *("scheduler", *PREFIX, recipes.kubernetes.folder / "kube-scheduler", *_COMMON),
+        f"--kubeconfig={RUN / 'scheduler.kubeconfig'}",
+    )
+    start_dns()
+
+
+def start_controller_manager(*more: str) -> None:
+    """Start the controllers, with ``more`` flags."""
+    root = PKI / "ca.crt"
     # A silent node is NotReady after 8 s: some four of its leases' renewals.
     start(
-        *("controller-manager", *PREFIX, programs / "kube-controller-manager", *common),
+        *("controller-manager", *PREFIX, recipes.kubernetes.folder / "kube-controller-manager", *_COMMON),
         f"--kubeconfig={RUN / 'controller-manager.kubeconfig'}",
         *("--use-service-account-credentials", f"--service-account-private-key-file={PKI / 'sa.key'}"),
         *(f"--root-ca-file={root}", f"--cluster-signing-cert-file={root}"),
         f"--cluster-signing-key-file={PKI / 'ca.key'}",
-        *("--node-monitor-period=1s", "--node-monitor-grace-period=8s"),
+        *("--node-monitor-period=1s", "--node-monitor-grace-period=8s", *more),
     )
-    start(
-        *("scheduler", *PREFIX, programs / "kube-scheduler", *common),
-        f"--kubeconfig={RUN / 'scheduler.kubeconfig'}",
-    )
-    start_dns()
+
+
+def restart_controller_manager(*more: str) -> None:
+    stop("controller-manager", signal.SIGKILL)
+    start_controller_manager(*more)
 
 
 def start_dns() -> None:
