@@ -94,9 +94,11 @@ class Measured:
         """Wait until KWOK has let all workers start; when the last one did (Unix time)."""
 
         def begun() -> bool:
+            if len(self.patched(self._began)) >= self.nnodes:
+                return True
             if self.job.process.poll() is not None:
                 raise RuntimeError(f"the launch has ended\n{self.job.text('stderr')}")
-            return len(self.patched(self._began)) >= self.nnodes
+            return False
 
         wait_until(f"{self.nnodes} workers", _PATIENCE, begun)
         return max(self.patched(self._began).values())
@@ -105,8 +107,8 @@ class Measured:
         """When the first and the last pod were created (Unix time)."""
         self.audit.read()
         user = traffic.USER if kind == "pods" else traffic.CONTROLLER
-        stamps = [one.at for one in self.audit.of(user, "create pods", self._began)]
-        return min(stamps), max(stamps)
+        stamps = sorted(one.at for one in self.audit.of(user, "create pods", self._began))
+        return stamps[kind == "pods"], stamps[-1]  # a launcher's first request creates none: a dry run
 
     def ended(self) -> Reading:
         """Wait until the launcher has ended; its last state."""
@@ -135,7 +137,7 @@ def measure(
     up: Cluster, found: Recording, relay: traffic.Relay, kind: str, nnodes: int, folder: Path
 ) -> None:
     """One launch from its start to its end."""
-    before, steps, after = found.log_parts()
+    before, steps, after = recording.split(found.logs[WORKER])
     _write_logs(found.logs[PREPARE], before)
     with up.namespace() as namespace:
         launcher = Launcher(up, namespace, folder)
@@ -193,7 +195,7 @@ def mixed(up: Cluster, nnodes: int, folder: Path) -> None:
     """Two real workers among those of KWOK, which claim to run and never join."""
     memory = next(line for line in Path("/proc/meminfo").read_text().splitlines() if "MemTotal" in line)
     one_a_node = f"{int(memory.split()[1]) * 6 // 10}Ki"  # of a real node
-    with up.namespace() as namespace:
+    with up.namespace(keeps_runs=True) as namespace:
         launcher = Launcher(up, namespace, folder)
         words = ("--run-id", RUN, "--start-timeout", str(_MIXED_TIMEOUT), "--memory", one_a_node, *_TOLERATES)
         process = launcher.start(*launcher.words(*words, nnodes=nnodes), launcher.script(recording.SCRIPT))
@@ -204,10 +206,11 @@ def mixed(up: Cluster, nnodes: int, folder: Path) -> None:
             ran = launcher.ended(process, time.monotonic(), _MIXED_TIMEOUT * 3)
         finally:
             process.kill()
-    print(f"2 real workers and {nnodes - 2:,} of KWOK: exit code {ran.code}")
-    print(
-        "\n".join(line for line in ran.err.splitlines() if re.search(r"joined|timed out", line)), flush=True
-    )
+        print(
+            f"2 real workers and {nnodes - 2:,} of KWOK: exit code {ran.code}; left: {len(launcher.left())} objects"
+        )
+        shown = [line for line in ran.err.splitlines() if re.search("joined|timed out|delet", line)]
+        print("\n".join(f"    {line[:300]}" for line in shown), flush=True)
 
 
 def _write_logs(prepare: list[str], worker: list[str]) -> None:

@@ -69,10 +69,6 @@ class Recording:
         running = {f'.metadata.labels["{RUN_LABEL}"]': "Exists", ".status.phase": ["Running"]}
         return [kwok.stage("pod-end", running, {"statusTemplate": _by_rank(self.ended)})]
 
-    def log_parts(self) -> tuple[list[str], list[str], list[str]]:
-        """The lines of rank 0's training before its steps, its steps, and those after them."""
-        return split(self.logs[WORKER])
-
 
 def record(launcher: Launcher) -> Recording:
     """Run two real workers, and remove them."""
