@@ -5,7 +5,7 @@
 Brings up the test cluster (tests/cluster; as root, and none may be up), adds KWOK's nodes and records two real workers.
 Then a launch of each kind runs with as many workers as asked, 100 and 1,000 if nothing is said: their states and logs
 are the recorded ones. A minute is measured after all have started, with a line of output each second; then all workers
-end at once. ``--mixed`` also launches workers of which two are real, and reports how that fails.
+end at once. ``--mixed`` instead launches workers of which two are real, and reports how that fails.
 """
 
 from __future__ import annotations
@@ -250,15 +250,15 @@ def main(words: list[str]) -> None:
         say("recorded two workers")
         kwok.start(kwok.PODS, found.run_stages())
         print(facts())
+        if "--mixed" in words:
+            mixed(up, sizes[-1], folder)
+            return
         kwok.add_nodes(NODES)
         for nnodes in sizes:
             for kind in kinds:
                 measure(up, found, relay, kind, nnodes, folder)
             if kinds == KINDS:
                 state(up, relay, nnodes, folder)
-        if "--mixed" in words:
-            kwok.remove_nodes()
-            mixed(up, sizes[-1], folder)
 
 
 if __name__ == "__main__":

@@ -108,9 +108,5 @@ def add_nodes(count: int) -> None:
     wait_until("KWOK's nodes", 60, lambda: bool(kubectl(*words)))
 
 
-def remove_nodes() -> None:
-    kubectl("delete", "nodes", "-l", SELECTOR)
-
-
 def _document(kind: str, name: str, spec: Json) -> Json:
     return {"apiVersion": API, "kind": kind, "metadata": {"name": name}, "spec": spec}
