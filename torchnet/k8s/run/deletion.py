@@ -12,7 +12,7 @@ from typing import Any
 
 from torchnet.constants import RUN_LABEL
 from torchnet.errors import ClusterError
-from torchnet.k8s.client.api_client import ApiClient
+from torchnet.k8s.client.api_client import METADATA, ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal
 from torchnet.k8s.client.backoff import Backoff
 from torchnet.k8s.client.kinds import (
@@ -153,8 +153,9 @@ def _workloads(client: ApiClient, namespace: str, chosen: str, removal: Removal)
 def _all_pods(client: ApiClient, namespace: str, chosen: str, query: dict[str, object]) -> bool:
     """Delete the run's pods in one call; False if the server refuses, as it does to users without this right."""
     query = {"labelSelector": chosen, **query}
+    path, call = POD.path(namespace), POD.call("deletecollection", namespace)
     try:
-        client.call("DELETE", POD.path(namespace), POD.call("deletecollection", namespace), query=query)
+        client.call("DELETE", path, call, query=query, accept=METADATA)  # the answer holds all pods
     except ApiRefusal:
         return False  # each deletion reports its own refusal
     return True
