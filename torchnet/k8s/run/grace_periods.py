@@ -24,7 +24,7 @@ from torchnet.text import printable
 # Whereabouts watches the API: it frees the address of a pod that is deleted with grace period 0 although the pod may
 # still use it, and a pod of the next run then fails duplicate address detection. Before a forced deletion, the node
 # therefore gets this many seconds beyond the pod's grace period.
-_SILENT_SECONDS = 12.0
+SILENT_SECONDS = 12.0
 
 
 class GracePeriods:
@@ -72,7 +72,7 @@ class GracePeriods:
         """Whether this pod's grace period ended so long ago that its kubelet should have removed it."""
         over = self._over.get(str(meta["uid"]))
         clock_offset = max(self._clock_offset, self._response_offset())
-        return over is not None and clock_offset + time.monotonic() > over + _SILENT_SECONDS
+        return over is not None and clock_offset + time.monotonic() > over + SILENT_SECONDS
 
 
 # Between two reads of a node, which may be lost meanwhile; of several nodes, each waits for its turn.

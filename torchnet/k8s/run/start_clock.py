@@ -6,7 +6,7 @@ from torchnet.constants import COLD_START_SECONDS
 from torchnet.units import seconds as duration
 
 QUEUE = "its queue"
-_FIRST_PROGRESS_SECONDS, _LAST_PROGRESS_SECONDS = 60.0, 3600.0  # between two messages, which become rarer
+FIRST_PROGRESS_SECONDS, _LAST_PROGRESS_SECONDS = 60.0, 3600.0  # between two messages, which become rarer
 
 
 class StartClock:
@@ -23,7 +23,7 @@ class StartClock:
         self.passed = 0.0
         """Seconds since the attempt began, without those in a queue."""
         self._free: dict[str, float] = {}
-        self._next_progress = _FIRST_PROGRESS_SECONDS
+        self._next_progress = FIRST_PROGRESS_SECONDS
 
     def count(self, passed: float, waits_for: str) -> bool:
         """Add the seconds that have passed; return whether they are free, so that no timeout counts them.

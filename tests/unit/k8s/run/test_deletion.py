@@ -304,7 +304,7 @@ def test_a_launchers_clock_that_is_wrong_forces_nothing(
     store.put(terminating(0, ago=20, grace=30))
     store.lingers = 30
     real = time.time
-    monkeypatch.setattr(grace_periods, "_SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(grace_periods, "SILENT_SECONDS", 1.0)
     monkeypatch.setattr(time, "time", lambda: real() + 3600 * hours)
     with aside(3.0, store.kubelet):
         done = removal.remove(client(store, tmp_path), NAMESPACE, RUN, patience=5, force=True, now=True)
@@ -315,7 +315,7 @@ def test_a_silent_nodes_pods_are_taken_out_when_all_their_time_has_passed_here(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server has given no stamp of a later time than their deletion's."""
-    monkeypatch.setattr(grace_periods, "_SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(grace_periods, "SILENT_SECONDS", 1.0)
     store.put(terminating(0, ago=-3600, grace=2))  # the server's clock is another one
     store.lingers = 2
     began = time.monotonic()

@@ -120,7 +120,7 @@ def test_a_pod_that_its_kubelet_has_not_ended_stays_and_is_named(
     store: Store, down: Down, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(commands, "_REMOVAL_SECONDS", 2.5)
-    monkeypatch.setattr(grace_periods, "_SILENT_SECONDS", 0.3)
+    monkeypatch.setattr(grace_periods, "SILENT_SECONDS", 0.3)
     conditions = {"conditions": [{"type": "Ready", "status": "True"}]}
     meta = {"name": "node1", "namespace": ""}
     store.put({"apiVersion": "v1", "kind": "Node", "metadata": meta, "status": conditions})

@@ -62,7 +62,7 @@ BOTH = [f"[rank {rank}] attempt {attempt}" for rank in range(2) for attempt in (
 @pytest.mark.parametrize("jobset", [False, True], ids=["Job", "JobSet"])
 def test_the_next_attempt_is_followed_after_a_preemption(followed: Followed, jobset: bool) -> None:
     one = Workload(followed.store, TRAINS, jobset=jobset)
-    one._body["metadata"]["labels"] |= QUEUE
+    one.job["metadata"]["labels"] |= QUEUE
     steps = one.suspend, followed.shown("until its queue team-a admits it"), 1.0, one.collect, 1.0
     code = followed.logs(one, followed.shown("[rank 1]"), *steps, one.resume, 0.5, one.succeed)
     assert (code, followed.lines()) == (0, BOTH)
@@ -75,7 +75,7 @@ def test_pods_of_the_last_attempt_that_still_terminate_are_not_taken_for_the_nex
     one = Workload(followed.store, TRAINS)
 
     def resume_early() -> None:
-        one._set(suspended=False)
+        one.mark(suspended=False)
         one.create(TRAINS)
 
     steps = one.suspend, followed.shown("is suspended"), resume_early, followed.shown("attempt 2")
@@ -86,8 +86,8 @@ def test_pods_of_the_last_attempt_that_still_terminate_are_not_taken_for_the_nex
 @pytest.mark.parametrize("admitted", [True, False], ids=["admitted", "deleted"])
 def test_a_queued_run_is_waited_for(followed: Followed, admitted: bool) -> None:
     one = Workload(followed.store, TRAINS)
-    one._body["metadata"]["labels"] |= QUEUE
-    one._set(suspended=True)
+    one.job["metadata"]["labels"] |= QUEUE
+    one.mark(suspended=True)
     one.collect()
     steps: tuple[Any, ...] = (one.resume, one.succeed) if admitted else (followed.store.objects.clear,)
     assert followed.logs(one, followed.shown("queued: "), 1.0, *steps) == 0
