@@ -79,7 +79,7 @@ def record(launcher: Launcher) -> Recording:
     ran = launcher.ended(process, time.monotonic())
     if ran.code:
         raise RuntimeError(f"the run to record ended with {ran.code}\n{ran.err}")
-    # The kubelet tells of the containers' end before that of the pod.
+    # The kubelet reports the end of the containers before the end of the pod.
     phases = lambda: {pod["status"]["phase"] for pod in launcher.pods()}  # noqa: E731
     wait_until("the end of the pods", 30, lambda: phases() == {"Succeeded"})
     ended = _by_node_rank(launcher.pods())

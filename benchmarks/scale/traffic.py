@@ -78,7 +78,7 @@ class AuditLog:
 def restart_control_plane() -> None:
     """Let the API server write what launchers ask, which pods the Job controller makes, and which KWOK has started.
 
-    KWOK shares the machine with all others and may renew its nodes' leases late, which is no loss of a node.
+    On a busy machine, KWOK renews the leases of its nodes late. Such a node is not lost.
     """
     kind = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy"}
     later = ["ResponseStarted", "ResponseComplete", "Panic"]

@@ -87,7 +87,7 @@ def start(name: str, documents: Sequence[Json]) -> None:
 
 
 def stop(name: str) -> None:
-    """Kill the process: whoever follows a log of its pods sees the end of it."""
+    """Kill the process, which ends all streams of its pods' logs."""
     daemons.stop(name, signal.SIGKILL)
 
 

@@ -1,4 +1,4 @@
-"""What Whereabouts cannot do for a launch of this size: the range is too small, or it takes minutes (pure).
+"""Limits of Whereabouts for a launch of this size: too small a range, or an allocation that takes minutes (pure).
 
 Whereabouts assigns one address at a time in the whole cluster, because a Lease serializes it: 500 pods took 4.5 minutes
 (k8snetworkplumbingwg/whereabouts#110), and 128 pods with 16 networks each exceeded the 4 minutes that the kubelet waits

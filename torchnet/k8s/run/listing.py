@@ -369,7 +369,7 @@ def _list_workloads(
 ) -> tuple[dict[Kind, list[Object]], ApiRefusal | None]:
     """The objects that may be runs' workloads, and why JobSets cannot be read (None if they can).
 
-    A run under the label of version 0.1 is searched only if there is none of this name under the present one.
+    The label of version 0.1 is tried only if no run of this name has the current label.
 
     Args:
         metadata: The objects' metadata are enough, and of the pods only those that are workloads themselves.

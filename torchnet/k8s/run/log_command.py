@@ -61,7 +61,7 @@ class LogReading:
         warn = lambda text: console.notice(text, "warning")  # noqa: E731
         self._attempts = Attempts(info, self._worker_set, self._workload_status, warn, lambda: 0)
         self._attempts.knows_number = False  # nothing says how many there were before
-        self._queued = ""  # what the user was told the run waits for
+        self._queued = ""  # the last message about what the run waits for
         if follow:
             if text := followed_text(info.nnodes, info.nproc_per_node, ranks, everybody=not ranks):
                 console.notice(text)

@@ -1,4 +1,4 @@
-"""What Whereabouts cannot do for a launch is told before it."""
+"""A launch reports Whereabouts' limits before it creates anything."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ def test_after_a_failure_no_more_pods_are_made_and_those_that_were_are_told(
 
 
 def test_a_name_in_use_counts_most_of_several_errors(slow: Slow, tmp_path: Path) -> None:
-    """With any other error, all that bears the label would be removed, and it may be another run's."""
+    """After any other error, every object with the label is removed, and some may belong to another run."""
     slow.put(plain_pod(7))
     slow.refused = ("train-1-1",)
     with pytest.raises(UsageError, match="train-1 already exists"):

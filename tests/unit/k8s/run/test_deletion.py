@@ -18,7 +18,6 @@ from torchnet.constants import OLD_RUN_LABEL
 from torchnet.errors import ClusterError
 from torchnet.k8s.run import deletion as removal
 from torchnet.k8s.run import grace_periods
-from torchnet.k8s.run import grace_periods as terminating_pods
 from torchnet.k8s.run.stop import RunStop
 
 store = pytest.fixture(storing)
@@ -269,7 +268,7 @@ def test_the_kubelet_alone_ends_the_pods_of_a_node_that_is_not_known_to_be_lost(
 def test_a_node_that_falls_silent_meanwhile_gives_its_pods_up(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(terminating_pods, "_AGAIN_SECONDS", 0.3)
+    monkeypatch.setattr(grace_periods, "_AGAIN_SECONDS", 0.3)
     store.put(node("True"))
     lost = store.put(terminating(0, ago=60, grace=30))
     store.lingers = 30

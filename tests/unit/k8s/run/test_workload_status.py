@@ -55,7 +55,7 @@ def put(
 def settled(
     look: WorkloadStatus, there: dict[int, WorkerStatus], done: Callable[[dict[str, str]], bool] = bool
 ) -> dict[str, str]:
-    """What is told once it is ``done``, or after 5 s."""
+    """Return the text once ``done`` accepts it, or after 5 s."""
     until = time.monotonic() + 5
     while not done(found := look.event_texts(there)) and time.monotonic() < until:
         time.sleep(0.01)
