@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from torchnet.agent.stop_signals import SIGNALS
 from torchnet.config.parsing import parse_variables
 from torchnet.config.resolution import Resolved, resolve
 from torchnet.config.settings import BY_PATH, FIELDS, FORMER_PATHS, TABLES
@@ -87,7 +88,7 @@ def launch(
         return False
 
     try:
-        with _restored_signal_handlers():
+        with _restored_signal_handlers(job.run.signals):
             code = runtime.launch(job, cwd, listener)
     except TorchnetError as error:
         if error.exit_code == _INTERRUPTED:
@@ -157,12 +158,16 @@ def _plain(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _restored_signal_handlers() -> Iterator[None]:
-    """Leave the process's signal handlers and its wake-up descriptor (asyncio's) as they were."""
+def _restored_signal_handlers(names: Sequence[str]) -> Iterator[None]:
+    """Leave the process's signal handlers and its wake-up descriptor (asyncio's) as they were.
+
+    Args:
+        names: Of signals that the job handles (``--signals-to-handle``).
+    """
     if not on_main_thread():
         yield
         return
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
+    numbers = {*SIGNALS, signal.SIGTSTP, signal.SIGCHLD, *(signal.Signals[name] for name in names)}
     handlers = {number: signal.getsignal(number) for number in numbers}
     wakeup = signal.set_wakeup_fd(-1)
     try:

@@ -32,6 +32,7 @@ LOCAL_PRIMARY = "frontend"
 
 RECEIPT_SCHEMA: Final = "torchnet.receipt/2"
 ENV_PREFIX = "TORCHNET_"
+ONE_NETWORK = "one network: nothing to prove"  # in a receipt, instead of how its share was counted
 START_VARIABLE = "TORCHNET_START"  # for agents: the number of this start of the whole gang
 REPLACED_VARIABLE = "TORCHNET_REPLACED"  # for agents: how many of this worker's pods have been replaced
 HOST_VARIABLE = "TORCHNET_HOST"  # for pods: the cluster's node, which outlives the pod

@@ -15,7 +15,7 @@ from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Reporter
 from torchnet.agent.rendezvous import Endpoint
 from torchnet.agent.spec import AgentSpec
-from torchnet.agent.stop_signals import handled, interrupted
+from torchnet.agent.stop_signals import handled, interrupted, second_interrupt
 from torchnet.agent.worker import Worker
 from torchnet.network.address_sources import AddressSource
 from torchnet.network.peer_table import PeerTable
@@ -47,6 +47,9 @@ def run(
 
     def stop(number: int) -> None:
         received.append(number)
+        if received.count(signal.SIGINT) == 1 and number == signal.SIGINT:
+            text = second_interrupt(spec.grace)
+            events.send({"event": "notice", "node": spec.node_rank, "level": "warning", "text": text})
         worker.kill() if received.count(signal.SIGINT) > 1 else worker.interrupt(interrupted(number))
 
     for number in handled(spec.signals):

@@ -129,6 +129,7 @@ class Coordinator:
         self._candidates: list[Failure] = []
         self._failure: Failure | None = None  # why the job stops
         self._restart = False  # after the stop
+        self._at_once = False  # whether the stop has no grace period
         self._receipts: list[messages.Receipt] = []
         self._last_message = messages.Over(0)
         self._began = time.time()
@@ -140,7 +141,7 @@ class Coordinator:
             self._warn,
             loop.time,
         )
-        self._hosts = HostRegister(spec, loop.time)
+        self._hosts = HostRegister(spec, loop.time, rails)
         raise_open_files(spec)
         endpoint = frontend or Endpoint(rails[0].address)
         self.server = RendezvousServer(loop, spec.token, endpoint, self._receive_join_request)
@@ -246,6 +247,7 @@ class Coordinator:
 
     def _end_gathering(self) -> None:
         """Handle the start timeout."""
+        names, hosts = self._hosts.missing({rank: one.row.name for rank, one in self._members.items()})
         self._fail(
             failures.start_timeout(
                 list(self._members),
@@ -253,8 +255,8 @@ class Coordinator:
                 self._spec.start_timeout,
                 self.server.wrong_tokens,
                 prepared=self._spec.phase == "work",
-                names=dict(enumerate(self._spec.host_names)),
-                asked=self._hosts.names(self._members),
+                names=names,
+                hosts=hosts,
             )
         )
 
@@ -337,6 +339,10 @@ class Coordinator:
             self._stall.receive_heartbeat(rank, message)
         elif isinstance(message, messages.WorkerFailed):
             self._fail(message.failure)
+        elif isinstance(message, messages.Kill):
+            self._at_once = True
+            if self.state is CoordinatorState.STOPPING and self._failure is not None:
+                self._members.broadcast(messages.Stop(self._failure, self._restart, at_once=True))
         elif isinstance(message, messages.Stacks):
             self._stall.receive_stacks(rank, message)
         elif self._members.waits_for(member):
@@ -493,7 +499,7 @@ class Coordinator:
         # Twice: a restart's last request for its addresses may begin when RENEW_SECONDS have passed.
         seconds = self._spec.grace + _STOP_SECONDS + 2 * RENEW_SECONDS * restart
         self._enter(CoordinatorState.STOPPING, seconds, lambda: self._end_stop_late(seconds))
-        self._members.broadcast(messages.Stop(failure, restart))
+        self._members.broadcast(messages.Stop(failure, restart, self._at_once))
 
     def _end_stop_late(self, seconds: float) -> None:
         """End the stop, without a restart if workers have not stopped: they would end its processes."""
@@ -530,7 +536,8 @@ class Coordinator:
             began=self._began,
             restarts=self._attempt,
         )
-        self._report({"event": "receipt", "receipt": receipt})
+        one_network = {"one_network": True} if self._hosts.all_have_one_network else {}
+        self._report({"event": "receipt", "receipt": receipt, **one_network})
         self._leave(messages.Over(receipt["exit_code"]))
 
     def _leave(self, last: messages.Over) -> None:

@@ -77,19 +77,16 @@ def start_timeout(
     *,
     prepared: bool,
     names: Mapping[int, str] | None = None,
-    asked: Mapping[int, str] | None = None,
+    hosts: Sequence[str] = (),
 ) -> Failure:
     """Describe workers that have not joined.
 
     Args:
         prepared: All of them have completed the preparation.
-        names: By node rank, as far as the scheduler tells.
-        asked: Those that have got their node rank, but not joined.
+        names: By node rank, as far as they are known.
+        hosts: Those whose node ranks are not known.
     """
-    known = {
-        **(names or {}),
-        **{rank: f"{name}, which came but did not join" for rank, name in (asked or {}).items()},
-    }
+    known = names or {}
     missing = [
         f"{rank} ({known[rank]})" if rank in known else str(rank)
         for rank in sorted(set(range(nnodes)).difference(joined))
@@ -98,6 +95,8 @@ def start_timeout(
     text = (
         f"timed out after {seconds:g} s: {len(joined)} of {nnodes} workers joined; missing: node rank {ranks}"
     )
+    if hosts:
+        text += f"; {listed(hosts, _SHOWN_RANKS)} did not come"
     if wrong_tokens:
         text += f"; {wrong_tokens} connections had a wrong token"
     if prepared:

@@ -1,7 +1,7 @@
 """How hosts that were started one by one become nodes of one job: each asks rank 0 for its node rank, before it joins.
 
     host -> rank 0   the node rank that it was given, if any; its name; what both ends must have been started with
-    rank 0 -> host   its node rank, its name in this job, and the run; or why it cannot take part
+    rank 0 -> host   its node rank, its name in this job, the run and the networks; or why it cannot take part
 
 The request is proved like a join request (torchnet.agent.handshake). A host that asks again, for example because its
 connection broke, gets the same node rank.
@@ -9,11 +9,13 @@ connection broke, gets the same node rank.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+import ipaddress
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torchnet.agent.spec import AgentSpec
+from torchnet.network.interface_selection import Rail
 from torchnet.network.peer_table import NAME
 from torchnet.text import printable
 
@@ -30,6 +32,7 @@ class HostRequest:
         node_rank: None: any that is free.
         wished: Like node_rank, but another one will do; the scheduler's number of the host.
         run_id: "" for rank 0's.
+        one_network: Whether the host has no other network than its backend.
     """
 
     uid: str
@@ -39,6 +42,7 @@ class HostRequest:
     node_rank: int | None = None
     wished: int | None = None
     run_id: str = ""
+    one_network: bool = False
 
     def message(self) -> dict[str, Any]:
         return {_KEY: dict(vars(self))}
@@ -64,16 +68,23 @@ class HostRequest:
             raise ValueError("a node rank is not a number")
         if not NAME.fullmatch(str(texts["name"])):
             raise ValueError("the name is not valid")
-        return cls(**texts, **numbers, **ranks)  # type: ignore[arg-type]
+        one_network = values.get("one_network") is True
+        return cls(**texts, **numbers, **ranks, one_network=one_network)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class Registration:
-    """Rank 0's answer: ``refused`` is the reason, or ""."""
+    """Rank 0's answer.
+
+    Attributes:
+        networks: Of rank 0's rails, in CIDR notation.
+        refused: The reason, or "".
+    """
 
     node_rank: int = 0
     name: str = ""
     run_id: str = ""
+    networks: tuple[str, ...] = ()
     refused: str = ""
 
     def message(self) -> dict[str, Any]:
@@ -86,10 +97,17 @@ class Registration:
         Raises:
             ValueError: It is malformed.
         """
-        found = cls(**{name: message.get(name) for name in vars(cls())})  # type: ignore[arg-type]
+        values = {name: message.get(name) for name in vars(cls())}
+        networks = values.pop("networks")
+        found = cls(**values)  # type: ignore[arg-type]
         texts = (found.name, found.run_id, found.refused)
         if type(found.node_rank) is not int or not all(isinstance(one, str) for one in texts):
             raise ValueError("rank 0's answer is malformed")
+        if not isinstance(networks, list) or not all(isinstance(one, str) for one in networks):
+            raise ValueError("rank 0's answer has no networks")
+        for one in networks:
+            ipaddress.ip_network(one)
+        found = replace(found, networks=tuple(networks))
         if not found.refused and not (NAME.fullmatch(found.name) and NAME.fullmatch(found.run_id)):
             raise ValueError("rank 0's answer has no valid name")
         return found
@@ -101,12 +119,16 @@ class HostRegister:
     Args:
         spec: Rank 0's.
         clock: In seconds.
+        rails: Rank 0's.
     """
 
-    def __init__(self, spec: AgentSpec, clock: Callable[[], float]) -> None:
+    def __init__(self, spec: AgentSpec, clock: Callable[[], float], rails: Sequence[Rail] = ()) -> None:
         self._spec = spec
         self._clock = clock
+        # On loopback each node has a network of its own.
+        self._networks = tuple(_network(rail) for rail in rails if not spec.loopback)
         self._hosts: dict[str, tuple[int, str, float]] = {}  # node rank, name and time, by UID
+        self._with_one_network: set[int] = set()  # node ranks
 
     def answer(self, request: HostRequest, joined: Collection[int], *, late: bool) -> Registration:
         """Answer a request; ``joined`` are the node ranks that have joined, ``late``: the job has started."""
@@ -129,15 +151,43 @@ class HostRegister:
             return Registration(refused=rank)
         name = self._name(request, rank)
         self._hosts[request.uid] = rank, name, self._clock()
-        return Registration(rank, name, spec.run_id)
+        self._with_one_network.discard(rank)
+        if request.one_network:
+            self._with_one_network.add(rank)
+        return Registration(rank, name, spec.run_id, self._networks)
 
     def release(self, node_rank: int) -> None:
         """Let another host have a node rank, because its worker has left."""
         self._hosts = {uid: one for uid, one in self._hosts.items() if one[0] != node_rank}
 
-    def names(self, joined: Collection[int]) -> dict[int, str]:
-        """Return the names of the hosts that have asked, but not joined, by node rank."""
-        return {rank: name for rank, name, _ in self._hosts.values() if rank not in joined}
+    @property
+    def all_have_one_network(self) -> bool:
+        """Whether all other hosts have no network besides the backend."""
+        return len(self._with_one_network) == self._spec.nnodes - 1
+
+    def missing(self, joined: Mapping[int, str]) -> tuple[dict[int, str], tuple[str, ...]]:
+        """Return what is known of the hosts that have not joined.
+
+        The scheduler's list has their names. It tells their node ranks only if those of the others follow it.
+
+        Args:
+            joined: Names by node rank.
+
+        Returns:
+            Texts by node rank, and names without a node rank.
+        """
+        registered = {rank: name for rank, name, _ in self._hosts.values() if rank not in joined}
+        texts = {rank: f"{name}, which came but did not join" for rank, name in registered.items()}
+        present, names = {**registered, **joined}, self._spec.host_names
+        absent = [rank for rank in range(self._spec.nnodes) if rank not in present]
+        here = {_short(name) for name in present.values()}
+        left = tuple(name for name in names if _short(name) not in here)
+        # Without a list, or if the scheduler has other names for the hosts, nothing is known.
+        if not left or len(names) != self._spec.nnodes or len(left) != len(absent):
+            return texts, ()
+        if all(_short(names[rank]) == _short(name) for rank, name in present.items()):
+            return {**texts, **{rank: names[rank] for rank in absent}}, ()
+        return texts, left
 
     def _rank(self, request: HostRequest, joined: Collection[int]) -> int | str:
         nnodes, now = self._spec.nnodes, self._clock()
@@ -149,19 +199,19 @@ class HostRegister:
             for rank in range(1, nnodes)
             if rank not in joined and (rank not in held or now - held[rank][1] > _RESERVED_SECONDS)
         ]
-        asked = request.node_rank
-        if asked is not None:
-            if not 0 < asked < nnodes:
-                why = "is rank 0's own" if not asked else f"is not below the job's {nnodes} nodes"
-                return f"node rank {asked} {why} ({printable(request.name, 80)} was started with it)"
-            if asked in joined:
+        given = request.node_rank
+        if given is not None:
+            if not 0 < given < nnodes:
+                why = "is rank 0's own" if not given else f"is not below the job's {nnodes} nodes"
+                return f"node rank {given} {why} ({printable(request.name, 80)} was started with it)"
+            if given in joined:
                 own = printable(request.name, 80)
-                return f"node rank {asked} is taken: {own} was started with the same --node-rank"
+                return f"node rank {given} is taken: {own} was started with the same --node-rank"
         elif not free:
             return f"all {nnodes} nodes of the job are taken: {printable(request.name, 80)} is one too many"
         fresh = [rank for rank in free if rank not in held]
         rank = (
-            asked if asked is not None else request.wished if request.wished in free else (fresh or free)[0]
+            given if given is not None else request.wished if request.wished in free else (fresh or free)[0]
         )
         if rank in held:
             del self._hosts[held[rank][0]]
@@ -171,3 +221,11 @@ class HostRegister:
         """Return the host's name, which must differ from the others': clones may share one."""
         others = {self._spec.name, *(name for uid, (_, name, _) in self._hosts.items() if uid != request.uid)}
         return request.name if request.name not in others else f"{request.name[:240]}-{rank}"
+
+
+def _short(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _network(rail: Rail) -> str:
+    return str(ipaddress.ip_network(f"{rail.address}/{rail.prefix}", strict=False))

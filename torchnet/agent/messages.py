@@ -94,6 +94,11 @@ class WorkerFailed:
 
 
 @dataclass(frozen=True)
+class Kill:
+    """End the processes of all workers, which are being stopped, without the rest of their grace period."""
+
+
+@dataclass(frozen=True)
 class ProcessesEnded:
     """All processes of this attempt ended with exit code 0."""
 
@@ -156,10 +161,11 @@ class Start:
 
 @dataclass(frozen=True)
 class Stop:
-    """Stop the processes because of ``failure``, for a restart or for good."""
+    """Stop the processes because of ``failure``, for a restart or for good; ``at_once``: without a grace period."""
 
     failure: Failure
     restart: bool = False
+    at_once: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,6 +190,7 @@ WorkerMessage = (
     | PreflightResult
     | StateSaved
     | WorkerFailed
+    | Kill
     | ProcessesEnded
     | ProcessesStopped
     | Stacks

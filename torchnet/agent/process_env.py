@@ -100,7 +100,7 @@ class ProcessEnvironment:
     def warnings(self) -> tuple[str, ...]:
         """Return warnings about the user's variables, and about RDMA devices off the rails that NCCL may use."""
         user = dict(self._user)
-        if self._spec.runtime == "local":
+        if self._spec.own_console:
             user.pop("TORCHELASTIC_ERROR_FILE", None)  # the launcher writes the caller's own
         found = [*merge(user, build(self._inputs(0, "")))[1]]
         if self.declared:

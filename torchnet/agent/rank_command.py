@@ -44,16 +44,17 @@ class StandardInputs:
     """The processes' standard input: the agent's for one rank, and an empty file for the others.
 
     Args:
-        read: called once, with the first rank that reads an empty one.
+        read: called once, with the first rank that reads an empty one; None if there are too many to tell which.
     """
 
-    def __init__(self, loop: EventLoop, spec: AgentSpec, read: Callable[[int], None]) -> None:
+    def __init__(self, loop: EventLoop, spec: AgentSpec, read: Callable[[int | None], None]) -> None:
         self._loop = loop
         self._spec = spec
         self._read = read
-        # Nobody types into a pod, and more processes than that use up the open files.
-        self._watched = spec.runtime == "local" and len(spec.ranks) <= _WATCHED
-        self._empty: dict[int, int] = {}
+        self._watched = spec.own_console  # nobody types into a pod
+        # More files than that use up the descriptors: then all ranks share one, whose offset stays at its end.
+        self._shared = len(spec.ranks) > _WATCHED
+        self._empty: dict[int | None, int] = {}
 
     def open(self, rank: int) -> int | IO[Any]:
         """Return the standard input of a rank that is about to start."""
@@ -61,18 +62,19 @@ class StandardInputs:
             return sys.__stdin__
         if not self._watched:
             return subprocess.DEVNULL
-        if rank not in self._empty:
+        key = None if self._shared else rank
+        if key not in self._empty:
             # Reading a file in memory sets its access time, even at its end; reading /dev/null leaves no trace.
             try:
                 writable = os.memfd_create("stdin")
             except OSError:  # a seccomp filter
                 return subprocess.DEVNULL
             os.utime(writable, ns=(0, 0))
-            self._empty[rank] = os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
+            self._empty[key] = os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
             os.close(writable)
             if len(self._empty) == 1:
                 self._loop.later(_LOOK_SECONDS, self._poll)
-        return self._empty[rank]
+        return self._empty[key]
 
     def look(self) -> None:
         """Report the first rank that has read its empty input."""

@@ -57,6 +57,8 @@ class AgentSpec:
         virtual_local_rank: Whether each process has LOCAL_RANK 0 and sees one GPU.
         signals: Names of signals that stop the job, in addition to SIGTERM, SIGINT, SIGHUP and SIGQUIT.
         raw: Whether output is passed on as bytes, not as lines.
+        own_console: Whether a launcher on this machine shows this worker's output: it explains an empty standard input
+            and writes the caller's TORCHELASTIC_ERROR_FILE.
     """
 
     run_id: str = field(
@@ -131,6 +133,7 @@ class AgentSpec:
     )
     probe_tcp: bool = False
     host_names: tuple[str, ...] = ()
+    own_console: bool = False
     measure: bool = field(default=False, metadata=_flag("sample the counters of the rails for the receipt"))
     full_receipt: bool = field(
         default=False, metadata=_flag("keep each rank and more pairs in the receipt of a large job")

@@ -35,6 +35,11 @@ def interrupted(number: int) -> Failure:
     return Failure("interrupted", f"stopped by {signal.Signals(number).name}", 128 + number, at=time.time())
 
 
+def second_interrupt(grace: float) -> str:
+    """Tell the user what a second Ctrl-C does; ``grace`` is in seconds."""
+    return f"stopping: the processes have {grace:g} s to exit; press Ctrl-C again to kill them"
+
+
 def stop_signal(failure: Failure, runtime: str) -> int:
     """Return the signal that stops the processes: the one that stopped torchnet, else SIGTERM.
 

@@ -240,9 +240,7 @@ class Worker:
             self._stop_alone(message.failure)
         elif isinstance(message, messages.Stop):
             self._require(WorkerState.STOPPING)
-            if not message.restart:
-                self._reporter.send({**message.failure.event(), "event": "stopping"})
-            self._stop(message.failure, restart=message.restart)
+            self._receive_stop(message)
         elif isinstance(message, messages.StacksRequest):
             dumping = [process for process in self._processes.processes.values() if process.ask_stacks()]
             self._loop.later(_STACKS_SECONDS, lambda: self._send_stacks(dumping))
@@ -254,6 +252,13 @@ class Worker:
                 self._phase_timer.waited()
                 self._phase_timer.total()
             self._finish(message.code)
+
+    def _receive_stop(self, message: messages.Stop) -> None:
+        if not message.restart and self._failure is None:
+            self._reporter.send({**message.failure.event(), "event": "stopping"})
+        self._stop(message.failure, restart=message.restart)
+        if message.at_once:
+            self._processes.kill()
 
     def _require(self, state: WorkerState) -> None:
         """Check that a message, which leads to ``state``, fits the current state.
@@ -440,8 +445,9 @@ class Worker:
             self._loop.later(_ALONE_SECONDS, lambda: self._stop_alone(failure))
 
     def kill(self) -> None:
-        """End the processes at once, without what is left of their grace period."""
+        """End the processes of all workers at once, without what is left of their grace period."""
         self._processes.kill()
+        self._send(messages.Kill())
 
     def freeze(self, frozen: bool) -> None:
         self._frozen = frozen

@@ -83,7 +83,8 @@ class WorkerProcesses:
             if self._logs is not None:
                 self._logs.close()
             self._logs = RankLogs(self._loop, self._spec, run, attempt, self._warn)
-            if not attempt and not self._spec.node_rank:
+            # With a console of its own, each host shows where its files are: without --log-dir they differ.
+            if not attempt and (self._spec.runtime == "agent" or not self._spec.node_rank):
                 self._say(f"logs: {os.path.join(self._spec.log_dir, run)}", None)
         for local, rank in enumerate(self._spec.ranks):
             if rank:

@@ -91,7 +91,7 @@ def run(values: dict[str, Any], words: list[str]) -> int:
 def _run(values: dict[str, Any], words: list[str], early: Supervisor | None, planned: HostPlan | None) -> int:
     from torchnet.cli import multi_host
     from torchnet.cli.entry_point import say
-    from torchnet.cli.node_count import first_line, is_single
+    from torchnet.cli.node_count import first_line, is_one_process, is_single
     from torchnet.cli.torchrun_compat import SETS_FIELD, as_fields, from_variables, run_id, variable, warnings
     from torchnet.config.resolution import resolve
     from torchnet.config.settings import BY_PATH
@@ -118,6 +118,9 @@ def _run(values: dict[str, Any], words: list[str], early: Supervisor | None, pla
         found = attempt()
         if is_single(values, typed, found, os.environ):
             defaults["nnodes"] = 1
+            found = attempt()
+        if is_one_process(found):
+            defaults["nproc_per_node"] = 1
             found = attempt()
         if found.job.run_id is None and (name := run_id(found.job)):
             given["run_id"] = name

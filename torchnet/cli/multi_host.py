@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from torchnet.cli.torchrun_compat import Setting, setting, whole
+from torchnet.cli.torchrun_compat import Setting, from_variable, setting, whole
 from torchnet.config.host_line import HostLine
 from torchnet.errors import UsageError
 from torchnet.hosts.slurm import SlurmStep, check_tasks, node_id, step_of
@@ -36,6 +36,7 @@ class HostPlan:
     Attributes:
         explicit: Whether it has ``--on hosts``.
         rank: The node rank.
+        static: Whether that rank counts. As in torchrun, only the rendezvous backend "static", the default, uses it.
         endpoint: Where the nodes meet: ``--rdzv-endpoint``, else ``--master-addr``.
         port: ``--master-port``.
         step: The Slurm step, if srun started this process on several hosts.
@@ -44,6 +45,7 @@ class HostPlan:
 
     explicit: bool
     rank: Setting | None
+    static: bool
     endpoint: Setting | None
     port: Setting | None
     step: SlurmStep | None
@@ -64,7 +66,8 @@ class HostPlan:
         Raises:
             UsageError: The line does not say where the nodes meet, or contradicts itself.
         """
-        rank = whole(self.rank) if self.rank is not None else None
+        given = whole(self.rank) if self.rank is not None else None
+        rank = given if self.static else None
         if rank is not None and rank >= nnodes:
             assert self.rank is not None
             raise UsageError(
@@ -76,7 +79,8 @@ class HostPlan:
         if self.step is not None:
             check_tasks(self.step, command)
         host, port, where = self._where()
-        return HostLine(host, port, rank, self.slurm_id, self.step.names if self.step else (), where)
+        wished = self.slurm_id if self.static or self.slurm_id is not None else given
+        return HostLine(host, port, rank, wished, self.step.names if self.step else (), where)
 
     def _where(self) -> tuple[str, int, str]:
         if self.endpoint is not None:
@@ -103,7 +107,8 @@ class HostPlan:
                 "--on hosts needs the place where the hosts meet",
                 fix="add --nnodes N --rdzv-endpoint HOST:29400, the same on each host; under srun this is not needed",
             )
-        return "127.0.0.1", whole(self.port) if self.port is not None else _MASTER_PORT, "torchrun's default"
+        port = _MASTER_PORT if self.static else _RENDEZVOUS_PORT
+        return "127.0.0.1", whole(self.port) if self.port is not None else port, "torchrun's default"
 
 
 def plan(values: Mapping[str, object], environ: Mapping[str, str]) -> HostPlan | None:
@@ -117,8 +122,8 @@ def plan(values: Mapping[str, object], environ: Mapping[str, str]) -> HostPlan |
         UsageError: It contradicts ``--on kubernetes``, or needs what torchnet does not have.
     """
     place = values.get("on") or environ.get("TORCHNET_ON") or ""
-    if values.get("standalone") or place == "local":
-        return None  # with --standalone, torchrun reads neither a node rank nor an address
+    if place == "local" or _is_standalone(values, environ):
+        return None  # then torchrun reads neither a node rank nor an address
     rank = setting("--node-rank", values, environ)
     addresses = [
         one
@@ -148,6 +153,7 @@ def plan(values: Mapping[str, object], environ: Mapping[str, str]) -> HostPlan |
     return HostPlan(
         place == HOSTS,
         rank,
+        backend is None or backend.value == "static",
         addresses[0] if addresses else None,
         setting("--master-port", values, environ),
         step,
@@ -168,7 +174,7 @@ def resolved(
         command: The subcommand, for messages.
 
     Raises:
-        UsageError: See :meth:`HostPlan.line`.
+        UsageError: See :meth:`HostPlan.line`; or there is one host, and the command is ``verify``.
     """
     from torchnet.config.sources import DEFAULT
 
@@ -181,6 +187,11 @@ def resolved(
         more["nnodes"] = planned.step.nodes if planned.step else 1
         shown["nnodes"] = _SLURM_NODES if planned.step else "torchrun's default"
         found = resolve(more, shown)
+    if command == "verify" and found.job.nnodes == 1:
+        raise UsageError(
+            f"{planned.shown}: torchnet verify checks the paths between hosts, and this line has one",
+            fix="add --nnodes N, the number of hosts",
+        )
     line = planned.line(found.job.nnodes, command)
     if line is None:
         more.pop("on", None)
@@ -198,6 +209,14 @@ def notice(job: Any) -> str:
         f"one job on the {job.nnodes} hosts of {line.where}, which meet at {line.endpoint}; --standalone runs a job of "
         "its own on each"
     )
+
+
+def _is_standalone(values: Mapping[str, object], environ: Mapping[str, str]) -> bool:
+    """Return whether ``--standalone`` is given, or its variable, which ``--nnodes`` overrides."""
+    if values.get("standalone"):
+        return True
+    given = from_variable("--standalone", environ) if values.get("nnodes") is None else None
+    return given is not None and given.value != "0"
 
 
 def _split(endpoint: Setting) -> tuple[str, int | None]:

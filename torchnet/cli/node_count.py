@@ -1,4 +1,4 @@
-"""How many local nodes a command line means that does not say it, and the line that tells the user."""
+"""How many nodes and processes a command line means that does not say it, and the line that tells the user."""
 
 from __future__ import annotations
 
@@ -44,6 +44,11 @@ def is_single(
     )
 
 
+def is_one_process(resolved: Resolved) -> bool:
+    """Return whether a job on several hosts without a number of processes has one on each, as under torchrun."""
+    return resolved.job.on == "hosts" and resolved.origins["nproc_per_node"].layer == DEFAULT
+
+
 def _has_flag(values: Mapping[str, object], typed: Mapping[str, object]) -> bool:
     flags = {BY_PATH[path].flag for path in typed if path in BY_PATH}
     return not flags.isdisjoint(set(COMMON_FLAGS) - {_COUNT}) or any(
@@ -60,9 +65,11 @@ def first_line(resolved: Resolved, environ: Mapping[str, str]) -> str:
         return ""
     if origin.layer == DEFAULT and job.nnodes > 1:
         return f"no {_COUNT}: {job.nnodes} nodes, all on this machine; for a single one, as under torchrun: {_COUNT} 1"
-    if origin.layer == FLAG and job.nnodes > 1:
-        return f"{_COUNT} {job.nnodes}: all nodes on this machine"
     gpus = visible({**environ, **job.env})
+    if origin.layer == FLAG and job.nnodes > 1:
+        each = len(gpus) // job.nnodes if job.nproc_per_node is None else 1
+        count = f", {each} processes each, one per GPU (--nproc-per-node 1 for one)" if each > 1 else ""
+        return f"{_COUNT} {job.nnodes}: all nodes on this machine{count}"
     if job.nnodes == 1 and job.nproc_per_node is None and len(gpus) > 1:
         return (
             f"no --nproc-per-node: {len(gpus)} processes, one per GPU; torchrun starts 1: --nproc-per-node 1"

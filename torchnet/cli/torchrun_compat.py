@@ -33,33 +33,44 @@ class TorchrunFlag:
         reason: Reason, for the warning about the flag; "" for no warning, since the flag is rejected or sets a field.
         effect: Whether the flag has an effect in torchrun but not in torchnet.
         switch: Whether the flag takes no value.
+        on_hosts: The reason for a job on several hosts, where the flag has an effect in torchrun; "" for the same.
     """
 
     flag: str
     reason: str
     effect: bool = False
     switch: bool = False
+    on_hosts: str = ""
 
     @property
     def parameter(self) -> str:
         """The name of the typer parameter."""
         return "torchrun" + self.flag.replace("-", "_")
 
-    @property
-    def notice(self) -> str:
-        """The warning that is printed if the flag is given."""
-        what = "has no effect in torchnet" if self.effect else "is not needed and has no effect"
-        return f"{self.flag} {what}: {self.reason}"
+    def notice(self, place: str) -> str:
+        """Return the warning that is printed if the flag is given for a job in ``place``."""
+        reason = self.on_hosts if place == "hosts" else ""
+        what = "has no effect in torchnet" if self.effect or reason else "is not needed and has no effect"
+        return f"{self.flag} {what}: {reason or self.reason}"
 
 
 TORCHRUN_FLAGS = (
     TorchrunFlag("--rdzv-backend", _RENDEZVOUS),
     TorchrunFlag("--rdzv-endpoint", _RENDEZVOUS),
-    TorchrunFlag("--rdzv-conf", "--start-timeout sets the time limit for all workers to join", effect=True),
+    TorchrunFlag(
+        "--rdzv-conf",
+        "--start-timeout sets the time limit for all workers to join",
+        effect=True,
+        on_hosts="the host with the endpoint's address is node 0 (is_host); --start-timeout sets the time limit",
+    ),
     TorchrunFlag("--node-rank", "one torchnet launch starts all nodes"),
     TorchrunFlag("--master-addr", "it is rank 0's address on the backend network"),
     TorchrunFlag("--master-port", "torchnet selects it for each attempt, from the documented range"),
-    TorchrunFlag("--local-addr", "it is the worker's own address on the backend network"),
+    TorchrunFlag(
+        "--local-addr",
+        "it is the worker's own address on the backend network",
+        on_hosts="scripts meet at node 0's address on the backend; --network host:NETWORK/LENGTH chooses it",
+    ),
     TorchrunFlag("--monitor-interval", "torchnet detects the end of a process at once, without polling"),
     TorchrunFlag("--start-method", "every process is a new one, as in torchrun with a script"),
     TorchrunFlag(
@@ -244,7 +255,7 @@ def warnings(
     """
     used = _OF_HOSTS if resolved.job.on == "hosts" else ()
     lines = [
-        one.notice
+        one.notice(resolved.job.on)
         for one in TORCHRUN_FLAGS
         if one.reason and one.flag not in used and values.get(one.parameter)
     ]

@@ -57,6 +57,7 @@ def agent_spec(
         log_dir=os.path.abspath(job.output.log_dir) if local and job.output.log_dir else "",
         env={**job.tune.variables(), **job.env} if local else {},
         raw=job.output.no_prefix,
+        own_console=local,
         rdzv_id=job.rdzv_id or "",
         role=job.role,
         virtual_local_rank=job.virtual_local_rank,

@@ -46,7 +46,7 @@ def value_at(job: JobSpec, field: Field) -> Any:
 
 
 def shown(job: JobSpec) -> list[Field]:
-    """Return the fields that apply where ``job`` runs ."""
+    """Return the fields that apply where ``job`` runs."""
     return [field for field in FIELDS if field.applies(job.on)]
 
 

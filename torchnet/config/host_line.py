@@ -13,7 +13,8 @@ class HostLine:
         host: Where the rendezvous takes place: an address or a name, as it was given.
         port: Of the rendezvous.
         node_rank: As given; None: rank 0 assigns it, unless this is the endpoint's own host.
-        slurm_id: This host's number in the Slurm job step, if srun set it.
+        wished: The node rank that this host gets if it is free: its number in the Slurm job step, if srun set it, or a
+            rank that torchrun would ignore.
         names: Of the hosts by node rank, if Slurm tells them.
         where: How the endpoint was given, such as ``--rdzv-endpoint``.
     """
@@ -21,7 +22,7 @@ class HostLine:
     host: str
     port: int
     node_rank: int | None = None
-    slurm_id: int | None = None
+    wished: int | None = None
     names: tuple[str, ...] = ()
     where: str = ""
 

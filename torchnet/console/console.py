@@ -20,6 +20,7 @@ from torchnet.ansi import RESET, clean
 from torchnet.console.progress import Progress
 from torchnet.console.rank_output import RankLines
 from torchnet.console.terminal import Surface, streams
+from torchnet.standard_streams import is_null
 from torchnet.text import printable
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ class Console:
         self._failures: list[Cause] = []
         self._cause: Cause | None = None  # from the job's receipt, which takes precedence
         self._after_failure = False  # whether anything was printed after the first failure
+        self._stdin_explained = False
 
     def event(self, event: Event) -> None:
         """Print one event; unknown kinds (from a newer agent) are ignored."""
@@ -253,6 +255,19 @@ class Console:
             self._say(cause.text, "error")
             self._after_failure = self._after_failure or bool(self._failures)
             self._failures.append(cause)
+
+    def _on_stdin(self, event: Event) -> None:
+        """Explain, once, why a rank finds no standard input. Where there is nothing to read, nothing is missed."""
+        if self._stdin_explained or is_null(0):
+            return
+        self._stdin_explained = True
+        rank = _whole(event.get("rank"))
+        who, whose = ("a rank", "RANK") if rank is None else (f"rank {rank}", str(rank))
+        self._say(
+            f"{who} reads its standard input, which is empty: with several processes, --stdin-rank {whose} gives it "
+            "torchnet's",
+            "warning",
+        )
 
     def _on_stall(self, event: Event) -> None:
         self._say(str(event.get("text", "")), "warning")

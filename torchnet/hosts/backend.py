@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from torchnet.agent.rdma import admitted
 from torchnet.config.job_spec import JobSpec
 from torchnet.errors import NetworkError
 from torchnet.hosts.host_endpoint import HostEndpoint
-from torchnet.hosts.rail_search import cards, find_rails, in_order, network_of
+from torchnet.hosts.rail_search import FoundRails, cards, external, find_rails, in_order, network_of, rails_on
 from torchnet.linux import rtnetlink
 from torchnet.linux.link_speed import speed
 from torchnet.network.host_networks import select_backend
-from torchnet.network.interface_selection import Interface
+from torchnet.network.interface_selection import Family, Interface
 from torchnet.text import listed, printable
 
 # NCCL's list has prefixes, or exact names after "="; Gloo's has exact names.
@@ -28,12 +28,14 @@ class ChosenBackend:
         interfaces: By rail.
         networks: By interface, the network of its address in CIDR notation.
         why: How they were chosen, for the user; "" if the user named them.
+        is_found: Whether nobody chose them.
         only_network: Whether this host has no other network that the job's traffic could take.
     """
 
     interfaces: tuple[str, ...]
     networks: Mapping[str, str]
     why: str = ""
+    is_found: bool = False
     only_network: bool = False
 
     @property
@@ -48,10 +50,7 @@ def choose(job: JobSpec, endpoint: HostEndpoint, environ: Mapping[str, str]) -> 
     Raises:
         NetworkError: The host does not have the named network, or no interface qualifies.
     """
-    try:
-        present = rtnetlink.interfaces()
-    except OSError as error:
-        raise NetworkError(f"cannot list the network interfaces: {error.strerror or error}") from None
+    present = _interfaces()
     family = job.network.family
     named = [one for one in job.network.host_networks if one.kind == "host"]
     if named:
@@ -85,15 +84,47 @@ def choose(job: JobSpec, endpoint: HostEndpoint, environ: Mapping[str, str]) -> 
         endpoint=endpoint.interface(),
         family=family,
     )
-    why = f"found; not used: {listed(found.others, 8)}" if found.others else "found"
-    return ChosenBackend(found.interfaces, found.networks, why, only_network=_only(found.interfaces, present))
+    # An exclusion is a choice of this host alone.
+    return replace(_found("found", found, present), is_found=not excluded)
+
+
+def follow(chosen: ChosenBackend, networks: Sequence[str], family: Family) -> ChosenBackend:
+    """Return the rails on the networks of rank 0's, where nobody chose them; ``chosen`` if this host lacks one.
+
+    Two hosts may find different rails: only one has a default route, or only one knows which interface leads to the
+    endpoint, whose name means 127.0.1.1 on its own host.
+
+    Args:
+        chosen: From :func:`choose`.
+        networks: Rank 0's, by rail, in CIDR notation; () if they are not known.
+    """
+    if not chosen.is_found or not networks:
+        return chosen
+    present = _interfaces()
+    found = rails_on(networks, present, family)
+    if found is None or found.interfaces == chosen.interfaces:
+        return chosen
+    return _found("found on node 0's networks", found, present)
+
+
+def _found(how: str, found: FoundRails, present: Mapping[str, Interface]) -> ChosenBackend:
+    why = f"{how}; not used: {listed(found.others, 8)}" if found.others else how
+    only = _only(found.interfaces, present)
+    return ChosenBackend(found.interfaces, found.networks, why, is_found=True, only_network=only)
+
+
+def _only(names: tuple[str, ...], present: Mapping[str, Interface]) -> bool:
+    return len(names) == 1 and external(present) <= set(names)
+
+
+def _interfaces() -> Mapping[str, Interface]:
+    try:
+        return rtnetlink.interfaces()
+    except OSError as error:
+        raise NetworkError(f"cannot list the network interfaces: {error.strerror or error}") from None
 
 
 def _admits(variable: str, chosen: str, name: str) -> bool:
     if variable == "NCCL_SOCKET_IFNAME":
         return admitted(chosen, name)
     return name in [part.strip() for part in chosen.split(",")]
-
-
-def _only(names: tuple[str, ...], present: Mapping[str, Interface]) -> bool:
-    return len(names) == 1 and not set(cards(present)) - set(names)

@@ -16,6 +16,7 @@ class ConsoleReporter:
 
     Attributes:
         receipt: The job's, on rank 0; shown by the caller, after all output.
+        others_have_one_network: On rank 0, whether no other host has a network besides the backend.
         worker_receipt: This host's.
         error_files: By rank, what processes that failed wrote to TORCHELASTIC_ERROR_FILE.
         failure: Why the job, or this host's part of it, failed; the fields of `torchnet.agent.events.Failure`.
@@ -23,6 +24,7 @@ class ConsoleReporter:
 
     def __init__(self, loop: EventLoop, console: Console, *, first: bool) -> None:
         self.receipt: dict[str, Any] | None = None
+        self.others_have_one_network = False
         self.worker_receipt: dict[str, Any] | None = None
         self.failure: dict[str, Any] | None = None
         self.error_files: dict[int | None, str] = {}
@@ -38,6 +40,7 @@ class ConsoleReporter:
         kind = event["event"]
         if kind == "receipt":
             self.receipt = event["receipt"]
+            self.others_have_one_network = event.get("one_network") is True
         elif kind == "worker_receipt":
             self.worker_receipt = event["receipt"]
         elif kind == "error_file":

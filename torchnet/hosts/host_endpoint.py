@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torchnet.agent.rendezvous import Endpoint
@@ -22,38 +22,53 @@ class HostEndpoint(Endpoint):
 
     Attributes:
         alone: Whether all nodes are on this machine.
+        listener: The socket that already listens here, if this process has opened it.
     """
 
     alone: bool = False
+    listener: socket.socket | None = field(default=None, compare=False)
 
     def bound(self) -> socket.socket:
+        if self.listener is not None:
+            return self.listener
         problem: OSError | None = None
         candidates = self.resolve() if self.alone else [_any(self.port)]
         for family, address in candidates:
-            made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
             try:
-                made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if family == socket.AF_INET6 and not self.alone:
-                    made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-                made.bind(address)
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+                sock.bind(address)
             except OSError as error:
-                made.close()
+                sock.close()
                 if error.errno != errno.EADDRNOTAVAIL:  # ::1 of localhost without IPv6
                     raise
                 problem = error
             else:
-                return made
+                return sock
         raise problem or OSError(f"{self.host} has no address")
 
-    @property
-    def is_free(self) -> bool:
-        """Whether the port can be opened on this machine."""
+    def opened(self) -> HostEndpoint | None:
+        """Open the port, and return the endpoint with the socket; None if the port cannot be opened.
+
+        Of several processes of one machine that try, exactly one listens: the one that becomes rank 0.
+        """
         try:
-            with self.bound() as sock:
-                sock.listen()
+            sock = self.bound()
         except OSError:
-            return False
-        return True
+            return None
+        try:
+            sock.listen()
+        except OSError:
+            sock.close()
+            return None
+        return replace(self, listener=sock)
+
+    def close(self) -> None:
+        """Close the socket that :meth:`opened` opened."""
+        if self.listener is not None:
+            self.listener.close()
 
     @property
     def on_loopback(self) -> bool:

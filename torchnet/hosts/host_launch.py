@@ -22,10 +22,12 @@ from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure
 from torchnet.agent.host_registration import HostRequest
 from torchnet.agent.spec import AgentSpec
+from torchnet.agent.stop_signals import handled
 from torchnet.config.agent_spec import agent_spec
 from torchnet.config.job_spec import JobSpec
 from torchnet.console.console import Console, Listener
 from torchnet.console.files import problem, write_json
+from torchnet.constants import ONE_NETWORK
 from torchnet.errors import NetworkError, UsageError
 from torchnet.hosts import backend
 from torchnet.hosts.backend import ChosenBackend
@@ -38,6 +40,7 @@ from torchnet.local.launch import run_name
 from torchnet.local.loopback import LoopbackSource
 from torchnet.network.address_sources import AddressSource, HostInterfaces
 from torchnet.network.peer_table import NAME
+from torchnet.signals import on_main_thread
 from torchnet.text import listed, printable
 
 _STOPPED_SECONDS = 2.0  # how long to wait for a reader that does not read, if the job was stopped
@@ -47,7 +50,6 @@ OPEN = (
     "TORCHNET_TOKEN is not set: whoever reaches the rendezvous's port before the start can join this job, as with "
     "torchrun"
 )
-ONE_NETWORK = "one network: nothing to prove"
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ def run(job: JobSpec, listener: Listener | None) -> int:
     try:
         code = agent.run(part.spec, part.source, reporter, frontend=part.endpoint)
     finally:
+        part.endpoint.close()
         # The agent's handlers do nothing any more. Ctrl-C must not prevent the receipt; these two may.
         for number in (signal.SIGTERM, signal.SIGQUIT):
             if signal.getsignal(number) != signal.SIG_IGN:
@@ -129,11 +132,17 @@ def _part(job: JobSpec, common: AgentSpec, console: Console) -> _Part:
     own = endpoint.is_own()
     endpoint = replace(endpoint, alone=alone)
     token, is_open = take_token(os.environ)
-    chosen = None if alone else backend.choose(job, endpoint, os.environ)
+    chosen = None if alone else backend.choose(job, endpoint, {**os.environ, **job.env})
     _check_devices(job)
     rank = line.node_rank
-    if rank is None and own and endpoint.is_free:
-        rank = 0
+    if rank == 0 and not own:
+        console.notice(
+            f"this is node rank 0, but {printable(line.host, 80)} is no address of this host, and the others look for "
+            "node rank 0 there",
+            "warning",
+        )
+    if rank is None and own and (opened := endpoint.opened()):
+        rank, endpoint = 0, opened
     name = own_name()
     nproc = common.nproc_per_node
     spec = replace(
@@ -157,12 +166,18 @@ def _part(job: JobSpec, common: AgentSpec, console: Console) -> _Part:
             nnodes=job.nnodes,
             nproc_per_node=nproc,
             node_rank=rank,
-            wished=line.slurm_id,
+            wished=line.wished,
             run_id=job.run_id or "",
+            one_network=chosen is not None and chosen.only_network,
         )
         began = time.monotonic()
         answer = register(
-            endpoint, token, request, job.run.start_timeout, lambda text: console.notice(text, "warning")
+            endpoint,
+            token,
+            request,
+            job.run.start_timeout,
+            lambda text: console.notice(text, "warning"),
+            handled(spec.signals) if on_main_thread() else (),
         )
         spec = replace(
             spec,
@@ -171,6 +186,7 @@ def _part(job: JobSpec, common: AgentSpec, console: Console) -> _Part:
             run_id=answer.run_id,
             start_timeout=max(1.0, job.run.start_timeout - (time.monotonic() - began)),
         )
+        chosen = chosen and backend.follow(chosen, answer.networks, job.network.family)
     if alone:
         # All nodes are on this machine, which torchrun's users do to try a line: each needs an address of its own.
         block = 1 + line.port % 254
@@ -208,7 +224,7 @@ def take_token(environ: MutableMapping[str, str]) -> tuple[str, bool]:
     Raises:
         UsageError: The token's file cannot be read.
     """
-    token, file = environ.pop("TORCHNET_TOKEN", ""), environ.get(constants.TOKEN_VARIABLE, "")
+    token, file = environ.pop("TORCHNET_TOKEN", ""), environ.pop(constants.TOKEN_VARIABLE, "")
     if not token and file:
         try:
             with open(file) as opened:
@@ -228,14 +244,14 @@ def _show_notes(job: JobSpec, part: _Part, console: Console) -> None:
     spec, line = part.spec, job.host_line
     assert line is not None
     first = spec.node_rank == 0
+    count = f"{spec.nproc_per_node} process{'es' if spec.nproc_per_node > 1 else ''}"
+    node = f"node {spec.node_rank} of {spec.nnodes} ({spec.name}), {count}"
     if first and job.output.json_path and (unwritable := problem(job.output.json_path)):
         text = f"--json {job.output.json_path}: {unwritable}; the receipt will go to standard output"
         console.notice(text, "warning")
     if spec.loopback:
         text = f"{line.endpoint} is an address of each machine itself, so all {spec.nnodes} nodes run on this one, on "
-        console.notice(
-            f"node {spec.node_rank} of {spec.nnodes} ({spec.name}): {text}loopback: nothing is proved"
-        )
+        console.notice(f"{node}: {text}loopback: nothing is proved")
     elif part.backend is not None:
         over = listed(
             [
@@ -245,9 +261,7 @@ def _show_notes(job: JobSpec, part: _Part, console: Console) -> None:
             8,
         )
         why = f", {part.backend.why}" if part.backend.why else ""
-        console.notice(
-            f"node {spec.node_rank} of {spec.nnodes} ({spec.name}): backend {over}{why}; rendezvous at {line.endpoint}"
-        )
+        console.notice(f"{node}: backend {over}{why}; rendezvous at {line.endpoint}")
     if first and part.open and not spec.loopback:
         console.notice(OPEN, "warning")
 
@@ -267,7 +281,7 @@ def _end(
         console.close(patience)
         return code
     receipt = reporter.receipt or _own_receipt(part, reporter, code, began)
-    receipt = _completed(receipt, part)
+    receipt = _completed(receipt, part, reporter)
     if job.output.measure:
         # Imported here, because loading the receipt's pydantic model takes time.
         from torchnet.receipt.step_timing import summarize_samples
@@ -299,10 +313,11 @@ def _own_receipt(part: _Part, reporter: ConsoleReporter, code: int, began: float
     )
 
 
-def _completed(receipt: dict[str, Any], part: _Part) -> dict[str, Any]:
+def _completed(receipt: dict[str, Any], part: _Part, reporter: ConsoleReporter) -> dict[str, Any]:
     """Add what only the launcher knows: that the rendezvous was open, and that there was one network only."""
     if part.open and not part.spec.loopback:
         receipt = {**receipt, "findings": [*receipt["findings"], OPEN]}
-    if part.backend is not None and part.backend.only_network and receipt["proof"] == "measured":
+    one_network = part.backend is not None and part.backend.only_network and reporter.others_have_one_network
+    if one_network and receipt["proof"] == "measured" and receipt["backend_share_high"] == 1:
         receipt = {**receipt, "proof_reason": ONE_NETWORK}
     return receipt

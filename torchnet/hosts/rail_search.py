@@ -16,12 +16,15 @@ from torchnet.errors import NetworkError
 from torchnet.network.interface_selection import Address, Family, Interface
 from torchnet.text import listed
 
-# docker0 and br-<id> are Docker's, virbr and vnet libvirt's, veth the host's ends of containers' interfaces; then CNI
-# plugins' (bridge, flannel, Calico, Cilium, kube-proxy), and tunnels.
-_NEVER = re.compile(
-    "(docker|virbr|vnet|veth|cni|flannel|cali|cilium|lxc|lxd|kube|nodelocaldns|podman|nerdctl|weave|tun|tap|wg|"
-    "tailscale|zt|dummy|ifb|sit|gre|ip6tnl|ipip|vmnet|vboxnet).*|br-[0-9a-f]{12}|lo"
+# docker0 and br-<id> are Docker's, virbr and vnet libvirt's, veth the host's ends of containers' interfaces; then those
+# of CNI plugins, of Kubernetes' Services and of hypervisors, which lead to no other machine.
+_INTERNAL = (
+    "(docker|virbr|vnet|veth|cni|lxc|lxd|kube|nodelocaldns|podman|nerdctl|dummy|ifb|vmnet|vboxnet).*|"
+    "br-[0-9a-f]{12}|lo"
 )
+# Overlays of CNI plugins (flannel, Calico, Cilium, Weave, Antrea, OVN), and tunnels.
+_TUNNEL = "(flannel|cali|vxlan|geneve?|antrea|cilium|weave|ovn|tun|tap|wg|tailscale|zt|sit|gre|ip6tnl|ipip).*"
+_NEVER = re.compile(f"{_INTERNAL}|{_TUNNEL}")
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,14 @@ class FoundRails:
     networks: Mapping[str, str] = field(default_factory=dict)
     others: tuple[str, ...] = ()
 
-    @property
-    def only_network(self) -> bool:
-        """Whether this host has no other network that the job's traffic could have taken."""
-        return len(self.interfaces) == 1 and not self.others
+
+def external(interfaces: Mapping[str, Interface]) -> frozenset[str]:
+    """Return the interfaces that may lead to other machines: tunnels, too, but no bridges of containers."""
+    return frozenset(
+        name
+        for name, one in interfaces.items()
+        if not re.fullmatch(_INTERNAL, name) and one.up and any(map(_is_global, one.addresses))
+    )
 
 
 def cards(interfaces: Mapping[str, Interface], family: Family = "auto") -> dict[str, str]:
@@ -55,16 +62,16 @@ def cards(interfaces: Mapping[str, Interface], family: Family = "auto") -> dict[
 
 def network_of(interface: Interface, family: Family = "auto") -> str:
     """Return the network of the address that Gloo would use: IPv4 first; "" if there is none."""
-    usable = [one for one in interface.addresses if one.scope == "global" and not _local(one)]
+    usable = [one for one in interface.addresses if _is_global(one)]
     four = [one for one in usable if one.family == 4 and family != "ipv6"]
     six = [one for one in usable if one.family == 6 and family != "ipv4"]
     first = next(iter(four or six), None)
     return str(ipaddress.ip_network((first.ip, first.prefix), strict=False)) if first else ""
 
 
-def _local(address: Address) -> bool:
+def _is_global(address: Address) -> bool:
     ip = ipaddress.ip_address(address.ip)
-    return ip.is_loopback or ip.is_link_local or ip.is_multicast
+    return address.scope == "global" and not (ip.is_loopback or ip.is_link_local or ip.is_multicast)
 
 
 def find_rails(
@@ -111,6 +118,30 @@ def find_rails(
         {name: networks[name] for name in left},
         tuple(name for name in networks if name not in left),
     )
+
+
+def rails_on(
+    networks: Sequence[str], interfaces: Mapping[str, Interface], family: Family = "auto"
+) -> FoundRails | None:
+    """Return the rails on these networks, one for each; None if this host does not have an interface in each.
+
+    Args:
+        networks: Rank 0's, by rail, in CIDR notation.
+        interfaces: The kernel's, by name.
+    """
+    usable = cards(interfaces, family)
+    found: dict[str, str] = {}
+    for text in networks:
+        network = ipaddress.ip_network(text)
+        name = next((one for one in usable if one not in found and _holds(interfaces[one], network)), None)
+        if name is None:
+            return None
+        found[name] = text
+    return FoundRails(tuple(found), found, tuple(name for name in usable if name not in found))
+
+
+def _holds(interface: Interface, network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
+    return any(ipaddress.ip_address(one.ip) in network for one in interface.addresses if _is_global(one))
 
 
 def in_order(names: Sequence[str], networks: Mapping[str, str]) -> list[str]:

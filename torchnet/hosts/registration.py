@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import random
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.framed_socket import FramedSocket, Message
 from torchnet.agent.host_registration import HostRequest, Registration
 from torchnet.agent.rendezvous import Endpoint
 from torchnet.agent.rendezvous_client import Attempt
-from torchnet.errors import NetworkError, TorchnetError
+from torchnet.errors import JobStoppedError, NetworkError, TorchnetError
 
 _NOTICE_SECONDS = 10.0
 _PAUSE_SECONDS = 0.5
@@ -25,24 +26,39 @@ class StartTimeoutError(TorchnetError):
 
 
 def register(
-    endpoint: Endpoint, token: str, request: HostRequest, seconds: float, notice: Callable[[str], None]
+    endpoint: Endpoint,
+    token: str,
+    request: HostRequest,
+    seconds: float,
+    notice: Callable[[str], None],
+    signals: Sequence[int] = (),
 ) -> Registration:
     """Return rank 0's answer.
 
     Args:
         seconds: How long to try; rank 0 may start later.
         notice: Gets a sentence if it takes long.
+        signals: Those that end it.
 
     Raises:
+        JobStoppedError: A signal has ended it.
+        KeyboardInterrupt: SIGINT has.
         StartTimeoutError: Rank 0 did not answer.
         NetworkError: Rank 0 cannot take this host.
     """
     loop = EventLoop()
     try:
         answer = _Registering(loop, endpoint, token, request, seconds, notice)
+        for number in signals:
+            loop.on_signal(number, lambda number=number: answer.stop(number))  # type: ignore[misc]
         loop.run()
     finally:
         loop.close()
+    if answer.stopped == signal.SIGINT:
+        raise KeyboardInterrupt
+    if answer.stopped:
+        name = signal.Signals(answer.stopped).name
+        raise JobStoppedError(f"stopped by {name} before the start", exit_code=128 + answer.stopped)
     if answer.found is None:
         text = f"{request.name} could not reach rank 0 at {endpoint} within {seconds:g} s: {answer.why}"
         raise StartTimeoutError(
@@ -66,6 +82,7 @@ class _Registering:
     ) -> None:
         self.found: Registration | None = None
         self.why = "no answer"
+        self.stopped = 0  # the number of the signal
         self._loop, self._endpoint, self._token, self._request = loop, endpoint, token, request
         self._attempt: Attempt | None = None
         self._frames: FramedSocket | None = None
@@ -77,6 +94,11 @@ class _Registering:
                 f"{request.name} has not reached rank 0 at {endpoint} yet and keeps trying: {self.why}"
             ),
         )
+
+    def stop(self, number: int) -> None:
+        """End it because of a signal."""
+        self.stopped = number
+        self._loop.stop()
 
     def _try(self) -> None:
         try:

@@ -18,7 +18,6 @@ from torchnet.linux import refused_connections
 from torchnet.local.agent_channel import AgentChannels
 from torchnet.local.supervisor_process import Supervisor
 from torchnet.signals import on_main_thread
-from torchnet.standard_streams import is_null
 
 _TICK_SECONDS = 0.1
 _CHECK_SECONDS = 1.0
@@ -50,7 +49,6 @@ class LocalMonitor:
         self._watched: set[int] = set()
         self._error_files: dict[int, str] = {}
         self._refused: dict[int, str] = {}  # ports of 127.0.0.1, and the node
-        self._stdin_explained = is_null(0)  # where there is nothing to read, nothing is missed
         channels.serve(self._loop, self._event, self._disconnected)
 
     def run(self, timeout: float | None, check_internet: Callable[[], str] = lambda: "") -> dict[str, Any]:
@@ -116,8 +114,6 @@ class LocalMonitor:
             self._error_files[int(event["rank"])] = str(event["data"])
         elif kind == "refused":
             self._refused.update((int(port), self._specs[rank].name) for port in event["ports"])
-        elif kind == "stdin":
-            self._explain_stdin(int(event["rank"]))
         elif kind == "row":
             self._stop_on_duplicate_address(rank, event["row"])
         else:
@@ -132,15 +128,6 @@ class LocalMonitor:
                 if self._failure is None:
                     self._failure = failure
                     self._kill_after_grace()
-
-    def _explain_stdin(self, rank: int) -> None:
-        """Explain, once, why a rank finds no standard input."""
-        if not self._stdin_explained:
-            self._stdin_explained = True
-            self._notice(
-                f"rank {rank} reads its standard input, which is empty: with several processes, --stdin-rank {rank} "
-                "gives it torchnet's"
-            )
 
     def refused(self) -> list[str]:
         """Explain connections that were refused in a node although this machine listens there."""

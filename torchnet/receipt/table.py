@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 
 from torchnet.ansi import RESET, cells, clip
+from torchnet.constants import ONE_NETWORK
 from torchnet.receipt import step_timing
 from torchnet.receipt.receipt_model import InterfaceBytes, NodeReceipt, Receipt
 from torchnet.text import listed, printable
@@ -223,7 +224,7 @@ def _verdict(receipt: Receipt) -> tuple[str, bool | None]:
     how: str = receipt.proof
     if receipt.proof == "measured" and receipt.schema_id != "torchnet.receipt/1":
         how += ", TCP"
-    if receipt.proof_reason and (receipt.proof != "measured" or "one network" in receipt.proof_reason):
+    if receipt.proof_reason and (receipt.proof != "measured" or receipt.proof_reason == ONE_NETWORK):
         how += f": {printable(receipt.proof_reason)}"
     parties = "workers"
     if receipt.runtime == "command":

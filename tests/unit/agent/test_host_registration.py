@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from torchnet.agent.host_registration import HostRegister, HostRequest, Registration
 from torchnet.agent.spec import AgentSpec
+from torchnet.network.interface_selection import Rail
 
 SPEC = AgentSpec("job", 4, 2, ("true",), name="host-a", token="x")
 B = HostRequest("uid-b", "host-b", 4, 2)
@@ -44,7 +46,8 @@ def test_ranks_in_the_order_of_arrival(register: HostRegister) -> None:
     ]
     assert register.answer(named(2), {0}, late=False).node_rank == 2  # it asks again
     assert "one too many" in register.answer(named(4), {0, 1, 2, 3}, late=False).refused
-    assert register.names({0, 1, 3}) == {2: "host-2"}
+    joined = {0: "host-a", 1: "host-1", 3: "host-3"}
+    assert register.missing(joined) == ({2: "host-2, which came but did not join"}, ())
 
 
 def test_a_rank_that_the_line_gives_is_kept(register: HostRegister) -> None:
@@ -93,14 +96,51 @@ def test_a_host_that_does_not_fit_is_refused(
     assert why in register.answer(request_, {0}, late=late).refused
 
 
+def test_the_answer_has_the_networks_of_rank_0(clock: Clock) -> None:
+    rails = (Rail(0, None, "ens5", "10.7.0.5", 4, 24, 1500), Rail(1, None, "ens6", "fd00::5", 6, 64, 1500))
+    answer = HostRegister(SPEC, clock, rails).answer(B, {0}, late=False)
+    assert answer.networks == ("10.7.0.0/24", "fd00::/64")
+    looped = HostRegister(replace(SPEC, loopback=True), clock, rails)
+    assert looped.answer(B, {0}, late=False).networks == ()
+
+
+def test_whether_all_hosts_have_one_network(register: HostRegister) -> None:
+    for number in (1, 2, 3):
+        assert not register.all_have_one_network
+        register.answer(named(number, one_network=True), {0}, late=False)
+    assert register.all_have_one_network
+    register.release(3)
+    register.answer(named(4), {0, 1, 2}, late=False)
+    assert not register.all_have_one_network
+
+
+@pytest.mark.parametrize(
+    ("joined", "texts", "hosts"),
+    [
+        ({0: "host-a", 2: "host-c.cluster"}, {1: "host-b", 3: "host-d"}, ()),
+        # The endpoint's host is rank 0, whatever its place in the list.
+        ({0: "host-b", 1: "host-a", 2: "host-c"}, {}, ("host-d",)),
+        ({0: "host-b"}, {}, ("host-a", "host-c", "host-d")),
+        ({0: "host-a", 1: "host-b", 2: "host-c"}, {3: "host-d"}, ()),
+        ({0: "ip-10-0-0-1"}, {}, ()),  # no name of the list
+    ],
+)
+def test_who_is_missing(
+    clock: Clock, joined: dict[int, str], texts: dict[int, str], hosts: tuple[str, ...]
+) -> None:
+    names = ("host-a", "host-b", "host-c", "host-d")
+    assert HostRegister(replace(SPEC, host_names=names), clock).missing(joined) == (texts, hosts)
+
+
 def test_requests_and_answers_arrive_as_they_were_sent() -> None:
     request = replace(B, node_rank=1, wished=2, run_id="job")
     assert HostRequest.read(request.message()) == request
     assert HostRequest.read({"row": {}}) is None
-    answer = Registration(3, "host-b", "job")
-    assert Registration.read(answer.message()) == answer
+    assert HostRequest.read(replace(B, one_network=True).message()) == replace(B, one_network=True)
+    answer = Registration(3, "host-b", "job", ("10.7.0.0/24",))
+    assert Registration.read(json.loads(json.dumps(answer.message()))) == answer
     refused = Registration(refused="no")
-    assert Registration.read(refused.message()) == refused
+    assert Registration.read(json.loads(json.dumps(refused.message()))) == refused
 
 
 @pytest.mark.parametrize(
@@ -112,7 +152,17 @@ def test_malformed_requests(changed: dict[str, Any]) -> None:
         HostRequest.read({"host": {**vars(B), **changed}})
 
 
-@pytest.mark.parametrize("changed", [{"node_rank": "1"}, {"name": "a\nb"}, {"run_id": None}])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"node_rank": "1"},
+        {"name": "a\nb"},
+        {"run_id": None},
+        {"networks": None},
+        {"networks": [7]},
+        {"networks": ["10.7.0.5/24"]},
+    ],
+)
 def test_malformed_answers(changed: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
-        Registration.read({**vars(Registration(1, "b", "job")), **changed})
+        Registration.read({**vars(Registration(1, "b", "job")), "networks": [], **changed})

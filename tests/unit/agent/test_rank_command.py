@@ -39,14 +39,30 @@ def test_the_local_rank_is_replaced_as_torchrun_does(made: AgentSpec, expected: 
 
 @pytest.mark.parametrize("reads", [True, False])
 def test_who_reads_an_empty_input_is_noticed(reads: bool) -> None:
-    loop, seen = EventLoop(), list[int]()
-    inputs = StandardInputs(loop, spec(), seen.append)
+    loop, seen = EventLoop(), list[int | None]()
+    inputs = StandardInputs(loop, spec(own_console=True), seen.append)
     files = [inputs.open(rank) for rank in (0, 1)]
     word = "cat" if reads else "true"
     assert subprocess.run([word], stdin=files[1], capture_output=True, check=True).stdout == b""
     inputs.look()
     inputs.look()
     assert seen == ([1] if reads else [])
+    inputs.close()
+    loop.close()
+
+
+def test_many_ranks_share_one_empty_input() -> None:
+    """A file for each would use up the descriptors; then it is not known which rank has read it."""
+    loop, seen = EventLoop(), list[int | None]()
+    inputs = StandardInputs(loop, spec(nproc=100, own_console=True), seen.append)
+    files = {inputs.open(rank) for rank in range(100)}
+    assert len(files) == 1
+    for _ in range(2):
+        assert (
+            subprocess.run(["cat"], stdin=files.copy().pop(), capture_output=True, check=True).stdout == b""
+        )
+    inputs.look()
+    assert seen == [None]
     inputs.close()
     loop.close()
 
@@ -60,7 +76,7 @@ def test_in_a_pod_there_is_nothing_to_notice() -> None:
 
 def test_a_restarted_rank_gets_the_same_input() -> None:
     loop = EventLoop()
-    inputs = StandardInputs(loop, spec(), print)
+    inputs = StandardInputs(loop, spec(own_console=True), print)
     first = inputs.open(0)
     assert isinstance(first, int)
     assert inputs.open(0) == first

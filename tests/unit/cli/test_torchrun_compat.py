@@ -112,8 +112,61 @@ def test_a_line_for_one_of_several_hosts(launch: Launch, jobs: list[Any], line: 
     assert "PET_" not in err
     assert "not needed" not in err
     slurm = line.startswith("SLURM_")
-    assert (own.slurm_id, own.names) == ((2, ("gpu08", "gpu09", "gpu10")) if slurm else (None, ()))
+    assert (own.wished, own.names) == ((2, ("gpu08", "gpu09", "gpu10")) if slurm else (None, ()))
     assert ("one job on the 3 hosts of Slurm step 7.1" in err) == endpoint.endswith(":*")
+
+
+@pytest.mark.parametrize(
+    ("line", "rank", "wished", "endpoint"),
+    [
+        ("--nnodes 3 --rdzv-backend c10d --rdzv-endpoint a:7 --node-rank 2", None, 2, "a:7"),
+        ("--nnodes 2 --rdzv-backend=c10d --rdzv-endpoint a:7 --node-rank 5", None, 5, "a:7"),
+        ("PET_RDZV_BACKEND=c10d PET_NODE_RANK=0 --nnodes 2", None, 0, "127.0.0.1:29400"),
+        (f"{SLURM} --rdzv-backend c10d --node-rank 0", None, 2, "gpu08:*"),
+        ("--nnodes 2 --rdzv-backend static --rdzv-endpoint a:7 --node-rank 1", 1, None, "a:7"),
+    ],
+)
+def test_as_in_torchrun_only_the_static_rendezvous_uses_the_node_rank(
+    launch: Launch, jobs: list[Any], line: str, rank: int | None, wished: int | None, endpoint: str
+) -> None:
+    code, err = launch(line)
+    assert code == 0, err
+    own = jobs[0].host_line
+    assert (own.node_rank, own.wished) == (rank, wished)
+    assert own.endpoint.startswith(endpoint.rstrip("*"))
+
+
+@pytest.mark.parametrize(
+    ("line", "count"),
+    [
+        ("--nnodes 2 --rdzv-endpoint a:29400", 1),
+        (SLURM, 1),
+        ("--on hosts --nnodes 2 --rdzv-endpoint a:29400", 1),
+        ("--nnodes 2 --rdzv-endpoint a:29400 --nproc-per-node gpu", "gpu"),
+        ("TORCHNET_NPROC_PER_NODE=3 --nnodes 2 --rdzv-endpoint a:29400", 3),
+        ("PET_NPROC_PER_NODE=4 PET_NODE_RANK=1 --nnodes 2", 4),
+    ],
+)
+def test_a_host_starts_one_process_unless_the_line_says_otherwise(
+    launch: Launch, jobs: list[Any], line: str, count: int | str
+) -> None:
+    assert launch(f"CUDA_VISIBLE_DEVICES=0,1,2,3 {line}")[0] == 0
+    assert jobs[0].nproc_per_node == count
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["--rdzv-endpoint a:29400", "--rdzv-endpoint a:29400 --network host:ens5", "--node-rank 0 --nnodes 1"],
+)
+def test_a_verification_needs_two_hosts(
+    line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, jobs: list[Any]
+) -> None:
+    assert (main(["verify", *line.split()]), jobs) == (2, [])
+    assert "add --nnodes N" in capsys.readouterr().err
+    monkeypatch.setenv("PET_NNODES", "1")
+    monkeypatch.setenv("PET_MASTER_ADDR", "a")
+    assert (main(["verify"]), jobs) == (2, [])
+    assert "PET_MASTER_ADDR=a: torchnet verify checks" in capsys.readouterr().err
 
 
 def test_all_hosts_of_a_slurm_step_meet_at_the_same_port(launch: Launch, jobs: list[Any]) -> None:
@@ -184,6 +237,9 @@ def test_a_line_that_no_host_can_follow_is_refused(launch: Launch, jobs: list[An
         ("PET_NNODES=3 PET_NPROC_PER_NODE=1", 3),
         ("PET_NNODES=3 --standalone", 1),
         ("PET_STANDALONE=1 PET_NNODES=3", 1),
+        ("PET_STANDALONE=1 PET_NODE_RANK=1 PET_MASTER_ADDR=10.0.0.1", 1),
+        (f"PET_STANDALONE=1 {SLURM}", 1),
+        ("--nnodes 1 --rdzv-backend c10d --rdzv-endpoint localhost:0 --node-rank 1", 1),
     ],
     ids=str,
 )
@@ -226,6 +282,23 @@ def test_each_flag_says_what_it_means_here(dry: Dry, capsys: pytest.CaptureFixtu
     assert "--rdzv-backend" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("flag", "local", "hosts"),
+    [
+        ("--local-addr 10.0.0.9", "is not needed", "--network host:NETWORK/LENGTH chooses it"),
+        ("--rdzv-conf is_host=1", "--start-timeout", "the endpoint's address is node 0 (is_host)"),
+    ],
+)
+def test_what_a_flag_without_effect_would_do_on_several_hosts(
+    launch: Launch, flag: str, local: str, hosts: str
+) -> None:
+    assert f"{flag.split(maxsplit=1)[0]} " in (err := launch(f"--nnodes 1 {flag}")[1])
+    assert local in err
+    err = launch(f"--nnodes 2 --rdzv-endpoint a:1 {flag}")[1]
+    assert f"{flag.split(maxsplit=1)[0]} has no effect in torchnet: " in err
+    assert hosts in err
+
+
 def test_like_torchrun_torchnet_binds_no_process_to_cpus_by_default() -> None:
     """LaunchConfig asks this function of torch if there are as many devices as processes, and no --numa-binding."""
     where = find_spec("torch")
@@ -238,7 +311,7 @@ def test_like_torchrun_torchnet_binds_no_process_to_cpus_by_default() -> None:
     exec(compile(ast.Module([function], []), name, "exec"), defined)
     assert defined[name]() is None
     (flag,) = [one for one in TORCHRUN_FLAGS if one.flag == "--numa-binding"]
-    assert "as torchrun without this flag" in flag.notice
+    assert "as torchrun without this flag" in flag.notice("local")
     assert name in (ROOT / "docs/torchrun.md").read_text()
 
 
@@ -293,7 +366,16 @@ def test_abbreviations_as_argparse_accepts_them(dry: Dry) -> None:
             "",
             "torchnet: no --nnodes: 2 nodes, all on this machine; for a single one, as under torchrun: --nnodes 1",
         ),
-        ("--nnodes 3", "torchnet: --nnodes 3: all nodes on this machine"),
+        ("--nnodes 3", "torchnet: --nnodes 3: all nodes on this machine\n"),
+        (
+            "CUDA_VISIBLE_DEVICES=0,1,2,3 --nnodes 2",
+            "torchnet: --nnodes 2: all nodes on this machine, 2 processes each, one per GPU ",
+        ),
+        ("CUDA_VISIBLE_DEVICES=0,1 --nnodes 2", "torchnet: --nnodes 2: all nodes on this machine\n"),
+        (
+            "CUDA_VISIBLE_DEVICES=0,1,2,3 --nnodes 2 --nproc-per-node 1",
+            "torchnet: --nnodes 2: all nodes on this machine\n",
+        ),
         ("CUDA_VISIBLE_DEVICES=0,1", "torchnet: no --nproc-per-node: 2 processes, one per GPU; "),
         ("--nnodes 1", ""),
         ("--standalone", ""),

@@ -90,6 +90,35 @@ def test_a_host_with_one_card(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (found.interfaces, found.only_network) == (("ens3",), True)
 
 
+def test_a_tunnel_beside_one_card_is_another_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    present = {one.name: one for one in (*CARDS[:2], card("tailscale0", "100.64.0.7", 32))}
+    monkeypatch.setattr(rtnetlink, "interfaces", lambda: present)
+    assert (choose().interfaces, choose().only_network) == (("ens3",), False)
+    assert not choose("host:tailscale0").only_network
+
+
+@pytest.mark.parametrize(
+    ("networks", "environ", "rank0", "interfaces"),
+    [
+        ((), {}, ("10.7.0.0/24",), ("ens5",)),
+        ((), {}, ("10.7.0.0/24", "10.6.0.0/24"), ("ens5", "ens6")),
+        ((), {}, ("10.99.0.0/24",), ("ens6", "ens5")),  # this host has no address there
+        ((), {}, (), ("ens6", "ens5")),
+        (("host:ens6",), {}, ("10.7.0.0/24",), ("ens6",)),
+        ((), {"NCCL_SOCKET_IFNAME": "ens3"}, ("10.7.0.0/24",), ("ens3",)),
+        ((), {"NCCL_SOCKET_IFNAME": "^ens5"}, ("10.7.0.0/24",), ("ens6",)),
+    ],
+)
+def test_rails_that_are_found_follow_those_of_node_0(
+    networks: tuple[str, ...], environ: dict[str, str], rank0: tuple[str, ...], interfaces: tuple[str, ...]
+) -> None:
+    found = backend.follow(choose(*networks, **environ), rank0, "auto")
+    assert found.interfaces == interfaces
+    assert found.networks.keys() == set(interfaces)
+    if rank0 == ("10.7.0.0/24",) and not networks and not environ:
+        assert found.why == "found on node 0's networks; not used: ens3, ens6"
+
+
 def test_the_network_is_given_by_the_address_that_gloo_uses(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a card with both families is no ambiguity."""
     both: Any = Interface(

@@ -38,12 +38,31 @@ def test_rank_0_listens_on_all_addresses_and_both_families() -> None:
     with endpoint.bound() as sock:
         sock.listen()
         port = sock.getsockname()[1]
-        assert not HostEndpoint("localhost", port).is_free
+        assert HostEndpoint("localhost", port).opened() is None
         for address in ("127.0.0.1", "127.0.3.3"):
             socket.create_connection((address, port)).close()
         if socket.has_dualstack_ipv6():
             socket.create_connection(("::1", port)).close()
-    assert HostEndpoint("localhost", port).is_free
+
+
+def test_of_several_processes_on_one_machine_one_listens() -> None:
+    """A port that is looked at, closed and opened again later would make two of them rank 0."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    endpoint = HostEndpoint("localhost", port, alone=True)
+    found = [endpoint.opened(), endpoint.opened()]
+    assert found[0] is not None
+    assert found[1] is None
+    assert found[0].bound() is found[0].listener
+    # Who connects before the server takes over waits for it.
+    client = socket.create_connection(("127.0.0.1", port))
+    found[0].bound().listen(16)
+    found[0].bound().accept()[0].close()
+    client.close()
+    found[0].close()
+    again = endpoint.opened()
+    assert again is not None
+    again.close()
 
 
 def test_where_all_nodes_are_on_one_machine_no_other_reaches_it() -> None:

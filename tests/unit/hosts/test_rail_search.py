@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from torchnet.errors import NetworkError
-from torchnet.hosts.rail_search import find_rails, in_order, network_of
+from torchnet.hosts.rail_search import FoundRails, external, find_rails, in_order, network_of, rails_on
 from torchnet.network.interface_selection import Address, Interface
 
 
@@ -106,9 +106,38 @@ def test_more_cards_than_rails_are_refused() -> None:
 
 def test_one_network_is_known_as_such() -> None:
     alone = find_rails({"lo": LO, "ens3": FRONTEND, "docker0": EVERYWHERE[0]}, {})
-    assert (alone.only_network, alone.others, alone.networks) == (True, (), {"ens3": "192.0.2.0/24"})
+    assert (alone.others, alone.networks) == ((), {"ens3": "192.0.2.0/24"})
     two = find_rails({"ens3": FRONTEND, "ens5": BACKEND}, {}, default_routes={"ens3"})
-    assert (two.only_network, two.others) == (False, ("ens3",))
+    assert two.others == ("ens3",)
+
+
+def test_a_tunnel_is_no_rail_but_leads_to_other_machines() -> None:
+    """Traffic can take it, so a host with one card and a tunnel has two networks."""
+    for name in ("wg0", "tailscale0", "tun0", "vxlan.calico", "genev_sys_6081", "ovn-k8s-mp0", "antrea-gw0"):
+        tunnel = card(name, "10.99.0.2/24", carrier=name != "tun0")
+        assert search(card("ens3", "10.0.0.5/24"), tunnel) == ("ens3",)
+        assert external({"ens3": FRONTEND, name: tunnel}) == {"ens3", name}
+    inside = (
+        LO,
+        EVERYWHERE[0],
+        EVERYWHERE[1],
+        card("ens9", "10.9.9.1/24", up=False),
+        card("ens8", "fe80::1/64"),
+    )
+    assert external({one.name: one for one in (FRONTEND, *inside)}) == {"ens3"}
+
+
+def test_the_rails_on_the_networks_of_another_host() -> None:
+    present = {one.name: one for one in (LO, *EVERYWHERE, FRONTEND, BACKEND, OTHER)}
+    found = rails_on(["10.7.0.0/24", "10.6.0.0/24"], present)
+    assert found == FoundRails(("ens5", "ens6"), {"ens5": "10.7.0.0/24", "ens6": "10.6.0.0/24"}, ("ens3",))
+    for missing in ("10.5.0.0/24", "fd00::/64", "172.17.0.0/16"):  # the last one is docker0's
+        assert rails_on(["10.7.0.0/24", missing], present) is None
+    assert rails_on(["10.7.0.0/24", "10.7.0.0/24"], present) is None
+    twins = {one.name: one for one in (BACKEND, card("ens9", "10.7.0.9/24"))}
+    both = rails_on(["10.7.0.0/24", "10.7.0.0/24"], twins)
+    assert both is not None
+    assert both.interfaces == ("ens5", "ens9")
 
 
 def test_the_network_is_that_of_the_address_that_gloo_uses() -> None:
