@@ -71,7 +71,7 @@ class Hosts:
         return subprocess.Popen(
             list(command),
             env={**kept, "PYTHONPATH": str(ROOT), "PATH": search, **variables},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -81,9 +81,9 @@ class Hosts:
 
 
 def srun(
-    hosts: Hosts, line: str, *, only: int | None = None, **variables: str
+    hosts: Hosts, line: str, *, only: int | None = None, tasks: int = 1, **variables: str
 ) -> list[subprocess.Popen[str]]:
-    """Start a line on both hosts as srun does, one task on each; ``only``: the other host never starts it.
+    """Start a line on both hosts as srun does, so many tasks on each; ``only``: the other host never starts it.
 
     Source:
         srun(1), "OUTPUT ENVIRONMENT VARIABLES".
@@ -93,9 +93,8 @@ def srun(
         "SLURM_STEP_ID": "0",
         "SLURM_STEP_NUM_NODES": "2",
         "SLURM_STEP_NODELIST": ",".join(NAMES),
-        "SLURM_STEP_NUM_TASKS": "2",
-        "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
-        "SLURM_LOCALID": "0",
+        "SLURM_STEP_NUM_TASKS": str(2 * tasks),
+        "SLURM_STEP_TASKS_PER_NODE": f"{tasks}(x2)",
     }
     return [
         hosts.start(
@@ -104,15 +103,17 @@ def srun(
             hosts=f"{FRONTEND[0]} {NAMES[0]}\n" if number else "",
             **step,
             SLURM_NODEID=str(number),
-            SLURM_PROCID=str(number),
+            SLURM_PROCID=str(number * tasks + task),
+            SLURM_LOCALID=str(task),
             **variables,
         )
         for number in (0, 1)
+        for task in range(tasks)
         if only in (None, number)
     ]
 
 
 def finish(processes: Sequence[subprocess.Popen[str]], seconds: float = 90) -> list[tuple[int, str, str]]:
     """Wait for all; exit code, standard output and standard error of each."""
-    said = [process.communicate(timeout=seconds) for process in processes]
-    return [(process.returncode, *texts) for process, texts in zip(processes, said, strict=True)]
+    outputs = [process.communicate(timeout=seconds) for process in processes]
+    return [(process.returncode, *texts) for process, texts in zip(processes, outputs, strict=True)]

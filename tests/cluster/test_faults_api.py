@@ -90,7 +90,7 @@ def test_a_launch_on_a_bad_day(launcher: Launcher, api: Front, tmp_path: Path) -
         gave_up = launcher.ended(never, began)
     assert done.code == 0, done.stderr
     for rank in (0, 1):
-        log = (launcher.folder / "logs" / f"rank-{rank}.log").read_text().splitlines()
+        log = (launcher.folder / "logs" / "row17" / f"rank-{rank}.log").read_text().splitlines()
         assert log == lines(done.stdout, rank) == [f"tick {number}" for number in range(100)]
     found = job.receipt()
     assert [node["node"] for node in found["nodes"]] == ["row17-0", "row17-1"]

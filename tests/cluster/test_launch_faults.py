@@ -27,7 +27,7 @@ def test_the_api_server_restarted_twice_in_mid_watch(launcher: Launcher) -> None
         done = job.finish()
     assert done.code == 0, done.stderr
     for rank in (0, 1):
-        lines = (launcher.folder / "logs" / f"rank-{rank}.log").read_text().splitlines()
+        lines = (launcher.folder / "logs" / "restarted" / f"rank-{rank}.log").read_text().splitlines()
         assert lines == [f"tick {number}" for number in range(100)]
     assert done.stderr.count("receipt of") == 1
     assert launcher.left() == []

@@ -6,13 +6,14 @@ import importlib.util
 import json
 import re
 import shlex
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.hosts import BACKEND, FRONTEND, NAMES, Hosts, finish, srun
-from tests.jobs import receipt, script
+from tests.jobs import receipt, script, until
 from tests.namespaces import isolated
 
 with_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
@@ -23,6 +24,7 @@ TALK = """
     rank, address = os.environ["RANK"], os.environ["MASTER_ADDR"]
     print("I am", rank, "of", os.environ["WORLD_SIZE"], "at", address, flush=True)
     if os.environ["LOCAL_RANK"] != "0":
+        sys.stdin.read()
         sys.exit()
     if rank == "0":
         server = socket.create_server((address, 7000))
@@ -36,7 +38,7 @@ TALK = """
                 break
             except OSError:
                 time.sleep(0.05)
-        for _ in range(20):
+        for _ in range(8):
             connection.sendall(bytes(100_000))
             time.sleep(0.1)
         connection.close()
@@ -46,12 +48,26 @@ GLOO = """
     import os, time, torch, torch.distributed as dist
     dist.init_process_group("gloo")
     total = torch.full((1 << 16,), float(dist.get_rank() + 1))
-    for _ in range(20):
+    for _ in range(10):
         dist.all_reduce(total.clone())
         time.sleep(0.1)
     dist.all_reduce(total)
     print("sum", int(total[0]), "in", os.environ["TORCHELASTIC_RUN_ID"])
     dist.destroy_process_group()
+"""
+# The first attempt fails on the second host. Then rank 1 saves at the signal, and rank 0 takes its time.
+INTERRUPTED = """
+    import os, pathlib, signal, sys, time
+    rank = os.environ["RANK"]
+    if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        sys.exit(3) if rank == "1" else time.sleep(60)
+    def save(*_):
+        pathlib.Path("saved-" + rank).touch()
+        if rank == "1":
+            sys.exit()
+    signal.signal(signal.SIGINT, save)
+    pathlib.Path("ready-" + rank).touch()
+    time.sleep(60)
 """
 
 
@@ -74,7 +90,7 @@ def test_one_line_on_two_hosts_is_one_job_with_one_receipt(tmp_path: Path) -> No
         hosts = Hosts(tmp_path)
         for number in (0, 1):
             hosts.within(number, f"ip rule add to {FRONTEND[0]}/24 ipproto udp prohibit")
-        line = "torchnet launch --nnodes 2 --rdzv-backend c10d --rdzv-endpoint host-a:29401"
+        line = "torchnet launch --nnodes 2 --rdzv-backend c10d --rdzv-endpoint host-a:29401 --log-dir logs"
         (first, out, err), (second, other_out, other_err) = both(
             hosts, f"{line} --rdzv-id job-7 --json receipt.json --min-share 0.9 'train it.py'"
         )
@@ -85,8 +101,11 @@ def test_one_line_on_two_hosts_is_one_job_with_one_receipt(tmp_path: Path) -> No
         assert "backend share" not in other_err
         assert [text.count("TORCHNET_TOKEN is not set") for text in (err, other_err)] == [2, 0]
         for text, name in ((err, "host-a"), (other_err, "host-b")):
-            assert re.search(rf"node \d of 2 \({name}\): backend eth1 \(10.7.0.0/24\)", text)
+            assert re.search(rf"node \d of 2 \({name}\), 1 process: backend eth1 \(10.7.0.0/24\)", text)
             assert "not needed" not in text
+            (folder,) = re.findall(r"torchnet: (?:node \d: )?logs: (.*)", text)
+            log = Path(folder, f"node-{NAMES.index(name)}", "attempt_0", "0", "stdout.log")
+            assert log.read_text() == "sum 3 in job-7\n"
         found = receipt(tmp_path / "receipt.json")
         assert (found["run_id"], found["world_size"], found["network"]) == ("job-7", 2, "host")
         assert found["backend_share"] > 0.99, found
@@ -106,7 +125,12 @@ def test_one_card_a_filter_for_udp_and_a_script_that_fails(tmp_path: Path) -> No
         for number in (0, 1):
             hosts.within(number, f"ip rule add to {FRONTEND[0]}/24 ipproto udp dport 29499 prohibit")
         line = "torchnet launch --nproc-per-node 2 --json receipt-%d.json talk.py 7"
-        variables = {"PET_NNODES": "2", "PET_MASTER_ADDR": "host-a", "TORCHNET_TOKEN": "of this test"}
+        variables = {
+            "PET_NNODES": "2",
+            "PET_MASTER_ADDR": "host-a",
+            "TORCHNET_TOKEN": "of this test",
+            "TORCHELASTIC_ERROR_FILE": str(tmp_path / "error.json"),
+        }
         started = [
             hosts.start(
                 number,
@@ -119,10 +143,12 @@ def test_one_card_a_filter_for_udp_and_a_script_that_fails(tmp_path: Path) -> No
         ]
         (first, out, err), (second, other_out, other_err) = finish(started)
         assert (first, second) == (7, 7), err + other_err
-        said = [f"[rank {rank}] I am {rank} of 4 at {FRONTEND[0]}" for rank in range(4)]
-        assert sorted(out.splitlines()) == said[:2]
-        assert sorted(other_out.splitlines()) == said[2:]
-        for text in (err, other_err):
+        lines = [f"[rank {rank}] I am {rank} of 4 at {FRONTEND[0]}" for rank in range(4)]
+        assert sorted(out.splitlines()) == lines[:2]
+        assert sorted(other_out.splitlines()) == lines[2:]
+        for text, reader in ((err, 1), (other_err, 3)):
+            assert f"rank {reader} reads its standard input, which is empty" in text
+            assert "TORCHELASTIC_ERROR_FILE" not in text
             assert "does not answer, but TCP does" in text
             assert "error: rank 2 on host-b exited with code 7" in text
         assert "0/2 paths at 1500 bytes; the others carry TCP" in err
@@ -137,32 +163,61 @@ def test_one_card_a_filter_for_udp_and_a_script_that_fails(tmp_path: Path) -> No
 
 
 def test_a_host_that_does_not_come_is_named(tmp_path: Path) -> None:
+    """On the host that is missing, others try: with another line, another token, and another endpoint (twice)."""
+
     @isolated
     def run() -> None:
         hosts = Hosts(tmp_path)
-        line = "torchnet launch --start-timeout 6 --no-python"
-        alone = srun(hosts, f"{line} --json receipt.json true", only=0, TORCHNET_TOKEN="x")
-        lost = hosts.start(
-            1,
-            shlex.split(f"{line} --nnodes 2 --node-rank 1 --master-addr 10.1.0.77 true"),
-            TORCHNET_TOKEN="x",
+        line = "torchnet launch --start-timeout 4 --no-python"
+        elsewhere = f"{line} --nnodes 2 --master-addr 10.1.0.77 --node-rank"
+        ended = finish(
+            [
+                *srun(hosts, f"{line} --json receipt.json true", only=0, TORCHNET_TOKEN="x"),
+                *srun(hosts, f"{line} --nnodes 3 true", only=1, TORCHNET_TOKEN="x"),
+                *srun(hosts, f"{line} true", only=1, TORCHNET_TOKEN="y"),
+                *(
+                    hosts.start(1, shlex.split(f"{elsewhere} {rank} true"), hosts=KNOWN, TORCHNET_TOKEN="x")
+                    for rank in (0, 1)
+                ),
+            ]
         )
-        (one, _, err), (two, _, lost_err) = finish([*alone, lost])
-        started = [
-            hosts.start(
-                number,
-                shlex.split(f"{line} --nnodes {2 + number} --rdzv-endpoint {FRONTEND[0]}:29402 true"),
-                TORCHNET_TOKEN="x",
-            )
-            for number in (0, 1)
-        ]
-        (three, _, meeting_err), (four, _, stranger_err) = finish(started)
-        assert (one, two, three, four) == (124, 124, 124, 4), err + lost_err + stranger_err + meeting_err
-        assert "1 of 2 workers joined; missing: node rank 1 (host-b)" in err
-        assert "host-b could not reach rank 0 at 10.1.0.77:29500 within 6 s" in lost_err
-        for text in (stranger_err, meeting_err):
+        assert [code for code, *_ in ended] == [124, 4, 124, 124, 124], ended
+        err, stranger_err, liar_err, first_err, lost_err = [text for *_, text in ended]
+        assert "1 of 2 workers joined; missing: node rank 1 (host-b); " in err
+        assert "connections had a wrong token" in err
+        for text in (err, stranger_err):
             assert "host-b was started with --nnodes 3, rank 0 with --nnodes 2" in text
+        assert "another token, or what listens there is not torchnet" in liar_err
+        assert "this is node rank 0, but 10.1.0.77 is no address of this host" in first_err
+        assert "host-b could not reach rank 0 at 10.1.0.77:29500 within 4 s" in lost_err
         assert receipt(tmp_path / "receipt.json")["failure"]["kind"] == "timeout"
+
+    run()
+
+
+def test_a_restart_and_ctrl_c_on_one_host_reach_both(tmp_path: Path) -> None:
+    script(tmp_path, INTERRUPTED, "train.py")
+
+    @isolated
+    def run() -> None:
+        hosts = Hosts(tmp_path)
+        line = "torchnet launch --nnodes 2 --rdzv-endpoint host-a:29402 --max-restarts 1 --grace 50"
+        words = shlex.split(f"{line} --json receipt.json train.py")
+        started = [
+            hosts.start(number, words, hosts=KNOWN if number else "", TORCHNET_TOKEN="x") for number in (0, 1)
+        ]
+        for name in ("ready", "saved"):
+            until(
+                lambda name=name: {f"{name}-0", f"{name}-1"} <= {one.name for one in tmp_path.iterdir()}, name
+            )
+            started[1].send_signal(signal.SIGINT)  # the second one kills rank 0, on the other host
+        (first, _, err), (second, _, other_err) = finish(started, 25)
+        assert (first, second) == (130, 130), err + other_err
+        assert "restart 1 of 1, because rank 1 on host-b exited with code 3" in err
+        assert "press Ctrl-C again to kill them" in other_err
+        found = receipt(tmp_path / "receipt.json")
+        assert (found["restarts"], found["failure"]["kind"]) == (1, "interrupted")
+        assert [one["exit_code"] for one in found["ranks"]] == [137, 0]
 
     run()
 
@@ -172,7 +227,7 @@ def test_the_benchmark_under_srun(tmp_path: Path) -> None:
     @isolated
     def run() -> None:
         hosts = Hosts(tmp_path)
-        line = "torchnet bench --network host:eth1 --json results-$SLURM_NODEID.json -e 4K --seconds 0.05"
+        line = "torchnet bench all-reduce --network host:eth1 --json results-$SLURM_NODEID.json -e 4K --seconds 0.05"
         (first, out, err), (second, other_out, other_err) = finish(
             srun(hosts, f"{line} --tcp-seconds 0.1", TORCHNET_TOKEN="x")
         )
@@ -188,23 +243,34 @@ def test_the_benchmark_under_srun(tmp_path: Path) -> None:
     run()
 
 
-def test_the_verification_under_srun_and_two_rails(tmp_path: Path) -> None:
+def test_the_verification_under_srun_and_several_tasks(tmp_path: Path) -> None:
+    """Without default routes, only the other host knows which interface leads to the endpoint: node 0's rails count."""
+
     @isolated
     def run() -> None:
         hosts = Hosts(tmp_path, rails=2)
-        (first, out, err), (second, other_out, other_err) = finish(
-            srun(hosts, "torchnet verify -o json", TORCHNET_TOKEN="x")
+        for number in (0, 1):
+            hosts.within(number, "ip route del default")
+        (first, out, err), (second, other_out, other_err), *tasks = finish(
+            [
+                *srun(hosts, "torchnet verify -o json", TORCHNET_TOKEN="x"),
+                *srun(hosts, "torchnet verify", tasks=2, only=1, TORCHNET_TOKEN="x"),
+            ]
         )
         assert (first, second, other_out) == (0, 0, ""), err + other_err
         found = json.loads(out)
         assert found["result"] == "ok"
         assert [(one["name"], one["evidence"]) for one in found["checks"]] == [
             ("hosts", "2/2 joined: host-a, host-b"),
-            ("paths", "4/4 paths at 1500 bytes"),
+            ("paths", "6/6 paths at 1500 bytes"),
         ]
-        for text in (err, other_err):
+        rails = "eth0 (10.1.0.0/24), eth1 (10.7.0.0/24), eth2 (10.8.0.0/24)"
+        for text, how in ((err, "found;"), (other_err, "found on node 0's networks;")):
             assert "one job on the 2 hosts of Slurm step 12.0, which meet at host-a:" in text
-            assert "backend eth1 (10.7.0.0/24), eth2 (10.8.0.0/24), found; not used: eth0" in text
+            assert f"backend {rails}, {how}" in text
+        for code, _, text in tasks:
+            assert code == 2
+            assert "srun --ntasks-per-node 1 torchnet verify …" in text
 
     run()
 
@@ -216,13 +282,13 @@ def test_two_nodes_on_one_machine_as_people_try_a_line(tmp_path: Path) -> None:
     def run() -> None:
         hosts = Hosts(tmp_path)
         line = shlex.split("torchnet launch --nnodes 2 --rdzv-endpoint localhost:29403 talk.py 0")
-        said = sorted(finish([hosts.start(0, line), hosts.start(0, line)]), key=lambda one: one[1])
-        assert [code for code, _, _ in said] == [0, 0], said
-        assert [out.partition(" at ")[0] for _, out, _ in said] == [
+        ended = sorted(finish([hosts.start(0, line), hosts.start(0, line)]), key=lambda one: one[1])
+        assert [code for code, _, _ in ended] == [0, 0], ended
+        assert [out.partition(" at ")[0] for _, out, _ in ended] == [
             "[rank 0] I am 0 of 2",
             "[rank 1] I am 1 of 2",
         ]
-        assert all("all 2 nodes run on this one, on loopback: nothing is proved" in err for *_, err in said)
-        assert "backend share unknown: loopback" in said[0][2]
+        assert all("all 2 nodes run on this one, on loopback: nothing is proved" in err for *_, err in ended)
+        assert "backend share unknown: loopback" in ended[0][2]
 
     run()

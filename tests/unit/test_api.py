@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any, get_args
 
@@ -98,3 +99,23 @@ def test_a_detached_run_has_no_receipt() -> None:
     settings: dict[str, Any] = {"on": "kubernetes", "image": "x:1", "network": "n", "detach": True}
     with pytest.raises(errors.UsageError, match="detach"):
         api.launch("x.py", **settings)
+
+
+def test_the_handlers_of_further_signals_are_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Handles:
+        def validate(self, *_: Any) -> None: ...
+
+        def launch(self, _job: Any, _cwd: str, listener: Any) -> int:
+            signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+            listener({"event": "receipt", "receipt": receipt()})
+            return 0
+
+    def own(*_: Any) -> None: ...
+
+    monkeypatch.setattr(api, "runtime_of", lambda _job: Handles())
+    before = signal.signal(signal.SIGUSR1, own)
+    try:
+        api.launch("x.py", signals_to_handle="SIGUSR1")
+        assert signal.getsignal(signal.SIGUSR1) is own
+    finally:
+        signal.signal(signal.SIGUSR1, before)

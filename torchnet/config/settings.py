@@ -59,7 +59,8 @@ FIELDS = (
     Field(
         "nproc_per_node",
         "--nproc-per-node",
-        "Processes per worker: a number, gpu, cpu or auto.",
+        "Processes per worker: a number, gpu, cpu or auto. On several hosts, a launch has 1 by default, as under "
+        "torchrun.",
         "a whole number from 1 to 1024, gpu, cpu, auto",
         "one per GPU of the worker, else 1",
         "N",
@@ -311,7 +312,7 @@ FIELDS = (
         "output.log_dir",
         "--log-dir",
         "Write log files of the ranks to this directory: locally "
-        "RUN/node-R/attempt_N/LOCAL_RANK/{stdout,stderr}.log, on Kubernetes rank-N.log.",
+        "RUN/node-R/attempt_N/LOCAL_RANK/{stdout,stderr}.log, on Kubernetes RUN/rank-N.log.",
         "the path of a directory",
         "none",
         "DIR",

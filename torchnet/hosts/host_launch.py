@@ -281,7 +281,12 @@ def _end(
         console.close(patience)
         return code
     receipt = reporter.receipt or _own_receipt(part, reporter, code, began)
-    receipt = _completed(receipt, part, reporter)
+    own_network = part.backend is not None and part.backend.only_network
+    receipt = completed(
+        receipt,
+        is_open=part.open and not spec.loopback,
+        one_network=own_network and reporter.others_have_one_network,
+    )
     if job.output.measure:
         # Imported here, because loading the receipt's pydantic model takes time.
         from torchnet.receipt.step_timing import summarize_samples
@@ -313,11 +318,15 @@ def _own_receipt(part: _Part, reporter: ConsoleReporter, code: int, began: float
     )
 
 
-def _completed(receipt: dict[str, Any], part: _Part, reporter: ConsoleReporter) -> dict[str, Any]:
-    """Add what only the launcher knows: that the rendezvous was open, and that there was one network only."""
-    if part.open and not part.spec.loopback:
+def completed(receipt: dict[str, Any], *, is_open: bool, one_network: bool) -> dict[str, Any]:
+    """Add what only the launcher knows.
+
+    Args:
+        is_open: Whether the rendezvous was open.
+        one_network: Whether no host has a network besides the backend.
+    """
+    if is_open:
         receipt = {**receipt, "findings": [*receipt["findings"], OPEN]}
-    one_network = part.backend is not None and part.backend.only_network and reporter.others_have_one_network
     if one_network and receipt["proof"] == "measured" and receipt["backend_share_high"] == 1:
         receipt = {**receipt, "proof_reason": ONE_NETWORK}
     return receipt

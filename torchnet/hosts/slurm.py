@@ -68,10 +68,11 @@ def check_tasks(step: SlurmStep, words: str) -> None:
         UsageError: With the line that does it.
     """
     if step.local_tasks > 1:
+        count = "" if words == "verify" else f" --nproc-per-node {step.local_tasks}"
         raise UsageError(
             f"srun starts {step.local_tasks} tasks on this host; torchnet, like torchrun, is started once on each "
             "host and starts the processes itself",
-            fix=f"srun --ntasks-per-node 1 torchnet {words} --nproc-per-node {step.local_tasks} …",
+            fix=f"srun --ntasks-per-node 1 torchnet {words}{count} …",
         )
 
 

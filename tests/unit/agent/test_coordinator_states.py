@@ -237,6 +237,7 @@ class Runs(RuleBasedStateMachine):
             st.builds(messages.StateSaved, st.integers(0, 9)),
             st.builds(messages.ProcessesEnded, st.integers(0, 2)),
             st.just(messages.ProcessesStopped()),
+            st.just(messages.Kill()),
             st.just(messages.Stacks({"0": ""})),
             st.builds(lambda rank: messages.WorkerReceipt(made(rank, {})), RANKS),
             st.builds(

@@ -51,3 +51,16 @@ def test_with_a_virtual_local_rank_each_process_sees_its_gpu_as_the_first(
     assert [env["CUDA_VISIBLE_DEVICES"] for env in found] == expected
     assert (found[0]["TORCHELASTIC_RUN_ID"], found[0]["ROLE_NAME"]) == ("my job", "r")
     assert found[0]["TORCHELASTIC_SIGNALS_TO_HANDLE"] == "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+
+
+@pytest.mark.parametrize(
+    ("runtime", "own_console", "warned"),
+    [("local", True, False), ("agent", True, False), ("agent", False, True), ("kubernetes", False, True)],
+)
+def test_the_callers_error_file_is_replaced_unless_the_launcher_writes_it(
+    runtime: Any, own_console: bool, warned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", "/tmp/error.json")
+    one = spec(entry="program", runtime=runtime, own_console=own_console)
+    found = ProcessEnvironment(one, "fd00::1", rails(), 29501, 0).warnings()
+    assert any("TORCHELASTIC_ERROR_FILE" in text for text in found) == warned

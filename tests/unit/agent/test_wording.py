@@ -31,6 +31,9 @@ FAILURES = {
     "join_timeout": failures.join_timeout("node-1", " at rank0.example:29500", 30.0, "Connection refused"),
     "rank0_gone": failures.rank0_gone("node-1", 30.0, "No route to host"),
     "start_timeout": failures.start_timeout([0, 2], 4, 20.0, 3, prepared=False),
+    "start_timeout (hosts)": failures.start_timeout(
+        [0], 3, 20.0, 0, prepared=False, names={1: "b"}, hosts=("c",)
+    ),
     "start_timeout (prepared)": failures.start_timeout([0], 20, 20.0, 0, prepared=True),
     "preflight_failed": failures.preflight_failed("node-0", [PATH] * 6),
     "state_not_saved": failures.state_not_saved("run-1", "/torchnet", OSError(28, "No space left on device")),

@@ -10,6 +10,7 @@ import pytest
 
 from tests import golden
 from tests.unit.screens import Screen
+from torchnet.console import console
 from torchnet.console.console import Console
 from torchnet.console.files import problem, write_json
 
@@ -147,3 +148,19 @@ def test_wording() -> None:
     problems = [f"{path!a}: {problem(path)}" for path in (".", "no/folder/x", "a\0b")]
     parts = [screen.stderr, other.stderr, err.getvalue(), "\n".join(problems)]
     golden.check("console-events.txt", "\n".join(parts).replace(os.getcwd(), "PWD"))
+
+
+@pytest.mark.parametrize(
+    ("rank", "text"),
+    [(3, "rank 3 reads its standard input, which is empty"), (None, "--stdin-rank RANK gives it torchnet's")],
+)
+def test_an_empty_standard_input_is_explained_once(
+    rank: int | None, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for missed in (True, False):
+        monkeypatch.setattr(console, "is_null", lambda _descriptor, missed=missed: not missed)
+        screen = Screen()
+        for one in (rank, 1):
+            screen.console.event({"event": "stdin", "rank": one})
+        assert screen.stderr.count("\n") == missed
+        assert (text in screen.stderr) == missed

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.screens import Screen
+from torchnet.agent.event_loop import EventLoop
+from torchnet.constants import ONE_NETWORK
 from torchnet.errors import UsageError
 from torchnet.hosts import host_launch, name_lookup
+from torchnet.hosts.console_reporter import ConsoleReporter
 from torchnet.hosts.host_launch import take_token
 
 
@@ -18,7 +22,8 @@ def test_the_token_is_not_left_for_the_ranks(tmp_path: Path) -> None:
     assert environ == {"A": "1"}
     file = tmp_path / "token"
     file.write_text("of a file\n")
-    assert take_token({"TORCHNET_TOKEN_FILE": str(file)}) == ("of a file", False)
+    environ = {"TORCHNET_TOKEN_FILE": str(file), "A": "1"}
+    assert (take_token(environ), environ) == (("of a file", False), {"A": "1"})
     with pytest.raises(UsageError, match="TORCHNET_TOKEN_FILE"):
         take_token({"TORCHNET_TOKEN_FILE": str(tmp_path / "missing")})
 
@@ -47,3 +52,30 @@ def test_a_look_up_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch)
     assert time.monotonic() - began < 10
     monkeypatch.setattr(socket, "getnameinfo", lambda *_: ("10.7.0.0", "0"))
     assert name_lookup.is_fast("10.7.0.0/24", 30.0)
+
+
+@pytest.mark.parametrize(
+    ("share", "proof", "one_network", "said"),
+    [
+        (1.0, "measured", True, True),
+        (0.6, "measured", True, False),  # some bytes went elsewhere, so there is another network
+        (1.0, "inferred", True, False),
+        (1.0, "measured", False, False),
+    ],
+)
+def test_the_receipt_says_that_there_is_one_network(
+    share: float, proof: str, one_network: bool, said: bool
+) -> None:
+    receipt = {"backend_share": share, "backend_share_high": share, "proof": proof, "proof_reason": "counted"}
+    found = host_launch.completed({**receipt, "findings": ["a"]}, is_open=said, one_network=one_network)
+    assert found["proof_reason"] == (ONE_NETWORK if said else "counted")
+    assert found["findings"] == (["a", host_launch.OPEN] if said else ["a"])
+
+
+def test_rank_0_hears_whether_the_other_hosts_have_one_network() -> None:
+    loop = EventLoop()
+    for sent in (True, False):
+        reporter = ConsoleReporter(loop, Screen().console, first=True)
+        reporter.send({"event": "receipt", "receipt": {}, **({"one_network": True} if sent else {})})
+        assert reporter.others_have_one_network == sent
+    loop.close()

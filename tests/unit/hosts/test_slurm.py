@@ -52,6 +52,9 @@ def test_a_step() -> None:
     with pytest.raises(UsageError, match="srun starts 4 tasks") as caught:
         check_tasks(other, "launch")
     assert "--nproc-per-node 4" in caught.value.fix
+    with pytest.raises(UsageError) as caught:
+        check_tasks(other, "verify")
+    assert caught.value.fix == "srun --ntasks-per-node 1 torchnet verify …"
 
 
 def test_a_list_that_does_not_fit_the_step_names_nobody() -> None:

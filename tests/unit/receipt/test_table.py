@@ -8,6 +8,7 @@ from typing import Any
 from tests import golden
 from tests.unit.receipts import receipt
 from torchnet.ansi import cells
+from torchnet.constants import ONE_NETWORK
 from torchnet.receipt.receipt_model import Measured, Receipt
 from torchnet.receipt.step_timing import rhythm, summarize_samples
 from torchnet.receipt.table import exchanged, render
@@ -48,6 +49,7 @@ def test_wording() -> None:
     tables = {
         "measured": table(min_share=0.95, measured=measured.model_dump()),
         "bursts": table(measured=bursts.model_dump(), restarts=1),
+        "one network": table(proof_reason=ONE_NETWORK),
         "inferred": table(proof="inferred", proof_reason="from the ports' counters", min_share=0.9999),
         "unknown": table(**unknown, min_share=0.5),
         "unknown, reason": table(**unknown, proof_reason="net1 is an RDMA port"),

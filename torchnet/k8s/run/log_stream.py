@@ -218,7 +218,7 @@ def _remark(text: str) -> Event:
 
 
 class LogFiles:
-    """Files ``rank-N.log`` in a folder on the launcher's machine.
+    """Files ``rank-N.log`` in a folder on the launcher's machine, the run's. Another run of its name adds to them.
 
     After the first write error, ``problem`` holds its text, and nothing more is written.
     """
@@ -235,7 +235,7 @@ class LogFiles:
             if rank not in self._files:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 self._files[rank] = open(  # noqa: SIM115  # closed by close()
-                    self._folder / f"rank-{rank}.log", "w", encoding="utf-8", errors="backslashreplace"
+                    self._folder / f"rank-{rank}.log", "a", encoding="utf-8", errors="backslashreplace"
                 )
             self._files[rank].write(f"{text}\n")
             self._files[rank].flush()

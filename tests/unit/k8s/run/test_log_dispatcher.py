@@ -56,6 +56,10 @@ def test_output_is_shown_as_often_as_it_was_written_and_kept_by_rank(tmp_path: P
     assert out.getvalue().count("step 1") == 2
     files = {path.name: path.read_text() for path in (tmp_path / "logs").iterdir()}
     assert files == {"rank-0.log": "step 1\nstep 1\n", "rank-3.log": "x\n"}
+    again, _, _ = heard(output(3, "y"), log_dir=str(tmp_path / "logs"))
+    again.take(all_of_it=False)
+    again.close()
+    assert (tmp_path / "logs/rank-3.log").read_text() == "x\ny\n", "nothing is overwritten"
 
 
 def test_a_folder_that_cannot_be_written_is_told_once_and_the_lines_are_still_shown(tmp_path: Path) -> None:

@@ -1,0 +1,51 @@
+"""A host that waits for rank 0."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import NoReturn
+
+import pytest
+
+from torchnet.agent.host_registration import HostRequest
+from torchnet.agent.rendezvous import Endpoint
+from torchnet.errors import JobStoppedError
+from torchnet.hosts.registration import StartTimeoutError, register
+
+REQUEST = HostRequest("uid", "host-b", 2, 1)
+NOBODY = Endpoint("127.0.0.1", 1)
+
+
+def wait(seconds: float, *signals: int) -> NoReturn:
+    register(NOBODY, "token", REQUEST, seconds, lambda _text: None, signals)
+    raise AssertionError("nobody answers")
+
+
+def test_rank_0_does_not_come() -> None:
+    with pytest.raises(
+        StartTimeoutError, match="host-b could not reach rank 0 at 127.0.0.1:1 within 0.2 s"
+    ) as caught:
+        wait(0.2)
+    assert caught.value.exit_code == 124
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
+def test_a_signal_ends_the_wait(number: signal.Signals, code: int) -> None:
+    """Among them those of --signals-to-handle, which would kill a process that does not handle them."""
+    threading.Timer(0.2, os.kill, (os.getpid(), number)).start()
+    with pytest.raises(JobStoppedError, match=f"stopped by {number.name} before the start") as caught:
+        wait(30.0, signal.SIGTERM, signal.SIGUSR1)
+    assert caught.value.exit_code == code
+    assert signal.getsignal(number) == signal.SIG_DFL
+
+
+def test_ctrl_c_ends_the_wait() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            wait(30.0, signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
