@@ -187,7 +187,7 @@ def test_a_host_that_does_not_come_is_named(tmp_path: Path) -> None:
         assert "connections had a wrong token" in err
         for text in (err, stranger_err):
             assert "host-b was started with --nnodes 3, rank 0 with --nnodes 2" in text
-        assert "another token, or what listens there is not torchnet" in liar_err
+        assert "its token is another job's, or it is not torchnet" in liar_err
         assert "this is node rank 0, but 10.1.0.77 is no address of this host" in first_err
         assert "host-b could not reach rank 0 at 10.1.0.77:29500 within 4 s" in lost_err
         assert receipt(tmp_path / "receipt.json")["failure"]["kind"] == "timeout"
