@@ -110,6 +110,7 @@ def test_processes_that_were_there_before_are_not_the_jobs() -> None:
             other.kill()  # its child then is the agent's
             one.look(0.2)
             one.start(1)
+            assert one.ended() == 0
             assert one.took(one.processes.finish) < 2
             one.processes.freeze()
             assert one.stopped() < 2
@@ -121,7 +122,7 @@ def test_processes_that_were_there_before_are_not_the_jobs() -> None:
 @isolated
 def test_the_output_of_what_is_left_is_read_again_after_a_pause(tmp_path: Path) -> None:
     """The rank ends while nobody reads; what it left behind writes more than its pipe holds."""
-    left = f"(sleep 1; head -c 300000 /dev/zero; touch {tmp_path}/uploaded) & sleep 0.3"
+    left = f"(sleep 1; head -c 300000 /dev/zero | tr '\\0' x; touch {tmp_path}/uploaded) & sleep 0.3"
     with gang(left) as one:
         one.reporter.pending = BACKLOG + 1
         assert one.ended() == 0
@@ -130,7 +131,7 @@ def test_the_output_of_what_is_left_is_read_again_after_a_pause(tmp_path: Path) 
         one.reporter.pending = 0
         one.took(one.processes.finish)
     assert (tmp_path / "uploaded").exists()
-    assert sum(len(event["data"]) for event in one.reporter.events if event["event"] == "output") > 300000
+    assert sum(len(event["data"]) for event in one.reporter.events if event["event"] == "output") == 300000
 
 
 @pytest.mark.parametrize(

@@ -388,7 +388,9 @@ class Worker:
             self._fail(explain_end(process, self._spec, memory, rank0.ended if rank0 else None))
         elif not self._processes.running and not any(self._processes.codes().values()):
             self._state.enter(WorkerState.ENDED)
-            self._reporter.send({"event": "ranks_ended", "node": self._spec.node_rank, "attempt": self._attempt})
+            self._reporter.send(
+                {"event": "ranks_ended", "node": self._spec.node_rank, "attempt": self._attempt}
+            )
             # Leftover processes end before the account is closed.
             self._processes.finish(lambda: self._send(messages.ProcessesEnded(self._attempt)))
 

@@ -146,7 +146,9 @@ class WorkerProcesses:
             self._reap()
             left, waited = descendants(), time.monotonic() - began
             if left and waited >= LEFTOVER_LIMIT:
-                self._warn(f"ranks left processes behind, which {'end now' if local else 'go on'}: {describe(left)}")
+                self._warn(
+                    f"ranks left processes behind, which {'end now' if local else 'go on'}: {describe(left)}"
+                )
                 if local:
                     self.end_leftovers()
                     return
@@ -365,7 +367,9 @@ class WorkerProcesses:
         slow = self._reporter.pending > BACKLOG or self._log_pending
         if slow != self._paused:
             self._paused = slow
-            for process in self.processes.values():  # ended ones, too: what they left behind writes to their pipes
+            for (
+                process
+            ) in self.processes.values():  # ended ones, too: what they left behind writes to their pipes
                 process.pause() if slow else process.resume()
 
 

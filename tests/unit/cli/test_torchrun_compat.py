@@ -342,12 +342,6 @@ def test_what_a_torchrun_flag_set_has_it_as_its_origin(
         ("--shutdown-timeout 5", {"PET_SHUTDOWN_TIMEOUT": "40"}, {"run.grace": 5}, ""),
         ("--grace 6", {"PET_SHUTDOWN_TIMEOUT": "40"}, {"run.grace": 6}, ""),
         ("", {"PET_SHUTDOWN_TIMEOUT": "40", "TORCHNET_GRACE": "7"}, {"run.grace": 7}, ""),
-        (
-            KUBERNETES,
-            {"PET_SHUTDOWN_TIMEOUT": "40"},
-            {"run.grace": 30},
-            "PET_SHUTDOWN_TIMEOUT; use --shutdown-timeout 40",
-        ),
         ("", {"PET_FOOD": "cat", "PET_TEE": ""}, {"output.tee": "0"}, ""),
         (
             "--no-python",
