@@ -99,9 +99,9 @@ def _serve(channel: socket.socket) -> None:
     running: dict[int, tuple[int, int]] = {}  # by pidfd: the PID, and where its end is reported
     server = os.getpid()
     while True:
-        ready, _, _ = select.select([channel, *running], [], [])
-        for descriptor in ready:
-            if descriptor is not channel:
+        waiting = [channel.fileno(), *running]
+        for descriptor in select.select(waiting, [], [])[0]:
+            if descriptor != channel.fileno():
                 pid, report = running.pop(descriptor)
                 code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
                 with contextlib.suppress(BrokenPipeError):

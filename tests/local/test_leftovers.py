@@ -21,6 +21,7 @@ from tests.namespaces import isolated
 from torchnet.agent import worker_processes
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import BACKLOG
+from torchnet.agent.rank_process import Process
 from torchnet.agent.worker_processes import WorkerProcesses
 
 Begin = Callable[[Callable[[], None]], None]
@@ -51,7 +52,7 @@ class Gang:
         self.processes = WorkerProcesses(self.loop, program, self.reporter, self._ended)
         self.codes: list[int | None] = []
 
-    def _ended(self, process: worker_processes.Process) -> None:
+    def _ended(self, process: Process) -> None:
         self.codes.append(process.code)
         self.loop.stop()
 

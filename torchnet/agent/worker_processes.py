@@ -160,8 +160,8 @@ class WorkerProcesses:
             if waited >= _LEFTOVER_SECONDS and not self._leftovers:
                 self._leftovers = True
                 self._warn(
-                    f"waiting up to {LEFTOVER_LIMIT:g} s for processes that ended ranks have left behind: {describe(left)}; "
-                    "Ctrl-C ends them"
+                    f"waiting up to {LEFTOVER_LIMIT:g} s for processes that ended ranks have left behind: "
+                    f"{describe(left)}; Ctrl-C ends them"
                 )
             self._wait = self._loop.later(_WAIT_SECONDS if self._leftovers else _POLL_SECONDS, poll)
 
