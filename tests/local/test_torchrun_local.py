@@ -90,33 +90,41 @@ def test_a_refused_connection_to_a_service_of_the_machine_is_explained(tmp_path:
 
 
 def test_what_went_wrong_before_a_restart_does_not_explain_the_end(tmp_path: Path) -> None:
-    """Neither the error file nor the refused connections of an earlier attempt, of the same rank or another."""
+    """Neither the error file nor the refused connections of an earlier attempt, even if these come after its failure."""
     text = """
         import json, os, signal, socket, sys, time
-        attempt, rank = os.environ["TORCHELASTIC_RESTART_COUNT"], os.environ["RANK"]
-        if attempt == "0":
+        def connect(name):
             try:
                 socket.create_connection(("127.0.0.1", int(sys.argv[1])))
             except OSError:
-                open(f"refused-{rank}", "w").close()
-        if rank == "0":
+                open(name, "w").close()
+        attempt, parent = os.environ["TORCHELASTIC_RESTART_COUNT"], os.getpid()
+        if os.environ["RANK"] == "0":
             time.sleep(60)
         if attempt == "0":
-            while not os.path.exists("refused-0"):
-                time.sleep(0.05)
+            connect("before")
+            if os.fork() == 0:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                open("ready", "w").close()
+                while os.getppid() == parent:
+                    time.sleep(0.01)
+                connect("after")
+                os._exit(0)
+            while not os.path.exists("ready"):
+                time.sleep(0.01)
             with open(os.environ["TORCHELASTIC_ERROR_FILE"], "w") as file:
                 json.dump({"message": {"message": "of attempt 0", "extraInfo": {}}}, file)
             sys.exit(3)
         os.kill(os.getpid(), signal.SIGKILL)
     """
     reply = tmp_path / "reply.json"
-    flags = ("--nnodes", "2", "--grace", "1", "--max-restarts", "1")
+    flags = ("--nnodes", "2", "--grace", "5", "--max-restarts", "1")
     with socket.create_server(("127.0.0.1", 0)) as server:
         variables = {"TORCHELASTIC_ERROR_FILE": str(reply)}
         port = server.getsockname()[1]
         done = run(*flags, script(tmp_path, text), port, cwd=tmp_path, env=variables)
     assert done.code == 137, done.stderr
-    assert (tmp_path / "refused-1").exists()
+    assert [(tmp_path / name).exists() for name in ("before", "after")] == [True, True]
     assert not reply.exists()
     assert "was refused on" not in done.stderr
 
