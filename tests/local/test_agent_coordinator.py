@@ -120,7 +120,11 @@ def test_a_worker_that_is_told_to_stop_before_it_began_ends() -> None:
         pending = 0
 
         def __init__(self, loop: EventLoop, worker: Callable[[], Worker]) -> None:
-            loop.later(0, lambda: worker().interrupt(failure))
+            self._worker = worker
+            loop.later(0, self._interrupt)
+
+        def _interrupt(self) -> None:
+            assert self._worker().interrupt(failure)
 
         def send(self, event: dict[str, Any]) -> None:
             events.append(event)

@@ -138,13 +138,32 @@ def test_what_a_script_started_ends_with_the_job(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("flags", [(), ("--network", "loopback")], ids=["networks", "loopback"])
 def test_what_never_ends_after_a_success_ends_with_ctrl_c(tmp_path: Path, flags: tuple[str, ...]) -> None:
-    mark = uuid.uuid4().hex
-    with Job(*flags, "--grace", "1", script(tmp_path, FLEE), 0, env={"TEST_JOB": mark}) as job:
-        job.wait_for("waiting for processes that ended ranks have left behind")
+    """The job has succeeded all the same, and all of its nodes are in the receipt."""
+    mark, path = uuid.uuid4().hex, tmp_path / "receipt.json"
+    with Job(*flags, "--json", path, script(tmp_path, FLEE), 0, env={"TEST_JOB": mark}) as job:
+        for rank in (0, 1):
+            job.wait_for(rf"processes that ended ranks have left behind: rank {rank}'s sleep 600, ")
+        sent = job.send(signal.SIGINT)
+        done = job.finish()
+    assert done.code == 0, done.stderr
+    assert done.at - sent < 10
+    assert not [*marked(mark)]
+    assert (receipt(path)["exit_code"], len(receipt(path)["nodes"])) == (0, 2)
+
+
+def test_ctrl_c_while_a_rank_still_runs_is_an_interruption(tmp_path: Path) -> None:
+    """Also if the other one has succeeded, and left something behind."""
+    text = """
+        import os, subprocess, time
+        if os.environ["RANK"] == "1":
+            time.sleep(600)
+        subprocess.Popen(["sleep", "600"])
+    """
+    with Job(script(tmp_path, text)) as job:
+        job.wait_for("processes that ended ranks have left behind: rank 0's sleep 600")
         job.send(signal.SIGINT)
         done = job.finish()
     assert done.code == 130, done.stderr
-    assert not [*marked(mark)]
 
 
 def test_what_a_script_started_ends_on_loopback_as_well(tmp_path: Path) -> None:

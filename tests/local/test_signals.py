@@ -192,6 +192,25 @@ def test_the_second_ctrl_c_ends_everything_at_once(tmp_path: Path) -> None:
     assert receipt(path)["exit_code"] == 130
 
 
+@pytest.mark.parametrize(
+    "numbers",
+    [(signal.SIGHUP, signal.SIGHUP), (signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)],
+    ids=["a terminal closes", "Ctrl-C, then SIGTERM", "SIGTERM, then Ctrl-C"],
+)
+def test_a_second_signal_that_is_no_second_ctrl_c_kills_nothing(
+    tmp_path: Path, numbers: tuple[int, int]
+) -> None:
+    """A shell passes SIGHUP on when its terminal closes, and then the kernel sends another."""
+    with Job("--nnodes", "1", script(tmp_path, POLITE.replace("sleep(0.3)", "sleep(2)"))) as job:
+        ready(job, 1)
+        for number in numbers:
+            job.send(number)
+            job.wait_for("saving", on="stdout")
+        done = job.finish()
+    assert done.code == 128 + numbers[0]
+    assert lines(done.stdout, 0) == ["ready", f"saving {signal.Signals(numbers[0]).name}", "saved"]
+
+
 def test_who_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path) -> None:
     """Row 7: after --grace, not after the default 30 s, and not before."""
     path = tmp_path / "receipt.json"

@@ -104,8 +104,8 @@ def test_a_single_process_has_it(tmp_path: Path) -> None:
     assert done.code == 0, done.stderr
     assert lines(done.stdout, 0)[0].startswith(r"'line1\nline2\n' [")
     assert lines(done.stdout, 0)[0].endswith("'0', '$5 $']")
-    with open(tmp_path / "script.py", "rb") as file:
-        done = run("--nnodes", "1", "-", "x", stdin=file)
+    with open(tmp_path / "script.py", "rb") as file:  # one process, whatever GPUs there are
+        done = run("--nnodes", "1", "-", "x", stdin=file, env={"CUDA_VISIBLE_DEVICES": "0,1"})
     assert (done.code, lines(done.stdout, 0)) == (0, ["'' ['-', 'x']"]), done.stderr
 
 

@@ -4,45 +4,80 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import shlex
+import socket
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.jobs import ROOT, TORCHNET, Job, run, until
-from tests.torchrun_rows import DIFFERS, REFUSED, ROWS, SAME, SCRIPTS, Row, table
+from tests.jobs import ROOT, TORCHNET, Job, until
+from tests.torchrun_rows import DIFFERS, FAILURE, PORT, REFUSED, ROWS, SAME, SCRIPTS, SUCCESS, Row, table
+from tests.torchrun_server import TorchrunServer
 
 if importlib.util.find_spec("torch") is None:
     pytest.skip("torch is not installed", allow_module_level=True)
 
 LAUNCHERS = {"torchrun": (sys.executable, "-m", "torch.distributed.run"), "torchnet": (*TORCHNET, "launch")}
 PREFIX = {"torchrun": re.compile(r"^\[default\d+\]:"), "torchnet": re.compile(r"^\[rank \d+\] *")}
+OTHERS = (
+    "TORCHNET_",
+    "SLURM_",
+    "PET_",
+    "NCCL_",
+    "GLOO_",
+    "TORCH_",
+    "TORCHELASTIC_",
+    "OMP_",
+    "CUDA_VISIBLE",
+    "PYTHON_EXEC",
+)
 SECONDS = 120
+WAITS_SECONDS = 3  # for a line that only waits to have done something
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if row.verdict != DIFFERS], ids=lambda row: row.shown)
-def test_a_line_does_the_same(row: Row, tmp_path: Path) -> None:
-    found = {name: outcome(row, name, tmp_path / name) for name in LAUNCHERS}
+@pytest.fixture(scope="module")
+def server() -> Iterator[TorchrunServer]:
+    with TorchrunServer() as one:
+        yield one
+
+
+@pytest.fixture(autouse=True)
+def _without_other_launchers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove what the tests' own environment says to launchers."""
+    for name in [name for name in os.environ if name.startswith(OTHERS)]:
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.shown)
+def test_a_line_does_the_same_is_refused_by_both_or_says_what_differs(
+    row: Row, tmp_path: Path, server: TorchrunServer
+) -> None:
+    with ThreadPoolExecutor(len(LAUNCHERS)) as both:
+        asked = {name: both.submit(outcome, row, name, tmp_path / name, server) for name in LAUNCHERS}
+    found = {name: one.result() for name, one in asked.items()}
+    said = {name: one.pop("said") for name, one in found.items()}
+    ours, theirs = found["torchnet"], found["torchrun"]
+    assert (theirs["end"], theirs["usage"] and row.verdict != REFUSED) == (row.end, False), said["torchrun"]
+    assert not re.search("^Traceback", said["torchnet"], re.MULTILINE)
+    if row.verdict == SAME:
+        ours["usage"] = theirs["usage"]  # 2 is torchnet's own code, too
+        assert ours == theirs, said["torchnet"]
+        return
+    assert re.search(row.says, said["torchnet"]), said["torchnet"]
     if row.verdict == REFUSED:
-        assert [one["code"] for one in found.values()] == ["failed", "failed"]
-        assert found["torchnet"]["out"] == []
+        assert (ours["usage"], ours["out"], ours["files"]) == (True, [], [])
+        assert re.match("torchnet: |Usage: torchnet launch ", said["torchnet"])
     else:
-        assert found["torchrun"]["usage"] is False, "the row is wrong: torchrun itself refuses it"
-        assert found["torchnet"] == found["torchrun"]
-
-
-@pytest.mark.parametrize("row", [row for row in ROWS if row.verdict == DIFFERS], ids=lambda row: row.shown)
-def test_a_line_that_does_something_else_says_so_first(row: Row, tmp_path: Path) -> None:
-    for path in ("echo.py",):
-        (tmp_path / path).write_text(textwrap.dedent(SCRIPTS[path]))
-    done = run(*shlex.split(row.words), cwd=tmp_path)
-    assert done.code == 0, done.stderr
-    assert re.match("torchnet: .*--nnodes.* on this machine", done.stderr)
+        assert ours != theirs, "it is the same"
 
 
 def test_the_documentation_shows_the_rows() -> None:
@@ -53,43 +88,65 @@ def test_the_documentation_shows_the_rows() -> None:
     assert re.search(counts, (ROOT / "README.md").read_text().replace("\n", " "))
 
 
-def outcome(row: Row, name: str, folder: Path) -> dict[str, Any]:
+def outcome(row: Row, name: str, folder: Path, server: TorchrunServer) -> dict[str, Any]:
     """What the line did, without what the launchers may do differently: names of runs, order, their own words."""
     for path, text in SCRIPTS.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(textwrap.dedent(text))
     (folder / "stdin").write_text(row.stdin)
-    words = shlex.split(row.words)
-    with (
-        open(folder / "stdin", "rb") as stdin,
-        Job(*words, command=LAUNCHERS[name], cwd=folder, env=row.env, stdin=stdin) as job,
-    ):
+    words = shlex.split(row.words.replace(PORT, str(free_port())))
+    with ExitStack() as stack:
+        jobs = []
+        for number in range(row.starts):
+            time.sleep(number)
+            stdin = stack.enter_context(open(folder / "stdin", "rb"))
+            jobs.append(stack.enter_context(start(row, name, words, folder, server, stdin)))
         took = 0.0
         if row.number:
             until(lambda: len([*folder.glob("ready-*")]) == 2, "both ranks are ready", SECONDS)
             time.sleep(0.3)
             took = -time.monotonic()
-            job.send(row.number)
-        job.process.wait(SECONDS)
+            jobs[0].send(row.number)
+        if row.waits and name == "torchrun":
+            time.sleep(WAITS_SECONDS)
+            assert jobs[0].process.poll() is None
+            jobs[0].process.kill()
+        for job in jobs:
+            job.process.wait(SECONDS)
         took += time.monotonic() if row.number else 0.0
-        for reader in job._readers:
+        for reader in (reader for job in jobs for reader in job._readers):
             reader.join(SECONDS)
-        code, out, err = job.process.returncode, job.text("stdout"), job.text("stderr")
+        codes = [job.process.returncode for job in jobs]
+        out, err = ("".join(job.text(stream) for job in jobs) for stream in ("stdout", "stderr"))
     if "leave.py" in words:
         until((folder / "uploaded").exists, "what the rank left behind goes on", 20)
     own = {*SCRIPTS, "stdin"}
     logs = {path: text for path, text in files(folder, own).items() if path.startswith(f"{row.logs}/")}
-    template = "--log-line-prefix-template" in words
+    templates = ("--log-line-prefix-template", "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE")
+    template = any(one in row.shown for one in templates)
     return {
-        "code": "0" if code == 0 else "failed",
-        "usage": code == 2 and name == "torchrun",
+        "end": SUCCESS if not any(codes) or (row.waits and codes == [-9]) else FAILURE,
+        "usage": codes[0] == 2,
         "slow": took > 20,
         "out": sorted(line if template else PREFIX[name].sub("", line) for line in out.splitlines()),
         "files": [path for path in files(folder, own) if not path.startswith("logs/")],
         "logs": normal(logs, folder) if row.logs else {},
         "reply": reply(folder / "reply.json"),
         "err": sorted(re.findall(r"err \d$", err, re.MULTILINE)),
+        "said": err,
     }
+
+
+def start(row: Row, name: str, words: list[str], folder: Path, server: TorchrunServer, stdin: Any) -> Job:
+    options: dict[str, Any] = {"cwd": folder, "stdin": stdin}
+    if name == "torchrun" and not row.command:
+        return Job(*words, command=(), popen=server.popen, env={**os.environ, **row.env}, **options)
+    return Job(*words, command=LAUNCHERS[name], env=row.env, **options)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        return int(one.getsockname()[1])
 
 
 def files(folder: Path, own: set[str]) -> dict[str, bytes]:

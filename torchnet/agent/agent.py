@@ -47,10 +47,11 @@ def run(
 
     def stop(number: int) -> None:
         received.append(number)
-        if received.count(signal.SIGINT) == 1 and number == signal.SIGINT:
+        if received.count(signal.SIGINT) > 1:
+            worker.kill()
+        elif worker.interrupt(interrupted(number)) and number == signal.SIGINT:
             text = second_interrupt(spec.grace)
             events.send({"event": "notice", "node": spec.node_rank, "level": "warning", "text": text})
-        worker.kill() if received.count(signal.SIGINT) > 1 else worker.interrupt(interrupted(number))
 
     for number in handled(spec.signals):
         loop.on_signal(number, lambda number=number: stop(number))  # type: ignore[misc]

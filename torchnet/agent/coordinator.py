@@ -129,7 +129,6 @@ class Coordinator:
         self._candidates: list[Failure] = []
         self._failure: Failure | None = None  # why the job stops
         self._restart = False  # after the stop
-        self._at_once = False  # whether the stop has no grace period
         self._receipts: list[messages.Receipt] = []
         self._last_message = messages.Over(0)
         self._began = time.time()
@@ -340,7 +339,6 @@ class Coordinator:
         elif isinstance(message, messages.WorkerFailed):
             self._fail(message.failure)
         elif isinstance(message, messages.Kill):
-            self._at_once = True
             if self.state is CoordinatorState.STOPPING and self._failure is not None:
                 self._members.broadcast(messages.Stop(self._failure, self._restart, at_once=True))
         elif isinstance(message, messages.Stacks):
@@ -499,7 +497,7 @@ class Coordinator:
         # Twice: a restart's last request for its addresses may begin when RENEW_SECONDS have passed.
         seconds = self._spec.grace + _STOP_SECONDS + 2 * RENEW_SECONDS * restart
         self._enter(CoordinatorState.STOPPING, seconds, lambda: self._end_stop_late(seconds))
-        self._members.broadcast(messages.Stop(failure, restart, self._at_once))
+        self._members.broadcast(messages.Stop(failure, restart))
 
     def _end_stop_late(self, seconds: float) -> None:
         """End the stop, without a restart if workers have not stopped: they would end its processes."""

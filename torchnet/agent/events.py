@@ -4,6 +4,7 @@
     phase           node, phase, text         a phase's state: "4/4 joined"
     notice          node, level, text         a message for the user
     started         node, attempt, ranks, pids
+    ranks_ended     node, attempt             all ranks of a node have ended with 0
     output          node, rank, stream, data, end    a line of a process; end is "" if it is unfinished
     raw             node, rank, stream, data  output of a process as it is, in base64 (--no-prefix)
     error_file      rank, data                what a process that failed wrote to TORCHELASTIC_ERROR_FILE

@@ -26,6 +26,7 @@ _BRACKETS = (
 
 # PyTorch's store, seen by a client whose server is gone or never existed.
 _STORE = re.compile(r"Dist(Network|Store)Error|Failed to recv, got 0 bytes|TCPStore")
+_UNMADE = re.compile(r"DistNetworkError: The client socket has timed out .* trying to connect")
 _KEEPER = (
     "PyTorch's store is in rank 0's process, not in the launcher as under torchrun, so rank 0 must create it, and end "
     "last, for example after a barrier"
@@ -65,7 +66,8 @@ def explain_end(
     tail = process.tail()
     if any(_UNBRACKETED.search(line) for line in tail):
         text += f"; {_BRACKETS}"
-    if process.rank and rank0_ended is not False and any(_STORE.search(line) for line in tail):
+    lost = process.rank and rank0_ended is not False and any(_STORE.search(line) for line in tail)
+    if lost or any(_UNMADE.search(line) for line in tail):
         text += f"; {'rank 0 has ended: ' if rank0_ended else ''}{_KEEPER}"
     if any(_DENIED.search(line) for line in tail) and _is_limited_root(spec):
         text += f"; {_LIMITED}"

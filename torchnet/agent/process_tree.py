@@ -14,11 +14,24 @@ from torchnet.text import listed, printable
 _SHOWN = 4
 _SHOWN_CHARACTERS = 60
 
+_others: dict[int, int] = {}  # PIDs that are not the job's, and when they started
+
+
+def disown() -> None:
+    """Do not count the processes that are below this one by now: they are not the job's.
+
+    A shell that starts ``tee`` for ``> >(tee log)``, or anything in the background, and then executes torchnet leaves
+    it these children.
+    """
+    _others.clear()
+    pids = descendants()
+    _others.update((pid, known[1]) for pid in pids if (known := _stat(pid)))
+
 
 def descendants(without: Collection[int] = ()) -> list[int]:
     """Return all PIDs below this process, parents first, except ``without`` and the PIDs below them.
 
-    The processes that write the output are not included.
+    The processes that write the output are not included, nor those that :func:`disown` has seen.
 
     The agent is the parent of every orphan, as PID 1 of its namespace or by PR_SET_CHILD_SUBREAPER, so no process can
     leave the tree.
@@ -26,9 +39,9 @@ def descendants(without: Collection[int] = ()) -> list[int]:
     parents: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
-            parent = _parent(int(name))
-            if parent is not None:
-                parents.setdefault(parent, []).append(int(name))
+            known = _stat(int(name))
+            if known is not None and _others.get(int(name)) != known[1]:
+                parents.setdefault(known[0], []).append(int(name))
     found: list[int] = []
     queue = list(parents.get(os.getpid(), ()))
     while queue:
@@ -99,15 +112,27 @@ def _words(pid: int, name: str) -> list[str]:
         return []
 
 
-def _parent(pid: int) -> int | None:
-    """Return the parent of a running process; None for a zombie.
+def catches(pid: int, number: int) -> bool:
+    """Return whether the process handles the signal (SigCgt in proc(5)), which would kill it otherwise."""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            for line in file:
+                if line.startswith("SigCgt:"):
+                    return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    except (OSError, ValueError):
+        pass
+    return False
+
+
+def _stat(pid: int) -> tuple[int, int] | None:
+    """Return the parent of a running process, and when it started, in ticks since the boot; None for a zombie.
 
     A process whose first thread has ended is in the state of a zombie, too, while its other threads run.
     """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
-        state, parent, threads = fields[0], fields[1], int(fields[17])
+        state, parent, threads, start = fields[0], int(fields[1]), int(fields[17]), int(fields[19])
     except (OSError, ValueError):
         return None
-    return None if state == b"Z" and threads <= 1 else int(parent)
+    return None if state == b"Z" and threads <= 1 else (parent, start)

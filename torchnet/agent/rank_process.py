@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import IO, Any
 
 from torchnet.agent.event_loop import EventLoop
+from torchnet.agent.process_tree import catches
 from torchnet.linux import namespaces
 
 # An unfinished line is passed on in pieces of this many characters.
@@ -225,7 +226,7 @@ class Process:
 
     def ask_stacks(self) -> bool:
         """Make the process write its stacks; return False if it cannot (not Python, or ``-I``)."""
-        if self.ended or not _catches(self.pid, int(STACKS_SIGNAL)):
+        if self.ended or not catches(self.pid, int(STACKS_SIGNAL)):
             return False
         os.ftruncate(self._stacks, 0)
         os.lseek(self._stacks, 0, os.SEEK_SET)  # the offset is shared with the process
@@ -313,15 +314,3 @@ def _unread(file: IO[bytes]) -> int:
 
 def _capacity(file: IO[bytes]) -> int:
     return fcntl.fcntl(file, fcntl.F_GETPIPE_SZ)
-
-
-def _catches(pid: int, number: int) -> bool:
-    """Return whether the process handles the signal (SigCgt in proc(5)), which would kill it otherwise."""
-    try:
-        with open(f"/proc/{pid}/status") as file:
-            for line in file:
-                if line.startswith("SigCgt:"):
-                    return bool(int(line.split()[1], 16) >> (number - 1) & 1)
-    except (OSError, ValueError):
-        pass
-    return False

@@ -350,6 +350,7 @@ class Worker:
         self._phase_timer.waited()
         self._state.enter(WorkerState.RUNNING)
         self._join.close()
+        refused_connections.ports()  # those of an attempt before this one
         try:
             self._training.start(self._table, self._join.rails, port, self._attempt)
         except OSError as error:
@@ -392,6 +393,9 @@ class Worker:
             self._fail(explain_end(process, self._spec, memory, rank0.ended if rank0 else None))
         elif not self._processes.running and not any(self._processes.codes().values()):
             self._state.enter(WorkerState.ENDED)
+            self._reporter.send(
+                {"event": "ranks_ended", "node": self._spec.node_rank, "attempt": self._attempt}
+            )
             # Leftover processes end before the account is closed.
             self._processes.finish(lambda: self._send(messages.ProcessesEnded(self._attempt)))
 
@@ -432,8 +436,16 @@ class Worker:
     def _rank0_name(self) -> str:
         return self._table.rows[0].name if self._table.rows else "rank 0"
 
-    def interrupt(self, failure: Failure) -> None:
-        """Stop the job from here, after a signal or at the runtime's request."""
+    def interrupt(self, failure: Failure) -> bool:
+        """Stop the job from here, after a signal or at the runtime's request.
+
+        If this worker's ranks have succeeded, and it waits for what they left behind, that is all that is stopped.
+
+        Returns:
+            Whether the job stops.
+        """
+        if self._processes.end_leftovers():
+            return False
         # A pod that is evicted before the start is replaced: the others wait for the new one instead of stopping.
         replaced = self._spec.phase != "all" and not self._training.begun
         if self.state is WorkerState.JOINING or replaced or not self._connected:
@@ -443,6 +455,11 @@ class Worker:
             self._send(messages.WorkerFailed(failure))
             # No effect if the coordinator has stopped it by then.
             self._loop.later(_ALONE_SECONDS, lambda: self._stop_alone(failure))
+        return True
+
+    def end_leftovers(self) -> None:
+        """End what this worker's ranks have left behind, if it waits for it."""
+        self._processes.end_leftovers()
 
     def kill(self) -> None:
         """End the processes of all workers at once, without what is left of their grace period."""

@@ -14,10 +14,18 @@ from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 
-from torchnet.agent import rank_command
-from torchnet.agent.event_loop import EventLoop
+from torchnet.agent import process_tree, rank_command
+from torchnet.agent.event_loop import EventLoop, Timer
 from torchnet.agent.events import BACKLOG, Reporter
-from torchnet.agent.process_tree import descendants, describe, in_groups, send, send_groups, signal_all
+from torchnet.agent.process_tree import (
+    catches,
+    descendants,
+    describe,
+    in_groups,
+    send,
+    send_groups,
+    signal_all,
+)
 from torchnet.agent.rank_logs import ERROR, RankLogs, hidden
 from torchnet.agent.rank_process import Process
 from torchnet.agent.spec import AgentSpec
@@ -26,6 +34,7 @@ from torchnet.text import listed_ranks
 
 _LEFTOVER_SECONDS = 2.0  # for processes that the ranks started and left behind
 _WAIT_SECONDS = 0.2  # between two looks for them while they are waited for
+LEFTOVER_LIMIT = 300.0  # then a job whose ranks have succeeded ends, as a forgotten server never does
 CHILDREN_SECONDS = (
     10.0  # at most this long before the grace period ends: SIGTERM to the children of running ranks
 )
@@ -53,7 +62,9 @@ class WorkerProcesses:
         self._paused = False
         self._stopped: Callable[[], None] | None = None
         self._deadline = 0.0  # of a stop
-        self._leftovers = False  # whether it waits for what ended ranks have left behind
+        self._leftovers = False  # whether what ended ranks have left behind is waited for, and this was said
+        self._finished: Callable[[], None] | None = None
+        self._wait: Timer | None = None
         self._scratch: Path | None = None
         self._logs: RankLogs | None = None
         self._reaped: list[tuple[int, int, float]] = []
@@ -61,6 +72,7 @@ class WorkerProcesses:
             loop, spec, lambda rank: reporter.send({"event": "stdin", "rank": rank})
         )
         self.processes: dict[int, Process] = {}
+        process_tree.disown()
         if os.getpid() != 1:
             namespaces.adopt_orphans()
         # Record the time at once, even if the loop is busy: the first to end is the cause.
@@ -120,34 +132,48 @@ class WorkerProcesses:
     def finish(self, done: Callable[[], None]) -> None:
         """Wait for what ended ranks have left behind, such as an upload, and call ``done``.
 
-        A stop takes over. In a container, nothing but the agent's own end would end what never ends, so there it has
+        A stop takes over. What still runs after LEFTOVER_LIMIT is ended in a local job, and goes on on hosts, as under
+        torchrun. In a container, nothing but the agent's own end would end what never ends, so there it has
         _LEFTOVER_SECONDS.
         """
-        if self._spec.runtime != "local" and (self._spec.runtime == "kubernetes" or os.getpid() == 1):
+        local = self._spec.runtime == "local"
+        if not local and (self._spec.runtime == "kubernetes" or os.getpid() == 1):
             self.stop(done)
             return
-        told_at = time.monotonic() + _LEFTOVER_SECONDS
+        self._finished = done
+        began = time.monotonic()
 
         def poll() -> None:
-            nonlocal told_at
-            if self._stopping:
-                return
             self._reap()
-            left = descendants()
-            if not left:
-                self._leftovers = False
+            left, waited = descendants(), time.monotonic() - began
+            if left and waited >= LEFTOVER_LIMIT:
+                self._warn(
+                    f"ranks left processes behind, which {'end now' if local else 'go on'}: {describe(left)}"
+                )
+                if local:
+                    self.end_leftovers()
+                    return
+            if not left or waited >= LEFTOVER_LIMIT:
+                self._leftovers, self._finished = False, None
                 self._release()
                 done()
                 return
-            if time.monotonic() >= told_at:
-                told_at = float("inf")
+            if waited >= _LEFTOVER_SECONDS and not self._leftovers:
                 self._leftovers = True
                 self._warn(
-                    f"waiting for processes that ended ranks have left behind: {describe(left)}; Ctrl-C stops them"
+                    f"waiting up to {LEFTOVER_LIMIT:g} s for processes that ended ranks have left behind: "
+                    f"{describe(left)}; Ctrl-C ends them"
                 )
-            self._loop.later(_POLL_SECONDS if told_at < float("inf") else _WAIT_SECONDS, poll)
+            self._wait = self._loop.later(_WAIT_SECONDS if self._leftovers else _POLL_SECONDS, poll)
 
-        self._loop.later(0, poll)
+        self._wait = self._loop.later(0, poll)
+
+    def end_leftovers(self) -> bool:
+        """End what :meth:`finish` waits for; its ``done`` is called. Return False if it does not wait."""
+        if self._finished is None:
+            return False
+        self.stop(self._finished)
+        return True
 
     def stop(self, done: Callable[[], None], number: int = signal.SIGTERM) -> None:
         """Send a signal to ranks, and to what they leave behind; after the grace period SIGKILL; then call ``done``.
@@ -155,11 +181,14 @@ class WorkerProcesses:
         A rank's children get SIGTERM later: without its DataLoader workers it could not save a checkpoint. If it still
         runs near the end of the grace period, it may be waiting for them (a shell with a trap, a process that joins
         its children), so they get SIGTERM then. SIGINT goes to the ranks' process groups at once, as from a terminal,
-        and so does any signal but SIGTERM to those of programs: a shell passes on none.
+        and so does any signal but SIGTERM to those of programs: a shell passes on none. Who then has had no SIGTERM
+        gets it when its rank has ended, unless it handles the other signal: then it may be saving something.
 
         After several calls, only the last ``done`` is called.
         """
-        self._stopping, self._leftovers = True, False
+        self._stopping, self._leftovers, self._finished = True, False, None
+        if self._wait is not None:
+            self._wait.cancel()
         under_way, self._stopped = self._stopped is not None, done
         if under_way:
             return
@@ -167,11 +196,13 @@ class WorkerProcesses:
         self._deadline = time.monotonic() + self._spec.grace
         children_at = self._deadline - min(CHILDREN_SECONDS, self._spec.grace / 2)
         shortened = False
-        signalled: set[int] = set()
+        signalled: set[int] = set()  # who has had a signal
+        terminated: set[int] = set()  # who has had SIGTERM
+        terminate_at = children_at  # to those who handle the other signal, too
         groups = number == signal.SIGINT or (number != signal.SIGTERM and self._spec.entry == "program")
 
         def poll() -> None:
-            nonlocal shortened
+            nonlocal shortened, terminate_at
             self._reap()
             ranks = {process.pid for process in self.processes.values() if not process.ended}
             killed = any(process.signal == number for process in self.processes.values())
@@ -179,7 +210,9 @@ class WorkerProcesses:
                 # Once the ranks have ended by themselves, leftover processes get less time. If the signal has killed a
                 # rank, such as a shell, its child may still be saving a checkpoint.
                 shortened = True
-                self._deadline = min(self._deadline, time.monotonic() + _LEFTOVER_SECONDS)
+                terminate_at = min(terminate_at, time.monotonic() + _LEFTOVER_SECONDS)
+                seconds = _LEFTOVER_SECONDS * (2 if groups else 1)
+                self._deadline = min(self._deadline, time.monotonic() + seconds)
             if not descendants() and not self.running:
                 assert self._stopped is not None
                 last, self._stopped = self._stopped, None
@@ -192,9 +225,16 @@ class WorkerProcesses:
                 fresh = ranks - signalled
                 signalled.update(fresh, in_groups(fresh) if groups else ())
                 (send_groups if groups else send)(number, fresh)
-                others = {*descendants(ranks if time.monotonic() < children_at else ())} - signalled
-                send(number if killed else signal.SIGTERM, others)
+                others = {*descendants(ranks if time.monotonic() < children_at else ())}
+                send(number if killed else signal.SIGTERM, others - signalled)
+                if number == signal.SIGTERM or not killed:
+                    terminated.update(others - signalled)
                 signalled.update(others)
+                if number != signal.SIGTERM:
+                    late = time.monotonic() >= terminate_at
+                    silent = {pid for pid in others - terminated - ranks if late or not catches(pid, number)}
+                    send(signal.SIGTERM, silent)
+                    terminated.update(silent)
             self._loop.later(_POLL_SECONDS if time.monotonic() < self._deadline else 0.01, poll)
 
         self._loop.later(0, poll)
@@ -328,9 +368,10 @@ class WorkerProcesses:
         slow = self._reporter.pending > BACKLOG or self._log_pending
         if slow != self._paused:
             self._paused = slow
-            for process in self.processes.values():
-                if not process.finished:
-                    process.pause() if slow else process.resume()
+            for (
+                process
+            ) in self.processes.values():  # ended ones, too: what they left behind writes to their pipes
+                process.pause() if slow else process.resume()
 
 
 def with_site(env: dict[str, str]) -> dict[str, str]:

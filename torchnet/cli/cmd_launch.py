@@ -94,18 +94,24 @@ def _run(values: dict[str, Any], words: list[str], early: Supervisor | None, pla
     from torchnet.cli.node_count import first_line, is_one_process, is_single
     from torchnet.cli.torchrun_compat import SETS_FIELD, as_fields, from_variables, run_id, variable, warnings
     from torchnet.config.resolution import resolve
+    from torchnet.config.script_check import reads_script_from_stdin
     from torchnet.config.settings import BY_PATH
     from torchnet.runtime import runtime_of, working_directory
 
     form = output_format(values["form"], bool(values["dry_run"]))
     typed = given_fields(values)
     variables = from_variables(values, typed, os.environ)
-    flags = variables | as_fields(values) | typed
+    mapped = as_fields(values)
+    flags = variables | mapped | typed
     if words:
         flags |= {"script": words[0], "args": tuple(words[1:])}
     cwd = working_directory()
     shown = {path: flag for path, flag in SETS_FIELD.items() if path not in typed}
-    shown |= {path: variable(BY_PATH[path].flag) for path in variables if path not in typed}
+    shown |= {
+        path: variable(SETS_FIELD.get(path, BY_PATH[path].flag))
+        for path in variables
+        if path not in typed | mapped
+    }
 
     def resolve_with(more: Mapping[str, Any], more_shown: Mapping[str, str]) -> Resolved:
         given = {**flags, **more}
@@ -119,8 +125,9 @@ def _run(values: dict[str, Any], words: list[str], early: Supervisor | None, pla
         if is_single(values, typed, found, os.environ):
             defaults["nnodes"] = 1
             found = attempt()
-        if is_one_process(found):
-            defaults["nproc_per_node"] = 1
+        script_on_stdin = reads_script_from_stdin(found.job) and found.job.nproc_per_node is None
+        if script_on_stdin or is_one_process(found):
+            defaults["nproc_per_node"] = 1  # whatever GPUs there are: only one process can read a script
             found = attempt()
         if found.job.run_id is None and (name := run_id(found.job)):
             given["run_id"] = name

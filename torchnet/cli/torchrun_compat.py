@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torchnet.config.parsing import parse_label, parse_whole
-from torchnet.config.settings import FIELDS
+from torchnet.config.settings import BY_PATH, FIELDS
 from torchnet.errors import UsageError
 from torchnet.text import listed, printable
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torchnet.config.resolution import Resolved
 
 _RENDEZVOUS = "torchnet's workers discover each other over the backend network"
+_GRACE = "--shutdown-timeout"
 _LOG_FILES = "--log-dir writes the lines of each rank to files"
 
 
@@ -89,7 +90,7 @@ TORCHRUN_FLAGS = (
         "torchnet does not bind processes to CPUs, as torchrun without this flag",
         effect=True,
     ),
-    TorchrunFlag("--shutdown-timeout", ""),
+    TorchrunFlag(_GRACE, ""),
 )
 # Flags that torchrun and torchnet share.
 COMMON_FLAGS = (
@@ -109,7 +110,7 @@ COMMON_FLAGS = (
     "--local-ranks-filter",
     "--log-line-prefix-template",
 )
-SETS_FIELD = {"run_id": "--rdzv-id", "run.grace": "--shutdown-timeout"}
+SETS_FIELD = {"run_id": "--rdzv-id", "run.grace": _GRACE}
 _BY_FLAG = {one.flag: one for one in TORCHRUN_FLAGS}
 _OWN_FLAGS = {field.flag for field in FIELDS}
 _UNSUPPORTED = {
@@ -183,7 +184,7 @@ def as_fields(values: Mapping[str, object]) -> dict[str, object]:
     Raises:
         UsageError: A value is invalid.
     """
-    timeout = setting("--shutdown-timeout", values, {})
+    timeout = setting(_GRACE, values, {})
     return {} if timeout is None else {"run.grace": whole(timeout)}
 
 
@@ -200,6 +201,9 @@ def from_variables(
         values: Values of typer's parameters.
         typed: Fields that torchnet's own flags set on the command line.
         environ: Environment variables.
+
+    Raises:
+        UsageError: A value is invalid.
     """
     if (values.get("on") or environ.get("TORCHNET_ON")) == "kubernetes":
         return {}  # they describe this process's host
@@ -215,6 +219,9 @@ def from_variables(
                 found[field.path] = True
         else:
             found[field.path] = given.value
+    timeout = from_variable(_GRACE, environ)
+    if timeout is not None and "run.grace" not in typed and not environ.get(BY_PATH["run.grace"].env):
+        found["run.grace"] = whole(timeout)
     if {"nnodes", "standalone"} & typed.keys():
         found.pop("nnodes", None)
         found.pop("standalone", None)
@@ -260,7 +267,7 @@ def warnings(
         if one.reason and one.flag not in used and values.get(one.parameter)
     ]
     lines += [f"{name} has no effect: {why}" for name, why in _UNSUPPORTED.items() if environ.get(name)]
-    if setting("--shutdown-timeout", values, {}) is not None and "run.grace" in typed:
+    if setting(_GRACE, values, {}) is not None and "run.grace" in typed:
         lines.append("--shutdown-timeout has no effect: --grace overrides it")
     return lines + _ignored_variables(values, resolved, environ)
 
@@ -278,7 +285,8 @@ def _ignored_variables(
         switch = own[flag].switch if flag in own else _BY_FLAG[flag].switch
         if given is None or (switch and given.value == "0"):
             continue
-        if flag in own and resolved.origins[own[flag].path].layer != DEFAULT:
+        path = own[flag].path if flag in own else "run.grace" if flag == _GRACE else None
+        if path is not None and resolved.origins[path].layer != DEFAULT:
             continue
         if flag not in own and values.get(_BY_FLAG[flag].parameter) is not None:
             continue

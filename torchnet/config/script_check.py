@@ -126,7 +126,7 @@ _NOT_PYTHON = frozenset(
 
 def check_script(job: JobSpec, cwd: str | os.PathLike[str]) -> list[str]:
     """Return the reasons why ``job.script`` cannot run from ``cwd``, one line each; empty if none is found."""
-    if job.script == "-" and not job.module and not job.no_python:
+    if reads_script_from_stdin(job):
         problem = _check_stdin(job)
     elif job.module:
         problem = check_module(job.script, os.fspath(cwd))
@@ -139,9 +139,14 @@ def check_script(job: JobSpec, cwd: str | os.PathLike[str]) -> list[str]:
     return [f"{printable(job.script, 200)}: {problem}"] if problem else []
 
 
+def reads_script_from_stdin(job: JobSpec) -> bool:
+    """Return whether the script is ``-``: Python reads it from standard input, as ``python -`` does."""
+    return job.script == "-" and not job.module and not job.no_python
+
+
 def _check_stdin(job: JobSpec) -> str:
-    """Check a script that Python reads from standard input, as ``python -`` does."""
-    if job.on == "local" and job.nnodes == 1 and job.nproc_per_node in (None, 1):
+    """Check that one process can read its script from standard input."""
+    if job.on == "local" and job.nnodes == 1 and job.nproc_per_node == 1:
         return ""
     return "standard input can be the script of a single local process only: --nnodes 1 --nproc-per-node 1"
 

@@ -45,6 +45,10 @@ class ConsoleReporter:
             self.worker_receipt = event["receipt"]
         elif kind == "error_file":
             self.error_files[event["rank"]] = event["data"]
+        elif kind == "started":
+            for rank in event["ranks"]:
+                self.error_files.pop(rank, None)  # of the attempt before a restart
+            self._console.event(event)
         elif kind == "stopping":
             # Rank 0's host has shown the job's failure; the others learn it by this event.
             if self.failure is None and not self._first:

@@ -16,7 +16,7 @@ from torchnet.agent.worker import Worker
 
 
 class ChannelReporter:
-    """Sends events, and executes the orders ``stop``, ``freeze`` and ``thaw``."""
+    """Sends events, and executes the orders ``stop``, ``finish``, ``freeze`` and ``thaw``."""
 
     def __init__(self, loop: EventLoop, sock: socket.socket, worker: Callable[[], Worker]) -> None:
         self._worker = worker
@@ -38,6 +38,8 @@ class ChannelReporter:
         op = order.get("op")
         if op == "stop":
             self._worker().interrupt(Failure.read(order["failure"]))
+        elif op == "finish":
+            self._worker().end_leftovers()
         elif op in ("freeze", "thaw"):
             self._worker().freeze(op == "freeze")
             self.send({"event": "frozen", "frozen": op == "freeze"})

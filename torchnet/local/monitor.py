@@ -12,7 +12,7 @@ from typing import Any
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import BACKLOG, Event, Failure, Kind
 from torchnet.agent.spec import AgentSpec
-from torchnet.agent.stop_signals import SIGNALS, handled, interrupted
+from torchnet.agent.stop_signals import handled, interrupted, second_interrupt
 from torchnet.console.console import Console
 from torchnet.linux import refused_connections
 from torchnet.local.agent_channel import AgentChannels
@@ -43,10 +43,11 @@ class LocalMonitor:
         self._receipt: dict[str, Any] | None = None
         self._worker_receipts: dict[int, dict[str, Any]] = {}
         self._restarts = 0
-        self._interrupted = False
+        self._ctrl_c = False
         self._awaiting_freeze: set[int] = set()
         self._rows: dict[int, str] = {}
         self._watched: set[int] = set()
+        self._succeeded: set[int] = set()  # nodes whose ranks have all ended with 0
         self._error_files: dict[int, str] = {}
         self._refused: dict[int, str] = {}  # ports of 127.0.0.1, and the node
         channels.serve(self._loop, self._event, self._disconnected)
@@ -114,11 +115,14 @@ class LocalMonitor:
             self._error_files[int(event["rank"])] = str(event["data"])
         elif kind == "refused":
             self._refused.update((int(port), self._specs[rank].name) for port in event["ports"])
+        elif kind == "ranks_ended":
+            self._succeeded.add(rank)
         elif kind == "row":
             self._stop_on_duplicate_address(rank, event["row"])
         else:
             if kind == "started":
                 self._restarts = max(self._restarts, int(event["attempt"]))
+                self._forget_attempt(rank, event["ranks"])
             self._console.event(event)
             self._pace()
             if kind == "failure" and not event.get("restart"):
@@ -128,6 +132,14 @@ class LocalMonitor:
                 if self._failure is None:
                     self._failure = failure
                     self._kill_after_grace()
+
+    def _forget_attempt(self, node: int, ranks: Sequence[int]) -> None:
+        """Forget what a node's processes did before a restart."""
+        self._succeeded.discard(node)
+        for rank in ranks:
+            self._error_files.pop(rank, None)
+        name = self._specs[node].name
+        self._refused = {port: where for port, where in self._refused.items() if where != name}
 
     def refused(self) -> list[str]:
         """Explain connections that were refused in a node although this machine listens there."""
@@ -184,6 +196,11 @@ class LocalMonitor:
             self._loop.stop()
 
     def _stop(self, failure: Failure) -> None:
+        stopped = failure.kind in ("interrupted", "timeout")
+        if stopped and self._failure is None and len(self._succeeded) == len(self._specs):
+            # The job has succeeded, and only waits for what its ranks have left behind.
+            self._channels.send_order({"op": "finish"})
+            return
         if self._failure is None:
             self._failure = failure
             self._console.event(failure.event())
@@ -201,15 +218,14 @@ class LocalMonitor:
 
     def _signal(self, number: int) -> None:
         failure = interrupted(number)
-        if self._interrupted:
-            self._failure = self._failure or failure
-            self._loop.stop()
-            return
-        # A further one, such as Slurm's SIGUSR1 before its SIGTERM, is no reason to kill at the next.
-        self._interrupted = number in SIGNALS
         if number == signal.SIGINT:
-            text = f"stopping: the processes have {self._specs[0].grace:g} s to exit; press Ctrl-C again to kill them"
-            self._console.notice(text, "warning")
+            if self._ctrl_c:
+                self._failure = self._failure or failure
+                self._loop.stop()
+                return
+            # Only a second Ctrl-C kills: a terminal that closes sends SIGHUP twice, Slurm SIGUSR1 before SIGTERM.
+            self._ctrl_c = True
+            self._console.notice(second_interrupt(self._specs[0].grace), "warning")
         self._stop(failure)
 
     def _suspend(self) -> None:

@@ -70,6 +70,13 @@ PROCESSES = {
     "store": ended(1, tail=("torch.distributed.DistNetworkError: Failed to recv, got 0 bytes",)),
     "store (rank 0 ended)": ended(1, tail=("DistNetworkError: Broken pipe",), rank0_ended=True),
     "store (rank 0 runs)": ended(1, tail=("DistNetworkError: Broken pipe",), rank0_ended=False),
+    "store (nobody has made it)": ended(
+        1,
+        tail=(
+            "DistNetworkError: The client socket has timed out after 3000ms while trying to connect to (::1, 1).",
+        ),
+        rank0_ended=False,
+    ),
     "unbracketed": ended(1, tail=("Port could not be cast to integer value as '0:800::1:29500'",)),
 }
 

@@ -257,6 +257,7 @@ def test_a_line_for_one_host_starts_a_job(launch: Launch, jobs: list[Any], line:
         "PET_NODE_RANK=1.5",
         "PET_NNODES=all --master-addr 10.0.0.1",
         "--shutdown-timeout 5min",
+        "PET_SHUTDOWN_TIMEOUT=5min",
         "--signals-to-handle SIGSTOP",
         "--log x",
     ],
@@ -391,9 +392,14 @@ def test_the_first_line_says_what_differs_from_torchrun(
     assert err.startswith(first) if first else not err
 
 
-def test_what_a_torchrun_flag_set_has_it_as_its_origin(dry: Dry, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_torchrun_flag_set_has_it_as_its_origin(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert main(["launch", "--dry-run", "--shutdown-timeout", "99999999", "train.py"]) == 2
     assert "(from --shutdown-timeout)" in capsys.readouterr().err
+    monkeypatch.setenv("PET_SHUTDOWN_TIMEOUT", "99999999")
+    assert main(["launch", "--dry-run", "train.py"]) == 2
+    assert "(from PET_SHUTDOWN_TIMEOUT)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -414,6 +420,10 @@ def test_what_a_torchrun_flag_set_has_it_as_its_origin(dry: Dry, capsys: pytest.
             {"output.tee": "0"},
             "",
         ),
+        ("", {"PET_SHUTDOWN_TIMEOUT": "40"}, {"run.grace": 40}, ""),
+        ("--shutdown-timeout 5", {"PET_SHUTDOWN_TIMEOUT": "40"}, {"run.grace": 5}, ""),
+        ("--grace 6", {"PET_SHUTDOWN_TIMEOUT": "40"}, {"run.grace": 6}, ""),
+        ("", {"PET_SHUTDOWN_TIMEOUT": "40", "TORCHNET_GRACE": "7"}, {"run.grace": 7}, ""),
         ("", {"PET_FOOD": "cat", "PET_TEE": ""}, {"output.tee": "0"}, ""),
         (
             "--no-python",
