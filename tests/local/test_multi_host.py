@@ -66,6 +66,8 @@ INTERRUPTED = """
         if rank == "1":
             sys.exit()
     signal.signal(signal.SIGINT, save)
+    if rank == "1":
+        print("read", sys.stdin.readline().strip(), flush=True)
     pathlib.Path("ready-" + rank).touch()
     time.sleep(60)
 """
@@ -202,17 +204,22 @@ def test_a_restart_and_ctrl_c_on_one_host_reach_both(tmp_path: Path) -> None:
     def run() -> None:
         hosts = Hosts(tmp_path)
         line = "torchnet launch --nnodes 2 --rdzv-endpoint host-a:29402 --max-restarts 1 --grace 50"
-        words = shlex.split(f"{line} --json receipt.json train.py")
+        words = shlex.split(f"{line} --stdin-rank 1 --json receipt.json train.py")
         started = [
             hosts.start(number, words, hosts=KNOWN if number else "", TORCHNET_TOKEN="x") for number in (0, 1)
         ]
+        assert started[1].stdin is not None
+        print("go", file=started[1].stdin, flush=True)
         for name in ("ready", "saved"):
             until(
                 lambda name=name: {f"{name}-0", f"{name}-1"} <= {one.name for one in tmp_path.iterdir()}, name
             )
+            started[1].send_signal(signal.SIGTSTP)
             started[1].send_signal(signal.SIGINT)  # the second one kills rank 0, on the other host
-        (first, _, err), (second, _, other_err) = finish(started, 25)
+        (first, _, err), (second, other_out, other_err) = finish(started, 25)
         assert (first, second) == (130, 130), err + other_err
+        assert other_out == "[rank 1] read go\n"
+        assert "Ctrl-Z has no effect on a job of several hosts" in other_err
         assert "restart 1 of 1, because rank 1 on host-b exited with code 3" in err
         assert "press Ctrl-C again to kill them" in other_err
         found = receipt(tmp_path / "receipt.json")
@@ -281,12 +288,12 @@ def test_two_nodes_on_one_machine_as_people_try_a_line(tmp_path: Path) -> None:
     @isolated
     def run() -> None:
         hosts = Hosts(tmp_path)
-        line = shlex.split("torchnet launch --nnodes 2 --rdzv-endpoint localhost:29403 talk.py 0")
+        line = shlex.split("torchnet launch --nnodes 2 --no-prefix --rdzv-endpoint localhost:29403 talk.py 0")
         ended = sorted(finish([hosts.start(0, line), hosts.start(0, line)]), key=lambda one: one[1])
         assert [code for code, _, _ in ended] == [0, 0], ended
         assert [out.partition(" at ")[0] for _, out, _ in ended] == [
-            "[rank 0] I am 0 of 2",
-            "[rank 1] I am 1 of 2",
+            "I am 0 of 2",
+            "I am 1 of 2",
         ]
         assert all("all 2 nodes run on this one, on loopback: nothing is proved" in err for *_, err in ended)
         assert "backend share unknown: loopback" in ended[0][2]

@@ -45,16 +45,21 @@ def run(
     holder.append(worker)
     received: list[int] = []
 
+    def notice(text: str) -> None:
+        events.send({"event": "notice", "node": spec.node_rank, "level": "warning", "text": text})
+
     def stop(number: int) -> None:
         received.append(number)
         if received.count(signal.SIGINT) > 1:
             worker.kill()
         elif worker.interrupt(interrupted(number)) and number == signal.SIGINT:
-            text = second_interrupt(spec.grace)
-            events.send({"event": "notice", "node": spec.node_rank, "level": "warning", "text": text})
+            notice(second_interrupt(spec.grace))
 
     for number in handled(spec.signals):
         loop.on_signal(number, lambda number=number: stop(number))  # type: ignore[misc]
+    if spec.own_console and spec.runtime == "agent" and spec.nnodes > 1:
+        text = "Ctrl-Z has no effect on a job of several hosts: the others would take this one for lost"
+        loop.on_signal(signal.SIGTSTP, lambda: notice(text))
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     loop.later(0, worker.begin)
     try:

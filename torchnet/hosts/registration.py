@@ -83,6 +83,7 @@ class _Registering:
         self.found: Registration | None = None
         self.why = "no answer"
         self.stopped = 0  # the number of the signal
+        self._is_stranger = False  # whether what listened there had another token
         self._loop, self._endpoint, self._token, self._request = loop, endpoint, token, request
         self._attempt: Attempt | None = None
         self._frames: FramedSocket | None = None
@@ -110,11 +111,14 @@ class _Registering:
 
     def _connected(self, result: socket.socket | OSError | ValueError) -> None:
         self._attempt = None
-        if isinstance(result, ConnectionRefusedError):
+        if isinstance(result, ConnectionRefusedError) and self._is_stranger:
+            self._again(self.why)  # who had another token has gone, which explains less
+        elif isinstance(result, ConnectionRefusedError):
             self._again(
                 "connection refused: nothing listens there yet, or the job has started without this host"
             )
         elif not isinstance(result, socket.socket):
+            self._is_stranger = isinstance(result, ValueError)
             self._again(str(result))
         else:
             self._frames = FramedSocket(

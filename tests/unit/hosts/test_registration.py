@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from typing import NoReturn
 
@@ -49,3 +50,18 @@ def test_ctrl_c_ends_the_wait() -> None:
             wait(30.0, signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_another_token_explains_more_than_that_its_job_has_ended() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        endpoint = Endpoint(*server.getsockname())
+
+        def end() -> None:
+            server.accept()[0].close()
+            server.close()
+
+        thread = threading.Thread(target=end)
+        thread.start()
+        with pytest.raises(StartTimeoutError, match="its token is another job's"):
+            register(endpoint, "token", REQUEST, 2.0, lambda _text: None)
+        thread.join()
