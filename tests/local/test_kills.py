@@ -146,6 +146,7 @@ def test_what_never_ends_after_a_success_ends_with_ctrl_c(tmp_path: Path, flags:
         sent = job.send(signal.SIGINT)
         done = job.finish()
     assert done.code == 0, done.stderr
+    assert "stopped by SIGINT" not in done.stderr
     assert done.at - sent < 10
     assert not [*marked(mark)]
     assert (receipt(path)["exit_code"], len(receipt(path)["nodes"])) == (0, 2)

@@ -101,23 +101,23 @@ def until_written(path: Path, one: Gang) -> None:
 @isolated
 def test_processes_that_were_there_before_are_not_the_jobs() -> None:
     """As of ``torchnet … > >(tee log)``, or of ``nvidia-smi dmon & exec torchnet …``."""
-    with subprocess.Popen(["sh", "-c", "sleep 600 & wait"]) as other:
-        while not (inner := descendants(other.pid)):
-            time.sleep(0.01)
-        with gang("exit 0") as one:
-            assert one.ended() == 0
-            assert one.took(one.processes.finish) < 2
-            one.processes.freeze()
-            other.kill()  # its child then is the agent's
-            one.look(0.2)
-            one.start(1)
-            assert one.ended() == 0
-            assert one.took(one.processes.finish) < 2
-            one.processes.freeze()
-            assert one.stopped() < 2
-            one.processes.kill()
-            assert state(inner[0]) == "S"
-        os.kill(inner[0], signal.SIGKILL)
+    other = subprocess.Popen(["sh", "-c", "sleep 600 & wait"])
+    while not (inner := descendants(other.pid)):
+        time.sleep(0.01)
+    with gang("exit 0") as one:
+        assert one.ended() == 0
+        assert one.took(one.processes.finish) < 2
+        one.processes.freeze()
+        assert state(other.pid) == "S"
+        os.kill(other.pid, signal.SIGKILL)  # its child then is the agent's
+        one.look(0.2)
+        one.start(1)
+        assert one.ended() == 0
+        assert one.took(one.processes.finish) < 2
+        one.processes.freeze()
+        assert one.stopped() < 2
+        one.processes.kill()
+        assert state(inner[0]) == "S"
 
 
 @isolated

@@ -1,0 +1,162 @@
+"""Scripts that nobody here wrote, unmodified, under torchrun and three times under torchnet: not a test of CI.
+
+    python -m tests.foreign_scripts FOLDER [PART OF A NAME…]
+
+FOLDER holds clones, by the names of their repositories, and ``packages``, the target of
+``pip install --no-deps --target FOLDER/packages pytorch-ignite monai torchx hydra-core omegaconf
+antlr4-python3-runtime==4.9.3``. Accelerate and Transformers are in the group ``compat``. Each script has two ranks:
+of one torchrun, of ``--standalone``, of two local nodes, and of two hosts under a stand-in for srun. The table shows the
+exit codes, and the share of the payload that the backend carried between nodes and between hosts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.hosts import Hosts, srun
+from tests.namespaces import isolated
+
+ROOT = Path(__file__).resolve().parent.parent
+SECONDS = 300  # then it is ended
+TIMEOUT = "time-out"
+PIPPY = "PiPPy/examples"
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script: its name in the table, its words, its folder below that of the clones, and its variables."""
+
+    name: str
+    words: str
+    folder: str = "."
+    env: dict[str, str] = field(default_factory=dict)
+
+
+ACCELERATE = {"ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"}
+BIN = "pytorch/test/distributed/launcher/bin"
+SCRIPTS = (
+    *(
+        Script(f"accelerate {name}", f"-m accelerate.test_utils.scripts.{name}", env=ACCELERATE)
+        for name in ("test_cli", "test_sync", "test_ops", "test_script", "test_distributed_data_loop")
+    ),
+    Script("Ignite check_idist_parallel.py", "check_idist_parallel.py", "ignite/tests/ignite/distributed"),
+    Script("PyTorch test_script.py", "test_script.py", BIN),
+    Script("PyTorch test_script_init_method.py", "test_script_init_method.py --init-method env://", BIN),
+    Script("TorchX compute_world_size", "-m torchx.examples.apps.compute_world_size.main main.backend=gloo"),
+    Script("PiPPy gpt2_cpu_init.py", "gpt2_cpu_init.py", f"{PIPPY}/cpu_init"),
+    *(
+        Script(f"PiPPy {name}", name, f"{PIPPY}/huggingface")
+        for name in ("pippy_bert.py", "pippy_gpt2.py", "pippy_distilBert.py", "pippy_opt.py", "pippy_electra.py")
+    ),
+    Script(
+        "PARAM comms.py all_reduce",
+        "comms.py --backend gloo --device cpu --b 8 --e 1M --n 5 --w 2 --collective all_reduce",
+        "param/train/comms/pt",
+    ),
+    Script(
+        "PARAM comms.py all_to_all",
+        "comms.py --backend gloo --device cpu --b 8 --e 1M --n 5 --w 2 --collective all_to_all",
+        "param/train/comms/pt",
+    ),
+)
+LAUNCH = f"{sys.executable} -m torchnet launch --json"
+WAYS = ("torchrun", "standalone", "two nodes", "two hosts")
+
+
+def run(script: Script, clones: Path, way: str, results: Path) -> tuple[str, str]:
+    """Run a script one way; its exit code, and the backend's share."""
+    path = (clones / script.folder).resolve()
+    receipt = results / f"{way}.json"
+    variables = {
+        **script.env,
+        "PYTHONPATH": f"{ROOT}:{clones / 'packages'}:{path}",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    line = {
+        "torchrun": f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node 2 {script.words}",
+        "standalone": f"{LAUNCH} {receipt} --standalone --nproc-per-node 2 {script.words}",
+        "two nodes": f"{LAUNCH} {receipt} --nnodes 2 {script.words}",
+        "two hosts": f"cd {path}; exec {LAUNCH} {receipt} --start-timeout 60 {script.words}",
+    }[way]
+    log = results / f"{script.name.replace(' ', '-')}-{way.replace(' ', '-')}.log"
+    if way == "two hosts":
+        code = on_hosts(line, variables, log, results)
+    else:
+        code = ended([start(line, variables, path, log)])
+    if not receipt.exists():
+        return code, ""
+    share = json.loads(receipt.read_text()).get("backend_share")
+    receipt.unlink()
+    return code, "" if share is None else f"{share:.3f}"
+
+
+def start(line: str, variables: dict[str, str], path: Path, log: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as file:
+        return subprocess.Popen(
+            shlex.split(line),
+            cwd=path,
+            env={**os.environ, **variables},
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def ended(processes: list[subprocess.Popen[bytes]]) -> str:
+    """The first code that is not 0, else 0."""
+    deadline = time.monotonic() + SECONDS
+    try:
+        codes = [process.wait(max(0.1, deadline - time.monotonic())) for process in processes]
+    except subprocess.TimeoutExpired:
+        for process in processes:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        return TIMEOUT
+    return str(next(filter(None, codes), 0))
+
+
+def on_hosts(line: str, variables: dict[str, str], log: Path, results: Path) -> str:
+    code = results / "code"
+    code.unlink(missing_ok=True)
+
+    @isolated
+    def body() -> None:
+        processes = srun(Hosts(results), line, **variables)
+        deadline = time.monotonic() + SECONDS
+        texts = []
+        try:
+            for process in processes:
+                texts += process.communicate(timeout=max(0.1, deadline - time.monotonic()))
+            code.write_text(str(next(filter(None, [process.returncode for process in processes]), 0)))
+        except subprocess.TimeoutExpired:
+            code.write_text(TIMEOUT)
+        log.write_text("\n".join(texts))
+
+    body()
+    return code.read_text()
+
+
+def main(clones: Path, wanted: list[str]) -> None:
+    print(f"| script | {' | '.join(WAYS)} | share, nodes | share, hosts |\n|{'---|' * 7}", flush=True)
+    results = Path(tempfile.mkdtemp(prefix="foreign-"))
+    for script in SCRIPTS:
+        if wanted and not any(one in script.name for one in wanted):
+            continue
+        found = [run(script, clones, way, results) for way in WAYS]
+        codes, shares = [code for code, _ in found], [share for _, share in found[2:]]
+        print(f"| {' | '.join([script.name, *codes, *shares])} |", flush=True)
+    print(f"\nlogs: {results}", flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).resolve(), sys.argv[2:])
