@@ -55,7 +55,13 @@ SCRIPTS = (
     Script("PiPPy gpt2_cpu_init.py", "gpt2_cpu_init.py", f"{PIPPY}/cpu_init"),
     *(
         Script(f"PiPPy {name}", name, f"{PIPPY}/huggingface")
-        for name in ("pippy_bert.py", "pippy_gpt2.py", "pippy_distilBert.py", "pippy_opt.py", "pippy_electra.py")
+        for name in (
+            "pippy_bert.py",
+            "pippy_gpt2.py",
+            "pippy_distilBert.py",
+            "pippy_opt.py",
+            "pippy_electra.py",
+        )
     ),
     Script(
         "PARAM comms.py all_reduce",

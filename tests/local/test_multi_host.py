@@ -204,7 +204,9 @@ def test_a_restart_and_ctrl_c_on_one_host_reach_both(tmp_path: Path) -> None:
     def run() -> None:
         hosts = Hosts(tmp_path)
         line = "torchnet launch --nnodes 2 --rdzv-endpoint host-a:29402 --max-restarts 1 --grace 50"
-        words = shlex.split(f"{line} --stdin-rank 1 --json receipt.json train.py")
+        words = shlex.split(
+            f"{line} --env NCCL_SOCKET_IFNAME=eth1 --stdin-rank 1 --json receipt.json train.py"
+        )
         started = [
             hosts.start(number, words, hosts=KNOWN if number else "", TORCHNET_TOKEN="x") for number in (0, 1)
         ]
@@ -219,6 +221,7 @@ def test_a_restart_and_ctrl_c_on_one_host_reach_both(tmp_path: Path) -> None:
         (first, _, err), (second, other_out, other_err) = finish(started, 25)
         assert (first, second) == (130, 130), err + other_err
         assert other_out == "[rank 1] read go\n"
+        assert "backend eth1 (10.7.0.0/24), by NCCL_SOCKET_IFNAME; " in other_err
         assert "Ctrl-Z has no effect on a job of several hosts" in other_err
         assert "restart 1 of 1, because rank 1 on host-b exited with code 3" in err
         assert "press Ctrl-C again to kill them" in other_err
