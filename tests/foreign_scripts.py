@@ -1,12 +1,13 @@
-"""Scripts that nobody here wrote, unmodified, under torchrun and three times under torchnet: not a test of CI.
+"""Scripts that nobody here wrote, unmodified, under torchrun and three times under torchnet: not a part of CI.
 
-    python -m tests.foreign_scripts FOLDER [PART OF A NAME…]
+    python -m tests.foreign_scripts FOLDER [PART OF A NAME …]
 
-FOLDER holds clones, by the names of their repositories, and ``packages``, the target of
-``pip install --no-deps --target FOLDER/packages pytorch-ignite monai torchx hydra-core omegaconf
-antlr4-python3-runtime==4.9.3``. Accelerate and Transformers are in the group ``compat``. Each script has two ranks:
-of one torchrun, of ``--standalone``, of two local nodes, and of two hosts under a stand-in for srun. The table shows the
-exit codes, and the share of the payload that the backend carried between nodes and between hosts.
+FOLDER holds clones of pytorch/pytorch, pytorch/ignite, pytorch/PiPPy and facebookresearch/param, by the repositories'
+names, and ``packages``, the target of ``pip install --no-deps --target FOLDER/packages pytorch-ignite torchx hydra-core
+omegaconf antlr4-python3-runtime==4.9.3 importlib-metadata zipp lazy-importer``, with TorchX's examples and a link
+``param_bench`` to ``../param``. Accelerate is in the group ``compat``. Each script has two ranks: of one torchrun, of
+``--standalone``, of two local nodes, and of two hosts under a stand-in for srun. The table shows the exit codes, and
+the share of the payload that the backend carried between nodes and between hosts.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from tests.namespaces import isolated
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 300  # then it is ended
 TIMEOUT = "time-out"
-PIPPY = "PiPPy/examples"
 
 
 @dataclass(frozen=True)
@@ -43,35 +43,19 @@ class Script:
 
 ACCELERATE = {"ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"}
 BIN = "pytorch/test/distributed/launcher/bin"
+PARAM = "comms.py --backend gloo --device cpu --begin-size 8 --end-size 1M --num-iters 5"
 SCRIPTS = (
     *(
         Script(f"accelerate {name}", f"-m accelerate.test_utils.scripts.{name}", env=ACCELERATE)
         for name in ("test_cli", "test_sync", "test_ops", "test_script", "test_distributed_data_loop")
     ),
     Script("Ignite check_idist_parallel.py", "check_idist_parallel.py", "ignite/tests/ignite/distributed"),
-    Script("PyTorch test_script.py", "test_script.py", BIN),
     Script("PyTorch test_script_init_method.py", "test_script_init_method.py --init-method env://", BIN),
-    Script("TorchX compute_world_size", "-m torchx.examples.apps.compute_world_size.main main.backend=gloo"),
-    Script("PiPPy gpt2_cpu_init.py", "gpt2_cpu_init.py", f"{PIPPY}/cpu_init"),
+    Script("TorchX compute_world_size", "-m torchx.examples.apps.compute_world_size.main"),
+    Script("PiPPy example_manual_stage.py", "example_manual_stage.py", "PiPPy/examples/basic"),
     *(
-        Script(f"PiPPy {name}", name, f"{PIPPY}/huggingface")
-        for name in (
-            "pippy_bert.py",
-            "pippy_gpt2.py",
-            "pippy_distilBert.py",
-            "pippy_opt.py",
-            "pippy_electra.py",
-        )
-    ),
-    Script(
-        "PARAM comms.py all_reduce",
-        "comms.py --backend gloo --device cpu --b 8 --e 1M --n 5 --w 2 --collective all_reduce",
-        "param/train/comms/pt",
-    ),
-    Script(
-        "PARAM comms.py all_to_all",
-        "comms.py --backend gloo --device cpu --b 8 --e 1M --n 5 --w 2 --collective all_to_all",
-        "param/train/comms/pt",
+        Script(f"PARAM comms.py {name}", f"{PARAM} --collective {name}", "param/train/comms/pt")
+        for name in ("all_reduce", "all_to_all", "all_gather", "broadcast")
     ),
 )
 LAUNCH = f"{sys.executable} -m torchnet launch --json"
@@ -81,10 +65,10 @@ WAYS = ("torchrun", "standalone", "two nodes", "two hosts")
 def run(script: Script, clones: Path, way: str, results: Path) -> tuple[str, str]:
     """Run a script one way; its exit code, and the backend's share."""
     path = (clones / script.folder).resolve()
-    receipt = results / f"{way}.json"
+    receipt = results / f"{way.replace(' ', '-')}.json"
     variables = {
         **script.env,
-        "PYTHONPATH": f"{ROOT}:{clones / 'packages'}:{path}",
+        "PYTHONPATH": os.pathsep.join(map(str, (ROOT, clones / "packages", clones / "PiPPy"))),
         "CUDA_VISIBLE_DEVICES": "",
     }
     line = {
@@ -137,9 +121,9 @@ def on_hosts(line: str, variables: dict[str, str], log: Path, results: Path) -> 
 
     @isolated
     def body() -> None:
-        processes = srun(Hosts(results), line, **variables)
+        processes = srun(Hosts(results), line, only=None, tasks=1, **variables)
         deadline = time.monotonic() + SECONDS
-        texts = []
+        texts: list[str] = []
         try:
             for process in processes:
                 texts += process.communicate(timeout=max(0.1, deadline - time.monotonic()))

@@ -90,7 +90,7 @@ def test_a_refused_connection_to_a_service_of_the_machine_is_explained(tmp_path:
 
 
 def test_what_went_wrong_before_a_restart_does_not_explain_the_end(tmp_path: Path) -> None:
-    """Neither the error file nor the refused connections of an earlier attempt, even if they follow its failure."""
+    """Neither the error file nor the refused connections of an earlier attempt, even those after its failure."""
     text = """
         import json, os, signal, socket, sys, time
         def connect(name):
