@@ -1,8 +1,10 @@
 """Import pyroute2's submodules without its ``__init__``, which loads 163 modules in 0.35 s to re-export them.
 
-Importing a submodule does not execute a package that is already in ``sys.modules``. The stand-in here becomes
-the whole package on first use of a name that it lacks, so a script that imports pyroute2 itself notices
-nothing. Import this module before them. (Rejected: ``importlib.util.LazyLoader``. Importing a submodule reads ``__path__``, which loads it.)
+To be imported before them. Importing a submodule does not execute a package that is already in ``sys.modules``. The
+stand-in here becomes the whole package on first use of a name that it lacks, so a script that imports pyroute2 itself
+notices nothing.
+
+Rejected: ``importlib.util.LazyLoader``. Importing a submodule reads ``__path__``, which loads it.
 """
 
 from __future__ import annotations

@@ -37,8 +37,7 @@ def zipped(entries: Iterable[ArchiveEntry]) -> bytes:
     return buffer.getvalue()
 
 
-# The modules that set up networks (linux/link_setup.py, tap.py), and with them pyroute2, are left out: only the launcher
-# uses them.
+# What sets up networks (linux/link_setup.py, tap.py), and with it pyroute2, is left out: only the launcher uses it.
 PARTS = (
     "__init__.py",
     "agent",
