@@ -30,8 +30,8 @@ _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_VIA = 1, 2, 4, 5,
 # Addresses for documentation (RFC 5737, RFC 3849): only a default route leads there.
 _ELSEWHERE: dict[Literal[4, 6], str] = {4: "192.0.2.1", 6: "2001:db8:ffff:ffff::1"}
 _NDTA_NAME, _NDTA_THRESH3 = 1, 4  # include/uapi/linux/neighbour.h
-# struct ifinfomsg: family, type (ARPHRD_*), index, flags, change. struct ifaddrmsg: family, prefix length, flags, scope,
-# index; an attribute extends its flags.
+# struct ifinfomsg: family, type (ARPHRD_*), index, flags, change. struct ifaddrmsg: family, prefix length, flags,
+# scope, index; an attribute extends its flags.
 _LINK, _ADDRESS = struct.Struct("=BxHiII"), struct.Struct("=BBBBI")
 _STATS = struct.Struct(
     "=QQQQ"
