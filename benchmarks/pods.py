@@ -8,7 +8,8 @@ once a second that the init container has ended.
 Needs kubectl, a kubeconfig, and a namespace with a network attachment; `tests.cluster exec` provides the first two on
 the test cluster. The other two jobs have the same objects, and their worker prints at once. The init container of one
 does nothing. That of the other waits until net1's address is usable, as any program that uses net1 must: the kernel
-detects duplicate addresses for 1 to 2 s (RFC 4862, 5.4). The last figure is torchnet's own time, which the agents log: the work of both containers, without waiting for others.
+detects duplicate addresses for 1 to 2 s (RFC 4862, 5.4). The last figure is torchnet's own time, which the agents log:
+the work of both containers, without waiting for others.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def install(archive: str, path: str) -> None:
 
 
 def compile_modules(package: ModuleType) -> Iterator[None]:
-    """Compile what of a package in the archive has not been imported, one module with each step, without importing it."""
+    """Compile the modules of a package in the archive that are not imported yet, one with each step."""
     import pkgutil
 
     for finder, name, _ in pkgutil.iter_modules(package.__path__):
