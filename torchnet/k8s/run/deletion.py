@@ -218,7 +218,7 @@ def remove(
 _PODS_PAUSE, _LONGEST_PODS_PAUSE = 1.0, 16.0  # seconds between two lists of other kinds while there are pods
 _PAUSE, _LONGEST_PAUSE = 0.2, 5.0  # the same once the pods are gone
 _TICK_SECONDS = 0.2
-_SECONDS_PER_POD = 1e-4  # between two looks at the pods: a change of one waits for those of others
+_SECONDS_PER_POD = 5e-4  # between two looks at the pods: a change of one waits for those of others
 _FORCE_SECONDS = 1.0  # between two forced deletions of a pod
 
 
