@@ -6,11 +6,14 @@ import os
 import re
 import signal
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torchnet.agent.events import Failure
-from torchnet.agent.rank_process import Process
 from torchnet.agent.spec import AgentSpec
 from torchnet.linux import namespaces
+
+if TYPE_CHECKING:
+    from torchnet.agent.rank_process import Process
 
 _HINTS = {
     "SIGKILL": "unless sent by hand, the kernel ran out of memory (see dmesg)",
