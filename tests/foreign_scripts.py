@@ -47,7 +47,7 @@ PARAM = "comms.py --backend gloo --device cpu --begin-size 8 --end-size 1M --num
 SCRIPTS = (
     *(
         Script(f"accelerate {name}", f"-m accelerate.test_utils.scripts.{name}", env=ACCELERATE)
-        for name in ("test_cli", "test_sync", "test_ops", "test_script", "test_distributed_data_loop")
+        for name in ("test_cli", "test_sync", "test_ops", "test_script")
     ),
     Script("Ignite check_idist_parallel.py", "check_idist_parallel.py", "ignite/tests/ignite/distributed"),
     Script("PyTorch test_script_init_method.py", "test_script_init_method.py --init-method env://", BIN),
@@ -109,7 +109,7 @@ def ended(processes: list[subprocess.Popen[bytes]]) -> str:
         codes = [process.wait(max(0.1, deadline - time.monotonic())) for process in processes]
     except subprocess.TimeoutExpired:
         for process in processes:
-            os.killpg(process.pid, signal.SIGKILL)
+            process.send_signal(signal.SIGTERM)  # SIGKILL would leave torchrun's ranks
             process.wait()
         return TIMEOUT
     return str(next(filter(None, codes), 0))

@@ -194,7 +194,7 @@ ROWS = (
         starts=2,
     ),
     Row(f"{TWO} -m package x"),
-    Row(f"{TWO} --run-path echo.py a", command=True),
+    Row(f"{TWO} --run-path echo.py a"),
     Row("--nproc_per_node=1 --standalone touch.py"),
     Row(f"{TWO} touch.py run_${{local_rank}}.txt cost$$5"),
     Row(f"{TWO} --no-python sh -c 'echo $RANK ${{local_rank}}'"),
