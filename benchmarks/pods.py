@@ -51,7 +51,7 @@ def usable():
 while not usable():
     time.sleep(0.02)
 """
-ROUNDS, NODES, SECONDS = 20, "2", 120.0
+ROUNDS, NODES, SECONDS = 12, "2", 120.0
 
 
 def kubectl(*arguments: str, text: str | None = None) -> str:
