@@ -155,7 +155,6 @@ def _part(job: JobSpec, common: AgentSpec, console: Console) -> _Part:
         token=token,
         python=os.environ.get("PYTHON_EXEC") or sys.executable,  # torchrun's variable
         uid=secrets.token_hex(8),
-        cpus=len(os.sched_getaffinity(0)) / nproc if nproc > 1 else None,
         host_names=line.names,
         probe_tcp=not alone and line.port != constants.JOIN_PORT,
     )

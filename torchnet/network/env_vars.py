@@ -40,7 +40,7 @@ class EnvironmentInputs:
         master_addr: rank 0's address on the first rail, a bare literal.
         hostid: distinguishes local nodes of one machine for NCCL; None on a cluster, where hosts differ
             anyway.
-        cpus_per_rank: CPUs per process if several share the machine; None: torchrun's default.
+        cpus_per_rank: CPUs per process if local nodes share the machine; None: torchrun's default.
         gpus: IDs of this worker's GPUs for CUDA_VISIBLE_DEVICES; () hides all, None changes nothing.
         hip: whether the user's environment has HIP_VISIBLE_DEVICES.
         libuv: whether this torch was built with it; None: unknown.
@@ -158,9 +158,9 @@ def _ucx(i: Inputs) -> str:
 
 
 def _threads(i: Inputs) -> str | None:
-    if i.cpus_per_rank is not None:
-        return str(max(1, i.cpus_per_rank))
-    return "1" if i.nproc > 1 else None
+    if i.nproc > 1:
+        return "1"
+    return str(max(1, i.cpus_per_rank)) if i.cpus_per_rank is not None else None
 
 
 _AGENT = "torch/distributed/elastic/agent/server/local_elastic_agent.py"
@@ -306,8 +306,9 @@ RULES: tuple[VariableRule, ...] = (
            lambda i: i.visible_gpus if i.hip else None,
            "The same for AMD GPUs; HIP ignores CUDA_VISIBLE_DEVICES if this variable is set.",
            "ROCm's documentation, GPU isolation techniques"),
-    VariableRule("OMP_NUM_THREADS", "1, if processes share the machine", _threads,
-         "Same as under torchrun; otherwise, each process would start a thread per CPU.",
+    VariableRule("OMP_NUM_THREADS", "1, if processes share the node", _threads,
+         "Same as under torchrun for several processes of a node; the only process of a local node gets its share of "
+         "the CPUs. Otherwise, each would start a thread per CPU.",
          "torch/distributed/run.py", consequence="the processes may compete for the CPUs"),
     VariableRule("PYTHONUNBUFFERED", "1", lambda _: "1",
          "Output appears at once, and the last lines before a crash are not lost.",

@@ -111,7 +111,9 @@ def test_only_local_networks_keep_nccl_from_rdma_and_plugins() -> None:
 def test_threads_where_processes_share_the_machine() -> None:
     assert "OMP_NUM_THREADS" not in values(replace(INPUTS, nproc=1))
     assert values(replace(INPUTS, nproc=1, cpus_per_rank=4))["OMP_NUM_THREADS"] == "4"
-    assert values(replace(INPUTS, cpus_per_rank=0))["OMP_NUM_THREADS"] == "1"
+    assert values(replace(INPUTS, nproc=1, cpus_per_rank=0))["OMP_NUM_THREADS"] == "1"
+    # As under torchrun, on however many CPUs.
+    assert values(replace(INPUTS, nproc=2, cpus_per_rank=8))["OMP_NUM_THREADS"] == "1"
 
 
 def test_libuv_only_where_it_is_known_to_lack() -> None:
