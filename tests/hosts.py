@@ -21,6 +21,7 @@ from torchnet.linux import namespaces
 
 FRONTEND, BACKEND = ("10.1.0.1", "10.1.0.2"), ("10.7.0.1", "10.7.0.2")
 NAMES = ("host-a", "host-b")
+LAUNCHERS = ("SLURM_", "PET_", "NCCL_", "GLOO_", "TORCHELASTIC_", "TORCHNET_")  # their variables
 
 
 class Hosts:
@@ -56,6 +57,8 @@ class Hosts:
         own = name or NAMES[number]
         # As Debian's installer writes it: the host's own name is not the address of any interface.
         file.write_text(f"127.0.0.1 localhost\n127.0.1.1 {own}\n{hosts}")
+        names = self.folder / "resolv.conf"
+        names.write_text("nameserver 127.0.0.1\n")  # refused at once; the machine's own would never answer
 
         def enter() -> None:
             if number:
@@ -63,10 +66,11 @@ class Hosts:
             namespaces.unshare(namespaces.NEWNS | namespaces.NEWUTS)
             socket.sethostname(own)
             namespaces.mount(str(file), os.path.realpath("/etc/hosts"), flags=namespaces.MS_BIND)
+            namespaces.mount(str(names), os.path.realpath("/etc/resolv.conf"), flags=namespaces.MS_BIND)
 
         search = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         kept = {
-            key: text for key, text in os.environ.items() if not key.startswith(("SLURM_", "PET_", "NCCL_"))
+            key: text for key, text in os.environ.items() if not key.startswith(LAUNCHERS)
         }
         return subprocess.Popen(
             list(command),

@@ -36,12 +36,13 @@ SCRIPT = """
 """
 
 
-def test_reverse_look_ups_do_not_delay_the_start(tmp_path: Path) -> None:
-    _compare(script(tmp_path, SCRIPT), tmp_path / "resolv.conf")
+@pytest.mark.parametrize("family", ["ipv6", "ipv4"])
+def test_reverse_look_ups_do_not_delay_the_start(tmp_path: Path, family: str) -> None:
+    _compare(script(tmp_path, SCRIPT), tmp_path / "resolv.conf", family)
 
 
 @isolated
-def _compare(path: Path, resolver: Path) -> None:
+def _compare(path: Path, resolver: Path, family: str) -> None:
     # Without a way to the internet, whose name server would be another one.
     os.environ["PATH"] = os.path.dirname(sys.executable)
     resolver.write_text("")
@@ -53,7 +54,7 @@ def _compare(path: Path, resolver: Path) -> None:
     ):
         resolver.write_text(text)
         before = time.monotonic()
-        ended = run(path, argument)
+        ended = run("--family", family, path, argument)
         assert ended.code == 0, ended.stderr
         ends = re.findall(r"reduced after ([\d.]+) at ([\d.]+)", ended.stdout)
         assert len(ends) == 2

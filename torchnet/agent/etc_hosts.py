@@ -1,7 +1,9 @@
 """Add the peers to the worker's hosts file, so that lookups of their addresses stay local.
 
 TCPStore looks up the name of each address that it connects to or from, and waits for the answer (pytorch#159007):
-5 s per connection if no server answers for the reverse zone.
+5 s per connection if no server answers for the reverse zone. Its server listens on a socket of both families, where an
+IPv4 peer has an IPv4-mapped IPv6 address (::ffff:10.7.0.2), which the C library's hosts file does not match with the
+IPv4 address: each IPv4 address needs two lines.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ def unchanged(table: PeerTable, *, private: bool) -> str:
     Args:
         private: whether it is this worker's alone, but cannot be written.
     """
-    lines = [f"{rail.address} {row.name}" for row in table.rows for rail in row.rails]
+    lines = [
+        " ".join(pair) for row in table.rows for rail in row.rails for pair in _pairs(rail.address, row.name)
+    ]
     more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
     why = f"{PATH} cannot be written" if private else f"{PATH} is this machine's own, and stays unchanged"
     text = (
@@ -100,13 +104,21 @@ def _mark(run_id: str) -> str:
 def _lines(table: PeerTable, run_id: str) -> str:
     # The C library reads the file from its start for each look-up, and rank 0's store looks up each connection: rails
     # first, frontends last.
-    lines = []
+    lines: list[tuple[str, str]] = []
     for number in range(max((len(row.rails) for row in table.rows), default=0)):
         for row in table.rows:
             suffix = "" if number == 0 else f"-rail{number + 1}"
-            lines += [f"{rail.address}\t{row.name}{suffix}" for rail in row.rails[number : number + 1]]
+            for rail in row.rails[number : number + 1]:
+                lines += _pairs(rail.address, f"{row.name}{suffix}")
     for row in table.rows:
         # A link-local address needs an interface, which a hosts file cannot express.
         frontend = [address for address in row.eth0 if not address.startswith("fe80:")]
-        lines += [f"{address}\t{row.name}-frontend" for address in frontend]
-    return "".join(f"{line}{_mark(run_id)}\n" for line in lines)
+        for address in frontend:
+            lines += _pairs(address, f"{row.name}-frontend")
+    return "".join(f"{address}\t{name}{_mark(run_id)}\n" for address, name in lines)
+
+
+def _pairs(address: str, name: str) -> list[tuple[str, str]]:
+    # The mapped address has a name of its own: look-ups of the other name must not find it.
+    mapped = [] if ":" in address else [(f"::ffff:{address}", f"{name}-mapped")]
+    return [(address, name), *mapped]

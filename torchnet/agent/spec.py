@@ -47,7 +47,6 @@ class AgentSpec:
         phase: A pod runs ``prepare`` in an init container and ``work`` in its main container; ``prepare`` writes its
             results to the folder ``state``.
         uid: The pod's UID; "" generates one.
-        fast_names: Whether look-ups of the peers' addresses are known to be fast.
         replaced: Number of this worker's pods that have been replaced; None if they are never replaced.
         probe_tcp: Whether a path that carries TCP but not the preflight's datagrams is enough, with a warning.
         host_names: Names of the hosts by node rank, where the scheduler knows them; for messages.
@@ -168,7 +167,6 @@ class AgentSpec:
         metadata=_flag("folder through which prepare passes its results to work", own=True, metavar="DIR"),
     )
     uid: str = field(default="", metadata=_OWN)
-    fast_names: bool = field(default=False, metadata=_OWN)
     replaced: int | None = field(
         default=None,
         metadata=_flag(

@@ -16,7 +16,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torchnet.agent import etc_hosts, failures, messages
+from torchnet.agent import etc_hosts, failures, messages, name_lookup
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure, Reporter
 from torchnet.agent.failure_cause import explain_end
@@ -315,7 +315,7 @@ class Worker:
             self._wrote_hosts = private and etc_hosts.add_peers(self._table, self._spec.run_id)
             # Once for the job: rank 0's store looks up each connection, and its hosts are usually alike.
             once = self._attempt == 0 and self._spec.node_rank == 0 and self._spec.nnodes > 1
-            if once and not self._wrote_hosts and not self._spec.fast_names:
+            if once and not self._wrote_hosts and not name_lookup.are_fast(name_lookup.asked(self._table)):
                 self._notice("warning", etc_hosts.unchanged(self._table, private=private))
         own = self._spec.node_rank
         peers = probe_plan.peers(own, self._spec.nnodes, self._spec.preflight) if probe else ()

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from torchnet import constants
-from torchnet.agent import agent, etc_hosts, rdma
+from torchnet.agent import agent, rdma
 from torchnet.agent.event_loop import EventLoop
 from torchnet.agent.events import Failure
 from torchnet.agent.host_registration import HostRequest
@@ -33,7 +33,6 @@ from torchnet.hosts import backend
 from torchnet.hosts.backend import ChosenBackend
 from torchnet.hosts.console_reporter import ConsoleReporter
 from torchnet.hosts.host_endpoint import HostEndpoint
-from torchnet.hosts.name_lookup import is_fast
 from torchnet.hosts.registration import register
 from torchnet.local import error_file, gpus, output_choice
 from torchnet.local.launch import run_name
@@ -193,8 +192,6 @@ def _part(job: JobSpec, common: AgentSpec, console: Console) -> _Part:
         source: AddressSource = LoopbackSource(spec.node_rank, block)
     else:
         assert chosen is not None
-        if not spec.node_rank and not etc_hosts.is_private():
-            spec = replace(spec, fast_names=all(map(is_fast, chosen.networks.values())))
         source = HostInterfaces(chosen.source, (), chosen.networks)
     part = _Part(spec, source, endpoint, chosen, is_open)
     _show_notes(job, part, console)

@@ -51,7 +51,9 @@ def test_each_rail_and_eth0_has_a_line(hosts: Path) -> None:
         ["fd01::1", "node-0-rail2"],
         ["fd01::2", "node-1-rail2"],
         ["172.30.1.1", "node-0-frontend"],
+        ["::ffff:172.30.1.1", "node-0-frontend-mapped"],
         ["172.30.1.2", "node-1-frontend"],
+        ["::ffff:172.30.1.2", "node-1-frontend-mapped"],
     ]
 
 
@@ -97,6 +99,14 @@ def test_a_large_job_is_told_of_some_lines() -> None:
     assert text.splitlines()[-1] == "and 2 more"
 
 
+def test_ipv4_rails_need_their_mapped_addresses_too() -> None:
+    row = PeerRow(0, "host-a", "u", (PeerRail("eth1", "10.7.0.1", 9000),), ())
+    assert unchanged(PeerTable((row,)), private=False).splitlines()[1:] == [
+        "10.7.0.1 host-a",
+        "::ffff:10.7.0.1 host-a-mapped",
+    ]
+
+
 @pytest.mark.parametrize("first", ["a", "b"])
 def test_jobs_on_one_machine_leave_each_others_lines(hosts: Path, first: str) -> None:
     add_peers(table(1), "a", path=str(hosts))
@@ -117,7 +127,7 @@ def test_any_run_id_is_one_mark(hosts: Path) -> None:
     odd = ("a", "a b", "'a'", "a\n10.0.0.1\tgoogle.com", "#.*", "\u20ac")
     for run_id in odd:
         add_peers(table(1), run_id, path=str(hosts))
-    assert hosts.read_bytes().count(b"\n") == OLD.count(b"\n") + 3 * len(odd)
+    assert hosts.read_bytes().count(b"\n") == OLD.count(b"\n") + 4 * len(odd)
     assert hosts.read_bytes()[len(OLD) :].isascii()
     for run_id in odd:
         remove_peers(run_id, path=str(hosts))

@@ -17,7 +17,7 @@ from torchnet.network.attachment import NetworkAttachment
 # What a single worker has, or the machine that it runs on.
 WORKERS = {
     *("node_rank", "name", "token", "python", "gpus", "hostid", "cpus"),
-    *("phase", "state", "uid", "fast_names", "replaced", "start"),
+    *("phase", "state", "uid", "replaced", "start"),
 }
 COMMON: dict[str, Any] = {
     "script": "train.py",

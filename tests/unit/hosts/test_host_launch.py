@@ -11,7 +11,7 @@ from tests.unit.screens import Screen
 from torchnet.agent.event_loop import EventLoop
 from torchnet.constants import ONE_NETWORK
 from torchnet.errors import UsageError
-from torchnet.hosts import host_launch, name_lookup
+from torchnet.hosts import host_launch
 from torchnet.hosts.console_reporter import ConsoleReporter
 from torchnet.hosts.host_launch import take_token
 
@@ -41,17 +41,6 @@ def test_without_a_token_all_hosts_have_the_same() -> None:
 def test_a_name_that_hosts_files_can_hold(own: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: own)
     assert host_launch.own_name() == name
-
-
-def test_a_look_up_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    import time
-
-    monkeypatch.setattr(socket, "getnameinfo", lambda *_: time.sleep(30))
-    began = time.monotonic()
-    assert not name_lookup.is_fast("10.7.0.0/24", 0.1)
-    assert time.monotonic() - began < 10
-    monkeypatch.setattr(socket, "getnameinfo", lambda *_: ("10.7.0.0", "0"))
-    assert name_lookup.is_fast("10.7.0.0/24", 30.0)
 
 
 @pytest.mark.parametrize(
