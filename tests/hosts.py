@@ -69,9 +69,7 @@ class Hosts:
             namespaces.mount(str(names), os.path.realpath("/etc/resolv.conf"), flags=namespaces.MS_BIND)
 
         search = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        kept = {
-            key: text for key, text in os.environ.items() if not key.startswith(LAUNCHERS)
-        }
+        kept = {key: text for key, text in os.environ.items() if not key.startswith(LAUNCHERS)}
         return subprocess.Popen(
             list(command),
             env={**kept, "PYTHONPATH": str(ROOT), "PATH": search, **variables},

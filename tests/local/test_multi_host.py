@@ -8,6 +8,7 @@ import re
 import shlex
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,17 @@ INTERRUPTED = """
     pathlib.Path("ready-" + rank).touch()
     time.sleep(60)
 """
+# Rank 0 leaves something behind; rank 1 has ended, or still trains.
+LEAVES = """
+    import os, pathlib, subprocess, sys, time
+    rank = os.environ["RANK"]
+    if rank == "0":
+        subprocess.Popen(["sleep", "600"], start_new_session=True)
+    pathlib.Path("ended-" + rank).touch()
+    if rank == "1" and sys.argv[1] == "yes":
+        time.sleep(600)
+"""
+LOOKS_SECONDS = 3.0  # until torchnet has seen that ranks have ended, and waits for what they left behind
 
 
 def both(hosts: Hosts, line: str, **variables: str) -> list[tuple[int, str, str]]:
@@ -228,6 +240,37 @@ def test_a_restart_and_ctrl_c_on_one_host_reach_both(tmp_path: Path) -> None:
         found = receipt(tmp_path / "receipt.json")
         assert (found["restarts"], found["failure"]["kind"]) == (1, "interrupted")
         assert [one["exit_code"] for one in found["ranks"]] == [137, 0]
+
+    run()
+
+
+@pytest.mark.parametrize(
+    ("trains", "where", "codes"),
+    [
+        ("no", 1, (0, 0)),  # on the host without leftovers
+        ("no", 0, (0, 0)),
+        ("yes", 0, (130, 130)),  # it ends the job, not only what this host's rank has left behind
+    ],
+)
+def test_ctrl_c_ends_what_is_left_behind_only_after_all_ranks(
+    tmp_path: Path, trains: str, where: int, codes: tuple[int, int]
+) -> None:
+    script(tmp_path, LEAVES, "leaves.py")
+
+    @isolated
+    def run() -> None:
+        hosts = Hosts(tmp_path)
+        words = shlex.split(
+            "torchnet launch --nnodes 2 --rdzv-endpoint host-a:29404 --grace 20 leaves.py " + trains
+        )
+        started = [
+            hosts.start(number, words, hosts=KNOWN if number else "", TORCHNET_TOKEN="x") for number in (0, 1)
+        ]
+        until(lambda: {"ended-0", "ended-1"} <= {one.name for one in tmp_path.iterdir()}, "ends")
+        time.sleep(LOOKS_SECONDS)
+        started[where].send_signal(signal.SIGINT)
+        ended = finish(started, 25)
+        assert tuple(code for code, _, _ in ended) == codes, ended
 
     run()
 

@@ -127,6 +127,7 @@ class Coordinator:
         self._probing = True
         self._good_paths = 0
         self._candidates: list[Failure] = []
+        self._ended: dict[int, int] = {}  # by worker, the last attempt whose ranks all ended with exit code 0
         self._failure: Failure | None = None  # why the job stops
         self._restart = False  # after the stop
         self._receipts: list[messages.Receipt] = []
@@ -338,6 +339,13 @@ class Coordinator:
             self._stall.receive_heartbeat(rank, message)
         elif isinstance(message, messages.WorkerFailed):
             self._fail(message.failure)
+        elif isinstance(message, messages.RanksEnded):
+            self._ended[rank] = message.attempt
+        elif isinstance(message, messages.Interrupted):
+            if all(self._ended.get(rank) == self._attempt for rank in range(self._spec.nnodes)):
+                self._members.broadcast(messages.EndLeftovers())
+            else:
+                self._fail(message.failure)
         elif isinstance(message, messages.Kill):
             if self.state is CoordinatorState.STOPPING and self._failure is not None:
                 self._members.broadcast(messages.Stop(self._failure, self._restart, at_once=True))

@@ -29,6 +29,7 @@ _BRACKETS = (
 
 # PyTorch's store, seen by a client whose server is gone or never existed.
 _STORE = re.compile(r"Dist(Network|Store)Error|Failed to recv, got 0 bytes|TCPStore")
+_CLOSED = re.compile(r"got 0 bytes|broken ?pipe|connection (was )?(closed|reset|refused)", re.IGNORECASE)
 _UNMADE = re.compile(r"DistNetworkError: The client socket has timed out .* trying to connect")
 _KEEPER = (
     "PyTorch's store is in rank 0's process, not in the launcher as under torchrun, so rank 0 must create it, and end "
@@ -69,7 +70,9 @@ def explain_end(
     tail = process.tail()
     if any(_UNBRACKETED.search(line) for line in tail):
         text += f"; {_BRACKETS}"
-    lost = process.rank and rank0_ended is not False and any(_STORE.search(line) for line in tail)
+    # If it is not known whether rank 0 runs, a store that does not answer in time says nothing about its end.
+    stores = [line for line in tail if _STORE.search(line) and (rank0_ended or _CLOSED.search(line))]
+    lost = process.rank and rank0_ended is not False and stores
     if lost or any(_UNMADE.search(line) for line in tail):
         text += f"; {'rank 0 has ended: ' if rank0_ended else ''}{_KEEPER}"
     if any(_DENIED.search(line) for line in tail) and _is_limited_root(spec):

@@ -20,6 +20,7 @@ from torchnet.network.peer_table import NAME
 from torchnet.text import printable
 
 _KEY = "host"
+_MOST_CHARACTERS = 1000  # of a text in an answer
 _RESERVED_SECONDS = 30.0  # for a host to join; then another one may get its node rank
 
 
@@ -100,14 +101,17 @@ class Registration:
         values = {name: message.get(name) for name in vars(cls())}
         networks = values.pop("networks")
         found = cls(**values)  # type: ignore[arg-type]
-        texts = (found.name, found.run_id, found.refused)
-        if type(found.node_rank) is not int or not all(isinstance(one, str) for one in texts):
+        texts: tuple[Any, ...] = (found.name, found.run_id, found.refused)
+        if type(found.node_rank) is not int or not all(
+            isinstance(one, str) and len(one) <= _MOST_CHARACTERS for one in texts
+        ):
             raise ValueError("rank 0's answer is malformed")
         if not isinstance(networks, list) or not all(isinstance(one, str) for one in networks):
             raise ValueError("rank 0's answer has no networks")
         for one in networks:
             ipaddress.ip_network(one)
-        found = replace(found, networks=tuple(networks))
+        # Without a token anyone may have answered, and the reason goes to a terminal.
+        found = replace(found, networks=tuple(networks), refused=printable(found.refused))
         if not found.refused and not (NAME.fullmatch(found.name) and NAME.fullmatch(found.run_id)):
             raise ValueError("rank 0's answer has no valid name")
         return found
@@ -145,7 +149,9 @@ class HostRegister:
                 "runs the same number on each host (--nproc-per-node)"
             )
         if request.run_id not in ("", spec.run_id):
-            return Registration(refused=f"{name} belongs to run {request.run_id}, this is run {spec.run_id}")
+            return Registration(
+                refused=f"{name} belongs to run {printable(request.run_id, 80)}, this is run {spec.run_id}"
+            )
         rank = self._rank(request, joined)
         if isinstance(rank, str):
             return Registration(refused=rank)

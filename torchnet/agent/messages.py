@@ -99,6 +99,25 @@ class Kill:
 
 
 @dataclass(frozen=True)
+class RanksEnded:
+    """All ranks of this attempt ended with exit code 0; what they have left behind may still run."""
+
+    attempt: Count
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """A worker whose ranks have ended was told to stop: this ends what is left behind if all have, else the job."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True)
+class EndLeftovers:
+    """End what ranks have left behind: all of the job's have ended with exit code 0."""
+
+
+@dataclass(frozen=True)
 class ProcessesEnded:
     """All processes of this attempt ended with exit code 0."""
 
@@ -191,13 +210,24 @@ WorkerMessage = (
     | StateSaved
     | WorkerFailed
     | Kill
+    | RanksEnded
+    | Interrupted
     | ProcessesEnded
     | ProcessesStopped
     | Stacks
     | WorkerReceipt
 )
 CoordinatorMessage = (
-    Heartbeat | Rejection | Table | SaveState | Start | Stop | StacksRequest | ReceiptRequest | Over
+    Heartbeat
+    | Rejection
+    | Table
+    | SaveState
+    | Start
+    | Stop
+    | StacksRequest
+    | EndLeftovers
+    | ReceiptRequest
+    | Over
 )
 Message = JoinRequest | WorkerMessage | CoordinatorMessage
 

@@ -268,6 +268,8 @@ class Worker:
         elif isinstance(message, messages.StacksRequest):
             dumping = [process for process in self._processes.processes.values() if process.ask_stacks()]
             self._loop.later(_STACKS_SECONDS, lambda: self._send_stacks(dumping))
+        elif isinstance(message, messages.EndLeftovers):
+            self.end_leftovers()
         elif isinstance(message, messages.ReceiptRequest):
             self._close_account()
         elif isinstance(message, messages.Over):
@@ -422,6 +424,7 @@ class Worker:
             self._reporter.send(
                 {"event": "ranks_ended", "node": self._spec.node_rank, "attempt": self._attempt}
             )
+            self._send(messages.RanksEnded(self._attempt))
             # Leftover processes end before the account is closed.
             self._processes.finish(lambda: self._send(messages.ProcessesEnded(self._attempt)))
 
@@ -473,11 +476,14 @@ class Worker:
     def interrupt(self, failure: Failure) -> bool:
         """Stop the job from here, after a signal or at the runtime's request.
 
-        If this worker's ranks have succeeded, and it waits for what they left behind, that is all that is stopped.
+        If all ranks of the job have succeeded, only what they left behind is stopped; the coordinator knows.
 
         Returns:
-            Whether the job stops.
+            Whether the job stops, as far as that is known.
         """
+        if self.state is WorkerState.ENDED and self._connected:
+            self._send(messages.Interrupted(failure))
+            return False
         if self._begun and self._processes.end_leftovers():
             return False
         # A pod that is evicted before the start is replaced: the others wait for the new one instead of stopping.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,8 @@ class HostChecks:
         if kind == "receipt":
             self._end(event["receipt"])
         elif kind == "phase" and event.get("phase") == "join":
-            self._joined = text
+            counts = re.fullmatch(r"(\d+)/(\d+) joined", text)  # also of those before the last one
+            self._joined = text if counts and counts[1] == counts[2] else ""
         elif kind == "phase" and event.get("phase") == "preflight":
             self._paths = text
         elif kind == "notice" and "UDP" in text:
@@ -83,16 +85,16 @@ class HostChecks:
 
         text, _, fix = self._failure[0].partition("\n  fix: ")
         hosts = ", ".join(node["node"] for node in receipt["nodes"])
-        missing = bool(text) and not self._paths and receipt["exit_code"] == 124
-        self._show(
-            Check(
-                "hosts", not missing, text if missing else f"{self._joined}: {hosts}", fix if missing else ""
-            )
-        )
-        if text and not missing:
-            self._show(Check("paths", good=False, evidence=text, fix=fix))
-        elif self._paths:
+        if self._joined:
+            self._show(Check("hosts", good=True, evidence=f"{self._joined}: {hosts}"))
+        if self._paths:
             self._show(Check("paths", good=True, evidence=self._paths))
+        if text:
+            name = "start" if self._paths else "paths" if self._joined else "hosts"
+            stopped = self._failure[1] == "interrupted"
+            self._show(
+                unknown(name, text, fix) if stopped else Check(name, good=False, evidence=text, fix=fix)
+            )
         for warning in self._warnings:
             what, _, how = warning.partition("; fix: ")
             self._show(unknown("packet size", what, how))

@@ -70,7 +70,7 @@ class Peer:
             self.received.append(message)
 
     def requests(self) -> list[messages.CoordinatorMessage]:
-        ignored = (messages.Heartbeat, messages.StacksRequest)
+        ignored = (messages.Heartbeat, messages.StacksRequest, messages.EndLeftovers)
         return [message for message in self.received if not isinstance(message, ignored)]
 
     def last(self, kind: type[Any]) -> Any:
@@ -238,6 +238,8 @@ class Runs(RuleBasedStateMachine):
             st.builds(messages.ProcessesEnded, st.integers(0, 2)),
             st.just(messages.ProcessesStopped()),
             st.just(messages.Kill()),
+            st.builds(messages.RanksEnded, st.integers(0, 2)),
+            st.just(messages.Interrupted(Failure("interrupted", "stopped by SIGINT", 130))),
             st.just(messages.Stacks({"0": ""})),
             st.builds(lambda rank: messages.WorkerReceipt(made(rank, {})), RANKS),
             st.builds(

@@ -143,6 +143,14 @@ def test_requests_and_answers_arrive_as_they_were_sent() -> None:
     assert Registration.read(json.loads(json.dumps(refused.message()))) == refused
 
 
+def test_a_strangers_text_cannot_control_the_terminal(register: HostRegister) -> None:
+    answer = Registration.read(Registration(refused="\x1b]0;title\x07").message() | {"networks": []})
+    assert answer.refused.isprintable()
+    asked = register.answer(replace(B, run_id="\x1b[2J"), (), late=False)
+    assert "belongs to run" in asked.refused
+    assert asked.refused.isprintable()
+
+
 @pytest.mark.parametrize(
     "changed",
     [{"uid": 1}, {"name": "a b"}, {"nnodes": 0}, {"nnodes": True}, {"node_rank": -1}, {"name": "x" * 300}],
@@ -160,6 +168,7 @@ def test_malformed_requests(changed: dict[str, Any]) -> None:
         {"run_id": None},
         {"networks": None},
         {"networks": [7]},
+        {"refused": "x" * 1001},
         {"networks": ["10.7.0.5/24"]},
     ],
 )

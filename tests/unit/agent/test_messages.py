@@ -37,6 +37,8 @@ FROM_WORKER: list[WorkerMessage] = [
     messages.StateSaved(3),
     messages.WorkerFailed(FAILURE),
     messages.Kill(),
+    messages.RanksEnded(1),
+    messages.Interrupted(FAILURE),
     messages.ProcessesEnded(1),
     messages.ProcessesStopped(),
     messages.ProcessesStopped(ROW),
@@ -52,6 +54,7 @@ FROM_COORDINATOR: list[CoordinatorMessage] = [
     messages.Stop(FAILURE, restart=True),
     messages.Stop(FAILURE, at_once=True),
     messages.StacksRequest(),
+    messages.EndLeftovers(),
     messages.ReceiptRequest(),
     messages.Over(255),
 ]

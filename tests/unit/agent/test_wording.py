@@ -68,6 +68,8 @@ PROCESSES = {
     "SIGKILL": ended(137, 9),
     "SIGBUS": ended(135, 7),
     "store": ended(1, tail=("torch.distributed.DistNetworkError: Failed to recv, got 0 bytes",)),
+    "store (rank 0 elsewhere)": ended(1, tail=("DistNetworkError: Broken pipe",)),
+    "store (rank 0 elsewhere, wait)": ended(1, tail=("DistStoreError: wait timeout after 3000ms, keys: /a",)),
     "store (rank 0 ended)": ended(1, tail=("DistNetworkError: Broken pipe",), rank0_ended=True),
     "store (rank 0 runs)": ended(1, tail=("DistNetworkError: Broken pipe",), rank0_ended=False),
     "store (nobody has made it)": ended(
