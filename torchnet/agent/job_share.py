@@ -38,7 +38,7 @@ def share_of(spec: AgentSpec, receipts: Sequence[dict[str, Any]]) -> Share:
     if missing:
         return Share(low, high, "inferred", "a worker left no receipt")
     if high - low > EXACT:
-        return Share(low, high, "inferred", largest_doubt(receipts))
+        return Share(low, high, "inferred", largest_doubt(receipts, bounds))
     if any(receipt["rdma_bytes"] for receipt in receipts):
         return Share(low, high, "inferred", "RDMA is counted by device, not by peer")
     if any(receipt["findings"] and receipt["proof"] != "measured" for receipt in receipts):
@@ -121,7 +121,7 @@ def _bytes(peer: dict[str, Any]) -> int:
 
 
 _REASONS: dict[share_bounds.Reason, str] = {
-    "datagrams": "{} of UDP on {}",
+    "datagrams": "up to {} of UDP on {}",
     "sockets-lost": "{} on {}, where connections closed without their counts",
     "counters-lost": "{} on {}, and the protocols' counters cannot be read",
     "unplaced": "{} on {}, of connections with one end outside the backend",
@@ -136,11 +136,21 @@ _REASONS: dict[share_bounds.Reason, str] = {
 }
 
 
-def largest_doubt(receipts: Sequence[dict[str, Any]]) -> str:
-    """Describe the largest part of the unattributed bytes, summed over the workers."""
+# What an interface has left beyond its connections can have gone to a peer over that interface alone.
+_ONE_INTERFACE: tuple[share_bounds.Reason, ...] = ("datagrams", "sockets-lost", "counters-lost", "remainder")
+
+
+def largest_doubt(receipts: Sequence[dict[str, Any]], bounds: tuple[float, float] = (0.0, 1.0)) -> str:
+    """Describe the largest part of the unattributed bytes, summed over the workers.
+
+    Args:
+        bounds: Of the share. If the upper one is 1, what only raises it explains nothing.
+    """
     sums: dict[tuple[str, share_bounds.Reason], int] = {}
     for receipt in receipts:
         for one in receipt["unattributed"]:
+            if bounds[1] == 1 > bounds[0] and one["reason"] in _ONE_INTERFACE and _on_backend(receipt, one):
+                continue
             key = one["interface"], one["reason"]
             sums[key] = sums.get(key, 0) + one["bytes"]
     if not sums:

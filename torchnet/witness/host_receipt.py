@@ -340,7 +340,7 @@ def _share(records: Sequence[HostRecord], nodes: Sequence[dict[str, Any]], peers
     if bounds is None:
         return _unknown("the command exchanged nothing with peers")
     if bounds[1] - bounds[0] > EXACT:
-        return Share(*bounds, "inferred", largest_doubt(nodes))
+        return Share(*bounds, "inferred", largest_doubt(nodes, bounds))
     if peers.silent:
         silent = listed(sorted(peers.silent))
         reason = f"{silent} left no receipt; torchnet receipt merge joins the hosts' files"

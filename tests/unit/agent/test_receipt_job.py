@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -116,6 +117,18 @@ def test_what_may_have_left_the_backend_widens_the_bounds(
     assert (found["min_share_verdict"], found["exit_code"]) == (verdict, 0 if verdict == "reached" else 5)
     assert found["unattributed_bytes"] == sum(one["bytes"] for one in found["nodes"][0]["unattributed"])
     assert bool(found["unattributed_bytes"]) == (verdict != "reached")
+
+
+def test_the_reason_is_a_doubt_that_moved_a_bound() -> None:
+    """UDP over the backend raises the upper bound alone, which is 100 % anyway."""
+    counters = {"net1": counted(40), "eth0": counted(2)}
+    udp = ProtocolCounters(1000, 1000, 0, 0, 0)
+    seen = traffic({(1, "net1"): flow(5)}, counters, protocols=udp)
+    found = whole(worker(spec(0), table(), rails(), seen, {}, []), made(1, {(0, "net1"): flow(5)}))
+    sums = {one["interface"]: one["bytes"] for one in found["nodes"][0]["unattributed"]}
+    assert sums["net1"] > sums["eth0"] > 0
+    assert found["backend_share_high"] == 1
+    assert re.fullmatch(r"up to \S+ MB of UDP on eth0", found["proof_reason"])
 
 
 def test_bytes_that_only_one_of_two_workers_counted_lower_the_lower_bound() -> None:
