@@ -132,7 +132,11 @@ def plan(values: Mapping[str, object], environ: Mapping[str, str]) -> HostPlan |
     ]
     given = [one.shown for one in (rank, *addresses) if one is not None]
     if place == "kubernetes":
-        if (rank is not None and whole(rank)) or addresses:
+        # Variables describe this process's host, and are ignored with a line, as all of torchrun's.
+        typed = [setting(flag, values, {}) for flag in ("--rdzv-endpoint", "--master-addr")]
+        own = setting("--node-rank", values, {})
+        typed += [own if own is not None and whole(own) else None]
+        if given := [one.shown for one in typed if one is not None]:
             raise UsageError(
                 f"{listed(given, len(given))}: this line is for one of several hosts, but with --on kubernetes one "
                 "launch starts all nodes",

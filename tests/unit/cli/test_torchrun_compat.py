@@ -190,10 +190,19 @@ WRONG_LINES = {
     "--nnodes 2 --node-rank 1 --rails 2": "--rails",
     "--nnodes 2 --node-rank 1 --network ml/net": "ml/net is not a network of the hosts",
     f"{KUBERNETES} --nnodes 4 --rdzv-endpoint 10.0.0.1:1": "--on kubernetes one launch starts all nodes",
-    f"PET_NODE_RANK=1 {KUBERNETES} --nnodes 4": "--on kubernetes one launch starts all nodes",
+    f"{KUBERNETES} --nnodes 4 --node-rank 1": "--on kubernetes one launch starts all nodes",
     SLURM.replace("1(x3)", "2,8(x2)"): "--nproc-per-node 8",
     SLURM.replace("gpu[08-10]", "gpu[08-09"): "--rdzv-endpoint HOST:29400",
 }
+
+
+def test_on_kubernetes_the_variables_of_this_host_are_ignored(launch: Launch, jobs: list[Any]) -> None:
+    variables = "PET_NODE_RANK=1 PET_MASTER_ADDR=a PET_RDZV_ENDPOINT=b:1"  # as Kubeflow sets them
+    code, err = launch(f"{variables} {KUBERNETES} --nnodes 4")
+    assert code == 0, err
+    assert (jobs[0].on, jobs[0].nnodes, jobs[0].host_line) == ("kubernetes", 4, None)
+    assert "torchnet ignores PET_* variables" in err
+    assert all(one.partition("=")[0] in err for one in variables.split())
 
 
 @pytest.mark.parametrize("line", WRONG_LINES, ids=str)
