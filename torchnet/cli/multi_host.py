@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchnet.cli.torchrun_compat import Setting, from_variable, setting, whole
 from torchnet.config.host_line import HostLine
 from torchnet.errors import UsageError
 from torchnet.hosts.slurm import SlurmStep, check_tasks, node_id, step_of
+from torchnet.runtime import working_directory
 from torchnet.text import listed, printable
 
 if TYPE_CHECKING:
@@ -148,6 +150,9 @@ def plan(values: Mapping[str, object], environ: Mapping[str, str]) -> HostPlan |
         step = None
     if not (place == HOSTS or given or step):
         return None
+    by_flag = any(setting(flag, values, {}) for flag in ("--node-rank", "--rdzv-endpoint", "--master-addr"))
+    if not (place or by_flag) and _place_of_files(values) not in ("", HOSTS):
+        return None  # who wrote a file meant torchnet; a scheduler sets its variables for everybody
     backend = setting("--rdzv-backend", values, environ)
     if backend is not None and backend.value.startswith("etcd"):
         raise UsageError(
@@ -213,6 +218,16 @@ def notice(job: Any) -> str:
         f"one job on the {job.nnodes} hosts of {line.where}, which meet at {line.endpoint}; --standalone runs a job of "
         "its own on each"
     )
+
+
+def _place_of_files(values: Mapping[str, object]) -> str:
+    """Return where the job file, else the project's, says that jobs run; "" if none does."""
+    from torchnet.config.sources import from_job_file, from_project
+
+    here = Path(working_directory())
+    layers = [from_job_file(str(values["config"]), here)] if values.get("config") else []
+    layers.append(from_project(here))
+    return next((str(one.values["on"].raw) for one in layers if "on" in one.values), "")
 
 
 def _is_standalone(values: Mapping[str, object], environ: Mapping[str, str]) -> bool:

@@ -113,9 +113,18 @@ COMMON_FLAGS = (
 SETS_FIELD = {"run_id": "--rdzv-id", "run.grace": _GRACE}
 _BY_FLAG = {one.flag: one for one in TORCHRUN_FLAGS}
 _OWN_FLAGS = {field.flag for field in FIELDS}
-_UNSUPPORTED = {
-    "TORCHELASTIC_ENABLE_FILE_TIMER": "torchnet runs no timer server, and sets no TORCHELASTIC_TIMER_FILE",
-    "TORCHELASTIC_HEALTH_CHECK_PORT": "torchnet runs no health check server",
+# Variables of torchrun's agent, each with the values that have an effect there ("": any), and why not here.
+UNSUPPORTED = {
+    "TORCHELASTIC_ENABLE_FILE_TIMER": (
+        "1",
+        "torchnet runs no timer server, and sets no TORCHELASTIC_TIMER_FILE",
+    ),
+    "TORCHELASTIC_HEALTH_CHECK_PORT": ("", "torchnet runs no health check server"),
+    "TORCHELASTIC_UNINTERRUPTIBLE_STATE_TIMEOUT": (
+        "",
+        "torchnet does not restart workers that hang in the kernel; --stall-timeout sees that a job makes no progress",
+    ),
+    "TORCH_ELASTIC_WORKER_IDENTICAL": ("1", "torchnet's workers always have the same number of processes"),
 }
 
 
@@ -266,7 +275,11 @@ def warnings(
         for one in TORCHRUN_FLAGS
         if one.reason and one.flag not in used and values.get(one.parameter)
     ]
-    lines += [f"{name} has no effect: {why}" for name, why in _UNSUPPORTED.items() if environ.get(name)]
+    lines += [
+        f"{name} has no effect: {why}"
+        for name, (value, why) in UNSUPPORTED.items()
+        if (given := environ.get(name)) and given == (value or given)
+    ]
     if setting(_GRACE, values, {}) is not None and "run.grace" in typed:
         lines.append("--shutdown-timeout has no effect: --grace overrides it")
     return lines + _ignored_variables(values, resolved, environ)

@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import ROOT
 from torchnet.cli import main
-from torchnet.cli.torchrun_compat import TORCHRUN_FLAGS
+from torchnet.cli.torchrun_compat import COMMON_FLAGS, TORCHRUN_FLAGS, UNSUPPORTED
 from torchnet.hosts.hosts_runtime import HostsRuntime
 from torchnet.k8s.kubernetes_runtime import KubernetesRuntime
 from torchnet.local.local_runtime import LocalRuntime
@@ -72,6 +72,20 @@ def dry(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     return run
 
 
+# torchrun's variables: what it sets for a script, and what torchnet reads, too.
+OF_SCRIPTS = (
+    *(
+        "TORCHELASTIC_RESTART_COUNT",
+        "TORCHELASTIC_MAX_RESTARTS",
+        "TORCHELASTIC_RUN_ID",
+        "TORCHELASTIC_TIMER_FILE",
+    ),
+    *("TORCHELASTIC_USE_AGENT_STORE", "TORCHELASTIC_SIGNALS_TO_HANDLE"),
+)
+OF_THE_CALLER = (
+    *("TORCHELASTIC_ERROR_FILE", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"),
+    "TORCHELASTIC_ETCD_BINARY_PATH",  # of its tests; etcd is refused
+)
 KUBERNETES = "--on kubernetes --network net --image example.org/image:1"
 SLURM = (
     "SLURM_JOB_ID=7 SLURM_STEP_ID=1 SLURM_STEP_NUM_NODES=3 SLURM_STEP_NODELIST=gpu[08-10] "
@@ -203,6 +217,20 @@ def test_on_kubernetes_the_variables_of_this_host_are_ignored(launch: Launch, jo
     assert (jobs[0].on, jobs[0].nnodes, jobs[0].host_line) == ("kubernetes", 4, None)
     assert "torchnet ignores PET_* variables" in err
     assert all(one.partition("=")[0] in err for one in variables.split())
+
+
+@pytest.mark.parametrize(
+    "variables", ["PET_MASTER_ADDR=a PET_NODE_RANK=0", SLURM.replace("NODEID=2", "NODEID=0")]
+)
+def test_a_file_that_names_the_place_overrides_variables_but_no_flags(
+    launch: Launch, jobs: list[Any], tmp_path: Path, variables: str
+) -> None:
+    (tmp_path / "torchnet.toml").write_text('on = "local"\nnnodes = 2\n')
+    (tmp_path / "job.toml").write_text('on = "hosts"\nnnodes = 3\n')
+    assert launch(variables)[0] == 0
+    assert launch(f"{variables} --config job.toml")[0] == 0
+    assert launch(f"{variables} --node-rank 1 --master-addr a")[0] == 0
+    assert [(job.on, job.nnodes) for job in jobs] == [("local", 2), ("hosts", 3), ("hosts", 2)]
 
 
 @pytest.mark.parametrize("line", WRONG_LINES, ids=str)
@@ -451,3 +479,38 @@ def test_torchruns_variables_count_as_its_flags_do(
         assert (job[table] if table else job)[name] == value, path
     found = [one for one in lines if "PET_" in one]
     assert [one.endswith(f"ignores PET_* variables: {warned}") for one in found] == ([True] if warned else [])
+
+
+def test_each_flag_and_variable_of_the_installed_torchrun_is_known() -> None:
+    run = pytest.importorskip("torch.distributed.run")
+    flags = {
+        option
+        for action in run.get_args_parser()._actions
+        for option in action.option_strings
+        if option.startswith("--") and "_" not in option
+    }
+    # The shell completion of torchrun itself; torchnet has its own.
+    ours = {*COMMON_FLAGS, *(one.flag for one in TORCHRUN_FLAGS), "--help", "--print-completion"}
+    assert flags - ours == set()
+    folder = Path(run.__file__).parent
+    sources = [folder / "run.py", *(folder / "elastic").rglob("*.py")]
+    read = {
+        name
+        for path in sources
+        for name in re.findall(r"\bTORCH_?ELASTIC_[A-Z_]*[A-Z]", path.read_text(encoding="utf-8"))
+    }
+    assert read - {*UNSUPPORTED, *OF_SCRIPTS, *OF_THE_CALLER} == set()
+
+
+@pytest.mark.parametrize(
+    ("variable", "warned"),
+    [
+        ("TORCHELASTIC_ENABLE_FILE_TIMER=1", True),
+        ("TORCHELASTIC_ENABLE_FILE_TIMER=0", False),  # as without it
+        ("TORCHELASTIC_UNINTERRUPTIBLE_STATE_TIMEOUT=60", True),
+    ],
+)
+def test_variables_without_effect(launch: Launch, variable: str, warned: bool) -> None:
+    code, err = launch(f"{variable} --nnodes 1")
+    assert code == 0
+    assert (f"{variable.partition('=')[0]} has no effect" in err) == warned
