@@ -52,6 +52,9 @@ SCRIPTS = {
     """,
     "fail.py": """
         import os, sys, time
+        open("ran-" + os.environ["RANK"], "w").close()
+        while not os.path.exists("ran-0"):
+            time.sleep(0.01)
         if os.environ["RANK"] == "0":
             time.sleep(60)
         sys.exit(int(sys.argv[1]))
@@ -226,7 +229,7 @@ ROWS = (
     Row("--nnodes 1 stdin.py", stdin="line1\nline2\n"),
     Row("--standalone - x", stdin="import sys; print(sys.argv)\n"),
     Row(f"{TWO} --max-restarts 1 once.py"),
-    Row(f"{TWO} fail.py 3", env={"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5"}, end=FAILURE),
+    Row(f"{TWO} fail.py 3", end=FAILURE),
     Row(
         f"{TWO} --log-dir logs -r 3 record.py",
         logs="logs",
@@ -241,6 +244,7 @@ ROWS = (
     _stopped(f"{TWO} --signals-to-handle=SIGTERM,SIGUSR1 save.py", signal.SIGUSR1),
     _stopped(f"{TWO} --shutdown-timeout 1 stubborn.py", signal.SIGTERM),
     _stopped(f"{TWO} stubborn.py", signal.SIGTERM, PET_SHUTDOWN_TIMEOUT="1"),
+    _stopped(f"{TWO} stubborn.py", signal.SIGTERM, TORCH_ELASTIC_SHUTDOWN_TIMEOUT="1"),
     Row("--nnodes 1 leave.py"),
     Row(f"{TWO} id.py", env={"PYTHON_EXEC": "/bin/echo"}),
     _refused("--nproc-per-node 0 echo.py", "--nproc-per-node"),

@@ -138,6 +138,9 @@ class WorkerProcesses:
         """
         local = self._spec.runtime == "local"
         if not local and (self._spec.runtime == "kubernetes" or os.getpid() == 1):
+            self._reap()
+            if os.getpid() == 1 and (left := descendants()):
+                self._warn(f"ranks left processes behind, which end with this container: {describe(left)}")
             self.stop(done)
             return
         self._finished = done
@@ -147,9 +150,8 @@ class WorkerProcesses:
             self._reap()
             left, waited = descendants(), time.monotonic() - began
             if left and waited >= LEFTOVER_LIMIT:
-                self._warn(
-                    f"ranks left processes behind, which {'end now' if local else 'go on'}: {describe(left)}"
-                )
+                end = "end now" if local else "go on, without a reader of what they print to torchnet"
+                self._warn(f"ranks left processes behind, which {end}: {describe(left)}")
                 if local:
                     self.end_leftovers()
                     return

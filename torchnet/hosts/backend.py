@@ -30,6 +30,7 @@ class ChosenBackend:
         why: How they were chosen, for the user; "" if the user named them.
         is_found: Whether nobody chose them.
         only_network: Whether this host has no other network that the job's traffic could take.
+        excluded: Interfaces that a variable of this host excludes, such as ``NCCL_SOCKET_IFNAME=^docker0,lo``.
     """
 
     interfaces: tuple[str, ...]
@@ -37,6 +38,7 @@ class ChosenBackend:
     why: str = ""
     is_found: bool = False
     only_network: bool = False
+    excluded: frozenset[str] = frozenset()
 
     @property
     def source(self) -> str:
@@ -84,8 +86,7 @@ def choose(job: JobSpec, endpoint: HostEndpoint, environ: Mapping[str, str]) -> 
         endpoint=endpoint.interface(),
         family=family,
     )
-    # An exclusion is a choice of this host alone.
-    return replace(_found("found", found, present), is_found=not excluded)
+    return replace(_found("found", found, present), excluded=frozenset(excluded))
 
 
 def follow(chosen: ChosenBackend, networks: Sequence[str], family: Family) -> ChosenBackend:
@@ -101,7 +102,8 @@ def follow(chosen: ChosenBackend, networks: Sequence[str], family: Family) -> Ch
     if not chosen.is_found or not networks:
         return chosen
     present = _interfaces()
-    found = rails_on(networks, present, family)
+    left = {name: one for name, one in present.items() if name not in chosen.excluded}
+    found = rails_on(networks, left, family)
     if found is None or found.interfaces == chosen.interfaces:
         return chosen
     return _found("found on node 0's networks", found, present)

@@ -107,6 +107,12 @@ def test_a_tunnel_beside_one_card_is_another_network(monkeypatch: pytest.MonkeyP
         (("host:ens6",), {}, ("10.7.0.0/24",), ("ens6",)),
         ((), {"NCCL_SOCKET_IFNAME": "ens3"}, ("10.7.0.0/24",), ("ens3",)),
         ((), {"NCCL_SOCKET_IFNAME": "^ens5"}, ("10.7.0.0/24",), ("ens6",)),
+        (
+            (),
+            {"NCCL_SOCKET_IFNAME": "^docker0,lo"},
+            ("10.7.0.0/24",),
+            ("ens5",),
+        ),  # the default of many images
     ],
 )
 def test_rails_that_are_found_follow_those_of_node_0(
