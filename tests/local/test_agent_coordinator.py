@@ -19,6 +19,7 @@ from torchnet.agent.events import Failure
 from torchnet.agent.message_socket import MessageSocket
 from torchnet.agent.messages import (
     CoordinatorMessage,
+    Kill,
     Over,
     ProcessesStopped,
     ReceiptRequest,
@@ -107,6 +108,16 @@ def test_nobody_waits_for_a_worker_that_went_while_it_was_stopped() -> None:
     assert [node["node"] for node in made["nodes"]] == ["node-0", "node-2"]
     assert "1 of 3 workers left no receipt" in made["findings"]
     assert isinstance(job.received[2][-1], Over)
+
+
+@isolated
+def test_a_second_ctrl_c_that_arrives_with_the_first_kills_at_once() -> None:
+    job = Job([9000, 9000])
+    job.ends[0].send(WorkerFailed(SIGNAL))
+    job.ends[0].send(Kill())
+    job.loop.later(30, job.loop.stop)
+    job.loop.run()
+    assert [one.at_once for one in job.received[0] if isinstance(one, Stop)] == [False, True]
 
 
 @isolated

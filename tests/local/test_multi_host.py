@@ -165,7 +165,7 @@ def test_one_card_a_filter_for_udp_and_a_script_that_fails(tmp_path: Path) -> No
             assert "TORCHELASTIC_ERROR_FILE" not in text
             assert "does not answer, but TCP does" in text
             assert "error: rank 2 on host-b exited with code 7" in text
-        assert "0/2 paths at 1500 bytes; the others carry TCP" in err
+        assert "0/2 paths at 1500 bytes; all carry TCP" in err
         assert "one network: nothing to prove" in err
         assert "TORCHNET_TOKEN" not in err + other_err
         found = receipt(tmp_path / "receipt-0.json")
@@ -245,15 +245,17 @@ def test_a_restart_and_ctrl_c_on_one_host_reach_both(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trains", "where", "codes"),
+    ("trains", "where", "number", "code"),
     [
-        ("no", 1, (0, 0)),  # on the host without leftovers
-        ("no", 0, (0, 0)),
-        ("yes", 0, (130, 130)),  # it ends the job, not only what this host's rank has left behind
+        ("no", 1, signal.SIGINT, 0),  # on the host without leftovers
+        ("no", 0, signal.SIGTERM, 0),
+        ("yes", 0, signal.SIGINT, 130),  # it ends the job, not only what this host's rank has left behind
+        ("yes", 1, signal.SIGTERM, 143),
+        ("yes", None, None, 124),
     ],
 )
-def test_ctrl_c_ends_what_is_left_behind_only_after_all_ranks(
-    tmp_path: Path, trains: str, where: int, codes: tuple[int, int]
+def test_a_stop_ends_what_is_left_behind_only_after_all_ranks(
+    tmp_path: Path, trains: str, where: int | None, number: signal.Signals | None, code: int
 ) -> None:
     script(tmp_path, LEAVES, "leaves.py")
 
@@ -261,16 +263,18 @@ def test_ctrl_c_ends_what_is_left_behind_only_after_all_ranks(
     def run() -> None:
         hosts = Hosts(tmp_path)
         words = shlex.split(
-            "torchnet launch --nnodes 2 --rdzv-endpoint host-a:29404 --grace 20 leaves.py " + trains
+            "torchnet launch --nnodes 2 --rdzv-endpoint host-a:29404 --grace 20 "
+            f"--timeout {30 if number else 2 * LOOKS_SECONDS} leaves.py {trains}"
         )
         started = [
             hosts.start(number, words, hosts=KNOWN if number else "", TORCHNET_TOKEN="x") for number in (0, 1)
         ]
         until(lambda: {"ended-0", "ended-1"} <= {one.name for one in tmp_path.iterdir()}, "ends")
         time.sleep(LOOKS_SECONDS)
-        started[where].send_signal(signal.SIGINT)
+        if number is not None and where is not None:
+            started[where].send_signal(number)
         ended = finish(started, 25)
-        assert tuple(code for code, _, _ in ended) == codes, ended
+        assert [one[0] for one in ended] == [code, code], ended
 
     run()
 

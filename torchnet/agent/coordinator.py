@@ -292,7 +292,8 @@ class Coordinator:
         if self._probing:
             rails = self._table.rows[0].rails
             wanted = probe_plan.paths(self._spec.nnodes, self._spec.preflight) * len(rails)
-            rest = "" if self._good_paths >= wanted else "; the others carry TCP"
+            others = "the others carry" if self._good_paths else "all carry"
+            rest = "" if self._good_paths >= wanted else f"; {others} TCP"
             self._report_phase(
                 "preflight", f"{self._good_paths}/{wanted} paths at {rails[0].mtu} bytes{rest}"
             )
@@ -347,6 +348,7 @@ class Coordinator:
             else:
                 self._fail(message.failure)
         elif isinstance(message, messages.Kill):
+            self._stop_because_of_first()  # the failure may have come just before
             if self.state is CoordinatorState.STOPPING and self._failure is not None:
                 self._members.broadcast(messages.Stop(self._failure, self._restart, at_once=True))
         elif isinstance(message, messages.Stacks):

@@ -80,6 +80,7 @@ class Registration:
     Attributes:
         networks: Of rank 0's rails, in CIDR notation.
         refused: The reason, or "".
+        later: Whether to ask again: a node rank may become free.
     """
 
     node_rank: int = 0
@@ -87,6 +88,7 @@ class Registration:
     run_id: str = ""
     networks: tuple[str, ...] = ()
     refused: str = ""
+    later: bool = False
 
     def message(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -106,6 +108,8 @@ class Registration:
             isinstance(one, str) and len(one) <= _MOST_CHARACTERS for one in texts
         ):
             raise ValueError("rank 0's answer is malformed")
+        if type(found.later) is not bool:
+            raise ValueError("rank 0's answer does not say when to ask again")
         if not isinstance(networks, list) or not all(isinstance(one, str) for one in networks):
             raise ValueError("rank 0's answer has no networks")
         for one in networks:
@@ -154,7 +158,11 @@ class HostRegister:
             )
         rank = self._rank(request, joined)
         if isinstance(rank, str):
-            return Registration(refused=rank)
+            # A host that was restarted has a new UID, and its old one holds its node rank for a while.
+            waiting = request.node_rank is None and any(
+                one not in joined for one, _, _ in self._hosts.values()
+            )
+            return Registration(refused=rank, later=waiting)
         name = self._name(request, rank)
         self._hosts[request.uid] = rank, name, self._clock()
         self._with_one_network.discard(rank)

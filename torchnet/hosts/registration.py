@@ -128,10 +128,14 @@ class _Registering:
 
     def _answered(self, message: Message) -> None:
         try:
-            self.found = Registration.read(message)
+            found = Registration.read(message)
         except ValueError as error:
             self._again(str(error))
             return
+        if found.later:
+            self._again(found.refused)
+            return
+        self.found = found
         if self._frames is not None:
             self._frames.close()
         self._loop.stop()

@@ -74,6 +74,16 @@ def test_a_host_that_has_left_makes_room(register: HostRegister, clock: Clock) -
     assert register.answer(named(5), {0, 2, 3}, late=False).node_rank == 1
 
 
+def test_who_is_restarted_is_told_to_ask_again(register: HostRegister, clock: Clock) -> None:
+    for number in (1, 2, 3):
+        register.answer(named(number), {0}, late=False)
+    answer = register.answer(named(4), {0, 1, 2}, late=False)
+    assert ("one too many" in answer.refused, answer.later) == (True, True)
+    clock.now = 100.0
+    assert register.answer(named(4), {0, 1, 2}, late=False).node_rank == 3
+    assert not register.answer(named(5), {0, 1, 2, 3}, late=False).later
+
+
 def test_clones_with_one_name_get_different_names(register: HostRegister) -> None:
     names = [
         register.answer(replace(B, uid=uid, name="host-a"), {0}, late=False).name for uid in ("x", "y", "x")
@@ -169,6 +179,7 @@ def test_malformed_requests(changed: dict[str, Any]) -> None:
         {"networks": None},
         {"networks": [7]},
         {"refused": "x" * 1001},
+        {"later": 1},
         {"networks": ["10.7.0.5/24"]},
     ],
 )

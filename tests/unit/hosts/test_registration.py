@@ -6,13 +6,15 @@ import os
 import signal
 import socket
 import threading
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
-from torchnet.agent.host_registration import HostRequest
+from torchnet.agent.framed_socket import pack
+from torchnet.agent.host_registration import HostRequest, Registration
 from torchnet.agent.rendezvous import Endpoint
 from torchnet.errors import JobStoppedError
+from torchnet.hosts import registration
 from torchnet.hosts.registration import StartTimeoutError, register
 
 REQUEST = HostRequest("uid", "host-b", 2, 1)
@@ -65,3 +67,19 @@ def test_another_token_explains_more_than_that_its_job_has_ended() -> None:
         with pytest.raises(StartTimeoutError, match="its token is another job's"):
             register(endpoint, "token", REQUEST, 2.0, lambda _text: None)
         thread.join()
+
+
+def test_a_host_asks_again_if_a_node_rank_may_become_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [Registration(refused="all are taken", later=True), Registration(1, "host-b", "job")]
+    ends: list[socket.socket] = []
+
+    def attempt(loop: Any, _token: str, _endpoint: Endpoint, _request: object, connected: Any) -> None:
+        ours, theirs = socket.socketpair()
+        theirs.sendall(pack(answers.pop(0).message()))
+        ends.append(theirs)
+        loop.later(0, lambda: connected(ours))
+
+    monkeypatch.setattr(registration, "Attempt", attempt)
+    assert register(NOBODY, "token", REQUEST, 20.0, lambda _text: None).node_rank == 1
+    for one in ends:
+        one.close()
