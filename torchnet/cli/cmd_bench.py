@@ -12,7 +12,7 @@ import typer
 from torchnet.bench.bench_options import GROUP, JOB_FIELDS, OPTIONS
 from torchnet.cli import multi_host
 from torchnet.cli.cmd_launch import dry_run, output_format
-from torchnet.cli.multi_host import FLAGS
+from torchnet.cli.torchrun_compat import OF_HOSTS
 from torchnet.cli.typer_parameters import (
     PlainCommand,
     current_flag,
@@ -89,7 +89,11 @@ def _command() -> Any:
         context.obj.action = partial(run, values, list(context.args), context.meta[_WORDS])
 
     bench.__signature__ = signature(  # type: ignore[attr-defined]
-        [*field_parameters(OPTIONS, group=GROUP), *field_parameters(JOB_FIELDS), *torchrun_parameters(FLAGS)],
+        [
+            *field_parameters(OPTIONS, group=GROUP),
+            *field_parameters(JOB_FIELDS),
+            *torchrun_parameters(OF_HOSTS),
+        ],
         "Print the resolved job, or on Kubernetes its objects, and exit.",
     )
     bench.__annotations__ = {}

@@ -10,9 +10,8 @@ import typer
 
 from torchnet.cli import verify_hosts
 from torchnet.cli.cluster_options import add, place
-from torchnet.cli.multi_host import FLAGS
 from torchnet.cli.pod_options import pod_options, read_pod_options
-from torchnet.cli.torchrun_compat import TORCHRUN_FLAGS
+from torchnet.cli.torchrun_compat import OF_HOSTS, TORCHRUN_FLAGS
 from torchnet.cli.typer_parameters import field_option, parameter_name
 from torchnet.config.settings import BY_PATH
 from torchnet.errors import UsageError
@@ -64,7 +63,7 @@ def register(app: typer.Typer) -> None:
         *(
             (one.parameter, str, typer.Option(None, one.flag, hidden=True))
             for one in TORCHRUN_FLAGS
-            if one.flag in FLAGS
+            if one.flag in OF_HOSTS
         ),
         *pod_options(),
         ("form", str, form),

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from torchnet.config.resolution import Resolved
 
 HOSTS = "hosts"
-# torchrun's flags that say where the nodes are; on several hosts they have their effect.
-FLAGS = ("--rdzv-backend", "--rdzv-endpoint", "--node-rank", "--master-addr", "--master-port")
 _MASTER_PORT, _RENDEZVOUS_PORT = 29500, 29400  # torchrun's defaults
 _SLURM_NODES = "SLURM_STEP_NUM_NODES"
 

@@ -197,8 +197,8 @@ def as_fields(values: Mapping[str, object]) -> dict[str, object]:
     return {} if timeout is None else {"run.grace": whole(timeout)}
 
 
-# On several hosts these have an effect.
-_OF_HOSTS = ("--rdzv-backend", "--rdzv-endpoint", "--node-rank", "--master-addr", "--master-port")
+# torchrun's flags that say where the nodes are; on several hosts they have their effect.
+OF_HOSTS = ("--rdzv-backend", "--rdzv-endpoint", "--node-rank", "--master-addr", "--master-port")
 
 
 def from_variables(
@@ -269,7 +269,7 @@ def warnings(
         resolved: The resolved job.
         environ: Environment variables.
     """
-    used = _OF_HOSTS if resolved.job.on == "hosts" else ()
+    used = OF_HOSTS if resolved.job.on == "hosts" else ()
     lines = [
         one.notice(resolved.job.on)
         for one in TORCHRUN_FLAGS
@@ -292,7 +292,7 @@ def _ignored_variables(
 
     own = {field.flag: field for field in FIELDS}
     names, words = [], []
-    used = _OF_HOSTS if resolved.job.on == "hosts" else ()
+    used = OF_HOSTS if resolved.job.on == "hosts" else ()
     for flag in (*COMMON_FLAGS, *_BY_FLAG):
         given = None if flag in used else from_variable(flag, environ)
         switch = own[flag].switch if flag in own else _BY_FLAG[flag].switch

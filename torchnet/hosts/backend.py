@@ -86,7 +86,7 @@ def choose(job: JobSpec, endpoint: HostEndpoint, environ: Mapping[str, str]) -> 
         endpoint=endpoint.interface(),
         family=family,
     )
-    return replace(_found("found", found, present), excluded=frozenset(excluded))
+    return replace(_found("chosen automatically", found, present), excluded=frozenset(excluded))
 
 
 def follow(chosen: ChosenBackend, networks: Sequence[str], family: Family) -> ChosenBackend:
@@ -106,7 +106,7 @@ def follow(chosen: ChosenBackend, networks: Sequence[str], family: Family) -> Ch
     found = rails_on(networks, left, family)
     if found is None or found.interfaces == chosen.interfaces:
         return chosen
-    return _found("found on node 0's networks", found, present)
+    return _found("chosen as on node 0", found, present)
 
 
 def _found(how: str, found: FoundRails, present: Mapping[str, Interface]) -> ChosenBackend:

@@ -69,7 +69,7 @@ def test_which_interfaces(
 
 
 def test_the_user_learns_how_they_were_chosen() -> None:
-    assert choose().why == "found; not used: ens3"
+    assert choose().why == "chosen automatically; not used: ens3"
     assert choose(NCCL_SOCKET_IFNAME="ens5").why == "by NCCL_SOCKET_IFNAME"
     assert choose("host:ens5").why == ""
 
@@ -122,7 +122,7 @@ def test_rails_that_are_found_follow_those_of_node_0(
     assert found.interfaces == interfaces
     assert found.networks.keys() == set(interfaces)
     if rank0 == ("10.7.0.0/24",) and not networks and not environ:
-        assert found.why == "found on node 0's networks; not used: ens3, ens6"
+        assert found.why == "chosen as on node 0; not used: ens3, ens6"
 
 
 def test_the_network_is_given_by_the_address_that_gloo_uses(monkeypatch: pytest.MonkeyPatch) -> None:
