@@ -41,7 +41,7 @@ TORCHNET_LINES = [words for words in LINES if words[0] == "torchnet"]
 NEED_A_CLUSTER = ("status", "logs", "attach", "down", "verify")
 OTHER_PROGRAMS = {"kubectl", "uv", "pip", "pytest", ".ci/run", "source", "srun"}
 # Options and variables of other programs that stand in prose.
-THEIR_OPTIONS = {"--server-side", "--bidir", "--namespace-isolation"}
+THEIR_OPTIONS = {"--server-side", "--bidir", "--namespace-isolation", "--print-completion"}
 THEIR_VARIABLES = {"CUDA_VISIBLE_DEVICES", "NCCL_DEBUG", "PYTHONPATH"}
 
 
