@@ -13,7 +13,6 @@ Scripts that exchange few kB have wide bounds: one datagram on a host may hide 6
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import signal
@@ -26,6 +25,8 @@ from pathlib import Path
 
 from tests.hosts import Hosts, srun
 from tests.namespaces import isolated
+from torchnet.receipt.receipt_model import Receipt
+from torchnet.receipt.table import exchanged
 from torchnet.units import size
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -86,16 +87,18 @@ def run(script: Script, clones: Path, way: str, results: Path) -> tuple[str, str
         code = ended([start(line, variables, path, log)])
     if not receipt.exists():
         return code, ""
-    found = json.loads(receipt.read_text())
+    found = Receipt.model_validate_json(receipt.read_text())
     receipt.unlink()
-    low, high = found["backend_share"], found["backend_share_high"]
-    if low is None:
-        return code, found["proof_reason"]
-    of = f"of {size(found['peer_bytes'])}"
-    return (
-        code,
-        f"{low:.3f} {of}" if low == high else f"{low:.3f} to {high:.3f} {of}: {found['proof_reason']}",
-    )
+    return code, share(found)
+
+
+def share(found: Receipt) -> str:
+    """The bounds of the backend's share, of how many bytes, and why they differ; or why it is unknown."""
+    low, high = found.backend_share, found.backend_share_high
+    if low is None or high is None:
+        return found.proof_reason
+    of = f"of {size(exchanged(found))}"
+    return f"{low:.3f} {of}" if low == high else f"{low:.3f} to {high:.3f} {of}: {found.proof_reason}"
 
 
 def start(line: str, variables: dict[str, str], path: Path, log: Path) -> subprocess.Popen[bytes]:
