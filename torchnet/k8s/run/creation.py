@@ -12,6 +12,7 @@ from typing import Any
 
 from torchnet.constants import PRIORITY_LABEL, QUEUE_LABEL
 from torchnet.errors import ClusterError, NetworkError, UsageError
+from torchnet.k8s.attachments.launch_check import check_launch
 from torchnet.k8s.client.api_client import ApiClient, after_lost_answer
 from torchnet.k8s.client.api_errors import ApiRefusal, is_permission_error
 from torchnet.k8s.client.kinds import NAD, POD, WORKLOADS, Kind, kind_of, run_of
@@ -33,11 +34,13 @@ def check(
         attachments: Those of the pods.
 
     Returns:
-        A line for each thing that this user may not read, and that was not checked.
+        A line for each thing that this user may not read, and that was not checked; and for each fault of an attachment
+        that does not rule out that the run works.
 
     Raises:
         UsageError: a run of this name, or an object of one, exists already; or its queue does not exist.
-        NetworkError: a network attachment that the pods name does not exist.
+        NetworkError: a network attachment that the pods name does not exist, or gives no pod a usable interface; or it
+            has fewer free addresses than there are workers.
         ClusterError: the server cannot be reached, or rejects an object; its text names the object.
     """
     _check_name(client, objects)
@@ -47,6 +50,7 @@ def check(
             _post(client, body, dry=True)
     # After the dry runs: if the namespace is missing, a missing attachment would be reported instead.
     unread = _check_attachments(client, attachments)
+    unread += check_launch(client, objects, pod, attachments)
     candidate = copy.deepcopy(pod)
     candidate["metadata"]["name"] = f"{candidate['metadata']['name'][:55]}-check"
     _post(client, candidate, dry=True)

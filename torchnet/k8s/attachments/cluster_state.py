@@ -1,0 +1,179 @@
+"""Reads what the rules and the table of addresses need from the cluster; notes what this user may not read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torchnet.constants import NETWORKS_ANNOTATION
+from torchnet.errors import NetworkError
+from torchnet.k8s.attachments.address_pool import Pool, read_pool
+from torchnet.k8s.attachments.address_table import Pods
+from torchnet.k8s.attachments.definition import Definition, read_definition, slices_name
+from torchnet.k8s.attachments.request_rules import Request
+from torchnet.k8s.client.api_client import METADATA, ApiClient
+from torchnet.k8s.client.api_errors import ApiRefusal, is_permission_error
+from torchnet.k8s.client.kinds import IP_POOL, NAD, NODE, POD, Kind
+from torchnet.k8s.objects.builders import SYSTEM
+
+Object = dict[str, Any]
+CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
+_PAGE = 500
+_PATIENCE = 10.0  # seconds
+
+
+class ClusterState:
+    """Reads from the cluster.
+
+    Attributes:
+        skipped: A line for each thing that this user may not read.
+    """
+
+    def __init__(self, client: ApiClient) -> None:
+        self._client = client
+        self.skipped: list[str] = []
+
+    def definitions(self, namespace: str) -> list[Definition]:
+        """Return the attachments of all namespaces, or of one if this user may not list more.
+
+        Raises:
+            NetworkError: Multus is not installed.
+            ApiRefusal: Not even those of the namespace may be listed.
+        """
+        try:
+            bodies = self._list(NAD, "")
+        except ApiRefusal as error:
+            if error.status == 404:
+                raise NetworkError(
+                    "Multus is not installed: the cluster has no network attachments",
+                    fix="torchnet manifests multus | kubectl apply -f -",
+                ) from None
+            self._skip(error, "attachments of other namespaces are not compared")
+            bodies = self._list(NAD, namespace)
+        return [self._with_files(read_definition(body)) for body in bodies]
+
+    def definition(self, namespace: str, name: str) -> Definition:
+        """Return one attachment.
+
+        Raises:
+            ApiRefusal: It does not exist, or may not be read.
+        """
+        body = self._get(NAD, namespace, name)
+        body.setdefault("metadata", {}).update(name=name, namespace=namespace)
+        return self._with_files(read_definition(body))
+
+    def _with_files(self, definition: Definition) -> Definition:
+        """Add the files of the nodes, if ``torchnet manifests backend-network --slice`` has rendered them."""
+        if definition.config:
+            return definition
+        name = slices_name(definition.name)
+        try:
+            config_map = self._get(CONFIG_MAP, SYSTEM, name)
+        except ApiRefusal as error:
+            if error.status != 404:
+                self._skip(error, f"{definition.path}: the files of the nodes are not checked")
+            return definition
+        body: Object = {"metadata": {"name": definition.name, "namespace": definition.namespace}}
+        return read_definition(body, {name: config_map})
+
+    def nodes(self) -> list[str] | None:
+        """Return the names of all nodes; None if this user may not list them."""
+        try:
+            return [str(one["metadata"]["name"]) for one in self._list(NODE, "", metadata=True)]
+        except ApiRefusal as error:
+            self._skip(error, "the number of nodes is taken to be more than one")
+            return None
+
+    def requests(self, namespace: str) -> list[Request]:
+        """Return the annotations of the pods of a namespace; equal ones of pods with one owner count once."""
+        try:
+            bodies = self._list(POD, namespace, metadata=True)
+        except ApiRefusal as error:
+            self._skip(error, "the pods' annotations are not checked")
+            return []
+        found: dict[tuple[str, str], Request] = {}
+        for body in bodies:
+            meta = body["metadata"]
+            text = (meta.get("annotations") or {}).get(NETWORKS_ANNOTATION)
+            owners = [one.get("uid") for one in meta.get("ownerReferences") or ()]
+            owner = next(iter(owners), None) or meta.get("name")
+            if isinstance(text, str) and text:
+                where = f"Pod {meta.get('namespace') or namespace}/{meta.get('name')}"
+                found.setdefault((str(owner), text), Request(where, namespace, text))
+        return list(found.values())
+
+    def pools(self) -> list[Pool] | None:
+        """Return the pools of Whereabouts; None if this user may not read them."""
+        bodies: Sequence[Object] = ()
+        for namespace in ("", SYSTEM):
+            try:
+                bodies = self._list(IP_POOL, namespace)
+                break
+            except ApiRefusal as error:
+                if error.status == 404:
+                    return []
+                if namespace:
+                    self._skip(error, "Whereabouts' pools are not checked")
+                    return None
+                if not is_permission_error(error.status, error.message):
+                    raise
+        return [pool for pool in map(read_pool, bodies) if pool is not None]
+
+    def pods(self, namespaces: Iterable[str]) -> Pods:
+        """Return the pods of all namespaces, or of those of ``namespaces`` that this user may list."""
+        try:
+            return Pods(_by_name(self._list(POD, "")), everywhere=True)
+        except ApiRefusal as error:
+            if not is_permission_error(error.status, error.message):
+                raise
+        return self.pods_of(namespaces)
+
+    def pods_of(self, namespaces: Iterable[str]) -> Pods:
+        """Return the pods of those of ``namespaces`` that this user may list."""
+        bodies: dict[str, Object] = {}
+        known = set()
+        for namespace in sorted(set(namespaces)):
+            try:
+                bodies |= _by_name(self._list(POD, namespace), namespace)
+                known.add(namespace)
+            except ApiRefusal as error:
+                self._skip(error, f"the pods of {namespace} are unknown")
+        return Pods(bodies, frozenset(known))
+
+    def _get(self, kind: Kind, namespace: str, name: str) -> Object:
+        path, call = kind.path(namespace, name), kind.call("get", namespace, name)
+        return self._client.call("GET", path, call, patience=_PATIENCE)
+
+    def _list(self, kind: Kind, namespace: str, *, metadata: bool = False) -> list[Object]:
+        """List objects in pages.
+
+        Raises:
+            ApiRefusal: This user may not list them.
+        """
+        found: list[Object] = []
+        rest = ""
+        accept = METADATA if metadata else "application/json"
+        while True:
+            query: dict[str, object] = {"limit": _PAGE} | ({"continue": rest} if rest else {})
+            path, call = kind.path(namespace), kind.call("list", namespace)
+            answer = self._client.call("GET", path, call, query=query, accept=accept, patience=_PATIENCE)
+            found += answer.get("items") or ()
+            rest = str((answer.get("metadata") or {}).get("continue") or "")
+            if not rest:
+                return found
+
+    def _skip(self, error: ApiRefusal, what: str) -> None:
+        """Note what is left out.
+
+        Raises:
+            ApiRefusal: The error has another reason than missing rights.
+        """
+        if not is_permission_error(error.status, error.message):
+            raise error
+        self.skipped.append(f"{what}: not allowed to {error.call}")
+
+
+def _by_name(bodies: Sequence[Object], namespace: str = "") -> dict[str, Object]:
+    return {
+        f"{one['metadata'].get('namespace') or namespace}/{one['metadata']['name']}": one for one in bodies
+    }
