@@ -56,7 +56,9 @@ def read(data: bytes) -> Any:
 
 
 def read_all(data: bytes) -> list[Any]:
-    """Parse ``data`` as any number of documents, which may also contain other numbers; empty ones are left out.
+    """Parse ``data`` as any number of documents; empty ones are left out.
+
+    They may contain 200,000 values in all, and other numbers than integers.
 
     Raises:
         YamlError: ``data`` is anything else.
@@ -88,6 +90,7 @@ def _documents(text: str, *, several: bool = False) -> list[Any]:
             for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
         }
 
+    limit = NODES_LIMIT * (10 if several else 1)
     try:
         depth = 0
         for number, event in enumerate(yaml.parse(text, Loader)):
@@ -101,7 +104,7 @@ def _documents(text: str, *, several: bool = False) -> list[Any]:
                 depth -= 1
             if depth > DEPTH_LIMIT or number > NODES_LIMIT:
                 raise YamlError(
-                    "is nested too deeply" if depth > DEPTH_LIMIT else f"has more than {NODES_LIMIT} values"
+                    "is nested too deeply" if depth > DEPTH_LIMIT else f"has more than {limit} values"
                 )
         loader = Loader(text)
         documents = []

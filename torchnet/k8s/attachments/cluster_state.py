@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torchnet.constants import NETWORKS_ANNOTATION
@@ -32,6 +33,8 @@ class ClusterState:
     def __init__(self, client: ApiClient) -> None:
         self._client = client
         self.skipped: list[str] = []
+        self.listed: set[str] = set()
+        """The namespaces whose attachments have been listed; "" for all."""
 
     def definitions(self, namespace: str) -> list[Definition]:
         """Return the attachments of all namespaces, or of one if this user may not list more.
@@ -42,6 +45,7 @@ class ClusterState:
         """
         try:
             bodies = self._list(NAD, "")
+            self.listed.add("")
         except ApiRefusal as error:
             if error.status == 404:
                 raise NetworkError(
@@ -50,7 +54,12 @@ class ClusterState:
                 ) from None
             self._skip(error, "attachments of other namespaces are not compared")
             bodies = self._list(NAD, namespace)
+            self.listed.add(namespace)
         return [self._with_files(read_definition(body)) for body in bodies]
+
+    def is_complete(self, namespace: str) -> bool:
+        """Whether all attachments of a namespace have been listed."""
+        return "" in self.listed or namespace in self.listed
 
     def definition(self, namespace: str, name: str) -> Definition:
         """Return one attachment.
@@ -74,7 +83,19 @@ class ClusterState:
                 self._skip(error, f"{definition.path}: the files of the nodes are not checked")
             return definition
         body: Object = {"metadata": {"name": definition.name, "namespace": definition.namespace}}
-        return read_definition(body, {name: config_map})
+        found = read_definition(body, {name: config_map})
+        return replace(found, nodes_without_file=tuple(self._unready(name)))
+
+    def _unready(self, app: str) -> list[str]:
+        """Return the nodes whose pod of the DaemonSet ``app`` is not Ready: it has not written their file."""
+        try:
+            pods = self._list(POD, SYSTEM, labels=f"app={app}")
+        except ApiRefusal as error:
+            self._skip(error, f"whether {app} has written its files is not known")
+            return []
+        return sorted(
+            str((one.get("spec") or {}).get("nodeName") or "") for one in pods if not _is_ready(one)
+        )
 
     def nodes(self) -> list[str] | None:
         """Return the names of all nodes; None if this user may not list them."""
@@ -144,7 +165,7 @@ class ClusterState:
         path, call = kind.path(namespace, name), kind.call("get", namespace, name)
         return self._client.call("GET", path, call, patience=_PATIENCE)
 
-    def _list(self, kind: Kind, namespace: str, *, metadata: bool = False) -> list[Object]:
+    def _list(self, kind: Kind, namespace: str, *, metadata: bool = False, labels: str = "") -> list[Object]:
         """List objects in pages.
 
         Raises:
@@ -154,7 +175,8 @@ class ClusterState:
         rest = ""
         accept = METADATA if metadata else "application/json"
         while True:
-            query: dict[str, object] = {"limit": _PAGE} | ({"continue": rest} if rest else {})
+            query: dict[str, object] = {"limit": _PAGE}
+            query |= {key: value for key, value in (("continue", rest), ("labelSelector", labels)) if value}
             path, call = kind.path(namespace), kind.call("list", namespace)
             answer = self._client.call("GET", path, call, query=query, accept=accept, patience=_PATIENCE)
             found += answer.get("items") or ()
@@ -171,6 +193,11 @@ class ClusterState:
         if not is_permission_error(error.status, error.message):
             raise error
         self.skipped.append(f"{what}: not allowed to {error.call}")
+
+
+def _is_ready(body: Object) -> bool:
+    conditions = (body.get("status") or {}).get("conditions") or ()
+    return any(one.get("type") == "Ready" and one.get("status") == "True" for one in conditions)
 
 
 def _by_name(bodies: Sequence[Object], namespace: str = "") -> dict[str, Object]:

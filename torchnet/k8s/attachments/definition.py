@@ -23,6 +23,7 @@ class Definition:
         name: Its name, or that of the file that holds the configuration.
         config: The configuration; "" if Multus reads a file on each node.
         node_configs: The content of these files by node, where it is known.
+        nodes_without_file: Nodes whose file has not been written, as far as it is known.
         in_file: The configuration is a file on a node.
         ipam_only: The configuration is a part of one: its ``ipam``.
     """
@@ -31,6 +32,7 @@ class Definition:
     name: str
     config: str = ""
     node_configs: Mapping[str, str] = field(default_factory=dict)
+    nodes_without_file: tuple[str, ...] = ()
     in_file: bool = False
     ipam_only: bool = False
 

@@ -99,13 +99,14 @@ def warning(path: Path, text: str, consequence: str, *changes: Change, fix: str 
     return Finding(path, text, consequence, changes, fix, level="warning")
 
 
-def corrected(body: Any, findings: Iterable[Finding]) -> Any:
-    """Return a copy of ``body`` with all changes of the findings; None if they have none."""
-    changes = list(dict.fromkeys(_Key(change) for one in findings for change in one.changes))
-    if not changes:
+def changed(body: Any, changes: Iterable[Change]) -> Any:
+    """Return a copy of ``body`` with all changes; None if there are none."""
+    plain = list(
+        {repr(one): one for one in changes}.values()
+    )  # values are not hashable, so their texts are compared
+    if not plain:
         return None
     result = copy.deepcopy(body)
-    plain = [one.change for one in changes]
     for change in plain:
         if isinstance(change, Set):
             _set(result, change.path, copy.deepcopy(change.value))
@@ -123,20 +124,6 @@ def field_name(path: Path) -> str:
     """Return a path as in ``plugins[0].ipam.range``."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return printable(text.lstrip("."), 200)
-
-
-class _Key:
-    """A change as a key: values are not hashable, so their texts are compared."""
-
-    def __init__(self, change: Change) -> None:
-        self.change = change
-        self._text = repr(change)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and self._text == other._text
-
-    def __hash__(self) -> int:
-        return hash(self._text)
 
 
 def _order(part: str | int) -> tuple[int, int, str]:

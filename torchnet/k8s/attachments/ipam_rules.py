@@ -129,10 +129,10 @@ def _whereabouts(ipam: Body, path: Path) -> Iterator[Finding]:
         yield refused((*path, "ipRanges"), "not a list of objects", f"Whereabouts refuses it, {_STAYS}")
     parts = list(address_range.whereabouts_parts(ipam))
     if not parts and not ipam.get("addresses"):
-        yield refused(
+        yield broken(
             (*path, "range"),
             "missing",
-            f"Whereabouts has no addresses, unless whereabouts.conf on the nodes has a range, {_STAYS}",
+            "pods get no address, unless /etc/cni/net.d/whereabouts.d/whereabouts.conf of each node has a range",
             fix='"range": "CIDR"',
         )
     ranges = []

@@ -91,7 +91,7 @@ def _lint(state: ClusterState, definitions: Sequence[Definition], paths: Sequenc
     if any(not one.blocks for one in found.faults):
         # Some of these are none on a single node.
         nodes = state.nodes()
-        found = lint(definitions, requests, concerns=paths, nodes=None if nodes is None else len(nodes))
+        found = lint(definitions, requests, concerns=paths, nodes=nodes)
     return found
 
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torchnet.k8s.attachments.cni_config import CniConfig, ConfigError, parse
-from torchnet.k8s.attachments.definition import Definition
-from torchnet.k8s.attachments.finding import Finding, Set, corrected, refused
+from torchnet.k8s.attachments.definition import Definition, slices_name
+from torchnet.k8s.attachments.finding import Change, Finding, Set, broken, changed, refused, warning
 from torchnet.k8s.attachments.ipam_rules import check_ipam
 from torchnet.k8s.attachments.node_rules import check_nodes
 from torchnet.k8s.attachments.plugin_rules import check_plugins
-from torchnet.k8s.attachments.request_rules import Request, check_request, request_body
+from torchnet.k8s.attachments.request_rules import Lookup, Request, check_request, request_body
 from torchnet.k8s.attachments.shared_rules import check_shared
+from torchnet.k8s.objects.builders import SYSTEM
+from torchnet.text import listed
 
 _PLACEHOLDER = re.compile(r"\{\s*(?:\.\.\.|…)\s*\}")
+_ROUNDS = 5
 _RENDER = "torchnet manifests backend-network prints a valid one"
 
 
@@ -103,6 +107,33 @@ def _node_findings(definition: Definition, nodes: int | None) -> list[Finding]:
     return [*found, *check_nodes(definition.parsed_by_node)]
 
 
+def _missing_files(definition: Definition, nodes: Sequence[str] | None) -> list[Finding]:
+    """Nodes on which Multus finds no file; whether pods can run there is not known here."""
+    without = (
+        [one for one in nodes or () if one not in definition.node_configs] if definition.node_configs else []
+    )
+    found = []
+    if without:
+        found.append(
+            warning(
+                (),
+                f"no part of the range for {listed(without)}",
+                "pods stay in ContainerCreating there",
+                fix="torchnet manifests backend-network --slice NODE=CIDR ... with all nodes that run workers",
+            )
+        )
+    if definition.nodes_without_file:
+        found.append(
+            broken(
+                (),
+                f"the file is missing or old on {listed(definition.nodes_without_file)}",
+                "pods stay in ContainerCreating there, or get addresses of an earlier range",
+                fix=f"kubectl get pods -n {SYSTEM} -l app={slices_name(definition.name)} -o wide",
+            )
+        )
+    return found
+
+
 def _config_findings(config: CniConfig, nodes: int | None, *, per_node: bool, in_file: bool) -> list[Finding]:
     found = list(check_plugins(config, in_file=in_file))
     has_plugin = not any(one.path in ((), ("plugins",)) and one.blocks for one in found)
@@ -113,8 +144,8 @@ def lint(
     definitions: Sequence[Definition],
     requests: Sequence[Request] = (),
     *,
-    nodes: int | None = None,
-    are_all: bool = False,
+    nodes: Sequence[str] | None = None,
+    is_complete: Callable[[str], bool] = lambda _: False,
     concerns: Sequence[str] | None = None,
     skipped: Sequence[str] = (),
 ) -> Lint:
@@ -123,29 +154,30 @@ def lint(
     Args:
         definitions: The attachments.
         requests: The annotations of pods.
-        nodes: How many nodes the cluster has; None if unknown.
-        are_all: Whether ``definitions`` are all attachments of their namespaces, so that a missing one is a fault.
+        nodes: The names of the cluster's nodes; None if unknown.
+        is_complete: Whether ``definitions`` has all attachments of a namespace, so that a missing one is a fault.
         concerns: The paths of the attachments to report on; None for all. The others are only compared with these.
         skipped: Lines for what could not be read.
     """
     reported = [one for one in definitions if concerns is None or one.path in concerns]
     others = [one for one in definitions if concerns is not None and one.path not in concerns]
-    own = {one.path: check_definition(one, nodes) for one in reported}
+    count = None if nodes is None else len(nodes)
+    # By identity: a file may have two of a name.
+    own = {id(one): [*check_definition(one, count), *_missing_files(one, nodes)] for one in reported}
     for definition, finding in check_shared(reported, others):
-        own[definition.path].append(finding)
+        own[id(definition)].append(finding)
     findings: list[Finding] = []
     corrections: dict[str, Any] = {}
     for one in reported:
-        named = [replace(finding, where=one.path) for finding in own[one.path]]
+        named = [replace(finding, where=one.path) for finding in own[id(one)]]
         findings += named
-        if one.parsed is not None and one.config and (body := corrected(one.parsed.body, named)) is not None:
+        if (body := _corrected_config(one, named, count)) is not None:
             corrections[one.path] = body
+    lookup = _lookup(definitions, is_complete)
     for request in requests:
-        named = [
-            replace(one, where=request.where) for one in check_request(request, _lookup(definitions, are_all))
-        ]
+        named = [replace(one, where=request.where) for one in check_request(request, lookup)]
         findings += named
-        if (body := _corrected_request(request, named)) is not None:
+        if (body := _corrected_request(request, lookup)) is not None:
             corrections[request.where] = body
     checked = (*(one.path for one in reported), *(one.where for one in requests))
     unknown = [
@@ -156,28 +188,54 @@ def lint(
     return Lint(checked, tuple(findings), corrections, (*skipped, *unknown))
 
 
-def _lookup(definitions: Sequence[Definition], are_all: bool) -> Any:
+def _lookup(definitions: Sequence[Definition], is_complete: Callable[[str], bool]) -> Lookup:
     by_path = {(one.namespace, one.name): one for one in definitions if not one.ipam_only}
-    namespaces = {one.namespace for one in definitions}
 
     def lookup(namespace: str, name: str) -> CniConfig | bool | None:
         found = by_path.get((namespace, name)) or by_path.get(("", name))
         if found is None and not namespace:
             found = next((one for (_, other), one in by_path.items() if other == name), None)
         if found is None:
-            return False if are_all and namespace in namespaces else None
+            return False if is_complete(namespace) else None
         return found.parsed
 
     return lookup
 
 
-def _corrected_request(request: Request, findings: Sequence[Finding]) -> Any:
-    try:
-        body = request_body(request.text)
-    except ValueError:
+def _corrected_config(definition: Definition, findings: Sequence[Finding], nodes: int | None) -> Any:
+    """Return the corrected configuration; None if it cannot be corrected, or need not be.
+
+    A correction can make another one necessary: an interface of mode l2 receives router advertisements.
+    """
+    if definition.parsed is None or not definition.config:
         return None
-    changes = [change for one in findings for change in one.changes]
-    whole = [change.value for change in changes if isinstance(change, Set) and not change.path]
-    if whole:
-        return whole[0]
-    return corrected(body, findings)
+    body = changed(definition.parsed.body, _changes(findings))
+    for _ in range(_ROUNDS if body is not None else 0):
+        found = check_definition(replace(definition, config=json.dumps(body)), nodes)
+        again = changed(body, _changes(found))
+        if again is None:
+            break
+        body = again
+    return body
+
+
+def _changes(findings: Sequence[Finding]) -> list[Change]:
+    return [change for one in findings for change in one.changes]
+
+
+def _corrected_request(request: Request, lookup: Lookup) -> Any:
+    """Return the corrected annotation as JSON; None if it cannot be corrected, or need not be."""
+    body = None
+    for _ in range(_ROUNDS):
+        try:
+            before = request_body(request.text)
+        except ValueError:
+            return None
+        changes = [change for one in check_request(request, lookup) for change in one.changes]
+        whole = [change.value for change in changes if isinstance(change, Set) and not change.path]
+        again = whole[0] if whole else changed(before, changes)
+        if again is None:
+            break
+        body = again
+        request = replace(request, text=json.dumps(body))
+    return body

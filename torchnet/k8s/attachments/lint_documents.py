@@ -77,18 +77,19 @@ def _collect(name: str, bodies: Sequence[Object]) -> Documents:
         for body in bodies
         if isinstance(body.get("data"), dict) and TEMPLATE in body["data"]
     }
-    for body in bodies:
+    for number, body in enumerate(bodies):
         kind = body.get("kind")
+        title = f"{name}#{number + 1}" if len(bodies) > 1 else name  # where it has no name of its own
         if kind == "NetworkAttachmentDefinition":
-            found.definitions.append(_named(read_definition(body, slices), name))
+            found.definitions.append(_named(read_definition(body, slices), title))
         elif kind is None and isinstance(body.get("spec"), dict) and "config" in body["spec"]:
-            found.definitions.append(_named(read_definition(body), name))
+            found.definitions.append(_named(read_definition(body), title))
         elif kind is None and ("plugins" in body or "type" in body):
-            found.definitions.append(_file(name, json.dumps(body)))
+            found.definitions.append(_file(title, json.dumps(body, default=str)))
         elif kind is None and "ipam" in body:
-            found.definitions.append(Definition("", name, json.dumps(body), ipam_only=True))
+            found.definitions.append(Definition("", title, json.dumps(body, default=str), ipam_only=True))
         else:
-            found.requests += _requests(body, name)
+            found.requests += _requests(body, title)
     return found
 
 

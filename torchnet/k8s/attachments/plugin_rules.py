@@ -82,7 +82,7 @@ def check_plugins(config: CniConfig, *, in_file: bool = False) -> Iterator[Findi
 
 
 def _version(config: CniConfig) -> Iterator[Finding]:
-    consequence = "a pod gets its interface, but Multus writes no network-status entry: torchnet cannot find its address"
+    consequence = "a pod gets its interface, but Multus writes no network-status entry, which torchnet needs"
     change = Set(("cniVersion",), CNI_VERSION)
     found = config.body.get("cniVersion")
     listed = config.body.get("cniVersions")

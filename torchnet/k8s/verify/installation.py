@@ -5,10 +5,13 @@ What this user may not read is named, and counts as unknown: the test pods decid
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from typing import Any
 
+from torchnet.errors import NetworkError
+from torchnet.k8s.attachments.cluster_state import ClusterState
+from torchnet.k8s.attachments.definition import Definition
+from torchnet.k8s.attachments.lint import check_definition
+from torchnet.k8s.attachments.shared_rules import check_shared
 from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.client.api_errors import ApiRefusal, is_permission_error
 from torchnet.k8s.client.kinds import DAEMONSET, NAD, NODE, POD
@@ -21,7 +24,6 @@ from torchnet.text import listed, printable
 SYSTEM = "kube-system"
 MULTUS = f"-n {SYSTEM} daemonset/kube-multus-ds"
 """Multus's DaemonSet as kubectl's arguments, where it has not been found under another name."""
-_OLDEST_CNI = (0, 3, 1)  # with older ones a pod gets an interface but no network-status entry
 _PAGE = 500
 
 
@@ -48,11 +50,33 @@ class Installation:
         yield self._check_plugin("Multus", "multus")
         whereabouts = False
         for path in dict.fromkeys((one.namespace, one.name) for one in self._options.networks):
-            check, ipam = check_attachment(self._client, path)
+            count = None if self.choice is None else len(self.choice.usable) + len(self.choice.left_out)
+            checks, ipam = check_attachment(self._client, path, count)
             whereabouts = whereabouts or ipam == "whereabouts"  # the other IPAM plugins need no daemon
-            yield check
+            yield from checks
         if whereabouts:
             yield self._check_plugin("Whereabouts", "whereabouts")
+        yield from self._check_shared()
+
+    def _check_shared(self) -> Iterator[Check]:
+        """Compare the attachments with all others that this user may list."""
+        state = ClusterState(self._client)
+        paths = [one.path for one in self._options.networks]
+        title = "other attachments"
+        try:
+            found = state.definitions(self._options.networks[0].namespace)
+        except NetworkError:
+            return  # the check of each attachment has said so
+        except ApiRefusal as error:
+            yield unreadable(title, error)
+            return
+        own = [one for one in found if one.path in paths]
+        others = [one for one in found if one.path not in paths]
+        for definition, finding in check_shared(own, others):
+            fix = finding.fix or f"torchnet network lint -n {definition.namespace}"
+            yield unknown(f"attachment {definition.path}", finding.sentence, fix)
+        for line in state.skipped:
+            yield unknown(title, line, NAD.call("list", "").question)
 
     def _check_nodes(self) -> Check:
         selector = self._options.node_selector
@@ -154,61 +178,48 @@ def _daemonsets(client: ApiClient, query: dict[str, str]) -> tuple[Sequence[Obje
     return found.get("items") or (), True
 
 
-def check_attachment(client: ApiClient, network: tuple[str, str]) -> tuple[Check, str]:
-    """Check an attachment (namespace, name); also return the type of its IPAM plugin ("" if unknown)."""
+def check_attachment(
+    client: ApiClient, network: tuple[str, str], nodes: int | None = None
+) -> tuple[list[Check], str]:
+    """Check an attachment (namespace, name); also return the type of its IPAM plugin ("" if unknown).
+
+    Args:
+        nodes: How many nodes the cluster has; None if unknown.
+    """
     namespace, name = network
     title = f"attachment {namespace}/{name}"
     try:
         found = client.call("GET", NAD.path(namespace, name), NAD.call("get", namespace, name))
     except ApiRefusal as error:
         if error.status != 404:
-            return unreadable(title, error), ""
+            return [unreadable(title, error)], ""
         absent = missing_attachment_error(client, namespace, name)
-        return Check(title, False, absent.text, absent.fix), ""
+        return [Check(title, False, absent.text, absent.fix)], ""
     text = str((found.get("spec") or {}).get("config") or "")
     if not text:
         evidence = (
             "no inline configuration: Multus reads a file on each node, which only the test pods can check"
         )
-        return Check(title, True, evidence), ""
-    return check_configuration(title, text), _addresses_by(text)
+        return [Check(title, True, evidence)], ""
+    definition = Definition(namespace, name, text)
+    ipam = definition.parsed.ipam_type if definition.parsed is not None else ""
+    return check_configuration(title, definition, nodes), ipam
 
 
-def _main(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the configuration of the plugin that creates the interface."""
-    plugins = config.get("plugins")
-    first = plugins[0] if isinstance(plugins, list) and plugins else None
-    return first if isinstance(first, dict) else config
+def check_configuration(title: str, definition: Definition, nodes: int | None = None) -> list[Check]:
+    """Check that an attachment's configuration gives pods an interface and a network-status entry. Pure.
 
-
-def _addresses_by(text: str) -> str:
-    try:
-        config = json.loads(text)
-    except (ValueError, RecursionError):
-        return ""
-    ipam = _main(config).get("ipam") if isinstance(config, dict) else None
-    return str(ipam.get("type") or "") if isinstance(ipam, dict) else ""
-
-
-def check_configuration(title: str, text: str) -> Check:
-    """Check that an attachment's configuration gives pods an interface and a network-status entry. Pure."""
-    fix = "torchnet manifests backend-network | kubectl apply -f -"
-    try:
-        config = json.loads(text)
-        if not isinstance(config, dict):
-            raise ValueError("not an object")
-    except (ValueError, RecursionError):
-        return Check(title, False, "its configuration is not a JSON object", fix)
-    version = str(config.get("cniVersion") or "")
-    parts = version.split(".")
-    if not all(part.isascii() and part.isdigit() for part in parts) or tuple(map(int, parts)) < _OLDEST_CNI:
-        evidence = f"cniVersion is {version!r}: Multus writes no network-status before 0.3.1"
-        return Check(title, False, printable(evidence, 200), 'add "cniVersion": "1.0.0" to its configuration')
-    main = _main(config)
-    kind = str(main.get("type") or "")
-    if not kind:
-        return Check(title, False, "its configuration has no type, so no plugin creates the interface", fix)
-    ipam = main.get("ipam")
-    words = [f"{kind} on {main['master']}" if main.get("master") else kind]
-    words += [f"addresses by {ipam.get('type')}"] if isinstance(ipam, dict) else []
-    return Check(title, True, printable(", ".join([*words, f"cniVersion {version}"]), 200))
+    A fault with which pods start is unknown: the test pods decide.
+    """
+    faults = [one for one in check_definition(definition, nodes) if one.level == "fault"]
+    fix = f"torchnet network lint -n {definition.namespace}"
+    config = definition.parsed
+    if config is None or any(one.blocks for one in faults):
+        evidence = "; ".join(one.sentence for one in faults if one.blocks)
+        return [Check(title, False, printable(evidence, 400), fix)]
+    main = config.main
+    words = [f"{main.type} on {config.master}" if config.master else main.type]
+    words += [f"addresses by {config.ipam_type}"] if config.ipam_type else []
+    words.append(f"cniVersion {config.body.get('cniVersion') or 'of the list'}")
+    checks = [Check(title, True, printable(", ".join(words), 200))]
+    return checks + [unknown(title, one.sentence, one.fix or fix) for one in faults]

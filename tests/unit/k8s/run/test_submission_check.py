@@ -53,7 +53,9 @@ def test_an_attachment_that_may_not_be_read_is_named_and_no_failure(
     server: Server, client: ApiClient
 ) -> None:
     text = 'network-attachment-definitions "backend-network" is forbidden: User "x" cannot get resource'
-    server.answers = [MISSING, TAKEN, TAKEN, (403, {}, {"reason": "Forbidden", "message": text}), TAKEN]
+    forbidden: Answer = (403, {}, {"reason": "Forbidden", "message": text})
+    # Of the attachment, of all attachments, and of the namespace's.
+    server.answers = [MISSING, TAKEN, TAKEN, *[forbidden] * 5, TAKEN]
     (line,) = check(client, OBJECTS, POD, ATTACHMENTS)
     assert line.startswith("network attachment ml/backend-network is not checked: not allowed to get ")
     assert "dryRun=All" in server.asked[-1][2], "the pod is still tried"

@@ -11,6 +11,7 @@ from tests.unit import api_answers
 from tests.unit.api_answers import Answer, Server, serving
 from tests.unit.verify_reports import OPTIONS
 from torchnet.errors import ClusterError
+from torchnet.k8s.attachments.definition import Definition
 from torchnet.k8s.client.api_client import ApiClient
 from torchnet.k8s.verify import verification
 from torchnet.k8s.verify.check import Check
@@ -18,7 +19,8 @@ from torchnet.k8s.verify.installation import Installation, check_configuration
 
 NODES = ["node1", "node2"]
 READY = {"conditions": [{"type": "Ready", "status": "True"}]}
-GOOD = {"cniVersion": "1.0.0", "type": "macvlan", "master": "ens5", "ipam": {"type": "whereabouts"}}
+RANGE = {"type": "whereabouts", "range": "10.9.0.0/24"}
+GOOD = {"cniVersion": "1.0.0", "type": "macvlan", "master": "ens5", "ipam": RANGE}
 
 server = pytest.fixture(serving)
 client = pytest.fixture(api_answers.client)
@@ -56,7 +58,7 @@ def paths(server: Server) -> list[str]:
 
 LISTED = items(*({"metadata": {"name": name}, "status": READY} for name in NODES))
 RUNNING = items(*map(daemon, NODES))
-STATIC = {**GOOD, "ipam": {"type": "static"}}
+STATIC = {**GOOD, "capabilities": {"ips": True}, "ipam": {"type": "static"}}
 
 
 def checked(client: ApiClient) -> tuple[dict[str, Check], Installation]:
@@ -87,10 +89,10 @@ def test_a_node_without_its_daemon_and_a_daemon_that_is_not_ready_are_faults(
 @pytest.mark.parametrize(
     ("config", "asked"),
     [
-        ({"plugins": [{"type": "macvlan", "ipam": {"type": "whereabouts"}}]}, True),
-        ({"plugins": [{"type": "macvlan", "ipam": {"type": "host-local"}}]}, False),
-        ({"plugins": [{"type": "macvlan", "ipam": {"type": "static"}}]}, False),
-        ({"type": "macvlan", "ipam": {"type": "whereabouts"}}, True),
+        ({"plugins": [GOOD]}, True),
+        ({"plugins": [{**GOOD, "ipam": {"type": "dhcp"}}]}, False),
+        ({"plugins": [STATIC]}, False),
+        (GOOD, True),
         (None, False),  # its configuration is a file on each node
     ],
 )
@@ -163,19 +165,41 @@ def test_nodes_are_read_in_pages(server: Server, client: ApiClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "good", "said"),
+    ("config", "results", "said"),
     [
-        (GOOD, True, "macvlan on ens5, addresses by whereabouts, cniVersion 1.0.0"),
-        ({**GOOD, "cniVersion": "0.3.1"}, True, "0.3.1"),
-        ({"cniVersion": "1.0.0", "plugins": [{"type": "ipvlan", "master": "ens5"}]}, True, "ipvlan on ens5"),
-        ({**GOOD, "cniVersion": "0.2.0"}, False, "no network-status"),
-        ({key: value for key, value in GOOD.items() if key != "cniVersion"}, False, "no network-status"),
-        ({"cniVersion": "1.0.0", "ipam": {}}, False, "no type"),
-        ([], False, "JSON object"),
-        ({**GOOD, "cniVersion": "one"}, False, "'one'"),
+        (GOOD, ["ok"], "macvlan on ens5, addresses by whereabouts, cniVersion 1.0.0"),
+        ({**GOOD, "cniVersion": "0.3.1"}, ["ok"], "0.3.1"),
+        ({"cniVersion": "1.0.0", "plugins": [{**GOOD, "type": "ipvlan"}]}, ["ok"], "ipvlan on ens5"),
+        ({**GOOD, "cniVersion": "0.2.0"}, ["fail"], "no network-status"),
+        ({key: value for key, value in GOOD.items() if key != "cniVersion"}, ["fail"], "no network-status"),
+        ({"cniVersion": "1.0.0", "ipam": {}}, ["fail"], "neither a plugin with a type nor a list"),
+        ([], ["fail"], "is not a JSON object"),
+        ({**GOOD, "cniVersion": "one"}, ["fail"], '"one" is not a version'),
+        ({**GOOD, "type": "ipvlan", "mode": "l3"}, ["ok", "unknown"], "l3 with one range for all nodes"),
     ],
 )
-def test_an_attachments_configuration(config: object, good: bool, said: str) -> None:
-    found = check_configuration("attachment", json.dumps(config))
-    assert (found.good, said in found.evidence) == (good, True), found
-    assert good or found.fix
+def test_an_attachments_configuration(config: object, results: list[str], said: str) -> None:
+    found = check_configuration("attachment", Definition("ml", "net", json.dumps(config)))
+    assert [one.result for one in found] == results
+    assert said in found[-1].evidence
+    assert found[-1].fix or results == ["ok"]
+
+
+def test_a_mode_that_routes_is_no_fault_on_a_single_node() -> None:
+    text = json.dumps({**GOOD, "type": "ipvlan", "mode": "l3"})
+    assert len(check_configuration("attachment", Definition("ml", "net", text), nodes=1)) == 1
+
+
+def test_attachments_are_compared_with_those_of_other_namespaces(server: Server, client: ApiClient) -> None:
+    def named(namespace: str, name: str, **changes: str) -> dict[str, Any]:
+        return {
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"config": json.dumps({**STATIC, **changes})},
+        }
+
+    network = OPTIONS.networks[0]
+    own, other = named(network.namespace, network.name), named("other", "net", type="ipvlan")
+    server.answers = [LISTED, items(daemonset("kube-system")), RUNNING, attachment(STATIC), items(own, other)]
+    found = [one for one in Installation(client, OPTIONS).checks() if one.result != "ok"]
+    assert [(one.result, one.name) for one in found] == [("unknown", f"attachment {network.path}")]
+    assert "macvlan on ens5, which has ipvlan in other/net" in found[0].evidence
