@@ -102,7 +102,7 @@ def _documents(text: str, *, several: bool = False) -> list[Any]:
                 depth += 1
             elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
                 depth -= 1
-            if depth > DEPTH_LIMIT or number > NODES_LIMIT:
+            if depth > DEPTH_LIMIT or number > limit:
                 raise YamlError(
                     "is nested too deeply" if depth > DEPTH_LIMIT else f"has more than {limit} values"
                 )

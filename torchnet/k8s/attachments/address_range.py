@@ -84,9 +84,11 @@ def address(text: object, *, sloppy: bool = False) -> Address:
     if not isinstance(text, str) or not re.fullmatch(r"[0-9a-fA-F:.]{1,45}", text):
         raise ValueError("is not an IP address")
     try:
-        return ipaddress.ip_address(_plain(text) if sloppy else text)
+        found = ipaddress.ip_address(_plain(text) if sloppy else text)
     except ValueError:
         raise ValueError("is not an IP address") from None
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return mapped or found  # as Go's To4()
 
 
 def _plain(text: str) -> str:

@@ -134,7 +134,7 @@ class ClusterState:
                 if error.status == 404:
                     return []
                 if namespace:
-                    self._skip(error, "Whereabouts' pools are not checked")
+                    self._skip(error, "Whereabouts' pools are not read")
                     return None
                 if not is_permission_error(error.status, error.message):
                     raise

@@ -137,7 +137,8 @@ def _whereabouts(ipam: Body, path: Path) -> Iterator[Finding]:
         )
     ranges = []
     for part, one in parts:
-        yield from _bounds(one, (*path, *part))
+        yield from _unreadable_bounds(one, (*path, *part), strict=bool(part))
+        yield from _bounds(one, (*path, *part), strict=bool(part))
         try:
             ranges.append(found := address_range.whereabouts_range(one))
         except ValueError as error:
@@ -158,7 +159,20 @@ def _culprit(one: Body, error: ValueError) -> tuple[str, str]:
     return "exclude", f"an entry {error}"
 
 
-def _bounds(one: Body, path: Path) -> Iterator[Finding]:
+def _unreadable_bounds(one: Body, path: Path, *, strict: bool) -> Iterator[Finding]:
+    """Whereabouts ignores a text of the first range that is no address, but not one in ``ipRanges``."""
+    for key in ("range_start", "range_end"):
+        text = one.get(key)
+        if text is None or (isinstance(text, str) and not (strict and text)):
+            continue
+        try:
+            address_range.address(text)
+        except ValueError as error:
+            what = f'"{printable(str(text), 80)}" {error}'
+            yield refused((*path, key), what, f"Whereabouts refuses it, {_STAYS}", Remove((*path, key)))
+
+
+def _bounds(one: Body, path: Path, *, strict: bool) -> Iterator[Finding]:
     """Whereabouts ignores bounds that it cannot use."""
     if "-" in text_of(one, "range"):
         return  # the range has its own
@@ -175,6 +189,8 @@ def _bounds(one: Body, path: Path) -> Iterator[Finding]:
                 continue
             what = f"is not in {network}"
         except ValueError as error:
+            if strict or not isinstance(text, str):
+                continue  # refused
             what = str(error)
         yield broken(
             (*path, key),
@@ -292,7 +308,10 @@ def _host_local(ipam: Body, path: Path) -> Iterator[Finding]:
         )
     for part, one in parts:
         try:
-            ranges.append((part, address_range.host_local_range(one)))
+            found = address_range.host_local_range(one)
+            if found.capacity == 0:
+                raise ValueError("has no address but the gateway's")
+            ranges.append((part, found))
         except ValueError as error:
             yield refused(
                 (*path, *part),

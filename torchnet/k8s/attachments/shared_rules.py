@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from torchnet.k8s.attachments.address_range import AddressRange, address_ranges
 from torchnet.k8s.attachments.cni_config import CniConfig, text_of
 from torchnet.k8s.attachments.definition import Definition
-from torchnet.k8s.attachments.finding import Finding, Set, broken
+from torchnet.k8s.attachments.finding import Finding, broken
 from torchnet.text import printable
 
 
@@ -41,15 +41,14 @@ def _master(one: Definition, config: CniConfig, second: CniConfig) -> Iterator[F
             (*path, "type"),
             f"{second.main.type} on {printable(master, 20)}, which has {config.main.type} in {where}",
             "on a node with a pod of one of them, a pod of the other one fails: device or resource busy",
-            Set((*path, "type"), config.main.type),
-            Set((*path, "mode"), config.mode),
+            fix="one type for both, or another interface for one of them",
         )
     elif config.main.type == "ipvlan" and config.mode != second.mode:
         yield broken(
             (*path, "mode"),
             f"{second.mode} on {printable(master, 20)}, which has {config.mode} in {where}",
             "the mode belongs to the node's interface: the newest pod changes it for all pods of the node",
-            Set((*path, "mode"), config.mode),
+            fix="one mode for both, or another interface for one of them",
         )
 
 

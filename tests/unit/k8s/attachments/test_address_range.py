@@ -14,7 +14,7 @@ from torchnet.k8s.attachments.address_range import address, host_local_range, in
 
 def walked(one: dict[str, Any]) -> list[str]:
     """As Whereabouts does: from the first usable address to the last one, over excluded networks."""
-    network = ipaddress.ip_network(one["range"], strict=False)
+    network: Any = ipaddress.ip_network(one["range"], strict=False)
     low, high = network.network_address + 1, network.broadcast_address - 1
     if "range_start" in one and low <= ipaddress.ip_address(one["range_start"]) <= high:
         low = ipaddress.ip_address(one["range_start"])

@@ -10,7 +10,7 @@ from tests.unit.attachments import HOST_LOCAL, WHEREABOUTS, config, fields, find
 
 V4 = {"type": "whereabouts", "range": "10.9.0.0/24"}
 STATIC = {"type": "static"}
-IPS = {"capabilities": {"ips": True}}
+IPS: dict[str, Any] = {"capabilities": {"ips": True}}
 
 
 def whereabouts(**changes: Any) -> dict[str, Any]:
@@ -75,6 +75,15 @@ def test_what_works_has_no_findings(body: object) -> None:
         (whereabouts(exclude=["10.9.0.0/24"]), ["!ipam.exclude"]),
         (whereabouts(ipRanges=["10.0.0.0/24"]), ["!ipam.ipRanges"]),
         (whereabouts(ipRanges=[{"range": "x"}]), ["!ipam.ipRanges[0].range"]),
+        (whereabouts(range_start=7), ["!ipam.range_start"]),
+        (
+            whereabouts(ipRanges=[{"range": "10.8.0.0/24", "range_start": "x", "range_end": ""}]),
+            ["!ipam.ipRanges[0].range_start"],
+        ),
+        (
+            whereabouts(ipRanges=[{"range": "10.8.0.0/24", "range_start": "10.9.0.1"}]),
+            ["ipam.ipRanges[0].range_start"],
+        ),
         (whereabouts(gateway="x"), ["!ipam.gateway"]),
         (whereabouts(gateway="10.9.0.1"), ["ipam.gateway"]),
         (whereabouts(node_slice_size="/16"), ["!ipam.node_slice_size"]),
@@ -96,6 +105,10 @@ def test_what_works_has_no_findings(body: object) -> None:
         ),
         (
             host_local([{"subnet": "10.9.0.0/24", "rangeStart": "10.9.0.9", "rangeEnd": "10.9.0.8"}]),
+            ["!ipam.ranges[0][0]", "ipam.ranges"],
+        ),
+        (
+            host_local([{"subnet": "10.9.0.0/24", "rangeStart": "10.9.0.1", "rangeEnd": "::ffff:10.9.0.1"}]),
             ["!ipam.ranges[0][0]", "ipam.ranges"],
         ),
         (

@@ -136,13 +136,13 @@ heads = some(cniVersion=versions, name=words, plugins=st.lists(plugins, max_size
 configs = heads | st.builds(lambda head, main: {**head, **main}, heads, plugins)
 texts = configs.map(json.dumps) | junk.map(json.dumps) | st.text(max_size=40)
 entries = some(name=words, namespace=words, interface=words, mac=words, ips=st.lists(words, max_size=2))
-annotations = st.lists(entries, max_size=3).map(json.dumps) | texts
+networks = st.lists(entries, max_size=3).map(json.dumps) | texts
 
 
 @settings(max_examples=EXAMPLES)
 @given(
     st.lists(texts, max_size=3),
-    st.lists(annotations, max_size=2),
+    st.lists(networks, max_size=2),
     st.none() | st.sampled_from([("a",), ("a", "b")]),
 )
 def test_the_rules_never_fail(found: list[str], asked: list[str], nodes: tuple[str, ...] | None) -> None:
@@ -167,7 +167,7 @@ def test_a_corrected_attachment_needs_no_other_correction(text: str) -> None:
 
 
 @settings(max_examples=EXAMPLES)
-@given(annotations)
+@given(networks)
 def test_a_corrected_annotation_needs_no_other_correction(text: str) -> None:
     for body in lint([], [Request("Pod", "ml", text)]).corrections.values():
         again = lint([], [Request("Pod", "ml", json.dumps(body))])

@@ -13,7 +13,7 @@ from torchnet.k8s.attachments.request_rules import Request
 
 WIDE = {"type": "whereabouts", "range": "fcbb:0:800:fff0::/60"}
 GOOD = {"name": "net", "interface": "net1"}
-IPS = {"capabilities": {"ips": True}}
+IPS: dict[str, Any] = {"capabilities": {"ips": True}}
 STATIC = plugin(ipam={"type": "static"}, **IPS)
 
 

@@ -1,0 +1,170 @@
+"""Who has which address: pools, pods, duplicates, and leases of pods that are gone."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+import pytest
+
+from tests.unit.attachments import config, plugin
+from torchnet.cli.network_output import release_commands
+from torchnet.constants import STATUS_ANNOTATION
+from torchnet.k8s.attachments.address_pool import pool_name, range_uses, read_pool
+from torchnet.k8s.attachments.address_range import whereabouts_range
+from torchnet.k8s.attachments.address_table import AddressTable, Pods, address_table
+from torchnet.k8s.attachments.cni_config import CniConfig
+
+PATH = "ml/net"
+V4 = {"type": "whereabouts", "range": "10.9.0.0/29"}
+
+
+def pool(name: str = "10.9.0.0-29", network: str = "10.9.0.0/29", **holders: str) -> dict[str, Any]:
+    """A pool whose allocations are named by their offsets: o3="ml/a"."""
+    allocations = {
+        key[1:]: {"id": "sandbox", "podref": pod, "ifname": "net1"} for key, pod in holders.items()
+    }
+    meta = {"name": name, "namespace": "kube-system"}
+    return {"metadata": meta, "spec": {"range": network, "allocations": allocations}}
+
+
+def pod(*ips: str, phase: str = "Running", deleted: bool = False, path: str = PATH) -> dict[str, Any]:
+    status = [
+        {"name": "cilium", "ips": ["172.16.0.9"]},
+        {"name": path, "interface": "net1", "ips": list(ips)},
+    ]
+    meta: dict[str, Any] = {"annotations": {STATUS_ANNOTATION: json.dumps(status)}}
+    meta |= {"deletionTimestamp": "2026-01-01T00:00:00Z"} if deleted else {}
+    return {"metadata": meta, "spec": {"nodeName": "node1"}, "status": {"phase": phase}}
+
+
+def table(body: dict[str, Any], pods: dict[str, dict[str, Any]], **known: Any) -> AddressTable:
+    found = read_pool(body)
+    assert found is not None
+    uses = range_uses(CniConfig(config(plugin(ipam=V4))), [found])
+    return address_table(PATH, uses, Pods(pods, **(known or {"everywhere": True})))
+
+
+def states(found: AddressTable) -> dict[str, str]:
+    return {row.pod: f"{'stale: ' if row.is_stale else ''}{row.state}" for row in found.rows}
+
+
+@pytest.mark.parametrize(
+    ("text", "network_name", "name"),
+    [
+        ("fcbb:0:0800:ffff::/64", "", "fcbb-0-800-ffff---64"),
+        ("10.9.0.5/24", "", "10.9.0.0-24"),
+        ("10.9.0.1-10.9.0.9/24", "b", "b-10.9.0.0-24"),
+    ],
+)
+def test_a_pool_is_found_by_the_name_that_whereabouts_gives_it(
+    text: str, network_name: str, name: str
+) -> None:
+    assert pool_name(whereabouts_range({"range": text}), network_name) == name
+
+
+def test_each_lease_has_its_holder_and_the_rest_is_free() -> None:
+    found = table(
+        pool(o1="ml/a", o2="ml/gone", o3="ml/done", o4="ml/moved", o5="ml/ending"),
+        {
+            "ml/a": pod("10.9.0.1"),
+            "ml/done": pod("10.9.0.3", phase="Succeeded"),
+            "ml/moved": pod("10.9.0.6"),
+            "ml/ending": pod("10.9.0.5", deleted=True),
+            "ml/no-status": {"metadata": {}},
+            "ml/bad": {"metadata": {"annotations": {STATUS_ANNOTATION: "{"}}},
+            "ml/other": pod("10.9.0.1", path="ml/other"),
+        },
+    )
+    assert states(found) == {
+        "ml/a": "Running",
+        "ml/gone": "stale: gone",
+        "ml/done": "stale: ended",
+        "ml/ending": "terminating",
+        "ml/moved": "Running",
+    } | {"ml/moved": states(found)["ml/moved"]}
+    moved = {str(row.address): row.state for row in found.rows if row.pod == "ml/moved"}
+    assert moved == {"10.9.0.4": "has another address", "10.9.0.6": "Running"}
+    assert [row.pod for row in found.stale] == ["ml/gone", "ml/done", "ml/moved"]
+    assert [(use.range.capacity, use.free) for use in found.uses] == [(6, 1)]
+    assert found.duplicates == {}
+
+
+def test_a_pod_that_may_not_be_seen_is_not_gone() -> None:
+    body = pool(o1="ml/a", o2="other/b", o3="")
+    found = table(body, {}, namespaces=frozenset({"ml"}))
+    assert states(found) == {"ml/a": "stale: gone", "other/b": "unknown", "": "unknown"}
+
+
+def test_two_pods_with_one_address_are_named() -> None:
+    found = table(
+        pool(o1="ml/a"), {"ml/a": pod("10.9.0.1"), "ml/b": pod("10.9.0.1"), "ml/c": pod("10.9.0.2")}
+    )
+    assert {str(key): [row.pod for row in rows] for key, rows in found.duplicates.items()} == {
+        "10.9.0.1": ["ml/a", "ml/b"]
+    }
+
+
+def test_an_address_that_a_dead_pod_holds_is_no_duplicate() -> None:
+    found = table(pool(o1="ml/gone"), {"ml/b": pod("10.9.0.1")})
+    assert found.duplicates == {}
+    assert len(found.stale) == 1
+
+
+def test_pods_have_addresses_without_a_pool() -> None:
+    found = address_table(PATH, (), Pods({"ml/a": pod("fd00::1")}, everywhere=True))
+    assert [(str(row.address), row.pod, row.node, row.lease) for row in found.rows] == [
+        ("fd00::1", "ml/a", "node1", None)
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"allocations": None},
+        {"allocations": {"x": {"podref": "a/b"}, "-1": {}, "9": {}, "²": {}, "1": 7, "2": {"podref": 7}}},
+    ],
+)
+def test_what_is_no_allocation_is_ignored_as_whereabouts_does(changes: dict[str, Any]) -> None:
+    body = pool()
+    body["spec"] |= changes
+    found = read_pool(body)
+    assert found is not None
+    assert [lease.key for lease in found.leases] == (["2"] if changes["allocations"] else [])
+
+
+@pytest.mark.parametrize("body", [{}, {"spec": {"range": "x"}}, {"spec": {"range": None}, "metadata": None}])
+def test_an_object_that_is_no_pool(body: dict[str, Any]) -> None:
+    assert read_pool(body) is None
+
+
+def test_pools_of_other_ranges_and_networks_do_not_count() -> None:
+    pools = [read_pool(pool(o1="ml/a")), read_pool(pool("b-10.9.0.0-29", o1="ml/b", o2="ml/c"))]
+    known = [one for one in pools if one is not None]
+    for ipam, free in ((V4, 5), (V4 | {"network_name": "b"}, 4), (V4 | {"range": "10.8.0.0/29"}, 6)):
+        (use,) = range_uses(CniConfig(config(plugin(ipam=ipam))), known)
+        assert use.free == free
+
+
+def test_the_pools_of_node_slices_are_those_of_the_nodes() -> None:
+    parts = [
+        read_pool(pool("node1-10.9.0.0-30", "10.9.0.0/30", o1="ml/a")),
+        read_pool(pool("x", "10.8.0.0/30", o1="a/b")),
+    ]
+    (use,) = range_uses(
+        CniConfig(config(plugin(ipam=V4 | {"node_slice_size": "/30"}))), [one for one in parts if one]
+    )
+    assert [lease.pod for lease in use.leases] == ["ml/a"]
+
+
+def test_the_command_that_releases_leases_tests_that_they_are_still_the_same() -> None:
+    found = table(pool(o2="ml/gone", o3="ml/gone-too"), {})
+    leases = [row.lease for row in found.stale if row.lease]
+    patch, reservations = (shlex.split(command) for command in release_commands(leases, "b"))
+    assert patch[:5] == ["kubectl", "patch", "ippools.whereabouts.cni.cncf.io", "10.9.0.0-29", "-n"]
+    assert json.loads(patch[-1])[:2] == [
+        {"op": "test", "path": "/spec/allocations/2/podref", "value": "ml/gone"},
+        {"op": "remove", "path": "/spec/allocations/2"},
+    ]
+    assert reservations[-2:] == ["b-10.9.0.2", "b-10.9.0.3"]

@@ -1,0 +1,236 @@
+"""What a launch says about its attachments before anything is created, against a server that keeps objects."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.unit import api_answers
+from tests.unit.api_store import Store, forbidden, refusal, storing
+from tests.unit.attachments import Body, config, plugin
+from tests.unit.attachments_stored import NAD, attach, pool, put, running
+from torchnet.constants import NETWORKS_ANNOTATION, QUEUE_LABEL
+from torchnet.errors import NetworkError
+from torchnet.k8s.attachments import launch_check
+from torchnet.k8s.attachments.launch_check import check_launch, worker_count
+from torchnet.k8s.client.api_client import ApiClient
+from torchnet.network.attachment import NetworkAttachment
+
+POOL = {"type": "whereabouts", "range": "10.9.0.0/28"}  # 14 addresses
+RAILS = [NetworkAttachment("ml", "net", "net1")]
+POD: Body = {"metadata": {"name": "train-0", "namespace": "ml"}}
+
+store = pytest.fixture(storing)
+
+
+@pytest.fixture
+def client(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ApiClient:
+    monkeypatch.setattr(launch_check, "_PAUSE", 0.01)
+    return api_answers.client(store, tmp_path)
+
+
+def job(workers: int, **labels: str) -> Body:
+    return {
+        "kind": "Job",
+        "metadata": {"name": "train", "namespace": "ml", "labels": labels},
+        "spec": {"completions": workers},
+    }
+
+
+def checked(
+    client: ApiClient, workers: int = 2, pod: Body = POD, rails: list[NetworkAttachment] = RAILS
+) -> list[str]:
+    return check_launch(client, [job(workers)], pod, rails)
+
+
+def test_a_good_attachment_says_nothing(store: Store, client: ApiClient) -> None:
+    attach(store, config(plugin(ipam=POOL)))
+    assert checked(client) == []
+    assert store.wanted("GET", "/pods") == 0, "nobody asks for pods while there are addresses"
+
+
+def test_without_attachments_nothing_is_asked(store: Store, client: ApiClient) -> None:
+    assert checked(client, rails=[]) == []
+    assert store.asked == []
+
+
+def test_what_no_pod_can_use_is_refused_with_all_faults(store: Store, client: ApiClient) -> None:
+    attach(store, config(plugin(ipam=POOL, mode="x"), cniVersion=None))
+    with pytest.raises(NetworkError, match="2 faults") as caught:
+        checked(client)
+    assert "ml/net: cniVersion: missing" in caught.value.text
+    assert caught.value.fix == "torchnet network lint -n ml"
+    attach(store, "{")
+    with pytest.raises(
+        NetworkError, match="network attachment ml/net: the configuration is not a JSON object"
+    ):
+        checked(client)
+
+
+def test_what_the_preflight_decides_is_only_named(store: Store, client: ApiClient) -> None:
+    attach(store, config(plugin(ipam=POOL, mode="l3")))
+    for name in ("node1", "node2"):
+        put(store, "Node", name)
+    (line,) = checked(client)
+    assert line.startswith("network attachment ml/net: plugins[0].mode: l3 with one range for all nodes")
+    del store.objects["/api/v1/nodes/node2"]
+    assert checked(client) == [], "a single node has no routes to others"
+
+
+def test_warnings_are_left_to_lint(store: Store, client: ApiClient) -> None:
+    attach(store, config(plugin(ipam=POOL | {"enable_ipv6": True})))
+    assert checked(client) == []
+
+
+def test_attachments_of_other_namespaces_are_compared(store: Store, client: ApiClient) -> None:
+    attach(store, config(plugin(ipam=POOL)))
+    attach(store, config(plugin("macvlan", ipam=POOL)), "other", "a")
+    (line,) = checked(client)
+    assert "ipvlan on ens5, which has macvlan in a/other" in line
+
+
+def test_fixed_addresses_reach_only_a_plugin_that_declares_them(store: Store, client: ApiClient) -> None:
+    attach(store, config(plugin(ipam={"type": "static"}, capabilities={"ips": True})))
+    entry = {"name": "net", "namespace": "ml", "interface": "net1", "ips": ["10.9.0.7/28"]}
+    pod = {
+        "metadata": {
+            "name": "p",
+            "namespace": "ml",
+            "annotations": {NETWORKS_ANNOTATION: json.dumps([entry])},
+        }
+    }
+    assert checked(client, pod=pod) == []
+    attach(store, config(plugin(ipam=POOL)))
+    (line,) = checked(client, 99, pod=pod)
+    assert "Whereabouts allocates an address all the same" in line
+
+
+# -- addresses ---------------------------------------------------------------------------------------------------
+
+
+def test_addresses_of_pods_that_are_gone_are_named(store: Store, client: ApiClient) -> None:
+    attach(store, config(plugin(ipam=POOL)))
+    running(store, "a", "b")
+    pool(store, "ml/a", "ml/b", *(f"ml/gone-{number}" for number in range(6)))
+    assert checked(client, 6) == []
+    with pytest.raises(NetworkError) as caught:
+        checked(client, 16)
+    said = "16 workers, 6 addresses free of 14 in 10.9.0.0/28, 6 held by pods that are gone, 2 held by running pods"
+    assert said in caught.value.text
+    assert caught.value.fix.startswith("torchnet network show ml/net; ")
+
+
+def test_leases_that_end_soon_are_waited_for(
+    store: Store, client: ApiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attach(store, config(plugin(ipam=POOL)))
+    pool(store, *(f"ml/gone-{number}" for number in range(6)))
+    waited = []
+
+    def wait(seconds: float) -> bool:
+        waited.append(seconds)
+        pool(store)
+        return False
+
+    monkeypatch.setattr(client.stop, "wait", wait)
+    assert checked(client, 10) == []
+    assert waited == [0.01]
+
+
+def test_addresses_of_running_pods_are_not_waited_for(store: Store, client: ApiClient) -> None:
+    attach(store, config(plugin(ipam=POOL)))
+    names = [f"p{number}" for number in range(13)]
+    running(store, *names)
+    pool(store, *(f"ml/{name}" for name in names))
+    with pytest.raises(NetworkError, match="2 workers, 1 address free of 14 in .*, 13 held by running pods"):
+        checked(client)
+    assert store.wanted("GET", "/ippools") == 1
+
+
+def test_a_queue_may_start_the_pods_later_unless_the_range_is_too_small(
+    store: Store, client: ApiClient
+) -> None:
+    attach(store, config(plugin(ipam=POOL)))
+    running(store, *(f"p{number}" for number in range(13)))
+    pool(store, *(f"ml/p{number}" for number in range(13)))
+    (line,) = check_launch(client, [job(2, **{QUEUE_LABEL: "team"})], POD, RAILS)
+    assert "1 address free" in line
+    with pytest.raises(NetworkError, match="15 workers, 1 address free of 14"):
+        check_launch(client, [job(15, **{QUEUE_LABEL: "team"})], POD, RAILS)
+
+
+def test_rails_that_share_a_pool_need_its_addresses_together(store: Store, client: ApiClient) -> None:
+    for name in ("net", "net-2"):
+        attach(store, config(plugin(ipam=POOL)), name)
+    rails = [
+        NetworkAttachment("ml", name, f"net{number}")
+        for number, name in enumerate(("net", "net", "net-2"), 1)
+    ]
+    assert checked(client, 4, rails=rails) == []
+    with pytest.raises(NetworkError, match="5 workers with 3 interfaces each, 14 addresses free of 14"):
+        checked(client, 5, rails=rails)
+
+
+# -- what may not be read ------------------------------------------------------------------------------------------
+
+
+def test_without_the_right_to_list_pools_the_range_still_counts(store: Store, client: ApiClient) -> None:
+    attach(store, config(plugin(ipam=POOL)))
+    store.faults = [("GET", "/ippools", forbidden("ippools"))]
+    (line,) = checked(client, 14)
+    assert line.startswith("not checked before the start: Whereabouts' pools")
+    with pytest.raises(NetworkError, match="15 workers, 14 addresses free of 14"):
+        checked(client, 15)
+
+
+def test_a_tenant_gets_one_line(store: Store, client: ApiClient) -> None:
+    attach(store, config(plugin(ipam=POOL)))
+    everywhere = f"k8s.cni.cncf.io/v1/{NAD}"
+    store.faults = [("GET", everywhere, forbidden(NAD)), ("GET", "/ippools", forbidden("ippools"))]
+    (line,) = checked(client)
+    assert "attachments of other namespaces are not compared: not allowed to list" in line
+    assert "Whereabouts' pools are not read: not allowed to list" in line
+
+
+def test_attachments_that_may_not_be_read_are_left_to_another_check(store: Store, client: ApiClient) -> None:
+    store.faults = [("GET", NAD, forbidden(NAD))]
+    assert checked(client) == []
+
+
+def test_an_attachment_that_may_only_be_read_by_its_name_is_checked(store: Store, client: ApiClient) -> None:
+    attach(store, config(plugin(ipam=POOL), cniVersion=None))
+    store.faults = [("GET", rf"/{NAD}(\?|$)", forbidden(NAD))]
+    with pytest.raises(NetworkError, match="cniVersion"):
+        checked(client)
+
+
+def test_a_cluster_without_whereabouts_has_no_pools(store: Store, client: ApiClient) -> None:
+    attach(store, config(plugin(ipam=POOL)))
+    store.faults = [
+        ("GET", "/ippools", refusal(404, "NotFound", "the server could not find the requested resource"))
+    ]
+    assert checked(client) == []
+
+
+@pytest.mark.parametrize(
+    ("objects", "count"),
+    [
+        ([job(4)], 4),
+        ([{"kind": "Pod", "metadata": {}}] * 3, 3),
+        ([{"kind": "Secret", "metadata": {}}], 0),
+        (
+            [
+                {
+                    "kind": "JobSet",
+                    "metadata": {},
+                    "spec": {"replicatedJobs": [{"replicas": 2, "template": {"spec": {"completions": 3}}}]},
+                }
+            ],
+            6,
+        ),
+    ],
+)
+def test_the_number_of_workers(objects: list[Body], count: int) -> None:
+    assert worker_count(objects) == count
